@@ -1,0 +1,336 @@
+//! `config.json`: what a container is made of (runtime-spec v1.2 config.md and config-linux.md).
+//!
+//! Written by `container-spec`, applied by `oci-runtime`. Only the fields that the engine uses today are here; the
+//! `longshore-runtime` program refuses the others by name until they are honoured.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The whole contract.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Spec {
+    /// Version of the specification, `1.2.0`.
+    pub oci_version: String,
+    /// The container's first process.
+    pub process: Process,
+    /// The root file system.
+    pub root: Root,
+    /// The host name in the container's UTS namespace.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub hostname: String,
+    /// The NIS domain name in the container's UTS namespace.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub domainname: String,
+    /// What is mounted, in order.
+    pub mounts: Vec<Mount>,
+    /// Free-form metadata.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// The Linux part.
+    pub linux: Linux,
+}
+
+/// A process of a container: the first one, or one added by exec.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Process {
+    /// Whether it gets a terminal.
+    pub terminal: bool,
+    /// The terminal's first size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub console_size: Option<ConsoleSize>,
+    /// Who it runs as.
+    pub user: User,
+    /// The command; `args[0]` is looked up in `PATH` of `env` if it has no slash.
+    pub args: Vec<String>,
+    /// `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// Where it starts; absolute.
+    pub cwd: String,
+    /// The five capability sets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Capabilities>,
+    /// Resource limits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rlimits: Vec<Rlimit>,
+    /// prctl(PR_SET_NO_NEW_PRIVS).
+    pub no_new_privileges: bool,
+    /// /proc/PID/oom_score_adj.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_score_adj: Option<i32>,
+}
+
+/// A terminal's size in characters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleSize {
+    /// Rows.
+    pub height: u16,
+    /// Columns.
+    pub width: u16,
+}
+
+/// Who a process runs as, in the container's ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary group ids.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub additional_gids: Vec<u32>,
+    /// File mode creation mask; absent for 0022.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub umask: Option<u32>,
+}
+
+/// The five capability sets, by name (`CAP_CHOWN`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Capabilities {
+    /// What execve can ever give.
+    pub bounding: Vec<String>,
+    /// What counts.
+    pub effective: Vec<String>,
+    /// What stays over an execve of a file with inheritable capabilities.
+    pub inheritable: Vec<String>,
+    /// What may become effective.
+    pub permitted: Vec<String>,
+    /// What stays over an execve of any file.
+    pub ambient: Vec<String>,
+}
+
+/// One resource limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// `RLIMIT_NOFILE` and so on.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `u64::MAX` is no limit.
+    pub hard: u64,
+    /// `u64::MAX` is no limit.
+    pub soft: u64,
+}
+
+/// The root file system.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Root {
+    /// Its directory. Empty where [`Root::mounts`] make it.
+    pub path: PathBuf,
+    /// Whether it is made read-only.
+    pub readonly: bool,
+    /// Ours: how the root is mounted, made detached by whoever creates the container, so that nothing appears in the
+    /// host's mount table. The last one is the root. External runtimes get `path` instead.
+    #[serde(rename = "longshoreMounts", skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<Mount>,
+}
+
+/// A mount: the currency between stores, which make it, and `oci-runtime`, which applies it.
+///
+/// `options` are mount(8)'s words plus file-system data. An overlay's layers may be given as several `lowerdir+=DIR`
+/// options, uppermost first, since one `fsconfig` string ends at 255 bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Mount {
+    /// Absolute path in the container; empty for a root mount.
+    pub destination: PathBuf,
+    /// File system type; `bind` or empty for a bind mount.
+    #[serde(rename = "type", skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    /// A path on the host for bind mounts, else a label.
+    #[serde(skip_serializing_if = "path_is_empty")]
+    pub source: PathBuf,
+    /// mount(8)'s words and the file system's own options.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+}
+
+/// The Linux part.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Linux {
+    /// New namespaces, or existing ones to join.
+    pub namespaces: Vec<Namespace>,
+    /// Device nodes beside the default ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
+    /// Absolute path below each cgroup hierarchy's root.
+    pub cgroups_path: String,
+    /// Limits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// Propagation of the root mount: `private`, `rprivate`, `slave`, `rslave`, `shared`, `rshared`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub rootfs_propagation: String,
+    /// The system-call filter as a profile, for external runtimes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<serde_json::Value>,
+    /// Ours: the file that holds the same filter compiled, which our shim loads as it is (an array of
+    /// `struct sock_filter` in host byte order).
+    #[serde(rename = "longshoreSeccompProgram", skip_serializing_if = "Option::is_none")]
+    pub seccomp_program: Option<PathBuf>,
+    /// Kernel parameters of the container's namespaces.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctl: BTreeMap<String, String>,
+    /// Paths hidden from the container.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub masked_paths: Vec<String>,
+    /// Paths made read-only for the container.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub readonly_paths: Vec<String>,
+}
+
+/// A namespace that is made new, or joined when it has a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespace {
+    /// Which.
+    #[serde(rename = "type")]
+    pub kind: NamespaceKind,
+    /// The existing one to join.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+}
+
+/// The eight namespaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NamespaceKind {
+    /// Process ids.
+    Pid,
+    /// Network devices, addresses, ports.
+    Network,
+    /// Mounts.
+    Mount,
+    /// System V IPC and POSIX message queues.
+    Ipc,
+    /// Host name.
+    Uts,
+    /// User and group ids.
+    User,
+    /// The view of the cgroup tree.
+    Cgroup,
+    /// Clock offsets.
+    Time,
+}
+
+/// A device node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// `c`, `b`, `u` or `p`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Where in the container.
+    pub path: PathBuf,
+    /// Major number.
+    #[serde(default)]
+    pub major: u32,
+    /// Minor number.
+    #[serde(default)]
+    pub minor: u32,
+    /// Permission bits; absent for 0666.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_mode: Option<u32>,
+    /// Owner.
+    #[serde(default)]
+    pub uid: u32,
+    /// Group.
+    #[serde(default)]
+    pub gid: u32,
+}
+
+/// Limits that the cgroup controllers keep.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Resources {
+    /// Which devices may be used, applied in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceRule>,
+    /// Memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryLimits>,
+    /// Processor time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<CpuLimits>,
+    /// Number of tasks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<PidsLimit>,
+}
+
+/// One rule of the device controller.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceRule {
+    /// Allow or deny.
+    pub allow: bool,
+    /// `a`, `c` or `b`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Absent for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub major: Option<i64>,
+    /// Absent for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minor: Option<i64>,
+    /// Some of `rwm`.
+    pub access: String,
+}
+
+/// Memory limits in bytes; -1 is no limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MemoryLimits {
+    /// Hard limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<i64>,
+    /// Soft limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<i64>,
+    /// Memory and swap together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap: Option<i64>,
+    /// 0 to 100 (v1 only).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swappiness: Option<u64>,
+    /// Whether tasks wait instead of being killed (v1 only).
+    #[serde(rename = "disableOOMKiller", skip_serializing_if = "Option::is_none")]
+    pub disable_oom_killer: Option<bool>,
+}
+
+/// Processor limits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CpuLimits {
+    /// Relative weight, 2 to 262144.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shares: Option<u64>,
+    /// Microseconds of processor time in a period; -1 is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota: Option<i64>,
+    /// Length of the period in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub period: Option<u64>,
+    /// Processors that may be used, `0-3,5`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cpus: String,
+    /// Memory nodes that may be used.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mems: String,
+}
+
+/// The limit of tasks; 0 or less is no limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PidsLimit {
+    /// Number of tasks.
+    pub limit: i64,
+}
+
+fn path_is_empty(path: &std::path::Path) -> bool {
+    path.as_os_str().is_empty()
+}

@@ -1,0 +1,11 @@
+//! Small additions to the standard library that more than one crate needs.
+//!
+//! - [`fs`]: files that are either whole or absent after a crash.
+//! - [`id`]: random identifiers.
+//! - [`time`]: RFC 3339 text of a point in time.
+//!
+//! A thing belongs here when it knows no noun of the platform.
+
+pub mod fs;
+pub mod id;
+pub mod time;

@@ -1,0 +1,182 @@
+//! Images as the API tells them.
+
+use std::collections::BTreeMap;
+
+use oci::image::ExecConfig;
+use serde::{Deserialize, Serialize};
+
+/// One element of `GET /images/json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Summary {
+    /// Containers made of it; -1 if not counted.
+    pub containers: i64,
+    /// Seconds since 1970.
+    pub created: i64,
+    /// `sha256:...`.
+    pub id: String,
+    /// The image's labels.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// The image it was built from, by this engine.
+    pub parent_id: String,
+    /// `name@sha256:...`.
+    pub repo_digests: Vec<String>,
+    /// `name:tag`.
+    pub repo_tags: Vec<String>,
+    /// Bytes shared with other images; -1 if not counted.
+    pub shared_size: i64,
+    /// Bytes of its layers, uncompressed.
+    pub size: i64,
+}
+
+/// Body of `GET /images/{name}/json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Inspect {
+    /// `sha256:...`.
+    pub id: String,
+    /// `name:tag`.
+    pub repo_tags: Vec<String>,
+    /// `name@sha256:...`.
+    pub repo_digests: Vec<String>,
+    /// The image it was built from, by this engine.
+    pub parent: String,
+    /// Comment of the last history entry.
+    pub comment: String,
+    /// RFC 3339; absent where the image does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// Docker's version that made it.
+    pub docker_version: String,
+    /// Who made it.
+    pub author: String,
+    /// Its defaults.
+    pub config: Option<InspectConfig>,
+    /// Go's name of the processor.
+    pub architecture: String,
+    /// The processor's variant.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub variant: String,
+    /// Go's name of the operating system.
+    pub os: String,
+    /// Bytes of its layers, uncompressed.
+    pub size: i64,
+    /// Where its layers lie.
+    pub graph_driver: GraphDriver,
+    /// Its layers.
+    #[serde(rename = "RootFS")]
+    pub root_fs: RootFs,
+    /// What this engine knows of it.
+    pub metadata: Metadata,
+}
+
+/// Image defaults as `inspect` shows them: what Docker always shows, then what only some images have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct InspectConfig {
+    /// The default command.
+    pub cmd: Option<Vec<String>>,
+    /// The entry point.
+    pub entrypoint: Option<Vec<String>>,
+    /// The environment.
+    pub env: Option<Vec<String>>,
+    /// Ports it serves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exposed_ports: Option<BTreeMap<String, oci::image::Empty>>,
+    /// How to ask whether it is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<oci::image::Healthcheck>,
+    /// Free-form metadata.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Build steps for images made from it.
+    pub on_build: Option<Vec<String>>,
+    /// The shell of shell-form commands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shell: Option<Vec<String>>,
+    /// The stop signal.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub stop_signal: String,
+    /// Who it runs as.
+    pub user: String,
+    /// Paths that are volumes.
+    pub volumes: Option<BTreeMap<String, oci::image::Empty>>,
+    /// Where it starts.
+    pub working_dir: String,
+}
+
+impl From<&ExecConfig> for InspectConfig {
+    fn from(config: &ExecConfig) -> Self {
+        let config = config.clone();
+        InspectConfig {
+            cmd: config.cmd,
+            entrypoint: config.entrypoint,
+            env: config.env,
+            exposed_ports: config.exposed_ports,
+            healthcheck: config.healthcheck,
+            labels: config.labels,
+            on_build: config.on_build,
+            shell: config.shell,
+            stop_signal: config.stop_signal,
+            user: config.user,
+            volumes: config.volumes,
+            working_dir: config.working_dir,
+        }
+    }
+}
+
+/// Where layers lie.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct GraphDriver {
+    /// `ID`, `LowerDir`, `UpperDir`, `WorkDir`, `MergedDir`.
+    pub data: BTreeMap<String, String>,
+    /// `overlay2`.
+    pub name: String,
+}
+
+/// An image's layers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RootFs {
+    /// Always `layers`.
+    #[serde(rename = "Type")]
+    pub kind: String,
+    /// Diff ids, lowest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<String>,
+}
+
+/// What this engine knows of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Metadata {
+    /// RFC 3339; Go's zero time for never.
+    pub last_tag_time: String,
+}
+
+/// One element of the answer to `DELETE /images/{name}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Deleted {
+    /// A reference is gone.
+    Untagged(String),
+    /// An image or a layer is gone.
+    Deleted(String),
+}
+
+/// One element of `GET /images/{name}/history`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct HistoryItem {
+    /// Free text.
+    pub comment: String,
+    /// Seconds since 1970.
+    pub created: i64,
+    /// The command.
+    pub created_by: String,
+    /// The image at that step, or `<missing>`.
+    pub id: String,
+    /// Bytes that the step added.
+    pub size: i64,
+    /// The image's references at that step.
+    pub tags: Option<Vec<String>>,
+}

@@ -1,0 +1,36 @@
+//! The Docker Engine API's wire types, at the newest version that we serve.
+//!
+//! Field names, order, and which empty fields appear as `null`, `""`, `[]`, `{}` or not at all are Docker 28's: clients in
+//! the wild notice each of them. A slice or map that Go may send as `null` is an `Option`; what the client sent is
+//! what `inspect` shows again.
+//!
+//! - [`container`]: what is asked for (`Config`, `HostConfig`) and what is told (`Summary`, `Inspect`).
+//! - [`image`], [`system`], [`events`], [`exec`]: the other objects.
+//! - [`json`]: the one way in which request bodies are decoded.
+//! - [`versions`]: the API versions that we serve, and every difference between them.
+//!
+//! Only data: no HTTP, no I/O, no decisions of the engine.
+
+pub mod container;
+pub mod events;
+pub mod exec;
+pub mod host_config;
+pub mod image;
+pub mod json;
+pub mod system;
+pub mod versions;
+
+/// The body of every error response.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ErrorBody {
+    /// What went wrong, as the Docker client prints it.
+    pub message: String,
+}
+
+/// The body that answers the creation of an exec or a commit.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct IdResponse {
+    /// The new object's id.
+    #[serde(rename = "Id")]
+    pub id: String,
+}

@@ -1,0 +1,116 @@
+//! The API versions that we serve, and every difference between them.
+//!
+//! Inside, only the newest version exists. [`upgrade_create`] lifts an old request to it and the `downgrade_*`
+//! functions lower an answer again; handlers and engine never look at a version.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::container::{CreateRequest, Inspect};
+
+/// A version of the API, `major.minor`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ApiVersion {
+    /// Always 1 so far.
+    pub major: u32,
+    /// The part that counts.
+    pub minor: u32,
+}
+
+/// The oldest version that we serve.
+pub const MIN: ApiVersion = ApiVersion { major: 1, minor: 24 };
+/// The newest version that we serve.
+pub const MAX: ApiVersion = ApiVersion { major: 1, minor: 51 };
+
+/// Why a version was refused. The texts are dockerd's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VersionError {
+    /// Older than [`MIN`].
+    #[error(
+        "client version {0} is too old. Minimum supported API version is {MIN}, please upgrade your client to a newer version"
+    )]
+    TooOld(ApiVersion),
+    /// Newer than [`MAX`].
+    #[error("client version {0} is too new. Maximum supported API version is {MAX}")]
+    TooNew(ApiVersion),
+}
+
+impl ApiVersion {
+    /// Whether we serve this version.
+    pub fn check(self) -> Result<ApiVersion, VersionError> {
+        match self {
+            version if version < MIN => Err(VersionError::TooOld(version)),
+            version if version > MAX => Err(VersionError::TooNew(version)),
+            version => Ok(version),
+        }
+    }
+
+    /// Whether it is older than 1.`minor`.
+    pub fn before(self, minor: u32) -> bool {
+        self < ApiVersion { major: 1, minor }
+    }
+}
+
+impl fmt::Display for ApiVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+impl FromStr for ApiVersion {
+    type Err = std::num::ParseIntError;
+
+    /// Parses `1.41`; a text without a dot is an error, not version zero.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (major, minor) = text.split_once('.').unwrap_or((text, ""));
+        Ok(ApiVersion { major: major.parse()?, minor: minor.parse()? })
+    }
+}
+
+/// Lifts a create request of `version` to the newest one.
+pub fn upgrade_create(version: ApiVersion, request: &mut CreateRequest) {
+    let Some(host) = &mut request.host_config else { return };
+    // Before 1.40 the daemon chose the IPC mode "shareable"; since then "private" (moby api/server/router/container).
+    if version.before(40) && host.ipc_mode.is_empty() {
+        host.ipc_mode = "shareable".to_owned();
+    }
+    // KernelMemory and friends are unknown fields by now. Annotations came with 1.43: older clients cannot mean them.
+    if version.before(43) {
+        host.annotations = None;
+    }
+    // Before 1.42 a swappiness of -1 meant "the default", as the CLI of that time sent it.
+    if version.before(42) && host.memory_swappiness == Some(-1) {
+        host.memory_swappiness = None;
+    }
+}
+
+/// Lowers an inspected container to `version`.
+pub fn downgrade_inspect(version: ApiVersion, inspect: &mut Inspect) {
+    // 1.52 removes the fields of the default network at the top level; everything we serve still has them.
+    if version.before(44) {
+        for endpoint in inspect.network_settings.networks.values_mut() {
+            endpoint.dns_names = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_parsed_and_bounded() {
+        let check = |text: &str| text.parse::<ApiVersion>().unwrap().check();
+        assert!(check("1.24").is_ok() && check("1.51").is_ok());
+        assert_eq!(
+            check("1.23").unwrap_err().to_string(),
+            "client version 1.23 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version"
+        );
+        assert_eq!(
+            check("1.99").unwrap_err().to_string(),
+            "client version 1.99 is too new. Maximum supported API version is 1.51"
+        );
+        assert!("1".parse::<ApiVersion>().is_err());
+        assert!("1.9".parse::<ApiVersion>().unwrap() < "1.10".parse().unwrap());
+    }
+}

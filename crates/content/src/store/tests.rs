@@ -1,0 +1,66 @@
+use super::*;
+
+const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+const ABC: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+fn store() -> (tempfile::TempDir, Content) {
+    let dir = tempfile::tempdir().unwrap();
+    let content = Content::open(dir.path()).unwrap();
+    (dir, content)
+}
+
+fn unfinished(dir: &tempfile::TempDir) -> usize {
+    fs::read_dir(dir.path().join("ingest")).unwrap().count()
+}
+
+#[test]
+fn what_goes_in_comes_out_under_its_digest() {
+    let (dir, content) = store();
+    for (bytes, digest) in [(&b""[..], EMPTY), (b"abc", ABC)] {
+        let blob = content.ingest(bytes, &Expected::default(), Sync::Now).unwrap();
+        assert_eq!((blob.digest.as_str(), blob.size), (digest, bytes.len() as u64));
+        assert_eq!(content.read(&blob.digest, 3).unwrap(), bytes);
+    }
+    let mut all: Vec<String> = content.list().unwrap().iter().map(ToString::to_string).collect();
+    all.sort();
+    assert_eq!(all, [ABC, EMPTY]);
+    assert_eq!(unfinished(&dir), 0);
+    let abc: Digest = ABC.parse().unwrap();
+    assert!(matches!(content.read(&abc, 2), Err(ReadError::TooLarge { .. })));
+    content.remove(&abc).unwrap();
+    content.remove(&abc).unwrap();
+    assert!(matches!(content.reader(&abc), Err(ReadError::NotFound { .. })));
+}
+
+#[test]
+fn what_is_not_what_was_promised_leaves_nothing() {
+    let (dir, content) = store();
+    let digest = Some(ABC.parse().unwrap());
+    let wrong = content.ingest(&b"abd"[..], &Expected { digest, size: None }, Sync::Later);
+    assert!(matches!(wrong, Err(IngestError::WrongDigest { .. })));
+    for size in [2, 4] {
+        let wrong = content.ingest(&b"abc"[..], &Expected { digest: None, size: Some(size) }, Sync::Later);
+        assert!(matches!(wrong, Err(IngestError::WrongSize { .. })), "{size}");
+    }
+    assert!(content.list().unwrap().is_empty());
+    assert_eq!(unfinished(&dir), 0);
+}
+
+#[test]
+fn an_endless_source_is_cut_off_at_the_promised_size() {
+    let (dir, content) = store();
+    let endless = content.ingest(io::repeat(7), &Expected { digest: None, size: Some(10) }, Sync::Later);
+    assert!(matches!(endless, Err(IngestError::WrongSize { expected: 10, .. })));
+    assert_eq!(unfinished(&dir), 0);
+}
+
+#[test]
+fn what_a_dead_process_left_is_swept_at_open() {
+    let (dir, content) = store();
+    let mut ingest = content.begin().unwrap();
+    ingest.write(b"half").unwrap();
+    std::mem::forget(ingest);
+    assert_eq!(unfinished(&dir), 1);
+    Content::open(dir.path()).unwrap();
+    assert_eq!(unfinished(&dir), 0);
+}

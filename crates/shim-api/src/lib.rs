@@ -1,0 +1,311 @@
+//! The protocol between the daemon and a shim.
+//!
+//! ```text
+//!   daemon --- Request{seq, container, call} (+ descriptors) --->  shim
+//!          <-- Message::Reply{seq, result} ----------------------
+//!          <-- Message::Fact(..) --------------------------------   to every connection that said Hello
+//! ```
+//!
+//! A frame is a little-endian `u32` length and that many bytes of JSON ([`frame`]). Descriptors travel with SCM_RIGHTS on the
+//! bytes of the frame that announces them (`Request::descriptors`), and are matched to frames by count, in order.
+//! Requests may be pipelined: the daemon sends `Hello`, `Create`, `Attach` and `Start` in one write.
+//!
+//! A shim's directory, below `<exec-root>/containers/<id>/` (mode 0700, tmpfs):
+//! ```text
+//!   shim.sock    where a restarted daemon finds the shim (mode 0600; peers that are not root are refused)
+//!   state.json   RunState, written before Start is answered
+//!   exit.json    ExitRecord, written before Exited is posted; outlives the shim
+//! ```
+//! The first connection is a socket pair that the shim inherits as descriptor 3, so that no start waits for a socket file.
+//!
+//! Life: the shim makes the container at `Create`, lets it run at `Start`, and ends by itself when the container has ended, its
+//! output has been written, `exit.json` is in place and `Exited` was posted. The daemon never has to be there: one that
+//! comes later finds `exit.json`. The shim removes the container's cgroups; the daemon removes the directory.
+//!
+//! [`VERSION`] grows with every change; a daemon speaks all earlier versions.
+
+pub mod frame;
+pub mod paths;
+
+use errdefs::ErrorKind;
+use oci::ContainerId;
+use oci::runtime::{Process, Spec};
+use serde::{Deserialize, Serialize};
+
+/// The version that this build speaks.
+pub const VERSION: u32 = 1;
+
+/// What the daemon asks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// Chosen by the daemon, repeated in the reply.
+    pub seq: u64,
+    /// Which container is meant: one shim may own several one day.
+    pub container: ContainerId,
+    /// How many descriptors come with this frame.
+    #[serde(default)]
+    pub descriptors: u32,
+    /// What is asked.
+    pub call: Call,
+}
+
+/// The calls.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Call {
+    /// Names the daemon's version and subscribes this connection to facts. Answer: [`Answer::Hello`].
+    Hello {
+        /// The daemon's [`VERSION`].
+        version: u32,
+    },
+    /// Makes the container up to the point where its program would be executed. Answer: [`Answer::Created`].
+    Create(Box<CreateTask>),
+    /// Connects a client: one descriptor, the client's stream. The shim owns it from then on. Answer: [`Answer::Done`].
+    Attach(Attach),
+    /// Lets the program run. Answer: [`Answer::Started`].
+    Start,
+    /// Adds a process; with one descriptor, the client's stream, unless detached. Answer: [`Answer::ExecStarted`].
+    Exec(Box<ExecTask>),
+    /// Sets a terminal's size. Answer: [`Answer::Done`].
+    Resize {
+        /// The exec; the container itself if absent.
+        exec_id: Option<String>,
+        /// Rows.
+        height: u16,
+        /// Columns.
+        width: u16,
+    },
+    /// Sends a signal to the container's first process. Answer: [`Answer::Done`].
+    Signal {
+        /// Its number.
+        signal: i32,
+    },
+    /// Asks how the container is. Answer: [`Answer::State`].
+    State,
+}
+
+/// What a container is made of, and what the shim does with its streams.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CreateTask {
+    /// The OCI specification. `process.user` counts only where `user` is absent.
+    pub spec: Spec,
+    /// `user[:group]` as the user wrote it, resolved inside the root by descriptor.
+    pub user: Option<String>,
+    /// More groups, names or numbers, resolved likewise.
+    pub groups: Vec<String>,
+    /// Whether standard input is a pipe (or the terminal) instead of /dev/null.
+    pub open_stdin: bool,
+    /// Whether standard input ends when the first client's does.
+    pub stdin_once: bool,
+    /// The log, if there is one.
+    pub log: Option<LogTarget>,
+    /// A directory on the data disk where output that a slow client has not read yet may be kept in unnamed files.
+    pub spool_dir: std::path::PathBuf,
+}
+
+/// A json-file log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogTarget {
+    /// The current file; rotated ones get `.1`, `.2` and so on.
+    pub path: std::path::PathBuf,
+    /// Bytes after which it is rotated; never if absent.
+    pub max_size_bytes: Option<u64>,
+    /// How many files are kept, the current one included; at least 1.
+    pub max_files: u32,
+    /// Put in every line as `attrs`: labels and environment that `--log-opt labels/env` selects.
+    pub attrs: std::collections::BTreeMap<String, String>,
+}
+
+/// Which streams a client wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// What it sends is the container's input.
+    pub stdin: bool,
+    /// It gets standard output.
+    pub stdout: bool,
+    /// It gets standard error.
+    pub stderr: bool,
+    /// Bytes of the client's input that the daemon read already, behind the request.
+    pub already_read: Vec<u8>,
+    /// The byte sequence that detaches the client; only looked for with a terminal. Empty for none.
+    pub detach_keys: Vec<u8>,
+}
+
+/// A process to add.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExecTask {
+    /// Its id.
+    pub exec_id: String,
+    /// What it runs. `process.user` counts only where `user` is absent.
+    pub process: Process,
+    /// `user[:group]` as the user wrote it.
+    pub user: Option<String>,
+    /// Its client, if it has one: one descriptor comes with the frame.
+    pub attach: Option<Attach>,
+}
+
+/// What the shim says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Message {
+    /// The answer to a request.
+    Reply {
+        /// The request's.
+        seq: u64,
+        /// How it went.
+        result: Result<Answer, Failure>,
+    },
+    /// Something happened.
+    Fact(Fact),
+}
+
+/// The answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Answer {
+    /// To [`Call::Hello`].
+    Hello {
+        /// The shim's [`VERSION`].
+        version: u32,
+        /// The container, if it was created.
+        state: Option<RunState>,
+        /// Execs that run, and those that ended and were not told to any daemon yet.
+        execs: Vec<ExecState>,
+    },
+    /// To [`Call::Create`].
+    Created {
+        /// The first process, on the host.
+        pid: i32,
+    },
+    /// To [`Call::Start`].
+    Started(RunState),
+    /// To [`Call::Exec`].
+    ExecStarted {
+        /// The process, on the host.
+        pid: i32,
+    },
+    /// To [`Call::State`].
+    State(Option<RunState>),
+    /// To calls that have nothing to tell.
+    Done,
+}
+
+/// Why a call failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What the caller can do about it.
+    #[serde(with = "kind_name")]
+    pub kind: ErrorKind,
+    /// In words, with its causes, such as `exec: "nosuch": executable file not found in $PATH`.
+    pub message: String,
+    /// Docker's exit code for a program that could not be started: 126 or 127; 128 for everything else.
+    pub exit_code: i32,
+}
+
+/// A container that was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunState {
+    /// The first process, on the host.
+    pub pid: i32,
+    /// Field 22 of /proc/PID/stat, which tells a reused process id apart.
+    pub pid_start_ticks: u64,
+    /// The shim, on the host.
+    pub shim_pid: i32,
+    /// Whether the program was let run.
+    pub started: bool,
+    /// Nanoseconds since 1970.
+    pub started_at_nanos: i64,
+}
+
+/// An exec that runs or has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecState {
+    /// Its id.
+    pub exec_id: String,
+    /// The process, on the host.
+    pub pid: i32,
+    /// Its exit code, once it has ended.
+    pub exit_code: Option<i32>,
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    /// The exit code, or 128 and the signal.
+    pub exit_code: i32,
+    /// Nanoseconds since 1970.
+    pub exited_at_nanos: i64,
+    /// Nanoseconds since 1970.
+    pub started_at_nanos: i64,
+    /// The kernel killed a process of it for lack of memory.
+    pub oom_killed: bool,
+}
+
+/// What a shim posts by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fact {
+    /// The container ended. The last fact of a shim.
+    Exited {
+        /// Which.
+        container: ContainerId,
+        /// How.
+        exit: ExitRecord,
+    },
+    /// An exec ended; its client has got its last byte, or has been given its end.
+    ExecExited {
+        /// In which container.
+        container: ContainerId,
+        /// Which.
+        exec_id: String,
+        /// The exit code, or 128 and the signal.
+        exit_code: i32,
+    },
+    /// The kernel killed a process for lack of memory.
+    Oom {
+        /// In which container.
+        container: ContainerId,
+    },
+    /// Lines could not be written to the log.
+    LogLost {
+        /// Of which container.
+        container: ContainerId,
+        /// How many since the last such fact.
+        lines: u64,
+    },
+    /// A client used the detach keys.
+    Detached {
+        /// From which container.
+        container: ContainerId,
+        /// From which exec; from the container itself if absent.
+        exec_id: Option<String>,
+    },
+}
+
+mod kind_name {
+    //! An [`ErrorKind`] by name: the enum itself stays free of serde.
+
+    use errdefs::ErrorKind;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    const NAMES: [(ErrorKind, &str); 10] = [
+        (ErrorKind::InvalidArgument, "invalid-argument"),
+        (ErrorKind::Unauthorized, "unauthorized"),
+        (ErrorKind::Forbidden, "forbidden"),
+        (ErrorKind::NotFound, "not-found"),
+        (ErrorKind::Conflict, "conflict"),
+        (ErrorKind::AlreadyExists, "already-exists"),
+        (ErrorKind::NotModified, "not-modified"),
+        (ErrorKind::NotImplemented, "not-implemented"),
+        (ErrorKind::Unavailable, "unavailable"),
+        (ErrorKind::Internal, "internal"),
+    ];
+
+    pub(super) fn serialize<S: Serializer>(kind: &ErrorKind, serializer: S) -> Result<S::Ok, S::Error> {
+        let name = NAMES.iter().find(|(k, _)| k == kind).map_or("internal", |(_, name)| name);
+        serializer.serialize_str(name)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ErrorKind, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        // A kind that a newer shim invented is our "internal": the message still tells.
+        Ok(NAMES.iter().find(|(_, name)| *name == text).map_or(ErrorKind::Internal, |(kind, _)| *kind))
+    }
+}

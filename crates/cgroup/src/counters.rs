@@ -1,0 +1,120 @@
+//! What a cgroup has used, and when its memory ran out.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::event::{EventfdFlags, PollFlags, eventfd};
+
+use crate::facts::{Controller, Version};
+use crate::group::{Cgroup, CgroupError};
+
+/// What a cgroup uses now, and has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Memory in use, caches included.
+    pub memory_bytes: u64,
+    /// Processor time of all its processes, ended ones too, in nanoseconds.
+    pub cpu_ns: u64,
+    /// Number of tasks.
+    pub tasks: u64,
+}
+
+/// Tells when the kernel killed a process for memory.
+#[derive(Debug)]
+pub struct OomEvents {
+    /// v1: an eventfd; v2: `memory.events` itself.
+    fd: OwnedFd,
+    version: Version,
+    /// The file with the count.
+    counts: PathBuf,
+}
+
+impl Cgroup {
+    /// Reads the counters. A controller that is not there counts 0.
+    pub fn usage(&self) -> Result<Usage, CgroupError> {
+        let cpu_ns = match self.version {
+            Version::V1 => self.number(Controller::Cpuacct, "cpuacct.usage")?,
+            Version::V2 => 1000 * self.field(Controller::Cpu, "cpu.stat", "usage_usec")?,
+        };
+        let memory_file = match self.version {
+            Version::V1 => "memory.usage_in_bytes",
+            Version::V2 => "memory.current",
+        };
+        let memory_bytes = self.number(Controller::Memory, memory_file)?;
+        Ok(Usage { memory_bytes, cpu_ns, tasks: self.number(Controller::Pids, "pids.current")? })
+    }
+
+    /// Begins to watch for kills for want of memory.
+    pub fn oom_events(&self) -> Result<OomEvents, CgroupError> {
+        let directory = self.directory(Controller::Memory)?;
+        let (version, counts) = match self.version {
+            Version::V1 => (Version::V1, directory.join("memory.oom_control")),
+            Version::V2 => (Version::V2, directory.join("memory.events")),
+        };
+        let file = File::open(&counts).map_err(CgroupError::io("open", &counts))?;
+        if version == Version::V2 {
+            return Ok(OomEvents { fd: file.into(), version, counts });
+        }
+        let control = directory.join("cgroup.event_control");
+        let register = || -> io::Result<OwnedFd> {
+            let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            let mut control = File::options().write(true).open(&control)?;
+            // memcg_test.rst, "OOM control": the eventfd's number and the file's, in the writer's own table.
+            control.write_all(format!("{} {}", event.as_raw_fd(), file.as_raw_fd()).as_bytes())?;
+            Ok(event)
+        };
+        let fd = register().map_err(CgroupError::io("register for memory events with", &control))?;
+        Ok(OomEvents { fd, version, counts })
+    }
+
+    fn number(&self, controller: Controller, file: &str) -> Result<u64, CgroupError> {
+        let Ok(directory) = self.directory(controller) else { return Ok(0) };
+        let path = directory.join(file);
+        let text = fs::read_to_string(&path).map_err(CgroupError::io("read", &path))?;
+        Ok(text.trim().parse().unwrap_or(0))
+    }
+
+    fn field(&self, controller: Controller, file: &str, name: &str) -> Result<u64, CgroupError> {
+        let Ok(directory) = self.directory(controller) else { return Ok(0) };
+        let path = directory.join(file);
+        let text = fs::read_to_string(&path).map_err(CgroupError::io("read", &path))?;
+        Ok(field(&text, name))
+    }
+}
+
+impl OomEvents {
+    /// What to poll the descriptor for.
+    pub fn poll_flags(&self) -> PollFlags {
+        match self.version {
+            Version::V1 => PollFlags::IN,
+            Version::V2 => PollFlags::PRI,
+        }
+    }
+
+    /// How many processes were killed so far; clears the readiness of the descriptor.
+    ///
+    /// The event alone does not say so: version 1 also sends one when the cgroup goes away, and then the answer is an error.
+    pub fn kills(&self) -> io::Result<u64> {
+        if self.version == Version::V1 {
+            match rustix::io::read(&self.fd, &mut [0_u8; 8]) {
+                Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
+                Err(err) => return Err(err.into()),
+            }
+        }
+        Ok(field(&fs::read_to_string(&self.counts)?, "oom_kill"))
+    }
+}
+
+impl AsFd for OomEvents {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The number after `name` in a file of `name number` lines; 0 if there is none, as on kernels without the counter.
+fn field(text: &str, name: &str) -> u64 {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.and_then(|value| value.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,200 @@
+//! What is mounted where.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A version of the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// A hierarchy for each controller.
+    V1,
+    /// One hierarchy for all.
+    V2,
+}
+
+/// The controllers that containers use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Controller {
+    /// Memory limits and counters.
+    Memory,
+    /// Shares and quotas of processor time.
+    Cpu,
+    /// Processor time used (v1 only; part of `cpu` in v2).
+    Cpuacct,
+    /// Which processors and memory nodes.
+    Cpuset,
+    /// Which device nodes (v1 only; eBPF in v2).
+    Devices,
+    /// Stopping all processes (v1 only; part of the core in v2).
+    Freezer,
+    /// Number of tasks.
+    Pids,
+    /// Disk bandwidth; `io` in v2.
+    Blkio,
+}
+
+impl Controller {
+    const ALL: [Controller; 8] = [
+        Controller::Memory,
+        Controller::Cpu,
+        Controller::Cpuacct,
+        Controller::Cpuset,
+        Controller::Devices,
+        Controller::Freezer,
+        Controller::Pids,
+        Controller::Blkio,
+    ];
+
+    /// Its name in mount options of v1.
+    pub fn name(self) -> &'static str {
+        match self {
+            Controller::Memory => "memory",
+            Controller::Cpu => "cpu",
+            Controller::Cpuacct => "cpuacct",
+            Controller::Cpuset => "cpuset",
+            Controller::Devices => "devices",
+            Controller::Freezer => "freezer",
+            Controller::Pids => "pids",
+            Controller::Blkio => "blkio",
+        }
+    }
+
+    /// Its name in `cgroup.controllers` of v2, where it is one.
+    pub(crate) fn unified_name(self) -> Option<&'static str> {
+        match self {
+            Controller::Cpuacct | Controller::Devices | Controller::Freezer => None,
+            Controller::Blkio => Some("io"),
+            other => Some(other.name()),
+        }
+    }
+}
+
+impl fmt::Display for Controller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A mounted hierarchy of v1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Those of our controllers that it has.
+    pub controllers: Vec<Controller>,
+    /// Where it is mounted.
+    pub mount: PathBuf,
+}
+
+/// What this host has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hierarchies {
+    /// Hierarchies of v1 with a controller of ours, in the order of their mounts.
+    pub v1: Vec<Hierarchy>,
+    /// Where v2 is mounted.
+    pub unified: Option<PathBuf>,
+    /// Our controllers in v2.
+    pub unified_controllers: Vec<Controller>,
+}
+
+impl Hierarchies {
+    /// Looks at what this process sees. Reads two files.
+    pub fn detect() -> io::Result<Hierarchies> {
+        let mut found = Hierarchies::parse(&fs::read_to_string("/proc/self/mountinfo")?);
+        if let Some(unified) = &found.unified {
+            let controllers = fs::read_to_string(unified.join("cgroup.controllers"))?;
+            found.unified_controllers = parse_unified_controllers(&controllers);
+        }
+        Ok(found)
+    }
+
+    /// Reads the text of /proc/PID/mountinfo (proc_pid_mountinfo(5)); lines that it does not understand are other mounts'.
+    pub fn parse(mountinfo: &str) -> Hierarchies {
+        let mut found = Hierarchies::default();
+        for line in mountinfo.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let Some(mount) = left.split(' ').nth(4).map(unescape) else { continue };
+            let mut right = right.split(' ');
+            match (right.next(), right.nth(1)) {
+                (Some("cgroup2"), _) if found.unified.is_none() => found.unified = Some(mount),
+                (Some("cgroup"), Some(options)) => found.add_v1(mount, options),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    fn add_v1(&mut self, mount: PathBuf, options: &str) {
+        let has = |controller: &Controller| options.split(',').any(|option| option == controller.name());
+        let new = |controller: &Controller| self.v1_mount(*controller).is_none();
+        let controllers: Vec<_> = Controller::ALL.into_iter().filter(|c| has(c) && new(c)).collect();
+        if !controllers.is_empty() {
+            self.v1.push(Hierarchy { controllers, mount });
+        }
+    }
+
+    /// The version that containers are put under: v1 as soon as a single controller of ours is there.
+    ///
+    /// In a hybrid the v2 hierarchy has no controller that limits anything.
+    pub fn version(&self) -> Version {
+        if self.v1.is_empty() && self.unified.is_some() { Version::V2 } else { Version::V1 }
+    }
+
+    /// Where the v1 hierarchy with this controller is mounted.
+    pub fn v1_mount(&self, controller: Controller) -> Option<&Path> {
+        let hierarchy = self.v1.iter().find(|hierarchy| hierarchy.controllers.contains(&controller));
+        hierarchy.map(|hierarchy| hierarchy.mount.as_path())
+    }
+}
+
+fn parse_unified_controllers(text: &str) -> Vec<Controller> {
+    let named = |name: &str| Controller::ALL.into_iter().find(|c| c.unified_name() == Some(name));
+    text.split_whitespace().filter_map(named).collect()
+}
+
+/// mountinfo writes space, tab, newline and backslash as three octal digits.
+fn unescape(text: &str) -> PathBuf {
+    let octal = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    octal.iter().fold(text.to_owned(), |text, (code, character)| text.replace(code, character)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:5 - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+36 31 0:39 / /sys/fs/cgroup/hugetlb rw,relatime - cgroup cgroup rw,hugetlb
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+42 27 0:32 / /a\\040second\\040place rw,relatime - cgroup cgroup rw,memory
+";
+
+    #[test]
+    fn a_hybrid_is_version_1_with_what_it_has() {
+        let found = Hierarchies::parse(HYBRID);
+        assert_eq!(found.version(), Version::V1);
+        assert_eq!(found.unified.as_deref(), Some(Path::new("/sys/fs/cgroup/unified")));
+        assert_eq!(found.v1.len(), 2);
+        assert_eq!(found.v1_mount(Controller::Cpuacct), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct")));
+        assert_eq!(found.v1_mount(Controller::Memory), Some(Path::new("/sys/fs/cgroup/memory")));
+        assert_eq!(found.v1_mount(Controller::Pids), None);
+    }
+
+    #[test]
+    fn a_unified_host_is_version_2() {
+        let found = Hierarchies::parse("30 24 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n");
+        assert_eq!((found.version(), found.unified), (Version::V2, Some("/sys/fs/cgroup".into())));
+        let controllers = parse_unified_controllers("cpuset cpu io memory hugetlb pids\n");
+        use Controller::*;
+        assert_eq!(controllers, [Cpuset, Cpu, Blkio, Memory, Pids]);
+    }
+
+    #[test]
+    fn an_escaped_mount_point_is_read_whole() {
+        let found = Hierarchies::parse(HYBRID.lines().last().unwrap());
+        assert_eq!(found.v1_mount(Controller::Memory), Some(Path::new("/a second place")));
+    }
+}

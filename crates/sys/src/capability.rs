@@ -1,0 +1,146 @@
+//! Capabilities of the calling thread, as bits.
+
+use std::io;
+
+/// Capability names by number (linux/capability.h), without `CAP_`.
+const NAMES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// A set of capabilities: bit n is capability n.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Set(pub u64);
+
+impl Set {
+    /// The set of these names (`CAP_CHOWN`); the error is the first name that is not one.
+    pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Set, &'a str> {
+        names.into_iter().try_fold(Set::default(), |set, name| {
+            let known = name.strip_prefix("CAP_").and_then(|short| NAMES.iter().position(|known| *known == short));
+            known.map(|number| Set(set.0 | 1 << number)).ok_or(name)
+        })
+    }
+
+    /// What is in both.
+    pub fn intersection(self, other: Set) -> Set {
+        Set(self.0 & other.0)
+    }
+
+    /// The numbers in the set, ascending.
+    pub fn numbers(self) -> impl Iterator<Item = u32> {
+        (0..u64::BITS).filter(move |number| self.0 & 1 << number != 0)
+    }
+}
+
+/// The bounding set of the calling thread: what it can ever get or give.
+pub fn bounding() -> Set {
+    // PR_CAPBSET_READ answers EINVAL for the first number that this kernel does not know.
+    let known = |number: &u32| prctl(libc::PR_CAPBSET_READ, *number, 0).ok();
+    let held = (0..u64::BITS).map_while(|number| known(&number).map(|held| (number, held != 0)));
+    Set(held.filter(|(_, held)| *held).fold(0, |bits, (number, _)| bits | 1 << number))
+}
+
+/// Drops from the bounding set everything that is not in `keep`. Needs CAP_SETPCAP if anything is to go.
+pub fn limit_bounding(keep: Set) -> io::Result<()> {
+    for number in Set(bounding().0 & !keep.0).numbers() {
+        prctl(libc::PR_CAPBSET_DROP, number, 0)?;
+    }
+    Ok(())
+}
+
+/// Sets effective, permitted and inheritable of the calling thread.
+pub fn set(effective: Set, permitted: Set, inheritable: Set) -> io::Result<()> {
+    // Version 3 (linux/capability.h): 64 bits in two structures. The libc crate has neither of the types.
+    let header: [u32; 2] = [0x2008_0522, 0];
+    let half = |set: Set, index: usize| (set.0 >> (32 * index)) as u32;
+    let data: [u32; 6] = [
+        half(effective, 0),
+        half(permitted, 0),
+        half(inheritable, 0),
+        half(effective, 1),
+        half(permitted, 1),
+        half(inheritable, 1),
+    ];
+    // SAFETY: header and data have the layout of __user_cap_header_struct and two __user_cap_data_struct.
+    crate::check(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) })?;
+    Ok(())
+}
+
+/// Replaces the ambient set. Members must be permitted and inheritable already, or the kernel answers EPERM.
+pub fn set_ambient(ambient: Set) -> io::Result<()> {
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u32, 0)?;
+    for number in ambient.numbers() {
+        prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as u32, number)?;
+    }
+    Ok(())
+}
+
+/// Whether a change of the user id away from 0 keeps the permitted capabilities; execve resets it.
+pub fn set_keep(keep: bool) -> io::Result<()> {
+    prctl(libc::PR_SET_KEEPCAPS, u32::from(keep), 0)?;
+    Ok(())
+}
+
+fn prctl(option: libc::c_int, second: u32, third: u32) -> io::Result<libc::c_long> {
+    let [second, third] = [second, third].map(libc::c_ulong::from);
+    // SAFETY: none of the options used in this file takes a pointer; unused arguments must be and are zero.
+    crate::check(unsafe { libc::prctl(option, second, third, 0 as libc::c_ulong, 0 as libc::c_ulong) }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_bits_and_unknown_ones_are_named() {
+        assert_eq!(Set::from_names(["CAP_CHOWN", "CAP_SYS_ADMIN", "CAP_CHECKPOINT_RESTORE"]), Ok(Set(0x100_0020_0001)));
+        assert_eq!(Set::from_names(["CAP_CHOWN", "CHOWN"]), Err("CHOWN"));
+        assert_eq!(Set(0x21).numbers().collect::<Vec<_>>(), [0, 5]);
+    }
+
+    #[test]
+    fn the_bounding_set_is_the_one_that_proc_shows() {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let shown = status.lines().find_map(|line| line.strip_prefix("CapBnd:\t")).unwrap();
+        assert_eq!(format!("{:016x}", bounding().0), shown);
+    }
+}

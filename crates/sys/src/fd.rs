@@ -1,0 +1,70 @@
+//! Descriptors: closing many, and putting them at given numbers.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+
+/// Marks every descriptor from `first` on close-on-exec, so that nothing opened by a library or inherited reaches the
+/// program that is executed next. Callers do it right before execve.
+pub fn cloexec_from(first: u32) -> io::Result<()> {
+    // SAFETY: with CLOSE_RANGE_CLOEXEC no descriptor is closed: none becomes invalid under its owner.
+    crate::check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })?;
+    Ok(())
+}
+
+/// Keeps only standard input, output, error and `keep`, which becomes descriptor 3, and runs `then`, which must not return.
+///
+/// For a forked child that is about to wait: held copies of its parent's sockets would keep their peers waiting, too.
+/// Every other `OwnedFd` of the process is dead then, which is why control never comes back.
+pub fn keep_only(
+    keep: BorrowedFd<'_>,
+    then: impl FnOnce(BorrowedFd<'_>) -> u8,
+) -> io::Result<std::convert::Infallible> {
+    if keep.as_raw_fd() != 3 {
+        // SAFETY: whatever owns descriptor 3 is never used again, see below.
+        crate::check(unsafe { libc::dup3(keep.as_raw_fd(), 3, libc::O_CLOEXEC) }.into())?;
+    }
+    // SAFETY: the owners of the closed descriptors are never used again: this function does not return from here on.
+    crate::check(unsafe { libc::syscall(libc::SYS_close_range, 4, u32::MAX, 0) })?;
+    // SAFETY: descriptor 3 was made above and stays open until the process ends.
+    let status = then(unsafe { BorrowedFd::borrow_raw(3) });
+    // SAFETY: _exit has no requirements.
+    unsafe { libc::_exit(i32::from(status)) }
+}
+
+/// Makes `fds` standard input, output and error, for whoever is executed next.
+pub fn set_standard(fds: [BorrowedFd<'_>; 3]) -> io::Result<()> {
+    // First out of the way of 0, 1 and 2, or a later one could be overwritten before it is copied.
+    let away = fds.map(|fd| fcntl_dupfd_cloexec(fd, 3));
+    let [input, output, error]: [Result<OwnedFd, _>; 3] = away;
+    rustix::stdio::dup2_stdin(input?)?;
+    rustix::stdio::dup2_stdout(output?)?;
+    rustix::stdio::dup2_stderr(error?)?;
+    Ok(())
+}
+
+/// Lets a descriptor survive execve.
+pub fn inherit(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(fcntl_setfd(fd, FdFlags::empty())?)
+}
+
+/// Takes ownership of descriptor `number`, which whoever started this program opened for it. Once per number.
+///
+/// `None` if it is not open, or a standard descriptor, which belongs to std.
+pub fn inherited(number: i32) -> Option<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    /// Numbers handed out already: two owners of one number would close each other's descriptors.
+    static TAKEN: AtomicU64 = AtomicU64::new(0b111);
+    let bit = 1_u64.checked_shl(u32::try_from(number).ok()?)?;
+    // SAFETY: F_GETFD only asks.
+    let open = unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0;
+    if !open || TAKEN.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+        return None;
+    }
+    // SAFETY: the number is open, was not opened by this program if called before it opens anything, and nobody took it.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    fcntl_setfd(&fd, FdFlags::CLOEXEC).ok()?;
+    Some(fd)
+}

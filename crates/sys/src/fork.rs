@@ -1,0 +1,79 @@
+//! clone3(2) as fork: a copy of the calling process, in new namespaces, with a pidfd.
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::process::Pid;
+
+/// Which namespaces [`fork`] makes new; the kernel's CLONE_NEW* bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NewNamespaces(pub u64);
+
+/// A child process, as its parent sees it.
+#[derive(Debug)]
+pub struct Child {
+    /// Its number in the caller's PID namespace.
+    pub pid: Pid,
+    /// Refers to the child for ever, unlike the number; close-on-exec.
+    pub pidfd: OwnedFd,
+}
+
+/// Runs `child` in a copy of this process, in new `namespaces` and, where given, in the cgroup v2 directory `cgroup`.
+///
+/// The child ends when `child` returns: by `_exit` with the returned status, so that no destructor and no buffer of the
+/// parent runs twice. Signal handlers are reset to default (CLONE_CLEAR_SIGHAND); ignored signals stay ignored.
+///
+/// Only the calling thread exists in the child. If another thread holds the allocator's lock at that moment the child
+/// hangs at its first allocation: callers are single-threaded, or their other threads never allocate.
+pub fn fork(
+    namespaces: NewNamespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce() -> u8,
+) -> io::Result<Child> {
+    let mut pidfd: libc::c_int = -1;
+    let into_cgroup = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
+    // SAFETY: clone_args is a plain structure of integers for which all zeroes is valid.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = namespaces.0 | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND | into_cgroup;
+    args.pidfd = &raw mut pidfd as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    args.cgroup = cgroup.map_or(0, |fd| fd.as_raw_fd() as u64);
+    // SAFETY: args lives over the call and has the size given. Without CLONE_VM the child gets its own copy of the memory,
+    // so it shares no Rust object with the parent; it runs on a copy of this stack, which `stack` = 0 asks for.
+    let pid = crate::check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) })?;
+    if pid == 0 {
+        let status = child();
+        // SAFETY: _exit has no requirements; it is what keeps this copy from running the parent's destructors.
+        unsafe { libc::_exit(i32::from(status)) }
+    }
+    let pid = Pid::from_raw(pid as i32).expect("clone3 answers a positive number in the parent");
+    // SAFETY: CLONE_PIDFD stored a new descriptor that nothing else owns; the kernel made it close-on-exec.
+    Ok(Child { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+}
+
+/// linux/sched.h (5.7); the libc crate's constant overflows its type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// linux/sched.h (5.5); the libc crate has it as a signed int on some targets only.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wait;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn the_status_of_the_closure_is_the_childs() {
+        let child = fork(NewNamespaces::default(), None, || 7).unwrap();
+        assert_eq!(wait::wait(child.pidfd.as_fd()).unwrap(), wait::Exit::Code(7));
+    }
+
+    #[test]
+    fn privileged_a_new_pid_namespace_begins_with_one() {
+        let new_pid = NewNamespaces(libc::CLONE_NEWPID as u64);
+        let child = fork(new_pid, None, || rustix::process::getpid().as_raw_nonzero().get() as u8).unwrap();
+        assert_eq!(wait::wait(child.pidfd.as_fd()).unwrap(), wait::Exit::Code(1));
+    }
+}

@@ -1,0 +1,39 @@
+//! Kernel interfaces that rustix lacks, as safe functions. The only crate of the workspace with `unsafe` code.
+//!
+//! In files by noun; everything takes and returns `OwnedFd`/`BorrowedFd`, and `io::Error` with the kernel's errno:
+//!
+//! - [`fork`]: clone3 with namespaces, a pidfd and a cgroup, for single-threaded callers.
+//! - [`spawn`]: starting a program from a process with many threads (the daemon), vfork-like.
+//! - [`exec`]: execve and execveat; [`binary`]: a program that its container cannot overwrite.
+//! - [`mount`]: mount_setattr. [`namespace`]: unshare, and cloning into another PID namespace.
+//! - [`seccomp`], [`capability`], [`keyring`]: what limits a process.
+//! - [`fd`]: close_range, descriptors at given numbers. [`socket`]: descriptors over a unix socket, the peer's identity.
+//! - [`signal`]: masks, dispositions, signalfd. [`wait`]: exit statuses. [`terminal`]: pseudo-terminals.
+//! - [`network`]: the loopback interface.
+//!
+//! Whatever rustix covers safely is used from there directly, by every crate: no function here repeats one of its.
+//! Nothing here decides anything or keeps state.
+#![allow(unsafe_code)]
+
+pub mod binary;
+pub mod capability;
+pub mod exec;
+pub mod fd;
+pub mod fork;
+pub mod keyring;
+pub mod mount;
+pub mod namespace;
+pub mod network;
+pub mod seccomp;
+pub mod signal;
+pub mod socket;
+pub mod spawn;
+pub mod terminal;
+pub mod wait;
+
+use std::io;
+
+/// The result of a system call that answers -1 and sets errno.
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

@@ -1,0 +1,109 @@
+//! Unix sockets: descriptors as messages, and who is at the other end.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
+
+/// Descriptors in one message at most: SCM_MAX_FD is 253, and nobody of ours sends more than these.
+pub const FDS_MAX: usize = 64;
+
+/// Sends `bytes` (not empty) and `fds` with it; answers the number of bytes sent, which can be fewer on a stream.
+///
+/// The descriptors travel with the first byte. Never raises SIGPIPE.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::from_raw_os_error(libc::E2BIG));
+    }
+    let sent =
+        rustix::io::retry_on_intr(|| sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL))?;
+    Ok(sent)
+}
+
+/// Receives bytes into `buffer` and descriptors, close-on-exec, appended to `fds`. 0 is the end of the stream.
+///
+/// A message whose descriptors were cut off (more than [`FDS_MAX`]) is an error.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::io::retry_on_intr(|| {
+        recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+    })?;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            fds.extend(received);
+        }
+    }
+    if received.flags.contains(rustix::net::ReturnFlags::CTRUNC) {
+        return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+    }
+    Ok(received.bytes)
+}
+
+/// Who opened the other end of a connected unix socket, as it was at that time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Process number, 0 if it is outside our PID namespace.
+    pub pid: i32,
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+}
+
+/// SO_PEERCRED.
+pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+    use std::os::fd::AsRawFd;
+    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = std::mem::size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the buffer is a ucred and its length is given; the call writes at most that.
+    crate::check(
+        unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERCRED,
+                (&raw mut credentials).cast(),
+                &raw mut length,
+            )
+        }
+        .into(),
+    )?;
+    Ok(Peer { pid: credentials.pid, uid: credentials.uid, gid: credentials.gid })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn descriptors_arrive_with_their_bytes() {
+        let (left, right) = UnixStream::pair().unwrap();
+        let (mut lent, kept) = UnixStream::pair().unwrap();
+        send(left.as_fd(), b"take", &[kept.as_fd()]).unwrap();
+        let (mut bytes, mut fds) = ([0; 8], Vec::new());
+        assert_eq!(receive(right.as_fd(), &mut bytes, &mut fds).unwrap(), 4);
+        lent.write_all(b"x").unwrap();
+        let mut through = [0; 1];
+        assert_eq!(rustix::io::read(&fds[0], &mut through).unwrap(), 1);
+        drop(left);
+        assert_eq!(receive(right.as_fd(), &mut bytes, &mut fds).unwrap(), 0);
+    }
+
+    #[test]
+    fn the_peer_of_a_pair_is_ourselves() {
+        let (left, _right) = UnixStream::pair().unwrap();
+        let uid = rustix::process::getuid().as_raw();
+        let peer = peer(left.as_fd()).unwrap();
+        assert_eq!((peer.pid, peer.uid), (std::process::id() as i32, uid));
+    }
+}

@@ -1,0 +1,40 @@
+//! Directory states of layers and containers, for overlayfs.
+//!
+//! ```text
+//! <root>/l/<32 hex>           one committed layer snapshot: its root directory. The name is the start of its ChainId
+//! <root>/c/<key>/lower        ChainIds of a container's layers, lowest first, one a line
+//! <root>/c/<key>/fs           the container's own files (upperdir)
+//! <root>/c/<key>/work         overlayfs' scratch directory (workdir)
+//! <root>/new/<random>         being made; nobody else looks at it
+//! <root>/trash/<random>       removed, waiting for `sweep`
+//! <root>/empty                the lower directory of an image without layers
+//! ```
+//! **The existence of a directory is the record.** Everything is made under `new`, and one rename makes it appear or
+//! (towards `trash`) disappear, so that a kill at any point leaves no half thing; `new` and `trash` are swept when the
+//! store opens. There is therefore no table of snapshots, and `create` of a container costs no fsync: the engine syncs
+//! the container's own record, and a snapshot without one is found by [`Overlay::containers`] and removed. Which layer
+//! snapshots are needed is known by `image` (records of images) and by the `lower` files (containers whose image was
+//! removed by force).
+//!
+//! A ChainId ends in the name of a directory of 32 hex digits: 128 bits are beyond search, and the names must be short
+//! because the lower directories of up to 128 layers must fit in one page where the kernel lacks `lowerdir+`.
+//!
+//! **Leases.** The kernel does not refuse a second overlay mount on one upperdir, and corrupts it silently. Whoever
+//! mounts what [`Overlay::prepare`] or [`Overlay::mounts`] return holds the one lease of that snapshot until it is
+//! unmounted: the shim of a container while that exists, else the engine. This crate mounts nothing.
+//!
+//! Overlay's `index`, `metacopy`, `redirect_dir` and `xino` are set explicitly, so that a kernel's defaults change no
+//! format on disk. `off` for `redirect_dir` means: follow and make no redirects (Documentation/filesystems/overlayfs).
+//!
+//! Every operation is one rename, and the caller serialises operations on one key. The one lock keeps a container from
+//! appearing while layers are collected. One process owns a root.
+
+mod chain;
+mod overlay;
+mod remove;
+mod usage;
+
+pub use chain::{ChainId, SnapshotKey, SnapshotKeyError};
+pub use overlay::{OpenError, Overlay, SnapshotError, Stage};
+pub use remove::SweepError;
+pub use usage::Usage;

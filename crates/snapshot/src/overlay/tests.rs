@@ -1,0 +1,160 @@
+use super::*;
+use crate::SweepError;
+
+fn store() -> (tempfile::TempDir, Overlay) {
+    let dir = tempfile::tempdir().unwrap();
+    let overlay = Overlay::open(&dir.path().join("s")).unwrap();
+    (dir, overlay)
+}
+
+fn chain(count: usize) -> Vec<ChainId> {
+    let digest = |n: usize| format!("sha256:{n:064}").parse().unwrap();
+    ChainId::chain(&(0..count).map(digest).collect::<Vec<_>>())
+}
+
+fn commit_all(overlay: &Overlay, chain: &[ChainId]) {
+    for (n, chain_id) in chain.iter().enumerate() {
+        let stage = overlay.stage().unwrap();
+        fs::write(stage.path().join(format!("file{n}")), "text").unwrap();
+        overlay.commit(stage, chain_id).unwrap();
+    }
+}
+
+fn trash(overlay: &Overlay) -> usize {
+    fs::read_dir(overlay.root.join("trash")).unwrap().count()
+}
+
+fn key(text: &str) -> SnapshotKey {
+    text.parse().unwrap()
+}
+
+#[test]
+fn mounts_name_the_lower_directories_uppermost_first() {
+    let (_dir, overlay) = store();
+    let chain = chain(2);
+    commit_all(&overlay, &chain);
+    let mounts = overlay.prepare(&key("c1"), &chain).unwrap();
+    assert_eq!(mounts, overlay.mounts(&key("c1")).unwrap());
+    let root = overlay.root.display();
+    assert_eq!(
+        mounts[0].options,
+        [
+            format!("lowerdir+={root}/l/{}", &chain[1].0.hex()[..32]),
+            format!("lowerdir+={root}/l/{}", &chain[0].0.hex()[..32]),
+            format!("upperdir={root}/c/c1/fs"),
+            format!("workdir={root}/c/c1/work"),
+            "index=off".into(),
+            "metacopy=off".into(),
+            "redirect_dir=off".into(),
+            "xino=off".into(),
+        ]
+    );
+    assert_eq!(overlay.view(&chain[..1]).unwrap()[0].source, overlay.layer(&chain[0]));
+    assert_eq!(overlay.view(&[]).unwrap()[0].source, overlay.root.join("empty"));
+    assert_eq!(overlay.view(&chain).unwrap()[0].options[2], "ro");
+}
+
+#[test]
+fn a_snapshot_is_made_once_and_of_what_exists() {
+    let (_dir, overlay) = store();
+    let chain = chain(2);
+    commit_all(&overlay, &chain[..1]);
+    assert!(matches!(overlay.prepare(&key("a"), &chain), Err(SnapshotError::MissingLayer { .. })));
+    assert!(matches!(overlay.mounts(&key("a")), Err(SnapshotError::NotFound { .. })));
+    overlay.prepare(&key("a"), &chain[..1]).unwrap();
+    assert!(matches!(overlay.prepare(&key("a"), &chain[..1]), Err(SnapshotError::Exists { .. })));
+    assert_eq!(fs::read_dir(overlay.root.join("new")).unwrap().count(), 0);
+    assert_eq!(overlay.containers().unwrap(), [key("a")]);
+}
+
+#[test]
+fn the_root_of_a_container_is_like_its_image_s() {
+    let (_dir, overlay) = store();
+    let chain = chain(1);
+    let stage = overlay.stage().unwrap();
+    fs::set_permissions(stage.path(), PermissionsExt::from_mode(0o1711)).unwrap();
+    overlay.commit(stage, &chain[0]).unwrap();
+    overlay.prepare(&key("a"), &chain).unwrap();
+    assert_eq!(fs::metadata(overlay.upper(&key("a"))).unwrap().mode() & 0o7777, 0o1711);
+}
+
+#[test]
+fn a_removed_snapshot_is_gone_at_once_and_its_files_after_the_sweep() {
+    let (_dir, overlay) = store();
+    overlay.prepare(&key("a"), &[]).unwrap();
+    fs::create_dir_all(overlay.upper(&key("a")).join("d/e")).unwrap();
+    overlay.remove(&key("a")).unwrap();
+    overlay.remove(&key("a")).unwrap();
+    assert!(overlay.containers().unwrap().is_empty());
+    assert_eq!(trash(&overlay), 1);
+    assert_eq!(overlay.sweep().unwrap(), 1);
+    assert_eq!(trash(&overlay), 0);
+}
+
+#[test]
+fn what_nests_deeper_than_descriptors_allow_is_removed_too() {
+    let (_dir, overlay) = store();
+    overlay.prepare(&key("a"), &[]).unwrap();
+    let mut at = fs::File::open(overlay.upper(&key("a"))).unwrap();
+    for _ in 0..2000 {
+        rustix::fs::mkdirat(&at, "d", rustix::fs::Mode::RWXU).unwrap();
+        at = rustix::fs::openat(&at, "d", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty()).unwrap().into();
+    }
+    assert!(matches!(overlay.usage(&key("a")), Err(SnapshotError::TooDeep { .. })));
+    overlay.remove(&key("a")).unwrap();
+    assert!(overlay.sweep().unwrap() > 1);
+    assert_eq!(trash(&overlay), 0);
+}
+
+#[test]
+fn what_a_dead_process_left_half_made_is_set_aside_at_open() -> Result<(), SweepError> {
+    let (_dir, overlay) = store();
+    let stage = overlay.stage().unwrap();
+    fs::write(stage.path().join("half"), "").unwrap();
+    std::mem::forget(stage);
+    let again = Overlay::open(&overlay.root).unwrap();
+    assert_eq!(fs::read_dir(overlay.root.join("new")).unwrap().count(), 0);
+    assert_eq!(again.sweep()?, 1);
+    Ok(())
+}
+
+#[test]
+fn a_layer_stays_while_an_image_or_a_container_needs_it() {
+    let (_dir, overlay) = store();
+    let chain = chain(3);
+    commit_all(&overlay, &chain);
+    overlay.prepare(&key("a"), &chain[..2]).unwrap();
+    assert_eq!(overlay.retain_layers(chain[..1].iter().cloned()).unwrap(), 1);
+    assert!(overlay.layer(&chain[1]).exists() && !overlay.layer(&chain[2]).exists());
+    overlay.remove(&key("a")).unwrap();
+    assert_eq!(overlay.retain_layers([]).unwrap(), 2);
+}
+
+#[test]
+fn a_torn_record_of_layers_is_told_from_no_layers() {
+    let (_dir, overlay) = store();
+    overlay.prepare(&key("a"), &[]).unwrap();
+    assert!(overlay.mounts(&key("a")).is_ok());
+    fs::write(overlay.root.join("c/a/lower"), "").unwrap();
+    assert!(matches!(overlay.mounts(&key("a")), Err(SnapshotError::Torn { .. })));
+}
+
+#[test]
+fn usage_counts_hard_links_once() {
+    let (_dir, overlay) = store();
+    overlay.prepare(&key("a"), &[]).unwrap();
+    let upper = overlay.upper(&key("a"));
+    fs::create_dir(upper.join("d")).unwrap();
+    fs::write(upper.join("d/x"), "12345").unwrap();
+    fs::hard_link(upper.join("d/x"), upper.join("y")).unwrap();
+    assert_eq!(overlay.usage(&key("a")).unwrap(), Usage { bytes: 5, inodes: 2 });
+}
+
+#[test]
+fn committing_a_chain_twice_keeps_the_first() {
+    let (_dir, overlay) = store();
+    let chain = chain(1);
+    commit_all(&overlay, &chain);
+    overlay.commit(overlay.stage().unwrap(), &chain[0]).unwrap();
+    assert!(overlay.layer(&chain[0]).join("file0").exists());
+}

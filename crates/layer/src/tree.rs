@@ -1,0 +1,226 @@
+//! The directories of the layer being made: finds them by name, makes those that are only implied.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use crate::tar::Time;
+
+/// Open directories that are kept; an archive goes through its tree in order, so a few suffice.
+const OPEN_MAX: usize = 128;
+
+/// Symlinks followed on the way to one directory (path_resolution(7), MAXSYMLINKS).
+const LINKS_MAX: usize = 40;
+
+/// The mode of a directory that no layer describes.
+pub(crate) const IMPLIED_MODE: u32 = 0o755;
+
+/// The xattr by which overlayfs hides what lies below a directory.
+pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
+
+/// What is known of a directory.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Directory {
+    /// No entry of the archive described it yet.
+    pub(crate) implied: bool,
+    /// Nothing of the layers below shows in it.
+    pub(crate) opaque: bool,
+    /// It stands where the layer deletes something: not even the directory itself is that of the layers below.
+    pub(crate) replaced: bool,
+    /// Set at the very end, since every entry made in it changes it.
+    pub(crate) mtime: Time,
+}
+
+/// A directory below the root, without symlinks in its path.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    pub(crate) path: Vec<u8>,
+    pub(crate) fd: Rc<OwnedFd>,
+}
+
+/// The layer's root and the directories in it.
+pub(crate) struct Tree {
+    root: Handle,
+    open: HashMap<Vec<u8>, Rc<OwnedFd>>,
+    /// Every directory, by path from the root without symlinks.
+    pub(crate) directories: HashMap<Vec<u8>, Directory>,
+}
+
+/// Whether a directory that is missing is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    Make,
+    Fail,
+}
+
+/// Opens one component and follows nothing.
+pub(crate) fn open_below(at: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve =
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    rustix::fs::openat2(at, path, flags, Mode::empty(), resolve)
+}
+
+pub(crate) fn stat(at: &Handle, name: &[u8]) -> Result<Stat, Errno> {
+    rustix::fs::statat(&*at.fd, name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+pub(crate) fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+pub(crate) fn is_directory(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    match directory {
+        b"" => name.to_vec(),
+        directory => [directory, name].join(&b'/'),
+    }
+}
+
+impl Tree {
+    pub(crate) fn new(root: OwnedFd) -> Tree {
+        let directories = HashMap::from([(Vec::new(), Directory { implied: true, ..Directory::default() })]);
+        Tree { root: Handle { path: Vec::new(), fd: Rc::new(root) }, open: HashMap::new(), directories }
+    }
+
+    pub(crate) fn root(&self) -> &Handle {
+        &self.root
+    }
+
+    /// Finds the directory at a clean path; symlinks on the way lead from the layer's root, as in a chroot.
+    pub(crate) fn directory(&mut self, path: &[u8], missing: Missing) -> Result<Handle, Errno> {
+        if let Some(fd) = self.open.get(path) {
+            return Ok(Handle { path: path.to_vec(), fd: fd.clone() });
+        }
+        let components = |path: &[u8]| -> Vec<Vec<u8>> { path.rsplit(|b| *b == b'/').map(<[u8]>::to_vec).collect() };
+        let (mut todo, mut at, mut links) = (components(path), self.root.clone(), 0);
+        while let Some(name) = todo.pop() {
+            match &name[..] {
+                b"" | b"." => continue,
+                b".." => {
+                    at = self.parent(&at)?;
+                    continue;
+                }
+                _ => {}
+            }
+            match self.child(&at, &name, missing) {
+                Ok(child) => at = child,
+                Err(Errno::LOOP | Errno::NOTDIR) => {
+                    links += 1;
+                    let target = self.link(&at, &name)?;
+                    if links > LINKS_MAX {
+                        return Err(Errno::LOOP);
+                    }
+                    if target.starts_with(b"/") {
+                        at = self.root.clone();
+                    }
+                    todo.extend(components(&target));
+                }
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(at)
+    }
+
+    fn parent(&mut self, at: &Handle) -> Result<Handle, Errno> {
+        let end = at.path.iter().rposition(|b| *b == b'/').unwrap_or(0);
+        let path = at.path[..end].to_vec();
+        let fd = open_below(&*self.root.fd, if path.is_empty() { b"." } else { &path })?;
+        Ok(Handle { path, fd: Rc::new(fd) })
+    }
+
+    /// Opens a child directory, or makes it. `LOOP` and `NOTDIR` say that something else is there.
+    fn child(&mut self, at: &Handle, name: &[u8], missing: Missing) -> Result<Handle, Errno> {
+        let path = join(&at.path, name);
+        if let Some(fd) = self.open.get(&path) {
+            return Ok(Handle { path, fd: fd.clone() });
+        }
+        let fd = match open_below(&*at.fd, name) {
+            Err(Errno::NOENT) if missing == Missing::Make => {
+                self.make(at, name, Directory { implied: true, ..Directory::default() })?;
+                open_below(&*at.fd, name)?
+            }
+            Err(Errno::NOTDIR) if missing == Missing::Make && is_whiteout(&stat(at, name)?) => {
+                rustix::fs::unlinkat(&*at.fd, name, AtFlags::empty())?;
+                let directory = Directory { implied: true, opaque: true, replaced: true, ..Directory::default() };
+                self.make(at, name, directory)?;
+                open_below(&*at.fd, name)?
+            }
+            other => other?,
+        };
+        let fd = Rc::new(fd);
+        if self.open.len() >= OPEN_MAX {
+            self.open.clear();
+        }
+        self.open.insert(path.clone(), fd.clone());
+        Ok(Handle { path, fd })
+    }
+
+    fn link(&self, at: &Handle, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        match rustix::fs::readlinkat(&*at.fd, name, Vec::new()) {
+            Ok(target) => Ok(target.into_bytes()),
+            // Neither directory nor symlink.
+            Err(Errno::INVAL) => Err(Errno::NOTDIR),
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Makes a directory and remembers it.
+    pub(crate) fn make(&mut self, at: &Handle, name: &[u8], directory: Directory) -> Result<(), Errno> {
+        rustix::fs::mkdirat(&*at.fd, name, Mode::from_raw_mode(IMPLIED_MODE))?;
+        // mkdir(2) obeys the umask.
+        rustix::fs::chmodat(&*at.fd, name, Mode::from_raw_mode(IMPLIED_MODE), AtFlags::empty())?;
+        let path = join(&at.path, name);
+        if directory.opaque {
+            self.set_opaque(&open_below(&*at.fd, name)?)?;
+        }
+        self.directories.insert(path, directory);
+        Ok(())
+    }
+
+    /// Hides what lies below a directory.
+    pub(crate) fn set_opaque(&self, directory: &OwnedFd) -> Result<(), Errno> {
+        rustix::fs::fsetxattr(directory, OPAQUE, b"y", rustix::fs::XattrFlags::empty())
+    }
+
+    /// Removes whatever is called `name`, so that something else can take its place.
+    pub(crate) fn remove(&mut self, at: &Handle, name: &[u8]) -> Result<(), Errno> {
+        match rustix::fs::unlinkat(&*at.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::ISDIR) => {}
+            Err(err) => return Err(err),
+        }
+        let path = join(&at.path, name);
+        let below = join(&path, b"");
+        let is_kept = |other: &Vec<u8>| *other != path && !other.starts_with(&below);
+        self.open.retain(|other, _| is_kept(other));
+        self.directories.retain(|other, _| is_kept(other));
+        empty(open_below(&*at.fd, name)?)?;
+        rustix::fs::unlinkat(&*at.fd, name, AtFlags::REMOVEDIR)
+    }
+}
+
+/// Paths are at most 4096 bytes long, which bounds the depth.
+fn empty(directory: OwnedFd) -> Result<(), Errno> {
+    let mut dir = rustix::fs::Dir::new(directory)?;
+    while let Some(entry) = dir.read() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        if entry.file_type() == FileType::Directory {
+            empty(open_below(dir.fd()?, name.to_bytes())?)?;
+            rustix::fs::unlinkat(dir.fd()?, name, AtFlags::REMOVEDIR)?;
+        } else {
+            rustix::fs::unlinkat(dir.fd()?, name, AtFlags::empty())?;
+        }
+    }
+    Ok(())
+}

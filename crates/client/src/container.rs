@@ -1,0 +1,174 @@
+//! Calls about containers.
+
+use engine_api::container::{CreateRequest, CreateResponse, Inspect, Summary, WaitResponse};
+use http::Method;
+
+use crate::call::{Answer, Client, Payload};
+use crate::error::ClientError;
+use crate::hijack::Hijacked;
+use crate::query::{Query, segment};
+
+/// What a list is about.
+#[derive(Clone, Debug, Default)]
+pub struct ListOptions {
+    /// Stopped ones, too.
+    pub all: bool,
+    /// At most this many of the newest, in any state; 0 for no bound.
+    pub limit: i64,
+    /// With sizes.
+    pub size: bool,
+    /// Docker's JSON of filters; empty for none.
+    pub filters: String,
+}
+
+/// What to attach to.
+#[derive(Clone, Debug, Default)]
+pub struct AttachOptions {
+    /// Standard input.
+    pub stdin: bool,
+    /// Standard output.
+    pub stdout: bool,
+    /// Standard error.
+    pub stderr: bool,
+    /// The keys that detach; empty for the daemon's.
+    pub detach_keys: String,
+}
+
+/// Which part of the log.
+#[derive(Clone, Debug, Default)]
+pub struct LogOptions {
+    /// Go on with what comes.
+    pub follow: bool,
+    /// Seconds since 1970 with an optional fraction; empty for the beginning.
+    pub since: String,
+    /// Seconds since 1970 with an optional fraction; empty for the end.
+    pub until: String,
+    /// Lines from the end, or `all`.
+    pub tail: String,
+    /// With the time of each line.
+    pub timestamps: bool,
+    /// With the labels and variables that the log driver was told to keep.
+    pub details: bool,
+}
+
+fn path(id: &str, action: &str) -> String {
+    format!("/containers/{}{action}", segment(id))
+}
+
+/// Makes a container.
+pub async fn create(
+    client: &Client,
+    name: &str,
+    platform: &str,
+    request: &CreateRequest,
+) -> Result<CreateResponse, ClientError> {
+    let path = Query::new("/containers/create").with_text("name", name).with_text("platform", platform).build();
+    client.post(&path, request).await
+}
+
+/// Starts a container.
+pub async fn start(client: &Client, id: &str) -> Result<(), ClientError> {
+    act(client, path(id, "/start")).await
+}
+
+/// Stops a container; `timeout` in seconds, -1 to wait for ever.
+pub async fn stop(client: &Client, id: &str, signal: &str, timeout: Option<i64>) -> Result<(), ClientError> {
+    act(client, with_stop(path(id, "/stop"), signal, timeout)).await
+}
+
+/// Stops and starts a container.
+pub async fn restart(client: &Client, id: &str, signal: &str, timeout: Option<i64>) -> Result<(), ClientError> {
+    act(client, with_stop(path(id, "/restart"), signal, timeout)).await
+}
+
+fn with_stop(path: String, signal: &str, timeout: Option<i64>) -> String {
+    let query = Query::new(path).with_text("signal", signal);
+    match timeout {
+        Some(timeout) => query.with("t", &timeout.to_string()).build(),
+        None => query.build(),
+    }
+}
+
+/// Sends a signal, by name or number; empty for KILL.
+pub async fn kill(client: &Client, id: &str, signal: &str) -> Result<(), ClientError> {
+    act(client, Query::new(path(id, "/kill")).with_text("signal", signal).build()).await
+}
+
+/// Tells the size of the terminal.
+pub async fn resize(client: &Client, id: &str, height: u16, width: u16) -> Result<(), ClientError> {
+    let query = Query::new(path(id, "/resize")).with("h", &height.to_string()).with("w", &width.to_string());
+    act(client, query.build()).await
+}
+
+async fn act(client: &Client, path: String) -> Result<(), ClientError> {
+    client.call(Method::POST, &path, Payload::Empty).await.map(drop)
+}
+
+/// Removes a container; `force` kills it first, `volumes` takes its anonymous volumes along.
+pub async fn remove(client: &Client, id: &str, force: bool, volumes: bool) -> Result<(), ClientError> {
+    let query = Query::new(path(id, "")).with_flag("force", force).with_flag("v", volumes);
+    client.call(Method::DELETE, &query.build(), Payload::Empty).await.map(drop)
+}
+
+/// Lists containers.
+pub async fn list(client: &Client, options: &ListOptions) -> Result<Vec<Summary>, ClientError> {
+    let limit = if options.limit > 0 { options.limit.to_string() } else { String::new() };
+    let query = Query::new("/containers/json").with_flag("all", options.all).with_text("limit", &limit);
+    client.get(&query.with_flag("size", options.size).with_text("filters", &options.filters).build()).await
+}
+
+/// Shows a container.
+pub async fn inspect(client: &Client, id: &str) -> Result<Inspect, ClientError> {
+    client.get(&path(id, "/json")).await
+}
+
+/// Shows a container as the daemon's own bytes.
+pub async fn inspect_raw(client: &Client, id: &str, size: bool) -> Result<Vec<u8>, ClientError> {
+    let query = Query::new(path(id, "/json")).with_flag("size", size);
+    client.call(Method::GET, &query.build(), Payload::Empty).await
+}
+
+/// A wait that the daemon has taken up: nothing that happens from now on is missed.
+pub struct Waiting {
+    answer: Answer,
+}
+
+impl Waiting {
+    /// The exit status.
+    pub async fn status(mut self) -> Result<WaitResponse, ClientError> {
+        self.answer.json().await
+    }
+}
+
+/// Waits for a container; `condition` is empty (`not-running`), `next-exit` or `removed`. Returns as soon as the daemon
+/// has taken it up.
+pub async fn wait(client: &Client, id: &str, condition: &str) -> Result<Waiting, ClientError> {
+    let query = Query::new(path(id, "/wait")).with_text("condition", condition);
+    let answer = client.stream(Method::POST, &query.build(), Payload::Empty).await?;
+    Ok(Waiting { answer })
+}
+
+/// Attaches to a container's streams.
+pub async fn attach(client: &Client, id: &str, options: &AttachOptions) -> Result<Hijacked, ClientError> {
+    let query = Query::new(path(id, "/attach"))
+        .with_text("detachKeys", &options.detach_keys)
+        .with_flag("stderr", options.stderr)
+        .with_flag("stdin", options.stdin)
+        .with_flag("stdout", options.stdout)
+        .with_flag("stream", true);
+    client.hijack(&query.build(), &[]).await
+}
+
+/// Reads a container's log.
+pub async fn logs(client: &Client, id: &str, options: &LogOptions) -> Result<Answer, ClientError> {
+    let query = Query::new(path(id, "/logs"))
+        .with_flag("details", options.details)
+        .with_flag("follow", options.follow)
+        .with_text("since", &options.since)
+        .with_flag("stderr", true)
+        .with_flag("stdout", true)
+        .with_text("tail", &options.tail)
+        .with_flag("timestamps", options.timestamps)
+        .with_text("until", &options.until);
+    client.stream(Method::GET, &query.build(), Payload::Empty).await
+}

@@ -1,0 +1,82 @@
+//! Where a daemon listens.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Address of a daemon, as `-H` and DOCKER_HOST state it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `unix:///run/longshore.sock`
+    Unix(PathBuf),
+    /// `tcp://host:port`, plain.
+    Tcp(String),
+}
+
+/// Why a text is no [`Endpoint`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// No such scheme.
+    #[error("invalid bind address ({0}): unsupported proto '{1}'")]
+    Scheme(String, String),
+    /// Nothing follows the scheme.
+    #[error("unable to parse docker host `{0}`")]
+    Format(String),
+    /// We do not offer that transport yet.
+    #[error("connecting by {0} is not supported yet: DOCKER_HOST={0}://...")]
+    Unsupported(String),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Unix(path) => write!(f, "unix://{}", path.display()),
+            Endpoint::Tcp(address) => write!(f, "tcp://{address}"),
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
+        if rest.is_empty() {
+            return Err(EndpointError::Format(text.to_owned()));
+        }
+        match scheme {
+            "unix" => Ok(Endpoint::Unix(PathBuf::from(rest))),
+            "tcp" | "http" => Ok(Endpoint::Tcp(with_port(rest.trim_end_matches('/')))),
+            "ssh" | "https" | "npipe" | "fd" => Err(EndpointError::Unsupported(scheme.to_owned())),
+            _ => Err(EndpointError::Scheme(text.to_owned(), scheme.to_owned())),
+        }
+    }
+}
+
+/// Docker's port without TLS is 2375.
+fn with_port(address: &str) -> String {
+    match address.rsplit_once(':') {
+        Some((_, port)) if !port.contains(']') => address.to_owned(),
+        _ => format!("{address}:2375"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_read_and_printed() {
+        for (typed, printed) in [
+            ("unix:///run/a.sock", "unix:///run/a.sock"),
+            ("tcp://a", "tcp://a:2375"),
+            ("127.0.0.1:5", "tcp://127.0.0.1:5"),
+            ("tcp://[::1]:7/", "tcp://[::1]:7"),
+        ] {
+            assert_eq!(typed.parse::<Endpoint>().unwrap().to_string(), printed);
+        }
+        for bad in ["unix://", "ssh://a", "x://y"] {
+            assert!(bad.parse::<Endpoint>().is_err(), "{bad}");
+        }
+    }
+}

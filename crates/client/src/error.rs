@@ -1,0 +1,121 @@
+//! Why a call failed.
+
+use std::io;
+use std::path::PathBuf;
+
+use errdefs::ErrorKind;
+
+use crate::Endpoint;
+
+/// Why a call failed. The texts are those which users of Docker know.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nothing listens there.
+    #[error("Cannot connect to the Longshore daemon at {endpoint}. Is the daemon running? Start it with `longshored`")]
+    Connect {
+        /// Where we looked.
+        endpoint: Endpoint,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Somebody listens, but not for us.
+    #[error(
+        "permission denied while trying to connect to the Longshore daemon socket at {endpoint}: become root or a member of the socket's group"
+    )]
+    Denied {
+        /// Where we looked.
+        endpoint: Endpoint,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The daemon could not be started on demand.
+    #[error("start the Longshore daemon")]
+    Start {
+        /// The step that failed.
+        source: crate::on_demand::StartError,
+    },
+    /// The daemon refused.
+    #[error("Error response from daemon: {message}")]
+    Api {
+        /// HTTP status.
+        status: u16,
+        /// The daemon's sentence.
+        message: String,
+    },
+    /// The connection broke, or what came over it is no HTTP.
+    #[error("error during connect: {method} {path}")]
+    Http {
+        /// The method.
+        method: http::Method,
+        /// The path.
+        path: String,
+        /// What hyper said.
+        source: hyper::Error,
+    },
+    /// A raw stream broke.
+    #[error("stream of {path}")]
+    Stream {
+        /// The path.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The request cannot be written as HTTP.
+    #[error("build the request to {path}")]
+    Request {
+        /// The path.
+        path: String,
+        /// What is wrong.
+        source: http::Error,
+    },
+    /// The answer is not the JSON that we expect.
+    #[error("read the daemon's answer to {path}")]
+    Decode {
+        /// The path.
+        path: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// A file of the user cannot be read.
+    #[error("open {}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl ClientError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            ClientError::Connect { .. } | ClientError::Start { .. } => ErrorKind::Unavailable,
+            ClientError::Http { .. } | ClientError::Stream { .. } => ErrorKind::Unavailable,
+            ClientError::Denied { .. } => ErrorKind::Forbidden,
+            ClientError::Request { .. } => ErrorKind::InvalidArgument,
+            ClientError::Decode { .. } => ErrorKind::Internal,
+            ClientError::Open { source, .. } => errdefs::io_kind(source),
+            ClientError::Api { status, .. } => status_kind(*status),
+        }
+    }
+
+    /// Whether the daemon says that the object does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.kind() == ErrorKind::NotFound
+    }
+}
+
+fn status_kind(status: u16) -> ErrorKind {
+    match status {
+        304 => ErrorKind::NotModified,
+        401 => ErrorKind::Unauthorized,
+        403 => ErrorKind::Forbidden,
+        404 => ErrorKind::NotFound,
+        409 => ErrorKind::Conflict,
+        501 => ErrorKind::NotImplemented,
+        503 => ErrorKind::Unavailable,
+        400..=499 => ErrorKind::InvalidArgument,
+        _ => ErrorKind::Internal,
+    }
+}

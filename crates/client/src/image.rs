@@ -1,0 +1,63 @@
+//! Calls about images.
+
+use engine_api::image::{Deleted, HistoryItem, Summary};
+use http::Method;
+
+use crate::call::{Answer, Client, Payload, Upload};
+use crate::error::ClientError;
+use crate::query::{Query, segment};
+
+fn path(name: &str, action: &str) -> String {
+    format!("/images/{}{action}", segment(name))
+}
+
+/// What a list is about.
+#[derive(Clone, Debug, Default)]
+pub struct ListOptions {
+    /// Intermediate images, too.
+    pub all: bool,
+    /// Docker's JSON of filters; empty for none.
+    pub filters: String,
+}
+
+/// Lists images.
+pub async fn list(client: &Client, options: &ListOptions) -> Result<Vec<Summary>, ClientError> {
+    let query = Query::new("/images/json").with_flag("all", options.all).with_text("filters", &options.filters);
+    client.get(&query.build()).await
+}
+
+/// Shows an image as the daemon's own bytes.
+pub async fn inspect_raw(client: &Client, name: &str) -> Result<Vec<u8>, ClientError> {
+    client.call(Method::GET, &path(name, "/json"), Payload::Empty).await
+}
+
+/// How an image was made, newest step first.
+pub async fn history(client: &Client, name: &str) -> Result<Vec<HistoryItem>, ClientError> {
+    client.get(&path(name, "/history")).await
+}
+
+/// Gives an image one more name.
+pub async fn tag(client: &Client, name: &str, repository: &str, tag: &str) -> Result<(), ClientError> {
+    let query = Query::new(path(name, "/tag")).with("repo", repository).with_text("tag", tag);
+    client.call(Method::POST, &query.build(), Payload::Empty).await.map(drop)
+}
+
+/// Removes a name and, with its last one, the image.
+pub async fn remove(client: &Client, name: &str, force: bool, prune: bool) -> Result<Vec<Deleted>, ClientError> {
+    let query = Query::new(path(name, "")).with_flag("force", force).with_flag("noprune", !prune);
+    let path = query.build();
+    let bytes = client.call(Method::DELETE, &path, Payload::Empty).await?;
+    crate::call::decode(&path, &bytes)
+}
+
+/// Loads images from an archive. The answer is a stream of progress (see [`crate::lines`]).
+pub async fn load(client: &Client, archive: Upload, quiet: bool) -> Result<Answer, ClientError> {
+    let path = Query::new("/images/load").with("quiet", if quiet { "1" } else { "0" }).build();
+    client.stream(Method::POST, &path, Payload::Archive(archive)).await
+}
+
+/// Pulls an image. The answer is a stream of progress.
+pub async fn pull(client: &Client, name: &str, tag: &str, platform: &str) -> Result<Answer, ClientError> {
+    let query = Query::new("/images/create").with("fromImage", name).with_text("platform", platform).with("tag", tag);
+    client.stream(Method::POST, &query.build(), Payload::Empty).await
+}

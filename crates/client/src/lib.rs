@@ -1,0 +1,39 @@
+//! The Engine API from the client's side.
+//!
+//! A [`Client`] knows one [`Endpoint`] and keeps one connection alive for ordinary requests, so that the handful of
+//! calls behind `longshore run` costs one connect. What takes a connection for itself (attach, exec, events, wait) opens
+//! one of its own:
+//!
+//! ```text
+//! Client::call    ---- request, whole answer ------------------------> kept-alive connection (hyper)
+//! Client::stream  ---- request, answer read piece by piece ----------> connection of its own (hyper)
+//! Client::hijack  ---- request, then raw bytes in both directions ---> connection of its own (hijack.rs: hyper's client
+//!                                                                      does not take `200 OK` for an upgrade, Docker does)
+//! ```
+//!
+//! - [`endpoint`]: where the daemon listens. [`transport`]: connections; `transport::unix` is the only place that knows
+//!   unix sockets.
+//! - [`on_demand`]: starts the daemon when nothing listens on the default local socket.
+//! - [`container`], [`exec`], [`image`], [`system`]: the calls, one function each.
+//! - [`frame`], [`lines`]: the two encodings of streams.
+//!
+//! Version negotiation costs no round trip: paths carry our newest version, and a daemon that calls it too new says in
+//! the same sentence which one it takes. Deliberately not here: printing, terminals, the decision what to do.
+
+pub mod call;
+pub mod container;
+pub mod endpoint;
+pub mod error;
+pub mod exec;
+pub mod frame;
+pub mod hijack;
+pub mod image;
+pub mod lines;
+pub mod on_demand;
+pub mod query;
+pub mod system;
+pub mod transport;
+
+pub use call::{Client, Options};
+pub use endpoint::Endpoint;
+pub use error::ClientError;

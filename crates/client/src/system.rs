@@ -1,0 +1,24 @@
+//! Calls about the engine itself.
+
+use engine_api::system::{Info, Version};
+use http::Method;
+
+use crate::call::{Answer, Client, Payload};
+use crate::error::ClientError;
+use crate::query::Query;
+
+/// The engine's version.
+pub async fn version(client: &Client) -> Result<Version, ClientError> {
+    client.get("/version").await
+}
+
+/// The engine's state.
+pub async fn info(client: &Client) -> Result<Info, ClientError> {
+    client.get("/info").await
+}
+
+/// What happens, as a stream of [`engine_api::events::Event`]; `since` and `until` in seconds since 1970.
+pub async fn events(client: &Client, since: &str, until: &str, filters: &str) -> Result<Answer, ClientError> {
+    let query = Query::new("/events").with_text("filters", filters).with_text("since", since).with_text("until", until);
+    client.stream(Method::GET, &query.build(), Payload::Empty).await
+}

@@ -1,1 +1,27 @@
-//! What end-to-end tests need.
+//! What end-to-end tests need, so that a test is the few lines that say what it is about.
+//!
+//! - [`Daemon`]: a `longshored` of the test's own in scratch directories; dropping it removes its containers, ends it
+//!   and panics when mounts, cgroups or processes stay behind. With `LONGSHORE_TEST_HOST` set it is a handle of a
+//!   running Docker daemon instead: the same tests then say what Docker does.
+//! - [`Cli`]: both command lines, ours and Docker's; every test runs its lines through each that is there.
+//! - [`Pty`]: a program with a terminal that the test types on.
+//! - [`http`]: requests written by hand, for what no client would send.
+//! - [`images`]: archives to load, made from Debian's busybox.
+//! - [`leaks`]: what an instance has on the machine, found from outside.
+//! - [`skip`]: tests that cannot run here are counted as skipped, never as passed.
+//! - [`paths`], [`process`]: the work tree; commands with a deadline.
+//!
+//! Functions return [`anyhow::Result`]; tests `unwrap` it. Nothing sleeps: waits end with the fact or at a deadline.
+
+pub mod daemon;
+pub mod http;
+pub mod images;
+pub mod leaks;
+pub mod paths;
+pub mod process;
+pub mod pty;
+pub mod skip;
+
+pub use daemon::{Cli, Daemon};
+pub use process::Output;
+pub use pty::Pty;

@@ -1,2 +1,64 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands: `cargo xtask COMMAND`.
+//!
+//! | command | module | what it does |
+//! |---|---|---|
+//! | `quickstart` | [`quickstart`] | installs what is missing, builds, runs a first container, cleans up |
+//! | `test`, `ci` | [`check`] | the tests; everything that a change has to pass |
+//! | `tidy` | [`tidy`] | the rules of docs/STYLE.md that a program can check |
+//! | `dist` | [`dist`] | the programs as users get them, or for tests |
+//! | `images` | [`images`] | the archives that tests load |
+//! | `bench` | [`bench`] | the promised figures, side by side with other engines |
+//!
+//! [`tools`] installs what a command needs, [`step`] prints one line per step with its time.
+
+mod bench;
+mod check;
+mod dist;
+mod images;
+mod quickstart;
+mod step;
+mod tidy;
+mod tools;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "usage: cargo xtask COMMAND
+
+  quickstart           install what is missing, build, run a first container, clean up
+  test [--all]         build what tests need and run them
+  ci                   fmt, clippy, tidy, test
+  tidy                 check the rules of docs/STYLE.md
+  dist [--dev]         build the programs into target/dist (target/dist-dev)
+  images               make the archives of target/images
+  bench [--peer NAME=COMMAND@CGROUP]... [--runs N] [--only ROW]... [--list]
+                       measure the promised figures";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("error: {err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let Some((command, options)) = arguments.split_first() else { bail!("{USAGE}") };
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    match (command.as_str(), options.as_slice()) {
+        ("quickstart", []) => quickstart::run(),
+        ("test", []) => check::test(check::Scope::Default),
+        ("test", ["--all"]) => check::test(check::Scope::All),
+        ("ci", []) => check::ci(),
+        ("tidy", []) => tidy::run(),
+        ("dist", []) => dist::build(dist::Kind::Release).map(drop),
+        ("dist", ["--dev"]) => dist::build(dist::Kind::Dev).map(drop),
+        ("images", []) => images::run(),
+        ("bench", options) => bench::run(options),
+        _ => bail!("{USAGE}"),
+    }
+}

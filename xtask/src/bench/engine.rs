@@ -1,0 +1,90 @@
+//! Who is measured.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::cpu;
+
+/// An engine named on the command line: `NAME=COMMAND PREFIX@CGROUP`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    pub(super) name: String,
+    pub(super) prefix: Vec<String>,
+    /// Below the hierarchy's root; `None` for an engine without a daemon.
+    pub(super) cgroup: Option<String>,
+}
+
+impl Peer {
+    pub(super) fn parse(text: &str) -> Result<Peer> {
+        let (name, rest) = text.split_once('=').with_context(|| format!("--peer {text}: not NAME=COMMAND@CGROUP"))?;
+        let (command, cgroup) = match rest.rsplit_once('@') {
+            Some((command, cgroup)) => (command, Some(cgroup.to_owned())),
+            None => (rest, None),
+        };
+        let prefix: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+        ensure!(!name.is_empty() && !prefix.is_empty(), "--peer {text}: not NAME=COMMAND@CGROUP");
+        Ok(Peer { name: name.to_owned(), prefix, cgroup })
+    }
+}
+
+/// A client that can be called, and where the CPU of all that it causes is counted.
+#[derive(Clone, Debug)]
+pub(super) struct Engine {
+    pub(super) name: String,
+    pub(super) prefix: Vec<String>,
+    /// Set for the client.
+    pub(super) environment: Vec<(String, PathBuf)>,
+    pub(super) cgroups: Vec<PathBuf>,
+}
+
+/// One run of a command.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Sample {
+    pub(super) wall: Duration,
+    pub(super) cpu: Duration,
+}
+
+/// How long nothing happens after a run: back-to-back runs hide waits for RCU grace periods, and what an engine does
+/// after it has answered belongs to its CPU time.
+const IDLE: Duration = Duration::from_millis(30);
+
+impl Engine {
+    fn command(&self, line: &[String]) -> Result<Command> {
+        let (program, first) = self.prefix.split_first().context("an engine without a command")?;
+        let mut command = Command::new(program);
+        command.args(first).args(line).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Ok(command)
+    }
+
+    /// Runs and measures a line; a failing command is an error.
+    pub(super) fn sample(&self, line: &[String]) -> Result<Sample> {
+        let mut command = self.command(line)?;
+        let before = self.used();
+        let begin = Instant::now();
+        let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
+        let mut complaint = String::new();
+        child.stderr.take().context("stderr is piped")?.read_to_string(&mut complaint)?;
+        let status = child.wait()?;
+        let wall = begin.elapsed();
+        std::thread::sleep(IDLE);
+        ensure!(status.success(), "{}: {line:?}: {status}: {}", self.name, complaint.trim());
+        Ok(Sample { wall, cpu: self.used().saturating_sub(before) })
+    }
+
+    /// Runs a line without measuring it.
+    pub(super) fn run(&self, line: &[String]) -> Result<()> {
+        let output = self.command(line)?.output()?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}: {line:?}: {}: {}", self.name, output.status, complaint.trim());
+        Ok(())
+    }
+
+    fn used(&self) -> Duration {
+        self.cgroups.iter().map(|cgroup| cpu::used(cgroup)).sum()
+    }
+}

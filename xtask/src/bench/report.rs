@@ -1,0 +1,139 @@
+//! From samples to words.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::engine::Sample;
+use super::rows::Bound;
+use super::runner::{Measured, Series, Values};
+
+/// Whether a promise is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Kept,
+    Broken,
+    /// Its peer was not measured.
+    Unknown,
+}
+
+/// Smallest, median and largest of a series, in ms or KiB.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Spread {
+    min: f64,
+    median: f64,
+    max: f64,
+}
+
+pub(super) fn verdict(measured: &Measured) -> Verdict {
+    let Some(ours) = measured.series.first() else { return Verdict::Unknown };
+    let kept = match measured.bound {
+        Bound::Kib(limit) | Bound::WallMs(limit) => first(ours).median <= limit,
+        Bound::OfDocker(part) => {
+            let Some(docker) = measured.series.iter().find(|series| series.engine == "docker") else {
+                return Verdict::Unknown;
+            };
+            let ratios = [first(ours).median / first(docker).median, cpu(ours).median / cpu(docker).median];
+            ratios.iter().all(|ratio| *ratio <= part)
+        }
+    };
+    if kept { Verdict::Kept } else { Verdict::Broken }
+}
+
+/// One line per row and engine; ours says what was promised.
+pub(super) fn table(results: &[Measured]) -> String {
+    let mut text = format!("{:12} {:12} {:>28} {:>28}  {}\n", "row", "engine", "wall ms (or KiB)", "CPU ms", "result");
+    for measured in results {
+        for (index, series) in measured.series.iter().enumerate() {
+            let result = if index == 0 { promise(measured) } else { ratio(measured, series) };
+            let second = match series.values {
+                Values::Time(_) => show(cpu(series)),
+                Values::Kib(_) => String::new(),
+            };
+            let first = show(first(series));
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{:12} {:12} {first:>28} {second:>28}  {result}", measured.row, series.engine);
+        }
+    }
+    text
+}
+
+/// Appends every sample as one JSON line per row and engine.
+pub(super) fn write(results: &[Measured], path: &Path) -> Result<()> {
+    let mut text = String::new();
+    for measured in results {
+        for series in &measured.series {
+            let line = match &series.values {
+                Values::Time(samples) => json!({
+                    "row": measured.row, "engine": series.engine,
+                    "wall_ms": samples.iter().map(|sample| ms(sample.wall)).collect::<Vec<_>>(),
+                    "cpu_ms": samples.iter().map(|sample| ms(sample.cpu)).collect::<Vec<_>>(),
+                }),
+                Values::Kib(values) => json!({ "row": measured.row, "engine": series.engine, "kib": values }),
+            };
+            let _ = writeln!(text, "{line}");
+        }
+    }
+    fs::create_dir_all(path.parent().context("a file in a directory")?)?;
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))
+}
+
+fn promise(measured: &Measured) -> String {
+    let bound = match measured.bound {
+        Bound::OfDocker(part) => format!("at most 1/{:.0} of docker", 1.0 / part),
+        Bound::WallMs(limit) => format!("at most {limit} ms"),
+        Bound::Kib(limit) => format!("at most {limit} KiB"),
+    };
+    match verdict(measured) {
+        Verdict::Kept => format!("{bound}: kept"),
+        Verdict::Broken => format!("{bound}: BROKEN"),
+        Verdict::Unknown => format!("{bound}: not compared"),
+    }
+}
+
+/// How many times as much as ours the peer takes.
+fn ratio(measured: &Measured, peer: &Series) -> String {
+    let Some(ours) = measured.series.first() else { return String::new() };
+    let (wall, cpu) = (first(peer).median / first(ours).median, cpu(peer).median / cpu(ours).median);
+    format!("wall x{wall:.1}, CPU x{cpu:.1}")
+}
+
+/// Wall time, or memory.
+fn first(series: &Series) -> Spread {
+    match &series.values {
+        Values::Time(samples) => spread(samples.iter().map(|sample| ms(sample.wall)).collect()),
+        Values::Kib(values) => spread(values.clone()),
+    }
+}
+
+fn cpu(series: &Series) -> Spread {
+    let samples: &[Sample] = match &series.values {
+        Values::Time(samples) => samples,
+        Values::Kib(_) => &[],
+    };
+    spread(samples.iter().map(|sample| ms(sample.cpu)).collect())
+}
+
+fn spread(mut values: Vec<f64>) -> Spread {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    let median = match values.as_slice() {
+        [] => f64::NAN,
+        odd if odd.len() % 2 == 1 => odd[middle],
+        even => f64::midpoint(even[middle - 1], even[middle]),
+    };
+    let ends = (values.first().copied(), values.last().copied());
+    Spread { min: ends.0.unwrap_or(f64::NAN), median, max: ends.1.unwrap_or(f64::NAN) }
+}
+
+fn show(spread: Spread) -> String {
+    format!("{:.1} [{:.1} - {:.1}]", spread.median, spread.min, spread.max)
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}

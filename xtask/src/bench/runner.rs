@@ -1,0 +1,238 @@
+//! Makes the samples.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use testkit::images::Archive;
+use testkit::{Cli, Daemon, leaks};
+
+use super::cpu::Accounts;
+use super::engine::{Engine, Peer, Sample};
+use super::first_run;
+use super::rows::{Bound, IDLE, Row, Scene, Work};
+
+/// Samples of one engine for one row.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Series {
+    pub(super) engine: String,
+    pub(super) values: Values,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Values {
+    /// Wall and CPU time.
+    Time(Vec<Sample>),
+    /// Memory in KiB.
+    Kib(Vec<f64>),
+}
+
+/// A row with everyone's samples, ours first.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Measured {
+    pub(super) row: &'static str,
+    pub(super) bound: Bound,
+    pub(super) series: Vec<Series>,
+}
+
+/// Our daemon and the peers.
+pub(super) struct Runner {
+    daemon: Daemon,
+    ours: Engine,
+    peers: Vec<Engine>,
+    runs: usize,
+    /// The beginning of the names of all containers that we make.
+    mark: String,
+    fresh: usize,
+    /// Keeps our containers' cgroups, and with them their accounts, when the last container goes.
+    kept: Vec<PathBuf>,
+    // Last: dropped when nobody is in its cgroups any more.
+    accounts: Accounts,
+}
+
+/// Runs before those that count.
+const WARM_UP: usize = 2;
+
+impl Runner {
+    pub(super) fn start(dist: &Path, peers: &[Peer], runs: usize) -> Result<Runner> {
+        let accounts = Accounts::new()?;
+        let daemon_cgroup = accounts.enter("daemon")?;
+        let daemon = Daemon::start_from(dist, &[])?;
+        daemon.load(Archive::Busybox)?;
+        let client_cgroup = accounts.enter("client")?;
+        let mut ours = Engine {
+            name: "longshore".into(),
+            prefix: vec![dist.join("longshore").display().to_string()],
+            environment: environment(&daemon),
+            cgroups: vec![client_cgroup.clone(), daemon_cgroup],
+        };
+        // The first container makes the instance's cgroups.
+        ours.run(&["run", "--rm", "--network", "none", "busybox", "true"].map(str::to_owned))?;
+        let mut kept = Vec::new();
+        for cgroup in accounts.of_instance(&daemon.scratch().key().unwrap_or_default()) {
+            let keep = cgroup.join("bench");
+            fs::create_dir(&keep).with_context(|| format!("create {}", keep.display()))?;
+            kept.push(keep);
+            ours.cgroups.push(cgroup);
+        }
+        let engine = |peer: &Peer| Engine {
+            name: peer.name.clone(),
+            prefix: peer.prefix.clone(),
+            environment: Vec::new(),
+            cgroups: [vec![client_cgroup.clone()], peer.cgroup.iter().map(|name| accounts.named(name)).collect()]
+                .concat(),
+        };
+        let peers = peers.iter().map(engine).collect();
+        let mark = format!("bench{}x", std::process::id());
+        Ok(Runner { daemon, ours, peers, runs, mark, fresh: 0, kept, accounts })
+    }
+
+    /// Sets the row's scene in every engine that it measures, samples, and clears the scene again.
+    pub(super) fn measure(&mut self, row: &Row) -> Result<Measured> {
+        let engines = self.engines(row.work)?;
+        let made = engines.iter().try_for_each(|engine| self.set(row.scene, engine));
+        let series = made.and_then(|()| self.sample(row.work, &engines));
+        let cleared = engines.iter().map(|engine| self.clear(row.scene, engine)).collect::<Vec<Result<()>>>();
+        let series = series?;
+        cleared.into_iter().collect::<Result<()>>()?;
+        Ok(Measured { row: row.name, bound: row.bound, series })
+    }
+
+    /// Ends our daemon and looks for what it left.
+    pub(super) fn finish(self) -> Result<()> {
+        for keep in &self.kept {
+            // The daemon may have removed it with the rest: then there is nothing to do.
+            let _ = fs::remove_dir(keep);
+        }
+        let finished = self.daemon.finish();
+        drop(self.accounts);
+        finished
+    }
+
+    fn engines(&self, work: Work) -> Result<Vec<Engine>> {
+        let all = || std::iter::once(&self.ours).chain(&self.peers).cloned().collect();
+        Ok(match work {
+            Work::Line { .. } => all(),
+            Work::DockerLine(_) => {
+                let docker = self.peers.iter().find(|peer| peer.name == "docker");
+                let ours = Engine {
+                    name: "longshore".into(),
+                    prefix: vec![docker_client(&self.daemon)?],
+                    environment: self.ours.environment.clone(),
+                    cgroups: self.ours.cgroups.clone(),
+                };
+                std::iter::once(ours).chain(docker.cloned()).collect()
+            }
+            _ => vec![self.ours.clone()],
+        })
+    }
+
+    fn sample(&mut self, work: Work, engines: &[Engine]) -> Result<Vec<Series>> {
+        let values = match work {
+            Work::Line { line, cleanup } => return self.interleaved(engines, line, cleanup),
+            Work::DockerLine(line) => return self.interleaved(engines, line, &[]),
+            Work::DaemonMemory => Values::Kib(vec![pss(self.daemon.pid().context("the daemon is down")?)?]),
+            Work::ShimMemory => Values::Kib(vec![self.shim_memory()?]),
+            Work::Ready => Values::Time(self.ready()?),
+            Work::FirstRun(line) => Values::Time(first_run::samples(self.daemon.dist(), line, self.runs)?),
+        };
+        Ok(vec![Series { engine: self.ours.name.clone(), values }])
+    }
+
+    /// A B A B: each engine once per round.
+    fn interleaved(&mut self, engines: &[Engine], line: &[&str], cleanup: &[&str]) -> Result<Vec<Series>> {
+        let mut samples = vec![Vec::with_capacity(self.runs); engines.len()];
+        for round in 0..WARM_UP + self.runs {
+            for (engine, samples) in engines.iter().zip(&mut samples) {
+                self.fresh += 1;
+                let sample = engine.sample(&self.names(line))?;
+                if round >= WARM_UP {
+                    samples.push(sample);
+                }
+                if !cleanup.is_empty() {
+                    engine.run(&self.names(cleanup))?;
+                }
+            }
+        }
+        let series = |(engine, samples): (&Engine, Vec<Sample>)| Series {
+            engine: engine.name.clone(),
+            values: Values::Time(samples),
+        };
+        Ok(engines.iter().zip(samples).map(series).collect())
+    }
+
+    fn names(&self, line: &[&str]) -> Vec<String> {
+        let fresh = format!("{}f{}", self.mark, self.fresh);
+        line.iter().map(|part| part.replace("{scene}", &self.mark).replace("{fresh}", &fresh)).collect()
+    }
+
+    fn set(&self, scene: Scene, engine: &Engine) -> Result<()> {
+        let (count, verb) = match scene {
+            Scene::Empty => return Ok(()),
+            Scene::Running(count) => (count, ["run", "-d"].as_slice()),
+            Scene::Stopped(count) => (count, ["create"].as_slice()),
+        };
+        for number in 0..count {
+            let name = format!("{}{number}", self.mark);
+            let line = [verb, &IDLE, &["--name", &name, "busybox", "sleep", "100000"]].concat();
+            engine.run(&self.names(&line))?;
+        }
+        if let Scene::Stopped(_) = scene {
+            engine.run(&self.names(&["start", "{scene}0"]))?;
+            engine.run(&self.names(&["kill", "{scene}0"]))?;
+        }
+        Ok(())
+    }
+
+    fn clear(&self, scene: Scene, engine: &Engine) -> Result<()> {
+        let (Scene::Running(count) | Scene::Stopped(count)) = scene else { return Ok(()) };
+        let names = (0..count).map(|number| format!("{}{number}", self.mark));
+        engine.run(&["rm".to_owned(), "-f".to_owned()].into_iter().chain(names).collect::<Vec<_>>())
+    }
+
+    fn shim_memory(&self) -> Result<f64> {
+        let found = leaks::find(self.daemon.scratch().path(), self.daemon.scratch().key().as_deref())?;
+        let shims: Vec<u32> = found
+            .processes
+            .iter()
+            .filter_map(|(pid, _)| u32::try_from(*pid).ok())
+            .filter(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.contains("shim")))
+            .collect();
+        ensure!(!shims.is_empty(), "no shim runs");
+        let sum = shims.iter().map(|pid| pss(*pid)).sum::<Result<f64>>()?;
+        Ok(sum / shims.len() as f64)
+    }
+
+    fn ready(&mut self) -> Result<Vec<Sample>> {
+        self.accounts.enter("daemon")?;
+        let mut samples = Vec::new();
+        for _ in 0..self.runs {
+            self.daemon.stop()?;
+            let begin = Instant::now();
+            self.daemon.restart()?;
+            samples.push(Sample { wall: begin.elapsed(), cpu: Duration::ZERO });
+        }
+        self.accounts.enter("client")?;
+        Ok(samples)
+    }
+}
+
+fn environment(daemon: &Daemon) -> Vec<(String, PathBuf)> {
+    let host = format!("unix://{}", daemon.socket().display());
+    let home = daemon.scratch().home();
+    vec![("DOCKER_HOST".into(), host.into()), ("DOCKER_CONFIG".into(), home.join(".docker")), ("HOME".into(), home)]
+}
+
+fn docker_client(daemon: &Daemon) -> Result<String> {
+    let command = daemon.command(Cli::Docker)?;
+    Ok(command.get_program().to_string_lossy().into_owned())
+}
+
+/// Proportional set size in KiB: shared pages are counted in parts.
+pub(super) fn pss(pid: u32) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).with_context(|| format!("memory of {pid}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss in smaps_rollup")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse()?)
+}

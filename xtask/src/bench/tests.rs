@@ -1,0 +1,88 @@
+use std::time::Duration;
+
+use super::engine::{Engine, Peer, Sample};
+use super::report::{Verdict, table, verdict};
+use super::rows::{Bound, ROWS};
+use super::runner::{Measured, Series, Values};
+use super::{cpu, parse};
+
+fn times(engine: &str, wall: &[u64], cpu: u64) -> Series {
+    let sample = |wall: &u64| Sample { wall: Duration::from_millis(*wall), cpu: Duration::from_millis(cpu) };
+    Series { engine: engine.into(), values: Values::Time(wall.iter().map(sample).collect()) }
+}
+
+fn measured(bound: Bound, series: Vec<Series>) -> Measured {
+    Measured { row: "row", bound, series }
+}
+
+#[test]
+fn options_are_parsed_and_wrong_ones_refused() {
+    let options = parse(&["--peer", "docker=docker -H unix:///d@x/y", "--runs", "5", "--only", "exec"]).unwrap();
+    let peer = Peer {
+        name: "docker".into(),
+        prefix: ["docker", "-H", "unix:///d"].map(str::to_owned).to_vec(),
+        cgroup: Some("x/y".into()),
+    };
+    assert_eq!((options.peers, options.runs, options.only), (vec![peer], 5, vec!["exec".to_owned()]));
+    assert_eq!(Peer::parse("podman=podman").unwrap().cgroup, None);
+    for wrong in [&["--only", "nothing"] as &[_], &["--peer", "docker"], &["--peer", "=x"], &["--runs", "0"], &["--x"]]
+    {
+        assert!(parse(wrong).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_promise_is_kept_only_in_wall_and_cpu() {
+    let docker = || times("docker", &[100, 120, 110], 120);
+    for (ours, bound, expected) in [
+        (times("longshore", &[8, 9, 300], 10), Bound::OfDocker(1.0 / 12.0), Verdict::Kept),
+        (times("longshore", &[8, 9, 300], 11), Bound::OfDocker(1.0 / 12.0), Verdict::Broken),
+        (times("longshore", &[10, 10, 8], 1), Bound::OfDocker(1.0 / 12.0), Verdict::Broken),
+        (times("longshore", &[3], 0), Bound::WallMs(3.0), Verdict::Kept),
+        (times("longshore", &[4], 0), Bound::WallMs(3.0), Verdict::Broken),
+    ] {
+        assert_eq!(verdict(&measured(bound, vec![ours, docker()])), expected);
+    }
+    let alone = measured(Bound::OfDocker(0.5), vec![times("longshore", &[1], 1)]);
+    assert_eq!(verdict(&alone), Verdict::Unknown);
+    let memory = Series { engine: "longshore".into(), values: Values::Kib(vec![300.0]) };
+    assert_eq!(verdict(&measured(Bound::Kib(256.0), vec![memory])), Verdict::Broken);
+}
+
+#[test]
+fn the_table_has_medians_spreads_and_ratios() {
+    let series = vec![times("longshore", &[4, 2, 6, 8], 3), times("docker", &[50], 30)];
+    let text = table(&[measured(Bound::OfDocker(0.5), series)]);
+    for part in ["5.0 [2.0 - 8.0]", "at most 1/2 of docker: kept", "wall x10.0, CPU x10.0"] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+}
+
+#[test]
+fn rows_have_names_of_their_own() {
+    let mut names: Vec<_> = ROWS.iter().map(|row| row.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), ROWS.len());
+}
+
+#[test]
+fn privileged_a_sample_counts_the_cpu_of_all_processes() {
+    if testkit::skip::without_root() {
+        return;
+    }
+    let accounts = cpu::Accounts::new().unwrap();
+    let cgroup = accounts.enter("client").unwrap();
+    let engine = Engine {
+        name: "shell".into(),
+        prefix: vec!["sh".into(), "-c".into()],
+        environment: Vec::new(),
+        cgroups: vec![cgroup],
+    };
+    let spin = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
+    let idle = engine.sample(&["true".into()]).unwrap();
+    // The work is in a grandchild.
+    let busy = engine.sample(&[format!("sh -c '{spin}'")]).unwrap();
+    assert!(busy.cpu > idle.cpu * 3, "{busy:?} {idle:?}");
+    assert!(engine.sample(&["exit 3".into()]).is_err());
+}

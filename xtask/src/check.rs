@@ -1,0 +1,77 @@
+//! `test` and `ci`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use testkit::{paths, process};
+
+use crate::step::{cargo, show, step};
+use crate::{dist, images, tidy, tools};
+
+/// Which tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Everything that needs neither network nor other engines.
+    Default,
+    /// Those marked as slow too: nextest's profile `all`.
+    All,
+}
+
+/// How long all tests may take together. A suite beyond that is not run before every change any more.
+const DEADLINE: Duration = Duration::from_secs(30 * 60);
+
+/// Everything that a change has to pass.
+pub(crate) fn ci() -> Result<()> {
+    tools::install()?;
+    show(&mut cargo(&["fmt", "--all", "--check"])).context("not formatted: run `cargo fmt --all`")?;
+    show(&mut cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
+    step("tidy", tidy::run)?;
+    test(Scope::Default)
+}
+
+/// Builds what tests need and runs them; the skipped ones are counted apart from the passed ones.
+pub(crate) fn test(scope: Scope) -> Result<()> {
+    tools::install()?;
+    dist::build(dist::Kind::Dev)?;
+    images::run()?;
+    let skips = paths::target().join("skipped-tests");
+    // Absent before the first run.
+    let _ = fs::remove_file(&skips);
+    let mut command = runner(scope);
+    command.env("LONGSHORE_SKIP_LOG", &skips).stdin(std::process::Stdio::null());
+    let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
+    let status = process::wait(&mut child, DEADLINE).context("the tests")?;
+    report_skips(&skips)?;
+    anyhow::ensure!(status.success(), "tests failed");
+    Ok(())
+}
+
+/// cargo-nextest where it is installed (a process per test, parallel); else cargo's own runner, which says less.
+fn runner(scope: Scope) -> Command {
+    if paths::program("cargo-nextest").is_none() {
+        println!("cargo-nextest is not installed: running the tests with `cargo test`");
+        return cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
+    }
+    let mut command = cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
+    if scope == Scope::All {
+        command.args(["--profile", "all"]);
+    }
+    command
+}
+
+fn report_skips(log: &Path) -> Result<()> {
+    let text = match fs::read_to_string(log) {
+        Ok(text) => text,
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(err) => return Err(err).context(format!("read {}", PathBuf::from(log).display())),
+    };
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines.dedup();
+    println!("skipped on this machine: {}", lines.len());
+    lines.iter().for_each(|line| println!("  {line}"));
+    Ok(())
+}

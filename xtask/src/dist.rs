@@ -1,0 +1,134 @@
+//! The programs, side by side in one directory as they are installed.
+//!
+//! ```text
+//! target/dist/        release             target/dist-dev/    for tests
+//!   longshore           profile release, host's target
+//!   longshored          (finds the two below beside itself)
+//!   longshore-shim      profile static, musl
+//!   longshore-init
+//! ```
+//!
+//! Where musl's library cannot be installed, the static programs are made with glibc and crt-static: heavier, equal.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use testkit::paths;
+
+use crate::step::{cargo, quiet, step};
+use crate::tools::{self, STATIC_TARGET};
+
+/// For whom the programs are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Users: optimized, stripped.
+    Release,
+    /// Tests: quick to build.
+    Dev,
+}
+
+/// One call of cargo.
+#[derive(Debug, PartialEq, Eq)]
+struct Build {
+    packages: Vec<&'static str>,
+    binaries: Vec<&'static str>,
+    profile: &'static str,
+    target: Option<&'static str>,
+    crt_static: bool,
+}
+
+/// Builds everything; answers the directory.
+pub(crate) fn build(kind: Kind) -> Result<PathBuf> {
+    tools::install()?;
+    let dir = match kind {
+        Kind::Release => paths::target().join("dist"),
+        Kind::Dev => paths::target().join("dist-dev"),
+    };
+    fs::create_dir_all(&dir)?;
+    for build in plan(kind, tools::has_static_target()) {
+        let what = format!("build {} ({})", build.binaries.join(", "), build.profile);
+        step(&what, || quiet(&mut build.command()))?;
+        for binary in &build.binaries {
+            install(&build.output().join(binary), &dir.join(binary))?;
+        }
+    }
+    Ok(dir)
+}
+
+fn plan(kind: Kind, musl: bool) -> [Build; 2] {
+    let (host, beside) = match kind {
+        Kind::Release => ("release", "static"),
+        Kind::Dev => ("dev", "dev"),
+    };
+    // Naming the target, even the host's own, keeps the flags off build scripts and proc macros.
+    let target = if musl { STATIC_TARGET } else { GNU_TARGET };
+    [
+        Build {
+            packages: vec!["cli", "daemon"],
+            binaries: vec!["longshore", "longshored"],
+            profile: host,
+            target: None,
+            crt_static: false,
+        },
+        Build {
+            packages: vec!["shim", "init"],
+            binaries: vec!["longshore-shim", "longshore-init"],
+            profile: beside,
+            target: Some(target),
+            crt_static: !musl,
+        },
+    ]
+}
+
+const GNU_TARGET: &str =
+    if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-gnu" } else { "x86_64-unknown-linux-gnu" };
+
+impl Build {
+    fn command(&self) -> std::process::Command {
+        let mut command = cargo(&["build", "--locked", "--profile", self.profile]);
+        for package in &self.packages {
+            command.args(["--package", package]);
+        }
+        for binary in &self.binaries {
+            command.args(["--bin", binary]);
+        }
+        if let Some(target) = self.target {
+            command.args(["--target", target]);
+        }
+        if self.crt_static {
+            command.env("RUSTFLAGS", "-C target-feature=+crt-static");
+        }
+        command
+    }
+
+    /// Where cargo puts the programs: the profile `dev` goes to `debug`.
+    fn output(&self) -> PathBuf {
+        let profile = if self.profile == "dev" { "debug" } else { self.profile };
+        match self.target {
+            Some(target) => paths::target().join(target).join(profile),
+            None => paths::target().join(profile),
+        }
+    }
+}
+
+/// Copies beside and renames: a running program keeps its file, and nobody sees half of the new one.
+fn install(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+    let temporary = to.with_extension("new");
+    fs::copy(from, &temporary).with_context(|| format!("copy {}", from.display()))?;
+    fs::rename(&temporary, to).with_context(|| format!("install {}", to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_musl_the_static_programs_are_linked_with_glibc() {
+        let [host, beside] = plan(Kind::Release, false);
+        assert_eq!((host.profile, host.target, host.crt_static), ("release", None, false));
+        assert_eq!((beside.profile, beside.target, beside.crt_static), ("static", Some(GNU_TARGET), true));
+        assert!(!plan(Kind::Dev, true)[1].crt_static);
+        assert!(plan(Kind::Dev, true)[0].output().ends_with("debug"));
+    }
+}

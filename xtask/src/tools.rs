@@ -1,0 +1,64 @@
+//! What has to be on the machine, and how it gets there.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+use testkit::paths;
+
+use crate::step::{quiet, step};
+
+/// Something a command needs, Debian's package that has it, and how to see whether it is there.
+struct Tool {
+    package: &'static str,
+    present: fn() -> bool,
+}
+
+const TOOLS: [Tool; 4] = [
+    Tool { package: "build-essential", present: || paths::program("cc").is_some() },
+    // Profiles are compiled with it; containers start without it.
+    Tool { package: "libseccomp-dev", present: || Path::new("/usr/include/seccomp.h").exists() },
+    Tool { package: "busybox-static", present: || paths::busybox().is_ok() },
+    // Its musl-gcc links the static programs where the linker of the machine cannot.
+    Tool { package: "musl-tools", present: || paths::program("musl-gcc").is_some() },
+];
+
+/// The target of the programs that stand beside every container.
+pub(crate) const STATIC_TARGET: &str =
+    if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-musl" } else { "x86_64-unknown-linux-musl" };
+
+/// Installs the packages that are missing; fails with the command to type when this user may not.
+pub(crate) fn install() -> Result<()> {
+    let missing: Vec<&str> = TOOLS.iter().filter(|tool| !(tool.present)()).map(|tool| tool.package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !rustix::process::geteuid().is_root() || paths::program("apt-get").is_none() {
+        bail!("missing: {0}. On Debian: apt-get install -y {0}", missing.join(" "));
+    }
+    step(&format!("install {}", missing.join(" ")), || {
+        quiet(apt().arg("update"))?;
+        quiet(apt().args(["install", "-y", "--no-install-recommends"]).args(&missing))
+    })?;
+    Ok(())
+}
+
+fn apt() -> Command {
+    let mut command = Command::new("apt-get");
+    command.arg("-q").env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+/// Whether Rust's library for static programs is there, adding it if need be.
+pub(crate) fn has_static_target() -> bool {
+    let listed = quiet(Command::new("rustc").args(["--print", "sysroot"]).current_dir(paths::workspace()));
+    let installed = |root: &str| Path::new(root.trim()).join("lib/rustlib").join(STATIC_TARGET).exists();
+    if listed.as_deref().is_ok_and(installed) {
+        return true;
+    }
+    let mut add = Command::new("rustup");
+    let added = step(&format!("rustup target add {STATIC_TARGET}"), || {
+        quiet(add.args(["target", "add", STATIC_TARGET]).current_dir(paths::workspace()))
+    });
+    added.is_ok()
+}

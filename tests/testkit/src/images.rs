@@ -8,6 +8,7 @@
 //! | `busybox.tar` | docker-archive, one layer: Debian's busybox-static and its applets as hard links |
 //! | `busybox-oci-gzip.tar`, `busybox-oci-zstd.tar` | the same image as OCI layouts |
 //! | `layers.tar` | docker-archive, two layers: whiteout, opaque directory, xattr, hard link, device, sparse file |
+//! | `sparse.tar` | docker-archive with a sparse file in GNU's old format, which Docker refuses |
 
 pub mod plan;
 pub mod write;
@@ -32,11 +33,14 @@ pub enum Archive {
     BusyboxZstd,
     /// `layers:latest`, docker-archive with everything that makes layers hard.
     Layers,
+    /// `sparse:latest`, docker-archive with a sparse file in GNU's old format.
+    OldSparse,
 }
 
 impl Archive {
     /// Every archive.
-    pub const ALL: [Archive; 4] = [Archive::Busybox, Archive::BusyboxGzip, Archive::BusyboxZstd, Archive::Layers];
+    pub const ALL: [Archive; 5] =
+        [Archive::Busybox, Archive::BusyboxGzip, Archive::BusyboxZstd, Archive::Layers, Archive::OldSparse];
 
     /// Its file's name in `target/images`.
     pub fn file_name(self) -> &'static str {
@@ -45,6 +49,7 @@ impl Archive {
             Archive::BusyboxGzip => "busybox-oci-gzip.tar",
             Archive::BusyboxZstd => "busybox-oci-zstd.tar",
             Archive::Layers => "layers.tar",
+            Archive::OldSparse => "sparse.tar",
         }
     }
 
@@ -54,6 +59,7 @@ impl Archive {
             Archive::BusyboxGzip => write::oci_layout(&busybox()?, Compression::Gzip),
             Archive::BusyboxZstd => write::oci_layout(&busybox()?, Compression::Zstd),
             Archive::Layers => write::docker_archive(&plan::layers()),
+            Archive::OldSparse => write::docker_archive(&plan::old_sparse()),
         }
     }
 

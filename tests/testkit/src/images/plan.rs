@@ -48,13 +48,25 @@ pub enum Kind {
     },
     /// A named pipe.
     Fifo,
-    /// A file with holes, written in GNU's old sparse format; at most four pieces.
+    /// A file with holes.
     Sparse {
+        /// How the archive says where the holes are.
+        format: SparseFormat,
         /// Offset and content of each piece, ascending.
         pieces: Vec<(u64, Vec<u8>)>,
         /// Apparent length in bytes.
         size: u64,
     },
+}
+
+/// How an archive says where a file's holes are (GNU tar manual, "Storing Sparse Files").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SparseFormat {
+    /// An entry type of its own, with at most four pieces in the header. Docker refuses it (moby's archive package
+    /// does not know the type `S`), other engines read it.
+    OldGnu,
+    /// PAX records, version 1.0: what `tar --sparse --format=posix` writes.
+    Pax,
 }
 
 impl Entry {
@@ -117,7 +129,8 @@ pub fn busybox(binary: Vec<u8>, applets: &[&str]) -> Image {
     Image { tag: "busybox:latest".into(), layers: vec![entries], command: vec!["sh".into()] }
 }
 
-/// `layers:latest`: two layers that hold everything which an unpacker can get wrong. It has no program to run.
+/// `layers:latest`: two layers that hold everything which an unpacker can get wrong and that Docker
+/// unpacks. It has no program to run.
 pub fn layers() -> Image {
     let lower = vec![
         Entry::dir("data", 0o755),
@@ -129,11 +142,7 @@ pub fn layers() -> Image {
         Entry::file("data/owned", "owned\n").owned_by(1000, 1001),
         Entry::file("data/xattr", "xattr\n").with_xattr("user.longshore", b"value\0with zero"),
         Entry::new("data/setuid", 0o4755, Kind::File(b"setuid\n".to_vec())),
-        Entry::new(
-            "data/sparse",
-            0o644,
-            Kind::Sparse { pieces: vec![(0, vec![b'a'; 512]), (1 << 20, vec![b'z'; 1024])], size: (1 << 20) + 1024 },
-        ),
+        sparse("data/sparse", SparseFormat::Pax),
         Entry::dir("opaque", 0o750),
         Entry::file("opaque/hidden", "hidden\n"),
         Entry::new("symlink", 0o777, Kind::Symlink("data/kept".into())),
@@ -147,4 +156,16 @@ pub fn layers() -> Image {
         Entry::file("data/added", "added\n"),
     ];
     Image { tag: "layers:latest".into(), layers: vec![lower, upper], command: vec!["/none".into()] }
+}
+
+/// `sparse:latest`: a sparse file in the format that Docker does not read.
+pub fn old_sparse() -> Image {
+    let layer = vec![sparse("sparse", SparseFormat::OldGnu)];
+    Image { tag: "sparse:latest".into(), layers: vec![layer], command: vec!["/none".into()] }
+}
+
+/// 512 bytes `a`, a hole up to 1 MiB, 1024 bytes `z`.
+fn sparse(path: &str, format: SparseFormat) -> Entry {
+    let pieces = vec![(0, vec![b'a'; 512]), (1 << 20, vec![b'z'; 1024])];
+    Entry::new(path, 0o644, Kind::Sparse { format, pieces, size: (1 << 20) + 1024 })
 }

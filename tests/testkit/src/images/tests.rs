@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use super::plan::{Entry, Image, Kind};
+use super::plan::{Entry, Image, Kind, SparseFormat};
 use super::write::{Compression, docker_archive, layer_tar, oci_layout, sha256};
 
 fn small() -> Image {
@@ -54,7 +54,8 @@ fn applets_are_sorted_hard_links_without_busybox_itself() {
 
 #[test]
 fn a_sparse_file_reads_back_with_its_holes() {
-    let kind = Kind::Sparse { pieces: vec![(0, vec![1; 512]), (4096, vec![2; 512])], size: 4608 };
+    let format = SparseFormat::OldGnu;
+    let kind = Kind::Sparse { format, pieces: vec![(0, vec![1; 512]), (4096, vec![2; 512])], size: 4608 };
     let tar = layer_tar(&[Entry::new("sparse", 0o644, kind)]).unwrap();
     let content = &members(&tar)["sparse"];
     assert_eq!(content.len(), 4608);
@@ -90,4 +91,18 @@ fn xattrs_owners_devices_and_whiteouts_are_in_the_layers() {
     assert_eq!(seen.len(), 4);
     let upper = members(&layer_tar(&image.layers[1]).unwrap());
     assert!(upper.contains_key("data/.wh.deleted") && upper.contains_key("opaque/.wh..wh..opq"));
+}
+
+#[test]
+fn a_pax_sparse_file_is_what_gnu_tar_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tar, sparse) = (dir.path().join("a.tar"), dir.path().join("data/sparse"));
+    std::fs::write(&tar, layer_tar(&super::plan::layers().layers[0]).unwrap()).unwrap();
+    let mut command = std::process::Command::new("tar");
+    command.arg("-xf").arg(&tar).arg("-C").arg(dir.path()).arg("data/sparse");
+    assert_eq!(crate::process::run(&mut command, b"").unwrap().code, 0);
+    let content = std::fs::read(&sparse).unwrap();
+    assert_eq!(content.len(), (1 << 20) + 1024);
+    assert!(content[..512].iter().all(|b| *b == b'a') && content[512..1 << 20].iter().all(|b| *b == 0));
+    assert!(content[1 << 20..].iter().all(|b| *b == b'z'));
 }

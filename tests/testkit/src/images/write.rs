@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
-use super::plan::{Entry, Image, Kind};
+use super::plan::{Entry, Image, Kind, SparseFormat};
 
 /// Modification time of every entry: 2026-01-01T00:00:00Z, also the image's `created`.
 const MTIME: u64 = 1_767_225_600;
@@ -125,14 +125,22 @@ fn append(tar: &mut Builder<Vec<u8>>, entry: &Entry) -> Result<()> {
             header.set_entry_type(EntryType::Fifo);
             tar.append_data(&mut header, &entry.path, io::empty())?;
         }
-        Kind::Sparse { pieces, size } => append_sparse(tar, header, &entry.path, pieces, *size)?,
+        Kind::Sparse { format: SparseFormat::OldGnu, pieces, size } => {
+            append_old_sparse(tar, header, &entry.path, pieces, *size)?;
+        }
+        Kind::Sparse { format: SparseFormat::Pax, pieces, size } => {
+            // GNU tar decides by the header's format how to read the holes.
+            let mut header = Header::new_ustar();
+            fill(&mut header, entry.mode, entry.uid, entry.gid);
+            append_pax_sparse(tar, header, &entry.path, pieces, *size)?;
+        }
     }
     Ok(())
 }
 
 /// GNU's old sparse format (tar manual, "Old GNU Format"): the header lists up to four pieces, the data are the
 /// pieces without the holes.
-fn append_sparse(
+fn append_old_sparse(
     tar: &mut Builder<Vec<u8>>,
     mut header: Header,
     path: &str,
@@ -153,6 +161,31 @@ fn append_sparse(
     Ok(())
 }
 
+/// Sparse format 1.0 (tar manual, "PAX Format, Version 1.0"): records beside a regular entry, whose data begin with the
+/// map in decimal lines, filled up to a block.
+fn append_pax_sparse(
+    tar: &mut Builder<Vec<u8>>,
+    mut header: Header,
+    path: &str,
+    pieces: &[(u64, Vec<u8>)],
+    size: u64,
+) -> Result<()> {
+    let size = size.to_string();
+    tar.append_pax_extensions([
+        ("GNU.sparse.major", b"1".as_slice()),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.name", path.as_bytes()),
+        ("GNU.sparse.realsize", size.as_bytes()),
+    ])?;
+    let map: String = pieces.iter().map(|(offset, content)| format!("{offset}\n{}\n", content.len())).collect();
+    let mut data = format!("{}\n{map}", pieces.len()).into_bytes();
+    data.resize(data.len().next_multiple_of(512), 0);
+    data.extend(pieces.iter().flat_map(|(_, content)| content.iter().copied()));
+    header.set_size(data.len() as u64);
+    tar.append_data(&mut header, path, data.as_slice())?;
+    Ok(())
+}
+
 /// Eleven octal digits and a zero byte, as tar's numeric fields are.
 fn octal(field: &mut [u8; 12], value: u64) {
     field[..11].copy_from_slice(format!("{value:011o}").as_bytes());
@@ -161,12 +194,16 @@ fn octal(field: &mut [u8; 12], value: u64) {
 
 fn header(mode: u32, uid: u64, gid: u64) -> Header {
     let mut header = Header::new_gnu();
+    fill(&mut header, mode, uid, gid);
+    header
+}
+
+fn fill(header: &mut Header, mode: u32, uid: u64, gid: u64) {
     header.set_mode(mode);
     header.set_uid(uid);
     header.set_gid(gid);
     header.set_mtime(MTIME);
     header.set_size(0);
-    header
 }
 
 fn add(archive: &mut Builder<Vec<u8>>, name: &str, bytes: &[u8]) -> Result<()> {

@@ -1,0 +1,81 @@
+//! What is known of the machine, gathered once by the engine and passed to every plan.
+
+use std::collections::BTreeMap;
+
+/// The machine, as far as containers are concerned.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostFacts {
+    /// The machine's own host name; containers on the host network have it.
+    pub hostname: String,
+    /// The kernel.
+    pub kernel: KernelVersion,
+    /// How the cgroup hierarchies are mounted.
+    pub cgroup: CgroupLayout,
+    /// Capabilities that we can give away (our bounding set), by name (`CAP_CHOWN`).
+    pub bounding_capabilities: Vec<String>,
+    /// Online processors.
+    pub cpus: u32,
+    /// Processors that cpusets may name, `0-3`.
+    pub cpuset_cpus: String,
+    /// Memory nodes that cpusets may name, `0`.
+    pub cpuset_mems: String,
+    /// Physical memory.
+    pub memory_bytes: u64,
+    /// Whether limits on swap can be set.
+    pub swap_limit: bool,
+    /// Whether the kernel has system-call filters.
+    pub seccomp: bool,
+    /// Whether /proc/sys/net/ipv4/ping_group_range and ip_unprivileged_port_start exist.
+    pub network_sysctls: bool,
+    /// Limits of containers that do not ask for others (`default-ulimits` of daemon.json): name to soft and hard.
+    pub default_ulimits: BTreeMap<String, (i64, i64)>,
+    /// Size of /dev/shm where none is asked for (`default-shm-size`); 64 MiB by default.
+    pub default_shm_size_bytes: i64,
+    /// Whether an init program is process 1 where the request does not say (`init`).
+    pub default_init: bool,
+    /// Whether programs gain no privileges where the request does not say (`no-new-privileges`).
+    pub no_new_privileges: bool,
+    /// Processors that have a `thermal_throttle` directory in /sys, hidden from containers.
+    pub thermal_throttle_cpus: Vec<u32>,
+    /// Device nodes below /dev on the host, for privileged containers.
+    pub devices: Vec<oci::runtime::Device>,
+}
+
+/// How the cgroup hierarchies are mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CgroupLayout {
+    /// Controllers are on v1, also if cgroup2 is mounted beside them.
+    V1,
+    /// One cgroup2 hierarchy with every controller.
+    V2,
+}
+
+/// A kernel's version, as far as decisions depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KernelVersion {
+    /// The first number.
+    pub major: u32,
+    /// The second number.
+    pub minor: u32,
+}
+
+impl KernelVersion {
+    /// Reads `5.15.0-91-generic`; absent if it does not begin with two numbers.
+    pub fn parse(release: &str) -> Option<KernelVersion> {
+        let mut parts = release.split('.');
+        let major = parts.next()?.parse().ok()?;
+        let minor = parts.next()?;
+        let digits = minor.find(|c: char| !c.is_ascii_digit()).unwrap_or(minor.len());
+        Some(KernelVersion { major, minor: minor[..digits].parse().ok()? })
+    }
+}
+
+impl HostFacts {
+    /// The runtime's name as `inspect` shows it.
+    pub const RUNTIME: &str = "longshore";
+
+    /// Whether mount_setattr(2) can make a whole tree of mounts read-only (Linux 5.12).
+    pub fn recursive_read_only(&self) -> bool {
+        self.kernel >= KernelVersion { major: 5, minor: 12 }
+    }
+}

@@ -1,0 +1,47 @@
+//! From what the client asked for to the OCI specification.
+//!
+//! Everything here is a pure function of its arguments: no I/O, no clock, no randomness. The engine gathers
+//! [`HostFacts`] once, checks and completes a request at `create`, and plans at every `start`:
+//!
+//! ```text
+//!   create:  validate(request) -> merge_image(config) -> normalize_host(host)      -> the container's record
+//!   start:   record + HostFacts + Placement -> plan() -> Planned { spec, user, .. } -> the shim
+//!   exec:    record + ExecCreate -> plan_exec() -> Process
+//! ```
+//!
+//! - [`facts`]: what is known of the machine.
+//! - [`validate()`]: what is refused, in Docker's words, and what this version does not offer, by name.
+//! - [`merge`], [`normalize`]: the image's defaults and Docker's.
+//! - [`bind`], [`signal`], [`security`], [`log`]: the small languages inside a request.
+//! - [`capability`], [`device`], [`mounts`], [`namespaces`], [`plan`]: the parts of the specification.
+//! - [`files`]: contents of /etc/hosts, /etc/resolv.conf and /etc/hostname.
+//!
+//! Not here: looking at the host (that a bind's source exists is for the engine to find out), user names (resolved inside
+//! the root by the shim), compiling system-call filters (crate `seccomp`).
+
+pub mod bind;
+pub mod capability;
+pub mod device;
+pub mod facts;
+pub mod files;
+pub mod log;
+pub mod merge;
+pub mod mounts;
+pub mod namespaces;
+pub mod normalize;
+pub mod plan;
+pub mod security;
+pub mod signal;
+pub mod validate;
+
+#[cfg(test)]
+mod testing;
+
+pub use bind::{BindSource, bind_sources, mount_points};
+pub use capability::capabilities;
+pub use facts::{CgroupLayout, HostFacts, KernelVersion};
+pub use merge::merge_image;
+pub use normalize::normalize_host;
+pub use plan::{Placement, Planned, exec_user, plan, plan_exec};
+pub use security::{SeccompChoice, seccomp_choice};
+pub use validate::{InvalidRequest, Warning, validate};

@@ -1,0 +1,293 @@
+//! What is mounted, in order.
+//!
+//! First the kernel's file systems, then the init program, then what the user asked for and the files of /etc, parents
+//! before children. A mount of the user's replaces ours at the same place; one on /dev replaces everything below it.
+
+use engine_api::host_config::{HostConfig, Mount as LongForm};
+use oci::runtime::Mount;
+
+use crate::bind::{self, Bind};
+use crate::facts::HostFacts;
+use crate::plan::Placement;
+use crate::security;
+use crate::validate::{InvalidRequest, MountFault};
+
+/// Where the init program is seen in the container.
+pub const INIT_PATH: &str = "/sbin/docker-init";
+
+/// Destination, type, source and options of the kernel's file systems, as dockerd passes them to runc.
+const KERNEL: [(&str, &str, &str, &[&str]); 7] = [
+    ("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+    ("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+    ("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+    ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+    ("/sys/fs/cgroup", "cgroup", "cgroup", &["ro", "nosuid", "noexec", "nodev"]),
+    ("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+    ("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777"]),
+];
+
+/// Stay writable under a read-only root.
+const WRITABLE: [&str; 5] = ["/proc", "/dev/pts", "/dev/shm", "/dev/mqueue", "/dev"];
+
+/// All mounts of a container.
+pub fn mounts(host: &HostConfig, facts: &HostFacts, placement: &Placement) -> Result<Vec<Mount>, InvalidRequest> {
+    let own = user_mounts(host, facts, placement)?;
+    let is_users = |destination: &str| own.iter().any(|mount| mount.destination.as_os_str() == destination);
+    let mut mounts = kernel_mounts(host, &is_users);
+    if let Some(init) = placement.init_path.filter(|_| has_init(host, facts)) {
+        mounts.push(Mount {
+            destination: INIT_PATH.into(),
+            kind: "bind".to_owned(),
+            source: init.to_owned(),
+            options: words(&["bind", "ro"]),
+        });
+    }
+    if host.readonly_rootfs {
+        // The kernel's own file systems stay as usable as with a writable root.
+        let others =
+            mounts.iter_mut().filter(|mount| !WRITABLE.iter().any(|path| mount.destination.as_os_str() == *path));
+        for mount in others.filter(|mount| !mount.options.iter().any(|option| option == "ro")) {
+            mount.options.push("ro".to_owned());
+        }
+    }
+    let writable_cgroups = security::parse(host, facts)?.writable_cgroups;
+    for mount in &mut mounts {
+        if mount.kind == "sysfs" && host.privileged || mount.kind == "cgroup" && writable_cgroups {
+            mount.options.retain(|option| option != "ro");
+        }
+    }
+    mounts.extend(own);
+    Ok(mounts)
+}
+
+/// Whether an init program is process 1: only where the container has process ids of its own.
+pub fn has_init(host: &HostConfig, facts: &HostFacts) -> bool {
+    host.init.unwrap_or(facts.default_init) && host.pid_mode.is_empty()
+}
+
+fn kernel_mounts(host: &HostConfig, is_users: &dyn Fn(&str) -> bool) -> Vec<Mount> {
+    let wanted = KERNEL.iter().filter(|(destination, ..)| {
+        let shm = *destination == "/dev/shm";
+        !is_users(destination)
+            && !(destination.starts_with("/dev/") && is_users("/dev"))
+            // The host's is bound instead, or there is none.
+            && !(shm && matches!(host.ipc_mode.as_str(), "host" | "none"))
+    });
+    let mount = |(destination, kind, source, options): &(&str, &str, &str, &[&str])| {
+        let mut options = words(options);
+        if *destination == "/dev/shm" {
+            options.push(format!("size={}", host.shm_size));
+        }
+        Mount { destination: destination.into(), kind: kind.to_string(), source: source.into(), options }
+    };
+    wanted.map(mount).collect()
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| word.to_string()).collect()
+}
+
+/// What the user asked for, and the files of /etc; parents first.
+fn user_mounts(host: &HostConfig, facts: &HostFacts, placement: &Placement) -> Result<Vec<Mount>, InvalidRequest> {
+    let mut mounts = tmpfs(host)?;
+    for bind in bind::parse_all(host)? {
+        mounts.push(bind_mount(&bind, facts)?);
+    }
+    let taken =
+        |mounts: &[Mount], destination: &str| mounts.iter().any(|mount| mount.destination.as_os_str() == destination);
+    if host.ipc_mode == "host" && !taken(&mounts, "/dev/shm") {
+        mounts.push(etc_file("/dev/shm", std::path::Path::new("/dev/shm"), false, facts));
+    }
+    for (destination, source) in [
+        ("/etc/resolv.conf", placement.resolv_conf_path),
+        ("/etc/hostname", placement.hostname_path),
+        ("/etc/hosts", placement.hosts_path),
+    ] {
+        if !taken(&mounts, destination) {
+            mounts.push(etc_file(destination, source, host.readonly_rootfs, facts));
+        }
+    }
+    // A stable sort: of two at the same depth the order above counts.
+    mounts.sort_by_key(|mount| mount.destination.components().count());
+    Ok(mounts)
+}
+
+fn etc_file(destination: &str, source: &std::path::Path, read_only: bool, facts: &HostFacts) -> Mount {
+    let mut options = words(&["rbind"]);
+    if read_only {
+        options.push(if facts.recursive_read_only() { "rro" } else { "ro" }.to_owned());
+    }
+    options.push(bind::PROPAGATION_DEFAULT.to_owned());
+    Mount { destination: destination.into(), kind: "bind".to_owned(), source: source.to_owned(), options }
+}
+
+fn bind_mount(bind: &Bind, facts: &HostFacts) -> Result<Mount, InvalidRequest> {
+    let mut options = words(&[if bind.options.non_recursive { "bind" } else { "rbind" }]);
+    if bind.read_only {
+        if bind.options.read_only_force_recursive && !facts.recursive_read_only() {
+            return Err(InvalidRequest::ReadOnlyRecursive);
+        }
+        let recursive = facts.recursive_read_only() && !bind.options.read_only_non_recursive;
+        options.push(if recursive { "rro" } else { "ro" }.to_owned());
+    }
+    options.push(bind.propagation().to_owned());
+    Ok(Mount {
+        destination: bind.target.clone().into(),
+        kind: "bind".to_owned(),
+        source: bind.source.clone().into(),
+        options,
+    })
+}
+
+/// All tmpfs mounts, short form first.
+pub fn tmpfs(host: &HostConfig) -> Result<Vec<Mount>, InvalidRequest> {
+    let short = host.tmpfs.iter().flatten().map(|(destination, data)| Ok((destination.clone(), data.clone())));
+    let long = host.mounts.iter().flatten().filter(|mount| mount.kind == "tmpfs").map(|mount| {
+        let data = long_tmpfs_data(mount);
+        let data = data.map_err(|fault| InvalidRequest::Mount { kind: mount.kind.clone(), fault })?;
+        Ok((mount.target.clone(), data))
+    });
+    let mount = |(destination, data): (String, String)| {
+        Ok(Mount {
+            destination: bind::clean(&destination).into(),
+            kind: "tmpfs".to_owned(),
+            source: "tmpfs".into(),
+            options: tmpfs_options(&data)?,
+        })
+    };
+    short.chain(long).map(|entry| entry.and_then(mount)).collect()
+}
+
+/// Whether a tmpfs may be mounted there.
+pub(crate) fn check_destination(destination: &str) -> Result<(), MountFault> {
+    bind::check_target(destination)
+}
+
+/// The options of a long-form tmpfs in the short form's language.
+pub(crate) fn long_tmpfs_data(mount: &LongForm) -> Result<String, MountFault> {
+    let mut data = Vec::new();
+    if mount.read_only {
+        data.push("ro".to_owned());
+    }
+    let options = mount.tmpfs_options.clone().unwrap_or_default();
+    if options.mode != 0 {
+        data.push(format!("mode={:o}", options.mode));
+    }
+    if options.size_bytes != 0 {
+        let units = [(30, "g"), (20, "m"), (10, "k")];
+        let unit = units.into_iter().find(|(shift, _)| options.size_bytes % (1 << shift) == 0);
+        let (shift, suffix) = unit.unwrap_or((0, ""));
+        data.push(format!("size={}{suffix}", options.size_bytes >> shift));
+    }
+    for option in options.options.iter().flatten() {
+        match &option[..] {
+            [name] | [name, _] if !matches!(name.as_str(), "exec" | "noexec") => {
+                return Err(MountFault::Option(name.clone()));
+            }
+            [name] => data.push(name.clone()),
+            [name, value] => data.push(format!("{name}={value}")),
+            _ => return Err(MountFault::OptionLength),
+        }
+    }
+    Ok(data.join(","))
+}
+
+/// Words that are flags, with the group in which the last one counts.
+const FLAGS: [(&str, &str); 26] = [
+    ("ro", "ro"),
+    ("rw", "ro"),
+    ("suid", "suid"),
+    ("nosuid", "suid"),
+    ("dev", "dev"),
+    ("nodev", "dev"),
+    ("exec", "exec"),
+    ("noexec", "exec"),
+    ("sync", "sync"),
+    ("async", "sync"),
+    ("dirsync", "dirsync"),
+    ("mand", "mand"),
+    ("nomand", "mand"),
+    ("atime", "atime"),
+    ("noatime", "atime"),
+    ("diratime", "diratime"),
+    ("nodiratime", "diratime"),
+    ("relatime", "relatime"),
+    ("norelatime", "relatime"),
+    ("strictatime", "strictatime"),
+    ("nostrictatime", "strictatime"),
+    ("private", "propagation"),
+    ("rprivate", "propagation"),
+    ("slave", "propagation"),
+    ("rslave", "propagation"),
+    ("shared", "propagation"),
+];
+
+const TMPFS_DATA: [&str; 7] = ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"];
+
+/// Docker's defaults and the user's words; of each group the last one counts (moby/sys/mount, `MergeTmpfsOptions`).
+fn tmpfs_options(data: &str) -> Result<Vec<String>, InvalidRequest> {
+    let defaults = ["noexec", "nosuid", "nodev", bind::PROPAGATION_DEFAULT];
+    let given = data.split(',').filter(|_| !data.is_empty());
+    let mut merged: Vec<(&str, &str)> = Vec::new();
+    for option in defaults.into_iter().chain(given).filter(|option| *option != "defaults") {
+        let name = option.split_once('=').map(|(name, _)| name);
+        let group = match FLAGS.iter().find(|(flag, _)| *flag == option) {
+            Some((_, group)) => group,
+            None => match name.filter(|name| TMPFS_DATA.contains(name)) {
+                Some(name) => name,
+                None => return Err(InvalidRequest::TmpfsOption { option: option.to_owned() }),
+            },
+        };
+        merged.retain(|(earlier, _)| *earlier != group);
+        merged.push((group, option));
+    }
+    Ok(merged.into_iter().map(|(_, option)| option.to_owned()).collect())
+}
+
+/// Paths hidden from containers: the kernel's state that tells of the machine or of others.
+pub fn masked_paths(facts: &HostFacts) -> Vec<String> {
+    const MASKED: [&str; 12] = [
+        "/proc/asound",
+        "/proc/acpi",
+        "/proc/interrupts",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/timer_list",
+        "/proc/timer_stats",
+        "/proc/sched_debug",
+        "/proc/scsi",
+        "/sys/firmware",
+        "/sys/devices/virtual/powercap",
+    ];
+    // Its counters leak what other containers compute (GHSA-6fw5-f8r9-fgfm).
+    let throttle = facts.thermal_throttle_cpus.iter();
+    let throttle = throttle.map(|cpu| format!("/sys/devices/system/cpu/cpu{cpu}/thermal_throttle"));
+    MASKED.iter().map(|path| path.to_string()).chain(throttle).collect()
+}
+
+/// Paths that containers may read and not write.
+pub fn readonly_paths() -> Vec<String> {
+    words(&["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_each_group_of_tmpfs_options_the_last_counts() {
+        for (data, expected) in [
+            ("", Ok("noexec nosuid nodev rprivate")),
+            ("size=1m", Ok("noexec nosuid nodev rprivate size=1m")),
+            ("exec,size=1m,size=2m", Ok("nosuid nodev rprivate exec size=2m")),
+            ("rw,mode=1777,uid=5", Ok("noexec nosuid nodev rprivate rw mode=1777 uid=5")),
+            ("defaults", Ok("noexec nosuid nodev rprivate")),
+            ("q=1", Err("invalid tmpfs option \"q=1\"")),
+            ("size", Err("invalid tmpfs option \"size\"")),
+        ] {
+            let merged = tmpfs_options(data).map(|options| options.join(" ")).map_err(|err| err.to_string());
+            assert_eq!(merged.as_deref().map_err(String::as_str), expected, "{data}");
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! A machine for tests, like those that have no CAP_SYS_RESOURCE.
+
+use crate::capability::KNOWN;
+use crate::facts::{CgroupLayout, HostFacts, KernelVersion};
+
+pub(crate) fn facts() -> HostFacts {
+    let bounding = KNOWN.iter().filter(|name| **name != "SYS_RESOURCE").map(|name| format!("CAP_{name}"));
+    HostFacts {
+        hostname: "dock".to_owned(),
+        kernel: KernelVersion { major: 6, minor: 1 },
+        cgroup: CgroupLayout::V1,
+        bounding_capabilities: bounding.collect(),
+        cpus: 2,
+        cpuset_cpus: "0-1".to_owned(),
+        cpuset_mems: "0".to_owned(),
+        memory_bytes: 8 << 30,
+        swap_limit: true,
+        seccomp: true,
+        network_sysctls: true,
+        default_ulimits: Default::default(),
+        default_shm_size_bytes: 64 << 20,
+        default_init: false,
+        no_new_privileges: false,
+        thermal_throttle_cpus: Vec::new(),
+        devices: Vec::new(),
+    }
+}

@@ -1,0 +1,246 @@
+//! What is refused at `create`, in Docker's words; and what this version does not offer, by name.
+
+mod offered;
+mod resources;
+
+use std::fmt;
+use std::path::Path;
+
+use engine_api::container::{Config, NetworkingConfig};
+use engine_api::host_config::HostConfig;
+
+use crate::facts::HostFacts;
+use crate::{bind, capability, device, log, merge, mounts, security, signal};
+
+pub use error::{InvalidRequest, MountFault};
+
+mod error;
+
+/// What the user should know of a request that is honoured all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// The container asked for the default network and gets none.
+    NoBridgeNetwork,
+    /// The image declares volumes.
+    ImageVolumes,
+    /// The image has a health check.
+    ImageHealthcheck,
+    /// The kernel keeps no account of swap.
+    NoSwapLimit,
+    /// Swappiness is a v1 matter.
+    NoSwappiness,
+    /// The OOM killer is a v1 matter.
+    NoOomKillDisable,
+    /// Without the OOM killer a container without a limit can take all memory.
+    OomKillDisabledWithoutLimit,
+    /// Ports of a container on the host network are the host's.
+    PortsOnHostNetwork,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Warning::NoBridgeNetwork => {
+                "The default network is not available in this version: the container has no network but its loopback."
+            }
+            Warning::ImageVolumes => {
+                "Volumes are not available in this version: the image's volumes are directories of the container."
+            }
+            Warning::ImageHealthcheck => "Health checks are not available in this version: the image's is not run.",
+            Warning::NoSwapLimit => {
+                "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited \
+                 without swap."
+            }
+            Warning::NoSwappiness => {
+                "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory \
+                 swappiness discarded."
+            }
+            Warning::NoOomKillDisable => "Your kernel does not support OomKillDisable. OomKillDisable discarded.",
+            Warning::OomKillDisabledWithoutLimit => {
+                "OOM killer is disabled for the container, but no memory limit is set, this can result in the system \
+                 running out of resources."
+            }
+            Warning::PortsOnHostNetwork => "Published ports are discarded when using host network mode",
+        })
+    }
+}
+
+/// Checks a request as the client sent it, before anything is merged into it.
+///
+/// Whether bind sources exist is not looked at: see [`bind::bind_sources`] and [`missing_bind_source`].
+pub fn validate(
+    config: &Config,
+    host: &HostConfig,
+    networking: Option<&NetworkingConfig>,
+    facts: &HostFacts,
+) -> Result<Vec<Warning>, InvalidRequest> {
+    // The order is dockerd's: of two mistakes it names the same one.
+    if host.uts_mode == "host" && !config.hostname.is_empty() {
+        return Err(InvalidRequest::HostnameWithHostUts);
+    }
+    validate_config(config)?;
+    validate_host(host, facts)?;
+    let mut warnings = resources::validate(host, facts)?;
+    validate_modes(host)?;
+    for destination in host.tmpfs.iter().flatten().map(|(destination, _)| destination) {
+        mounts::check_destination(destination).map_err(InvalidRequest::TmpfsDestination)?;
+    }
+    offered::validate(config, host, networking)?;
+    log::validate(&host.log_config)?;
+    security::parse(host, facts)?;
+    bind::parse_all(host)?;
+    mounts::tmpfs(host)?;
+    device::rules(host)?;
+    validate_sysctls(host)?;
+    validate_ulimits(host)?;
+    warnings.extend(network_warning(host));
+    Ok(warnings)
+}
+
+/// The sentence for a bind mount whose source is absent and must not be made.
+pub fn missing_bind_source(path: &Path) -> InvalidRequest {
+    InvalidRequest::Mount { kind: "bind".to_owned(), fault: MountFault::SourceMissing(path.display().to_string()) }
+}
+
+fn validate_config(config: &Config) -> Result<(), InvalidRequest> {
+    if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
+        return Err(InvalidRequest::WorkingDir { path: config.working_dir.clone() });
+    }
+    if !config.stop_signal.is_empty() && signal::parse_signal(&config.stop_signal).is_none() {
+        return Err(InvalidRequest::Signal { signal: config.stop_signal.clone() });
+    }
+    if let Some(entry) = config.env.iter().flatten().find(|entry| entry.is_empty() || entry.starts_with('=')) {
+        return Err(InvalidRequest::Env { entry: entry.clone() });
+    }
+    // A NUL can reach neither the kernel nor a file name; the runtime could only fail later and less clearly.
+    let words = config.env.iter().chain(&config.cmd).chain(&config.entrypoint).flatten();
+    let mut texts = words.chain([&config.hostname, &config.domainname, &config.working_dir, &config.user]);
+    match texts.any(|text| text.contains('\0')) {
+        true => Err(InvalidRequest::NulByte),
+        false => Ok(()),
+    }
+}
+
+fn validate_host(host: &HostConfig, facts: &HostFacts) -> Result<(), InvalidRequest> {
+    let restarts = !matches!(host.restart_policy.name.as_str(), "" | "no");
+    if host.auto_remove && restarts {
+        return Err(InvalidRequest::AutoRemoveWithRestart);
+    }
+    for mount in host.mounts.iter().flatten() {
+        bind::check_mount(mount)?;
+    }
+    host.extra_hosts.iter().flatten().try_for_each(|entry| validate_extra_host(entry))?;
+    validate_restart(host)?;
+    capability::capabilities(host, facts)?;
+    if !matches!(host.isolation.as_str(), "" | "default") {
+        return Err(InvalidRequest::Isolation { isolation: host.isolation.clone() });
+    }
+    match host.annotations.iter().flatten().any(|(name, _)| name.is_empty()) {
+        true => Err(InvalidRequest::EmptyAnnotation),
+        false => Ok(()),
+    }
+}
+
+fn validate_extra_host(entry: &str) -> Result<(), InvalidRequest> {
+    match entry.split_once(':') {
+        Some((name, _)) if name.is_empty() => Err(InvalidRequest::ExtraHost { entry: entry.to_owned() }),
+        None => Err(InvalidRequest::ExtraHost { entry: entry.to_owned() }),
+        Some((_, "host-gateway")) => Err(InvalidRequest::NotOffered { option: "--add-host NAME:host-gateway" }),
+        Some((_, address)) if address.parse::<std::net::IpAddr>().is_err() => {
+            Err(InvalidRequest::ExtraHostAddress { address: address.to_owned() })
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn validate_restart(host: &HostConfig) -> Result<(), InvalidRequest> {
+    let retries = host.restart_policy.maximum_retry_count;
+    match host.restart_policy.name.as_str() {
+        "" => Ok(()),
+        "on-failure" if retries < 0 => Err(InvalidRequest::RestartRetriesNegative),
+        "on-failure" => Ok(()),
+        "no" | "always" | "unless-stopped" => match retries {
+            0 => Ok(()),
+            ..0 => Err(InvalidRequest::RestartRetriesUnusedAndNegative),
+            _ => Err(InvalidRequest::RestartRetriesUnused),
+        },
+        name => Err(InvalidRequest::RestartPolicy { name: name.to_owned() }),
+    }
+}
+
+fn validate_modes(host: &HostConfig) -> Result<(), InvalidRequest> {
+    let container = |mode: &str| mode.strip_prefix("container:").is_some_and(|name| !name.is_empty());
+    let modes: [(&'static str, &str, &[&str], bool); 5] = [
+        ("IPC", &host.ipc_mode, &["", "private", "shareable", "host", "none"], container(&host.ipc_mode)),
+        ("PID", &host.pid_mode, &["", "host"], container(&host.pid_mode)),
+        ("UTS", &host.uts_mode, &["", "host"], false),
+        ("user namespace", &host.userns_mode, &["", "host"], false),
+        ("cgroup namespace", &host.cgroupns_mode, &["", "private", "host"], false),
+    ];
+    match modes.iter().find(|(_, mode, known, container)| !known.contains(mode) && !container) {
+        Some((namespace, mode, ..)) => Err(InvalidRequest::Mode { namespace, mode: mode.to_string() }),
+        None => Ok(()),
+    }
+}
+
+/// Only what belongs to a namespace of the container may be set: everything else is the machine's (runc
+/// libcontainer/configs/validate, `sysctl`).
+fn validate_sysctls(host: &HostConfig) -> Result<(), InvalidRequest> {
+    const IPC: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    for (name, _) in host.sysctls.iter().flatten() {
+        // The kernel takes both separators, and so must the comparison.
+        let dotted = name.replace('/', ".");
+        let is_ipc = IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.");
+        let is_net = dotted.starts_with("net.");
+        if name.contains("..") || !(is_ipc || is_net || dotted == "kernel.domainname") {
+            return Err(InvalidRequest::Sysctl { name: name.clone() });
+        }
+        let shared = is_ipc && host.ipc_mode == "host"
+            || is_net && host.network_mode == "host"
+            || dotted == "kernel.domainname" && host.uts_mode == "host";
+        if shared {
+            return Err(InvalidRequest::SysctlOfHost { name: name.clone() });
+        }
+    }
+    Ok(())
+}
+
+fn validate_ulimits(host: &HostConfig) -> Result<(), InvalidRequest> {
+    for limit in host.ulimits.iter().flatten() {
+        if !crate::plan::RLIMITS.contains(&limit.name.as_str()) {
+            return Err(InvalidRequest::Ulimit { name: limit.name.clone() });
+        }
+        if limit.hard != -1 && (limit.soft > limit.hard || limit.soft == -1) {
+            return Err(InvalidRequest::UlimitOrder { soft: limit.soft, hard: limit.hard });
+        }
+    }
+    Ok(())
+}
+
+fn network_warning(host: &HostConfig) -> Option<Warning> {
+    match host.network_mode.as_str() {
+        "" | "default" | "bridge" => Some(Warning::NoBridgeNetwork),
+        "host" if host.port_bindings.iter().flatten().next().is_some() => Some(Warning::PortsOnHostNetwork),
+        _ => None,
+    }
+}
+
+/// Whether a request's own health check asks for something.
+fn asks_for_healthcheck(config: &Config) -> bool {
+    config
+        .healthcheck
+        .as_ref()
+        .is_some_and(|check| !merge::is_disabled(check) && check.test.as_ref().is_some_and(|test| !test.is_empty()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,371 @@
+//! The sentences.
+
+use errdefs::ErrorKind;
+
+/// Why a request is refused. The texts are dockerd's, as clients print them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRequest {
+    /// Neither request nor image name a program.
+    #[error("no command specified")]
+    NoCommand,
+    /// An exec without a program.
+    #[error("No exec command specified")]
+    NoExecCommand,
+    /// The option exists in Docker and not here.
+    #[error("{option} is not available in this version")]
+    NotOffered {
+        /// As the command line or the API names it.
+        option: &'static str,
+    },
+    /// A text holds a zero byte.
+    #[error("invalid request: a value contains a NUL byte")]
+    NulByte,
+    /// The working directory is relative.
+    #[error("the working directory '{path}' is invalid, it needs to be an absolute path")]
+    WorkingDir {
+        /// As given.
+        path: String,
+    },
+    /// The stop signal is unknown.
+    #[error("invalid signal: {signal}")]
+    Signal {
+        /// As given.
+        signal: String,
+    },
+    /// A variable without a name.
+    #[error("invalid environment variable: {entry}")]
+    Env {
+        /// As given.
+        entry: String,
+    },
+    /// Removal and restart exclude each other.
+    #[error("can't create 'AutoRemove' container with restart policy")]
+    AutoRemoveWithRestart,
+    /// The restart policy is unknown.
+    #[error(
+        "invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+    )]
+    RestartPolicy {
+        /// As given.
+        name: String,
+    },
+    /// A bound on restarts below zero.
+    #[error("invalid restart policy: maximum retry count cannot be negative")]
+    RestartRetriesNegative,
+    /// A bound on restarts without `on-failure`.
+    #[error("invalid restart policy: maximum retry count can only be used with 'on-failure'")]
+    RestartRetriesUnused,
+    /// Both of it.
+    #[error("invalid restart policy: maximum retry count can only be used with 'on-failure' and cannot be negative")]
+    RestartRetriesUnusedAndNegative,
+    /// An extra host without name or address.
+    #[error("bad format for add-host: {entry:?}")]
+    ExtraHost {
+        /// As given.
+        entry: String,
+    },
+    /// An extra host's address is none.
+    #[error("invalid IP address in add-host: {address:?}")]
+    ExtraHostAddress {
+        /// As given.
+        address: String,
+    },
+    /// A capability that does not exist.
+    #[error("invalid {list}: unknown capability: {name:?}")]
+    UnknownCapability {
+        /// `CapAdd` or `CapDrop`.
+        list: &'static str,
+        /// With its prefix.
+        name: String,
+    },
+    /// A capability that we do not have ourselves.
+    #[error(
+        "invalid {list}: capability not supported by your kernel or not available in the current environment: {name:?}"
+    )]
+    UnavailableCapability {
+        /// `CapAdd` or `CapDrop`.
+        list: &'static str,
+        /// With its prefix.
+        name: String,
+    },
+    /// Isolation is a Windows matter.
+    #[error("invalid isolation ({isolation}): linux only supports 'default'")]
+    Isolation {
+        /// As given.
+        isolation: String,
+    },
+    /// An annotation without a name.
+    #[error("invalid Annotations: the empty string is not permitted as an annotation key")]
+    EmptyAnnotation,
+    /// A namespace mode is unknown.
+    #[error("invalid {namespace} mode: {mode}")]
+    Mode {
+        /// Which namespace.
+        namespace: &'static str,
+        /// As given.
+        mode: String,
+    },
+    /// The host's UTS namespace has the host's name.
+    #[error("conflicting options: hostname and the UTS mode")]
+    HostnameWithHostUts,
+    /// The OCI runtime is unknown.
+    #[error("unknown or invalid runtime name: {name}")]
+    Runtime {
+        /// As given.
+        name: String,
+    },
+    /// Less memory than a container needs to start.
+    #[error("Minimum memory limit allowed is 6MB")]
+    MemoryTooSmall,
+    /// Memory and swap together are less than memory alone.
+    #[error("Minimum memoryswap limit should be larger than memory limit, see usage")]
+    SwapBelowMemory,
+    /// Swap is limited and memory is not.
+    #[error("You should always set the Memory limit when using Memoryswap limit, see usage")]
+    SwapWithoutMemory,
+    /// Swappiness outside of 0 to 100.
+    #[error("Invalid value: {value}, valid memory swappiness range is 0-100")]
+    Swappiness {
+        /// As given.
+        value: i64,
+    },
+    /// The soft limit is less than a container needs to start.
+    #[error("Minimum memory reservation allowed is 6MB")]
+    ReservationTooSmall,
+    /// The soft limit is above the hard one.
+    #[error("Minimum memory limit can not be less than memory reservation limit, see usage")]
+    MemoryBelowReservation,
+    /// Two ways to say the same.
+    #[error("Conflicting options: Nano CPUs and CPU {other} cannot both be set")]
+    CpusConflict {
+        /// `Period` or `Quota`.
+        other: &'static str,
+    },
+    /// More processors than there are.
+    #[error("range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available")]
+    CpusRange {
+        /// How many there are.
+        cpus: u32,
+    },
+    /// Shares below zero.
+    #[error("invalid CPU shares ({shares}): value must be a positive integer")]
+    CpuShares {
+        /// As given.
+        shares: i64,
+    },
+    /// A period that the kernel refuses.
+    #[error("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")]
+    CpuPeriod,
+    /// A quota that the kernel refuses.
+    #[error("CPU cfs quota can not be less than 1ms (i.e. 1000)")]
+    CpuQuota,
+    /// A cpuset that is no list.
+    #[error("Invalid value {value} for cpuset {list}: invalid format: {value}")]
+    Cpuset {
+        /// As given.
+        value: String,
+        /// `cpus` or `mems`.
+        list: &'static str,
+    },
+    /// A cpuset that names what is not there.
+    #[error("Requested {what} are not available - requested {value}, available: {available}")]
+    CpusetUnavailable {
+        /// `CPUs` or `memory nodes`.
+        what: &'static str,
+        /// As given.
+        value: String,
+        /// What there is.
+        available: String,
+    },
+    /// A size below zero.
+    #[error("SHM size can not be less than 0")]
+    ShmSize,
+    /// Outside of the kernel's range.
+    #[error("Invalid value {value}, range for oom score adj is [-1000, 1000]")]
+    OomScore {
+        /// As given.
+        value: i32,
+    },
+    /// An unknown resource limit.
+    #[error("invalid ulimit type: {name}")]
+    Ulimit {
+        /// As given.
+        name: String,
+    },
+    /// A soft limit above the hard one.
+    #[error("ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")]
+    UlimitOrder {
+        /// As given.
+        soft: i64,
+        /// As given.
+        hard: i64,
+    },
+    /// A kernel parameter of the whole machine.
+    #[error("sysctl {name:?} is not in a separate kernel namespace")]
+    Sysctl {
+        /// As given.
+        name: String,
+    },
+    /// A kernel parameter of a namespace that is the host's.
+    #[error("sysctl {name:?} not allowed in host network, IPC or UTS namespace")]
+    SysctlOfHost {
+        /// As given.
+        name: String,
+    },
+    /// A device rule that is none.
+    #[error("invalid device cgroup rule format: '{rule}'")]
+    DeviceRule {
+        /// As given.
+        rule: String,
+    },
+    /// A bind that is no `SOURCE:TARGET[:OPTIONS]`.
+    #[error("invalid volume specification: '{raw}'")]
+    VolumeSpec {
+        /// As given.
+        raw: String,
+    },
+    /// A bind whose parts are wrong.
+    #[error("invalid volume specification: '{raw}': invalid mount config for type {kind:?}: {fault}")]
+    VolumeSpecMount {
+        /// As given.
+        raw: String,
+        /// `bind` or `volume`.
+        kind: String,
+        /// What is wrong.
+        fault: MountFault,
+    },
+    /// A bind's options are unknown or contradict each other.
+    #[error("invalid mode: {mode}")]
+    VolumeMode {
+        /// As given.
+        mode: String,
+    },
+    /// Two mounts at one place.
+    #[error("Duplicate mount point: {path}")]
+    DuplicateMount {
+        /// Where.
+        path: String,
+    },
+    /// A long-form mount is wrong.
+    #[error("invalid mount config for type {kind:?}: {fault}")]
+    Mount {
+        /// As given.
+        kind: String,
+        /// What is wrong.
+        fault: MountFault,
+    },
+    /// A tmpfs at an impossible place.
+    #[error("{0}")]
+    TmpfsDestination(MountFault),
+    /// A tmpfs option that Docker does not know.
+    #[error("invalid tmpfs option {option:?}")]
+    TmpfsOption {
+        /// As given.
+        option: String,
+    },
+    /// Two ways to be read-only that exclude each other.
+    #[error("mount options conflict: ReadOnlyNonRecursive && ReadOnlyForceRecursive")]
+    ReadOnlyConflict,
+    /// Recursive read-only was insisted on and the kernel cannot.
+    #[error("rro is not supported: requires kernel >= 5.12")]
+    ReadOnlyRecursive,
+    /// A security option without a value.
+    #[error("invalid --security-opt 1: {option:?}")]
+    SecurityOptionFormat {
+        /// As given.
+        option: String,
+    },
+    /// An unknown security option, or one with a wrong value.
+    #[error("invalid --security-opt 2: {option:?}")]
+    SecurityOption {
+        /// As given.
+        option: String,
+    },
+    /// A profile, and a kernel without system-call filters.
+    #[error("seccomp is not enabled in your kernel, cannot run a custom seccomp profile")]
+    NoSeccomp,
+    /// An unknown log driver.
+    #[error("logger: no log driver named '{name}' is registered")]
+    LogDriver {
+        /// As given.
+        name: String,
+    },
+    /// An unknown log option.
+    #[error("unknown log opt '{name}' for json-file log driver")]
+    LogOption {
+        /// As given.
+        name: String,
+    },
+    /// An unknown delivery mode.
+    #[error("logger: logging mode not supported: {mode}")]
+    LogMode {
+        /// As given.
+        mode: String,
+    },
+    /// A size that is none.
+    #[error("invalid size: '{value}'")]
+    LogSize {
+        /// As given.
+        value: String,
+    },
+    /// A size that holds nothing.
+    #[error("max-size must be a positive number")]
+    LogSizeNotPositive,
+    /// A number of files that is none.
+    #[error("strconv.Atoi: parsing {value:?}: invalid syntax")]
+    LogFiles {
+        /// As given.
+        value: String,
+    },
+    /// No file at all.
+    #[error("max-file cannot be less than 1")]
+    LogFilesTooFew,
+}
+
+/// What is wrong with one mount.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MountFault {
+    /// A field is missing.
+    #[error("field {0} must not be empty")]
+    Missing(&'static str),
+    /// A field does not go with the type.
+    #[error("field {0} must not be specified")]
+    Extra(&'static str),
+    /// It would hide the whole container.
+    #[error("invalid specification: destination can't be '/'")]
+    Root,
+    /// A relative path.
+    #[error("invalid mount path: '{0}' mount path must be absolute")]
+    Relative(String),
+    /// An unknown mount propagation.
+    #[error("invalid propagation mode: {0}")]
+    Propagation(String),
+    /// The source is not there.
+    #[error("bind source path does not exist: {0}")]
+    SourceMissing(String),
+    /// An unknown type.
+    #[error("mount type unknown")]
+    Kind,
+    /// An option of a tmpfs that is not allowed.
+    #[error("invalid option: {0}")]
+    Option(String),
+    /// An option of a tmpfs with no words or too many.
+    #[error("invalid option array length")]
+    OptionLength,
+}
+
+impl InvalidRequest {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            InvalidRequest::NotOffered { .. } => ErrorKind::NotImplemented,
+            // dockerd 28 answers these with 500, and clients that compare statuses have learnt so.
+            InvalidRequest::VolumeSpec { .. }
+            | InvalidRequest::VolumeSpecMount { .. }
+            | InvalidRequest::VolumeMode { .. }
+            | InvalidRequest::SecurityOptionFormat { .. }
+            | InvalidRequest::SecurityOption { .. } => ErrorKind::Internal,
+            _ => ErrorKind::InvalidArgument,
+        }
+    }
+}

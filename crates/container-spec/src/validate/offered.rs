@@ -1,0 +1,110 @@
+//! What Docker has and this version does not: refused by name, never ignored.
+//!
+//! Clients send many fields at their default, so only other values count.
+
+use std::collections::BTreeMap;
+
+use engine_api::container::{Config, EndpointSettings, NetworkingConfig};
+use engine_api::host_config::HostConfig;
+use serde_json::Value;
+
+use super::InvalidRequest;
+use crate::facts::HostFacts;
+
+pub(super) fn validate(
+    config: &Config,
+    host: &HostConfig,
+    networking: Option<&NetworkingConfig>,
+) -> Result<(), InvalidRequest> {
+    if !matches!(host.runtime.as_str(), "" | HostFacts::RUNTIME) {
+        return Err(InvalidRequest::Runtime { name: host.runtime.clone() });
+    }
+    let networks = networking.and_then(|networking| networking.endpoints_config.as_ref());
+    let asked =
+        namespaces(host).into_iter().chain(storage(config, host)).chain(devices(host)).chain(other(config, host));
+    match asked.chain(network(config, host, networks)).find(|(asked, _)| *asked) {
+        Some((_, option)) => Err(InvalidRequest::NotOffered { option }),
+        None => Ok(()),
+    }
+}
+
+fn any<T>(list: &Option<Vec<T>>) -> bool {
+    list.as_ref().is_some_and(|list| !list.is_empty())
+}
+
+fn any_entry<T>(map: &Option<BTreeMap<String, T>>) -> bool {
+    map.as_ref().is_some_and(|map| !map.is_empty())
+}
+
+type Asked = (bool, &'static str);
+
+fn namespaces(host: &HostConfig) -> [Asked; 5] {
+    [
+        (host.pid_mode.starts_with("container:"), "--pid container:NAME"),
+        (host.ipc_mode.starts_with("container:"), "--ipc container:NAME"),
+        (host.network_mode.starts_with("container:"), "--network container:NAME"),
+        (!host.cgroup.is_empty(), "HostConfig.Cgroup"),
+        (!host.cgroup_parent.is_empty(), "--cgroup-parent"),
+    ]
+}
+
+fn storage(config: &Config, host: &HostConfig) -> [Asked; 4] {
+    [
+        (any(&host.volumes_from), "--volumes-from"),
+        (any_entry(&config.volumes), "--volume without a source"),
+        (!host.volume_driver.is_empty() && host.volume_driver != "local", "--volume-driver"),
+        (any_entry(&host.storage_opt), "--storage-opt"),
+    ]
+}
+
+fn devices(host: &HostConfig) -> [Asked; 10] {
+    [
+        (any(&host.devices), "--device"),
+        (any(&host.device_requests), "--gpus"),
+        (host.blkio_weight != 0, "--blkio-weight"),
+        (any(&host.blkio_weight_device), "--blkio-weight-device"),
+        (any(&host.blkio_device_read_bps), "--device-read-bps"),
+        (any(&host.blkio_device_write_bps), "--device-write-bps"),
+        (any(&host.blkio_device_read_iops), "--device-read-iops"),
+        (any(&host.blkio_device_write_iops), "--device-write-iops"),
+        (host.cpu_realtime_period != 0, "--cpu-rt-period"),
+        (host.cpu_realtime_runtime != 0, "--cpu-rt-runtime"),
+    ]
+}
+
+fn other(config: &Config, host: &HostConfig) -> [Asked; 5] {
+    [
+        (super::asks_for_healthcheck(config), "--health-cmd"),
+        (host.io_maximum_bandwidth != 0, "--io-maxbandwidth"),
+        (host.io_maximum_iops != 0, "--io-maxiops"),
+        (host.cpu_count != 0, "--cpu-count"),
+        (host.cpu_percent != 0, "--cpu-percent"),
+    ]
+}
+
+fn network(config: &Config, host: &HostConfig, networks: Option<&BTreeMap<String, EndpointSettings>>) -> [Asked; 6] {
+    let known = |name: &str| matches!(name, "" | "default" | "bridge" | "none" | "host");
+    // On the host's network Docker drops published ports with a warning.
+    let publishes = any_entry(&host.port_bindings) && host.network_mode != "host";
+    [
+        (!known(&host.network_mode), "--network NAME"),
+        (networks.is_some_and(|networks| networks.keys().any(|name| !known(name))), "--network NAME"),
+        (networks.is_some_and(|networks| networks.values().any(is_custom)), "the settings of a network endpoint"),
+        (publishes || host.publish_all_ports, "--publish"),
+        (any(&host.links), "--link"),
+        (!config.mac_address.is_empty(), "--mac-address"),
+    ]
+}
+
+fn is_custom(endpoint: &EndpointSettings) -> bool {
+    let addresses = match &endpoint.ipam_config {
+        Some(Value::Object(members)) => members.values().any(|value| !value.is_null() && value != ""),
+        other => other.as_ref().is_some_and(|value| !value.is_null()),
+    };
+    addresses
+        || any(&endpoint.links)
+        || any(&endpoint.aliases)
+        || any_entry(&endpoint.driver_opts)
+        || !endpoint.mac_address.is_empty()
+        || endpoint.gw_priority != 0
+}

@@ -18,6 +18,7 @@ mod report;
 mod rows;
 mod runner;
 
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -32,6 +33,8 @@ struct Options {
     peers: Vec<Peer>,
     runs: usize,
     only: Vec<String>,
+    /// Programs that are built already.
+    dist: Option<PathBuf>,
     list: bool,
 }
 
@@ -50,15 +53,20 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         return Ok(());
     }
     ensure!(rustix::process::geteuid().is_root(), "containers need root");
-    let dist = dist::build(dist::Kind::Release)?;
+    let dist = match options.dist {
+        Some(dist) => dist,
+        None => dist::build(dist::Kind::Release)?,
+    };
     let mut runner = runner::Runner::start(&dist, &options.peers, options.runs)?;
-    let mut results = Vec::new();
-    for row in rows {
+    let measure = |row: &&rows::Row| {
         println!("{}: {}", row.name, row.about);
-        let result = runner.measure(row).with_context(|| row.name.to_owned());
-        results.push(result?);
-    }
-    runner.finish()?;
+        runner.measure(row).with_context(|| row.name.to_owned())
+    };
+    let measured: Result<Vec<_>> = rows.iter().map(measure).collect();
+    let finished = runner.finish();
+    // The failed measurement says more than what it left behind.
+    let results = measured?;
+    finished?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     report::write(&results, &paths::target().join("bench").join(format!("{now}.jsonl")))?;
     print!("{}", report::table(&results));
@@ -79,6 +87,7 @@ fn parse(arguments: &[&str]) -> Result<Options> {
         match flag {
             "--peer" => options.peers.push(Peer::parse(value)?),
             "--runs" => options.runs = value.parse().with_context(|| format!("--runs {value}"))?,
+            "--dist" => options.dist = Some(std::path::absolute(value)?),
             "--only" if row_names().any(|name| name == value) => options.only.push(value.to_owned()),
             "--only" => bail!("no row {value}: see --list"),
             _ => bail!("unknown option {flag}"),

@@ -32,8 +32,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   tidy                 check the rules of docs/STYLE.md
   dist [--dev]         build the programs into target/dist (target/dist-dev)
   images               make the archives of target/images
-  bench [--peer NAME=COMMAND@CGROUP]... [--runs N] [--only ROW]... [--list]
-                       measure the promised figures";
+  bench [--peer NAME=COMMAND@CGROUP]... [--runs N] [--only ROW]... [--dist DIR] [--list]
+                       measure the promised figures, of the programs in DIR or newly built ones";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

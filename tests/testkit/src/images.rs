@@ -14,6 +14,7 @@ pub mod plan;
 pub mod write;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -78,7 +79,8 @@ impl Archive {
     pub fn make(self, path: &Path) -> Result<()> {
         let dir = path.parent().context("an archive needs a directory")?;
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        let readable = fs::Permissions::from_mode(0o644);
+        let mut file = tempfile::Builder::new().permissions(readable).tempfile_in(dir)?;
         std::io::Write::write_all(&mut file, &self.bytes()?)?;
         file.persist(path).with_context(|| format!("write {}", path.display()))?;
         Ok(())

@@ -57,7 +57,8 @@ impl Namespace {
         let mut command = Command::new("nsenter");
         command.args(["--mount", "--target", &self.holder.id().to_string(), "--"]);
         command.arg(self.dist.join("longshore")).args(line);
-        command.env_remove("DOCKER_HOST").env_remove("DOCKER_CONTEXT");
+        // A user's configuration could name another host.
+        command.env_remove("DOCKER_HOST").env_remove("DOCKER_CONTEXT").env("DOCKER_CONFIG", "/run/no-configuration");
         command
     }
 

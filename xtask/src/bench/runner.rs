@@ -85,7 +85,7 @@ impl Runner {
                 .concat(),
         };
         let peers = peers.iter().map(engine).collect();
-        let mark = format!("bench{}x", std::process::id());
+        let mark = format!("bench{}", std::process::id());
         Ok(Runner { daemon, ours, peers, runs, mark, fresh: 0, kept, accounts })
     }
 
@@ -119,7 +119,10 @@ impl Runner {
                 let docker = self.peers.iter().find(|peer| peer.name == "docker");
                 let ours = Engine {
                     name: "longshore".into(),
-                    prefix: vec![docker_client(&self.daemon)?],
+                    prefix: vec![match docker {
+                        Some(peer) => peer.prefix[0].clone(),
+                        None => docker_client(&self.daemon)?,
+                    }],
                     environment: self.ours.environment.clone(),
                     cgroups: self.ours.cgroups.clone(),
                 };
@@ -147,12 +150,12 @@ impl Runner {
         for round in 0..WARM_UP + self.runs {
             for (engine, samples) in engines.iter().zip(&mut samples) {
                 self.fresh += 1;
-                let sample = engine.sample(&self.names(line))?;
+                let sample = engine.sample(&self.names(engine, line))?;
                 if round >= WARM_UP {
                     samples.push(sample);
                 }
                 if !cleanup.is_empty() {
-                    engine.run(&self.names(cleanup))?;
+                    engine.run(&self.names(engine, cleanup))?;
                 }
             }
         }
@@ -163,9 +166,16 @@ impl Runner {
         Ok(engines.iter().zip(samples).map(series).collect())
     }
 
-    fn names(&self, line: &[&str]) -> Vec<String> {
-        let fresh = format!("{}f{}", self.mark, self.fresh);
-        line.iter().map(|part| part.replace("{scene}", &self.mark).replace("{fresh}", &fresh)).collect()
+    /// Fills in names. They are an engine's own: two of the clients may talk to one daemon.
+    fn names(&self, engine: &Engine, line: &[&str]) -> Vec<String> {
+        let scene = self.scene_name(engine);
+        let fresh = format!("{scene}f{}", self.fresh);
+        line.iter().map(|part| part.replace("{scene}", &scene).replace("{fresh}", &fresh)).collect()
+    }
+
+    /// The beginning of the names of a scene's containers.
+    fn scene_name(&self, engine: &Engine) -> String {
+        format!("{}-{}-", self.mark, engine.name)
     }
 
     fn set(&self, scene: Scene, engine: &Engine) -> Result<()> {
@@ -175,20 +185,20 @@ impl Runner {
             Scene::Stopped(count) => (count, ["create"].as_slice()),
         };
         for number in 0..count {
-            let name = format!("{}{number}", self.mark);
+            let name = format!("{}{number}", self.scene_name(engine));
             let line = [verb, &IDLE, &["--name", &name, "busybox", "sleep", "100000"]].concat();
-            engine.run(&self.names(&line))?;
+            engine.run(&self.names(engine, &line))?;
         }
         if let Scene::Stopped(_) = scene {
-            engine.run(&self.names(&["start", "{scene}0"]))?;
-            engine.run(&self.names(&["kill", "{scene}0"]))?;
+            engine.run(&self.names(engine, &["start", "{scene}0"]))?;
+            engine.run(&self.names(engine, &["kill", "{scene}0"]))?;
         }
         Ok(())
     }
 
     fn clear(&self, scene: Scene, engine: &Engine) -> Result<()> {
         let (Scene::Running(count) | Scene::Stopped(count)) = scene else { return Ok(()) };
-        let names = (0..count).map(|number| format!("{}{number}", self.mark));
+        let names = (0..count).map(|number| format!("{}{number}", self.scene_name(engine)));
         engine.run(&["rm".to_owned(), "-f".to_owned()].into_iter().chain(names).collect::<Vec<_>>())
     }
 

@@ -187,8 +187,7 @@ impl Content {
 
     /// Removes a blob; that it is absent already is success. Readers that have it open keep it.
     pub fn remove(&self, digest: &Digest) -> Result<(), RemoveError> {
-        stdx::fs::remove_if_exists(&self.path(digest))
-            .map_err(|source| RemoveError { digest: digest.clone(), source })
+        stdx::fs::remove_if_exists(&self.path(digest)).map_err(|source| RemoveError { digest: digest.clone(), source })
     }
 
     /// Makes the names of blobs committed with [`Sync::Later`] survive a power cut; their bytes are the caller's to sync.

@@ -52,8 +52,8 @@ pub enum ApplyError {
         /// Why.
         source: TarError,
     },
-    /// A name climbs out of the root.
-    #[error("invalid path {path:?} in layer")]
+    /// A name climbs out of the root. The text is Docker's.
+    #[error("invalid entry name {path:?}")]
     Escape {
         /// The name.
         path: String,

@@ -32,4 +32,4 @@ pub use apply::{Applied, ApplyError, apply};
 pub use inherit::{InheritError, clone_tree, inherit};
 pub use pipeline::{Compression, decompress};
 pub use sparse::Segment;
-pub use tar::{Entry, Kind, TarError, TarReader, Time, clean_path};
+pub use tar::{Entry, Kind, TarError, TarReader, Time, clean_path, looks_like_layer};

@@ -7,6 +7,7 @@ use std::io::{self, BufRead};
 
 use errdefs::ErrorKind;
 
+use crate::pipeline::Compression;
 use crate::sparse::{self, Segment};
 
 /// The unit of tar.
@@ -85,10 +86,10 @@ pub enum TarError {
     /// It ends within an entry.
     #[error("unexpected EOF")]
     Truncated,
-    /// A header is not what tar allows.
-    #[error("archive/tar: invalid tar header: {reason}")]
+    /// A header is not what tar allows. The text is Docker's, which does not say why.
+    #[error("archive/tar: invalid tar header")]
     Header {
-        /// What about it.
+        /// What about it, for the log.
         reason: &'static str,
     },
     /// A kind of entry that has no meaning here.
@@ -250,15 +251,10 @@ impl<R: BufRead> TarReader<R> {
             self.ended = true;
             return Ok(None);
         }
-        let stored = number(&block[148..156])?;
-        let sum = |byte: fn(u8) -> i64| -> i64 {
-            block.iter().enumerate().map(|(i, b)| if (148..156).contains(&i) { 32 } else { byte(*b) }).sum()
-        };
-        // Old programs summed signed bytes.
-        if stored != sum(i64::from) && stored != sum(|b| i64::from(b as i8)) {
-            return Err(bad("wrong checksum"));
+        match has_checksum(&block)? {
+            true => Ok(Some(block)),
+            false => Err(bad("wrong checksum")),
         }
-        Ok(Some(block))
     }
 
     /// Fills a block; `false` if the stream ends before its first byte.
@@ -367,6 +363,24 @@ impl Extended {
         }
         Ok(())
     }
+}
+
+fn has_checksum(block: &[u8; BLOCK]) -> Result<bool, TarError> {
+    let stored = number(&block[148..156])?;
+    let sum = |byte: fn(u8) -> i64| -> i64 {
+        block.iter().enumerate().map(|(i, b)| if (148..156).contains(&i) { 32 } else { byte(*b) }).sum()
+    };
+    // Old programs summed signed bytes.
+    Ok(stored == sum(i64::from) || stored == sum(|b| i64::from(b as i8)))
+}
+
+/// Whether a stream that begins so is a layer: a compressed one, a tar, or an empty tar.
+pub fn looks_like_layer(start: &[u8]) -> bool {
+    if Compression::detect(start) != Compression::Plain {
+        return true;
+    }
+    let Some(block) = start.first_chunk::<BLOCK>() else { return false };
+    *block == [0; BLOCK] || matches!(has_checksum(block), Ok(true))
 }
 
 fn kind(flag: u8, path: &[u8]) -> Result<Kind, TarError> {

@@ -181,6 +181,11 @@ impl Overlay {
         Ok(())
     }
 
+    /// Writes everything of the file system that holds the store to disk: once for many staged layers.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(fs::File::open(&self.root)?)?)
+    }
+
     /// Makes the names of committed layers survive a power cut.
     pub fn sync_names(&self) -> io::Result<()> {
         stdx::fs::sync_dir(&self.root.join("l"))

@@ -1,0 +1,40 @@
+//! The image store: which images there are, what they are called, and which layers and blobs they need.
+//!
+//! ```text
+//! <root>/images.redb              tables: images (id -> record), references (name -> id), layers (ChainId -> record)
+//! <root>/images.redb.torn-<hex>   a database that could not be opened, set aside
+//! <root>/content/                 crate `content`: configurations, manifests, compressed layers
+//! <root>/snapshots/               crate `snapshot`: one directory per layer, one per container
+//! ```
+//! An image's **id** is the digest of its configuration's bytes, kept as a blob exactly as they came. The database is
+//! the truth, and everything else is reachable from it or garbage. [`Store::open`] reads it whole into memory, where
+//! parsed [`ImageRecord`]s are shared: [`Store::resolve`], [`Store::list`] and [`Store::get`] do no I/O.
+//!
+//! **Writing.** One writer at a time (`metadata`, held across its commit); then the new state replaces the old one under
+//! `state`, which is held for map access only and never while waiting for anything. Lock order: `metadata`, `state`,
+//! `pins`. A load extracts with no lock at all; layers that it found present are pinned, so that a removal meanwhile
+//! leaves them.
+//!
+//! **Order on disk.** Adding: write, sync the file system once, rename into place, sync the directories, commit to the
+//! database. Removing: commit first, then rename away. A kill between any two steps leaves only things that no record
+//! names, which [`Store::open`] sets aside and [`Store::sweep`] removes; nothing half-made is ever visible. A database
+//! that cannot be opened is set aside, and then nothing is collected, because what nobody names may still be wanted.
+//!
+//! **Which blobs are kept.** Configurations and manifests; compressed layers that a kept manifest names, so that a push
+//! gives the digests of the pull. Plain tars of a docker-archive are not kept beside their extracted snapshot (they
+//! would double the disk use), and a manifest that names such layers is not kept either.
+//!
+//! Deliberately not here: transfers (`registry-client`), containers (the engine says who uses an image), what clients
+//! print (each error's text is Docker's sentence, and no more).
+
+mod load;
+mod metadata;
+mod pins;
+mod record;
+mod remove;
+mod store;
+
+pub use load::{LoadError, LoadEvent, Loaded};
+pub use record::ImageRecord;
+pub use remove::{ImageUser, RemoveError, RemoveOptions, Removed};
+pub use store::{OpenError, ResolveError, Store, SweepError, TagError};

@@ -1,0 +1,298 @@
+//! Gives every layer its place, then records the images.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+
+use content::{Expected, Ingest, Sync};
+use layer::Applied;
+use oci::Digest;
+use snapshot::{ChainId, Stage};
+
+use super::plan::{Documents, PlannedImage, PlannedLayer};
+use super::spool::{Spool, Spooled};
+use super::{LoadError, LoadEvent, Loaded};
+use crate::metadata::Change;
+use crate::pins::Pins;
+use crate::record::{State, StoredImage, StoredLayer, stored};
+use crate::store::{Store, image_record};
+
+/// All that a load adds, on disk but not visible.
+pub(super) struct Assembly<'a> {
+    images: Vec<PlannedImage>,
+    layers: HashMap<ChainId, StoredLayer>,
+    /// New layers, each above those that it inherited from.
+    staged: Vec<(ChainId, Stage)>,
+    blobs: Vec<Ingest>,
+    _pins: Pins<'a>,
+}
+
+/// Layers by place, while they are being placed.
+struct Placing<'a> {
+    store: &'a Store,
+    documents: Documents,
+    by_path: HashMap<Vec<u8>, usize>,
+    pins: Pins<'a>,
+    slots: Vec<Slot>,
+    layers: HashMap<ChainId, StoredLayer>,
+    staged: Vec<(ChainId, Stage)>,
+}
+
+/// A layer of the archive, and where it went.
+enum Slot {
+    Failed(LoadError),
+    Taken,
+    /// At a place in the store, or at the first place that this load gave it.
+    Placed {
+        chain_id: ChainId,
+        diff_id: Digest,
+        bytes: u64,
+    },
+    Unpacked {
+        applied: Applied,
+        stage: Stage,
+    },
+}
+
+/// Makes directories of layers for all images; `events` hears of every new one.
+pub(super) fn assemble<'a>(
+    store: &'a Store,
+    spool: Spool<'a>,
+    mut images: Vec<PlannedImage>,
+    events: &mut dyn FnMut(LoadEvent),
+) -> Result<Assembly<'a>, LoadError> {
+    let (mut slots, mut ingests) = (Vec::new(), HashMap::new());
+    for spooled in spool.spooled {
+        slots.push(match spooled {
+            Spooled::Unpacked { applied, stage, ingest } => {
+                ingests.extend(ingest.map(|ingest| (applied.digest.clone(), *ingest)));
+                Slot::Unpacked { applied, stage }
+            }
+            Spooled::Failed(err) => Slot::Failed(err),
+            Spooled::Known { diff_id, chain_id, bytes } => Slot::Placed { chain_id, diff_id, bytes },
+        });
+    }
+    let Spool { documents, layers: by_path, pins, .. } = Spool { spooled: Vec::new(), ..spool };
+    let (layers, staged) = (HashMap::new(), Vec::new());
+    let mut placing = Placing { store, documents, by_path, pins, slots, layers, staged };
+    for image in &images {
+        placing.image(image, events)?;
+    }
+    let Placing { pins, mut layers, staged, .. } = placing;
+    let mut blobs = Vec::new();
+    for image in &mut images {
+        keep_blobs(store, image, &mut layers, &mut ingests, &mut blobs);
+        blobs.push(document(store, &image.config)?);
+        if let Some((_, manifest)) = &image.manifest {
+            blobs.push(document(store, manifest)?);
+        }
+    }
+    Ok(Assembly { images, layers, staged, blobs, _pins: pins })
+}
+
+fn document(store: &Store, bytes: &[u8]) -> Result<Ingest, LoadError> {
+    let mut ingest = store.content.begin()?;
+    ingest.write(bytes)?;
+    Ok(ingest)
+}
+
+/// Keeps a manifest with all its layers, or neither: the crate page says why.
+fn keep_blobs(
+    store: &Store,
+    image: &mut PlannedImage,
+    layers: &mut HashMap<ChainId, StoredLayer>,
+    ingests: &mut HashMap<Digest, Ingest>,
+    blobs: &mut Vec<Ingest>,
+) {
+    let Some((_, bytes)) = &image.manifest else { return };
+    let manifest = serde_json::from_slice::<oci::image::Manifest>(bytes);
+    let digests: Vec<Digest> =
+        manifest.map(|manifest| manifest.layers.into_iter().map(|layer| layer.digest).collect()).unwrap_or_default();
+    let chain = ChainId::chain(&image.parsed.rootfs.diff_ids);
+    let is_here = |digest: &Digest| {
+        let pending = blobs.iter().any(|blob| blob.digest() == *digest);
+        ingests.contains_key(digest) || pending || store.content.contains(digest)
+    };
+    if digests.len() != chain.len() || !digests.iter().all(is_here) {
+        image.manifest = None;
+        return;
+    }
+    for (digest, chain_id) in digests.into_iter().zip(&chain) {
+        blobs.extend(ingests.remove(&digest));
+        if let Some(layer) = layers.get_mut(chain_id) {
+            layer.blob = Some(digest);
+        }
+    }
+}
+
+impl Placing<'_> {
+    fn image(&mut self, image: &PlannedImage, events: &mut dyn FnMut(LoadEvent)) -> Result<(), LoadError> {
+        let diff_ids = &image.parsed.rootfs.diff_ids;
+        let chain = ChainId::chain(diff_ids);
+        for (index, (chain_id, diff_id)) in chain.iter().zip(diff_ids).enumerate() {
+            if self.layers.contains_key(chain_id) {
+                continue;
+            }
+            if let Some(layer) = self.pins.hold(chain_id) {
+                self.layers.insert(chain_id.clone(), layer);
+                continue;
+            }
+            let (stage, layer, bytes) = self.take(&image.layers[index], index, diff_id)?;
+            let lowers: Vec<PathBuf> = chain[..index].iter().rev().map(|lower| self.directory(lower)).collect();
+            layer::inherit(stage.path(), &layer.implied, &lowers)?;
+            self.layers.insert(chain_id.clone(), layer);
+            self.staged.push((chain_id.clone(), stage));
+            self.settle(&image.layers[index], chain_id, diff_id, bytes);
+            events(LoadEvent::Layer { diff_id: diff_id.clone(), bytes });
+        }
+        Ok(())
+    }
+
+    fn directory(&self, chain_id: &ChainId) -> PathBuf {
+        let staged = self.staged.iter().find(|(other, _)| other == chain_id);
+        staged.map_or_else(|| self.store.snapshots.layer(chain_id), |(_, stage)| stage.path().to_owned())
+    }
+
+    fn slot(&self, planned: &PlannedLayer) -> Result<usize, LoadError> {
+        let path = self.documents.follow(&planned.path);
+        let name = || String::from_utf8_lossy(&planned.path).into_owned();
+        match self.by_path.get(&path) {
+            Some(index) => Ok(*index),
+            // It is there, and neither a tar nor compressed.
+            None if self.documents.files.contains_key(&path) => {
+                Err(layer::TarError::Header { reason: "not a tar archive" }.into())
+            }
+            None => Err(LoadError::Missing { path: name() }),
+        }
+    }
+
+    /// A directory with the layer, of its own: the unpacked one for its first place, copies of that for others.
+    fn take(
+        &mut self,
+        planned: &PlannedLayer,
+        index: usize,
+        expected: &Digest,
+    ) -> Result<(Stage, StoredLayer, u64), LoadError> {
+        let slot = self.slot(planned)?;
+        let check = |actual: &Digest| match actual == expected {
+            true => Ok(()),
+            false => Err(LoadError::DiffId { index, expected: expected.clone(), actual: actual.clone() }),
+        };
+        match std::mem::replace(&mut self.slots[slot], Slot::Taken) {
+            Slot::Failed(err) => Err(err),
+            Slot::Taken => unreachable!("a taken slot is settled before the next one is taken"),
+            Slot::Placed { chain_id, diff_id, bytes } => {
+                check(&diff_id)?;
+                let stage = self.store.snapshots.stage()?;
+                layer::clone_tree(&self.directory(&chain_id), stage.path())?;
+                let layer = match self.layers.get(&chain_id).cloned() {
+                    Some(layer) => Some(layer),
+                    None => self.store.read(|state| state.layers.get(&chain_id).cloned()),
+                };
+                // Removed meanwhile: its directory is pinned, but what is implied in it is no longer known.
+                let missing = || LoadError::Missing { path: String::from_utf8_lossy(&planned.path).into_owned() };
+                Ok((stage, StoredLayer { blob: None, ..layer.ok_or_else(missing)? }, bytes))
+            }
+            Slot::Unpacked { applied, stage } => {
+                check(&applied.diff_id)?;
+                verify(planned, &applied)?;
+                let (diff_id, bytes) = (applied.diff_id, applied.size);
+                let (size_bytes, implied) = (applied.content_bytes, applied.implied);
+                Ok((stage, StoredLayer { diff_id, size_bytes, implied, blob: None }, bytes))
+            }
+        }
+    }
+
+    fn settle(&mut self, planned: &PlannedLayer, chain_id: &ChainId, diff_id: &Digest, bytes: u64) {
+        if let Ok(slot) = self.slot(planned) {
+            self.slots[slot] = Slot::Placed { chain_id: chain_id.clone(), diff_id: diff_id.clone(), bytes };
+        }
+    }
+}
+
+/// A layer of an OCI layout is what its descriptor says.
+fn verify(planned: &PlannedLayer, applied: &Applied) -> Result<(), LoadError> {
+    let Some(descriptor) = &planned.descriptor else { return Ok(()) };
+    match applied.digest == descriptor.digest && applied.size == descriptor.size {
+        true => Ok(()),
+        false => {
+            let path = String::from_utf8_lossy(&planned.path).into_owned();
+            Err(LoadError::Digest { path, expected: descriptor.digest.clone() })
+        }
+    }
+}
+
+impl Assembly<'_> {
+    /// Makes it all visible, or nothing.
+    pub(super) fn record(self, store: &Store, events: &mut dyn FnMut(LoadEvent)) -> Result<Vec<Loaded>, LoadError> {
+        let failed = |source| LoadError::Sync { source };
+        store.snapshots.sync().map_err(failed)?;
+        let metadata = store.writer();
+        let recorded = self.place(store).and_then(|(change, next, loaded)| {
+            metadata.commit(&change).map_err(|source| LoadError::Record { source })?;
+            Ok((next, loaded))
+        });
+        let (next, loaded) = match recorded {
+            Ok(recorded) => recorded,
+            Err(err) => {
+                drop(metadata);
+                // Layers and blobs that got their names already; the error above is the one that matters.
+                if let Err(err) = store.collect() {
+                    tracing::debug!("a failed load stays behind: {}", errdefs::chain(&err));
+                }
+                return Err(err);
+            }
+        };
+        let before = store.read(|state| state.references.clone());
+        store.replace(next);
+        drop(metadata);
+        for image in &loaded {
+            for reference in &image.references {
+                match before.get(&reference.to_string()) {
+                    Some((_, old)) if *old != image.id => {
+                        events(LoadEvent::Renamed { reference: reference.clone(), old: old.clone() });
+                    }
+                    _ => {}
+                }
+            }
+            events(LoadEvent::Loaded(image.clone()));
+        }
+        Ok(loaded)
+    }
+
+    /// Renames everything to where it belongs. The caller holds the database.
+    fn place(self, store: &Store) -> Result<(Change, State, Vec<Loaded>), LoadError> {
+        for (chain_id, stage) in self.staged {
+            store.snapshots.commit(stage, &chain_id)?;
+        }
+        for blob in self.blobs {
+            blob.commit(&Expected::default(), Sync::Later)?;
+        }
+        let synced = store.snapshots.sync_names().and_then(|()| store.content.sync_names());
+        synced.map_err(|source| LoadError::Sync { source })?;
+        let mut next = store.read(Clone::clone);
+        next.layers.extend(self.layers.clone());
+        let now = stdx::time::Rfc3339::now().to_string();
+        let (mut loaded, mut named) = (Vec::new(), Vec::new());
+        for image in self.images {
+            let old = next.images.get(&image.id).map(|record| stored(record)).unwrap_or_default();
+            let manifest = image.manifest.map(|(descriptor, _)| descriptor).or(old.manifest);
+            let record = image_record(&image.id, &image.config, StoredImage { manifest, ..old }, &next.layers);
+            let mut record = record.expect("the plan parsed this configuration, and its layers were placed");
+            record.references = next.images.get(&image.id).map(|old| old.references.clone()).unwrap_or_default();
+            next.images.insert(image.id.clone(), record.into());
+            for reference in &image.references {
+                next.point(reference, Some(&image.id), Some(&now));
+                named.push((reference.clone(), Some(image.id.clone())));
+            }
+            loaded.push(Loaded { id: image.id, references: image.references });
+        }
+        let ids: HashSet<&Digest> = loaded.iter().map(|image| &image.id).collect();
+        let images = ids.into_iter().map(|id| (id.clone(), Some(stored(&next.images[id]))));
+        let change = Change {
+            images: images.collect(),
+            references: named,
+            layers: self.layers.into_iter().map(|(chain_id, layer)| (chain_id, Some(layer))).collect(),
+        };
+        Ok((change, next, loaded))
+    }
+}

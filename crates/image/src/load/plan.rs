@@ -1,0 +1,228 @@
+//! Which images an archive describes. Pure.
+
+use std::collections::HashMap;
+
+use oci::image::{ArchiveManifest, Descriptor, ImageConfig, Index, Manifest, Platform};
+use oci::{Digest, Reference};
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+
+use super::LoadError;
+
+/// Indexes within indexes: a layout's own, an image's, and one to spare.
+const NESTING_MAX: usize = 4;
+
+/// The names that annotate a manifest in a layout's index; the first is containerd's, with the repository.
+const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+
+/// The documents of an archive, by path.
+#[derive(Debug, Default)]
+pub(super) struct Documents {
+    pub(super) files: HashMap<Vec<u8>, Vec<u8>>,
+    /// Symbolic and hard links, with clean targets.
+    pub(super) links: HashMap<Vec<u8>, Vec<u8>>,
+}
+
+/// An image that the archive holds.
+#[derive(Debug)]
+pub(super) struct PlannedImage {
+    pub(super) id: Digest,
+    pub(super) config: Vec<u8>,
+    pub(super) parsed: ImageConfig,
+    pub(super) layers: Vec<PlannedLayer>,
+    pub(super) references: Vec<Reference>,
+    /// The OCI manifest and its bytes, if the archive has one for this image.
+    pub(super) manifest: Option<(Descriptor, Vec<u8>)>,
+}
+
+/// A layer of such an image.
+#[derive(Debug)]
+pub(super) struct PlannedLayer {
+    /// In the archive.
+    pub(super) path: Vec<u8>,
+    /// What a manifest says it is.
+    pub(super) descriptor: Option<Descriptor>,
+}
+
+impl Documents {
+    /// Where a path leads through links; a loop ends anywhere.
+    pub(super) fn follow(&self, path: &[u8]) -> Vec<u8> {
+        let mut path = layer::clean_path(path).unwrap_or_default();
+        for _ in 0..16 {
+            match self.links.get(&path) {
+                Some(target) => path.clone_from(target),
+                None => break,
+            }
+        }
+        path
+    }
+
+    fn find(&self, path: &str) -> Result<&[u8], LoadError> {
+        let found = self.files.get(&self.follow(path.as_bytes()));
+        found.map(Vec::as_slice).ok_or_else(|| LoadError::Missing { path: path.to_owned() })
+    }
+
+    /// A blob of an OCI layout, verified.
+    fn blob(&self, descriptor: &Descriptor) -> Result<&[u8], LoadError> {
+        let path = blob_path(&descriptor.digest);
+        let bytes = self.find(&path)?;
+        match digest(bytes) == descriptor.digest && bytes.len() as u64 == descriptor.size {
+            true => Ok(bytes),
+            false => Err(LoadError::Digest { path, expected: descriptor.digest.clone() }),
+        }
+    }
+}
+
+fn blob_path(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    Digest::from_sha256(&Sha256::digest(bytes).into())
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8], path: &str) -> Result<T, LoadError> {
+    serde_json::from_slice(bytes).map_err(|source| LoadError::Document { path: path.to_owned(), source })
+}
+
+/// The images of an archive, in its order. A docker-archive that is an OCI layout, too, is read as the former.
+pub(super) fn plan(documents: &Documents) -> Result<Vec<PlannedImage>, LoadError> {
+    let layout = documents.find("index.json").ok();
+    let Ok(manifest) = documents.find("manifest.json") else {
+        let index = decode(layout.ok_or(LoadError::NoManifest)?, "index.json")?;
+        return plan_layout(documents, &index);
+    };
+    let manifest: Option<Vec<ArchiveManifest>> = decode(manifest, "manifest.json")?;
+    // Only for the manifests: a layout that is broken does not matter to a docker-archive.
+    let index = layout.and_then(|bytes| serde_json::from_slice::<Index>(bytes).ok());
+    let manifest = manifest.ok_or(LoadError::NullManifest)?;
+    manifest.into_iter().map(|entry| plan_archive(documents, entry, index.as_ref())).collect()
+}
+
+fn plan_archive(
+    documents: &Documents,
+    entry: ArchiveManifest,
+    index: Option<&Index>,
+) -> Result<PlannedImage, LoadError> {
+    let config = documents.find(&entry.config)?;
+    let parsed = parse_config(config, &entry.config, entry.layers.len())?;
+    let id = digest(config);
+    let manifest = index.and_then(|index| find_manifest(documents, &index.manifests, &id, NESTING_MAX));
+    let layers = entry.layers.into_iter().map(|path| PlannedLayer { path: path.into_bytes(), descriptor: None });
+    let references = entry.repo_tags.unwrap_or_default().into_iter().map(|tag| {
+        let reference: Reference = tag.parse()?;
+        reference.tag().is_some().then(|| reference.clone()).ok_or_else(|| LoadError::Untagged(tag))
+    });
+    Ok(PlannedImage {
+        id,
+        config: config.to_vec(),
+        parsed,
+        layers: layers.collect(),
+        references: references.collect::<Result<_, _>>()?,
+        manifest,
+    })
+}
+
+fn parse_config(config: &[u8], path: &str, layers: usize) -> Result<ImageConfig, LoadError> {
+    #[derive(serde::Deserialize)]
+    struct Outline {
+        #[serde(default)]
+        rootfs: Option<serde_json::Value>,
+    }
+    let outline: Outline = decode(config, path)?;
+    outline.rootfs.ok_or(LoadError::NoRootFs)?;
+    let parsed: ImageConfig = decode(config, path)?;
+    if !matches!(&parsed.platform.os[..], "" | "linux") {
+        return Err(LoadError::OperatingSystem { os: parsed.platform.os });
+    }
+    let actual = parsed.rootfs.diff_ids.len();
+    match actual == layers {
+        true => Ok(parsed),
+        false => Err(LoadError::LayerCount { expected: layers, actual }),
+    }
+}
+
+/// The manifest whose configuration has that digest, anywhere below these descriptors.
+fn find_manifest(
+    documents: &Documents,
+    descriptors: &[Descriptor],
+    id: &Digest,
+    nesting: usize,
+) -> Option<(Descriptor, Vec<u8>)> {
+    descriptors.iter().find_map(|descriptor| {
+        let bytes = documents.blob(descriptor).ok()?;
+        if let Ok(manifest) = serde_json::from_slice::<Manifest>(bytes) {
+            return (manifest.config.digest == *id).then(|| (bare(descriptor), bytes.to_vec()));
+        }
+        let index: Index = serde_json::from_slice(bytes).ok()?;
+        find_manifest(documents, &index.manifests, id, nesting.checked_sub(1)?)
+    })
+}
+
+/// Without what an index says about it, which is not the manifest's.
+fn bare(descriptor: &Descriptor) -> Descriptor {
+    Descriptor { annotations: Default::default(), platform: None, ..descriptor.clone() }
+}
+
+fn plan_layout(documents: &Documents, index: &Index) -> Result<Vec<PlannedImage>, LoadError> {
+    let for_us = |descriptor: &&Descriptor| descriptor.platform.as_ref().is_none_or(is_host);
+    let mut wanted: Vec<&Descriptor> = index.manifests.iter().filter(for_us).collect();
+    if let ([], [only]) = (&wanted[..], &index.manifests[..]) {
+        // Asked for by whoever made the archive: loaded for another platform, as dockerd would.
+        wanted.push(only);
+    }
+    wanted.into_iter().map(|descriptor| plan_manifest(documents, descriptor)).collect()
+}
+
+fn plan_manifest(documents: &Documents, named: &Descriptor) -> Result<PlannedImage, LoadError> {
+    let mut descriptor = named.clone();
+    for _ in 0..NESTING_MAX {
+        let (path, bytes) = (blob_path(&descriptor.digest), documents.blob(&descriptor)?);
+        let Some(index) = as_index(bytes) else {
+            let manifest: Manifest = decode(bytes, &path)?;
+            let config = documents.blob(&manifest.config)?;
+            let parsed = parse_config(config, &blob_path(&manifest.config.digest), manifest.layers.len())?;
+            let layers = manifest
+                .layers
+                .into_iter()
+                .map(|layer| PlannedLayer { path: blob_path(&layer.digest).into_bytes(), descriptor: Some(layer) });
+            return Ok(PlannedImage {
+                id: manifest.config.digest,
+                config: config.to_vec(),
+                parsed,
+                layers: layers.collect(),
+                references: name(named)?.into_iter().collect(),
+                manifest: Some((bare(&descriptor), bytes.to_vec())),
+            });
+        };
+        let ours = index.manifests.into_iter().find(|one| one.platform.as_ref().is_none_or(is_host));
+        descriptor = ours.ok_or_else(|| LoadError::Platform { platform: format!("linux/{}", host_architecture()) })?;
+    }
+    Err(LoadError::Nesting)
+}
+
+/// Told by its fields: media types may be left out of OCI documents.
+fn as_index(bytes: &[u8]) -> Option<Index> {
+    serde_json::from_slice(bytes).ok()
+}
+
+/// `None` for a bare tag such as `latest`, which names no repository.
+fn name(descriptor: &Descriptor) -> Result<Option<Reference>, LoadError> {
+    let annotation = NAME_ANNOTATIONS.iter().find_map(|key| descriptor.annotations.get(*key));
+    match annotation.filter(|name| name.contains(['/', ':'])) {
+        Some(name) => Ok(Some(name.parse::<Reference>()?.with_default_tag())),
+        None => Ok(None),
+    }
+}
+
+fn is_host(platform: &Platform) -> bool {
+    platform.os == "linux" && platform.architecture == host_architecture()
+}
+
+fn host_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

@@ -1,0 +1,280 @@
+//! Reads an archive once: documents into memory, layers straight into staged directories.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, BufReader, Cursor, Read};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, Scope, ScopedJoinHandle};
+
+use content::Ingest;
+use layer::{Applied, ApplyError, Compression, Entry, Kind, TarReader};
+use oci::Digest;
+use sha2::{Digest as _, Sha256};
+use snapshot::{ChainId, Stage};
+
+use super::LoadError;
+use super::plan::Documents;
+use crate::pins::Pins;
+use crate::store::{DOCUMENT_MAX, Store};
+
+/// All documents of one archive together. A registry's whole history of one repository is far smaller.
+const DOCUMENTS_MAX: u64 = 64 * 1024 * 1024;
+
+/// The most entries of an archive: an image of 127 layers has some 400 in the oldest format.
+const ENTRIES_MAX: u64 = 65_536;
+
+/// Layers unpacked at the same time. More than two gain nothing from one stream, but a small one need not wait.
+const LAYERS_AT_ONCE: usize = 3;
+
+/// Chunks of the archive's buffer that a layer may be behind: what lets the next layer start before this one is written.
+const CHUNKS_AHEAD: usize = 32;
+
+/// The buffer on the archive.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// What tells a layer from a document: one header of a tar.
+const START_BYTES: u64 = 512;
+
+type Reader<'a> = TarReader<BufReader<Box<dyn Read + Send + 'a>>>;
+
+/// What was in the archive.
+pub(super) struct Spool<'a> {
+    /// Layers that are there already and must stay until the images are recorded.
+    pub(super) pins: Pins<'a>,
+    pub(super) documents: Documents,
+    /// Layers by path.
+    pub(super) layers: HashMap<Vec<u8>, usize>,
+    pub(super) spooled: Vec<Spooled>,
+}
+
+/// A layer of the archive.
+pub(super) enum Spooled {
+    /// It lies in a staged directory.
+    Unpacked {
+        applied: Applied,
+        stage: Stage,
+        /// Its compressed bytes, if it is compressed.
+        ingest: Option<Box<Ingest>>,
+    },
+    /// It is broken; that matters only if an image wants it.
+    Failed(LoadError),
+    /// It is there already at some place, so that it was only verified.
+    Known { diff_id: Digest, chain_id: ChainId, bytes: u64 },
+}
+
+/// A layer on its way.
+struct Job<'scope> {
+    index: usize,
+    thread: ScopedJoinHandle<'scope, Result<Applied, ApplyError>>,
+    stage: Stage,
+    ingest: Option<Box<Ingest>>,
+}
+
+pub(super) fn read<'a>(store: &'a Store, source: impl Read + Send) -> Result<Spool<'a>, LoadError> {
+    let (_, source) = layer::decompress(source).map_err(|source| LoadError::Inflate { source })?;
+    let mut tar = TarReader::new(BufReader::with_capacity(BUFFER_BYTES, source));
+    let spool =
+        Spool { pins: Pins::new(store), documents: Documents::default(), layers: HashMap::new(), spooled: Vec::new() };
+    thread::scope(|scope| {
+        let mut spooling = Spooling { store, scope, jobs: VecDeque::new(), spool, documents_bytes: 0 };
+        let mut entries = 0;
+        while let Some(entry) = tar.next_entry()? {
+            entries += 1;
+            if entries > ENTRIES_MAX {
+                return Err(LoadError::TooMuch { what: "number of entries", limit: ENTRIES_MAX });
+            }
+            spooling.entry(&entry, &mut tar)?;
+        }
+        // Whoever writes the pipe must not fail because we stop at the end mark.
+        tar.drain()?;
+        spooling.finish_to(0);
+        Ok(spooling.spool)
+    })
+}
+
+struct Spooling<'scope, 'env, 'store> {
+    store: &'store Store,
+    scope: &'scope Scope<'scope, 'env>,
+    jobs: VecDeque<Job<'scope>>,
+    spool: Spool<'store>,
+    documents_bytes: u64,
+}
+
+impl Spooling<'_, '_, '_> {
+    fn entry(&mut self, entry: &Entry, tar: &mut Reader<'_>) -> Result<(), LoadError> {
+        // A name that climbs out is one that no manifest can mean.
+        let Some(path) = layer::clean_path(&entry.path) else { return Ok(()) };
+        match entry.kind {
+            Kind::File => self.file(path, tar),
+            Kind::HardLink => {
+                self.link(path, layer::clean_path(&entry.link));
+                Ok(())
+            }
+            Kind::Symlink => {
+                let directory = path.iter().rposition(|b| *b == b'/').map_or(&b""[..], |slash| &path[..slash]);
+                let target = layer::clean_path(&[directory, b"/", &entry.link].concat());
+                self.link(path, target);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn link(&mut self, path: Vec<u8>, target: Option<Vec<u8>>) {
+        if let Some(target) = target {
+            self.spool.documents.links.insert(path, target);
+        }
+    }
+
+    fn file(&mut self, path: Vec<u8>, tar: &mut Reader<'_>) -> Result<(), LoadError> {
+        let size = tar.remaining();
+        let start = take(tar, START_BYTES)?;
+        if layer::looks_like_layer(&start) {
+            return self.layer(path, start, tar);
+        }
+        if size > DOCUMENT_MAX {
+            // Neither: skipped, and missing if an image wants it.
+            return Ok(());
+        }
+        self.documents_bytes += size;
+        if self.documents_bytes > DOCUMENTS_MAX {
+            return Err(LoadError::TooMuch { what: "size of all documents", limit: DOCUMENTS_MAX });
+        }
+        let mut document = start;
+        document.extend(take(tar, size)?);
+        self.spool.documents.files.insert(path, document);
+        Ok(())
+    }
+
+    fn layer(&mut self, path: Vec<u8>, start: Vec<u8>, tar: &mut Reader<'_>) -> Result<(), LoadError> {
+        let index = self.spool.spooled.len();
+        self.spool.layers.insert(path.clone(), index);
+        let compressed = Compression::detect(&start) != Compression::Plain;
+        if let Some(known) = if compressed { None } else { self.known(&path) } {
+            self.spool.spooled.push(verify(&path, known, start, tar)?);
+            return Ok(());
+        }
+        self.finish_to(LAYERS_AT_ONCE - 1);
+        // Its real value comes when the job ends.
+        self.spool.spooled.push(Spooled::Failed(LoadError::NoManifest));
+        let stage = self.store.snapshots.stage()?;
+        let mut ingest = if compressed { Some(Box::new(self.store.content.begin()?)) } else { None };
+        let (chunks, received) = sync_channel(CHUNKS_AHEAD);
+        let directory: PathBuf = stage.path().to_owned();
+        let thread = self.scope.spawn(move || layer::apply(ChannelReader::new(received), &directory));
+        let fed = feed(start, tar, &chunks, ingest.as_deref_mut());
+        drop(chunks);
+        self.jobs.push_back(Job { index, thread, stage, ingest });
+        fed
+    }
+
+    /// A layer that is named by its own digest, as most archives do, and is there already.
+    fn known(&mut self, path: &[u8]) -> Option<(Digest, ChainId)> {
+        let text = std::str::from_utf8(path).ok()?;
+        let mut names = text.split(['/', '.']).rev();
+        let diff_id = names.find_map(|name| format!("sha256:{name}").parse::<Digest>().ok())?;
+        let chain_id = self.spool.pins.hold_any(&diff_id)?;
+        Some((diff_id, chain_id))
+    }
+
+    /// Waits until at most `count` layers are on their way.
+    fn finish_to(&mut self, count: usize) {
+        while self.jobs.len() > count {
+            let Some(job) = self.jobs.pop_front() else { return };
+            let applied = job.thread.join().expect("applying has no invariant to break");
+            self.spool.spooled[job.index] = match applied {
+                Ok(applied) => Spooled::Unpacked { applied, stage: job.stage, ingest: job.ingest },
+                Err(err) => Spooled::Failed(err.into()),
+            };
+        }
+    }
+}
+
+/// Up to `limit` bytes of the present entry.
+fn take(tar: &mut Reader<'_>, limit: u64) -> Result<Vec<u8>, LoadError> {
+    let mut bytes = Vec::new();
+    while (bytes.len() as u64) < limit {
+        let chunk = tar.chunk()?;
+        let length = chunk.len().min(limit as usize - bytes.len());
+        if length == 0 {
+            break;
+        }
+        bytes.extend_from_slice(&chunk[..length]);
+        tar.consume(length);
+    }
+    Ok(bytes)
+}
+
+/// Gives the rest of the present entry to a layer's thread, and to its blob.
+fn feed(
+    start: Vec<u8>,
+    tar: &mut Reader<'_>,
+    chunks: &SyncSender<Vec<u8>>,
+    mut ingest: Option<&mut Ingest>,
+) -> Result<(), LoadError> {
+    let mut chunk = start;
+    while !chunk.is_empty() {
+        if let Some(ingest) = ingest.as_deref_mut() {
+            ingest.write(&chunk)?;
+        }
+        if chunks.send(chunk).is_err() {
+            // The layer is broken: its thread says why. The rest is skipped.
+            return Ok(());
+        }
+        chunk = tar.chunk()?.to_vec();
+        tar.consume(chunk.len());
+    }
+    Ok(())
+}
+
+/// Hashes a layer that is there already.
+fn verify(
+    path: &[u8],
+    (diff_id, chain_id): (Digest, ChainId),
+    start: Vec<u8>,
+    tar: &mut Reader<'_>,
+) -> Result<Spooled, LoadError> {
+    let bytes = start.len() as u64 + tar.remaining();
+    let mut hasher = Sha256::new_with_prefix(start);
+    loop {
+        let chunk = tar.chunk()?;
+        if chunk.is_empty() {
+            break;
+        }
+        hasher.update(chunk);
+        let length = chunk.len();
+        tar.consume(length);
+    }
+    if Digest::from_sha256(&hasher.finalize().into()) != diff_id {
+        // Named after a layer that it is not: it was not unpacked, so nobody can have it.
+        let path = String::from_utf8_lossy(path).into_owned();
+        return Ok(Spooled::Failed(LoadError::Digest { path, expected: diff_id }));
+    }
+    Ok(Spooled::Known { diff_id, chain_id, bytes })
+}
+
+/// Chunks from another thread as a reader.
+struct ChannelReader {
+    chunks: Receiver<Vec<u8>>,
+    current: Cursor<Vec<u8>>,
+}
+
+impl ChannelReader {
+    fn new(chunks: Receiver<Vec<u8>>) -> ChannelReader {
+        ChannelReader { chunks, current: Cursor::default() }
+    }
+}
+
+impl Read for ChannelReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.current.read(buffer)? {
+                0 => match self.chunks.recv() {
+                    Ok(chunk) => self.current = Cursor::new(chunk),
+                    Err(_) => return Ok(0),
+                },
+                count => return Ok(count),
+            }
+        }
+    }
+}

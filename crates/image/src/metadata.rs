@@ -1,0 +1,154 @@
+//! The database: three tables of JSON, read whole at start, one durable commit per operation.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use oci::{Digest, Reference};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use snapshot::ChainId;
+
+use crate::record::{StoredImage, StoredLayer};
+
+const IMAGES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("images");
+const REFERENCES: TableDefinition<'_, &str, &str> = TableDefinition::new("references");
+const LAYERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("layers");
+
+/// redb's page cache. We read every row once at start and keep them ourselves, so this is for the pages of one commit.
+const CACHE_BYTES: usize = 512 * 1024;
+
+/// The database, open.
+#[derive(Debug)]
+pub(crate) struct Metadata {
+    database: Database,
+}
+
+/// All rows that could be read.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    pub(crate) images: BTreeMap<Digest, StoredImage>,
+    pub(crate) references: Vec<(Reference, Digest)>,
+    pub(crate) layers: HashMap<ChainId, StoredLayer>,
+    /// `table key` of rows that could not be understood.
+    pub(crate) torn: Vec<String>,
+}
+
+/// What one operation changes, all of it or nothing. `None` removes.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    pub(crate) images: Vec<(Digest, Option<StoredImage>)>,
+    pub(crate) references: Vec<(Reference, Option<Digest>)>,
+    pub(crate) layers: Vec<(ChainId, Option<StoredLayer>)>,
+}
+
+impl Metadata {
+    /// Opens or creates the database; one that cannot be opened is renamed, and its new path returned.
+    pub(crate) fn open(path: &Path) -> Result<(Metadata, Option<PathBuf>), redb::Error> {
+        let open = || -> Result<Metadata, redb::Error> {
+            let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
+            let write = database.begin_write()?;
+            write.open_table(IMAGES)?;
+            write.open_table(REFERENCES)?;
+            write.open_table(LAYERS)?;
+            // Dropped when nothing was created: an open of an existing database costs no sync.
+            write.abort()?;
+            Ok(Metadata { database })
+        };
+        match open() {
+            Ok(metadata) => Ok((metadata, None)),
+            // Another process has it: not torn at all.
+            Err(err @ redb::Error::DatabaseAlreadyOpen) => Err(err),
+            Err(_) => {
+                let mut aside = path.as_os_str().to_owned();
+                aside.push(format!(".torn-{}", stdx::id::random_hex::<4>()));
+                fs::rename(path, &aside).map_err(redb::Error::Io)?;
+                Ok((open()?, Some(aside.into())))
+            }
+        }
+    }
+
+    pub(crate) fn read(&self) -> Result<Rows, redb::Error> {
+        let read = self.database.begin_read()?;
+        let mut rows = Rows::default();
+        for (key, value) in table(&read, IMAGES)? {
+            match (key.parse(), decode(&value)) {
+                (Ok(id), Some(image)) => drop(rows.images.insert(id, image)),
+                _ => rows.torn.push(format!("image {key}")),
+            }
+        }
+        for (key, value) in table(&read, LAYERS)? {
+            match (key.parse(), decode(&value)) {
+                (Ok(chain_id), Some(layer)) => drop(rows.layers.insert(chain_id, layer)),
+                _ => rows.torn.push(format!("layer {key}")),
+            }
+        }
+        let references = match read.open_table(REFERENCES) {
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(rows),
+            other => other?,
+        };
+        for row in references.iter()? {
+            let (key, value) = row?;
+            match (key.value().parse(), value.value().parse()) {
+                (Ok(reference), Ok(id)) => rows.references.push((reference, id)),
+                _ => rows.torn.push(format!("reference {}", key.value())),
+            }
+        }
+        Ok(rows)
+    }
+
+    /// One durable commit.
+    pub(crate) fn commit(&self, change: &Change) -> Result<(), redb::Error> {
+        let write = self.database.begin_write()?;
+        {
+            let mut images = write.open_table(IMAGES)?;
+            for (id, image) in &change.images {
+                match image {
+                    Some(image) => drop(images.insert(id.as_str(), &encode(image)[..])?),
+                    None => drop(images.remove(id.as_str())?),
+                }
+            }
+            let mut references = write.open_table(REFERENCES)?;
+            for (reference, id) in &change.references {
+                match id {
+                    Some(id) => drop(references.insert(&reference.to_string()[..], id.as_str())?),
+                    None => drop(references.remove(&reference.to_string()[..])?),
+                }
+            }
+            let mut layers = write.open_table(LAYERS)?;
+            for (chain_id, layer) in &change.layers {
+                match layer {
+                    Some(layer) => drop(layers.insert(chain_id.0.as_str(), &encode(layer)[..])?),
+                    None => drop(layers.remove(chain_id.0.as_str())?),
+                }
+            }
+        }
+        Ok(write.commit()?)
+    }
+}
+
+fn table(
+    read: &redb::ReadTransaction,
+    definition: TableDefinition<'_, &str, &[u8]>,
+) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+    let table = match read.open_table(definition) {
+        // A new database.
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut rows = Vec::new();
+    for row in table.iter()? {
+        let (key, value) = row?;
+        rows.push((key.value().to_owned(), value.value().to_owned()));
+    }
+    Ok(rows)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    serde_json::from_slice(bytes).ok()
+}
+
+fn encode(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("records have string keys and no failing serializers")
+}

@@ -1,0 +1,135 @@
+//! What is known of an image and of a layer.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use oci::image::{Descriptor, ImageConfig};
+use oci::{Digest, Reference};
+use serde::{Deserialize, Serialize};
+use snapshot::ChainId;
+
+/// Everything about one image, shared; a change makes a new one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageRecord {
+    /// The digest of its configuration's bytes.
+    pub id: Digest,
+    /// The configuration: platform, defaults of a container, history, layers.
+    pub config: Arc<ImageConfig>,
+    /// Length of the configuration's bytes.
+    pub config_bytes: u64,
+    /// Snapshots of its layers, lowest first: what `snapshot::Overlay::prepare` takes. The last one is the image's tree.
+    pub chain: Vec<ChainId>,
+    /// Lengths of all files of all layers: what `docker images` shows.
+    pub size_bytes: u64,
+    /// Its names, tags and digests, sorted.
+    pub references: Vec<Reference>,
+    /// The manifest it came with, if that and its layers are kept.
+    pub manifest: Option<Descriptor>,
+    /// The image it was built from, if that is known and here.
+    pub parent: Option<Digest>,
+    /// When a name was last given to it, RFC 3339; inspect's `Metadata.LastTagTime`.
+    pub last_tagged: Option<String>,
+}
+
+impl ImageRecord {
+    /// The first 12 digits of the id.
+    pub fn short_id(&self) -> &str {
+        short(&self.id)
+    }
+
+    /// `busybox:latest` and so on.
+    pub fn repo_tags(&self) -> Vec<String> {
+        let tagged = self.references.iter().filter(|reference| reference.tag().is_some());
+        tagged.map(Reference::familiar).collect()
+    }
+
+    /// `busybox@sha256:...` and so on.
+    pub fn repo_digests(&self) -> Vec<String> {
+        let digested = self.references.iter().filter(|reference| reference.digest().is_some());
+        digested.map(Reference::familiar).collect()
+    }
+
+    /// When it was made, RFC 3339, as its configuration says.
+    pub fn created(&self) -> Option<&str> {
+        self.config.created.as_deref()
+    }
+}
+
+pub(crate) fn short(id: &Digest) -> &str {
+    &id.hex()[..12]
+}
+
+/// An image as the database holds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredImage {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) manifest: Option<Descriptor>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parent: Option<Digest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) last_tagged: Option<String>,
+}
+
+/// A layer snapshot as the database holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredLayer {
+    pub(crate) diff_id: Digest,
+    /// Lengths of its files.
+    pub(crate) size_bytes: u64,
+    /// Directories that it only implies; a second copy at another place must inherit them anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) implied: Vec<Vec<u8>>,
+    /// The compressed blob, if that is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) blob: Option<Digest>,
+}
+
+/// Everything in memory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State {
+    pub(crate) images: BTreeMap<Digest, Arc<ImageRecord>>,
+    pub(crate) references: BTreeMap<String, (Reference, Digest)>,
+    pub(crate) layers: HashMap<ChainId, StoredLayer>,
+}
+
+impl State {
+    /// The ids that begin with these hex digits; at most two, which is enough to know whether it is one.
+    pub(crate) fn by_prefix(&self, hex: &str) -> Vec<&Arc<ImageRecord>> {
+        let all = self.images.iter().skip_while(|(id, _)| id.hex() < hex);
+        all.take_while(|(id, _)| id.hex().starts_with(hex)).take(2).map(|(_, record)| record).collect()
+    }
+
+    pub(crate) fn children(&self, id: &Digest) -> bool {
+        self.images.values().any(|record| record.parent.as_ref() == Some(id))
+    }
+
+    /// Sets which image a name means, or that it means none.
+    pub(crate) fn point(&mut self, reference: &Reference, target: Option<&Digest>, now: Option<&str>) {
+        let name = reference.to_string();
+        if let Some((_, old)) = self.references.remove(&name) {
+            self.change(&old, |record| record.references.retain(|other| other != reference));
+        }
+        if let Some(id) = target {
+            self.references.insert(name, (reference.clone(), id.clone()));
+            self.change(id, |record| {
+                record.references.push(reference.clone());
+                record.references.sort_by_key(Reference::to_string);
+                record.last_tagged = now.map(str::to_owned).or(record.last_tagged.take());
+            });
+        }
+    }
+
+    fn change(&mut self, id: &Digest, change: impl FnOnce(&mut ImageRecord)) {
+        if let Some(record) = self.images.get_mut(id) {
+            change(Arc::make_mut(record));
+        }
+    }
+}
+
+pub(crate) fn stored(record: &ImageRecord) -> StoredImage {
+    StoredImage {
+        manifest: record.manifest.clone(),
+        parent: record.parent.clone(),
+        last_tagged: record.last_tagged.clone(),
+    }
+}

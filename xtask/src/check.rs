@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use testkit::{paths, process};
 
-use crate::step::{cargo, show, step};
+use crate::step::{cargo, cargo_build, show, step};
 use crate::{dist, images, tidy, tools};
 
 /// Which tests.
@@ -27,7 +27,7 @@ const DEADLINE: Duration = Duration::from_secs(30 * 60);
 pub(crate) fn ci() -> Result<()> {
     tools::install()?;
     show(&mut cargo(&["fmt", "--all", "--check"])).context("not formatted: run `cargo fmt --all`")?;
-    show(&mut cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
+    show(&mut cargo_build(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     step("tidy", tidy::run)?;
     test(Scope::Default)
 }
@@ -53,9 +53,9 @@ pub(crate) fn test(scope: Scope) -> Result<()> {
 fn runner(scope: Scope) -> Command {
     if paths::program("cargo-nextest").is_none() {
         println!("cargo-nextest is not installed: running the tests with `cargo test`");
-        return cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
+        return cargo_build(&["test", "--workspace", "--no-fail-fast"]);
     }
-    let mut command = cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
+    let mut command = cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]);
     if scope == Scope::All {
         command.args(["--profile", "all"]);
     }

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use testkit::paths;
 
-use crate::step::{cargo, quiet, step};
+use crate::step::{cargo_build, quiet, step};
 use crate::tools::{self, STATIC_TARGET};
 
 /// For whom the programs are.
@@ -86,7 +86,7 @@ const GNU_TARGET: &str =
 
 impl Build {
     fn command(&self) -> std::process::Command {
-        let mut command = cargo(&["build", "--locked", "--profile", self.profile]);
+        let mut command = cargo_build(&["build", "--profile", self.profile]);
         for package in &self.packages {
             command.args(["--package", package]);
         }

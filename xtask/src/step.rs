@@ -47,3 +47,10 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command.args(arguments).current_dir(testkit::paths::workspace());
     command
 }
+
+/// The same for a command that builds: in CI with the versions of Cargo.lock and no others.
+pub(crate) fn cargo_build(arguments: &[&str]) -> Command {
+    let (command, rest) = arguments.split_first().unwrap_or((&"build", &[]));
+    let locked: &[&str] = if std::env::var_os("CI").is_some() { &["--locked"] } else { &[] };
+    cargo(&[&[*command], locked, rest].concat())
+}

@@ -1,0 +1,174 @@
+//! What parent and child say to each other while a process is made.
+//!
+//! ```text
+//! child                                   parent
+//!   |  CONSOLE (with the terminal's master)  |     only with a terminal
+//!   |--------------------------------------->|
+//!   |  READY | FAILED reason                 |
+//!   |--------------------------------------->|     create and exec answer
+//!   |                                  START |
+//!   |<---------------------------------------|     only the first process: Container::start
+//!   |  end of stream: exec                   |
+//! ```
+//!
+//! A sequenced-packet pair, so that a message is whole or absent. Both ends are close-on-exec. If the parent dies before
+//! START the child reads the end of the stream and ends, too.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use crate::error::{ProcessError, Step};
+
+const CONSOLE: u8 = b'C';
+const READY: u8 = b'R';
+const FAILED: u8 = b'F';
+const START: u8 = b'S';
+
+/// The longest message: a reason with a path. What is longer is cut.
+const MESSAGE_BYTES: usize = 4096 + 64;
+
+/// A failure in the child, in the form in which it travels.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) reason: Reason,
+    pub(crate) errno: i32,
+    pub(crate) subject: String,
+}
+
+/// Which [`ProcessError`] a failure becomes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reason {
+    NotInPath,
+    Stat,
+    NotExecutable,
+    IsDirectory,
+    Cwd,
+    Rlimit(u8),
+    Mount(Step),
+    Step(Step),
+}
+
+impl Reason {
+    fn bytes(self) -> [u8; 2] {
+        match self {
+            Reason::NotInPath => [0, 0],
+            Reason::Stat => [1, 0],
+            Reason::NotExecutable => [2, 0],
+            Reason::IsDirectory => [3, 0],
+            Reason::Cwd => [4, 0],
+            Reason::Rlimit(number) => [5, number],
+            Reason::Mount(step) => [6, step as u8],
+            Reason::Step(step) => [7, step as u8],
+        }
+    }
+}
+
+impl Failure {
+    fn error(reason: [u8; 2], errno: i32, subject: String) -> ProcessError {
+        let source = io::Error::from_raw_os_error(errno);
+        let step = Step::from_byte(reason[1]).unwrap_or(Step::Report);
+        match reason[0] {
+            0 => ProcessError::NotInPath { name: subject },
+            1 => ProcessError::Stat { path: subject, source },
+            2 => ProcessError::NotExecutable { path: subject },
+            3 => ProcessError::IsDirectory { path: subject },
+            4 => ProcessError::Cwd { path: subject, source },
+            5 => ProcessError::Rlimit { number: reason[1], name: subject, source },
+            6 => ProcessError::Mount { destination: subject.into(), step, source },
+            _ => ProcessError::Step { step, subject, source },
+        }
+    }
+}
+
+/// Says which step of the child a failure belongs to.
+pub(crate) trait At<T> {
+    /// For steps with a subject of their own.
+    fn at(self, step: Step, subject: &str) -> Result<T, Failure>;
+    /// For any other reason.
+    fn because(self, reason: Reason, subject: &str) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
+    fn at(self, step: Step, subject: &str) -> Result<T, Failure> {
+        self.because(Reason::Step(step), subject)
+    }
+
+    fn because(self, reason: Reason, subject: &str) -> Result<T, Failure> {
+        self.map_err(|err| {
+            let errno = err.into().raw_os_error().unwrap_or(rustix::io::Errno::IO.raw_os_error());
+            Failure { reason, errno, subject: subject.to_owned() }
+        })
+    }
+}
+
+/// One end.
+#[derive(Debug)]
+pub(crate) struct Channel(pub(crate) OwnedFd);
+
+/// What the child reached.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It waits at its gate, or is about to execute. With the terminal's master.
+    Ready(Option<OwnedFd>),
+    /// It gave up and ends.
+    Failed(ProcessError),
+    /// It is gone without a word.
+    Gone,
+}
+
+impl Channel {
+    /// Parent's end, child's end.
+    pub(crate) fn pair() -> io::Result<(Channel, Channel)> {
+        let (parent, child) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        Ok((Channel(parent), Channel(child)))
+    }
+
+    pub(crate) fn send_console(&self, master: &OwnedFd) -> Result<(), Failure> {
+        sys::socket::send(self.0.as_fd(), &[CONSOLE], &[master.as_fd()]).map(drop).at(Step::Report, "")
+    }
+
+    pub(crate) fn send_ready(&self) -> Result<(), Failure> {
+        sys::socket::send(self.0.as_fd(), &[READY], &[]).map(drop).at(Step::Report, "")
+    }
+
+    /// That the parent does not hear it means that it is gone; then there is nobody to tell.
+    pub(crate) fn send_failure(&self, failure: &Failure) {
+        let mut message = vec![FAILED];
+        message.extend(failure.reason.bytes());
+        message.extend(failure.errno.to_ne_bytes());
+        message.extend(failure.subject.bytes().take(MESSAGE_BYTES - message.len()));
+        let _ = sys::socket::send(self.0.as_fd(), &message, &[]);
+    }
+
+    /// Reads until the child is ready or has failed. Blocks for as long as the child works: a few milliseconds.
+    pub(crate) fn outcome(&self) -> io::Result<Outcome> {
+        let (mut buffer, mut fds) = ([0; MESSAGE_BYTES], Vec::new());
+        loop {
+            let length = sys::socket::receive(self.0.as_fd(), &mut buffer, &mut fds)?;
+            match &buffer[..length] {
+                [] => return Ok(Outcome::Gone),
+                [CONSOLE] => {}
+                [READY] => return Ok(Outcome::Ready(fds.pop())),
+                [FAILED, kind, detail, a, b, c, d, subject @ ..] => {
+                    let errno = i32::from_ne_bytes([*a, *b, *c, *d]);
+                    let subject = String::from_utf8_lossy(subject).into_owned();
+                    return Ok(Outcome::Failed(Failure::error([*kind, *detail], errno, subject)));
+                }
+                _ => return Err(io::Error::from(io::ErrorKind::InvalidData)),
+            }
+        }
+    }
+
+    pub(crate) fn send_start(&self) -> io::Result<()> {
+        sys::socket::send(self.0.as_fd(), &[START], &[]).map(drop)
+    }
+}
+
+/// Waits for START on the child's end; false if the parent is gone.
+pub(crate) fn wait_for_start(channel: impl AsFd) -> bool {
+    let mut byte = [0];
+    let read = rustix::io::retry_on_intr(|| rustix::io::read(channel.as_fd(), &mut byte));
+    read.is_ok() && byte[0] == START
+}

@@ -1,0 +1,241 @@
+//! The first process of a container, between clone and the half that it shares with exec.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use cgroup::Entrance;
+use oci::runtime::Device;
+use rustix::fs::{CWD, FileType, Gid, Mode, Uid, chownat, fstat, mknodat, openat, symlinkat};
+use rustix::io::Errno;
+use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
+use rustix::process::{DumpableBehavior, chdir, fchdir, pivot_root, set_dumpable_behavior, umask};
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_link_name_space};
+use sys::mount::{Attributes, set_attributes};
+
+use crate::Stdio;
+use crate::channel::{At, Channel, Failure};
+use crate::error::Step;
+use crate::mounts::{Built, attach, clone_tree, empty_directory, move_to};
+use crate::plan::{Plan, device_type};
+use crate::process::{ProcessPlan, is_null, write_proc};
+use crate::target::{self, Missing};
+
+/// What the parent hands to the child: plans, and descriptors opened with the host's eyes.
+#[derive(Debug)]
+pub(crate) struct Birth<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) process: &'a ProcessPlan,
+    pub(crate) stdio: &'a Stdio,
+    pub(crate) entrance: &'a Entrance,
+    /// Detached.
+    pub(crate) root: BorrowedFd<'a>,
+    /// One for each of the plan's mounts.
+    pub(crate) mounts: &'a [Built],
+    /// One for each of the plan's joined namespaces.
+    pub(crate) joined: &'a [OwnedFd],
+    /// The host's /proc.
+    pub(crate) proc: BorrowedFd<'a>,
+}
+
+impl Birth<'_> {
+    /// Never returns but with a failure.
+    pub(crate) fn run(&self, channel: &Channel) -> Result<Infallible, Failure> {
+        // First of all: what follows is done on the container's account.
+        self.entrance.enter().at(Step::EnterCgroup, "")?;
+        // A process that shares the PID namespace must not look into this one, which is still ours (CVE-2016-9962).
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Clean, "")?;
+        umask(Mode::empty());
+        self.settle_namespaces()?;
+        self.change_root()?;
+        for (plan, built) in self.plan.mounts.iter().zip(self.mounts) {
+            attach(self.root, plan, built)?;
+        }
+        if self.plan.set_up_dev {
+            self.make_devices()?;
+        }
+        let cwd = &self.process.cwd;
+        target::open(self.root, Path::new(cwd), Missing::Directory).at(Step::MakeCwd, cwd)?;
+        self.hide()?;
+        self.finish_root()?;
+        self.join_user()?;
+        self.process.run(self.stdio, channel, true)
+    }
+
+    fn settle_namespaces(&self) -> Result<(), Failure> {
+        let namespaces = &self.plan.namespaces;
+        for ((kind, path), fd) in namespaces.joined.iter().zip(self.joined) {
+            if *kind != ThreadNameSpaceType::USER {
+                move_into_link_name_space(fd.as_fd(), None).at(Step::JoinNamespace, &path.to_string_lossy())?;
+            }
+        }
+        if namespaces.new_cgroup {
+            sys::namespace::unshare(UnshareFlags::NEWCGROUP).at(Step::NewCgroupNamespace, "")?;
+        }
+        if namespaces.new_network {
+            sys::network::loopback_up().at(Step::Loopback, "")?;
+        }
+        if !self.plan.hostname.is_empty() {
+            rustix::system::sethostname(self.plan.hostname.as_bytes()).at(Step::SetName, &self.plan.hostname)?;
+        }
+        if !self.plan.domainname.is_empty() {
+            rustix::system::setdomainname(self.plan.domainname.as_bytes()).at(Step::SetName, &self.plan.domainname)?;
+        }
+        // Parameters of namespaces show those of whoever opens the file, so the host's /proc is the right one and the safe.
+        for (path, value) in &self.plan.sysctl {
+            write_proc(self.proc, &format!("sys/{path}"), value).at(Step::WriteProc, &format!("sys/{path}"))?;
+        }
+        if let Some(value) = self.process.oom_score_adj {
+            let path = "self/oom_score_adj";
+            write_proc(self.proc, path, &value.to_string()).at(Step::WriteProc, path)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the root over `/`, turns the two around, and drops the host's tree. No directory is needed for it.
+    fn change_root(&self) -> Result<(), Failure> {
+        let detach = || -> io::Result<()> {
+            let host = openat(CWD, "/", target::PATH_FLAGS, Mode::empty())?;
+            let private = Attributes { propagation: Attributes::PRIVATE, ..Attributes::default() };
+            set_attributes(host.as_fd(), private, true)
+        };
+        detach().at(Step::DetachHostMounts, "")?;
+        let change = || -> io::Result<()> {
+            move_mount(self.root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+            fchdir(self.root)?;
+            // Both arguments the same: the old root ends up on top of the new one, and goes next (pivot_root(2), NOTES).
+            pivot_root(".", ".")?;
+            unmount(".", UnmountFlags::DETACH)?;
+            Ok(chdir("/")?)
+        };
+        change().at(Step::ChangeRoot, "")
+    }
+
+    fn make_devices(&self) -> Result<(), Failure> {
+        let dev = target::open(self.root, Path::new("/dev"), Missing::Directory).at(Step::MakeNode, "/dev")?;
+        for (name, major, minor) in DEVICES {
+            let made = mknodat(
+                &dev,
+                name,
+                FileType::CharacterDevice,
+                Mode::from_raw_mode(0o666),
+                rustix::fs::makedev(major, minor),
+            );
+            unless_there(made).at(Step::MakeNode, name)?;
+        }
+        for (name, link) in LINKS {
+            unless_there(symlinkat(link, &dev, name)).at(Step::MakeNode, name)?;
+        }
+        if matches!(self.stdio, Stdio::Terminal) {
+            target::open(self.root, Path::new("/dev/console"), Missing::File).at(Step::MakeNode, "/dev/console")?;
+        }
+        for device in &self.plan.devices {
+            self.make_device(device).at(Step::MakeNode, &device.path.to_string_lossy())?;
+        }
+        Ok(())
+    }
+
+    fn make_device(&self, device: &Device) -> io::Result<()> {
+        let kind = device_type(device).ok_or(io::ErrorKind::InvalidInput)?;
+        let (parent, name) = target::parent(self.root, &device.path)?;
+        let mode = Mode::from_raw_mode(device.file_mode.unwrap_or(0o666) & 0o7777);
+        unless_there(mknodat(&parent, name, kind, mode, rustix::fs::makedev(device.major, device.minor)))?;
+        let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+        Ok(chownat(&parent, name, Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Masked and read-only paths. What the root does not have needs no hiding.
+    fn hide(&self) -> Result<(), Failure> {
+        for path in &self.plan.read_only {
+            let Some(target) = self.existing(path, Step::ReadOnly)? else { continue };
+            let cover = || -> io::Result<()> {
+                let clone = clone_tree(target.as_fd(), true)?;
+                set_attributes(clone.as_fd(), READ_ONLY, false)?;
+                move_to(clone.as_fd(), target.as_fd())
+            };
+            cover().at(Step::ReadOnly, &path.to_string_lossy())?;
+        }
+        let mut empty = None;
+        let mut null = None;
+        for path in &self.plan.masked {
+            let Some(target) = self.existing(path, Step::Mask)? else { continue };
+            self.mask(&target, &mut empty, &mut null).at(Step::Mask, &path.to_string_lossy())?;
+        }
+        Ok(())
+    }
+
+    /// One empty directory and one null device serve all masks: a clone costs a third of a new file system.
+    fn mask(&self, target: &OwnedFd, empty: &mut Option<OwnedFd>, null: &mut Option<OwnedFd>) -> io::Result<()> {
+        if FileType::from_raw_mode(fstat(target)?.st_mode) != FileType::Directory {
+            let null = match null {
+                Some(null) => null,
+                None => null.insert(self.null()?),
+            };
+            return move_to(clone_tree(null.as_fd(), false)?.as_fd(), target.as_fd());
+        }
+        match empty {
+            Some(empty) => move_to(clone_tree(empty.as_fd(), false)?.as_fd(), target.as_fd()),
+            // Attached first, cloned later: only newer kernels clone what is not attached.
+            None => move_to(empty.insert(empty_directory()?).as_fd(), target.as_fd()),
+        }
+    }
+
+    /// The container's own null device: a mask with the host's would let the container change the host's node. Checked,
+    /// because an image could have something else there (CVE-2025-31133).
+    fn null(&self) -> io::Result<OwnedFd> {
+        let null = target::open(self.root, Path::new("/dev/null"), Missing::Refuse)?;
+        if is_null(&fstat(&null)?) { Ok(null) } else { Err(Errno::NODEV.into()) }
+    }
+
+    fn existing(&self, path: &Path, step: Step) -> Result<Option<OwnedFd>, Failure> {
+        match target::open(self.root, path, Missing::Refuse) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(err) if matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(err) => Err(err).at(step, &path.to_string_lossy()),
+        }
+    }
+
+    fn finish_root(&self) -> Result<(), Failure> {
+        if self.plan.root_readonly {
+            set_attributes(self.root, READ_ONLY, false).at(Step::MountAttributes, "/")?;
+        }
+        if let Some((propagation, recursive)) = self.plan.root_propagation {
+            let attributes = Attributes { propagation, ..Attributes::default() };
+            set_attributes(self.root, attributes, recursive).at(Step::MountAttributes, "/")?;
+        }
+        Ok(())
+    }
+
+    fn join_user(&self) -> Result<(), Failure> {
+        for ((kind, path), fd) in self.plan.namespaces.joined.iter().zip(self.joined) {
+            if *kind == ThreadNameSpaceType::USER {
+                move_into_link_name_space(fd.as_fd(), None).at(Step::JoinNamespace, &path.to_string_lossy())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const READ_ONLY: Attributes = Attributes { set: Attributes::READ_ONLY, clear: 0, propagation: 0 };
+
+/// Name, major, minor (runtime-spec config-linux.md, "Default Devices").
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// Name and target (runtime-spec config-linux.md, "Dev symbolic links").
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// An image's own /dev may have the node already.
+fn unless_there(made: Result<(), Errno>) -> Result<(), Errno> {
+    match made {
+        Err(Errno::EXIST) => Ok(()),
+        other => other,
+    }
+}

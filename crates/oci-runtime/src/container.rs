@@ -1,0 +1,363 @@
+//! Creating, starting, executing in, and taking away a container.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cgroup::{Cgroup, CgroupError, Entrance, Hierarchies};
+use oci::runtime::{NamespaceKind, Process, Spec};
+use rustix::process::Pid;
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use sys::fork::{Child, NewNamespaces, fork};
+use sys::seccomp;
+
+use crate::channel::{At, Channel, Failure, Outcome};
+use crate::child::Birth;
+use crate::error::{CreateError, ExecError, PlanError, ProcessError, StartError, Step};
+use crate::mounts::{build, build_root};
+use crate::plan::{Namespaces, Plan};
+use crate::process::{ProcessPlan, open_proc, write_proc};
+use crate::user;
+
+/// Standard input, output and error of a process.
+#[derive(Debug)]
+pub enum Stdio {
+    /// These three, in their order. They are closed in the caller's process.
+    Fds([OwnedFd; 3]),
+    /// A terminal of the container's own devpts, whose master the caller gets.
+    Terminal,
+}
+
+/// Who runs, as a user of the command line says it; replaces the ids of the specification.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UserRequest<'a> {
+    /// `USER[:GROUP]`, names or numbers; empty for root.
+    pub user: &'a str,
+    /// Further groups, names or numbers.
+    pub groups: &'a [String],
+}
+
+/// What [`create`] needs.
+#[derive(Debug)]
+pub struct CreateOptions<'a> {
+    /// The container's id: names its keyring, and its cgroup where the specification does not.
+    pub id: &'a str,
+    /// The whole contract.
+    pub spec: &'a Spec,
+    /// Resolved in the container's own files; absent if the specification's ids are final.
+    pub user: Option<UserRequest<'a>>,
+    /// For the first process.
+    pub stdio: Stdio,
+    /// What [`Hierarchies::detect`] found.
+    pub hierarchies: &'a Hierarchies,
+}
+
+/// What [`Container::exec`] needs.
+#[derive(Debug)]
+pub struct ExecOptions<'a> {
+    /// The process.
+    pub process: &'a Process,
+    /// Resolved in the container's own files; absent if the process's ids are final.
+    pub user: Option<UserRequest<'a>>,
+    /// For the process.
+    pub stdio: Stdio,
+}
+
+/// A container whose first process exists. The caller is its parent and reaps it through `pidfd`.
+///
+/// Dropping it before [`Container::start`] ends the process; afterwards dropping changes nothing.
+#[derive(Debug)]
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    /// The first process, as its parent sees it.
+    pub pid: Pid,
+    /// The first process, for ever.
+    pub pidfd: OwnedFd,
+    /// The terminal's master, if there is a terminal; blocking.
+    pub console: Option<OwnedFd>,
+    /// The root directory (O_PATH): resolve paths of the container beneath it with openat2(RESOLVE_IN_ROOT).
+    pub root: OwnedFd,
+    /// Its cgroup.
+    pub cgroup: Cgroup,
+    gate: Option<Channel>,
+    namespaces: ThreadNameSpaceType,
+    seccomp: Option<seccomp::Program>,
+}
+
+/// A process added to a container. The caller is its parent and reaps it through `pidfd`.
+#[derive(Debug)]
+pub struct ExecProcess {
+    /// As its parent sees it.
+    pub pid: Pid,
+    /// For ever.
+    pub pidfd: OwnedFd,
+    /// The terminal's master, if there is a terminal; blocking.
+    pub console: Option<OwnedFd>,
+}
+
+/// How long the processes of a failed or removed container have to go.
+const DESTROY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a cgroup has to freeze or thaw.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Makes the container and its first process, which waits right before execve for [`Container::start`].
+///
+/// Blocks for about 3 ms. The calling process has one thread. On failure nothing is left.
+pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
+    require_one_thread()?;
+    let spec = options.spec;
+    let plan = Plan::new(spec)?;
+    require_terminal(&spec.process, &options.stdio)?;
+    let root = build_root(&spec.root)?;
+    let seccomp = spec.linux.seccomp_program.as_deref().map(read_program).transpose()?;
+    let process = plan_process(options.id, &spec.process, options.user, root.as_fd(), seccomp.clone())??;
+    let resources = spec.linux.resources.clone().unwrap_or_default();
+    let path = match spec.linux.cgroups_path.as_str() {
+        "" => PathBuf::from("/longshore").join(options.id),
+        path => PathBuf::from(path),
+    };
+    let cgroup = Cgroup::create(options.hierarchies, &path, &resources)?;
+    match birth(&options, &plan, &process, root.as_fd(), &cgroup) {
+        Ok((child, console, gate)) => Ok(Container {
+            id: options.id.to_owned(),
+            pid: child.pid,
+            pidfd: child.pidfd,
+            console,
+            root,
+            cgroup,
+            gate: Some(gate),
+            namespaces: plan.namespaces.all,
+            seccomp,
+        }),
+        Err(err) => {
+            // The first error is the one that explains; a directory that stays is taken over by the next try.
+            let _ = cgroup.destroy(DESTROY_TIMEOUT);
+            Err(err)
+        }
+    }
+}
+
+impl Container {
+    /// Lets the first process execute its program. If that fails then, the container says so on its standard error and
+    /// ends with status 255, as under runc.
+    pub fn start(&mut self) -> Result<(), StartError> {
+        let gate = self.gate.take().ok_or(StartError::Started)?;
+        gate.send_start().map_err(|source| StartError::Gate { source })
+    }
+
+    /// Whether [`Container::start`] is still to be called.
+    pub fn is_created(&self) -> bool {
+        self.gate.is_some()
+    }
+
+    /// Runs another process inside; answers when it is about to execute its program.
+    ///
+    /// Blocks for about 1 ms. Other threads of the calling process must never allocate (see [`sys::fork::fork`]).
+    pub fn exec(&self, options: ExecOptions<'_>) -> Result<ExecProcess, ExecError> {
+        require_terminal(options.process, &options.stdio)?;
+        let (root, seccomp) = (self.root.as_fd(), self.seccomp.clone());
+        let plan = plan_process(&self.id, options.process, options.user, root, seccomp)??;
+        let entrance = self.cgroup.entrance()?;
+        let failed = |action| move |source| ExecError::Clone { action, source };
+        let (ours, theirs) = Channel::pair().map_err(failed("make a socket pair"))?;
+        let clone = || {
+            fork(NewNamespaces::default(), entrance.directory(), || {
+                report(&theirs, self.enter(&entrance, &plan, &options.stdio, &theirs))
+            })
+        };
+        let child = self.in_pid_namespace(clone).map_err(failed("clone a process into the container"))?;
+        // Our copy of the child's end would hide its death.
+        drop(theirs);
+        let outcome = ours.outcome().map_err(failed("hear from the cloned process"));
+        match settle(&child, outcome)? {
+            Ok(console) => Ok(ExecProcess { pid: child.pid, pidfd: child.pidfd, console }),
+            Err(err) => Err(err.into()),
+        }
+    }
+
+    /// Sends a signal to the first process; any number that the kernel knows.
+    pub fn kill(&self, signal: i32) -> io::Result<()> {
+        sys::signal::send(self.pidfd.as_fd(), signal)
+    }
+
+    /// Freezes all processes.
+    pub fn pause(&self) -> Result<(), CgroupError> {
+        self.cgroup.freeze(FREEZE_TIMEOUT)
+    }
+
+    /// Lets all processes go on.
+    pub fn resume(&self) -> Result<(), CgroupError> {
+        self.cgroup.thaw(FREEZE_TIMEOUT)
+    }
+
+    /// Opens one of the first process's namespaces. Fails once the process was reaped, or has ended.
+    pub fn namespace(&self, kind: NamespaceKind) -> io::Result<OwnedFd> {
+        let name = match kind {
+            NamespaceKind::Pid => "pid",
+            NamespaceKind::Network => "net",
+            NamespaceKind::Mount => "mnt",
+            NamespaceKind::Ipc => "ipc",
+            NamespaceKind::Uts => "uts",
+            NamespaceKind::User => "user",
+            NamespaceKind::Cgroup => "cgroup",
+            NamespaceKind::Time => "time",
+        };
+        // The number is not another process's: we are the parent and have not reaped it, or the caller was told.
+        File::open(format!("/proc/{}/ns/{name}", self.pid.as_raw_nonzero())).map(OwnedFd::from)
+    }
+
+    /// Kills what is left and removes the cgroup. The first process must have been reaped, or be about to end.
+    pub fn destroy(self) -> Result<(), CgroupError> {
+        drop(self.gate);
+        self.cgroup.destroy(DESTROY_TIMEOUT)
+    }
+
+    fn in_pid_namespace(&self, clone: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
+        if self.namespaces.contains(ThreadNameSpaceType::PROCESS_ID) {
+            return sys::namespace::in_pid_namespace(self.pidfd.as_fd(), clone)?;
+        }
+        clone()
+    }
+
+    /// The child of exec.
+    fn enter(
+        &self,
+        entrance: &Entrance,
+        plan: &ProcessPlan,
+        stdio: &Stdio,
+        channel: &Channel,
+    ) -> Result<std::convert::Infallible, Failure> {
+        entrance.enter().at(Step::EnterCgroup, "")?;
+        // Set before the container's processes can see this one (CVE-2016-9962).
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).at(Step::Clean, "")?;
+        if let Some(value) = plan.oom_score_adj {
+            let write = || write_proc(open_proc()?.as_fd(), "self/oom_score_adj", &value.to_string());
+            write().at(Step::WriteProc, "self/oom_score_adj")?;
+        }
+        // All at once: the kernel takes every privilege check before the first change (setns(2), since 5.8).
+        let others = self.namespaces - ThreadNameSpaceType::PROCESS_ID;
+        move_into_thread_name_spaces(self.pidfd.as_fd(), others).at(Step::JoinNamespace, "of the container")?;
+        plan.run(stdio, channel, false)
+    }
+}
+
+/// Everything from the mounts to the child's word that it is ready.
+fn birth(
+    options: &CreateOptions<'_>,
+    plan: &Plan,
+    process: &ProcessPlan,
+    root: BorrowedFd<'_>,
+    cgroup: &Cgroup,
+) -> Result<(Child, Option<OwnedFd>, Channel), CreateError> {
+    let failed = |action| move |source| CreateError::Clone { action, source };
+    let own_cgroups = plan.namespaces.all.contains(ThreadNameSpaceType::CONTROL_GROUP);
+    let mounts = plan.mounts.iter().map(|mount| build(mount, cgroup, options.hierarchies, own_cgroups));
+    let mounts = mounts.collect::<Result<Vec<_>, _>>()?;
+    let entrance = cgroup.entrance()?;
+    let joined = plan.namespaces.joined.iter().map(|(_, path)| open_namespace(path)).collect::<Result<Vec<_>, _>>()?;
+    let proc = open_proc().map_err(|source| CreateError::Read { path: "/proc".into(), source })?;
+    let (ours, theirs) = Channel::pair().map_err(failed("make a socket pair"))?;
+    let birth = Birth {
+        plan,
+        process,
+        stdio: &options.stdio,
+        entrance: &entrance,
+        root,
+        mounts: &mounts,
+        joined: &joined,
+        proc: proc.as_fd(),
+    };
+    let ours_fd = std::cell::Cell::new(Some(ours));
+    let clone = || {
+        fork(plan.namespaces.new, entrance.directory(), || {
+            // A copy of the parent's end would keep the gate from seeing the parent's death.
+            drop(ours_fd.take());
+            report(&theirs, birth.run(&theirs))
+        })
+    };
+    let child = clone_at(&plan.namespaces, clone)?.map_err(failed("clone the container's process"))?;
+    let ours = ours_fd.take().expect("only the child takes it");
+    drop(theirs);
+    let outcome = ours.outcome().map_err(failed("hear from the container's process"));
+    match settle(&child, outcome)? {
+        Ok(console) => Ok((child, console, ours)),
+        Err(err) => Err(err.into()),
+    }
+}
+
+fn clone_at<T>(namespaces: &Namespaces, clone: impl FnOnce() -> T) -> Result<T, CreateError> {
+    let Some(path) = &namespaces.joined_pid else { return Ok(clone()) };
+    let namespace = open_namespace(path)?;
+    sys::namespace::in_pid_namespace(namespace.as_fd(), clone)
+        .map_err(|source| CreateError::Clone { action: "join the pid namespace", source })
+}
+
+fn open_namespace(path: &Path) -> Result<OwnedFd, CreateError> {
+    File::open(path).map(OwnedFd::from).map_err(|source| CreateError::Read { path: path.to_owned(), source })
+}
+
+/// Tells the parent why the child gives up, and is its exit status.
+fn report(channel: &Channel, result: Result<std::convert::Infallible, Failure>) -> u8 {
+    let Err(failure) = result;
+    channel.send_failure(&failure);
+    1
+}
+
+/// Reaps a child that is not ready, and says why.
+fn settle<E>(child: &Child, outcome: Result<Outcome, E>) -> Result<Result<Option<OwnedFd>, ProcessError>, E> {
+    let result = match outcome {
+        Ok(Outcome::Ready(console)) => return Ok(Ok(console)),
+        Ok(Outcome::Failed(err)) => Ok(Err(Some(err))),
+        Ok(Outcome::Gone) => Ok(Err(None)),
+        Err(err) => Err(err),
+    };
+    // Whether it ends by itself is not to be waited for; that it is gone already is no error.
+    let _ = sys::signal::send(child.pidfd.as_fd(), rustix::process::Signal::KILL.as_raw());
+    let status = sys::wait::wait(child.pidfd.as_fd()).map_or(0, sys::wait::Exit::code);
+    result.map(|failure: Result<_, Option<_>>| failure.map_err(|err| err.unwrap_or(ProcessError::Died { status })))
+}
+
+fn plan_process(
+    id: &str,
+    process: &Process,
+    request: Option<UserRequest<'_>>,
+    root: BorrowedFd<'_>,
+    seccomp: Option<seccomp::Program>,
+) -> Result<Result<ProcessPlan, user::UserError>, PlanError> {
+    let held = sys::capability::bounding();
+    let Some(request) = request else {
+        return ProcessPlan::new(id, process, || user::home(root, process.user.uid), seccomp, held);
+    };
+    let resolved = match user::resolve(root, request.user, request.groups) {
+        Ok(resolved) => resolved,
+        Err(err) => return Ok(Err(err)),
+    };
+    let umask = process.user.umask;
+    let process = Process { user: oci::runtime::User { umask, ..resolved.user }, ..process.clone() };
+    ProcessPlan::new(id, &process, || Ok(resolved.home), seccomp, held)
+}
+
+fn read_program(path: &Path) -> Result<seccomp::Program, CreateError> {
+    let bytes = fs::read(path).map_err(|source| CreateError::Read { path: path.to_owned(), source })?;
+    seccomp::Program::from_bytes(&bytes).ok_or_else(|| CreateError::SeccompProgram { path: path.to_owned() })
+}
+
+fn require_terminal(process: &Process, stdio: &Stdio) -> Result<(), PlanError> {
+    if process.terminal == matches!(stdio, Stdio::Terminal) { Ok(()) } else { Err(PlanError::Terminal) }
+}
+
+/// A second thread could hold the allocator's lock at the clone, and the child would wait for it for ever.
+fn require_one_thread() -> Result<(), CreateError> {
+    let path = Path::new("/proc/self/task");
+    let links = fs::metadata(path).map_err(|source| CreateError::Read { path: path.to_owned(), source })?.nlink();
+    // A directory has two links of its own, and one for each directory inside.
+    match links.saturating_sub(2) {
+        1 => Ok(()),
+        threads => Err(CreateError::Threads { threads }),
+    }
+}

@@ -1,0 +1,419 @@
+//! Why creating, starting and executing fail.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use errdefs::ErrorKind;
+
+/// Why a specification cannot be carried out, known before anything is done.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A feature that this runtime does not have.
+    #[error("{what} is not supported")]
+    Unsupported {
+        /// Which.
+        what: String,
+    },
+    /// A container without its own mount namespace would change the host's.
+    #[error("a mount namespace of its own is required")]
+    NoMountNamespace,
+    /// The namespaces contradict the rest.
+    #[error("{setting} needs a new {namespace} namespace")]
+    NeedsNamespace {
+        /// What was asked for.
+        setting: &'static str,
+        /// The missing namespace.
+        namespace: &'static str,
+    },
+    /// There is no command.
+    #[error("process.args is empty")]
+    NoArguments,
+    /// A string holds a NUL byte.
+    #[error("{field} contains a NUL byte")]
+    Nul {
+        /// Where.
+        field: &'static str,
+    },
+    /// The working directory or a mount point is relative.
+    #[error("{} is not an absolute path", path.display())]
+    RelativePath {
+        /// The path.
+        path: PathBuf,
+    },
+    /// No capability is called so.
+    #[error("unknown capability {name:?}")]
+    UnknownCapability {
+        /// The name.
+        name: String,
+    },
+    /// No resource limit is called so.
+    #[error("unknown resource limit {name:?}")]
+    UnknownRlimit {
+        /// The name.
+        name: String,
+    },
+    /// A kernel parameter outside the container's namespaces, or with a path in its name.
+    #[error("sysctl {name:?} is not in a separate kernel namespace")]
+    Sysctl {
+        /// The name.
+        name: String,
+    },
+    /// A mount would cover something that security rests on.
+    #[error("{} cannot be mounted because it is inside /proc", path.display())]
+    InsideProc {
+        /// The mount point.
+        path: PathBuf,
+    },
+    /// A device of no known type.
+    #[error("device {} of type {kind:?}", path.display())]
+    DeviceKind {
+        /// Its path.
+        path: PathBuf,
+        /// Its type.
+        kind: String,
+    },
+    /// `terminal` and the standard streams given do not fit.
+    #[error("process.terminal and the given standard streams contradict each other")]
+    Terminal,
+}
+
+impl PlanError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            PlanError::Unsupported { .. } => ErrorKind::NotImplemented,
+            _ => ErrorKind::InvalidArgument,
+        }
+    }
+}
+
+/// Why the container's process could not get as far as its program. The texts are runc's, which Docker's clients print.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// A name without slash that no directory of `PATH` has.
+    #[error("exec: {name:?}: executable file not found in $PATH")]
+    NotInPath {
+        /// The name.
+        name: String,
+    },
+    /// A path that does not lead to a file.
+    #[error("exec: {path:?}: stat {path}")]
+    Stat {
+        /// The path.
+        path: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A file that this user may not execute.
+    #[error("exec: {path:?}: permission denied")]
+    NotExecutable {
+        /// The path.
+        path: String,
+    },
+    /// A directory.
+    #[error("exec: {path:?}: is a directory: permission denied")]
+    IsDirectory {
+        /// The path.
+        path: String,
+    },
+    /// The working directory could not be entered.
+    #[error("chdir to cwd ({path:?}) set in config.json failed")]
+    Cwd {
+        /// The directory.
+        path: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A limit was refused: usually a hard limit above our own without CAP_SYS_RESOURCE.
+    #[error("error setting rlimits for ready process: error setting rlimit type {number} ({name})")]
+    Rlimit {
+        /// The kernel's number of it, which runc prints.
+        number: u8,
+        /// Its name.
+        name: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A mount point could not be found or made.
+    #[error("mount point {}: {step}", destination.display())]
+    Mount {
+        /// The mount point in the container.
+        destination: PathBuf,
+        /// What was tried.
+        step: Step,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Any other step between clone and exec.
+    #[error("{step} {subject}")]
+    Step {
+        /// Which.
+        step: Step,
+        /// To what; may be empty.
+        subject: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The process ended before it was ready: killed for memory, or by its system-call filter.
+    #[error("the container's process ended with status {status} before it was ready")]
+    Died {
+        /// Exit status, or 128 plus the signal.
+        status: u8,
+    },
+}
+
+impl ProcessError {
+    /// The exit code that Docker's command line ends with: 127 for "not found", 126 for "cannot be run", else 125.
+    pub fn exit_code(&self) -> u8 {
+        let missing = |source: &io::Error| source.kind() == io::ErrorKind::NotFound;
+        match self {
+            ProcessError::NotInPath { .. } => 127,
+            ProcessError::Stat { source, .. } | ProcessError::Cwd { source, .. } if missing(source) => 127,
+            ProcessError::NotExecutable { .. } | ProcessError::IsDirectory { .. } => 126,
+            ProcessError::Stat { source, .. } | ProcessError::Cwd { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                126
+            }
+            _ => 125,
+        }
+    }
+
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            ProcessError::Died { .. } | ProcessError::Step { .. } => ErrorKind::Internal,
+            _ => ErrorKind::InvalidArgument,
+        }
+    }
+}
+
+/// Why [`crate::create`] failed. Nothing is left of the container.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The specification cannot be carried out.
+    #[error("plan container")]
+    Plan {
+        /// Why.
+        #[from]
+        source: PlanError,
+    },
+    /// The process must be single-threaded: the child would inherit locks that nobody unlocks.
+    #[error("creating a container needs a process of one thread, and this one has {threads}")]
+    Threads {
+        /// How many there are.
+        threads: u64,
+    },
+    /// The user or a group is not in the container's files.
+    #[error(transparent)]
+    User(#[from] crate::user::UserError),
+    /// The cgroup could not be made.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::CgroupError),
+    /// A mount could not be built.
+    #[error("{action} {}", path.display())]
+    BuildMount {
+        /// What was tried.
+        action: &'static str,
+        /// The source, or the mount point where there is no source.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A file that the specification names could not be used.
+    #[error("read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The file is not a compiled system-call filter.
+    #[error("{} is not a compiled seccomp filter", path.display())]
+    SeccompProgram {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The process could not be cloned or talked to.
+    #[error("{action}")]
+    Clone {
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The child could not prepare itself.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+}
+
+impl CreateError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            CreateError::Plan { source } => source.kind(),
+            CreateError::User(err) => err.kind(),
+            CreateError::Cgroup(err) => err.kind(),
+            CreateError::Process(err) => err.kind(),
+            CreateError::BuildMount { .. } => ErrorKind::InvalidArgument,
+            CreateError::Threads { .. }
+            | CreateError::Read { .. }
+            | CreateError::SeccompProgram { .. }
+            | CreateError::Clone { .. } => ErrorKind::Internal,
+        }
+    }
+
+    /// The exit code that Docker's command line ends with.
+    pub fn exit_code(&self) -> u8 {
+        if let CreateError::Process(err) = self { err.exit_code() } else { 125 }
+    }
+}
+
+/// Why [`crate::Container::start`] failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It has been started before.
+    #[error("container has been started already")]
+    Started,
+    /// The process at the gate is gone.
+    #[error("open the gate of the container's process")]
+    Gate {
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::Conflict
+    }
+}
+
+/// Why [`crate::Container::exec`] failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// The process cannot be carried out as asked.
+    #[error("plan process")]
+    Plan {
+        /// Why.
+        #[from]
+        source: PlanError,
+    },
+    /// The user or a group is not in the container's files.
+    #[error(transparent)]
+    User(#[from] crate::user::UserError),
+    /// The cgroup could not be entered.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::CgroupError),
+    /// The process could not be cloned or talked to.
+    #[error("{action}")]
+    Clone {
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The child could not prepare itself.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+}
+
+impl ExecError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            ExecError::Plan { source } => source.kind(),
+            ExecError::User(err) => err.kind(),
+            ExecError::Cgroup(err) => err.kind(),
+            ExecError::Process(err) => err.kind(),
+            ExecError::Clone { .. } => ErrorKind::Internal,
+        }
+    }
+
+    /// The exit code that Docker's command line ends with.
+    pub fn exit_code(&self) -> u8 {
+        if let ExecError::Process(err) = self { err.exit_code() } else { 125 }
+    }
+}
+
+macro_rules! steps {
+    ($($(#[$doc:meta])+ $name:ident = $text:literal,)+) => {
+        /// What a container's process does between clone and exec.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Step {
+            $($(#[$doc])+ $name,)+
+        }
+
+        impl Step {
+            const ALL: &[Step] = &[$(Step::$name,)+];
+        }
+
+        impl fmt::Display for Step {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Step::$name => $text,)+ })
+            }
+        }
+    };
+}
+
+steps! {
+    /// Into the cgroup.
+    EnterCgroup = "enter cgroup",
+    /// Into an existing namespace.
+    JoinNamespace = "join namespace",
+    /// A new cgroup namespace.
+    NewCgroupNamespace = "make a cgroup namespace",
+    /// The copied mounts of the host stop telling the host.
+    DetachHostMounts = "detach from the host's mounts",
+    /// The root becomes `/`.
+    ChangeRoot = "change root",
+    /// The loopback interface.
+    Loopback = "bring up the loopback interface",
+    /// The host or domain name.
+    SetName = "set name",
+    /// A kernel parameter or another file of proc.
+    WriteProc = "write /proc",
+    /// A file system for the container's own namespaces.
+    BuildMount = "build mount",
+    /// The place where something is mounted.
+    MountPoint = "find or make the mount point",
+    /// A finished mount to its place.
+    AttachMount = "attach mount",
+    /// Flags of a mount.
+    MountAttributes = "set mount attributes of",
+    /// A device node or a link in /dev.
+    MakeNode = "make device",
+    /// Hiding a path.
+    Mask = "mask",
+    /// Making a path read-only.
+    ReadOnly = "make read-only",
+    /// The keyring.
+    Keyring = "join session keyring",
+    /// The session and its terminal.
+    Terminal = "set up the terminal",
+    /// Standard streams.
+    Stdio = "set up standard streams",
+    /// The working directory.
+    MakeCwd = "make the working directory",
+    /// The seccomp filter.
+    Seccomp = "load the seccomp filter",
+    /// Ids.
+    Credentials = "set user and groups",
+    /// Capabilities.
+    Capabilities = "set capabilities",
+    /// no_new_privs.
+    NoNewPrivileges = "set no_new_privs",
+    /// Signals, descriptors.
+    Clean = "clean up before exec",
+    /// Talking to the parent.
+    Report = "report to the parent",
+}
+
+impl Step {
+    pub(crate) fn from_byte(byte: u8) -> Option<Step> {
+        Step::ALL.get(usize::from(byte)).copied()
+    }
+}

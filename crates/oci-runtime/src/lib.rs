@@ -1,0 +1,49 @@
+//! From an OCI specification to a running container, in the caller's process.
+//!
+//! [`create`] makes everything up to execve and leaves the first process waiting at its gate; [`Container::start`] opens
+//! the gate; [`Container::exec`] adds processes. The caller is the parent of all of them and reaps them
+//! (`sys::wait`).
+//!
+//! ```text
+//! parent                                        child
+//! plan the specification (pure)
+//! build root and mounts, detached
+//! make the cgroup, open its entrance
+//! resolve the user in the root's files
+//! clone3 with new namespaces  --------------->  enter the cgroup; join namespaces, user last
+//!                                               names, sysctls, loopback
+//!                                               root over /, pivot_root, drop the host's tree
+//!                                               attach mounts; devices; masks; read-only
+//!                                               session, terminal or streams, limits, ids, capabilities, seccomp
+//!                        <------- READY or why   look up the program as the container's user
+//! Container                                     close everything but the gate; wait
+//! start                  ------- START ------->  execve
+//! ```
+//!
+//! Nothing appears in the host's mount table, and no path of the container is ever resolved on the host: mount points are
+//! found beneath the root by descriptor. If the parent dies before START, the child reads the end of the stream and ends.
+//! Afterwards the container depends on its parent for nothing but its exit status.
+//!
+//! Exec clones while children of the calling thread are born in the container's PID namespace, so that the new process
+//! is our direct child without a second fork; it joins the other namespaces itself, all in one setns.
+//!
+//! **Threads.** [`create`] refuses to run beside a second thread; exec may run beside threads that never allocate. The
+//! child allocates, which is safe only with nobody holding the allocator's lock at the clone.
+//!
+//! Deliberately not here: the specification's making (`container-spec`), compiling seccomp profiles, networks beyond the
+//! loopback interface, waiting for and recording the exit. Not supported yet, and refused by name: new user namespaces,
+//! id-mapped mounts, a mount namespace to join.
+
+mod channel;
+mod child;
+mod container;
+mod error;
+mod mount_options;
+mod mounts;
+mod plan;
+mod process;
+mod target;
+pub mod user;
+
+pub use container::{Container, CreateOptions, ExecOptions, ExecProcess, Stdio, UserRequest, create};
+pub use error::{CreateError, ExecError, PlanError, ProcessError, StartError, Step};

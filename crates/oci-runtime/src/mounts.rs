@@ -1,0 +1,311 @@
+//! Mounts: built detached in the parent, attached in the child.
+//!
+//! The parent holds the host's credentials and sees the host's paths; what it makes is in nobody's mount table. The child,
+//! in its own mount namespace, moves each one to its place. Only file systems that show the child's own namespaces (proc,
+//! sysfs, mqueue, cgroup2) are made there.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use cgroup::{Cgroup, Hierarchies, Version};
+use oci::runtime::{Mount, Root};
+use rustix::fs::{CWD, FileType, Mode, fstat, mkdirat, symlinkat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+use sys::mount::{Attributes, set_attributes};
+
+use crate::channel::{At, Failure, Reason};
+use crate::error::{CreateError, PlanError, Step};
+use crate::mount_options::{self, MountOptions};
+use crate::target::{self, Missing};
+
+/// One mount of the specification, understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MountPlan {
+    pub(crate) destination: PathBuf,
+    pub(crate) kind: MountKind,
+    pub(crate) source: PathBuf,
+    pub(crate) options: MountOptions,
+}
+
+/// Where a mount is made, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum MountKind {
+    /// A clone of part of the host's tree, in the parent.
+    Bind,
+    /// A new file system, in the parent.
+    FileSystem(String),
+    /// A new file system of the child's namespaces, in the child.
+    InChild(String),
+    /// The container's own cgroup directories.
+    Cgroup,
+}
+
+/// File systems whose content depends on who mounts them.
+const IN_CHILD: [&str; 3] = ["proc", "sysfs", "mqueue"];
+
+impl MountPlan {
+    pub(crate) fn new(mount: &Mount) -> Result<MountPlan, PlanError> {
+        let destination = mount.destination.clone();
+        let options = mount_options::parse(&mount.options).map_err(|option| PlanError::Unsupported {
+            what: format!("mount option {option:?} of {}", destination.display()),
+        })?;
+        let kind = match mount.kind.as_str() {
+            "" | "bind" => MountKind::Bind,
+            _ if options.bind => MountKind::Bind,
+            "cgroup" | "cgroup2" => MountKind::Cgroup,
+            kind if IN_CHILD.contains(&kind) => MountKind::InChild(kind.to_owned()),
+            kind => MountKind::FileSystem(kind.to_owned()),
+        };
+        Ok(MountPlan { destination, kind, source: mount.source.clone(), options })
+    }
+
+    /// A mount of the specification's list: like any, but it needs a place.
+    pub(crate) fn below_root(mount: &Mount) -> Result<MountPlan, PlanError> {
+        if !mount.destination.is_absolute() {
+            return Err(PlanError::RelativePath { path: mount.destination.clone() });
+        }
+        let plan = MountPlan::new(mount)?;
+        plan.refuse_inside_proc()?;
+        Ok(plan)
+    }
+
+    /// Files that look like /proc but answer otherwise have led runtimes astray (CVE-2019-16884): only the ones that lxcfs
+    /// replaces may be covered.
+    fn refuse_inside_proc(&self) -> Result<(), PlanError> {
+        const ALLOWED: [&str; 10] = [
+            "cpuinfo",
+            "diskstats",
+            "loadavg",
+            "meminfo",
+            "slabinfo",
+            "stat",
+            "swaps",
+            "uptime",
+            "sys/kernel/ns_last_pid",
+            "sys/crypto/fips_enabled",
+        ];
+        let Ok(below) = self.destination.strip_prefix("/proc") else { return Ok(()) };
+        let is_proc = matches!(&self.kind, MountKind::InChild(kind) if kind == "proc");
+        let allowed = match below.to_str() {
+            Some("") => is_proc || self.kind == MountKind::Bind,
+            Some(file) => ALLOWED.contains(&file),
+            None => false,
+        };
+        if allowed { Ok(()) } else { Err(PlanError::InsideProc { path: self.destination.clone() }) }
+    }
+}
+
+/// A mount on its way from parent to child.
+#[derive(Debug)]
+pub(crate) enum Built {
+    /// Made; the child attaches it.
+    Detached { mount: OwnedFd, is_directory: bool },
+    /// The child makes it.
+    InChild(String),
+    /// cgroup v1: a tmpfs with a bind mount for every hierarchy.
+    Hierarchies { tmpfs: OwnedFd, binds: Vec<(String, OwnedFd)>, links: Vec<(String, String)> },
+}
+
+/// Makes the root, detached.
+pub(crate) fn build_root(root: &Root) -> Result<OwnedFd, CreateError> {
+    let plan = match root.mounts.as_slice() {
+        [] => MountPlan {
+            destination: PathBuf::new(),
+            kind: MountKind::Bind,
+            source: root.path.clone(),
+            options: MountOptions { bind: true, bind_recursive: true, ..MountOptions::default() },
+        },
+        [mount] => MountPlan::new(mount)?,
+        _ => return Err(PlanError::Unsupported { what: "a root of several mounts".into() }.into()),
+    };
+    match &plan.kind {
+        MountKind::Bind => bind(&plan),
+        MountKind::FileSystem(kind) => file_system(&plan, kind).map_err(build_failed("mount root file system", &plan)),
+        MountKind::InChild(_) | MountKind::Cgroup => {
+            Err(PlanError::Unsupported { what: "a root of kernel objects".into() }.into())
+        }
+    }
+}
+
+/// The parent's half of one mount.
+pub(crate) fn build(
+    plan: &MountPlan,
+    cgroup: &Cgroup,
+    hierarchies: &Hierarchies,
+    own_cgroup_namespace: bool,
+) -> Result<Built, CreateError> {
+    match &plan.kind {
+        MountKind::Bind => {
+            let mount = bind(plan)?;
+            let is_directory = is_directory(mount.as_fd()).map_err(build_failed("look at", plan))?;
+            Ok(Built::Detached { mount, is_directory })
+        }
+        MountKind::FileSystem(kind) => {
+            let mount = file_system(plan, kind).map_err(build_failed("mount", plan))?;
+            Ok(Built::Detached { mount, is_directory: true })
+        }
+        MountKind::InChild(kind) => Ok(Built::InChild(kind.clone())),
+        MountKind::Cgroup if cgroup.version == Version::V1 => {
+            hierarchies_v1(plan, cgroup).map_err(build_failed("mount cgroups for", plan))
+        }
+        MountKind::Cgroup if own_cgroup_namespace => Ok(Built::InChild("cgroup2".into())),
+        MountKind::Cgroup => {
+            let source = hierarchies.unified.as_deref().unwrap_or(Path::new("/sys/fs/cgroup"));
+            let bind_plan = MountPlan { source: source.to_owned(), ..plan.clone() };
+            Ok(Built::Detached { mount: bind(&bind_plan)?, is_directory: true })
+        }
+    }
+}
+
+fn build_failed(action: &'static str, plan: &MountPlan) -> impl FnOnce(io::Error) -> CreateError {
+    let path = if plan.source.is_absolute() { plan.source.clone() } else { plan.destination.clone() };
+    move |source| CreateError::BuildMount { action, path, source }
+}
+
+fn is_directory(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::Directory)
+}
+
+fn bind(plan: &MountPlan) -> Result<OwnedFd, CreateError> {
+    let recursive = if plan.options.bind_recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | recursive;
+    let built = || -> io::Result<OwnedFd> {
+        let mount = open_tree(CWD, &plan.source, flags)?;
+        let options = &plan.options;
+        if !options.attributes.is_empty() {
+            set_attributes(mount.as_fd(), options.attributes, false)?;
+        }
+        if !options.attributes_recursive.is_empty() {
+            set_attributes(mount.as_fd(), options.attributes_recursive, true)?;
+        }
+        // A clone of a shared mount is shared: without a word it becomes private, or what the container mounts there
+        // would appear on the host.
+        let (propagation, recursive) = match options.propagation {
+            0 => (Attributes::PRIVATE, true),
+            propagation => (propagation, options.propagation_recursive),
+        };
+        set_attributes(mount.as_fd(), Attributes { propagation, ..Attributes::default() }, recursive)?;
+        Ok(mount)
+    };
+    built().map_err(build_failed("bind mount", plan))
+}
+
+/// A new file system, as a detached mount.
+fn file_system(plan: &MountPlan, kind: &str) -> io::Result<OwnedFd> {
+    let lower_directories = || plan.options.data.iter().filter(|(key, _)| key == "lowerdir+");
+    match configure(plan, kind, None) {
+        // Kernels before 6.5 do not know `lowerdir+`: all of them in one string, if it is short enough.
+        Err(err) if Errno::from_io_error(&err) == Some(Errno::INVAL) && lower_directories().next().is_some() => {
+            let escaped = |path: &String| path.replace('\\', "\\\\").replace(':', "\\:");
+            let layers: Vec<_> = lower_directories().filter_map(|(_, path)| path.as_ref().map(escaped)).collect();
+            let joined = layers.join(":");
+            // fsconfig strings end at 255 bytes (fs/fsopen.c): then the first error is the one to see.
+            if joined.len() > 255 { Err(err) } else { configure(plan, kind, Some(&joined)).map_err(|_| err) }
+        }
+        other => other,
+    }
+}
+
+fn configure(plan: &MountPlan, kind: &str, joined_lower: Option<&str>) -> io::Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let source = if plan.source.as_os_str().is_empty() { Path::new(kind) } else { &plan.source };
+    fsconfig_set_string(context.as_fd(), "source", source)?;
+    if let Some(joined) = joined_lower {
+        fsconfig_set_string(context.as_fd(), "lowerdir", joined)?;
+    }
+    for (key, value) in &plan.options.data {
+        match value {
+            _ if key == "lowerdir+" && joined_lower.is_some() => {}
+            Some(value) => fsconfig_set_string(context.as_fd(), key.as_str(), value.as_str())?,
+            None => fsconfig_set_flag(context.as_fd(), key.as_str())?,
+        }
+    }
+    fsconfig_create(context.as_fd())?;
+    let attributes = MountAttrFlags::from_bits_retain(plan.options.attributes.set as u32);
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// What runc shows of version 1: a tmpfs, and in it the container's own directory of each hierarchy.
+fn hierarchies_v1(plan: &MountPlan, cgroup: &Cgroup) -> io::Result<Built> {
+    let plain = MountOptions { data: vec![("mode".into(), Some("755".into()))], ..plan.options.clone() };
+    // Read-only only when everything is in it.
+    let mut writable = MountPlan { options: plain, source: "tmpfs".into(), ..plan.clone() };
+    writable.options.attributes.set &= !Attributes::READ_ONLY;
+    let tmpfs = file_system(&writable, "tmpfs")?;
+    let (mut binds, mut links) = (Vec::new(), Vec::new());
+    let depth = cgroup.path.components().count() - 1;
+    for (controllers, directory) in &cgroup.directories {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let mount = open_tree(CWD, directory, flags)?;
+        let attributes = Attributes { propagation: Attributes::PRIVATE, ..plan.options.attributes };
+        set_attributes(mount.as_fd(), attributes, false)?;
+        let name = directory.ancestors().nth(depth).and_then(Path::file_name);
+        let name = name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        mkdirat(&tmpfs, name.as_str(), Mode::from_raw_mode(0o755))?;
+        let aliases = controllers.iter().filter(|controller| controller.name() != name);
+        links.extend(aliases.map(|controller| (name.clone(), controller.name().to_owned())));
+        binds.push((name, mount));
+    }
+    Ok(Built::Hierarchies { tmpfs, binds, links })
+}
+
+/// The child's half of one mount: makes it if that is left to do, and puts it at its place below `root`.
+pub(crate) fn attach(root: BorrowedFd<'_>, plan: &MountPlan, built: &Built) -> Result<(), Failure> {
+    let place = plan.destination.to_string_lossy();
+    match built {
+        Built::Detached { mount, is_directory } => put(root, plan, mount.as_fd(), *is_directory),
+        Built::InChild(kind) => {
+            let mount = file_system(plan, kind).because(Reason::Mount(Step::BuildMount), &place)?;
+            put(root, plan, mount.as_fd(), true)
+        }
+        Built::Hierarchies { tmpfs, binds, links } => {
+            put(root, plan, tmpfs.as_fd(), true)?;
+            let attach = || -> io::Result<()> {
+                for (name, mount) in binds {
+                    let target = target::open(tmpfs.as_fd(), Path::new(name), Missing::Refuse)?;
+                    move_to(mount.as_fd(), target.as_fd())?;
+                }
+                for (target, link) in links {
+                    symlinkat(target, tmpfs, link)?;
+                }
+                set_attributes(tmpfs.as_fd(), plan.options.attributes, false)
+            };
+            attach().because(Reason::Mount(Step::AttachMount), &place)
+        }
+    }
+}
+
+fn put(root: BorrowedFd<'_>, plan: &MountPlan, mount: BorrowedFd<'_>, is_directory: bool) -> Result<(), Failure> {
+    let place = plan.destination.to_string_lossy();
+    let missing = if is_directory { Missing::Directory } else { Missing::File };
+    let target = target::open(root, &plan.destination, missing).because(Reason::Mount(Step::MountPoint), &place)?;
+    move_to(mount, target.as_fd()).because(Reason::Mount(Step::AttachMount), &place)
+}
+
+/// Attaches a detached mount.
+pub(crate) fn move_to(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(mount, "", target, "", flags)?)
+}
+
+/// A detached clone of what `fd` is open on.
+pub(crate) fn clone_tree(fd: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
+    let recursive = if recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(open_tree(fd, "", flags | recursive)?)
+}
+
+/// An empty read-only tmpfs for masked directories, detached.
+pub(crate) fn empty_directory() -> io::Result<OwnedFd> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "source", "tmpfs")?;
+    fsconfig_set_string(context.as_fd(), "nr_inodes", "1")?;
+    fsconfig_set_string(context.as_fd(), "size", "4096")?;
+    fsconfig_create(context.as_fd())?;
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)?)
+}

@@ -1,0 +1,414 @@
+//! The half that the first process and exec have in common: from the container's namespaces to the program.
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use oci::runtime::{Capabilities, ConsoleSize, Process};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, accessat, fchown, fstat, openat2, stat,
+};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, chdir, getcwd, ioctl_tiocsctty, setrlimit, setsid, umask};
+use sys::{capability, seccomp, signal, terminal};
+
+use crate::Stdio;
+use crate::channel::{At, Channel, Failure, Reason, wait_for_start};
+use crate::error::{PlanError, Step};
+use crate::mounts::{clone_tree, move_to};
+use crate::target::PATH_FLAGS;
+
+/// A process, ready to be executed: everything that can be computed before the clone.
+#[derive(Clone, Debug)]
+pub(crate) struct ProcessPlan {
+    argv: Vec<CString>,
+    envp: Vec<CString>,
+    /// The directories of `PATH`, if the name is looked up there.
+    search: Vec<String>,
+    pub(crate) cwd: String,
+    pub(crate) uid: u32,
+    gid: u32,
+    groups: Vec<Gid>,
+    umask: u32,
+    capabilities: CapabilitySets,
+    rlimits: Vec<(usize, Rlimit)>,
+    no_new_privileges: bool,
+    pub(crate) oom_score_adj: Option<i32>,
+    seccomp: Option<seccomp::Program>,
+    keyring: CString,
+    console_size: Option<ConsoleSize>,
+}
+
+/// The five sets as bits, within what the host can give.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct CapabilitySets {
+    bounding: capability::Set,
+    effective: capability::Set,
+    inheritable: capability::Set,
+    permitted: capability::Set,
+    ambient: capability::Set,
+}
+
+/// umask where the specification says nothing (runc's).
+const UMASK_DEFAULT: u32 = 0o022;
+
+/// Status of a process that could not be executed after it was started, as runc's.
+const STATUS_EXEC_FAILED: u8 = 255;
+
+impl ProcessPlan {
+    /// `home` is what HOME becomes if the environment has none; `held` the host's bounding set.
+    pub(crate) fn new(
+        id: &str,
+        process: &Process,
+        home: impl FnOnce() -> Result<String, crate::user::UserError>,
+        seccomp: Option<seccomp::Program>,
+        held: capability::Set,
+    ) -> Result<Result<ProcessPlan, crate::user::UserError>, PlanError> {
+        let name = process.args.first().ok_or(PlanError::NoArguments)?;
+        if !process.cwd.starts_with('/') {
+            return Err(PlanError::RelativePath { path: PathBuf::from(&process.cwd) });
+        }
+        let mut env = unique(&process.env);
+        if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+            match home() {
+                Ok(home) => env.push(format!("HOME={home}")),
+                Err(err) => return Ok(Err(err)),
+            }
+        }
+        let path = env.iter().find_map(|entry| entry.strip_prefix("PATH="));
+        let search = path.filter(|_| !name.contains('/')).map(|path| path.split(':').map(str::to_owned).collect());
+        let groups = process.user.additional_gids.iter().map(|gid| Gid::from_raw(*gid));
+        Ok(Ok(ProcessPlan {
+            argv: c_strings("process.args", &process.args)?,
+            search: search.unwrap_or_default(),
+            envp: c_strings("process.env", &env)?,
+            cwd: process.cwd.clone(),
+            uid: process.user.uid,
+            gid: process.user.gid,
+            groups: groups.collect(),
+            umask: process.user.umask.unwrap_or(UMASK_DEFAULT),
+            capabilities: CapabilitySets::plan(process.capabilities.as_ref(), held)?,
+            rlimits: process.rlimits.iter().map(rlimit).collect::<Result<_, _>>()?,
+            no_new_privileges: process.no_new_privileges,
+            oom_score_adj: process.oom_score_adj,
+            seccomp,
+            keyring: CString::new(format!("_ses.{id}")).map_err(|_| PlanError::Nul { field: "id" })?,
+            console_size: process.console_size,
+        }))
+    }
+
+    /// Does everything up to execve, reports, waits at the gate if there is one, and executes.
+    ///
+    /// Runs in the child, inside the container's namespaces and root, still with every privilege. The order is runc's,
+    /// where each step says why it cannot come later or earlier.
+    pub(crate) fn run(&self, stdio: &Stdio, channel: &Channel, gate: bool) -> Result<Infallible, Failure> {
+        match sys::keyring::join_session(&self.keyring) {
+            // A kernel without keyrings, or a filter around us that forbids them: nothing to protect.
+            Err(err) if matches!(Errno::from_io_error(&err), Some(Errno::NOSYS | Errno::PERM)) => {}
+            other => other.at(Step::Keyring, "")?,
+        }
+        setsid().at(Step::Terminal, "")?;
+        match stdio {
+            Stdio::Terminal => self.set_terminal(channel, gate)?,
+            Stdio::Fds(fds) => self.set_stdio(fds)?,
+        }
+        self.set_rlimits()?;
+        // As root first: the directory may be closed to the user, whose command then still starts in it, as with runc.
+        let entered = self.enter_cwd();
+        if !self.no_new_privileges {
+            // Needs CAP_SYS_ADMIN, which the container may not keep.
+            self.load_seccomp()?;
+        }
+        self.drop_privileges()?;
+        if entered.is_err() {
+            self.enter_cwd()?;
+        }
+        let program = self.find_program()?;
+        umask(Mode::from_raw_mode(self.umask));
+        if self.no_new_privileges {
+            rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivileges, "")?;
+            // As late as possible: the profile need not allow what was done before.
+            self.load_seccomp()?;
+        }
+        channel.send_ready()?;
+        let kept = sys::fd::keep_only(channel.0.as_fd(), |channel| {
+            if gate && !wait_for_start(channel) {
+                return 1;
+            }
+            self.execute(&program)
+        });
+        kept.at(Step::Clean, "")
+    }
+
+    fn execute(&self, program: &CString) -> u8 {
+        let err = match signal::reset().and_then(|()| sys::fd::cloexec_from(3)) {
+            Ok(()) => sys::exec::execve(program, &self.argv, &self.envp),
+            Err(err) => err,
+        };
+        // The container counts as started: what went wrong is told on its own standard error, as runc does it.
+        let reason = go_text(&err);
+        let text = format!("exec {}: {reason}\n", program.to_string_lossy());
+        let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
+        STATUS_EXEC_FAILED
+    }
+
+    fn set_terminal(&self, channel: &Channel, console: bool) -> Result<(), Failure> {
+        let pair = open_ptmx().and_then(terminal::pair).at(Step::Terminal, "/dev/pts/ptmx")?;
+        if let Some(size) = self.console_size {
+            terminal::resize(&pair.master, size.height, size.width).at(Step::Terminal, "size")?;
+        }
+        fchown(&pair.slave, Some(Uid::from_raw(self.uid)), None).at(Step::Terminal, "owner")?;
+        if console {
+            show_console(&pair.slave).at(Step::Terminal, "/dev/console")?;
+        }
+        ioctl_tiocsctty(&pair.slave).at(Step::Terminal, "controlling terminal")?;
+        sys::fd::set_standard([pair.slave.as_fd(); 3]).at(Step::Stdio, "")?;
+        channel.send_console(&pair.master)
+    }
+
+    fn set_stdio(&self, fds: &[OwnedFd; 3]) -> Result<(), Failure> {
+        for fd in fds {
+            self.give_stream(fd.as_fd()).at(Step::Stdio, "owner")?;
+        }
+        sys::fd::set_standard(fds.each_ref().map(|fd| fd.as_fd())).at(Step::Stdio, "")
+    }
+
+    /// Makes the user the owner of a pipe, so that a program may open /dev/stdout again.
+    fn give_stream(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let stat = fstat(fd)?;
+        if stat.st_uid == self.uid || is_null(&stat) {
+            return Ok(());
+        }
+        match fchown(fd, Some(Uid::from_raw(self.uid)), None) {
+            // A file on a read-only or foreign file system, or a socket: such a stream keeps its owner (runc's list).
+            Err(Errno::INVAL | Errno::PERM | Errno::ROFS | Errno::ACCESS) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    fn set_rlimits(&self) -> Result<(), Failure> {
+        for (number, limit) in &self.rlimits {
+            let (name, resource) = RLIMITS[*number];
+            setrlimit(resource, *limit).because(Reason::Rlimit(*number as u8), name)?;
+        }
+        Ok(())
+    }
+
+    fn enter_cwd(&self) -> Result<(), Failure> {
+        let inside = || -> io::Result<()> {
+            chdir(self.cwd.as_str())?;
+            // A directory outside the root is shown as "(unreachable)..." (getcwd(3)): a descriptor that leaked, or a
+            // /proc/self/fd link in the image (CVE-2024-21626).
+            if getcwd(Vec::new())?.as_bytes().first() == Some(&b'/') { Ok(()) } else { Err(Errno::NOENT.into()) }
+        };
+        inside().because(Reason::Cwd, &self.cwd)
+    }
+
+    fn load_seccomp(&self) -> Result<(), Failure> {
+        self.seccomp.as_ref().map_or(Ok(()), seccomp::Program::load).at(Step::Seccomp, "")
+    }
+
+    fn drop_privileges(&self) -> Result<(), Failure> {
+        let sets = &self.capabilities;
+        capability::limit_bounding(sets.bounding).at(Step::Capabilities, "bounding")?;
+        capability::set_keep(true).at(Step::Capabilities, "keep")?;
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        rustix::thread::set_thread_groups(&self.groups).at(Step::Credentials, "groups")?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid).at(Step::Credentials, "gid")?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid).at(Step::Credentials, "uid")?;
+        capability::set_keep(false).at(Step::Capabilities, "keep")?;
+        capability::set(sets.effective, sets.permitted, sets.inheritable).at(Step::Capabilities, "")?;
+        capability::set_ambient(sets.ambient).at(Step::Capabilities, "ambient")
+    }
+
+    /// The program's path, looked up with the container's eyes and credentials (Go's exec.LookPath).
+    fn find_program(&self) -> Result<CString, Failure> {
+        let name = self.argv.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.contains('/') {
+            let errno = |result: Result<_, Errno>| result.err().map_or(0, Errno::raw_os_error);
+            let failure = |reason, errno| Failure { reason, errno, subject: name.clone() };
+            let stat = stat(name.as_str()).map_err(|err| failure(Reason::Stat, err.raw_os_error()))?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                return Err(failure(Reason::IsDirectory, 0));
+            }
+            let allowed = executable(&name, &stat);
+            allowed.map_err(|err| failure(Reason::NotExecutable, errno(Err::<(), _>(err))))?;
+            return Ok(self.argv[0].clone());
+        }
+        let candidates = self.search.iter().filter(|_| !name.is_empty()).map(|directory| match directory.as_str() {
+            "" => format!("./{name}"),
+            directory => format!("{directory}/{name}"),
+        });
+        let is_program = |path: &String| stat(path.as_str()).and_then(|found| executable(path, &found)).is_ok();
+        let found = candidates.into_iter().find(is_program).and_then(|path| CString::new(path).ok());
+        found.ok_or(Failure { reason: Reason::NotInPath, errno: 0, subject: name })
+    }
+}
+
+impl CapabilitySets {
+    /// Without a list there are none. What the host cannot give is left out, as Docker does for lack of it.
+    fn plan(capabilities: Option<&Capabilities>, held: capability::Set) -> Result<CapabilitySets, PlanError> {
+        let Some(names) = capabilities else { return Ok(CapabilitySets::default()) };
+        let set = |names: &[String]| {
+            let set = capability::Set::from_names(names.iter().map(String::as_str));
+            let unknown = |name: &str| PlanError::UnknownCapability { name: name.to_owned() };
+            set.map(|set| set.intersection(held)).map_err(unknown)
+        };
+        let (permitted, inheritable) = (set(&names.permitted)?, set(&names.inheritable)?);
+        Ok(CapabilitySets {
+            bounding: set(&names.bounding)?,
+            effective: set(&names.effective)?.intersection(permitted),
+            inheritable,
+            permitted,
+            ambient: set(&names.ambient)?.intersection(permitted).intersection(inheritable),
+        })
+    }
+}
+
+/// By the kernel's number (asm-generic/resource.h).
+const RLIMITS: [(&str, Resource); 16] = [
+    ("RLIMIT_CPU", Resource::Cpu),
+    ("RLIMIT_FSIZE", Resource::Fsize),
+    ("RLIMIT_DATA", Resource::Data),
+    ("RLIMIT_STACK", Resource::Stack),
+    ("RLIMIT_CORE", Resource::Core),
+    ("RLIMIT_RSS", Resource::Rss),
+    ("RLIMIT_NPROC", Resource::Nproc),
+    ("RLIMIT_NOFILE", Resource::Nofile),
+    ("RLIMIT_MEMLOCK", Resource::Memlock),
+    ("RLIMIT_AS", Resource::As),
+    ("RLIMIT_LOCKS", Resource::Locks),
+    ("RLIMIT_SIGPENDING", Resource::Sigpending),
+    ("RLIMIT_MSGQUEUE", Resource::Msgqueue),
+    ("RLIMIT_NICE", Resource::Nice),
+    ("RLIMIT_RTPRIO", Resource::Rtprio),
+    ("RLIMIT_RTTIME", Resource::Rttime),
+];
+
+fn rlimit(limit: &oci::runtime::Rlimit) -> Result<(usize, Rlimit), PlanError> {
+    let number = RLIMITS.iter().position(|(name, _)| *name == limit.kind);
+    let number = number.ok_or_else(|| PlanError::UnknownRlimit { name: limit.kind.clone() })?;
+    let value = |value: u64| (value != u64::MAX).then_some(value);
+    Ok((number, Rlimit { current: value(limit.soft), maximum: value(limit.hard) }))
+}
+
+/// Of several values of one name the last, as a shell would have it; entries without `=` stay.
+fn unique(env: &[String]) -> Vec<String> {
+    let name = |entry: &str| entry.split('=').next().map(str::to_owned);
+    let mut seen = std::collections::HashSet::new();
+    let mut kept: Vec<String> = env.iter().rev().filter(|entry| seen.insert(name(entry))).cloned().collect();
+    kept.reverse();
+    kept
+}
+
+fn c_strings(field: &'static str, strings: &[String]) -> Result<Vec<CString>, PlanError> {
+    let string = |string: &String| CString::new(string.as_str()).map_err(|_| PlanError::Nul { field });
+    strings.iter().map(string).collect()
+}
+
+/// The container's ptmx, and nothing that it has put in its place: a FIFO would hang us, a link could lead anywhere.
+fn open_ptmx() -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let master = openat2(CWD, "/dev/pts/ptmx", flags, Mode::empty(), resolve)?;
+    let stat = fstat(&master)?;
+    let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice || device != (5, 2) {
+        return Err(Errno::NOTTY.into());
+    }
+    rustix::fs::fcntl_setfl(&master, OFlags::empty())?;
+    Ok(master)
+}
+
+/// Puts the terminal over /dev/console, an empty file made for it. By descriptor: what the image has there is not trusted
+/// (CVE-2025-52565).
+fn show_console(slave: &OwnedFd) -> io::Result<()> {
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let place = openat2(CWD, "/dev/console", PATH_FLAGS | OFlags::NOFOLLOW, Mode::empty(), resolve)?;
+    move_to(clone_tree(slave.as_fd(), false)?.as_fd(), place.as_fd())
+}
+
+/// Whether this is the null device, which belongs to everybody.
+pub(crate) fn is_null(stat: &rustix::fs::Stat) -> bool {
+    let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && device == (1, 3)
+}
+
+fn executable(path: &str, stat: &rustix::fs::Stat) -> Result<(), Errno> {
+    // Root may execute what has any execute bit; access(2) alone says yes to root for a directory, too.
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory || stat.st_mode & 0o111 == 0 {
+        return Err(Errno::ACCESS);
+    }
+    accessat(CWD, path, rustix::fs::Access::EXEC_OK, AtFlags::EACCESS)
+}
+
+/// An error as Go prints it: the C library's sentence without its capital and without Rust's number.
+fn go_text(err: &io::Error) -> String {
+    let text = err.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().collect::<String>() + letters.as_str()).unwrap_or_default()
+}
+
+/// Writes to a file below a directory of proc that the parent opened, after making sure that it is proc
+/// (CVE-2019-16884: a container's fake /proc made runtimes write elsewhere).
+pub(crate) fn write_proc(proc: BorrowedFd<'_>, path: &str, value: &str) -> io::Result<()> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let fd = openat2(proc, OsStr::from_bytes(path.as_bytes()), flags, Mode::empty(), resolve)?;
+    if !is_proc(fd.as_fd())? {
+        return Err(Errno::XDEV.into());
+    }
+    io::Write::write_all(&mut File::from(fd), value.as_bytes())
+}
+
+/// Whether a file is on procfs.
+pub(crate) fn is_proc(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(rustix::fs::fstatfs(fd)?.f_type == rustix::fs::PROC_SUPER_MAGIC)
+}
+
+/// Opens the host's /proc for [`write_proc`].
+pub(crate) fn open_proc() -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let proc = rustix::fs::openat(CWD, Path::new("/proc"), flags, Mode::empty())?;
+    if is_proc(proc.as_fd())? { Ok(proc) } else { Err(Errno::XDEV.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_value_of_a_name_counts_and_order_stays() {
+        let env = ["A=1", "B=2", "A=3", "bare", "B=2"].map(str::to_owned);
+        assert_eq!(unique(&env), ["A=3", "bare", "B=2"]);
+    }
+
+    #[test]
+    fn capabilities_stay_within_what_the_host_holds() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let all = names(&["CAP_CHOWN", "CAP_SYS_RESOURCE"]);
+        let capabilities = Capabilities {
+            bounding: all.clone(),
+            permitted: all.clone(),
+            effective: all.clone(),
+            inheritable: vec![],
+            ambient: all,
+        };
+        let sets = CapabilitySets::plan(Some(&capabilities), capability::Set(1)).unwrap();
+        let chown = capability::Set(1);
+        let none = capability::Set(0);
+        assert_eq!((sets.bounding, sets.effective, sets.ambient), (chown, chown, none));
+        let unknown = Capabilities { bounding: names(&["CAP_NOPE"]), ..Capabilities::default() };
+        assert!(matches!(CapabilitySets::plan(Some(&unknown), chown), Err(PlanError::UnknownCapability { .. })));
+    }
+
+    #[test]
+    fn errors_read_as_gos() {
+        assert_eq!(go_text(&Errno::NOEXEC.into()), "exec format error");
+    }
+}

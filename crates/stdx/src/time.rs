@@ -17,6 +17,30 @@ impl Rfc3339 {
     pub fn now() -> Rfc3339 {
         Rfc3339(SystemTime::now())
     }
+
+    /// Reads `2026-11-20T10:00:00.123456789Z`, also with an offset such as `+02:00`. `None` for anything else, and for
+    /// times before 1970.
+    pub fn parse(text: &str) -> Option<Rfc3339> {
+        let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u64>().ok();
+        let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+        if separators.iter().any(|(at, byte)| text.as_bytes().get(*at) != Some(byte)) {
+            return None;
+        }
+        let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+        let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+        if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60
+        {
+            return None;
+        }
+        let rest = &text[19..];
+        let fraction = rest.strip_prefix('.').unwrap_or("");
+        let digits = &fraction[..fraction.bytes().take_while(u8::is_ascii_digit).count().min(9)];
+        let nanos = format!("{digits:0<9}").parse().ok()?;
+        let zone = if digits.is_empty() { rest } else { &fraction[digits.len()..] };
+        let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
+        let seconds = seconds.checked_add_signed(-zone_seconds(zone)?)?;
+        Some(Rfc3339(UNIX_EPOCH + std::time::Duration::new(seconds, nanos)))
+    }
 }
 
 impl fmt::Display for Rfc3339 {
@@ -52,6 +76,28 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
+/// The days from 1970-01-01 to a date (the inverse of [`civil`], from the same source).
+fn days(year: u64, month: u64, day: u64) -> u64 {
+    let shifted_year = year - u64::from(month <= 2);
+    let (era, year_of_era) = (shifted_year / 400, shifted_year % 400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
+/// `Z` or `+hh:mm` in seconds east of Greenwich.
+fn zone_seconds(zone: &str) -> Option<i64> {
+    if zone == "Z" {
+        return Some(0);
+    }
+    let sign = match zone.as_bytes().first()? {
+        b'+' => 1,
+        b'-' => -1,
+        _ => return None,
+    };
+    let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+    Some(sign * (hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +112,17 @@ mod tests {
             (4_102_444_800, 1_000, "2100-01-01T00:00:00.000001Z"),
         ] {
             assert_eq!(Rfc3339(UNIX_EPOCH + Duration::new(secs, nanos)).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn reads_what_it_prints_and_offsets() {
+        for text in ["1970-01-01T00:00:00Z", "2000-02-29T00:00:00.5Z", "2026-11-20T23:59:59.123456789Z"] {
+            assert_eq!(Rfc3339::parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!(Rfc3339::parse("2026-11-20T01:30:00+02:00").unwrap().to_string(), "2026-11-19T23:30:00Z");
+        for text in ["", "2026-11-20", "2026-11-20T10:00:00", "2026-13-20T10:00:00Z", "2026-11-20 10:00:00Z"] {
+            assert_eq!(Rfc3339::parse(text), None, "{text}");
         }
     }
 }

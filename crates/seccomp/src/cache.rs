@@ -1,0 +1,125 @@
+//! Compiled filters as files.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use errdefs::ErrorKind;
+use libseccomp::ScmpVersion;
+use sha2::{Digest, Sha256};
+use stdx::fs::{Durability, write_atomic};
+
+use crate::compile::{CompileError, compile};
+use crate::resolve::Filter;
+
+/// Part of every key: grows with every change of what [`compile`] makes of the same filter.
+const FORMAT: u32 = 1;
+
+/// Length of `struct sock_filter`.
+const INSTRUCTION_BYTES: u64 = 8;
+
+/// One compilation at a time: two writers of one file would share its temporary name.
+static WRITING: Mutex<()> = Mutex::new(());
+
+/// Why a filter's file could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The kernel's release is part of the key.
+    #[error("read /proc/sys/kernel/osrelease")]
+    Kernel {
+        /// Why.
+        source: io::Error,
+    },
+    /// The library's version is part of the key.
+    #[error("ask libseccomp for its version")]
+    Version {
+        /// Why.
+        source: libseccomp::error::SeccompError,
+    },
+    /// The filter could not be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The file could not be written.
+    #[error("write compiled seccomp filter {}", path.display())]
+    Write {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl CacheError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            CacheError::Compile(err) => err.kind(),
+            CacheError::Kernel { .. } | CacheError::Version { .. } | CacheError::Write { .. } => ErrorKind::Internal,
+        }
+    }
+}
+
+/// The file that holds `filter` compiled, below `directory`, which must exist; compiles it if there is none yet.
+///
+/// Blocks: microseconds if the file is there, milliseconds otherwise.
+pub fn cached(directory: &Path, filter: &Filter) -> Result<PathBuf, CacheError> {
+    let path = directory.join(format!("{}.bpf", key(filter)?));
+    if is_program(&path) {
+        return Ok(path);
+    }
+    // A writer that panicked leaves at most a temporary file, which the next one replaces.
+    let _writing = WRITING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if !is_program(&path) {
+        let program = compile(filter)?;
+        write_atomic(&path, &program, Durability::PowerCut)
+            .map_err(|source| CacheError::Write { path: path.clone(), source })?;
+    }
+    Ok(path)
+}
+
+/// Whether there is a file of whole instructions. That it is ours follows from its name and its directory's mode.
+fn is_program(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.len() > 0 && meta.len() % INSTRUCTION_BYTES == 0)
+}
+
+/// Names everything that the program depends on.
+fn key(filter: &Filter) -> Result<String, CacheError> {
+    let kernel = fs::read("/proc/sys/kernel/osrelease").map_err(|source| CacheError::Kernel { source })?;
+    let version = ScmpVersion::current().map_err(|source| CacheError::Version { source })?;
+    let json = serde_json::to_vec(filter).expect("a filter has only names and numbers");
+    let mut hasher = Sha256::new();
+    hasher.update(format!("{FORMAT} {}.{}.{} ", version.major, version.minor, version.micro));
+    hasher.update(&kernel);
+    hasher.update(&json);
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::Profile;
+    use crate::resolve::{Arch, resolve};
+
+    fn filter(capabilities: &[&str]) -> Filter {
+        let capabilities: Vec<String> = capabilities.iter().map(|name| name.to_string()).collect();
+        resolve(&Profile::docker_default(), &capabilities, Arch::NATIVE, (6, 1)).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_filter_is_compiled_once_and_another_one_has_another_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = cached(directory.path(), &filter(&[])).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), compile(&filter(&[])).unwrap());
+        // What is there is taken as it is: nothing is compiled again.
+        fs::write(&path, [0; 16]).unwrap();
+        assert_eq!(cached(directory.path(), &filter(&[])).unwrap(), path);
+        assert_eq!(fs::read(&path).unwrap(), [0; 16]);
+        // A torn file is replaced.
+        fs::write(&path, [0; 15]).unwrap();
+        cached(directory.path(), &filter(&[])).unwrap();
+        assert!(fs::read(&path).unwrap().len() > 16);
+        assert_ne!(cached(directory.path(), &filter(&["CAP_SYS_ADMIN"])).unwrap(), path);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+}

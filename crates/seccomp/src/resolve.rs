@@ -1,0 +1,137 @@
+//! The rules of a profile that count for one container on one machine.
+
+use serde::Serialize;
+
+use crate::profile::{Action, Argument, Condition, Profile, ProfileError, Rule};
+
+/// A processor that the engine runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arch {
+    /// 64-bit x86.
+    X86_64,
+    /// 64-bit ARM.
+    Aarch64,
+}
+
+impl Arch {
+    /// The one that this program was built for.
+    pub const NATIVE: Arch = if cfg!(target_arch = "aarch64") { Arch::Aarch64 } else { Arch::X86_64 };
+
+    /// Its name in the conditions of a profile.
+    fn docker(self) -> &'static str {
+        match self {
+            Arch::X86_64 => "amd64",
+            Arch::Aarch64 => "arm64",
+        }
+    }
+
+    /// Its name in the runtime specification.
+    fn oci(self) -> &'static str {
+        match self {
+            Arch::X86_64 => "SCMP_ARCH_X86_64",
+            Arch::Aarch64 => "SCMP_ARCH_AARCH64",
+        }
+    }
+}
+
+/// A profile without conditions. Printed as JSON it is `linux.seccomp` of the runtime specification.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Filter {
+    /// What happens to calls that no rule names.
+    pub default_action: Action,
+    /// The error number of a default action that has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_errno_ret: Option<u32>,
+    /// The instruction sets, by name; only the machine's own if there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub architectures: Vec<String>,
+    /// The rules.
+    pub syscalls: Vec<FilterRule>,
+}
+
+/// What happens to some calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FilterRule {
+    /// The calls; a name that this machine does not have counts for nothing.
+    pub names: Vec<String>,
+    /// What happens to them.
+    pub action: Action,
+    /// The error number of an action that has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errno_ret: Option<u32>,
+    /// What their arguments must be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<Argument>,
+}
+
+/// Keeps the rules that count with these `capabilities` (the bounding set, `CAP_CHOWN`) on this processor and `kernel`
+/// (its first two numbers). Absent for an empty profile, which means no filter at all.
+pub fn resolve(
+    profile: &Profile,
+    capabilities: &[String],
+    arch: Arch,
+    kernel: (u32, u32),
+) -> Result<Option<Filter>, ProfileError> {
+    if profile.default_action.is_none() && profile.syscalls.is_empty() {
+        return Ok(None);
+    }
+    refuse(profile)?;
+    let counts = |rule: &&Rule| {
+        rule.excludes.as_ref().is_none_or(|condition| !excludes(condition, capabilities, arch, kernel))
+            && rule.includes.as_ref().is_none_or(|condition| includes(condition, capabilities, arch, kernel))
+    };
+    Ok(Some(Filter {
+        default_action: profile.default_action.ok_or(ProfileError::NoAction)?,
+        default_errno_ret: profile.default_errno_ret,
+        architectures: architectures(profile, arch),
+        syscalls: profile.syscalls.iter().filter(counts).map(filter_rule).collect::<Result<_, _>>()?,
+    }))
+}
+
+fn refuse(profile: &Profile) -> Result<(), ProfileError> {
+    if !profile.architectures.is_empty() && !profile.architecture_map.is_empty() {
+        return Err(ProfileError::ArchitecturesTwice);
+    }
+    if profile.syscalls.iter().any(|rule| !rule.name.is_empty() && !rule.names.is_empty()) {
+        return Err(ProfileError::NamesTwice);
+    }
+    let notifies = profile.syscalls.iter().any(|rule| rule.action == Some(Action::Notify));
+    if notifies || profile.default_action == Some(Action::Notify) || !profile.listener_path.is_empty() {
+        return Err(ProfileError::Notify);
+    }
+    // Both mean nothing for a process with one thread that loads one filter.
+    let harmless = ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"];
+    match profile.flags.iter().find(|flag| !harmless.contains(&flag.as_str())) {
+        Some(flag) => Err(ProfileError::Flag { flag: flag.clone() }),
+        None => Ok(()),
+    }
+}
+
+fn excludes(condition: &Condition, capabilities: &[String], arch: Arch, kernel: (u32, u32)) -> bool {
+    condition.architectures.iter().any(|name| name == arch.docker())
+        || condition.capabilities.iter().any(|name| capabilities.contains(name))
+        || condition.min_kernel.is_some_and(|oldest| kernel >= oldest)
+}
+
+fn includes(condition: &Condition, capabilities: &[String], arch: Arch, kernel: (u32, u32)) -> bool {
+    (condition.architectures.is_empty() || condition.architectures.iter().any(|name| name == arch.docker()))
+        && condition.capabilities.iter().all(|name| capabilities.contains(name))
+        && condition.min_kernel.is_none_or(|oldest| kernel >= oldest)
+}
+
+fn architectures(profile: &Profile, arch: Arch) -> Vec<String> {
+    let mapped = profile.architecture_map.iter().find(|architecture| architecture.name == arch.oci());
+    let mapped = mapped.into_iter().flat_map(|architecture| [&architecture.name].into_iter().chain(&architecture.subs));
+    profile.architectures.iter().chain(mapped).cloned().collect()
+}
+
+fn filter_rule(rule: &Rule) -> Result<FilterRule, ProfileError> {
+    let names = if rule.name.is_empty() { rule.names.clone() } else { vec![rule.name.clone()] };
+    let action = rule.action.ok_or(ProfileError::NoAction)?;
+    Ok(FilterRule { names, action, errno_ret: rule.errno, args: rule.args.clone() })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+use super::*;
+
+fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| name.to_string()).collect()
+}
+
+fn resolved(json: &str, capabilities: &[&str]) -> Result<Option<Filter>, String> {
+    let profile = Profile::parse(json).map_err(|err| errdefs::chain(&err))?;
+    resolve(&profile, &owned(capabilities), Arch::X86_64, (5, 15)).map_err(|err| err.to_string())
+}
+
+#[test]
+fn conditions_decide_which_rules_count() {
+    for (condition, counts) in [
+        (r#""includes":{}"#, true),
+        (r#""includes":null,"excludes":null"#, true),
+        (r#""includes":{"caps":["CAP_A"]}"#, true),
+        (r#""includes":{"caps":["CAP_A","CAP_B"]}"#, false),
+        (r#""excludes":{"caps":["CAP_A","CAP_B"]}"#, false),
+        (r#""excludes":{"caps":["CAP_B"]}"#, true),
+        (r#""includes":{"arches":["arm64"]}"#, false),
+        (r#""includes":{"arches":["arm64","amd64"]}"#, true),
+        (r#""excludes":{"arches":["amd64"]}"#, false),
+        (r#""includes":{"minKernel":"5.15"}"#, true),
+        (r#""includes":{"minKernel":"5.16"}"#, false),
+        (r#""excludes":{"minKernel":"4.8"}"#, false),
+        (r#""includes":{"caps":["CAP_A"]},"excludes":{"minKernel":"4.8"}"#, false),
+    ] {
+        let json = format!(
+            r#"{{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{{"names":["read"],"action":"SCMP_ACT_ALLOW",{condition}}}]}}"#
+        );
+        let filter = resolved(&json, &["CAP_A"]).unwrap().unwrap();
+        assert_eq!(filter.syscalls.len() == 1, counts, "{condition}");
+    }
+}
+
+#[test]
+fn wrong_profiles_are_refused_in_dockers_words() {
+    for (json, message) in [
+        ("{x", "Decoding seccomp profile failed: key must be a string at line 1 column 2"),
+        (r#"{"syscalls":[{"name":"read","action":"SCMP_ACT_ALLOW"}]}"#, "string  is not a valid action for seccomp"),
+        (
+            r#"{"defaultAction":"SCMP_ACT_KILL","syscalls":[{"name":"read"}]}"#,
+            "string  is not a valid action for seccomp",
+        ),
+        (
+            r#"{"defaultAction":"SCMP_ACT_KILL","architectures":["SCMP_ARCH_X86"],"archMap":[{"architecture":"SCMP_ARCH_X86"}]}"#,
+            "both 'architectures' and 'archMap' are specified in the seccomp profile, use either 'architectures' or \
+             'archMap'",
+        ),
+        (
+            r#"{"defaultAction":"SCMP_ACT_KILL","syscalls":[{"name":"read","names":["write"],"action":"SCMP_ACT_ALLOW"}]}"#,
+            "both 'name' and 'names' are specified in the seccomp profile, use either 'name' or 'names'",
+        ),
+        (
+            r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#,
+            "SCMP_ACT_NOTIFY and listenerPath are not available in this version",
+        ),
+        (
+            r#"{"defaultAction":"SCMP_ACT_KILL","flags":["SECCOMP_FILTER_FLAG_LOG"]}"#,
+            "seccomp flag SECCOMP_FILTER_FLAG_LOG is not available in this version",
+        ),
+    ] {
+        assert_eq!(resolved(json, &[]).unwrap_err(), message, "{json}");
+    }
+    assert!(resolved(r#"{"defaultAction":"SCMP_ACT_KILL","syscalls":[{"includes":{"minKernel":"4"}}]}"#, &[]).is_err());
+    assert_eq!(resolved(r#"{"defaultAction":"","syscalls":null}"#, &[]), Ok(None));
+}
+
+#[test]
+fn a_filter_prints_as_the_runtime_specification_has_it() {
+    let json = r#"{
+        "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1,
+        "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]},
+                    {"architecture": "SCMP_ARCH_AARCH64", "subArchitectures": null}],
+        "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW", "comment": "x",
+                      "args": [{"index": 1, "value": 2, "op": "SCMP_CMP_MASKED_EQ"}]}]}"#;
+    expect_test::expect![[r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":1,"architectures":["SCMP_ARCH_X86_64","SCMP_ARCH_X86"],"syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{"index":1,"value":2,"valueTwo":0,"op":"SCMP_CMP_MASKED_EQ"}]}]}"#]]
+    .assert_eq(&serde_json::to_string(&resolved(json, &[]).unwrap().unwrap()).unwrap());
+}

@@ -14,17 +14,11 @@ const FUSE: (i64, i64) = (10, 229);
 
 /// The rules of the device controller, applied in order.
 pub fn rules(host: &HostConfig) -> Result<Vec<DeviceRule>, InvalidRequest> {
-    let mut rules = vec![DeviceRule { allow: false, access: "rwm".to_owned(), ..DeviceRule::default() }];
+    let all = |allow| DeviceRule { allow, kind: "a".to_owned(), access: "rwm".to_owned(), ..DeviceRule::default() };
     if host.privileged {
-        rules.push(DeviceRule {
-            allow: true,
-            kind: "a".to_owned(),
-            access: "rwm".to_owned(),
-            major: None,
-            minor: None,
-        });
-        return Ok(rules);
+        return Ok(vec![all(true)]);
     }
+    let mut rules = vec![all(false)];
     rules.extend(ALLOWED.iter().map(|device| character(true, *device)));
     rules.push(character(false, FUSE));
     for rule in host.device_cgroup_rules.iter().flatten() {

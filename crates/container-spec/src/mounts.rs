@@ -68,10 +68,10 @@ pub fn has_init(host: &HostConfig, facts: &HostFacts) -> bool {
 fn kernel_mounts(host: &HostConfig, is_users: &dyn Fn(&str) -> bool) -> Vec<Mount> {
     let wanted = KERNEL.iter().filter(|(destination, ..)| {
         let shm = *destination == "/dev/shm";
-        !is_users(destination)
-            && !(destination.starts_with("/dev/") && is_users("/dev"))
-            // The host's is bound instead, or there is none.
-            && !(shm && matches!(host.ipc_mode.as_str(), "host" | "none"))
+        let hidden = is_users(destination) || destination.starts_with("/dev/") && is_users("/dev");
+        // The host's is bound instead, or there is none.
+        let other_shm = shm && matches!(host.ipc_mode.as_str(), "host" | "none");
+        !hidden && !other_shm
     });
     let mount = |(destination, kind, source, options): &(&str, &str, &str, &[&str])| {
         let mut options = words(options);

@@ -143,8 +143,7 @@ fn validate_host(host: &HostConfig, facts: &HostFacts) -> Result<(), InvalidRequ
 
 fn validate_extra_host(entry: &str) -> Result<(), InvalidRequest> {
     match entry.split_once(':') {
-        Some((name, _)) if name.is_empty() => Err(InvalidRequest::ExtraHost { entry: entry.to_owned() }),
-        None => Err(InvalidRequest::ExtraHost { entry: entry.to_owned() }),
+        Some(("", _)) | None => Err(InvalidRequest::ExtraHost { entry: entry.to_owned() }),
         Some((_, "host-gateway")) => Err(InvalidRequest::NotOffered { option: "--add-host NAME:host-gateway" }),
         Some((_, address)) if address.parse::<std::net::IpAddr>().is_err() => {
             Err(InvalidRequest::ExtraHostAddress { address: address.to_owned() })

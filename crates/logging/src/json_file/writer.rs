@@ -181,6 +181,9 @@ impl Writer {
         let _ = rustix::io::read(&*self.event, &mut count);
         let (room, stuck) = {
             let state = self.shared.lock();
+            if state.closing {
+                return;
+            }
             (state.has_room(self.attrs.len()), state.progress_at.elapsed() >= STUCK_AFTER)
         };
         if room && !matches!(self.thread, Thread::Failed) {
@@ -206,7 +209,8 @@ impl Writer {
         self.shared.lock().trim();
     }
 
-    /// Says that nothing more will come. The thread writes what is left; wait with [`Writer::is_closed`].
+    /// Says that nothing more will come. The thread writes what is left; wait with [`Writer::is_closed`]. What
+    /// [`Writer::is_full`] tells of is lost: close when it does no more.
     pub fn close(&mut self) {
         self.drain();
         self.end(Stream::Stdout);

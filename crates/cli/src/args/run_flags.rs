@@ -1,0 +1,140 @@
+//! Flags of `run` and `create`, in the order of their names.
+
+use super::{Flag, Kind};
+
+const fn list(long: &'static str, help: &'static str) -> Flag {
+    Flag::value(long, Kind::List, "list", help)
+}
+
+const fn text(long: &'static str, help: &'static str) -> Flag {
+    Flag::value(long, Kind::Text, "string", help)
+}
+
+const fn int(long: &'static str, help: &'static str) -> Flag {
+    Flag::value(long, Kind::Int, "int", help).default("0")
+}
+
+const fn bytes(long: &'static str, help: &'static str) -> Flag {
+    Flag::value(long, Kind::Bytes, "bytes", help).default("0")
+}
+
+const fn duration(long: &'static str, help: &'static str) -> Flag {
+    Flag::value(long, Kind::Duration, "duration", help).default("0s")
+}
+
+/// What only `run` has.
+pub static RUN_ONLY: &[Flag] = &[
+    Flag::bool("detach", "Leave it running in the background and print its ID").short('d'),
+    text("detach-keys", "Keys that detach from it, instead of ctrl-p,ctrl-q"),
+    Flag::bool("sig-proxy", "Pass signals on to the process").default("true"),
+];
+
+/// What `run` and `create` share.
+pub static CREATE: &[Flag] = &[
+    list("add-host", "Add a line to /etc/hosts (host:ip)").later(),
+    Flag::value("annotation", Kind::Map, "map", "Pass an annotation to the runtime").default("map[]").later(),
+    Flag::value("attach", Kind::Attach, "list", "Attach to STDIN, STDOUT or STDERR").short('a'),
+    Flag::value("blkio-weight", Kind::Uint16, "uint16", "Weight of its block I/O, 10 to 1000; 0 for none")
+        .default("0")
+        .later(),
+    list("blkio-weight-device", "Weight of its I/O on one device").later(),
+    list("cap-add", "Give it a Linux capability"),
+    list("cap-drop", "Take a Linux capability away"),
+    text("cgroup-parent", "Cgroup that its own lies in").later(),
+    text("cgroupns", "Cgroup namespace: host or private"),
+    text("cidfile", "Write its ID to this file"),
+    int("cpu-count", "Number of processors (Windows only)").later(),
+    int("cpu-percent", "Share of the processors (Windows only)").later(),
+    int("cpu-period", "Length of a scheduler period, in microseconds").later(),
+    int("cpu-quota", "Processor time in a scheduler period, in microseconds").later(),
+    int("cpu-rt-period", "Length of a real-time period, in microseconds").later(),
+    int("cpu-rt-runtime", "Real-time processor time in a period, in microseconds").later(),
+    int("cpu-shares", "Relative weight of its processor time").short('c'),
+    Flag::value("cpus", Kind::Cpus, "decimal", "Number of processors it may use"),
+    text("cpuset-cpus", "Processors it may use (0-3, 0,1)").later(),
+    text("cpuset-mems", "Memory nodes it may use (0-3, 0,1)").later(),
+    list("device", "Give it a device of the host"),
+    list("device-cgroup-rule", "Add a rule to the devices it may use").later(),
+    list("device-read-bps", "Limit bytes read from a device per second").default("[]").later(),
+    list("device-read-iops", "Limit reads from a device per second").default("[]").later(),
+    list("device-write-bps", "Limit bytes written to a device per second").default("[]").later(),
+    list("device-write-iops", "Limit writes to a device per second").default("[]").later(),
+    Flag::bool("disable-content-trust", "Do not verify the image's signature").default("true").later(),
+    list("dns", "Name server").later(),
+    list("dns-opt", "Option of resolv.conf").later(),
+    list("dns-option", "Option of resolv.conf").later(),
+    list("dns-search", "Search domain").later(),
+    text("domainname", "NIS domain name"),
+    text("entrypoint", "Program to run instead of the image's"),
+    Flag::value("env", Kind::Env, "list", "Set an environment variable").short('e'),
+    list("env-file", "Read environment variables from a file"),
+    list("expose", "Port that it serves").later(),
+    Flag::value("gpus", Kind::List, "gpu-request", "GPUs to give it ('all' for all)").later(),
+    list("group-add", "Join one more group"),
+    text("health-cmd", "Command that tells whether it is well").later(),
+    duration("health-interval", "Time between two checks").later(),
+    int("health-retries", "Failed checks in a row that make it unhealthy").later(),
+    duration("health-start-interval", "Time between two checks while it starts").later(),
+    duration("health-start-period", "Time in which failed checks do not count").later(),
+    duration("health-timeout", "Time after which a check counts as failed").later(),
+    Flag::bool("help", "Print this text"),
+    text("hostname", "Host name").short('h'),
+    Flag::bool("init", "Run an init program as process 1, which reaps orphans and passes signals on"),
+    Flag::bool("interactive", "Keep its standard input open").short('i'),
+    bytes("io-maxbandwidth", "Bandwidth of the system drive (Windows only)").later(),
+    int("io-maxiops", "Operations of the system drive (Windows only)").later(),
+    text("ip", "IPv4 address").later(),
+    text("ip6", "IPv6 address").later(),
+    text("ipc", "IPC namespace"),
+    text("isolation", "Isolation technology (Windows only)").default("default").later(),
+    bytes("kernel-memory", "Limit of kernel memory (has no effect)").later(),
+    list("label", "Attach metadata").short('l'),
+    list("label-file", "Read metadata from a file"),
+    list("link", "Link to another container").later(),
+    list("link-local-ip", "Link-local address").later(),
+    text("log-driver", "Where its output is kept"),
+    list("log-opt", "Option of the log driver"),
+    text("mac-address", "MAC address").later(),
+    bytes("memory", "Memory it may use").short('m'),
+    bytes("memory-reservation", "Memory it is left with when memory is short").later(),
+    Flag::value("memory-swap", Kind::SwapBytes, "bytes", "Memory and swap it may use; -1 for any amount").default("0"),
+    int("memory-swappiness", "How eagerly its memory is swapped, 0 to 100").default("-1").later(),
+    Flag::value("mount", Kind::Mount, "mount", "Mount a host directory or a tmpfs"),
+    text("name", "Name it"),
+    list("net", "Network to connect it to").hidden(),
+    list("net-alias", "One more name in its network").later(),
+    list("network", "Network to connect it to"),
+    list("network-alias", "One more name in its network").later(),
+    Flag::bool("no-healthcheck", "Ignore the image's health check").later(),
+    Flag::bool("oom-kill-disable", "Do not kill it when memory runs out").later(),
+    int("oom-score-adj", "How eagerly it is killed when memory runs out, -1000 to 1000"),
+    text("pid", "PID namespace"),
+    int("pids-limit", "Number of its tasks; -1 for any number"),
+    text("platform", "Platform of the image"),
+    Flag::bool("privileged", "Give it all capabilities and devices"),
+    list("publish", "Publish a port on the host").short('p').later(),
+    Flag::bool("publish-all", "Publish all its ports on ports of the host's choice").short('P').later(),
+    text("pull", "When to pull the image: always, missing or never").default("missing"),
+    Flag::bool("quiet", "Do not show the progress of a pull").short('q'),
+    Flag::bool("read-only", "Make its root file system read-only"),
+    text("restart", "When to start it again: no, always, unless-stopped, on-failure[:N]").default("no"),
+    Flag::bool("rm", "Remove it when it ends"),
+    text("runtime", "Runtime that runs it").later(),
+    list("security-opt", "Security option"),
+    bytes("shm-size", "Size of /dev/shm"),
+    text("stop-signal", "Signal that asks it to end"),
+    int("stop-timeout", "Seconds between that signal and SIGKILL"),
+    list("storage-opt", "Option of the storage driver").later(),
+    Flag::value("sysctl", Kind::Map, "map", "Set a kernel parameter").default("map[]"),
+    list("tmpfs", "Mount a tmpfs"),
+    Flag::bool("tty", "Give it a terminal").short('t'),
+    Flag::value("ulimit", Kind::Ulimit, "ulimit", "Set a resource limit").default("[]"),
+    Flag::bool("use-api-socket", "Give it the API's socket and credentials").later(),
+    text("user", "User, and group, that it runs as (name or ID)").short('u'),
+    text("userns", "User namespace"),
+    text("uts", "UTS namespace"),
+    list("volume", "Mount a host directory (HOST:CONTAINER[:ro])").short('v'),
+    text("volume-driver", "Driver of its volumes").later(),
+    list("volumes-from", "Mount what another container mounts").later(),
+    text("workdir", "Directory it starts in").short('w'),
+];

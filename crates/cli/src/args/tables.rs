@@ -1,0 +1,382 @@
+//! All commands.
+
+use super::run_flags::{CREATE, RUN_ONLY};
+use super::{Flag, Kind};
+
+/// What a command does; one variant, one file of `commands`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// `run`
+    Run,
+    /// `create`
+    Create,
+    /// `start`
+    Start,
+    /// `stop`
+    Stop,
+    /// `kill`
+    Kill,
+    /// `restart`
+    Restart,
+    /// `wait`
+    Wait,
+    /// `rm`
+    Remove,
+    /// `ps`, `container ls`
+    List,
+    /// `logs`
+    Logs,
+    /// `exec`
+    Exec,
+    /// `attach`
+    Attach,
+    /// `inspect` of anything
+    Inspect,
+    /// `container inspect`
+    InspectContainer,
+    /// `images`, `image ls`
+    Images,
+    /// `image inspect`
+    InspectImage,
+    /// `history`
+    History,
+    /// `load`
+    Load,
+    /// `tag`
+    Tag,
+    /// `rmi`, `image rm`
+    RemoveImage,
+    /// `version`
+    Version,
+    /// `info`
+    Info,
+    /// `events`
+    Events,
+    /// `completion`
+    Completion,
+    /// `man`
+    Man,
+}
+
+/// How many positionals a command takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arity {
+    /// None.
+    None,
+    /// At most this many.
+    Max(usize),
+    /// At least this many.
+    Min(usize),
+    /// This many.
+    Exactly(usize),
+}
+
+/// A group of commands; the empty name is the top level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is about.
+    pub about: &'static str,
+}
+
+/// Groups in the order of help.
+pub static GROUPS: &[Group] = &[
+    Group { name: "container", about: "Manage containers" },
+    Group { name: "image", about: "Manage images" },
+    Group { name: "system", about: "Manage the engine" },
+];
+
+/// A command.
+#[derive(Clone, Copy, Debug)]
+pub struct Command {
+    /// Where it stands: `run`, `container run`, `container ls`; the first is the one that help shows.
+    pub paths: &'static [&'static str],
+    /// What follows its name, as help shows it.
+    pub usage: &'static str,
+    /// What it does, in a line.
+    pub about: &'static str,
+    /// Its flags.
+    pub flags: &'static [&'static [Flag]],
+    /// Its positionals.
+    pub arity: Arity,
+    /// Whether flags may follow positionals.
+    pub interspersed: bool,
+    /// What runs.
+    pub verb: Verb,
+    /// Whether help leaves it out.
+    pub hidden: bool,
+}
+
+impl Command {
+    /// All flags.
+    pub fn all_flags(&self) -> impl Iterator<Item = &'static Flag> + use<> {
+        self.flags.iter().flat_map(|part| part.iter())
+    }
+}
+
+/// Old names lead to the same value.
+pub(super) fn canonical(long: &'static str) -> &'static str {
+    match long {
+        "net" => "network",
+        "time" => "timeout",
+        other => other,
+    }
+}
+
+const fn command(paths: &'static [&'static str], usage: &'static str, about: &'static str, verb: Verb) -> Command {
+    Command { paths, usage, about, flags: &[], arity: Arity::None, interspersed: true, verb, hidden: false }
+}
+
+impl Command {
+    const fn flags(mut self, flags: &'static [&'static [Flag]]) -> Command {
+        self.flags = flags;
+        self
+    }
+
+    const fn arity(mut self, arity: Arity) -> Command {
+        self.arity = arity;
+        self
+    }
+
+    /// Options end at the first positional: what follows belongs to the container.
+    const fn options_first(mut self) -> Command {
+        self.interspersed = false;
+        self
+    }
+
+    const fn hidden(mut self) -> Command {
+        self.hidden = true;
+        self
+    }
+}
+
+const FORMAT: Flag = Flag::value("format", Kind::Text, "string", "Shape the output: 'table', 'json' or a Go template");
+const FILTER: Flag =
+    Flag::value("filter", Kind::Filter, "filter", "Only what meets a condition (name=value)").short('f');
+const QUIET_IDS: Flag = Flag::bool("quiet", "Only show IDs").short('q');
+const NO_TRUNC: Flag = Flag::bool("no-trunc", "Show everything in full length");
+const DETACH_KEYS: Flag =
+    Flag::value("detach-keys", Kind::Text, "string", "Keys that detach, instead of ctrl-p,ctrl-q");
+const SIG_PROXY: Flag = Flag::bool("sig-proxy", "Pass signals on to the process").default("true");
+const STOP: &[Flag] = &[
+    Flag::value("signal", Kind::Text, "string", "Signal that asks it to end").short('s'),
+    Flag::value("time", Kind::Int, "int", "Seconds to wait before killing it").default("0").hidden(),
+    Flag::value("timeout", Kind::Int, "int", "Seconds to wait before killing it").short('t').default("0"),
+];
+const PLATFORM: Flag = Flag::value("platform", Kind::Text, "string", "Platform of the image").later();
+
+/// Commands in the order of help.
+pub static COMMANDS: &[Command] = &[
+    command(
+        &["run", "container run"],
+        "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+        "Create a container from an image and run it",
+        Verb::Run,
+    )
+    .flags(&[RUN_ONLY, CREATE])
+    .arity(Arity::Min(1))
+    .options_first(),
+    command(
+        &["exec", "container exec"],
+        "[OPTIONS] CONTAINER COMMAND [ARG...]",
+        "Run a command in a running container",
+        Verb::Exec,
+    )
+    .flags(&[&[
+        Flag::bool("detach", "Leave it running in the background").short('d'),
+        DETACH_KEYS,
+        Flag::value("env", Kind::Env, "list", "Set an environment variable").short('e'),
+        Flag::value("env-file", Kind::List, "list", "Read environment variables from a file"),
+        Flag::bool("interactive", "Keep its standard input open").short('i'),
+        Flag::bool("privileged", "Give it all capabilities"),
+        Flag::bool("tty", "Give it a terminal").short('t'),
+        Flag::value("user", Kind::Text, "string", "User, and group, that it runs as (name or ID)").short('u'),
+        Flag::value("workdir", Kind::Text, "string", "Directory it starts in").short('w'),
+    ]])
+    .arity(Arity::Min(2))
+    .options_first(),
+    command(&["ps", "container ls", "container list", "container ps"], "[OPTIONS]", "List containers", Verb::List)
+        .flags(&[&[
+            Flag::bool("all", "Also those that do not run").short('a'),
+            FILTER,
+            FORMAT,
+            Flag::value("last", Kind::Int, "int", "The N newest, in any state").short('n').default("-1"),
+            Flag::bool("latest", "The newest, in any state").short('l'),
+            NO_TRUNC,
+            QUIET_IDS,
+            Flag::bool("size", "Also show sizes").short('s'),
+        ]]),
+    command(&["images", "image ls", "image list"], "[OPTIONS] [REPOSITORY[:TAG]]", "List images", Verb::Images)
+        .flags(&[&[
+            Flag::bool("all", "Also intermediate images").short('a'),
+            Flag::bool("digests", "Also show digests"),
+            FILTER,
+            FORMAT,
+            NO_TRUNC,
+            QUIET_IDS,
+            Flag::bool("tree", "Show platforms as a tree").later(),
+        ]])
+        .arity(Arity::Max(1)),
+    command(
+        &["attach", "container attach"],
+        "[OPTIONS] CONTAINER",
+        "Attach to the streams of a running container",
+        Verb::Attach,
+    )
+    .flags(&[&[DETACH_KEYS, Flag::bool("no-stdin", "Leave its standard input alone"), SIG_PROXY]])
+    .arity(Arity::Exactly(1)),
+    command(
+        &["create", "container create"],
+        "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+        "Create a container without starting it",
+        Verb::Create,
+    )
+    .flags(&[CREATE])
+    .arity(Arity::Min(1))
+    .options_first(),
+    command(&["events", "system events"], "[OPTIONS]", "Show what happens, as it happens", Verb::Events).flags(&[&[
+        FILTER,
+        FORMAT,
+        Flag::value("since", Kind::Text, "string", "From this time on"),
+        Flag::value("until", Kind::Text, "string", "Up to this time"),
+    ]]),
+    command(&["history", "image history"], "[OPTIONS] IMAGE", "Show how an image was made", Verb::History)
+        .flags(&[&[
+            FORMAT,
+            Flag::bool("human", "Show sizes and times for people").short('H').default("true"),
+            NO_TRUNC,
+            PLATFORM,
+            QUIET_IDS,
+        ]])
+        .arity(Arity::Exactly(1)),
+    command(&["info", "system info"], "[OPTIONS]", "Show the state of the engine", Verb::Info)
+        .flags(&[&[FORMAT.short('f')]]),
+    command(&["inspect"], "[OPTIONS] NAME|ID [NAME|ID...]", "Show all about containers and images", Verb::Inspect)
+        .flags(&[&[
+            FORMAT.short('f'),
+            Flag::bool("size", "Also show sizes, of containers").short('s'),
+            Flag::value("type", Kind::Text, "string", "Only look for objects of this type"),
+        ]])
+        .arity(Arity::Min(1)),
+    command(
+        &["container inspect"],
+        "[OPTIONS] CONTAINER [CONTAINER...]",
+        "Show all about containers",
+        Verb::InspectContainer,
+    )
+    .flags(&[&[FORMAT.short('f'), Flag::bool("size", "Also show sizes").short('s')]])
+    .arity(Arity::Min(1)),
+    command(&["image inspect"], "[OPTIONS] IMAGE [IMAGE...]", "Show all about images", Verb::InspectImage)
+        .flags(&[&[FORMAT.short('f'), PLATFORM]])
+        .arity(Arity::Min(1)),
+    command(
+        &["kill", "container kill"],
+        "[OPTIONS] CONTAINER [CONTAINER...]",
+        "Send a signal to containers",
+        Verb::Kill,
+    )
+    .flags(&[&[Flag::value("signal", Kind::Text, "string", "The signal, instead of KILL").short('s')]])
+    .arity(Arity::Min(1)),
+    command(&["load", "image load"], "[OPTIONS]", "Load images from an archive", Verb::Load).flags(&[&[
+        Flag::value("input", Kind::Text, "string", "Read this file instead of standard input").short('i'),
+        Flag::value("platform", Kind::Strings, "strings", "Load only these platforms").later(),
+        Flag::bool("quiet", "Do not show progress").short('q'),
+    ]]),
+    command(&["logs", "container logs"], "[OPTIONS] CONTAINER", "Show what a container has printed", Verb::Logs)
+        .flags(&[&[
+            Flag::bool("details", "Also show what the log driver was told to keep"),
+            Flag::bool("follow", "Go on with what comes").short('f'),
+            Flag::value("since", Kind::Text, "string", "From this time on (RFC 3339, or 42m for 42 minutes ago)"),
+            Flag::value("tail", Kind::Text, "string", "Number of lines from the end").short('n').default("all"),
+            Flag::bool("timestamps", "Show times").short('t'),
+            Flag::value("until", Kind::Text, "string", "Up to this time (RFC 3339, or 42m for 42 minutes ago)"),
+        ]])
+        .arity(Arity::Exactly(1)),
+    command(
+        &["restart", "container restart"],
+        "[OPTIONS] CONTAINER [CONTAINER...]",
+        "Stop containers and start them again",
+        Verb::Restart,
+    )
+    .flags(&[STOP])
+    .arity(Arity::Min(1)),
+    command(
+        &["rm", "container rm", "container remove"],
+        "[OPTIONS] CONTAINER [CONTAINER...]",
+        "Remove containers",
+        Verb::Remove,
+    )
+    .flags(&[&[
+        Flag::bool("force", "Kill it first, if it runs").short('f'),
+        Flag::bool("link", "Remove a link instead").short('l').later(),
+        Flag::bool("volumes", "Also remove its anonymous volumes").short('v'),
+    ]])
+    .arity(Arity::Min(1)),
+    command(&["rmi", "image rm", "image remove"], "[OPTIONS] IMAGE [IMAGE...]", "Remove images", Verb::RemoveImage)
+        .flags(&[&[
+            Flag::bool("force", "Also if stopped containers use it").short('f'),
+            Flag::bool("no-prune", "Keep untagged parents"),
+            Flag::value("platform", Kind::Strings, "strings", "Remove only these platforms").later(),
+        ]])
+        .arity(Arity::Min(1)),
+    command(
+        &["start", "container start"],
+        "[OPTIONS] CONTAINER [CONTAINER...]",
+        "Start containers that do not run",
+        Verb::Start,
+    )
+    .flags(&[&[
+        Flag::bool("attach", "Attach to its output and pass signals on").short('a'),
+        Flag::value("checkpoint", Kind::Text, "string", "Go on from this checkpoint").later(),
+        Flag::value("checkpoint-dir", Kind::Text, "string", "Where checkpoints are kept").later(),
+        DETACH_KEYS,
+        Flag::bool("interactive", "Attach to its standard input").short('i'),
+    ]])
+    .arity(Arity::Min(1)),
+    command(&["stop", "container stop"], "[OPTIONS] CONTAINER [CONTAINER...]", "Stop containers", Verb::Stop)
+        .flags(&[STOP])
+        .arity(Arity::Min(1)),
+    command(&["tag", "image tag"], "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "Give an image one more name", Verb::Tag)
+        .arity(Arity::Exactly(2)),
+    command(&["version"], "[OPTIONS]", "Show the versions of client and engine", Verb::Version)
+        .flags(&[&[FORMAT.short('f')]]),
+    command(
+        &["wait", "container wait"],
+        "CONTAINER [CONTAINER...]",
+        "Wait for containers to end and print their exit codes",
+        Verb::Wait,
+    )
+    .arity(Arity::Min(1)),
+    command(&["completion"], "SHELL", "Print the completion script of a shell", Verb::Completion)
+        .arity(Arity::Exactly(1)),
+    command(&["man"], "DIRECTORY", "Write the manual pages into a directory", Verb::Man)
+        .arity(Arity::Exactly(1))
+        .hidden(),
+];
+
+/// Flags before the command.
+pub static GLOBAL: &[Flag] = &[
+    Flag::value("config", Kind::Text, "string", "Directory of the client's configuration"),
+    Flag::value("context", Kind::Text, "string", "Name of the context to use").short('c').default("default").later(),
+    Flag::bool("debug", "Say more").short('D'),
+    Flag::bool("help", "Print this text"),
+    Flag::value("host", Kind::List, "list", "Daemon socket to connect to").short('H'),
+    Flag::value("log-level", Kind::Text, "string", "How much to say").short('l').default("info"),
+    Flag::bool("tls", "Use TLS").later(),
+    Flag::value("tlscacert", Kind::Text, "string", "Trust certificates signed by this authority").later(),
+    Flag::value("tlscert", Kind::Text, "string", "The client's certificate").later(),
+    Flag::value("tlskey", Kind::Text, "string", "The client's key").later(),
+    Flag::bool("tlsverify", "Use TLS and verify the daemon").later(),
+    Flag::bool("version", "Print the version and quit").short('v'),
+];
+
+/// The command at `path`, such as `container ls`.
+pub fn find(path: &str) -> Option<&'static Command> {
+    COMMANDS.iter().find(|command| command.paths.contains(&path))
+}
+
+/// The group of that name.
+pub fn group(name: &str) -> Option<&'static Group> {
+    GROUPS.iter().find(|group| group.name == name)
+}

@@ -1,0 +1,108 @@
+//! The verbs, one file each: effects only; what can be decided beforehand is in [`crate::plan`].
+
+use client::Client;
+
+use crate::args::{Parsed, Verb};
+use crate::config::{self, ConfigFile};
+use crate::report::{Exit, client_error};
+
+pub mod attach;
+pub mod create;
+pub mod events;
+pub mod exec;
+pub mod generate;
+pub mod history;
+pub mod images;
+pub mod info;
+pub mod inspect;
+pub mod lifecycle;
+pub mod list;
+pub mod load;
+pub mod logs;
+pub mod progress;
+pub mod run;
+pub mod start;
+pub mod version;
+
+/// What every verb has at hand.
+pub struct Context {
+    /// `longshore` or `docker`.
+    pub program: &'static str,
+    /// The command as typed: `run`, `container run`.
+    pub path: String,
+    /// The daemon.
+    pub client: Client,
+    /// The user's configuration.
+    pub config: ConfigFile,
+}
+
+impl Context {
+    /// Reads the configuration; connects later.
+    pub fn new(program: &'static str, path: String, global: &Parsed) -> Result<Context, Exit> {
+        let config = ConfigFile::load(global.text("config"))?;
+        let (endpoint, options) = config::connection(global, &config)?;
+        Ok(Context { program, path, client: Client::new(endpoint, options), config })
+    }
+
+    /// The keys that detach: of the command line, else of the configuration.
+    pub fn detach_keys<'a>(&'a self, parsed: &'a Parsed) -> &'a str {
+        let given = parsed.text("detach-keys");
+        if given.is_empty() { &self.config.detach_keys } else { given }
+    }
+
+    /// A sentence about `run` with the hint that Docker adds to it.
+    pub fn with_help(&self, verb: &str, message: &str) -> String {
+        let program = self.program;
+        format!("{program}: {message}\n\nRun '{program} {verb} --help' for more information")
+    }
+}
+
+/// Runs a verb.
+pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<(), Exit> {
+    match verb {
+        Verb::Run => run::run(context, parsed).await,
+        Verb::Create => create::run(context, parsed).await,
+        Verb::Start => start::run(context, parsed).await,
+        Verb::Stop | Verb::Restart => lifecycle::stop(context, verb, parsed).await,
+        Verb::Kill => lifecycle::kill(context, parsed).await,
+        Verb::Wait => lifecycle::wait(context, parsed).await,
+        Verb::Remove => lifecycle::remove(context, parsed).await,
+        Verb::List => list::run(context, parsed).await,
+        Verb::Logs => logs::run(context, parsed).await,
+        Verb::Exec => exec::run(context, parsed).await,
+        Verb::Attach => attach::run(context, parsed).await,
+        Verb::Inspect | Verb::InspectContainer | Verb::InspectImage => inspect::run(context, verb, parsed).await,
+        Verb::Images => images::list(context, parsed).await,
+        Verb::Tag => images::tag(context, parsed).await,
+        Verb::RemoveImage => images::remove(context, parsed).await,
+        Verb::History => history::run(context, parsed).await,
+        Verb::Load => load::run(context, parsed).await,
+        Verb::Version => version::run(context, parsed).await,
+        Verb::Info => info::run(context, parsed).await,
+        Verb::Events => events::run(context, parsed).await,
+        Verb::Completion => generate::completion(context, parsed),
+        Verb::Man => generate::man(context, parsed),
+    }
+}
+
+/// Prints what comes of each name, goes on after a failure, and fails at the end with all sentences.
+#[derive(Debug, Default)]
+pub struct Outcomes {
+    failures: Vec<String>,
+}
+
+impl Outcomes {
+    /// Notes one outcome.
+    pub fn note(&mut self, outcome: Result<String, client::ClientError>) {
+        match outcome {
+            Ok(line) if line.is_empty() => {}
+            Ok(line) => println!("{line}"),
+            Err(err) => self.failures.push(client_error(&err)),
+        }
+    }
+
+    /// The failures, one a line.
+    pub fn finish(self) -> Result<(), Exit> {
+        if self.failures.is_empty() { Ok(()) } else { Err(Exit::new(1, self.failures.join("\n"))) }
+    }
+}

@@ -1,0 +1,143 @@
+//! `create`, and the part of `run` that makes the container.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use client::{ClientError, container};
+use engine_api::container::CreateRequest;
+use oci::Reference;
+
+use super::{Context, progress};
+use crate::args::Parsed;
+use crate::plan::{self, Surroundings};
+use crate::report::{Exit, client_error, go_error};
+
+/// `create`
+pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let request = request(context, parsed, "create")?;
+    let id = create(context, parsed, &request).await.map_err(|err| err.into_exit(context, "create"))?;
+    println!("{id}");
+    Ok(())
+}
+
+/// Turns the command line into a request, with the files and variables of this process.
+pub fn request(context: &Context, parsed: &Parsed, verb: &str) -> Result<CreateRequest, Exit> {
+    let refuse = |message: &str| Exit::new(125, context.with_help(verb, message));
+    let pull = parsed.text("pull");
+    if !matches!(pull, "" | "missing" | "always" | "never") {
+        let message = format!("invalid pull option: '{pull}': must be one of \"always\", \"missing\" or \"never\"");
+        return Err(refuse(&message));
+    }
+    let directory = std::env::current_dir().map(|path| path.display().to_string()).unwrap_or_default();
+    let surroundings = Surroundings {
+        read: &|path| fs::read_to_string(path),
+        variable: &|name| std::env::var(name).ok(),
+        directory: &directory,
+    };
+    plan::create::request(parsed, &surroundings).map_err(|err| refuse(&err.to_string()))
+}
+
+/// Why no container was made.
+#[derive(Debug)]
+pub enum Failure {
+    /// The daemon refused, or is not there.
+    Client(ClientError),
+    /// The image could not be pulled, or the id not be written: the sentence.
+    Local(String),
+}
+
+impl Failure {
+    /// The exit: Docker's status for `run`, 1 for `create`.
+    pub fn into_exit(self, context: &Context, verb: &str) -> Exit {
+        let message = match &self {
+            Failure::Client(err) => client_error(err),
+            Failure::Local(message) => message.clone(),
+        };
+        match verb {
+            "run" => Exit::new(status_of(&message), context.with_help(verb, &message)),
+            _ => Exit::new(1, message),
+        }
+    }
+}
+
+/// What a shell would say: 127 for a program that does not exist, 126 for one that cannot be run. Docker's client tells
+/// them by these words of the daemon, and so must we: the API has no field for it.
+pub fn status_of(message: &str) -> u8 {
+    if message.contains("executable file not found") || message.contains("no such file or directory") {
+        127
+    } else if message.contains("permission denied") || message.contains("is a directory") {
+        126
+    } else {
+        125
+    }
+}
+
+/// Makes the container, pulling the image if that is wanted; returns its id.
+pub async fn create(context: &Context, parsed: &Parsed, request: &CreateRequest) -> Result<String, Failure> {
+    let id_file = parsed.text("cidfile");
+    if !id_file.is_empty() && Path::new(id_file).exists() {
+        let message =
+            format!("container ID file found, make sure the other container isn't running or delete {id_file}");
+        return Err(Failure::Local(message));
+    }
+    let name = parsed.text("name");
+    let platform = parsed.text("platform");
+    if parsed.text("pull") == "always" {
+        pull(context, parsed, &request.config.image).await?;
+    }
+    let outcome = match container::create(&context.client, name, platform, request).await {
+        Err(err) if missing_image(&err) && !matches!(parsed.text("pull"), "never" | "always") => {
+            if !parsed.flag("quiet") {
+                eprintln!("Unable to find image '{}' locally", familiar(&request.config.image));
+            }
+            pull(context, parsed, &request.config.image).await?;
+            container::create(&context.client, name, platform, request).await
+        }
+        outcome => outcome,
+    };
+    let created = outcome.map_err(Failure::Client)?;
+    for warning in &created.warnings {
+        eprintln!("WARNING: {warning}");
+    }
+    if !id_file.is_empty() {
+        write_id(id_file, &created.id)?;
+    }
+    Ok(created.id)
+}
+
+/// Only a missing image is a reason to pull; a missing network or container of another one's namespace is not.
+fn missing_image(err: &ClientError) -> bool {
+    err.is_not_found() && client_error(err).contains("No such image")
+}
+
+/// `busybox:latest`, as Docker names it; what is no reference stays as it is.
+fn familiar(image: &str) -> String {
+    image.parse::<Reference>().map(|name| name.with_default_tag().familiar()).unwrap_or_else(|_| image.to_owned())
+}
+
+async fn pull(context: &Context, parsed: &Parsed, image: &str) -> Result<(), Failure> {
+    let reference = image.parse::<Reference>().map_err(|err| Failure::Local(err.to_string()))?.with_default_tag();
+    let tag = match (reference.digest(), reference.tag()) {
+        (Some(digest), _) => digest.as_str().to_owned(),
+        (None, tag) => tag.unwrap_or(oci::reference::DEFAULT_TAG).to_owned(),
+    };
+    let name = format!("{}/{}", reference.domain(), reference.path());
+    let answer = client::image::pull(&context.client, &name, &tag, parsed.text("platform")).await;
+    let answer = answer.map_err(Failure::Client)?;
+    let quiet = parsed.flag("quiet");
+    progress::show(answer, progress::Target::Stderr, quiet)
+        .await
+        .map_err(|exit| Failure::Local(exit.message.unwrap_or_default()))
+}
+
+fn write_id(path: &str, id: &str) -> Result<(), Failure> {
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .and_then(|mut file| io::Write::write_all(&mut file, id.as_bytes()));
+    written.map_err(|err| {
+        Failure::Local(format!("failed to create the container ID file: open {path}: {}", go_error(&err)))
+    })
+}

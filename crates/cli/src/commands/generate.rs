@@ -1,0 +1,37 @@
+//! `completion` and `man`: what the shells and manual readers need, made from the tables.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use clap_complete::Shell;
+
+use super::Context;
+use crate::args::{Parsed, clap_tree};
+use crate::report::{Exit, go_error};
+
+/// `completion`
+pub fn completion(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let name = parsed.positionals.first().map(String::as_str).unwrap_or("");
+    let shell = match name {
+        "bash" => Shell::Bash,
+        "zsh" => Shell::Zsh,
+        "fish" => Shell::Fish,
+        "powershell" => Shell::PowerShell,
+        "elvish" => Shell::Elvish,
+        _ => {
+            return Err(Exit::new(1, format!("no completion for shell {name:?}: bash, zsh, fish, powershell, elvish")));
+        }
+    };
+    let mut program = clap_tree::program(context.program);
+    clap_complete::generate(shell, &mut program, context.program, &mut io::stdout());
+    Ok(())
+}
+
+/// `man`
+pub fn man(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let directory = Path::new(parsed.positionals.first().map(String::as_str).unwrap_or("."));
+    let program = clap_tree::program(context.program);
+    let written = fs::create_dir_all(directory).and_then(|()| clap_mangen::generate_to(program, directory));
+    written.map_err(|err| Exit::new(1, format!("write manual pages to {}: {}", directory.display(), go_error(&err))))
+}

@@ -1,0 +1,166 @@
+//! `images`, `tag`, `rmi`.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use client::image::{self, ListOptions};
+use engine_api::image::{Deleted, Summary};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use oci::Reference;
+use serde_json::{Map, Value};
+
+use super::Context;
+use crate::args::Parsed;
+use crate::format::listing::{Listing, Shape};
+use crate::format::{short_id, units};
+use crate::plan::filters;
+use crate::report::{Exit, client_error};
+
+const TITLES: &[(&str, &str)] = &[
+    ("ID", "IMAGE ID"),
+    ("Repository", "REPOSITORY"),
+    ("Tag", "TAG"),
+    ("Digest", "DIGEST"),
+    ("CreatedSince", "CREATED"),
+    ("CreatedAt", "CREATED AT"),
+    ("Size", "SIZE"),
+    ("Containers", "CONTAINERS"),
+    ("VirtualSize", "SIZE"),
+    ("SharedSize", "SHARED SIZE"),
+    ("UniqueSize", "UNIQUE SIZE"),
+];
+
+/// `images`
+pub async fn list(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let quiet = parsed.flag("quiet");
+    let given = parsed.text("format");
+    let format = if given.is_empty() && !quiet { &context.config.images_format } else { given };
+    let mut columns = vec!["Repository", "Tag", "ID", "CreatedSince", "Size"];
+    if parsed.flag("digests") {
+        columns.insert(2, "Digest");
+    }
+    let shape = Shape::parse(format, quiet && given.is_empty(), columns);
+    let pattern = parsed.positionals.first().map(|name| format!("reference={name}"));
+    let given = parsed.list("filter").iter().map(String::as_str).chain(pattern.as_deref());
+    let options = ListOptions { all: parsed.flag("all"), filters: filters::encode(given) };
+    let images = image::list(&context.client, &options).await?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
+    let (digests, full) = (parsed.flag("digests") || shape.shows("Digest"), parsed.flag("no-trunc"));
+    let rows = images.iter().flat_map(|image| rows(image, now, digests, full)).collect();
+    let listing = Listing { titles: TITLES, rows, type_name: "*formatter.imageContext" };
+    print!("{}", listing.render(&shape)?);
+    Ok(())
+}
+
+/// One row for each name of an image.
+fn rows(image: &Summary, now: i64, digests: bool, full: bool) -> Vec<Map<String, Value>> {
+    let names = names(image, digests);
+    names.iter().map(|[repository, tag, digest]| row(image, now, full, [repository, tag, digest])).collect()
+}
+
+/// Repository, tag and digest of each row.
+fn names(image: &Summary, digests: bool) -> Vec<[String; 3]> {
+    let none = || "<none>".to_owned();
+    let real = |texts: &[String]| -> Vec<Reference> {
+        texts.iter().filter(|text| !text.starts_with("<none>")).filter_map(|text| text.parse().ok()).collect()
+    };
+    let mut by_repository: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for reference in real(&image.repo_digests) {
+        let digest = reference.digest().map(|digest| digest.as_str().to_owned());
+        by_repository.entry(reference.familiar_name()).or_default().extend(digest);
+    }
+    let mut rows = Vec::new();
+    let tags = real(&image.repo_tags);
+    for reference in &tags {
+        let repository = reference.familiar_name();
+        let tag = reference.tag().unwrap_or("<none>").to_owned();
+        let known = by_repository.get(&repository).filter(|_| digests).cloned().unwrap_or_else(|| vec![none()]);
+        rows.extend(known.into_iter().map(|digest| [repository.clone(), tag.clone(), digest]));
+    }
+    for reference in &tags {
+        by_repository.remove(&reference.familiar_name());
+    }
+    for (repository, known) in by_repository {
+        match digests {
+            true => rows.extend(known.into_iter().map(|digest| [repository.clone(), none(), digest])),
+            false => rows.push([repository, none(), String::new()]),
+        }
+    }
+    if rows.is_empty() {
+        rows.push([none(), none(), none()]);
+    }
+    rows
+}
+
+fn row(image: &Summary, now: i64, full: bool, [repository, tag, digest]: [&String; 3]) -> Map<String, Value> {
+    let count = |count: i64| if count == -1 { "N/A".to_owned() } else { count.to_string() };
+    let size = |bytes: i64, precision| units::human_size(bytes as f64, precision);
+    let shared = |bytes: i64| if image.shared_size == -1 { "N/A".to_owned() } else { size(bytes, 4) };
+    let id = if full { image.id.as_str() } else { short_id(&image.id) };
+    let fields = [
+        ("Containers", count(image.containers)),
+        ("CreatedAt", local_time(image.created)),
+        ("CreatedSince", format!("{} ago", units::human_duration(now - image.created))),
+        ("Digest", digest.clone()),
+        ("ID", id.to_owned()),
+        ("Repository", repository.clone()),
+        ("SharedSize", shared(image.shared_size)),
+        ("Size", size(image.size, 3)),
+        ("Tag", tag.clone()),
+        ("UniqueSize", shared(image.size - image.shared_size)),
+        ("VirtualSize", size(image.size, 4)),
+    ];
+    fields.into_iter().map(|(name, text)| (name.to_owned(), Value::String(text))).collect()
+}
+
+/// Go's `time.Time.String`: `2026-01-01 00:00:00 +0000 UTC`.
+pub fn local_time(seconds: i64) -> String {
+    let Ok(timestamp) = Timestamp::from_second(seconds) else { return String::new() };
+    let zoned = timestamp.to_zoned(TimeZone::system());
+    zoned.strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string()
+}
+
+/// `tag`
+pub async fn tag(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let [source, target] = parsed.positionals.as_slice() else { return Ok(()) };
+    let quoted = |err: oci::ReferenceError| {
+        Exit::new(1, format!("Error parsing reference: \"{target}\" is not a valid repository/tag: {err}"))
+    };
+    let reference = target.parse::<Reference>().map_err(quoted)?;
+    if reference.digest().is_some() {
+        return Err(Exit::new(1, "refusing to create a tag with a digest reference"));
+    }
+    let reference = reference.with_default_tag();
+    let repository = format!("{}/{}", reference.domain(), reference.path());
+    image::tag(&context.client, source, &repository, reference.tag().unwrap_or("")).await?;
+    Ok(())
+}
+
+/// `rmi`
+pub async fn remove(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let (force, prune) = (parsed.flag("force"), !parsed.flag("no-prune"));
+    let mut failures = Vec::new();
+    let mut fatal = false;
+    for name in &parsed.positionals {
+        match image::remove(&context.client, name, force, prune).await {
+            Ok(deleted) => deleted.iter().for_each(|deleted| match deleted {
+                Deleted::Untagged(name) => println!("Untagged: {name}"),
+                Deleted::Deleted(id) => println!("Deleted: {id}"),
+            }),
+            Err(err) => {
+                fatal |= !err.is_not_found();
+                failures.push(client_error(&err));
+            }
+        }
+    }
+    match failures.is_empty() {
+        true => Ok(()),
+        // With --force, what is missing already is a word and no failure.
+        false if force && !fatal => {
+            eprintln!("{}", failures.join("\n"));
+            Ok(())
+        }
+        false => Err(Exit::new(1, failures.join("\n"))),
+    }
+}

@@ -1,0 +1,81 @@
+//! `inspect`.
+
+use client::{ClientError, container, image};
+use serde_json::Value;
+
+use super::Context;
+use crate::args::{Parsed, Verb};
+use crate::format::json;
+use crate::format::template::Format;
+use crate::report::{Exit, client_error};
+
+/// Which kinds of objects are looked for, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kinds {
+    Any,
+    Container,
+    Image,
+}
+
+/// `inspect`, `container inspect`, `image inspect`
+pub async fn run(context: &Context, verb: Verb, parsed: &Parsed) -> Result<(), Exit> {
+    let kinds = kinds(verb, parsed)?;
+    let format = match parsed.text("format") {
+        "" | "json" => None,
+        text => Some(Format::parse(text).map_err(|err| Exit::new(64, format!("template parsing error: {err}")))?),
+    };
+    let (mut found, mut failures) = (Vec::new(), Vec::new());
+    for name in &parsed.positionals {
+        match inspect(context, kinds, name, parsed.flag("size")).await {
+            Ok(value) => found.push(value),
+            Err(message) => failures.push(message),
+        }
+    }
+    match &format {
+        Some(format) => print_formatted(format, &found)?,
+        None if parsed.text("format") == "json" => println!("{}", Value::Array(found)),
+        None => println!("{}", json::indented(&Value::Array(found))),
+    }
+    if failures.is_empty() { Ok(()) } else { Err(Exit::new(1, failures.join("\n"))) }
+}
+
+fn kinds(verb: Verb, parsed: &Parsed) -> Result<Kinds, Exit> {
+    match (verb, parsed.text("type")) {
+        (Verb::InspectContainer, _) | (_, "container") => Ok(Kinds::Container),
+        (Verb::InspectImage, _) | (_, "image") => Ok(Kinds::Image),
+        (_, "") => Ok(Kinds::Any),
+        (_, kind @ ("network" | "volume" | "node" | "service" | "task" | "secret" | "config" | "plugin")) => {
+            Err(Exit::new(1, format!("inspecting a {kind} is not supported yet: --type {kind}")))
+        }
+        (_, kind) => Err(Exit::new(1, format!("unknown type: {kind}"))),
+    }
+}
+
+async fn inspect(context: &Context, kinds: Kinds, name: &str, size: bool) -> Result<Value, String> {
+    let client = &context.client;
+    let outcome = match kinds {
+        Kinds::Container => container::inspect_raw(client, name, size).await,
+        Kinds::Image => image::inspect_raw(client, name).await,
+        Kinds::Any => match container::inspect_raw(client, name, size).await {
+            Err(err) if err.is_not_found() => match image::inspect_raw(client, name).await {
+                Err(err) if err.is_not_found() => return Err(format!("Error: No such object: {name}")),
+                outcome => outcome,
+            },
+            outcome => outcome,
+        },
+    };
+    let bytes = outcome.map_err(|err: ClientError| client_error(&err))?;
+    serde_json::from_slice(&bytes).map_err(|err| format!("read the daemon's answer: {err}"))
+}
+
+fn print_formatted(format: &Format, found: &[Value]) -> Result<(), Exit> {
+    for value in found {
+        let text = format.apply(value).map_err(|err| {
+            // Docker ends the line that it could not fill.
+            println!();
+            Exit::new(1, format!("template parsing error: {err}"))
+        })?;
+        println!("{text}");
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! `stop`, `restart`, `kill`, `wait`, `rm`.
+
+use client::container;
+
+use super::{Context, Outcomes};
+use crate::args::{Parsed, Verb};
+use crate::report::Exit;
+
+/// `stop` and `restart`
+pub async fn stop(context: &Context, verb: Verb, parsed: &Parsed) -> Result<(), Exit> {
+    let (signal, timeout) = (parsed.text("signal"), parsed.int("timeout"));
+    let mut outcomes = Outcomes::default();
+    for name in &parsed.positionals {
+        let outcome = match verb {
+            Verb::Restart => container::restart(&context.client, name, signal, timeout).await,
+            _ => container::stop(&context.client, name, signal, timeout).await,
+        };
+        outcomes.note(outcome.map(|()| name.clone()));
+    }
+    outcomes.finish()
+}
+
+/// `kill`
+pub async fn kill(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let mut outcomes = Outcomes::default();
+    for name in &parsed.positionals {
+        let outcome = container::kill(&context.client, name, parsed.text("signal")).await;
+        outcomes.note(outcome.map(|()| name.clone()));
+    }
+    outcomes.finish()
+}
+
+/// `wait`
+pub async fn wait(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let mut outcomes = Outcomes::default();
+    for name in &parsed.positionals {
+        outcomes.note(wait_one(context, name).await);
+    }
+    outcomes.finish()
+}
+
+async fn wait_one(context: &Context, name: &str) -> Result<String, client::ClientError> {
+    let status = container::wait(&context.client, name, "").await?.status().await?;
+    Ok(status.status_code.to_string())
+}
+
+/// `rm`
+pub async fn remove(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let (force, volumes) = (parsed.flag("force"), parsed.flag("volumes"));
+    let mut outcomes = Outcomes::default();
+    for name in &parsed.positionals {
+        let trimmed = name.trim_matches('/');
+        if trimmed.is_empty() {
+            return Err(Exit::new(1, "Container name cannot be empty"));
+        }
+        let outcome = container::remove(&context.client, trimmed, force, volumes).await;
+        match outcome {
+            // What should go is gone: with --force that is success, with a word about it.
+            Err(err) if force && err.is_not_found() => eprintln!("{}", crate::report::client_error(&err)),
+            outcome => outcomes.note(outcome.map(|()| name.clone())),
+        }
+    }
+    outcomes.finish()
+}

@@ -1,0 +1,128 @@
+//! `ps`.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use client::container::{self, ListOptions};
+use engine_api::container::Summary;
+use oci::Reference;
+use serde_json::{Map, Value};
+
+use super::Context;
+use crate::args::Parsed;
+use crate::format::listing::{Listing, Shape};
+use crate::format::{ellipsis, ports, quote, short_id, units};
+use crate::plan::filters;
+use crate::report::Exit;
+
+const TITLES: &[(&str, &str)] = &[
+    ("ID", "CONTAINER ID"),
+    ("Names", "NAMES"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("CreatedAt", "CREATED AT"),
+    ("RunningFor", "CREATED"),
+    ("Ports", "PORTS"),
+    ("State", "STATE"),
+    ("Status", "STATUS"),
+    ("Size", "SIZE"),
+    ("Labels", "LABELS"),
+    ("Mounts", "MOUNTS"),
+    ("LocalVolumes", "LOCAL VOLUMES"),
+    ("Networks", "NETWORKS"),
+    ("Platform", "PLATFORM"),
+];
+
+/// `ps`
+pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let quiet = parsed.flag("quiet");
+    let given = parsed.text("format");
+    let format = if given.is_empty() && !quiet { &context.config.ps_format } else { given };
+    let mut columns = vec!["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"];
+    if parsed.flag("size") {
+        columns.push("Size");
+    }
+    let shape = Shape::parse(format, quiet && given.is_empty(), columns);
+    let limit = if parsed.flag("latest") { 1 } else { parsed.int("last").unwrap_or(-1) };
+    let options = ListOptions {
+        all: parsed.flag("all") || limit > 0,
+        limit,
+        size: parsed.flag("size") || (!quiet && shape.shows("Size")),
+        filters: filters::encode(parsed.list("filter").iter().map(String::as_str)),
+    };
+    let containers = container::list(&context.client, &options).await?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
+    let full = parsed.flag("no-trunc");
+    let rows = containers.iter().map(|container| row(container, now, full)).collect();
+    let listing = Listing { titles: TITLES, rows, type_name: "*formatter.ContainerContext" };
+    print!("{}", listing.render(&shape)?);
+    Ok(())
+}
+
+fn row(container: &Summary, now: i64, full: bool) -> Map<String, Value> {
+    let id = if full { container.id.as_str() } else { short_id(&container.id) };
+    let command = if full { container.command.clone() } else { ellipsis(&container.command, 20) };
+    let labels: Vec<String> = container.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let networks: Vec<&str> = container.network_settings.networks.keys().map(String::as_str).collect();
+    let volumes = container.mounts.iter().filter(|mount| mount.driver == "local").count();
+    let fields = [
+        ("Command", quote(&command)),
+        ("CreatedAt", super::images::local_time(container.created)),
+        ("ID", id.to_owned()),
+        ("Image", image(container, full)),
+        ("Labels", labels.join(",")),
+        ("LocalVolumes", volumes.to_string()),
+        ("Mounts", mounts(container, full)),
+        ("Names", names(container, full)),
+        ("Networks", networks.join(",")),
+        ("Ports", ports::display(&container.ports)),
+        ("RunningFor", format!("{} ago", units::human_duration(now - container.created))),
+        ("Size", size(container)),
+        ("State", container.state.clone()),
+        ("Status", container.status.clone()),
+    ];
+    fields.into_iter().map(|(name, text)| (name.to_owned(), Value::String(text))).collect()
+}
+
+fn names(container: &Summary, full: bool) -> String {
+    let names: Vec<&str> = container.names.iter().map(|name| name.strip_prefix('/').unwrap_or(name)).collect();
+    match names.iter().find(|name| !name.contains('/')).filter(|_| !full) {
+        Some(name) => (*name).to_owned(),
+        None => names.join(","),
+    }
+}
+
+fn image(container: &Summary, full: bool) -> String {
+    let image = &container.image;
+    if image.is_empty() {
+        return "<no image>".to_owned();
+    }
+    if full {
+        return image.clone();
+    }
+    if short_id(&container.image_id) == short_id(image) {
+        return short_id(image).to_owned();
+    }
+    match image.parse::<Reference>() {
+        Ok(reference) => match reference.tag() {
+            Some(tag) => format!("{}:{tag}", reference.familiar_name()),
+            None => reference.familiar_name(),
+        },
+        Err(_) => image.clone(),
+    }
+}
+
+fn mounts(container: &Summary, full: bool) -> String {
+    let name = |mount: &engine_api::container::MountPoint| {
+        let name = if mount.name.is_empty() { &mount.source } else { &mount.name };
+        if full { name.clone() } else { ellipsis(name, 15) }
+    };
+    container.mounts.iter().map(name).collect::<Vec<_>>().join(",")
+}
+
+fn size(container: &Summary) -> String {
+    let own = units::human_size(container.size_rw as f64, 3);
+    match container.size_root_fs {
+        0 => own,
+        all => format!("{own} (virtual {})", units::human_size(all as f64, 3)),
+    }
+}

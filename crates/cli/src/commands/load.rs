@@ -1,0 +1,62 @@
+//! `load`.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+
+use client::call::Upload;
+use client::image;
+use tokio::sync::mpsc;
+
+use super::{Context, progress};
+use crate::args::Parsed;
+use crate::report::{Exit, go_error};
+
+/// Bytes read at once: large, because each costs a hand-over between threads.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// `load`
+pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let input = parsed.text("input");
+    let source: Box<dyn Read + Send> = match input {
+        "" if io::stdin().is_terminal() => {
+            return Err(Exit::new(1, "requested load from stdin, but stdin is empty"));
+        }
+        "" => Box::new(io::stdin()),
+        path => {
+            let opened = File::open(path);
+            Box::new(opened.map_err(|err| Exit::new(1, format!("open {path}: {}", go_error(&err))))?)
+        }
+    };
+    let quiet = parsed.flag("quiet") || !io::stdout().is_terminal();
+    let mut answer = image::load(&context.client, upload(source), quiet).await?;
+    if answer.content_type().starts_with("application/json") {
+        return progress::show(answer, progress::Target::Stdout, false).await;
+    }
+    print!("{}", String::from_utf8_lossy(&answer.rest().await?));
+    Ok(())
+}
+
+/// Reads in a thread of its own, a few pieces ahead of the connection.
+fn upload(mut source: Box<dyn Read + Send>) -> Upload {
+    let (sender, pieces) = mpsc::channel(4);
+    std::thread::spawn(move || {
+        loop {
+            let mut piece = vec![0; PIECE_BYTES];
+            let outcome = match source.read(&mut piece) {
+                Ok(0) => return,
+                Ok(length) => {
+                    piece.truncate(length);
+                    Ok(piece.into())
+                }
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
+                Err(err) => Err(err),
+            };
+            let failed = outcome.is_err();
+            // The daemon has answered before the end of the archive: it has refused it.
+            if sender.blocking_send(outcome).is_err() || failed {
+                return;
+            }
+        }
+    });
+    Upload { pieces }
+}

@@ -1,0 +1,92 @@
+//! `start`.
+
+use client::container::{self, AttachOptions};
+
+use super::Context;
+use super::run::follow;
+use crate::args::Parsed;
+use crate::detach::DetachKeys;
+use crate::report::{Exit, client_error};
+use crate::signals::{self, Caught};
+use crate::stream::{Session, Wanted};
+use crate::term;
+
+/// `start`
+pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let names = &parsed.positionals;
+    if !parsed.flag("attach") && !parsed.flag("interactive") {
+        return start_all(context, names).await;
+    }
+    let [name] = names.as_slice() else {
+        return Err(Exit::new(1, "you cannot start and attach multiple containers at once"));
+    };
+    let inspect = container::inspect(&context.client, name).await?;
+    if inspect.config.tty {
+        return attached(context, parsed, &inspect).await;
+    }
+    let caught = Caught::all();
+    tokio::select! {
+        outcome = attached(context, parsed, &inspect) => outcome,
+        () = signals::forward(&context.client, &inspect.id, caught) => Ok(()),
+    }
+}
+
+async fn start_all(context: &Context, names: &[String]) -> Result<(), Exit> {
+    let mut failed = Vec::new();
+    for name in names {
+        match container::start(&context.client, name).await {
+            Ok(()) => println!("{name}"),
+            Err(err) => {
+                eprintln!("{}", client_error(&err));
+                failed.push(name.as_str());
+            }
+        }
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Exit::new(1, format!("Error: failed to start containers: {}", failed.join(", "))))
+}
+
+async fn attached(context: &Context, parsed: &Parsed, inspect: &engine_api::container::Inspect) -> Result<(), Exit> {
+    let (id, config) = (&inspect.id, &inspect.config);
+    let stdin = parsed.flag("interactive") && config.open_stdin;
+    term::check_tty(stdin, config.tty)?;
+    let detach_keys = context.detach_keys(parsed);
+    let options = AttachOptions { stdin, stdout: true, stderr: true, detach_keys: detach_keys.to_owned() };
+    let condition = if inspect.host_config.auto_remove { "removed" } else { "next-exit" };
+    let (hijacked, waiting) = tokio::try_join!(
+        container::attach(&context.client, id, &options),
+        container::wait(&context.client, id, condition),
+    )?;
+    let wanted = Wanted { stdin, output: true, tty: config.tty, detach_keys: DetachKeys::parse(detach_keys) };
+    let session = Session::new(hijacked, wanted)?;
+    if let Err(err) = container::start(&context.client, id).await {
+        drop(session);
+        if inspect.host_config.auto_remove {
+            // Its status is not asked for, only its end.
+            let _ = waiting.status().await;
+        }
+        return Err(err.into());
+    }
+    let flow = follow(session, waiting, true);
+    if !config.tty || term::size().is_none() {
+        return flow.await;
+    }
+    tokio::select! {
+        outcome = flow => outcome,
+        () = follow_size(context, id) => Ok(()),
+    }
+}
+
+/// Tells the container the terminal's size, now and whenever it changes, for ever.
+pub async fn follow_size(context: &Context, id: &str) {
+    let mut changes = Caught::resize();
+    loop {
+        if let Some((height, width)) = term::size() {
+            // It may have ended; then its size is of no interest.
+            let _ = container::resize(&context.client, id, height, width).await;
+        }
+        changes.next().await;
+    }
+}

@@ -1,0 +1,89 @@
+//! The user's configuration: the environment and `~/.docker/config.json`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use client::on_demand::Instance;
+use client::{Endpoint, Options};
+
+use crate::args::Parsed;
+use crate::report::Exit;
+
+/// What we take from config.json; the rest belongs to others and is left alone.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub struct ConfigFile {
+    /// Keys that detach.
+    #[serde(rename = "detachKeys")]
+    pub detach_keys: String,
+    /// `--format` of `ps`.
+    #[serde(rename = "psFormat")]
+    pub ps_format: String,
+    /// `--format` of `images`.
+    #[serde(rename = "imagesFormat")]
+    pub images_format: String,
+    /// Headers of every request.
+    #[serde(rename = "HttpHeaders")]
+    pub http_headers: BTreeMap<String, String>,
+}
+
+impl ConfigFile {
+    /// Reads it; a missing file is an empty one.
+    pub fn load(directory: &str) -> Result<ConfigFile, Exit> {
+        let path = match directory {
+            "" => match std::env::var_os("DOCKER_CONFIG").filter(|dir| !dir.is_empty()) {
+                Some(dir) => PathBuf::from(dir),
+                None => PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".docker"),
+            },
+            dir => PathBuf::from(dir),
+        };
+        let path = path.join("config.json");
+        // Docker warns and goes on, too: a file that somebody else wrote must not take away `ps`.
+        let warn = |reason: String| {
+            eprintln!("WARNING: Error loading config file: {}: {reason}", path.display());
+            ConfigFile::default()
+        };
+        Ok(match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|err| warn(err.to_string())),
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => ConfigFile::default(),
+            Err(err) => warn(crate::report::go_error(&err)),
+        })
+    }
+}
+
+/// Where the daemon is, and how to speak to it.
+pub fn connection(global: &Parsed, file: &ConfigFile) -> Result<(Endpoint, Options), Exit> {
+    let headers = file.http_headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let version = match std::env::var("DOCKER_API_VERSION").ok().filter(|text| !text.is_empty()) {
+        Some(text) => Some(text.parse().map_err(|_| Exit::new(1, format!("invalid DOCKER_API_VERSION: {text}")))?),
+        None => None,
+    };
+    let hosts = global.list("host");
+    if hosts.len() > 1 {
+        return Err(Exit::new(1, "specify only one -H"));
+    }
+    let host = hosts.first().cloned().or_else(|| std::env::var("DOCKER_HOST").ok()).filter(|host| !host.is_empty());
+    let (endpoint, on_demand) = match host {
+        Some(host) => (host.parse().map_err(|err| Exit::error(&err))?, None),
+        None => {
+            let instance = default_instance();
+            (Endpoint::Unix(instance.socket.clone()), Some(instance))
+        }
+    };
+    if std::env::var("DOCKER_TLS_VERIFY").is_ok_and(|text| !text.is_empty()) && matches!(endpoint, Endpoint::Tcp(_)) {
+        return Err(Exit::new(1, "TLS is not supported yet: DOCKER_TLS_VERIFY"));
+    }
+    Ok((endpoint, Options { on_demand, headers, version }))
+}
+
+/// The machine's own instance. The variables move it as a whole, which is how tests get one of their own.
+fn default_instance() -> Instance {
+    let path = |name: &str, default: &str| {
+        std::env::var_os(name).filter(|path| !path.is_empty()).map_or_else(|| PathBuf::from(default), PathBuf::from)
+    };
+    Instance {
+        socket: path("LONGSHORE_SOCKET", "/run/longshore.sock"),
+        data_root: path("LONGSHORE_DATA_ROOT", "/var/lib/longshore"),
+        exec_root: path("LONGSHORE_EXEC_ROOT", "/run/longshore"),
+    }
+}

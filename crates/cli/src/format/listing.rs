@@ -1,0 +1,106 @@
+//! Lists: tables by default, templates and JSON on demand.
+
+use serde_json::{Map, Value};
+
+use super::tabwriter;
+use super::template::{Format, FormatError};
+use crate::report::Exit;
+
+/// Rows of named texts, and the titles of their columns.
+#[derive(Debug)]
+pub struct Listing {
+    /// Field and title, for all fields that a template may name.
+    pub titles: &'static [(&'static str, &'static str)],
+    /// The rows.
+    pub rows: Vec<Map<String, Value>>,
+    /// Go's name of the row's type, for its sentence about unknown fields.
+    pub type_name: &'static str,
+}
+
+/// What is printed of a listing.
+#[derive(Clone, Debug)]
+pub enum Shape {
+    /// These columns.
+    Table(Vec<&'static str>),
+    /// A template, under a line of titles.
+    TableTemplate(String),
+    /// A template.
+    Template(String),
+}
+
+impl Shape {
+    /// Reads `--format`; `columns` are the default table's.
+    pub fn parse(format: &str, quiet: bool, columns: Vec<&'static str>) -> Shape {
+        let unescaped = |text: &str| text.trim_matches(' ').replace("\\t", "\t").replace("\\n", "\n");
+        match format {
+            _ if quiet => Shape::Template("{{.ID}}".to_owned()),
+            "" | "table" => Shape::Table(columns),
+            "json" => Shape::Template("{{json .}}".to_owned()),
+            text => match text.strip_prefix("table") {
+                Some(template) => Shape::TableTemplate(unescaped(template)),
+                None => Shape::Template(unescaped(text)),
+            },
+        }
+    }
+
+    /// Whether it shows a field.
+    pub fn shows(&self, field: &str) -> bool {
+        match self {
+            Shape::Table(columns) => columns.contains(&field),
+            Shape::TableTemplate(text) | Shape::Template(text) => text.contains(&format!(".{field}")),
+        }
+    }
+}
+
+impl Listing {
+    /// The text.
+    pub fn render(&self, shape: &Shape) -> Result<String, Exit> {
+        match shape {
+            Shape::Table(columns) => Ok(self.table(columns)),
+            Shape::Template(text) => self.template(text),
+            Shape::TableTemplate(text) => {
+                let titles = self.titles.iter().map(|(field, title)| ((*field).to_owned(), Value::from(*title)));
+                let head = self.apply(text, &titles.collect())?;
+                Ok(tabwriter::align(&format!("{head}\n{}", self.template(text)?)))
+            }
+        }
+    }
+
+    fn table(&self, columns: &[&'static str]) -> String {
+        let title = |field: &str| self.titles.iter().find(|(name, _)| *name == field).map_or("", |(_, title)| title);
+        let mut text = columns.iter().map(|field| title(field)).collect::<Vec<_>>().join("\t");
+        text.push('\n');
+        for row in &self.rows {
+            let cells: Vec<&str> = columns.iter().map(|field| row[*field].as_str().unwrap_or("")).collect();
+            text.push_str(&cells.join("\t"));
+            text.push('\n');
+        }
+        tabwriter::align(&text)
+    }
+
+    fn template(&self, text: &str) -> Result<String, Exit> {
+        let mut out = String::new();
+        for row in &self.rows {
+            out.push_str(&self.apply(text, row)?);
+            out.push('\n');
+        }
+        Ok(out)
+    }
+
+    fn apply(&self, text: &str, row: &Map<String, Value>) -> Result<String, Exit> {
+        // `-q`, of which scripts make many calls, does not need the engine.
+        if text == "{{.ID}}" {
+            return Ok(row.get("ID").and_then(Value::as_str).unwrap_or("").to_owned());
+        }
+        let format = Format::parse(text).map_err(|err| Exit::new(64, format!("template parsing error: {err}")))?;
+        format.apply_row(row).map_err(|err| match err {
+            FormatError::Execute { line, column, construct, reason } if reason.starts_with("map has no entry") => {
+                let field = construct.trim_start_matches('.');
+                let reason = format!("can't evaluate field {field} in type {}", self.type_name);
+                let err = FormatError::Execute { line, column, construct: construct.clone(), reason };
+                Exit::new(1, format!("failed to execute template: {err}"))
+            }
+            err => Exit::new(1, format!("template parsing error: {err}")),
+        })
+    }
+}

@@ -1,0 +1,252 @@
+//! Go templates, with Docker's functions.
+//!
+//! The engine is gtmpl-ng; nothing else of the program sees its types. It keeps maps unordered, while `{{json .}}` must
+//! print a struct's keys in the daemon's order: [`json`] finds the order again by the set of keys, of which every Go
+//! struct has exactly one.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use gtmpl_ng::{Context, FuncError, NumberKind, Template, TemplateError, Value as Dynamic};
+use serde_json::{Map, Value};
+
+thread_local! {
+    /// Sorted keys of an object to the keys in their order.
+    static ORDERS: RefCell<HashMap<Vec<String>, Vec<String>>> = RefCell::default();
+}
+
+/// Fields of the API that are maps: a missing key there is `<no value>`, and in a struct an error.
+const MAPS: [&str; 18] = [
+    "Labels",
+    "Ports",
+    "Networks",
+    "Annotations",
+    "Config",
+    "Sysctls",
+    "Tmpfs",
+    "Data",
+    "Volumes",
+    "ExposedPorts",
+    "PortBindings",
+    "StorageOpt",
+    "DriverOpts",
+    "EndpointsConfig",
+    "Attributes",
+    "Details",
+    "Runtimes",
+    "Options",
+];
+
+/// A template that does not parse, or does not fit what it is applied to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// It does not parse.
+    #[error("template: :1: {0}")]
+    Parse(String),
+    /// It does not fit.
+    #[error("template: :{line}:{column}: executing \"\" at <{construct}>: {reason}")]
+    Execute {
+        /// From 1.
+        line: usize,
+        /// From 0, as Go counts.
+        column: usize,
+        /// The part of the template.
+        construct: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A parsed template.
+pub struct Format {
+    template: Template,
+    source: String,
+}
+
+impl Format {
+    /// Parses a template.
+    pub fn parse(source: &str) -> Result<Format, FormatError> {
+        let mut template = Template::default();
+        for (name, function) in FUNCTIONS {
+            template.add_func(name, *function);
+        }
+        template.parse(source).map_err(|err| FormatError::Parse(parse_reason(&err.to_string())))?;
+        Ok(Format { template, source: source.to_owned() })
+    }
+
+    /// Applies it.
+    pub fn apply(&self, value: &Value) -> Result<String, FormatError> {
+        let context = Context::from(dynamic(value, "", true));
+        self.template.render(&context).map_err(|err| self.explain(&TemplateError::from(err)))
+    }
+
+    /// Applies it to the fields of a row, all of them texts.
+    pub fn apply_row(&self, row: &Map<String, Value>) -> Result<String, FormatError> {
+        self.apply(&Value::Object(row.clone()))
+    }
+
+    fn explain(&self, err: &TemplateError) -> FormatError {
+        let text = err.to_string();
+        // `template: NAME:LINE:COLUMN:LENGTH:message`
+        let mut numbers = text.split(':').filter_map(|part| part.trim().parse::<usize>().ok());
+        let line = numbers.next().unwrap_or(1);
+        let column = numbers.next().unwrap_or(1).saturating_sub(1);
+        let length = numbers.next().unwrap_or(0);
+        let source = self.source.lines().nth(line.saturating_sub(1)).unwrap_or("");
+        let construct = source.get(column..column + length).unwrap_or("").to_owned();
+        let missing = construct.rsplit('.').next().unwrap_or("").to_owned();
+        let reason = match text.contains("no field") || text.contains("no such field") || text.contains("not find") {
+            true => format!("map has no entry for key \"{missing}\""),
+            false => text.rsplit(':').next().unwrap_or("").trim().to_owned(),
+        };
+        FormatError::Execute { line, column, construct, reason }
+    }
+}
+
+fn parse_reason(text: &str) -> String {
+    text.rsplit(':').next().unwrap_or(text).trim().to_owned()
+}
+
+/// The engine's form of a JSON value, and the order of its keys remembered.
+fn dynamic(value: &Value, name: &str, top: bool) -> Dynamic {
+    match value {
+        Value::Null => Dynamic::Nil,
+        Value::Bool(value) => Dynamic::Bool(*value),
+        Value::String(text) => Dynamic::String(text.clone()),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => Dynamic::from(number),
+            (None, Some(number)) => Dynamic::from(number),
+            _ => Dynamic::from(number.as_f64().unwrap_or_default()),
+        },
+        Value::Array(elements) => Dynamic::Array(elements.iter().map(|element| dynamic(element, "", false)).collect()),
+        Value::Object(members) => {
+            remember_order(members);
+            let fields = members.iter().map(|(key, member)| (key.clone(), dynamic(member, key, false))).collect();
+            // `Config` is a struct at the top and a map in LogConfig; a struct has many fields, all capitalized.
+            let is_map =
+                !top && MAPS.contains(&name) && !members.contains_key("Hostname") && !members.contains_key("Cmd");
+            if is_map { Dynamic::Map(fields) } else { Dynamic::Object(fields) }
+        }
+    }
+}
+
+fn remember_order(members: &Map<String, Value>) {
+    let order: Vec<String> = members.keys().cloned().collect();
+    let mut sorted = order.clone();
+    sorted.sort();
+    if sorted != order {
+        ORDERS.with_borrow_mut(|orders| orders.insert(sorted, order));
+    }
+}
+
+/// A function of templates, as the engine wants it.
+type Function = fn(&[Dynamic]) -> Result<Dynamic, FuncError>;
+
+const FUNCTIONS: &[(&str, Function)] = &[
+    ("json", json),
+    ("split", split),
+    ("join", join),
+    ("title", |values| text_function(values, title)),
+    ("lower", |values| text_function(values, |text| text.to_lowercase())),
+    ("upper", |values| text_function(values, |text| text.to_uppercase())),
+    ("pad", pad),
+    ("truncate", truncate),
+    ("println", println),
+];
+
+fn text(values: &[Dynamic], at: usize, function: &str) -> Result<String, FuncError> {
+    match values.get(at) {
+        Some(Dynamic::String(text)) => Ok(text.clone()),
+        Some(other) => Ok(other.to_string()),
+        None => Err(FuncError::ExactlyXArgs(function.to_owned(), at + 1)),
+    }
+}
+
+fn number(values: &[Dynamic], at: usize, function: &str) -> Result<usize, FuncError> {
+    match values.get(at) {
+        Some(Dynamic::Number(number)) => Ok(number.as_u64().unwrap_or(0) as usize),
+        _ => Err(FuncError::ExactlyXArgs(function.to_owned(), at + 1)),
+    }
+}
+
+fn text_function(values: &[Dynamic], change: impl Fn(&str) -> String) -> Result<Dynamic, FuncError> {
+    Ok(Dynamic::String(change(&text(values, 0, "text")?)))
+}
+
+fn title(text: &str) -> String {
+    let mut start = true;
+    let upper = |c: char, start: bool| if start { c.to_uppercase().next().unwrap_or(c) } else { c };
+    text.chars()
+        .map(|c| {
+            let changed = upper(c, start);
+            start = !(c.is_alphanumeric() || c == '_' || c == '\'');
+            changed
+        })
+        .collect()
+}
+
+fn split(values: &[Dynamic]) -> Result<Dynamic, FuncError> {
+    let (text, separator) = (text(values, 0, "split")?, text(values, 1, "split")?);
+    let parts: Vec<String> = match separator.is_empty() {
+        true => text.chars().map(String::from).collect(),
+        false => text.split(&separator).map(str::to_owned).collect(),
+    };
+    Ok(Dynamic::from(parts))
+}
+
+fn join(values: &[Dynamic]) -> Result<Dynamic, FuncError> {
+    let separator = text(values, 1, "join")?;
+    match values.first() {
+        Some(Dynamic::Array(elements)) => {
+            let parts: Vec<String> = elements.iter().map(ToString::to_string).collect();
+            Ok(Dynamic::String(parts.join(&separator)))
+        }
+        Some(Dynamic::Nil | Dynamic::NoValue) => Ok(Dynamic::String(String::new())),
+        _ => Err(FuncError::UnableToConvertFromValue),
+    }
+}
+
+fn pad(values: &[Dynamic]) -> Result<Dynamic, FuncError> {
+    let (text, before, after) = (text(values, 0, "pad")?, number(values, 1, "pad")?, number(values, 2, "pad")?);
+    let padded = if text.is_empty() { text } else { format!("{:before$}{text}{:after$}", "", "") };
+    Ok(Dynamic::String(padded))
+}
+
+fn truncate(values: &[Dynamic]) -> Result<Dynamic, FuncError> {
+    let (text, length) = (text(values, 0, "truncate")?, number(values, 1, "truncate")?);
+    Ok(Dynamic::String(text.chars().take(length).collect()))
+}
+
+fn println(values: &[Dynamic]) -> Result<Dynamic, FuncError> {
+    let parts: Vec<String> = values.iter().map(ToString::to_string).collect();
+    Ok(Dynamic::String(format!("{}\n", parts.join(" "))))
+}
+
+fn json(values: &[Dynamic]) -> Result<Dynamic, FuncError> {
+    let value = values.first().ok_or_else(|| FuncError::ExactlyXArgs("json".to_owned(), 1))?;
+    Ok(Dynamic::String(to_json(value).to_string()))
+}
+
+fn to_json(value: &Dynamic) -> Value {
+    match value {
+        Dynamic::NoValue | Dynamic::Nil | Dynamic::Function(_) => Value::Null,
+        Dynamic::Bool(value) => Value::Bool(*value),
+        Dynamic::String(text) => Value::String(text.clone()),
+        Dynamic::Number(number) => match number.kind() {
+            NumberKind::Float(number) => Value::from(number),
+            NumberKind::Unsigned(number) => Value::from(number),
+            NumberKind::Signed(number) => Value::from(number),
+        },
+        Dynamic::Array(elements) => elements.iter().map(to_json).collect(),
+        Dynamic::Object(fields) | Dynamic::Map(fields) => {
+            let mut keys: Vec<String> = fields.keys().cloned().collect();
+            keys.sort();
+            let order = ORDERS.with_borrow(|orders| orders.get(&keys).cloned()).unwrap_or(keys);
+            let members = order.into_iter().filter_map(|key| fields.get(&key).map(|field| (key, to_json(field))));
+            Value::Object(members.collect())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

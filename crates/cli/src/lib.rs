@@ -1,0 +1,159 @@
+//! The command line; called as `docker` it is a drop-in for Docker's.
+//!
+//! ```text
+//! argv --args--> Parsed --plan (pure)--> request of the API --commands/<verb>--> calls (client), output (format)
+//! ```
+//!
+//! - [`args`]: tables of commands and flags, and the parser. [`plan`]: what the API wants.
+//! - [`commands`]: one file a verb, with its effects. [`format`]: tables, templates, units.
+//! - [`stream`], [`term`], [`detach`], [`signals`]: a container's streams and the user's terminal.
+//! - [`config`]: environment and config.json. [`report`]: how errors read, and the exit status.
+//!
+//! Start-up is part of every measurement, so nothing is loaded or built that the command does not need: one thread, no
+//! completion tables, no time zones, and no connection before the first call.
+
+pub mod args;
+pub mod commands;
+pub mod config;
+pub mod detach;
+pub mod format;
+pub mod plan;
+pub mod report;
+pub mod signals;
+pub mod stream;
+pub mod term;
+
+use args::{ArgsError, Command, Parsed, help, tables};
+use commands::Context;
+use report::Exit;
+
+/// What the command line asks for.
+#[derive(Debug)]
+enum Asked {
+    /// Print this and succeed.
+    Print(String),
+    /// Run this.
+    Run { global: Parsed, path: String, command: &'static Command, parsed: Parsed },
+}
+
+/// Runs the program: `arguments` begins with the program's name. Returns the exit status.
+pub fn run(arguments: Vec<String>) -> u8 {
+    let exit = match understand(&arguments) {
+        Ok(Asked::Print(text)) => {
+            print!("{text}");
+            return 0;
+        }
+        Ok(Asked::Run { global, path, command, parsed }) => {
+            execute(program(&arguments), &global, path, command, parsed).err()
+        }
+        Err(exit) => Some(exit),
+    };
+    let Some(exit) = exit else { return 0 };
+    if let Some(message) = exit.message {
+        eprintln!("{message}");
+    }
+    exit.status
+}
+
+/// Called as `docker`, we are it; else we are ourselves.
+fn program(arguments: &[String]) -> &'static str {
+    let name = arguments.first().and_then(|path| path.rsplit('/').next()).unwrap_or("");
+    if name == "docker" { "docker" } else { "longshore" }
+}
+
+fn understand(arguments: &[String]) -> Result<Asked, Exit> {
+    let program = program(arguments);
+    let global = parse_global(program, arguments.get(1..).unwrap_or_default())?;
+    let Some(global) = global else { return Ok(Asked::Print(help::of_program(program))) };
+    if global.flag("version") {
+        let version = env!("CARGO_PKG_VERSION");
+        let name = if program == "docker" { "Docker" } else { "Longshore" };
+        return Ok(Asked::Print(format!("{name} version {version}, build {}\n", commands::version::COMMIT)));
+    }
+    let words = global.positionals.clone();
+    let Some((first, rest)) = words.split_first() else { return Ok(Asked::Print(help::of_program(program))) };
+    if first == "help" {
+        return Ok(Asked::Print(help_of(program, rest)?));
+    }
+    let (path, command, rest) = match tables::group(first) {
+        None => (first.clone(), find(program, first)?, rest),
+        Some(group) => {
+            let Some((second, rest)) = rest.split_first().filter(|(second, _)| !second.starts_with('-')) else {
+                return Ok(Asked::Print(help::of_group(program, group)));
+            };
+            let path = format!("{first} {second}");
+            let command = tables::find(&path).ok_or_else(|| unknown_in_group(program, first, &path))?;
+            (path, command, rest)
+        }
+    };
+    understand_command(program, global, path, command, rest)
+}
+
+fn understand_command(
+    program: &str,
+    global: Parsed,
+    path: String,
+    command: &'static Command,
+    rest: &[String],
+) -> Result<Asked, Exit> {
+    let flag = |long: &str| command.all_flags().find(|flag| flag.long == long);
+    let letter = |letter: char| command.all_flags().find(|flag| flag.short == Some(letter));
+    let parsed = match args::parse(&flag, &letter, command.interspersed, rest) {
+        Ok(parsed) => parsed,
+        Err(ArgsError::Help) => return Ok(Asked::Print(help::of_command(program, &path, command))),
+        Err(err @ ArgsError::Later(_)) => return Err(Exit::new(125, format!("{program}: {err}"))),
+        Err(err) => return Err(Exit::new(125, format!("{err}{}", help::hint(program, &path, Some(command))))),
+    };
+    if let Some(complaint) = help::arity_complaint(program, &path, command, parsed.positionals.len()) {
+        return Err(Exit::new(1, complaint));
+    }
+    Ok(Asked::Run { global, path, command, parsed })
+}
+
+/// The flags before the command; `None` for `--help`.
+fn parse_global(program: &str, arguments: &[String]) -> Result<Option<Parsed>, Exit> {
+    let flag = |long: &str| tables::GLOBAL.iter().find(|flag| flag.long == long);
+    let letter = |letter: char| tables::GLOBAL.iter().find(|flag| flag.short == Some(letter));
+    match args::parse(&flag, &letter, false, arguments) {
+        Ok(global) => Ok(Some(global)),
+        Err(ArgsError::Help) => Ok(None),
+        Err(err) => Err(Exit::new(125, format!("{err}{}", help::hint(program, "", None)))),
+    }
+}
+
+fn find(program: &str, name: &str) -> Result<&'static Command, Exit> {
+    let unknown =
+        format!("{program}: unknown command: {program} {name}\n\nRun '{program} --help' for more information");
+    tables::find(name).ok_or_else(|| Exit::new(1, unknown))
+}
+
+fn unknown_in_group(program: &str, group: &str, path: &str) -> Exit {
+    let usage = format!("Usage:  {program} {group}\n\nRun '{program} {group} --help' for more information");
+    Exit::new(1, format!("{program}: unknown command: {program} {path}\n\n{usage}"))
+}
+
+fn help_of(program: &str, words: &[String]) -> Result<String, Exit> {
+    let path = words.join(" ");
+    if path.is_empty() {
+        return Ok(help::of_program(program));
+    }
+    if let Some(group) = tables::group(&path) {
+        return Ok(help::of_group(program, group));
+    }
+    find(program, &path).map(|command| help::of_command(program, &path, command))
+}
+
+fn execute(
+    program: &'static str,
+    global: &Parsed,
+    path: String,
+    command: &'static Command,
+    parsed: Parsed,
+) -> Result<(), Exit> {
+    let context = Context::new(program, path, global)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(|err| Exit::error(&err))?;
+    let outcome = runtime.block_on(commands::dispatch(&context, command.verb, &parsed));
+    // A thread may wait for standard input for ever; the end of the process ends it.
+    runtime.shutdown_background();
+    outcome
+}

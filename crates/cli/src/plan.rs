@@ -1,0 +1,41 @@
+//! From a command line to what the API wants: pure functions of the command line and its [`Surroundings`].
+
+pub mod create;
+pub mod environment;
+pub mod filters;
+pub mod mount;
+pub mod security;
+pub mod times;
+pub mod values;
+
+use std::io;
+
+/// What a plan may look at beside the command line; tests bring their own.
+pub struct Surroundings<'a> {
+    /// Reads a file.
+    pub read: &'a dyn Fn(&str) -> io::Result<String>,
+    /// Looks up an environment variable.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// The working directory.
+    pub directory: &'a str,
+}
+
+impl Surroundings<'_> {
+    /// A path as the daemon must get it: relative ones that begin with a dot are the user's.
+    pub fn absolute(&self, path: &str) -> String {
+        if !path.starts_with('.') {
+            return path.to_owned();
+        }
+        let mut parts: Vec<&str> = self.directory.split('/').filter(|part| !part.is_empty()).collect();
+        for part in path.split('/') {
+            match part {
+                "" | "." => {}
+                ".." => {
+                    parts.pop();
+                }
+                name => parts.push(name),
+            }
+        }
+        format!("/{}", parts.join("/"))
+    }
+}

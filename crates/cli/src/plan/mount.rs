@@ -1,0 +1,213 @@
+//! `--mount` and `-v`.
+
+use engine_api::host_config::{BindOptions, Mount, TmpfsOptions};
+use serde_json::{Map, Value, json};
+
+use super::values;
+
+/// Why a mount is wrong. The texts are docker's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MountError {
+    /// Nothing at all.
+    #[error("value is empty")]
+    Empty,
+    /// No `=`.
+    #[error("invalid field '{0}' must be a key=value pair")]
+    Pair(String),
+    /// No such key.
+    #[error("unexpected key '{0}' in '{1}'")]
+    Key(String, String),
+    /// A value that its key does not take.
+    #[error("invalid value for {0}: {1}")]
+    Value(String, String),
+    /// A recursion that does not exist.
+    #[error("invalid value for bind-recursive: {0} (must be \"enabled\", \"disabled\", \"writable\", or \"readonly\")")]
+    Recursive(String),
+    /// `type=` with nothing behind it.
+    #[error("type is required")]
+    Type,
+    /// No target.
+    #[error("target is required")]
+    Target,
+    /// An option of another type.
+    #[error("cannot mix '{0}-*' options with mount type '{1}'")]
+    Mixed(&'static str, String),
+    /// An option without the one it needs.
+    #[error("option 'bind-recursive={0}' requires '{1}' to be specified in conjunction")]
+    Requires(&'static str, &'static str),
+}
+
+/// Reads `type=bind,source=/a,target=/b`; `absolute` turns the user's relative paths into the daemon's.
+pub fn parse(text: &str, absolute: &dyn Fn(&str) -> String) -> Result<Mount, MountError> {
+    if text.is_empty() {
+        return Err(MountError::Empty);
+    }
+    let mut mount = Mount { kind: "volume".to_owned(), ..Mount::default() };
+    for field in fields(text) {
+        let (key, value) = match field.split_once('=') {
+            Some((key, value)) => (key.to_ascii_lowercase(), Some(value)),
+            None => (field.to_ascii_lowercase(), None),
+        };
+        match value {
+            Some(value) => set(&mut mount, &key, value, &field, absolute)?,
+            None => set_bare(&mut mount, &key, &field)?,
+        }
+    }
+    validate(&mount)?;
+    Ok(mount)
+}
+
+/// The fields of one line of comma-separated values; a field in double quotes may hold commas, and doubles its quotes.
+fn fields(text: &str) -> Vec<String> {
+    let (mut fields, mut field, mut quoted) = (Vec::new(), String::new(), false);
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                field.push('"');
+            }
+            '"' if quoted || field.is_empty() => quoted = !quoted,
+            ',' if !quoted => fields.push(std::mem::take(&mut field)),
+            other => field.push(other),
+        }
+    }
+    fields.push(field);
+    fields
+}
+
+fn set_bare(mount: &mut Mount, key: &str, field: &str) -> Result<(), MountError> {
+    match key {
+        "readonly" | "ro" => mount.read_only = true,
+        "volume-nocopy" => insert(&mut mount.volume_options, "NoCopy", json!(true)),
+        "bind-nonrecursive" => bind(mount).non_recursive = true,
+        _ => return Err(MountError::Pair(field.to_owned())),
+    }
+    Ok(())
+}
+
+fn set(
+    mount: &mut Mount,
+    key: &str,
+    value: &str,
+    field: &str,
+    absolute: &dyn Fn(&str) -> String,
+) -> Result<(), MountError> {
+    let bad = || MountError::Value(key.to_owned(), value.to_owned());
+    let boolean = || values::boolean(value).map_err(|_| bad());
+    match key {
+        "type" => mount.kind = value.to_ascii_lowercase(),
+        "source" | "src" => mount.source = absolute(value),
+        "target" | "dst" | "destination" => mount.target = value.to_owned(),
+        "readonly" | "ro" => mount.read_only = boolean()?,
+        "consistency" => mount.consistency = value.to_ascii_lowercase(),
+        "bind-propagation" => bind(mount).propagation = value.to_ascii_lowercase(),
+        "bind-nonrecursive" => bind(mount).non_recursive = boolean()?,
+        "bind-recursive" => match value {
+            "enabled" => {}
+            "disabled" => bind(mount).non_recursive = true,
+            "writable" => bind(mount).read_only_non_recursive = true,
+            "readonly" => bind(mount).read_only_force_recursive = true,
+            _ => return Err(MountError::Recursive(value.to_owned())),
+        },
+        "tmpfs-size" => tmpfs(mount).size_bytes = values::bytes(value).map_err(|_| bad())?,
+        "tmpfs-mode" => tmpfs(mount).mode = u32::from_str_radix(value, 8).map_err(|_| bad())?,
+        "volume-nocopy" => insert(&mut mount.volume_options, "NoCopy", json!(boolean()?)),
+        "volume-subpath" => insert(&mut mount.volume_options, "Subpath", json!(value)),
+        "image-subpath" => insert(&mut mount.image_options, "Subpath", json!(value)),
+        "volume-label" => insert_pair(&mut mount.volume_options, &["Labels"], value),
+        "volume-driver" => insert_pair(&mut mount.volume_options, &["DriverConfig"], &format!("Name={value}")),
+        "volume-opt" => insert_pair(&mut mount.volume_options, &["DriverConfig", "Options"], value),
+        _ => return Err(MountError::Key(key.to_owned(), field.to_owned())),
+    }
+    Ok(())
+}
+
+fn bind(mount: &mut Mount) -> &mut BindOptions {
+    mount.bind_options.get_or_insert_default()
+}
+
+fn tmpfs(mount: &mut Mount) -> &mut TmpfsOptions {
+    mount.tmpfs_options.get_or_insert_default()
+}
+
+fn insert(options: &mut Option<Value>, key: &str, value: Value) {
+    options.get_or_insert_with(|| Value::Object(Map::new()))[key] = value;
+}
+
+/// Sets `name=value` in the object at `path`.
+fn insert_pair(options: &mut Option<Value>, path: &[&str], pair: &str) {
+    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    let mut object = options.get_or_insert_with(|| Value::Object(Map::new()));
+    for key in path {
+        object = &mut object[*key];
+        if object.is_null() {
+            *object = Value::Object(Map::new());
+        }
+    }
+    object[name] = json!(value);
+}
+
+fn validate(mount: &Mount) -> Result<(), MountError> {
+    let kind = mount.kind.as_str();
+    if kind.is_empty() {
+        return Err(MountError::Type);
+    }
+    if mount.target.is_empty() {
+        return Err(MountError::Target);
+    }
+    for (family, of, given) in [
+        ("volume", "volume", mount.volume_options.is_some()),
+        ("image", "image", mount.image_options.is_some()),
+        ("bind", "bind", mount.bind_options.is_some()),
+        ("tmpfs", "tmpfs", mount.tmpfs_options.is_some()),
+    ] {
+        if given && kind != of {
+            return Err(MountError::Mixed(family, kind.to_owned()));
+        }
+    }
+    let Some(bind) = &mount.bind_options else { return Ok(()) };
+    match bind {
+        BindOptions { read_only_non_recursive: true, .. } if !mount.read_only => {
+            Err(MountError::Requires("writable", "readonly"))
+        }
+        BindOptions { read_only_force_recursive: true, .. } if !mount.read_only => {
+            Err(MountError::Requires("readonly", "readonly"))
+        }
+        BindOptions { read_only_force_recursive: true, propagation, .. } if propagation != "rprivate" => {
+            Err(MountError::Requires("readonly", "bind-propagation=rprivate"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_read() {
+        let read = |text: &str| serde_json::to_string(&parse(text, &|p| format!("/cwd/{p}")).unwrap()).unwrap();
+        assert_eq!(
+            read("type=tmpfs,dst=/a,tmpfs-mode=1770"),
+            r#"{"Type":"tmpfs","Target":"/a","TmpfsOptions":{"Mode":1016}}"#
+        );
+        assert_eq!(
+            read("type=bind,\"src=a,b\",target=/c,ro"),
+            r#"{"Type":"bind","Source":"/cwd/a,b","Target":"/c","ReadOnly":true}"#
+        );
+    }
+
+    #[test]
+    fn sentences() {
+        for (text, sentence) in [
+            ("x", "invalid field 'x' must be a key=value pair"),
+            ("a=b", "unexpected key 'a' in 'a=b'"),
+            ("type=bind,ro=x", "invalid value for ro: x"),
+            ("type=bind", "target is required"),
+            ("type=tmpfs,target=/a,bind-propagation=shared", "cannot mix 'bind-*' options with mount type 'tmpfs'"),
+        ] {
+            assert_eq!(parse(text, &|p| p.to_owned()).unwrap_err().to_string(), sentence);
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Values of flags: numbers, sizes, fractions, durations, limits.
+
+use engine_api::host_config::Ulimit;
+
+use crate::args::Kind;
+use crate::plan::mount;
+
+/// Why a value is wrong. The texts are those of Go's libraries and docker's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    /// Not a boolean.
+    #[error("strconv.ParseBool: parsing {0:?}: invalid syntax")]
+    Bool(String),
+    /// Not a number.
+    #[error("strconv.ParseInt: parsing {0:?}: invalid syntax")]
+    Int(String),
+    /// A number beyond all bounds.
+    #[error("strconv.ParseInt: parsing {0:?}: value out of range")]
+    Range(String),
+    /// Not a size.
+    #[error("invalid size: '{0}'")]
+    Size(String),
+    /// Not a unit.
+    #[error("invalid suffix: '{0}'")]
+    Suffix(String),
+    /// Not a fraction.
+    #[error("failed to parse {0} as a rational number")]
+    Rational(String),
+    /// More than nine digits behind the point.
+    #[error("value is too precise")]
+    Precise,
+    /// Not a duration.
+    #[error("time: invalid duration {0:?}")]
+    Duration(String),
+    /// Not a limit.
+    #[error("invalid ulimit argument: {0}")]
+    Ulimit(String),
+    /// No such limit.
+    #[error("invalid ulimit type: {0}")]
+    UlimitType(String),
+    /// The soft limit is above the hard one.
+    #[error("ulimit soft limit must be less than or equal to hard limit: {0} > {1}")]
+    UlimitOrder(i64, i64),
+    /// A variable without a name.
+    #[error("invalid environment variable: {0}")]
+    Env(String),
+    /// No such stream.
+    #[error("valid streams are STDIN, STDOUT and STDERR")]
+    Stream,
+    /// Not a filter.
+    #[error("bad format of filter (expected name=value)")]
+    Filter,
+    /// Not `name=value`.
+    #[error("invalid argument {0:?}: expected name=value")]
+    Map(String),
+    /// Not a mount.
+    #[error(transparent)]
+    Mount(mount::MountError),
+}
+
+/// Checks a value by its kind.
+pub fn check(kind: Kind, text: &str) -> Result<(), ValueError> {
+    match kind {
+        Kind::Text | Kind::List | Kind::Strings => Ok(()),
+        Kind::Bool => boolean(text).map(drop),
+        Kind::Int => int(text).map(drop),
+        Kind::Uint16 => text.parse::<u16>().map(drop).map_err(|_| ValueError::Int(text.to_owned())),
+        Kind::Bytes => bytes(text).map(drop),
+        Kind::SwapBytes if text == "-1" => Ok(()),
+        Kind::SwapBytes => bytes(text).map(drop),
+        Kind::Cpus => nano_cpus(text).map(drop),
+        Kind::Duration => duration_nanos(text).map(drop),
+        Kind::Ulimit => ulimit(text).map(drop),
+        Kind::Map if text.contains('=') => Ok(()),
+        Kind::Map => Err(ValueError::Map(text.to_owned())),
+        Kind::Env if text.is_empty() || text.starts_with('=') => Err(ValueError::Env(text.to_owned())),
+        Kind::Env => Ok(()),
+        Kind::Attach if matches!(text.to_ascii_lowercase().as_str(), "stdin" | "stdout" | "stderr") => Ok(()),
+        Kind::Attach => Err(ValueError::Stream),
+        Kind::Filter if text.contains('=') || text.is_empty() => Ok(()),
+        Kind::Filter => Err(ValueError::Filter),
+        Kind::Mount => mount::parse(text, &|path| path.to_owned()).map(drop).map_err(ValueError::Mount),
+    }
+}
+
+/// Whether two values of a kind mean the same.
+pub fn same(kind: Kind, a: &str, b: &str) -> bool {
+    match kind {
+        Kind::Bool => is_true(a) == is_true(b),
+        Kind::Int | Kind::Uint16 => int(a) == int(b),
+        Kind::Duration => duration_nanos(a) == duration_nanos(b),
+        Kind::Bytes => bytes(a) == bytes(b),
+        _ => a == b,
+    }
+}
+
+/// Whether a checked boolean is true.
+pub fn is_true(text: &str) -> bool {
+    boolean(text).unwrap_or(false)
+}
+
+/// Go's `strconv.ParseBool`.
+pub fn boolean(text: &str) -> Result<bool, ValueError> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(ValueError::Bool(text.to_owned())),
+    }
+}
+
+/// A whole number, decimal or with Go's prefixes.
+pub fn int(text: &str) -> Result<i64, ValueError> {
+    let (sign, digits) = match text.strip_prefix(['-', '+']) {
+        Some(digits) => (if text.starts_with('-') { -1 } else { 1 }, digits),
+        None => (1, text),
+    };
+    let (radix, digits) = match digits.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (16, &digits[2..]),
+        [b'0', b'o' | b'O', ..] => (8, &digits[2..]),
+        [b'0', b'b' | b'B', ..] => (2, &digits[2..]),
+        [b'0', _, ..] => (8, &digits[1..]),
+        _ => (10, digits),
+    };
+    if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
+        return Err(ValueError::Int(text.to_owned()));
+    }
+    let magnitude = i128::from_str_radix(digits, radix).map_err(|_| ValueError::Range(text.to_owned()))?;
+    i64::try_from(sign * magnitude).map_err(|_| ValueError::Range(text.to_owned()))
+}
+
+/// A number of bytes, as go-units `RAMInBytes` reads it: `64m`, `1.5 GiB`, `7`.
+pub fn bytes(text: &str) -> Result<i64, ValueError> {
+    let bad = || ValueError::Size(text.to_owned());
+    let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ').ok_or_else(bad)?;
+    let number = text[..=end].strip_suffix(' ').unwrap_or(&text[..=end]);
+    let suffix = text[end + 1..].to_ascii_lowercase();
+    let number: f64 = number.parse().map_err(|_| bad())?;
+    if number.is_nan() || number < 0.0 {
+        return Err(bad());
+    }
+    let exponent = match suffix.strip_suffix("ib").or(suffix.strip_suffix('b')).unwrap_or(&suffix) {
+        "" if suffix == "ib" => return Err(ValueError::Suffix(suffix)),
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        "p" => 5,
+        _ => return Err(ValueError::Suffix(suffix)),
+    };
+    Ok((number * f64::from(1024).powi(exponent)) as i64)
+}
+
+/// Processors in billionths: `1.5`, `1/2`.
+pub fn nano_cpus(text: &str) -> Result<i64, ValueError> {
+    let bad = || ValueError::Rational(text.to_owned());
+    let (numerator, denominator) = text.split_once('/').unwrap_or((text, "1"));
+    let (whole, fraction) = numerator.split_once('.').unwrap_or((numerator, ""));
+    let digits = format!("{whole}{fraction}");
+    let unsigned = digits.trim_start_matches(['+', '-']);
+    if unsigned.is_empty() || !unsigned.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(bad());
+    }
+    let numerator: i128 = digits.parse().map_err(|_| bad())?;
+    let denominator: i128 = denominator.parse().ok().filter(|d| *d > 0).ok_or_else(bad)?;
+    let scale = 10_i128.checked_pow(fraction.len() as u32).and_then(|s| s.checked_mul(denominator)).ok_or_else(bad)?;
+    let scaled = numerator.checked_mul(1_000_000_000).ok_or_else(bad)?;
+    if scaled % scale != 0 {
+        return Err(ValueError::Precise);
+    }
+    i64::try_from(scaled / scale).map_err(|_| bad())
+}
+
+/// Go's `time.ParseDuration`, in nanoseconds.
+pub fn duration_nanos(text: &str) -> Result<i64, ValueError> {
+    let bad = || ValueError::Duration(text.to_owned());
+    let (sign, mut rest) = match text.strip_prefix(['-', '+']) {
+        Some(rest) => (if text.starts_with('-') { -1.0 } else { 1.0 }, rest),
+        None => (1.0, text),
+    };
+    if rest == "0" {
+        return Ok(0);
+    }
+    let mut total = 0.0;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
+        let number: f64 = rest[..end].parse().map_err(|_| bad())?;
+        let unit_end = rest[end..].find(|c: char| c.is_ascii_digit() || c == '.').map_or(rest.len(), |at| end + at);
+        let unit = match &rest[end..unit_end] {
+            "ns" => 1.0,
+            "us" | "µs" | "μs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            _ => return Err(bad()),
+        };
+        total += number * unit;
+        rest = &rest[unit_end..];
+    }
+    if text.is_empty() { Err(bad()) } else { Ok((sign * total) as i64) }
+}
+
+/// Names of limits that Linux has (go-units `ulimit.go`).
+const ULIMITS: [&str; 15] = [
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+];
+
+/// `name=soft[:hard]`.
+pub fn ulimit(text: &str) -> Result<Ulimit, ValueError> {
+    let bad = || ValueError::Ulimit(text.to_owned());
+    let (name, limits) = text.split_once('=').ok_or_else(bad)?;
+    if !ULIMITS.contains(&name) {
+        return Err(ValueError::UlimitType(name.to_owned()));
+    }
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    let number = |text: &str| text.parse::<i64>().map_err(|_| ValueError::Int(text.to_owned()));
+    let (soft, hard) = (number(soft)?, number(hard)?);
+    if hard != -1 && (soft > hard || soft == -1) {
+        return Err(ValueError::UlimitOrder(soft, hard));
+    }
+    Ok(Ulimit { name: name.to_owned(), hard, soft })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, value) in
+            [("7", 7), ("64m", 64 << 20), ("1.5g", 3 << 29), ("2 KiB", 2048), ("5b", 5), ("1GB", 1 << 30)]
+        {
+            assert_eq!(bytes(text), Ok(value), "{text}");
+        }
+        assert_eq!(bytes("x").unwrap_err().to_string(), "invalid size: 'x'");
+        assert_eq!(bytes("-1").unwrap_err().to_string(), "invalid size: '-1'");
+        assert_eq!(bytes("5x").unwrap_err().to_string(), "invalid suffix: 'x'");
+    }
+
+    #[test]
+    fn fractions() {
+        assert_eq!(nano_cpus("1.5"), Ok(1_500_000_000));
+        assert_eq!(nano_cpus("1/4"), Ok(250_000_000));
+        assert_eq!(nano_cpus("0.0000000001"), Err(ValueError::Precise));
+        assert_eq!(nano_cpus("a").unwrap_err().to_string(), "failed to parse a as a rational number");
+    }
+
+    #[test]
+    fn numbers_and_durations() {
+        assert_eq!((int("0x10"), int("-3"), int("010")), (Ok(16), Ok(-3), Ok(8)));
+        assert_eq!(int("x").unwrap_err().to_string(), "strconv.ParseInt: parsing \"x\": invalid syntax");
+        assert!(int("99999999999999999999").unwrap_err().to_string().ends_with("value out of range"));
+        assert_eq!(duration_nanos("1m30.5s"), Ok(90_500_000_000));
+        assert_eq!(duration_nanos("-2ms"), Ok(-2_000_000));
+        assert!(duration_nanos("5").is_err() && duration_nanos("").is_err());
+    }
+
+    #[test]
+    fn limits() {
+        assert_eq!(ulimit("nofile=1:2"), Ok(Ulimit { name: "nofile".into(), hard: 2, soft: 1 }));
+        assert_eq!(ulimit("core=-1").map(|limit| limit.hard), Ok(-1));
+        assert_eq!(ulimit("x").unwrap_err().to_string(), "invalid ulimit argument: x");
+        assert!(ulimit("nofile=3:2").is_err() && ulimit("foo=1").is_err());
+    }
+}

@@ -1,0 +1,70 @@
+//! The user's terminal: its size, and raw mode with a way back on every exit.
+
+use std::io::{self, IsTerminal};
+use std::sync::{Mutex, Once, PoisonError};
+
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+
+/// What the terminal was before; the panic hook needs it, because a panic aborts without running destructors.
+static ORIGINAL: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// Raw mode, as long as this lives.
+#[derive(Debug)]
+pub struct RawMode(());
+
+impl RawMode {
+    /// Switches standard input to raw mode, if it is a terminal.
+    pub fn enter() -> io::Result<Option<RawMode>> {
+        if !io::stdin().is_terminal() {
+            return Ok(None);
+        }
+        let original = tcgetattr(io::stdin())?;
+        let mut raw = original.clone();
+        raw.make_raw();
+        restore_on_panic();
+        *ORIGINAL.lock().unwrap_or_else(PoisonError::into_inner) = Some(original);
+        tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
+        Ok(Some(RawMode(())))
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+fn restore() {
+    if let Some(original) = ORIGINAL.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // The terminal may be gone by now; then there is nothing to restore.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &original);
+    }
+}
+
+fn restore_on_panic() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            restore();
+            previous(info);
+        }));
+    });
+}
+
+/// Height and width of the terminal behind standard output; `None` if there is none.
+pub fn size() -> Option<(u16, u16)> {
+    if !io::stdout().is_terminal() {
+        return None;
+    }
+    let size = tcgetwinsize(io::stdout()).ok()?;
+    (size.ws_row > 0 || size.ws_col > 0).then_some((size.ws_row, size.ws_col))
+}
+
+/// Refuses a terminal for the container where standard input is none.
+pub fn check_tty(stdin: bool, tty: bool) -> Result<(), crate::report::Exit> {
+    if stdin && tty && !io::stdin().is_terminal() {
+        return Err(crate::report::Exit::new(1, "the input device is not a TTY"));
+    }
+    Ok(())
+}

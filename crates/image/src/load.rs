@@ -189,6 +189,3 @@ impl Store {
         assembly.record(self, events)
     }
 }
-
-#[cfg(test)]
-mod tests;

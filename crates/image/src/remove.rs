@@ -307,6 +307,3 @@ impl Plan<'_> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -376,6 +376,3 @@ pub(crate) fn image_record(
         last_tagged: stored.last_tagged,
     })
 }
-
-#[cfg(test)]
-mod tests;

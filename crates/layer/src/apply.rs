@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::pipeline::{self, CHUNKS_AHEAD, ChunkReader, Compression};
 use crate::tar::{Entry, Kind, TarError, TarReader, Time, clean_path};
-use crate::tree::{Directory, Handle, Missing, Tree, is_directory, is_whiteout, join, open_below, stat};
+use crate::tree::{Directory, Handle, Missing, Tree, is_directory, join, open_below, stat};
 
 /// `.wh.NAME` deletes NAME of the layers below (image-spec v1.1 layer.md, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
@@ -234,12 +234,19 @@ impl Unpacking {
     fn make_directory(&mut self, parent: &Handle, name: &[u8], entry: &Entry) -> Result<(), Failure> {
         match self.tree.make(parent, name, Directory::default()) {
             Err(Errno::EXIST) => {
-                let stat = stat(parent, name)?;
-                if !is_directory(&stat) {
+                if is_directory(&stat(parent, name)?) {
+                    // Described before, perhaps as someone else's.
+                    rustix::fs::chownat(
+                        &*parent.fd,
+                        name,
+                        Some(Uid::ROOT),
+                        Some(Gid::ROOT),
+                        AtFlags::SYMLINK_NOFOLLOW,
+                    )?;
+                } else {
+                    // What stood here hid what is below, whether it was a whiteout or a file.
                     self.tree.remove(parent, name)?;
-                    // A directory in the place of a whiteout shows nothing from below.
-                    let gone = is_whiteout(&stat);
-                    self.tree.make(parent, name, Directory { opaque: gone, replaced: gone, ..Directory::default() })?;
+                    self.tree.make(parent, name, Directory { opaque: true, replaced: true, ..Directory::default() })?;
                 }
             }
             other => other?,

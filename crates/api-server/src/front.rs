@@ -1,0 +1,314 @@
+//! The first bytes of a connection: who wants HTTP, and who wants the connection itself.
+//!
+//! hyper hands a connection back only after answering 101, but clients may ask for a hijack without asking for an
+//! upgrade (`curl`, old SDKs). So the first head is read here. A hijacking request is answered by the code below, which
+//! also saves `docker run` and `docker exec` the detour; everything else is given to hyper, with the bytes read so far
+//! in front. Later requests of a connection that is kept alive are hyper's in any case (see [`crate::serve`]).
+//!
+//! Refusals in this file are worded as Go's `net/http` words them, since clients see them as dockerd's.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::{Method, Uri};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use crate::chunked;
+use crate::request::{RequestBody, too_large};
+use crate::response::{self, Answer};
+use crate::router::{self, Handler, Target};
+use crate::serve::Client;
+use crate::status::Failure;
+
+/// The longest head of a request: the request line and all headers.
+///
+/// Docker's longest honest ones carry registry credentials of a few KiB. Go allows a MiB; memory is what it costs.
+pub(crate) const HEAD_LIMIT: usize = 64 << 10;
+
+/// How many headers a request may have. hyper's own limit, too.
+const HEADERS_LIMIT: usize = 100;
+
+/// The largest body of a hijacking request: they are a few words of JSON.
+const HIJACK_BODY_LIMIT: usize = 64 << 10;
+
+/// How long a client may take to send a head, and the body of a hijacking request.
+///
+/// Longer than any honest client needs, short enough that silent ones do not pile up. Streams have no deadline.
+pub(crate) const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What a connection begins with.
+pub(crate) enum Opening<S> {
+    /// Nothing that needs an answer.
+    Nothing,
+    /// HTTP: bytes to be read again, and the rest.
+    Http(Rewound<S>),
+    /// A hijacking request.
+    Hijack(Box<Hijack<S>>),
+}
+
+/// A request that wants the connection.
+pub(crate) struct Hijack<S> {
+    pub(crate) stream: S,
+    pub(crate) target: Target,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: RequestBody,
+    /// What the client sent behind its request.
+    pub(crate) read_ahead: Vec<u8>,
+}
+
+/// A head as far as it matters here.
+struct Head {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    length: usize,
+}
+
+/// Why there is no head.
+#[derive(Debug, PartialEq, Eq)]
+enum HeadError {
+    Malformed,
+    TooLarge,
+    Gone,
+}
+
+/// Reads the first head of a connection and decides.
+pub(crate) async fn open<S: Client>(mut stream: S) -> Opening<S> {
+    let mut bytes = Vec::new();
+    let head = match tokio::time::timeout(HEAD_DEADLINE, read_head(&mut stream, &mut bytes)).await {
+        Ok(Ok(head)) => head,
+        Ok(Err(HeadError::Malformed)) => return refuse(stream, "400 Bad Request").await,
+        Ok(Err(HeadError::TooLarge)) => return refuse(stream, "431 Request Header Fields Too Large").await,
+        Ok(Err(HeadError::Gone)) | Err(_) => return Opening::Nothing,
+    };
+    match router::resolve(&head.method, &head.uri) {
+        Ok(target) if matches!(target.handler, Handler::Hijack(_)) => hijack(stream, bytes, head, target).await,
+        _ => Opening::Http(Rewound { bytes, taken: 0, stream }),
+    }
+}
+
+/// Reads the body of a hijacking request.
+async fn hijack<S: Client>(mut stream: S, mut bytes: Vec<u8>, head: Head, target: Target) -> Opening<S> {
+    let mut rest = bytes.split_off(head.length);
+    let body = read_body(&mut stream, &head.headers, &mut rest);
+    match tokio::time::timeout(HEAD_DEADLINE, body).await {
+        Ok(Ok(Ok(body))) => {
+            let body = RequestBody::Whole(body.into());
+            Opening::Hijack(Box::new(Hijack { stream, target, headers: head.headers, body, read_ahead: rest }))
+        }
+        Ok(Ok(Err(failure))) => {
+            // The client is told, if it still listens; either way the connection ends here.
+            let _ = write_answer(&mut stream, &response::failure(failure)).await;
+            Opening::Nothing
+        }
+        Ok(Err(_)) | Err(_) => Opening::Nothing,
+    }
+}
+
+async fn read_head<S: Client>(stream: &mut S, bytes: &mut Vec<u8>) -> Result<Head, HeadError> {
+    loop {
+        // A client that has nothing more to say may have said it before: both are no request.
+        match stream.read_buf(bytes).await {
+            Ok(0) | Err(_) => return Err(HeadError::Gone),
+            Ok(_) => {}
+        }
+        if let Some(head) = parse_head(bytes)? {
+            return Ok(head);
+        }
+        if bytes.len() > HEAD_LIMIT {
+            return Err(HeadError::TooLarge);
+        }
+    }
+}
+
+/// Parses a head; `None` if more bytes are needed.
+fn parse_head(bytes: &[u8]) -> Result<Option<Head>, HeadError> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_LIMIT];
+    let mut request = httparse::Request::new(&mut headers);
+    let length = match request.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) if length > HEAD_LIMIT => return Err(HeadError::TooLarge),
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge),
+        Err(_) => return Err(HeadError::Malformed),
+    };
+    let (Some(method), Some(path)) = (request.method, request.path) else { return Err(HeadError::Malformed) };
+    let method = method.parse().map_err(|_| HeadError::Malformed)?;
+    let uri = path.parse().map_err(|_| HeadError::Malformed)?;
+    let headers = request.headers.iter().map(parse_header).collect::<Result<HeaderMap, HeadError>>()?;
+    Ok(Some(Head { method, uri, headers, length }))
+}
+
+fn parse_header(header: &httparse::Header<'_>) -> Result<(HeaderName, HeaderValue), HeadError> {
+    let name = header.name.parse().map_err(|_| HeadError::Malformed)?;
+    let value = HeaderValue::from_bytes(header.value).map_err(|_| HeadError::Malformed)?;
+    Ok((name, value))
+}
+
+/// Reads a body of known length or in chunks. `rest` begins with what was read already and ends as what lies behind it.
+async fn read_body<S: Client>(
+    stream: &mut S,
+    headers: &HeaderMap,
+    rest: &mut Vec<u8>,
+) -> io::Result<Result<Vec<u8>, Failure>> {
+    if headers.contains_key(EXPECT) {
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+    }
+    if headers.contains_key(TRANSFER_ENCODING) {
+        return read_chunked(stream, rest).await;
+    }
+    let length = match headers.get(CONTENT_LENGTH).map(|value| value.to_str().unwrap_or_default().parse::<usize>()) {
+        None => 0,
+        Some(Ok(length)) if length <= HIJACK_BODY_LIMIT => length,
+        Some(Ok(_)) => return Ok(Err(too_large(HIJACK_BODY_LIMIT))),
+        Some(Err(_)) => return Ok(Err(Failure::invalid("bad Content-Length"))),
+    };
+    while rest.len() < length {
+        read_more(stream, rest).await?;
+    }
+    let behind = rest.split_off(length);
+    Ok(Ok(std::mem::replace(rest, behind)))
+}
+
+async fn read_chunked<S: Client>(stream: &mut S, rest: &mut Vec<u8>) -> io::Result<Result<Vec<u8>, Failure>> {
+    loop {
+        match chunked::decode(rest, HIJACK_BODY_LIMIT) {
+            Ok(Some((body, length))) => {
+                rest.drain(..length);
+                return Ok(Ok(body));
+            }
+            Ok(None) => read_more(stream, rest).await?,
+            Err(chunked::ChunkError::TooLarge) => return Ok(Err(too_large(HIJACK_BODY_LIMIT))),
+            Err(chunked::ChunkError::Malformed) => {
+                return Ok(Err(Failure::invalid("invalid JSON: invalid byte in chunk length")));
+            }
+        }
+    }
+}
+
+async fn read_more<S: Client>(stream: &mut S, bytes: &mut Vec<u8>) -> io::Result<()> {
+    match stream.read_buf(bytes).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Answers a request that cannot be read, as Go does.
+async fn refuse<S: Client>(mut stream: S, status: &str) -> Opening<S> {
+    let text =
+        format!("HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n{status}");
+    // The client is told, if it still listens; either way the connection ends here.
+    let _ = tokio::time::timeout(HEAD_DEADLINE, stream.write_all(text.as_bytes())).await;
+    Opening::Nothing
+}
+
+/// Writes a whole answer to a connection that ends behind it.
+pub(crate) async fn write_answer<S: Client>(stream: &mut S, answer: &Answer) -> io::Result<()> {
+    let (status, body) = (answer.status(), answer.body().whole());
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).into_bytes();
+    for (name, value) in answer.headers().iter().filter(|(name, _)| *name != http::header::CONNECTION) {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(format!("Content-Length: {}\r\nConnection: close\r\n\r\n", body.len()).as_bytes());
+    bytes.extend_from_slice(body);
+    stream.write_all(&bytes).await?;
+    stream.shutdown().await
+}
+
+/// Whether a client asks for an upgrade.
+pub(crate) fn wants_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(UPGRADE)
+}
+
+/// A stream with bytes put back in front.
+pub(crate) struct Rewound<S> {
+    bytes: Vec<u8>,
+    taken: usize,
+    stream: S,
+}
+
+impl<S> Rewound<S> {
+    /// The stream, once the bytes in front have been read; hyper reads them before anything else.
+    pub(crate) fn into_stream(self) -> S {
+        self.stream
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.taken == this.bytes.len() {
+            return Pin::new(&mut this.stream).poll_read(cx, buffer);
+        }
+        let length = buffer.remaining().min(this.bytes.len() - this.taken);
+        buffer.put_slice(&this.bytes[this.taken..this.taken + length]);
+        this.taken += length;
+        if this.taken == this.bytes.len() {
+            this.bytes = Vec::new();
+            this.taken = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_parsed_as_far_as_they_have_come() {
+        let text = b"POST /exec/x/start?a=b HTTP/1.1\r\nHost: d\r\nUpgrade: tcp\r\n\r\n{}";
+        for length in 0..text.len() - 2 {
+            assert!(parse_head(&text[..length]).unwrap().is_none(), "{length}");
+        }
+        let head = parse_head(text).unwrap().unwrap();
+        assert_eq!((head.method, head.uri.path(), head.uri.query()), (Method::POST, "/exec/x/start", Some("a=b")));
+        assert!(wants_upgrade(&head.headers));
+        assert_eq!(head.length, text.len() - 2);
+    }
+
+    #[test]
+    fn heads_that_cannot_be_read_are_told_apart() {
+        let check = |text: &str| parse_head(text.as_bytes()).err();
+        assert_eq!(check("garbage\r\n\r\n"), Some(HeadError::Malformed));
+        assert_eq!(check("GET / HTTP/1.1\r\nno colon\r\n\r\n"), Some(HeadError::Malformed));
+        assert_eq!(check(&format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(101))), Some(HeadError::TooLarge));
+        assert_eq!(
+            check(&format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(HEAD_LIMIT))),
+            Some(HeadError::TooLarge)
+        );
+    }
+}

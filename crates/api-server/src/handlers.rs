@@ -1,0 +1,9 @@
+//! Handlers: decode, call one operation of the engine, encode.
+
+pub(crate) mod containers;
+pub(crate) mod events;
+pub(crate) mod exec;
+pub(crate) mod images;
+pub(crate) mod later;
+pub(crate) mod logs;
+pub(crate) mod system;

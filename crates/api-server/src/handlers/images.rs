@@ -1,0 +1,123 @@
+//! Images.
+
+use engine::filters::Filters;
+use engine::ops::images::{self, ImageQuery, LoadProgress};
+use errdefs::ErrorKind;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::handlers::later;
+use crate::request::{Call, RequestBody};
+use crate::response::{self, Answer};
+use crate::status::Failure;
+use crate::upload::{self, Upload};
+
+/// `GET /images/json`.
+pub(crate) async fn list(call: Call) -> Result<Answer, Failure> {
+    let mut filters = Filters(call.query.filters()?);
+    // Until 1.41 a glob of names had a parameter of its own.
+    if let Some(glob) = call.query.given("filter").filter(|_| call.version.before(41)) {
+        filters.0.entry("reference".to_owned()).or_default().insert(glob.to_owned());
+    }
+    let query = ImageQuery {
+        all: call.query.flag("all"),
+        digests: call.query.flag("digests"),
+        shared_size: call.query.flag("shared-size") && !call.version.before(42),
+        filters,
+    };
+    let images = images::list(&call.engine, query).await?;
+    Ok(response::json(StatusCode::OK, &engine_api::versions::downgrade_images(call.version, images)))
+}
+
+/// `GET /images/{}/json`.
+pub(crate) async fn inspect(call: Call) -> Result<Answer, Failure> {
+    let image = images::inspect(&call.engine, &call.name).await?;
+    Ok(response::json(StatusCode::OK, &engine_api::versions::downgrade_image(call.version, image)))
+}
+
+/// `GET /images/{}/history`.
+pub(crate) async fn history(call: Call) -> Result<Answer, Failure> {
+    Ok(response::json(StatusCode::OK, &images::history(&call.engine, &call.name).await?))
+}
+
+/// `POST /images/{}/tag`.
+pub(crate) async fn tag(call: Call) -> Result<Answer, Failure> {
+    let (repository, tag) = (call.query.text("repo"), call.query.text("tag"));
+    if repository.is_empty() {
+        // dockerd does nothing and says so with 200 instead of 201.
+        return Ok(response::empty(StatusCode::OK));
+    }
+    images::tag(&call.engine, &call.name, repository, tag).await?;
+    Ok(response::empty(StatusCode::CREATED))
+}
+
+/// `DELETE /images/{}`.
+pub(crate) async fn remove(call: Call) -> Result<Answer, Failure> {
+    if call.name.trim().is_empty() {
+        return Err(Failure::invalid("image name cannot be blank"));
+    }
+    let (force, no_prune) = (call.query.flag("force"), call.query.flag("noprune"));
+    let removed = images::remove(&call.engine, &call.name, force, no_prune).await?;
+    Ok(response::json(StatusCode::OK, &removed))
+}
+
+/// `POST /images/create`: pull and import.
+pub(crate) async fn pull(call: Call) -> Result<Answer, Failure> {
+    if call.query.given("fromImage").is_none() {
+        return Err(later::failure("importing images"));
+    }
+    let message = "pulling images is not supported yet: load it with \"longshore load\"";
+    Err(Failure::new(ErrorKind::NotImplemented, message))
+}
+
+/// `POST /images/load`: the archive is unpacked while it arrives; what happens is told line by line.
+pub(crate) async fn load(mut call: Call) -> Result<Answer, Failure> {
+    let quiet = call.query.flag_or("quiet", true);
+    let (upload, archive) = upload::channel();
+    let body = std::mem::replace(&mut call.body, RequestBody::Whole(Default::default()));
+    let engine = call.engine.clone();
+    Ok(call.stream("application/json", async move |sink| {
+        let progress = sink.clone();
+        let tell = move |step| {
+            // A client that has gone does not stop the load.
+            let _ = if quiet && matches!(step, LoadProgress::Layer { .. }) {
+                Ok(())
+            } else {
+                progress.blocking_line(&told(step))
+            };
+        };
+        let (loaded, ()) = tokio::join!(images::load(&engine, archive, tell), feed(body, upload));
+        if let Err(err) = loaded {
+            // The head is sent: Docker's clients read failures from the stream.
+            let message = errdefs::chain(&err);
+            let _ = sink.line(&json!({"errorDetail": {"message": message}, "error": message})).await;
+        }
+    }))
+}
+
+/// One step as a line of Docker's progress stream.
+fn told(step: LoadProgress) -> Value {
+    match step {
+        LoadProgress::Layer { id, current, total } => json!({
+            "status": "Loading layer",
+            "progressDetail": {"current": current, "total": total},
+            "id": id,
+        }),
+        LoadProgress::Loaded(sentence) => json!({"stream": format!("{sentence}\n")}),
+    }
+}
+
+/// Carries the request's body to the thread that unpacks it.
+async fn feed(mut body: RequestBody, upload: Upload) {
+    loop {
+        let read_on = match body.chunk().await {
+            Ok(Some(bytes)) => upload.send(bytes).await,
+            Ok(None) => return upload.end().await,
+            Err(failure) => return upload.fail(failure.message).await,
+        };
+        // What is behind the end of the archive does not matter.
+        if !read_on {
+            return;
+        }
+    }
+}

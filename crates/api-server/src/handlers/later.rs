@@ -1,0 +1,77 @@
+//! What Docker has and we do not have yet: refused by name, so that nobody takes it for a mistake of theirs.
+
+use errdefs::ErrorKind;
+use http::Method;
+
+use crate::router::wildcard;
+use crate::status::Failure;
+
+/// Docker's other routes: methods, pattern, and what they are for. The first that fits counts.
+const LATER: &[(&str, &str, &str)] = &[
+    ("POST", "/auth", "logging in to registries"),
+    ("GET", "/system/df", "disk usage"),
+    ("GET HEAD PUT", "/containers/{}/archive", "copying files"),
+    ("GET", "/containers/{}/export", "exporting containers"),
+    ("GET", "/containers/{}/changes", "listing changed files"),
+    ("GET", "/containers/{}/top", "listing processes"),
+    ("GET", "/containers/{}/stats", "statistics"),
+    ("GET", "/containers/{}/attach/ws", "attaching over a websocket"),
+    ("POST", "/containers/{}/pause", "pausing containers"),
+    ("POST", "/containers/{}/unpause", "pausing containers"),
+    ("POST", "/containers/{}/update", "updating containers"),
+    ("POST", "/containers/prune", "pruning containers"),
+    ("GET POST", "/containers/{}/checkpoints", "checkpoints"),
+    ("DELETE", "/containers/{}/checkpoints/", "checkpoints"),
+    ("POST", "/commit", "committing containers"),
+    ("GET", "/images/search", "searching images"),
+    ("GET", "/images/get", "saving images"),
+    ("GET", "/images/{}/get", "saving images"),
+    ("POST", "/images/{}/push", "pushing images"),
+    ("POST", "/images/prune", "pruning images"),
+    ("GET", "/distribution/{}/json", "looking into registries"),
+    ("POST", "/build", "building images"),
+    ("POST", "/build/{}", "building images"),
+    ("POST", "/session", "building images"),
+    ("POST", "/grpc", "building images"),
+    ("GET", "/networks", "networks"),
+    ("GET POST DELETE", "/networks/{}", "networks"),
+    ("GET", "/volumes", "volumes"),
+    ("GET POST PUT DELETE", "/volumes/{}", "volumes"),
+    ("GET", "/plugins", "plugins"),
+    ("GET POST DELETE", "/plugins/{}", "plugins"),
+    ("GET", "/swarm", "swarm mode"),
+    ("GET POST", "/swarm/{}", "swarm mode"),
+    ("GET", "/services", "swarm mode"),
+    ("GET POST DELETE", "/services/{}", "swarm mode"),
+    ("GET", "/nodes", "swarm mode"),
+    ("GET POST DELETE", "/nodes/{}", "swarm mode"),
+    ("GET", "/tasks", "swarm mode"),
+    ("GET", "/tasks/{}", "swarm mode"),
+    ("GET", "/secrets", "swarm mode"),
+    ("GET POST DELETE", "/secrets/{}", "swarm mode"),
+    ("GET", "/configs", "swarm mode"),
+    ("GET POST DELETE", "/configs/{}", "swarm mode"),
+];
+
+/// What a route of Docker's is for that we do not have.
+pub(crate) fn what(method: &Method, path: &str) -> Option<&'static str> {
+    let fits = |methods: &str, pattern: &str| {
+        // A pattern that ends in a slash stands for everything below it; its wildcard is one part of the path.
+        let matched = match pattern.strip_suffix('/') {
+            None => wildcard(pattern, path).is_some(),
+            Some(_) => pattern.split_once("{}").is_some_and(|(before, middle)| below(path, before, middle)),
+        };
+        matched && methods.split(' ').any(|name| name == method.as_str())
+    };
+    LATER.iter().find(|(methods, pattern, _)| fits(methods, pattern)).map(|(_, _, what)| *what)
+}
+
+fn below(path: &str, before: &str, middle: &str) -> bool {
+    path.strip_prefix(before).is_some_and(|rest| rest.contains(middle))
+}
+
+/// The refusal.
+pub(crate) fn failure(what: &str) -> Failure {
+    let verb = if what.ends_with('s') && !what.contains(' ') { "are" } else { "is" };
+    Failure::new(ErrorKind::NotImplemented, format!("{what} {verb} not supported yet"))
+}

@@ -1,0 +1,34 @@
+//! The Engine API over HTTP: the face of the engine.
+//!
+//! ```text
+//!                    +-- first request hijacks (attach, exec) --- own few lines --+
+//! Server::accept -> front                                                         +-> router -> handlers -> engine::ops
+//!                    +-- anything else -- hyper -- later request upgrades --------+
+//! ```
+//!
+//! - [`mod@front`] reads the first head of a connection and decides; [`mod@chunked`] helps it.
+//! - [`mod@serve`] owns connections: counts them, ends them, gives away those that are hijacked.
+//! - [`mod@router`] is the one table of routes; [`mod@query`] and [`mod@request`] are what a handler is given.
+//! - [`mod@handlers`] decode, call one operation, encode: nothing is decided there.
+//! - [`mod@hijack`], [`mod@upload`], [`mod@response`] are the three ways of bytes: both directions, in, and out.
+//! - [`mod@status`] is the one table from an error's kind to an HTTP status.
+//!
+//! When a client goes away, its handler or stream is dropped; operations that change something protect themselves
+//! (`engine`, "Cancellation"). Nothing here is locked, and no state is kept but the number of open connections.
+//!
+//! Not here: listeners and their files (`daemon`), API versions (`engine-api::versions`), sentences of operations (the
+//! `Display` of their errors in `engine`).
+
+mod chunked;
+mod front;
+mod handlers;
+mod hijack;
+mod query;
+mod request;
+mod response;
+mod router;
+mod serve;
+mod status;
+mod upload;
+
+pub use serve::{Client, Server};

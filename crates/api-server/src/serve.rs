@@ -1,0 +1,274 @@
+//! Connections: each is a task that reads requests, calls handlers and writes answers.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::Engine;
+use errdefs::ErrorKind;
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
+use tracing::{debug, error};
+
+use crate::front::{self, HEAD_DEADLINE, Hijack, Opening, Rewound, wants_upgrade};
+use crate::hijack::{Outcome, RAW_STREAM, Takeover};
+use crate::request::{Call, RequestBody};
+use crate::response::{self, Answer};
+use crate::router::{self, Handler, Target};
+use crate::status::Failure;
+
+/// The front of an engine; cheap to clone.
+#[derive(Clone)]
+pub struct Server {
+    engine: Engine,
+    connections: Arc<watch::Sender<usize>>,
+    closing: Arc<watch::Sender<bool>>,
+}
+
+/// Tells that the daemon ends.
+#[derive(Clone, Debug)]
+pub(crate) struct Closing(watch::Receiver<bool>);
+
+/// A client's connection: something that can be read, written, and given away as a descriptor.
+pub trait Client: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// The descriptor, no longer watched by the runtime. It stays non-blocking.
+    fn into_fd(self) -> io::Result<OwnedFd>;
+}
+
+impl Client for UnixStream {
+    fn into_fd(self) -> io::Result<OwnedFd> {
+        Ok(self.into_std()?.into())
+    }
+}
+
+impl Client for TcpStream {
+    fn into_fd(self) -> io::Result<OwnedFd> {
+        Ok(self.into_std()?.into())
+    }
+}
+
+impl Server {
+    /// A front without connections.
+    pub fn new(engine: Engine) -> Server {
+        Server { engine, connections: Arc::new(watch::Sender::new(0)), closing: Arc::new(watch::Sender::new(false)) }
+    }
+
+    /// Serves a connection in a task of its own.
+    pub fn accept(&self, client: impl Client) {
+        let (server, open) = (self.clone(), Open::new(&self.connections));
+        tokio::spawn(async move {
+            server.connection(client).await;
+            drop(open);
+        });
+    }
+
+    /// How many connections are open. Those that were taken over by containers do not count.
+    pub fn connections(&self) -> usize {
+        *self.connections.borrow()
+    }
+
+    /// Follows [`connections`](Self::connections).
+    pub fn watch_connections(&self) -> watch::Receiver<usize> {
+        self.connections.subscribe()
+    }
+
+    /// Ends streams at once, lets requests end that are being worked on, and answers when all connections are closed,
+    /// or after `grace`.
+    pub async fn close(&self, grace: Duration) {
+        self.closing.send_replace(true);
+        let mut connections = self.connections.subscribe();
+        let closed = connections.wait_for(|&count| count == 0);
+        if tokio::time::timeout(grace, closed).await.is_err() {
+            debug!(open = self.connections(), "connections are cut");
+        }
+    }
+
+    async fn connection<S: Client>(&self, client: S) {
+        let opening = tokio::select! {
+            opening = front::open(client) => opening,
+            () = self.closing().wait() => return,
+        };
+        match opening {
+            Opening::Nothing => {}
+            Opening::Http(rewound) => self.http(rewound).await,
+            Opening::Hijack(hijack) => self.hijack(*hijack).await,
+        }
+    }
+
+    /// Serves requests until the client has no more, or the daemon ends.
+    async fn http<S: Client>(&self, stream: Rewound<S>) {
+        let service = service_fn(async |request| Ok::<_, Infallible>(self.answer::<S>(request).await));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_DEADLINE)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.closing().wait() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        // A client that goes away in the middle of something is no event.
+        if let Err(err) = ended {
+            debug!("connection: {}", errdefs::chain(&err));
+        }
+    }
+
+    async fn answer<S: Client>(&self, request: Request<Incoming>) -> Answer {
+        let mut answer = match router::resolve(request.method(), request.uri()) {
+            Ok(target) => self.dispatch::<S>(target, request).await,
+            Err(no_way) => no_way.answer(),
+        };
+        response::set_common_headers(answer.headers_mut());
+        answer
+    }
+
+    async fn dispatch<S: Client>(&self, target: Target, mut request: Request<Incoming>) -> Answer {
+        let (handler, upgrade) = (target.handler, hyper::upgrade::on(&mut request));
+        let (parts, body) = request.into_parts();
+        let upgrades = wants_upgrade(&parts.headers);
+        let call = self.call(target, parts.headers, RequestBody::Stream(body));
+        let done = match handler {
+            Handler::Plain(handler) => handler(call).await,
+            Handler::Later(what) => Err(crate::handlers::later::failure(what)),
+            Handler::Hijack(handler) => match handler(call).await {
+                Ok(Outcome::Answer(answer)) => Ok(answer),
+                Ok(Outcome::Takeover(takeover)) if upgrades => Ok(upgraded::<S>(takeover, upgrade)),
+                Ok(Outcome::Takeover(takeover)) => self.relayed(takeover).await,
+                Err(failure) => Err(failure),
+            },
+        };
+        done.unwrap_or_else(failed)
+    }
+
+    /// Answers a hijacking request that was the first of its connection.
+    async fn hijack<S: Client>(&self, hijack: Hijack<S>) {
+        let Hijack { mut stream, target, headers, body, read_ahead } = hijack;
+        let Handler::Hijack(handler) = target.handler else { return };
+        let upgrades = wants_upgrade(&headers);
+        let outcome = handler(self.call(target, headers, body)).await;
+        let written = match outcome {
+            Ok(Outcome::Takeover(takeover)) => take_over(stream, takeover, upgrades, read_ahead).await,
+            Ok(Outcome::Answer(answer)) => answer_and_close(&mut stream, answer).await,
+            Err(failure) => answer_and_close(&mut stream, failed(failure)).await,
+        };
+        // A client that has gone needs no answer.
+        if let Err(err) = written {
+            debug!("hijacked connection: {err}");
+        }
+    }
+
+    /// A hijack without an upgrade, by a later request of a connection, which hyper keeps: what the container prints is
+    /// carried over, and its input ends at once.
+    async fn relayed(&self, takeover: Takeover) -> Result<Answer, Failure> {
+        let pair = UnixStream::pair().and_then(|(ours, theirs)| Ok((ours, theirs.into_fd()?)));
+        let (mut ours, theirs) = pair.map_err(|err| Failure::from_error(ErrorKind::Internal, &err))?;
+        tokio::spawn(takeover.run(theirs, Vec::new()));
+        Ok(response::stream(RAW_STREAM, self.closing(), async move |sink| {
+            let mut buffer = vec![0; 16 << 10];
+            if ours.shutdown().await.is_err() {
+                return;
+            }
+            while let Ok(length @ 1..) = ours.read(&mut buffer).await {
+                if sink.send(buffer[..length].to_vec()).await.is_err() {
+                    return;
+                }
+            }
+        }))
+    }
+
+    fn call(&self, target: Target, headers: HeaderMap, body: RequestBody) -> Call {
+        let Target { version, name, query, .. } = target;
+        Call { engine: self.engine.clone(), version, name, query, headers, body, closing: self.closing() }
+    }
+
+    fn closing(&self) -> Closing {
+        Closing(self.closing.subscribe())
+    }
+}
+
+impl Closing {
+    /// Answers when the daemon ends.
+    pub(crate) async fn wait(mut self) {
+        // The sender lives as long as the server; without one there is nobody left to serve.
+        let _ = self.0.wait_for(|&closing| closing).await;
+    }
+}
+
+/// One open connection, counted while it lives.
+struct Open(Arc<watch::Sender<usize>>);
+
+impl Open {
+    fn new(connections: &Arc<watch::Sender<usize>>) -> Open {
+        connections.send_modify(|count| *count += 1);
+        Open(connections.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+fn failed(failure: Failure) -> Answer {
+    if failure.status.is_server_error() {
+        error!(status = failure.status.as_u16(), "{}", failure.message);
+    }
+    response::failure(failure)
+}
+
+async fn answer_and_close<S: Client>(stream: &mut S, mut answer: Answer) -> io::Result<()> {
+    response::set_common_headers(answer.headers_mut());
+    front::write_answer(stream, &answer).await
+}
+
+async fn take_over<S: Client>(
+    mut stream: S,
+    takeover: Takeover,
+    upgrades: bool,
+    read_ahead: Vec<u8>,
+) -> io::Result<()> {
+    stream.write_all(takeover.head(upgrades).as_bytes()).await?;
+    takeover.run(stream.into_fd()?, read_ahead).await;
+    Ok(())
+}
+
+/// The answer to an upgrade that hyper performs: once it is written, the connection is ours.
+fn upgraded<S: Client>(takeover: Takeover, upgrade: OnUpgrade) -> Answer {
+    let mut answer = Response::new(response::AnswerBody::Whole(None));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    answer.extensions_mut().insert(ReasonPhrase::from_static(b"UPGRADED"));
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(takeover.content_type()));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
+    tokio::spawn(async move {
+        let upgraded = match upgrade.await {
+            Ok(upgraded) => upgraded,
+            Err(err) => return debug!("upgrade: {}", errdefs::chain(&err)),
+        };
+        // The stream is the one that was given to hyper in `Server::http`, of the same type.
+        let Ok(parts) = upgraded.downcast::<TokioIo<Rewound<S>>>() else { return error!("upgraded a foreign stream") };
+        match parts.io.into_inner().into_stream().into_fd() {
+            Ok(client) => takeover.run(client, parts.read_buf.to_vec()).await,
+            Err(err) => debug!("upgrade: {err}"),
+        }
+    });
+    answer
+}

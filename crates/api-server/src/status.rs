@@ -1,0 +1,85 @@
+//! From what went wrong to the answer: the one table of statuses.
+
+use std::error::Error;
+
+use engine::ops;
+use errdefs::ErrorKind;
+use http::StatusCode;
+
+/// Why a request was not done: a status and Docker's sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) status: StatusCode,
+    pub(crate) message: String,
+}
+
+/// The HTTP status of a kind of failure.
+pub(crate) fn of_kind(kind: ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::InvalidArgument => StatusCode::BAD_REQUEST,
+        ErrorKind::Unauthorized => StatusCode::UNAUTHORIZED,
+        ErrorKind::Forbidden => StatusCode::FORBIDDEN,
+        ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::Conflict | ErrorKind::AlreadyExists => StatusCode::CONFLICT,
+        ErrorKind::NotModified => StatusCode::NOT_MODIFIED,
+        ErrorKind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl Failure {
+    /// A failure of a kind, in words.
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Failure {
+        Failure { status: of_kind(kind), message: message.into() }
+    }
+
+    /// The caller's mistake.
+    pub(crate) fn invalid(message: impl Into<String>) -> Failure {
+        Failure::new(ErrorKind::InvalidArgument, message)
+    }
+
+    /// An error of an operation, told with its sources.
+    pub(crate) fn from_error(kind: ErrorKind, err: &dyn Error) -> Failure {
+        Failure::new(kind, errdefs::chain(err))
+    }
+}
+
+/// Lets `?` turn errors that answer `kind()` into failures.
+macro_rules! failures {
+    ($($error:ty),* $(,)?) => {
+        $(impl From<$error> for Failure {
+            fn from(err: $error) -> Failure {
+                Failure::from_error(err.kind(), &err)
+            }
+        })*
+    };
+}
+
+failures! {
+    engine_api::json::DecodeError,
+    ops::attach::AttachError,
+    ops::create::CreateError,
+    ops::events::EventsError,
+    ops::exec::ExecError,
+    ops::exec::ExecStartError,
+    ops::images::ImageError,
+    ops::inspect::InspectError,
+    ops::kill::KillError,
+    ops::list::ListError,
+    ops::logs::LogsError,
+    ops::remove::RemoveError,
+    ops::rename::RenameError,
+    ops::resize::ResizeError,
+    ops::restart::RestartError,
+    ops::start::StartError,
+    ops::stop::StopError,
+    ops::system::SystemError,
+    ops::wait::WaitError,
+}
+
+impl From<engine_api::versions::VersionError> for Failure {
+    fn from(err: engine_api::versions::VersionError) -> Failure {
+        Failure::invalid(err.to_string())
+    }
+}

@@ -1,0 +1,252 @@
+//! What the daemon does, made of what was set: a pure function.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use engine_api::host_config::{LogConfig, Ulimit};
+
+use crate::listen::{Host, HostError};
+use crate::log::{Level, LevelError};
+use crate::settings::{Given, SETTINGS, Support, Value};
+
+/// Where an instance keeps things if nothing else is said.
+pub(crate) mod defaults {
+    /// The API's socket.
+    pub(crate) const SOCKET: &str = "/run/longshore.sock";
+    /// Running state; a tmpfs on every distribution.
+    pub(crate) const EXEC_ROOT: &str = "/run/longshore";
+    /// Images and containers.
+    pub(crate) const DATA_ROOT: &str = "/var/lib/longshore";
+    /// The configuration file.
+    pub(crate) const CONFIG_FILE: &str = "/etc/longshore/daemon.json";
+    /// Seconds that requests get to end when the daemon ends; dockerd's 15 are for containers, which stay here.
+    pub(crate) const SHUTDOWN_TIMEOUT: i64 = 5;
+    /// Seconds without work before a daemon on demand ends: the next command of a shell script finds it running.
+    pub(crate) const IDLE_TIMEOUT: i64 = 10;
+}
+
+/// Everything that was decided before anything was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) data_root: PathBuf,
+    pub(crate) exec_root: PathBuf,
+    pub(crate) pidfile: Option<PathBuf>,
+    /// The group of unix sockets; by default one of those that exist.
+    pub(crate) group: Option<String>,
+    pub(crate) level: Level,
+    pub(crate) debug: bool,
+    pub(crate) shutdown_timeout: Duration,
+    /// End after so long without work; never if absent.
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) on_demand: bool,
+    pub(crate) ready_fd: Option<i32>,
+    pub(crate) shim_path: Option<PathBuf>,
+    pub(crate) init_path: Option<PathBuf>,
+    pub(crate) cgroup_parent: Option<String>,
+    pub(crate) log: LogConfig,
+    pub(crate) ulimits: Vec<Ulimit>,
+    pub(crate) shm_size_bytes: Option<i64>,
+    pub(crate) init: bool,
+    pub(crate) no_new_privileges: bool,
+    pub(crate) labels: Vec<String>,
+}
+
+/// Why settings were refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("{key} is not supported yet at {value:?}")]
+    Unsupported { key: &'static str, value: String },
+    #[error("live-restore cannot be switched off: containers always outlive the daemon")]
+    LiveRestore,
+    #[error("tls is not supported yet")]
+    Tls,
+    #[error(
+        "{0}: whoever can connect to TCP without TLS is root on this machine. Say --tls=false if that is what you want"
+    )]
+    InsecureTcp(String),
+    #[error("{key}: {value:?} is no size")]
+    Size { key: &'static str, value: String },
+    #[error("{key}: {value} is not in range")]
+    Range { key: &'static str, value: i64 },
+    #[error("bad attribute format: {0}")]
+    Label(String),
+    #[error("log-driver {0} is not supported yet")]
+    LogDriver(String),
+    #[error("{key}: {value:?} is no absolute path")]
+    Relative { key: &'static str, value: String },
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error(transparent)]
+    Level(#[from] LevelError),
+}
+
+/// Decides.
+pub(crate) fn plan(given: &Given) -> Result<Config, ConfigError> {
+    refuse_unsupported(given)?;
+    let debug = switch(given, "debug").unwrap_or(false);
+    let level = Level::parse(text(given, "log-level").unwrap_or("info"))?;
+    let on_demand = switch(given, "on-demand").unwrap_or(false);
+    Ok(Config {
+        hosts: hosts(given)?,
+        data_root: path(given, "data-root")?.unwrap_or_else(|| defaults::DATA_ROOT.into()),
+        exec_root: path(given, "exec-root")?.unwrap_or_else(|| defaults::EXEC_ROOT.into()),
+        pidfile: path(given, "pidfile")?,
+        group: text(given, "group").map(str::to_owned),
+        level: if debug { Level::DEBUG } else { level },
+        debug,
+        shutdown_timeout: seconds(given, "shutdown-timeout", defaults::SHUTDOWN_TIMEOUT)?,
+        idle_timeout: on_demand.then(|| seconds(given, "idle-timeout", defaults::IDLE_TIMEOUT)).transpose()?,
+        on_demand,
+        ready_fd: number(given, "ready-fd").map(|fd| in_range("ready-fd", fd)).transpose()?,
+        shim_path: path(given, "shim-path")?,
+        init_path: path(given, "init-path")?,
+        cgroup_parent: text(given, "cgroup-parent").map(str::to_owned),
+        log: log(given)?,
+        ulimits: ulimits(given),
+        shm_size_bytes: text(given, "default-shm-size").map(shm_size).transpose()?,
+        init: switch(given, "init").unwrap_or(false),
+        no_new_privileges: switch(given, "no-new-privileges").unwrap_or(false),
+        labels: labels(given)?,
+    })
+}
+
+/// The configuration file, and whether it was asked for.
+pub(crate) fn config_file(flags: &Given) -> (PathBuf, bool) {
+    match text(flags, "config-file") {
+        Some(path) => (path.into(), true),
+        None => (defaults::CONFIG_FILE.into(), false),
+    }
+}
+
+/// Whether the settings are only to be checked.
+pub(crate) fn only_validate(flags: &Given) -> bool {
+    switch(flags, "validate").unwrap_or(false)
+}
+
+fn refuse_unsupported(given: &Given) -> Result<(), ConfigError> {
+    if switch(given, "live-restore") == Some(false) {
+        return Err(ConfigError::LiveRestore);
+    }
+    if switch(given, "tls") == Some(true) {
+        return Err(ConfigError::Tls);
+    }
+    for setting in SETTINGS {
+        let (Support::OnlyAt(harmless), Some(value)) = (setting.support, given.get(setting.flag)) else { continue };
+        if let Some(text) = value.texts().into_iter().find(|text| !harmless.contains(&text.as_str())) {
+            return Err(ConfigError::Unsupported { key: setting.key, value: text });
+        }
+    }
+    Ok(())
+}
+
+fn hosts(given: &Given) -> Result<Vec<Host>, ConfigError> {
+    let mut hosts = Vec::new();
+    for text in list(given, "host") {
+        let host = Host::parse(text)?;
+        if matches!(host, Host::Tcp(_)) && switch(given, "tls") != Some(false) {
+            return Err(ConfigError::InsecureTcp(text.clone()));
+        }
+        hosts.push(host);
+    }
+    if hosts.is_empty() {
+        hosts.push(Host::Unix(defaults::SOCKET.into()));
+    }
+    Ok(hosts)
+}
+
+fn log(given: &Given) -> Result<LogConfig, ConfigError> {
+    let kind = text(given, "log-driver").unwrap_or("json-file");
+    if !matches!(kind, "json-file" | "none") {
+        return Err(ConfigError::LogDriver(kind.to_owned()));
+    }
+    let options = match given.get("log-opt") {
+        Some(Value::Pairs(pairs)) => pairs.clone(),
+        _ => Default::default(),
+    };
+    Ok(LogConfig { kind: kind.to_owned(), config: Some(options) })
+}
+
+fn labels(given: &Given) -> Result<Vec<String>, ConfigError> {
+    let labels = list(given, "label");
+    match labels.iter().find(|label| !label.contains('=')) {
+        Some(label) => Err(ConfigError::Label(label.clone())),
+        None => Ok(labels.to_vec()),
+    }
+}
+
+fn ulimits(given: &Given) -> Vec<Ulimit> {
+    match given.get("default-ulimit") {
+        Some(Value::Ulimits(limits)) => limits.clone(),
+        _ => Vec::new(),
+    }
+}
+
+/// `64m`, `1g`, `1024`: Docker's units, powers of 1024.
+fn shm_size(text: &str) -> Result<i64, ConfigError> {
+    let refused = || ConfigError::Size { key: "default-shm-size", value: text.to_owned() };
+    let lower = text.to_ascii_lowercase();
+    let bare = lower.trim_end_matches('b').trim_end_matches('i');
+    let digits = bare.trim_end_matches(['k', 'm', 'g', 't']);
+    let exponent = match &bare[digits.len()..] {
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        _ => return Err(refused()),
+    };
+    let number: i64 = digits.trim_end().parse().map_err(|_| refused())?;
+    number.checked_mul(1 << (10 * exponent)).filter(|&size| size > 0).ok_or_else(refused)
+}
+
+fn seconds(given: &Given, flag: &'static str, default: i64) -> Result<Duration, ConfigError> {
+    let value = number(given, flag).unwrap_or(default);
+    in_range::<u32>(flag, value).map(|seconds| Duration::from_secs(seconds.into()))
+}
+
+fn in_range<T: TryFrom<i64>>(key: &'static str, value: i64) -> Result<T, ConfigError> {
+    T::try_from(value).map_err(|_| ConfigError::Range { key, value })
+}
+
+/// A path, which must be absolute: a daemon on demand changes its directory.
+fn path(given: &Given, flag: &'static str) -> Result<Option<PathBuf>, ConfigError> {
+    match text(given, flag) {
+        Some(text) if !Path::new(text).is_absolute() => {
+            Err(ConfigError::Relative { key: flag, value: text.to_owned() })
+        }
+        text => Ok(text.map(PathBuf::from)),
+    }
+}
+
+fn switch(given: &Given, flag: &str) -> Option<bool> {
+    match given.get(flag) {
+        Some(Value::Switch(on)) => Some(*on),
+        _ => None,
+    }
+}
+
+/// A text, where empty means "not given".
+fn text<'a>(given: &'a Given, flag: &str) -> Option<&'a str> {
+    match given.get(flag) {
+        Some(Value::Text(text)) if !text.is_empty() => Some(text),
+        _ => None,
+    }
+}
+
+fn number(given: &Given, flag: &str) -> Option<i64> {
+    match given.get(flag) {
+        Some(Value::Number(number)) => Some(*number),
+        _ => None,
+    }
+}
+
+fn list<'a>(given: &'a Given, flag: &str) -> &'a [String] {
+    match given.get(flag) {
+        Some(Value::List(elements)) => elements,
+        _ => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+use super::*;
+use crate::flags::{Invocation, parse};
+
+fn planned(flags: &[&str]) -> Result<Config, String> {
+    let Ok(Invocation::Run(given)) = parse(flags.iter().map(|&flag| flag.to_owned())) else { panic!("{flags:?}") };
+    plan(&given).map_err(|err| errdefs::chain(&err))
+}
+
+#[test]
+fn defaults_are_the_system_paths() {
+    let config = planned(&[]).unwrap();
+    assert_eq!(config.hosts, [Host::Unix("/run/longshore.sock".into())]);
+    assert_eq!(config.data_root, Path::new("/var/lib/longshore"));
+    assert_eq!(config.exec_root, Path::new("/run/longshore"));
+    assert_eq!((config.level, config.idle_timeout, config.on_demand), (Level::INFO, None, false));
+    assert_eq!(config.log.kind, "json-file");
+}
+
+#[test]
+fn settings_reach_their_places() {
+    let config = planned(&[
+        "-D",
+        "--on-demand",
+        "--idle-timeout=3",
+        "--ready-fd=1",
+        "--default-shm-size=16m",
+        "--log-opt=max-size=1m",
+        "--label=a=b",
+        "-G",
+        "wheel",
+        "--init",
+    ])
+    .unwrap();
+    assert_eq!((config.level, config.debug, config.init), (Level::DEBUG, true, true));
+    assert_eq!((config.idle_timeout, config.ready_fd), (Some(Duration::from_secs(3)), Some(1)));
+    assert_eq!(config.shm_size_bytes, Some(16 << 20));
+    assert_eq!(config.group.as_deref(), Some("wheel"));
+    assert_eq!(config.log.config.unwrap()["max-size"], "1m");
+    assert_eq!(config.labels, ["a=b"]);
+}
+
+#[test]
+fn what_changes_nothing_is_accepted() {
+    for flags in [
+        &["--storage-driver=overlay2"][..],
+        &["-s", "overlay2"],
+        &["--bridge=none"],
+        &["-b", ""],
+        &["--iptables=false", "--ip6tables=false"],
+        &["--live-restore"],
+        &["--tls=false", "-H", "tcp://127.0.0.1:0"],
+        &["--exec-opt", "native.cgroupdriver=cgroupfs"],
+        &["--tlsverify=false"],
+    ] {
+        assert!(planned(flags).is_ok(), "{flags:?}: {:?}", planned(flags));
+    }
+}
+
+#[test]
+fn the_rest_is_refused_by_name() {
+    for (flags, wanted) in [
+        (&["--bip=10.1.0.1/16"][..], "bip is not supported yet at \"10.1.0.1/16\""),
+        (&["--bridge=br0"], "bridge is not supported yet at \"br0\""),
+        (&["--storage-driver=btrfs"], "storage-driver is not supported yet at \"btrfs\""),
+        (&["--registry-mirror=http://m"], "registry-mirrors is not supported yet at \"http://m\""),
+        (&["--live-restore=false"], "live-restore cannot be switched off: containers always outlive the daemon"),
+        (&["--log-driver=syslog"], "log-driver syslog is not supported yet"),
+        (&["--log-level=foo"], "invalid logging level: foo"),
+        (&["--label=foo"], "bad attribute format: foo"),
+        (&["--default-shm-size=lots"], "default-shm-size: \"lots\" is no size"),
+        (&["--shutdown-timeout=-1"], "shutdown-timeout: -1 is not in range"),
+        (&["--data-root=here"], "data-root: \"here\" is no absolute path"),
+        (&["--tls"], "tls is not supported yet"),
+        (&["--tlsverify"], "tlsverify is not supported yet at \"true\""),
+        (
+            &["-H", "tcp://0.0.0.0:2375"],
+            "tcp://0.0.0.0:2375: whoever can connect to TCP without TLS is root on this machine. Say --tls=false if that is what you want",
+        ),
+        (&["-H", "foo://x"], "invalid bind address (foo://x): unsupported proto 'foo'"),
+    ] {
+        assert_eq!(planned(flags).unwrap_err(), wanted, "{flags:?}");
+    }
+}
+
+#[test]
+fn sizes_have_dockers_units() {
+    for (text, wanted) in [("1024", 1024), ("1k", 1024), ("64M", 64 << 20), ("1gb", 1 << 30), ("2GiB", 2 << 30)] {
+        assert_eq!(shm_size(text), Ok(wanted), "{text}");
+    }
+    for text in ["", "m", "-1", "0", "1x", "99999999999t", "1kk"] {
+        assert!(shm_size(text).is_err(), "{text}");
+    }
+}

@@ -1,0 +1,141 @@
+//! daemon.json: Docker's file with Docker's keys.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value as Json;
+
+use crate::settings::{Given, SETTINGS, ValueError};
+
+/// Why a configuration file was refused.
+#[derive(Debug, thiserror::Error)]
+#[error("unable to configure the daemon with file {}", path.display())]
+pub(crate) struct FileError {
+    path: PathBuf,
+    source: Cause,
+}
+
+/// What is wrong with it. The sentences are dockerd's where it has them.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Cause {
+    #[error("open")]
+    Open(#[source] io::Error),
+    #[error("invalid JSON")]
+    Syntax(#[source] serde_json::Error),
+    #[error("the following directives don't match any configuration option: {0}")]
+    Unknown(String),
+    #[error("the following directives are specified both as a flag and in the configuration file: {0}")]
+    Conflict(String),
+    #[error("{key}")]
+    Value { key: &'static str, source: ValueError },
+}
+
+/// Reads `path` and adds its settings to those of the flags; a setting in both is refused.
+///
+/// A file that is absent says nothing, unless it was asked for.
+pub(crate) fn merge(path: &Path, asked_for: bool, flags: Given) -> Result<Given, FileError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(err) if err.kind() == io::ErrorKind::NotFound && !asked_for => return Ok(flags),
+        Err(err) => return Err(FileError { path: path.to_owned(), source: Cause::Open(err) }),
+    };
+    merge_text(&text, flags).map_err(|source| FileError { path: path.to_owned(), source })
+}
+
+fn merge_text(text: &str, mut flags: Given) -> Result<Given, Cause> {
+    let text = text.trim_start_matches('\u{feff}').trim();
+    if text.is_empty() {
+        return Ok(flags);
+    }
+    let members: serde_json::Map<String, Json> = serde_json::from_str(text).map_err(Cause::Syntax)?;
+    let file = load(&members)?;
+    let conflicts: Vec<String> =
+        file.iter().filter_map(|(flag, value)| conflict(flag, value, flags.get(flag)?)).collect();
+    if !conflicts.is_empty() {
+        return Err(Cause::Conflict(conflicts.join(", ")));
+    }
+    flags.extend(file);
+    Ok(flags)
+}
+
+fn load(members: &serde_json::Map<String, Json>) -> Result<Given, Cause> {
+    let mut unknown = Vec::new();
+    let mut given = Given::new();
+    for (key, json) in members {
+        match SETTINGS.iter().find(|setting| !setting.key.is_empty() && setting.key == key) {
+            None => unknown.push(key.as_str()),
+            Some(setting) => {
+                let value = setting.kind.load(json).map_err(|source| Cause::Value { key: setting.key, source })?;
+                given.insert(setting.flag, value);
+            }
+        }
+    }
+    if unknown.is_empty() { Ok(given) } else { Err(Cause::Unknown(unknown.join(", "))) }
+}
+
+fn conflict(flag: &str, file: &crate::settings::Value, flags: &crate::settings::Value) -> Option<String> {
+    let key = SETTINGS.iter().find(|setting| setting.flag == flag)?.key;
+    Some(format!("{key}: (from flag: {}, from file: {})", flags.shown(), file.shown()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flags::{Invocation, parse};
+
+    fn merged(json: &str, flags: &[&str]) -> Result<Given, String> {
+        let Ok(Invocation::Run(flags)) = parse(flags.iter().map(|&flag| flag.to_owned())) else { panic!("{flags:?}") };
+        merge_text(json, flags).map_err(|err| errdefs::chain(&err))
+    }
+
+    #[test]
+    fn files_and_flags_add_up() {
+        let given = merged(
+            r#"{"debug":true,"log-opts":{"max-file":"2"},"default-shm-size":1024,
+                "default-ulimits":{"nofile":{"Name":"nofile","Hard":2,"Soft":1}}}"#,
+            &["-H", "unix:///b"],
+        );
+        let shown: Vec<_> = given.unwrap().iter().map(|(flag, value)| format!("{flag}={}", value.shown())).collect();
+        let wanted = [
+            "debug=true",
+            "default-shm-size=1024",
+            "default-ulimit=[nofile=1:2]",
+            "host=[unix:///b]",
+            "log-opt=[max-file=2]",
+        ];
+        assert_eq!(shown, wanted);
+        assert_eq!(merged("", &[]), Ok(Given::new()));
+    }
+
+    #[test]
+    fn refusals_are_dockerds() {
+        let refused = |json: &str, flags: &[&str]| merged(json, flags).unwrap_err();
+        assert_eq!(
+            refused(r#"{"foo":1,"debug":true}"#, &[]),
+            "the following directives don't match any configuration option: foo"
+        );
+        assert_eq!(
+            refused(r#"{"debug":true}"#, &["-D"]),
+            "the following directives are specified both as a flag and in the configuration file: debug: (from flag: true, from file: true)"
+        );
+        assert_eq!(
+            refused(r#"{"hosts":["unix:///a"],"labels":["a=b"]}"#, &["-H", "unix:///b", "--label", "c=d"]),
+            "the following directives are specified both as a flag and in the configuration file: hosts: (from flag: [unix:///b], from file: [unix:///a]), labels: (from flag: [c=d], from file: [a=b])"
+        );
+        assert_eq!(refused(r#"{"debug":"x"}"#, &[]), "debug: must be true or false");
+        assert_eq!(
+            refused(r#"{"validate":true}"#, &[]),
+            "the following directives don't match any configuration option: validate"
+        );
+        assert!(refused("{", &[]).starts_with("invalid JSON: "));
+        assert!(refused("[]", &[]).starts_with("invalid JSON: "));
+    }
+
+    #[test]
+    fn only_a_file_that_was_asked_for_must_exist() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("none.json");
+        assert_eq!(merge(&path, false, Given::new()).unwrap(), Given::new());
+        assert!(merge(&path, true, Given::new()).is_err());
+    }
+}

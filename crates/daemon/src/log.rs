@@ -1,0 +1,139 @@
+//! The daemon's log: one line an event on standard error, in the form of dockerd's.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use stdx::time::Rfc3339;
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::{Interest, Subscriber};
+use tracing::{Event, Metadata};
+
+/// How much is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Level(LevelFilter);
+
+/// A level that nobody knows. The sentence is dockerd's.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid logging level: {0}")]
+pub(crate) struct LevelError(String);
+
+/// Changes how much is told, while the daemon runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Volume(Arc<AtomicUsize>);
+
+impl Level {
+    /// Everything that helps to find a mistake.
+    pub(crate) const DEBUG: Level = Level(LevelFilter::DEBUG);
+    /// The default.
+    #[cfg(test)]
+    pub(crate) const INFO: Level = Level(LevelFilter::INFO);
+
+    /// Parses one of dockerd's names.
+    pub(crate) fn parse(text: &str) -> Result<Level, LevelError> {
+        let name = match text.to_ascii_lowercase().as_str() {
+            // Ours have nothing above an error.
+            "panic" | "fatal" => "error".to_owned(),
+            "off" => return Err(LevelError(text.to_owned())),
+            other => other.to_owned(),
+        };
+        LevelFilter::from_str(&name)
+            .ok()
+            .filter(|_| !name.starts_with(|c: char| c.is_ascii_digit()))
+            .map(Level)
+            .ok_or_else(|| LevelError(text.to_owned()))
+    }
+}
+
+impl Volume {
+    /// Tells from now on what `level` says.
+    pub(crate) fn set(&self, level: Level) {
+        self.0.store(rank(level.0), Ordering::Relaxed);
+    }
+}
+
+/// Starts the log of this process.
+pub(crate) fn start(level: Level) -> Volume {
+    let volume = Volume(Arc::new(AtomicUsize::new(rank(level.0))));
+    // A second call would be a mistake of ours, and the first log goes on.
+    let _ = tracing::subscriber::set_global_default(Stderr(volume.clone()));
+    volume
+}
+
+fn rank(filter: LevelFilter) -> usize {
+    match filter.into_level() {
+        None => 0,
+        Some(tracing::Level::ERROR) => 1,
+        Some(tracing::Level::WARN) => 2,
+        Some(tracing::Level::INFO) => 3,
+        Some(tracing::Level::DEBUG) => 4,
+        Some(tracing::Level::TRACE) => 5,
+    }
+}
+
+struct Stderr(Volume);
+
+impl Subscriber for Stderr {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && rank(LevelFilter::from_level(*metadata.level())) <= self.0.0.load(Ordering::Relaxed)
+    }
+
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        // Asked anew each time, because the level can change.
+        if metadata.is_event() { Interest::sometimes() } else { Interest::never() }
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let level = event.metadata().level().as_str().to_ascii_lowercase();
+        let level = if level == "warn" { "warning" } else { &level };
+        let mut line = Line { message: String::new(), fields: String::new() };
+        event.record(&mut line);
+        let text = format!("time=\"{}\" level={level} msg={:?}{}\n", Rfc3339::now(), line.message, line.fields);
+        // Where standard error is broken there is nowhere left to say so.
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    }
+
+    // Spans are not used: events name what they are about.
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+struct Line {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // Writing to a String cannot fail.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_have_dockerds_names() {
+        let parsed = |text| Level::parse(text).map_err(|err| err.to_string());
+        assert_eq!(parsed("info"), Ok(Level::INFO));
+        assert_eq!(parsed("DEBUG"), Ok(Level::DEBUG));
+        assert_eq!(parsed("fatal"), Ok(Level(LevelFilter::ERROR)));
+        for bad in ["foo", "", "off", "3"] {
+            assert_eq!(parsed(bad), Err(format!("invalid logging level: {bad}")));
+        }
+    }
+}

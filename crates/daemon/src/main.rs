@@ -1,0 +1,172 @@
+//! `longshored`: the engine's daemon. Parses, decides, takes what it needs, and wires the rest together.
+//!
+//! ```text
+//! flags + daemon.json  ->  settings  ->  config     what is wanted; nothing is touched so far
+//! detach               ->  roots     ->  listen     the session, the directories and their locks, the sockets
+//! Engine::open         ->  Server    ->  accept     until a signal, or until there is nothing to do
+//! ```
+//!
+//! - [`mod@settings`] is the one table of everything that can be set; [`mod@flags`] and [`mod@file`] read it.
+//! - [`mod@config`] decides, purely. [`mod@roots`], [`mod@listen`], [`mod@detach`], [`mod@inherited`] do.
+//! - [`mod@accept`] is the life of the daemon, and [`mod@idle`] the end of one that was started on demand.
+//! - [`mod@log`] is its log, [`mod@install`] writes units for systemd.
+//!
+//! Containers outlive the daemon however it ends: it has no children, and holds nothing that they need.
+
+mod accept;
+mod config;
+mod detach;
+mod file;
+mod flags;
+mod idle;
+mod inherited;
+mod install;
+mod listen;
+mod log;
+mod roots;
+mod settings;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use engine::{Engine, EngineConfig};
+use rustix::process::{Resource, Rlimit};
+use tracing::{info, warn};
+
+use crate::accept::Daemon;
+use crate::config::Config;
+use crate::flags::Invocation;
+use crate::settings::Given;
+
+/// Threads for blocking work: more would wait for the same disk. Stuck ones (a dead FUSE mount) must not use up all.
+const BLOCKING_THREADS: usize = 64;
+
+/// How long such a thread waits for more work. Short, because its stack is a good part of the idle daemon's memory.
+const BLOCKING_KEEP_ALIVE: Duration = Duration::from_millis(500);
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("longshored: {err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    match flags::parse(arguments) {
+        Ok(Invocation::Run(flags)) => start(flags),
+        Ok(Invocation::Install(dir)) => install(dir.as_deref().unwrap_or(install::UNIT_DIR)),
+        Ok(Invocation::Help) => {
+            print!("{}", flags::help());
+            Ok(())
+        }
+        Ok(Invocation::Version) => {
+            println!("Longshore version {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        Err(err) => {
+            eprintln!("See 'longshored --help'.");
+            Err(err.into())
+        }
+    }
+}
+
+fn start(flags: Given) -> Result<()> {
+    let (only_validate, file) = (config::only_validate(&flags), config::config_file(&flags));
+    let given = file::merge(&file.0, file.1, flags.clone())?;
+    let config = config::plan(&given)?;
+    if only_validate {
+        println!("configuration OK");
+        return Ok(());
+    }
+    let volume = log::start(config.level);
+    if config.on_demand {
+        detach::detach().context("leave the caller's session")?;
+    }
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(BLOCKING_KEEP_ALIVE)
+        .build()
+        .context("start the runtime")?;
+    let served = runtime.block_on(serve(config, accept::Reload { flags, file: file.0, asked_for: file.1, volume }));
+    // Blocking work that is stuck must not keep the daemon from ending.
+    runtime.shutdown_background();
+    served
+}
+
+async fn serve(config: Config, reload: accept::Reload) -> Result<()> {
+    let roots = roots::take(&config.data_root, &config.exec_root)?;
+    if let Some(pidfile) = &config.pidfile {
+        roots::write_pidfile(pidfile)?;
+    }
+    // Listening comes before opening: whoever connects meanwhile waits, and is not refused.
+    let listeners = listen::listen(&config.hosts, config.group.as_deref())?;
+    let engine = Engine::open(engine_config(&config, &roots.instance_key)?).await.context("open the engine")?;
+    let mut daemon = Daemon::new(engine, listeners, &config).context("watch the sockets")?;
+    info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "API listens");
+    if let Some(fd) = config.ready_fd {
+        inherited::signal_ready(fd).context("tell that we listen")?;
+    }
+    daemon.run(&reload).await;
+    daemon.end(config.shutdown_timeout).await;
+    if let Some(pidfile) = &config.pidfile
+        && let Err(err) = stdx::fs::remove_if_exists(pidfile)
+    {
+        warn!("remove {}: {err}", pidfile.display());
+    }
+    // The locks go last: only then may another daemon come.
+    drop(roots);
+    Ok(())
+}
+
+fn engine_config(config: &Config, instance_key: &str) -> Result<EngineConfig> {
+    let beside = beside_us()?;
+    Ok(EngineConfig {
+        data_root: config.data_root.clone(),
+        exec_root: config.exec_root.clone(),
+        shim_path: config.shim_path.clone().unwrap_or_else(|| beside.join("longshore-shim")),
+        init_path: config.init_path.clone().unwrap_or_else(|| beside.join("longshore-init")),
+        instance_key: instance_key.to_owned(),
+        cgroup_parent: config.cgroup_parent.clone(),
+        default_log: config.log.clone(),
+        default_ulimits: config.ulimits.clone(),
+        default_shm_size_bytes: config.shm_size_bytes,
+        default_init: config.init,
+        no_new_privileges: config.no_new_privileges,
+        labels: config.labels.clone(),
+        debug: config.debug,
+    })
+}
+
+/// Where our programs are: beside this one.
+fn beside_us() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("find this program")?;
+    Ok(program.parent().unwrap_or(Path::new("/")).to_owned())
+}
+
+/// Each container costs the daemon a descriptor: takes as many as it may have. Containers get the same limit, as they do
+/// from dockerd.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(err) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        warn!("raise the limit of descriptors: {err}");
+    }
+}
+
+fn install(dir: &str) -> Result<()> {
+    let program = std::env::current_exe().context("find this program")?;
+    let written = install::install(Path::new(dir), &program, listen::unit_group())?;
+    for path in written {
+        println!("wrote {}", path.display());
+    }
+    println!("Start it with: systemctl daemon-reload && systemctl enable --now longshored.socket longshored.service");
+    Ok(())
+}

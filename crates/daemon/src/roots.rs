@@ -1,0 +1,138 @@
+//! The two directories of an instance, and the locks that keep a second daemon out of them.
+//!
+//! ```text
+//! <exec-root>/    0700, tmpfs
+//!   longshored.lock   held (flock) by the daemon, holds its process id
+//!   starting.lock     held by whoever starts a daemon on demand, and by that daemon while it ends
+//!   instance-key      8 hex digits
+//!   containers/ ...   engine and shims
+//! <data-root>/    0700
+//!   longshored.lock
+//!   ...               engine
+//! ```
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, test_kill_process};
+use sha2::{Digest, Sha256};
+use stdx::fs::Durability;
+
+/// The locks of an instance, held until the process ends.
+#[derive(Debug)]
+pub(crate) struct Roots {
+    /// 8 hex digits that tell this instance's cgroups from those of others.
+    pub(crate) instance_key: String,
+    _locks: [File; 2],
+}
+
+/// Why a daemon may not use its directories.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RootError {
+    #[error("{} is in use by another longshored, process {pid}", root.display())]
+    InUse { root: PathBuf, pid: String },
+    #[error("prepare {}", path.display())]
+    Prepare { path: PathBuf, source: io::Error },
+    #[error("process with PID {pid} is still running: ensure longshored is not running or delete {}", path.display())]
+    PidfileInUse { path: PathBuf, pid: i32 },
+}
+
+/// Makes both directories and takes their locks.
+pub(crate) fn take(data_root: &Path, exec_root: &Path) -> Result<Roots, RootError> {
+    let locks = [take_root(exec_root)?, take_root(data_root)?];
+    let failed = |source| RootError::Prepare { path: exec_root.to_owned(), source };
+    let instance_key = instance_key(&fs::canonicalize(exec_root).map_err(failed)?);
+    let path = exec_root.join("instance-key");
+    stdx::fs::write_atomic(&path, instance_key.as_bytes(), Durability::ProcessDeath).map_err(failed)?;
+    Ok(Roots { instance_key, _locks: locks })
+}
+
+/// The lock that a starter of a daemon on demand holds.
+pub(crate) fn starting_lock(exec_root: &Path) -> io::Result<File> {
+    File::options().create(true).append(true).open(exec_root.join("starting.lock"))
+}
+
+/// Writes the process id, unless the file holds that of another process which lives.
+pub(crate) fn write_pidfile(path: &Path) -> Result<(), RootError> {
+    let running = fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    if let Some(pid) = running.filter(|&pid| pid != std::process::id() as i32 && is_alive(pid)) {
+        return Err(RootError::PidfileInUse { path: path.to_owned(), pid });
+    }
+    let text = std::process::id().to_string();
+    let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+    let written = made.and_then(|()| stdx::fs::write_atomic(path, text.as_bytes(), Durability::ProcessDeath));
+    let readable = written.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o644)));
+    readable.map_err(|source| RootError::Prepare { path: path.to_owned(), source })
+}
+
+fn take_root(root: &Path) -> Result<File, RootError> {
+    let failed = |source| RootError::Prepare { path: root.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(failed)?;
+    fs::set_permissions(root, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    let path = root.join("longshored.lock");
+    let mut lock = File::options().create(true).read(true).append(true).open(&path).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            // Whose lock it is only helps the reader of the message.
+            let _ = lock.read_to_string(&mut pid);
+            return Err(RootError::InUse { root: root.to_owned(), pid: pid.trim().to_owned() });
+        }
+        Err(fs::TryLockError::Error(err)) => return Err(failed(err)),
+    }
+    let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+    written.map_err(failed)?;
+    Ok(lock)
+}
+
+fn instance_key(exec_root: &Path) -> String {
+    let digest = Sha256::digest(exec_root.as_os_str().as_bytes());
+    digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn is_alive(pid: i32) -> bool {
+    // Without the right to signal it, it lives, too.
+    Pid::from_raw(pid).is_some_and(|pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_has_one_daemon() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, exec, other) = (dir.path().join("data"), dir.path().join("exec"), dir.path().join("other"));
+        let first = take(&data, &exec).unwrap();
+        assert_eq!(fs::metadata(&data).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_to_string(exec.join("instance-key")).unwrap(), first.instance_key);
+        assert_eq!(first.instance_key.len(), 8);
+        let message = take(&data, &other).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            format!("{} is in use by another longshored, process {}", data.display(), std::process::id())
+        );
+        assert!(matches!(take(&other, &exec), Err(RootError::InUse { .. })));
+        drop(first);
+        take(&data, &exec).unwrap();
+    }
+
+    #[test]
+    fn a_pidfile_of_a_living_process_is_respected() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/d.pid");
+        write_pidfile(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), std::process::id().to_string());
+        write_pidfile(&path).unwrap();
+        fs::write(&path, "1\n").unwrap();
+        assert!(matches!(write_pidfile(&path), Err(RootError::PidfileInUse { pid: 1, .. })));
+        for stale in ["", "nonsense", "-5", "2147483647"] {
+            fs::write(&path, stale).unwrap();
+            write_pidfile(&path).unwrap();
+        }
+    }
+}

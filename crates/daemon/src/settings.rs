@@ -1,0 +1,309 @@
+//! One table of everything that can be set, by flag and in daemon.json.
+//!
+//! Names, short names and kinds are dockerd's. What we cannot do yet is in the table, too, with the values at which it
+//! changes nothing: any other value is refused by name, never ignored.
+
+use std::collections::BTreeMap;
+
+use engine_api::host_config::Ulimit;
+use serde_json::Value as Json;
+
+/// One thing that can be set.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    /// The name behind `--`.
+    pub(crate) flag: &'static str,
+    /// The letter behind `-`.
+    pub(crate) short: Option<char>,
+    /// The name in daemon.json; empty where it cannot stand there.
+    pub(crate) key: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) support: Support,
+    pub(crate) help: &'static str,
+}
+
+/// What a value looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Switch,
+    Text,
+    Number,
+    /// Given several times, or as a list.
+    List,
+    /// `name=value`, given several times, or as an object.
+    Pairs,
+    /// `nofile=1024:2048`, given several times, or as an object of objects.
+    Ulimits,
+}
+
+/// What we do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Support {
+    /// What it says.
+    Yes,
+    /// Nothing: only these values, in text form, are accepted, and change nothing.
+    OnlyAt(&'static [&'static str]),
+}
+
+/// A value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    Switch(bool),
+    Text(String),
+    Number(i64),
+    List(Vec<String>),
+    Pairs(BTreeMap<String, String>),
+    Ulimits(Vec<Ulimit>),
+}
+
+/// What was set, by the flag's name.
+pub(crate) type Given = BTreeMap<&'static str, Value>;
+
+/// Why a text is no value. The words are Go's and dockerd's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ValueError {
+    #[error("strconv.ParseBool: parsing {0:?}: invalid syntax")]
+    Switch(String),
+    #[error("strconv.ParseInt: parsing {0:?}: invalid syntax")]
+    Number(String),
+    #[error("invalid ulimit argument: {0}")]
+    Ulimit(String),
+    #[error("must be {0}")]
+    Type(&'static str),
+}
+
+const fn set(flag: &'static str, key: &'static str, kind: Kind, help: &'static str) -> Setting {
+    Setting { flag, short: None, key, kind, support: Support::Yes, help }
+}
+
+const fn short(letter: char, setting: Setting) -> Setting {
+    Setting { short: Some(letter), ..setting }
+}
+
+const fn only(flag: &'static str, key: &'static str, kind: Kind, values: &'static [&'static str]) -> Setting {
+    Setting { flag, short: None, key, kind, support: Support::OnlyAt(values), help: "" }
+}
+
+use Kind::{List, Number, Pairs, Switch, Text, Ulimits};
+
+/// The table.
+pub(crate) const SETTINGS: &[Setting] = &[
+    set("cgroup-parent", "cgroup-parent", Text, "Parent cgroup of all containers"),
+    set("config-file", "", Text, "Configuration file"),
+    set("data-root", "data-root", Text, "Where images and containers are kept"),
+    short('D', set("debug", "debug", Switch, "Log everything")),
+    set("default-shm-size", "default-shm-size", Text, "Size of /dev/shm of containers that do not ask for another"),
+    set("default-ulimit", "default-ulimits", Ulimits, "Limits of containers that do not ask for others"),
+    set("exec-root", "exec-root", Text, "Where running state is kept"),
+    short('G', set("group", "group", Text, "Group of the unix sockets")),
+    short('H', set("host", "hosts", List, "Where to listen: unix:///path, tcp://address:port, fd://")),
+    set("idle-timeout", "", Number, "Seconds without work before a daemon on demand ends"),
+    set("init", "init", Switch, "Give containers an init program"),
+    set("init-path", "init-path", Text, "The init program"),
+    set("label", "labels", List, "Labels of the daemon, shown by info"),
+    set("live-restore", "live-restore", Switch, "Containers outlive the daemon; always on"),
+    set("log-driver", "log-driver", Text, "Where output of containers goes that do not say"),
+    short('l', set("log-level", "log-level", Text, "debug, info, warn, error or fatal")),
+    set("log-opt", "log-opts", Pairs, "Options of the log driver"),
+    set("no-new-privileges", "no-new-privileges", Switch, "Programs gain no privileges if the container does not say"),
+    set("on-demand", "", Switch, "Leave the caller's session, and end when there is nothing to do"),
+    short('p', set("pidfile", "pidfile", Text, "Where to write the process id")),
+    set("ready-fd", "", Number, "Descriptor to write one byte to when listening"),
+    set("shim-path", "", Text, "The program beside each container"),
+    set("shutdown-timeout", "shutdown-timeout", Number, "Seconds for requests to end when the daemon ends"),
+    set("tls", "tls", Switch, "Must be false, and said, to listen on TCP without TLS"),
+    set("validate", "", Switch, "Check the configuration and end"),
+    // Only at the values at which they change nothing.
+    only("allow-direct-routing", "allow-direct-routing", Switch, &["false"]),
+    only("authorization-plugin", "authorization-plugins", List, &[]),
+    only("bip", "bip", Text, &[""]),
+    only("bip6", "bip6", Text, &[""]),
+    Setting { short: Some('b'), ..only("bridge", "bridge", Text, &["", "none"]) },
+    only("cdi-spec-dir", "cdi-spec-dirs", List, &[]),
+    only("containerd", "containerd", Text, &[""]),
+    only("cpu-rt-period", "cpu-rt-period", Number, &["0"]),
+    only("cpu-rt-runtime", "cpu-rt-runtime", Number, &["0"]),
+    only("cri-containerd", "cri-containerd", Switch, &["false"]),
+    only("default-address-pool", "default-address-pools", List, &[]),
+    only("default-cgroupns-mode", "default-cgroupns-mode", Text, &[""]),
+    only("default-gateway", "default-gateway", Text, &[""]),
+    only("default-gateway-v6", "default-gateway-v6", Text, &[""]),
+    only("default-ipc-mode", "default-ipc-mode", Text, &["", "private"]),
+    only("default-network-opt", "default-network-opts", Pairs, &[]),
+    only("default-runtime", "default-runtime", Text, &[""]),
+    only("dns", "dns", List, &[]),
+    only("dns-opt", "dns-opts", List, &[]),
+    only("dns-search", "dns-search", List, &[]),
+    only("exec-opt", "exec-opts", List, &["native.cgroupdriver=cgroupfs"]),
+    only("experimental", "experimental", Switch, &["false"]),
+    only("feature", "features", Pairs, &["containerd-snapshotter=false"]),
+    only("fixed-cidr", "fixed-cidr", Text, &[""]),
+    only("fixed-cidr-v6", "fixed-cidr-v6", Text, &[""]),
+    only("host-gateway-ip", "host-gateway-ips", List, &[]),
+    only("http-proxy", "http-proxy", Text, &[""]),
+    only("https-proxy", "https-proxy", Text, &[""]),
+    only("icc", "icc", Switch, &["true"]),
+    only("insecure-registry", "insecure-registries", List, &[]),
+    only("ip", "ip", Text, &["", "0.0.0.0"]),
+    only("ip-forward", "ip-forward", Switch, &["true", "false"]),
+    only("ip-forward-no-drop", "ip-forward-no-drop", Switch, &["true", "false"]),
+    only("ip-masq", "ip-masq", Switch, &["true"]),
+    only("ip6tables", "ip6tables", Switch, &["true", "false"]),
+    only("iptables", "iptables", Switch, &["true", "false"]),
+    only("ipv6", "ipv6", Switch, &["false"]),
+    only("log-format", "log-format", Text, &["", "text"]),
+    only("max-concurrent-downloads", "max-concurrent-downloads", Number, &["3"]),
+    only("max-concurrent-uploads", "max-concurrent-uploads", Number, &["5"]),
+    only("max-download-attempts", "max-download-attempts", Number, &["5"]),
+    only("metrics-addr", "metrics-addr", Text, &[""]),
+    only("mtu", "mtu", Number, &["0", "1500"]),
+    only("no-proxy", "no-proxy", Text, &[""]),
+    only("node-generic-resource", "node-generic-resources", List, &[]),
+    only("raw-logs", "raw-logs", Switch, &["true", "false"]),
+    only("registry-mirror", "registry-mirrors", List, &[]),
+    only("rootless", "rootless", Switch, &["false"]),
+    only("seccomp-profile", "seccomp-profile", Text, &["", "builtin"]),
+    only("selinux-enabled", "selinux-enabled", Switch, &["false"]),
+    Setting { short: Some('s'), ..only("storage-driver", "storage-driver", Text, &["", "overlay2"]) },
+    only("storage-opt", "storage-opts", List, &[]),
+    only("swarm-default-advertise-addr", "swarm-default-advertise-addr", Text, &[""]),
+    only("tlscacert", "tlscacert", Text, &[]),
+    only("tlscert", "tlscert", Text, &[]),
+    only("tlskey", "tlskey", Text, &[]),
+    only("tlsverify", "tlsverify", Switch, &["false"]),
+    only("userland-proxy", "userland-proxy", Switch, &["true", "false"]),
+    only("userland-proxy-path", "userland-proxy-path", Text, &[""]),
+    only("userns-remap", "userns-remap", Text, &[""]),
+];
+
+impl Kind {
+    /// The value that a flag's text stands for.
+    pub(crate) fn parse(self, text: &str) -> Result<Value, ValueError> {
+        Ok(match self {
+            Kind::Switch => Value::Switch(parse_switch(text)?),
+            Kind::Text => Value::Text(text.to_owned()),
+            Kind::Number => Value::Number(text.parse().map_err(|_| ValueError::Number(text.to_owned()))?),
+            Kind::List => Value::List(vec![text.to_owned()]),
+            Kind::Pairs => {
+                let (name, value) = text.split_once('=').unwrap_or((text, ""));
+                Value::Pairs(BTreeMap::from([(name.to_owned(), value.to_owned())]))
+            }
+            Kind::Ulimits => Value::Ulimits(vec![parse_ulimit(text)?]),
+        })
+    }
+
+    /// The value that a member of daemon.json stands for.
+    pub(crate) fn load(self, json: &Json) -> Result<Value, ValueError> {
+        match (self, json) {
+            (Kind::Switch, Json::Bool(on)) => Ok(Value::Switch(*on)),
+            (Kind::Text, Json::String(text)) => Ok(Value::Text(text.clone())),
+            // Sizes may be numbers of bytes.
+            (Kind::Text, Json::Number(number)) => Ok(Value::Text(number.to_string())),
+            (Kind::Number, Json::Number(number)) => number.as_i64().map(Value::Number).ok_or(Kind::Number.wanted()),
+            (Kind::List, Json::Array(elements)) => {
+                elements.iter().map(load_text).collect::<Result<_, _>>().map(Value::List)
+            }
+            (Kind::Pairs, Json::Object(members)) => {
+                let members = members.iter().map(|(name, value)| Ok((name.clone(), load_scalar(value)?)));
+                members.collect::<Result<_, _>>().map(Value::Pairs)
+            }
+            (Kind::Ulimits, Json::Object(members)) => members
+                .iter()
+                .map(|(name, value)| load_ulimit(name, value))
+                .collect::<Result<_, _>>()
+                .map(Value::Ulimits),
+            _ => Err(self.wanted()),
+        }
+    }
+
+    fn wanted(self) -> ValueError {
+        ValueError::Type(match self {
+            Kind::Switch => "true or false",
+            Kind::Text => "a string",
+            Kind::Number => "a whole number",
+            Kind::List => "a list of strings",
+            Kind::Pairs => "an object of strings",
+            Kind::Ulimits => "an object of objects with Name, Hard and Soft",
+        })
+    }
+}
+
+impl Value {
+    /// Adds what the same flag said before; of single values the last one counts.
+    pub(crate) fn merge(self, earlier: Value) -> Value {
+        match (earlier, self) {
+            (Value::List(mut all), Value::List(more)) => {
+                all.extend(more);
+                Value::List(all)
+            }
+            (Value::Pairs(mut all), Value::Pairs(more)) => {
+                all.extend(more);
+                Value::Pairs(all)
+            }
+            (Value::Ulimits(mut all), Value::Ulimits(more)) => {
+                all.retain(|old| more.iter().all(|new| new.name != old.name));
+                all.extend(more);
+                Value::Ulimits(all)
+            }
+            (_, last) => last,
+        }
+    }
+
+    /// The values in text form: what messages show, and what [`Support::OnlyAt`] is compared with.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        match self {
+            Value::Switch(on) => vec![on.to_string()],
+            Value::Text(text) => vec![text.clone()],
+            Value::Number(number) => vec![number.to_string()],
+            Value::List(elements) => elements.clone(),
+            Value::Pairs(pairs) => pairs.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            Value::Ulimits(limits) => {
+                limits.iter().map(|limit| format!("{}={}:{}", limit.name, limit.soft, limit.hard)).collect()
+            }
+        }
+    }
+
+    /// As Go prints it in messages: `[a b]` for lists.
+    pub(crate) fn shown(&self) -> String {
+        let texts = self.texts().join(" ");
+        match self {
+            Value::Switch(_) | Value::Text(_) | Value::Number(_) => texts,
+            Value::List(_) | Value::Pairs(_) | Value::Ulimits(_) => format!("[{texts}]"),
+        }
+    }
+}
+
+/// The words that Go's `strconv.ParseBool` takes.
+fn parse_switch(text: &str) -> Result<bool, ValueError> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(ValueError::Switch(text.to_owned())),
+    }
+}
+
+/// `name=soft[:hard]`; -1 is no limit.
+fn parse_ulimit(text: &str) -> Result<Ulimit, ValueError> {
+    let malformed = || ValueError::Ulimit(text.to_owned());
+    let (name, limits) = text.split_once('=').ok_or_else(malformed)?;
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    let number = |text: &str| text.parse::<i64>().map_err(|_| malformed());
+    Ok(Ulimit { name: name.to_owned(), soft: number(soft)?, hard: number(hard)? })
+}
+
+fn load_ulimit(name: &str, json: &Json) -> Result<Ulimit, ValueError> {
+    let number = |key: &str| json.get(key).and_then(Json::as_i64).ok_or(Kind::Ulimits.wanted());
+    Ok(Ulimit { name: name.to_owned(), soft: number("Soft")?, hard: number("Hard")? })
+}
+
+fn load_text(json: &Json) -> Result<String, ValueError> {
+    json.as_str().map(str::to_owned).ok_or(Kind::List.wanted())
+}
+
+fn load_scalar(json: &Json) -> Result<String, ValueError> {
+    match json {
+        Json::String(text) => Ok(text.clone()),
+        Json::Bool(_) | Json::Number(_) => Ok(json.to_string()),
+        _ => Err(Kind::Pairs.wanted()),
+    }
+}

@@ -1,5 +1,6 @@
 //! Compiled filters as files.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,8 @@ use sha2::{Digest, Sha256};
 use stdx::fs::{Durability, write_atomic};
 
 use crate::compile::{CompileError, compile};
-use crate::resolve::Filter;
+use crate::profile::{Profile, ProfileError};
+use crate::resolve::{Arch, Filter, resolve};
 
 /// Part of every key: grows with every change of what [`compile`] makes of the same filter.
 const FORMAT: u32 = 1;
@@ -37,6 +39,9 @@ pub enum CacheError {
         /// Why.
         source: libseccomp::error::SeccompError,
     },
+    /// The profile is refused.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
     /// The filter could not be compiled.
     #[error(transparent)]
     Compile(#[from] CompileError),
@@ -54,6 +59,7 @@ impl CacheError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            CacheError::Profile(err) => err.kind(),
             CacheError::Compile(err) => err.kind(),
             CacheError::Kernel { .. } | CacheError::Version { .. } | CacheError::Write { .. } => ErrorKind::Internal,
         }
@@ -78,6 +84,39 @@ pub fn cached(directory: &Path, filter: &Filter) -> Result<PathBuf, CacheError> 
     Ok(path)
 }
 
+/// Docker's default profile for the containers of one daemon: [`cached`] with a memory, for the road on which every
+/// container starts.
+#[derive(Debug)]
+pub struct DefaultPrograms {
+    directory: PathBuf,
+    kernel: (u32, u32),
+    known: Mutex<HashMap<Vec<String>, PathBuf>>,
+}
+
+impl DefaultPrograms {
+    /// Nothing is looked at yet. `directory` must exist when [`DefaultPrograms::path`] is called; `kernel` is its first
+    /// two numbers.
+    pub fn new(directory: PathBuf, kernel: (u32, u32)) -> DefaultPrograms {
+        DefaultPrograms { directory, kernel, known: Mutex::default() }
+    }
+
+    /// The compiled default profile for containers with these `capabilities` (the bounding set).
+    ///
+    /// Blocks: one `stat` for a set that was asked for before, else as [`cached`].
+    pub fn path(&self, capabilities: &[String]) -> Result<PathBuf, CacheError> {
+        // What a panic left behind is a map of whole entries.
+        let lock = || self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let known = lock().get(capabilities).cloned();
+        if let Some(path) = known.filter(|path| is_program(path)) {
+            return Ok(path);
+        }
+        let filter = resolve(&Profile::docker_default(), capabilities, Arch::native(), self.kernel)?;
+        let path = cached(&self.directory, &filter.expect("the default profile has rules"))?;
+        lock().insert(capabilities.to_vec(), path.clone());
+        Ok(path)
+    }
+}
+
 /// Whether there is a file of whole instructions. That it is ours follows from its name and its directory's mode.
 fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.len() > 0 && meta.len() % INSTRUCTION_BYTES == 0)
@@ -98,12 +137,10 @@ fn key(filter: &Filter) -> Result<String, CacheError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::Profile;
-    use crate::resolve::{Arch, resolve};
 
     fn filter(capabilities: &[&str]) -> Filter {
         let capabilities: Vec<String> = capabilities.iter().map(|name| name.to_string()).collect();
-        resolve(&Profile::docker_default(), &capabilities, Arch::NATIVE, (6, 1)).unwrap().unwrap()
+        resolve(&Profile::docker_default(), &capabilities, Arch::native(), (6, 1)).unwrap().unwrap()
     }
 
     #[test]
@@ -121,5 +158,17 @@ mod tests {
         assert!(fs::read(&path).unwrap().len() > 16);
         assert_ne!(cached(directory.path(), &filter(&["CAP_SYS_ADMIN"])).unwrap(), path);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn the_default_profile_is_found_again_and_made_again_when_it_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let programs = DefaultPrograms::new(directory.path().to_owned(), (6, 1));
+        let path = programs.path(&[]).unwrap();
+        assert_eq!(path, cached(directory.path(), &filter(&[])).unwrap());
+        fs::remove_file(&path).unwrap();
+        assert_eq!(programs.path(&[]).unwrap(), path);
+        assert!(path.exists());
+        assert_ne!(programs.path(&["CAP_SYS_ADMIN".to_owned()]).unwrap(), path);
     }
 }

@@ -78,7 +78,8 @@ impl CompileError {
     }
 }
 
-/// The program: an array of `struct sock_filter` in host byte order. Takes milliseconds.
+/// The program: an array of `struct sock_filter` in host byte order. Takes milliseconds to tens
+/// of them, nearly all in libseccomp.
 pub fn compile(filter: &Filter) -> Result<Vec<u8>, CompileError> {
     let architectures = architectures(filter)?;
     let compiled = |source| CompileError::Compile { source };

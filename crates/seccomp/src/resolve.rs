@@ -15,7 +15,9 @@ pub enum Arch {
 
 impl Arch {
     /// The one that this program was built for.
-    pub const NATIVE: Arch = if cfg!(target_arch = "aarch64") { Arch::Aarch64 } else { Arch::X86_64 };
+    pub fn native() -> Arch {
+        if cfg!(target_arch = "aarch64") { Arch::Aarch64 } else { Arch::X86_64 }
+    }
 
     /// Its name in the conditions of a profile.
     fn docker(self) -> &'static str {

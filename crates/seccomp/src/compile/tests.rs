@@ -173,7 +173,7 @@ fn decisions_are_those_of_dockerd() {
 #[test]
 fn a_permissive_default_does_not_hide_new_calls() {
     let json = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_ERRNO"}]}"#;
-    let filter = resolve(&Profile::parse(json).unwrap(), &[], Arch::NATIVE, (6, 1)).unwrap().unwrap();
+    let filter = resolve(&Profile::parse(json).unwrap(), &[], Arch::native(), (6, 1)).unwrap().unwrap();
     let architecture = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
     assert_eq!(run(&compile(&filter).unwrap(), &Call { number: 5000, architecture, args: [0; 6] }), ALLOW);
 }
@@ -183,7 +183,7 @@ fn a_permissive_default_does_not_hide_new_calls() {
 fn several_comparisons_of_one_argument_are_alternatives() {
     let json = r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["socket"],"action":"SCMP_ACT_ALLOW","args":[
         {"index":0,"value":1,"op":"SCMP_CMP_EQ"},{"index":0,"value":2,"op":"SCMP_CMP_EQ"}]}]}"#;
-    let filter = resolve(&Profile::parse(json).unwrap(), &[], Arch::NATIVE, (6, 1)).unwrap().unwrap();
+    let filter = resolve(&Profile::parse(json).unwrap(), &[], Arch::native(), (6, 1)).unwrap().unwrap();
     let program = compile(&filter).unwrap();
     let decision = |first| run(&program, &Call { number: 41, architecture: 0xc000_003e, args: [first, 0, 0, 0, 0, 0] });
     assert_eq!([decision(1), decision(2), decision(3)], [ALLOW, ALLOW, EPERM]);

@@ -128,6 +128,9 @@ pub fn parse_bind(raw: &str) -> Result<Bind, InvalidRequest> {
     if !is_mode(mode) {
         return Err(InvalidRequest::VolumeMode { mode: mode.to_owned() });
     }
+    if source.contains('\0') {
+        return Err(InvalidRequest::NulByte);
+    }
     let kind = if source.starts_with('/') { "bind" } else { "volume" };
     check_target(target).map_err(|fault| InvalidRequest::VolumeSpecMount {
         raw: raw.to_owned(),
@@ -258,6 +261,7 @@ pub(crate) fn clean(path: &str) -> String {
 mod tests {
     use super::*;
 
+    #[track_caller]
     fn check(raw: &str, expected: Result<(&str, &str, bool), &str>) {
         let parsed = parse_bind(raw).map(|bind| (bind.source, bind.target, bind.read_only));
         let parsed = parsed.map_err(|err| err.to_string());
@@ -289,6 +293,7 @@ mod tests {
                  destination can't be '/'",
             ),
         );
+        check("/a\0:/b", Err("invalid request: a value contains a NUL byte"));
         check("data:/b", Err("--volume NAME:PATH is not available in this version"));
     }
 

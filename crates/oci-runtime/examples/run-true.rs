@@ -1,6 +1,7 @@
 //! How long a container takes that does nothing: `cargo run --release -p oci-runtime --example run-true [TIMES]`.
 //!
 //! Root, busybox in /bin, one thread. Prints minimum, median and maximum of wall time, in microseconds, by phase.
+#![allow(clippy::unwrap_used, reason = "shares the tests' fixture")]
 
 #[path = "../tests/it/fixture.rs"]
 #[allow(dead_code)]

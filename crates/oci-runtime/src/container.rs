@@ -212,8 +212,11 @@ impl Container {
     }
 
     /// Kills what is left and removes the cgroup. The first process must have been reaped, or be about to end.
-    pub fn destroy(self) -> Result<(), CgroupError> {
-        drop(self.gate);
+    ///
+    /// `root` stays open until the container is dropped: that unmounts it, and with an overlay writes back its upper
+    /// directory, which takes a millisecond or more. Whoever is in a hurry tells others of the end first.
+    pub fn destroy(&mut self) -> Result<(), CgroupError> {
+        drop(self.gate.take());
         self.cgroup.destroy(DESTROY_TIMEOUT)
     }
 

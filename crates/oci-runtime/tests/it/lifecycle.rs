@@ -103,7 +103,7 @@ fn privileged_an_existing_namespace_is_joined() {
     isolated(|| {
         let first = Fixture::new(&["sleep", "1000"]);
         let (_reader, stdio) = output_pipe();
-        let container = first.create(None, stdio).unwrap();
+        let mut container = first.create(None, stdio).unwrap();
         let path = |name: &str| Path::new("/proc").join(container.pid.to_string()).join("ns").join(name);
         let mut second = Fixture::new(&["sh", "-c", "stat -Lc %i /proc/self/ns/net /proc/self/ns/pid; echo $$"]);
         for namespace in &mut second.spec.linux.namespaces {

@@ -1,4 +1,8 @@
 //! Real containers, made and taken away by the library.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
 
+mod confinement;
+mod errors;
 mod fixture;
 mod lifecycle;
+mod streams;

@@ -235,7 +235,7 @@ fn tmpfs_options(data: &str) -> Result<Vec<String>, InvalidRequest> {
             Some((_, group)) => group,
             None => match name.filter(|name| TMPFS_DATA.contains(name)) {
                 Some(name) => name,
-                None => return Err(InvalidRequest::TmpfsOption { option: option.to_owned() }),
+                None => return Err(InvalidRequest::TmpfsOption { name: name.unwrap_or(option).to_owned() }),
             },
         };
         merged.retain(|(earlier, _)| *earlier != group);
@@ -283,7 +283,7 @@ mod tests {
             ("exec,size=1m,size=2m", Ok("nosuid nodev rprivate exec size=2m")),
             ("rw,mode=1777,uid=5", Ok("noexec nosuid nodev rprivate rw mode=1777 uid=5")),
             ("defaults", Ok("noexec nosuid nodev rprivate")),
-            ("q=1", Err("invalid tmpfs option \"q=1\"")),
+            ("q=1", Err("invalid tmpfs option \"q\"")),
             ("size", Err("invalid tmpfs option \"size\"")),
         ] {
             let merged = tmpfs_options(data).map(|options| options.join(" ")).map_err(|err| err.to_string());

@@ -258,10 +258,10 @@ pub enum InvalidRequest {
     #[error("{0}")]
     TmpfsDestination(MountFault),
     /// A tmpfs option that Docker does not know.
-    #[error("invalid tmpfs option {option:?}")]
+    #[error("invalid tmpfs option {name:?}")]
     TmpfsOption {
-        /// As given.
-        option: String,
+        /// Its name.
+        name: String,
     },
     /// Two ways to be read-only that exclude each other.
     #[error("mount options conflict: ReadOnlyNonRecursive && ReadOnlyForceRecursive")]

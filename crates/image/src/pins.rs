@@ -8,6 +8,15 @@ use snapshot::ChainId;
 use crate::record::StoredLayer;
 use crate::store::Store;
 
+/// What a digest of a layer is the digest of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Of the uncompressed tar: a DiffId.
+    Tar,
+    /// Of the compressed bytes.
+    Compressed,
+}
+
 /// Keeps layers from being collected, until it is dropped.
 ///
 /// A pin is taken while the state that shows the layer is locked for reading; a removal replaces the state first and looks
@@ -32,13 +41,17 @@ impl<'a> Pins<'a> {
         })
     }
 
-    /// Holds one of the places where a layer of that content is.
-    pub(crate) fn hold_any(&mut self, diff_id: &Digest) -> Option<ChainId> {
+    /// Holds one of the places of the layer whose uncompressed tar or kept blob has that digest.
+    pub(crate) fn hold_any(&mut self, digest: &Digest, form: Form) -> Option<(ChainId, StoredLayer)> {
         let store = self.store;
+        let is_it = |layer: &StoredLayer| match form {
+            Form::Tar => layer.diff_id == *digest,
+            Form::Compressed => layer.blob.as_ref() == Some(digest),
+        };
         store.read(|state| {
-            let (chain_id, _) = state.layers.iter().find(|(_, layer)| layer.diff_id == *diff_id)?;
+            let (chain_id, layer) = state.layers.iter().find(|(_, layer)| is_it(layer))?;
             self.add(chain_id);
-            Some(chain_id.clone())
+            Some((chain_id.clone(), layer.clone()))
         })
     }
 

@@ -44,7 +44,7 @@ enum Slot {
     /// At a place in the store, or at the first place that this load gave it.
     Placed {
         chain_id: ChainId,
-        diff_id: Digest,
+        layer: StoredLayer,
         bytes: u64,
     },
     Unpacked {
@@ -68,7 +68,7 @@ pub(super) fn assemble<'a>(
                 Slot::Unpacked { applied, stage }
             }
             Spooled::Failed(err) => Slot::Failed(err),
-            Spooled::Known { diff_id, chain_id, bytes } => Slot::Placed { chain_id, diff_id, bytes },
+            Spooled::Known { chain_id, layer, bytes } => Slot::Placed { chain_id, layer, bytes },
         });
     }
     let Spool { documents, layers: by_path, pins, .. } = Spool { spooled: Vec::new(), ..spool };
@@ -139,9 +139,10 @@ impl Placing<'_> {
             let (stage, layer, bytes) = self.take(&image.layers[index], index, diff_id)?;
             let lowers: Vec<PathBuf> = chain[..index].iter().rev().map(|lower| self.directory(lower)).collect();
             layer::inherit(stage.path(), &layer.implied, &lowers)?;
-            self.layers.insert(chain_id.clone(), layer);
             self.staged.push((chain_id.clone(), stage));
-            self.settle(&image.layers[index], chain_id, diff_id, bytes);
+            let slot = self.slot(&image.layers[index])?;
+            self.slots[slot] = Slot::Placed { chain_id: chain_id.clone(), layer: layer.clone(), bytes };
+            self.layers.insert(chain_id.clone(), layer);
             events(LoadEvent::Layer { diff_id: diff_id.clone(), bytes });
         }
         Ok(())
@@ -180,17 +181,11 @@ impl Placing<'_> {
         match std::mem::replace(&mut self.slots[slot], Slot::Taken) {
             Slot::Failed(err) => Err(err),
             Slot::Taken => unreachable!("a taken slot is settled before the next one is taken"),
-            Slot::Placed { chain_id, diff_id, bytes } => {
-                check(&diff_id)?;
+            Slot::Placed { chain_id, layer, bytes } => {
+                check(&layer.diff_id)?;
                 let stage = self.store.snapshots.stage()?;
                 layer::clone_tree(&self.directory(&chain_id), stage.path())?;
-                let layer = match self.layers.get(&chain_id).cloned() {
-                    Some(layer) => Some(layer),
-                    None => self.store.read(|state| state.layers.get(&chain_id).cloned()),
-                };
-                // Removed meanwhile: its directory is pinned, but what is implied in it is no longer known.
-                let missing = || LoadError::Missing { path: String::from_utf8_lossy(&planned.path).into_owned() };
-                Ok((stage, StoredLayer { blob: None, ..layer.ok_or_else(missing)? }, bytes))
+                Ok((stage, layer, bytes))
             }
             Slot::Unpacked { applied, stage } => {
                 check(&applied.diff_id)?;
@@ -199,12 +194,6 @@ impl Placing<'_> {
                 let (size_bytes, implied) = (applied.content_bytes, applied.implied);
                 Ok((stage, StoredLayer { diff_id, size_bytes, implied, blob: None }, bytes))
             }
-        }
-    }
-
-    fn settle(&mut self, planned: &PlannedLayer, chain_id: &ChainId, diff_id: &Digest, bytes: u64) {
-        if let Ok(slot) = self.slot(planned) {
-            self.slots[slot] = Slot::Placed { chain_id: chain_id.clone(), diff_id: diff_id.clone(), bytes };
         }
     }
 }

@@ -14,7 +14,8 @@ use snapshot::{ChainId, Stage};
 
 use super::LoadError;
 use super::plan::Documents;
-use crate::pins::Pins;
+use crate::pins::{Form, Pins};
+use crate::record::StoredLayer;
 use crate::store::{DOCUMENT_MAX, Store};
 
 /// All documents of one archive together. A registry's whole history of one repository is far smaller.
@@ -59,7 +60,7 @@ pub(super) enum Spooled {
     /// It is broken; that matters only if an image wants it.
     Failed(LoadError),
     /// It is there already at some place, so that it was only verified.
-    Known { diff_id: Digest, chain_id: ChainId, bytes: u64 },
+    Known { chain_id: ChainId, layer: StoredLayer, bytes: u64 },
 }
 
 /// A layer on its way.
@@ -150,8 +151,9 @@ impl Spooling<'_, '_, '_> {
         let index = self.spool.spooled.len();
         self.spool.layers.insert(path.clone(), index);
         let compressed = Compression::detect(&start) != Compression::Plain;
-        if let Some(known) = if compressed { None } else { self.known(&path) } {
-            self.spool.spooled.push(verify(&path, known, start, tar)?);
+        let form = if compressed { Form::Compressed } else { Form::Tar };
+        if let Some(known) = self.known(&path, form) {
+            self.spool.spooled.push(known.verify(&path, start, tar)?);
             return Ok(());
         }
         self.finish_to(LAYERS_AT_ONCE - 1);
@@ -169,12 +171,12 @@ impl Spooling<'_, '_, '_> {
     }
 
     /// A layer that is named by its own digest, as most archives do, and is there already.
-    fn known(&mut self, path: &[u8]) -> Option<(Digest, ChainId)> {
+    fn known(&mut self, path: &[u8], form: Form) -> Option<Known> {
         let text = std::str::from_utf8(path).ok()?;
         let mut names = text.split(['/', '.']).rev();
-        let diff_id = names.find_map(|name| format!("sha256:{name}").parse::<Digest>().ok())?;
-        let chain_id = self.spool.pins.hold_any(&diff_id)?;
-        Some((diff_id, chain_id))
+        let digest = names.find_map(|name| format!("sha256:{name}").parse::<Digest>().ok())?;
+        let (chain_id, layer) = self.spool.pins.hold_any(&digest, form)?;
+        Some(Known { digest, chain_id, layer })
     }
 
     /// Waits until at most `count` layers are on their way.
@@ -227,30 +229,34 @@ fn feed(
     Ok(())
 }
 
-/// Hashes a layer that is there already.
-fn verify(
-    path: &[u8],
-    (diff_id, chain_id): (Digest, ChainId),
-    start: Vec<u8>,
-    tar: &mut Reader<'_>,
-) -> Result<Spooled, LoadError> {
-    let bytes = start.len() as u64 + tar.remaining();
-    let mut hasher = Sha256::new_with_prefix(start);
-    loop {
-        let chunk = tar.chunk()?;
-        if chunk.is_empty() {
-            break;
+/// A layer that is there already, if it is what its name says.
+struct Known {
+    digest: Digest,
+    chain_id: ChainId,
+    layer: StoredLayer,
+}
+
+impl Known {
+    /// Hashes it, which is all that is left to do.
+    fn verify(self, path: &[u8], start: Vec<u8>, tar: &mut Reader<'_>) -> Result<Spooled, LoadError> {
+        let bytes = start.len() as u64 + tar.remaining();
+        let mut hasher = Sha256::new_with_prefix(start);
+        loop {
+            let chunk = tar.chunk()?;
+            if chunk.is_empty() {
+                break;
+            }
+            hasher.update(chunk);
+            let length = chunk.len();
+            tar.consume(length);
         }
-        hasher.update(chunk);
-        let length = chunk.len();
-        tar.consume(length);
+        if Digest::from_sha256(&hasher.finalize().into()) != self.digest {
+            // Named after a layer that it is not: it was not unpacked, so nobody can have it.
+            let path = String::from_utf8_lossy(path).into_owned();
+            return Ok(Spooled::Failed(LoadError::Digest { path, expected: self.digest }));
+        }
+        Ok(Spooled::Known { chain_id: self.chain_id, layer: self.layer, bytes })
     }
-    if Digest::from_sha256(&hasher.finalize().into()) != diff_id {
-        // Named after a layer that it is not: it was not unpacked, so nobody can have it.
-        let path = String::from_utf8_lossy(path).into_owned();
-        return Ok(Spooled::Failed(LoadError::Digest { path, expected: diff_id }));
-    }
-    Ok(Spooled::Known { diff_id, chain_id, bytes })
 }
 
 /// Chunks from another thread as a reader.

@@ -7,6 +7,7 @@ use serde_json::json;
 use sha2::Digest as _;
 
 pub(crate) type Files = Vec<(String, Vec<u8>)>;
+pub(crate) type Compress = fn(&[u8]) -> Vec<u8>;
 
 pub(crate) fn digest(bytes: &[u8]) -> Digest {
     Digest::from_sha256(&sha2::Sha256::digest(bytes).into())
@@ -78,7 +79,7 @@ fn blob(files: &mut Files, bytes: &[u8]) -> serde_json::Value {
 }
 
 /// An OCI layout, the image one index below the layout's own.
-pub(crate) fn layout(name: &str, layers: &[Vec<u8>], compress: fn(&[u8]) -> Vec<u8>, note: &str) -> Files {
+pub(crate) fn layout(name: &str, layers: &[Vec<u8>], compress: Compress, note: &str) -> Files {
     let mut files = vec![("oci-layout".into(), b"{\"imageLayoutVersion\":\"1.0.0\"}".to_vec())];
     let config = blob(&mut files, &config(layers, note));
     let layers: Vec<_> = layers.iter().map(|layer| blob(&mut files, &compress(layer))).collect();

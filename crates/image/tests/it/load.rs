@@ -5,7 +5,7 @@ use image::{LoadEvent, Loaded, ResolveError, Store};
 use oci::Reference;
 use serde_json::json;
 
-use crate::archive::{Files, config, digest, docker, docker_with, gzip, layer, layout, tar, zstd};
+use crate::archive::{Compress, Files, config, digest, docker, docker_with, gzip, layer, layout, tar, zstd};
 use crate::{Scratch, leftovers, names};
 
 fn two_layers() -> Vec<Vec<u8>> {
@@ -35,7 +35,7 @@ fn privileged_every_shape_of_archive_loads() {
         (layout("a:1", &layers, zstd, ""), true),
         (layout("a:1", &layers, <[u8]>::to_vec, ""), false),
     ];
-    let wrap: [fn(&[u8]) -> Vec<u8>; 3] = [<[u8]>::to_vec, gzip, zstd];
+    let wrap: [Compress; 3] = [<[u8]>::to_vec, gzip, zstd];
     for (index, (files, keeps_layers)) in shapes.into_iter().enumerate() {
         for wrap in wrap {
             let scratch = Scratch::new();
@@ -66,17 +66,21 @@ fn privileged_links_in_an_archive_are_followed() {
 
 #[test]
 fn privileged_what_is_there_is_not_unpacked_again() {
+    not_again(&docker(Some("a:1"), &two_layers(), ""));
+    not_again(&layout("a:1", &two_layers(), gzip, ""));
+}
+
+fn not_again(files: &Files) {
     let scratch = Scratch::new();
-    let files = docker(Some("a:1"), &two_layers(), "");
     let layers = |events: &[LoadEvent]| events.iter().filter(|event| matches!(event, LoadEvent::Layer { .. })).count();
-    assert_eq!(layers(&scratch.events(&files)), 2);
+    assert_eq!(layers(&scratch.events(files)), 2);
     let inode = |scratch: &Scratch| {
         use std::os::unix::fs::MetadataExt;
         let image = scratch.store.resolve("a:1").unwrap();
         fs::metadata(scratch.store.snapshots().layer(&image.chain[0])).unwrap().ino()
     };
     let before = inode(&scratch);
-    let again = scratch.events(&files);
+    let again = scratch.events(files);
     assert_eq!((layers(&again), again.len()), (0, 1));
     assert_eq!(inode(&scratch), before);
     // One more layer on top of the same: only that is new.

@@ -1,6 +1,7 @@
 //! Layers applied alone and stacked by overlayfs give the tree that extracting them one after the other gives.
 //!
 //! The reference is a model in memory, written from the words of image-spec's layer.md: deletions first, then entries.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeMap;
 use std::fs;

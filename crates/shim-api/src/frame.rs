@@ -47,6 +47,13 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Frees the memory of messages that were taken: a large one is often the only one.
+    pub fn trim(&mut self) {
+        self.buffer.drain(..self.consumed);
+        self.consumed = 0;
+        self.buffer.shrink_to_fit();
+    }
+
     /// The next whole message, if there is one. After an error the stream is of no more use.
     pub fn next_message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let rest = &self.buffer[self.consumed..];

@@ -224,10 +224,18 @@ impl Writer {
         self.shared.signal();
     }
 
+    /// Whether [`Writer::close`] was called.
+    pub fn is_closing(&self) -> bool {
+        self.shared.lock().closing
+    }
+
     /// After [`Writer::close`]: whether everything is written, or was given up and counted, which happens to what a stuck
     /// disk does not take in two seconds.
     pub fn is_closed(&mut self) -> bool {
         let mut state = self.shared.lock();
+        if !state.closing {
+            return false;
+        }
         let gave_up = !state.ended && state.progress_at.elapsed() >= STUCK_AFTER;
         if !state.ended && !gave_up {
             return false;

@@ -1,0 +1,218 @@
+//! What daemons ask for, one function a call.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use errdefs::ErrorKind;
+use logging::json_file::{OpenError, Rotation, Writer};
+use oci_runtime::{CreateError, CreateOptions, ExecError, ExecOptions, StartError, UserRequest};
+use shim_api::{Answer, Attach, Call, CreateTask, ExecTask, Failure, LogTarget, Request, VERSION};
+
+use crate::container::Task;
+use crate::event_loop::Shim;
+use crate::exec::Exec;
+use crate::exit;
+use crate::streams::{Ends, Streams};
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    #[error("container {0} is not this shim's")]
+    OtherContainer(String),
+    #[error("container is not created")]
+    NotCreated,
+    #[error("container is created already")]
+    Created,
+    #[error("container is not running")]
+    NotRunning,
+    #[error("exec {0} does not exist")]
+    NoExec(String),
+    #[error("process has no terminal")]
+    NoTerminal,
+    #[error("request needs {wanted} descriptors and has {found}")]
+    Descriptors { wanted: usize, found: usize },
+    #[error("open streams")]
+    Streams(#[source] io::Error),
+    #[error("find cgroup hierarchies")]
+    Hierarchies(#[source] io::Error),
+    #[error("record state")]
+    Record(#[source] io::Error),
+    #[error("send signal")]
+    Signal(#[source] io::Error),
+    #[error("resize terminal")]
+    Resize(#[source] io::Error),
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+}
+
+impl CallError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            CallError::OtherContainer(_) | CallError::NotCreated | CallError::NoExec(_) => ErrorKind::NotFound,
+            CallError::Created => ErrorKind::AlreadyExists,
+            CallError::NotRunning | CallError::NoTerminal => ErrorKind::Conflict,
+            CallError::Descriptors { .. } => ErrorKind::InvalidArgument,
+            CallError::Streams(_) | CallError::Hierarchies(_) | CallError::Record(_) => ErrorKind::Internal,
+            CallError::Signal(err) if err.raw_os_error() == Some(NO_PROCESS) => ErrorKind::Conflict,
+            CallError::Signal(err) | CallError::Resize(err) => errdefs::io_kind(err),
+            CallError::Log(err) => err.kind(),
+            CallError::Create(err) => err.kind(),
+            CallError::Start(err) => err.kind(),
+            CallError::Exec(err) => err.kind(),
+        }
+    }
+
+    fn exit_code(&self) -> i32 {
+        let code = match self {
+            CallError::Create(err) => err.exit_code(),
+            CallError::Exec(err) => err.exit_code(),
+            _ => 128,
+        };
+        // 126 and 127 say what is wrong with the program; everything else is 128 for Docker's clients.
+        if matches!(code, 126 | 127) { i32::from(code) } else { 128 }
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(err: CallError) -> Failure {
+        Failure { kind: err.kind(), message: errdefs::chain(&err), exit_code: err.exit_code() }
+    }
+}
+
+const NO_PROCESS: i32 = rustix::io::Errno::SRCH.raw_os_error();
+const SIGKILL: i32 = 9;
+
+impl Shim {
+    /// Does what a request asks for.
+    pub(crate) fn call(&mut self, request: Request, mut descriptors: Vec<OwnedFd>) -> Result<Answer, CallError> {
+        if request.container != self.id {
+            return Err(CallError::OtherContainer(request.container.to_string()));
+        }
+        match request.call {
+            Call::Hello { version: _ } => Ok(self.hello()),
+            Call::Create(task) => self.create(*task).inspect_err(|_| self.doomed |= self.task.is_none()),
+            Call::Attach(wants) => self.attach(wants, one(&mut descriptors)?),
+            Call::Start => self.start(),
+            Call::Exec(exec) => self.exec(*exec, descriptors),
+            Call::Resize { exec_id, height, width } => self.resize(exec_id, height, width),
+            Call::Signal { signal } => self.signal(signal),
+            Call::State => Ok(Answer::State(self.task.as_ref().map(|task| task.run_state.clone()))),
+        }
+    }
+
+    fn hello(&mut self) -> Answer {
+        let state = self.task.as_ref().map(|task| task.run_state.clone());
+        let running = self.task.iter().flat_map(|task| &task.execs).map(Exec::state);
+        let execs = running.chain(self.untold.drain(..)).collect();
+        Answer::Hello { version: VERSION, state, execs }
+    }
+
+    fn create(&mut self, task: CreateTask) -> Result<Answer, CallError> {
+        if self.task.is_some() {
+            return Err(CallError::Created);
+        }
+        let log = task.log.as_ref().map(open_log).transpose()?;
+        let terminal = task.spec.process.terminal;
+        let mut ends = Ends::open(terminal, task.open_stdin, true).map_err(CallError::Streams)?;
+        let hierarchies = cgroup::Hierarchies::detect().map_err(CallError::Hierarchies)?;
+        let mut container = oci_runtime::create(CreateOptions {
+            id: self.id.as_str(),
+            spec: &task.spec,
+            user: task.user.as_deref().map(|user| UserRequest { user, groups: &task.groups }),
+            stdio: ends.take_stdio(),
+            hierarchies: &hierarchies,
+        })?;
+        let console = container.console.take();
+        let mut streams = Streams::new(ends, console, task.stdin_once, task.spool_dir).map_err(CallError::Streams)?;
+        if let Some(log) = log {
+            streams.set_log(log);
+        }
+        let pid = container.pid.as_raw_nonzero().get();
+        self.task = Some(Task::new(container, streams));
+        Ok(Answer::Created { pid })
+    }
+
+    fn attach(&mut self, wants: Attach, socket: OwnedFd) -> Result<Answer, CallError> {
+        let task = self.task.as_mut().ok_or(CallError::NotCreated)?;
+        task.streams.attach(socket, wants);
+        Ok(Answer::Done)
+    }
+
+    fn start(&mut self) -> Result<Answer, CallError> {
+        let task = self.task.as_mut().ok_or(CallError::NotCreated)?;
+        let container = task.container.as_mut().ok_or(CallError::NotRunning)?;
+        container.start()?;
+        task.run_state.started = true;
+        task.run_state.started_at_nanos = exit::now_nanos();
+        exit::write_state(&self.dir, &task.run_state).map_err(CallError::Record)?;
+        Ok(Answer::Started(task.run_state.clone()))
+    }
+
+    fn exec(&mut self, exec: ExecTask, mut descriptors: Vec<OwnedFd>) -> Result<Answer, CallError> {
+        let task = self.task.as_mut().filter(|task| task.run_state.started).ok_or(CallError::NotRunning)?;
+        let alive = task.is_alive();
+        let container = task.container.as_ref().filter(|_| alive).ok_or(CallError::NotRunning)?;
+        let client = exec.attach.map(|wants| Ok::<_, CallError>((one(&mut descriptors)?, wants))).transpose()?;
+        let open_stdin = client.as_ref().is_some_and(|(_, wants)| wants.stdin);
+        let ends = Ends::open(exec.process.terminal, open_stdin, client.is_some());
+        let mut ends = ends.map_err(CallError::Streams)?;
+        let mut process = container.exec(ExecOptions {
+            process: &exec.process,
+            user: exec.user.as_deref().map(|user| UserRequest { user, groups: &[] }),
+            stdio: ends.take_stdio(),
+        })?;
+        let console = process.console.take();
+        let spool_dir = task.streams.spool_dir().to_owned();
+        // Docker's exec always ends its input with its client's.
+        let mut streams = Streams::new(ends, console, true, spool_dir).map_err(CallError::Streams)?;
+        if let Some((socket, wants)) = client {
+            streams.attach(socket, wants);
+        }
+        let exec = Exec::new(exec.exec_id, process, streams);
+        let pid = exec.pid;
+        task.execs.push(exec);
+        Ok(Answer::ExecStarted { pid })
+    }
+
+    fn resize(&mut self, exec_id: Option<String>, height: u16, width: u16) -> Result<Answer, CallError> {
+        let task = self.task.as_ref().ok_or(CallError::NotCreated)?;
+        let streams = match exec_id {
+            None => &task.streams,
+            Some(id) => match task.execs.iter().find(|exec| exec.id == id) {
+                Some(exec) => &exec.streams,
+                None => return Err(CallError::NoExec(id)),
+            },
+        };
+        let console = streams.console().ok_or(CallError::NoTerminal)?;
+        sys::terminal::resize(console, height, width).map_err(CallError::Resize)?;
+        Ok(Answer::Done)
+    }
+
+    fn signal(&mut self, signal: i32) -> Result<Answer, CallError> {
+        let task = self.task.as_ref().ok_or(CallError::NotCreated)?;
+        let alive = task.is_alive();
+        let container = task.container.as_ref().filter(|_| alive).ok_or(CallError::NotRunning)?;
+        container.kill(signal).map_err(CallError::Signal)?;
+        if signal == SIGKILL {
+            // A frozen task of cgroup version 1 dies only when it is thawed. Where nothing can be frozen this fails, rightly.
+            let _ = container.resume();
+        }
+        Ok(Answer::Done)
+    }
+}
+
+fn open_log(target: &LogTarget) -> Result<Writer, OpenError> {
+    let rotation = Rotation { max_size_bytes: target.max_size_bytes, max_files: target.max_files };
+    Writer::open(&target.path, rotation, &target.attrs)
+}
+
+fn one(descriptors: &mut Vec<OwnedFd>) -> Result<OwnedFd, CallError> {
+    let found = descriptors.len();
+    descriptors.pop().filter(|_| found == 1).ok_or(CallError::Descriptors { wanted: 1, found })
+}

@@ -1,0 +1,272 @@
+//! An attached client: what it gets, what it sends.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use logging::json_file::Stream;
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown};
+use shim_api::Attach;
+
+use crate::detach::Matcher;
+use crate::queue::Queue;
+
+/// A client that is full and reads nothing for this long is disconnected: until then it holds the container up.
+const STALLED_AFTER: Duration = Duration::from_secs(10);
+
+/// A client that has read nothing for this long lags: the news of the exit does not wait for it.
+const LAGGING_AFTER: Duration = Duration::from_millis(500);
+
+/// One client's connection.
+pub(crate) struct Client {
+    socket: OwnedFd,
+    wants: Attach,
+    queue: Queue,
+    matcher: Matcher,
+    progress_at: Instant,
+    /// It has shut down its sending side.
+    input_ended: bool,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Nothing more comes: it is closed when the queue is empty.
+    Finishing,
+    Gone,
+}
+
+/// What a client sent.
+pub(crate) enum Received {
+    /// Input for the process, after a look for the detach keys.
+    Input(Vec<u8>),
+    /// As before, and then the detach keys.
+    Detached(Vec<u8>),
+    /// Its input has ended. Told once.
+    Ended,
+    /// Nothing now, or nothing that counts.
+    Nothing,
+}
+
+impl Client {
+    pub(crate) fn new(socket: OwnedFd, mut wants: Attach, terminal: bool) -> Client {
+        let keys = std::mem::take(&mut wants.detach_keys);
+        let matcher = Matcher::new(if terminal { keys } else { Vec::new() });
+        let progress_at = Instant::now();
+        Client { socket, wants, queue: Queue::default(), matcher, progress_at, input_ended: false, phase: Phase::Open }
+    }
+
+    /// Whether what it sends is input.
+    pub(crate) fn gives_input(&self) -> bool {
+        self.wants.stdin && !self.input_ended && self.phase == Phase::Open
+    }
+
+    /// What the daemon had read already, as if it came now. Once.
+    pub(crate) fn take_already_read(&mut self) -> Received {
+        let bytes = std::mem::take(&mut self.wants.already_read);
+        if self.wants.stdin { self.typed(&bytes) } else { Received::Nothing }
+    }
+
+    /// Sends output if the client wants that stream, as far as it takes it at once; keeps the rest.
+    pub(crate) fn send(&mut self, stream: Stream, bytes: &[u8], framed: bool, spool_dir: &Path) {
+        let wanted = match stream {
+            Stream::Stdout => self.wants.stdout,
+            Stream::Stderr => self.wants.stderr,
+        };
+        if !wanted || bytes.is_empty() || self.phase != Phase::Open {
+            return;
+        }
+        let header = if framed { &frame_header(stream, bytes.len())[..] } else { &[] };
+        let sent = if self.queue.is_empty() { self.send_now(header, bytes) } else { 0 };
+        for part in [&header[sent.min(header.len())..], &bytes[sent.saturating_sub(header.len())..]] {
+            if !part.is_empty() {
+                self.queue.push(part, spool_dir);
+            }
+        }
+    }
+
+    /// Sends what was kept, as far as the client takes it.
+    pub(crate) fn flush(&mut self) {
+        while self.phase != Phase::Gone && !self.queue.is_empty() {
+            match send(&self.socket, self.queue.front(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(sent) => {
+                    self.queue.consume(sent);
+                    self.progress_at = Instant::now();
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(_) => self.phase = Phase::Gone,
+            }
+        }
+        if self.phase == Phase::Finishing {
+            self.close();
+        }
+    }
+
+    /// Reads at most as much as `buffer` holds.
+    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> Received {
+        match recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
+            Ok((0, _)) => {
+                let first = !std::mem::replace(&mut self.input_ended, true);
+                if first && self.wants.stdin { Received::Ended } else { Received::Nothing }
+            }
+            Ok((count, _)) if self.wants.stdin => self.typed(&buffer[..count]),
+            // Docker, too, ignores what a client sends that did not ask for input.
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Received::Nothing,
+            Err(_) => {
+                self.phase = Phase::Gone;
+                if self.gives_input_end() { Received::Ended } else { Received::Nothing }
+            }
+        }
+    }
+
+    /// The other end is closed altogether. Whether that ends the input, too.
+    pub(crate) fn hang_up(&mut self) -> bool {
+        self.phase = Phase::Gone;
+        self.gives_input_end()
+    }
+
+    /// Nothing more comes for it.
+    pub(crate) fn finish(&mut self) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Finishing;
+        }
+        self.flush();
+    }
+
+    /// What to await on [`Client::fd`]; `input_room` tells whether input can be passed on.
+    pub(crate) fn interest(&self, input_room: bool) -> PollFlags {
+        let mut flags = PollFlags::empty();
+        if !self.input_ended && (input_room || !self.wants.stdin) {
+            flags |= PollFlags::IN;
+        }
+        if !self.queue.is_empty() {
+            flags |= PollFlags::OUT;
+        }
+        flags
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.phase == Phase::Gone
+    }
+
+    /// Whether the container must wait for it. One that stalls for too long is disconnected instead.
+    pub(crate) fn holds_up(&mut self, now: Instant) -> bool {
+        if !self.queue.is_full() || self.phase == Phase::Gone {
+            return false;
+        }
+        if now >= self.progress_at + STALLED_AFTER {
+            self.phase = Phase::Gone;
+            return false;
+        }
+        true
+    }
+
+    /// When [`Client::holds_up`] changes by itself.
+    pub(crate) fn stall_deadline(&self) -> Option<Instant> {
+        self.queue.is_full().then(|| self.progress_at + STALLED_AFTER)
+    }
+
+    /// Until when the news of the exit waits for it; `None` if it does not.
+    pub(crate) fn delays_exit_until(&self, now: Instant) -> Option<Instant> {
+        let until = self.progress_at + LAGGING_AFTER;
+        (self.phase != Phase::Gone && !self.queue.is_empty() && now < until).then_some(until)
+    }
+
+    fn gives_input_end(&mut self) -> bool {
+        !std::mem::replace(&mut self.input_ended, true) && self.wants.stdin
+    }
+
+    fn typed(&mut self, bytes: &[u8]) -> Received {
+        let typed = self.matcher.take(bytes);
+        if typed.detached { Received::Detached(typed.input) } else { Received::Input(typed.input) }
+    }
+
+    fn send_now(&mut self, header: &[u8], bytes: &[u8]) -> usize {
+        let parts = [IoSlice::new(header), IoSlice::new(bytes)];
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match sendmsg(&self.socket, &parts, &mut SendAncillaryBuffer::default(), flags) {
+            Ok(sent) => {
+                self.progress_at = Instant::now();
+                sent
+            }
+            Err(Errno::AGAIN | Errno::INTR) => 0,
+            Err(_) => {
+                self.phase = Phase::Gone;
+                header.len() + bytes.len()
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.phase = Phase::Gone;
+        // The daemon may hold a copy of the descriptor: closing ours would not tell the client. It has gone if this fails.
+        let _ = shutdown(&self.socket, Shutdown::Both);
+        // Closing a unix socket with unread input in it makes the client's next read ECONNRESET instead of the end.
+        let mut unread = [0; 512];
+        while recv(&self.socket, &mut unread, RecvFlags::DONTWAIT).is_ok_and(|(count, _)| count > 0) {}
+    }
+}
+
+/// Docker's header of a piece of output: 1 or 2, three zeros, the length big-endian (Engine API, "Stream format").
+fn frame_header(stream: Stream, length: usize) -> [u8; 8] {
+    let mut header = [0; 8];
+    header[0] = match stream {
+        Stream::Stdout => 1,
+        Stream::Stderr => 2,
+    };
+    // Pieces are as long as the read buffer at most.
+    header[4..].copy_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    fn client(wants: Attach) -> (Client, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Client::new(ours.into(), wants, false), theirs)
+    }
+
+    #[test]
+    fn only_wanted_streams_are_framed_and_end_with_the_end() {
+        let (mut client, mut theirs) = client(Attach { stdout: true, ..Attach::default() });
+        client.send(Stream::Stdout, b"out", true, Path::new("/"));
+        client.send(Stream::Stderr, b"err", true, Path::new("/"));
+        client.finish();
+        let mut got = Vec::new();
+        theirs.read_to_end(&mut got).unwrap();
+        assert_eq!(got, b"\x01\0\0\0\0\0\0\x03out");
+        assert!(client.is_gone());
+    }
+
+    #[test]
+    fn what_a_slow_client_has_not_read_is_kept_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut client, mut theirs) = client(Attach { stderr: true, ..Attach::default() });
+        let sent: Vec<u8> = (0..2_000_000_u32).map(|n| n as u8).collect();
+        for piece in sent.chunks(10_007) {
+            client.send(Stream::Stderr, piece, false, dir.path());
+        }
+        client.finish();
+        let (mut got, mut buffer) = (Vec::new(), [0; 65_536]);
+        while !client.is_gone() {
+            let count = theirs.read(&mut buffer).unwrap();
+            got.extend_from_slice(&buffer[..count]);
+            client.flush();
+        }
+        theirs.read_to_end(&mut got).unwrap();
+        assert!(got == sent);
+    }
+}

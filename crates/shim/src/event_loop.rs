@@ -1,0 +1,357 @@
+//! The loop: waits for descriptors and deadlines, and moves everything one step on.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use oci::ContainerId;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{DumpableBehavior, getpid, set_child_subreaper, set_dumpable_behavior};
+use rustix::time::Timespec;
+use shim_api::{Call, ExecState, Fact, Message};
+use sys::signal::{SignalFd, SignalSet};
+
+use crate::container::Task;
+use crate::exec::{Exec, UNTOLD_MAX};
+use crate::exit;
+use crate::server::{Connection, Listener};
+use crate::streams::{Part, Scratch, Streams};
+
+/// Signal numbers that are the same on every architecture of ours.
+const SIGHUP: i32 = 1;
+const SIGINT: i32 = 2;
+const SIGTERM: i32 = 15;
+const SIGCHLD: i32 = 17;
+
+/// After so long without anything to do, memory that a burst needed goes back.
+const QUIET_AFTER: Duration = Duration::from_secs(1);
+
+/// How long the last words wait for a daemon that does not read.
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(10);
+
+/// The command line.
+#[derive(Debug)]
+pub struct Arguments {
+    /// The shim's directory.
+    pub dir: PathBuf,
+    /// The container.
+    pub id: ContainerId,
+}
+
+/// Why the shim cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum ShimError {
+    /// Setting the process up.
+    #[error("set up the process")]
+    Process(#[source] io::Error),
+    /// The socket for daemons.
+    #[error("listen in {}", dir.display())]
+    Listen {
+        /// The shim's directory.
+        dir: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// Waiting for events.
+    #[error("wait for events")]
+    Poll(#[source] io::Error),
+}
+
+/// Everything the shim holds.
+pub(crate) struct Shim {
+    pub(crate) dir: PathBuf,
+    pub(crate) id: ContainerId,
+    pub(crate) task: Option<Task>,
+    /// Execs that ended while no daemon listened.
+    pub(crate) untold: Vec<ExecState>,
+    /// The container could not be created: nothing is left to do but to say so.
+    pub(crate) doomed: bool,
+    connections: Vec<Connection>,
+    /// Gone when everything is cleaned up.
+    listener: Option<Listener>,
+    signals: SignalFd,
+    scratch: Scratch,
+    /// Clients of processes that are gone, who have not read everything yet.
+    slow: Vec<Streams>,
+    /// Something grew that can be given back in a quiet moment.
+    untrimmed: bool,
+    /// By when the last connection must have taken the last words.
+    close_by: Option<Instant>,
+}
+
+/// What a descriptor in the poll set belongs to.
+#[derive(Clone, Copy)]
+enum Token {
+    Signals,
+    Listener,
+    Connection(usize),
+    Container(Part),
+    Exec(usize, Part),
+    Slow(usize, Part),
+}
+
+impl Arguments {
+    /// Reads `--dir DIRECTORY CONTAINER-ID`.
+    pub fn parse(mut arguments: impl Iterator<Item = OsString>) -> Option<Arguments> {
+        let flag = arguments.next()?;
+        let dir = arguments.next()?.into();
+        let id = arguments.next()?.to_str()?.parse().ok()?;
+        (flag == "--dir" && arguments.next().is_none()).then_some(Arguments { dir, id })
+    }
+}
+
+/// Serves one container until it has ended and everybody knows. Blocks for as long as that takes.
+pub fn run(arguments: Arguments) -> Result<(), ShimError> {
+    // First of all: whatever opens a descriptor could get the inherited one's number.
+    let inherited = sys::fd::inherited(3);
+    let signals = set_up_process().map_err(ShimError::Process)?;
+    let Arguments { dir, id } = arguments;
+    let listener = Listener::open(&dir).map_err(|source| ShimError::Listen { dir: dir.clone(), source })?;
+    let mut shim = Shim {
+        dir,
+        id,
+        task: None,
+        untold: Vec::new(),
+        doomed: false,
+        connections: Vec::new(),
+        listener: Some(listener),
+        signals,
+        scratch: Scratch::new(),
+        slow: Vec::new(),
+        untrimmed: true,
+        close_by: None,
+    };
+    if let Some(socket) = inherited {
+        rustix::io::ioctl_fionbio(&socket, true).map_err(|err| ShimError::Process(err.into()))?;
+        shim.connections.push(Connection::new(socket));
+    }
+    while !shim.is_done() {
+        shim.turn().map_err(ShimError::Poll)?;
+    }
+    Ok(())
+}
+
+fn set_up_process() -> io::Result<SignalFd> {
+    set_child_subreaper(Some(getpid()))?;
+    // A container's process that gets at our /proc directory must not find descriptors in it (CVE-2016-9962).
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    // Those that end a session must not end us: blocked, and never read.
+    let blocked = [SIGHUP, SIGINT, SIGTERM, SIGCHLD].into_iter().fold(SignalSet::empty(), SignalSet::with);
+    sys::signal::set_mask(blocked)?;
+    SignalFd::open(SignalSet::empty().with(SIGCHLD))
+}
+
+impl Shim {
+    fn turn(&mut self) -> io::Result<()> {
+        let ready = self.wait()?;
+        if ready.is_empty() && self.untrimmed {
+            self.trim();
+        }
+        for (token, flags) in ready {
+            self.dispatch(token, flags);
+        }
+        self.settle(Instant::now());
+        Ok(())
+    }
+
+    /// Nothing is left to do.
+    fn is_done(&self) -> bool {
+        let nothing_made = self.task.is_none() && (self.doomed || self.connections.is_empty());
+        let all_done = self.listener.is_none() && self.slow.is_empty() && self.task.is_none();
+        (nothing_made || all_done) && self.connections.iter().all(Connection::is_flushed)
+    }
+
+    fn wait(&self) -> io::Result<Vec<(Token, PollFlags)>> {
+        let mut tokens = vec![Token::Signals];
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        let mut add = |token, fd, flags| {
+            tokens.push(token);
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+        };
+        if let Some(listener) = &self.listener {
+            add(Token::Listener, listener.fd(), PollFlags::IN);
+        }
+        for (at, connection) in self.connections.iter().enumerate() {
+            add(Token::Connection(at), connection.fd(), connection.interest());
+        }
+        if let Some(task) = &self.task {
+            task.streams.interests(|part, fd, flags| add(Token::Container(part), fd, flags));
+            for (at, exec) in task.execs.iter().enumerate() {
+                exec.streams.interests(|part, fd, flags| add(Token::Exec(at, part), fd, flags));
+            }
+        }
+        for (at, streams) in self.slow.iter().enumerate() {
+            streams.interests(|part, fd, flags| add(Token::Slow(at, part), fd, flags));
+        }
+        rustix::io::retry_on_intr(|| poll(&mut fds, self.timeout().as_ref()))?;
+        let ready = tokens.into_iter().zip(&fds).map(|(token, fd)| (token, fd.revents()));
+        Ok(ready.filter(|(_, flags)| !flags.is_empty()).collect())
+    }
+
+    fn timeout(&self) -> Option<Timespec> {
+        let now = Instant::now();
+        let task = self.task.as_ref().and_then(|task| task.deadline(now));
+        let slow = self.slow.iter().filter_map(|streams| streams.deadline(now));
+        let quiet = self.untrimmed.then(|| now + QUIET_AFTER);
+        let next = slow.chain(task).chain(quiet).chain(self.close_by).min()?;
+        let left = next.saturating_duration_since(now);
+        // Rounded up: a timeout of a moment too short would be a turn for nothing.
+        Some(Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) })
+    }
+
+    fn dispatch(&mut self, token: Token, flags: PollFlags) {
+        let scratch = &mut self.scratch;
+        match token {
+            Token::Signals => self.reap(),
+            Token::Listener => self.connections.extend(self.listener.as_ref().and_then(Listener::accept)),
+            Token::Connection(at) => self.serve(at, flags),
+            Token::Container(part) => {
+                self.task.iter_mut().for_each(|task| task.streams.ready(part, flags, scratch));
+            }
+            Token::Exec(at, part) => {
+                let exec = self.task.as_mut().and_then(|task| task.execs.get_mut(at));
+                exec.into_iter().for_each(|exec| exec.streams.ready(part, flags, scratch));
+            }
+            Token::Slow(at, part) => self.slow[at].ready(part, flags, scratch),
+        }
+    }
+
+    fn reap(&mut self) {
+        // Only empties the descriptor: one signal can stand for several ends.
+        while let Ok(Some(_)) = self.signals.read() {}
+        while let Ok(Some((pid, exit))) = sys::wait::try_wait_any() {
+            // What is neither the container nor an exec is an orphan that was left to us.
+            if let Some(task) = &mut self.task {
+                task.reaped(pid.as_raw_nonzero().get(), i32::from(exit.code()), Instant::now());
+            }
+        }
+    }
+
+    fn serve(&mut self, at: usize, flags: PollFlags) {
+        if flags.contains(PollFlags::OUT) {
+            self.connections[at].flush();
+        }
+        if !flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+            return;
+        }
+        self.connections[at].receive();
+        while let Some((request, descriptors)) = self.connections[at].next_request() {
+            let seq = request.seq;
+            let hello = matches!(request.call, Call::Hello { .. });
+            let result = self.call(request, descriptors).map_err(Into::into);
+            self.connections[at].subscribed |= hello && result.is_ok();
+            self.connections[at].send(&Message::Reply { seq, result });
+        }
+        self.connections[at].trim();
+        self.untrimmed = true;
+    }
+
+    /// Everything that follows from what happened in this turn.
+    fn settle(&mut self, now: Instant) {
+        self.untrimmed |= self.scratch.is_large();
+        if let Some(task) = &mut self.task {
+            task.settle(now, &mut self.scratch);
+        }
+        for streams in &mut self.slow {
+            streams.settle(now, &mut self.scratch);
+        }
+        self.slow.retain(|streams| !streams.is_empty());
+        self.tell_small_facts(now);
+        if self.task.as_mut().is_some_and(|task| !task.told && task.is_settled(now)) {
+            self.tell_exit(now);
+        }
+        self.connections.retain(|connection| !connection.is_gone());
+        let overdue = self.close_by.is_some_and(|by| now >= by);
+        if self.task.as_ref().is_some_and(|task| task.told)
+            && (overdue || self.connections.iter().all(Connection::is_flushed))
+        {
+            self.clean_up();
+        }
+    }
+
+    fn tell_small_facts(&mut self, now: Instant) {
+        let Some(task) = &mut self.task else { return };
+        let ended = task.take_ended_execs(now);
+        let container = || self.id.clone();
+        let mut facts = Vec::new();
+        let mut detached = vec![(None, task.streams.take_detached())];
+        for exec in task.execs.iter_mut() {
+            detached.push((Some(&exec.id), exec.streams.take_detached()));
+        }
+        for (exec_id, count) in detached {
+            (0..count).for_each(|_| facts.push(Fact::Detached { container: container(), exec_id: exec_id.cloned() }));
+        }
+        let lines = task.streams.take_lost_lines();
+        if lines > 0 {
+            facts.push(Fact::LogLost { container: container(), lines });
+        }
+        facts.iter().for_each(|fact| self.post(fact));
+        ended.into_iter().for_each(|exec| self.tell_exec(exec));
+    }
+
+    fn tell_exec(&mut self, mut exec: Exec) {
+        let state = exec.state();
+        let (container, exec_id) = (self.id.clone(), exec.id.clone());
+        for _ in 0..exec.streams.take_detached() {
+            self.post(&Fact::Detached { container: container.clone(), exec_id: Some(exec_id.clone()) });
+        }
+        if self.connections.iter().any(|connection| connection.subscribed) {
+            self.post(&Fact::ExecExited { container, exec_id, exit_code: state.exit_code.unwrap_or(137) });
+        } else if self.untold.len() < UNTOLD_MAX {
+            self.untold.push(state);
+        }
+        if !exec.streams.is_empty() {
+            self.slow.push(exec.streams);
+        }
+    }
+
+    fn tell_exit(&mut self, now: Instant) {
+        let Some(task) = &mut self.task else { return };
+        let Some((exit, _)) = task.exit.clone() else { return };
+        task.told = true;
+        let lines = task.streams.take_lost_lines();
+        // Without the record a later daemon finds no exit code; this one is told all the same.
+        let recorded = exit::write_exit(&self.dir, &exit);
+        if let Err(err) = recorded {
+            eprintln!("longshore-shim: record exit of {}: {err}", self.id);
+        }
+        let container = || self.id.clone();
+        let lost = (lines > 0).then(|| Fact::LogLost { container: container(), lines });
+        let oom = exit.oom_killed.then(|| Fact::Oom { container: container() });
+        let exited = Fact::Exited { container: container(), exit };
+        lost.iter().chain(&oom).chain([&exited]).for_each(|fact| self.post(fact));
+        self.close_by = Some(now + LAST_WORDS_WITHIN);
+    }
+
+    fn post(&mut self, fact: &Fact) {
+        let message = Message::Fact(fact.clone());
+        self.connections.iter_mut().filter(|c| c.subscribed).for_each(|connection| connection.send(&message));
+    }
+
+    /// The end of everything but slow clients.
+    fn clean_up(&mut self) {
+        let Some(mut task) = self.task.take() else { return };
+        if let Some(mut container) = task.container.take()
+            && let Err(err) = container.destroy()
+        {
+            eprintln!("longshore-shim: remove cgroups of {}: {}", self.id, errdefs::chain(&err));
+        }
+        if !task.streams.is_empty() {
+            self.slow.push(task.streams);
+        }
+        self.listener = None;
+        self.connections.clear();
+        self.close_by = None;
+    }
+
+    fn trim(&mut self) {
+        self.untrimmed = false;
+        if self.scratch.is_large() {
+            self.scratch = Scratch::new();
+        }
+        if let Some(task) = &mut self.task {
+            task.streams.trim();
+        }
+    }
+}

@@ -45,6 +45,8 @@ pub enum Kind {
     Ulimit,
     /// `name=value`, several times; the name counts once.
     Map,
+    /// `name=value` of a kernel parameter, several times.
+    Sysctl,
     /// `NAME[=VALUE]`, several times.
     Env,
     /// `stdin`, `stdout`, `stderr`, several times.

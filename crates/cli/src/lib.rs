@@ -122,12 +122,18 @@ fn parse_global(program: &str, arguments: &[String]) -> Result<Option<Parsed>, E
 }
 
 fn find(program: &str, name: &str) -> Result<&'static Command, Exit> {
+    if tables::LATER.contains(&name) {
+        return Err(Exit::new(125, format!("{program}: command is not supported yet: {program} {name}")));
+    }
     let unknown =
         format!("{program}: unknown command: {program} {name}\n\nRun '{program} --help' for more information");
     tables::find(name).ok_or_else(|| Exit::new(1, unknown))
 }
 
 fn unknown_in_group(program: &str, group: &str, path: &str) -> Exit {
+    if path.split(' ').nth(1).is_some_and(|name| tables::LATER.contains(&name)) {
+        return Exit::new(125, format!("{program}: command is not supported yet: {program} {path}"));
+    }
     let usage = format!("Usage:  {program} {group}\n\nRun '{program} {group} --help' for more information");
     Exit::new(1, format!("{program}: unknown command: {program} {path}\n\n{usage}"))
 }

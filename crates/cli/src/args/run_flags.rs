@@ -125,7 +125,7 @@ pub static CREATE: &[Flag] = &[
     text("stop-signal", "Signal that asks it to end"),
     int("stop-timeout", "Seconds between that signal and SIGKILL"),
     list("storage-opt", "Option of the storage driver").later(),
-    Flag::value("sysctl", Kind::Map, "map", "Set a kernel parameter").default("map[]"),
+    Flag::value("sysctl", Kind::Sysctl, "map", "Set a kernel parameter").default("map[]"),
     list("tmpfs", "Mount a tmpfs"),
     Flag::bool("tty", "Give it a terminal").short('t'),
     Flag::value("ulimit", Kind::Ulimit, "ulimit", "Set a resource limit").default("[]"),

@@ -1,1 +1,67 @@
+use super::*;
 
+fn read(path: &str, line: &[&str]) -> Result<Parsed, String> {
+    let command = tables::find(path).expect("a command of the tables");
+    let flag = |long: &str| command.all_flags().find(|flag| flag.long == long);
+    let letter = |letter: char| command.all_flags().find(|flag| flag.short == Some(letter));
+    let args: Vec<String> = line.iter().map(|text| (*text).to_owned()).collect();
+    parse(&flag, &letter, command.interspersed, &args).map_err(|err| err.to_string())
+}
+
+#[test]
+fn flags_are_read_as_pflag_reads_them() {
+    let parsed =
+        read("run", &["-itd", "-eA=b", "-e", "C=d", "-m=1g", "--rm=false", "--name", "-n", "img", "-x", "--y"]);
+    let parsed = parsed.unwrap();
+    assert!(parsed.flag("interactive") && parsed.flag("tty") && parsed.flag("detach") && !parsed.flag("rm"));
+    assert_eq!(parsed.list("env"), ["A=b", "C=d"]);
+    assert_eq!((parsed.text("memory"), parsed.text("name")), ("1g", "-n"));
+    assert_eq!(parsed.positionals, ["img", "-x", "--y"]);
+    assert_eq!(read("rm", &["a", "-f", "--", "-b"]).unwrap().positionals, ["a", "-b"]);
+    assert_eq!(read("run", &["--net", "none", "i"]).unwrap().text("network"), "none");
+}
+
+#[test]
+fn mistakes_have_pflags_sentences() {
+    for (line, sentence) in [
+        (&["--foo"][..], "unknown flag: --foo"),
+        (&["-itZ"], "unknown shorthand flag: 'Z' in -Z"),
+        (&["-m"], "flag needs an argument: 'm' in -m"),
+        (&["--memory"], "flag needs an argument: --memory"),
+        (&["--=x"], "bad flag syntax: --=x"),
+        (&["-m", "x"], "invalid argument \"x\" for \"-m, --memory\" flag: invalid size: 'x'"),
+        (&["--rm=x"], "invalid argument \"x\" for \"--rm\" flag: strconv.ParseBool: parsing \"x\": invalid syntax"),
+        (&["--sysctl", "a"], "invalid argument \"a\" for \"--sysctl\" flag: sysctl 'a' is not allowed"),
+        (&["-p", "80"], "option is not supported yet: --publish"),
+        (&["-P"], "option is not supported yet: --publish-all"),
+    ] {
+        assert_eq!(read("run", line).unwrap_err(), sentence);
+    }
+}
+
+#[test]
+fn a_flag_that_is_not_offered_is_accepted_at_its_default() {
+    let line =
+        ["--publish-all=false", "--memory-swappiness=-1", "--health-interval", "0", "--disable-content-trust", "i"];
+    assert_eq!(read("run", &line).unwrap().positionals, ["i"]);
+}
+
+#[test]
+fn tables_have_no_name_twice() {
+    for command in tables::COMMANDS {
+        let mut names: Vec<&str> = command.all_flags().map(|flag| flag.long).collect();
+        let mut letters: Vec<char> = command.all_flags().filter_map(|flag| flag.short).collect();
+        let counts = (names.len(), letters.len());
+        names.sort_unstable();
+        names.dedup();
+        letters.sort_unstable();
+        letters.dedup();
+        assert_eq!((names.len(), letters.len()), counts, "{}", command.paths[0]);
+    }
+}
+
+/// The grammar that completions are made of is consistent, too.
+#[test]
+fn completions_can_be_made() {
+    clap_tree::program("longshore").debug_assert();
+}

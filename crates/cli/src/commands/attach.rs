@@ -28,9 +28,9 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 
 fn check_state(inspect: &Inspect) -> Result<(), Exit> {
     let refusal = match &inspect.state {
-        state if !state.running => "cannot attach to a stopped container, start it first",
-        state if state.paused => "cannot attach to a paused container, unpause it first",
-        state if state.restarting => "cannot attach to a restarting container, wait until it is running",
+        state if !state.running => "You cannot attach to a stopped container, start it first",
+        state if state.paused => "You cannot attach to a paused container, unpause it first",
+        state if state.restarting => "You cannot attach to a restarting container, wait until it is running",
         _ => return Ok(()),
     };
     Err(Exit::new(1, refusal))

@@ -81,6 +81,7 @@ pub async fn create(context: &Context, parsed: &Parsed, request: &CreateRequest)
             format!("container ID file found, make sure the other container isn't running or delete {id_file}");
         return Err(Failure::Local(message));
     }
+    check_image(&request.config.image)?;
     let name = parsed.text("name");
     let platform = parsed.text("platform");
     if parsed.text("pull") == "always" {
@@ -104,6 +105,14 @@ pub async fn create(context: &Context, parsed: &Parsed, request: &CreateRequest)
         write_id(id_file, &created.id)?;
     }
     Ok(created.id)
+}
+
+/// Docker's client refuses what is neither a reference nor an id before it asks.
+fn check_image(image: &str) -> Result<(), Failure> {
+    match image.parse::<Reference>() {
+        Ok(_) | Err(oci::ReferenceError::LooksLikeId(_)) => Ok(()),
+        Err(err) => Err(Failure::Local(err.to_string())),
+    }
 }
 
 /// Only a missing image is a reason to pull; a missing network or container of another one's namespace is not.

@@ -43,7 +43,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 }
 
 fn parse(text: &str) -> Result<Format, Exit> {
-    Format::parse(text).map_err(|err| Exit::new(64, format!("Error parsing format: template parsing error: {err}")))
+    Format::parse(text).map_err(|err| Exit::new(64, format!("Error parsing format: {err}")))
 }
 
 /// `2026-01-01T00:00:00.000000000Z container start ID (image=busybox, name=a)`

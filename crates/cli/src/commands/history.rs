@@ -4,12 +4,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use client::image;
 use engine_api::image::HistoryItem;
-use serde_json::{Map, Value};
 use stdx::time::Rfc3339;
 
 use super::Context;
 use crate::args::Parsed;
-use crate::format::listing::{Listing, Shape};
+use crate::format::listing::{Listing, Row, Shape};
 use crate::format::{ellipsis, short_id, units};
 use crate::report::Exit;
 
@@ -38,7 +37,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     Ok(())
 }
 
-fn row(item: &HistoryItem, now: i64, human: bool, full: bool) -> Map<String, Value> {
+fn row(item: &HistoryItem, now: i64, human: bool, full: bool) -> Row {
     let command = item.created_by.replace('\t', " ");
     let size = if human { units::human_size(item.size as f64, 3) } else { item.size.to_string() };
     let moment = UNIX_EPOCH + std::time::Duration::from_secs(item.created.max(0) as u64);
@@ -55,5 +54,5 @@ fn row(item: &HistoryItem, now: i64, human: bool, full: bool) -> Map<String, Val
         ("ID", if full { item.id.clone() } else { short_id(&item.id).to_owned() }),
         ("Size", size),
     ];
-    fields.into_iter().map(|(name, text)| (name.to_owned(), Value::String(text))).collect()
+    Row::of(fields)
 }

@@ -8,11 +8,10 @@ use engine_api::image::{Deleted, Summary};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use oci::Reference;
-use serde_json::{Map, Value};
 
 use super::Context;
 use crate::args::Parsed;
-use crate::format::listing::{Listing, Shape};
+use crate::format::listing::{Listing, Row, Shape};
 use crate::format::{short_id, units};
 use crate::plan::filters;
 use crate::report::{Exit, client_error};
@@ -54,7 +53,7 @@ pub async fn list(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 }
 
 /// One row for each name of an image.
-fn rows(image: &Summary, now: i64, digests: bool, full: bool) -> Vec<Map<String, Value>> {
+fn rows(image: &Summary, now: i64, digests: bool, full: bool) -> Vec<Row> {
     let names = names(image, digests);
     names.iter().map(|[repository, tag, digest]| row(image, now, full, [repository, tag, digest])).collect()
 }
@@ -93,7 +92,7 @@ fn names(image: &Summary, digests: bool) -> Vec<[String; 3]> {
     rows
 }
 
-fn row(image: &Summary, now: i64, full: bool, [repository, tag, digest]: [&String; 3]) -> Map<String, Value> {
+fn row(image: &Summary, now: i64, full: bool, [repository, tag, digest]: [&String; 3]) -> Row {
     let count = |count: i64| if count == -1 { "N/A".to_owned() } else { count.to_string() };
     let size = |bytes: i64, precision| units::human_size(bytes as f64, precision);
     let shared = |bytes: i64| if image.shared_size == -1 { "N/A".to_owned() } else { size(bytes, 4) };
@@ -111,7 +110,7 @@ fn row(image: &Summary, now: i64, full: bool, [repository, tag, digest]: [&Strin
         ("UniqueSize", shared(image.size - image.shared_size)),
         ("VirtualSize", size(image.size, 4)),
     ];
-    fields.into_iter().map(|(name, text)| (name.to_owned(), Value::String(text))).collect()
+    Row::of(fields)
 }
 
 /// Go's `time.Time.String`: `2026-01-01 00:00:00 +0000 UTC`.

@@ -9,6 +9,10 @@ use crate::format::json;
 use crate::format::template::Format;
 use crate::report::{Exit, client_error};
 
+/// What Docker knows, in its order.
+const TYPES: &str = "\"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \
+    \"service\", \"task\", \"volume\"";
+
 /// Which kinds of objects are looked for, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kinds {
@@ -47,7 +51,7 @@ fn kinds(verb: Verb, parsed: &Parsed) -> Result<Kinds, Exit> {
         (_, kind @ ("network" | "volume" | "node" | "service" | "task" | "secret" | "config" | "plugin")) => {
             Err(Exit::new(1, format!("inspecting a {kind} is not supported yet: --type {kind}")))
         }
-        (_, kind) => Err(Exit::new(1, format!("unknown type: {kind}"))),
+        (_, kind) => Err(Exit::new(1, format!("unknown type: {kind:?}: must be one of {TYPES}"))),
     }
 }
 

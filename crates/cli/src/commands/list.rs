@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::Context;
 use crate::args::Parsed;
-use crate::format::listing::{Listing, Shape};
+use crate::format::listing::{Listing, Row, Shape};
 use crate::format::{ellipsis, ports, quote, short_id, units};
 use crate::plan::filters;
 use crate::report::Exit;
@@ -58,7 +58,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     Ok(())
 }
 
-fn row(container: &Summary, now: i64, full: bool) -> Map<String, Value> {
+fn row(container: &Summary, now: i64, full: bool) -> Row {
     let id = if full { container.id.as_str() } else { short_id(&container.id) };
     let command = if full { container.command.clone() } else { ellipsis(&container.command, 20) };
     let labels: Vec<String> = container.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -80,7 +80,12 @@ fn row(container: &Summary, now: i64, full: bool) -> Map<String, Value> {
         ("State", container.state.clone()),
         ("Status", container.status.clone()),
     ];
-    fields.into_iter().map(|(name, text)| (name.to_owned(), Value::String(text))).collect()
+    let mut row: Map<String, Value> =
+        fields.into_iter().map(|(name, text)| (name.to_owned(), Value::String(text))).collect();
+    // Only engines with a containerd image store know it.
+    row.insert("Platform".to_owned(), Value::Null);
+    row.sort_keys();
+    Row { fields: row, labels: container.labels.clone() }
 }
 
 fn names(container: &Summary, full: bool) -> String {

@@ -1,5 +1,7 @@
 //! Lists: tables by default, templates and JSON on demand.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::tabwriter;
@@ -12,9 +14,32 @@ pub struct Listing {
     /// Field and title, for all fields that a template may name.
     pub titles: &'static [(&'static str, &'static str)],
     /// The rows.
-    pub rows: Vec<Map<String, Value>>,
+    pub rows: Vec<Row>,
     /// Go's name of the row's type, for its sentence about unknown fields.
     pub type_name: &'static str,
+}
+
+/// A row.
+#[derive(Clone, Debug, Default)]
+pub struct Row {
+    /// Its fields by name, in the order of JSON.
+    pub fields: Map<String, Value>,
+    /// What `{{.Label "name"}}` finds.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Row {
+    /// A row without labels.
+    pub fn of<const N: usize>(fields: [(&str, String); N]) -> Row {
+        let fields = fields.into_iter().map(|(name, text)| (name.to_owned(), Value::String(text)));
+        Row { fields: fields.collect(), labels: BTreeMap::new() }
+    }
+
+    /// As Go's encoder prints it, which escapes what HTML would take for markup.
+    fn json(&self) -> String {
+        let text = Value::Object(self.fields.clone()).to_string();
+        text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+    }
 }
 
 /// What is printed of a listing.
@@ -60,7 +85,7 @@ impl Listing {
             Shape::Template(text) => self.template(text),
             Shape::TableTemplate(text) => {
                 let titles = self.titles.iter().map(|(field, title)| ((*field).to_owned(), Value::from(*title)));
-                let head = self.apply(text, &titles.collect())?;
+                let head = self.apply(text, &Row { fields: titles.collect(), labels: BTreeMap::new() }, true)?;
                 Ok(tabwriter::align(&format!("{head}\n{}", self.template(text)?)))
             }
         }
@@ -71,7 +96,7 @@ impl Listing {
         let mut text = columns.iter().map(|field| title(field)).collect::<Vec<_>>().join("\t");
         text.push('\n');
         for row in &self.rows {
-            let cells: Vec<&str> = columns.iter().map(|field| row[*field].as_str().unwrap_or("")).collect();
+            let cells: Vec<&str> = columns.iter().map(|field| row.fields[*field].as_str().unwrap_or("")).collect();
             text.push_str(&cells.join("\t"));
             text.push('\n');
         }
@@ -81,19 +106,22 @@ impl Listing {
     fn template(&self, text: &str) -> Result<String, Exit> {
         let mut out = String::new();
         for row in &self.rows {
-            out.push_str(&self.apply(text, row)?);
+            out.push_str(&self.apply(text, row, false)?);
             out.push('\n');
         }
         Ok(out)
     }
 
-    fn apply(&self, text: &str, row: &Map<String, Value>) -> Result<String, Exit> {
+    fn apply(&self, text: &str, row: &Row, head: bool) -> Result<String, Exit> {
         // `-q`, of which scripts make many calls, does not need the engine.
         if text == "{{.ID}}" {
-            return Ok(row.get("ID").and_then(Value::as_str).unwrap_or("").to_owned());
+            return Ok(row.fields.get("ID").and_then(Value::as_str).unwrap_or("").to_owned());
         }
-        let format = Format::parse(text).map_err(|err| Exit::new(64, format!("template parsing error: {err}")))?;
-        format.apply_row(row).map_err(|err| match err {
+        if text == "{{json .}}" {
+            return Ok(row.json());
+        }
+        let format = Format::parse_row(text).map_err(|err| Exit::new(64, format!("template parsing error: {err}")))?;
+        format.apply_row(&row.fields, &row.labels, head).map_err(|err| match err {
             FormatError::Execute { line, column, construct, reason } if reason.starts_with("map has no entry") => {
                 let field = construct.trim_start_matches('.');
                 let reason = format!("can't evaluate field {field} in type {}", self.type_name);

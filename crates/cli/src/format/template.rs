@@ -5,12 +5,21 @@
 //! struct has exactly one.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use gtmpl_ng::{Context, FuncError, NumberKind, Template, TemplateError, Value as Dynamic};
 use serde_json::{Map, Value};
 
+/// What functions, which have no state of their own, know of the row.
+#[derive(Default)]
+struct CurrentRow {
+    labels: BTreeMap<String, String>,
+    head: bool,
+}
+
 thread_local! {
+    /// The row that a template is applied to.
+    static ROW: RefCell<CurrentRow> = RefCell::default();
     /// Sorted keys of an object to the keys in their order.
     static ORDERS: RefCell<HashMap<Vec<String>, Vec<String>>> = RefCell::default();
 }
@@ -64,6 +73,11 @@ pub struct Format {
 }
 
 impl Format {
+    /// Parses a template of a listing's rows, which have a method: `{{.Label "name"}}`. The engine has functions only.
+    pub fn parse_row(source: &str) -> Result<Format, FormatError> {
+        Format::parse(&source.replace(".Label ", "label "))
+    }
+
     /// Parses a template.
     pub fn parse(source: &str) -> Result<Format, FormatError> {
         let mut template = Template::default();
@@ -80,9 +94,18 @@ impl Format {
         self.template.render(&context).map_err(|err| self.explain(&TemplateError::from(err)))
     }
 
-    /// Applies it to the fields of a row, all of them texts.
-    pub fn apply_row(&self, row: &Map<String, Value>) -> Result<String, FormatError> {
-        self.apply(&Value::Object(row.clone()))
+    /// Applies it to a row of a listing, or to the `head` of its columns, which functions leave as it is.
+    pub fn apply_row(
+        &self,
+        row: &Map<String, Value>,
+        labels: &BTreeMap<String, String>,
+        head: bool,
+    ) -> Result<String, FormatError> {
+        ROW.set(CurrentRow { labels: labels.clone(), head });
+        let fields = row.iter().map(|(name, field)| (name.clone(), dynamic(field, name, false)));
+        let text = self.template.render(&Context::from(Dynamic::Object(fields.collect())));
+        ROW.take();
+        text.map_err(|err| self.explain(&TemplateError::from(err)))
     }
 
     fn explain(&self, err: &TemplateError) -> FormatError {
@@ -94,17 +117,22 @@ impl Format {
         let length = numbers.next().unwrap_or(0);
         let source = self.source.lines().nth(line.saturating_sub(1)).unwrap_or("");
         let construct = source.get(column..column + length).unwrap_or("").to_owned();
-        let missing = construct.rsplit('.').next().unwrap_or("").to_owned();
-        let reason = match text.contains("no field") || text.contains("no such field") || text.contains("not find") {
-            true => format!("map has no entry for key \"{missing}\""),
-            false => text.rsplit(':').next().unwrap_or("").trim().to_owned(),
+        // gtmpl-ng: no field `Foo` in ...
+        let Some(missing) = text.split("no field `").nth(1).and_then(|rest| rest.split('`').next()) else {
+            let reason = text.rsplit(':').next().unwrap_or("").trim().to_owned();
+            return FormatError::Execute { line, column, construct, reason };
         };
+        // Go points at the dot before the last field of the chain, whichever is missing.
+        let column = column + construct.rfind('.').unwrap_or(0);
+        let reason = format!("map has no entry for key {missing:?}");
         FormatError::Execute { line, column, construct, reason }
     }
 }
 
 fn parse_reason(text: &str) -> String {
-    text.rsplit(':').next().unwrap_or(text).trim().to_owned()
+    let reason = text.rsplit(':').next().unwrap_or(text).trim();
+    // Go says the same without the parser's state around it.
+    if reason.contains("unclosed action") { "unclosed action".to_owned() } else { reason.to_owned() }
 }
 
 /// The engine's form of a JSON value, and the order of its keys remembered.
@@ -152,6 +180,7 @@ const FUNCTIONS: &[(&str, Function)] = &[
     ("pad", pad),
     ("truncate", truncate),
     ("println", println),
+    ("label", label),
 ];
 
 fn text(values: &[Dynamic], at: usize, function: &str) -> Result<String, FuncError> {
@@ -170,7 +199,24 @@ fn number(values: &[Dynamic], at: usize, function: &str) -> Result<usize, FuncEr
 }
 
 fn text_function(values: &[Dynamic], change: impl Fn(&str) -> String) -> Result<Dynamic, FuncError> {
+    if is_head() {
+        return Ok(values.first().cloned().unwrap_or(Dynamic::Nil));
+    }
     Ok(Dynamic::String(change(&text(values, 0, "text")?)))
+}
+
+/// Titles of columns are left as they are.
+fn is_head() -> bool {
+    ROW.with_borrow(|row| row.head)
+}
+
+/// `{{.Label "name"}}`: the value, or the title made of the name's last part.
+fn label(values: &[Dynamic]) -> Result<Dynamic, FuncError> {
+    let name = text(values, values.len().saturating_sub(1), "Label")?;
+    Ok(Dynamic::String(ROW.with_borrow(|row| match row.head {
+        true => name.rsplit('.').next().unwrap_or("").replace(['-', '_'], " "),
+        false => row.labels.get(&name).cloned().unwrap_or_default(),
+    })))
 }
 
 fn title(text: &str) -> String {
@@ -186,6 +232,9 @@ fn title(text: &str) -> String {
 }
 
 fn split(values: &[Dynamic]) -> Result<Dynamic, FuncError> {
+    if is_head() {
+        return Ok(values.first().cloned().unwrap_or(Dynamic::Nil));
+    }
     let (text, separator) = (text(values, 0, "split")?, text(values, 1, "split")?);
     let parts: Vec<String> = match separator.is_empty() {
         true => text.chars().map(String::from).collect(),
@@ -195,6 +244,9 @@ fn split(values: &[Dynamic]) -> Result<Dynamic, FuncError> {
 }
 
 fn join(values: &[Dynamic]) -> Result<Dynamic, FuncError> {
+    if is_head() {
+        return Ok(values.first().cloned().unwrap_or(Dynamic::Nil));
+    }
     let separator = text(values, 1, "join")?;
     match values.first() {
         Some(Dynamic::Array(elements)) => {
@@ -213,6 +265,9 @@ fn pad(values: &[Dynamic]) -> Result<Dynamic, FuncError> {
 }
 
 fn truncate(values: &[Dynamic]) -> Result<Dynamic, FuncError> {
+    if is_head() {
+        return Ok(values.first().cloned().unwrap_or(Dynamic::Nil));
+    }
     let (text, length) = (text(values, 0, "truncate")?, number(values, 1, "truncate")?);
     Ok(Dynamic::String(text.chars().take(length).collect()))
 }
@@ -223,6 +278,9 @@ fn println(values: &[Dynamic]) -> Result<Dynamic, FuncError> {
 }
 
 fn json(values: &[Dynamic]) -> Result<Dynamic, FuncError> {
+    if is_head() {
+        return Ok(values.first().cloned().unwrap_or(Dynamic::Nil));
+    }
     let value = values.first().ok_or_else(|| FuncError::ExactlyXArgs("json".to_owned(), 1))?;
     Ok(Dynamic::String(to_json(value).to_string()))
 }

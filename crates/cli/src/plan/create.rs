@@ -141,7 +141,7 @@ fn host_config(
         pid_mode: text("pid"),
         privileged: parsed.flag("privileged"),
         readonly_rootfs: parsed.flag("read-only"),
-        security_opt: none_if_empty(security.options),
+        security_opt: (!parsed.list("security-opt").is_empty()).then_some(security.options),
         tmpfs: (!tmpfs.is_empty()).then_some(tmpfs),
         uts_mode: text("uts"),
         userns_mode: text("userns"),

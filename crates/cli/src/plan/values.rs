@@ -53,6 +53,9 @@ pub enum ValueError {
     /// Not `name=value`.
     #[error("invalid argument {0:?}: expected name=value")]
     Map(String),
+    /// Not a parameter of a namespace.
+    #[error("sysctl '{0}' is not allowed")]
+    Sysctl(String),
     /// Not a mount.
     #[error(transparent)]
     Mount(mount::MountError),
@@ -71,6 +74,8 @@ pub fn check(kind: Kind, text: &str) -> Result<(), ValueError> {
         Kind::Cpus => nano_cpus(text).map(drop),
         Kind::Duration => duration_nanos(text).map(drop),
         Kind::Ulimit => ulimit(text).map(drop),
+        Kind::Sysctl if is_sysctl(text) => Ok(()),
+        Kind::Sysctl => Err(ValueError::Sysctl(text.to_owned())),
         Kind::Map if text.contains('=') => Ok(()),
         Kind::Map => Err(ValueError::Map(text.to_owned())),
         Kind::Env if text.is_empty() || text.starts_with('=') => Err(ValueError::Env(text.to_owned())),
@@ -81,6 +86,14 @@ pub fn check(kind: Kind, text: &str) -> Result<(), ValueError> {
         Kind::Filter => Err(ValueError::Filter),
         Kind::Mount => mount::parse(text, &|path| path.to_owned()).map(drop).map_err(ValueError::Mount),
     }
+}
+
+/// Kernel parameters that belong to a namespace; all others are the host's (docker cli `opts.ValidateSysctl`).
+fn is_sysctl(text: &str) -> bool {
+    const NAMES: [&str; 8] = ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced"];
+    let Some((name, _)) = text.split_once('=') else { return false };
+    let kernel = name.strip_prefix("kernel.").is_some_and(|name| NAMES.contains(&name));
+    kernel || name.starts_with("net.") || name.starts_with("fs.mqueue.")
 }
 
 /// Whether two values of a kind mean the same.

@@ -4,7 +4,7 @@ use serde_json::json;
 fn apply(template: &str) -> String {
     let value = json!({
         "Id": "x", "Name": "/n", "State": {"Status": "running", "Pid": 5},
-        "Config": {"Hostname": "h", "Cmd": ["a", "b"], "Labels": {"z": "1", "a": "2"}},
+        "Config": {"Hostname": "h", "Cmd": ["a", "b"], "Labels": {"a": "2", "z": "1"}},
         "List": [1, 2], "None": null
     });
     match Format::parse(template).and_then(|format| format.apply(&value)) {

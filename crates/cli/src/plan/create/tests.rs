@@ -1,1 +1,62 @@
+use std::io;
 
+use super::*;
+use crate::args::{self, tables};
+
+/// The request for a `run` line, as JSON.
+fn plan(line: &str) -> Result<String, String> {
+    let command = tables::find("run").expect("a command of the tables");
+    let flag = |long: &str| command.all_flags().find(|flag| flag.long == long);
+    let letter = |letter: char| command.all_flags().find(|flag| flag.short == Some(letter));
+    let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+    let parsed = args::parse(&flag, &letter, false, &words).map_err(|err| err.to_string())?;
+    let surroundings = Surroundings {
+        read: &|path| match path {
+            "env" => Ok("# comment\nA=b\n\nHOME\nABSENT\n".to_owned()),
+            "profile" => Ok("{ \"defaultAction\": 1 }".to_owned()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        },
+        variable: &|name| (name == "HOME").then(|| "/root".to_owned()),
+        directory: "/cwd",
+    };
+    let request = request(&parsed, &surroundings).map_err(|err| err.to_string())?;
+    Ok(serde_json::to_string(&request).expect("a request is JSON"))
+}
+
+/// Sent by docker 28.2.2 for the same lines.
+#[test]
+fn requests_are_those_of_dockers_client() {
+    let captured = include_str!("captured.txt");
+    let mut lines = captured.lines();
+    let mut count = 0;
+    while let (Some(line), Some(body)) = (lines.next(), lines.next()) {
+        assert_eq!(plan(line).as_deref(), Ok(body), "{line}");
+        count += 1;
+    }
+    assert!(count >= 6);
+}
+
+#[test]
+fn files_variables_and_paths() {
+    let json = |line: &str| -> serde_json::Value { serde_json::from_str(&plan(line).unwrap()).unwrap() };
+    let request = json("--env-file env -e HOME -e ABSENT -v ./a:/b --security-opt seccomp=profile i");
+    assert_eq!(request["Env"], serde_json::json!(["A=b", "HOME=/root", "HOME=/root", "ABSENT"]));
+    assert_eq!(request["HostConfig"]["Binds"], serde_json::json!(["/cwd/a:/b"]));
+    assert_eq!(request["HostConfig"]["SecurityOpt"], serde_json::json!(["seccomp={\"defaultAction\":1}"]));
+}
+
+#[test]
+fn sentences_are_dockers() {
+    for (line, sentence) in [
+        ("--pid x i", "--pid: invalid PID mode"),
+        ("--rm --restart always i", "conflicting options: cannot specify both --restart and --rm"),
+        ("--restart on-failure:x i", "maximum retry count must be an integer"),
+        ("--device x i", "x is not an absolute path"),
+        ("--device /a:/b:z i", "bad mode specified: z"),
+        ("--security-opt foo i", "Invalid --security-opt: \"foo\""),
+        ("--security-opt seccomp=no i", "opening seccomp profile (no) failed: open no: entity not found"),
+        ("--log-driver none --log-opt a=b i", "invalid logging opts for driver none"),
+    ] {
+        assert_eq!(plan(line).unwrap_err(), sentence);
+    }
+}

@@ -171,7 +171,7 @@ mod tests {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let _open_elsewhere = std::fs::File::open("/etc").unwrap();
         let script = "busybox pwd; busybox env | busybox grep ONLY; busybox ls /proc/self/fd; \
-                      (: > /proc/$$/exe) || echo sealed; busybox grep -E 'Sig(Blk|Ign)' /proc/$$/status";
+                      (: > /proc/$$/exe) || echo sealed; busybox grep -E 'Sig(Blk|Ign)' /proc/self/status; :";
         let mut fds = vec![null.as_fd(), writer.as_fd(), null.as_fd(), writer.as_fd()];
         let child = spawn(&command(program.as_fd(), script, std::mem::take(&mut fds))).unwrap();
         drop(writer);

@@ -168,7 +168,7 @@ pub(crate) fn default_spec(dir: &Path, id: &str, args: &[&str]) -> Spec {
         mounts: default_mounts(),
         linux: Linux {
             namespaces: [Kind::Pid, Kind::Network, Kind::Mount, Kind::Ipc, Kind::Uts, Kind::Cgroup].map(new).to_vec(),
-            cgroups_path: format!("/longshore-test/{id}"),
+            cgroups_path: format!("/longshore-test-{id}"),
             resources: Some(Resources { devices: device_rules(), ..Resources::default() }),
             masked_paths: text(&MASKED),
             readonly_paths: text(&["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]),

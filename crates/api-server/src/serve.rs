@@ -113,6 +113,7 @@ impl Server {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_DEADLINE)
+            .title_case_headers(true)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut connection = pin!(connection);
@@ -227,8 +228,8 @@ impl Drop for Open {
 }
 
 fn failed(failure: Failure) -> Answer {
-    if failure.status.is_server_error() {
-        error!(status = failure.status.as_u16(), "{}", failure.message);
+    if failure.status == StatusCode::INTERNAL_SERVER_ERROR {
+        error!("request failed: {}", failure.message);
     }
     response::failure(failure)
 }

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{self, Config};
 use crate::file;
-use crate::idle::Idle;
+use crate::idle::{Idle, Leave};
 use crate::listen::{Listener, SocketFile};
 use crate::log::Volume;
 use crate::settings::Given;
@@ -141,9 +141,9 @@ impl Daemon {
     fn leave(&mut self) -> bool {
         let Some(idle) = &mut self.idle else { return false };
         match idle.leave(&self.listeners) {
-            Ok(None) => true,
-            Ok(Some(client)) => {
-                self.server.accept(client);
+            Ok(Leave::End) => true,
+            Ok(Leave::Stay(client)) => {
+                client.into_iter().for_each(|client| self.server.accept(client));
                 false
             }
             Err(err) => {

@@ -18,8 +18,8 @@ pub(crate) struct FileError {
 /// What is wrong with it. The sentences are dockerd's where it has them.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Cause {
-    #[error("open")]
-    Open(#[source] io::Error),
+    #[error("it cannot be read")]
+    Read(#[source] io::Error),
     #[error("invalid JSON")]
     Syntax(#[source] serde_json::Error),
     #[error("the following directives don't match any configuration option: {0}")]
@@ -37,7 +37,7 @@ pub(crate) fn merge(path: &Path, asked_for: bool, flags: Given) -> Result<Given,
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(err) if err.kind() == io::ErrorKind::NotFound && !asked_for => return Ok(flags),
-        Err(err) => return Err(FileError { path: path.to_owned(), source: Cause::Open(err) }),
+        Err(err) => return Err(FileError { path: path.to_owned(), source: Cause::Read(err) }),
     };
     merge_text(&text, flags).map_err(|source| FileError { path: path.to_owned(), source })
 }

@@ -40,6 +40,14 @@ pub(crate) struct Idle {
     leaving: Option<File>,
 }
 
+/// Whether the daemon ends.
+pub(crate) enum Leave {
+    /// Nobody can reach it any more.
+    End,
+    /// Somebody came in time, perhaps as this connection.
+    Stay(Option<UnixStream>),
+}
+
 impl Idle {
     /// Starts to watch.
     pub(crate) fn new(engine: &Engine, server: &Server, timeout: Duration, exec_root: PathBuf) -> Idle {
@@ -72,20 +80,22 @@ impl Idle {
         }
     }
 
-    /// Puts the sockets away. `None`: the daemon may end. A client: it came in time, and the sockets are back.
-    pub(crate) fn leave(&mut self, listeners: &[Accepting]) -> io::Result<Option<UnixStream>> {
+    /// Puts the sockets away, unless somebody comes.
+    pub(crate) fn leave(&mut self, listeners: &[Accepting]) -> io::Result<Leave> {
         let lock = roots::starting_lock(&self.exec_root)?;
         match lock.try_lock() {
-            Ok(()) => self.leaving = Some(lock),
+            Ok(()) => {}
             // Somebody is about to start a daemon, and finds this one.
-            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::ResourceBusy.into()),
+            Err(TryLockError::WouldBlock) => return Ok(Leave::Stay(None)),
             Err(TryLockError::Error(err)) => return Err(err),
         }
-        let left = hide_and_look(listeners);
-        if !matches!(left, Ok(None)) {
-            self.leaving = None;
+        match hide_and_look(listeners)? {
+            Some(client) => Ok(Leave::Stay(Some(client))),
+            None => {
+                self.leaving = Some(lock);
+                Ok(Leave::End)
+            }
         }
-        left
     }
 }
 

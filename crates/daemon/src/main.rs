@@ -38,6 +38,7 @@ use tracing::{info, warn};
 use crate::accept::Daemon;
 use crate::config::Config;
 use crate::flags::Invocation;
+use crate::roots::Roots;
 use crate::settings::Given;
 
 /// Threads for blocking work: more would wait for the same disk. Stuck ones (a dead FUSE mount) must not use up all.
@@ -98,10 +99,12 @@ fn start(flags: Given) -> Result<()> {
     let served = runtime.block_on(serve(config, accept::Reload { flags, file: file.0, asked_for: file.1, volume }));
     // Blocking work that is stuck must not keep the daemon from ending.
     runtime.shutdown_background();
-    served
+    // The locks go last, when nothing of ours touches the directories any more: only then may another daemon come.
+    served.map(drop)
 }
 
-async fn serve(config: Config, reload: accept::Reload) -> Result<()> {
+/// Serves until the end; answers what must be held until the process ends.
+async fn serve(config: Config, reload: accept::Reload) -> Result<(Roots, Daemon)> {
     let roots = roots::take(&config.data_root, &config.exec_root)?;
     if let Some(pidfile) = &config.pidfile {
         roots::write_pidfile(pidfile)?;
@@ -121,9 +124,7 @@ async fn serve(config: Config, reload: accept::Reload) -> Result<()> {
     {
         warn!("remove {}: {err}", pidfile.display());
     }
-    // The locks go last: only then may another daemon come.
-    drop(roots);
-    Ok(())
+    Ok((roots, daemon))
 }
 
 fn engine_config(config: &Config, instance_key: &str) -> Result<EngineConfig> {

@@ -95,8 +95,8 @@ fn instance_key(exec_root: &Path) -> String {
 }
 
 fn is_alive(pid: i32) -> bool {
-    // Without the right to signal it, it lives, too.
-    Pid::from_raw(pid).is_some_and(|pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
+    // Negative numbers mean groups of processes. Without the right to signal it, a process lives, too.
+    Pid::from_raw(pid.max(0)).is_some_and(|pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use engine::filters::Filters;
 use engine::ops::images::{self, ImageQuery, LoadProgress};
 use errdefs::ErrorKind;
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::handlers::later;
 use crate::request::{Call, RequestBody};
@@ -79,31 +79,62 @@ pub(crate) async fn load(mut call: Call) -> Result<Answer, Failure> {
     Ok(call.stream("application/json", async move |sink| {
         let progress = sink.clone();
         let tell = move |step| {
-            // A client that has gone does not stop the load.
-            let _ = if quiet && matches!(step, LoadProgress::Layer { .. }) {
-                Ok(())
-            } else {
-                progress.blocking_line(&told(step))
-            };
+            if quiet && matches!(step, LoadProgress::Layer { .. }) {
+                return;
+            }
+            // A client that has gone stops the load by the end of its body, if at all.
+            let _ = progress.blocking_line(&Line::from(step));
         };
         let (loaded, ()) = tokio::join!(images::load(&engine, archive, tell), feed(body, upload));
         if let Err(err) = loaded {
             // The head is sent: Docker's clients read failures from the stream.
             let message = errdefs::chain(&err);
-            let _ = sink.line(&json!({"errorDetail": {"message": message}, "error": message})).await;
+            let told = Line::Failed { detail: Detail { message: message.clone() }, message };
+            let _ = sink.line(&told).await;
         }
     }))
 }
 
-/// One step as a line of Docker's progress stream.
-fn told(step: LoadProgress) -> Value {
-    match step {
-        LoadProgress::Layer { id, current, total } => json!({
-            "status": "Loading layer",
-            "progressDetail": {"current": current, "total": total},
-            "id": id,
-        }),
-        LoadProgress::Loaded(sentence) => json!({"stream": format!("{sentence}\n")}),
+/// One line of Docker's progress stream.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Line {
+    Layer {
+        status: &'static str,
+        #[serde(rename = "progressDetail")]
+        detail: Progress,
+        id: String,
+    },
+    Said {
+        stream: String,
+    },
+    Failed {
+        #[serde(rename = "errorDetail")]
+        detail: Detail,
+        #[serde(rename = "error")]
+        message: String,
+    },
+}
+
+#[derive(Serialize)]
+struct Progress {
+    current: u64,
+    total: u64,
+}
+
+#[derive(Serialize)]
+struct Detail {
+    message: String,
+}
+
+impl From<LoadProgress> for Line {
+    fn from(step: LoadProgress) -> Line {
+        match step {
+            LoadProgress::Layer { id, current, total } => {
+                Line::Layer { status: "Loading layer", detail: Progress { current, total }, id }
+            }
+            LoadProgress::Loaded(sentence) => Line::Said { stream: format!("{sentence}\n") },
+        }
     }
 }
 

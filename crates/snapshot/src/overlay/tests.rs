@@ -158,3 +158,39 @@ fn committing_a_chain_twice_keeps_the_first() {
     overlay.commit(overlay.stage().unwrap(), &chain[0]).unwrap();
     assert!(overlay.layer(&chain[0]).join("file0").exists());
 }
+
+/// Mounts as the runtime does, option by option, attached nowhere: it goes with the descriptor.
+fn mount(mount: &Mount) -> std::os::fd::OwnedFd {
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag};
+    let context = rustix::mount::fsopen(&mount.kind[..], FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+    for option in &mount.options {
+        match option.split_once('=') {
+            Some((key, value)) => rustix::mount::fsconfig_set_string(&context, key, value).expect(option),
+            None => fsconfig_set_flag(&context, &option[..]).expect(option),
+        }
+    }
+    fsconfig_create(&context).unwrap();
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap()
+}
+
+#[test]
+fn privileged_the_kernel_takes_the_mounts_as_they_are() {
+    use rustix::fs::{Mode, OFlags, openat};
+    let (_dir, overlay) = store();
+    let chain = chain(3);
+    commit_all(&overlay, &chain);
+    let root = mount(&overlay.prepare(&key("a"), &chain).unwrap()[0]);
+    for n in 0..3 {
+        openat(&root, format!("file{n}"), OFlags::RDONLY, Mode::empty()).unwrap();
+    }
+    openat(&root, "new", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
+    rustix::fs::unlinkat(&root, "file0", rustix::fs::AtFlags::empty()).unwrap();
+    assert_eq!(fs::read_dir(overlay.upper(&key("a"))).unwrap().count(), 2);
+    drop(root);
+    // Without layers, and read-only.
+    let root = mount(&overlay.prepare(&key("b"), &[]).unwrap()[0]);
+    openat(&root, "new", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
+    let root = mount(&overlay.view(&chain).unwrap()[0]);
+    let refused = openat(&root, "new", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR);
+    assert_eq!(refused.unwrap_err(), rustix::io::Errno::ROFS);
+}

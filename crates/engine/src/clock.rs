@@ -1,0 +1,79 @@
+//! The present.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use stdx::time::Rfc3339;
+
+/// Nanoseconds since 1970.
+pub(crate) fn now_nanos() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// RFC 3339 of nanoseconds since 1970; Go's zero time for 0, which stands for never.
+pub(crate) fn rfc3339(nanos: i64) -> String {
+    match u64::try_from(nanos) {
+        Ok(0) | Err(_) => stdx::time::ZERO.to_owned(),
+        Ok(nanos) => Rfc3339(UNIX_EPOCH + std::time::Duration::from_nanos(nanos)).to_string(),
+    }
+}
+
+/// Seconds and nanoseconds since 1970 of an RFC 3339 text, as one number of nanoseconds; `None` if it is none.
+pub(crate) fn parse_rfc3339(text: &str) -> Option<i64> {
+    let (date, rest) = text.split_once(['T', 't'])?;
+    let zone_at = rest.find(['Z', 'z', '+', '-'])?;
+    let (time, zone) = rest.split_at(zone_at);
+    let (clock, fraction) = time.split_once('.').unwrap_or((time, ""));
+    let [year, month, day] = numbers(date, '-')?;
+    let [hour, minute, second] = numbers(clock, ':')?;
+    let offset_s = match zone.split_at(1) {
+        ("Z" | "z", "") => 0,
+        (sign, zone) => {
+            let (hours, minutes) = zone.split_once(':')?;
+            let seconds = hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60;
+            if sign == "-" { -seconds } else { seconds }
+        }
+    };
+    let digits: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
+    let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset_s;
+    seconds.checked_mul(1_000_000_000)?.checked_add(digits.parse().ok()?)
+}
+
+fn numbers(text: &str, separator: char) -> Option<[i64; 3]> {
+    let parts: Vec<i64> = text.split(separator).map(str::parse).collect::<Result<_, _>>().ok()?;
+    parts.try_into().ok()
+}
+
+/// Days from 1970-01-01 to a date (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `days_from_civil`).
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_and_printed() {
+        for (text, nanos) in [
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("2000-02-29T00:00:00.5Z", Some(951_782_400_500_000_000)),
+            ("2026-11-20T23:59:59.123456789Z", Some(1_795_219_199_123_456_789)),
+            ("1970-01-01T02:00:00+02:00", Some(0)),
+            ("1969-12-31T23:30:00-00:30", Some(0)),
+            ("0001-01-01T00:00:00Z", None),
+            ("soon", None),
+            ("2026-11-20", None),
+        ] {
+            assert_eq!(parse_rfc3339(text), nanos, "{text}");
+            if let Some(nanos) = nanos.filter(|nanos| *nanos != 0) {
+                assert_eq!(rfc3339(nanos), text);
+            }
+        }
+        assert_eq!(rfc3339(0), "0001-01-01T00:00:00Z");
+    }
+}

@@ -1,0 +1,167 @@
+//! One container: what never changes, what does, and who waits for it.
+//!
+//! Two locks. [`Container::operation`] is held by an operation from its first look at the state to its last effect, over
+//! await points, so that operations on one container come one after the other. The live part is behind a mutex that is
+//! held over field access only: lists and inspections never wait for an operation.
+
+pub mod name;
+pub mod record;
+pub mod state;
+pub mod status;
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use oci::ContainerId;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use crate::container::record::{Definition, Record};
+use crate::container::state::{Effect, Input, Rules, State};
+use crate::exec::Exec;
+use crate::restart::Policy;
+use crate::shim::Shim;
+use crate::sync::lock;
+
+/// One container.
+pub struct Container {
+    /// What never changes.
+    pub definition: Definition,
+    /// What of that the state machine must know.
+    pub rules: Rules,
+    /// Held by whoever operates on it.
+    pub operation: tokio::sync::Mutex<()>,
+    /// Held by whoever writes its record.
+    pub recording: tokio::sync::Mutex<()>,
+    live: Mutex<Live>,
+    endings: watch::Sender<Ending>,
+}
+
+/// What changes.
+pub struct Live {
+    /// The name, without a slash.
+    pub name: String,
+    /// The machine's state.
+    pub state: State,
+    /// The shim, from its start until its process is gone.
+    pub shim: Option<Arc<Shim>>,
+    /// Clients that attached before the start.
+    pub held_clients: Vec<HeldClient>,
+    /// Processes added to it, by id.
+    pub execs: BTreeMap<String, Arc<Exec>>,
+    /// The wait for the start that its policy asks.
+    pub restart_timer: Option<AbortHandle>,
+}
+
+/// A client that attached before the start.
+pub struct HeldClient {
+    /// What it wants.
+    pub attach: shim_api::Attach,
+    /// Its stream.
+    pub stream: OwnedFd,
+}
+
+/// What waiters wait for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// How often it ended.
+    pub count: u64,
+    /// Whether it was removed.
+    pub removed: bool,
+    /// How its last run ended.
+    pub exit_code: i32,
+    /// Why its last start failed.
+    pub error: String,
+}
+
+impl Container {
+    /// A container as its record says.
+    pub fn new(record: Record) -> Container {
+        let host = &record.definition.host_config;
+        let rules = Rules { policy: Policy::of(&host.restart_policy), auto_remove: host.auto_remove };
+        Container {
+            definition: record.definition,
+            rules,
+            operation: tokio::sync::Mutex::new(()),
+            recording: tokio::sync::Mutex::new(()),
+            live: Mutex::new(Live {
+                name: record.name,
+                state: record.state,
+                shim: None,
+                held_clients: Vec::new(),
+                execs: BTreeMap::new(),
+                restart_timer: None,
+            }),
+            endings: watch::Sender::default(),
+        }
+    }
+
+    /// Its identifier.
+    pub fn id(&self) -> &ContainerId {
+        &self.definition.id
+    }
+
+    /// Its name, without a slash.
+    pub fn name(&self) -> String {
+        self.live().name.clone()
+    }
+
+    /// A copy of its state.
+    pub fn state(&self) -> State {
+        self.live().state.clone()
+    }
+
+    /// What changes. Never held over an await point, a lock or a system call.
+    pub fn live(&self) -> MutexGuard<'_, Live> {
+        lock(&self.live)
+    }
+
+    /// Whether it has a terminal.
+    pub fn tty(&self) -> bool {
+        self.definition.config.tty
+    }
+
+    /// Feeds the state machine and wakes waiters; the caller performs the other effects.
+    #[must_use]
+    pub fn step(&self, input: Input) -> Vec<Effect> {
+        let mut live = self.live();
+        let (state, mut effects) = std::mem::take(&mut live.state).step(input, self.rules);
+        live.state = state;
+        // Under the same lock as the state, so that nobody sees an end and waits for it, too.
+        if effects.contains(&Effect::WakeWaiters) {
+            self.endings.send_modify(|ending| {
+                ending.count += 1;
+                ending.exit_code = live.state.exit_code;
+                ending.error.clone_from(&live.state.error);
+            });
+            effects.retain(|effect| *effect != Effect::WakeWaiters);
+        }
+        effects
+    }
+
+    /// Wakes whoever waits for its removal, or for an end that cannot come any more.
+    pub fn tell_removed(&self) {
+        let state = self.state();
+        self.endings.send_modify(|ending| {
+            (ending.exit_code, ending.error) = (state.exit_code, state.error);
+            ending.removed = true;
+        });
+    }
+
+    /// Whether it was removed.
+    pub fn is_removed(&self) -> bool {
+        self.endings.borrow().removed
+    }
+
+    /// Its ends from now on, and its state now: no end lies between the two.
+    pub fn watch(&self) -> (watch::Receiver<Ending>, State) {
+        let live = self.live();
+        (self.endings.subscribe(), live.state.clone())
+    }
+
+    /// Its shim, if it has one.
+    pub fn shim(&self) -> Option<Arc<Shim>> {
+        self.live().shim.clone()
+    }
+}

@@ -1,0 +1,263 @@
+//! The life of a container, as a pure machine: a state and an input give the next state and what is to be done.
+//!
+//! ```text
+//!            StartRequested, Started               Exited, no restart
+//!   Stopped ------------------------> Running ------------------------> Stopped
+//!      ^  ^                             ^  |                               |
+//!      |  |                     Started |  | Exited, restart               | RemovalBegun
+//!      |  |  StartFailed,               |  v                               v
+//!      |  +-- RestartCancelled ---- Restarting                         Removing
+//!      +---------------------- RemovalFailed --------------------------- /
+//! ```
+//! `Stopped` is `created` to users as long as the container never ran, and `exited` afterwards.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::restart::{BackOff, Policy, Run};
+
+/// Where a container is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// It does not run.
+    #[default]
+    Stopped,
+    /// It runs; its first process is `pid` on the host.
+    Running {
+        /// On the host.
+        pid: i32,
+    },
+    /// It ended and waits for its policy to start it again.
+    Restarting,
+    /// It is being removed.
+    Removing,
+}
+
+/// Everything about a container that changes while it lives.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct State {
+    /// Where it is.
+    pub phase: Phase,
+    /// How its last run ended, or Docker's code for a start that failed.
+    pub exit_code: i32,
+    /// Why its last start failed.
+    pub error: String,
+    /// The kernel killed a process of its last run for lack of memory.
+    pub oom_killed: bool,
+    /// Nanoseconds since 1970; 0 for never.
+    pub started_at_nanos: i64,
+    /// Nanoseconds since 1970; 0 for never.
+    pub finished_at_nanos: i64,
+    /// Starts made by its policy since the last start by a client.
+    pub restart_count: u32,
+    /// A client stopped it or sent it a signal since its last start.
+    pub manually_stopped: bool,
+    /// A client asked its end: the policy is out of force until the next start.
+    pub end_requested: bool,
+    /// The last wait of its policy.
+    pub back_off: BackOff,
+    /// `restart` stops it to start it again: it is not removed in between.
+    #[serde(skip)]
+    pub restarted_by_client: bool,
+}
+
+/// What the machine must know of the configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Its restart policy.
+    pub policy: Policy,
+    /// It is removed when it ends.
+    pub auto_remove: bool,
+}
+
+/// What can happen to a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A client asked for a start.
+    StartRequested,
+    /// Its program runs.
+    Started {
+        /// On the host.
+        pid: i32,
+        /// Nanoseconds since 1970.
+        at_nanos: i64,
+    },
+    /// Its program could not be started.
+    StartFailed {
+        /// Docker's code: 126, 127 or 128.
+        exit_code: i32,
+        /// The sentence.
+        error: String,
+    },
+    /// A client sends it a signal.
+    Signalled {
+        /// Whether it is one that asks it to end.
+        ends: bool,
+    },
+    /// `restart` is about to stop it.
+    RestartRequested,
+    /// The kernel killed a process of it for lack of memory.
+    OomKilled,
+    /// It ended.
+    Exited {
+        /// The exit code, or 128 and the signal.
+        exit_code: i32,
+        /// The kernel killed a process of it for lack of memory.
+        oom_killed: bool,
+        /// Nanoseconds since 1970.
+        at_nanos: i64,
+    },
+    /// A client stopped it while it waited for its next start.
+    RestartCancelled,
+    /// Its removal begins.
+    RemovalBegun,
+    /// Its removal could not be finished.
+    RemovalFailed,
+}
+
+/// What is to be done after a transition, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Tell that it started.
+    TellStart,
+    /// Wake who waits for its end.
+    WakeWaiters,
+    /// Tell that it ended.
+    TellDie {
+        /// The exit code.
+        exit_code: i32,
+        /// How long it ran.
+        duration: Duration,
+    },
+    /// Tell that memory was short.
+    TellOom,
+    /// Write the record.
+    Record,
+    /// Start it after that time.
+    RestartAfter(Duration),
+    /// Remove it.
+    Remove,
+}
+
+impl State {
+    /// `created`, `running`, `restarting`, `removing` or `exited`.
+    pub fn name(&self) -> &'static str {
+        match self.phase {
+            Phase::Running { .. } => "running",
+            Phase::Restarting => "restarting",
+            Phase::Removing => "removing",
+            Phase::Stopped if self.started_at_nanos == 0 => "created",
+            Phase::Stopped => "exited",
+        }
+    }
+
+    /// Running to users: also while it waits for its policy to start it again.
+    pub fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running { .. } | Phase::Restarting)
+    }
+
+    /// The first process on the host; 0 if there is none.
+    pub fn pid(&self) -> i32 {
+        match self.phase {
+            Phase::Running { pid } => pid,
+            _ => 0,
+        }
+    }
+
+    /// The next state, and what is to be done. What makes no sense in a state changes nothing.
+    pub fn step(mut self, input: Input, rules: Rules) -> (State, Vec<Effect>) {
+        let effects = match (self.phase, input) {
+            (Phase::Stopped, Input::StartRequested) => {
+                (self.restart_count, self.back_off) = (0, BackOff::default());
+                (self.manually_stopped, self.end_requested) = (false, false);
+                vec![]
+            }
+            (Phase::Stopped | Phase::Restarting, Input::Started { pid, at_nanos }) => self.started(pid, at_nanos),
+            (Phase::Stopped, Input::StartFailed { exit_code, error }) => {
+                (self.exit_code, self.error) = (exit_code, error);
+                self.restarted_by_client = false;
+                ended(rules, vec![Effect::Record])
+            }
+            (Phase::Restarting, Input::StartFailed { error, .. }) => {
+                // The exit code stays that of the last run, as with dockerd.
+                (self.phase, self.error) = (Phase::Stopped, error);
+                ended(rules, vec![Effect::WakeWaiters, Effect::Record])
+            }
+            (Phase::Running { .. } | Phase::Restarting, Input::Signalled { ends }) => {
+                self.manually_stopped = true;
+                self.end_requested |= ends;
+                vec![Effect::Record]
+            }
+            (Phase::Running { .. } | Phase::Restarting, Input::RestartRequested) => {
+                self.restarted_by_client = true;
+                vec![]
+            }
+            (Phase::Running { .. }, Input::OomKilled) => {
+                self.oom_killed = true;
+                vec![Effect::TellOom]
+            }
+            (Phase::Running { .. }, Input::Exited { exit_code, oom_killed, at_nanos }) => {
+                (self.exit_code, self.finished_at_nanos) = (exit_code, at_nanos);
+                self.oom_killed |= oom_killed;
+                self.exited(rules)
+            }
+            (Phase::Restarting, Input::RestartCancelled) => {
+                self.phase = Phase::Stopped;
+                let effects = vec![Effect::WakeWaiters, Effect::Record];
+                if self.restarted_by_client { effects } else { ended(rules, effects) }
+            }
+            (Phase::Stopped, Input::RemovalBegun) => {
+                self.phase = Phase::Removing;
+                vec![]
+            }
+            (Phase::Removing, Input::RemovalFailed) => {
+                self.phase = Phase::Stopped;
+                vec![]
+            }
+            _ => vec![],
+        };
+        (self, effects)
+    }
+
+    fn started(&mut self, pid: i32, at_nanos: i64) -> Vec<Effect> {
+        self.phase = Phase::Running { pid };
+        self.started_at_nanos = at_nanos;
+        (self.exit_code, self.oom_killed) = (0, false);
+        self.error.clear();
+        self.restarted_by_client = false;
+        vec![Effect::TellStart, Effect::Record]
+    }
+
+    fn exited(&mut self, rules: Rules) -> Vec<Effect> {
+        let nanos = u64::try_from(self.finished_at_nanos - self.started_at_nanos).unwrap_or(0);
+        let run = Run {
+            exit_code: self.exit_code,
+            duration: Duration::from_nanos(nanos),
+            restarts: self.restart_count,
+            stopped_by_client: self.manually_stopped,
+        };
+        let tell = Effect::TellDie { exit_code: run.exit_code, duration: run.duration };
+        let mut effects = vec![Effect::WakeWaiters, tell, Effect::Record];
+        if !self.end_requested && rules.policy.restarts_after(&run) {
+            self.phase = Phase::Restarting;
+            self.restart_count += 1;
+            self.back_off = self.back_off.next(run.duration);
+            effects.push(Effect::RestartAfter(self.back_off.delay()));
+            return effects;
+        }
+        self.phase = Phase::Stopped;
+        if self.restarted_by_client { effects } else { ended(rules, effects) }
+    }
+}
+
+fn ended(rules: Rules, mut effects: Vec<Effect>) -> Vec<Effect> {
+    if rules.auto_remove {
+        effects.push(Effect::Remove);
+    }
+    effects
+}
+
+#[cfg(test)]
+mod tests;

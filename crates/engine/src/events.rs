@@ -1,0 +1,91 @@
+//! What happens: the last events, and whoever listens.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use engine_api::events::{Actor, Event};
+use tokio::sync::broadcast;
+
+use crate::container::Container;
+use crate::sync::lock;
+
+/// How many events are kept for `since`: dockerd's number (moby daemon/events `eventsLimit`).
+const KEPT: usize = 256;
+/// How far a listener may lag behind before it loses events: dockerd's number (`bufferSize`).
+const LAG_MAX: usize = 1024;
+
+/// The hub of events.
+pub struct Events {
+    kept: Mutex<VecDeque<Arc<Event>>>,
+    listeners: broadcast::Sender<Arc<Event>>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Events { kept: Mutex::default(), listeners: broadcast::Sender::new(LAG_MAX) }
+    }
+}
+
+impl Events {
+    /// Tells that `action` happened to `container`. `attributes` are those of the action; name, image and labels are added.
+    pub fn container<const N: usize>(&self, container: &Container, action: &str, attributes: [(&str, String); N]) {
+        let config = &container.definition.config;
+        let mut all: BTreeMap<String, String> = attributes.map(|(name, value)| (name.to_owned(), value)).into();
+        // In dockerd's order: a label may cover an attribute of the action, but never image and name.
+        all.extend(config.labels.clone().unwrap_or_default());
+        if !config.image.is_empty() {
+            all.insert("image".to_owned(), config.image.clone());
+        }
+        all.insert("name".to_owned(), container.name());
+        let id = container.id().to_string();
+        self.publish(Event {
+            status: action.to_owned(),
+            id: id.clone(),
+            from: config.image.clone(),
+            kind: "container".to_owned(),
+            action: action.to_owned(),
+            actor: Actor { id, attributes: all },
+            ..Event::default()
+        });
+    }
+
+    /// Tells that `action` happened to an image.
+    pub fn image(&self, id: &str, action: &str, attributes: BTreeMap<String, String>) {
+        self.publish(Event {
+            status: action.to_owned(),
+            id: id.to_owned(),
+            kind: "image".to_owned(),
+            action: action.to_owned(),
+            actor: Actor { id: id.to_owned(), attributes },
+            ..Event::default()
+        });
+    }
+
+    fn publish(&self, mut event: Event) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        "local".clone_into(&mut event.scope);
+        event.time = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        event.time_nano = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
+        let event = Arc::new(event);
+        // Under the lock, so that a new listener sees each event once: replayed or live.
+        let mut kept = lock(&self.kept);
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(event.clone());
+        // An error says that nobody listens.
+        let _ = self.listeners.send(event);
+    }
+
+    /// What was kept, oldest first, and everything that comes.
+    pub fn subscribe(&self) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
+        let kept = lock(&self.kept);
+        (kept.iter().cloned().collect(), self.listeners.subscribe())
+    }
+
+    /// How many listen.
+    pub fn listeners(&self) -> usize {
+        self.listeners.receiver_count()
+    }
+}

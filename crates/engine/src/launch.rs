@@ -1,0 +1,238 @@
+//! From a record to a running container: what a client's start and a policy's start have in common.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use container_spec::{InvalidRequest, Placement, SeccompChoice};
+use errdefs::ErrorKind;
+use shim_api::{Answer, Call, CreateTask, Failure, LogTarget};
+use tracing::warn;
+
+use crate::Engine;
+use crate::container::Container;
+use crate::container::state::Input;
+use crate::shim::{CallError, Link, Shim, SpawnError};
+use crate::supervise;
+
+/// How long the shim of the last run may take to end before a start gives up: it removes cgroups, which takes a
+/// millisecond, and flushes streams, which its slow clients may draw out.
+const LAST_SHIM_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the making of a container may take. Longer than any healthy disk needs, so that a start on a dead FUSE
+/// mount ends with an error.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Docker's codes for a program that was found but cannot be executed, and for one that was not found.
+const PROGRAM_CODES: [i32; 2] = [126, 127];
+/// Docker's code for every other reason.
+const EXIT_CODE_OTHER: i32 = 128;
+
+/// Why a container could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The runtime says so. The words before its own are dockerd's.
+    #[error(
+        "failed to create task for container: failed to create shim task: OCI runtime create failed: \
+         runc create failed: unable to start container process: error during container init: {0}"
+    )]
+    Runtime(Failure),
+    /// Its shim was started, but cannot be spoken with.
+    #[error("failed to create task for container")]
+    Call(#[source] CallError),
+    /// Its shim speaks another version.
+    #[error("failed to create task for container: the shim speaks version {0} of the protocol")]
+    Version(u32),
+    /// Its shim said something else than what it was asked for.
+    #[error("failed to create task for container: the shim gave an answer to another question")]
+    Answer,
+    /// The shim of its last run does not end.
+    #[error("failed to create task for container: its last run has not ended completely")]
+    StillEnding,
+    /// Its shim cannot be started.
+    #[error("failed to create task for container")]
+    Spawn(#[source] SpawnError),
+    /// The shim's connection cannot be watched.
+    #[error("failed to create task for container: watch the shim")]
+    Adopt(#[source] std::io::Error),
+    /// The record of its last run cannot be written.
+    #[error("write the record of the container's last run")]
+    Record(#[source] std::io::Error),
+    /// Its record asks for what cannot be.
+    #[error(transparent)]
+    Plan(InvalidRequest),
+    /// Its snapshot cannot be mounted.
+    #[error("find the container's layers")]
+    Snapshot(#[source] snapshot::SnapshotError),
+    /// Its volumes' directories cannot be made.
+    #[error("create {} in the container", path.display())]
+    Directory {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Its system-call profile is none.
+    #[error(transparent)]
+    Profile(seccomp::ProfileError),
+    /// Its system-call filter cannot be made.
+    #[error(transparent)]
+    Filter(seccomp::CacheError),
+}
+
+impl LaunchError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            LaunchError::Runtime(failure) if PROGRAM_CODES.contains(&failure.exit_code) => ErrorKind::InvalidArgument,
+            _ => ErrorKind::Internal,
+        }
+    }
+
+    /// The exit code that the container shows.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            LaunchError::Runtime(failure) => failure.exit_code,
+            _ => EXIT_CODE_OTHER,
+        }
+    }
+
+    fn of_call(err: CallError) -> LaunchError {
+        match err {
+            CallError::Refused(failure) => LaunchError::Runtime(failure),
+            err => LaunchError::Call(err),
+        }
+    }
+}
+
+/// Starts a container that does not run. The caller holds its operation lock, and has fed the machine if a client asked.
+pub(crate) async fn launch(engine: &Engine, container: &Arc<Container>) -> Result<(), LaunchError> {
+    let launched = match prepare(engine, container).await {
+        Ok(task) => start_shim(engine, container, task).await,
+        Err(err) => Err(err),
+    };
+    if let Err(err) = &launched {
+        // Whoever attached learns by the end of the stream.
+        container.live().held_clients.clear();
+        let input = Input::StartFailed { exit_code: err.exit_code(), error: errdefs::chain(err) };
+        supervise::feed(engine, container, input);
+    }
+    launched
+}
+
+/// Everything before the shim: waits for the end of the last run, and plans this one.
+async fn prepare(engine: &Engine, container: &Arc<Container>) -> Result<CreateTask, LaunchError> {
+    if let Some(last) = container.shim()
+        && !last.wait_gone(LAST_SHIM_TIMEOUT).await
+    {
+        return Err(LaunchError::StillEnding);
+    }
+    // The shim's directory is about to be used again: what the last run left there has to be on the disk first.
+    if engine.recorder.shim_dir(container.id()).exists() {
+        engine.recorder.write_now(container).await.map_err(LaunchError::Record)?;
+    }
+    let (engine, container) = (engine.clone(), container.clone());
+    // One crossing for a handful of small files: the container's layers, and its compiled filter.
+    bridge::blocking(move || plan(&engine, &container)).await
+}
+
+fn plan(engine: &Engine, container: &Container) -> Result<CreateTask, LaunchError> {
+    let (definition, dir) = (&container.definition, engine.recorder.dir(container.id()));
+    let (config, host) = (&definition.config, &definition.host_config);
+    let key = crate::ops::create::snapshot_key(container.id());
+    let root_mounts = engine.images.snapshots().mounts(&key).map_err(LaunchError::Snapshot)?;
+    let seccomp_program = filter(engine, container)?;
+    let (hostname, hosts, resolv_conf, log) = (dir.hostname(), dir.hosts(), dir.resolv_conf(), dir.log(container.id()));
+    let placement = Placement {
+        id: container.id(),
+        root_mounts: &root_mounts,
+        hostname_path: &hostname,
+        hosts_path: &hosts,
+        resolv_conf_path: &resolv_conf,
+        init_path: Some(&engine.config.init_path).filter(|path| path.exists()).map(PathBuf::as_path),
+        cgroup_parent: &engine.cgroup_parent(),
+        seccomp_program: seccomp_program.as_deref(),
+        log_path: &log,
+    };
+    let planned = container_spec::plan(config, host, &engine.facts, &placement).map_err(LaunchError::Plan)?;
+    Ok(CreateTask {
+        spec: planned.spec,
+        user: planned.user,
+        groups: planned.groups,
+        open_stdin: config.open_stdin,
+        stdin_once: config.stdin_once,
+        log: planned.log.map(|log| LogTarget {
+            path: log.path,
+            max_size_bytes: log.max_size_bytes,
+            max_files: log.max_files,
+            attrs: log.attrs,
+        }),
+        spool_dir: dir.spool().to_owned(),
+    })
+}
+
+fn filter(engine: &Engine, container: &Container) -> Result<Option<PathBuf>, LaunchError> {
+    let host = &container.definition.host_config;
+    let choice = container_spec::seccomp_choice(host, &engine.facts).map_err(LaunchError::Plan)?;
+    if choice == SeccompChoice::Unconfined {
+        return Ok(None);
+    }
+    let capabilities = container_spec::capabilities(host, &engine.facts).map_err(LaunchError::Plan)?.bounding;
+    let SeccompChoice::Profile(text) = choice else {
+        return engine.filters.path(&capabilities).map(Some).map_err(LaunchError::Filter);
+    };
+    let profile = seccomp::Profile::parse(text).map_err(LaunchError::Profile)?;
+    let kernel = (engine.facts.kernel.major, engine.facts.kernel.minor);
+    let filter = seccomp::resolve(&profile, &capabilities, seccomp::Arch::native(), kernel);
+    let Some(filter) = filter.map_err(LaunchError::Profile)? else { return Ok(None) };
+    seccomp::cached(&engine.seccomp_dir(), &filter).map(Some).map_err(LaunchError::Filter)
+}
+
+async fn start_shim(engine: &Engine, container: &Arc<Container>, task: CreateTask) -> Result<(), LaunchError> {
+    let id = container.id();
+    let dir = engine.recorder.shim_dir(id);
+    let (socket, process) = engine.spawner.spawn(&dir, id).map_err(LaunchError::Spawn)?;
+    let adopted = Shim::adopt(socket, process, id.clone(), engine.observations.clone());
+    let shim = adopted.map_err(LaunchError::Adopt)?;
+    container.live().shim = Some(shim.clone());
+    let started = speak(container, &shim, task).await;
+    if started.is_err() {
+        // A shim without a container ends by itself; one that does not answer is ended.
+        if !shim.wait_gone(LAST_SHIM_TIMEOUT).await {
+            shim.kill();
+            engine.end_cgroup(container);
+        }
+    }
+    started
+}
+
+async fn speak(container: &Container, shim: &Shim, task: CreateTask) -> Result<(), LaunchError> {
+    let held = std::mem::take(&mut container.live().held_clients);
+    let clients = held.len();
+    let mut calls: Vec<(Call, Vec<OwnedFd>)> =
+        vec![(Call::Hello { version: shim_api::VERSION }, vec![]), (Call::Create(Box::new(task)), vec![])];
+    calls.extend(held.into_iter().map(|client| (Call::Attach(client.attach), vec![client.stream])));
+    calls.push((Call::Start, vec![]));
+    let mut answers = shim.link.send(calls).await.map_err(LaunchError::of_call)?.into_iter();
+    let mut next = async || {
+        let answer = answers.next().expect("every call has its answer");
+        Link::answer(answer, START_TIMEOUT).await.map_err(LaunchError::of_call)
+    };
+    match next().await? {
+        Answer::Hello { version, .. } if version <= shim_api::VERSION => {}
+        Answer::Hello { version, .. } => return Err(LaunchError::Version(version)),
+        _ => return Err(LaunchError::Answer),
+    }
+    next().await?;
+    for _ in 0..clients {
+        // One that is gone already does not stop the start.
+        if let Err(err) = next().await {
+            warn!(container = %container.id(), err = errdefs::chain(&err), "cannot attach a client");
+        }
+    }
+    match next().await? {
+        Answer::Started(_) => Ok(()),
+        _ => Err(LaunchError::Answer),
+    }
+}

@@ -1,0 +1,60 @@
+//! Containers, their supervision, and the operations of the API.
+//!
+//! ```text
+//!   api-server --- ops::<verb>(&Engine, ..) ---+            the verbs: free functions, one file each
+//!                                              v
+//!   Registry -- Container { definition, operation, live { State, Shim, .. } }      memory, a cache of the records
+//!                                              ^
+//!   shims --- Observation --> supervise::run --+--> events, restarts, removals
+//!
+//! <data-root>/containers/<id>/config.json     the record; hostname, hosts, resolv.conf and the log lie beside it
+//! <data-root>/trash/<random>                  directories of removed containers, until the sweep
+//! <data-root>/seccomp/                        compiled system-call filters
+//! <data-root>/engine-id                       what `info` shows as ID
+//! <data-root>/{images.redb,content,snapshots} crate `image`
+//! <exec-root>/containers/<id>/                a shim's files, until its end is recorded (crate `shim-api`)
+//! ```
+//! **Who decides.** [`container::state::State::step`] is the only place where a container's state changes; operations and the
+//! [`supervise`] loop feed it, and [`supervise::perform`] does what it asks. A run belongs to its shim: the daemon may be
+//! killed at any instant, and [`Engine::open`] asks the shims that live and reads what the others left.
+//!
+//! **Locks.** `Container::operation` (asynchronous) is held by start, remove and rename from beginning to end, never by
+//! what only looks or sends a signal. All other locks are held over map and field access only. Order: operation,
+//! recording, live.
+//!
+//! **Cancellation.** What changes something runs in a task of its own ([`Engine::detached`]), so that a client that hangs up
+//! half-way changes nothing about it.
+//!
+//! **Blocking.** Disks are left to `bridge::blocking`. Done in place: what is on the tmpfs of the exec root, and the start of
+//! a shim.
+//!
+//! Deliberately not here: HTTP, what an old API version looks like, the specification (`container-spec`), streams and logs
+//! being written (the shim), networks and volumes (not yet).
+
+pub mod config;
+pub mod container;
+pub mod events;
+pub mod exec;
+pub mod facts;
+pub mod filters;
+pub mod ops;
+pub mod recorder;
+pub mod registry;
+pub mod restart;
+pub mod shim;
+pub mod supervise;
+
+mod clock;
+mod detach_keys;
+mod engine;
+mod launch;
+mod open;
+mod readiness;
+mod stream;
+mod sync;
+mod time_query;
+
+pub use config::EngineConfig;
+pub use engine::Engine;
+pub use open::OpenError;
+pub use registry::LookupError;

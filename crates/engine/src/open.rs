@@ -1,0 +1,374 @@
+//! Opening an engine: what is on disk, what lives, and what ended while no daemon was there.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use errdefs::ErrorKind;
+use oci::ContainerId;
+use rustix::process::{Pid, PidfdFlags};
+use shim_api::{Answer, Call};
+use tokio::sync::{Notify, mpsc};
+use tracing::{error, info, warn};
+
+use crate::Engine;
+use crate::config::EngineConfig;
+use crate::container::Container;
+use crate::container::record::{ContainerDir, Record};
+use crate::container::state::{Input, Phase};
+use crate::engine::Core;
+use crate::events::Events;
+use crate::recorder::Recorder;
+use crate::registry::Registry;
+use crate::restart::Run;
+use crate::shim::{Link, Observation, Shim, SpawnError, Spawner};
+use crate::supervise;
+
+/// How long a shim may take to say hello: it is one thread that never blocks for long.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why [`Engine::open`] failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A directory cannot be made or listed.
+    #[error("open {}", path.display())]
+    Directory {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The image store does not open.
+    #[error("open the image store")]
+    Images(#[source] image::OpenError),
+    /// Shims cannot be started.
+    #[error(transparent)]
+    Shim(#[from] SpawnError),
+    /// The cgroup hierarchies cannot be found.
+    #[error("find the cgroup hierarchies")]
+    Cgroups(#[source] io::Error),
+}
+
+impl OpenError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            OpenError::Images(err) => err.kind(),
+            _ => ErrorKind::Internal,
+        }
+    }
+}
+
+/// What lies on the disks.
+struct Found {
+    core: Core,
+    records: Vec<Record>,
+    /// Containers that have a shim's directory.
+    with_shim: BTreeSet<ContainerId>,
+    observations: mpsc::UnboundedReceiver<Observation>,
+}
+
+impl Engine {
+    /// Opens the stores, finds the containers that live, and supervises them from then on.
+    ///
+    /// Answers when every container's state is right; restarts that policies ask for have begun then.
+    pub async fn open(config: EngineConfig) -> Result<Engine, OpenError> {
+        let found = bridge::blocking(move || find(config)).await?;
+        let Found { core, records, with_shim, observations } = found;
+        let engine = Engine(Arc::new(core));
+        for record in records {
+            register(&engine, record);
+        }
+        tokio::spawn(supervise::run(engine.clone(), observations));
+        let recorder = engine.clone();
+        tokio::spawn(async move { recorder.recorder.run().await });
+        tokio::spawn(engine.clone().sweep());
+        resume_all(&engine, &with_shim).await;
+        collect(&engine, with_shim).await;
+        Ok(engine)
+    }
+}
+
+/// Reads everything. Blocks.
+fn find(config: EngineConfig) -> Result<Found, OpenError> {
+    let containers = config.data_root.join("containers");
+    let shims = config.exec_root.join("containers");
+    let seccomp = config.data_root.join("seccomp");
+    for dir in [&config.data_root, &config.exec_root, &containers, &shims, &seccomp, &config.data_root.join("trash")] {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        made.map_err(|source| OpenError::Directory { path: dir.clone(), source })?;
+    }
+    let images = image::Store::open(&config.data_root).map_err(OpenError::Images)?;
+    for torn in images.torn() {
+        error!(record = %torn, "a record of the image store cannot be read");
+    }
+    let hierarchies = cgroup::Hierarchies::detect().map_err(OpenError::Cgroups)?;
+    let (sender, observations) = mpsc::unbounded_channel();
+    let records = ids_in(&containers)?.iter().filter_map(|id| read(&containers, id)).collect();
+    let with_shim = ids_in(&shims)?.into_iter().collect();
+    let facts = crate::facts::gather(&config, &hierarchies);
+    let core = Core {
+        filters: seccomp::DefaultPrograms::new(seccomp, (facts.kernel.major, facts.kernel.minor)),
+        facts,
+        hierarchies,
+        id: engine_id(&config.data_root),
+        containers: Registry::default(),
+        events: Events::default(),
+        images,
+        recorder: Recorder::new(containers, config.exec_root.clone()),
+        spawner: Spawner::open(&config.shim_path)?,
+        observations: sender,
+        swept: Notify::new(),
+        idle: Notify::new(),
+        config,
+    };
+    Ok(Found { core, records, with_shim, observations })
+}
+
+/// The directories whose names are ids.
+fn ids_in(dir: &Path) -> Result<Vec<ContainerId>, OpenError> {
+    let failed = |source| OpenError::Directory { path: dir.to_owned(), source };
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        ids.extend(entry.map_err(failed)?.file_name().to_str().and_then(|name| name.parse().ok()));
+    }
+    Ok(ids)
+}
+
+/// A record; one that cannot be read is reported, and set aside if it is torn.
+fn read(containers: &Path, id: &ContainerId) -> Option<Record> {
+    let dir = ContainerDir::new(containers, id);
+    let err = match dir.read(id) {
+        Ok(record) => return Some(record),
+        Err(err) => err,
+    };
+    error!(container = %id, err = errdefs::chain(&err), "the container's record cannot be read");
+    if matches!(err, crate::container::record::ReadError::Decode { .. }) {
+        match dir.set_aside() {
+            Ok(aside) => error!(container = %id, aside = %aside.display(), "the torn record was set aside"),
+            Err(err) => error!(container = %id, %err, "the torn record cannot be set aside"),
+        }
+    }
+    None
+}
+
+/// The engine's random id, made when the data root was.
+fn engine_id(data_root: &Path) -> String {
+    let path = data_root.join("engine-id");
+    if let Ok(id) = fs::read_to_string(&path) {
+        return id.trim().to_owned();
+    }
+    // The shape of a UUID, as dockerd's.
+    let hex = stdx::id::random_hex::<16>();
+    let id = format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..]);
+    if let Err(err) = fs::write(&path, format!("{id}\n")) {
+        warn!(%err, "the engine's id cannot be kept");
+    }
+    id
+}
+
+fn register(engine: &Engine, mut record: Record) {
+    let id = record.definition.id.clone();
+    if let Err(owner) = engine.containers.reserve(&record.name, &id) {
+        // Cannot be but by somebody's hand: both stay reachable by id.
+        error!(container = %id, name = record.name, %owner, "two containers have one name");
+        id.short().clone_into(&mut record.name);
+    }
+    if record.state.phase == Phase::Removing {
+        record.state.phase = Phase::Stopped;
+    }
+    engine.containers.insert(Arc::new(Container::new(record)));
+}
+
+/// Finds out about every container that may live, all at once.
+async fn resume_all(engine: &Engine, with_shim: &BTreeSet<ContainerId>) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for container in engine.containers.all() {
+        let phase = container.state().phase;
+        let has_shim = with_shim.contains(container.id());
+        let engine = engine.clone();
+        if has_shim {
+            tasks.spawn(async move { resume(&engine, &container).await });
+        } else if phase != Phase::Stopped {
+            after_boot(&engine, &container);
+        } else if wants_start(&container) {
+            restart(&engine, container);
+        } else if container.rules.auto_remove && container.state().started_at_nanos != 0 {
+            supervise::perform(&engine, &container, vec![crate::container::state::Effect::Remove]);
+        }
+    }
+    while let Some(resumed) = tasks.join_next().await {
+        if let Err(err) = resumed {
+            error!(%err, "a container could not be resumed");
+        }
+    }
+}
+
+/// A container with a shim's directory: the shim lives, or has left word.
+async fn resume(engine: &Engine, container: &Arc<Container>) {
+    let dir = engine.recorder.shim_dir(container.id());
+    match connect(engine, container, &dir).await {
+        Ok(()) => info!(container = %container.id(), "the container lived on"),
+        Err(err) => {
+            info!(container = %container.id(), %err, "no shim answers");
+            ended_meanwhile(engine, container, &dir);
+        }
+    }
+}
+
+async fn connect(engine: &Engine, container: &Arc<Container>, dir: &Path) -> io::Result<()> {
+    let socket = connect_socket(dir)?;
+    let peer = sys::socket::peer(std::os::fd::AsFd::as_fd(&socket))?;
+    let pid = Pid::from_raw(peer.pid).ok_or(io::ErrorKind::NotFound)?;
+    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    let shim = Shim::adopt(socket, process, container.id().clone(), engine.observations.clone())?;
+    container.live().shim = Some(shim.clone());
+    let calls = vec![(Call::Hello { version: shim_api::VERSION }, vec![])];
+    let mut answers = shim.link.send(calls).await.map_err(io::Error::other)?;
+    let answer = answers.pop().expect("one call gives one answer");
+    match Link::answer(answer, HELLO_TIMEOUT).await.map_err(io::Error::other)? {
+        Answer::Hello { state: Some(run), .. } if run.started => {
+            let input = Input::Started { pid: run.pid, at_nanos: run.started_at_nanos };
+            take_over(engine, container, input, run.pid);
+            Ok(())
+        }
+        // Made but never started by the daemon that died: nobody will start it any more.
+        _ => {
+            shim.kill();
+            engine.end_cgroup(container);
+            Err(io::Error::other("the container was never started"))
+        }
+    }
+}
+
+/// A running container as its shim tells it. What its record knows of this same run stays.
+fn take_over(engine: &Engine, container: &Arc<Container>, input: Input, pid: i32) {
+    let Input::Started { at_nanos, .. } = input else { return };
+    let mut live = container.live();
+    if live.state.started_at_nanos == at_nanos && live.state.is_running() {
+        live.state.phase = Phase::Running { pid };
+        return;
+    }
+    live.state.phase = Phase::Stopped;
+    drop(live);
+    supervise::feed(engine, container, input);
+}
+
+/// Connects through the directory's descriptor: a path may be longer than a socket address takes (107 bytes).
+fn connect_socket(dir: &Path) -> io::Result<UnixStream> {
+    use std::os::fd::AsRawFd;
+    let dir = fs::File::open(dir)?;
+    UnixStream::connect(shim_api::paths::socket(Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd()))))
+}
+
+/// Its shim is gone. If it told how the container ended, that is what happened; else nobody knows.
+fn ended_meanwhile(engine: &Engine, container: &Arc<Container>, dir: &Path) {
+    let exit = supervise::read_exit(&shim_api::paths::exit(dir));
+    let mut live = container.live();
+    // The record may be older than the run.
+    match &exit {
+        Some(exit) if live.state.started_at_nanos == exit.started_at_nanos && live.state.phase == Phase::Stopped => {
+            drop(live);
+            engine.recorder.mark(container);
+            return;
+        }
+        Some(exit) => {
+            live.state.phase = Phase::Running { pid: 0 };
+            live.state.started_at_nanos = exit.started_at_nanos;
+        }
+        None if !matches!(live.state.phase, Phase::Running { .. }) => {
+            drop(live);
+            engine.recorder.mark(container);
+            return;
+        }
+        None => {}
+    }
+    drop(live);
+    match exit {
+        Some(exit) => supervise::exited(engine, container, &exit),
+        None => supervise::lost(engine, container),
+    }
+}
+
+/// A container that ran when the machine went down: the exec root is empty.
+fn after_boot(engine: &Engine, container: &Arc<Container>) {
+    let mut live = container.live();
+    if live.state.phase == Phase::Restarting {
+        // Its wait is over.
+        live.state.phase = Phase::Stopped;
+        drop(live);
+        if container.rules.auto_remove || !wants_start(container) {
+            engine.recorder.mark(container);
+        } else {
+            restart(engine, container.clone());
+        }
+        return;
+    }
+    drop(live);
+    let exit = shim_api::ExitRecord {
+        exit_code: supervise::EXIT_CODE_LOST,
+        exited_at_nanos: crate::clock::now_nanos(),
+        started_at_nanos: container.state().started_at_nanos,
+        oom_killed: false,
+    };
+    supervise::exited(engine, container, &exit);
+}
+
+/// Whether a container that does not run is one that its policy starts with the daemon (moby container `ShouldRestart`).
+fn wants_start(container: &Container) -> bool {
+    let state = container.state();
+    let nanos = u64::try_from(state.finished_at_nanos - state.started_at_nanos).unwrap_or(0);
+    let run = Run {
+        exit_code: state.exit_code,
+        duration: Duration::from_nanos(nanos),
+        restarts: state.restart_count,
+        stopped_by_client: state.manually_stopped,
+    };
+    state.started_at_nanos != 0 && container.rules.policy.restarts_after(&run)
+}
+
+fn restart(engine: &Engine, container: Arc<Container>) {
+    container.live().state.phase = Phase::Restarting;
+    let engine = engine.clone();
+    tokio::spawn(async move {
+        if let Err(err) = crate::ops::start::again(&engine, &container).await {
+            error!(container = %container.id(), err = errdefs::chain(&err), "cannot restart the container");
+        }
+    });
+}
+
+/// Sets aside what no record owns: snapshots of containers whose creation or removal a crash cut, and shims' directories.
+async fn collect(engine: &Engine, with_shim: BTreeSet<ContainerId>) {
+    let task = engine.clone();
+    bridge::blocking(move || {
+        match task.images.snapshots().containers() {
+            Ok(keys) => keys.iter().filter(|key| !owned(&task, key.as_str())).for_each(|key| {
+                if let Err(err) = task.images.snapshots().remove(key) {
+                    warn!(%key, err = errdefs::chain(&err), "a snapshot without a container stays behind");
+                }
+            }),
+            Err(err) => warn!(err = errdefs::chain(&err), "cannot list the snapshots of containers"),
+        }
+        for id in with_shim.iter().filter(|id| task.containers.get(id).is_none()) {
+            let dir = task.recorder.shim_dir(id);
+            if connect_socket(&dir).is_ok() {
+                error!(container = %id, "a shim lives whose container has no record: it is left alone");
+            } else if let Err(err) = stdx::fs::remove_if_exists(&dir) {
+                warn!(container = %id, %err, "a shim's directory stays behind");
+            }
+        }
+    })
+    .await;
+    engine.sweep_soon();
+}
+
+/// A container whose record is torn keeps its files, for whoever repairs it.
+fn owned(engine: &Engine, key: &str) -> bool {
+    let Ok(id) = key.parse::<ContainerId>() else { return true };
+    engine.containers.get(&id).is_some() || engine.recorder.dir(&id).path().exists()
+}

@@ -1,0 +1,19 @@
+//! The operations of the API: one file a verb, free functions that take the engine and plain values.
+
+pub mod attach;
+pub mod create;
+pub mod events;
+pub mod exec;
+pub mod images;
+pub mod inspect;
+pub mod kill;
+pub mod list;
+pub mod logs;
+pub mod remove;
+pub mod rename;
+pub mod resize;
+pub mod restart;
+pub mod start;
+pub mod stop;
+pub mod system;
+pub mod wait;

@@ -1,0 +1,159 @@
+//! `POST /containers/{id}/attach`
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use errdefs::ErrorKind;
+use shim_api::{Attach, Call};
+
+use crate::Engine;
+use crate::container::state::Phase;
+use crate::container::{Container, HeldClient};
+use crate::detach_keys::{self, DetachKeysError};
+use crate::ops::logs::{self, LogsError, LogsQuery};
+use crate::registry::LookupError;
+use crate::shim::CallError;
+use crate::stream::{self, StreamError};
+
+/// How many clients may wait for the start of one container: what one message carries (`sys::socket::FDS_MAX`).
+const HELD_MAX: usize = 60;
+
+/// What comes in the query.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AttachQuery {
+    /// Whether what was logged already is sent first.
+    pub logs: bool,
+    /// Whether what comes from now on is sent.
+    pub stream: bool,
+    /// Whether the client's bytes are the container's input.
+    pub stdin: bool,
+    /// Whether standard output is wanted.
+    pub stdout: bool,
+    /// Whether standard error is wanted.
+    pub stderr: bool,
+    /// The keys that detach; the default ones if absent or empty.
+    pub detach_keys: Option<String>,
+}
+
+/// Why a client was not attached. The texts are dockerd's.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// There is no such container.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// The keys are none.
+    #[error("Invalid detach keys ({keys}) provided")]
+    DetachKeys {
+        /// As given.
+        keys: String,
+        /// Why.
+        source: DetachKeysError,
+    },
+    /// It waits for its next start.
+    #[error("container {0} is restarting, wait until the container is running")]
+    Restarting(String),
+    /// Too many clients wait for its start.
+    #[error("too many clients are attached to a container that does not run")]
+    TooMany,
+    /// What was logged cannot be read.
+    #[error("Error attaching")]
+    Logs(#[source] LogsError),
+    /// What was logged cannot be sent.
+    #[error("Error attaching")]
+    Stream(#[source] StreamError),
+    /// Its shim says no, or nothing.
+    #[error("Error attaching")]
+    Shim(#[source] CallError),
+}
+
+impl AttachError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            AttachError::Lookup(err) => err.kind(),
+            AttachError::DetachKeys { .. } => ErrorKind::InvalidArgument,
+            AttachError::Restarting(_) => ErrorKind::Conflict,
+            AttachError::TooMany => ErrorKind::Unavailable,
+            AttachError::Logs(err) => err.kind(),
+            AttachError::Stream(_) => ErrorKind::Internal,
+            AttachError::Shim(err) => err.kind(),
+        }
+    }
+}
+
+/// A client that may be connected to a container.
+#[must_use]
+pub struct Attachment {
+    engine: Engine,
+    container: Arc<Container>,
+    query: AttachQuery,
+    detach_keys: Vec<u8>,
+}
+
+/// Checks that a client may be connected.
+pub async fn prepare(engine: &Engine, name: &str, query: AttachQuery) -> Result<Attachment, AttachError> {
+    let keys = query.detach_keys.as_deref().unwrap_or_default();
+    let detach_keys =
+        detach_keys::parse(keys).map_err(|source| AttachError::DetachKeys { keys: keys.to_owned(), source })?;
+    let container = engine.containers.find(name)?;
+    if container.state().phase == Phase::Restarting {
+        return Err(AttachError::Restarting(name.to_owned()));
+    }
+    Ok(Attachment { engine: engine.clone(), container, query, detach_keys })
+}
+
+impl Attachment {
+    /// Whether the container has a terminal, so that the stream is raw instead of multiplexed.
+    pub fn tty(&self) -> bool {
+        self.container.tty()
+    }
+
+    /// Connects the client, after the header of the answer was written to it.
+    ///
+    /// `already_read` is what the client sent behind its request. The container (its shim) owns the stream from here on;
+    /// before the start it is kept and handed over with it.
+    pub async fn connect(self, client: OwnedFd, already_read: Vec<u8>) -> Result<(), AttachError> {
+        let client = if self.query.logs { self.send_logs(client).await? } else { client };
+        self.engine.events.container(&self.container, "attach", []);
+        if !self.query.stream {
+            return Ok(());
+        }
+        let attach = Attach {
+            stdin: self.query.stdin && self.container.definition.config.open_stdin,
+            stdout: self.query.stdout,
+            stderr: self.query.stderr,
+            already_read,
+            detach_keys: self.detach_keys.clone(),
+        };
+        // Either the start takes the client along or it has happened: decided under one lock.
+        let shim = {
+            let mut live = self.container.live();
+            match (live.state.phase, live.shim.clone()) {
+                (Phase::Running { .. }, Some(shim)) => shim,
+                _ => {
+                    live.held_clients.retain(|held| stream::is_open(&held.stream));
+                    if live.held_clients.len() >= HELD_MAX {
+                        return Err(AttachError::TooMany);
+                    }
+                    live.held_clients.push(HeldClient { attach, stream: client });
+                    return Ok(());
+                }
+            }
+        };
+        match shim.link.call(Call::Attach(attach), vec![client]).await {
+            // It has ended just now: the stream is closed, which is what the client would have seen.
+            Ok(_) | Err(CallError::Closed) => Ok(()),
+            Err(err) => Err(AttachError::Shim(err)),
+        }
+    }
+
+    async fn send_logs(&self, client: OwnedFd) -> Result<OwnedFd, AttachError> {
+        let query = LogsQuery { stdout: self.query.stdout, stderr: self.query.stderr, ..LogsQuery::default() };
+        let mut log = logs::open_container(&self.engine, &self.container, query).await.map_err(AttachError::Logs)?;
+        let mut sink = stream::Sink::new(client).map_err(AttachError::Stream)?;
+        while let Some(bytes) = log.next().await.map_err(AttachError::Logs)? {
+            sink.write(&bytes).await.map_err(AttachError::Stream)?;
+        }
+        sink.into_inner().map_err(AttachError::Stream)
+    }
+}

@@ -1,0 +1,288 @@
+//! `POST /containers/create`
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use container_spec::InvalidRequest;
+use engine_api::container::{Config, CreateRequest, CreateResponse};
+use engine_api::host_config::HostConfig;
+use errdefs::ErrorKind;
+use image::ImageRecord;
+use oci::ContainerId;
+use snapshot::SnapshotKey;
+use stdx::fs::Durability;
+
+use crate::Engine;
+use crate::container::Container;
+use crate::container::name;
+use crate::container::record::{Definition, Record};
+use crate::container::state::State;
+
+/// What comes in the query.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CreateOptions {
+    /// The wanted name; a random one if absent.
+    pub name: Option<String>,
+    /// The wanted platform, `os[/arch[/variant]]`.
+    pub platform: Option<String>,
+}
+
+/// Why [`create`] failed. The texts are dockerd's.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// Nothing is asked for.
+    #[error("config cannot be empty in order to create a container")]
+    Empty,
+    /// The request is refused.
+    #[error(transparent)]
+    Invalid(#[from] InvalidRequest),
+    /// There is no such image.
+    #[error(transparent)]
+    Image(#[from] image::ResolveError),
+    /// The image is for another platform than the wanted one.
+    #[error(
+        "image with reference {image} was found but its platform ({found}) does not match the specified platform \
+         ({wanted})"
+    )]
+    Platform {
+        /// The image, as the user named it.
+        image: String,
+        /// The image's.
+        found: String,
+        /// The request's.
+        wanted: String,
+    },
+    /// The name is not allowed.
+    #[error("Invalid container name ({name}), only {} are allowed", crate::container::name::ALLOWED)]
+    Name {
+        /// As given.
+        name: String,
+    },
+    /// The name belongs to another container.
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". You have to remove (or \
+         rename) that container to be able to reuse that name."
+    )]
+    NameTaken {
+        /// Without a slash.
+        name: String,
+        /// Who has it.
+        owner: ContainerId,
+    },
+    /// Its snapshot cannot be made.
+    #[error("create the container's snapshot")]
+    Snapshot(#[source] snapshot::SnapshotError),
+    /// Its files cannot be written.
+    #[error("write {}", path.display())]
+    Files {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl CreateError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            CreateError::Empty | CreateError::Name { .. } => ErrorKind::InvalidArgument,
+            CreateError::Invalid(err) => err.kind(),
+            CreateError::Image(err) => err.kind(),
+            CreateError::Platform { .. } => ErrorKind::NotFound,
+            CreateError::NameTaken { .. } => ErrorKind::Conflict,
+            CreateError::Snapshot(_) | CreateError::Files { .. } => ErrorKind::Internal,
+        }
+    }
+}
+
+/// What is to be made.
+struct Plan {
+    definition: Definition,
+    chain: Vec<snapshot::ChainId>,
+    warnings: Vec<String>,
+}
+
+/// Makes a container of an image.
+pub async fn create(
+    engine: &Engine,
+    options: CreateOptions,
+    request: CreateRequest,
+) -> Result<CreateResponse, CreateError> {
+    let id: ContainerId = stdx::id::random_hex::<32>().parse().expect("32 random bytes are 64 hex digits");
+    let plan = plan(engine, &id, &options, request)?;
+    let name = reserve_name(engine, options.name.as_deref(), &id)?;
+    let engine = engine.clone();
+    engine.clone().detached(async move { apply(&engine, name, plan).await }).await
+}
+
+/// The snapshot of a container.
+pub(crate) fn snapshot_key(id: &ContainerId) -> SnapshotKey {
+    id.as_str().parse().expect("64 hex digits are a key")
+}
+
+fn plan(
+    engine: &Engine,
+    id: &ContainerId,
+    options: &CreateOptions,
+    request: CreateRequest,
+) -> Result<Plan, CreateError> {
+    let CreateRequest { mut config, host_config, networking_config } = request;
+    let mut host = host_config.unwrap_or_default();
+    if config == Config::default() {
+        return Err(CreateError::Empty);
+    }
+    let mut warnings = container_spec::validate(&config, &host, networking_config.as_ref(), &engine.facts)?;
+    let image = engine.images.resolve(&config.image)?;
+    check_platform(options.platform.as_deref(), &config.image, &image)?;
+    warnings.extend(container_spec::merge_image(&mut config, &image.config.config)?);
+    merge_log(&mut host, engine);
+    container_spec::normalize_host(&mut host, &engine.facts);
+    check_bind_sources(&host)?;
+    if config.hostname.is_empty() {
+        config.hostname =
+            if host.network_mode == "host" { engine.facts.hostname.clone() } else { id.short().to_owned() };
+    }
+    let mounts = container_spec::mount_points(&host)?;
+    let command: Vec<String> = config.entrypoint.iter().flatten().chain(config.cmd.iter().flatten()).cloned().collect();
+    let (path, args) = command.split_first().ok_or(InvalidRequest::NoCommand)?;
+    let definition = Definition {
+        id: id.clone(),
+        created_at_nanos: crate::clock::now_nanos(),
+        image_id: image.id.to_string(),
+        path: path.clone(),
+        args: args.to_vec(),
+        config,
+        host_config: host,
+        mounts,
+    };
+    let warnings = warnings.iter().map(ToString::to_string).collect();
+    Ok(Plan { definition, chain: image.chain.clone(), warnings })
+}
+
+/// Only the parts that the request states are compared.
+fn check_platform(wanted: Option<&str>, name: &str, image: &ImageRecord) -> Result<(), CreateError> {
+    let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else { return Ok(()) };
+    let platform = &image.config.platform;
+    let parts = [&platform.os, &platform.architecture, &platform.variant];
+    if wanted.split('/').zip(parts).all(|(wanted, found)| normal(wanted) == found || found.is_empty()) {
+        return Ok(());
+    }
+    let found = format!("{}/{}", platform.os, platform.architecture);
+    Err(CreateError::Platform { image: name.to_owned(), found, wanted: wanted.to_owned() })
+}
+
+/// Other names of the same processors (containerd platforms `normalizeArch`).
+fn normal(part: &str) -> &str {
+    match part {
+        "x86_64" | "x86-64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// The daemon's log driver, and its options where the container uses the same driver.
+fn merge_log(host: &mut HostConfig, engine: &Engine) {
+    let (log, default) = (&mut host.log_config, &engine.config.default_log);
+    if log.kind.is_empty() {
+        log.kind.clone_from(&default.kind);
+    }
+    if log.kind == default.kind {
+        let options = log.config.get_or_insert_default();
+        for (name, value) in default.config.iter().flatten() {
+            options.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+    }
+}
+
+/// Sources of `--mount` must exist by now; those of `-v` are made at the start.
+fn check_bind_sources(host: &HostConfig) -> Result<(), InvalidRequest> {
+    let missing = container_spec::bind_sources(host)?.into_iter().find(|bind| !bind.create && !bind.path.exists());
+    missing.map_or(Ok(()), |bind| Err(container_spec::validate::missing_bind_source(&bind.path)))
+}
+
+fn reserve_name(engine: &Engine, wanted: Option<&str>, id: &ContainerId) -> Result<String, CreateError> {
+    if let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) {
+        let name = wanted.strip_prefix('/').unwrap_or(wanted);
+        if !name::is_valid(name) {
+            return Err(CreateError::Name { name: wanted.to_owned() });
+        }
+        let reserved = engine.containers.reserve(name, id);
+        return match reserved {
+            Ok(()) => Ok(name.to_owned()),
+            Err(owner) => Err(CreateError::NameTaken { name: name.to_owned(), owner }),
+        };
+    }
+    // The id is as good a source of chance as any.
+    let random = u64::from_str_radix(&id.as_str()[..16], 16).expect("an id is hex");
+    let chosen = (0..name::ATTEMPTS).map(|attempt| name::choose(random.rotate_right(7 * attempt as u32), attempt));
+    let free = chosen.chain([id.short().to_owned()]).find(|name| engine.containers.reserve(name, id).is_ok());
+    let taken = || CreateError::NameTaken { name: id.short().to_owned(), owner: id.clone() };
+    free.ok_or_else(taken)
+}
+
+async fn apply(engine: &Engine, name: String, plan: Plan) -> Result<CreateResponse, CreateError> {
+    let Plan { definition, chain, warnings } = plan;
+    let id = definition.id.clone();
+    let record = Record { version: 1, name: name.clone(), definition, state: State::default() };
+    let (task, chain_of) = (engine.clone(), chain);
+    let made = bridge::blocking(move || {
+        let made = make(&task, &record, &chain_of);
+        made.map(|()| record)
+    });
+    let record = match made.await {
+        Ok(record) => record,
+        Err(err) => {
+            engine.containers.release(&name, &id);
+            engine.sweep_soon();
+            return Err(err);
+        }
+    };
+    let container = Arc::new(Container::new(record));
+    engine.containers.insert(container.clone());
+    engine.events.container(&container, "create", []);
+    engine.tell_idle_changed();
+    Ok(CreateResponse { id: id.to_string(), warnings })
+}
+
+/// Makes snapshot, files and, last, the record. What fails takes back what was made before it.
+fn make(engine: &Engine, record: &Record, chain: &[snapshot::ChainId]) -> Result<(), CreateError> {
+    let id = &record.definition.id;
+    let key = snapshot_key(id);
+    engine.images.snapshots().prepare(&key, chain).map_err(CreateError::Snapshot)?;
+    let written = write_files(engine, record);
+    if written.is_err() {
+        // What cannot be taken back now has no record, and is collected by the next start.
+        let _ = stdx::fs::remove_if_exists(engine.recorder.dir(id).path());
+        let _ = engine.images.snapshots().remove(&key);
+    }
+    written
+}
+
+fn write_files(engine: &Engine, record: &Record) -> Result<(), CreateError> {
+    let Record { definition, name, state, .. } = record;
+    let dir = engine.recorder.dir(&definition.id);
+    let failed = |path: PathBuf| move |source| CreateError::Files { path, source };
+    let made = DirBuilder::new().mode(0o710).create(dir.path());
+    made.map_err(failed(dir.path().to_owned()))?;
+    let host = &definition.host_config;
+    let of_host = |path| std::fs::read_to_string(path).unwrap_or_default();
+    for (path, text) in [
+        (dir.hostname(), container_spec::files::hostname_file(&definition.config)),
+        (dir.hosts(), container_spec::files::hosts_file(host, &of_host("/etc/hosts"))),
+        (dir.resolv_conf(), container_spec::files::resolv_conf(host, &of_host("/etc/resolv.conf"))),
+    ] {
+        std::fs::write(&path, text).map_err(failed(path))?;
+    }
+    // A power cut may take a container that removes itself.
+    let durability = if host.auto_remove { Durability::ProcessDeath } else { Durability::PowerCut };
+    dir.write(name, definition, state, durability).map_err(failed(dir.record()))?;
+    if durability == Durability::PowerCut {
+        let parent = dir.path().parent().unwrap_or(dir.path());
+        stdx::fs::sync_dir(parent).map_err(failed(parent.to_owned()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,314 @@
+//! Processes added to running containers: `POST /containers/{id}/exec`, `/exec/{id}/{start,resize,json}`.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use container_spec::InvalidRequest;
+use engine_api::exec::{ExecCreate, ExecInspect, ExecProcessConfig, ExecStart};
+use errdefs::ErrorKind;
+use oci::ContainerId;
+use shim_api::{Answer, Attach, Call, ExecTask, Failure};
+use tracing::debug;
+
+use crate::Engine;
+use crate::container::Container;
+use crate::container::state::Phase;
+use crate::detach_keys::{self, DetachKeysError};
+use crate::exec::{Exec, KEPT};
+use crate::registry::LookupError;
+use crate::shim::{CallError, Shim};
+use crate::stream::{self, STDOUT, Sink};
+
+/// Docker's code for an exec that could not be started for a reason of its own.
+const EXIT_CODE_DEFAULT: i32 = 126;
+/// Docker's codes for a program that was found but cannot be executed, and for one that was not found.
+const PROGRAM_CODES: [i32; 2] = [126, 127];
+
+/// Why an exec cannot be had. The texts are dockerd's.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// There is no such container.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// There is no such exec.
+    #[error("No such exec instance: {0}")]
+    NotFound(String),
+    /// The container does not run.
+    #[error("container {0} is not running")]
+    NotRunning(ContainerId),
+    /// The container waits for its next start.
+    #[error("Container {0} is restarting, wait until the container is running")]
+    Restarting(ContainerId),
+    /// The request is refused.
+    #[error(transparent)]
+    Invalid(#[from] InvalidRequest),
+    /// The keys are none.
+    #[error("Invalid escape keys ({keys}) provided")]
+    DetachKeys {
+        /// As given.
+        keys: String,
+        /// Why.
+        source: DetachKeysError,
+    },
+    /// It was not started.
+    #[error("exec process is not started")]
+    NotStarted,
+    /// Its shim says no, or nothing.
+    #[error(transparent)]
+    Shim(CallError),
+}
+
+impl ExecError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            ExecError::Lookup(err) => err.kind(),
+            ExecError::NotFound(_) => ErrorKind::NotFound,
+            ExecError::NotRunning(_) | ExecError::Restarting(_) => ErrorKind::Conflict,
+            ExecError::Invalid(err) => err.kind(),
+            ExecError::NotStarted => ErrorKind::InvalidArgument,
+            ExecError::DetachKeys { .. } => ErrorKind::Internal,
+            ExecError::Shim(err) => err.kind(),
+        }
+    }
+}
+
+/// Why an exec was not started. The texts are dockerd's.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecStartError {
+    /// It cannot be had.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// It ran before.
+    #[error("exec command {0} has already run")]
+    HasRun(String),
+    /// It runs.
+    #[error("exec command {0} is already running")]
+    Running(String),
+    /// The runtime says so. The words before its own are dockerd's.
+    #[error("OCI runtime exec failed: exec failed: unable to start container process: {0}")]
+    Runtime(Failure),
+    /// Its shim does not answer.
+    #[error("OCI runtime exec failed")]
+    Shim(#[source] CallError),
+}
+
+impl ExecStartError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            ExecStartError::Exec(err) => err.kind(),
+            ExecStartError::HasRun(_) | ExecStartError::Running(_) => ErrorKind::Conflict,
+            ExecStartError::Runtime(failure) if PROGRAM_CODES.contains(&failure.exit_code) => {
+                ErrorKind::InvalidArgument
+            }
+            ExecStartError::Runtime(_) | ExecStartError::Shim(_) => ErrorKind::Internal,
+        }
+    }
+
+    fn exit_code(&self) -> i32 {
+        match self {
+            ExecStartError::Runtime(failure) => failure.exit_code,
+            _ => EXIT_CODE_DEFAULT,
+        }
+    }
+}
+
+/// An exec that may be started. It counts as running from here on; dropped, it can be started again.
+#[must_use]
+pub struct PreparedExec {
+    engine: Engine,
+    container: Arc<Container>,
+    shim: Arc<Shim>,
+    exec: Arc<Exec>,
+    task: ExecTask,
+    started: bool,
+}
+
+/// Records an exec, and answers its id.
+pub async fn create(engine: &Engine, name: &str, request: ExecCreate) -> Result<String, ExecError> {
+    let container = engine.containers.find(name)?;
+    check_running(&container)?;
+    let definition = &container.definition;
+    // Planned now only to refuse now what cannot be.
+    container_spec::plan_exec(&definition.config, &definition.host_config, &request, &engine.facts)?;
+    parse_keys(&request)?;
+    let exec = Arc::new(Exec::new(request));
+    let mut live = container.live();
+    live.execs.retain(|_, old| old.progress().ended_at.is_none_or(|at| at.elapsed() < KEPT));
+    live.execs.insert(exec.id.clone(), exec.clone());
+    drop(live);
+    engine.events.container(&container, &exec.action("exec_create"), [("execID", exec.id.clone())]);
+    Ok(exec.id.clone())
+}
+
+/// Checks that an exec may be started, and reserves the start.
+pub async fn prepare_start(engine: &Engine, id: &str, start: ExecStart) -> Result<PreparedExec, ExecStartError> {
+    let (container, exec) = find(engine, id)?;
+    check_running(&container)?;
+    let shim = container.shim().ok_or_else(|| ExecError::NotRunning(container.id().clone()))?;
+    let definition = &container.definition;
+    let mut request = exec.request.clone();
+    request.console_size = start.console_size.or(request.console_size);
+    let process = container_spec::plan_exec(&definition.config, &definition.host_config, &request, &engine.facts)
+        .map_err(ExecError::Invalid)?;
+    let task = ExecTask {
+        exec_id: exec.id.clone(),
+        process,
+        user: container_spec::plan::exec_user(&definition.config, &request),
+        attach: None,
+    };
+    {
+        let mut progress = exec.progress();
+        if progress.exit_code.is_some() {
+            return Err(ExecStartError::HasRun(exec.id.clone()));
+        }
+        if progress.running {
+            return Err(ExecStartError::Running(exec.id.clone()));
+        }
+        progress.running = true;
+    }
+    engine.events.container(&container, &exec.action("exec_start"), [("execID", exec.id.clone())]);
+    Ok(PreparedExec { engine: engine.clone(), container, shim, exec, task, started: false })
+}
+
+impl PreparedExec {
+    /// Whether the exec has a terminal, so that the stream is raw instead of multiplexed.
+    pub fn tty(&self) -> bool {
+        self.exec.request.tty
+    }
+
+    /// Starts it; answers when it runs.
+    ///
+    /// `client` is the stream after the header of the answer was written to it, and what the client sent behind its
+    /// request; absent for a detached exec. When the start fails, a client has been told in its stream already.
+    pub async fn run(mut self, client: Option<(OwnedFd, Vec<u8>)>) -> Result<(), ExecStartError> {
+        self.started = true;
+        let engine = self.engine.clone();
+        engine.detached(async move { self.start(client).await }).await
+    }
+
+    async fn start(&mut self, client: Option<(OwnedFd, Vec<u8>)>) -> Result<(), ExecStartError> {
+        let mut task = self.task.clone();
+        let (mut streams, mut copy) = (Vec::new(), None);
+        if let Some((stream, already_read)) = client {
+            task.attach = Some(self.attach(already_read));
+            // Kept until the answer: the client is told of a failure in its stream.
+            copy = stream.try_clone().ok();
+            streams.push(stream);
+        }
+        let answer = self.shim.link.call(Call::Exec(Box::new(task)), streams).await;
+        let err = match answer {
+            Ok(Answer::ExecStarted { pid }) => {
+                self.exec.progress().pid = pid;
+                return Ok(());
+            }
+            Ok(_) => ExecStartError::Shim(CallError::Closed),
+            Err(CallError::Refused(failure)) => ExecStartError::Runtime(failure),
+            Err(err) => ExecStartError::Shim(err),
+        };
+        self.exec.progress().end(err.exit_code());
+        if let Some(client) = copy {
+            self.tell(client, &err).await;
+        }
+        Err(err)
+    }
+
+    fn attach(&self, already_read: Vec<u8>) -> Attach {
+        let request = &self.exec.request;
+        Attach {
+            stdin: request.attach_stdin,
+            stdout: request.attach_stdout,
+            stderr: request.attach_stderr,
+            already_read,
+            // Checked when the exec was made.
+            detach_keys: parse_keys(request).unwrap_or_default(),
+        }
+    }
+
+    async fn tell(&self, client: OwnedFd, err: &ExecStartError) {
+        let text = format!("{}\r\n", errdefs::chain(err)).into_bytes();
+        let mut bytes = Vec::new();
+        if self.tty() {
+            bytes = text
+        } else {
+            stream::frame(STDOUT, &text, &mut bytes)
+        }
+        let told = match Sink::new(client) {
+            Ok(mut sink) => sink.write(&bytes).await,
+            Err(err) => Err(err),
+        };
+        if let Err(err) = told {
+            // A client that is gone needs no word.
+            debug!(container = %self.container.id(), err = errdefs::chain(&err), "tell the client of an exec");
+        }
+    }
+}
+
+impl Drop for PreparedExec {
+    fn drop(&mut self) {
+        if !self.started {
+            self.exec.progress().running = false;
+        }
+    }
+}
+
+/// Everything about an exec.
+pub async fn inspect(engine: &Engine, id: &str) -> Result<ExecInspect, ExecError> {
+    let (container, exec) = find(engine, id)?;
+    let (progress, request) = (*exec.progress(), &exec.request);
+    let command = request.cmd.as_deref().unwrap_or_default();
+    let user = container_spec::plan::exec_user(&container.definition.config, request);
+    Ok(ExecInspect {
+        id: exec.id.clone(),
+        running: progress.running,
+        exit_code: progress.exit_code,
+        process_config: ExecProcessConfig {
+            tty: request.tty,
+            entrypoint: command.first().cloned().unwrap_or_default(),
+            arguments: command.get(1..).unwrap_or_default().to_vec(),
+            privileged: Some(request.privileged),
+            user: user.unwrap_or_default(),
+        },
+        open_stdin: request.attach_stdin,
+        open_stderr: request.attach_stderr,
+        open_stdout: request.attach_stdout,
+        can_remove: false,
+        container_id: container.id().to_string(),
+        detach_keys: String::new(),
+        pid: progress.pid,
+    })
+}
+
+/// Sets the size of an exec's terminal.
+pub async fn resize(engine: &Engine, id: &str, height: u16, width: u16) -> Result<(), ExecError> {
+    let (container, exec) = find(engine, id)?;
+    check_running(&container)?;
+    if !exec.progress().running {
+        return Err(ExecError::NotStarted);
+    }
+    let shim = container.shim().ok_or_else(|| ExecError::NotRunning(container.id().clone()))?;
+    let call = Call::Resize { exec_id: Some(exec.id.clone()), height, width };
+    shim.link.call(call, vec![]).await.map(drop).map_err(ExecError::Shim)
+}
+
+fn find(engine: &Engine, id: &str) -> Result<(Arc<Container>, Arc<Exec>), ExecError> {
+    let found = engine.containers.all().into_iter().find_map(|container| {
+        let exec = container.live().execs.get(id).cloned()?;
+        Some((container, exec))
+    });
+    found.ok_or_else(|| ExecError::NotFound(id.to_owned()))
+}
+
+fn check_running(container: &Container) -> Result<(), ExecError> {
+    match container.state().phase {
+        Phase::Running { .. } => Ok(()),
+        Phase::Restarting => Err(ExecError::Restarting(container.id().clone())),
+        Phase::Stopped | Phase::Removing => Err(ExecError::NotRunning(container.id().clone())),
+    }
+}
+
+fn parse_keys(request: &ExecCreate) -> Result<Vec<u8>, ExecError> {
+    let keys = &request.detach_keys;
+    detach_keys::parse(keys).map_err(|source| ExecError::DetachKeys { keys: keys.clone(), source })
+}

@@ -1,0 +1,298 @@
+//! Images: lists, inspection, names, removal, archives.
+
+mod filter;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::Arc;
+
+use engine_api::image::{Deleted, GraphDriver, HistoryItem, Inspect, InspectConfig, Metadata, RootFs, Summary};
+use errdefs::ErrorKind;
+use image::{ImageRecord, ImageUser, LoadEvent, RemoveOptions, Removed};
+use oci::{Reference, ReferenceError};
+
+use crate::Engine;
+use crate::clock::parse_rfc3339;
+use crate::filters::{FilterError, Filters};
+use crate::time_query::TimeError;
+
+/// What comes in the query of a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageQuery {
+    /// Also untagged ones that others are made of.
+    pub all: bool,
+    /// Whether digests are shown.
+    pub digests: bool,
+    /// Whether shared sizes are computed.
+    pub shared_size: bool,
+    /// Which are wanted.
+    pub filters: Filters,
+}
+
+/// What happens while an archive is loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoadProgress {
+    /// A layer is being unpacked.
+    Layer {
+        /// The first 12 digits of its diff id.
+        id: String,
+        /// Bytes so far.
+        current: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// An image is there: the sentence to print, such as `Loaded image: busybox:latest`.
+    Loaded(String),
+}
+
+/// Why something with images failed. The texts are dockerd's.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// There is no such image.
+    #[error(transparent)]
+    Resolve(#[from] image::ResolveError),
+    /// The new name is none.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// It cannot be given that name.
+    #[error(transparent)]
+    Tag(#[from] image::TagError),
+    /// It cannot be removed.
+    #[error(transparent)]
+    Remove(#[from] image::RemoveError),
+    /// The archive cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] image::LoadError),
+    /// The filters are wrong.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// A filter's value is no time.
+    #[error(transparent)]
+    Time(#[from] TimeError),
+    /// A layer cannot be measured.
+    #[error("measure a layer")]
+    Size(#[source] snapshot::SnapshotError),
+}
+
+impl ImageError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            ImageError::Resolve(err) => err.kind(),
+            ImageError::Reference(_) => ErrorKind::InvalidArgument,
+            ImageError::Tag(err) => err.kind(),
+            ImageError::Remove(err) => err.kind(),
+            ImageError::Load(err) => err.kind(),
+            ImageError::Filter(err) => err.kind(),
+            ImageError::Time(err) => err.kind(),
+            ImageError::Size(err) => err.kind(),
+        }
+    }
+}
+
+/// Lists images, newest first. Does no I/O.
+pub async fn list(engine: &Engine, query: ImageQuery) -> Result<Vec<Summary>, ImageError> {
+    let wanted = filter::Wanted::check(engine, &query)?;
+    let containers = engine.containers.all();
+    let mut images: Vec<_> = engine.images.list().into_iter().filter(|image| wanted.matches(image)).collect();
+    images.sort_by_key(|image| std::cmp::Reverse(created_nanos(image)));
+    let users = |image: &ImageRecord| {
+        containers.iter().filter(|container| container.definition.image_id == image.id.as_str()).count()
+    };
+    Ok(images.iter().map(|image| summary(image, &wanted, users(image))).collect())
+}
+
+fn summary(image: &ImageRecord, wanted: &filter::Wanted, containers: usize) -> Summary {
+    let keep = |names: Vec<String>| names.into_iter().filter(|name| wanted.matches_name(name)).collect();
+    Summary {
+        containers: i64::try_from(containers).unwrap_or(i64::MAX),
+        created: created_nanos(image).div_euclid(1_000_000_000),
+        id: image.id.to_string(),
+        labels: image.config.config.labels.clone(),
+        parent_id: image.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
+        repo_digests: keep(image.repo_digests()),
+        repo_tags: keep(image.repo_tags()),
+        shared_size: -1,
+        size: signed(image.size_bytes),
+    }
+}
+
+pub(crate) fn created_nanos(image: &ImageRecord) -> i64 {
+    image.created().and_then(parse_rfc3339).unwrap_or(0)
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// Everything about an image. Does no I/O.
+pub async fn inspect(engine: &Engine, name: &str) -> Result<Inspect, ImageError> {
+    let image = engine.images.resolve(name)?;
+    let config = &image.config;
+    let last = config.history.last();
+    Ok(Inspect {
+        id: image.id.to_string(),
+        repo_tags: image.repo_tags(),
+        repo_digests: image.repo_digests(),
+        parent: image.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
+        comment: last.map(|step| step.comment.clone()).unwrap_or_default(),
+        created: config.created.clone(),
+        docker_version: config.docker_version.clone(),
+        author: config.author.clone(),
+        config: Some(InspectConfig::from(&config.config)),
+        architecture: config.platform.architecture.clone(),
+        variant: config.platform.variant.clone(),
+        os: config.platform.os.clone(),
+        size: signed(image.size_bytes),
+        graph_driver: graph_driver(engine, &image),
+        root_fs: RootFs {
+            kind: "layers".to_owned(),
+            layers: config.rootfs.diff_ids.iter().map(ToString::to_string).collect(),
+        },
+        metadata: Metadata { last_tag_time: image.last_tagged.clone().unwrap_or_else(|| stdx::time::ZERO.to_owned()) },
+    })
+}
+
+/// The uppermost layer is shown as the upper directory, as dockerd does.
+fn graph_driver(engine: &Engine, image: &ImageRecord) -> GraphDriver {
+    let mounts = engine.images.snapshots().view(&image.chain).unwrap_or_default();
+    let layers: Vec<String> = mounts
+        .iter()
+        .flat_map(|mount| {
+            let lower = mount.options.iter().filter_map(|option| option.strip_prefix("lowerdir+=").map(str::to_owned));
+            let only = (mount.kind == "bind").then(|| mount.source.display().to_string());
+            lower.chain(only)
+        })
+        .collect();
+    let Some((upper, lower)) = layers.split_first() else { return GraphDriver::default() };
+    let mut data = BTreeMap::from([
+        ("MergedDir".to_owned(), String::new()),
+        ("UpperDir".to_owned(), upper.clone()),
+        ("WorkDir".to_owned(), String::new()),
+    ]);
+    if !lower.is_empty() {
+        data.insert("LowerDir".to_owned(), lower.join(":"));
+    }
+    GraphDriver { data, name: "overlay2".to_owned() }
+}
+
+/// How an image was made, newest step first.
+pub async fn history(engine: &Engine, name: &str) -> Result<Vec<HistoryItem>, ImageError> {
+    let image = engine.images.resolve(name)?;
+    let (task, measured) = (engine.clone(), image.clone());
+    let sizes = bridge::blocking(move || {
+        let usage = |chain| task.images.snapshots().layer_usage(chain).map(|usage| usage.bytes);
+        measured.chain.iter().map(usage).collect::<Result<Vec<u64>, _>>()
+    });
+    let mut sizes = sizes.await.map_err(ImageError::Size)?.into_iter();
+    let steps = image.config.history.iter().map(|step| HistoryItem {
+        comment: step.comment.clone(),
+        created: step.created.as_deref().and_then(parse_rfc3339).unwrap_or(0).div_euclid(1_000_000_000),
+        created_by: step.created_by.clone(),
+        id: "<missing>".to_owned(),
+        size: if step.empty_layer { 0 } else { signed(sizes.next().unwrap_or(0)) },
+        tags: None,
+    });
+    let mut items: Vec<HistoryItem> = steps.collect();
+    items.reverse();
+    if let Some(newest) = items.first_mut() {
+        newest.id = image.id.to_string();
+        newest.tags = Some(image.repo_tags()).filter(|tags| !tags.is_empty());
+    }
+    Ok(items)
+}
+
+/// Gives an image another name; `tag` may be empty.
+pub async fn tag(engine: &Engine, name: &str, repository: &str, tag: &str) -> Result<(), ImageError> {
+    let text = if tag.is_empty() { repository.to_owned() } else { format!("{repository}:{tag}") };
+    let target: Reference = text.parse()?;
+    let target = target.with_default_tag();
+    let (task, source, named) = (engine.clone(), name.to_owned(), target.clone());
+    let run = async move { bridge::blocking(move || task.images.tag(&source, &named)).await };
+    let image = engine.detached(run).await?;
+    tell(engine, &image, "tag", &target.familiar());
+    Ok(())
+}
+
+/// Removes a name, and the image with its last one.
+pub async fn remove(engine: &Engine, name: &str, force: bool, no_prune: bool) -> Result<Vec<Deleted>, ImageError> {
+    let options = RemoveOptions { force, prune_parents: !no_prune };
+    let users = users(engine);
+    let (task, named) = (engine.clone(), name.to_owned());
+    let run = async move { bridge::blocking(move || task.images.remove(&named, options, &users)).await };
+    let removed = engine.detached(run).await?;
+    engine.sweep_soon();
+    for event in &removed {
+        let (id, action) = match event {
+            Removed::Untagged { image, .. } => (image, "untag"),
+            Removed::Image(id) => (id, "delete"),
+            Removed::Layer(_) => continue,
+        };
+        engine.events.image(id.as_str(), action, BTreeMap::from([("name".to_owned(), id.to_string())]));
+    }
+    Ok(removed.into_iter().map(deleted).collect())
+}
+
+fn deleted(removed: Removed) -> Deleted {
+    match removed {
+        Removed::Untagged { reference, .. } => Deleted::Untagged(reference.familiar()),
+        Removed::Image(id) => Deleted::Deleted(id.to_string()),
+        Removed::Layer(chain) => Deleted::Deleted(chain.to_string()),
+    }
+}
+
+fn users(engine: &Engine) -> Vec<ImageUser> {
+    let user = |container: &Arc<crate::container::Container>| {
+        Some(ImageUser {
+            container: container.id().to_string(),
+            image: container.definition.image_id.parse().ok()?,
+            running: container.state().is_running(),
+        })
+    };
+    engine.containers.all().iter().filter_map(user).collect()
+}
+
+/// Loads an archive. Both closures run on a thread that may block.
+pub async fn load(
+    engine: &Engine,
+    archive: impl Read + Send + 'static,
+    mut progress: impl FnMut(LoadProgress) + Send + 'static,
+) -> Result<(), ImageError> {
+    let task = engine.clone();
+    let run = async move {
+        bridge::blocking(move || {
+            task.images.load(archive, &mut |event| steps(event).into_iter().for_each(&mut progress))
+        })
+        .await
+    };
+    for image in engine.detached(run).await? {
+        let name = image.references.first().map_or_else(|| image.id.to_string(), Reference::familiar);
+        engine.events.image(image.id.as_str(), "load", BTreeMap::from([("name".to_owned(), name)]));
+    }
+    Ok(())
+}
+
+fn steps(event: LoadEvent) -> Vec<LoadProgress> {
+    match event {
+        LoadEvent::Layer { diff_id, bytes } => {
+            vec![LoadProgress::Layer { id: diff_id.hex()[..12].to_owned(), current: bytes, total: bytes }]
+        }
+        LoadEvent::Renamed { reference, old } => vec![LoadProgress::Loaded(format!(
+            "The image {} already exists, renaming the old one with ID {old} to empty string",
+            reference.familiar()
+        ))],
+        LoadEvent::Loaded(image) if image.references.is_empty() => {
+            vec![LoadProgress::Loaded(format!("Loaded image ID: {}", image.id))]
+        }
+        LoadEvent::Loaded(image) => {
+            let sentence = |name: &Reference| LoadProgress::Loaded(format!("Loaded image: {}", name.familiar()));
+            image.references.iter().map(sentence).collect()
+        }
+    }
+}
+
+fn tell(engine: &Engine, image: &ImageRecord, action: &str, name: &str) {
+    let mut attributes = image.config.config.labels.clone().unwrap_or_default();
+    attributes.insert("name".to_owned(), name.to_owned());
+    engine.events.image(image.id.as_str(), action, attributes);
+}

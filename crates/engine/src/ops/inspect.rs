@@ -1,0 +1,122 @@
+//! `GET /containers/{id}/json`
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use engine_api::container::{Inspect, NetworkSettings, State as WireState};
+use engine_api::image::GraphDriver;
+use errdefs::ErrorKind;
+
+use crate::Engine;
+use crate::clock::rfc3339;
+use crate::container::Container;
+use crate::container::state::State;
+use crate::ops::create::snapshot_key;
+use crate::ops::list::{network_name, sizes};
+use crate::registry::LookupError;
+
+/// Why [`inspect`] failed.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// There is no such container.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// Its size cannot be computed.
+    #[error("measure the container's files")]
+    Size(#[source] snapshot::SnapshotError),
+}
+
+impl InspectError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            InspectError::Lookup(err) => err.kind(),
+            InspectError::Size(err) => err.kind(),
+        }
+    }
+}
+
+/// Everything about a container. Waits for nothing but the disk, and for that only shortly.
+pub async fn inspect(engine: &Engine, name: &str, size: bool) -> Result<Inspect, InspectError> {
+    let container = engine.containers.find(name)?;
+    let graph_driver = graph_driver(engine, &container).await;
+    let mut inspect = describe(engine, &container);
+    inspect.graph_driver = graph_driver;
+    if size {
+        let (own, all) = sizes(engine, &container).await.map_err(InspectError::Size)?;
+        (inspect.size_rw, inspect.size_root_fs) = (Some(own), Some(all));
+    }
+    Ok(inspect)
+}
+
+fn describe(engine: &Engine, container: &Container) -> Inspect {
+    let definition = &container.definition;
+    let (name, state, execs) = {
+        let live = container.live();
+        let running = live.execs.values().filter(|exec| exec.progress().running);
+        (live.name.clone(), live.state.clone(), running.map(|exec| exec.id.clone()).collect::<Vec<_>>())
+    };
+    let (id, dir) = (container.id(), engine.recorder.dir(container.id()));
+    let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
+    let logged = definition.host_config.log_config.kind == "json-file" && state.started_at_nanos != 0;
+    Inspect {
+        id: id.to_string(),
+        created: rfc3339(definition.created_at_nanos),
+        path: definition.path.clone(),
+        args: definition.args.clone(),
+        state: wire_state(&state),
+        image: definition.image_id.clone(),
+        resolv_conf_path: text(dir.resolv_conf()),
+        hostname_path: text(dir.hostname()),
+        hosts_path: text(dir.hosts()),
+        log_path: if logged { text(dir.log(id)) } else { String::new() },
+        name: format!("/{name}"),
+        restart_count: state.restart_count.into(),
+        driver: "overlay2".to_owned(),
+        platform: "linux".to_owned(),
+        exec_ids: (!execs.is_empty()).then_some(execs),
+        host_config: definition.host_config.clone(),
+        mounts: definition.mounts.clone(),
+        config: definition.config.clone(),
+        network_settings: NetworkSettings {
+            networks: [(network_name(&definition.host_config.network_mode).to_owned(), Default::default())].into(),
+            ..NetworkSettings::default()
+        },
+        ..Inspect::default()
+    }
+}
+
+fn wire_state(state: &State) -> WireState {
+    WireState {
+        status: state.name().to_owned(),
+        running: state.is_running(),
+        restarting: state.name() == "restarting",
+        oom_killed: state.oom_killed,
+        pid: state.pid(),
+        exit_code: state.exit_code,
+        error: state.error.clone(),
+        started_at: rfc3339(state.started_at_nanos),
+        finished_at: rfc3339(state.finished_at_nanos),
+        ..WireState::default()
+    }
+}
+
+/// Where its layers lie. `MergedDir` is empty: nothing of a container is mounted on the host.
+async fn graph_driver(engine: &Engine, container: &Arc<Container>) -> GraphDriver {
+    let (task, key) = (engine.clone(), snapshot_key(container.id()));
+    let mounts = bridge::blocking(move || task.images.snapshots().mounts(&key)).await.unwrap_or_default();
+    let options = || mounts.iter().flat_map(|mount| &mount.options);
+    let option = |name: &str| options().find_map(|option| option.strip_prefix(name)).unwrap_or_default().to_owned();
+    let lower: Vec<&str> = options().filter_map(|option| option.strip_prefix("lowerdir+=")).collect();
+    let data = [
+        ("ID", container.id().to_string()),
+        ("LowerDir", lower.join(":")),
+        ("MergedDir", String::new()),
+        ("UpperDir", option("upperdir=")),
+        ("WorkDir", option("workdir=")),
+    ];
+    GraphDriver {
+        data: data.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<BTreeMap<_, _>>(),
+        name: "overlay2".to_owned(),
+    }
+}

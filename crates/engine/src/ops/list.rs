@@ -1,0 +1,267 @@
+//! `GET /containers/json`
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use engine_api::container::{Summary, SummaryHostConfig, SummaryNetworks};
+use errdefs::ErrorKind;
+
+use crate::Engine;
+use crate::container::Container;
+use crate::container::state::State;
+use crate::container::status::status;
+use crate::filters::{FilterError, Filters};
+use crate::ops::create::snapshot_key;
+use crate::registry::LookupError;
+
+const FILTERS: [&str; 15] = [
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+];
+const STATES: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
+const HEALTHS: [&str; 4] = ["none", "starting", "unhealthy", "healthy"];
+
+/// What comes in the query.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListQuery {
+    /// Also those that do not run.
+    pub all: bool,
+    /// At most so many, the newest ones; also those that do not run. No limit if absent.
+    pub limit: Option<usize>,
+    /// Whether sizes are computed.
+    pub size: bool,
+    /// Which are wanted.
+    pub filters: Filters,
+}
+
+/// Why [`list`] failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// The filters are wrong.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// The container of `before` or `since` does not exist.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// A size cannot be computed.
+    #[error("measure the container's files")]
+    Size(#[source] snapshot::SnapshotError),
+}
+
+impl ListError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            ListError::Filter(err) => err.kind(),
+            ListError::Lookup(err) => err.kind(),
+            ListError::Size(err) => err.kind(),
+        }
+    }
+}
+
+/// A query that was checked.
+struct Wanted {
+    filters: Filters,
+    all: bool,
+    exit_codes: Vec<i32>,
+    /// Ids of images; `None` for any.
+    images: Option<BTreeSet<String>>,
+    before: Option<(i64, oci::ContainerId)>,
+    since: Option<(i64, oci::ContainerId)>,
+}
+
+/// What the filters look at.
+struct Candidate {
+    container: Arc<Container>,
+    name: String,
+    state: State,
+}
+
+/// Lists containers, newest first. Waits for nothing but, with sizes, the disk.
+pub async fn list(engine: &Engine, query: ListQuery) -> Result<Vec<Summary>, ListError> {
+    let wanted = check(engine, &query)?;
+    let mut candidates: Vec<Candidate> = engine.containers.all().into_iter().map(Candidate::new).collect();
+    candidates.retain(|candidate| wanted.matches(candidate));
+    candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.order()));
+    candidates.truncate(query.limit.unwrap_or(usize::MAX));
+    let now = crate::clock::now_nanos();
+    let mut summaries: Vec<Summary> = candidates.iter().map(|candidate| candidate.summary(engine, now)).collect();
+    if query.size {
+        for (summary, candidate) in summaries.iter_mut().zip(candidates) {
+            let sizes = sizes(engine, &candidate.container).await.map_err(ListError::Size)?;
+            (summary.size_rw, summary.size_root_fs) = sizes;
+        }
+    }
+    Ok(summaries)
+}
+
+/// Bytes of a container's own files, and of these and its image's together.
+pub(crate) async fn sizes(engine: &Engine, container: &Arc<Container>) -> Result<(i64, i64), snapshot::SnapshotError> {
+    let (task, key) = (engine.clone(), snapshot_key(container.id()));
+    let own = bridge::blocking(move || task.images.snapshots().usage(&key)).await?.bytes;
+    let image = container.definition.image_id.parse().ok().and_then(|id| engine.images.get(&id));
+    let all = own + image.map_or(0, |image| image.size_bytes);
+    let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    Ok((signed(own), signed(all)))
+}
+
+fn check(engine: &Engine, query: &ListQuery) -> Result<Wanted, ListError> {
+    let filters = &query.filters;
+    filters.check(&FILTERS)?;
+    let code = |text: &str| text.parse().map_err(|_| FilterError::ExitCode(text.to_owned()));
+    let exit_codes = filters.get("exited").map(code).collect::<Result<_, _>>()?;
+    if let Some(state) = filters.get("status").find(|state| !STATES.contains(state)) {
+        return Err(FilterError::Status(state.to_owned()).into());
+    }
+    if let Some(health) = filters.get("health").find(|health| !HEALTHS.contains(health)) {
+        return Err(FilterError::Health(health.to_owned()).into());
+    }
+    filters.boolean("is-task")?;
+    let place = |name: Option<&str>| -> Result<_, LookupError> {
+        let Some(name) = name else { return Ok(None) };
+        let container = engine.containers.find(name)?;
+        Ok(Some((container.definition.created_at_nanos, container.id().clone())))
+    };
+    let image_id = |name: &str| engine.images.resolve(name).ok().map(|image| image.id.to_string());
+    Ok(Wanted {
+        exit_codes,
+        images: filters.has("ancestor").then(|| filters.get("ancestor").filter_map(image_id).collect()),
+        before: place(filters.get("before").next())?,
+        since: place(filters.get("since").next())?,
+        all: query.all || query.limit.is_some() || filters.has("status"),
+        filters: filters.clone(),
+    })
+}
+
+impl Wanted {
+    fn matches(&self, candidate: &Candidate) -> bool {
+        let (filters, definition) = (&self.filters, &candidate.container.definition);
+        let state = &candidate.state;
+        let no_labels = std::collections::BTreeMap::new();
+        (self.all || state.is_running())
+            && self.before.as_ref().is_none_or(|before| candidate.order() < *before)
+            && self.since.as_ref().is_none_or(|since| candidate.order() > *since)
+            && (filters.pattern("name", &candidate.name) || filters.pattern("name", &format!("/{}", candidate.name)))
+            && filters.prefix("id", definition.id.as_str())
+            && filters.labels("label", definition.config.labels.as_ref().unwrap_or(&no_labels))
+            && filters.exact("status", state.name())
+            && self.matches_exit(state)
+            && self.images.as_ref().is_none_or(|images| images.contains(&definition.image_id))
+            && filters.exact("network", network_name(&definition.host_config.network_mode))
+            && self.matches_volume(candidate)
+            // There is no such thing yet: what asks for one finds nothing, what asks for none finds all.
+            && filters.exact("health", "none")
+            && filters.boolean("is-task") != Ok(Some(true))
+            && !filters.has("publish")
+            && self.matches_expose(candidate)
+    }
+
+    fn matches_exit(&self, state: &State) -> bool {
+        let ended = !state.is_running() && state.started_at_nanos != 0;
+        self.exit_codes.is_empty() || (ended && self.exit_codes.contains(&state.exit_code))
+    }
+
+    fn matches_volume(&self, candidate: &Candidate) -> bool {
+        let mounts = &candidate.container.definition.mounts;
+        let matches = |wanted: &str| {
+            mounts.iter().any(|mount| [&mount.name, &mount.source, &mount.destination].into_iter().any(|m| m == wanted))
+        };
+        !self.filters.has("volume") || self.filters.get("volume").any(matches)
+    }
+
+    fn matches_expose(&self, candidate: &Candidate) -> bool {
+        let Some(ports) = &candidate.container.definition.config.exposed_ports else {
+            return !self.filters.has("expose");
+        };
+        let exposed = |wanted: &str| {
+            let wanted = if wanted.contains('/') { wanted.to_owned() } else { format!("{wanted}/tcp") };
+            ports.contains_key(&wanted)
+        };
+        !self.filters.has("expose") || self.filters.get("expose").any(exposed)
+    }
+}
+
+impl Candidate {
+    fn new(container: Arc<Container>) -> Candidate {
+        let live = container.live();
+        let (name, state) = (live.name.clone(), live.state.clone());
+        drop(live);
+        Candidate { container, name, state }
+    }
+
+    fn order(&self) -> (i64, oci::ContainerId) {
+        (self.container.definition.created_at_nanos, self.container.id().clone())
+    }
+
+    fn summary(&self, engine: &Engine, now_nanos: i64) -> Summary {
+        let definition = &self.container.definition;
+        let host = &definition.host_config;
+        Summary {
+            id: definition.id.to_string(),
+            names: vec![format!("/{}", self.name)],
+            image: image_name(engine, &definition.config.image, &definition.image_id),
+            image_id: definition.image_id.clone(),
+            command: command(&definition.path, &definition.args),
+            created: definition.created_at_nanos / 1_000_000_000,
+            labels: definition.config.labels.clone().unwrap_or_default(),
+            state: self.state.name().to_owned(),
+            status: status(&self.state, now_nanos),
+            host_config: SummaryHostConfig {
+                network_mode: host.network_mode.clone(),
+                annotations: host.annotations.clone(),
+            },
+            network_settings: SummaryNetworks {
+                networks: [(network_name(&host.network_mode).to_owned(), Default::default())].into(),
+            },
+            mounts: definition.mounts.clone(),
+            ..Summary::default()
+        }
+    }
+}
+
+/// The network that a mode means.
+pub(crate) fn network_name(mode: &str) -> &str {
+    if mode == "default" { "bridge" } else { mode }
+}
+
+/// The image as the user named it, as long as that name means the same image.
+fn image_name(engine: &Engine, name: &str, id: &str) -> String {
+    match engine.images.resolve(name) {
+        Ok(image) if image.id.as_str() == id => name.to_owned(),
+        _ => id.to_owned(),
+    }
+}
+
+/// Arguments with blanks are shown in quotes.
+fn command(path: &str, args: &[String]) -> String {
+    let mut text = path.to_owned();
+    for arg in args {
+        text.push(' ');
+        text.push_str(&if arg.contains(' ') { format!("'{arg}'") } else { arg.clone() });
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_shown_as_dockerd_shows_them() {
+        assert_eq!(command("sh", &[]), "sh");
+        assert_eq!(command("sh", &["-c".into(), "echo a".into()]), "sh -c 'echo a'");
+    }
+}

@@ -1,0 +1,311 @@
+//! `GET /containers/{id}/logs`
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use errdefs::ErrorKind;
+use logging::json_file::{Entry, ReadError, ReadOptions, Reader, Step, Stream};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+use crate::Engine;
+use crate::container::{Container, Ending};
+use crate::readiness;
+use crate::registry::LookupError;
+use crate::stream::{self, STDERR, STDOUT};
+use crate::time_query::{self, TimeError};
+
+/// How much is read before it is sent: large enough that crossings do not show.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// What comes in the query.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogsQuery {
+    /// Whether what comes from now on is sent, too.
+    pub follow: bool,
+    /// Whether standard output is wanted.
+    pub stdout: bool,
+    /// Whether standard error is wanted.
+    pub stderr: bool,
+    /// Nothing before that, as the client sent it (`seconds[.nanoseconds]` since 1970); empty for everything.
+    pub since: String,
+    /// Nothing after that, likewise.
+    pub until: String,
+    /// Whether each line begins with its time.
+    pub timestamps: bool,
+    /// How many lines from the end, as the client sent it; everything if empty, `all` or no number.
+    pub tail: String,
+    /// Whether each line shows its attributes.
+    pub details: bool,
+}
+
+/// Why a log cannot be had. The texts are dockerd's.
+#[derive(Debug, thiserror::Error)]
+pub enum LogsError {
+    /// There is no such container.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// Neither output is wanted.
+    #[error("You must choose at least one stream")]
+    NoStream,
+    /// It is being removed.
+    #[error("can not get logs from container which is dead or marked for removal")]
+    Removing,
+    /// It keeps no log.
+    #[error("configured logging driver does not support reading")]
+    NoLog,
+    /// `since` or `until` is no time.
+    #[error(transparent)]
+    Time(#[from] TimeError),
+    /// The file cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Its growth cannot be watched.
+    #[error("watch the container's log")]
+    Watch(#[source] std::io::Error),
+}
+
+impl LogsError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            LogsError::Lookup(err) => err.kind(),
+            LogsError::NoStream => ErrorKind::InvalidArgument,
+            LogsError::Removing => ErrorKind::Conflict,
+            LogsError::NoLog => ErrorKind::NotImplemented,
+            LogsError::Time(err) => err.kind(),
+            LogsError::Read(_) | LogsError::Watch(_) => ErrorKind::Internal,
+        }
+    }
+}
+
+/// The log of a container, as bytes for the client.
+pub struct LogStream {
+    /// Absent while a blocking thread has it.
+    reader: Option<Reader>,
+    view: View,
+    follower: Option<Follower>,
+}
+
+/// How entries are shown.
+#[derive(Clone, Copy)]
+struct View {
+    tty: bool,
+    stdout: bool,
+    stderr: bool,
+    timestamps: bool,
+    details: bool,
+}
+
+/// What wakes who follows.
+struct Follower {
+    growth: AsyncFd<std::os::fd::OwnedFd>,
+    ends: watch::Receiver<Ending>,
+    container: Arc<Container>,
+}
+
+/// What one crossing brings.
+enum Batch {
+    Bytes(Vec<u8>),
+    Pending(Vec<u8>),
+    End(Vec<u8>),
+}
+
+/// Opens the log of a container.
+pub async fn open(engine: &Engine, name: &str, query: LogsQuery) -> Result<LogStream, LogsError> {
+    if !query.stdout && !query.stderr {
+        return Err(LogsError::NoStream);
+    }
+    let container = engine.containers.find(name)?;
+    open_container(engine, &container, query).await
+}
+
+pub(crate) async fn open_container(
+    engine: &Engine,
+    container: &Arc<Container>,
+    query: LogsQuery,
+) -> Result<LogStream, LogsError> {
+    if container.state().name() == "removing" {
+        return Err(LogsError::Removing);
+    }
+    if container.definition.host_config.log_config.kind == "none" {
+        return Err(LogsError::NoLog);
+    }
+    let (ends, state) = container.watch();
+    let until = time_query::parse(&query.until)?.filter(|nanos| *nanos != 0);
+    let options = ReadOptions {
+        tail: query.tail.parse().ok(),
+        since: time_query::parse(&query.since)?.map(time),
+        until: until.map(time),
+        // dockerd follows only what runs.
+        follow: query.follow && state.is_running(),
+    };
+    let path = engine.recorder.dir(container.id()).log(container.id());
+    let reader = bridge::blocking(move || Reader::open(&path, options)).await?;
+    let view = View {
+        tty: container.tty(),
+        stdout: query.stdout,
+        stderr: query.stderr,
+        timestamps: query.timestamps,
+        details: query.details,
+    };
+    let follower = match reader.watch_fd() {
+        None => None,
+        Some(fd) => {
+            let fd = fd.try_clone_to_owned().map_err(LogsError::Watch)?;
+            let growth = readiness::register(fd, Interest::READABLE).map_err(LogsError::Watch)?;
+            Some(Follower { growth, ends, container: container.clone() })
+        }
+    };
+    Ok(LogStream { reader: Some(reader), view, follower })
+}
+
+fn time(nanos: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+}
+
+impl LogStream {
+    /// Whether the container has a terminal, so that the stream is raw instead of multiplexed.
+    pub fn tty(&self) -> bool {
+        self.view.tty
+    }
+
+    /// The next bytes: some frames, or raw output of a terminal. `None` is the end.
+    ///
+    /// Must not be called again after its future was dropped: what it was reading is lost then.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, LogsError> {
+        loop {
+            let Some(mut reader) = self.reader.take() else { return Ok(None) };
+            let view = self.view;
+            let (reader, batch) = bridge::blocking(move || {
+                let batch = read_batch(&mut reader, view);
+                (reader, batch)
+            })
+            .await;
+            match batch? {
+                // Not put back: the next call says that this was all.
+                Batch::End(bytes) => return Ok(Some(bytes).filter(|bytes| !bytes.is_empty())),
+                Batch::Bytes(bytes) => {
+                    self.reader = Some(reader);
+                    return Ok(Some(bytes));
+                }
+                Batch::Pending(bytes) => {
+                    let reader = self.reader.insert(reader);
+                    if !bytes.is_empty() {
+                        return Ok(Some(bytes));
+                    }
+                    let Some(follower) = &mut self.follower else { return Ok(None) };
+                    if follower.wait().await? {
+                        reader.stop_following();
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Follower {
+    /// Waits until the log has grown, or answers true: its container has ended, and what is there now is all.
+    async fn wait(&mut self) -> Result<bool, LogsError> {
+        loop {
+            if !self.container.state().is_running() {
+                return Ok(true);
+            }
+            tokio::select! {
+                ready = self.growth.readable() => {
+                    // The reader empties the descriptor.
+                    ready.map_err(LogsError::Watch)?.clear_ready();
+                    return Ok(false);
+                }
+                // An error says that the container is gone.
+                changed = self.ends.changed() => if changed.is_err() { return Ok(true) },
+            }
+        }
+    }
+}
+
+fn read_batch(reader: &mut Reader, view: View) -> Result<Batch, ReadError> {
+    let mut bytes = Vec::new();
+    while bytes.len() < BATCH_BYTES {
+        match reader.next_entry()? {
+            Step::Entry(entry) => view.show(&entry, &mut bytes),
+            Step::Pending => return Ok(Batch::Pending(bytes)),
+            Step::End => return Ok(Batch::End(bytes)),
+        }
+    }
+    Ok(Batch::Bytes(bytes))
+}
+
+impl View {
+    fn show(self, entry: &Entry, to: &mut Vec<u8>) {
+        let (wanted, number) = match entry.stream {
+            Stream::Stdout => (self.stdout, STDOUT),
+            Stream::Stderr => (self.stderr, STDERR),
+        };
+        if !wanted {
+            return;
+        }
+        let mut line = Vec::with_capacity(entry.log.len() + 32);
+        if self.timestamps {
+            line.extend(nine_digits(entry.time).into_bytes());
+            line.push(b' ');
+        }
+        if self.details {
+            line.extend(details(entry).into_bytes());
+            line.push(b' ');
+        }
+        line.extend(&entry.log);
+        if self.tty { to.extend(line) } else { stream::frame(number, &line, to) }
+    }
+}
+
+/// RFC 3339 with nine digits always: Docker's `RFC3339NanoFixed`, so that lines stay aligned.
+fn nine_digits(time: SystemTime) -> String {
+    let nanos = time.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
+    let whole = stdx::time::Rfc3339(time - Duration::from_nanos(nanos.into())).to_string();
+    format!("{}.{nanos:09}Z", whole.trim_end_matches('Z'))
+}
+
+/// `a=1,b=2`, escaped as in a URL's query.
+fn details(entry: &Entry) -> String {
+    let pairs = entry.attrs.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value)));
+    pairs.collect::<Vec<_>>().join(",")
+}
+
+fn escape(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len()), |mut escaped, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => escaped.push(char::from(byte)),
+            b' ' => escaped.push('+'),
+            byte => escaped.push_str(&format!("%{byte:02X}")),
+        }
+        escaped
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_shown_as_dockerd_shows_them() {
+        let entry = Entry {
+            time: UNIX_EPOCH + Duration::new(1, 5),
+            stream: Stream::Stderr,
+            log: b"hi\n".to_vec(),
+            attrs: [("a b".to_owned(), "1/2".to_owned())].into(),
+        };
+        let show = |view: View| {
+            let mut bytes = Vec::new();
+            view.show(&entry, &mut bytes);
+            String::from_utf8(bytes).unwrap()
+        };
+        let view = View { tty: true, stdout: true, stderr: true, timestamps: false, details: false };
+        assert_eq!(show(view), "hi\n");
+        assert_eq!(show(View { timestamps: true, ..view }), "1970-01-01T00:00:01.000000005Z hi\n");
+        assert_eq!(show(View { details: true, ..view }), "a+b=1%2F2 hi\n");
+        assert_eq!(show(View { tty: false, ..view }), "\u{2}\0\0\0\0\0\0\u{3}hi\n");
+        assert_eq!(show(View { stderr: false, ..view }), "");
+    }
+}

@@ -1,0 +1,73 @@
+//! `POST /containers/{id}/start`, and the starts that a policy makes.
+
+use std::sync::Arc;
+
+use errdefs::ErrorKind;
+
+use crate::Engine;
+use crate::container::Container;
+use crate::container::state::{Input, Phase, State};
+use crate::launch::{LaunchError, launch};
+use crate::registry::LookupError;
+use crate::supervise;
+
+/// Why a container was not started. The texts are dockerd's.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is none of that name.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// It runs.
+    #[error("container is already running")]
+    Running,
+    /// It is being removed.
+    #[error("container is marked for removal and cannot be started")]
+    Removing,
+    /// It could not be made.
+    #[error(transparent)]
+    Launch(LaunchError),
+}
+
+impl StartError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            StartError::Lookup(err) => err.kind(),
+            StartError::Running => ErrorKind::NotModified,
+            StartError::Removing => ErrorKind::Conflict,
+            StartError::Launch(err) => err.kind(),
+        }
+    }
+}
+
+/// Starts a container. Answers when its program runs.
+pub async fn start(engine: &Engine, name: &str) -> Result<(), StartError> {
+    let container = engine.containers.find(name)?;
+    let engine = engine.clone();
+    engine.clone().detached(async move { requested(&engine, &container).await }).await
+}
+
+/// Starts a container because a client asked.
+pub(crate) async fn requested(engine: &Engine, container: &Arc<Container>) -> Result<(), StartError> {
+    let _operation = container.operation.lock().await;
+    check(&container.state())?;
+    supervise::feed(engine, container, Input::StartRequested);
+    launch(engine, container).await.map_err(StartError::Launch)
+}
+
+/// Starts a container because its policy says so, unless somebody has decided otherwise meanwhile.
+pub(crate) async fn again(engine: &Engine, container: &Arc<Container>) -> Result<(), StartError> {
+    let _operation = container.operation.lock().await;
+    if container.state().phase != Phase::Restarting {
+        return Ok(());
+    }
+    launch(engine, container).await.map_err(StartError::Launch)
+}
+
+fn check(state: &State) -> Result<(), StartError> {
+    match state.phase {
+        Phase::Stopped => Ok(()),
+        Phase::Running { .. } | Phase::Restarting => Err(StartError::Running),
+        Phase::Removing => Err(StartError::Removing),
+    }
+}

@@ -1,0 +1,195 @@
+//! `GET /info`, `GET /version`
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use container_spec::{CgroupLayout, HostFacts};
+use engine_api::system::{Component, Info, Platform, Version};
+use engine_api::versions;
+use serde_json::{Value, json};
+
+use crate::Engine;
+
+/// The product's name.
+const PRODUCT: &str = "Longshore";
+/// Where clients of old think that Docker Hub is.
+const INDEX_SERVER: &str = "https://index.docker.io/v1/";
+
+/// The engine, its store and its machine.
+pub async fn info(engine: &Engine) -> Info {
+    let facts = &engine.facts;
+    let containers = engine.containers.all();
+    let running = containers.iter().filter(|container| container.state().is_running()).count();
+    let release = bridge::blocking(|| fs::read_to_string("/etc/os-release").unwrap_or_default()).await;
+    let config = &engine.config;
+    Info {
+        id: engine.id.clone(),
+        containers: count(containers.len()),
+        containers_running: count(running),
+        containers_stopped: count(containers.len() - running),
+        images: count(engine.images.list().len()),
+        driver: "overlay2".to_owned(),
+        driver_status: driver_status(),
+        plugins: plugins(),
+        n_fd: count(fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)),
+        n_goroutines: count(tokio::runtime::Handle::current().metrics().num_alive_tasks()),
+        n_events_listener: count(engine.events.listeners()),
+        system_time: stdx::time::Rfc3339::now().to_string(),
+        debug: config.debug,
+        logging_driver: config.default_log.kind.clone(),
+        operating_system: release_field(&release, "PRETTY_NAME"),
+        os_version: release_field(&release, "VERSION_ID"),
+        index_server_address: INDEX_SERVER.to_owned(),
+        registry_config: registry_config(),
+        docker_root_dir: config.data_root.display().to_string(),
+        labels: config.labels.clone(),
+        server_version: version_text(),
+        live_restore_enabled: true,
+        init_binary: config.init_path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        init_commit: json!({"ID": ""}),
+        ..machine(facts)
+    }
+}
+
+/// What follows from the machine alone.
+fn machine(facts: &HostFacts) -> Info {
+    let uname = rustix::system::uname();
+    let v1 = facts.cgroup == CgroupLayout::V1;
+    let forwarding = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap_or_default();
+    Info {
+        memory_limit: true,
+        swap_limit: facts.swap_limit,
+        cpu_cfs_period: true,
+        cpu_cfs_quota: true,
+        cpu_shares: true,
+        cpu_set: true,
+        pids_limit: true,
+        ipv4_forwarding: forwarding.trim() == "1",
+        oom_kill_disable: v1,
+        cgroup_driver: "cgroupfs".to_owned(),
+        cgroup_version: if v1 { "1" } else { "2" }.to_owned(),
+        kernel_version: uname.release().to_string_lossy().into_owned(),
+        os_type: "linux".to_owned(),
+        architecture: uname.machine().to_string_lossy().into_owned(),
+        ncpu: facts.cpus.into(),
+        mem_total: i64::try_from(facts.memory_bytes).unwrap_or(i64::MAX),
+        name: facts.hostname.clone(),
+        runtimes: json!({ HostFacts::RUNTIME: {"path": "longshore-shim"} }),
+        default_runtime: HostFacts::RUNTIME.to_owned(),
+        swarm: swarm(),
+        containerd_commit: json!({"ID": ""}),
+        runc_commit: json!({"ID": ""}),
+        security_options: security_options(facts),
+        ..Info::default()
+    }
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn driver_status() -> Vec<[String; 2]> {
+    [("Supports d_type", "true"), ("Using metacopy", "false"), ("Native Overlay Diff", "true"), ("userxattr", "false")]
+        .map(|(name, value)| [name.to_owned(), value.to_owned()])
+        .to_vec()
+}
+
+fn plugins() -> Value {
+    json!({
+        "Volume": [],
+        "Network": ["host", "null"],
+        "Authorization": null,
+        "Log": ["json-file", "none"],
+    })
+}
+
+fn registry_config() -> Value {
+    json!({
+        "IndexConfigs": {"docker.io": {"Mirrors": [], "Name": "docker.io", "Official": true, "Secure": true}},
+        "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
+        "Mirrors": null,
+    })
+}
+
+fn swarm() -> Value {
+    json!({
+        "NodeID": "",
+        "NodeAddr": "",
+        "LocalNodeState": "inactive",
+        "ControlAvailable": false,
+        "Error": "",
+        "RemoteManagers": null,
+    })
+}
+
+fn security_options(facts: &HostFacts) -> Vec<String> {
+    let seccomp = facts.seccomp.then(|| "name=seccomp,profile=builtin".to_owned());
+    let private = (facts.cgroup == CgroupLayout::V2).then(|| "name=cgroupns".to_owned());
+    seccomp.into_iter().chain(private).collect()
+}
+
+/// A field of os-release(5), without its quotes.
+fn release_field(text: &str, name: &str) -> String {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    value.unwrap_or_default().trim_matches(['"', '\'']).to_owned()
+}
+
+fn version_text() -> String {
+    env!("CARGO_PKG_VERSION").to_owned()
+}
+
+/// Versions.
+pub async fn version(_engine: &Engine) -> Version {
+    let uname = rustix::system::uname();
+    let kernel_version = uname.release().to_string_lossy().into_owned();
+    let version = Version {
+        platform: Platform { name: PRODUCT.to_owned() },
+        version: version_text(),
+        api_version: versions::MAX.to_string(),
+        min_api_version: versions::MIN.to_string(),
+        git_commit: option_env!("LONGSHORE_COMMIT").unwrap_or_default().to_owned(),
+        go_version: concat!("rust", env!("CARGO_PKG_RUST_VERSION")).to_owned(),
+        os: "linux".to_owned(),
+        arch: architecture().to_owned(),
+        kernel_version,
+        build_time: option_env!("LONGSHORE_BUILD_TIME").unwrap_or_default().to_owned(),
+        ..Version::default()
+    };
+    let details = [
+        ("ApiVersion", &version.api_version),
+        ("Arch", &version.arch),
+        ("BuildTime", &version.build_time),
+        ("Experimental", &"false".to_owned()),
+        ("GitCommit", &version.git_commit),
+        ("GoVersion", &version.go_version),
+        ("KernelVersion", &version.kernel_version),
+        ("MinAPIVersion", &version.min_api_version),
+        ("Os", &version.os),
+    ];
+    let details: BTreeMap<String, String> =
+        details.into_iter().map(|(name, value)| (name.to_owned(), value.clone())).collect();
+    let component = Component { name: "Engine".to_owned(), version: version.version.clone(), details };
+    Version { components: vec![component], ..version }
+}
+
+/// Go's name of the processor.
+pub(crate) fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_os_release_lose_their_quotes() {
+        let text = "NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\nVERSION_ID='13'\n";
+        assert_eq!(release_field(text, "PRETTY_NAME"), "Debian GNU/Linux 13 (trixie)");
+        assert_eq!(release_field(text, "VERSION_ID"), "13");
+        assert_eq!(release_field(text, "VERSION"), "");
+    }
+}

@@ -1,0 +1,191 @@
+//! The one loop that turns facts into states, events and restarts.
+//!
+//! ```text
+//!   shims --Observation--> run() --Input--> State::step --Effect--> perform()
+//!   operations ---------------------Input--^
+//! ```
+
+use std::sync::Arc;
+
+use shim_api::{Answer, ExitRecord, Fact};
+use tokio::sync::mpsc;
+use tracing::{debug, error, warn};
+
+use crate::Engine;
+use crate::container::Container;
+use crate::container::state::{Effect, Input, Phase};
+use crate::shim::{Observation, Outcome};
+
+/// The exit code of a container whose end nobody saw: dockerd's (moby daemon `restore`).
+pub const EXIT_CODE_LOST: i32 = 255;
+/// The exit code of an exec whose container ended before it: it was killed.
+const EXIT_CODE_KILLED: i32 = 137;
+
+/// Handles observations until the engine is gone.
+pub async fn run(engine: Engine, mut observations: mpsc::UnboundedReceiver<Observation>) {
+    while let Some(observation) = observations.recv().await {
+        observe(&engine, observation);
+    }
+}
+
+fn observe(engine: &Engine, observation: Observation) {
+    match observation {
+        Observation::Started { container, outcome, asker } => {
+            if let (Some(container), Ok(Answer::Started(run))) = (engine.containers.get(&container), &outcome) {
+                feed(engine, &container, Input::Started { pid: run.pid, at_nanos: run.started_at_nanos });
+            }
+            answer(asker, outcome);
+        }
+        Observation::Fact(fact) => fact_of(engine, fact),
+        Observation::Closed(id) => {
+            if let Some(container) = engine.containers.get(&id) {
+                closed(engine, &container);
+            }
+        }
+        Observation::Gone(id) => {
+            if let Some(container) = engine.containers.get(&id) {
+                container.live().shim = None;
+                engine.recorder.mark(&container);
+            }
+            engine.tell_idle_changed();
+        }
+    }
+}
+
+fn answer(asker: tokio::sync::oneshot::Sender<Outcome>, outcome: Outcome) {
+    if asker.send(outcome).is_err() {
+        debug!("nobody waits for the start any more");
+    }
+}
+
+fn fact_of(engine: &Engine, fact: Fact) {
+    let (Fact::Exited { container: id, .. }
+    | Fact::ExecExited { container: id, .. }
+    | Fact::Oom { container: id }
+    | Fact::LogLost { container: id, .. }
+    | Fact::Detached { container: id, .. }) = &fact;
+    let Some(container) = engine.containers.get(id) else {
+        debug!(container = %id, "a fact about a container that was removed");
+        return;
+    };
+    match fact {
+        Fact::Exited { exit, .. } => exited(engine, &container, &exit),
+        Fact::ExecExited { exec_id, exit_code, .. } => exec_exited(engine, &container, &exec_id, exit_code),
+        Fact::Oom { .. } => feed(engine, &container, Input::OomKilled),
+        Fact::LogLost { lines, .. } => {
+            warn!(container = %container.id(), lines, "lines of the log were lost");
+            engine.events.container(&container, "log_lost", [("lines", lines.to_string())]);
+        }
+        Fact::Detached { exec_id: None, .. } => engine.events.container(&container, "detach", []),
+        Fact::Detached { exec_id: Some(exec), .. } => {
+            engine.events.container(&container, "exec_detach", [("execID", exec)]);
+        }
+    }
+}
+
+/// Records the end of a container.
+pub fn exited(engine: &Engine, container: &Arc<Container>, exit: &ExitRecord) {
+    end_execs(container);
+    let input =
+        Input::Exited { exit_code: exit.exit_code, oom_killed: exit.oom_killed, at_nanos: exit.exited_at_nanos };
+    feed(engine, container, input);
+}
+
+fn exec_exited(engine: &Engine, container: &Container, exec_id: &str, exit_code: i32) {
+    let exec = container.live().execs.get(exec_id).cloned();
+    if let Some(exec) = exec {
+        exec.progress().end(exit_code);
+    }
+    let attributes = [("execID", exec_id.to_owned()), ("exitCode", exit_code.to_string())];
+    engine.events.container(container, "exec_die", attributes);
+}
+
+fn end_execs(container: &Container) {
+    let execs: Vec<_> = container.live().execs.values().cloned().collect();
+    for exec in execs {
+        let mut progress = exec.progress();
+        if progress.running {
+            progress.end(EXIT_CODE_KILLED);
+        }
+    }
+}
+
+/// The connection to a shim is closed: if its container still runs as far as we know, the shim says no more how it ended.
+fn closed(engine: &Engine, container: &Arc<Container>) {
+    if !matches!(container.state().phase, Phase::Running { .. }) {
+        return;
+    }
+    let path = shim_api::paths::exit(&engine.recorder.shim_dir(container.id()));
+    match read_exit(&path) {
+        Some(exit) => exited(engine, container, &exit),
+        None => lost(engine, container),
+    }
+}
+
+/// The record of an end, if a shim wrote one. It lies on a tmpfs: reading it does not block.
+pub fn read_exit(path: &std::path::Path) -> Option<ExitRecord> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+/// Nobody supervises the container any more: what is left of it is ended, and its end recorded.
+pub fn lost(engine: &Engine, container: &Arc<Container>) {
+    warn!(container = %container.id(), "the container's shim is gone: its processes are killed");
+    engine.end_cgroup(container);
+    let exit = ExitRecord {
+        exit_code: EXIT_CODE_LOST,
+        exited_at_nanos: crate::clock::now_nanos(),
+        started_at_nanos: container.state().started_at_nanos,
+        oom_killed: false,
+    };
+    exited(engine, container, &exit);
+}
+
+/// Feeds an input to a container's machine and performs what follows.
+pub fn feed(engine: &Engine, container: &Arc<Container>, input: Input) {
+    let effects = container.step(input);
+    perform(engine, container, effects);
+}
+
+/// Performs the effects of a transition. Does not block.
+pub fn perform(engine: &Engine, container: &Arc<Container>, effects: Vec<Effect>) {
+    for effect in effects {
+        match effect {
+            Effect::TellStart => engine.events.container(container, "start", []),
+            // Performed with the transition itself.
+            Effect::WakeWaiters => {}
+            Effect::TellDie { exit_code, duration } => {
+                let attributes =
+                    [("execDuration", duration.as_secs().to_string()), ("exitCode", exit_code.to_string())];
+                engine.events.container(container, "die", attributes);
+            }
+            Effect::TellOom => engine.events.container(container, "oom", []),
+            Effect::Record => engine.recorder.mark(container),
+            Effect::RestartAfter(delay) => restart_after(engine, container, delay),
+            Effect::Remove => remove(engine, container),
+        }
+    }
+    engine.tell_idle_changed();
+}
+
+fn restart_after(engine: &Engine, container: &Arc<Container>, delay: std::time::Duration) {
+    let (engine, later) = (engine.clone(), container.clone());
+    let timer = tokio::spawn(async move {
+        tokio::time::sleep(delay).await;
+        // From here on it is a start, which cancelling the wait does not stop half-way.
+        tokio::spawn(async move {
+            if let Err(err) = crate::ops::start::again(&engine, &later).await {
+                error!(container = %later.id(), err = errdefs::chain(&err), "cannot restart the container");
+            }
+        });
+    });
+    container.live().restart_timer = Some(timer.abort_handle());
+}
+
+fn remove(engine: &Engine, container: &Arc<Container>) {
+    let (engine, container) = (engine.clone(), container.clone());
+    tokio::spawn(async move {
+        if let Err(err) = crate::ops::remove::ended(&engine, &container).await {
+            error!(container = %container.id(), err = errdefs::chain(&err), "cannot remove the container");
+        }
+    });
+}

@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use crate::error::{ProcessError, Step};
+use crate::error::{ProcessError, Step, SystemError};
 
 const CONSOLE: u8 = b'C';
 const READY: u8 = b'R';
@@ -67,7 +67,7 @@ impl Reason {
 
 impl Failure {
     fn error(reason: [u8; 2], errno: i32, subject: String) -> ProcessError {
-        let source = io::Error::from_raw_os_error(errno);
+        let source = SystemError(io::Error::from_raw_os_error(errno));
         let step = Step::from_byte(reason[1]).unwrap_or(Step::Report);
         match reason[0] {
             0 => ProcessError::NotInPath { name: subject },

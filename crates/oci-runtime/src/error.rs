@@ -88,6 +88,21 @@ impl PlanError {
     }
 }
 
+/// The kernel's answer, printed as Go and so runc and Docker print it: `no such file or directory`.
+#[derive(Debug)]
+pub struct SystemError(pub io::Error);
+
+impl fmt::Display for SystemError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The C library's sentence without its capital, and without the number that Rust adds.
+        let text = self.0.to_string();
+        let mut letters = text.split(" (os error").next().unwrap_or_default().chars();
+        letters.next().map_or(Ok(()), |first| write!(f, "{}{}", first.to_lowercase(), letters.as_str()))
+    }
+}
+
+impl std::error::Error for SystemError {}
+
 /// Why the container's process could not get as far as its program. The texts are runc's, which Docker's clients print.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
@@ -103,7 +118,7 @@ pub enum ProcessError {
         /// The path.
         path: String,
         /// The kernel's answer.
-        source: io::Error,
+        source: SystemError,
     },
     /// A file that this user may not execute.
     #[error("exec: {path:?}: permission denied")]
@@ -123,17 +138,17 @@ pub enum ProcessError {
         /// The directory.
         path: String,
         /// The kernel's answer.
-        source: io::Error,
+        source: SystemError,
     },
     /// A limit was refused: usually a hard limit above our own without CAP_SYS_RESOURCE.
-    #[error("error setting rlimits for ready process: error setting rlimit type {number} ({name})")]
+    #[error("error setting rlimits for ready process: error setting rlimit type {number}")]
     Rlimit {
         /// The kernel's number of it, which runc prints.
         number: u8,
         /// Its name.
         name: String,
         /// The kernel's answer.
-        source: io::Error,
+        source: SystemError,
     },
     /// A mount point could not be found or made.
     #[error("mount point {}: {step}", destination.display())]
@@ -143,7 +158,7 @@ pub enum ProcessError {
         /// What was tried.
         step: Step,
         /// The kernel's answer.
-        source: io::Error,
+        source: SystemError,
     },
     /// Any other step between clone and exec.
     #[error("{step} {subject}")]
@@ -153,7 +168,7 @@ pub enum ProcessError {
         /// To what; may be empty.
         subject: String,
         /// The kernel's answer.
-        source: io::Error,
+        source: SystemError,
     },
     /// The process ended before it was ready: killed for memory, or by its system-call filter.
     #[error("the container's process ended with status {status} before it was ready")]
@@ -166,13 +181,13 @@ pub enum ProcessError {
 impl ProcessError {
     /// The exit code that Docker's command line ends with: 127 for "not found", 126 for "cannot be run", else 125.
     pub fn exit_code(&self) -> u8 {
-        let missing = |source: &io::Error| source.kind() == io::ErrorKind::NotFound;
+        let missing = |source: &SystemError| source.0.kind() == io::ErrorKind::NotFound;
         match self {
             ProcessError::NotInPath { .. } => 127,
             ProcessError::Stat { source, .. } | ProcessError::Cwd { source, .. } if missing(source) => 127,
             ProcessError::NotExecutable { .. } | ProcessError::IsDirectory { .. } => 126,
             ProcessError::Stat { source, .. } | ProcessError::Cwd { source, .. }
-                if source.kind() == io::ErrorKind::PermissionDenied =>
+                if source.0.kind() == io::ErrorKind::PermissionDenied =>
             {
                 126
             }

@@ -46,4 +46,4 @@ mod target;
 pub mod user;
 
 pub use container::{Container, CreateOptions, ExecOptions, ExecProcess, Stdio, UserRequest, create};
-pub use error::{CreateError, ExecError, PlanError, ProcessError, StartError, Step};
+pub use error::{CreateError, ExecError, PlanError, ProcessError, StartError, Step, SystemError};

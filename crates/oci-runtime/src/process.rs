@@ -18,7 +18,7 @@ use sys::{capability, seccomp, signal, terminal};
 
 use crate::Stdio;
 use crate::channel::{At, Channel, Failure, Reason, wait_for_start};
-use crate::error::{PlanError, Step};
+use crate::error::{PlanError, Step, SystemError};
 use crate::mounts::{clone_tree, move_to};
 use crate::target::PATH_FLAGS;
 
@@ -150,8 +150,7 @@ impl ProcessPlan {
             Err(err) => err,
         };
         // The container counts as started: what went wrong is told on its own standard error, as runc does it.
-        let reason = go_text(&err);
-        let text = format!("exec {}: {reason}\n", program.to_string_lossy());
+        let text = format!("exec {}: {}\n", program.to_string_lossy(), SystemError(err));
         let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
         STATUS_EXEC_FAILED
     }
@@ -346,14 +345,6 @@ fn executable(path: &str, stat: &rustix::fs::Stat) -> Result<(), Errno> {
     accessat(CWD, path, rustix::fs::Access::EXEC_OK, AtFlags::EACCESS)
 }
 
-/// An error as Go prints it: the C library's sentence without its capital and without Rust's number.
-fn go_text(err: &io::Error) -> String {
-    let text = err.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_lowercase().collect::<String>() + letters.as_str()).unwrap_or_default()
-}
-
 /// Writes to a file below a directory of proc that the parent opened, after making sure that it is proc
 /// (CVE-2019-16884: a container's fake /proc made runtimes write elsewhere).
 pub(crate) fn write_proc(proc: BorrowedFd<'_>, path: &str, value: &str) -> io::Result<()> {
@@ -409,6 +400,6 @@ mod tests {
 
     #[test]
     fn errors_read_as_gos() {
-        assert_eq!(go_text(&Errno::NOEXEC.into()), "exec format error");
+        assert_eq!(SystemError(Errno::NOEXEC.into()).to_string(), "exec format error");
     }
 }

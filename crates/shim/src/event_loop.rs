@@ -157,8 +157,9 @@ impl Shim {
 
     /// Nothing is left to do.
     fn is_done(&self) -> bool {
-        let nothing_made = self.task.is_none() && (self.doomed || self.connections.is_empty());
-        let all_done = self.listener.is_none() && self.slow.is_empty() && self.task.is_none();
+        let cleaned_up = self.listener.is_none();
+        let nothing_made = !cleaned_up && self.task.is_none() && (self.doomed || self.connections.is_empty());
+        let all_done = cleaned_up && self.slow.is_empty();
         (nothing_made || all_done) && self.connections.iter().all(Connection::is_flushed)
     }
 

@@ -1,0 +1,90 @@
+//! Processes added to a running container.
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use shim_api::{Answer, Attach, Call, ExecTask, Fact, Failure, VERSION};
+
+use crate::fixture::{Client, Daemon, Shim, everything, output, process};
+
+fn exec(daemon: &mut Daemon, id: &str, script: &str, attach: Option<Attach>) -> Result<Client, Failure> {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let fds = if attach.is_some() { vec![theirs.as_fd()] } else { vec![] };
+    let task = ExecTask { exec_id: id.into(), process: process(script), user: None, attach };
+    let seq = daemon.send(Call::Exec(Box::new(task)), &fds);
+    drop(theirs);
+    let answer = daemon.reply(seq)?;
+    assert!(matches!(answer, Answer::ExecStarted { pid } if pid > 0), "{answer:?}");
+    Ok(Client::new(ours))
+}
+
+fn sleeper() -> Shim {
+    let mut shim = Shim::new("sleep 1000");
+    shim.create();
+    shim.start();
+    shim
+}
+
+fn kill(mut shim: Shim) {
+    assert_eq!(shim.daemon.call(Call::Signal { signal: 9 }), Ok(Answer::Done));
+    assert_eq!(shim.finish().exit_code, 137);
+}
+
+#[test]
+fn privileged_an_exec_has_its_own_streams_and_exit() {
+    let mut shim = sleeper();
+    let mut client = exec(&mut shim.daemon, "one", "cat; echo err >&2; exit 9", Some(everything())).unwrap();
+    client.0.write_all(b"in").unwrap();
+    client.0.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(client.rest_unframed(), ("in".into(), "err\n".into()));
+    let expected = Fact::ExecExited { container: shim.id.clone(), exec_id: "one".into(), exit_code: 9 };
+    assert_eq!(shim.daemon.fact(), expected);
+    exec(&mut shim.daemon, "two", "echo nobody hears", None).unwrap();
+    assert!(matches!(shim.daemon.fact(), Fact::ExecExited { exit_code: 0, .. }));
+    kill(shim);
+}
+
+#[test]
+fn privileged_an_exec_that_cannot_run_is_told() {
+    let mut shim = sleeper();
+    let mut task = ExecTask { exec_id: "x".into(), process: process(""), user: None, attach: None };
+    task.process.args = vec!["/etc".into()];
+    let failure = shim.daemon.call(Call::Exec(Box::new(task))).unwrap_err();
+    assert_eq!(failure.exit_code, 126, "{failure}");
+    kill(shim);
+}
+
+#[test]
+fn privileged_execs_end_with_the_container_and_are_told_before_it() {
+    let mut shim = sleeper();
+    let mut client = exec(&mut shim.daemon, "one", "echo up; sleep 1000", Some(output())).unwrap();
+    client.await_text("up");
+    assert_eq!(shim.daemon.call(Call::Signal { signal: 9 }), Ok(Answer::Done));
+    assert!(matches!(shim.daemon.fact(), Fact::ExecExited { exit_code: 137, .. }));
+    assert!(matches!(shim.daemon.fact(), Fact::Exited { .. }));
+    shim.wait();
+}
+
+#[test]
+fn privileged_an_exec_that_ended_unheard_is_told_later() {
+    let mut shim = sleeper();
+    let mut client = exec(&mut shim.daemon, "one", "read x; exit 8", Some(everything())).unwrap();
+    shim.daemon.socket.shutdown(std::net::Shutdown::Both).unwrap();
+    // The shim reads its daemons' connections in the order of their events: the answer proves that the end was seen.
+    let mut second = shim.connect();
+    second.call(Call::State).unwrap();
+    client.0.write_all(b"\n").unwrap();
+    client.rest();
+    shim.daemon = second;
+    let mut told = vec![];
+    while told.iter().all(|exec: &shim_api::ExecState| exec.exit_code.is_none()) {
+        match shim.daemon.call(Call::Hello { version: VERSION }).unwrap() {
+            Answer::Hello { execs, .. } if !execs.is_empty() => told = execs,
+            Answer::Hello { .. } => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(told.iter().map(|exec| (exec.exec_id.as_str(), exec.exit_code)).collect::<Vec<_>>(), [("one", Some(8))]);
+    kill(shim);
+}

@@ -1,0 +1,98 @@
+//! From Create to the shim's own end.
+
+use shim_api::{Answer, Call, ExitRecord, Fact, VERSION};
+
+use crate::fixture::{Shim, output};
+
+#[test]
+fn privileged_a_container_runs_and_its_exit_is_recorded_and_told() {
+    let mut shim = Shim::new("exit 3");
+    shim.create();
+    assert!(!shim.cgroups().is_empty());
+    let state = shim.start();
+    let recorded = std::fs::read(shim.run_dir().join("state.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<shim_api::RunState>(&recorded).unwrap(), state);
+    assert!(state.started && state.pid_start_ticks > 0 && state.started_at_nanos > 0);
+    let exit = shim.finish();
+    assert_eq!((exit.exit_code, exit.oom_killed), (3, false));
+    assert!(exit.exited_at_nanos >= exit.started_at_nanos);
+    let recorded = std::fs::read(shim.run_dir().join("exit.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<ExitRecord>(&recorded).unwrap(), exit);
+}
+
+#[test]
+fn privileged_pipelined_requests_are_answered_in_order() {
+    let mut shim = Shim::new("echo hello");
+    let create = Call::Create(Box::new(shim.task.clone()));
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    shim.daemon.send(Call::Hello { version: VERSION }, &[]);
+    shim.daemon.send(create, &[]);
+    shim.daemon.send(Call::Attach(output()), &[std::os::fd::AsFd::as_fd(&theirs)]);
+    let start = shim.daemon.send(Call::Start, &[]);
+    drop(theirs);
+    assert!(matches!(shim.daemon.reply(start), Ok(Answer::Started(_))));
+    assert_eq!(crate::fixture::Client::new(ours).rest_unframed(), ("hello\n".into(), String::new()));
+    assert_eq!(shim.finish().exit_code, 0);
+}
+
+#[test]
+fn privileged_what_cannot_be_created_is_told_and_leaves_nothing() {
+    let mut shim = Shim::new("");
+    shim.task.spec.process.args = vec!["nosuch".into()];
+    let failure = shim.daemon.call(Call::Create(Box::new(shim.task.clone()))).unwrap_err();
+    assert_eq!(failure.exit_code, 127);
+    assert!(failure.message.ends_with(r#"exec: "nosuch": executable file not found in $PATH"#), "{}", failure.message);
+    shim.wait();
+}
+
+#[test]
+fn a_shim_without_daemon_and_container_ends() {
+    let mut shim = Shim::new("");
+    shim.daemon.socket.shutdown(std::net::Shutdown::Both).unwrap();
+    shim.wait();
+}
+
+#[test]
+fn privileged_a_signal_ends_it_even_when_frozen() {
+    let mut shim = Shim::new("sleep 1000");
+    shim.create();
+    shim.start();
+    let hierarchies = cgroup::Hierarchies::detect().unwrap();
+    let group = cgroup::Cgroup::open(&hierarchies, std::path::Path::new(&shim.task.spec.linux.cgroups_path)).unwrap();
+    group.freeze(std::time::Duration::from_secs(10)).unwrap();
+    assert_eq!(shim.daemon.call(Call::Signal { signal: 9 }), Ok(Answer::Done));
+    assert_eq!(shim.finish().exit_code, 137);
+}
+
+#[test]
+fn privileged_a_later_daemon_finds_the_container_and_rubbish_hurts_nobody() {
+    let mut shim = Shim::new("read line; exit $line");
+    (shim.task.open_stdin, shim.task.stdin_once) = (true, true);
+    shim.create();
+    let mut client = shim.daemon.attach(crate::fixture::everything());
+    let state = shim.start();
+    shim.daemon.socket.shutdown(std::net::Shutdown::Both).unwrap();
+    let mut mad = shim.connect();
+    std::io::Write::write_all(&mut mad.socket, &[0xff; 64]).unwrap();
+    assert_eq!(std::io::Read::read(&mut mad.socket, &mut [0; 1]).unwrap(), 0);
+    shim.daemon = shim.connect();
+    let hello = shim.daemon.call(Call::Hello { version: VERSION }).unwrap();
+    assert_eq!(hello, Answer::Hello { version: VERSION, state: Some(state), execs: vec![] });
+    std::io::Write::write_all(&mut client.0, b"5\n").unwrap();
+    assert!(matches!(shim.daemon.fact(), Fact::Exited { exit, .. } if exit.exit_code == 5));
+    shim.wait();
+}
+
+#[test]
+fn privileged_without_any_daemon_the_record_remains() {
+    let mut shim = Shim::new("read line; exit 4");
+    (shim.task.open_stdin, shim.task.stdin_once) = (true, true);
+    shim.create();
+    let client = shim.daemon.attach(crate::fixture::everything());
+    shim.start();
+    shim.daemon.socket.shutdown(std::net::Shutdown::Both).unwrap();
+    drop(client);
+    shim.wait();
+    let recorded = std::fs::read(shim.run_dir().join("exit.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<ExitRecord>(&recorded).unwrap().exit_code, 4);
+}

@@ -15,7 +15,7 @@ impl Documents {
     }
 
     /// Takes the next whole document, if there is one.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Option<Result<T, serde_json::Error>> {
+    pub fn take<T: DeserializeOwned>(&mut self) -> Option<Result<T, serde_json::Error>> {
         let mut stream = serde_json::Deserializer::from_slice(&self.buffer).into_iter::<T>();
         let outcome = match stream.next() {
             None => return None,
@@ -36,13 +36,13 @@ mod tests {
     fn documents_come_when_they_are_whole() {
         let mut documents = Documents::default();
         documents.feed(b"{\"a\":1}\r\n{\"a\"");
-        let a = |documents: &mut Documents| documents.next::<serde_json::Value>().map(|v| v.unwrap()["a"].clone());
+        let a = |documents: &mut Documents| documents.take::<serde_json::Value>().map(|v| v.unwrap()["a"].clone());
         assert_eq!(a(&mut documents), Some(1.into()));
         assert_eq!(a(&mut documents), None);
         documents.feed(b":2}");
         assert_eq!(a(&mut documents), Some(2.into()));
         documents.feed(b"x");
-        assert!(documents.next::<serde_json::Value>().unwrap().is_err());
-        assert!(documents.next::<serde_json::Value>().is_none());
+        assert!(documents.take::<serde_json::Value>().unwrap().is_err());
+        assert!(documents.take::<serde_json::Value>().is_none());
     }
 }

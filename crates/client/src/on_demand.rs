@@ -86,8 +86,11 @@ pub fn take_turn(instance: &Instance) -> Result<Turn, StartError> {
 }
 
 /// Starts the daemon and returns when it listens. Blocks.
-pub fn start(_turn: &Turn, instance: &Instance) -> Result<(), StartError> {
-    let program = daemon_program();
+pub fn start(turn: &Turn, instance: &Instance) -> Result<(), StartError> {
+    start_program(turn, instance, daemon_program())
+}
+
+fn start_program(_turn: &Turn, instance: &Instance, program: PathBuf) -> Result<(), StartError> {
     let log = instance.exec_root.join("longshored.log");
     let spawn_error = |source| StartError::Spawn { program: program.clone(), source };
     let log_file = File::options().create(true).append(true).open(&log).map_err(spawn_error)?;
@@ -124,4 +127,53 @@ fn daemon_program() -> PathBuf {
     let name = format!("longshored{}", std::env::consts::EXE_SUFFIX);
     let beside = std::env::current_exe().ok().and_then(|path| Some(path.canonicalize().ok()?.parent()?.join(&name)));
     beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An instance in a scratch directory, and a program that stands for its daemon.
+    fn scratch(script: &str) -> (tempfile::TempDir, Instance, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let instance = Instance { socket: path("s"), data_root: path("data"), exec_root: path("exec") };
+        let program = path("daemon");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        // The shell's own: the mode without an import of unix.
+        fs::set_permissions(&program, fs::metadata("/bin/sh").unwrap().permissions()).unwrap();
+        (dir, instance, program)
+    }
+
+    #[test]
+    fn a_daemon_that_listens_gets_its_instance_and_a_clean_environment() {
+        let (dir, instance, program) = scratch("echo \"$@\" >&2; env >&2; printf 1");
+        let turn = take_turn(&instance).unwrap();
+        start_program(&turn, &instance, program).unwrap();
+        let log = fs::read_to_string(instance.exec_root.join("longshored.log")).unwrap();
+        let root = dir.path().display();
+        let arguments =
+            format!("--on-demand --ready-fd 1 -H unix://{root}/s --data-root {root}/data --exec-root {root}/exec");
+        assert_eq!(log.lines().next(), Some(arguments.as_str()));
+        assert!(log.contains("PATH=") && log.contains("PWD=/") && !log.contains("CARGO"), "{log}");
+    }
+
+    #[test]
+    fn a_daemon_that_ends_first_is_an_error() {
+        let (_dir, instance, program) = scratch("exit 1");
+        let turn = take_turn(&instance).unwrap();
+        assert!(matches!(start_program(&turn, &instance, program), Err(StartError::Ended { .. })));
+        let missing = instance.exec_root.join("missing");
+        assert!(matches!(start_program(&turn, &instance, missing), Err(StartError::Spawn { .. })));
+    }
+
+    #[test]
+    fn only_one_starter_has_its_turn() {
+        let (_dir, instance, _program) = scratch("");
+        let turn = take_turn(&instance).unwrap();
+        let lock = File::open(instance.exec_root.join("starting.lock")).unwrap();
+        assert!(lock.try_lock().is_err());
+        drop(turn);
+        assert!(lock.try_lock().is_ok());
+    }
 }

@@ -3,12 +3,13 @@
 use client::container::{self, AttachOptions};
 use engine_api::container::Inspect;
 
-use super::{Context, run::follow, start::follow_size};
+use super::run::{Flow, follow};
+use super::{Context, start::follow_size};
 use crate::args::Parsed;
 use crate::detach::DetachKeys;
 use crate::report::Exit;
 use crate::signals::{self, Caught};
-use crate::stream::{Session, Wanted};
+use crate::stream::{Ended, Session, Wanted};
 use crate::term;
 
 /// `attach`
@@ -45,7 +46,15 @@ async fn attached(context: &Context, parsed: &Parsed, inspect: &Inspect) -> Resu
     let (hijacked, waiting) =
         tokio::try_join!(container::attach(&context.client, id, &options), container::wait(&context.client, id, ""),)?;
     let wanted = Wanted { stdin, output: true, tty: config.tty, detach_keys: DetachKeys::parse(detach_keys) };
-    let flow = follow(Session::new(hijacked, wanted)?, waiting, true);
+    let proxied = parsed.flag_or("sig-proxy", true) && !config.tty;
+    let flow = follow(Session::new(hijacked, wanted)?, waiting, Flow { outputs: true, proxied });
+    let flow = async {
+        match flow.await? {
+            Ended::Output => Ok(()),
+            // Docker's client says so here and in `exec`, and not in `run` and `start`.
+            Ended::Detached => Err(Exit::new(1, "read escape sequence")),
+        }
+    };
     let Some((height, width)) = term::size().filter(|_| config.tty) else { return flow.await };
     let resize = async {
         // A shell draws its prompt again only when the size changes: so it gets another one first.

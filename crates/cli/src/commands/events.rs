@@ -28,7 +28,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let mut documents = Documents::default();
     while let Some(bytes) = answer.next().await? {
         documents.feed(&bytes);
-        while let Some(event) = documents.next::<Value>() {
+        while let Some(event) = documents.take::<Value>() {
             let event = event.map_err(|err| Exit::error(&err))?;
             match &format {
                 None => println!("{}", line(&event)),

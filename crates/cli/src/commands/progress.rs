@@ -58,7 +58,7 @@ pub async fn show(mut answer: Answer, target: Target, quiet: bool) -> Result<(),
     let mut screen = Screen { parts: Vec::new(), terminal };
     while let Some(bytes) = answer.next().await? {
         documents.feed(&bytes);
-        while let Some(message) = documents.next::<Message>() {
+        while let Some(message) = documents.take::<Message>() {
             let message = message.map_err(|err| Exit::error(&err))?;
             if let Some(error) = message.error {
                 return Err(Exit::new(1, error.message));

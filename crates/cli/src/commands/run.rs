@@ -87,12 +87,12 @@ async fn attached(context: &Context, parsed: &Parsed, request: &CreateRequest, i
         drop(session);
         return Err(start_failure(context, parsed, Some(waiting), &err).await);
     }
-    let flow = follow(session, waiting, outputs);
+    let flow = follow(session, waiting, Flow { outputs, proxied: parsed.flag_or("sig-proxy", true) });
     if !config.tty || term::size().is_none() {
-        return flow.await;
+        return flow.await.map(drop);
     }
     tokio::select! {
-        outcome = flow => outcome,
+        outcome = flow => outcome.map(drop),
         () = start::follow_size(context, id) => Ok(()),
     }
 }
@@ -119,13 +119,33 @@ async fn connect(
     Ok(connected?)
 }
 
+/// What [`follow`] has to know of its surroundings.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow {
+    /// Whether the container's output comes back to us.
+    pub outputs: bool,
+    /// Whether somebody passes signals on to the container. If not, they end us: with the terminal restored.
+    pub proxied: bool,
+}
+
 /// Copies streams until the container ends or the user detaches.
-pub async fn follow(session: Session, waiting: Waiting, outputs: bool) -> Result<(), Exit> {
+pub async fn follow(session: Session, waiting: Waiting, flow: Flow) -> Result<Ended, Exit> {
+    if flow.proxied || !session.is_raw() {
+        return follow_to_end(session, waiting, flow.outputs).await;
+    }
+    let mut fatal = Caught::fatal();
+    tokio::select! {
+        outcome = follow_to_end(session, waiting, flow.outputs) => outcome,
+        (number, _) = fatal.next() => Err(Exit::silent(128 + number as u8)),
+    }
+}
+
+async fn follow_to_end(session: Session, waiting: Waiting, outputs: bool) -> Result<Ended, Exit> {
     let (mut streams, mut status) = (pin!(session.run()), pin!(waiting.status()));
     let status = tokio::select! {
         biased;
         ended = &mut streams => match ended? {
-            Ended::Detached => return Ok(()),
+            Ended::Detached => return Ok(Ended::Detached),
             Ended::Output => status.await,
         },
         status = &mut status => {
@@ -141,7 +161,7 @@ pub async fn follow(session: Session, waiting: Waiting, outputs: bool) -> Result
         return Err(Exit::new(125, format!("Error waiting for container: {}", error.message)));
     }
     match status.status_code {
-        0 => Ok(()),
+        0 => Ok(Ended::Output),
         code => Err(Exit::silent(code as u8)),
     }
 }

@@ -3,7 +3,7 @@
 use client::container::{self, AttachOptions};
 
 use super::Context;
-use super::run::follow;
+use super::run::{Flow, follow};
 use crate::args::Parsed;
 use crate::detach::DetachKeys;
 use crate::report::{Exit, client_error};
@@ -69,12 +69,12 @@ async fn attached(context: &Context, parsed: &Parsed, inspect: &engine_api::cont
         }
         return Err(err.into());
     }
-    let flow = follow(session, waiting, true);
+    let flow = follow(session, waiting, Flow { outputs: true, proxied: !config.tty });
     if !config.tty || term::size().is_none() {
-        return flow.await;
+        return flow.await.map(drop);
     }
     tokio::select! {
-        outcome = flow => outcome,
+        outcome = flow => outcome.map(drop),
         () = follow_size(context, id) => Ok(()),
     }
 }

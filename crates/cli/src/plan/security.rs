@@ -50,7 +50,7 @@ pub fn parse(given: &[String], surroundings: &Surroundings<'_>) -> Result<Securi
         let pair = option.split_once('=').or_else(|| option.split_once(':'));
         match pair {
             _ if option == "no-new-privileges" => security.options.push(option.clone()),
-            Some((name, _)) if name == "no-new-privileges" => security.options.push(option.clone()),
+            Some(("no-new-privileges", _)) => security.options.push(option.clone()),
             None | Some((_, "")) => return Err(SecurityError::Format(option.clone())),
             Some(("seccomp", path)) if path != "unconfined" && path != "builtin" => {
                 security.options.push(format!("seccomp={}", profile(path, surroundings)?));

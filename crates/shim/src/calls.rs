@@ -129,7 +129,11 @@ impl Shim {
             hierarchies: &hierarchies,
         })?;
         let console = container.console.take();
-        let mut streams = Streams::new(ends, console, task.stdin_once, task.spool_dir).map_err(CallError::Streams)?;
+        let streams = Streams::new(ends, console, task.stdin_once, task.spool_dir);
+        let mut streams = streams.map_err(CallError::Streams).inspect_err(|_| {
+            // The error above is the one that explains.
+            let _ = container.destroy();
+        })?;
         if let Some(log) = log {
             streams.set_log(log);
         }

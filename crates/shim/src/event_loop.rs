@@ -338,6 +338,7 @@ impl Shim {
         {
             eprintln!("longshore-shim: remove cgroups of {}: {}", self.id, errdefs::chain(&err));
         }
+        task.streams.drop_log();
         if !task.streams.is_empty() {
             self.slow.push(task.streams);
         }

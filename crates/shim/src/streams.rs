@@ -249,6 +249,11 @@ impl Streams {
         std::mem::take(&mut self.detached)
     }
 
+    /// The exit was told: what a stuck disk has not taken by now is counted already.
+    pub(crate) fn drop_log(&mut self) {
+        self.log = None;
+    }
+
     /// Gives back memory that a burst needed.
     pub(crate) fn trim(&mut self) {
         self.log.iter_mut().for_each(Writer::trim);

@@ -79,6 +79,9 @@ pub(crate) struct StoredLayer {
     /// Directories that it only implies; a second copy at another place must inherit them anew.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) implied: Vec<Vec<u8>>,
+    /// What it deletes; another place may have less to delete, or more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) whiteouts: Vec<Vec<u8>>,
     /// The compressed blob, if that is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) blob: Option<Digest>,

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
@@ -13,9 +14,9 @@ use oci::Digest;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use crate::pipeline::{self, CHUNKS_AHEAD, ChunkReader, Compression};
+use crate::pipeline::{self, CHUNKS_AHEAD, ChunkReader, Compression, Fed};
 use crate::tar::{Entry, Kind, TarError, TarReader, Time, clean_path};
-use crate::tree::{Directory, Handle, Missing, Tree, is_directory, join, open_below, stat};
+use crate::tree::{Directory, Handle, Missing, Tree, is_directory, is_whiteout, join, open_below, stat};
 
 /// `.wh.NAME` deletes NAME of the layers below (image-spec v1.1 layer.md, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
@@ -41,6 +42,8 @@ pub struct Applied {
     pub content_bytes: u64,
     /// Directories that no entry describes, parents first; the empty path is the root. For [`crate::inherit`].
     pub implied: Vec<Vec<u8>>,
+    /// Paths that it deletes from the layers below. For [`crate::inherit`].
+    pub whiteouts: Vec<Vec<u8>>,
 }
 
 /// Why a layer cannot be applied.
@@ -108,16 +111,17 @@ pub fn apply(source: impl Read + Send, directory: &Path) -> Result<Applied, Appl
         let unpacked = unpack(TarReader::new(ChunkReader::new(received)), root);
         let fed = feeding.join().expect("feeding has no invariant to break");
         let (diff_id, tar_bytes) = hashing.join().expect("hashing has no invariant to break");
-        let (content_bytes, implied) = unpacked?;
+        let Unpacked { content_bytes, implied, whiteouts } = unpacked?;
         let fed = fed.expect("who was fed to the end was fed");
         let digest = fed.digest.unwrap_or_else(|| diff_id.clone());
-        Ok(Applied { diff_id, digest, size: fed.size, compression: fed.compression, tar_bytes, content_bytes, implied })
+        let Fed { size, compression, .. } = fed;
+        Ok(Applied { diff_id, digest, size, compression, tar_bytes, content_bytes, implied, whiteouts })
     })
 }
 
-fn unpack(mut tar: TarReader<ChunkReader>, root: OwnedFd) -> Result<(u64, Vec<Vec<u8>>), ApplyError> {
+fn unpack(mut tar: TarReader<ChunkReader>, root: OwnedFd) -> Result<Unpacked, ApplyError> {
     let archive = |source| ApplyError::Archive { source };
-    let mut unpacking = Unpacking { tree: Tree::new(root), content_bytes: 0 };
+    let mut unpacking = Unpacking { tree: Tree::new(root), content_bytes: 0, whiteouts: Vec::new() };
     while let Some(entry) = tar.next_entry().map_err(archive)? {
         unpacking.entry(&entry, &mut tar)?;
     }
@@ -160,6 +164,13 @@ impl Failure {
 struct Unpacking {
     tree: Tree,
     content_bytes: u64,
+    whiteouts: Vec<Vec<u8>>,
+}
+
+struct Unpacked {
+    content_bytes: u64,
+    implied: Vec<Vec<u8>>,
+    whiteouts: Vec<Vec<u8>>,
 }
 
 impl Unpacking {
@@ -221,7 +232,10 @@ impl Unpacking {
         }
         match rustix::fs::mknodat(&*parent.fd, name, FileType::CharacterDevice, Mode::empty(), 0) {
             Err(Errno::EXIST) => {}
-            other => return Ok(other?),
+            other => {
+                self.whiteouts.push(join(&parent.path, name));
+                return Ok(other?);
+            }
         }
         if is_directory(&stat(parent, name)?) {
             self.tree.set_opaque(&open_below(&*parent.fd, name)?)?;
@@ -337,25 +351,60 @@ impl Unpacking {
         }
     }
 
-    /// Times of directories, and the list of those that the layers below must describe.
-    fn finish(self) -> Result<(u64, Vec<Vec<u8>>), ApplyError> {
-        let (root, directories) = (self.tree.root().fd.clone(), &self.tree.directories);
+    /// Times of directories, and the lists of what the layers below must complete.
+    fn finish(mut self) -> Result<Unpacked, ApplyError> {
+        let mut whiteouts = std::mem::take(&mut self.whiteouts);
+        let mut failed = None;
+        whiteouts.retain(|path| {
+            let kept = self.settle_whiteout(path);
+            failed = failed.take().or(kept.as_ref().err().map(|err| (path.clone(), *err)));
+            kept.unwrap_or(false)
+        });
+        if let Some((path, err)) = failed {
+            return Err(Failure::System(err).of(&path));
+        }
+        let root = self.tree.root().fd.clone();
         let mut implied = Vec::new();
-        for (path, directory) in directories {
+        for (path, directory) in &self.tree.directories {
             let set = || -> Result<(), Errno> {
                 let fd = open_below(&*root, if path.is_empty() { b"." } else { path })?;
                 rustix::fs::futimens(&fd, &times(directory.mtime))
             };
             set().map_err(|err| Failure::System(err).of(path))?;
-            // Below an opaque directory nothing of the layers below exists.
-            let mut above = std::iter::successors(parent(path), |path| parent(path));
-            let hidden = above.any(|path| directories.get(path).is_some_and(|directory| directory.opaque));
-            if directory.implied && !directory.replaced && !hidden {
+            if directory.implied && !directory.replaced && !self.hidden(path) {
                 implied.push(path.clone());
             }
         }
         implied.sort();
-        Ok((self.content_bytes, implied))
+        Ok(Unpacked { content_bytes: self.content_bytes, implied, whiteouts })
+    }
+
+    /// Whether a whiteout still stands and has something to hide; below an opaque directory it goes.
+    fn settle_whiteout(&self, path: &[u8]) -> Result<bool, Errno> {
+        let name = path.rsplit(|b| *b == b'/').next().unwrap_or(path);
+        let above = parent(path).filter(|above| !above.is_empty()).unwrap_or(b".");
+        // Something else stands in its way now: it was replaced with all that was above it.
+        let fd = match open_below(&*self.tree.root().fd, above) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(false),
+            other => Rc::new(other?),
+        };
+        let at = Handle { path: above.to_vec(), fd };
+        match stat(&at, name) {
+            Ok(stat) if !is_whiteout(&stat) => return Ok(false),
+            Err(Errno::NOENT) => return Ok(false),
+            other => other?,
+        };
+        if self.hidden(path) {
+            rustix::fs::unlinkat(&*at.fd, name, AtFlags::empty())?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Below an opaque directory nothing of the layers below exists.
+    fn hidden(&self, path: &[u8]) -> bool {
+        let mut above = std::iter::successors(parent(path), |path| parent(path));
+        above.any(|path| self.tree.directories.get(path).is_some_and(|directory| directory.opaque))
     }
 }
 

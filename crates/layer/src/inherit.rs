@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use errdefs::ErrorKind;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use crate::apply::times;
@@ -38,8 +38,16 @@ impl InheritError {
 
 /// Gives every `implied` directory of a layer mode, owner, times and xattrs of the nearest of `lowers` (nearest first)
 /// that has it; 0755, root and 1970 where none has. The lowers are complete, and inherited themselves.
-pub fn inherit(directory: &Path, implied: &[Vec<u8>], lowers: &[PathBuf]) -> Result<(), InheritError> {
-    if implied.is_empty() {
+///
+/// `whiteouts` stay only where there is something to hide: overlayfs lists one in a directory that no other layer has
+/// as a file that does not exist (linux fs/overlayfs/readdir.c, `ovl_iterate`).
+pub fn inherit(
+    directory: &Path,
+    implied: &[Vec<u8>],
+    whiteouts: &[Vec<u8>],
+    lowers: &[PathBuf],
+) -> Result<(), InheritError> {
+    if implied.is_empty() && whiteouts.is_empty() {
         return Ok(());
     }
     let failed = |what, name: &[u8]| {
@@ -49,6 +57,9 @@ pub fn inherit(directory: &Path, implied: &[Vec<u8>], lowers: &[PathBuf]) -> Res
     let open = |path: &PathBuf| open_root(path).map_err(failed("open the layers below", b""));
     let lowers = lowers.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let root = open_root(directory).map_err(failed("open", b""))?;
+    for path in whiteouts {
+        settle_whiteout(&root, path, &lowers).map_err(failed("settle the whiteout", path))?;
+    }
     for path in implied {
         let own = open_below(&root, if path.is_empty() { b"." } else { path }).map_err(failed("open", path))?;
         match find(&lowers, path).map_err(failed("find the lower layer's", path))? {
@@ -92,6 +103,32 @@ fn find(lowers: &[OwnedFd], path: &[u8]) -> Result<Option<OwnedFd>, Errno> {
     Ok(None)
 }
 
+/// Makes or removes a whiteout, as its place needs; the directory that it is in looks untouched.
+fn settle_whiteout(root: &OwnedFd, path: &[u8], lowers: &[OwnedFd]) -> Result<(), Errno> {
+    let (parent, name) = match path.iter().rposition(|b| *b == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&b""[..], path),
+    };
+    let own = open_below(root, if parent.is_empty() { b"." } else { parent })?;
+    let stat = rustix::fs::fstat(&own)?;
+    let settled = match find(lowers, parent)? {
+        Some(_) => rustix::fs::mknodat(&own, name, FileType::CharacterDevice, Mode::empty(), 0),
+        None => rustix::fs::unlinkat(&own, name, AtFlags::empty()),
+    };
+    match settled {
+        Err(Errno::EXIST | Errno::NOENT) => Ok(()),
+        Err(err) => Err(err),
+        Ok(()) => rustix::fs::futimens(&own, &times_of(&stat)),
+    }
+}
+
+fn times_of(stat: &Stat) -> Timestamps {
+    let time = |tv_sec, nanos: u64| Timespec { tv_sec, tv_nsec: nanos as i64 };
+    let last_access = time(stat.st_atime, stat.st_atime_nsec);
+    let last_modification = time(stat.st_mtime, stat.st_mtime_nsec);
+    Timestamps { last_access, last_modification }
+}
+
 fn is_opaque(directory: &OwnedFd) -> Result<bool, Errno> {
     let mut value = [0; 1];
     match rustix::fs::fgetxattr(directory, OPAQUE, &mut value) {
@@ -130,10 +167,7 @@ fn copy_metadata(from: &OwnedFd, to: &OwnedFd, overlay: Overlay) -> Result<(), E
         rustix::fs::fsetxattr(to, &name[..], &value[..length], XattrFlags::empty())?;
     }
     rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    let time = |tv_sec, nanos: u64| Timespec { tv_sec, tv_nsec: nanos as i64 };
-    let last_access = time(stat.st_atime as i64, stat.st_atime_nsec as u64);
-    let last_modification = time(stat.st_mtime as i64, stat.st_mtime_nsec as u64);
-    rustix::fs::futimens(to, &Timestamps { last_access, last_modification })
+    rustix::fs::futimens(to, &times_of(&stat))
 }
 
 fn clear_xattrs(directory: &OwnedFd) -> Result<(), Errno> {

@@ -138,7 +138,7 @@ impl Placing<'_> {
             }
             let (stage, layer, bytes) = self.take(&image.layers[index], index, diff_id)?;
             let lowers: Vec<PathBuf> = chain[..index].iter().rev().map(|lower| self.directory(lower)).collect();
-            layer::inherit(stage.path(), &layer.implied, &lowers)?;
+            layer::inherit(stage.path(), &layer.implied, &layer.whiteouts, &lowers)?;
             self.staged.push((chain_id.clone(), stage));
             let slot = self.slot(&image.layers[index])?;
             self.slots[slot] = Slot::Placed { chain_id: chain_id.clone(), layer: layer.clone(), bytes };
@@ -191,8 +191,8 @@ impl Placing<'_> {
                 check(&applied.diff_id)?;
                 verify(planned, &applied)?;
                 let (diff_id, bytes) = (applied.diff_id, applied.size);
-                let (size_bytes, implied) = (applied.content_bytes, applied.implied);
-                Ok((stage, StoredLayer { diff_id, size_bytes, implied, blob: None }, bytes))
+                let (size_bytes, implied, whiteouts) = (applied.content_bytes, applied.implied, applied.whiteouts);
+                Ok((stage, StoredLayer { diff_id, size_bytes, implied, whiteouts, blob: None }, bytes))
             }
         }
     }

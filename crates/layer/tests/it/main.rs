@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use proptest::sample::select;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum What {
@@ -151,10 +152,8 @@ fn tar(layer: &[Step]) -> Vec<u8> {
 }
 
 fn read_tree(root: &Path, path: &str, tree: &mut Tree) {
-    let full = if path.is_empty() { root.to_owned() } else { root.join(path) };
-    // A directory that only one layer has is read without looking for whiteouts in it, so a whiteout of nothing is
-    // listed and yet not there (linux fs/overlayfs/readdir.c, ovl_iterate). Docker's images show the same.
-    let Ok(meta) = fs::symlink_metadata(&full) else { return };
+    let full = if path.is_empty() { root.join(".") } else { root.join(path) };
+    let meta = fs::symlink_metadata(&full).unwrap();
     let what = if meta.is_dir() {
         What::Directory
     } else if meta.is_symlink() {
@@ -175,42 +174,44 @@ fn read_tree(root: &Path, path: &str, tree: &mut Tree) {
     }
 }
 
-/// Unmounts also when the test fails.
-struct Mounted(PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
+/// Mounted nowhere: it goes with the descriptor, also when the test is killed.
+fn mount(lowers: &[PathBuf]) -> OwnedFd {
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+    for lower in lowers {
+        fsconfig_set_string(&context, "lowerdir+", lower).unwrap();
     }
+    for option in ["index", "metacopy", "redirect_dir"] {
+        fsconfig_set_string(&context, option, "off").unwrap();
+    }
+    fsconfig_create(&context).unwrap();
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY).unwrap()
 }
 
 /// Applies the layers in `order`, each alone; then, from below, lets them inherit; then looks at the overlay.
 fn stacked(layers: &[Vec<Step>], order: &[usize], copied: usize) -> Tree {
     let scratch = tempfile::tempdir().unwrap();
     let directory = |index: usize| scratch.path().join(format!("l{index}"));
-    let mut implied = vec![Vec::new(); layers.len()];
+    let mut applied = vec![(Vec::new(), Vec::new()); layers.len()];
     for index in order {
         let first = scratch.path().join("first");
         let target = if *index == copied { &first } else { &directory(*index) };
         fs::create_dir(target).unwrap();
-        implied[*index] = layer::apply(&tar(&layers[*index])[..], target).unwrap().implied;
+        let done = layer::apply(&tar(&layers[*index])[..], target).unwrap();
+        applied[*index] = (done.implied, done.whiteouts);
         if *index == copied {
             fs::create_dir(directory(*index)).unwrap();
             layer::clone_tree(&first, &directory(*index)).unwrap();
         }
     }
-    for (index, implied) in implied.iter().enumerate() {
+    for (index, (implied, whiteouts)) in applied.iter().enumerate() {
         let lowers: Vec<PathBuf> = (0..index).rev().map(directory).collect();
-        layer::inherit(&directory(index), implied, &lowers).unwrap();
+        layer::inherit(&directory(index), implied, whiteouts, &lowers).unwrap();
     }
-    let (empty, merged) = (scratch.path().join("empty"), scratch.path().join("merged"));
+    let empty = scratch.path().join("empty");
     fs::create_dir(&empty).unwrap();
-    fs::create_dir(&merged).unwrap();
-    let lowers: Vec<String> = (0..layers.len()).rev().map(|index| directory(index).display().to_string()).collect();
-    let options = format!("lowerdir={}:{},index=off,metacopy=off,redirect_dir=off", lowers.join(":"), empty.display());
-    let options = std::ffi::CString::new(options).unwrap();
-    rustix::mount::mount("overlay", &merged, "overlay", MountFlags::RDONLY, &*options).unwrap();
-    let _mounted = Mounted(merged.clone());
+    let lowers: Vec<PathBuf> = (0..layers.len()).rev().map(directory).chain([empty]).collect();
+    let mounted = mount(&lowers);
+    let merged = Path::new("/proc/self/fd").join(mounted.as_raw_fd().to_string()).join(".");
     let mut tree = Tree::new();
     read_tree(&merged, "", &mut tree);
     tree

@@ -285,30 +285,4 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn heads_are_parsed_as_far_as_they_have_come() {
-        let text = b"POST /exec/x/start?a=b HTTP/1.1\r\nHost: d\r\nUpgrade: tcp\r\n\r\n{}";
-        for length in 0..text.len() - 2 {
-            assert!(parse_head(&text[..length]).unwrap().is_none(), "{length}");
-        }
-        let head = parse_head(text).unwrap().unwrap();
-        assert_eq!((head.method, head.uri.path(), head.uri.query()), (Method::POST, "/exec/x/start", Some("a=b")));
-        assert!(wants_upgrade(&head.headers));
-        assert_eq!(head.length, text.len() - 2);
-    }
-
-    #[test]
-    fn heads_that_cannot_be_read_are_told_apart() {
-        let check = |text: &str| parse_head(text.as_bytes()).err();
-        assert_eq!(check("garbage\r\n\r\n"), Some(HeadError::Malformed));
-        assert_eq!(check("GET / HTTP/1.1\r\nno colon\r\n\r\n"), Some(HeadError::Malformed));
-        assert_eq!(check(&format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(101))), Some(HeadError::TooLarge));
-        assert_eq!(
-            check(&format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(HEAD_LIMIT))),
-            Some(HeadError::TooLarge)
-        );
-    }
-}
+mod tests;

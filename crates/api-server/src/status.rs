@@ -74,7 +74,6 @@ failures! {
     ops::restart::RestartError,
     ops::start::StartError,
     ops::stop::StopError,
-    ops::system::SystemError,
     ops::wait::WaitError,
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cgroup::{Cgroup, CgroupError, Entrance, Hierarchies};
-use oci::runtime::{NamespaceKind, Process, Spec};
+use oci::runtime::{DeviceRule, NamespaceKind, Process, Spec};
 use rustix::process::Pid;
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use sys::fork::{Child, NewNamespaces, fork};
@@ -105,6 +105,22 @@ const DESTROY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a cgroup has to freeze or thaw.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What every container may do with devices whatever its specification says, as with runc (libcontainer/specconv
+/// `AllowedDevices`): make any node, and use the default ones, which we make ourselves.
+fn default_device_rules() -> impl Iterator<Item = DeviceRule> {
+    let make = ["c", "b"].map(|kind| (kind, None, None, "m"));
+    let nodes =
+        [(1, Some(3)), (1, Some(5)), (1, Some(7)), (1, Some(8)), (1, Some(9)), (5, Some(0)), (5, Some(2)), (136, None)];
+    let used = nodes.map(|(major, minor)| ("c", Some(major), minor, "rwm"));
+    make.into_iter().chain(used).map(|(kind, major, minor, access)| DeviceRule {
+        allow: true,
+        kind: kind.to_owned(),
+        major,
+        minor,
+        access: access.to_owned(),
+    })
+}
+
 /// Makes the container and its first process, which waits right before execve for [`Container::start`].
 ///
 /// Blocks for about 3 ms. The calling process has one thread. On failure nothing is left.
@@ -116,7 +132,8 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
     let root = build_root(&spec.root)?;
     let seccomp = spec.linux.seccomp_program.as_deref().map(read_program).transpose()?;
     let process = plan_process(options.id, &spec.process, options.user, root.as_fd(), seccomp.clone())??;
-    let resources = spec.linux.resources.clone().unwrap_or_default();
+    let mut resources = spec.linux.resources.clone().unwrap_or_default();
+    resources.devices.extend(default_device_rules());
     let path = match spec.linux.cgroups_path.as_str() {
         "" => PathBuf::from("/longshore").join(options.id),
         path => PathBuf::from(path),

@@ -46,6 +46,9 @@ pub struct Daemon {
 /// Set to `unix:///path` of a running Docker daemon, every [`Daemon`] is a handle of that one.
 pub const HOST_VARIABLE: &str = "LONGSHORE_TEST_HOST";
 
+/// With a foreign daemon: a directory that it sees at the same path, for what containers bind.
+pub const SHARED_VARIABLE: &str = "LONGSHORE_TEST_SHARED";
+
 impl Daemon {
     /// Starts a daemon in a new scratch directory and waits until it answers.
     pub fn start() -> Result<Daemon> {
@@ -109,6 +112,16 @@ impl Daemon {
     /// The directory of the instance; the test may put files into it.
     pub fn scratch(&self) -> &Scratch {
         &self.scratch
+    }
+
+    /// A new directory that the daemon sees, too; None when a foreign one sees none of ours.
+    pub fn shared_dir(&self) -> Result<Option<tempfile::TempDir>> {
+        let parent = match (self.foreign, std::env::var_os(SHARED_VARIABLE)) {
+            (false, _) => self.scratch.path().to_owned(),
+            (true, Some(parent)) => PathBuf::from(parent),
+            (true, None) => return Ok(None),
+        };
+        Ok(Some(tempfile::Builder::new().prefix("shared-").tempdir_in(parent)?))
     }
 
     /// Where the programs are.

@@ -70,6 +70,13 @@ pub fn raw(socket: &Path, bytes: &[u8]) -> Result<Response> {
 
 /// Reads one answer: head and body.
 pub fn read_response(from: &mut impl BufRead) -> Result<Response> {
+    let mut response = read_head(from)?;
+    response.body = read_body(from, &response)?;
+    Ok(response)
+}
+
+/// Reads the head of an answer and leaves the body, of a stream that has no end, where it is.
+pub fn read_head(from: &mut impl BufRead) -> Result<Response> {
     let status_line = line(from)?;
     let status = status_line.split(' ').nth(1).and_then(|code| code.parse().ok());
     let status = status.with_context(|| format!("not an HTTP status line: {status_line:?}"))?;
@@ -82,17 +89,16 @@ pub fn read_response(from: &mut impl BufRead) -> Result<Response> {
         let (name, value) = text.split_once(':').with_context(|| format!("not a header: {text:?}"))?;
         headers.push((name.trim().to_lowercase(), value.trim().to_owned()));
     }
-    let mut response = Response { status, headers, body: Vec::new() };
-    response.body = read_body(from, &response)?;
-    Ok(response)
+    Ok(Response { status, headers, body: Vec::new() })
 }
 
-fn read_body(from: &mut impl BufRead, response: &Response) -> Result<Vec<u8>> {
+/// Reads the body that belongs to this head.
+pub fn read_body(from: &mut impl BufRead, head: &Response) -> Result<Vec<u8>> {
     let mut body = Vec::new();
-    if matches!(response.status, 100..200 | 204 | 304) {
+    if matches!(head.status, 100..200 | 204 | 304) {
         return Ok(body);
     }
-    if response.header("transfer-encoding") == Some("chunked") {
+    if head.header("transfer-encoding") == Some("chunked") {
         loop {
             let text = line(from)?;
             let length = u64::from_str_radix(&text, 16).with_context(|| format!("not a chunk length: {text:?}"))?;
@@ -103,7 +109,7 @@ fn read_body(from: &mut impl BufRead, response: &Response) -> Result<Vec<u8>> {
             }
         }
     }
-    match response.header("content-length") {
+    match head.header("content-length") {
         Some(length) => from.take(length.parse()?).read_to_end(&mut body)?,
         None => from.read_to_end(&mut body)?,
     };

@@ -4,7 +4,8 @@
 //!   and panics when mounts, cgroups or processes stay behind. With `LONGSHORE_TEST_HOST` set it is a handle of a
 //!   running Docker daemon instead: the same tests then say what Docker does.
 //! - [`Cli`]: both command lines, ours and Docker's; every test runs its lines through each that is there.
-//! - [`Pty`]: a program with a terminal that the test types on.
+//! - [`Pty`]: a program with a terminal that the test types on; [`Piped`]: one with pipes.
+//! - [`Events`]: the daemon's events, to wait for.
 //! - [`http`]: requests written by hand, for what no client would send.
 //! - [`images`]: archives to load, made from Debian's busybox.
 //! - [`leaks`]: what an instance has on the machine, found from outside.
@@ -14,14 +15,18 @@
 //! Functions return [`anyhow::Result`]; tests `unwrap` it. Nothing sleeps: waits end with the fact or at a deadline.
 
 pub mod daemon;
+pub mod events;
 pub mod http;
 pub mod images;
 pub mod leaks;
 pub mod paths;
+pub mod piped;
 pub mod process;
 pub mod pty;
 pub mod skip;
 
 pub use daemon::{Cli, Daemon};
+pub use events::Events;
+pub use piped::Piped;
 pub use process::Output;
 pub use pty::Pty;

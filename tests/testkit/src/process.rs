@@ -96,6 +96,13 @@ pub fn until<T>(what: &str, deadline: Duration, mut fact: impl FnMut() -> Option
     }
 }
 
+/// Takes everything up to and with the first `text` off `seen`.
+pub(crate) fn take_until(seen: &mut Vec<u8>, text: &str) -> Option<String> {
+    let at = seen.windows(text.len()).position(|window| window == text.as_bytes())?;
+    let rest = seen.split_off(at + text.len());
+    Some(String::from_utf8_lossy(&std::mem::replace(seen, rest)).into_owned())
+}
+
 fn read_all(mut from: impl Read) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.read_to_end(&mut bytes)?;

@@ -46,15 +46,18 @@ impl Pty {
     pub fn read_until(&mut self, text: &str) -> Result<String> {
         let end = Instant::now() + DEADLINE;
         loop {
-            if let Some(at) = find(&self.seen, text.as_bytes()) {
-                let rest = self.seen.split_off(at + text.len());
-                let read = std::mem::replace(&mut self.seen, rest);
-                return Ok(String::from_utf8_lossy(&read).into_owned());
+            if let Some(read) = process::take_until(&mut self.seen, text) {
+                return Ok(read);
             }
             if !self.read_more(end)? {
                 bail!("no {text:?} on the terminal, only {:?}", String::from_utf8_lossy(&self.seen));
             }
         }
+    }
+
+    /// The process id of the program; it is setsid(1) no more once the program has printed anything.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Gives the terminal another size; the kernel tells the foreground processes by SIGWINCH.
@@ -114,10 +117,6 @@ fn with_terminal(command: &Command, slave: OwnedFd) -> Result<Command> {
 fn set_size(terminal: impl AsFd, rows: u16, columns: u16) -> Result<()> {
     let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     Ok(rustix::termios::tcsetwinsize(terminal, size)?)
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
 }
 
 #[cfg(test)]

@@ -2,11 +2,20 @@
 //!
 //! Each test owns a daemon in scratch directories and types its lines on every command line there is. What is expected
 //! here was seen on a real Docker daemon first. To run the tests against one again, with its busybox and docker's command
-//! line alone:
+//! line alone (the last variable names a directory that the daemon sees at the same path, for what containers bind):
 //!
 //! ```text
-//! LONGSHORE_TEST_HOST=unix:///path/docker.sock LONGSHORE_DIST=/none cargo nextest run -p e2e
+//! LONGSHORE_TEST_HOST=unix:///path/docker.sock LONGSHORE_DIST=/none LONGSHORE_TEST_SHARED=/dir cargo nextest run -p e2e
 //! ```
 
+mod exec;
+mod flags;
+mod hostile;
+mod isolation;
+mod lifecycle;
 mod load_and_run;
+mod logs;
+mod restart_policy;
+mod support;
 mod terminal;
+mod versions;

@@ -1,6 +1,9 @@
 //! A terminal: typing, sizes, keys that detach, keys that interrupt.
 
+use rustix::process::Signal;
 use testkit::{Cli, Daemon, Pty};
+
+use crate::support::on_both;
 
 /// `run -it` and `rest` on a terminal of 33 rows and 99 columns.
 fn run(daemon: &Daemon, cli: Cli, rest: &[&str]) -> Pty {
@@ -86,4 +89,95 @@ fn privileged_without_a_terminal_t_is_refused_and_nothing_is_left() {
         let listed = daemon.cli(cli, &["ps", "-aq", "--filter", &format!("name={name}")]).unwrap();
         assert_eq!(listed.success().unwrap(), "", "{cli:?}");
     }
+}
+
+#[test]
+fn privileged_signals_to_the_command_line_reach_the_program() {
+    on_both(|at| {
+        let name = at.name("signals");
+        let script = "trap \"echo got-int; exit 3\" INT; trap \"echo got-term; exit 4\" TERM; echo up; sleep 1000 & wait";
+        for (signal, word, code) in [(Signal::INT, "got-int\n", 3), (Signal::TERM, "got-term\n", 4)] {
+            let mut run = at.spawn(&format!("run --rm --network none --name {name} busybox sh -c '{script}'"));
+            run.read_until("up\n").unwrap();
+            run.signal(signal).unwrap();
+            let output = run.wait().unwrap();
+            assert_eq!((output.stdout.as_str(), output.code), (word, code), "{signal:?}");
+        }
+    });
+}
+
+#[test]
+fn privileged_signals_reach_the_program_only_with_sig_proxy() {
+    on_both(|at| {
+        let name = at.name("no-proxy");
+        let script = "trap \"echo got-term\" TERM; trap \"echo got-usr1; exit 5\" USR1; echo up; \
+                      while :; do sleep 1000 & wait; done";
+        let mut run = at.spawn(&format!("run --sig-proxy=false --network none --name {name} busybox sh -c '{script}'"));
+        run.read_until("up\n").unwrap();
+        run.signal(Signal::TERM).unwrap();
+        at.ok(&format!("kill -s USR1 {name}"));
+        assert_eq!(at.ok(&format!("wait {name}")), "5");
+        assert_eq!(at.ok(&format!("logs {name}")), "up\ngot-usr1");
+        drop(run);
+        at.remove(&name);
+    });
+}
+
+#[test]
+fn privileged_other_keys_detach_when_they_are_named() {
+    on_both(|at| {
+        let name = at.name("keys");
+        let mut pty = at.pty(&format!("run -it --network none --detach-keys ctrl-x,z --name {name} busybox sh"));
+        pty.read_until("/ # ").unwrap();
+        // The first key alone belongs to the program as soon as another one follows it.
+        pty.send(b"echo a\x10\x11b\r").unwrap();
+        pty.read_until("/ # ").unwrap();
+        pty.send(b"\x18z").unwrap();
+        assert_eq!(pty.wait().unwrap().1, 0);
+        assert_eq!(at.inspect(&name, "{{.State.Running}}"), "true");
+        at.remove(&name);
+    });
+}
+
+#[test]
+fn privileged_two_terminals_see_the_same_program() {
+    on_both(|at| {
+        let name = at.name("two");
+        let mut first = at.pty(&format!("run -it --rm --network none --name {name} busybox sh"));
+        first.read_until("/ # ").unwrap();
+        let mut second = at.pty(&format!("attach {name}"));
+        second.send(b"echo from-$((1+1))\r").unwrap();
+        second.read_until("from-2").unwrap();
+        first.read_until("from-2").unwrap();
+        first.send(b"exit 6\r").unwrap();
+        assert_eq!(first.wait().unwrap().1, 6);
+        assert_eq!(second.wait().unwrap().1, 6);
+    });
+}
+
+#[test]
+fn privileged_the_terminal_is_given_back_as_it_was() {
+    on_both(|at| {
+        let run = "run -it --rm --network none busybox true".to_owned();
+        let program = at.command("").get_program().to_owned();
+        // The shell around it shows the terminal's modes before and after.
+        let mut command = at.command("");
+        let script = format!("before=$(stty -g); {} {run}; [ \"$before\" = \"$(stty -g)\" ] && echo same-modes", program.display());
+        command = shell(&command, &script);
+        let mut pty = testkit::Pty::spawn(&command, 33, 99).unwrap();
+        pty.read_until("same-modes").unwrap();
+    });
+}
+
+/// `sh -c SCRIPT` with the environment of `like`.
+fn shell(like: &std::process::Command, script: &str) -> std::process::Command {
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", script]);
+    for (name, value) in like.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
 }

@@ -1,0 +1,158 @@
+//! What the modules share: lines typed on each command line, one after the other.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use testkit::{Cli, Daemon, Events, Output, Piped, Pty};
+
+/// A command line pointed at a daemon that has busybox.
+pub(crate) struct At<'a> {
+    /// The daemon.
+    pub(crate) daemon: &'a Daemon,
+    /// Which command line.
+    pub(crate) cli: Cli,
+}
+
+/// Runs `test` with one daemon and each command line; reports a skip without root.
+pub(crate) fn on_both(test: impl Fn(&At<'_>)) {
+    if testkit::skip::without_root() {
+        return;
+    }
+    let daemon = Daemon::with_busybox().unwrap();
+    each(&daemon, test);
+}
+
+/// Runs `test` with each command line at this daemon.
+pub(crate) fn each(daemon: &Daemon, test: impl Fn(&At<'_>)) {
+    for cli in daemon.clis() {
+        // Shown with a failure, which then needs no name of the command line in it.
+        println!("with {cli:?}");
+        test(&At { daemon, cli });
+    }
+}
+
+/// Runs `test` with ours only where it does not apply to Docker; reports the skip.
+pub(crate) fn ours(test: impl Fn(&mut Daemon)) {
+    if testkit::skip::without_root() {
+        return;
+    }
+    let mut daemon = Daemon::with_busybox().unwrap();
+    if daemon.is_foreign() {
+        testkit::skip::report("this is about a daemon of the test's own");
+        return;
+    }
+    test(&mut daemon);
+}
+
+impl At<'_> {
+    /// `name`, unique to this daemon and this command line.
+    pub(crate) fn name(&self, name: &str) -> String {
+        self.daemon.name(&format!("{name}-{:?}", self.cli).to_lowercase())
+    }
+
+    /// The command of a line as a shell would split it at blanks and single quotes.
+    pub(crate) fn command(&self, line: &str) -> Command {
+        let mut command = self.daemon.command(self.cli).unwrap();
+        command.args(split(line));
+        command
+    }
+
+    /// Types `line`.
+    pub(crate) fn line(&self, line: &str) -> Output {
+        self.with_input(line, b"")
+    }
+
+    /// Types `line` with this standard input.
+    pub(crate) fn with_input(&self, line: &str, input: &[u8]) -> Output {
+        println!("{line}");
+        testkit::process::run(&mut self.command(line), input).unwrap()
+    }
+
+    /// Types `line`, which must succeed; answers what it printed, trimmed.
+    pub(crate) fn ok(&self, line: &str) -> String {
+        let output = self.line(line);
+        output.success().unwrap_or_else(|err| panic!("{line}: {err:?}")).to_owned()
+    }
+
+    /// Types `line`, which must end with `code` and say `sentence` on standard error.
+    pub(crate) fn fails(&self, line: &str, code: i32, sentence: &str) {
+        let output = self.line(line);
+        assert_eq!(output.code, code, "{line}: {output:?}");
+        assert!(output.stderr.contains(sentence), "{line}: {:?} has no {sentence:?}", output.stderr);
+    }
+
+    /// `run --rm --network none` and `rest`, which must succeed; answers what it printed, trimmed.
+    pub(crate) fn run(&self, rest: &str) -> String {
+        self.ok(&format!("run --rm --network none {rest}"))
+    }
+
+    /// Starts `run -d --network none --name NAME` and `rest`.
+    pub(crate) fn start(&self, name: &str, rest: &str) {
+        self.ok(&format!("run -d --network none --name {name} {rest}"));
+    }
+
+    /// Removes a container, running or not.
+    pub(crate) fn remove(&self, name: &str) {
+        self.ok(&format!("rm -f {name}"));
+    }
+
+    /// `inspect -f TEMPLATE NAME`.
+    pub(crate) fn inspect(&self, name: &str, template: &str) -> String {
+        self.ok(&format!("inspect -f '{template}' {name}"))
+    }
+
+    /// Starts `line` with pipes.
+    pub(crate) fn spawn(&self, line: &str) -> Piped {
+        println!("{line} &");
+        Piped::spawn(&mut self.command(line)).unwrap()
+    }
+
+    /// Starts `line` on a terminal of 33 rows and 99 columns.
+    pub(crate) fn pty(&self, line: &str) -> Pty {
+        println!("{line} (on a terminal)");
+        Pty::spawn(&self.command(line), 33, 99).unwrap()
+    }
+
+    /// The events of the container `name` from now on.
+    pub(crate) fn events(&self, name: &str) -> Events {
+        Events::subscribe(self.daemon.socket(), name).unwrap()
+    }
+}
+
+/// Splits at blanks; single quotes hold a word together.
+pub(crate) fn split(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quoted = false;
+    for letter in line.chars() {
+        match letter {
+            '\'' => {
+                quoted = !quoted;
+                word.get_or_insert_default();
+            }
+            ' ' if !quoted => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(letter),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// The directory of a running container's cgroup of this v1 controller, or the unified one, as the host sees it.
+pub(crate) fn cgroup(at: &At<'_>, name: &str, controller: &str) -> PathBuf {
+    let pid = at.inspect(name, "{{.State.Pid}}");
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let path_of = |wanted: &str| {
+        text.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let controllers = fields.next()?;
+            controllers.split(',').any(|one| one == wanted).then(|| fields.next().unwrap_or_default().to_owned())
+        })
+    };
+    let v1 = Path::new("/sys/fs/cgroup").join(controller);
+    match path_of(controller) {
+        Some(path) => v1.join(path.trim_start_matches('/')),
+        None => Path::new("/sys/fs/cgroup").join(path_of("").expect("a cgroup").trim_start_matches('/')),
+    }
+}

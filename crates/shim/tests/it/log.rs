@@ -1,4 +1,4 @@
-//! The log, and what a container costs.
+//! The log.
 
 use std::collections::BTreeMap;
 
@@ -60,29 +60,4 @@ fn privileged_an_exec_beside_the_log_thread_works() {
     }
     assert_eq!(shim.daemon.call(Call::Signal { signal: 9 }), Ok(Answer::Done));
     assert_eq!(shim.finish().exit_code, 137);
-}
-
-#[test]
-fn privileged_an_idle_shim_is_small() {
-    let mut shim = Shim::new("echo up; sleep 1000");
-    shim.task.log = Some(target(&shim, None));
-    shim.create();
-    let mut client = shim.daemon.attach(crate::fixture::output());
-    shim.start();
-    client.await_text("up");
-    let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", shim.child.pid.as_raw_nonzero())).unwrap();
-    let sum: u64 = ["Private_Dirty:", "Private_Clean:"].iter().map(|name| field(&rollup, name)).sum();
-    let dirty = field(&rollup, "Private_Dirty:");
-    // What no other shim shares. The bound is for a debug build; the shipped one is static and far below.
-    assert!(dirty < 1024, "{dirty} of {sum} KiB private:\n{rollup}");
-    if std::env::var_os("LONGSHORE_SHIM").is_some() {
-        assert!(dirty <= 200, "{dirty} KiB dirty:\n{rollup}");
-    }
-    assert_eq!(shim.daemon.call(Call::Signal { signal: 9 }), Ok(Answer::Done));
-    assert_eq!(shim.finish().exit_code, 137);
-}
-
-fn field(rollup: &str, name: &str) -> u64 {
-    let line = rollup.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }

@@ -6,3 +6,4 @@ mod exec;
 mod fixture;
 mod life;
 mod log;
+mod memory;

@@ -23,7 +23,7 @@ pub(crate) enum Outcome {
     /// The connection stays HTTP.
     Answer(Answer),
     /// It does not.
-    Takeover(Takeover),
+    Takeover(Box<Takeover>),
 }
 
 /// Who gets the connection.
@@ -33,8 +33,8 @@ pub(crate) struct Takeover {
 }
 
 enum Heir {
-    Attach(Attachment),
-    Exec(PreparedExec),
+    Attach(Box<Attachment>),
+    Exec(Box<PreparedExec>),
 }
 
 /// The bytes of a terminal, or of a client that did not ask for an upgrade.
@@ -51,13 +51,13 @@ impl Takeover {
     /// The connection goes to a container.
     pub(crate) fn attach(attachment: Attachment, version: ApiVersion) -> Takeover {
         let multiplexed = stream_type(version, attachment.tty()) == MULTIPLEXED_STREAM;
-        Takeover { heir: Heir::Attach(attachment), multiplexed }
+        Takeover { heir: Heir::Attach(Box::new(attachment)), multiplexed }
     }
 
     /// The connection goes to an exec.
     pub(crate) fn exec(exec: PreparedExec, version: ApiVersion) -> Takeover {
         let multiplexed = stream_type(version, exec.tty()) == MULTIPLEXED_STREAM;
-        Takeover { heir: Heir::Exec(exec), multiplexed }
+        Takeover { heir: Heir::Exec(Box::new(exec)), multiplexed }
     }
 
     /// The type named in the head of an upgrade.

@@ -149,8 +149,8 @@ impl Server {
             Handler::Later(what) => Err(crate::handlers::later::failure(what)),
             Handler::Hijack(handler) => match handler(call).await {
                 Ok(Outcome::Answer(answer)) => Ok(answer),
-                Ok(Outcome::Takeover(takeover)) if upgrades => Ok(upgraded::<S>(takeover, upgrade)),
-                Ok(Outcome::Takeover(takeover)) => self.relayed(takeover).await,
+                Ok(Outcome::Takeover(takeover)) if upgrades => Ok(upgraded::<S>(*takeover, upgrade)),
+                Ok(Outcome::Takeover(takeover)) => self.relayed(*takeover).await,
                 Err(failure) => Err(failure),
             },
         };
@@ -164,7 +164,7 @@ impl Server {
         let upgrades = wants_upgrade(&headers);
         let outcome = handler(self.call(target, headers, body)).await;
         let written = match outcome {
-            Ok(Outcome::Takeover(takeover)) => take_over(stream, takeover, upgrades, read_ahead).await,
+            Ok(Outcome::Takeover(takeover)) => take_over(stream, *takeover, upgrades, read_ahead).await,
             Ok(Outcome::Answer(answer)) => answer_and_close(&mut stream, answer).await,
             Err(failure) => answer_and_close(&mut stream, failed(failure)).await,
         };

@@ -135,7 +135,7 @@ pub(crate) async fn attach(call: Call) -> Result<Outcome, Failure> {
         detach_keys: call.query.given("detachKeys").map(str::to_owned),
     };
     match attach::prepare(&call.engine, &call.name, query).await {
-        Ok(attachment) => Ok(Outcome::Takeover(Takeover::attach(attachment, call.version))),
+        Ok(attachment) => Ok(Outcome::Takeover(Box::new(Takeover::attach(attachment, call.version)))),
         Err(err) => Ok(Outcome::Answer(raw_failure(err.into()))),
     }
 }

@@ -36,7 +36,7 @@ pub(crate) async fn start(mut call: Call) -> Result<Outcome, Failure> {
         prepared.run(None).await?;
         return Ok(Outcome::Answer(response::empty(StatusCode::OK)));
     }
-    Ok(Outcome::Takeover(Takeover::exec(prepared, call.version)))
+    Ok(Outcome::Takeover(Box::new(Takeover::exec(prepared, call.version))))
 }
 
 /// `POST /exec/{}/resize`.

@@ -1,0 +1,157 @@
+//! The real daemon in scratch directories: how it starts, who may start beside it, and how it ends.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod daemon;
+
+use std::fs;
+use std::io::Read;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use daemon::{Scratch, output};
+use rustix::process::Signal;
+
+#[test]
+fn configurations_are_checked_without_being_used() {
+    let scratch = Scratch::new();
+    let valid = output(scratch.longshored(&["--validate", "--data-root", "/nonexistent/x"]));
+    assert_eq!((valid.code, valid.stdout.as_str()), (Some(0), "configuration OK\n"));
+    scratch.write("bad.json", "{\"foo\":1}");
+    let path = scratch.path("bad.json");
+    let refused = output(scratch.longshored(&["--validate", "--config-file", &path]));
+    assert_eq!(refused.code, Some(1));
+    assert_eq!(
+        refused.stderr,
+        format!(
+            "longshored: unable to configure the daemon with file {path}: the following directives don't match any configuration option: foo\n"
+        )
+    );
+    let unknown = output(scratch.longshored(&["--foo"]));
+    assert!(unknown.stderr.contains("unknown flag: --foo"), "{}", unknown.stderr);
+}
+
+#[test]
+fn privileged_it_answers_until_it_is_asked_to_end() {
+    let scratch = Scratch::new();
+    let mut daemon = scratch.start(&[]);
+    assert!(scratch.ping());
+    for root in ["exec", "data"] {
+        assert_eq!(fs::metadata(scratch.path(root)).unwrap().permissions().mode() & 0o777, 0o700, "{root}");
+    }
+    assert_eq!(fs::metadata(scratch.path("d.sock")).unwrap().permissions().mode() & 0o777, 0o660);
+    assert_eq!(fs::read_to_string(scratch.path("exec/instance-key")).unwrap().len(), 8);
+    assert_eq!(fs::read_to_string(scratch.path("d.pid")).unwrap(), daemon.pid().to_string());
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.wait(), Some(0));
+    assert!(!fs::exists(scratch.path("d.sock")).unwrap());
+    assert!(!fs::exists(scratch.path("d.pid")).unwrap());
+}
+
+#[test]
+fn privileged_streams_do_not_keep_it_from_ending() {
+    let scratch = Scratch::new();
+    let mut daemon = scratch.start(&["--shutdown-timeout", "3600"]);
+    let mut events = scratch.open("GET /events HTTP/1.1\r\nHost: d\r\n\r\n");
+    let mut first = [0; 12];
+    events.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    daemon.signal(Signal::INT);
+    assert_eq!(daemon.wait(), Some(0));
+}
+
+#[test]
+fn privileged_a_killed_daemon_leaves_nothing_in_the_way() {
+    let scratch = Scratch::new();
+    for _ in 0..3 {
+        let mut daemon = scratch.start(&[]);
+        assert!(scratch.ping());
+        daemon.signal(Signal::KILL);
+        daemon.wait();
+    }
+    let _daemon = scratch.start(&[]);
+    assert!(scratch.ping());
+}
+
+#[test]
+fn privileged_a_second_daemon_is_told_of_the_first() {
+    let scratch = Scratch::new();
+    let daemon = scratch.start(&[]);
+    let second = output(scratch.longshored(&["-H", &format!("unix://{}", scratch.path("other.sock"))]));
+    assert_eq!(second.code, Some(1));
+    let wanted = format!("{} is in use by another longshored, process {}", scratch.path("exec"), daemon.pid());
+    assert!(second.stderr.contains(&wanted), "{}", second.stderr);
+    let elsewhere = Scratch::new();
+    let third = output(elsewhere.longshored(&["-H", &format!("unix://{}", scratch.path("d.sock"))]));
+    assert!(third.stderr.contains("is in use: another daemon listens there"), "{}", third.stderr);
+    assert!(scratch.ping());
+}
+
+#[test]
+fn privileged_tcp_is_served_where_it_is_named_as_insecure() {
+    let scratch = Scratch::new();
+    let refused = output(scratch.longshored(&["-H", "tcp://127.0.0.1:0"]));
+    assert!(refused.stderr.contains("Say --tls=false if that is what you want"), "{}", refused.stderr);
+    // A port that was free a moment ago: the kernel does not hand it out again soon.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let _daemon = scratch.start(&["--tls=false", "-H", &format!("tcp://127.0.0.1:{port}")]);
+    assert!(daemon::ping(TcpStream::connect(("127.0.0.1", port)).unwrap()));
+}
+
+#[test]
+fn privileged_sockets_come_from_systemd_too() {
+    let scratch = Scratch::new();
+    let listener = UnixListener::bind(scratch.path("passed.sock")).unwrap();
+    let mut daemon = scratch.start_with_socket(&listener);
+    drop(listener);
+    assert!(daemon::ping(UnixStream::connect(scratch.path("passed.sock")).unwrap()));
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.wait(), Some(0));
+    // The file belongs to whoever made it.
+    assert!(fs::exists(scratch.path("passed.sock")).unwrap());
+}
+
+#[test]
+fn privileged_on_demand_it_leaves_its_caller_and_ends_when_idle() {
+    let scratch = Scratch::new();
+    let mut daemon = scratch.start(&["--on-demand", "--idle-timeout", "1"]);
+    let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
+    // Behind the name in parentheses: state, parent, process group, session.
+    let session = stat.rsplit_once(')').unwrap().1.split(' ').nth(4).unwrap().to_owned();
+    assert_eq!(session, daemon.pid().to_string());
+    assert_eq!(fs::read_link(format!("/proc/{}/cwd", daemon.pid())).unwrap().to_str(), Some("/"));
+    assert!(scratch.ping());
+    let client = UnixStream::connect(scratch.path("d.sock")).unwrap();
+    assert!(daemon::ping(client.try_clone().unwrap()));
+    drop(client);
+    assert_eq!(daemon.wait(), Some(0));
+    assert!(!fs::exists(scratch.path("d.sock")).unwrap());
+    assert!(fs::read_to_string(scratch.path("log")).unwrap().contains("there is nothing to do"));
+}
+
+#[test]
+fn privileged_an_open_connection_keeps_a_daemon_on_demand() {
+    let scratch = Scratch::new();
+    let mut daemon = scratch.start(&["--on-demand", "--idle-timeout", "1"]);
+    // A stream that ends by itself after more than the timeout.
+    let until = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 3;
+    let mut events = scratch.open(&format!("GET /events?until={until} HTTP/1.0\r\nHost: d\r\n\r\n"));
+    events.read_to_end(&mut Vec::new()).unwrap();
+    assert!(scratch.ping());
+    assert_eq!(daemon.wait(), Some(0));
+}
+
+#[test]
+fn privileged_the_configuration_can_be_read_again() {
+    let scratch = Scratch::new();
+    let mut daemon = scratch.start(&[]);
+    scratch.write("daemon.json", "{\"debug\":true}");
+    daemon.signal(Signal::HUP);
+    scratch.wait_for_log("configuration read again");
+    scratch.write("daemon.json", "{\"debug\":");
+    daemon.signal(Signal::HUP);
+    scratch.wait_for_log("invalid JSON");
+    assert!(scratch.ping());
+}

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use errdefs::ErrorKind;
-use oci::runtime::Resources;
+use oci::runtime::{DeviceRule, Resources};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use crate::devices::program;
 use crate::facts::{Controller, Hierarchies, Version};
 use crate::plan::{PlanError, Write, plan};
 
@@ -137,7 +138,8 @@ impl Cgroup {
         let writes = plan(resources, version).map_err(|source| CgroupError::Plan { source })?;
         let wanted = wanted(hierarchies, &writes)?;
         let group = Cgroup { version, path: path.to_owned(), directories: directories(hierarchies, path, &wanted)? };
-        if let Err(err) = group.make_directories(hierarchies, &wanted).and_then(|()| group.write(&writes)) {
+        let made = group.make_directories(hierarchies, &wanted).and_then(|()| group.write(&writes));
+        if let Err(err) = made.and_then(|()| group.attach_devices(&resources.devices)) {
             // The first error is the one to report; directories that stay are taken over by the next create.
             let _ = group.remove_directories();
             return Err(err);
@@ -247,6 +249,16 @@ impl Cgroup {
             }
         }
         Ok(())
+    }
+
+    /// Version 1 has files for the rules, which the plan writes.
+    fn attach_devices(&self, rules: &[DeviceRule]) -> Result<(), CgroupError> {
+        let [(_, directory)] = self.directories.as_slice() else { return Ok(()) };
+        if self.version == Version::V1 || rules.is_empty() {
+            return Ok(());
+        }
+        let attach = |cgroup: File| sys::bpf::attach_device_program(cgroup.as_fd(), &program(rules));
+        File::open(directory).and_then(attach).map_err(CgroupError::io("attach a device program to", directory))
     }
 
     fn write(&self, writes: &[Write]) -> Result<(), CgroupError> {

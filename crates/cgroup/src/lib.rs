@@ -14,10 +14,10 @@
 //! directory. A controller that is not mounted is an error only if a limit asks for it.
 //!
 //! Whoever made a [`Cgroup`] removes it with [`Cgroup::destroy`]; dropping it removes nothing, because containers outlive
-//! the value. Deliberately not here: the eBPF programs that are version 2's device controller, cgroups of the host, and any
-//! watching thread.
+//! the value. Deliberately not here: cgroups of the host, and any watching thread.
 
 mod counters;
+mod devices;
 mod facts;
 mod group;
 mod plan;

@@ -58,7 +58,7 @@ impl PlanError {
 
 /// The files to write for these limits, in order.
 ///
-/// Device rules make no file with version 2: there an eBPF program keeps them.
+/// Device rules make no file with version 2: there an eBPF program keeps them ([`crate::Cgroup::create`] attaches it).
 pub fn plan(resources: &Resources, version: Version) -> Result<Vec<Write>, PlanError> {
     let mut writes = Vec::new();
     match version {
@@ -70,6 +70,8 @@ pub fn plan(resources: &Resources, version: Version) -> Result<Vec<Write>, PlanE
             writes.extend(resources.cpu.iter().flat_map(cpu_v1));
         }
         Version::V2 => {
+            // Checked alike, so that the program below is made of rules that are some.
+            resources.devices.iter().try_for_each(|rule| device_v1(rule).map(drop))?;
             if let Some(memory) = &resources.memory {
                 memory_v2(memory, &mut writes)?;
             }

@@ -6,7 +6,7 @@
 //! - [`spawn`]: starting a program from a process with many threads (the daemon), vfork-like.
 //! - [`exec`]: execve and execveat; [`binary`]: a program that its container cannot overwrite.
 //! - [`mount`]: mount_setattr. [`namespace`]: unshare, and cloning into another PID namespace.
-//! - [`seccomp`], [`capability`], [`keyring`]: what limits a process.
+//! - [`seccomp`], [`capability`], [`keyring`], [`bpf`] (devices): what limits a process.
 //! - [`fd`]: close_range, descriptors at given numbers. [`socket`]: descriptors over a unix socket, the peer's identity.
 //! - [`signal`]: masks, dispositions, signalfd. [`wait`]: exit statuses. [`terminal`]: pseudo-terminals.
 //! - [`network`]: the loopback interface.
@@ -16,6 +16,7 @@
 #![allow(unsafe_code)]
 
 pub mod binary;
+pub mod bpf;
 pub mod capability;
 pub mod exec;
 pub mod fd;

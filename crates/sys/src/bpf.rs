@@ -1,0 +1,55 @@
+//! Loading and attaching the one kind of eBPF program that we write: cgroup version 2's device controller.
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// linux/bpf.h.
+const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_PROG_ATTACH: libc::c_int = 8;
+const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+const BPF_CGROUP_DEVICE: u32 = 6;
+const BPF_F_ALLOW_MULTI: u32 = 2;
+
+/// The members of `union bpf_attr` for BPF_PROG_LOAD that we set; the kernel takes a shorter one as zero-filled.
+#[repr(C)]
+struct Load {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+}
+
+/// The members of `union bpf_attr` for BPF_PROG_ATTACH.
+#[repr(C)]
+struct Attach {
+    target_fd: u32,
+    attach_bpf_fd: u32,
+    attach_type: u32,
+    attach_flags: u32,
+}
+
+/// Loads a device program (instructions of 8 bytes, as `struct bpf_insn`) and attaches it to a cgroup v2 directory, beside
+/// those that are there: all of them must allow an access. It lives as long as the directory.
+pub fn attach_device_program(cgroup: BorrowedFd<'_>, instructions: &[[u8; 8]]) -> io::Result<()> {
+    let load = Load {
+        prog_type: BPF_PROG_TYPE_CGROUP_DEVICE,
+        insn_cnt: instructions.len() as u32,
+        insns: instructions.as_ptr() as u64,
+        license: c"Apache-2.0".as_ptr() as u64,
+    };
+    // SAFETY: load has the layout and size given; instructions and licence live over the call, which only reads them.
+    let program =
+        crate::check(unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of::<Load>()) })?;
+    // SAFETY: a new descriptor that nothing else owns; BPF descriptors are close-on-exec.
+    let program = unsafe { OwnedFd::from_raw_fd(program as i32) };
+    let attach = Attach {
+        target_fd: cgroup.as_raw_fd() as u32,
+        attach_bpf_fd: program.as_raw_fd() as u32,
+        attach_type: BPF_CGROUP_DEVICE,
+        attach_flags: BPF_F_ALLOW_MULTI,
+    };
+    // SAFETY: attach has the layout and size given.
+    crate::check(unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attach, size_of::<Attach>()) })?;
+    Ok(())
+}

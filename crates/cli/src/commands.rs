@@ -5,6 +5,7 @@ use client::Client;
 use crate::args::{Parsed, Verb};
 use crate::config::{self, ConfigFile};
 use crate::report::{Exit, client_error};
+use crate::say_line;
 
 pub mod attach;
 pub mod create;
@@ -96,7 +97,7 @@ impl Outcomes {
     pub fn note(&mut self, outcome: Result<String, client::ClientError>) {
         match outcome {
             Ok(line) if line.is_empty() => {}
-            Ok(line) => println!("{line}"),
+            Ok(line) => say_line!("{line}"),
             Err(err) => self.failures.push(client_error(&err)),
         }
     }

@@ -8,6 +8,7 @@ use client::{Endpoint, Options};
 
 use crate::args::Parsed;
 use crate::report::Exit;
+use crate::warn_line;
 
 /// What we take from config.json; the rest belongs to others and is left alone.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
@@ -40,7 +41,7 @@ impl ConfigFile {
         let path = path.join("config.json");
         // Docker warns and goes on, too: a file that somebody else wrote must not take away `ps`.
         let warn = |reason: String| {
-            eprintln!("WARNING: Error loading config file: {}: {reason}", path.display());
+            warn_line!("WARNING: Error loading config file: {}: {reason}", path.display());
             ConfigFile::default()
         };
         Ok(match std::fs::read(&path) {

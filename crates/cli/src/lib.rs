@@ -7,7 +7,7 @@
 //! - [`args`]: tables of commands and flags, and the parser. [`plan`]: what the API wants.
 //! - [`commands`]: one file a verb, with its effects. [`format`]: tables, templates, units.
 //! - [`stream`], [`term`], [`detach`], [`signals`]: a container's streams and the user's terminal.
-//! - [`config`]: environment and config.json. [`report`]: how errors read, and the exit status.
+//! - [`console`]: printing. [`config`]: environment and config.json. [`report`]: how errors read, and the exit status.
 //!
 //! Start-up is part of every measurement, so nothing is loaded or built that the command does not need: one thread, no
 //! completion tables, no time zones, and no connection before the first call.
@@ -15,6 +15,7 @@
 pub mod args;
 pub mod commands;
 pub mod config;
+pub mod console;
 pub mod detach;
 pub mod format;
 pub mod plan;
@@ -40,7 +41,7 @@ enum Asked {
 pub fn run(arguments: Vec<String>) -> u8 {
     let exit = match understand(&arguments) {
         Ok(Asked::Print(text)) => {
-            print!("{text}");
+            say!("{text}");
             return 0;
         }
         Ok(Asked::Run { global, path, command, parsed }) => {
@@ -50,7 +51,7 @@ pub fn run(arguments: Vec<String>) -> u8 {
     };
     let Some(exit) = exit else { return 0 };
     if let Some(message) = exit.message {
-        eprintln!("{message}");
+        warn_line!("{message}");
     }
     exit.status
 }

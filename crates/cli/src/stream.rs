@@ -6,13 +6,14 @@
 //! daemon --> (demultiplex) --> stdout, stderr
 //! ```
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use client::frame::{Demultiplexer, Kind};
 use client::hijack::{Hijacked, Reader, Writer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Stderr, Stdout};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::console::BROKEN_PIPE_STATUS;
 use crate::detach::DetachKeys;
 use crate::report::Exit;
 use crate::term::RawMode;
@@ -113,7 +114,7 @@ fn read_stdin(mut keys: Option<DetachKeys>) -> mpsc::Receiver<Option<Vec<u8>>> {
     std::thread::spawn(move || {
         let mut buffer = vec![0; PIECE_BYTES];
         loop {
-            let typed = match std::io::stdin().lock().read(&mut buffer) {
+            let typed = match io::stdin().lock().read(&mut buffer) {
                 Ok(0) | Err(_) => return,
                 Ok(length) => &buffer[..length],
             };
@@ -179,13 +180,16 @@ impl Output {
                     return Err(Exit::new(1, format!("error from daemon in stream: {reason}")));
                 }
             };
-            written.map_err(|err| Exit::error(&err))?;
+            written.map_err(|err| match err.kind() {
+                io::ErrorKind::BrokenPipe => Exit::silent(BROKEN_PIPE_STATUS),
+                _ => Exit::error(&err),
+            })?;
         }
         Ok(())
     }
 }
 
-async fn write_flushed(out: &mut (impl AsyncWriteExt + Unpin), bytes: &[u8]) -> std::io::Result<()> {
+async fn write_flushed(out: &mut (impl AsyncWriteExt + Unpin), bytes: &[u8]) -> io::Result<()> {
     out.write_all(bytes).await?;
     out.flush().await
 }

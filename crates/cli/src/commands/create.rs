@@ -12,12 +12,13 @@ use super::{Context, progress};
 use crate::args::Parsed;
 use crate::plan::{self, Surroundings};
 use crate::report::{Exit, client_error, go_error};
+use crate::{say_line, warn_line};
 
 /// `create`
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let request = request(context, parsed, "create")?;
     let id = create(context, parsed, &request).await.map_err(|err| err.into_exit(context, "create"))?;
-    println!("{id}");
+    say_line!("{id}");
     Ok(())
 }
 
@@ -90,7 +91,7 @@ pub async fn create(context: &Context, parsed: &Parsed, request: &CreateRequest)
     let outcome = match container::create(&context.client, name, platform, request).await {
         Err(err) if missing_image(&err) && !matches!(parsed.text("pull"), "never" | "always") => {
             if !parsed.flag("quiet") {
-                eprintln!("Unable to find image '{}' locally", familiar(&request.config.image));
+                warn_line!("Unable to find image '{}' locally", familiar(&request.config.image));
             }
             pull(context, parsed, &request.config.image).await?;
             container::create(&context.client, name, platform, request).await
@@ -99,7 +100,7 @@ pub async fn create(context: &Context, parsed: &Parsed, request: &CreateRequest)
     };
     let created = outcome.map_err(Failure::Client)?;
     for warning in &created.warnings {
-        eprintln!("WARNING: {warning}");
+        warn_line!("WARNING: {warning}");
     }
     if !id_file.is_empty() {
         write_id(id_file, &created.id)?;

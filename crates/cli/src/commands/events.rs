@@ -11,6 +11,7 @@ use crate::args::Parsed;
 use crate::format::template::Format;
 use crate::plan::{filters, times};
 use crate::report::Exit;
+use crate::say_line;
 
 /// `events`
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
@@ -31,10 +32,10 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         while let Some(event) = documents.take::<Value>() {
             let event = event.map_err(|err| Exit::error(&err))?;
             match &format {
-                None => println!("{}", line(&event)),
+                None => say_line!("{}", line(&event)),
                 Some(format) => {
                     let text = format.apply(&event);
-                    println!("{}", text.map_err(|err| Exit::new(1, format!("template parsing error: {err}")))?);
+                    say_line!("{}", text.map_err(|err| Exit::new(1, format!("template parsing error: {err}")))?);
                 }
             }
         }

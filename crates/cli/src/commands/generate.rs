@@ -1,7 +1,6 @@
 //! `completion` and `man`: what the shells and manual readers need, made from the tables.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 
 use clap_complete::Shell;
@@ -9,6 +8,7 @@ use clap_complete::Shell;
 use super::Context;
 use crate::args::{Parsed, clap_tree};
 use crate::report::{Exit, go_error};
+use crate::say;
 
 /// `completion`
 pub fn completion(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
@@ -24,7 +24,9 @@ pub fn completion(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         }
     };
     let mut program = clap_tree::program(context.program);
-    clap_complete::generate(shell, &mut program, context.program, &mut io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut program, context.program, &mut script);
+    say!("{}", String::from_utf8_lossy(&script));
     Ok(())
 }
 

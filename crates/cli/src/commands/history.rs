@@ -11,6 +11,7 @@ use crate::args::Parsed;
 use crate::format::listing::{Listing, Row, Shape};
 use crate::format::{ellipsis, short_id, units};
 use crate::report::Exit;
+use crate::say;
 
 const TITLES: &[(&str, &str)] = &[
     ("ID", "IMAGE"),
@@ -33,7 +34,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let full = parsed.flag("no-trunc");
     let rows = items.iter().map(|item| row(item, now, human, full)).collect();
     let listing = Listing { titles: TITLES, rows, type_name: "*image.historyContext" };
-    print!("{}", listing.render(&shape)?);
+    say!("{}", listing.render(&shape)?);
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use crate::format::listing::{Listing, Row, Shape};
 use crate::format::{short_id, units};
 use crate::plan::filters;
 use crate::report::{Exit, client_error};
+use crate::{say, say_line, warn_line};
 
 const TITLES: &[(&str, &str)] = &[
     ("ID", "IMAGE ID"),
@@ -48,7 +49,7 @@ pub async fn list(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let (digests, full) = (parsed.flag("digests") || shape.shows("Digest"), parsed.flag("no-trunc"));
     let rows = images.iter().flat_map(|image| rows(image, now, digests, full)).collect();
     let listing = Listing { titles: TITLES, rows, type_name: "*formatter.imageContext" };
-    print!("{}", listing.render(&shape)?);
+    say!("{}", listing.render(&shape)?);
     Ok(())
 }
 
@@ -144,8 +145,8 @@ pub async fn remove(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     for name in &parsed.positionals {
         match image::remove(&context.client, name, force, prune).await {
             Ok(deleted) => deleted.iter().for_each(|deleted| match deleted {
-                Deleted::Untagged(name) => println!("Untagged: {name}"),
-                Deleted::Deleted(id) => println!("Deleted: {id}"),
+                Deleted::Untagged(name) => say_line!("Untagged: {name}"),
+                Deleted::Deleted(id) => say_line!("Deleted: {id}"),
             }),
             Err(err) => {
                 fatal |= !err.is_not_found();
@@ -157,7 +158,7 @@ pub async fn remove(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         true => Ok(()),
         // With --force, what is missing already is a word and no failure.
         false if force && !fatal => {
-            eprintln!("{}", failures.join("\n"));
+            warn_line!("{}", failures.join("\n"));
             Ok(())
         }
         false => Err(Exit::new(1, failures.join("\n"))),

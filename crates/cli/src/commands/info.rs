@@ -10,6 +10,7 @@ use crate::args::Parsed;
 use crate::format::template::Format;
 use crate::format::units;
 use crate::report::Exit;
+use crate::{say_line, warn_line};
 
 /// `info`
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
@@ -26,12 +27,15 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         Some(format) => {
             value["ClientInfo"] = json!({"Version": env!("CARGO_PKG_VERSION"), "Context": "default", "Debug": false});
             let text = format.apply(&value);
-            println!("{}", text.map_err(|err| Exit::new(1, format!("template parsing error: {err}")))?);
+            say_line!("{}", text.map_err(|err| Exit::new(1, format!("template parsing error: {err}")))?);
         }
         None => {
-            println!("Client:\n Version:    {}\n Context:    default\n Debug Mode: false\n", env!("CARGO_PKG_VERSION"));
-            println!("Server:\n{}", pretty(&value));
-            texts(&value["Warnings"]).iter().for_each(|warning| eprintln!("{warning}"));
+            say_line!(
+                "Client:\n Version:    {}\n Context:    default\n Debug Mode: false\n",
+                env!("CARGO_PKG_VERSION")
+            );
+            say_line!("Server:\n{}", pretty(&value));
+            texts(&value["Warnings"]).iter().for_each(|warning| warn_line!("{warning}"));
         }
     }
     Ok(())

@@ -8,6 +8,7 @@ use crate::args::{Parsed, Verb};
 use crate::format::json;
 use crate::format::template::Format;
 use crate::report::{Exit, client_error};
+use crate::say_line;
 
 /// What Docker knows, in its order.
 const TYPES: &str = "\"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \
@@ -37,8 +38,8 @@ pub async fn run(context: &Context, verb: Verb, parsed: &Parsed) -> Result<(), E
     }
     match &format {
         Some(format) => print_formatted(format, &found)?,
-        None if parsed.text("format") == "json" => println!("{}", Value::Array(found)),
-        None => println!("{}", json::indented(&Value::Array(found))),
+        None if parsed.text("format") == "json" => say_line!("{}", Value::Array(found)),
+        None => say_line!("{}", json::indented(&Value::Array(found))),
     }
     if failures.is_empty() { Ok(()) } else { Err(Exit::new(1, failures.join("\n"))) }
 }
@@ -76,10 +77,10 @@ fn print_formatted(format: &Format, found: &[Value]) -> Result<(), Exit> {
     for value in found {
         let text = format.apply(value).map_err(|err| {
             // Docker ends the line that it could not fill.
-            println!();
+            say_line!("");
             Exit::new(1, format!("template parsing error: {err}"))
         })?;
-        println!("{text}");
+        say_line!("{text}");
     }
     Ok(())
 }

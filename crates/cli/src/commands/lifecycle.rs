@@ -5,6 +5,7 @@ use client::container;
 use super::{Context, Outcomes};
 use crate::args::{Parsed, Verb};
 use crate::report::Exit;
+use crate::warn_line;
 
 /// `stop` and `restart`
 pub async fn stop(context: &Context, verb: Verb, parsed: &Parsed) -> Result<(), Exit> {
@@ -56,7 +57,7 @@ pub async fn remove(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         let outcome = container::remove(&context.client, trimmed, force, volumes).await;
         match outcome {
             // What should go is gone: with --force that is success, with a word about it.
-            Err(err) if force && err.is_not_found() => eprintln!("{}", crate::report::client_error(&err)),
+            Err(err) if force && err.is_not_found() => warn_line!("{}", crate::report::client_error(&err)),
             outcome => outcomes.note(outcome.map(|()| name.clone())),
         }
     }

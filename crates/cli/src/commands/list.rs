@@ -13,6 +13,7 @@ use crate::format::listing::{Listing, Row, Shape};
 use crate::format::{ellipsis, ports, quote, short_id, units};
 use crate::plan::filters;
 use crate::report::Exit;
+use crate::say;
 
 const TITLES: &[(&str, &str)] = &[
     ("ID", "CONTAINER ID"),
@@ -54,7 +55,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let full = parsed.flag("no-trunc");
     let rows = containers.iter().map(|container| row(container, now, full)).collect();
     let listing = Listing { titles: TITLES, rows, type_name: "*formatter.ContainerContext" };
-    print!("{}", listing.render(&shape)?);
+    say!("{}", listing.render(&shape)?);
     Ok(())
 }
 

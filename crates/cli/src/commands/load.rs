@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::{Context, progress};
 use crate::args::Parsed;
 use crate::report::{Exit, go_error};
+use crate::say;
 
 /// Bytes read at once: large, because each costs a hand-over between threads.
 const PIECE_BYTES: usize = 256 << 10;
@@ -32,7 +33,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     if answer.content_type().starts_with("application/json") {
         return progress::show(answer, progress::Target::Stdout, false).await;
     }
-    print!("{}", String::from_utf8_lossy(&answer.rest().await?));
+    say!("{}", String::from_utf8_lossy(&answer.rest().await?));
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use super::{Context, start};
 use crate::args::Parsed;
 use crate::detach::DetachKeys;
 use crate::report::{Exit, client_error};
+use crate::say_line;
 use crate::signals::{self, Caught};
 use crate::stream::{Ended, Session, Wanted};
 use crate::term;
@@ -49,7 +50,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 
 async fn detached(context: &Context, parsed: &Parsed, id: &str) -> Result<(), Exit> {
     // Before the start, as Docker prints it: whoever reads us may want to see the container fail by name.
-    println!("{id}");
+    say_line!("{id}");
     if let Err(err) = container::start(&context.client, id).await {
         return Err(start_failure(context, parsed, None, &err).await);
     }

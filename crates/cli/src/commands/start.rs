@@ -10,6 +10,7 @@ use crate::report::{Exit, client_error};
 use crate::signals::{self, Caught};
 use crate::stream::{Session, Wanted};
 use crate::term;
+use crate::{say_line, warn_line};
 
 /// `start`
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
@@ -35,9 +36,9 @@ async fn start_all(context: &Context, names: &[String]) -> Result<(), Exit> {
     let mut failed = Vec::new();
     for name in names {
         match container::start(&context.client, name).await {
-            Ok(()) => println!("{name}"),
+            Ok(()) => say_line!("{name}"),
             Err(err) => {
-                eprintln!("{}", client_error(&err));
+                warn_line!("{}", client_error(&err));
                 failed.push(name.as_str());
             }
         }

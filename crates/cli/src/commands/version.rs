@@ -9,6 +9,7 @@ use super::Context;
 use crate::args::Parsed;
 use crate::format::template::Format;
 use crate::report::Exit;
+use crate::{say, say_line};
 
 /// The commit that this was built from, or `unknown`.
 pub const COMMIT: &str = match option_env!("LONGSHORE_COMMIT") {
@@ -33,9 +34,9 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     match format {
         Some(format) => {
             let text = format.apply(&json!({"Client": client, "Server": server}));
-            println!("{}", text.map_err(|err| Exit::new(1, format!("template parsing error: {err}")))?);
+            say_line!("{}", text.map_err(|err| Exit::new(1, format!("template parsing error: {err}")))?);
         }
-        None => print!("{}", pretty(&client, &server)),
+        None => say!("{}", pretty(&client, &server)),
     }
     failure.map_or(Ok(()), |err| Err(err.into()))
 }

@@ -249,7 +249,8 @@ pub enum Fact {
         /// How.
         exit: ExitRecord,
     },
-    /// An exec ended; its client has got its last byte, or has been given its end.
+    /// An exec ended. Posted before its client gets the end of its stream, so that who sees that end and asks the daemon
+    /// for the exit code is never told that it still runs.
     ExecExited {
         /// In which container.
         container: ContainerId,

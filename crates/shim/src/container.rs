@@ -78,7 +78,7 @@ impl Task {
 
     /// Execs that have ended and given their clients everything. Their slow clients stay with the container.
     pub(crate) fn take_ended_execs(&mut self, now: Instant) -> Vec<Exec> {
-        let done = |exec: &mut Exec| exec.exit_code.is_some() && exec.streams.is_settled(now);
+        let done = |exec: &mut Exec| exec.told && exec.streams.is_settled(now);
         self.execs.extract_if(.., done).collect()
     }
 

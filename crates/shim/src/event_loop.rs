@@ -251,6 +251,7 @@ impl Shim {
     /// Everything that follows from what happened in this turn.
     fn settle(&mut self, now: Instant) {
         self.untrimmed |= self.scratch.is_large();
+        self.tell_ended_execs();
         if let Some(task) = &mut self.task {
             task.settle(now, &mut self.scratch);
         }
@@ -272,6 +273,8 @@ impl Shim {
     }
 
     fn tell_small_facts(&mut self, now: Instant) {
+        // Those that were given up on in this turn.
+        self.tell_ended_execs();
         let Some(task) = &mut self.task else { return };
         let ended = task.take_ended_execs(now);
         let container = || self.id.clone();
@@ -288,19 +291,33 @@ impl Shim {
             facts.push(Fact::LogLost { container: container(), lines });
         }
         facts.iter().for_each(|fact| self.post(fact));
-        ended.into_iter().for_each(|exec| self.tell_exec(exec));
+        ended.into_iter().for_each(|exec| self.let_go(exec));
     }
 
-    fn tell_exec(&mut self, mut exec: Exec) {
-        let state = exec.state();
-        let (container, exec_id) = (self.id.clone(), exec.id.clone());
-        for _ in 0..exec.streams.take_detached() {
-            self.post(&Fact::Detached { container: container.clone(), exec_id: Some(exec_id.clone()) });
+    /// Before any of their clients gets the end of its stream: Docker's clients ask for the exit code right then.
+    fn tell_ended_execs(&mut self) {
+        let Some(task) = &mut self.task else { return };
+        let ended = task.execs.iter_mut().filter(|exec| exec.exit_code.is_some() && !exec.told);
+        let states: Vec<ExecState> = ended
+            .map(|exec| {
+                exec.told = true;
+                exec.state()
+            })
+            .collect();
+        for state in states {
+            if self.connections.iter().any(|connection| connection.subscribed) {
+                let exit_code = state.exit_code.unwrap_or(137);
+                self.post(&Fact::ExecExited { container: self.id.clone(), exec_id: state.exec_id, exit_code });
+            } else if self.untold.len() < UNTOLD_MAX {
+                self.untold.push(state);
+            }
         }
-        if self.connections.iter().any(|connection| connection.subscribed) {
-            self.post(&Fact::ExecExited { container, exec_id, exit_code: state.exit_code.unwrap_or(137) });
-        } else if self.untold.len() < UNTOLD_MAX {
-            self.untold.push(state);
+    }
+
+    /// What is left of an exec that has ended: a client who has not read everything yet.
+    fn let_go(&mut self, mut exec: Exec) {
+        for _ in 0..exec.streams.take_detached() {
+            self.post(&Fact::Detached { container: self.id.clone(), exec_id: Some(exec.id.clone()) });
         }
         if !exec.streams.is_empty() {
             self.slow.push(exec.streams);
@@ -355,5 +372,6 @@ impl Shim {
         if let Some(task) = &mut self.task {
             task.streams.trim();
         }
+        sys::memory::release_program_pages();
     }
 }

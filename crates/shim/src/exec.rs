@@ -17,12 +17,14 @@ pub(crate) struct Exec {
     pub(crate) pidfd: OwnedFd,
     pub(crate) streams: Streams,
     pub(crate) exit_code: Option<i32>,
+    /// The end was posted, or is kept for the next daemon.
+    pub(crate) told: bool,
 }
 
 impl Exec {
     pub(crate) fn new(id: String, process: ExecProcess, streams: Streams) -> Exec {
         let pid = process.pid.as_raw_nonzero().get();
-        Exec { id, pid, pidfd: process.pidfd, streams, exit_code: None }
+        Exec { id, pid, pidfd: process.pidfd, streams, exit_code: None, told: false }
     }
 
     /// As a daemon is told.

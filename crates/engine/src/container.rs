@@ -141,10 +141,13 @@ impl Container {
     }
 
     /// Wakes whoever waits for its removal, or for an end that cannot come any more.
+    ///
+    /// Why its last start failed is not told: what they waited for has happened, as with dockerd.
     pub fn tell_removed(&self) {
-        let state = self.state();
+        let exit_code = self.live().state.exit_code;
         self.endings.send_modify(|ending| {
-            (ending.exit_code, ending.error) = (state.exit_code, state.error);
+            ending.exit_code = exit_code;
+            ending.error.clear();
             ending.removed = true;
         });
     }

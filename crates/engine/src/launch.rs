@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use container_spec::{InvalidRequest, Placement, SeccompChoice};
+use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
 use shim_api::{Answer, Call, CreateTask, Failure, LogTarget};
 use tracing::warn;
@@ -65,8 +66,8 @@ pub enum LaunchError {
     /// Its snapshot cannot be mounted.
     #[error("find the container's layers")]
     Snapshot(#[source] snapshot::SnapshotError),
-    /// Its volumes' directories cannot be made.
-    #[error("create {} in the container", path.display())]
+    /// A directory of the host that it binds cannot be made.
+    #[error("error while creating mount source path '{}'", path.display())]
     Directory {
         /// Which one.
         path: PathBuf,
@@ -155,10 +156,12 @@ fn plan(engine: &Engine, container: &Container) -> Result<CreateTask, LaunchErro
         seccomp_program: seccomp_program.as_deref(),
         log_path: &log,
     };
+    make_bind_sources(host)?;
     let planned = container_spec::plan(config, host, &engine.facts, &placement).map_err(LaunchError::Plan)?;
     Ok(CreateTask {
         spec: planned.spec,
-        user: planned.user,
+        // Empty for root: the shim looks root's groups up, too.
+        user: Some(planned.user.unwrap_or_default()),
         groups: planned.groups,
         open_stdin: config.open_stdin,
         stdin_once: config.stdin_once,
@@ -170,6 +173,17 @@ fn plan(engine: &Engine, container: &Container) -> Result<CreateTask, LaunchErro
         }),
         spool_dir: dir.spool().to_owned(),
     })
+}
+
+/// What `-v` names on the host and is not there becomes a directory, as with dockerd.
+fn make_bind_sources(host: &HostConfig) -> Result<(), LaunchError> {
+    let binds = container_spec::bind_sources(host).map_err(LaunchError::Plan)?;
+    for path in binds.into_iter().filter(|bind| bind.create).map(|bind| bind.path) {
+        if std::fs::symlink_metadata(&path).is_err() {
+            std::fs::create_dir_all(&path).map_err(|source| LaunchError::Directory { path, source })?;
+        }
+    }
+    Ok(())
 }
 
 fn filter(engine: &Engine, container: &Container) -> Result<Option<PathBuf>, LaunchError> {

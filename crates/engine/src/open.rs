@@ -12,7 +12,7 @@ use std::time::Duration;
 use errdefs::ErrorKind;
 use oci::ContainerId;
 use rustix::process::{Pid, PidfdFlags};
-use shim_api::{Answer, Call};
+use shim_api::{Answer, Call, ExitRecord};
 use tokio::sync::{Notify, mpsc};
 use tracing::{error, info, warn};
 
@@ -20,7 +20,7 @@ use crate::Engine;
 use crate::config::EngineConfig;
 use crate::container::Container;
 use crate::container::record::{ContainerDir, Record};
-use crate::container::state::{Input, Phase};
+use crate::container::state::{Effect, Input, Phase};
 use crate::engine::Core;
 use crate::events::Events;
 use crate::recorder::Recorder;
@@ -189,17 +189,11 @@ fn register(engine: &Engine, mut record: Record) {
 async fn resume_all(engine: &Engine, with_shim: &BTreeSet<ContainerId>) {
     let mut tasks = tokio::task::JoinSet::new();
     for container in engine.containers.all() {
-        let phase = container.state().phase;
-        let has_shim = with_shim.contains(container.id());
         let engine = engine.clone();
-        if has_shim {
+        if with_shim.contains(container.id()) {
             tasks.spawn(async move { resume(&engine, &container).await });
-        } else if phase != Phase::Stopped {
-            after_boot(&engine, &container);
-        } else if wants_start(&container) {
-            restart(&engine, container);
-        } else if container.rules.auto_remove && container.state().started_at_nanos != 0 {
-            supervise::perform(&engine, &container, vec![crate::container::state::Effect::Remove]);
+        } else {
+            without_shim(&engine, &container, None);
         }
     }
     while let Some(resumed) = tasks.join_next().await {
@@ -216,7 +210,9 @@ async fn resume(engine: &Engine, container: &Arc<Container>) {
         Ok(()) => info!(container = %container.id(), "the container lived on"),
         Err(err) => {
             info!(container = %container.id(), %err, "no shim answers");
-            ended_meanwhile(engine, container, &dir);
+            without_shim(engine, container, supervise::read_exit(&shim_api::paths::exit(&dir)));
+            // Whatever the directory told is in the record from now on.
+            engine.recorder.mark(container);
         }
     }
 }
@@ -266,57 +262,28 @@ fn connect_socket(dir: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(shim_api::paths::socket(Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd()))))
 }
 
-/// Its shim is gone. If it told how the container ended, that is what happened; else nobody knows.
-fn ended_meanwhile(engine: &Engine, container: &Arc<Container>, dir: &Path) {
-    let exit = supervise::read_exit(&shim_api::paths::exit(dir));
-    let mut live = container.live();
-    // The record may be older than the run.
-    match &exit {
-        Some(exit) if live.state.started_at_nanos == exit.started_at_nanos && live.state.phase == Phase::Stopped => {
-            drop(live);
-            engine.recorder.mark(container);
-            return;
-        }
-        Some(exit) => {
+/// What becomes of a container that has no shim: `exit` is what its last one told, if there was one.
+fn without_shim(engine: &Engine, container: &Arc<Container>, exit: Option<ExitRecord>) {
+    let state = container.state();
+    // The record may be older than the run that the shim tells of.
+    let news = exit.filter(|exit| exit.exited_at_nanos != state.finished_at_nanos);
+    match (news, state.phase) {
+        (Some(exit), _) => {
+            let mut live = container.live();
             live.state.phase = Phase::Running { pid: 0 };
             live.state.started_at_nanos = exit.started_at_nanos;
-        }
-        None if !matches!(live.state.phase, Phase::Running { .. }) => {
             drop(live);
-            engine.recorder.mark(container);
-            return;
+            supervise::exited(engine, container, &exit);
         }
-        None => {}
-    }
-    drop(live);
-    match exit {
-        Some(exit) => supervise::exited(engine, container, &exit),
-        None => supervise::lost(engine, container),
-    }
-}
-
-/// A container that ran when the machine went down: the exec root is empty.
-fn after_boot(engine: &Engine, container: &Arc<Container>) {
-    let mut live = container.live();
-    if live.state.phase == Phase::Restarting {
-        // Its wait is over.
-        live.state.phase = Phase::Stopped;
-        drop(live);
-        if container.rules.auto_remove || !wants_start(container) {
-            engine.recorder.mark(container);
-        } else {
-            restart(engine, container.clone());
+        // It ran when the machine went down, or lost its shim.
+        (None, Phase::Running { .. }) => supervise::lost(engine, container),
+        (None, Phase::Restarting) => restart(engine, container),
+        (None, Phase::Stopped) if wants_start(container) => restart(engine, container),
+        (None, Phase::Stopped) if container.rules.auto_remove && state.started_at_nanos != 0 => {
+            supervise::perform(engine, container, vec![Effect::Remove]);
         }
-        return;
+        (None, Phase::Stopped | Phase::Removing) => {}
     }
-    drop(live);
-    let exit = shim_api::ExitRecord {
-        exit_code: supervise::EXIT_CODE_LOST,
-        exited_at_nanos: crate::clock::now_nanos(),
-        started_at_nanos: container.state().started_at_nanos,
-        oom_killed: false,
-    };
-    supervise::exited(engine, container, &exit);
 }
 
 /// Whether a container that does not run is one that its policy starts with the daemon (moby container `ShouldRestart`).
@@ -332,9 +299,9 @@ fn wants_start(container: &Container) -> bool {
     state.started_at_nanos != 0 && container.rules.policy.restarts_after(&run)
 }
 
-fn restart(engine: &Engine, container: Arc<Container>) {
+fn restart(engine: &Engine, container: &Arc<Container>) {
     container.live().state.phase = Phase::Restarting;
-    let engine = engine.clone();
+    let (engine, container) = (engine.clone(), container.clone());
     tokio::spawn(async move {
         if let Err(err) = crate::ops::start::again(&engine, &container).await {
             error!(container = %container.id(), err = errdefs::chain(&err), "cannot restart the container");

@@ -155,7 +155,8 @@ pub async fn prepare_start(engine: &Engine, id: &str, start: ExecStart) -> Resul
     let task = ExecTask {
         exec_id: exec.id.clone(),
         process,
-        user: container_spec::plan::exec_user(&definition.config, &request),
+        // Empty for root: the shim looks root's groups up, too.
+        user: Some(container_spec::plan::exec_user(&definition.config, &request).unwrap_or_default()),
         attach: None,
     };
     {

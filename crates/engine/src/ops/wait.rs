@@ -127,6 +127,26 @@ fn response(exit_code: i32, error: &str) -> WaitResponse {
 mod tests {
     use super::*;
 
+    fn waiting(condition: Condition, ends: watch::Receiver<Ending>) -> Waiting {
+        let seen = ends.borrow().count;
+        Waiting { ends, seen, condition, already: None }
+    }
+
+    #[tokio::test]
+    async fn each_condition_is_met_by_its_own_change() {
+        let ends = watch::Sender::new(Ending { count: 1, ..Ending::default() });
+        let next = tokio::spawn(waiting(Condition::NextExit, ends.subscribe()).finish());
+        let removed = tokio::spawn(waiting(Condition::Removed, ends.subscribe()).finish());
+        ends.send_modify(|ending| (ending.count, ending.exit_code) = (2, 7));
+        assert_eq!(next.await.unwrap(), response(7, ""));
+        assert!(!removed.is_finished());
+        // Who waits for an end that cannot come any more is woken, too.
+        let never = tokio::spawn(waiting(Condition::NotRunning, ends.subscribe()).finish());
+        ends.send_modify(|ending| ending.removed = true);
+        assert_eq!(removed.await.unwrap(), response(7, ""));
+        assert_eq!(never.await.unwrap(), response(7, ""));
+    }
+
     #[test]
     fn conditions_are_dockers() {
         for (text, condition) in [

@@ -138,6 +138,11 @@ impl Engine {
     /// Writes what is not written yet. Containers keep running.
     pub async fn shutdown(&self) {
         self.recorder.flush().await;
+        // The next container makes it again; left empty it would stay on the machine for ever.
+        let (hierarchies, parent) = (self.hierarchies.clone(), PathBuf::from(self.cgroup_parent()));
+        if let Err(err) = bridge::blocking(move || hierarchies.remove_unused(&parent)).await {
+            warn!(%err, "cannot remove the cgroup above the containers'");
+        }
     }
 
     /// Deletes removed directories whenever there are some; a task.

@@ -11,7 +11,7 @@ use oci::ContainerId;
 use rustix::process::Signal;
 use shim_api::Fact;
 use tokio::io::Interest;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, warn};
 
 use crate::readiness;
@@ -32,6 +32,8 @@ pub struct Shim {
 
 /// What a shim's task tells the supervisor, in the order in which it happened.
 pub enum Observation {
+    /// Nothing happened: whoever sent this hears when everything observed before it was handled.
+    CaughtUp(oneshot::Sender<()>),
     /// The container's program runs. Whoever asked for it hears of it after the supervisor has.
     Started {
         /// Which container.
@@ -39,7 +41,7 @@ pub enum Observation {
         /// As the shim said.
         outcome: Outcome,
         /// Who asked.
-        asker: tokio::sync::oneshot::Sender<Outcome>,
+        asker: oneshot::Sender<Outcome>,
     },
     /// What a shim posted by itself.
     Fact(Fact),

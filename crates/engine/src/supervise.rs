@@ -30,6 +30,8 @@ pub async fn run(engine: Engine, mut observations: mpsc::UnboundedReceiver<Obser
 
 fn observe(engine: &Engine, observation: Observation) {
     match observation {
+        // Who asked may have given up.
+        Observation::CaughtUp(asker) => _ = asker.send(()),
         Observation::Started { container, outcome, asker } => {
             if let (Some(container), Ok(Answer::Started(run))) = (engine.containers.get(&container), &outcome) {
                 feed(engine, &container, Input::Started { pid: run.pid, at_nanos: run.started_at_nanos });

@@ -2,12 +2,14 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use container_spec::InvalidRequest;
 use engine_api::exec::{ExecCreate, ExecInspect, ExecProcessConfig, ExecStart};
 use errdefs::ErrorKind;
 use oci::ContainerId;
 use shim_api::{Answer, Attach, Call, ExecTask, Failure};
+use tokio::sync::oneshot;
 use tracing::debug;
 
 use crate::Engine;
@@ -16,8 +18,11 @@ use crate::container::state::Phase;
 use crate::detach_keys::{self, DetachKeysError};
 use crate::exec::{Exec, KEPT};
 use crate::registry::LookupError;
-use crate::shim::{CallError, Shim};
+use crate::shim::{CallError, Observation, Shim};
 use crate::stream::{self, STDOUT, Sink};
+
+/// How long the inspection of an exec waits for its shim: answers take microseconds.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(1);
 
 /// Docker's code for an exec that could not be started for a reason of its own.
 const EXIT_CODE_DEFAULT: i32 = 126;
@@ -257,6 +262,9 @@ impl Drop for PreparedExec {
 /// Everything about an exec.
 pub async fn inspect(engine: &Engine, id: &str) -> Result<ExecInspect, ExecError> {
     let (container, exec) = find(engine, id)?;
+    if exec.progress().running {
+        catch_up(engine, &container).await;
+    }
     let (progress, request) = (*exec.progress(), &exec.request);
     let command = request.cmd.as_deref().unwrap_or_default();
     let user = container_spec::plan::exec_user(&container.definition.config, request);
@@ -291,6 +299,24 @@ pub async fn resize(engine: &Engine, id: &str, height: u16, width: u16) -> Resul
     let shim = container.shim().ok_or_else(|| ExecError::NotRunning(container.id().clone()))?;
     let call = Call::Resize { exec_id: Some(exec.id.clone()), height, width };
     shim.link.call(call, vec![]).await.map(drop).map_err(ExecError::Shim)
+}
+
+/// Waits until everything was handled that the shim had said before now.
+///
+/// A client that saw the end of an exec's stream asks for the exit code at once. The shim posted it before it closed the
+/// stream, and answers in order: when its answer is here, the fact was observed. One that does not answer is not
+/// waited for long.
+async fn catch_up(engine: &Engine, container: &Container) {
+    let Some(shim) = container.shim() else { return };
+    // Whatever goes wrong here, what is known already is told.
+    let _ = tokio::time::timeout(CATCH_UP_WITHIN, async {
+        let _ = shim.link.call(Call::State, vec![]).await;
+        let (asker, caught_up) = oneshot::channel();
+        if engine.observations.send(Observation::CaughtUp(asker)).is_ok() {
+            let _ = caught_up.await;
+        }
+    })
+    .await;
 }
 
 fn find(engine: &Engine, id: &str) -> Result<(Arc<Container>, Arc<Exec>), ExecError> {

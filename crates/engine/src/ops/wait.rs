@@ -77,6 +77,8 @@ impl Waiting {
         let (condition, seen) = (self.condition, self.seen);
         let met = |ending: &Ending| ending.removed || (condition != Condition::Removed && ending.count != seen);
         match self.ends.wait_for(met).await {
+            // Who waits for the removal is not told why a start failed, as by dockerd: the start itself told.
+            Ok(ending) if condition == Condition::Removed => response(ending.exit_code, ""),
             Ok(ending) => response(ending.exit_code, &ending.error),
             // The container, and with it the sender, is gone: it was removed.
             Err(_) => response(0, ""),

@@ -124,6 +124,21 @@ impl Hierarchies {
         found
     }
 
+    /// Removes the cgroup `path` from every hierarchy in which nothing uses it any more.
+    ///
+    /// Still used, or never made, is no error.
+    pub fn remove_unused(&self, path: &Path) -> io::Result<()> {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        for mount in self.v1.iter().map(|hierarchy| &hierarchy.mount).chain(&self.unified) {
+            match fs::remove_dir(mount.join(relative)) {
+                // rmdir(2) leaves a cgroup that has processes or other cgroups in it.
+                Err(err) if !matches!(err.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::NotFound) => return Err(err),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn add_v1(&mut self, mount: PathBuf, options: &str) {
         let has = |controller: &Controller| options.split(',').any(|option| option == controller.name());
         let new = |controller: &Controller| self.v1_mount(*controller).is_none();

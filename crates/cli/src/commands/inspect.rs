@@ -1,6 +1,7 @@
 //! `inspect`.
 
 use client::{ClientError, container, image};
+use errdefs::ErrorKind;
 use serde_json::Value;
 
 use super::Context;
@@ -63,7 +64,10 @@ async fn inspect(context: &Context, kinds: Kinds, name: &str, size: bool) -> Res
         Kinds::Image => image::inspect_raw(client, name).await,
         Kinds::Any => match container::inspect_raw(client, name, size).await {
             Err(err) if err.is_not_found() => match image::inspect_raw(client, name).await {
-                Err(err) if err.is_not_found() => return Err(format!("Error: No such object: {name}")),
+                // What cannot be an image's name (400) names nothing either.
+                Err(err) if err.is_not_found() || err.kind() == ErrorKind::InvalidArgument => {
+                    return Err(format!("Error: No such object: {name}"));
+                }
                 outcome => outcome,
             },
             outcome => outcome,

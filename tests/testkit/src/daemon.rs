@@ -12,6 +12,7 @@
 //! ```
 
 mod cli;
+mod on_demand;
 mod ready;
 mod remove;
 mod scratch;
@@ -28,6 +29,7 @@ use crate::images::Archive;
 use crate::process::{self, DEADLINE};
 use crate::{leaks, paths};
 pub use cli::Cli;
+pub use on_demand::OnDemand;
 pub use scratch::Scratch;
 
 /// A running instance. Dropping it removes its containers, ends it and panics when anything stays behind.

@@ -3,6 +3,7 @@
 //! - [`Daemon`]: a `longshored` of the test's own in scratch directories; dropping it removes its containers, ends it
 //!   and panics when mounts, cgroups or processes stay behind. With `LONGSHORE_TEST_HOST` set it is a handle of a
 //!   running Docker daemon instead: the same tests then say what Docker does.
+//! - [`OnDemand`]: an instance whose daemon is started by the command line.
 //! - [`Cli`]: both command lines, ours and Docker's; every test runs its lines through each that is there.
 //! - [`Pty`]: a program with a terminal that the test types on; [`Piped`]: one with pipes.
 //! - [`Events`]: the daemon's events, to wait for.
@@ -25,7 +26,7 @@ pub mod process;
 pub mod pty;
 pub mod skip;
 
-pub use daemon::{Cli, Daemon};
+pub use daemon::{Cli, Daemon, OnDemand};
 pub use events::Events;
 pub use piped::Piped;
 pub use process::Output;

@@ -13,11 +13,21 @@ fn privileged_exec_ends_as_its_program_and_takes_its_flags() {
             ("N pwd", "/var\n", "", 0),
             ("-w /tmp N pwd", "/tmp\n", "", 0),
             ("-e A=b -e C=exec N sh -c 'echo $A $C'", "b exec\n", "", 0),
-            ("N sh -c 'echo $C $HOME $PATH'", "container /root /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n", "", 0),
+            (
+                "N sh -c 'echo $C $HOME $PATH'",
+                "container /root /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n",
+                "",
+                0,
+            ),
             ("-u nobody N id", "uid=65534(nobody) gid=65534(nogroup) groups=65534(nogroup)\n", "", 0),
             ("-u 1000:1001 N id", "uid=1000 gid=1001 groups=1001\n", "", 0),
             ("N sh -c 'cat /proc/1/comm; cat'", "sleep\n", "", 0),
-            ("N grep -E ^Cap(Eff|Bnd) /proc/self/status", "CapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\n", "", 0),
+            (
+                "N grep -E ^Cap(Eff|Bnd) /proc/self/status",
+                "CapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\n",
+                "",
+                0,
+            ),
             ("-u nobody N grep CapEff /proc/self/status", "CapEff:\t0000000000000000\n", "", 0),
             ("N grep Seccomp: /proc/self/status", "Seccomp:\t2\n", "", 0),
         ] {
@@ -42,12 +52,22 @@ fn privileged_exec_that_cannot_start_has_dockers_code_and_sentence() {
         ] {
             let output = at.line(&format!("exec {name} {line}"));
             // Docker's daemon writes the sentence into the stream.
-            assert_eq!((output.stdout.as_str(), output.code), (format!("{prefix} {sentence}\r\n").as_str(), code), "{line}");
+            assert_eq!(
+                (output.stdout.as_str(), output.code),
+                (format!("{prefix} {sentence}\r\n").as_str(), code),
+                "{line}"
+            );
         }
         let output = at.line(&format!("exec -w /nope {name} pwd"));
         assert_eq!(output.code, 127);
-        assert!(output.stdout.contains("chdir to cwd (\"/nope\") set in config.json failed: no such file or directory"));
-        at.fails(&format!("exec -u nosuchuser {name} id"), 1, "unable to find user nosuchuser: no matching entries in passwd file");
+        assert!(
+            output.stdout.contains("chdir to cwd (\"/nope\") set in config.json failed: no such file or directory")
+        );
+        at.fails(
+            &format!("exec -u nosuchuser {name} id"),
+            1,
+            "unable to find user nosuchuser: no matching entries in passwd file",
+        );
         let id = at.inspect(&name, "{{.Id}}");
         at.ok(&format!("stop -t 0 {name}"));
         let sentence = format!("Error response from daemon: container {id} is not running\n");

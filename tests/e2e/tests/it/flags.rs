@@ -21,7 +21,11 @@ fn privileged_environment_directory_names_and_entrypoint() {
         ("-e HOME=/mine", "echo $HOME", "/mine"),
         ("-e PATH=/bin", "echo $PATH", "/bin"),
         ("", "echo $PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-        ("-h myhost", "hostname; cat /etc/hostname; echo $HOSTNAME; grep myhost /etc/hosts; echo $?", "myhost\nmyhost\nmyhost\n1"),
+        (
+            "-h myhost",
+            "hostname; cat /etc/hostname; echo $HOSTNAME; grep myhost /etc/hosts; echo $?",
+            "myhost\nmyhost\nmyhost\n1",
+        ),
         ("-h a.b.c", "hostname", "a.b.c"),
         ("-w /new/dir", "pwd; stat -c %u:%a .", "/new/dir\n0:755"),
         ("-u nobody", "id", "uid=65534(nobody) gid=65534(nogroup) groups=65534(nogroup)"),
@@ -163,14 +167,24 @@ fn privileged_capabilities_and_security_options() {
         let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":38}]}"#;
         let file = at.daemon.scratch().write("seccomp.json", profile).unwrap();
         let flag = format!("--security-opt seccomp={}", file.display());
-        check(at, &flag, "mkdir /x 2>&1 || touch /y && echo touched", "mkdir: can't create directory '/x': Function not implemented\ntouched");
+        check(
+            at,
+            &flag,
+            "mkdir /x 2>&1 || touch /y && echo touched",
+            "mkdir: can't create directory '/x': Function not implemented\ntouched",
+        );
     });
 }
 
 #[test]
 fn privileged_the_init_is_process_1_and_reaps() {
     on_both(|at| {
-        check(at, "--init", "cat /proc/1/comm /proc/1/cmdline | tr \"\\0\" \" \" | cut -c 1-32", "docker-init\n/sbin/docker-init -- sh -c cat /");
+        check(
+            at,
+            "--init",
+            "cat /proc/1/comm /proc/1/cmdline | tr \"\\0\" \" \" | cut -c 1-32",
+            "docker-init\n/sbin/docker-init -- sh -c cat /",
+        );
         // The orphan's parent ends first; a zombie would keep its directory in /proc.
         let orphan = "sh -c \"sh -c \\\"echo \\\\\\$\\\\\\$ >/pid\\\" &\"; until [ -s /pid ]; do :; done; \
                       while [ -d /proc/$(cat /pid) ]; do :; done; echo reaped";
@@ -220,29 +234,47 @@ const WRONG: [(&str, &str); 32] = [
     ("--security-opt nope=1", "Error response from daemon: invalid --security-opt 2: \"nope=1\""),
     ("--security-opt seccomp=/nope", "opening seccomp profile (/nope) failed: open /nope: no such file or directory"),
     ("-u nosuchuser", "Error response from daemon: unable to find user nosuchuser: no matching entries in passwd file"),
-    ("-u 0:nosuchgroup", "Error response from daemon: unable to find group nosuchgroup: no matching entries in group file"),
+    (
+        "-u 0:nosuchgroup",
+        "Error response from daemon: unable to find group nosuchgroup: no matching entries in group file",
+    ),
     ("-w rel", "Error response from daemon: the working directory 'rel' is invalid, it needs to be an absolute path"),
-    ("--log-driver nope", "Error response from daemon: error looking up logging plugin nope: plugin \"nope\" not found"),
+    (
+        "--log-driver nope",
+        "Error response from daemon: error looking up logging plugin nope: plugin \"nope\" not found",
+    ),
     ("--log-opt nope=1", "Error response from daemon: unknown log opt 'nope' for json-file log driver"),
     ("--log-opt max-size=x", "failed to initialize logging driver: invalid size: 'x'"),
     ("--ulimit nope=1", "invalid argument \"nope=1\" for \"--ulimit\" flag: invalid ulimit type: nope\n"),
-    ("--pids-limit x", "invalid argument \"x\" for \"--pids-limit\" flag: strconv.ParseInt: parsing \"x\": invalid syntax\n"),
+    (
+        "--pids-limit x",
+        "invalid argument \"x\" for \"--pids-limit\" flag: strconv.ParseInt: parsing \"x\": invalid syntax\n",
+    ),
     ("--memory x", "invalid argument \"x\" for \"-m, --memory\" flag: invalid size: 'x'\n"),
     ("--shm-size x", "invalid argument \"x\" for \"--shm-size\" flag: invalid size: 'x'\n"),
     ("--cpus x", "invalid argument \"x\" for \"--cpus\" flag: failed to parse x as a rational number\n"),
     ("-e =", "invalid argument \"=\" for \"-e, --env\" flag: invalid environment variable: =\n"),
     ("--env-file /nope", "open /nope: no such file or directory\n"),
-    ("-v /a:b", "invalid volume specification: '/a:b': invalid mount config for type \"bind\": invalid mount path: 'b' mount path must be absolute"),
+    (
+        "-v /a:b",
+        "invalid volume specification: '/a:b': invalid mount config for type \"bind\": invalid mount path: 'b' mount path must be absolute",
+    ),
     ("-v /a:/b:zz", "Error response from daemon: invalid mode: zz"),
     ("-v /tmp:/", "invalid specification: destination can't be '/'"),
-    ("--mount type=nope,target=/x", "Error response from daemon: invalid mount config for type \"nope\": mount type unknown"),
+    (
+        "--mount type=nope,target=/x",
+        "Error response from daemon: invalid mount config for type \"nope\": mount type unknown",
+    ),
     ("--mount type=bind,target=/x", "invalid mount config for type \"bind\": field Source must not be empty"),
     ("--tmpfs rel", "Error response from daemon: invalid mount path: 'rel' mount path must be absolute"),
     ("--tmpfs /a:nope", "Error response from daemon: invalid tmpfs option \"nope\""),
     ("--tmpfs /a --tmpfs /a -v /tmp:/a", "Duplicate mount point: /a"),
     ("--stop-signal NOPE", "Error response from daemon: invalid signal: NOPE"),
     ("--bogus", "unknown flag: --bogus\n"),
-    ("--read-only=maybe", "invalid argument \"maybe\" for \"--read-only\" flag: strconv.ParseBool: parsing \"maybe\": invalid syntax"),
+    (
+        "--read-only=maybe",
+        "invalid argument \"maybe\" for \"--read-only\" flag: strconv.ParseBool: parsing \"maybe\": invalid syntax",
+    ),
     ("--name !", "Invalid container name (!), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"),
 ];
 

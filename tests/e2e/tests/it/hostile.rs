@@ -30,13 +30,17 @@ fn privileged_malformed_json_is_400_with_dockers_sentence() {
             ("nope", "invalid JSON: invalid character 'o' in literal null (expecting 'u')"),
             ("{\"Image\":\"no such image\"}", "invalid reference format"),
             ("{\"Image\":\"busybox\",\"Env\":[1]}", "invalid JSON: json: cannot unmarshal number into "),
-            ("{\"Image\":\"busybox\",\"HostConfig\":{\"Memory\":\"x\"}}", "invalid JSON: json: cannot unmarshal string into "),
+            (
+                "{\"Image\":\"busybox\",\"HostConfig\":{\"Memory\":\"x\"}}",
+                "invalid JSON: json: cannot unmarshal string into ",
+            ),
         ] {
             let answer = daemon.post("/v1.50/containers/create", body).unwrap();
             assert_eq!(answer.status, 400, "{body}: {}", answer.text());
             assert!(answer.message().starts_with(sentence), "{body}: {}", answer.message());
         }
-        let head = "POST /v1.50/containers/create HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: text/plain\r\n";
+        let head =
+            "POST /v1.50/containers/create HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: text/plain\r\n";
         let answer = http::raw(daemon.socket(), format!("{head}Content-Length: 2\r\n\r\n{{}}").as_bytes()).unwrap();
         let sentence = "unsupported Content-Type header (text/plain): must be 'application/json'";
         assert_eq!((answer.status, answer.message().as_str()), (400, sentence));
@@ -99,7 +103,12 @@ const REQUESTS: [(&str, &str, u16, &str); 26] = [
     ("GET", "/images/absent/json", 404, "No such image: absent:latest"),
     ("GET", "/images/Absent/json", 400, "invalid reference format: repository name (library/Absent) must be lowercase"),
     ("POST", "/images/absent/tag?repo=x", 404, "No such image: absent:latest"),
-    ("POST", "/images/busybox/tag?repo=UPPER", 400, "invalid reference format: repository name (library/UPPER) must be lowercase"),
+    (
+        "POST",
+        "/images/busybox/tag?repo=UPPER",
+        400,
+        "invalid reference format: repository name (library/UPPER) must be lowercase",
+    ),
     ("DELETE", "/images/absent", 404, "No such image: absent:latest"),
     ("GET", "/events?since=x", 500, "strconv.ParseInt: parsing \"x\": invalid syntax"),
     ("GET", "/events?filters=x", 400, "invalid filter"),
@@ -121,7 +130,12 @@ fn privileged_bad_queries_and_unknown_names_have_dockers_status_and_sentence() {
             ("/containers/absent/exec", "{}", 400, "No exec command specified"),
             ("/containers/absent/exec", "{\"Cmd\":[\"x\"]}", 404, "No such container: absent"),
             ("/exec/absent/start", "{}", 404, "No such exec instance: absent"),
-            ("/containers/create?name=a/b", "{\"Image\":\"busybox\"}", 400, "Invalid container name (a/b), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"),
+            (
+                "/containers/create?name=a/b",
+                "{\"Image\":\"busybox\"}",
+                400,
+                "Invalid container name (a/b), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
+            ),
         ] {
             let answer = daemon.post(&format!("/v1.50{path}"), body).unwrap();
             if (answer.status, answer.message().as_str()) != (status, sentence) {
@@ -148,8 +162,13 @@ fn privileged_what_is_not_http_is_refused_and_the_daemon_goes_on() {
             assert!(status.contains(&answer.status), "{what}: {} {}", answer.status, answer.text());
             assert_eq!(daemon.get("/_ping").unwrap().status, 200, "{what}");
         }
-        let header = format!("GET /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\nX-Big: {}\r\n\r\n", &big[..100_000]);
-        assert_eq!(http::raw(daemon.socket(), header.as_bytes()).unwrap().status, 200, "Docker takes a header of 100 KB");
+        let header =
+            format!("GET /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\nX-Big: {}\r\n\r\n", &big[..100_000]);
+        assert_eq!(
+            http::raw(daemon.socket(), header.as_bytes()).unwrap().status,
+            200,
+            "Docker takes a header of 100 KB"
+        );
     });
 }
 

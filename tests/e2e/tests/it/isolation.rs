@@ -28,38 +28,44 @@ fn mount(line: &str) -> Option<String> {
 #[test]
 fn privileged_the_mounts_are_dockers() {
     on_both(|at| {
-        assert_eq!(mounts(at, ""), [
-            "/ rw,relatime",
-            "/dev tmpfs rw,nosuid rw,size=65536k,mode=755",
-            "/dev/mqueue mqueue rw,nosuid,nodev,noexec,relatime rw",
-            "/dev/pts devpts rw,nosuid,noexec,relatime rw,gid=5,mode=620,ptmxmode=666",
-            "/dev/shm tmpfs rw,nosuid,nodev,noexec,relatime rw,size=65536k",
-            "/etc/hostname rw,relatime",
-            "/etc/hosts rw,relatime",
-            "/etc/resolv.conf rw,relatime",
-            "/proc proc rw,nosuid,nodev,noexec,relatime rw",
-            "/proc/bus proc ro,nosuid,nodev,noexec,relatime rw",
-            "/proc/fs proc ro,nosuid,nodev,noexec,relatime rw",
-            "/proc/irq proc ro,nosuid,nodev,noexec,relatime rw",
-            "/proc/sys proc ro,nosuid,nodev,noexec,relatime rw",
-            "/sys sysfs ro,nosuid,nodev,noexec,relatime ro",
-            "/sys/fs/cgroup tmpfs rw,nosuid,nodev,noexec,relatime rw,mode=755",
-            "/sys/fs/cgroup/* cgroup ro,nosuid,nodev,noexec,relatime",
-        ]);
-        assert_eq!(mounts(at, "--privileged"), [
-            "/ rw,relatime",
-            "/dev tmpfs rw,nosuid rw,size=65536k,mode=755",
-            "/dev/mqueue mqueue rw,nosuid,nodev,noexec,relatime rw",
-            "/dev/pts devpts rw,nosuid,noexec,relatime rw,gid=5,mode=620,ptmxmode=666",
-            "/dev/shm tmpfs rw,nosuid,nodev,noexec,relatime rw,size=65536k",
-            "/etc/hostname rw,relatime",
-            "/etc/hosts rw,relatime",
-            "/etc/resolv.conf rw,relatime",
-            "/proc proc rw,nosuid,nodev,noexec,relatime rw",
-            "/sys sysfs rw,nosuid,nodev,noexec,relatime rw",
-            "/sys/fs/cgroup tmpfs rw,nosuid,nodev,noexec,relatime rw,mode=755",
-            "/sys/fs/cgroup/* cgroup rw,nosuid,nodev,noexec,relatime",
-        ]);
+        assert_eq!(
+            mounts(at, ""),
+            [
+                "/ rw,relatime",
+                "/dev tmpfs rw,nosuid rw,size=65536k,mode=755",
+                "/dev/mqueue mqueue rw,nosuid,nodev,noexec,relatime rw",
+                "/dev/pts devpts rw,nosuid,noexec,relatime rw,gid=5,mode=620,ptmxmode=666",
+                "/dev/shm tmpfs rw,nosuid,nodev,noexec,relatime rw,size=65536k",
+                "/etc/hostname rw,relatime",
+                "/etc/hosts rw,relatime",
+                "/etc/resolv.conf rw,relatime",
+                "/proc proc rw,nosuid,nodev,noexec,relatime rw",
+                "/proc/bus proc ro,nosuid,nodev,noexec,relatime rw",
+                "/proc/fs proc ro,nosuid,nodev,noexec,relatime rw",
+                "/proc/irq proc ro,nosuid,nodev,noexec,relatime rw",
+                "/proc/sys proc ro,nosuid,nodev,noexec,relatime rw",
+                "/sys sysfs ro,nosuid,nodev,noexec,relatime ro",
+                "/sys/fs/cgroup tmpfs rw,nosuid,nodev,noexec,relatime rw,mode=755",
+                "/sys/fs/cgroup/* cgroup ro,nosuid,nodev,noexec,relatime",
+            ]
+        );
+        assert_eq!(
+            mounts(at, "--privileged"),
+            [
+                "/ rw,relatime",
+                "/dev tmpfs rw,nosuid rw,size=65536k,mode=755",
+                "/dev/mqueue mqueue rw,nosuid,nodev,noexec,relatime rw",
+                "/dev/pts devpts rw,nosuid,noexec,relatime rw,gid=5,mode=620,ptmxmode=666",
+                "/dev/shm tmpfs rw,nosuid,nodev,noexec,relatime rw,size=65536k",
+                "/etc/hostname rw,relatime",
+                "/etc/hosts rw,relatime",
+                "/etc/resolv.conf rw,relatime",
+                "/proc proc rw,nosuid,nodev,noexec,relatime rw",
+                "/sys sysfs rw,nosuid,nodev,noexec,relatime rw",
+                "/sys/fs/cgroup tmpfs rw,nosuid,nodev,noexec,relatime rw,mode=755",
+                "/sys/fs/cgroup/* cgroup rw,nosuid,nodev,noexec,relatime",
+            ]
+        );
         let read_only = mounts(at, "--read-only");
         assert_eq!(read_only[0], "/ ro,relatime");
     });
@@ -91,7 +97,9 @@ fn privileged_masked_paths_are_empty_and_read_only_paths_are_read_only() {
 #[test]
 fn privileged_the_devices_are_dockers_and_others_are_denied() {
     on_both(|at| {
-        let listed = at.run("busybox sh -c 'cd /dev; for f in *; do echo $f $(stat -c %F:%t:%T:%a:%u:%g $f) $(readlink $f); done'");
+        let listed = at.run(
+            "busybox sh -c 'cd /dev; for f in *; do echo $f $(stat -c %F:%t:%T:%a:%u:%g $f) $(readlink $f); done'",
+        );
         let expected = [
             "fd symbolic link:0:0:777:0:0 /proc/self/fd",
             "full character special file:1:7:666:0:0",
@@ -112,7 +120,10 @@ fn privileged_the_devices_are_dockers_and_others_are_denied() {
         // /dev/mem may be made, not opened.
         let output = at.line("run --rm --network none busybox sh -c 'mknod /tmp/m c 1 1 && cat /tmp/m'");
         assert_eq!(output.stderr, "cat: can't open '/tmp/m': Operation not permitted\n");
-        assert_eq!(at.run("busybox sh -c 'head -c 4 /dev/zero | wc -c; echo x > /dev/null; head -c 4 /dev/urandom | wc -c'"), "4\n4");
+        assert_eq!(
+            at.run("busybox sh -c 'head -c 4 /dev/zero | wc -c; echo x > /dev/null; head -c 4 /dev/urandom | wc -c'"),
+            "4\n4"
+        );
     });
 }
 
@@ -130,8 +141,14 @@ fn privileged_the_process_is_as_dockers() {
             ("echo $$; umask; cat /proc/self/oom_score_adj; cat /proc/self/setgroups", "1\n0022\n0\nallow"),
             ("ls /proc/self/fd", "0\n1\n2\n3"),
             ("cut -d\" \" -f 5,6 /proc/1/stat", "1 1"),
-            ("grep -E \"^(SigBlk|SigIgn|ShdPnd)\" /proc/1/status", "ShdPnd:\t0000000000000000\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000"),
-            ("env | grep -v HOSTNAME | sort", "HOME=/root\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nPWD=/\nSHLVL=1"),
+            (
+                "grep -E \"^(SigBlk|SigIgn|ShdPnd)\" /proc/1/status",
+                "ShdPnd:\t0000000000000000\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000",
+            ),
+            (
+                "env | grep -v HOSTNAME | sort",
+                "HOME=/root\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nPWD=/\nSHLVL=1",
+            ),
             ("ls -d /.dockerenv", "/.dockerenv"),
             ("stat -c %a:%u:%g / /proc /tmp", "755:0:0\n555:0:0\n1777:0:0"),
         ] {

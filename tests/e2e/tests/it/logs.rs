@@ -116,7 +116,12 @@ fn privileged_long_lines_and_bytes_come_back_as_they_were() {
     on_both(|at| {
         let name = at.name("logs");
         // A line of 100,000 letters without a break, then one with.
-        finished(at, &name, "", "head -c 100000 /dev/zero | tr \"\\0\" x; echo; head -c 16384 /dev/zero | tr \"\\0\" y; echo");
+        finished(
+            at,
+            &name,
+            "",
+            "head -c 100000 /dev/zero | tr \"\\0\" x; echo; head -c 16384 /dev/zero | tr \"\\0\" y; echo",
+        );
         let output = at.line(&format!("logs {name}"));
         let expected = format!("{}\n{}\n", "x".repeat(100_000), "y".repeat(16_384));
         assert!(output.stdout == expected, "{} bytes", output.stdout.len());
@@ -136,7 +141,8 @@ fn privileged_files_are_rotated_at_their_size_and_the_oldest_goes() {
         let script = "i=10000; while [ $i -lt 13000 ]; do echo line $i; i=$((i+1)); done";
         finished(at, &name, "--log-opt max-size=64k --log-opt max-file=3", script);
         let shown = at.ok(&format!("logs {name}"));
-        let numbers: Vec<u32> = shown.lines().map(|line| line.strip_prefix("line ").unwrap().parse().unwrap()).collect();
+        let numbers: Vec<u32> =
+            shown.lines().map(|line| line.strip_prefix("line ").unwrap().parse().unwrap()).collect();
         assert_eq!(numbers.last(), Some(&12_999));
         assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "no line is missing in between");
         assert!((1400..2400).contains(&numbers.len()), "{} lines of three files", numbers.len());
@@ -156,7 +162,9 @@ fn privileged_logs_f_follows_over_rotations() {
     on_both(|at| {
         let name = at.name("logs");
         let script = "read go; i=10000; while [ $i -lt 12000 ]; do echo line $i; i=$((i+1)); done; echo done; read end";
-        let line = format!("run -i --network none --log-opt max-size=32k --log-opt max-file=50 --name {name} busybox sh -c '{script}'");
+        let line = format!(
+            "run -i --network none --log-opt max-size=32k --log-opt max-file=50 --name {name} busybox sh -c '{script}'"
+        );
         let mut events = at.events(&name);
         let mut run = at.spawn(&line);
         events.until("start").unwrap();
@@ -189,7 +197,11 @@ fn privileged_the_driver_none_keeps_nothing() {
         let name = at.name("logs");
         let output = at.line(&format!("run --network none --log-driver none --name {name} busybox echo seen"));
         assert_eq!((output.stdout.as_str(), output.code), ("seen\n", 0));
-        at.fails(&format!("logs {name}"), 1, "Error response from daemon: configured logging driver does not support reading");
+        at.fails(
+            &format!("logs {name}"),
+            1,
+            "Error response from daemon: configured logging driver does not support reading",
+        );
         at.remove(&name);
     });
 }

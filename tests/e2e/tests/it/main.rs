@@ -8,14 +8,20 @@
 //! LONGSHORE_TEST_HOST=unix:///path/docker.sock LONGSHORE_DIST=/none LONGSHORE_TEST_SHARED=/dir cargo nextest run -p e2e
 //! ```
 
+#![expect(clippy::unwrap_used, reason = "the functions around the tests fail as tests do")]
+
+mod death;
 mod exec;
 mod flags;
 mod hostile;
+mod hostile_images;
 mod isolation;
 mod lifecycle;
 mod load_and_run;
 mod logs;
+mod on_demand;
 mod restart_policy;
+mod stuck;
 mod support;
 mod terminal;
 mod versions;

@@ -55,7 +55,10 @@ fn privileged_always_and_unless_stopped_restart_what_ends_but_not_what_is_stoppe
         for policy in ["always", "unless-stopped"] {
             let name = at.name(policy);
             let mut events = at.events(&name);
-            at.start(&name, &format!("--restart {policy} busybox sh -c 'test -e /again && exec sleep 1000; touch /again'"));
+            at.start(
+                &name,
+                &format!("--restart {policy} busybox sh -c 'test -e /again && exec sleep 1000; touch /again'"),
+            );
             events.until("start").unwrap();
             events.until("start").unwrap();
             assert_eq!(at.inspect(&name, "{{.RestartCount}} {{.State.Running}}"), "1 true", "{policy}");
@@ -77,7 +80,10 @@ fn privileged_a_program_that_kills_itself_is_restarted() {
     on_both(|at| {
         let name = at.name("suicidal");
         let mut events = at.events(&name);
-        at.start(&name, "--init --restart always busybox sh -c 'test -e /again && exec sleep 1000; touch /again; kill -9 $$'");
+        at.start(
+            &name,
+            "--init --restart always busybox sh -c 'test -e /again && exec sleep 1000; touch /again; kill -9 $$'",
+        );
         assert_eq!(events.until("die").unwrap()["Actor"]["Attributes"]["exitCode"], "137");
         events.until("start").unwrap();
         at.remove(&name);
@@ -103,7 +109,11 @@ fn privileged_stop_during_the_wait_ends_it() {
 #[test]
 fn privileged_wrong_policies_are_refused() {
     on_both(|at| {
-        at.fails("run --rm --restart always busybox true", 125, "conflicting options: cannot specify both --restart and --rm");
+        at.fails(
+            "run --rm --restart always busybox true",
+            125,
+            "conflicting options: cannot specify both --restart and --rm",
+        );
         let sentence = "invalid restart policy: unknown policy 'nope'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'";
         at.fails("create --restart nope busybox true", 1, sentence);
         let sentence = "invalid restart policy: maximum retry count can only be used with 'on-failure'";

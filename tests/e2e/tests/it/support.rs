@@ -1,10 +1,12 @@
 //! What the modules share: lines typed on each command line, one after the other.
 
 use std::fs;
+use std::io::{BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use testkit::{Cli, Daemon, Events, Output, Piped, Pty};
+use testkit::{Cli, Daemon, Events, Output, Piped, Pty, http};
 
 /// A command line pointed at a daemon that has busybox.
 pub(crate) struct At<'a> {
@@ -155,4 +157,28 @@ pub(crate) fn cgroup(at: &At<'_>, name: &str, controller: &str) -> PathBuf {
         Some(path) => v1.join(path.trim_start_matches('/')),
         None => Path::new("/sys/fs/cgroup").join(path_of("").expect("a cgroup").trim_start_matches('/')),
     }
+}
+
+/// Attaches to the output of a container by hand; the answer's head is read, the stream is not.
+pub(crate) fn attach(at: &At<'_>, name: &str) -> BufReader<UnixStream> {
+    let mut stream = http::connect(at.daemon.socket()).unwrap();
+    let upgrade = "Host: docker\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0";
+    let query = "stream=1&stdout=1&stderr=1";
+    write!(stream, "POST /v1.50/containers/{name}/attach?{query} HTTP/1.1\r\n{upgrade}\r\n\r\n").unwrap();
+    let mut reader = BufReader::new(stream);
+    assert_eq!(http::read_head(&mut reader).unwrap().status, 101);
+    reader
+}
+
+/// Reads a stream of Docker's frames to its end, both outputs together.
+pub(crate) fn demultiplex(mut stream: impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut head = [0; 8];
+    while stream.read_exact(&mut head).is_ok() {
+        assert!(matches!(head[..4], [1 | 2, 0, 0, 0]), "a frame's head: {head:?}");
+        let length = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
+        let read = stream.by_ref().take(length.into()).read_to_end(&mut bytes).unwrap();
+        assert_eq!(read, length as usize, "the stream ended within a frame");
+    }
+    bytes
 }

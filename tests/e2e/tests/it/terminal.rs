@@ -95,7 +95,8 @@ fn privileged_without_a_terminal_t_is_refused_and_nothing_is_left() {
 fn privileged_signals_to_the_command_line_reach_the_program() {
     on_both(|at| {
         let name = at.name("signals");
-        let script = "trap \"echo got-int; exit 3\" INT; trap \"echo got-term; exit 4\" TERM; echo up; sleep 1000 & wait";
+        let script =
+            "trap \"echo got-int; exit 3\" INT; trap \"echo got-term; exit 4\" TERM; echo up; sleep 1000 & wait";
         for (signal, word, code) in [(Signal::INT, "got-int\n", 3), (Signal::TERM, "got-term\n", 4)] {
             let mut run = at.spawn(&format!("run --rm --network none --name {name} busybox sh -c '{script}'"));
             run.read_until("up\n").unwrap();
@@ -162,7 +163,10 @@ fn privileged_the_terminal_is_given_back_as_it_was() {
         let program = at.command("").get_program().to_owned();
         // The shell around it shows the terminal's modes before and after.
         let mut command = at.command("");
-        let script = format!("before=$(stty -g); {} {run}; [ \"$before\" = \"$(stty -g)\" ] && echo same-modes", program.display());
+        let script = format!(
+            "before=$(stty -g); {} {run}; [ \"$before\" = \"$(stty -g)\" ] && echo same-modes",
+            program.display()
+        );
         command = shell(&command, &script);
         let mut pty = testkit::Pty::spawn(&command, 33, 99).unwrap();
         pty.read_until("same-modes").unwrap();

@@ -252,3 +252,32 @@ fn compress(plain: Vec<u8>, compression: Compression) -> Result<(&'static str, V
         Compression::Zstd => ("+zstd", zstd::encode_all(plain.as_slice(), 3)?),
     })
 }
+
+/// The archive with each member's content replaced by what `edit` answers for its name, left out for None: for
+/// archives that are broken in one place.
+pub fn edited(archive: &[u8], mut edit: impl FnMut(&str, Vec<u8>) -> Option<Vec<u8>>) -> Result<Vec<u8>> {
+    let mut result = Builder::new(Vec::new());
+    for entry in tar::Archive::new(archive).entries()? {
+        let mut entry = entry?;
+        let name = entry.path()?.display().to_string();
+        let mut content = Vec::new();
+        io::Read::read_to_end(&mut entry, &mut content)?;
+        if let Some(content) = edit(&name, content) {
+            add(&mut result, &name, &content)?;
+        }
+    }
+    Ok(result.into_inner()?)
+}
+
+/// The tar with the entry `from` called `to`, of equal length: for names that no tar writer would write.
+pub fn renamed(mut tar: Vec<u8>, from: &str, to: &str) -> Result<Vec<u8>> {
+    ensure!(from.len() == to.len(), "{from} and {to} differ in length");
+    let starts = |block: &[u8]| block.starts_with(from.as_bytes()) && matches!(block.get(from.len()), Some(0 | b'/'));
+    let block = tar.chunks_exact_mut(512).find(|block| starts(block)).context("no such entry")?;
+    block[..to.len()].copy_from_slice(to.as_bytes());
+    // The sum of the header's bytes, its own field read as blanks (POSIX pax, "ustar Interchange Format").
+    block[148..156].fill(b' ');
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    Ok(tar)
+}

@@ -132,7 +132,9 @@ impl Hierarchies {
         for mount in self.v1.iter().map(|hierarchy| &hierarchy.mount).chain(&self.unified) {
             match fs::remove_dir(mount.join(relative)) {
                 // rmdir(2) leaves a cgroup that has processes or other cgroups in it.
-                Err(err) if !matches!(err.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::NotFound) => return Err(err),
+                Err(err) if !matches!(err.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::NotFound) => {
+                    return Err(err);
+                }
                 _ => {}
             }
         }

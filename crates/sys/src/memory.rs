@@ -11,11 +11,11 @@ pub fn release_program_pages() {
             static __executable_start: u8;
             static etext: u8;
         }
-        let page_bytes = rustix::param::page_size();
         let start = &raw const __executable_start as usize;
-        let end = (&raw const etext as usize).next_multiple_of(page_bytes);
-        // SAFETY: both symbols are made by the linker: between them are the segments of constants and code, which nobody
-        // ever wrote to, so that every page dropped is read back from the file as it was. A failure changes nothing.
+        let end = &raw const etext as usize;
+        // SAFETY: the linker makes both symbols: between them are the segments of headers, constants and code, which are
+        // mapped without PROT_WRITE, so that every page dropped is read back from the file as it was. The last page is
+        // the kernel's to round up to; the next segment begins on another one. A failure changes nothing.
         unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
     }
 }

@@ -66,10 +66,10 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let finished = runner.finish();
     // The failed measurement says more than what it left behind.
     let results = measured?;
-    finished?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     report::write(&results, &paths::target().join("bench").join(format!("{now}.jsonl")))?;
     print!("{}", report::table(&results));
+    finished?;
     let broken = results.iter().filter(|result| report::verdict(result) == report::Verdict::Broken).count();
     ensure!(broken == 0, "{broken} promises are not kept");
     Ok(())

@@ -12,6 +12,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use testkit::paths;
@@ -85,7 +86,7 @@ const GNU_TARGET: &str =
     if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-gnu" } else { "x86_64-unknown-linux-gnu" };
 
 impl Build {
-    fn command(&self) -> std::process::Command {
+    fn command(&self) -> Command {
         let mut command = cargo_build(&["build", "--profile", self.profile]);
         for package in &self.packages {
             command.args(["--package", package]);
@@ -99,6 +100,11 @@ impl Build {
         if self.crt_static {
             command.env("RUSTFLAGS", "-C target-feature=+crt-static");
         }
+        if self.profile == "release"
+            && let Some(dir) = seccomp_archive_dir()
+        {
+            command.env("LIBSECCOMP_LINK_TYPE", "static").env("LIBSECCOMP_LIB_PATH", dir);
+        }
         command
     }
 
@@ -110,6 +116,14 @@ impl Build {
             None => paths::target().join(profile),
         }
     }
+}
+
+/// Where the C compiler finds libseccomp's archive: with it in the daemon, nothing has to be installed where it runs.
+fn seccomp_archive_dir() -> Option<PathBuf> {
+    let output = Command::new("cc").arg("-print-file-name=libseccomp.a").output().ok()?;
+    let path = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
+    // A file that it does not find is printed as it was asked for.
+    path.is_absolute().then(|| path.parent().map(PathBuf::from)).flatten()
 }
 
 /// Copies beside and renames: a running program keeps its file, and nobody sees half of the new one.

@@ -139,6 +139,9 @@ pub struct ExecTask {
     pub process: Process,
     /// `user[:group]` as the user wrote it.
     pub user: Option<String>,
+    /// More groups, names or numbers: the container's own.
+    #[serde(default)]
+    pub groups: Vec<String>,
     /// Its client, if it has one: one descriptor comes with the frame.
     pub attach: Option<Attach>,
 }

@@ -168,7 +168,7 @@ impl Shim {
         let mut ends = ends.map_err(CallError::Streams)?;
         let mut process = container.exec(ExecOptions {
             process: &exec.process,
-            user: exec.user.as_deref().map(|user| UserRequest { user, groups: &[] }),
+            user: exec.user.as_deref().map(|user| UserRequest { user, groups: &exec.groups }),
             stdio: ends.take_stdio(),
         })?;
         let console = process.console.take();

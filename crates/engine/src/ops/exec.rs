@@ -162,6 +162,7 @@ pub async fn prepare_start(engine: &Engine, id: &str, start: ExecStart) -> Resul
         process,
         // Empty for root: the shim looks root's groups up, too.
         user: Some(container_spec::plan::exec_user(&definition.config, &request).unwrap_or_default()),
+        groups: definition.host_config.group_add.clone().unwrap_or_default(),
         attach: None,
     };
     {

@@ -11,7 +11,7 @@ use crate::fixture::{Client, Daemon, Shim, everything, output, process};
 fn exec(daemon: &mut Daemon, id: &str, script: &str, attach: Option<Attach>) -> Result<Client, Failure> {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let fds = if attach.is_some() { vec![theirs.as_fd()] } else { vec![] };
-    let task = ExecTask { exec_id: id.into(), process: process(script), user: None, attach };
+    let task = ExecTask { exec_id: id.into(), process: process(script), user: None, groups: vec![], attach };
     let seq = daemon.send(Call::Exec(Box::new(task)), &fds);
     drop(theirs);
     let answer = daemon.reply(seq)?;
@@ -46,9 +46,23 @@ fn privileged_an_exec_has_its_own_streams_and_exit() {
 }
 
 #[test]
+fn privileged_an_exec_has_the_containers_groups() {
+    let mut shim = sleeper();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (user, groups) = (Some("7:8".into()), vec!["21".into(), "9".into()]);
+    let process = process("echo $(id -G)");
+    let task = ExecTask { exec_id: "x".into(), process, user, groups, attach: Some(output()) };
+    let seq = shim.daemon.send(Call::Exec(Box::new(task)), &[theirs.as_fd()]);
+    drop(theirs);
+    shim.daemon.reply(seq).unwrap();
+    assert_eq!(Client::new(ours).rest_unframed(), ("8 9 21\n".into(), String::new()));
+    kill(shim);
+}
+
+#[test]
 fn privileged_an_exec_that_cannot_run_is_told() {
     let mut shim = sleeper();
-    let mut task = ExecTask { exec_id: "x".into(), process: process(""), user: None, attach: None };
+    let mut task = ExecTask { exec_id: "x".into(), process: process(""), user: None, groups: vec![], attach: None };
     task.process.args = vec!["/etc".into()];
     let failure = shim.daemon.call(Call::Exec(Box::new(task))).unwrap_err();
     assert_eq!(failure.exit_code, 126, "{failure}");

@@ -12,14 +12,19 @@
 //! ```
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use rustix::process::{Pid, test_kill_process};
 use sha2::{Digest, Sha256};
 use stdx::fs::Durability;
+
+/// How long a daemon that was just killed may take to die: the kernel takes its memory and its sockets apart first.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The locks of an instance, held until the process ends.
 #[derive(Debug)]
@@ -72,21 +77,43 @@ fn take_root(root: &Path) -> Result<File, RootError> {
     let failed = |source| RootError::Prepare { path: root.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(failed)?;
     fs::set_permissions(root, fs::Permissions::from_mode(0o700)).map_err(failed)?;
-    let path = root.join("longshored.lock");
-    let mut lock = File::options().create(true).read(true).append(true).open(&path).map_err(failed)?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            // Whose lock it is only helps the reader of the message.
-            let _ = lock.read_to_string(&mut pid);
-            return Err(RootError::InUse { root: root.to_owned(), pid: pid.trim().to_owned() });
-        }
+    let lock = open_lock(root).map_err(failed)?;
+    let mut lock = match lock.try_lock() {
+        Ok(()) => lock,
+        Err(fs::TryLockError::WouldBlock) => wait_for_lock(root).map_err(failed)?.ok_or_else(|| in_use(root))?,
         Err(fs::TryLockError::Error(err)) => return Err(failed(err)),
-    }
+    };
     let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
     written.map_err(failed)?;
     Ok(lock)
+}
+
+fn open_lock(root: &Path) -> io::Result<File> {
+    File::options().create(true).read(true).append(true).open(root.join("longshored.lock"))
+}
+
+/// Waits until the daemon before us is gone; `None` if it stays.
+///
+/// flock(2) has no deadline of its own, so a thread waits in it. It is left behind when nobody wants the lock any more,
+/// and gives up what it got.
+fn wait_for_lock(root: &Path) -> io::Result<Option<File>> {
+    let lock = open_lock(root)?;
+    let (sender, receiver) = mpsc::sync_channel(0);
+    std::thread::Builder::new().name("lock".to_owned()).spawn(move || {
+        let locked = lock.lock().map(|()| lock);
+        // An error says that we were too late: the lock goes with the file.
+        let _ = sender.send(locked);
+    })?;
+    match receiver.recv_timeout(LOCK_TIMEOUT) {
+        Ok(locked) => locked.map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
+fn in_use(root: &Path) -> RootError {
+    // Whose lock it is only helps the reader of the message.
+    let pid = fs::read_to_string(root.join("longshored.lock")).unwrap_or_default();
+    RootError::InUse { root: root.to_owned(), pid: pid.trim().to_owned() }
 }
 
 fn instance_key(exec_root: &Path) -> String {
@@ -119,6 +146,28 @@ mod tests {
         assert!(matches!(take(&other, &exec), Err(RootError::InUse { .. })));
         drop(first);
         take(&data, &exec).unwrap();
+    }
+
+    #[test]
+    fn a_daemon_waits_for_one_that_is_about_to_be_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, exec) = (dir.path().join("data"), dir.path().join("exec"));
+        let first = take(&data, &exec).unwrap();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| take(&data, &exec).map(drop));
+            // It sleeps in flock(2) of the exec root's lock, which is the first that it asks for.
+            let locks = || fs::read_to_string("/proc/locks").unwrap();
+            let inode = format!(
+                ":{} ",
+                std::os::unix::fs::MetadataExt::ino(&fs::metadata(exec.join("longshored.lock")).unwrap())
+            );
+            while !locks().lines().any(|line| line.contains("-> FLOCK") && line.contains(&inode)) {
+                assert!(!second.is_finished(), "it did not wait");
+                std::thread::yield_now();
+            }
+            drop(first);
+            second.join().unwrap().unwrap();
+        });
     }
 
     #[test]

@@ -213,6 +213,10 @@ impl Daemon {
         let mut problem = None;
         if self.process.is_some() {
             problem = remove::all_containers(&self.socket).err();
+            // The shims end a moment after the answer; only the daemon itself may stay longer.
+            let alone =
+                || leaks::find(self.scratch.path(), key.as_deref()).ok().filter(|left| left.processes.len() <= 1);
+            problem = problem.or(process::until("no shim is left", leaks::GONE_WITHIN, alone).err());
             problem = problem.or(self.stop().err());
         }
         let leaks = leaks::wait_until_gone(self.scratch.path(), key.as_deref())?;

@@ -233,11 +233,8 @@ const WRONG: [(&str, &str); 32] = [
     ("--cap-drop NOPE", "Error response from daemon: invalid CapDrop: unknown capability: \"CAP_NOPE\""),
     ("--security-opt nope=1", "Error response from daemon: invalid --security-opt 2: \"nope=1\""),
     ("--security-opt seccomp=/nope", "opening seccomp profile (/nope) failed: open /nope: no such file or directory"),
-    ("-u nosuchuser", "Error response from daemon: unable to find user nosuchuser: no matching entries in passwd file"),
-    (
-        "-u 0:nosuchgroup",
-        "Error response from daemon: unable to find group nosuchgroup: no matching entries in group file",
-    ),
+    ("-u nosuchuser", "unable to find user nosuchuser: no matching entries in passwd file"),
+    ("-u 0:nosuchgroup", "unable to find group nosuchgroup: no matching entries in group file"),
     ("-w rel", "Error response from daemon: the working directory 'rel' is invalid, it needs to be an absolute path"),
     (
         "--log-driver nope",

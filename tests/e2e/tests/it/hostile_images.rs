@@ -8,6 +8,9 @@ use testkit::images::plan::{Entry, Image, Kind};
 use testkit::images::write::{self, Compression};
 use testkit::{Daemon, http, process};
 
+/// How long the sweep of what was half there may take.
+const SWEPT_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// A small image of its own name.
 fn image(daemon: &Daemon, entries: Vec<Entry>) -> Image {
     let tag = format!("{}:latest", daemon.name("hostile").to_lowercase());
@@ -70,9 +73,10 @@ fn refused(cases: impl Fn(&Daemon) -> Vec<(&'static str, Vec<u8>, &'static str)>
             continue;
         }
         // What was half there is swept in the background.
-        let same =
-            process::until("the stores are as before", process::DEADLINE, || (kept(&daemon) == before).then_some(()));
-        same.unwrap_or_else(|err| panic!("{what}: {err}: {:?}", kept(&daemon).symmetric_difference(&before)));
+        let same = process::until("the stores are as before", SWEPT_WITHIN, || (kept(&daemon) == before).then_some(()));
+        same.unwrap_or_else(|err| {
+            panic!("{what}: {err}: {:?}", kept(&daemon).symmetric_difference(&before).collect::<Vec<_>>())
+        });
     }
 }
 

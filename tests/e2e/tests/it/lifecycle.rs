@@ -42,8 +42,12 @@ fn privileged_signals_end_a_container_with_128_and_their_number() {
         for (line, code) in
             [("kill", 137), ("kill -s TERM", 143), ("kill -s 2", 130), ("stop", 143), ("stop -s INT", 130)]
         {
-            at.start(&name, "--init busybox sleep 1000");
+            // A signal that comes before the init has its handlers is lost: wait for what it runs.
+            let script = "echo up; exec sleep 1000";
+            let mut run = at.spawn(&format!("run --network none --name {name} --init busybox sh -c '{script}'"));
+            run.read_until("up\n").unwrap();
             at.ok(&format!("{line} {name}"));
+            assert_eq!(run.wait().unwrap().code, code, "{line}");
             assert_eq!(at.ok(&format!("wait {name}")), code.to_string(), "{line}");
             at.remove(&name);
         }

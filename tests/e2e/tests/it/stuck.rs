@@ -62,16 +62,20 @@ fn privileged_a_frozen_container_blocks_nobody_and_can_be_killed_and_removed() {
     });
 }
 
-/// Mounts a file system that nobody serves and reads a file of it when told to. The descriptor stays open as 3.
+/// Mounts a file system that nobody serves and reads a file of it. The shell keeps the descriptor 3 and waits; the reader
+/// must not have it, or the connection would live as long as the reader.
 const DEAD_MOUNT: &str = "exec 3<>/dev/fuse; mkdir /dead; \
-    mount -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 dead /dead; echo mounted; cat /dead/file 3>&-";
+    mount -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 dead /dead && echo mounted && cat /dead/file 3>&-; echo over";
 
 #[test]
 fn privileged_a_process_waiting_on_a_dead_fuse_mount_blocks_nobody() {
     on_both(|at| {
         let name = at.name("dead");
+        let mut events = at.events(&name);
         let mut run = at.spawn(&format!("run --privileged --network none --name {name} busybox sh -c '{DEAD_MOUNT}'"));
         run.read_until("mounted\n").unwrap();
+        // The first words may be here before the daemon knows that it started them.
+        events.until("start").unwrap();
         let pid: i32 = at.inspect(&name, "{{.State.Pid}}").parse().unwrap();
         let mut server = fuse_server(pid);
         introduce(&mut server);
@@ -123,10 +127,10 @@ fn privileged_a_client_that_does_not_read_delays_nobody_and_loses_nothing() {
         let at = At { daemon, cli: Cli::Longshore };
         let name = at.name("unread");
         let script = "read go; yes 0123456789abcdef | head -n 300000; echo end; exit 3";
-        let mut events = at.events(&name);
-        let mut reading = at.spawn(&format!("run -i --network none --name {name} busybox sh -c '{script}'"));
-        events.until("start").unwrap();
+        at.ok(&format!("create -i --network none --name {name} busybox sh -c '{script}'"));
+        // Attached before the start, so that nothing comes before it.
         let lazy = attach(&at, &name);
+        let mut reading = at.spawn(&format!("start -ai {name}"));
         reading.send(b"go\n").unwrap();
         let expected = "0123456789abcdef\n".repeat(300_000) + "end\n";
         let output = reading.wait().unwrap();

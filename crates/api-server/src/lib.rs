@@ -7,7 +7,8 @@
 //! ```
 //!
 //! - [`mod@front`] reads the first head of a connection and decides; [`mod@chunked`] helps it.
-//! - [`mod@serve`] owns connections: counts them, ends them, gives away those that are hijacked.
+//! - [`mod@serve`] owns connections: counts them, ends them, gives away those that are hijacked;
+//!   [`mod@caught`] keeps a panic to the one request that made it.
 //! - [`mod@router`] is the one table of routes; [`mod@query`] and [`mod@request`] are what a handler is given.
 //! - [`mod@handlers`] decode, call one operation, encode: nothing is decided there.
 //! - [`mod@hijack`], [`mod@upload`], [`mod@response`] are the three ways of bytes: both directions, in, and out.
@@ -19,6 +20,7 @@
 //! Not here: listeners and their files (`daemon`), API versions (`engine-api::versions`), sentences of operations (the
 //! `Display` of their errors in `engine`).
 
+mod caught;
 mod chunked;
 mod front;
 mod handlers;

@@ -22,6 +22,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tracing::{debug, error};
 
+use crate::caught::caught;
 use crate::front::{self, HEAD_DEADLINE, Hijack, Opening, Rewound, wants_upgrade};
 use crate::hijack::{Outcome, RAW_STREAM, Takeover};
 use crate::request::{Call, RequestBody};
@@ -145,9 +146,9 @@ impl Server {
         let upgrades = wants_upgrade(&parts.headers);
         let call = self.call(target, parts.headers, RequestBody::Stream(body));
         let done = match handler {
-            Handler::Plain(handler) => handler(call).await,
+            Handler::Plain(handler) => caught(handler(call)).await,
             Handler::Later(what) => Err(crate::handlers::later::failure(what)),
-            Handler::Hijack(handler) => match handler(call).await {
+            Handler::Hijack(handler) => match caught(handler(call)).await {
                 Ok(Outcome::Answer(answer)) => Ok(answer),
                 Ok(Outcome::Takeover(takeover)) if upgrades => Ok(upgraded::<S>(*takeover, upgrade)),
                 Ok(Outcome::Takeover(takeover)) => self.relayed(*takeover).await,
@@ -162,7 +163,7 @@ impl Server {
         let Hijack { mut stream, target, headers, body, read_ahead } = hijack;
         let Handler::Hijack(handler) = target.handler else { return };
         let upgrades = wants_upgrade(&headers);
-        let outcome = handler(self.call(target, headers, body)).await;
+        let outcome = caught(handler(self.call(target, headers, body))).await;
         let written = match outcome {
             Ok(Outcome::Takeover(takeover)) => take_over(stream, *takeover, upgrades, read_ahead).await,
             Ok(Outcome::Answer(answer)) => answer_and_close(&mut stream, answer).await,

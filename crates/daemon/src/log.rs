@@ -58,6 +58,8 @@ pub(crate) fn start(level: Level) -> Volume {
     let volume = Volume(Arc::new(AtomicUsize::new(rank(level.0))));
     // A second call would be a mistake of ours, and the first log goes on.
     let _ = tracing::subscriber::set_global_default(Stderr(volume.clone()));
+    // A panic ends one request or one task, not the daemon: its words belong with the rest.
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     volume
 }
 

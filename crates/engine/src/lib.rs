@@ -53,6 +53,7 @@ mod readiness;
 mod stream;
 mod sync;
 mod time_query;
+mod volumes;
 
 pub use config::EngineConfig;
 pub use engine::Engine;

@@ -75,6 +75,9 @@ pub enum CreateError {
     /// Its snapshot cannot be made.
     #[error("create the container's snapshot")]
     Snapshot(#[source] snapshot::SnapshotError),
+    /// The directories of the image's volumes cannot be made.
+    #[error("make the directories of the image's volumes")]
+    Volumes(#[source] io::Error),
     /// Its files cannot be written.
     #[error("write {}", path.display())]
     Files {
@@ -94,7 +97,7 @@ impl CreateError {
             CreateError::Image(err) => err.kind(),
             CreateError::Platform { .. } => ErrorKind::NotFound,
             CreateError::NameTaken { .. } => ErrorKind::Conflict,
-            CreateError::Snapshot(_) | CreateError::Files { .. } => ErrorKind::Internal,
+            CreateError::Snapshot(_) | CreateError::Volumes(_) | CreateError::Files { .. } => ErrorKind::Internal,
         }
     }
 }
@@ -252,14 +255,20 @@ async fn apply(engine: &Engine, name: String, plan: Plan) -> Result<CreateRespon
 fn make(engine: &Engine, record: &Record, chain: &[snapshot::ChainId]) -> Result<(), CreateError> {
     let id = &record.definition.id;
     let key = snapshot_key(id);
-    engine.images.snapshots().prepare(&key, chain).map_err(CreateError::Snapshot)?;
-    let written = write_files(engine, record);
+    let root = engine.images.snapshots().prepare(&key, chain).map_err(CreateError::Snapshot)?;
+    let written = make_volumes(&record.definition, &root).and_then(|()| write_files(engine, record));
     if written.is_err() {
         // What cannot be taken back now has no record, and is collected by the next start.
         let _ = stdx::fs::remove_if_exists(engine.recorder.dir(id).path());
         let _ = engine.images.snapshots().remove(&key);
     }
     written
+}
+
+/// Most images have none, and cost nothing here.
+fn make_volumes(definition: &Definition, root: &[oci::runtime::Mount]) -> Result<(), CreateError> {
+    let paths: Vec<&str> = definition.config.volumes.iter().flatten().map(|(path, _)| path.as_str()).collect();
+    if paths.is_empty() { Ok(()) } else { crate::volumes::make(root, &paths).map_err(CreateError::Volumes) }
 }
 
 fn write_files(engine: &Engine, record: &Record) -> Result<(), CreateError> {

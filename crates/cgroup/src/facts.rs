@@ -1,5 +1,6 @@
 //! What is mounted where.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -122,6 +123,16 @@ impl Hierarchies {
             }
         }
         found
+    }
+
+    /// The names of the cgroups directly below `path`, in any of the hierarchies; none if there is no such cgroup.
+    pub fn children(&self, path: &Path) -> BTreeSet<String> {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let mounts = self.v1.iter().map(|hierarchy| &hierarchy.mount).chain(&self.unified);
+        // One that cannot be read is one that is not there: cgroups come and go.
+        let entries = mounts.filter_map(|mount| fs::read_dir(mount.join(relative)).ok()).flatten().flatten();
+        let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        directories.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
     /// Removes the cgroup `path` from every hierarchy in which nothing uses it any more.

@@ -73,6 +73,11 @@ impl Daemon {
         Ok(Daemon { engine, server, listeners, idle, signals: Signals::new()? })
     }
 
+    /// Prepares in the background what the first client would wait for.
+    pub(crate) fn warm_up(&self) {
+        self.engine.warm_up();
+    }
+
     /// Serves until it is time to end.
     pub(crate) async fn run(&mut self, reload: &Reload) {
         loop {

@@ -117,6 +117,7 @@ async fn serve(config: Config, reload: accept::Reload) -> Result<(Roots, Daemon)
     if let Some(fd) = config.ready_fd {
         inherited::signal_ready(fd).context("tell that we listen")?;
     }
+    daemon.warm_up();
     daemon.run(&reload).await;
     daemon.end(config.shutdown_timeout).await;
     if let Some(pidfile) = &config.pidfile

@@ -1,13 +1,14 @@
 //! The engine: everything that operations share.
 
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use container_spec::HostFacts;
-use tokio::sync::{Notify, mpsc};
-use tracing::{error, warn};
+use oci::ContainerId;
+use tokio::sync::{Notify, mpsc, watch};
+use tracing::{debug, error, warn};
 
 use crate::config::EngineConfig;
 use crate::container::Container;
@@ -19,6 +20,9 @@ use crate::shim::{Observation, Spawner};
 
 /// How long the removal of a dead container's cgroup may wait for its processes to die.
 const CGROUP_END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Likewise at the start of the daemon, whose clients wait for it; what stays is tried again by the next one.
+const CGROUP_SWEEP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Everything; cheap to clone.
 #[derive(Clone)]
@@ -43,7 +47,7 @@ pub struct Core {
     /// Writes records.
     pub recorder: Recorder,
     /// Compiled system-call filters.
-    pub filters: seccomp::DefaultPrograms,
+    pub filters: seccomp::Programs,
     /// Starts shims.
     pub spawner: Spawner,
     /// The supervisor's ear.
@@ -51,7 +55,12 @@ pub struct Core {
     /// Wakes the sweeper.
     pub swept: Notify,
     pub(crate) idle: Notify,
+    /// How many removed containers still have something to clean up.
+    pub(crate) departing: watch::Sender<usize>,
 }
+
+/// One removed container's cleaning up, counted while it lives.
+pub(crate) struct Departure(Engine);
 
 impl Deref for Engine {
     type Target = Core;
@@ -70,6 +79,12 @@ impl Core {
         }
     }
 
+    /// The cgroup above a container's: its own choice, or the daemon's.
+    pub fn cgroup_parent_of(&self, container: &Container) -> String {
+        let own = container.definition.host_config.cgroup_parent.as_str();
+        if own.is_empty() { self.cgroup_parent() } else { own.to_owned() }
+    }
+
     /// Where removed directories wait for the sweep.
     pub fn trash(&self) -> PathBuf {
         self.config.data_root.join("trash")
@@ -83,10 +98,12 @@ impl Core {
     /// Whether the daemon may end without anybody missing it: nothing runs, awaits a restart or is being removed, and no
     /// container has a policy that a start of the daemon would serve.
     pub fn is_idle(&self) -> bool {
-        self.containers.all().iter().all(|container| {
-            let live = container.live();
-            !live.state.is_running() && live.shim.is_none() && container.rules.policy == Policy::No
-        })
+        let departed = *self.departing.borrow() == 0;
+        departed
+            && self.containers.all().iter().all(|container| {
+                let live = container.live();
+                !live.state.is_running() && live.shim.is_none() && container.rules.policy == Policy::No
+            })
     }
 
     /// Answers when [`Core::is_idle`] may have changed since the last answer. One caller.
@@ -106,15 +123,32 @@ impl Core {
 
     /// Kills what is left in a container's cgroup, and removes it, on another thread.
     pub fn end_cgroup(&self, container: &Container) {
-        let path = PathBuf::from(format!("{}/{}", self.cgroup_parent(), container.id()));
-        let (hierarchies, id) = (self.hierarchies.clone(), container.id().clone());
-        tokio::spawn(bridge::blocking(move || {
-            let group = cgroup::Cgroup::open(&hierarchies, &path);
-            let ended = group.and_then(|group| group.kill().and_then(|()| group.destroy(CGROUP_END_TIMEOUT)));
-            if let Err(err) = ended {
-                error!(container = %id, err = errdefs::chain(&err), "cannot end what is left of the container");
-            }
-        }));
+        let path = Path::new(&self.cgroup_parent_of(container)).join(container.id().as_str());
+        let hierarchies = self.hierarchies.clone();
+        tokio::spawn(bridge::blocking(move || end_cgroup(&hierarchies, &path, CGROUP_END_TIMEOUT)));
+    }
+
+    /// Ends what is left in the cgroups below ours that belong to no container that `lives`. Blocks.
+    ///
+    /// Only below the parent that bears our key: one that the configuration names may hold others' cgroups, too.
+    pub fn sweep_cgroups(&self, lives: impl Fn(&ContainerId) -> bool) {
+        if self.config.cgroup_parent.is_some() {
+            return;
+        }
+        let parent = PathBuf::from(self.cgroup_parent());
+        let ids = self.hierarchies.children(&parent).into_iter().filter_map(|name| name.parse::<ContainerId>().ok());
+        for id in ids.filter(|id| !lives(id)) {
+            warn!(container = %id, "a cgroup that no living container owns is removed");
+            end_cgroup(&self.hierarchies, &parent.join(id.as_str()), CGROUP_SWEEP_TIMEOUT);
+        }
+    }
+}
+
+fn end_cgroup(hierarchies: &cgroup::Hierarchies, path: &Path, timeout: Duration) {
+    let group = cgroup::Cgroup::open(hierarchies, path);
+    let ended = group.and_then(|group| group.kill().and_then(|()| group.destroy(timeout)));
+    if let Err(err) = ended {
+        error!(cgroup = %path.display(), err = errdefs::chain(&err), "cannot end what is left of the container");
     }
 }
 
@@ -135,14 +169,51 @@ impl Engine {
         }
     }
 
+    /// Makes in the background what the first start would wait for otherwise. For a daemon that is ready.
+    pub fn warm_up(&self) {
+        let engine = self.clone();
+        tokio::spawn(bridge::blocking(move || {
+            // The start that needs it tries again, and tells the user why it cannot.
+            if engine.facts.seccomp
+                && let Err(err) = crate::launch::warm(&engine)
+            {
+                debug!(err = errdefs::chain(&err), "prepare the default system-call filter");
+            }
+        }));
+    }
+
     /// Writes what is not written yet. Containers keep running.
     pub async fn shutdown(&self) {
         self.recorder.flush().await;
+        self.await_departures().await;
         // The next container makes it again; left empty it would stay on the machine for ever.
         let (hierarchies, parent) = (self.hierarchies.clone(), PathBuf::from(self.cgroup_parent()));
         if let Err(err) = bridge::blocking(move || hierarchies.remove_unused(&parent)).await {
             warn!(%err, "cannot remove the cgroup above the containers'");
         }
+    }
+
+    /// Waits for the shims of containers that ended or were removed, which take their cgroups away.
+    async fn await_departures(&self) {
+        let ended = self.containers.all().into_iter().filter(|container| !container.state().is_running());
+        let shims: Vec<_> = ended.filter_map(|container| container.shim()).collect();
+        let mut departing = self.departing.subscribe();
+        let all_gone = async {
+            for shim in shims {
+                shim.wait_gone(DEPARTURE_TIMEOUT).await;
+            }
+            // The sender is ours.
+            let _ = departing.wait_for(|count| *count == 0).await;
+        };
+        if tokio::time::timeout(DEPARTURE_TIMEOUT, all_gone).await.is_err() {
+            debug!("the shims of containers that ended are left to themselves");
+        }
+    }
+
+    /// Counts a removed container until what this answers is dropped.
+    pub(crate) fn departure(&self) -> Departure {
+        self.departing.send_modify(|count| *count += 1);
+        Departure(self.clone())
     }
 
     /// Deletes removed directories whenever there are some; a task.
@@ -164,6 +235,17 @@ impl Engine {
         }
     }
 }
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        self.0.departing.send_modify(|count| *count -= 1);
+        self.0.tell_idle_changed();
+    }
+}
+
+/// How long the end of the daemon waits for shims that are about to end: they need milliseconds, unless a client of theirs
+/// is slow.
+const DEPARTURE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long the sweep waits for more to sweep; well below the second after which nothing of a container is left.
 const SWEEP_DELAY: Duration = Duration::from_millis(100);

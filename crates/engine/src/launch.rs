@@ -74,9 +74,6 @@ pub enum LaunchError {
         /// Why.
         source: std::io::Error,
     },
-    /// Its system-call profile is none.
-    #[error(transparent)]
-    Profile(seccomp::ProfileError),
     /// Its system-call filter cannot be made.
     #[error(transparent)]
     Filter(seccomp::CacheError),
@@ -152,7 +149,7 @@ fn plan(engine: &Engine, container: &Container) -> Result<CreateTask, LaunchErro
         hosts_path: &hosts,
         resolv_conf_path: &resolv_conf,
         init_path: Some(&engine.config.init_path).filter(|path| path.exists()).map(PathBuf::as_path),
-        cgroup_parent: &engine.cgroup_parent(),
+        cgroup_parent: &engine.cgroup_parent_of(container),
         seccomp_program: seccomp_program.as_deref(),
         log_path: &log,
     };
@@ -186,6 +183,13 @@ fn make_bind_sources(host: &HostConfig) -> Result<(), LaunchError> {
     Ok(())
 }
 
+/// Makes what most containers need at their start before the first of them asks for it. Blocks.
+pub(crate) fn warm(engine: &Engine) -> Result<(), LaunchError> {
+    let capabilities = container_spec::capabilities(&HostConfig::default(), &engine.facts);
+    let capabilities = capabilities.map_err(LaunchError::Plan)?.bounding;
+    engine.filters.of_default(&capabilities).map(drop).map_err(LaunchError::Filter)
+}
+
 fn filter(engine: &Engine, container: &Container) -> Result<Option<PathBuf>, LaunchError> {
     let host = &container.definition.host_config;
     let choice = container_spec::seccomp_choice(host, &engine.facts).map_err(LaunchError::Plan)?;
@@ -193,14 +197,11 @@ fn filter(engine: &Engine, container: &Container) -> Result<Option<PathBuf>, Lau
         return Ok(None);
     }
     let capabilities = container_spec::capabilities(host, &engine.facts).map_err(LaunchError::Plan)?.bounding;
-    let SeccompChoice::Profile(text) = choice else {
-        return engine.filters.path(&capabilities).map(Some).map_err(LaunchError::Filter);
-    };
-    let profile = seccomp::Profile::parse(text).map_err(LaunchError::Profile)?;
-    let kernel = (engine.facts.kernel.major, engine.facts.kernel.minor);
-    let filter = seccomp::resolve(&profile, &capabilities, seccomp::Arch::native(), kernel);
-    let Some(filter) = filter.map_err(LaunchError::Profile)? else { return Ok(None) };
-    seccomp::cached(&engine.seccomp_dir(), &filter).map(Some).map_err(LaunchError::Filter)
+    match choice {
+        SeccompChoice::Profile(text) => engine.filters.of_profile(text, &capabilities),
+        _ => engine.filters.of_default(&capabilities).map(Some),
+    }
+    .map_err(LaunchError::Filter)
 }
 
 async fn start_shim(engine: &Engine, container: &Arc<Container>, task: CreateTask) -> Result<(), LaunchError> {

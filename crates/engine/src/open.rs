@@ -4,16 +4,14 @@ use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use errdefs::ErrorKind;
 use oci::ContainerId;
-use rustix::process::{Pid, PidfdFlags};
-use shim_api::{Answer, Call, ExitRecord};
-use tokio::sync::{Notify, mpsc};
+use shim_api::ExitRecord;
+use tokio::sync::{Notify, mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::Engine;
@@ -26,11 +24,8 @@ use crate::events::Events;
 use crate::recorder::Recorder;
 use crate::registry::Registry;
 use crate::restart::Run;
-use crate::shim::{Link, Observation, Shim, SpawnError, Spawner};
+use crate::shim::{self, Observation, Shim, SpawnError, Spawner};
 use crate::supervise;
-
-/// How long a shim may take to say hello: it is one thread that never blocks for long.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why [`Engine::open`] failed.
 #[derive(Debug, thiserror::Error)]
@@ -85,12 +80,28 @@ impl Engine {
             register(&engine, record);
         }
         tokio::spawn(supervise::run(engine.clone(), observations));
-        let recorder = engine.clone();
-        tokio::spawn(async move { recorder.recorder.run().await });
-        tokio::spawn(engine.clone().sweep());
+        let (recorder, sweeper) = (engine.clone(), engine.clone());
+        tokio::spawn(outlive_panics("recorder", move || {
+            let engine = recorder.clone();
+            async move { engine.recorder.run().await }
+        }));
+        tokio::spawn(outlive_panics("sweeper", move || sweeper.clone().sweep()));
         resume_all(&engine, &with_shim).await;
         collect(&engine, with_shim).await;
         Ok(engine)
+    }
+}
+
+/// Runs a task that never ends, again after each panic in it.
+async fn outlive_panics<F>(name: &str, task: impl Fn() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    while let Err(err) = tokio::spawn(task()).await {
+        if err.is_cancelled() {
+            return;
+        }
+        error!(task = name, "begun anew after a panic");
     }
 }
 
@@ -113,7 +124,7 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
     let with_shim = ids_in(&shims)?.into_iter().collect();
     let facts = crate::facts::gather(&config, &hierarchies);
     let core = Core {
-        filters: seccomp::DefaultPrograms::new(seccomp, (facts.kernel.major, facts.kernel.minor)),
+        filters: seccomp::Programs::new(seccomp, (facts.kernel.major, facts.kernel.minor)),
         facts,
         hierarchies,
         id: engine_id(&config.data_root),
@@ -125,6 +136,7 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
         observations: sender,
         swept: Notify::new(),
         idle: Notify::new(),
+        departing: watch::Sender::new(0),
         config,
     };
     Ok(Found { core, records, with_shim, observations })
@@ -218,17 +230,10 @@ async fn resume(engine: &Engine, container: &Arc<Container>) {
 }
 
 async fn connect(engine: &Engine, container: &Arc<Container>, dir: &Path) -> io::Result<()> {
-    let socket = connect_socket(dir)?;
-    let peer = sys::socket::peer(std::os::fd::AsFd::as_fd(&socket))?;
-    let pid = Pid::from_raw(peer.pid).ok_or(io::ErrorKind::NotFound)?;
-    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-    let shim = Shim::adopt(socket, process, container.id().clone(), engine.observations.clone())?;
+    let shim = Shim::find(dir, container.id().clone(), engine.observations.clone())?;
     container.live().shim = Some(shim.clone());
-    let calls = vec![(Call::Hello { version: shim_api::VERSION }, vec![])];
-    let mut answers = shim.link.send(calls).await.map_err(io::Error::other)?;
-    let answer = answers.pop().expect("one call gives one answer");
-    match Link::answer(answer, HELLO_TIMEOUT).await.map_err(io::Error::other)? {
-        Answer::Hello { state: Some(run), .. } if run.started => {
+    match shim.hello().await.map_err(io::Error::other)? {
+        (Some(run), _) if run.started => {
             let input = Input::Started { pid: run.pid, at_nanos: run.started_at_nanos };
             take_over(engine, container, input, run.pid);
             Ok(())
@@ -253,13 +258,6 @@ fn take_over(engine: &Engine, container: &Arc<Container>, input: Input, pid: i32
     live.state.phase = Phase::Stopped;
     drop(live);
     supervise::feed(engine, container, input);
-}
-
-/// Connects through the directory's descriptor: a path may be longer than a socket address takes (107 bytes).
-fn connect_socket(dir: &Path) -> io::Result<UnixStream> {
-    use std::os::fd::AsRawFd;
-    let dir = fs::File::open(dir)?;
-    UnixStream::connect(shim_api::paths::socket(Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd()))))
 }
 
 /// What becomes of a container that has no shim: `exit` is what its last one told, if there was one.
@@ -321,17 +319,28 @@ async fn collect(engine: &Engine, with_shim: BTreeSet<ContainerId>) {
             }),
             Err(err) => warn!(err = errdefs::chain(&err), "cannot list the snapshots of containers"),
         }
+        let mut unknown = BTreeSet::new();
         for id in with_shim.iter().filter(|id| task.containers.get(id).is_none()) {
             let dir = task.recorder.shim_dir(id);
-            if connect_socket(&dir).is_ok() {
+            if shim::connect(&dir).is_ok() {
                 error!(container = %id, "a shim lives whose container has no record: it is left alone");
+                unknown.insert(id);
             } else if let Err(err) = stdx::fs::remove_if_exists(&dir) {
                 warn!(container = %id, %err, "a shim's directory stays behind");
             }
         }
+        task.sweep_cgroups(|id| unknown.contains(id) || lives(&task, id));
     })
     .await;
     engine.sweep_soon();
+}
+
+/// Whether a container's cgroup is somebody's: one that runs, is about to, or whose shim has not ended yet.
+fn lives(engine: &Engine, id: &ContainerId) -> bool {
+    engine.containers.get(id).is_some_and(|container| {
+        let live = container.live();
+        live.state.is_running() || live.shim.is_some()
+    })
 }
 
 /// A container whose record is torn keeps its files, for whoever repairs it.
@@ -339,3 +348,6 @@ fn owned(engine: &Engine, key: &str) -> bool {
     let Ok(id) = key.parse::<ContainerId>() else { return true };
     engine.containers.get(&id).is_some() || engine.recorder.dir(&id).path().exists()
 }
+
+#[cfg(test)]
+mod tests;

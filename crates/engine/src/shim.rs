@@ -3,13 +3,15 @@
 mod link;
 mod spawn;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use oci::ContainerId;
-use rustix::process::Signal;
-use shim_api::Fact;
+use rustix::process::{Pid, PidfdFlags, Signal};
+use shim_api::{Answer, Call, ExecState, Fact, RunState};
 use tokio::io::Interest;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, warn};
@@ -22,12 +24,17 @@ pub use spawn::{SpawnError, Spawner};
 /// How long a shim that closed its connection may take to end: it removes cgroups, and flushes streams to slow clients.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a shim may take to say hello: it is one thread that never blocks for long.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A shim's process and the connection to it.
 pub struct Shim {
     /// The connection.
     pub link: Link,
     process: OwnedFd,
     gone: watch::Sender<bool>,
+    /// Another connection to the same process has taken this one's place.
+    replaced: watch::Sender<bool>,
 }
 
 /// What a shim's task tells the supervisor, in the order in which it happened.
@@ -45,8 +52,13 @@ pub enum Observation {
     },
     /// What a shim posted by itself.
     Fact(Fact),
-    /// The connection is closed. If the container still runs, its shim has failed it.
-    Closed(ContainerId),
+    /// The connection is closed, but the shim may live. Whoever sees to that holds this one until it is decided.
+    Closed {
+        /// Whose it was.
+        container: ContainerId,
+        /// With the closed connection.
+        shim: Arc<Shim>,
+    },
     /// The shim's process is gone, and with it everything that it held.
     Gone(ContainerId),
 }
@@ -54,23 +66,64 @@ pub enum Observation {
 impl Shim {
     /// Takes care of a shim: `socket` is connected to it, `process` a pidfd of it.
     pub fn adopt(
-        socket: std::os::unix::net::UnixStream,
+        socket: UnixStream,
         process: OwnedFd,
         container: ContainerId,
         observations: mpsc::UnboundedSender<Observation>,
     ) -> std::io::Result<Arc<Shim>> {
         let (link, reader) = Link::open(socket, container.clone(), observations.clone())?;
-        let shim = Arc::new(Shim { link, process, gone: watch::Sender::new(false) });
+        let shim =
+            Arc::new(Shim { link, process, gone: watch::Sender::new(false), replaced: watch::Sender::new(false) });
         let task = shim.clone();
         tokio::spawn(async move {
             reader.run(&task.link).await;
             // An error here says that the supervisor is gone: the daemon ends.
-            let _ = observations.send(Observation::Closed(container.clone()));
-            task.outlive(&container).await;
+            let _ = observations.send(Observation::Closed { container: container.clone(), shim: task.clone() });
+            let mut replaced = task.replaced.subscribe();
+            let was_replaced = tokio::select! {
+                replaced = replaced.wait_for(|replaced| *replaced) => replaced.is_ok(),
+                () = task.outlive(&container) => false,
+            };
+            if was_replaced {
+                // The other connection's task tells of the process from now on. Who waits for its end here still may.
+                if let Err(err) = task.ended().await {
+                    return warn!(%container, %err, "cannot watch the shim's process");
+                }
+            }
             task.gone.send_replace(true);
-            let _ = observations.send(Observation::Gone(container));
+            if !was_replaced {
+                let _ = observations.send(Observation::Gone(container));
+            }
         });
         Ok(shim)
+    }
+
+    /// Finds a shim that lives, by its directory, and takes care of it.
+    pub fn find(
+        dir: &Path,
+        container: ContainerId,
+        observations: mpsc::UnboundedSender<Observation>,
+    ) -> std::io::Result<Arc<Shim>> {
+        let socket = connect(dir)?;
+        let peer = sys::socket::peer(socket.as_fd())?;
+        let pid = Pid::from_raw(peer.pid).ok_or(std::io::ErrorKind::NotFound)?;
+        let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+        Shim::adopt(socket, process, container, observations)
+    }
+
+    /// Says hello, again or for the first time; answers how the container is, and how its execs are.
+    pub async fn hello(&self) -> Result<(Option<RunState>, Vec<ExecState>), CallError> {
+        let mut answers = self.link.send(vec![(Call::Hello { version: shim_api::VERSION }, vec![])]).await?;
+        let answer = answers.pop().expect("one call gives one answer");
+        match Link::answer(answer, HELLO_TIMEOUT).await? {
+            Answer::Hello { state, execs, .. } => Ok((state, execs)),
+            _ => Err(CallError::Closed),
+        }
+    }
+
+    /// Another connection takes this one's place: nobody hears of this one any more.
+    pub fn replace(&self) {
+        self.replaced.send_replace(true);
     }
 
     /// Waits until the process is gone; false if it is not after that time.
@@ -104,10 +157,17 @@ impl Shim {
         }
     }
 
-    async fn ended(&self) -> std::io::Result<()> {
+    /// Answers when the process has ended.
+    pub async fn ended(&self) -> std::io::Result<()> {
         // A pidfd is readable once its process has ended (pidfd_open(2)).
         let process = readiness::register(self.process.try_clone()?, Interest::READABLE)?;
         let _ready = process.readable().await?;
         Ok(())
     }
+}
+
+/// Connects to a shim through its directory's descriptor: a path may be longer than a socket address takes (107 bytes).
+pub fn connect(dir: &Path) -> std::io::Result<UnixStream> {
+    let dir = std::fs::File::open(dir)?;
+    UnixStream::connect(shim_api::paths::socket(Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd()))))
 }

@@ -5,6 +5,7 @@
 //!   operations ---------------------Input--^
 //! ```
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use shim_api::{Answer, ExitRecord, Fact};
@@ -14,7 +15,7 @@ use tracing::{debug, error, warn};
 use crate::Engine;
 use crate::container::Container;
 use crate::container::state::{Effect, Input, Phase};
-use crate::shim::{Observation, Outcome};
+use crate::shim::{Observation, Outcome, Shim};
 
 /// The exit code of a container whose end nobody saw: dockerd's (moby daemon `restore`).
 pub const EXIT_CODE_LOST: i32 = 255;
@@ -24,7 +25,12 @@ const EXIT_CODE_KILLED: i32 = 137;
 /// Handles observations until the engine is gone.
 pub async fn run(engine: Engine, mut observations: mpsc::UnboundedReceiver<Observation>) {
     while let Some(observation) = observations.recv().await {
-        observe(&engine, observation);
+        // All containers depend on this loop: a mistake about one of them must not be the end of it. Locks are held over
+        // field access only, so nothing is left half-done but what the one observation was about.
+        let observed = catch_unwind(AssertUnwindSafe(|| observe(&engine, observation)));
+        if observed.is_err() {
+            error!("an observation was lost to a panic");
+        }
     }
 }
 
@@ -39,9 +45,9 @@ fn observe(engine: &Engine, observation: Observation) {
             answer(asker, outcome);
         }
         Observation::Fact(fact) => fact_of(engine, fact),
-        Observation::Closed(id) => {
+        Observation::Closed { container: id, shim } => {
             if let Some(container) = engine.containers.get(&id) {
-                closed(engine, &container);
+                closed(engine, &container, shim);
             }
         }
         Observation::Gone(id) => {
@@ -112,16 +118,62 @@ fn end_execs(container: &Container) {
     }
 }
 
-/// The connection to a shim is closed: if its container still runs as far as we know, the shim says no more how it ended.
-fn closed(engine: &Engine, container: &Arc<Container>) {
-    if !matches!(container.state().phase, Phase::Running { .. }) {
+/// The connection to a shim is closed: if its container still runs as far as we know, either the shim is gone without a
+/// word, or only the connection is.
+fn closed(engine: &Engine, container: &Arc<Container>, shim: Arc<Shim>) {
+    let is_current = container.shim().is_none_or(|current| Arc::ptr_eq(&current, &shim));
+    if !is_current || !matches!(container.state().phase, Phase::Running { .. }) || ended_meanwhile(engine, container) {
         return;
     }
-    let path = shim_api::paths::exit(&engine.recorder.shim_dir(container.id()));
-    match read_exit(&path) {
-        Some(exit) => exited(engine, container, &exit),
-        None => lost(engine, container),
+    let (engine, container) = (engine.clone(), container.clone());
+    tokio::spawn(async move {
+        if let Err(err) = reconnect(&engine, &container, &shim).await {
+            debug!(container = %container.id(), err = errdefs::chain(&*err), "no second connection to the shim");
+            let still_ours = container.shim().is_none_or(|current| Arc::ptr_eq(&current, &shim));
+            if still_ours
+                && matches!(container.state().phase, Phase::Running { .. })
+                && !ended_meanwhile(&engine, &container)
+            {
+                lost(&engine, &container);
+            }
+        }
+    });
+}
+
+/// Records the end that a shim has left word of; whether there was one.
+fn ended_meanwhile(engine: &Engine, container: &Arc<Container>) -> bool {
+    let exit = read_exit(&shim_api::paths::exit(&engine.recorder.shim_dir(container.id())));
+    exit.inspect(|exit| exited(engine, container, exit)).is_some()
+}
+
+/// Speaks with a shim that lives over a second connection. What it posted in between it tells now.
+async fn reconnect(
+    engine: &Engine,
+    container: &Arc<Container>,
+    closed: &Shim,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let dir = engine.recorder.shim_dir(container.id());
+    let shim = Shim::find(&dir, container.id().clone(), engine.observations.clone())?;
+    let (run, execs) = match shim.hello().await {
+        Ok(told) => told,
+        Err(err) => {
+            shim.replace();
+            return Err(err.into());
+        }
+    };
+    if !run.is_some_and(|run| run.started) {
+        shim.replace();
+        return Err("the shim has no container".into());
     }
+    closed.replace();
+    container.live().shim = Some(shim);
+    warn!(container = %container.id(), "the connection to the shim was lost and is there again");
+    for exec in execs {
+        if let Some(exit_code) = exec.exit_code {
+            exec_exited(engine, container, &exec.exec_id, exit_code);
+        }
+    }
+    Ok(())
 }
 
 /// The record of an end, if a shim wrote one. It lies on a tmpfs: reading it does not block.

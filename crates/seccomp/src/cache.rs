@@ -84,36 +84,59 @@ pub fn cached(directory: &Path, filter: &Filter) -> Result<PathBuf, CacheError> 
     Ok(path)
 }
 
-/// Docker's default profile for the containers of one daemon: [`cached`] with a memory, for the road on which every
-/// container starts.
+/// How many answers are kept. Nobody has that many profiles: it keeps a client that makes them up from filling the memory.
+const KNOWN_MAX: usize = 256;
+
+/// The filters for the containers of one daemon: [`cached`] with a memory, for the road on which every container starts.
 #[derive(Debug)]
-pub struct DefaultPrograms {
+pub struct Programs {
     directory: PathBuf,
     kernel: (u32, u32),
-    known: Mutex<HashMap<Vec<String>, PathBuf>>,
+    known: Mutex<HashMap<Request, Option<PathBuf>>>,
 }
 
-impl DefaultPrograms {
-    /// Nothing is looked at yet. `directory` must exist when [`DefaultPrograms::path`] is called; `kernel` is its first
-    /// two numbers.
-    pub fn new(directory: PathBuf, kernel: (u32, u32)) -> DefaultPrograms {
-        DefaultPrograms { directory, kernel, known: Mutex::default() }
+/// What a program is made of: the digest of the profile's text, absent for Docker's default, and the bounding set.
+type Request = (Option<[u8; 32]>, Vec<String>);
+
+impl Programs {
+    /// Nothing is looked at yet. `directory` must exist when a program is asked for; `kernel` is its first two numbers.
+    pub fn new(directory: PathBuf, kernel: (u32, u32)) -> Programs {
+        Programs { directory, kernel, known: Mutex::default() }
     }
 
     /// The compiled default profile for containers with these `capabilities` (the bounding set).
     ///
     /// Blocks: one `stat` for a set that was asked for before, else as [`cached`].
-    pub fn path(&self, capabilities: &[String]) -> Result<PathBuf, CacheError> {
+    pub fn of_default(&self, capabilities: &[String]) -> Result<PathBuf, CacheError> {
+        let found = self.find((None, capabilities.to_vec()), || Ok(Profile::docker_default()))?;
+        Ok(found.expect("the default profile has rules"))
+    }
+
+    /// The compiled form of a profile as users write it; `None` if it has no rules. Blocks likewise.
+    pub fn of_profile(&self, text: &str, capabilities: &[String]) -> Result<Option<PathBuf>, CacheError> {
+        let digest = Sha256::digest(text.as_bytes()).into();
+        self.find((Some(digest), capabilities.to_vec()), || Ok(Profile::parse(text)?))
+    }
+
+    fn find(
+        &self,
+        request: Request,
+        profile: impl FnOnce() -> Result<Profile, CacheError>,
+    ) -> Result<Option<PathBuf>, CacheError> {
         // What a panic left behind is a map of whole entries.
         let lock = || self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let known = lock().get(capabilities).cloned();
-        if let Some(path) = known.filter(|path| is_program(path)) {
-            return Ok(path);
+        let known = lock().get(&request).cloned();
+        if let Some(found) = known.filter(|found| found.as_deref().is_none_or(is_program)) {
+            return Ok(found);
         }
-        let filter = resolve(&Profile::docker_default(), capabilities, Arch::native(), self.kernel)?;
-        let path = cached(&self.directory, &filter.expect("the default profile has rules"))?;
-        lock().insert(capabilities.to_vec(), path.clone());
-        Ok(path)
+        let filter = resolve(&profile()?, &request.1, Arch::native(), self.kernel)?;
+        let found = filter.map(|filter| cached(&self.directory, &filter)).transpose()?;
+        let mut known = lock();
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.insert(request, found.clone());
+        Ok(found)
     }
 }
 
@@ -163,12 +186,45 @@ mod tests {
     #[test]
     fn the_default_profile_is_found_again_and_made_again_when_it_is_gone() {
         let directory = tempfile::tempdir().unwrap();
-        let programs = DefaultPrograms::new(directory.path().to_owned(), (6, 1));
-        let path = programs.path(&[]).unwrap();
+        let programs = Programs::new(directory.path().to_owned(), (6, 1));
+        let path = programs.of_default(&[]).unwrap();
         assert_eq!(path, cached(directory.path(), &filter(&[])).unwrap());
         fs::remove_file(&path).unwrap();
-        assert_eq!(programs.path(&[]).unwrap(), path);
+        assert_eq!(programs.of_default(&[]).unwrap(), path);
         assert!(path.exists());
-        assert_ne!(programs.path(&["CAP_SYS_ADMIN".to_owned()]).unwrap(), path);
+        assert_ne!(programs.of_default(&["CAP_SYS_ADMIN".to_owned()]).unwrap(), path);
+    }
+
+    #[test]
+    fn a_profile_is_read_once_and_others_are_told_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let programs = Programs::new(directory.path().to_owned(), (6, 1));
+        let text = |call: &str| {
+            let rule = format!(r#"{{"names":["{call}"],"action":"SCMP_ACT_ERRNO"}}"#);
+            format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{rule}]}}"#)
+        };
+        let path = programs.of_profile(&text("chmod"), &[]).unwrap().unwrap();
+        assert_ne!(programs.of_profile(&text("chown"), &[]).unwrap(), Some(path.clone()));
+        // What is remembered is taken as it is: nothing is compiled again.
+        fs::write(&path, [0; 16]).unwrap();
+        assert_eq!(programs.of_profile(&text("chmod"), &[]).unwrap(), Some(path.clone()));
+        assert_eq!(fs::read(&path).unwrap(), [0; 16]);
+        fs::remove_file(&path).unwrap();
+        programs.of_profile(&text("chmod"), &[]).unwrap();
+        assert!(fs::read(&path).unwrap().len() > 16);
+        assert!(matches!(programs.of_profile("{", &[]), Err(CacheError::Profile(_))));
+        assert_eq!(programs.known.lock().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn the_memory_is_bounded() {
+        let directory = tempfile::tempdir().unwrap();
+        let programs = Programs::new(directory.path().to_owned(), (6, 1));
+        for n in 0..=KNOWN_MAX {
+            // Not a rule among them: nothing is compiled, and that is remembered, too.
+            let text = format!("{{}}{}", " ".repeat(n));
+            assert_eq!(programs.of_profile(&text, &[]).unwrap(), None);
+        }
+        assert_eq!(programs.known.lock().unwrap().len(), 1);
     }
 }

@@ -8,8 +8,9 @@
 //! - [`profile`]: what users write and Docker defines; rules that depend on the machine and the container.
 //! - [`resolve()`]: the rules that count here, in the form of the OCI runtime specification.
 //! - [`compile()`]: the program that the kernel runs, as runc makes it, with a balanced search tree.
-//! - [`cached`]: the same, from a file. Compiling takes tens of milliseconds, so it happens once for each filter; with
-//!   [`DefaultPrograms`] a start costs one `stat` afterwards. A file is whole or absent; anybody may delete it; one of another libseccomp or kernel is not found.
+//! - [`cached`]: the same, from a file. Compiling takes tens of milliseconds, so it happens once for each filter; with [`Programs`]
+//!   a start costs one `stat` afterwards. A file is whole or absent; anybody may delete it; one of another libseccomp or
+//!   kernel is not found.
 //!
 //! Not here: loading a filter, which the container's own process does, and the listener of SCMP_ACT_NOTIFY.
 
@@ -19,7 +20,7 @@ mod default;
 pub mod profile;
 pub mod resolve;
 
-pub use cache::{CacheError, DefaultPrograms, cached};
+pub use cache::{CacheError, Programs, cached};
 pub use compile::{CompileError, compile};
 pub use profile::{Action, Argument, Operator, Profile, ProfileError};
 pub use resolve::{Arch, Filter, FilterRule, resolve};

@@ -265,7 +265,12 @@ pub async fn load(
         })
         .await
     };
-    for image in engine.detached(run).await? {
+    let loaded = engine.detached(run).await;
+    if loaded.is_err() {
+        // The layers that were there before the error are in the trash.
+        engine.sweep_soon();
+    }
+    for image in loaded? {
         let name = image.references.first().map_or_else(|| image.id.to_string(), Reference::familiar);
         engine.events.image(image.id.as_str(), "load", BTreeMap::from([("name".to_owned(), name)]));
     }

@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 use crate::Engine;
 use crate::container::Container;
 use crate::container::state::{Input, Phase};
+use crate::engine::Departure;
 use crate::ops::create::snapshot_key;
 use crate::ops::kill::{self, SendError};
 use crate::registry::LookupError;
@@ -138,7 +139,7 @@ async fn remove_container(
     engine.containers.remove(container.id());
     container.tell_removed();
     engine.events.container(container, "destroy", []);
-    tokio::spawn(clean_up(engine.clone(), container.clone()));
+    tokio::spawn(clean_up(engine.departure(), engine.clone(), container.clone()));
     Ok(())
 }
 
@@ -178,7 +179,7 @@ async fn take_away(engine: &Engine, container: &Arc<Container>) -> io::Result<()
 }
 
 /// What nobody waits for: the shim's end, its files, and the deletion of what was renamed.
-async fn clean_up(engine: Engine, container: Arc<Container>) {
+async fn clean_up(departure: Departure, engine: Engine, container: Arc<Container>) {
     let shim = container.live().shim.take();
     if let Some(shim) = shim
         && !shim.wait_gone(SHIM_END_TIMEOUT).await
@@ -190,5 +191,5 @@ async fn clean_up(engine: Engine, container: Arc<Container>) {
         debug!(container = %container.id(), %err, "remove the shim's directory");
     }
     engine.sweep_soon();
-    engine.tell_idle_changed();
+    drop(departure);
 }

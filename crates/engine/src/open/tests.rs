@@ -1,0 +1,293 @@
+use std::fs;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::mpsc as sync;
+use std::time::{Duration, Instant};
+
+use engine_api::container::Config;
+use engine_api::host_config::{HostConfig, LogConfig, RestartPolicy};
+use shim_api::frame::{Decoder, encode};
+use shim_api::{Answer, ExecState, ExitRecord, Message, Request, RunState};
+use stdx::fs::Durability;
+
+use super::*;
+use crate::container::record::Definition;
+use crate::container::state::State;
+use crate::ops;
+
+/// Many times what anything here takes.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The directories of an engine of the test's own. No shim can be started: the program is none.
+struct Scratch {
+    root: tempfile::TempDir,
+    key: String,
+}
+
+impl Scratch {
+    fn new() -> Scratch {
+        Scratch { root: tempfile::tempdir().unwrap(), key: stdx::id::random_hex::<4>() }
+    }
+
+    fn config(&self) -> EngineConfig {
+        EngineConfig {
+            data_root: self.root.path().join("data"),
+            exec_root: self.root.path().join("exec"),
+            shim_path: "/bin/true".into(),
+            init_path: "/bin/true".into(),
+            instance_key: self.key.clone(),
+            cgroup_parent: None,
+            default_log: LogConfig { kind: "json-file".into(), config: None },
+            default_ulimits: vec![],
+            default_shm_size_bytes: None,
+            default_init: false,
+            no_new_privileges: false,
+            labels: vec![],
+            debug: false,
+        }
+    }
+
+    async fn open(&self) -> Engine {
+        tokio::time::timeout(DEADLINE, Engine::open(self.config())).await.unwrap().unwrap()
+    }
+
+    fn record_path(&self, id: &ContainerId) -> PathBuf {
+        self.dir(id).record()
+    }
+
+    fn dir(&self, id: &ContainerId) -> ContainerDir {
+        ContainerDir::new(&self.config().data_root.join("containers"), id)
+    }
+
+    fn shim_dir(&self, id: &ContainerId) -> PathBuf {
+        shim_api::paths::dir(&self.config().exec_root, id)
+    }
+
+    /// A container as a daemon before us has left it.
+    fn container(&self, name: &str, state: State, change: impl FnOnce(&mut HostConfig)) -> ContainerId {
+        let id: ContainerId = stdx::id::random_hex::<32>().parse().unwrap();
+        let mut host_config = HostConfig { network_mode: "none".into(), ..HostConfig::default() };
+        change(&mut host_config);
+        let definition = Definition {
+            id: id.clone(),
+            created_at_nanos: 5,
+            image_id: "sha256:0".into(),
+            path: "true".into(),
+            args: vec![],
+            config: Config { cmd: Some(vec!["true".into()]), ..Config::default() },
+            host_config,
+            mounts: vec![],
+        };
+        fs::create_dir_all(self.dir(&id).path()).unwrap();
+        self.dir(&id).write(name, &definition, &state, Durability::ProcessDeath).unwrap();
+        id
+    }
+
+    /// What the shim of a container has left behind.
+    fn exit(&self, id: &ContainerId, exit_code: i32) {
+        let dir = self.shim_dir(id);
+        fs::create_dir_all(&dir).unwrap();
+        let record = ExitRecord { exit_code, exited_at_nanos: 2_000_000_000, started_at_nanos: 9, oom_killed: false };
+        fs::write(shim_api::paths::exit(&dir), serde_json::to_vec(&record).unwrap()).unwrap();
+    }
+}
+
+fn running() -> State {
+    State { phase: Phase::Running { pid: 1 << 21 }, started_at_nanos: 9, ..State::default() }
+}
+
+fn exited(exit_code: i32) -> State {
+    State { exit_code, started_at_nanos: 9, finished_at_nanos: 10, ..State::default() }
+}
+
+/// Looks again, letting other tasks run in between, until it is so.
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < end, "{what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn privileged_a_torn_record_is_set_aside_and_the_others_load() {
+    let scratch = Scratch::new();
+    let (whole, torn) = (scratch.container("whole", exited(3), |_| {}), scratch.container("torn", exited(0), |_| {}));
+    let bytes = fs::read(scratch.record_path(&torn)).unwrap();
+    fs::write(scratch.record_path(&torn), &bytes[..bytes.len() / 2]).unwrap();
+    let engine = scratch.open().await;
+    assert_eq!(engine.containers.all().len(), 1);
+    assert_eq!(engine.containers.find("whole").unwrap().id(), &whole);
+    // Its files stay, for whoever repairs it.
+    let aside = scratch.dir(&torn).path().join("config.json.corrupt-0");
+    assert_eq!(fs::read(aside).unwrap(), &bytes[..bytes.len() / 2]);
+    assert!(!scratch.record_path(&torn).exists());
+}
+
+#[tokio::test]
+async fn privileged_an_end_that_nobody_saw_is_recorded() {
+    let scratch = Scratch::new();
+    let id = scratch.container("x", running(), |_| {});
+    scratch.exit(&id, 7);
+    let engine = scratch.open().await;
+    let state = engine.containers.get(&id).unwrap().state();
+    assert_eq!((state.name(), state.exit_code, state.finished_at_nanos), ("exited", 7, 2_000_000_000));
+    engine.shutdown().await;
+    assert_eq!(scratch.dir(&id).read(&id).unwrap().state, state);
+    assert!(!scratch.shim_dir(&id).exists(), "what is on the disk is needed no more");
+}
+
+#[tokio::test]
+async fn privileged_a_container_whose_shim_left_no_word_is_lost() {
+    let scratch = Scratch::new();
+    let id = scratch.container("x", running(), |_| {});
+    fs::create_dir_all(scratch.shim_dir(&id)).unwrap();
+    let state = scratch.open().await.containers.get(&id).unwrap().state();
+    assert_eq!((state.name(), state.exit_code), ("exited", supervise::EXIT_CODE_LOST));
+}
+
+#[tokio::test]
+async fn privileged_what_removes_itself_is_collected() {
+    let scratch = Scratch::new();
+    let ended = scratch.container("ended", running(), |host| host.auto_remove = true);
+    scratch.exit(&ended, 0);
+    let recorded = scratch.container("recorded", exited(0), |host| host.auto_remove = true);
+    let created = scratch.container("created", State::default(), |host| host.auto_remove = true);
+    let engine = scratch.open().await;
+    for id in [&ended, &recorded] {
+        until("it was not removed", || engine.containers.get(id).is_none() && !scratch.shim_dir(id).exists()).await;
+        assert!(!scratch.dir(id).path().exists());
+    }
+    assert!(engine.containers.get(&created).is_some(), "it has not run yet");
+}
+
+#[tokio::test]
+async fn privileged_a_record_without_its_snapshot_stops_nothing_but_its_start() {
+    let scratch = Scratch::new();
+    let id = scratch.container("x", State::default(), |_| {});
+    let engine = scratch.open().await;
+    assert_eq!(ops::inspect::inspect(&engine, "x", false).await.unwrap().id, id.as_str());
+    let err = ops::start::start(&engine, "x").await.unwrap_err();
+    assert_eq!(err.kind(), ErrorKind::Internal, "{err}");
+    assert_eq!(engine.containers.get(&id).unwrap().state().name(), "created");
+    ops::remove::remove(&engine, "x", ops::remove::RemoveOptions::default()).await.unwrap();
+    assert!(!scratch.dir(&id).path().exists());
+}
+
+#[tokio::test]
+async fn privileged_restarts_are_counted_once_whenever_the_daemon_dies() {
+    let always = |host: &mut HostConfig| {
+        host.restart_policy = RestartPolicy { name: "always".into(), ..RestartPolicy::default() }
+    };
+    let scratch = Scratch::new();
+    // Killed before it wrote the end, and after: the shim's word is there until the record has it.
+    let before = scratch.container("before", State { restart_count: 1, ..running() }, always);
+    let counted = State { phase: Phase::Restarting, restart_count: 2, finished_at_nanos: 2_000_000_000, ..exited(4) };
+    let after = scratch.container("after", counted, always);
+    scratch.exit(&before, 4);
+    scratch.exit(&after, 4);
+    let engine = scratch.open().await;
+    for id in [&before, &after] {
+        assert_eq!(engine.containers.get(id).unwrap().state().restart_count, 2);
+        // The start fails here, for there is no snapshot: the count was on the disk before it was tried.
+        until("it was not tried", || !engine.containers.get(id).unwrap().state().is_running()).await;
+        assert_eq!(scratch.dir(id).read(id).unwrap().state.restart_count, 2);
+    }
+}
+
+#[tokio::test]
+async fn privileged_cgroups_that_nobody_owns_are_swept_and_the_last_daemon_leaves_none() {
+    let scratch = Scratch::new();
+    let id = scratch.container("x", exited(0), |_| {});
+    let unknown: ContainerId = stdx::id::random_hex::<32>().parse().unwrap();
+    let parent = PathBuf::from(format!("/longshore-{}", scratch.key));
+    let hierarchies = cgroup::Hierarchies::detect().unwrap();
+    for id in [&id, &unknown] {
+        cgroup::Cgroup::create(&hierarchies, &parent.join(id.as_str()), &oci::runtime::Resources::default()).unwrap();
+    }
+    let engine = scratch.open().await;
+    assert_eq!(hierarchies.children(&parent).len(), 0);
+    engine.shutdown().await;
+    let name = format!("longshore-{}", scratch.key);
+    assert!(!hierarchies.children(Path::new("/")).contains(&name));
+}
+
+#[tokio::test]
+async fn privileged_two_hundred_containers_open_quickly() {
+    let scratch = Scratch::new();
+    for n in 0..200 {
+        scratch.container(&format!("c{n}"), exited(0), |_| {});
+    }
+    let begin = Instant::now();
+    let engine = scratch.open().await;
+    let took = begin.elapsed();
+    assert_eq!(engine.containers.all().len(), 200);
+    // The promise is for a release build; unoptimized parsing takes several times as long.
+    let promised = Duration::from_millis(if cfg!(debug_assertions) { 800 } else { 80 });
+    assert!(took < promised, "{took:?}");
+    println!("200 records opened in {took:?}");
+}
+
+/// A shim of few words: says hello, and closes the connection when told to.
+fn fake_shim(listener: UnixListener, run: RunState, closes: sync::Receiver<()>, execs: Vec<ExecState>) -> usize {
+    let mut greeted = 0;
+    while let Ok((mut socket, _)) = listener.accept() {
+        let request = read_request(&socket);
+        let execs = if greeted == 0 { vec![] } else { execs.clone() };
+        let hello = Answer::Hello { version: shim_api::VERSION, state: Some(run.clone()), execs };
+        socket.write_all(&encode(&Message::Reply { seq: request.seq, result: Ok(hello) })).unwrap();
+        greeted += 1;
+        if closes.recv().is_err() {
+            return greeted;
+        }
+    }
+    greeted
+}
+
+fn read_request(socket: &UnixStream) -> Request {
+    let (mut decoder, mut buffer) = (Decoder::default(), [0; 1000]);
+    loop {
+        let count = sys::socket::receive(socket.as_fd(), &mut buffer, &mut Vec::new()).unwrap();
+        assert_ne!(count, 0, "the daemon hung up");
+        decoder.push(&buffer[..count]);
+        if let Some(request) = decoder.next_message().unwrap() {
+            return request;
+        }
+    }
+}
+
+#[tokio::test]
+async fn privileged_a_lost_connection_is_made_again_before_the_container_is_lost() {
+    let scratch = Scratch::new();
+    let id = scratch.container("x", running(), |_| {});
+    fs::create_dir_all(scratch.shim_dir(&id)).unwrap();
+    let listener = UnixListener::bind(shim_api::paths::socket(&scratch.shim_dir(&id))).unwrap();
+    let run = RunState { pid: 1 << 21, pid_start_ticks: 0, shim_pid: 0, started: true, started_at_nanos: 9 };
+    let (close, closes) = sync::channel();
+    let shim = std::thread::spawn(move || fake_shim(listener, run, closes, vec![]));
+
+    let engine = scratch.open().await;
+    let container = engine.containers.get(&id).unwrap();
+    let first = container.shim().unwrap();
+    close.send(()).unwrap();
+    until("no second connection", || container.shim().is_some_and(|shim| !Arc::ptr_eq(&shim, &first))).await;
+    assert_eq!(container.state().name(), "running");
+    // With the listener gone, too, there is nobody left to ask.
+    drop(close);
+    until("it is not lost", || !container.state().is_running()).await;
+    assert_eq!(container.state().exit_code, supervise::EXIT_CODE_LOST);
+    assert_eq!(shim.join().unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_task_that_panics_begins_anew() {
+    let runs = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = runs.clone();
+    outlive_panics("test", move || {
+        let run = counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        async move { assert!(run == 2, "on purpose") }
+    })
+    .await;
+    assert_eq!(runs.load(std::sync::atomic::Ordering::Relaxed), 3);
+}

@@ -12,8 +12,8 @@
 //!
 //! **Writing.** One writer at a time (`metadata`, held across its commit); then the new state replaces the old one under
 //! `state`, which is held for map access only and never while waiting for anything. Lock order: `metadata`, `state`,
-//! `pins`. A load extracts with no lock at all; layers that it found present are pinned, so that a removal meanwhile
-//! leaves them.
+//! `pins`. A load extracts with no lock at all; layers that it found present are pinned with their blobs, so that a
+//! removal meanwhile leaves them.
 //!
 //! **Order on disk.** Adding: write, sync the file system once, rename into place, sync the directories, commit to the
 //! database. Removing: commit first, then rename away. A kill between any two steps leaves only things that no record

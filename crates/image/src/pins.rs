@@ -1,5 +1,7 @@
-//! Layers that a load counts on.
+//! Layers and blobs that a load counts on.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::PoisonError;
 
 use oci::Digest;
@@ -17,13 +19,20 @@ pub(crate) enum Form {
     Compressed,
 }
 
-/// Keeps layers from being collected, until it is dropped.
+/// What is not collected though no record may name it, and how many loads count on it.
+#[derive(Debug, Default)]
+pub(crate) struct Pinned {
+    pub(crate) layers: HashMap<ChainId, usize>,
+    pub(crate) blobs: HashMap<Digest, usize>,
+}
+
+/// Keeps layers and their kept blobs from being collected, until it is dropped.
 ///
 /// A pin is taken while the state that shows the layer is locked for reading; a removal replaces the state first and looks
 /// at the pins afterwards. So a layer is either seen and pinned in time, or not seen at all.
 pub(crate) struct Pins<'a> {
     store: &'a Store,
-    held: Vec<ChainId>,
+    held: Vec<(ChainId, Option<Digest>)>,
 }
 
 impl<'a> Pins<'a> {
@@ -35,9 +44,9 @@ impl<'a> Pins<'a> {
     pub(crate) fn hold(&mut self, chain_id: &ChainId) -> Option<StoredLayer> {
         let store = self.store;
         store.read(|state| {
-            let layer = state.layers.get(chain_id)?.clone();
-            self.add(chain_id);
-            Some(layer)
+            let layer = state.layers.get(chain_id)?;
+            self.add(chain_id, &layer.blob);
+            Some(layer.clone())
         })
     }
 
@@ -50,25 +59,43 @@ impl<'a> Pins<'a> {
         };
         store.read(|state| {
             let (chain_id, layer) = state.layers.iter().find(|(_, layer)| is_it(layer))?;
-            self.add(chain_id);
+            self.add(chain_id, &layer.blob);
             Some((chain_id.clone(), layer.clone()))
         })
     }
 
-    fn add(&mut self, chain_id: &ChainId) {
-        *self.store.pins.lock().unwrap_or_else(PoisonError::into_inner).entry(chain_id.clone()).or_default() += 1;
-        self.held.push(chain_id.clone());
+    fn add(&mut self, chain_id: &ChainId, blob: &Option<Digest>) {
+        self.store.pinned(|pinned| {
+            *pinned.layers.entry(chain_id.clone()).or_default() += 1;
+            if let Some(blob) = blob {
+                *pinned.blobs.entry(blob.clone()).or_default() += 1;
+            }
+        });
+        self.held.push((chain_id.clone(), blob.clone()));
+    }
+}
+
+impl Store {
+    /// Looks at what is pinned, or changes it.
+    pub(crate) fn pinned<T>(&self, look: impl FnOnce(&mut Pinned) -> T) -> T {
+        look(&mut self.pins.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Drop for Pins<'_> {
     fn drop(&mut self) {
-        let mut pins = self.store.pins.lock().unwrap_or_else(PoisonError::into_inner);
-        for chain_id in &self.held {
-            match pins.get_mut(chain_id) {
-                Some(count) if *count > 1 => *count -= 1,
-                _ => drop(pins.remove(chain_id)),
+        self.store.pinned(|pinned| {
+            for (chain_id, blob) in &self.held {
+                release(&mut pinned.layers, chain_id);
+                blob.iter().for_each(|blob| release(&mut pinned.blobs, blob));
             }
-        }
+        });
+    }
+}
+
+fn release<K: Hash + Eq>(pinned: &mut HashMap<K, usize>, key: &K) {
+    match pinned.get_mut(key) {
+        Some(count) if *count > 1 => *count -= 1,
+        _ => drop(pinned.remove(key)),
     }
 }

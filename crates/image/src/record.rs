@@ -25,6 +25,8 @@ pub struct ImageRecord {
     pub references: Vec<Reference>,
     /// The manifest it came with, if that and its layers are kept.
     pub manifest: Option<Descriptor>,
+    /// The compressed layers that this manifest names; kept with it.
+    pub layer_blobs: Vec<Digest>,
     /// The image it was built from, if that is known and here.
     pub parent: Option<Digest>,
     /// When a name was last given to it, RFC 3339; inspect's `Metadata.LastTagTime`.
@@ -64,6 +66,8 @@ pub(crate) fn short(id: &Digest) -> &str {
 pub(crate) struct StoredImage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) manifest: Option<Descriptor>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) layer_blobs: Vec<Digest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) parent: Option<Digest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,7 +86,7 @@ pub(crate) struct StoredLayer {
     /// What it deletes; another place may have less to delete, or more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) whiteouts: Vec<Vec<u8>>,
-    /// The compressed blob, if that is kept.
+    /// A compressed form of it that is kept. A manifest may name another one: the image knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) blob: Option<Digest>,
 }
@@ -132,6 +136,7 @@ impl State {
 pub(crate) fn stored(record: &ImageRecord) -> StoredImage {
     StoredImage {
         manifest: record.manifest.clone(),
+        layer_blobs: record.layer_blobs.clone(),
         parent: record.parent.clone(),
         last_tagged: record.last_tagged.clone(),
     }

@@ -139,8 +139,9 @@ impl Store {
         if let Err(err) = self.collect_layers() {
             debug!("layers of {name} stay behind: {}", errdefs::chain(&err));
         }
-        for digest in needed_blobs(&before).difference(&needed) {
-            if let Err(err) = self.content.remove(digest) {
+        let unneeded = needed_blobs(&before).into_iter().filter(|digest| !needed.contains(digest));
+        for digest in unneeded.filter(|digest| !self.pinned(|pinned| pinned.blobs.contains_key(digest))) {
+            if let Err(err) = self.content.remove(&digest) {
                 debug!("a blob of {name} stays behind: {}", errdefs::chain(&err));
             }
         }

@@ -11,6 +11,7 @@ use oci::{Digest, Reference, ReferenceError};
 use snapshot::{ChainId, Overlay};
 
 use crate::metadata::{Change, Metadata, Rows};
+use crate::pins::Pinned;
 use crate::record::{ImageRecord, State, StoredImage, StoredLayer};
 
 /// The longest configuration, manifest or index that is read. Registries and containerd refuse longer ones, too.
@@ -23,8 +24,8 @@ pub struct Store {
     pub(crate) snapshots: Overlay,
     pub(crate) metadata: Mutex<Metadata>,
     pub(crate) state: RwLock<State>,
-    /// Layers that a load counts on, and how many loads do.
-    pub(crate) pins: Mutex<HashMap<ChainId, usize>>,
+    /// What loads count on.
+    pub(crate) pins: Mutex<Pinned>,
     root: PathBuf,
     torn: Vec<String>,
 }
@@ -262,7 +263,8 @@ impl Store {
     pub fn collect(&self) -> Result<(), SweepError> {
         let _metadata = self.writer();
         self.collect_layers()?;
-        let needed = self.read(needed_blobs);
+        let mut needed = self.read(needed_blobs);
+        needed.extend(self.pinned(|pinned| pinned.blobs.keys().cloned().collect::<Vec<_>>()));
         // Blobs of a load that has not recorded its image are unfinished ingests and not listed, because committing
         // them happens under the lock that we hold.
         let blobs = self.content.list().map_err(|source| SweepError::List { source })?;
@@ -275,7 +277,7 @@ impl Store {
     /// The caller holds `metadata`.
     pub(crate) fn collect_layers(&self) -> Result<(), SweepError> {
         let mut keep: Vec<ChainId> = self.read(|state| state.layers.keys().cloned().collect());
-        keep.extend(self.pins.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned());
+        keep.extend(self.pinned(|pinned| pinned.layers.keys().cloned().collect::<Vec<_>>()));
         self.snapshots.retain_layers(keep).map(drop).map_err(|source| SweepError::Layers { source })
     }
 
@@ -297,6 +299,7 @@ impl Store {
 pub(crate) fn needed_blobs(state: &State) -> HashSet<Digest> {
     let mut needed: HashSet<Digest> = state.images.keys().cloned().collect();
     needed.extend(state.images.values().filter_map(|record| Some(record.manifest.as_ref()?.digest.clone())));
+    needed.extend(state.images.values().flat_map(|record| record.layer_blobs.iter().cloned()));
     needed.extend(state.layers.values().filter_map(|layer| layer.blob.clone()));
     needed
 }
@@ -372,6 +375,7 @@ pub(crate) fn image_record(
         size_bytes,
         references: Vec::new(),
         manifest: stored.manifest,
+        layer_blobs: stored.layer_blobs,
         parent: stored.parent,
         last_tagged: stored.last_tagged,
     })

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use content::{Expected, Ingest, Sync};
 use layer::Applied;
 use oci::Digest;
+use oci::image::Manifest;
 use snapshot::{ChainId, Stage};
 
 use super::plan::{Documents, PlannedImage, PlannedLayer};
@@ -60,15 +61,21 @@ pub(super) fn assemble<'a>(
     mut images: Vec<PlannedImage>,
     events: &mut dyn FnMut(LoadEvent),
 ) -> Result<Assembly<'a>, LoadError> {
-    let (mut slots, mut ingests) = (Vec::new(), HashMap::new());
+    let (mut slots, mut compressed) = (Vec::new(), Compressed::default());
     for spooled in spool.spooled {
         slots.push(match spooled {
             Spooled::Unpacked { applied, stage, ingest } => {
-                ingests.extend(ingest.map(|ingest| (applied.digest.clone(), *ingest)));
+                if let Some(ingest) = ingest {
+                    compressed.of.insert(applied.digest.clone(), applied.diff_id.clone());
+                    compressed.ingests.insert(applied.digest.clone(), *ingest);
+                }
                 Slot::Unpacked { applied, stage }
             }
             Spooled::Failed(err) => Slot::Failed(err),
-            Spooled::Known { chain_id, layer, bytes } => Slot::Placed { chain_id, layer, bytes },
+            Spooled::Known { chain_id, layer, bytes } => {
+                compressed.of.extend(layer.blob.clone().map(|blob| (blob, layer.diff_id.clone())));
+                Slot::Placed { chain_id, layer, bytes }
+            }
         });
     }
     let Spool { documents, layers: by_path, pins, .. } = Spool { spooled: Vec::new(), ..spool };
@@ -80,7 +87,7 @@ pub(super) fn assemble<'a>(
     let Placing { pins, mut layers, staged, .. } = placing;
     let mut blobs = Vec::new();
     for image in &mut images {
-        keep_blobs(store, image, &mut layers, &mut ingests, &mut blobs);
+        compressed.keep(image, &mut layers, &mut blobs);
         blobs.push(document(store, &image.config)?);
         if let Some((_, manifest)) = &image.manifest {
             blobs.push(document(store, manifest)?);
@@ -95,32 +102,42 @@ fn document(store: &Store, bytes: &[u8]) -> Result<Ingest, LoadError> {
     Ok(ingest)
 }
 
-/// Keeps a manifest with all its layers, or neither: the crate page says why.
-fn keep_blobs(
-    store: &Store,
-    image: &mut PlannedImage,
-    layers: &mut HashMap<ChainId, StoredLayer>,
-    ingests: &mut HashMap<Digest, Ingest>,
-    blobs: &mut Vec<Ingest>,
-) {
-    let Some((_, bytes)) = &image.manifest else { return };
-    let manifest = serde_json::from_slice::<oci::image::Manifest>(bytes);
-    let digests: Vec<Digest> =
-        manifest.map(|manifest| manifest.layers.into_iter().map(|layer| layer.digest).collect()).unwrap_or_default();
-    let chain = ChainId::chain(&image.parsed.rootfs.diff_ids);
-    let is_here = |digest: &Digest| {
-        let pending = blobs.iter().any(|blob| blob.digest() == *digest);
-        ingests.contains_key(digest) || pending || store.content.contains(digest)
-    };
-    if digests.len() != chain.len() || !digests.iter().all(is_here) {
-        image.manifest = None;
-        return;
-    }
-    for (digest, chain_id) in digests.into_iter().zip(&chain) {
-        blobs.extend(ingests.remove(&digest));
-        if let Some(layer) = layers.get_mut(chain_id) {
-            layer.blob = Some(digest);
+/// Compressed layers of the archive, and those that were there already and are pinned.
+#[derive(Default)]
+struct Compressed {
+    /// What they are when inflated, which was computed or verified, by the digest of the compressed bytes.
+    of: HashMap<Digest, Digest>,
+    /// Those that are not in the store yet, or again.
+    ingests: HashMap<Digest, Ingest>,
+}
+
+impl Compressed {
+    /// Keeps a manifest with all its layers, or neither: the crate page says why. One that names a layer which is not
+    /// the image's is not kept either.
+    fn keep(&mut self, image: &mut PlannedImage, layers: &mut HashMap<ChainId, StoredLayer>, blobs: &mut Vec<Ingest>) {
+        let Some((_, bytes)) = &image.manifest else { return };
+        let manifest = serde_json::from_slice::<Manifest>(bytes);
+        let digests: Vec<Digest> = manifest
+            .map(|manifest| manifest.layers.into_iter().map(|layer| layer.digest).collect())
+            .unwrap_or_default();
+        let diff_ids = &image.parsed.rootfs.diff_ids;
+        let chain = ChainId::chain(diff_ids);
+        // A layer that is held is held with its blob, whether or not the archive has it, too.
+        let held = |chain_id| layers.get(chain_id).and_then(|layer: &StoredLayer| layer.blob.as_ref());
+        let is_here = |(index, digest): (usize, &Digest)| {
+            self.of.get(digest) == Some(&diff_ids[index]) || held(&chain[index]) == Some(digest)
+        };
+        if digests.len() != chain.len() || !digests.iter().enumerate().all(is_here) {
+            image.manifest = None;
+            return;
         }
+        for (digest, chain_id) in digests.iter().zip(&chain) {
+            blobs.extend(self.ingests.remove(digest));
+            if let Some(layer) = layers.get_mut(chain_id) {
+                layer.blob.get_or_insert_with(|| digest.clone());
+            }
+        }
+        image.layer_blobs = digests;
     }
 }
 
@@ -264,8 +281,12 @@ impl Assembly<'_> {
         let (mut loaded, mut named) = (Vec::new(), Vec::new());
         for image in self.images {
             let old = next.images.get(&image.id).map(|record| stored(record)).unwrap_or_default();
-            let manifest = image.manifest.map(|(descriptor, _)| descriptor).or(old.manifest);
-            let record = image_record(&image.id, &image.config, StoredImage { manifest, ..old }, &next.layers);
+            let (manifest, layer_blobs) = match image.manifest {
+                Some((descriptor, _)) => (Some(descriptor), image.layer_blobs),
+                None => (old.manifest, old.layer_blobs),
+            };
+            let stored = StoredImage { manifest, layer_blobs, ..old };
+            let record = image_record(&image.id, &image.config, stored, &next.layers);
             let mut record = record.expect("the plan parsed this configuration, and its layers were placed");
             record.references = next.images.get(&image.id).map(|old| old.references.clone()).unwrap_or_default();
             next.images.insert(image.id.clone(), record.into());

@@ -33,6 +33,8 @@ pub(super) struct PlannedImage {
     pub(super) references: Vec<Reference>,
     /// The OCI manifest and its bytes, if the archive has one for this image.
     pub(super) manifest: Option<(Descriptor, Vec<u8>)>,
+    /// The compressed layers that are kept with the manifest; known once they are verified.
+    pub(super) layer_blobs: Vec<Digest>,
 }
 
 /// A layer of such an image.
@@ -120,6 +122,7 @@ fn plan_archive(
         layers: layers.collect(),
         references: references.collect::<Result<_, _>>()?,
         manifest,
+        layer_blobs: Vec::new(),
     })
 }
 
@@ -193,6 +196,7 @@ fn plan_manifest(documents: &Documents, named: &Descriptor) -> Result<PlannedIma
                 layers: layers.collect(),
                 references: name(named)?.into_iter().collect(),
                 manifest: Some((bare(&descriptor), bytes.to_vec())),
+                layer_blobs: Vec::new(),
             });
         };
         let ours = index.manifests.into_iter().find(|one| one.platform.as_ref().is_none_or(is_host));

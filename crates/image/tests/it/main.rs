@@ -4,6 +4,7 @@
 mod archive;
 mod crash;
 mod load;
+mod manifests;
 mod remove;
 
 use std::path::{Path, PathBuf};

@@ -170,16 +170,26 @@ impl ProcessPlan {
     }
 
     fn set_stdio(&self, fds: &[OwnedFd; 3]) -> Result<(), Failure> {
+        let mut own_null = None;
+        let mut given = fds.each_ref().map(|fd| fd.as_fd());
         for fd in fds {
-            self.give_stream(fd.as_fd()).at(Step::Stdio, "owner")?;
+            let stat = fstat(fd).at(Step::Stdio, "")?;
+            if !is_null(&stat) {
+                self.give_stream(fd.as_fd(), &stat).at(Step::Stdio, "owner")?;
+            } else if own_null.is_none() {
+                own_null = Some(open_null().at(Step::Stdio, "/dev/null")?);
+            }
         }
-        sys::fd::set_standard(fds.each_ref().map(|fd| fd.as_fd())).at(Step::Stdio, "")
+        if let Some(null) = &own_null {
+            let is_null = |fd: &BorrowedFd<'_>| fstat(fd).is_ok_and(|stat| is_null(&stat));
+            given.iter_mut().filter(|fd| is_null(fd)).for_each(|fd| *fd = null.as_fd());
+        }
+        sys::fd::set_standard(given).at(Step::Stdio, "")
     }
 
     /// Makes the user the owner of a pipe, so that a program may open /dev/stdout again.
-    fn give_stream(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        let stat = fstat(fd)?;
-        if stat.st_uid == self.uid || is_null(&stat) {
+    fn give_stream(&self, fd: BorrowedFd<'_>, stat: &rustix::fs::Stat) -> io::Result<()> {
+        if stat.st_uid == self.uid {
             return Ok(());
         }
         match fchown(fd, Some(Uid::from_raw(self.uid)), None) {
@@ -321,6 +331,16 @@ fn open_ptmx() -> io::Result<OwnedFd> {
     }
     rustix::fs::fcntl_setfl(&master, OFlags::empty())?;
     Ok(master)
+}
+
+/// The container's null device. With the host's as a stream the container's root could change the mode and the owner of
+/// the host's node (runc's reOpenDevNull).
+fn open_null() -> io::Result<OwnedFd> {
+    // A FIFO opened for both never blocks.
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let null = openat2(CWD, "/dev/null", flags, Mode::empty(), resolve)?;
+    if is_null(&fstat(&null)?) { Ok(null) } else { Err(Errno::NODEV.into()) }
 }
 
 /// Puts the terminal over /dev/console, an empty file made for it. By descriptor: what the image has there is not trusted

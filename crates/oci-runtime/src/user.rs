@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use errdefs::ErrorKind;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
@@ -166,15 +166,15 @@ fn groups(group: &str) -> impl Iterator<Item = GroupLine<'_>> {
 /// The text of a regular file below the root; empty if there is none.
 fn read(root: BorrowedFd<'_>, file: &'static str) -> Result<String, UserError> {
     let read = || -> io::Result<String> {
-        // Non-blocking: an image may have put a FIFO there.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        // Looked at before it is opened: opening a FIFO blocks, opening a device can do things to the host, and we are not
+        // under the container's device rules.
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let fd = openat2(root.as_fd(), file, flags, Mode::empty(), resolve)?;
-        if FileType::from_raw_mode(fstat(&fd)?.st_mode) != FileType::RegularFile {
+        let found = openat2(root.as_fd(), file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+        if FileType::from_raw_mode(fstat(&found)?.st_mode) != FileType::RegularFile {
             return Err(io::Error::from(io::ErrorKind::InvalidData));
         }
         let mut bytes = Vec::new();
-        File::from(fd).take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+        File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     match read() {
@@ -226,5 +226,19 @@ mod tests {
         let fifo = rustix::fs::FileType::Fifo;
         rustix::fs::mknodat(&root, "etc/group", fifo, Mode::RWXU, 0).unwrap();
         assert!(matches!(resolve(root.as_fd(), "0", &[]), Err(UserError::Read { .. })));
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_never_opened() {
+        use rustix::fs::inotify;
+        // Opening is enough to start a watchdog or to rewind a tape, and a container can make nodes of both.
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        let root = File::open(dir.path()).unwrap();
+        rustix::fs::mknodat(&root, "etc/passwd", rustix::fs::FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let events = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&events, dir.path().join("etc"), inotify::WatchFlags::OPEN).unwrap();
+        assert!(matches!(resolve(root.as_fd(), "0", &[]), Err(UserError::Read { .. })));
+        assert_eq!(rustix::io::read(&events, &mut [0; 512]), Err(rustix::io::Errno::AGAIN));
     }
 }

@@ -16,6 +16,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -142,10 +143,17 @@ impl Channel {
         let _ = sys::socket::send(self.0.as_fd(), &message, &[]);
     }
 
-    /// Reads until the child is ready or has failed. Blocks for as long as the child works: a few milliseconds.
-    pub(crate) fn outcome(&self) -> io::Result<Outcome> {
+    /// Reads until the child is ready or has failed. Blocks for as long as the child works: a few milliseconds; with
+    /// `within` for so long at most.
+    pub(crate) fn outcome(&self, within: Option<Duration>) -> io::Result<Outcome> {
+        let deadline = within.map(|within| Instant::now() + within);
         let (mut buffer, mut fds) = ([0; MESSAGE_BYTES], Vec::new());
         loop {
+            if let Some(deadline) = deadline
+                && !sys::wait::readable(self.0.as_fd(), deadline)?
+            {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             let length = sys::socket::receive(self.0.as_fd(), &mut buffer, &mut fds)?;
             match &buffer[..length] {
                 [] => return Ok(Outcome::Gone),

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cgroup::{Cgroup, CgroupError, Entrance, Hierarchies};
 use oci::runtime::{DeviceRule, NamespaceKind, Process, Spec};
@@ -83,6 +83,8 @@ pub struct Container {
     pub root: OwnedFd,
     /// Its cgroup.
     pub cgroup: Cgroup,
+    /// How long [`Container::exec`] waits for the new process to be ready; ten seconds at first.
+    pub exec_within: Duration,
     gate: Option<Channel>,
     namespaces: ThreadNameSpaceType,
     seccomp: Option<seccomp::Program>,
@@ -101,6 +103,14 @@ pub struct ExecProcess {
 
 /// How long the processes of a failed or removed container have to go.
 const DESTROY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a process has to come into a container. It takes a millisecond; but the container's own processes see it and
+/// may stop it (SIGSTOP, or a frozen cgroup), and its working directory may be on a file system that does not answer.
+const EXEC_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a killed child has to end before it is left to whoever reaps the caller's children: one in a frozen cgroup of
+/// version 1 ends only when that is thawed.
+const REAP_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a cgroup has to freeze or thaw.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -147,6 +157,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
             console,
             root,
             cgroup,
+            exec_within: EXEC_WITHIN,
             gate: Some(gate),
             namespaces: plan.namespaces.all,
             seccomp,
@@ -160,6 +171,11 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
 }
 
 impl Container {
+    /// Whether the first process has ended, reaped or not.
+    pub fn has_ended(&self) -> bool {
+        sys::wait::readable(self.pidfd.as_fd(), Instant::now()).unwrap_or(true)
+    }
+
     /// Lets the first process execute its program. If that fails then, the container says so on its standard error and
     /// ends with status 255, as under runc.
     pub fn start(&mut self) -> Result<(), StartError> {
@@ -174,7 +190,7 @@ impl Container {
 
     /// Runs another process inside; answers when it is about to execute its program.
     ///
-    /// Blocks for about 1 ms. Other threads of the calling process must never allocate (see [`sys::fork::fork`]).
+    /// Blocks for about 1 ms, and for [`Container::exec_within`] at most. Other threads of the calling process must never allocate (see [`sys::fork::fork`]).
     pub fn exec(&self, options: ExecOptions<'_>) -> Result<ExecProcess, ExecError> {
         require_terminal(options.process, &options.stdio)?;
         let (root, seccomp) = (self.root.as_fd(), self.seccomp.clone());
@@ -190,7 +206,7 @@ impl Container {
         let child = self.in_pid_namespace(clone).map_err(failed("clone a process into the container"))?;
         // Our copy of the child's end would hide its death.
         drop(theirs);
-        let outcome = ours.outcome().map_err(failed("hear from the cloned process"));
+        let outcome = ours.outcome(Some(self.exec_within)).map_err(failed("hear from the cloned process"));
         match settle(&child, outcome)? {
             Ok(console) => Ok(ExecProcess { pid: child.pid, pidfd: child.pidfd, console }),
             Err(err) => Err(err.into()),
@@ -303,7 +319,7 @@ fn birth(
     let child = clone_at(&plan.namespaces, clone)?.map_err(failed("clone the container's process"))?;
     let ours = ours_fd.take().expect("only the child takes it");
     drop(theirs);
-    let outcome = ours.outcome().map_err(failed("hear from the container's process"));
+    let outcome = ours.outcome(None).map_err(failed("hear from the container's process"));
     match settle(&child, outcome)? {
         Ok(console) => Ok((child, console, ours)),
         Err(err) => Err(err.into()),
@@ -338,7 +354,9 @@ fn settle<E>(child: &Child, outcome: Result<Outcome, E>) -> Result<Result<Option
     };
     // Whether it ends by itself is not to be waited for; that it is gone already is no error.
     let _ = sys::signal::send(child.pidfd.as_fd(), rustix::process::Signal::KILL.as_raw());
-    let status = sys::wait::wait(child.pidfd.as_fd()).map_or(0, sys::wait::Exit::code);
+    let ended = sys::wait::readable(child.pidfd.as_fd(), Instant::now() + REAP_WITHIN);
+    let exit = ended.and_then(|_| sys::wait::try_wait(child.pidfd.as_fd()));
+    let status = exit.ok().flatten().map_or(0, sys::wait::Exit::code);
     result.map(|failure: Result<_, Option<_>>| failure.map_err(|err| err.unwrap_or(ProcessError::Died { status })))
 }
 

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions, WaitStatus};
 
 /// How a process ended.
@@ -50,6 +52,19 @@ pub fn try_wait_any() -> io::Result<Option<(Pid, Exit)>> {
     Ok(ended.and_then(|(pid, status)| Exit::from_status(status).map(|exit| (pid, exit))))
 }
 
+/// Waits until `fd` is readable or at its end (a pidfd: until the process has ended); false if `deadline` comes first.
+pub fn readable(fd: BorrowedFd<'_>, deadline: Instant) -> io::Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&timeout)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(err) => return Err(err.into()),
+        }
+    }
+}
+
 fn reap(pidfd: BorrowedFd<'_>, options: WaitIdOptions) -> io::Result<Option<Exit>> {
     let status = rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(pidfd), options))?;
     Ok(status.as_ref().and_then(Exit::from_id_status))
@@ -68,8 +83,10 @@ mod tests {
             0
         })
         .unwrap();
+        assert!(!readable(child.pidfd.as_fd(), Instant::now()).unwrap());
         assert_eq!(try_wait(child.pidfd.as_fd()).unwrap(), None);
         rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL).unwrap();
+        assert!(readable(child.pidfd.as_fd(), Instant::now() + std::time::Duration::from_secs(20)).unwrap());
         let exit = wait(child.pidfd.as_fd()).unwrap();
         assert_eq!((exit, exit.code()), (Exit::Signal(9), 137));
     }

@@ -110,3 +110,43 @@ fn privileged_input_output_and_error_are_kept_apart() {
         container.destroy().unwrap();
     });
 }
+
+#[test]
+fn privileged_the_hosts_null_device_stays_outside() {
+    isolated(|| {
+        // Through a descriptor of it the container's root could change mode and owner of the host's node.
+        let words = ["stat", "-Lc", "%d:%i", "/proc/self/fd/0", "/dev/null"];
+        let same = |text: &str| {
+            let lines: Vec<&str> = text.lines().collect();
+            assert!(lines.len() == 2 && lines[0] == lines[1], "{text:?}");
+        };
+        same(&Fixture::new(&words).run().text);
+        let fixture = Fixture::new(&["sleep", "1000"]);
+        let mut container = fixture.create(None, output_pipe().1).unwrap();
+        container.start().unwrap();
+        let args = words.map(str::to_owned).to_vec();
+        let process = Process { args, ..fixture.spec.process.clone() };
+        same(&super::fixture::exec(&container, &process).unwrap().text);
+        container.kill(9).unwrap();
+        wait(container.pidfd.as_fd()).unwrap();
+        container.destroy().unwrap();
+    });
+}
+
+#[test]
+fn privileged_an_exec_that_is_stopped_on_its_way_holds_nobody_up() {
+    isolated(|| {
+        let fixture = Fixture::new(&["sleep", "1000"]);
+        let mut container = fixture.create(None, output_pipe().1).unwrap();
+        container.start().unwrap();
+        container.exec_within = std::time::Duration::from_millis(100);
+        container.pause().unwrap();
+        let err = super::fixture::exec(&container, &fixture.spec.process).unwrap_err();
+        assert!(errdefs::chain(&err).contains("timed out"), "{}", errdefs::chain(&err));
+        container.kill(9).unwrap();
+        container.resume().unwrap();
+        // Whoever calls exec reaps: the namespace's first process ends only after every other one was reaped.
+        while rustix::process::wait(rustix::process::WaitOptions::empty()).is_ok() {}
+        container.destroy().unwrap();
+    });
+}

@@ -20,6 +20,10 @@ use crate::stdin::Input;
 /// The news of the exit wait this long at most for clients that do read.
 const EXIT_DELAY_MAX: Duration = Duration::from_secs(10);
 
+/// What a terminal may hold of its processes' output (tty_buffer.c's limit, and the line discipline's own 4 KiB): FIONREAD
+/// tells only of the latter.
+const TERMINAL_HOLDS_BYTES: usize = 128 * 1024;
+
 /// Which part of a process's streams became ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -47,6 +51,9 @@ pub(crate) struct Streams {
 struct Output {
     stream: Stream,
     fd: Rc<OwnedFd>,
+    /// How many bytes are still read: after the process's end only what it has left, or a descendant that writes on and on
+    /// would keep us reading for ever.
+    left_bytes: Option<usize>,
 }
 
 /// Our ends of a process's streams, before the process exists.
@@ -124,11 +131,11 @@ impl Streams {
             rustix::io::ioctl_fionbio(&console, true)?;
             let console = Rc::new(console);
             input = Input::new(Rc::clone(&console));
-            outputs.push(Output { stream: Stream::Stdout, fd: console });
+            outputs.push(Output { stream: Stream::Stdout, fd: console, left_bytes: None });
         }
         for (stream, fd) in ends.outputs {
             rustix::io::ioctl_fionbio(&fd, true)?;
-            outputs.push(Output { stream, fd: Rc::new(fd) });
+            outputs.push(Output { stream, fd: Rc::new(fd), left_bytes: None });
         }
         if let Some(fd) = ends.input {
             rustix::io::ioctl_fionbio(&fd, true)?;
@@ -217,6 +224,11 @@ impl Streams {
         if self.ended_at.is_none() {
             self.ended_at = Some(now);
             self.input.close();
+            for output in &mut self.outputs {
+                let held = rustix::io::ioctl_fionread(&*output.fd).unwrap_or(0);
+                let held = usize::try_from(held).unwrap_or(usize::MAX);
+                output.left_bytes = Some(if self.terminal { held.max(TERMINAL_HOLDS_BYTES) } else { held });
+            }
         }
     }
 
@@ -271,17 +283,19 @@ impl Streams {
 
     /// Reads once; whether more may be there.
     fn read_output(&mut self, at: usize, scratch: &mut Scratch) -> bool {
-        let Some(output) = self.outputs.get(at) else { return false };
+        let Some(output) = self.outputs.get_mut(at) else { return false };
         let stream = output.stream;
-        match rustix::io::read(&*output.fd, &mut scratch.0[..]) {
+        let size = output.left_bytes.unwrap_or(usize::MAX).min(scratch.0.len());
+        match rustix::io::read(&*output.fd, &mut scratch.0[..size]) {
             Ok(count @ 1..) => {
+                output.left_bytes = output.left_bytes.map(|left| left - count);
                 self.deliver(stream, &scratch.0[..count]);
                 scratch.adapt(count);
                 true
             }
             Err(Errno::INTR) => true,
             Err(Errno::AGAIN) => false,
-            // The end of a pipe is 0, that of a terminal EIO.
+            // The end of a pipe is 0, that of a terminal EIO; and nothing is read of nothing left.
             Ok(_) | Err(_) => {
                 self.outputs.remove(at);
                 false
@@ -358,5 +372,28 @@ impl Streams {
         if let Some(log) = self.log.as_mut().filter(|log| !log.is_full() && !log.is_closing()) {
             log.close();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn what_is_written_after_the_end_is_nobodys() {
+        let mut ends = Ends::open(false, false, true).unwrap();
+        let Stdio::Fds([_, stdout, _]) = ends.take_stdio() else { panic!("pipes were asked for") };
+        let mut streams = Streams::new(ends, None, false, "/".into()).unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        streams.attach(ours.into(), Attach { stdout: true, ..Attach::default() });
+        rustix::io::write(&stdout, b"before").unwrap();
+        streams.end(Instant::now());
+        rustix::io::write(&stdout, b"after").unwrap();
+        streams.settle(Instant::now(), &mut Scratch::new());
+        let mut got = Vec::new();
+        theirs.read_to_end(&mut got).unwrap();
+        assert_eq!(got, b"\x01\0\0\0\0\0\0\x06before");
     }
 }

@@ -7,3 +7,4 @@ mod fixture;
 mod life;
 mod log;
 mod memory;
+mod orphans;

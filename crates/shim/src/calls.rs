@@ -1,7 +1,7 @@
 //! What daemons ask for, one function a call.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use errdefs::ErrorKind;
 use logging::json_file::{OpenError, Rotation, Writer};
@@ -166,15 +166,23 @@ impl Shim {
         let open_stdin = client.as_ref().is_some_and(|(_, wants)| wants.stdin);
         let ends = Ends::open(exec.process.terminal, open_stdin, client.is_some());
         let mut ends = ends.map_err(CallError::Streams)?;
-        let mut process = container.exec(ExecOptions {
+        let process = container.exec(ExecOptions {
             process: &exec.process,
             user: exec.user.as_deref().map(|user| UserRequest { user, groups: &exec.groups }),
             stdio: ends.take_stdio(),
+        });
+        let mut process = process.map_err(|err| match container.has_ended() {
+            true => CallError::NotRunning,
+            false => CallError::Exec(err),
         })?;
         let console = process.console.take();
         let spool_dir = task.streams.spool_dir().to_owned();
         // Docker's exec always ends its input with its client's.
-        let mut streams = Streams::new(ends, console, true, spool_dir).map_err(CallError::Streams)?;
+        let streams = Streams::new(ends, console, true, spool_dir);
+        let mut streams = streams.map_err(CallError::Streams).inspect_err(|_| {
+            // Nobody would know of it. The error above is the one that explains.
+            let _ = sys::signal::send(process.pidfd.as_fd(), SIGKILL);
+        })?;
         if let Some((socket, wants)) = client {
             streams.attach(socket, wants);
         }

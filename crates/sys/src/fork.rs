@@ -22,7 +22,8 @@ pub struct Child {
 /// Runs `child` in a copy of this process, in new `namespaces` and, where given, in the cgroup v2 directory `cgroup`.
 ///
 /// The child ends when `child` returns: by `_exit` with the returned status, so that no destructor and no buffer of the
-/// parent runs twice. Signal handlers are reset to default (CLONE_CLEAR_SIGHAND); ignored signals stay ignored.
+/// parent runs twice. Signal handlers are reset to default (CLONE_CLEAR_SIGHAND), except where only clone(2) is allowed;
+/// ignored signals stay ignored.
 ///
 /// Only the calling thread exists in the child. If another thread holds the allocator's lock at that moment the child
 /// hangs at its first allocation: callers are single-threaded, or their other threads never allocate.
@@ -41,7 +42,14 @@ pub fn fork(
     args.cgroup = cgroup.map_or(0, |fd| fd.as_raw_fd() as u64);
     // SAFETY: args lives over the call and has the size given. Without CLONE_VM the child gets its own copy of the memory,
     // so it shares no Rust object with the parent; it runs on a copy of this stack, which `stack` = 0 asks for.
-    let pid = crate::check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) })?;
+    let cloned =
+        crate::check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) });
+    let pid = match cloned {
+        Err(err) if err.raw_os_error() == Some(libc::ENOSYS) && namespaces.0 | into_cgroup == 0 => {
+            clone(&raw mut pidfd)?
+        }
+        answer => answer?,
+    };
     if pid == 0 {
         let status = child();
         // SAFETY: _exit has no requirements; it is what keeps this copy from running the parent's destructors.
@@ -50,6 +58,16 @@ pub fn fork(
     let pid = Pid::from_raw(pid as i32).expect("clone3 answers a positive number in the parent");
     // SAFETY: CLONE_PIDFD stored a new descriptor that nothing else owns; the kernel made it close-on-exec.
     Ok(Child { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+}
+
+/// clone(2) as fork, for inside of a container: Docker's system-call filter answers ENOSYS to clone3, whose flags it
+/// cannot look at. Handlers are not reset.
+fn clone(pidfd: *mut libc::c_int) -> io::Result<i64> {
+    let flags = libc::c_long::from(libc::CLONE_PIDFD | libc::SIGCHLD);
+    // The order of flags, stack and the place of the pidfd is the same on x86_64 and aarch64 (clone(2)).
+    // SAFETY: as for clone3 above: no CLONE_VM, and a stack of 0 is a copy of this one. The kernel writes one int to pidfd,
+    // which the caller owns.
+    crate::check(unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, pidfd, 0_usize, 0_usize) })
 }
 
 /// linux/sched.h (5.7); the libc crate's constant overflows its type.

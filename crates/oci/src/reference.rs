@@ -125,13 +125,13 @@ impl FromStr for Reference {
         };
         let (name, tag) = split_tag(rest)?;
         let (domain, path) = split_domain(name);
-        if path.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(ReferenceError::Uppercase(path.to_owned()));
-        }
         let path = match domain {
             DEFAULT_DOMAIN if !path.contains('/') => format!("{OFFICIAL}{path}"),
             _ => path.to_owned(),
         };
+        if path.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(ReferenceError::Uppercase(path));
+        }
         if !is_domain(domain) || !path.split('/').all(is_path_component) {
             return Err(ReferenceError::Format);
         }
@@ -236,7 +236,7 @@ mod tests {
         for bad in ["", ":", "a:", "-a", "a..b", "a//b", "a/", "a:b:c", "a@sha256:0", "a b", "../x", &hex, "a:-x"] {
             assert!(bad.parse::<Reference>().is_err(), "{bad:?}");
         }
-        assert_eq!("BusyBox".parse::<Reference>(), Err(ReferenceError::Uppercase("BusyBox".into())));
+        assert_eq!("BusyBox".parse::<Reference>(), Err(ReferenceError::Uppercase("library/BusyBox".into())));
     }
 
     #[test]

@@ -200,10 +200,22 @@ async fn read_more<S: Client>(stream: &mut S, bytes: &mut Vec<u8>) -> io::Result
 async fn refuse<S: Client>(mut stream: S, status: &str) -> Opening<S> {
     let text =
         format!("HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n{status}");
+    let farewell = async {
+        stream.write_all(text.as_bytes()).await?;
+        stream.shutdown().await?;
+        // Closing a socket with bytes unread resets it: the client would lose the answer while it still sends.
+        tokio::io::copy(&mut (&mut stream).take(LINGER_LIMIT), &mut tokio::io::sink()).await
+    };
     // The client is told, if it still listens; either way the connection ends here.
-    let _ = tokio::time::timeout(HEAD_DEADLINE, stream.write_all(text.as_bytes())).await;
+    let _ = tokio::time::timeout(LINGER, farewell).await;
     Opening::Nothing
 }
+
+/// How long a client that is refused may go on sending; Go's server waits as long.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// How much of it is read, in bytes.
+const LINGER_LIMIT: u64 = 16 << 20;
 
 /// Writes a whole answer to a connection that ends behind it.
 pub(crate) async fn write_answer<S: Client>(stream: &mut S, answer: &Answer) -> io::Result<()> {

@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn a_program_is_talked_with_signalled_and_waited_for() {
         let mut command = Command::new("bash");
-        command.args(["-c", "trap 'echo trapped; exit 5' TERM; read x; echo got-$x; echo bad >&2; read y"]);
+        command.args(["-c", "trap 'echo trapped; exit 5' TERM; read x; echo bad >&2; echo got-$x; read y"]);
         let mut piped = Piped::spawn(&mut command).unwrap();
         piped.send(b"word\n").unwrap();
         assert_eq!(piped.read_until("got-word\n").unwrap(), "got-word\n");

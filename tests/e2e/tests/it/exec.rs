@@ -63,11 +63,10 @@ fn privileged_exec_that_cannot_start_has_dockers_code_and_sentence() {
         assert!(
             output.stdout.contains("chdir to cwd (\"/nope\") set in config.json failed: no such file or directory")
         );
-        at.fails(
-            &format!("exec -u nosuchuser {name} id"),
-            1,
-            "unable to find user nosuchuser: no matching entries in passwd file",
-        );
+        let output = at.line(&format!("exec -u nosuchuser {name} id"));
+        let said = output.stdout + &output.stderr;
+        assert_ne!(output.code, 0);
+        assert!(said.contains("unable to find user nosuchuser: no matching entries in passwd file"), "{said}");
         let id = at.inspect(&name, "{{.Id}}");
         at.ok(&format!("stop -t 0 {name}"));
         let sentence = format!("Error response from daemon: container {id} is not running\n");

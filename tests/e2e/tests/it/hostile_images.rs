@@ -106,12 +106,8 @@ fn privileged_broken_archives_are_refused_and_nothing_is_kept() {
             ("another layer than the configuration says", flipped.unwrap(), "invalid diffID for layer 0: expected "),
             ("no layer", without(&good, "layer.tar"), ""),
             ("no manifest", without(&good, "manifest.json"), ""),
-            ("manifest is no JSON", replace(&good, "manifest.json", b"nope"), "invalid character"),
-            (
-                "manifest of another shape",
-                replace(&good, "manifest.json", b"{\"Config\":1}"),
-                "json: cannot unmarshal object",
-            ),
+            ("manifest is no JSON", replace(&good, "manifest.json", b"nope"), ""),
+            ("manifest of another shape", replace(&good, "manifest.json", b"{\"Config\":1}"), ""),
             ("layer is no tar", replace(&good, "layer.tar", &[7; 5000]), ""),
             ("layer is empty", replace(&good, "layer.tar", b""), ""),
         ]

@@ -99,10 +99,16 @@ fn privileged_a_process_waiting_on_a_dead_fuse_mount_blocks_nobody() {
     });
 }
 
-/// The descriptor 3 of the container's shell, as one of ours.
+/// The shell's descriptor of the connection, as one of ours. While the reader runs the shell keeps it under another number.
 fn fuse_server(pid: i32) -> File {
     let pidfd = rustix::process::pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
-    let taken: OwnedFd = rustix::process::pidfd_getfd(&pidfd, 3, PidfdGetfdFlags::empty()).unwrap();
+    let taken: OwnedFd = process::until("the shell has the connection", process::DEADLINE, || {
+        let mut entries = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+        let fuse = entries.find(|entry| fs::read_link(entry.path()).is_ok_and(|link| link.ends_with("fuse")))?;
+        let number = fuse.file_name().to_str()?.parse().ok()?;
+        rustix::process::pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty()).ok()
+    })
+    .unwrap();
     File::from(taken)
 }
 

@@ -25,6 +25,12 @@ const OPAQUE_WHITEOUT: &[u8] = b".wh..wh..opq";
 /// Other names that begin so are AUFS' own and mean nothing to anyone else.
 const AUFS: &[u8] = b".wh..wh.";
 
+/// Memory for the paths of directories and whiteouts, roughly: some million of the usual length.
+const PATHS_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Paths that are recorded with the layer, which usually has none or a few.
+const LISTED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// What applying a layer found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
@@ -67,6 +73,12 @@ pub enum ApplyError {
         /// The name.
         path: String,
     },
+    /// It has more directories and deletions than any image.
+    #[error("layer has too many {what}")]
+    TooMuch {
+        /// Of what.
+        what: &'static str,
+    },
     /// The system does not make the file.
     #[error("create {path:?} of layer")]
     Create {
@@ -90,7 +102,9 @@ impl ApplyError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             ApplyError::Archive { source } => source.kind(),
-            ApplyError::Escape { .. } | ApplyError::Invalid { .. } => ErrorKind::InvalidArgument,
+            ApplyError::Escape { .. } | ApplyError::Invalid { .. } | ApplyError::TooMuch { .. } => {
+                ErrorKind::InvalidArgument
+            }
             ApplyError::Create { .. } | ApplyError::Open { .. } => ErrorKind::Internal,
         }
     }
@@ -121,7 +135,8 @@ pub fn apply(source: impl Read + Send, directory: &Path) -> Result<Applied, Appl
 
 fn unpack(mut tar: TarReader<ChunkReader>, root: OwnedFd) -> Result<Unpacked, ApplyError> {
     let archive = |source| ApplyError::Archive { source };
-    let mut unpacking = Unpacking { tree: Tree::new(root), content_bytes: 0, whiteouts: Vec::new() };
+    let mut unpacking =
+        Unpacking { tree: Tree::new(root), content_bytes: 0, whiteouts: Vec::new(), whiteouts_bytes: 0 };
     while let Some(entry) = tar.next_entry().map_err(archive)? {
         unpacking.entry(&entry, &mut tar)?;
     }
@@ -165,6 +180,7 @@ struct Unpacking {
     tree: Tree,
     content_bytes: u64,
     whiteouts: Vec<Vec<u8>>,
+    whiteouts_bytes: usize,
 }
 
 struct Unpacked {
@@ -178,7 +194,11 @@ impl Unpacking {
         let Some(path) = clean_path(&entry.path) else {
             return Err(ApplyError::Escape { path: String::from_utf8_lossy(&entry.path).into_owned() });
         };
-        self.place(entry, &path, tar).map_err(|failure| failure.of(&path))
+        self.place(entry, &path, tar).map_err(|failure| failure.of(&path))?;
+        match self.tree.directories_bytes + self.whiteouts_bytes {
+            ..=PATHS_BYTES_MAX => Ok(()),
+            _ => Err(ApplyError::TooMuch { what: "directories" }),
+        }
     }
 
     fn place(&mut self, entry: &Entry, path: &[u8], tar: &mut TarReader<ChunkReader>) -> Result<(), Failure> {
@@ -233,7 +253,9 @@ impl Unpacking {
         match rustix::fs::mknodat(&*parent.fd, name, FileType::CharacterDevice, Mode::empty(), 0) {
             Err(Errno::EXIST) => {}
             other => {
-                self.whiteouts.push(join(&parent.path, name));
+                let path = join(&parent.path, name);
+                self.whiteouts_bytes += size_of::<Vec<u8>>() + path.len();
+                self.whiteouts.push(path);
                 return Ok(other?);
             }
         }
@@ -295,7 +317,8 @@ impl Unpacking {
             },
             Some(segments) => write_segments(&file, entry, segments, tar)?,
         }
-        self.content_bytes = self.content_bytes.saturating_add(entry.size);
+        // Sparse files need no data to be long.
+        self.content_bytes = self.content_bytes.saturating_add(entry.size).min(i64::MAX as u64);
         let fd = OwnedFd::from(file);
         describe(&fd, entry)?;
         Ok(rustix::fs::futimens(&fd, &times(entry.mtime))?)
@@ -375,7 +398,9 @@ impl Unpacking {
                 implied.push(path.clone());
             }
         }
-        implied.sort();
+        if implied.iter().chain(&whiteouts).map(Vec::len).sum::<usize>() > LISTED_BYTES_MAX {
+            return Err(ApplyError::TooMuch { what: "directories without description, or whiteouts" });
+        }
         Ok(Unpacked { content_bytes: self.content_bytes, implied, whiteouts })
     }
 

@@ -13,7 +13,7 @@ use crate::sparse::{self, Segment};
 /// The unit of tar.
 pub(crate) const BLOCK: usize = 512;
 
-/// The longest extended header or long name that is read. Go's archive/tar, and so dockerd, has the same limit.
+/// The longest extended headers and names of one entry together. Go's archive/tar, and so dockerd, has this limit for each.
 const EXTENDED_MAX: u64 = 1024 * 1024;
 
 /// The longest path of an entry: PATH_MAX, beyond which no program could open it by name.
@@ -157,15 +157,19 @@ impl<R: BufRead> TarReader<R> {
     /// The next entry; what was left of the present one's data is skipped. `None` at the end of the archive.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         self.skip_data()?;
-        let mut extended = Extended::default();
+        let (mut extended, mut extended_bytes) = (Extended::default(), 0);
         while let Some(block) = self.header()? {
             let flag = block[156];
             if !matches!(flag, b'x' | b'g' | b'L' | b'K') {
                 return self.entry(&block, extended).map(Some);
             }
             let size = number(&block[124..136])?;
-            let size = u64::try_from(size).ok().filter(|size| *size <= EXTENDED_MAX);
-            let text = self.extended_text(size.ok_or(bad("extended header too long"))?)?;
+            // Repeated without end they would collect in memory, each of them small. Those for all that follows are dropped.
+            extended_bytes = if flag == b'g' { extended_bytes } else { extended_bytes + BLOCK as u64 };
+            let size = u64::try_from(size).ok().filter(|size| *size <= EXTENDED_MAX.saturating_sub(extended_bytes));
+            let size = size.ok_or(bad("extended headers too long"))?;
+            let text = self.extended_text(size)?;
+            extended_bytes = if flag == b'g' { extended_bytes } else { extended_bytes + size };
             match flag {
                 b'x' => extended.parse(&text)?,
                 b'L' => extended.path = Some(until_nul(&text).to_vec()),

@@ -1,6 +1,6 @@
 //! The directories of the layer being made: finds them by name, makes those that are only implied.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -14,6 +14,16 @@ const OPEN_MAX: usize = 128;
 
 /// Symlinks followed on the way to one directory (path_resolution(7), MAXSYMLINKS).
 const LINKS_MAX: usize = 40;
+
+/// The longest path of a directory: PATH_MAX with the NUL, beyond which no program could open it by name. Symlinks of the
+/// archive would lead any number of times as deep.
+const PATH_MAX: usize = 4096;
+
+/// Levels of directories. Whoever walks a layer (copies it, measures it) has one open descriptor per level.
+const DEPTH_MAX: usize = 256;
+
+/// What a directory takes in memory beside its path, roughly.
+const DIRECTORY_BYTES: usize = 96;
 
 /// The mode of a directory that no layer describes.
 pub(crate) const IMPLIED_MODE: u32 = 0o755;
@@ -46,7 +56,9 @@ pub(crate) struct Tree {
     root: Handle,
     open: HashMap<Vec<u8>, Rc<OwnedFd>>,
     /// Every directory, by path from the root without symlinks.
-    pub(crate) directories: HashMap<Vec<u8>, Directory>,
+    pub(crate) directories: BTreeMap<Vec<u8>, Directory>,
+    /// What `directories` takes in memory, roughly.
+    pub(crate) directories_bytes: usize,
 }
 
 /// Whether a directory that is missing is made.
@@ -85,8 +97,9 @@ pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
 
 impl Tree {
     pub(crate) fn new(root: OwnedFd) -> Tree {
-        let directories = HashMap::from([(Vec::new(), Directory { implied: true, ..Directory::default() })]);
-        Tree { root: Handle { path: Vec::new(), fd: Rc::new(root) }, open: HashMap::new(), directories }
+        let directories = BTreeMap::from([(Vec::new(), Directory { implied: true, ..Directory::default() })]);
+        let root = Handle { path: Vec::new(), fd: Rc::new(root) };
+        Tree { root, open: HashMap::new(), directories, directories_bytes: DIRECTORY_BYTES }
     }
 
     pub(crate) fn root(&self) -> &Handle {
@@ -173,14 +186,20 @@ impl Tree {
 
     /// Makes a directory and remembers it.
     pub(crate) fn make(&mut self, at: &Handle, name: &[u8], directory: Directory) -> Result<(), Errno> {
+        let path = join(&at.path, name);
+        if path.len() >= PATH_MAX || path.iter().filter(|b| **b == b'/').count() >= DEPTH_MAX {
+            return Err(Errno::NAMETOOLONG);
+        }
         rustix::fs::mkdirat(&*at.fd, name, Mode::from_raw_mode(IMPLIED_MODE))?;
         // mkdir(2) obeys the umask.
         rustix::fs::chmodat(&*at.fd, name, Mode::from_raw_mode(IMPLIED_MODE), AtFlags::empty())?;
-        let path = join(&at.path, name);
         if directory.opaque {
             self.set_opaque(&open_below(&*at.fd, name)?)?;
         }
-        self.directories.insert(path, directory);
+        let bytes = DIRECTORY_BYTES + path.len();
+        if self.directories.insert(path, directory).is_none() {
+            self.directories_bytes += bytes;
+        }
         Ok(())
     }
 
@@ -198,15 +217,32 @@ impl Tree {
         }
         let path = join(&at.path, name);
         let below = join(&path, b"");
-        let is_kept = |other: &Vec<u8>| *other != path && !other.starts_with(&below);
-        self.open.retain(|other, _| is_kept(other));
-        self.directories.retain(|other, _| is_kept(other));
+        self.open.retain(|other, _| *other != path && !other.starts_with(&below));
+        self.forget(&path, below);
         empty(open_below(&*at.fd, name)?)?;
         rustix::fs::unlinkat(&*at.fd, name, AtFlags::REMOVEDIR)
     }
+
+    /// Costs what is forgotten, not what there is: a hostile layer replaces directories all the time.
+    fn forget(&mut self, path: &[u8], mut below: Vec<u8>) {
+        while let Some((next, _)) = self.directories.range(below..).next() {
+            if !next.starts_with(path) || next.get(path.len()) != Some(&b'/') {
+                break;
+            }
+            below = next.clone();
+            self.forget_one(&below);
+        }
+        self.forget_one(path);
+    }
+
+    fn forget_one(&mut self, path: &[u8]) {
+        if self.directories.remove(path).is_some() {
+            self.directories_bytes -= DIRECTORY_BYTES + path.len();
+        }
+    }
 }
 
-/// Paths are at most 4096 bytes long, which bounds the depth.
+/// [`DEPTH_MAX`] bounds the depth.
 fn empty(directory: OwnedFd) -> Result<(), Errno> {
     let mut dir = rustix::fs::Dir::new(directory)?;
     while let Some(entry) = dir.read() {

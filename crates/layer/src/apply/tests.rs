@@ -294,3 +294,47 @@ fn pax_sparse_files_have_their_holes() {
     let dir = tempfile::tempdir().unwrap();
     assert!(matches!(apply_to(dir.path(), &lies.bytes()), Err(ApplyError::Archive { .. })));
 }
+
+#[test]
+fn privileged_directories_do_not_nest_without_end() {
+    let deep = |levels: usize| Archive::new().pax(&[("path", "d/".repeat(levels).as_bytes())]).dir("x");
+    applied(deep(250));
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(apply_to(dir.path(), &deep(300).bytes()), Err(ApplyError::Create { .. })));
+    // Each symlink leads as deep as the whole path before it.
+    let dir = tempfile::tempdir().unwrap();
+    let path = "d/".repeat(200);
+    let mut archive = Archive::new().pax(&[("path", path.as_bytes())]).dir("x").symlink("s0", &path[..80]);
+    for step in 1..20 {
+        let target = format!("s{}/{}", step - 1, &path[..60]);
+        archive = archive.dir(&target).symlink(&format!("s{step}"), &target);
+    }
+    assert!(matches!(apply_to(dir.path(), &archive.bytes()), Err(ApplyError::Create { .. })));
+}
+
+#[test]
+fn privileged_a_replaced_directory_is_forgotten_with_all_below_it() {
+    let archive = Archive::new().dir("a/b/c").dir("a/b-").dir("a/b0").file("a/b", b"1").file("a/b-/x", b"2");
+    let (dir, applied) = applied(archive);
+    assert_eq!(fs::read(dir.path().join("a/b")).unwrap(), b"1");
+    assert!(dir.path().join("a/b0").is_dir() && dir.path().join("a/b-/x").is_file());
+    assert_eq!(applied.implied, [b"".to_vec(), b"a".to_vec()]);
+}
+
+#[test]
+fn privileged_more_directories_than_fit_in_memory_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = rustix::fs::open(dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    let mut unpacking =
+        Unpacking { tree: Tree::new(root), content_bytes: 0, whiteouts: Vec::new(), whiteouts_bytes: 0 };
+    let bytes = Archive::new().file(".wh.a", b"").bytes();
+    let (chunks, received) = sync_channel(2);
+    chunks.send(Ok(std::sync::Arc::new(bytes))).unwrap();
+    drop(chunks);
+    let mut tar = TarReader::new(ChunkReader::new(received));
+    let entry = tar.next_entry().unwrap().unwrap();
+    unpacking.whiteouts_bytes = PATHS_BYTES_MAX - 200;
+    unpacking.entry(&entry, &mut tar).unwrap();
+    unpacking.whiteouts_bytes = PATHS_BYTES_MAX;
+    assert!(matches!(unpacking.entry(&entry, &mut tar), Err(ApplyError::TooMuch { .. })));
+}

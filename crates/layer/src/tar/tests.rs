@@ -112,3 +112,16 @@ fn layers_are_told_from_documents() {
     assert!(!looks_like_layer(b"{\"schemaVersion\":2}"));
     assert!(!looks_like_layer(&[b' '; 600]));
 }
+
+#[test]
+fn extended_headers_without_end_cost_no_memory() {
+    let record = format!("100000 SCHILY.xattr.user.a={}\n", "x".repeat(100_000 - 28));
+    let mut one = header("p", b'x', &format!("{:o}", record.len())).to_vec();
+    one.extend_from_slice(record.as_bytes());
+    one.resize(one.len().next_multiple_of(BLOCK), 0);
+    let few = [one.repeat(3), header("f", b'0', "0").to_vec()].concat();
+    assert_eq!(read(&few).unwrap()[0].xattrs.len(), 3);
+    assert!(matches!(read(&one.repeat(20)), Err(TarError::Header { .. })));
+    let nothing = header("p", b'x', "0").repeat(5000);
+    assert!(matches!(read(&nothing), Err(TarError::Header { .. })));
+}

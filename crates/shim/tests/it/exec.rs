@@ -97,3 +97,33 @@ fn privileged_an_exec_that_ended_unheard_is_told_later() {
     assert_eq!(told.iter().map(|exec| (exec.exec_id.as_str(), exec.exit_code)).collect::<Vec<_>>(), [("one", Some(8))]);
     kill(shim);
 }
+
+#[test]
+fn privileged_a_terminal_of_an_exec_has_a_size_and_detaches() {
+    let mut shim = sleeper();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut process = process("echo ready; read a; stty size; read b; exit 6");
+    process.terminal = true;
+    let attach = Some(Attach { detach_keys: vec![16, 17], ..everything() });
+    let task = ExecTask { exec_id: "tty".into(), process, user: None, groups: vec![], attach };
+    let seq = shim.daemon.send(Call::Exec(Box::new(task)), &[theirs.as_fd()]);
+    drop(theirs);
+    shim.daemon.reply(seq).unwrap();
+    let mut client = Client::new(ours);
+    client.await_text("ready");
+    let resize = |exec_id: &str| Call::Resize { exec_id: Some(exec_id.into()), height: 33, width: 77 };
+    assert_eq!(shim.daemon.call(resize("tty")), Ok(Answer::Done));
+    assert_eq!(shim.daemon.call(resize("other")).unwrap_err().kind, errdefs::ErrorKind::NotFound);
+    client.0.write_all(b"go\n").unwrap();
+    client.await_text("33 77");
+    client.0.write_all(&[16, 17]).unwrap();
+    client.rest();
+    let detached = Fact::Detached { container: shim.id.clone(), exec_id: Some("tty".into()) };
+    assert_eq!(shim.daemon.fact(), detached);
+    // Detached, not ended.
+    let mut later = shim.connect();
+    let Ok(Answer::Hello { execs, .. }) = later.call(Call::Hello { version: VERSION }) else { panic!("no hello") };
+    assert!(execs.iter().any(|exec| exec.exec_id == "tty" && exec.exit_code.is_none()), "{execs:?}");
+    drop(later);
+    kill(shim);
+}

@@ -5,6 +5,7 @@ mod attach;
 mod exec;
 mod fixture;
 mod life;
+mod limits;
 mod log;
 mod memory;
 mod orphans;

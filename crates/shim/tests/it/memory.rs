@@ -1,6 +1,8 @@
 //! What a container costs. With the program of the `static` profile in LONGSHORE_SHIM the promised numbers are checked.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use shim_api::{Answer, Call, LogTarget};
 
@@ -17,15 +19,33 @@ fn privileged_idle_shims_are_small() {
     let shipped = std::env::var_os("LONGSHORE_SHIM").is_some();
     for (count, promised) in PROMISED_PSS_KIB {
         let shims: Vec<Shim> = (0..count).map(|_| idle()).collect();
-        let last = shims.last().unwrap();
-        let path = format!("/proc/{}/smaps_rollup", last.child.pid.as_raw_nonzero());
-        let rollup = std::fs::read_to_string(path).unwrap();
-        if shipped {
-            println!("{count} shims: {} KiB each", field(&rollup, "Pss:"));
-            assert!(field(&rollup, "Pss:") <= promised, "{count} shims:\n{rollup}");
+        let small = |rollup: &str| {
+            (!shipped || field(rollup, "Pss:") <= promised) && field(rollup, "Private_Dirty:") < DEBUG_DIRTY_KIB
+        };
+        for shim in &shims {
+            let rollup = settled(shim, small);
+            println!("one of {count} shims: {} KiB", field(&rollup, "Pss:"));
+            assert!(small(&rollup), "{count} shims:\n{rollup}");
         }
-        assert!(field(&rollup, "Private_Dirty:") < DEBUG_DIRTY_KIB, "{rollup}");
         shims.into_iter().for_each(kill);
+    }
+}
+
+/// The shim's memory once it is `small`, or at the deadline: it gives back what its start needed only after a second
+/// without anything to do, which on a busy machine begins late.
+fn settled(shim: &Shim, small: impl Fn(&str) -> bool) -> String {
+    let path = format!("/proc/{}/smaps_rollup", shim.child.pid.as_raw_nonzero());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let rollup = std::fs::read_to_string(&path).unwrap();
+        let look_again = (Instant::now() + Duration::from_millis(100)).min(deadline);
+        // The kernel announces no such thing as less memory; the shim's end would be one, though.
+        if small(&rollup)
+            || sys::wait::readable(shim.child.pidfd.as_fd(), look_again).unwrap()
+            || Instant::now() >= deadline
+        {
+            return rollup;
+        }
     }
 }
 

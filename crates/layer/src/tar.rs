@@ -166,7 +166,8 @@ impl<R: BufRead> TarReader<R> {
             let size = number(&block[124..136])?;
             // Repeated without end they would collect in memory, each of them small. Those for all that follows are dropped.
             extended_bytes = if flag == b'g' { extended_bytes } else { extended_bytes + BLOCK as u64 };
-            let size = u64::try_from(size).ok().filter(|size| *size <= EXTENDED_MAX.saturating_sub(extended_bytes));
+            let left = EXTENDED_MAX.checked_sub(extended_bytes);
+            let size = u64::try_from(size).ok().filter(|size| left.is_some_and(|left| *size <= left));
             let size = size.ok_or(bad("extended headers too long"))?;
             let text = self.extended_text(size)?;
             extended_bytes = if flag == b'g' { extended_bytes } else { extended_bytes + size };

@@ -194,10 +194,9 @@ impl Cgroup {
             let path = directory.join("cgroup.kill");
             return fs::write(&path, "1").map_err(CgroupError::io("write", &path));
         }
-        // 0 is a process of a PID namespace above ours: kill(0) would be ourselves.
-        for pid in self.procs()?.into_iter().filter_map(Pid::from_raw) {
+        for process in self.members()? {
             // Whatever ended since the list was read is what we want.
-            let _ = rustix::process::kill_process(pid, Signal::KILL);
+            let _ = pidfd_send_signal(&process, Signal::KILL);
         }
         Ok(())
     }
@@ -222,12 +221,30 @@ impl Cgroup {
                 Err(CgroupError::Io { source, .. }) if source.raw_os_error() == Some(EBUSY) => {}
                 other => return other,
             }
-            let left: Vec<Pid> = self.procs()?.into_iter().filter_map(Pid::from_raw).collect();
-            let waited = left.iter().filter(|pid| end(**pid, deadline)).count();
+            self.let_die();
+            let waited = self.members()?.iter().filter(|process| end(process, deadline)).count();
             if waited == 0 && !pause(deadline) {
                 let path = self.path.clone();
                 return Err(CgroupError::Timeout { action: "empty and remove cgroup", path, timeout });
             }
+        }
+    }
+
+    /// The processes inside. By descriptor: a number from a list may be another process's by the time that it is used. One
+    /// that is listed again after its descriptor was opened was inside then, or has ended since.
+    fn members(&self) -> Result<Vec<OwnedFd>, CgroupError> {
+        // 0 is a process of a PID namespace above ours.
+        let open = |pid: i32| Some((pid, pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?));
+        let opened: Vec<_> = self.procs()?.into_iter().filter_map(open).collect();
+        let listed = if opened.is_empty() { Vec::new() } else { self.procs()? };
+        Ok(opened.into_iter().filter(|(pid, _)| listed.contains(pid)).map(|(_, process)| process).collect())
+    }
+
+    /// Thaws the directory: a frozen process of version 1 does not even die.
+    fn let_die(&self) {
+        if let (Version::V1, Ok(directory)) = (self.version, self.directory(Controller::Freezer)) {
+            // If it stays frozen the deadline tells.
+            let _ = fs::write(directory.join("freezer.state"), "THAWED");
         }
     }
 
@@ -262,22 +279,28 @@ impl Cgroup {
     }
 
     fn write(&self, writes: &[Write]) -> Result<(), CgroupError> {
-        let mut again = None;
+        let (mut again, mut last) = (None, None);
         for write in writes {
-            match self.write_one(write) {
+            match self.write_one(write, &mut last) {
                 // A limit raised above the old sum of memory and swap is refused until the sum is raised.
                 Err(CgroupError::Write { .. }) if write.file == "memory.limit_in_bytes" => again = Some(write),
                 other => other?,
             }
         }
-        again.map_or(Ok(()), |write| self.write_one(write))
+        again.map_or(Ok(()), |write| self.write_one(write, &mut None))
     }
 
-    fn write_one(&self, write: &Write) -> Result<(), CgroupError> {
-        let path = self.directory(write.controller)?.join(write.file);
-        let written =
-            File::options().write(true).open(&path).and_then(|mut file| file.write_all(write.value.as_bytes()));
-        written.map_err(|source| CgroupError::Write { path, value: write.value.clone(), source })
+    /// `last` is the file of the write before: device rules are many writes to one.
+    fn write_one(&self, write: &Write, last: &mut Option<(&'static str, File)>) -> Result<(), CgroupError> {
+        let path = || Ok(self.directory(write.controller)?.join(write.file));
+        if last.as_ref().is_none_or(|(name, _)| *name != write.file) {
+            let file = File::options().write(true).open(path()?);
+            let file =
+                file.or_else(|source| Err(CgroupError::Write { path: path()?, value: write.value.clone(), source }));
+            *last = Some((write.file, file?));
+        }
+        let written = last.as_mut().map_or(Ok(()), |(_, file)| file.write_all(write.value.as_bytes()));
+        written.or_else(|source| Err(CgroupError::Write { path: path()?, value: write.value.clone(), source }))
     }
 
     fn set_frozen(&self, frozen: bool, timeout: Duration) -> Result<(), CgroupError> {
@@ -432,15 +455,8 @@ fn remove_tree(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
 }
 
 /// Kills a process and waits for its end; whether anything happened.
-fn end(pid: Pid, deadline: Instant) -> bool {
-    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
-    if pidfd_send_signal(&pidfd, Signal::KILL).is_err() {
-        return false;
-    }
-    let left = deadline.saturating_duration_since(Instant::now());
-    let timeout = rustix::event::Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-    let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-    rustix::event::poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0)
+fn end(process: &OwnedFd, deadline: Instant) -> bool {
+    pidfd_send_signal(process, Signal::KILL).is_ok() && sys::wait::readable(process.as_fd(), deadline).unwrap_or(false)
 }
 
 /// Lets a millisecond pass; false once the deadline has passed.

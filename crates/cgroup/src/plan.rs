@@ -64,7 +64,13 @@ pub fn plan(resources: &Resources, version: Version) -> Result<Vec<Write>, PlanE
     match version {
         Version::V1 => {
             for rule in &resources.devices {
-                writes.push(device_v1(rule)?);
+                let write = device_v1(rule)?;
+                // What is said already, and not unsaid since, costs a system call for nothing.
+                let said =
+                    writes.iter().rev().take_while(|last: &&Write| last.file == write.file).any(|last| *last == write);
+                if !said {
+                    writes.push(write);
+                }
             }
             writes.extend(resources.memory.iter().flat_map(memory_v1));
             writes.extend(resources.cpu.iter().flat_map(cpu_v1));

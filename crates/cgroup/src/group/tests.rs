@@ -83,6 +83,15 @@ fn privileged_frozen_processes_stand_still_until_thawed() {
 }
 
 #[test]
+fn privileged_frozen_processes_end_with_their_cgroup() {
+    let scratch = Scratch::new("frozen", &Resources::default());
+    let mut sleeper = scratch.sleeper();
+    scratch.0.freeze(TIMEOUT).unwrap();
+    scratch.0.destroy(TIMEOUT).unwrap();
+    assert!(!sleeper.wait().unwrap().success());
+}
+
+#[test]
 fn privileged_a_forked_process_enters_by_itself() {
     let scratch = Scratch::new("enter", &Resources::default());
     let entrance = scratch.0.entrance().unwrap();

@@ -89,7 +89,8 @@ fn device_rules_are_files_of_version_1() {
         minor: Some(3),
         access: access.into(),
     };
-    let devices = vec![rule(false, "a", None, "rwm"), rule(true, "c", Some(1), "rwm"), rule(true, "b", None, "m")];
+    let zero = || rule(true, "c", Some(1), "rwm");
+    let devices = vec![rule(false, "a", None, "rwm"), zero(), rule(true, "b", None, "m"), zero()];
     check(
         &Resources { devices, ..Resources::default() },
         "devices.deny=a devices.allow=c 1:3 rwm devices.allow=b *:3 m",

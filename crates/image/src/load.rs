@@ -74,6 +74,9 @@ pub enum LoadError {
         /// The bound.
         limit: u64,
     },
+    /// It has more layers than can be mounted.
+    #[error("max depth exceeded")]
+    Depth,
     /// A document is not what it should be.
     #[error("invalid archive: failed to decode {path}")]
     Document {

@@ -365,8 +365,10 @@ pub(crate) fn image_record(
 ) -> Option<ImageRecord> {
     let parsed: ImageConfig = serde_json::from_slice(config).ok()?;
     let chain = ChainId::chain(&parsed.rootfs.diff_ids);
-    let sizes = chain.iter().map(|chain_id| layers.get(chain_id).map(|layer| layer.size_bytes));
-    let size_bytes = sizes.sum::<Option<u64>>()?;
+    // Clients read it as a signed number, and a sparse file of a hostile layer is as long as it likes.
+    let size_bytes = chain.iter().try_fold(0, |sum: u64, chain_id| {
+        Some(sum.saturating_add(layers.get(chain_id)?.size_bytes).min(i64::MAX as u64))
+    })?;
     Some(ImageRecord {
         id: id.clone(),
         config: Arc::new(parsed),

@@ -1,6 +1,7 @@
 //! Which images an archive describes. Pure.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 
 use oci::image::{ArchiveManifest, Descriptor, ImageConfig, Index, Manifest, Platform};
 use oci::{Digest, Reference};
@@ -8,9 +9,16 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use super::LoadError;
+use super::spool::DOCUMENTS_MAX;
 
 /// Indexes within indexes: a layout's own, an image's, and one to spare.
 const NESTING_MAX: usize = 4;
+
+/// Layers of one image: dockerd's limit (moby layer/layer_store.go, `maxLayerDepth`), below what overlayfs takes.
+const LAYERS_MAX: usize = 125;
+
+/// Images of one archive. Each entry of a manifest is one, and a few bytes name it again and again.
+const IMAGES_MAX: usize = 4096;
 
 /// The names that annotate a manifest in a layout's index; the first is containerd's, with the repository.
 const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
@@ -21,6 +29,8 @@ pub(super) struct Documents {
     pub(super) files: HashMap<Vec<u8>, Vec<u8>>,
     /// Symbolic and hard links, with clean targets.
     pub(super) links: HashMap<Vec<u8>, Vec<u8>>,
+    /// Digests of files, computed when they are first wanted: many descriptors may name one blob.
+    digests: RefCell<HashMap<Vec<u8>, Digest>>,
 }
 
 /// An image that the archive holds.
@@ -68,19 +78,21 @@ impl Documents {
     fn blob(&self, descriptor: &Descriptor) -> Result<&[u8], LoadError> {
         let path = blob_path(&descriptor.digest);
         let bytes = self.find(&path)?;
-        match digest(bytes) == descriptor.digest && bytes.len() as u64 == descriptor.size {
+        let actual = self.digest(self.follow(path.as_bytes()), bytes);
+        match actual == descriptor.digest && bytes.len() as u64 == descriptor.size {
             true => Ok(bytes),
             false => Err(LoadError::Digest { path, expected: descriptor.digest.clone() }),
         }
+    }
+
+    fn digest(&self, path: Vec<u8>, bytes: &[u8]) -> Digest {
+        let mut digests = self.digests.borrow_mut();
+        digests.entry(path).or_insert_with(|| Digest::from_sha256(&Sha256::digest(bytes).into())).clone()
     }
 }
 
 fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
-}
-
-fn digest(bytes: &[u8]) -> Digest {
-    Digest::from_sha256(&Sha256::digest(bytes).into())
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8], path: &str) -> Result<T, LoadError> {
@@ -98,18 +110,36 @@ pub(super) fn plan(documents: &Documents) -> Result<Vec<PlannedImage>, LoadError
     // Only for the manifests: a layout that is broken does not matter to a docker-archive.
     let index = layout.and_then(|bytes| serde_json::from_slice::<Index>(bytes).ok());
     let manifest = manifest.ok_or(LoadError::NullManifest)?;
-    manifest.into_iter().map(|entry| plan_archive(documents, entry, index.as_ref())).collect()
+    let manifests = index.map(|index| Manifests::of(documents, &index)).unwrap_or_default();
+    bounded(manifest.into_iter().map(|entry| plan_archive(documents, entry, &manifests)))
+}
+
+/// Collects images as long as they are not more than an archive can mean: each has a copy of its documents.
+fn bounded(images: impl Iterator<Item = Result<PlannedImage, LoadError>>) -> Result<Vec<PlannedImage>, LoadError> {
+    let (mut planned, mut bytes) = (Vec::new(), 0);
+    for image in images {
+        let image = image?;
+        bytes += (image.config.len() + image.manifest.as_ref().map_or(0, |(_, bytes)| bytes.len())) as u64;
+        if planned.len() == IMAGES_MAX {
+            return Err(LoadError::TooMuch { what: "number of images", limit: IMAGES_MAX as u64 });
+        }
+        if bytes > DOCUMENTS_MAX {
+            return Err(LoadError::TooMuch { what: "size of all images' documents", limit: DOCUMENTS_MAX });
+        }
+        planned.push(image);
+    }
+    Ok(planned)
 }
 
 fn plan_archive(
     documents: &Documents,
     entry: ArchiveManifest,
-    index: Option<&Index>,
+    manifests: &Manifests<'_>,
 ) -> Result<PlannedImage, LoadError> {
     let config = documents.find(&entry.config)?;
     let parsed = parse_config(config, &entry.config, entry.layers.len())?;
-    let id = digest(config);
-    let manifest = index.and_then(|index| find_manifest(documents, &index.manifests, &id, NESTING_MAX));
+    let id = documents.digest(documents.follow(entry.config.as_bytes()), config);
+    let manifest = manifests.by_config.get(&id).map(|(descriptor, bytes)| (descriptor.clone(), bytes.to_vec()));
     let layers = entry.layers.into_iter().map(|path| PlannedLayer { path: path.into_bytes(), descriptor: None });
     let references = entry.repo_tags.unwrap_or_default().into_iter().map(|tag| {
         let reference: Reference = tag.parse()?;
@@ -139,27 +169,43 @@ fn parse_config(config: &[u8], path: &str, layers: usize) -> Result<ImageConfig,
         return Err(LoadError::OperatingSystem { os: parsed.platform.os });
     }
     let actual = parsed.rootfs.diff_ids.len();
+    if actual > LAYERS_MAX {
+        return Err(LoadError::Depth);
+    }
     match actual == layers {
         true => Ok(parsed),
         false => Err(LoadError::LayerCount { expected: layers, actual }),
     }
 }
 
-/// The manifest whose configuration has that digest, anywhere below these descriptors.
-fn find_manifest(
-    documents: &Documents,
-    descriptors: &[Descriptor],
-    id: &Digest,
-    nesting: usize,
-) -> Option<(Descriptor, Vec<u8>)> {
-    descriptors.iter().find_map(|descriptor| {
-        let bytes = documents.blob(descriptor).ok()?;
-        if let Ok(manifest) = serde_json::from_slice::<Manifest>(bytes) {
-            return (manifest.config.digest == *id).then(|| (bare(descriptor), bytes.to_vec()));
+/// The manifests of a layout, by the configuration that they name.
+#[derive(Default)]
+struct Manifests<'a> {
+    by_config: HashMap<Digest, (Descriptor, &'a [u8])>,
+    /// Blobs that were looked at: an index that names another one many times, which does the same, must not multiply.
+    seen: HashSet<Digest>,
+}
+
+impl<'a> Manifests<'a> {
+    fn of(documents: &'a Documents, index: &Index) -> Manifests<'a> {
+        let mut manifests = Manifests::default();
+        manifests.collect(documents, &index.manifests, NESTING_MAX);
+        manifests
+    }
+
+    fn collect(&mut self, documents: &'a Documents, descriptors: &[Descriptor], nesting: usize) {
+        for descriptor in descriptors {
+            let Ok(bytes) = documents.blob(descriptor) else { continue };
+            if !self.seen.insert(descriptor.digest.clone()) {
+                continue;
+            }
+            if let Ok(manifest) = serde_json::from_slice::<Manifest>(bytes) {
+                self.by_config.entry(manifest.config.digest).or_insert_with(|| (bare(descriptor), bytes));
+            } else if let (Some(index), Some(nesting)) = (as_index(bytes), nesting.checked_sub(1)) {
+                self.collect(documents, &index.manifests, nesting);
+            }
         }
-        let index: Index = serde_json::from_slice(bytes).ok()?;
-        find_manifest(documents, &index.manifests, id, nesting.checked_sub(1)?)
-    })
+    }
 }
 
 /// Without what an index says about it, which is not the manifest's.
@@ -174,7 +220,7 @@ fn plan_layout(documents: &Documents, index: &Index) -> Result<Vec<PlannedImage>
         // Asked for by whoever made the archive: loaded for another platform, as dockerd would.
         wanted.push(only);
     }
-    wanted.into_iter().map(|descriptor| plan_manifest(documents, descriptor)).collect()
+    bounded(wanted.into_iter().map(|descriptor| plan_manifest(documents, descriptor)))
 }
 
 fn plan_manifest(documents: &Documents, named: &Descriptor) -> Result<PlannedImage, LoadError> {

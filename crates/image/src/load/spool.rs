@@ -18,8 +18,8 @@ use crate::pins::{Form, Pins};
 use crate::record::StoredLayer;
 use crate::store::{DOCUMENT_MAX, Store};
 
-/// All documents of one archive together. A registry's whole history of one repository is far smaller.
-const DOCUMENTS_MAX: u64 = 64 * 1024 * 1024;
+/// All documents of one archive together, with all paths and links. A registry's whole history of one repository is far smaller.
+pub(super) const DOCUMENTS_MAX: u64 = 64 * 1024 * 1024;
 
 /// The most entries of an archive: an image of 127 layers has some 400 in the oldest format.
 const ENTRIES_MAX: u64 = 65_536;
@@ -105,6 +105,7 @@ impl Spooling<'_, '_, '_> {
     fn entry(&mut self, entry: &Entry, tar: &mut Reader<'_>) -> Result<(), LoadError> {
         // A name that climbs out is one that no manifest can mean.
         let Some(path) = layer::clean_path(&entry.path) else { return Ok(()) };
+        self.count((path.len() + entry.link.len()) as u64)?;
         match entry.kind {
             Kind::File => self.file(path, tar),
             Kind::HardLink => {
@@ -118,6 +119,14 @@ impl Spooling<'_, '_, '_> {
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    fn count(&mut self, bytes: u64) -> Result<(), LoadError> {
+        self.documents_bytes += bytes;
+        match self.documents_bytes {
+            ..=DOCUMENTS_MAX => Ok(()),
+            _ => Err(LoadError::TooMuch { what: "size of all documents", limit: DOCUMENTS_MAX }),
         }
     }
 
@@ -137,10 +146,7 @@ impl Spooling<'_, '_, '_> {
             // Neither: skipped, and missing if an image wants it.
             return Ok(());
         }
-        self.documents_bytes += size;
-        if self.documents_bytes > DOCUMENTS_MAX {
-            return Err(LoadError::TooMuch { what: "size of all documents", limit: DOCUMENTS_MAX });
-        }
+        self.count(size)?;
         let mut document = start;
         document.extend(take(tar, size)?);
         self.spool.documents.files.insert(path, document);

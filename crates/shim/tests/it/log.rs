@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use std::io::Write;
+
 use logging::json_file::{ReadOptions, Reader, Step, Stream};
-use shim_api::{Answer, Call, LogTarget};
+use shim_api::{Answer, Call, Fact, LogTarget};
 
 use crate::fixture::Shim;
 
@@ -61,4 +63,52 @@ fn privileged_an_exec_beside_the_log_thread_works() {
     }
     assert_eq!(shim.daemon.call(Call::Signal { signal: 9 }), Ok(Answer::Done));
     assert_eq!(shim.finish().exit_code, 137);
+}
+
+/// A file system of its own for the log, in no mount table: gone with the descriptor.
+fn small_disk() -> std::os::fd::OwnedFd {
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+    };
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+    fsconfig_set_string(&context, "size", "4m").unwrap();
+    fsconfig_create(&context).unwrap();
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap()
+}
+
+#[test]
+fn privileged_lines_that_a_full_disk_did_not_take_are_counted_in_the_log_and_told() {
+    use rustix::fs::inotify;
+    let disk = small_disk();
+    let disk = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&disk));
+    let path = std::path::Path::new(&disk).join("json.log");
+    let ballast = std::path::Path::new(&disk).join("ballast");
+    std::fs::write(&ballast, vec![0; (4 << 20) - 8192]).unwrap();
+    // 40,000 lines are 3 MB of log, and memory holds less than one: most find no room.
+    let mut shim = Shim::new("seq 1 40000; echo full; read go; echo recovered");
+    (shim.task.open_stdin, shim.task.stdin_once) = (true, true);
+    shim.task.log = Some(LogTarget { path: path.clone(), ..target(&shim, None) });
+    shim.create();
+    let mut client = shim.daemon.attach(crate::fixture::everything());
+    shim.start();
+    client.await_text("full\n");
+    let events = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&events, &path, inotify::WatchFlags::MODIFY).unwrap();
+    std::fs::remove_file(&ballast).unwrap();
+    // The log goes on by itself.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    assert!(sys::wait::readable(std::os::fd::AsFd::as_fd(&events), deadline).unwrap());
+    client.0.write_all(b"\n").unwrap();
+    let Fact::LogLost { lines, .. } = shim.daemon.fact() else { panic!("no fact about the log") };
+    shim.finish();
+    let mut reader = Reader::open(&path, ReadOptions::default()).unwrap();
+    let mut logged = Vec::new();
+    while let Step::Entry(entry) = reader.next_entry().unwrap() {
+        logged.push(String::from_utf8(entry.log).unwrap());
+    }
+    let missing = format!("longshore: {lines} lines of output are missing here: the log could not be written\n");
+    assert!(lines > 10_000 && logged.contains(&missing), "{lines}");
+    // The lines of seq, "full" and "recovered", and the one about those that are missing.
+    assert_eq!(logged.len() as u64 + lines, 40_003);
+    assert_eq!(logged.last().map(String::as_str), Some("recovered\n"));
 }

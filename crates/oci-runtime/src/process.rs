@@ -46,7 +46,8 @@ pub(crate) struct ProcessPlan {
 /// The five sets as bits, within what the host can give.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct CapabilitySets {
-    bounding: capability::Set,
+    /// What the bounding set loses: all that it holds and the process shall not.
+    dropped: capability::Set,
     effective: capability::Set,
     inheritable: capability::Set,
     permitted: capability::Set,
@@ -223,7 +224,7 @@ impl ProcessPlan {
 
     fn drop_privileges(&self) -> Result<(), Failure> {
         let sets = &self.capabilities;
-        capability::limit_bounding(sets.bounding).at(Step::Capabilities, "bounding")?;
+        capability::drop_bounding(sets.dropped).at(Step::Capabilities, "bounding")?;
         capability::set_keep(true).at(Step::Capabilities, "keep")?;
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         rustix::thread::set_thread_groups(&self.groups).at(Step::Credentials, "groups")?;
@@ -261,7 +262,7 @@ impl ProcessPlan {
 impl CapabilitySets {
     /// Without a list there are none. What the host cannot give is left out, as Docker does for lack of it.
     fn plan(capabilities: Option<&Capabilities>, held: capability::Set) -> Result<CapabilitySets, PlanError> {
-        let Some(names) = capabilities else { return Ok(CapabilitySets::default()) };
+        let Some(names) = capabilities else { return Ok(CapabilitySets { dropped: held, ..Default::default() }) };
         let set = |names: &[String]| {
             let set = capability::Set::from_names(names.iter().map(String::as_str));
             let unknown = |name: &str| PlanError::UnknownCapability { name: name.to_owned() };
@@ -269,7 +270,7 @@ impl CapabilitySets {
         };
         let (permitted, inheritable) = (set(&names.permitted)?, set(&names.inheritable)?);
         Ok(CapabilitySets {
-            bounding: set(&names.bounding)?,
+            dropped: held.difference(set(&names.bounding)?),
             effective: set(&names.effective)?.intersection(permitted),
             inheritable,
             permitted,
@@ -410,10 +411,11 @@ mod tests {
             inheritable: vec![],
             ambient: all,
         };
-        let sets = CapabilitySets::plan(Some(&capabilities), capability::Set(1)).unwrap();
+        let sets = CapabilitySets::plan(Some(&capabilities), capability::Set(3)).unwrap();
         let chown = capability::Set(1);
         let none = capability::Set(0);
-        assert_eq!((sets.bounding, sets.effective, sets.ambient), (chown, chown, none));
+        assert_eq!((sets.dropped, sets.effective, sets.ambient), (capability::Set(2), chown, none));
+        assert_eq!(CapabilitySets::plan(None, chown).unwrap().dropped, chown);
         let unknown = Capabilities { bounding: names(&["CAP_NOPE"]), ..Capabilities::default() };
         assert!(matches!(CapabilitySets::plan(Some(&unknown), chown), Err(PlanError::UnknownCapability { .. })));
     }

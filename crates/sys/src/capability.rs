@@ -65,6 +65,11 @@ impl Set {
         Set(self.0 & other.0)
     }
 
+    /// What is in this one only.
+    pub fn difference(self, other: Set) -> Set {
+        Set(self.0 & !other.0)
+    }
+
     /// The numbers in the set, ascending.
     pub fn numbers(self) -> impl Iterator<Item = u32> {
         (0..u64::BITS).filter(move |number| self.0 & 1 << number != 0)
@@ -79,9 +84,9 @@ pub fn bounding() -> Set {
     Set(held.filter(|(_, held)| *held).fold(0, |bits, (number, _)| bits | 1 << number))
 }
 
-/// Drops from the bounding set everything that is not in `keep`. Needs CAP_SETPCAP if anything is to go.
-pub fn limit_bounding(keep: Set) -> io::Result<()> {
-    for number in Set(bounding().0 & !keep.0).numbers() {
+/// Drops these from the bounding set. Needs CAP_SETPCAP if there are any.
+pub fn drop_bounding(dropped: Set) -> io::Result<()> {
+    for number in dropped.numbers() {
         prctl(libc::PR_CAPBSET_DROP, number, 0)?;
     }
     Ok(())

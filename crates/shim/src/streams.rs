@@ -396,4 +396,27 @@ mod tests {
         theirs.read_to_end(&mut got).unwrap();
         assert_eq!(got, b"\x01\0\0\0\0\0\0\x06before");
     }
+
+    #[test]
+    fn a_client_that_reads_nothing_holds_the_output_up_for_ten_seconds() {
+        let ends = Ends::open(false, false, true).unwrap();
+        // Without a spool directory memory is all there is.
+        let mut streams = Streams::new(ends, None, false, "/nowhere".into()).unwrap();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        streams.attach(ours.into(), Attach { stdout: true, ..Attach::default() });
+        let reads_output = |streams: &Streams| {
+            let mut reads = false;
+            streams.interests(|part, _, _| reads |= matches!(part, Part::Output(_)));
+            reads
+        };
+        assert!(reads_output(&streams));
+        streams.deliver(Stream::Stdout, &[0; 1 << 20]);
+        let now = Instant::now();
+        streams.settle(now, &mut Scratch::new());
+        assert!(!reads_output(&streams));
+        let deadline = streams.deadline(now).unwrap();
+        assert!(deadline > now + Duration::from_secs(9) && deadline <= now + Duration::from_secs(10));
+        streams.settle(deadline, &mut Scratch::new());
+        assert!(reads_output(&streams) && streams.is_empty());
+    }
 }

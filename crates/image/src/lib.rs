@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/images.redb              tables: images (id -> record), references (name -> id), layers (ChainId -> record)
+//! <root>/images.redb.new          being created
 //! <root>/images.redb.torn-<hex>   a database that could not be opened, set aside
 //! <root>/content/                 crate `content`: configurations, manifests, compressed layers
 //! <root>/snapshots/               crate `snapshot`: one directory per layer, one per container
@@ -18,7 +19,8 @@
 //! **Order on disk.** Adding: write, sync the file system once, rename into place, sync the directories, commit to the
 //! database. Removing: commit first, then rename away. A kill between any two steps leaves only things that no record
 //! names, which [`Store::open`] sets aside and [`Store::sweep`] removes; nothing half-made is ever visible. A database
-//! that cannot be opened is set aside, and then nothing is collected, because what nobody names may still be wanted.
+//! that is torn is set aside, and then nothing is collected, because what nobody names may still be wanted. A full disk
+//! is no reason to set it aside; after a failed commit the database is opened anew by the next one.
 //!
 //! **Which blobs are kept.** Configurations and manifests; compressed layers that a kept manifest names, so that a push
 //! gives the digests of the pull. Plain tars of a docker-archive are not kept beside their extracted snapshot (they

@@ -19,10 +19,12 @@ const LAYERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("layers");
 /// redb's page cache. We read every row once at start and keep them ourselves, so this is for the pages of one commit.
 const CACHE_BYTES: usize = 512 * 1024;
 
-/// The database, open.
+/// The database.
 #[derive(Debug)]
 pub(crate) struct Metadata {
-    database: Database,
+    path: PathBuf,
+    /// `None` after a failure, until it can be opened again.
+    database: Option<Database>,
 }
 
 /// All rows that could be read.
@@ -46,31 +48,21 @@ pub(crate) struct Change {
 impl Metadata {
     /// Opens or creates the database; one that cannot be opened is renamed, and its new path returned.
     pub(crate) fn open(path: &Path) -> Result<(Metadata, Option<PathBuf>), redb::Error> {
-        let open = || -> Result<Metadata, redb::Error> {
-            let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
-            let write = database.begin_write()?;
-            write.open_table(IMAGES)?;
-            write.open_table(REFERENCES)?;
-            write.open_table(LAYERS)?;
-            // Dropped when nothing was created: an open of an existing database costs no sync.
-            write.abort()?;
-            Ok(Metadata { database })
-        };
-        match open() {
-            Ok(metadata) => Ok((metadata, None)),
-            // Another process has it: not torn at all.
-            Err(err @ redb::Error::DatabaseAlreadyOpen) => Err(err),
+        let opened = |database| Metadata { path: path.to_owned(), database: Some(database) };
+        match open(path) {
+            Ok(database) => Ok((opened(database), None)),
+            Err(err) if !is_torn(&err) => Err(err),
             Err(_) => {
                 let mut aside = path.as_os_str().to_owned();
                 aside.push(format!(".torn-{}", stdx::id::random_hex::<4>()));
                 fs::rename(path, &aside).map_err(redb::Error::Io)?;
-                Ok((open()?, Some(aside.into())))
+                Ok((opened(open(path)?), Some(aside.into())))
             }
         }
     }
 
     pub(crate) fn read(&self) -> Result<Rows, redb::Error> {
-        let read = self.database.begin_read()?;
+        let read = self.database.as_ref().ok_or(redb::Error::DatabaseClosed)?.begin_read()?;
         let mut rows = Rows::default();
         for (key, value) in table(&read, IMAGES)? {
             match (key.parse(), decode(&value)) {
@@ -99,33 +91,80 @@ impl Metadata {
     }
 
     /// One durable commit.
-    pub(crate) fn commit(&self, change: &Change) -> Result<(), redb::Error> {
-        let write = self.database.begin_write()?;
-        {
-            let mut images = write.open_table(IMAGES)?;
-            for (id, image) in &change.images {
-                match image {
-                    Some(image) => drop(images.insert(id.as_str(), &encode(image)[..])?),
-                    None => drop(images.remove(id.as_str())?),
-                }
-            }
-            let mut references = write.open_table(REFERENCES)?;
-            for (reference, id) in &change.references {
-                match id {
-                    Some(id) => drop(references.insert(&reference.to_string()[..], id.as_str())?),
-                    None => drop(references.remove(&reference.to_string()[..])?),
-                }
-            }
-            let mut layers = write.open_table(LAYERS)?;
-            for (chain_id, layer) in &change.layers {
-                match layer {
-                    Some(layer) => drop(layers.insert(chain_id.0.as_str(), &encode(layer)[..])?),
-                    None => drop(layers.remove(chain_id.0.as_str())?),
-                }
+    pub(crate) fn commit(&mut self, change: &Change) -> Result<(), redb::Error> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => open(&self.path)?,
+        };
+        // After a failed write redb refuses everything until it is opened anew. A full disk must not end with the need
+        // to restart, least of all for a removal, which is how people make room.
+        write(&database, change)?;
+        self.database = Some(database);
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> Result<Database, redb::Error> {
+    if path.exists() {
+        return open_or_create(path);
+    }
+    // A kill while it is made must not leave half a database under its name. The lock moves with the file.
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    stdx::fs::remove_if_exists(&new).map_err(redb::Error::Io)?;
+    let database = open_or_create(&new)?;
+    fs::rename(&new, path).map_err(redb::Error::Io)?;
+    stdx::fs::sync_dir(path.parent().unwrap_or(path)).map_err(redb::Error::Io)?;
+    Ok(database)
+}
+
+fn open_or_create(path: &Path) -> Result<Database, redb::Error> {
+    let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
+    let write = database.begin_write()?;
+    write.open_table(IMAGES)?;
+    write.open_table(REFERENCES)?;
+    write.open_table(LAYERS)?;
+    // Dropped when nothing was created: an open of an existing database costs no sync.
+    write.abort()?;
+    Ok(database)
+}
+
+/// Whether it is the file's fault, not that of the system (a full disk, no descriptor) or of another process.
+fn is_torn(err: &redb::Error) -> bool {
+    match err {
+        redb::Error::DatabaseAlreadyOpen => false,
+        redb::Error::Io(err) => err.raw_os_error().is_none(),
+        _ => true,
+    }
+}
+
+fn write(database: &Database, change: &Change) -> Result<(), redb::Error> {
+    let write = database.begin_write()?;
+    {
+        let mut images = write.open_table(IMAGES)?;
+        for (id, image) in &change.images {
+            match image {
+                Some(image) => drop(images.insert(id.as_str(), &encode(image)[..])?),
+                None => drop(images.remove(id.as_str())?),
             }
         }
-        Ok(write.commit()?)
+        let mut references = write.open_table(REFERENCES)?;
+        for (reference, id) in &change.references {
+            match id {
+                Some(id) => drop(references.insert(&reference.to_string()[..], id.as_str())?),
+                None => drop(references.remove(&reference.to_string()[..])?),
+            }
+        }
+        let mut layers = write.open_table(LAYERS)?;
+        for (chain_id, layer) in &change.layers {
+            match layer {
+                Some(layer) => drop(layers.insert(chain_id.0.as_str(), &encode(layer)[..])?),
+                None => drop(layers.remove(chain_id.0.as_str())?),
+            }
+        }
     }
+    Ok(write.commit()?)
 }
 
 fn table(

@@ -128,7 +128,7 @@ impl Store {
     /// Layers and blobs that nothing needs any more are set aside at once; [`Store::sweep`] removes them. A container
     /// whose image is removed by force keeps its layers.
     pub fn remove(&self, name: &str, options: RemoveOptions, users: &[ImageUser]) -> Result<Vec<Removed>, RemoveError> {
-        let metadata = self.writer();
+        let mut metadata = self.writer();
         let before = self.read(Clone::clone);
         let mut next = before.clone();
         let removed = plan(&mut next, name, options, users)?;

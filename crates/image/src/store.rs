@@ -235,7 +235,7 @@ impl Store {
         if target.familiar_name() == "sha256" {
             return Err(TagError::Ambiguous);
         }
-        let metadata = self.writer();
+        let mut metadata = self.writer();
         let target = target.clone().with_default_tag();
         let now = stdx::time::Rfc3339::now().to_string();
         let mut next = self.read(Clone::clone);

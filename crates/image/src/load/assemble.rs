@@ -232,7 +232,7 @@ impl Assembly<'_> {
     pub(super) fn record(self, store: &Store, events: &mut dyn FnMut(LoadEvent)) -> Result<Vec<Loaded>, LoadError> {
         let failed = |source| LoadError::Sync { source };
         store.snapshots.sync().map_err(failed)?;
-        let metadata = store.writer();
+        let mut metadata = store.writer();
         let recorded = self.place(store).and_then(|(change, next, loaded)| {
             metadata.commit(&change).map_err(|source| LoadError::Record { source })?;
             Ok((next, loaded))

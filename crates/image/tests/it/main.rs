@@ -4,6 +4,7 @@
 mod archive;
 mod bounds;
 mod crash;
+mod full;
 mod load;
 mod manifests;
 mod remove;

@@ -13,10 +13,12 @@
 //!                  [detach] keys                 log (crate `logging`, on the second thread)
 //! ```
 //!
-//! One loop around poll(2), one thread; the log's second thread never allocates, because `exec` clones this process. Every
-//! descriptor is non-blocking: nothing that a container, a client, a daemon or the disk does or leaves undone stops the
-//! loop. Backpressure instead of loss: a client's queue grows to a cap, then the container's output is not read until the
-//! client reads on or has stalled for ten seconds; so with a log that a slow disk cannot take.
+//! One loop around poll(2), one thread; the log's second thread never allocates, because `exec` clones this process.
+//! Every descriptor is non-blocking: nothing that a container, a client, a daemon or the disk does or leaves undone
+//! stops the loop, but for one thing: it waits until an exec's process is ready, a millisecond or, if the container
+//! stops that process on its way, ten seconds. Backpressure instead of loss: a client's queue grows to a cap, then the
+//! container's output is not read until the client reads on or has stalled for ten seconds; so with a log that a slow
+//! disk cannot take.
 //!
 //! ```text
 //!   empty --Create--> created --Start--> running --its end--> draining --log and readers have all--> told --> cleaned up

@@ -97,11 +97,15 @@ impl OomEvents {
     ///
     /// The event alone does not say so: version 1 also sends one when the cgroup goes away, and then the answer is an error.
     pub fn kills(&self) -> io::Result<u64> {
-        if self.version == Version::V1 {
-            match rustix::io::read(&self.fd, &mut [0_u8; 8]) {
-                Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
-                Err(err) => return Err(err.into()),
-            }
+        if self.version == Version::V2 {
+            // Through the polled descriptor: reading another one leaves it ready (kernfs_generic_poll).
+            let mut text = [0; COUNTS_BYTES];
+            let length = rustix::io::pread(&self.fd, &mut text, 0)?;
+            return Ok(field(&String::from_utf8_lossy(&text[..length]), "oom_kill"));
+        }
+        match rustix::io::read(&self.fd, &mut [0_u8; 8]) {
+            Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
+            Err(err) => return Err(err.into()),
         }
         Ok(field(&fs::read_to_string(&self.counts)?, "oom_kill"))
     }
@@ -112,6 +116,9 @@ impl AsFd for OomEvents {
         self.fd.as_fd()
     }
 }
+
+/// More than `memory.events` ever is: six lines.
+const COUNTS_BYTES: usize = 512;
 
 /// The number after `name` in a file of `name number` lines; 0 if there is none, as on kernels without the counter.
 fn field(text: &str, name: &str) -> u64 {

@@ -11,6 +11,7 @@ pub mod attach;
 pub mod create;
 pub mod events;
 pub mod exec;
+pub mod follow;
 pub mod generate;
 pub mod history;
 pub mod images;
@@ -37,9 +38,16 @@ pub struct Context {
     pub config: ConfigFile,
 }
 
+/// What `--log-level` may be.
+const LOG_LEVELS: [&str; 9] = ["", "trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"];
+
 impl Context {
     /// Reads the configuration; connects later.
     pub fn new(program: &'static str, path: String, global: &Parsed) -> Result<Context, Exit> {
+        let level = global.text("log-level");
+        if !LOG_LEVELS.contains(&level.to_ascii_lowercase().as_str()) {
+            return Err(Exit::new(1, format!("Unable to parse logging level: {level}")));
+        }
         let config = ConfigFile::load(global.text("config"))?;
         let (endpoint, options) = config::connection(global, &config)?;
         Ok(Context { program, path, client: Client::new(endpoint, options), config })

@@ -33,6 +33,8 @@ use report::Exit;
 enum Asked {
     /// Print this and succeed.
     Print(String),
+    /// No command was named: the help goes to standard error, as docker's does, and that is success, too.
+    Nothing(String),
     /// Run this.
     Run { global: Parsed, path: String, command: &'static Command, parsed: Parsed },
 }
@@ -42,6 +44,10 @@ pub fn run(arguments: Vec<String>) -> u8 {
     let exit = match understand(&arguments) {
         Ok(Asked::Print(text)) => {
             say!("{text}");
+            return 0;
+        }
+        Ok(Asked::Nothing(text)) => {
+            console::warn(format_args!("{text}"));
             return 0;
         }
         Ok(Asked::Run { global, path, command, parsed }) => {
@@ -72,16 +78,22 @@ fn understand(arguments: &[String]) -> Result<Asked, Exit> {
         return Ok(Asked::Print(format!("{name} version {version}, build {}\n", commands::version::COMMIT)));
     }
     let words = global.positionals.clone();
-    let Some((first, rest)) = words.split_first() else { return Ok(Asked::Print(help::of_program(program))) };
+    let Some((first, rest)) = words.split_first() else { return Ok(Asked::Nothing(help::of_program(program))) };
     if first == "help" {
         return Ok(Asked::Print(help_of(program, rest)?));
     }
     let (path, command, rest) = match tables::group(first) {
         None => (first.clone(), find(program, first)?, rest),
         Some(group) => {
-            let Some((second, rest)) = rest.split_first().filter(|(second, _)| !second.starts_with('-')) else {
-                return Ok(Asked::Print(help::of_group(program, group)));
+            let Some((second, rest)) = rest.split_first() else {
+                return Ok(Asked::Nothing(help::of_group(program, group)));
             };
+            if matches!(&second[..], "--help" | "-h") {
+                return Ok(Asked::Print(help::of_group(program, group)));
+            }
+            if second.starts_with('-') {
+                return Err(Exit::new(125, format!("unknown flag: {second}{}", help::group_hint(program, first))));
+            }
             let path = format!("{first} {second}");
             let command = tables::find(&path).ok_or_else(|| unknown_in_group(program, first, &path))?;
             (path, command, rest)
@@ -135,8 +147,8 @@ fn unknown_in_group(program: &str, group: &str, path: &str) -> Exit {
     if path.split(' ').nth(1).is_some_and(|name| tables::LATER.contains(&name)) {
         return Exit::new(125, format!("{program}: command is not supported yet: {program} {path}"));
     }
-    let usage = format!("Usage:  {program} {group}\n\nRun '{program} {group} --help' for more information");
-    Exit::new(1, format!("{program}: unknown command: {program} {path}\n\n{usage}"))
+    let hint = help::group_hint(program, group);
+    Exit::new(1, format!("{program}: unknown command: {program} {path}{hint}"))
 }
 
 fn help_of(program: &str, words: &[String]) -> Result<String, Exit> {
@@ -158,7 +170,8 @@ fn execute(
     parsed: Parsed,
 ) -> Result<(), Exit> {
     let context = Context::new(program, path, global)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(|err| Exit::error(&err))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|err| Exit::error(&err))?;
     let outcome = runtime.block_on(commands::dispatch(&context, command.verb, &parsed));
     // A thread may wait for standard input for ever; the end of the process ends it.
     runtime.shutdown_background();

@@ -49,6 +49,11 @@ pub fn hint(program: &str, path: &str, command: Option<&Command>) -> String {
     format!("\n\nUsage:  {program}{space}{path} {usage}\n\nRun '{program}{space}{path} --help' for more information")
 }
 
+/// The same for a group.
+pub fn group_hint(program: &str, group: &str) -> String {
+    format!("\n\nUsage:  {program} {group}\n\nRun '{program} {group} --help' for more information")
+}
+
 /// The sentence about a wrong number of positionals, and its usage; `None` if the number is right.
 pub fn arity_complaint(program: &str, path: &str, command: &Command, count: usize) -> Option<String> {
     let plural = |n: usize| if n == 1 { "argument" } else { "arguments" };

@@ -3,7 +3,7 @@
 use client::container::{self, AttachOptions};
 use engine_api::container::Inspect;
 
-use super::run::{Flow, follow};
+use super::follow::{Flow, follow};
 use super::{Context, start::follow_size};
 use crate::args::Parsed;
 use crate::detach::DetachKeys;
@@ -47,7 +47,8 @@ async fn attached(context: &Context, parsed: &Parsed, inspect: &Inspect) -> Resu
         tokio::try_join!(container::attach(&context.client, id, &options), container::wait(&context.client, id, ""),)?;
     let wanted = Wanted { stdin, output: true, tty: config.tty, detach_keys: DetachKeys::parse(detach_keys) };
     let proxied = parsed.flag_or("sig-proxy", true) && !config.tty;
-    let flow = follow(Session::new(hijacked, wanted)?, waiting, Flow { outputs: true, proxied });
+    let flow = Flow { client: &context.client, id, outputs: true, proxied };
+    let flow = follow(Session::new(hijacked, wanted)?, waiting, flow);
     let flow = async {
         match flow.await? {
             Ended::Output => Ok(()),

@@ -21,11 +21,11 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         text => Some(parse(text)?),
     };
     let time = |flag: &str| match parsed.text(flag) {
-        "" => String::new(),
-        text => times::encode(text, &Zoned::now()),
+        "" => Ok(String::new()),
+        text => times::encode(text, &Zoned::now()).map_err(|err| Exit::error(&err)),
     };
     let filters = filters::encode(parsed.list("filter").iter().map(String::as_str));
-    let mut answer = system::events(&context.client, &time("since"), &time("until"), &filters).await?;
+    let mut answer = system::events(&context.client, &time("since")?, &time("until")?, &filters).await?;
     let mut documents = Documents::default();
     while let Some(bytes) = answer.next().await? {
         documents.feed(&bytes);

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::Context;
 use crate::args::Parsed;
 use crate::format::listing::{Listing, Row, Shape};
+use crate::format::template::Format;
 use crate::format::{ellipsis, ports, quote, short_id, units};
 use crate::plan::filters;
 use crate::report::Exit;
@@ -43,11 +44,15 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         columns.push("Size");
     }
     let shape = Shape::parse(format, quiet && given.is_empty(), columns);
+    if !quiet && let Shape::Template(text) | Shape::TableTemplate(text) = &shape {
+        // Docker reads it once more to see whether it shows sizes, with a sentence of its own.
+        Format::parse_row(text).map_err(|err| Exit::new(1, format!("failed to parse template: {err}")))?;
+    }
     let limit = if parsed.flag("latest") { 1 } else { parsed.int("last").unwrap_or(-1) };
     let options = ListOptions {
         all: parsed.flag("all") || limit > 0,
         limit,
-        size: parsed.flag("size") || (!quiet && shape.shows("Size")),
+        size: parsed.flag("size") || (!quiet && (shape.shows("Size") || format.contains("json .}}"))),
         filters: filters::encode(parsed.list("filter").iter().map(String::as_str)),
     };
     let containers = container::list(&context.client, &options).await?;

@@ -24,8 +24,12 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         }
         "" => Box::new(io::stdin()),
         path => {
-            let opened = File::open(path);
-            Box::new(opened.map_err(|err| Exit::new(1, format!("open {path}: {}", go_error(&err))))?)
+            let file = File::open(path).map_err(|err| Exit::new(1, format!("open {path}: {}", go_error(&err))))?;
+            // It can be opened and not read; said before anything is sent.
+            if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+                return Err(Exit::new(1, format!("read {path}: is a directory")));
+            }
+            Box::new(file)
         }
     };
     let quiet = parsed.flag("quiet") || !io::stdout().is_terminal();

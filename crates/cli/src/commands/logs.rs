@@ -14,13 +14,14 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let Some(name) = parsed.positionals.first() else { return Ok(()) };
     let inspect = container::inspect(&context.client, name).await?;
     let time = |flag: &str| match parsed.text(flag) {
-        "" => String::new(),
-        text => times::encode(text, &Zoned::now()),
+        "" => Ok(String::new()),
+        text => times::encode(text, &Zoned::now())
+            .map_err(|err| Exit::new(1, format!("invalid value for \"{flag}\": {err}"))),
     };
     let options = LogOptions {
         follow: parsed.flag("follow"),
-        since: time("since"),
-        until: time("until"),
+        since: time("since")?,
+        until: time("until")?,
         tail: if parsed.given("tail") { parsed.text("tail").to_owned() } else { "all".to_owned() },
         timestamps: parsed.flag("timestamps"),
         details: parsed.flag("details"),

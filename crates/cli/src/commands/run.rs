@@ -4,20 +4,19 @@
 //! create -> attach, wait (both at once; neither misses anything) -> start -> streams -> exit status
 //! ```
 
-use std::pin::pin;
-
 use client::container::{self, AttachOptions, Waiting};
 use client::hijack::Hijacked;
 use engine_api::container::CreateRequest;
 
 use super::create::{self, status_of};
+use super::follow::{Flow, follow};
 use super::{Context, start};
 use crate::args::Parsed;
 use crate::detach::DetachKeys;
 use crate::report::{Exit, client_error};
 use crate::say_line;
 use crate::signals::{self, Caught};
-use crate::stream::{Ended, Session, Wanted};
+use crate::stream::{Session, Wanted};
 use crate::term;
 
 /// `run`
@@ -88,7 +87,8 @@ async fn attached(context: &Context, parsed: &Parsed, request: &CreateRequest, i
         drop(session);
         return Err(start_failure(context, parsed, Some(waiting), &err).await);
     }
-    let flow = follow(session, waiting, Flow { outputs, proxied: parsed.flag_or("sig-proxy", true) });
+    let flow = Flow { client: &context.client, id, outputs, proxied: parsed.flag_or("sig-proxy", true) };
+    let flow = follow(session, waiting, flow);
     if !config.tty || term::size().is_none() {
         return flow.await.map(drop);
     }
@@ -118,51 +118,4 @@ async fn connect(
         container::wait(&context.client, id, condition),
     );
     Ok(connected?)
-}
-
-/// What [`follow`] has to know of its surroundings.
-#[derive(Clone, Copy, Debug)]
-pub struct Flow {
-    /// Whether the container's output comes back to us.
-    pub outputs: bool,
-    /// Whether somebody passes signals on to the container. If not, they end us: with the terminal restored.
-    pub proxied: bool,
-}
-
-/// Copies streams until the container ends or the user detaches.
-pub async fn follow(session: Session, waiting: Waiting, flow: Flow) -> Result<Ended, Exit> {
-    if flow.proxied || !session.is_raw() {
-        return follow_to_end(session, waiting, flow.outputs).await;
-    }
-    let mut fatal = Caught::fatal();
-    tokio::select! {
-        outcome = follow_to_end(session, waiting, flow.outputs) => outcome,
-        (number, _) = fatal.next() => Err(Exit::silent(128 + number as u8)),
-    }
-}
-
-async fn follow_to_end(session: Session, waiting: Waiting, outputs: bool) -> Result<Ended, Exit> {
-    let (mut streams, mut status) = (pin!(session.run()), pin!(waiting.status()));
-    let status = tokio::select! {
-        biased;
-        ended = &mut streams => match ended? {
-            Ended::Detached => return Ok(Ended::Detached),
-            Ended::Output => status.await,
-        },
-        status = &mut status => {
-            // Its last words may still be on the way.
-            if outputs {
-                streams.await?;
-            }
-            status
-        }
-    };
-    let status = status?;
-    if let Some(error) = status.error {
-        return Err(Exit::new(125, format!("Error waiting for container: {}", error.message)));
-    }
-    match status.status_code {
-        0 => Ok(Ended::Output),
-        code => Err(Exit::silent(code as u8)),
-    }
 }

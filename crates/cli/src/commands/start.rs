@@ -3,7 +3,7 @@
 use client::container::{self, AttachOptions};
 
 use super::Context;
-use super::run::{Flow, follow};
+use super::follow::{Flow, follow};
 use crate::args::Parsed;
 use crate::detach::DetachKeys;
 use crate::report::{Exit, client_error};
@@ -70,7 +70,8 @@ async fn attached(context: &Context, parsed: &Parsed, inspect: &engine_api::cont
         }
         return Err(err.into());
     }
-    let flow = follow(session, waiting, Flow { outputs: true, proxied: !config.tty });
+    let flow = Flow { client: &context.client, id, outputs: true, proxied: !config.tty };
+    let flow = follow(session, waiting, flow);
     if !config.tty || term::size().is_none() {
         return flow.await.map(drop);
     }

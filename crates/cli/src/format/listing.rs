@@ -120,7 +120,7 @@ impl Listing {
         if text == "{{json .}}" {
             return Ok(row.json());
         }
-        let format = Format::parse_row(text).map_err(|err| Exit::new(64, format!("template parsing error: {err}")))?;
+        let format = Format::parse_row(text).map_err(|err| Exit::new(1, format!("template parsing error: {err}")))?;
         format.apply_row(&row.fields, &row.labels, head).map_err(|err| match err {
             FormatError::Execute { line, column, construct, reason } if reason.starts_with("map has no entry") => {
                 let field = construct.trim_start_matches('.');

@@ -46,6 +46,9 @@ const MAPS: [&str; 18] = [
     "Options",
 ];
 
+/// How the sentence about a missing field begins.
+const MISSING: &str = "map has no entry for key ";
+
 /// A template that does not parse, or does not fit what it is applied to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
@@ -88,10 +91,14 @@ impl Format {
         Ok(Format { template, source: source.to_owned() })
     }
 
-    /// Applies it.
+    /// Applies it. Fields have the names of JSON and those of Docker's Go structs, which differ in case alone: `Id`, `ID`.
     pub fn apply(&self, value: &Value) -> Result<String, FormatError> {
         let context = Context::from(dynamic(value, "", true));
-        self.template.render(&context).map_err(|err| self.explain(&TemplateError::from(err)))
+        let rendered = self.template.render(&context).map_err(|err| self.explain(&TemplateError::from(err)));
+        let Err(FormatError::Execute { reason, .. }) = &rendered else { return rendered };
+        let Some(missing) = reason.strip_prefix(MISSING).map(|key| key.trim_matches('"')) else { return rendered };
+        let mut named = value.clone();
+        if name_anew(&mut named, "", missing) { self.apply(&named) } else { rendered }
     }
 
     /// Applies it to a row of a listing, or to the `head` of its columns, which functions leave as it is.
@@ -124,8 +131,25 @@ impl Format {
         };
         // Go points at the dot before the last field of the chain, whichever is missing.
         let column = column + construct.rfind('.').unwrap_or(0);
-        let reason = format!("map has no entry for key {missing:?}");
+        let reason = format!("{MISSING}{missing:?}");
         FormatError::Execute { line, column, construct, reason }
+    }
+}
+
+/// Gives fields that differ from `name` in case alone that name, too; whether there were any.
+fn name_anew(value: &mut Value, field: &str, name: &str) -> bool {
+    match value {
+        Value::Array(items) => items.iter_mut().fold(false, |any, item| name_anew(item, field, name) | any),
+        Value::Object(fields) if field == "Config" || !MAPS.contains(&field) => {
+            let mut any = fields.iter_mut().fold(false, |any, (key, value)| name_anew(value, key, name) | any);
+            let alike = fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone());
+            if let Some(alike) = alike.filter(|_| !fields.contains_key(name) && name.starts_with(char::is_uppercase)) {
+                fields.insert(name.to_owned(), alike);
+                any = true;
+            }
+            any
+        }
+        _ => false,
     }
 }
 

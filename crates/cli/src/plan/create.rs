@@ -26,7 +26,7 @@ pub enum CreateError {
     #[error("conflicting options: cannot specify both --restart and --rm")]
     RestartAndRemove,
     /// `on-failure:x`
-    #[error("maximum retry count must be an integer")]
+    #[error("invalid restart policy format: maximum retry count must be an integer")]
     RetryCount,
     /// `:3`
     #[error("invalid restart policy format: no policy provided before colon")]

@@ -6,22 +6,32 @@ use jiff::{Timestamp, Zoned};
 
 use super::values;
 
-/// Reads RFC 3339 (whole or in part, in the local zone), seconds since 1970, or a duration before `now`. What is none
-/// of these is passed on: the daemon has the sentence for it.
-pub fn encode(text: &str, now: &Zoned) -> String {
+/// Not a point in time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("failed to parse value as time or duration: {0:?}")]
+pub struct TimeError(pub String);
+
+/// Reads RFC 3339 (whole or in part, in the local zone), seconds since 1970, or a duration before `now`.
+pub fn encode(text: &str, now: &Zoned) -> Result<String, TimeError> {
     if text.is_empty() {
-        return String::new();
+        return Ok(String::new());
     }
     if let Ok(nanos) = values::duration_nanos(text)
         && text != "0"
     {
         let then = now.timestamp().as_nanosecond() - i128::from(nanos);
-        return seconds(then);
+        return Ok(seconds(then));
     }
     match timestamp(text, now.time_zone()) {
-        Some(timestamp) => seconds(timestamp.as_nanosecond()),
-        None => text.to_owned(),
+        Some(timestamp) => Ok(seconds(timestamp.as_nanosecond())),
+        None if is_seconds(text) => Ok(text.to_owned()),
+        None => Err(TimeError(text.to_owned())),
     }
+}
+
+fn is_seconds(text: &str) -> bool {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    whole.parse::<i64>().is_ok() && !fraction.is_empty() && fraction.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn timestamp(text: &str, zone: &TimeZone) -> Option<Timestamp> {
@@ -60,9 +70,13 @@ mod tests {
             ("1970-01-02", "86400.000000000"),
             ("1970-01-01T01", "3600.000000000"),
             ("1970-01-01T01:30", "5400.000000000"),
-            ("nonsense", "nonsense"),
+            ("12.5", "12.5"),
         ] {
-            assert_eq!(encode(text, &now), encoded, "{text}");
+            assert_eq!(encode(text, &now).as_deref(), Ok(encoded), "{text}");
+        }
+        for text in ["nonsense", "1970-13-01", "1.", "12x", "1.2.3"] {
+            let err = encode(text, &now).unwrap_err();
+            assert_eq!(err.to_string(), format!("failed to parse value as time or duration: \"{text}\""));
         }
     }
 }

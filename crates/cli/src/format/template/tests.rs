@@ -31,6 +31,8 @@ fn dockers_functions() {
         ("{{index (split .Name \"/\") 1}}", "n"),
         ("{{.Config.Labels.nope}}", "<no value>"),
         ("{{println .Id}}", "x\n"),
+        ("{{.ID}} {{.State.PID}}", "x 5"),
+        ("{{.Config.Labels.A}}", "<no value>"),
     ] {
         assert_eq!(apply(template), text, "{template}");
     }
@@ -39,5 +41,6 @@ fn dockers_functions() {
 #[test]
 fn mistakes_read_as_gos() {
     assert_eq!(apply("{{.Foo}}"), "template: :1:2: executing \"\" at <.Foo>: map has no entry for key \"Foo\"");
+    assert_eq!(apply("{{.id}}"), "template: :1:2: executing \"\" at <.id>: map has no entry for key \"id\"");
     assert_eq!(apply("{{"), "template: :1: unclosed action");
 }

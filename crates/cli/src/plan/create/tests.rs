@@ -50,7 +50,7 @@ fn sentences_are_dockers() {
     for (line, sentence) in [
         ("--pid x i", "--pid: invalid PID mode"),
         ("--rm --restart always i", "conflicting options: cannot specify both --restart and --rm"),
-        ("--restart on-failure:x i", "maximum retry count must be an integer"),
+        ("--restart on-failure:x i", "invalid restart policy format: maximum retry count must be an integer"),
         ("--device x i", "x is not an absolute path"),
         ("--device /a:/b:z i", "bad mode specified: z"),
         ("--security-opt foo i", "Invalid --security-opt: \"foo\""),

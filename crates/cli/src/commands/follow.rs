@@ -1,0 +1,147 @@
+//! Following a container to its end: `run`, `start -a`, `attach`.
+//!
+//! ```text
+//! streams   client <--> shim             outlive the daemon: it has passed our connection on
+//! wait      client <--> daemon           dies with it
+//!
+//! wait broken off  --somebody listens within 10 s--> asked again, while the streams go on
+//!                  --nobody does-------------------> asked again after the last byte, now starting the default daemon
+//! ```
+//!
+//! Asking early is what saves the exit status of a container with `--rm`: later it is gone.
+
+use std::cell::Cell;
+use std::pin::pin;
+use std::time::Duration;
+
+use client::container::{self, Waiting};
+use client::{Client, ClientError, Endpoint};
+use engine_api::container::{WaitError, WaitResponse};
+
+use crate::report::{Exit, client_error};
+use crate::signals::Caught;
+use crate::stream::{Ended, Session};
+
+/// How long a daemon that died may take to listen again: an update or a restart by systemd takes a second or two.
+const AWAY_MAX: Duration = Duration::from_secs(10);
+
+/// What [`follow`] has to know of its surroundings.
+#[derive(Clone, Copy)]
+pub struct Flow<'a> {
+    /// The daemon.
+    pub client: &'a Client,
+    /// The container.
+    pub id: &'a str,
+    /// Whether the container's output comes back to us.
+    pub outputs: bool,
+    /// Whether somebody passes signals on to the container. If not, they end us: with the terminal restored.
+    pub proxied: bool,
+}
+
+/// Copies streams until the container ends or the user detaches.
+pub async fn follow(session: Session, waiting: Waiting, flow: Flow<'_>) -> Result<Ended, Exit> {
+    if flow.proxied || !session.is_raw() {
+        return follow_to_end(session, waiting, flow).await;
+    }
+    let mut fatal = Caught::fatal();
+    tokio::select! {
+        outcome = follow_to_end(session, waiting, flow) => outcome,
+        (number, _) = fatal.next() => Err(Exit::silent(128 + number as u8)),
+    }
+}
+
+async fn follow_to_end(session: Session, waiting: Waiting, flow: Flow<'_>) -> Result<Ended, Exit> {
+    let away = Cell::new(false);
+    let (mut streams, mut status) = (pin!(session.run()), pin!(first_status(waiting, flow, &away)));
+    let status = tokio::select! {
+        biased;
+        ended = &mut streams => match ended? {
+            Ended::Detached => return Ok(Ended::Detached),
+            // Nobody has to be waited for twice: what comes now starts a daemon where that is ours to do.
+            Ended::Output if away.get() => last_status(flow).await,
+            Ended::Output => match status.await {
+                Err(err) if err.is_broken_off() && asks_again(flow) => last_status(flow).await,
+                status => status,
+            },
+        },
+        status = &mut status => {
+            // Its last words may still be on the way.
+            let ended = if flow.outputs { streams.await? } else { Ended::Output };
+            match status {
+                Err(_) if ended == Ended::Detached => return Ok(Ended::Detached),
+                Err(err) if lost(&err) && asks_again(flow) => last_status(flow).await,
+                status => status,
+            }
+        }
+    };
+    finish(status)
+}
+
+/// The daemon's answer, of the first daemon or of those that follow it soon.
+async fn first_status(waiting: Waiting, flow: Flow<'_>, away: &Cell<bool>) -> Result<WaitResponse, ClientError> {
+    let mut waiting = waiting;
+    loop {
+        match waiting.status().await {
+            Err(err) if err.is_broken_off() && asks_again(flow) => {}
+            status => return status,
+        }
+        away.set(true);
+        waiting = loop {
+            flow.client.listening(AWAY_MAX).await?;
+            // Whatever it waited for before, the end may have been in between: `not-running` answers in any case.
+            match container::wait(flow.client, flow.id, "").await {
+                Err(err) if err.is_broken_off() => {}
+                waiting => break waiting?,
+            }
+        };
+        away.set(false);
+    }
+}
+
+/// The status of a container whose output has ended.
+async fn last_status(flow: Flow<'_>) -> Result<WaitResponse, ClientError> {
+    loop {
+        // A default daemon starts by the call itself.
+        if !flow.client.starts_daemon() {
+            flow.client.listening(AWAY_MAX).await?;
+        }
+        match ask(flow).await {
+            Err(err) if err.is_broken_off() => {}
+            status => return status,
+        }
+    }
+}
+
+async fn ask(flow: Flow<'_>) -> Result<WaitResponse, ClientError> {
+    let inspect = container::inspect(flow.client, flow.id).await?;
+    let policy = inspect.host_config.restart_policy.name;
+    if inspect.state.running && !matches!(policy.as_str(), "" | "no") {
+        // Its next life may have no end, and the end of the one that we saw is overwritten.
+        let message = "its exit code is lost: it was restarted while the daemon was".to_owned();
+        return Ok(WaitResponse { error: Some(WaitError { message }), status_code: 0 });
+    }
+    container::wait(flow.client, flow.id, "").await?.status().await
+}
+
+/// Only streams over a unix socket outlive the daemon; over others the output is lost with it, and that is the failure.
+fn asks_again(flow: Flow<'_>) -> bool {
+    matches!(flow.client.endpoint(), Endpoint::Unix(_))
+}
+
+/// Whether there was no daemon to answer.
+fn lost(err: &ClientError) -> bool {
+    err.is_broken_off() || matches!(err, ClientError::Connect { .. })
+}
+
+fn finish(status: Result<WaitResponse, ClientError>) -> Result<Ended, Exit> {
+    let failed = |reason: &str| Err(Exit::new(125, format!("Error waiting for container: {reason}")));
+    match status {
+        Err(err) if err.is_not_found() => {
+            failed("its exit code is lost: it ended and was removed while the daemon was restarted")
+        }
+        Err(err) => failed(&client_error(&err)),
+        Ok(WaitResponse { error: Some(error), .. }) => failed(&error.message),
+        Ok(WaitResponse { status_code: 0, .. }) => Ok(Ended::Output),
+        Ok(WaitResponse { status_code, .. }) => Err(Exit::silent(status_code as u8)),
+    }
+}

@@ -100,10 +100,8 @@ impl Build {
         if self.crt_static {
             command.env("RUSTFLAGS", "-C target-feature=+crt-static");
         }
-        if self.profile == "release"
-            && let Some(dir) = seccomp_archive_dir()
-        {
-            command.env("LIBSECCOMP_LINK_TYPE", "static").env("LIBSECCOMP_LIB_PATH", dir);
+        if self.profile == "release" {
+            release_env(&mut command);
         }
         command
     }
@@ -114,6 +112,21 @@ impl Build {
         match self.target {
             Some(target) => paths::target().join(target).join(profile),
             None => paths::target().join(profile),
+        }
+    }
+}
+
+/// What a released program knows of its making, and what it brings along.
+fn release_env(command: &mut Command) {
+    if let Some(dir) = seccomp_archive_dir() {
+        command.env("LIBSECCOMP_LINK_TYPE", "static").env("LIBSECCOMP_LIB_PATH", dir);
+    }
+    // The commit's time, not the clock's: the same commit makes the same program. A tree without git says nothing.
+    for (variable, format) in [("LONGSHORE_COMMIT", "%h"), ("LONGSHORE_BUILD_TIME", "%cI")] {
+        let pretty = format!("--format={format}");
+        let output = Command::new("git").args(["log", "-1", &pretty]).current_dir(paths::workspace()).output();
+        if let Some(text) = output.ok().filter(|output| output.status.success()) {
+            command.env(variable, String::from_utf8_lossy(&text.stdout).trim());
         }
     }
 }

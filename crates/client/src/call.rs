@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use engine_api::versions::{self, ApiVersion};
@@ -15,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::on_demand::{self, Instance};
 use crate::transport::{self, Stream};
@@ -22,6 +24,13 @@ use crate::{ClientError, Endpoint};
 
 /// The largest answer that is read into memory: far beyond any `ps` or `inspect`, far below what hurts.
 const ANSWER_MAX_BYTES: usize = 256 << 20;
+
+/// The first pause between two tries to reach a daemon that is away; it doubles up to the last one. Watching the socket's
+/// directory would save no try: bind(2) makes the file, listen(2) comes later and wakes nobody.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+
+/// The last pause: what a returned daemon may go unnoticed.
+const LAST_PAUSE: Duration = Duration::from_millis(200);
 
 /// How a client behaves.
 #[derive(Clone, Debug, Default)]
@@ -169,6 +178,25 @@ impl Client {
     pub async fn stream(&self, method: Method, path: &str, payload: Payload) -> Result<Answer, ClientError> {
         let mut sender = self.open().await?;
         self.negotiate(&mut sender, method, path, payload).await
+    }
+
+    /// Returns as soon as somebody listens, or with why nobody does after `within`. Starts no daemon.
+    pub async fn listening(&self, within: Duration) -> Result<(), ClientError> {
+        let end = Instant::now() + within;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let Err(err) = transport::connect(&self.endpoint).await else { return Ok(()) };
+            if !nothing_listens(&err) || Instant::now() >= end {
+                return Err(self.connect_error(err));
+            }
+            tokio::time::sleep_until(end.min(Instant::now() + pause)).await;
+            pause = LAST_PAUSE.min(pause * 2);
+        }
+    }
+
+    /// Whether this client starts the daemon when nothing listens.
+    pub fn starts_daemon(&self) -> bool {
+        self.options.on_demand.is_some()
     }
 
     /// The path as it goes over the wire.

@@ -100,6 +100,16 @@ impl ClientError {
         }
     }
 
+    /// Whether the daemon went away before it had answered: asked again, its successor may know.
+    pub fn is_broken_off(&self) -> bool {
+        match self {
+            ClientError::Http { .. } | ClientError::Stream { .. } => true,
+            // A daemon that ends in good order ends its answers, too: within the document.
+            ClientError::Decode { source, .. } => source.is_eof(),
+            _ => false,
+        }
+    }
+
     /// Whether the daemon says that the object does not exist.
     pub fn is_not_found(&self) -> bool {
         self.kind() == ErrorKind::NotFound

@@ -109,9 +109,12 @@ fn check_terminals(daemon: &Daemon, terminals: Vec<(Cli, Pty)>) {
         second.wait().unwrap();
         assert!(first.contains('n'), "{cli:?}: {first}");
         at.ok(&format!("kill {name}"));
-        // The exit code is lost with the daemon that was asked for it; the output is not.
-        let (rest, _) = pty.wait().unwrap();
+        let (rest, code) = pty.wait().unwrap();
         assert_numbers(&rest, 6, &format!("the terminal of {cli:?}"));
+        // Docker's command line asks one daemon only; ours asks its successors.
+        if cli == Cli::Longshore {
+            assert_eq!(code, 137, "the terminal of {cli:?}");
+        }
         assert_eq!(at.inspect(&name, "{{.State.ExitCode}}"), "137", "{cli:?}");
     }
 }
@@ -150,6 +153,46 @@ fn check_restarted(daemon: &Daemon, shared: &Path) {
     assert_eq!(us.inspect("again", "{{.RestartCount}} {{.State.Running}}"), "1 true");
     us.ok("stop -t 0 again");
     assert_eq!(us.inspect("again", "{{.State.Status}}"), "exited");
+}
+
+#[test]
+fn privileged_attached_clients_have_the_exit_code_from_a_later_daemon() {
+    ours(|daemon| {
+        let shared = daemon.shared_dir().unwrap().expect("a daemon of our own sees our directories");
+        let script = "read go; echo in; while [ ! -e /s/$0 ]; do usleep 10000; done; echo out; exit 7";
+        let line = |verb: &str, name: &str, end: &str| {
+            let volume = format!("-v {}:/s", shared.path().display());
+            format!("{verb} -i --network none --name {name} {volume} busybox sh -c '{script}' {end}")
+        };
+        let us = at(daemon, Cli::Longshore);
+        us.ok(&line("create", "started", "dead"));
+        us.ok(&line("run -d", "attached", "later"));
+        let mut clients = [
+            line("run", "dead", "dead"),
+            line("run", "later", "later"),
+            line("run --rm", "removed", "later"),
+            "start -ai started".to_owned(),
+            "attach attached".to_owned(),
+        ]
+        .map(|line| us.spawn(&line));
+        for client in &mut clients {
+            client.send(b"go\n").unwrap();
+            client.read_until("in\n").unwrap();
+        }
+        let pids = ["dead", "started"].map(|name| us.inspect(name, "{{.State.Pid}}"));
+        daemon.kill9().unwrap();
+        fs::write(shared.path().join("dead"), "").unwrap();
+        for pid in pids {
+            let gone = || (!Path::new(&format!("/proc/{pid}")).exists()).then_some(());
+            testkit::process::until("the container ended", testkit::process::DEADLINE, gone).unwrap();
+        }
+        daemon.restart().unwrap();
+        fs::write(shared.path().join("later"), "").unwrap();
+        for client in clients {
+            let output = client.wait().unwrap();
+            assert_eq!((output.stdout.as_str(), output.code), ("out\n", 7), "{}", output.stderr);
+        }
+    });
 }
 
 #[test]

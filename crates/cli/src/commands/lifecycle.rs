@@ -52,7 +52,7 @@ pub async fn remove(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     for name in &parsed.positionals {
         let trimmed = name.trim_matches('/');
         if trimmed.is_empty() {
-            return Err(Exit::new(1, "Container name cannot be empty"));
+            return Err(Exit::new(1, "container name cannot be empty"));
         }
         let outcome = container::remove(&context.client, trimmed, force, volumes).await;
         match outcome {

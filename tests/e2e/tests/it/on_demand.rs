@@ -84,6 +84,25 @@ fn privileged_the_daemon_stays_while_a_container_runs() {
 }
 
 #[test]
+fn privileged_a_client_whose_daemon_died_starts_the_next_one() {
+    let Some(instance) = instance() else { return };
+    let script = "read go; echo in; read end; exit 9";
+    let line = ["run", "-i", "--network", "none", "--name", "asked", "busybox", "sh", "-c", script];
+    let mut client = Piped::spawn(&mut instance.command(&line)).unwrap();
+    client.send(b"go\n").unwrap();
+    client.read_until("in\n").unwrap();
+    let first = instance.daemon().unwrap();
+    let target = rustix::process::Pid::from_raw(first).unwrap();
+    rustix::process::kill_process(target, rustix::process::Signal::KILL).unwrap();
+    assert!(instance.ends(first, testkit::process::DEADLINE).unwrap());
+    client.send(b"end\n").unwrap();
+    let output = client.wait().unwrap();
+    assert_eq!((output.code, output.stderr.as_str()), (9, ""));
+    assert_ne!(instance.daemon().unwrap(), first);
+    instance.run(&["rm", "asked"]).unwrap().success().unwrap();
+}
+
+#[test]
 fn privileged_a_daemon_on_demand_has_nothing_of_its_starter() {
     let Some(instance) = instance() else { return };
     echo(&instance, "start");

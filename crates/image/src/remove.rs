@@ -133,19 +133,24 @@ impl Store {
         let mut next = before.clone();
         let removed = plan(&mut next, name, options, users)?;
         metadata.commit(&difference(&before, &next)).map_err(|source| RemoveError::Record { source })?;
-        let needed = needed_blobs(&next);
         self.replace(next);
         // The image is gone, whatever happens now: what stays behind is collected at the next start.
         if let Err(err) = self.collect_layers() {
             debug!("layers of {name} stay behind: {}", errdefs::chain(&err));
         }
-        let unneeded = needed_blobs(&before).into_iter().filter(|digest| !needed.contains(digest));
+        self.drop_blobs(&before);
+        Ok(removed)
+    }
+
+    /// Removes the blobs that were needed `before` and are not now. The caller holds `metadata`.
+    pub(crate) fn drop_blobs(&self, before: &State) {
+        let needed = self.read(needed_blobs);
+        let unneeded = needed_blobs(before).into_iter().filter(|digest| !needed.contains(digest));
         for digest in unneeded.filter(|digest| !self.pinned(|pinned| pinned.blobs.contains_key(digest))) {
             if let Err(err) = self.content.remove(&digest) {
-                debug!("a blob of {name} stays behind: {}", errdefs::chain(&err));
+                debug!("a blob stays behind: {}", errdefs::chain(&err));
             }
         }
-        Ok(removed)
     }
 }
 

@@ -134,7 +134,7 @@ impl Compressed {
         for (digest, chain_id) in digests.iter().zip(&chain) {
             blobs.extend(self.ingests.remove(digest));
             if let Some(layer) = layers.get_mut(chain_id) {
-                layer.blob.get_or_insert_with(|| digest.clone());
+                layer.blob = Some(digest.clone());
             }
         }
         image.layer_blobs = digests;
@@ -248,12 +248,14 @@ impl Assembly<'_> {
                 return Err(err);
             }
         };
-        let before = store.read(|state| state.references.clone());
+        let before = store.read(Clone::clone);
         store.replace(next);
+        // An image that was there already may have got another manifest.
+        store.drop_blobs(&before);
         drop(metadata);
         for image in &loaded {
             for reference in &image.references {
-                match before.get(&reference.to_string()) {
+                match before.references.get(&reference.to_string()) {
                     Some((_, old)) if *old != image.id => {
                         events(LoadEvent::Renamed { reference: reference.clone(), old: old.clone() });
                     }

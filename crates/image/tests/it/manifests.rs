@@ -6,8 +6,8 @@ use image::{RemoveOptions, Store};
 use oci::image::{Index, Manifest};
 use serde_json::json;
 
-use crate::Scratch;
-use crate::archive::{Files, config, digest, docker_with, gzip, layer, layout, tar, zstd};
+use crate::archive::{Compress, Files, config, digest, docker_with, gzip, layer, layout, tar, zstd};
+use crate::{Scratch, leftovers, names};
 
 fn layers() -> Vec<Vec<u8>> {
     vec![layer(&[("a", "1")]), layer(&[("b", "2")])]
@@ -36,6 +36,19 @@ fn privileged_one_layer_compressed_twice_is_kept_for_both_manifests() {
     scratch.store.remove("a:1", RemoveOptions::default(), &[]).unwrap();
     assert!(keeps_manifest(&scratch.store, "b:1"));
     assert!(keeps_manifest(&scratch.reopened().store, "b:1"));
+}
+
+#[test]
+fn privileged_another_manifest_of_the_same_image_takes_the_place_of_the_first() {
+    let scratch = Scratch::new();
+    for compress in [gzip, zstd as Compress, gzip] {
+        scratch.load(&layout("a:1", &layers(), compress, "")).unwrap();
+        assert!(keeps_manifest(&scratch.store, "a:1"));
+        // Configuration, manifest, two layers.
+        assert_eq!(names(&scratch.dir.path().join("content/blobs/sha256")).len(), 4);
+    }
+    scratch.store.remove("a:1", RemoveOptions::default(), &[]).unwrap();
+    assert!(leftovers(scratch.dir.path()).is_empty());
 }
 
 /// Gives an archive, and removes an image once the last byte of it was read.

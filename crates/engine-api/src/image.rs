@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use oci::image::ExecConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::json::null_as_default;
+
 /// One element of `GET /images/json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", default)]
 pub struct Summary {
     /// Containers made of it; -1 if not counted.
     pub containers: i64,
@@ -20,8 +22,10 @@ pub struct Summary {
     /// The image it was built from, by this engine.
     pub parent_id: String,
     /// `name@sha256:...`.
+    #[serde(deserialize_with = "null_as_default")]
     pub repo_digests: Vec<String>,
     /// `name:tag`.
+    #[serde(deserialize_with = "null_as_default")]
     pub repo_tags: Vec<String>,
     /// Bytes shared with other images; -1 if not counted.
     pub shared_size: i64,
@@ -31,20 +35,22 @@ pub struct Summary {
 
 /// Body of `GET /images/{name}/json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", default)]
 pub struct Inspect {
     /// `sha256:...`.
     pub id: String,
     /// `name:tag`.
+    #[serde(deserialize_with = "null_as_default")]
     pub repo_tags: Vec<String>,
     /// `name@sha256:...`.
+    #[serde(deserialize_with = "null_as_default")]
     pub repo_digests: Vec<String>,
     /// The image it was built from, by this engine.
     pub parent: String,
     /// Comment of the last history entry.
     pub comment: String,
     /// RFC 3339; absent where the image does not say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
     /// Docker's version that made it.
     pub docker_version: String,
@@ -55,7 +61,7 @@ pub struct Inspect {
     /// Go's name of the processor.
     pub architecture: String,
     /// The processor's variant.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub variant: String,
     /// Go's name of the operating system.
     pub os: String,
@@ -126,9 +132,10 @@ impl From<&ExecConfig> for InspectConfig {
 
 /// Where layers lie.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", default)]
 pub struct GraphDriver {
     /// `ID`, `LowerDir`, `UpperDir`, `WorkDir`, `MergedDir`.
+    #[serde(deserialize_with = "null_as_default")]
     pub data: BTreeMap<String, String>,
     /// `overlay2`.
     pub name: String,
@@ -136,19 +143,19 @@ pub struct GraphDriver {
 
 /// An image's layers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", default)]
 pub struct RootFs {
     /// Always `layers`.
     #[serde(rename = "Type")]
     pub kind: String,
     /// Diff ids, lowest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
     pub layers: Vec<String>,
 }
 
 /// What this engine knows of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", default)]
 pub struct Metadata {
     /// RFC 3339; Go's zero time for never.
     pub last_tag_time: String,
@@ -165,7 +172,7 @@ pub enum Deleted {
 
 /// One element of `GET /images/{name}/history`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", default)]
 pub struct HistoryItem {
     /// Free text.
     pub comment: String,
@@ -179,4 +186,20 @@ pub struct HistoryItem {
     pub size: i64,
     /// The image's references at that step.
     pub tags: Option<Vec<String>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_daemons_leave_out_what_they_have_not() {
+        let summary: Summary = serde_json::from_str(r#"{"Id":"a","RepoTags":null,"RepoDigests":null}"#).unwrap();
+        assert_eq!(summary, Summary { id: "a".into(), ..Summary::default() });
+        let text = r#"{"Id":"a","RepoTags":null,"GraphDriver":{"Data":null,"Name":"x"},"RootFS":{"Layers":null}}"#;
+        let inspect: Inspect = serde_json::from_str(text).unwrap();
+        let graph_driver = GraphDriver { name: "x".into(), ..GraphDriver::default() };
+        assert_eq!(inspect, Inspect { id: "a".into(), graph_driver, ..Inspect::default() });
+        serde_json::from_str::<HistoryItem>("{}").unwrap();
+    }
 }

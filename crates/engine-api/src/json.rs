@@ -46,6 +46,15 @@ pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
     serde_json::from_value(value).map_err(|err| DecodeError::Invalid(err.to_string()))
 }
 
+/// For a field of an answer that other daemons send as null.
+pub(crate) fn null_as_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Default + serde::Deserialize<'de>,
+    D: serde::Deserializer<'de>,
+{
+    Ok(<Option<T> as serde::Deserialize>::deserialize(deserializer)?.unwrap_or_default())
+}
+
 /// Removes null members of objects at every depth; a null in an array stays, since its place means something.
 fn drop_nulls(value: &mut Value) {
     match value {

@@ -84,7 +84,8 @@ impl IngestError {
 /// A blob in the making; dropped without [`Ingest::commit`], it leaves nothing.
 #[derive(Debug)]
 pub struct Ingest {
-    file: File,
+    /// `None` while it rests.
+    file: Option<File>,
     path: PathBuf,
     blobs: PathBuf,
     hasher: Sha256,
@@ -97,14 +98,28 @@ impl Ingest {
         let path = ingests.join(stdx::id::random_hex::<16>());
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(|source| IngestError::Write { path: path.clone(), source })?;
-        Ok(Ingest { file, path, blobs: blobs.to_owned(), hasher: Sha256::new(), size: 0, committed: false })
+        Ok(Ingest { file: Some(file), path, blobs: blobs.to_owned(), hasher: Sha256::new(), size: 0, committed: false })
     }
 
     /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), IngestError> {
         self.hasher.update(bytes);
         self.size += bytes.len() as u64;
-        self.file.write_all(bytes).map_err(|source| IngestError::Write { path: self.path.clone(), source })
+        let written = self.file().and_then(|file| file.write_all(bytes));
+        written.map_err(|source| IngestError::Write { path: self.path.clone(), source })
+    }
+
+    /// Gives its descriptor back until more is written: for one of many that wait for their commit.
+    pub fn rest(&mut self) {
+        self.file = None;
+    }
+
+    fn file(&mut self) -> io::Result<&mut File> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => OpenOptions::new().append(true).open(&self.path)?,
+        };
+        Ok(self.file.insert(file))
     }
 
     /// How many bytes were written.
@@ -136,9 +151,9 @@ impl Ingest {
         IngestError::WrongSize { expected: expected.size.unwrap_or(u64::MAX), actual: self.size + more }
     }
 
-    fn place(&self, digest: &Digest, sync: Sync) -> io::Result<()> {
+    fn place(&mut self, digest: &Digest, sync: Sync) -> io::Result<()> {
         if sync == Sync::Now {
-            self.file.sync_data()?;
+            self.file()?.sync_data()?;
         }
         fs::rename(&self.path, self.blobs.join(digest.hex()))?;
         match sync {

@@ -64,3 +64,20 @@ fn what_a_dead_process_left_is_swept_at_open() {
     Content::open(dir.path()).unwrap();
     assert_eq!(unfinished(&dir), 0);
 }
+
+#[test]
+fn a_blob_may_rest_while_it_is_made() {
+    let (dir, content) = store();
+    let mut ingest = content.begin().unwrap();
+    let open = || fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+    let is_open = || open().any(|path| path.starts_with(dir.path()));
+    for part in ["a", "b", "c"] {
+        ingest.write(part.as_bytes()).unwrap();
+        assert!(is_open());
+        ingest.rest();
+        assert!(!is_open());
+    }
+    let blob = ingest.commit(&Expected::default(), Sync::Now).unwrap();
+    assert_eq!(content.read(&blob.digest, 3).unwrap(), b"abc");
+    assert_eq!(blob.digest.as_str(), ABC);
+}

@@ -99,6 +99,7 @@ pub(super) fn assemble<'a>(
 fn document(store: &Store, bytes: &[u8]) -> Result<Ingest, LoadError> {
     let mut ingest = store.content.begin()?;
     ingest.write(bytes)?;
+    ingest.rest();
     Ok(ingest)
 }
 

@@ -188,7 +188,9 @@ impl Spooling<'_, '_, '_> {
     /// Waits until at most `count` layers are on their way.
     fn finish_to(&mut self, count: usize) {
         while self.jobs.len() > count {
-            let Some(job) = self.jobs.pop_front() else { return };
+            let Some(mut job) = self.jobs.pop_front() else { return };
+            // An archive has as many layers as it likes.
+            job.ingest.iter_mut().for_each(|ingest| ingest.rest());
             let applied = job.thread.join().expect("applying has no invariant to break");
             self.spool.spooled[job.index] = match applied {
                 Ok(applied) => Spooled::Unpacked { applied, stage: job.stage, ingest: job.ingest },

@@ -37,7 +37,8 @@ pub(crate) enum Part {
 pub(crate) struct Streams {
     terminal: bool,
     stdin_once: bool,
-    spool_dir: PathBuf,
+    /// Where output that a client has not read yet is kept.
+    pub(crate) spool_dir: PathBuf,
     outputs: Vec<Output>,
     input: Input,
     clients: Vec<Client>,
@@ -159,11 +160,6 @@ impl Streams {
         if self.ended_at.is_some() && self.outputs.is_empty() {
             self.finish_clients();
         }
-    }
-
-    /// Where output that a client has not read yet is kept.
-    pub(crate) fn spool_dir(&self) -> &std::path::Path {
-        &self.spool_dir
     }
 
     /// The terminal, to be resized.

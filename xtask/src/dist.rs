@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! target/dist/        release             target/dist-dev/    for tests
-//!   longshore           profile release, host's target
-//!   longshored          (finds the two below beside itself)
+//!   longshored          profile release, host's target; finds the last two beside itself
+//!   longshore           profile release, musl (for tests the host's target, too)
 //!   longshore-shim      profile static, musl
 //!   longshore-init
 //! ```
@@ -57,29 +57,26 @@ pub(crate) fn build(kind: Kind) -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn plan(kind: Kind, musl: bool) -> [Build; 2] {
-    let (host, beside) = match kind {
-        Kind::Release => ("release", "static"),
-        Kind::Dev => ("dev", "dev"),
-    };
+fn plan(kind: Kind, musl: bool) -> Vec<Build> {
     // Naming the target, even the host's own, keeps the flags off build scripts and proc macros.
-    let target = if musl { STATIC_TARGET } else { GNU_TARGET };
-    [
-        Build {
-            packages: vec!["cli", "daemon"],
-            binaries: vec!["longshore", "longshored"],
-            profile: host,
-            target: None,
-            crt_static: false,
-        },
-        Build {
-            packages: vec!["shim", "init"],
-            binaries: vec!["longshore-shim", "longshore-init"],
-            profile: beside,
-            target: Some(target),
-            crt_static: !musl,
-        },
-    ]
+    let target = Some(if musl { STATIC_TARGET } else { GNU_TARGET });
+    let build = |programs: &[(&'static str, &'static str)], profile, target: Option<_>| Build {
+        packages: programs.iter().map(|(package, _)| *package).collect(),
+        binaries: programs.iter().map(|(_, binary)| *binary).collect(),
+        profile,
+        target,
+        crt_static: target.is_some() && !musl,
+    };
+    let (cli, daemon) = (("cli", "longshore"), ("daemon", "longshored"));
+    let beside = [("shim", "longshore-shim"), ("init", "longshore-init")];
+    match kind {
+        // A static command line starts in 0.4 ms instead of 1.2.
+        Kind::Release => {
+            vec![build(&[daemon], "release", None), build(&[cli], "release", target), build(&beside, "static", target)]
+        }
+        // In one call, which builds the libraries that both use once.
+        Kind::Dev => vec![build(&[cli, daemon], "dev", None), build(&beside, "dev", target)],
+    }
 }
 
 const GNU_TARGET: &str =
@@ -151,11 +148,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_musl_the_static_programs_are_linked_with_glibc() {
-        let [host, beside] = plan(Kind::Release, false);
-        assert_eq!((host.profile, host.target, host.crt_static), ("release", None, false));
-        assert_eq!((beside.profile, beside.target, beside.crt_static), ("static", Some(GNU_TARGET), true));
-        assert!(!plan(Kind::Dev, true)[1].crt_static);
-        assert!(plan(Kind::Dev, true)[0].output().ends_with("debug"));
+    fn what_starts_often_is_static_with_or_without_musl() {
+        let release = plan(Kind::Release, true);
+        assert_eq!(release[0].binaries, ["longshored"]);
+        assert_eq!((release[0].profile, release[0].target, release[0].crt_static), ("release", None, false));
+        assert_eq!((release[1].profile, release[1].target), ("release", Some(STATIC_TARGET)));
+        assert_eq!((release[2].profile, release[2].target), ("static", Some(STATIC_TARGET)));
+        assert!(plan(Kind::Release, false)[1..].iter().all(|b| b.crt_static && b.target == Some(GNU_TARGET)));
+        let dev = plan(Kind::Dev, true);
+        assert!(dev[0].output().ends_with("debug") && dev[0].target.is_none() && !dev[1].crt_static);
     }
 }

@@ -254,14 +254,10 @@ fn described_once(layer: Vec<Step>) -> Vec<Step> {
     layer.into_iter().filter(|step| !matches!(step, Step::Put(path, _) if !seen.insert(path.clone()))).collect()
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn privileged_any_order_gives_the_tree_of_sequential_extraction(
-        layers in layers(),
-        seed in any::<usize>(),
-    ) {
+#[test]
+fn privileged_any_order_gives_the_tree_of_sequential_extraction() {
+    let config = ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(layers in layers(), seed in any::<usize>())| {
         let mut model = Tree::from([(String::new(), unknown())]);
         for layer in &layers {
             extract(&mut model, layer);
@@ -270,5 +266,5 @@ proptest! {
         order.rotate_left(seed % layers.len());
         order.reverse();
         prop_assert_eq!(stacked(&layers, &order, seed % (layers.len() + 1)), model);
-    }
+    });
 }

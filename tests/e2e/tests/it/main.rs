@@ -10,18 +10,24 @@
 
 #![expect(clippy::unwrap_used, reason = "the functions around the tests fail as tests do")]
 
+mod access;
 mod death;
 mod exec;
 mod flags;
+mod help;
 mod hostile;
 mod hostile_images;
+mod images;
+mod inspect;
 mod isolation;
 mod lifecycle;
 mod load_and_run;
 mod logs;
 mod on_demand;
 mod restart_policy;
+mod shims;
 mod stuck;
 mod support;
+mod system;
 mod terminal;
 mod versions;

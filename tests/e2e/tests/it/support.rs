@@ -53,6 +53,11 @@ impl At<'_> {
         self.daemon.name(&format!("{name}-{:?}", self.cli).to_lowercase())
     }
 
+    /// The same as an image's name, which has no capital letters.
+    pub(crate) fn image(&self, name: &str) -> String {
+        self.name(name).to_lowercase()
+    }
+
     /// The command of a line as a shell would split it at blanks and single quotes.
     pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = self.daemon.command(self.cli).unwrap();

@@ -1,0 +1,79 @@
+//! What the command line says of itself; no daemon is needed, none may be started.
+
+use std::process::Command;
+
+use testkit::{Output, paths};
+
+/// Types the words at our command line, whose daemon would be nowhere.
+fn longshore(words: &[&str]) -> Option<Output> {
+    let program = paths::dist().join("longshore");
+    if !program.exists() {
+        testkit::skip::report("our programs are not built");
+        return None;
+    }
+    let mut command = Command::new(program);
+    command.args(words).env("DOCKER_HOST", "unix:///nowhere/d.sock").env("HOME", "/nowhere");
+    Some(testkit::process::run(&mut command, b"").unwrap())
+}
+
+/// The first words of the indented lines below each title that ends with `Commands:`.
+fn commands(help: &str) -> Vec<String> {
+    let mut below = false;
+    let mut names = Vec::new();
+    for line in help.lines() {
+        match line.strip_prefix("  ") {
+            Some(entry) if below => names.extend(entry.split_whitespace().next().map(str::to_owned)),
+            Some(_) => {}
+            None => below = line.ends_with("Commands:"),
+        }
+    }
+    names
+}
+
+#[test]
+fn every_command_has_help() {
+    let Some(program) = longshore(&["--help"]) else { return };
+    let mut seen = 0;
+    let mut left: Vec<Vec<String>> = commands(&program.stdout).into_iter().map(|name| vec![name]).collect();
+    while let Some(path) = left.pop() {
+        let words: Vec<&str> = path.iter().map(String::as_str).chain(["--help"]).collect();
+        let Some(help) = longshore(&words) else { return };
+        assert_eq!((help.code, help.stderr.as_str()), (0, ""), "{path:?}");
+        let usage = format!("Usage:  longshore {} ", path.join(" "));
+        assert!(help.stdout.lines().any(|line| format!("{line} ").starts_with(&usage)), "{path:?}: {}", help.stdout);
+        // The same by the other way.
+        let words: Vec<&str> = ["help"].into_iter().chain(path.iter().map(String::as_str)).collect();
+        assert_eq!(longshore(&words).map(|output| output.stdout), Some(help.stdout.clone()), "{path:?}");
+        left.extend(commands(&help.stdout).into_iter().map(|name| [path.clone(), vec![name]].concat()));
+        seen += 1;
+    }
+    // Those of issue "the spine", and the groups with theirs.
+    assert!(seen > 40, "{seen}");
+}
+
+#[test]
+fn what_is_no_command_is_refused() {
+    for words in [&["nope"][..], &["container", "nope"], &["nope", "--help"]] {
+        let Some(output) = longshore(words) else { return };
+        assert_eq!(output.code, 1, "{words:?}");
+        assert!(output.stderr.contains("longshore: unknown command: longshore "), "{words:?}: {}", output.stderr);
+    }
+}
+
+#[test]
+fn the_completion_script_completes_in_bash() {
+    let Some(script) = longshore(&["completion", "bash"]) else { return };
+    assert_eq!((script.code, script.stderr.as_str()), (0, ""));
+    // What bash itself would do at a press of the tabulator.
+    let check = "source /dev/stdin || exit 9
+        complete_line() {
+            COMP_WORDS=(\"$@\") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+            $(complete -p longshore | sed 's/.*-F \\([^ ]*\\).*/\\1/') longshore \"${@: -1}\" \"${@: -2:1}\"
+            echo \"${COMPREPLY[@]}\"
+        }
+        complete_line longshore inf
+        complete_line longshore run --entry
+        complete_line longshore container rest";
+    let output = testkit::process::run(Command::new("bash").args(["-c", check]), script.stdout.as_bytes()).unwrap();
+    assert_eq!((output.code, output.stdout.as_str()), (0, "info\n--entrypoint\nrestart\n"), "{}", output.stderr);
+}

@@ -1,0 +1,147 @@
+//! `version`, `info`, `events`.
+
+use std::fs;
+use std::time::SystemTime;
+
+use serde_json::Value;
+use testkit::Cli;
+use testkit::images::Archive;
+
+use crate::support::{At, on_both, ours};
+
+/// Now as the API takes it: seconds since 1970, with a fraction.
+fn now() -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    format!("{}.{:09}", now.as_secs(), now.subsec_nanos())
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|err| panic!("{err}: {text}"))
+}
+
+#[test]
+fn privileged_version_shows_client_and_server() {
+    ours(|daemon| {
+        let product = env!("CARGO_PKG_VERSION");
+        for cli in daemon.clis() {
+            let at = At { daemon, cli };
+            assert_eq!(at.ok("version -f '{{.Server.Version}} {{.Server.APIVersion}}'"), format!("{product} 1.51"));
+            assert_eq!(at.ok("version -f '{{.Server.Os}}/{{.Server.MinAPIVersion}}'"), "linux/1.24");
+            let whole = json(&at.ok("version -f json"));
+            assert_eq!(whole["Server"]["Components"][0]["Name"], "Engine");
+            assert_eq!(
+                whole["Server"]["KernelVersion"],
+                fs::read_to_string("/proc/sys/kernel/osrelease").unwrap().trim()
+            );
+            assert_eq!(whole["Client"]["Os"], "linux");
+            let shown = at.ok("version");
+            let [client, server] = ["Client:", "Server:"].map(|title| shown.find(title).unwrap());
+            assert!(client < server && shown[server..].contains(product), "{shown}");
+            at.fails("version -f '{{.Nope'", 64, "template parsing error: template: ");
+        }
+    });
+}
+
+#[test]
+fn privileged_version_shows_the_client_even_without_a_daemon() {
+    ours(|daemon| {
+        daemon.stop().unwrap();
+        for cli in daemon.clis() {
+            let output = At { daemon, cli }.line("version");
+            assert_eq!(output.code, 1, "{cli:?}");
+            assert!(output.stdout.starts_with("Client:") && !output.stdout.contains("Server:"), "{}", output.stdout);
+            assert!(output.stderr.contains("Cannot connect to the "), "{}", output.stderr);
+        }
+        daemon.restart().unwrap();
+    });
+}
+
+#[test]
+fn privileged_info_tells_what_the_kernel_says() {
+    on_both(|at| {
+        let info = json(&at.ok("info -f '{{json .}}'"));
+        let read = |path: &str| fs::read_to_string(path).unwrap().trim().to_owned();
+        assert_eq!(info["KernelVersion"], read("/proc/sys/kernel/osrelease").as_str());
+        // A foreign daemon may have a host name and a network of its own.
+        if !at.daemon.is_foreign() {
+            assert_eq!(info["IPv4Forwarding"], read("/proc/sys/net/ipv4/ip_forward") == "1");
+            assert_eq!(info["Name"], read("/proc/sys/kernel/hostname").as_str());
+        }
+        let meminfo = read("/proc/meminfo");
+        let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap();
+        let total: i64 = total.trim().trim_end_matches(" kB").parse().unwrap();
+        assert_eq!(info["MemTotal"], total * 1024);
+        let processors = read("/proc/cpuinfo").lines().filter(|line| line.starts_with("processor")).count();
+        assert_eq!(info["NCPU"], processors);
+        assert_eq!((&info["OSType"], &info["Architecture"]), (&"linux".into(), &std::env::consts::ARCH.into()));
+        assert_eq!(info["Driver"], "overlay2");
+        let unified = fs::metadata("/sys/fs/cgroup/cgroup.controllers").is_ok();
+        assert_eq!(info["CgroupVersion"], if unified { "2" } else { "1" });
+        // A template that names no field is no empty answer.
+        at.fails("info -f '{{.Nope}}'", 1, "executing \"\" at <.Nope>");
+    });
+}
+
+#[test]
+fn privileged_info_counts_what_there_is() {
+    ours(|daemon| {
+        let at = At { daemon, cli: Cli::Longshore };
+        daemon.load(Archive::Layers).unwrap();
+        at.start("runs", "busybox sleep 1000");
+        at.ok("create --name made --network none busybox true");
+        at.ok("run --name ended --network none busybox true");
+        for cli in daemon.clis() {
+            let at = At { daemon, cli };
+            let counts =
+                "{{.Containers}} {{.ContainersRunning}} {{.ContainersPaused}} {{.ContainersStopped}} {{.Images}}";
+            assert_eq!(at.ok(&format!("info -f '{counts}'")), "3 1 0 2 2", "{cli:?}");
+            let roots = format!("{} json-file true", daemon.scratch().data_root().display());
+            assert_eq!(at.ok("info -f '{{.DockerRootDir}} {{.LoggingDriver}} {{.LiveRestoreEnabled}}'"), roots);
+            let shown = at.ok("info");
+            for line in [" Containers: 3", "  Running: 1", "  Stopped: 2", " Images: 2", " Live Restore Enabled: true"]
+            {
+                assert!(shown.lines().any(|shown| shown == line), "{cli:?}: {line}: {shown}");
+            }
+        }
+        // What it names can be used: the log drivers, and the networks of a container.
+        let drivers = json(&at.ok("info -f '{{json .Plugins.Log}}'"));
+        for driver in drivers.as_array().unwrap() {
+            at.run(&format!("--log-driver {} busybox true", driver.as_str().unwrap()));
+        }
+        assert_eq!(at.ok("info -f '{{json .Plugins.Volume}}'"), "[]");
+    });
+}
+
+#[test]
+fn privileged_events_are_told_as_they_happen() {
+    on_both(|at| {
+        let name = at.name("told");
+        let since = now();
+        let line = format!("events --since {since} --filter container={name} --filter type=container");
+        let format = "--format '{{.Action}} {{.Actor.Attributes.name}}'";
+        let mut events = at.spawn(&format!("{line} {format}"));
+        let mut subscribed = at.events(&name);
+        at.ok(&format!("create --name {name} --label a=b --network none busybox sh -c 'exit 3'"));
+        events.read_until(&format!("create {name}\n")).unwrap();
+        assert_eq!(at.line(&format!("start -a {name}")).code, 3);
+        for action in ["attach", "start", "die"] {
+            assert_eq!(events.read_until("\n").unwrap(), format!("{action} {name}\n"));
+        }
+        at.remove(&name);
+        assert_eq!(events.read_until("\n").unwrap(), format!("destroy {name}\n"));
+        events.signal(rustix::process::Signal::KILL).unwrap();
+        events.wait().unwrap();
+        // Later, what happened until then is told again, and that is all.
+        let told = at.ok(&format!("{line} --until {} {format}", now()));
+        let told: Vec<&str> = told.lines().filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(told, ["create", "attach", "start", "die", "destroy"]);
+        let died = at.ok(&format!("{line} --until {} --filter event=die", now()));
+        assert!(died.contains(" container die ") && died.contains("a=b, ") && died.contains("exitCode=3"), "{died}");
+        assert_eq!(at.ok(&format!("{line} --until {} --filter label=a=c", now())), "");
+        // The same with what is in them.
+        let died = subscribed.until("die").unwrap();
+        assert_eq!(died["Actor"]["Attributes"]["exitCode"], "3");
+        assert_eq!(died["Actor"]["Attributes"]["image"], "busybox");
+        assert_eq!((&died["Type"], &died["from"]), (&"container".into(), &"busybox".into()));
+    });
+}

@@ -21,7 +21,7 @@ pub struct LogOptions {
     pub attrs: BTreeMap<String, String>,
 }
 
-/// Checks driver and options.
+/// Checks the driver and the names of the options. As in Docker, sizes and counts are read by the start.
 pub fn validate(log: &LogConfig) -> Result<(), InvalidRequest> {
     match log.kind.as_str() {
         "" | "json-file" => validate_options(log),
@@ -37,12 +37,10 @@ fn validate_options(log: &LogConfig) -> Result<(), InvalidRequest> {
     let not_offered = |option| Err(InvalidRequest::NotOffered { option });
     for (name, value) in log.config.iter().flatten() {
         match name.as_str() {
-            "max-size" => drop(size(value)?),
-            "max-file" => drop(files(value)?),
+            "max-size" | "max-file" | "labels" | "env" => {}
             "mode" if matches!(value.as_str(), "" | "blocking") => {}
             "mode" if value == "non-blocking" => return not_offered("--log-opt mode=non-blocking"),
             "mode" => return Err(InvalidRequest::LogMode { mode: value.clone() }),
-            "labels" | "env" => {}
             "compress" if matches!(value.as_str(), "false" | "0") => {}
             "compress" => return not_offered("--log-opt compress"),
             "tag" if value.is_empty() => {}
@@ -121,9 +119,7 @@ mod tests {
         for (options, expected) in [
             (&[("max-size", "10m"), ("max-file", "3")][..], Ok(())),
             (&[("max-size", "1.5GB")], Ok(())),
-            (&[("max-size", "q")], Err("invalid size: 'q'")),
-            (&[("max-size", "0")], Err("max-size must be a positive number")),
-            (&[("max-file", "0")], Err("max-file cannot be less than 1")),
+            (&[("max-size", "q")], Ok(())),
             (&[("foo", "1")], Err("unknown log opt 'foo' for json-file log driver")),
             (&[("mode", "x")], Err("logger: logging mode not supported: x")),
             (&[("compress", "true")], Err("--log-opt compress is not available in this version")),
@@ -131,6 +127,23 @@ mod tests {
             assert_eq!(validate(&log(options)).map_err(|err| err.to_string()), expected.map_err(str::to_owned));
         }
         assert_eq!(size("1.5k"), Ok(1500));
+        let unknown = LogConfig { kind: "nope".to_owned(), config: None };
+        let sentence = "error looking up logging plugin nope: plugin \"nope\" not found";
+        assert_eq!(validate(&unknown).unwrap_err().to_string(), sentence);
+    }
+
+    #[test]
+    fn values_are_read_at_the_start() {
+        for (option, sentence) in [
+            (("max-size", "q"), "invalid size: 'q'"),
+            (("max-size", "0"), "max-size must be a positive number"),
+            (("max-file", "x"), "strconv.Atoi: parsing \"x\": invalid syntax"),
+            (("max-file", "0"), "max-file cannot be less than 1"),
+        ] {
+            let refused = options(&log(&[option]), &Config::default(), "/log".into()).unwrap_err().to_string();
+            let prefix = "failed to create task for container: failed to initialize logging driver: ";
+            assert_eq!(refused, format!("{prefix}{sentence}"));
+        }
     }
 
     #[test]

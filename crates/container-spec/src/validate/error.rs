@@ -285,7 +285,7 @@ pub enum InvalidRequest {
     #[error("seccomp is not enabled in your kernel, cannot run a custom seccomp profile")]
     NoSeccomp,
     /// An unknown log driver.
-    #[error("logger: no log driver named '{name}' is registered")]
+    #[error("error looking up logging plugin {name}: plugin {name:?} not found")]
     LogDriver {
         /// As given.
         name: String,
@@ -302,23 +302,28 @@ pub enum InvalidRequest {
         /// As given.
         mode: String,
     },
-    /// A size that is none.
-    #[error("invalid size: '{value}'")]
+    /// A size that is none. Values of options are looked at by the start.
+    #[error("failed to create task for container: failed to initialize logging driver: invalid size: '{value}'")]
     LogSize {
         /// As given.
         value: String,
     },
     /// A size that holds nothing.
-    #[error("max-size must be a positive number")]
+    #[error(
+        "failed to create task for container: failed to initialize logging driver: max-size must be a positive number"
+    )]
     LogSizeNotPositive,
     /// A number of files that is none.
-    #[error("strconv.Atoi: parsing {value:?}: invalid syntax")]
+    #[error(
+        "failed to create task for container: failed to initialize logging driver: strconv.Atoi: parsing {value:?}: \
+         invalid syntax"
+    )]
     LogFiles {
         /// As given.
         value: String,
     },
     /// No file at all.
-    #[error("max-file cannot be less than 1")]
+    #[error("failed to create task for container: failed to initialize logging driver: max-file cannot be less than 1")]
     LogFilesTooFew,
 }
 

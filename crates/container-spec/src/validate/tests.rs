@@ -30,7 +30,7 @@ fn host_configurations_are_refused_in_dockers_words() {
             r#"invalid mount config for type "tmpfs": field Source must not be specified"#,
         ),
         (r#""LogConfig":{"Type":"json-file","Config":{"foo":"1"}}"#, "unknown log opt 'foo' for json-file log driver"),
-        (r#""LogConfig":{"Type":"foo"}"#, "logger: no log driver named 'foo' is registered"),
+        (r#""LogConfig":{"Type":"foo"}"#, "error looking up logging plugin foo: plugin \"foo\" not found"),
         (r#""Runtime":"foo""#, "unknown or invalid runtime name: foo"),
         (r#""CapAdd":["foo"]"#, r#"invalid CapAdd: unknown capability: "CAP_FOO""#),
         (r#""NanoCpus":90000000000"#, "range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available"),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use container_spec::{InvalidRequest, Placement, SeccompChoice};
 use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
-use shim_api::{Answer, Call, CreateTask, Failure, LogTarget};
+use shim_api::{Answer, Call, CreateTask, Failure, LogTarget, Reason};
 use tracing::warn;
 
 use crate::Engine;
@@ -39,6 +39,9 @@ pub enum LaunchError {
          runc create failed: unable to start container process: error during container init: {0}"
     )]
     Runtime(Failure),
+    /// Its user or a group of it is not in the container's files.
+    #[error(transparent)]
+    User(Failure),
     /// Its shim was started, but cannot be spoken with.
     #[error("failed to create task for container")]
     Call(#[source] CallError),
@@ -98,6 +101,7 @@ impl LaunchError {
 
     fn of_call(err: CallError) -> LaunchError {
         match err {
+            CallError::Refused(failure) if failure.reason == Reason::User => LaunchError::User(failure),
             CallError::Refused(failure) => LaunchError::Runtime(failure),
             err => LaunchError::Call(err),
         }

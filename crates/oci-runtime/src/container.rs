@@ -213,6 +213,11 @@ impl Container {
         }
     }
 
+    /// Whether an exec would find this user in the container's files.
+    pub fn check_user(&self, request: UserRequest<'_>) -> Result<(), user::UserError> {
+        user::resolve(self.root.as_fd(), request.user, request.groups).map(drop)
+    }
+
     /// Sends a signal to the first process; any number that the kernel knows.
     pub fn kill(&self, signal: i32) -> io::Result<()> {
         sys::signal::send(self.pidfd.as_fd(), signal)

@@ -81,6 +81,11 @@ pub enum Call {
     },
     /// Asks how the container is. Answer: [`Answer::State`].
     State,
+    /// Looks for a user in the container's files, as an exec will. Answer: [`Answer::Done`].
+    CheckUser {
+        /// `user[:group]` as the user wrote it.
+        user: String,
+    },
 }
 
 /// What a container is made of, and what the shim does with its streams.
@@ -201,6 +206,19 @@ pub struct Failure {
     pub message: String,
     /// Docker's exit code for a program that could not be started: 126 or 127; 128 for everything else.
     pub exit_code: i32,
+    /// What was at fault.
+    #[serde(default)]
+    pub reason: Reason,
+}
+
+/// What was at fault when a call failed, as far as Docker's sentences differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// Everything else.
+    #[default]
+    Runtime,
+    /// A user or a group that the container's files do not have: Docker's engine finds that out before its runtime runs.
+    User,
 }
 
 /// A container that was started.

@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use errdefs::ErrorKind;
 use logging::json_file::{OpenError, Rotation, Writer};
+use oci_runtime::user::UserError;
 use oci_runtime::{CreateError, CreateOptions, ExecError, ExecOptions, StartError, UserRequest};
-use shim_api::{Answer, Attach, Call, CreateTask, ExecTask, Failure, LogTarget, Request, VERSION};
+use shim_api::{Answer, Attach, Call, CreateTask, ExecTask, Failure, LogTarget, Reason, Request, VERSION};
 
 use crate::container::Task;
 use crate::event_loop::Shim;
@@ -49,6 +50,8 @@ pub(crate) enum CallError {
     Start(#[from] StartError),
     #[error(transparent)]
     Exec(#[from] ExecError),
+    #[error(transparent)]
+    User(#[from] UserError),
 }
 
 impl CallError {
@@ -65,6 +68,7 @@ impl CallError {
             CallError::Create(err) => err.kind(),
             CallError::Start(err) => err.kind(),
             CallError::Exec(err) => err.kind(),
+            CallError::User(err) => err.kind(),
         }
     }
 
@@ -77,11 +81,20 @@ impl CallError {
         // 126 and 127 say what is wrong with the program; everything else is 128 for Docker's clients.
         if matches!(code, 126 | 127) { i32::from(code) } else { 128 }
     }
+
+    fn reason(&self) -> Reason {
+        match self {
+            CallError::Create(CreateError::User(_)) | CallError::Exec(ExecError::User(_)) | CallError::User(_) => {
+                Reason::User
+            }
+            _ => Reason::Runtime,
+        }
+    }
 }
 
 impl From<CallError> for Failure {
     fn from(err: CallError) -> Failure {
-        Failure { kind: err.kind(), message: errdefs::chain(&err), exit_code: err.exit_code() }
+        Failure { kind: err.kind(), message: errdefs::chain(&err), exit_code: err.exit_code(), reason: err.reason() }
     }
 }
 
@@ -103,6 +116,7 @@ impl Shim {
             Call::Resize { exec_id, height, width } => self.resize(exec_id, height, width),
             Call::Signal { signal } => self.signal(signal),
             Call::State => Ok(Answer::State(self.task.as_ref().map(|task| task.run_state.clone()))),
+            Call::CheckUser { user } => self.check_user(&user),
         }
     }
 
@@ -176,7 +190,7 @@ impl Shim {
             false => CallError::Exec(err),
         })?;
         let console = process.console.take();
-        let spool_dir = task.streams.spool_dir().to_owned();
+        let spool_dir = task.streams.spool_dir.to_owned();
         // Docker's exec always ends its input with its client's.
         let streams = Streams::new(ends, console, true, spool_dir);
         let mut streams = streams.map_err(CallError::Streams).inspect_err(|_| {
@@ -190,6 +204,13 @@ impl Shim {
         let pid = exec.pid;
         task.execs.push(exec);
         Ok(Answer::ExecStarted { pid })
+    }
+
+    fn check_user(&self, user: &str) -> Result<Answer, CallError> {
+        let task = self.task.as_ref().ok_or(CallError::NotCreated)?;
+        let container = task.container.as_ref().ok_or(CallError::NotRunning)?;
+        container.check_user(UserRequest { user, groups: &[] })?;
+        Ok(Answer::Done)
     }
 
     fn resize(&mut self, exec_id: Option<String>, height: u16, width: u16) -> Result<Answer, CallError> {

@@ -8,7 +8,7 @@ use container_spec::InvalidRequest;
 use engine_api::exec::{ExecCreate, ExecInspect, ExecProcessConfig, ExecStart};
 use errdefs::ErrorKind;
 use oci::ContainerId;
-use shim_api::{Answer, Attach, Call, ExecTask, Failure};
+use shim_api::{Answer, Attach, Call, ExecTask, Failure, Reason};
 use tokio::sync::oneshot;
 use tracing::debug;
 
@@ -58,6 +58,9 @@ pub enum ExecError {
     /// It was not started.
     #[error("exec process is not started")]
     NotStarted,
+    /// The user or the group is not in the container's files.
+    #[error(transparent)]
+    User(Failure),
     /// Its shim says no, or nothing.
     #[error(transparent)]
     Shim(CallError),
@@ -72,6 +75,7 @@ impl ExecError {
             ExecError::NotRunning(_) | ExecError::Restarting(_) => ErrorKind::Conflict,
             ExecError::Invalid(err) => err.kind(),
             ExecError::NotStarted => ErrorKind::InvalidArgument,
+            ExecError::User(failure) => failure.kind,
             ExecError::DetachKeys { .. } => ErrorKind::Internal,
             ExecError::Shim(err) => err.kind(),
         }
@@ -138,6 +142,7 @@ pub async fn create(engine: &Engine, name: &str, request: ExecCreate) -> Result<
     // Planned now only to refuse now what cannot be.
     container_spec::plan_exec(&definition.config, &definition.host_config, &request, &engine.facts)?;
     parse_keys(&request)?;
+    check_user(&container, &request.user).await?;
     let exec = Arc::new(Exec::new(request));
     let mut live = container.live();
     live.execs.retain(|_, old| old.progress().ended_at.is_none_or(|at| at.elapsed() < KEPT));
@@ -211,6 +216,7 @@ impl PreparedExec {
                 return Ok(());
             }
             Ok(_) => ExecStartError::Shim(CallError::Closed),
+            Err(CallError::Refused(failure)) if failure.reason == Reason::User => ExecError::User(failure).into(),
             Err(CallError::Refused(failure)) => ExecStartError::Runtime(failure),
             Err(err) => ExecStartError::Shim(err),
         };
@@ -333,6 +339,17 @@ fn check_running(container: &Container) -> Result<(), ExecError> {
         Phase::Running { .. } => Ok(()),
         Phase::Restarting => Err(ExecError::Restarting(container.id().clone())),
         Phase::Stopped | Phase::Removing => Err(ExecError::NotRunning(container.id().clone())),
+    }
+}
+
+/// Docker refuses an unknown user when the exec is made, so that the client is told by a status instead of by its stream.
+async fn check_user(container: &Container, user: &str) -> Result<(), ExecError> {
+    // Numbers need not be in any file; without a shim the start says what there is to say.
+    let by_number = user.bytes().all(|byte| byte.is_ascii_digit() || byte == b':');
+    let Some(shim) = container.shim().filter(|_| !by_number) else { return Ok(()) };
+    match shim.link.call(Call::CheckUser { user: user.to_owned() }, vec![]).await {
+        Err(CallError::Refused(failure)) if failure.reason == Reason::User => Err(ExecError::User(failure)),
+        _ => Ok(()),
     }
 }
 

@@ -63,10 +63,12 @@ fn privileged_exec_that_cannot_start_has_dockers_code_and_sentence() {
         assert!(
             output.stdout.contains("chdir to cwd (\"/nope\") set in config.json failed: no such file or directory")
         );
-        let output = at.line(&format!("exec -u nosuchuser {name} id"));
-        let said = output.stdout + &output.stderr;
-        assert_ne!(output.code, 0);
-        assert!(said.contains("unable to find user nosuchuser: no matching entries in passwd file"), "{said}");
+        let sentence =
+            "Error response from daemon: unable to find user nosuchuser: no matching entries in passwd file\n";
+        at.fails(&format!("exec -u nosuchuser {name} id"), 1, sentence);
+        let sentence =
+            "Error response from daemon: unable to find group nosuchgroup: no matching entries in group file\n";
+        at.fails(&format!("exec -u 0:nosuchgroup {name} id"), 1, sentence);
         let id = at.inspect(&name, "{{.Id}}");
         at.ok(&format!("stop -t 0 {name}"));
         let sentence = format!("Error response from daemon: container {id} is not running\n");

@@ -225,7 +225,7 @@ fn privileged_what_is_wrong_is_refused_with_dockers_sentence() {
     });
 }
 
-const WRONG: [(&str, &str); 31] = [
+const WRONG: [(&str, &str); 32] = [
     ("--restart always", "conflicting options: cannot specify both --restart and --rm"),
     ("--memory 1m", "Error response from daemon: Minimum memory limit allowed is 6MB"),
     ("--cpus 9999", "Error response from daemon: range of CPUs is from 0.01 to "),
@@ -233,11 +233,21 @@ const WRONG: [(&str, &str); 31] = [
     ("--cap-drop NOPE", "Error response from daemon: invalid CapDrop: unknown capability: \"CAP_NOPE\""),
     ("--security-opt nope=1", "Error response from daemon: invalid --security-opt 2: \"nope=1\""),
     ("--security-opt seccomp=/nope", "opening seccomp profile (/nope) failed: open /nope: no such file or directory"),
-    ("-u nosuchuser", "unable to find user nosuchuser: no matching entries in passwd file"),
-    ("-u 0:nosuchgroup", "unable to find group nosuchgroup: no matching entries in group file"),
+    ("-u nosuchuser", "Error response from daemon: unable to find user nosuchuser: no matching entries in passwd file"),
+    (
+        "-u 0:nosuchgroup",
+        "Error response from daemon: unable to find group nosuchgroup: no matching entries in group file",
+    ),
     ("-w rel", "Error response from daemon: the working directory 'rel' is invalid, it needs to be an absolute path"),
     ("--log-opt nope=1", "Error response from daemon: unknown log opt 'nope' for json-file log driver"),
-    ("--log-opt max-size=x", "invalid size: 'x'"),
+    (
+        "--log-opt max-size=x",
+        "Error response from daemon: failed to create task for container: failed to initialize logging driver: invalid size: 'x'",
+    ),
+    (
+        "--log-driver nope",
+        "Error response from daemon: error looking up logging plugin nope: plugin \"nope\" not found\n",
+    ),
     ("--ulimit nope=1", "invalid argument \"nope=1\" for \"--ulimit\" flag: invalid ulimit type: nope\n"),
     (
         "--pids-limit x",

@@ -24,6 +24,16 @@ pub struct CreateRequest {
     pub networking_config: Option<NetworkingConfig>,
 }
 
+impl CreateRequest {
+    /// Reads a body; absent where it has nothing about what is to be run, as dockerd's decoder tells it.
+    pub fn from_body(body: Option<Value>) -> Result<Option<CreateRequest>, crate::json::DecodeError> {
+        let Some(body) = body else { return Ok(None) };
+        let names_image = body.get("Image").is_some();
+        let read = serde_json::from_value(body).map_err(|err| crate::json::DecodeError::Invalid(err.to_string()));
+        read.map(|request: CreateRequest| Some(request).filter(|it| names_image || it.config != Config::default()))
+    }
+}
+
 /// What a container runs: everything that does not depend on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

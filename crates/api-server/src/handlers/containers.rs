@@ -3,13 +3,14 @@
 use engine::filters::Filters;
 use engine::ops;
 use engine::ops::attach::{self, AttachQuery};
-use engine::ops::create::CreateOptions;
+use engine::ops::create::{CreateError, CreateOptions};
 use engine::ops::list::ListQuery;
 use engine::ops::remove::RemoveOptions;
 use engine::ops::wait::{Condition, Waiting};
 use engine_api::container::CreateRequest;
 use engine_api::versions;
 use http::StatusCode;
+use serde_json::Value;
 
 use crate::hijack::{Outcome, Takeover};
 use crate::query::Query;
@@ -41,8 +42,9 @@ pub(crate) async fn inspect(call: Call) -> Result<Answer, Failure> {
 
 /// `POST /containers/create`.
 pub(crate) async fn create(mut call: Call) -> Result<Answer, Failure> {
-    let request: Option<CreateRequest> = call.json().await?;
-    let mut request = request.ok_or(engine_api::json::DecodeError::Empty)?;
+    let body: Option<Option<Value>> = call.json().await?;
+    let body = body.ok_or(engine_api::json::DecodeError::Empty)?;
+    let mut request = CreateRequest::from_body(body)?.ok_or(CreateError::Empty)?;
     versions::upgrade_create(call.version, &mut request);
     let options = CreateOptions {
         name: call.query.given("name").map(str::to_owned),

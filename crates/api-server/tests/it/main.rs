@@ -52,6 +52,14 @@ const TABLE: &[(&str, &str, u16, &str)] = &[
     ("POST /containers/create", "{", 400, r#"{"message":"invalid JSON: unexpected EOF"}"#),
     ("POST /containers/create", "{}{}", 400, r#"{"message":"unexpected content after JSON"}"#),
     ("POST /containers/create", "{}", 400, r#"{"message":"config cannot be empty in order to create a container"}"#),
+    ("POST /containers/create", "null", 400, r#"{"message":"config cannot be empty in order to create a container"}"#),
+    (
+        "POST /containers/create",
+        r#"{"HostConfig":{"Memory":1}}"#,
+        400,
+        r#"{"message":"config cannot be empty in order to create a container"}"#,
+    ),
+    ("POST /containers/create", r#"{"Image":""}"#, 400, r#"{"message":"no command specified"}"#),
     ("POST /containers/create", r#"{"Image":"nope"}"#, 404, r#"{"message":"No such image: nope:latest"}"#),
     (
         "POST /containers/x/start",

@@ -1,13 +1,13 @@
 //! `POST /containers/create`
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use container_spec::InvalidRequest;
-use engine_api::container::{Config, CreateRequest, CreateResponse};
+use engine_api::container::{CreateRequest, CreateResponse};
 use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
 use image::ImageRecord;
@@ -135,8 +135,9 @@ fn plan(
 ) -> Result<Plan, CreateError> {
     let CreateRequest { mut config, host_config, networking_config } = request;
     let mut host = host_config.unwrap_or_default();
-    if config == Config::default() {
-        return Err(CreateError::Empty);
+    let nothing = config.cmd.iter().flatten().chain(config.entrypoint.iter().flatten()).next().is_none();
+    if config.image.is_empty() && nothing {
+        return Err(InvalidRequest::NoCommand.into());
     }
     let mut warnings = container_spec::validate(&config, &host, networking_config.as_ref(), &engine.facts)?;
     let image = engine.images.resolve(&config.image)?;
@@ -256,7 +257,9 @@ fn make(engine: &Engine, record: &Record, chain: &[snapshot::ChainId]) -> Result
     let id = &record.definition.id;
     let key = snapshot_key(id);
     let root = engine.images.snapshots().prepare(&key, chain).map_err(CreateError::Snapshot)?;
-    let written = make_volumes(&record.definition, &root).and_then(|()| write_files(engine, record));
+    let written = make_mark(&root)
+        .and_then(|()| make_volumes(&record.definition, &root))
+        .and_then(|()| write_files(engine, record));
     if written.is_err() {
         // What cannot be taken back now has no record, and is collected by the next start.
         let _ = stdx::fs::remove_if_exists(engine.recorder.dir(id).path());
@@ -264,6 +267,21 @@ fn make(engine: &Engine, record: &Record, chain: &[snapshot::ChainId]) -> Result
     }
     written
 }
+
+/// `/.dockerenv`, by which programs know that they are in a container.
+fn make_mark(root: &[oci::runtime::Mount]) -> Result<(), CreateError> {
+    let upper = root.iter().flat_map(|mount| &mount.options).find_map(|option| option.strip_prefix(UPPER));
+    // Without a layer of its own there is no place for it.
+    let Some(upper) = upper else { return Ok(()) };
+    let path = Path::new(upper).join(".dockerenv");
+    let made = File::options().write(true).create_new(true).open(&path);
+    // Docker's mode, whatever our umask is.
+    let made = made.and_then(|file| file.set_permissions(Permissions::from_mode(0o755)));
+    made.map_err(|source| CreateError::Files { path, source })
+}
+
+/// The option of overlayfs that names the container's own layer.
+const UPPER: &str = "upperdir=";
 
 /// Most images have none, and cost nothing here.
 fn make_volumes(definition: &Definition, root: &[oci::runtime::Mount]) -> Result<(), CreateError> {

@@ -189,6 +189,13 @@ fn privileged_the_namespaces_are_new_but_for_those_that_docker_shares() {
 }
 
 #[test]
+fn privileged_programs_know_that_they_are_in_a_container() {
+    on_both(|at| {
+        assert_eq!(at.run("busybox stat -c '%a %s %u:%g %F' /.dockerenv"), "755 0 0:0 regular empty file");
+    });
+}
+
+#[test]
 fn privileged_system_calls_are_denied_as_dockers_profile_does() {
     on_both(|at| {
         for (script, expected) in [

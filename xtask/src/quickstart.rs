@@ -20,6 +20,7 @@ pub(crate) fn run() -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "containers need root: try `sudo -E cargo xtask quickstart`");
     let begin = Instant::now();
     tools::install()?;
+    println!("Building the programs takes minutes the first time, and seconds later.");
     let dist = dist::build(dist::Kind::Release)?;
     let image = paths::target().join("images").join(Archive::Busybox.file_name());
     step("make the busybox image", || Archive::Busybox.make(&image))?;
@@ -27,7 +28,8 @@ pub(crate) fn run() -> Result<()> {
     let ran = first_container(&daemon, &image);
     let ended = step("clean up", || daemon.finish());
     ran.and(ended)?;
-    println!("\nDone in {:.1} s. The programs are in {}.", begin.elapsed().as_secs_f64(), dist.display());
+    println!("\nDone in {:.1} s. The programs are in {};", begin.elapsed().as_secs_f64(), dist.display());
+    println!("\"First steps\" in README.md goes on from here.");
     Ok(())
 }
 

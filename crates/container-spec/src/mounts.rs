@@ -90,7 +90,8 @@ fn words(words: &[&str]) -> Vec<String> {
 /// What the user asked for, and the files of /etc; parents first.
 fn user_mounts(host: &HostConfig, facts: &HostFacts, placement: &Placement) -> Result<Vec<Mount>, InvalidRequest> {
     let mut mounts = tmpfs(host)?;
-    for bind in bind::parse_all(host)? {
+    for mut bind in bind::parse_all(host)? {
+        bind.options.read_only_non_recursive |= placement.flat_read_only;
         mounts.push(bind_mount(&bind, facts)?);
     }
     let taken =

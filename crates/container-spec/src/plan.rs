@@ -66,6 +66,8 @@ pub struct Placement<'a> {
     pub seccomp_program: Option<&'a Path>,
     /// Its json-file log.
     pub log_path: &'a Path,
+    /// Whether read-only binds leave what is mounted below them writable, as before API 1.44.
+    pub flat_read_only: bool,
 }
 
 /// What the shim is told.

@@ -3,13 +3,19 @@
 //! Inside, only the newest version exists. [`upgrade_create`] lifts an old request to it and the `downgrade_*`
 //! functions lower an answer again; handlers and engine never look at a version.
 
+mod create;
+mod system;
+
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
 
-use crate::container::{self, CreateRequest, Inspect};
+use crate::container::{self, Inspect};
 use crate::image;
+
+pub use create::{UpgradeError, read_only_is_flat, upgrade_create, upgrade_platform};
+pub use system::{InfoAnswer, downgrade_info};
 
 /// A version of the API, `major.minor`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,23 +73,6 @@ impl FromStr for ApiVersion {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (major, minor) = text.split_once('.').unwrap_or((text, ""));
         Ok(ApiVersion { major: major.parse()?, minor: minor.parse()? })
-    }
-}
-
-/// Lifts a create request of `version` to the newest one.
-pub fn upgrade_create(version: ApiVersion, request: &mut CreateRequest) {
-    let Some(host) = &mut request.host_config else { return };
-    // Before 1.40 the daemon chose the IPC mode "shareable"; since then "private" (moby api/server/router/container).
-    if version.before(40) && host.ipc_mode.is_empty() {
-        host.ipc_mode = "shareable".to_owned();
-    }
-    // KernelMemory and friends are unknown fields by now. Annotations came with 1.43: older clients cannot mean them.
-    if version.before(43) {
-        host.annotations = None;
-    }
-    // Before 1.42 a swappiness of -1 meant "the default", as the CLI of that time sent it.
-    if version.before(42) && host.memory_swappiness == Some(-1) {
-        host.memory_swappiness = None;
     }
 }
 

@@ -156,6 +156,7 @@ fn plan(engine: &Engine, container: &Container) -> Result<CreateTask, LaunchErro
         cgroup_parent: &engine.cgroup_parent_of(container),
         seccomp_program: seccomp_program.as_deref(),
         log_path: &log,
+        flat_read_only: definition.flat_read_only,
     };
     make_bind_sources(host)?;
     let planned = container_spec::plan(config, host, &engine.facts, &placement).map_err(LaunchError::Plan)?;

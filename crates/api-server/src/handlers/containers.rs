@@ -45,10 +45,11 @@ pub(crate) async fn create(mut call: Call) -> Result<Answer, Failure> {
     let body: Option<Option<Value>> = call.json().await?;
     let body = body.ok_or(engine_api::json::DecodeError::Empty)?;
     let mut request = CreateRequest::from_body(body)?.ok_or(CreateError::Empty)?;
-    versions::upgrade_create(call.version, &mut request);
+    versions::upgrade_create(call.version, &mut request)?;
     let options = CreateOptions {
         name: call.query.given("name").map(str::to_owned),
-        platform: call.query.given("platform").filter(|_| !call.version.before(41)).map(str::to_owned),
+        platform: versions::upgrade_platform(call.version, call.query.given("platform")).map(str::to_owned),
+        flat_read_only: versions::read_only_is_flat(call.version),
     };
     let created = ops::create::create(&call.engine, options, request).await?;
     Ok(response::json(StatusCode::CREATED, &created))

@@ -1,6 +1,7 @@
 //! The engine itself.
 
 use engine::ops;
+use engine_api::versions;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderName, HeaderValue, PRAGMA};
 
@@ -26,7 +27,8 @@ pub(crate) async fn version(call: Call) -> Result<Answer, Failure> {
 
 /// `GET /info`.
 pub(crate) async fn info(call: Call) -> Result<Answer, Failure> {
-    Ok(response::json(StatusCode::OK, &ops::system::info(&call.engine).await))
+    let info = versions::downgrade_info(call.version, ops::system::info(&call.engine).await);
+    Ok(response::json(StatusCode::OK, &info))
 }
 
 /// `OPTIONS` of anything: browsers ask before they ask.

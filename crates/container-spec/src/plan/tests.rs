@@ -8,6 +8,10 @@ const ID: &str = "edd95cf7a9a22f061b8fc06e632a65556774a3b4d13ca3eb8c61f1e147fc45
 
 /// A request as the engine treats it, from the check to the plan.
 fn planned(request: &str, facts: &HostFacts) -> Planned {
+    planned_with(request, facts, false)
+}
+
+fn planned_with(request: &str, facts: &HostFacts, flat_read_only: bool) -> Planned {
     let request: engine_api::container::CreateRequest = engine_api::json::decode(request.as_bytes()).unwrap();
     let (mut config, mut host) = (request.config, request.host_config.unwrap_or_default());
     validate(&config, &host, request.networking_config.as_ref(), facts).unwrap();
@@ -27,6 +31,7 @@ fn planned(request: &str, facts: &HostFacts) -> Planned {
         cgroup_parent: "/longshore-0123abcd",
         seccomp_program: None,
         log_path: Path::new("/c/log"),
+        flat_read_only,
     };
     plan(&config, &host, facts, &placement).unwrap()
 }
@@ -157,6 +162,9 @@ fn read_only_is_recursive_where_the_kernel_can() {
     use crate::facts::KernelVersion;
     assert_eq!(options(KernelVersion { major: 5, minor: 12 }), "rbind,rro,rprivate bind,ro,rprivate");
     assert_eq!(options(KernelVersion { major: 5, minor: 11 }), "rbind,ro,rprivate bind,ro,rprivate");
+    let old = planned_with(request, &facts(), true).spec;
+    let bind = old.mounts.iter().find(|mount| mount.destination.as_os_str() == "/m").unwrap();
+    assert_eq!(bind.options.join(","), "rbind,ro,rprivate");
 }
 
 #[test]

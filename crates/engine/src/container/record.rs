@@ -36,6 +36,9 @@ pub struct Definition {
     pub host_config: HostConfig,
     /// What is mounted beside the root, as users see it.
     pub mounts: Vec<MountPoint>,
+    /// Whether read-only binds leave what is mounted below them writable.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flat_read_only: bool,
 }
 
 /// The whole record.
@@ -190,6 +193,7 @@ mod tests {
             config: Config { env: Some(vec!["A=1".into()]), stop_timeout: Some(3), ..Config::default() },
             host_config: HostConfig { memory: 6 << 20, oom_kill_disable: Some(false), ..HostConfig::default() },
             mounts: vec![MountPoint { destination: "/x".into(), ..MountPoint::default() }],
+            flat_read_only: true,
         }
     }
 

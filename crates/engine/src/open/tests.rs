@@ -78,6 +78,7 @@ impl Scratch {
             config: Config { cmd: Some(vec!["true".into()]), ..Config::default() },
             host_config,
             mounts: vec![],
+            flat_read_only: false,
         };
         fs::create_dir_all(self.dir(&id).path()).unwrap();
         self.dir(&id).write(name, &definition, &state, Durability::ProcessDeath).unwrap();

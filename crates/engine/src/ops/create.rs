@@ -28,6 +28,8 @@ pub struct CreateOptions {
     pub name: Option<String>,
     /// The wanted platform, `os[/arch[/variant]]`.
     pub platform: Option<String>,
+    /// Whether read-only binds leave what is mounted below them writable, as old clients expect.
+    pub flat_read_only: bool,
 }
 
 /// Why [`create`] failed. The texts are dockerd's.
@@ -162,6 +164,7 @@ fn plan(
         config,
         host_config: host,
         mounts,
+        flat_read_only: options.flat_read_only,
     };
     let warnings = warnings.iter().map(ToString::to_string).collect();
     Ok(Plan { definition, chain: image.chain.clone(), warnings })

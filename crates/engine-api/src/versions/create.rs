@@ -1,0 +1,247 @@
+//! What older clients mean by a create request.
+
+use errdefs::ErrorKind;
+
+use super::ApiVersion;
+use crate::container::{CreateRequest, NetworkingConfig};
+use crate::host_config::{HostConfig, Mount};
+
+/// Why a request is none of its version. The texts are dockerd's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UpgradeError {
+    /// Options of another type of mount; before 1.42 they were dropped.
+    #[error("{options} must not be specified on mount type {kind:?}")]
+    MountOptions {
+        /// Which ones.
+        options: &'static str,
+        /// The mount's type.
+        kind: String,
+    },
+    /// A field or a value that must not be ignored, and came later.
+    #[error("{what} needs API v{since} or newer")]
+    TooEarly {
+        /// As dockerd names it.
+        what: &'static str,
+        /// Its first version.
+        since: ApiVersion,
+    },
+    /// A container is connected to one network at its creation before 1.44.
+    #[error("Container cannot be created with multiple network endpoints: {0}")]
+    Networks(String),
+}
+
+impl UpgradeError {
+    /// Always the caller's mistake.
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::InvalidArgument
+    }
+}
+
+/// Lifts a create request of `version` to the newest one (moby `postContainersCreate`).
+///
+/// That cgroup namespaces were `host` on version 1 before 1.41 needs no rule: there they are to this day.
+pub fn upgrade_create(version: ApiVersion, request: &mut CreateRequest) -> Result<(), UpgradeError> {
+    if let Some(host) = &mut request.host_config {
+        upgrade_host(version, host);
+        host.mounts.iter_mut().flatten().try_for_each(|mount| upgrade_mount(version, mount))?;
+    }
+    if version.before(44)
+        && let Some(healthcheck) = &mut request.config.healthcheck
+    {
+        healthcheck.start_interval = 0;
+    }
+    let has_address = !request.config.mac_address.is_empty();
+    match &mut request.networking_config {
+        Some(networking) => upgrade_networks(version, has_address, networking),
+        None => Ok(()),
+    }
+}
+
+/// The wanted platform: before 1.41 there was none.
+pub fn upgrade_platform(version: ApiVersion, platform: Option<&str>) -> Option<&str> {
+    platform.filter(|_| !version.before(41))
+}
+
+/// Whether a read-only bind leaves what is mounted below it writable: before 1.44 every one did.
+pub fn read_only_is_flat(version: ApiVersion) -> bool {
+    version.before(44)
+}
+
+fn upgrade_host(version: ApiVersion, host: &mut HostConfig) {
+    // Before 1.25 the client removed its container.
+    if version.before(25) {
+        host.auto_remove = false;
+    }
+    // Before 1.40 the daemon chose the IPC mode "shareable"; since then "private".
+    if version.before(40) && host.ipc_mode.is_empty() {
+        host.ipc_mode = "shareable".to_owned();
+    }
+    if version.before(42) {
+        host.console_size = [0, 0];
+        // -1 meant "the default", as the command line of that time sent it.
+        host.memory_swappiness = host.memory_swappiness.filter(|&swappiness| swappiness != -1);
+    }
+    // KernelMemory and friends are unknown fields by now. Annotations came with 1.43: older clients cannot mean them.
+    if version.before(43) {
+        host.annotations = None;
+    }
+}
+
+fn upgrade_mount(version: ApiVersion, mount: &mut Mount) -> Result<(), UpgradeError> {
+    let too_early = |what, since| Err(UpgradeError::TooEarly { what, since: ApiVersion { major: 1, minor: since } });
+    if let Some(bind) = &mut mount.bind_options {
+        bind.non_recursive &= !version.before(40);
+        bind.create_mountpoint &= !version.before(42);
+        if version.before(44) && mount.kind == "bind" && bind.read_only_force_recursive {
+            return too_early("BindOptions.ReadOnlyForceRecursive", 44);
+        }
+    }
+    if version.before(42) {
+        mount.volume_options.take_if(|_| mount.kind != "volume");
+        mount.tmpfs_options.take_if(|_| mount.kind != "tmpfs");
+    }
+    for (options, given, kind) in [
+        ("VolumeOptions", mount.volume_options.is_some(), "volume"),
+        ("BindOptions", mount.bind_options.is_some() && !version.before(42), "bind"),
+        ("TmpfsOptions", mount.tmpfs_options.is_some(), "tmpfs"),
+    ] {
+        if given && mount.kind != kind {
+            return Err(UpgradeError::MountOptions { options, kind: mount.kind.clone() });
+        }
+    }
+    let subpath = mount.volume_options.as_ref().and_then(|options| options["Subpath"].as_str());
+    if version.before(45) && subpath.is_some_and(|path| !path.is_empty()) {
+        return too_early("VolumeOptions.Subpath", 45);
+    }
+    if version.before(48) && mount.kind == "image" {
+        return too_early("Mount type \"Image\"", 48);
+    }
+    Ok(())
+}
+
+/// `has_address` tells that the container as a whole has a MAC address, which was the only way before 1.44.
+fn upgrade_networks(
+    version: ApiVersion,
+    has_address: bool,
+    networking: &mut NetworkingConfig,
+) -> Result<(), UpgradeError> {
+    let Some(endpoints) = &mut networking.endpoints_config else { return Ok(()) };
+    if version.before(44) && endpoints.len() > 1 {
+        let names: Vec<&str> = endpoints.keys().map(String::as_str).collect();
+        return Err(UpgradeError::Networks(names.join(", ")));
+    }
+    for endpoint in endpoints.values_mut() {
+        if version.before(44) && !has_address {
+            endpoint.mac_address.clear();
+        }
+        if version.before(48) {
+            endpoint.gw_priority = 0;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What is at `pointer` of a request after it was lifted, or why it was refused.
+    fn upgraded(minor: u32, request: &Value, pointer: &str) -> Value {
+        let mut request: CreateRequest = serde_json::from_value(request.clone()).unwrap();
+        match upgrade_create(ApiVersion { major: 1, minor }, &mut request) {
+            Ok(()) => serde_json::to_value(request).unwrap().pointer(pointer).cloned().unwrap_or_default(),
+            Err(err) => err.to_string().into(),
+        }
+    }
+
+    #[test]
+    fn fields_count_from_their_version_on() {
+        for (since, pointer, asked, before) in [
+            (25, "/HostConfig/AutoRemove", json!(true), json!(false)),
+            (40, "/HostConfig/IpcMode", json!(""), json!("shareable")),
+            (42, "/HostConfig/ConsoleSize", json!([24, 80]), json!([0, 0])),
+            (42, "/HostConfig/MemorySwappiness", json!(-1), json!(null)),
+            (43, "/HostConfig/Annotations", json!({"a": "b"}), json!(null)),
+            (44, "/Healthcheck/StartInterval", json!(5), json!(null)),
+            (44, "/NetworkingConfig/EndpointsConfig/n/MacAddress", json!("02:42:ac:11:00:02"), json!("")),
+            (48, "/NetworkingConfig/EndpointsConfig/n/GwPriority", json!(7), json!(0)),
+        ] {
+            let request = pointer
+                .rsplit('/')
+                .filter(|name| !name.is_empty())
+                .fold(asked.clone(), |inner, name| json!({ name: inner }));
+            assert_eq!(upgraded(since - 1, &request, pointer), before, "before 1.{since}: {pointer}");
+            assert_eq!(upgraded(since, &request, pointer), asked, "1.{since}: {pointer}");
+        }
+    }
+
+    #[test]
+    fn options_of_mounts_count_from_their_version_on() {
+        let check = |minor: u32, mount: Value, pointer: &str| {
+            upgraded(minor, &json!({"HostConfig": {"Mounts": [mount]}}), &format!("/HostConfig/Mounts/0/{pointer}"))
+        };
+        for (minor, mount, pointer, expected) in [
+            (39, json!({"Type": "bind", "BindOptions": {"NonRecursive": true}}), "BindOptions", json!({})),
+            (
+                40,
+                json!({"Type": "bind", "BindOptions": {"NonRecursive": true}}),
+                "BindOptions/NonRecursive",
+                json!(true),
+            ),
+            (41, json!({"Type": "bind", "BindOptions": {"CreateMountpoint": true}}), "BindOptions", json!({})),
+            (41, json!({"Type": "bind", "VolumeOptions": {}, "TmpfsOptions": {}}), "VolumeOptions", json!(null)),
+            (41, json!({"Type": "bind", "TmpfsOptions": {}}), "TmpfsOptions", json!(null)),
+            (41, json!({"Type": "tmpfs", "BindOptions": {}}), "Type", json!("tmpfs")),
+            (
+                42,
+                json!({"Type": "bind", "VolumeOptions": {}}),
+                "",
+                json!("VolumeOptions must not be specified on mount type \"bind\""),
+            ),
+            (
+                51,
+                json!({"Type": "volume", "BindOptions": {}}),
+                "",
+                json!("BindOptions must not be specified on mount type \"volume\""),
+            ),
+            (
+                43,
+                json!({"Type": "bind", "BindOptions": {"ReadOnlyForceRecursive": true}}),
+                "",
+                json!("BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer"),
+            ),
+            (
+                44,
+                json!({"Type": "volume", "VolumeOptions": {"Subpath": "a"}}),
+                "",
+                json!("VolumeOptions.Subpath needs API v1.45 or newer"),
+            ),
+            (45, json!({"Type": "volume", "VolumeOptions": {"Subpath": "a"}}), "VolumeOptions/Subpath", json!("a")),
+            (47, json!({"Type": "image"}), "", json!("Mount type \"Image\" needs API v1.48 or newer")),
+            (48, json!({"Type": "image"}), "Type", json!("image")),
+        ] {
+            assert_eq!(check(minor, mount.clone(), pointer), expected, "1.{minor} {mount}");
+        }
+    }
+
+    #[test]
+    fn networks_and_addresses_are_as_they_were() {
+        let networks = json!({"NetworkingConfig": {"EndpointsConfig": {"a": {}, "b": {}}}});
+        let refused = "Container cannot be created with multiple network endpoints: a, b";
+        assert_eq!(upgraded(43, &networks, "/Image"), refused);
+        assert_eq!(upgraded(44, &networks, "/Image"), "");
+        // With a container-wide address those of the endpoints are left for the engine to judge.
+        let both = json!({"MacAddress": "1", "NetworkingConfig": {"EndpointsConfig": {"n": {"MacAddress": "2"}}}});
+        assert_eq!(upgraded(43, &both, "/NetworkingConfig/EndpointsConfig/n/MacAddress"), "2");
+    }
+
+    #[test]
+    fn platforms_and_recursive_read_only_have_their_versions() {
+        let version = |minor| ApiVersion { major: 1, minor };
+        assert_eq!(upgrade_platform(version(40), Some("linux/arm64")), None);
+        assert_eq!(upgrade_platform(version(41), Some("linux/arm64")), Some("linux/arm64"));
+        assert!(read_only_is_flat(version(43)) && !read_only_is_flat(version(44)));
+    }
+}

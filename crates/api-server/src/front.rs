@@ -25,8 +25,8 @@ use crate::status::Failure;
 
 /// The longest head of a request: the request line and all headers.
 ///
-/// Docker's longest honest ones carry registry credentials of a few KiB. Go allows a MiB; memory is what it costs.
-pub(crate) const HEAD_LIMIT: usize = 64 << 10;
+/// Go's limit: a MiB, and 4 KiB that its buffer may hold beyond it. Memory is taken only as bytes come.
+pub(crate) const HEAD_LIMIT: usize = (1 << 20) + (4 << 10);
 
 /// How many headers a request may have. hyper's own limit, too.
 const HEADERS_LIMIT: usize = 100;
@@ -110,12 +110,16 @@ async fn hijack<S: Client>(mut stream: S, mut bytes: Vec<u8>, head: Head, target
 
 async fn read_head<S: Client>(stream: &mut S, bytes: &mut Vec<u8>) -> Result<Head, HeadError> {
     loop {
+        let known = bytes.len();
         // A client that has nothing more to say may have said it before: both are no request.
         match stream.read_buf(bytes).await {
             Ok(0) | Err(_) => return Err(HeadError::Gone),
             Ok(_) => {}
         }
-        if let Some(head) = parse_head(bytes)? {
+        // Only the end of a line can make a difference. A head that trickles in is not read again for every byte.
+        if bytes[known..].contains(&b'\n')
+            && let Some(head) = parse_head(bytes)?
+        {
             return Ok(head);
         }
         if bytes.len() > HEAD_LIMIT {
@@ -137,7 +141,11 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>, HeadError> {
     };
     let (Some(method), Some(path)) = (request.method, request.path) else { return Err(HeadError::Malformed) };
     let method = method.parse().map_err(|_| HeadError::Malformed)?;
-    let uri = path.parse().map_err(|_| HeadError::Malformed)?;
+    // More than 64 KiB is more than hyper's addresses hold.
+    let uri = path.parse().map_err(|_| match path.len() < usize::from(u16::MAX) {
+        true => HeadError::Malformed,
+        false => HeadError::TooLarge,
+    })?;
     let headers = request.headers.iter().map(parse_header).collect::<Result<HeaderMap, HeadError>>()?;
     Ok(Some(Head { method, uri, headers, length }))
 }

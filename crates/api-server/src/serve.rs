@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tracing::{debug, error};
 
 use crate::caught::caught;
-use crate::front::{self, HEAD_DEADLINE, Hijack, Opening, Rewound, wants_upgrade};
+use crate::front::{self, HEAD_DEADLINE, HEAD_LIMIT, Hijack, Opening, Rewound, wants_upgrade};
 use crate::hijack::{Outcome, RAW_STREAM, Takeover};
 use crate::request::{Call, RequestBody};
 use crate::response::{self, Answer};
@@ -114,6 +114,7 @@ impl Server {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_DEADLINE)
+            .max_buf_size(HEAD_LIMIT)
             .title_case_headers(true)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();

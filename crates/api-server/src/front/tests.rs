@@ -18,6 +18,7 @@ fn heads_are_parsed_as_far_as_they_have_come() {
 fn heads_that_cannot_be_read_are_told_apart() {
     let check = |text: &str| parse_head(text.as_bytes()).err();
     assert_eq!(check("garbage\r\n\r\n"), Some(HeadError::Malformed));
+    assert_eq!(check(&format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(70_000))), Some(HeadError::TooLarge));
     assert_eq!(check("GET / HTTP/1.1\r\nno colon\r\n\r\n"), Some(HeadError::Malformed));
     assert_eq!(check(&format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(101))), Some(HeadError::TooLarge));
     assert_eq!(check(&format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(HEAD_LIMIT))), Some(HeadError::TooLarge));
@@ -51,6 +52,18 @@ async fn other_requests_are_rewound_whole() {
     let Opening::Http(rewound) = opening else { panic!("not HTTP") };
     assert_eq!(all_of(rewound).await, request);
     drop(client);
+}
+
+#[tokio::test]
+async fn heads_may_be_as_long_as_gos() {
+    let head = |value: usize| format!("GET /_ping HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(value));
+    let frame = head(0).len();
+    let request = head(HEAD_LIMIT - frame);
+    let (opening, client) = opened(&[&request, ""]).await;
+    let Opening::Http(rewound) = opening else { panic!("not HTTP") };
+    assert!(all_of(rewound).await == request);
+    drop(client);
+    assert_eq!(parse_head(head(HEAD_LIMIT - frame + 1).as_bytes()).err(), Some(HeadError::TooLarge));
 }
 
 #[tokio::test]

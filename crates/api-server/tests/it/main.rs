@@ -138,7 +138,7 @@ async fn privileged_pipelined_requests_are_answered_in_order() {
 #[tokio::test]
 async fn privileged_oversized_heads_are_refused_on_any_request() {
     let api = Api::start().await;
-    let long = format!("GET /_ping HTTP/1.1\r\nHost: d\r\nX: {}\r\n\r\n", "a".repeat(1 << 20));
+    let long = format!("GET /_ping HTTP/1.1\r\nHost: d\r\nX: {}\r\n\r\n", "a".repeat(2 << 20));
     assert!(api.raw(long.as_bytes()).await.starts_with("HTTP/1.1 431 "));
     let second = format!("GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n{long}");
     assert!(api.raw(second.as_bytes()).await.contains("HTTP/1.1 431 "));

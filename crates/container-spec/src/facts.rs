@@ -23,6 +23,8 @@ pub struct HostFacts {
     pub memory_bytes: u64,
     /// Whether limits on swap can be set.
     pub swap_limit: bool,
+    /// What else the controllers can do.
+    pub controls: Controls,
     /// Whether the kernel has system-call filters.
     pub seccomp: bool,
     /// Whether /proc/sys/net/ipv4/ping_group_range and ip_unprivileged_port_start exist.
@@ -39,6 +41,25 @@ pub struct HostFacts {
     pub thermal_throttle_cpus: Vec<u32>,
     /// Device nodes below /dev on the host, for privileged containers.
     pub devices: Vec<oci::runtime::Device>,
+}
+
+/// What the machine's controllers can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Controls {
+    /// Limits on memory.
+    pub memory: bool,
+    /// Limits on the kernel's memory for TCP (version 1 only).
+    pub kernel_memory_tcp: bool,
+    /// Switching the OOM killer off (version 1 only).
+    pub oom_kill_disable: bool,
+    /// Weights of processor time.
+    pub cpu_shares: bool,
+    /// Quotas of processor time.
+    pub cpu_quota: bool,
+    /// Sets of processors.
+    pub cpuset: bool,
+    /// Limits on tasks.
+    pub pids: bool,
 }
 
 /// How the cgroup hierarchies are mounted.

@@ -39,7 +39,7 @@ mod testing;
 
 pub use bind::{BindSource, bind_sources, mount_points};
 pub use capability::capabilities;
-pub use facts::{CgroupLayout, HostFacts, KernelVersion};
+pub use facts::{CgroupLayout, Controls, HostFacts, KernelVersion};
 pub use merge::merge_image;
 pub use normalize::normalize_host;
 pub use plan::{Placement, Planned, exec_user, plan, plan_exec};

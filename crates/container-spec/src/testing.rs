@@ -15,6 +15,7 @@ pub(crate) fn facts() -> HostFacts {
         cpuset_mems: "0".to_owned(),
         memory_bytes: 8 << 30,
         swap_limit: true,
+        controls: Default::default(),
         seccomp: true,
         network_sysctls: true,
         default_ulimits: Default::default(),

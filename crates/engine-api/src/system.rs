@@ -86,6 +86,9 @@ pub struct Info {
     pub memory_limit: bool,
     /// Swap limits work.
     pub swap_limit: bool,
+    /// Limits on the kernel's memory for TCP work.
+    #[serde(rename = "KernelMemoryTCP", skip_serializing_if = "std::ops::Not::not")]
+    pub kernel_memory_tcp: bool,
     /// The CFS period can be set.
     pub cpu_cfs_period: bool,
     /// The CFS quota can be set.

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use container_spec::{CgroupLayout, HostFacts, KernelVersion};
+use container_spec::{CgroupLayout, Controls, HostFacts, KernelVersion};
 use oci::runtime::Device;
 use rustix::thread::{CapabilitySet, capability_is_in_bounding_set};
 
@@ -33,6 +33,7 @@ pub fn gather(config: &EngineConfig, hierarchies: &cgroup::Hierarchies) -> HostF
         cpuset_mems: Some(read_line("/sys/devices/system/node/online")).filter(|s| !s.is_empty()).unwrap_or("0".into()),
         memory_bytes: memory_bytes(),
         swap_limit: swap_limit(hierarchies),
+        controls: controls(hierarchies),
         seccomp: Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
         network_sysctls: Path::new("/proc/sys/net/ipv4/ping_group_range").exists()
             && Path::new("/proc/sys/net/ipv4/ip_unprivileged_port_start").exists(),
@@ -77,6 +78,33 @@ fn swap_limit(hierarchies: &cgroup::Hierarchies) -> bool {
         Some(mount) => mount.join("memory.memsw.limit_in_bytes").exists(),
         // The root cgroup of v2 has no limits to look at; the kernel has them if it has swap accounting at all.
         None => Path::new("/proc/swaps").exists(),
+    }
+}
+
+/// What dockerd looks for, in the same files (moby pkg/sysinfo).
+fn controls(hierarchies: &cgroup::Hierarchies) -> Controls {
+    use cgroup::Controller;
+    if hierarchies.version() == cgroup::Version::V2 {
+        let has = |controller| hierarchies.unified_controllers.contains(&controller);
+        return Controls {
+            memory: has(Controller::Memory),
+            cpu_shares: has(Controller::Cpu),
+            cpu_quota: has(Controller::Cpu),
+            cpuset: has(Controller::Cpuset),
+            pids: has(Controller::Pids),
+            ..Controls::default()
+        };
+    }
+    let has = |controller, file: &str| hierarchies.v1_mount(controller).is_some_and(|mount| mount.join(file).exists());
+    Controls {
+        memory: has(Controller::Memory, "memory.limit_in_bytes"),
+        kernel_memory_tcp: has(Controller::Memory, "memory.kmem.tcp.limit_in_bytes"),
+        oom_kill_disable: has(Controller::Memory, "memory.oom_control"),
+        cpu_shares: has(Controller::Cpu, "cpu.shares"),
+        cpu_quota: has(Controller::Cpu, "cpu.cfs_quota_us"),
+        cpuset: has(Controller::Cpuset, "cpuset.cpus"),
+        // The root has no limit of its own.
+        pids: has(Controller::Pids, ""),
     }
 }
 

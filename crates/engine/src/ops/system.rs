@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use container_spec::{CgroupLayout, HostFacts};
 use engine_api::system::{Component, Info, Platform, Version};
@@ -20,8 +21,12 @@ pub async fn info(engine: &Engine) -> Info {
     let facts = &engine.facts;
     let containers = engine.containers.all();
     let running = containers.iter().filter(|container| container.state().is_running()).count();
-    let release = bridge::blocking(|| fs::read_to_string("/etc/os-release").unwrap_or_default()).await;
     let config = &engine.config;
+    let data_root = config.data_root.clone();
+    let (release, backing) = bridge::blocking(move || {
+        (fs::read_to_string("/etc/os-release").unwrap_or_default(), backing_filesystem(&data_root))
+    })
+    .await;
     Info {
         id: engine.id.clone(),
         containers: count(containers.len()),
@@ -29,7 +34,8 @@ pub async fn info(engine: &Engine) -> Info {
         containers_stopped: count(containers.len() - running),
         images: count(engine.images.list().len()),
         driver: "overlay2".to_owned(),
-        driver_status: driver_status(),
+        driver_status: driver_status(&backing),
+        runtimes: json!({ HostFacts::RUNTIME: {"path": config.shim_path.display().to_string()} }),
         plugins: plugins(),
         n_fd: count(fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)),
         n_goroutines: count(tokio::runtime::Handle::current().metrics().num_alive_tasks()),
@@ -57,15 +63,16 @@ fn machine(facts: &HostFacts) -> Info {
     let v1 = facts.cgroup == CgroupLayout::V1;
     let forwarding = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap_or_default();
     Info {
-        memory_limit: true,
+        memory_limit: facts.controls.memory,
         swap_limit: facts.swap_limit,
-        cpu_cfs_period: true,
-        cpu_cfs_quota: true,
-        cpu_shares: true,
-        cpu_set: true,
-        pids_limit: true,
+        kernel_memory_tcp: facts.controls.kernel_memory_tcp,
+        cpu_cfs_period: facts.controls.cpu_quota,
+        cpu_cfs_quota: facts.controls.cpu_quota,
+        cpu_shares: facts.controls.cpu_shares,
+        cpu_set: facts.controls.cpuset,
+        pids_limit: facts.controls.pids,
         ipv4_forwarding: forwarding.trim() == "1",
-        oom_kill_disable: v1,
+        oom_kill_disable: facts.controls.oom_kill_disable,
         cgroup_driver: "cgroupfs".to_owned(),
         cgroup_version: if v1 { "1" } else { "2" }.to_owned(),
         kernel_version: uname.release().to_string_lossy().into_owned(),
@@ -74,7 +81,6 @@ fn machine(facts: &HostFacts) -> Info {
         ncpu: facts.cpus.into(),
         mem_total: i64::try_from(facts.memory_bytes).unwrap_or(i64::MAX),
         name: facts.hostname.clone(),
-        runtimes: json!({ HostFacts::RUNTIME: {"path": "longshore-shim"} }),
         default_runtime: HostFacts::RUNTIME.to_owned(),
         swarm: swarm(),
         containerd_commit: json!({"ID": ""}),
@@ -88,10 +94,35 @@ fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn driver_status() -> Vec<[String; 2]> {
-    [("Supports d_type", "true"), ("Using metacopy", "false"), ("Native Overlay Diff", "true"), ("userxattr", "false")]
-        .map(|(name, value)| [name.to_owned(), value.to_owned()])
-        .to_vec()
+fn driver_status(backing: &str) -> Vec<[String; 2]> {
+    [
+        ("Backing Filesystem", backing),
+        ("Supports d_type", "true"),
+        ("Using metacopy", "false"),
+        ("Native Overlay Diff", "true"),
+        ("userxattr", "false"),
+    ]
+    .map(|(name, value)| [name.to_owned(), value.to_owned()])
+    .to_vec()
+}
+
+/// What the data root lies on, by dockerd's names (moby daemon/internal/fstype); the numbers are those of statfs(2).
+fn backing_filesystem(data_root: &Path) -> String {
+    let kind = rustix::fs::statfs(data_root).map_or(0, |found| found.f_type as u32);
+    let name = match kind {
+        0x0000_EF53 => "extfs",
+        0x5846_5342 => "xfs",
+        0x9123_683E => "btrfs",
+        0x0102_1994 => "tmpfs",
+        0x2FC1_2FC1 => "zfs",
+        0xF2F5_2010 => "f2fs",
+        0x794C_7630 => "overlayfs",
+        0x8584_58F6 => "ramfs",
+        0x6573_5546 => "fuse",
+        0x0000_6969 => "nfs",
+        _ => "<unknown>",
+    };
+    name.to_owned()
 }
 
 fn plugins() -> Value {
@@ -184,6 +215,12 @@ pub(crate) fn architecture() -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn filesystems_have_dockers_names() {
+        assert_eq!(backing_filesystem(Path::new("/dev/shm")), "tmpfs");
+        assert_eq!(backing_filesystem(Path::new("/proc")), "<unknown>");
+    }
 
     #[test]
     fn fields_of_os_release_lose_their_quotes() {

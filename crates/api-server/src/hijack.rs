@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A handler prepares the takeover and may still fail as any handler fails; only then is the head written, and the
-//! connection's descriptor and what the client sent too early go to the engine.
+//! connection's descriptor and what the client sent too early go to the engine. The head of an attach goes with them: a
+//! running container writes it when it begins to send, so that a client which has read it misses nothing.
 
 use std::os::fd::OwnedFd;
 
@@ -77,11 +78,17 @@ impl Takeover {
         }
     }
 
-    /// Hands over the connection, after the head was written.
-    pub(crate) async fn run(self, client: OwnedFd, already_read: Vec<u8>) {
+    /// Whether the heir writes the head itself.
+    pub(crate) fn writes_head(&self) -> bool {
+        matches!(self.heir, Heir::Attach(_))
+    }
+
+    /// Hands over the connection. `head` is empty if it was written.
+    pub(crate) async fn run(self, client: OwnedFd, head: &str, already_read: Vec<u8>) {
         let failed = match self.heir {
             Heir::Attach(attachment) => {
-                attachment.connect(client, already_read).await.err().map(|err| errdefs::chain(&err))
+                let connected = attachment.connect(client, head.as_bytes(), already_read).await;
+                connected.err().map(|err| errdefs::chain(&err))
             }
             Heir::Exec(exec) => exec.run(Some((client, already_read))).await.err().map(|err| errdefs::chain(&err)),
         };

@@ -181,7 +181,7 @@ impl Server {
     async fn relayed(&self, takeover: Takeover) -> Result<Answer, Failure> {
         let pair = UnixStream::pair().and_then(|(ours, theirs)| Ok((ours, theirs.into_fd()?)));
         let (mut ours, theirs) = pair.map_err(|err| Failure::from_error(ErrorKind::Internal, &err))?;
-        tokio::spawn(takeover.run(theirs, Vec::new()));
+        tokio::spawn(takeover.run(theirs, "", Vec::new()));
         Ok(response::stream(RAW_STREAM, self.closing(), async move |sink| {
             let mut buffer = vec![0; 16 << 10];
             if ours.shutdown().await.is_err() {
@@ -247,8 +247,12 @@ async fn take_over<S: Client>(
     upgrades: bool,
     read_ahead: Vec<u8>,
 ) -> io::Result<()> {
-    stream.write_all(takeover.head(upgrades).as_bytes()).await?;
-    takeover.run(stream.into_fd()?, read_ahead).await;
+    let mut head = takeover.head(upgrades);
+    if !takeover.writes_head() {
+        stream.write_all(head.as_bytes()).await?;
+        head.clear();
+    }
+    takeover.run(stream.into_fd()?, &head, read_ahead).await;
     Ok(())
 }
 
@@ -269,7 +273,7 @@ fn upgraded<S: Client>(takeover: Takeover, upgrade: OnUpgrade) -> Answer {
         // The stream is the one that was given to hyper in `Server::http`, of the same type.
         let Ok(parts) = upgraded.downcast::<TokioIo<Rewound<S>>>() else { return error!("upgraded a foreign stream") };
         match parts.io.into_inner().into_stream().into_fd() {
-            Ok(client) => takeover.run(client, parts.read_buf.to_vec()).await,
+            Ok(client) => takeover.run(client, "", parts.read_buf.to_vec()).await,
             Err(err) => debug!("upgrade: {err}"),
         }
     });

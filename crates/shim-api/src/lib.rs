@@ -133,6 +133,10 @@ pub struct Attach {
     pub already_read: Vec<u8>,
     /// The byte sequence that detaches the client; only looked for with a terminal. Empty for none.
     pub detach_keys: Vec<u8>,
+    /// What the client gets before anything else, as it is: the head of the answer to its request. It and the output
+    /// from then on come in one turn, so that a client which has read it misses nothing.
+    #[serde(default)]
+    pub preamble: Vec<u8>,
 }
 
 /// A process to add.

@@ -60,6 +60,18 @@ impl Client {
         Client { socket, wants, queue: Queue::default(), matcher, progress_at, input_ended: false, phase: Phase::Open }
     }
 
+    /// Sends what comes before all output, as far as the client takes it at once; keeps the rest.
+    pub(crate) fn greet(&mut self, spool_dir: &Path) {
+        let preamble = std::mem::take(&mut self.wants.preamble);
+        if preamble.is_empty() {
+            return;
+        }
+        let sent = self.send_now(&[], &preamble);
+        if sent < preamble.len() {
+            self.queue.push(&preamble[sent..], spool_dir);
+        }
+    }
+
     /// Whether what it sends is input.
     pub(crate) fn gives_input(&self) -> bool {
         self.wants.stdin && !self.input_ended && self.phase == Phase::Open

@@ -154,6 +154,7 @@ impl Streams {
     /// Connects a client. After the process's end it only gets the end of the stream.
     pub(crate) fn attach(&mut self, socket: OwnedFd, wants: Attach) {
         let mut client = Client::new(socket, wants, self.terminal);
+        client.greet(&self.spool_dir);
         let received = client.take_already_read();
         self.clients.push(client);
         self.take_input(self.clients.len() - 1, received);

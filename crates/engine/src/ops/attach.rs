@@ -12,7 +12,7 @@ use crate::container::{Container, HeldClient};
 use crate::detach_keys::{self, DetachKeysError};
 use crate::ops::logs::{self, LogsError, LogsQuery};
 use crate::registry::LookupError;
-use crate::shim::CallError;
+use crate::shim::{CallError, Shim};
 use crate::stream::{self, StreamError};
 
 /// How many clients may wait for the start of one container: what one message carries (`sys::socket::FDS_MAX`).
@@ -108,43 +108,63 @@ impl Attachment {
         self.container.tty()
     }
 
-    /// Connects the client, after the header of the answer was written to it.
+    /// Connects the client. The container (its shim) owns the stream from here on; before the start it is kept and handed
+    /// over with it.
     ///
-    /// `already_read` is what the client sent behind its request. The container (its shim) owns the stream from here on;
-    /// before the start it is kept and handed over with it.
-    pub async fn connect(self, client: OwnedFd, already_read: Vec<u8>) -> Result<(), AttachError> {
-        let client = if self.query.logs { self.send_logs(client).await? } else { client };
-        self.engine.events.container(&self.container, "attach", []);
-        if !self.query.stream {
-            return Ok(());
-        }
-        let attach = Attach {
+    /// `head` is what it gets first: the head of the answer, empty if it has been written. A running container writes it
+    /// itself, so that nothing is lost which it prints afterwards. `already_read` is what the client sent behind its
+    /// request.
+    pub async fn connect(self, mut client: OwnedFd, head: &[u8], already_read: Vec<u8>) -> Result<(), AttachError> {
+        let mut attach = Attach {
             stdin: self.query.stdin && self.container.definition.config.open_stdin,
             stdout: self.query.stdout,
             stderr: self.query.stderr,
             already_read,
             detach_keys: self.detach_keys.clone(),
+            preamble: head.to_vec(),
         };
-        // Either the start takes the client along or it has happened: decided under one lock.
-        let shim = {
-            let mut live = self.container.live();
-            match (live.state.phase, live.shim.clone()) {
-                (Phase::Running { .. }, Some(shim)) => shim,
-                _ => {
-                    live.held_clients.retain(|held| stream::is_open(&held.stream));
-                    if live.held_clients.len() >= HELD_MAX {
-                        return Err(AttachError::TooMany);
-                    }
-                    live.held_clients.push(HeldClient { attach, stream: client });
-                    return Ok(());
-                }
-            }
-        };
-        match shim.link.call(Call::Attach(attach), vec![client]).await {
-            // It has ended just now: the stream is closed, which is what the client would have seen.
-            Ok(_) | Err(CallError::Closed) => Ok(()),
-            Err(err) => Err(AttachError::Shim(err)),
+        if self.query.stream
+            && !self.query.logs
+            && let Some(shim) = self.running()
+        {
+            self.engine.events.container(&self.container, "attach", []);
+            return hand_over(&shim, attach, client).await;
         }
+        client = write(client, &std::mem::take(&mut attach.preamble)).await?;
+        if self.query.logs {
+            client = self.send_logs(client).await?;
+        }
+        self.engine.events.container(&self.container, "attach", []);
+        if !self.query.stream {
+            return Ok(());
+        }
+        match self.running_or_hold(attach, client)? {
+            Some((shim, attach, client)) => hand_over(&shim, attach, client).await,
+            None => Ok(()),
+        }
+    }
+
+    fn running(&self) -> Option<Arc<Shim>> {
+        let live = self.container.live();
+        live.shim.clone().filter(|_| matches!(live.state.phase, Phase::Running { .. }))
+    }
+
+    /// Either the start takes the client along or it has happened: decided under one lock.
+    fn running_or_hold(
+        &self,
+        attach: Attach,
+        stream: OwnedFd,
+    ) -> Result<Option<(Arc<Shim>, Attach, OwnedFd)>, AttachError> {
+        let mut live = self.container.live();
+        if let (Phase::Running { .. }, Some(shim)) = (live.state.phase, live.shim.clone()) {
+            return Ok(Some((shim, attach, stream)));
+        }
+        live.held_clients.retain(|held| stream::is_open(&held.stream));
+        if live.held_clients.len() >= HELD_MAX {
+            return Err(AttachError::TooMany);
+        }
+        live.held_clients.push(HeldClient { attach, stream });
+        Ok(None)
     }
 
     async fn send_logs(&self, client: OwnedFd) -> Result<OwnedFd, AttachError> {
@@ -156,4 +176,27 @@ impl Attachment {
         }
         sink.into_inner().map_err(AttachError::Stream)
     }
+}
+
+async fn hand_over(shim: &Shim, attach: Attach, client: OwnedFd) -> Result<(), AttachError> {
+    let head = attach.preamble.clone();
+    let copy = client.try_clone().map_err(|err| AttachError::Stream(StreamError::Register(err)))?;
+    let called = shim.link.call(Call::Attach(attach), vec![client]).await;
+    if called.is_err() {
+        // The container has ended just now, or its shim is none: the client still gets its answer, and then the end.
+        write(copy, &head).await?;
+    }
+    match called {
+        Ok(_) | Err(CallError::Closed) => Ok(()),
+        Err(err) => Err(AttachError::Shim(err)),
+    }
+}
+
+async fn write(client: OwnedFd, bytes: &[u8]) -> Result<OwnedFd, AttachError> {
+    if bytes.is_empty() {
+        return Ok(client);
+    }
+    let mut sink = stream::Sink::new(client).map_err(AttachError::Stream)?;
+    sink.write(bytes).await.map_err(AttachError::Stream)?;
+    sink.into_inner().map_err(AttachError::Stream)
 }

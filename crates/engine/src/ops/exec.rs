@@ -236,6 +236,8 @@ impl PreparedExec {
             already_read,
             // Checked when the exec was made.
             detach_keys: parse_keys(request).unwrap_or_default(),
+            // Written before the start, which may fail and tell why behind it.
+            preamble: Vec::new(),
         }
     }
 

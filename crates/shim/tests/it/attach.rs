@@ -1,6 +1,6 @@
 //! Clients of the container's streams.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::Shutdown;
 
 use shim_api::{Answer, Attach, Call, Fact};
@@ -16,6 +16,18 @@ fn privileged_streams_are_told_apart() {
     shim.start();
     assert_eq!(both.rest_unframed(), ("out\n".into(), "err\n".into()));
     assert_eq!(errors.rest_unframed(), (String::new(), "err\n".into()));
+    assert_eq!(shim.finish().exit_code, 0);
+}
+
+#[test]
+fn privileged_a_greeting_comes_before_everything_else() {
+    let mut shim = Shim::new("echo out");
+    shim.create();
+    let mut client = shim.daemon.attach(Attach { preamble: b"HTTP/1.1 101\r\n\r\n".to_vec(), ..output() });
+    shim.start();
+    let mut bytes = Vec::new();
+    client.0.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, b"HTTP/1.1 101\r\n\r\n\x01\0\0\0\0\0\0\x04out\n");
     assert_eq!(shim.finish().exit_code, 0);
 }
 

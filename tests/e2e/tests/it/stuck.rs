@@ -1,12 +1,12 @@
 //! Containers and clients that do not move: nobody else waits for them.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
-use testkit::process;
+use testkit::{http, process};
 
 use crate::support::{At, attach, cgroup, demultiplex, on_both, ours};
 use testkit::Cli;
@@ -146,6 +146,28 @@ fn privileged_a_client_that_does_not_read_delays_nobody_and_loses_nothing() {
         // Now it reads, and everything is there.
         let late = demultiplex(lazy);
         assert!(late == expected.as_bytes(), "the late client has {} bytes", late.len());
+        at.remove(&name);
+    });
+}
+
+#[test]
+fn privileged_who_has_read_the_answer_to_an_attach_misses_nothing() {
+    on_both(|at| {
+        let name = at.name("echo");
+        at.ok(&format!("run -d -i --network none --name {name} busybox cat"));
+        let mut input = http::connect(at.daemon.socket()).unwrap();
+        let upgrade = "Host: docker\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0";
+        write!(input, "POST /v1.50/containers/{name}/attach?stream=1&stdin=1 HTTP/1.1\r\n{upgrade}\r\n\r\n").unwrap();
+        assert_eq!(http::read_head(&mut BufReader::new(input.try_clone().unwrap())).unwrap().status, 101);
+        for round in 0..50 {
+            let mut output = attach(at, &name);
+            let word = format!("{round:03}\n");
+            // As soon as it can: whoever passes the connection on may still be at it.
+            input.write_all(word.as_bytes()).unwrap();
+            let mut frame = [0; 12];
+            output.read_exact(&mut frame).unwrap();
+            assert_eq!(&frame[8..], word.as_bytes());
+        }
         at.remove(&name);
     });
 }

@@ -44,13 +44,21 @@ impl Pty {
 
     /// Reads until `text` has appeared after what earlier calls returned; answers everything up to and with it.
     pub fn read_until(&mut self, text: &str) -> Result<String> {
-        let end = Instant::now() + DEADLINE;
+        match self.read_until_within(text, DEADLINE)? {
+            Some(read) => Ok(read),
+            None => bail!("no {text:?} on the terminal, only {:?}", String::from_utf8_lossy(&self.seen)),
+        }
+    }
+
+    /// As [`Pty::read_until`]; nothing if `text` does not appear within that time.
+    pub fn read_until_within(&mut self, text: &str, within: Duration) -> Result<Option<String>> {
+        let end = Instant::now() + within;
         loop {
             if let Some(read) = process::take_until(&mut self.seen, text) {
-                return Ok(read);
+                return Ok(Some(read));
             }
             if !self.read_more(end)? {
-                bail!("no {text:?} on the terminal, only {:?}", String::from_utf8_lossy(&self.seen));
+                return Ok(None);
             }
         }
     }

@@ -160,7 +160,11 @@ fn privileged_what_is_not_http_is_refused_and_the_daemon_goes_on() {
         }
         let header =
             format!("GET /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\nX-Big: {}\r\n\r\n", &big[..1_000_000]);
-        assert_eq!(http::raw(daemon.socket(), header.as_bytes()).unwrap().status, 200, "a header of a megabyte is taken");
+        assert_eq!(
+            http::raw(daemon.socket(), header.as_bytes()).unwrap().status,
+            200,
+            "a header of a megabyte is taken"
+        );
     });
 }
 

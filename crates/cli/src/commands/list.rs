@@ -57,40 +57,54 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     };
     let containers = container::list(&context.client, &options).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
-    let full = parsed.flag("no-trunc");
-    let rows = containers.iter().map(|container| row(container, now, full)).collect();
+    let view = View { now, full: parsed.flag("no-trunc") };
+    let rows = containers.iter().map(|container| row(container, view, &shape)).collect();
     let listing = Listing { titles: TITLES, rows, type_name: "*formatter.ContainerContext" };
     say!("{}", listing.render(&shape)?);
     Ok(())
 }
 
-fn row(container: &Summary, now: i64, full: bool) -> Row {
-    let id = if full { container.id.as_str() } else { short_id(&container.id) };
-    let command = if full { container.command.clone() } else { ellipsis(&container.command, 20) };
-    let labels: Vec<String> = container.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let networks: Vec<&str> = container.network_settings.networks.keys().map(String::as_str).collect();
-    let volumes = container.mounts.iter().filter(|mount| mount.driver == "local").count();
-    let fields = [
-        ("Command", quote(&command)),
-        ("CreatedAt", super::images::local_time(container.created)),
-        ("ID", id.to_owned()),
-        ("Image", image(container, full)),
-        ("Labels", labels.join(",")),
-        ("LocalVolumes", volumes.to_string()),
-        ("Mounts", mounts(container, full)),
-        ("Names", names(container, full)),
-        ("Networks", networks.join(",")),
-        ("Ports", ports::display(&container.ports)),
-        ("RunningFor", format!("{} ago", units::human_duration(now - container.created))),
-        ("Size", size(container)),
-        ("State", container.state.clone()),
-        ("Status", container.status.clone()),
-    ];
+/// How the fields are written.
+#[derive(Clone, Copy)]
+struct View {
+    /// Seconds since 1970.
+    now: i64,
+    /// Nothing is cut short.
+    full: bool,
+}
+
+/// Writes one field.
+type Text = fn(&Summary, View) -> String;
+
+/// All fields, in the order of JSON.
+const FIELDS: [(&str, Text); 14] = [
+    ("Command", |it, view| quote(&if view.full { it.command.clone() } else { ellipsis(&it.command, 20) })),
+    ("CreatedAt", |it, _| super::images::local_time(it.created)),
+    ("ID", |it, view| if view.full { it.id.clone() } else { short_id(&it.id).to_owned() }),
+    ("Image", |it, view| image(it, view.full)),
+    ("Labels", |it, _| it.labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")),
+    ("LocalVolumes", |it, _| it.mounts.iter().filter(|mount| mount.driver == "local").count().to_string()),
+    ("Mounts", |it, view| mounts(it, view.full)),
+    ("Names", |it, view| names(it, view.full)),
+    ("Networks", |it, _| it.network_settings.networks.keys().map(String::as_str).collect::<Vec<_>>().join(",")),
+    ("Ports", |it, _| ports::display(&it.ports)),
+    ("RunningFor", |it, view| format!("{} ago", units::human_duration(view.now - it.created))),
+    ("Size", |it, _| size(it)),
+    ("State", |it, _| it.state.clone()),
+    ("Status", |it, _| it.status.clone()),
+];
+
+/// Only what the shape can show: a table of hundreds of containers is a few columns of them.
+fn row(container: &Summary, view: View, shape: &Shape) -> Row {
+    let wanted = |field: &str| !matches!(shape, Shape::Table(columns) if !columns.contains(&field));
+    let fields = FIELDS.iter().filter(|(name, _)| wanted(name));
     let mut row: Map<String, Value> =
-        fields.into_iter().map(|(name, text)| (name.to_owned(), Value::String(text))).collect();
-    // Only engines with a containerd image store know it.
-    row.insert("Platform".to_owned(), Value::Null);
-    row.sort_keys();
+        fields.map(|(name, text)| ((*name).to_owned(), Value::String(text(container, view)))).collect();
+    if wanted("Platform") {
+        // Only engines with a containerd image store know it.
+        row.insert("Platform".to_owned(), Value::Null);
+        row.sort_keys();
+    }
     Row { fields: row, labels: container.labels.clone() }
 }
 

@@ -179,6 +179,8 @@ impl Engine {
             {
                 debug!(err = errdefs::chain(&err), "prepare the default system-call filter");
             }
+            // Compiling takes megabytes, once.
+            sys::memory::release_free_heap();
         }));
     }
 
@@ -216,23 +218,31 @@ impl Engine {
         Departure(self.clone())
     }
 
-    /// Deletes removed directories whenever there are some; a task.
+    /// Deletes removed directories whenever there are some, and gives memory back when that is over; a task.
     pub(crate) async fn sweep(self) {
         loop {
             self.swept.notified().await;
-            // Removals come in groups.
-            tokio::time::sleep(SWEEP_DELAY).await;
-            let engine = self.clone();
-            bridge::blocking(move || {
-                if let Err(err) = engine.images.sweep() {
-                    warn!(err = errdefs::chain(&err), "cannot delete all removed snapshots");
-                }
-                if let Err(err) = empty(&engine.trash()) {
-                    warn!(%err, "cannot delete all directories of removed containers");
-                }
-            })
-            .await;
+            self.sweep_once().await;
+            while tokio::time::timeout(QUIET, self.swept.notified()).await.is_ok() {
+                self.sweep_once().await;
+            }
+            bridge::blocking(sys::memory::release_free_heap).await;
         }
+    }
+
+    async fn sweep_once(&self) {
+        // Removals come in groups.
+        tokio::time::sleep(SWEEP_DELAY).await;
+        let engine = self.clone();
+        bridge::blocking(move || {
+            if let Err(err) = engine.images.sweep() {
+                warn!(err = errdefs::chain(&err), "cannot delete all removed snapshots");
+            }
+            if let Err(err) = empty(&engine.trash()) {
+                warn!(%err, "cannot delete all directories of removed containers");
+            }
+        })
+        .await;
     }
 }
 
@@ -249,6 +259,9 @@ const DEPARTURE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long the sweep waits for more to sweep; well below the second after which nothing of a container is left.
 const SWEEP_DELAY: Duration = Duration::from_millis(100);
+
+/// After so long without removals what they took is given back; not in between, when the next one needs it again.
+const QUIET: Duration = Duration::from_secs(1);
 
 fn empty(trash: &std::path::Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(trash)? {

@@ -41,7 +41,7 @@ fn privileged_a_resize_reaches_the_program() {
     let daemon = Daemon::with_busybox().unwrap();
     for cli in daemon.clis() {
         // `wait` returns for a trapped signal, whenever it comes.
-        let script = "trap 'stty size' WINCH; sleep 600 & echo ready; while :; do wait; done";
+        let script = "trap 'stty size' WINCH; echo ready; while :; do sleep 600 & wait; done";
         let mut pty = run(&daemon, cli, &["--rm", "busybox", "sh", "-c", script]);
         pty.read_until("ready").unwrap();
         // Docker's client watches its terminal only from a moment after the start: what it misses is said again.

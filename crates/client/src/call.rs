@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use engine_api::versions::{self, ApiVersion};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Either, Full};
@@ -24,6 +24,10 @@ use crate::{ClientError, Endpoint};
 
 /// The largest answer that is read into memory: far beyond any `ps` or `inspect`, far below what hurts.
 const ANSWER_MAX_BYTES: usize = 256 << 20;
+
+/// What is read at once of an answer that is wanted whole: only what is filled costs memory, and a list of hundreds of
+/// containers comes as one piece.
+const READ_BYTES: usize = 256 << 10;
 
 /// The first pause between two tries to reach a daemon that is away; it doubles up to the last one. Watching the socket's
 /// directory would save no try: bind(2) makes the file, listen(2) comes later and wakes nobody.
@@ -113,16 +117,24 @@ impl Answer {
     }
 
     /// Everything that is left.
-    pub async fn rest(&mut self) -> Result<Vec<u8>, ClientError> {
-        let mut bytes = Vec::new();
+    pub async fn rest(&mut self) -> Result<Bytes, ClientError> {
+        let mut bytes = BytesMut::new();
         while let Some(piece) = self.next().await? {
             if bytes.len() + piece.len() > ANSWER_MAX_BYTES {
                 let message = format!("the answer is larger than {ANSWER_MAX_BYTES} bytes");
                 return Err(ClientError::Api { status: 500, message });
             }
+            if bytes.is_empty() {
+                // Most answers are one piece, which needs no copy.
+                if self.response.body().is_end_stream() {
+                    return Ok(piece);
+                }
+                let left = self.response.body().size_hint().lower().min(ANSWER_MAX_BYTES as u64);
+                bytes.reserve(piece.len() + left as usize);
+            }
             bytes.extend_from_slice(&piece);
         }
-        Ok(bytes)
+        Ok(bytes.freeze())
     }
 
     /// Everything that is left, as one JSON document.
@@ -162,11 +174,11 @@ impl Client {
     }
 
     /// Makes a request and reads the whole answer, over the kept-alive connection.
-    pub async fn call(&self, method: Method, path: &str, payload: Payload) -> Result<Vec<u8>, ClientError> {
+    pub async fn call(&self, method: Method, path: &str, payload: Payload) -> Result<Bytes, ClientError> {
         let idle = self.idle.borrow_mut().take().filter(|sender| !sender.is_closed());
         let mut sender = match idle {
             Some(sender) => sender,
-            None => self.open().await?,
+            None => self.open(http1::Builder::new().read_buf_exact_size(Some(READ_BYTES))).await?,
         };
         let mut answer = self.negotiate(&mut sender, method, path, payload).await?;
         let bytes = answer.rest().await?;
@@ -176,7 +188,7 @@ impl Client {
 
     /// Makes a request over a connection of its own; the answer is read piece by piece.
     pub async fn stream(&self, method: Method, path: &str, payload: Payload) -> Result<Answer, ClientError> {
-        let mut sender = self.open().await?;
+        let mut sender = self.open(&http1::Builder::new()).await?;
         self.negotiate(&mut sender, method, path, payload).await
     }
 
@@ -239,10 +251,10 @@ impl Client {
         }
     }
 
-    async fn open(&self) -> Result<Sender, ClientError> {
+    async fn open(&self, builder: &http1::Builder) -> Result<Sender, ClientError> {
         let stream = TokioIo::new(self.connect().await?);
         let failed = |source| http_error(&Method::GET, "/", source);
-        let (sender, connection) = http1::handshake(stream).await.map_err(failed)?;
+        let (sender, connection) = builder.handshake(stream).await.map_err(failed)?;
         // Its errors reach us through the request that they break.
         tokio::spawn(connection);
         Ok(sender)

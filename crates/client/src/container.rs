@@ -1,7 +1,9 @@
 //! Calls about containers.
 
-use engine_api::container::{CreateRequest, CreateResponse, Inspect, Summary, WaitResponse};
+use bytes::Bytes;
+use engine_api::container::{CreateRequest, CreateResponse, Inspect, WaitResponse};
 use http::Method;
+use serde::de::DeserializeOwned;
 
 use crate::call::{Answer, Client, Payload};
 use crate::error::ClientError;
@@ -110,8 +112,8 @@ pub async fn remove(client: &Client, id: &str, force: bool, volumes: bool) -> Re
     client.call(Method::DELETE, &query.build(), Payload::Empty).await.map(drop)
 }
 
-/// Lists containers.
-pub async fn list(client: &Client, options: &ListOptions) -> Result<Vec<Summary>, ClientError> {
+/// Lists containers: each as a [`Summary`](engine_api::container::Summary), or as a part of it, which is read faster.
+pub async fn list<T: DeserializeOwned>(client: &Client, options: &ListOptions) -> Result<Vec<T>, ClientError> {
     let limit = if options.limit > 0 { options.limit.to_string() } else { String::new() };
     let query = Query::new("/containers/json").with_flag("all", options.all).with_text("limit", &limit);
     client.get(&query.with_flag("size", options.size).with_text("filters", &options.filters).build()).await
@@ -123,7 +125,7 @@ pub async fn inspect(client: &Client, id: &str) -> Result<Inspect, ClientError> 
 }
 
 /// Shows a container as the daemon's own bytes.
-pub async fn inspect_raw(client: &Client, id: &str, size: bool) -> Result<Vec<u8>, ClientError> {
+pub async fn inspect_raw(client: &Client, id: &str, size: bool) -> Result<Bytes, ClientError> {
     let query = Query::new(path(id, "/json")).with_flag("size", size);
     client.call(Method::GET, &query.build(), Payload::Empty).await
 }

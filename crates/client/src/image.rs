@@ -1,5 +1,6 @@
 //! Calls about images.
 
+use bytes::Bytes;
 use engine_api::image::{Deleted, HistoryItem, Summary};
 use http::Method;
 
@@ -27,7 +28,7 @@ pub async fn list(client: &Client, options: &ListOptions) -> Result<Vec<Summary>
 }
 
 /// Shows an image as the daemon's own bytes.
-pub async fn inspect_raw(client: &Client, name: &str) -> Result<Vec<u8>, ClientError> {
+pub async fn inspect_raw(client: &Client, name: &str) -> Result<Bytes, ClientError> {
     client.call(Method::GET, &path(name, "/json"), Payload::Empty).await
 }
 

@@ -8,7 +8,8 @@
 //!                  --nobody does-------------------> asked again after the last byte, now starting the default daemon
 //! ```
 //!
-//! Asking early is what saves the exit status of a container with `--rm`: later it is gone.
+//! Asking early saves the exit status of a container with `--rm`: the next daemon removes it, and tells for a minute how it
+//! ended.
 
 use std::cell::Cell;
 use std::pin::pin;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use client::container::{self, Waiting};
 use client::{Client, ClientError, Endpoint};
-use engine_api::container::{WaitError, WaitResponse};
+use engine_api::container::{Inspect, WaitError, WaitResponse};
 
 use crate::report::{Exit, client_error};
 use crate::signals::Caught;
@@ -113,14 +114,21 @@ async fn last_status(flow: Flow<'_>) -> Result<WaitResponse, ClientError> {
 }
 
 async fn ask(flow: Flow<'_>) -> Result<WaitResponse, ClientError> {
-    let inspect = container::inspect(flow.client, flow.id).await?;
-    let policy = inspect.host_config.restart_policy.name;
-    if inspect.state.running && !matches!(policy.as_str(), "" | "no") {
+    match container::inspect(flow.client, flow.id).await {
         // Its next life may have no end, and the end of the one that we saw is overwritten.
-        let message = "its exit code is lost: it was restarted while the daemon was".to_owned();
-        return Ok(WaitResponse { error: Some(WaitError { message }), status_code: 0 });
+        Ok(inspect) if lives_on(&inspect) => {
+            let message = "its exit code is lost: it was restarted while the daemon was".to_owned();
+            return Ok(WaitResponse { error: Some(WaitError { message }), status_code: 0 });
+        }
+        // The daemon remembers for a while how a container ended that removed itself.
+        Err(err) if !err.is_not_found() => return Err(err),
+        _ => {}
     }
     container::wait(flow.client, flow.id, "").await?.status().await
+}
+
+fn lives_on(inspect: &Inspect) -> bool {
+    inspect.state.running && !matches!(inspect.host_config.restart_policy.name.as_str(), "" | "no")
 }
 
 /// Only streams over a unix socket outlive the daemon; over others the output is lost with it, and that is the failure.

@@ -22,22 +22,31 @@ pub struct Listing {
 /// A row.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
-    /// Its fields by name, in the order of JSON.
-    pub fields: Map<String, Value>,
+    /// Its fields by name, in the order of JSON. No map: a table of hundreds of rows asks each once.
+    pub fields: Vec<(&'static str, Value)>,
     /// What `{{.Label "name"}}` finds.
     pub labels: BTreeMap<String, String>,
 }
 
 impl Row {
     /// A row without labels.
-    pub fn of<const N: usize>(fields: [(&str, String); N]) -> Row {
-        let fields = fields.into_iter().map(|(name, text)| (name.to_owned(), Value::String(text)));
+    pub fn of<const N: usize>(fields: [(&'static str, String); N]) -> Row {
+        let fields = fields.into_iter().map(|(name, text)| (name, Value::String(text)));
         Row { fields: fields.collect(), labels: BTreeMap::new() }
+    }
+
+    /// A field's text; empty if there is no such field, or it is no text.
+    fn text(&self, field: &str) -> &str {
+        self.fields.iter().find(|(name, _)| *name == field).and_then(|(_, value)| value.as_str()).unwrap_or("")
+    }
+
+    fn object(&self) -> Map<String, Value> {
+        self.fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
     }
 
     /// As Go's encoder prints it, which escapes what HTML would take for markup.
     fn json(&self) -> String {
-        let text = Value::Object(self.fields.clone()).to_string();
+        let text = Value::Object(self.object()).to_string();
         text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
     }
 }
@@ -84,7 +93,7 @@ impl Listing {
             Shape::Table(columns) => Ok(self.table(columns)),
             Shape::Template(text) => self.template(text),
             Shape::TableTemplate(text) => {
-                let titles = self.titles.iter().map(|(field, title)| ((*field).to_owned(), Value::from(*title)));
+                let titles = self.titles.iter().map(|(field, title)| (*field, Value::from(*title)));
                 let head = self.apply(text, &Row { fields: titles.collect(), labels: BTreeMap::new() }, true)?;
                 Ok(tabwriter::align(&format!("{head}\n{}", self.template(text)?)))
             }
@@ -96,7 +105,7 @@ impl Listing {
         let mut text = columns.iter().map(|field| title(field)).collect::<Vec<_>>().join("\t");
         text.push('\n');
         for row in &self.rows {
-            let cells: Vec<&str> = columns.iter().map(|field| row.fields[*field].as_str().unwrap_or("")).collect();
+            let cells: Vec<&str> = columns.iter().map(|field| row.text(field)).collect();
             text.push_str(&cells.join("\t"));
             text.push('\n');
         }
@@ -115,13 +124,13 @@ impl Listing {
     fn apply(&self, text: &str, row: &Row, head: bool) -> Result<String, Exit> {
         // `-q`, of which scripts make many calls, does not need the engine.
         if text == "{{.ID}}" {
-            return Ok(row.fields.get("ID").and_then(Value::as_str).unwrap_or("").to_owned());
+            return Ok(row.text("ID").to_owned());
         }
         if text == "{{json .}}" {
             return Ok(row.json());
         }
         let format = Format::parse_row(text).map_err(|err| Exit::new(1, format!("template parsing error: {err}")))?;
-        format.apply_row(&row.fields, &row.labels, head).map_err(|err| match err {
+        format.apply_row(&row.object(), &row.labels, head).map_err(|err| match err {
             FormatError::Execute { line, column, construct, reason } if reason.starts_with("map has no entry") => {
                 let field = construct.trim_start_matches('.');
                 let reason = format!("can't evaluate field {field} in type {}", self.type_name);

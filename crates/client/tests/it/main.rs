@@ -155,7 +155,7 @@ async fn an_upload_is_answered_before_its_end() {
         answer.rest().await.unwrap()
     };
     let (line, body) = tokio::join!(server, upload);
-    assert_eq!((line.as_str(), body.as_slice()), ("POST /v1.51/images/load HTTP/1.1", &b"{\"stream\":\"Loaded\"}"[..]));
+    assert_eq!((line.as_str(), &body[..]), ("POST /v1.51/images/load HTTP/1.1", &b"{\"stream\":\"Loaded\"}"[..]));
 }
 
 #[tokio::test]

@@ -24,8 +24,9 @@ const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
 const SIGCHLD: i32 = 17;
 
-/// After so long without anything to do, memory that a burst needed goes back.
-const QUIET_AFTER: Duration = Duration::from_secs(1);
+/// After so long without anything to do, memory that the work needed goes back. To take it again costs some ten
+/// microseconds: a container that writes all the time pays for it twenty times a second at most.
+const QUIET_AFTER: Duration = Duration::from_millis(50);
 
 /// How long the last words wait for a daemon that does not read.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(10);
@@ -74,8 +75,8 @@ pub(crate) struct Shim {
     scratch: Scratch,
     /// Clients of processes that are gone, who have not read everything yet.
     slow: Vec<Streams>,
-    /// Something grew that can be given back in a quiet moment.
-    untrimmed: bool,
+    /// When memory is given back if nothing happens until then; `None` once it was.
+    rest_at: Option<Instant>,
     /// By when the last connection must have taken the last words.
     close_by: Option<Instant>,
 }
@@ -119,7 +120,7 @@ pub fn run(arguments: Arguments) -> Result<(), ShimError> {
         signals,
         scratch: Scratch::new(),
         slow: Vec::new(),
-        untrimmed: true,
+        rest_at: Some(Instant::now() + QUIET_AFTER),
         close_by: None,
     };
     if let Some(socket) = inherited {
@@ -145,13 +146,17 @@ fn set_up_process() -> io::Result<SignalFd> {
 impl Shim {
     fn turn(&mut self) -> io::Result<()> {
         let ready = self.wait()?;
-        if ready.is_empty() && self.untrimmed {
-            self.trim();
+        if !ready.is_empty() {
+            self.rest_at = Some(Instant::now() + QUIET_AFTER);
         }
         for (token, flags) in ready {
             self.dispatch(token, flags);
         }
-        self.settle(Instant::now());
+        let now = Instant::now();
+        self.settle(now);
+        if self.rest_at.is_some_and(|at| now >= at) {
+            self.trim();
+        }
         Ok(())
     }
 
@@ -185,7 +190,12 @@ impl Shim {
         for (at, streams) in self.slow.iter().enumerate() {
             streams.interests(|part, fd, flags| add(Token::Slow(at, part), fd, flags));
         }
-        rustix::io::retry_on_intr(|| poll(&mut fds, self.timeout().as_ref()))?;
+        let timeout = self.timeout();
+        if self.rest_at.is_none() {
+            // Last of all: every function that runs between here and the end of poll comes back, with its neighbourhood.
+            sys::memory::release_program_pages();
+        }
+        rustix::io::retry_on_intr(|| poll(&mut fds, timeout.as_ref()))?;
         let ready = tokens.into_iter().zip(&fds).map(|(token, fd)| (token, fd.revents()));
         Ok(ready.filter(|(_, flags)| !flags.is_empty()).collect())
     }
@@ -194,8 +204,7 @@ impl Shim {
         let now = Instant::now();
         let task = self.task.as_ref().and_then(|task| task.deadline(now));
         let slow = self.slow.iter().filter_map(|streams| streams.deadline(now));
-        let quiet = self.untrimmed.then(|| now + QUIET_AFTER);
-        let next = slow.chain(task).chain(quiet).chain(self.close_by).min()?;
+        let next = slow.chain(task).chain(self.rest_at).chain(self.close_by).min()?;
         let left = next.saturating_duration_since(now);
         // Rounded up: a timeout of a moment too short would be a turn for nothing.
         Some(Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) })
@@ -240,17 +249,20 @@ impl Shim {
         while let Some((request, descriptors)) = self.connections[at].next_request() {
             let seq = request.seq;
             let hello = matches!(request.call, Call::Hello { .. });
+            let start = matches!(request.call, Call::Start);
             let result = self.call(request, descriptors).map_err(Into::into);
             self.connections[at].subscribed |= hello && result.is_ok();
             self.connections[at].send(&Message::Reply { seq, result });
+            if start && self.task.as_ref().is_some_and(|task| task.streams.is_empty()) {
+                // Nobody waits for its first words: most likely it lives for long.
+                self.rest_at = Some(Instant::now());
+            }
         }
         self.connections[at].trim();
-        self.untrimmed = true;
     }
 
     /// Everything that follows from what happened in this turn.
     fn settle(&mut self, now: Instant) {
-        self.untrimmed |= self.scratch.is_large();
         self.tell_ended_execs();
         if let Some(task) = &mut self.task {
             task.settle(now, &mut self.scratch);
@@ -364,14 +376,14 @@ impl Shim {
         self.close_by = None;
     }
 
+    /// Gives back what only work needs. The program's own pages go right before the next wait.
     fn trim(&mut self) {
-        self.untrimmed = false;
+        self.rest_at = None;
         if self.scratch.is_large() {
             self.scratch = Scratch::new();
         }
         if let Some(task) = &mut self.task {
             task.streams.trim();
         }
-        sys::memory::release_program_pages();
     }
 }

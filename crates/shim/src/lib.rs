@@ -28,7 +28,7 @@
 //! connections are closed, which is how a daemon knows. The process lives on while a slow client still has output to get.
 //!
 //! Memory is what a container costs: requests are dropped when they are answered, buffers are small until much comes and
-//! go back to the kernel a second after it went.
+//! go back to the kernel in the first quiet moment, together with the pages of the program itself.
 //!
 //! Deliberately not here: restarts, names, networks, deciding anything about a container's life.
 

@@ -1,23 +1,51 @@
 //! Memory that a process can do without for a while.
 
-/// Takes the pages of the program's own code out of this process's page table. They stay in the page cache, and those that
-/// run again come back by themselves: after a busy beginning a waiting process keeps only what it waits with.
-///
-/// Does nothing in a program that is not linked statically at fixed addresses.
+use std::ops::Range;
+
+use rustix::mm::{Advice, madvise};
+
+/// Takes the pages of the program's own file that nobody writes to (code, constants, tables) out of this process's page
+/// table. They stay in the page cache, and those that are needed again come back by themselves, each with the up to 15
+/// beside it that the kernel maps along: after a busy beginning a waiting process keeps only what it waits with, if this is
+/// called right before.
+#[inline]
 pub fn release_program_pages() {
-    #[cfg(all(target_env = "musl", target_feature = "crt-static"))]
-    {
-        unsafe extern "C" {
-            static __executable_start: u8;
-            static etext: u8;
-        }
-        let start = &raw const __executable_start as usize;
-        let end = &raw const etext as usize;
-        // SAFETY: the linker makes both symbols: between them are the segments of headers, constants and code, which are
-        // mapped without PROT_WRITE, so that every page dropped is read back from the file as it was. The last page is
-        // the kernel's to round up to; the next segment begins on another one. A failure changes nothing.
-        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+    // All are found before the first one is gone: the headers are among them.
+    for segment in constant_segments() {
+        // SAFETY: the segment is mapped from the program's file without PROT_WRITE, so that every page dropped is read
+        // back as it was when it is touched again. A failure changes nothing.
+        let _ = unsafe { madvise(segment.start as *mut _, segment.len(), Advice::LinuxDontNeed) };
     }
+}
+
+/// More than any linker makes: headers, code, constants.
+const SEGMENTS_MAX: usize = 4;
+
+/// Where the program's segments without PROT_WRITE are, in whole pages; what is not there is empty.
+fn constant_segments() -> [Range<usize>; SEGMENTS_MAX] {
+    unsafe extern "C" {
+        static __ehdr_start: u8;
+    }
+    let base = &raw const __ehdr_start as usize;
+    // SAFETY: GNU ld and lld put the symbol at the beginning of the file, which is part of the first segment to be loaded,
+    // with the headers behind it as the file header says; they are aligned and live as long as the program.
+    let headers = unsafe {
+        let file = &*(base as *const libc::Elf64_Ehdr);
+        let first = (base + file.e_phoff as usize) as *const libc::Elf64_Phdr;
+        std::slice::from_raw_parts(first, file.e_phnum.into())
+    };
+    let loaded = || headers.iter().filter(|header| header.p_type == libc::PT_LOAD);
+    // What addresses in the headers are relative to: zero, unless the program was loaded anywhere (position-independent).
+    let offset = loaded().find(|header| header.p_offset == 0).map_or(0, |first| base - first.p_vaddr as usize);
+    let page = rustix::param::page_size();
+    let mut segments = [const { 0..0 }; SEGMENTS_MAX];
+    let constant = loaded().filter(|header| header.p_flags & libc::PF_W == 0);
+    for (segment, header) in segments.iter_mut().zip(constant) {
+        let start = offset + header.p_vaddr as usize;
+        // The kernel maps whole pages; the next segment begins on another one.
+        *segment = start / page * page..(start + header.p_memsz as usize).next_multiple_of(page);
+    }
+    segments
 }
 
 /// Gives what the allocator keeps for later back to the kernel; costs a fraction of a millisecond, and faults later on.
@@ -29,4 +57,39 @@ pub fn release_free_heap() {
     unsafe {
         libc::malloc_trim(0)
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kibibytes of this program's file that are mapped and were never written to, by /proc/self/smaps.
+    fn mapped_kib(segment: &Range<usize>) -> usize {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let (_, rest) = smaps.split_once(&format!("{:08x}-", segment.start)).expect("a mapping begins there");
+        let line = rest.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    #[test]
+    fn constant_segments_are_mappings_of_this_program_and_can_go() {
+        let segments = constant_segments();
+        let here = constant_segments as *const () as usize;
+        let code = segments.iter().find(|segment| segment.contains(&here)).expect("this code is constant");
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        for segment in segments.iter().filter(|segment| !segment.is_empty()) {
+            let line =
+                maps.lines().find(|line| line.starts_with(&format!("{:08x}-{:08x} ", segment.start, segment.end)));
+            assert!(line.is_some_and(|line| line.contains("r-") && !line.contains(" rw")), "{segment:x?} in {maps}");
+        }
+        // Everything that ever runs is in; afterwards only what reads the figure is.
+        for at in code.clone().step_by(4096) {
+            // SAFETY: readable memory of our own.
+            unsafe { std::ptr::read_volatile(at as *const u8) };
+        }
+        let before = mapped_kib(code);
+        release_program_pages();
+        let after = mapped_kib(code);
+        assert!(before == code.len() / 1024 && after < before, "{after} of {before} KiB");
+    }
 }

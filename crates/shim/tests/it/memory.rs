@@ -31,8 +31,8 @@ fn privileged_idle_shims_are_small() {
     }
 }
 
-/// The shim's memory once it is `small`, or at the deadline: it gives back what its start needed only after a second
-/// without anything to do, which on a busy machine begins late.
+/// The shim's memory once it is `small`, or at the deadline: it gives back what its start needed only after a
+/// moment without anything to do, which on a busy machine begins late.
 fn settled(shim: &Shim, small: impl Fn(&str) -> bool) -> String {
     let path = format!("/proc/{}/smaps_rollup", shim.child.pid.as_raw_nonzero());
     let deadline = Instant::now() + Duration::from_secs(20);

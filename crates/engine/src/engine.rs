@@ -13,6 +13,7 @@ use tracing::{debug, error, warn};
 use crate::config::EngineConfig;
 use crate::container::Container;
 use crate::events::Events;
+use crate::farewells::Farewells;
 use crate::recorder::Recorder;
 use crate::registry::Registry;
 use crate::restart::Policy;
@@ -42,6 +43,8 @@ pub struct Core {
     pub containers: Registry,
     /// What happens.
     pub events: Events,
+    /// How containers ended that removed themselves.
+    pub farewells: Farewells,
     /// Images, layers, and the directories of containers.
     pub images: image::Store,
     /// Writes records.

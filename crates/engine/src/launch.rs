@@ -54,6 +54,9 @@ pub enum LaunchError {
     /// The shim of its last run does not end.
     #[error("failed to create task for container: its last run has not ended completely")]
     StillEnding,
+    /// What the shim of its last run left cannot be removed.
+    #[error("failed to create task for container: remove the files of its last run")]
+    Leftovers(#[source] std::io::Error),
     /// Its shim cannot be started.
     #[error("failed to create task for container")]
     Spawn(#[source] SpawnError),
@@ -210,12 +213,7 @@ fn filter(engine: &Engine, container: &Container) -> Result<Option<PathBuf>, Lau
 }
 
 async fn start_shim(engine: &Engine, container: &Arc<Container>, task: CreateTask) -> Result<(), LaunchError> {
-    let id = container.id();
-    let dir = engine.recorder.shim_dir(id);
-    let (socket, process) = engine.spawner.spawn(&dir, id).map_err(LaunchError::Spawn)?;
-    let adopted = Shim::adopt(socket, process, id.clone(), engine.observations.clone());
-    let shim = adopted.map_err(LaunchError::Adopt)?;
-    container.live().shim = Some(shim.clone());
+    let shim = new_shim(engine, container).await?;
     let started = speak(container, &shim, task).await;
     if started.is_err() {
         // A shim without a container ends by itself; one that does not answer is ended.
@@ -225,6 +223,21 @@ async fn start_shim(engine: &Engine, container: &Arc<Container>, task: CreateTas
         }
     }
     started
+}
+
+/// Starts the shim, in a directory of its own.
+async fn new_shim(engine: &Engine, container: &Arc<Container>) -> Result<Arc<Shim>, LaunchError> {
+    let id = container.id();
+    let dir = engine.recorder.shim_dir(id);
+    // A writer of the record that still sees the last run as over would take the new shim's directory away.
+    let _recording = container.recording.lock().await;
+    // The last run is in the record (`prepare`). Its exit must not be taken for this one's.
+    stdx::fs::remove_if_exists(&dir).map_err(LaunchError::Leftovers)?;
+    let (socket, process) = engine.spawner.spawn(&dir, id).map_err(LaunchError::Spawn)?;
+    let adopted = Shim::adopt(socket, process, id.clone(), engine.observations.clone());
+    let shim = adopted.map_err(LaunchError::Adopt)?;
+    container.live().shim = Some(shim.clone());
+    Ok(shim)
 }
 
 async fn speak(container: &Container, shim: &Shim, task: CreateTask) -> Result<(), LaunchError> {

@@ -36,6 +36,7 @@ pub mod container;
 pub mod events;
 pub mod exec;
 pub mod facts;
+pub mod farewells;
 pub mod filters;
 pub mod ops;
 pub mod recorder;

@@ -21,6 +21,7 @@ use crate::container::record::{ContainerDir, Record};
 use crate::container::state::{Effect, Input, Phase};
 use crate::engine::Core;
 use crate::events::Events;
+use crate::farewells::Farewells;
 use crate::recorder::Recorder;
 use crate::registry::Registry;
 use crate::restart::Run;
@@ -130,6 +131,7 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
         id: engine_id(&config.data_root),
         containers: Registry::default(),
         events: Events::default(),
+        farewells: Farewells::default(),
         images,
         recorder: Recorder::new(containers, config.exec_root.clone()),
         spawner: Spawner::open(&config.shim_path)?,
@@ -325,7 +327,13 @@ async fn collect(engine: &Engine, with_shim: BTreeSet<ContainerId>) {
             if shim::connect(&dir).is_ok() {
                 error!(container = %id, "a shim lives whose container has no record: it is left alone");
                 unknown.insert(id);
-            } else if let Err(err) = stdx::fs::remove_if_exists(&dir) {
+                continue;
+            }
+            // The daemon died in the middle of a removal, perhaps before it had told who waited for that.
+            if let Some(exit) = supervise::read_exit(&shim_api::paths::exit(&dir)) {
+                task.farewells.keep(id, exit.exit_code);
+            }
+            if let Err(err) = stdx::fs::remove_if_exists(&dir) {
                 warn!(container = %id, %err, "a shim's directory stays behind");
             }
         }

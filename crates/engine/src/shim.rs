@@ -60,7 +60,12 @@ pub enum Observation {
         shim: Arc<Shim>,
     },
     /// The shim's process is gone, and with it everything that it held.
-    Gone(ContainerId),
+    Gone {
+        /// Whose it was. By now it may have the shim of its next run.
+        container: ContainerId,
+        /// Which one.
+        shim: Arc<Shim>,
+    },
 }
 
 impl Shim {
@@ -92,7 +97,7 @@ impl Shim {
             }
             task.gone.send_replace(true);
             if !was_replaced {
-                let _ = observations.send(Observation::Gone(container));
+                let _ = observations.send(Observation::Gone { container, shim: task });
             }
         });
         Ok(shim)

@@ -50,10 +50,9 @@ fn observe(engine: &Engine, observation: Observation) {
                 closed(engine, &container, shim);
             }
         }
-        Observation::Gone(id) => {
+        Observation::Gone { container: id, shim } => {
             if let Some(container) = engine.containers.get(&id) {
-                container.live().shim = None;
-                engine.recorder.mark(&container);
+                gone(engine, &container, &shim);
             }
             engine.tell_idle_changed();
         }
@@ -138,6 +137,18 @@ fn closed(engine: &Engine, container: &Arc<Container>, shim: Arc<Shim>) {
             }
         }
     });
+}
+
+/// Whoever waited for the end of the shim's process may have started the next one before this was heard of.
+fn gone(engine: &Engine, container: &Arc<Container>, shim: &Arc<Shim>) {
+    {
+        let mut live = container.live();
+        if live.shim.as_ref().is_some_and(|current| !Arc::ptr_eq(current, shim)) {
+            return;
+        }
+        live.shim = None;
+    }
+    engine.recorder.mark(container);
 }
 
 /// Records the end that a shim has left word of; whether there was one.

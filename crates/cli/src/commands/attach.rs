@@ -47,7 +47,7 @@ async fn attached(context: &Context, parsed: &Parsed, inspect: &Inspect) -> Resu
         tokio::try_join!(container::attach(&context.client, id, &options), container::wait(&context.client, id, ""),)?;
     let wanted = Wanted { stdin, output: true, tty: config.tty, detach_keys: DetachKeys::parse(detach_keys) };
     let proxied = parsed.flag_or("sig-proxy", true) && !config.tty;
-    let flow = Flow { client: &context.client, id, outputs: true, proxied };
+    let flow = Flow { client: &context.client, id, outputs: true, removed: false, proxied };
     let flow = follow(Session::new(hijacked, wanted)?, waiting, flow);
     let flow = async {
         match flow.await? {

@@ -23,6 +23,9 @@ use crate::report::{Exit, client_error};
 use crate::signals::Caught;
 use crate::stream::{Ended, Session};
 
+/// How long a later daemon may take to remove a container that ended: milliseconds, unless something is wrong with it.
+const REMOVAL_MAX: Duration = Duration::from_secs(10);
+
 /// How long a daemon that died may take to listen again: an update or a restart by systemd takes a second or two.
 const AWAY_MAX: Duration = Duration::from_secs(10);
 
@@ -35,6 +38,8 @@ pub struct Flow<'a> {
     pub id: &'a str,
     /// Whether the container's output comes back to us.
     pub outputs: bool,
+    /// Whether the container removes itself: its name is free when we return.
+    pub removed: bool,
     /// Whether somebody passes signals on to the container. If not, they end us: with the terminal restored.
     pub proxied: bool,
 }
@@ -80,10 +85,14 @@ async fn follow_to_end(session: Session, waiting: Waiting, flow: Flow<'_>) -> Re
 
 /// The daemon's answer, of the first daemon or of those that follow it soon.
 async fn first_status(waiting: Waiting, flow: Flow<'_>, away: &Cell<bool>) -> Result<WaitResponse, ClientError> {
-    let mut waiting = waiting;
+    let (mut waiting, mut asked_again) = (waiting, false);
     loop {
         match waiting.status().await {
             Err(err) if err.is_broken_off() && asks_again(flow) => {}
+            Ok(status) if asked_again => {
+                removal(flow).await;
+                return Ok(status);
+            }
             status => return status,
         }
         away.set(true);
@@ -96,7 +105,20 @@ async fn first_status(waiting: Waiting, flow: Flow<'_>, away: &Cell<bool>) -> Re
             }
         };
         away.set(false);
+        asked_again = true;
     }
+}
+
+/// Waits until a later daemon has removed the container, if it does: that was not what it was asked for.
+async fn removal(flow: Flow<'_>) {
+    if !flow.removed {
+        return;
+    }
+    // The exit status is known by now: whatever goes wrong here is no failure of the container.
+    let _ = tokio::time::timeout(REMOVAL_MAX, async {
+        container::wait(flow.client, flow.id, "removed").await?.status().await
+    })
+    .await;
 }
 
 /// The status of a container whose output has ended.
@@ -108,6 +130,10 @@ async fn last_status(flow: Flow<'_>) -> Result<WaitResponse, ClientError> {
         }
         match ask(flow).await {
             Err(err) if err.is_broken_off() => {}
+            Ok(status) => {
+                removal(flow).await;
+                return Ok(status);
+            }
             status => return status,
         }
     }

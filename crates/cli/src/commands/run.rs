@@ -87,7 +87,8 @@ async fn attached(context: &Context, parsed: &Parsed, request: &CreateRequest, i
         drop(session);
         return Err(start_failure(context, parsed, Some(waiting), &err).await);
     }
-    let flow = Flow { client: &context.client, id, outputs, proxied: parsed.flag_or("sig-proxy", true) };
+    let (removed, proxied) = (parsed.flag("rm"), parsed.flag_or("sig-proxy", true));
+    let flow = Flow { client: &context.client, id, outputs, removed, proxied };
     let flow = follow(session, waiting, flow);
     if !config.tty || term::size().is_none() {
         return flow.await.map(drop);

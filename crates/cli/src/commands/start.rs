@@ -70,7 +70,8 @@ async fn attached(context: &Context, parsed: &Parsed, inspect: &engine_api::cont
         }
         return Err(err.into());
     }
-    let flow = Flow { client: &context.client, id, outputs: true, proxied: !config.tty };
+    let removed = inspect.host_config.auto_remove;
+    let flow = Flow { client: &context.client, id, outputs: true, removed, proxied: !config.tty };
     let flow = follow(session, waiting, flow);
     if !config.tty || term::size().is_none() {
         return flow.await.map(drop);

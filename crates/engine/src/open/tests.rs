@@ -15,6 +15,7 @@ use super::*;
 use crate::container::record::Definition;
 use crate::container::state::State;
 use crate::ops;
+use crate::ops::wait::Condition;
 
 /// Many times what anything here takes.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -152,8 +153,8 @@ async fn privileged_a_container_whose_shim_left_no_word_is_lost() {
 async fn privileged_what_removes_itself_is_collected() {
     let scratch = Scratch::new();
     let ended = scratch.container("ended", running(), |host| host.auto_remove = true);
-    scratch.exit(&ended, 0);
-    let recorded = scratch.container("recorded", exited(0), |host| host.auto_remove = true);
+    scratch.exit(&ended, 7);
+    let recorded = scratch.container("recorded", exited(4), |host| host.auto_remove = true);
     let created = scratch.container("created", State::default(), |host| host.auto_remove = true);
     let engine = scratch.open().await;
     for id in [&ended, &recorded] {
@@ -161,6 +162,25 @@ async fn privileged_what_removes_itself_is_collected() {
         assert!(!scratch.dir(id).path().exists());
     }
     assert!(engine.containers.get(&created).is_some(), "it has not run yet");
+    // Whose client lost its daemon asks the next one, by the whole id.
+    for (id, exit_code) in [(&ended, 7), (&recorded, 4)] {
+        for condition in [Condition::NotRunning, Condition::NextExit, Condition::Removed] {
+            let answer = ops::wait::wait(&engine, id.as_str(), condition).await.unwrap().finish().await;
+            assert_eq!((answer.status_code, answer.error), (exit_code, None));
+        }
+        assert!(ops::wait::wait(&engine, id.short(), Condition::NotRunning).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn privileged_the_end_of_a_container_whose_removal_a_crash_cut_is_told() {
+    let scratch = Scratch::new();
+    let id: ContainerId = stdx::id::random_hex::<32>().parse().unwrap();
+    scratch.exit(&id, 9);
+    let engine = scratch.open().await;
+    assert!(!scratch.shim_dir(&id).exists());
+    let answer = ops::wait::wait(&engine, id.as_str(), Condition::Removed).await.unwrap().finish().await;
+    assert_eq!(answer.status_code, 9);
 }
 
 #[tokio::test]

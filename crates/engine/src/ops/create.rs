@@ -11,6 +11,7 @@ use engine_api::container::{CreateRequest, CreateResponse};
 use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
 use image::ImageRecord;
+use oci::image::ExecConfig;
 use oci::ContainerId;
 use snapshot::SnapshotKey;
 use stdx::fs::Durability;
@@ -142,9 +143,13 @@ fn plan(
         return Err(InvalidRequest::NoCommand.into());
     }
     let mut warnings = container_spec::validate(&config, &host, networking_config.as_ref(), &engine.facts)?;
-    let image = engine.images.resolve(&config.image)?;
-    check_platform(options.platform.as_deref(), &config.image, &image)?;
-    warnings.extend(container_spec::merge_image(&mut config, &image.config.config)?);
+    let image = named_image(engine, options, &config.image)?;
+    let no_defaults = ExecConfig::default();
+    let (image_id, chain, defaults) = match &image {
+        Some(image) => (image.id.to_string(), image.chain.clone(), &image.config.config),
+        None => (String::new(), Vec::new(), &no_defaults),
+    };
+    warnings.extend(container_spec::merge_image(&mut config, defaults)?);
     merge_log(&mut host, engine);
     container_spec::normalize_host(&mut host, &engine.facts);
     check_bind_sources(&host)?;
@@ -158,7 +163,7 @@ fn plan(
     let definition = Definition {
         id: id.clone(),
         created_at_nanos: crate::clock::now_nanos(),
-        image_id: image.id.to_string(),
+        image_id,
         path: path.clone(),
         args: args.to_vec(),
         config,
@@ -167,7 +172,17 @@ fn plan(
         flat_read_only: options.flat_read_only,
     };
     let warnings = warnings.iter().map(ToString::to_string).collect();
-    Ok(Plan { definition, chain: image.chain.clone(), warnings })
+    Ok(Plan { definition, chain, warnings })
+}
+
+/// The image of a container. Without a name there is none: it begins with nothing but what is mounted into it.
+fn named_image(engine: &Engine, options: &CreateOptions, name: &str) -> Result<Option<Arc<ImageRecord>>, CreateError> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let image = engine.images.resolve(name)?;
+    check_platform(options.platform.as_deref(), name, &image)?;
+    Ok(Some(image))
 }
 
 /// Only the parts that the request states are compared.

@@ -1,6 +1,6 @@
 //! `GET /containers/json`
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use engine_api::container::{Summary, SummaryHostConfig, SummaryNetworks};
@@ -90,22 +90,24 @@ struct Candidate {
     state: State,
 }
 
-/// Lists containers, newest first. Waits for nothing but, with sizes, the disk.
-pub async fn list(engine: &Engine, query: ListQuery) -> Result<Vec<Summary>, ListError> {
+/// Gives containers to `each`, newest first and one at a time. Waits for nothing but, with sizes, the disk.
+pub async fn list(engine: &Engine, query: ListQuery, mut each: impl FnMut(Summary)) -> Result<(), ListError> {
     let wanted = check(engine, &query)?;
     let mut candidates: Vec<Candidate> = engine.containers.all().into_iter().map(Candidate::new).collect();
     candidates.retain(|candidate| wanted.matches(candidate));
-    candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.order()));
+    candidates.sort_unstable_by(|a, b| b.order().cmp(&a.order()));
     candidates.truncate(query.limit.unwrap_or(usize::MAX));
     let now = crate::clock::now_nanos();
-    let mut summaries: Vec<Summary> = candidates.iter().map(|candidate| candidate.summary(engine, now)).collect();
-    if query.size {
-        for (summary, candidate) in summaries.iter_mut().zip(candidates) {
+    let mut names = ImageNames::default();
+    for candidate in &candidates {
+        let mut summary = candidate.summary(names.of(engine, candidate), now);
+        if query.size {
             let sizes = sizes(engine, &candidate.container).await.map_err(ListError::Size)?;
             (summary.size_rw, summary.size_root_fs) = sizes;
         }
+        each(summary);
     }
-    Ok(summaries)
+    Ok(())
 }
 
 /// Bytes of a container's own files, and of these and its image's together.
@@ -152,8 +154,8 @@ impl Wanted {
         let state = &candidate.state;
         let no_labels = std::collections::BTreeMap::new();
         (self.all || state.is_running())
-            && self.before.as_ref().is_none_or(|before| candidate.order() < *before)
-            && self.since.as_ref().is_none_or(|since| candidate.order() > *since)
+            && self.before.as_ref().is_none_or(|(at, id)| candidate.order() < (*at, id))
+            && self.since.as_ref().is_none_or(|(at, id)| candidate.order() > (*at, id))
             && (filters.pattern("name", &candidate.name) || filters.pattern("name", &format!("/{}", candidate.name)))
             && filters.prefix("id", definition.id.as_str())
             && filters.labels("label", definition.config.labels.as_ref().unwrap_or(&no_labels))
@@ -202,17 +204,17 @@ impl Candidate {
         Candidate { container, name, state }
     }
 
-    fn order(&self) -> (i64, oci::ContainerId) {
-        (self.container.definition.created_at_nanos, self.container.id().clone())
+    fn order(&self) -> (i64, &oci::ContainerId) {
+        (self.container.definition.created_at_nanos, self.container.id())
     }
 
-    fn summary(&self, engine: &Engine, now_nanos: i64) -> Summary {
+    fn summary(&self, image: String, now_nanos: i64) -> Summary {
         let definition = &self.container.definition;
         let host = &definition.host_config;
         Summary {
             id: definition.id.to_string(),
             names: vec![format!("/{}", self.name)],
-            image: image_name(engine, &definition.config.image, &definition.image_id),
+            image,
             image_id: definition.image_id.clone(),
             command: command(&definition.path, &definition.args),
             created: definition.created_at_nanos / 1_000_000_000,
@@ -237,11 +239,21 @@ pub(crate) fn network_name(mode: &str) -> &str {
     if mode == "default" { "bridge" } else { mode }
 }
 
-/// The image as the user named it, as long as that name means the same image.
-fn image_name(engine: &Engine, name: &str, id: &str) -> String {
-    match engine.images.resolve(name) {
-        Ok(image) if image.id.as_str() == id => name.to_owned(),
-        _ => id.to_owned(),
+/// Images as users named them, each name looked up once: most containers have few images between them.
+#[derive(Default)]
+struct ImageNames<'a> {
+    /// By name and id: whether that name means that image.
+    current: HashMap<(&'a str, &'a str), bool>,
+}
+
+impl<'a> ImageNames<'a> {
+    /// The image as the user named it, as long as that name means the same image.
+    fn of(&mut self, engine: &Engine, candidate: &'a Candidate) -> String {
+        let definition = &candidate.container.definition;
+        let (name, id) = (definition.config.image.as_str(), definition.image_id.as_str());
+        let means = || engine.images.resolve(name).is_ok_and(|image| image.id.as_str() == id);
+        let current = *self.current.entry((name, id)).or_insert_with(means);
+        if current { name.to_owned() } else { id.to_owned() }
     }
 }
 

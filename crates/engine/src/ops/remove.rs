@@ -136,6 +136,10 @@ async fn remove_container(
         supervise::feed(engine, container, Input::RemovalFailed);
         return Err(RemoveError::Files { name: name.to_owned(), source });
     }
+    if container.rules.auto_remove {
+        // Before it is in no list any more: who does not find it looks here.
+        engine.farewells.keep(container.id(), container.state().exit_code);
+    }
     engine.containers.remove(container.id());
     container.tell_removed();
     engine.events.container(container, "destroy", []);

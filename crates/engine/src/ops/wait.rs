@@ -69,6 +69,12 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// A wait for what has happened.
+    fn over(exit_code: i32) -> Waiting {
+        let ends = watch::channel(Ending::default()).1;
+        Waiting { ends, seen: 0, condition: Condition::default(), already: Some(response(exit_code, "")) }
+    }
+
     /// Waits. Dropping the future cancels the wait.
     pub async fn finish(mut self) -> WaitResponse {
         if let Some(response) = self.already {
@@ -86,9 +92,13 @@ impl Waiting {
     }
 }
 
-/// Registers a wait.
+/// Registers a wait. A container that removed itself a moment ago is still waited for by its whole id, whatever the
+/// condition: its last end has happened, and so has its removal.
 pub async fn wait(engine: &Engine, name: &str, condition: Condition) -> Result<Waiting, WaitError> {
-    let container = engine.containers.find(name)?;
+    let container = match engine.containers.find(name) {
+        Ok(container) => container,
+        Err(err) => return engine.farewells.exit_code(name).map(Waiting::over).ok_or(err.into()),
+    };
     let (ends, state) = container.watch();
     let met = condition == Condition::NotRunning && !state.is_running();
     let already = met.then(|| response(state.exit_code, &state.error));

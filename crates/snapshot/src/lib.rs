@@ -32,9 +32,8 @@
 mod chain;
 mod overlay;
 mod remove;
-mod usage;
 
 pub use chain::{ChainId, SnapshotKey, SnapshotKeyError};
 pub use overlay::{OpenError, Overlay, SnapshotError, Stage};
 pub use remove::SweepError;
-pub use usage::Usage;
+pub use stdx::tree::Usage;

@@ -9,9 +9,9 @@ use std::sync::{PoisonError, RwLock};
 
 use errdefs::ErrorKind;
 use oci::runtime::Mount;
+use stdx::tree::Usage;
 
 use crate::chain::{ChainId, SnapshotKey};
-use crate::usage::{self, Usage};
 
 /// Options of every overlay that we mount; the crate page says why they are explicit.
 const OVERLAY_OPTIONS: [&str; 4] = ["index=off", "metacopy=off", "redirect_dir=off", "xino=off"];
@@ -279,12 +279,12 @@ impl Overlay {
         if !upper.exists() {
             return Err(SnapshotError::NotFound { key: key.clone() });
         }
-        usage::of_tree(&upper)
+        of_tree(&upper)
     }
 
     /// What one layer takes. Walks all its files.
     pub fn layer_usage(&self, chain_id: &ChainId) -> Result<Usage, SnapshotError> {
-        usage::of_tree(&self.layer(chain_id))
+        of_tree(&self.layer(chain_id))
     }
 
     /// Moves a container's snapshot to the trash, in one rename; that it is absent already is success.
@@ -358,6 +358,11 @@ fn fill_container(path: &Path, top: &Path, chain: &[ChainId]) -> io::Result<()> 
         std::os::unix::fs::chown(&upper, Some(root.uid()), Some(root.gid()))?;
     }
     fs::set_permissions(&upper, PermissionsExt::from_mode(root.mode() & 0o7777))
+}
+
+fn of_tree(path: &Path) -> Result<Usage, SnapshotError> {
+    let usage = stdx::tree::usage(path).map_err(SnapshotError::io("measure", path))?;
+    usage.ok_or_else(|| SnapshotError::TooDeep { path: path.to_owned() })
 }
 
 fn list(path: &Path) -> Result<Vec<String>, SnapshotError> {

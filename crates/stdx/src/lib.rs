@@ -3,9 +3,12 @@
 //! - [`fs`]: files that are either whole or absent after a crash.
 //! - [`id`]: random identifiers.
 //! - [`time`]: RFC 3339 text of a point in time.
+//! - `tree` (on Unix): what a tree of files takes, and its removal.
 //!
 //! A thing belongs here when it knows no noun of the platform.
 
 pub mod fs;
 pub mod id;
 pub mod time;
+#[cfg(unix)]
+pub mod tree;

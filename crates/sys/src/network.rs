@@ -1,8 +1,10 @@
-//! The one network interface that every network namespace has.
+//! The one network interface that every network namespace has, and the options of netlink sockets.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 /// Brings up the loopback interface of the calling thread's network namespace; the kernel then gives it its addresses.
@@ -15,5 +17,31 @@ pub fn loopback_up() -> io::Result<()> {
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING | libc::IFF_LOOPBACK) as libc::c_short;
     // SAFETY: SIOCSIFFLAGS reads one ifreq, whose name is NUL-terminated.
     crate::check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }.into())?;
+    Ok(())
+}
+
+/// How long an answer of the kernel may take; it is normally there when the request has been sent.
+const NETLINK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Lets the kernel explain refusals in words, repeat only headers of requests, and check dump filters strictly; reads end
+/// after ten seconds. For a netlink socket.
+pub fn netlink_options(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK, libc::NETLINK_GET_STRICT_CHK] {
+        // SAFETY: the option's value is the int that the last two arguments describe, which lives through the call.
+        crate::check(
+            unsafe {
+                libc::setsockopt(
+                    socket.as_raw_fd(),
+                    libc::SOL_NETLINK,
+                    option,
+                    (&raw const on).cast(),
+                    size_of_val(&on) as libc::socklen_t,
+                )
+            }
+            .into(),
+        )?;
+    }
+    set_socket_timeout(socket, Timeout::Recv, Some(NETLINK_TIMEOUT))?;
     Ok(())
 }

@@ -1,0 +1,215 @@
+//! Links: bridges, veth pairs, and their attributes.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::error::NetlinkError;
+use crate::message::{self, CREATE, DUMP, EXCLUSIVE, Message};
+use crate::socket::{Request, Socket};
+
+/// An Ethernet address.
+pub type Mac = [u8; 6];
+
+/// The longest name of an interface in bytes (IFNAMSIZ without the NUL).
+pub const NAME_MAX: usize = 15;
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_SETLINK: u16 = 19;
+
+const AF_BRIDGE: u8 = 7;
+const AF_INET6: u16 = 10;
+const IFF_UP: u32 = 1;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_PROTINFO: u16 = 12;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+const IFLA_BRPORT_STATE: u16 = 1;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
+const BR_STATE_DISABLED: u8 = 0;
+
+/// A link as the kernel describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its number in its network namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// "bridge", "veth"; empty for hardware.
+    pub kind: String,
+    /// Its Ethernet address, if it has one of six bytes.
+    pub mac: Option<Mac>,
+    /// The bridge that it is a port of.
+    pub master: Option<u32>,
+    /// The largest packet in bytes.
+    pub mtu: u32,
+    /// Whether it is up.
+    pub up: bool,
+}
+
+/// A bridge to create.
+#[derive(Clone, Debug)]
+pub struct Bridge<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its address. A bridge without one of its own takes over that of a port, and changes it when ports come and go.
+    pub mac: Mac,
+    /// The largest packet in bytes.
+    pub mtu: u32,
+}
+
+/// A veth pair to create, one end here and the other in another network namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct VethPair<'a> {
+    /// The name of the end here.
+    pub name: &'a str,
+    /// The number of the bridge that the end here becomes a port of.
+    pub master: u32,
+    /// The largest packet in bytes, of both ends.
+    pub mtu: u32,
+    /// The name of the other end.
+    pub peer_name: &'a str,
+    /// The network namespace of the other end.
+    pub peer_namespace: BorrowedFd<'a>,
+}
+
+/// Creates a bridge, which is down.
+pub fn create_bridge(bridge: &Bridge<'_>) -> Request {
+    let message = Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE)
+        .fixed(&header(0, 0, false))
+        .text(IFLA_IFNAME, bridge.name)
+        .u32(IFLA_MTU, bridge.mtu)
+        .attribute(IFLA_ADDRESS, &bridge.mac)
+        .nest(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, "bridge"));
+    Request { what: format!("create bridge {}", bridge.name).into(), message }
+}
+
+/// Creates a veth pair, whose end here is a port of a bridge; both ends are down.
+pub fn create_veth(pair: &VethPair<'_>) -> Request {
+    let message = Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE)
+        .fixed(&header(0, 0, false))
+        .text(IFLA_IFNAME, pair.name)
+        .u32(IFLA_MTU, pair.mtu)
+        .u32(IFLA_MASTER, pair.master)
+        .nest(IFLA_LINKINFO, |info| {
+            info.text(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |data| {
+                data.nest(VETH_INFO_PEER, |peer| {
+                    peer.fixed(&header(0, 0, false))
+                        .text(IFLA_IFNAME, pair.peer_name)
+                        .u32(IFLA_MTU, pair.mtu)
+                        .u32(IFLA_NET_NS_FD, pair.peer_namespace.as_raw_fd().cast_unsigned())
+                })
+            })
+        });
+    Request { what: format!("create veth pair {}", pair.name).into(), message }
+}
+
+/// Brings a link up.
+pub fn set_up(name: &str) -> Request {
+    let message = Message::new(RTM_NEWLINK, 0).fixed(&header(0, 0, true)).text(IFLA_IFNAME, name);
+    Request { what: format!("bring up {name}").into(), message }
+}
+
+/// Keeps a link from making itself a link-local IPv6 address when it comes up.
+///
+/// Such addresses would announce themselves, and give containers a way around the rules for IPv4. The kernel takes this
+/// only for a link that exists (EAFNOSUPPORT while it is being created).
+pub fn without_link_local(name: &str) -> Request {
+    let mode = |inet6: Message| inet6.attribute(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+    let message = Message::new(RTM_NEWLINK, 0)
+        .fixed(&header(0, 0, false))
+        .text(IFLA_IFNAME, name)
+        .nest(IFLA_AF_SPEC, |spec| spec.nest(AF_INET6, mode));
+    Request { what: format!("keep {name} from link-local addresses").into(), message }
+}
+
+/// Sets a link's Ethernet address; with the sysctl `arp_notify` the kernel announces its IPv4 addresses then.
+pub fn set_mac(index: u32, mac: Mac) -> Request {
+    let message = Message::new(RTM_SETLINK, 0).fixed(&header(0, index, false)).attribute(IFLA_ADDRESS, &mac);
+    Request { what: "set the Ethernet address".into(), message }
+}
+
+/// Deletes a link. A veth costs 25 ms: not for paths where anyone waits.
+pub fn delete(name: &str) -> Request {
+    let message = Message::new(RTM_DELLINK, 0).fixed(&header(0, 0, false)).text(IFLA_IFNAME, name);
+    Request { what: format!("delete link {name}").into(), message }
+}
+
+/// Makes a bridge pass nothing through a port any more, at once and cheaply.
+pub fn disable_port(name: &str, index: u32) -> Request {
+    port(name, index, IFLA_BRPORT_STATE, BR_STATE_DISABLED)
+}
+
+/// Makes a bridge pass nothing from this port to other isolated ones.
+pub fn isolate_port(name: &str, index: u32) -> Request {
+    port(name, index, IFLA_BRPORT_ISOLATED, 1)
+}
+
+/// The link of this name, if there is one.
+pub fn by_name(socket: &mut Socket, name: &str) -> Result<Option<Link>, NetlinkError> {
+    let message = Message::new(RTM_GETLINK, 0).fixed(&header(0, 0, false)).text(IFLA_IFNAME, name);
+    let mut found = None;
+    let asked = socket.dump(Request { what: format!("look up link {name}").into(), message }, |answer| {
+        found = parse(answer.body);
+    });
+    match asked {
+        Err(NetlinkError::Refused { source, .. }) if source.is_missing() => Ok(None),
+        Err(err) => Err(err),
+        Ok(()) => Ok(found),
+    }
+}
+
+/// All links, or the ports of one bridge.
+pub fn list(socket: &mut Socket, master: Option<u32>) -> Result<Vec<Link>, NetlinkError> {
+    let mut message = Message::new(RTM_GETLINK, DUMP).fixed(&header(0, 0, false));
+    if let Some(master) = master {
+        message = message.u32(IFLA_MASTER, master);
+    }
+    let mut links = Vec::new();
+    socket.dump(Request { what: "list links".into(), message }, |answer| links.extend(parse(answer.body)))?;
+    Ok(links)
+}
+
+fn port(name: &str, index: u32, attribute: u16, value: u8) -> Request {
+    let message = Message::new(RTM_SETLINK, 0)
+        .fixed(&header(AF_BRIDGE, index, false))
+        .nest(IFLA_PROTINFO, |info| info.attribute(attribute, &[value]));
+    Request { what: format!("set up bridge port {name}").into(), message }
+}
+
+/// struct ifinfomsg: family, padding, device type, index, flags, which flags change.
+fn header(family: u8, index: u32, up: bool) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[0] = family;
+    bytes[4..8].copy_from_slice(&index.to_ne_bytes());
+    if up {
+        bytes[8..12].copy_from_slice(&IFF_UP.to_ne_bytes());
+        bytes[12..16].copy_from_slice(&IFF_UP.to_ne_bytes());
+    }
+    bytes
+}
+
+fn parse(body: &[u8]) -> Option<Link> {
+    let attributes = body.get(16..)?;
+    let number = |kind| message::attribute(attributes, kind).and_then(|value| message::word(value, 0));
+    let info = message::attribute(attributes, IFLA_LINKINFO);
+    Some(Link {
+        index: message::word(body, 4)?,
+        name: message::text(message::attribute(attributes, IFLA_IFNAME)?),
+        kind: info.and_then(|info| message::attribute(info, IFLA_INFO_KIND)).map(message::text).unwrap_or_default(),
+        mac: message::attribute(attributes, IFLA_ADDRESS).and_then(|mac| mac.try_into().ok()),
+        master: number(IFLA_MASTER),
+        mtu: number(IFLA_MTU).unwrap_or_default(),
+        up: message::word(body, 8)? & IFF_UP != 0,
+    })
+}

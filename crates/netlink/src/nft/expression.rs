@@ -1,0 +1,218 @@
+//! The expressions that rules are made of.
+//!
+//! The kernel has sixteen registers of four bytes. A comparison loads into the first and compares; a lookup loads the
+//! parts of its key side by side from the first on and, in a map, gets the value there again.
+
+use std::net::Ipv4Addr;
+
+use crate::message::Message;
+
+/// NFT_REG32_00, the first register of four bytes.
+const REGISTER: u32 = 8;
+const VALUE: u16 = 1;
+
+const META_INTERFACE_IN: u32 = 6;
+const META_INTERFACE_OUT: u32 = 7;
+const META_PROTOCOL: u32 = 16;
+const CT_STATE: u32 = 0;
+const CT_STATUS: u32 = 2;
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
+/// Offsets in an IPv4 header, and of the destination port in TCP's, UDP's and SCTP's.
+const SOURCE_ADDRESS: u32 = 12;
+const DESTINATION_ADDRESS: u32 = 16;
+const DESTINATION_PORT: u32 = 2;
+
+/// `ct state established,related`.
+pub const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
+/// `ct status dnat`.
+pub const REDIRECTED: u32 = 1 << 5;
+
+/// One step of a rule: it goes on to the next, leaves the rule, or ends the packet's way through the chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expression {
+    /// Loads a `meta` key.
+    LoadMeta {
+        /// NFT_META_*.
+        key: u32,
+        /// The register, from the first on.
+        register: u32,
+    },
+    /// Loads part of the packet.
+    LoadPayload {
+        /// NFT_PAYLOAD_*_HEADER.
+        base: u32,
+        /// In bytes.
+        offset: u32,
+        /// In bytes.
+        length: u32,
+        /// The register, from the first on.
+        register: u32,
+    },
+    /// Loads a `ct` key into the first register.
+    LoadConnection {
+        /// NFT_CT_*.
+        key: u32,
+    },
+    /// Loads the type of the packet's destination address into the first register.
+    LoadDestinationType,
+    /// Masks the first register.
+    Mask {
+        /// What is kept.
+        mask: [u8; 4],
+    },
+    /// Leaves the rule unless the first register compares.
+    Compare {
+        /// Whether it must be equal, or must not.
+        equal: bool,
+        /// What to compare with.
+        value: Vec<u8>,
+    },
+    /// Looks the key up in a map; leaves the rule if it is not there.
+    Lookup {
+        /// The map's name.
+        map: String,
+    },
+    /// Redirects to the address in the first register and the port in the second.
+    Redirect,
+    /// Sends with the address of the interface that the packet leaves through.
+    Masquerade,
+    /// Ends the packet's way through the chain.
+    Verdict(Verdict),
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is gone.
+    Drop,
+    /// This chain lets it pass.
+    Accept,
+}
+
+/// `iifname NAME` or `iifname != NAME`.
+pub fn interface_in(name: &str, equal: bool) -> [Expression; 2] {
+    interface(META_INTERFACE_IN, name, equal)
+}
+
+/// `oifname NAME` or `oifname != NAME`.
+pub fn interface_out(name: &str, equal: bool) -> [Expression; 2] {
+    interface(META_INTERFACE_OUT, name, equal)
+}
+
+/// `ip saddr ADDRESS/PREFIX`.
+pub fn source_in(address: Ipv4Addr, prefix: u8) -> [Expression; 3] {
+    address_in(SOURCE_ADDRESS, address, prefix, true)
+}
+
+/// `ip daddr ADDRESS/PREFIX` or `ip daddr != ADDRESS/PREFIX`.
+pub fn destination_in(address: Ipv4Addr, prefix: u8, equal: bool) -> [Expression; 3] {
+    address_in(DESTINATION_ADDRESS, address, prefix, equal)
+}
+
+/// `ct state` has one of these bits.
+pub fn connection_state(bits: u32) -> [Expression; 3] {
+    connection(CT_STATE, bits)
+}
+
+/// `ct status` has one of these bits.
+pub fn connection_status(bits: u32) -> [Expression; 3] {
+    connection(CT_STATUS, bits)
+}
+
+/// `fib daddr type local`.
+pub fn to_this_machine() -> [Expression; 2] {
+    const RTN_LOCAL: u32 = 2;
+    [Expression::LoadDestinationType, equals(RTN_LOCAL.to_ne_bytes())]
+}
+
+/// `dnat to meta l4proto . ip daddr . th dport map @MAP`.
+pub fn redirect_by_address(map: &str) -> [Expression; 5] {
+    [
+        Expression::LoadMeta { key: META_PROTOCOL, register: 0 },
+        Expression::LoadPayload { base: NETWORK_HEADER, offset: DESTINATION_ADDRESS, length: 4, register: 1 },
+        Expression::LoadPayload { base: TRANSPORT_HEADER, offset: DESTINATION_PORT, length: 2, register: 2 },
+        Expression::Lookup { map: map.to_owned() },
+        Expression::Redirect,
+    ]
+}
+
+/// `dnat to meta l4proto . th dport map @MAP`.
+pub fn redirect_by_port(map: &str) -> [Expression; 4] {
+    [
+        Expression::LoadMeta { key: META_PROTOCOL, register: 0 },
+        Expression::LoadPayload { base: TRANSPORT_HEADER, offset: DESTINATION_PORT, length: 2, register: 1 },
+        Expression::Lookup { map: map.to_owned() },
+        Expression::Redirect,
+    ]
+}
+
+fn interface(key: u32, name: &str, equal: bool) -> [Expression; 2] {
+    let mut value = name.as_bytes().to_vec();
+    value.resize(16, 0);
+    [Expression::LoadMeta { key, register: 0 }, Expression::Compare { equal, value }]
+}
+
+fn address_in(offset: u32, address: Ipv4Addr, prefix: u8, equal: bool) -> [Expression; 3] {
+    let mask = !u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+    let value = (address.to_bits() & mask).to_be_bytes().to_vec();
+    [
+        Expression::LoadPayload { base: NETWORK_HEADER, offset, length: 4, register: 0 },
+        Expression::Mask { mask: mask.to_be_bytes() },
+        Expression::Compare { equal, value },
+    ]
+}
+
+fn connection(key: u32, bits: u32) -> [Expression; 3] {
+    [
+        Expression::LoadConnection { key },
+        Expression::Mask { mask: bits.to_ne_bytes() },
+        Expression::Compare { equal: false, value: vec![0; 4] },
+    ]
+}
+
+fn equals(value: [u8; 4]) -> Expression {
+    Expression::Compare { equal: true, value: value.to_vec() }
+}
+
+impl Expression {
+    /// Writes NFTA_EXPR_NAME and NFTA_EXPR_DATA. Attribute numbers are those of linux/netfilter/nf_tables.h.
+    pub(super) fn encode(&self, entry: Message) -> Message {
+        let named = |name: &str, fill: &dyn Fn(Message) -> Message| entry.text(1, name).nest(2, fill);
+        match self {
+            Expression::LoadMeta { key, register } => {
+                named("meta", &|data| data.be32(1, REGISTER + register).be32(2, *key))
+            }
+            Expression::LoadPayload { base, offset, length, register } => named("payload", &|data| {
+                data.be32(1, REGISTER + register).be32(2, *base).be32(3, *offset).be32(4, *length)
+            }),
+            Expression::LoadConnection { key } => named("ct", &|data| data.be32(1, REGISTER).be32(2, *key)),
+            // The result "address type" (3), of the destination address (flag 2).
+            Expression::LoadDestinationType => named("fib", &|data| data.be32(1, REGISTER).be32(2, 3).be32(3, 2)),
+            Expression::Mask { mask } => named("bitwise", &|data| {
+                data.be32(1, REGISTER)
+                    .be32(2, REGISTER)
+                    .be32(3, 4)
+                    .nest(4, |value| value.attribute(VALUE, mask))
+                    .nest(5, |value| value.attribute(VALUE, &[0; 4]))
+            }),
+            Expression::Compare { equal, value } => named("cmp", &|data| {
+                let differs = u32::from(!equal);
+                data.be32(1, REGISTER).be32(2, differs).nest(3, |data| data.attribute(VALUE, value))
+            }),
+            Expression::Lookup { map } => {
+                named("lookup", &|data| data.text(1, map).be32(2, REGISTER).be32(3, REGISTER))
+            }
+            // Type DNAT (1), family AF_INET (2).
+            Expression::Redirect => {
+                named("nat", &|data| data.be32(1, 1).be32(2, 2).be32(3, REGISTER).be32(5, REGISTER + 1))
+            }
+            Expression::Masquerade => named("masq", &|data| data),
+            Expression::Verdict(verdict) => named("immediate", &|data| {
+                // Into the verdict register: NF_DROP or NF_ACCEPT.
+                data.be32(1, 0)
+                    .nest(2, |data| data.nest(2, |code| code.be32(1, u32::from(*verdict == Verdict::Accept))))
+            }),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The socket: batches out, one acknowledgement back.
+
+use std::borrow::Cow;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::io::Errno;
+use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with};
+
+use crate::error::{NetlinkError, Refusal};
+use crate::message::{self, Answer, DONE, DUMP, ERROR, Message};
+
+/// The largest part of a dump that the kernel sends at once: it looks at the buffer of the last `recvmsg`.
+const BUFFER: usize = 32 << 10;
+/// The number in an error's flags that says that attributes follow (NLM_F_ACK_TLVS), and the one of the text among them.
+const ERROR_HAS_ATTRIBUTES: u16 = 0x200;
+const ERROR_TEXT: u16 = 1;
+
+static REQUESTS_SENT: AtomicU64 = AtomicU64::new(0);
+
+/// How many times this process sent something over netlink: what tests bound the cost of an operation by.
+pub fn requests_sent() -> u64 {
+    REQUESTS_SENT.load(Ordering::Relaxed)
+}
+
+/// Which part of the kernel a socket talks to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Links, addresses, routes, neighbours.
+    Route,
+    /// nf_tables and connection tracking.
+    Netfilter,
+}
+
+/// One thing asked of the kernel, with the words that an error about it begins with.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What is asked, with the object's name: "create bridge ls0".
+    pub what: Cow<'static, str>,
+    /// The message.
+    pub message: Message,
+}
+
+/// A netlink socket. It belongs to the network namespace that its opener was in, wherever it is used from.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+    sequence: u32,
+}
+
+impl Socket {
+    /// Opens a socket in the calling thread's network namespace.
+    pub fn open(protocol: Protocol) -> Result<Socket, NetlinkError> {
+        let protocol = match protocol {
+            // NETLINK_ROUTE is 0, which is what `None` becomes.
+            Protocol::Route => None,
+            Protocol::Netfilter => Some(NETFILTER),
+        };
+        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
+            .map_err(NetlinkError::socket)?;
+        sys::network::netlink_options(fd.as_fd()).map_err(|source| NetlinkError::Socket { source })?;
+        Ok(Socket { fd, sequence: 0 })
+    }
+
+    /// Sends all requests at once and answers the first that the kernel refused.
+    ///
+    /// The kernel takes them in order and goes on after a refusal: the others have happened.
+    pub fn apply(&mut self, requests: Vec<Request>) -> Result<(), NetlinkError> {
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let first = self.sequence.wrapping_add(1);
+        let (last, mut what) = self.send(requests, 0)?;
+        let mut refused = None;
+        self.receive(|answer| {
+            if let Some(refusal) = refusal(answer) {
+                refused.get_or_insert((answer.sequence.wrapping_sub(first), refusal));
+            }
+            answer.sequence == last
+        })?;
+        match refused {
+            None => Ok(()),
+            Some((number, source)) => {
+                let index = (number as usize).min(what.len() - 1);
+                Err(NetlinkError::Refused { request: what.swap_remove(index).into_owned(), source })
+            }
+        }
+    }
+
+    /// Asks for objects and hands each to `each`. A request without the dump flag has one answer.
+    pub fn dump(&mut self, request: Request, mut each: impl FnMut(Answer<'_>)) -> Result<(), NetlinkError> {
+        let what = request.what.clone();
+        self.send(vec![request], 0)?;
+        let mut refused = None;
+        self.receive(|answer| {
+            match answer.kind {
+                ERROR => refused = refusal(answer),
+                DONE => {}
+                _ => each(answer),
+            }
+            matches!(answer.kind, ERROR | DONE)
+        })?;
+        match refused {
+            None => Ok(()),
+            Some(source) => Err(NetlinkError::Refused { request: what.into_owned(), source }),
+        }
+    }
+
+    /// Sends an nf_tables transaction, already framed: whole or not at all. `what` names it in an error.
+    pub(crate) fn transact(&mut self, requests: Vec<Request>) -> Result<(), NetlinkError> {
+        let first = self.sequence.wrapping_add(1);
+        // The frame's end gets no acknowledgement on older kernels: the last message inside it does.
+        let (acknowledged, mut what) = self.send(requests, 1)?;
+        let mut refused = None;
+        self.receive(|answer| {
+            let reason = refusal(answer);
+            // A refusal of the frame's begin is one of the whole transaction; nothing need follow it.
+            let whole = answer.sequence == first && reason.is_some();
+            if let Some(reason) = reason {
+                refused.get_or_insert((answer.sequence.wrapping_sub(first), reason));
+            }
+            answer.sequence == acknowledged || whole
+        })?;
+        let Some((number, source)) = refused else { return Ok(()) };
+        self.drain();
+        let index = (number as usize).min(what.len() - 1);
+        Err(NetlinkError::Refused { request: what.swap_remove(index).into_owned(), source })
+    }
+
+    /// Sends the requests in one piece, and wishes an acknowledgement of the last but `after`; answers that one's
+    /// sequence number and what they are.
+    fn send(&mut self, requests: Vec<Request>, after: usize) -> Result<(u32, Vec<Cow<'static, str>>), NetlinkError> {
+        let mut bytes = Vec::with_capacity(requests.len() * 128);
+        let mut what = Vec::with_capacity(requests.len());
+        let acknowledged = requests.len() - 1 - after;
+        for (number, mut request) in requests.into_iter().enumerate() {
+            self.sequence = self.sequence.wrapping_add(1);
+            // A dump ends by itself.
+            let acknowledge = number == acknowledged && request.message.flags() & DUMP != DUMP;
+            bytes.extend_from_slice(request.message.finished(self.sequence, acknowledge));
+            what.push(request.what);
+        }
+        let kernel = SocketAddrNetlink::new(0, 0);
+        rustix::io::retry_on_intr(|| sendto(&self.fd, &bytes, SendFlags::empty(), &kernel))
+            .map_err(NetlinkError::socket)?;
+        REQUESTS_SENT.fetch_add(1, Ordering::Relaxed);
+        Ok((self.sequence.wrapping_sub(after as u32), what))
+    }
+
+    /// Reads answers until `last` says that it was the last.
+    fn receive(&mut self, mut last: impl FnMut(Answer<'_>) -> bool) -> Result<(), NetlinkError> {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let (_, length) = rustix::io::retry_on_intr(|| recv(&self.fd, &mut buffer[..], RecvFlags::TRUNC))
+                .map_err(NetlinkError::socket)?;
+            let cut = || NetlinkError::Malformed { request: "read an answer over netlink".to_owned() };
+            let bytes = buffer.get(..length).ok_or_else(cut)?;
+            for answer in message::answers(bytes) {
+                let answer = answer.ok_or_else(cut)?;
+                if last(answer) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Throws away what is left of the answers to a refused transaction.
+    fn drain(&mut self) {
+        let mut buffer = vec![0; BUFFER];
+        // EAGAIN is the end that we want; any other error shows again at the next use of the socket.
+        while recv(&self.fd, &mut buffer[..], RecvFlags::DONTWAIT) != Err(Errno::AGAIN) {}
+    }
+}
+
+/// The refusal in an answer; `None` for an acknowledgement, and for an answer of another type.
+fn refusal(answer: Answer<'_>) -> Option<Refusal> {
+    if !matches!(answer.kind, ERROR | DONE) {
+        return None;
+    }
+    let number = message::word(answer.body, 0)?.cast_signed();
+    if number >= 0 {
+        return None;
+    }
+    // With NETLINK_CAP_ACK, which is set, only the header of the request is repeated before the attributes.
+    let attributes = answer.body.get(4 + message::HEADER..).filter(|_| answer.flags & ERROR_HAS_ATTRIBUTES != 0);
+    let text = attributes.and_then(|bytes| message::attribute(bytes, ERROR_TEXT)).map(message::text);
+    Some(Refusal { errno: Errno::from_raw_os_error(-number), text: text.unwrap_or_default() })
+}

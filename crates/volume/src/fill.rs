@@ -1,0 +1,215 @@
+//! Filling a new volume with what the image holds at its place.
+//!
+//! ```text
+//!                    copy              sync, rename            rename, entry by entry
+//! image's directory ------> filling/ ---------------> filled/ ------------------------> _data/
+//!      a kill leaves: an empty volume; `filling`       | a kill leaves: the rest in `filled`, and `open` goes on
+//!      is deleted when the store opens
+//! ```
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use errdefs::ErrorKind;
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, ResolveFlags, openat, openat2, renameat_with};
+use rustix::io::Errno;
+
+use crate::copy::{Copier, CopyError};
+use crate::create::make_directory;
+use crate::name::VolumeName;
+use crate::record::DATA;
+use crate::store::{Entry, NotFound, Slot, Volumes};
+
+/// A copy that is being made.
+pub(crate) const FILLING: &str = "filling";
+
+/// A complete copy.
+pub(crate) const FILLED: &str = "filled";
+
+/// What [`Volumes::fill`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// The volume holds what the image holds, and looks like its directory.
+    Copied,
+    /// The volume is not empty: it stays as it is.
+    NotEmpty,
+    /// The image has nothing at that path.
+    NothingThere,
+}
+
+/// Why [`Volumes::fill`] failed. The volume is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum FillError {
+    /// There is no such volume.
+    #[error(transparent)]
+    NotFound(#[from] NotFound),
+    /// The image has a file at that path. The text is dockerd's, whose path is the host's.
+    #[error("source {} is not directory", path.display())]
+    NotDirectory {
+        /// The path in the image.
+        path: PathBuf,
+    },
+    /// The image's path cannot be opened.
+    #[error("fill volume {name}: open {} of the image", path.display())]
+    Source {
+        /// The volume.
+        name: VolumeName,
+        /// The path in the image.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file cannot be copied.
+    #[error("fill volume {name}")]
+    Copy {
+        /// The volume.
+        name: VolumeName,
+        /// Which, and why.
+        source: CopyError,
+    },
+    /// The system says no.
+    #[error("fill volume {name}: {what}")]
+    Io {
+        /// The volume.
+        name: VolumeName,
+        /// What we were doing.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl FillError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            FillError::NotFound(err) => err.kind(),
+            // dockerd answers a file in the place of a directory with 500.
+            FillError::NotDirectory { .. }
+            | FillError::Source { .. }
+            | FillError::Copy { .. }
+            | FillError::Io { .. } => ErrorKind::Internal,
+        }
+    }
+}
+
+/// The volume is being filled, until this is dropped; others who would fill or remove it wait.
+struct Filling<'a> {
+    store: &'a Volumes,
+    name: VolumeName,
+}
+
+impl Volumes {
+    /// Copies what the image below `image_root` holds at `path` into an empty volume: files with their holes, hard links,
+    /// symlinks, devices, owners, modes, xattrs and times, and how the directory itself looks. Docker's copy-up.
+    ///
+    /// The container for which this is done has acquired the volume before. Takes as long as the directory is large.
+    pub fn fill(&self, name: &str, image_root: BorrowedFd<'_>, path: &Path) -> Result<Filled, FillError> {
+        let filling = self.begin_fill(name)?;
+        let directory = self.directory(&filling.name);
+        let failed = |what| {
+            let name = filling.name.clone();
+            move |source: io::Error| FillError::Io { name, what, source }
+        };
+        if fs::exists(directory.join(FILLED)).map_err(failed("look for a complete copy"))? {
+            settle(&directory, &self.gone()).map_err(failed("finish the copy"))?;
+        }
+        if fs::read_dir(directory.join(DATA)).map_err(failed("list the volume"))?.next().is_some() {
+            return Ok(Filled::NotEmpty);
+        }
+        let Some(source) = self.open_source(&filling.name, image_root, path)? else { return Ok(Filled::NothingThere) };
+        self.copy(&filling.name, &directory, source).inspect_err(|_| self.drop_copy(&directory))?;
+        settle(&directory, &self.gone()).map_err(failed("finish the copy"))?;
+        Ok(Filled::Copied)
+    }
+
+    fn begin_fill(&self, name: &str) -> Result<Filling<'_>, NotFound> {
+        match self.idle(name).get_mut(name) {
+            Some(Slot::Here(Entry { filling, volume, .. })) => {
+                *filling = true;
+                Ok(Filling { store: self, name: volume.name.clone() })
+            }
+            _ => Err(NotFound { name: name.to_owned() }),
+        }
+    }
+
+    fn open_source(
+        &self,
+        name: &VolumeName,
+        image_root: BorrowedFd<'_>,
+        path: &Path,
+    ) -> Result<Option<OwnedFd>, FillError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // Symlinks on the way, and the last one, mean what they mean to the container: nothing outside of its root.
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
+        match openat2(image_root, relative, flags, Mode::empty(), resolve) {
+            Ok(source) => Ok(Some(source)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::NOTDIR) => Err(FillError::NotDirectory { path: path.to_owned() }),
+            Err(err) => Err(FillError::Source { name: name.clone(), path: path.to_owned(), source: err.into() }),
+        }
+    }
+
+    /// Makes the complete copy.
+    fn copy(&self, name: &VolumeName, directory: &Path, source: OwnedFd) -> Result<(), FillError> {
+        let failed = |what| move |source: io::Error| FillError::Io { name: name.clone(), what, source };
+        let staged = directory.join(FILLING);
+        // One that an earlier failure left.
+        self.drop_copy(directory);
+        make_directory(&staged, 0o700).map_err(failed("make a directory for the copy"))?;
+        let target = open_directory(&staged).map_err(failed("open the copy"))?;
+        let mut copier = Copier::new(target.as_fd()).map_err(failed("open the copy"))?;
+        copier.copy(source).map_err(|source| FillError::Copy { name: name.clone(), source })?;
+        if copier.copied_any() {
+            // The names must not last longer than what they name. One sync for all: the files may be many.
+            rustix::fs::syncfs(&target).map_err(|err| failed("sync the copy")(err.into()))?;
+        }
+        fs::rename(&staged, directory.join(FILLED)).map_err(failed("complete the copy"))?;
+        stdx::fs::sync_dir(directory).map_err(failed("complete the copy"))
+    }
+
+    fn drop_copy(&self, directory: &Path) {
+        // None there is the rule. One that stays is set aside when the store opens, and is in the way of nothing but the
+        // next copy, which says so.
+        let _ = fs::rename(directory.join(FILLING), self.gone());
+    }
+}
+
+impl Drop for Filling<'_> {
+    fn drop(&mut self) {
+        if let Some(Slot::Here(entry)) = self.store.lock().get_mut(&self.name) {
+            entry.filling = false;
+        }
+        self.store.changed.notify_all();
+    }
+}
+
+/// Moves a complete copy in `directory` into the volume. Can be repeated until it succeeds.
+///
+/// What is in the way stays: a container that has the volume already wrote it. Its twin goes with the copy to `gone`.
+pub(crate) fn settle(directory: &Path, gone: &Path) -> io::Result<()> {
+    let (filled, data) = (open_directory(&directory.join(FILLED))?, open_directory(&directory.join(DATA))?);
+    // Every move changes the times of both.
+    let stat = rustix::fs::fstat(&filled)?;
+    // Listed first: a directory that changes while it is read may show an entry twice or never.
+    let names = fs::read_dir(directory.join(FILLED))?.map(|entry| Ok(entry?.file_name()));
+    for name in names.collect::<io::Result<Vec<_>>>()? {
+        match renameat_with(&filled, &name, &data, &name, RenameFlags::NOREPLACE) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(err) => return Err(err.into()),
+        }
+    }
+    Copier::new(data.as_fd())?.describe(filled.as_fd(), data.as_fd(), b".", &stat)?;
+    rustix::fs::fsync(&data)?;
+    fs::rename(directory.join(FILLED), gone)?;
+    Ok(())
+}
+
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(CWD, path, flags, Mode::empty())?)
+}

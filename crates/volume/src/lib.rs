@@ -1,0 +1,50 @@
+//! Volumes: directories that outlive the containers which mount them.
+//!
+//! ```text
+//! <root>/                        0701: a user of the host may pass through, not look around
+//! <root>/<name>/                 one volume, 0701
+//! <root>/<name>/volume.json      its record: name, driver, creation, labels, options, whether it is anonymous
+//! <root>/<name>/_data/           what containers mount; 0755 and root's until a container or a fill changes that
+//! <root>/<name>/filling/         a copy of an image's files that is being made
+//! <root>/<name>/filled/          a complete copy, whose entries move to `_data` one by one
+//! <root>/.new-*                  volumes being made
+//! <root>/.gone-*                 removed, waiting for `sweep`
+//! <root>/.torn-*                 what bore a volume's name and was none; for a person to look at
+//! ```
+//! **The existence of `<name>` is the record's commit.** A volume is made aside, synced and renamed into sight; it is
+//! removed by one rename out of sight, and [`Volumes::sweep`] takes the time to delete it. So a kill or a power cut at
+//! any point leaves whole volumes only, and leftovers whose names no volume can have. A torn record is set aside and
+//! written anew from what the directory tells: people's data is never hidden because of a few bytes beside it.
+//!
+//! **A fill is all or nothing, and never takes what is a container's.** [`Volumes::fill`] copies into `filling`, syncs,
+//! and renames that to `filled`: only what is complete is ever moved to `_data`, and what is in the way there stays.
+//! A kill before the rename leaves an empty volume, which the next container fills; after it, the moves are finished when
+//! the store opens. `_data` itself is never replaced, since a running container may have it mounted.
+//!
+//! **Use** is kept in memory: which containers have a volume. The engine tells ([`Volumes::acquire`]) from its own records
+//! when it opens; a volume in use is not removed. One lock guards the table and is never held across I/O: a name whose
+//! directory is being made, removed or filled is marked so, and others who want that name wait for it.
+//!
+//! What an image holds is hostile: the path to copy is resolved beneath the image's root (openat2), everything below one
+//! component at a time without following.
+//!
+//! One process owns a root. Blocks. Deliberately not here: mounting (`container-spec` places, `oci-runtime` mounts),
+//! filters and events (`engine`), drivers other than `local`, local volumes that are mounts of their own.
+
+mod copy;
+mod create;
+mod fill;
+mod name;
+mod open;
+mod record;
+mod remove;
+mod store;
+
+pub use copy::CopyError;
+pub use create::{CreateError, Created, Wanted};
+pub use fill::{FillError, Filled};
+pub use name::{NameError, VolumeName};
+pub use open::{Fault, OpenError};
+pub use record::Volume;
+pub use remove::{Pruned, RemoveError, SweepError, UsageError};
+pub use store::{ANONYMOUS_LABEL, DRIVER, Listed, NotFound, Volumes};

@@ -1,0 +1,189 @@
+//! Removing volumes, and what they take.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use errdefs::ErrorKind;
+use oci::ContainerId;
+use stdx::tree::Usage;
+
+use crate::name::VolumeName;
+use crate::record::Volume;
+use crate::store::{NotFound, Slot, Volumes};
+
+/// Begins the names of what is to be deleted.
+pub(crate) const GONE: &str = ".gone-";
+
+/// Why [`Volumes::remove`] failed. The texts are dockerd's.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    /// There is no such volume.
+    #[error(transparent)]
+    NotFound(#[from] NotFound),
+    /// Containers have it.
+    #[error("remove {name}: volume is in use - [{}]", join(users))]
+    InUse {
+        /// The volume.
+        name: VolumeName,
+        /// Which containers.
+        users: Vec<ContainerId>,
+    },
+    /// The system says no.
+    #[error("remove {name}: set the volume's directory aside")]
+    Io {
+        /// The volume.
+        name: VolumeName,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Removed volumes that could not be deleted; they are tried again at the next sweep.
+#[derive(Debug, thiserror::Error)]
+#[error("delete {}, and {more} more", path.display())]
+pub struct SweepError {
+    /// The first that failed.
+    pub path: PathBuf,
+    /// How many failed beside it.
+    pub more: usize,
+    /// Why the first one failed.
+    pub source: io::Error,
+}
+
+/// Why [`Volumes::usage`] failed.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// There is no such volume.
+    #[error(transparent)]
+    NotFound(#[from] NotFound),
+    /// Directories nest so deep that they cannot be counted.
+    #[error("directories in volume {name} nest too deep")]
+    TooDeep {
+        /// The volume.
+        name: VolumeName,
+    },
+    /// The system says no.
+    #[error("measure volume {name}")]
+    Io {
+        /// The volume.
+        name: VolumeName,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What [`Volumes::prune`] did.
+#[derive(Debug, Default)]
+pub struct Pruned {
+    /// The volumes that are gone.
+    pub removed: Vec<Arc<Volume>>,
+    /// What they took; one whose size cannot be told counts nothing.
+    pub reclaimed_bytes: u64,
+    /// Those that stayed though nobody has them.
+    pub failed: Vec<RemoveError>,
+}
+
+impl RemoveError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            RemoveError::NotFound(err) => err.kind(),
+            RemoveError::InUse { .. } => ErrorKind::Conflict,
+            RemoveError::Io { .. } => ErrorKind::Internal,
+        }
+    }
+}
+
+impl SweepError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::Internal
+    }
+}
+
+impl UsageError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            UsageError::NotFound(err) => err.kind(),
+            UsageError::TooDeep { .. } | UsageError::Io { .. } => ErrorKind::Internal,
+        }
+    }
+}
+
+impl Volumes {
+    /// Takes a volume that nobody uses out of sight, with everything in it: one rename. `sweep` deletes it.
+    ///
+    /// A power cut before that sweep can bring it back, whole.
+    pub fn remove(&self, name: &str) -> Result<Arc<Volume>, RemoveError> {
+        let table = self.idle(name);
+        let volume = match table.get(name) {
+            Some(Slot::Here(entry)) if entry.users.is_empty() => entry.volume.clone(),
+            Some(Slot::Here(entry)) => {
+                let users = entry.users.iter().cloned().collect();
+                return Err(RemoveError::InUse { name: entry.volume.name.clone(), users });
+            }
+            _ => return Err(NotFound { name: name.to_owned() }.into()),
+        };
+        let (changing, before) = self.change(table, &volume.name);
+        match fs::rename(self.directory(&volume.name), self.gone()) {
+            // Somebody removed the directory by hand: then it is as wanted.
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => {
+                if let Some(before) = before {
+                    changing.becomes(before);
+                }
+                return Err(RemoveError::Io { name: volume.name.clone(), source });
+            }
+            Ok(()) => {}
+        }
+        Ok(volume)
+    }
+
+    /// Removes all volumes that nobody uses and that `select` wants gone.
+    pub fn prune(&self, mut select: impl FnMut(&Volume) -> bool) -> Pruned {
+        let mut pruned = Pruned::default();
+        let unused = self.list().into_iter().filter(|listed| listed.users.is_empty()).map(|listed| listed.volume);
+        for volume in unused.filter(|volume| select(volume)) {
+            // One that cannot be measured can be removed.
+            let bytes = self.usage(volume.name.as_str()).map_or(0, |usage| usage.bytes);
+            match self.remove(volume.name.as_str()) {
+                Ok(volume) => {
+                    pruned.reclaimed_bytes += bytes;
+                    pruned.removed.push(volume);
+                }
+                // Somebody took it, or was faster.
+                Err(RemoveError::InUse { .. } | RemoveError::NotFound(_)) => {}
+                Err(err) => pruned.failed.push(err),
+            }
+        }
+        pruned
+    }
+
+    /// What a volume's files take. Walks them all, while containers may change them.
+    pub fn usage(&self, name: &str) -> Result<Usage, UsageError> {
+        let volume = self.get(name)?.volume;
+        match stdx::tree::usage(&volume.mountpoint) {
+            Ok(Some(usage)) => Ok(usage),
+            Ok(None) => Err(UsageError::TooDeep { name: volume.name.clone() }),
+            Err(source) => Err(UsageError::Io { name: volume.name.clone(), source }),
+        }
+    }
+
+    /// Deletes what was removed; returns the number of trees.
+    ///
+    /// Takes as long as the volumes are large: call it in the background. Two sweeps at once do no harm.
+    pub fn sweep(&self) -> Result<usize, SweepError> {
+        // A volume that a power cut brings back must not come back without half of its files.
+        let synced = stdx::fs::sync_dir(&self.root);
+        synced.map_err(|source| SweepError { path: self.root.clone(), more: 0, source })?;
+        let swept = stdx::tree::sweep(&self.root, GONE);
+        swept.map_err(|left| SweepError { path: left.path, more: left.more, source: left.source })
+    }
+}
+
+fn join(users: &[ContainerId]) -> String {
+    users.iter().map(ContainerId::as_str).collect::<Vec<_>>().join(", ")
+}

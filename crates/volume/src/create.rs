@@ -115,9 +115,10 @@ impl CreateError {
 }
 
 impl Volumes {
-    /// Makes a volume, durably, unless there is one of that name, whatever its labels; `user` has it from then on.
+    /// Makes a volume, durably, unless there is one of that name, whatever its labels; `user` has it from then on, and owns
+    /// it if it is anonymous and new.
     pub fn create(&self, wanted: &Wanted, user: Option<&ContainerId>) -> Result<Created, CreateError> {
-        let plan = plan(wanted, SystemTime::now(), &self.root)?;
+        let plan = plan(wanted, user, SystemTime::now(), &self.root)?;
         let mut table = self.settled(plan.name.as_str());
         if let Some(Slot::Here(entry)) = table.get_mut(&plan.name) {
             entry.users.extend(user.cloned());
@@ -167,7 +168,7 @@ pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
 }
 
 /// The volume as it will be, if it is new. dockerd looks for the driver first.
-fn plan(wanted: &Wanted, now: SystemTime, root: &Path) -> Result<Volume, CreateError> {
+fn plan(wanted: &Wanted, user: Option<&ContainerId>, now: SystemTime, root: &Path) -> Result<Volume, CreateError> {
     if !matches!(wanted.driver.as_str(), "" | DRIVER) {
         return Err(CreateError::Driver { name: wanted.name.clone(), driver: wanted.driver.clone() });
     }
@@ -181,7 +182,8 @@ fn plan(wanted: &Wanted, now: SystemTime, root: &Path) -> Result<Volume, CreateE
         labels.get_or_insert_default().insert(ANONYMOUS_LABEL.to_owned(), String::new());
     }
     let mountpoint = root.join(name.as_str()).join(DATA);
-    Ok(Volume { name, created: to_seconds(now), labels, options: wanted.options.clone(), anonymous, mountpoint })
+    let owner = user.filter(|_| anonymous).cloned();
+    Ok(Volume { name, created: to_seconds(now), labels, options: wanted.options.clone(), anonymous, owner, mountpoint })
 }
 
 fn check_options(name: &str, options: Option<&BTreeMap<String, String>>) -> Result<(), CreateError> {

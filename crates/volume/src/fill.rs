@@ -20,7 +20,7 @@ use crate::copy::{Copier, CopyError};
 use crate::create::make_directory;
 use crate::name::VolumeName;
 use crate::record::DATA;
-use crate::store::{Entry, NotFound, Slot, Volumes};
+use crate::store::{NotFound, Volumes};
 
 /// A copy that is being made.
 pub(crate) const FILLING: &str = "filling";
@@ -95,44 +95,26 @@ impl FillError {
     }
 }
 
-/// The volume is being filled, until this is dropped; others who would fill or remove it wait.
-struct Filling<'a> {
-    store: &'a Volumes,
-    name: VolumeName,
-}
-
 impl Volumes {
     /// Copies what the image below `image_root` holds at `path` into an empty volume: files with their holes, hard links,
     /// symlinks, devices, owners, modes, xattrs and times, and how the directory itself looks. Docker's copy-up.
     ///
     /// The container for which this is done has acquired the volume before. Takes as long as the directory is large.
     pub fn fill(&self, name: &str, image_root: BorrowedFd<'_>, path: &Path) -> Result<Filled, FillError> {
-        let filling = self.begin_fill(name)?;
-        let directory = self.directory(&filling.name);
-        let failed = |what| {
-            let name = filling.name.clone();
-            move |source: io::Error| FillError::Io { name, what, source }
-        };
+        let held = self.hold(name)?;
+        let name = &held.volume.name;
+        let directory = self.directory(name);
+        let failed = |what| move |source: io::Error| FillError::Io { name: name.clone(), what, source };
         if fs::exists(directory.join(FILLED)).map_err(failed("look for a complete copy"))? {
             settle(&directory, &self.gone()).map_err(failed("finish the copy"))?;
         }
         if fs::read_dir(directory.join(DATA)).map_err(failed("list the volume"))?.next().is_some() {
             return Ok(Filled::NotEmpty);
         }
-        let Some(source) = self.open_source(&filling.name, image_root, path)? else { return Ok(Filled::NothingThere) };
-        self.copy(&filling.name, &directory, source).inspect_err(|_| self.drop_copy(&directory))?;
+        let Some(source) = self.open_source(name, image_root, path)? else { return Ok(Filled::NothingThere) };
+        self.copy(name, &directory, source).inspect_err(|_| self.drop_copy(&directory))?;
         settle(&directory, &self.gone()).map_err(failed("finish the copy"))?;
         Ok(Filled::Copied)
-    }
-
-    fn begin_fill(&self, name: &str) -> Result<Filling<'_>, NotFound> {
-        match self.idle(name).get_mut(name) {
-            Some(Slot::Here(Entry { filling, volume, .. })) => {
-                *filling = true;
-                Ok(Filling { store: self, name: volume.name.clone() })
-            }
-            _ => Err(NotFound { name: name.to_owned() }),
-        }
     }
 
     fn open_source(
@@ -176,15 +158,6 @@ impl Volumes {
         // None there is the rule. One that stays is set aside when the store opens, and is in the way of nothing but the
         // next copy, which says so.
         let _ = fs::rename(directory.join(FILLING), self.gone());
-    }
-}
-
-impl Drop for Filling<'_> {
-    fn drop(&mut self) {
-        if let Some(Slot::Here(entry)) = self.store.lock().get_mut(&self.name) {
-            entry.filling = false;
-        }
-        self.store.changed.notify_all();
     }
 }
 

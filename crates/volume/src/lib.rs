@@ -22,8 +22,13 @@
 //! the store opens. `_data` itself is never replaced, since a running container may have it mounted.
 //!
 //! **Use** is kept in memory: which containers have a volume. The engine tells ([`Volumes::acquire`]) from its own records
-//! when it opens; a volume in use is not removed. One lock guards the table and is never held across I/O: a name whose
-//! directory is being made, removed or filled is marked so, and others who want that name wait for it.
+//! when it opens; a volume in use is not removed. **Ownership** is on disk: an anonymous volume names the container that it
+//! was made for. When a kill keeps that container from ever existing, or its removal from being finished, the volume has an
+//! owner that does not exist, and [`Volumes::remove_orphans`] takes it; a container that leaves its volumes behind disowns
+//! them first.
+//!
+//! One lock guards the table and is never held across I/O: a name whose directory is being made, removed or filled is
+//! marked so, and others who want to change it wait for that.
 //!
 //! What an image holds is hostile: the path to copy is resolved beneath the image's root (openat2), everything below one
 //! component at a time without following.
@@ -46,5 +51,5 @@ pub use fill::{FillError, Filled};
 pub use name::{NameError, VolumeName};
 pub use open::{Fault, OpenError};
 pub use record::Volume;
-pub use remove::{Pruned, RemoveError, SweepError, UsageError};
+pub use remove::{DisownError, Pruned, RemoveError, SweepError, UsageError};
 pub use store::{ANONYMOUS_LABEL, DRIVER, Listed, NotFound, Volumes};

@@ -192,7 +192,8 @@ fn adopt(directory: &Path, name: &VolumeName, torn: bool, faults: &mut Vec<Fault
     }
     let mountpoint = directory.join(DATA);
     // Not anonymous, whatever the name looks like: nobody loses data because of a torn record.
-    let volume = Volume { name: name.clone(), created, labels: None, options: None, anonymous: false, mountpoint };
+    let volume =
+        Volume { name: name.clone(), created, labels: None, options: None, anonymous: false, owner: None, mountpoint };
     record::save(directory, &volume)?;
     Ok(volume)
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use oci::ContainerId;
 use serde::{Deserialize, Serialize};
 use stdx::fs::Durability;
 
@@ -29,6 +30,8 @@ pub struct Volume {
     pub options: Option<BTreeMap<String, String>>,
     /// It was made without a name, for one container or by a request.
     pub anonymous: bool,
+    /// The container that it was made for and goes with; `None` once that container was removed without its volumes.
+    pub owner: Option<ContainerId>,
     /// What containers mount.
     pub mountpoint: PathBuf,
 }
@@ -45,6 +48,8 @@ struct Record {
     options: Option<BTreeMap<String, String>>,
     #[serde(default)]
     anonymous: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<ContainerId>,
 }
 
 /// Reads the record in `directory`; `None` if it is torn, or another volume's.
@@ -58,6 +63,7 @@ pub(crate) fn load(directory: &Path, name: &VolumeName) -> io::Result<Option<Vol
         labels: record.labels,
         options: record.options,
         anonymous: record.anonymous,
+        owner: record.owner,
         mountpoint: directory.join(DATA),
     }))
 }
@@ -71,6 +77,7 @@ pub(crate) fn save(directory: &Path, volume: &Volume) -> io::Result<()> {
         labels: volume.labels.clone(),
         options: volume.options.clone(),
         anonymous: volume.anonymous,
+        owner: volume.owner.clone(),
     };
     let bytes = serde_json::to_vec(&record).expect("a record has string keys and no failing serializers");
     stdx::fs::write_atomic(&directory.join(FILE), &bytes, Durability::PowerCut)

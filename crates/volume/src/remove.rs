@@ -10,7 +10,7 @@ use oci::ContainerId;
 use stdx::tree::Usage;
 
 use crate::name::VolumeName;
-use crate::record::Volume;
+use crate::record::{self, Volume};
 use crate::store::{NotFound, Slot, Volumes};
 
 /// Begins the names of what is to be deleted.
@@ -32,6 +32,22 @@ pub enum RemoveError {
     },
     /// The system says no.
     #[error("remove {name}: set the volume's directory aside")]
+    Io {
+        /// The volume.
+        name: VolumeName,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Why [`Volumes::disown`] failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DisownError {
+    /// There is no such volume.
+    #[error(transparent)]
+    NotFound(#[from] NotFound),
+    /// The record cannot be written.
+    #[error("write the record of volume {name}")]
     Io {
         /// The volume.
         name: VolumeName,
@@ -74,12 +90,12 @@ pub enum UsageError {
     },
 }
 
-/// What [`Volumes::prune`] did.
+/// What [`Volumes::prune`] and [`Volumes::remove_orphans`] did.
 #[derive(Debug, Default)]
 pub struct Pruned {
     /// The volumes that are gone.
     pub removed: Vec<Arc<Volume>>,
-    /// What they took; one whose size cannot be told counts nothing.
+    /// What they took, if that was asked for; one whose size cannot be told counts nothing.
     pub reclaimed_bytes: u64,
     /// Those that stayed though nobody has them.
     pub failed: Vec<RemoveError>,
@@ -92,6 +108,16 @@ impl RemoveError {
             RemoveError::NotFound(err) => err.kind(),
             RemoveError::InUse { .. } => ErrorKind::Conflict,
             RemoveError::Io { .. } => ErrorKind::Internal,
+        }
+    }
+}
+
+impl DisownError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            DisownError::NotFound(err) => err.kind(),
+            DisownError::Io { .. } => ErrorKind::Internal,
         }
     }
 }
@@ -142,13 +168,36 @@ impl Volumes {
         Ok(volume)
     }
 
-    /// Removes all volumes that nobody uses and that `select` wants gone.
-    pub fn prune(&self, mut select: impl FnMut(&Volume) -> bool) -> Pruned {
+    /// Lets an anonymous volume stay though its owner is about to be removed, durably.
+    pub fn disown(&self, name: &str) -> Result<(), DisownError> {
+        let held = self.hold(name)?;
+        if held.volume.owner.is_some() {
+            let volume = Volume { owner: None, ..Volume::clone(&held.volume) };
+            let saved = record::save(&self.directory(&volume.name), &volume);
+            saved.map_err(|source| DisownError::Io { name: volume.name.clone(), source })?;
+            held.becomes(volume);
+        }
+        Ok(())
+    }
+
+    /// Removes the volumes whose owner does not exist and that nobody uses: their container was never finished, or its
+    /// removal. For the start, when all uses are known.
+    pub fn remove_orphans(&self, mut exists: impl FnMut(&ContainerId) -> bool) -> Pruned {
+        self.remove_unused(|volume| volume.owner.as_ref().is_some_and(|owner| !exists(owner)), false)
+    }
+
+    /// Removes all volumes that nobody uses and that `select` wants gone, and counts their bytes.
+    pub fn prune(&self, select: impl FnMut(&Volume) -> bool) -> Pruned {
+        self.remove_unused(select, true)
+    }
+
+    fn remove_unused(&self, mut select: impl FnMut(&Volume) -> bool, measure: bool) -> Pruned {
         let mut pruned = Pruned::default();
         let unused = self.list().into_iter().filter(|listed| listed.users.is_empty()).map(|listed| listed.volume);
         for volume in unused.filter(|volume| select(volume)) {
             // One that cannot be measured can be removed.
-            let bytes = self.usage(volume.name.as_str()).map_or(0, |usage| usage.bytes);
+            let measured = measure.then(|| self.usage(volume.name.as_str()));
+            let bytes = measured.map_or(0, |usage| usage.map_or(0, |usage| usage.bytes));
             match self.remove(volume.name.as_str()) {
                 Ok(volume) => {
                     pruned.reclaimed_bytes += bytes;

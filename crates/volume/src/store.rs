@@ -22,7 +22,7 @@ pub const DRIVER: &str = "local";
 pub struct Volumes {
     pub(crate) root: PathBuf,
     pub(crate) table: Mutex<BTreeMap<VolumeName, Slot>>,
-    /// A slot is no longer changing, or a fill ended.
+    /// A slot is no longer changing, or its volume no longer held.
     pub(crate) changed: Condvar,
     pub(crate) faults: Vec<Fault>,
 }
@@ -41,8 +41,8 @@ pub(crate) enum Slot {
 pub(crate) struct Entry {
     pub(crate) volume: Arc<Volume>,
     pub(crate) users: BTreeSet<ContainerId>,
-    /// One thread is copying into it.
-    pub(crate) filling: bool,
+    /// One thread is changing its files; see [`Held`].
+    pub(crate) held: bool,
 }
 
 /// A volume and its users at one moment.
@@ -76,9 +76,17 @@ pub(crate) struct Changing<'a> {
     becomes: Option<Entry>,
 }
 
+/// A volume whose files one thread changes, until this is dropped. Others see and use it; who would change or remove it
+/// waits.
+pub(crate) struct Held<'a> {
+    store: &'a Volumes,
+    /// The volume at the beginning.
+    pub(crate) volume: Arc<Volume>,
+}
+
 impl Entry {
     pub(crate) fn new(volume: Arc<Volume>) -> Entry {
-        Entry { volume, users: BTreeSet::new(), filling: false }
+        Entry { volume, users: BTreeSet::new(), held: false }
     }
 
     fn listed(&self) -> Listed {
@@ -148,14 +156,24 @@ impl Volumes {
         self.changed.wait_while(self.lock(), changing).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The table, when `name` is neither changing nor being filled.
+    /// The table, when `name` is neither changing nor held.
     pub(crate) fn idle(&self, name: &str) -> MutexGuard<'_, BTreeMap<VolumeName, Slot>> {
         let busy = |table: &mut BTreeMap<_, _>| match table.get(name) {
             Some(Slot::Changing) => true,
-            Some(Slot::Here(Entry { filling, .. })) => *filling,
+            Some(Slot::Here(Entry { held, .. })) => *held,
             None => false,
         };
         self.changed.wait_while(self.lock(), busy).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn hold(&self, name: &str) -> Result<Held<'_>, NotFound> {
+        match self.idle(name).get_mut(name) {
+            Some(Slot::Here(Entry { held, volume, .. })) => {
+                *held = true;
+                Ok(Held { store: self, volume: volume.clone() })
+            }
+            _ => Err(NotFound { name: name.to_owned() }),
+        }
     }
 
     /// Keeps others from that name while the lock is not held. It means nothing afterwards, unless
@@ -177,6 +195,24 @@ impl Changing<'_> {
     /// What the name means from now on.
     pub(crate) fn becomes(mut self, entry: Entry) {
         self.becomes = Some(entry);
+    }
+}
+
+impl Held<'_> {
+    /// What is known of the volume from now on.
+    pub(crate) fn becomes(&self, volume: Volume) {
+        if let Some(Slot::Here(entry)) = self.store.lock().get_mut(&volume.name) {
+            entry.volume = Arc::new(volume);
+        }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(Slot::Here(entry)) = self.store.lock().get_mut(&self.volume.name) {
+            entry.held = false;
+        }
+        self.store.changed.notify_all();
     }
 }
 

@@ -151,6 +151,35 @@ fn prune_takes_what_is_selected_and_counts_it() {
 }
 
 #[test]
+fn what_a_container_that_is_not_there_owned_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, gone) = (container('1'), container('2'));
+    let volumes = Volumes::open(dir.path()).unwrap();
+    let make = |request: &Wanted, user| volumes.create(request, user).unwrap().volume.name.to_string();
+    let kept = [
+        make(&wanted("named"), Some(&gone)),
+        make(&Wanted::default(), None),
+        make(&Wanted::default(), Some(&here)),
+        make(&Wanted::default(), Some(&gone)),
+        make(&Wanted::default(), Some(&gone)),
+    ];
+    let lost = make(&Wanted::default(), Some(&gone));
+    assert!(volumes.remove_orphans(|_| false).removed.is_empty(), "what is used stays");
+    volumes.disown(&kept[3]).unwrap();
+    volumes.disown("named").unwrap();
+    assert_eq!(volumes.get(&kept[3]).unwrap().volume.owner, None);
+    assert_eq!(volumes.disown("no").unwrap_err().to_string(), "get no: no such volume");
+
+    let volumes = Volumes::open(dir.path()).unwrap();
+    volumes.acquire(&kept[2], &here).unwrap();
+    // Another container has what the one that is gone owned.
+    volumes.acquire(&kept[4], &here).unwrap();
+    let removed = volumes.remove_orphans(|id| *id == here).removed;
+    assert_eq!(removed.iter().map(|volume| volume.name.as_str()).collect::<Vec<_>>(), [lost]);
+    assert_eq!(names(&volumes).into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(kept));
+}
+
+#[test]
 fn what_is_no_whole_volume_does_not_keep_the_store_from_opening() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();

@@ -111,29 +111,10 @@ impl Volumes {
         if fs::read_dir(directory.join(DATA)).map_err(failed("list the volume"))?.next().is_some() {
             return Ok(Filled::NotEmpty);
         }
-        let Some(source) = self.open_source(name, image_root, path)? else { return Ok(Filled::NothingThere) };
+        let Some(source) = open_source(name, image_root, path)? else { return Ok(Filled::NothingThere) };
         self.copy(name, &directory, source).inspect_err(|_| self.drop_copy(&directory))?;
         settle(&directory, &self.gone()).map_err(failed("finish the copy"))?;
         Ok(Filled::Copied)
-    }
-
-    fn open_source(
-        &self,
-        name: &VolumeName,
-        image_root: BorrowedFd<'_>,
-        path: &Path,
-    ) -> Result<Option<OwnedFd>, FillError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        // Symlinks on the way, and the last one, mean what they mean to the container: nothing outside of its root.
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let relative = path.strip_prefix("/").unwrap_or(path);
-        let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
-        match openat2(image_root, relative, flags, Mode::empty(), resolve) {
-            Ok(source) => Ok(Some(source)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(Errno::NOTDIR) => Err(FillError::NotDirectory { path: path.to_owned() }),
-            Err(err) => Err(FillError::Source { name: name.clone(), path: path.to_owned(), source: err.into() }),
-        }
     }
 
     /// Makes the complete copy.
@@ -158,6 +139,20 @@ impl Volumes {
         // None there is the rule. One that stays is set aside when the store opens, and is in the way of nothing but the
         // next copy, which says so.
         let _ = fs::rename(directory.join(FILLING), self.gone());
+    }
+}
+
+fn open_source(name: &VolumeName, image_root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>, FillError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    // Symlinks on the way, and the last one, mean what they mean to the container: nothing outside of its root.
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
+    match openat2(image_root, relative, flags, Mode::empty(), resolve) {
+        Ok(source) => Ok(Some(source)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(Errno::NOTDIR) => Err(FillError::NotDirectory { path: path.to_owned() }),
+        Err(err) => Err(FillError::Source { name: name.clone(), path: path.to_owned(), source: err.into() }),
     }
 }
 

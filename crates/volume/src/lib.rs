@@ -44,6 +44,7 @@ mod open;
 mod record;
 mod remove;
 mod store;
+mod subpath;
 
 pub use copy::CopyError;
 pub use create::{CreateError, Created, Wanted};
@@ -53,3 +54,4 @@ pub use open::{Fault, OpenError};
 pub use record::Volume;
 pub use remove::{DisownError, Pruned, RemoveError, SweepError, UsageError};
 pub use store::{ANONYMOUS_LABEL, DRIVER, Listed, NotFound, Volumes};
+pub use subpath::{SubpathError, open_subpath};

@@ -180,6 +180,86 @@ fn what_a_container_that_is_not_there_owned_goes() {
 }
 
 #[test]
+fn a_part_of_a_volume_is_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let volumes = Volumes::open(dir.path()).unwrap();
+    let volume = volumes.create(&wanted("data"), None).unwrap().volume;
+    let data = &volume.mountpoint;
+    fs::create_dir_all(data.join("d/e")).unwrap();
+    fs::write(data.join("d/f"), "in it").unwrap();
+    for (link, target) in
+        [("abs", "/etc"), ("rel", "d"), ("out", "../../.."), ("round", "../_data/d"), ("loop", "loop")]
+    {
+        std::os::unix::fs::symlink(target, data.join(link)).unwrap();
+    }
+    for (subpath, found) in [("d", "d"), ("d/f", "d/f"), ("rel/e", "d/e"), ("d/../rel/f", "d/f"), (".", "")] {
+        let opened = volume::open_subpath(&volume, Path::new(subpath)).unwrap();
+        let (opened, expected) = (rustix::fs::fstat(&opened).unwrap(), rustix::fs::stat(data.join(found)).unwrap());
+        assert_eq!((opened.st_dev, opened.st_ino), (expected.st_dev, expected.st_ino), "{subpath}");
+    }
+    let base = data.display();
+    for (subpath, kind, text) in [
+        (
+            "abs",
+            ErrorKind::InvalidArgument,
+            format!("path concatenation escapes the base directory, base: {base}, subpath: abs"),
+        ),
+        (
+            "out",
+            ErrorKind::InvalidArgument,
+            format!("path concatenation escapes the base directory, base: {base}, subpath: out"),
+        ),
+        (
+            "round",
+            ErrorKind::InvalidArgument,
+            format!("path concatenation escapes the base directory, base: {base}, subpath: round"),
+        ),
+        (
+            "nope",
+            ErrorKind::NotFound,
+            format!("cannot access path {base}/nope: lstat {base}/nope: no such file or directory"),
+        ),
+        ("d/f/x", ErrorKind::Internal, format!("cannot access path {base}/d/f/x: Not a directory (os error 20)")),
+        (
+            "loop",
+            ErrorKind::Internal,
+            format!("cannot access path {base}/loop: Too many levels of symbolic links (os error 40)"),
+        ),
+    ] {
+        let err = volume::open_subpath(&volume, Path::new(subpath)).unwrap_err();
+        assert_eq!((chain(&err), err.kind()), (text, kind));
+    }
+}
+
+#[test]
+fn a_part_is_found_while_everything_moves() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let dir = tempfile::tempdir().unwrap();
+    let volumes = Volumes::open(dir.path()).unwrap();
+    let volume = volumes.create(&wanted("data"), None).unwrap().volume;
+    let data = &volume.mountpoint;
+    fs::create_dir_all(data.join("d/e")).unwrap();
+    fs::create_dir(data.join("moving")).unwrap();
+    let (done, outside, begun) = (AtomicBool::new(false), dir.path().join("outside"), Barrier::new(2));
+    let hostile = || {
+        begun.wait();
+        while !done.load(Ordering::Relaxed) {
+            fs::rename(data.join("moving"), &outside).unwrap();
+            fs::rename(&outside, data.join("moving")).unwrap();
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(hostile);
+        begun.wait();
+        // Long enough that renames happen in between.
+        let path = format!("{}d/e", "d/e/../../".repeat(200));
+        let opened = (0..1000).try_for_each(|_| volume::open_subpath(&volume, Path::new(&path)).map(drop));
+        done.store(true, Ordering::Relaxed);
+        opened.unwrap();
+    });
+}
+
+#[test]
 fn what_is_no_whole_volume_does_not_keep_the_store_from_opening() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();

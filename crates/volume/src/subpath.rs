@@ -1,0 +1,88 @@
+//! A part of a volume, for `--mount type=volume,volume-subpath=PATH`.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use errdefs::ErrorKind;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
+
+use crate::record::Volume;
+
+/// How often a path is resolved before its change is reported. One attempt takes microseconds; a container that renames
+/// without pause may spoil a few in a row.
+const ATTEMPTS: usize = 1000;
+
+/// Why [`open_subpath`] failed. The texts are dockerd's.
+#[derive(Debug, thiserror::Error)]
+pub enum SubpathError {
+    /// It leads out of the volume.
+    #[error("path concatenation escapes the base directory, base: {}, subpath: {}", base.display(), subpath.display())]
+    Escapes {
+        /// The volume's data.
+        base: PathBuf,
+        /// The path in it.
+        subpath: PathBuf,
+    },
+    /// The volume has no such file.
+    #[error("cannot access path {path}: lstat {path}: no such file or directory", path = path.display())]
+    Missing {
+        /// The whole path.
+        path: PathBuf,
+    },
+    /// The system says no.
+    #[error("cannot access path {}", path.display())]
+    Io {
+        /// The whole path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl SubpathError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            SubpathError::Escapes { .. } => ErrorKind::InvalidArgument,
+            SubpathError::Missing { .. } => ErrorKind::NotFound,
+            SubpathError::Io { .. } => ErrorKind::Internal,
+        }
+    }
+}
+
+/// Opens (O_PATH) what lies at `subpath` in a volume. Containers may have filled it with links and may be changing them:
+/// what is opened is in the volume, whatever they do, and only the descriptor says what it is.
+pub fn open_subpath(volume: &Volume, subpath: &Path) -> Result<OwnedFd, SubpathError> {
+    let path = volume.mountpoint.join(subpath);
+    let failed = |err: Errno| match err {
+        // RESOLVE_BENEATH answers an absolute path or link and a climb out of the base with it.
+        Errno::XDEV => SubpathError::Escapes { base: volume.mountpoint.clone(), subpath: subpath.to_owned() },
+        Errno::NOENT => SubpathError::Missing { path: path.clone() },
+        err => SubpathError::Io { path: path.clone(), source: err.into() },
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let base = openat(CWD, &volume.mountpoint, flags, Mode::empty()).map_err(failed)?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    open_within(&base, subpath, OFlags::PATH | OFlags::CLOEXEC, resolve).map_err(failed)
+}
+
+/// openat2, again where the kernel gives up: while it resolves `..`, any rename on the whole machine may have been an
+/// escape for all it knows, and it answers EAGAIN (openat2(2)).
+pub(crate) fn open_within(
+    base: impl AsFd,
+    path: &Path,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    let open = || openat2(&base, path, flags, Mode::empty(), resolve);
+    let mut opened = open();
+    for _ in 1..ATTEMPTS {
+        match opened {
+            Err(Errno::AGAIN) => opened = open(),
+            opened => return opened,
+        }
+    }
+    opened
+}

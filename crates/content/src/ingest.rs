@@ -81,16 +81,25 @@ impl IngestError {
     }
 }
 
-/// A blob in the making; dropped without [`Ingest::commit`], it leaves nothing.
+/// A blob in the making; dropped without [`Ingest::commit`], it leaves nothing, unless it is a partial one.
 #[derive(Debug)]
 pub struct Ingest {
     /// `None` while it rests.
     file: Option<File>,
     path: PathBuf,
     blobs: PathBuf,
-    hasher: Sha256,
+    hash: Hash,
     size: u64,
-    committed: bool,
+    /// Whether the file stays when it is dropped.
+    keep: bool,
+}
+
+/// What is known of the digest of the bytes.
+#[derive(Debug)]
+enum Hash {
+    Running(Sha256),
+    /// The caller hashed the file itself.
+    Known(Digest),
 }
 
 impl Ingest {
@@ -98,12 +107,24 @@ impl Ingest {
         let path = ingests.join(stdx::id::random_hex::<16>());
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(|source| IngestError::Write { path: path.clone(), source })?;
-        Ok(Ingest { file: Some(file), path, blobs: blobs.to_owned(), hasher: Sha256::new(), size: 0, committed: false })
+        let hash = Hash::Running(Sha256::new());
+        Ok(Ingest { file: Some(file), path, blobs: blobs.to_owned(), hash, size: 0, keep: false })
+    }
+
+    /// The partial blob at `path`, whose bytes the caller hashed to `digest`.
+    pub(crate) fn verified(path: PathBuf, blobs: &Path, digest: Digest, size: u64) -> Ingest {
+        Ingest { file: None, path, blobs: blobs.to_owned(), hash: Hash::Known(digest), size, keep: true }
     }
 
     /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), IngestError> {
-        self.hasher.update(bytes);
+        match &mut self.hash {
+            Hash::Running(hasher) => hasher.update(bytes),
+            Hash::Known(_) => {
+                let source = io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "the blob is whole");
+                return Err(IngestError::Write { path: self.path.clone(), source });
+            }
+        }
         self.size += bytes.len() as u64;
         let written = self.file().and_then(|file| file.write_all(bytes));
         written.map_err(|source| IngestError::Write { path: self.path.clone(), source })
@@ -129,7 +150,10 @@ impl Ingest {
 
     /// The digest of what was written so far.
     pub fn digest(&self) -> Digest {
-        Digest::from_sha256(&self.hasher.clone().finalize().into())
+        match &self.hash {
+            Hash::Running(hasher) => Digest::from_sha256(&hasher.clone().finalize().into()),
+            Hash::Known(digest) => digest.clone(),
+        }
     }
 
     /// Makes it a blob if it is what was `expected`; a blob of that digest that exists already is replaced by its equal.
@@ -143,7 +167,7 @@ impl Ingest {
         }
         let placed = self.place(&actual, sync);
         placed.map_err(|source| IngestError::Write { path: self.path.clone(), source })?;
-        self.committed = true;
+        self.keep = true;
         Ok(Blob { digest: actual, size: self.size })
     }
 
@@ -155,7 +179,12 @@ impl Ingest {
         if sync == Sync::Now {
             self.file()?.sync_data()?;
         }
-        fs::rename(&self.path, self.blobs.join(digest.hex()))?;
+        let blob = self.blobs.join(digest.hex());
+        match fs::rename(&self.path, &blob) {
+            // A partial blob that two wanted: the other one was first, and its bytes are the same.
+            Err(err) if err.kind() == io::ErrorKind::NotFound && blob.exists() => {}
+            renamed => renamed?,
+        }
         match sync {
             Sync::Now => stdx::fs::sync_dir(&self.blobs),
             Sync::Later => Ok(()),
@@ -165,7 +194,7 @@ impl Ingest {
 
 impl Drop for Ingest {
     fn drop(&mut self) {
-        if !self.committed {
+        if !self.keep {
             // Best effort: the next start of the store removes what cannot be removed now.
             let _ = fs::remove_file(&self.path);
         }

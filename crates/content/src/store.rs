@@ -9,15 +9,17 @@ use errdefs::ErrorKind;
 use oci::Digest;
 
 use crate::ingest::{Blob, Expected, Ingest, IngestError, Sync};
+use crate::partial::{self, Partial};
 
 /// How much a copy moves at a time: large enough that the system call does not show, small enough for the cache.
 const COPY_BYTES: usize = 256 * 1024;
 
-/// A directory of blobs. All operations block.
-#[derive(Debug)]
+/// A directory of blobs. All operations block. A clone is the same directory.
+#[derive(Clone, Debug)]
 pub struct Content {
     blobs: PathBuf,
     ingests: PathBuf,
+    partials: PathBuf,
 }
 
 /// Why [`Content::open`] failed.
@@ -116,14 +118,29 @@ impl Content {
     pub fn open(root: &Path) -> Result<Content, OpenError> {
         let (blobs, ingests) = (root.join("blobs/sha256"), root.join("ingest"));
         stdx::fs::remove_if_exists(&ingests).map_err(|source| OpenError::Sweep { path: ingests.clone(), source })?;
-        for path in [&blobs, &ingests] {
+        let partials = root.join("partial");
+        for path in [&blobs, &ingests, &partials] {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(path)
                 .map_err(|source| OpenError::Create { path: path.clone(), source })?;
         }
-        Ok(Content { blobs, ingests })
+        partial::sweep(&partials).map_err(|source| OpenError::Sweep { path: partials.clone(), source })?;
+        Ok(Content { blobs, ingests, partials })
+    }
+
+    /// Takes up the blob of that digest where an earlier transfer ended, or begins it. Reads and hashes what is there.
+    pub fn partial(&self, digest: &Digest) -> Result<Partial, IngestError> {
+        Partial::open(self.partials.join(digest.hex()))
+    }
+
+    /// The partial blob of that digest, which the caller has read whole and hashed to it; `None` if there is none, as when
+    /// it became a blob meanwhile.
+    pub fn verified(&self, digest: &Digest) -> Option<Ingest> {
+        let path = self.partials.join(digest.hex());
+        let size = fs::metadata(&path).ok()?.len();
+        Some(Ingest::verified(path, &self.blobs, digest.clone(), size))
     }
 
     /// Starts a blob whose digest need not be known yet.

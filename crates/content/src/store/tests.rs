@@ -81,3 +81,47 @@ fn a_blob_may_rest_while_it_is_made() {
     assert_eq!(content.read(&blob.digest, 3).unwrap(), b"abc");
     assert_eq!(blob.digest.as_str(), ABC);
 }
+
+#[test]
+fn a_partial_blob_goes_on_in_the_next_process_and_becomes_a_blob_once_verified() {
+    let (dir, content) = store();
+    let abc: Digest = ABC.parse().unwrap();
+    let mut partial = content.partial(&abc).unwrap();
+    partial.write(b"ab").unwrap();
+    drop((partial, content));
+    let content = Content::open(dir.path()).unwrap();
+    let mut partial = content.partial(&abc).unwrap();
+    assert_eq!(partial.size(), 2);
+    partial.write(b"c").unwrap();
+    assert_eq!(partial.digest(), abc);
+    let mut reader = partial.reader().unwrap();
+    assert!(content.list().unwrap().is_empty() && !content.contains(&abc));
+    // Two pulls that shared the transfer both make a blob of it.
+    let expected = Expected { digest: Some(abc.clone()), size: Some(3) };
+    let (one, two) = (content.verified(&abc).unwrap(), content.verified(&abc).unwrap());
+    assert_eq!(one.commit(&expected, Sync::Now).unwrap().size, 3);
+    two.commit(&expected, Sync::Later).unwrap();
+    assert_eq!(content.read(&abc, 3).unwrap(), b"abc");
+    assert!(content.verified(&abc).is_none());
+    let mut bytes = Vec::new();
+    reader.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, b"abc");
+}
+
+#[test]
+fn partial_blobs_that_nobody_took_up_for_a_day_are_removed() {
+    let (dir, content) = store();
+    for digest in [ABC, EMPTY] {
+        content.partial(&digest.parse().unwrap()).unwrap().write(b"x").unwrap();
+    }
+    let old = File::options().write(true).open(content.partials.join(&ABC[7..])).unwrap();
+    old.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(25 * 60 * 60)).unwrap();
+    let content = Content::open(dir.path()).unwrap();
+    assert_eq!(content.partial(&EMPTY.parse().unwrap()).unwrap().size(), 1);
+    assert_eq!(content.partial(&ABC.parse().unwrap()).unwrap().size(), 0);
+    let mut partial = content.partial(&EMPTY.parse().unwrap()).unwrap();
+    partial.restart().unwrap();
+    assert_eq!((partial.size(), partial.digest().as_str()), (0, EMPTY));
+    partial.discard().unwrap();
+    assert!(content.verified(&EMPTY.parse().unwrap()).is_none());
+}

@@ -114,13 +114,18 @@ impl ApplyError {
 ///
 /// Blocks; runs two threads of its own. Nothing is synced. After an error the directory holds a part of the layer.
 pub fn apply(source: impl Read + Send, directory: &Path) -> Result<Applied, ApplyError> {
+    apply_limited(source, directory, u64::MAX)
+}
+
+/// [`apply`] for a layer that fails when its tar is longer than `limit_bytes`, before the disk is full of it.
+pub fn apply_limited(source: impl Read + Send, directory: &Path, limit_bytes: u64) -> Result<Applied, ApplyError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, directory, flags, Mode::empty());
     let root = root.map_err(|err| ApplyError::Open { path: directory.to_owned(), source: err.into() })?;
     let (chunks, received) = sync_channel(CHUNKS_AHEAD);
     let (to_hash, hashed) = sync_channel(CHUNKS_AHEAD);
     thread::scope(|scope| {
-        let feeding = scope.spawn(move || pipeline::feed(source, chunks, to_hash));
+        let feeding = scope.spawn(move || pipeline::feed(source, limit_bytes, chunks, to_hash));
         let hashing = scope.spawn(move || pipeline::hash(hashed));
         let unpacked = unpack(TarReader::new(ChunkReader::new(received)), root);
         let fed = feeding.join().expect("feeding has no invariant to break");

@@ -28,7 +28,7 @@ mod sparse;
 mod tar;
 mod tree;
 
-pub use apply::{Applied, ApplyError, apply};
+pub use apply::{Applied, ApplyError, apply, apply_limited};
 pub use inherit::{InheritError, clone_tree, inherit};
 pub use pipeline::{Compression, decompress};
 pub use sparse::Segment;

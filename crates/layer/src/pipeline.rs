@@ -72,11 +72,12 @@ pub(crate) struct Fed {
 /// Reads, inflates, and gives every chunk to both receivers. Stops early when the first one is gone.
 pub(crate) fn feed(
     source: impl Read + Send,
+    limit_bytes: u64,
     chunks: SyncSender<io::Result<Chunk>>,
     hash: SyncSender<Chunk>,
 ) -> Option<Fed> {
     let mut counted = Counted { source, hasher: Sha256::new(), hash: true, size: 0 };
-    match pump(&mut counted, &chunks, &hash) {
+    match pump(&mut counted, limit_bytes, &chunks, &hash) {
         Ok(Some(compression)) => {
             let compressed = compression != Compression::Plain;
             let digest = compressed.then(|| Digest::from_sha256(&counted.hasher.finalize().into()));
@@ -94,6 +95,7 @@ pub(crate) fn feed(
 /// `None` if nobody takes the chunks any more.
 fn pump<R: Read + Send>(
     counted: &mut Counted<R>,
+    limit_bytes: u64,
     chunks: &SyncSender<io::Result<Chunk>>,
     hash: &SyncSender<Chunk>,
 ) -> io::Result<Option<Compression>> {
@@ -102,11 +104,16 @@ fn pump<R: Read + Send>(
     // The same bytes need not be hashed twice.
     counted.hash = Compression::detect(&start) != Compression::Plain;
     let (compression, mut reader) = decompress(Cursor::new(start).chain(counted))?;
+    let mut inflated = 0;
     loop {
         let mut chunk = vec![0; CHUNK_BYTES];
         let filled = fill(&mut reader, &mut chunk)?;
         if filled == 0 {
             return Ok(Some(compression));
+        }
+        inflated += filled as u64;
+        if inflated > limit_bytes {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it inflates to more than any layer of its size"));
         }
         chunk.truncate(filled);
         let chunk = Arc::new(chunk);

@@ -22,6 +22,9 @@
 //! that is torn is set aside, and then nothing is collected, because what nobody names may still be wanted. A full disk
 //! is no reason to set it aside; after a failed commit the database is opened anew by the next one.
 //!
+//! **Pulling** ([`Store::pull`]) is a load whose layers come from outside, one reader each, and whose compressed layers are
+//! partial blobs of the content store already; layers that are there, at any place, are not asked for.
+//!
 //! **Which blobs are kept.** Configurations and manifests; compressed layers that a kept manifest names, so that a push
 //! gives the digests of the pull. Plain tars of a docker-archive are not kept beside their extracted snapshot (they
 //! would double the disk use), and a manifest that names such layers is not kept either.
@@ -32,11 +35,13 @@
 mod load;
 mod metadata;
 mod pins;
+mod pull;
 mod record;
 mod remove;
 mod store;
 
 pub use load::{LoadError, LoadEvent, Loaded};
+pub use pull::{PullError, PullEvent, PulledImage};
 pub use record::ImageRecord;
 pub use remove::{ImageUser, RemoveError, RemoveOptions, Removed};
 pub use store::{OpenError, ResolveError, Store, SweepError, TagError};

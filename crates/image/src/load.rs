@@ -17,9 +17,9 @@ use oci::{Digest, Reference, ReferenceError};
 
 use crate::store::Store;
 
-mod assemble;
-mod plan;
-mod spool;
+pub(crate) mod assemble;
+pub(crate) mod plan;
+pub(crate) mod spool;
 
 /// What happens during a load, as it happens.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -33,11 +33,12 @@ pub(crate) struct Pinned {
 pub(crate) struct Pins<'a> {
     store: &'a Store,
     held: Vec<(ChainId, Option<Digest>)>,
+    blobs: Vec<Digest>,
 }
 
 impl<'a> Pins<'a> {
     pub(crate) fn new(store: &'a Store) -> Pins<'a> {
-        Pins { store, held: Vec::new() }
+        Pins { store, held: Vec::new(), blobs: Vec::new() }
     }
 
     /// Holds that layer, if it is there.
@@ -62,6 +63,12 @@ impl<'a> Pins<'a> {
             self.add(chain_id, &layer.blob);
             Some((chain_id.clone(), layer.clone()))
         })
+    }
+
+    /// Holds a blob, whether it is there or comes later.
+    pub(crate) fn hold_blob(&mut self, blob: &Digest) {
+        self.store.pinned(|pinned| *pinned.blobs.entry(blob.clone()).or_default() += 1);
+        self.blobs.push(blob.clone());
     }
 
     fn add(&mut self, chain_id: &ChainId, blob: &Option<Digest>) {
@@ -89,6 +96,7 @@ impl Drop for Pins<'_> {
                 release(&mut pinned.layers, chain_id);
                 blob.iter().for_each(|blob| release(&mut pinned.blobs, blob));
             }
+            self.blobs.iter().for_each(|blob| release(&mut pinned.blobs, blob));
         });
     }
 }

@@ -18,7 +18,7 @@ use crate::record::{State, StoredImage, StoredLayer, stored};
 use crate::store::{Store, image_record};
 
 /// All that a load adds, on disk but not visible.
-pub(super) struct Assembly<'a> {
+pub(crate) struct Assembly<'a> {
     images: Vec<PlannedImage>,
     layers: HashMap<ChainId, StoredLayer>,
     /// New layers, each above those that it inherited from.
@@ -55,7 +55,7 @@ enum Slot {
 }
 
 /// Makes directories of layers for all images; `events` hears of every new one.
-pub(super) fn assemble<'a>(
+pub(crate) fn assemble<'a>(
     store: &'a Store,
     spool: Spool<'a>,
     mut images: Vec<PlannedImage>,
@@ -230,7 +230,7 @@ fn verify(planned: &PlannedLayer, applied: &Applied) -> Result<(), LoadError> {
 
 impl Assembly<'_> {
     /// Makes it all visible, or nothing.
-    pub(super) fn record(self, store: &Store, events: &mut dyn FnMut(LoadEvent)) -> Result<Vec<Loaded>, LoadError> {
+    pub(crate) fn record(self, store: &Store, events: &mut dyn FnMut(LoadEvent)) -> Result<Vec<Loaded>, LoadError> {
         let failed = |source| LoadError::Sync { source };
         store.snapshots.sync().map_err(failed)?;
         let mut metadata = store.writer();

@@ -15,7 +15,7 @@ use super::spool::DOCUMENTS_MAX;
 const NESTING_MAX: usize = 4;
 
 /// Layers of one image: dockerd's limit (moby layer/layer_store.go, `maxLayerDepth`), below what overlayfs takes.
-const LAYERS_MAX: usize = 125;
+pub(crate) const LAYERS_MAX: usize = 125;
 
 /// Images of one archive. Each entry of a manifest is one, and a few bytes name it again and again.
 const IMAGES_MAX: usize = 4096;
@@ -25,40 +25,40 @@ const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontai
 
 /// The documents of an archive, by path.
 #[derive(Debug, Default)]
-pub(super) struct Documents {
-    pub(super) files: HashMap<Vec<u8>, Vec<u8>>,
+pub(crate) struct Documents {
+    pub(crate) files: HashMap<Vec<u8>, Vec<u8>>,
     /// Symbolic and hard links, with clean targets.
-    pub(super) links: HashMap<Vec<u8>, Vec<u8>>,
+    pub(crate) links: HashMap<Vec<u8>, Vec<u8>>,
     /// Digests of files, computed when they are first wanted: many descriptors may name one blob.
     digests: RefCell<HashMap<Vec<u8>, Digest>>,
 }
 
 /// An image that the archive holds.
 #[derive(Debug)]
-pub(super) struct PlannedImage {
-    pub(super) id: Digest,
-    pub(super) config: Vec<u8>,
-    pub(super) parsed: ImageConfig,
-    pub(super) layers: Vec<PlannedLayer>,
-    pub(super) references: Vec<Reference>,
+pub(crate) struct PlannedImage {
+    pub(crate) id: Digest,
+    pub(crate) config: Vec<u8>,
+    pub(crate) parsed: ImageConfig,
+    pub(crate) layers: Vec<PlannedLayer>,
+    pub(crate) references: Vec<Reference>,
     /// The OCI manifest and its bytes, if the archive has one for this image.
-    pub(super) manifest: Option<(Descriptor, Vec<u8>)>,
+    pub(crate) manifest: Option<(Descriptor, Vec<u8>)>,
     /// The compressed layers that are kept with the manifest; known once they are verified.
-    pub(super) layer_blobs: Vec<Digest>,
+    pub(crate) layer_blobs: Vec<Digest>,
 }
 
 /// A layer of such an image.
 #[derive(Debug)]
-pub(super) struct PlannedLayer {
+pub(crate) struct PlannedLayer {
     /// In the archive.
-    pub(super) path: Vec<u8>,
+    pub(crate) path: Vec<u8>,
     /// What a manifest says it is.
-    pub(super) descriptor: Option<Descriptor>,
+    pub(crate) descriptor: Option<Descriptor>,
 }
 
 impl Documents {
     /// Where a path leads through links; a loop ends anywhere.
-    pub(super) fn follow(&self, path: &[u8]) -> Vec<u8> {
+    pub(crate) fn follow(&self, path: &[u8]) -> Vec<u8> {
         let mut path = layer::clean_path(path).unwrap_or_default();
         for _ in 0..16 {
             match self.links.get(&path) {
@@ -91,7 +91,7 @@ impl Documents {
     }
 }
 
-fn blob_path(digest: &Digest) -> String {
+pub(crate) fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
@@ -100,7 +100,7 @@ fn decode<T: DeserializeOwned>(bytes: &[u8], path: &str) -> Result<T, LoadError>
 }
 
 /// The images of an archive, in its order. A docker-archive that is an OCI layout, too, is read as the former.
-pub(super) fn plan(documents: &Documents) -> Result<Vec<PlannedImage>, LoadError> {
+pub(crate) fn plan(documents: &Documents) -> Result<Vec<PlannedImage>, LoadError> {
     let layout = documents.find("index.json").ok();
     let Ok(manifest) = documents.find("manifest.json") else {
         let index = decode(layout.ok_or(LoadError::NoManifest)?, "index.json")?;

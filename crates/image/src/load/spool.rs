@@ -19,7 +19,7 @@ use crate::record::StoredLayer;
 use crate::store::{DOCUMENT_MAX, Store};
 
 /// All documents of one archive together, with all paths and links. A registry's whole history of one repository is far smaller.
-pub(super) const DOCUMENTS_MAX: u64 = 64 * 1024 * 1024;
+pub(crate) const DOCUMENTS_MAX: u64 = 64 * 1024 * 1024;
 
 /// The most entries of an archive: an image of 127 layers has some 400 in the oldest format.
 const ENTRIES_MAX: u64 = 65_536;
@@ -39,17 +39,17 @@ const START_BYTES: u64 = 512;
 type Reader<'a> = TarReader<BufReader<Box<dyn Read + Send + 'a>>>;
 
 /// What was in the archive.
-pub(super) struct Spool<'a> {
+pub(crate) struct Spool<'a> {
     /// Layers that are there already and must stay until the images are recorded.
-    pub(super) pins: Pins<'a>,
-    pub(super) documents: Documents,
+    pub(crate) pins: Pins<'a>,
+    pub(crate) documents: Documents,
     /// Layers by path.
-    pub(super) layers: HashMap<Vec<u8>, usize>,
-    pub(super) spooled: Vec<Spooled>,
+    pub(crate) layers: HashMap<Vec<u8>, usize>,
+    pub(crate) spooled: Vec<Spooled>,
 }
 
 /// A layer of the archive.
-pub(super) enum Spooled {
+pub(crate) enum Spooled {
     /// It lies in a staged directory.
     Unpacked {
         applied: Applied,
@@ -71,7 +71,7 @@ struct Job<'scope> {
     ingest: Option<Box<Ingest>>,
 }
 
-pub(super) fn read<'a>(store: &'a Store, source: impl Read + Send) -> Result<Spool<'a>, LoadError> {
+pub(crate) fn read<'a>(store: &'a Store, source: impl Read + Send) -> Result<Spool<'a>, LoadError> {
     let (_, source) = layer::decompress(source).map_err(|source| LoadError::Inflate { source })?;
     let mut tar = TarReader::new(BufReader::with_capacity(BUFFER_BYTES, source));
     let spool =

@@ -7,6 +7,7 @@ mod crash;
 mod full;
 mod load;
 mod manifests;
+mod pull;
 mod remove;
 
 use std::path::{Path, PathBuf};

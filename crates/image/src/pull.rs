@@ -1,0 +1,321 @@
+//! `pull`: an image whose documents are known, and whose layers come while they are unpacked.
+//!
+//! ```text
+//! plan      which layers there are already, and which must be fetched (pinned, so that they stay)
+//! unpack    every missing layer is read as it arrives, three at a time, into a staged directory
+//! assemble  as for a load: each layer gets its place, diff_ids and digests are checked
+//! record    as for a load: one sync, renames, one commit
+//! ```
+//! Whoever calls gives a reader per layer, which blocks until bytes arrive: transfers run ahead of the unpacking. The
+//! bytes lie in the content store as partial blobs; they become blobs with the record, so that a pull that fails leaves
+//! nothing that is listed, and the next one goes on with what is there.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use errdefs::ErrorKind;
+use layer::{Applied, ApplyError};
+use oci::image::{Descriptor, ImageConfig, Manifest};
+use oci::{Digest, Reference};
+use snapshot::{ChainId, Stage};
+
+use crate::load::assemble::assemble;
+use crate::load::plan::{Documents, LAYERS_MAX, PlannedImage, PlannedLayer, blob_path};
+use crate::load::spool::{Spool, Spooled};
+use crate::pins::{Form, Pins};
+use crate::store::Store;
+use crate::{LoadError, Loaded};
+
+/// Layers unpacked at the same time.
+const LAYERS_AT_ONCE: usize = 3;
+
+/// How many times longer than its blob a layer may be. Deflate cannot do better than 1032; what does more is made to.
+const INFLATION_MAX: u64 = 1100;
+
+/// What every layer may be long, however short its blob: zstd says a thousand zeros in a few bytes.
+const INFLATED_ALWAYS: u64 = 64 * 1024 * 1024;
+
+/// The documents of an image, verified by whoever fetched them.
+#[derive(Clone, Debug)]
+pub struct PulledImage {
+    /// The bytes of its configuration.
+    pub config: Vec<u8>,
+    /// What they say.
+    pub manifest: Manifest,
+    /// The manifest's address and length.
+    pub descriptor: Descriptor,
+    /// The manifest's bytes.
+    pub manifest_bytes: Vec<u8>,
+    /// The names that it gets: the tag, and the repository with the digest of what was asked for.
+    pub references: Vec<Reference>,
+}
+
+/// What happens to a layer, as it happens, on any thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PullEvent {
+    /// It is there.
+    Exists(Digest),
+    /// It is wanted: all of these come before the first layer is read.
+    Wanted(Digest),
+    /// So many of its compressed bytes are unpacked.
+    Extracting {
+        /// Which one, by the digest in the manifest.
+        layer: Digest,
+        /// Compressed bytes that were read.
+        current: u64,
+        /// Compressed bytes that there are.
+        total: u64,
+    },
+    /// It is unpacked and verified.
+    Complete(Digest),
+}
+
+/// Why an image was not stored. The texts are dockerd's where it has one.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// The configuration is none.
+    #[error("decode the image configuration {digest}")]
+    Config {
+        /// Which one.
+        digest: Digest,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The configuration names no layers at all.
+    #[error("invalid rootfs in image configuration")]
+    NoRootFs,
+    /// It is for another operating system.
+    #[error("image operating system \"{os}\" cannot be used on this platform: operating system is not supported")]
+    OperatingSystem {
+        /// Which one.
+        os: String,
+    },
+    /// Manifest and configuration disagree.
+    #[error("layers from manifest don't match image configuration")]
+    Layers,
+    /// It has more layers than can be mounted.
+    #[error("max depth exceeded")]
+    Depth,
+    /// A layer is not what its descriptor says.
+    #[error("filesystem layer verification failed for digest {digest}")]
+    Layer {
+        /// Which one.
+        digest: Digest,
+    },
+    /// A layer cannot be unpacked, or its bytes did not come.
+    #[error("failed to register layer")]
+    Unpack {
+        /// Why.
+        source: ApplyError,
+    },
+    /// A directory for a layer cannot be made.
+    #[error("prepare a layer")]
+    Stage {
+        /// Why.
+        source: snapshot::SnapshotError,
+    },
+    /// The image cannot be put together or recorded.
+    #[error("store the image")]
+    Store {
+        /// Why.
+        source: LoadError,
+    },
+}
+
+impl PullError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            PullError::OperatingSystem { .. } => ErrorKind::InvalidArgument,
+            _ => ErrorKind::Internal,
+        }
+    }
+}
+
+/// A layer to be fetched.
+struct Missing<R> {
+    descriptor: Descriptor,
+    source: R,
+}
+
+impl Store {
+    /// Stores an image; `fetch` is called for every layer that is missing, all of them at once, from the lowest.
+    ///
+    /// Blocks until everything is on disk or something failed; for the reason of a reader's failure ask whoever gave it.
+    /// When one layer fails, the readers of all others are dropped.
+    pub fn pull<R: Read + Send>(
+        &self,
+        image: PulledImage,
+        mut fetch: impl FnMut(&Descriptor) -> R,
+        events: &(dyn Fn(PullEvent) + Sync),
+    ) -> Result<Loaded, PullError> {
+        let planned = plan(&image)?;
+        let mut pins = Pins::new(self);
+        image.manifest.layers.iter().for_each(|layer| pins.hold_blob(&layer.digest));
+        let mut spool = Spool { pins, documents: Documents::default(), layers: HashMap::new(), spooled: Vec::new() };
+        let wanted = self.known(&image, &planned, &mut spool, events);
+        let missing = wanted.into_iter().map(|descriptor| Missing { source: fetch(&descriptor), descriptor }).collect();
+        for (descriptor, applied, stage) in self.unpack(missing, events)? {
+            let ingest = self.content.verified(&descriptor.digest).map(Box::new);
+            let path = blob_path(&descriptor.digest).into_bytes();
+            spool.layers.insert(path, spool.spooled.len());
+            spool.spooled.push(Spooled::Unpacked { applied, stage, ingest });
+        }
+        let stored = assemble(self, spool, vec![planned], &mut |_| {})
+            .and_then(|assembly| assembly.record(self, &mut |_| {}))
+            .map_err(refused)?;
+        Ok(stored.into_iter().next().expect("one image was planned"))
+    }
+
+    /// Finds the layers that are there, at their place or at another one; answers those that are not.
+    fn known(
+        &self,
+        image: &PulledImage,
+        planned: &PlannedImage,
+        spool: &mut Spool<'_>,
+        events: &dyn Fn(PullEvent),
+    ) -> Vec<Descriptor> {
+        let diff_ids = &planned.parsed.rootfs.diff_ids;
+        // Docker says nothing of the layers of an image that it has.
+        let is_new = self.get(&planned.id).is_none();
+        let exists = |digest: &Digest| is_new.then(|| events(PullEvent::Exists(digest.clone())));
+        let mut wanted: Vec<Descriptor> = Vec::new();
+        let chain = ChainId::chain(diff_ids);
+        for ((descriptor, chain_id), diff_id) in image.manifest.layers.iter().zip(&chain).zip(diff_ids) {
+            if spool.pins.hold(chain_id).is_some() {
+                exists(&descriptor.digest);
+            } else if let Some((chain_id, layer)) = spool.pins.hold_any(diff_id, Form::Tar) {
+                let path = blob_path(&descriptor.digest).into_bytes();
+                spool.layers.insert(path, spool.spooled.len());
+                spool.spooled.push(Spooled::Known { chain_id, layer, bytes: descriptor.size });
+                exists(&descriptor.digest);
+            } else if !wanted.iter().any(|other| other.digest == descriptor.digest) {
+                events(PullEvent::Wanted(descriptor.digest.clone()));
+                wanted.push(descriptor.clone());
+            }
+        }
+        wanted
+    }
+
+    /// Unpacks layers, lowest first, [`LAYERS_AT_ONCE`] at a time; the first failure ends it.
+    fn unpack<R: Read + Send>(
+        &self,
+        missing: VecDeque<Missing<R>>,
+        events: &(dyn Fn(PullEvent) + Sync),
+    ) -> Result<Vec<(Descriptor, Applied, Stage)>, PullError> {
+        let workers = missing.len().min(LAYERS_AT_ONCE);
+        let (queue, failed) = (Mutex::new(missing), AtomicBool::new(false));
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let work = || {
+            let mut done = Vec::new();
+            while let Some(layer) = next() {
+                match self.unpack_one(layer, &failed, events) {
+                    Ok(unpacked) => done.push(unpacked),
+                    Err(err) => {
+                        // Whoever feeds the others learns that nobody waits for them.
+                        failed.store(true, Ordering::Release);
+                        queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                        return Err(err);
+                    }
+                }
+            }
+            Ok(done)
+        };
+        let results: Vec<Result<Vec<_>, PullError>> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().map(|thread| thread.join().expect("unpacking has no invariant to break")).collect()
+        });
+        let mut unpacked = Vec::new();
+        for result in results {
+            unpacked.extend(result?);
+        }
+        Ok(unpacked)
+    }
+
+    fn unpack_one<R: Read + Send>(
+        &self,
+        layer: Missing<R>,
+        failed: &AtomicBool,
+        events: &(dyn Fn(PullEvent) + Sync),
+    ) -> Result<(Descriptor, Applied, Stage), PullError> {
+        let Missing { descriptor, source } = layer;
+        let stage = self.snapshots.stage().map_err(|source| PullError::Stage { source })?;
+        let limit = descriptor.size.saturating_mul(INFLATION_MAX).max(INFLATED_ALWAYS);
+        let counted = Counted { source, descriptor: &descriptor, current: 0, failed, events };
+        let applied = layer::apply_limited(counted, stage.path(), limit);
+        let applied = applied.map_err(|source| PullError::Unpack { source })?;
+        if applied.digest != descriptor.digest || applied.size != descriptor.size {
+            return Err(PullError::Layer { digest: descriptor.digest });
+        }
+        events(PullEvent::Complete(descriptor.digest.clone()));
+        Ok((descriptor, applied, stage))
+    }
+}
+
+/// What the documents say, if they go together.
+fn plan(image: &PulledImage) -> Result<PlannedImage, PullError> {
+    let digest = &image.manifest.config.digest;
+    let failed = |source| PullError::Config { digest: digest.clone(), source };
+    let outline: serde_json::Value = serde_json::from_slice(&image.config).map_err(failed)?;
+    if outline.get("rootfs").is_none_or(serde_json::Value::is_null) {
+        return Err(PullError::NoRootFs);
+    }
+    let parsed: ImageConfig = serde_json::from_value(outline).map_err(failed)?;
+    if !matches!(&parsed.platform.os[..], "" | "linux") {
+        return Err(PullError::OperatingSystem { os: parsed.platform.os });
+    }
+    if parsed.rootfs.diff_ids.len() != image.manifest.layers.len() {
+        return Err(PullError::Layers);
+    }
+    if parsed.rootfs.diff_ids.len() > LAYERS_MAX {
+        return Err(PullError::Depth);
+    }
+    let layers = image.manifest.layers.iter().map(|descriptor| PlannedLayer {
+        path: blob_path(&descriptor.digest).into_bytes(),
+        descriptor: Some(descriptor.clone()),
+    });
+    Ok(PlannedImage {
+        id: digest.clone(),
+        config: image.config.clone(),
+        parsed,
+        layers: layers.collect(),
+        references: image.references.clone(),
+        manifest: Some((image.descriptor.clone(), image.manifest_bytes.clone())),
+        layer_blobs: Vec::new(),
+    })
+}
+
+fn refused(err: LoadError) -> PullError {
+    match err {
+        LoadError::DiffId { .. } | LoadError::LayerCount { .. } => PullError::Layers,
+        source => PullError::Store { source },
+    }
+}
+
+/// Tells how far the unpacking is.
+struct Counted<'a, R> {
+    source: R,
+    descriptor: &'a Descriptor,
+    current: u64,
+    /// Another layer failed.
+    failed: &'a AtomicBool,
+    events: &'a (dyn Fn(PullEvent) + Sync),
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        if self.failed.load(Ordering::Acquire) {
+            return Err(io::Error::other("another layer failed"));
+        }
+        if count > 0 {
+            self.current += count as u64;
+            let (layer, total) = (self.descriptor.digest.clone(), self.descriptor.size);
+            (self.events)(PullEvent::Extracting { layer, current: self.current, total });
+        }
+        Ok(count)
+    }
+}

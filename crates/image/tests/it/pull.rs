@@ -1,0 +1,245 @@
+//! Images whose layers come one by one.
+
+use std::io::{self, Cursor, Read};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use image::{LoadEvent, Loaded, PullError, PullEvent, PulledImage, Store};
+use oci::Digest;
+use oci::image::{Descriptor, Manifest};
+use serde_json::json;
+
+use crate::archive::{config, digest, docker, gzip, layer, tar, zstd};
+use crate::{Scratch, leftovers};
+
+/// An image as a registry has it.
+struct Remote {
+    image: PulledImage,
+    blobs: Vec<Vec<u8>>,
+}
+
+fn describe(bytes: &[u8]) -> Descriptor {
+    let (media_type, size) = ("x".to_owned(), bytes.len() as u64);
+    Descriptor { media_type, digest: digest(bytes), size, annotations: Default::default(), platform: None }
+}
+
+fn remote_with(blobs: Vec<Vec<u8>>, config: Vec<u8>) -> Remote {
+    let manifest = json!({
+        "schemaVersion": 2, "config": describe(&config),
+        "layers": blobs.iter().map(|blob| describe(blob)).collect::<Vec<_>>(),
+    });
+    let manifest_bytes = manifest.to_string().into_bytes();
+    let parsed: Manifest = serde_json::from_slice(&manifest_bytes).unwrap();
+    let descriptor = describe(&manifest_bytes);
+    let names = ["h:1/r:1".to_owned(), format!("h:1/r@{}", descriptor.digest)];
+    let references = names.iter().map(|name| name.parse().unwrap()).collect();
+    Remote { image: PulledImage { config, manifest: parsed, descriptor, manifest_bytes, references }, blobs }
+}
+
+fn remote(layers: &[Vec<u8>]) -> Remote {
+    remote_with(layers.iter().map(|layer| gzip(layer)).collect(), config(layers, ""))
+}
+
+fn three() -> Vec<Vec<u8>> {
+    vec![layer(&[("a", "1"), ("d/b", "1")]), layer(&[("d/.wh.b", "")]), layer(&[("e", "2")])]
+}
+
+/// Puts the bytes where a transfer puts them.
+fn arrive(store: &Store, blob: &[u8]) {
+    let mut partial = store.content().partial(&digest(blob)).unwrap();
+    let have = partial.size() as usize;
+    partial.write(&blob[have..]).unwrap();
+}
+
+impl Remote {
+    fn blob(&self, wanted: &Digest) -> Vec<u8> {
+        self.blobs.iter().find(|blob| digest(blob) == *wanted).unwrap().clone()
+    }
+
+    fn pull(&self, store: &Store) -> (Result<Loaded, PullError>, Vec<PullEvent>) {
+        let events = Mutex::new(Vec::new());
+        let fetch = |layer: &Descriptor| {
+            let blob = self.blob(&layer.digest);
+            arrive(store, &blob);
+            Cursor::new(blob)
+        };
+        let pulled = store.pull(self.image.clone(), fetch, &|event| events.lock().unwrap().push(event));
+        (pulled, events.into_inner().unwrap())
+    }
+}
+
+fn complete(events: &[PullEvent]) -> usize {
+    events.iter().filter(|event| matches!(event, PullEvent::Complete(_))).count()
+}
+
+fn exists(events: &[PullEvent]) -> usize {
+    events.iter().filter(|event| matches!(event, PullEvent::Exists(_))).count()
+}
+
+#[test]
+fn privileged_a_pulled_image_has_its_names_its_manifest_and_its_layers() {
+    let scratch = Scratch::new();
+    let remote = remote(&three());
+    let (pulled, events) = remote.pull(&scratch.store);
+    assert_eq!((complete(&events), exists(&events)), (3, 0));
+    let wanted: Vec<_> = events.iter().take(3).collect();
+    assert!(wanted.iter().all(|event| matches!(event, PullEvent::Wanted(_))), "{events:?}");
+    let id = pulled.unwrap().id;
+    // Again: nothing to fetch, nothing to say.
+    let (again, events) = remote.pull(&scratch.store);
+    assert_eq!((again.unwrap().id, events), (id.clone(), vec![]));
+    let scratch = scratch.reopened();
+    let record = scratch.store.get(&id).unwrap();
+    assert_eq!(record.repo_tags(), ["h:1/r:1"]);
+    assert_eq!(record.repo_digests(), [format!("h:1/r@{}", remote.image.descriptor.digest)]);
+    assert_eq!(record.manifest, Some(remote.image.descriptor.clone()));
+    assert_eq!(record.layer_blobs.len(), 3);
+    let top = scratch.store.snapshots().layer(&record.chain[2]);
+    assert_eq!(std::fs::read(top.join("e")).unwrap(), b"2");
+    assert_eq!(std::fs::read_dir(scratch.dir.path().join("content/partial")).unwrap().count(), 0);
+}
+
+#[test]
+fn privileged_layers_that_are_there_are_not_fetched() {
+    let scratch = Scratch::new();
+    let mut layers = three();
+    remote(&layers[..2]).pull(&scratch.store).0.unwrap();
+    layers.push(layer(&[("f", "3")]));
+    let (pulled, events) = remote(&layers).pull(&scratch.store);
+    pulled.unwrap();
+    assert_eq!((exists(&events), complete(&events)), (2, 2));
+    // At another place: above another layer.
+    let moved = vec![layer(&[("z", "")]), layers[2].clone(), layers[2].clone()];
+    let (pulled, events) = remote(&moved).pull(&scratch.store);
+    assert_eq!(scratch.store.get(&pulled.unwrap().id).unwrap().chain.len(), 3);
+    assert_eq!((exists(&events), complete(&events)), (2, 1));
+}
+
+#[test]
+fn privileged_a_layer_of_an_archive_serves_an_image_of_a_registry() {
+    let scratch = Scratch::new();
+    scratch.load(&docker(Some("a:1"), &three(), "archive")).unwrap();
+    let remote = remote(&three());
+    let (pulled, events) = remote.pull(&scratch.store);
+    let record = scratch.store.get(&pulled.unwrap().id).unwrap();
+    assert_eq!(exists(&events), 3);
+    // Its manifest names compressed layers that are not here.
+    assert_eq!((record.manifest.clone(), record.repo_digests().len()), (None, 1));
+    assert!(matches!(scratch.events(&docker(Some("a:1"), &three(), "archive"))[..], [LoadEvent::Loaded(_)]));
+}
+
+#[test]
+fn privileged_what_is_wrong_leaves_nothing() {
+    let layers = three();
+    let bomb = tar(&[("zeros".into(), vec![0; 200 * 1024 * 1024])]);
+    let other =
+        |config: serde_json::Value| remote_with(layers.iter().map(|l| gzip(l)).collect(), config.to_string().into());
+    let ids: Vec<Digest> = layers.iter().map(|layer| digest(layer)).collect();
+    let mut broken = gzip(&layers[0]);
+    let middle = broken.len() / 2;
+    broken[middle] ^= 0xff;
+    for (remote, expected) in [
+        (remote_with(vec![zstd(&bomb)], config(&[bomb], "")), "it inflates to more than any layer of its size"),
+        (remote_with(vec![broken], config(&layers[..1], "")), "failed to register layer"),
+        (
+            remote_with(vec![gzip(&layers[1])], config(&layers[..1], "")),
+            "layers from manifest don't match image configuration",
+        ),
+        (
+            remote_with(vec![gzip(&layers[1])], config(&layers, "")),
+            "layers from manifest don't match image configuration",
+        ),
+        (other(json!({"os": "linux"})), "invalid rootfs in image configuration"),
+        (
+            other(json!({"os": "windows", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": ids}})),
+            "image operating system \"windows\" cannot be used on this platform: operating system is not supported",
+        ),
+    ] {
+        let scratch = Scratch::new();
+        let err = errdefs::chain(&remote.pull(&scratch.store).0.unwrap_err());
+        assert!(err.contains(expected), "{err}");
+        assert!(scratch.store.list().is_empty());
+        assert!(leftovers(scratch.dir.path()).is_empty(), "{:?}", leftovers(scratch.dir.path()));
+    }
+}
+
+/// Gives some bytes, then fails.
+struct Cut(Cursor<Vec<u8>>);
+
+impl Read for Cut {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buffer)? {
+            0 => Err(io::Error::other("cut")),
+            count => Ok(count),
+        }
+    }
+}
+
+#[test]
+fn privileged_a_layer_that_does_not_come_ends_the_pull_and_other_bytes_are_noticed() {
+    let scratch = Scratch::new();
+    let remote = remote(&three());
+    let cut = |layer: &Descriptor| Cut(Cursor::new(remote.blob(&layer.digest)[..20].to_vec()));
+    let err = scratch.store.pull(remote.image.clone(), cut, &|_| {}).unwrap_err();
+    assert!(errdefs::chain(&err).ends_with("cut"), "{err:?}");
+    // The right tar in another compression than the one that was promised.
+    let layers = three();
+    let again = |layer: &Descriptor| {
+        let index = remote.image.manifest.layers.iter().position(|other| other == layer).unwrap();
+        Cursor::new(zstd(&layers[index]))
+    };
+    let err = scratch.store.pull(remote.image.clone(), again, &|_| {}).unwrap_err();
+    assert!(matches!(err, PullError::Layer { .. }), "{err:?}");
+    assert!(leftovers(scratch.dir.path()).is_empty());
+}
+
+const ROOT: &str = "LONGSHORE_TEST_PULL_INTO";
+
+fn big() -> Remote {
+    let text = "x".repeat(2_000_000);
+    remote(&[layer(&[("a", &text)]), layer(&[("b", &text)]), layer(&[("c", "2")])])
+}
+
+/// The process that is killed: not a test by itself.
+#[test]
+fn child_pulls() {
+    let Some(root) = std::env::var_os(ROOT) else { return };
+    let store = Store::open(root.as_ref()).unwrap();
+    println!("open");
+    big().pull(&store).0.unwrap();
+}
+
+#[test]
+fn privileged_a_pull_killed_at_any_moment_is_whole_or_absent() {
+    for step in 0..20u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "pull::child_pulls", "--test-threads=1", "--nocapture"])
+            .env(ROOT, dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = io::BufRead::lines(io::BufReader::new(child.stdout.take().unwrap()));
+        assert!(lines.any(|line| line.unwrap().ends_with("open")));
+        // Not a wait for anything: the moments of death must be spread over the whole pull.
+        let end = Instant::now() + Duration::from_micros(step * step * 200);
+        while Instant::now() < end {
+            std::hint::spin_loop();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert!(store.torn().is_empty(), "{:?}", store.torn());
+        store.sweep().unwrap();
+        if store.list().is_empty() {
+            assert!(leftovers(dir.path()).is_empty(), "{:?}", leftovers(dir.path()));
+        } else {
+            let record = store.resolve("h:1/r:1").unwrap();
+            assert_eq!(std::fs::read(store.snapshots().layer(&record.chain[2]).join("c")).unwrap(), b"2");
+        }
+        // Whatever was left serves the next attempt.
+        assert_eq!(big().pull(&store).0.unwrap().references.len(), 2);
+    }
+}

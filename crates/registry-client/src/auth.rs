@@ -1,0 +1,272 @@
+//! Who we are: basic credentials, and tokens that a realm gives for them (distribution, docs/spec/auth/token.md).
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
+use http::{HeaderValue, Method, Request, StatusCode};
+use http_body_util::Full;
+use serde::Deserialize;
+
+use crate::connection::{Connector, Scheme, Url};
+use crate::error::ExchangeError;
+use crate::session::Timing;
+
+/// The longest answer of a token server; real ones are a few KiB.
+const TOKEN_MAX: u64 = 1024 * 1024;
+
+/// How long a token is good if nobody says, which is also the least that is believed (docs/spec/auth/token.md, `expires_in`).
+const TOKEN_LIFE: Duration = Duration::from_secs(60);
+
+/// How much of its life a token is used: it must not end on the way.
+const TOKEN_RESERVE: Duration = Duration::from_secs(10);
+
+/// Tokens that are kept.
+const TOKENS_MAX: usize = 256;
+
+/// What a client gave us to show to a registry.
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+pub enum Credentials {
+    /// Nothing.
+    #[default]
+    Anonymous,
+    /// Name and password.
+    Basic {
+        /// The name.
+        username: String,
+        /// The password, or an access token in its place.
+        password: String,
+    },
+    /// What a token server gave instead of a password, to be exchanged for tokens.
+    Identity {
+        /// The refresh token.
+        token: String,
+    },
+    /// A token for the registry itself.
+    Bearer {
+        /// The token.
+        token: String,
+    },
+}
+
+impl std::fmt::Debug for Credentials {
+    // Never into a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Credentials::Anonymous => "Anonymous",
+            Credentials::Basic { .. } => "Basic(...)",
+            Credentials::Identity { .. } => "Identity(...)",
+            Credentials::Bearer { .. } => "Bearer(...)",
+        })
+    }
+}
+
+impl Credentials {
+    /// The header for a registry that wants name and password.
+    pub(crate) fn basic(&self) -> Result<HeaderValue, ExchangeError> {
+        let Credentials::Basic { username, password } = self else { return Err(ExchangeError::NoCredentials) };
+        header(&format!("Basic {}", base64(format!("{username}:{password}").as_bytes())))
+    }
+}
+
+fn header(text: &str) -> Result<HeaderValue, ExchangeError> {
+    let mut value = HeaderValue::from_str(text).map_err(|_| ExchangeError::Credentials)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+pub(crate) fn bearer(token: &str) -> Result<HeaderValue, ExchangeError> {
+    header(&format!("Bearer {token}"))
+}
+
+/// What a token is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Grant {
+    pub(crate) realm: String,
+    pub(crate) service: Option<String>,
+    pub(crate) scope: String,
+    pub(crate) credentials: Credentials,
+}
+
+/// Tokens that are good for a while.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens {
+    cached: Mutex<HashMap<Grant, (Instant, String)>>,
+}
+
+/// What a token server answers.
+#[derive(Deserialize)]
+struct Given {
+    #[serde(default)]
+    token: String,
+    #[serde(default)]
+    access_token: String,
+    #[serde(default)]
+    expires_in: u64,
+}
+
+/// What a token server answers when it does not know us: Docker Hub's form, or that of registries.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Denial {
+    details: String,
+    message: String,
+}
+
+impl Tokens {
+    fn cached(&self, grant: &Grant) -> Option<String> {
+        let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        cached.get(grant).filter(|(end, _)| *end > Instant::now()).map(|(_, token)| token.clone())
+    }
+
+    /// Forgets a token that the registry does not take.
+    pub(crate) fn forget(&self, grant: &Grant) {
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner).remove(grant);
+    }
+
+    /// The token for that, cached or new. `protected` says whether the registry that named the realm speaks TLS.
+    pub(crate) async fn get(
+        &self,
+        connector: &Connector,
+        timing: &Timing,
+        grant: &Grant,
+        protected: bool,
+        verify: &(dyn Fn(&Url) -> bool + Sync),
+    ) -> Result<String, ExchangeError> {
+        if let Some(token) = self.cached(grant) {
+            return Ok(token);
+        }
+        let realm = Url::parse(&grant.realm)?;
+        let secret = grant.credentials != Credentials::Anonymous;
+        // A registry may name any realm it likes, but not one to which our password travels in the clear.
+        if secret && protected && realm.scheme == Scheme::Http {
+            return Err(ExchangeError::UnprotectedRealm { realm: realm.to_string() });
+        }
+        let (url, request) = request(&realm, grant)?;
+        let response = connector.send(&url, verify(&url), request).await?;
+        let status = response.status();
+        let body = response.into_body().read(TOKEN_MAX, timing.document).await?;
+        if !status.is_success() {
+            return Err(denied(status, &body));
+        }
+        let given: Given = serde_json::from_slice(&body).map_err(|_| ExchangeError::NoToken)?;
+        let token = if given.token.is_empty() { given.access_token } else { given.token };
+        if token.is_empty() {
+            return Err(ExchangeError::NoToken);
+        }
+        let life = Duration::from_secs(given.expires_in).clamp(TOKEN_LIFE, Duration::from_secs(24 * 60 * 60));
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        if cached.len() >= TOKENS_MAX {
+            cached.clear();
+        }
+        cached.insert(grant.clone(), (Instant::now() + life - TOKEN_RESERVE, token.clone()));
+        Ok(token)
+    }
+}
+
+/// GET with name and password, or POST of the refresh token (docs/spec/auth/oauth.md).
+fn request(realm: &Url, grant: &Grant) -> Result<(Url, impl Fn() -> Request<Full<Bytes>> + use<>), ExchangeError> {
+    let mut fields: Vec<(&str, &str)> = Vec::new();
+    fields.extend(grant.service.as_deref().map(|service| ("service", service)));
+    fields.push(("scope", &grant.scope));
+    let (mut url, mut form, mut authorization) = (realm.clone(), None, None);
+    match &grant.credentials {
+        Credentials::Identity { token } => {
+            fields.extend([("grant_type", "refresh_token"), ("client_id", "longshore"), ("refresh_token", token)]);
+            form = Some(Bytes::from(encode(&fields)));
+        }
+        Credentials::Basic { username, .. } => {
+            fields.push(("account", username));
+            authorization = Some(grant.credentials.basic()?);
+        }
+        Credentials::Anonymous | Credentials::Bearer { .. } => {}
+    }
+    if form.is_none() {
+        let separator = if url.path.contains('?') { '&' } else { '?' };
+        url.path = format!("{}{separator}{}", url.path, encode(&fields));
+    }
+    let target = url.clone();
+    let build = move || {
+        let method = if form.is_some() { Method::POST } else { Method::GET };
+        let mut request = Request::new(Full::new(form.clone().unwrap_or_default()));
+        *request.method_mut() = method;
+        *request.uri_mut() = target.path.parse().unwrap_or_default();
+        let headers = request.headers_mut();
+        headers.extend(HeaderValue::from_str(&target.authority).ok().map(|host| (HOST, host)));
+        headers.insert(USER_AGENT, HeaderValue::from_static(crate::session::AGENT));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        if form.is_some() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        }
+        headers.extend(authorization.clone().map(|value| (AUTHORIZATION, value)));
+        request
+    };
+    Ok((url, build))
+}
+
+fn denied(status: StatusCode, body: &[u8]) -> ExchangeError {
+    if !status.is_client_error() {
+        return ExchangeError::Status { status };
+    }
+    let denial: Denial = serde_json::from_slice(body).unwrap_or_default();
+    let details = if denial.details.is_empty() { denial.message } else { denial.details };
+    match &details[..] {
+        "" => ExchangeError::Status { status },
+        _ => ExchangeError::Unauthorized { details: details.chars().take(512).collect() },
+    }
+}
+
+/// `a=b&c=d`, with everything escaped that is not plain (RFC 3986, 2.3).
+fn encode(fields: &[(&str, &str)]) -> String {
+    let escape = |text: &str| {
+        text.bytes()
+            .map(|b| match b {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),
+                _ => format!("%{b:02X}"),
+            })
+            .collect::<String>()
+    };
+    fields.iter().map(|(name, value)| format!("{name}={}", escape(value))).collect::<Vec<_>>().join("&")
+}
+
+/// RFC 4648, 4.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let bits = group.iter().fold(0u32, |bits, b| bits << 8 | u32::from(*b)) << (8 * (3 - group.len()));
+        for digit in 0..4 {
+            match digit <= group.len() {
+                true => text.push(char::from(DIGITS[(bits >> (18 - 6 * digit)) as usize & 63])),
+                false => text.push('='),
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_encoded() {
+        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob\u{ff}", "Zm9vYsO/")] {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
+        assert_eq!(
+            encode(&[("scope", "repository:a/b:pull"), ("a", "ä &")]),
+            "scope=repository%3Aa%2Fb%3Apull&a=%C3%A4%20%26"
+        );
+    }
+
+    #[test]
+    fn credentials_are_not_printed() {
+        let basic = Credentials::Basic { username: "u".into(), password: "secret".into() };
+        assert_eq!(format!("{basic:?}"), "Basic(...)");
+        assert!(basic.basic().unwrap().is_sensitive());
+        assert!(Credentials::Anonymous.basic().is_err());
+    }
+}

@@ -1,0 +1,312 @@
+//! Connections: dialled, wrapped in TLS, kept for the next request.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::error::{DialError, ExchangeError};
+use crate::session::Timing;
+use crate::tls;
+
+/// Idle connections kept per host: as many as downloads run by default.
+const IDLE_PER_HOST: usize = 3;
+
+/// How long an idle connection is kept; servers close them after a minute or so.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// What one connection may buffer of an answer.
+const BUFFER_BYTES: usize = 128 * 1024;
+
+/// Whether a connection is wrapped in TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Url {
+    pub(crate) scheme: Scheme,
+    /// With the port, if it is written.
+    pub(crate) authority: String,
+    /// With the query.
+    pub(crate) path: String,
+}
+
+impl Url {
+    /// An absolute address with HTTP or HTTPS, without a user.
+    pub(crate) fn parse(text: &str) -> Result<Url, ExchangeError> {
+        let invalid = || ExchangeError::Address { text: text.chars().take(256).collect() };
+        let uri: Uri = text.parse().map_err(|_| invalid())?;
+        let scheme = match uri.scheme_str() {
+            Some("http") => Scheme::Http,
+            Some("https") => Scheme::Https,
+            _ => return Err(invalid()),
+        };
+        let authority = uri.authority().ok_or_else(invalid)?.as_str().to_owned();
+        if authority.contains('@') || authority.is_empty() {
+            return Err(invalid());
+        }
+        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        Ok(Url { scheme, authority, path })
+    }
+
+    /// Where `location` leads from here: an absolute address or an absolute path.
+    pub(crate) fn join(&self, location: &str) -> Result<Url, ExchangeError> {
+        match location.starts_with('/') && !location.starts_with("//") {
+            true => Url::parse(&Url { path: String::new(), ..self.clone() }.to_string()).and_then(|base| {
+                let path: http::uri::PathAndQuery =
+                    location.parse().map_err(|_| ExchangeError::Address { text: location.to_owned() })?;
+                Ok(Url { path: path.as_str().to_owned(), ..base })
+            }),
+            false => Url::parse(location),
+        }
+    }
+
+    fn host(&self) -> &str {
+        let host = match self.authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => host,
+            _ => &self.authority,
+        };
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    fn port(&self) -> u16 {
+        let port = self.authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        port.unwrap_or(match self.scheme {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        })
+    }
+}
+
+impl std::fmt::Display for Url {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = match self.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        };
+        write!(f, "{scheme}://{}{}", self.authority, self.path)
+    }
+}
+
+/// Who a pooled connection goes to.
+type Peer = (Scheme, String);
+
+/// A connection that waits for its next request, and since when.
+type Idle = (Instant, SendRequest<Full<Bytes>>);
+
+#[derive(Debug, Default)]
+struct Pool {
+    idle: Mutex<HashMap<Peer, Vec<Idle>>>,
+}
+
+impl Pool {
+    /// The connection that was used last: the one least likely to be closed by the server meanwhile.
+    fn take(&self, peer: &Peer) -> Option<SendRequest<Full<Bytes>>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let connections = idle.get_mut(peer)?;
+        connections.retain(|(since, sender)| since.elapsed() < IDLE_MAX && !sender.is_closed());
+        connections.pop().map(|(_, sender)| sender)
+    }
+
+    fn put(&self, peer: Peer, sender: SendRequest<Full<Bytes>>) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        // Hosts that nobody asks any more must not keep sockets.
+        idle.retain(|_, connections| {
+            connections.retain(|(since, sender)| since.elapsed() < IDLE_MAX && !sender.is_closed());
+            !connections.is_empty()
+        });
+        let connections = idle.entry(peer).or_default();
+        if connections.len() < IDLE_PER_HOST {
+            connections.push((Instant::now(), sender));
+        }
+    }
+}
+
+/// Makes connections.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    certificates: Vec<PathBuf>,
+    pool: Arc<Pool>,
+    /// What connections to a host believe, by host and whether it is verified.
+    configs: Mutex<HashMap<(String, bool), Arc<ClientConfig>>>,
+    timing: Timing,
+}
+
+/// The body of an answer; read to its end, it gives its connection back.
+pub(crate) struct Body {
+    incoming: Incoming,
+    home: Option<(Arc<Pool>, Peer, SendRequest<Full<Bytes>>)>,
+    idle: Duration,
+}
+
+impl Body {
+    /// The next bytes, or `None` at the end.
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, ExchangeError> {
+        loop {
+            let frame = timeout(self.idle, self.incoming.frame()).await.map_err(|_| ExchangeError::Stalled)?;
+            match frame {
+                None => {
+                    if let Some((pool, peer, sender)) = self.home.take() {
+                        pool.put(peer, sender);
+                    }
+                    return Ok(None);
+                }
+                Some(frame) => {
+                    if let Ok(bytes) = frame.map_err(|source| ExchangeError::Http { source })?.into_data()
+                        && !bytes.is_empty()
+                    {
+                        return Ok(Some(bytes));
+                    }
+                }
+            }
+        }
+    }
+
+    /// All of it, if that is at most `limit_bytes`, within `deadline` in all.
+    pub(crate) async fn read(mut self, limit_bytes: u64, deadline: Duration) -> Result<Vec<u8>, ExchangeError> {
+        let all = async {
+            let mut bytes = Vec::new();
+            while let Some(chunk) = self.chunk().await? {
+                if (bytes.len() + chunk.len()) as u64 > limit_bytes {
+                    return Err(ExchangeError::TooLong { limit_bytes });
+                }
+                bytes.extend_from_slice(&chunk);
+            }
+            Ok(bytes)
+        };
+        timeout(deadline, all).await.map_err(|_| ExchangeError::Stalled)?
+    }
+}
+
+impl Connector {
+    pub(crate) fn new(certificates: Vec<PathBuf>, timing: Timing) -> Connector {
+        Connector { certificates, pool: Arc::default(), configs: Mutex::default(), timing }
+    }
+
+    /// One request and the head of its answer. `verify` says whether a certificate must be good.
+    pub(crate) async fn send(
+        &self,
+        url: &Url,
+        verify: bool,
+        request: impl Fn() -> Request<Full<Bytes>>,
+    ) -> Result<Response<Body>, ExchangeError> {
+        let peer = (url.scheme, url.authority.clone());
+        if let Some(mut sender) = self.pool.take(&peer)
+            && sender.ready().await.is_ok()
+            && let Ok(Ok(response)) = timeout(self.timing.head, sender.send_request(request())).await
+        {
+            return Ok(self.body(response, peer, sender));
+        }
+        // The server closes idle connections when it likes, also while a request is on its way: once more, on a new one.
+        let mut sender = self.connect(url, verify).await?;
+        let sent = timeout(self.timing.head, sender.send_request(request())).await;
+        let response = sent.map_err(|_| ExchangeError::Deadline)?.map_err(|source| ExchangeError::Http { source })?;
+        Ok(self.body(response, peer, sender))
+    }
+
+    fn body(&self, response: Response<Incoming>, peer: Peer, sender: SendRequest<Full<Bytes>>) -> Response<Body> {
+        let home = Some((self.pool.clone(), peer, sender));
+        response.map(|incoming| Body { incoming, home, idle: self.timing.idle })
+    }
+
+    async fn connect(&self, url: &Url, verify: bool) -> Result<SendRequest<Full<Bytes>>, ExchangeError> {
+        let stream = self.dial(url).await?;
+        match url.scheme {
+            Scheme::Http => handshake(TokioIo::new(stream)).await,
+            Scheme::Https => {
+                let invalid = |_| ExchangeError::ServerName { host: url.host().to_owned() };
+                let name = ServerName::try_from(url.host().to_owned()).map_err(invalid)?;
+                let connector = TlsConnector::from(self.config(url, verify).await?);
+                let wrapped = timeout(self.timing.connect, connector.connect(name, stream)).await;
+                let stream = wrapped.map_err(|_| ExchangeError::Deadline)?.map_err(refused)?;
+                handshake(TokioIo::new(stream)).await
+            }
+        }
+    }
+
+    async fn dial(&self, url: &Url) -> Result<TcpStream, ExchangeError> {
+        let host = url.host().to_owned();
+        let lookup = timeout(self.timing.connect, tokio::net::lookup_host((&host[..], url.port()))).await;
+        let found = lookup.map_err(|_| DialError::LookupDeadline { host: host.clone() })?;
+        let addresses: Vec<SocketAddr> =
+            found.map_err(|err| DialError::Lookup { host: host.clone(), reason: err.to_string() })?.collect();
+        let mut failed = DialError::Lookup { host, reason: "no address".to_owned() };
+        for address in addresses {
+            match timeout(self.timing.connect, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    // Requests are one write; this is for the TLS handshake.
+                    let _ = stream.set_nodelay(true);
+                    return Ok(stream);
+                }
+                Ok(Err(error)) => failed = DialError::Connect { address, error },
+                Err(_) => failed = DialError::Deadline { address },
+            }
+        }
+        Err(failed.into())
+    }
+
+    async fn config(&self, url: &Url, verify: bool) -> Result<Arc<ClientConfig>, ExchangeError> {
+        let key = (url.authority.clone(), verify);
+        let cached = |key| self.configs.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+        if let Some(config) = cached(&key) {
+            return Ok(config);
+        }
+        let (certificates, host) = (self.certificates.clone(), url.authority.clone());
+        let config = bridge::blocking(move || tls::config(&certificates, &host, verify)).await?;
+        let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        // Redirects name as many hosts as a registry likes.
+        if configs.len() >= 64 {
+            configs.clear();
+        }
+        Ok(configs.entry(key).or_insert(config).clone())
+    }
+}
+
+/// A server that answers a TLS greeting with something else speaks something else.
+fn refused(source: io::Error) -> ExchangeError {
+    let tls = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidMessage(_)) => ExchangeError::PlainHttp,
+        // A greeting that it does not understand makes a simple server hang up.
+        None if matches!(source.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+            ExchangeError::PlainHttp
+        }
+        _ => ExchangeError::Handshake { source },
+    }
+}
+
+async fn handshake<T>(io: TokioIo<T>) -> Result<SendRequest<Full<Bytes>>, ExchangeError>
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let made = http1::Builder::new().max_buf_size(BUFFER_BYTES).handshake(io).await;
+    let (sender, connection) = made.map_err(|source| ExchangeError::Http { source })?;
+    tokio::spawn(async move {
+        if let Err(err) = connection.await {
+            // Whoever has a request on it hears the same.
+            tracing::debug!("a connection to a registry ended: {err}");
+        }
+    });
+    Ok(sender)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+use std::io::{Read, Write};
+use std::path::Path;
+
+use http::StatusCode;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection};
+
+use super::*;
+
+/// For `localhost` and 127.0.0.1, signed by itself, valid for a hundred years, and known to the whole world.
+const CERTIFICATE: &[u8] = include_bytes!("tests/certificate.pem");
+const KEY: &[u8] = include_bytes!("tests/key.pem");
+
+/// Answers one request per connection, over TLS, until the last one that is expected.
+fn serve(connections: usize) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let builder = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let certificate = CertificateDer::from_pem_slice(CERTIFICATE).unwrap();
+    let config = builder.with_single_cert(vec![certificate], PrivateKeyDer::from_pem_slice(KEY).unwrap());
+    let config = Arc::new(config.unwrap());
+    std::thread::spawn(move || {
+        for _ in 0..connections {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut connection = ServerConnection::new(config.clone()).unwrap();
+            let mut tls = rustls::Stream::new(&mut connection, &mut stream);
+            // A client that does not believe us hangs up.
+            if matches!(tls.read(&mut [0; 4096]), Ok(1..)) {
+                tls.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+            }
+        }
+    });
+    address
+}
+
+async fn ask(certificates: &Path, address: SocketAddr, verify: bool) -> Result<StatusCode, ExchangeError> {
+    let connector = Connector::new(vec![certificates.to_owned()], Timing::default());
+    let url = Url::parse(&format!("https://{address}/v2/")).unwrap();
+    let response = connector.send(&url, verify, || Request::new(Full::default())).await?;
+    Ok(response.status())
+}
+
+#[tokio::test]
+async fn certificates_are_verified_unless_the_host_needs_none() {
+    let (empty, filled) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let address = serve(4);
+    let directory = filled.path().join(address.to_string());
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("ca.crt"), CERTIFICATE).unwrap();
+    assert_eq!(ask(empty.path(), address, false).await.unwrap(), StatusCode::OK);
+    let err = ask(empty.path(), address, true).await.unwrap_err();
+    assert!(errdefs::chain(&err).contains("UnknownIssuer"), "{err:?}");
+    assert_eq!(ask(filled.path(), address, true).await.unwrap(), StatusCode::OK);
+    std::fs::write(directory.join("ca.crt"), "-----BEGIN CERTIFICATE-----\nnone").unwrap();
+    let err = ask(filled.path(), address, true).await.unwrap_err();
+    assert!(matches!(err, ExchangeError::Tls(_)), "{err:?}");
+}
+
+#[test]
+fn addresses_are_parsed_and_followed() {
+    let base = Url::parse("https://a.b:5000/v2/?x").unwrap();
+    assert_eq!((base.host(), base.port(), &base.path[..]), ("a.b", 5000, "/v2/?x"));
+    assert_eq!(Url::parse("http://[::1]:80/").unwrap().host(), "::1");
+    assert_eq!(Url::parse("http://[::1]/").unwrap().port(), 80);
+    for (location, expected) in [
+        ("/c?d=e", Some("https://a.b:5000/c?d=e")),
+        ("http://x/y", Some("http://x/y")),
+        ("//evil/", None),
+        ("ftp://x/", None),
+        ("http://user:password@x/", None),
+        ("file:///etc/passwd", None),
+        ("c", None),
+        ("", None),
+    ] {
+        let joined = base.join(location).ok().map(|url| url.to_string());
+        assert_eq!(joined.as_deref(), expected, "{location}");
+    }
+}

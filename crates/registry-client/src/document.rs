@@ -1,0 +1,364 @@
+//! Manifests, indexes, configurations, lists of tags.
+
+use http::header::{CONTENT_TYPE, LINK};
+use http::{HeaderMap, Method, StatusCode};
+use oci::image::{Descriptor, Index, Manifest, media_type};
+use oci::{Digest, Reference};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::Wanted;
+use crate::error::{Answer, RegistryError};
+use crate::session::{Ask, Reply, Session};
+
+/// The longest manifest, index or configuration. Registries and containerd refuse longer ones, too.
+const DOCUMENT_MAX: u64 = 4 * 1024 * 1024;
+
+/// The longest error of a registry that is read.
+const ANSWER_MAX: u64 = 64 * 1024;
+
+/// Pages of a list of tags.
+const PAGES_MAX: usize = 1000;
+
+/// Indexes within indexes.
+const NESTING_MAX: usize = 4;
+
+/// How often a document is asked for.
+const ATTEMPTS: u32 = 3;
+
+/// What we take, the best first.
+const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
+
+/// The types of images that are still made of the oldest documents.
+const SCHEMA1_TYPES: [&str; 2] = [
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+];
+
+/// Types of a configuration, and of what; only images run (moby distribution/registry.go, `mediaTypeClasses`).
+const CONFIG_CLASSES: [(&str, Option<&str>); 5] = [
+    (media_type::DOCKER_CONFIG, None),
+    (media_type::OCI_CONFIG, None),
+    // Written by registries of long ago, which know no better.
+    ("application/octet-stream", None),
+    ("application/vnd.docker.plugin.v1+json", Some("plugin")),
+    ("application/vnd.docker.plugin.v0+json", Some("plugin")),
+];
+
+/// Types of layers that can be unpacked, and what may follow behind a dot.
+const LAYER_TYPES: [&str; 8] = [
+    media_type::OCI_LAYER,
+    media_type::OCI_LAYER_GZIP,
+    media_type::OCI_LAYER_ZSTD,
+    media_type::DOCKER_LAYER,
+    media_type::DOCKER_LAYER_GZIP,
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+];
+
+/// The image that a name means, for one platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// Of what the name means, which may be an index: what people see, and what a pull by digest needs.
+    pub digest: Digest,
+    /// The image's own manifest.
+    pub manifest: Manifest,
+    /// Its address, length and type.
+    pub descriptor: Descriptor,
+    /// Its bytes, verified.
+    pub bytes: Vec<u8>,
+}
+
+/// A document with its type.
+struct Document {
+    digest: Digest,
+    media_type: String,
+    bytes: Vec<u8>,
+}
+
+/// What a document is.
+enum Kind {
+    Image(Manifest),
+    Index(Index),
+}
+
+impl Session {
+    /// The digest that a tag has at present, if the registry tells without sending the manifest.
+    pub async fn digest_of(&self, reference: &Reference) -> Result<Option<Digest>, RegistryError> {
+        if let Some(digest) = reference.digest() {
+            return Ok(Some(digest.clone()));
+        }
+        let path = self.manifest_path(reference.tag().unwrap_or(oci::reference::DEFAULT_TAG));
+        let ask = Ask { method: Method::HEAD, accept: Some(MANIFEST_TYPES), ..Ask::get(&path) };
+        let reply = self.ask(&ask).await.map_err(|source| self.failed(&ask, source))?;
+        if !reply.response.status().is_success() {
+            return Ok(None);
+        }
+        let header = reply.response.headers().get("docker-content-digest");
+        Ok(header.and_then(|value| value.to_str().ok()?.parse().ok()))
+    }
+
+    /// The image that `reference` means for a machine of that platform.
+    ///
+    /// Nothing but its manifest is fetched. A manifest that is not in an index is taken for what it is, whatever the platform.
+    pub async fn resolve(&self, reference: &Reference, wanted: &Wanted) -> Result<Resolved, RegistryError> {
+        let (name, expected) = match self.digest_of(reference).await? {
+            Some(digest) => (digest.to_string(), Some(digest)),
+            None => (reference.tag().unwrap_or(oci::reference::DEFAULT_TAG).to_owned(), None),
+        };
+        let mut document = self.manifest(reference, &name, expected.as_ref()).await?;
+        let digest = document.digest.clone();
+        for _ in 0..NESTING_MAX {
+            let index = match kind(reference, &document)? {
+                Kind::Image(manifest) => {
+                    check_types(&manifest)?;
+                    let size = document.bytes.len() as u64;
+                    let (media_type, annotations) = (document.media_type, Default::default());
+                    let descriptor =
+                        Descriptor { media_type, digest: document.digest, size, annotations, platform: None };
+                    return Ok(Resolved { digest, manifest, descriptor, bytes: document.bytes });
+                }
+                Kind::Index(index) => index,
+            };
+            let chosen = wanted.choose(&index.manifests).into_iter().next();
+            let chosen = chosen.ok_or_else(|| RegistryError::NoMatch { platform: wanted.to_string() })?;
+            document = self.manifest(reference, chosen.digest.as_str(), Some(&chosen.digest)).await?;
+        }
+        Err(RegistryError::Nesting)
+    }
+
+    /// The configuration of an image.
+    pub async fn config(&self, manifest: &Manifest) -> Result<Vec<u8>, RegistryError> {
+        let digest = &manifest.config.digest;
+        let failed = |source| RegistryError::Config { source: Box::new(source) };
+        if manifest.config.size > DOCUMENT_MAX {
+            return Err(failed(RegistryError::TooLong { limit_bytes: DOCUMENT_MAX }));
+        }
+        let path = self.blob_path(digest);
+        let (_, bytes) = self.document(&Ask::get(&path), None).await.map_err(failed)?;
+        match digest_of(&bytes) == *digest {
+            true => Ok(bytes),
+            false => Err(failed(RegistryError::ConfigDigest { digest: digest.clone() })),
+        }
+    }
+
+    /// All tags of the repository.
+    pub async fn tags(&self) -> Result<Vec<String>, RegistryError> {
+        #[derive(Deserialize)]
+        struct Page {
+            #[serde(default)]
+            tags: Option<Vec<String>>,
+        }
+        let (mut path, mut tags) = (format!("/v2/{}/tags/list", self.repository.path()), Vec::new());
+        for _ in 0..PAGES_MAX {
+            let (headers, bytes) = self.document(&Ask::get(&path), Some(&self.repository)).await?;
+            let page: Page = serde_json::from_slice(&bytes).map_err(|source| RegistryError::Manifest { source })?;
+            tags.extend(page.tags.unwrap_or_default());
+            match next_page(&headers) {
+                Some(next) => path = next,
+                None => return Ok(tags),
+            }
+        }
+        Ok(tags)
+    }
+
+    pub(crate) fn blob_path(&self, digest: &Digest) -> String {
+        format!("/v2/{}/blobs/{digest}", self.repository.path())
+    }
+
+    fn manifest_path(&self, name: &str) -> String {
+        format!("/v2/{}/manifests/{name}", self.repository.path())
+    }
+
+    async fn manifest(
+        &self,
+        reference: &Reference,
+        name: &str,
+        expected: Option<&Digest>,
+    ) -> Result<Document, RegistryError> {
+        let path = self.manifest_path(name);
+        let ask = Ask { accept: Some(MANIFEST_TYPES), ..Ask::get(&path) };
+        let (headers, bytes) = self.document(&ask, Some(reference)).await?;
+        let digest = digest_of(&bytes);
+        if let Some(expected) = expected.filter(|expected| **expected != digest) {
+            return Err(RegistryError::ManifestDigest { digest: expected.clone() });
+        }
+        let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
+        Ok(Document { digest, media_type, bytes })
+    }
+
+    /// A whole document, asked for again when that can help. For whom the registry's errors are about is `subject`.
+    async fn document(
+        &self,
+        ask: &Ask<'_>,
+        subject: Option<&Reference>,
+    ) -> Result<(HeaderMap, Vec<u8>), RegistryError> {
+        let timing = self.registry.settings.timing;
+        let mut attempt = 1;
+        loop {
+            match self.document_once(ask, subject).await {
+                Err(err) if err.passes() && attempt < ATTEMPTS => {
+                    tracing::debug!("ask a registry again: {}", errdefs::chain(&err));
+                    tokio::time::sleep(timing.retry / 4 * attempt).await;
+                    attempt += 1;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn document_once(
+        &self,
+        ask: &Ask<'_>,
+        subject: Option<&Reference>,
+    ) -> Result<(HeaderMap, Vec<u8>), RegistryError> {
+        let reply = self.ask(ask).await.map_err(|source| self.failed(ask, source))?;
+        if !reply.response.status().is_success() {
+            return Err(self.refused(reply, subject).await);
+        }
+        let (head, body) = reply.response.into_parts();
+        let bytes = body.read(DOCUMENT_MAX, self.registry.settings.timing.document).await;
+        Ok((head.headers, bytes.map_err(|source| self.failed(ask, source))?))
+    }
+
+    /// What an answer says that is not what was asked for.
+    pub(crate) async fn refused(&self, reply: Reply, subject: Option<&Reference>) -> RegistryError {
+        let status = reply.response.status();
+        if reply.elsewhere || !status.is_client_error() {
+            return RegistryError::Status { status };
+        }
+        let timing = self.registry.settings.timing;
+        // A registry that cannot even say what is wrong has said it with the status.
+        let body = reply.response.into_body().read(ANSWER_MAX, timing.document).await.ok();
+        let answer = body.and_then(|body| answer(status, &body));
+        let Some(answer) = answer else { return RegistryError::Status { status } };
+        let Some(subject) = subject.filter(|_| answer.specific) else { return RegistryError::Refused { answer } };
+        match &answer.code[..] {
+            "DENIED" => RegistryError::Denied { name: subject.familiar_name(), answer },
+            "NAME_UNKNOWN" => RegistryError::NameUnknown { name: subject.familiar_name(), answer },
+            "MANIFEST_UNKNOWN" => RegistryError::ManifestUnknown { reference: subject.familiar(), answer },
+            _ => RegistryError::Refused { answer },
+        }
+    }
+}
+
+fn digest_of(bytes: &[u8]) -> Digest {
+    Digest::from_sha256(&Sha256::digest(bytes).into())
+}
+
+/// The first error of an answer, as Go's client of registries understands it (distribution registry/client/errors.go).
+fn answer(status: StatusCode, body: &[u8]) -> Option<Answer> {
+    #[derive(Deserialize)]
+    struct Errors {
+        #[serde(default)]
+        errors: Vec<One>,
+    }
+    #[derive(Deserialize)]
+    struct One {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+        #[serde(default)]
+        detail: Option<serde_json::Value>,
+    }
+    let short = |text: &str| text.chars().filter(|c| !c.is_control()).take(512).collect::<String>();
+    let Ok(errors) = serde_json::from_slice::<Errors>(body) else {
+        let (code, message) = ("UNKNOWN".to_owned(), short(&String::from_utf8_lossy(body)));
+        return Some(Answer { code, message, status: 500, specific: true });
+    };
+    let one = errors.errors.into_iter().next()?;
+    let usual = usual_message(&one.code);
+    let specific = one.detail.is_some_and(|detail| !detail.is_null()) || Some(&one.message[..]) != usual;
+    let message = if one.message.is_empty() { usual.unwrap_or_default().to_owned() } else { short(&one.message) };
+    Some(Answer { code: short(&one.code), message, status: status.as_u16(), specific })
+}
+
+/// The message that a code usually has; with that and no detail, dockerd prints the code alone.
+fn usual_message(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "UNAUTHORIZED" => "authentication required",
+        "DENIED" => "requested access to the resource is denied",
+        "NAME_UNKNOWN" => "repository name not known to registry",
+        "MANIFEST_UNKNOWN" => "manifest unknown",
+        "BLOB_UNKNOWN" => "blob unknown to registry",
+        "TOOMANYREQUESTS" => "too many requests",
+        "UNAVAILABLE" => "service unavailable",
+        "UNSUPPORTED" => "The operation is unsupported.",
+        "UNKNOWN" => "unknown error",
+        _ => return None,
+    })
+}
+
+/// Tells an image from an index by the header's type, else by the document's own, and never by its fields alone when they
+/// would allow both (CVE-2021-41190).
+fn kind(reference: &Reference, document: &Document) -> Result<Kind, RegistryError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Outline {
+        #[serde(default)]
+        schema_version: u32,
+        #[serde(default)]
+        media_type: String,
+        config: Option<serde::de::IgnoredAny>,
+        layers: Option<serde::de::IgnoredAny>,
+        manifests: Option<serde::de::IgnoredAny>,
+    }
+    if SCHEMA1_TYPES.contains(&&document.media_type[..]) {
+        return Err(RegistryError::Schema1 { reference: reference.to_string() });
+    }
+    let failed = |source| RegistryError::Manifest { source };
+    let outline: Outline = serde_json::from_slice(&document.bytes).map_err(failed)?;
+    if outline.schema_version == 1 {
+        return Err(RegistryError::Schema1 { reference: reference.to_string() });
+    }
+    let is_image = |name: &str| [media_type::OCI_MANIFEST, media_type::DOCKER_MANIFEST].contains(&name);
+    let is_index = |name: &str| [media_type::OCI_INDEX, media_type::DOCKER_LIST].contains(&name);
+    let known = |name: &&str| is_image(name) || is_index(name);
+    let said = [&document.media_type[..], &outline.media_type[..]].into_iter().find(known);
+    let said = said.ok_or(RegistryError::Format)?;
+    let ambiguous = || RegistryError::Ambiguous { media_type: said.to_owned() };
+    if known(&&outline.media_type[..]) && is_image(said) != is_image(&outline.media_type) {
+        return Err(ambiguous());
+    }
+    match is_image(said) {
+        true if outline.manifests.is_some() => Err(ambiguous()),
+        true => Ok(Kind::Image(serde_json::from_slice(&document.bytes).map_err(failed)?)),
+        false if outline.config.is_some() || outline.layers.is_some() => Err(ambiguous()),
+        false => Ok(Kind::Index(serde_json::from_slice(&document.bytes).map_err(failed)?)),
+    }
+}
+
+/// Whether it is an image whose layers we can unpack.
+fn check_types(manifest: &Manifest) -> Result<(), RegistryError> {
+    let config = &manifest.config.media_type;
+    match CONFIG_CLASSES.iter().find(|(name, _)| name == config) {
+        Some((_, None)) => {}
+        other => {
+            let class = other.and_then(|(_, class)| *class).unwrap_or("unknown");
+            return Err(RegistryError::NotAnImage { media_type: config.clone(), class });
+        }
+    }
+    for layer in &manifest.layers {
+        let name = layer.media_type.to_ascii_lowercase();
+        let extends =
+            |known: &&str| name.strip_prefix(*known).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        if !LAYER_TYPES.iter().any(extends) {
+            return Err(RegistryError::LayerType { media_type: layer.media_type.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// The path of the next page: `</v2/a/tags/list?last=x&n=100>; rel="next"` (RFC 8288). Only on the same registry.
+fn next_page(headers: &HeaderMap) -> Option<String> {
+    let link = headers.get(LINK)?.to_str().ok()?;
+    let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+    let is_next = parameters.replace(['"', ' '], "").contains("rel=next");
+    (is_next && target.starts_with("/v2/")).then(|| target.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,44 @@
+//! Images from registries: names to manifests, manifests to blobs.
+//!
+//! ```text
+//! Registry::session   which scheme (TLS, or plain HTTP where that is allowed), who we are (basic, token)
+//! Session::resolve    tag or digest -> index -> manifest for a platform; every document verified and bounded
+//! Session::config     the configuration, verified and bounded
+//! Transfer::open      a layer: a blocking reader over bytes that are still arriving
+//! ```
+//! **Transfers.** One task per digest brings a blob into `content` as a partial blob, whoever asks for it: it is shared by
+//! all readers in the daemon, and ends when the last one is dropped. At most [`Settings::concurrent_downloads`] run at a
+//! time. A connection that is cut is resumed by Range where it ended, after a pause that grows; so is a transfer that an
+//! earlier process left. Readers see bytes as they arrive (bounded by the file, not by memory) and the end only after
+//! digest and length are verified.
+//!
+//! **A registry is hostile.** Documents end at 4 MiB and blobs at their descriptor's size. Every wait has a deadline, and
+//! a body that trickles counts as cut. Redirects are bounded, credentials never leave the host that asked for them, nor
+//! go over plain HTTP to a realm that a registry behind TLS names. No text of a registry is taken for more than text.
+//!
+//! **Locks** (all held for map access only): the pool of idle connections, the cache of tokens, the transfers; each
+//! transfer's state is locked by its writer and its readers, who wait on its condition variable.
+//!
+//! Deliberately not here: unpacking and recording (`image`), files with credentials (clients), the progress that clients
+//! print (the engine), pushing.
+
+mod auth;
+mod challenge;
+mod connection;
+mod document;
+mod download;
+mod error;
+mod fetch;
+mod platform;
+mod session;
+mod tls;
+mod transfer;
+
+pub use auth::Credentials;
+pub use document::Resolved;
+pub use download::Progress;
+pub use error::{DialError, ExchangeError, RegistryError};
+pub use platform::{PlatformError, Wanted};
+pub use session::{Registry, Session, Settings, Timing};
+pub use tls::TlsError;
+pub use transfer::{LayerProgress, Transfer};

@@ -35,6 +35,8 @@ const VETH_INFO_PEER: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFLA_BRPORT_STATE: u16 = 1;
+const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_BCAST_FLOOD: u16 = 30;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 const BR_STATE_DISABLED: u8 = 0;
 
@@ -133,6 +135,12 @@ pub fn without_link_local(name: &str) -> Request {
     Request { what: format!("keep {name} from link-local addresses").into(), message }
 }
 
+/// Makes a link a port of a bridge.
+pub fn set_master(index: u32, master: u32) -> Request {
+    let message = Message::new(RTM_SETLINK, 0).fixed(&header(0, index, false)).u32(IFLA_MASTER, master);
+    Request { what: "plug a link into the bridge".into(), message }
+}
+
 /// Sets a link's Ethernet address; with the sysctl `arp_notify` the kernel announces its IPv4 addresses then.
 pub fn set_mac(index: u32, mac: Mac) -> Request {
     let message = Message::new(RTM_SETLINK, 0).fixed(&header(0, index, false)).attribute(IFLA_ADDRESS, &mac);
@@ -146,13 +154,21 @@ pub fn delete(name: &str) -> Request {
 }
 
 /// Makes a bridge pass nothing through a port any more, at once and cheaply.
+///
+/// Should the link just be coming up, the kernel may enable the port once more: then it gets no broadcasts at least, so
+/// that nobody there answers for an address.
 pub fn disable_port(name: &str, index: u32) -> Request {
-    port(name, index, IFLA_BRPORT_STATE, BR_STATE_DISABLED)
+    port(name, index, &[(IFLA_BRPORT_BCAST_FLOOD, 0), (IFLA_BRPORT_STATE, BR_STATE_DISABLED)])
 }
 
 /// Makes a bridge pass nothing from this port to other isolated ones.
 pub fn isolate_port(name: &str, index: u32) -> Request {
-    port(name, index, IFLA_BRPORT_ISOLATED, 1)
+    port(name, index, &[(IFLA_BRPORT_ISOLATED, 1)])
+}
+
+/// Lets a bridge pass frames back through the port that they came from.
+pub fn hairpin_port(name: &str, index: u32) -> Request {
+    port(name, index, &[(IFLA_BRPORT_MODE, 1)])
 }
 
 /// The link of this name, if there is one.
@@ -180,10 +196,10 @@ pub fn list(socket: &mut Socket, master: Option<u32>) -> Result<Vec<Link>, Netli
     Ok(links)
 }
 
-fn port(name: &str, index: u32, attribute: u16, value: u8) -> Request {
-    let message = Message::new(RTM_SETLINK, 0)
-        .fixed(&header(AF_BRIDGE, index, false))
-        .nest(IFLA_PROTINFO, |info| info.attribute(attribute, &[value]));
+fn port(name: &str, index: u32, attributes: &[(u16, u8)]) -> Request {
+    let message = Message::new(RTM_SETLINK, 0).fixed(&header(AF_BRIDGE, index, false)).nest(IFLA_PROTINFO, |info| {
+        attributes.iter().fold(info, |info, (kind, value)| info.attribute(*kind, &[*value]))
+    });
     Request { what: format!("set up bridge port {name}").into(), message }
 }
 

@@ -1,8 +1,8 @@
 //! The socket: batches out, one acknowledgement back.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::io::Errno;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
@@ -17,11 +17,13 @@ const BUFFER: usize = 32 << 10;
 const ERROR_HAS_ATTRIBUTES: u16 = 0x200;
 const ERROR_TEXT: u16 = 1;
 
-static REQUESTS_SENT: AtomicU64 = AtomicU64::new(0);
+thread_local! {
+    static REQUESTS_SENT: Cell<u64> = const { Cell::new(0) };
+}
 
-/// How many times this process sent something over netlink: what tests bound the cost of an operation by.
+/// How many times the calling thread sent something over netlink: what tests bound the cost of an operation by.
 pub fn requests_sent() -> u64 {
-    REQUESTS_SENT.load(Ordering::Relaxed)
+    REQUESTS_SENT.get()
 }
 
 /// Which part of the kernel a socket talks to.
@@ -144,7 +146,7 @@ impl Socket {
         let kernel = SocketAddrNetlink::new(0, 0);
         rustix::io::retry_on_intr(|| sendto(&self.fd, &bytes, SendFlags::empty(), &kernel))
             .map_err(NetlinkError::socket)?;
-        REQUESTS_SENT.fetch_add(1, Ordering::Relaxed);
+        REQUESTS_SENT.set(REQUESTS_SENT.get() + 1);
         Ok((self.sequence.wrapping_sub(after as u32), what))
     }
 

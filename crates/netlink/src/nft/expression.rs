@@ -126,24 +126,22 @@ pub fn to_this_machine() -> [Expression; 2] {
     [Expression::LoadDestinationType, equals(RTN_LOCAL.to_ne_bytes())]
 }
 
-/// `dnat to meta l4proto . ip daddr . th dport map @MAP`.
-pub fn redirect_by_address(map: &str) -> [Expression; 5] {
+/// `meta l4proto . ip daddr . th dport map @MAP`: leaves the value in the registers, for what follows.
+pub fn find_by_address(map: &str) -> [Expression; 4] {
     [
         Expression::LoadMeta { key: META_PROTOCOL, register: 0 },
         Expression::LoadPayload { base: NETWORK_HEADER, offset: DESTINATION_ADDRESS, length: 4, register: 1 },
         Expression::LoadPayload { base: TRANSPORT_HEADER, offset: DESTINATION_PORT, length: 2, register: 2 },
         Expression::Lookup { map: map.to_owned() },
-        Expression::Redirect,
     ]
 }
 
-/// `dnat to meta l4proto . th dport map @MAP`.
-pub fn redirect_by_port(map: &str) -> [Expression; 4] {
+/// `meta l4proto . th dport map @MAP`: leaves the value in the registers, for what follows.
+pub fn find_by_port(map: &str) -> [Expression; 3] {
     [
         Expression::LoadMeta { key: META_PROTOCOL, register: 0 },
         Expression::LoadPayload { base: TRANSPORT_HEADER, offset: DESTINATION_PORT, length: 2, register: 1 },
         Expression::Lookup { map: map.to_owned() },
-        Expression::Redirect,
     ]
 }
 

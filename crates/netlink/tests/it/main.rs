@@ -1,9 +1,11 @@
 //! Netlink against the kernel, in scratch network namespaces; nft(8) reads back what our encoder wrote.
+#![allow(clippy::unwrap_used)]
 
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use netlink::nft::expression::{self as rule, Verdict};
 use netlink::nft::{ChainKind, Element, Expression, Field, Hook, Map, Transaction};
@@ -100,6 +102,11 @@ fn privileged_a_veth_pair_reaches_into_another_namespace() {
         assert_eq!((ports[0].name.as_str(), ports[0].kind.as_str(), ports[0].mtu), ("vtest", "veth", 1400));
         assert_eq!(link::by_name(&mut guest, "eth0").unwrap().unwrap().mac, Some(mac));
         assert!(route::list(&mut guest).unwrap().iter().any(|route| route.prefix == 0));
+        // Coming up enables a port, when the kernel gets to it.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !output("ip", &["-d", "link", "show", "vtest"]).contains("state UP") {
+            assert!(Instant::now() < deadline, "the veth pair has no carrier");
+        }
         host.apply(vec![link::isolate_port("vtest", ports[0].index), link::disable_port("vtest", ports[0].index)])
             .unwrap();
         let shown = output("ip", &["-d", "link", "show", "vtest"]);
@@ -151,8 +158,11 @@ fn table(socket: &mut Socket) {
     change.create_chain("forward", ChainKind::Filter, Hook::Forward, 0);
     change.create_chain("postrouting", ChainKind::Nat, Hook::Postrouting, 99);
     let local = rule::to_this_machine();
-    change.append_rule("prerouting", &[&local[..], &rule::redirect_by_address("addresses")].concat());
-    change.append_rule("prerouting", &[&local[..], &rule::redirect_by_port("ports")].concat());
+    change.append_rule(
+        "prerouting",
+        &[&local[..], &rule::find_by_address("addresses"), &[Expression::Redirect]].concat(),
+    );
+    change.append_rule("prerouting", &[&local[..], &rule::find_by_port("ports"), &[Expression::Redirect]].concat());
     let accept = [Expression::Verdict(Verdict::Accept)];
     change.append_rule(
         "forward",
@@ -204,18 +214,18 @@ fn privileged_a_transaction_is_whole_or_nothing() {
         table(&mut socket);
         let (one, two) = (element(8080, [172, 17, 0, 2]), element(8081, [172, 17, 0, 3]));
         let mut change = Transaction::new("longshore-test");
-        change.add_elements("ports", &[one.clone()]);
+        change.add_elements("ports", std::slice::from_ref(&one));
         change.commit(&mut socket).unwrap();
         let shown = output("nft", &["list", "map", "ip", "longshore-test", "ports"]);
         assert!(shown.contains("tcp . 8080 : 172.17.0.2 . 80"), "{shown}");
         let mut change = Transaction::new("longshore-test");
-        change.add_elements("ports", &[two.clone()]);
+        change.add_elements("ports", std::slice::from_ref(&two));
         change.delete_elements("ports", &[element(1, [0; 4])]);
         let refused = change.commit(&mut socket).unwrap_err();
         assert_eq!(refused.to_string(), "delete elements of nft map ports");
-        assert_eq!(nft::elements(&mut socket, "longshore-test", "ports").unwrap(), [one.clone()]);
+        assert_eq!(nft::elements(&mut socket, "longshore-test", "ports").unwrap(), std::slice::from_ref(&one));
         let mut change = Transaction::new("longshore-test");
-        change.add_elements("ports", &[two.clone()]);
+        change.add_elements("ports", std::slice::from_ref(&two));
         change.delete_elements("ports", &[one]);
         change.commit(&mut socket).unwrap();
         assert_eq!(nft::elements(&mut socket, "longshore-test", "ports").unwrap(), [two]);

@@ -1,0 +1,136 @@
+//! The bridge: its network, its link, and the kernel settings that go with it.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use netlink::link::{self, Link};
+use netlink::{Socket, address, route};
+
+use crate::config::Config;
+use crate::error::NetworkError;
+use crate::record::BridgeRecord;
+use crate::subnet::{self, Subnet};
+
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// Decides the network's id, gateway and prefix: those of the configuration, else those of the record, else new ones.
+pub(crate) fn plan(
+    config: &Config,
+    record: Option<BridgeRecord>,
+    route: &mut Socket,
+) -> Result<BridgeRecord, NetworkError> {
+    let fixed = match (&config.bridge, config.bip) {
+        (Some(name), _) => Some(address_of(name, route)?),
+        (None, bip) => bip,
+    };
+    let known = record.as_ref().map(|record| Subnet { address: record.gateway, prefix: record.prefix });
+    let gateway = match fixed.or(known) {
+        Some(gateway) => gateway,
+        None => choose(config, route)?,
+    };
+    Ok(BridgeRecord {
+        id: record.as_ref().map_or_else(stdx::id::random_hex::<32>, |record| record.id.clone()),
+        gateway: gateway.address,
+        prefix: gateway.prefix,
+        guards_forwarding: record.is_some_and(|record| record.guards_forwarding)
+            || config.ip_forward && !forwarding_is_on()?,
+    })
+}
+
+/// Makes the bridge what it should be; creates it unless it is the user's.
+pub(crate) fn ensure(config: &Config, record: &BridgeRecord, socket: &mut Socket) -> Result<Link, NetworkError> {
+    let name = config.bridge_name();
+    let found = link::by_name(socket, &name)?;
+    if config.bridge.is_some() {
+        return found.ok_or(NetworkError::NoBridge { bridge: name });
+    }
+    if found.is_none() {
+        let mac = random_mac();
+        let create = link::create_bridge(&link::Bridge { name: &name, mac, mtu: config.mtu() });
+        socket.apply(vec![create, link::without_link_local(&name)])?;
+    }
+    let bridge = link::by_name(socket, &name)?.ok_or(NetworkError::NoBridge { bridge: name.clone() })?;
+    if bridge.kind != "bridge" {
+        return Err(NetworkError::NotABridge { name });
+    }
+    let gateway = address::Address { index: bridge.index, address: record.gateway, prefix: record.prefix };
+    socket.apply(vec![address::add(gateway), link::set_up(&name)])?;
+    Ok(bridge)
+}
+
+/// The settings that let packets through. To be called when the packet filter guards them already.
+pub(crate) fn open_settings(config: &Config) -> Result<(), NetworkError> {
+    // Redirected packets from 127.0.0.1 leave through the bridge, which the kernel else takes for a mistake.
+    set(&format!("/proc/sys/net/ipv4/conf/{}/route_localnet", config.bridge_name()))?;
+    if config.ip_forward && !forwarding_is_on()? {
+        set(FORWARDING)?;
+    }
+    Ok(())
+}
+
+/// An Ethernet address of nobody: locally administered, for one receiver.
+pub(crate) fn random_mac() -> link::Mac {
+    let text = stdx::id::random_hex::<6>();
+    let mut mac = [0; 6];
+    for (byte, digits) in mac.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let digits = std::str::from_utf8(digits).expect("hex digits are ASCII");
+        *byte = u8::from_str_radix(digits, 16).expect("random_hex gives hex digits");
+    }
+    mac[0] = mac[0] & 0xfe | 0x02;
+    mac
+}
+
+/// Whether frames that stay on a bridge pass IPv4's packet filter (br_netfilter). A packet that is redirected back to its
+/// bridge then stays there, instead of being routed.
+pub(crate) fn filters_bridged() -> bool {
+    fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").is_ok_and(|text| text.trim() != "0")
+}
+
+/// Writes 1 into a kernel setting.
+pub(crate) fn set(path: &str) -> Result<(), NetworkError> {
+    fs::write(path, "1").map_err(|source| NetworkError::Setting { path: PathBuf::from(path), source })
+}
+
+/// The range that the kernel takes ports from by itself; Docker's when it cannot be read.
+pub(crate) fn dynamic_ports() -> (u16, u16) {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut numbers = text.split_whitespace().map_while(|number| number.parse().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(first), Some(last)) if first <= last && first > 0 => (first, last),
+        _ => (49153, 65535),
+    }
+}
+
+fn forwarding_is_on() -> Result<bool, NetworkError> {
+    let text = fs::read_to_string(FORWARDING)
+        .map_err(|source| NetworkError::Setting { path: PathBuf::from(FORWARDING), source })?;
+    Ok(text.trim() != "0")
+}
+
+fn address_of(bridge: &str, socket: &mut Socket) -> Result<Subnet, NetworkError> {
+    let missing = || NetworkError::NoBridge { bridge: bridge.to_owned() };
+    let link = link::by_name(socket, bridge)?.ok_or_else(missing)?;
+    let found = address::list(socket)?.into_iter().find(|address| address.index == link.index).ok_or_else(missing)?;
+    Ok(Subnet { address: found.address, prefix: found.prefix })
+}
+
+/// The first network that this machine neither has an address in, nor a route to, nor a name server.
+fn choose(config: &Config, socket: &mut Socket) -> Result<Subnet, NetworkError> {
+    let defaults = subnet::default_pools();
+    let pools = if config.default_address_pools.is_empty() { &defaults } else { &config.default_address_pools };
+    let addresses = address::list(socket)?.into_iter().map(|one| Subnet { address: one.address, prefix: one.prefix });
+    let routes = route::list(socket)?.into_iter().map(|one| Subnet { address: one.address, prefix: one.prefix });
+    let resolv_conf = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let servers = name_servers(&resolv_conf).map(|address| Subnet { address, prefix: 32 });
+    // A default route leads everywhere.
+    let used: Vec<_> = addresses.chain(routes).chain(servers).filter(|subnet| subnet.prefix > 0).collect();
+    let network = subnet::choose(pools, &used).ok_or(NetworkError::NoSubnet)?;
+    let gateway = Ipv4Addr::from_bits(network.address.to_bits() | 1);
+    Ok(Subnet { address: gateway, prefix: network.prefix })
+}
+
+fn name_servers(resolv_conf: &str) -> impl Iterator<Item = Ipv4Addr> {
+    let values = resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    values.filter_map(|value| value.trim().parse().ok())
+}

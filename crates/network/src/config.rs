@@ -1,0 +1,78 @@
+//! What the daemon's configuration says about networks.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use crate::subnet::Subnet;
+
+/// A range of addresses that networks are cut from (daemon.json `default-address-pools`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressPool {
+    /// The whole range.
+    pub base: Subnet,
+    /// The length of the prefix of each network cut from it, in bits.
+    pub size: u8,
+}
+
+/// What the daemon's configuration says about the default bridge.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Eight hex digits that tell instances on one machine apart; part of the name of everything made.
+    pub instance_key: String,
+    /// `--bridge`: a bridge that exists and has an address. We plug into it and change nothing else about it.
+    pub bridge: Option<String>,
+    /// `--bip`: the bridge's address and network.
+    pub bip: Option<Subnet>,
+    /// `--fixed-cidr`: the part of the network that containers get addresses from.
+    pub fixed_cidr: Option<Subnet>,
+    /// `--mtu`: the largest packet in bytes; 0 means 1500.
+    pub mtu: u32,
+    /// `--ip-forward`: whether to switch forwarding on where it is off.
+    pub ip_forward: bool,
+    /// `--ip-masq`: whether containers reach other networks with the host's address.
+    pub ip_masq: bool,
+    /// `--icc`: whether containers on the bridge reach each other.
+    pub icc: bool,
+    /// `--ip`: the host address that ports are published on when the request names none.
+    pub host_address: Ipv4Addr,
+    /// `--default-address-pool`; empty means Docker's.
+    pub default_address_pools: Vec<AddressPool>,
+    /// Where records are kept: a directory that a reboot empties. Created when needed.
+    pub state_dir: PathBuf,
+}
+
+impl Config {
+    /// dockerd's defaults.
+    pub fn new(instance_key: impl Into<String>, state_dir: impl Into<PathBuf>) -> Config {
+        Config {
+            instance_key: instance_key.into(),
+            bridge: None,
+            bip: None,
+            fixed_cidr: None,
+            mtu: 0,
+            ip_forward: true,
+            ip_masq: true,
+            icc: true,
+            host_address: Ipv4Addr::UNSPECIFIED,
+            default_address_pools: Vec::new(),
+            state_dir: state_dir.into(),
+        }
+    }
+
+    pub(crate) fn bridge_name(&self) -> String {
+        self.bridge.clone().unwrap_or_else(|| format!("ls{}", self.instance_key))
+    }
+
+    pub(crate) fn table_name(&self) -> String {
+        format!("longshore-{}", self.instance_key)
+    }
+
+    /// The beginning of the names of all veth pairs of this instance; six more characters make one unique.
+    pub(crate) fn link_prefix(&self) -> String {
+        format!("v{}", self.instance_key)
+    }
+
+    pub(crate) fn mtu(&self) -> u32 {
+        if self.mtu == 0 { 1500 } else { self.mtu }
+    }
+}

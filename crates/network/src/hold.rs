@@ -1,0 +1,58 @@
+//! Holding a host port, so that no other program takes it while it is published.
+
+use std::net::SocketAddrV4;
+use std::os::fd::OwnedFd;
+
+use rustix::net::{
+    AddressFamily, Shutdown, SocketFlags, SocketType, bind, ipproto, listen, shutdown, socket_with, sockopt,
+};
+
+use crate::ports::{Protocol, Published};
+
+/// A bound socket, which nobody ever reads: packets to it are redirected before they would reach it.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    socket: OwnedFd,
+    protocol: Protocol,
+}
+
+/// Binds the host port. SCTP ports are not held: the kernel may have no such sockets.
+pub(crate) fn hold(published: &Published) -> Result<Option<Hold>, rustix::io::Errno> {
+    let (kind, protocol) = match published.protocol {
+        Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
+        Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
+        Protocol::Sctp => return Ok(None),
+    };
+    let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, Some(protocol))?;
+    // Else closed connections of a program that had the port before would be in the way for a minute (TIME_WAIT).
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &SocketAddrV4::new(published.host_address, published.host_port))?;
+    Ok(Some(Hold { socket, protocol: published.protocol }))
+}
+
+impl Hold {
+    /// Makes the hold complete. To be called when packets are redirected already: a connection that came before would be
+    /// accepted by the kernel and never answered.
+    ///
+    /// With SO_REUSEADDR the kernel refuses a TCP port to others only while somebody listens, a UDP port never.
+    pub(crate) fn seal(&self) -> Result<(), rustix::io::Errno> {
+        match self.protocol {
+            Protocol::Tcp => listen(&self.socket, 0),
+            Protocol::Udp | Protocol::Sctp => sockopt::set_socket_reuseaddr(&self.socket, false),
+        }
+    }
+}
+
+impl Drop for Hold {
+    /// Frees the port also where a child that is being started has a copy of the descriptor for a moment longer.
+    fn drop(&mut self) {
+        let freed = match self.protocol {
+            Protocol::Tcp => shutdown(&self.socket, Shutdown::Both),
+            Protocol::Udp | Protocol::Sctp => sockopt::set_socket_reuseaddr(&self.socket, true),
+        };
+        if let Err(errno) = freed {
+            // Normal for one that was never sealed: it does not listen.
+            tracing::trace!(%errno, "the hold of a port goes with its descriptor only");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Network namespaces made ahead, each with a veth pair plugged into the bridge.
+//!
+//! Making one costs about a millisecond and changes the namespace of the thread that does it: a thread of its own does
+//! it, and keeps a few ready. Nobody but this process holds them, so they go, with their veth pairs, when it goes.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use netlink::link::{self, VethPair};
+use netlink::{NetlinkError, Protocol, Socket};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+
+use crate::bridge;
+use crate::error::NetworkError;
+
+/// The name of a container's interface.
+pub(crate) const INTERFACE: &str = "eth0";
+/// How many are kept ready: enough for a burst of starts, few enough to cost nothing worth naming.
+const READY: usize = 4;
+/// How long a join waits for one: a machine under the heaviest load makes one in this time, or never.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A namespace that waits for its container.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    pub(crate) namespace: OwnedFd,
+    /// A socket inside, so that nobody needs to go there.
+    pub(crate) socket: Socket,
+    /// The number of the interface inside.
+    pub(crate) inner_index: u32,
+    /// The other end, on the host.
+    pub(crate) interface: String,
+    pub(crate) interface_index: u32,
+}
+
+/// What sandboxes are made for.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) bridge_index: u32,
+    pub(crate) link_prefix: String,
+    pub(crate) mtu: u32,
+    /// Whether the bridge passes a frame back through its port: a container that uses its own published port needs it
+    /// where redirected packets stay on the bridge.
+    pub(crate) hairpin: bool,
+    /// Whether the bridge keeps its ports apart; else the packet filter does, if anything shall.
+    pub(crate) isolated: bool,
+}
+
+/// The sandboxes that are ready, and the thread that makes them.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+    maker: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ready: VecDeque<Sandbox>,
+    waiting: usize,
+    failure: Option<NetworkError>,
+    /// After a failure nothing is made ahead until somebody asks.
+    paused: bool,
+    closing: bool,
+}
+
+impl Pool {
+    /// Starts the thread, in the network namespace of the caller.
+    pub(crate) fn start(plan: Plan) -> Result<Pool, NetworkError> {
+        let failed = |source| NetworkError::Namespace { source };
+        let maker = Maker { plan, host: Socket::open(Protocol::Route)?, own: own_namespace().map_err(failed)? };
+        let shared = Arc::new(Shared::default());
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("sandboxes".to_owned());
+        let maker = thread.spawn(move || maker.run(&theirs)).map_err(failed)?;
+        Ok(Pool { shared, maker: Some(maker) })
+    }
+
+    /// A sandbox that is ready, or the next one made.
+    pub(crate) fn take(&self) -> Result<Sandbox, NetworkError> {
+        let deadline = Instant::now() + DEADLINE;
+        let mut state = self.shared.lock();
+        state.paused = false;
+        state.waiting += 1;
+        loop {
+            self.shared.changed.notify_all();
+            let taken = match state.ready.pop_front() {
+                Some(sandbox) => Some(Ok(sandbox)),
+                None => state.failure.take().map(Err),
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let gone = left.is_zero().then_some(Err(NetworkError::NoSandbox { seconds: DEADLINE.as_secs() }));
+            if let Some(result) = taken.or(gone) {
+                state.waiting -= 1;
+                return result;
+            }
+            state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.lock().closing = true;
+        self.shared.changed.notify_all();
+        if let Some(maker) = self.maker.take() {
+            // A panic there has been reported by the thread itself.
+            let _ = maker.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is whole at every moment, also when a holder of the lock panicked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn wants_more(&self) -> bool {
+        self.waiting > self.ready.len() && self.failure.is_none() || !self.paused && self.ready.len() < READY
+    }
+}
+
+/// The thread's own things.
+struct Maker {
+    plan: Plan,
+    host: Socket,
+    own: File,
+}
+
+impl Maker {
+    fn run(mut self, shared: &Shared) {
+        let mut state = shared.lock();
+        loop {
+            if state.closing {
+                return;
+            }
+            if !state.wants_more() {
+                state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            drop(state);
+            let made = self.make();
+            state = shared.lock();
+            match made {
+                Ok(sandbox) => state.ready.push_back(sandbox),
+                Err(err) => {
+                    state.paused = true;
+                    // Somebody who waits says it; else the next one who asks meets it again.
+                    state.failure = (state.waiting > 0).then_some(err);
+                }
+            }
+            shared.changed.notify_all();
+        }
+    }
+
+    fn make(&mut self) -> Result<Sandbox, NetworkError> {
+        sys::namespace::unshare(UnshareFlags::NEWNET).map_err(|source| NetworkError::Namespace { source })?;
+        let made = self.furnish();
+        if move_into_link_name_space(self.own.as_fd(), Some(LinkNameSpaceType::Network)).is_err() {
+            // Going on would make the next namespaces' links in a container's namespace. One's own namespace is refused
+            // only without memory.
+            std::process::abort();
+        }
+        made
+    }
+
+    /// Furnishes the new namespace, in which this thread is.
+    fn furnish(&mut self) -> Result<Sandbox, NetworkError> {
+        let namespace = own_namespace()
+            .and_then(|namespace| sys::network::loopback_up().map(|()| namespace))
+            .map_err(|source| NetworkError::Namespace { source })?;
+        let mut socket = Socket::open(Protocol::Route)?;
+        let interface = self.create_pair(&namespace)?;
+        // Only IPv4 so far; and whoever knows the address's last owner is told of the new one.
+        bridge::set(&format!("/proc/sys/net/ipv4/conf/{INTERFACE}/arp_notify"))?;
+        if let Err(err) = bridge::set(&format!("/proc/sys/net/ipv6/conf/{INTERFACE}/disable_ipv6")) {
+            // A kernel without IPv6 has no such setting.
+            tracing::debug!(%err, "IPv6 cannot be switched off");
+        }
+        let inner = {
+            socket.apply(vec![link::set_up(INTERFACE)])?;
+            link::by_name(&mut socket, INTERFACE)?
+        };
+        let outer = link::by_name(&mut self.host, &interface)?;
+        let (Some(inner), Some(outer)) = (inner, outer) else {
+            return Err(NetworkError::Namespace { source: io::ErrorKind::NotFound.into() });
+        };
+        let isolate = self.plan.isolated.then(|| link::isolate_port(&interface, outer.index));
+        let hairpin = self.plan.hairpin.then(|| link::hairpin_port(&interface, outer.index));
+        self.host.apply(isolate.into_iter().chain(hairpin).collect())?;
+        Ok(Sandbox {
+            namespace: namespace.into(),
+            socket,
+            inner_index: inner.index,
+            interface,
+            interface_index: outer.index,
+        })
+    }
+
+    fn create_pair(&mut self, namespace: &File) -> Result<String, NetlinkError> {
+        loop {
+            let name = format!("{}{}", self.plan.link_prefix, stdx::id::random_hex::<3>());
+            let pair = VethPair {
+                name: &name,
+                master: self.plan.bridge_index,
+                mtu: self.plan.mtu,
+                peer_name: INTERFACE,
+                peer_namespace: namespace.as_fd(),
+            };
+            let requests = vec![link::create_veth(&pair)];
+            match self.host.apply(requests) {
+                // The name of another pair: one in 16 million times their number.
+                Err(err) if err.errno() == Some(rustix::io::Errno::EXIST) => continue,
+                created => created?,
+            }
+            self.host.apply(vec![link::without_link_local(&name), link::set_up(&name)])?;
+            return Ok(name);
+        }
+    }
+}
+
+fn own_namespace() -> io::Result<File> {
+    File::open("/proc/thread-self/ns/net")
+}

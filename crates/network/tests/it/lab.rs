@@ -1,0 +1,163 @@
+//! A machine and a second host, as network namespaces connected by a link.
+//!
+//! Threads are the actors: a thread in a namespace opens a socket, and the socket stays there when the thread has ended.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use network::{Config, Endpoint, EndpointRequest, Networks, PortRequest, Protocol};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+
+pub(crate) const MACHINE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+pub(crate) const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+pub(crate) const HOME: Ipv4Addr = Ipv4Addr::LOCALHOST;
+/// How long something that must happen may take on a loaded machine.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+/// How long we look whether something happens that must not. A lost race makes a test pass, never fail.
+const GLIMPSE: Duration = Duration::from_millis(400);
+
+/// Runs `test` on a thread whose namespace is a machine of its own, with a link to a second host.
+pub(crate) fn on_a_machine(test: impl FnOnce(Lab) + Send + 'static) {
+    let thread = std::thread::spawn(|| {
+        sys::namespace::unshare(UnshareFlags::NEWNET).unwrap();
+        sys::network::loopback_up().unwrap();
+        let second = host_behind("up0", MACHINE, NEIGHBOUR);
+        test(Lab { second, directory: tempfile::tempdir().unwrap() });
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+pub(crate) struct Lab {
+    pub(crate) second: File,
+    pub(crate) directory: tempfile::TempDir,
+}
+
+impl Lab {
+    pub(crate) fn config(&self) -> Config {
+        Config::new("0123abcd", self.directory.path().join("network"))
+    }
+
+    pub(crate) fn networks(&self) -> Networks {
+        let networks = Networks::open(self.config()).unwrap();
+        networks.reconcile(&[]).unwrap();
+        networks
+    }
+}
+
+pub(crate) fn run(command: &[&str]) -> String {
+    let output = Command::new(command[0]).args(&command[1..]).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs `act` on a thread in this namespace.
+pub(crate) fn inside<T: Send>(namespace: BorrowedFd<'_>, act: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network)).unwrap();
+            act()
+        });
+        thread.join().unwrap()
+    })
+}
+
+/// A new host at the other end of a new link of the calling thread's machine; both have addresses in a /24.
+pub(crate) fn host_behind(link: &str, here: Ipv4Addr, there: Ipv4Addr) -> File {
+    let host = std::thread::spawn(|| {
+        sys::namespace::unshare(UnshareFlags::NEWNET).unwrap();
+        File::open("/proc/thread-self/ns/net").unwrap()
+    });
+    let host = host.join().unwrap();
+    // A thread's number stands for its namespace.
+    let own = rustix::thread::gettid().as_raw_nonzero().to_string();
+    inside(host.as_fd(), || run(&["ip", "link", "add", "eth0", "type", "veth", "peer", "name", link, "netns", &own]));
+    run(&["ip", "addr", "add", &format!("{here}/24"), "dev", link]);
+    run(&["ip", "link", "set", link, "up"]);
+    inside(host.as_fd(), || {
+        run(&["ip", "addr", "add", &format!("{there}/24"), "dev", "eth0"]);
+        run(&["ip", "link", "set", "eth0", "up"]);
+        run(&["ip", "route", "add", "default", "via", &here.to_string()]);
+    });
+    host
+}
+
+pub(crate) fn request(container: &str, ports: &[PortRequest]) -> EndpointRequest {
+    EndpointRequest {
+        container: container.to_owned(),
+        name: format!("name-of-{container}"),
+        ports: ports.to_vec(),
+        mac: None,
+        address: None,
+    }
+}
+
+pub(crate) fn publish(host_address: Option<Ipv4Addr>, host_port: u16, container_port: u16) -> PortRequest {
+    PortRequest { protocol: Protocol::Tcp, container_port, host_address, host_ports: (host_port, host_port) }
+}
+
+/// A server in the container.
+pub(crate) fn listen(endpoint: &Endpoint, port: u16) -> TcpListener {
+    inside(endpoint.namespace.as_fd(), || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap())
+}
+
+pub(crate) fn bind_udp(endpoint: &Endpoint, port: u16) -> UdpSocket {
+    let socket = inside(endpoint.namespace.as_fd(), || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket
+}
+
+/// Connects from the calling thread's namespace, and answers whom the server sees.
+pub(crate) fn reach(server: &TcpListener, address: Ipv4Addr, port: u16) -> io::Result<SocketAddr> {
+    reach_within(server, address, port, DEADLINE)
+}
+
+pub(crate) fn reach_within(
+    server: &TcpListener,
+    address: Ipv4Addr,
+    port: u16,
+    within: Duration,
+) -> io::Result<SocketAddr> {
+    let stream = TcpStream::connect_timeout(&(address, port).into(), within)?;
+    server.set_nonblocking(true)?;
+    let own = stream.local_addr()?.port();
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match server.accept() {
+            Ok((_, client)) => return Ok(client),
+            // The connection stands for its client before the server has seen the last packet.
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                std::thread::yield_now();
+            }
+            Err(err) => return Err(io::Error::other(format!("port {own} never arrived: {err}"))),
+        }
+    }
+}
+
+/// Whether no connection comes about within a glimpse.
+pub(crate) fn is_unreachable(address: Ipv4Addr, port: u16) -> bool {
+    TcpStream::connect_timeout(&(address, port).into(), GLIMPSE).is_err()
+}
+
+/// Waits until no veth pair of ours is left but those that are ready for containers to come.
+pub(crate) fn wait_until_links(count: usize) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let links = run(&["ip", "-o", "link"]);
+        let found = links.lines().filter(|line| line.contains(": v0123abcd")).count();
+        if found == count {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{found} links instead of {count}:\n{links}");
+        std::thread::yield_now();
+    }
+}
+
+pub(crate) fn setting(path: &str, value: &str) {
+    fs::write(format!("/proc/sys/net/ipv4/{path}"), value).unwrap();
+}

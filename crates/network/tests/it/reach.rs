@@ -1,0 +1,188 @@
+//! Who reaches what.
+
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::os::fd::AsFd;
+
+use network::{Config, Networks, PortRequest, Protocol};
+
+use crate::lab::*;
+
+/// Whether frames on bridges pass the packet filter changes the way of packets that return to their bridge.
+fn on_machines_with_and_without_bridge_filter(test: fn(Lab)) {
+    for filter in ["0", "1"] {
+        on_a_machine(move |lab| {
+            let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+            if std::path::Path::new(path).exists() {
+                std::fs::write(path, filter).unwrap();
+            }
+            test(lab);
+        });
+    }
+}
+
+#[test]
+fn privileged_a_published_port_is_reached_from_everywhere() {
+    on_machines_with_and_without_bridge_filter(|lab| {
+        let networks = lab.networks();
+        let one = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
+        let two = networks.join(&request("two", &[])).unwrap();
+        let server = listen(&one, 80);
+        let client = inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
+        assert_eq!(client.ip(), NEIGHBOUR, "the server sees the client's address");
+        for address in [HOME, Ipv4Addr::new(127, 0, 0, 9), MACHINE, one.gateway] {
+            reach(&server, address, 8080).unwrap_or_else(|err| panic!("from the machine to {address}: {err}"));
+        }
+        for (who, endpoint) in [("itself", &one), ("a neighbour", &two)] {
+            for address in [MACHINE, one.gateway] {
+                inside(endpoint.namespace.as_fd(), || reach(&server, address, 8080))
+                    .unwrap_or_else(|err| panic!("from {who} to {address}: {err}"));
+            }
+        }
+        inside(two.namespace.as_fd(), || reach(&server, one.address, 80)).unwrap();
+        reach(&server, one.address, 80).unwrap();
+    });
+}
+
+#[test]
+fn privileged_what_is_not_published_is_not_reached_from_the_link() {
+    on_a_machine(|lab| {
+        let networks = lab.networks();
+        let ports = [publish(Some(HOME), 8081, 81), publish(None, 8080, 80)];
+        let one = networks.join(&request("one", &ports)).unwrap();
+        let (server, private) = (listen(&one, 80), listen(&one, 81));
+        reach(&private, HOME, 8081).unwrap();
+        setting("conf/up0/route_localnet", "1");
+        let reached: Vec<_> = inside(lab.second.as_fd(), || {
+            // A host that sends to 127.0.0.1 over the link: it has no loopback interface in the way.
+            run(&["ip", "route", "add", "127.0.0.0/8", "via", "10.9.0.1"]);
+            setting("conf/eth0/route_localnet", "1");
+            let tried = [(one.address, 80), (one.address, 81), (MACHINE, 8081), (HOME, 8081), (HOME, 8080)];
+            tried.into_iter().filter(|(address, port)| !is_unreachable(*address, *port)).collect()
+        });
+        assert!(reached.is_empty(), "{reached:?}");
+        // What is published still is, so the lab does connect.
+        inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
+    });
+}
+
+#[test]
+fn privileged_a_container_does_not_reach_the_machines_loopback() {
+    on_a_machine(|lab| {
+        let networks = lab.networks();
+        let one = networks.join(&request("one", &[])).unwrap();
+        let secret = TcpListener::bind((HOME, 9999)).unwrap();
+        let reached = inside(one.namespace.as_fd(), || {
+            setting("conf/eth0/route_localnet", "1");
+            run(&["ip", "addr", "del", "127.0.0.1/8", "dev", "lo"]);
+            run(&["ip", "route", "add", "127.0.0.1/32", "via", "172.17.0.1"]);
+            !is_unreachable(HOME, 9999)
+        });
+        assert!(!reached);
+        reach(&secret, HOME, 9999).unwrap();
+    });
+}
+
+#[test]
+fn privileged_containers_leave_with_the_machines_address() {
+    on_a_machine(|lab| {
+        let networks = lab.networks();
+        let one = networks.join(&request("one", &[])).unwrap();
+        let outside = inside(lab.second.as_fd(), || TcpListener::bind((NEIGHBOUR, 7)).unwrap());
+        let client = inside(one.namespace.as_fd(), || reach(&outside, NEIGHBOUR, 7)).unwrap();
+        assert_eq!(client.ip(), MACHINE);
+    });
+}
+
+#[test]
+fn privileged_forwarding_for_others_stays_off_where_it_was() {
+    for (before, reached) in [("0", false), ("1", true)] {
+        on_a_machine(move |lab| {
+            setting("ip_forward", before);
+            let networks = lab.networks();
+            let one = networks.join(&request("one", &[])).unwrap();
+            let third = Ipv4Addr::new(10, 8, 0, 2);
+            let behind = host_behind("other", Ipv4Addr::new(10, 8, 0, 1), third);
+            let far = inside(behind.as_fd(), || TcpListener::bind((third, 80)).unwrap());
+            let found = inside(lab.second.as_fd(), || !is_unreachable(third, 80));
+            assert_eq!(found, reached, "forwarding was {before}");
+            // The container reaches both either way.
+            inside(one.namespace.as_fd(), || reach(&far, third, 80)).unwrap();
+        });
+    }
+}
+
+#[test]
+fn privileged_without_icc_containers_are_strangers() {
+    on_machines_with_and_without_bridge_filter(|lab| {
+        let networks = Networks::open(Config { icc: false, ..lab.config() }).unwrap();
+        let one = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
+        let two = networks.join(&request("two", &[])).unwrap();
+        let server = listen(&one, 80);
+        assert!(inside(two.namespace.as_fd(), || is_unreachable(one.address, 80)));
+        reach(&server, HOME, 8080).unwrap();
+        inside(two.namespace.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
+    });
+}
+
+#[test]
+fn privileged_address_and_port_are_free_when_leave_returns() {
+    on_a_machine(|lab| {
+        let networks = lab.networks();
+        let witness = networks.join(&request("witness", &[])).unwrap();
+        let mut last = None;
+        for round in 0..40 {
+            let container = format!("c{round}");
+            let endpoint = networks.join(&request(&container, &[publish(None, 8080, 80)])).unwrap();
+            assert_eq!(endpoint.address, Ipv4Addr::new(172, 17, 0, 3));
+            let server = listen(&endpoint, 80);
+            // The last one's namespace still lives here, with the same address.
+            reach(&server, HOME, 8080).unwrap_or_else(|err| panic!("round {round}, from the machine: {err}"));
+            inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
+            inside(witness.namespace.as_fd(), || reach(&server, endpoint.address, 80))
+                .unwrap_or_else(|err| panic!("round {round}, from a neighbour: {err}"));
+            networks.leave(&container).unwrap();
+            last = Some((endpoint, server));
+        }
+        drop(last);
+    });
+}
+
+#[test]
+fn privileged_a_udp_port_gets_the_packets_of_its_owner_only() {
+    on_a_machine(|lab| {
+        let networks = lab.networks();
+        let port = PortRequest { protocol: Protocol::Udp, ..publish(None, 5353, 53) };
+        let client = inside(lab.second.as_fd(), || UdpSocket::bind((NEIGHBOUR, 4000)).unwrap());
+        let mut old = Vec::new();
+        // One sender, which does not notice that the container behind the port changes.
+        for round in 0..4 {
+            let container = format!("c{round}");
+            let address = Some(Ipv4Addr::new(172, 17, 0, 10 + round));
+            let wish = network::EndpointRequest { address, ..request(&container, &[port]) };
+            let endpoint = networks.join(&wish).unwrap();
+            let server = bind_udp(&endpoint, 53);
+            client.send_to(&[round], (MACHINE, 5353)).unwrap();
+            let mut byte = [99];
+            let (_, sender) = server.recv_from(&mut byte).unwrap();
+            assert_eq!((byte, sender.ip()), ([round], NEIGHBOUR.into()));
+            networks.leave(&container).unwrap();
+            old.push((endpoint, server));
+        }
+    });
+}
+
+#[test]
+fn privileged_a_flushed_packet_filter_comes_back() {
+    on_a_machine(|lab| {
+        let networks = lab.networks();
+        let one = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
+        let server = listen(&one, 80);
+        run(&["nft", "flush", "ruleset"]);
+        let _two = networks.join(&request("two", &[publish(None, 8081, 80)])).unwrap();
+        inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
+        run(&["nft", "flush", "ruleset"]);
+        networks.leave("two").unwrap();
+        inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
+        assert!(inside(lab.second.as_fd(), || is_unreachable(MACHINE, 8081)));
+    });
+}

@@ -26,10 +26,8 @@ impl Random {
     }
 }
 
-#[test]
-#[ignore = "the process that the others kill"]
-fn privileged_victim() {
-    let state = PathBuf::from(std::env::var_os(STATE).unwrap());
+/// The process that is killed.
+fn victim(state: PathBuf) -> ! {
     let mut random = Random(std::env::var(SEED).unwrap().parse().unwrap());
     let networks = Networks::open(Config::new("0123abcd", state)).unwrap();
     networks.reconcile(&[]).unwrap();
@@ -51,7 +49,7 @@ fn privileged_victim() {
 
 fn start_victim(lab: &Lab, seed: u64) -> std::process::Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "crash::privileged_victim", "--ignored"])
+        .args(["--exact", "crash::privileged_nothing_is_left_of_a_killed_daemon"])
         .env(STATE, lab.config().state_dir)
         .env(SEED, seed.to_string())
         .stdout(Stdio::null())
@@ -62,6 +60,9 @@ fn start_victim(lab: &Lab, seed: u64) -> std::process::Child {
 
 #[test]
 fn privileged_nothing_is_left_of_a_killed_daemon() {
+    if let Some(state) = std::env::var_os(STATE) {
+        victim(state.into());
+    }
     on_a_machine(|lab| {
         for seed in 0..25 {
             let mut victim = start_victim(&lab, seed);

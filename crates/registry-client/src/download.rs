@@ -65,6 +65,8 @@ pub(crate) struct Downloads {
 #[derive(Debug)]
 pub(crate) struct Download {
     pub(crate) descriptor: Descriptor,
+    /// The registry that it comes from.
+    domain: String,
     state: Mutex<State>,
     /// `state` changed in a way that readers wait for.
     changed: Condvar,
@@ -92,19 +94,22 @@ impl Downloads {
     }
 
     /// A reader of that blob, and the transfer if it must be started: by the caller, with [`run`].
-    pub(crate) fn join(&self, descriptor: &Descriptor) -> (Arc<Download>, bool) {
+    pub(crate) fn join(&self, descriptor: &Descriptor, domain: &str) -> (Arc<Download>, bool) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let predecessor = running.get(&descriptor.digest).cloned();
         if let Some(download) = &predecessor {
             let mut state = download.state();
-            // Another length means that one of the two manifests is wrong: each shall hear of its own.
-            if !state.abandoned && state.outcome.is_none() && download.descriptor.size == descriptor.size {
+            // Another length means that one of the two manifests is wrong: each shall hear of its own. What another
+            // registry gives may be a lie, for which this one shall not pay: it goes on with what is there then.
+            let same = download.descriptor.size == descriptor.size && download.domain == domain;
+            if same && !state.abandoned && state.outcome.is_none() {
                 state.readers += 1;
                 return (download.clone(), false);
             }
         }
         let download = Arc::new(Download {
             descriptor: descriptor.clone(),
+            domain: domain.to_owned(),
             state: Mutex::new(State { readers: 1, ..State::default() }),
             changed: Condvar::new(),
             progress: watch::Sender::new(Progress::New),

@@ -66,7 +66,8 @@ impl Transfer {
 
     /// Starts the transfer of a layer, or joins the one that runs. Does not block.
     pub fn open(&self, layer: &Descriptor) -> LayerReader {
-        let (download, is_new) = self.session.registry.downloads.join(layer);
+        let domain = self.session.repository.domain();
+        let (download, is_new) = self.session.registry.downloads.join(layer, domain);
         if is_new {
             self.runtime.spawn(download::run(self.session.clone(), self.content.clone(), download.clone()));
         }

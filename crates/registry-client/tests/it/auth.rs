@@ -4,7 +4,7 @@ use registry_client::Wanted;
 
 use crate::image::Served;
 use crate::server::{Answer, Request, Server};
-use crate::{Credentials, Registry, reference, settings};
+use crate::{Credentials, Registry, impatient, reference, settings};
 
 fn basic() -> Credentials {
     Credentials::Basic { username: "u".into(), password: "p".into() }
@@ -95,7 +95,8 @@ async fn token_servers_that_fail_are_told_in_dockers_words() {
         (Answer::new(200, "{\"token\":\"a\\nb\"}"), "credentials with characters that no header can have"),
     ] {
         let server = tokens(answer);
-        let err = resolve(&server, &Registry::new(settings()), basic()).await.unwrap_err();
+        let settings = if expected.contains("timeout") { impatient() } else { settings() };
+        let err = resolve(&server, &Registry::new(settings), basic()).await.unwrap_err();
         assert_eq!(err, format!("Head \"http://{}/v2/r/manifests/1\": {expected}", server.host()));
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::image::{INDEX, Served, digest};
 use crate::server::{Answer, Server};
-use crate::{Credentials, Registry, reference, resolve, session, settings};
+use crate::{Credentials, Registry, impatient, reference, resolve, session, settings};
 
 fn texts(err: &RegistryError) -> String {
     errdefs::chain(err)
@@ -109,7 +109,10 @@ async fn documents_that_are_too_long_or_not_what_they_should_be_are_refused() {
         ("short", "received unexpected HTTP status: 404 Not Found"),
         ("html", "decode the manifest"),
     ] {
-        let err = texts(&resolve(&server, &format!("r:{tag}")).await.unwrap_err());
+        let name = reference(&server.host(), &format!("r:{tag}"));
+        let registry = Registry::new(if tag == "slow" { impatient() } else { settings() });
+        let session = registry.session(&name, Credentials::Anonymous).await.unwrap();
+        let err = texts(&session.resolve(&name, &Wanted::host()).await.unwrap_err());
         assert!(err.contains(expected), "{tag}: {err}");
     }
     let err = resolve(&server, &format!("r@{asked}")).await.unwrap_err();

@@ -8,7 +8,7 @@ use registry_client::{Progress, Registry, RegistryError, Settings, Timing};
 
 use crate::image::{Served, digest};
 use crate::server::{Answer, Server};
-use crate::{Scratch, read, settings};
+use crate::{Scratch, impatient, read, settings};
 
 #[tokio::test]
 async fn layers_are_read_while_they_come_and_become_blobs() {
@@ -84,7 +84,7 @@ async fn hostile_layers_end_with_an_error_and_leave_nothing() {
             true => wrong(&served.layers[0]),
             false => served.answer(request),
         });
-        let scratch = Scratch::new();
+        let scratch = Scratch::with(if name == "hangs" { impatient() } else { settings() });
         let err = errdefs::chain(&scratch.layers(&server).await.unwrap_err());
         assert!(err.contains(expected), "{name}: {err}");
         assert!(scratch.content.list().unwrap().is_empty());
@@ -227,4 +227,28 @@ async fn progress_is_told_stage_by_stage_and_others_wait() {
     }
     // With one transfer at a time the second request comes behind the whole first answer.
     assert_eq!(server.requests("/blobs/").len(), 2);
+}
+
+#[tokio::test]
+async fn the_lies_of_one_registry_do_not_fail_the_pull_from_another() {
+    let served = Served::new(&[400_000]);
+    let layer = served.layers[0].clone();
+    let honest = {
+        let served = served.clone();
+        Server::start(move |request| served.answer(request))
+    };
+    let liar = Server::start(move |request| match served.is_layer(request) {
+        true => Answer::new(200, vec![0; served.layers[0].len()]),
+        false => served.answer(request),
+    });
+    let scratch = Scratch::new();
+    let (wrong, resolved, _wrong) = scratch.transfer(&liar).await;
+    let (right, _, _right) = scratch.transfer(&honest).await;
+    let descriptor = &resolved.manifest.layers[0];
+    // The second one begins while the first one runs.
+    let (mut one, mut two) = (wrong.open(descriptor), right.open(descriptor));
+    let one = tokio::task::spawn_blocking(move || read(&mut one));
+    let two = tokio::task::spawn_blocking(move || read(&mut two));
+    assert!(one.await.unwrap().is_err());
+    assert!(two.await.unwrap().unwrap() == layer);
 }

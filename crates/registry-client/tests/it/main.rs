@@ -22,10 +22,15 @@ use tokio::sync::mpsc;
 
 use crate::server::Server;
 
-/// Short where nothing comes, long where something is slow only because the machine is.
+/// Patient, since a machine may be slow, but for the pauses between attempts.
 fn settings() -> Settings {
-    let timing = Timing { idle: Duration::from_millis(300), retry: Duration::from_millis(1), ..Timing::default() };
+    let timing = Timing { retry: Duration::from_millis(1), ..Timing::default() };
     Settings { timing, certificates: Vec::new(), ..Settings::default() }
+}
+
+/// For servers that are silent for ever.
+fn impatient() -> Settings {
+    Settings { timing: Timing { idle: Duration::from_millis(200), ..settings().timing }, ..settings() }
 }
 
 fn reference(host: &str, rest: &str) -> Reference {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use errdefs::ErrorKind;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
@@ -54,8 +54,13 @@ impl SubpathError {
 
 /// Opens (O_PATH) what lies at `subpath` in a volume. Containers may have filled it with links and may be changing them:
 /// what is opened is in the volume, whatever they do, and only the descriptor says what it is.
+///
+/// `..` of the path itself takes the part before it away, link or not: dockerd's meaning.
 pub fn open_subpath(volume: &Volume, subpath: &Path) -> Result<OwnedFd, SubpathError> {
-    let path = volume.mountpoint.join(subpath);
+    let Some(clean) = clean(subpath) else {
+        return Err(SubpathError::Escapes { base: volume.mountpoint.clone(), subpath: subpath.to_owned() });
+    };
+    let path = volume.mountpoint.join(&clean);
     let failed = |err: Errno| match err {
         // RESOLVE_BENEATH answers an absolute path or link and a climb out of the base with it.
         Errno::XDEV => SubpathError::Escapes { base: volume.mountpoint.clone(), subpath: subpath.to_owned() },
@@ -65,7 +70,21 @@ pub fn open_subpath(volume: &Volume, subpath: &Path) -> Result<OwnedFd, SubpathE
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let base = openat(CWD, &volume.mountpoint, flags, Mode::empty()).map_err(failed)?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    open_within(&base, subpath, OFlags::PATH | OFlags::CLOEXEC, resolve).map_err(failed)
+    open_within(&base, &clean, OFlags::PATH | OFlags::CLOEXEC, resolve).map_err(failed)
+}
+
+/// `None` if it climbs out, or is absolute.
+fn clean(subpath: &Path) -> Option<PathBuf> {
+    let mut clean = PathBuf::new();
+    for part in subpath.components() {
+        match part {
+            Component::Normal(name) => clean.push(name),
+            Component::CurDir => {}
+            Component::ParentDir if clean.pop() => {}
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(if clean.as_os_str().is_empty() { PathBuf::from(".") } else { clean })
 }
 
 /// openat2, again where the kernel gives up: while it resolves `..`, any rename on the whole machine may have been an

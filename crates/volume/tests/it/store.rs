@@ -192,7 +192,7 @@ fn a_part_of_a_volume_is_in_it() {
     {
         std::os::unix::fs::symlink(target, data.join(link)).unwrap();
     }
-    for (subpath, found) in [("d", "d"), ("d/f", "d/f"), ("rel/e", "d/e"), ("d/../rel/f", "d/f"), (".", "")] {
+    for (subpath, found) in [("d", "d"), ("d/f", "d/f"), ("rel/e", "d/e"), ("rel/../d/f", "d/f"), (".", "")] {
         let opened = volume::open_subpath(&volume, Path::new(subpath)).unwrap();
         let (opened, expected) = (rustix::fs::fstat(&opened).unwrap(), rustix::fs::stat(data.join(found)).unwrap());
         assert_eq!((opened.st_dev, opened.st_ino), (expected.st_dev, expected.st_ino), "{subpath}");
@@ -213,6 +213,11 @@ fn a_part_of_a_volume_is_in_it() {
             "round",
             ErrorKind::InvalidArgument,
             format!("path concatenation escapes the base directory, base: {base}, subpath: round"),
+        ),
+        (
+            "d/../../x",
+            ErrorKind::InvalidArgument,
+            format!("path concatenation escapes the base directory, base: {base}, subpath: d/../../x"),
         ),
         (
             "nope",
@@ -240,6 +245,7 @@ fn a_part_is_found_while_everything_moves() {
     let data = &volume.mountpoint;
     fs::create_dir_all(data.join("d/e")).unwrap();
     fs::create_dir(data.join("moving")).unwrap();
+    std::os::unix::fs::symlink("d/e/../../d/e/../../d/e", data.join("link")).unwrap();
     let (done, outside, begun) = (AtomicBool::new(false), dir.path().join("outside"), Barrier::new(2));
     let hostile = || {
         begun.wait();
@@ -251,9 +257,7 @@ fn a_part_is_found_while_everything_moves() {
     std::thread::scope(|scope| {
         scope.spawn(hostile);
         begun.wait();
-        // Long enough that renames happen in between.
-        let path = format!("{}d/e", "d/e/../../".repeat(200));
-        let opened = (0..1000).try_for_each(|_| volume::open_subpath(&volume, Path::new(&path)).map(drop));
+        let opened = (0..20_000).try_for_each(|_| volume::open_subpath(&volume, Path::new("link")).map(drop));
         done.store(true, Ordering::Relaxed);
         opened.unwrap();
     });

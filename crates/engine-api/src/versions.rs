@@ -86,13 +86,11 @@ pub fn downgrade_inspect(version: ApiVersion, inspect: &mut Inspect) {
     }
 }
 
-/// Lowers listed containers to `version`.
-pub fn downgrade_list(version: ApiVersion, containers: &mut [container::Summary]) {
+/// Lowers a listed container to `version`.
+pub fn downgrade_summary(version: ApiVersion, container: &mut container::Summary) {
     // Annotations came with 1.46.
     if version.before(46) {
-        for container in containers {
-            container.host_config.annotations = None;
-        }
+        container.host_config.annotations = None;
     }
 }
 

@@ -10,7 +10,6 @@ use engine::ops::wait::{Condition, Waiting};
 use engine_api::container::CreateRequest;
 use engine_api::versions;
 use http::StatusCode;
-use serde_json::Value;
 
 use crate::hijack::{Outcome, Takeover};
 use crate::query::Query;
@@ -28,9 +27,13 @@ pub(crate) async fn list(call: Call) -> Result<Answer, Failure> {
         size: call.query.flag("size"),
         filters: Filters(call.query.filters()?),
     };
-    let mut containers = ops::list::list(&call.engine, query).await?;
-    versions::downgrade_list(call.version, &mut containers);
-    Ok(response::json(StatusCode::OK, &containers))
+    let mut containers = response::List::default();
+    let add = |mut container| {
+        versions::downgrade_summary(call.version, &mut container);
+        containers.push(&container);
+    };
+    ops::list::list(&call.engine, query, add).await?;
+    Ok(containers.into_answer())
 }
 
 /// `GET /containers/{}/json`.
@@ -42,9 +45,8 @@ pub(crate) async fn inspect(call: Call) -> Result<Answer, Failure> {
 
 /// `POST /containers/create`.
 pub(crate) async fn create(mut call: Call) -> Result<Answer, Failure> {
-    let body: Option<Option<Value>> = call.json().await?;
-    let body = body.ok_or(engine_api::json::DecodeError::Empty)?;
-    let mut request = CreateRequest::from_body(body)?.ok_or(CreateError::Empty)?;
+    let body = call.json_text().await?.unwrap_or_default();
+    let mut request = CreateRequest::decode(&body)?.ok_or(CreateError::Empty)?;
     versions::upgrade_create(call.version, &mut request)?;
     let options = CreateOptions {
         name: call.query.given("name").map(str::to_owned),

@@ -11,14 +11,14 @@ use std::time::Duration;
 use errdefs::ErrorKind;
 use oci::ContainerId;
 use shim_api::ExitRecord;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::Engine;
 use crate::config::EngineConfig;
 use crate::container::Container;
 use crate::container::record::{ContainerDir, Record};
-use crate::container::state::{Effect, Input, Phase};
+use crate::container::state::{Effect, Phase};
 use crate::engine::Core;
 use crate::events::Events;
 use crate::farewells::Farewells;
@@ -224,7 +224,13 @@ async fn resume(engine: &Engine, container: &Arc<Container>) {
         Ok(()) => info!(container = %container.id(), "the container lived on"),
         Err(err) => {
             info!(container = %container.id(), %err, "no shim answers");
-            without_shim(engine, container, supervise::read_exit(&shim_api::paths::exit(&dir)));
+            // The supervisor may have seen the shim's end, too: it decides, and once.
+            let (asker, decided) = oneshot::channel();
+            let unsupervised = Observation::Unsupervised { container: container.id().clone(), asker };
+            if engine.observations.send(unsupervised).is_ok() {
+                // An error says that it panicked over this container; the others go on.
+                _ = decided.await;
+            }
             // Whatever the directory told is in the record from now on.
             engine.recorder.mark(container);
         }
@@ -235,11 +241,7 @@ async fn connect(engine: &Engine, container: &Arc<Container>, dir: &Path) -> io:
     let shim = Shim::find(dir, container.id().clone(), engine.observations.clone())?;
     container.live().shim = Some(shim.clone());
     match shim.hello().await.map_err(io::Error::other)? {
-        (Some(run), _) if run.started => {
-            let input = Input::Started { pid: run.pid, at_nanos: run.started_at_nanos };
-            take_over(engine, container, input, run.pid);
-            Ok(())
-        }
+        Some(run) if run.started => Ok(()),
         // Made but never started by the daemon that died: nobody will start it any more.
         _ => {
             shim.kill();
@@ -249,21 +251,8 @@ async fn connect(engine: &Engine, container: &Arc<Container>, dir: &Path) -> io:
     }
 }
 
-/// A running container as its shim tells it. What its record knows of this same run stays.
-fn take_over(engine: &Engine, container: &Arc<Container>, input: Input, pid: i32) {
-    let Input::Started { at_nanos, .. } = input else { return };
-    let mut live = container.live();
-    if live.state.started_at_nanos == at_nanos && live.state.is_running() {
-        live.state.phase = Phase::Running { pid };
-        return;
-    }
-    live.state.phase = Phase::Stopped;
-    drop(live);
-    supervise::feed(engine, container, input);
-}
-
 /// What becomes of a container that has no shim: `exit` is what its last one told, if there was one.
-fn without_shim(engine: &Engine, container: &Arc<Container>, exit: Option<ExitRecord>) {
+pub(crate) fn without_shim(engine: &Engine, container: &Arc<Container>, exit: Option<ExitRecord>) {
     let state = container.state();
     // The record may be older than the run that the shim tells of.
     let news = exit.filter(|exit| exit.exited_at_nanos != state.finished_at_nanos);

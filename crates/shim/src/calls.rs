@@ -122,8 +122,9 @@ impl Shim {
 
     fn hello(&mut self) -> Answer {
         let state = self.task.as_ref().map(|task| task.run_state.clone());
-        let running = self.task.iter().flat_map(|task| &task.execs).map(Exec::state);
-        let execs = running.chain(self.untold.drain(..)).collect();
+        // Those that were told are among the ended ones.
+        let execs = self.task.iter().flat_map(|task| &task.execs).filter(|exec| !exec.told).map(Exec::state);
+        let execs = self.ended_execs.states().chain(execs).collect();
         Answer::Hello { version: VERSION, state, execs }
     }
 
@@ -200,7 +201,7 @@ impl Shim {
         if let Some((socket, wants)) = client {
             streams.attach(socket, wants);
         }
-        let exec = Exec::new(exec.exec_id, process, streams);
+        let exec = Exec::new(exec.exec_id, exec.note, process, streams);
         let pid = exec.pid;
         task.execs.push(exec);
         Ok(Answer::ExecStarted { pid })

@@ -13,7 +13,7 @@ use shim_api::{Call, ExecState, Fact, Message};
 use sys::signal::{SignalFd, SignalSet};
 
 use crate::container::Task;
-use crate::exec::{Exec, UNTOLD_MAX};
+use crate::exec::{Ended, Exec};
 use crate::exit;
 use crate::server::{Connection, Listener};
 use crate::streams::{Part, Scratch, Streams};
@@ -64,8 +64,8 @@ pub(crate) struct Shim {
     pub(crate) dir: PathBuf,
     pub(crate) id: ContainerId,
     pub(crate) task: Option<Task>,
-    /// Execs that ended while no daemon listened.
-    pub(crate) untold: Vec<ExecState>,
+    /// Execs that ended, for the next daemon.
+    pub(crate) ended_execs: Ended,
     /// The container could not be created: nothing is left to do but to say so.
     pub(crate) doomed: bool,
     connections: Vec<Connection>,
@@ -113,7 +113,7 @@ pub fn run(arguments: Arguments) -> Result<(), ShimError> {
         dir,
         id,
         task: None,
-        untold: Vec::new(),
+        ended_execs: Ended::default(),
         doomed: false,
         connections: Vec::new(),
         listener: Some(listener),
@@ -317,12 +317,12 @@ impl Shim {
             })
             .collect();
         for state in states {
-            if self.connections.iter().any(|connection| connection.subscribed) {
-                let exit_code = state.exit_code.unwrap_or(137);
-                self.post(&Fact::ExecExited { container: self.id.clone(), exec_id: state.exec_id, exit_code });
-            } else if self.untold.len() < UNTOLD_MAX {
-                self.untold.push(state);
+            let heard = self.connections.iter().any(|connection| connection.subscribed);
+            if heard {
+                let (exec_id, exit_code) = (state.exec_id.clone(), state.exit_code.unwrap_or(137));
+                self.post(&Fact::ExecExited { container: self.id.clone(), exec_id, exit_code });
             }
+            self.ended_execs.keep(state, heard);
         }
     }
 

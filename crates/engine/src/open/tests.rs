@@ -6,6 +6,7 @@ use std::sync::mpsc as sync;
 use std::time::{Duration, Instant};
 
 use engine_api::container::Config;
+use engine_api::exec::ExecCreate;
 use engine_api::host_config::{HostConfig, LogConfig, RestartPolicy};
 use shim_api::frame::{Decoder, encode};
 use shim_api::{Answer, ExecState, ExitRecord, Message, Request, RunState};
@@ -14,6 +15,7 @@ use stdx::fs::Durability;
 use super::*;
 use crate::container::record::Definition;
 use crate::container::state::State;
+use crate::exec::{self, Exec};
 use crate::ops;
 use crate::ops::wait::Condition;
 
@@ -251,11 +253,11 @@ async fn privileged_two_hundred_containers_open_quickly() {
 }
 
 /// A shim of few words: says hello, and closes the connection when told to.
-fn fake_shim(listener: UnixListener, run: RunState, closes: sync::Receiver<()>, execs: Vec<ExecState>) -> usize {
+fn fake_shim(listener: UnixListener, run: RunState, closes: sync::Receiver<()>, execs: Vec<Vec<ExecState>>) -> usize {
     let mut greeted = 0;
     while let Ok((mut socket, _)) = listener.accept() {
         let request = read_request(&socket);
-        let execs = if greeted == 0 { vec![] } else { execs.clone() };
+        let execs = execs.get(greeted).cloned().unwrap_or_default();
         let hello = Answer::Hello { version: shim_api::VERSION, state: Some(run.clone()), execs };
         socket.write_all(&encode(&Message::Reply { seq: request.seq, result: Ok(hello) })).unwrap();
         greeted += 1;
@@ -299,6 +301,48 @@ async fn privileged_a_lost_connection_is_made_again_before_the_container_is_lost
     until("it is not lost", || !container.state().is_running()).await;
     assert_eq!(container.state().exit_code, supervise::EXIT_CODE_LOST);
     assert_eq!(shim.join().unwrap(), 2);
+}
+
+#[tokio::test]
+async fn privileged_execs_of_an_earlier_daemon_are_known() {
+    let scratch = Scratch::new();
+    let id = scratch.container("x", running(), |_| {});
+    let dir = scratch.shim_dir(&id);
+    fs::create_dir_all(&dir).unwrap();
+    let request =
+        |name: &str| ExecCreate { cmd: Some(vec![name.into(), "-c".into()]), tty: true, ..ExecCreate::default() };
+    let [runs, ended, waits, half] = ["runs", "ended", "waits", "half"].map(|name| Exec::new(request(name)));
+    // One was started just before the death, so that its file is still there.
+    [&runs, &waits].iter().for_each(|exec| exec.keep(&dir));
+    fs::write(dir.join(format!("exec-{}.json", half.id)), "{").unwrap();
+    let told = |exec: &Exec, exit_code| ExecState { exec_id: exec.id.clone(), pid: 5, exit_code, note: exec.note() };
+    let unnoted = ExecState { exec_id: "older".into(), pid: 6, exit_code: None, note: String::new() };
+    let execs = vec![told(&runs, None), told(&ended, Some(9)), unnoted];
+    let listener = UnixListener::bind(shim_api::paths::socket(&dir)).unwrap();
+    let run = RunState { pid: 1 << 21, pid_start_ticks: 0, shim_pid: 0, started: true, started_at_nanos: 9 };
+    let (close, closes) = sync::channel();
+    let shim = std::thread::spawn(move || fake_shim(listener, run, closes, vec![execs]));
+
+    let engine = scratch.open().await;
+    let container = engine.containers.get(&id).unwrap();
+    let known = container.live().execs.clone();
+    let mut shown: Vec<_> = known
+        .values()
+        .map(|exec| {
+            let progress = *exec.progress();
+            let command = exec.request.cmd.as_deref().unwrap()[0].clone();
+            (command, exec.request.tty, progress.running, progress.pid, progress.exit_code)
+        })
+        .collect();
+    shown.sort();
+    let expected = [("ended", false, 5, Some(9)), ("runs", true, 5, None), ("waits", false, 0, None)];
+    assert_eq!(shown, expected.map(|(name, running, pid, code)| (name.to_owned(), true, running, pid, code)));
+    let inspect = ops::exec::inspect(&engine, &ended.id).await.unwrap();
+    assert_eq!((inspect.exit_code, inspect.process_config.entrypoint.as_str()), (Some(9), "ended"));
+    assert_eq!(exec::kept(&dir).iter().map(|exec| exec.id.as_str()).collect::<Vec<_>>(), [waits.id.as_str()]);
+    drop(close);
+    until("it is not lost", || !container.state().is_running()).await;
+    assert_eq!(shim.join().unwrap(), 1);
 }
 
 #[tokio::test]

@@ -144,6 +144,7 @@ pub async fn create(engine: &Engine, name: &str, request: ExecCreate) -> Result<
     parse_keys(&request)?;
     check_user(&container, &request.user).await?;
     let exec = Arc::new(Exec::new(request));
+    exec.keep(&engine.recorder.shim_dir(container.id()));
     let mut live = container.live();
     live.execs.retain(|_, old| old.progress().ended_at.is_none_or(|at| at.elapsed() < KEPT));
     live.execs.insert(exec.id.clone(), exec.clone());
@@ -169,6 +170,7 @@ pub async fn prepare_start(engine: &Engine, id: &str, start: ExecStart) -> Resul
         user: Some(container_spec::plan::exec_user(&definition.config, &request).unwrap_or_default()),
         groups: definition.host_config.group_add.clone().unwrap_or_default(),
         attach: None,
+        note: exec.note(),
     };
     {
         let mut progress = exec.progress();
@@ -210,6 +212,7 @@ impl PreparedExec {
             streams.push(stream);
         }
         let answer = self.shim.link.call(Call::Exec(Box::new(task)), streams).await;
+        self.exec.release(&self.engine.recorder.shim_dir(self.container.id()));
         let err = match answer {
             Ok(Answer::ExecStarted { pid }) => {
                 self.exec.progress().pid = pid;

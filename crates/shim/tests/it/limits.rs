@@ -46,7 +46,7 @@ fn privileged_a_thousand_execs_leave_nothing() {
     let mut before = 0;
     for number in 0..1000 {
         let (exec_id, process) = (number.to_string(), process("true"));
-        let task = ExecTask { exec_id, process, user: None, groups: vec![], attach: None };
+        let task = ExecTask { exec_id, process, user: None, groups: vec![], attach: None, note: String::new() };
         let started = shim.daemon.call(Call::Exec(Box::new(task)));
         assert!(matches!(started, Ok(Answer::ExecStarted { .. })), "{started:?}");
         while !matches!(shim.daemon.fact(), Fact::ExecExited { exit_code: 0, .. }) {}

@@ -56,8 +56,14 @@ fn privileged_an_exec_beside_the_log_thread_works() {
     shim.start();
     for number in 0..20 {
         let process = crate::fixture::process("true");
-        let task =
-            shim_api::ExecTask { exec_id: number.to_string(), process, user: None, groups: vec![], attach: None };
+        let task = shim_api::ExecTask {
+            exec_id: number.to_string(),
+            process,
+            user: None,
+            groups: vec![],
+            attach: None,
+            note: String::new(),
+        };
         let started = shim.daemon.call(Call::Exec(Box::new(task)));
         assert!(matches!(started, Ok(Answer::ExecStarted { .. })), "{started:?}");
     }

@@ -187,10 +187,13 @@ impl Output {
     }
 }
 
+/// What goes to one of the user's streams.
+type Run<'a> = (Kind, Cow<'a, [u8]>);
+
 /// The payload in its order, neighbours of one stream as one piece: each piece costs a way to another thread and back,
 /// and a log has a frame for every line.
-fn runs<'a>(demultiplexer: &mut Demultiplexer, bytes: &'a [u8]) -> Result<Vec<(Kind, Cow<'a, [u8]>)>, FrameError> {
-    let mut runs: Vec<(Kind, Cow<'a, [u8]>)> = Vec::new();
+fn runs<'a>(demultiplexer: &mut Demultiplexer, bytes: &'a [u8]) -> Result<Vec<Run<'a>>, FrameError> {
+    let mut runs: Vec<Run<'a>> = Vec::new();
     demultiplexer.feed(bytes, |kind, payload| match runs.last_mut() {
         Some((last, run)) if *last == kind => run.to_mut().extend_from_slice(payload),
         _ => runs.push((kind, Cow::Borrowed(payload))),

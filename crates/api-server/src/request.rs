@@ -4,12 +4,12 @@ use std::future::poll_fn;
 use std::pin::Pin;
 
 use engine::Engine;
+use engine_api::json::Document;
 use engine_api::versions::ApiVersion;
 use errdefs::ErrorKind;
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING};
 use hyper::body::{Body, Bytes, Incoming};
-use serde::de::DeserializeOwned;
 
 use crate::query::Query;
 use crate::response::{self, Answer, Sink};
@@ -54,13 +54,20 @@ impl Call {
     }
 
     /// Decodes the JSON body; a request without one is `None`.
-    pub(crate) async fn json<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Failure> {
-        require_json(&self.headers)?;
-        if !has_body(&self.headers) {
-            return Ok(None);
+    pub(crate) async fn json<T: Document + Default>(&mut self) -> Result<Option<T>, Failure> {
+        match self.json_text().await? {
+            Some(text) => Ok(Some(engine_api::json::decode(&text)?)),
+            None => Ok(None),
         }
-        let bytes = self.body.read(BODY_LIMIT).await?;
-        Ok(Some(engine_api::json::decode(&bytes)?))
+    }
+
+    /// The JSON body as it is; a request without one is `None`.
+    pub(crate) async fn json_text(&mut self) -> Result<Option<Bytes>, Failure> {
+        require_json(&self.headers)?;
+        match has_body(&self.headers) {
+            true => self.body.read(BODY_LIMIT).await.map(Some),
+            false => Ok(None),
+        }
     }
 }
 

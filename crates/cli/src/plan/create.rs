@@ -166,7 +166,7 @@ fn resources(parsed: &Parsed) -> HostConfig {
     // Go's client keeps them in a map: the last of a name counts.
     let ulimits: BTreeMap<String, _> = ulimits.map(|limit| (limit.name.clone(), limit)).collect();
     HostConfig {
-        oom_score_adj: int("oom-score-adj") as i32,
+        oom_score_adj: int("oom-score-adj"),
         shm_size: bytes("shm-size"),
         cpu_shares: int("cpu-shares"),
         memory: bytes("memory"),

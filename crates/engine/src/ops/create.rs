@@ -11,8 +11,8 @@ use engine_api::container::{CreateRequest, CreateResponse};
 use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
 use image::ImageRecord;
-use oci::image::ExecConfig;
 use oci::ContainerId;
+use oci::image::ExecConfig;
 use snapshot::SnapshotKey;
 use stdx::fs::Durability;
 

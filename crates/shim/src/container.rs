@@ -8,6 +8,7 @@ use shim_api::{ExitRecord, RunState};
 
 use crate::exec::Exec;
 use crate::exit::now_nanos;
+use crate::join::Join;
 use crate::streams::{Scratch, Streams};
 
 /// How long killed execs may take to end before the container's exit is told without theirs.
@@ -20,6 +21,8 @@ pub(crate) struct Task {
     pub(crate) run_state: RunState,
     pub(crate) streams: Streams,
     pub(crate) execs: Vec<Exec>,
+    /// Execs that were not answered yet.
+    pub(crate) joins: Vec<Join>,
     pub(crate) exit: Option<(ExitRecord, Instant)>,
     /// The exit was posted.
     pub(crate) told: bool,
@@ -35,7 +38,15 @@ impl Task {
             started: false,
             started_at_nanos: 0,
         };
-        Task { container: Some(container), run_state, streams, execs: Vec::new(), exit: None, told: false }
+        Task {
+            container: Some(container),
+            run_state,
+            streams,
+            execs: Vec::new(),
+            joins: Vec::new(),
+            exit: None,
+            told: false,
+        }
     }
 
     /// Whether its first process lives.
@@ -91,7 +102,8 @@ impl Task {
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         let execs = self.execs.iter().filter_map(|exec| exec.streams.deadline(now));
         let overdue = self.exit.as_ref().filter(|_| !self.execs.is_empty()).map(|(_, at)| *at + EXECS_END_WITHIN);
-        execs.chain(self.streams.deadline(now)).chain(overdue.filter(|at| *at > now)).min()
+        let joins = self.joins.iter().map(|join| join.joining.deadline());
+        execs.chain(joins).chain(self.streams.deadline(now)).chain(overdue.filter(|at| *at > now)).min()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -69,6 +70,8 @@ pub(crate) struct Shim {
     /// The container could not be created: nothing is left to do but to say so.
     pub(crate) doomed: bool,
     connections: Vec<Connection>,
+    /// How many connections there have been.
+    connected: u64,
     /// Gone when everything is cleaned up.
     listener: Option<Listener>,
     signals: SignalFd,
@@ -90,6 +93,8 @@ enum Token {
     Container(Part),
     Exec(usize, Part),
     Slow(usize, Part),
+    /// Only wakes: who joins is asked in every turn.
+    Join,
 }
 
 impl Arguments {
@@ -116,6 +121,7 @@ pub fn run(arguments: Arguments) -> Result<(), ShimError> {
         ended_execs: Ended::default(),
         doomed: false,
         connections: Vec::new(),
+        connected: 0,
         listener: Some(listener),
         signals,
         scratch: Scratch::new(),
@@ -125,7 +131,7 @@ pub fn run(arguments: Arguments) -> Result<(), ShimError> {
     };
     if let Some(socket) = inherited {
         rustix::io::ioctl_fionbio(&socket, true).map_err(|err| ShimError::Process(err.into()))?;
-        shim.connections.push(Connection::new(socket));
+        shim.connect(socket);
     }
     while !shim.is_done() {
         shim.turn().map_err(ShimError::Poll)?;
@@ -183,6 +189,7 @@ impl Shim {
         }
         if let Some(task) = &self.task {
             task.streams.interests(|part, fd, flags| add(Token::Container(part), fd, flags));
+            task.joins.iter().for_each(|join| add(Token::Join, join.joining.fd(), PollFlags::IN));
             for (at, exec) in task.execs.iter().enumerate() {
                 exec.streams.interests(|part, fd, flags| add(Token::Exec(at, part), fd, flags));
             }
@@ -214,7 +221,10 @@ impl Shim {
         let scratch = &mut self.scratch;
         match token {
             Token::Signals => self.reap(),
-            Token::Listener => self.connections.extend(self.listener.as_ref().and_then(Listener::accept)),
+            Token::Listener => {
+                let socket = self.listener.as_ref().and_then(Listener::accept);
+                socket.into_iter().for_each(|socket| self.connect(socket));
+            }
             Token::Connection(at) => self.serve(at, flags),
             Token::Container(part) => {
                 self.task.iter_mut().for_each(|task| task.streams.ready(part, flags, scratch));
@@ -224,6 +234,7 @@ impl Shim {
                 exec.into_iter().for_each(|exec| exec.streams.ready(part, flags, scratch));
             }
             Token::Slow(at, part) => self.slow[at].ready(part, flags, scratch),
+            Token::Join => {}
         }
     }
 
@@ -250,9 +261,11 @@ impl Shim {
             let seq = request.seq;
             let hello = matches!(request.call, Call::Hello { .. });
             let start = matches!(request.call, Call::Start);
-            let result = self.call(request, descriptors).map_err(Into::into);
+            let result = self.call(request, descriptors, self.connections[at].number);
             self.connections[at].subscribed |= hello && result.is_ok();
-            self.connections[at].send(&Message::Reply { seq, result });
+            if let Some(result) = result.transpose() {
+                self.connections[at].send(&Message::Reply { seq, result: result.map_err(Into::into) });
+            }
             if start && self.task.as_ref().is_some_and(|task| task.streams.is_empty()) {
                 // Nobody waits for its first words: most likely it lives for long.
                 self.rest_at = Some(Instant::now());
@@ -261,8 +274,25 @@ impl Shim {
         self.connections[at].trim();
     }
 
+    fn connect(&mut self, socket: OwnedFd) {
+        self.connected += 1;
+        self.connections.push(Connection::new(socket, self.connected));
+    }
+
+    /// Answers those who asked for an exec, when it has come to something.
+    fn answer_joins(&mut self, now: Instant) {
+        let Some(task) = self.task.as_mut().filter(|task| !task.joins.is_empty()) else { return };
+        for (asker, result) in task.advance_joins(now) {
+            let message = Message::Reply { seq: asker.seq, result: result.map_err(Into::into) };
+            // A daemon that is gone learns of the exec from the answer to its successor's Hello.
+            let connection = self.connections.iter_mut().find(|connection| connection.number == asker.connection);
+            connection.into_iter().for_each(|connection| connection.send(&message));
+        }
+    }
+
     /// Everything that follows from what happened in this turn.
     fn settle(&mut self, now: Instant) {
+        self.answer_joins(now);
         self.tell_ended_execs();
         if let Some(task) = &mut self.task {
             task.settle(now, &mut self.scratch);

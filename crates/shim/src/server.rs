@@ -25,6 +25,8 @@ pub(crate) struct Listener {
 
 /// One daemon's connection.
 pub(crate) struct Connection {
+    /// Tells it apart from all others, also earlier ones.
+    pub(crate) number: u64,
     socket: OwnedFd,
     decoder: Decoder,
     descriptors: VecDeque<OwnedFd>,
@@ -59,10 +61,10 @@ impl Listener {
     }
 
     /// The next daemon, if one waits. Others than root are turned away.
-    pub(crate) fn accept(&self) -> Option<Connection> {
+    pub(crate) fn accept(&self) -> Option<OwnedFd> {
         let socket = rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok()?;
         let peer = sys::socket::peer(socket.as_fd()).ok()?;
-        (peer.uid == 0).then(|| Connection::new(socket))
+        (peer.uid == 0).then_some(socket)
     }
 }
 
@@ -75,8 +77,9 @@ impl Drop for Listener {
 
 impl Connection {
     /// Wraps a non-blocking socket.
-    pub(crate) fn new(socket: OwnedFd) -> Connection {
+    pub(crate) fn new(socket: OwnedFd, number: u64) -> Connection {
         Connection {
+            number,
             socket,
             decoder: Decoder::default(),
             descriptors: VecDeque::new(),

@@ -151,3 +151,20 @@ fn privileged_a_terminal_of_an_exec_has_a_size_and_detaches() {
     drop(later);
     kill(shim);
 }
+
+#[test]
+fn privileged_an_exec_that_is_held_up_on_its_way_holds_nobody_else_up() {
+    let mut shim = sleeper();
+    let within = std::time::Duration::from_secs(10);
+    let group = shim.cgroup();
+    group.freeze(within).unwrap();
+    let (exec_id, process) = ("x".into(), process("exit 4"));
+    let task = ExecTask { exec_id, process, user: None, groups: vec![], attach: None, note: String::new() };
+    let held_up = shim.daemon.send(Call::Exec(Box::new(task)), &[]);
+    // The next answer is the one to the later question.
+    assert!(matches!(shim.daemon.call(Call::State), Ok(Answer::State(Some(_)))));
+    group.thaw(within).unwrap();
+    assert!(matches!(shim.daemon.reply(held_up), Ok(Answer::ExecStarted { .. })));
+    assert!(matches!(shim.daemon.fact(), Fact::ExecExited { exit_code: 4, .. }));
+    kill(shim);
+}

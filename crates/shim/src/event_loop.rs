@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use sys::signal::{SignalFd, SignalSet};
 use crate::container::Task;
 use crate::exec::{Ended, Exec};
 use crate::exit;
-use crate::server::{Connection, Listener};
+use crate::server::{Connections, Listener};
 use crate::streams::{Part, Scratch, Streams};
 
 /// Signal numbers that are the same on every architecture of ours.
@@ -69,9 +68,7 @@ pub(crate) struct Shim {
     pub(crate) ended_execs: Ended,
     /// The container could not be created: nothing is left to do but to say so.
     pub(crate) doomed: bool,
-    connections: Vec<Connection>,
-    /// How many connections there have been.
-    connected: u64,
+    connections: Connections,
     /// Gone when everything is cleaned up.
     listener: Option<Listener>,
     signals: SignalFd,
@@ -120,8 +117,7 @@ pub fn run(arguments: Arguments) -> Result<(), ShimError> {
         task: None,
         ended_execs: Ended::default(),
         doomed: false,
-        connections: Vec::new(),
-        connected: 0,
+        connections: Connections::default(),
         listener: Some(listener),
         signals,
         scratch: Scratch::new(),
@@ -131,7 +127,7 @@ pub fn run(arguments: Arguments) -> Result<(), ShimError> {
     };
     if let Some(socket) = inherited {
         rustix::io::ioctl_fionbio(&socket, true).map_err(|err| ShimError::Process(err.into()))?;
-        shim.connect(socket);
+        shim.connections.add(socket);
     }
     while !shim.is_done() {
         shim.turn().map_err(ShimError::Poll)?;
@@ -169,9 +165,9 @@ impl Shim {
     /// Nothing is left to do.
     fn is_done(&self) -> bool {
         let cleaned_up = self.listener.is_none();
-        let nothing_made = !cleaned_up && self.task.is_none() && (self.doomed || self.connections.is_empty());
+        let nothing_made = !cleaned_up && self.task.is_none() && (self.doomed || self.connections.all.is_empty());
         let all_done = cleaned_up && self.slow.is_empty();
-        (nothing_made || all_done) && self.connections.iter().all(Connection::is_flushed)
+        (nothing_made || all_done) && self.connections.are_flushed()
     }
 
     fn wait(&self) -> io::Result<Vec<(Token, PollFlags)>> {
@@ -184,7 +180,7 @@ impl Shim {
         if let Some(listener) = &self.listener {
             add(Token::Listener, listener.fd(), PollFlags::IN);
         }
-        for (at, connection) in self.connections.iter().enumerate() {
+        for (at, connection) in self.connections.all.iter().enumerate() {
             add(Token::Connection(at), connection.fd(), connection.interest());
         }
         if let Some(task) = &self.task {
@@ -223,7 +219,7 @@ impl Shim {
             Token::Signals => self.reap(),
             Token::Listener => {
                 let socket = self.listener.as_ref().and_then(Listener::accept);
-                socket.into_iter().for_each(|socket| self.connect(socket));
+                socket.into_iter().for_each(|socket| self.connections.add(socket));
             }
             Token::Connection(at) => self.serve(at, flags),
             Token::Container(part) => {
@@ -251,32 +247,27 @@ impl Shim {
 
     fn serve(&mut self, at: usize, flags: PollFlags) {
         if flags.contains(PollFlags::OUT) {
-            self.connections[at].flush();
+            self.connections.all[at].flush();
         }
         if !flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             return;
         }
-        self.connections[at].receive();
-        while let Some((request, descriptors)) = self.connections[at].next_request() {
+        self.connections.all[at].receive();
+        while let Some((request, descriptors)) = self.connections.all[at].next_request() {
             let seq = request.seq;
             let hello = matches!(request.call, Call::Hello { .. });
             let start = matches!(request.call, Call::Start);
-            let result = self.call(request, descriptors, self.connections[at].number);
-            self.connections[at].subscribed |= hello && result.is_ok();
+            let result = self.call(request, descriptors, self.connections.all[at].number);
+            self.connections.all[at].subscribed |= hello && result.is_ok();
             if let Some(result) = result.transpose() {
-                self.connections[at].send(&Message::Reply { seq, result: result.map_err(Into::into) });
+                self.connections.all[at].send(&Message::Reply { seq, result: result.map_err(Into::into) });
             }
             if start && self.task.as_ref().is_some_and(|task| task.streams.is_empty()) {
                 // Nobody waits for its first words: most likely it lives for long.
                 self.rest_at = Some(Instant::now());
             }
         }
-        self.connections[at].trim();
-    }
-
-    fn connect(&mut self, socket: OwnedFd) {
-        self.connected += 1;
-        self.connections.push(Connection::new(socket, self.connected));
+        self.connections.all[at].trim();
     }
 
     /// Answers those who asked for an exec, when it has come to something.
@@ -284,9 +275,7 @@ impl Shim {
         let Some(task) = self.task.as_mut().filter(|task| !task.joins.is_empty()) else { return };
         for (asker, result) in task.advance_joins(now) {
             let message = Message::Reply { seq: asker.seq, result: result.map_err(Into::into) };
-            // A daemon that is gone learns of the exec from the answer to its successor's Hello.
-            let connection = self.connections.iter_mut().find(|connection| connection.number == asker.connection);
-            connection.into_iter().for_each(|connection| connection.send(&message));
+            self.connections.send_to(asker.connection, &message);
         }
     }
 
@@ -305,11 +294,9 @@ impl Shim {
         if self.task.as_mut().is_some_and(|task| !task.told && task.is_settled(now)) {
             self.tell_exit(now);
         }
-        self.connections.retain(|connection| !connection.is_gone());
+        self.connections.all.retain(|connection| !connection.is_gone());
         let overdue = self.close_by.is_some_and(|by| now >= by);
-        if self.task.as_ref().is_some_and(|task| task.told)
-            && (overdue || self.connections.iter().all(Connection::is_flushed))
-        {
+        if self.task.as_ref().is_some_and(|task| task.told) && (overdue || self.connections.are_flushed()) {
             self.clean_up();
         }
     }
@@ -332,7 +319,7 @@ impl Shim {
         if lines > 0 {
             facts.push(Fact::LogLost { container: container(), lines });
         }
-        facts.iter().for_each(|fact| self.post(fact));
+        facts.iter().for_each(|fact| self.connections.post(fact));
         ended.into_iter().for_each(|exec| self.let_go(exec));
     }
 
@@ -347,10 +334,10 @@ impl Shim {
             })
             .collect();
         for state in states {
-            let heard = self.connections.iter().any(|connection| connection.subscribed);
+            let heard = self.connections.all.iter().any(|connection| connection.subscribed);
             if heard {
                 let (exec_id, exit_code) = (state.exec_id.clone(), state.exit_code.unwrap_or(137));
-                self.post(&Fact::ExecExited { container: self.id.clone(), exec_id, exit_code });
+                self.connections.post(&Fact::ExecExited { container: self.id.clone(), exec_id, exit_code });
             }
             self.ended_execs.keep(state, heard);
         }
@@ -359,7 +346,7 @@ impl Shim {
     /// What is left of an exec that has ended: a client who has not read everything yet.
     fn let_go(&mut self, mut exec: Exec) {
         for _ in 0..exec.streams.take_detached() {
-            self.post(&Fact::Detached { container: self.id.clone(), exec_id: Some(exec.id.clone()) });
+            self.connections.post(&Fact::Detached { container: self.id.clone(), exec_id: Some(exec.id.clone()) });
         }
         if !exec.streams.is_empty() {
             self.slow.push(exec.streams);
@@ -380,13 +367,8 @@ impl Shim {
         let lost = (lines > 0).then(|| Fact::LogLost { container: container(), lines });
         let oom = exit.oom_killed.then(|| Fact::Oom { container: container() });
         let exited = Fact::Exited { container: container(), exit };
-        lost.iter().chain(&oom).chain([&exited]).for_each(|fact| self.post(fact));
+        lost.iter().chain(&oom).chain([&exited]).for_each(|fact| self.connections.post(fact));
         self.close_by = Some(now + LAST_WORDS_WITHIN);
-    }
-
-    fn post(&mut self, fact: &Fact) {
-        let message = Message::Fact(fact.clone());
-        self.connections.iter_mut().filter(|c| c.subscribed).for_each(|connection| connection.send(&message));
     }
 
     /// The end of everything but slow clients.
@@ -402,7 +384,7 @@ impl Shim {
             self.slow.push(task.streams);
         }
         self.listener = None;
-        self.connections.clear();
+        self.connections.all.clear();
         self.close_by = None;
     }
 

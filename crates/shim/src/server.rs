@@ -9,7 +9,7 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use shim_api::frame::{Decoder, encode};
-use shim_api::{Message, Request};
+use shim_api::{Fact, Message, Request};
 
 /// Bytes that wait for a daemon at most. One that reads nothing is disconnected: it can come back and ask.
 const OUTGOING_MAX_BYTES: usize = 1 << 20;
@@ -21,6 +21,14 @@ const DESCRIPTORS_MAX: usize = 256;
 pub(crate) struct Listener {
     socket: OwnedFd,
     path: PathBuf,
+}
+
+/// Those of all daemons: rarely more than one.
+#[derive(Default)]
+pub(crate) struct Connections {
+    pub(crate) all: Vec<Connection>,
+    /// How many there have been.
+    count: u64,
 }
 
 /// One daemon's connection.
@@ -75,9 +83,33 @@ impl Drop for Listener {
     }
 }
 
+impl Connections {
+    /// One more daemon; the socket must be non-blocking.
+    pub(crate) fn add(&mut self, socket: OwnedFd) {
+        self.count += 1;
+        self.all.push(Connection::new(socket, self.count));
+    }
+
+    /// Whether everybody who is there has everything.
+    pub(crate) fn are_flushed(&self) -> bool {
+        self.all.iter().all(Connection::is_flushed)
+    }
+
+    /// To the one of that number, if it is still there: its successor asks for itself.
+    pub(crate) fn send_to(&mut self, number: u64, message: &Message) {
+        let connection = self.all.iter_mut().find(|connection| connection.number == number);
+        connection.into_iter().for_each(|connection| connection.send(message));
+    }
+
+    /// To all that said Hello.
+    pub(crate) fn post(&mut self, fact: &Fact) {
+        let message = Message::Fact(fact.clone());
+        self.all.iter_mut().filter(|connection| connection.subscribed).for_each(|connection| connection.send(&message));
+    }
+}
+
 impl Connection {
-    /// Wraps a non-blocking socket.
-    pub(crate) fn new(socket: OwnedFd, number: u64) -> Connection {
+    fn new(socket: OwnedFd, number: u64) -> Connection {
         Connection {
             number,
             socket,
@@ -162,7 +194,7 @@ impl Connection {
     }
 
     /// Whether everything was handed over, or nobody wants it.
-    pub(crate) fn is_flushed(&self) -> bool {
+    fn is_flushed(&self) -> bool {
         self.gone || self.outgoing.is_empty()
     }
 

@@ -113,6 +113,7 @@ impl LaunchError {
 
 /// Starts a container that does not run. The caller holds its operation lock, and has fed the machine if a client asked.
 pub(crate) async fn launch(engine: &Engine, container: &Arc<Container>) -> Result<(), LaunchError> {
+    let _starting = Starting::begin(container);
     let launched = match prepare(engine, container).await {
         Ok(task) => start_shim(engine, container, task).await,
         Err(err) => Err(err),
@@ -124,6 +125,22 @@ pub(crate) async fn launch(engine: &Engine, container: &Arc<Container>) -> Resul
         supervise::feed(engine, container, input);
     }
     launched
+}
+
+/// A start in progress, for whoever looks at the container meanwhile.
+struct Starting<'a>(&'a Container);
+
+impl Starting<'_> {
+    fn begin(container: &Container) -> Starting<'_> {
+        container.live().starting = true;
+        Starting(container)
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.0.live().starting = false;
+    }
 }
 
 /// Everything before the shim: waits for the end of the last run, and plans this one.

@@ -1,7 +1,8 @@
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::pin::pin;
 use std::sync::mpsc as sync;
 use std::time::{Duration, Instant};
 
@@ -11,12 +12,14 @@ use engine_api::host_config::{HostConfig, LogConfig, RestartPolicy};
 use shim_api::frame::{Decoder, encode};
 use shim_api::{Answer, ExecState, ExitRecord, Message, Request, RunState};
 use stdx::fs::Durability;
+use tokio::time::timeout;
 
 use super::*;
 use crate::container::record::Definition;
-use crate::container::state::State;
+use crate::container::state::{Input, State};
 use crate::exec::{self, Exec};
 use crate::ops;
+use crate::ops::attach::AttachQuery;
 use crate::ops::wait::Condition;
 
 /// Many times what anything here takes.
@@ -343,6 +346,58 @@ async fn privileged_execs_of_an_earlier_daemon_are_known() {
     drop(close);
     until("it is not lost", || !container.state().is_running()).await;
     assert_eq!(shim.join().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn privileged_who_asks_during_a_start_hears_of_a_container_that_runs() {
+    let scratch = Scratch::new();
+    let id = scratch.container("x", State::default(), |_| {});
+    let engine = scratch.open().await;
+    let container = engine.containers.get(&id).unwrap();
+    let operation = container.operation.lock().await;
+    container.live().starting = true;
+    let (mut client, theirs) = UnixStream::pair().unwrap();
+    let query = AttachQuery { stream: true, stdout: true, ..AttachQuery::default() };
+    let attachment = ops::attach::prepare(&engine, "x", query).await.unwrap();
+    let mut attached = pin!(attachment.connect(theirs.into(), b"head", vec![]));
+    let mut waited = pin!(ops::wait::wait(&engine, "x", Condition::NotRunning));
+    let mut execed =
+        pin!(ops::exec::create(&engine, "x", ExecCreate { cmd: Some(vec!["true".into()]), ..ExecCreate::default() }));
+    assert!(timeout(Duration::ZERO, &mut attached).await.is_err());
+    assert!(timeout(Duration::ZERO, &mut waited).await.is_err());
+    assert!(timeout(Duration::ZERO, &mut execed).await.is_err());
+    supervise::feed(&engine, &container, Input::Started { pid: 1 << 21, at_nanos: 9 });
+    container.live().starting = false;
+    drop(operation);
+    // It asked first. Whoever starts the container because this answer is here finds the client held.
+    timeout(DEADLINE, attached).await.unwrap().unwrap();
+    let mut head = [0; 4];
+    client.read_exact(&mut head).unwrap();
+    assert_eq!((&head, container.live().held_clients.len()), (b"head", 1));
+    let waiting = timeout(DEADLINE, waited).await.unwrap().unwrap();
+    timeout(DEADLINE, execed).await.unwrap().unwrap();
+    let end = Input::Exited { exit_code: 7, oom_killed: false, at_nanos: 10 };
+    supervise::feed(&engine, &container, end);
+    assert_eq!(timeout(DEADLINE, waiting.finish()).await.unwrap().status_code, 7);
+}
+
+#[tokio::test]
+async fn privileged_a_removed_container_gets_no_new_name() {
+    let scratch = Scratch::new();
+    scratch.container("x", exited(0), |_| {});
+    let engine = scratch.open().await;
+    let container = engine.containers.find("x").unwrap();
+    let operation = container.operation.lock().await;
+    let mut renamed = pin!(ops::rename::rename(&engine, "x", "other"));
+    assert!(timeout(Duration::ZERO, &mut renamed).await.is_err());
+    // What a removal does while it holds the lock.
+    engine.containers.remove(container.id());
+    container.tell_removed();
+    drop(operation);
+    let err = timeout(DEADLINE, renamed).await.unwrap().unwrap_err();
+    assert_eq!(err.kind(), ErrorKind::NotFound);
+    let other: ContainerId = stdx::id::random_hex::<32>().parse().unwrap();
+    engine.containers.reserve("other", &other).unwrap();
 }
 
 #[tokio::test]

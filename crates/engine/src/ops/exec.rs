@@ -137,6 +137,7 @@ pub struct PreparedExec {
 /// Records an exec, and answers its id.
 pub async fn create(engine: &Engine, name: &str, request: ExecCreate) -> Result<String, ExecError> {
     let container = engine.containers.find(name)?;
+    container.settle_start().await;
     check_running(&container)?;
     let definition = &container.definition;
     // Planned now only to refuse now what cannot be.

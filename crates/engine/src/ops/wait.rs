@@ -99,6 +99,9 @@ pub async fn wait(engine: &Engine, name: &str, condition: Condition) -> Result<W
         Ok(container) => container,
         Err(err) => return engine.farewells.exit_code(name).map(Waiting::over).ok_or(err.into()),
     };
+    if condition == Condition::NotRunning {
+        container.settle_start().await;
+    }
     let (ends, state) = container.watch();
     let met = condition == Condition::NotRunning && !state.is_running();
     let already = met.then(|| response(state.exit_code, &state.error));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use errdefs::ErrorKind;
 use oci::ContainerId;
-use shim_api::ExitRecord;
+use shim_api::{Answer, ExitRecord, RunState};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
@@ -25,7 +25,7 @@ use crate::farewells::Farewells;
 use crate::recorder::Recorder;
 use crate::registry::Registry;
 use crate::restart::Run;
-use crate::shim::{self, Observation, Shim, SpawnError, Spawner};
+use crate::shim::{self, CallError, Observation, Shim, SpawnError, Spawner};
 use crate::supervise;
 
 /// Why [`Engine::open`] failed.
@@ -161,6 +161,10 @@ fn read(containers: &Path, id: &ContainerId) -> Option<Record> {
         Ok(record) => return Some(record),
         Err(err) => err,
     };
+    // One that was never written is told when what was made before it is removed.
+    if dir.is_half_made().unwrap_or(false) {
+        return None;
+    }
     error!(container = %id, err = errdefs::chain(&err), "the container's record cannot be read");
     if matches!(err, crate::container::record::ReadError::Decode { .. }) {
         match dir.set_aside() {
@@ -240,7 +244,14 @@ async fn resume(engine: &Engine, container: &Arc<Container>) {
 async fn connect(engine: &Engine, container: &Arc<Container>, dir: &Path) -> io::Result<()> {
     let shim = Shim::find(dir, container.id().clone(), engine.observations.clone())?;
     container.live().shim = Some(shim.clone());
-    match shim.hello().await.map_err(io::Error::other)? {
+    let run = match shim.hello().await {
+        Ok(run) => run,
+        // It lives, and so does its container, but it is stopped or stuck: it has written down how the container is, and
+        // tells the rest when it comes to answer.
+        Err(CallError::Timeout) => recorded(engine, container, dir).await,
+        Err(err) => return Err(io::Error::other(err)),
+    };
+    match run {
         Some(run) if run.started => Ok(()),
         // Made but never started by the daemon that died: nobody will start it any more.
         _ => {
@@ -249,6 +260,18 @@ async fn connect(engine: &Engine, container: &Arc<Container>, dir: &Path) -> io:
             Err(io::Error::other("the container was never started"))
         }
     }
+}
+
+/// What a shim that does not answer wrote about its container; the supervisor takes note of it as of an answer.
+async fn recorded(engine: &Engine, container: &Arc<Container>, dir: &Path) -> Option<RunState> {
+    let run: RunState = serde_json::from_slice(&fs::read(shim_api::paths::state(dir)).ok()?).ok()?;
+    warn!(container = %container.id(), "the container's shim lives and does not answer");
+    let (asker, noted) = oneshot::channel();
+    let hello = Answer::Hello { version: shim_api::VERSION, state: Some(run.clone()), execs: vec![] };
+    let observation = Observation::Answered { container: container.id().clone(), outcome: Ok(hello), asker };
+    engine.observations.send(observation).ok()?;
+    noted.await.ok()?.ok()?;
+    Some(run)
 }
 
 /// What becomes of a container that has no shim: `exit` is what its last one told, if there was one.
@@ -302,6 +325,9 @@ fn restart(engine: &Engine, container: &Arc<Container>) {
 async fn collect(engine: &Engine, with_shim: BTreeSet<ContainerId>) {
     let task = engine.clone();
     bridge::blocking(move || {
+        if let Err(err) = discard_half_made(&task) {
+            warn!(err = errdefs::chain(&err), "cannot look for containers whose creation was cut");
+        }
         match task.images.snapshots().containers() {
             Ok(keys) => keys.iter().filter(|key| !owned(&task, key.as_str())).for_each(|key| {
                 if let Err(err) = task.images.snapshots().remove(key) {
@@ -330,6 +356,21 @@ async fn collect(engine: &Engine, with_shim: BTreeSet<ContainerId>) {
     })
     .await;
     engine.sweep_soon();
+}
+
+/// Takes away the directories of containers whose creation the death of a daemon cut. Blocks.
+fn discard_half_made(engine: &Engine) -> Result<(), OpenError> {
+    for id in ids_in(&engine.config.data_root.join("containers"))? {
+        let dir = engine.recorder.dir(&id);
+        if engine.containers.get(&id).is_some() || !dir.is_half_made().unwrap_or(false) {
+            continue;
+        }
+        warn!(container = %id, "the container's creation was cut: what was made of it is removed");
+        if let Err(err) = fs::rename(dir.path(), engine.trash().join(stdx::id::random_hex::<8>())) {
+            warn!(container = %id, %err, "the directory of a half-made container stays behind");
+        }
+    }
+    Ok(())
 }
 
 /// Whether a container's cgroup is somebody's: one that runs, is about to, or whose shim has not ended yet.

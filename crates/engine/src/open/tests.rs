@@ -240,6 +240,36 @@ async fn privileged_cgroups_that_nobody_owns_are_swept_and_the_last_daemon_leave
 }
 
 #[tokio::test]
+async fn privileged_a_container_whose_creation_was_cut_is_removed() {
+    let scratch = Scratch::new();
+    let [half, torn] = ["half", "torn"].map(|name| scratch.container(name, State::default(), |_| {}));
+    for (id, left) in [(&half, "config.json.tmp"), (&torn, "config.json.corrupt-0")] {
+        fs::rename(scratch.record_path(id), scratch.dir(id).path().join(left)).unwrap();
+    }
+    let engine = scratch.open().await;
+    assert!(engine.containers.all().is_empty());
+    assert!(!scratch.dir(&half).path().exists());
+    assert!(scratch.dir(&torn).path().exists(), "somebody may repair it");
+}
+
+#[tokio::test]
+async fn privileged_a_container_whose_shim_does_not_answer_lives_on() {
+    let scratch = Scratch::new();
+    let id = scratch.container("x", State::default(), |_| {});
+    let dir = scratch.shim_dir(&id);
+    fs::create_dir_all(&dir).unwrap();
+    let run = RunState { pid: 1 << 21, pid_start_ticks: 0, shim_pid: 0, started: true, started_at_nanos: 9 };
+    fs::write(shim_api::paths::state(&dir), serde_json::to_vec(&run).unwrap()).unwrap();
+    // It accepts nothing, as one that is stopped.
+    let listener = UnixListener::bind(shim_api::paths::socket(&dir)).unwrap();
+    let engine = scratch.open().await;
+    let container = engine.containers.get(&id).unwrap();
+    assert_eq!((container.state().name(), container.state().pid()), ("running", 1 << 21));
+    drop(listener);
+    until("it is not lost", || !container.state().is_running()).await;
+}
+
+#[tokio::test]
 async fn privileged_two_hundred_containers_open_quickly() {
     let scratch = Scratch::new();
     for n in 0..200 {

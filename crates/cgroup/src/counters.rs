@@ -29,6 +29,8 @@ pub struct OomEvents {
     version: Version,
     /// The file with the count.
     counts: PathBuf,
+    /// How many kills were taken.
+    seen: u64,
 }
 
 impl Cgroup {
@@ -55,7 +57,7 @@ impl Cgroup {
         };
         let file = File::open(&counts).map_err(CgroupError::io("open", &counts))?;
         if version == Version::V2 {
-            return Ok(OomEvents { fd: file.into(), version, counts });
+            return Ok(OomEvents { fd: file.into(), version, counts, seen: 0 });
         }
         let control = directory.join("cgroup.event_control");
         let register = || -> io::Result<OwnedFd> {
@@ -66,7 +68,7 @@ impl Cgroup {
             Ok(event)
         };
         let fd = register().map_err(CgroupError::io("register for memory events with", &control))?;
-        Ok(OomEvents { fd, version, counts })
+        Ok(OomEvents { fd, version, counts, seen: 0 })
     }
 
     fn number(&self, controller: Controller, file: &str) -> Result<u64, CgroupError> {
@@ -93,21 +95,28 @@ impl OomEvents {
         }
     }
 
-    /// How many processes were killed so far; clears the readiness of the descriptor.
+    /// Whether memory ran out since the last call, or ever before the first; clears the readiness of the descriptor.
     ///
-    /// The event alone does not say so: version 1 also sends one when the cgroup goes away, and then the answer is an error.
-    pub fn kills(&self) -> io::Result<u64> {
-        if self.version == Version::V2 {
-            // Through the polled descriptor: reading another one leaves it ready (kernfs_generic_poll).
-            let mut text = [0; COUNTS_BYTES];
-            let length = rustix::io::pread(&self.fd, &mut text, 0)?;
-            return Ok(field(&String::from_utf8_lossy(&text[..length]), "oom_kill"));
-        }
-        match rustix::io::read(&self.fd, &mut [0_u8; 8]) {
-            Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
-            Err(err) => return Err(err.into()),
-        }
-        Ok(field(&fs::read_to_string(&self.counts)?, "oom_kill"))
+    /// Version 1 sends its event before it chooses whom to kill, and counts afterwards: the event is enough. It also sends
+    /// one when the cgroup goes away; then the answer is an error.
+    pub fn take(&mut self) -> io::Result<bool> {
+        let (event, kills) = match self.version {
+            Version::V2 => {
+                // Through the polled descriptor: reading another one leaves it ready (kernfs_generic_poll).
+                let mut text = [0; COUNTS_BYTES];
+                let length = rustix::io::pread(&self.fd, &mut text, 0)?;
+                (false, field(&String::from_utf8_lossy(&text[..length]), "oom_kill"))
+            }
+            Version::V1 => {
+                let event = match rustix::io::read(&self.fd, &mut [0_u8; 8]) {
+                    Err(rustix::io::Errno::AGAIN) => false,
+                    other => other? > 0,
+                };
+                (event, field(&fs::read_to_string(&self.counts)?, "oom_kill"))
+            }
+        };
+        let more = kills > std::mem::replace(&mut self.seen, kills);
+        Ok(event || more)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use errdefs::ErrorKind;
 use logging::json_file::{OpenError, Rotation, Writer};
@@ -177,6 +178,7 @@ impl Shim {
         let task = self.task.as_mut().ok_or(CallError::NotCreated)?;
         let container = task.container.as_mut().ok_or(CallError::NotRunning)?;
         container.start()?;
+        task.oom.started(Instant::now());
         task.run_state.started = true;
         task.run_state.started_at_nanos = exit::now_nanos();
         exit::write_state(&self.dir, &task.run_state).map_err(CallError::Record)?;

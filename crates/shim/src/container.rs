@@ -9,6 +9,7 @@ use shim_api::{ExitRecord, RunState};
 use crate::exec::Exec;
 use crate::exit::now_nanos;
 use crate::join::Join;
+use crate::oom::OomWatch;
 use crate::streams::{Scratch, Streams};
 
 /// How long killed execs may take to end before the container's exit is told without theirs.
@@ -23,6 +24,7 @@ pub(crate) struct Task {
     pub(crate) execs: Vec<Exec>,
     /// Execs that were not answered yet.
     pub(crate) joins: Vec<Join>,
+    pub(crate) oom: OomWatch,
     pub(crate) exit: Option<(ExitRecord, Instant)>,
     /// The exit was posted.
     pub(crate) told: bool,
@@ -44,6 +46,7 @@ impl Task {
             streams,
             execs: Vec::new(),
             joins: Vec::new(),
+            oom: OomWatch::default(),
             exit: None,
             told: false,
         }
@@ -77,6 +80,9 @@ impl Task {
     /// Work without a descriptor, at the end of every turn.
     pub(crate) fn settle(&mut self, now: Instant, scratch: &mut Scratch) {
         self.streams.settle(now, scratch);
+        if let Some(container) = self.container.as_ref().filter(|_| self.exit.is_none()) {
+            self.oom.settle(now, &container.cgroup);
+        }
         let overdue = self.exit.as_ref().is_some_and(|(_, at)| now >= *at + EXECS_END_WITHIN);
         for exec in &mut self.execs {
             if overdue && exec.exit_code.is_none() {
@@ -103,7 +109,8 @@ impl Task {
         let execs = self.execs.iter().filter_map(|exec| exec.streams.deadline(now));
         let overdue = self.exit.as_ref().filter(|_| !self.execs.is_empty()).map(|(_, at)| *at + EXECS_END_WITHIN);
         let joins = self.joins.iter().map(|join| join.joining.deadline());
-        execs.chain(joins).chain(self.streams.deadline(now)).chain(overdue.filter(|at| *at > now)).min()
+        let oom = self.oom.deadline().filter(|_| self.exit.is_none());
+        execs.chain(joins).chain(oom).chain(self.streams.deadline(now)).chain(overdue.filter(|at| *at > now)).min()
     }
 }
 

@@ -92,6 +92,7 @@ enum Token {
     Slow(usize, Part),
     /// Only wakes: who joins is asked in every turn.
     Join,
+    Oom,
 }
 
 impl Arguments {
@@ -185,6 +186,7 @@ impl Shim {
         }
         if let Some(task) = &self.task {
             task.streams.interests(|part, fd, flags| add(Token::Container(part), fd, flags));
+            task.oom.interest().into_iter().for_each(|(fd, flags)| add(Token::Oom, fd, flags));
             task.joins.iter().for_each(|join| add(Token::Join, join.joining.fd(), PollFlags::IN));
             for (at, exec) in task.execs.iter().enumerate() {
                 exec.streams.interests(|part, fd, flags| add(Token::Exec(at, part), fd, flags));
@@ -231,6 +233,7 @@ impl Shim {
             }
             Token::Slow(at, part) => self.slow[at].ready(part, flags, scratch),
             Token::Join => {}
+            Token::Oom => self.task.iter_mut().for_each(|task| task.oom.ready()),
         }
     }
 
@@ -315,6 +318,9 @@ impl Shim {
         for (exec_id, count) in detached {
             (0..count).for_each(|_| facts.push(Fact::Detached { container: container(), exec_id: exec_id.cloned() }));
         }
+        if task.oom.take_news() {
+            facts.push(Fact::Oom { container: container() });
+        }
         let lines = task.streams.take_lost_lines();
         if lines > 0 {
             facts.push(Fact::LogLost { container: container(), lines });
@@ -365,7 +371,7 @@ impl Shim {
         }
         let container = || self.id.clone();
         let lost = (lines > 0).then(|| Fact::LogLost { container: container(), lines });
-        let oom = exit.oom_killed.then(|| Fact::Oom { container: container() });
+        let oom = task.oom.is_untold(exit.oom_killed).then(|| Fact::Oom { container: container() });
         let exited = Fact::Exited { container: container(), exit };
         lost.iter().chain(&oom).chain([&exited]).for_each(|fact| self.connections.post(fact));
         self.close_by = Some(now + LAST_WORDS_WITHIN);

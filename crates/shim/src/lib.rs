@@ -39,6 +39,7 @@ mod event_loop;
 mod exec;
 mod exit;
 mod join;
+mod oom;
 mod queue;
 mod server;
 mod stdin;

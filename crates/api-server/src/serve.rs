@@ -25,6 +25,7 @@ use tracing::{debug, error};
 use crate::caught::caught;
 use crate::front::{self, HEAD_DEADLINE, HEAD_LIMIT, Hijack, Opening, Rewound, wants_upgrade};
 use crate::hijack::{Outcome, RAW_STREAM, Takeover};
+use crate::refusal;
 use crate::request::{Call, RequestBody};
 use crate::response::{self, Answer};
 use crate::router::{self, Handler, Target};
@@ -133,12 +134,17 @@ impl Server {
     }
 
     async fn answer<S: Client>(&self, request: Request<Incoming>) -> Answer {
-        let mut answer = match router::resolve(request.method(), request.uri()) {
-            Ok(target) => self.dispatch::<S>(target, request).await,
+        if let Some(refusal) = refusal::of_head(request.version(), request.headers()) {
+            return refusal.answer();
+        }
+        match router::resolve(request.method(), request.uri()) {
+            Ok(target) => {
+                let mut answer = self.dispatch::<S>(target, request).await;
+                response::set_common_headers(answer.headers_mut());
+                answer
+            }
             Err(no_way) => no_way.answer(),
-        };
-        response::set_common_headers(answer.headers_mut());
-        answer
+        }
     }
 
     async fn dispatch<S: Client>(&self, target: Target, mut request: Request<Incoming>) -> Answer {

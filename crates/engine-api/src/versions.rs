@@ -38,18 +38,18 @@ pub enum VersionError {
     #[error(
         "client version {0} is too old. Minimum supported API version is {MIN}, please upgrade your client to a newer version"
     )]
-    TooOld(ApiVersion),
+    TooOld(String),
     /// Newer than [`MAX`].
     #[error("client version {0} is too new. Maximum supported API version is {MAX}")]
-    TooNew(ApiVersion),
+    TooNew(String),
 }
 
 impl ApiVersion {
-    /// Whether we serve this version.
-    pub fn check(self) -> Result<ApiVersion, VersionError> {
+    /// Whether we serve this version, which the client wrote as `asked`.
+    pub fn check(self, asked: &str) -> Result<ApiVersion, VersionError> {
         match self {
-            version if version < MIN => Err(VersionError::TooOld(version)),
-            version if version > MAX => Err(VersionError::TooNew(version)),
+            version if version < MIN => Err(VersionError::TooOld(asked.to_owned())),
+            version if version > MAX => Err(VersionError::TooNew(asked.to_owned())),
             version => Ok(version),
         }
     }
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn versions_are_parsed_and_bounded() {
-        let check = |text: &str| text.parse::<ApiVersion>().unwrap().check();
+        let check = |text: &str| text.parse::<ApiVersion>().unwrap().check(text);
         assert!(check("1.24").is_ok() && check("1.51").is_ok());
         assert_eq!(
             check("1.23").unwrap_err().to_string(),

@@ -8,7 +8,7 @@ use engine::ops::list::ListQuery;
 use engine::ops::remove::RemoveOptions;
 use engine::ops::wait::{Condition, Waiting};
 use engine_api::container::CreateRequest;
-use engine_api::versions;
+use engine_api::{platform, versions};
 use http::StatusCode;
 
 use crate::hijack::{Outcome, Takeover};
@@ -48,9 +48,11 @@ pub(crate) async fn create(mut call: Call) -> Result<Answer, Failure> {
     let body = call.json_text().await?.unwrap_or_default();
     let mut request = CreateRequest::decode(&body)?.ok_or(CreateError::Empty)?;
     versions::upgrade_create(call.version, &mut request)?;
+    let platform = versions::upgrade_platform(call.version, call.query.given("platform"));
+    let platform = platform.map(platform::parse).transpose()?;
     let options = CreateOptions {
         name: call.query.given("name").map(str::to_owned),
-        platform: versions::upgrade_platform(call.version, call.query.given("platform")).map(str::to_owned),
+        platform,
         flat_read_only: versions::read_only_is_flat(call.version),
     };
     let created = ops::create::create(&call.engine, options, request).await?;
@@ -65,7 +67,7 @@ pub(crate) async fn start(call: Call) -> Result<Answer, Failure> {
         ));
     }
     if call.query.given("checkpoint").is_some() {
-        return Err(super::later::failure("starting from a checkpoint"));
+        return Err(Failure::invalid("checkpoint is only supported in experimental mode"));
     }
     ops::start::start(&call.engine, &call.name).await?;
     Ok(response::empty(StatusCode::NO_CONTENT))

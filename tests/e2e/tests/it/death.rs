@@ -242,6 +242,40 @@ fn privileged_execs_are_known_to_a_later_daemon() {
 }
 
 #[test]
+fn privileged_logs_are_followed_from_one_daemon_to_the_next() {
+    ours(|daemon| {
+        let us = at(daemon, Cli::Longshore);
+        us.start("writer", &format!("busybox sh -c '{STOPPED_COUNTER}'"));
+        us.start("terminal", "-t busybox sh -c 'echo ready; sleep 1000'");
+        let mut raw = us.spawn("logs -f terminal");
+        raw.read_until("ready").unwrap();
+        let mut follower = us.spawn("logs -f writer");
+        follower.read_until("n5\n").unwrap();
+        let mut seen = String::new();
+        for round in 0..3 {
+            if round == 1 {
+                daemon.stop().unwrap()
+            } else {
+                daemon.kill9().unwrap()
+            }
+            daemon.restart().unwrap();
+            // It follows again when it has what was written since.
+            let last = at(daemon, Cli::Longshore).ok("logs --tail 1 writer");
+            seen += &follower.read_until(&format!("{last}\n")).unwrap();
+        }
+        at(daemon, Cli::Longshore).ok("stop writer");
+        let output = follower.wait().unwrap();
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+        seen += &output.stdout;
+        let numbers = seen.strip_suffix("bye\n").unwrap_or_else(|| panic!("{seen:?}"));
+        assert_numbers(numbers, 6, "the follower");
+        let output = raw.wait().unwrap();
+        assert_eq!(output.code, 1);
+        assert!(output.stderr.contains("the daemon ended while the log was followed"), "{}", output.stderr);
+    });
+}
+
+#[test]
 fn privileged_wait_asks_the_next_daemon() {
     ours(|daemon| {
         let shared = daemon.shared_dir().unwrap().expect("a daemon of our own sees our directories");

@@ -4,17 +4,16 @@
 //! functions lower an answer again; handlers and engine never look at a version.
 
 mod create;
+mod image;
 mod system;
 
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
-
 use crate::container::{self, Inspect};
-use crate::image;
 
 pub use create::{UpgradeError, read_only_is_flat, upgrade_create, upgrade_platform};
+pub use image::{ImageAnswer, downgrade_image, downgrade_images};
 pub use system::{InfoAnswer, downgrade_info};
 
 /// A version of the API, `major.minor`.
@@ -94,70 +93,9 @@ pub fn downgrade_summary(version: ApiVersion, container: &mut container::Summary
     }
 }
 
-/// An image as a version of the API tells it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum ImageAnswer<T> {
-    /// Since 1.44.
-    New(T),
-    /// Before 1.44, which had the size twice.
-    Old {
-        /// Everything else.
-        #[serde(flatten)]
-        image: T,
-        /// The same as its size.
-        #[serde(rename = "VirtualSize")]
-        virtual_size: i64,
-    },
-}
-
-/// Lowers listed images to `version`.
-pub fn downgrade_images(version: ApiVersion, images: Vec<image::Summary>) -> Vec<ImageAnswer<image::Summary>> {
-    images.into_iter().map(|image| downgrade_listed_image(version, image)).collect()
-}
-
-/// Lowers an inspected image to `version`.
-pub fn downgrade_image(version: ApiVersion, mut image: image::Inspect) -> ImageAnswer<image::Inspect> {
-    if !version.before(44) {
-        return ImageAnswer::New(image);
-    }
-    image.created.get_or_insert_with(|| "0001-01-01T00:00:00Z".to_owned());
-    ImageAnswer::Old { virtual_size: image.size, image }
-}
-
-fn downgrade_listed_image(version: ApiVersion, mut image: image::Summary) -> ImageAnswer<image::Summary> {
-    // Counting containers came with 1.51.
-    if version.before(51) {
-        image.containers = -1;
-    }
-    if version.before(43) && image.repo_tags.is_empty() && image.repo_digests.is_empty() {
-        image.repo_tags.push("<none>:<none>".to_owned());
-        image.repo_digests.push("<none>@<none>".to_owned());
-    }
-    if !version.before(44) {
-        return ImageAnswer::New(image);
-    }
-    ImageAnswer::Old { virtual_size: image.size, image }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn old_clients_see_images_as_they_were() {
-        let image = image::Summary { size: 5, containers: 2, ..Default::default() };
-        let told = |version: &str| {
-            let images = downgrade_images(version.parse().unwrap(), vec![image.clone()]);
-            serde_json::to_value(images).unwrap()[0].clone()
-        };
-        let newest = told("1.51");
-        assert_eq!((&newest["Containers"], &newest["RepoTags"]), (&2.into(), &serde_json::json!([])));
-        assert!(newest.get("VirtualSize").is_none());
-        let old = told("1.42");
-        assert_eq!((&old["VirtualSize"], &old["Size"], &old["Containers"]), (&5.into(), &5.into(), &(-1).into()));
-        assert_eq!(old["RepoTags"][0], "<none>:<none>");
-    }
 
     #[test]
     fn versions_are_parsed_and_bounded() {

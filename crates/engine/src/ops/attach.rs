@@ -9,7 +9,7 @@ use shim_api::{Attach, Call};
 use crate::Engine;
 use crate::container::state::Phase;
 use crate::container::{Container, HeldClient};
-use crate::detach_keys::{self, DetachKeysError};
+use crate::detach_keys;
 use crate::ops::logs::{self, LogsError, LogsQuery};
 use crate::registry::LookupError;
 use crate::shim::{CallError, Shim};
@@ -46,8 +46,6 @@ pub enum AttachError {
     DetachKeys {
         /// As given.
         keys: String,
-        /// Why.
-        source: DetachKeysError,
     },
     /// It waits for its next start.
     #[error("container {0} is restarting, wait until the container is running")]
@@ -93,8 +91,7 @@ pub struct Attachment {
 /// Checks that a client may be connected.
 pub async fn prepare(engine: &Engine, name: &str, query: AttachQuery) -> Result<Attachment, AttachError> {
     let keys = query.detach_keys.as_deref().unwrap_or_default();
-    let detach_keys =
-        detach_keys::parse(keys).map_err(|source| AttachError::DetachKeys { keys: keys.to_owned(), source })?;
+    let detach_keys = detach_keys::parse(keys).map_err(|_| AttachError::DetachKeys { keys: keys.to_owned() })?;
     let container = engine.containers.find(name)?;
     if container.state().phase == Phase::Restarting {
         return Err(AttachError::Restarting(name.to_owned()));

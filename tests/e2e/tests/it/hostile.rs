@@ -106,7 +106,7 @@ fn privileged_a_container_may_be_made_of_no_image() {
 }
 
 /// Method, path, status, sentence.
-const REQUESTS: [(&str, &str, u16, &str); 26] = [
+const REQUESTS: [(&str, &str, u16, &str); 29] = [
     ("GET", "/containers/json?limit=x", 500, "strconv.Atoi: parsing \"x\": invalid syntax"),
     ("GET", "/containers/json?filters=x", 400, "invalid filter"),
     ("GET", "/containers/json?filters=%7B%22nope%22:%5B%22x%22%5D%7D", 400, "invalid filter 'nope'"),
@@ -134,6 +134,14 @@ const REQUESTS: [(&str, &str, u16, &str); 26] = [
         "/images/busybox/tag?repo=UPPER",
         400,
         "invalid reference format: repository name (library/UPPER) must be lowercase",
+    ),
+    ("GET", "/images/json?filters=%7B%22dangling%22:%5B%22x%22%5D%7D", 400, "invalid filter 'dangling=[x]'"),
+    ("POST", "/images/busybox/tag?repo=a&tag=-x", 400, "invalid tag format"),
+    (
+        "POST",
+        "/images/Absent/tag?repo=x",
+        404,
+        "invalid reference format: repository name (library/Absent) must be lowercase",
     ),
     ("DELETE", "/images/absent", 404, "No such image: absent:latest"),
     ("GET", "/events?since=x", 500, "strconv.ParseInt: parsing \"x\": invalid syntax"),

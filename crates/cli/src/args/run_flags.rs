@@ -105,7 +105,7 @@ pub static CREATE: &[Flag] = &[
     list("net-alias", "One more name in its network").later(),
     list("network", "Network to connect it to"),
     list("network-alias", "One more name in its network").later(),
-    Flag::bool("no-healthcheck", "Ignore the image's health check").later(),
+    Flag::bool("no-healthcheck", "Ignore the image's health check"),
     Flag::bool("oom-kill-disable", "Do not kill it when memory runs out").later(),
     int("oom-score-adj", "How eagerly it is killed when memory runs out, -1000 to 1000"),
     text("pid", "PID namespace"),

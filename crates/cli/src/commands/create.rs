@@ -91,6 +91,11 @@ pub async fn create(context: &Context, parsed: &Parsed, request: &CreateRequest)
     check_image(&request.config.image)?;
     let name = parsed.text("name");
     let platform = parsed.text("platform");
+    if !platform.is_empty()
+        && let Err(err) = engine_api::platform::parse(platform)
+    {
+        return Err(Failure::Local(format!("error parsing specified platform: {err}")));
+    }
     if parsed.text("pull") == "always" {
         pull(context, parsed, &request.config.image).await?;
     }

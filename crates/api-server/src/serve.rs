@@ -186,8 +186,15 @@ impl Server {
     /// carried over, and its input ends at once.
     async fn relayed(&self, takeover: Takeover) -> Result<Answer, Failure> {
         let pair = UnixStream::pair().and_then(|(ours, theirs)| Ok((ours, theirs.into_fd()?)));
+        // Before the head, so that a client which has read it misses nothing.
+        let at_once = takeover.is_quick();
         let (mut ours, theirs) = pair.map_err(|err| Failure::from_error(ErrorKind::Internal, &err))?;
-        tokio::spawn(takeover.run(theirs, "", Vec::new()));
+        let run = takeover.run(theirs, "", Vec::new());
+        if at_once {
+            run.await;
+        } else {
+            tokio::spawn(run);
+        }
         Ok(response::stream(RAW_STREAM, self.closing(), async move |sink| {
             let mut buffer = vec![0; 16 << 10];
             if ours.shutdown().await.is_err() {
@@ -247,17 +254,8 @@ async fn answer_and_close<S: Client>(stream: &mut S, mut answer: Answer) -> io::
     front::write_answer(stream, &answer).await
 }
 
-async fn take_over<S: Client>(
-    mut stream: S,
-    takeover: Takeover,
-    upgrades: bool,
-    read_ahead: Vec<u8>,
-) -> io::Result<()> {
-    let mut head = takeover.head(upgrades);
-    if !takeover.writes_head() {
-        stream.write_all(head.as_bytes()).await?;
-        head.clear();
-    }
+async fn take_over<S: Client>(stream: S, takeover: Takeover, upgrades: bool, read_ahead: Vec<u8>) -> io::Result<()> {
+    let head = takeover.head(upgrades);
     takeover.run(stream.into_fd()?, &head, read_ahead).await;
     Ok(())
 }

@@ -105,6 +105,11 @@ impl Attachment {
         self.container.tty()
     }
 
+    /// Whether the client gets what was logged, which may be much.
+    pub fn sends_logs(&self) -> bool {
+        self.query.logs
+    }
+
     /// Connects the client. The container (its shim) owns the stream from here on; before the start it is kept and handed
     /// over with it.
     ///

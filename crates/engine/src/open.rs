@@ -133,6 +133,7 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
         events: Events::default(),
         farewells: Farewells::default(),
         images,
+        image_users: tokio::sync::RwLock::default(),
         recorder: Recorder::new(containers, config.exec_root.clone()),
         spawner: Spawner::open(&config.shim_path)?,
         observations: sender,

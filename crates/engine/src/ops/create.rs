@@ -294,8 +294,11 @@ async fn apply(engine: &Engine, name: String, plan: Plan) -> Result<CreateRespon
     Ok(CreateResponse { id: id.to_string(), warnings })
 }
 
-/// Whether nobody removed the image since it was found.
+/// Whether nobody removed the image since it was found. A container of no image misses none.
 fn still_there(engine: &Engine, definition: &Definition) -> Result<(), CreateError> {
+    if definition.image_id.is_empty() {
+        return Ok(());
+    }
     Ok(engine.images.resolve(&definition.image_id).map(drop)?)
 }
 

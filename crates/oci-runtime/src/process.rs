@@ -278,9 +278,11 @@ impl CapabilitySets {
     fn plan(capabilities: Option<&Capabilities>, held: capability::Set) -> Result<CapabilitySets, PlanError> {
         let Some(names) = capabilities else { return Ok(CapabilitySets { dropped: held, ..Default::default() }) };
         let set = |names: &[String]| {
-            let set = capability::Set::from_names(names.iter().map(String::as_str));
-            let unknown = |name: &str| PlanError::UnknownCapability { name: name.to_owned() };
-            set.map(|set| set.intersection(held)).map_err(unknown)
+            let bit = |name: &String| oci::names::capability_number(name).map(|number| 1 << number);
+            let unknown = |name: &String| PlanError::UnknownCapability { name: name.clone() };
+            let set =
+                names.iter().try_fold(0, |set, name| bit(name).map(|bit| set | bit).ok_or_else(|| unknown(name)))?;
+            Ok::<_, PlanError>(capability::Set(set).intersection(held))
         };
         let (permitted, inheritable) = (set(&names.permitted)?, set(&names.inheritable)?);
         Ok(CapabilitySets {

@@ -106,13 +106,12 @@ fn take_over_execs(engine: &Engine, container: &Container, told: &[ExecState]) {
     }
     let dir = engine.recorder.shim_dir(container.id());
     for exec in exec::kept(&dir) {
-        let known = container.live().execs.get(&exec.id).cloned();
-        match known {
+        if told.iter().any(|state| state.exec_id == exec.id) {
             // The daemon died between the start and the end of the file.
-            Some(known) if known.progress().pid != 0 => exec.release(&dir),
-            Some(_) => {}
-            None => _ = container.live().execs.insert(exec.id.clone(), Arc::new(exec)),
+            exec.release(&dir);
+            continue;
         }
+        container.live().execs.entry(exec.id.clone()).or_insert_with(|| Arc::new(exec));
     }
 }
 

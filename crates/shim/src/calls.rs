@@ -135,7 +135,8 @@ impl Shim {
         let state = self.task.as_ref().map(|task| task.run_state.clone());
         // Those that were told are among the ended ones.
         let execs = self.task.iter().flat_map(|task| &task.execs).filter(|exec| !exec.told).map(Exec::state);
-        let execs = self.ended_execs.states().chain(execs).collect();
+        let joins = self.task.iter().flat_map(|task| &task.joins).map(Join::state);
+        let execs = self.ended_execs.states().chain(execs).chain(joins).collect();
         Answer::Hello { version: VERSION, state, execs }
     }
 

@@ -9,12 +9,13 @@ use oci::ContainerId;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{DumpableBehavior, getpid, set_child_subreaper, set_dumpable_behavior};
 use rustix::time::Timespec;
-use shim_api::{Call, ExecState, Fact, Message};
+use shim_api::{Call, ExecState, Fact, Failure, Message};
 use sys::signal::{SignalFd, SignalSet};
 
 use crate::container::Task;
 use crate::exec::{Ended, Exec};
 use crate::exit;
+use crate::join::Arrival;
 use crate::server::{Connections, Listener};
 use crate::streams::{Part, Scratch, Streams};
 
@@ -276,9 +277,15 @@ impl Shim {
     /// Answers those who asked for an exec, when it has come to something.
     fn answer_joins(&mut self, now: Instant) {
         let Some(task) = self.task.as_mut().filter(|task| !task.joins.is_empty()) else { return };
-        for (asker, result) in task.advance_joins(now) {
-            let message = Message::Reply { seq: asker.seq, result: result.map_err(Into::into) };
-            self.connections.send_to(asker.connection, &message);
+        for Arrival { asker, exec, result } in task.advance_joins(now) {
+            let result = result.map_err(Failure::from);
+            let failed = result.as_ref().err().map(|failure| failure.exit_code);
+            if !self.connections.send_to(asker.connection, &Message::Reply { seq: asker.seq, result })
+                && let Some(exit_code) = failed
+            {
+                // Whoever asked is dead; its successor may have been told that this one runs.
+                self.tell_ended_exec(ExecState { exit_code: Some(exit_code), ..exec });
+            }
         }
     }
 
@@ -340,13 +347,17 @@ impl Shim {
             })
             .collect();
         for state in states {
-            let heard = self.connections.all.iter().any(|connection| connection.subscribed);
-            if heard {
-                let (exec_id, exit_code) = (state.exec_id.clone(), state.exit_code.unwrap_or(137));
-                self.connections.post(&Fact::ExecExited { container: self.id.clone(), exec_id, exit_code });
-            }
-            self.ended_execs.keep(state, heard);
+            self.tell_ended_exec(state);
         }
+    }
+
+    fn tell_ended_exec(&mut self, state: ExecState) {
+        let heard = self.connections.all.iter().any(|connection| connection.subscribed);
+        if heard {
+            let (exec_id, exit_code) = (state.exec_id.clone(), state.exit_code.unwrap_or(137));
+            self.connections.post(&Fact::ExecExited { container: self.id.clone(), exec_id, exit_code });
+        }
+        self.ended_execs.keep(state, heard);
     }
 
     /// What is left of an exec that has ended: a client who has not read everything yet.

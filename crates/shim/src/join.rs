@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use oci_runtime::{Container, ExecError, ExecOptions, ExecProcess, Joining, UserRequest};
-use shim_api::{Answer, Attach, ExecTask};
+use shim_api::{Answer, Attach, ExecState, ExecTask};
 
 use crate::calls::CallError;
 use crate::container::Task;
@@ -18,6 +18,14 @@ pub(crate) struct Asker {
     pub(crate) connection: u64,
     /// The number of its request.
     pub(crate) seq: u64,
+}
+
+/// What an exec on its way has come to.
+pub(crate) struct Arrival {
+    pub(crate) asker: Asker,
+    /// As it was on its way.
+    pub(crate) exec: ExecState,
+    pub(crate) result: Result<Answer, CallError>,
 }
 
 /// An exec that was asked for and not yet answered.
@@ -52,6 +60,11 @@ impl Join {
         Ok(Join { asker, exec_id: exec.exec_id, note: exec.note, ends, client, joining })
     }
 
+    /// As a daemon is told that comes meanwhile.
+    pub(crate) fn state(&self) -> ExecState {
+        ExecState { exec_id: self.exec_id.clone(), pid: 0, exit_code: None, note: self.note.clone() }
+    }
+
     /// The process is ready: with its streams and its client it is an exec.
     fn finish(self, mut process: ExecProcess, task: &mut Task) -> Result<Answer, CallError> {
         let console = process.console.take();
@@ -73,22 +86,26 @@ impl Join {
 
 impl Task {
     /// Goes on with those on their way; the answers to those that have arrived, or never will.
-    pub(crate) fn advance_joins(&mut self, now: Instant) -> Vec<(Asker, Result<Answer, CallError>)> {
-        let mut answers = Vec::new();
+    pub(crate) fn advance_joins(&mut self, now: Instant) -> Vec<Arrival> {
+        let mut arrivals = Vec::new();
         for mut join in std::mem::take(&mut self.joins) {
-            let asker = join.asker;
+            let (asker, exec) = (join.asker, join.state());
             let container = self.container.as_ref().filter(|_| self.is_alive());
             let Some(container) = container else {
-                answers.push((asker, Err(CallError::NotRunning)));
+                arrivals.push(Arrival { asker, exec, result: Err(CallError::NotRunning) });
                 continue;
             };
-            match join.joining.advance(now) {
-                None => self.joins.push(join),
-                Some(Ok(process)) => answers.push((asker, join.finish(process, self))),
-                Some(Err(err)) => answers.push((asker, Err(failed(container, err)))),
-            }
+            let result = match join.joining.advance(now) {
+                None => {
+                    self.joins.push(join);
+                    continue;
+                }
+                Some(Ok(process)) => join.finish(process, self),
+                Some(Err(err)) => Err(failed(container, err)),
+            };
+            arrivals.push(Arrival { asker, exec, result });
         }
-        answers
+        arrivals
     }
 }
 

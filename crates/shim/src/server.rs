@@ -95,10 +95,11 @@ impl Connections {
         self.all.iter().all(Connection::is_flushed)
     }
 
-    /// To the one of that number, if it is still there: its successor asks for itself.
-    pub(crate) fn send_to(&mut self, number: u64, message: &Message) {
-        let connection = self.all.iter_mut().find(|connection| connection.number == number);
-        connection.into_iter().for_each(|connection| connection.send(message));
+    /// To the one of that number; whether it is still there: its successor asks for itself.
+    pub(crate) fn send_to(&mut self, number: u64, message: &Message) -> bool {
+        let mut all = self.all.iter_mut();
+        let connection = all.find(|connection| connection.number == number && !connection.is_gone());
+        connection.map(|connection| connection.send(message)).is_some()
     }
 
     /// To all that said Hello.

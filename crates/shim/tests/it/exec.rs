@@ -168,3 +168,34 @@ fn privileged_an_exec_that_is_held_up_on_its_way_holds_nobody_else_up() {
     assert!(matches!(shim.daemon.fact(), Fact::ExecExited { exit_code: 4, .. }));
     kill(shim);
 }
+
+#[test]
+fn privileged_execs_on_their_way_are_told_to_the_next_daemon() {
+    let mut shim = sleeper();
+    let within = std::time::Duration::from_secs(10);
+    let group = shim.cgroup();
+    group.freeze(within).unwrap();
+    let mut no_program = process("");
+    no_program.args = vec!["/etc".into()];
+    for (id, process) in [("runs", process("exit 4")), ("fails", no_program)] {
+        let (exec_id, note) = (id.to_owned(), format!("note {id}"));
+        let task = ExecTask { exec_id, process, user: None, groups: vec![], attach: None, note };
+        shim.daemon.send(Call::Exec(Box::new(task)), &[]);
+    }
+    shim.daemon.call(Call::State).unwrap();
+    shim.daemon.socket.shutdown(std::net::Shutdown::Both).unwrap();
+    shim.daemon = shim.connect();
+    let hello = shim.daemon.call(Call::Hello { version: VERSION }).unwrap();
+    let Answer::Hello { execs, .. } = hello else { panic!("{hello:?}") };
+    let told: Vec<_> = execs.iter().map(|exec| (exec.pid, exec.exit_code, exec.note.as_str())).collect();
+    assert_eq!(told, [(0, None, "note runs"), (0, None, "note fails")]);
+    group.thaw(within).unwrap();
+    let mut ends = [shim.daemon.fact(), shim.daemon.fact()].map(|fact| match fact {
+        Fact::ExecExited { exec_id, exit_code, .. } => (exec_id, exit_code),
+        other => panic!("{other:?}"),
+    });
+    ends.sort();
+    // Nobody but the first daemon waited for the answer that this one cannot run.
+    assert_eq!(ends, [("fails".to_owned(), 126), ("runs".to_owned(), 4)]);
+    kill(shim);
+}

@@ -88,7 +88,7 @@ pub static CREATE: &[Flag] = &[
     text("ipc", "IPC namespace"),
     text("isolation", "Isolation technology (Windows only)").default("default").later(),
     bytes("kernel-memory", "Limit of kernel memory (has no effect)").later(),
-    list("label", "Attach metadata").short('l'),
+    Flag::value("label", Kind::Label, "list", "Attach metadata").short('l'),
     list("label-file", "Read metadata from a file"),
     list("link", "Link to another container").later(),
     list("link-local-ip", "Link-local address").later(),

@@ -80,6 +80,13 @@ pub enum FormatError {
     },
 }
 
+impl FormatError {
+    /// Whether a field is named that a struct of a known type does not have.
+    pub fn is_missing_field(&self) -> bool {
+        matches!(self, FormatError::Execute { reason, .. } if reason.starts_with(NO_FIELD))
+    }
+}
+
 /// A parsed template.
 pub struct Format {
     template: Template,

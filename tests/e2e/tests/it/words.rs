@@ -48,6 +48,19 @@ const LINES: &[(&str, i32, &str, &str)] = &[
         "template parsing error: template: :1: function \"foo\" not defined\n",
     ),
     (
+        "events --since 0 --until 1 --format '{{.Nope}}'",
+        64,
+        "",
+        "Error parsing format: template: :1:2: executing \"\" at <.Nope>: can't evaluate field Nope in type *events.Message\n",
+    ),
+    (
+        "run --label =x busybox",
+        125,
+        "",
+        "invalid argument \"=x\" for \"-l, --label\" flag: invalid label '=x': empty name\n\n\
+         Usage:  @ run [OPTIONS] IMAGE [COMMAND] [ARG...]\n\nRun '@ run --help' for more information\n",
+    ),
+    (
         "run --platform foo busybox",
         125,
         "",

@@ -42,9 +42,7 @@ fn privileged_a_kill_for_memory_is_told_while_the_container_goes_on() {
         client.await_text("Killed");
     }
     assert_eq!(shim.daemon.call(Call::Signal { signal: 9 }), Ok(Answer::Done));
-    // Not told again.
-    assert!(matches!(shim.daemon.fact(), Fact::Exited { .. }));
-    shim.wait();
+    assert!(shim.finish().oom_killed);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use errdefs::ErrorKind;
 use tokio::sync::watch;
 
 use crate::Engine;
+use crate::container::state::Phase;
 use crate::container::{Container, Ending};
 use crate::registry::LookupError;
 
@@ -101,6 +102,10 @@ pub async fn wait(engine: &Engine, name: &str, condition: Condition) -> Result<W
     };
     if condition == Condition::NotRunning {
         container.settle_start().await;
+    }
+    if condition == Condition::NotRunning && container.state().phase == Phase::Stopped {
+        // A start holds the lock to its end, and the program may have been heard before: dockerd waits for it, too.
+        drop(container.operation.lock().await);
     }
     let (ends, state) = container.watch();
     let met = condition == Condition::NotRunning && !state.is_running();

@@ -16,7 +16,7 @@ use crate::{dist, images, tidy, tools};
 pub(crate) enum Scope {
     /// Everything that needs neither network nor other engines.
     Default,
-    /// Those marked as slow too: nextest's profile `all`.
+    /// Those marked as slow, too: minutes of everything at once, and of hostile input (nextest's profile `all`).
     All,
 }
 
@@ -53,7 +53,11 @@ pub(crate) fn test(scope: Scope) -> Result<()> {
 fn runner(scope: Scope) -> Command {
     if paths::program("cargo-nextest").is_none() {
         println!("cargo-nextest is not installed: running the tests with `cargo test`");
-        return cargo_build(&["test", "--workspace", "--no-fail-fast"]);
+        let mut command = cargo_build(&["test", "--workspace", "--no-fail-fast"]);
+        if scope == Scope::Default {
+            command.args(["--", "--skip", "slow_"]);
+        }
+        return command;
     }
     let mut command = cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]);
     if scope == Scope::All {

@@ -27,7 +27,7 @@ use anyhow::{Result, bail};
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   quickstart           install what is missing, build, run a first container, clean up
-  test [--all]         build what tests need and run them
+  test [--all]         build what tests need and run them; all: with minutes of load and of hostile input
   ci                   fmt, clippy, tidy, test
   tidy                 check the rules of docs/STYLE.md
   dist [--dev]         build the programs into target/dist (target/dist-dev)

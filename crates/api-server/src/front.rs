@@ -13,10 +13,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
-use http::{Method, Uri};
+use http::{Method, Uri, Version};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::chunked;
+use crate::refusal::{self, Refusal};
 use crate::request::{RequestBody, too_large};
 use crate::response::{self, Answer};
 use crate::router::{self, Handler, Target};
@@ -63,6 +64,7 @@ pub(crate) struct Hijack<S> {
 struct Head {
     method: Method,
     uri: Uri,
+    version: Version,
     headers: HeaderMap,
     length: usize,
 }
@@ -70,8 +72,7 @@ struct Head {
 /// Why there is no head.
 #[derive(Debug, PartialEq, Eq)]
 enum HeadError {
-    Malformed,
-    TooLarge,
+    Refused(Refusal),
     Gone,
 }
 
@@ -80,10 +81,12 @@ pub(crate) async fn open<S: Client>(mut stream: S) -> Opening<S> {
     let mut bytes = Vec::new();
     let head = match tokio::time::timeout(HEAD_DEADLINE, read_head(&mut stream, &mut bytes)).await {
         Ok(Ok(head)) => head,
-        Ok(Err(HeadError::Malformed)) => return refuse(stream, "400 Bad Request").await,
-        Ok(Err(HeadError::TooLarge)) => return refuse(stream, "431 Request Header Fields Too Large").await,
+        Ok(Err(HeadError::Refused(refusal))) => return refuse(stream, refusal).await,
         Ok(Err(HeadError::Gone)) | Err(_) => return Opening::Nothing,
     };
+    if let Some(refusal) = refusal::of_head(head.version, &head.headers) {
+        return refuse(stream, refusal).await;
+    }
     match router::resolve(&head.method, &head.uri) {
         Ok(target) if matches!(target.handler, Handler::Hijack(_)) => hijack(stream, bytes, head, target).await,
         _ => Opening::Http(Rewound { bytes, taken: 0, stream }),
@@ -100,8 +103,10 @@ async fn hijack<S: Client>(mut stream: S, mut bytes: Vec<u8>, head: Head, target
             Opening::Hijack(Box::new(Hijack { stream, target, headers: head.headers, body, read_ahead: rest }))
         }
         Ok(Ok(Err(failure))) => {
+            let mut answer = response::failure(failure);
+            response::set_common_headers(answer.headers_mut());
             // The client is told, if it still listens; either way the connection ends here.
-            let _ = write_answer(&mut stream, &response::failure(failure)).await;
+            let _ = write_answer(&mut stream, &answer).await;
             Opening::Nothing
         }
         Ok(Err(_)) | Err(_) => Opening::Nothing,
@@ -123,7 +128,7 @@ async fn read_head<S: Client>(stream: &mut S, bytes: &mut Vec<u8>) -> Result<Hea
             return Ok(head);
         }
         if bytes.len() > HEAD_LIMIT {
-            return Err(HeadError::TooLarge);
+            return Err(TOO_LARGE);
         }
     }
 }
@@ -133,26 +138,38 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>, HeadError> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_LIMIT];
     let mut request = httparse::Request::new(&mut headers);
     let length = match request.parse(bytes) {
-        Ok(httparse::Status::Complete(length)) if length > HEAD_LIMIT => return Err(HeadError::TooLarge),
+        Ok(httparse::Status::Complete(length)) if length > HEAD_LIMIT => return Err(TOO_LARGE),
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge),
-        Err(_) => return Err(HeadError::Malformed),
+        Err(httparse::Error::Version) if names_http(bytes) => return Err(HeadError::Refused(refusal::VERSION)),
+        Err(httparse::Error::TooManyHeaders) => return Err(TOO_LARGE),
+        Err(_) => return Err(MALFORMED),
     };
-    let (Some(method), Some(path)) = (request.method, request.path) else { return Err(HeadError::Malformed) };
-    let method = method.parse().map_err(|_| HeadError::Malformed)?;
+    let (Some(method), Some(path)) = (request.method, request.path) else { return Err(MALFORMED) };
+    let method = method.parse().map_err(|_| MALFORMED)?;
     // More than 64 KiB is more than hyper's addresses hold.
     let uri = path.parse().map_err(|_| match path.len() < usize::from(u16::MAX) {
-        true => HeadError::Malformed,
-        false => HeadError::TooLarge,
+        true => MALFORMED,
+        false => TOO_LARGE,
     })?;
     let headers = request.headers.iter().map(parse_header).collect::<Result<HeaderMap, HeadError>>()?;
-    Ok(Some(Head { method, uri, headers, length }))
+    // httparse knows two versions.
+    let version = if request.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+    Ok(Some(Head { method, uri, version, headers, length }))
+}
+
+const MALFORMED: HeadError = HeadError::Refused(refusal::BAD_REQUEST);
+const TOO_LARGE: HeadError = HeadError::Refused(refusal::TOO_LARGE);
+
+/// Whether the first line ends as those of HTTP do.
+fn names_http(bytes: &[u8]) -> bool {
+    let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default().trim_ascii_end();
+    matches!(line, [.., b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
 }
 
 fn parse_header(header: &httparse::Header<'_>) -> Result<(HeaderName, HeaderValue), HeadError> {
-    let name = header.name.parse().map_err(|_| HeadError::Malformed)?;
-    let value = HeaderValue::from_bytes(header.value).map_err(|_| HeadError::Malformed)?;
+    let name = header.name.parse().map_err(|_| MALFORMED)?;
+    let value = HeaderValue::from_bytes(header.value).map_err(|_| MALFORMED)?;
     Ok((name, value))
 }
 
@@ -205,11 +222,9 @@ async fn read_more<S: Client>(stream: &mut S, bytes: &mut Vec<u8>) -> io::Result
 }
 
 /// Answers a request that cannot be read, as Go does.
-async fn refuse<S: Client>(mut stream: S, status: &str) -> Opening<S> {
-    let text =
-        format!("HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n{status}");
+async fn refuse<S: Client>(mut stream: S, refusal: Refusal) -> Opening<S> {
     let farewell = async {
-        stream.write_all(text.as_bytes()).await?;
+        stream.write_all(refusal.text().as_bytes()).await?;
         stream.shutdown().await?;
         // Closing a socket with bytes unread resets it: the client would lose the answer while it still sends.
         tokio::io::copy(&mut (&mut stream).take(LINGER_LIMIT), &mut tokio::io::sink()).await

@@ -7,13 +7,13 @@
 //! ```
 //!
 //! A handler prepares the takeover and may still fail as any handler fails; only then is the head written, and the
-//! connection's descriptor and what the client sent too early go to the engine. The head of an attach goes with them: a
-//! running container writes it when it begins to send, so that a client which has read it misses nothing.
+//! connection's descriptor and what the client sent too early go to the engine. The head goes with them: the shim of a
+//! running container or of an exec writes it when it begins to send, so that a client which has read it misses nothing.
 
 use std::os::fd::OwnedFd;
 
 use engine::ops::attach::Attachment;
-use engine::ops::exec::PreparedExec;
+use engine::ops::exec::{ExecClient, PreparedExec};
 use engine_api::versions::ApiVersion;
 use tracing::debug;
 
@@ -78,9 +78,12 @@ impl Takeover {
         }
     }
 
-    /// Whether the heir writes the head itself.
-    pub(crate) fn writes_head(&self) -> bool {
-        matches!(self.heir, Heir::Attach(_))
+    /// Whether [`Takeover::run`] ends though nobody reads the connection yet.
+    pub(crate) fn is_quick(&self) -> bool {
+        match &self.heir {
+            Heir::Attach(attachment) => !attachment.sends_logs(),
+            Heir::Exec(_) => true,
+        }
     }
 
     /// Hands over the connection. `head` is empty if it was written.
@@ -90,7 +93,10 @@ impl Takeover {
                 let connected = attachment.connect(client, head.as_bytes(), already_read).await;
                 connected.err().map(|err| errdefs::chain(&err))
             }
-            Heir::Exec(exec) => exec.run(Some((client, already_read))).await.err().map(|err| errdefs::chain(&err)),
+            Heir::Exec(exec) => {
+                let client = ExecClient { stream: client, head: head.into(), already_read };
+                exec.run(Some(client)).await.err().map(|err| errdefs::chain(&err))
+            }
         };
         // The client has its answer already and sees the end of its stream; only the log is left to tell.
         if let Some(failed) = failed {

@@ -9,6 +9,7 @@
 //! - [`mod@front`] reads the first head of a connection and decides; [`mod@chunked`] helps it.
 //! - [`mod@serve`] owns connections: counts them, ends them, gives away those that are hijacked;
 //!   [`mod@caught`] keeps a panic to the one request that made it.
+//! - [`mod@refusal`] is what Go's HTTP server refuses before any handler is asked.
 //! - [`mod@router`] is the one table of routes; [`mod@query`] and [`mod@request`] are what a handler is given.
 //! - [`mod@handlers`] decode, call one operation, encode: nothing is decided there.
 //! - [`mod@hijack`], [`mod@upload`], [`mod@response`] are the three ways of bytes: both directions, in, and out.
@@ -26,6 +27,7 @@ mod front;
 mod handlers;
 mod hijack;
 mod query;
+mod refusal;
 mod request;
 mod response;
 mod router;

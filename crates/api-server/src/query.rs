@@ -102,7 +102,8 @@ fn bad_size(what: &str, text: &str, cause: &str) -> Failure {
 }
 
 fn parse_filters(text: &str) -> Result<Filters, Failure> {
-    if text.is_empty() {
+    // Go reads null as an empty map.
+    if text.is_empty() || text.trim() == "null" {
         return Ok(Filters::new());
     }
     if let Ok(filters) = serde_json::from_str::<BTreeMap<String, BTreeMap<String, bool>>>(text) {

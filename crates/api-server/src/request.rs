@@ -4,12 +4,12 @@ use std::future::poll_fn;
 use std::pin::Pin;
 
 use engine::Engine;
+use engine_api::json::Document;
 use engine_api::versions::ApiVersion;
-use errdefs::ErrorKind;
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING};
 use hyper::body::{Body, Bytes, Incoming};
-use serde::de::DeserializeOwned;
+use tracing::debug;
 
 use crate::query::Query;
 use crate::response::{self, Answer, Sink};
@@ -54,13 +54,20 @@ impl Call {
     }
 
     /// Decodes the JSON body; a request without one is `None`.
-    pub(crate) async fn json<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Failure> {
-        require_json(&self.headers)?;
-        if !has_body(&self.headers) {
-            return Ok(None);
+    pub(crate) async fn json<T: Document + Default>(&mut self) -> Result<Option<T>, Failure> {
+        match self.json_text().await? {
+            Some(text) => Ok(Some(engine_api::json::decode(&text)?)),
+            None => Ok(None),
         }
-        let bytes = self.body.read(BODY_LIMIT).await?;
-        Ok(Some(engine_api::json::decode(&bytes)?))
+    }
+
+    /// The JSON body as it is; a request without one is `None`.
+    pub(crate) async fn json_text(&mut self) -> Result<Option<Bytes>, Failure> {
+        require_json(&self.headers)?;
+        match has_body(&self.headers) {
+            true => self.body.read(BODY_LIMIT).await.map(Some),
+            false => Ok(None),
+        }
     }
 }
 
@@ -72,7 +79,7 @@ impl RequestBody {
             RequestBody::Stream(incoming) => loop {
                 match poll_fn(|cx| Pin::new(&mut *incoming).poll_frame(cx)).await {
                     None => return Ok(None),
-                    Some(Err(err)) => return Err(Failure::from_error(ErrorKind::InvalidArgument, &err)),
+                    Some(Err(err)) => return Err(unreadable(&err)),
                     // Trailers say nothing that we know of.
                     Some(Ok(frame)) => match frame.into_data() {
                         Ok(bytes) if !bytes.is_empty() => return Ok(Some(bytes)),
@@ -94,6 +101,15 @@ impl RequestBody {
         }
         Ok(all.into())
     }
+}
+
+/// What is said of a body that breaks off, or whose chunks are none.
+fn unreadable(err: &hyper::Error) -> Failure {
+    debug!("body: {}", errdefs::chain(err));
+    Failure::invalid(match err.is_incomplete_message() {
+        true => "invalid JSON: unexpected EOF",
+        false => "invalid JSON: invalid byte in chunk length",
+    })
 }
 
 /// What is said of a body that is too large.
@@ -129,13 +145,29 @@ fn media_type(header: &str) -> Result<String, &'static str> {
     if media_type.is_empty() {
         return Err("no media type");
     }
-    let well_formed =
-        |part: &str| part.split_once('=').is_some_and(|(name, value)| !name.is_empty() && !value.is_empty());
+    let is_value = |value: &str| is_token(value) || (value.len() > 1 && value.starts_with('"') && value.ends_with('"'));
+    let well_formed = |part: &str| part.split_once('=').is_some_and(|(name, value)| is_token(name) && is_value(value));
+    let well_typed = |(kind, subtype): (&str, &str)| match (is_token(kind), subtype.chars().all(is_token_character)) {
+        (false, _) => Err("expected slash after first token"),
+        (_, false) => Err("unexpected content after media subtype"),
+        _ if subtype.is_empty() => Err("expected token after slash"),
+        _ => Ok(()),
+    };
+    media_type.split_once('/').map_or(Ok(()), well_typed)?;
     // A lone semicolon at the end is no parameter.
     if parts.map(str::trim).any(|part| !part.is_empty() && !well_formed(part)) {
         return Err("invalid media parameter");
     }
     Ok(media_type)
+}
+
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(is_token_character)
+}
+
+/// RFC 9110, "token".
+fn is_token_character(character: char) -> bool {
+    character.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(character)
 }
 
 #[cfg(test)]
@@ -153,6 +185,16 @@ mod tests {
         let err = |text: &str| Err(text.to_owned());
         for good in ["application/json", "Application/JSON; charset=utf-8", "application/json;"] {
             assert_eq!(check(Some(good), Some("2")), Ok(()), "{good}");
+        }
+        for (bad, cause) in [
+            ("application/json, text/plain", "unexpected content after media subtype"),
+            ("a/b/c", "unexpected content after media subtype"),
+            ("application/json;charset=\"", "invalid media parameter"),
+        ] {
+            assert_eq!(
+                check(Some(bad), Some("2")),
+                err(&format!("malformed Content-Type header ({bad}): mime: {cause}"))
+            );
         }
         assert_eq!(check(None, None), Ok(()));
         assert_eq!(check(None, Some("0")), Ok(()));

@@ -68,6 +68,32 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     answer(status, Some("application/json"), json_bytes(value))
 }
 
+/// An answer that is a list, written while its elements are made: hundreds of them never stand side by side.
+#[derive(Debug)]
+pub(crate) struct List(Vec<u8>);
+
+impl Default for List {
+    fn default() -> List {
+        List(b"[".to_vec())
+    }
+}
+
+impl List {
+    /// Adds an element.
+    pub(crate) fn push(&mut self, value: &impl Serialize) {
+        if self.0.len() > 1 {
+            self.0.push(b',');
+        }
+        serde_json::to_writer(&mut self.0, value).expect(SERIALIZES);
+    }
+
+    /// The whole list.
+    pub(crate) fn into_answer(mut self) -> Answer {
+        self.0.extend_from_slice(b"]\n");
+        answer(StatusCode::OK, Some("application/json"), self.0)
+    }
+}
+
 /// An answer in plain text.
 pub(crate) fn text(status: StatusCode, message: impl Into<Bytes>) -> Answer {
     answer(status, Some("text/plain; charset=utf-8"), message)
@@ -124,9 +150,12 @@ fn with_body(status: StatusCode, content_type: Option<&'static str>, body: Answe
     answer
 }
 
+/// Why no answer of ours fails to be written.
+const SERIALIZES: &str = "wire types have string keys and cannot fail to serialize";
+
 /// JSON with a line end, as Go's encoder writes it.
 fn json_bytes(value: &impl Serialize) -> Vec<u8> {
-    let mut bytes = serde_json::to_vec(value).expect("wire types have string keys and cannot fail to serialize");
+    let mut bytes = serde_json::to_vec(value).expect(SERIALIZES);
     bytes.push(b'\n');
     bytes
 }

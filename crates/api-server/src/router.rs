@@ -6,12 +6,13 @@
 use std::pin::Pin;
 
 use engine_api::versions::{self, ApiVersion, VersionError};
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
+use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, StatusCode, Uri};
 
 use crate::handlers::{containers, events, exec, images, later, logs, system};
 use crate::hijack::Outcome;
 use crate::query::{Query, unescape};
+use crate::refusal;
 use crate::request::Call;
 use crate::response::{self, Answer};
 use crate::status::Failure;
@@ -99,6 +100,8 @@ const WIDE_ROUTES: &[Route] = routes![
 pub(crate) enum NoWay {
     /// Its path is not clean: this one is.
     Moved(String),
+    /// Its path cannot be unescaped.
+    BadEscape,
     /// Nobody knows its path.
     Unknown,
     /// Its version is not served.
@@ -109,31 +112,38 @@ pub(crate) enum NoWay {
 
 /// Finds the way of a request.
 pub(crate) fn resolve(method: &Method, uri: &Uri) -> Result<Target, NoWay> {
-    if let Some(clean) = cleaned(uri.path()) {
+    let path = unescape(uri.path(), false).map_err(|_| NoWay::BadEscape)?;
+    if let Some(clean) = cleaned(&path) {
         return Err(NoWay::Moved(uri.query().map_or(clean.clone(), |query| format!("{clean}?{query}"))));
     }
-    let path = unescape(uri.path(), false).map_err(NoWay::Unreadable)?;
-    let (version, path) = split_version(&path);
+    let (asked, path) = split_version(&path);
     let (handler, name) = find(method, path).ok_or(NoWay::Unknown)?;
-    let version = version.unwrap_or(versions::MAX).check().map_err(NoWay::Version)?;
+    let version = asked.map_or(Ok(versions::MAX), |asked| version(asked).check(asked)).map_err(NoWay::Version)?;
     let query = Query::parse(uri.query().unwrap_or_default()).map_err(NoWay::Unreadable)?;
     Ok(Target { handler, version, name, query })
 }
 
 impl NoWay {
-    /// The answer to such a request.
+    /// The answer to such a request. Only where dockerd's own code answers, and not Go's, does it say who we are.
     pub(crate) fn answer(self) -> Answer {
-        match self {
-            NoWay::Moved(path) => moved(&path),
-            NoWay::Unknown => page_not_found(),
+        let mut answer = match self {
+            NoWay::Moved(path) => return moved(&path),
+            NoWay::Unknown => return page_not_found(),
+            NoWay::BadEscape => return refusal::BAD_REQUEST.answer(),
             // Clients older than 1.24 print the body as it is, so they get plain text.
-            NoWay::Version(err @ VersionError::TooOld(_)) => {
-                response::text(StatusCode::BAD_REQUEST, format!("{err}\n"))
-            }
+            NoWay::Version(err @ VersionError::TooOld(_)) => too_old(&err),
             NoWay::Version(err) => response::failure(err.into()),
             NoWay::Unreadable(failure) => response::failure(failure),
-        }
+        };
+        response::set_common_headers(answer.headers_mut());
+        answer
     }
+}
+
+fn too_old(err: &VersionError) -> Answer {
+    let mut answer = response::text(StatusCode::BAD_REQUEST, format!("{err}\n"));
+    answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
 }
 
 fn find(method: &Method, path: &str) -> Option<(Handler, String)> {
@@ -157,17 +167,23 @@ pub(crate) fn wildcard<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
     }
 }
 
-/// Splits `/v1.41/info` into 1.41 and `/info`. As dockerd does, missing parts of the version count as zero.
-fn split_version(path: &str) -> (Option<ApiVersion>, &str) {
+/// Splits `/v1.41/info` into `1.41` and `/info`.
+fn split_version(path: &str) -> (Option<&str>, &str) {
     let Some(rest) = path.strip_prefix("/v") else { return (None, path) };
     let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
     let (version, rest) = rest.split_at(end);
     if version.is_empty() || !rest.starts_with('/') {
         return (None, path);
     }
-    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    (Some(version), rest)
+}
+
+/// The version that digits and dots stand for. As with dockerd, what is missing counts as zero; what is huge stays huge.
+fn version(text: &str) -> ApiVersion {
+    let number = |part: &str| if part.is_empty() { 0 } else { part.parse().unwrap_or(u32::MAX) };
+    let mut parts = text.split('.').map(number);
     let mut part = || parts.next().unwrap_or(0);
-    (Some(ApiVersion { major: part(), minor: part() }), rest)
+    ApiVersion { major: part(), minor: part() }
 }
 
 /// The path that Go's router would redirect to: without empty, `.` and `..` parts. `None` if it is clean already.
@@ -205,7 +221,6 @@ fn moved(path: &str) -> Answer {
 pub(crate) fn raw_failure(failure: Failure) -> Answer {
     let mut answer = response::text(failure.status, format!("{}\r\n", failure.message));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/vnd.docker.raw-stream"));
-    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 
@@ -230,18 +245,20 @@ mod tests {
 
     #[test]
     fn versions_stand_in_front() {
-        let version = |major, minor| Some(ApiVersion { major, minor });
         for (path, wanted, rest) in [
             ("/info", None, "/info"),
-            ("/v1.41/info", version(1, 41), "/info"),
-            ("/v1./info", version(1, 0), "/info"),
-            ("/v1.4.5/info", version(1, 4), "/info"),
-            ("/v99999999999/info", version(0, 0), "/info"),
+            ("/v1.41/info", Some("1.41"), "/info"),
+            ("/v1.4.5/info", Some("1.4.5"), "/info"),
             ("/version", None, "/version"),
             ("/volumes/x", None, "/volumes/x"),
             ("/v1.41", None, "/v1.41"),
         ] {
             assert_eq!(split_version(path), (wanted, rest), "{path}");
+        }
+        for (text, major, minor) in
+            [("1.41", 1, 41), ("1.", 1, 0), ("0", 0, 0), ("1.4.5", 1, 4), ("99999999999", u32::MAX, 0)]
+        {
+            assert_eq!(version(text), ApiVersion { major, minor }, "{text}");
         }
     }
 

@@ -25,6 +25,7 @@ use tracing::{debug, error};
 use crate::caught::caught;
 use crate::front::{self, HEAD_DEADLINE, HEAD_LIMIT, Hijack, Opening, Rewound, wants_upgrade};
 use crate::hijack::{Outcome, RAW_STREAM, Takeover};
+use crate::refusal;
 use crate::request::{Call, RequestBody};
 use crate::response::{self, Answer};
 use crate::router::{self, Handler, Target};
@@ -133,12 +134,17 @@ impl Server {
     }
 
     async fn answer<S: Client>(&self, request: Request<Incoming>) -> Answer {
-        let mut answer = match router::resolve(request.method(), request.uri()) {
-            Ok(target) => self.dispatch::<S>(target, request).await,
+        if let Some(refusal) = refusal::of_head(request.version(), request.headers()) {
+            return refusal.answer();
+        }
+        match router::resolve(request.method(), request.uri()) {
+            Ok(target) => {
+                let mut answer = self.dispatch::<S>(target, request).await;
+                response::set_common_headers(answer.headers_mut());
+                answer
+            }
             Err(no_way) => no_way.answer(),
-        };
-        response::set_common_headers(answer.headers_mut());
-        answer
+        }
     }
 
     async fn dispatch<S: Client>(&self, target: Target, mut request: Request<Incoming>) -> Answer {
@@ -180,8 +186,15 @@ impl Server {
     /// carried over, and its input ends at once.
     async fn relayed(&self, takeover: Takeover) -> Result<Answer, Failure> {
         let pair = UnixStream::pair().and_then(|(ours, theirs)| Ok((ours, theirs.into_fd()?)));
+        // Before the head, so that a client which has read it misses nothing.
+        let at_once = takeover.is_quick();
         let (mut ours, theirs) = pair.map_err(|err| Failure::from_error(ErrorKind::Internal, &err))?;
-        tokio::spawn(takeover.run(theirs, "", Vec::new()));
+        let run = takeover.run(theirs, "", Vec::new());
+        if at_once {
+            run.await;
+        } else {
+            tokio::spawn(run);
+        }
         Ok(response::stream(RAW_STREAM, self.closing(), async move |sink| {
             let mut buffer = vec![0; 16 << 10];
             if ours.shutdown().await.is_err() {
@@ -241,17 +254,8 @@ async fn answer_and_close<S: Client>(stream: &mut S, mut answer: Answer) -> io::
     front::write_answer(stream, &answer).await
 }
 
-async fn take_over<S: Client>(
-    mut stream: S,
-    takeover: Takeover,
-    upgrades: bool,
-    read_ahead: Vec<u8>,
-) -> io::Result<()> {
-    let mut head = takeover.head(upgrades);
-    if !takeover.writes_head() {
-        stream.write_all(head.as_bytes()).await?;
-        head.clear();
-    }
+async fn take_over<S: Client>(stream: S, takeover: Takeover, upgrades: bool, read_ahead: Vec<u8>) -> io::Result<()> {
+    let head = takeover.head(upgrades);
     takeover.run(stream.into_fd()?, &head, read_ahead).await;
     Ok(())
 }

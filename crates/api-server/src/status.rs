@@ -58,6 +58,7 @@ macro_rules! failures {
 
 failures! {
     engine_api::json::DecodeError,
+    engine_api::platform::PlatformError,
     engine_api::versions::UpgradeError,
     ops::attach::AttachError,
     ops::create::CreateError,

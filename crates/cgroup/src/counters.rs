@@ -29,6 +29,8 @@ pub struct OomEvents {
     version: Version,
     /// The file with the count.
     counts: PathBuf,
+    /// How many kills were taken, one that is yet to be counted included.
+    taken: u64,
 }
 
 impl Cgroup {
@@ -55,7 +57,7 @@ impl Cgroup {
         };
         let file = File::open(&counts).map_err(CgroupError::io("open", &counts))?;
         if version == Version::V2 {
-            return Ok(OomEvents { fd: file.into(), version, counts });
+            return Ok(OomEvents { fd: file.into(), version, counts, taken: 0 });
         }
         let control = directory.join("cgroup.event_control");
         let register = || -> io::Result<OwnedFd> {
@@ -66,7 +68,7 @@ impl Cgroup {
             Ok(event)
         };
         let fd = register().map_err(CgroupError::io("register for memory events with", &control))?;
-        Ok(OomEvents { fd, version, counts })
+        Ok(OomEvents { fd, version, counts, taken: 0 })
     }
 
     fn number(&self, controller: Controller, file: &str) -> Result<u64, CgroupError> {
@@ -93,22 +95,37 @@ impl OomEvents {
         }
     }
 
-    /// How many processes were killed so far; clears the readiness of the descriptor.
+    /// Whether memory ran out since the last call, or ever before the first; clears the readiness of the descriptor.
     ///
-    /// The event alone does not say so: version 1 also sends one when the cgroup goes away, and then the answer is an error.
-    pub fn kills(&self) -> io::Result<u64> {
-        if self.version == Version::V2 {
-            // Through the polled descriptor: reading another one leaves it ready (kernfs_generic_poll).
-            let mut text = [0; COUNTS_BYTES];
-            let length = rustix::io::pread(&self.fd, &mut text, 0)?;
-            return Ok(field(&String::from_utf8_lossy(&text[..length]), "oom_kill"));
-        }
-        match rustix::io::read(&self.fd, &mut [0_u8; 8]) {
-            Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
-            Err(err) => return Err(err.into()),
-        }
-        Ok(field(&fs::read_to_string(&self.counts)?, "oom_kill"))
+    /// Version 1 sends its event before it chooses whom to kill, and counts afterwards: an event stands for a kill that is
+    /// not counted yet. It also sends one when the cgroup goes away; then the answer is an error.
+    pub fn take(&mut self) -> io::Result<bool> {
+        let (event, kills) = match self.version {
+            Version::V2 => {
+                // Through the polled descriptor: reading another one leaves it ready (kernfs_generic_poll).
+                let mut text = [0; COUNTS_BYTES];
+                let length = rustix::io::pread(&self.fd, &mut text, 0)?;
+                (false, field(&String::from_utf8_lossy(&text[..length]), "oom_kill"))
+            }
+            Version::V1 => {
+                let event = match rustix::io::read(&self.fd, &mut [0_u8; 8]) {
+                    Err(rustix::io::Errno::AGAIN) => false,
+                    other => other? > 0,
+                };
+                (event, field(&fs::read_to_string(&self.counts)?, "oom_kill"))
+            }
+        };
+        Ok(take_kills(&mut self.taken, event, kills))
     }
+}
+
+/// Several events may come for one kill: what was taken is never more than one ahead of what is counted.
+fn take_kills(taken: &mut u64, event: bool, kills: u64) -> bool {
+    let known = match event {
+        true if kills == *taken => kills + 1,
+        _ => kills.max(*taken),
+    };
+    known > std::mem::replace(taken, known)
 }
 
 impl AsFd for OomEvents {
@@ -124,4 +141,30 @@ const COUNTS_BYTES: usize = 512;
 fn field(text: &str, name: &str) -> u64 {
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::take_kills;
+
+    #[test]
+    fn every_kill_is_taken_once_whether_its_event_or_its_count_is_first() {
+        for calls in [
+            &[
+                (false, 0, false),
+                (true, 0, true),
+                (true, 0, false),
+                (false, 1, false),
+                (true, 1, true),
+                (true, 2, true),
+            ][..],
+            &[(false, 3, true), (false, 3, false), (false, 4, true)],
+            &[(true, 1, true), (true, 1, true), (true, 1, false), (true, 2, true)],
+        ] {
+            let mut taken = 0;
+            for (event, kills, news) in calls {
+                assert_eq!(take_kills(&mut taken, *event, *kills), *news, "{event} {kills} of {calls:?}");
+            }
+        }
+    }
 }

@@ -49,6 +49,8 @@ pub enum Kind {
     Sysctl,
     /// `NAME[=VALUE]`, several times.
     Env,
+    /// `NAME[=VALUE]` of a label, several times.
+    Label,
     /// `stdin`, `stdout`, `stderr`, several times.
     Attach,
     /// `name=value`, several times.

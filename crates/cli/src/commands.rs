@@ -24,6 +24,7 @@ pub mod logs;
 pub mod progress;
 pub mod run;
 pub mod start;
+pub mod successor;
 pub mod version;
 
 /// What every verb has at hand.

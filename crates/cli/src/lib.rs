@@ -6,7 +6,8 @@
 //!
 //! - [`args`]: tables of commands and flags, and the parser. [`plan`]: what the API wants.
 //! - [`commands`]: one file a verb, with its effects. [`format`]: tables, templates, units.
-//! - [`stream`], [`term`], [`detach`], [`signals`]: a container's streams and the user's terminal.
+//! - [`stream`], [`term`], [`detach`], [`signals`]: a container's streams and the user's terminal. [`entries`]: a log that
+//!   is followed from one daemon to the next.
 //! - [`console`]: printing. [`config`]: environment and config.json. [`report`]: how errors read, and the exit status.
 //!
 //! Start-up is part of every measurement, so nothing is loaded or built that the command does not need: one thread, no
@@ -17,6 +18,7 @@ pub mod commands;
 pub mod config;
 pub mod console;
 pub mod detach;
+pub mod entries;
 pub mod format;
 pub mod plan;
 pub mod report;

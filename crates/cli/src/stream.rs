@@ -6,9 +6,10 @@
 //! daemon --> (demultiplex) --> stdout, stderr
 //! ```
 
+use std::borrow::Cow;
 use std::io::{self, Read};
 
-use client::frame::{Demultiplexer, Kind};
+use client::frame::{Demultiplexer, FrameError, Kind};
 use client::hijack::{Hijacked, Reader, Writer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Stderr, Stdout};
 use tokio::sync::{mpsc, oneshot};
@@ -164,19 +165,16 @@ impl Output {
 
     /// Writes what came from the daemon.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Exit> {
-        let mut runs = Vec::new();
-        match &mut self.demultiplexer {
-            None => runs.push((Kind::Stdout, bytes)),
-            Some(demultiplexer) => {
-                demultiplexer.feed(bytes, |kind, run| runs.push((kind, run))).map_err(|err| Exit::error(&err))?;
-            }
-        }
+        let runs = match &mut self.demultiplexer {
+            None => vec![(Kind::Stdout, Cow::Borrowed(bytes))],
+            Some(demultiplexer) => runs(demultiplexer, bytes).map_err(|err| Exit::error(&err))?,
+        };
         for (kind, run) in runs {
             let written = match kind {
-                Kind::Stdout => write_flushed(&mut self.stdout, run).await,
-                Kind::Stderr => write_flushed(&mut self.stderr, run).await,
+                Kind::Stdout => write_flushed(&mut self.stdout, &run).await,
+                Kind::Stderr => write_flushed(&mut self.stderr, &run).await,
                 Kind::SystemError => {
-                    let reason = String::from_utf8_lossy(run);
+                    let reason = String::from_utf8_lossy(&run);
                     return Err(Exit::new(1, format!("error from daemon in stream: {reason}")));
                 }
             };
@@ -189,7 +187,35 @@ impl Output {
     }
 }
 
+/// What goes to one of the user's streams.
+type Run<'a> = (Kind, Cow<'a, [u8]>);
+
+/// The payload in its order, neighbours of one stream as one piece: each piece costs a way to another thread and back,
+/// and a log has a frame for every line.
+fn runs<'a>(demultiplexer: &mut Demultiplexer, bytes: &'a [u8]) -> Result<Vec<Run<'a>>, FrameError> {
+    let mut runs: Vec<Run<'a>> = Vec::new();
+    demultiplexer.feed(bytes, |kind, payload| match runs.last_mut() {
+        Some((last, run)) if *last == kind => run.to_mut().extend_from_slice(payload),
+        _ => runs.push((kind, Cow::Borrowed(payload))),
+    })?;
+    Ok(runs)
+}
+
 async fn write_flushed(out: &mut (impl AsyncWriteExt + Unpin), bytes: &[u8]) -> io::Result<()> {
     out.write_all(bytes).await?;
     out.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_of_one_stream_are_one_piece() {
+        let frame = |kind: u8, text: &str| [&[kind, 0, 0, 0, 0, 0, 0, text.len() as u8], text.as_bytes()].concat();
+        let bytes = [frame(1, "a\n"), frame(1, "b\n"), frame(2, "c\n"), frame(1, "d\n"), frame(1, "e\n")].concat();
+        let found = runs(&mut Demultiplexer::default(), &bytes).unwrap();
+        let found: Vec<_> = found.iter().map(|(kind, run)| (*kind, str::from_utf8(run).unwrap())).collect();
+        assert_eq!(found, [(Kind::Stdout, "a\nb\n"), (Kind::Stderr, "c\n"), (Kind::Stdout, "d\ne\n")]);
+    }
 }

@@ -53,8 +53,12 @@ pub struct LogOptions {
     pub details: bool,
 }
 
-fn path(id: &str, action: &str) -> String {
-    format!("/containers/{}{action}", segment(id))
+/// The path of an action. A name that is empty would make another path of it.
+pub(crate) fn path(id: &str, action: &str) -> Result<String, ClientError> {
+    match id.trim() {
+        "" => Err(ClientError::EmptyName),
+        id => Ok(format!("/containers/{}{action}", segment(id))),
+    }
 }
 
 /// Makes a container.
@@ -70,17 +74,17 @@ pub async fn create(
 
 /// Starts a container.
 pub async fn start(client: &Client, id: &str) -> Result<(), ClientError> {
-    act(client, path(id, "/start")).await
+    act(client, path(id, "/start")?).await
 }
 
 /// Stops a container; `timeout` in seconds, -1 to wait for ever.
 pub async fn stop(client: &Client, id: &str, signal: &str, timeout: Option<i64>) -> Result<(), ClientError> {
-    act(client, with_stop(path(id, "/stop"), signal, timeout)).await
+    act(client, with_stop(path(id, "/stop")?, signal, timeout)).await
 }
 
 /// Stops and starts a container.
 pub async fn restart(client: &Client, id: &str, signal: &str, timeout: Option<i64>) -> Result<(), ClientError> {
-    act(client, with_stop(path(id, "/restart"), signal, timeout)).await
+    act(client, with_stop(path(id, "/restart")?, signal, timeout)).await
 }
 
 fn with_stop(path: String, signal: &str, timeout: Option<i64>) -> String {
@@ -93,12 +97,12 @@ fn with_stop(path: String, signal: &str, timeout: Option<i64>) -> String {
 
 /// Sends a signal, by name or number; empty for KILL.
 pub async fn kill(client: &Client, id: &str, signal: &str) -> Result<(), ClientError> {
-    act(client, Query::new(path(id, "/kill")).with_text("signal", signal).build()).await
+    act(client, Query::new(path(id, "/kill")?).with_text("signal", signal).build()).await
 }
 
 /// Tells the size of the terminal.
 pub async fn resize(client: &Client, id: &str, height: u16, width: u16) -> Result<(), ClientError> {
-    let query = Query::new(path(id, "/resize")).with("h", &height.to_string()).with("w", &width.to_string());
+    let query = Query::new(path(id, "/resize")?).with("h", &height.to_string()).with("w", &width.to_string());
     act(client, query.build()).await
 }
 
@@ -108,7 +112,7 @@ async fn act(client: &Client, path: String) -> Result<(), ClientError> {
 
 /// Removes a container; `force` kills it first, `volumes` takes its anonymous volumes along.
 pub async fn remove(client: &Client, id: &str, force: bool, volumes: bool) -> Result<(), ClientError> {
-    let query = Query::new(path(id, "")).with_flag("force", force).with_flag("v", volumes);
+    let query = Query::new(path(id, "")?).with_flag("force", force).with_flag("v", volumes);
     client.call(Method::DELETE, &query.build(), Payload::Empty).await.map(drop)
 }
 
@@ -121,12 +125,12 @@ pub async fn list<T: DeserializeOwned>(client: &Client, options: &ListOptions) -
 
 /// Shows a container.
 pub async fn inspect(client: &Client, id: &str) -> Result<Inspect, ClientError> {
-    client.get(&path(id, "/json")).await
+    client.get(&path(id, "/json")?).await
 }
 
 /// Shows a container as the daemon's own bytes.
 pub async fn inspect_raw(client: &Client, id: &str, size: bool) -> Result<Bytes, ClientError> {
-    let query = Query::new(path(id, "/json")).with_flag("size", size);
+    let query = Query::new(path(id, "/json")?).with_flag("size", size);
     client.call(Method::GET, &query.build(), Payload::Empty).await
 }
 
@@ -145,14 +149,14 @@ impl Waiting {
 /// Waits for a container; `condition` is empty (`not-running`), `next-exit` or `removed`. Returns as soon as the daemon
 /// has taken it up.
 pub async fn wait(client: &Client, id: &str, condition: &str) -> Result<Waiting, ClientError> {
-    let query = Query::new(path(id, "/wait")).with_text("condition", condition);
+    let query = Query::new(path(id, "/wait")?).with_text("condition", condition);
     let answer = client.stream(Method::POST, &query.build(), Payload::Empty).await?;
     Ok(Waiting { answer })
 }
 
 /// Attaches to a container's streams.
 pub async fn attach(client: &Client, id: &str, options: &AttachOptions) -> Result<Hijacked, ClientError> {
-    let query = Query::new(path(id, "/attach"))
+    let query = Query::new(path(id, "/attach")?)
         .with_text("detachKeys", &options.detach_keys)
         .with_flag("stderr", options.stderr)
         .with_flag("stdin", options.stdin)
@@ -163,7 +167,7 @@ pub async fn attach(client: &Client, id: &str, options: &AttachOptions) -> Resul
 
 /// Reads a container's log.
 pub async fn logs(client: &Client, id: &str, options: &LogOptions) -> Result<Answer, ClientError> {
-    let query = Query::new(path(id, "/logs"))
+    let query = Query::new(path(id, "/logs")?)
         .with_flag("details", options.details)
         .with_flag("follow", options.follow)
         .with_text("since", &options.since)

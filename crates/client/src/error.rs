@@ -34,6 +34,9 @@ pub enum ClientError {
         /// The step that failed.
         source: crate::on_demand::StartError,
     },
+    /// A container without a name.
+    #[error("invalid container name or ID: value is empty")]
+    EmptyName,
     /// The daemon refused.
     #[error("Error response from daemon: {message}")]
     Api {
@@ -93,7 +96,7 @@ impl ClientError {
             ClientError::Connect { .. } | ClientError::Start { .. } => ErrorKind::Unavailable,
             ClientError::Http { .. } | ClientError::Stream { .. } => ErrorKind::Unavailable,
             ClientError::Denied { .. } => ErrorKind::Forbidden,
-            ClientError::Request { .. } => ErrorKind::InvalidArgument,
+            ClientError::EmptyName | ClientError::Request { .. } => ErrorKind::InvalidArgument,
             ClientError::Decode { .. } => ErrorKind::Internal,
             ClientError::Open { source, .. } => errdefs::io_kind(source),
             ClientError::Api { status, .. } => status_kind(*status),

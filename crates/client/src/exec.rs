@@ -15,7 +15,7 @@ fn path(id: &str, action: &str) -> String {
 
 /// Prepares a process in container `container`.
 pub async fn create(client: &Client, container: &str, request: &ExecCreate) -> Result<IdResponse, ClientError> {
-    client.post(&format!("/containers/{}/exec", segment(container)), request).await
+    client.post(&crate::container::path(container, "/exec")?, request).await
 }
 
 /// Starts it and attaches to its streams.

@@ -163,7 +163,8 @@ fn process(config: &Config, host: &HostConfig, facts: &HostFacts) -> Result<Proc
         capabilities: Some(capability::capabilities(host, facts)?),
         rlimits: rlimits(host, facts),
         no_new_privileges: security::parse(host, facts)?.no_new_privileges,
-        oom_score_adj: Some(host.oom_score_adj),
+        // Judged by `validate`: it is at most 1000.
+        oom_score_adj: i32::try_from(host.oom_score_adj).ok(),
         ..Process::default()
     })
 }

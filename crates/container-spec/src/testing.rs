@@ -1,10 +1,10 @@
 //! A machine for tests, like those that have no CAP_SYS_RESOURCE.
 
-use crate::capability::KNOWN;
 use crate::facts::{CgroupLayout, HostFacts, KernelVersion};
+use oci::names::CAPABILITIES;
 
 pub(crate) fn facts() -> HostFacts {
-    let bounding = KNOWN.iter().filter(|name| **name != "SYS_RESOURCE").map(|name| format!("CAP_{name}"));
+    let bounding = CAPABILITIES.iter().filter(|name| **name != "SYS_RESOURCE").map(|name| format!("CAP_{name}"));
     HostFacts {
         hostname: "dock".to_owned(),
         kernel: KernelVersion { major: 6, minor: 1 },

@@ -185,20 +185,10 @@ fn validate_modes(host: &HostConfig) -> Result<(), InvalidRequest> {
 /// Only what belongs to a namespace of the container may be set: everything else is the machine's (runc
 /// libcontainer/configs/validate, `sysctl`).
 fn validate_sysctls(host: &HostConfig) -> Result<(), InvalidRequest> {
-    const IPC: [&str; 8] = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-    ];
     for (name, _) in host.sysctls.iter().flatten() {
         // The kernel takes both separators, and so must the comparison.
         let dotted = name.replace('/', ".");
-        let is_ipc = IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.");
+        let is_ipc = oci::names::IPC_SYSCTLS.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.");
         let is_net = dotted.starts_with("net.");
         if name.contains("..") || !(is_ipc || is_net || dotted == "kernel.domainname") {
             return Err(InvalidRequest::Sysctl { name: name.clone() });

@@ -160,12 +160,22 @@ fn bind(dir: &Path, name: &OsStr, gid: u32) -> io::Result<(UnixListener, fs::Met
     // Left by a process with our number that was killed between the lines below.
     stdx::fs::remove_if_exists(&temporary)?;
     let listener = UnixListener::bind(&temporary)?;
-    chown(&temporary, Some(0), Some(gid))?;
-    fs::set_permissions(&temporary, fs::Permissions::from_mode(SOCKET_MODE))?;
-    let made = fs::symlink_metadata(&temporary)?;
-    fs::rename(&temporary, dir.join(name))?;
+    let made = place(&temporary, &dir.join(name), gid);
+    if made.is_err() {
+        // Why there is no socket says more than why its first name is still there.
+        let _ = fs::remove_file(&temporary);
+    }
     listener.set_nonblocking(true)?;
-    Ok((listener, made))
+    Ok((listener, made?))
+}
+
+/// Gives a socket its owner and mode, and its place.
+fn place(temporary: &Path, path: &Path, gid: u32) -> io::Result<fs::Metadata> {
+    chown(temporary, Some(0), Some(gid))?;
+    fs::set_permissions(temporary, fs::Permissions::from_mode(SOCKET_MODE))?;
+    let made = fs::symlink_metadata(temporary)?;
+    fs::rename(temporary, path)?;
+    Ok(made)
 }
 
 fn listen_tcp(address: &str) -> Result<std::net::TcpListener, ListenError> {

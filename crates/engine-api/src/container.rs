@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::host_config::{HostConfig, PortBinding};
 use crate::image::GraphDriver;
+use crate::json;
 
 /// Body of `POST /containers/create`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -25,12 +26,15 @@ pub struct CreateRequest {
 }
 
 impl CreateRequest {
-    /// Reads a body; absent where it has nothing about what is to be run, as dockerd's decoder tells it.
-    pub fn from_body(body: Option<Value>) -> Result<Option<CreateRequest>, crate::json::DecodeError> {
-        let Some(body) = body else { return Ok(None) };
-        let names_image = body.get("Image").is_some();
-        let read = serde_json::from_value(body).map_err(|err| crate::json::DecodeError::Invalid(err.to_string()));
-        read.map(|request: CreateRequest| Some(request).filter(|it| names_image || it.config != Config::default()))
+    /// Decodes a body; absent where it names nothing of what is to be run, not even as null, as dockerd's decoder tells it.
+    pub fn decode(body: &[u8]) -> Result<Option<CreateRequest>, json::DecodeError> {
+        let body = json::read::<CreateRequest>(body)?;
+        let surroundings = ["HostConfig", "NetworkingConfig"];
+        let is_config = |name: &String| !surroundings.contains(&name.as_str());
+        match body.as_object().is_some_and(|members| members.keys().any(is_config)) {
+            true => json::typed(body).map(Some),
+            false => Ok(None),
+        }
     }
 }
 

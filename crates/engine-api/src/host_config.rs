@@ -56,7 +56,7 @@ pub struct HostConfig {
     /// `NAME:ALIAS`.
     pub links: Option<Vec<String>>,
     /// -1000 to 1000.
-    pub oom_score_adj: i32,
+    pub oom_score_adj: i64,
     /// Empty, `host` or `container:ID`.
     pub pid_mode: String,
     /// All capabilities and devices.

@@ -1,10 +1,25 @@
-//! The one way in which request bodies are decoded.
+//! The one way in which request bodies are decoded: as Go decodes them.
 //!
-//! Go takes `null` for any field and keeps the zero value; serde does not. So nulls are dropped before the types see the
-//! document. Unknown fields are ignored, as Docker does: newer clients send more than we know.
+//! ```text
+//! bytes -- syntax: is it a value? -- shape: is it this value? -- Value, names and nulls put right -- serde -- T
+//! ```
+//!
+//! serde alone would be stricter than Go (which takes `null` for any field, and names in any case) and would say other
+//! sentences, which Docker's clients print. So [`mod@syntax`] reads the text, [`mod@shape`] compares it with what
+//! [`mod@shapes`] declares of each body, in the words of `encoding/json`, and serde is given only what fits.
+//! Unknown fields are ignored, as Docker does: newer clients send more than we know.
+//!
+//! The words are those of Go 1.27; earlier ones put the path of a field, and some places in the text, differently.
+
+mod shape;
+mod shapes;
+mod syntax;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+pub use shape::{Document, Field, Shape, TypeError};
+pub use syntax::SyntaxError;
 
 /// Why a body was refused. The texts are those of Docker's `httputils.ReadJSON`.
 #[derive(Debug, thiserror::Error)]
@@ -12,15 +27,18 @@ pub enum DecodeError {
     /// Nothing was sent.
     #[error("invalid JSON: got EOF while reading request body")]
     Empty,
-    /// The text ends too early.
-    #[error("invalid JSON: unexpected EOF")]
-    Truncated,
+    /// It is no JSON.
+    #[error("invalid JSON")]
+    Syntax(#[from] SyntaxError),
+    /// A value has the wrong type.
+    #[error("invalid JSON")]
+    Type(#[from] TypeError),
     /// More than one document was sent.
     #[error("unexpected content after JSON")]
     Trailing,
-    /// It is no JSON, or a field has the wrong type.
-    #[error("invalid JSON: {0}")]
-    Invalid(String),
+    /// A value that Docker takes is more than we can hold.
+    #[error("invalid JSON")]
+    Unfit(#[from] serde_json::Error),
 }
 
 impl DecodeError {
@@ -30,20 +48,33 @@ impl DecodeError {
     }
 }
 
-/// Decodes one JSON document, taking `null` for "not given".
-pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
-    let mut documents = serde_json::Deserializer::from_slice(body).into_iter::<Value>();
-    let mut value = match documents.next() {
-        None => return Err(DecodeError::Empty),
-        Some(Err(err)) if err.is_eof() => return Err(DecodeError::Truncated),
-        Some(Err(err)) => return Err(DecodeError::Invalid(err.to_string())),
-        Some(Ok(value)) => value,
-    };
-    if documents.next().is_some() {
-        return Err(DecodeError::Trailing);
+/// Decodes one JSON document; `null` is the document in which nothing is given.
+pub fn decode<T: Document + Default>(body: &[u8]) -> Result<T, DecodeError> {
+    match read::<T>(body)? {
+        Value::Null => Ok(T::default()),
+        value => typed(value),
     }
+}
+
+/// Reads one JSON document: its members have the names and types that `T` knows, nulls are still there.
+pub(crate) fn read<T: Document>(body: &[u8]) -> Result<Value, DecodeError> {
+    let start = syntax::skip_blanks(body, 0);
+    if start == body.len() {
+        return Err(DecodeError::Empty);
+    }
+    let end = syntax::end_of_value(body, start)?;
+    let value = shape::read_document::<T>(&body[start..end])?;
+    match body.get(syntax::skip_blanks(body, end)) {
+        // Go's decoder takes a bracket too many for the end of something around it.
+        None | Some(b']' | b'}') => Ok(value),
+        Some(_) => Err(DecodeError::Trailing),
+    }
+}
+
+/// Turns what was read into its type.
+pub(crate) fn typed<T: DeserializeOwned>(mut value: Value) -> Result<T, DecodeError> {
     drop_nulls(&mut value);
-    serde_json::from_value(value).map_err(|err| DecodeError::Invalid(err.to_string()))
+    Ok(serde_json::from_value(value)?)
 }
 
 /// For a field of an answer that other daemons send as null.
@@ -55,7 +86,7 @@ where
     Ok(<Option<T> as serde::Deserialize>::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Removes null members of objects at every depth; a null in an array stays, since its place means something.
+/// Removes null members of objects at every depth.
 fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(members) => {
@@ -68,24 +99,4 @@ fn drop_nulls(value: &mut Value) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::container::CreateRequest;
-
-    #[test]
-    fn nulls_read_as_absent_and_unknown_fields_are_ignored() {
-        let request: CreateRequest =
-            decode(br#"{"Image":"a","Cmd":null,"Tty":null,"HostConfig":{"Binds":null,"Memory":5},"New":1}"#).unwrap();
-        assert_eq!((request.config.image.as_str(), request.config.cmd), ("a", None));
-        assert_eq!(request.host_config.unwrap().memory, 5);
-    }
-
-    #[test]
-    fn sentences_are_dockers() {
-        let message = |body: &[u8]| decode::<CreateRequest>(body).unwrap_err().to_string();
-        assert_eq!(message(b""), "invalid JSON: got EOF while reading request body");
-        assert_eq!(message(b"{"), "invalid JSON: unexpected EOF");
-        assert_eq!(message(b"{}{}"), "unexpected content after JSON");
-        assert!(message(b"{x").starts_with("invalid JSON: "));
-    }
-}
+mod tests;

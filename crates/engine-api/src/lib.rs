@@ -7,6 +7,7 @@
 //! - [`container`]: what is asked for (`Config`, `HostConfig`) and what is told (`Summary`, `Inspect`).
 //! - [`image`], [`system`], [`events`], [`exec`]: the other objects.
 //! - [`json`]: the one way in which request bodies are decoded.
+//! - [`platform`]: what clients write for platforms.
 //! - [`versions`]: the API versions that we serve, and every difference between them.
 //!
 //! Only data: no HTTP, no I/O, no decisions of the engine.
@@ -17,6 +18,7 @@ pub mod exec;
 pub mod host_config;
 pub mod image;
 pub mod json;
+pub mod platform;
 pub mod system;
 pub mod versions;
 

@@ -4,17 +4,16 @@
 //! functions lower an answer again; handlers and engine never look at a version.
 
 mod create;
+mod image;
 mod system;
 
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
-
 use crate::container::{self, Inspect};
-use crate::image;
 
 pub use create::{UpgradeError, read_only_is_flat, upgrade_create, upgrade_platform};
+pub use image::{ImageAnswer, downgrade_image, downgrade_images};
 pub use system::{InfoAnswer, downgrade_info};
 
 /// A version of the API, `major.minor`.
@@ -38,18 +37,18 @@ pub enum VersionError {
     #[error(
         "client version {0} is too old. Minimum supported API version is {MIN}, please upgrade your client to a newer version"
     )]
-    TooOld(ApiVersion),
+    TooOld(String),
     /// Newer than [`MAX`].
     #[error("client version {0} is too new. Maximum supported API version is {MAX}")]
-    TooNew(ApiVersion),
+    TooNew(String),
 }
 
 impl ApiVersion {
-    /// Whether we serve this version.
-    pub fn check(self) -> Result<ApiVersion, VersionError> {
+    /// Whether we serve this version, which the client wrote as `asked`.
+    pub fn check(self, asked: &str) -> Result<ApiVersion, VersionError> {
         match self {
-            version if version < MIN => Err(VersionError::TooOld(version)),
-            version if version > MAX => Err(VersionError::TooNew(version)),
+            version if version < MIN => Err(VersionError::TooOld(asked.to_owned())),
+            version if version > MAX => Err(VersionError::TooNew(asked.to_owned())),
             version => Ok(version),
         }
     }
@@ -86,60 +85,12 @@ pub fn downgrade_inspect(version: ApiVersion, inspect: &mut Inspect) {
     }
 }
 
-/// Lowers listed containers to `version`.
-pub fn downgrade_list(version: ApiVersion, containers: &mut [container::Summary]) {
+/// Lowers a listed container to `version`.
+pub fn downgrade_summary(version: ApiVersion, container: &mut container::Summary) {
     // Annotations came with 1.46.
     if version.before(46) {
-        for container in containers {
-            container.host_config.annotations = None;
-        }
+        container.host_config.annotations = None;
     }
-}
-
-/// An image as a version of the API tells it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum ImageAnswer<T> {
-    /// Since 1.44.
-    New(T),
-    /// Before 1.44, which had the size twice.
-    Old {
-        /// Everything else.
-        #[serde(flatten)]
-        image: T,
-        /// The same as its size.
-        #[serde(rename = "VirtualSize")]
-        virtual_size: i64,
-    },
-}
-
-/// Lowers listed images to `version`.
-pub fn downgrade_images(version: ApiVersion, images: Vec<image::Summary>) -> Vec<ImageAnswer<image::Summary>> {
-    images.into_iter().map(|image| downgrade_listed_image(version, image)).collect()
-}
-
-/// Lowers an inspected image to `version`.
-pub fn downgrade_image(version: ApiVersion, mut image: image::Inspect) -> ImageAnswer<image::Inspect> {
-    if !version.before(44) {
-        return ImageAnswer::New(image);
-    }
-    image.created.get_or_insert_with(|| "0001-01-01T00:00:00Z".to_owned());
-    ImageAnswer::Old { virtual_size: image.size, image }
-}
-
-fn downgrade_listed_image(version: ApiVersion, mut image: image::Summary) -> ImageAnswer<image::Summary> {
-    // Counting containers came with 1.51.
-    if version.before(51) {
-        image.containers = -1;
-    }
-    if version.before(43) && image.repo_tags.is_empty() && image.repo_digests.is_empty() {
-        image.repo_tags.push("<none>:<none>".to_owned());
-        image.repo_digests.push("<none>@<none>".to_owned());
-    }
-    if !version.before(44) {
-        return ImageAnswer::New(image);
-    }
-    ImageAnswer::Old { virtual_size: image.size, image }
 }
 
 #[cfg(test)]
@@ -147,23 +98,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn old_clients_see_images_as_they_were() {
-        let image = image::Summary { size: 5, containers: 2, ..Default::default() };
-        let told = |version: &str| {
-            let images = downgrade_images(version.parse().unwrap(), vec![image.clone()]);
-            serde_json::to_value(images).unwrap()[0].clone()
-        };
-        let newest = told("1.51");
-        assert_eq!((&newest["Containers"], &newest["RepoTags"]), (&2.into(), &serde_json::json!([])));
-        assert!(newest.get("VirtualSize").is_none());
-        let old = told("1.42");
-        assert_eq!((&old["VirtualSize"], &old["Size"], &old["Containers"]), (&5.into(), &5.into(), &(-1).into()));
-        assert_eq!(old["RepoTags"][0], "<none>:<none>");
-    }
-
-    #[test]
     fn versions_are_parsed_and_bounded() {
-        let check = |text: &str| text.parse::<ApiVersion>().unwrap().check();
+        let check = |text: &str| text.parse::<ApiVersion>().unwrap().check(text);
         assert!(check("1.24").is_ok() && check("1.51").is_ok());
         assert_eq!(
             check("1.23").unwrap_err().to_string(),

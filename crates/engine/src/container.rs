@@ -46,6 +46,8 @@ pub struct Live {
     pub state: State,
     /// The shim, from its start until its process is gone.
     pub shim: Option<Arc<Shim>>,
+    /// A start is in progress.
+    pub starting: bool,
     /// Clients that attached before the start.
     pub held_clients: Vec<HeldClient>,
     /// Processes added to it, by id.
@@ -89,6 +91,7 @@ impl Container {
                 name: record.name,
                 state: record.state,
                 shim: None,
+                starting: false,
                 held_clients: Vec::new(),
                 execs: BTreeMap::new(),
                 restart_timer: None,
@@ -161,6 +164,15 @@ impl Container {
     pub fn watch(&self) -> (watch::Receiver<Ending>, State) {
         let live = self.live();
         (self.endings.subscribe(), live.state.clone())
+    }
+
+    /// Waits for the end of a start in progress: its client may see the first output before we know that it runs, and
+    /// whatever it asks then is about a container that runs.
+    pub async fn settle_start(&self) {
+        let starting = self.live().starting;
+        if starting {
+            drop(self.operation.lock().await);
+        }
     }
 
     /// Its shim, if it has one.

@@ -47,6 +47,9 @@ pub struct Core {
     pub farewells: Farewells,
     /// Images, layers, and the directories of containers.
     pub images: image::Store,
+    /// Held for reading while a container is made of an image, for writing while an image is removed: over our own disk's
+    /// work only.
+    pub image_users: tokio::sync::RwLock<()>,
     /// Writes records.
     pub recorder: Recorder,
     /// Compiled system-call filters.

@@ -1,9 +1,16 @@
 //! Processes added to running containers, as the engine remembers them.
+//!
+//! The next daemon finds them all again: those that were started are known to the shim, with a note of ours; of each that
+//! was not there is a file in the shim's directory, `exec-<id>.json`, which goes when it is started.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use engine_api::exec::ExecCreate;
+use shim_api::ExecState;
+use tracing::warn;
 
 use crate::sync::lock;
 
@@ -47,6 +54,38 @@ impl Exec {
         Exec { id: stdx::id::random_hex::<32>(), request, progress: Mutex::default() }
     }
 
+    /// An exec that an earlier daemon started; none if that did not note what was asked for.
+    pub fn taken_over(state: ExecState) -> Option<Exec> {
+        let request = serde_json::from_str(&state.note).ok()?;
+        let mut progress = Progress { running: true, pid: state.pid, ..Progress::default() };
+        if let Some(exit_code) = state.exit_code {
+            progress.end(exit_code);
+        }
+        Some(Exec { id: state.exec_id, request, progress: Mutex::new(progress) })
+    }
+
+    /// What the next daemon has to know of it once it was started: what an inspection shows.
+    pub fn note(&self) -> String {
+        let shown = ExecCreate { env: None, working_dir: String::new(), ..self.request.clone() };
+        serde_json::to_string(&shown).expect("wire types have string keys and no failing serializers")
+    }
+
+    /// Keeps an exec that was not started for the next daemon. `dir` is the shim's.
+    pub fn keep(&self, dir: &Path) {
+        let written = serde_json::to_vec(&self.request).map_err(std::io::Error::from);
+        // Torn by our death it is nobody's: its client was not told the id yet.
+        if let Err(err) = written.and_then(|bytes| fs::write(path(dir, &self.id), bytes)) {
+            warn!(exec = self.id, %err, "the next daemon will not know of the exec");
+        }
+    }
+
+    /// It was started: the shim knows it from now on.
+    pub fn release(&self, dir: &Path) {
+        if let Err(err) = stdx::fs::remove_if_exists(&path(dir, &self.id)) {
+            warn!(exec = self.id, %err, "the file of an exec stays behind");
+        }
+    }
+
     /// How far it is.
     pub fn progress(&self) -> MutexGuard<'_, Progress> {
         lock(&self.progress)
@@ -59,4 +98,20 @@ impl Exec {
         // dockerd's blank behind a program without arguments is kept: clients split there.
         format!("{verb}: {program} {}", arguments.join(" "))
     }
+}
+
+/// The execs of a container that no daemon has started. `dir` is its shim's.
+pub fn kept(dir: &Path) -> Vec<Exec> {
+    let names =
+        fs::read_dir(dir).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let ids = names.filter_map(|name| Some(name.strip_prefix("exec-")?.strip_suffix(".json")?.to_owned()));
+    ids.filter_map(|id| {
+        let request = serde_json::from_slice(&fs::read(path(dir, &id)).ok()?).ok()?;
+        Some(Exec { id, request, progress: Mutex::default() })
+    })
+    .collect()
+}
+
+fn path(dir: &Path, id: &str) -> PathBuf {
+    dir.join(format!("exec-{id}.json"))
 }

@@ -20,7 +20,7 @@ pub enum FilterError {
     Value {
         /// The filter.
         key: String,
-        /// The value.
+        /// Its values, in brackets.
         value: String,
     },
     /// The filter `exited` takes numbers.
@@ -34,7 +34,7 @@ pub enum FilterError {
     Status(String),
     /// There is no such health.
     #[error(
-        "invalid filter 'health={0}': invalid value for health ({0}): must be one of none, starting, unhealthy, healthy"
+        "invalid filter 'health={0}': invalid value for health ({0}): must be one of none, starting, healthy, unhealthy"
     )]
     Health(String),
 }
@@ -94,8 +94,8 @@ impl Filters {
             (true, false) => Ok(Some(true)),
             (false, true) => Ok(Some(false)),
             _ => {
-                let value = values.iter().cloned().collect::<Vec<_>>().join(",");
-                Err(FilterError::Value { key: key.to_owned(), value })
+                let value = values.iter().cloned().collect::<Vec<_>>().join(" ");
+                Err(FilterError::Value { key: key.to_owned(), value: format!("[{value}]") })
             }
         }
     }
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(filters(&[("dangling", &["1"])]).boolean("dangling"), Ok(Some(true)));
         assert_eq!(filters(&[("dangling", &["false"])]).boolean("dangling"), Ok(Some(false)));
         let err = filters(&[("dangling", &["maybe"])]).boolean("dangling").unwrap_err();
-        assert_eq!(err.to_string(), "invalid filter 'dangling=maybe'");
+        assert_eq!(err.to_string(), "invalid filter 'dangling=[maybe]'");
         let err = filters(&[("foo", &["x"])]).check(&["name"]).unwrap_err();
         assert_eq!(err.to_string(), "invalid filter 'foo'");
     }

@@ -21,7 +21,7 @@ use crate::supervise;
 /// millisecond, and flushes streams, which its slow clients may draw out.
 const LAST_SHIM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the making of a container may take. Longer than any healthy disk needs, so that a start on a dead FUSE
+/// How long the making of a container may take, before its shim is started and after. Longer than any healthy disk needs, so that a start on a dead FUSE
 /// mount ends with an error.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -69,6 +69,9 @@ pub enum LaunchError {
     /// Its record asks for what cannot be.
     #[error(transparent)]
     Plan(InvalidRequest),
+    /// A filesystem of the host does not answer.
+    #[error("failed to create task for container: a filesystem that it uses does not answer")]
+    Stuck,
     /// Its snapshot cannot be mounted.
     #[error("find the container's layers")]
     Snapshot(#[source] snapshot::SnapshotError),
@@ -113,6 +116,7 @@ impl LaunchError {
 
 /// Starts a container that does not run. The caller holds its operation lock, and has fed the machine if a client asked.
 pub(crate) async fn launch(engine: &Engine, container: &Arc<Container>) -> Result<(), LaunchError> {
+    let _starting = Starting::begin(container);
     let launched = match prepare(engine, container).await {
         Ok(task) => start_shim(engine, container, task).await,
         Err(err) => Err(err),
@@ -124,6 +128,22 @@ pub(crate) async fn launch(engine: &Engine, container: &Arc<Container>) -> Resul
         supervise::feed(engine, container, input);
     }
     launched
+}
+
+/// A start in progress, for whoever looks at the container meanwhile.
+struct Starting<'a>(&'a Container);
+
+impl Starting<'_> {
+    fn begin(container: &Container) -> Starting<'_> {
+        container.live().starting = true;
+        Starting(container)
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.0.live().starting = false;
+    }
 }
 
 /// Everything before the shim: waits for the end of the last run, and plans this one.
@@ -138,8 +158,10 @@ async fn prepare(engine: &Engine, container: &Arc<Container>) -> Result<CreateTa
         engine.recorder.write_now(container).await.map_err(LaunchError::Record)?;
     }
     let (engine, container) = (engine.clone(), container.clone());
-    // One crossing for a handful of small files: the container's layers, and its compiled filter.
-    bridge::blocking(move || plan(&engine, &container)).await
+    // One crossing for a handful of small files: the container's layers, and its compiled filter. What it binds may lie on
+    // a dead filesystem.
+    let planned = bridge::blocking(move || plan(&engine, &container));
+    tokio::time::timeout(START_TIMEOUT, planned).await.unwrap_or(Err(LaunchError::Stuck))
 }
 
 fn plan(engine: &Engine, container: &Container) -> Result<CreateTask, LaunchError> {

@@ -13,14 +13,17 @@
 //! <data-root>/engine-id                       what `info` shows as ID
 //! <data-root>/{images.redb,content,snapshots} crate `image`
 //! <exec-root>/containers/<id>/                a shim's files, until its end is recorded (crate `shim-api`)
+//!                             exec-<id>.json  an exec that was made and not started
 //! ```
 //! **Who decides.** [`container::state::State::step`] is the only place where a container's state changes; operations and the
 //! [`supervise`] loop feed it, and [`supervise::perform`] does what it asks. A run belongs to its shim: the daemon may be
-//! killed at any instant, and [`Engine::open`] asks the shims that live and reads what the others left.
+//! killed at any instant, and [`Engine::open`] asks the shims that live and reads what the others left. How a container
+//! ended that removed itself is remembered for a minute ([`farewells`]), for a client of the daemon before.
 //!
-//! **Locks.** `Container::operation` (asynchronous) is held by start, remove and rename from beginning to end, never by
-//! what only looks or sends a signal. All other locks are held over map and field access only. Order: operation,
-//! recording, live.
+//! **Locks.** `Container::operation` (asynchronous) is held by start, remove and rename from beginning to end, and by an
+//! attach to what does not run until the next start will find it; never by what only looks or sends a signal, but who
+//! asks during a start waits for its outcome. `Core::image_users` keeps the removal of an image and the creation of its
+//! containers apart. All other locks are held over map and field access only. Order: operation, recording, live.
 //!
 //! **Cancellation.** What changes something runs in a task of its own ([`Engine::detached`]), so that a client that hangs up
 //! half-way changes nothing about it.

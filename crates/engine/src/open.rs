@@ -10,22 +10,22 @@ use std::time::Duration;
 
 use errdefs::ErrorKind;
 use oci::ContainerId;
-use shim_api::ExitRecord;
-use tokio::sync::{Notify, mpsc, watch};
+use shim_api::{Answer, ExitRecord, RunState};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::Engine;
 use crate::config::EngineConfig;
 use crate::container::Container;
 use crate::container::record::{ContainerDir, Record};
-use crate::container::state::{Effect, Input, Phase};
+use crate::container::state::{Effect, Phase};
 use crate::engine::Core;
 use crate::events::Events;
 use crate::farewells::Farewells;
 use crate::recorder::Recorder;
 use crate::registry::Registry;
 use crate::restart::Run;
-use crate::shim::{self, Observation, Shim, SpawnError, Spawner};
+use crate::shim::{self, CallError, Observation, Shim, SpawnError, Spawner};
 use crate::supervise;
 
 /// Why [`Engine::open`] failed.
@@ -133,6 +133,7 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
         events: Events::default(),
         farewells: Farewells::default(),
         images,
+        image_users: tokio::sync::RwLock::default(),
         recorder: Recorder::new(containers, config.exec_root.clone()),
         spawner: Spawner::open(&config.shim_path)?,
         observations: sender,
@@ -161,6 +162,10 @@ fn read(containers: &Path, id: &ContainerId) -> Option<Record> {
         Ok(record) => return Some(record),
         Err(err) => err,
     };
+    // One that was never written is told when what was made before it is removed.
+    if dir.is_half_made().unwrap_or(false) {
+        return None;
+    }
     error!(container = %id, err = errdefs::chain(&err), "the container's record cannot be read");
     if matches!(err, crate::container::record::ReadError::Decode { .. }) {
         match dir.set_aside() {
@@ -224,7 +229,13 @@ async fn resume(engine: &Engine, container: &Arc<Container>) {
         Ok(()) => info!(container = %container.id(), "the container lived on"),
         Err(err) => {
             info!(container = %container.id(), %err, "no shim answers");
-            without_shim(engine, container, supervise::read_exit(&shim_api::paths::exit(&dir)));
+            // The supervisor may have seen the shim's end, too: it decides, and once.
+            let (asker, decided) = oneshot::channel();
+            let unsupervised = Observation::Unsupervised { container: container.id().clone(), asker };
+            if engine.observations.send(unsupervised).is_ok() {
+                // An error says that it panicked over this container; the others go on.
+                _ = decided.await;
+            }
             // Whatever the directory told is in the record from now on.
             engine.recorder.mark(container);
         }
@@ -234,12 +245,15 @@ async fn resume(engine: &Engine, container: &Arc<Container>) {
 async fn connect(engine: &Engine, container: &Arc<Container>, dir: &Path) -> io::Result<()> {
     let shim = Shim::find(dir, container.id().clone(), engine.observations.clone())?;
     container.live().shim = Some(shim.clone());
-    match shim.hello().await.map_err(io::Error::other)? {
-        (Some(run), _) if run.started => {
-            let input = Input::Started { pid: run.pid, at_nanos: run.started_at_nanos };
-            take_over(engine, container, input, run.pid);
-            Ok(())
-        }
+    let run = match shim.hello().await {
+        Ok(run) => run,
+        // It lives, and so does its container, but it is stopped or stuck: it has written down how the container is, and
+        // tells the rest when it comes to answer.
+        Err(CallError::Timeout) => recorded(engine, container, dir).await,
+        Err(err) => return Err(io::Error::other(err)),
+    };
+    match run {
+        Some(run) if run.started => Ok(()),
         // Made but never started by the daemon that died: nobody will start it any more.
         _ => {
             shim.kill();
@@ -249,21 +263,20 @@ async fn connect(engine: &Engine, container: &Arc<Container>, dir: &Path) -> io:
     }
 }
 
-/// A running container as its shim tells it. What its record knows of this same run stays.
-fn take_over(engine: &Engine, container: &Arc<Container>, input: Input, pid: i32) {
-    let Input::Started { at_nanos, .. } = input else { return };
-    let mut live = container.live();
-    if live.state.started_at_nanos == at_nanos && live.state.is_running() {
-        live.state.phase = Phase::Running { pid };
-        return;
-    }
-    live.state.phase = Phase::Stopped;
-    drop(live);
-    supervise::feed(engine, container, input);
+/// What a shim that does not answer wrote about its container; the supervisor takes note of it as of an answer.
+async fn recorded(engine: &Engine, container: &Arc<Container>, dir: &Path) -> Option<RunState> {
+    let run: RunState = serde_json::from_slice(&fs::read(shim_api::paths::state(dir)).ok()?).ok()?;
+    warn!(container = %container.id(), "the container's shim lives and does not answer");
+    let (asker, noted) = oneshot::channel();
+    let hello = Answer::Hello { version: shim_api::VERSION, state: Some(run.clone()), execs: vec![] };
+    let observation = Observation::Answered { container: container.id().clone(), outcome: Ok(hello), asker };
+    engine.observations.send(observation).ok()?;
+    noted.await.ok()?.ok()?;
+    Some(run)
 }
 
 /// What becomes of a container that has no shim: `exit` is what its last one told, if there was one.
-fn without_shim(engine: &Engine, container: &Arc<Container>, exit: Option<ExitRecord>) {
+pub(crate) fn without_shim(engine: &Engine, container: &Arc<Container>, exit: Option<ExitRecord>) {
     let state = container.state();
     // The record may be older than the run that the shim tells of.
     let news = exit.filter(|exit| exit.exited_at_nanos != state.finished_at_nanos);
@@ -313,6 +326,9 @@ fn restart(engine: &Engine, container: &Arc<Container>) {
 async fn collect(engine: &Engine, with_shim: BTreeSet<ContainerId>) {
     let task = engine.clone();
     bridge::blocking(move || {
+        if let Err(err) = discard_half_made(&task) {
+            warn!(err = errdefs::chain(&err), "cannot look for containers whose creation was cut");
+        }
         match task.images.snapshots().containers() {
             Ok(keys) => keys.iter().filter(|key| !owned(&task, key.as_str())).for_each(|key| {
                 if let Err(err) = task.images.snapshots().remove(key) {
@@ -341,6 +357,21 @@ async fn collect(engine: &Engine, with_shim: BTreeSet<ContainerId>) {
     })
     .await;
     engine.sweep_soon();
+}
+
+/// Takes away the directories of containers whose creation the death of a daemon cut. Blocks.
+fn discard_half_made(engine: &Engine) -> Result<(), OpenError> {
+    for id in ids_in(&engine.config.data_root.join("containers"))? {
+        let dir = engine.recorder.dir(&id);
+        if engine.containers.get(&id).is_some() || !dir.is_half_made().unwrap_or(false) {
+            continue;
+        }
+        warn!(container = %id, "the container's creation was cut: what was made of it is removed");
+        if let Err(err) = fs::rename(dir.path(), engine.trash().join(stdx::id::random_hex::<8>())) {
+            warn!(container = %id, %err, "the directory of a half-made container stays behind");
+        }
+    }
+    Ok(())
 }
 
 /// Whether a container's cgroup is somebody's: one that runs, is about to, or whose shim has not ended yet.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use oci::ContainerId;
 use rustix::process::{Pid, PidfdFlags, Signal};
-use shim_api::{Answer, Call, ExecState, Fact, RunState};
+use shim_api::{Answer, Call, Fact, RunState};
 use tokio::io::Interest;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, warn};
@@ -41,14 +41,22 @@ pub struct Shim {
 pub enum Observation {
     /// Nothing happened: whoever sent this hears when everything observed before it was handled.
     CaughtUp(oneshot::Sender<()>),
-    /// The container's program runs. Whoever asked for it hears of it after the supervisor has.
-    Started {
+    /// An answer that says how the container is: its program runs, or has run since an earlier daemon. Whoever asked hears
+    /// of it after the supervisor has, and the supervisor before it hears what happened next.
+    Answered {
         /// Which container.
         container: ContainerId,
         /// As the shim said.
         outcome: Outcome,
         /// Who asked.
         asker: oneshot::Sender<Outcome>,
+    },
+    /// Nobody supervises a container that we found: what its shim left behind, if it had one, says how it is.
+    Unsupervised {
+        /// Which container.
+        container: ContainerId,
+        /// Who found it, and hears when its state is right.
+        asker: oneshot::Sender<()>,
     },
     /// What a shim posted by itself.
     Fact(Fact),
@@ -116,12 +124,12 @@ impl Shim {
         Shim::adopt(socket, process, container, observations)
     }
 
-    /// Says hello, again or for the first time; answers how the container is, and how its execs are.
-    pub async fn hello(&self) -> Result<(Option<RunState>, Vec<ExecState>), CallError> {
+    /// Says hello, again or for the first time; answers how the container is. The supervisor has taken note of it then.
+    pub async fn hello(&self) -> Result<Option<RunState>, CallError> {
         let mut answers = self.link.send(vec![(Call::Hello { version: shim_api::VERSION }, vec![])]).await?;
         let answer = answers.pop().expect("one call gives one answer");
         match Link::answer(answer, HELLO_TIMEOUT).await? {
-            Answer::Hello { state, execs, .. } => Ok((state, execs)),
+            Answer::Hello { state, .. } => Ok(state),
             _ => Err(CallError::Closed),
         }
     }

@@ -8,13 +8,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use shim_api::{Answer, ExitRecord, Fact};
+use shim_api::{Answer, ExecState, ExitRecord, Fact, RunState};
 use tokio::sync::mpsc;
 use tracing::{debug, error, warn};
 
 use crate::Engine;
 use crate::container::Container;
 use crate::container::state::{Effect, Input, Phase};
+use crate::exec::{self, Exec};
 use crate::shim::{Observation, Outcome, Shim};
 
 /// The exit code of a container whose end nobody saw: dockerd's (moby daemon `restore`).
@@ -38,11 +39,24 @@ fn observe(engine: &Engine, observation: Observation) {
     match observation {
         // Who asked may have given up.
         Observation::CaughtUp(asker) => _ = asker.send(()),
-        Observation::Started { container, outcome, asker } => {
-            if let (Some(container), Ok(Answer::Started(run))) = (engine.containers.get(&container), &outcome) {
-                feed(engine, &container, Input::Started { pid: run.pid, at_nanos: run.started_at_nanos });
+        Observation::Answered { container, outcome, asker } => {
+            match (engine.containers.get(&container), &outcome) {
+                (Some(container), Ok(Answer::Started(run))) => feed(engine, &container, started(run)),
+                (Some(container), Ok(Answer::Hello { state: Some(run), execs, .. })) if run.started => {
+                    take_over(engine, &container, run);
+                    take_over_execs(engine, &container, execs);
+                }
+                _ => {}
             }
             answer(asker, outcome);
+        }
+        Observation::Unsupervised { container, asker } => {
+            if let Some(container) = engine.containers.get(&container) {
+                let exit = read_exit(&shim_api::paths::exit(&engine.recorder.shim_dir(container.id())));
+                crate::open::without_shim(engine, &container, exit);
+            }
+            // Who asked may be gone with the daemon.
+            _ = asker.send(());
         }
         Observation::Fact(fact) => fact_of(engine, fact),
         Observation::Closed { container: id, shim } => {
@@ -56,6 +70,48 @@ fn observe(engine: &Engine, observation: Observation) {
             }
             engine.tell_idle_changed();
         }
+    }
+}
+
+fn started(run: &RunState) -> Input {
+    Input::Started { pid: run.pid, at_nanos: run.started_at_nanos }
+}
+
+/// A running container as its shim tells it. What we know of this same run stays.
+fn take_over(engine: &Engine, container: &Arc<Container>, run: &RunState) {
+    let mut live = container.live();
+    if live.state.started_at_nanos == run.started_at_nanos && live.state.is_running() {
+        live.state.phase = Phase::Running { pid: run.pid };
+        return;
+    }
+    live.state.phase = Phase::Stopped;
+    drop(live);
+    feed(engine, container, started(run));
+}
+
+/// The execs that a shim tells of: those of an earlier daemon, and the ends that we have not heard of.
+fn take_over_execs(engine: &Engine, container: &Container, told: &[ExecState]) {
+    for state in told {
+        let known = container.live().execs.get(&state.exec_id).cloned();
+        match (known, state.exit_code) {
+            (Some(known), Some(exit_code)) if known.progress().running => {
+                exec_exited(engine, container, &known.id, exit_code);
+            }
+            (Some(_), _) => {}
+            (None, _) => {
+                let Some(exec) = Exec::taken_over(state.clone()) else { continue };
+                container.live().execs.insert(exec.id.clone(), Arc::new(exec));
+            }
+        }
+    }
+    let dir = engine.recorder.shim_dir(container.id());
+    for exec in exec::kept(&dir) {
+        if told.iter().any(|state| state.exec_id == exec.id) {
+            // The daemon died between the start and the end of the file.
+            exec.release(&dir);
+            continue;
+        }
+        container.live().execs.entry(exec.id.clone()).or_insert_with(|| Arc::new(exec));
     }
 }
 
@@ -165,8 +221,9 @@ async fn reconnect(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let dir = engine.recorder.shim_dir(container.id());
     let shim = Shim::find(&dir, container.id().clone(), engine.observations.clone())?;
-    let (run, execs) = match shim.hello().await {
-        Ok(told) => told,
+    // Of the run and its execs the supervisor hears before we do.
+    let run = match shim.hello().await {
+        Ok(run) => run,
         Err(err) => {
             shim.replace();
             return Err(err.into());
@@ -179,11 +236,6 @@ async fn reconnect(
     closed.replace();
     container.live().shim = Some(shim);
     warn!(container = %container.id(), "the connection to the shim was lost and is there again");
-    for exec in execs {
-        if let Some(exit_code) = exec.exit_code {
-            exec_exited(engine, container, &exec.exec_id, exit_code);
-        }
-    }
     Ok(())
 }
 

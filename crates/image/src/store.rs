@@ -102,7 +102,7 @@ pub enum TagError {
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     /// A digest is not a name to give.
-    #[error("refusing to create a tag with a digest reference")]
+    #[error("cannot import digest reference")]
     Digest,
     /// `sha256:x` would read as an id.
     #[error("refusing to create an ambiguous tag using digest algorithm as name")]

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! child                                   parent
+//!   |  BORN (with the process's pidfd)       |     only exec: the usher has made the process
+//!   |--------------------------------------->|
 //!   |  CONSOLE (with the terminal's master)  |     only with a terminal
 //!   |--------------------------------------->|
 //!   |  READY | FAILED reason                 |
-//!   |--------------------------------------->|     create and exec answer
-//!   |                                  START |
-//!   |<---------------------------------------|     only the first process: Container::start
-//!   |  end of stream: exec                   |
+//!   |--------------------------------------->|
+//!   |                                  START |     exec: at once; the first process: Container::start
+//!   |<---------------------------------------|
+//!   |  end of stream: execve                 |
 //! ```
 //!
 //! A sequenced-packet pair, so that a message is whole or absent. Both ends are close-on-exec. If the parent dies before
@@ -16,12 +18,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::Pid;
+use sys::fork::Child;
 
 use crate::error::{ProcessError, Step, SystemError};
 
+const BORN: u8 = b'B';
 const CONSOLE: u8 = b'C';
 const READY: u8 = b'R';
 const FAILED: u8 = b'F';
@@ -108,11 +112,15 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
 #[derive(Debug)]
 pub(crate) struct Channel(pub(crate) OwnedFd);
 
-/// What the child reached.
+/// One message of the child.
 #[derive(Debug)]
-pub(crate) enum Outcome {
-    /// It waits at its gate, or is about to execute. With the terminal's master.
-    Ready(Option<OwnedFd>),
+pub(crate) enum Message {
+    /// A process was made: its number, as the parent sees it, and its pidfd.
+    Born(Pid, OwnedFd),
+    /// The terminal's master.
+    Console(OwnedFd),
+    /// It waits at its gate.
+    Ready,
     /// It gave up and ends.
     Failed(ProcessError),
     /// It is gone without a word.
@@ -124,6 +132,11 @@ impl Channel {
     pub(crate) fn pair() -> io::Result<(Channel, Channel)> {
         let (parent, child) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         Ok((Channel(parent), Channel(child)))
+    }
+
+    pub(crate) fn send_born(&self, child: &Child) -> io::Result<()> {
+        let [a, b, c, d] = child.pid.as_raw_nonzero().get().to_ne_bytes();
+        sys::socket::send(self.0.as_fd(), &[BORN, a, b, c, d], &[child.pidfd.as_fd()]).map(drop)
     }
 
     pub(crate) fn send_console(&self, master: &OwnedFd) -> Result<(), Failure> {
@@ -143,29 +156,24 @@ impl Channel {
         let _ = sys::socket::send(self.0.as_fd(), &message, &[]);
     }
 
-    /// Reads until the child is ready or has failed. Blocks for as long as the child works: a few milliseconds; with
-    /// `within` for so long at most.
-    pub(crate) fn outcome(&self, within: Option<Duration>) -> io::Result<Outcome> {
-        let deadline = within.map(|within| Instant::now() + within);
+    /// The next message; blocks until there is one.
+    pub(crate) fn receive(&self) -> io::Result<Message> {
         let (mut buffer, mut fds) = ([0; MESSAGE_BYTES], Vec::new());
-        loop {
-            if let Some(deadline) = deadline
-                && !sys::wait::readable(self.0.as_fd(), deadline)?
-            {
-                return Err(io::ErrorKind::TimedOut.into());
+        let length = sys::socket::receive(self.0.as_fd(), &mut buffer, &mut fds)?;
+        match (&buffer[..length], fds.pop()) {
+            ([], _) => Ok(Message::Gone),
+            ([BORN, pid @ ..], Some(pidfd)) => {
+                let pid = pid.try_into().ok().and_then(|pid| Pid::from_raw(i32::from_ne_bytes(pid)));
+                Ok(Message::Born(pid.ok_or(io::ErrorKind::InvalidData)?, pidfd))
             }
-            let length = sys::socket::receive(self.0.as_fd(), &mut buffer, &mut fds)?;
-            match &buffer[..length] {
-                [] => return Ok(Outcome::Gone),
-                [CONSOLE] => {}
-                [READY] => return Ok(Outcome::Ready(fds.pop())),
-                [FAILED, kind, detail, a, b, c, d, subject @ ..] => {
-                    let errno = i32::from_ne_bytes([*a, *b, *c, *d]);
-                    let subject = String::from_utf8_lossy(subject).into_owned();
-                    return Ok(Outcome::Failed(Failure::error([*kind, *detail], errno, subject)));
-                }
-                _ => return Err(io::Error::from(io::ErrorKind::InvalidData)),
+            ([CONSOLE], Some(master)) => Ok(Message::Console(master)),
+            ([READY], _) => Ok(Message::Ready),
+            ([FAILED, kind, detail, a, b, c, d, subject @ ..], _) => {
+                let errno = i32::from_ne_bytes([*a, *b, *c, *d]);
+                let subject = String::from_utf8_lossy(subject).into_owned();
+                Ok(Message::Failed(Failure::error([*kind, *detail], errno, subject)))
             }
+            _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
         }
     }
 

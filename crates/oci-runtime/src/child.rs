@@ -19,7 +19,7 @@ use crate::channel::{At, Channel, Failure};
 use crate::error::Step;
 use crate::mounts::{Built, attach, clone_tree, empty_directory, move_to};
 use crate::plan::{Plan, device_type};
-use crate::process::{ProcessPlan, is_null, write_proc};
+use crate::process::{ProcessPlan, Streams, is_null, write_proc};
 use crate::target::{self, Missing};
 
 /// What the parent hands to the child: plans, and descriptors opened with the host's eyes.
@@ -60,7 +60,7 @@ impl Birth<'_> {
         self.hide()?;
         self.finish_root()?;
         self.join_user()?;
-        self.process.run(self.stdio, channel, true)
+        self.process.run(Streams::First(self.stdio), channel)
     }
 
     fn settle_namespaces(&self) -> Result<(), Failure> {

@@ -7,19 +7,20 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use cgroup::{Cgroup, CgroupError, Entrance, Hierarchies};
+use cgroup::{Cgroup, CgroupError, Hierarchies};
 use oci::runtime::{DeviceRule, NamespaceKind, Process, Spec};
 use rustix::process::Pid;
-use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
-use sys::fork::{Child, NewNamespaces, fork};
+use rustix::thread::ThreadNameSpaceType;
+use sys::fork::{Child, fork};
 use sys::seccomp;
 
-use crate::channel::{At, Channel, Failure, Outcome};
+use crate::channel::{Channel, Failure, Message};
 use crate::child::Birth;
-use crate::error::{CreateError, ExecError, PlanError, ProcessError, StartError, Step};
+use crate::error::{CreateError, ExecError, PlanError, ProcessError, StartError};
+use crate::joining::{ExecProcess, Joining, Usher};
 use crate::mounts::{build, build_root};
 use crate::plan::{Namespaces, Plan};
-use crate::process::{ProcessPlan, open_proc, write_proc};
+use crate::process::{ProcessPlan, open_proc};
 use crate::user;
 
 /// Standard input, output and error of a process.
@@ -90,17 +91,6 @@ pub struct Container {
     seccomp: Option<seccomp::Program>,
 }
 
-/// A process added to a container. The caller is its parent and reaps it through `pidfd`.
-#[derive(Debug)]
-pub struct ExecProcess {
-    /// As its parent sees it.
-    pub pid: Pid,
-    /// For ever.
-    pub pidfd: OwnedFd,
-    /// The terminal's master, if there is a terminal; blocking.
-    pub console: Option<OwnedFd>,
-}
-
 /// How long the processes of a failed or removed container have to go.
 const DESTROY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -110,7 +100,7 @@ const EXEC_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a killed child has to end before it is left to whoever reaps the caller's children: one in a frozen cgroup of
 /// version 1 ends only when that is thawed.
-const REAP_WITHIN: Duration = Duration::from_secs(1);
+pub(crate) const REAP_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a cgroup has to freeze or thaw.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -188,28 +178,30 @@ impl Container {
         self.gate.is_some()
     }
 
-    /// Runs another process inside; answers when it is about to execute its program.
+    /// Begins to run another process inside. Never waits for anything of the container's: drive the answer to its end.
     ///
-    /// Blocks for about 1 ms, and for [`Container::exec_within`] at most. Other threads of the calling process must never allocate (see [`sys::fork::fork`]).
-    pub fn exec(&self, options: ExecOptions<'_>) -> Result<ExecProcess, ExecError> {
+    /// Other threads of the calling process must never allocate (see [`sys::fork::fork`]).
+    pub fn join(&self, options: ExecOptions<'_>) -> Result<Joining, ExecError> {
         require_terminal(options.process, &options.stdio)?;
         let (root, seccomp) = (self.root.as_fd(), self.seccomp.clone());
-        let plan = plan_process(&self.id, options.process, options.user, root, seccomp)??;
+        let process = plan_process(&self.id, options.process, options.user, root, seccomp)??;
         let entrance = self.cgroup.entrance()?;
-        let failed = |action| move |source| ExecError::Clone { action, source };
-        let (ours, theirs) = Channel::pair().map_err(failed("make a socket pair"))?;
-        let clone = || {
-            fork(NewNamespaces::default(), entrance.directory(), || {
-                report(&theirs, self.enter(&entrance, &plan, &options.stdio, &theirs))
-            })
-        };
-        let child = self.in_pid_namespace(clone).map_err(failed("clone a process into the container"))?;
-        // Our copy of the child's end would hide its death.
-        drop(theirs);
-        let outcome = ours.outcome(Some(self.exec_within)).map_err(failed("hear from the cloned process"));
-        match settle(&child, outcome)? {
-            Ok(console) => Ok(ExecProcess { pid: child.pid, pidfd: child.pidfd, console }),
-            Err(err) => Err(err.into()),
+        let (container, namespaces) = (self.pidfd.as_fd(), self.namespaces);
+        let usher = Usher { container, namespaces, entrance, process, stdio: options.stdio };
+        usher.send(Instant::now() + self.exec_within)
+    }
+
+    /// [`Container::join`] and [`Joining::advance`] in one: answers when the process is about to execute its program.
+    ///
+    /// Blocks for about 1 ms, and for [`Container::exec_within`] at most.
+    pub fn exec(&self, options: ExecOptions<'_>) -> Result<ExecProcess, ExecError> {
+        let mut joining = self.join(options)?;
+        loop {
+            let waited = sys::wait::readable(joining.fd(), joining.deadline());
+            waited.map_err(|source| ExecError::Clone { action: "wait for the new process", source })?;
+            if let Some(result) = joining.advance(Instant::now()) {
+                return result;
+            }
         }
     }
 
@@ -257,34 +249,6 @@ impl Container {
         drop(self.gate.take());
         self.cgroup.destroy(DESTROY_TIMEOUT)
     }
-
-    fn in_pid_namespace(&self, clone: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
-        if self.namespaces.contains(ThreadNameSpaceType::PROCESS_ID) {
-            return sys::namespace::in_pid_namespace(self.pidfd.as_fd(), clone)?;
-        }
-        clone()
-    }
-
-    /// The child of exec.
-    fn enter(
-        &self,
-        entrance: &Entrance,
-        plan: &ProcessPlan,
-        stdio: &Stdio,
-        channel: &Channel,
-    ) -> Result<std::convert::Infallible, Failure> {
-        entrance.enter().at(Step::EnterCgroup, "")?;
-        // Set before the container's processes can see this one (CVE-2016-9962).
-        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).at(Step::Clean, "")?;
-        if let Some(value) = plan.oom_score_adj {
-            let write = || write_proc(open_proc()?.as_fd(), "self/oom_score_adj", &value.to_string());
-            write().at(Step::WriteProc, "self/oom_score_adj")?;
-        }
-        // All at once: the kernel takes every privilege check before the first change (setns(2), since 5.8).
-        let others = self.namespaces - ThreadNameSpaceType::PROCESS_ID;
-        move_into_thread_name_spaces(self.pidfd.as_fd(), others).at(Step::JoinNamespace, "of the container")?;
-        plan.run(stdio, channel, false)
-    }
 }
 
 /// Everything from the mounts to the child's word that it is ready.
@@ -324,10 +288,37 @@ fn birth(
     let child = clone_at(&plan.namespaces, clone)?.map_err(failed("clone the container's process"))?;
     let ours = ours_fd.take().expect("only the child takes it");
     drop(theirs);
-    let outcome = ours.outcome(None).map_err(failed("hear from the container's process"));
-    match settle(&child, outcome)? {
+    match hear(&ours) {
         Ok(console) => Ok((child, console, ours)),
-        Err(err) => Err(err.into()),
+        Err(failure) => {
+            let status = end(&child, REAP_WITHIN);
+            Err(match failure {
+                Unready::Failed(err) => err.into(),
+                Unready::Gone => ProcessError::Died { status }.into(),
+                Unready::Unheard(source) => failed("hear from the container's process")(source),
+            })
+        }
+    }
+}
+
+/// Why a first process is not ready.
+enum Unready {
+    Failed(ProcessError),
+    Gone,
+    Unheard(io::Error),
+}
+
+/// Reads until the first process is ready: its terminal's master, if it has one. Blocks for as long as it works.
+fn hear(channel: &Channel) -> Result<Option<OwnedFd>, Unready> {
+    let mut console = None;
+    loop {
+        match channel.receive().map_err(Unready::Unheard)? {
+            Message::Console(master) => console = Some(master),
+            Message::Ready => return Ok(console),
+            Message::Failed(err) => return Err(Unready::Failed(err)),
+            Message::Gone => return Err(Unready::Gone),
+            Message::Born(..) => return Err(Unready::Unheard(io::ErrorKind::InvalidData.into())),
+        }
     }
 }
 
@@ -343,26 +334,19 @@ fn open_namespace(path: &Path) -> Result<OwnedFd, CreateError> {
 }
 
 /// Tells the parent why the child gives up, and is its exit status.
-fn report(channel: &Channel, result: Result<std::convert::Infallible, Failure>) -> u8 {
+pub(crate) fn report(channel: &Channel, result: Result<std::convert::Infallible, Failure>) -> u8 {
     let Err(failure) = result;
     channel.send_failure(&failure);
     1
 }
 
-/// Reaps a child that is not ready, and says why.
-fn settle<E>(child: &Child, outcome: Result<Outcome, E>) -> Result<Result<Option<OwnedFd>, ProcessError>, E> {
-    let result = match outcome {
-        Ok(Outcome::Ready(console)) => return Ok(Ok(console)),
-        Ok(Outcome::Failed(err)) => Ok(Err(Some(err))),
-        Ok(Outcome::Gone) => Ok(Err(None)),
-        Err(err) => Err(err),
-    };
+/// Kills a child that is not ready, and reaps it if it ends within so long; its status, as far as it is known.
+pub(crate) fn end(child: &Child, within: Duration) -> u8 {
     // Whether it ends by itself is not to be waited for; that it is gone already is no error.
     let _ = sys::signal::send(child.pidfd.as_fd(), rustix::process::Signal::KILL.as_raw());
-    let ended = sys::wait::readable(child.pidfd.as_fd(), Instant::now() + REAP_WITHIN);
+    let ended = sys::wait::readable(child.pidfd.as_fd(), Instant::now() + within);
     let exit = ended.and_then(|_| sys::wait::try_wait(child.pidfd.as_fd()));
-    let status = exit.ok().flatten().map_or(0, sys::wait::Exit::code);
-    result.map(|failure: Result<_, Option<_>>| failure.map_err(|err| err.unwrap_or(ProcessError::Died { status })))
+    exit.ok().flatten().map_or(0, sys::wait::Exit::code)
 }
 
 fn plan_process(

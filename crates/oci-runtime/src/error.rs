@@ -375,6 +375,8 @@ macro_rules! steps {
 }
 
 steps! {
+    /// The process itself.
+    Clone = "clone",
     /// Into the cgroup.
     EnterCgroup = "enter cgroup",
     /// Into an existing namespace.

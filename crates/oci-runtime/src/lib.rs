@@ -24,8 +24,9 @@
 //! found beneath the root by descriptor. If the parent dies before START, the child reads the end of the stream and ends.
 //! Afterwards the container depends on its parent for nothing but its exit status.
 //!
-//! Exec clones while children of the calling thread are born in the container's PID namespace, so that the new process
-//! is our direct child without a second fork; it joins the other namespaces itself, all in one setns.
+//! [`Container::join`] sends a process ahead that joins the container's namespaces, closes what is ours, and only then
+//! clones the new one, as our child: what is born in the container's PID namespace has nothing of the host's
+//! ([`Joining`]).
 //!
 //! **Threads.** [`create`] refuses to run beside a second thread; exec may run beside threads that never allocate. The
 //! child allocates, which is safe only with nobody holding the allocator's lock at the clone.
@@ -38,6 +39,7 @@ mod channel;
 mod child;
 mod container;
 mod error;
+mod joining;
 mod mount_options;
 mod mounts;
 mod plan;
@@ -45,5 +47,6 @@ mod process;
 mod target;
 pub mod user;
 
-pub use container::{Container, CreateOptions, ExecOptions, ExecProcess, Stdio, UserRequest, create};
+pub use container::{Container, CreateOptions, ExecOptions, Stdio, UserRequest, create};
 pub use error::{CreateError, ExecError, PlanError, ProcessError, StartError, Step, SystemError};
+pub use joining::{ExecProcess, Joining};

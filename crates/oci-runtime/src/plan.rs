@@ -162,19 +162,9 @@ fn check_device(device: &Device) -> Result<(), PlanError> {
 
 /// Kernel parameters, each in a namespace that is the container's (runc's list).
 fn sysctls(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<(String, String)>, PlanError> {
-    const IPC: [&str; 8] = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-    ];
     let has = |flag| namespaces.all.contains(flag);
     let allowed = |name: &str| {
-        if IPC.contains(&name) || name.starts_with("fs.mqueue.") {
+        if oci::names::IPC_SYSCTLS.contains(&name) || name.starts_with("fs.mqueue.") {
             has(ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION)
         } else if name.starts_with("net.") {
             has(ThreadNameSpaceType::NETWORK)

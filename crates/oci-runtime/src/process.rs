@@ -9,11 +9,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use oci::runtime::{Capabilities, ConsoleSize, Process};
-use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, accessat, fchown, fstat, openat2, stat,
-};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, accessat, fchown, fstat, stat};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, chdir, getcwd, ioctl_tiocsctty, setrlimit, setsid, umask};
+use sys::open::openat2;
 use sys::{capability, seccomp, signal, terminal};
 
 use crate::Stdio;
@@ -52,6 +51,17 @@ struct CapabilitySets {
     inheritable: capability::Set,
     permitted: capability::Set,
     ambient: capability::Set,
+}
+
+/// Where a process's streams come from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Streams<'a> {
+    /// Of a container's first process, whose terminal is /dev/console, too.
+    First(&'a Stdio),
+    /// A terminal of its own.
+    Terminal,
+    /// They are in their place already.
+    Placed,
 }
 
 /// umask where the specification says nothing (runc's).
@@ -102,20 +112,22 @@ impl ProcessPlan {
         }))
     }
 
-    /// Does everything up to execve, reports, waits at the gate if there is one, and executes.
+    /// Does everything up to execve, reports, waits at the gate, and executes.
     ///
     /// Runs in the child, inside the container's namespaces and root, still with every privilege. The order is runc's,
     /// where each step says why it cannot come later or earlier.
-    pub(crate) fn run(&self, stdio: &Stdio, channel: &Channel, gate: bool) -> Result<Infallible, Failure> {
+    pub(crate) fn run(&self, streams: Streams<'_>, channel: &Channel) -> Result<Infallible, Failure> {
         match sys::keyring::join_session(&self.keyring) {
             // A kernel without keyrings, or a filter around us that forbids them: nothing to protect.
             Err(err) if matches!(Errno::from_io_error(&err), Some(Errno::NOSYS | Errno::PERM)) => {}
             other => other.at(Step::Keyring, "")?,
         }
         setsid().at(Step::Terminal, "")?;
-        match stdio {
-            Stdio::Terminal => self.set_terminal(channel, gate)?,
-            Stdio::Fds(fds) => self.set_stdio(fds)?,
+        match streams {
+            Streams::First(Stdio::Terminal) => self.set_terminal(channel, true)?,
+            Streams::Terminal => self.set_terminal(channel, false)?,
+            Streams::First(Stdio::Fds(fds)) => self.set_stdio(fds)?,
+            Streams::Placed => {}
         }
         self.set_rlimits()?;
         // As root first: the directory may be closed to the user, whose command then still starts in it, as with runc.
@@ -137,7 +149,7 @@ impl ProcessPlan {
         }
         channel.send_ready()?;
         let kept = sys::fd::keep_only(channel.0.as_fd(), |channel| {
-            if gate && !wait_for_start(channel) {
+            if !wait_for_start(channel) {
                 return 1;
             }
             self.execute(&program)
@@ -170,7 +182,8 @@ impl ProcessPlan {
         channel.send_console(&pair.master)
     }
 
-    fn set_stdio(&self, fds: &[OwnedFd; 3]) -> Result<(), Failure> {
+    /// Puts the streams where the program expects them.
+    pub(crate) fn set_stdio(&self, fds: &[OwnedFd; 3]) -> Result<(), Failure> {
         let mut own_null = None;
         let mut given = fds.each_ref().map(|fd| fd.as_fd());
         for fd in fds {
@@ -264,9 +277,11 @@ impl CapabilitySets {
     fn plan(capabilities: Option<&Capabilities>, held: capability::Set) -> Result<CapabilitySets, PlanError> {
         let Some(names) = capabilities else { return Ok(CapabilitySets { dropped: held, ..Default::default() }) };
         let set = |names: &[String]| {
-            let set = capability::Set::from_names(names.iter().map(String::as_str));
-            let unknown = |name: &str| PlanError::UnknownCapability { name: name.to_owned() };
-            set.map(|set| set.intersection(held)).map_err(unknown)
+            let bit = |name: &String| oci::names::capability_number(name).map(|number| 1 << number);
+            let unknown = |name: &String| PlanError::UnknownCapability { name: name.clone() };
+            let set =
+                names.iter().try_fold(0, |set, name| bit(name).map(|bit| set | bit).ok_or_else(|| unknown(name)))?;
+            Ok::<_, PlanError>(capability::Set(set).intersection(held))
         };
         let (permitted, inheritable) = (set(&names.permitted)?, set(&names.inheritable)?);
         Ok(CapabilitySets {

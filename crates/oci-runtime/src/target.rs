@@ -10,8 +10,9 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, readlinkat};
 use rustix::io::Errno;
+use sys::open::openat2;
 
 /// Links followed at most in one path: the kernel's own limit (path_resolution(7)).
 const LINKS_MAX: u32 = 40;

@@ -5,7 +5,8 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use errdefs::ErrorKind;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat};
+use sys::open::openat2;
 
 /// Bytes of passwd or group at most. An image is not trusted, and the shim is small; a million bytes is 20,000 users.
 const FILE_BYTES_MAX: u64 = 1 << 20;

@@ -4,6 +4,7 @@
 //! - [`id`]: the identifier of a container.
 //! - [`reference`]: `repo:tag@digest`, and the normal form of the names users type.
 //! - [`image`]: descriptors, manifests, indexes and image configurations as they lie in a registry.
+//! - [`names`]: the kernel's own names that they contain.
 //! - [`runtime`]: `config.json`, the contract between `container-spec` (writes it) and `oci-runtime` (applies it).
 //!
 //! Only data, parsing and printing: no I/O, no hashing, no decisions.
@@ -11,6 +12,7 @@
 pub mod digest;
 pub mod id;
 pub mod image;
+pub mod names;
 pub mod reference;
 pub mod runtime;
 

@@ -153,6 +153,9 @@ pub struct ExecTask {
     pub groups: Vec<String>,
     /// Its client, if it has one: one descriptor comes with the frame.
     pub attach: Option<Attach>,
+    /// What the next daemon has to know of it, in the words of this one: [`ExecState::note`].
+    #[serde(default)]
+    pub note: String,
 }
 
 /// What the shim says.
@@ -178,7 +181,7 @@ pub enum Answer {
         version: u32,
         /// The container, if it was created.
         state: Option<RunState>,
-        /// Execs that run, and those that ended and were not told to any daemon yet.
+        /// Execs that run, and the last that ended: a daemon that was told of one may be dead.
         execs: Vec<ExecState>,
     },
     /// To [`Call::Create`].
@@ -249,6 +252,9 @@ pub struct ExecState {
     pub pid: i32,
     /// Its exit code, once it has ended.
     pub exit_code: Option<i32>,
+    /// What the daemon that started it noted: [`ExecTask::note`].
+    #[serde(default)]
+    pub note: String,
 }
 
 /// How a container ended.

@@ -1,18 +1,20 @@
 //! What daemons ask for, one function a call.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use errdefs::ErrorKind;
 use logging::json_file::{OpenError, Rotation, Writer};
 use oci_runtime::user::UserError;
-use oci_runtime::{CreateError, CreateOptions, ExecError, ExecOptions, StartError, UserRequest};
+use oci_runtime::{CreateError, CreateOptions, ExecError, StartError, UserRequest};
 use shim_api::{Answer, Attach, Call, CreateTask, ExecTask, Failure, LogTarget, Reason, Request, VERSION};
 
 use crate::container::Task;
 use crate::event_loop::Shim;
 use crate::exec::Exec;
 use crate::exit;
+use crate::join::{Asker, Join};
 use crate::streams::{Ends, Streams};
 
 /// Why a call failed.
@@ -102,28 +104,39 @@ const NO_PROCESS: i32 = rustix::io::Errno::SRCH.raw_os_error();
 const SIGKILL: i32 = 9;
 
 impl Shim {
-    /// Does what a request asks for.
-    pub(crate) fn call(&mut self, request: Request, mut descriptors: Vec<OwnedFd>) -> Result<Answer, CallError> {
+    /// Does what a request asks for, and answers; `None` if the answer comes later.
+    pub(crate) fn call(
+        &mut self,
+        request: Request,
+        mut descriptors: Vec<OwnedFd>,
+        connection: u64,
+    ) -> Result<Option<Answer>, CallError> {
         if request.container != self.id {
             return Err(CallError::OtherContainer(request.container.to_string()));
         }
-        match request.call {
+        let answer = match request.call {
+            Call::Exec(exec) => {
+                self.exec(*exec, descriptors, Asker { connection, seq: request.seq })?;
+                return Ok(None);
+            }
             Call::Hello { version: _ } => Ok(self.hello()),
             Call::Create(task) => self.create(*task).inspect_err(|_| self.doomed |= self.task.is_none()),
             Call::Attach(wants) => self.attach(wants, one(&mut descriptors)?),
             Call::Start => self.start(),
-            Call::Exec(exec) => self.exec(*exec, descriptors),
             Call::Resize { exec_id, height, width } => self.resize(exec_id, height, width),
             Call::Signal { signal } => self.signal(signal),
             Call::State => Ok(Answer::State(self.task.as_ref().map(|task| task.run_state.clone()))),
             Call::CheckUser { user } => self.check_user(&user),
-        }
+        };
+        answer.map(Some)
     }
 
     fn hello(&mut self) -> Answer {
         let state = self.task.as_ref().map(|task| task.run_state.clone());
-        let running = self.task.iter().flat_map(|task| &task.execs).map(Exec::state);
-        let execs = running.chain(self.untold.drain(..)).collect();
+        // Those that were told are among the ended ones.
+        let execs = self.task.iter().flat_map(|task| &task.execs).filter(|exec| !exec.told).map(Exec::state);
+        let joins = self.task.iter().flat_map(|task| &task.joins).map(Join::state);
+        let execs = self.ended_execs.states().chain(execs).chain(joins).collect();
         Answer::Hello { version: VERSION, state, execs }
     }
 
@@ -166,44 +179,20 @@ impl Shim {
         let task = self.task.as_mut().ok_or(CallError::NotCreated)?;
         let container = task.container.as_mut().ok_or(CallError::NotRunning)?;
         container.start()?;
+        task.oom.started(Instant::now());
         task.run_state.started = true;
         task.run_state.started_at_nanos = exit::now_nanos();
         exit::write_state(&self.dir, &task.run_state).map_err(CallError::Record)?;
         Ok(Answer::Started(task.run_state.clone()))
     }
 
-    fn exec(&mut self, exec: ExecTask, mut descriptors: Vec<OwnedFd>) -> Result<Answer, CallError> {
+    fn exec(&mut self, mut exec: ExecTask, mut descriptors: Vec<OwnedFd>, asker: Asker) -> Result<(), CallError> {
         let task = self.task.as_mut().filter(|task| task.run_state.started).ok_or(CallError::NotRunning)?;
         let alive = task.is_alive();
         let container = task.container.as_ref().filter(|_| alive).ok_or(CallError::NotRunning)?;
-        let client = exec.attach.map(|wants| Ok::<_, CallError>((one(&mut descriptors)?, wants))).transpose()?;
-        let open_stdin = client.as_ref().is_some_and(|(_, wants)| wants.stdin);
-        let ends = Ends::open(exec.process.terminal, open_stdin, client.is_some());
-        let mut ends = ends.map_err(CallError::Streams)?;
-        let process = container.exec(ExecOptions {
-            process: &exec.process,
-            user: exec.user.as_deref().map(|user| UserRequest { user, groups: &exec.groups }),
-            stdio: ends.take_stdio(),
-        });
-        let mut process = process.map_err(|err| match container.has_ended() {
-            true => CallError::NotRunning,
-            false => CallError::Exec(err),
-        })?;
-        let console = process.console.take();
-        let spool_dir = task.streams.spool_dir.to_owned();
-        // Docker's exec always ends its input with its client's.
-        let streams = Streams::new(ends, console, true, spool_dir);
-        let mut streams = streams.map_err(CallError::Streams).inspect_err(|_| {
-            // Nobody would know of it. The error above is the one that explains.
-            let _ = sys::signal::send(process.pidfd.as_fd(), SIGKILL);
-        })?;
-        if let Some((socket, wants)) = client {
-            streams.attach(socket, wants);
-        }
-        let exec = Exec::new(exec.exec_id, process, streams);
-        let pid = exec.pid;
-        task.execs.push(exec);
-        Ok(Answer::ExecStarted { pid })
+        let client = exec.attach.take().map(|wants| Ok::<_, CallError>((one(&mut descriptors)?, wants))).transpose()?;
+        task.joins.push(Join::begin(container, exec, client, asker)?);
+        Ok(())
     }
 
     fn check_user(&self, user: &str) -> Result<Answer, CallError> {

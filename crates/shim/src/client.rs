@@ -17,6 +17,10 @@ use crate::queue::Queue;
 /// A client that is full and reads nothing for this long is disconnected: until then it holds the container up.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
 
+/// A client of a process that is gone holds up nobody, and may be a pager: what it has not read is kept for so long after
+/// it read something. Somebody who never reads must not keep the shim for ever, though.
+const ABANDONED_AFTER: Duration = Duration::from_secs(600);
+
 /// A client that has read nothing for this long lags: the news of the exit does not wait for it.
 const LAGGING_AFTER: Duration = Duration::from_millis(500);
 
@@ -36,7 +40,9 @@ pub(crate) struct Client {
 enum Phase {
     Open,
     /// Nothing more comes: it is closed when the queue is empty.
-    Finishing,
+    Finishing {
+        since: Instant,
+    },
     Gone,
 }
 
@@ -114,7 +120,7 @@ impl Client {
                 Err(_) => self.phase = Phase::Gone,
             }
         }
-        if self.phase == Phase::Finishing {
+        if matches!(self.phase, Phase::Finishing { .. }) {
             self.close();
         }
     }
@@ -145,7 +151,7 @@ impl Client {
     /// Nothing more comes for it.
     pub(crate) fn finish(&mut self) {
         if self.phase == Phase::Open {
-            self.phase = Phase::Finishing;
+            self.phase = Phase::Finishing { since: Instant::now() };
         }
         self.flush();
     }
@@ -170,21 +176,25 @@ impl Client {
         self.phase == Phase::Gone
     }
 
-    /// Whether the container must wait for it. One that stalls for too long is disconnected instead.
-    pub(crate) fn holds_up(&mut self, now: Instant) -> bool {
-        if !self.queue.is_full() || self.phase == Phase::Gone {
-            return false;
-        }
-        if now >= self.progress_at + STALLED_AFTER {
-            self.phase = Phase::Gone;
-            return false;
-        }
-        true
+    /// Whether the process must wait for it.
+    pub(crate) fn holds_up(&self) -> bool {
+        self.phase == Phase::Open && self.queue.is_full()
     }
 
-    /// When [`Client::holds_up`] changes by itself.
+    /// Disconnects it if it has not read for too long.
+    pub(crate) fn give_up(&mut self, now: Instant) {
+        if self.stall_deadline().is_some_and(|deadline| now >= deadline) {
+            self.phase = Phase::Gone;
+        }
+    }
+
+    /// When [`Client::give_up`] does so.
     pub(crate) fn stall_deadline(&self) -> Option<Instant> {
-        self.queue.is_full().then(|| self.progress_at + STALLED_AFTER)
+        match self.phase {
+            Phase::Open => self.queue.is_full().then(|| self.progress_at + STALLED_AFTER),
+            Phase::Finishing { since } => Some(since.max(self.progress_at) + ABANDONED_AFTER),
+            Phase::Gone => None,
+        }
     }
 
     /// Until when the news of the exit waits for it; `None` if it does not.
@@ -261,6 +271,22 @@ mod tests {
         theirs.read_to_end(&mut got).unwrap();
         assert_eq!(got, b"\x01\0\0\0\0\0\0\x03out");
         assert!(client.is_gone());
+    }
+
+    #[test]
+    fn who_reads_nothing_after_the_end_is_given_up_late() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut client, theirs) = client(Attach { stdout: true, ..Attach::default() });
+        client.send(Stream::Stdout, &[7; 1 << 20], false, dir.path());
+        let begin = Instant::now();
+        client.finish();
+        let deadline = client.stall_deadline().unwrap();
+        assert!(deadline >= begin + ABANDONED_AFTER && !client.holds_up());
+        client.give_up(deadline - Duration::from_millis(1));
+        assert!(!client.is_gone());
+        client.give_up(deadline);
+        assert!(client.is_gone());
+        drop(theirs);
     }
 
     #[test]

@@ -8,6 +8,8 @@ use shim_api::{ExitRecord, RunState};
 
 use crate::exec::Exec;
 use crate::exit::now_nanos;
+use crate::join::Join;
+use crate::oom::OomWatch;
 use crate::streams::{Scratch, Streams};
 
 /// How long killed execs may take to end before the container's exit is told without theirs.
@@ -20,6 +22,9 @@ pub(crate) struct Task {
     pub(crate) run_state: RunState,
     pub(crate) streams: Streams,
     pub(crate) execs: Vec<Exec>,
+    /// Execs that were not answered yet.
+    pub(crate) joins: Vec<Join>,
+    pub(crate) oom: OomWatch,
     pub(crate) exit: Option<(ExitRecord, Instant)>,
     /// The exit was posted.
     pub(crate) told: bool,
@@ -35,7 +40,16 @@ impl Task {
             started: false,
             started_at_nanos: 0,
         };
-        Task { container: Some(container), run_state, streams, execs: Vec::new(), exit: None, told: false }
+        Task {
+            container: Some(container),
+            run_state,
+            streams,
+            execs: Vec::new(),
+            joins: Vec::new(),
+            oom: OomWatch::default(),
+            exit: None,
+            told: false,
+        }
     }
 
     /// Whether its first process lives.
@@ -66,6 +80,9 @@ impl Task {
     /// Work without a descriptor, at the end of every turn.
     pub(crate) fn settle(&mut self, now: Instant, scratch: &mut Scratch) {
         self.streams.settle(now, scratch);
+        if let Some(container) = self.container.as_ref().filter(|_| self.exit.is_none()) {
+            self.oom.settle(now, &container.cgroup);
+        }
         let overdue = self.exit.as_ref().is_some_and(|(_, at)| now >= *at + EXECS_END_WITHIN);
         for exec in &mut self.execs {
             if overdue && exec.exit_code.is_none() {
@@ -91,7 +108,9 @@ impl Task {
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         let execs = self.execs.iter().filter_map(|exec| exec.streams.deadline(now));
         let overdue = self.exit.as_ref().filter(|_| !self.execs.is_empty()).map(|(_, at)| *at + EXECS_END_WITHIN);
-        execs.chain(self.streams.deadline(now)).chain(overdue.filter(|at| *at > now)).min()
+        let joins = self.joins.iter().map(|join| join.joining.deadline());
+        let oom = self.oom.deadline().filter(|_| self.exit.is_none());
+        execs.chain(joins).chain(oom).chain(self.streams.deadline(now)).chain(overdue.filter(|at| *at > now)).min()
     }
 }
 

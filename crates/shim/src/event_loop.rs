@@ -9,13 +9,14 @@ use oci::ContainerId;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{DumpableBehavior, getpid, set_child_subreaper, set_dumpable_behavior};
 use rustix::time::Timespec;
-use shim_api::{Call, ExecState, Fact, Message};
+use shim_api::{Call, ExecState, Fact, Failure, Message};
 use sys::signal::{SignalFd, SignalSet};
 
 use crate::container::Task;
-use crate::exec::{Exec, UNTOLD_MAX};
+use crate::exec::{Ended, Exec};
 use crate::exit;
-use crate::server::{Connection, Listener};
+use crate::join::Arrival;
+use crate::server::{Connections, Listener};
 use crate::streams::{Part, Scratch, Streams};
 
 /// Signal numbers that are the same on every architecture of ours.
@@ -64,11 +65,11 @@ pub(crate) struct Shim {
     pub(crate) dir: PathBuf,
     pub(crate) id: ContainerId,
     pub(crate) task: Option<Task>,
-    /// Execs that ended while no daemon listened.
-    pub(crate) untold: Vec<ExecState>,
+    /// Execs that ended, for the next daemon.
+    pub(crate) ended_execs: Ended,
     /// The container could not be created: nothing is left to do but to say so.
     pub(crate) doomed: bool,
-    connections: Vec<Connection>,
+    connections: Connections,
     /// Gone when everything is cleaned up.
     listener: Option<Listener>,
     signals: SignalFd,
@@ -90,6 +91,9 @@ enum Token {
     Container(Part),
     Exec(usize, Part),
     Slow(usize, Part),
+    /// Only wakes: who joins is asked in every turn.
+    Join,
+    Oom,
 }
 
 impl Arguments {
@@ -113,9 +117,9 @@ pub fn run(arguments: Arguments) -> Result<(), ShimError> {
         dir,
         id,
         task: None,
-        untold: Vec::new(),
+        ended_execs: Ended::default(),
         doomed: false,
-        connections: Vec::new(),
+        connections: Connections::default(),
         listener: Some(listener),
         signals,
         scratch: Scratch::new(),
@@ -125,7 +129,7 @@ pub fn run(arguments: Arguments) -> Result<(), ShimError> {
     };
     if let Some(socket) = inherited {
         rustix::io::ioctl_fionbio(&socket, true).map_err(|err| ShimError::Process(err.into()))?;
-        shim.connections.push(Connection::new(socket));
+        shim.connections.add(socket);
     }
     while !shim.is_done() {
         shim.turn().map_err(ShimError::Poll)?;
@@ -163,9 +167,9 @@ impl Shim {
     /// Nothing is left to do.
     fn is_done(&self) -> bool {
         let cleaned_up = self.listener.is_none();
-        let nothing_made = !cleaned_up && self.task.is_none() && (self.doomed || self.connections.is_empty());
+        let nothing_made = !cleaned_up && self.task.is_none() && (self.doomed || self.connections.all.is_empty());
         let all_done = cleaned_up && self.slow.is_empty();
-        (nothing_made || all_done) && self.connections.iter().all(Connection::is_flushed)
+        (nothing_made || all_done) && self.connections.are_flushed()
     }
 
     fn wait(&self) -> io::Result<Vec<(Token, PollFlags)>> {
@@ -178,11 +182,13 @@ impl Shim {
         if let Some(listener) = &self.listener {
             add(Token::Listener, listener.fd(), PollFlags::IN);
         }
-        for (at, connection) in self.connections.iter().enumerate() {
+        for (at, connection) in self.connections.all.iter().enumerate() {
             add(Token::Connection(at), connection.fd(), connection.interest());
         }
         if let Some(task) = &self.task {
             task.streams.interests(|part, fd, flags| add(Token::Container(part), fd, flags));
+            task.oom.interest().into_iter().for_each(|(fd, flags)| add(Token::Oom, fd, flags));
+            task.joins.iter().for_each(|join| add(Token::Join, join.joining.fd(), PollFlags::IN));
             for (at, exec) in task.execs.iter().enumerate() {
                 exec.streams.interests(|part, fd, flags| add(Token::Exec(at, part), fd, flags));
             }
@@ -214,7 +220,10 @@ impl Shim {
         let scratch = &mut self.scratch;
         match token {
             Token::Signals => self.reap(),
-            Token::Listener => self.connections.extend(self.listener.as_ref().and_then(Listener::accept)),
+            Token::Listener => {
+                let socket = self.listener.as_ref().and_then(Listener::accept);
+                socket.into_iter().for_each(|socket| self.connections.add(socket));
+            }
             Token::Connection(at) => self.serve(at, flags),
             Token::Container(part) => {
                 self.task.iter_mut().for_each(|task| task.streams.ready(part, flags, scratch));
@@ -224,6 +233,8 @@ impl Shim {
                 exec.into_iter().for_each(|exec| exec.streams.ready(part, flags, scratch));
             }
             Token::Slow(at, part) => self.slow[at].ready(part, flags, scratch),
+            Token::Join => {}
+            Token::Oom => self.task.iter_mut().for_each(|task| task.oom.ready()),
         }
     }
 
@@ -240,29 +251,47 @@ impl Shim {
 
     fn serve(&mut self, at: usize, flags: PollFlags) {
         if flags.contains(PollFlags::OUT) {
-            self.connections[at].flush();
+            self.connections.all[at].flush();
         }
         if !flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             return;
         }
-        self.connections[at].receive();
-        while let Some((request, descriptors)) = self.connections[at].next_request() {
+        self.connections.all[at].receive();
+        while let Some((request, descriptors)) = self.connections.all[at].next_request() {
             let seq = request.seq;
             let hello = matches!(request.call, Call::Hello { .. });
             let start = matches!(request.call, Call::Start);
-            let result = self.call(request, descriptors).map_err(Into::into);
-            self.connections[at].subscribed |= hello && result.is_ok();
-            self.connections[at].send(&Message::Reply { seq, result });
+            let result = self.call(request, descriptors, self.connections.all[at].number);
+            self.connections.all[at].subscribed |= hello && result.is_ok();
+            if let Some(result) = result.transpose() {
+                self.connections.all[at].send(&Message::Reply { seq, result: result.map_err(Into::into) });
+            }
             if start && self.task.as_ref().is_some_and(|task| task.streams.is_empty()) {
                 // Nobody waits for its first words: most likely it lives for long.
                 self.rest_at = Some(Instant::now());
             }
         }
-        self.connections[at].trim();
+        self.connections.all[at].trim();
+    }
+
+    /// Answers those who asked for an exec, when it has come to something.
+    fn answer_joins(&mut self, now: Instant) {
+        let Some(task) = self.task.as_mut().filter(|task| !task.joins.is_empty()) else { return };
+        for Arrival { asker, exec, result } in task.advance_joins(now) {
+            let result = result.map_err(Failure::from);
+            let failed = result.as_ref().err().map(|failure| failure.exit_code);
+            if !self.connections.send_to(asker.connection, &Message::Reply { seq: asker.seq, result })
+                && let Some(exit_code) = failed
+            {
+                // Whoever asked is dead; its successor may have been told that this one runs.
+                self.tell_ended_exec(ExecState { exit_code: Some(exit_code), ..exec });
+            }
+        }
     }
 
     /// Everything that follows from what happened in this turn.
     fn settle(&mut self, now: Instant) {
+        self.answer_joins(now);
         self.tell_ended_execs();
         if let Some(task) = &mut self.task {
             task.settle(now, &mut self.scratch);
@@ -275,11 +304,9 @@ impl Shim {
         if self.task.as_mut().is_some_and(|task| !task.told && task.is_settled(now)) {
             self.tell_exit(now);
         }
-        self.connections.retain(|connection| !connection.is_gone());
+        self.connections.all.retain(|connection| !connection.is_gone());
         let overdue = self.close_by.is_some_and(|by| now >= by);
-        if self.task.as_ref().is_some_and(|task| task.told)
-            && (overdue || self.connections.iter().all(Connection::is_flushed))
-        {
+        if self.task.as_ref().is_some_and(|task| task.told) && (overdue || self.connections.are_flushed()) {
             self.clean_up();
         }
     }
@@ -298,11 +325,14 @@ impl Shim {
         for (exec_id, count) in detached {
             (0..count).for_each(|_| facts.push(Fact::Detached { container: container(), exec_id: exec_id.cloned() }));
         }
+        if task.oom.take_news() {
+            facts.push(Fact::Oom { container: container() });
+        }
         let lines = task.streams.take_lost_lines();
         if lines > 0 {
             facts.push(Fact::LogLost { container: container(), lines });
         }
-        facts.iter().for_each(|fact| self.post(fact));
+        facts.iter().for_each(|fact| self.connections.post(fact));
         ended.into_iter().for_each(|exec| self.let_go(exec));
     }
 
@@ -317,19 +347,23 @@ impl Shim {
             })
             .collect();
         for state in states {
-            if self.connections.iter().any(|connection| connection.subscribed) {
-                let exit_code = state.exit_code.unwrap_or(137);
-                self.post(&Fact::ExecExited { container: self.id.clone(), exec_id: state.exec_id, exit_code });
-            } else if self.untold.len() < UNTOLD_MAX {
-                self.untold.push(state);
-            }
+            self.tell_ended_exec(state);
         }
+    }
+
+    fn tell_ended_exec(&mut self, state: ExecState) {
+        let heard = self.connections.all.iter().any(|connection| connection.subscribed);
+        if heard {
+            let (exec_id, exit_code) = (state.exec_id.clone(), state.exit_code.unwrap_or(137));
+            self.connections.post(&Fact::ExecExited { container: self.id.clone(), exec_id, exit_code });
+        }
+        self.ended_execs.keep(state, heard);
     }
 
     /// What is left of an exec that has ended: a client who has not read everything yet.
     fn let_go(&mut self, mut exec: Exec) {
         for _ in 0..exec.streams.take_detached() {
-            self.post(&Fact::Detached { container: self.id.clone(), exec_id: Some(exec.id.clone()) });
+            self.connections.post(&Fact::Detached { container: self.id.clone(), exec_id: Some(exec.id.clone()) });
         }
         if !exec.streams.is_empty() {
             self.slow.push(exec.streams);
@@ -348,15 +382,10 @@ impl Shim {
         }
         let container = || self.id.clone();
         let lost = (lines > 0).then(|| Fact::LogLost { container: container(), lines });
-        let oom = exit.oom_killed.then(|| Fact::Oom { container: container() });
+        let oom = task.oom.is_untold(exit.oom_killed).then(|| Fact::Oom { container: container() });
         let exited = Fact::Exited { container: container(), exit };
-        lost.iter().chain(&oom).chain([&exited]).for_each(|fact| self.post(fact));
+        lost.iter().chain(&oom).chain([&exited]).for_each(|fact| self.connections.post(fact));
         self.close_by = Some(now + LAST_WORDS_WITHIN);
-    }
-
-    fn post(&mut self, fact: &Fact) {
-        let message = Message::Fact(fact.clone());
-        self.connections.iter_mut().filter(|c| c.subscribed).for_each(|connection| connection.send(&message));
     }
 
     /// The end of everything but slow clients.
@@ -372,7 +401,7 @@ impl Shim {
             self.slow.push(task.streams);
         }
         self.listener = None;
-        self.connections.clear();
+        self.connections.all.clear();
         self.close_by = None;
     }
 

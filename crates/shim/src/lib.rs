@@ -6,7 +6,7 @@
 //! ```text
 //!   daemons --- [server] frames, descriptors --+            +-- [exit] state.json, exit.json
 //!                                              |            |
-//!                                        [event_loop] --- [calls] --- [container] --- [exec] ...
+//!                                        [event_loop] --- [calls] --- [container] --- [join] --- [exec] ...
 //!                                              |                          |
 //!   clients === [client] queue, framing ======== [streams] ==== pipes or terminal
 //!                  [queue] memory, then a file     |   [stdin] bounded, before the process's input
@@ -15,10 +15,9 @@
 //!
 //! One loop around poll(2), one thread; the log's second thread never allocates, because `exec` clones this process.
 //! Every descriptor is non-blocking: nothing that a container, a client, a daemon or the disk does or leaves undone
-//! stops the loop, but for one thing: it waits until an exec's process is ready, a millisecond or, if the container
-//! stops that process on its way, ten seconds. Backpressure instead of loss: a client's queue grows to a cap, then the
-//! container's output is not read until the client reads on or has stalled for ten seconds; so with a log that a slow
-//! disk cannot take.
+//! stops the loop; an exec's process that its container stops on the way is given up after ten seconds ([join]).
+//! Backpressure instead of loss: a client's queue grows to a cap, then the container's output is not read until the client
+//! reads on or has stalled for ten seconds; so with a log that a slow disk cannot take.
 //!
 //! ```text
 //!   empty --Create--> created --Start--> running --its end--> draining --log and readers have all--> told --> cleaned up
@@ -39,6 +38,8 @@ mod detach;
 mod event_loop;
 mod exec;
 mod exit;
+mod join;
+mod oom;
 mod queue;
 mod server;
 mod stdin;

@@ -9,7 +9,7 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use shim_api::frame::{Decoder, encode};
-use shim_api::{Message, Request};
+use shim_api::{Fact, Message, Request};
 
 /// Bytes that wait for a daemon at most. One that reads nothing is disconnected: it can come back and ask.
 const OUTGOING_MAX_BYTES: usize = 1 << 20;
@@ -23,8 +23,18 @@ pub(crate) struct Listener {
     path: PathBuf,
 }
 
+/// Those of all daemons: rarely more than one.
+#[derive(Default)]
+pub(crate) struct Connections {
+    pub(crate) all: Vec<Connection>,
+    /// How many there have been.
+    count: u64,
+}
+
 /// One daemon's connection.
 pub(crate) struct Connection {
+    /// Tells it apart from all others, also earlier ones.
+    pub(crate) number: u64,
     socket: OwnedFd,
     decoder: Decoder,
     descriptors: VecDeque<OwnedFd>,
@@ -59,10 +69,10 @@ impl Listener {
     }
 
     /// The next daemon, if one waits. Others than root are turned away.
-    pub(crate) fn accept(&self) -> Option<Connection> {
+    pub(crate) fn accept(&self) -> Option<OwnedFd> {
         let socket = rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok()?;
         let peer = sys::socket::peer(socket.as_fd()).ok()?;
-        (peer.uid == 0).then(|| Connection::new(socket))
+        (peer.uid == 0).then_some(socket)
     }
 }
 
@@ -73,10 +83,36 @@ impl Drop for Listener {
     }
 }
 
+impl Connections {
+    /// One more daemon; the socket must be non-blocking.
+    pub(crate) fn add(&mut self, socket: OwnedFd) {
+        self.count += 1;
+        self.all.push(Connection::new(socket, self.count));
+    }
+
+    /// Whether everybody who is there has everything.
+    pub(crate) fn are_flushed(&self) -> bool {
+        self.all.iter().all(Connection::is_flushed)
+    }
+
+    /// To the one of that number; whether it is still there: its successor asks for itself.
+    pub(crate) fn send_to(&mut self, number: u64, message: &Message) -> bool {
+        let mut all = self.all.iter_mut();
+        let connection = all.find(|connection| connection.number == number && !connection.is_gone());
+        connection.map(|connection| connection.send(message)).is_some()
+    }
+
+    /// To all that said Hello.
+    pub(crate) fn post(&mut self, fact: &Fact) {
+        let message = Message::Fact(fact.clone());
+        self.all.iter_mut().filter(|connection| connection.subscribed).for_each(|connection| connection.send(&message));
+    }
+}
+
 impl Connection {
-    /// Wraps a non-blocking socket.
-    pub(crate) fn new(socket: OwnedFd) -> Connection {
+    fn new(socket: OwnedFd, number: u64) -> Connection {
         Connection {
+            number,
             socket,
             decoder: Decoder::default(),
             descriptors: VecDeque::new(),
@@ -159,7 +195,7 @@ impl Connection {
     }
 
     /// Whether everything was handed over, or nobody wants it.
-    pub(crate) fn is_flushed(&self) -> bool {
+    fn is_flushed(&self) -> bool {
         self.gone || self.outgoing.is_empty()
     }
 

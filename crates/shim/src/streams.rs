@@ -185,7 +185,7 @@ impl Streams {
                 add(Part::Client(at), client.fd(), flags);
             }
         }
-        if let Some(log) = self.log.as_ref().filter(|log| log.deadline().is_some()) {
+        if let Some(log) = self.log.as_ref().filter(|log| log.awaits_event()) {
             add(Part::Log, log.fd(), PollFlags::IN);
         }
     }
@@ -208,7 +208,7 @@ impl Streams {
             log.drain();
         }
         for client in &mut self.clients {
-            client.holds_up(now);
+            client.give_up(now);
         }
         if self.ended_at.is_some() {
             self.drain(scratch);
@@ -269,7 +269,7 @@ impl Streams {
     }
 
     fn is_throttled(&self) -> bool {
-        self.log.as_ref().is_some_and(Writer::is_full) || self.clients.iter().any(|c| c.stall_deadline().is_some())
+        self.log.as_ref().is_some_and(Writer::is_full) || self.clients.iter().any(Client::holds_up)
     }
 
     fn exit_delay(&self, now: Instant) -> Option<Instant> {

@@ -17,18 +17,15 @@ pub fn cloexec_from(first: u32) -> io::Result<()> {
 ///
 /// For a forked child that is about to wait: held copies of its parent's sockets would keep their peers waiting, too.
 /// Every other `OwnedFd` of the process is dead then, which is why control never comes back.
-pub fn keep_only(
-    keep: BorrowedFd<'_>,
-    then: impl FnOnce(BorrowedFd<'_>) -> u8,
-) -> io::Result<std::convert::Infallible> {
+pub fn keep_only(keep: BorrowedFd<'_>, then: impl FnOnce(OwnedFd) -> u8) -> io::Result<std::convert::Infallible> {
     if keep.as_raw_fd() != 3 {
         // SAFETY: whatever owns descriptor 3 is never used again, see below.
         crate::check(unsafe { libc::dup3(keep.as_raw_fd(), 3, libc::O_CLOEXEC) }.into())?;
     }
     // SAFETY: the owners of the closed descriptors are never used again: this function does not return from here on.
     crate::check(unsafe { libc::syscall(libc::SYS_close_range, 4, u32::MAX, 0) })?;
-    // SAFETY: descriptor 3 was made above and stays open until the process ends.
-    let status = then(unsafe { BorrowedFd::borrow_raw(3) });
+    // SAFETY: descriptor 3 was made above, or its owner is never used again either.
+    let status = then(unsafe { std::os::fd::FromRawFd::from_raw_fd(3) });
     // SAFETY: _exit has no requirements.
     unsafe { libc::_exit(i32::from(status)) }
 }

@@ -32,21 +32,38 @@ pub fn fork(
     cgroup: Option<BorrowedFd<'_>>,
     child: impl FnOnce() -> u8,
 ) -> io::Result<Child> {
+    copy(namespaces.0, libc::SIGCHLD, cgroup, child)
+}
+
+/// Runs `child` in a copy of this process that becomes a child of this process's parent, who reaps it and is told of its
+/// end as of this process's. Otherwise as [`fork`] without any of its options.
+pub fn fork_sibling(child: impl FnOnce() -> u8) -> io::Result<Child> {
+    // clone3 takes no signal here: the kernel uses this process's (clone3_args_valid).
+    copy(libc::CLONE_PARENT as u64, 0, None, child)
+}
+
+fn copy(
+    flags: u64,
+    exit_signal: libc::c_int,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce() -> u8,
+) -> io::Result<Child> {
     let mut pidfd: libc::c_int = -1;
     let into_cgroup = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
     // SAFETY: clone_args is a plain structure of integers for which all zeroes is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = namespaces.0 | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND | into_cgroup;
+    args.flags = flags | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND | into_cgroup;
     args.pidfd = &raw mut pidfd as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    args.exit_signal = exit_signal as u64;
     args.cgroup = cgroup.map_or(0, |fd| fd.as_raw_fd() as u64);
     // SAFETY: args lives over the call and has the size given. Without CLONE_VM the child gets its own copy of the memory,
     // so it shares no Rust object with the parent; it runs on a copy of this stack, which `stack` = 0 asks for.
     let cloned =
         crate::check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) });
+    let new_namespaces = flags & !(libc::CLONE_PARENT as u64);
     let pid = match cloned {
-        Err(err) if err.raw_os_error() == Some(libc::ENOSYS) && namespaces.0 | into_cgroup == 0 => {
-            clone(&raw mut pidfd)?
+        Err(err) if err.raw_os_error() == Some(libc::ENOSYS) && new_namespaces | into_cgroup == 0 => {
+            clone(flags as libc::c_int | exit_signal, &raw mut pidfd)?
         }
         answer => answer?,
     };
@@ -62,8 +79,8 @@ pub fn fork(
 
 /// clone(2) as fork, for inside of a container: Docker's system-call filter answers ENOSYS to clone3, whose flags it
 /// cannot look at. Handlers are not reset.
-fn clone(pidfd: *mut libc::c_int) -> io::Result<i64> {
-    let flags = libc::c_long::from(libc::CLONE_PIDFD | libc::SIGCHLD);
+fn clone(flags: libc::c_int, pidfd: *mut libc::c_int) -> io::Result<i64> {
+    let flags = libc::c_long::from(flags | libc::CLONE_PIDFD);
     // The order of flags, stack and the place of the pidfd is the same on x86_64 and aarch64 (clone(2)).
     // SAFETY: as for clone3 above: no CLONE_VM, and a stack of 0 is a copy of this one. The kernel writes one int to pidfd,
     // which the caller owns.
@@ -86,6 +103,22 @@ mod tests {
     fn the_status_of_the_closure_is_the_childs() {
         let child = fork(NewNamespaces::default(), None, || 7).unwrap();
         assert_eq!(wait::wait(child.pidfd.as_fd()).unwrap(), wait::Exit::Code(7));
+    }
+
+    #[test]
+    fn a_sibling_is_its_makers_parents_child() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let maker = fork(NewNamespaces::default(), None, || {
+            let sibling = fork_sibling(|| 9).unwrap();
+            let sent = rustix::io::write(&writer, &sibling.pid.as_raw_nonzero().get().to_ne_bytes());
+            u8::from(sent.is_err())
+        });
+        let mut pid = [0; 4];
+        io::Read::read_exact(&mut reader, &mut pid).unwrap();
+        let pid = Pid::from_raw(i32::from_ne_bytes(pid)).unwrap();
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+        assert_eq!(wait::wait(pidfd.as_fd()).unwrap(), wait::Exit::Code(9));
+        assert_eq!(wait::wait(maker.unwrap().pidfd.as_fd()).unwrap(), wait::Exit::Code(0));
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod network;
+pub mod open;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;

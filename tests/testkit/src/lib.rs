@@ -10,6 +10,7 @@
 //! - [`http`]: requests written by hand, for what no client would send.
 //! - [`images`]: archives to load, made from Debian's busybox.
 //! - [`leaks`]: what an instance has on the machine, found from outside.
+//! - [`mutate`]: hostile input made from good input, for a bounded time, with a seed.
 //! - [`skip`]: tests that cannot run here are counted as skipped, never as passed.
 //! - [`paths`], [`process`]: the work tree; commands with a deadline.
 //!
@@ -20,6 +21,7 @@ pub mod events;
 pub mod http;
 pub mod images;
 pub mod leaks;
+pub mod mutate;
 pub mod paths;
 pub mod piped;
 pub mod process;

@@ -17,11 +17,11 @@ fn heads_are_parsed_as_far_as_they_have_come() {
 #[test]
 fn heads_that_cannot_be_read_are_told_apart() {
     let check = |text: &str| parse_head(text.as_bytes()).err();
-    assert_eq!(check("garbage\r\n\r\n"), Some(HeadError::Malformed));
-    assert_eq!(check(&format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(70_000))), Some(HeadError::TooLarge));
-    assert_eq!(check("GET / HTTP/1.1\r\nno colon\r\n\r\n"), Some(HeadError::Malformed));
-    assert_eq!(check(&format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(101))), Some(HeadError::TooLarge));
-    assert_eq!(check(&format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(HEAD_LIMIT))), Some(HeadError::TooLarge));
+    assert_eq!(check("garbage\r\n\r\n"), Some(MALFORMED));
+    assert_eq!(check(&format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(70_000))), Some(TOO_LARGE));
+    assert_eq!(check("GET / HTTP/1.1\r\nno colon\r\n\r\n"), Some(MALFORMED));
+    assert_eq!(check(&format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(101))), Some(TOO_LARGE));
+    assert_eq!(check(&format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(HEAD_LIMIT))), Some(TOO_LARGE));
 }
 
 /// What a connection that begins with these pieces comes to, and the client's end of it.
@@ -56,14 +56,14 @@ async fn other_requests_are_rewound_whole() {
 
 #[tokio::test]
 async fn heads_may_be_as_long_as_gos() {
-    let head = |value: usize| format!("GET /_ping HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(value));
+    let head = |value: usize| format!("GET /_ping HTTP/1.1\r\nHost: d\r\nX: {}\r\n\r\n", "a".repeat(value));
     let frame = head(0).len();
     let request = head(HEAD_LIMIT - frame);
     let (opening, client) = opened(&[&request, ""]).await;
     let Opening::Http(rewound) = opening else { panic!("not HTTP") };
     assert!(all_of(rewound).await == request);
     drop(client);
-    assert_eq!(parse_head(head(HEAD_LIMIT - frame + 1).as_bytes()).err(), Some(HeadError::TooLarge));
+    assert_eq!(parse_head(head(HEAD_LIMIT - frame + 1).as_bytes()).err(), Some(TOO_LARGE));
 }
 
 #[tokio::test]
@@ -106,11 +106,15 @@ async fn what_cannot_be_read_is_refused_as_go_refuses_it() {
         format!("{exec}Content-Length: some\r\n\r\n{{"),
         format!("{exec}Transfer-Encoding: chunked\r\n\r\nzz\r\n"),
     );
+    let refused_version = "505 HTTP Version Not Supported: unsupported protocol version";
+    let no_host = "400 Bad Request: missing required Host header";
     for (request, status, body) in [
         ("garbage\r\n\r\n", "400 Bad Request", "400 Bad Request"),
         (&long, "431 Request Header Fields Too Large", "431 Request Header Fields Too Large"),
         (&large, "413 Payload Too Large", "{\"message\":\"request body is larger than 64 KiB\"}\n"),
-        (&length, "400 Bad Request", "{\"message\":\"bad Content-Length\"}\n"),
+        (&length, "400 Bad Request", "400 Bad Request"),
+        ("GET / HTTP/2.0\r\n\r\n", refused_version, refused_version),
+        ("POST /exec/a/start HTTP/1.1\r\n\r\n", no_host, no_host),
         (&chunks, "400 Bad Request", "{\"message\":\"invalid JSON: invalid byte in chunk length\"}\n"),
     ] {
         let (opening, client) = opened(&[request]).await;
@@ -126,7 +130,9 @@ async fn what_cannot_be_read_is_refused_as_go_refuses_it() {
 
 #[tokio::test]
 async fn clients_that_leave_get_nothing() {
-    for pieces in [&[""][..], &["GET /in", ""], &["POST /exec/a/start HTTP/1.1\r\nContent-Length: 9\r\n\r\n{", ""]] {
+    for pieces in
+        [&[""][..], &["GET /in", ""], &["POST /exec/a/start HTTP/1.1\r\nHost: d\r\nContent-Length: 9\r\n\r\n{", ""]]
+    {
         let (opening, client) = opened(pieces).await;
         assert!(matches!(opening, Opening::Nothing), "{pieces:?}");
         assert_eq!(all_of(client).await, "");

@@ -8,9 +8,8 @@ use engine::ops::list::ListQuery;
 use engine::ops::remove::RemoveOptions;
 use engine::ops::wait::{Condition, Waiting};
 use engine_api::container::CreateRequest;
-use engine_api::versions;
+use engine_api::{platform, versions};
 use http::StatusCode;
-use serde_json::Value;
 
 use crate::hijack::{Outcome, Takeover};
 use crate::query::Query;
@@ -28,9 +27,13 @@ pub(crate) async fn list(call: Call) -> Result<Answer, Failure> {
         size: call.query.flag("size"),
         filters: Filters(call.query.filters()?),
     };
-    let mut containers = ops::list::list(&call.engine, query).await?;
-    versions::downgrade_list(call.version, &mut containers);
-    Ok(response::json(StatusCode::OK, &containers))
+    let mut containers = response::List::default();
+    let add = |mut container| {
+        versions::downgrade_summary(call.version, &mut container);
+        containers.push(&container);
+    };
+    ops::list::list(&call.engine, query, add).await?;
+    Ok(containers.into_answer())
 }
 
 /// `GET /containers/{}/json`.
@@ -42,13 +45,14 @@ pub(crate) async fn inspect(call: Call) -> Result<Answer, Failure> {
 
 /// `POST /containers/create`.
 pub(crate) async fn create(mut call: Call) -> Result<Answer, Failure> {
-    let body: Option<Option<Value>> = call.json().await?;
-    let body = body.ok_or(engine_api::json::DecodeError::Empty)?;
-    let mut request = CreateRequest::from_body(body)?.ok_or(CreateError::Empty)?;
+    let body = call.json_text().await?.unwrap_or_default();
+    let mut request = CreateRequest::decode(&body)?.ok_or(CreateError::Empty)?;
     versions::upgrade_create(call.version, &mut request)?;
+    let platform = versions::upgrade_platform(call.version, call.query.given("platform"));
+    let platform = platform.map(platform::parse).transpose()?;
     let options = CreateOptions {
         name: call.query.given("name").map(str::to_owned),
-        platform: versions::upgrade_platform(call.version, call.query.given("platform")).map(str::to_owned),
+        platform,
         flat_read_only: versions::read_only_is_flat(call.version),
     };
     let created = ops::create::create(&call.engine, options, request).await?;
@@ -63,7 +67,7 @@ pub(crate) async fn start(call: Call) -> Result<Answer, Failure> {
         ));
     }
     if call.query.given("checkpoint").is_some() {
-        return Err(super::later::failure("starting from a checkpoint"));
+        return Err(Failure::invalid("checkpoint is only supported in experimental mode"));
     }
     ops::start::start(&call.engine, &call.name).await?;
     Ok(response::empty(StatusCode::NO_CONTENT))

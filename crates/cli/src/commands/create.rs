@@ -12,6 +12,7 @@ use super::{Context, progress};
 use crate::args::Parsed;
 use crate::plan::{self, Surroundings};
 use crate::report::{Exit, client_error, go_error};
+use crate::term;
 use crate::{say_line, warn_line};
 
 /// `create`
@@ -36,7 +37,12 @@ pub fn request(context: &Context, parsed: &Parsed, verb: &str) -> Result<CreateR
         variable: &|name| std::env::var(name).ok(),
         directory: &directory,
     };
-    plan::create::request(parsed, &surroundings).map_err(|err| refuse(&err.to_string()))
+    let mut request = plan::create::request(parsed, &surroundings).map_err(|err| refuse(&err.to_string()))?;
+    if let (Some(host), Some((height, width))) = (&mut request.host_config, term::size()) {
+        // A program may ask for the size before the resize that follows the start has arrived.
+        host.console_size = [height, width];
+    }
+    Ok(request)
 }
 
 /// Why no container was made.
@@ -85,6 +91,11 @@ pub async fn create(context: &Context, parsed: &Parsed, request: &CreateRequest)
     check_image(&request.config.image)?;
     let name = parsed.text("name");
     let platform = parsed.text("platform");
+    if !platform.is_empty()
+        && let Err(err) = engine_api::platform::parse(platform)
+    {
+        return Err(Failure::Local(format!("error parsing specified platform: {err}")));
+    }
     if parsed.text("pull") == "always" {
         pull(context, parsed, &request.config.image).await?;
     }

@@ -4,11 +4,11 @@ use client::lines::Documents;
 use client::system;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Context;
 use crate::args::Parsed;
-use crate::format::template::Format;
+use crate::format::template::{Format, FormatError};
 use crate::plan::{filters, times};
 use crate::report::Exit;
 use crate::say_line;
@@ -43,8 +43,20 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     Ok(())
 }
 
+/// Parses a template, and tries it before anything happens that it could be applied to.
 fn parse(text: &str) -> Result<Format, Exit> {
-    Format::parse(text).map_err(|err| Exit::new(64, format!("Error parsing format: {err}")))
+    let types = &[("", "*events.Message"), ("Actor", "events.Actor")];
+    let empty = json!({
+        "status": "", "id": "", "from": "", "Type": "", "Action": "", "Actor": {"ID": "", "Attributes": {}},
+        "scope": "", "time": 0, "timeNano": 0
+    });
+    let refused = |err: FormatError| Exit::new(64, format!("Error parsing format: {err}"));
+    let format = Format::parse_for(text, "", types).map_err(refused)?;
+    match format.apply(&empty) {
+        Err(err) if err.is_missing_field() => Err(refused(err)),
+        // What an empty event has nothing for may be there in others.
+        _ => Ok(format),
+    }
 }
 
 /// `2026-01-01T00:00:00.000000000Z container start ID (image=busybox, name=a)`

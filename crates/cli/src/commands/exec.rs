@@ -1,9 +1,9 @@
 //! `exec`.
 
-use client::{container, exec};
-use engine_api::exec::{ExecCreate, ExecStart};
+use client::{Client, ClientError, container, exec};
+use engine_api::exec::{ExecCreate, ExecInspect, ExecStart};
 
-use super::Context;
+use super::{Context, successor};
 use crate::args::Parsed;
 use crate::detach::DetachKeys;
 use crate::plan::{Surroundings, environment};
@@ -39,9 +39,19 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     if ended == Ended::Detached {
         return Err(Exit::new(1, "read escape sequence"));
     }
-    match exec::inspect(&context.client, &id).await?.exit_code.unwrap_or(0) {
+    match outcome(&context.client, &id).await?.exit_code.unwrap_or(0) {
         0 => Ok(()),
         code => Err(Exit::silent(code as u8)),
+    }
+}
+
+/// How it ended: the streams have outlived the daemon, should that have died, and the next one knows.
+async fn outcome(client: &Client, id: &str) -> Result<ExecInspect, ClientError> {
+    match exec::inspect(client, id).await {
+        Err(err) if successor::is_lost(&err) && successor::streams_outlive(client) => {
+            successor::ask(client, async || exec::inspect(client, id).await).await
+        }
+        outcome => outcome,
     }
 }
 

@@ -11,23 +11,21 @@
 //! Asking early saves the exit status of a container with `--rm`: the next daemon removes it, and tells for a minute how it
 //! ended.
 
-use std::cell::Cell;
 use std::pin::pin;
 use std::time::Duration;
 
 use client::container::{self, Waiting};
-use client::{Client, ClientError, Endpoint};
+use client::{Client, ClientError};
 use engine_api::container::{Inspect, WaitError, WaitResponse};
+use tokio::sync::watch;
 
+use super::successor::{self, AWAY_MAX};
 use crate::report::{Exit, client_error};
 use crate::signals::Caught;
 use crate::stream::{Ended, Session};
 
 /// How long a later daemon may take to remove a container that ended: milliseconds, unless something is wrong with it.
 const REMOVAL_MAX: Duration = Duration::from_secs(10);
-
-/// How long a daemon that died may take to listen again: an update or a restart by systemd takes a second or two.
-const AWAY_MAX: Duration = Duration::from_secs(10);
 
 /// What [`follow`] has to know of its surroundings.
 #[derive(Clone, Copy)]
@@ -57,17 +55,22 @@ pub async fn follow(session: Session, waiting: Waiting, flow: Flow<'_>) -> Resul
 }
 
 async fn follow_to_end(session: Session, waiting: Waiting, flow: Flow<'_>) -> Result<Ended, Exit> {
-    let away = Cell::new(false);
+    let (away, mut is_away) = watch::channel(false);
     let (mut streams, mut status) = (pin!(session.run()), pin!(first_status(waiting, flow, &away)));
     let status = tokio::select! {
         biased;
         ended = &mut streams => match ended? {
             Ended::Detached => return Ok(Ended::Detached),
-            // Nobody has to be waited for twice: what comes now starts a daemon where that is ours to do.
-            Ended::Output if away.get() => last_status(flow).await,
-            Ended::Output => match status.await {
-                Err(err) if err.is_broken_off() && asks_again(flow) => last_status(flow).await,
-                status => status,
+            // Nobody has to be waited for any more: what comes now starts a daemon where that is ours to do.
+            Ended::Output => tokio::select! {
+                biased;
+                Ok(_) = is_away.wait_for(|away| *away) => last_status(flow).await,
+                status = &mut status => match status {
+                    Err(err) if successor::is_lost(&err) && successor::streams_outlive(flow.client) => {
+                        last_status(flow).await
+                    }
+                    status => status,
+                },
             },
         },
         status = &mut status => {
@@ -75,7 +78,7 @@ async fn follow_to_end(session: Session, waiting: Waiting, flow: Flow<'_>) -> Re
             let ended = if flow.outputs { streams.await? } else { Ended::Output };
             match status {
                 Err(_) if ended == Ended::Detached => return Ok(Ended::Detached),
-                Err(err) if lost(&err) && asks_again(flow) => last_status(flow).await,
+                Err(err) if successor::is_lost(&err) && successor::streams_outlive(flow.client) => last_status(flow).await,
                 status => status,
             }
         }
@@ -84,18 +87,22 @@ async fn follow_to_end(session: Session, waiting: Waiting, flow: Flow<'_>) -> Re
 }
 
 /// The daemon's answer, of the first daemon or of those that follow it soon.
-async fn first_status(waiting: Waiting, flow: Flow<'_>, away: &Cell<bool>) -> Result<WaitResponse, ClientError> {
+async fn first_status(
+    waiting: Waiting,
+    flow: Flow<'_>,
+    away: &watch::Sender<bool>,
+) -> Result<WaitResponse, ClientError> {
     let (mut waiting, mut asked_again) = (waiting, false);
     loop {
         match waiting.status().await {
-            Err(err) if err.is_broken_off() && asks_again(flow) => {}
+            Err(err) if err.is_broken_off() && successor::streams_outlive(flow.client) => {}
             Ok(status) if asked_again => {
                 removal(flow).await;
                 return Ok(status);
             }
             status => return status,
         }
-        away.set(true);
+        away.send_replace(true);
         waiting = loop {
             flow.client.listening(AWAY_MAX).await?;
             // Whatever it waited for before, the end may have been in between: `not-running` answers in any case.
@@ -104,7 +111,7 @@ async fn first_status(waiting: Waiting, flow: Flow<'_>, away: &Cell<bool>) -> Re
                 waiting => break waiting?,
             }
         };
-        away.set(false);
+        away.send_replace(false);
         asked_again = true;
     }
 }
@@ -123,20 +130,9 @@ async fn removal(flow: Flow<'_>) {
 
 /// The status of a container whose output has ended.
 async fn last_status(flow: Flow<'_>) -> Result<WaitResponse, ClientError> {
-    loop {
-        // A default daemon starts by the call itself.
-        if !flow.client.starts_daemon() {
-            flow.client.listening(AWAY_MAX).await?;
-        }
-        match ask(flow).await {
-            Err(err) if err.is_broken_off() => {}
-            Ok(status) => {
-                removal(flow).await;
-                return Ok(status);
-            }
-            status => return status,
-        }
-    }
+    let status = successor::ask(flow.client, async || ask(flow).await).await?;
+    removal(flow).await;
+    Ok(status)
 }
 
 async fn ask(flow: Flow<'_>) -> Result<WaitResponse, ClientError> {
@@ -155,16 +151,6 @@ async fn ask(flow: Flow<'_>) -> Result<WaitResponse, ClientError> {
 
 fn lives_on(inspect: &Inspect) -> bool {
     inspect.state.running && !matches!(inspect.host_config.restart_policy.name.as_str(), "" | "no")
-}
-
-/// Only streams over a unix socket outlive the daemon; over others the output is lost with it, and that is the failure.
-fn asks_again(flow: Flow<'_>) -> bool {
-    matches!(flow.client.endpoint(), Endpoint::Unix(_))
-}
-
-/// Whether there was no daemon to answer.
-fn lost(err: &ClientError) -> bool {
-    err.is_broken_off() || matches!(err, ClientError::Connect { .. })
 }
 
 fn finish(status: Result<WaitResponse, ClientError>) -> Result<Ended, Exit> {

@@ -124,10 +124,16 @@ pub fn local_time(seconds: i64) -> String {
 /// `tag`
 pub async fn tag(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let [source, target] = parsed.positionals.as_slice() else { return Ok(()) };
-    let quoted = |err: oci::ReferenceError| {
-        Exit::new(1, format!("Error parsing reference: \"{target}\" is not a valid repository/tag: {err}"))
+    let parse = |name: &str| {
+        let refused = |err| format!("Error parsing reference: \"{name}\" is not a valid repository/tag: {err}");
+        name.parse::<Reference>().map_err(|err| Exit::new(1, refused(err)))
     };
-    let reference = target.parse::<Reference>().map_err(quoted)?;
+    // Ids are no references.
+    let is_id = source.len() == 64 && source.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_id {
+        parse(source)?;
+    }
+    let reference = parse(target)?;
     if reference.digest().is_some() {
         return Err(Exit::new(1, "refusing to create a tag with a digest reference"));
     }

@@ -19,7 +19,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         "json" => Some("{{json .}}"),
         text => Some(text),
     };
-    let format = format.map(Format::parse).transpose();
+    let format = format.map(|text| Format::parse_for(text, "", &[("", "system.dockerInfo")])).transpose();
     let format = format.map_err(|err| Exit::new(64, format!("template parsing error: {err}")))?;
     let info = system::info(&context.client).await?;
     let mut value = serde_json::to_value(&info).unwrap_or_default();
@@ -27,7 +27,9 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         Some(format) => {
             value["ClientInfo"] = json!({"Version": env!("CARGO_PKG_VERSION"), "Context": "default", "Debug": false});
             let text = format.apply(&value);
-            say_line!("{}", text.map_err(|err| Exit::new(1, format!("template parsing error: {err}")))?);
+            // Docker ends the line that it could not fill.
+            say_line!("{}", text.as_deref().unwrap_or_default());
+            text.map_err(|err| Exit::error(&err))?;
         }
         None => {
             say_line!(

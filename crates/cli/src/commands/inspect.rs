@@ -9,7 +9,7 @@ use crate::args::{Parsed, Verb};
 use crate::format::json;
 use crate::format::template::Format;
 use crate::report::{Exit, client_error};
-use crate::say_line;
+use crate::{say_line, warn_line};
 
 /// What Docker knows, in its order.
 const TYPES: &str = "\"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \
@@ -36,6 +36,10 @@ pub async fn run(context: &Context, verb: Verb, parsed: &Parsed) -> Result<(), E
             Ok(value) => found.push(value),
             Err(message) => failures.push(message),
         }
+    }
+    // Images have no such size; Docker says so, where it does not know what it will find.
+    if parsed.flag("size") && kinds == Kinds::Any && found.iter().any(|value| value.get("RootFS").is_some()) {
+        warn_line!("WARNING: --size ignored for image");
     }
     match &format {
         Some(format) => print_formatted(format, &found)?,

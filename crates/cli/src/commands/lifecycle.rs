@@ -1,8 +1,11 @@
 //! `stop`, `restart`, `kill`, `wait`, `rm`.
 
-use client::container;
+use std::pin::pin;
 
-use super::{Context, Outcomes};
+use client::{ClientError, container};
+use engine_api::container::WaitResponse;
+
+use super::{Context, Outcomes, successor};
 use crate::args::{Parsed, Verb};
 use crate::report::Exit;
 use crate::warn_line;
@@ -40,8 +43,26 @@ pub async fn wait(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     outcomes.finish()
 }
 
-async fn wait_one(context: &Context, name: &str) -> Result<String, client::ClientError> {
-    let status = container::wait(&context.client, name, "").await?.status().await?;
+async fn wait_one(context: &Context, name: &str) -> Result<String, ClientError> {
+    let client = &context.client;
+    let waiting = container::wait(client, name, "").await?;
+    let mut status = pin!(waiting.status());
+    // The next daemon, should this one die, is asked by id: it knows so for a while how a container ended that removed
+    // itself, and the name may be another's then.
+    let id = tokio::select! {
+        biased;
+        status = &mut status => return finish(status?),
+        inspect = container::inspect(client, name) => inspect.map_or_else(|_| name.to_owned(), |inspect| inspect.id),
+    };
+    match status.await {
+        Err(err) if err.is_broken_off() => {
+            finish(successor::ask(client, async || container::wait(client, &id, "").await?.status().await).await?)
+        }
+        status => finish(status?),
+    }
+}
+
+fn finish(status: WaitResponse) -> Result<String, ClientError> {
     Ok(status.status_code.to_string())
 }
 

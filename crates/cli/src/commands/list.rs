@@ -157,6 +157,10 @@ fn image(container: &Summary, full: bool) -> String {
     if short_id(&container.image_id) == short_id(image) {
         return short_id(image).to_owned();
     }
+    if !image.contains(['/', '@']) {
+        // Nothing that a familiar name leaves out: need not be parsed, for each of hundreds of containers.
+        return image.clone();
+    }
     match image.parse::<Reference>() {
         Ok(reference) => match reference.tag() {
             Some(tag) => format!("{}:{tag}", reference.familiar_name()),

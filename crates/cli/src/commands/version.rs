@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use crate::args::Parsed;
-use crate::format::template::Format;
+use crate::format::template::{Format, Types};
 use crate::report::Exit;
 use crate::{say, say_line};
 
@@ -17,6 +17,9 @@ pub const COMMIT: &str = match option_env!("LONGSHORE_COMMIT") {
     None => "unknown",
 };
 
+/// What Docker's structs are called in Go.
+const TYPES: Types = &[("", "system.versionInfo"), ("Client", "system.clientVersion"), ("Server", "*types.Version")];
+
 /// `version`: the client's part is shown even without a daemon.
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let format = match parsed.text("format") {
@@ -24,7 +27,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         "json" => Some("{{json .}}"),
         text => Some(text),
     };
-    let format = format.map(Format::parse).transpose();
+    let format = format.map(|text| Format::parse_for(text, "version", TYPES)).transpose();
     let format = format.map_err(|err| Exit::new(64, format!("template parsing error: {err}")))?;
     let (server, failure) = match system::version(&context.client).await {
         Ok(version) => (serde_json::to_value(version).unwrap_or_default(), None),
@@ -34,7 +37,9 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     match format {
         Some(format) => {
             let text = format.apply(&json!({"Client": client, "Server": server}));
-            say_line!("{}", text.map_err(|err| Exit::new(1, format!("template parsing error: {err}")))?);
+            // Docker ends the line that it could not fill.
+            say_line!("{}", text.as_deref().unwrap_or_default());
+            text.map_err(|err| Exit::error(&err))?;
         }
         None => say!("{}", pretty(&client, &server)),
     }

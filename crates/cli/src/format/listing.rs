@@ -131,11 +131,16 @@ impl Listing {
         }
         let format = Format::parse_row(text).map_err(|err| Exit::new(1, format!("template parsing error: {err}")))?;
         format.apply_row(&row.object(), &row.labels, head).map_err(|err| match err {
-            FormatError::Execute { line, column, construct, reason } if reason.starts_with("map has no entry") => {
+            FormatError::Execute { name, line, column, construct, reason }
+                if reason.starts_with("map has no entry") =>
+            {
                 let field = construct.trim_start_matches('.');
                 let reason = format!("can't evaluate field {field} in type {}", self.type_name);
-                let err = FormatError::Execute { line, column, construct: construct.clone(), reason };
-                Exit::new(1, format!("failed to execute template: {err}"))
+                let err = FormatError::Execute { name, line, column, construct: construct.clone(), reason };
+                // Docker tries the template of `ps` before it asks the daemon, and says so in other words.
+                let of_ps = self.type_name == "*formatter.ContainerContext";
+                let step = if of_ps { "failed to execute template" } else { "template parsing error" };
+                Exit::new(1, format!("{step}: {err}"))
             }
             err => Exit::new(1, format!("template parsing error: {err}")),
         })

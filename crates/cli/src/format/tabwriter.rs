@@ -35,12 +35,21 @@ pub fn align_with(text: &str, min_width: usize, padding: usize) -> String {
         for (at, cell) in cells.iter().enumerate() {
             out.push_str(cell);
             if let Some(width) = widths.get(at) {
-                out.extend(std::iter::repeat_n(' ', width - display_width(cell)));
+                pad(&mut out, width - display_width(cell));
             }
         }
         out.push('\n');
     }
     out
+}
+
+fn pad(out: &mut String, mut blanks: usize) {
+    const BLANKS: &str = "                                ";
+    while blanks > 0 {
+        let some = blanks.min(BLANKS.len());
+        out.push_str(&BLANKS[..some]);
+        blanks -= some;
+    }
 }
 
 /// Go's tabwriter counts characters, not columns of the terminal.

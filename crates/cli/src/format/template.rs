@@ -4,6 +4,8 @@
 //! print a struct's keys in the daemon's order: [`json`] finds the order again by the set of keys, of which every Go
 //! struct has exactly one.
 
+mod go_struct;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 
@@ -48,16 +50,25 @@ const MAPS: [&str; 18] = [
 
 /// How the sentence about a missing field begins.
 const MISSING: &str = "map has no entry for key ";
+/// How it begins where the type is known.
+const NO_FIELD: &str = "can't evaluate field ";
 
 /// A template that does not parse, or does not fit what it is applied to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
     /// It does not parse.
-    #[error("template: :1: {0}")]
-    Parse(String),
+    #[error("template: {name}:1: {reason}")]
+    Parse {
+        /// The template's name.
+        name: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
     /// It does not fit.
-    #[error("template: :{line}:{column}: executing \"\" at <{construct}>: {reason}")]
+    #[error("template: {name}:{line}:{column}: executing {name:?} at <{construct}>: {reason}")]
     Execute {
+        /// The template's name.
+        name: &'static str,
         /// From 1.
         line: usize,
         /// From 0, as Go counts.
@@ -69,11 +80,23 @@ pub enum FormatError {
     },
 }
 
+impl FormatError {
+    /// Whether a field is named that a struct of a known type does not have.
+    pub fn is_missing_field(&self) -> bool {
+        matches!(self, FormatError::Execute { reason, .. } if reason.starts_with(NO_FIELD))
+    }
+}
+
 /// A parsed template.
 pub struct Format {
     template: Template,
     source: String,
+    name: &'static str,
+    types: Types,
 }
+
+/// Go's names of the structs that a template is applied to, by the path to them. What is unknown is told as a map.
+pub type Types = &'static [(&'static str, &'static str)];
 
 impl Format {
     /// Parses a template of a listing's rows, which have a method: `{{.Label "name"}}`. The engine has functions only.
@@ -81,22 +104,33 @@ impl Format {
         Format::parse(&source.replace(".Label ", "label "))
     }
 
-    /// Parses a template.
+    /// Parses a template that has no name and is applied to what may be anything.
     pub fn parse(source: &str) -> Result<Format, FormatError> {
+        Format::parse_for(source, "", &[])
+    }
+
+    /// Parses a template of a name, for structs whose Go types are known: mistakes are told by them.
+    pub fn parse_for(source: &str, name: &'static str, types: Types) -> Result<Format, FormatError> {
         let mut template = Template::default();
         for (name, function) in FUNCTIONS {
             template.add_func(name, *function);
         }
-        template.parse(source).map_err(|err| FormatError::Parse(parse_reason(&err.to_string())))?;
-        Ok(Format { template, source: source.to_owned() })
+        let refused = |reason: String| FormatError::Parse { name, reason };
+        template.parse(source).map_err(|err| refused(parse_reason(&err.to_string())))?;
+        Ok(Format { template, source: source.to_owned(), name, types })
     }
 
     /// Applies it. Fields have the names of JSON and those of Docker's Go structs, which differ in case alone: `Id`, `ID`.
     pub fn apply(&self, value: &Value) -> Result<String, FormatError> {
+        if let Some(text) = go_struct::named(&self.source, value) {
+            return Ok(text);
+        }
         let context = Context::from(dynamic(value, "", true));
         let rendered = self.template.render(&context).map_err(|err| self.explain(&TemplateError::from(err)));
         let Err(FormatError::Execute { reason, .. }) = &rendered else { return rendered };
-        let Some(missing) = reason.strip_prefix(MISSING).map(|key| key.trim_matches('"')) else { return rendered };
+        let missing = reason.strip_prefix(MISSING).map(|key| key.trim_matches('"'));
+        let missing = missing.or_else(|| reason.strip_prefix(NO_FIELD)?.split(' ').next());
+        let Some(missing) = missing else { return rendered };
         let mut named = value.clone();
         if name_anew(&mut named, "", missing) { self.apply(&named) } else { rendered }
     }
@@ -126,13 +160,17 @@ impl Format {
         let construct = source.get(column..column + length).unwrap_or("").to_owned();
         // gtmpl-ng: no field `Foo` in ...
         let Some(missing) = text.split("no field `").nth(1).and_then(|rest| rest.split('`').next()) else {
-            let reason = text.rsplit(':').next().unwrap_or("").trim().to_owned();
-            return FormatError::Execute { line, column, construct, reason };
+            let reason = execute_reason(text.rsplit(": ").next().unwrap_or("").trim());
+            return FormatError::Execute { name: self.name, line, column, construct, reason };
         };
         // Go points at the dot before the last field of the chain, whichever is missing.
-        let column = column + construct.rfind('.').unwrap_or(0);
-        let reason = format!("{MISSING}{missing:?}");
-        FormatError::Execute { line, column, construct, reason }
+        let last = construct.rfind('.').unwrap_or(0);
+        let (column, path) = (column + last, construct[..last].trim_start_matches('.'));
+        let reason = match self.types.iter().find(|(known, _)| *known == path) {
+            Some((_, type_name)) => format!("{NO_FIELD}{missing} in type {type_name}"),
+            None => format!("{MISSING}{missing:?}"),
+        };
+        FormatError::Execute { name: self.name, line, column, construct, reason }
     }
 }
 
@@ -153,10 +191,28 @@ fn name_anew(value: &mut Value, field: &str, name: &str) -> bool {
     }
 }
 
+/// Go's words for what the engine says, behind its own `:LINE:COLUMN:LENGTH:`.
+fn execute_reason(text: &str) -> String {
+    let reason = text.trim_start_matches(|c: char| c == ':' || c.is_ascii_digit());
+    match reason.strip_prefix("unable to get ").and_then(|rest| rest.split(" in [").next()) {
+        Some(index) => format!("error calling index: index out of range: {index}"),
+        None => reason.to_owned(),
+    }
+}
+
 fn parse_reason(text: &str) -> String {
     let reason = text.rsplit(':').next().unwrap_or(text).trim();
     // Go says the same without the parser's state around it.
-    if reason.contains("unclosed action") { "unclosed action".to_owned() } else { reason.to_owned() }
+    if reason.contains("unclosed action") {
+        return "unclosed action".to_owned();
+    }
+    if reason == "unexpected } in operand" {
+        return "bad character U+007D '}'".to_owned();
+    }
+    match reason.strip_prefix("function ").and_then(|rest| rest.strip_suffix(" not defined")) {
+        Some(function) => format!("function {function:?} not defined"),
+        None => reason.to_owned(),
+    }
 }
 
 /// The engine's form of a JSON value, and the order of its keys remembered.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use engine_api::container::{Config, CreateRequest, EndpointSettings, NetworkingConfig};
 use engine_api::host_config::{DeviceMapping, HostConfig, LogConfig, Mount, RestartPolicy};
-use oci::image::Empty;
+use oci::image::{Empty, Healthcheck};
 
 use super::environment::{self, FileError};
 use super::security::{self, Security, SecurityError};
@@ -46,6 +46,9 @@ pub enum CreateError {
     /// `-v ''`
     #[error("invalid empty volume spec")]
     EmptyVolume,
+    /// `--network ''`
+    #[error("no name set for network")]
+    NoNetwork,
     /// Two networks of one name.
     #[error("network {0:?} is specified multiple times")]
     NetworkTwice(String),
@@ -96,6 +99,9 @@ fn config(
         cmd: command.and_then(|command| none_if_empty(command.to_vec())),
         image: image.cloned().unwrap_or_default(),
         volumes: Some(volumes),
+        healthcheck: parsed
+            .flag("no-healthcheck")
+            .then(|| Healthcheck { test: Some(vec!["NONE".to_owned()]), ..Healthcheck::default() }),
         working_dir: text("workdir"),
         entrypoint: parsed.given("entrypoint").then(|| vec![text("entrypoint")]),
         labels: Some(environment::labels(parsed.list("label-file"), parsed.list("label"), surroundings)?),
@@ -166,7 +172,7 @@ fn resources(parsed: &Parsed) -> HostConfig {
     // Go's client keeps them in a map: the last of a name counts.
     let ulimits: BTreeMap<String, _> = ulimits.map(|limit| (limit.name.clone(), limit)).collect();
     HostConfig {
-        oom_score_adj: int("oom-score-adj") as i32,
+        oom_score_adj: int("oom-score-adj"),
         shm_size: bytes("shm-size"),
         cpu_shares: int("cpu-shares"),
         memory: bytes("memory"),
@@ -244,6 +250,9 @@ fn networks(parsed: &Parsed) -> Result<BTreeMap<String, EndpointSettings>, Creat
     let mut endpoints = BTreeMap::new();
     if given.is_empty() {
         endpoints.insert("default".to_owned(), EndpointSettings::default());
+    }
+    if given.iter().any(|text| network_name(text).is_empty()) {
+        return Err(CreateError::NoNetwork);
     }
     // A single network without options of its own is left to the network mode, as Docker's client does.
     if given.len() > 1 {

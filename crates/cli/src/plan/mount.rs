@@ -9,7 +9,7 @@ use super::values;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MountError {
     /// Nothing at all.
-    #[error("value is empty")]
+    #[error("EOF")]
     Empty,
     /// No `=`.
     #[error("invalid field '{0}' must be a key=value pair")]

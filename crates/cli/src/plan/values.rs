@@ -41,6 +41,9 @@ pub enum ValueError {
     /// The soft limit is above the hard one.
     #[error("ulimit soft limit must be less than or equal to hard limit: {0} > {1}")]
     UlimitOrder(i64, i64),
+    /// A label without a name.
+    #[error("invalid label '{0}': empty name")]
+    Label(String),
     /// A variable without a name.
     #[error("invalid environment variable: {0}")]
     Env(String),
@@ -79,7 +82,8 @@ pub fn check(kind: Kind, text: &str) -> Result<(), ValueError> {
         Kind::Map if text.contains('=') => Ok(()),
         Kind::Map => Err(ValueError::Map(text.to_owned())),
         Kind::Env if text.is_empty() || text.starts_with('=') => Err(ValueError::Env(text.to_owned())),
-        Kind::Env => Ok(()),
+        Kind::Label if text.is_empty() || text.starts_with('=') => Err(ValueError::Label(text.to_owned())),
+        Kind::Env | Kind::Label => Ok(()),
         Kind::Attach if matches!(text.to_ascii_lowercase().as_str(), "stdin" | "stdout" | "stderr") => Ok(()),
         Kind::Attach => Err(ValueError::Stream),
         Kind::Filter if text.contains('=') || text.is_empty() => Ok(()),

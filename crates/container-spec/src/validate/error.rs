@@ -184,7 +184,7 @@ pub enum InvalidRequest {
     #[error("Invalid value {value}, range for oom score adj is [-1000, 1000]")]
     OomScore {
         /// As given.
-        value: i32,
+        value: i64,
     },
     /// An unknown resource limit.
     #[error("invalid ulimit type: {name}")]

@@ -79,3 +79,13 @@ fn privileged_a_hidden_socket_comes_back() {
     file.remove().unwrap();
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn privileged_a_socket_that_cannot_have_its_place_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    // A directory cannot be replaced: the last step fails, as the first does for who may not give files away.
+    fs::create_dir(dir.path().join("api.sock")).unwrap();
+    bind(dir.path(), OsStr::new("api.sock"), 0).unwrap_err();
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["api.sock"]);
+}

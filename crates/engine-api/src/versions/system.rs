@@ -13,6 +13,9 @@ pub struct InfoAnswer {
     /// Everything else.
     #[serde(flatten)]
     pub info: Info,
+    /// Limits on the kernel's memory, where they worked; gone with 1.42.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub kernel_memory: bool,
     /// Always false, and gone with 1.50.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bridge_nf_iptables: Option<bool>,
@@ -42,7 +45,9 @@ pub fn downgrade_info(version: ApiVersion, mut info: Info) -> InfoAnswer {
         }
     }
     let bridge = version.before(50).then_some(false);
-    InfoAnswer { info, bridge_nf_iptables: bridge, bridge_nf_ip6tables: bridge }
+    // Kernels have both kinds of limits or none.
+    let kernel_memory = version.before(42) && info.kernel_memory_tcp;
+    InfoAnswer { info, kernel_memory, bridge_nf_iptables: bridge, bridge_nf_ip6tables: bridge }
 }
 
 /// `seccomp` of `name=seccomp,profile=builtin`.
@@ -64,6 +69,7 @@ mod tests {
             registry_config: json!({"Mirrors": null}),
             runc_commit: json!({"ID": "x"}),
             init_commit: json!({"ID": ""}),
+            kernel_memory_tcp: true,
             containerd_commit: json!({"ID": ""}),
             ..Info::default()
         };
@@ -71,6 +77,7 @@ mod tests {
         for (since, pointer, old, new) in [
             (25, "/SecurityOptions/0", Some(json!("seccomp")), Some(json!("name=seccomp,profile=builtin"))),
             (25, "/SecurityOptions/1", Some(json!("cgroupns")), Some(json!("name=cgroupns"))),
+            (42, "/KernelMemory", Some(json!(true)), None),
             (47, "/RegistryConfig/AllowNondistributableArtifactsCIDRs", Some(json!(null)), None),
             (49, "/RuncCommit/Expected", Some(json!("x")), None),
             (49, "/InitCommit/Expected", None, None),

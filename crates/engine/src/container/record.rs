@@ -166,6 +166,18 @@ impl ContainerDir {
         Ok(record)
     }
 
+    /// Whether there is neither a record nor one that was set aside: the creation, which writes the record last, was cut.
+    pub fn is_half_made(&self) -> io::Result<bool> {
+        for entry in fs::read_dir(&self.0)? {
+            let name = entry?.file_name();
+            // What a cut write of it leaves is not the record.
+            if name.as_encoded_bytes().starts_with(b"config.json") && name != "config.json.tmp" {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Puts a record that cannot be read aside, so that the next start does not stumble over it; answers its new name.
     pub fn set_aside(&self) -> io::Result<PathBuf> {
         for n in 0_u32.. {

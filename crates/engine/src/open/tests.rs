@@ -1,20 +1,25 @@
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::pin::pin;
 use std::sync::mpsc as sync;
 use std::time::{Duration, Instant};
 
 use engine_api::container::Config;
+use engine_api::exec::ExecCreate;
 use engine_api::host_config::{HostConfig, LogConfig, RestartPolicy};
 use shim_api::frame::{Decoder, encode};
 use shim_api::{Answer, ExecState, ExitRecord, Message, Request, RunState};
 use stdx::fs::Durability;
+use tokio::time::timeout;
 
 use super::*;
 use crate::container::record::Definition;
-use crate::container::state::State;
+use crate::container::state::{Input, State};
+use crate::exec::{self, Exec};
 use crate::ops;
+use crate::ops::attach::AttachQuery;
 use crate::ops::wait::Condition;
 
 /// Many times what anything here takes.
@@ -235,6 +240,36 @@ async fn privileged_cgroups_that_nobody_owns_are_swept_and_the_last_daemon_leave
 }
 
 #[tokio::test]
+async fn privileged_a_container_whose_creation_was_cut_is_removed() {
+    let scratch = Scratch::new();
+    let [half, torn] = ["half", "torn"].map(|name| scratch.container(name, State::default(), |_| {}));
+    for (id, left) in [(&half, "config.json.tmp"), (&torn, "config.json.corrupt-0")] {
+        fs::rename(scratch.record_path(id), scratch.dir(id).path().join(left)).unwrap();
+    }
+    let engine = scratch.open().await;
+    assert!(engine.containers.all().is_empty());
+    assert!(!scratch.dir(&half).path().exists());
+    assert!(scratch.dir(&torn).path().exists(), "somebody may repair it");
+}
+
+#[tokio::test]
+async fn privileged_a_container_whose_shim_does_not_answer_lives_on() {
+    let scratch = Scratch::new();
+    let id = scratch.container("x", State::default(), |_| {});
+    let dir = scratch.shim_dir(&id);
+    fs::create_dir_all(&dir).unwrap();
+    let run = RunState { pid: 1 << 21, pid_start_ticks: 0, shim_pid: 0, started: true, started_at_nanos: 9 };
+    fs::write(shim_api::paths::state(&dir), serde_json::to_vec(&run).unwrap()).unwrap();
+    // It accepts nothing, as one that is stopped.
+    let listener = UnixListener::bind(shim_api::paths::socket(&dir)).unwrap();
+    let engine = scratch.open().await;
+    let container = engine.containers.get(&id).unwrap();
+    assert_eq!((container.state().name(), container.state().pid()), ("running", 1 << 21));
+    drop(listener);
+    until("it is not lost", || !container.state().is_running()).await;
+}
+
+#[tokio::test]
 async fn privileged_two_hundred_containers_open_quickly() {
     let scratch = Scratch::new();
     for n in 0..200 {
@@ -251,11 +286,11 @@ async fn privileged_two_hundred_containers_open_quickly() {
 }
 
 /// A shim of few words: says hello, and closes the connection when told to.
-fn fake_shim(listener: UnixListener, run: RunState, closes: sync::Receiver<()>, execs: Vec<ExecState>) -> usize {
+fn fake_shim(listener: UnixListener, run: RunState, closes: sync::Receiver<()>, execs: Vec<Vec<ExecState>>) -> usize {
     let mut greeted = 0;
     while let Ok((mut socket, _)) = listener.accept() {
         let request = read_request(&socket);
-        let execs = if greeted == 0 { vec![] } else { execs.clone() };
+        let execs = execs.get(greeted).cloned().unwrap_or_default();
         let hello = Answer::Hello { version: shim_api::VERSION, state: Some(run.clone()), execs };
         socket.write_all(&encode(&Message::Reply { seq: request.seq, result: Ok(hello) })).unwrap();
         greeted += 1;
@@ -299,6 +334,100 @@ async fn privileged_a_lost_connection_is_made_again_before_the_container_is_lost
     until("it is not lost", || !container.state().is_running()).await;
     assert_eq!(container.state().exit_code, supervise::EXIT_CODE_LOST);
     assert_eq!(shim.join().unwrap(), 2);
+}
+
+#[tokio::test]
+async fn privileged_execs_of_an_earlier_daemon_are_known() {
+    let scratch = Scratch::new();
+    let id = scratch.container("x", running(), |_| {});
+    let dir = scratch.shim_dir(&id);
+    fs::create_dir_all(&dir).unwrap();
+    let request =
+        |name: &str| ExecCreate { cmd: Some(vec![name.into(), "-c".into()]), tty: true, ..ExecCreate::default() };
+    let [runs, ended, waits, half] = ["runs", "ended", "waits", "half"].map(|name| Exec::new(request(name)));
+    // One was started just before the death, so that its file is still there.
+    [&runs, &waits].iter().for_each(|exec| exec.keep(&dir));
+    fs::write(dir.join(format!("exec-{}.json", half.id)), "{").unwrap();
+    let told = |exec: &Exec, exit_code| ExecState { exec_id: exec.id.clone(), pid: 5, exit_code, note: exec.note() };
+    let unnoted = ExecState { exec_id: "older".into(), pid: 6, exit_code: None, note: String::new() };
+    let execs = vec![told(&runs, None), told(&ended, Some(9)), unnoted];
+    let listener = UnixListener::bind(shim_api::paths::socket(&dir)).unwrap();
+    let run = RunState { pid: 1 << 21, pid_start_ticks: 0, shim_pid: 0, started: true, started_at_nanos: 9 };
+    let (close, closes) = sync::channel();
+    let shim = std::thread::spawn(move || fake_shim(listener, run, closes, vec![execs]));
+
+    let engine = scratch.open().await;
+    let container = engine.containers.get(&id).unwrap();
+    let known = container.live().execs.clone();
+    let mut shown: Vec<_> = known
+        .values()
+        .map(|exec| {
+            let progress = *exec.progress();
+            let command = exec.request.cmd.as_deref().unwrap()[0].clone();
+            (command, exec.request.tty, progress.running, progress.pid, progress.exit_code)
+        })
+        .collect();
+    shown.sort();
+    let expected = [("ended", false, 5, Some(9)), ("runs", true, 5, None), ("waits", false, 0, None)];
+    assert_eq!(shown, expected.map(|(name, running, pid, code)| (name.to_owned(), true, running, pid, code)));
+    let inspect = ops::exec::inspect(&engine, &ended.id).await.unwrap();
+    assert_eq!((inspect.exit_code, inspect.process_config.entrypoint.as_str()), (Some(9), "ended"));
+    assert_eq!(exec::kept(&dir).iter().map(|exec| exec.id.as_str()).collect::<Vec<_>>(), [waits.id.as_str()]);
+    drop(close);
+    until("it is not lost", || !container.state().is_running()).await;
+    assert_eq!(shim.join().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn privileged_who_asks_during_a_start_hears_of_a_container_that_runs() {
+    let scratch = Scratch::new();
+    let id = scratch.container("x", State::default(), |_| {});
+    let engine = scratch.open().await;
+    let container = engine.containers.get(&id).unwrap();
+    let operation = container.operation.lock().await;
+    container.live().starting = true;
+    let (mut client, theirs) = UnixStream::pair().unwrap();
+    let query = AttachQuery { stream: true, stdout: true, ..AttachQuery::default() };
+    let attachment = ops::attach::prepare(&engine, "x", query).await.unwrap();
+    let mut attached = pin!(attachment.connect(theirs.into(), b"head", vec![]));
+    let mut waited = pin!(ops::wait::wait(&engine, "x", Condition::NotRunning));
+    let mut execed =
+        pin!(ops::exec::create(&engine, "x", ExecCreate { cmd: Some(vec!["true".into()]), ..ExecCreate::default() }));
+    assert!(timeout(Duration::ZERO, &mut attached).await.is_err());
+    assert!(timeout(Duration::ZERO, &mut waited).await.is_err());
+    assert!(timeout(Duration::ZERO, &mut execed).await.is_err());
+    supervise::feed(&engine, &container, Input::Started { pid: 1 << 21, at_nanos: 9 });
+    container.live().starting = false;
+    drop(operation);
+    // It asked first. Whoever starts the container because this answer is here finds the client held.
+    timeout(DEADLINE, attached).await.unwrap().unwrap();
+    let mut head = [0; 4];
+    client.read_exact(&mut head).unwrap();
+    assert_eq!((&head, container.live().held_clients.len()), (b"head", 1));
+    let waiting = timeout(DEADLINE, waited).await.unwrap().unwrap();
+    timeout(DEADLINE, execed).await.unwrap().unwrap();
+    let end = Input::Exited { exit_code: 7, oom_killed: false, at_nanos: 10 };
+    supervise::feed(&engine, &container, end);
+    assert_eq!(timeout(DEADLINE, waiting.finish()).await.unwrap().status_code, 7);
+}
+
+#[tokio::test]
+async fn privileged_a_removed_container_gets_no_new_name() {
+    let scratch = Scratch::new();
+    scratch.container("x", exited(0), |_| {});
+    let engine = scratch.open().await;
+    let container = engine.containers.find("x").unwrap();
+    let operation = container.operation.lock().await;
+    let mut renamed = pin!(ops::rename::rename(&engine, "x", "other"));
+    assert!(timeout(Duration::ZERO, &mut renamed).await.is_err());
+    // What a removal does while it holds the lock.
+    engine.containers.remove(container.id());
+    container.tell_removed();
+    drop(operation);
+    let err = timeout(DEADLINE, renamed).await.unwrap().unwrap_err();
+    assert_eq!(err.kind(), ErrorKind::NotFound);
+    let other: ContainerId = stdx::id::random_hex::<32>().parse().unwrap();
+    engine.containers.reserve("other", &other).unwrap();
 }
 
 #[tokio::test]

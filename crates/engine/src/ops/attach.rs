@@ -9,7 +9,7 @@ use shim_api::{Attach, Call};
 use crate::Engine;
 use crate::container::state::Phase;
 use crate::container::{Container, HeldClient};
-use crate::detach_keys::{self, DetachKeysError};
+use crate::detach_keys;
 use crate::ops::logs::{self, LogsError, LogsQuery};
 use crate::registry::LookupError;
 use crate::shim::{CallError, Shim};
@@ -46,8 +46,6 @@ pub enum AttachError {
     DetachKeys {
         /// As given.
         keys: String,
-        /// Why.
-        source: DetachKeysError,
     },
     /// It waits for its next start.
     #[error("container {0} is restarting, wait until the container is running")]
@@ -93,8 +91,7 @@ pub struct Attachment {
 /// Checks that a client may be connected.
 pub async fn prepare(engine: &Engine, name: &str, query: AttachQuery) -> Result<Attachment, AttachError> {
     let keys = query.detach_keys.as_deref().unwrap_or_default();
-    let detach_keys =
-        detach_keys::parse(keys).map_err(|source| AttachError::DetachKeys { keys: keys.to_owned(), source })?;
+    let detach_keys = detach_keys::parse(keys).map_err(|_| AttachError::DetachKeys { keys: keys.to_owned() })?;
     let container = engine.containers.find(name)?;
     if container.state().phase == Phase::Restarting {
         return Err(AttachError::Restarting(name.to_owned()));
@@ -106,6 +103,11 @@ impl Attachment {
     /// Whether the container has a terminal, so that the stream is raw instead of multiplexed.
     pub fn tty(&self) -> bool {
         self.container.tty()
+    }
+
+    /// Whether the client gets what was logged, which may be much.
+    pub fn sends_logs(&self) -> bool {
+        self.query.logs
     }
 
     /// Connects the client. The container (its shim) owns the stream from here on; before the start it is kept and handed
@@ -123,25 +125,41 @@ impl Attachment {
             detach_keys: self.detach_keys.clone(),
             preamble: head.to_vec(),
         };
-        if self.query.stream
-            && !self.query.logs
-            && let Some(shim) = self.running()
-        {
-            self.engine.events.container(&self.container, "attach", []);
-            return hand_over(&shim, attach, client).await;
+        if self.query.stream && !self.query.logs {
+            return self.stream(attach, client).await;
         }
         client = write(client, &std::mem::take(&mut attach.preamble)).await?;
         if self.query.logs {
             client = self.send_logs(client).await?;
         }
+        if self.query.stream {
+            return self.stream(attach, client).await;
+        }
+        self.tell();
+        Ok(())
+    }
+
+    /// Hands the client over, now or with the start.
+    async fn stream(&self, mut attach: Attach, client: OwnedFd) -> Result<(), AttachError> {
+        if let Some(shim) = self.running() {
+            self.tell();
+            return hand_over(&shim, attach, client).await;
+        }
+        // A start in progress has taken along whom it takes. The next one waits until this client is held, though that has
+        // read its answer and asks for the start.
+        let operation = self.container.operation.lock().await;
+        let shim = self.running();
+        self.tell();
+        if let Some(shim) = shim {
+            drop(operation);
+            return hand_over(&shim, attach, client).await;
+        }
+        let client = write(client, &std::mem::take(&mut attach.preamble)).await?;
+        self.hold(attach, client)
+    }
+
+    fn tell(&self) {
         self.engine.events.container(&self.container, "attach", []);
-        if !self.query.stream {
-            return Ok(());
-        }
-        match self.running_or_hold(attach, client)? {
-            Some((shim, attach, client)) => hand_over(&shim, attach, client).await,
-            None => Ok(()),
-        }
     }
 
     fn running(&self) -> Option<Arc<Shim>> {
@@ -149,22 +167,14 @@ impl Attachment {
         live.shim.clone().filter(|_| matches!(live.state.phase, Phase::Running { .. }))
     }
 
-    /// Either the start takes the client along or it has happened: decided under one lock.
-    fn running_or_hold(
-        &self,
-        attach: Attach,
-        stream: OwnedFd,
-    ) -> Result<Option<(Arc<Shim>, Attach, OwnedFd)>, AttachError> {
+    fn hold(&self, attach: Attach, stream: OwnedFd) -> Result<(), AttachError> {
         let mut live = self.container.live();
-        if let (Phase::Running { .. }, Some(shim)) = (live.state.phase, live.shim.clone()) {
-            return Ok(Some((shim, attach, stream)));
-        }
         live.held_clients.retain(|held| stream::is_open(&held.stream));
         if live.held_clients.len() >= HELD_MAX {
             return Err(AttachError::TooMany);
         }
         live.held_clients.push(HeldClient { attach, stream });
-        Ok(None)
+        Ok(())
     }
 
     async fn send_logs(&self, client: OwnedFd) -> Result<OwnedFd, AttachError> {

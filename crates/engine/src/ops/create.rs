@@ -5,14 +5,15 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use container_spec::InvalidRequest;
 use engine_api::container::{CreateRequest, CreateResponse};
 use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
 use image::ImageRecord;
-use oci::image::ExecConfig;
 use oci::ContainerId;
+use oci::image::ExecConfig;
 use snapshot::SnapshotKey;
 use stdx::fs::Durability;
 
@@ -75,6 +76,9 @@ pub enum CreateError {
         /// Who has it.
         owner: ContainerId,
     },
+    /// The filesystem of a bind's source does not answer.
+    #[error("look for the sources of bind mounts: the filesystem does not answer")]
+    SourcesStuck,
     /// Its snapshot cannot be made.
     #[error("create the container's snapshot")]
     Snapshot(#[source] snapshot::SnapshotError),
@@ -100,10 +104,14 @@ impl CreateError {
             CreateError::Image(err) => err.kind(),
             CreateError::Platform { .. } => ErrorKind::NotFound,
             CreateError::NameTaken { .. } => ErrorKind::Conflict,
+            CreateError::SourcesStuck => ErrorKind::Unavailable,
             CreateError::Snapshot(_) | CreateError::Volumes(_) | CreateError::Files { .. } => ErrorKind::Internal,
         }
     }
 }
+
+/// How long the filesystems of bind mounts' sources may take to answer: a slow network's need seconds.
+const SOURCES_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is to be made.
 struct Plan {
@@ -120,6 +128,7 @@ pub async fn create(
 ) -> Result<CreateResponse, CreateError> {
     let id: ContainerId = stdx::id::random_hex::<32>().parse().expect("32 random bytes are 64 hex digits");
     let plan = plan(engine, &id, &options, request)?;
+    check_bind_sources(&plan.definition.host_config).await?;
     let name = reserve_name(engine, options.name.as_deref(), &id)?;
     let engine = engine.clone();
     engine.clone().detached(async move { apply(&engine, name, plan).await }).await
@@ -152,7 +161,6 @@ fn plan(
     warnings.extend(container_spec::merge_image(&mut config, defaults)?);
     merge_log(&mut host, engine);
     container_spec::normalize_host(&mut host, &engine.facts);
-    check_bind_sources(&host)?;
     if config.hostname.is_empty() {
         config.hostname =
             if host.network_mode == "host" { engine.facts.hostname.clone() } else { id.short().to_owned() };
@@ -220,10 +228,20 @@ fn merge_log(host: &mut HostConfig, engine: &Engine) {
     }
 }
 
-/// Sources of `--mount` must exist by now; those of `-v` are made at the start.
-fn check_bind_sources(host: &HostConfig) -> Result<(), InvalidRequest> {
-    let missing = container_spec::bind_sources(host)?.into_iter().find(|bind| !bind.create && !bind.path.exists());
-    missing.map_or(Ok(()), |bind| Err(container_spec::validate::missing_bind_source(&bind.path)))
+/// Sources of `--mount` must exist by now; those of `-v` are made at the start. They may lie on a filesystem that is dead:
+/// that costs one thread for as long as it is.
+async fn check_bind_sources(host: &HostConfig) -> Result<(), CreateError> {
+    let mut sources = container_spec::bind_sources(host)?;
+    sources.retain(|bind| !bind.create);
+    if sources.is_empty() {
+        return Ok(());
+    }
+    let missing = bridge::blocking(move || sources.into_iter().find(|bind| !bind.path.exists()));
+    match tokio::time::timeout(SOURCES_TIMEOUT, missing).await {
+        Ok(None) => Ok(()),
+        Ok(Some(bind)) => Err(container_spec::validate::missing_bind_source(&bind.path).into()),
+        Err(_) => Err(CreateError::SourcesStuck),
+    }
 }
 
 fn reserve_name(engine: &Engine, wanted: Option<&str>, id: &ContainerId) -> Result<String, CreateError> {
@@ -250,7 +268,13 @@ async fn apply(engine: &Engine, name: String, plan: Plan) -> Result<CreateRespon
     let Plan { definition, chain, warnings } = plan;
     let id = definition.id.clone();
     let record = Record { version: 1, name: name.clone(), definition, state: State::default() };
+    // Until the container is known as the image's user: a removal in between would take its layers away.
+    let _used = engine.image_users.read().await;
     let (task, chain_of) = (engine.clone(), chain);
+    if let Err(err) = still_there(engine, &record.definition) {
+        engine.containers.release(&name, &id);
+        return Err(err);
+    }
     let made = bridge::blocking(move || {
         let made = make(&task, &record, &chain_of);
         made.map(|()| record)
@@ -268,6 +292,14 @@ async fn apply(engine: &Engine, name: String, plan: Plan) -> Result<CreateRespon
     engine.events.container(&container, "create", []);
     engine.tell_idle_changed();
     Ok(CreateResponse { id: id.to_string(), warnings })
+}
+
+/// Whether nobody removed the image since it was found. A container of no image misses none.
+fn still_there(engine: &Engine, definition: &Definition) -> Result<(), CreateError> {
+    if definition.image_id.is_empty() {
+        return Ok(());
+    }
+    Ok(engine.images.resolve(&definition.image_id).map(drop)?)
 }
 
 /// Makes snapshot, files and, last, the record. What fails takes back what was made before it.

@@ -137,6 +137,7 @@ pub struct PreparedExec {
 /// Records an exec, and answers its id.
 pub async fn create(engine: &Engine, name: &str, request: ExecCreate) -> Result<String, ExecError> {
     let container = engine.containers.find(name)?;
+    container.settle_start().await;
     check_running(&container)?;
     let definition = &container.definition;
     // Planned now only to refuse now what cannot be.
@@ -144,6 +145,7 @@ pub async fn create(engine: &Engine, name: &str, request: ExecCreate) -> Result<
     parse_keys(&request)?;
     check_user(&container, &request.user).await?;
     let exec = Arc::new(Exec::new(request));
+    exec.keep(&engine.recorder.shim_dir(container.id()));
     let mut live = container.live();
     live.execs.retain(|_, old| old.progress().ended_at.is_none_or(|at| at.elapsed() < KEPT));
     live.execs.insert(exec.id.clone(), exec.clone());
@@ -169,6 +171,7 @@ pub async fn prepare_start(engine: &Engine, id: &str, start: ExecStart) -> Resul
         user: Some(container_spec::plan::exec_user(&definition.config, &request).unwrap_or_default()),
         groups: definition.host_config.group_add.clone().unwrap_or_default(),
         attach: None,
+        note: exec.note(),
     };
     {
         let mut progress = exec.progress();
@@ -184,6 +187,18 @@ pub async fn prepare_start(engine: &Engine, id: &str, start: ExecStart) -> Resul
     Ok(PreparedExec { engine: engine.clone(), container, shim, exec, task, started: false })
 }
 
+/// Who is connected to an exec from its beginning.
+#[derive(Debug)]
+pub struct ExecClient {
+    /// The connection.
+    pub stream: OwnedFd,
+    /// What it gets first: the head of the answer, empty if it was written. The shim writes it when the process is ready,
+    /// so that whoever has read it can resize its terminal.
+    pub head: Vec<u8>,
+    /// What it sent behind its request.
+    pub already_read: Vec<u8>,
+}
+
 impl PreparedExec {
     /// Whether the exec has a terminal, so that the stream is raw instead of multiplexed.
     pub fn tty(&self) -> bool {
@@ -192,24 +207,24 @@ impl PreparedExec {
 
     /// Starts it; answers when it runs.
     ///
-    /// `client` is the stream after the header of the answer was written to it, and what the client sent behind its
-    /// request; absent for a detached exec. When the start fails, a client has been told in its stream already.
-    pub async fn run(mut self, client: Option<(OwnedFd, Vec<u8>)>) -> Result<(), ExecStartError> {
+    /// `client` is absent for a detached exec. When the start fails, a client has been told in its stream already.
+    pub async fn run(mut self, client: Option<ExecClient>) -> Result<(), ExecStartError> {
         self.started = true;
         let engine = self.engine.clone();
         engine.detached(async move { self.start(client).await }).await
     }
 
-    async fn start(&mut self, client: Option<(OwnedFd, Vec<u8>)>) -> Result<(), ExecStartError> {
+    async fn start(&mut self, client: Option<ExecClient>) -> Result<(), ExecStartError> {
         let mut task = self.task.clone();
         let (mut streams, mut copy) = (Vec::new(), None);
-        if let Some((stream, already_read)) = client {
-            task.attach = Some(self.attach(already_read));
+        if let Some(ExecClient { stream, head, already_read }) = client {
             // Kept until the answer: the client is told of a failure in its stream.
-            copy = stream.try_clone().ok();
+            copy = stream.try_clone().ok().map(|copy| (copy, head.clone()));
+            task.attach = Some(self.attach(head, already_read));
             streams.push(stream);
         }
         let answer = self.shim.link.call(Call::Exec(Box::new(task)), streams).await;
+        self.exec.release(&self.engine.recorder.shim_dir(self.container.id()));
         let err = match answer {
             Ok(Answer::ExecStarted { pid }) => {
                 self.exec.progress().pid = pid;
@@ -221,13 +236,13 @@ impl PreparedExec {
             Err(err) => ExecStartError::Shim(err),
         };
         self.exec.progress().end(err.exit_code());
-        if let Some(client) = copy {
-            self.tell(client, &err).await;
+        if let Some((client, head)) = copy {
+            self.tell(client, head, &err).await;
         }
         Err(err)
     }
 
-    fn attach(&self, already_read: Vec<u8>) -> Attach {
+    fn attach(&self, head: Vec<u8>, already_read: Vec<u8>) -> Attach {
         let request = &self.exec.request;
         Attach {
             stdin: request.attach_stdin,
@@ -236,16 +251,16 @@ impl PreparedExec {
             already_read,
             // Checked when the exec was made.
             detach_keys: parse_keys(request).unwrap_or_default(),
-            // Written before the start, which may fail and tell why behind it.
-            preamble: Vec::new(),
+            preamble: head,
         }
     }
 
-    async fn tell(&self, client: OwnedFd, err: &ExecStartError) {
+    /// The shim has written nothing: the answer begins here, and its status says that all is well, as dockerd's does.
+    async fn tell(&self, client: OwnedFd, head: Vec<u8>, err: &ExecStartError) {
         let text = format!("{}\r\n", errdefs::chain(err)).into_bytes();
-        let mut bytes = Vec::new();
+        let mut bytes = head;
         if self.tty() {
-            bytes = text
+            bytes.extend(text);
         } else {
             stream::frame(STDOUT, &text, &mut bytes)
         }

@@ -51,6 +51,12 @@ pub enum ImageError {
     /// There is no such image.
     #[error(transparent)]
     Resolve(#[from] image::ResolveError),
+    /// There is no image to be given another name; that its name cannot be one makes no difference to dockerd.
+    #[error(transparent)]
+    Source(image::ResolveError),
+    /// The new tag is none.
+    #[error("invalid tag format")]
+    TagFormat,
     /// The new name is none.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
@@ -79,7 +85,8 @@ impl ImageError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             ImageError::Resolve(err) => err.kind(),
-            ImageError::Reference(_) => ErrorKind::InvalidArgument,
+            ImageError::Source(_) => ErrorKind::NotFound,
+            ImageError::Reference(_) | ImageError::TagFormat => ErrorKind::InvalidArgument,
             ImageError::Tag(err) => err.kind(),
             ImageError::Remove(err) => err.kind(),
             ImageError::Load(err) => err.kind(),
@@ -205,8 +212,12 @@ pub async fn history(engine: &Engine, name: &str) -> Result<Vec<HistoryItem>, Im
 /// Gives an image another name; `tag` may be empty.
 pub async fn tag(engine: &Engine, name: &str, repository: &str, tag: &str) -> Result<(), ImageError> {
     let text = if tag.is_empty() { repository.to_owned() } else { format!("{repository}:{tag}") };
-    let target: Reference = text.parse()?;
+    let target: Reference = match text.parse() {
+        Err(_) if !tag.is_empty() && repository.parse::<Reference>().is_ok() => return Err(ImageError::TagFormat),
+        target => target?,
+    };
     let target = target.with_default_tag();
+    engine.images.resolve(name).map_err(ImageError::Source)?;
     let (task, source, named) = (engine.clone(), name.to_owned(), target.clone());
     let run = async move { bridge::blocking(move || task.images.tag(&source, &named)).await };
     let image = engine.detached(run).await?;
@@ -217,9 +228,14 @@ pub async fn tag(engine: &Engine, name: &str, repository: &str, tag: &str) -> Re
 /// Removes a name, and the image with its last one.
 pub async fn remove(engine: &Engine, name: &str, force: bool, no_prune: bool) -> Result<Vec<Deleted>, ImageError> {
     let options = RemoveOptions { force, prune_parents: !no_prune };
-    let users = users(engine);
     let (task, named) = (engine.clone(), name.to_owned());
-    let run = async move { bridge::blocking(move || task.images.remove(&named, options, &users)).await };
+    let run = async move {
+        let core = task.clone();
+        // No container may become the image's user between the count and the removal.
+        let _removing = core.image_users.write().await;
+        let users = users(&core);
+        bridge::blocking(move || task.images.remove(&named, options, &users)).await
+    };
     let removed = engine.detached(run).await?;
     engine.sweep_soon();
     for event in &removed {

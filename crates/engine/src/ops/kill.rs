@@ -119,6 +119,7 @@ pub async fn kill(engine: &Engine, name: &str, signal: &str) -> Result<(), KillE
     let container = found.map_err(|source| KillError::Lookup { name: named(), source })?;
     let task = engine.clone();
     let sent = engine.detached(async move {
+        container.settle_start().await;
         match signal {
             SIGKILL => end(&task, &container).await,
             signal => send(&task, &container, signal).await,

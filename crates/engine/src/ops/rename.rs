@@ -74,6 +74,9 @@ async fn rename_container(
 ) -> Result<(), RenameError> {
     let _operation = container.operation.lock().await;
     let old = container.name();
+    if container.is_removed() {
+        return Err(LookupError::NotFound(old).into());
+    }
     if old == new {
         return Err(RenameError::Same);
     }

@@ -36,6 +36,7 @@ impl ResizeError {
 /// Sets the size of a container's terminal.
 pub async fn resize(engine: &Engine, name: &str, height: u16, width: u16) -> Result<(), ResizeError> {
     let container = engine.containers.find(name)?;
+    container.settle_start().await;
     let shim = container.shim().filter(|_| container.state().pid() != 0);
     let shim = shim.ok_or_else(|| ResizeError::NotRunning(container.id().clone()))?;
     let call = Call::Resize { exec_id: None, height, width };

@@ -69,6 +69,7 @@ pub async fn stop(
     signal: Option<String>,
 ) -> Result<(), StopError> {
     let container = engine.containers.find(name)?;
+    container.settle_start().await;
     if !container.state().is_running() {
         return Err(StopError::Stopped);
     }

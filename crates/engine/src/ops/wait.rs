@@ -9,6 +9,7 @@ use errdefs::ErrorKind;
 use tokio::sync::watch;
 
 use crate::Engine;
+use crate::container::state::Phase;
 use crate::container::{Container, Ending};
 use crate::registry::LookupError;
 
@@ -99,6 +100,13 @@ pub async fn wait(engine: &Engine, name: &str, condition: Condition) -> Result<W
         Ok(container) => container,
         Err(err) => return engine.farewells.exit_code(name).map(Waiting::over).ok_or(err.into()),
     };
+    if condition == Condition::NotRunning {
+        container.settle_start().await;
+    }
+    if condition == Condition::NotRunning && container.state().phase == Phase::Stopped {
+        // A start holds the lock to its end, and the program may have been heard before: dockerd waits for it, too.
+        drop(container.operation.lock().await);
+    }
     let (ends, state) = container.watch();
     let met = condition == Condition::NotRunning && !state.is_running();
     let already = met.then(|| response(state.exit_code, &state.error));

@@ -204,12 +204,12 @@ impl Reader {
             Message::Fact(fact) => Observation::Fact(fact),
             Message::Reply { seq, result } => {
                 let Some(asker) = link.take_asker(seq) else { return };
-                if !matches!(result, Ok(Answer::Started(_))) {
+                if !matches!(result, Ok(Answer::Started(_) | Answer::Hello { state: Some(_), .. })) {
                     // An error says that the caller waits no longer.
                     let _ = asker.send(result);
                     return;
                 }
-                Observation::Started { container: self.container.clone(), outcome: result, asker }
+                Observation::Answered { container: self.container.clone(), outcome: result, asker }
             }
         };
         // An error says that the supervisor is gone: the daemon ends.

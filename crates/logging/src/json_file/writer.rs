@@ -162,6 +162,11 @@ impl Writer {
         !self.backlog.is_empty()
     }
 
+    /// Whether [`Writer::fd`] is worth to be awaited: something waits for room, was lost for lack of it, or for the end.
+    pub fn awaits_event(&self) -> bool {
+        self.loss.active || self.deadline().is_some()
+    }
+
     /// Readable when there is room again, and when a close has ended. Then call [`Writer::drain`].
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()

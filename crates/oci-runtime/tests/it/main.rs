@@ -4,5 +4,6 @@
 mod confinement;
 mod errors;
 mod fixture;
+mod intruder;
 mod lifecycle;
 mod streams;

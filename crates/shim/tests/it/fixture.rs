@@ -100,8 +100,13 @@ impl Shim {
 
     /// The container's cgroup directories that exist.
     pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
-        let group = cgroup::Cgroup::open(&cgroup::Hierarchies::detect().unwrap(), Path::new(&cgroups_path(&self.id)));
-        group.unwrap().directories.into_iter().map(|(_, path)| path).collect()
+        self.cgroup().directories.into_iter().map(|(_, path)| path).collect()
+    }
+
+    /// The container's cgroup.
+    pub(crate) fn cgroup(&self) -> cgroup::Cgroup {
+        let hierarchies = cgroup::Hierarchies::detect().unwrap();
+        cgroup::Cgroup::open(&hierarchies, Path::new(&cgroups_path(&self.id))).unwrap()
     }
 
     /// A daemon that comes later.
@@ -114,8 +119,7 @@ impl Drop for Shim {
     fn drop(&mut self) {
         // Only what a failed test left: an ended shim has been reaped.
         let _ = sys::signal::send(self.child.pidfd.as_fd(), 9);
-        let group = cgroup::Cgroup::open(&cgroup::Hierarchies::detect().unwrap(), Path::new(&cgroups_path(&self.id)));
-        let _ = group.unwrap().destroy(Duration::from_secs(10));
+        let _ = self.cgroup().destroy(Duration::from_secs(10));
     }
 }
 

@@ -8,6 +8,7 @@ use crate::fixture::{Shim, process};
 /// A container of `script` that may use eight megabytes.
 fn limited(script: &str) -> Shim {
     let mut shim = Shim::new(script);
+    shim.task.open_stdin = true;
     let memory = MemoryLimits { limit: Some(8 << 20), swap: Some(8 << 20), ..MemoryLimits::default() };
     shim.task.spec.linux.resources = Some(Resources { memory: Some(memory), ..Resources::default() });
     shim.create();
@@ -32,6 +33,19 @@ fn privileged_a_child_without_memory_leaves_the_containers_own_code() {
 }
 
 #[test]
+fn privileged_a_kill_for_memory_is_told_while_the_container_goes_on() {
+    let mut shim = limited("for n in 1 2; do read x; dd if=/dev/zero of=/dev/null bs=64M count=1; done; sleep 1000");
+    let mut client = shim.daemon.attach(crate::fixture::everything());
+    for _ in 0..2 {
+        std::io::Write::write_all(&mut client.0, b"\n").unwrap();
+        assert!(matches!(shim.daemon.fact(), Fact::Oom { .. }));
+        client.await_text("Killed");
+    }
+    assert_eq!(shim.daemon.call(Call::Signal { signal: 9 }), Ok(Answer::Done));
+    assert!(shim.finish().oom_killed);
+}
+
+#[test]
 fn privileged_a_thousand_execs_leave_nothing() {
     let mut shim = Shim::new("yes");
     let path = shim.dir.path().join("json.log");
@@ -46,7 +60,7 @@ fn privileged_a_thousand_execs_leave_nothing() {
     let mut before = 0;
     for number in 0..1000 {
         let (exec_id, process) = (number.to_string(), process("true"));
-        let task = ExecTask { exec_id, process, user: None, groups: vec![], attach: None };
+        let task = ExecTask { exec_id, process, user: None, groups: vec![], attach: None, note: String::new() };
         let started = shim.daemon.call(Call::Exec(Box::new(task)));
         assert!(matches!(started, Ok(Answer::ExecStarted { .. })), "{started:?}");
         while !matches!(shim.daemon.fact(), Fact::ExecExited { exit_code: 0, .. }) {}
@@ -55,7 +69,8 @@ fn privileged_a_thousand_execs_leave_nothing() {
         before = if number == 0 { held(&shim, "fd") } else { before };
         assert!(held(&shim, "task") <= 2);
     }
-    assert_eq!(held(&shim, "fd"), before);
+    // One more: a container that has run for a moment is watched for want of memory.
+    assert!((before..=before + 1).contains(&held(&shim, "fd")));
     assert_eq!(shim.daemon.call(Call::Signal { signal: 9 }), Ok(Answer::Done));
     assert_eq!(shim.finish().exit_code, 137);
 }

@@ -56,8 +56,14 @@ fn privileged_an_exec_beside_the_log_thread_works() {
     shim.start();
     for number in 0..20 {
         let process = crate::fixture::process("true");
-        let task =
-            shim_api::ExecTask { exec_id: number.to_string(), process, user: None, groups: vec![], attach: None };
+        let task = shim_api::ExecTask {
+            exec_id: number.to_string(),
+            process,
+            user: None,
+            groups: vec![],
+            attach: None,
+            note: String::new(),
+        };
         let started = shim.daemon.call(Call::Exec(Box::new(task)));
         assert!(matches!(started, Ok(Answer::ExecStarted { .. })), "{started:?}");
     }
@@ -98,8 +104,9 @@ fn privileged_lines_that_a_full_disk_did_not_take_are_counted_in_the_log_and_tol
     // The log goes on by itself.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     assert!(sys::wait::readable(std::os::fd::AsFd::as_fd(&events), deadline).unwrap());
-    client.0.write_all(b"\n").unwrap();
+    // Told as soon as it is known, without any further output.
     let Fact::LogLost { lines, .. } = shim.daemon.fact() else { panic!("no fact about the log") };
+    client.0.write_all(b"\n").unwrap();
     shim.finish();
     let mut reader = Reader::open(&path, ReadOptions::default()).unwrap();
     let mut logged = Vec::new();

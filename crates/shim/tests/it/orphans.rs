@@ -19,7 +19,14 @@ fn privileged_an_exec_ends_though_its_child_writes_on_and_on() {
     for wants in [Attach { stdin: true, ..Attach::default() }, output()] {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let process = process(FLOOD);
-        let task = ExecTask { exec_id: "x".into(), process, user: None, groups: vec![], attach: Some(wants) };
+        let task = ExecTask {
+            exec_id: "x".into(),
+            process,
+            user: None,
+            groups: vec![],
+            attach: Some(wants),
+            note: String::new(),
+        };
         let seq = shim.daemon.send(Call::Exec(Box::new(task)), &[theirs.as_fd()]);
         drop(theirs);
         shim.daemon.reply(seq).unwrap();

@@ -183,10 +183,7 @@ fn privileged_attached_clients_have_the_exit_code_from_a_later_daemon() {
         let pids = ["dead", "started", "gone"].map(|name| us.inspect(name, "{{.State.Pid}}"));
         daemon.kill9().unwrap();
         fs::write(shared.path().join("dead"), "").unwrap();
-        for pid in pids {
-            let gone = || (!Path::new(&format!("/proc/{pid}")).exists()).then_some(());
-            testkit::process::until("the container ended", testkit::process::DEADLINE, gone).unwrap();
-        }
+        pids.iter().for_each(|pid| await_end(pid));
         daemon.restart().unwrap();
         fs::write(shared.path().join("later"), "").unwrap();
         for client in clients {
@@ -195,6 +192,108 @@ fn privileged_attached_clients_have_the_exit_code_from_a_later_daemon() {
         }
         // The next daemon has removed it at its start, perhaps before its client asked for the exit code.
         at(daemon, Cli::Longshore).fails("container inspect gone", 1, "No such container: gone");
+    });
+}
+
+fn await_end(pid: &str) {
+    let gone = || (!Path::new(&format!("/proc/{pid}")).exists()).then_some(());
+    testkit::process::until("the container ended", testkit::process::DEADLINE, gone).unwrap();
+}
+
+#[test]
+fn privileged_execs_are_known_to_a_later_daemon() {
+    ours(|daemon| {
+        let shared = daemon.shared_dir().unwrap().expect("a daemon of our own sees our directories");
+        let us = at(daemon, Cli::Longshore);
+        us.start("host", &format!("-v {}:/s busybox sleep 1000", shared.path().display()));
+        let script = "read go; echo in; while [ ! -e /s/$0 ]; do usleep 10000; done; touch /s/$0-ended; exit 5";
+        let mut clients = ["dead", "later"].map(|end| us.spawn(&format!("exec -i host sh -c '{script}' {end}")));
+        for client in &mut clients {
+            client.send(b"go\n").unwrap();
+            client.read_until("in\n").unwrap();
+        }
+        let sized = "echo ready; while [ $(stty size | tr -d \" \") != 2143 ]; do usleep 10000; done; exit 4";
+        let mut terminal = us.pty(&format!("exec -it host sh -c '{sized}'"));
+        terminal.read_until("ready").unwrap();
+        // This one is made by one daemon and started by the next.
+        let body = r#"{"Cmd": ["sh", "-c", "touch /s/begun; exit 3"]}"#;
+        let made = daemon.post("/v1.50/containers/host/exec", body).unwrap().json().unwrap();
+        let made = made["Id"].as_str().unwrap();
+        daemon.kill9().unwrap();
+        fs::write(shared.path().join("dead"), "").unwrap();
+        let ended = || shared.path().join("dead-ended").exists().then_some(());
+        testkit::process::until("the exec ended", testkit::process::DEADLINE, ended).unwrap();
+        daemon.restart().unwrap();
+        fs::write(shared.path().join("later"), "").unwrap();
+        for client in clients {
+            let output = client.wait().unwrap();
+            assert_eq!((output.code, output.stderr.as_str()), (5, ""));
+        }
+        terminal.resize(21, 43).unwrap();
+        assert_eq!(terminal.wait().unwrap().1, 4);
+        let started = daemon.post(&format!("/v1.50/exec/{made}/start"), r#"{"Detach": true}"#).unwrap();
+        assert_eq!(started.status, 200, "{}", started.text());
+        let shown = || daemon.get(&format!("/v1.50/exec/{made}/json")).unwrap().json().unwrap();
+        let ended = || (shown()["ExitCode"] == 3).then_some(());
+        testkit::process::until("the exec ended", testkit::process::DEADLINE, ended).unwrap();
+        assert_eq!(shown()["ProcessConfig"]["arguments"][1], "touch /s/begun; exit 3");
+        assert!(shared.path().join("begun").exists());
+    });
+}
+
+#[test]
+fn privileged_logs_are_followed_from_one_daemon_to_the_next() {
+    ours(|daemon| {
+        let us = at(daemon, Cli::Longshore);
+        us.start("writer", &format!("busybox sh -c '{STOPPED_COUNTER}'"));
+        us.start("terminal", "-t busybox sh -c 'echo ready; sleep 1000'");
+        let mut raw = us.spawn("logs -f terminal");
+        raw.read_until("ready").unwrap();
+        let mut follower = us.spawn("logs -f writer");
+        follower.read_until("n5\n").unwrap();
+        let mut seen = String::new();
+        for round in 0..3 {
+            if round == 1 {
+                daemon.stop().unwrap()
+            } else {
+                daemon.kill9().unwrap()
+            }
+            daemon.restart().unwrap();
+            // It follows again when it has what was written since.
+            let last = at(daemon, Cli::Longshore).ok("logs --tail 1 writer");
+            seen += &follower.read_until(&format!("{last}\n")).unwrap();
+        }
+        at(daemon, Cli::Longshore).ok("stop writer");
+        let output = follower.wait().unwrap();
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+        seen += &output.stdout;
+        let numbers = seen.strip_suffix("bye\n").unwrap_or_else(|| panic!("{seen:?}"));
+        assert_numbers(numbers, 6, "the follower");
+        let output = raw.wait().unwrap();
+        assert_eq!(output.code, 1);
+        assert!(output.stderr.contains("the daemon ended while the log was followed"), "{}", output.stderr);
+    });
+}
+
+#[test]
+fn privileged_wait_asks_the_next_daemon() {
+    ours(|daemon| {
+        let shared = daemon.shared_dir().unwrap().expect("a daemon of our own sees our directories");
+        let script = "while [ ! -e /s/end ]; do usleep 10000; done; exit 6";
+        let us = at(daemon, Cli::Longshore);
+        let names = ["stays", "gone"];
+        us.start("stays", &format!("-v {}:/s busybox sh -c '{script}'", shared.path().display()));
+        us.start("gone", &format!("--rm -v {}:/s busybox sh -c '{script}'", shared.path().display()));
+        let clients = names.map(|name| us.spawn(&format!("wait {name}")));
+        let pids = names.map(|name| us.inspect(name, "{{.State.Pid}}"));
+        daemon.kill9().unwrap();
+        fs::write(shared.path().join("end"), "").unwrap();
+        pids.iter().for_each(|pid| await_end(pid));
+        daemon.restart().unwrap();
+        for client in clients {
+            let output = client.wait().unwrap();
+            assert_eq!((output.stdout.as_str(), output.code), ("6\n", 0), "{}", output.stderr);
+        }
     });
 }
 
@@ -215,10 +314,7 @@ fn privileged_a_policy_restarts_what_ended_while_the_daemon_was_dead() {
             ["always", "rm"].map(|name| at(daemon, Cli::Longshore).inspect(name, "{{.State.Pid}}")).into();
         daemon.kill9().unwrap();
         fs::write(shared.path().join("end"), "").unwrap();
-        for pid in pids {
-            let gone = || (!Path::new(&format!("/proc/{pid}")).exists()).then_some(());
-            testkit::process::until("the container ended", testkit::process::DEADLINE, gone).unwrap();
-        }
+        pids.iter().for_each(|pid| await_end(pid));
         daemon.restart().unwrap();
         let us = at(daemon, Cli::Longshore);
         let running = || (us.line("inspect -f {{.State.Running}} always").stdout.trim() == "true").then_some(());

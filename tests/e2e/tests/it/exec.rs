@@ -1,6 +1,10 @@
 //! Further programs in a running container.
 
-use crate::support::on_both;
+use std::io::{BufReader, Read, Write};
+
+use testkit::{Cli, http};
+
+use crate::support::{At, on_both, ours};
 
 #[test]
 fn privileged_exec_ends_as_its_program_and_takes_its_flags() {
@@ -141,6 +145,41 @@ fn privileged_execs_end_with_their_container() {
         exec.read_until("up\n").unwrap();
         at.ok(&format!("kill {name}"));
         assert_eq!(exec.wait().unwrap().code, 137);
+        at.remove(&name);
+    });
+}
+
+#[test]
+fn privileged_a_terminal_can_be_resized_as_soon_as_the_head_of_the_answer_is_read() {
+    // dockerd sends the head before it starts anything; its clients try again.
+    ours(|daemon| {
+        let at = At { daemon, cli: Cli::Longshore };
+        let name = at.name("sized");
+        at.start(&name, "busybox sleep 1000");
+        let post = |path: &str, body: &str| at.daemon.post(path, body).unwrap();
+        for upgrade in ["Connection: Upgrade\r\nUpgrade: tcp\r\n", ""].into_iter().cycle().take(20) {
+            let command =
+                r#"{"Tty":true,"AttachStdin":true,"AttachStdout":true,"Cmd":["sh","-c","read a; stty size"]}"#;
+            let made = post(&format!("/containers/{name}/exec"), command).json().unwrap();
+            let id = made["Id"].as_str().unwrap();
+            let mut stream = http::connect(at.daemon.socket()).unwrap();
+            let body = r#"{"Tty":true}"#;
+            let length = body.len();
+            write!(
+                stream,
+                "POST /v1.50/exec/{id}/start HTTP/1.1\r\nHost: docker\r\n{upgrade}\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+            )
+            .unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            assert_eq!(http::read_head(&mut reader).unwrap().status, if upgrade.is_empty() { 200 } else { 101 });
+            let resized = post(&format!("/exec/{id}/resize?h=31&w=77"), "");
+            assert_eq!(resized.status, 200, "{}", resized.message());
+            stream.write_all(b"\n").unwrap();
+            let mut screen = String::new();
+            reader.read_to_string(&mut screen).unwrap();
+            assert!(screen.contains("31 77"), "{screen:?}");
+        }
         at.remove(&name);
     });
 }

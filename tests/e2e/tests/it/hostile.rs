@@ -18,22 +18,33 @@ fn unchanged(test: impl Fn(&Daemon)) {
 #[test]
 fn privileged_malformed_json_is_400_with_dockers_sentence() {
     unchanged(|daemon| {
-        // What follows the colon of a wrong type names Go's types: the rest of the sentence is Docker's alone.
+        let wrong = |found: &str, place: &str| format!("invalid JSON: json: cannot unmarshal {found} into {place}");
+        let character = |found: &str, place: &str| format!("invalid JSON: invalid character '{found}' {place}");
         for (body, sentence) in [
-            ("{", "invalid JSON: unexpected EOF"),
-            ("", "invalid JSON: got EOF while reading request body"),
-            ("{\"Image\":5}", "invalid JSON: "),
-            ("{\"Image\":\"busybox\"} trailing", "unexpected content after JSON"),
-            ("[]", "invalid JSON: "),
-            ("{}", "config cannot be empty in order to create a container"),
-            ("nope", "invalid JSON: "),
-            ("{\"Image\":\"no such image\"}", "invalid reference format"),
-            ("{\"Image\":\"busybox\",\"Env\":[1]}", "invalid JSON: "),
-            ("{\"Image\":\"busybox\",\"HostConfig\":{\"Memory\":\"x\"}}", "invalid JSON: "),
+            ("{", "invalid JSON: unexpected EOF".to_owned()),
+            ("", "invalid JSON: got EOF while reading request body".to_owned()),
+            ("{\"Image\":\"busybox\"} trailing", "unexpected content after JSON".to_owned()),
+            ("{}", "config cannot be empty in order to create a container".to_owned()),
+            ("{\"Image\":\"no such image\"}", "invalid reference format".to_owned()),
+            ("{\"Image\":null}", "no command specified".to_owned()),
+            ("nope", character("o", "in literal null (expecting 'u')")),
+            ("{\"Image\":\"a\nb\"}", character("\\n", "in string")),
+            ("{\"Image\" 1}", character("1", "after object key")),
+            ("[]", wrong("array", "Go value of type container.CreateRequest")),
+            ("{\"image\":5}", wrong("number", "Go struct field .image of type string")),
+            ("{\"Image\":\"busybox\",\"Env\":[1]}", wrong("number", ".Env.0 of type string")),
+            ("{\"Cmd\":[1]}", wrong("array", "Go value of type string")),
+            (
+                "{\"Image\":\"busybox\",\"HostConfig\":{\"Memory\":\"x\"}}",
+                wrong("string", "Go struct field .HostConfig.Memory of type int64"),
+            ),
+            (
+                "{\"HostConfig\":{\"Memory\":1.5}}",
+                wrong("number 1.5", "Go struct field .HostConfig.Memory of type int64"),
+            ),
         ] {
             let answer = daemon.post("/v1.50/containers/create", body).unwrap();
-            assert_eq!(answer.status, 400, "{body}: {}", answer.text());
-            assert!(answer.message().starts_with(sentence), "{body}: {}", answer.message());
+            assert_eq!((answer.status, answer.message()), (400, sentence), "{body}");
         }
         let head =
             "POST /v1.50/containers/create HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: text/plain\r\n";
@@ -75,8 +86,27 @@ fn privileged_unknown_fields_are_ignored_as_docker_does() {
     });
 }
 
+#[test]
+fn privileged_a_container_may_be_made_of_no_image() {
+    unchanged(|daemon| {
+        let body = "{\"Image\":\"\",\"Cmd\":[\"x\"],\"HostConfig\":{\"NetworkMode\":\"none\"}}";
+        let answer = daemon.post("/v1.50/containers/create", body).unwrap();
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        let id = answer.json().unwrap()["Id"].as_str().unwrap().to_owned();
+        let inspected = daemon.get(&format!("/containers/{id}/json")).unwrap().json().unwrap();
+        let image = (inspected["Image"].as_str(), inspected["Config"]["Image"].as_str(), inspected["Path"].as_str());
+        assert_eq!(image, (Some(""), Some(""), Some("x")));
+        let started = daemon.post(&format!("/containers/{id}/start"), "").unwrap();
+        let sentence = "exec: \"x\": executable file not found in $PATH";
+        assert_eq!(started.status, 400, "{}", started.text());
+        assert!(started.message().contains(sentence), "{}", started.message());
+        let removed = http::request(daemon.socket(), "DELETE", &format!("/containers/{id}"), None).unwrap();
+        assert_eq!(removed.status, 204);
+    });
+}
+
 /// Method, path, status, sentence.
-const REQUESTS: [(&str, &str, u16, &str); 26] = [
+const REQUESTS: [(&str, &str, u16, &str); 29] = [
     ("GET", "/containers/json?limit=x", 500, "strconv.Atoi: parsing \"x\": invalid syntax"),
     ("GET", "/containers/json?filters=x", 400, "invalid filter"),
     ("GET", "/containers/json?filters=%7B%22nope%22:%5B%22x%22%5D%7D", 400, "invalid filter 'nope'"),
@@ -105,6 +135,14 @@ const REQUESTS: [(&str, &str, u16, &str); 26] = [
         400,
         "invalid reference format: repository name (library/UPPER) must be lowercase",
     ),
+    ("GET", "/images/json?filters=%7B%22dangling%22:%5B%22x%22%5D%7D", 400, "invalid filter 'dangling=[x]'"),
+    ("POST", "/images/busybox/tag?repo=a&tag=-x", 400, "invalid tag format"),
+    (
+        "POST",
+        "/images/Absent/tag?repo=x",
+        404,
+        "invalid reference format: repository name (library/Absent) must be lowercase",
+    ),
     ("DELETE", "/images/absent", 404, "No such image: absent:latest"),
     ("GET", "/events?since=x", 500, "strconv.ParseInt: parsing \"x\": invalid syntax"),
     ("GET", "/events?filters=x", 400, "invalid filter"),
@@ -125,7 +163,19 @@ fn privileged_bad_queries_and_unknown_names_have_dockers_status_and_sentence() {
         for (path, body, status, sentence) in [
             ("/containers/absent/exec", "{}", 400, "No exec command specified"),
             ("/containers/absent/exec", "{\"Cmd\":[\"x\"]}", 404, "No such container: absent"),
+            (
+                "/containers/absent/exec",
+                "{\"Cmd\":\"x\"}",
+                400,
+                "invalid JSON: json: cannot unmarshal string into Go struct field ExecOptions.Cmd of type []string",
+            ),
             ("/exec/absent/start", "{}", 404, "No such exec instance: absent"),
+            (
+                "/exec/absent/start",
+                "{\"Tty\":1}",
+                400,
+                "invalid JSON: json: cannot unmarshal number into Go struct field ExecStartOptions.Tty of type bool",
+            ),
             (
                 "/containers/create?name=a/b",
                 "{\"Image\":\"busybox\"}",

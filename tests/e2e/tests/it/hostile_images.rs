@@ -23,7 +23,7 @@ fn plain(daemon: &Daemon) -> Vec<u8> {
 }
 
 /// POSTs the archive; answers what went wrong, empty if nothing.
-fn load(daemon: &Daemon, archive: &[u8]) -> String {
+pub(crate) fn load(daemon: &Daemon, archive: &[u8]) -> String {
     let head = format!(
         "POST /images/load?quiet=1 HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/x-tar\r\n\
          Content-Length: {}\r\n\r\n",
@@ -38,7 +38,7 @@ fn load(daemon: &Daemon, archive: &[u8]) -> String {
 }
 
 /// What the daemon keeps: its list of images and, of ours, every file of its stores.
-fn kept(daemon: &Daemon) -> BTreeSet<String> {
+pub(crate) fn kept(daemon: &Daemon) -> BTreeSet<String> {
     let images = daemon.get("/images/json?all=1").unwrap().json().unwrap();
     let ids = images.as_array().unwrap().iter().map(|one| format!("{} {}", one["Id"], one["RepoTags"]));
     let mut kept: BTreeSet<String> = ids.collect();
@@ -188,7 +188,7 @@ fn privileged_paths_that_lead_out_of_the_layer_touch_nothing() {
 }
 
 /// A docker-archive with these bytes as its only layer.
-fn with_layer(daemon: &Daemon, layer: &[u8]) -> Vec<u8> {
+pub(crate) fn with_layer(daemon: &Daemon, layer: &[u8]) -> Vec<u8> {
     let good = write::docker_archive(&image(daemon, Vec::new())).unwrap();
     let (old, new) = (write::sha256(&write::layer_tar(&[]).unwrap()), write::sha256(layer));
     write::edited(&good, |name, content| {

@@ -272,6 +272,23 @@ fn privileged_wait_answers_before_and_after_the_end_and_at_the_removal() {
 }
 
 #[test]
+fn privileged_what_has_ended_can_be_started_at_once() {
+    on_both(|at| {
+        let id = at.ok(&format!("create --network none --name {} busybox sleep 1000", at.name("again")));
+        // Again and again: what is still to be done after an end must not reach the next run.
+        for round in 0..75 {
+            for (verb, status) in [("start", 204), ("kill", 204), ("wait", 200)] {
+                let answer = at.daemon.post(&format!("/containers/{id}/{verb}"), "").unwrap();
+                assert_eq!(answer.status, status, "{round}: {verb}: {}", answer.text());
+            }
+        }
+        at.ok(&format!("start {id}"));
+        assert_eq!(at.ok(&format!("exec {id} echo in")), "in");
+        at.remove(&id);
+    });
+}
+
+#[test]
 fn privileged_start_attached_shows_the_output_and_ends_as_the_container() {
     on_both(|at| {
         let name = at.name("attached");

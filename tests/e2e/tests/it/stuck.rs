@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufReader, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
@@ -83,6 +83,16 @@ fn privileged_a_process_waiting_on_a_dead_fuse_mount_blocks_nobody() {
         let mut request = [0; 65536];
         assert!(server.read(&mut request).unwrap() > 0);
         others_work(at, &name);
+        // Whoever wants to bind something of that mount waits alone: more of them than the daemon has threads for clients.
+        let dead = format!("/proc/{pid}/root/dead");
+        let creates: Vec<_> = (0..8)
+            .map(|n| at.spawn(&format!("create --network none --mount type=bind,source={dead}/{n},target=/x busybox")))
+            .collect();
+        for _ in &creates {
+            assert!(process::readable(server.as_fd(), process::DEADLINE).unwrap(), "a create does not reach the mount");
+            assert!(server.read(&mut request).unwrap() > 0);
+        }
+        others_work(at, &name);
         let mut removal = at.spawn(&format!("rm -f {name}"));
         removal.close_input();
         assert_eq!(at.run("busybox echo during the removal"), "during the removal");
@@ -90,6 +100,9 @@ fn privileged_a_process_waiting_on_a_dead_fuse_mount_blocks_nobody() {
         // The end of the connection sets the process free.
         drop(server);
         assert_eq!(run.wait().unwrap().code, 137);
+        for create in creates {
+            assert_ne!(create.wait().unwrap().code, 0);
+        }
         let removed = removal.wait().unwrap();
         if removed.code != 0 {
             // Docker gives up after ten seconds; then the second try does it.
@@ -122,6 +135,8 @@ fn introduce(server: &mut File) {
     answer[8..16].copy_from_slice(&request[8..16]);
     answer[16..20].copy_from_slice(&7u32.to_ne_bytes());
     answer[20..24].copy_from_slice(&31u32.to_ne_bytes());
+    // FUSE_PARALLEL_DIROPS: one look-up that waits does not keep the next ones from being asked.
+    answer[28..32].copy_from_slice(&(1u32 << 18).to_ne_bytes());
     // max_write: 4096, the least.
     answer[36..40].copy_from_slice(&4096u32.to_ne_bytes());
     server.write_all(&answer).unwrap();
@@ -132,13 +147,15 @@ fn privileged_a_client_that_does_not_read_delays_nobody_and_loses_nothing() {
     ours(|daemon| {
         let at = At { daemon, cli: Cli::Longshore };
         let name = at.name("unread");
-        let script = "read go; yes 0123456789abcdef | head -n 300000; echo end; exit 3";
+        // Few lines of many bytes: what counts are the bytes that nobody reads.
+        let line = "0123456789abcdef".repeat(32);
+        let script = format!("read go; yes {line} | head -n 10000; echo end; exit 3");
         at.ok(&format!("create -i --network none --name {name} busybox sh -c '{script}'"));
         // Attached before the start, so that nothing comes before it.
         let lazy = attach(&at, &name);
         let mut reading = at.spawn(&format!("start -ai {name}"));
         reading.send(b"go\n").unwrap();
-        let expected = "0123456789abcdef\n".repeat(300_000) + "end\n";
+        let expected = format!("{line}\n").repeat(10_000) + "end\n";
         let output = reading.wait().unwrap();
         assert!(output.stdout == expected, "the reading client has {} bytes", output.stdout.len());
         assert_eq!(output.code, 3);

@@ -145,3 +145,24 @@ fn privileged_events_are_told_as_they_happen() {
         assert_eq!((&died["Type"], &died["from"]), (&"container".into(), &"busybox".into()));
     });
 }
+
+#[test]
+fn privileged_a_kill_for_memory_is_an_event_while_the_container_goes_on() {
+    on_both(|at| {
+        let name = at.name("starved");
+        let mut events = at.events(&name);
+        let script = "for n in 1 2; do read x < /go; tail -c 100m /dev/zero; done; exec sleep 1000";
+        at.ok(&format!(
+            "run -d --name {name} --network none --memory 16m busybox sh -c 'mkfifo /go; echo up; {script}'"
+        ));
+        events.until("start").unwrap();
+        for _ in 0..2 {
+            at.ok(&format!("exec {name} sh -c 'until [ -p /go ]; do :; done; echo > /go'"));
+            let told = events.until("oom").unwrap();
+            assert_eq!(told["Actor"]["Attributes"]["name"], name.as_str());
+            assert_eq!(told["Actor"]["Attributes"]["image"], "busybox");
+        }
+        assert_eq!(at.inspect(&name, "{{.State.Running}} {{.State.OOMKilled}}"), "true true");
+        at.remove(&name);
+    });
+}

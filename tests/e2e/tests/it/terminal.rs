@@ -34,6 +34,19 @@ fn privileged_a_shell_on_a_terminal_has_its_size_and_ends_with_its_code() {
 }
 
 #[test]
+fn privileged_the_first_thing_a_program_sees_is_the_right_size() {
+    if testkit::skip::without_root() {
+        return;
+    }
+    let daemon = Daemon::with_busybox().unwrap();
+    for cli in daemon.clis() {
+        let pty = run(&daemon, cli, &["--rm", "busybox", "stty", "size"]);
+        let (shown, code) = pty.wait().unwrap();
+        assert_eq!((shown.trim(), code), ("33 99", 0), "{cli:?}");
+    }
+}
+
+#[test]
 fn privileged_a_resize_reaches_the_program() {
     if testkit::skip::without_root() {
         return;

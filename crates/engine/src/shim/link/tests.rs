@@ -72,7 +72,7 @@ async fn a_start_is_told_to_the_supervisor_before_its_caller_and_before_the_end(
         let link = link.clone();
         async move { link.call(Call::Start, vec![]).await }
     });
-    let Some(Observation::Started { outcome, asker, .. }) = observations.recv().await else { panic!() };
+    let Some(Observation::Answered { outcome, asker, .. }) = observations.recv().await else { panic!() };
     assert!(matches!(observations.recv().await, Some(Observation::Fact(Fact::Oom { .. }))));
     assert!(!call.is_finished());
     asker.send(outcome).unwrap();

@@ -1,0 +1,189 @@
+//! Adding a process to a running container.
+//!
+//! ```text
+//! caller                         usher                                      the process
+//! plan; clone  ----------------> enter the cgroup
+//!                                join all namespaces
+//!                                close what is the caller's
+//!                                clone, as a child of the caller ---------> session, terminal, limits, ids,
+//!   <--------------------- BORN  end                                        capabilities, seccomp
+//!   <--------------------------------------------------------------- READY  wait
+//! START  -----------------------------------------------------------------> execve
+//! ```
+//!
+//! Why two: a process is a member of a PID namespace from its birth on, and those inside that hold CAP_SYS_PTRACE can look
+//! into it from that moment, dumpable or not. So whoever is born inside has the container's root and none of the host's
+//! descriptors from the beginning (CVE-2016-9962, and what made CVE-2024-21626 possible). The usher is never inside.
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use cgroup::Entrance;
+use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use sys::fork::{Child, NewNamespaces, fork, fork_sibling};
+
+use crate::Stdio;
+use crate::channel::{At, Channel, Failure, Message};
+use crate::container::{REAP_WITHIN, end, report};
+use crate::error::{ExecError, ProcessError, Step};
+use crate::process::{ProcessPlan, Streams, open_proc, write_proc};
+
+/// A process added to a container. The caller is its parent and reaps it through `pidfd`.
+#[derive(Debug)]
+pub struct ExecProcess {
+    /// As its parent sees it.
+    pub pid: Pid,
+    /// For ever.
+    pub pidfd: OwnedFd,
+    /// The terminal's master, if there is a terminal; blocking.
+    pub console: Option<OwnedFd>,
+}
+
+/// A process on its way into a container. Dropping it ends it.
+///
+/// Besides the process itself the caller has another child until then, which ends by itself: whoever gets SIGCHLD reaps
+/// children that it does not know.
+#[derive(Debug)]
+pub struct Joining {
+    channel: Channel,
+    usher: Option<Child>,
+    born: Option<Child>,
+    console: Option<OwnedFd>,
+    ready: bool,
+    failure: Option<ProcessError>,
+    deadline: Instant,
+}
+
+/// What the usher needs.
+pub(crate) struct Usher<'a> {
+    pub(crate) container: BorrowedFd<'a>,
+    pub(crate) namespaces: ThreadNameSpaceType,
+    pub(crate) entrance: Entrance,
+    pub(crate) process: ProcessPlan,
+    pub(crate) stdio: Stdio,
+}
+
+impl Joining {
+    /// Readable when [`Joining::advance`] has something to do.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.channel.0.as_fd()
+    }
+
+    /// When [`Joining::advance`] gives up. The container's own processes can see the new one and stop it, its cgroup can
+    /// be frozen, and its working directory can be on a file system that does not answer.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Goes on as far as there is news, and lets the process execute its program when it is ready. Never blocks, but for
+    /// the end of processes that have closed everything. To be dropped after an answer.
+    pub fn advance(&mut self, now: Instant) -> Option<Result<ExecProcess, ExecError>> {
+        let failed = |action| move |source| Some(Err(ExecError::Clone { action, source }));
+        loop {
+            match sys::wait::readable(self.fd(), now) {
+                Ok(true) => {}
+                Ok(false) if now < self.deadline => return None,
+                Ok(false) => match self.failure.take() {
+                    Some(err) => return Some(Err(err.into())),
+                    None => return failed("hear from the new process")(std::io::ErrorKind::TimedOut.into()),
+                },
+                Err(err) => return failed("wait for the new process")(err),
+            }
+            match self.channel.receive() {
+                Ok(Message::Born(pid, pidfd)) => self.born = Some(Child { pid, pidfd }),
+                Ok(Message::Console(master)) => self.console = Some(master),
+                Ok(Message::Ready) => self.ready = true,
+                // Both end now.
+                Ok(Message::Failed(err)) => self.failure = Some(err),
+                Ok(Message::Gone) => {
+                    let status = self.end(REAP_WITHIN);
+                    return Some(Err(self.failure.take().unwrap_or(ProcessError::Died { status }).into()));
+                }
+                Err(err) => return failed("hear from the new process")(err),
+            }
+            // In whichever order: two processes tell.
+            if let Some(child) = self.born.take_if(|_| self.ready) {
+                return Some(self.let_go(child));
+            }
+        }
+    }
+
+    fn let_go(&mut self, child: Child) -> Result<ExecProcess, ExecError> {
+        if let Some(usher) = self.usher.take() {
+            // It has said its last word; if it has not quite ended, whoever gets SIGCHLD reaps it.
+            let _ = sys::wait::try_wait(usher.pidfd.as_fd());
+        }
+        // If the process is gone its status tells.
+        let _ = self.channel.send_start();
+        Ok(ExecProcess { pid: child.pid, pidfd: child.pidfd, console: self.console.take() })
+    }
+
+    /// Kills both; the status of the later one.
+    fn end(&mut self, within: Duration) -> u8 {
+        let statuses = [self.usher.take(), self.born.take()].map(|child| child.map(|child| end(&child, within)));
+        statuses.into_iter().flatten().last().unwrap_or(0)
+    }
+}
+
+impl Drop for Joining {
+    fn drop(&mut self) {
+        self.end(Duration::ZERO);
+    }
+}
+
+impl Usher<'_> {
+    /// Lets it go its way.
+    pub(crate) fn send(self, deadline: Instant) -> Result<Joining, ExecError> {
+        let failed = |action| move |source| ExecError::Clone { action, source };
+        let (ours, theirs) = Channel::pair().map_err(failed("make a socket pair"))?;
+        let run = || report(&theirs, self.run(&theirs));
+        let usher = fork(NewNamespaces::default(), self.entrance.directory(), run);
+        let usher = usher.map_err(failed("clone a process for the container"))?;
+        // Our copy of the child's end would hide its death.
+        drop(theirs);
+        Ok(Joining {
+            channel: ours,
+            usher: Some(usher),
+            born: None,
+            console: None,
+            ready: false,
+            failure: None,
+            deadline,
+        })
+    }
+
+    fn run(&self, channel: &Channel) -> Result<Infallible, Failure> {
+        self.entrance.enter().at(Step::EnterCgroup, "")?;
+        // Inherited by the process inside: without CAP_SYS_PTRACE nobody may look into it.
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Clean, "")?;
+        if let Some(value) = self.process.oom_score_adj {
+            let write = || write_proc(open_proc()?.as_fd(), "self/oom_score_adj", &value.to_string());
+            write().at(Step::WriteProc, "self/oom_score_adj")?;
+        }
+        // All at once: the kernel takes every privilege check before the first change (setns(2), since 5.8). With the
+        // mount namespace comes its root; the PID namespace is the children's alone.
+        move_into_thread_name_spaces(self.container, self.namespaces).at(Step::JoinNamespace, "of the container")?;
+        let streams = match &self.stdio {
+            Stdio::Fds(fds) => {
+                self.process.set_stdio(fds)?;
+                Streams::Placed
+            }
+            Stdio::Terminal => {
+                // Instead of the caller's, until there is the terminal.
+                sys::fd::set_standard([channel.0.as_fd(); 3]).at(Step::Stdio, "")?;
+                Streams::Terminal
+            }
+        };
+        let kept = sys::fd::keep_only(channel.0.as_fd(), |channel| {
+            let channel = Channel(channel);
+            let born = fork_sibling(|| report(&channel, self.process.run(streams, &channel)));
+            match born.and_then(|child| channel.send_born(&child)) {
+                Ok(()) => 0,
+                Err(err) => report(&channel, Err(err).at(Step::Clone, "")),
+            }
+        });
+        kept.at(Step::Clean, "")
+    }
+}

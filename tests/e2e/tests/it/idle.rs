@@ -1,0 +1,55 @@
+//! A daemon that has nothing to do does nothing.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::support::{each, ours};
+use testkit::Cli;
+
+/// How long it must have done nothing.
+///
+/// Longer than any period a timer of ours might have; that nothing happens cannot be waited for in another way.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// Until when: what follows the last command (threads that leave, memory that is given back) takes some 15 s.
+const DEADLINE: Duration = Duration::from_secs(90);
+
+/// How often the threads of a process have run.
+fn runs(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let status = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("status")).ok());
+    let count = |text: String| -> u64 {
+        let lines = text.lines().filter_map(|line| line.split_once("_ctxt_switches:"));
+        lines.map(|(_, count)| count.trim().parse::<u64>().unwrap()).sum()
+    };
+    status.map(count).sum()
+}
+
+#[test]
+fn privileged_an_idle_daemon_with_containers_does_not_wake() {
+    ours(|daemon| {
+        each(daemon, |at| {
+            if at.cli != Cli::Longshore {
+                return;
+            }
+            let names = ["one", "two", "three"].map(|name| at.name(name));
+            for name in &names {
+                at.ok(&format!("run -d --name {name} --network none busybox sleep 1000"));
+            }
+            let pid = daemon.pid().unwrap();
+            let begin = Instant::now();
+            let (mut known, mut since) = (runs(pid), Instant::now());
+            while since.elapsed() < QUIET {
+                assert!(begin.elapsed() < DEADLINE, "the daemon has run {known} times and goes on");
+                std::thread::sleep(QUIET / 20);
+                let now = runs(pid);
+                if now != known {
+                    (known, since) = (now, Instant::now());
+                }
+            }
+            for name in &names {
+                at.ok(&format!("rm -f {name}"));
+            }
+        });
+    });
+}

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -64,15 +65,40 @@ impl Engine {
     /// Runs and measures a line; a failing command is an error.
     pub(super) fn sample(&self, line: &[String]) -> Result<Sample> {
         let mut command = self.command(line)?;
+        self.timed(|| {
+            let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
+            let mut complaint = String::new();
+            child.stderr.take().context("stderr is piped")?.read_to_string(&mut complaint)?;
+            let status = child.wait()?;
+            ensure!(status.success(), "{}: {line:?}: {status}: {}", self.name, complaint.trim());
+            Ok(())
+        })
+    }
+
+    /// Runs and measures all lines together, `at_once` of them at a time.
+    pub(super) fn burst(&self, lines: &[Vec<String>], at_once: usize) -> Result<Sample> {
+        let next = AtomicUsize::new(0);
+        let turns = || -> Result<()> {
+            while let Some(line) = lines.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.run(line)?;
+            }
+            Ok(())
+        };
+        self.timed(|| {
+            std::thread::scope(|scope| {
+                let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(turns)).collect();
+                workers.into_iter().try_for_each(|worker| worker.join().expect("a worker does not panic"))
+            })
+        })
+    }
+
+    fn timed(&self, work: impl FnOnce() -> Result<()>) -> Result<Sample> {
         let before = self.used();
         let begin = Instant::now();
-        let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
-        let mut complaint = String::new();
-        child.stderr.take().context("stderr is piped")?.read_to_string(&mut complaint)?;
-        let status = child.wait()?;
+        let worked = work();
         let wall = begin.elapsed();
         std::thread::sleep(IDLE);
-        ensure!(status.success(), "{}: {line:?}: {status}: {}", self.name, complaint.trim());
+        worked?;
         Ok(Sample { wall, cpu: self.used().saturating_sub(before) })
     }
 

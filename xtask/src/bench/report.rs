@@ -33,12 +33,12 @@ pub(super) fn verdict(measured: &Measured) -> Verdict {
     let Some(ours) = measured.series.first() else { return Verdict::Unknown };
     let kept = match measured.bound {
         Bound::Kib(limit) | Bound::WallMs(limit) => first(ours).median <= limit,
-        Bound::OfDocker(part) => {
+        Bound::OfDocker { wall, cpu: part } => {
             let Some(docker) = measured.series.iter().find(|series| series.engine == "docker") else {
                 return Verdict::Unknown;
             };
-            let ratios = [first(ours).median / first(docker).median, cpu(ours).median / cpu(docker).median];
-            ratios.iter().all(|ratio| *ratio <= part)
+            first(ours).median / first(docker).median <= wall
+                && part.is_none_or(|part| cpu(ours).median / cpu(docker).median <= part)
         }
     };
     if kept { Verdict::Kept } else { Verdict::Broken }
@@ -84,7 +84,11 @@ pub(super) fn write(results: &[Measured], path: &Path) -> Result<()> {
 
 fn promise(measured: &Measured) -> String {
     let bound = match measured.bound {
-        Bound::OfDocker(part) => format!("at most 1/{:.0} of docker", 1.0 / part),
+        Bound::OfDocker { wall, cpu: Some(part) } if part != wall => {
+            format!("at most 1/{:.0} of docker's wall, 1/{:.0} of its CPU", 1.0 / wall, 1.0 / part)
+        }
+        Bound::OfDocker { wall, cpu: Some(_) } => format!("at most 1/{:.0} of docker", 1.0 / wall),
+        Bound::OfDocker { wall, cpu: None } => format!("at most 1/{:.0} of docker's wall", 1.0 / wall),
         Bound::WallMs(limit) => format!("at most {limit} ms"),
         Bound::Kib(limit) => format!("at most {limit} KiB"),
     };

@@ -93,7 +93,7 @@ impl Runner {
     pub(super) fn measure(&mut self, row: &Row) -> Result<Measured> {
         let engines = self.engines(row.work)?;
         let made = engines.iter().try_for_each(|engine| self.set(row.scene, engine));
-        let series = made.and_then(|()| self.sample(row.work, &engines));
+        let series = made.and_then(|()| self.sample(row, &engines));
         let cleared = engines.iter().map(|engine| self.clear(row.scene, engine)).collect::<Vec<Result<()>>>();
         let series = series?;
         cleared.into_iter().collect::<Result<()>>()?;
@@ -114,7 +114,7 @@ impl Runner {
     fn engines(&self, work: Work) -> Result<Vec<Engine>> {
         let all = || std::iter::once(&self.ours).chain(&self.peers).cloned().collect();
         Ok(match work {
-            Work::Line { .. } => all(),
+            Work::Line { .. } | Work::Burst { .. } | Work::RemoveScene => all(),
             Work::DockerLine(_) => {
                 let docker = self.peers.iter().find(|peer| peer.name == "docker");
                 let ours = Engine {
@@ -132,11 +132,21 @@ impl Runner {
         })
     }
 
-    fn sample(&mut self, work: Work, engines: &[Engine]) -> Result<Vec<Series>> {
-        let values = match work {
-            Work::Line { line, cleanup } => return self.interleaved(engines, line, cleanup),
-            Work::DockerLine(line) => return self.interleaved(engines, line, &[]),
-            Work::DaemonMemory => Values::Kib(vec![idle_pss(self.daemon.pid().context("the daemon is down")?)?]),
+    fn sample(&mut self, row: &Row, engines: &[Engine]) -> Result<Vec<Series>> {
+        let values = match row.work {
+            Work::Line { line, cleanup } => {
+                return self.interleaved(engines, |runner, engine| runner.line(engine, line, cleanup));
+            }
+            Work::DockerLine(line) => {
+                return self.interleaved(engines, |runner, engine| runner.line(engine, line, &[]));
+            }
+            Work::Burst { line, cleanup, times, at_once } => {
+                return self.interleaved(engines, |runner, engine| runner.burst(engine, line, cleanup, times, at_once));
+            }
+            Work::RemoveScene => {
+                return self.interleaved(engines, |runner, engine| runner.remove_scene(engine, row.scene));
+            }
+            Work::DaemonMemory => Values::Kib(vec![pss(self.daemon.pid().context("the daemon is down")?)?]),
             Work::ShimMemory => Values::Kib(vec![self.shim_memory()?]),
             Work::Ready => Values::Time(self.ready()?),
             Work::FirstRun(line) => Values::Time(first_run::samples(self.daemon.dist(), line, self.runs)?),
@@ -145,17 +155,17 @@ impl Runner {
     }
 
     /// A B A B: each engine once per round.
-    fn interleaved(&mut self, engines: &[Engine], line: &[&str], cleanup: &[&str]) -> Result<Vec<Series>> {
+    fn interleaved(
+        &mut self,
+        engines: &[Engine],
+        mut sample: impl FnMut(&mut Runner, &Engine) -> Result<Sample>,
+    ) -> Result<Vec<Series>> {
         let mut samples = vec![Vec::with_capacity(self.runs); engines.len()];
         for round in 0..WARM_UP + self.runs {
             for (engine, samples) in engines.iter().zip(&mut samples) {
-                self.fresh += 1;
-                let sample = engine.sample(&self.names(engine, line))?;
+                let sample = sample(self, engine)?;
                 if round >= WARM_UP {
                     samples.push(sample);
-                }
-                if !cleanup.is_empty() {
-                    engine.run(&self.names(engine, cleanup))?;
                 }
             }
         }
@@ -164,6 +174,42 @@ impl Runner {
             values: Values::Time(samples),
         };
         Ok(engines.iter().zip(samples).map(series).collect())
+    }
+
+    fn line(&mut self, engine: &Engine, line: &[&str], cleanup: &[&str]) -> Result<Sample> {
+        self.fresh += 1;
+        let sample = engine.sample(&self.names(engine, line))?;
+        if !cleanup.is_empty() {
+            engine.run(&self.names(engine, cleanup))?;
+        }
+        Ok(sample)
+    }
+
+    fn burst(
+        &mut self,
+        engine: &Engine,
+        line: &[&str],
+        cleanup: &[&str],
+        times: usize,
+        at_once: usize,
+    ) -> Result<Sample> {
+        let mut lines = Vec::with_capacity(times);
+        let mut cleanups = Vec::with_capacity(times);
+        for _ in 0..times {
+            self.fresh += 1;
+            lines.push(self.names(engine, line));
+            cleanups.push(self.names(engine, cleanup));
+        }
+        let sample = engine.burst(&lines, at_once)?;
+        cleanups.iter().try_for_each(|line| engine.run(line))?;
+        Ok(sample)
+    }
+
+    /// Leaves the scene as it found it.
+    fn remove_scene(&mut self, engine: &Engine, scene: Scene) -> Result<Sample> {
+        let sample = engine.sample(&self.removal(scene, engine))?;
+        self.set(scene, engine)?;
+        Ok(sample)
     }
 
     /// Fills in names. They are an engine's own: two of the clients may talk to one daemon.
@@ -179,14 +225,15 @@ impl Runner {
     }
 
     fn set(&self, scene: Scene, engine: &Engine) -> Result<()> {
-        let (count, verb) = match scene {
+        let (count, verb, flags) = match scene {
             Scene::Empty => return Ok(()),
-            Scene::Running(count) => (count, ["run", "-d"].as_slice()),
-            Scene::Stopped(count) => (count, ["create"].as_slice()),
+            Scene::Running(count) => (count, ["run", "-d"].as_slice(), IDLE.as_slice()),
+            Scene::Bridged(count) => (count, ["run", "-d"].as_slice(), [].as_slice()),
+            Scene::Stopped(count) => (count, ["create"].as_slice(), IDLE.as_slice()),
         };
         for number in 0..count {
             let name = format!("{}{number}", self.scene_name(engine));
-            let line = [verb, &IDLE, &["--name", &name, "busybox", "sleep", "100000"]].concat();
+            let line = [verb, flags, &["--name", &name, "busybox", "sleep", "100000"]].concat();
             engine.run(&self.names(engine, &line))?;
         }
         if let Scene::Stopped(_) = scene {
@@ -197,9 +244,17 @@ impl Runner {
     }
 
     fn clear(&self, scene: Scene, engine: &Engine) -> Result<()> {
-        let (Scene::Running(count) | Scene::Stopped(count)) = scene else { return Ok(()) };
+        if scene == Scene::Empty { Ok(()) } else { engine.run(&self.removal(scene, engine)) }
+    }
+
+    /// The line that removes a scene.
+    fn removal(&self, scene: Scene, engine: &Engine) -> Vec<String> {
+        let count = match scene {
+            Scene::Empty => 0,
+            Scene::Running(count) | Scene::Bridged(count) | Scene::Stopped(count) => count,
+        };
         let names = (0..count).map(|number| format!("{}{number}", self.scene_name(engine)));
-        engine.run(&["rm".to_owned(), "-f".to_owned()].into_iter().chain(names).collect::<Vec<_>>())
+        ["rm".to_owned(), "-f".to_owned()].into_iter().chain(names).collect()
     }
 
     fn shim_memory(&self) -> Result<f64> {
@@ -211,7 +266,6 @@ impl Runner {
             .filter(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.contains("shim")))
             .collect();
         ensure!(!shims.is_empty(), "no shim runs");
-        std::thread::sleep(UNTIL_IDLE);
         let sum = shims.iter().map(|pid| pss(*pid)).sum::<Result<f64>>()?;
         Ok(sum / shims.len() as f64)
     }
@@ -230,9 +284,6 @@ impl Runner {
     }
 }
 
-/// Who has worked gives memory back after a quiet second: what is promised is the size of the idle.
-const UNTIL_IDLE: Duration = Duration::from_millis(2500);
-
 fn environment(daemon: &Daemon) -> Vec<(String, PathBuf)> {
     let host = format!("unix://{}", daemon.socket().display());
     let home = daemon.scratch().home();
@@ -244,12 +295,7 @@ fn docker_client(daemon: &Daemon) -> Result<String> {
     Ok(command.get_program().to_string_lossy().into_owned())
 }
 
-/// Proportional set size in KiB: shared pages are counted in parts.
-fn idle_pss(pid: u32) -> Result<f64> {
-    std::thread::sleep(UNTIL_IDLE);
-    pss(pid)
-}
-
+/// Proportional set size in KiB: shared pages are counted in parts. Read at once, with what the last work left behind.
 pub(super) fn pss(pid: u32) -> Result<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).with_context(|| format!("memory of {pid}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss in smaps_rollup")?;

@@ -15,6 +15,11 @@ fn measured(bound: Bound, series: Vec<Series>) -> Measured {
     Measured { row: "row", bound, series }
 }
 
+/// A part of wall and of CPU.
+fn both(part: f64) -> Bound {
+    Bound::OfDocker { wall: part, cpu: Some(part) }
+}
+
 #[test]
 fn options_are_parsed_and_wrong_ones_refused() {
     let options = parse(&["--peer", "docker=docker -H unix:///d@x/y", "--runs", "5", "--only", "exec"]).unwrap();
@@ -35,15 +40,16 @@ fn options_are_parsed_and_wrong_ones_refused() {
 fn a_promise_is_kept_only_in_wall_and_cpu() {
     let docker = || times("docker", &[100, 120, 110], 120);
     for (ours, bound, expected) in [
-        (times("longshore", &[8, 9, 300], 10), Bound::OfDocker(1.0 / 12.0), Verdict::Kept),
-        (times("longshore", &[8, 9, 300], 11), Bound::OfDocker(1.0 / 12.0), Verdict::Broken),
-        (times("longshore", &[10, 10, 8], 1), Bound::OfDocker(1.0 / 12.0), Verdict::Broken),
+        (times("longshore", &[8, 9, 300], 10), both(1.0 / 12.0), Verdict::Kept),
+        (times("longshore", &[8, 9, 300], 11), both(1.0 / 12.0), Verdict::Broken),
+        (times("longshore", &[10, 10, 8], 1), both(1.0 / 12.0), Verdict::Broken),
+        (times("longshore", &[9], 500), Bound::OfDocker { wall: 1.0 / 12.0, cpu: None }, Verdict::Kept),
         (times("longshore", &[3], 0), Bound::WallMs(3.0), Verdict::Kept),
         (times("longshore", &[4], 0), Bound::WallMs(3.0), Verdict::Broken),
     ] {
         assert_eq!(verdict(&measured(bound, vec![ours, docker()])), expected);
     }
-    let alone = measured(Bound::OfDocker(0.5), vec![times("longshore", &[1], 1)]);
+    let alone = measured(both(0.5), vec![times("longshore", &[1], 1)]);
     assert_eq!(verdict(&alone), Verdict::Unknown);
     let memory = Series { engine: "longshore".into(), values: Values::Kib(vec![300.0]) };
     assert_eq!(verdict(&measured(Bound::Kib(256.0), vec![memory])), Verdict::Broken);
@@ -52,7 +58,7 @@ fn a_promise_is_kept_only_in_wall_and_cpu() {
 #[test]
 fn the_table_has_medians_spreads_and_ratios() {
     let series = vec![times("longshore", &[4, 2, 6, 8], 3), times("docker", &[50], 30)];
-    let text = table(&[measured(Bound::OfDocker(0.5), series)]);
+    let text = table(&[measured(both(0.5), series)]);
     for part in ["5.0 [2.0 - 8.0]", "at most 1/2 of docker: kept", "wall x10.0, CPU x10.0"] {
         assert!(text.contains(part), "{part}\n{text}");
     }

@@ -1,11 +1,12 @@
 //! The bridge: its network, its link, and the kernel settings that go with it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use netlink::link::{self, Link};
 use netlink::{Socket, address, route};
+use rustix::fs::FlockOperation;
 
 use crate::config::Config;
 use crate::error::NetworkError;
@@ -14,10 +15,25 @@ use crate::subnet::{self, Subnet};
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
+/// Held while a network is chosen and until the bridge has it. For all who share our network namespace, and nobody else:
+/// it is the lock of the namespace's own file. It goes with its holder.
+pub(crate) fn lock_choice() -> Result<File, NetworkError> {
+    let lock = || {
+        let namespace = File::open("/proc/thread-self/ns/net")?;
+        rustix::fs::flock(&namespace, FlockOperation::LockExclusive)?;
+        Ok(namespace)
+    };
+    lock().map_err(|source| NetworkError::Namespace { source })
+}
+
 /// Decides the network's id, gateway and prefix: those of the configuration, else those of the record, else new ones.
+///
+/// Those of a record count as long as the bridge is there or somebody `joined` it; else somebody may have taken the
+/// network meanwhile.
 pub(crate) fn plan(
     config: &Config,
     record: Option<BridgeRecord>,
+    joined: bool,
     route: &mut Socket,
 ) -> Result<BridgeRecord, NetworkError> {
     let fixed = match (&config.bridge, config.bip) {
@@ -25,9 +41,11 @@ pub(crate) fn plan(
         (None, bip) => bip,
     };
     let known = record.as_ref().map(|record| Subnet { address: record.gateway, prefix: record.prefix });
-    let gateway = match fixed.or(known) {
-        Some(gateway) => gateway,
-        None => choose(config, route)?,
+    let gateway = match (fixed, known) {
+        (Some(gateway), _) => gateway,
+        (None, Some(known)) if joined || link::by_name(route, &config.bridge_name())?.is_some() => known,
+        (None, Some(known)) if !used(route)?.iter().any(|one| one.overlaps(known.network())) => known,
+        (None, _) => choose(config, route)?,
     };
     Ok(BridgeRecord {
         id: record.as_ref().map_or_else(stdx::id::random_hex::<32>, |record| record.id.clone()),
@@ -119,15 +137,19 @@ fn address_of(bridge: &str, socket: &mut Socket) -> Result<Subnet, NetworkError>
 fn choose(config: &Config, socket: &mut Socket) -> Result<Subnet, NetworkError> {
     let defaults = subnet::default_pools();
     let pools = if config.default_address_pools.is_empty() { &defaults } else { &config.default_address_pools };
+    let network = subnet::choose(pools, &used(socket)?).ok_or(NetworkError::NoSubnet)?;
+    let gateway = Ipv4Addr::from_bits(network.address.to_bits() | 1);
+    Ok(Subnet { address: gateway, prefix: network.prefix })
+}
+
+/// The networks that this machine has an address in, a route to, or a name server.
+fn used(socket: &mut Socket) -> Result<Vec<Subnet>, NetworkError> {
     let addresses = address::list(socket)?.into_iter().map(|one| Subnet { address: one.address, prefix: one.prefix });
     let routes = route::list(socket)?.into_iter().map(|one| Subnet { address: one.address, prefix: one.prefix });
     let resolv_conf = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let servers = name_servers(&resolv_conf).map(|address| Subnet { address, prefix: 32 });
     // A default route leads everywhere.
-    let used: Vec<_> = addresses.chain(routes).chain(servers).filter(|subnet| subnet.prefix > 0).collect();
-    let network = subnet::choose(pools, &used).ok_or(NetworkError::NoSubnet)?;
-    let gateway = Ipv4Addr::from_bits(network.address.to_bits() | 1);
-    Ok(Subnet { address: gateway, prefix: network.prefix })
+    Ok(addresses.chain(routes).chain(servers).filter(|subnet| subnet.prefix > 0).collect())
 }
 
 fn name_servers(resolv_conf: &str) -> impl Iterator<Item = Ipv4Addr> {

@@ -43,6 +43,6 @@ pub mod ports;
 
 pub use config::{AddressPool, Config};
 pub use error::{JoinError, NetworkError, PortError, SystemReason};
-pub use networks::{Endpoint, EndpointRequest, Network, Networks};
+pub use networks::{Endpoint, EndpointRequest, Network, Networks, Place};
 pub use ports::{PortRequest, Protocol, Published};
 pub use subnet::Subnet;

@@ -45,6 +45,15 @@ pub struct EndpointRequest {
 pub struct Endpoint {
     /// The container's network namespace, complete. Whoever holds it keeps it alive; this crate no longer does.
     pub namespace: OwnedFd,
+    /// What users see of it.
+    pub place: Place,
+}
+
+/// A container's place on the bridge, as users see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The network's id, 64 hex digits.
+    pub network_id: String,
     /// 64 hex digits.
     pub endpoint_id: String,
     /// 64 hex digits.
@@ -95,6 +104,21 @@ struct Wired {
     rules: Rules,
     bridge_index: u32,
     pool: Pool,
+}
+
+impl Wired {
+    fn place(&self, endpoint: &EndpointRecord) -> Place {
+        Place {
+            network_id: self.record.id.clone(),
+            endpoint_id: endpoint.endpoint_id.clone(),
+            sandbox_id: endpoint.sandbox_id.clone(),
+            address: endpoint.address,
+            prefix: self.record.prefix,
+            gateway: self.record.gateway,
+            mac: endpoint.mac,
+            ports: endpoint.ports.clone(),
+        }
+    }
 }
 
 impl Networks {
@@ -152,10 +176,11 @@ impl Networks {
     /// The default bridge network. Before anybody has joined, what it is going to be.
     pub fn network(&self) -> Result<Network, NetworkError> {
         let wired = lock(&self.wired).clone();
+        let joined = !self.state().is_empty();
         let record = match wired {
             Some(wired) => wired.record.clone(),
             None => {
-                let record = bridge::plan(&self.config, self.records.bridge()?, &mut lock(&self.route))?;
+                let record = bridge::plan(&self.config, self.records.bridge()?, joined, &mut lock(&self.route))?;
                 self.records.write_bridge(&record)?;
                 record
             }
@@ -197,8 +222,16 @@ impl Networks {
         cleaned
     }
 
-    /// Ends the making of sandboxes and, where no container is left, removes bridge and packet filter.
-    pub fn close(self) -> Result<(), NetworkError> {
+    /// Where a container is; `None` if it is not on the bridge. After a restart to be asked behind [`Networks::reconcile`].
+    pub fn place(&self, container: &str) -> Option<Place> {
+        let wired = lock(&self.wired).clone()?;
+        let state = self.state();
+        Some(wired.place(state.record(container)?))
+    }
+
+    /// Ends the making of sandboxes and, where no container is left, removes bridge and packet filter. The last call, and
+    /// not while a join is under way.
+    pub fn close(&self) -> Result<(), NetworkError> {
         let wired = lock(&self.wired).take();
         // Ends the thread, and with it the last owner of namespaces without a container.
         drop(wired);
@@ -222,11 +255,14 @@ impl Networks {
         if let Some(wired) = &*slot {
             return Ok(Arc::clone(wired));
         }
+        let joined = !self.state().is_empty();
         let mut route = lock(&self.route);
-        let record = bridge::plan(&self.config, self.records.bridge()?, &mut route)?;
+        // Two instances that look for a free network at once would find the same one.
+        let choosing = bridge::lock_choice()?;
+        let record = bridge::plan(&self.config, self.records.bridge()?, joined, &mut route)?;
         self.records.write_bridge(&record)?;
         let bridge = bridge::ensure(&self.config, &record, &mut route)?;
-        drop(route);
+        drop((route, choosing));
         let rules = Rules::new(&self.config, &record);
         self.state().set_network(Subnet { address: record.gateway, prefix: record.prefix }, self.config.fixed_cidr);
         self.replace_table(&rules)?;
@@ -338,16 +374,7 @@ impl Networks {
             }
         }
         let record = &entry.record;
-        Ok(Endpoint {
-            namespace: sandbox.namespace,
-            endpoint_id: record.endpoint_id.clone(),
-            sandbox_id: record.sandbox_id.clone(),
-            address: record.address,
-            prefix: wired.record.prefix,
-            gateway: wired.record.gateway,
-            mac: record.mac,
-            ports: record.ports.clone(),
-        })
+        Ok(Endpoint { namespace: sandbox.namespace, place: wired.place(record) })
     }
 
     fn publish(&self, wired: &Wired, entry: &Entry) -> Result<(), NetworkError> {

@@ -33,7 +33,7 @@ use oci::runtime::{Process, Spec};
 use serde::{Deserialize, Serialize};
 
 /// The version that this build speaks.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What the daemon asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,7 +57,8 @@ pub enum Call {
         /// The daemon's [`VERSION`].
         version: u32,
     },
-    /// Makes the container up to the point where its program would be executed. Answer: [`Answer::Created`].
+    /// Makes the container up to the point where its program would be executed; with one descriptor, a network
+    /// namespace, if [`CreateTask::joins_network`]. Answer: [`Answer::Created`].
     Create(Box<CreateTask>),
     /// Connects a client: one descriptor, the client's stream. The shim owns it from then on. Answer: [`Answer::Done`].
     Attach(Attach),
@@ -105,6 +106,9 @@ pub struct CreateTask {
     pub log: Option<LogTarget>,
     /// A directory on the data disk where output that a slow client has not read yet may be kept in unnamed files.
     pub spool_dir: std::path::PathBuf,
+    /// The container lives in the network namespace whose descriptor comes with the frame. Since version 2.
+    #[serde(default)]
+    pub joins_network: bool,
 }
 
 /// A json-file log.

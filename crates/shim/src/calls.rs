@@ -1,11 +1,12 @@
 //! What daemons ask for, one function a call.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Instant;
 
 use errdefs::ErrorKind;
 use logging::json_file::{OpenError, Rotation, Writer};
+use oci::runtime::{Namespace, NamespaceKind};
 use oci_runtime::user::UserError;
 use oci_runtime::{CreateError, CreateOptions, ExecError, StartError, UserRequest};
 use shim_api::{Answer, Attach, Call, CreateTask, ExecTask, Failure, LogTarget, Reason, Request, VERSION};
@@ -120,7 +121,7 @@ impl Shim {
                 return Ok(None);
             }
             Call::Hello { version: _ } => Ok(self.hello()),
-            Call::Create(task) => self.create(*task).inspect_err(|_| self.doomed |= self.task.is_none()),
+            Call::Create(task) => self.create(*task, descriptors).inspect_err(|_| self.doomed |= self.task.is_none()),
             Call::Attach(wants) => self.attach(wants, one(&mut descriptors)?),
             Call::Start => self.start(),
             Call::Resize { exec_id, height, width } => self.resize(exec_id, height, width),
@@ -140,9 +141,17 @@ impl Shim {
         Answer::Hello { version: VERSION, state, execs }
     }
 
-    fn create(&mut self, task: CreateTask) -> Result<Answer, CallError> {
+    fn create(&mut self, mut task: CreateTask, mut descriptors: Vec<OwnedFd>) -> Result<Answer, CallError> {
         if self.task.is_some() {
             return Err(CallError::Created);
+        }
+        // Open until the container is made: from then on its processes keep the namespace.
+        let network = task.joins_network.then(|| one(&mut descriptors)).transpose()?;
+        if let Some(network) = &network {
+            let path = format!("/proc/self/fd/{}", network.as_raw_fd());
+            let joined = Namespace { kind: NamespaceKind::Network, path: Some(path.into()) };
+            task.spec.linux.namespaces.retain(|namespace| namespace.kind != NamespaceKind::Network);
+            task.spec.linux.namespaces.push(joined);
         }
         let log = task.log.as_ref().map(open_log).transpose()?;
         let terminal = task.spec.process.terminal;

@@ -74,6 +74,10 @@ impl Endpoints {
         Some(taken)
     }
 
+    pub(super) fn record(&self, container: &str) -> Option<&EndpointRecord> {
+        self.entries.get(container).map(|entry| &entry.record)
+    }
+
     pub(super) fn insert(&mut self, container: String, entry: Entry) {
         self.busy.remove(&container);
         self.entries.insert(container, entry);

@@ -28,18 +28,18 @@ fn privileged_an_endpoint_is_dockers() {
     on_a_machine(|lab| {
         let networks = lab.networks();
         let endpoint = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
-        assert_eq!((endpoint.address, endpoint.prefix), (Ipv4Addr::new(172, 17, 0, 2), 16));
-        assert_eq!(endpoint.gateway, Ipv4Addr::new(172, 17, 0, 1));
-        assert_eq!((endpoint.endpoint_id.len(), endpoint.sandbox_id.len()), (64, 64));
-        assert_eq!(endpoint.mac[0] & 3, 2, "locally administered, for one receiver");
+        assert_eq!((endpoint.place.address, endpoint.place.prefix), (Ipv4Addr::new(172, 17, 0, 2), 16));
+        assert_eq!(endpoint.place.gateway, Ipv4Addr::new(172, 17, 0, 1));
+        assert_eq!((endpoint.place.endpoint_id.len(), endpoint.place.sandbox_id.len()), (64, 64));
+        assert_eq!(endpoint.place.mac[0] & 3, 2, "locally administered, for one receiver");
         let shown = inside(std::os::fd::AsFd::as_fd(&endpoint.namespace), || run(&["ip", "addr"]));
-        let mac = endpoint.mac.map(|byte| format!("{byte:02x}")).join(":");
+        let mac = endpoint.place.mac.map(|byte| format!("{byte:02x}")).join(":");
         for part in ["inet 127.0.0.1/8", "inet 172.17.0.2/16 brd 172.17.255.255 scope global eth0", &mac, "mtu 1500"] {
             assert!(shown.contains(part), "{part}\n in\n{shown}");
         }
         assert!(!shown.contains("fe80"), "{shown}");
         let second = networks.join(&request("two", &[])).unwrap();
-        assert_eq!(second.address, Ipv4Addr::new(172, 17, 0, 3));
+        assert_eq!(second.place.address, Ipv4Addr::new(172, 17, 0, 3));
         assert!(matches!(networks.join(&request("two", &[])), Err(JoinError::Joined { .. })));
         let network = networks.network().unwrap();
         assert_eq!((network.subnet.to_string().as_str(), network.bridge.as_str()), ("172.17.0.0/16", "ls0123abcd"));
@@ -54,7 +54,7 @@ fn privileged_a_wanted_address_and_mac() {
         let mac = [2, 0x42, 1, 2, 3, 4];
         let wish = network::EndpointRequest { mac: Some(mac), address: Some(wanted), ..request("one", &[]) };
         let endpoint = networks.join(&wish).unwrap();
-        assert_eq!((endpoint.address, endpoint.mac), (wanted, mac));
+        assert_eq!((endpoint.place.address, endpoint.place.mac), (wanted, mac));
         let again = networks.join(&network::EndpointRequest { container: "two".to_owned(), ..wish.clone() });
         assert!(matches!(again, Err(JoinError::AddressTaken)));
         networks.leave("one").unwrap();
@@ -86,7 +86,7 @@ fn privileged_a_port_that_is_taken_is_refused_in_dockers_words() {
         drop(program);
         // Nothing is left of the refusal: neither the other port nor the address.
         let two = networks.join(&request("two", &[publish(None, 9000, 80), publish(None, 8081, 80)])).unwrap();
-        assert_eq!(two.address, Ipv4Addr::new(172, 17, 0, 3));
+        assert_eq!(two.place.address, Ipv4Addr::new(172, 17, 0, 3));
         assert!(TcpListener::bind((HOME, 8081)).is_err(), "the port is held");
         let twice = error(networks.join(&request("three", &[publish(None, 7000, 80), publish(None, 7000, 81)])));
         assert!(twice.ends_with("Bind for 0.0.0.0:7000 failed: port is already allocated"), "{twice}");
@@ -99,7 +99,7 @@ fn privileged_a_range_goes_around_other_programs() {
         let networks = lab.networks();
         let _program = TcpListener::bind((HOME, 8000)).unwrap();
         let range = PortRequest { host_ports: (8000, 8001), ..publish(None, 0, 80) };
-        assert_eq!(networks.join(&request("one", &[range])).unwrap().ports[0].host_port, 8001);
+        assert_eq!(networks.join(&request("one", &[range])).unwrap().place.ports[0].host_port, 8001);
         let refused = error(networks.join(&request("two", &[range])));
         assert!(
             refused.contains(
@@ -109,7 +109,7 @@ fn privileged_a_range_goes_around_other_programs() {
         );
         setting("ip_local_port_range", "40000 40001");
         let any = networks.join(&request("three", &[publish(None, 0, 80)])).unwrap();
-        assert!(any.ports[0].host_port >= 32768);
+        assert!(any.place.ports[0].host_port >= 32768);
     });
 }
 
@@ -143,7 +143,37 @@ fn privileged_the_subnet_is_one_that_nobody_uses() {
         let planned = networks.network().unwrap();
         assert_eq!(planned.subnet.to_string(), "172.20.0.0/16");
         let endpoint = networks.join(&request("one", &[])).unwrap();
-        assert_eq!((endpoint.gateway, networks.network().unwrap()), (planned.gateway, planned));
+        assert_eq!((endpoint.place.gateway, networks.network().unwrap()), (planned.gateway, planned));
+    });
+}
+
+#[test]
+fn privileged_instances_that_start_at_once_get_subnets_of_their_own() {
+    on_a_machine(|lab| {
+        // A plan that nobody has made true yet is no claim.
+        let late = Networks::open(Config::new("00000009", lab.directory.path().join("late"))).unwrap();
+        assert_eq!(late.network().unwrap().subnet.to_string(), "172.17.0.0/16");
+        let own = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
+        let begin = std::sync::Barrier::new(4);
+        let instance = |number: u8| {
+            let directory = lab.directory.path().join(number.to_string());
+            let networks = Networks::open(Config::new(format!("0000000{number}"), directory)).unwrap();
+            begin.wait();
+            let endpoint = networks.join(&request("one", &[])).unwrap();
+            (networks, endpoint)
+        };
+        let instances: Vec<_> = std::thread::scope(|scope| {
+            let instance = &instance;
+            let own = std::os::fd::AsFd::as_fd(&own);
+            let threads: Vec<_> = (0..4).map(|n| scope.spawn(move || inside(own, || instance(n)))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let mut addresses: Vec<_> = instances.iter().map(|(_, endpoint)| endpoint.place.address).collect();
+        addresses.sort();
+        assert_eq!(addresses, [17, 18, 19, 20].map(|octet| Ipv4Addr::new(172, octet, 0, 2)));
+        assert_eq!(late.join(&request("one", &[])).unwrap().place.address, Ipv4Addr::new(172, 21, 0, 2));
+        assert_eq!(instances[0].0.place("one").as_ref(), Some(&instances[0].1.place));
+        assert_eq!(instances[0].0.place("two"), None);
     });
 }
 
@@ -158,7 +188,10 @@ fn privileged_bip_fixed_cidr_and_mtu() {
         };
         let networks = Networks::open(config).unwrap();
         let endpoint = networks.join(&request("one", &[])).unwrap();
-        assert_eq!((endpoint.gateway, endpoint.address), (Ipv4Addr::new(10, 77, 0, 5), Ipv4Addr::new(10, 77, 0, 64)));
+        assert_eq!(
+            (endpoint.place.gateway, endpoint.place.address),
+            (Ipv4Addr::new(10, 77, 0, 5), Ipv4Addr::new(10, 77, 0, 64))
+        );
         assert!(inside(std::os::fd::AsFd::as_fd(&endpoint.namespace), || run(&["ip", "link"])).contains("mtu 1400"));
     });
 }
@@ -174,7 +207,10 @@ fn privileged_a_bridge_of_the_users() {
         run(&["ip", "link", "set", "mine", "up"]);
         let networks = Networks::open(config).unwrap();
         let endpoint = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
-        assert_eq!((endpoint.gateway, endpoint.address), (Ipv4Addr::new(10, 50, 0, 1), Ipv4Addr::new(10, 50, 0, 2)));
+        assert_eq!(
+            (endpoint.place.gateway, endpoint.place.address),
+            (Ipv4Addr::new(10, 50, 0, 1), Ipv4Addr::new(10, 50, 0, 2))
+        );
         let server = listen(&endpoint, 80);
         reach(&server, HOME, 8080).unwrap();
         networks.leave("one").unwrap();

@@ -29,17 +29,17 @@ fn privileged_a_published_port_is_reached_from_everywhere() {
         let server = listen(&one, 80);
         let client = inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
         assert_eq!(client.ip(), NEIGHBOUR, "the server sees the client's address");
-        for address in [HOME, Ipv4Addr::new(127, 0, 0, 9), MACHINE, one.gateway] {
+        for address in [HOME, Ipv4Addr::new(127, 0, 0, 9), MACHINE, one.place.gateway] {
             reach(&server, address, 8080).unwrap_or_else(|err| panic!("from the machine to {address}: {err}"));
         }
         for (who, endpoint) in [("itself", &one), ("a neighbour", &two)] {
-            for address in [MACHINE, one.gateway] {
+            for address in [MACHINE, one.place.gateway] {
                 inside(endpoint.namespace.as_fd(), || reach(&server, address, 8080))
                     .unwrap_or_else(|err| panic!("from {who} to {address}: {err}"));
             }
         }
-        inside(two.namespace.as_fd(), || reach(&server, one.address, 80)).unwrap();
-        reach(&server, one.address, 80).unwrap();
+        inside(two.namespace.as_fd(), || reach(&server, one.place.address, 80)).unwrap();
+        reach(&server, one.place.address, 80).unwrap();
     });
 }
 
@@ -56,7 +56,7 @@ fn privileged_what_is_not_published_is_not_reached_from_the_link() {
             // A host that sends to 127.0.0.1 over the link: it has no loopback interface in the way.
             run(&["ip", "route", "add", "127.0.0.0/8", "via", "10.9.0.1"]);
             setting("conf/eth0/route_localnet", "1");
-            let tried = [(one.address, 80), (one.address, 81), (MACHINE, 8081), (HOME, 8081), (HOME, 8080)];
+            let tried = [(one.place.address, 80), (one.place.address, 81), (MACHINE, 8081), (HOME, 8081), (HOME, 8080)];
             tried.into_iter().filter(|(address, port)| !is_unreachable(*address, *port)).collect()
         });
         assert!(reached.is_empty(), "{reached:?}");
@@ -118,7 +118,7 @@ fn privileged_without_icc_containers_are_strangers() {
         let one = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
         let two = networks.join(&request("two", &[])).unwrap();
         let server = listen(&one, 80);
-        assert!(inside(two.namespace.as_fd(), || is_unreachable(one.address, 80)));
+        assert!(inside(two.namespace.as_fd(), || is_unreachable(one.place.address, 80)));
         reach(&server, HOME, 8080).unwrap();
         inside(two.namespace.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
     });
@@ -133,12 +133,12 @@ fn privileged_address_and_port_are_free_when_leave_returns() {
         for round in 0..40 {
             let container = format!("c{round}");
             let endpoint = networks.join(&request(&container, &[publish(None, 8080, 80)])).unwrap();
-            assert_eq!(endpoint.address, Ipv4Addr::new(172, 17, 0, 3));
+            assert_eq!(endpoint.place.address, Ipv4Addr::new(172, 17, 0, 3));
             let server = listen(&endpoint, 80);
             // The last one's namespace still lives here, with the same address.
             reach(&server, HOME, 8080).unwrap_or_else(|err| panic!("round {round}, from the machine: {err}"));
             inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
-            inside(witness.namespace.as_fd(), || reach(&server, endpoint.address, 80))
+            inside(witness.namespace.as_fd(), || reach(&server, endpoint.place.address, 80))
                 .unwrap_or_else(|err| panic!("round {round}, from a neighbour: {err}"));
             networks.leave(&container).unwrap();
             last = Some((endpoint, server));

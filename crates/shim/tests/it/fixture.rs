@@ -56,6 +56,7 @@ impl Shim {
             open_stdin: false,
             stdin_once: false,
             log: None,
+            joins_network: false,
             spool_dir: dir.path().to_owned(),
         };
         Shim { dir, daemon: Daemon::new(ours, &id), id, child, task }

@@ -7,3 +7,4 @@ pub(crate) mod images;
 pub(crate) mod later;
 pub(crate) mod logs;
 pub(crate) mod system;
+pub(crate) mod volumes;

@@ -9,7 +9,7 @@ use engine_api::versions::{self, ApiVersion, VersionError};
 use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, StatusCode, Uri};
 
-use crate::handlers::{containers, events, exec, images, later, logs, system};
+use crate::handlers::{containers, events, exec, images, later, logs, system, volumes};
 use crate::hijack::Outcome;
 use crate::query::{Query, unescape};
 use crate::refusal;
@@ -86,6 +86,11 @@ const ROUTES: &[Route] = routes![
     POST   "/images/load"          Plain  images::load,
     POST   "/images/create"        Plain  images::pull,
     POST   "/images/{}/tag"        Plain  images::tag,
+    GET    "/volumes"              Plain   volumes::list,
+    GET    "/volumes/{}"           Plain   volumes::inspect,
+    POST   "/volumes/create"       Plain  volumes::create,
+    POST   "/volumes/prune"        Plain  volumes::prune,
+    DELETE "/volumes/{}"           Plain  volumes::remove,
 ];
 
 /// Routes whose patterns are so wide that they come after everything else.

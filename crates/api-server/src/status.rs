@@ -76,6 +76,7 @@ failures! {
     ops::restart::RestartError,
     ops::start::StartError,
     ops::stop::StopError,
+    ops::volumes::VolumeError,
     ops::wait::WaitError,
 }
 

@@ -14,7 +14,7 @@
 //! - [`endpoint`]: where the daemon listens. [`transport`]: connections; `transport::unix` is the only place that knows
 //!   unix sockets.
 //! - [`on_demand`]: starts the daemon when nothing listens on the default local socket.
-//! - [`container`], [`exec`], [`image`], [`system`]: the calls, one function each.
+//! - [`container`], [`exec`], [`image`], [`volume`], [`system`]: the calls, one function each.
 //! - [`frame`], [`lines`]: the two encodings of streams.
 //!
 //! Version negotiation costs no round trip: paths carry our newest version, and a daemon that calls it too new says in
@@ -33,6 +33,7 @@ pub mod on_demand;
 pub mod query;
 pub mod system;
 pub mod transport;
+pub mod volume;
 
 pub use call::{Client, Options};
 pub use endpoint::Endpoint;

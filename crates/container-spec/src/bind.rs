@@ -1,9 +1,6 @@
-//! Bind mounts: the short form `SOURCE:TARGET[:OPTIONS]` and the long form, one value for both.
+//! What users write for mounts: the short form `SOURCE:TARGET[:OPTIONS]`, the long form, and `CONTAINER[:OPTIONS]`.
 
-use std::path::PathBuf;
-
-use engine_api::container::MountPoint;
-use engine_api::host_config::{BindOptions, HostConfig, Mount};
+use engine_api::host_config::Mount;
 
 use crate::validate::{InvalidRequest, MountFault};
 
@@ -12,113 +9,35 @@ pub const PROPAGATION_DEFAULT: &str = "rprivate";
 
 const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "slave", "rslave", "shared", "rshared"];
 
-/// One bind mount.
+/// A mount of the short form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bind {
-    /// On the host; absolute and clean.
+    /// A path on the host, absolute and clean; or a volume's name.
     pub source: String,
+    /// Whether the source is a volume's name.
+    pub is_volume: bool,
     /// In the container; absolute and clean.
     pub target: String,
-    /// The options of the short form as written; empty for the long form.
+    /// The options as written.
     pub mode: String,
-    /// Whether it cannot be written.
-    pub read_only: bool,
-    /// The long form's options.
-    pub options: BindOptions,
-    /// Whether the source is made when it is missing: always for the short form.
-    pub create_source: bool,
+    /// How mounts pass between host and container; empty for the default.
+    pub propagation: String,
 }
 
 impl Bind {
-    /// How mounts pass between host and container.
-    pub fn propagation(&self) -> &str {
-        match self.options.propagation.as_str() {
-            "" => PROPAGATION_DEFAULT,
-            propagation => propagation,
-        }
+    /// Whether one of the options is `word`.
+    pub fn has(&self, word: &str) -> bool {
+        has(&self.mode, word)
     }
 }
 
-/// A place on the host that a start needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BindSource {
-    /// Where.
-    pub path: PathBuf,
-    /// Whether a directory is made there if it is missing; otherwise that is an error
-    /// ([`crate::validate::missing_bind_source`]).
-    pub create: bool,
-}
-
-/// The places on the host that bind mounts need, in the request's order.
-pub fn bind_sources(host: &HostConfig) -> Result<Vec<BindSource>, InvalidRequest> {
-    let source = |bind: Bind| BindSource { path: bind.source.into(), create: bind.create_source };
-    Ok(parse_all(host)?.into_iter().map(source).collect())
-}
-
-/// The `Mounts` of `inspect`.
-pub fn mount_points(host: &HostConfig) -> Result<Vec<MountPoint>, InvalidRequest> {
-    let bind_point = |bind: Bind| MountPoint {
-        kind: "bind".to_owned(),
-        propagation: bind.propagation().to_owned(),
-        rw: !bind.read_only,
-        source: bind.source,
-        destination: bind.target,
-        mode: bind.mode,
-        ..MountPoint::default()
-    };
-    let mut points: Vec<MountPoint> = parse_all(host)?.into_iter().map(bind_point).collect();
-    // tmpfs of the short form (HostConfig.Tmpfs) is not listed by Docker either.
-    for mount in host.mounts.iter().flatten().filter(|mount| mount.kind == "tmpfs") {
-        points.push(MountPoint {
-            kind: "tmpfs".to_owned(),
-            destination: clean(&mount.target),
-            rw: !mount.read_only,
-            ..MountPoint::default()
-        });
-    }
-    Ok(points)
-}
-
-/// All bind mounts, short form first; two mounts at one place are refused, also if one is a tmpfs.
-pub fn parse_all(host: &HostConfig) -> Result<Vec<Bind>, InvalidRequest> {
-    let mut binds = Vec::new();
-    let mut taken: Vec<String> = Vec::new();
-    let mut take = |target: &str| {
-        let path = clean(target);
-        if taken.contains(&path) {
-            return Err(InvalidRequest::DuplicateMount { path });
-        }
-        taken.push(path);
-        Ok(())
-    };
-    for raw in host.binds.iter().flatten() {
-        let bind = parse_bind(raw)?;
-        take(&bind.target)?;
-        binds.push(bind);
-    }
-    for mount in host.mounts.iter().flatten() {
-        check_mount(mount)?;
-        take(&mount.target)?;
-        if mount.kind == "bind" {
-            binds.push(long_form(mount));
-        }
-    }
-    for destination in host.tmpfs.iter().flat_map(|tmpfs| tmpfs.keys()) {
-        take(destination)?;
-    }
-    match binds.iter().any(|bind| !matches!(bind.propagation(), "private" | "rprivate")) {
-        true => Err(InvalidRequest::NotOffered { option: "bind propagation other than private and rprivate" }),
-        false => Ok(binds),
-    }
-}
-
-/// Reads `/host:/container:ro,z`.
+/// Reads `/host:/container:ro,z` and `volume:/container`.
 pub fn parse_bind(raw: &str) -> Result<Bind, InvalidRequest> {
     let invalid = || InvalidRequest::VolumeSpec { raw: raw.to_owned() };
     let parts: Vec<&str> = raw.split(':').collect();
     let (source, target, mode) = match parts[..] {
         ["", ..] => return Err(invalid()),
-        [_] => return Err(InvalidRequest::NotOffered { option: "--volume without a source" }),
+        [_] => return Err(invalid()),
         // A target and options without a source: `/foo:rw`.
         [_, target] if is_mode(target) => return Err(invalid()),
         [source, target] => (source, target, ""),
@@ -131,36 +50,39 @@ pub fn parse_bind(raw: &str) -> Result<Bind, InvalidRequest> {
     if source.contains('\0') {
         return Err(InvalidRequest::NulByte);
     }
-    let kind = if source.starts_with('/') { "bind" } else { "volume" };
-    check_target(target).map_err(|fault| InvalidRequest::VolumeSpecMount {
-        raw: raw.to_owned(),
-        kind: kind.to_owned(),
-        fault,
-    })?;
-    if kind == "volume" {
-        return Err(InvalidRequest::NotOffered { option: "--volume NAME:PATH" });
-    }
+    let is_volume = !source.starts_with('/');
+    let kind = if is_volume { "volume" } else { "bind" };
     let propagation = mode.split(',').find(|word| PROPAGATIONS.contains(word)).unwrap_or_default();
+    let checked = check_target(target).and_then(|()| match is_volume {
+        true => check_extra("BindOptions", !propagation.is_empty()),
+        false => check_extra("VolumeOptions", has(mode, "nocopy")),
+    });
+    checked.map_err(|fault| InvalidRequest::VolumeSpecMount { raw: raw.to_owned(), kind: kind.to_owned(), fault })?;
     Ok(Bind {
-        source: clean(source),
+        source: if is_volume { source.to_owned() } else { clean(source) },
+        is_volume,
         target: clean(target),
         mode: mode.to_owned(),
-        read_only: mode.split(',').any(|word| word == "ro"),
-        options: BindOptions { propagation: propagation.to_owned(), ..BindOptions::default() },
-        create_source: true,
+        propagation: propagation.to_owned(),
     })
 }
 
-fn long_form(mount: &Mount) -> Bind {
-    let options = mount.bind_options.clone().unwrap_or_default();
-    Bind {
-        source: clean(&mount.source),
-        target: clean(&mount.target),
-        mode: String::new(),
-        read_only: mount.read_only,
-        create_source: options.create_mountpoint,
-        options,
+/// Reads `container:ro` of `--volumes-from`: the container, and whether its mounts stay writable.
+pub fn parse_volumes_from(raw: &str) -> Result<(&str, bool), InvalidRequest> {
+    if raw.is_empty() {
+        return Err(InvalidRequest::VolumesFromEmpty);
     }
+    let (container, mode) = raw.split_once(':').unwrap_or((raw, ""));
+    // These say how something is mounted anew, which it is not.
+    let foreign = mode.split(',').any(|word| word == "nocopy" || PROPAGATIONS.contains(&word));
+    match is_mode(mode) && !foreign {
+        true => Ok((container, !has(mode, "ro"))),
+        false => Err(InvalidRequest::VolumesFromMode { mode: mode.to_owned() }),
+    }
+}
+
+fn has(mode: &str, word: &str) -> bool {
+    mode.split(',').any(|own| own == word)
 }
 
 /// Checks one mount of the long form.
@@ -173,7 +95,7 @@ pub fn check_mount(mount: &Mount) -> Result<(), InvalidRequest> {
     match mount.kind.as_str() {
         "bind" => check_long_bind(mount).map_err(fault)?,
         "tmpfs" => check_long_tmpfs(mount).map_err(fault)?,
-        "volume" => return Err(InvalidRequest::NotOffered { option: "--mount type=volume" }),
+        "volume" => check_long_volume(mount).map_err(fault)?,
         "image" => return Err(InvalidRequest::NotOffered { option: "--mount type=image" }),
         "cluster" => return Err(InvalidRequest::NotOffered { option: "--mount type=cluster" }),
         _ => return Err(fault(MountFault::Kind)),
@@ -197,6 +119,33 @@ fn check_long_bind(mount: &Mount) -> Result<(), MountFault> {
     check_extra("ImageOptions", mount.image_options.is_some())?;
     check_extra("TmpfsOptions", mount.tmpfs_options.is_some())?;
     check_absolute(&mount.source)
+}
+
+fn check_long_volume(mount: &Mount) -> Result<(), MountFault> {
+    check_extra("BindOptions", mount.bind_options.is_some())?;
+    check_extra("ImageOptions", mount.image_options.is_some())?;
+    check_extra("TmpfsOptions", mount.tmpfs_options.is_some())?;
+    let subpath = mount.volume_options.as_ref().map_or("", |options| &options.subpath);
+    match mount.source.is_empty() {
+        true if !subpath.is_empty() => Err(MountFault::AnonymousSubpath),
+        true if mount.read_only => Err(MountFault::AnonymousReadOnly),
+        _ if !is_local(subpath) => Err(MountFault::Subpath),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a path is relative and leaves its directory at no point, as Go's `filepath.IsLocal` tells it; also if empty.
+fn is_local(path: &str) -> bool {
+    let mut depth = 0_i64;
+    let stays = path.split('/').all(|part| {
+        depth += match part {
+            "" | "." => 0,
+            ".." => -1,
+            _ => 1,
+        };
+        depth >= 0
+    });
+    stays && !path.starts_with('/') && !path.contains('\0')
 }
 
 fn check_long_tmpfs(mount: &Mount) -> Result<(), MountFault> {
@@ -263,7 +212,7 @@ mod tests {
 
     #[track_caller]
     fn check(raw: &str, expected: Result<(&str, &str, bool), &str>) {
-        let parsed = parse_bind(raw).map(|bind| (bind.source, bind.target, bind.read_only));
+        let parsed = parse_bind(raw).map(|bind| (bind.source.clone(), bind.target.clone(), bind.has("ro")));
         let parsed = parsed.map_err(|err| err.to_string());
         let parsed = parsed.as_ref().map(|(source, target, ro)| (source.as_str(), target.as_str(), *ro));
         assert_eq!(parsed.map_err(|err| err.as_str()), expected);
@@ -294,20 +243,52 @@ mod tests {
             ),
         );
         check("/a\0:/b", Err("invalid request: a value contains a NUL byte"));
-        check("data:/b", Err("--volume NAME:PATH is not available in this version"));
+        check(
+            "/a:/b:nocopy",
+            Err(
+                "invalid volume specification: '/a:/b:nocopy': invalid mount config for type \"bind\": field VolumeOptions must not be specified",
+            ),
+        );
+        check("data:/b:ro,nocopy", Ok(("data", "/b", true)));
+        check("../x:/b/..//c", Ok(("../x", "/c", false)));
+        check("data:/b:copy", Err("invalid mode: copy"));
+        check(
+            "data:/b:rprivate",
+            Err("invalid volume specification: 'data:/b:rprivate': invalid mount config for type \"volume\": field \
+                 BindOptions must not be specified"),
+        );
+        check(
+            "data:b",
+            Err(
+                "invalid volume specification: 'data:b': invalid mount config for type \"volume\": invalid mount path: \
+                 'b' mount path must be absolute",
+            ),
+        );
     }
 
     #[test]
-    fn one_place_takes_one_mount() {
-        let host = |binds: &[&str], tmpfs: &str| HostConfig {
-            binds: Some(binds.iter().map(|bind| bind.to_string()).collect()),
-            tmpfs: Some([(tmpfs.to_owned(), String::new())].into()),
-            ..HostConfig::default()
-        };
-        let message = |host| parse_all(&host).unwrap_err().to_string();
-        assert_eq!(message(host(&["/tmp:/b", "/:/b/"], "/c")), "Duplicate mount point: /b");
-        assert_eq!(message(host(&["/tmp:/b"], "/b")), "Duplicate mount point: /b");
-        assert_eq!(parse_all(&host(&["/tmp:/b"], "/c")).unwrap().len(), 1);
-        assert!(message(host(&["/tmp:/b:rslave"], "/c")).contains("not available"));
+    fn containers_whose_mounts_are_shared_are_read_as_docker_reads_them() {
+        for (raw, expected) in [
+            ("c", Ok(("c", true))),
+            ("c:", Ok(("c", true))),
+            ("c:rw", Ok(("c", true))),
+            ("c:ro,z", Ok(("c", false))),
+            ("", Err("volumes-from specification cannot be an empty string")),
+            ("c:zz", Err("invalid mode: zz")),
+            ("c:nocopy", Err("invalid mode: nocopy")),
+            ("c:rprivate", Err("invalid mode: rprivate")),
+        ] {
+            let parsed = parse_volumes_from(raw).map_err(|err| err.to_string());
+            assert_eq!(parsed.as_ref().map(|parsed| *parsed).map_err(String::as_str), expected, "{raw}");
+        }
+    }
+
+    #[test]
+    fn parts_of_volumes_stay_in_them() {
+        for (path, local) in
+            [("", true), ("a/b", true), ("a/../b", true), ("..", false), ("a/../../b", false), ("/a", false)]
+        {
+            assert_eq!(is_local(path), local, "{path}");
+        }
     }
 }

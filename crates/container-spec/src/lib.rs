@@ -4,7 +4,7 @@
 //! [`HostFacts`] once, checks and completes a request at `create`, and plans at every `start`:
 //!
 //! ```text
-//!   create:  validate(request) -> merge_image(config) -> normalize_host(host)      -> the container's record
+//!   create:  validate(request) -> merge_image(config) -> normalize_host(host) -> plan_points() -> the container's record
 //!   start:   record + HostFacts + Placement -> plan() -> Planned { spec, user, .. } -> the shim
 //!   exec:    record + ExecCreate -> plan_exec() -> Process
 //! ```
@@ -12,7 +12,8 @@
 //! - [`facts`]: what is known of the machine.
 //! - [`validate()`]: what is refused, in Docker's words, and what this version does not offer, by name.
 //! - [`merge`], [`normalize`]: the image's defaults and Docker's.
-//! - [`bind`], [`signal`], [`security`], [`log`]: the small languages inside a request.
+//! - [`points`]: which mounts a container has, of its own, of others, of its image.
+//! - [`bind`], [`ports`], [`signal`], [`security`], [`log`]: the small languages inside a request.
 //! - [`capability`], [`device`], [`mounts`], [`namespaces`], [`plan`]: the parts of the specification.
 //! - [`files`]: contents of /etc/hosts, /etc/resolv.conf and /etc/hostname.
 //!
@@ -30,6 +31,8 @@ pub mod mounts;
 pub mod namespaces;
 pub mod normalize;
 pub mod plan;
+pub mod points;
+pub mod ports;
 pub mod security;
 pub mod signal;
 pub mod validate;
@@ -37,11 +40,11 @@ pub mod validate;
 #[cfg(test)]
 mod testing;
 
-pub use bind::{BindSource, bind_sources, mount_points};
 pub use capability::capabilities;
 pub use facts::{CgroupLayout, Controls, HostFacts, KernelVersion};
 pub use merge::merge_image;
 pub use normalize::normalize_host;
 pub use plan::{Placement, Planned, exec_user, plan, plan_exec};
+pub use points::{BindSource, Point, Ready, Shared, VolumeWish, bind_sources, plan_points};
 pub use security::{SeccompChoice, seccomp_choice};
 pub use validate::{InvalidRequest, Warning, validate};

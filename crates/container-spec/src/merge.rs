@@ -23,16 +23,13 @@ pub fn merge_image(config: &mut Config, image: &ExecConfig) -> Result<Vec<Warnin
         labels.entry(name.clone()).or_insert_with(|| value.clone());
     }
     merge_command(config, image);
-    let mut warnings = merge_healthcheck(config, image);
+    let warnings = merge_healthcheck(config, image);
     if config.working_dir.is_empty() {
         config.working_dir.clone_from(&image.working_dir);
     }
     if !config.working_dir.is_empty() {
         // An image's may be relative, too: to the root.
         config.working_dir = clean(&format!("/{}", config.working_dir));
-    }
-    if image.volumes.iter().flatten().next().is_some() {
-        warnings.push(Warning::ImageVolumes);
     }
     merge_set(&mut config.volumes, &image.volumes);
     if config.stop_signal.is_empty() {
@@ -170,13 +167,9 @@ mod tests {
     fn what_is_not_offered_yet_is_said() {
         let image = ExecConfig {
             cmd: list(&["sh"]),
-            volumes: Some(BTreeMap::from([("/data".to_owned(), oci::image::Empty {})])),
             healthcheck: Some(Healthcheck { test: list(&["CMD", "true"]), ..Healthcheck::default() }),
             ..ExecConfig::default()
         };
-        assert_eq!(
-            merge_image(&mut Config::default(), &image).unwrap(),
-            [Warning::ImageHealthcheck, Warning::ImageVolumes]
-        );
+        assert_eq!(merge_image(&mut Config::default(), &image).unwrap(), [Warning::ImageHealthcheck]);
     }
 }

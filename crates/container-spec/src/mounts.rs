@@ -6,9 +6,10 @@
 use engine_api::host_config::{HostConfig, Mount as LongForm};
 use oci::runtime::Mount;
 
-use crate::bind::{self, Bind};
+use crate::bind;
 use crate::facts::HostFacts;
 use crate::plan::Placement;
+use crate::points::Point;
 use crate::security;
 use crate::validate::{InvalidRequest, MountFault};
 
@@ -40,6 +41,7 @@ pub fn mounts(host: &HostConfig, facts: &HostFacts, placement: &Placement) -> Re
             kind: "bind".to_owned(),
             source: init.to_owned(),
             options: words(&["bind", "ro"]),
+            ..Mount::default()
         });
     }
     if host.readonly_rootfs {
@@ -78,7 +80,13 @@ fn kernel_mounts(host: &HostConfig, is_users: &dyn Fn(&str) -> bool) -> Vec<Moun
         if *destination == "/dev/shm" {
             options.push(format!("size={}", host.shm_size));
         }
-        Mount { destination: destination.into(), kind: kind.to_string(), source: source.into(), options }
+        Mount {
+            destination: destination.into(),
+            kind: kind.to_string(),
+            source: source.into(),
+            options,
+            ..Mount::default()
+        }
     };
     wanted.map(mount).collect()
 }
@@ -89,13 +97,19 @@ fn words(words: &[&str]) -> Vec<String> {
 
 /// What the user asked for, and the files of /etc; parents first.
 fn user_mounts(host: &HostConfig, facts: &HostFacts, placement: &Placement) -> Result<Vec<Mount>, InvalidRequest> {
-    let mut mounts = tmpfs(host)?;
-    for mut bind in bind::parse_all(host)? {
-        bind.options.read_only_non_recursive |= placement.flat_read_only;
-        mounts.push(bind_mount(&bind, facts)?);
+    let mut mounts = short_tmpfs(host)?;
+    let (tmpfs, others): (Vec<_>, Vec<_>) = placement.points.iter().partition(|point| point.shown.kind == "tmpfs");
+    for point in tmpfs.into_iter().chain(others) {
+        let destination = absolute(&point.shown.destination);
+        if taken(&mounts, &destination) {
+            // A tmpfs of the short form covers it.
+            continue;
+        }
+        mounts.push(match point.shown.kind.as_str() {
+            "tmpfs" => tmpfs_mount(&destination, &point.tmpfs)?,
+            _ => bind_mount(destination, point, facts, placement.flat_read_only)?,
+        });
     }
-    let taken =
-        |mounts: &[Mount], destination: &str| mounts.iter().any(|mount| mount.destination.as_os_str() == destination);
     if host.ipc_mode == "host" && !taken(&mounts, "/dev/shm") {
         mounts.push(etc_file("/dev/shm", std::path::Path::new("/dev/shm"), false, facts));
     }
@@ -119,44 +133,63 @@ fn etc_file(destination: &str, source: &std::path::Path, read_only: bool, facts:
         options.push(if facts.recursive_read_only() { "rro" } else { "ro" }.to_owned());
     }
     options.push(bind::PROPAGATION_DEFAULT.to_owned());
-    Mount { destination: destination.into(), kind: "bind".to_owned(), source: source.to_owned(), options }
+    Mount {
+        destination: destination.into(),
+        kind: "bind".to_owned(),
+        source: source.to_owned(),
+        options,
+        ..Mount::default()
+    }
 }
 
-fn bind_mount(bind: &Bind, facts: &HostFacts) -> Result<Mount, InvalidRequest> {
-    let mut options = words(&[if bind.options.non_recursive { "bind" } else { "rbind" }]);
-    if bind.read_only {
-        if bind.options.read_only_force_recursive && !facts.recursive_read_only() {
+fn taken(mounts: &[Mount], destination: &str) -> bool {
+    mounts.iter().any(|mount| mount.destination.as_os_str() == destination)
+}
+
+/// Volumes may be declared at relative paths, too: relative to the root.
+fn absolute(destination: &str) -> String {
+    if destination.starts_with('/') { destination.to_owned() } else { format!("/{destination}") }
+}
+
+/// A bind or a volume.
+fn bind_mount(destination: String, point: &Point, facts: &HostFacts, flat: bool) -> Result<Mount, InvalidRequest> {
+    let (shown, how) = (&point.shown, &point.bind);
+    let mut options = words(&[if how.non_recursive { "bind" } else { "rbind" }]);
+    if !shown.rw {
+        if how.read_only_force_recursive && !facts.recursive_read_only() {
             return Err(InvalidRequest::ReadOnlyRecursive);
         }
-        let recursive = facts.recursive_read_only() && !bind.options.read_only_non_recursive;
-        options.push(if recursive { "rro" } else { "ro" }.to_owned());
+        let flat = how.read_only_non_recursive || flat && shown.kind == "bind";
+        options.push(if facts.recursive_read_only() && !flat { "rro" } else { "ro" }.to_owned());
     }
-    options.push(bind.propagation().to_owned());
+    let propagation = if shown.propagation.is_empty() { bind::PROPAGATION_DEFAULT } else { &shown.propagation };
+    options.push(propagation.to_owned());
     Ok(Mount {
-        destination: bind.target.clone().into(),
+        destination: destination.into(),
         kind: "bind".to_owned(),
-        source: bind.source.clone().into(),
+        source: shown.source.clone().into(),
         options,
+        subpath: Some(&point.subpath).filter(|subpath| !subpath.is_empty()).map(Into::into),
     })
 }
 
-/// All tmpfs mounts, short form first.
-pub fn tmpfs(host: &HostConfig) -> Result<Vec<Mount>, InvalidRequest> {
-    let short = host.tmpfs.iter().flatten().map(|(destination, data)| Ok((destination.clone(), data.clone())));
-    let long = host.mounts.iter().flatten().filter(|mount| mount.kind == "tmpfs").map(|mount| {
+/// Checks all tmpfs mounts.
+pub(crate) fn check_tmpfs(host: &HostConfig) -> Result<(), InvalidRequest> {
+    short_tmpfs(host)?;
+    host.mounts.iter().flatten().filter(|mount| mount.kind == "tmpfs").try_for_each(|mount| {
         let data = long_tmpfs_data(mount);
         let data = data.map_err(|fault| InvalidRequest::Mount { kind: mount.kind.clone(), fault })?;
-        Ok((mount.target.clone(), data))
-    });
-    let mount = |(destination, data): (String, String)| {
-        Ok(Mount {
-            destination: bind::clean(&destination).into(),
-            kind: "tmpfs".to_owned(),
-            source: "tmpfs".into(),
-            options: tmpfs_options(&data)?,
-        })
-    };
-    short.chain(long).map(|entry| entry.and_then(mount)).collect()
+        tmpfs_mount(&mount.target, &data).map(drop)
+    })
+}
+
+fn short_tmpfs(host: &HostConfig) -> Result<Vec<Mount>, InvalidRequest> {
+    host.tmpfs.iter().flatten().map(|(destination, data)| tmpfs_mount(&bind::clean(destination), data)).collect()
+}
+
+fn tmpfs_mount(destination: &str, data: &str) -> Result<Mount, InvalidRequest> {
+    let (kind, options) = ("tmpfs".to_owned(), tmpfs_options(data)?);
+    Ok(Mount { destination: destination.into(), kind, source: "tmpfs".into(), options, ..Mount::default() })
 }
 
 /// Whether a tmpfs may be mounted there.

@@ -1,7 +1,7 @@
 //! The specification itself.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use engine_api::container::Config;
 use engine_api::exec::ExecCreate;
@@ -13,6 +13,7 @@ use oci::runtime::{
 
 use crate::facts::{CgroupLayout, HostFacts};
 use crate::log::{self, LogOptions};
+use crate::points::Point;
 use crate::validate::InvalidRequest;
 use crate::{bind, capability, device, mounts, namespaces, security};
 
@@ -52,6 +53,8 @@ pub struct Placement<'a> {
     pub id: &'a ContainerId,
     /// How its root is mounted, from `snapshot`.
     pub root_mounts: &'a [Mount],
+    /// What else is mounted, with the sources of volumes.
+    pub points: &'a [Point],
     /// Its /etc/hostname, on the host.
     pub hostname_path: &'a Path,
     /// Its /etc/hosts, on the host.
@@ -81,8 +84,6 @@ pub struct Planned {
     pub groups: Vec<String>,
     /// The log, if there is one.
     pub log: Option<LogOptions>,
-    /// Directories to make in the container's upper directory before it starts, unless the image has them: its volumes.
-    pub directories: Vec<PathBuf>,
 }
 
 /// Plans one start of a container from its record: a merged `config` with a host name, and a normalized `host`.
@@ -111,7 +112,6 @@ pub fn plan(
         user: Some(config.user.clone()).filter(|user| !user.is_empty()),
         groups: host.group_add.clone().unwrap_or_default(),
         log: log::options(&host.log_config, config, placement.log_path.to_owned())?,
-        directories: config.volumes.iter().flatten().map(|(path, _)| bind::clean(path).into()).collect(),
     })
 }
 

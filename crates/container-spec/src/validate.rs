@@ -10,7 +10,7 @@ use engine_api::container::{Config, NetworkingConfig};
 use engine_api::host_config::HostConfig;
 
 use crate::facts::HostFacts;
-use crate::{bind, capability, device, log, merge, mounts, security, signal};
+use crate::{bind, capability, device, files, log, merge, mounts, points, ports, security, signal};
 
 pub use error::{InvalidRequest, MountFault};
 
@@ -19,10 +19,6 @@ mod error;
 /// What the user should know of a request that is honoured all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Warning {
-    /// The container asked for the default network and gets none.
-    NoBridgeNetwork,
-    /// The image declares volumes.
-    ImageVolumes,
     /// The image has a health check.
     ImageHealthcheck,
     /// The kernel keeps no account of swap.
@@ -40,12 +36,6 @@ pub enum Warning {
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Warning::NoBridgeNetwork => {
-                "The default network is not available in this version: the container has no network but its loopback."
-            }
-            Warning::ImageVolumes => {
-                "Volumes are not available in this version: the image's volumes are directories of the container."
-            }
             Warning::ImageHealthcheck => "Health checks are not available in this version: the image's is not run.",
             Warning::NoSwapLimit => {
                 "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited \
@@ -67,7 +57,7 @@ impl fmt::Display for Warning {
 
 /// Checks a request as the client sent it, before anything is merged into it.
 ///
-/// Whether bind sources exist is not looked at: see [`bind::bind_sources`] and [`missing_bind_source`].
+/// Whether bind sources exist is not looked at: see [`points::bind_sources`] and [`missing_bind_source`].
 pub fn validate(
     config: &Config,
     host: &HostConfig,
@@ -81,6 +71,7 @@ pub fn validate(
     validate_config(config)?;
     validate_host(host, facts)?;
     let mut warnings = resources::validate(host, facts)?;
+    validate_network(config, host)?;
     validate_modes(host)?;
     for destination in host.tmpfs.iter().flatten().map(|(destination, _)| destination) {
         mounts::check_destination(destination).map_err(InvalidRequest::TmpfsDestination)?;
@@ -88,8 +79,11 @@ pub fn validate(
     offered::validate(config, host, networking)?;
     log::validate(&host.log_config)?;
     security::parse(host, facts)?;
-    bind::parse_all(host)?;
-    mounts::tmpfs(host)?;
+    points::own_points(host)?;
+    for raw in host.volumes_from.iter().flatten() {
+        bind::parse_volumes_from(raw)?;
+    }
+    mounts::check_tmpfs(host)?;
     device::rules(host)?;
     validate_sysctls(host)?;
     validate_ulimits(host)?;
@@ -114,6 +108,7 @@ fn validate_config(config: &Config) -> Result<(), InvalidRequest> {
     }
     // A NUL can reach neither the kernel nor a file name; the runtime could only fail later and less clearly.
     let words = config.env.iter().chain(&config.cmd).chain(&config.entrypoint).flatten();
+    let words = words.chain(config.volumes.iter().flatten().map(|(path, _)| path));
     let mut texts = words.chain([&config.hostname, &config.domainname, &config.working_dir, &config.user]);
     match texts.any(|text| text.contains('\0')) {
         true => Err(InvalidRequest::NulByte),
@@ -130,6 +125,7 @@ fn validate_host(host: &HostConfig, facts: &HostFacts) -> Result<(), InvalidRequ
         bind::check_mount(mount)?;
     }
     host.extra_hosts.iter().flatten().try_for_each(|entry| validate_extra_host(entry))?;
+    ports::publications(&Config::default(), host)?;
     validate_restart(host)?;
     capability::capabilities(host, facts)?;
     if !matches!(host.isolation.as_str(), "" | "default") {
@@ -141,10 +137,35 @@ fn validate_host(host: &HostConfig, facts: &HostFacts) -> Result<(), InvalidRequ
     }
 }
 
+/// Who lives in another container's network takes it as it is.
+fn validate_network(config: &Config, host: &HostConfig) -> Result<(), InvalidRequest> {
+    let given = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    let Some(container) = host.network_mode.strip_prefix("container:") else { return Ok(()) };
+    if container.is_empty() {
+        return Err(InvalidRequest::NetworkContainer);
+    }
+    let publishes = host.publish_all_ports || host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty());
+    let conflicts = [
+        (!config.hostname.is_empty(), "hostname and the network mode"),
+        (given(&host.dns), "dns and the network mode"),
+        (given(&host.extra_hosts), "custom host-to-IP mapping and the network mode"),
+        (!config.mac_address.is_empty(), "mac-address and the network mode"),
+        (publishes, "port publishing and the container type network mode"),
+        (
+            config.exposed_ports.as_ref().is_some_and(|ports| !ports.is_empty()),
+            "port exposing and the container type network mode",
+        ),
+    ];
+    match conflicts.into_iter().find(|(conflict, _)| *conflict) {
+        Some((_, options)) => Err(InvalidRequest::Conflict { options }),
+        None => Ok(()),
+    }
+}
+
 fn validate_extra_host(entry: &str) -> Result<(), InvalidRequest> {
     match entry.split_once(':') {
         Some(("", _)) | None => Err(InvalidRequest::ExtraHost { entry: entry.to_owned() }),
-        Some((_, "host-gateway")) => Err(InvalidRequest::NotOffered { option: "--add-host NAME:host-gateway" }),
+        Some((_, files::HOST_GATEWAY)) => Ok(()),
         Some((_, address)) if address.parse::<std::net::IpAddr>().is_err() => {
             Err(InvalidRequest::ExtraHostAddress { address: address.to_owned() })
         }
@@ -217,7 +238,6 @@ fn validate_ulimits(host: &HostConfig) -> Result<(), InvalidRequest> {
 
 fn network_warning(host: &HostConfig) -> Option<Warning> {
     match host.network_mode.as_str() {
-        "" | "default" | "bridge" => Some(Warning::NoBridgeNetwork),
         "host" if host.port_bindings.iter().flatten().next().is_some() => Some(Warning::PortsOnHostNetwork),
         _ => None,
     }

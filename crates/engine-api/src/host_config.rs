@@ -241,7 +241,7 @@ pub struct Mount {
     pub bind_options: Option<BindOptions>,
     /// For `volume`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub volume_options: Option<Value>,
+    pub volume_options: Option<VolumeOptions>,
     /// For `image`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_options: Option<Value>,
@@ -269,6 +269,36 @@ pub struct BindOptions {
     /// Fail where mounts below the source cannot be made read-only.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub read_only_force_recursive: bool,
+}
+
+/// Options of a volume mount.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VolumeOptions {
+    /// A new volume stays empty, whatever the image holds at its place.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_copy: bool,
+    /// Labels of the volume, if it is new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// What is mounted of the volume; empty for all of it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub subpath: String,
+    /// Who makes the volume, if it is new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver_config: Option<DriverConfig>,
+}
+
+/// A volume's driver.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DriverConfig {
+    /// Its name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Its options.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub options: Option<BTreeMap<String, String>>,
 }
 
 /// Options of a tmpfs mount.

@@ -5,13 +5,15 @@
 //! what `inspect` shows again.
 //!
 //! - [`container`]: what is asked for (`Config`, `HostConfig`) and what is told (`Summary`, `Inspect`).
-//! - [`image`], [`system`], [`events`], [`exec`]: the other objects.
+//! - [`image`], [`volume`], [`system`], [`events`], [`exec`]: the other objects.
+//! - [`auth`]: what a client shows to a registry.
 //! - [`json`]: the one way in which request bodies are decoded.
 //! - [`platform`]: what clients write for platforms.
 //! - [`versions`]: the API versions that we serve, and every difference between them.
 //!
 //! Only data: no HTTP, no I/O, no decisions of the engine.
 
+pub mod auth;
 pub mod container;
 pub mod events;
 pub mod exec;
@@ -21,6 +23,7 @@ pub mod json;
 pub mod platform;
 pub mod system;
 pub mod versions;
+pub mod volume;
 
 /// The body of every error response.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

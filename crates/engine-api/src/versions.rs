@@ -7,10 +7,12 @@ mod create;
 mod image;
 mod system;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
 use crate::container::{self, Inspect};
+use crate::volume::VolumeCreate;
 
 pub use create::{UpgradeError, read_only_is_flat, upgrade_create, upgrade_platform};
 pub use image::{ImageAnswer, downgrade_image, downgrade_images};
@@ -93,9 +95,35 @@ pub fn downgrade_summary(version: ApiVersion, container: &mut container::Summary
     }
 }
 
+/// Until 1.42 nobody could ask for volumes of a cluster, nor be told that there are none.
+pub fn upgrade_volume_create(version: ApiVersion, request: &mut VolumeCreate) {
+    if version.before(42) {
+        request.cluster_volume_spec = None;
+    }
+}
+
+/// Until 1.42 a prune of volumes took the named ones, too (moby `postVolumesPrune`).
+pub fn upgrade_volume_prune(version: ApiVersion, filters: &mut BTreeMap<String, BTreeSet<String>>) {
+    if version.before(42) {
+        filters.entry("all".to_owned()).or_default().insert("true".to_owned());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_old_prune_takes_named_volumes() {
+        let all = |minor, mut filters| {
+            upgrade_volume_prune(ApiVersion { major: 1, minor }, &mut filters);
+            filters.get("all").cloned()
+        };
+        let set = |value: &str| BTreeSet::from([value.to_owned()]);
+        assert_eq!(all(42, BTreeMap::new()), None);
+        assert_eq!(all(41, BTreeMap::new()), Some(set("true")));
+        assert_eq!(all(42, BTreeMap::from([("all".to_owned(), set("0"))])), Some(set("0")));
+    }
 
     #[test]
     fn versions_are_parsed_and_bounded() {

@@ -33,4 +33,25 @@ pub struct EngineConfig {
     pub labels: Vec<String>,
     /// Whether `info` shows debug mode.
     pub debug: bool,
+    /// The default bridge; absent for none.
+    pub network: Option<network::Config>,
+    /// How registries are reached.
+    pub registries: RegistriesConfig,
+}
+
+/// What an administrator decides about pulls; the default is dockerd's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistriesConfig {
+    /// Registries, `host[:port]`, that need no good certificate, nor TLS. Those on this machine never do.
+    pub insecure: Vec<String>,
+    /// Layers in transfer at a time.
+    pub concurrent_downloads: usize,
+    /// How often a transfer is tried that does not get on.
+    pub download_attempts: u32,
+}
+
+impl Default for RegistriesConfig {
+    fn default() -> RegistriesConfig {
+        RegistriesConfig { insecure: Vec::new(), concurrent_downloads: 3, download_attempts: 5 }
+    }
 }

@@ -46,6 +46,10 @@ pub struct Live {
     pub state: State,
     /// The shim, from its start until its process is gone.
     pub shim: Option<Arc<Shim>>,
+    /// Where it is on its network; who takes this takes it off there.
+    pub place: Option<Arc<network::Place>>,
+    /// It has ended and is being taken off its network, after which its end is told.
+    pub leaving: bool,
     /// A start is in progress.
     pub starting: bool,
     /// Clients that attached before the start.
@@ -91,6 +95,8 @@ impl Container {
                 name: record.name,
                 state: record.state,
                 shim: None,
+                place: None,
+                leaving: false,
                 starting: false,
                 held_clients: Vec::new(),
                 execs: BTreeMap::new(),

@@ -14,6 +14,7 @@ use crate::config::EngineConfig;
 use crate::container::Container;
 use crate::events::Events;
 use crate::farewells::Farewells;
+use crate::networking::Networking;
 use crate::recorder::Recorder;
 use crate::registry::Registry;
 use crate::restart::Policy;
@@ -47,9 +48,16 @@ pub struct Core {
     pub farewells: Farewells,
     /// Images, layers, and the directories of containers.
     pub images: image::Store,
+    /// Registries, as this daemon reaches them.
+    pub registries: Arc<registry_client::Registry>,
+    pub(crate) pulls: crate::pulls::Pulls,
+    /// What containers keep beside themselves.
+    pub volumes: volume::Volumes,
     /// Held for reading while a container is made of an image, for writing while an image is removed: over our own disk's
     /// work only.
     pub image_users: tokio::sync::RwLock<()>,
+    /// Who is on which network.
+    pub networking: Networking,
     /// Writes records.
     pub recorder: Recorder,
     /// Compiled system-call filters.
@@ -194,6 +202,8 @@ impl Engine {
     pub async fn shutdown(&self) {
         self.recorder.flush().await;
         self.await_departures().await;
+        let engine = self.clone();
+        bridge::blocking(move || engine.networking.close()).await;
         // The next container makes it again; left empty it would stay on the machine for ever.
         let (hierarchies, parent) = (self.hierarchies.clone(), PathBuf::from(self.cgroup_parent()));
         if let Err(err) = bridge::blocking(move || hierarchies.remove_unused(&parent)).await {
@@ -243,6 +253,9 @@ impl Engine {
         bridge::blocking(move || {
             if let Err(err) = engine.images.sweep() {
                 warn!(err = errdefs::chain(&err), "cannot delete all removed snapshots");
+            }
+            if let Err(err) = engine.volumes.sweep() {
+                warn!(err = errdefs::chain(&err), "cannot delete all removed volumes");
             }
             if let Err(err) = empty(&engine.trash()) {
                 warn!(%err, "cannot delete all directories of removed containers");

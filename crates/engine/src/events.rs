@@ -62,6 +62,32 @@ impl Events {
         });
     }
 
+    /// Tells that `action` happened to a volume.
+    pub fn volume<const N: usize>(&self, name: &str, action: &str, attributes: [(&str, String); N]) {
+        let mut all: BTreeMap<String, String> =
+            attributes.map(|(attribute, value)| (attribute.to_owned(), value)).into();
+        all.insert("driver".to_owned(), volume::DRIVER.to_owned());
+        self.publish(Event {
+            kind: "volume".to_owned(),
+            action: action.to_owned(),
+            actor: Actor { id: name.to_owned(), attributes: all },
+            ..Event::default()
+        });
+    }
+
+    /// Tells that so many bytes were freed by a prune of volumes.
+    pub fn volumes_pruned(&self, reclaimed_bytes: u64) {
+        self.publish(Event {
+            kind: "volume".to_owned(),
+            action: "prune".to_owned(),
+            actor: Actor {
+                id: String::new(),
+                attributes: [("reclaimed".to_owned(), reclaimed_bytes.to_string())].into(),
+            },
+            ..Event::default()
+        });
+    }
+
     fn publish(&self, mut event: Event) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         "local".clone_into(&mut event.scope);

@@ -26,6 +26,12 @@ pub enum FilterError {
     /// The filter `exited` takes numbers.
     #[error("invalid filter 'exited={0}': strconv.Atoi: parsing {0:?}: invalid syntax")]
     ExitCode(String),
+    /// The filter `all` takes a truth value.
+    #[error("invalid filter 'all': strconv.ParseBool: parsing {0:?}: invalid syntax")]
+    All(String),
+    /// The filter `all` takes one value.
+    #[error("invalid filter 'all=[{0}]': only one value is expected")]
+    ManyAll(String),
     /// There is no such state.
     #[error(
         "invalid filter 'status={0}': invalid value for state ({0}): must be one of created, running, paused, \

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use container_spec::{InvalidRequest, Placement, SeccompChoice};
+use container_spec::{InvalidRequest, Placement, Point, SeccompChoice};
+use engine_api::container::Config;
 use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
 use shim_api::{Answer, Call, CreateTask, Failure, LogTarget, Reason};
@@ -14,8 +15,10 @@ use tracing::warn;
 use crate::Engine;
 use crate::container::Container;
 use crate::container::state::Input;
+use crate::networking::{self, ConnectError};
 use crate::shim::{CallError, Link, Shim, SpawnError};
 use crate::supervise;
+use crate::volumes::{self, LocateError};
 
 /// How long the shim of the last run may take to end before a start gives up: it removes cgroups, which takes a
 /// millisecond, and flushes streams, which its slow clients may draw out.
@@ -75,6 +78,9 @@ pub enum LaunchError {
     /// Its snapshot cannot be mounted.
     #[error("find the container's layers")]
     Snapshot(#[source] snapshot::SnapshotError),
+    /// A volume of it cannot be mounted.
+    #[error(transparent)]
+    Volume(LocateError),
     /// A directory of the host that it binds cannot be made.
     #[error("error while creating mount source path '{}'", path.display())]
     Directory {
@@ -83,6 +89,9 @@ pub enum LaunchError {
         /// Why.
         source: std::io::Error,
     },
+    /// It cannot be connected.
+    #[error(transparent)]
+    Network(ConnectError),
     /// Its system-call filter cannot be made.
     #[error(transparent)]
     Filter(seccomp::CacheError),
@@ -93,6 +102,8 @@ impl LaunchError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             LaunchError::Runtime(failure) if PROGRAM_CODES.contains(&failure.exit_code) => ErrorKind::InvalidArgument,
+            LaunchError::Volume(err) => err.kind(),
+            LaunchError::Network(err) => err.kind(),
             _ => ErrorKind::Internal,
         }
     }
@@ -118,14 +129,19 @@ impl LaunchError {
 pub(crate) async fn launch(engine: &Engine, container: &Arc<Container>) -> Result<(), LaunchError> {
     let _starting = Starting::begin(container);
     let launched = match prepare(engine, container).await {
-        Ok(task) => start_shim(engine, container, task).await,
+        Ok(prepared) => {
+            volumes::tell_mounts(engine, container);
+            start_shim(engine, container, prepared).await
+        }
         Err(err) => Err(err),
     };
     if let Err(err) = &launched {
+        networking::withdraw(engine, container).await;
         // Whoever attached learns by the end of the stream.
         container.live().held_clients.clear();
         let input = Input::StartFailed { exit_code: err.exit_code(), error: errdefs::chain(err) };
         supervise::feed(engine, container, input);
+        volumes::tell_unmounts(engine, container);
     }
     launched
 }
@@ -146,8 +162,15 @@ impl Drop for Starting<'_> {
     }
 }
 
-/// Everything before the shim: waits for the end of the last run, and plans this one.
-async fn prepare(engine: &Engine, container: &Arc<Container>) -> Result<CreateTask, LaunchError> {
+/// What a shim is started for.
+struct Prepared {
+    task: CreateTask,
+    /// The network namespace that the container is born into.
+    namespace: Option<OwnedFd>,
+}
+
+/// Everything before the shim: waits for the end of the last run, plans this one, and connects the container.
+async fn prepare(engine: &Engine, container: &Arc<Container>) -> Result<Prepared, LaunchError> {
     if let Some(last) = container.shim()
         && !last.wait_gone(LAST_SHIM_TIMEOUT).await
     {
@@ -157,23 +180,36 @@ async fn prepare(engine: &Engine, container: &Arc<Container>) -> Result<CreateTa
     if engine.recorder.shim_dir(container.id()).exists() {
         engine.recorder.write_now(container).await.map_err(LaunchError::Record)?;
     }
+    engine.networking.settled().await;
     let (engine, container) = (engine.clone(), container.clone());
     // One crossing for a handful of small files: the container's layers, and its compiled filter. What it binds may lie on
     // a dead filesystem.
-    let planned = bridge::blocking(move || plan(&engine, &container));
-    tokio::time::timeout(START_TIMEOUT, planned).await.unwrap_or(Err(LaunchError::Stuck))
+    let planned = bridge::blocking(move || {
+        let joined = networking::join(&engine, &container).map_err(LaunchError::Network)?;
+        let task = plan(&engine, &container, joined.donor.as_deref())?;
+        Ok((task, joined))
+    });
+    let (mut task, joined) = tokio::time::timeout(START_TIMEOUT, planned).await.unwrap_or(Err(LaunchError::Stuck))?;
+    let namespace = joined.keep();
+    task.joins_network = namespace.is_some();
+    Ok(Prepared { task, namespace })
 }
 
-fn plan(engine: &Engine, container: &Container) -> Result<CreateTask, LaunchError> {
+/// `donor` is the container whose network this one shares, and with it the files that go with a network.
+fn plan(engine: &Engine, container: &Container, donor: Option<&Container>) -> Result<CreateTask, LaunchError> {
     let (definition, dir) = (&container.definition, engine.recorder.dir(container.id()));
     let (config, host) = (&definition.config, &definition.host_config);
     let key = crate::ops::create::snapshot_key(container.id());
     let root_mounts = engine.images.snapshots().mounts(&key).map_err(LaunchError::Snapshot)?;
     let seccomp_program = filter(engine, container)?;
-    let (hostname, hosts, resolv_conf, log) = (dir.hostname(), dir.hosts(), dir.resolv_conf(), dir.log(container.id()));
+    let files = donor.map_or_else(|| dir.clone(), |donor| engine.recorder.dir(donor.id()));
+    let (hostname, hosts, resolv_conf, log) =
+        (files.hostname(), files.hosts(), files.resolv_conf(), dir.log(container.id()));
+    let points = volumes::located(engine, &definition.mounts).map_err(LaunchError::Volume)?;
     let placement = Placement {
         id: container.id(),
         root_mounts: &root_mounts,
+        points: &points,
         hostname_path: &hostname,
         hosts_path: &hosts,
         resolv_conf_path: &resolv_conf,
@@ -183,7 +219,13 @@ fn plan(engine: &Engine, container: &Container) -> Result<CreateTask, LaunchErro
         log_path: &log,
         flat_read_only: definition.flat_read_only,
     };
-    make_bind_sources(host)?;
+    make_bind_sources(&points)?;
+    let config = match donor.map(|donor| &donor.definition.config) {
+        Some(theirs) => {
+            &Config { hostname: theirs.hostname.clone(), domainname: theirs.domainname.clone(), ..config.clone() }
+        }
+        None => config,
+    };
     let planned = container_spec::plan(config, host, &engine.facts, &placement).map_err(LaunchError::Plan)?;
     Ok(CreateTask {
         spec: planned.spec,
@@ -199,12 +241,13 @@ fn plan(engine: &Engine, container: &Container) -> Result<CreateTask, LaunchErro
             attrs: log.attrs,
         }),
         spool_dir: dir.spool().to_owned(),
+        joins_network: false,
     })
 }
 
 /// What `-v` names on the host and is not there becomes a directory, as with dockerd.
-fn make_bind_sources(host: &HostConfig) -> Result<(), LaunchError> {
-    let binds = container_spec::bind_sources(host).map_err(LaunchError::Plan)?;
+fn make_bind_sources(points: &[Point]) -> Result<(), LaunchError> {
+    let binds = container_spec::bind_sources(points);
     for path in binds.into_iter().filter(|bind| bind.create).map(|bind| bind.path) {
         if std::fs::symlink_metadata(&path).is_err() {
             std::fs::create_dir_all(&path).map_err(|source| LaunchError::Directory { path, source })?;
@@ -234,9 +277,9 @@ fn filter(engine: &Engine, container: &Container) -> Result<Option<PathBuf>, Lau
     .map_err(LaunchError::Filter)
 }
 
-async fn start_shim(engine: &Engine, container: &Arc<Container>, task: CreateTask) -> Result<(), LaunchError> {
+async fn start_shim(engine: &Engine, container: &Arc<Container>, prepared: Prepared) -> Result<(), LaunchError> {
     let shim = new_shim(engine, container).await?;
-    let started = speak(container, &shim, task).await;
+    let started = speak(container, &shim, prepared).await;
     if started.is_err() {
         // A shim without a container ends by itself; one that does not answer is ended.
         if !shim.wait_gone(LAST_SHIM_TIMEOUT).await {
@@ -262,11 +305,13 @@ async fn new_shim(engine: &Engine, container: &Arc<Container>) -> Result<Arc<Shi
     Ok(shim)
 }
 
-async fn speak(container: &Container, shim: &Shim, task: CreateTask) -> Result<(), LaunchError> {
+async fn speak(container: &Container, shim: &Shim, prepared: Prepared) -> Result<(), LaunchError> {
     let held = std::mem::take(&mut container.live().held_clients);
     let clients = held.len();
-    let mut calls: Vec<(Call, Vec<OwnedFd>)> =
-        vec![(Call::Hello { version: shim_api::VERSION }, vec![]), (Call::Create(Box::new(task)), vec![])];
+    let mut calls: Vec<(Call, Vec<OwnedFd>)> = vec![
+        (Call::Hello { version: shim_api::VERSION }, vec![]),
+        (Call::Create(Box::new(prepared.task)), prepared.namespace.into_iter().collect()),
+    ];
     calls.extend(held.into_iter().map(|client| (Call::Attach(client.attach), vec![client.stream])));
     calls.push((Call::Start, vec![]));
     let mut answers = shim.link.send(calls).await.map_err(LaunchError::of_call)?.into_iter();

@@ -11,6 +11,7 @@
 //! <data-root>/trash/<random>                  directories of removed containers, until the sweep
 //! <data-root>/seccomp/                        compiled system-call filters
 //! <data-root>/engine-id                       what `info` shows as ID
+//! <data-root>/volumes/                        crate `volume`
 //! <data-root>/{images.redb,content,snapshots} crate `image`
 //! <exec-root>/containers/<id>/                a shim's files, until its end is recorded (crate `shim-api`)
 //!                             exec-<id>.json  an exec that was made and not started
@@ -32,7 +33,7 @@
 //! a shim.
 //!
 //! Deliberately not here: HTTP, what an old API version looks like, the specification (`container-spec`), streams and logs
-//! being written (the shim), networks and volumes (not yet).
+//! being written (the shim), networks (not yet).
 
 pub mod config;
 pub mod container;
@@ -52,14 +53,16 @@ mod clock;
 mod detach_keys;
 mod engine;
 mod launch;
+pub mod networking;
 mod open;
+mod pulls;
 mod readiness;
 mod stream;
 mod sync;
 mod time_query;
 mod volumes;
 
-pub use config::EngineConfig;
+pub use config::{EngineConfig, RegistriesConfig};
 pub use engine::Engine;
 pub use open::OpenError;
 pub use registry::LookupError;

@@ -22,6 +22,7 @@ use crate::container::state::{Effect, Phase};
 use crate::engine::Core;
 use crate::events::Events;
 use crate::farewells::Farewells;
+use crate::networking::Networking;
 use crate::recorder::Recorder;
 use crate::registry::Registry;
 use crate::restart::Run;
@@ -42,6 +43,12 @@ pub enum OpenError {
     /// The image store does not open.
     #[error("open the image store")]
     Images(#[source] image::OpenError),
+    /// The volumes cannot be found.
+    #[error("open the volumes")]
+    Volumes(#[source] volume::OpenError),
+    /// What is recorded of networks cannot be read.
+    #[error("open the records of networks")]
+    Network(#[source] network::NetworkError),
     /// Shims cannot be started.
     #[error(transparent)]
     Shim(#[from] SpawnError),
@@ -55,6 +62,7 @@ impl OpenError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             OpenError::Images(err) => err.kind(),
+            OpenError::Volumes(err) => err.kind(),
             _ => ErrorKind::Internal,
         }
     }
@@ -80,6 +88,7 @@ impl Engine {
         for record in records {
             register(&engine, record);
         }
+        crate::volumes::recall(&engine);
         tokio::spawn(supervise::run(engine.clone(), observations));
         let (recorder, sweeper) = (engine.clone(), engine.clone());
         tokio::spawn(outlive_panics("recorder", move || {
@@ -88,6 +97,8 @@ impl Engine {
         }));
         tokio::spawn(outlive_panics("sweeper", move || sweeper.clone().sweep()));
         resume_all(&engine, &with_shim).await;
+        let networking = engine.clone();
+        bridge::blocking(move || networking.networking.reconcile(&networking.containers.all())).await;
         collect(&engine, with_shim).await;
         Ok(engine)
     }
@@ -119,6 +130,7 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
     for torn in images.torn() {
         error!(record = %torn, "a record of the image store cannot be read");
     }
+    let volumes = volume::Volumes::open(&config.data_root.join("volumes")).map_err(OpenError::Volumes)?;
     let hierarchies = cgroup::Hierarchies::detect().map_err(OpenError::Cgroups)?;
     let (sender, observations) = mpsc::unbounded_channel();
     let records = ids_in(&containers)?.iter().filter_map(|id| read(&containers, id)).collect();
@@ -133,7 +145,11 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
         events: Events::default(),
         farewells: Farewells::default(),
         images,
+        volumes,
+        registries: crate::pulls::registries(&config.registries),
+        pulls: crate::pulls::Pulls::default(),
         image_users: tokio::sync::RwLock::default(),
+        networking: Networking::open(config.network.clone()).map_err(OpenError::Network)?,
         recorder: Recorder::new(containers, config.exec_root.clone()),
         spawner: Spawner::open(&config.shim_path)?,
         observations: sender,
@@ -329,6 +345,7 @@ async fn collect(engine: &Engine, with_shim: BTreeSet<ContainerId>) {
         if let Err(err) = discard_half_made(&task) {
             warn!(err = errdefs::chain(&err), "cannot look for containers whose creation was cut");
         }
+        crate::volumes::remove_orphans(&task, |id| exists(&task, id));
         match task.images.snapshots().containers() {
             Ok(keys) => keys.iter().filter(|key| !owned(&task, key.as_str())).for_each(|key| {
                 if let Err(err) = task.images.snapshots().remove(key) {
@@ -384,8 +401,12 @@ fn lives(engine: &Engine, id: &ContainerId) -> bool {
 
 /// A container whose record is torn keeps its files, for whoever repairs it.
 fn owned(engine: &Engine, key: &str) -> bool {
-    let Ok(id) = key.parse::<ContainerId>() else { return true };
-    engine.containers.get(&id).is_some() || engine.recorder.dir(&id).path().exists()
+    key.parse().map_or(true, |id| exists(engine, &id))
+}
+
+/// Likewise.
+fn exists(engine: &Engine, id: &ContainerId) -> bool {
+    engine.containers.get(id).is_some() || engine.recorder.dir(id).path().exists()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use oci::ContainerId;
 use rustix::process::{Pid, PidfdFlags, Signal};
-use shim_api::{Answer, Call, Fact, RunState};
+use shim_api::{Answer, Call, ExitRecord, Fact, RunState};
 use tokio::io::Interest;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, warn};
@@ -60,6 +60,13 @@ pub enum Observation {
     },
     /// What a shim posted by itself.
     Fact(Fact),
+    /// A container that ended is off its network.
+    Left {
+        /// Which container.
+        container: ContainerId,
+        /// How it ended.
+        exit: ExitRecord,
+    },
     /// The connection is closed, but the shim may live. Whoever sees to that holds this one until it is decided.
     Closed {
         /// Whose it was.

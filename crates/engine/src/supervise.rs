@@ -16,6 +16,7 @@ use crate::Engine;
 use crate::container::Container;
 use crate::container::state::{Effect, Input, Phase};
 use crate::exec::{self, Exec};
+use crate::networking;
 use crate::shim::{Observation, Outcome, Shim};
 
 /// The exit code of a container whose end nobody saw: dockerd's (moby daemon `restore`).
@@ -59,6 +60,12 @@ fn observe(engine: &Engine, observation: Observation) {
             _ = asker.send(());
         }
         Observation::Fact(fact) => fact_of(engine, fact),
+        Observation::Left { container, exit } => {
+            if let Some(container) = engine.containers.get(&container) {
+                container.live().leaving = false;
+                ended(engine, &container, &exit);
+            }
+        }
         Observation::Closed { container: id, shim } => {
             if let Some(container) = engine.containers.get(&id) {
                 closed(engine, &container, shim);
@@ -146,9 +153,31 @@ fn fact_of(engine: &Engine, fact: Fact) {
     }
 }
 
-/// Records the end of a container.
+/// Records the end of a container. One that is on a network is taken off there first: whoever hears of its end finds its
+/// ports and its address free.
 pub fn exited(engine: &Engine, container: &Arc<Container>, exit: &ExitRecord) {
     end_execs(container);
+    let mut live = container.live();
+    if live.leaving {
+        // This end was heard of before.
+        return;
+    }
+    live.leaving = live.place.is_some();
+    let leaves = live.leaving;
+    drop(live);
+    if !leaves {
+        return ended(engine, container, exit);
+    }
+    let (engine, container, exit) = (engine.clone(), container.clone(), exit.clone());
+    tokio::spawn(async move {
+        networking::withdraw(&engine, &container).await;
+        let left = Observation::Left { container: container.id().clone(), exit };
+        // Nobody to tell: the daemon ends, and the next one reads of the end.
+        _ = engine.observations.send(left);
+    });
+}
+
+fn ended(engine: &Engine, container: &Arc<Container>, exit: &ExitRecord) {
     let input =
         Input::Exited { exit_code: exit.exit_code, oom_killed: exit.oom_killed, at_nanos: exit.exited_at_nanos };
     feed(engine, container, input);
@@ -273,6 +302,7 @@ pub fn perform(engine: &Engine, container: &Arc<Container>, effects: Vec<Effect>
             Effect::TellDie { exit_code, duration } => {
                 let attributes =
                     [("execDuration", duration.as_secs().to_string()), ("exitCode", exit_code.to_string())];
+                crate::volumes::tell_unmounts(engine, container);
                 engine.events.container(container, "die", attributes);
             }
             Effect::TellOom => engine.events.container(container, "oom", []),

@@ -1,138 +1,285 @@
-//! The directories of an image's volumes, as long as there are no volumes: made in the container's own layer at its
-//! creation, where the image lacks them.
+//! What containers do with volumes: claim them at their creation, find them at their start, let go of them at their
+//! removal.
 //!
-//! Which of them the image has, and through which of its links, only its layers on top of each other tell. So they are
-//! mounted for a moment, detached: the mount is in no table and goes with its descriptor.
+//! A volume is claimed before the record of its container is written and let go after that is gone. What a kill leaves in
+//! between has an owner that does not exist, and goes when the engine opens ([`recall`]).
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
+use container_spec::{Point, Ready, VolumeWish};
+use errdefs::ErrorKind;
+use oci::ContainerId;
 use oci::runtime::Mount;
-use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
-};
 use sys::open::openat2;
+use tracing::{error, warn};
+use volume::{RemoveError, Volume, Wanted};
 
-/// dockerd's mode of a volume's directory that the image does not have.
-const MODE: u32 = 0o755;
+use crate::Engine;
+use crate::container::Container;
 
-/// The option of overlayfs that names one lower directory more; kernels before 6.5 do not know it.
-const ONE_LOWER: &str = "lowerdir+=";
+mod root;
 
-/// Makes the directories `paths` beneath the root that `mounts` describe, unless they are there. Blocks.
-pub(crate) fn make(mounts: &[Mount], paths: &[&str]) -> io::Result<()> {
-    // One mount is what `snapshot` answers.
-    let [mount] = mounts else { return Err(io::ErrorKind::InvalidInput.into()) };
-    let root = mount_detached(mount)?;
-    paths.iter().try_for_each(|path| make_directory(root.as_fd(), &clean(path)))
+/// Why a container's volumes are not ready. The texts are dockerd's.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// One cannot be made.
+    #[error(transparent)]
+    Create(#[from] volume::CreateError),
+    /// One of another container is gone.
+    #[error(transparent)]
+    NotFound(#[from] volume::NotFound),
+    /// One cannot be filled.
+    #[error(transparent)]
+    Fill(#[from] volume::FillError),
+    /// The image has a file in its place.
+    #[error("cannot mount volume over existing file, file exists {}", path.display())]
+    File {
+        /// In the container.
+        path: PathBuf,
+    },
+    /// The container's root cannot be looked into.
+    #[error("look into the container's root")]
+    Root(#[source] std::io::Error),
 }
 
-/// Without `.`, `..` and what they take away, relative to the root.
-fn clean(path: &str) -> PathBuf {
-    let mut clean = PathBuf::new();
-    for part in Path::new(path).components() {
-        match part {
-            Component::Normal(name) => clean.push(name),
-            Component::ParentDir => drop(clean.pop()),
-            Component::Prefix(_) | Component::RootDir | Component::CurDir => {}
+impl ClaimError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            ClaimError::Create(err) => err.kind(),
+            ClaimError::NotFound(err) => err.kind(),
+            ClaimError::Fill(err) => err.kind(),
+            ClaimError::File { .. } | ClaimError::Root(_) => ErrorKind::Internal,
         }
     }
-    clean
 }
 
-fn make_directory(root: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
-    let (mut parent, mut reached) = (root.try_clone_to_owned()?, PathBuf::new());
-    for name in path {
-        reached.push(name);
-        // What the image links to is looked for in the image, never on the host.
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open =
-            || openat2(root, &reached, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS);
-        parent = match open() {
-            Err(Errno::NOENT) => {
-                mkdirat(&parent, name, Mode::from_raw_mode(MODE))?;
-                open()?
+/// What was claimed for a container that does not exist yet. Named volumes stay when it comes to nothing, as with dockerd.
+#[derive(Debug, Default)]
+pub(crate) struct Claimed {
+    all: Vec<String>,
+    anonymous: Vec<String>,
+}
+
+/// Makes the volumes of a container ready, and tells its mounts where they are. Takes back what it did when it fails. Blocks.
+pub(crate) fn claim(
+    engine: &Engine,
+    id: &ContainerId,
+    points: &mut [Point],
+    ready: &[Ready],
+    root: &[Mount],
+) -> Result<Claimed, ClaimError> {
+    let mut claimed = Claimed::default();
+    let done = claim_all(engine, id, points, ready, &mut claimed).and_then(|()| fill(engine, points, ready, root));
+    match done {
+        Ok(()) => Ok(claimed),
+        Err(err) => {
+            claimed.take_back(engine, id);
+            Err(err)
+        }
+    }
+}
+
+fn claim_all(
+    engine: &Engine,
+    id: &ContainerId,
+    points: &mut [Point],
+    ready: &[Ready],
+    claimed: &mut Claimed,
+) -> Result<(), ClaimError> {
+    for (point, ready) in points.iter_mut().zip(ready) {
+        let name = &point.shown.name;
+        let volume = match ready {
+            Ready::AsItIs => continue,
+            Ready::Shared => engine.volumes.acquire(name, id)?,
+            Ready::Volume(wish) => {
+                let created = engine.volumes.create(&wanted(name, point.anonymous, wish), Some(id))?;
+                if created.new {
+                    engine.events.volume(name, "create", []);
+                    claimed.anonymous.extend(point.anonymous.then(|| name.clone()));
+                }
+                created.volume
             }
-            opened => opened?,
         };
+        claimed.all.push(name.clone());
+        point.shown.source = volume.mountpoint.to_string_lossy().into_owned();
     }
     Ok(())
 }
 
-fn mount_detached(mount: &Mount) -> io::Result<OwnedFd> {
-    let options: Vec<&str> = mount.options.iter().map(String::as_str).collect();
-    match configure(mount, &options) {
-        Err(Errno::INVAL) if options.iter().any(|option| option.starts_with(ONE_LOWER)) => {
-            let (lower, mut rest): (Vec<&str>, Vec<&str>) =
-                options.iter().partition(|option| option.starts_with(ONE_LOWER));
-            let paths: Vec<&str> = lower.iter().filter_map(|option| option.strip_prefix(ONE_LOWER)).collect();
-            let joined = format!("lowerdir={}", paths.join(":"));
-            rest.push(&joined);
-            Ok(configure(mount, &rest)?)
+fn wanted(name: &str, anonymous: bool, wish: &VolumeWish) -> Wanted {
+    let VolumeWish { driver, labels, options, .. } = wish.clone();
+    Wanted { name: name.to_owned(), anonymous, driver, labels, options }
+}
+
+/// Copies what the image holds at the places of new volumes.
+fn fill(engine: &Engine, points: &[Point], ready: &[Ready], mounts: &[Mount]) -> Result<(), ClaimError> {
+    let wishes = points.iter().zip(ready).filter_map(|(point, ready)| match ready {
+        Ready::Volume(wish) if wish.fill || wish.refuse_file => Some((point, wish)),
+        _ => None,
+    });
+    let mut root = None;
+    for (point, wish) in wishes {
+        let root = match &root {
+            Some(root) => root,
+            // Only who has volumes pays for it.
+            None => root.insert(root::mount_detached(mounts).map_err(ClaimError::Root)?),
+        };
+        let path = Path::new(&point.shown.destination);
+        if wish.refuse_file {
+            refuse_file(root.as_fd(), path)?;
         }
-        mounted => Ok(mounted?),
+        if wish.fill {
+            engine.volumes.fill(&point.shown.name, root.as_fd(), path)?;
+        }
+    }
+    Ok(())
+}
+
+fn refuse_file(root: std::os::fd::BorrowedFd<'_>, path: &Path) -> Result<(), ClaimError> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let opened = openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
+    let stat = match opened.and_then(fstat) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(err) => return Err(ClaimError::Root(err.into())),
+    };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Ok(()),
+        _ => Err(ClaimError::File { path: path.to_owned() }),
     }
 }
 
-fn configure(mount: &Mount, options: &[&str]) -> Result<OwnedFd, Errno> {
-    let context = fsopen(mount.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(context.as_fd(), "source", mount.source.as_path())?;
-    for option in options {
-        match option.split_once('=') {
-            Some((name, value)) => fsconfig_set_string(context.as_fd(), name, value)?,
-            None => fsconfig_set_flag(context.as_fd(), *option)?,
-        }
+impl Claimed {
+    /// Gives all of it back: the container came to nothing. Blocks.
+    pub(crate) fn take_back(self, engine: &Engine, id: &ContainerId) {
+        self.all.iter().for_each(|name| engine.volumes.release(name, id));
+        self.anonymous.iter().for_each(|name| discard(engine, name));
     }
-    fsconfig_create(context.as_fd())?;
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+/// The mounts of a container as they are at this start. Blocks.
+pub(crate) fn located(engine: &Engine, points: &[Point]) -> Result<Vec<Point>, LocateError> {
+    let mut points = points.to_vec();
+    for point in &mut points {
+        let Some(name) = point.volume() else { continue };
+        let volume = engine.volumes.get(name)?.volume;
+        if !point.subpath.is_empty() {
+            // For its sentence: the shim, which mounts it, resolves it again.
+            volume::open_subpath(&volume, Path::new(&point.subpath))?;
+        }
+        point.shown.source = volume.mountpoint.to_string_lossy().into_owned();
+    }
+    Ok(points)
+}
 
-    use super::*;
+/// Why a container's volumes cannot be mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum LocateError {
+    /// One is gone.
+    #[error(transparent)]
+    NotFound(#[from] volume::NotFound),
+    /// The wanted part of one cannot be opened.
+    #[error(transparent)]
+    Subpath(#[from] volume::SubpathError),
+}
 
-    #[test]
-    fn paths_stay_beneath_the_root() {
-        for (path, wanted) in [("/a/b", "a/b"), ("a//./b/", "a/b"), ("/../../etc", "etc"), ("/a/../b", "b"), ("/", "")]
-        {
-            assert_eq!(clean(path), Path::new(wanted), "{path}");
+impl LocateError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            LocateError::NotFound(err) => err.kind(),
+            LocateError::Subpath(err) => err.kind(),
         }
     }
+}
 
-    #[test]
-    fn privileged_what_the_image_lacks_is_made_in_the_containers_layer() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = |name: &str| dir.path().join(name);
-        for name in ["low/run", "low/there", "low/var", "high", "upper", "work"] {
-            fs::create_dir_all(path(name)).unwrap();
+/// Tells that a container's volumes are mounted.
+pub(crate) fn tell_mounts(engine: &Engine, container: &Container) {
+    for point in &container.definition.mounts {
+        let Some(name) = point.volume() else { continue };
+        let attributes = [
+            ("container", container.id().to_string()),
+            ("destination", point.shown.destination.clone()),
+            ("propagation", point.shown.propagation.clone()),
+            ("read/write", point.shown.rw.to_string()),
+        ];
+        engine.events.volume(name, "mount", attributes);
+    }
+}
+
+/// Tells that a container's volumes are mounted no longer.
+pub(crate) fn tell_unmounts(engine: &Engine, container: &Container) {
+    for name in container.definition.mounts.iter().filter_map(Point::volume) {
+        engine.events.volume(name, "unmount", [("container", container.id().to_string())]);
+    }
+}
+
+/// Before a container is removed without its volumes: none of them is only its own any more. Blocks.
+pub(crate) fn disown(engine: &Engine, container: &Container) -> Result<(), volume::DisownError> {
+    for name in own(container) {
+        match engine.volumes.disown(name) {
+            Ok(()) | Err(volume::DisownError::NotFound(_)) => {}
+            Err(err) => return Err(err),
         }
-        fs::set_permissions(path("low/there"), fs::Permissions::from_mode(0o1777)).unwrap();
-        symlink("/run", path("low/var/run")).unwrap();
-        symlink("/../../../../nowhere", path("high/out")).unwrap();
-        fs::write(path("high/file"), "").unwrap();
-        let option = |name: &str, directory: &str| format!("{name}={}", path(directory).display());
-        let options = ["lowerdir+=high", "lowerdir+=low", "upperdir=upper", "workdir=work"];
-        let options = options.map(|text| text.split_once('=').map(|(name, value)| option(name, value)).unwrap());
-        let mount =
-            Mount { kind: "overlay".into(), source: "overlay".into(), options: options.into(), ..Mount::default() };
-        let made = |path: &str| make(std::slice::from_ref(&mount), &[path]);
+    }
+    Ok(())
+}
 
-        made("/data/deep").unwrap();
-        made("/there").unwrap();
-        made("/var/run/service").unwrap();
-        assert_eq!(fs::metadata(path("upper/data/deep")).unwrap().permissions().mode() & 0o7777, MODE);
-        assert!(path("upper/run/service").is_dir());
-        // The image's own is left as it is: a copy above it would hide its mode.
-        assert!(!path("upper/there").exists());
-        assert_eq!(made("/file/x").unwrap_err().raw_os_error(), Some(Errno::NOTDIR.raw_os_error()));
-        made("/out/x").unwrap_err();
-        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert!(!table.contains(dir.path().to_str().unwrap()), "a mount stayed");
+/// After a container was removed: others may have its volumes, and those that nobody named go with it if `remove`. Blocks.
+pub(crate) fn let_go(engine: &Engine, container: &Container, remove: bool) {
+    for name in container.definition.mounts.iter().filter_map(Point::volume) {
+        engine.volumes.release(name, container.id());
+    }
+    if remove {
+        own(container).for_each(|name| discard(engine, name));
+    }
+}
+
+/// Volumes that nobody named.
+fn own(container: &Container) -> impl Iterator<Item = &str> {
+    container.definition.mounts.iter().filter(|point| point.anonymous).filter_map(Point::volume)
+}
+
+fn discard(engine: &Engine, name: &str) {
+    match engine.volumes.remove(name) {
+        Ok(volume) => tell_destroyed(engine, &volume),
+        // Another container has it, too, or somebody was faster.
+        Err(RemoveError::InUse { .. } | RemoveError::NotFound(_)) => {}
+        Err(err) => warn!(volume = name, err = errdefs::chain(&err), "a volume that nobody named stays behind"),
+    }
+    engine.sweep_soon();
+}
+
+/// Tells that a volume is gone.
+pub(crate) fn tell_destroyed(engine: &Engine, volume: &Volume) {
+    engine.events.volume(volume.name.as_str(), "destroy", []);
+}
+
+/// When the engine opens: volumes belong to the containers that are there.
+pub(crate) fn recall(engine: &Engine) {
+    for fault in engine.volumes.faults() {
+        error!(err = errdefs::chain(fault), "found among the volumes");
+    }
+    for container in engine.containers.all() {
+        for name in container.definition.mounts.iter().filter_map(Point::volume) {
+            if let Err(err) = engine.volumes.acquire(name, container.id()) {
+                error!(container = %container.id(), err = errdefs::chain(&err), "a volume of the container is missing");
+            }
+        }
+    }
+}
+
+/// When all containers are known: takes the volumes of those whose creation or removal was cut. Blocks.
+pub(crate) fn remove_orphans(engine: &Engine, exists: impl FnMut(&ContainerId) -> bool) {
+    let orphans = engine.volumes.remove_orphans(exists);
+    for volume in orphans.removed {
+        warn!(volume = %volume.name, "the volume's container was never finished, or its removal: it is removed");
+    }
+    for err in orphans.failed {
+        warn!(err = errdefs::chain(&err), "a volume whose container is gone stays behind");
     }
 }

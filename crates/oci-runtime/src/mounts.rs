@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 
 use cgroup::{Cgroup, Hierarchies, Version};
 use oci::runtime::{Mount, Root};
-use rustix::fs::{CWD, FileType, Mode, fstat, mkdirat, symlinkat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 use sys::mount::{Attributes, set_attributes};
+use sys::open::openat2;
 
 use crate::channel::{At, Failure, Reason};
 use crate::error::{CreateError, PlanError, Step};
@@ -29,6 +30,7 @@ pub(crate) struct MountPlan {
     pub(crate) destination: PathBuf,
     pub(crate) kind: MountKind,
     pub(crate) source: PathBuf,
+    pub(crate) subpath: Option<PathBuf>,
     pub(crate) options: MountOptions,
 }
 
@@ -61,7 +63,7 @@ impl MountPlan {
             kind if IN_CHILD.contains(&kind) => MountKind::InChild(kind.to_owned()),
             kind => MountKind::FileSystem(kind.to_owned()),
         };
-        Ok(MountPlan { destination, kind, source: mount.source.clone(), options })
+        Ok(MountPlan { destination, kind, source: mount.source.clone(), subpath: mount.subpath.clone(), options })
     }
 
     /// A mount of the specification's list: like any, but it needs a place.
@@ -118,6 +120,7 @@ pub(crate) fn build_root(root: &Root) -> Result<OwnedFd, CreateError> {
             destination: PathBuf::new(),
             kind: MountKind::Bind,
             source: root.path.clone(),
+            subpath: None,
             options: MountOptions { bind: true, bind_recursive: true, ..MountOptions::default() },
         },
         [mount] => MountPlan::new(mount)?,
@@ -172,10 +175,8 @@ fn is_directory(fd: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 fn bind(plan: &MountPlan) -> Result<OwnedFd, CreateError> {
-    let recursive = if plan.options.bind_recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | recursive;
     let built = || -> io::Result<OwnedFd> {
-        let mount = open_tree(CWD, &plan.source, flags)?;
+        let mount = bound_tree(plan)?;
         let options = &plan.options;
         if !options.attributes.is_empty() {
             set_attributes(mount.as_fd(), options.attributes, false)?;
@@ -193,6 +194,20 @@ fn bind(plan: &MountPlan) -> Result<OwnedFd, CreateError> {
         Ok(mount)
     };
     built().map_err(build_failed("bind mount", plan))
+}
+
+fn bound_tree(plan: &MountPlan) -> io::Result<OwnedFd> {
+    let recursive = plan.options.bind_recursive;
+    let Some(subpath) = &plan.subpath else {
+        let recursive = if recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | recursive;
+        return Ok(open_tree(CWD, &plan.source, flags)?);
+    };
+    // Containers that have the source may be putting links in the way (CVE-2021-30465).
+    let base = openat(CWD, &plan.source, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let part = openat2(&base, subpath, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    clone_tree(part.as_fd(), recursive)
 }
 
 /// A new file system, as a detached mount.

@@ -148,6 +148,9 @@ pub struct Mount {
     /// mount(8)'s words and the file system's own options.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
+    /// Ours: what is bound of the source, a relative path that is resolved without leaving it.
+    #[serde(rename = "longshoreSubpath", skip_serializing_if = "Option::is_none")]
+    pub subpath: Option<PathBuf>,
 }
 
 /// The Linux part.

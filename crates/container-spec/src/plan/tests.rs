@@ -21,9 +21,12 @@ fn planned_with(request: &str, facts: &HostFacts, flat_read_only: bool) -> Plann
         config.hostname = ID[..12].to_owned();
     }
     let id: ContainerId = ID.parse().unwrap();
+    let points = crate::plan_points(&config, &host, &[], &mut || "fresh".to_owned()).unwrap();
+    let points: Vec<Point> = points.into_iter().map(|(point, _)| point).collect();
     let placement = Placement {
         id: &id,
         root_mounts: &[],
+        points: &points,
         hostname_path: Path::new("/c/hostname"),
         hosts_path: Path::new("/c/hosts"),
         resolv_conf_path: Path::new("/c/resolv.conf"),

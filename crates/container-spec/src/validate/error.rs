@@ -17,6 +17,27 @@ pub enum InvalidRequest {
         /// As the command line or the API names it.
         option: &'static str,
     },
+    /// Two options exclude each other.
+    #[error("conflicting options: {options}")]
+    Conflict {
+        /// Both.
+        options: &'static str,
+    },
+    /// What stands for a container is none.
+    #[error("invalid container format container:<name|id>")]
+    NetworkContainer,
+    /// A port or a range of ports is none.
+    #[error("invalid port specification: {text:?}")]
+    Port {
+        /// As given.
+        text: String,
+    },
+    /// The address that a port is published on is none.
+    #[error("invalid IP address: {text}")]
+    HostIp {
+        /// As given.
+        text: String,
+    },
     /// A text holds a zero byte.
     #[error("invalid request: a value contains a NUL byte")]
     NulByte,
@@ -240,6 +261,15 @@ pub enum InvalidRequest {
         /// As given.
         mode: String,
     },
+    /// No container whose volumes are to be shared.
+    #[error("volumes-from specification cannot be an empty string")]
+    VolumesFromEmpty,
+    /// Options of shared volumes that are none.
+    #[error("invalid mode: {mode}")]
+    VolumesFromMode {
+        /// As given.
+        mode: String,
+    },
     /// Two mounts at one place.
     #[error("Duplicate mount point: {path}")]
     DuplicateMount {
@@ -348,6 +378,15 @@ pub enum MountFault {
     /// The source is not there.
     #[error("bind source path does not exist: {0}")]
     SourceMissing(String),
+    /// A volume that nobody could have filled.
+    #[error("must not set ReadOnly mode when using anonymous volumes")]
+    AnonymousReadOnly,
+    /// A part of a volume that is empty.
+    #[error("must not set Subpath when using anonymous volumes")]
+    AnonymousSubpath,
+    /// A part of a volume that is not in it.
+    #[error("subpath must be a relative path within the volume")]
+    Subpath,
     /// An unknown type.
     #[error("mount type unknown")]
     Kind,

@@ -20,8 +20,7 @@ pub(super) fn validate(
         return Err(InvalidRequest::Runtime { name: host.runtime.clone() });
     }
     let networks = networking.and_then(|networking| networking.endpoints_config.as_ref());
-    let asked =
-        namespaces(host).into_iter().chain(storage(config, host)).chain(devices(host)).chain(other(config, host));
+    let asked = namespaces(host).into_iter().chain(storage(host)).chain(devices(host)).chain(other(config, host));
     match asked.chain(network(config, host, networks)).find(|(asked, _)| *asked) {
         Some((_, option)) => Err(InvalidRequest::NotOffered { option }),
         None => Ok(()),
@@ -38,23 +37,17 @@ fn any_entry<T>(map: &Option<BTreeMap<String, T>>) -> bool {
 
 type Asked = (bool, &'static str);
 
-fn namespaces(host: &HostConfig) -> [Asked; 5] {
+fn namespaces(host: &HostConfig) -> [Asked; 4] {
     [
         (host.pid_mode.starts_with("container:"), "--pid container:NAME"),
         (host.ipc_mode.starts_with("container:"), "--ipc container:NAME"),
-        (host.network_mode.starts_with("container:"), "--network container:NAME"),
         (!host.cgroup.is_empty(), "HostConfig.Cgroup"),
         (!host.cgroup_parent.is_empty(), "--cgroup-parent"),
     ]
 }
 
-fn storage(config: &Config, host: &HostConfig) -> [Asked; 4] {
-    [
-        (any(&host.volumes_from), "--volumes-from"),
-        (any_entry(&config.volumes), "--volume without a source"),
-        (!host.volume_driver.is_empty() && host.volume_driver != "local", "--volume-driver"),
-        (any_entry(&host.storage_opt), "--storage-opt"),
-    ]
+fn storage(host: &HostConfig) -> [Asked; 1] {
+    [(any_entry(&host.storage_opt), "--storage-opt")]
 }
 
 fn devices(host: &HostConfig) -> [Asked; 10] {
@@ -82,15 +75,13 @@ fn other(config: &Config, host: &HostConfig) -> [Asked; 5] {
     ]
 }
 
-fn network(config: &Config, host: &HostConfig, networks: Option<&BTreeMap<String, EndpointSettings>>) -> [Asked; 6] {
-    let known = |name: &str| matches!(name, "" | "default" | "bridge" | "none" | "host");
-    // On the host's network Docker drops published ports with a warning.
-    let publishes = any_entry(&host.port_bindings) && host.network_mode != "host";
+fn network(config: &Config, host: &HostConfig, networks: Option<&BTreeMap<String, EndpointSettings>>) -> [Asked; 5] {
+    let known =
+        |name: &str| matches!(name, "" | "default" | "bridge" | "none" | "host") || name.starts_with("container:");
     [
         (!known(&host.network_mode), "--network NAME"),
         (networks.is_some_and(|networks| networks.keys().any(|name| !known(name))), "--network NAME"),
         (networks.is_some_and(|networks| networks.values().any(is_custom)), "the settings of a network endpoint"),
-        (publishes || host.publish_all_ports, "--publish"),
         (any(&host.links), "--link"),
         (!config.mac_address.is_empty(), "--mac-address"),
     ]

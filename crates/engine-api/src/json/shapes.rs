@@ -3,6 +3,7 @@
 use super::shape::{Document, Field, Shape};
 use crate::container::CreateRequest;
 use crate::exec::{ExecCreate, ExecStart};
+use crate::volume::VolumeCreate;
 use Shape::{Array, Bool, List, Map, Number, Object, Text, Words};
 
 impl Document for CreateRequest {
@@ -18,6 +19,11 @@ impl Document for ExecCreate {
 impl Document for ExecStart {
     const PREFIX: &'static str = "ExecStartOptions";
     const SHAPE: Shape = Object("container.ExecStartOptions", EXEC_START);
+}
+
+impl Document for VolumeCreate {
+    const PREFIX: &'static str = "CreateOptions";
+    const SHAPE: Shape = Object("volume.CreateOptions", VOLUME_CREATE);
 }
 
 pub(super) const TEXT: Shape = Text("string");
@@ -237,3 +243,11 @@ const EXEC_CREATE: &[Field] = &[
 ];
 
 const EXEC_START: &[Field] = &[("Detach", Bool), ("Tty", Bool), ("ConsoleSize", TERMINAL_SIZE)];
+
+const VOLUME_CREATE: &[Field] = &[
+    ("ClusterVolumeSpec", Object("volume.ClusterVolumeSpec", &[])),
+    ("Driver", TEXT),
+    ("DriverOpts", TEXT_BY_NAME),
+    ("Labels", TEXT_BY_NAME),
+    ("Name", TEXT),
+];

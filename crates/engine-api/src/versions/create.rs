@@ -109,8 +109,8 @@ fn upgrade_mount(version: ApiVersion, mount: &mut Mount) -> Result<(), UpgradeEr
             return Err(UpgradeError::MountOptions { options, kind: mount.kind.clone() });
         }
     }
-    let subpath = mount.volume_options.as_ref().and_then(|options| options["Subpath"].as_str());
-    if version.before(45) && subpath.is_some_and(|path| !path.is_empty()) {
+    let subpath = mount.volume_options.as_ref().map_or("", |options| options.subpath.as_str());
+    if version.before(45) && !subpath.is_empty() {
         return too_early("VolumeOptions.Subpath", 45);
     }
     if version.before(48) && mount.kind == "image" {

@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use engine_api::container::{Config, MountPoint};
+use container_spec::Point;
+use engine_api::container::Config;
 use engine_api::host_config::HostConfig;
 use oci::ContainerId;
 use serde::{Deserialize, Serialize};
@@ -34,8 +35,8 @@ pub struct Definition {
     pub config: Config,
     /// How the host runs it, with every default filled in.
     pub host_config: HostConfig,
-    /// What is mounted beside the root, as users see it.
-    pub mounts: Vec<MountPoint>,
+    /// What is mounted beside the root.
+    pub mounts: Vec<Point>,
     /// Whether read-only binds leave what is mounted below them writable.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub flat_read_only: bool,
@@ -195,6 +196,9 @@ impl ContainerDir {
 mod tests {
     use super::*;
 
+    const MOUNT: &str = r#"{"Type":"volume","Name":"data","Source":"/v/data/_data","Destination":"/x","Driver":"local",
+        "Mode":"z","RW":true,"Propagation":"","Anonymous":true,"Subpath":"a"}"#;
+
     fn definition(id: &ContainerId) -> Definition {
         Definition {
             id: id.clone(),
@@ -204,7 +208,7 @@ mod tests {
             args: vec!["-c".into(), "true".into()],
             config: Config { env: Some(vec!["A=1".into()]), stop_timeout: Some(3), ..Config::default() },
             host_config: HostConfig { memory: 6 << 20, oom_kill_disable: Some(false), ..HostConfig::default() },
-            mounts: vec![MountPoint { destination: "/x".into(), ..MountPoint::default() }],
+            mounts: vec![serde_json::from_str(MOUNT).unwrap()],
             flat_read_only: true,
         }
     }

@@ -51,6 +51,8 @@ impl Scratch {
             no_new_privileges: false,
             labels: vec![],
             debug: false,
+            registries: Default::default(),
+            network: None,
         }
     }
 

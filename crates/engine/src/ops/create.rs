@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use container_spec::InvalidRequest;
-use engine_api::container::{CreateRequest, CreateResponse};
+use container_spec::files::{Addresses, hosts_file};
+use container_spec::{InvalidRequest, Point, Ready, Shared};
+use engine_api::container::{Config, CreateRequest, CreateResponse};
 use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
 use image::ImageRecord;
@@ -22,6 +23,9 @@ use crate::container::Container;
 use crate::container::name;
 use crate::container::record::{Definition, Record};
 use crate::container::state::State;
+use crate::networking;
+use crate::registry::LookupError;
+use crate::volumes::{self, ClaimError};
 
 /// What comes in the query.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,9 +86,12 @@ pub enum CreateError {
     /// Its snapshot cannot be made.
     #[error("create the container's snapshot")]
     Snapshot(#[source] snapshot::SnapshotError),
-    /// The directories of the image's volumes cannot be made.
-    #[error("make the directories of the image's volumes")]
-    Volumes(#[source] io::Error),
+    /// A container whose volumes it is to share does not exist.
+    #[error(transparent)]
+    VolumesFrom(LookupError),
+    /// Its volumes cannot be made ready.
+    #[error(transparent)]
+    Volumes(#[from] ClaimError),
     /// Its files cannot be written.
     #[error("write {}", path.display())]
     Files {
@@ -105,7 +112,10 @@ impl CreateError {
             CreateError::Platform { .. } => ErrorKind::NotFound,
             CreateError::NameTaken { .. } => ErrorKind::Conflict,
             CreateError::SourcesStuck => ErrorKind::Unavailable,
-            CreateError::Snapshot(_) | CreateError::Volumes(_) | CreateError::Files { .. } => ErrorKind::Internal,
+            // dockerd says that the request is wrong, not that something is missing: its clients would pull the image.
+            CreateError::VolumesFrom(_) => ErrorKind::InvalidArgument,
+            CreateError::Volumes(err) => err.kind(),
+            CreateError::Snapshot(_) | CreateError::Files { .. } => ErrorKind::Internal,
         }
     }
 }
@@ -116,6 +126,8 @@ const SOURCES_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is to be made.
 struct Plan {
     definition: Definition,
+    /// What has to be done for each mount.
+    ready: Vec<Ready>,
     chain: Vec<snapshot::ChainId>,
     warnings: Vec<String>,
 }
@@ -128,7 +140,7 @@ pub async fn create(
 ) -> Result<CreateResponse, CreateError> {
     let id: ContainerId = stdx::id::random_hex::<32>().parse().expect("32 random bytes are 64 hex digits");
     let plan = plan(engine, &id, &options, request)?;
-    check_bind_sources(&plan.definition.host_config).await?;
+    check_bind_sources(&plan.definition.mounts).await?;
     let name = reserve_name(engine, options.name.as_deref(), &id)?;
     let engine = engine.clone();
     engine.clone().detached(async move { apply(&engine, name, plan).await }).await
@@ -161,11 +173,12 @@ fn plan(
     warnings.extend(container_spec::merge_image(&mut config, defaults)?);
     merge_log(&mut host, engine);
     container_spec::normalize_host(&mut host, &engine.facts);
+    networking::resolve_mode(engine, &mut host.network_mode);
     if config.hostname.is_empty() {
         config.hostname =
             if host.network_mode == "host" { engine.facts.hostname.clone() } else { id.short().to_owned() };
     }
-    let mounts = container_spec::mount_points(&host)?;
+    let (mounts, ready) = plan_mounts(engine, &config, &host)?.into_iter().unzip();
     let command: Vec<String> = config.entrypoint.iter().flatten().chain(config.cmd.iter().flatten()).cloned().collect();
     let (path, args) = command.split_first().ok_or(InvalidRequest::NoCommand)?;
     let definition = Definition {
@@ -180,7 +193,19 @@ fn plan(
         flat_read_only: options.flat_read_only,
     };
     let warnings = warnings.iter().map(ToString::to_string).collect();
-    Ok(Plan { definition, chain, warnings })
+    Ok(Plan { definition, ready, chain, warnings })
+}
+
+fn plan_mounts(engine: &Engine, config: &Config, host: &HostConfig) -> Result<Vec<(Point, Ready)>, CreateError> {
+    let mut others = Vec::new();
+    for raw in host.volumes_from.iter().flatten() {
+        let (name, writable) = container_spec::bind::parse_volumes_from(raw)?;
+        others.push((engine.containers.find(name).map_err(CreateError::VolumesFrom)?, writable));
+    }
+    let points = others.iter().map(|(container, writable)| (container.definition.mounts.as_slice(), *writable));
+    let shared: Vec<Shared<'_>> = points.map(|(points, writable)| Shared { points, writable }).collect();
+    let mut fresh = || volume::VolumeName::random().to_string();
+    Ok(container_spec::plan_points(config, host, &shared, &mut fresh)?)
 }
 
 /// The image of a container. Without a name there is none: it begins with nothing but what is mounted into it.
@@ -194,7 +219,7 @@ fn named_image(engine: &Engine, options: &CreateOptions, name: &str) -> Result<O
 }
 
 /// Only the parts that the request states are compared.
-fn check_platform(wanted: Option<&str>, name: &str, image: &ImageRecord) -> Result<(), CreateError> {
+pub(crate) fn check_platform(wanted: Option<&str>, name: &str, image: &ImageRecord) -> Result<(), CreateError> {
     let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else { return Ok(()) };
     let platform = &image.config.platform;
     let parts = [&platform.os, &platform.architecture, &platform.variant];
@@ -230,8 +255,8 @@ fn merge_log(host: &mut HostConfig, engine: &Engine) {
 
 /// Sources of `--mount` must exist by now; those of `-v` are made at the start. They may lie on a filesystem that is dead:
 /// that costs one thread for as long as it is.
-async fn check_bind_sources(host: &HostConfig) -> Result<(), CreateError> {
-    let mut sources = container_spec::bind_sources(host)?;
+async fn check_bind_sources(points: &[Point]) -> Result<(), CreateError> {
+    let mut sources = container_spec::bind_sources(points);
     sources.retain(|bind| !bind.create);
     if sources.is_empty() {
         return Ok(());
@@ -265,9 +290,9 @@ fn reserve_name(engine: &Engine, wanted: Option<&str>, id: &ContainerId) -> Resu
 }
 
 async fn apply(engine: &Engine, name: String, plan: Plan) -> Result<CreateResponse, CreateError> {
-    let Plan { definition, chain, warnings } = plan;
+    let Plan { definition, ready, chain, warnings } = plan;
     let id = definition.id.clone();
-    let record = Record { version: 1, name: name.clone(), definition, state: State::default() };
+    let mut record = Record { version: 1, name: name.clone(), definition, state: State::default() };
     // Until the container is known as the image's user: a removal in between would take its layers away.
     let _used = engine.image_users.read().await;
     let (task, chain_of) = (engine.clone(), chain);
@@ -276,7 +301,7 @@ async fn apply(engine: &Engine, name: String, plan: Plan) -> Result<CreateRespon
         return Err(err);
     }
     let made = bridge::blocking(move || {
-        let made = make(&task, &record, &chain_of);
+        let made = make(&task, &mut record, &ready, &chain_of);
         made.map(|()| record)
     });
     let record = match made.await {
@@ -291,6 +316,7 @@ async fn apply(engine: &Engine, name: String, plan: Plan) -> Result<CreateRespon
     engine.containers.insert(container.clone());
     engine.events.container(&container, "create", []);
     engine.tell_idle_changed();
+    networking::prepare_soon(&engine, &container.definition);
     Ok(CreateResponse { id: id.to_string(), warnings })
 }
 
@@ -302,14 +328,15 @@ fn still_there(engine: &Engine, definition: &Definition) -> Result<(), CreateErr
     Ok(engine.images.resolve(&definition.image_id).map(drop)?)
 }
 
-/// Makes snapshot, files and, last, the record. What fails takes back what was made before it.
-fn make(engine: &Engine, record: &Record, chain: &[snapshot::ChainId]) -> Result<(), CreateError> {
-    let id = &record.definition.id;
+/// Makes snapshot, volumes, files and, last, the record. What fails takes back what was made before it.
+fn make(engine: &Engine, record: &mut Record, ready: &[Ready], chain: &[snapshot::ChainId]) -> Result<(), CreateError> {
+    let id = &record.definition.id.clone();
     let key = snapshot_key(id);
     let root = engine.images.snapshots().prepare(&key, chain).map_err(CreateError::Snapshot)?;
-    let written = make_mark(&root)
-        .and_then(|()| make_volumes(&record.definition, &root))
-        .and_then(|()| write_files(engine, record));
+    let written = make_mark(&root).and_then(|()| {
+        let claimed = volumes::claim(engine, id, &mut record.definition.mounts, ready, &root)?;
+        write_files(engine, record).inspect_err(|_| claimed.take_back(engine, id))
+    });
     if written.is_err() {
         // What cannot be taken back now has no record, and is collected by the next start.
         let _ = stdx::fs::remove_if_exists(engine.recorder.dir(id).path());
@@ -333,12 +360,6 @@ fn make_mark(root: &[oci::runtime::Mount]) -> Result<(), CreateError> {
 /// The option of overlayfs that names the container's own layer.
 const UPPER: &str = "upperdir=";
 
-/// Most images have none, and cost nothing here.
-fn make_volumes(definition: &Definition, root: &[oci::runtime::Mount]) -> Result<(), CreateError> {
-    let paths: Vec<&str> = definition.config.volumes.iter().flatten().map(|(path, _)| path.as_str()).collect();
-    if paths.is_empty() { Ok(()) } else { crate::volumes::make(root, &paths).map_err(CreateError::Volumes) }
-}
-
 fn write_files(engine: &Engine, record: &Record) -> Result<(), CreateError> {
     let Record { definition, name, state, .. } = record;
     let dir = engine.recorder.dir(&definition.id);
@@ -347,9 +368,11 @@ fn write_files(engine: &Engine, record: &Record) -> Result<(), CreateError> {
     made.map_err(failed(dir.path().to_owned()))?;
     let host = &definition.host_config;
     let of_host = |path| std::fs::read_to_string(path).unwrap_or_default();
+    // With addresses at the start.
+    let hosts = hosts_file(&definition.config, host, Addresses::default(), &of_host("/etc/hosts"));
     for (path, text) in [
         (dir.hostname(), container_spec::files::hostname_file(&definition.config)),
-        (dir.hosts(), container_spec::files::hosts_file(host, &of_host("/etc/hosts"))),
+        (dir.hosts(), hosts),
         (dir.resolv_conf(), container_spec::files::resolv_conf(host, &of_host("/etc/resolv.conf"))),
     ] {
         std::fs::write(&path, text).map_err(failed(path))?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use engine_api::container::{Inspect, NetworkSettings, State as WireState};
+use engine_api::container::{Inspect, State as WireState};
 use engine_api::image::GraphDriver;
 use errdefs::ErrorKind;
 
@@ -11,8 +11,9 @@ use crate::Engine;
 use crate::clock::rfc3339;
 use crate::container::Container;
 use crate::container::state::State;
+use crate::networking::view;
 use crate::ops::create::snapshot_key;
-use crate::ops::list::{network_name, sizes};
+use crate::ops::list::sizes;
 use crate::registry::LookupError;
 
 /// Why [`inspect`] failed.
@@ -51,10 +52,15 @@ pub async fn inspect(engine: &Engine, name: &str, size: bool) -> Result<Inspect,
 
 fn describe(engine: &Engine, container: &Container) -> Inspect {
     let definition = &container.definition;
-    let (name, state, execs) = {
+    let (name, state, place, execs) = {
         let live = container.live();
         let running = live.execs.values().filter(|exec| exec.progress().running);
-        (live.name.clone(), live.state.clone(), running.map(|exec| exec.id.clone()).collect::<Vec<_>>())
+        (
+            live.name.clone(),
+            live.state.clone(),
+            live.place.clone(),
+            running.map(|exec| exec.id.clone()).collect::<Vec<_>>(),
+        )
     };
     let (id, dir) = (container.id(), engine.recorder.dir(container.id()));
     let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
@@ -76,12 +82,9 @@ fn describe(engine: &Engine, container: &Container) -> Inspect {
         platform: "linux".to_owned(),
         exec_ids: (!execs.is_empty()).then_some(execs),
         host_config: definition.host_config.clone(),
-        mounts: definition.mounts.clone(),
+        mounts: definition.mounts.iter().map(|point| point.shown.clone()).collect(),
         config: definition.config.clone(),
-        network_settings: NetworkSettings {
-            networks: [(network_name(&definition.host_config.network_mode).to_owned(), Default::default())].into(),
-            ..NetworkSettings::default()
-        },
+        network_settings: view::settings(definition, place.as_deref(), state.pid()),
         ..Inspect::default()
     }
 }

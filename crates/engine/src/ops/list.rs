@@ -11,6 +11,7 @@ use crate::container::Container;
 use crate::container::state::State;
 use crate::container::status::status;
 use crate::filters::{FilterError, Filters};
+use crate::networking::view;
 use crate::ops::create::snapshot_key;
 use crate::registry::LookupError;
 
@@ -88,6 +89,7 @@ struct Candidate {
     container: Arc<Container>,
     name: String,
     state: State,
+    place: Option<Arc<network::Place>>,
 }
 
 /// Gives containers to `each`, newest first and one at a time. Waits for nothing but, with sizes, the disk.
@@ -162,13 +164,24 @@ impl Wanted {
             && filters.exact("status", state.name())
             && self.matches_exit(state)
             && self.images.as_ref().is_none_or(|images| images.contains(&definition.image_id))
-            && filters.exact("network", network_name(&definition.host_config.network_mode))
+            && self.matches_network(candidate)
             && self.matches_volume(candidate)
             // There is no such thing yet: what asks for one finds nothing, what asks for none finds all.
             && filters.exact("health", "none")
             && filters.boolean("is-task") != Ok(Some(true))
             && !filters.has("publish")
             && self.matches_expose(candidate)
+    }
+
+    /// By name, or by id as far as one is known.
+    fn matches_network(&self, candidate: &Candidate) -> bool {
+        let networks = view::networks(&candidate.container.definition, candidate.place.as_deref());
+        let known = |wanted: &str| {
+            networks
+                .iter()
+                .any(|(name, network)| name == wanted || !wanted.is_empty() && network.network_id.starts_with(wanted))
+        };
+        !self.filters.has("network") || self.filters.get("network").any(known)
     }
 
     fn matches_exit(&self, state: &State) -> bool {
@@ -179,7 +192,10 @@ impl Wanted {
     fn matches_volume(&self, candidate: &Candidate) -> bool {
         let mounts = &candidate.container.definition.mounts;
         let matches = |wanted: &str| {
-            mounts.iter().any(|mount| [&mount.name, &mount.source, &mount.destination].into_iter().any(|m| m == wanted))
+            mounts
+                .iter()
+                .map(|mount| &mount.shown)
+                .any(|mount| [&mount.name, &mount.source, &mount.destination].into_iter().any(|text| text == wanted))
         };
         !self.filters.has("volume") || self.filters.get("volume").any(matches)
     }
@@ -199,9 +215,9 @@ impl Wanted {
 impl Candidate {
     fn new(container: Arc<Container>) -> Candidate {
         let live = container.live();
-        let (name, state) = (live.name.clone(), live.state.clone());
+        let (name, state, place) = (live.name.clone(), live.state.clone(), live.place.clone());
         drop(live);
-        Candidate { container, name, state }
+        Candidate { container, name, state, place }
     }
 
     fn order(&self) -> (i64, &oci::ContainerId) {
@@ -225,18 +241,12 @@ impl Candidate {
                 network_mode: host.network_mode.clone(),
                 annotations: host.annotations.clone(),
             },
-            network_settings: SummaryNetworks {
-                networks: [(network_name(&host.network_mode).to_owned(), Default::default())].into(),
-            },
-            mounts: definition.mounts.clone(),
+            network_settings: SummaryNetworks { networks: view::networks(definition, self.place.as_deref()) },
+            ports: self.place.as_ref().map_or_else(Vec::new, |place| view::ports(definition, place)),
+            mounts: definition.mounts.iter().map(|point| point.shown.clone()).collect(),
             ..Summary::default()
         }
     }
-}
-
-/// The network that a mode means.
-pub(crate) fn network_name(mode: &str) -> &str {
-    if mode == "default" { "bridge" } else { mode }
 }
 
 /// Images as users named them, each name looked up once: most containers have few images between them.

@@ -63,6 +63,14 @@ pub enum RemoveError {
         /// Why.
         source: SendError,
     },
+    /// Its volumes cannot be told from those that go with it.
+    #[error("cannot remove container \"{name}\": unable to keep its volumes")]
+    Volumes {
+        /// As the user named it.
+        name: String,
+        /// Why.
+        source: volume::DisownError,
+    },
     /// Its files cannot be taken away.
     #[error("cannot remove container \"{name}\": unable to remove filesystem")]
     Files {
@@ -79,7 +87,10 @@ impl RemoveError {
         match self {
             RemoveError::Lookup(err) => err.kind(),
             RemoveError::InProgress(_) | RemoveError::Running { .. } => ErrorKind::Conflict,
-            RemoveError::DefaultLink | RemoveError::Kill { .. } | RemoveError::Files { .. } => ErrorKind::Internal,
+            RemoveError::DefaultLink
+            | RemoveError::Kill { .. }
+            | RemoveError::Volumes { .. }
+            | RemoveError::Files { .. } => ErrorKind::Internal,
         }
     }
 }
@@ -91,12 +102,13 @@ pub async fn remove(engine: &Engine, name: &str, options: RemoveOptions) -> Resu
         return Err(RemoveError::DefaultLink);
     }
     let (engine, name) = (engine.clone(), name.to_owned());
-    engine.clone().detached(async move { remove_container(&engine, &container, &name, options.force).await }).await
+    engine.clone().detached(async move { remove_container(&engine, &container, &name, options).await }).await
 }
 
 /// Removes a container that ended and was to be removed then.
 pub(crate) async fn ended(engine: &Engine, container: &Arc<Container>) -> Result<(), RemoveError> {
-    match remove_container(engine, container, container.id().as_str(), true).await {
+    let options = RemoveOptions { force: true, volumes: true, link: false };
+    match remove_container(engine, container, container.id().as_str(), options).await {
         // A client was faster.
         Err(RemoveError::InProgress(_) | RemoveError::Lookup(LookupError::NotFound(_))) => Ok(()),
         other => other,
@@ -107,7 +119,7 @@ async fn remove_container(
     engine: &Engine,
     container: &Arc<Container>,
     name: &str,
-    force: bool,
+    RemoveOptions { force, volumes, .. }: RemoveOptions,
 ) -> Result<(), RemoveError> {
     let in_progress = || RemoveError::InProgress(name.to_owned());
     if container.state().phase == Phase::Removing {
@@ -132,9 +144,9 @@ async fn remove_container(
         }
     }
     supervise::feed(engine, container, Input::RemovalBegun);
-    if let Err(source) = take_away(engine, container).await {
+    if let Err(err) = take_away(engine, container, name, volumes).await {
         supervise::feed(engine, container, Input::RemovalFailed);
-        return Err(RemoveError::Files { name: name.to_owned(), source });
+        return Err(err);
     }
     if container.rules.auto_remove {
         // Before it is in no list any more: who does not find it looks here.
@@ -159,27 +171,42 @@ async fn kill_first(engine: &Engine, container: &Arc<Container>, name: &str) -> 
 
 /// The record first: a snapshot without a record is collected by the next start, a record without a snapshot would be
 /// a container that cannot start.
-async fn take_away(engine: &Engine, container: &Arc<Container>) -> io::Result<()> {
+async fn take_away(
+    engine: &Engine,
+    container: &Arc<Container>,
+    name: &str,
+    with_volumes: bool,
+) -> Result<(), RemoveError> {
     let _writing = container.recording.lock().await;
     engine.recorder.forget(container.id());
-    let (engine, container) = (engine.clone(), container.clone());
+    let (engine, container, name) = (engine.clone(), container.clone(), name.to_owned());
     bridge::blocking(move || {
-        let dir = engine.recorder.dir(container.id());
-        match std::fs::rename(dir.path(), engine.trash().join(stdx::id::random_hex::<8>())) {
-            // Somebody removed it behind our back: what is left to remove is the snapshot.
-            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
-            other => other?,
+        if !with_volumes {
+            let kept = crate::volumes::disown(&engine, &container);
+            kept.map_err(|source| RemoveError::Volumes { name: name.clone(), source })?;
         }
-        // One that is removed by itself would, after a power cut, be removed at the next start.
-        if !container.rules.auto_remove {
-            stdx::fs::sync_dir(dir.path().parent().unwrap_or(dir.path()))?;
-        }
+        take_record(&engine, &container).map_err(|source| RemoveError::Files { name, source })?;
+        crate::volumes::let_go(&engine, &container, with_volumes);
         if let Err(err) = engine.images.snapshots().remove(&snapshot_key(container.id())) {
             warn!(container = %container.id(), err = errdefs::chain(&err), "the container's snapshot stays behind");
         }
         Ok(())
     })
     .await
+}
+
+fn take_record(engine: &Engine, container: &Container) -> io::Result<()> {
+    let dir = engine.recorder.dir(container.id());
+    match std::fs::rename(dir.path(), engine.trash().join(stdx::id::random_hex::<8>())) {
+        // Somebody removed it behind our back: what is left to remove is the snapshot.
+        Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+        other => other?,
+    }
+    // One that is removed by itself would, after a power cut, be removed at the next start.
+    if !container.rules.auto_remove {
+        stdx::fs::sync_dir(dir.path().parent().unwrap_or(dir.path()))?;
+    }
+    Ok(())
 }
 
 /// What nobody waits for: the shim's end, its files, and the deletion of what was renamed.

@@ -127,7 +127,7 @@ fn backing_filesystem(data_root: &Path) -> String {
 
 fn plugins() -> Value {
     json!({
-        "Volume": [],
+        "Volume": [volume::DRIVER],
         "Network": ["host", "null"],
         "Authorization": null,
         "Log": ["json-file", "none"],

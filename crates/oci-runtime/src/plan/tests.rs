@@ -42,6 +42,7 @@ fn what_cannot_be_done_is_named() {
         kind: kind.into(),
         source: "/x".into(),
         options: vec![option.into()],
+        ..Default::default()
     };
     for (mount, text) in [
         (mount("relative", "tmpfs", "rw"), "relative is not an absolute path"),

@@ -215,6 +215,7 @@ fn default_mounts() -> Vec<Mount> {
         kind: kind.into(),
         source: kind.into(),
         options: options.split(',').map(str::to_owned).collect(),
+        ..Mount::default()
     };
     vec![
         mount("/proc", "proc", "nosuid,noexec,nodev"),

@@ -301,6 +301,7 @@ fn spec(dir: &Path, id: &ContainerId, script: &str) -> Spec {
         kind: kind.into(),
         source: kind.into(),
         options: options.split(',').map(str::to_owned).collect(),
+        ..Mount::default()
     };
     let overlay = Mount {
         kind: "overlay".into(),

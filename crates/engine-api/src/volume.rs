@@ -1,0 +1,66 @@
+//! Volumes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Volume {
+    /// RFC 3339, to the second.
+    pub created_at: String,
+    /// `local`.
+    pub driver: String,
+    /// Free-form metadata, as the request gave it.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Its data on the host.
+    pub mountpoint: String,
+    /// Its name.
+    pub name: String,
+    /// Options of the driver, as the request gave them.
+    pub options: Option<BTreeMap<String, String>>,
+    /// `local`.
+    pub scope: String,
+}
+
+/// Body of `POST /volumes/create`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VolumeCreate {
+    /// For a volume of a cluster only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_volume_spec: Option<serde_json::Value>,
+    /// Empty for `local`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub driver: String,
+    /// Options of the driver.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver_opts: Option<BTreeMap<String, String>>,
+    /// Free-form metadata.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Empty for a random one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+}
+
+/// Answer to `GET /volumes`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VolumeList {
+    /// The volumes.
+    pub volumes: Vec<Volume>,
+    /// What drivers complained of.
+    pub warnings: Option<Vec<String>>,
+}
+
+/// Answer to `POST /volumes/prune`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VolumesPruned {
+    /// Names of what is gone.
+    pub volumes_deleted: Vec<String>,
+    /// Bytes.
+    pub space_reclaimed: u64,
+}

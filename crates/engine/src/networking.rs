@@ -1,0 +1,319 @@
+//! Containers and networks: which one a container is on, and its way on and off.
+//!
+//! ```text
+//!   launch: join() -> Joined { namespace, donor } -> the shim            blocks; before the shim is started
+//!   supervise: an end -> withdraw() -> Observation::Left -> the state    off the network before anybody hears of the end
+//! ```
+//! Crate `network` owns the records. `Live::place` is a copy of a container's, for whoever looks; who takes it out takes
+//! the container off the network, so that this happens once. After a restart [`Networking::reconcile`] comes before the
+//! first join.
+
+pub(crate) mod view;
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use container_spec::files::{Addresses, HOST_GATEWAY, hosts_file};
+use container_spec::ports::{Protocol, publications};
+use errdefs::ErrorKind;
+use network::{EndpointRequest, Networks, PortRequest};
+use oci::ContainerId;
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+use crate::Engine;
+use crate::container::Container;
+use crate::container::record::Definition;
+use crate::container::state::Phase;
+use crate::registry::LookupError;
+
+/// Why a container cannot be connected. The texts are dockerd's.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// There is no place for it.
+    #[error("failed to set up container networking")]
+    Join(#[source] network::JoinError),
+    /// The daemon was told to have no bridge.
+    #[error("failed to set up container networking: network bridge not found")]
+    NoBridge,
+    /// What it asks to publish is no port.
+    #[error(transparent)]
+    Ports(container_spec::InvalidRequest),
+    /// The container whose network it is to share is not there.
+    #[error("joining network namespace of container")]
+    Donor(#[source] LookupError),
+    /// That one does not run.
+    #[error("cannot join network namespace of a non running container: container {name} is {state}")]
+    DonorEnded {
+        /// Its name.
+        name: String,
+        /// How it is.
+        state: &'static str,
+    },
+    /// It is that one.
+    #[error("cannot join own network namespace")]
+    Own,
+    /// The namespace cannot be opened.
+    #[error("open the network namespace of container {0}")]
+    Namespace(ContainerId, #[source] std::io::Error),
+    /// Its /etc/hosts cannot be written.
+    #[error("write the container's hosts file")]
+    Hosts(#[source] std::io::Error),
+}
+
+impl ConnectError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            ConnectError::Join(err) => err.kind(),
+            ConnectError::NoBridge => ErrorKind::NotFound,
+            ConnectError::DonorEnded { .. } => ErrorKind::Conflict,
+            ConnectError::Ports(err) => err.kind(),
+            ConnectError::Donor(_) | ConnectError::Own | ConnectError::Namespace(..) | ConnectError::Hosts(_) => {
+                ErrorKind::Internal
+            }
+        }
+    }
+}
+
+/// Which network a container asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode<'a> {
+    /// The default bridge.
+    Bridge,
+    /// A namespace of its own, with nothing in it.
+    None,
+    /// The host's.
+    Host,
+    /// That of this container.
+    Container(&'a str),
+}
+
+impl Mode<'_> {
+    pub(crate) fn of(definition: &Definition) -> Mode<'_> {
+        let mode = definition.host_config.network_mode.as_str();
+        match mode.strip_prefix("container:") {
+            Some(donor) => Mode::Container(donor),
+            None if mode == "host" => Mode::Host,
+            None if mode == "none" || definition.config.network_disabled => Mode::None,
+            None => Mode::Bridge,
+        }
+    }
+}
+
+/// The networks of this daemon.
+#[derive(Debug)]
+pub struct Networking {
+    /// Absent where the daemon was told to have no bridge.
+    networks: Option<Networks>,
+    /// Whether what an earlier daemon left is settled: nobody joins before.
+    settled: watch::Sender<bool>,
+    /// Whether somebody has had the bridge set up.
+    prepared: AtomicBool,
+}
+
+/// A container that is connected, and taken off again unless it is kept.
+pub(crate) struct Joined {
+    /// The namespace to live in; a new and empty one if absent, or the host's.
+    namespace: Option<OwnedFd>,
+    /// Whose network it shares.
+    pub(crate) donor: Option<Arc<Container>>,
+    undo: Option<(Engine, Arc<Container>)>,
+}
+
+impl Networking {
+    /// Reads the records. Changes nothing.
+    pub(crate) fn open(config: Option<network::Config>) -> Result<Networking, network::NetworkError> {
+        Ok(Networking {
+            networks: config.map(Networks::open).transpose()?,
+            settled: watch::Sender::new(false),
+            prepared: AtomicBool::new(false),
+        })
+    }
+
+    /// The default bridge, if there is one.
+    pub(crate) fn bridge(&self) -> Option<&Networks> {
+        self.networks.as_ref()
+    }
+
+    /// Waits until containers may join.
+    pub(crate) async fn settled(&self) {
+        // The sender is ours.
+        _ = self.settled.subscribe().wait_for(|settled| *settled).await;
+    }
+
+    /// Takes those off the network that ended while no daemon was there, and finds the places of the others. Blocks.
+    pub(crate) fn reconcile(&self, containers: &[Arc<Container>]) {
+        let runs = |container: &&Arc<Container>| matches!(container.state().phase, Phase::Running { .. });
+        let alive: Vec<&str> = containers.iter().filter(runs).map(|container| container.id().as_str()).collect();
+        if let Some(networks) = &self.networks {
+            if let Err(err) = networks.reconcile(&alive) {
+                warn!(err = errdefs::chain(&err), "the network is not as it should be");
+            }
+            for container in containers.iter().filter(|one| alive.contains(&one.id().as_str())) {
+                let Some(place) = networks.place(container.id().as_str()) else { continue };
+                let mut live = container.live();
+                let ended = !matches!(live.state.phase, Phase::Running { .. });
+                live.place = (!ended).then(|| Arc::new(place));
+                drop(live);
+                if ended {
+                    leave(networks, container.id());
+                }
+            }
+        }
+        self.settled.send_replace(true);
+    }
+
+    /// Removes the bridge if nobody is on it. For the end of the daemon. Blocks.
+    pub(crate) fn close(&self) {
+        if let Some(networks) = &self.networks
+            && let Err(err) = networks.close()
+        {
+            warn!(err = errdefs::chain(&err), "the bridge stays behind");
+        }
+    }
+}
+
+/// Sets the bridge up in the background, once, because a container that was created will ask for it soon.
+pub(crate) fn prepare_soon(engine: &Engine, definition: &Definition) {
+    let networking = &engine.networking;
+    let unprepared = || !networking.prepared.swap(true, Ordering::Relaxed);
+    if Mode::of(definition) == Mode::Bridge && networking.networks.is_some() && unprepared() {
+        let engine = engine.clone();
+        tokio::spawn(bridge::blocking(move || {
+            // The start that needs it tries again, and tells the user why it cannot.
+            if let Some(Err(err)) = engine.networking.bridge().map(Networks::prepare) {
+                debug!(err = errdefs::chain(&err), "set the bridge up");
+            }
+        }));
+    }
+}
+
+/// `container:NAME` with the container's id, which it keeps; as it is where there is no such container.
+pub(crate) fn resolve_mode(engine: &Engine, mode: &mut String) {
+    if let Some(name) = mode.strip_prefix("container:")
+        && let Ok(donor) = engine.containers.find(name)
+    {
+        *mode = format!("container:{}", donor.id());
+    }
+}
+
+/// Connects a container that is about to start, and writes what its /etc/hosts has of it. Blocks.
+pub(crate) fn join(engine: &Engine, container: &Arc<Container>) -> Result<Joined, ConnectError> {
+    let definition = &container.definition;
+    let mut joined = Joined { namespace: None, donor: None, undo: None };
+    let mut addresses = Addresses::default();
+    match Mode::of(definition) {
+        Mode::None | Mode::Host => {}
+        Mode::Container(donor) => {
+            let (donor, namespace) = donor_namespace(engine, container, donor)?;
+            (joined.namespace, joined.donor) = (Some(namespace), Some(donor));
+        }
+        Mode::Bridge => {
+            let networks = engine.networking.bridge().ok_or(ConnectError::NoBridge)?;
+            let endpoint = networks.join(&request(container)?).map_err(ConnectError::Join)?;
+            joined.undo = Some((engine.clone(), container.clone()));
+            addresses = Addresses { own: Some(endpoint.place.address), gateway: Some(endpoint.place.gateway) };
+            joined.namespace = Some(endpoint.namespace);
+            container.live().place = Some(Arc::new(endpoint.place));
+        }
+    }
+    let names_gateway = |entry: &String| entry.split_once(':').is_some_and(|(_, address)| address == HOST_GATEWAY);
+    let asks_gateway = definition.host_config.extra_hosts.iter().flatten().any(names_gateway);
+    if asks_gateway && addresses.gateway.is_none() {
+        let network = engine.networking.bridge().map(Networks::network).transpose();
+        addresses.gateway = network.ok().flatten().map(|network| network.gateway);
+    }
+    if asks_gateway || addresses.own.is_some() {
+        // Nobody on the host's network is here without names of its own, which replace the host's.
+        let text = hosts_file(&definition.config, &definition.host_config, addresses, "");
+        std::fs::write(engine.recorder.dir(container.id()).hosts(), text).map_err(ConnectError::Hosts)?;
+    }
+    Ok(joined)
+}
+
+fn request(container: &Container) -> Result<EndpointRequest, ConnectError> {
+    let Definition { config, host_config, .. } = &container.definition;
+    let ports = publications(config, host_config).map_err(ConnectError::Ports)?;
+    let port = |one: container_spec::ports::Publication| PortRequest {
+        protocol: match one.port.protocol {
+            Protocol::Tcp => network::Protocol::Tcp,
+            Protocol::Udp => network::Protocol::Udp,
+            Protocol::Sctp => network::Protocol::Sctp,
+        },
+        container_port: one.port.number,
+        host_address: one.host_address,
+        host_ports: one.host_ports,
+    };
+    Ok(EndpointRequest {
+        container: container.id().to_string(),
+        name: container.name(),
+        ports: ports.into_iter().map(port).collect(),
+        mac: None,
+        address: None,
+    })
+}
+
+fn donor_namespace(
+    engine: &Engine,
+    container: &Container,
+    donor: &str,
+) -> Result<(Arc<Container>, OwnedFd), ConnectError> {
+    let donor = engine.containers.find(donor).map_err(ConnectError::Donor)?;
+    if donor.id() == container.id() {
+        return Err(ConnectError::Own);
+    }
+    let run = |donor: &Container| match donor.state() {
+        state @ crate::container::state::State { phase: Phase::Running { pid }, .. } => {
+            Ok((pid, state.started_at_nanos))
+        }
+        state => Err(ConnectError::DonorEnded { name: donor.name(), state: state.name() }),
+    };
+    let before = run(&donor)?;
+    let file = File::open(format!("/proc/{}/ns/net", before.0));
+    // A process that ended may have left its number to another one.
+    if run(&donor)? != before {
+        return Err(ConnectError::DonorEnded { name: donor.name(), state: "restarting" });
+    }
+    let namespace = file.map_err(|source| ConnectError::Namespace(donor.id().clone(), source))?;
+    Ok((donor, namespace.into()))
+}
+
+/// Takes a container off its network if it is on one; for a start that failed.
+pub(crate) async fn withdraw(engine: &Engine, container: &Container) {
+    let place = container.live().place.take();
+    if place.is_some() {
+        let (engine, id) = (engine.clone(), container.id().clone());
+        bridge::blocking(move || engine.networking.bridge().into_iter().for_each(|networks| leave(networks, &id)))
+            .await;
+    }
+}
+
+fn leave(networks: &Networks, id: &ContainerId) {
+    if let Err(err) = networks.leave(id.as_str()) {
+        // What stays has a record, and is taken away by the next daemon.
+        warn!(container = %id, err = errdefs::chain(&err), "the container left something on its network");
+    }
+}
+
+impl Joined {
+    /// The container's start goes on: it stays where it is.
+    pub(crate) fn keep(mut self) -> Option<OwnedFd> {
+        self.undo = None;
+        self.namespace.take()
+    }
+}
+
+impl Drop for Joined {
+    /// Off the network again. Blocks: a join is undone where it was made.
+    fn drop(&mut self) {
+        if let Some((engine, container)) = self.undo.take()
+            && container.live().place.take().is_some()
+            && let Some(networks) = engine.networking.bridge()
+        {
+            leave(networks, container.id());
+        }
+    }
+}

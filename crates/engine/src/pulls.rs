@@ -1,0 +1,343 @@
+//! Pulls that go on, each shared by everybody who wants the same image.
+//!
+//! ```text
+//! store (threads) -- PullEvent ------+
+//!                                    +--> Running: a log --> followers, each at its own pace
+//! transfers ------- LayerProgress ---+
+//! ```
+//! A pull belongs to its followers: when the last one leaves, its transfers end, and what they brought so far is kept for
+//! the next pull. Whoever reads slowly gets every stage of a layer, but not every number in it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::mem::discriminant;
+use std::sync::{Arc, Mutex};
+
+use image::{PullEvent, PulledImage};
+use oci::Digest;
+use registry_client::{LayerProgress, Progress, Registry, Session, Settings, Transfer};
+use tokio::sync::{Notify, mpsc, watch};
+use tracing::debug;
+
+use crate::Engine;
+use crate::config::RegistriesConfig;
+use crate::ops::pull::PullError;
+use crate::sync::lock;
+
+/// Where a layer is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It is there already.
+    Exists,
+    /// It will come.
+    Wanted,
+    /// Others come first.
+    Waiting,
+    /// It comes.
+    Downloading {
+        /// Bytes that came.
+        current: u64,
+        /// Bytes that there are.
+        total: u64,
+    },
+    /// It was cut, and goes on after a pause.
+    Retrying {
+        /// Seconds that are left.
+        seconds: u64,
+    },
+    /// It came, and is compared with its digest.
+    Verifying,
+    /// It came.
+    Downloaded,
+    /// It is being unpacked.
+    Extracting {
+        /// Compressed bytes that were read.
+        current: u64,
+        /// Compressed bytes that there are.
+        total: u64,
+    },
+    /// It is unpacked.
+    Complete,
+}
+
+impl Stage {
+    fn of(progress: Progress) -> Option<Stage> {
+        Some(match progress {
+            Progress::New | Progress::Failed => return None,
+            Progress::Waiting => Stage::Waiting,
+            Progress::Downloading { current, total } => Stage::Downloading { current, total },
+            Progress::Retrying { seconds } => Stage::Retrying { seconds },
+            Progress::Verifying => Stage::Verifying,
+            Progress::Complete => Stage::Downloaded,
+        })
+    }
+}
+
+/// Registries, as the administrator wants them to be reached.
+pub(crate) fn registries(config: &RegistriesConfig) -> Arc<Registry> {
+    Registry::new(Settings {
+        insecure: config.insecure.clone(),
+        concurrent_downloads: config.concurrent_downloads,
+        download_attempts: config.download_attempts,
+        ..Settings::default()
+    })
+}
+
+/// What a pull is known by: the registry, since another one's bytes may be lies, and the image's manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) domain: String,
+    pub(crate) manifest: Digest,
+}
+
+/// All pulls that go on.
+#[derive(Debug, Default)]
+pub(crate) struct Pulls(Mutex<HashMap<Key, Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    running: Arc<Running>,
+    followers: usize,
+}
+
+/// A pull that goes on.
+#[derive(Debug, Default)]
+pub(crate) struct Running {
+    log: Mutex<Log>,
+    changed: watch::Sender<()>,
+    abandoned: Notify,
+}
+
+/// How a pull ended.
+pub(crate) type Outcome = Result<(), Arc<PullError>>;
+
+/// What happened so far.
+#[derive(Debug, Default)]
+struct Log {
+    steps: BTreeMap<u64, (Digest, Stage)>,
+    next: u64,
+    layers: HashMap<Digest, Layer>,
+    outcome: Option<Outcome>,
+}
+
+/// What the log must know of a layer.
+#[derive(Debug, Default)]
+struct Layer {
+    last: Option<u64>,
+    downloaded: bool,
+    /// Unpacking runs beside the transfer; clients expect it behind.
+    held: Vec<Stage>,
+}
+
+impl Log {
+    fn tell(&mut self, digest: Digest, stage: Stage) {
+        let layer = self.layers.entry(digest.clone()).or_default();
+        if !layer.downloaded && matches!(stage, Stage::Extracting { .. } | Stage::Complete) {
+            layer.held.retain(|held| discriminant(held) != discriminant(&stage));
+            layer.held.push(stage);
+            return;
+        }
+        self.put(&digest, stage);
+        if stage == Stage::Downloaded {
+            let layer = self.layers.entry(digest.clone()).or_default();
+            layer.downloaded = true;
+            let held = std::mem::take(&mut layer.held);
+            held.into_iter().for_each(|stage| self.put(&digest, stage));
+        }
+    }
+
+    /// Writes it down in the place of an earlier one that differs in a number only.
+    fn put(&mut self, digest: &Digest, stage: Stage) {
+        let layer = self.layers.entry(digest.clone()).or_default();
+        let same =
+            |last: &u64| self.steps.get(last).is_some_and(|(_, earlier)| discriminant(earlier) == discriminant(&stage));
+        if let Some(last) = layer.last.filter(same) {
+            self.steps.remove(&last);
+        }
+        layer.last = Some(self.next);
+        self.steps.insert(self.next, (digest.clone(), stage));
+        self.next += 1;
+    }
+}
+
+impl Running {
+    fn tell(&self, digest: Digest, stage: Stage) {
+        lock(&self.log).tell(digest, stage);
+        self.changed.send_replace(());
+    }
+
+    fn report(&self, report: LayerProgress) {
+        if let Some(stage) = Stage::of(report.progress) {
+            self.tell(report.layer, stage);
+        }
+    }
+
+    fn see(&self, event: PullEvent) {
+        match event {
+            PullEvent::Exists(layer) => self.tell(layer, Stage::Exists),
+            PullEvent::Wanted(layer) => self.tell(layer, Stage::Wanted),
+            PullEvent::Extracting { layer, current, total } => self.tell(layer, Stage::Extracting { current, total }),
+            PullEvent::Complete(layer) => self.tell(layer, Stage::Complete),
+        }
+    }
+}
+
+/// One of those who wait for a pull; dropped, it leaves.
+pub(crate) struct Follower {
+    engine: Engine,
+    key: Key,
+    running: Arc<Running>,
+    changes: watch::Receiver<()>,
+    /// The first step that it has not seen.
+    next: u64,
+}
+
+/// What a follower learns.
+pub(crate) enum News {
+    Steps(Vec<(Digest, Stage)>),
+    Over(Outcome),
+}
+
+impl Follower {
+    /// Follows the pull that goes on; else `begin` makes the image, and the pull is ours: that is the second value.
+    pub(crate) fn join(
+        engine: &Engine,
+        key: Key,
+        begin: impl FnOnce() -> (PulledImage, Arc<Session>),
+    ) -> (Follower, bool) {
+        let mut pulls = lock(&engine.pulls.0);
+        let is_new = !pulls.contains_key(&key);
+        let entry = pulls.entry(key.clone()).or_insert_with(|| Entry { running: Arc::default(), followers: 0 });
+        entry.followers += 1;
+        let running = entry.running.clone();
+        drop(pulls);
+        let changes = running.changed.subscribe();
+        let follower = Follower { engine: engine.clone(), key, running, changes, next: 0 };
+        if is_new {
+            let (image, session) = begin();
+            tokio::spawn(lead(engine.clone(), follower.key.clone(), follower.running.clone(), image, session));
+        }
+        (follower, is_new)
+    }
+
+    /// What has happened since the last call, or how it ended.
+    pub(crate) async fn news(&mut self) -> News {
+        loop {
+            self.changes.borrow_and_update();
+            {
+                let log = lock(&self.running.log);
+                let steps: Vec<_> = log.steps.range(self.next..).map(|(_, step)| step.clone()).collect();
+                self.next = log.next;
+                if !steps.is_empty() {
+                    return News::Steps(steps);
+                }
+                if let Some(outcome) = &log.outcome {
+                    return News::Over(outcome.clone());
+                }
+            }
+            // The sender is in what we hold.
+            let _ = self.changes.changed().await;
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let mut pulls = lock(&self.engine.pulls.0);
+        let Some(entry) = pulls.get_mut(&self.key).filter(|entry| Arc::ptr_eq(&entry.running, &self.running)) else {
+            return;
+        };
+        entry.followers -= 1;
+        if entry.followers == 0 {
+            // Whoever comes now begins anew: this one is given up.
+            pulls.remove(&self.key);
+            self.running.abandoned.notify_one();
+        }
+    }
+}
+
+/// Brings an image, and tells everything to the log.
+async fn lead(engine: Engine, key: Key, running: Arc<Running>, image: PulledImage, session: Arc<Session>) {
+    let outcome = bring(&engine, &running, image, session).await;
+    if let Err(err) = &outcome {
+        debug!(manifest = %key.manifest, err = errdefs::chain(err), "an image was not pulled");
+        // Layers that were unpacked before the error are in the trash.
+        engine.sweep_soon();
+    }
+    let mut pulls = lock(&engine.pulls.0);
+    if pulls.get(&key).is_some_and(|entry| Arc::ptr_eq(&entry.running, &running)) {
+        pulls.remove(&key);
+    }
+    drop(pulls);
+    lock(&running.log).outcome = Some(outcome.map_err(Arc::new));
+    running.changed.send_replace(());
+}
+
+/// How many reports of transfers may wait for the log.
+const REPORTS: usize = 64;
+
+async fn bring(
+    engine: &Engine,
+    running: &Arc<Running>,
+    image: PulledImage,
+    session: Arc<Session>,
+) -> Result<(), PullError> {
+    let (reports, mut reported) = mpsc::channel(REPORTS);
+    let transfer = Arc::new(Transfer::new(session, engine.images.content(), reports));
+    let (task, teller, source) = (engine.clone(), running.clone(), transfer.clone());
+    let storing = bridge::blocking(move || {
+        task.images.pull(image, |layer| source.open(layer), &|event| teller.see(event)).map(drop)
+    });
+    tokio::pin!(storing);
+    let stored = loop {
+        tokio::select! {
+            stored = &mut storing => break stored,
+            Some(report) = reported.recv() => running.report(report),
+            () = running.abandoned.notified() => transfer.cancel(),
+        }
+    };
+    stored.map_err(|err| match transfer.failure() {
+        // What the store saw of it is a reader that failed.
+        Some(failure) => PullError::Registry(failure),
+        None => PullError::Store(err),
+    })?;
+    // Now whoever reports ends with its last words.
+    drop(transfer);
+    while let Some(report) = reported.recv().await {
+        running.report(report);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_keeps_every_stage_and_the_newest_number() {
+        let digest: Digest = format!("sha256:{:064x}", 1).parse().unwrap();
+        let mut log = Log::default();
+        let stages = [
+            Stage::Wanted,
+            Stage::Downloading { current: 1, total: 9 },
+            Stage::Extracting { current: 1, total: 9 },
+            Stage::Downloading { current: 5, total: 9 },
+            Stage::Extracting { current: 9, total: 9 },
+            Stage::Complete,
+            Stage::Verifying,
+            Stage::Downloaded,
+        ];
+        stages.into_iter().for_each(|stage| log.tell(digest.clone(), stage));
+        let told: Vec<Stage> = log.steps.values().map(|(_, stage)| *stage).collect();
+        assert_eq!(
+            told,
+            [
+                Stage::Wanted,
+                Stage::Downloading { current: 5, total: 9 },
+                Stage::Verifying,
+                Stage::Downloaded,
+                Stage::Extracting { current: 9, total: 9 },
+                Stage::Complete,
+            ]
+        );
+    }
+}

@@ -57,6 +57,10 @@ pub enum Kind {
     Filter,
     /// `type=...,source=...`, several times.
     Mount,
+    /// An IP address, several times.
+    Address,
+    /// `NAME:ADDRESS`, several times.
+    ExtraHost,
 }
 
 /// How far a flag is offered.

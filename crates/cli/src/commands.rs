@@ -21,11 +21,13 @@ pub mod lifecycle;
 pub mod list;
 pub mod load;
 pub mod logs;
+pub mod port;
 pub mod progress;
 pub mod run;
 pub mod start;
 pub mod successor;
 pub mod version;
+pub mod volume;
 
 /// What every verb has at hand.
 pub struct Context {
@@ -78,15 +80,22 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
         Verb::Wait => lifecycle::wait(context, parsed).await,
         Verb::Remove => lifecycle::remove(context, parsed).await,
         Verb::List => list::run(context, parsed).await,
+        Verb::Port => port::run(context, parsed).await,
         Verb::Logs => logs::run(context, parsed).await,
         Verb::Exec => exec::run(context, parsed).await,
         Verb::Attach => attach::run(context, parsed).await,
-        Verb::Inspect | Verb::InspectContainer | Verb::InspectImage => inspect::run(context, verb, parsed).await,
+        Verb::Inspect | Verb::InspectContainer | Verb::InspectImage | Verb::InspectVolume => {
+            inspect::run(context, verb, parsed).await
+        }
         Verb::Images => images::list(context, parsed).await,
         Verb::Tag => images::tag(context, parsed).await,
         Verb::RemoveImage => images::remove(context, parsed).await,
         Verb::History => history::run(context, parsed).await,
         Verb::Load => load::run(context, parsed).await,
+        Verb::CreateVolume => volume::create(context, parsed).await,
+        Verb::ListVolumes => volume::list(context, parsed).await,
+        Verb::PruneVolumes => volume::prune(context, parsed).await,
+        Verb::RemoveVolume => volume::remove(context, parsed).await,
         Verb::Version => version::run(context, parsed).await,
         Verb::Info => info::run(context, parsed).await,
         Verb::Events => events::run(context, parsed).await,

@@ -23,6 +23,9 @@ pub struct ConfigFile {
     /// `--format` of `images`.
     #[serde(rename = "imagesFormat")]
     pub images_format: String,
+    /// How `volume ls` shows volumes, if the command line does not say.
+    #[serde(rename = "volumesFormat")]
+    pub volumes_format: String,
     /// Headers of every request.
     #[serde(rename = "HttpHeaders")]
     pub http_headers: BTreeMap<String, String>,

@@ -4,6 +4,7 @@ pub mod create;
 pub mod environment;
 pub mod filters;
 pub mod mount;
+pub mod ports;
 pub mod security;
 pub mod times;
 pub mod values;

@@ -1,8 +1,11 @@
 //! What the daemon does, made of what was set: a pure function.
 
+mod bridge;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use engine::RegistriesConfig;
 use engine_api::host_config::{LogConfig, Ulimit};
 
 use crate::listen::{Host, HostError};
@@ -50,6 +53,9 @@ pub(crate) struct Config {
     pub(crate) init: bool,
     pub(crate) no_new_privileges: bool,
     pub(crate) labels: Vec<String>,
+    pub(crate) registries: RegistriesConfig,
+    /// The default bridge, without the instance's key and directory; absent for none.
+    pub(crate) network: Option<network::Config>,
 }
 
 /// Why settings were refused.
@@ -73,6 +79,20 @@ pub(crate) enum ConfigError {
     Label(String),
     #[error("log-driver {0} is not supported yet")]
     LogDriver(String),
+    #[error("insecure-registries: ranges of addresses are not supported yet: {0}")]
+    RegistryRange(String),
+    #[error("insecure registry {0} should not contain '://'")]
+    RegistryScheme(String),
+    #[error("invalid max concurrent downloads: {0}")]
+    ConcurrentDownloads(i64),
+    #[error("invalid max download attempts: {0}")]
+    DownloadAttempts(i64),
+    #[error("You specified -b & --bip, mutually exclusive options. Please specify only one")]
+    BridgeAndBip,
+    #[error("ip: {0:?} is no IPv4 address")]
+    Address(String),
+    #[error("{key}: {value:?} is no range of IPv4 addresses")]
+    Subnet { key: &'static str, value: String },
     #[error("{key}: {value:?} is no absolute path")]
     Relative { key: &'static str, value: String },
     #[error(transparent)]
@@ -108,6 +128,8 @@ pub(crate) fn plan(given: &Given) -> Result<Config, ConfigError> {
         init: switch(given, "init").unwrap_or(false),
         no_new_privileges: switch(given, "no-new-privileges").unwrap_or(false),
         labels: labels(given)?,
+        registries: registries(given)?,
+        network: bridge::plan(given)?,
     })
 }
 
@@ -166,6 +188,41 @@ fn log(given: &Given) -> Result<LogConfig, ConfigError> {
     };
     Ok(LogConfig { kind: kind.to_owned(), config: Some(options) })
 }
+
+fn registries(given: &Given) -> Result<RegistriesConfig, ConfigError> {
+    let defaults = RegistriesConfig::default();
+    let concurrent = number(given, "max-concurrent-downloads").unwrap_or(defaults.concurrent_downloads as i64);
+    let attempts = number(given, "max-download-attempts").unwrap_or(defaults.download_attempts.into());
+    let insecure = list(given, "insecure-registry").iter().map(|name| insecure_registry(name));
+    Ok(RegistriesConfig {
+        insecure: insecure.collect::<Result<_, _>>()?,
+        concurrent_downloads: match usize::try_from(concurrent)
+            .map_err(|_| ConfigError::ConcurrentDownloads(concurrent))?
+        {
+            // dockerd's way to say "any number".
+            0 => CONCURRENT_DOWNLOADS_MAX,
+            number => number.min(CONCURRENT_DOWNLOADS_MAX),
+        },
+        download_attempts: match u32::try_from(attempts) {
+            Ok(attempts @ 1..) => attempts,
+            _ => return Err(ConfigError::DownloadAttempts(attempts)),
+        },
+    })
+}
+
+/// `host[:port]`; a scheme that somebody copied is taken off, as dockerd does.
+fn insecure_registry(text: &str) -> Result<String, ConfigError> {
+    let lower = text.to_ascii_lowercase();
+    let name = ["http://", "https://"].iter().find_map(|scheme| lower.strip_prefix(scheme)).unwrap_or(&lower);
+    match () {
+        () if name.contains("://") => Err(ConfigError::RegistryScheme(text.to_owned())),
+        () if name.contains('/') => Err(ConfigError::RegistryRange(text.to_owned())),
+        () => Ok(name.to_owned()),
+    }
+}
+
+/// More transfers at a time than any image has layers make no difference.
+const CONCURRENT_DOWNLOADS_MAX: usize = 1000;
 
 fn labels(given: &Given) -> Result<Vec<String>, ConfigError> {
     let labels = list(given, "label");

@@ -144,6 +144,12 @@ fn engine_config(config: &Config, instance_key: &str) -> Result<EngineConfig> {
         no_new_privileges: config.no_new_privileges,
         labels: config.labels.clone(),
         debug: config.debug,
+        registries: config.registries.clone(),
+        network: config.network.clone().map(|network| network::Config {
+            instance_key: instance_key.to_owned(),
+            state_dir: config.exec_root.join("network"),
+            ..network
+        }),
     })
 }
 

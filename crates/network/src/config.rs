@@ -15,7 +15,7 @@ pub struct AddressPool {
 }
 
 /// What the daemon's configuration says about the default bridge.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Eight hex digits that tell instances on one machine apart; part of the name of everything made.
     pub instance_key: String,

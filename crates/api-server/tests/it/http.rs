@@ -91,5 +91,7 @@ fn config(dir: &TempDir) -> EngineConfig {
         no_new_privileges: false,
         labels: Vec::new(),
         debug: false,
+        registries: Default::default(),
+        network: None,
     }
 }

@@ -59,6 +59,9 @@ pub fn arity_complaint(program: &str, path: &str, command: &Command, count: usiz
     let plural = |n: usize| if n == 1 { "argument" } else { "arguments" };
     let (complaint, verb) = match command.arity {
         Arity::None if count > 0 => ("accepts no arguments".to_owned(), "Run"),
+        Arity::Between(least, most) if !(least..=most).contains(&count) => {
+            (format!("requires at least {least} and at most {most} arguments"), "See")
+        }
         Arity::Max(n) if count > n => (format!("requires at most {n} {}", plural(n)), "See"),
         Arity::Min(n) if count < n => (format!("requires at least {n} {}", plural(n)), "See"),
         Arity::Exactly(n) if count != n => (format!("requires {n} {}", plural(n)), "Run"),

@@ -20,6 +20,8 @@ pub enum Verb {
     Restart,
     /// `wait`
     Wait,
+    /// `port`
+    Port,
     /// `rm`
     Remove,
     /// `ps`, `container ls`
@@ -46,6 +48,16 @@ pub enum Verb {
     Tag,
     /// `rmi`, `image rm`
     RemoveImage,
+    /// `volume create`
+    CreateVolume,
+    /// `volume inspect`
+    InspectVolume,
+    /// `volume ls`
+    ListVolumes,
+    /// `volume prune`
+    PruneVolumes,
+    /// `volume rm`
+    RemoveVolume,
     /// `version`
     Version,
     /// `info`
@@ -69,6 +81,8 @@ pub enum Arity {
     Min(usize),
     /// This many.
     Exactly(usize),
+    /// At least the first, at most the second.
+    Between(usize, usize),
 }
 
 /// A group of commands; the empty name is the top level.
@@ -85,6 +99,7 @@ pub static GROUPS: &[Group] = &[
     Group { name: "container", about: "Manage containers" },
     Group { name: "image", about: "Manage images" },
     Group { name: "system", about: "Manage the engine" },
+    Group { name: "volume", about: "Manage volumes" },
 ];
 
 /// A command.
@@ -119,6 +134,7 @@ impl Command {
 pub(super) fn canonical(long: &'static str) -> &'static str {
     match long {
         "net" => "network",
+        "dns-opt" => "dns-option",
         "time" => "timeout",
         other => other,
     }
@@ -294,6 +310,13 @@ pub static COMMANDS: &[Command] = &[
         ]])
         .arity(Arity::Exactly(1)),
     command(
+        &["port", "container port"],
+        "CONTAINER [PRIVATE_PORT[/PROTO]]",
+        "Show the ports that a container has on the host",
+        Verb::Port,
+    )
+    .arity(Arity::Between(1, 2)),
+    command(
         &["restart", "container restart"],
         "[OPTIONS] CONTAINER [CONTAINER...]",
         "Stop containers and start them again",
@@ -348,6 +371,30 @@ pub static COMMANDS: &[Command] = &[
         Verb::Wait,
     )
     .arity(Arity::Min(1)),
+    command(&["volume create"], "[OPTIONS] [VOLUME]", "Create a volume", Verb::CreateVolume)
+        .flags(&[&[
+            Flag::value("driver", Kind::Text, "string", "Driver that makes it").short('d').default("local"),
+            Flag::value("label", Kind::Label, "list", "Attach metadata"),
+            Flag::value("name", Kind::Text, "string", "Name it").hidden(),
+            Flag::value("opt", Kind::Map, "map", "Option of the driver").short('o').default("map[]"),
+        ]])
+        .arity(Arity::Max(1)),
+    command(&["volume inspect"], "[OPTIONS] VOLUME [VOLUME...]", "Show all about volumes", Verb::InspectVolume)
+        .flags(&[&[FORMAT.short('f')]])
+        .arity(Arity::Min(1)),
+    command(&["volume ls", "volume list"], "[OPTIONS]", "List volumes", Verb::ListVolumes).flags(&[&[
+        FILTER,
+        FORMAT,
+        Flag::bool("quiet", "Only show names").short('q'),
+    ]]),
+    command(&["volume prune"], "[OPTIONS]", "Remove volumes that no container has", Verb::PruneVolumes).flags(&[&[
+        Flag::bool("all", "Also those that somebody named").short('a'),
+        Flag::value("filter", Kind::Filter, "filter", "Only what meets a condition (name=value)"),
+        Flag::bool("force", "Do not ask").short('f'),
+    ]]),
+    command(&["volume rm", "volume remove"], "[OPTIONS] VOLUME [VOLUME...]", "Remove volumes", Verb::RemoveVolume)
+        .flags(&[&[Flag::bool("force", "Also if there is none of that name").short('f')]])
+        .arity(Arity::Min(1)),
     command(&["completion"], "SHELL", "Print the completion script of a shell", Verb::Completion)
         .arity(Arity::Exactly(1)),
     command(&["man"], "DIRECTORY", "Write the manual pages into a directory", Verb::Man)
@@ -374,7 +421,6 @@ pub static LATER: &[&str] = &[
     "node",
     "pause",
     "plugin",
-    "port",
     "pull",
     "push",
     "rename",
@@ -389,7 +435,6 @@ pub static LATER: &[&str] = &[
     "trust",
     "unpause",
     "update",
-    "volume",
     "prune",
     "df",
 ];

@@ -1,6 +1,6 @@
 //! `inspect`.
 
-use client::{ClientError, container, image};
+use client::{ClientError, container, image, volume};
 use errdefs::ErrorKind;
 use serde_json::Value;
 
@@ -21,9 +21,10 @@ enum Kinds {
     Any,
     Container,
     Image,
+    Volume,
 }
 
-/// `inspect`, `container inspect`, `image inspect`
+/// `inspect`, `container inspect`, `image inspect`, `volume inspect`
 pub async fn run(context: &Context, verb: Verb, parsed: &Parsed) -> Result<(), Exit> {
     let kinds = kinds(verb, parsed)?;
     let format = match parsed.text("format") {
@@ -53,8 +54,9 @@ fn kinds(verb: Verb, parsed: &Parsed) -> Result<Kinds, Exit> {
     match (verb, parsed.text("type")) {
         (Verb::InspectContainer, _) | (_, "container") => Ok(Kinds::Container),
         (Verb::InspectImage, _) | (_, "image") => Ok(Kinds::Image),
+        (Verb::InspectVolume, _) | (_, "volume") => Ok(Kinds::Volume),
         (_, "") => Ok(Kinds::Any),
-        (_, kind @ ("network" | "volume" | "node" | "service" | "task" | "secret" | "config" | "plugin")) => {
+        (_, kind @ ("network" | "node" | "service" | "task" | "secret" | "config" | "plugin")) => {
             Err(Exit::new(1, format!("inspecting a {kind} is not supported yet: --type {kind}")))
         }
         (_, kind) => Err(Exit::new(1, format!("unknown type: {kind:?}: must be one of {TYPES}"))),
@@ -66,19 +68,33 @@ async fn inspect(context: &Context, kinds: Kinds, name: &str, size: bool) -> Res
     let outcome = match kinds {
         Kinds::Container => container::inspect_raw(client, name, size).await,
         Kinds::Image => image::inspect_raw(client, name).await,
-        Kinds::Any => match container::inspect_raw(client, name, size).await {
-            Err(err) if err.is_not_found() => match image::inspect_raw(client, name).await {
-                // What cannot be an image's name (400) names nothing either.
-                Err(err) if err.is_not_found() || err.kind() == ErrorKind::InvalidArgument => {
-                    return Err(format!("Error: No such object: {name}"));
-                }
-                outcome => outcome,
-            },
-            outcome => outcome,
-        },
+        Kinds::Volume => volume::inspect_raw(client, name).await,
+        Kinds::Any => return any(client, name, size).await,
     };
-    let bytes = outcome.map_err(|err: ClientError| client_error(&err))?;
-    serde_json::from_slice(&bytes).map_err(|err| format!("read the daemon's answer: {err}"))
+    decoded(outcome)
+}
+
+/// The first of Docker's kinds that has such an object.
+async fn any(client: &client::Client, name: &str, size: bool) -> Result<Value, String> {
+    // What cannot be an image's name (400) names nothing either.
+    let is_missing = |err: &ClientError| err.is_not_found() || err.kind() == ErrorKind::InvalidArgument;
+    match container::inspect_raw(client, name, size).await {
+        Err(err) if err.is_not_found() => {}
+        outcome => return decoded(outcome),
+    }
+    match image::inspect_raw(client, name).await {
+        Err(err) if is_missing(&err) => {}
+        outcome => return decoded(outcome),
+    }
+    match volume::inspect_raw(client, name).await {
+        Err(err) if is_missing(&err) => Err(format!("Error: No such object: {name}")),
+        outcome => decoded(outcome),
+    }
+}
+
+fn decoded(outcome: Result<impl AsRef<[u8]>, ClientError>) -> Result<Value, String> {
+    let bytes = outcome.map_err(|err| client_error(&err))?;
+    serde_json::from_slice(bytes.as_ref()).map_err(|err| format!("read the daemon's answer: {err}"))
 }
 
 fn print_formatted(format: &Format, found: &[Value]) -> Result<(), Exit> {

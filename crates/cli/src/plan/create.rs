@@ -7,6 +7,7 @@ use engine_api::host_config::{DeviceMapping, HostConfig, LogConfig, Mount, Resta
 use oci::image::{Empty, Healthcheck};
 
 use super::environment::{self, FileError};
+use super::ports::{self, PortError, Ports};
 use super::security::{self, Security, SecurityError};
 use super::{Surroundings, mount, values};
 use crate::args::Parsed;
@@ -43,6 +44,12 @@ pub enum CreateError {
     /// The path in the container is relative.
     #[error("{0} is not an absolute path")]
     DeviceRelative(String),
+    /// `-v :/x`
+    #[error("invalid spec: {0}: empty section between colons")]
+    VolumeSection(String),
+    /// `-v a:/b:ro:z`
+    #[error("invalid spec: {0}: too many colons")]
+    VolumeColons(String),
     /// `-v ''`
     #[error("invalid empty volume spec")]
     EmptyVolume,
@@ -52,6 +59,9 @@ pub enum CreateError {
     /// Two networks of one name.
     #[error("network {0:?} is specified multiple times")]
     NetworkTwice(String),
+    /// Ports.
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// A file of variables or labels.
     #[error(transparent)]
     File(#[from] FileError),
@@ -66,9 +76,12 @@ pub fn request(parsed: &Parsed, surroundings: &Surroundings<'_>) -> Result<Creat
     let security = security::parse(parsed.list("security-opt"), surroundings)?;
     let host = host_config(parsed, surroundings, volumes.binds, security)?;
     let networks = networks(parsed)?;
+    let Ports { exposed, bindings } = ports::parse(parsed.list("publish"), parsed.list("expose"))?;
+    // A map that nobody filled is left out by Go's client.
+    let exposed_ports = (!exposed.is_empty()).then_some(exposed);
     Ok(CreateRequest {
-        config: config(parsed, surroundings, volumes.anonymous)?,
-        host_config: Some(host),
+        config: Config { exposed_ports, ..config(parsed, surroundings, volumes.anonymous)? },
+        host_config: Some(HostConfig { port_bindings: Some(bindings), ..host }),
         networking_config: Some(NetworkingConfig { endpoints_config: Some(networks) }),
     })
 }
@@ -133,15 +146,21 @@ fn host_config(
         container_id_file: text("cidfile"),
         log_config: log_config(parsed)?,
         network_mode: network_mode(parsed),
-        port_bindings: Some(BTreeMap::new()),
+        publish_all_ports: parsed.flag("publish-all"),
         restart_policy,
         auto_remove,
+        volume_driver: text("volume-driver"),
+        volumes_from: list("volumes-from"),
         cap_add: list("cap-add"),
         cap_drop: list("cap-drop"),
         cgroupns_mode: text("cgroupns"),
-        dns: Some(Vec::new()),
-        dns_options: Some(Vec::new()),
-        dns_search: Some(Vec::new()),
+        dns: Some(parsed.list("dns").to_vec()),
+        dns_options: Some(parsed.list("dns-option").to_vec()),
+        dns_search: Some(parsed.list("dns-search").to_vec()),
+        // Checked when read: what does not parse cannot come here.
+        extra_hosts: none_if_empty(
+            parsed.list("add-host").iter().filter_map(|it| values::extra_host(it).ok()).collect(),
+        ),
         group_add: list("group-add"),
         ipc_mode: text("ipc"),
         pid_mode: text("pid"),
@@ -301,20 +320,43 @@ struct Volumes {
 fn volumes(parsed: &Parsed, surroundings: &Surroundings<'_>) -> Result<Volumes, CreateError> {
     let (mut binds, mut anonymous) = (Vec::new(), BTreeMap::new());
     for text in parsed.list("volume") {
-        match text.split_once(':') {
-            None if text.is_empty() => return Err(CreateError::EmptyVolume),
-            None => {
-                anonymous.insert(text.clone(), Empty {});
-            }
-            Some((host, rest)) => {
-                let bind = format!("{}:{rest}", surroundings.absolute(host));
-                if !binds.contains(&bind) {
-                    binds.push(bind);
-                }
-            }
+        if !has_source(text)? {
+            anonymous.insert(text.clone(), Empty {});
+            continue;
+        }
+        let (host, rest) = split_colon(text);
+        let bind = format!("{}:{rest}", surroundings.absolute(&host));
+        if !binds.contains(&bind) {
+            binds.push(bind);
         }
     }
     Ok(Volumes { binds: none_if_empty(binds), anonymous })
+}
+
+/// Whether `-v` names what is mounted, or only a place. One letter and a colon are a drive of Windows, as for Docker.
+fn has_source(text: &str) -> Result<bool, CreateError> {
+    match text.len() {
+        0 => return Err(CreateError::EmptyVolume),
+        1 | 2 => return Ok(false),
+        _ => {}
+    }
+    let mut sections = Vec::new();
+    let mut section = String::new();
+    for c in text.chars() {
+        let is_drive = section.len() == 1 && section.starts_with(|c: char| c.is_ascii_alphabetic());
+        match c {
+            ':' if !is_drive => sections.push(std::mem::take(&mut section)),
+            c => section.push(c),
+        }
+    }
+    sections.push(section);
+    if sections.iter().take(3).any(String::is_empty) {
+        return Err(CreateError::VolumeSection(text.to_owned()));
+    }
+    if sections.len() > 3 {
+        return Err(CreateError::VolumeColons(text.to_owned()));
+    }
+    Ok(sections.len() > 1)
 }
 
 fn mounts(parsed: &Parsed, surroundings: &Surroundings<'_>) -> Vec<Mount> {

@@ -1,8 +1,9 @@
 //! `--mount` and `-v`.
 
-use engine_api::host_config::{BindOptions, Mount, TmpfsOptions};
+use engine_api::host_config::{BindOptions, DriverConfig, Mount, TmpfsOptions, VolumeOptions};
 use serde_json::{Map, Value, json};
 
+use super::environment::pair;
 use super::values;
 
 /// Why a mount is wrong. The texts are docker's.
@@ -79,7 +80,7 @@ fn fields(text: &str) -> Vec<String> {
 fn set_bare(mount: &mut Mount, key: &str, field: &str) -> Result<(), MountError> {
     match key {
         "readonly" | "ro" => mount.read_only = true,
-        "volume-nocopy" => insert(&mut mount.volume_options, "NoCopy", json!(true)),
+        "volume-nocopy" => volume(mount).no_copy = true,
         "bind-nonrecursive" => bind(mount).non_recursive = true,
         _ => return Err(MountError::Pair(field.to_owned())),
     }
@@ -112,12 +113,12 @@ fn set(
         },
         "tmpfs-size" => tmpfs(mount).size_bytes = values::bytes(value).map_err(|_| bad())?,
         "tmpfs-mode" => tmpfs(mount).mode = u32::from_str_radix(value, 8).map_err(|_| bad())?,
-        "volume-nocopy" => insert(&mut mount.volume_options, "NoCopy", json!(boolean()?)),
-        "volume-subpath" => insert(&mut mount.volume_options, "Subpath", json!(value)),
+        "volume-nocopy" => volume(mount).no_copy = boolean()?,
+        "volume-subpath" => value.clone_into(&mut volume(mount).subpath),
         "image-subpath" => insert(&mut mount.image_options, "Subpath", json!(value)),
-        "volume-label" => insert_pair(&mut mount.volume_options, &["Labels"], value),
-        "volume-driver" => insert_pair(&mut mount.volume_options, &["DriverConfig"], &format!("Name={value}")),
-        "volume-opt" => insert_pair(&mut mount.volume_options, &["DriverConfig", "Options"], value),
+        "volume-label" => volume(mount).labels.get_or_insert_default().extend([pair(value)]),
+        "volume-driver" => value.clone_into(&mut driver(mount).name),
+        "volume-opt" => driver(mount).options.get_or_insert_default().extend([pair(value)]),
         _ => return Err(MountError::Key(key.to_owned(), field.to_owned())),
     }
     Ok(())
@@ -131,21 +132,16 @@ fn tmpfs(mount: &mut Mount) -> &mut TmpfsOptions {
     mount.tmpfs_options.get_or_insert_default()
 }
 
-fn insert(options: &mut Option<Value>, key: &str, value: Value) {
-    options.get_or_insert_with(|| Value::Object(Map::new()))[key] = value;
+fn volume(mount: &mut Mount) -> &mut VolumeOptions {
+    mount.volume_options.get_or_insert_default()
 }
 
-/// Sets `name=value` in the object at `path`.
-fn insert_pair(options: &mut Option<Value>, path: &[&str], pair: &str) {
-    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-    let mut object = options.get_or_insert_with(|| Value::Object(Map::new()));
-    for key in path {
-        object = &mut object[*key];
-        if object.is_null() {
-            *object = Value::Object(Map::new());
-        }
-    }
-    object[name] = json!(value);
+fn driver(mount: &mut Mount) -> &mut DriverConfig {
+    volume(mount).driver_config.get_or_insert_default()
+}
+
+fn insert(options: &mut Option<Value>, key: &str, value: Value) {
+    options.get_or_insert_with(|| Value::Object(Map::new()))[key] = value;
 }
 
 fn validate(mount: &Mount) -> Result<(), MountError> {
@@ -195,6 +191,12 @@ mod tests {
         assert_eq!(
             read("type=bind,\"src=a,b\",target=/c,ro"),
             r#"{"Type":"bind","Source":"/cwd/a,b","Target":"/c","ReadOnly":true}"#
+        );
+        assert_eq!(
+            read(
+                "target=/a,volume-nocopy,volume-label=a=b,volume-label=c,volume-driver=d,volume-opt=e=f,volume-subpath=g"
+            ),
+            r#"{"Type":"volume","Target":"/a","VolumeOptions":{"NoCopy":true,"Labels":{"a":"b","c":""},"Subpath":"g","DriverConfig":{"Name":"d","Options":{"e":"f"}}}}"#
         );
     }
 

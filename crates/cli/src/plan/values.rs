@@ -59,6 +59,15 @@ pub enum ValueError {
     /// Not a parameter of a namespace.
     #[error("sysctl '{0}' is not allowed")]
     Sysctl(String),
+    /// Not an address.
+    #[error("IP address is not correctly formatted: {0}")]
+    Address(String),
+    /// Not a host and an address.
+    #[error("bad format for add-host: {0:?}")]
+    ExtraHost(String),
+    /// Its address is none.
+    #[error("invalid IP address in add-host: {0:?}")]
+    ExtraHostAddress(String),
     /// Not a mount.
     #[error(transparent)]
     Mount(mount::MountError),
@@ -88,6 +97,9 @@ pub fn check(kind: Kind, text: &str) -> Result<(), ValueError> {
         Kind::Attach => Err(ValueError::Stream),
         Kind::Filter if text.contains('=') || text.is_empty() => Ok(()),
         Kind::Filter => Err(ValueError::Filter),
+        Kind::Address if text.trim().parse::<std::net::IpAddr>().is_ok() => Ok(()),
+        Kind::Address => Err(ValueError::Address(text.to_owned())),
+        Kind::ExtraHost => extra_host(text).map(drop),
         Kind::Mount => mount::parse(text, &|path| path.to_owned()).map(drop).map_err(ValueError::Mount),
     }
 }
@@ -98,6 +110,19 @@ fn is_sysctl(text: &str) -> bool {
     let Some((name, _)) = text.split_once('=') else { return false };
     let kernel = name.strip_prefix("kernel.").is_some_and(|name| NAMES.contains(&name));
     kernel || name.starts_with("net.") || name.starts_with("fs.mqueue.")
+}
+
+/// `NAME:ADDRESS`, or `NAME=ADDRESS`, as the API wants it.
+pub fn extra_host(text: &str) -> Result<String, ValueError> {
+    let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).unwrap_or(("", ""));
+    if name.is_empty() || name.contains(':') {
+        return Err(ValueError::ExtraHost(text.to_owned()));
+    }
+    let bare = address.strip_prefix('[').and_then(|address| address.strip_suffix(']')).unwrap_or(address);
+    match bare == "host-gateway" || bare.trim().parse::<std::net::IpAddr>().is_ok() {
+        true => Ok(format!("{name}:{bare}")),
+        false => Err(ValueError::ExtraHostAddress(bare.to_owned())),
+    }
 }
 
 /// Whether two values of a kind mean the same.

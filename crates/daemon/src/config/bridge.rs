@@ -1,0 +1,57 @@
+//! What the settings say about the default bridge.
+
+use std::net::Ipv4Addr;
+
+use network::{AddressPool, Config, Subnet};
+
+use super::{ConfigError, in_range, list, number, switch, text};
+use crate::settings::Given;
+
+/// Pure; `None` for `--bridge=none`. Key and directory are the caller's to fill in.
+pub(super) fn plan(given: &Given) -> Result<Option<Config>, ConfigError> {
+    let bridge = text(given, "bridge");
+    let bip = text(given, "bip").map(|text| subnet("bip", text)).transpose()?;
+    if bridge == Some("none") {
+        return Ok(None);
+    }
+    if bridge.is_some() && bip.is_some() {
+        return Err(ConfigError::BridgeAndBip);
+    }
+    let defaults = Config::new("", "");
+    let pools = list(given, "default-address-pool").iter().map(|text| pool(text));
+    Ok(Some(Config {
+        bridge: bridge.map(str::to_owned),
+        bip,
+        fixed_cidr: text(given, "fixed-cidr").map(|text| subnet("fixed-cidr", text)).transpose()?,
+        mtu: number(given, "mtu").map(|mtu| in_range("mtu", mtu)).transpose()?.unwrap_or(defaults.mtu),
+        ip_forward: switch(given, "ip-forward").unwrap_or(defaults.ip_forward),
+        ip_masq: switch(given, "ip-masq").unwrap_or(defaults.ip_masq),
+        icc: switch(given, "icc").unwrap_or(defaults.icc),
+        host_address: text(given, "ip").map(address).transpose()?.unwrap_or(defaults.host_address),
+        default_address_pools: pools.collect::<Result<_, _>>()?,
+        ..defaults
+    }))
+}
+
+fn address(text: &str) -> Result<Ipv4Addr, ConfigError> {
+    text.parse().map_err(|_| ConfigError::Address(text.to_owned()))
+}
+
+fn subnet(key: &'static str, text: &str) -> Result<Subnet, ConfigError> {
+    text.parse().map_err(|_| ConfigError::Subnet { key, value: text.to_owned() })
+}
+
+/// `base=172.30.0.0/16,size=24`, dockerd's form.
+fn pool(text: &str) -> Result<AddressPool, ConfigError> {
+    let refused = || ConfigError::Subnet { key: "default-address-pool", value: text.to_owned() };
+    let (mut base, mut size) = (None, None);
+    for field in text.split(',') {
+        match field.split_once('=') {
+            Some(("base", value)) => base = value.parse().ok(),
+            Some(("size", value)) => size = value.parse().ok(),
+            _ => return Err(refused()),
+        }
+    }
+    let (base, size): (Subnet, u8) = base.zip(size).ok_or_else(refused)?;
+    if size < base.prefix || size > 32 { Err(refused()) } else { Ok(AddressPool { base, size }) }
+}

@@ -19,11 +19,16 @@ pub struct Events {
 impl Events {
     /// Everything that happens from now on to the container `name`, or to everything when it is empty.
     pub fn subscribe(socket: &Path, name: &str) -> Result<Events> {
+        Events::subscribe_to(socket, "container", name)
+    }
+
+    /// The same for another kind of object: `volume`, `network`.
+    pub fn subscribe_to(socket: &Path, kind: &str, name: &str) -> Result<Events> {
         // The head is sent before the subscription stands: asking for what happened since now closes the gap.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         let filters = match name {
             "" => String::new(),
-            name => format!("&filters={{%22container%22:[%22{name}%22]}}"),
+            name => format!("&filters={{%22{kind}%22:[%22{name}%22]}}"),
         };
         let since = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
         let mut stream = http::connect(socket)?;

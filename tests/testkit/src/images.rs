@@ -34,14 +34,22 @@ pub enum Archive {
     BusyboxZstd,
     /// `layers:latest`, docker-archive with everything that makes layers hard.
     Layers,
+    /// `volumes:latest`, docker-archive of busybox with volumes.
+    Volumes,
     /// `sparse:latest`, docker-archive with a sparse file in GNU's old format.
     OldSparse,
 }
 
 impl Archive {
     /// Every archive.
-    pub const ALL: [Archive; 5] =
-        [Archive::Busybox, Archive::BusyboxGzip, Archive::BusyboxZstd, Archive::Layers, Archive::OldSparse];
+    pub const ALL: [Archive; 6] = [
+        Archive::Busybox,
+        Archive::BusyboxGzip,
+        Archive::BusyboxZstd,
+        Archive::Layers,
+        Archive::Volumes,
+        Archive::OldSparse,
+    ];
 
     /// Its file's name in `target/images`.
     pub fn file_name(self) -> &'static str {
@@ -50,6 +58,7 @@ impl Archive {
             Archive::BusyboxGzip => "busybox-oci-gzip.tar",
             Archive::BusyboxZstd => "busybox-oci-zstd.tar",
             Archive::Layers => "layers.tar",
+            Archive::Volumes => "volumes.tar",
             Archive::OldSparse => "sparse.tar",
         }
     }
@@ -60,6 +69,7 @@ impl Archive {
             Archive::BusyboxGzip => write::oci_layout(&busybox()?, Compression::Gzip),
             Archive::BusyboxZstd => write::oci_layout(&busybox()?, Compression::Zstd),
             Archive::Layers => write::docker_archive(&plan::layers()),
+            Archive::Volumes => write::docker_archive(&plan::volumes(busybox()?)),
             Archive::OldSparse => write::docker_archive(&plan::old_sparse()),
         }
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -21,6 +22,8 @@ pub struct Leaks {
     pub mounts: Vec<PathBuf>,
     /// Directories of cgroup file systems called `longshore-<key>`.
     pub cgroups: Vec<PathBuf>,
+    /// Network links and packet filter tables that have the key in their name: `link NAME` or `table FAMILY NAME`.
+    pub network: Vec<String>,
     /// Processes whose command line names the directory or whose cgroup has the key: pid and command line.
     pub processes: Vec<(i32, String)>,
 }
@@ -28,7 +31,7 @@ pub struct Leaks {
 impl Leaks {
     /// Whether nothing is there.
     pub fn is_empty(&self) -> bool {
-        self.mounts.is_empty() && self.cgroups.is_empty() && self.processes.is_empty()
+        self.mounts.is_empty() && self.cgroups.is_empty() && self.network.is_empty() && self.processes.is_empty()
     }
 
     /// Removes everything, as well as it can: for the end of a failed test.
@@ -42,6 +45,16 @@ impl Leaks {
         for mount in self.mounts.iter().rev() {
             // A mount below a lazily unmounted one is gone already.
             let _ = rustix::mount::unmount(mount, UnmountFlags::DETACH);
+        }
+        for name in &self.network {
+            let program = if name.starts_with("link") { "ip" } else { "nft" };
+            // A link goes with the namespace at its other end, which a process that was just killed may have held.
+            let (kind, name) = name.split_once(' ').unwrap_or((name, ""));
+            let words: Vec<&str> = match program {
+                "ip" => vec![kind, "delete", name],
+                _ => ["delete", kind].into_iter().chain(name.split(' ')).collect(),
+            };
+            let _ = Command::new(program).args(words).output();
         }
         for cgroup in &self.cgroups {
             let gone = process::until("cgroup without processes", GONE_WITHIN, || {
@@ -63,6 +76,9 @@ impl fmt::Display for Leaks {
         for cgroup in &self.cgroups {
             writeln!(f, "  cgroup  {}", cgroup.display())?;
         }
+        for name in &self.network {
+            writeln!(f, "  network {name}")?;
+        }
         for (pid, command) in &self.processes {
             writeln!(f, "  process {pid} {command}")?;
         }
@@ -78,7 +94,8 @@ pub fn find(root: &Path, key: Option<&str>) -> Result<Leaks> {
         find_directories(Path::new("/sys/fs/cgroup"), name, 5, &mut cgroups);
     }
     let mounts = mounts_below(&fs::read_to_string("/proc/self/mountinfo")?, root);
-    Ok(Leaks { mounts, cgroups, processes: processes(root, name.as_deref())? })
+    let network = key.map_or_else(|| Ok(Vec::new()), network)?;
+    Ok(Leaks { mounts, cgroups, network, processes: processes(root, name.as_deref())? })
 }
 
 /// Waits until the instance has nothing left; after [`GONE_WITHIN`], what is still there.
@@ -92,6 +109,20 @@ pub fn wait_until_gone(root: &Path, key: Option<&str>) -> Result<Leaks> {
         Ok(()) => Leaks::default(),
         Err(_) => find(root, key)?,
     })
+}
+
+/// The links and tables of the instance with this key.
+fn network(key: &str) -> Result<Vec<String>> {
+    let links = fs::read_to_string("/proc/thread-self/net/dev")?;
+    let links = links.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+    let ours = links.filter(|name| [format!("ls{key}"), format!("v{key}")].iter().any(|start| name.starts_with(start)));
+    let mut found: Vec<String> = ours.map(|name| format!("link {name}")).collect();
+    // Without the program there are no tables that a test could have made.
+    if let Ok(tables) = Command::new("nft").args(["list", "tables"]).output() {
+        let tables = String::from_utf8_lossy(&tables.stdout).into_owned();
+        found.extend(tables.lines().filter(|line| line.ends_with(&format!(" longshore-{key}"))).map(str::to_owned));
+    }
+    Ok(found)
 }
 
 /// The mount points of a mountinfo text that lie below `root`, in the order of mounting.
@@ -155,8 +186,6 @@ fn remove_cgroup(dir: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use super::*;
 
     #[test]
@@ -193,6 +222,23 @@ mod tests {
         let leaks = find(root.path(), Some(&key)).unwrap();
         leaks.clean();
         assert_eq!((leaks.mounts, leaks.cgroups.len()), (vec![point], 1));
+        assert!(find(root.path(), Some(&key)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn privileged_a_link_and_a_table_are_found_and_cleaned() {
+        if crate::skip::without_root() {
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let key = format!("{:08x}", std::process::id() | 1 << 31);
+        for command in [format!("ip link add ls{key} type bridge"), format!("nft add table inet longshore-{key}")] {
+            let words: Vec<&str> = command.split(' ').collect();
+            assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success(), "{command}");
+        }
+        let leaks = find(root.path(), Some(&key)).unwrap();
+        leaks.clean();
+        assert_eq!(leaks.network, [format!("link ls{key}"), format!("table inet longshore-{key}")]);
         assert!(find(root.path(), Some(&key)).unwrap().is_empty());
     }
 

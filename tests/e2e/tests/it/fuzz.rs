@@ -94,7 +94,7 @@ fn image() -> Image {
         Entry::whiteout("d", "absent"),
         Entry::opaque("d"),
     ];
-    Image { tag: "fuzz:latest".into(), layers: vec![entries], command: vec!["true".into()] }
+    Image { tag: "fuzz:latest".into(), layers: vec![entries], command: vec!["true".into()], volumes: vec![] }
 }
 
 /// The archive with a change somewhere, or in one of its JSON files.

@@ -14,7 +14,7 @@ const SWEPT_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 /// A small image of its own name.
 fn image(daemon: &Daemon, entries: Vec<Entry>) -> Image {
     let tag = format!("{}:latest", daemon.name("hostile").to_lowercase());
-    Image { tag, layers: vec![entries], command: vec!["true".into()] }
+    Image { tag, layers: vec![entries], command: vec!["true".into()], volumes: vec![] }
 }
 
 fn plain(daemon: &Daemon) -> Vec<u8> {

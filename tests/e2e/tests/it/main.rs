@@ -11,6 +11,7 @@
 #![expect(clippy::unwrap_used, reason = "the functions around the tests fail as tests do")]
 
 mod access;
+mod crash;
 mod death;
 mod exec;
 mod flags;
@@ -25,6 +26,7 @@ mod isolation;
 mod lifecycle;
 mod load_and_run;
 mod logs;
+mod network;
 mod on_demand;
 mod restart_policy;
 mod shims;
@@ -34,4 +36,5 @@ mod support;
 mod system;
 mod terminal;
 mod versions;
+mod volumes;
 mod words;

@@ -9,6 +9,8 @@ pub struct Image {
     pub layers: Vec<Vec<Entry>>,
     /// The default command.
     pub command: Vec<String>,
+    /// Paths that are volumes.
+    pub volumes: Vec<String>,
 }
 
 /// One tar entry of a layer.
@@ -126,7 +128,7 @@ pub fn busybox(binary: Vec<u8>, applets: &[&str]) -> Image {
     for (dir, mode) in [("sys", 0o755), ("tmp", 0o1777), ("var", 0o755), ("var/www", 0o755)] {
         entries.push(Entry::dir(dir, mode));
     }
-    Image { tag: "busybox:latest".into(), layers: vec![entries], command: vec!["sh".into()] }
+    Image { tag: "busybox:latest".into(), layers: vec![entries], command: vec!["sh".into()], volumes: vec![] }
 }
 
 /// `layers:latest`: two layers that hold everything which an unpacker can get wrong and that Docker
@@ -155,13 +157,25 @@ pub fn layers() -> Image {
         // Its directory is only implied here: mode and owner come from the layer below.
         Entry::file("data/added", "added\n"),
     ];
-    Image { tag: "layers:latest".into(), layers: vec![lower, upper], command: vec!["/none".into()] }
+    Image { tag: "layers:latest".into(), layers: vec![lower, upper], command: vec!["/none".into()], volumes: vec![] }
+}
+
+/// `volumes:latest`: busybox, and volumes where it has a directory and where it has nothing.
+pub fn volumes(busybox: Image) -> Image {
+    let upper = vec![
+        Entry::dir("data", 0o750).owned_by(70, 71),
+        Entry::file("data/file", "from the image\n").owned_by(70, 71),
+        Entry::new("link", 0o777, Kind::Symlink("data".into())),
+        Entry::file("file", "no directory\n"),
+    ];
+    let volumes = vec!["/data".into(), "/new".into()];
+    Image { tag: "volumes:latest".into(), layers: [busybox.layers, vec![upper]].concat(), volumes, ..busybox }
 }
 
 /// `sparse:latest`: a sparse file in the format that Docker does not read.
 pub fn old_sparse() -> Image {
     let layer = vec![sparse("sparse", SparseFormat::OldGnu)];
-    Image { tag: "sparse:latest".into(), layers: vec![layer], command: vec!["/none".into()] }
+    Image { tag: "sparse:latest".into(), layers: vec![layer], command: vec!["/none".into()], volumes: vec![] }
 }
 
 /// 512 bytes `a`, a hole up to 1 MiB, 1024 bytes `z`.

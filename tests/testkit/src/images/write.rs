@@ -217,11 +217,13 @@ fn config(image: &Image, diff_ids: &[String]) -> Value {
         .map(|layer| json!({ "created": CREATED, "created_by": format!("layer {layer}") }))
         .collect();
     let diff_ids: Vec<String> = diff_ids.iter().map(|id| format!("sha256:{id}")).collect();
+    let volumes: serde_json::Map<String, Value> = image.volumes.iter().map(|path| (path.clone(), json!({}))).collect();
+    let volumes = if volumes.is_empty() { Value::Null } else { volumes.into() };
     json!({
         "architecture": architecture(),
         "os": "linux",
         "created": CREATED,
-        "config": { "Env": [PATH], "Cmd": image.command },
+        "config": { "Env": [PATH], "Cmd": image.command, "Volumes": volumes },
         "rootfs": { "type": "layers", "diff_ids": diff_ids },
         "history": history,
     })

@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 use errdefs::ErrorKind;
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, ResolveFlags, openat, renameat_with};
 use rustix::io::Errno;
+use sys::open::openat2;
 
 use crate::copy::{Copier, CopyError};
 use crate::create::make_directory;
 use crate::name::VolumeName;
 use crate::record::DATA;
 use crate::store::{NotFound, Volumes};
-use crate::subpath::open_within;
 
 /// A copy that is being made.
 pub(crate) const FILLING: &str = "filling";
@@ -149,7 +149,7 @@ fn open_source(name: &VolumeName, image_root: BorrowedFd<'_>, path: &Path) -> Re
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let relative = path.strip_prefix("/").unwrap_or(path);
     let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
-    match open_within(image_root, relative, flags, resolve) {
+    match openat2(image_root, relative, flags, Mode::empty(), resolve) {
         Ok(source) => Ok(Some(source)),
         Err(Errno::NOENT) => Ok(None),
         Err(Errno::NOTDIR) => Err(FillError::NotDirectory { path: path.to_owned() }),

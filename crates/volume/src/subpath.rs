@@ -1,18 +1,15 @@
 //! A part of a volume, for `--mount type=volume,volume-subpath=PATH`.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 use errdefs::ErrorKind;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat};
 use rustix::io::Errno;
+use sys::open::openat2;
 
 use crate::record::Volume;
-
-/// How often a path is resolved before its change is reported. One attempt takes microseconds; a container that renames
-/// without pause may spoil a few in a row.
-const ATTEMPTS: usize = 1000;
 
 /// Why [`open_subpath`] failed. The texts are dockerd's.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +67,7 @@ pub fn open_subpath(volume: &Volume, subpath: &Path) -> Result<OwnedFd, SubpathE
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let base = openat(CWD, &volume.mountpoint, flags, Mode::empty()).map_err(failed)?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    open_within(&base, &clean, OFlags::PATH | OFlags::CLOEXEC, resolve).map_err(failed)
+    openat2(&base, &clean, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve).map_err(failed)
 }
 
 /// `None` if it climbs out, or is absolute.
@@ -85,23 +82,4 @@ fn clean(subpath: &Path) -> Option<PathBuf> {
         }
     }
     Some(if clean.as_os_str().is_empty() { PathBuf::from(".") } else { clean })
-}
-
-/// openat2, again where the kernel gives up: while it resolves `..`, any rename on the whole machine may have been an
-/// escape for all it knows, and it answers EAGAIN (openat2(2)).
-pub(crate) fn open_within(
-    base: impl AsFd,
-    path: &Path,
-    flags: OFlags,
-    resolve: ResolveFlags,
-) -> Result<OwnedFd, Errno> {
-    let open = || openat2(&base, path, flags, Mode::empty(), resolve);
-    let mut opened = open();
-    for _ in 1..ATTEMPTS {
-        match opened {
-            Err(Errno::AGAIN) => opened = open(),
-            opened => return opened,
-        }
-    }
-    opened
 }

@@ -113,6 +113,7 @@ fn privileged_a_read_only_root_still_gets_its_mount_points() {
             kind: "tmpfs".into(),
             source: "tmpfs".into(),
             options: vec!["size=64k".into()],
+            ..Mount::default()
         });
         assert_eq!(fixture.run().text, "x\nsh: can't create /file: Read-only file system\n");
     });
@@ -136,9 +137,42 @@ fn privileged_a_recursively_read_only_bind_covers_what_is_below() {
                 kind: "bind".into(),
                 source: source.clone(),
                 options: vec!["rbind".into(), option.into()],
+                ..Mount::default()
             });
             assert_eq!(fixture.run().code, code, "{option}");
             rustix::mount::unmount(source.join("below"), rustix::mount::UnmountFlags::DETACH).unwrap();
+        }
+    });
+}
+
+#[test]
+fn privileged_a_part_of_a_bind_stays_in_it() {
+    isolated(|| {
+        let mut fixture = Fixture::new(&["cat", "/part/file"]);
+        let source = fixture.dir.path().join("source");
+        fs::create_dir_all(source.join("a/b")).unwrap();
+        fs::write(source.join("a/b/file"), "inside").unwrap();
+        fs::write(fixture.dir.path().join("file"), "outside").unwrap();
+        for (link, target) in [("in", "a/../a/b"), ("up", ".."), ("abs", fixture.dir.path().to_str().unwrap())] {
+            std::os::unix::fs::symlink(target, source.join(link)).unwrap();
+        }
+        let plain = fixture.spec.mounts.clone();
+        let mut with = |subpath: &str| {
+            fixture.spec.mounts = plain.clone();
+            fixture.spec.mounts.push(Mount {
+                destination: "/part".into(),
+                kind: "bind".into(),
+                source: source.clone(),
+                options: vec!["rbind".into(), "ro".into()],
+                subpath: Some(subpath.into()),
+            });
+            fixture.run_as(None)
+        };
+        for subpath in ["a/b", "in"] {
+            assert_eq!(with(subpath).unwrap().text, "inside", "{subpath}");
+        }
+        for subpath in ["up", "abs", "..", "/"] {
+            with(subpath).unwrap_err();
         }
     });
 }

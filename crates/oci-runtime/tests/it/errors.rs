@@ -119,6 +119,7 @@ fn privileged_a_mount_point_that_is_a_link_out_of_the_root_stays_inside() {
             kind: "bind".into(),
             source: source.clone(),
             options: vec!["rbind".into(), "ro".into()],
+            ..Mount::default()
         };
         fixture.spec.mounts.push(bind("/run/secret/file"));
         fixture.spec.mounts.push(bind("/linked/etc/climbed"));
@@ -138,6 +139,7 @@ fn privileged_a_missing_bind_source_is_named() {
             kind: "bind".into(),
             source: "/nosuch/source".into(),
             options: vec!["rbind".into()],
+            ..Mount::default()
         });
         let err = fixture.create(None, output_pipe().1).unwrap_err();
         assert_eq!(err.to_string(), "bind mount /nosuch/source");

@@ -165,8 +165,8 @@ impl Drop for Starting<'_> {
 /// What a shim is started for.
 struct Prepared {
     task: CreateTask,
-    /// The network namespace that the container is born into.
-    namespace: Option<OwnedFd>,
+    /// The network namespace that the container is born into, if there is one, and what the shim keeps for it.
+    descriptors: Vec<OwnedFd>,
 }
 
 /// Everything before the shim: waits for the end of the last run, plans this one, and connects the container.
@@ -190,9 +190,9 @@ async fn prepare(engine: &Engine, container: &Arc<Container>) -> Result<Prepared
         Ok((task, joined))
     });
     let (mut task, joined) = tokio::time::timeout(START_TIMEOUT, planned).await.unwrap_or(Err(LaunchError::Stuck))?;
-    let namespace = joined.keep();
+    let (namespace, holds) = joined.keep();
     task.joins_network = namespace.is_some();
-    Ok(Prepared { task, namespace })
+    Ok(Prepared { task, descriptors: namespace.into_iter().chain(holds).collect() })
 }
 
 /// `donor` is the container whose network this one shares, and with it the files that go with a network.
@@ -310,7 +310,7 @@ async fn speak(container: &Container, shim: &Shim, prepared: Prepared) -> Result
     let clients = held.len();
     let mut calls: Vec<(Call, Vec<OwnedFd>)> = vec![
         (Call::Hello { version: shim_api::VERSION }, vec![]),
-        (Call::Create(Box::new(prepared.task)), prepared.namespace.into_iter().collect()),
+        (Call::Create(Box::new(prepared.task)), prepared.descriptors),
     ];
     calls.extend(held.into_iter().map(|client| (Call::Attach(client.attach), vec![client.stream])));
     calls.push((Call::Start, vec![]));

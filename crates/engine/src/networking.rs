@@ -29,6 +29,9 @@ use crate::container::record::Definition;
 use crate::container::state::Phase;
 use crate::registry::LookupError;
 
+/// How many sockets the shim gets at most: half of a message (`sys::socket::FDS_MAX`), which clients' streams share.
+const HOLDS_MAX: usize = 32;
+
 /// Why a container cannot be connected. The texts are dockerd's.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -118,6 +121,8 @@ pub struct Networking {
 pub(crate) struct Joined {
     /// The namespace to live in; a new and empty one if absent, or the host's.
     namespace: Option<OwnedFd>,
+    /// What holds its published ports.
+    holds: Vec<OwnedFd>,
     /// Whose network it shares.
     pub(crate) donor: Option<Arc<Container>>,
     undo: Option<(Engine, Arc<Container>)>,
@@ -203,7 +208,7 @@ pub(crate) fn resolve_mode(engine: &Engine, mode: &mut String) {
 /// Connects a container that is about to start, and writes what its /etc/hosts has of it. Blocks.
 pub(crate) fn join(engine: &Engine, container: &Arc<Container>) -> Result<Joined, ConnectError> {
     let definition = &container.definition;
-    let mut joined = Joined { namespace: None, donor: None, undo: None };
+    let mut joined = Joined { namespace: None, holds: Vec::new(), donor: None, undo: None };
     let mut addresses = Addresses::default();
     match Mode::of(definition) {
         Mode::None | Mode::Host => {}
@@ -217,6 +222,9 @@ pub(crate) fn join(engine: &Engine, container: &Arc<Container>) -> Result<Joined
             joined.undo = Some((engine.clone(), container.clone()));
             addresses = Addresses { own: Some(endpoint.place.address), gateway: Some(endpoint.place.gateway) };
             joined.namespace = Some(endpoint.namespace);
+            joined.holds = endpoint.holds;
+            // More do not go into one message. The others are held by us as long as we live.
+            joined.holds.truncate(HOLDS_MAX);
             container.live().place = Some(Arc::new(endpoint.place));
         }
     }
@@ -299,10 +307,10 @@ fn leave(networks: &Networks, id: &ContainerId) {
 }
 
 impl Joined {
-    /// The container's start goes on: it stays where it is.
-    pub(crate) fn keep(mut self) -> Option<OwnedFd> {
+    /// The container's start goes on: it stays where it is. Answers the namespace, and what holds its ports.
+    pub(crate) fn keep(mut self) -> (Option<OwnedFd>, Vec<OwnedFd>) {
         self.undo = None;
-        self.namespace.take()
+        (self.namespace.take(), std::mem::take(&mut self.holds))
     }
 }
 

@@ -31,6 +31,11 @@ pub(crate) fn hold(published: &Published) -> Result<Option<Hold>, rustix::io::Er
 }
 
 impl Hold {
+    /// One more descriptor of the socket, for somebody who outlives this process.
+    pub(crate) fn share(&self) -> std::io::Result<OwnedFd> {
+        self.socket.try_clone()
+    }
+
     /// Makes the hold complete. To be called when packets are redirected already: a connection that came before would be
     /// accepted by the kernel and never answered.
     ///
@@ -41,11 +46,10 @@ impl Hold {
             Protocol::Udp | Protocol::Sctp => sockopt::set_socket_reuseaddr(&self.socket, false),
         }
     }
-}
 
-impl Drop for Hold {
-    /// Frees the port also where a child that is being started has a copy of the descriptor for a moment longer.
-    fn drop(&mut self) {
+    /// Frees a TCP port also where somebody shares the socket. Without this a port goes with the last descriptor: who holds the
+    /// port beyond the end of this process goes on doing so.
+    pub(crate) fn release(self) {
         let freed = match self.protocol {
             Protocol::Tcp => shutdown(&self.socket, Shutdown::Both),
             Protocol::Udp | Protocol::Sctp => sockopt::set_socket_reuseaddr(&self.socket, true),

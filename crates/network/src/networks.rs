@@ -45,6 +45,9 @@ pub struct EndpointRequest {
 pub struct Endpoint {
     /// The container's network namespace, complete. Whoever holds it keeps it alive; this crate no longer does.
     pub namespace: OwnedFd,
+    /// Sockets that keep the published ports from other programs. Whoever holds them does so also when this process has
+    /// died. [`Networks::leave`] frees TCP ports all the same, and others when they are closed.
+    pub holds: Vec<OwnedFd>,
     /// What users see of it.
     pub place: Place,
 }
@@ -343,6 +346,7 @@ impl Networks {
                 Err(errno) => Some((one.host_address, errno)),
             });
             let Some((address, errno)) = failed else { return Ok((published, holds)) };
+            holds.into_iter().for_each(Hold::release);
             published.iter().for_each(|one| self.state().ports.release(one));
             attempts -= 1;
             if attempts == 0 {
@@ -374,7 +378,12 @@ impl Networks {
             }
         }
         let record = &entry.record;
-        Ok(Endpoint { namespace: sandbox.namespace, place: wired.place(record) })
+        let shared = entry.holds.iter().filter_map(|held| {
+            // Without descriptors to spare the port is held as long as this process lives.
+            held.share().inspect_err(|err| tracing::warn!(%err, "the hold of a port is not shared")).ok()
+        });
+        let holds = shared.collect();
+        Ok(Endpoint { namespace: sandbox.namespace, holds, place: wired.place(record) })
     }
 
     fn publish(&self, wired: &Wired, entry: &Entry) -> Result<(), NetworkError> {
@@ -404,7 +413,7 @@ impl Networks {
     /// Takes the endpoint out of the kernel, then its record.
     fn clean(&self, entry: &mut Entry) -> Result<(), NetworkError> {
         // Before the rules: a connection that finds our socket instead of the container would wait for ever.
-        entry.holds.clear();
+        entry.holds.drain(..).for_each(Hold::release);
         self.withdraw(&entry.record.container)?;
         if entry.record.interface_index != 0 {
             let port = link::disable_port(&entry.record.interface, entry.record.interface_index);

@@ -57,8 +57,9 @@ pub enum Call {
         /// The daemon's [`VERSION`].
         version: u32,
     },
-    /// Makes the container up to the point where its program would be executed; with one descriptor, a network
-    /// namespace, if [`CreateTask::joins_network`]. Answer: [`Answer::Created`].
+    /// Makes the container up to the point where its program would be executed. The first descriptor is a network
+    /// namespace if [`CreateTask::joins_network`]; the others the shim keeps open until the container has ended: sockets
+    /// that hold its published ports, daemon or no daemon. Answer: [`Answer::Created`].
     Create(Box<CreateTask>),
     /// Connects a client: one descriptor, the client's stream. The shim owns it from then on. Answer: [`Answer::Done`].
     Attach(Attach),

@@ -146,7 +146,10 @@ impl Shim {
             return Err(CallError::Created);
         }
         // Open until the container is made: from then on its processes keep the namespace.
-        let network = task.joins_network.then(|| one(&mut descriptors)).transpose()?;
+        if task.joins_network && descriptors.is_empty() {
+            return Err(CallError::Descriptors { wanted: 1, found: 0 });
+        }
+        let network = task.joins_network.then(|| descriptors.remove(0));
         if let Some(network) = &network {
             let path = format!("/proc/self/fd/{}", network.as_raw_fd());
             let joined = Namespace { kind: NamespaceKind::Network, path: Some(path.into()) };
@@ -174,7 +177,7 @@ impl Shim {
             streams.set_log(log);
         }
         let pid = container.pid.as_raw_nonzero().get();
-        self.task = Some(Task::new(container, streams));
+        self.task = Some(Task::new(container, streams, descriptors));
         Ok(Answer::Created { pid })
     }
 

@@ -1,5 +1,6 @@
 //! The container: its process, its execs, and what state it is in.
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use cgroup::{Controller, Version};
@@ -26,12 +27,14 @@ pub(crate) struct Task {
     pub(crate) joins: Vec<Join>,
     pub(crate) oom: OomWatch,
     pub(crate) exit: Option<(ExitRecord, Instant)>,
+    /// Kept open as long as its first process lives.
+    held: Vec<OwnedFd>,
     /// The exit was posted.
     pub(crate) told: bool,
 }
 
 impl Task {
-    pub(crate) fn new(container: Container, streams: Streams) -> Task {
+    pub(crate) fn new(container: Container, streams: Streams, held: Vec<OwnedFd>) -> Task {
         let pid = container.pid.as_raw_nonzero().get();
         let run_state = RunState {
             pid,
@@ -48,6 +51,7 @@ impl Task {
             joins: Vec::new(),
             oom: OomWatch::default(),
             exit: None,
+            held,
             told: false,
         }
     }
@@ -73,6 +77,8 @@ impl Task {
         let started_at_nanos = self.run_state.started_at_nanos;
         let record = ExitRecord { exit_code, exited_at_nanos: now_nanos(), started_at_nanos, oom_killed };
         self.exit = Some((record, now));
+        // Before anybody hears of the end.
+        self.held = Vec::new();
         self.streams.end(now);
         self.execs.iter().filter(|exec| exec.exit_code.is_none()).for_each(Exec::kill);
     }

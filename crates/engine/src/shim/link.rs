@@ -115,7 +115,7 @@ impl Link {
         for (call, mut with) in calls {
             let (seq, answer) = self.expect()?;
             let container = self.container.clone();
-            let count = u32::try_from(with.len()).expect("a call has one descriptor at most");
+            let count = u32::try_from(with.len()).expect("a call has few descriptors");
             bytes.extend(encode(&Request { seq, container, descriptors: count, call }));
             descriptors.append(&mut with);
             answers.push(answer);

@@ -107,14 +107,15 @@ impl Endpoints {
         }
     }
 
-    /// Holds the ports of endpoints from an earlier daemon again.
+    /// Holds the ports of endpoints from an earlier daemon again, where nobody does.
     pub(super) fn hold_again(&mut self) {
         for entry in self.entries.values_mut().filter(|entry| entry.holds.is_empty()) {
             for published in &entry.record.ports {
                 match hold(published).and_then(|held| held.map(|held| held.seal().map(|()| held)).transpose()) {
                     Ok(held) => entry.holds.extend(held),
-                    // Another program was quicker while no daemon ran; the redirection still wins over it.
-                    Err(errno) => tracing::warn!(%errno, ?published, "a published port could not be held again"),
+                    // Whoever stayed beside the container holds it. Or another program was quicker while no daemon ran:
+                    // the redirection wins over it.
+                    Err(errno) => tracing::debug!(%errno, ?published, "a published port could not be held again"),
                 }
             }
         }

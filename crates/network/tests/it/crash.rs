@@ -123,6 +123,35 @@ fn privileged_containers_outlive_the_daemon() {
 }
 
 #[test]
+fn privileged_a_shared_hold_outlives_the_daemon() {
+    on_a_machine(|lab| {
+        let datagrams = network::PortRequest { protocol: network::Protocol::Udp, ..publish(Some(HOME), 8081, 80) };
+        let networks = lab.networks();
+        let one = networks.join(&request("one", &[publish(Some(HOME), 8080, 80), datagrams])).unwrap();
+        assert_eq!(one.holds.len(), 2);
+        drop(networks);
+        let stream = || std::net::TcpListener::bind((HOME, 8080)).map(drop);
+        let datagram = || std::net::UdpSocket::bind((HOME, 8081)).map(drop);
+        assert!(stream().is_err() && datagram().is_err());
+        let networks = Networks::open(lab.config()).unwrap();
+        networks.reconcile(&["one"]).unwrap();
+        assert!(stream().is_err() && datagram().is_err());
+        // Who ends tells so after it has let go.
+        let network::Endpoint { holds, namespace, .. } = one;
+        drop(holds);
+        networks.leave("one").unwrap();
+        stream().unwrap();
+        datagram().unwrap();
+        // In the life of one daemon nobody else needs to let go of TCP.
+        let two = networks.join(&request("two", &[publish(Some(HOME), 8080, 80), datagrams])).unwrap();
+        networks.leave("two").unwrap();
+        stream().unwrap();
+        drop((two, namespace));
+        datagram().unwrap();
+    });
+}
+
+#[test]
 fn privileged_a_torn_record_is_set_aside() {
     on_a_machine(|lab| {
         let directory = lab.config().state_dir.join("endpoints");

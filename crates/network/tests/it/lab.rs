@@ -84,6 +84,12 @@ pub(crate) fn host_behind(link: &str, here: Ipv4Addr, there: Ipv4Addr) -> File {
         run(&["ip", "link", "set", "eth0", "up"]);
         run(&["ip", "route", "add", "default", "via", &here.to_string()]);
     });
+    // The kernel tells of the carrier a moment later, which would make two looks at the links differ.
+    let deadline = Instant::now() + DEADLINE;
+    while run(&["ip", "-o", "link", "show", link]).contains("NO-CARRIER") {
+        assert!(Instant::now() < deadline, "no carrier on {link}");
+        std::thread::yield_now();
+    }
     host
 }
 

@@ -1,14 +1,18 @@
 //! The database: three tables of JSON, read whole at start, one durable commit per operation.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use oci::{Digest, Reference};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use rustix::fs::FallocateFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use snapshot::ChainId;
+use tracing::debug;
 
 use crate::record::{StoredImage, StoredLayer};
 
@@ -100,6 +104,7 @@ impl Metadata {
         // to restart, least of all for a removal, which is how people make room.
         write(&database, change)?;
         self.database = Some(database);
+        reserve(&self.path);
         Ok(())
     }
 }
@@ -127,7 +132,25 @@ fn open_or_create(path: &Path) -> Result<Database, redb::Error> {
     write.open_table(LAYERS)?;
     // Dropped when nothing was created: an open of an existing database costs no sync.
     write.abort()?;
+    reserve(path);
     Ok(database)
+}
+
+/// Takes the room for the holes in the file, which is where redb writes next: a removal makes room on a full disk, and must
+/// not need any for that. A file system that cannot promise it is no worse than before.
+fn reserve(path: &Path) {
+    let reserved = (|| {
+        let file = OpenOptions::new().write(true).open(path)?;
+        let metadata = file.metadata()?;
+        // stat(2): in units of 512 bytes, whatever the file system's are.
+        if metadata.blocks() * 512 < metadata.len() {
+            rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, metadata.len())?;
+        }
+        io::Result::Ok(())
+    })();
+    if let Err(err) = reserved {
+        debug!(path = %path.display(), %err, "no room is reserved for removals");
+    }
 }
 
 /// Whether it is the file's fault, not that of the system (a full disk, no descriptor) or of another process.

@@ -65,8 +65,8 @@ fn privileged_room_can_be_made_without_a_restart() {
     store.load(&image(0)[..], &mut |_| {}).unwrap();
     let filler = disk.fill();
     let mut failed = false;
-    for index in 0..2000 {
-        let target = format!("tag{index}:{}", "x".repeat(100)).parse().unwrap();
+    for index in 0..4000 {
+        let target = format!("{}{index}:{}", "n".repeat(180), "x".repeat(120)).parse().unwrap();
         if let Err(err) = store.tag("a:0", &target) {
             assert!(why(&err).contains("No space left on device"), "{}", why(&err));
             failed = true;
@@ -86,4 +86,19 @@ fn privileged_room_can_be_made_without_a_restart() {
     fs::remove_file(filler).unwrap();
     let store = Store::open(disk.path()).unwrap();
     assert!(store.torn().is_empty() && store.resolve("a:0").is_ok());
+}
+
+#[test]
+fn privileged_a_removal_needs_no_room() {
+    let disk = Small::new();
+    let store = Store::open(disk.path()).unwrap();
+    store.load(&tar(&docker(Some("a:1"), &[layer(&[("a", "1")])], ""))[..], &mut |_| {}).unwrap();
+    store.tag("a:1", &"b:1".parse().unwrap()).unwrap();
+    disk.fill();
+    store.remove("b:1", RemoveOptions::default(), &[]).unwrap();
+    // Nor does it after the death of its process.
+    drop(store);
+    let store = Store::open(disk.path()).unwrap();
+    store.remove("a:1", RemoveOptions::default(), &[]).unwrap();
+    assert!(store.list().is_empty());
 }

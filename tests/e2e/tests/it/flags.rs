@@ -295,7 +295,6 @@ fn privileged_what_is_not_there_yet_is_refused_by_its_name() {
             ("-p 8080:80", ["publish", "PortBindings"]),
             ("--link other", ["link", "Links"]),
             ("--gpus all", ["gpus", "DeviceRequests"]),
-            ("--volumes-from other", ["volumes-from", "VolumesFrom"]),
             ("--blkio-weight 100", ["blkio-weight", "BlkioWeight"]),
             ("--health-cmd true", ["health-cmd", "Healthcheck"]),
             ("--runtime other", ["runtime", "other"]),

@@ -108,7 +108,7 @@ fn privileged_info_counts_what_there_is() {
         for driver in drivers.as_array().unwrap() {
             at.run(&format!("--log-driver {} busybox true", driver.as_str().unwrap()));
         }
-        assert_eq!(at.ok("info -f '{{json .Plugins.Volume}}'"), "[]");
+        assert_eq!(at.ok("info -f '{{json .Plugins.Volume}}'"), r#"["local"]"#);
     });
 }
 

@@ -136,7 +136,7 @@ impl Runner {
         let values = match work {
             Work::Line { line, cleanup } => return self.interleaved(engines, line, cleanup),
             Work::DockerLine(line) => return self.interleaved(engines, line, &[]),
-            Work::DaemonMemory => Values::Kib(vec![idle_pss(self.daemon.pid().context("the daemon is down")?)?]),
+            Work::DaemonMemory => Values::Kib(vec![pss(self.daemon.pid().context("the daemon is down")?)?]),
             Work::ShimMemory => Values::Kib(vec![self.shim_memory()?]),
             Work::Ready => Values::Time(self.ready()?),
             Work::FirstRun(line) => Values::Time(first_run::samples(self.daemon.dist(), line, self.runs)?),
@@ -211,7 +211,6 @@ impl Runner {
             .filter(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.contains("shim")))
             .collect();
         ensure!(!shims.is_empty(), "no shim runs");
-        std::thread::sleep(UNTIL_IDLE);
         let sum = shims.iter().map(|pid| pss(*pid)).sum::<Result<f64>>()?;
         Ok(sum / shims.len() as f64)
     }
@@ -230,9 +229,6 @@ impl Runner {
     }
 }
 
-/// Who has worked gives memory back after a quiet second: what is promised is the size of the idle.
-const UNTIL_IDLE: Duration = Duration::from_millis(2500);
-
 fn environment(daemon: &Daemon) -> Vec<(String, PathBuf)> {
     let host = format!("unix://{}", daemon.socket().display());
     let home = daemon.scratch().home();
@@ -244,12 +240,7 @@ fn docker_client(daemon: &Daemon) -> Result<String> {
     Ok(command.get_program().to_string_lossy().into_owned())
 }
 
-/// Proportional set size in KiB: shared pages are counted in parts.
-fn idle_pss(pid: u32) -> Result<f64> {
-    std::thread::sleep(UNTIL_IDLE);
-    pss(pid)
-}
-
+/// Proportional set size in KiB: shared pages are counted in parts. Read at once, with what the last work left behind.
 pub(super) fn pss(pid: u32) -> Result<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).with_context(|| format!("memory of {pid}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss in smaps_rollup")?;

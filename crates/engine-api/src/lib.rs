@@ -7,7 +7,7 @@
 //! - [`container`]: what is asked for (`Config`, `HostConfig`) and what is told (`Summary`, `Inspect`).
 //! - [`image`], [`system`], [`events`], [`exec`]: the other objects.
 //! - [`json`]: the one way in which request bodies are decoded.
-//! - [`platform`]: what clients write for platforms.
+//! - [`platform`], [`size`]: what clients write for platforms and sizes.
 //! - [`versions`]: the API versions that we serve, and every difference between them.
 //!
 //! Only data: no HTTP, no I/O, no decisions of the engine.
@@ -19,6 +19,7 @@ pub mod host_config;
 pub mod image;
 pub mod json;
 pub mod platform;
+pub mod size;
 pub mod system;
 pub mod versions;
 

@@ -57,6 +57,8 @@ pub enum Kind {
     Filter,
     /// `type=...,source=...`, several times.
     Mount,
+    /// `NAME`, or `name=NAME,...`, several times.
+    Network,
 }
 
 /// How far a flag is offered.

@@ -60,11 +60,8 @@ fn check_tty(parsed: &Parsed) -> Result<(), Exit> {
 }
 
 fn request(context: &Context, parsed: &Parsed, command: &[String]) -> Result<ExecCreate, Exit> {
-    let surroundings = Surroundings {
-        read: &|path| std::fs::read_to_string(path),
-        variable: &|name| std::env::var(name).ok(),
-        directory: "",
-    };
+    let surroundings =
+        Surroundings { read: &|path| std::fs::read(path), variable: &|name| std::env::var(name).ok(), directory: "" };
     let env = environment::variables(parsed.list("env-file"), parsed.list("env"), &surroundings);
     let env = env.map_err(|err| Exit::new(1, err.to_string()))?;
     let (attached, tty) = (!parsed.flag("detach"), parsed.flag("tty"));

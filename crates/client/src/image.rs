@@ -8,8 +8,9 @@ use crate::call::{Answer, Client, Payload, Upload};
 use crate::error::ClientError;
 use crate::query::{Query, segment};
 
+/// The path of an image. Go's client cleans its paths: without a name there is one slash less.
 fn path(name: &str, action: &str) -> String {
-    format!("/images/{}{action}", segment(name))
+    if name.is_empty() { format!("/images{action}") } else { format!("/images/{}{action}", segment(name)) }
 }
 
 /// What a list is about.

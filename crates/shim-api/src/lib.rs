@@ -226,6 +226,8 @@ pub enum Reason {
     Runtime,
     /// A user or a group that the container's files do not have: Docker's engine finds that out before its runtime runs.
     User,
+    /// A working directory that is a file: Docker's engine finds that out, too.
+    WorkingDir,
 }
 
 /// A container that was started.

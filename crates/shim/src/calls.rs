@@ -7,7 +7,7 @@ use std::time::Instant;
 use errdefs::ErrorKind;
 use logging::json_file::{OpenError, Rotation, Writer};
 use oci_runtime::user::UserError;
-use oci_runtime::{CreateError, CreateOptions, ExecError, StartError, UserRequest};
+use oci_runtime::{CreateError, CreateOptions, ExecError, ProcessError, StartError, UserRequest};
 use shim_api::{Answer, Attach, Call, CreateTask, ExecTask, Failure, LogTarget, Reason, Request, VERSION};
 
 use crate::container::Task;
@@ -46,8 +46,11 @@ pub(crate) enum CallError {
     Resize(#[source] io::Error),
     #[error(transparent)]
     Log(#[from] OpenError),
+    /// The working directory. The text is dockerd's.
+    #[error("Cannot mkdir: {0} is not a directory")]
+    NotADirectory(String),
     #[error(transparent)]
-    Create(#[from] CreateError),
+    Create(CreateError),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
@@ -64,6 +67,7 @@ impl CallError {
             CallError::NotRunning | CallError::NoTerminal => ErrorKind::Conflict,
             CallError::Descriptors { .. } => ErrorKind::InvalidArgument,
             CallError::Streams(_) | CallError::Hierarchies(_) | CallError::Record(_) => ErrorKind::Internal,
+            CallError::NotADirectory(_) => ErrorKind::Internal,
             CallError::Signal(err) if err.raw_os_error() == Some(NO_PROCESS) => ErrorKind::Conflict,
             CallError::Signal(err) | CallError::Resize(err) => errdefs::io_kind(err),
             CallError::Log(err) => err.kind(),
@@ -89,7 +93,21 @@ impl CallError {
             CallError::Create(CreateError::User(_)) | CallError::Exec(ExecError::User(_)) | CallError::User(_) => {
                 Reason::User
             }
+            CallError::NotADirectory(_) => Reason::WorkingDir,
             _ => Reason::Runtime,
+        }
+    }
+}
+
+impl From<CreateError> for CallError {
+    fn from(err: CreateError) -> CallError {
+        match err {
+            CreateError::Process(ProcessError::Cwd { path, source })
+                if source.0.kind() == io::ErrorKind::NotADirectory =>
+            {
+                CallError::NotADirectory(path)
+            }
+            err => CallError::Create(err),
         }
     }
 }

@@ -54,8 +54,12 @@ pub async fn remove(client: &Client, name: &str, force: bool, prune: bool) -> Re
 
 /// Loads images from an archive. The answer is a stream of progress (see [`crate::lines`]).
 pub async fn load(client: &Client, archive: Upload, quiet: bool) -> Result<Answer, ClientError> {
-    let path = Query::new("/images/load").with("quiet", if quiet { "1" } else { "0" }).build();
-    client.stream(Method::POST, &path, Payload::Archive(archive)).await
+    client.stream(Method::POST, &load_path(quiet), Payload::Archive(archive)).await
+}
+
+/// Where archives go.
+pub fn load_path(quiet: bool) -> String {
+    Query::new("/images/load").with("quiet", if quiet { "1" } else { "0" }).build()
 }
 
 /// Pulls an image. The answer is a stream of progress.

@@ -11,7 +11,7 @@ use oci_runtime::{CreateError, CreateOptions, ExecError, ProcessError, StartErro
 use shim_api::{Answer, Attach, Call, CreateTask, ExecTask, Failure, LogTarget, Reason, Request, VERSION};
 
 use crate::container::Task;
-use crate::event_loop::Shim;
+use crate::event_loop::{SIGKILL, Shim};
 use crate::exec::Exec;
 use crate::exit;
 use crate::join::{Asker, Join};
@@ -119,8 +119,6 @@ impl From<CallError> for Failure {
 }
 
 const NO_PROCESS: i32 = rustix::io::Errno::SRCH.raw_os_error();
-const SIGKILL: i32 = 9;
-
 impl Shim {
     /// Does what a request asks for, and answers; `None` if the answer comes later.
     pub(crate) fn call(

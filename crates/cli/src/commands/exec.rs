@@ -48,7 +48,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 /// How it ended: the streams have outlived the daemon, should that have died, and the next one knows.
 async fn outcome(client: &Client, id: &str) -> Result<ExecInspect, ClientError> {
     match exec::inspect(client, id).await {
-        Err(err) if successor::is_lost(&err) && successor::streams_outlive(client) => {
+        Err(err) if successor::may_answer(client, &err) => {
             successor::ask(client, async || exec::inspect(client, id).await).await
         }
         outcome => outcome,

@@ -48,11 +48,6 @@ const MAPS: [&str; 18] = [
     "Options",
 ];
 
-/// How the sentence about a missing field begins.
-const MISSING: &str = "map has no entry for key ";
-/// How it begins where the type is known.
-const NO_FIELD: &str = "can't evaluate field ";
-
 /// How the engine's ends about a field of what is no struct.
 const NO_FIELDS: &str = "only maps and objects have fields";
 
@@ -79,14 +74,33 @@ pub enum FormatError {
         /// The part of the template.
         construct: String,
         /// What is wrong with it.
-        reason: String,
+        reason: Mismatch,
     },
+}
+
+/// Why a template does not fit what it is applied to. The texts are Go's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// A map has no such key.
+    #[error("map has no entry for key {0:?}")]
+    NoKey(String),
+    /// A struct of a known type has no such field.
+    #[error("can't evaluate field {field} in type {type_name}")]
+    NoField {
+        /// The field.
+        field: String,
+        /// Go's name of the type.
+        type_name: &'static str,
+    },
+    /// What a function of the template refuses.
+    #[error("{0}")]
+    Function(String),
 }
 
 impl FormatError {
     /// Whether a field is named that a struct of a known type does not have.
     pub fn is_missing_field(&self) -> bool {
-        matches!(self, FormatError::Execute { reason, .. } if reason.starts_with(NO_FIELD))
+        matches!(self, FormatError::Execute { reason: Mismatch::NoField { .. }, .. })
     }
 }
 
@@ -134,9 +148,7 @@ impl Format {
         let context = Context::from(dynamic(value, "", true));
         let rendered = self.template.render(&context).map_err(|err| self.explain(&TemplateError::from(err)));
         let Err(FormatError::Execute { reason, .. }) = &rendered else { return rendered };
-        let missing = reason.strip_prefix(MISSING).map(|key| key.trim_matches('"'));
-        let missing = missing.or_else(|| reason.strip_prefix(NO_FIELD)?.split(' ').next());
-        let Some(missing) = missing else { return rendered };
+        let (Mismatch::NoKey(missing) | Mismatch::NoField { field: missing, .. }) = reason else { return rendered };
         let mut named = value.clone();
         if name_anew(&mut named, "", missing) { self.apply(&named) } else { rendered }
     }
@@ -177,12 +189,12 @@ impl Format {
         let second = construct.match_indices('.').nth(1).map(|(at, _)| at);
         if let (Some(_), Some(at), true) = (self.row_type, second, text.ends_with(NO_FIELDS)) {
             let field = construct[at + 1..].split('.').next().unwrap_or("");
-            let reason = format!("{NO_FIELD}{field} in type string");
+            let reason = Mismatch::NoField { field: field.to_owned(), type_name: "string" };
             return FormatError::Execute { name: self.name, line, column: column + at, construct, reason };
         }
         // gtmpl-ng: no field `Foo` in ...
         let Some(missing) = text.split("no field `").nth(1).and_then(|rest| rest.split('`').next()) else {
-            let reason = execute_reason(text.rsplit(": ").next().unwrap_or("").trim());
+            let reason = function_refusal(text.rsplit(": ").next().unwrap_or("").trim());
             return FormatError::Execute { name: self.name, line, column, construct, reason };
         };
         // Go points at the dot before the last field of the chain, whichever is missing.
@@ -190,8 +202,8 @@ impl Format {
         let (column, path) = (column + last, construct[..last].trim_start_matches('.'));
         let known = self.types.iter().find(|(known, _)| *known == path).map(|(_, type_name)| *type_name);
         let reason = match known.or(self.row_type) {
-            Some(type_name) => format!("{NO_FIELD}{missing} in type {type_name}"),
-            None => format!("{MISSING}{missing:?}"),
+            Some(type_name) => Mismatch::NoField { field: missing.to_owned(), type_name },
+            None => Mismatch::NoKey(missing.to_owned()),
         };
         FormatError::Execute { name: self.name, line, column, construct, reason }
     }
@@ -215,11 +227,11 @@ fn name_anew(value: &mut Value, field: &str, name: &str) -> bool {
 }
 
 /// Go's words for what the engine says, behind its own `:LINE:COLUMN:LENGTH:`.
-fn execute_reason(text: &str) -> String {
+fn function_refusal(text: &str) -> Mismatch {
     let reason = text.trim_start_matches(|c: char| c == ':' || c.is_ascii_digit());
     match reason.strip_prefix("unable to get ").and_then(|rest| rest.split(" in [").next()) {
-        Some(index) => format!("error calling index: index out of range: {index}"),
-        None => reason.to_owned(),
+        Some(index) => Mismatch::Function(format!("error calling index: index out of range: {index}")),
+        None => Mismatch::Function(reason.to_owned()),
     }
 }
 

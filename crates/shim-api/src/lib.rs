@@ -15,6 +15,7 @@
 //!   shim.sock    where a restarted daemon finds the shim (mode 0600; peers that are not root are refused)
 //!   state.json   RunState, written before Start is answered
 //!   exit.json    ExitRecord, written before Exited is posted; outlives the shim
+//!   exec-<id>.json  the daemons': an exec that was made and not started (crate `engine`)
 //! ```
 //! The first connection is a socket pair that the shim inherits as descriptor 3, so that no start waits for a socket file.
 //!

@@ -15,7 +15,7 @@ use crate::format::template::Format;
 use crate::format::{ellipsis, ports, quote, short_id, units};
 use crate::plan::filters;
 use crate::report::Exit;
-use crate::say;
+use crate::{say, warn_line};
 
 const TITLES: &[(&str, &str)] = &[
     ("ID", "CONTAINER ID"),
@@ -43,11 +43,14 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let quiet = parsed.flag("quiet");
     let given = parsed.text("format");
     let format = if given.is_empty() && !quiet { &context.config.ps_format } else { given };
+    if quiet && !given.is_empty() {
+        warn_line!("WARNING: Ignoring custom format, because both --format and --quiet are set.");
+    }
     let mut columns = vec!["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"];
     if parsed.flag("size") {
         columns.push("Size");
     }
-    let shape = Shape::parse(format, quiet && given.is_empty(), columns);
+    let shape = Shape::parse(format, quiet, columns);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
     let view = View { now, full: parsed.flag("no-trunc") };
     if !format.is_empty() {

@@ -145,6 +145,13 @@ const LINES: &[(&str, i32, &str, &str)] = &[
         "",
         "failed to execute template: template: :1:11: executing \"\" at <.ID.X>: can't evaluate field X in type string\n",
     ),
+    (
+        "ps -q --filter name=nobody --format x",
+        0,
+        "",
+        "WARNING: Ignoring custom format, because both --format and --quiet are set.\n",
+    ),
+    ("create --entrypoint '' busybox", 1, "", "Error response from daemon: no command specified\n"),
     ("images --format '{{' nope", 1, "", "template parsing error: template: :1: unclosed action\n"),
     ("images --format 'table {{.Nope}}' nope", 0, "<no value>\n", ""),
     ("rmi ''", 1, "", "Error response from daemon: page not found\n"),
@@ -167,6 +174,16 @@ fn privileged_wrong_lines_are_told_in_dockers_words() {
             }
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    });
+}
+
+#[test]
+fn privileged_quiet_counts_more_than_a_format() {
+    on_both(|at| {
+        let name = at.name("quiet");
+        let id = at.ok(&format!("create --name {name} --network none busybox true"));
+        assert_eq!(at.ok(&format!("ps -aq --no-trunc --filter name={name} --format {{{{.Names}}}}")), id);
+        at.ok(&format!("rm {name}"));
     });
 }
 

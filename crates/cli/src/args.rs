@@ -61,6 +61,8 @@ pub enum Kind {
     Address,
     /// `NAME:ADDRESS`, several times.
     ExtraHost,
+    /// `NAME`, or `name=NAME,...`, several times.
+    Network,
 }
 
 /// How far a flag is offered.

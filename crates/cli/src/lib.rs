@@ -26,7 +26,7 @@ pub mod signals;
 pub mod stream;
 pub mod term;
 
-use args::{ArgsError, Command, Parsed, help, tables};
+use args::{ArgsError, Command, Parsed, Verb, help, tables};
 use commands::Context;
 use report::Exit;
 
@@ -116,7 +116,11 @@ fn understand_command(
     let parsed = match args::parse(&flag, &letter, command.interspersed, rest) {
         Ok(parsed) => parsed,
         Err(ArgsError::Help) => return Ok(Asked::Print(help::of_command(program, &path, command))),
-        Err(err @ ArgsError::Later(_)) => return Err(Exit::new(125, format!("{program}: {err}"))),
+        Err(err @ ArgsError::Later(_)) => {
+            // What docker refuses once it has read the line: 125 where 1 could be the container's.
+            let status = if matches!(command.verb, Verb::Run | Verb::Create) { 125 } else { 1 };
+            return Err(Exit::new(status, format!("{program}: {err}")));
+        }
         Err(err) => return Err(Exit::new(125, format!("{err}{}", help::hint(program, &path, Some(command))))),
     };
     if let Some(complaint) = help::arity_complaint(program, &path, command, parsed.positionals.len()) {

@@ -4,17 +4,19 @@ pub mod create;
 pub mod environment;
 pub mod filters;
 pub mod mount;
+pub mod network;
 pub mod ports;
 pub mod security;
 pub mod times;
 pub mod values;
+pub mod volume;
 
 use std::io;
 
 /// What a plan may look at beside the command line; tests bring their own.
 pub struct Surroundings<'a> {
     /// Reads a file.
-    pub read: &'a dyn Fn(&str) -> io::Result<String>,
+    pub read: &'a dyn Fn(&str) -> io::Result<Vec<u8>>,
     /// Looks up an environment variable.
     pub variable: &'a dyn Fn(&str) -> Option<String>,
     /// The working directory.

@@ -69,8 +69,3 @@ pub fn go_error(err: &io::Error) -> String {
         None => String::new(),
     }
 }
-
-/// A JSON error's reason.
-pub fn plain(err: &serde_json::Error) -> String {
-    err.to_string()
-}

@@ -211,6 +211,11 @@ impl Client {
         self.options.on_demand.is_some()
     }
 
+    /// The address of a path, for sentences about it.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{}", self.endpoint.url(), self.versioned(path))
+    }
+
     /// The path as it goes over the wire.
     pub(crate) fn versioned(&self, path: &str) -> String {
         format!("/v{}{path}", self.version.get())

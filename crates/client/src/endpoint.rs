@@ -27,6 +27,26 @@ pub enum EndpointError {
     Unsupported(String),
 }
 
+impl Endpoint {
+    /// The address as Go's client writes it: the path of a socket stands where a host does.
+    pub fn url(&self) -> String {
+        let host = match self {
+            Endpoint::Unix(path) => path.display().to_string(),
+            Endpoint::Tcp(address) => address.clone(),
+        };
+        let mut url = "http://".to_owned();
+        for byte in host.bytes() {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']' => {
+                    url.push(byte as char);
+                }
+                _ => url.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        url
+    }
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -75,6 +95,9 @@ mod tests {
         ] {
             assert_eq!(typed.parse::<Endpoint>().unwrap().to_string(), printed);
         }
+        let url = |typed: &str| typed.parse::<Endpoint>().unwrap().url();
+        assert_eq!(url("unix:///run/a b.sock"), "http://%2Frun%2Fa%20b.sock");
+        assert_eq!(url("tcp://[::1]:7"), "http://[::1]:7");
         for bad in ["unix://", "ssh://a", "x://y"] {
             assert!(bad.parse::<Endpoint>().is_err(), "{bad}");
         }

@@ -8,8 +8,9 @@ use crate::call::{Answer, Client, Payload, Upload};
 use crate::error::ClientError;
 use crate::query::{Query, segment};
 
+/// The path of an image. Go's client cleans its paths: without a name there is one slash less.
 fn path(name: &str, action: &str) -> String {
-    format!("/images/{}{action}", segment(name))
+    if name.is_empty() { format!("/images{action}") } else { format!("/images/{}{action}", segment(name)) }
 }
 
 /// What a list is about.
@@ -53,8 +54,12 @@ pub async fn remove(client: &Client, name: &str, force: bool, prune: bool) -> Re
 
 /// Loads images from an archive. The answer is a stream of progress (see [`crate::lines`]).
 pub async fn load(client: &Client, archive: Upload, quiet: bool) -> Result<Answer, ClientError> {
-    let path = Query::new("/images/load").with("quiet", if quiet { "1" } else { "0" }).build();
-    client.stream(Method::POST, &path, Payload::Archive(archive)).await
+    client.stream(Method::POST, &load_path(quiet), Payload::Archive(archive)).await
+}
+
+/// Where archives go.
+pub fn load_path(quiet: bool) -> String {
+    Query::new("/images/load").with("quiet", if quiet { "1" } else { "0" }).build()
 }
 
 /// Pulls an image. The answer is a stream of progress.

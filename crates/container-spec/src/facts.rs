@@ -95,6 +95,11 @@ impl HostFacts {
     /// The runtime's name as `inspect` shows it.
     pub const RUNTIME: &str = "longshore";
 
+    /// Whether a request's runtime is our own: by our name, or by those of Docker's default, which clients send as well.
+    pub fn is_own_runtime(name: &str) -> bool {
+        matches!(name, "" | HostFacts::RUNTIME | "runc" | "io.containerd.runc.v2")
+    }
+
     /// Whether mount_setattr(2) can make a whole tree of mounts read-only (Linux 5.12).
     pub fn recursive_read_only(&self) -> bool {
         self.kernel >= KernelVersion { major: 5, minor: 12 }

@@ -1,10 +1,12 @@
 //! Where the output of a container goes.
 
 use std::collections::BTreeMap;
+use std::num::{IntErrorKind, ParseIntError};
 use std::path::PathBuf;
 
 use engine_api::container::Config;
 use engine_api::host_config::LogConfig;
+use engine_api::size::{self, Units};
 
 use crate::validate::InvalidRequest;
 
@@ -77,30 +79,24 @@ pub fn options(log: &LogConfig, config: &Config, path: PathBuf) -> Result<Option
 }
 
 fn files(value: &str) -> Result<u32, InvalidRequest> {
-    let files: i64 = value.parse().map_err(|_| InvalidRequest::LogFiles { value: value.to_owned() })?;
+    let files: i64 = value.parse().map_err(|err: ParseIntError| match err.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => {
+            InvalidRequest::LogFilesRange { value: value.to_owned() }
+        }
+        _ => InvalidRequest::LogFiles { value: value.to_owned() },
+    })?;
     match u32::try_from(files) {
         Ok(files) if files > 0 => Ok(files),
+        // More than anybody can have.
+        Err(_) if files > 0 => Ok(u32::MAX),
         _ => Err(InvalidRequest::LogFilesTooFew),
     }
 }
 
-/// Reads `10m`, `1.5GB`, `500`: decimal units, as go-units' `FromHumanSize`.
+/// Reads `10m`, `1.5GB`, `500`, of which a thousand are a kilobyte.
 fn size(value: &str) -> Result<u64, InvalidRequest> {
-    let invalid = || InvalidRequest::LogSize { value: value.to_owned() };
-    let digits = value.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '-').unwrap_or(value.len());
-    let number: f64 = value[..digits].parse().map_err(|_| invalid())?;
-    let unit = value[digits..].trim_start().to_ascii_lowercase();
-    let factor: f64 = match unit.trim_end_matches('b').trim_end_matches('i') {
-        "" => 1e0,
-        "k" => 1e3,
-        "m" => 1e6,
-        "g" => 1e9,
-        "t" => 1e12,
-        "p" => 1e15,
-        _ => return Err(invalid()),
-    };
-    match number * factor {
-        bytes if bytes >= 1.0 => Ok(bytes as u64),
+    match u64::try_from(size::parse(value, Units::Decimal).map_err(InvalidRequest::LogSize)?) {
+        Ok(bytes) if bytes > 0 => Ok(bytes),
         _ => Err(InvalidRequest::LogSizeNotPositive),
     }
 }
@@ -136,6 +132,13 @@ mod tests {
     fn values_are_read_at_the_start() {
         for (option, sentence) in [
             (("max-size", "q"), "invalid size: 'q'"),
+            (("max-size", "-1"), "invalid size: '-1'"),
+            (("max-size", "10q"), "invalid suffix: 'q'"),
+            (("max-size", "1.2.3k"), "strconv.ParseFloat: parsing \"1.2.3\": invalid syntax"),
+            (
+                ("max-file", "99999999999999999999"),
+                "strconv.Atoi: parsing \"99999999999999999999\": value out of range",
+            ),
             (("max-size", "0"), "max-size must be a positive number"),
             (("max-file", "x"), "strconv.Atoi: parsing \"x\": invalid syntax"),
             (("max-file", "0"), "max-file cannot be less than 1"),

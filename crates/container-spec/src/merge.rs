@@ -23,6 +23,8 @@ pub fn merge_image(config: &mut Config, image: &ExecConfig) -> Result<Vec<Warnin
         labels.entry(name.clone()).or_insert_with(|| value.clone());
     }
     merge_command(config, image);
+    // `--entrypoint ""` is sent as one empty word: no entry point, and neither the image's nor its command.
+    config.entrypoint.take_if(|words| words.iter().eq([""]));
     let warnings = merge_healthcheck(config, image);
     if config.working_dir.is_empty() {
         config.working_dir.clone_from(&image.working_dir);
@@ -137,6 +139,8 @@ mod tests {
             (list(&["sh"]), list(&["-c"]), Some((list(&["sh"]), list(&["-c"])))),
             (list(&[]), None, Some((list(&[]), list(&["serve"])))),
             (list(&[]), list(&["x"]), Some((list(&[]), list(&["x"])))),
+            (list(&[""]), list(&["x"]), Some((None, list(&["x"])))),
+            (list(&[""]), None, None),
         ] {
             let mut config = Config { entrypoint, cmd, ..Config::default() };
             let merged = merge_image(&mut config, &image).ok().map(|_| (config.entrypoint, config.cmd));

@@ -11,13 +11,16 @@ pub fn normalize_host(host: &mut HostConfig, facts: &HostFacts) {
         (&mut host.network_mode, "default"),
         (&mut host.ipc_mode, "private"),
         (&mut host.restart_policy.name, "no"),
-        (&mut host.runtime, HostFacts::RUNTIME),
         (&mut host.log_config.kind, "json-file"),
     ];
     for (field, default) in defaults {
         if field.is_empty() {
             *field = default.to_owned();
         }
+    }
+    // What is kept names what runs it, however daemon.json calls other runtimes one day.
+    if HostFacts::is_own_runtime(&host.runtime) {
+        host.runtime = HostFacts::RUNTIME.to_owned();
     }
     // Docker names the network that "default" stands for.
     if host.network_mode == "default" {

@@ -143,9 +143,7 @@ pub fn exec_user(config: &Config, exec: &ExecCreate) -> Option<String> {
 
 /// Entry point and arguments, behind the init program if there is one.
 fn command(config: &Config, init: bool) -> Result<Vec<String>, InvalidRequest> {
-    // `--entrypoint ""` is sent as one empty word: no entry point, and none of the image's.
-    let entrypoint = config.entrypoint.iter().filter(|words| !words.iter().eq([""]));
-    let own: Vec<String> = entrypoint.chain(&config.cmd).flatten().cloned().collect();
+    let own: Vec<String> = config.entrypoint.iter().chain(&config.cmd).flatten().cloned().collect();
     if own.is_empty() {
         return Err(InvalidRequest::NoCommand);
     }

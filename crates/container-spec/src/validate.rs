@@ -1,5 +1,6 @@
 //! What is refused at `create`, in Docker's words; and what this version does not offer, by name.
 
+mod networks;
 mod offered;
 mod resources;
 
@@ -12,7 +13,7 @@ use engine_api::host_config::HostConfig;
 use crate::facts::HostFacts;
 use crate::{bind, capability, device, files, log, merge, mounts, points, ports, security, signal};
 
-pub use error::{InvalidRequest, MountFault};
+pub use error::{EndpointFault, InvalidRequest, MountFault, NetworksFault};
 
 mod error;
 
@@ -76,7 +77,10 @@ pub fn validate(
     for destination in host.tmpfs.iter().flatten().map(|(destination, _)| destination) {
         mounts::check_destination(destination).map_err(InvalidRequest::TmpfsDestination)?;
     }
+    let endpoints = networking.and_then(|networking| networking.endpoints_config.as_ref());
+    endpoints.map_or(Ok(()), |endpoints| networks::validate_endpoints(&host.network_mode, endpoints))?;
     offered::validate(config, host, networking)?;
+    endpoints.map_or(Ok(()), |endpoints| networks::validate_together(&host.network_mode, endpoints))?;
     log::validate(&host.log_config)?;
     security::parse(host, facts)?;
     points::own_points(host)?;

@@ -71,6 +71,25 @@ pub(crate) fn read<T: Document>(body: &[u8]) -> Result<Value, DecodeError> {
     }
 }
 
+/// Why a text is not one JSON document, in the words of Go's `json.Compact`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompactError {
+    /// It ends too early.
+    #[error("unexpected end of JSON input")]
+    Truncated,
+    /// It is no JSON.
+    #[error(transparent)]
+    Syntax(SyntaxError),
+}
+
+/// The same document without the blanks between its tokens, as Go's `json.Compact` writes it.
+pub fn compact(text: &[u8]) -> Result<Vec<u8>, CompactError> {
+    let told = |err| if err == SyntaxError::Truncated { CompactError::Truncated } else { CompactError::Syntax(err) };
+    let end = syntax::end_of_value(text, 0).map_err(told)?;
+    syntax::check_end(text, end).map_err(told)?;
+    Ok(syntax::without_blanks(&text[..end]))
+}
+
 /// Turns what was read into its type.
 pub(crate) fn typed<T: DeserializeOwned>(mut value: Value) -> Result<T, DecodeError> {
     drop_nulls(&mut value);

@@ -8,7 +8,7 @@
 //! - [`image`], [`volume`], [`system`], [`events`], [`exec`]: the other objects.
 //! - [`auth`]: what a client shows to a registry.
 //! - [`json`]: the one way in which request bodies are decoded.
-//! - [`platform`]: what clients write for platforms.
+//! - [`platform`], [`size`]: what clients write for platforms and sizes.
 //! - [`versions`]: the API versions that we serve, and every difference between them.
 //!
 //! Only data: no HTTP, no I/O, no decisions of the engine.
@@ -21,6 +21,7 @@ pub mod host_config;
 pub mod image;
 pub mod json;
 pub mod platform;
+pub mod size;
 pub mod system;
 pub mod versions;
 pub mod volume;

@@ -101,6 +101,8 @@ impl Exec {
 }
 
 /// The execs of a container that no daemon has started. `dir` is its shim's.
+///
+/// A file that cannot be read was torn by the death of who wrote it: nobody was told the exec's id.
 pub fn kept(dir: &Path) -> Vec<Exec> {
     let names =
         fs::read_dir(dir).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());

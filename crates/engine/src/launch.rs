@@ -42,9 +42,9 @@ pub enum LaunchError {
          runc create failed: unable to start container process: error during container init: {0}"
     )]
     Runtime(Failure),
-    /// Its user or a group of it is not in the container's files.
+    /// Its user or a group of it is not in the container's files, or its working directory is one of them.
     #[error(transparent)]
-    User(Failure),
+    Engine(Failure),
     /// Its shim was started, but cannot be spoken with.
     #[error("failed to create task for container")]
     Call(#[source] CallError),
@@ -118,8 +118,10 @@ impl LaunchError {
 
     fn of_call(err: CallError) -> LaunchError {
         match err {
-            CallError::Refused(failure) if failure.reason == Reason::User => LaunchError::User(failure),
-            CallError::Refused(failure) => LaunchError::Runtime(failure),
+            CallError::Refused(failure) => match failure.reason {
+                Reason::User | Reason::WorkingDir => LaunchError::Engine(failure),
+                Reason::Runtime => LaunchError::Runtime(failure),
+            },
             err => LaunchError::Call(err),
         }
     }

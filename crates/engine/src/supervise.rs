@@ -124,7 +124,7 @@ fn take_over_execs(engine: &Engine, container: &Container, told: &[ExecState]) {
 
 fn answer(asker: tokio::sync::oneshot::Sender<Outcome>, outcome: Outcome) {
     if asker.send(outcome).is_err() {
-        debug!("nobody waits for the start any more");
+        debug!("nobody waits for the shim's answer any more");
     }
 }
 

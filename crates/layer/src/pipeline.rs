@@ -15,7 +15,7 @@ const CHUNK_BYTES: usize = 256 * 1024;
 pub(crate) const CHUNKS_AHEAD: usize = 16;
 
 /// How much of a stream tells its compression.
-const MAGIC_BYTES: usize = 4;
+const MAGIC_BYTES: usize = 10;
 
 pub(crate) type Chunk = Arc<Vec<u8>>;
 
@@ -42,10 +42,24 @@ impl Compression {
     }
 }
 
+/// The compressions that we know and cannot inflate; without a name they would be told as broken archives.
+fn unsupported(start: &[u8]) -> Option<&'static str> {
+    match start {
+        // Its first block begins with the digits of pi: a file's name, with which a tar begins, can look like the rest.
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => Some("bzip2"),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some("xz"),
+        _ => None,
+    }
+}
+
 /// Inflates a stream of whatever compression it has.
 pub fn decompress<'a>(mut source: impl Read + Send + 'a) -> io::Result<(Compression, Box<dyn Read + Send + 'a>)> {
     let mut start = Vec::with_capacity(MAGIC_BYTES);
     source.by_ref().take(MAGIC_BYTES as u64).read_to_end(&mut start)?;
+    if let Some(name) = unsupported(&start) {
+        let sentence = format!("compression with {name} is not supported: gzip, zstd and none are");
+        return Err(io::Error::new(io::ErrorKind::Unsupported, sentence));
+    }
     let compression = Compression::detect(&start);
     let whole = Cursor::new(start).chain(source);
     let reader: Box<dyn Read + Send + 'a> = match compression {
@@ -199,5 +213,21 @@ impl Read for ChunkReader {
         buffer[..count].copy_from_slice(&available[..count]);
         self.consume(count);
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compressions_that_are_not_there_are_named() {
+        let told = |bytes: &[u8]| decompress(bytes).map(|(compression, _)| compression).map_err(|err| err.to_string());
+        let refused = |name: &str| Err(format!("compression with {name} is not supported: gzip, zstd and none are"));
+        assert_eq!(told(b"BZh91AY&SY..."), refused("bzip2"));
+        assert_eq!(told(b"\xfd7zXZ\0..."), refused("xz"));
+        // A tar whose first file has such a name.
+        assert_eq!(told(b"BZh9.txt\0\0\0"), Ok(Compression::Plain));
+        assert_eq!(told(b"BZ"), Ok(Compression::Plain));
     }
 }

@@ -414,7 +414,7 @@ steps! {
     /// Standard streams.
     Stdio = "set up standard streams",
     /// The working directory.
-    MakeCwd = "make the working directory",
+    MakeCwd = "mkdir",
     /// The seccomp filter.
     Seccomp = "load the seccomp filter",
     /// Ids.

@@ -15,6 +15,7 @@
 //!   shim.sock    where a restarted daemon finds the shim (mode 0600; peers that are not root are refused)
 //!   state.json   RunState, written before Start is answered
 //!   exit.json    ExitRecord, written before Exited is posted; outlives the shim
+//!   exec-<id>.json  the daemons': an exec that was made and not started (crate `engine`)
 //! ```
 //! The first connection is a socket pair that the shim inherits as descriptor 3, so that no start waits for a socket file.
 //!
@@ -231,6 +232,8 @@ pub enum Reason {
     Runtime,
     /// A user or a group that the container's files do not have: Docker's engine finds that out before its runtime runs.
     User,
+    /// A working directory that is a file: Docker's engine finds that out, too.
+    WorkingDir,
 }
 
 /// A container that was started.

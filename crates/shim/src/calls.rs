@@ -8,11 +8,11 @@ use errdefs::ErrorKind;
 use logging::json_file::{OpenError, Rotation, Writer};
 use oci::runtime::{Namespace, NamespaceKind};
 use oci_runtime::user::UserError;
-use oci_runtime::{CreateError, CreateOptions, ExecError, StartError, UserRequest};
+use oci_runtime::{CreateError, CreateOptions, ExecError, ProcessError, StartError, UserRequest};
 use shim_api::{Answer, Attach, Call, CreateTask, ExecTask, Failure, LogTarget, Reason, Request, VERSION};
 
 use crate::container::Task;
-use crate::event_loop::Shim;
+use crate::event_loop::{SIGKILL, Shim};
 use crate::exec::Exec;
 use crate::exit;
 use crate::join::{Asker, Join};
@@ -47,8 +47,11 @@ pub(crate) enum CallError {
     Resize(#[source] io::Error),
     #[error(transparent)]
     Log(#[from] OpenError),
+    /// The working directory. The text is dockerd's.
+    #[error("Cannot mkdir: {0} is not a directory")]
+    NotADirectory(String),
     #[error(transparent)]
-    Create(#[from] CreateError),
+    Create(CreateError),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
@@ -65,6 +68,7 @@ impl CallError {
             CallError::NotRunning | CallError::NoTerminal => ErrorKind::Conflict,
             CallError::Descriptors { .. } => ErrorKind::InvalidArgument,
             CallError::Streams(_) | CallError::Hierarchies(_) | CallError::Record(_) => ErrorKind::Internal,
+            CallError::NotADirectory(_) => ErrorKind::Internal,
             CallError::Signal(err) if err.raw_os_error() == Some(NO_PROCESS) => ErrorKind::Conflict,
             CallError::Signal(err) | CallError::Resize(err) => errdefs::io_kind(err),
             CallError::Log(err) => err.kind(),
@@ -90,7 +94,21 @@ impl CallError {
             CallError::Create(CreateError::User(_)) | CallError::Exec(ExecError::User(_)) | CallError::User(_) => {
                 Reason::User
             }
+            CallError::NotADirectory(_) => Reason::WorkingDir,
             _ => Reason::Runtime,
+        }
+    }
+}
+
+impl From<CreateError> for CallError {
+    fn from(err: CreateError) -> CallError {
+        match err {
+            CreateError::Process(ProcessError::Cwd { path, source })
+                if source.0.kind() == io::ErrorKind::NotADirectory =>
+            {
+                CallError::NotADirectory(path)
+            }
+            err => CallError::Create(err),
         }
     }
 }
@@ -102,8 +120,6 @@ impl From<CallError> for Failure {
 }
 
 const NO_PROCESS: i32 = rustix::io::Errno::SRCH.raw_os_error();
-const SIGKILL: i32 = 9;
-
 impl Shim {
     /// Does what a request asks for, and answers; `None` if the answer comes later.
     pub(crate) fn call(

@@ -22,6 +22,7 @@ use crate::streams::{Part, Scratch, Streams};
 /// Signal numbers that are the same on every architecture of ours.
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
+pub(crate) const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 const SIGCHLD: i32 = 17;
 

@@ -1,11 +1,12 @@
 //! A process added to the container.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use oci_runtime::ExecProcess;
 use shim_api::ExecState;
 
+use crate::event_loop::SIGKILL;
 use crate::streams::Streams;
 
 /// Ended execs that no daemon has heard of are kept up to this number.
@@ -66,7 +67,7 @@ impl Exec {
     /// The container has ended: so must this. It is reaped like any other end.
     pub(crate) fn kill(&self) {
         // It may have ended already.
-        let _ = sys::signal::send(std::os::fd::AsFd::as_fd(&self.pidfd), 9);
+        let _ = sys::signal::send(self.pidfd.as_fd(), SIGKILL);
     }
 }
 

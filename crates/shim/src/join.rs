@@ -8,6 +8,7 @@ use shim_api::{Answer, Attach, ExecState, ExecTask};
 
 use crate::calls::CallError;
 use crate::container::Task;
+use crate::event_loop::SIGKILL;
 use crate::exec::Exec;
 use crate::streams::{Ends, Streams};
 
@@ -37,8 +38,6 @@ pub(crate) struct Join {
     client: Option<(OwnedFd, Attach)>,
     pub(crate) joining: Joining,
 }
-
-const SIGKILL: i32 = 9;
 
 impl Join {
     /// Sends a process on its way.

@@ -4,6 +4,7 @@ use engine::filters::Filters;
 use engine::ops::images::{self, ImageQuery, LoadProgress};
 use errdefs::ErrorKind;
 use http::StatusCode;
+use hyper::body::Bytes;
 use serde::Serialize;
 
 use crate::handlers::later;
@@ -73,6 +74,9 @@ pub(crate) async fn pull(call: Call) -> Result<Answer, Failure> {
 /// `POST /images/load`: the archive is unpacked while it arrives; what happens is told line by line.
 pub(crate) async fn load(mut call: Call) -> Result<Answer, Failure> {
     let quiet = call.query.flag_or("quiet", true);
+    // No answer before the archive has begun: where a client cannot read its file, Go's would read the answer instead, and
+    // tell that this was cut off.
+    let first = call.body.chunk().await?;
     let (upload, archive) = upload::channel();
     let body = std::mem::replace(&mut call.body, RequestBody::Whole(Default::default()));
     let engine = call.engine.clone();
@@ -85,7 +89,7 @@ pub(crate) async fn load(mut call: Call) -> Result<Answer, Failure> {
             // A client that has gone stops the load by the end of its body, if at all.
             let _ = progress.blocking_line(&Line::from(step));
         };
-        let (loaded, ()) = tokio::join!(images::load(&engine, archive, tell), feed(body, upload));
+        let (loaded, ()) = tokio::join!(images::load(&engine, archive, tell), feed(first, body, upload));
         if let Err(err) = loaded {
             // The head is sent: Docker's clients read failures from the stream.
             let message = errdefs::chain(&err);
@@ -138,10 +142,11 @@ impl From<LoadProgress> for Line {
     }
 }
 
-/// Carries the request's body to the thread that unpacks it.
-async fn feed(mut body: RequestBody, upload: Upload) {
+/// Carries the request's body, of which the `first` chunk was read, to the thread that unpacks it.
+async fn feed(first: Option<Bytes>, mut body: RequestBody, upload: Upload) {
+    let mut next: Result<_, Failure> = Ok(first);
     loop {
-        let read_on = match body.chunk().await {
+        let read_on = match next {
             Ok(Some(bytes)) => upload.send(bytes).await,
             Ok(None) => return upload.end().await,
             Err(failure) => return upload.fail(failure.message).await,
@@ -150,5 +155,6 @@ async fn feed(mut body: RequestBody, upload: Upload) {
         if !read_on {
             return;
         }
+        next = body.chunk().await;
     }
 }

@@ -10,6 +10,10 @@ const fn text(long: &'static str, help: &'static str) -> Flag {
     Flag::value(long, Kind::Text, "string", help)
 }
 
+const fn network(long: &'static str) -> Flag {
+    Flag::value(long, Kind::Network, "network", "Network to connect it to")
+}
+
 const fn int(long: &'static str, help: &'static str) -> Flag {
     Flag::value(long, Kind::Int, "int", help).default("0")
 }
@@ -101,9 +105,9 @@ pub static CREATE: &[Flag] = &[
     int("memory-swappiness", "How eagerly its memory is swapped, 0 to 100").default("-1").later(),
     Flag::value("mount", Kind::Mount, "mount", "Mount a volume, a host directory or a tmpfs"),
     text("name", "Name it"),
-    list("net", "Network to connect it to").hidden(),
+    network("net").hidden(),
     list("net-alias", "One more name in its network").later(),
-    list("network", "Network to connect it to"),
+    network("network"),
     list("network-alias", "One more name in its network").later(),
     Flag::bool("no-healthcheck", "Ignore the image's health check"),
     Flag::bool("oom-kill-disable", "Do not kill it when memory runs out").later(),
@@ -119,7 +123,7 @@ pub static CREATE: &[Flag] = &[
     Flag::bool("read-only", "Make its root file system read-only"),
     text("restart", "When to start it again: no, always, unless-stopped, on-failure[:N]").default("no"),
     Flag::bool("rm", "Remove it when it ends"),
-    text("runtime", "Runtime that runs it").later(),
+    text("runtime", "Runtime that runs it"),
     list("security-opt", "Security option"),
     bytes("shm-size", "Size of /dev/shm"),
     text("stop-signal", "Signal that asks it to end"),

@@ -33,7 +33,7 @@ pub fn request(context: &Context, parsed: &Parsed, verb: &str) -> Result<CreateR
     }
     let directory = std::env::current_dir().map(|path| path.display().to_string()).unwrap_or_default();
     let surroundings = Surroundings {
-        read: &|path| fs::read_to_string(path),
+        read: &|path| fs::read(path),
         variable: &|name| std::env::var(name).ok(),
         directory: &directory,
     };

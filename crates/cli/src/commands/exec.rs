@@ -48,7 +48,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 /// How it ended: the streams have outlived the daemon, should that have died, and the next one knows.
 async fn outcome(client: &Client, id: &str) -> Result<ExecInspect, ClientError> {
     match exec::inspect(client, id).await {
-        Err(err) if successor::is_lost(&err) && successor::streams_outlive(client) => {
+        Err(err) if successor::may_answer(client, &err) => {
             successor::ask(client, async || exec::inspect(client, id).await).await
         }
         outcome => outcome,
@@ -60,11 +60,8 @@ fn check_tty(parsed: &Parsed) -> Result<(), Exit> {
 }
 
 fn request(context: &Context, parsed: &Parsed, command: &[String]) -> Result<ExecCreate, Exit> {
-    let surroundings = Surroundings {
-        read: &|path| std::fs::read_to_string(path),
-        variable: &|name| std::env::var(name).ok(),
-        directory: "",
-    };
+    let surroundings =
+        Surroundings { read: &|path| std::fs::read(path), variable: &|name| std::env::var(name).ok(), directory: "" };
     let env = environment::variables(parsed.list("env-file"), parsed.list("env"), &surroundings);
     let env = env.map_err(|err| Exit::new(1, err.to_string()))?;
     let (attached, tty) = (!parsed.flag("detach"), parsed.flag("tty"));

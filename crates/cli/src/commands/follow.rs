@@ -66,9 +66,7 @@ async fn follow_to_end(session: Session, waiting: Waiting, flow: Flow<'_>) -> Re
                 biased;
                 Ok(_) = is_away.wait_for(|away| *away) => last_status(flow).await,
                 status = &mut status => match status {
-                    Err(err) if successor::is_lost(&err) && successor::streams_outlive(flow.client) => {
-                        last_status(flow).await
-                    }
+                    Err(err) if successor::may_answer(flow.client, &err) => last_status(flow).await,
                     status => status,
                 },
             },
@@ -78,7 +76,7 @@ async fn follow_to_end(session: Session, waiting: Waiting, flow: Flow<'_>) -> Re
             let ended = if flow.outputs { streams.await? } else { Ended::Output };
             match status {
                 Err(_) if ended == Ended::Detached => return Ok(Ended::Detached),
-                Err(err) if successor::is_lost(&err) && successor::streams_outlive(flow.client) => last_status(flow).await,
+                Err(err) if successor::may_answer(flow.client, &err) => last_status(flow).await,
                 status => status,
             }
         }

@@ -27,7 +27,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let Some(name) = parsed.positionals.first() else { return Ok(()) };
     let human = parsed.flag_or("human", true);
     let created = if human { "CreatedSince" } else { "CreatedAt" };
-    let quiet = parsed.flag("quiet") && parsed.text("format").is_empty();
+    let quiet = parsed.flag("quiet") && matches!(parsed.text("format"), "" | "table");
     let shape = Shape::parse(parsed.text("format"), quiet, vec!["ID", created, "CreatedBy", "Size", "Comment"]);
     let items = image::history(&context.client, name).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;

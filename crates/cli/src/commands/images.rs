@@ -40,7 +40,7 @@ pub async fn list(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     if parsed.flag("digests") {
         columns.insert(2, "Digest");
     }
-    let shape = Shape::parse(format, quiet && given.is_empty(), columns);
+    let shape = Shape::parse(format, quiet && matches!(given, "" | "table"), columns);
     let pattern = parsed.positionals.first().map(|name| format!("reference={name}"));
     let given = parsed.list("filter").iter().map(String::as_str).chain(pattern.as_deref());
     let options = ListOptions { all: parsed.flag("all"), filters: filters::encode(given) };

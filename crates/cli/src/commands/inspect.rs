@@ -67,6 +67,8 @@ async fn inspect(context: &Context, kinds: Kinds, name: &str, size: bool) -> Res
     let client = &context.client;
     let outcome = match kinds {
         Kinds::Container => container::inspect_raw(client, name, size).await,
+        // This would be the path of the list of images.
+        Kinds::Image if name.is_empty() => return Err(format!("Error: No such image: {name}")),
         Kinds::Image => image::inspect_raw(client, name).await,
         Kinds::Volume => volume::inspect_raw(client, name).await,
         Kinds::Any => return any(client, name, size).await,

@@ -51,19 +51,20 @@ async fn wait_one(context: &Context, name: &str) -> Result<String, ClientError> 
     // itself, and the name may be another's then.
     let id = tokio::select! {
         biased;
-        status = &mut status => return finish(status?),
+        status = &mut status => return Ok(exit_code(&status?)),
         inspect = container::inspect(client, name) => inspect.map_or_else(|_| name.to_owned(), |inspect| inspect.id),
     };
-    match status.await {
+    let status = match status.await {
         Err(err) if err.is_broken_off() => {
-            finish(successor::ask(client, async || container::wait(client, &id, "").await?.status().await).await?)
+            successor::ask(client, async || container::wait(client, &id, "").await?.status().await).await
         }
-        status => finish(status?),
-    }
+        status => status,
+    };
+    Ok(exit_code(&status?))
 }
 
-fn finish(status: WaitResponse) -> Result<String, ClientError> {
-    Ok(status.status_code.to_string())
+fn exit_code(status: &WaitResponse) -> String {
+    status.status_code.to_string()
 }
 
 /// `rm`

@@ -15,7 +15,7 @@ use crate::format::template::Format;
 use crate::format::{ellipsis, ports, quote, short_id, units};
 use crate::plan::filters;
 use crate::report::Exit;
-use crate::say;
+use crate::{say, warn_line};
 
 const TITLES: &[(&str, &str)] = &[
     ("ID", "CONTAINER ID"),
@@ -35,19 +35,26 @@ const TITLES: &[(&str, &str)] = &[
     ("Platform", "PLATFORM"),
 ];
 
+/// Go's name of what a row is made from.
+const TYPE_NAME: &str = "*formatter.ContainerContext";
+
 /// `ps`
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let quiet = parsed.flag("quiet");
     let given = parsed.text("format");
     let format = if given.is_empty() && !quiet { &context.config.ps_format } else { given };
+    if quiet && !given.is_empty() {
+        warn_line!("WARNING: Ignoring custom format, because both --format and --quiet are set.");
+    }
     let mut columns = vec!["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"];
     if parsed.flag("size") {
         columns.push("Size");
     }
-    let shape = Shape::parse(format, quiet && given.is_empty(), columns);
-    if !quiet && let Shape::Template(text) | Shape::TableTemplate(text) = &shape {
-        // Docker reads it once more to see whether it shows sizes, with a sentence of its own.
-        Format::parse_row(text).map_err(|err| Exit::new(1, format!("failed to parse template: {err}")))?;
+    let shape = Shape::parse(format, quiet, columns);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
+    let view = View { now, full: parsed.flag("no-trunc") };
+    if !format.is_empty() {
+        try_format(format, view, &shape)?;
     }
     let limit = if parsed.flag("latest") { 1 } else { parsed.int("last").unwrap_or(-1) };
     let options = ListOptions {
@@ -62,12 +69,18 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         }
         _ => container::list(&context.client, &options).await?,
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
-    let view = View { now, full: parsed.flag("no-trunc") };
     let rows = containers.iter().map(|container| row(container, view, &shape)).collect();
-    let listing = Listing { titles: TITLES, rows, type_name: "*formatter.ContainerContext" };
+    let listing = Listing { titles: TITLES, rows, type_name: TYPE_NAME };
     say!("{}", listing.render(&shape)?);
     Ok(())
+}
+
+/// Tries a format, as it was given, with a container of which nothing is known. Docker does so before it asks the daemon.
+fn try_format(text: &str, view: View, shape: &Shape) -> Result<(), Exit> {
+    let format = Format::parse_row(text, TYPE_NAME);
+    let format = format.map_err(|err| Exit::new(1, format!("failed to parse template: {err}")))?;
+    let tried = row(&Summary::default(), view, shape).apply(&format);
+    tried.map(drop).map_err(|err| Exit::new(1, format!("failed to execute template: {err}")))
 }
 
 /// What the default table shows of a [`Summary`]. The rest, half of the bytes, is not taken apart.

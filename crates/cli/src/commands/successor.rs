@@ -30,6 +30,11 @@ pub(super) fn is_lost(err: &ClientError) -> bool {
     err.is_broken_off() || matches!(err, ClientError::Connect { .. })
 }
 
+/// Whether the next daemon is to be asked what this failure kept the last one from answering.
+pub(super) fn may_answer(client: &Client, err: &ClientError) -> bool {
+    is_lost(err) && streams_outlive(client)
+}
+
 /// Only streams over a unix socket outlive the daemon, which has passed our connection on; over others the output is lost
 /// with it, and that is the failure.
 pub(super) fn streams_outlive(client: &Client) -> bool {

@@ -40,6 +40,11 @@ impl Row {
         self.fields.iter().find(|(name, _)| *name == field).and_then(|(_, value)| value.as_str()).unwrap_or("")
     }
 
+    /// A template, filled with the row.
+    pub fn apply(&self, format: &Format) -> Result<String, FormatError> {
+        format.apply_row(&self.object(), &self.labels)
+    }
+
     fn object(&self) -> Map<String, Value> {
         self.fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
     }
@@ -91,11 +96,14 @@ impl Listing {
     pub fn render(&self, shape: &Shape) -> Result<String, Exit> {
         match shape {
             Shape::Table(columns) => Ok(self.table(columns)),
-            Shape::Template(text) => self.template(text),
+            // `-q`, of which scripts make many calls, does not need the engine.
+            Shape::Template(text) if text == "{{.ID}}" => Ok(self.lines(|row| row.text("ID").to_owned())),
+            Shape::Template(text) if text == "{{json .}}" => Ok(self.lines(Row::json)),
+            Shape::Template(text) => self.rows(&self.parse(text)?),
             Shape::TableTemplate(text) => {
-                let titles = self.titles.iter().map(|(field, title)| (*field, Value::from(*title)));
-                let head = self.apply(text, &Row { fields: titles.collect(), labels: BTreeMap::new() }, true)?;
-                Ok(tabwriter::align(&format!("{head}\n{}", self.template(text)?)))
+                let format = self.parse(text)?;
+                let rows = self.rows(&format)?;
+                Ok(tabwriter::align(&format!("{}\n{rows}", format.apply_head(self.titles))))
             }
         }
     }
@@ -112,37 +120,69 @@ impl Listing {
         tabwriter::align(&text)
     }
 
-    fn template(&self, text: &str) -> Result<String, Exit> {
+    fn lines(&self, line: impl Fn(&Row) -> String) -> String {
+        self.rows.iter().map(|row| line(row) + "\n").collect()
+    }
+
+    fn parse(&self, text: &str) -> Result<Format, Exit> {
+        Format::parse_row(text, self.type_name).map_err(refused)
+    }
+
+    fn rows(&self, format: &Format) -> Result<String, Exit> {
         let mut out = String::new();
         for row in &self.rows {
-            out.push_str(&self.apply(text, row, false)?);
+            out.push_str(&row.apply(format).map_err(refused)?);
             out.push('\n');
         }
         Ok(out)
     }
+}
 
-    fn apply(&self, text: &str, row: &Row, head: bool) -> Result<String, Exit> {
-        // `-q`, of which scripts make many calls, does not need the engine.
-        if text == "{{.ID}}" {
-            return Ok(row.text("ID").to_owned());
+fn refused(err: FormatError) -> Exit {
+    Exit::new(1, format!("template parsing error: {err}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(rows: &[&str], format: &str) -> String {
+        let rows = rows.iter().map(|id| Row::of([("ID", (*id).to_owned())])).collect();
+        let listing = Listing { titles: &[("ID", "CONTAINER ID")], rows, type_name: "*a.Row" };
+        match listing.render(&Shape::parse(format, false, vec!["ID"])) {
+            Ok(text) => text,
+            Err(exit) => exit.message.unwrap_or_default(),
         }
-        if text == "{{json .}}" {
-            return Ok(row.json());
+    }
+
+    #[test]
+    fn templates_fill_rows_and_titles() {
+        for (format, text) in [
+            ("", "CONTAINER ID\na\nb\n"),
+            ("{{.ID}}", "a\nb\n"),
+            ("{{.ID}}!", "a!\nb!\n"),
+            ("json", "{\"ID\":\"a\"}\n{\"ID\":\"b\"}\n"),
+            ("table {{.ID}}", "CONTAINER ID\na\nb\n"),
+        ] {
+            assert_eq!(render(&["a", "b"], format), text, "{format}");
         }
-        let format = Format::parse_row(text).map_err(|err| Exit::new(1, format!("template parsing error: {err}")))?;
-        format.apply_row(&row.object(), &row.labels, head).map_err(|err| match err {
-            FormatError::Execute { name, line, column, construct, reason }
-                if reason.starts_with("map has no entry") =>
-            {
-                let field = construct.trim_start_matches('.');
-                let reason = format!("can't evaluate field {field} in type {}", self.type_name);
-                let err = FormatError::Execute { name, line, column, construct: construct.clone(), reason };
-                // Docker tries the template of `ps` before it asks the daemon, and says so in other words.
-                let of_ps = self.type_name == "*formatter.ContainerContext";
-                let step = if of_ps { "failed to execute template" } else { "template parsing error" };
-                Exit::new(1, format!("{step}: {err}"))
-            }
-            err => Exit::new(1, format!("template parsing error: {err}")),
-        })
+    }
+
+    #[test]
+    fn mistakes_are_dockers() {
+        let unknown =
+            "template parsing error: template: :1:2: executing \"\" at <.No>: can't evaluate field No in type *a.Row";
+        let of_text =
+            "template parsing error: template: :1:5: executing \"\" at <.ID.X>: can't evaluate field X in type string";
+        for (rows, format, text) in [
+            (&["a"][..], "{{.No}}", unknown),
+            (&["a"], "table {{.No}}", unknown),
+            (&["a"], "{{.ID.X}}", of_text),
+            (&[], "{{.No}}", ""),
+            (&[], "table {{.No}}", "<no value>\n"),
+            (&[], "{{", "template parsing error: template: :1: unclosed action"),
+        ] {
+            assert_eq!(render(rows, format), text, "{format}");
+        }
     }
 }

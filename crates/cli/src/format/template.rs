@@ -48,10 +48,8 @@ const MAPS: [&str; 18] = [
     "Options",
 ];
 
-/// How the sentence about a missing field begins.
-const MISSING: &str = "map has no entry for key ";
-/// How it begins where the type is known.
-const NO_FIELD: &str = "can't evaluate field ";
+/// How the engine's ends about a field of what is no struct.
+const NO_FIELDS: &str = "only maps and objects have fields";
 
 /// A template that does not parse, or does not fit what it is applied to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,14 +74,33 @@ pub enum FormatError {
         /// The part of the template.
         construct: String,
         /// What is wrong with it.
-        reason: String,
+        reason: Mismatch,
     },
+}
+
+/// Why a template does not fit what it is applied to. The texts are Go's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// A map has no such key.
+    #[error("map has no entry for key {0:?}")]
+    NoKey(String),
+    /// A struct of a known type has no such field.
+    #[error("can't evaluate field {field} in type {type_name}")]
+    NoField {
+        /// The field.
+        field: String,
+        /// Go's name of the type.
+        type_name: &'static str,
+    },
+    /// What a function of the template refuses.
+    #[error("{0}")]
+    Function(String),
 }
 
 impl FormatError {
     /// Whether a field is named that a struct of a known type does not have.
     pub fn is_missing_field(&self) -> bool {
-        matches!(self, FormatError::Execute { reason, .. } if reason.starts_with(NO_FIELD))
+        matches!(self, FormatError::Execute { reason: Mismatch::NoField { .. }, .. })
     }
 }
 
@@ -93,6 +110,8 @@ pub struct Format {
     source: String,
     name: &'static str,
     types: Types,
+    /// Go's name of a row's type; all fields of a row are texts.
+    row_type: Option<&'static str>,
 }
 
 /// Go's names of the structs that a template is applied to, by the path to them. What is unknown is told as a map.
@@ -100,8 +119,9 @@ pub type Types = &'static [(&'static str, &'static str)];
 
 impl Format {
     /// Parses a template of a listing's rows, which have a method: `{{.Label "name"}}`. The engine has functions only.
-    pub fn parse_row(source: &str) -> Result<Format, FormatError> {
-        Format::parse(&source.replace(".Label ", "label "))
+    pub fn parse_row(source: &str, type_name: &'static str) -> Result<Format, FormatError> {
+        let format = Format::parse(&source.replace(".Label ", "label "))?;
+        Ok(Format { row_type: Some(type_name), ..format })
     }
 
     /// Parses a template that has no name and is applied to what may be anything.
@@ -117,7 +137,7 @@ impl Format {
         }
         let refused = |reason: String| FormatError::Parse { name, reason };
         template.parse(source).map_err(|err| refused(parse_reason(&err.to_string())))?;
-        Ok(Format { template, source: source.to_owned(), name, types })
+        Ok(Format { template, source: source.to_owned(), name, types, row_type: None })
     }
 
     /// Applies it. Fields have the names of JSON and those of Docker's Go structs, which differ in case alone: `Id`, `ID`.
@@ -128,25 +148,32 @@ impl Format {
         let context = Context::from(dynamic(value, "", true));
         let rendered = self.template.render(&context).map_err(|err| self.explain(&TemplateError::from(err)));
         let Err(FormatError::Execute { reason, .. }) = &rendered else { return rendered };
-        let missing = reason.strip_prefix(MISSING).map(|key| key.trim_matches('"'));
-        let missing = missing.or_else(|| reason.strip_prefix(NO_FIELD)?.split(' ').next());
-        let Some(missing) = missing else { return rendered };
+        let (Mismatch::NoKey(missing) | Mismatch::NoField { field: missing, .. }) = reason else { return rendered };
         let mut named = value.clone();
         if name_anew(&mut named, "", missing) { self.apply(&named) } else { rendered }
     }
 
-    /// Applies it to a row of a listing, or to the `head` of its columns, which functions leave as it is.
+    /// Applies it to a row of a listing.
     pub fn apply_row(
         &self,
         row: &Map<String, Value>,
         labels: &BTreeMap<String, String>,
-        head: bool,
     ) -> Result<String, FormatError> {
-        ROW.set(CurrentRow { labels: labels.clone(), head });
+        ROW.set(CurrentRow { labels: labels.clone(), head: false });
         let fields = row.iter().map(|(name, field)| (name.clone(), dynamic(field, name, false)));
         let text = self.template.render(&Context::from(Dynamic::Object(fields.collect())));
         ROW.take();
         text.map_err(|err| self.explain(&TemplateError::from(err)))
+    }
+
+    /// Applies it to the titles of a listing's columns, which functions leave as they are. As in Docker, no mistake is
+    /// one here: what has no title is `<no value>`.
+    pub fn apply_head(&self, titles: &[(&str, &str)]) -> String {
+        ROW.set(CurrentRow { labels: BTreeMap::new(), head: true });
+        let fields = titles.iter().map(|(field, title)| ((*field).to_owned(), Dynamic::String((*title).to_owned())));
+        let text = self.template.render(&Context::from(Dynamic::Map(fields.collect())));
+        ROW.take();
+        text.unwrap_or_default()
     }
 
     fn explain(&self, err: &TemplateError) -> FormatError {
@@ -158,17 +185,25 @@ impl Format {
         let length = numbers.next().unwrap_or(0);
         let source = self.source.lines().nth(line.saturating_sub(1)).unwrap_or("");
         let construct = source.get(column..column + length).unwrap_or("").to_owned();
+        // gtmpl-ng: only maps and objects have fields
+        let second = construct.match_indices('.').nth(1).map(|(at, _)| at);
+        if let (Some(_), Some(at), true) = (self.row_type, second, text.ends_with(NO_FIELDS)) {
+            let field = construct[at + 1..].split('.').next().unwrap_or("");
+            let reason = Mismatch::NoField { field: field.to_owned(), type_name: "string" };
+            return FormatError::Execute { name: self.name, line, column: column + at, construct, reason };
+        }
         // gtmpl-ng: no field `Foo` in ...
         let Some(missing) = text.split("no field `").nth(1).and_then(|rest| rest.split('`').next()) else {
-            let reason = execute_reason(text.rsplit(": ").next().unwrap_or("").trim());
+            let reason = function_refusal(text.rsplit(": ").next().unwrap_or("").trim());
             return FormatError::Execute { name: self.name, line, column, construct, reason };
         };
         // Go points at the dot before the last field of the chain, whichever is missing.
         let last = construct.rfind('.').unwrap_or(0);
         let (column, path) = (column + last, construct[..last].trim_start_matches('.'));
-        let reason = match self.types.iter().find(|(known, _)| *known == path) {
-            Some((_, type_name)) => format!("{NO_FIELD}{missing} in type {type_name}"),
-            None => format!("{MISSING}{missing:?}"),
+        let known = self.types.iter().find(|(known, _)| *known == path).map(|(_, type_name)| *type_name);
+        let reason = match known.or(self.row_type) {
+            Some(type_name) => Mismatch::NoField { field: missing.to_owned(), type_name },
+            None => Mismatch::NoKey(missing.to_owned()),
         };
         FormatError::Execute { name: self.name, line, column, construct, reason }
     }
@@ -192,11 +227,11 @@ fn name_anew(value: &mut Value, field: &str, name: &str) -> bool {
 }
 
 /// Go's words for what the engine says, behind its own `:LINE:COLUMN:LENGTH:`.
-fn execute_reason(text: &str) -> String {
+fn function_refusal(text: &str) -> Mismatch {
     let reason = text.trim_start_matches(|c: char| c == ':' || c.is_ascii_digit());
     match reason.strip_prefix("unable to get ").and_then(|rest| rest.split(" in [").next()) {
-        Some(index) => format!("error calling index: index out of range: {index}"),
-        None => reason.to_owned(),
+        Some(index) => Mismatch::Function(format!("error calling index: index out of range: {index}")),
+        None => Mismatch::Function(reason.to_owned()),
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use engine_api::container::{Config, CreateRequest, EndpointSettings, NetworkingConfig};
+use engine_api::container::{Config, CreateRequest, NetworkingConfig};
 use engine_api::host_config::{DeviceMapping, HostConfig, LogConfig, Mount, RestartPolicy};
 use oci::image::{Empty, Healthcheck};
 
 use super::environment::{self, FileError};
+use super::network::{self, NetworkError};
 use super::ports::{self, PortError, Ports};
 use super::security::{self, Security, SecurityError};
+use super::volume::{self, Volume, VolumeError};
 use super::{Surroundings, mount, values};
 use crate::args::Parsed;
 
@@ -44,21 +46,12 @@ pub enum CreateError {
     /// The path in the container is relative.
     #[error("{0} is not an absolute path")]
     DeviceRelative(String),
-    /// `-v :/x`
-    #[error("invalid spec: {0}: empty section between colons")]
-    VolumeSection(String),
-    /// `-v a:/b:ro:z`
-    #[error("invalid spec: {0}: too many colons")]
-    VolumeColons(String),
-    /// `-v ''`
-    #[error("invalid empty volume spec")]
-    EmptyVolume,
-    /// `--network ''`
-    #[error("no name set for network")]
-    NoNetwork,
-    /// Two networks of one name.
-    #[error("network {0:?} is specified multiple times")]
-    NetworkTwice(String),
+    /// A volume.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// A network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// Ports.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -75,12 +68,17 @@ pub fn request(parsed: &Parsed, surroundings: &Surroundings<'_>) -> Result<Creat
     let volumes = volumes(parsed, surroundings)?;
     let security = security::parse(parsed.list("security-opt"), surroundings)?;
     let host = host_config(parsed, surroundings, volumes.binds, security)?;
-    let networks = networks(parsed)?;
+    let networks = network::endpoints(parsed.list("network"))?;
     let Ports { exposed, bindings } = ports::parse(parsed.list("publish"), parsed.list("expose"))?;
     // A map that nobody filled is left out by Go's client.
     let exposed_ports = (!exposed.is_empty()).then_some(exposed);
+    let mut config = Config { exposed_ports, ..config(parsed, surroundings, volumes.anonymous)? };
+    if let Some(main) = networks.get(&host.network_mode) {
+        // For daemons that know of no place in a network.
+        config.mac_address.clone_from(&main.mac_address);
+    }
     Ok(CreateRequest {
-        config: Config { exposed_ports, ..config(parsed, surroundings, volumes.anonymous)? },
+        config,
         host_config: Some(HostConfig { port_bindings: Some(bindings), ..host }),
         networking_config: Some(NetworkingConfig { endpoints_config: Some(networks) }),
     })
@@ -145,7 +143,7 @@ fn host_config(
         binds,
         container_id_file: text("cidfile"),
         log_config: log_config(parsed)?,
-        network_mode: network_mode(parsed),
+        network_mode: network::mode(parsed.list("network")),
         publish_all_ports: parsed.flag("publish-all"),
         restart_policy,
         auto_remove,
@@ -166,6 +164,7 @@ fn host_config(
         pid_mode: text("pid"),
         privileged: parsed.flag("privileged"),
         readonly_rootfs: parsed.flag("read-only"),
+        runtime: text("runtime"),
         security_opt: (!parsed.list("security-opt").is_empty()).then_some(security.options),
         tmpfs: (!tmpfs.is_empty()).then_some(tmpfs),
         uts_mode: text("uts"),
@@ -251,40 +250,6 @@ fn log_config(parsed: &Parsed) -> Result<LogConfig, CreateError> {
     Ok(LogConfig { kind, config: Some(options.iter().map(|text| environment::pair(text)).collect()) })
 }
 
-fn network_mode(parsed: &Parsed) -> String {
-    let first = parsed.list("network").first();
-    first.map_or_else(|| "default".to_owned(), |text| network_name(text).to_owned())
-}
-
-/// `NAME`, or the long form `name=NAME,...`.
-fn network_name(text: &str) -> &str {
-    if !text.contains('=') {
-        return text;
-    }
-    text.split(',').find_map(|field| field.strip_prefix("name=")).unwrap_or("")
-}
-
-fn networks(parsed: &Parsed) -> Result<BTreeMap<String, EndpointSettings>, CreateError> {
-    let given = parsed.list("network");
-    let mut endpoints = BTreeMap::new();
-    if given.is_empty() {
-        endpoints.insert("default".to_owned(), EndpointSettings::default());
-    }
-    if given.iter().any(|text| network_name(text).is_empty()) {
-        return Err(CreateError::NoNetwork);
-    }
-    // A single network without options of its own is left to the network mode, as Docker's client does.
-    if given.len() > 1 {
-        for text in given {
-            let name = network_name(text).to_owned();
-            if endpoints.insert(name.clone(), EndpointSettings::default()).is_some() {
-                return Err(CreateError::NetworkTwice(name));
-            }
-        }
-    }
-    Ok(endpoints)
-}
-
 /// `HOST[:CONTAINER[:rwm]]`, `HOST[:rwm]`.
 fn device(text: &str) -> Result<DeviceMapping, CreateError> {
     let is_mode = |text: &str| {
@@ -320,43 +285,19 @@ struct Volumes {
 fn volumes(parsed: &Parsed, surroundings: &Surroundings<'_>) -> Result<Volumes, CreateError> {
     let (mut binds, mut anonymous) = (Vec::new(), BTreeMap::new());
     for text in parsed.list("volume") {
-        if !has_source(text)? {
-            anonymous.insert(text.clone(), Empty {});
-            continue;
-        }
-        let (host, rest) = split_colon(text);
-        let bind = format!("{}:{rest}", surroundings.absolute(&host));
+        let bind = match volume::parse(text)? {
+            Volume::Anonymous(_) => {
+                anonymous.insert(text.clone(), Empty {});
+                continue;
+            }
+            Volume::Bind(host, behind) => format!("{}:{behind}", surroundings.absolute(host)),
+            Volume::Named => text.clone(),
+        };
         if !binds.contains(&bind) {
             binds.push(bind);
         }
     }
     Ok(Volumes { binds: none_if_empty(binds), anonymous })
-}
-
-/// Whether `-v` names what is mounted, or only a place. One letter and a colon are a drive of Windows, as for Docker.
-fn has_source(text: &str) -> Result<bool, CreateError> {
-    match text.len() {
-        0 => return Err(CreateError::EmptyVolume),
-        1 | 2 => return Ok(false),
-        _ => {}
-    }
-    let mut sections = Vec::new();
-    let mut section = String::new();
-    for c in text.chars() {
-        let is_drive = section.len() == 1 && section.starts_with(|c: char| c.is_ascii_alphabetic());
-        match c {
-            ':' if !is_drive => sections.push(std::mem::take(&mut section)),
-            c => section.push(c),
-        }
-    }
-    sections.push(section);
-    if sections.iter().take(3).any(String::is_empty) {
-        return Err(CreateError::VolumeSection(text.to_owned()));
-    }
-    if sections.len() > 3 {
-        return Err(CreateError::VolumeColons(text.to_owned()));
-    }
-    Ok(sections.len() > 1)
 }
 
 fn mounts(parsed: &Parsed, surroundings: &Surroundings<'_>) -> Vec<Mount> {

@@ -8,7 +8,7 @@ use super::Surroundings;
 /// Why a file of variables or labels cannot be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// It cannot be read.
+    /// It cannot be opened.
     #[error("open {path}: {}", crate::report::go_error(source))]
     Open {
         /// The file.
@@ -16,6 +16,31 @@ pub enum FileError {
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// It was opened and cannot be read: a directory.
+    #[error("invalid env file ({path}): read {path}: {}", crate::report::go_error(source))]
+    Read {
+        /// The file.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A line is no text.
+    #[error("invalid env file ({path}): invalid utf8 bytes at line {number}: [{}]", numbers(bytes))]
+    Encoding {
+        /// The file.
+        path: String,
+        /// From 1.
+        number: usize,
+        /// The line.
+        bytes: Vec<u8>,
+    },
+    /// A line is longer than Docker reads.
+    #[error("invalid env file ({path}): bufio.Scanner: token too long")]
+    LongLine {
+        /// The file.
+        path: String,
     },
     /// A name with a blank in it.
     #[error("invalid env file ({path}): variable '{name}' contains whitespaces")]
@@ -33,6 +58,14 @@ pub enum FileError {
         /// The line.
         line: String,
     },
+}
+
+/// The length from which on a line is refused: Go's `bufio.MaxScanTokenSize`, the end of the line included.
+const LINE_LIMIT: usize = 64 << 10;
+
+/// Bytes as Go prints them.
+fn numbers(bytes: &[u8]) -> String {
+    bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// The variables of files, then those of the command line; a bare name takes its value from the caller, or is left out.
@@ -64,7 +97,7 @@ fn with_value(text: &str, surroundings: &Surroundings<'_>) -> Option<String> {
     (surroundings.variable)(text).map(|value| format!("{text}={value}"))
 }
 
-/// The labels of files, then those of the command line.
+/// The labels of files, then those of the command line; a bare name in a file is no label.
 pub fn labels(
     files: &[String],
     given: &[String],
@@ -72,7 +105,7 @@ pub fn labels(
 ) -> Result<BTreeMap<String, String>, FileError> {
     let mut all = Vec::new();
     for path in files {
-        all.extend(lines(path, surroundings)?);
+        all.extend(lines(path, surroundings)?.into_iter().filter(|line| line.contains('=')));
     }
     all.extend_from_slice(given);
     Ok(all.iter().map(|text| pair(text)).collect())
@@ -85,18 +118,28 @@ pub fn pair(text: &str) -> (String, String) {
 }
 
 fn lines(path: &str, surroundings: &Surroundings<'_>) -> Result<Vec<String>, FileError> {
-    let text = (surroundings.read)(path).map_err(|source| FileError::Open { path: path.to_owned(), source })?;
+    let bytes = (surroundings.read)(path).map_err(|source| match source.kind() {
+        io::ErrorKind::IsADirectory => FileError::Read { path: path.to_owned(), source },
+        _ => FileError::Open { path: path.to_owned(), source },
+    })?;
     let mut lines = Vec::new();
-    for line in text.trim_start_matches('\u{feff}').lines() {
+    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        if line.len() >= LINE_LIMIT {
+            return Err(FileError::LongLine { path: path.to_owned() });
+        }
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let encoding = |_| FileError::Encoding { path: path.to_owned(), number: index + 1, bytes: line.to_owned() };
+        let line = str::from_utf8(line).map_err(encoding)?;
+        let line = if index == 0 { line.strip_prefix('\u{feff}').unwrap_or(line) } else { line };
         let line = line.trim_start();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let name = line.split('=').next().unwrap_or("").trim_start();
+        let name = line.split('=').next().unwrap_or("");
         if name.is_empty() {
             return Err(FileError::Nameless { path: path.to_owned(), line: line.to_owned() });
         }
-        if name.contains(char::is_whitespace) {
+        if name.contains([' ', '\t']) {
             return Err(FileError::Blank { path: path.to_owned(), name: name.to_owned() });
         }
         lines.push(line.to_owned());

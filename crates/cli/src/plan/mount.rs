@@ -59,7 +59,7 @@ pub fn parse(text: &str, absolute: &dyn Fn(&str) -> String) -> Result<Mount, Mou
 }
 
 /// The fields of one line of comma-separated values; a field in double quotes may hold commas, and doubles its quotes.
-fn fields(text: &str) -> Vec<String> {
+pub(super) fn fields(text: &str) -> Vec<String> {
     let (mut fields, mut field, mut quoted) = (Vec::new(), String::new(), false);
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use engine_api::json::{self, CompactError};
+
 use super::Surroundings;
 
 /// Why a security option cannot be taken. The texts are docker's.
@@ -10,7 +12,7 @@ pub enum SecurityError {
     /// Not `name=value`.
     #[error("Invalid --security-opt: {0:?}")]
     Format(String),
-    /// The profile cannot be read.
+    /// The profile cannot be opened.
     #[error("opening seccomp profile ({path}) failed: open {path}: {}", crate::report::go_error(source))]
     Open {
         /// The file.
@@ -19,14 +21,23 @@ pub enum SecurityError {
         #[source]
         source: io::Error,
     },
+    /// The profile was opened and cannot be read: a directory.
+    #[error("opening seccomp profile ({path}) failed: read {path}: {}", crate::report::go_error(source))]
+    Read {
+        /// The file.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The profile is no JSON.
-    #[error("compacting json for seccomp profile ({path}) failed: {}", crate::report::plain(source))]
+    #[error("compacting json for seccomp profile ({path}) failed: {source}")]
     Json {
         /// The file.
         path: String,
         /// What is wrong.
         #[source]
-        source: serde_json::Error,
+        source: CompactError,
     },
 }
 
@@ -62,8 +73,10 @@ pub fn parse(given: &[String], surroundings: &Surroundings<'_>) -> Result<Securi
 }
 
 fn profile(path: &str, surroundings: &Surroundings<'_>) -> Result<String, SecurityError> {
-    let text = (surroundings.read)(path).map_err(|source| SecurityError::Open { path: path.to_owned(), source })?;
-    let json = serde_json::from_str::<serde_json::Value>(&text);
-    let json = json.map_err(|source| SecurityError::Json { path: path.to_owned(), source })?;
-    Ok(json.to_string())
+    let text = (surroundings.read)(path).map_err(|source| match source.kind() {
+        io::ErrorKind::IsADirectory => SecurityError::Read { path: path.to_owned(), source },
+        _ => SecurityError::Open { path: path.to_owned(), source },
+    })?;
+    let json = json::compact(&text).map_err(|source| SecurityError::Json { path: path.to_owned(), source })?;
+    Ok(String::from_utf8_lossy(&json).into_owned())
 }

@@ -1,9 +1,12 @@
 //! Values of flags: numbers, sizes, fractions, durations, limits.
 
+use std::num::{IntErrorKind, ParseIntError};
+
 use engine_api::host_config::Ulimit;
+use engine_api::size::{self, SizeError, Units};
 
 use crate::args::Kind;
-use crate::plan::mount;
+use crate::plan::{mount, network};
 
 /// Why a value is wrong. The texts are those of Go's libraries and docker's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,11 +21,8 @@ pub enum ValueError {
     #[error("strconv.ParseInt: parsing {0:?}: value out of range")]
     Range(String),
     /// Not a size.
-    #[error("invalid size: '{0}'")]
-    Size(String),
-    /// Not a unit.
-    #[error("invalid suffix: '{0}'")]
-    Suffix(String),
+    #[error(transparent)]
+    Size(#[from] SizeError),
     /// Not a fraction.
     #[error("failed to parse {0} as a rational number")]
     Rational(String),
@@ -38,9 +38,15 @@ pub enum ValueError {
     /// No such limit.
     #[error("invalid ulimit type: {0}")]
     UlimitType(String),
+    /// More than two limits.
+    #[error("too many limit value arguments - {0}, can only have up to two, `soft[:hard]`")]
+    UlimitCount(String),
     /// The soft limit is above the hard one.
     #[error("ulimit soft limit must be less than or equal to hard limit: {0} > {1}")]
     UlimitOrder(i64, i64),
+    /// There is no soft limit, and a hard one.
+    #[error("ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: {0}")]
+    UlimitUnlimited(i64),
     /// A label without a name.
     #[error("invalid label '{0}': empty name")]
     Label(String),
@@ -71,6 +77,9 @@ pub enum ValueError {
     /// Not a mount.
     #[error(transparent)]
     Mount(mount::MountError),
+    /// Not a network.
+    #[error(transparent)]
+    Network(network::NetworkError),
 }
 
 /// Checks a value by its kind.
@@ -101,6 +110,7 @@ pub fn check(kind: Kind, text: &str) -> Result<(), ValueError> {
         Kind::Address => Err(ValueError::Address(text.to_owned())),
         Kind::ExtraHost => extra_host(text).map(drop),
         Kind::Mount => mount::parse(text, &|path| path.to_owned()).map(drop).map_err(ValueError::Mount),
+        Kind::Network => network::parse(text).map(drop).map_err(ValueError::Network),
     }
 }
 
@@ -170,27 +180,9 @@ pub fn int(text: &str) -> Result<i64, ValueError> {
     i64::try_from(sign * magnitude).map_err(|_| ValueError::Range(text.to_owned()))
 }
 
-/// A number of bytes, as go-units `RAMInBytes` reads it: `64m`, `1.5 GiB`, `7`.
+/// A number of bytes: `64m`, `1.5 GiB`, `7`.
 pub fn bytes(text: &str) -> Result<i64, ValueError> {
-    let bad = || ValueError::Size(text.to_owned());
-    let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ').ok_or_else(bad)?;
-    let number = text[..=end].strip_suffix(' ').unwrap_or(&text[..=end]);
-    let suffix = text[end + 1..].to_ascii_lowercase();
-    let number: f64 = number.parse().map_err(|_| bad())?;
-    if number.is_nan() || number < 0.0 {
-        return Err(bad());
-    }
-    let exponent = match suffix.strip_suffix("ib").or(suffix.strip_suffix('b')).unwrap_or(&suffix) {
-        "" if suffix == "ib" => return Err(ValueError::Suffix(suffix)),
-        "" => 0,
-        "k" => 1,
-        "m" => 2,
-        "g" => 3,
-        "t" => 4,
-        "p" => 5,
-        _ => return Err(ValueError::Suffix(suffix)),
-    };
-    Ok((number * f64::from(1024).powi(exponent)) as i64)
+    Ok(size::parse(text, Units::Binary)?)
 }
 
 /// Processors in billionths: `1.5`, `1/2`.
@@ -211,6 +203,14 @@ pub fn nano_cpus(text: &str) -> Result<i64, ValueError> {
         return Err(ValueError::Precise);
     }
     i64::try_from(scaled / scale).map_err(|_| bad())
+}
+
+/// A decimal number, as Go's `strconv.ParseInt` reads it in base 10.
+fn decimal(text: &str) -> Result<i64, ValueError> {
+    text.parse().map_err(|err: ParseIntError| match err.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => ValueError::Range(text.to_owned()),
+        _ => ValueError::Int(text.to_owned()),
+    })
 }
 
 /// Go's `time.ParseDuration`, in nanoseconds.
@@ -269,11 +269,20 @@ pub fn ulimit(text: &str) -> Result<Ulimit, ValueError> {
     if !ULIMITS.contains(&name) {
         return Err(ValueError::UlimitType(name.to_owned()));
     }
-    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
-    let number = |text: &str| text.parse::<i64>().map_err(|_| ValueError::Int(text.to_owned()));
-    let (soft, hard) = (number(soft)?, number(hard)?);
-    if hard != -1 && (soft > hard || soft == -1) {
-        return Err(ValueError::UlimitOrder(soft, hard));
+    // Go's parser reads the hard limit first.
+    let (soft, hard) = match limits.split(':').collect::<Vec<_>>()[..] {
+        [both] => (decimal(both)?, decimal(both)?),
+        [soft, hard] => {
+            let hard = decimal(hard)?;
+            (decimal(soft)?, hard)
+        }
+        _ => return Err(ValueError::UlimitCount(limits.to_owned())),
+    };
+    match (soft, hard) {
+        (_, -1) => {}
+        (-1, hard) => return Err(ValueError::UlimitUnlimited(hard)),
+        (soft, hard) if soft > hard => return Err(ValueError::UlimitOrder(soft, hard)),
+        _ => {}
     }
     Ok(Ulimit { name: name.to_owned(), hard, soft })
 }
@@ -281,18 +290,6 @@ pub fn ulimit(text: &str) -> Result<Ulimit, ValueError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes() {
-        for (text, value) in
-            [("7", 7), ("64m", 64 << 20), ("1.5g", 3 << 29), ("2 KiB", 2048), ("5b", 5), ("1GB", 1 << 30)]
-        {
-            assert_eq!(bytes(text), Ok(value), "{text}");
-        }
-        assert_eq!(bytes("x").unwrap_err().to_string(), "invalid size: 'x'");
-        assert_eq!(bytes("-1").unwrap_err().to_string(), "invalid size: '-1'");
-        assert_eq!(bytes("5x").unwrap_err().to_string(), "invalid suffix: 'x'");
-    }
 
     #[test]
     fn fractions() {
@@ -317,6 +314,15 @@ mod tests {
         assert_eq!(ulimit("nofile=1:2"), Ok(Ulimit { name: "nofile".into(), hard: 2, soft: 1 }));
         assert_eq!(ulimit("core=-1").map(|limit| limit.hard), Ok(-1));
         assert_eq!(ulimit("x").unwrap_err().to_string(), "invalid ulimit argument: x");
-        assert!(ulimit("nofile=3:2").is_err() && ulimit("foo=1").is_err());
+        for (text, sentence) in [
+            ("foo=1", "invalid ulimit type: foo"),
+            ("nofile=a:b", "strconv.ParseInt: parsing \"b\": invalid syntax"),
+            ("core=99999999999999999999", "strconv.ParseInt: parsing \"99999999999999999999\": value out of range"),
+            ("core=0:0:0", "too many limit value arguments - 0:0:0, can only have up to two, `soft[:hard]`"),
+            ("core=-1:5", "ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: 5"),
+            ("core=6:5", "ulimit soft limit must be less than or equal to hard limit: 6 > 5"),
+        ] {
+            assert_eq!(ulimit(text).unwrap_err().to_string(), sentence);
+        }
     }
 }

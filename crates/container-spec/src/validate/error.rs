@@ -1,5 +1,6 @@
 //! The sentences.
 
+use engine_api::size::SizeError;
 use errdefs::ErrorKind;
 
 /// Why a request is refused. The texts are dockerd's, as clients print them.
@@ -129,6 +130,17 @@ pub enum InvalidRequest {
     /// The host's UTS namespace has the host's name.
     #[error("conflicting options: hostname and the UTS mode")]
     HostnameWithHostUts,
+    /// Settings of a container's place in a network that has no such place for it.
+    #[error("invalid config for network {network}: invalid endpoint settings:\n{}", listed(faults))]
+    Endpoint {
+        /// Its name.
+        network: String,
+        /// What is wrong.
+        faults: Vec<EndpointFault>,
+    },
+    /// Networks that exclude each other, or the network mode.
+    #[error("failed to set up container networking: {0}")]
+    Networks(NetworksFault),
     /// The OCI runtime is unknown.
     #[error("unknown or invalid runtime name: {name}")]
     Runtime {
@@ -333,11 +345,8 @@ pub enum InvalidRequest {
         mode: String,
     },
     /// A size that is none. Values of options are looked at by the start.
-    #[error("failed to create task for container: failed to initialize logging driver: invalid size: '{value}'")]
-    LogSize {
-        /// As given.
-        value: String,
-    },
+    #[error("failed to create task for container: failed to initialize logging driver: {0}")]
+    LogSize(SizeError),
     /// A size that holds nothing.
     #[error(
         "failed to create task for container: failed to initialize logging driver: max-size must be a positive number"
@@ -352,9 +361,62 @@ pub enum InvalidRequest {
         /// As given.
         value: String,
     },
+    /// A number of files beyond all bounds.
+    #[error(
+        "failed to create task for container: failed to initialize logging driver: strconv.Atoi: parsing {value:?}: \
+         value out of range"
+    )]
+    LogFilesRange {
+        /// As given.
+        value: String,
+    },
     /// No file at all.
     #[error("failed to create task for container: failed to initialize logging driver: max-file cannot be less than 1")]
     LogFilesTooFew,
+}
+
+/// What is wrong with the settings of an endpoint. The networks that are always there let nobody choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointFault {
+    /// An address of the user's choice.
+    #[error("user specified IP address is supported on user defined networks only")]
+    Address,
+    /// The same, where the network has no addresses of the user's choice.
+    #[error("user specified IP address is supported only when connecting to networks with user configured subnets")]
+    Subnet,
+    /// Other names.
+    #[error("network-scoped alias is supported only for containers in user defined networks")]
+    Alias,
+}
+
+/// One fault as it is, several as a list.
+fn listed(faults: &[EndpointFault]) -> String {
+    match faults {
+        [fault] => fault.to_string(),
+        faults => faults.iter().map(|fault| format!("* {fault}")).collect::<Vec<_>>().join("\n"),
+    }
+}
+
+/// Why networks do not go together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NetworksFault {
+    /// The host's network, and a namespace of its own.
+    #[error("cannot connect container to host network - container must be created in host network mode")]
+    Host,
+    /// Another network, and the host's namespace.
+    #[error(
+        "container sharing network namespace with another container or host cannot be connected to any other network"
+    )]
+    Shared,
+    /// No network, and another one.
+    #[error("container cannot be connected to multiple networks with one of the networks in private (none) mode")]
+    None,
+    /// Another network than the network mode's.
+    #[error("HostConfig.NetworkMode must match the identity of a network in NetworkSettings.Networks")]
+    Mode,
+    /// A network that does not exist: `default` is only a mode.
+    #[error("network {0} not found")]
+    Missing(String),
 }
 
 /// What is wrong with one mount.
@@ -403,6 +465,7 @@ impl InvalidRequest {
     pub fn kind(&self) -> ErrorKind {
         match self {
             InvalidRequest::NotOffered { .. } => ErrorKind::NotImplemented,
+            InvalidRequest::Networks(NetworksFault::Missing(_)) => ErrorKind::NotFound,
             // dockerd 28 answers these with 500, and clients that compare statuses have learnt so.
             InvalidRequest::VolumeSpec { .. }
             | InvalidRequest::VolumeSpecMount { .. }

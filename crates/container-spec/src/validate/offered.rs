@@ -16,7 +16,7 @@ pub(super) fn validate(
     host: &HostConfig,
     networking: Option<&NetworkingConfig>,
 ) -> Result<(), InvalidRequest> {
-    if !matches!(host.runtime.as_str(), "" | HostFacts::RUNTIME) {
+    if !HostFacts::is_own_runtime(&host.runtime) {
         return Err(InvalidRequest::Runtime { name: host.runtime.clone() });
     }
     let networks = networking.and_then(|networking| networking.endpoints_config.as_ref());
@@ -75,27 +75,30 @@ fn other(config: &Config, host: &HostConfig) -> [Asked; 5] {
     ]
 }
 
-fn network(config: &Config, host: &HostConfig, networks: Option<&BTreeMap<String, EndpointSettings>>) -> [Asked; 5] {
+fn network(config: &Config, host: &HostConfig, networks: Option<&BTreeMap<String, EndpointSettings>>) -> [Asked; 9] {
     let known =
         |name: &str| matches!(name, "" | "default" | "bridge" | "none" | "host") || name.starts_with("container:");
+    let endpoint = |asked: fn(&EndpointSettings) -> bool| networks.is_some_and(|all| all.values().any(asked));
     [
         (!known(&host.network_mode), "--network NAME"),
         (networks.is_some_and(|networks| networks.keys().any(|name| !known(name))), "--network NAME"),
-        (networks.is_some_and(|networks| networks.values().any(is_custom)), "the settings of a network endpoint"),
-        (any(&host.links), "--link"),
+        (endpoint(has_address), "--link-local-ip"),
+        (endpoint(|endpoint| any_entry(&endpoint.driver_opts)), "--network driver-opt"),
+        (endpoint(|endpoint| endpoint.gw_priority != 0), "--network gw-priority"),
+        (endpoint(|endpoint| any(&endpoint.aliases)), "--network-alias"),
+        (endpoint(|endpoint| any(&endpoint.links)) || any(&host.links), "--link"),
+        (endpoint(|endpoint| !endpoint.mac_address.is_empty()), "--mac-address"),
         (!config.mac_address.is_empty(), "--mac-address"),
     ]
 }
 
-fn is_custom(endpoint: &EndpointSettings) -> bool {
-    let addresses = match &endpoint.ipam_config {
-        Some(Value::Object(members)) => members.values().any(|value| !value.is_null() && value != ""),
+/// Any address: those of IPv4 and IPv6 have been refused already where there is nobody to ask for them.
+fn has_address(endpoint: &EndpointSettings) -> bool {
+    match &endpoint.ipam_config {
+        Some(Value::Object(members)) => members.values().any(|value| match value {
+            Value::Array(addresses) => !addresses.is_empty(),
+            value => !value.is_null() && value != "",
+        }),
         other => other.as_ref().is_some_and(|value| !value.is_null()),
-    };
-    addresses
-        || any(&endpoint.links)
-        || any(&endpoint.aliases)
-        || any_entry(&endpoint.driver_opts)
-        || !endpoint.mac_address.is_empty()
-        || endpoint.gw_priority != 0
+    }
 }

@@ -100,10 +100,7 @@ fn what_is_not_offered_is_refused_by_name() {
     for (request, option) in [
         (r#""HostConfig":{"NetworkMode":"mine"}"#, "--network NAME"),
         (r#""NetworkingConfig":{"EndpointsConfig":{"mine":{}}}"#, "--network NAME"),
-        (
-            r#""NetworkingConfig":{"EndpointsConfig":{"default":{"Aliases":["a"]}}}"#,
-            "the settings of a network endpoint",
-        ),
+        (r#""NetworkingConfig":{"EndpointsConfig":{"default":{"DriverOpts":{"a":"b"}}}}"#, "--network driver-opt"),
         (r#""HostConfig":{"Links":["a:b"]}"#, "--link"),
         (r#""HostConfig":{"Devices":[{"PathOnHost":"/dev/kvm"}]}"#, "--device"),
         (r#""HostConfig":{"PidMode":"container:a"}"#, "--pid container:NAME"),
@@ -139,6 +136,8 @@ fn defaults_are_accepted() {
         "DNSNames":null}}}}"#;
     assert_eq!(judged(sent), Ok(vec![]));
     assert_eq!(judged(r#"{"Image":"busybox"}"#), Ok(vec![]));
+    let runc = r#"{"Image":"busybox","HostConfig":{"NetworkMode":"none","Runtime":"runc"}}"#;
+    assert_eq!(judged(runc), Ok(vec![]));
     assert_eq!(judged(r#"{"Image":"busybox","HostConfig":{"NetworkMode":"none"}}"#), Ok(vec![]));
 }
 
@@ -162,4 +161,22 @@ fn a_missing_bind_source_is_refused_in_dockers_words() {
         missing_bind_source(Path::new("/nosuch")).to_string(),
         r#"invalid mount config for type "bind": bind source path does not exist: /nosuch"#
     );
+}
+
+#[test]
+fn networks_that_do_not_go_together_are_never_taken_silently() {
+    let told = |endpoints: &str| {
+        let host = r#"{"NetworkMode":"none"}"#;
+        let networking = format!(r#"{{"EndpointsConfig":{endpoints}}}"#);
+        let request = format!(r#"{{"Image":"a","HostConfig":{host},"NetworkingConfig":{networking}}}"#);
+        judged(&request).map_err(|err| err.to_string())
+    };
+    assert_eq!(told(r#"{"none":{}}"#), Ok(vec![]));
+    let sentence = "failed to set up container networking: container cannot be connected to multiple networks with one of \
+         the networks in private (none) mode";
+    assert_eq!(told(r#"{"none":{},"bridge":{}}"#), Err(sentence.to_owned()));
+    let sentence = "failed to set up container networking: HostConfig.NetworkMode must match the identity of a network in \
+         NetworkSettings.Networks";
+    assert_eq!(told(r#"{"bridge":{}}"#), Err(sentence.to_owned()));
+    assert_eq!(told(r#"{"none":{},"mine":{}}"#), Err("--network NAME is not available in this version".to_owned()));
 }

@@ -51,6 +51,9 @@ pub enum Place {
     /// In a number.
     #[error("in numeric literal")]
     Number,
+    /// Behind the document.
+    #[error("after top-level value")]
+    End,
     /// In one of the three words.
     #[error("in literal {word} (expecting {expected:?})")]
     Word {
@@ -103,6 +106,25 @@ pub(super) fn end_of_value(bytes: &[u8], mut at: usize) -> Result<usize, SyntaxE
             return Ok(at);
         }
     }
+}
+
+/// Refuses everything but blanks behind a document.
+pub(super) fn check_end(bytes: &[u8], end: usize) -> Result<(), SyntaxError> {
+    let at = skip_blanks(bytes, end);
+    if at == bytes.len() { Ok(()) } else { Err(character(bytes, at, Place::End)) }
+}
+
+/// A well-formed document without the blanks outside of its texts.
+pub(super) fn without_blanks(bytes: &[u8]) -> Vec<u8> {
+    let mut compact = Vec::with_capacity(bytes.len());
+    let mut at = skip_blanks(bytes, 0);
+    while let Some(&byte) = bytes.get(at) {
+        // A text of a well-formed document has an end.
+        let end = if byte == b'"' { end_of_text(bytes, at).unwrap_or(bytes.len()) } else { at + 1 };
+        compact.extend_from_slice(&bytes[at..end]);
+        at = skip_blanks(bytes, end);
+    }
+    compact
 }
 
 /// What may come next.

@@ -252,3 +252,21 @@ fn shapes_and_types_agree() {
     shape_and_type_agree::<ExecCreate>(&[]);
     shape_and_type_agree::<ExecStart>(&[]);
 }
+
+#[test]
+fn documents_are_compacted_as_go_does_it() {
+    let compacted = |text: &str| match compact(text.as_bytes()) {
+        Ok(bytes) => String::from_utf8(bytes).unwrap(),
+        Err(err) => err.to_string(),
+    };
+    for (text, expected) in [
+        (" { \"a b\" : [ 1.0 , \"\\\" x\" ] }\n", "{\"a b\":[1.0,\"\\\" x\"]}"),
+        ("", "unexpected end of JSON input"),
+        ("{\"a\":", "unexpected end of JSON input"),
+        ("ABC", "invalid character 'A' looking for beginning of value"),
+        ("{\"a\":1,}", "invalid character '}' looking for beginning of object key string"),
+        ("{\"a\":1} x", "invalid character 'x' after top-level value"),
+    ] {
+        assert_eq!(compacted(text), expected, "{text}");
+    }
+}

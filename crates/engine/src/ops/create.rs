@@ -295,13 +295,13 @@ async fn apply(engine: &Engine, name: String, plan: Plan) -> Result<CreateRespon
     let mut record = Record { version: 1, name: name.clone(), definition, state: State::default() };
     // Until the container is known as the image's user: a removal in between would take its layers away.
     let _used = engine.image_users.read().await;
-    let (task, chain_of) = (engine.clone(), chain);
     if let Err(err) = still_there(engine, &record.definition) {
         engine.containers.release(&name, &id);
         return Err(err);
     }
+    let task = engine.clone();
     let made = bridge::blocking(move || {
-        let made = make(&task, &mut record, &ready, &chain_of);
+        let made = make(&task, &mut record, &ready, &chain);
         made.map(|()| record)
     });
     let record = match made.await {

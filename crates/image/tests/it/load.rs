@@ -158,6 +158,7 @@ fn privileged_a_broken_archive_leaves_nothing() {
     let escape = layer(&[]).into_iter().collect::<Vec<u8>>();
     let cases: Vec<(Vec<u8>, &str)> = vec![
         (b"junk".repeat(1000), "archive/tar: invalid tar header"),
+        (b"\xfd7zXZ\0and so on".to_vec(), "inflate the archive"),
         (tar(&good)[..1500].to_vec(), "unexpected EOF"),
         (tar(&[]), "invalid archive: does not contain a manifest.json"),
         (with(3, b"null"), "invalid manifest, manifest cannot be null (but can be [])"),

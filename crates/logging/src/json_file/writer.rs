@@ -162,7 +162,7 @@ impl Writer {
         !self.backlog.is_empty()
     }
 
-    /// Whether [`Writer::fd`] is worth to be awaited: something waits for room, was lost for lack of it, or for the end.
+    /// Whether [`Writer::fd`] is worth awaiting: something waits for room, was lost for lack of it, or for the end.
     pub fn awaits_event(&self) -> bool {
         self.loss.active || self.deadline().is_some()
     }

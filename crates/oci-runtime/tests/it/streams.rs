@@ -19,6 +19,14 @@ fn screen(console: &mut File) -> String {
     String::from_utf8(text).unwrap()
 }
 
+fn read_until(console: &mut File, text: &mut String, end: &str) {
+    while !text.contains(end) {
+        let mut buffer = [0; 256];
+        let length = console.read(&mut buffer).unwrap();
+        text.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+    }
+}
+
 #[test]
 fn privileged_a_terminal_controls_its_process() {
     isolated(|| {
@@ -30,14 +38,12 @@ fn privileged_a_terminal_controls_its_process() {
         let mut container = fixture.create(None, Stdio::Terminal).unwrap();
         let mut console = File::from(container.console.take().unwrap());
         container.start().unwrap();
-        console.write_all(b"words\n").unwrap();
         let mut text = String::new();
-        while !text.contains("got words") {
-            let mut buffer = [0; 256];
-            let length = console.read(&mut buffer).unwrap();
-            text.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
-        }
+        // What is typed earlier is echoed in between.
+        read_until(&mut console, &mut text, "33 77\r\n");
         assert!(text.contains("/dev/pts/0\r\n33 77\r\n"), "{text:?}");
+        console.write_all(b"words\n").unwrap();
+        read_until(&mut console, &mut text, "got words");
         // Ctrl-C: only a controlling terminal makes a signal of it.
         console.write_all(b"\x03").unwrap();
         let rest = screen(&mut console);

@@ -3,8 +3,9 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::support::{each, ours};
 use testkit::Cli;
+
+use crate::support::{At, ours};
 
 /// How long it must have done nothing.
 ///
@@ -28,28 +29,24 @@ fn runs(pid: u32) -> u64 {
 #[test]
 fn privileged_an_idle_daemon_with_containers_does_not_wake() {
     ours(|daemon| {
-        each(daemon, |at| {
-            if at.cli != Cli::Longshore {
-                return;
+        let at = At { daemon, cli: Cli::Longshore };
+        let names = ["one", "two", "three"].map(|name| at.name(name));
+        for name in &names {
+            at.ok(&format!("run -d --name {name} --network none busybox sleep 1000"));
+        }
+        let pid = daemon.pid().unwrap();
+        let begin = Instant::now();
+        let (mut known, mut since) = (runs(pid), Instant::now());
+        while since.elapsed() < QUIET {
+            assert!(begin.elapsed() < DEADLINE, "the daemon has run {known} times and goes on");
+            std::thread::sleep(QUIET / 20);
+            let now = runs(pid);
+            if now != known {
+                (known, since) = (now, Instant::now());
             }
-            let names = ["one", "two", "three"].map(|name| at.name(name));
-            for name in &names {
-                at.ok(&format!("run -d --name {name} --network none busybox sleep 1000"));
-            }
-            let pid = daemon.pid().unwrap();
-            let begin = Instant::now();
-            let (mut known, mut since) = (runs(pid), Instant::now());
-            while since.elapsed() < QUIET {
-                assert!(begin.elapsed() < DEADLINE, "the daemon has run {known} times and goes on");
-                std::thread::sleep(QUIET / 20);
-                let now = runs(pid);
-                if now != known {
-                    (known, since) = (now, Instant::now());
-                }
-            }
-            for name in &names {
-                at.ok(&format!("rm -f {name}"));
-            }
-        });
+        }
+        for name in &names {
+            at.ok(&format!("rm -f {name}"));
+        }
     });
 }

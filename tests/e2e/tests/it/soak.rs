@@ -66,7 +66,7 @@ fn privileged_slow_soak_nothing_breaks_is_lost_or_piles_up() {
         at.ok("stop -t 0 kept");
         let log = at.ok("logs kept");
         assert!(log.lines().enumerate().all(|(number, line)| line == number.to_string()), "every line once");
-        assert_eq!(log.lines().count() > 100, seconds > 10);
+        assert!(seconds < 10 || log.lines().count() > 100, "{} lines", log.lines().count());
     });
 }
 

@@ -32,8 +32,8 @@ fn mistakes_have_pflags_sentences() {
         (&["-m", "x"], "invalid argument \"x\" for \"-m, --memory\" flag: invalid size: 'x'"),
         (&["--rm=x"], "invalid argument \"x\" for \"--rm\" flag: strconv.ParseBool: parsing \"x\": invalid syntax"),
         (&["--sysctl", "a"], "invalid argument \"a\" for \"--sysctl\" flag: sysctl 'a' is not allowed"),
-        (&["-p", "80"], "option is not supported yet: --publish"),
-        (&["-P"], "option is not supported yet: --publish-all"),
+        (&["--health-cmd", "true"], "option is not supported yet: --health-cmd"),
+        (&["--oom-kill-disable"], "option is not supported yet: --oom-kill-disable"),
     ] {
         assert_eq!(read("run", line).unwrap_err(), sentence);
     }
@@ -42,7 +42,7 @@ fn mistakes_have_pflags_sentences() {
 #[test]
 fn a_flag_that_is_not_offered_is_accepted_at_its_default() {
     let line =
-        ["--publish-all=false", "--memory-swappiness=-1", "--health-interval", "0", "--disable-content-trust", "i"];
+        ["--oom-kill-disable=false", "--memory-swappiness=-1", "--health-interval", "0", "--disable-content-trust", "i"];
     assert_eq!(read("run", &line).unwrap().positionals, ["i"]);
 }
 

@@ -32,8 +32,13 @@ fn mistakes_have_pflags_sentences() {
         (&["-m", "x"], "invalid argument \"x\" for \"-m, --memory\" flag: invalid size: 'x'"),
         (&["--rm=x"], "invalid argument \"x\" for \"--rm\" flag: strconv.ParseBool: parsing \"x\": invalid syntax"),
         (&["--sysctl", "a"], "invalid argument \"a\" for \"--sysctl\" flag: sysctl 'a' is not allowed"),
-        (&["-p", "80"], "option is not supported yet: --publish"),
-        (&["-P"], "option is not supported yet: --publish-all"),
+        (&["--link", "a"], "option is not supported yet: --link"),
+        (&["--dns", "x"], "invalid argument \"x\" for \"--dns\" flag: IP address is not correctly formatted: x"),
+        (&["--add-host", "x"], "invalid argument \"x\" for \"--add-host\" flag: bad format for add-host: \"x\""),
+        (
+            &["--add-host", "x=y"],
+            "invalid argument \"x=y\" for \"--add-host\" flag: invalid IP address in add-host: \"y\"",
+        ),
     ] {
         assert_eq!(read("run", line).unwrap_err(), sentence);
     }

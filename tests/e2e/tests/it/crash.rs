@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -21,7 +22,7 @@ use crate::support::{At, ours};
 const ROUNDS: usize = 200;
 
 /// How many rounds the quick ones have.
-const ROUNDS_QUICK: usize = 25;
+const ROUNDS_QUICK: usize = 30;
 
 /// How many lines are typed at once.
 const CLIENTS: usize = 3;
@@ -49,6 +50,10 @@ const ABSENT: &str = "absent";
 /// A container that runs until it is killed.
 const RUN: &str = "run -d --network none --name NAME busybox sleep 1000";
 
+/// The same on the bridge with a published port, and with a named and an anonymous volume.
+const PUBLISH: &str = "run -d -p 127.0.0.1::80 --name NAME busybox sleep 1000";
+const WITH_VOLUMES: &str = "run -d --network none -v NAME:/named -v /anonymous --name NAME busybox sleep 1000";
+
 const OPERATIONS: &[Operation] = &[
     on_image("load -q -i ARCHIVE", "there", &[ABSENT]),
     on_container("", "create --network none --name NAME busybox sleep 1000", "created", &[ABSENT]),
@@ -58,6 +63,14 @@ const OPERATIONS: &[Operation] = &[
     on_container(RUN, "exec NAME true", "running", &[]),
     on_container(RUN, "stop -s KILL NAME", "exited", &["running"]),
     on_container(RUN, "rm -f NAME", ABSENT, &["running", "exited"]),
+    on_container("", PUBLISH, "running", &[ABSENT, "created"]),
+    on_container(PUBLISH, "stop -s KILL NAME", "exited", &["running"]),
+    on_container(PUBLISH, "rm -f NAME", ABSENT, &["running", "exited"]),
+    on_container("", WITH_VOLUMES, "running", &[ABSENT, "created"]),
+    on_container("", "run --rm --network none -v /anonymous --name NAME busybox true", ABSENT, &["created"]),
+    on_container(WITH_VOLUMES, "rm -f -v NAME", ABSENT, &["running", "exited"]),
+    on_volume("", "volume create NAME", "there", &[ABSENT]),
+    on_volume("volume create NAME", "volume rm NAME", ABSENT, &["there"]),
 ];
 
 const fn on_container(
@@ -73,6 +86,15 @@ const fn on_image(line: &'static str, done: &'static str, cut: &'static [&'stati
     Operation { before: "", line, state: image_state, done, cut }
 }
 
+const fn on_volume(
+    before: &'static str,
+    line: &'static str,
+    done: &'static str,
+    cut: &'static [&'static str],
+) -> Operation {
+    Operation { before, line, state: volume_state, done, cut }
+}
+
 fn container_state(daemon: &Daemon, name: &str) -> String {
     let answer = daemon.get(&format!("/containers/{name}/json")).unwrap();
     match answer.status {
@@ -82,8 +104,16 @@ fn container_state(daemon: &Daemon, name: &str) -> String {
 }
 
 fn image_state(daemon: &Daemon, _name: &str) -> String {
-    let answer = daemon.get("/images/crash/json").unwrap();
-    if answer.status == 404 { ABSENT.to_owned() } else { "there".to_owned() }
+    there(daemon, "/images/crash/json")
+}
+
+fn volume_state(daemon: &Daemon, name: &str) -> String {
+    there(daemon, &format!("/volumes/{name}"))
+}
+
+fn there(daemon: &Daemon, path: &str) -> String {
+    let status = daemon.get(path).unwrap().status;
+    if status == 404 { ABSENT.to_owned() } else { "there".to_owned() }
 }
 
 /// Who is killed.
@@ -221,7 +251,7 @@ fn check_states(daemon: &Daemon, victim: Victim, chosen: [usize; CLIENTS], codes
         });
         assert!(right.is_ok(), "{} ended with {}: {last}", operation.line, codes[client]);
         if victim == Victim::Daemon {
-            check_whole(&At { daemon, cli: Cli::Longshore }, client, &last);
+            check_whole(&At { daemon, cli: Cli::Longshore }, operation, client, &last);
         }
     }
     let printed = daemon.scratch().log();
@@ -229,12 +259,14 @@ fn check_states(daemon: &Daemon, victim: Victim, chosen: [usize; CLIENTS], codes
 }
 
 /// What is listed works.
-fn check_whole(at: &At<'_>, client: usize, state: &str) {
+fn check_whole(at: &At<'_>, operation: &Operation, client: usize, state: &str) {
     let name = name(client);
     match state {
-        "created" => drop(at.ok(&format!("start {name}"))),
-        "exited" => drop(at.ok(&format!("start {name}"))),
+        "created" | "exited" => drop(at.ok(&format!("start {name}"))),
         "running" => drop(at.ok(&format!("exec {name} true"))),
+        "there" if operation.line.contains("volume") => {
+            at.ok(&format!("run --rm --network none -v {name}:/v busybox touch /v/file"));
+        }
         "there" => drop(at.ok(&format!("create --network none --name {name}-image crash /x"))),
         _ => {}
     }
@@ -247,6 +279,9 @@ struct Remains {
     cgroups: BTreeSet<PathBuf>,
     shims: usize,
     mounts: Vec<PathBuf>,
+    /// The number only: some are made ahead, with names of their own.
+    links: usize,
+    tables: Vec<String>,
 }
 
 fn remains(daemon: &Daemon) -> Remains {
@@ -260,6 +295,11 @@ fn remains(daemon: &Daemon) -> Remains {
         let entries = fs::read_dir(&cgroup).into_iter().flatten().flatten();
         let children = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         remains.cgroups.extend(children.map(|child| child.path()));
+    }
+    remains.links = found.network.iter().filter(|found| found.starts_with("link")).count();
+    for table in found.network.iter().filter_map(|found| found.strip_prefix("table ")) {
+        let output = Command::new("nft").args(["list", "table"]).args(table.split(' ')).output().unwrap();
+        remains.tables.push(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     remains.shims = found.processes.iter().filter(|(_, command)| command.contains("longshore-shim")).count();
     remains
@@ -286,15 +326,20 @@ fn remove_all(daemon: &Daemon) {
         // Whose client was killed may be on its way out.
         assert!(matches!(answer.status, 204 | 404 | 409), "{container}: {}", answer.text());
     }
-    let answer = testkit::http::request(daemon.socket(), "DELETE", "/images/crash?force=1", None).unwrap();
-    assert!(matches!(answer.status, 200 | 404), "{}", answer.text());
+    let images = ["/images/crash?force=1".to_owned()];
+    // The anonymous volumes go with their containers.
+    for path in images.into_iter().chain((0..CLIENTS).map(|client| format!("/volumes/{}", name(client)))) {
+        let answer = testkit::http::request(daemon.socket(), "DELETE", &path, None).unwrap();
+        assert!(matches!(answer.status, 200 | 204 | 404 | 409), "{path}: {}", answer.text());
+    }
 }
 
 /// What there is with one container, before anything was cut.
 fn alone(daemon: &Daemon) -> Remains {
     until("one container, and empty trash", DEADLINE, || {
         let remains = remains(daemon);
-        let trash = remains.files.iter().any(|path| path.parent().is_some_and(|parent| parent.ends_with("trash")));
+        let removed = |parent: &Path| parent.ends_with("trash") || parent.ends_with("volumes");
+        let trash = remains.files.iter().any(|path| path.parent().is_some_and(removed));
         let shims = remains.files.iter().filter(|path| path.starts_with("exec/containers")).count();
         // The directory, one in it, and the socket and the state in that.
         (!trash && remains.shims == 1 && shims == 4).then_some(remains)
@@ -308,21 +353,20 @@ fn clean(daemon: &Daemon, before: &Remains) {
     let gone = until("only what was there", DEADLINE, || {
         // A client that was killed may have been heard last: what it asked for appears after its death.
         remove_all(daemon);
-        last = remains(daemon);
+        // Links are made again ahead whenever one was used: those that pile up show in the end.
+        last = Remains { links: before.links, ..remains(daemon) };
         (last == *before).then_some(())
     });
-    let more =
-        |now: &BTreeSet<PathBuf>, then: &BTreeSet<PathBuf>| format!("{:#?}", now.difference(then).collect::<Vec<_>>());
-    assert!(
-        gone.is_ok(),
-        "left behind: {} {} {} shims instead of {}, {:?}; missing: {}",
-        more(&last.files, &before.files),
-        more(&last.cgroups, &before.cgroups),
-        last.shims,
-        before.shims,
-        last.mounts,
-        more(&before.files, &last.files),
-    );
+    assert!(gone.is_ok(), "{}", difference(&last, before));
+}
+
+/// What there is more, and what there is no more.
+fn difference(now: &Remains, then: &Remains) -> String {
+    let files =
+        |one: &Remains, other: &Remains| format!("{:#?}", one.files.difference(&other.files).collect::<Vec<_>>());
+    let rest = |remains: &Remains| Remains { files: BTreeSet::new(), ..remains.clone() };
+    let (more, less) = (files(now, then), files(then, now));
+    format!("left behind: {more}, missing: {less}, {:#?} instead of {:#?}", rest(now), rest(then))
 }
 
 /// The log of what ran is whole, and without it and its image the instance is as one that never did anything.
@@ -333,11 +377,16 @@ fn check_end(daemon: &Daemon) {
     assert!(log.lines().enumerate().all(|(number, line)| line == number.to_string()), "every line once");
     at.ok("rm kept");
     at.ok("rmi busybox");
-    let fresh = Daemon::start().unwrap();
+    let fresh = Daemon::with_busybox().unwrap();
+    // Its bridge is made when somebody needs it.
+    At { daemon: &fresh, cli: Cli::Longshore }.ok("run --rm busybox true");
+    At { daemon: &fresh, cli: Cli::Longshore }.ok("rmi busybox");
     let (mut here, mut there) = (Remains::default(), Remains::default());
     let equal = until("equal", DEADLINE, || {
         (here, there) = (remains(daemon), remains(&fresh));
+        // They bear the names of their instances.
+        (here.tables, there.tables) = (vec![], vec![]);
         (here == there).then_some(())
     });
-    assert!(equal.is_ok(), "{here:#?} and of a fresh one: {there:#?}");
+    assert!(equal.is_ok(), "{}", difference(&here, &there));
 }

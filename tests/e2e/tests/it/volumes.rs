@@ -413,6 +413,28 @@ fn privileged_volumes_are_known_to_the_next_daemon() {
     });
 }
 
+#[test]
+fn privileged_a_shared_volume_goes_with_the_container_that_it_was_made_for() {
+    ours(|daemon| {
+        let root = daemon.scratch().data_root().join("volumes");
+        let owner = |volume: &str| {
+            let record = std::fs::read(root.join(volume).join("volume.json")).unwrap();
+            serde_json::from_slice::<serde_json::Value>(&record).unwrap()["owner"].as_str().map(str::to_owned)
+        };
+        let at = At { daemon, cli: Cli::Longshore };
+        at.ok("create --network none --name one -v /anon busybox true");
+        at.ok("create --network none --name two --volumes-from one busybox true");
+        at.ok("create --network none --name three --volumes-from one busybox true");
+        let (volume, id) = (volume_of(&at, "one"), at.inspect("one", "{{.Id}}"));
+        at.ok("rm two");
+        assert_eq!(owner(&volume), Some(id), "it was only lent");
+        at.ok("rm -v one");
+        at.ok("rm three");
+        assert_eq!(owner(&volume), None, "it was left to whoever wants it, also after the next start");
+        at.ok(&format!("volume rm {volume}"));
+    });
+}
+
 /// How often the daemon is killed, in the long test and in the quick one.
 const ROUNDS: [usize; 2] = [200, 25];
 

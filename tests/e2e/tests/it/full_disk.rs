@@ -75,6 +75,11 @@ fn refused(at: &At<'_>) {
     at.fails("create --network none --name new busybox true", 1, SENTENCE);
     at.fails("run --network none --name new busybox true", 125, SENTENCE);
     at.fails("run --rm --network none --name new busybox true", 125, SENTENCE);
+    at.fails("run --rm --network none -v named:/v busybox true", 125, SENTENCE);
+    at.fails("volume create named", 1, SENTENCE);
+    // Overlayfs would make a read-only root of it.
+    at.fails("start -a made", 1, SENTENCE);
+    assert_eq!(at.ok("volume ls -q"), "");
     assert_eq!(at.ok("images -q").lines().count(), 2, "busybox has two names");
     assert_eq!(at.ok("ps -a --format '{{.Names}}'"), "made\nended\nends\nruns");
 }

@@ -220,13 +220,19 @@ pub(crate) fn tell_unmounts(engine: &Engine, container: &Container) {
 
 /// Before a container is removed without its volumes: none of them is only its own any more. Blocks.
 pub(crate) fn disown(engine: &Engine, container: &Container) -> Result<(), volume::DisownError> {
-    for name in own(container) {
+    for name in own(container).filter(|name| !is_anothers(engine, name, container.id())) {
         match engine.volumes.disown(name) {
             Ok(()) | Err(volume::DisownError::NotFound(_)) => {}
             Err(err) => return Err(err),
         }
     }
     Ok(())
+}
+
+/// Whether a volume goes with another container, whose it is as long as that is there.
+fn is_anothers(engine: &Engine, name: &str, id: &ContainerId) -> bool {
+    let owner = engine.volumes.get(name).ok().and_then(|listed| listed.volume.owner.clone());
+    owner.is_some_and(|owner| owner != *id && engine.containers.get(&owner).is_some())
 }
 
 /// After a container was removed: others may have its volumes, and those that nobody named go with it if `remove`. Blocks.

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use cgroup::{Cgroup, Hierarchies, Version};
 use oci::runtime::{Mount, Root};
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, symlinkat};
+use rustix::fs::{
+    CWD, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstat, fstatvfs, mkdirat, openat, statvfs, symlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
@@ -224,6 +226,21 @@ fn file_system(plan: &MountPlan, kind: &str) -> io::Result<OwnedFd> {
         }
         other => other,
     }
+    .and_then(|mount| writable_as_asked(plan, mount))
+}
+
+/// Refuses an overlay that would be read-only without being asked to: overlayfs makes one, and says so to the kernel's log
+/// alone, when it cannot make its directory in the work directory (fs/overlayfs/super.c, `ovl_make_workdir`).
+fn writable_as_asked(plan: &MountPlan, mount: OwnedFd) -> io::Result<OwnedFd> {
+    let upper = plan.options.data.iter().find(|(key, _)| key == "upperdir").and_then(|(_, path)| path.as_ref());
+    let Some(upper) = upper else { return Ok(mount) };
+    let asked = plan.options.attributes.set & Attributes::READ_ONLY != 0;
+    if asked || !fstatvfs(&mount)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Ok(mount);
+    }
+    let room = statvfs(upper)?;
+    let full = room.f_bavail == 0 || room.f_favail == 0;
+    Err(if full { Errno::NOSPC } else { Errno::ROFS }.into())
 }
 
 fn configure(plan: &MountPlan, kind: &str, joined_lower: Option<&str>) -> io::Result<OwnedFd> {

@@ -56,7 +56,7 @@ pub struct Listed {
 
 /// There is no volume of that name. The text is dockerd's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("get {name}: no such volume")]
+#[error("get{}{name}: no such volume", if name.is_empty() { "" } else { " " })]
 pub struct NotFound {
     /// What was looked for.
     pub name: String,

@@ -9,6 +9,7 @@
 //! - [`Events`]: the daemon's events, to wait for.
 //! - [`http`]: requests written by hand, for what no client would send.
 //! - [`images`]: archives to load, made from Debian's busybox.
+//! - [`disk`]: a file system small enough to be filled.
 //! - [`leaks`]: what an instance has on the machine, found from outside.
 //! - [`mutate`]: hostile input made from good input, for a bounded time, with a seed.
 //! - [`skip`]: tests that cannot run here are counted as skipped, never as passed.
@@ -17,6 +18,7 @@
 //! Functions return [`anyhow::Result`]; tests `unwrap` it. Nothing sleeps: waits end with the fact or at a deadline.
 
 pub mod daemon;
+pub mod disk;
 pub mod events;
 pub mod http;
 pub mod images;

@@ -35,7 +35,7 @@ const LATER: &[(&str, &str, &str)] = &[
     ("POST", "/grpc", "building images"),
     ("GET", "/networks", "networks"),
     ("GET POST DELETE", "/networks/{}", "networks"),
-    ("PUT", "/volumes/{}", "volumes of a cluster"),
+    ("PUT", "/volumes/{}", "updating cluster volumes"),
     ("GET", "/plugins", "plugins"),
     ("GET POST DELETE", "/plugins/{}", "plugins"),
     ("GET", "/swarm", "swarm mode"),

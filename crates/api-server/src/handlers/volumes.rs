@@ -12,7 +12,9 @@ use crate::status::Failure;
 
 /// `GET /volumes`.
 pub(crate) async fn list(call: Call) -> Result<Answer, Failure> {
-    let filters = Filters(call.query.filters()?);
+    let of_list =
+        |failure: Failure| Failure { message: format!("error reading volume filters: {}", failure.message), ..failure };
+    let filters = Filters(call.query.filters().map_err(of_list)?);
     Ok(response::json(StatusCode::OK, &volumes::list(&call.engine, &filters)?))
 }
 

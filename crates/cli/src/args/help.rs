@@ -60,7 +60,7 @@ pub fn arity_complaint(program: &str, path: &str, command: &Command, count: usiz
     let (complaint, verb) = match command.arity {
         Arity::None if count > 0 => ("accepts no arguments".to_owned(), "Run"),
         Arity::Between(least, most) if !(least..=most).contains(&count) => {
-            (format!("requires at least {least} and at most {most} arguments"), "See")
+            (format!("requires at least {least} and at most {most} arguments"), "Run")
         }
         Arity::Max(n) if count > n => (format!("requires at most {n} {}", plural(n)), "See"),
         Arity::Min(n) if count < n => (format!("requires at least {n} {}", plural(n)), "See"),

@@ -32,8 +32,13 @@ fn mistakes_have_pflags_sentences() {
         (&["-m", "x"], "invalid argument \"x\" for \"-m, --memory\" flag: invalid size: 'x'"),
         (&["--rm=x"], "invalid argument \"x\" for \"--rm\" flag: strconv.ParseBool: parsing \"x\": invalid syntax"),
         (&["--sysctl", "a"], "invalid argument \"a\" for \"--sysctl\" flag: sysctl 'a' is not allowed"),
-        (&["--health-cmd", "true"], "option is not supported yet: --health-cmd"),
-        (&["--oom-kill-disable"], "option is not supported yet: --oom-kill-disable"),
+        (&["--link", "a"], "option is not supported yet: --link"),
+        (&["--dns", "x"], "invalid argument \"x\" for \"--dns\" flag: IP address is not correctly formatted: x"),
+        (&["--add-host", "x"], "invalid argument \"x\" for \"--add-host\" flag: bad format for add-host: \"x\""),
+        (
+            &["--add-host", "x=y"],
+            "invalid argument \"x=y\" for \"--add-host\" flag: invalid IP address in add-host: \"y\"",
+        ),
     ] {
         assert_eq!(read("run", line).unwrap_err(), sentence);
     }
@@ -42,7 +47,7 @@ fn mistakes_have_pflags_sentences() {
 #[test]
 fn a_flag_that_is_not_offered_is_accepted_at_its_default() {
     let line =
-        ["--oom-kill-disable=false", "--memory-swappiness=-1", "--health-interval", "0", "--disable-content-trust", "i"];
+        ["--publish-all=false", "--memory-swappiness=-1", "--health-interval", "0", "--disable-content-trust", "i"];
     assert_eq!(read("run", &line).unwrap().positionals, ["i"]);
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::num::ParseIntError;
 
 use engine_api::host_config::PortBinding;
 use oci::image::Empty;
@@ -37,10 +36,15 @@ pub enum PortError {
     #[error("invalid port format for --expose: {0}")]
     Expose(String),
     /// `--expose 3-2`
-    #[error("invalid range format for --expose: {0}")]
-    ExposeRange(String, #[source] RangeError),
-    /// The long form of `-p` with a field that we do not know.
-    #[error("invalid field {0}")]
+    #[error("invalid range format for --expose: {text}, error: {reason}")]
+    ExposeRange {
+        /// As given.
+        text: String,
+        /// Part of docker's sentence.
+        reason: RangeError,
+    },
+    /// The long form of `-p` with a field that has no value.
+    #[error("invalid publish opts format (should be name=value but got '{0}')")]
     Field(String),
 }
 
@@ -51,21 +55,12 @@ pub enum RangeError {
     #[error("empty string specified for ports")]
     Empty,
     /// No number.
-    #[error("strconv.ParseUint: parsing {text:?}: invalid syntax")]
-    Number {
-        /// As given.
-        text: String,
-        /// Ours.
-        source: Hidden,
-    },
+    #[error("strconv.ParseUint: parsing {0:?}: invalid syntax")]
+    Number(String),
     /// It ends before it begins.
     #[error("invalid range specified for port: {0}")]
     Backwards(String),
 }
-
-/// A reason whose own words are not shown.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Hidden(pub ParseIntError);
 
 /// What a container serves and publishes.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -91,7 +86,8 @@ pub fn parse(publish: &[String], expose: &[String]) -> Result<Ports, PortError> 
             return Err(PortError::Expose(text.clone()));
         }
         let (range_text, protocol) = split_protocol(text);
-        let (first, last) = range(range_text).map_err(|err| PortError::ExposeRange(text.clone(), err))?;
+        let (first, last) =
+            range(range_text).map_err(|reason| PortError::ExposeRange { text: text.clone(), reason })?;
         ports.exposed.extend((first..=last).map(|port| (format!("{port}/{protocol}"), Empty {})));
     }
     Ok(ports)
@@ -105,6 +101,8 @@ fn shortened(text: &str) -> Result<String, PortError> {
             Some(("published", value)) => published = value,
             Some(("target", value)) => target = value,
             Some(("protocol", value)) => protocol = value,
+            // docker's client takes any other name and does nothing with it.
+            Some((name, _)) if !name.is_empty() => {}
             _ => return Err(PortError::Field(field.to_owned())),
         }
     }
@@ -160,10 +158,7 @@ fn split_protocol(text: &str) -> (&str, &str) {
 }
 
 fn range(text: &str) -> Result<(u16, u16), RangeError> {
-    let number = |text: &str| {
-        let parsed = text.parse::<u16>();
-        parsed.map_err(|source| RangeError::Number { text: text.to_owned(), source: Hidden(source) })
-    };
+    let number = |text: &str| text.parse::<u16>().map_err(|_| RangeError::Number(text.to_owned()));
     match text.split_once('-') {
         _ if text.is_empty() => Err(RangeError::Empty),
         None => number(text).map(|port| (port, port)),
@@ -173,14 +168,6 @@ fn range(text: &str) -> Result<(u16, u16), RangeError> {
         },
     }
 }
-
-impl std::fmt::Display for Hidden {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for Hidden {}
 
 #[cfg(test)]
 mod tests {
@@ -223,6 +210,15 @@ mod tests {
         assert_eq!(refused("80:"), "no port specified: 80:<empty>");
         assert_eq!(refused("1-2:1-3"), "invalid ranges specified for container and host Ports: 1-3 and 1-2");
         assert_eq!(refused("80/x"), "invalid proto: x");
+        assert_eq!(refused("published=1,foo=2"), "no port specified: 1:/tcp<empty>");
+        assert_eq!(refused("a=b,c"), "invalid publish opts format (should be name=value but got 'c')");
+        for (expose, reason) in [
+            ("3-2", "invalid range specified for port: 3-2"),
+            ("x", "strconv.ParseUint: parsing \"x\": invalid syntax"),
+        ] {
+            let wanted = format!("invalid range format for --expose: {expose}, error: {reason}");
+            assert_eq!(shown(&[], &[expose]).unwrap_err().to_string(), wanted);
+        }
         assert_eq!(shown(&[], &["1:2"]).unwrap_err().to_string(), "invalid port format for --expose: 1:2");
     }
 }

@@ -57,10 +57,48 @@ fn what_changes_nothing_is_accepted() {
 }
 
 #[test]
+fn the_bridge_is_what_the_settings_say() {
+    assert_eq!(planned(&[]).unwrap().network, Some(network::Config::new("", "")));
+    assert_eq!(planned(&["--bridge=none"]).unwrap().network, None);
+    let network = planned(&[
+        "--bip=10.1.0.1/16",
+        "--fixed-cidr=10.1.4.0/24",
+        "--mtu=1400",
+        "--icc=false",
+        "--ip-masq=false",
+        "--ip-forward=false",
+        "--ip=127.0.0.1",
+        "--default-address-pool=base=10.2.0.0/16,size=24",
+    ]);
+    let expected = network::Config {
+        bip: Some("10.1.0.1/16".parse().unwrap()),
+        fixed_cidr: Some("10.1.4.0/24".parse().unwrap()),
+        mtu: 1400,
+        icc: false,
+        ip_masq: false,
+        ip_forward: false,
+        host_address: std::net::Ipv4Addr::LOCALHOST,
+        default_address_pools: vec![network::AddressPool { base: "10.2.0.0/16".parse().unwrap(), size: 24 }],
+        ..network::Config::new("", "")
+    };
+    assert_eq!(network.unwrap().network, Some(expected));
+}
+
+#[test]
 fn the_rest_is_refused_by_name() {
     for (flags, wanted) in [
-        (&["--bip=10.1.0.1/16"][..], "bip is not supported yet at \"10.1.0.1/16\""),
-        (&["--bridge=br0"], "bridge is not supported yet at \"br0\""),
+        (&["--bip=10.1.0.1"][..], "bip: \"10.1.0.1\" is no range of IPv4 addresses"),
+        (&["--fixed-cidr=x"], "fixed-cidr: \"x\" is no range of IPv4 addresses"),
+        (&["--ip=::1"], "ip: \"::1\" is no IPv4 address"),
+        (
+            &["--bridge=br0", "--bip=10.1.0.1/16"],
+            "You specified -b & --bip, mutually exclusive options. Please specify only one",
+        ),
+        (
+            &["--default-address-pool=base=10.0.0.0/16,size=8"],
+            "default-address-pool: \"base=10.0.0.0/16,size=8\" is no range of IPv4 addresses",
+        ),
+        (&["--mtu=-1"], "mtu: -1 is not in range"),
         (&["--storage-driver=btrfs"], "storage-driver is not supported yet at \"btrfs\""),
         (&["--registry-mirror=http://m"], "registry-mirrors is not supported yet at \"http://m\""),
         (&["--live-restore=false"], "live-restore cannot be switched off: containers always outlive the daemon"),

@@ -191,6 +191,33 @@ async fn privileged_the_end_of_a_container_whose_removal_a_crash_cut_is_told() {
 }
 
 #[tokio::test]
+async fn privileged_volumes_are_their_containers_or_go() {
+    let scratch = Scratch::new();
+    let [kept, torn] = ["kept", "torn"].map(|name| scratch.container(name, exited(0), |_| {}));
+    let gone: ContainerId = stdx::id::random_hex::<32>().parse().unwrap();
+    let names = {
+        let volumes = volume::Volumes::open(&scratch.config().data_root.join("volumes")).unwrap();
+        let make = |user: &ContainerId| {
+            volumes.create(&volume::Wanted::default(), Some(user)).unwrap().volume.name.to_string()
+        };
+        let names = [&kept, &torn, &gone].map(make);
+        let named = volume::Wanted { name: "named".to_owned(), ..Default::default() };
+        volumes.create(&named, Some(&gone)).unwrap();
+        names
+    };
+    let point = format!(r#"{{"Type":"volume","Name":"{}","Destination":"/v","Anonymous":true}}"#, names[0]);
+    let record = fs::read_to_string(scratch.record_path(&kept)).unwrap();
+    fs::write(scratch.record_path(&kept), record.replace("\"mounts\":[]", &format!("\"mounts\":[{point}]"))).unwrap();
+    fs::write(scratch.record_path(&torn), "{").unwrap();
+    let engine = scratch.open().await;
+    let users = |name: &str| engine.volumes.get(name).map(|listed| listed.users);
+    assert_eq!(users(&names[0]), Ok(vec![kept]));
+    assert_eq!(users(&names[1]), Ok(vec![]), "its container may be repaired");
+    users(&names[2]).unwrap_err();
+    assert_eq!(users("named"), Ok(vec![]), "what somebody named stays");
+}
+
+#[tokio::test]
 async fn privileged_a_record_without_its_snapshot_stops_nothing_but_its_start() {
     let scratch = Scratch::new();
     let id = scratch.container("x", State::default(), |_| {});

@@ -316,7 +316,7 @@ async fn apply(engine: &Engine, name: String, plan: Plan) -> Result<CreateRespon
     engine.containers.insert(container.clone());
     engine.events.container(&container, "create", []);
     engine.tell_idle_changed();
-    networking::prepare_soon(&engine, &container.definition);
+    networking::prepare_soon(engine, &container.definition);
     Ok(CreateResponse { id: id.to_string(), warnings })
 }
 

@@ -36,7 +36,7 @@ pub async fn info(engine: &Engine) -> Info {
         driver: "overlay2".to_owned(),
         driver_status: driver_status(&backing),
         runtimes: json!({ HostFacts::RUNTIME: {"path": config.shim_path.display().to_string()} }),
-        plugins: plugins(),
+        plugins: plugins(engine.networking.bridge().is_some()),
         n_fd: count(fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)),
         n_goroutines: count(tokio::runtime::Handle::current().metrics().num_alive_tasks()),
         n_events_listener: count(engine.events.listeners()),
@@ -125,10 +125,11 @@ fn backing_filesystem(data_root: &Path) -> String {
     name.to_owned()
 }
 
-fn plugins() -> Value {
+fn plugins(bridge: bool) -> Value {
+    let networks: &[&str] = if bridge { &["bridge", "host", "null"] } else { &["host", "null"] };
     json!({
         "Volume": [volume::DRIVER],
-        "Network": ["host", "null"],
+        "Network": networks,
         "Authorization": null,
         "Log": ["json-file", "none"],
     })

@@ -1,5 +1,11 @@
 //! From Create to the shim's own end.
 
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+
 use shim_api::{Answer, Call, ExitRecord, Fact, VERSION};
 
 use crate::fixture::{Shim, output};
@@ -33,6 +39,43 @@ fn privileged_pipelined_requests_are_answered_in_order() {
     assert!(matches!(shim.daemon.reply(start), Ok(Answer::Started(_))));
     assert_eq!(crate::fixture::Client::new(ours).rest_unframed(), ("hello\n".into(), String::new()));
     assert_eq!(shim.finish().exit_code, 0);
+}
+
+#[test]
+fn privileged_a_container_is_born_into_its_network_and_its_ports_are_held_until_it_ends() {
+    let namespace = std::thread::spawn(|| {
+        sys::namespace::unshare(rustix::thread::UnshareFlags::NEWNET).unwrap();
+        File::open("/proc/thread-self/ns/net").unwrap()
+    });
+    let namespace = namespace.join().unwrap();
+    let (mut held, theirs) = UnixStream::pair().unwrap();
+    held.set_nonblocking(true).unwrap();
+    let mut shim = Shim::new("read line");
+    shim.task.open_stdin = true;
+    shim.task.joins_network = true;
+    let create = Call::Create(Box::new(shim.task.clone()));
+    let create = shim.daemon.send(create, &[namespace.as_fd(), theirs.as_fd()]);
+    assert!(matches!(shim.daemon.reply(create), Ok(Answer::Created { .. })));
+    drop(theirs);
+    let hello = shim.daemon.call(Call::Hello { version: VERSION });
+    assert!(hello.is_ok());
+    let state = shim.start();
+    let own = std::fs::metadata(format!("/proc/{}/ns/net", state.pid)).unwrap().ino();
+    assert_eq!(own, namespace.metadata().unwrap().ino());
+    assert_eq!(held.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    shim.daemon.call(Call::Signal { signal: 9 }).unwrap();
+    assert_eq!(shim.daemon.exited().exit_code, 137);
+    assert_eq!(held.read(&mut [0]).unwrap(), 0, "who hears of the end finds the ports free");
+    shim.wait();
+}
+
+#[test]
+fn privileged_a_network_that_does_not_come_is_an_error() {
+    let mut shim = Shim::new("true");
+    shim.task.joins_network = true;
+    let failure = shim.daemon.call(Call::Create(Box::new(shim.task.clone()))).unwrap_err();
+    assert_eq!(failure.message, "request needs 1 descriptors and has 0");
+    shim.wait();
 }
 
 #[test]

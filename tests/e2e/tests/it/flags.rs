@@ -292,7 +292,6 @@ fn privileged_what_is_not_there_yet_is_refused_by_its_name() {
     }
     each(&daemon, |at| {
         for (flag, names) in [
-            ("-p 8080:80", ["publish", "PortBindings"]),
             ("--link other", ["link", "Links"]),
             ("--gpus all", ["gpus", "DeviceRequests"]),
             ("--blkio-weight 100", ["blkio-weight", "BlkioWeight"]),

@@ -15,6 +15,7 @@ mod crash;
 mod death;
 mod exec;
 mod flags;
+mod full_disk;
 mod fuzz;
 mod help;
 mod hostile;

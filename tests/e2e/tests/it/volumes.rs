@@ -307,8 +307,8 @@ fn privileged_wrong_volumes_are_refused_in_dockers_words() {
         ] {
             at.fails(&format!("create {volumes} busybox true"), code, sentence);
         }
-        // Made before the second was looked at, with Docker; not with us.
-        at.line("volume rm a1");
+        // With Docker the first was made before the second was looked at; not with us.
+        at.line("volume rm -f a1 a2");
     });
 }
 
@@ -339,6 +339,56 @@ fn privileged_volumes_are_told_of() {
 }
 
 #[test]
+fn privileged_the_api_tells_of_volumes_in_dockers_json() {
+    on_both(|at| {
+        let name = at.name("json");
+        let create = |body: &str| at.daemon.post("/v1.51/volumes/create", body).unwrap();
+        let made = create(&format!(r#"{{"Name":"{name}","Labels":{{}},"DriverOpts":{{}}}}"#));
+        assert_eq!(made.status, 201);
+        let text = made.text();
+        assert!(
+            text.starts_with(r#"{"CreatedAt":"2"#)
+                && text.contains(r#"Z","Driver":"local","Labels":{},"Mountpoint":"/"#),
+            "{text}"
+        );
+        assert!(
+            text.trim_end().ends_with(&format!(r#"/{name}/_data","Name":"{name}","Options":{{}},"Scope":"local"}}"#)),
+            "{text}"
+        );
+        assert_eq!(at.daemon.get(&format!("/v1.51/volumes/{name}")).unwrap().text(), text);
+        let listed = at.daemon.get(&format!("/v1.51/volumes?filters=%7B%22name%22%3A%5B%22{name}%22%5D%7D")).unwrap();
+        assert_eq!(listed.text().trim_end(), format!(r#"{{"Volumes":[{}],"Warnings":null}}"#, text.trim_end()));
+        at.ok(&format!("volume rm {name}"));
+        for (body, status, message) in [
+            (
+                r#"{"Name":"x1","Driver":"foo"}"#,
+                404,
+                "create x1: error looking up volume plugin foo: plugin \"foo\" not found",
+            ),
+            (
+                r#"{"Name":5}"#,
+                400,
+                "invalid JSON: json: cannot unmarshal number into Go struct field CreateOptions.Name of type string",
+            ),
+        ] {
+            let refused = create(body);
+            assert_eq!(refused.status, status, "{body}");
+            assert_eq!(refused.json().unwrap()["message"], message);
+        }
+        let missing = at.daemon.get("/v1.51/volumes/").unwrap();
+        assert_eq!((missing.status, missing.json().unwrap()["message"].as_str()), (404, Some("get: no such volume")));
+        let wrong = at.daemon.get("/v1.51/volumes?filters=x").unwrap();
+        assert_eq!(wrong.json().unwrap()["message"], "error reading volume filters: invalid filter");
+        // Until 1.42 a prune took named volumes, too.
+        let none = "%7B%22label%22%3A%7B%22nobody-has-it%22%3Atrue%7D%7D";
+        for version in ["1.41", "1.42"] {
+            let pruned = at.daemon.post(&format!("/v{version}/volumes/prune?filters={none}"), "").unwrap();
+            assert_eq!(pruned.text().trim_end(), r#"{"VolumesDeleted":[],"SpaceReclaimed":0}"#);
+        }
+    });
+}
+
+#[test]
 fn privileged_volumes_are_known_to_the_next_daemon() {
     ours(|daemon| {
         let cli = testkit::Cli::Longshore;
@@ -360,6 +410,28 @@ fn privileged_volumes_are_known_to_the_next_daemon() {
         at.ok("rm -v holder");
         assert_eq!(at.ok("volume ls -q"), "named");
         at.ok("volume rm named");
+    });
+}
+
+#[test]
+fn privileged_a_shared_volume_goes_with_the_container_that_it_was_made_for() {
+    ours(|daemon| {
+        let root = daemon.scratch().data_root().join("volumes");
+        let owner = |volume: &str| {
+            let record = std::fs::read(root.join(volume).join("volume.json")).unwrap();
+            serde_json::from_slice::<serde_json::Value>(&record).unwrap()["owner"].as_str().map(str::to_owned)
+        };
+        let at = At { daemon, cli: Cli::Longshore };
+        at.ok("create --network none --name one -v /anon busybox true");
+        at.ok("create --network none --name two --volumes-from one busybox true");
+        at.ok("create --network none --name three --volumes-from one busybox true");
+        let (volume, id) = (volume_of(&at, "one"), at.inspect("one", "{{.Id}}"));
+        at.ok("rm two");
+        assert_eq!(owner(&volume), Some(id), "it was only lent");
+        at.ok("rm -v one");
+        at.ok("rm three");
+        assert_eq!(owner(&volume), None, "it was left to whoever wants it, also after the next start");
+        at.ok(&format!("volume rm {volume}"));
     });
 }
 

@@ -20,9 +20,10 @@ pub(super) fn wait(dir: &Path, socket: &Path, child: &Child, deadline: Duration)
     let ended = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     loop {
         // The watch stands before the first try: a socket made in between wakes the poll below.
-        let refused = match http::connect(socket) {
-            Ok(_) => {
-                let answer = http::request(socket, "GET", "/_ping", None)?;
+        // A daemon that was killed leaves its socket to a shim that it was about to start, for the moment until execve:
+        // that connection is reset.
+        let refused = match http::request(socket, "GET", "/_ping", None) {
+            Ok(answer) => {
                 ensure!(answer.status == 200, "_ping answers {} {}", answer.status, answer.text());
                 return Ok(());
             }

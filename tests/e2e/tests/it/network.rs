@@ -1,0 +1,218 @@
+//! Containers on the default bridge, and their published ports.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use testkit::Daemon;
+
+use crate::support::{At, on_both, ours};
+
+/// Serves its own host name over HTTP on port 80.
+const SERVER: &str = "sh -c 'mkdir /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www'";
+/// How long an answer may take on a loaded machine.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// What a server sent, or why there was none.
+fn fetch(address: &str) -> std::io::Result<String> {
+    let address: SocketAddr = address.parse().unwrap();
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN)?;
+    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Asks until the server has begun to listen.
+fn fetch_soon(address: &str) -> String {
+    let answer = || fetch(address).ok().filter(|answer| answer.contains("200 OK"));
+    testkit::process::until("an answer of the server", ANSWER_WITHIN, answer).unwrap()
+}
+
+/// A loopback address for this process: other tests, whose daemons give out the same ports, have another one.
+fn home() -> String {
+    let id = std::process::id().to_be_bytes();
+    format!("127.{}.{}.{}", 8 + id[1], id[2], id[3])
+}
+
+/// The published address of a container's port 80.
+fn address(at: &At<'_>, name: &str) -> String {
+    at.ok(&format!("port {name} 80"))
+}
+
+#[test]
+fn privileged_a_published_port_answers_and_is_told() {
+    on_both(|at| {
+        let (name, home) = (at.name("web"), home());
+        at.ok(&format!("run -d --name {name} --hostname served -p {home}::80 --expose 90 busybox {SERVER}"));
+        let address = address(at, &name);
+        assert!(address.starts_with(&format!("{home}:")), "{address}");
+        assert!(fetch_soon(&address).ends_with("served\n"));
+        assert_eq!(at.ok(&format!("port {name}")), format!("80/tcp -> {address}"));
+        at.fails(&format!("port {name} 90"), 1, &format!("Error: No public port '90' published for {name}"));
+        let shown = at.ok(&format!("ps --filter name={name} --format {{{{.Ports}}}}"));
+        assert_eq!(shown, format!("90/tcp, {address}->80/tcp"));
+        let port = address.rsplit_once(':').unwrap().1;
+        let ports = at.inspect(&name, "{{json .NetworkSettings.Ports}}");
+        assert_eq!(ports, format!(r#"{{"80/tcp":[{{"HostIp":"{home}","HostPort":"{port}"}}],"90/tcp":null}}"#));
+        let own = at.inspect(&name, "{{.NetworkSettings.IPAddress}}");
+        let bridge =
+            at.inspect(&name, "{{with .NetworkSettings.Networks.bridge}}{{.IPAddress}} {{.MacAddress}}{{end}}");
+        assert_eq!(bridge, format!("{own} {}", at.inspect(&name, "{{.NetworkSettings.MacAddress}}")));
+        assert_eq!(at.ok(&format!("exec {name} tail -n 1 /etc/hosts")), format!("{own}\tserved"));
+        at.ok(&format!("stop -t 0 {name}"));
+        assert!(fetch(&address).is_err());
+        assert_eq!(at.inspect(&name, "{{json .NetworkSettings.Ports}} {{.NetworkSettings.IPAddress}}"), "{}");
+        at.remove(&name);
+    });
+}
+
+#[test]
+fn privileged_containers_reach_each_other_and_share_networks() {
+    on_both(|at| {
+        let name = at.name("donor");
+        at.ok(&format!("run -d --name {name} --hostname donor busybox {SERVER}"));
+        let own = at.inspect(&name, "{{.NetworkSettings.IPAddress}}");
+        fetch_soon(&format!("{own}:80"));
+        assert_eq!(at.ok(&format!("run --rm busybox wget -qO- http://{own}")), "donor");
+        // The host by the gateway's address, by name.
+        let gateway = at.inspect(&name, "{{.NetworkSettings.Gateway}}");
+        let hosts = at.ok("run --rm --add-host outside:host-gateway busybox cat /etc/hosts");
+        assert!(hosts.contains(&format!("\n{gateway}\toutside\n")), "{hosts}");
+        let shared = "sh -c 'hostname; wget -qO- http://127.0.0.1; tail -n 1 /etc/hosts'";
+        let shared = at.ok(&format!("run --rm --network container:{name} busybox {shared}"));
+        assert_eq!(shared, format!("donor\ndonor\n{own}\tdonor"));
+        at.remove(&name);
+        at.fails(
+            &format!("run --rm --network container:{name} busybox true"),
+            125,
+            &format!("joining network namespace of container: No such container: {name}"),
+        );
+        let conflict = "conflicting options: port publishing and the container type network mode";
+        at.fails(&format!("run --rm --network container:{name} -p 80 busybox true"), 125, conflict);
+        let alone = at.ok("run --rm --network none busybox ip -o addr");
+        assert!(!alone.contains("eth0"), "{alone}");
+    });
+}
+
+#[test]
+fn privileged_all_ports_ranges_and_datagrams() {
+    on_both(|at| {
+        let (name, home) = (at.name("ports"), home());
+        at.ok(&format!("run -d --name {name} -P --expose 70-71 -p {home}::53/udp busybox sleep 1000"));
+        let ports = at.ok(&format!("port {name}"));
+        let count = |start: &str| ports.lines().filter(|line| line.starts_with(start)).count();
+        // Docker publishes them on IPv6, too.
+        assert!(count("70/tcp -> 0.0.0.0:") == 1 && count("71/tcp -> 0.0.0.0:") == 1, "{ports}");
+        // Busybox has no server of datagrams: a thread of ours goes there and opens its socket.
+        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", at.inspect(&name, "{{.State.Pid}}"))).unwrap();
+        let inside = || {
+            let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).unwrap();
+            UdpSocket::bind("0.0.0.0:53").unwrap()
+        };
+        let server = std::thread::scope(|scope| scope.spawn(inside).join().unwrap());
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(at.ok(&format!("port {name} 53/udp"))).unwrap();
+        for (from, to) in [(&client, &server), (&server, &client)] {
+            from.send(b"ping").unwrap();
+            to.set_read_timeout(Some(ANSWER_WITHIN)).unwrap();
+            let mut buffer = [0; 16];
+            let (length, sender) = to.recv_from(&mut buffer).unwrap();
+            assert_eq!(&buffer[..length], b"ping");
+            if std::ptr::eq(to, &server) {
+                server.connect(sender).unwrap();
+            }
+        }
+        at.remove(&name);
+    });
+}
+
+#[test]
+fn privileged_a_port_belongs_to_one() {
+    on_both(|at| {
+        let (first, second, home) = (at.name("first"), at.name("second"), home());
+        at.ok(&format!("run -d --name {first} -p {home}::80 busybox sleep 1000"));
+        let taken = address(at, &first);
+        let refused = format!("Bind for {taken} failed: port is already allocated");
+        let setup =
+            "failed to set up container networking: driver failed programming external connectivity on endpoint";
+        let line = format!("run -d --name {second} -p {taken}:80 busybox sleep 1000");
+        at.fails(&line, 125, &format!("{setup} {second} ("));
+        at.fails(&format!("start {second}"), 1, &refused);
+        assert_eq!(at.inspect(&second, "{{.State.Status}} {{.State.ExitCode}}"), "created 128");
+        // The answer about an end comes when the port is free.
+        at.ok(&format!("rm -f {first}"));
+        at.ok(&format!("start {second}"));
+        assert_eq!(address(at, &second), taken);
+        at.ok(&format!("restart -t 0 {second}"));
+        assert_eq!(address(at, &second), taken);
+        at.remove(&second);
+    });
+}
+
+#[test]
+fn privileged_heavy_ports_answer_while_daemons_die() {
+    ours(|daemon| deaths(daemon, 20));
+}
+
+#[test]
+fn privileged_quick_ports_answer_while_daemons_die() {
+    ours(|daemon| deaths(daemon, 2));
+}
+
+/// Clients fetch all the time; every connection is answered, whatever becomes of the daemon.
+fn deaths(daemon: &mut Daemon, kills: usize) {
+    let us = |daemon: &Daemon, line: &str| At { daemon, cli: testkit::Cli::Longshore }.ok(line);
+    let home = home();
+    us(daemon, &format!("run -d --name web -p {home}::80 busybox {SERVER}"));
+    us(daemon, &format!("run -d --name gone -p {home}::80 busybox sleep 1000"));
+    let address = us(daemon, "port web 80");
+    fetch_soon(&address);
+    let (done, fetched) = (AtomicBool::new(false), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        let fetch_on = || {
+            while !done.load(Ordering::Relaxed) {
+                fetch(&address).unwrap();
+                fetched.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let clients = [scope.spawn(fetch_on), scope.spawn(fetch_on)];
+        for _ in 0..kills {
+            let before = fetched.load(Ordering::Relaxed);
+            daemon.kill9().unwrap();
+            let answered = || (fetched.load(Ordering::Relaxed) > before + 2).then_some(());
+            testkit::process::until("answers without a daemon", ANSWER_WITHIN, answered).unwrap();
+            daemon.restart().unwrap();
+            assert_eq!(us(daemon, "port web 80"), address);
+        }
+        done.store(true, Ordering::Relaxed);
+        clients.into_iter().for_each(|client| client.join().unwrap());
+    });
+    // One that ends while nobody is there gives its port back to the next daemon.
+    let pid: i32 = us(daemon, "inspect -f {{.State.Pid}} gone").parse().unwrap();
+    let port = us(daemon, "port gone 80");
+    daemon.kill9().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+    daemon.restart().unwrap();
+    us(daemon, "wait gone");
+    us(daemon, &format!("run -d --name next -p {port}:80 busybox {SERVER}"));
+    fetch_soon(&port);
+}
+
+#[test]
+fn privileged_daemons_have_bridges_of_their_own() {
+    ours(|daemon| {
+        let line = "run --rm busybox ip -4 -o addr show eth0";
+        let other = Daemon::with_busybox().unwrap();
+        let at = |daemon| At { daemon, cli: testkit::Cli::Longshore };
+        let (ours, theirs) = std::thread::scope(|scope| {
+            let theirs = scope.spawn(|| at(&other).ok(line));
+            (at(daemon).ok(line), theirs.join().unwrap())
+        });
+        assert_ne!(ours, theirs);
+    });
+}

@@ -1,0 +1,113 @@
+//! A file system small enough to be filled.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use rustix::mount::UnmountFlags;
+use tempfile::TempDir;
+
+use crate::process;
+
+/// An ext4 file system in a file, mounted as long as this lives.
+#[derive(Debug)]
+pub struct SmallDisk {
+    dir: TempDir,
+}
+
+impl SmallDisk {
+    /// Makes and mounts one of that many MiB; as root there are no blocks in reserve.
+    pub fn new(mebibytes: u64) -> Result<SmallDisk> {
+        let disk = SmallDisk { dir: tempfile::Builder::new().prefix("longshore-disk-").tempdir()? };
+        let image = disk.dir.path().join("image");
+        File::create(&image)?.set_len(mebibytes << 20)?;
+        fs::create_dir(disk.path())?;
+        run(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image))?;
+        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(disk.path()))?;
+        Ok(disk)
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("disk")
+    }
+
+    /// Takes every free block.
+    pub fn fill(&self) -> Result<()> {
+        let mut file = OpenOptions::new().create(true).append(true).open(self.ballast())?;
+        // Some blocks are held back for what is not on the disk yet, and given back when it is.
+        while free_bytes(&self.path())? > 0 {
+            for length in [1 << 20, 4096, 1] {
+                let piece = vec![0; length];
+                while written(file.write_all(&piece))? {}
+            }
+            written(file.sync_all())?;
+        }
+        Ok(())
+    }
+
+    /// Gives back what [`SmallDisk::fill`] took.
+    pub fn free(&self) -> Result<()> {
+        fs::remove_file(self.ballast()).context("remove the ballast")
+    }
+
+    /// Whether the file system, unmounted for that, is as its rules want it. For the end of a test.
+    pub fn check(&self) -> Result<()> {
+        rustix::mount::unmount(self.path(), UnmountFlags::empty())?;
+        run(Command::new("e2fsck").args(["-f", "-n"]).arg(self.dir.path().join("image")))
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.path().join("ballast")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Not there after `check`. A daemon that a failed test left may still use it.
+        let _ = rustix::mount::unmount(self.path(), UnmountFlags::DETACH);
+    }
+}
+
+/// Whether there was room.
+fn written(result: io::Result<()>) -> Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(err) if err.kind() == ErrorKind::StorageFull => Ok(false),
+        Err(err) => Err(err).context("write the ballast"),
+    }
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = process::run(command, b"")?;
+    ensure!(output.code == 0, "{command:?}: {} {}", output.stdout, output.stderr);
+    Ok(())
+}
+
+/// How many bytes are free where `path` lies.
+pub fn free_bytes(path: &Path) -> Result<u64> {
+    let room = rustix::fs::statvfs(path)?;
+    Ok(room.f_bavail * room.f_frsize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn privileged_a_disk_is_full_and_has_room_again() {
+        if crate::skip::without_root() {
+            return;
+        }
+        let disk = SmallDisk::new(4).unwrap();
+        disk.fill().unwrap();
+        assert_eq!(free_bytes(&disk.path()).unwrap(), 0);
+        let refused = fs::write(disk.path().join("file"), [0; 10_000]).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::StorageFull);
+        disk.free().unwrap();
+        fs::write(disk.path().join("file"), [0; 10_000]).unwrap();
+        disk.check().unwrap();
+    }
+}

@@ -61,6 +61,28 @@ fn what_is_no_command_is_refused() {
 }
 
 #[test]
+fn manual_pages_show_usage_defaults_and_what_is_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(written) = longshore(&["man", directory.path().to_str().unwrap()]) else { return };
+    assert_eq!((written.code, written.stderr.as_str()), (0, ""));
+    let page = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap().replace("\\-", "-");
+    for (name, usage) in [
+        ("longshore.1", "\\fBlongshore\\fR [OPTIONS] COMMAND\n"),
+        ("longshore-container.1", "\\fBlongshore container\\fR COMMAND\n"),
+        ("longshore-container-kill.1", "\\fBlongshore container kill\\fR [OPTIONS] CONTAINER [CONTAINER...]\n"),
+        ("longshore-tag.1", "\\fBlongshore tag\\fR SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]\n"),
+    ] {
+        let page = page(name);
+        assert!(page.contains(&format!(".SH SYNOPSIS\n{usage}")) && !page.contains("ARGUMENTS"), "{name}: {page}");
+    }
+    assert!(page("longshore-logs.1").contains("Number of lines from the end (default \"all\")"));
+    let run = page("longshore-run.1");
+    let (shown, refused) = run.split_once("\nNot supported yet: --add-host").expect(&run);
+    assert!(shown.contains("--entrypoint") && !shown.contains("--publish") && refused.contains("--publish"), "{run}");
+    assert!(!directory.path().join("longshore-man.1").exists());
+}
+
+#[test]
 fn the_completion_script_completes_in_bash() {
     let Some(script) = longshore(&["completion", "bash"]) else { return };
     assert_eq!((script.code, script.stderr.as_str()), (0, ""));
@@ -73,7 +95,16 @@ fn the_completion_script_completes_in_bash() {
         }
         complete_line longshore inf
         complete_line longshore run --entry
-        complete_line longshore container rest";
+        complete_line longshore container rest
+        complete_line longshore completion z
+        complete_line longshore run --isol
+        complete_line longshore run --publish
+        complete_line longshore man";
     let output = testkit::process::run(Command::new("bash").args(["-c", check]), script.stdout.as_bytes()).unwrap();
-    assert_eq!((output.code, output.stdout.as_str()), (0, "info\n--entrypoint\nrestart\n"), "{}", output.stderr);
+    assert_eq!(
+        (output.code, output.stdout.as_str()),
+        (0, "info\n--entrypoint\nrestart\nzsh\n\n\n\n"),
+        "{}",
+        output.stderr
+    );
 }

@@ -61,6 +61,34 @@ fn what_is_no_command_is_refused() {
 }
 
 #[test]
+fn topics_of_help_are_told_in_dockers_words() {
+    for (words, code, sentence) in [
+        (&["nope"][..], 1, "unknown help topic: nope\n"),
+        (&["nope", "two"], 1, "unknown help topic: nope two\n"),
+        (&["run", "nope"], 1, "unknown help topic: nope\n"),
+        (&["container", "nope", "two"], 1, "unknown help topic: nope two\n"),
+        (&["container", "ls", "nope"], 1, "unknown help topic: nope\n"),
+        (
+            &["run", "--nope"],
+            125,
+            "unknown flag: --nope\n\nUsage:  @ help [command]\n\nRun '@ help --help' for more information\n",
+        ),
+    ] {
+        let words: Vec<&str> = ["help"].iter().chain(words).copied().collect();
+        let Some(output) = longshore(&words) else { return };
+        assert_eq!(
+            (output.code, output.stdout, output.stderr),
+            (code, String::new(), sentence.replace('@', "longshore"))
+        );
+    }
+    for words in [&["help", "help"][..], &["help", "run", "--help"]] {
+        let Some(output) = longshore(words) else { return };
+        let usage = "Usage:  longshore help [command]\n\nHelp about the command\n";
+        assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (0, usage, ""));
+    }
+}
+
+#[test]
 fn manual_pages_show_usage_defaults_and_what_is_missing() {
     let directory = tempfile::tempdir().unwrap();
     let Some(written) = longshore(&["man", directory.path().to_str().unwrap()]) else { return };

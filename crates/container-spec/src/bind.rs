@@ -294,7 +294,7 @@ mod tests {
             ),
         );
         check("/a\0:/b", Err("invalid request: a value contains a NUL byte"));
-        check("data:/b", Err("--volume NAME:PATH is not available in this version"));
+        check("data:/b", Err("--volume NAME:PATH is not supported yet"));
     }
 
     #[test]
@@ -308,6 +308,6 @@ mod tests {
         assert_eq!(message(host(&["/tmp:/b", "/:/b/"], "/c")), "Duplicate mount point: /b");
         assert_eq!(message(host(&["/tmp:/b"], "/b")), "Duplicate mount point: /b");
         assert_eq!(parse_all(&host(&["/tmp:/b"], "/c")).unwrap().len(), 1);
-        assert!(message(host(&["/tmp:/b:rslave"], "/c")).contains("not available"));
+        assert!(message(host(&["/tmp:/b:rslave"], "/c")).contains("not supported yet"));
     }
 }

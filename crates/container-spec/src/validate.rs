@@ -42,12 +42,12 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Warning::NoBridgeNetwork => {
-                "The default network is not available in this version: the container has no network but its loopback."
+                "The default network is not supported yet: the container has no network but its loopback."
             }
             Warning::ImageVolumes => {
-                "Volumes are not available in this version: the image's volumes are directories of the container."
+                "Volumes are not supported yet: the image's volumes are directories of the container."
             }
-            Warning::ImageHealthcheck => "Health checks are not available in this version: the image's is not run.",
+            Warning::ImageHealthcheck => "Health checks are not supported yet: the image's is not run.",
             Warning::NoSwapLimit => {
                 "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited \
                  without swap."

@@ -74,6 +74,8 @@ pub enum Support {
     Hidden,
     /// It is read; a value other than its default is refused by name.
     Later,
+    /// The same, and not shown: Docker has it on another system.
+    Elsewhere,
 }
 
 /// A flag.
@@ -128,6 +130,17 @@ impl Flag {
     pub const fn later(mut self) -> Flag {
         self.support = Support::Later;
         self
+    }
+
+    /// The same flag, refused and not shown.
+    pub const fn elsewhere(mut self) -> Flag {
+        self.support = Support::Elsewhere;
+        self
+    }
+
+    /// Whether a value other than the default is refused.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.support, Support::Later | Support::Elsewhere)
     }
 
     /// `-m, --memory`, as sentences name it.
@@ -314,7 +327,7 @@ impl Parser<'_> {
         if let Err(reason) = values::check(flag.kind, &value) {
             return Err(ArgsError::Invalid { value, flag: flag.display(), reason });
         }
-        if flag.support == Support::Later && !values::same(flag.kind, &value, flag.default) {
+        if flag.is_refused() && !values::same(flag.kind, &value, flag.default) {
             return Err(ArgsError::Later(flag.long.to_owned()));
         }
         self.parsed.values.entry(tables::canonical(flag.long)).or_default().push(value);

@@ -141,8 +141,8 @@ fn parse_global(program: &str, arguments: &[String]) -> Result<Option<Parsed>, E
 }
 
 fn find(program: &str, name: &str) -> Result<&'static Command, Exit> {
-    if tables::LATER.contains(&name) {
-        return Err(Exit::new(125, format!("{program}: command is not supported yet: {program} {name}")));
+    if is_later(name) {
+        return Err(not_yet(program, name));
     }
     let unknown =
         format!("{program}: unknown command: {program} {name}\n\nRun '{program} --help' for more information");
@@ -150,22 +150,44 @@ fn find(program: &str, name: &str) -> Result<&'static Command, Exit> {
 }
 
 fn unknown_in_group(program: &str, group: &str, path: &str) -> Exit {
-    if path.split(' ').nth(1).is_some_and(|name| tables::LATER.contains(&name)) {
-        return Exit::new(125, format!("{program}: command is not supported yet: {program} {path}"));
+    if is_later(path) {
+        return not_yet(program, path);
     }
     let hint = help::group_hint(program, group);
     Exit::new(1, format!("{program}: unknown command: {program} {path}{hint}"))
 }
 
+/// Whether the command at `path` is one of Docker's that we do not have.
+fn is_later(path: &str) -> bool {
+    path.rsplit(' ').next().is_some_and(|name| tables::LATER.contains(&name))
+}
+
+fn not_yet(program: &str, path: &str) -> Exit {
+    Exit::new(125, format!("{program}: command is not supported yet: {program} {path}"))
+}
+
+/// `help` and these words. Docker's parser takes the command off them and complains of the rest.
 fn help_of(program: &str, words: &[String]) -> Result<String, Exit> {
-    let path = words.join(" ");
-    if path.is_empty() {
-        return Ok(help::of_program(program));
+    let words = match args::parse(&|_| None, &|_| None, true, words) {
+        Ok(parsed) => parsed.positionals,
+        Err(ArgsError::Help) => return Ok(help::of_help(program)),
+        Err(err) => return Err(Exit::new(125, format!("{err}{}", help::help_hint(program)))),
+    };
+    let unknown = |topic: &[String]| Err(Exit::new(1, format!("unknown help topic: {}", topic.join(" "))));
+    let Some((first, rest)) = words.split_first() else { return Ok(help::of_program(program)) };
+    let (path, rest) = match (tables::group(first), rest.split_first()) {
+        (Some(group), None) => return Ok(help::of_group(program, group)),
+        (Some(_), Some((second, rest))) => (format!("{first} {second}"), rest),
+        (None, _) => (first.clone(), rest),
+    };
+    match tables::find(&path) {
+        Some(command) if rest.is_empty() => Ok(help::of_command(program, &path, command)),
+        Some(_) => unknown(rest),
+        None if path == "help" => Ok(help::of_help(program)),
+        None if is_later(&path) => Err(not_yet(program, &path)),
+        None if tables::group(first).is_some() => unknown(&words[1..]),
+        None => unknown(&words),
     }
-    if let Some(group) = tables::group(&path) {
-        return Ok(help::of_group(program, group));
-    }
-    find(program, &path).map(|command| help::of_command(program, &path, command))
 }
 
 fn execute(

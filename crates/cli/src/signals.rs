@@ -1,10 +1,14 @@
 //! Signals: passed on to the container, or ending us with the terminal restored.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::task::Poll;
 
 use client::{Client, container};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::report::Exit;
 
 /// Signals with a name; what is missing cannot be caught, or must not be: CHLD and PIPE are about ourselves, and URG is
 /// what Go's runtime sends itself, so that Docker's client passes it on to nobody.
@@ -74,11 +78,42 @@ impl Caught {
     }
 }
 
-/// Passes every caught signal on to a container, for ever.
-pub async fn forward(client: &Client, id: &str, mut caught: Caught) {
+/// How many times INT and TERM, counted together, are passed on before they end us; Docker's number.
+const INTERRUPTIONS_MAX: u32 = 3;
+
+/// Passes every caught signal on to a container, for ever, or until the user insists on getting out: that is what is
+/// returned.
+///
+/// Counting waits for nobody: a daemon that does not answer must not swallow Ctrl-C.
+pub async fn forward(client: &Client, id: &str, caught: Caught) -> Exit {
+    let (sender, names) = mpsc::unbounded_channel();
+    tokio::select! {
+        exit = count(caught, sender) => exit,
+        never = pass_on(client, id, names) => match never {},
+    }
+}
+
+async fn count(mut caught: Caught, sender: mpsc::UnboundedSender<&'static str>) -> Exit {
+    let mut interruptions = 0;
     loop {
         let (_, name) = caught.next().await;
-        // It may not run yet, or no longer: then there is nobody to tell.
-        let _ = container::kill(client, id, name).await;
+        interruptions += u32::from(matches!(name, "INT" | "TERM"));
+        if interruptions == INTERRUPTIONS_MAX {
+            return Exit::new(1, "\ngot 3 SIGTERM/SIGINTs, forcefully exiting");
+        }
+        // Whoever receives ends with us.
+        let _ = sender.send(name);
+    }
+}
+
+/// One after the other: the container gets them in the order in which we did.
+async fn pass_on(client: &Client, id: &str, mut names: mpsc::UnboundedReceiver<&'static str>) -> Infallible {
+    loop {
+        match names.recv().await {
+            // It may not run yet, or no longer: then there is nobody to tell.
+            Some(name) => _ = container::kill(client, id, name).await,
+            // The one who counts is about to say how this ends.
+            None => std::future::pending().await,
+        }
     }
 }

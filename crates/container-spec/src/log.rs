@@ -118,7 +118,7 @@ mod tests {
             (&[("max-size", "q")], Ok(())),
             (&[("foo", "1")], Err("unknown log opt 'foo' for json-file log driver")),
             (&[("mode", "x")], Err("logger: logging mode not supported: x")),
-            (&[("compress", "true")], Err("--log-opt compress is not available in this version")),
+            (&[("compress", "true")], Err("--log-opt compress is not supported yet")),
         ] {
             assert_eq!(validate(&log(options)).map_err(|err| err.to_string()), expected.map_err(str::to_owned));
         }

@@ -154,7 +154,7 @@ mod tests {
             (r#"{"80/tcp":[{"HostPort":"70000"}]}"#, "invalid port specification: \"70000\""),
             (r#"{"80/tcp":[{"HostPort":"9-8"}]}"#, "invalid port specification: \"9-8\""),
             (r#"{"80/tcp":[{"HostIp":"nowhere"}]}"#, "invalid IP address: nowhere"),
-            (r#"{"80/tcp":[{"HostIp":"::1"}]}"#, "--publish on an IPv6 address is not available in this version"),
+            (r#"{"80/tcp":[{"HostIp":"::1"}]}"#, "--publish on an IPv6 address is not supported yet"),
         ] {
             let err = read(&format!(r#"{{"PortBindings":{bindings}}}"#), "{}").unwrap_err();
             assert_eq!(err.to_string(), refusal);

@@ -114,6 +114,6 @@ mod tests {
         check(&["foo"], false, Err(r#"invalid --security-opt 1: "foo""#));
         check(&["foo=1"], false, Err(r#"invalid --security-opt 2: "foo=1""#));
         check(&["no-new-privileges=x"], false, Err(r#"invalid --security-opt 2: "no-new-privileges=x""#));
-        check(&["label=type:x"], false, Err("--security-opt label is not available in this version"));
+        check(&["label=type:x"], false, Err("--security-opt label is not supported yet"));
     }
 }

@@ -37,7 +37,7 @@ pub enum Warning {
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Warning::ImageHealthcheck => "Health checks are not available in this version: the image's is not run.",
+            Warning::ImageHealthcheck => "Health checks are not supported yet: the image's is not run.",
             Warning::NoSwapLimit => {
                 "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited \
                  without swap."

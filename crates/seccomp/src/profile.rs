@@ -180,10 +180,10 @@ pub enum ProfileError {
         name: String,
     },
     /// A listener would have to be told the filter's descriptor.
-    #[error("SCMP_ACT_NOTIFY and listenerPath are not available in this version")]
+    #[error("SCMP_ACT_NOTIFY and listenerPath are not supported yet")]
     Notify,
     /// A flag that is not the program's, but its loader's.
-    #[error("seccomp flag {flag} is not available in this version")]
+    #[error("seccomp flag {flag} is not supported yet")]
     Flag {
         /// As given.
         flag: String,

@@ -82,7 +82,7 @@ pub enum CreateError {
         option: String,
     },
     /// The driver has that option in Docker, and not here.
-    #[error("create {name}: the driver option {option:?} is not available in this version")]
+    #[error("create {name}: the driver option {option:?} is not supported yet")]
     NotOffered {
         /// The volume's name.
         name: String,

@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::process::{self, DEADLINE, Output};
 
@@ -69,6 +69,12 @@ impl Piped {
         Ok(rustix::process::kill_process(Pid::from_child(&self.child), signal)?)
     }
 
+    /// Whether it has ended; it can still be waited for.
+    pub fn ended(&self) -> Result<bool> {
+        let pidfd = rustix::process::pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?;
+        process::readable(pidfd.as_fd(), Duration::ZERO)
+    }
+
     /// Ends its input, waits for it, and answers the rest of its output with its exit code.
     pub fn wait(mut self) -> Result<Output> {
         self.input = None;
@@ -110,7 +116,9 @@ mod tests {
         let mut piped = Piped::spawn(&mut command).unwrap();
         piped.send(b"word\n").unwrap();
         assert_eq!(piped.read_until("got-word\n").unwrap(), "got-word\n");
+        assert!(!piped.ended().unwrap());
         piped.signal(Signal::TERM).unwrap();
+        process::until("the program's end", DEADLINE, || piped.ended().unwrap().then_some(())).unwrap();
         let output = piped.wait().unwrap();
         assert_eq!(output, Output { stdout: "trapped\n".into(), stderr: "bad\n".into(), code: 5 });
     }

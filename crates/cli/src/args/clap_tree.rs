@@ -1,48 +1,75 @@
 //! The tables as clap commands, from which completions and manual pages are made.
+//!
+//! What clap hides from its own help it still completes: what is not offered is therefore not in the tree.
 
 use clap::{Arg, ArgAction, Command};
 
-use super::tables::{self, COMMANDS, GLOBAL, GROUPS};
-use super::{Flag, Kind, Support};
+use super::tables::{self, COMMANDS, GLOBAL, GROUPS, Verb};
+use super::{Flag, Kind, help};
+
+/// Shells that `completion` knows.
+pub const SHELLS: [&str; 5] = ["bash", "zsh", "fish", "powershell", "elvish"];
+
+/// Who reads what is made of the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// A shell: wants words.
+    Shell,
+    /// A person: wants usages, and to know what is missing.
+    Person,
+}
 
 /// The whole program.
-pub fn program(name: &'static str) -> Command {
+pub fn program(name: &'static str, reader: Reader) -> Command {
     let mut root = Command::new(name)
         .about("Run and manage containers")
         .version(env!("CARGO_PKG_VERSION"))
         .disable_help_flag(true)
-        .disable_version_flag(true)
-        .args(GLOBAL.iter().map(arg));
+        .disable_version_flag(true);
+    root = with_flags(root, GLOBAL.iter().collect());
+    root = with_usage(root, reader, format!("{name} [OPTIONS] COMMAND"));
     for group in GROUPS {
-        root = root.subcommand(Command::new(group.name).about(group.about).disable_help_flag(true));
+        let command = Command::new(group.name).about(group.about).disable_help_flag(true);
+        root = root.subcommand(with_usage(command, reader, format!("{name} {} COMMAND", group.name)));
     }
-    for command in COMMANDS {
+    for command in COMMANDS.iter().filter(|command| !command.hidden) {
         for path in command.paths {
-            root = insert(root, path, command);
+            root = insert(root, name, path, command, reader);
         }
     }
     root
 }
 
-fn insert(root: Command, path: &'static str, command: &tables::Command) -> Command {
+fn insert(root: Command, program: &str, path: &'static str, command: &tables::Command, reader: Reader) -> Command {
+    let name = path.rsplit(' ').next().unwrap_or(path);
+    let mut leaf = Command::new(name).about(command.about).disable_help_flag(true);
+    leaf = with_flags(leaf, command.all_flags().collect());
+    leaf = match reader {
+        Reader::Person => with_usage(leaf, reader, format!("{program} {path} {}", command.usage)),
+        Reader::Shell if command.verb == Verb::Completion => leaf.arg(Arg::new("SHELL").value_parser(SHELLS)),
+        Reader::Shell => leaf.arg(Arg::new("ARGUMENTS").num_args(0..)),
+    };
     match path.split_once(' ') {
-        None => root.subcommand(leaf(path, command)),
-        Some((group, name)) => root.mut_subcommand(group, |parent| parent.subcommand(leaf(name, command))),
+        None => root.subcommand(leaf),
+        Some((group, _)) => root.mut_subcommand(group, |parent| parent.subcommand(leaf)),
     }
 }
 
-fn leaf(name: &'static str, command: &tables::Command) -> Command {
-    let positional = Arg::new("ARGUMENTS").num_args(0..).help(command.usage);
-    Command::new(name)
-        .about(command.about)
-        .hide(command.hidden)
-        .disable_help_flag(true)
-        .args(command.all_flags().map(arg))
-        .arg(positional)
+fn with_usage(command: Command, reader: Reader, usage: String) -> Command {
+    if reader == Reader::Person { command.override_usage(usage) } else { command }
+}
+
+fn with_flags(command: Command, flags: Vec<&Flag>) -> Command {
+    let shown = flags.iter().copied().filter(|flag| help::is_shown(flag));
+    let command = command.args(shown.map(arg));
+    match help::not_yet(&flags) {
+        Some(sentence) => command.after_help(sentence),
+        None => command,
+    }
 }
 
 fn arg(flag: &Flag) -> Arg {
-    let mut arg = Arg::new(flag.long).long(flag.long).help(flag.help).hide(flag.support == Support::Hidden);
+    let mut arg = Arg::new(flag.long).long(flag.long).help(help::described(flag));
     if let Some(letter) = flag.short {
         arg = arg.short(letter);
     }

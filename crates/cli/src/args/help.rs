@@ -5,6 +5,9 @@ use std::fmt::Write;
 use super::tables::{Arity, COMMANDS, Command, GLOBAL, GROUPS, Group};
 use super::{Flag, Kind, Support};
 
+/// Width of what is wrapped: a terminal's at its smallest.
+const COLUMNS: usize = 80;
+
 /// Help of a command, called as `path`.
 pub fn of_command(program: &str, path: &str, command: &Command) -> String {
     let mut text = format!("Usage:  {program} {path} {}\n\n{}\n", command.usage, command.about);
@@ -13,7 +16,7 @@ pub fn of_command(program: &str, path: &str, command: &Command) -> String {
         let _ = write!(text, "\nAliases:\n  {}\n", names.join(", "));
     }
     let flags: Vec<&Flag> = command.all_flags().collect();
-    options(&mut text, "Options", flags);
+    options(&mut text, "Options", &flags);
     text
 }
 
@@ -23,7 +26,7 @@ pub fn of_program(program: &str) -> String {
     let rows = COMMANDS.iter().filter(|command| !command.hidden && !command.paths[0].contains(' '));
     rows_of(&mut text, "Commands", rows.map(|command| (command.paths[0], command.about)));
     rows_of(&mut text, "Management Commands", GROUPS.iter().map(|group| (group.name, group.about)));
-    options(&mut text, "Global Options", GLOBAL.iter().collect());
+    options(&mut text, "Global Options", &GLOBAL.iter().collect::<Vec<_>>());
     let _ = write!(text, "\nRun '{program} COMMAND --help' for more information on a command.\n");
     text
 }
@@ -38,6 +41,16 @@ pub fn of_group(program: &str, group: &Group) -> String {
     rows_of(&mut text, "Commands", rows);
     let _ = write!(text, "\nRun '{program} {} COMMAND --help' for more information on a command.\n", group.name);
     text
+}
+
+/// Help of `help`.
+pub fn of_help(program: &str) -> String {
+    format!("Usage:  {program} help [command]\n\nHelp about the command\n")
+}
+
+/// What follows the sentence about a wrong flag of `help`.
+pub fn help_hint(program: &str) -> String {
+    format!("\n\nUsage:  {program} help [command]\n\nRun '{program} help --help' for more information")
 }
 
 /// What follows the sentence about a wrong flag.
@@ -83,31 +96,98 @@ fn rows_of<'a>(text: &mut String, title: &str, rows: impl Iterator<Item = (&'a s
     }
 }
 
-fn options(text: &mut String, title: &str, mut flags: Vec<&Flag>) {
-    flags.retain(|flag| flag.support != Support::Hidden && flag.long != "help");
-    flags.sort_by_key(|flag| flag.long);
-    if flags.is_empty() {
-        return;
-    }
-    let _ = write!(text, "\n{title}:\n");
+fn options(text: &mut String, title: &str, flags: &[&Flag]) {
+    let mut ready: Vec<&Flag> = flags.iter().copied().filter(|flag| is_shown(flag)).collect();
+    ready.sort_by_key(|flag| flag.long);
     let left = |flag: &Flag| {
         let letter = flag.short.map(|letter| format!("-{letter}, ")).unwrap_or_else(|| "    ".to_owned());
         let space = if flag.value_name.is_empty() { "" } else { " " };
         format!("  {letter}--{}{space}{}", flag.long, flag.value_name)
     };
-    let width = flags.iter().map(|flag| left(flag).len()).max().unwrap_or(0);
-    for flag in flags {
-        let _ = writeln!(text, "{:width$}   {}{}", left(flag), flag.help, remark(flag));
+    let width = ready.iter().map(|flag| left(flag).len()).max().unwrap_or(0);
+    if !ready.is_empty() {
+        let _ = write!(text, "\n{title}:\n");
+    }
+    for flag in ready {
+        let _ = writeln!(text, "{:width$}   {}", left(flag), described(flag));
+    }
+    if let Some(sentence) = not_yet(flags) {
+        let _ = write!(text, "\n{}\n", wrap(&sentence));
     }
 }
 
-fn remark(flag: &Flag) -> String {
+/// Whether a reader of help is told of this flag as one that works.
+pub(super) fn is_shown(flag: &Flag) -> bool {
+    flag.support == Support::Ready && flag.long != "help"
+}
+
+/// What a flag does, and its default.
+pub(super) fn described(flag: &Flag) -> String {
     let unset = matches!(flag.default, "" | "false" | "0" | "[]" | "map[]" | "0s");
-    let default = match flag.kind {
-        _ if unset => String::new(),
-        Kind::Text => format!(" (default {:?})", flag.default),
-        _ => format!(" (default {})", flag.default),
-    };
-    let later = if flag.support == Support::Later { " (not supported yet)" } else { "" };
-    format!("{default}{later}")
+    match flag.kind {
+        _ if unset => flag.help.to_owned(),
+        Kind::Text => format!("{} (default {:?})", flag.help, flag.default),
+        _ => format!("{} (default {})", flag.help, flag.default),
+    }
+}
+
+/// The sentence that names what is refused, if anything is.
+pub(super) fn not_yet(flags: &[&Flag]) -> Option<String> {
+    let later = flags.iter().filter(|flag| flag.support == Support::Later);
+    let mut names: Vec<String> = later.map(|flag| format!("--{}", flag.long)).collect();
+    names.sort_unstable();
+    (!names.is_empty()).then(|| format!("Not supported yet: {}", names.join(", ")))
+}
+
+/// Breaks at blanks, into lines that fit a terminal.
+fn wrap(sentence: &str) -> String {
+    let (mut text, mut column) = (String::new(), 0);
+    for word in sentence.split(' ') {
+        if column > 0 && column + 1 + word.len() > COLUMNS {
+            text.push('\n');
+            column = 0;
+        } else if column > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += word.len();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tables;
+    use super::*;
+
+    #[test]
+    fn what_works_is_shown_and_the_rest_is_named_at_the_end() {
+        let command = tables::find("rm").unwrap();
+        expect_test::expect![[r#"
+            Usage:  longshore rm [OPTIONS] CONTAINER [CONTAINER...]
+
+            Remove containers
+
+            Aliases:
+              longshore container remove, longshore container rm, longshore rm
+
+            Options:
+              -f, --force     Kill it first, if it runs
+              -v, --volumes   Also remove its anonymous volumes
+
+            Not supported yet: --link
+        "#]]
+        .assert_eq(&of_command("longshore", "rm", command));
+    }
+
+    #[test]
+    fn the_sentence_of_what_is_refused_fits_a_terminal_and_leaves_out_other_systems() {
+        let text = of_command("longshore", "run", tables::find("run").unwrap());
+        let (shown, refused) = text.split_once("\nNot supported yet: --add-host, --annotation,").unwrap();
+        assert!(shown.contains("--sig-proxy") && !shown.contains("--dns"), "{shown}");
+        assert!(refused.ends_with("--volume-driver, --volumes-from\n"), "{refused}");
+        assert!(refused.lines().count() > 5 && refused.lines().all(|line| line.len() <= COLUMNS), "{refused}");
+        assert!(!text.contains("--isolation") && !text.contains("--net "), "{text}");
+    }
 }

@@ -68,5 +68,6 @@ fn tables_have_no_name_twice() {
 /// The grammar that completions are made of is consistent, too.
 #[test]
 fn completions_can_be_made() {
-    clap_tree::program("longshore").debug_assert();
+    clap_tree::program("longshore", clap_tree::Reader::Shell).debug_assert();
+    clap_tree::program("longshore", clap_tree::Reader::Person).debug_assert();
 }

@@ -23,7 +23,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let caught = Caught::all();
     tokio::select! {
         outcome = attached(context, parsed, &inspect) => outcome,
-        () = signals::forward(&context.client, &inspect.id, caught) => Ok(()),
+        exit = signals::forward(&context.client, &inspect.id, caught) => Err(exit),
     }
 }
 

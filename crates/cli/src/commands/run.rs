@@ -43,7 +43,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let caught = Caught::all();
     tokio::select! {
         outcome = attached(context, parsed, &request, &id) => outcome,
-        () = signals::forward(&context.client, &id, caught) => Ok(()),
+        exit = signals::forward(&context.client, &id, caught) => Err(exit),
     }
 }
 

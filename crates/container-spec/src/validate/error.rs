@@ -13,7 +13,7 @@ pub enum InvalidRequest {
     #[error("No exec command specified")]
     NoExecCommand,
     /// The option exists in Docker and not here.
-    #[error("{option} is not available in this version")]
+    #[error("{option} is not supported yet")]
     NotOffered {
         /// As the command line or the API names it.
         option: &'static str,

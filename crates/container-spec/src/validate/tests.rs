@@ -178,5 +178,5 @@ fn networks_that_do_not_go_together_are_never_taken_silently() {
     let sentence = "failed to set up container networking: HostConfig.NetworkMode must match the identity of a network in \
          NetworkSettings.Networks";
     assert_eq!(told(r#"{"bridge":{}}"#), Err(sentence.to_owned()));
-    assert_eq!(told(r#"{"none":{},"mine":{}}"#), Err("--network NAME is not available in this version".to_owned()));
+    assert_eq!(told(r#"{"none":{},"mine":{}}"#), Err("--network NAME is not supported yet".to_owned()));
 }

@@ -19,7 +19,7 @@ pub enum VolumeError {
     #[error(transparent)]
     Create(#[from] volume::CreateError),
     /// Volumes of a cluster are asked for.
-    #[error("volumes of a cluster are not available in this version")]
+    #[error("volumes of a cluster are not supported yet")]
     Cluster,
     /// There is none of that name.
     #[error(transparent)]

@@ -52,13 +52,10 @@ fn wrong_profiles_are_refused_in_dockers_words() {
             r#"{"defaultAction":"SCMP_ACT_KILL","syscalls":[{"name":"read","names":["write"],"action":"SCMP_ACT_ALLOW"}]}"#,
             "both 'name' and 'names' are specified in the seccomp profile, use either 'name' or 'names'",
         ),
-        (
-            r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#,
-            "SCMP_ACT_NOTIFY and listenerPath are not available in this version",
-        ),
+        (r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#, "SCMP_ACT_NOTIFY and listenerPath are not supported yet"),
         (
             r#"{"defaultAction":"SCMP_ACT_KILL","flags":["SECCOMP_FILTER_FLAG_LOG"]}"#,
-            "seccomp flag SECCOMP_FILTER_FLAG_LOG is not available in this version",
+            "seccomp flag SECCOMP_FILTER_FLAG_LOG is not supported yet",
         ),
     ] {
         assert_eq!(resolved(json, &[]).unwrap_err(), message, "{json}");

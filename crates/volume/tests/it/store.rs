@@ -92,7 +92,7 @@ fn what_cannot_be_made_is_refused_in_dockerds_words() {
         (
             options(&[("device", "/dev/sda"), ("type", "ext4")]),
             ErrorKind::NotImplemented,
-            "create opt: the driver option \"device\" is not available in this version",
+            "create opt: the driver option \"device\" is not supported yet",
         ),
     ] {
         let err = volumes.create(&request, None).unwrap_err();

@@ -61,6 +61,56 @@ fn what_is_no_command_is_refused() {
 }
 
 #[test]
+fn topics_of_help_are_told_in_dockers_words() {
+    for (words, code, sentence) in [
+        (&["nope"][..], 1, "unknown help topic: nope\n"),
+        (&["nope", "two"], 1, "unknown help topic: nope two\n"),
+        (&["run", "nope"], 1, "unknown help topic: nope\n"),
+        (&["container", "nope", "two"], 1, "unknown help topic: nope two\n"),
+        (&["container", "ls", "nope"], 1, "unknown help topic: nope\n"),
+        (
+            &["run", "--nope"],
+            125,
+            "unknown flag: --nope\n\nUsage:  @ help [command]\n\nRun '@ help --help' for more information\n",
+        ),
+    ] {
+        let words: Vec<&str> = ["help"].iter().chain(words).copied().collect();
+        let Some(output) = longshore(&words) else { return };
+        assert_eq!(
+            (output.code, output.stdout, output.stderr),
+            (code, String::new(), sentence.replace('@', "longshore"))
+        );
+    }
+    for words in [&["help", "help"][..], &["help", "run", "--help"]] {
+        let Some(output) = longshore(words) else { return };
+        let usage = "Usage:  longshore help [command]\n\nHelp about the command\n";
+        assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (0, usage, ""));
+    }
+}
+
+#[test]
+fn manual_pages_show_usage_defaults_and_what_is_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(written) = longshore(&["man", directory.path().to_str().unwrap()]) else { return };
+    assert_eq!((written.code, written.stderr.as_str()), (0, ""));
+    let page = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap().replace("\\-", "-");
+    for (name, usage) in [
+        ("longshore.1", "\\fBlongshore\\fR [OPTIONS] COMMAND\n"),
+        ("longshore-container.1", "\\fBlongshore container\\fR COMMAND\n"),
+        ("longshore-container-kill.1", "\\fBlongshore container kill\\fR [OPTIONS] CONTAINER [CONTAINER...]\n"),
+        ("longshore-tag.1", "\\fBlongshore tag\\fR SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]\n"),
+    ] {
+        let page = page(name);
+        assert!(page.contains(&format!(".SH SYNOPSIS\n{usage}")) && !page.contains("ARGUMENTS"), "{name}: {page}");
+    }
+    assert!(page("longshore-logs.1").contains("Number of lines from the end (default \"all\")"));
+    let run = page("longshore-run.1");
+    let (shown, refused) = run.split_once("\nNot supported yet: --add-host").expect(&run);
+    assert!(shown.contains("--entrypoint") && !shown.contains("--publish") && refused.contains("--publish"), "{run}");
+    assert!(!directory.path().join("longshore-man.1").exists());
+}
+
+#[test]
 fn the_completion_script_completes_in_bash() {
     let Some(script) = longshore(&["completion", "bash"]) else { return };
     assert_eq!((script.code, script.stderr.as_str()), (0, ""));
@@ -73,7 +123,16 @@ fn the_completion_script_completes_in_bash() {
         }
         complete_line longshore inf
         complete_line longshore run --entry
-        complete_line longshore container rest";
+        complete_line longshore container rest
+        complete_line longshore completion z
+        complete_line longshore run --isol
+        complete_line longshore run --publish
+        complete_line longshore man";
     let output = testkit::process::run(Command::new("bash").args(["-c", check]), script.stdout.as_bytes()).unwrap();
-    assert_eq!((output.code, output.stdout.as_str()), (0, "info\n--entrypoint\nrestart\n"), "{}", output.stderr);
+    assert_eq!(
+        (output.code, output.stdout.as_str()),
+        (0, "info\n--entrypoint\nrestart\nzsh\n\n\n\n"),
+        "{}",
+        output.stderr
+    );
 }

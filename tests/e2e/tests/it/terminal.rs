@@ -1,11 +1,12 @@
 //! A terminal: typing, sizes, keys that detach, keys that interrupt.
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use std::time::Duration;
 
+use testkit::process::{DEADLINE, until};
 use testkit::{Cli, Daemon, Pty};
 
-use crate::support::on_both;
+use crate::support::{At, on_both, ours};
 
 /// `run -it` and `rest` on a terminal of 33 rows and 99 columns.
 fn run(daemon: &Daemon, cli: Cli, rest: &[&str]) -> Pty {
@@ -124,6 +125,72 @@ fn privileged_signals_to_the_command_line_reach_the_program() {
             assert_eq!((output.stdout.as_str(), output.code), (word, code), "{signal:?}");
         }
     });
+}
+
+/// What both command lines say of the third interruption.
+const FORCED: &str = "\ngot 3 SIGTERM/SIGINTs, forcefully exiting\n";
+
+#[test]
+fn privileged_the_third_interruption_ends_the_command_line() {
+    on_both(|at| {
+        let name = at.name("insist");
+        let script = "trap \"echo got-int\" INT; trap \"echo got-term\" TERM; trap \"echo got-hup\" HUP; echo up; \
+                      while :; do sleep 1000 & wait; done";
+        let mut run = at.spawn(&format!("run --rm --network none --name {name} busybox sh -c '{script}'"));
+        run.read_until("up\n").unwrap();
+        // A hangup does not count.
+        for (signal, word) in [(Signal::INT, "got-int\n"), (Signal::HUP, "got-hup\n"), (Signal::TERM, "got-term\n")] {
+            run.signal(signal).unwrap();
+            assert_eq!(run.read_until("\n").unwrap(), word);
+        }
+        run.signal(Signal::INT).unwrap();
+        let output = run.wait().unwrap();
+        assert_eq!((output.stderr.as_str(), output.code), (FORCED, 1));
+        assert_eq!(at.inspect(&name, "{{.State.Running}}"), "true");
+        at.remove(&name);
+    });
+}
+
+#[test]
+fn privileged_interruptions_end_the_command_line_of_a_daemon_that_does_not_answer() {
+    ours(|daemon| {
+        let at = At { daemon, cli: Cli::Longshore };
+        let script = "while :; do echo up; sleep 1; done";
+        at.start("running", &format!("busybox sh -c '{script}'"));
+        at.ok(&format!("create --network none --name created busybox sh -c '{script}'"));
+        let run = format!("run --network none --name new busybox sh -c '{script}'");
+        for line in ["attach running", "start -a created", &run] {
+            let mut command = at.spawn(line);
+            command.read_until("up\n").unwrap();
+            let frozen = Frozen::freeze(daemon.pid().unwrap());
+            // Two of a kind may come as one.
+            let insist = || {
+                command.signal(Signal::INT).unwrap();
+                command.ended().unwrap().then_some(())
+            };
+            until("the end of the command line", DEADLINE, insist).unwrap();
+            drop(frozen);
+            let output = command.wait().unwrap();
+            assert_eq!((output.stderr.as_str(), output.code), (FORCED, 1));
+        }
+    });
+}
+
+/// A process that does not run until this goes.
+struct Frozen(Pid);
+
+impl Frozen {
+    fn freeze(pid: u32) -> Frozen {
+        let pid = Pid::from_raw(pid as i32).unwrap();
+        rustix::process::kill_process(pid, Signal::STOP).unwrap();
+        Frozen(pid)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        rustix::process::kill_process(self.0, Signal::CONT).unwrap();
+    }
 }
 
 #[test]

@@ -8,18 +8,17 @@
 //! Refusals in this file are worded as Go's `net/http` words them, since clients see them as dockerd's.
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{Method, Uri, Version};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::chunked;
 use crate::refusal::{self, Refusal};
 use crate::request::{RequestBody, too_large};
 use crate::response::{self, Answer};
+use crate::rewound::{Rewound, farewell};
 use crate::router::{self, Handler, Target};
 use crate::serve::Client;
 use crate::status::Failure;
@@ -89,7 +88,7 @@ pub(crate) async fn open<S: Client>(mut stream: S) -> Opening<S> {
     }
     match router::resolve(&head.method, &head.uri) {
         Ok(target) if matches!(target.handler, Handler::Hijack(_)) => hijack(stream, bytes, head, target).await,
-        _ => Opening::Http(Rewound { bytes, taken: 0, stream }),
+        _ => Opening::Http(Rewound::new(bytes, stream)),
     }
 }
 
@@ -223,22 +222,10 @@ async fn read_more<S: Client>(stream: &mut S, bytes: &mut Vec<u8>) -> io::Result
 
 /// Answers a request that cannot be read, as Go does.
 async fn refuse<S: Client>(mut stream: S, refusal: Refusal) -> Opening<S> {
-    let farewell = async {
-        stream.write_all(refusal.text().as_bytes()).await?;
-        stream.shutdown().await?;
-        // Closing a socket with bytes unread resets it: the client would lose the answer while it still sends.
-        tokio::io::copy(&mut (&mut stream).take(LINGER_LIMIT), &mut tokio::io::sink()).await
-    };
     // The client is told, if it still listens; either way the connection ends here.
-    let _ = tokio::time::timeout(LINGER, farewell).await;
+    let _ = farewell(&mut stream, refusal.text().as_bytes()).await;
     Opening::Nothing
 }
-
-/// How long a client that is refused may go on sending; Go's server waits as long.
-const LINGER: Duration = Duration::from_millis(500);
-
-/// How much of it is read, in bytes.
-const LINGER_LIMIT: u64 = 16 << 20;
 
 /// Writes a whole answer to a connection that ends behind it.
 pub(crate) async fn write_answer<S: Client>(stream: &mut S, answer: &Answer) -> io::Result<()> {
@@ -253,70 +240,12 @@ pub(crate) async fn write_answer<S: Client>(stream: &mut S, answer: &Answer) -> 
     }
     bytes.extend_from_slice(format!("Content-Length: {}\r\nConnection: close\r\n\r\n", body.len()).as_bytes());
     bytes.extend_from_slice(body);
-    stream.write_all(&bytes).await?;
-    stream.shutdown().await
+    farewell(stream, &bytes).await
 }
 
 /// Whether a client asks for an upgrade.
 pub(crate) fn wants_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(UPGRADE)
-}
-
-/// A stream with bytes put back in front.
-pub(crate) struct Rewound<S> {
-    bytes: Vec<u8>,
-    taken: usize,
-    stream: S,
-}
-
-impl<S> Rewound<S> {
-    /// The stream, once the bytes in front have been read; hyper reads them before anything else.
-    pub(crate) fn into_stream(self) -> S {
-        self.stream
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.taken == this.bytes.len() {
-            return Pin::new(&mut this.stream).poll_read(cx, buffer);
-        }
-        let length = buffer.remaining().min(this.bytes.len() - this.taken);
-        buffer.put_slice(&this.bytes[this.taken..this.taken + length]);
-        this.taken += length;
-        if this.taken == this.bytes.len() {
-            this.bytes = Vec::new();
-            this.taken = 0;
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
 }
 
 #[cfg(test)]

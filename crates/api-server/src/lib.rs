@@ -30,6 +30,7 @@ mod query;
 mod refusal;
 mod request;
 mod response;
+mod rewound;
 mod router;
 mod serve;
 mod status;

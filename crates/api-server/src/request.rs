@@ -13,6 +13,7 @@ use tracing::debug;
 
 use crate::query::Query;
 use crate::response::{self, Answer, Sink};
+use crate::rewound::Unread;
 use crate::serve::Closing;
 use crate::status::Failure;
 
@@ -38,8 +39,8 @@ pub(crate) struct Call {
 pub(crate) enum RequestBody {
     /// Read already.
     Whole(Bytes),
-    /// Still coming.
-    Stream(Incoming),
+    /// Still coming, and where its end is noted.
+    Stream(Incoming, Unread),
 }
 
 impl Call {
@@ -76,9 +77,12 @@ impl RequestBody {
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
         match self {
             RequestBody::Whole(bytes) => Ok(Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty())),
-            RequestBody::Stream(incoming) => loop {
+            RequestBody::Stream(incoming, unread) => loop {
                 match poll_fn(|cx| Pin::new(&mut *incoming).poll_frame(cx)).await {
-                    None => return Ok(None),
+                    None => {
+                        unread.set(false);
+                        return Ok(None);
+                    }
                     Some(Err(err)) => return Err(unreadable(&err)),
                     // Trailers say nothing that we know of.
                     Some(Ok(frame)) => match frame.into_data() {

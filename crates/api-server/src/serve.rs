@@ -23,11 +23,12 @@ use tokio::sync::watch;
 use tracing::{debug, error};
 
 use crate::caught::caught;
-use crate::front::{self, HEAD_DEADLINE, HEAD_LIMIT, Hijack, Opening, Rewound, wants_upgrade};
+use crate::front::{self, HEAD_DEADLINE, HEAD_LIMIT, Hijack, Opening, wants_upgrade};
 use crate::hijack::{Outcome, RAW_STREAM, Takeover};
 use crate::refusal;
-use crate::request::{Call, RequestBody};
+use crate::request::{Call, RequestBody, has_body};
 use crate::response::{self, Answer};
+use crate::rewound::{Rewound, Unread};
 use crate::router::{self, Handler, Target};
 use crate::status::Failure;
 
@@ -111,7 +112,8 @@ impl Server {
 
     /// Serves requests until the client has no more, or the daemon ends.
     async fn http<S: Client>(&self, stream: Rewound<S>) {
-        let service = service_fn(async |request| Ok::<_, Infallible>(self.answer::<S>(request).await));
+        let unread = stream.unread();
+        let service = service_fn(async |request| Ok::<_, Infallible>(self.answer::<S>(request, &unread).await));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_DEADLINE)
@@ -133,13 +135,15 @@ impl Server {
         }
     }
 
-    async fn answer<S: Client>(&self, request: Request<Incoming>) -> Answer {
+    async fn answer<S: Client>(&self, request: Request<Incoming>, unread: &Unread) -> Answer {
+        // Whoever reads the body to its end takes this back.
+        unread.set(has_body(request.headers()));
         if let Some(refusal) = refusal::of_head(request.version(), request.headers()) {
             return refusal.answer();
         }
         match router::resolve(request.method(), request.uri()) {
             Ok(target) => {
-                let mut answer = self.dispatch::<S>(target, request).await;
+                let mut answer = self.dispatch::<S>(target, request, unread).await;
                 response::set_common_headers(answer.headers_mut());
                 answer
             }
@@ -147,11 +151,11 @@ impl Server {
         }
     }
 
-    async fn dispatch<S: Client>(&self, target: Target, mut request: Request<Incoming>) -> Answer {
+    async fn dispatch<S: Client>(&self, target: Target, mut request: Request<Incoming>, unread: &Unread) -> Answer {
         let (handler, upgrade) = (target.handler, hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
         let upgrades = wants_upgrade(&parts.headers);
-        let call = self.call(target, parts.headers, RequestBody::Stream(body));
+        let call = self.call(target, parts.headers, RequestBody::Stream(body, unread.clone()));
         let done = match handler {
             Handler::Plain(handler) => caught(handler(call)).await,
             Handler::Later(what) => Err(crate::handlers::later::failure(what)),

@@ -26,6 +26,25 @@ pub(crate) mod defaults {
     pub(crate) const SHUTDOWN_TIMEOUT: i64 = 5;
     /// Seconds without work before a daemon on demand ends: the next command of a shell script finds it running.
     pub(crate) const IDLE_TIMEOUT: i64 = 10;
+    /// How much is logged.
+    pub(crate) const LOG_LEVEL: &str = "info";
+    /// Where the output of containers goes.
+    pub(crate) const LOG_DRIVER: &str = "json-file";
+}
+
+/// What is taken for a flag that is not given, as the help shows it.
+pub(crate) fn shown_default(flag: &str) -> Option<String> {
+    Some(match flag {
+        "config-file" => defaults::CONFIG_FILE.to_owned(),
+        "data-root" => defaults::DATA_ROOT.to_owned(),
+        "exec-root" => defaults::EXEC_ROOT.to_owned(),
+        "host" => format!("unix://{}", defaults::SOCKET),
+        "idle-timeout" => defaults::IDLE_TIMEOUT.to_string(),
+        "log-driver" => defaults::LOG_DRIVER.to_owned(),
+        "log-level" => defaults::LOG_LEVEL.to_owned(),
+        "shutdown-timeout" => defaults::SHUTDOWN_TIMEOUT.to_string(),
+        _ => return None,
+    })
 }
 
 /// Everything that was decided before anything was done.
@@ -105,7 +124,7 @@ pub(crate) enum ConfigError {
 pub(crate) fn plan(given: &Given) -> Result<Config, ConfigError> {
     refuse_unsupported(given)?;
     let debug = switch(given, "debug").unwrap_or(false);
-    let level = Level::parse(text(given, "log-level").unwrap_or("info"))?;
+    let level = Level::parse(text(given, "log-level").unwrap_or(defaults::LOG_LEVEL))?;
     let on_demand = switch(given, "on-demand").unwrap_or(false);
     Ok(Config {
         hosts: hosts(given)?,
@@ -178,7 +197,7 @@ fn hosts(given: &Given) -> Result<Vec<Host>, ConfigError> {
 }
 
 fn log(given: &Given) -> Result<LogConfig, ConfigError> {
-    let kind = text(given, "log-driver").unwrap_or("json-file");
+    let kind = text(given, "log-driver").unwrap_or(defaults::LOG_DRIVER);
     if !matches!(kind, "json-file" | "none") {
         return Err(ConfigError::LogDriver(kind.to_owned()));
     }

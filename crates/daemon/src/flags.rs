@@ -1,5 +1,6 @@
 //! The command line: dockerd's flags, parsed as its library (pflag) parses them.
 
+use crate::config;
 use crate::settings::{Given, Kind, SETTINGS, Setting, Value, ValueError};
 
 /// What the command line asks for.
@@ -60,17 +61,35 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
 /// The text of `--help`.
 pub(crate) fn help() -> String {
     let mut text = "Usage: longshored [OPTIONS]\n       longshored install [DIRECTORY]\n\nOptions:\n".to_owned();
-    let line = |short: Option<char>, flag: &str, help: &str| {
-        let short = short.map_or("   ".to_owned(), |letter| format!("-{letter},"));
-        format!("  {short} --{flag:<20} {help}\n")
-    };
-    text.push_str(&line(Some('h'), "help", "Print this"));
+    text.push_str(&help_line(Some('h'), "help", "", "Print this"));
     // Settings that only have values at which they change nothing are of no use to a reader.
     for setting in SETTINGS.iter().filter(|setting| !setting.help.is_empty()) {
-        text.push_str(&line(setting.short, setting.flag, setting.help));
+        let help = match config::shown_default(setting.flag) {
+            Some(default) => format!("{} (default {default})", setting.help),
+            None => setting.help.to_owned(),
+        };
+        text.push_str(&help_line(setting.short, setting.flag, value_name(setting.kind), &help));
     }
-    text.push_str(&line(Some('v'), "version", "Print the version"));
+    text.push_str(&help_line(Some('v'), "version", "", "Print the version"));
     text
+}
+
+fn help_line(short: Option<char>, flag: &str, value: &str, help: &str) -> String {
+    let short = short.map_or("   ".to_owned(), |letter| format!("-{letter},"));
+    let flag = format!("{flag} {value}");
+    format!("  {short} --{flag:<24} {help}\n")
+}
+
+/// What stands for a flag's value in the help, in the words of dockerd's.
+fn value_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Switch => "",
+        Kind::Text => "string",
+        Kind::Number => "int",
+        Kind::List => "list",
+        Kind::Pairs => "map",
+        Kind::Ulimits => "ulimit",
+    }
 }
 
 fn parse_install(mut arguments: impl Iterator<Item = String>) -> Result<Invocation, FlagError> {
@@ -187,7 +206,41 @@ mod tests {
         assert_eq!(parsed(&["--version"]), Invocation::Version);
         assert_eq!(parsed(&["-D", "-h"]), Invocation::Help);
         assert_eq!(parsed(&["install", "/x"]), Invocation::Install(Some("/x".to_owned())));
-        assert!(help().contains("-H, --host"));
+    }
+
+    #[test]
+    fn help_names_values_and_defaults() {
+        let text = help();
+        let line = |flag: &str| text.lines().find(|line| line.contains(flag)).unwrap().to_owned();
+        for (flag, default) in [
+            ("    --config-file string ", "(default /etc/longshore/daemon.json)"),
+            ("    --data-root string ", "(default /var/lib/longshore)"),
+            ("    --exec-root string ", "(default /run/longshore)"),
+            ("-H, --host list ", "(default unix:///run/longshore.sock)"),
+            ("    --idle-timeout int ", "(default 10)"),
+            ("    --log-driver string ", "(default json-file)"),
+            ("-l, --log-level string ", "(default info)"),
+            ("    --shutdown-timeout int ", "(default 5)"),
+            ("-D, --debug  ", ""),
+            ("    --log-opt map ", ""),
+        ] {
+            assert!(line(flag).ends_with(default), "{}", line(flag));
+        }
+    }
+
+    #[test]
+    fn defaults_in_the_help_are_what_happens() {
+        let given = |flag: &'static str| {
+            let setting = SETTINGS.iter().find(|setting| setting.flag == flag).unwrap();
+            let mut given = Given::from([("on-demand", Value::Switch(true))]);
+            if let Some(text) = config::shown_default(flag) {
+                given.insert(setting.flag, setting.kind.parse(&text).unwrap());
+            }
+            config::plan(&given).unwrap()
+        };
+        for setting in SETTINGS {
+            assert_eq!(given(setting.flag), given("debug"), "{}", setting.flag);
+        }
     }
 
     #[test]

@@ -79,6 +79,9 @@ fn run() -> Result<()> {
 
 fn start(flags: Given) -> Result<()> {
     let (only_validate, file) = (config::only_validate(&flags), config::config_file(&flags));
+    if !only_validate {
+        roots::require_root()?;
+    }
     let given = file::merge(&file.0, file.1, flags.clone())?;
     let config = config::plan(&given)?;
     if only_validate {

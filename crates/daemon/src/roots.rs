@@ -39,14 +39,33 @@ pub(crate) struct Roots {
 pub(crate) enum RootError {
     #[error("{} is in use by another longshored, process {pid}", root.display())]
     InUse { root: PathBuf, pid: String },
+    #[error("longshored needs root: start it as root, or with sudo")]
+    Unprivileged,
+    #[error(
+        "--data-root {} and --exec-root {} must be two directories, neither of them in the other",
+        data_root.display(),
+        exec_root.display()
+    )]
+    Nested { data_root: PathBuf, exec_root: PathBuf },
     #[error("prepare {}", path.display())]
     Prepare { path: PathBuf, source: io::Error },
     #[error("process with PID {pid} is still running: ensure longshored is not running or delete {}", path.display())]
     PidfileInUse { path: PathBuf, pid: i32 },
 }
 
+/// Refuses to go on as another user than root, who could neither make the directories nor use them.
+pub(crate) fn require_root() -> Result<(), RootError> {
+    match rustix::process::geteuid().is_root() {
+        true => Ok(()),
+        false => Err(RootError::Unprivileged),
+    }
+}
+
 /// Makes both directories and takes their locks.
 pub(crate) fn take(data_root: &Path, exec_root: &Path) -> Result<Roots, RootError> {
+    make(exec_root)?;
+    make(data_root)?;
+    refuse_nested(data_root, exec_root)?;
     let locks = [take_root(exec_root)?, take_root(data_root)?];
     let failed = |source| RootError::Prepare { path: exec_root.to_owned(), source };
     let instance_key = instance_key(&fs::canonicalize(exec_root).map_err(failed)?);
@@ -73,9 +92,25 @@ pub(crate) fn write_pidfile(path: &Path) -> Result<(), RootError> {
     readable.map_err(|source| RootError::Prepare { path: path.to_owned(), source })
 }
 
+fn make(root: &Path) -> Result<(), RootError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(root);
+    made.map_err(|source| RootError::Prepare { path: root.to_owned(), source })
+}
+
+/// Each root has a lock of its own and names of its own: one lock would be the other, or lie among the engine's files.
+fn refuse_nested(data_root: &Path, exec_root: &Path) -> Result<(), RootError> {
+    // Links may lead from one to the other.
+    let real =
+        |root: &Path| fs::canonicalize(root).map_err(|source| RootError::Prepare { path: root.to_owned(), source });
+    let (data, exec) = (real(data_root)?, real(exec_root)?);
+    match data.starts_with(&exec) || exec.starts_with(&data) {
+        true => Err(RootError::Nested { data_root: data_root.to_owned(), exec_root: exec_root.to_owned() }),
+        false => Ok(()),
+    }
+}
+
 fn take_root(root: &Path) -> Result<File, RootError> {
     let failed = |source| RootError::Prepare { path: root.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(failed)?;
     fs::set_permissions(root, fs::Permissions::from_mode(0o700)).map_err(failed)?;
     let lock = open_lock(root).map_err(failed)?;
     let mut lock = match lock.try_lock() {
@@ -146,6 +181,25 @@ mod tests {
         assert!(matches!(take(&other, &exec), Err(RootError::InUse { .. })));
         drop(first);
         take(&data, &exec).unwrap();
+    }
+
+    #[test]
+    fn the_roots_are_two_directories_side_by_side() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::create_dir(path("a")).unwrap();
+        std::os::unix::fs::symlink(path("a"), path("link")).unwrap();
+        for (data, exec) in [("a", "a"), ("a", "a/b"), ("a/b", "a"), ("link", "a"), ("a", "link/c"), ("a", "a/../a")] {
+            let message = take(&path(data), &path(exec)).unwrap_err().to_string();
+            let wanted = format!(
+                "--data-root {} and --exec-root {} must be two directories, neither of them in the other",
+                path(data).display(),
+                path(exec).display()
+            );
+            assert_eq!(message, wanted);
+        }
+        assert!(!path("a/longshored.lock").exists());
+        take(&path("a"), &path("ab")).unwrap();
     }
 
     #[test]

@@ -179,7 +179,7 @@ fn read(containers: &Path, id: &ContainerId) -> Option<Record> {
         Err(err) => err,
     };
     // One that was never written is told when what was made before it is removed.
-    if dir.is_half_made().unwrap_or(false) {
+    if is_half_made(&dir, id) {
         return None;
     }
     error!(container = %id, err = errdefs::chain(&err), "the container's record cannot be read");
@@ -190,6 +190,14 @@ fn read(containers: &Path, id: &ContainerId) -> Option<Record> {
         }
     }
     None
+}
+
+/// Whether a container's creation was cut. A directory that cannot be looked into stays as it is, and is reported.
+fn is_half_made(dir: &ContainerDir, id: &ContainerId) -> bool {
+    dir.is_half_made().unwrap_or_else(|err| {
+        warn!(container = %id, %err, "cannot tell whether the container's creation was cut: it is left alone");
+        false
+    })
 }
 
 /// The engine's random id, made when the data root was.
@@ -380,7 +388,7 @@ async fn collect(engine: &Engine, with_shim: BTreeSet<ContainerId>) {
 fn discard_half_made(engine: &Engine) -> Result<(), OpenError> {
     for id in ids_in(&engine.config.data_root.join("containers"))? {
         let dir = engine.recorder.dir(&id);
-        if engine.containers.get(&id).is_some() || !dir.is_half_made().unwrap_or(false) {
+        if engine.containers.get(&id).is_some() || !is_half_made(&dir, &id) {
             continue;
         }
         warn!(container = %id, "the container's creation was cut: what was made of it is removed");

@@ -1,3 +1,4 @@
+use tokio::io::AsyncRead;
 use tokio::net::UnixStream;
 
 use super::*;

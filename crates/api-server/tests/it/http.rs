@@ -1,6 +1,7 @@
 //! An API of the test's own, and requests to it, byte by byte.
 
-use std::path::PathBuf;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api_server::Server;
@@ -59,6 +60,17 @@ impl Api {
         String::from_utf8(answer).unwrap()
     }
 
+    /// Asks 20 times with 8 MiB behind the head: a client that has written everything always finds this answer.
+    pub(crate) async fn answers_before_it_reads(&self, head: &str, status: u16, sentence: &str) {
+        let (socket, request) = (self.socket(), format!("{head}{}", "a".repeat(8 << 20)));
+        let asked = move || (0..20).map(|_| write_then_read(&socket, request.as_bytes())).collect::<Vec<_>>();
+        for answer in tokio::task::spawn_blocking(asked).await.unwrap() {
+            let answer = answer.unwrap_or_else(|err| panic!("{head}: {err}"));
+            let last = answer.rsplit_once("HTTP/1.1 ").expect(head).1;
+            assert!(last.starts_with(&status.to_string()) && last.contains(sentence), "{head}: {last}");
+        }
+    }
+
     /// One request with a JSON body, or none if it is empty.
     pub(crate) async fn ask(&self, request: &str, body: &str) -> Answer {
         let content = match body {
@@ -94,4 +106,15 @@ fn config(dir: &TempDir) -> EngineConfig {
         registries: Default::default(),
         network: None,
     }
+}
+
+/// What comes back to a client that reads nothing before it has written everything, as many do.
+fn write_then_read(socket: &Path, request: &[u8]) -> std::io::Result<String> {
+    let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.set_write_timeout(Some(DEADLINE))?;
+    stream.write_all(request)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }

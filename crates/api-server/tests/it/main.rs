@@ -203,6 +203,43 @@ async fn privileged_large_bodies_are_refused() {
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
+/// Requests whose large bodies nobody reads to the end, and what their answers contain.
+const UNREAD: &[(&str, u16, &str)] = &[
+    ("POST /images/create?fromSrc=-", 501, "importing images is not supported yet"),
+    ("POST /images/create?fromImage=a", 501, "pulling images is not supported yet"),
+    ("POST /build", 501, "building images is not supported yet"),
+    ("POST /nothing", 404, "page not found"),
+    ("POST /v1.99/build", 400, "client version 1.99 is too new"),
+    ("POST /containers/create", 413, "request body is larger than"),
+    ("POST /images/load", 200, "errorDetail"),
+    ("POST /exec/nope/start", 413, "request body is larger than"),
+];
+
+const PING: &str = "GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n";
+
+#[tokio::test]
+async fn privileged_answers_reach_clients_that_still_send() {
+    let api = Api::start().await;
+    for (request, status, sentence) in UNREAD {
+        for before in ["", PING] {
+            let head = format!("{before}{request} HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\n");
+            api.answers_before_it_reads(&format!("{head}Content-Length: {}\r\n\r\n", 8 << 20), *status, sentence).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn privileged_refused_hijacks_reach_clients_that_still_send() {
+    let api = Api::start().await;
+    let head = "POST /containers/nope/attach?stream=1&stdin=1 HTTP/1.1\r\nHost: d\r\n";
+    let length = format!("Content-Length: {}\r\n", 8 << 20);
+    // The first of a connection has its body read, a later one is hyper's.
+    api.answers_before_it_reads(&format!("{head}{length}\r\n"), 413, "request body is larger than").await;
+    api.answers_before_it_reads(&format!("{PING}{head}{length}\r\n"), 404, "No such container: nope").await;
+    // The input of the container comes with the request.
+    api.answers_before_it_reads(&format!("{head}\r\n"), 404, "No such container: nope").await;
+}
+
 #[tokio::test]
 async fn privileged_broken_archives_are_told_in_the_stream() {
     let api = Api::start().await;

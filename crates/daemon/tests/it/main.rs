@@ -9,6 +9,8 @@ use std::io::Read;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use daemon::{Scratch, output};
@@ -87,6 +89,42 @@ fn privileged_a_second_daemon_is_told_of_the_first() {
     let third = output(elsewhere.longshored(&["-H", &format!("unix://{}", scratch.path("d.sock"))]));
     assert!(third.stderr.contains("is in use: another daemon listens there"), "{}", third.stderr);
     assert!(scratch.ping());
+}
+
+#[test]
+fn privileged_one_directory_is_not_two_roots() {
+    let scratch = Scratch::new();
+    let refused = output(scratch.longshored(&["--exec-root", &scratch.path("data")]));
+    assert_eq!(refused.code, Some(1));
+    let wanted = "must be two directories, neither of them in the other";
+    assert!(refused.stderr.contains(wanted) && !refused.stderr.contains("in use"), "{}", refused.stderr);
+}
+
+#[test]
+fn privileged_another_user_is_told_to_be_root() {
+    let scratch = Scratch::new();
+    // Others may not reach the program where it was built, nor read the configuration.
+    fs::set_permissions(scratch.path("."), fs::Permissions::from_mode(0o711)).unwrap();
+    fs::set_permissions(scratch.path("daemon.json"), fs::Permissions::from_mode(0o600)).unwrap();
+    // By cp: a file that this process had open for writing cannot be run while another test's child still holds it.
+    let copied = Command::new("cp").args([env!("CARGO_BIN_EXE_longshored"), &scratch.path("longshored")]).status();
+    assert!(copied.unwrap().success());
+    let mut nobody = Command::new(scratch.path("longshored"));
+    nobody.args(scratch.longshored(&[]).get_args()).uid(65534);
+    let refused = output(nobody);
+    assert_eq!(refused.code, Some(1));
+    assert_eq!(refused.stderr, "longshored: longshored needs root: start it as root, or with sudo\n");
+}
+
+#[test]
+fn privileged_a_container_that_cannot_be_looked_into_is_reported() {
+    let scratch = Scratch::new();
+    fs::create_dir_all(scratch.path("data/containers")).unwrap();
+    let odd = scratch.path(&format!("data/containers/{}", "ab".repeat(32)));
+    fs::write(&odd, "").unwrap();
+    let _daemon = scratch.start(&[]);
+    scratch.wait_for_log("cannot tell whether the container's creation was cut");
+    assert!(fs::exists(&odd).unwrap());
 }
 
 #[test]

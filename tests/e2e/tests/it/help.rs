@@ -106,7 +106,10 @@ fn manual_pages_show_usage_defaults_and_what_is_missing() {
     assert!(page("longshore-logs.1").contains("Number of lines from the end (default \"all\")"));
     let run = page("longshore-run.1");
     let (shown, refused) = run.split_once("\nNot supported yet: --annotation").expect(&run);
-    assert!(shown.contains("--entrypoint") && !shown.contains("--health-cmd") && refused.contains("--health-cmd"), "{run}");
+    assert!(
+        shown.contains("--entrypoint") && !shown.contains("--health-cmd") && refused.contains("--health-cmd"),
+        "{run}"
+    );
     assert!(!directory.path().join("longshore-man.1").exists());
 }
 

@@ -1,8 +1,9 @@
 //! Holding a host port, so that no other program takes it while it is published.
 
 use std::net::SocketAddrV4;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, Shutdown, SocketFlags, SocketType, bind, ipproto, listen, shutdown, socket_with, sockopt,
 };
@@ -17,7 +18,7 @@ pub(crate) struct Hold {
 }
 
 /// Binds the host port. SCTP ports are not held: the kernel may have no such sockets.
-pub(crate) fn hold(published: &Published) -> Result<Option<Hold>, rustix::io::Errno> {
+pub(crate) fn hold(published: &Published) -> Result<Option<Hold>, Errno> {
     let (kind, protocol) = match published.protocol {
         Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
         Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
@@ -26,6 +27,9 @@ pub(crate) fn hold(published: &Published) -> Result<Option<Hold>, rustix::io::Er
     let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, Some(protocol))?;
     // Else closed connections of a program that had the port before would be in the way for a minute (TIME_WAIT).
     sockopt::set_socket_reuseaddr(&socket, true)?;
+    // While rules are replaced a packet may meet neither the old ones nor the new ones. What comes through must not be
+    // taken for a connection, which nobody would ever serve: dropped, it is sent again and finds its way.
+    sys::socket::drop_packets(socket.as_fd()).map_err(|err| Errno::from_io_error(&err).unwrap_or(Errno::IO))?;
     bind(&socket, &SocketAddrV4::new(published.host_address, published.host_port))?;
     Ok(Some(Hold { socket, protocol: published.protocol }))
 }
@@ -36,11 +40,10 @@ impl Hold {
         self.socket.try_clone()
     }
 
-    /// Makes the hold complete. To be called when packets are redirected already: a connection that came before would be
-    /// accepted by the kernel and never answered.
+    /// Makes the hold complete. To be called when packets are redirected already: whoever came before would wait.
     ///
     /// With SO_REUSEADDR the kernel refuses a TCP port to others only while somebody listens, a UDP port never.
-    pub(crate) fn seal(&self) -> Result<(), rustix::io::Errno> {
+    pub(crate) fn seal(&self) -> Result<(), Errno> {
         match self.protocol {
             Protocol::Tcp => listen(&self.socket, 0),
             Protocol::Udp | Protocol::Sctp => sockopt::set_socket_reuseaddr(&self.socket, false),
@@ -58,5 +61,25 @@ impl Hold {
             // Normal for one that was never sealed: it does not listen.
             tracing::trace!(%errno, "the hold of a port goes with its descriptor only");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn nobody_connects_to_a_hold() {
+        let port = rustix::net::getsockname(std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).unwrap();
+        let port = SocketAddrV4::try_from(port).unwrap();
+        let published =
+            Published { protocol: Protocol::Tcp, container_port: 80, host_address: *port.ip(), host_port: port.port() };
+        let held = hold(&published).unwrap().unwrap();
+        held.seal().unwrap();
+        let err = TcpStream::connect_timeout(&port.into(), Duration::from_millis(300)).unwrap_err();
+        assert_eq!(err.kind(), std::io::ErrorKind::TimedOut);
     }
 }

@@ -1,8 +1,8 @@
-//! Unix sockets: descriptors as messages, and who is at the other end.
+//! Unix sockets: descriptors as messages, and who is at the other end. Any socket: nobody at the other end.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -11,6 +11,26 @@ use rustix::net::{
 
 /// Descriptors in one message at most: SCM_MAX_FD is 253, and nobody of ours sends more than these.
 pub const FDS_MAX: usize = 64;
+
+/// Makes a socket drop every packet that reaches it before it looks at it: to a listening TCP socket nobody can connect, and
+/// whoever tries goes on trying. As long as it lives; packets that are there already stay.
+pub fn drop_packets(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // The whole program: keep 0 bytes.
+    let mut filter = libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 };
+    let program = libc::sock_fprog { len: 1, filter: &raw mut filter };
+    let size = size_of_val(&program) as libc::socklen_t;
+    // SAFETY: the kernel copies the program, whose only instruction lives until then, and checks it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size,
+        )
+    };
+    crate::check(result.into()).map(drop)
+}
 
 /// Sends `bytes` (not empty) and `fds` with it; answers the number of bytes sent, which can be fewer on a stream.
 ///

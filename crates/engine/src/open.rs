@@ -82,6 +82,8 @@ impl Engine {
     ///
     /// Answers when every container's state is right; restarts that policies ask for have begun then.
     pub async fn open(config: EngineConfig) -> Result<Engine, OpenError> {
+        // Before the first thread for what blocks begins.
+        sys::memory::share_heap();
         let found = bridge::blocking(move || find(config)).await?;
         let Found { core, records, with_shim, observations } = found;
         let engine = Engine(Arc::new(core));

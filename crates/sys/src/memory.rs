@@ -48,6 +48,18 @@ fn constant_segments() -> [Range<usize>; SEGMENTS_MAX] {
     segments
 }
 
+/// Lets all threads that begin after this allocate from one heap, where each would have one of its own: for programs whose
+/// threads come and go and mostly wait.
+///
+/// Only glibc makes such heaps; elsewhere this does nothing.
+pub fn share_heap() {
+    // SAFETY: mallopt sets a number that the allocator reads under its own locks.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1)
+    };
+}
+
 /// Gives what the allocator keeps for later back to the kernel; costs a fraction of a millisecond, and faults later on.
 ///
 /// Only glibc keeps much; elsewhere this does nothing.

@@ -6,5 +6,7 @@ pub(crate) mod exec;
 pub(crate) mod images;
 pub(crate) mod later;
 pub(crate) mod logs;
+pub(crate) mod progress;
+pub(crate) mod pull;
 pub(crate) mod system;
 pub(crate) mod volumes;

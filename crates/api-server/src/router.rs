@@ -9,7 +9,7 @@ use engine_api::versions::{self, ApiVersion, VersionError};
 use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, StatusCode, Uri};
 
-use crate::handlers::{containers, events, exec, images, later, logs, system, volumes};
+use crate::handlers::{containers, events, exec, images, later, logs, pull, system, volumes};
 use crate::hijack::Outcome;
 use crate::query::{Query, unescape};
 use crate::refusal;
@@ -84,7 +84,7 @@ const ROUTES: &[Route] = routes![
     GET    "/images/{}/history"    Plain   images::history,
     GET    "/images/{}/json"       Plain   images::inspect,
     POST   "/images/load"          Plain  images::load,
-    POST   "/images/create"        Plain  images::pull,
+    POST   "/images/create"        Plain  pull::create,
     POST   "/images/{}/tag"        Plain  images::tag,
     GET    "/volumes"              Plain   volumes::list,
     GET    "/volumes/{}"           Plain   volumes::inspect,

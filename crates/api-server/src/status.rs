@@ -70,6 +70,7 @@ failures! {
     ops::kill::KillError,
     ops::list::ListError,
     ops::logs::LogsError,
+    ops::pull::PullError,
     ops::remove::RemoveError,
     ops::rename::RenameError,
     ops::resize::ResizeError,

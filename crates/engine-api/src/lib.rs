@@ -9,6 +9,7 @@
 //! - [`auth`]: what a client shows to a registry.
 //! - [`json`]: the one way in which request bodies are decoded.
 //! - [`platform`], [`size`]: what clients write for platforms and sizes.
+//! - [`progress`]: how far a long piece of work is.
 //! - [`versions`]: the API versions that we serve, and every difference between them.
 //!
 //! Only data: no HTTP, no I/O, no decisions of the engine.
@@ -21,6 +22,7 @@ pub mod host_config;
 pub mod image;
 pub mod json;
 pub mod platform;
+pub mod progress;
 pub mod size;
 pub mod system;
 pub mod versions;

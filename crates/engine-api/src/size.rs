@@ -1,4 +1,4 @@
-//! Sizes as clients write them: `64m`, `1.5 GiB`, `7` (go-units `RAMInBytes` and `FromHumanSize`).
+//! Sizes as clients write them: `64m`, `1.5 GiB`, `7` (go-units `RAMInBytes` and `FromHumanSize`), and as they are shown.
 
 /// Why a text is no size. The texts are go-units' and Go's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +65,45 @@ fn factor(suffix: &str, units: Units) -> Result<f64, SizeError> {
     Ok(base.powi(exponent))
 }
 
+/// `2.06MB`: bytes in powers of 1000, to `precision` significant digits.
+pub fn human(bytes: f64, precision: usize) -> String {
+    scaled(bytes, 1000.0, precision, &["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"])
+}
+
+/// `7.761GiB`: bytes in powers of 1024, to four significant digits.
+pub fn binary(bytes: f64) -> String {
+    scaled(bytes, 1024.0, 4, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"])
+}
+
+fn scaled(mut value: f64, base: f64, precision: usize, units: &[&str]) -> String {
+    let mut unit = 0;
+    while value >= base && unit + 1 < units.len() {
+        value /= base;
+        unit += 1;
+    }
+    format!("{}{}", general(value, precision), units[unit])
+}
+
+/// C's `%.{precision}g`, for values that need no exponent below `10^precision`.
+fn general(value: f64, precision: usize) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    // Through scientific notation, so that rounding up to the next power of ten is seen.
+    let scientific = format!("{:.*e}", precision - 1, value);
+    let exponent: i32 = scientific.split('e').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
+    if exponent >= precision as i32 {
+        let mantissa = trim_zeros(scientific.split('e').next().unwrap_or(""));
+        return format!("{mantissa}e+{exponent:02}");
+    }
+    let decimals = (precision as i32 - 1 - exponent).max(0) as usize;
+    trim_zeros(&format!("{value:.decimals$}")).to_owned()
+}
+
+fn trim_zeros(text: &str) -> &str {
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,5 +137,21 @@ mod tests {
         ] {
             assert_eq!(parse(text, Units::Binary).unwrap_err().to_string(), sentence);
         }
+    }
+
+    #[test]
+    fn sizes_are_shown_as_go_units_shows_them() {
+        for (bytes, text) in [
+            (0.0, "0B"),
+            (1.0, "1B"),
+            (999.0, "999B"),
+            (1000.0, "1kB"),
+            (2_063_334.0, "2.06MB"),
+            (121e6, "121MB"),
+            (999_999.0, "1e+03kB"),
+        ] {
+            assert_eq!(human(bytes, 3), text);
+        }
+        assert_eq!(binary(8_333_291_520.0), "7.761GiB");
     }
 }

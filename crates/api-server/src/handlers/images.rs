@@ -2,12 +2,10 @@
 
 use engine::filters::Filters;
 use engine::ops::images::{self, ImageQuery, LoadProgress};
-use errdefs::ErrorKind;
 use http::StatusCode;
 use hyper::body::Bytes;
-use serde::Serialize;
 
-use crate::handlers::later;
+use crate::handlers::progress::Line;
 use crate::request::{Call, RequestBody};
 use crate::response::{self, Answer};
 use crate::status::Failure;
@@ -62,15 +60,6 @@ pub(crate) async fn remove(call: Call) -> Result<Answer, Failure> {
     Ok(response::json(StatusCode::OK, &removed))
 }
 
-/// `POST /images/create`: pull and import.
-pub(crate) async fn pull(call: Call) -> Result<Answer, Failure> {
-    if call.query.given("fromImage").is_none() {
-        return Err(later::failure("importing images"));
-    }
-    let message = "pulling images is not supported yet: load it with \"longshore load\"";
-    Err(Failure::new(ErrorKind::NotImplemented, message))
-}
-
 /// `POST /images/load`: the archive is unpacked while it arrives; what happens is told line by line.
 pub(crate) async fn load(mut call: Call) -> Result<Answer, Failure> {
     let quiet = call.query.flag_or("quiet", true);
@@ -87,58 +76,19 @@ pub(crate) async fn load(mut call: Call) -> Result<Answer, Failure> {
                 return;
             }
             // A client that has gone stops the load by the end of its body, if at all.
-            let _ = progress.blocking_line(&Line::from(step));
+            let _ = progress.blocking_line(&line(step));
         };
         let (loaded, ()) = tokio::join!(images::load(&engine, archive, tell), feed(first, body, upload));
         if let Err(err) = loaded {
-            // The head is sent: Docker's clients read failures from the stream.
-            let message = errdefs::chain(&err);
-            let told = Line::Failed { detail: Detail { message: message.clone() }, message };
-            let _ = sink.line(&told).await;
+            let _ = sink.line(&Line::failed(errdefs::chain(&err))).await;
         }
     }))
 }
 
-/// One line of Docker's progress stream.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Line {
-    Layer {
-        status: &'static str,
-        #[serde(rename = "progressDetail")]
-        detail: Progress,
-        id: String,
-    },
-    Said {
-        stream: String,
-    },
-    Failed {
-        #[serde(rename = "errorDetail")]
-        detail: Detail,
-        #[serde(rename = "error")]
-        message: String,
-    },
-}
-
-#[derive(Serialize)]
-struct Progress {
-    current: u64,
-    total: u64,
-}
-
-#[derive(Serialize)]
-struct Detail {
-    message: String,
-}
-
-impl From<LoadProgress> for Line {
-    fn from(step: LoadProgress) -> Line {
-        match step {
-            LoadProgress::Layer { id, current, total } => {
-                Line::Layer { status: "Loading layer", detail: Progress { current, total }, id }
-            }
-            LoadProgress::Loaded(sentence) => Line::Said { stream: format!("{sentence}\n") },
-        }
+fn line(step: LoadProgress) -> Line {
+    match step {
+        LoadProgress::Layer { id, current, total } => Line::part(id, "Loading layer", current, total),
+        LoadProgress::Loaded(sentence) => Line::Text { stream: format!("{sentence}\n") },
     }
 }
 

@@ -116,10 +116,10 @@ const TABLE: &[(&str, &str, u16, &str)] = &[
     ("POST /build", "", 501, r#"{"message":"building images is not supported yet"}"#),
     ("GET /networks", "", 501, r#"{"message":"networks are not supported yet"}"#),
     (
-        "POST /images/create?fromImage=a",
+        "POST /images/create?fromImage=A&tag=1",
         "",
-        501,
-        r#"{"message":"pulling images is not supported yet: load it with \"longshore load\""}"#,
+        400,
+        r#"{"message":"invalid reference format: repository name (library/A) must be lowercase"}"#,
     ),
 ];
 
@@ -206,7 +206,7 @@ async fn privileged_large_bodies_are_refused() {
 /// Requests whose large bodies nobody reads to the end, and what their answers contain.
 const UNREAD: &[(&str, u16, &str)] = &[
     ("POST /images/create?fromSrc=-", 501, "importing images is not supported yet"),
-    ("POST /images/create?fromImage=a", 501, "pulling images is not supported yet"),
+    ("POST /images/create?fromImage=A", 400, "invalid reference format"),
     ("POST /build", 501, "building images is not supported yet"),
     ("POST /nothing", 404, "page not found"),
     ("POST /v1.99/build", 400, "client version 1.99 is too new"),

@@ -1,5 +1,7 @@
 //! Sizes and times as Docker shows them (go-units).
 
+pub use engine_api::size::{binary as bytes_size, human as human_size};
+
 /// `5 minutes`, `About an hour`: a length of time in seconds.
 pub fn human_duration(seconds: i64) -> String {
     let (minutes, hours) = (seconds / 60, seconds as f64 / 3600.0);
@@ -18,45 +20,6 @@ pub fn human_duration(seconds: i64) -> String {
         _ if rounded < 24 * 365 * 2 => format!("{} months", rounded / 24 / 30),
         _ => format!("{} years", (hours as i64) / 24 / 365),
     }
-}
-
-/// `2.06MB`: bytes in powers of 1000, to `precision` significant digits.
-pub fn human_size(bytes: f64, precision: usize) -> String {
-    scaled(bytes, 1000.0, precision, &["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"])
-}
-
-/// `7.761GiB`: bytes in powers of 1024, to four significant digits.
-pub fn bytes_size(bytes: f64) -> String {
-    scaled(bytes, 1024.0, 4, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"])
-}
-
-fn scaled(mut value: f64, base: f64, precision: usize, units: &[&str]) -> String {
-    let mut unit = 0;
-    while value >= base && unit + 1 < units.len() {
-        value /= base;
-        unit += 1;
-    }
-    format!("{}{}", general(value, precision), units[unit])
-}
-
-/// C's `%.{precision}g`, for values that need no exponent below `10^precision`.
-fn general(value: f64, precision: usize) -> String {
-    if value == 0.0 {
-        return "0".to_owned();
-    }
-    // Through scientific notation, so that rounding up to the next power of ten is seen.
-    let scientific = format!("{:.*e}", precision - 1, value);
-    let exponent: i32 = scientific.split('e').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
-    if exponent >= precision as i32 {
-        let mantissa = trim_zeros(scientific.split('e').next().unwrap_or(""));
-        return format!("{mantissa}e+{exponent:02}");
-    }
-    let decimals = (precision as i32 - 1 - exponent).max(0) as usize;
-    trim_zeros(&format!("{value:.decimals$}")).to_owned()
-}
-
-fn trim_zeros(text: &str) -> &str {
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
 }
 
 #[cfg(test)]
@@ -85,21 +48,5 @@ mod tests {
         ] {
             assert_eq!(human_duration(seconds), text, "{seconds}");
         }
-    }
-
-    #[test]
-    fn sizes() {
-        for (bytes, text) in [
-            (0.0, "0B"),
-            (1.0, "1B"),
-            (999.0, "999B"),
-            (1000.0, "1kB"),
-            (2_063_334.0, "2.06MB"),
-            (121e6, "121MB"),
-            (999_999.0, "1e+03kB"),
-        ] {
-            assert_eq!(human_size(bytes, 3), text);
-        }
-        assert_eq!(bytes_size(8_333_291_520.0), "7.761GiB");
     }
 }

@@ -10,10 +10,22 @@
 //! ```text
 //! cargo xtask bench --peer 'docker=docker -H unix:///run/docker.sock@system.slice/docker.service' --runs 20
 //! ```
+//!
+//! **Peers in namespaces of their own** are entered by nsenter(1); its part of each of their figures is measured and shown:
+//!
+//! ```text
+//! --peer 'podman=nsenter --target PID --mount --net --uts --ipc -- podman@libpod_parent'
+//! ```
+//!
+//! **Pulls** read `--registry DIR`, what a docker-registry has stored, with `big10:latest` in it (`skopeo copy` puts it there).
+//! We start one on it, on a free port. Peers that do not see our loopback have one on the same directory in their
+//! namespace, at `--peer-registry ADDRESS:PORT`. Without a directory the row is left out.
 
 mod cpu;
 mod engine;
 mod first_run;
+mod pull;
+mod registry;
 mod report;
 mod rows;
 mod runner;
@@ -36,6 +48,10 @@ struct Options {
     /// Programs that are built already.
     dist: Option<PathBuf>,
     list: bool,
+    /// The directory of a registry that has the image to pull.
+    registry: Option<PathBuf>,
+    /// `address:port` of the registry of the peers, when they do not see ours.
+    peer_registry: Option<String>,
 }
 
 /// The names of all rows, for docs/acceptance.md.
@@ -46,33 +62,42 @@ pub(crate) fn row_names() -> impl Iterator<Item = &'static str> {
 /// Measures; an error when a promise is not kept.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let options = parse(arguments)?;
-    let chosen = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
-    let rows: Vec<&rows::Row> = rows::ROWS.iter().filter(|row| chosen(row.name)).collect();
+    let rows = chosen(&options)?;
     if options.list {
-        rows.iter().for_each(|row| println!("{:12} {}", row.name, row.about));
+        rows::ROWS.iter().for_each(|row| println!("{:12} {}", row.name, row.about));
         return Ok(());
     }
     ensure!(rustix::process::geteuid().is_root(), "containers need root");
-    let dist = match options.dist {
-        Some(dist) => dist,
+    let dist = match &options.dist {
+        Some(dist) => dist.clone(),
         None => dist::build(dist::Kind::Release)?,
     };
-    let mut runner = runner::Runner::start(&dist, &options.peers, options.runs)?;
+    let mut runner = runner::Runner::start(&dist, &options)?;
     let measure = |row: &&rows::Row| {
         println!("{}: {}", row.name, row.about);
         runner.measure(row).with_context(|| row.name.to_owned())
     };
     let measured: Result<Vec<_>> = rows.iter().map(measure).collect();
+    let measured = measured.and_then(|results| Ok([runner.ways_in()?, results].concat()));
     let finished = runner.finish();
     // The failed measurement says more than what it left behind.
     let results = measured?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     report::write(&results, &paths::target().join("bench").join(format!("{now}.jsonl")))?;
-    print!("{}", report::table(&results));
+    print!("{}{}", report::table(&results), report::left_out(&results, &options));
     finished?;
     let broken = results.iter().filter(|result| report::verdict(result) == report::Verdict::Broken).count();
     ensure!(broken == 0, "{broken} promises are not kept");
     Ok(())
+}
+
+/// The rows to measure. Without a registry nothing is pulled, which is an error only when somebody named the row.
+fn chosen(options: &Options) -> Result<Vec<&'static rows::Row>> {
+    let named = |row: &rows::Row| options.only.iter().any(|only| only == row.name);
+    let possible = |row: &rows::Row| options.registry.is_some() || !matches!(row.work, rows::Work::Pull(_));
+    let missing = rows::ROWS.iter().find(|row| named(row) && !possible(row));
+    ensure!(missing.is_none(), "{} needs --registry", missing.map_or("", |row| row.name));
+    Ok(rows::ROWS.iter().filter(|row| named(row) || options.only.is_empty() && possible(row)).collect())
 }
 
 fn parse(arguments: &[&str]) -> Result<Options> {
@@ -88,6 +113,8 @@ fn parse(arguments: &[&str]) -> Result<Options> {
             "--peer" => options.peers.push(Peer::parse(value)?),
             "--runs" => options.runs = value.parse().with_context(|| format!("--runs {value}"))?,
             "--dist" => options.dist = Some(std::path::absolute(value)?),
+            "--registry" => options.registry = Some(std::path::absolute(value)?),
+            "--peer-registry" => options.peer_registry = Some(value.to_owned()),
             "--only" if row_names().any(|name| name == value) => options.only.push(value.to_owned()),
             "--only" => bail!("no row {value}: see --list"),
             _ => bail!("unknown option {flag}"),

@@ -1,7 +1,7 @@
 //! Who is measured.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -40,6 +40,8 @@ pub(super) struct Engine {
     /// Set for the client.
     pub(super) environment: Vec<(String, PathBuf)>,
     pub(super) cgroups: Vec<PathBuf>,
+    /// `address:port` of the registry that it pulls from, if there is one.
+    pub(super) registry: Option<String>,
 }
 
 /// One run of a command.
@@ -62,6 +64,14 @@ impl Engine {
         Ok(command)
     }
 
+    /// The same way to another program, for a client that nsenter(1) starts in the namespaces of its engine: what of each
+    /// figure is not the engine's.
+    pub(super) fn way_in(&self) -> Option<Engine> {
+        let entered = Path::new(self.prefix.first()?).file_name()? == "nsenter";
+        let client = self.prefix.iter().position(|word| word == "--")? + 1;
+        entered.then(|| Engine { prefix: self.prefix[..client].to_vec(), ..self.clone() })
+    }
+
     /// Runs and measures a line; a failing command is an error.
     pub(super) fn sample(&self, line: &[String]) -> Result<Sample> {
         let mut command = self.command(line)?;
@@ -77,18 +87,22 @@ impl Engine {
 
     /// Runs and measures all lines together, `at_once` of them at a time.
     pub(super) fn burst(&self, lines: &[Vec<String>], at_once: usize) -> Result<Sample> {
+        self.timed(|| self.run_all(lines, at_once))
+    }
+
+    /// Runs lines without measuring them, all of them even when some fail, `at_once` of them at a time.
+    pub(super) fn run_all(&self, lines: &[Vec<String>], at_once: usize) -> Result<()> {
         let next = AtomicUsize::new(0);
         let turns = || -> Result<()> {
+            let mut outcome = Ok(());
             while let Some(line) = lines.get(next.fetch_add(1, Ordering::Relaxed)) {
-                self.run(line)?;
+                outcome = outcome.and(self.run(line));
             }
-            Ok(())
+            outcome
         };
-        self.timed(|| {
-            std::thread::scope(|scope| {
-                let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(turns)).collect();
-                workers.into_iter().try_for_each(|worker| worker.join().expect("a worker does not panic"))
-            })
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(turns)).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().expect("a worker does not panic"))
         })
     }
 

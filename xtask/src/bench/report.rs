@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::json;
 
+use super::Options;
 use super::engine::Sample;
-use super::rows::Bound;
+use super::rows::{Bound, ROWS};
 use super::runner::{Measured, Series, Values};
 
 /// Whether a promise is kept.
@@ -40,23 +41,47 @@ pub(super) fn verdict(measured: &Measured) -> Verdict {
             first(ours).median / first(docker).median <= wall
                 && part.is_none_or(|part| cpu(ours).median / cpu(docker).median <= part)
         }
+        Bound::Part => return Verdict::Unknown,
     };
     if kept { Verdict::Kept } else { Verdict::Broken }
 }
 
 /// One line per row and engine; ours says what was promised.
 pub(super) fn table(results: &[Measured]) -> String {
-    let mut text = format!("{:12} {:12} {:>28} {:>28}  {}\n", "row", "engine", "wall ms (or KiB)", "CPU ms", "result");
+    let mut text = format!(
+        "{:12} {:12} {:>4} {:>28} {:>28}  {}\n",
+        "row", "engine", "runs", "wall ms (or KiB)", "CPU ms", "result"
+    );
     for measured in results {
         for (index, series) in measured.series.iter().enumerate() {
             let result = if index == 0 { promise(measured) } else { ratio(measured, series) };
-            let second = match series.values {
-                Values::Time(_) => show(cpu(series)),
-                Values::Kib(_) => String::new(),
+            let (runs, second) = match &series.values {
+                Values::Time(samples) => (samples.len(), show(cpu(series))),
+                Values::Kib(values) => (values.len(), String::new()),
             };
             let first = show(first(series));
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{:12} {:12} {first:>28} {second:>28}  {result}", measured.row, series.engine);
+            let _ =
+                writeln!(text, "{:12} {:12} {runs:>4} {first:>28} {second:>28}  {result}", measured.row, series.engine);
+        }
+    }
+    text
+}
+
+/// What is not in the table although it could be asked for: rows, and peers in rows that only others can do.
+pub(super) fn left_out(results: &[Measured], options: &Options) -> String {
+    let mut text = String::new();
+    let measured = |row: &str| results.iter().find(|measured| measured.row == row);
+    for row in ROWS.iter().filter(|row| options.only.is_empty() && measured(row.name).is_none()) {
+        let _ = writeln!(text, "{} is left out: it needs --registry", row.name);
+    }
+    for peer in &options.peers {
+        let without = |row: &&str| {
+            measured(row).is_some_and(|measured| measured.series.iter().all(|series| series.engine != peer.name))
+        };
+        let rows: Vec<&str> = ROWS.iter().map(|row| row.name).filter(without).collect();
+        if !rows.is_empty() {
+            let _ = writeln!(text, "{} is not measured in: {}", peer.name, rows.join(", "));
         }
     }
     text
@@ -91,6 +116,7 @@ fn promise(measured: &Measured) -> String {
         Bound::OfDocker { wall, cpu: None } => format!("at most 1/{:.0} of docker's wall", 1.0 / wall),
         Bound::WallMs(limit) => format!("at most {limit} ms"),
         Bound::Kib(limit) => format!("at most {limit} KiB"),
+        Bound::Part => return "a part of each of its figures".to_owned(),
     };
     match verdict(measured) {
         Verdict::Kept => format!("{bound}: kept"),

@@ -10,8 +10,9 @@ use testkit::{Cli, Daemon, leaks};
 
 use super::cpu::Accounts;
 use super::engine::{Engine, Peer, Sample};
-use super::first_run;
-use super::rows::{Bound, IDLE, Row, Scene, Work};
+use super::registry::Registry;
+use super::rows::{Bound, KILLED, Row, Scene, Work};
+use super::{Options, first_run, pull};
 
 /// Samples of one engine for one row.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +49,8 @@ pub(super) struct Runner {
     fresh: usize,
     /// Keeps our containers' cgroups, and with them their accounts, when the last container goes.
     kept: Vec<PathBuf>,
+    /// Ends with us.
+    _registry: Option<Registry>,
     // Last: dropped when nobody is in its cgroups any more.
     accounts: Accounts,
 }
@@ -55,8 +58,14 @@ pub(super) struct Runner {
 /// Runs before those that count.
 const WARM_UP: usize = 2;
 
+/// How many containers of a scene are made or removed at once: nobody measures it.
+const AT_ONCE: usize = 8;
+
 impl Runner {
-    pub(super) fn start(dist: &Path, peers: &[Peer], runs: usize) -> Result<Runner> {
+    pub(super) fn start(dist: &Path, options: &Options) -> Result<Runner> {
+        let registry = options.registry.as_deref().map(Registry::start).transpose()?;
+        let own_registry = registry.as_ref().map(|registry| registry.host().to_owned());
+        let peer_registry = options.peer_registry.clone().or_else(|| own_registry.clone());
         let accounts = Accounts::new()?;
         let daemon_cgroup = accounts.enter("daemon")?;
         let daemon = Daemon::start_from(dist, &[])?;
@@ -67,6 +76,7 @@ impl Runner {
             prefix: vec![dist.join("longshore").display().to_string()],
             environment: environment(&daemon),
             cgroups: vec![client_cgroup.clone(), daemon_cgroup],
+            registry: own_registry,
         };
         // The first container makes the instance's cgroups.
         ours.run(&["run", "--rm", "--network", "none", "busybox", "true"].map(str::to_owned))?;
@@ -83,10 +93,22 @@ impl Runner {
             environment: Vec::new(),
             cgroups: [vec![client_cgroup.clone()], peer.cgroup.iter().map(|name| accounts.named(name)).collect()]
                 .concat(),
+            registry: peer_registry.clone(),
         };
-        let peers = peers.iter().map(engine).collect();
+        let peers = options.peers.iter().map(engine).collect();
         let mark = format!("bench{}", std::process::id());
-        Ok(Runner { daemon, ours, peers, runs, mark, fresh: 0, kept, accounts })
+        Ok(Runner { daemon, ours, peers, runs: options.runs, mark, fresh: 0, kept, _registry: registry, accounts })
+    }
+
+    /// What of the figures of peers is the way into their namespaces.
+    pub(super) fn ways_in(&mut self) -> Result<Vec<Measured>> {
+        let entered: Vec<Engine> = self.peers.iter().filter_map(Engine::way_in).collect();
+        let sample = |_: &mut Runner, engine: &Engine| engine.sample(&["true".to_owned()]);
+        let series = self.interleaved(&entered, self.runs, sample)?;
+        Ok(series
+            .into_iter()
+            .map(|series| Measured { row: "nsenter", bound: Bound::Part, series: vec![series] })
+            .collect())
     }
 
     /// Sets the row's scene in every engine that it measures, samples, and clears the scene again.
@@ -114,7 +136,7 @@ impl Runner {
     fn engines(&self, work: Work) -> Result<Vec<Engine>> {
         let all = || std::iter::once(&self.ours).chain(&self.peers).cloned().collect();
         Ok(match work {
-            Work::Line { .. } | Work::Burst { .. } | Work::RemoveScene => all(),
+            Work::Line { .. } | Work::Burst { .. } | Work::RemoveScene | Work::Pull(_) => all(),
             Work::DockerLine(_) => {
                 let docker = self.peers.iter().find(|peer| peer.name == "docker");
                 let ours = Engine {
@@ -123,8 +145,7 @@ impl Runner {
                         Some(peer) => peer.prefix[0].clone(),
                         None => docker_client(&self.daemon)?,
                     }],
-                    environment: self.ours.environment.clone(),
-                    cgroups: self.ours.cgroups.clone(),
+                    ..self.ours.clone()
                 };
                 std::iter::once(ours).chain(docker.cloned()).collect()
             }
@@ -133,18 +154,26 @@ impl Runner {
     }
 
     fn sample(&mut self, row: &Row, engines: &[Engine]) -> Result<Vec<Series>> {
+        let runs = self.runs.min(row.work.enough());
         let values = match row.work {
             Work::Line { line, cleanup } => {
-                return self.interleaved(engines, |runner, engine| runner.line(engine, line, cleanup));
+                return self.interleaved(engines, runs, |runner, engine| runner.line(engine, line, cleanup));
             }
             Work::DockerLine(line) => {
-                return self.interleaved(engines, |runner, engine| runner.line(engine, line, &[]));
+                return self.interleaved(engines, runs, |runner, engine| runner.line(engine, line, &[]));
             }
             Work::Burst { line, cleanup, times, at_once } => {
-                return self.interleaved(engines, |runner, engine| runner.burst(engine, line, cleanup, times, at_once));
+                return self
+                    .interleaved(engines, runs, |runner, engine| runner.burst(engine, line, cleanup, times, at_once));
             }
             Work::RemoveScene => {
-                return self.interleaved(engines, |runner, engine| runner.remove_scene(engine, row.scene));
+                return self.interleaved(engines, runs, |runner, engine| runner.remove_scene(engine, row.scene));
+            }
+            Work::Pull(image) => {
+                for engine in engines {
+                    pull::forget(engine, &image_name(engine, image)?);
+                }
+                return self.interleaved(engines, runs, |runner, engine| runner.pull(engine, image));
             }
             Work::DaemonMemory => Values::Kib(vec![pss(self.daemon.pid().context("the daemon is down")?)?]),
             Work::ShimMemory => Values::Kib(vec![self.shim_memory()?]),
@@ -158,10 +187,11 @@ impl Runner {
     fn interleaved(
         &mut self,
         engines: &[Engine],
+        runs: usize,
         mut sample: impl FnMut(&mut Runner, &Engine) -> Result<Sample>,
     ) -> Result<Vec<Series>> {
-        let mut samples = vec![Vec::with_capacity(self.runs); engines.len()];
-        for round in 0..WARM_UP + self.runs {
+        let mut samples = vec![Vec::with_capacity(runs); engines.len()];
+        for round in 0..WARM_UP + runs {
             for (engine, samples) in engines.iter().zip(&mut samples) {
                 let sample = sample(self, engine)?;
                 if round >= WARM_UP {
@@ -200,9 +230,18 @@ impl Runner {
             lines.push(self.names(engine, line));
             cleanups.push(self.names(engine, cleanup));
         }
-        let sample = engine.burst(&lines, at_once)?;
-        cleanups.iter().try_for_each(|line| engine.run(line))?;
+        let sample = engine.burst(&lines, at_once);
+        // Also after a failure: a peer would keep the containers.
+        let cleaned = engine.run_all(&cleanups, AT_ONCE);
+        let sample = sample?;
+        cleaned?;
         Ok(sample)
+    }
+
+    fn pull(&self, engine: &Engine, image: &str) -> Result<Sample> {
+        let ours = engine.name == self.ours.name;
+        let store = self.daemon.scratch().data_root();
+        pull::sample(engine, &image_name(engine, image)?, ours.then_some(&store))
     }
 
     /// Leaves the scene as it found it.
@@ -225,17 +264,18 @@ impl Runner {
     }
 
     fn set(&self, scene: Scene, engine: &Engine) -> Result<()> {
-        let (count, verb, flags) = match scene {
+        let (count, verb, network): (usize, &[&str], &[&str]) = match scene {
             Scene::Empty => return Ok(()),
-            Scene::Running(count) => (count, ["run", "-d"].as_slice(), IDLE.as_slice()),
-            Scene::Bridged(count) => (count, ["run", "-d"].as_slice(), [].as_slice()),
-            Scene::Stopped(count) => (count, ["create"].as_slice(), IDLE.as_slice()),
+            Scene::Running(count) => (count, &["run", "-d"], &NO_NETWORK),
+            Scene::Bridged(count) => (count, &["run", "-d"], &[]),
+            Scene::Stopped(count) => (count, &["create"], &NO_NETWORK),
         };
-        for number in 0..count {
+        let line = |number: usize| {
             let name = format!("{}{number}", self.scene_name(engine));
-            let line = [verb, flags, &["--name", &name, "busybox", "sleep", "100000"]].concat();
-            engine.run(&self.names(engine, &line))?;
-        }
+            let line = [verb, &KILLED, network, &["--name", &name, "busybox", "sleep", "100000"]].concat();
+            self.names(engine, &line)
+        };
+        engine.run_all(&(0..count).map(line).collect::<Vec<_>>(), AT_ONCE)?;
         if let Scene::Stopped(_) = scene {
             engine.run(&self.names(engine, &["start", "{scene}0"]))?;
             engine.run(&self.names(engine, &["kill", "{scene}0"]))?;
@@ -282,6 +322,13 @@ impl Runner {
         self.accounts.enter("client")?;
         Ok(samples)
     }
+}
+
+const NO_NETWORK: [&str; 2] = ["--network", "none"];
+
+fn image_name(engine: &Engine, image: &str) -> Result<String> {
+    let registry = engine.registry.as_deref().with_context(|| format!("{}: no registry", engine.name))?;
+    Ok(format!("{registry}/{image}"))
 }
 
 fn environment(daemon: &Daemon) -> Vec<(String, PathBuf)> {

@@ -1,10 +1,10 @@
 use std::time::Duration;
 
 use super::engine::{Engine, Peer, Sample};
-use super::report::{Verdict, table, verdict};
+use super::report::{Verdict, left_out, table, verdict};
 use super::rows::{Bound, ROWS};
 use super::runner::{Measured, Series, Values};
-use super::{cpu, parse};
+use super::{chosen, cpu, parse};
 
 fn times(engine: &str, wall: &[u64], cpu: u64) -> Series {
     let sample = |wall: &u64| Sample { wall: Duration::from_millis(*wall), cpu: Duration::from_millis(cpu) };
@@ -30,6 +30,11 @@ fn options_are_parsed_and_wrong_ones_refused() {
     };
     assert_eq!((options.peers, options.runs, options.only), (vec![peer], 5, vec!["exec".to_owned()]));
     assert_eq!(Peer::parse("podman=podman").unwrap().cgroup, None);
+    let pull = parse(&["--registry", "/r", "--peer-registry", "127.0.0.1:5000", "--only", "pull"]).unwrap();
+    assert_eq!(
+        (pull.registry.as_deref(), pull.peer_registry.as_deref()),
+        (Some("/r".as_ref()), Some("127.0.0.1:5000"))
+    );
     for wrong in [&["--only", "nothing"] as &[_], &["--peer", "docker"], &["--peer", "=x"], &["--runs", "0"], &["--x"]]
     {
         assert!(parse(wrong).is_err(), "{wrong:?}");
@@ -56,10 +61,49 @@ fn a_promise_is_kept_only_in_wall_and_cpu() {
 }
 
 #[test]
+fn a_row_that_needs_a_registry_is_left_out_without_one() {
+    let names = |arguments: &[&str]| -> anyhow::Result<Vec<&str>> {
+        Ok(chosen(&parse(arguments)?)?.iter().map(|row| row.name).collect())
+    };
+    assert_eq!(names(&[]).unwrap().len(), ROWS.len() - 1);
+    assert_eq!(names(&["--registry", "/r"]).unwrap().len(), ROWS.len());
+    assert_eq!(names(&["--registry", "/r", "--only", "pull"]).unwrap(), ["pull"]);
+    assert_eq!(names(&["--only", "pull"]).unwrap_err().to_string(), "pull needs --registry");
+    assert_eq!(left_out(&[], &parse(&["--only", "exec"]).unwrap()), "");
+}
+
+#[test]
+fn what_a_peer_cannot_do_is_said() {
+    let both = |row, peer: Option<&str>| {
+        let series = ["longshore"].into_iter().chain(peer).map(|engine| times(engine, &[1], 1)).collect();
+        Measured { row, bound: Bound::WallMs(1.0), series }
+    };
+    let options = parse(&["--peer", "podman=podman", "--only", "exec"]).unwrap();
+    let results = [both("exec", Some("podman")), both("cli-docker", None), both("ready-200", None)];
+    assert_eq!(left_out(&results, &options), "podman is not measured in: cli-docker, ready-200\n");
+}
+
+#[test]
+fn the_way_into_a_peers_namespaces_is_known() {
+    let engine = |prefix: &str| Engine {
+        name: "podman".into(),
+        prefix: prefix.split(' ').map(str::to_owned).collect(),
+        environment: Vec::new(),
+        cgroups: Vec::new(),
+        registry: None,
+    };
+    let way_in = |prefix: &str| engine(prefix).way_in().map(|way_in| way_in.prefix.join(" "));
+    assert_eq!(way_in("/bin/nsenter -t 1 -m -- podman").as_deref(), Some("/bin/nsenter -t 1 -m --"));
+    assert_eq!(way_in("docker -H unix:///x"), None);
+    let part = Measured { row: "nsenter", bound: Bound::Part, series: vec![times("podman", &[1], 1)] };
+    assert!(table(&[part]).contains("a part of each of its figures"));
+}
+
+#[test]
 fn the_table_has_medians_spreads_and_ratios() {
     let series = vec![times("longshore", &[4, 2, 6, 8], 3), times("docker", &[50], 30)];
     let text = table(&[measured(both(0.5), series)]);
-    for part in ["5.0 [2.0 - 8.0]", "at most 1/2 of docker: kept", "wall x10.0, CPU x10.0"] {
+    for part in ["longshore       4 ", "5.0 [2.0 - 8.0]", "at most 1/2 of docker: kept", "wall x10.0, CPU x10.0"] {
         assert!(text.contains(part), "{part}\n{text}");
     }
 }
@@ -84,6 +128,7 @@ fn privileged_a_sample_counts_the_cpu_of_all_processes() {
         prefix: vec!["sh".into(), "-c".into()],
         environment: Vec::new(),
         cgroups: vec![cgroup],
+        registry: None,
     };
     let spin = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
     let idle = engine.sample(&["true".into()]).unwrap();

@@ -3,6 +3,8 @@
 use std::io::{self, IsTerminal};
 use std::sync::{Mutex, Once, PoisonError};
 
+use engine_api::progress::UNKNOWN_WIDTH;
+use rustix::fd::AsFd;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// What the terminal was before; the panic hook needs it, because a panic aborts without running destructors.
@@ -59,6 +61,11 @@ pub fn size() -> Option<(u16, u16)> {
     }
     let size = tcgetwinsize(io::stdout()).ok()?;
     (size.ws_row > 0 || size.ws_col > 0).then_some((size.ws_row, size.ws_col))
+}
+
+/// Width of a terminal, as progress is shown on it.
+pub fn columns(terminal: impl AsFd) -> u16 {
+    tcgetwinsize(terminal).map_or(UNKNOWN_WIDTH, |size| size.ws_col)
 }
 
 /// Refuses a terminal for the container where standard input is none.

@@ -14,6 +14,11 @@ impl Documents {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Whether a part of a document is left: at the end of a stream that is a mistake.
+    pub fn is_broken_off(&self) -> bool {
+        !self.buffer.trim_ascii().is_empty()
+    }
+
     /// Takes the next whole document, if there is one.
     pub fn take<T: DeserializeOwned>(&mut self) -> Option<Result<T, serde_json::Error>> {
         let mut stream = serde_json::Deserializer::from_slice(&self.buffer).into_iter::<T>();
@@ -39,8 +44,10 @@ mod tests {
         let a = |documents: &mut Documents| documents.take::<serde_json::Value>().map(|v| v.unwrap()["a"].clone());
         assert_eq!(a(&mut documents), Some(1.into()));
         assert_eq!(a(&mut documents), None);
-        documents.feed(b":2}");
+        assert!(documents.is_broken_off());
+        documents.feed(b":2}\r\n");
         assert_eq!(a(&mut documents), Some(2.into()));
+        assert!(!documents.is_broken_off());
         documents.feed(b"x");
         assert!(documents.take::<serde_json::Value>().unwrap().is_err());
         assert!(documents.take::<serde_json::Value>().is_none());

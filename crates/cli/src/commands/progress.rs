@@ -4,10 +4,13 @@ use std::io::{self, IsTerminal, Write};
 
 use client::call::Answer;
 use client::lines::Documents;
+use engine_api::progress::{Progress, UNKNOWN_WIDTH};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-use crate::format::units;
+use crate::console::BROKEN_PIPE_STATUS;
 use crate::report::Exit;
+use crate::term;
 
 /// Where it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +21,30 @@ pub enum Target {
     Stderr,
 }
 
+impl Target {
+    /// The width of the terminal that it is; none if it is none.
+    fn columns(self) -> Option<u16> {
+        match self {
+            Target::Stdout => io::stdout().is_terminal().then(|| term::columns(io::stdout())),
+            Target::Stderr => io::stderr().is_terminal().then(|| term::columns(io::stderr())),
+        }
+    }
+
+    fn write(self, text: &str) -> Result<(), Exit> {
+        let written = match self {
+            Target::Stdout => {
+                let mut out = io::stdout().lock();
+                out.write_all(text.as_bytes()).and_then(|()| out.flush())
+            }
+            Target::Stderr => io::stderr().write_all(text.as_bytes()),
+        };
+        written.map_err(|err| match err.kind() {
+            io::ErrorKind::BrokenPipe => Exit::silent(BROKEN_PIPE_STATUS),
+            _ => Exit::error(&err),
+        })
+    }
+}
+
 /// One message of the stream (moby pkg/jsonmessage).
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -26,16 +53,13 @@ struct Message {
     status: String,
     id: String,
     #[serde(rename = "progressDetail")]
-    progress: Option<Progress>,
+    detail: Option<Progress>,
+    /// The bar as text, from daemons that do not send the detail.
+    progress: String,
     #[serde(rename = "errorDetail")]
     error: Option<Failure>,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Progress {
-    current: i64,
-    total: i64,
+    /// Facts for programs.
+    aux: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -46,53 +70,51 @@ struct Failure {
 
 /// Shows the whole stream; an error in it is the command's.
 pub async fn show(mut answer: Answer, target: Target, quiet: bool) -> Result<(), Exit> {
-    let mut out: Box<dyn Write> = match target {
-        Target::Stdout => Box::new(io::stdout()),
-        Target::Stderr => Box::new(io::stderr()),
-    };
-    let terminal = match target {
-        Target::Stdout => io::stdout().is_terminal(),
-        Target::Stderr => io::stderr().is_terminal(),
-    };
     let mut documents = Documents::default();
-    let mut screen = Screen { parts: Vec::new(), terminal };
+    let mut screen = Screen::default();
     while let Some(bytes) = answer.next().await? {
         documents.feed(&bytes);
-        while let Some(message) = documents.take::<Message>() {
-            let message = message.map_err(|err| Exit::error(&err))?;
-            if let Some(error) = message.error {
-                return Err(Exit::new(1, error.message));
-            }
-            if !quiet {
-                let text = screen.draw(&message);
-                out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|err| Exit::error(&err))?;
-            }
+        let columns = target.columns();
+        let (text, outcome) = screen.draw_all(&mut documents, columns);
+        if !quiet {
+            target.write(&text)?;
         }
+        outcome?;
     }
-    Ok(())
+    match documents.is_broken_off() {
+        true => Err(Exit::new(1, "unexpected EOF")),
+        false => Ok(()),
+    }
 }
 
 /// The parts that have a line each, from the top.
+#[derive(Debug, Default)]
 struct Screen {
     parts: Vec<String>,
-    terminal: bool,
 }
 
 impl Screen {
-    fn draw(&mut self, message: &Message) -> String {
-        if !message.stream.is_empty() {
-            return message.stream.clone();
+    /// Draws all messages that are there, up to an error.
+    fn draw_all(&mut self, documents: &mut Documents, columns: Option<u16>) -> (String, Result<(), Exit>) {
+        let mut text = String::new();
+        while let Some(message) = documents.take::<Message>() {
+            match message {
+                Err(err) => return (text, Err(Exit::error(&err))),
+                Ok(Message { error: Some(error), .. }) => return (text, Err(Exit::new(1, error.message))),
+                Ok(Message { aux: Some(_), .. }) => {}
+                Ok(message) => text.push_str(&self.draw(&message, columns)),
+            }
         }
-        let progress = message.progress.filter(|progress| progress.current > 0 || progress.total > 0);
-        let prefix = if message.id.is_empty() { String::new() } else { format!("{}: ", message.id) };
-        if !self.terminal {
-            // A bar that cannot be redrawn is noise in a log.
-            return if progress.is_some() { String::new() } else { format!("{prefix}{}\n", message.status) };
-        }
-        let bar = progress.map(|progress| format!(" {}", bar(progress))).unwrap_or_default();
-        let line = format!("{prefix}{}{bar}", message.status);
-        if message.id.is_empty() {
-            return format!("{line}\n");
+        (text, Ok(()))
+    }
+
+    /// Without `columns` there is no terminal.
+    fn draw(&mut self, message: &Message, columns: Option<u16>) -> String {
+        let line = message.line(columns);
+        if message.id.is_empty() || (message.detail.is_none() && message.progress.is_empty()) {
+            // A line that stays: what is above it cannot be counted any more.
+            self.parts.clear();
+            return line;
         }
         let (fresh, at) = match self.parts.iter().position(|part| *part == message.id) {
             Some(at) => ("", at),
@@ -102,36 +124,84 @@ impl Screen {
             }
         };
         let up = self.parts.len() - at;
-        format!("{fresh}\x1b[{up}A\x1b[2K\r{line}\r\x1b[{up}B")
+        match columns {
+            Some(_) => format!("{fresh}\x1b[{up}A{line}\x1b[{up}B"),
+            None => line,
+        }
     }
 }
 
-/// `[=====>     ]  1.05MB/2.06MB`
-fn bar(progress: Progress) -> String {
-    let size = |bytes: i64| units::human_size(bytes as f64, 4);
-    if progress.total <= 0 || progress.current > progress.total {
-        return format!("{:>8}", size(progress.current));
+impl Message {
+    fn line(&self, columns: Option<u16>) -> String {
+        let Message { id, status, stream, progress, .. } = self;
+        let prefix = if id.is_empty() { String::new() } else { format!("{id}: ") };
+        let bar = self.detail.map(|detail| detail.text(columns.unwrap_or(UNKNOWN_WIDTH)));
+        match bar {
+            Some(bar) if columns.is_some() => format!("\x1b[2K\r{prefix}{status} {bar}\r"),
+            // A bar that cannot be redrawn is noise in a log.
+            Some(bar) if !bar.is_empty() => String::new(),
+            _ if !progress.is_empty() => format!("{prefix}{status} {progress}"),
+            _ if !stream.is_empty() => format!("{prefix}{stream}"),
+            _ => format!("{prefix}{status}\n"),
+        }
     }
-    let half = (progress.current * 50 / progress.total) as usize;
-    let head = if half < 50 { ">" } else { "" };
-    let rest = 50_usize.saturating_sub(half + head.len());
-    format!("[{}{head}{}] {:>8}/{}", "=".repeat(half), " ".repeat(rest), size(progress.current), size(progress.total))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A pull of one layer, as dockerd tells it.
+    const PULL: &str = concat!(
+        r#"{"status":"Pulling from good","id":"1"}"#,
+        r#"{"status":"Pulling fs layer","progressDetail":{},"id":"56b9"}"#,
+        r#"{"status":"Pulling fs layer","progressDetail":{},"id":"6fcb"}"#,
+        r#"{"status":"Downloading","progressDetail":{"current":1,"total":2},"progress":"[=>] 1B/2B","id":"56b9"}"#,
+        r#"{"status":"Pull complete","progressDetail":{},"id":"6fcb"}"#,
+        r#"{"status":"Status: Downloaded newer image for x/good:1"}"#,
+    );
+
+    fn draw(text: &str, columns: Option<u16>) -> (String, Result<(), Exit>) {
+        let mut documents = Documents::default();
+        documents.feed(text.as_bytes());
+        Screen::default().draw_all(&mut documents, columns)
+    }
+
     #[test]
-    fn bars_and_lines() {
-        let progress = Progress { current: 1_000_000, total: 2_000_000 };
-        assert_eq!(bar(progress), format!("[{}>{}]      1MB/2MB", "=".repeat(25), " ".repeat(24)));
-        let message = |text: &str| serde_json::from_str::<Message>(text).unwrap();
-        let mut screen = Screen { parts: Vec::new(), terminal: false };
-        assert_eq!(screen.draw(&message(r#"{"stream":"Loaded image: a:b\n"}"#)), "Loaded image: a:b\n");
-        assert_eq!(screen.draw(&message(r#"{"id":"x","status":"Pulling"}"#)), "x: Pulling\n");
-        assert_eq!(screen.draw(&message(r#"{"id":"x","status":"L","progressDetail":{"current":1,"total":2}}"#)), "");
-        screen.terminal = true;
-        assert_eq!(screen.draw(&message(r#"{"id":"x","status":"Pulling"}"#)), "\n\x1b[1A\x1b[2K\rx: Pulling\r\x1b[1B");
+    fn a_log_gets_lines_without_bars() {
+        let lines = "1: Pulling from good\n56b9: Pulling fs layer\n6fcb: Pulling fs layer\n6fcb: Pull complete\n\
+                     Status: Downloaded newer image for x/good:1\n";
+        assert_eq!(draw(PULL, None), (lines.to_owned(), Ok(())));
+        assert_eq!(draw(r#"{"stream":"Loaded image: a:b\n"}{"aux":{"ID":"x"}}"#, None).0, "Loaded image: a:b\n");
+    }
+
+    #[test]
+    fn a_terminal_gets_a_line_for_each_part() {
+        let screen = "1: Pulling from good\n\
+            \n\x1b[1A\x1b[2K\r56b9: Pulling fs layer \r\x1b[1B\
+            \n\x1b[1A\x1b[2K\r6fcb: Pulling fs layer \r\x1b[1B\
+            \x1b[2A\x1b[2K\r56b9: Downloading       1B/2B\r\x1b[2B\
+            \x1b[1A\x1b[2K\r6fcb: Pull complete \r\x1b[1B\
+            Status: Downloaded newer image for x/good:1\n";
+        assert_eq!(draw(PULL, Some(80)), (screen.to_owned(), Ok(())));
+        let wide = draw(PULL, Some(120)).0;
+        let bar = format!("Downloading [{}>{}]       1B/2B\r", "=".repeat(25), " ".repeat(25));
+        assert!(wide.contains(&bar), "{wide:?}");
+    }
+
+    /// With `pull -a`, the parts of one tag must not be counted with those of the next.
+    #[test]
+    fn a_line_that_stays_begins_a_new_count() {
+        let part = r#"{"status":"Already exists","progressDetail":{},"id":"56b9"}"#;
+        let line = "\n\x1b[1A\x1b[2K\r56b9: Already exists \r\x1b[1B";
+        let text = format!("{part}{}{part}", r#"{"status":"Digest: x"}"#);
+        assert_eq!(draw(&text, Some(80)).0, format!("{line}Digest: x\n{line}"));
+    }
+
+    #[test]
+    fn an_error_ends_it_behind_what_was_shown() {
+        let text = r#"{"status":"a"}{"errorDetail":{"message":"no space"},"error":"no space"}{"status":"b"}"#;
+        assert_eq!(draw(text, None), ("a\n".to_owned(), Err(Exit::new(1, "no space"))));
+        assert!(draw("{x", None).1.is_err());
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use testkit::{paths, process};
 
 use crate::step::{cargo, cargo_build, show, step};
-use crate::{dist, images, tidy, tools};
+use crate::{debian, dist, images, tidy, tools};
 
 /// Which tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,7 @@ pub(crate) fn test(scope: Scope) -> Result<()> {
     tools::install()?;
     dist::build(dist::Kind::Dev)?;
     images::run()?;
+    debian::for_tests()?;
     let skips = paths::target().join("skipped-tests");
     // Absent before the first run.
     let _ = fs::remove_file(&skips);

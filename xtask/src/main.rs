@@ -13,6 +13,7 @@
 
 mod bench;
 mod check;
+mod debian;
 mod dist;
 mod images;
 mod quickstart;

@@ -12,6 +12,7 @@
 //! - [`disk`]: a file system small enough to be filled.
 //! - [`leaks`]: what an instance has on the machine, found from outside.
 //! - [`mutate`]: hostile input made from good input, for a bounded time, with a seed.
+//! - [`registry`]: registries to pull from, good ones and others.
 //! - [`skip`]: tests that cannot run here are counted as skipped, never as passed.
 //! - [`paths`], [`process`]: the work tree; commands with a deadline.
 //!
@@ -28,6 +29,7 @@ pub mod paths;
 pub mod piped;
 pub mod process;
 pub mod pty;
+pub mod registry;
 pub mod skip;
 
 pub use daemon::{Cli, Daemon, OnDemand};

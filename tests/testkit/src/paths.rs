@@ -38,3 +38,15 @@ pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
+
+/// Where `cargo xtask` unpacks a package of Debian that nobody has to install.
+pub fn unpacked(package: &str) -> PathBuf {
+    target().join("debian").join(package)
+}
+
+/// A program of a package that is installed or [`unpacked`].
+pub fn program_of(package: &str, name: &str) -> Result<PathBuf> {
+    let unpacked = unpacked(package).join("usr/bin").join(name);
+    let found = program(name).or_else(|| Some(unpacked).filter(|file| file.is_file()));
+    found.with_context(|| format!("no {name} on this machine: `cargo xtask test` unpacks Debian's package {package}"))
+}

@@ -4,9 +4,11 @@ use oci::image::media_type;
 use registry_client::{RegistryError, Wanted};
 use serde_json::json;
 
-use crate::image::{INDEX, Served, digest};
-use crate::server::{Answer, Server};
+use crate::digest;
 use crate::{Credentials, Registry, impatient, reference, resolve, session, settings};
+use testkit::registry::Served;
+use testkit::registry::served::INDEX;
+use testkit::registry::{Answer, Server};
 
 fn texts(err: &RegistryError) -> String {
     errdefs::chain(err)

@@ -6,9 +6,10 @@ use std::time::Duration;
 use content::{Content, Expected, Sync};
 use registry_client::{Progress, Registry, RegistryError, Settings, Timing};
 
-use crate::image::{Served, digest};
-use crate::server::{Answer, Server};
+use crate::digest;
 use crate::{Scratch, impatient, read, settings};
+use testkit::registry::Served;
+use testkit::registry::{Answer, Server};
 
 #[tokio::test]
 async fn layers_are_read_while_they_come_and_become_blobs() {

@@ -3,24 +3,22 @@
 
 mod auth;
 mod documents;
-mod image;
 mod layers;
 mod pull;
 mod real;
-mod server;
 
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
 use content::Content;
-use oci::Reference;
+use oci::{Digest, Reference};
 use registry_client::{
     Credentials, LayerProgress, Registry, RegistryError, Resolved, Session, Settings, Timing, Transfer, Wanted,
 };
 use tokio::sync::mpsc;
 
-use crate::server::Server;
+use testkit::registry::Server;
 
 /// Patient, since a machine may be slow, but for the pauses between attempts.
 fn settings() -> Settings {
@@ -31,6 +29,10 @@ fn settings() -> Settings {
 /// For servers that are silent for ever.
 fn impatient() -> Settings {
     Settings { timing: Timing { idle: Duration::from_millis(200), ..settings().timing }, ..settings() }
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    testkit::registry::digest(bytes).parse().unwrap()
 }
 
 fn reference(host: &str, rest: &str) -> Reference {

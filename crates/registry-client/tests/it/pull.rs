@@ -6,9 +6,9 @@ use ::image::{PullEvent, PulledImage, Store};
 use registry_client::{Credentials, Registry, Transfer, Wanted};
 use tokio::sync::mpsc;
 
-use crate::image::Served;
-use crate::server::Server;
 use crate::{reference, settings};
+use testkit::registry::Served;
+use testkit::registry::Server;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_an_image_is_pulled_and_is_up_to_date_then() {

@@ -1,4 +1,5 @@
 //! A registry that answers as a test likes.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed, in whatever thread")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,64 +8,77 @@ use std::sync::{Arc, Mutex};
 
 /// What came.
 #[derive(Clone, Debug)]
-pub(crate) struct Request {
-    pub(crate) method: String,
-    pub(crate) path: String,
+pub struct Request {
+    /// `GET`, `HEAD`.
+    pub method: String,
+    /// With the query.
+    pub path: String,
     /// Lower-case names.
-    pub(crate) headers: Vec<(String, String)>,
+    pub headers: Vec<(String, String)>,
 }
 
 impl Request {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    /// The first header of this (lower-case) name.
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| &value[..])
     }
 
     /// From which byte on.
-    pub(crate) fn from(&self) -> usize {
+    pub fn from(&self) -> usize {
         let range = self.header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
         range.map_or(0, |start| start.parse().unwrap())
     }
 }
 
 /// What goes back.
-#[derive(Clone, Default)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// Besides the length.
+    pub headers: Vec<(String, String)>,
+    /// What is sent of a body.
+    pub body: Vec<u8>,
     /// What the head says, if that is not the truth.
-    pub(crate) length: Option<u64>,
+    pub length: Option<u64>,
     /// The connection ends behind so many bytes of the body.
-    pub(crate) cut: Option<usize>,
+    pub cut: Option<usize>,
     /// The body goes on for ever, in chunks.
-    pub(crate) endless: bool,
+    pub endless: bool,
     /// Nothing more comes behind the body, and the connection stays.
-    pub(crate) hang: bool,
+    pub hang: bool,
 }
 
 impl Answer {
-    pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Answer {
+    /// With this status and body.
+    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Answer {
         Answer { status, body: body.into(), ..Answer::default() }
     }
 
-    pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Answer {
+    /// One more header.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<String>) -> Answer {
         self.headers.push((name.into(), value.into()));
         self
     }
 }
 
-pub(crate) type Handler = dyn Fn(&Request) -> Answer + Send + Sync;
+type Handler = dyn Fn(&Request) -> Answer + Send + Sync;
 
 /// Runs until it is dropped.
-pub(crate) struct Server {
-    pub(crate) address: SocketAddr,
-    pub(crate) seen: Arc<Mutex<Vec<Request>>>,
+#[derive(Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// All requests so far.
+    pub seen: Arc<Mutex<Vec<Request>>>,
     connections: Arc<Mutex<Vec<TcpStream>>>,
     stopped: Arc<AtomicBool>,
 }
 
 impl Server {
-    pub(crate) fn start(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Server {
+    /// On a port that the kernel chooses.
+    pub fn start(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (seen, connections, stopped) = (Arc::default(), Arc::default(), Arc::<AtomicBool>::default());
@@ -84,11 +98,13 @@ impl Server {
         server
     }
 
-    pub(crate) fn host(&self) -> String {
+    /// Its name in references.
+    pub fn host(&self) -> String {
         self.address.to_string()
     }
 
-    pub(crate) fn requests(&self, part: &str) -> Vec<Request> {
+    /// The requests with this in their path.
+    pub fn requests(&self, part: &str) -> Vec<Request> {
         self.seen.lock().unwrap().iter().filter(|request| request.path.contains(part)).cloned().collect()
     }
 }

@@ -1,0 +1,98 @@
+//! Debian's docker-registry.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use super::served::{Served, digest};
+use crate::http::{self, Response};
+use crate::paths;
+use crate::process::DEADLINE;
+
+/// The program, on a port of its own choice; dropped, it ends and its data goes.
+#[derive(Debug)]
+pub struct Debian {
+    child: Child,
+    host: String,
+    /// Where its data is.
+    _dir: tempfile::TempDir,
+}
+
+impl Debian {
+    /// Starts it, empty.
+    pub fn start() -> Result<Debian> {
+        let dir = tempfile::tempdir()?;
+        let config = dir.path().join("config.yml");
+        let text = format!(
+            "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\nhttp: {{addr: '127.0.0.1:0'}}\n",
+            dir.path().join("data").display()
+        );
+        std::fs::write(&config, text)?;
+        let mut child = Command::new(paths::program_of("docker-registry", "docker-registry")?)
+            .args(["serve".as_ref(), config.as_os_str()])
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("start docker-registry")?;
+        let stderr = child.stderr.take().context("a child without standard error")?;
+        let mut registry = Debian { child, host: String::new(), _dir: dir };
+        let mut lines = BufReader::new(stderr).lines().map_while(std::result::Result::ok);
+        let host = lines.find_map(|line| {
+            let (_, rest) = line.split_once("listening on ")?;
+            Some(rest.split(|c: char| c == '"' || c.is_whitespace()).next()?.to_owned())
+        });
+        registry.host = host.context("docker-registry ended before it listened")?;
+        // Whoever stops reading would block it.
+        std::thread::spawn(move || lines.for_each(drop));
+        Ok(registry)
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Puts all that is served there as `repository`: every manifest under its tag or digest.
+    pub fn push(&self, served: &Served, repository: &str) -> Result<()> {
+        for (digest, blob) in &served.blobs {
+            let begun = self.ask("POST", &format!("/v2/{repository}/blobs/uploads/"), "", &[])?;
+            let place = begun.header("location").with_context(|| format!("no upload: {begun:?}"))?;
+            let path = place.split_once(&self.host).map_or(place, |(_, path)| path);
+            let put = self.ask("PUT", &format!("{path}&digest={digest}"), "application/octet-stream", blob)?;
+            ensure!(put.status == 201, "{digest}: {put:?}");
+        }
+        // An index refers to manifests that have to be there before it.
+        let by_digest = |(name, bytes): &(&String, &Vec<u8>)| (**name != digest(bytes), name.len());
+        let mut manifests: Vec<_> = served.manifests.iter().collect();
+        manifests.sort_by_key(by_digest);
+        let (indexes, images): (Vec<_>, Vec<_>) = manifests.into_iter().partition(|(_, bytes)| served.is_index(bytes));
+        for (name, bytes) in images.into_iter().chain(indexes) {
+            let put = self.ask("PUT", &format!("/v2/{repository}/manifests/{name}"), served.kind(bytes), bytes)?;
+            ensure!(put.status == 201, "{name}: {put:?}");
+        }
+        Ok(())
+    }
+
+    fn ask(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> Result<Response> {
+        let mut stream = TcpStream::connect(&self.host)?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+            self.host,
+            body.len()
+        );
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(body)?;
+        http::read_response(&mut BufReader::new(stream))
+    }
+}
+
+impl Drop for Debian {
+    fn drop(&mut self) {
+        // It may have ended by itself, which the test has noticed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -23,6 +23,7 @@ pub mod load;
 pub mod logs;
 pub mod port;
 pub mod progress;
+pub mod pull;
 pub mod run;
 pub mod start;
 pub mod successor;
@@ -91,6 +92,7 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
         Verb::Tag => images::tag(context, parsed).await,
         Verb::RemoveImage => images::remove(context, parsed).await,
         Verb::History => history::run(context, parsed).await,
+        Verb::Pull => pull::run(context, parsed).await,
         Verb::Load => load::run(context, parsed).await,
         Verb::CreateVolume => volume::create(context, parsed).await,
         Verb::ListVolumes => volume::list(context, parsed).await,

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use client::on_demand::Instance;
 use client::{Endpoint, Options};
+use engine_api::auth::AuthConfig;
 
-use crate::args::Parsed;
-use crate::report::Exit;
+use crate::args::{Kind, Parsed};
+use crate::plan::values;
+use crate::report::{Exit, go_error};
 use crate::warn_line;
 
 /// What we take from config.json; the rest belongs to others and is left alone.
@@ -29,9 +31,22 @@ pub struct ConfigFile {
     /// Headers of every request.
     #[serde(rename = "HttpHeaders")]
     pub http_headers: BTreeMap<String, String>,
+    /// Logins by registry.
+    pub auths: BTreeMap<String, AuthConfig>,
+    /// The program that keeps logins.
+    #[serde(rename = "credsStore")]
+    pub credentials_store: String,
+    /// The programs that keep the logins of some registries.
+    #[serde(rename = "credHelpers")]
+    pub credential_helpers: BTreeMap<String, String>,
 }
 
 impl ConfigFile {
+    /// Whether it says anything about logins.
+    pub fn names_credentials(&self) -> bool {
+        !(self.auths.is_empty() && self.credentials_store.is_empty() && self.credential_helpers.is_empty())
+    }
+
     /// Reads it; a missing file is an empty one.
     pub fn load(directory: &str) -> Result<ConfigFile, Exit> {
         let path = match directory {
@@ -43,16 +58,40 @@ impl ConfigFile {
         };
         let path = path.join("config.json");
         // Docker warns and goes on, too: a file that somebody else wrote must not take away `ps`.
-        let warn = |reason: String| {
-            warn_line!("WARNING: Error loading config file: {}: {reason}", path.display());
+        let warn = |sentence: String| {
+            warn_line!("WARNING: Error {sentence}");
             ConfigFile::default()
         };
+        let shown = path.display();
         Ok(match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|err| warn(err.to_string())),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .unwrap_or_else(|err| warn(format!("parsing config file ({shown}): {err}"))),
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => ConfigFile::default(),
-            Err(err) => warn(crate::report::go_error(&err)),
+            Err(err) => warn(format!("loading config file: open {shown}: {}", go_error(&err))),
         })
     }
+}
+
+/// The platform that is wanted; empty for the daemon's.
+pub fn platform(parsed: &Parsed) -> String {
+    match parsed.given("platform") {
+        true => parsed.text("platform").to_owned(),
+        false => std::env::var("DOCKER_DEFAULT_PLATFORM").unwrap_or_default(),
+    }
+}
+
+/// Refuses to take an image whose signature the user wants to have verified: we cannot.
+pub fn check_content_trust(parsed: &Parsed) -> Result<(), Exit> {
+    let text = std::env::var("DOCKER_CONTENT_TRUST").unwrap_or_default();
+    match wants_content_trust(&text) && !parsed.flag("disable-content-trust") {
+        true => Err(Exit::new(1, "content trust is not supported yet: DOCKER_CONTENT_TRUST")),
+        false => Ok(()),
+    }
+}
+
+/// What is no boolean means yes: a mistyped wish for safety is one.
+fn wants_content_trust(text: &str) -> bool {
+    !text.is_empty() && (values::check(Kind::Bool, text).is_err() || values::is_true(text))
 }
 
 /// Where the daemon is, and how to speak to it.
@@ -89,5 +128,18 @@ fn default_instance() -> Instance {
         socket: path("LONGSHORE_SOCKET", "/run/longshore.sock"),
         data_root: path("LONGSHORE_DATA_ROOT", "/var/lib/longshore"),
         exec_root: path("LONGSHORE_EXEC_ROOT", "/run/longshore"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_trust_is_wanted_in_doubt() {
+        for (text, wanted) in [("", false), ("0", false), ("false", false), ("1", true), ("T", true), ("please", true)]
+        {
+            assert_eq!(wants_content_trust(text), wanted, "{text}");
+        }
     }
 }

@@ -8,7 +8,8 @@
 //! - [`commands`]: one file a verb, with its effects. [`format`]: tables, templates, units.
 //! - [`stream`], [`term`], [`detach`], [`signals`]: a container's streams and the user's terminal. [`entries`]: a log that
 //!   is followed from one daemon to the next.
-//! - [`console`]: printing. [`config`]: environment and config.json. [`report`]: how errors read, and the exit status.
+//! - [`console`]: printing. [`config`]: environment and config.json. [`credentials`]: what is shown to registries.
+//!   [`report`]: how errors read, and the exit status.
 //!
 //! Start-up is part of every measurement, so nothing is loaded or built that the command does not need: one thread, no
 //! completion tables, no time zones, and no connection before the first call.
@@ -17,6 +18,7 @@ pub mod args;
 pub mod commands;
 pub mod config;
 pub mod console;
+pub mod credentials;
 pub mod detach;
 pub mod entries;
 pub mod format;

@@ -45,7 +45,8 @@ pub fn client_error(err: &ClientError) -> String {
     }
 }
 
-fn chain(err: &dyn std::error::Error) -> String {
+/// An error with its sources.
+pub fn chain(err: &dyn std::error::Error) -> String {
     let mut text = err.to_string();
     let mut source = err.source();
     while let Some(err) = source {

@@ -56,6 +56,16 @@ pub struct Client {
 }
 
 type RequestBody = Either<Full<Bytes>, Upload>;
+
+/// What a request is, but its body.
+#[derive(Clone, Copy)]
+struct Head<'a> {
+    method: &'a Method,
+    path: &'a str,
+    /// Headers of this request alone.
+    headers: &'a [(&'a str, &'a str)],
+}
+
 type Sender = SendRequest<RequestBody>;
 
 /// A body that is sent while it is read.
@@ -180,7 +190,8 @@ impl Client {
             Some(sender) => sender,
             None => self.open(http1::Builder::new().read_buf_exact_size(Some(READ_BYTES))).await?,
         };
-        let mut answer = self.negotiate(&mut sender, method, path, payload).await?;
+        let head = Head { method: &method, path, headers: &[] };
+        let mut answer = self.negotiate(&mut sender, head, payload).await?;
         let bytes = answer.rest().await?;
         *self.idle.borrow_mut() = Some(sender);
         Ok(bytes)
@@ -188,8 +199,19 @@ impl Client {
 
     /// Makes a request over a connection of its own; the answer is read piece by piece.
     pub async fn stream(&self, method: Method, path: &str, payload: Payload) -> Result<Answer, ClientError> {
+        self.stream_with(method, path, &[], payload).await
+    }
+
+    /// The same, with headers of its own.
+    pub async fn stream_with(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        payload: Payload,
+    ) -> Result<Answer, ClientError> {
         let mut sender = self.open(&http1::Builder::new()).await?;
-        self.negotiate(&mut sender, method, path, payload).await
+        self.negotiate(&mut sender, Head { method: &method, path, headers }, payload).await
     }
 
     /// Returns as soon as somebody listens, or with why nobody does after `within`. Starts no daemon.
@@ -266,40 +288,29 @@ impl Client {
     }
 
     /// Sends; and again with the daemon's newest version, should ours be too new for it.
-    async fn negotiate(
-        &self,
-        sender: &mut Sender,
-        method: Method,
-        path: &str,
-        payload: Payload,
-    ) -> Result<Answer, ClientError> {
+    async fn negotiate(&self, sender: &mut Sender, head: Head<'_>, payload: Payload) -> Result<Answer, ClientError> {
         let repeat = match &payload {
             Payload::Empty => Some(Payload::Empty),
             Payload::Json(bytes) => Some(Payload::Json(bytes.clone())),
             Payload::Archive(_) => None,
         };
-        match self.send(sender, method.clone(), path, payload).await {
+        match self.send(sender, head, payload).await {
             Err(ClientError::Api { status: 400, message }) => match (self.adopt(&message), repeat) {
-                (true, Some(payload)) => self.send(sender, method, path, payload).await,
+                (true, Some(payload)) => self.send(sender, head, payload).await,
                 _ => Err(ClientError::Api { status: 400, message }),
             },
             other => other,
         }
     }
 
-    async fn send(
-        &self,
-        sender: &mut Sender,
-        method: Method,
-        path: &str,
-        payload: Payload,
-    ) -> Result<Answer, ClientError> {
-        let request = self.request(&method, path, payload)?;
-        let failed = |source| http_error(&method, path, source);
+    async fn send(&self, sender: &mut Sender, head: Head<'_>, payload: Payload) -> Result<Answer, ClientError> {
+        let request = self.request(head, payload)?;
+        let Head { method, path, .. } = head;
+        let failed = |source| http_error(method, path, source);
         sender.ready().await.map_err(failed)?;
         let response = sender.send_request(request).await.map_err(failed)?;
         let status = response.status().as_u16();
-        let mut answer = Answer { path: path.to_owned(), method, response };
+        let mut answer = Answer { path: path.to_owned(), method: method.clone(), response };
         match status {
             // 304: it is already as asked (start, stop); to the caller that is success.
             200..300 | 304 => Ok(answer),
@@ -307,10 +318,12 @@ impl Client {
         }
     }
 
-    fn request(&self, method: &Method, path: &str, payload: Payload) -> Result<Request<RequestBody>, ClientError> {
+    fn request(&self, head: Head<'_>, payload: Payload) -> Result<Request<RequestBody>, ClientError> {
+        let Head { method, path, headers } = head;
         let mut builder =
             Request::builder().method(method).uri(self.versioned(path)).header("Host", "api.moby.localhost");
-        for (name, value) in &self.options.headers {
+        let own = headers.iter().copied();
+        for (name, value) in self.options.headers.iter().map(|(name, value)| (&**name, &**value)).chain(own) {
             builder = builder.header(name, value);
         }
         let body = match payload {

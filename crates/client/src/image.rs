@@ -1,6 +1,7 @@
 //! Calls about images.
 
 use bytes::Bytes;
+use engine_api::auth::{self, AuthConfig};
 use engine_api::image::{Deleted, HistoryItem, Summary};
 use http::Method;
 
@@ -62,8 +63,26 @@ pub fn load_path(quiet: bool) -> String {
     Query::new("/images/load").with("quiet", if quiet { "1" } else { "0" }).build()
 }
 
+/// What to pull.
+#[derive(Clone, Debug, Default)]
+pub struct PullOptions {
+    /// The repository, with its registry.
+    pub repository: String,
+    /// The tag or the digest; empty for all tags.
+    pub tag: String,
+    /// For another platform than the daemon's own.
+    pub platform: String,
+    /// What is shown to the registry.
+    pub auth: AuthConfig,
+}
+
 /// Pulls an image. The answer is a stream of progress.
-pub async fn pull(client: &Client, name: &str, tag: &str, platform: &str) -> Result<Answer, ClientError> {
-    let query = Query::new("/images/create").with("fromImage", name).with_text("platform", platform).with("tag", tag);
-    client.stream(Method::POST, &query.build(), Payload::Empty).await
+pub async fn pull(client: &Client, options: &PullOptions) -> Result<Answer, ClientError> {
+    let query = Query::new("/images/create")
+        .with("fromImage", &options.repository)
+        // The daemon compares it with what stands in images: Docker's client lowers it, too.
+        .with_text("platform", &options.platform.to_lowercase())
+        .with_text("tag", &options.tag);
+    let auth = options.auth.to_header();
+    client.stream_with(Method::POST, &query.build(), &[(auth::HEADER, &auth)], Payload::Empty).await
 }

@@ -26,6 +26,10 @@ const fn duration(long: &'static str, help: &'static str) -> Flag {
     Flag::value(long, Kind::Duration, "duration", help).default("0s")
 }
 
+/// Of every command that pulls.
+pub const DISABLE_CONTENT_TRUST: Flag =
+    Flag::bool("disable-content-trust", "Do not verify the image's signature").default("true").later();
+
 /// What only `run` has.
 pub static RUN_ONLY: &[Flag] = &[
     Flag::bool("detach", "Leave it running in the background and print its ID").short('d'),
@@ -63,7 +67,7 @@ pub static CREATE: &[Flag] = &[
     list("device-read-iops", "Limit reads from a device per second").default("[]").later(),
     list("device-write-bps", "Limit bytes written to a device per second").default("[]").later(),
     list("device-write-iops", "Limit writes to a device per second").default("[]").later(),
-    Flag::bool("disable-content-trust", "Do not verify the image's signature").default("true").later(),
+    DISABLE_CONTENT_TRUST,
     Flag::value("dns", Kind::Address, "list", "Name server"),
     list("dns-opt", "Option of resolv.conf").hidden(),
     list("dns-option", "Option of resolv.conf"),

@@ -1,6 +1,6 @@
 //! All commands.
 
-use super::run_flags::{CREATE, RUN_ONLY};
+use super::run_flags::{CREATE, DISABLE_CONTENT_TRUST, RUN_ONLY};
 use super::{Flag, Kind};
 
 /// What a command does; one variant, one file of `commands`.
@@ -42,6 +42,8 @@ pub enum Verb {
     InspectImage,
     /// `history`
     History,
+    /// `pull`
+    Pull,
     /// `load`
     Load,
     /// `tag`
@@ -223,6 +225,14 @@ pub static COMMANDS: &[Command] = &[
             QUIET_IDS,
             Flag::bool("size", "Also show sizes").short('s'),
         ]]),
+    command(&["pull", "image pull"], "[OPTIONS] NAME[:TAG|@DIGEST]", "Pull an image from a registry", Verb::Pull)
+        .flags(&[&[
+            Flag::bool("all-tags", "Pull every tag of the repository").short('a'),
+            DISABLE_CONTENT_TRUST,
+            Flag::value("platform", Kind::Text, "string", "Platform of the image"),
+            Flag::bool("quiet", "Do not show progress").short('q'),
+        ]])
+        .arity(Arity::Exactly(1)),
     command(&["images", "image ls", "image list"], "[OPTIONS] [REPOSITORY[:TAG]]", "List images", Verb::Images)
         .flags(&[&[
             Flag::bool("all", "Also intermediate images").short('a'),
@@ -421,7 +431,6 @@ pub static LATER: &[&str] = &[
     "node",
     "pause",
     "plugin",
-    "pull",
     "push",
     "rename",
     "save",

@@ -6,14 +6,15 @@ use std::path::Path;
 
 use client::{ClientError, container};
 use engine_api::container::CreateRequest;
-use oci::Reference;
+use oci::{Digest, Reference, ReferenceError};
 
-use super::{Context, progress};
+use super::progress::{self, Target};
+use super::{Context, pull};
 use crate::args::Parsed;
 use crate::plan::{self, Surroundings};
-use crate::report::{Exit, client_error, go_error};
+use crate::report::{Exit, chain, client_error, go_error};
 use crate::term;
-use crate::{say_line, warn_line};
+use crate::{config, credentials, say_line, warn_line};
 
 /// `create`
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
@@ -26,7 +27,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 /// Turns the command line into a request, with the files and variables of this process.
 pub fn request(context: &Context, parsed: &Parsed, verb: &str) -> Result<CreateRequest, Exit> {
     let refuse = |message: &str| Exit::new(125, context.with_help(verb, message));
-    let pull = parsed.text("pull");
+    let pull = when_to_pull(parsed);
     if !matches!(pull, "" | "missing" | "always" | "never") {
         let message = format!("invalid pull option: '{pull}': must be one of \"always\", \"missing\" or \"never\"");
         return Err(refuse(&message));
@@ -45,6 +46,10 @@ pub fn request(context: &Context, parsed: &Parsed, verb: &str) -> Result<CreateR
     Ok(request)
 }
 
+fn when_to_pull(parsed: &Parsed) -> &str {
+    if parsed.given("pull") { parsed.text("pull") } else { "missing" }
+}
+
 /// Why no container was made.
 #[derive(Debug)]
 pub enum Failure {
@@ -52,6 +57,12 @@ pub enum Failure {
     Client(ClientError),
     /// The image could not be pulled, or the id not be written: the sentence.
     Local(String),
+}
+
+impl From<Exit> for Failure {
+    fn from(exit: Exit) -> Failure {
+        Failure::Local(exit.message.unwrap_or_default())
+    }
 }
 
 impl Failure {
@@ -88,26 +99,32 @@ pub async fn create(context: &Context, parsed: &Parsed, request: &CreateRequest)
             format!("container ID file found, make sure the other container isn't running or delete {id_file}");
         return Err(Failure::Local(message));
     }
-    check_image(&request.config.image)?;
+    let image = &request.config.image;
+    let reference = reference(image)?;
+    if reference.as_ref().is_some_and(|reference| reference.digest().is_none()) {
+        config::check_content_trust(parsed)?;
+    }
     let name = parsed.text("name");
-    let platform = parsed.text("platform");
+    let platform = config::platform(parsed);
     if !platform.is_empty()
-        && let Err(err) = engine_api::platform::parse(platform)
+        && let Err(err) = engine_api::platform::parse(&platform)
     {
         return Err(Failure::Local(format!("error parsing specified platform: {err}")));
     }
-    if parsed.text("pull") == "always" {
-        pull(context, parsed, &request.config.image).await?;
+    let when = when_to_pull(parsed);
+    if when == "always" {
+        let name: Reference = image.parse().map_err(|err: ReferenceError| Failure::Local(err.to_string()))?;
+        pull(context, parsed, &name.with_default_tag()).await?;
     }
-    let outcome = match container::create(&context.client, name, platform, request).await {
-        Err(err) if missing_image(&err) && !matches!(parsed.text("pull"), "never" | "always") => {
+    let outcome = match (container::create(&context.client, name, &platform, request).await, reference) {
+        (Err(err), Some(reference)) if missing_image(&err) && when == "missing" => {
             if !parsed.flag("quiet") {
-                warn_line!("Unable to find image '{}' locally", familiar(&request.config.image));
+                warn_line!("Unable to find image '{}' locally", reference.familiar());
             }
-            pull(context, parsed, &request.config.image).await?;
-            container::create(&context.client, name, platform, request).await
+            pull(context, parsed, &reference).await?;
+            container::create(&context.client, name, &platform, request).await
         }
-        outcome => outcome,
+        (outcome, _) => outcome,
     };
     let created = outcome.map_err(Failure::Client)?;
     for warning in &created.warnings {
@@ -119,10 +136,13 @@ pub async fn create(context: &Context, parsed: &Parsed, request: &CreateRequest)
     Ok(created.id)
 }
 
-/// Docker's client refuses what is neither a reference nor an id before it asks.
-fn check_image(image: &str) -> Result<(), Failure> {
+/// The image's name; none if it is an id, which no registry knows. Docker's client refuses what is neither before it asks.
+fn reference(image: &str) -> Result<Option<Reference>, Failure> {
     match image.parse::<Reference>() {
-        Ok(_) | Err(oci::ReferenceError::LooksLikeId(_)) => Ok(()),
+        // It could be a tag of a repository `sha256`, too.
+        Ok(_) if image.parse::<Digest>().is_ok() => Ok(None),
+        Ok(reference) => Ok(Some(reference.with_default_tag())),
+        Err(ReferenceError::LooksLikeId(_)) => Ok(None),
         Err(err) => Err(Failure::Local(err.to_string())),
     }
 }
@@ -132,24 +152,13 @@ fn missing_image(err: &ClientError) -> bool {
     err.is_not_found() && client_error(err).contains("No such image")
 }
 
-/// `busybox:latest`, as Docker names it; what is no reference stays as it is.
-fn familiar(image: &str) -> String {
-    image.parse::<Reference>().map(|name| name.with_default_tag().familiar()).unwrap_or_else(|_| image.to_owned())
-}
-
-async fn pull(context: &Context, parsed: &Parsed, image: &str) -> Result<(), Failure> {
-    let reference = image.parse::<Reference>().map_err(|err| Failure::Local(err.to_string()))?.with_default_tag();
-    let tag = match (reference.digest(), reference.tag()) {
-        (Some(digest), _) => digest.as_str().to_owned(),
-        (None, tag) => tag.unwrap_or(oci::reference::DEFAULT_TAG).to_owned(),
-    };
-    let name = format!("{}/{}", reference.domain(), reference.path());
-    let answer = client::image::pull(&context.client, &name, &tag, parsed.text("platform")).await;
-    let answer = answer.map_err(Failure::Client)?;
-    let quiet = parsed.flag("quiet");
-    progress::show(answer, progress::Target::Stderr, quiet)
-        .await
-        .map_err(|exit| Failure::Local(exit.message.unwrap_or_default()))
+async fn pull(context: &Context, parsed: &Parsed, reference: &Reference) -> Result<(), Failure> {
+    let auth = credentials::look_up(&context.config, reference.domain());
+    let auth = auth.map_err(|err| Failure::Local(chain(&err)))?;
+    let options = pull::options(parsed, reference, auth);
+    let answer = client::image::pull(&context.client, &options).await.map_err(Failure::Client)?;
+    progress::show(answer, Target::Stderr, parsed.flag("quiet")).await?;
+    Ok(())
 }
 
 fn write_id(path: &str, id: &str) -> Result<(), Failure> {

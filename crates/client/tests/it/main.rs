@@ -6,7 +6,9 @@ use std::io;
 
 use client::call::{Payload, Upload};
 use client::container::{self, AttachOptions};
+use client::image::{self, PullOptions};
 use client::{Client, ClientError, Endpoint, Options};
+use engine_api::auth::AuthConfig;
 use http::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -88,6 +90,27 @@ async fn a_refusal_is_the_daemons_sentence() {
     let err = outcome.unwrap_err();
     assert!(err.is_not_found());
     assert_eq!(err.to_string(), "Error response from daemon: No such container: a");
+}
+
+#[tokio::test]
+async fn a_pull_shows_the_registry_who_we_are() {
+    let Scene { client, listener, _dir } = scene();
+    let server = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut bytes).await.unwrap(), 0, "the request ends early");
+        }
+        stream.write_all(answer("200 OK", "{}").as_bytes()).await.unwrap();
+        String::from_utf8(bytes).unwrap()
+    };
+    let auth = AuthConfig { username: "u".to_owned(), ..AuthConfig::default() };
+    let platform = "LINUX/Arm64".to_owned();
+    let options = PullOptions { repository: "a:1/b".to_owned(), tag: String::new(), platform, auth };
+    let (head, pulled) = tokio::join!(server, image::pull(&client, &options));
+    assert_eq!(&*pulled.unwrap().rest().await.unwrap(), b"{}");
+    assert!(head.starts_with("POST /v1.51/images/create?fromImage=a:1/b&platform=linux/arm64 HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains("\r\nx-registry-auth: eyJ1c2VybmFtZSI6InUifQ==\r\n"), "{head}");
 }
 
 #[tokio::test]

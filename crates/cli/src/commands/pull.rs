@@ -1,0 +1,56 @@
+//! `pull`.
+
+use client::image::{self, PullOptions};
+use engine_api::auth::AuthConfig;
+use oci::reference::DEFAULT_TAG;
+use oci::{Reference, ReferenceError};
+
+use super::Context;
+use super::progress::{self, Target};
+use crate::args::Parsed;
+use crate::report::{Exit, chain};
+use crate::{config, credentials, say_line, warn_line};
+
+/// `pull`
+pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let Some(name) = parsed.positionals.first() else { return Ok(()) };
+    let given: Reference = name.parse().map_err(|err: ReferenceError| Exit::new(1, err.to_string()))?;
+    let (all, quiet) = (parsed.flag("all-tags"), parsed.flag("quiet"));
+    let reference = match (all, given.tag().is_none() && given.digest().is_none()) {
+        (true, false) => return Err(Exit::new(1, "tag can't be used with --all-tags/-a")),
+        (false, true) => {
+            if !quiet {
+                say_line!("Using default tag: {DEFAULT_TAG}");
+            }
+            given.with_default_tag()
+        }
+        _ => given,
+    };
+    if reference.digest().is_none() {
+        config::check_content_trust(parsed)?;
+    }
+    let auth = credentials::look_up(&context.config, reference.domain()).unwrap_or_else(|err| {
+        // Most images are anybody's: Docker's client goes on without a login, too, and without a word about it.
+        warn_line!("WARNING: {}", chain(&err));
+        AuthConfig::default()
+    });
+    let answer = image::pull(&context.client, &options(parsed, &reference, auth)).await?;
+    progress::show(answer, Target::Stdout, quiet).await?;
+    say_line!("{reference}");
+    Ok(())
+}
+
+/// The request for an image: of one tag or digest, or of all tags if the reference names none.
+pub fn options(parsed: &Parsed, reference: &Reference, auth: AuthConfig) -> PullOptions {
+    let tag = match (reference.digest(), reference.tag()) {
+        // Of both, the digest says more.
+        (Some(digest), _) => digest.as_str(),
+        (None, tag) => tag.unwrap_or_default(),
+    };
+    PullOptions {
+        repository: format!("{}/{}", reference.domain(), reference.path()),
+        tag: tag.to_owned(),
+        platform: config::platform(parsed),
+        auth,
+    }
+}

@@ -1,0 +1,172 @@
+//! What is shown to registries: `auths`, `credsStore` and `credHelpers` of config.json.
+//!
+//! A helper is a program `docker-credential-NAME`: `get` reads the registry's address from standard input and prints
+//! `{"ServerURL": ..., "Username": ..., "Secret": ...}`, or why not, and fails (docker-credential-helpers).
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::process::{Command, Stdio};
+
+use engine_api::auth::AuthConfig;
+use errdefs::ErrorKind;
+use serde::Deserialize;
+
+use crate::config::ConfigFile;
+use crate::report::go_error;
+
+/// The domain of Docker Hub's images.
+const HUB_DOMAIN: &str = "docker.io";
+
+/// Where logins to Docker Hub are kept: the address of a registry that speaks the first version of the protocol.
+const HUB_KEY: &str = "https://index.docker.io/v1/";
+
+/// The name under which a helper hands out an identity token.
+const TOKEN_USER: &str = "<token>";
+
+/// What a helper says of a registry that it knows nothing of.
+const UNKNOWN: &str = "credentials not found in native keychain";
+
+/// Why it is not known what to show to a registry. The texts are those of Docker's client.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    /// A login in the file is no base64 of `name:password`.
+    #[error("Invalid auth configuration file")]
+    Login,
+    /// A helper is not there, or fails.
+    #[error("error getting credentials - err: {reason}, out: `{output}`")]
+    Helper {
+        /// How it ended.
+        reason: String,
+        /// What it printed.
+        output: String,
+    },
+    /// A helper prints something else than credentials.
+    #[error("read what {program} prints")]
+    Answer {
+        /// The helper.
+        program: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+}
+
+impl CredentialsError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            CredentialsError::Login => ErrorKind::InvalidArgument,
+            CredentialsError::Helper { .. } | CredentialsError::Answer { .. } => ErrorKind::Internal,
+        }
+    }
+}
+
+/// What a helper prints.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Secret {
+    username: String,
+    secret: String,
+}
+
+/// What is shown to the registry of `domain`; nothing if nobody has logged in. Waits for a helper, if there is one.
+pub fn look_up(config: &ConfigFile, domain: &str) -> Result<AuthConfig, CredentialsError> {
+    let key = if domain == HUB_DOMAIN { HUB_KEY } else { domain };
+    let stored = stored(&config.auths, key);
+    let Some(program) = helper(config, key) else { return stored.unpacked().ok_or(CredentialsError::Login) };
+    Ok(ask(&program, key)?.map(|secret| auth_of(secret, key)).unwrap_or_default())
+}
+
+fn auth_of(secret: Secret, key: &str) -> AuthConfig {
+    let Secret { username, secret } = secret;
+    let auth = AuthConfig { server_address: key.to_owned(), ..AuthConfig::default() };
+    match &*username {
+        TOKEN_USER => AuthConfig { identity_token: secret, ..auth },
+        _ => AuthConfig { username, password: secret, ..auth },
+    }
+}
+
+/// The entry of the file; old files have addresses where new ones have hosts.
+fn stored(auths: &BTreeMap<String, AuthConfig>, key: &str) -> AuthConfig {
+    let entry = auths.get_key_value(key).or_else(|| auths.iter().find(|(address, _)| host(address) == key));
+    match entry {
+        Some((address, auth)) => AuthConfig { server_address: address.clone(), ..auth.clone() },
+        None => AuthConfig::default(),
+    }
+}
+
+/// The host, and the port, of an address: `https://host:1/v1/`, `host:1/v1/`.
+fn host<'a>(address: &'a str) -> &'a str {
+    let until = |text: &'a str, ends: &[char]| text.split(ends).next().unwrap_or("");
+    let Some((_, rest)) = address.split_once("://") else { return until(address, &['/']) };
+    let authority = until(rest, &['/', '?', '#']);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    // An IPv6 address sheds its brackets where no port follows.
+    host.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(host)
+}
+
+/// The program that keeps the login of `key`; none if the file itself does.
+fn helper(config: &ConfigFile, key: &str) -> Option<String> {
+    let name = match config.credential_helpers.get(key) {
+        Some(name) => name.clone(),
+        None if config.names_credentials() => config.credentials_store.clone(),
+        // Nobody has chosen yet: the system's keychain, if its helper is installed.
+        None => {
+            let keychain = if is_on_path("pass") { "pass" } else { "secretservice" };
+            if is_on_path(&program(keychain)) { keychain.to_owned() } else { String::new() }
+        }
+    };
+    (!name.is_empty()).then(|| program(&name))
+}
+
+fn program(name: &str) -> String {
+    format!("docker-credential-{name}")
+}
+
+fn is_on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
+/// Asks a helper for the login of `key`; none if it has none.
+fn ask(program: &str, key: &str) -> Result<Option<Secret>, CredentialsError> {
+    let (ended, output) = run(program, key).map_err(|err| {
+        let reason = match err.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+                format!("exec: \"{program}\": executable file not found in $PATH")
+            }
+            _ => format!("exec: \"{program}\": {}", go_error(&err)),
+        };
+        CredentialsError::Helper { reason, output: String::new() }
+    })?;
+    let printed = String::from_utf8_lossy(&output);
+    match ended {
+        None => match serde_json::from_slice(&output) {
+            Ok(secret) => Ok(Some(secret)),
+            Err(source) => Err(CredentialsError::Answer { program: program.to_owned(), source }),
+        },
+        Some(_) if printed.trim() == UNKNOWN => Ok(None),
+        Some(reason) => Err(CredentialsError::Helper { reason, output: printed.trim().to_owned() }),
+    }
+}
+
+/// Runs a helper; answers how it failed, if it did, and what it printed. Its standard error is ours.
+fn run(program: &str, key: &str) -> io::Result<(Option<String>, Vec<u8>)> {
+    let mut child = Command::new(program).arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    if let Some(mut input) = child.stdin.take() {
+        match input.write_all(key.as_bytes()) {
+            // It may know without asking.
+            Err(err) if err.kind() != io::ErrorKind::BrokenPipe => return Err(err),
+            _ => {}
+        }
+    }
+    let output = child.wait_with_output()?;
+    let reason = match output.status.code() {
+        Some(0) => None,
+        Some(code) => Some(format!("exit status {code}")),
+        None => Some(output.status.to_string()),
+    };
+    Ok((reason, output.stdout))
+}
+
+#[cfg(test)]
+mod tests;

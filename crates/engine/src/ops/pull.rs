@@ -239,7 +239,7 @@ impl Client {
                 (None, Some(tag)) => tag.to_owned(),
                 _ => name.to_string(),
             };
-            self.tell(PullStep::About { id, status: format!("Pulling from {}", name.familiar_name()) }).await;
+            self.tell(PullStep::About { id, status: format!("Pulling from {}", name.path()) }).await;
         }
         let resolved = resolved?;
         let digest = resolved.digest.clone();

@@ -80,6 +80,7 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
         Verb::Kill => lifecycle::kill(context, parsed).await,
         Verb::Wait => lifecycle::wait(context, parsed).await,
         Verb::Remove => lifecycle::remove(context, parsed).await,
+        Verb::Rename => lifecycle::rename(context, parsed).await,
         Verb::List => list::run(context, parsed).await,
         Verb::Port => port::run(context, parsed).await,
         Verb::Logs => logs::run(context, parsed).await,

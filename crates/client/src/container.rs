@@ -100,6 +100,11 @@ pub async fn kill(client: &Client, id: &str, signal: &str) -> Result<(), ClientE
     act(client, Query::new(path(id, "/kill")?).with_text("signal", signal).build()).await
 }
 
+/// Gives a container another name.
+pub async fn rename(client: &Client, id: &str, name: &str) -> Result<(), ClientError> {
+    act(client, Query::new(path(id, "/rename")?).with("name", name).build()).await
+}
+
 /// Tells the size of the terminal.
 pub async fn resize(client: &Client, id: &str, height: u16, width: u16) -> Result<(), ClientError> {
     let query = Query::new(path(id, "/resize")?).with("h", &height.to_string()).with("w", &width.to_string());

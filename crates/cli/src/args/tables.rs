@@ -24,6 +24,8 @@ pub enum Verb {
     Port,
     /// `rm`
     Remove,
+    /// `rename`
+    Rename,
     /// `ps`, `container ls`
     List,
     /// `logs`
@@ -326,6 +328,8 @@ pub static COMMANDS: &[Command] = &[
         Verb::Port,
     )
     .arity(Arity::Between(1, 2)),
+    command(&["rename", "container rename"], "CONTAINER NEW_NAME", "Give a container another name", Verb::Rename)
+        .arity(Arity::Exactly(2)),
     command(
         &["restart", "container restart"],
         "[OPTIONS] CONTAINER [CONTAINER...]",
@@ -432,7 +436,6 @@ pub static LATER: &[&str] = &[
     "pause",
     "plugin",
     "push",
-    "rename",
     "save",
     "search",
     "secret",

@@ -1,4 +1,4 @@
-//! `stop`, `restart`, `kill`, `wait`, `rm`.
+//! `stop`, `restart`, `kill`, `wait`, `rm`, `rename`.
 
 use std::pin::pin;
 
@@ -7,7 +7,7 @@ use engine_api::container::WaitResponse;
 
 use super::{Context, Outcomes, successor};
 use crate::args::{Parsed, Verb};
-use crate::report::Exit;
+use crate::report::{Exit, client_error};
 use crate::warn_line;
 
 /// `stop` and `restart`
@@ -79,9 +79,21 @@ pub async fn remove(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         let outcome = container::remove(&context.client, trimmed, force, volumes).await;
         match outcome {
             // What should go is gone: with --force that is success, with a word about it.
-            Err(err) if force && err.is_not_found() => warn_line!("{}", crate::report::client_error(&err)),
+            Err(err) if force && err.is_not_found() => warn_line!("{}", client_error(&err)),
             outcome => outcomes.note(outcome.map(|()| name.clone())),
         }
     }
     outcomes.finish()
+}
+
+/// `rename`
+pub async fn rename(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let [from, to] = parsed.positionals.as_slice() else { return Ok(()) };
+    let (from, to) = (from.trim(), to.trim());
+    if from.is_empty() || to.is_empty() {
+        return Err(Exit::new(1, "Error: Neither old nor new names may be empty"));
+    }
+    container::rename(&context.client, from, to)
+        .await
+        .map_err(|err| Exit::new(1, format!("{}\nError: failed to rename container named {from}", client_error(&err))))
 }

@@ -92,24 +92,22 @@ fn privileged_names_are_renamed_refused_and_free_again() {
         let (one, two, three) = (at.name("one"), at.name("two"), at.name("three"));
         let id = at.ok(&format!("create --name {one} busybox true"));
         at.ok(&format!("create --name {two} busybox true"));
-        let rename = |from: &str, to: &str| {
-            let answer = at.daemon.post(&format!("/v1.50/containers/{from}/rename?name={to}"), "").unwrap();
-            (answer.status, answer.message())
-        };
         let sentence = format!(
-            "Error when allocating new name: Conflict. The container name \"/{one}\" is already in use by container \
-             \"{id}\". You have to remove (or rename) that container to be able to reuse that name."
+            "Error response from daemon: Error when allocating new name: Conflict. The container name \"/{one}\" is \
+             already in use by container \"{id}\". You have to remove (or rename) that container to be able to reuse \
+             that name.\nError: failed to rename container named {two}\n"
         );
-        assert_eq!(rename(&two, &one), (409, sentence));
-        assert_eq!(rename(&one, &three), (204, String::new()));
+        at.fails(&format!("rename {two} {one}"), 1, &sentence);
+        assert_eq!(at.ok(&format!("rename {one} {three}")), "");
         assert_eq!(at.inspect(&id, "{{.Name}}"), format!("/{three}"));
-        assert_eq!(rename(&two, &one), (204, String::new()));
+        assert_eq!(at.ok(&format!("container rename {two} {one}")), "");
         at.ok(&format!("rm {one} {three}"));
         for _ in 0..3 {
             at.run(&format!("--name {one} busybox true"));
         }
         let refused = "Invalid container name (!), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed";
         at.fails("create --name ! busybox true", 1, refused);
+        at.fails("rename '' x", 1, "Error: Neither old nor new names may be empty\n");
     });
 }
 

@@ -98,7 +98,7 @@ impl Archive {
 }
 
 /// The busybox image, from the host's static busybox.
-fn busybox() -> Result<Image> {
+pub fn busybox() -> Result<Image> {
     let program = paths::busybox()?;
     let binary = fs::read(&program).with_context(|| format!("read {}", program.display()))?;
     let listed = std::process::Command::new(&program).arg("--list").output()?;

@@ -29,6 +29,7 @@ mod load_and_run;
 mod logs;
 mod network;
 mod on_demand;
+mod pull;
 mod restart_policy;
 mod shims;
 mod soak;

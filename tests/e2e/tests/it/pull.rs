@@ -1,0 +1,309 @@
+//! Images from registries: Debian's own, and one that makes trouble on purpose.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+
+use testkit::images::plan::Entry;
+use testkit::images::write::{self, Compression};
+use testkit::registry::{Answer, Debian, Request, Served, Server, digest};
+use testkit::{Cli, Events, images};
+
+use crate::support::{At, on_both, ours};
+
+/// busybox as a registry has it, but one of this test's own: no daemon has its layer.
+fn busybox() -> Served {
+    served(Compression::Gzip)
+}
+
+fn served(compression: Compression) -> Served {
+    let mut image = images::busybox().unwrap();
+    image.layers[0].push(Entry::file("pulled", std::thread::current().name().unwrap()));
+    let mut served = Served::of_layout(&write::oci_layout(&image, compression).unwrap()).unwrap();
+    served.manifests.insert("latest".to_owned(), served.manifest.clone());
+    served
+}
+
+/// Runs `test` with each command line and a registry that has `busybox`.
+fn with_registry(test: impl Fn(&At<'_>, &Debian)) {
+    let registry = Debian::start().unwrap();
+    registry.push(&busybox(), "busybox").unwrap();
+    on_both(|at| test(at, &registry));
+}
+
+/// What a pull of one layer says, in lines, but for one that dockerd leaves out at times.
+fn said(tag: &str, layer: &[u8], manifest: &[u8], name: &str) -> String {
+    let layer = &digest(layer)[7..19];
+    let (path, manifest) = (name.rsplit('/').next().unwrap(), digest(manifest));
+    let path = path.split(':').next().unwrap();
+    format!(
+        "{tag}: Pulling from {path}\n{layer}: Pulling fs layer\n{layer}: Download complete\n\
+         {layer}: Pull complete\nDigest: {manifest}\nStatus: Downloaded newer image for {name}\n{name}"
+    )
+}
+
+fn without_verifying(told: &str) -> String {
+    let lines = told.split_inclusive('\n').filter(|line| !line.ends_with(": Verifying Checksum\n"));
+    lines.collect()
+}
+
+#[test]
+fn privileged_an_image_is_pulled_told_and_known_by_its_digest() {
+    with_registry(|at, registry| {
+        let name = format!("{}/busybox", registry.host());
+        let (served, latest) = (busybox(), format!("{name}:latest"));
+        let manifest = digest(&served.manifest);
+        let told = said("latest", &served.layers[0], &served.manifest, &latest);
+        let pulled = without_verifying(&at.ok(&format!("pull {name}")));
+        assert_eq!(pulled, format!("Using default tag: latest\n{told}"));
+        let again = format!("Digest: {manifest}\nStatus: Image is up to date for {latest}\n{latest}");
+        assert_eq!(at.ok(&format!("pull {latest}")), format!("latest: Pulling from busybox\n{again}"));
+        assert_eq!(at.ok(&format!("image pull -q {latest}")), latest);
+        assert_eq!(at.run(&format!("{name} echo hi")), "hi");
+        let digests = at.inspect(&name, "{{json .RepoDigests}} {{json .RepoTags}}");
+        assert_eq!(digests, format!("[\"{name}@{manifest}\"] [\"{latest}\"]"));
+        let listed = at.ok(&format!("images --digests --format '{{{{.Tag}}}} {{{{.Digest}}}}' {name}"));
+        assert_eq!(listed, format!("latest {manifest}"));
+        assert_eq!(at.ok(&format!("rmi {name}")).lines().count(), 4, "tag, digest, image and layer");
+
+        let by_digest = at.ok(&format!("pull {name}@{manifest}"));
+        assert!(by_digest.starts_with(&format!("{name}@{manifest}: Pulling from busybox\n")), "{by_digest}");
+        assert!(by_digest.ends_with(&format!("image for {name}@{manifest}\n{name}@{manifest}")), "{by_digest}");
+        assert_eq!(at.run(&format!("{name}@{manifest} echo hi")), "hi");
+        at.ok(&format!("rmi {name}@{manifest}"));
+    });
+}
+
+#[test]
+fn privileged_manifests_and_layers_of_every_kind_are_pulled() {
+    let registry = Debian::start().unwrap();
+    registry.push(&busybox().schema_2(), "schema2").unwrap();
+    registry.push(&served(Compression::Zstd), "zstd").unwrap();
+    registry.push(&Served::index(&[("amd64", &busybox()), ("arm64", &Served::new(&[9]))]), "index").unwrap();
+    on_both(|at| {
+        for repository in ["schema2", "zstd", "index"] {
+            let name = format!("{}/{repository}:1", registry.host());
+            if repository == "zstd" && at.daemon.is_foreign() {
+                continue;
+            }
+            at.ok(&format!("pull -q {name}"));
+            assert_eq!(at.run(&format!("{name} echo hi")), "hi");
+            at.ok(&format!("rmi {name}"));
+        }
+    });
+}
+
+#[test]
+fn privileged_every_tag_is_pulled() {
+    with_registry(|at, registry| {
+        let name = format!("{}/busybox", registry.host());
+        let told = at.ok(&format!("pull -a {name}"));
+        assert!(told.ends_with(&format!("Status: Downloaded newer image for {name}\n{name}")), "{told}");
+        let mut tags: Vec<_> = ["1", "latest"].map(|tag| format!("{name}:{tag}")).into();
+        assert!(tags.iter().all(|tag| told.contains(&format!("{}: Pulling from", &tag[name.len() + 1..]))), "{told}");
+        let listed = at.inspect(&format!("{name}:1"), "{{join .RepoTags \" \"}}");
+        let mut listed: Vec<_> = listed.split(' ').filter(|tag| tag.starts_with(&name)).collect();
+        listed.sort_unstable();
+        tags.sort_unstable();
+        assert_eq!(listed, tags);
+        at.fails(&format!("pull -a {name}:1"), 1, "tag can't be used with --all-tags/-a");
+        at.ok(&format!("rmi {name}:1 {name}:latest"));
+    });
+}
+
+#[test]
+fn privileged_run_and_create_pull_as_they_are_told() {
+    with_registry(|at, registry| {
+        let name = format!("{}/busybox:1", registry.host());
+        let served = busybox();
+        let line = format!("run --rm --network none {name} echo hi");
+        let missing = at.line(&line);
+        let told = said("1", &served.layers[0], &served.manifest, &name);
+        let told = told.strip_suffix(&format!("\n{name}")).unwrap();
+        let expected = (0, "hi\n", format!("Unable to find image '{name}' locally\n{told}\n"));
+        assert_eq!((missing.code, &missing.stdout[..], without_verifying(&missing.stderr)), expected);
+        let present = at.line(&line);
+        assert_eq!((&present.stdout[..], &present.stderr[..]), ("hi\n", ""), "what is there is not asked for");
+        let always = at.line(&format!("run --rm --network none --pull always {name} echo hi"));
+        assert_eq!(always.stdout, "hi\n");
+        assert!(always.stderr.ends_with(&format!("Status: Image is up to date for {name}\n")), "{}", always.stderr);
+        at.ok(&format!("rmi {name}"));
+
+        at.fails(&line.replace("--rm", "--rm --pull never"), 125, &format!("No such image: {name}"));
+        at.fails(&line.replace("--rm", "--pull sometimes"), 125, "invalid pull option: 'sometimes': must be one of");
+        let quiet = at.line(&line.replace("--rm", "--rm -q"));
+        assert_eq!((&quiet.stdout[..], &quiet.stderr[..]), ("hi\n", ""));
+        at.ok(&format!("rmi {name}"));
+        let container = at.name("made");
+        let created = at.ok(&format!("create --network none --name {container} {name} true"));
+        assert_eq!(created.len(), 64);
+        at.ok(&format!("rm {container}"));
+        at.ok(&format!("rmi {name}"));
+    });
+}
+
+#[test]
+fn privileged_platforms_are_chosen_and_missed() {
+    let registry = Debian::start().unwrap();
+    registry.push(&Served::index(&[("amd64", &busybox()), ("arm64", &Served::new(&[9]))]), "two").unwrap();
+    registry.push(&Served::index(&[("s390x", &busybox())]), "other").unwrap();
+    on_both(|at| {
+        let name = |path: &str| format!("{}/{path}:1", registry.host());
+        at.ok(&format!("pull -q --platform linux/arm64 {}", name("two")));
+        assert_eq!(at.inspect(&name("two"), "{{len .RootFS.Layers}} {{json .Config.Cmd}}"), "1 [\"x\"]");
+        at.ok(&format!("rmi {}", name("two")));
+        let absent = "no matching manifest for linux/amd64 in the manifest list entries";
+        at.fails(&format!("pull {}", name("other")), 1, absent);
+        let wrong = "\"a/b/c/d\": cannot parse platform specifier: invalid argument";
+        at.fails(&format!("pull --platform a/b/c/d {}", name("two")), 1, wrong);
+    });
+}
+
+#[test]
+fn privileged_what_cannot_be_pulled_is_told_in_dockers_words() {
+    with_registry(|at, registry| {
+        let host = registry.host();
+        let unknown = "not found: manifest unknown: manifest unknown";
+        for (line, code, sentence) in [
+            (format!("pull {host}/busybox:none"), 1, format!("manifest for {host}/busybox:none {unknown}")),
+            (format!("pull {host}/none"), 1, format!("manifest for {host}/none:latest {unknown}")),
+            (format!("run {host}/none"), 125, format!("manifest for {host}/none:latest {unknown}")),
+            (
+                "pull A".to_owned(),
+                1,
+                "invalid reference format: repository name (library/A) must be lowercase".to_owned(),
+            ),
+            ("pull a:b:c".to_owned(), 1, "invalid reference format".to_owned()),
+            ("pull scratch".to_owned(), 1, "'scratch' is a reserved name".to_owned()),
+            // Nobody listens there.
+            ("pull 127.0.0.1:1/a".to_owned(), 1, "dial tcp 127.0.0.1:1: connect: connection refused".to_owned()),
+        ] {
+            at.fails(&line, code, &sentence);
+        }
+    });
+}
+
+/// Serves it to those who say who they are.
+fn to_user(served: &Served, request: &Request) -> Answer {
+    if request.header("authorization") == Some("Basic dXNlcjpzZWNyZXQ=") {
+        return served.answer(request);
+    }
+    Answer::new(401, r#"{"errors":[{"code":"UNAUTHORIZED","message":"who are you"}]}"#)
+        .with("WWW-Authenticate", "Basic realm=\"here\"")
+}
+
+#[test]
+fn privileged_credentials_of_the_users_configuration_are_shown() {
+    let served = busybox();
+    let server = Server::start(move |request| to_user(&served, request));
+    on_both(|at| {
+        let name = format!("{}/busybox:1", server.host());
+        let config = at.daemon.scratch().home().join(".docker");
+        fs::create_dir_all(&config).unwrap();
+        for (auth, works) in [("dXNlcjpzZWNyZXQ=", true), ("dXNlcjpvdGhlcg==", false)] {
+            let text = format!("{{\"auths\": {{\"{}\": {{\"auth\": \"{auth}\"}}}}}}", server.host());
+            fs::write(config.join("config.json"), text).unwrap();
+            match works {
+                true => {
+                    at.ok(&format!("pull -q {name}"));
+                    at.ok(&format!("rmi {name}"));
+                    assert_eq!(at.run(&format!("{name} echo hi")), "hi");
+                    at.ok(&format!("rmi {name}"));
+                }
+                // Docker's command line asks for another name then, and waits for ever.
+                false if at.cli == Cli::Docker => {}
+                false => at.fails(&format!("pull {name}"), 1, "unauthorized: who are you"),
+            }
+        }
+        fs::remove_file(config.join("config.json")).unwrap();
+        at.fails(&format!("pull {name}"), 1, "no basic auth credentials");
+    });
+}
+
+#[test]
+fn privileged_a_pull_is_an_event() {
+    with_registry(|at, registry| {
+        let name = format!("{}/busybox:1", registry.host());
+        let mut events = Events::subscribe(at.daemon.socket(), &name).unwrap();
+        at.ok(&format!("pull -q {name}"));
+        let event = events.until("pull").unwrap();
+        let path = name.strip_suffix(":1").unwrap();
+        let told = (&event["Type"], &event["Actor"]["ID"], &event["Actor"]["Attributes"]["name"]);
+        assert_eq!(told, (&"image".into(), &name[..].into(), &path.into()), "{event}");
+        at.ok(&format!("rmi {name}"));
+    });
+}
+
+#[test]
+fn privileged_pulls_at_the_same_time_fetch_a_layer_once() {
+    const CLIENTS: usize = 4;
+    on_both(|at| {
+        let served = Served::new(&[4_000_000, 300_000, 10]);
+        let layers = served.layers.clone();
+        let gate = Arc::new(RwLock::new(()));
+        let closed = gate.clone();
+        let server = Server::start(move |request| {
+            if served.is_layer(request) {
+                drop(closed.read());
+            }
+            served.answer(request)
+        });
+        let layers_wait = gate.write().unwrap();
+        let name = format!("{}/r:1", server.host());
+        let mut clients: Vec<_> = (0..CLIENTS).map(|_| at.spawn(&format!("pull {name}"))).collect();
+        for client in &mut clients {
+            client.read_until("Pulling fs layer").unwrap();
+        }
+        drop(layers_wait);
+        for client in clients {
+            let output = client.wait().unwrap();
+            assert_eq!(output.code, 0, "{}", output.stderr);
+            assert_eq!(output.stdout.matches("Pull complete").count(), layers.len(), "{}", output.stdout);
+        }
+        for layer in &layers {
+            let asked = server.requests(&digest(layer)).len();
+            assert_eq!(asked, 1);
+        }
+        at.ok(&format!("rmi {name}"));
+    });
+}
+
+#[test]
+fn privileged_the_next_daemon_goes_on_with_a_pull_where_the_last_one_died() {
+    ours(|daemon| {
+        let served = Served::new(&[5_000_000]);
+        let layer = served.layers[0].clone();
+        let half = Arc::new(AtomicBool::new(true));
+        let only_half = half.clone();
+        let server = Server::start(move |request| {
+            let whole = served.answer(request);
+            match served.is_layer(request) && only_half.load(Ordering::Acquire) {
+                true => Answer {
+                    length: Some(whole.body.len() as u64),
+                    body: whole.body[..2_500_000].into(),
+                    hang: true,
+                    ..whole
+                },
+                false => whole,
+            }
+        });
+        let name = format!("{}/r:1", server.host());
+        let partial = daemon.scratch().data_root().join("content/partial").join(&digest(&layer)[7..]);
+        let pulling = At { daemon, cli: Cli::Longshore }.spawn(&format!("pull {name}"));
+        testkit::process::until("half of it is there", testkit::process::DEADLINE, || {
+            fs::metadata(&partial).ok().filter(|file| file.len() == 2_500_000)
+        })
+        .unwrap();
+        daemon.kill9().unwrap();
+        assert_ne!(pulling.wait().unwrap().code, 0);
+        half.store(false, Ordering::Release);
+        daemon.restart().unwrap();
+        let at = At { daemon, cli: Cli::Longshore };
+        assert_eq!(at.ok("images -q --filter dangling=true"), "", "nothing half-made is listed");
+        at.ok(&format!("pull {name}"));
+        let from: Vec<_> = server.requests(&digest(&layer)).iter().map(Request::from).collect();
+        assert_eq!(from, [0, 2_500_000]);
+        assert!(!partial.exists());
+        at.ok(&format!("rmi {name}"));
+    });
+}

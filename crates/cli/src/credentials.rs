@@ -30,8 +30,8 @@ const UNKNOWN: &str = "credentials not found in native keychain";
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// A login in the file is no base64 of `name:password`.
-    #[error("Invalid auth configuration file")]
-    Login,
+    #[error("Invalid auth configuration file: login of {0}")]
+    Login(String),
     /// A helper is not there, or fails.
     #[error("error getting credentials - err: {reason}, out: `{output}`")]
     Helper {
@@ -54,7 +54,7 @@ impl CredentialsError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            CredentialsError::Login => ErrorKind::InvalidArgument,
+            CredentialsError::Login(_) => ErrorKind::InvalidArgument,
             CredentialsError::Helper { .. } | CredentialsError::Answer { .. } => ErrorKind::Internal,
         }
     }
@@ -72,7 +72,9 @@ struct Secret {
 pub fn look_up(config: &ConfigFile, domain: &str) -> Result<AuthConfig, CredentialsError> {
     let key = if domain == HUB_DOMAIN { HUB_KEY } else { domain };
     let stored = stored(&config.auths, key);
-    let Some(program) = helper(config, key) else { return stored.unpacked().ok_or(CredentialsError::Login) };
+    let Some(program) = helper(config, key) else {
+        return stored.unpacked().ok_or_else(|| CredentialsError::Login(key.to_owned()));
+    };
     Ok(ask(&program, key)?.map(|secret| auth_of(secret, key)).unwrap_or_default())
 }
 

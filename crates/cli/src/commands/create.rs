@@ -14,7 +14,7 @@ use crate::args::Parsed;
 use crate::plan::{self, Surroundings};
 use crate::report::{Exit, chain, client_error, go_error};
 use crate::term;
-use crate::{config, credentials, say_line, warn_line};
+use crate::{config, say_line, warn_line};
 
 /// `create`
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
@@ -153,8 +153,7 @@ fn missing_image(err: &ClientError) -> bool {
 }
 
 async fn pull(context: &Context, parsed: &Parsed, reference: &Reference) -> Result<(), Failure> {
-    let auth = credentials::look_up(&context.config, reference.domain());
-    let auth = auth.map_err(|err| Failure::Local(chain(&err)))?;
+    let auth = pull::login(context, reference).map_err(|err| Failure::Local(chain(&err)))?;
     let options = pull::options(parsed, reference, auth);
     let answer = client::image::pull(&context.client, &options).await.map_err(Failure::Client)?;
     progress::show(answer, Target::Stderr, parsed.flag("quiet")).await?;

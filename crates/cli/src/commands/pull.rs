@@ -8,8 +8,9 @@ use oci::{Reference, ReferenceError};
 use super::Context;
 use super::progress::{self, Target};
 use crate::args::Parsed;
+use crate::credentials::{self, CredentialsError};
 use crate::report::{Exit, chain};
-use crate::{config, credentials, say_line, warn_line};
+use crate::{config, say_line, warn_line};
 
 /// `pull`
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
@@ -29,15 +30,25 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     if reference.digest().is_none() {
         config::check_content_trust(parsed)?;
     }
-    let auth = credentials::look_up(&context.config, reference.domain()).unwrap_or_else(|err| {
-        // Most images are anybody's: Docker's client goes on without a login, too, and without a word about it.
-        warn_line!("WARNING: {}", chain(&err));
-        AuthConfig::default()
-    });
+    // Most images are anybody's: Docker's client goes on without a login, too, and without a word about it.
+    let auth = login(context, &reference).unwrap_or_else(|err| without_login(&err));
     let answer = image::pull(&context.client, &options(parsed, &reference, auth)).await?;
     progress::show(answer, Target::Stdout, quiet).await?;
     say_line!("{reference}");
     Ok(())
+}
+
+/// What is shown to the image's registry. A login that cannot be read is none.
+pub fn login(context: &Context, reference: &Reference) -> Result<AuthConfig, CredentialsError> {
+    match credentials::look_up(&context.config, reference.domain()) {
+        Err(err @ CredentialsError::Login(_)) => Ok(without_login(&err)),
+        outcome => outcome,
+    }
+}
+
+fn without_login(err: &CredentialsError) -> AuthConfig {
+    warn_line!("WARNING: {}", chain(err));
+    AuthConfig::default()
 }
 
 /// The request for an image: of one tag or digest, or of all tags if the reference names none.

@@ -32,7 +32,8 @@ fn logins_of_the_file_are_found_by_registry() {
     ] {
         assert_eq!(shown(&config, domain), wanted, "{domain}");
     }
-    assert_eq!(look_up(&config, "bad.test").unwrap_err().to_string(), "Invalid auth configuration file");
+    let sentence = look_up(&config, "bad.test").unwrap_err().to_string();
+    assert_eq!(sentence, "Invalid auth configuration file: login of bad.test");
 }
 
 #[test]

@@ -170,3 +170,27 @@ fn write_id(path: &str, id: &str) -> Result<(), Failure> {
         Failure::Local(format!("failed to create the container ID file: open {path}: {}", go_error(&err)))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_not_looked_for_in_registries() {
+        let hex = "0123456789abcdef".repeat(4);
+        let name = |image: &str| reference(image).map(|name| name.map(|name| name.familiar()));
+        for (image, wanted) in [
+            ("busybox", Some("busybox:latest")),
+            ("a:5000/b:1", Some("a:5000/b:1")),
+            // As far as anybody can tell, these are names.
+            ("0123456789ab", Some("0123456789ab:latest")),
+            ("sha256:0123", Some("sha256:0123")),
+            (&hex, None),
+            (&format!("sha256:{hex}"), None),
+        ] {
+            assert_eq!(name(image).unwrap().as_deref(), wanted, "{image}");
+        }
+        let Err(Failure::Local(sentence)) = name("A") else { panic!("A is a name") };
+        assert_eq!(sentence, "invalid reference format: repository name (library/A) must be lowercase");
+    }
+}

@@ -65,3 +65,22 @@ pub fn options(parsed: &Parsed, reference: &Reference, auth: AuthConfig) -> Pull
         auth,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_request_names_what_is_pulled() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        for (image, repository, tag) in [
+            ("busybox:1", "docker.io/library/busybox", "1"),
+            ("index.docker.io/a/b:1", "docker.io/a/b", "1"),
+            ("a:5000/b", "a:5000/b", ""),
+            (&format!("a.test/b:1@{digest}"), "a.test/b", &digest),
+        ] {
+            let options = options(&Parsed::default(), &image.parse().unwrap(), AuthConfig::default());
+            assert_eq!((&*options.repository, &*options.tag), (repository, tag), "{image}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use client::on_demand::Instance;
 use client::{Endpoint, Options};
 use engine_api::auth::AuthConfig;
+use serde::{Deserialize, Deserializer};
 
 use crate::args::{Kind, Parsed};
 use crate::plan::values;
@@ -13,7 +14,7 @@ use crate::report::{Exit, go_error};
 use crate::warn_line;
 
 /// What we take from config.json; the rest belongs to others and is left alone.
-#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ConfigFile {
     /// Keys that detach.
@@ -29,16 +30,22 @@ pub struct ConfigFile {
     #[serde(rename = "volumesFormat")]
     pub volumes_format: String,
     /// Headers of every request.
-    #[serde(rename = "HttpHeaders")]
+    #[serde(rename = "HttpHeaders", deserialize_with = "null_is_empty")]
     pub http_headers: BTreeMap<String, String>,
     /// Logins by registry.
+    #[serde(deserialize_with = "null_is_empty")]
     pub auths: BTreeMap<String, AuthConfig>,
     /// The program that keeps logins.
     #[serde(rename = "credsStore")]
     pub credentials_store: String,
     /// The programs that keep the logins of some registries.
-    #[serde(rename = "credHelpers")]
+    #[serde(rename = "credHelpers", deserialize_with = "null_is_empty")]
     pub credential_helpers: BTreeMap<String, String>,
+}
+
+/// Go's decoder takes `null` for an empty map, and Go's programs write it.
+fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(source: D) -> Result<BTreeMap<String, T>, D::Error> {
+    Option::deserialize(source).map(Option::unwrap_or_default)
 }
 
 impl ConfigFile {
@@ -134,6 +141,13 @@ fn default_instance() -> Instance {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_null_is_empty() {
+        let text = r#"{"auths": null, "credHelpers": null, "HttpHeaders": null, "detachKeys": "ctrl-x"}"#;
+        let config: ConfigFile = serde_json::from_str(text).unwrap();
+        assert_eq!((config.names_credentials(), &*config.detach_keys), (false, "ctrl-x"));
+    }
 
     #[test]
     fn content_trust_is_wanted_in_doubt() {

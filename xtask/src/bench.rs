@@ -17,15 +17,15 @@
 //! --peer 'podman=nsenter --target PID --mount --net --uts --ipc -- podman@libpod_parent'
 //! ```
 //!
-//! **Pulls** read `--registry DIR`, what a docker-registry has stored, with `big10:latest` in it (`skopeo copy` puts it there).
-//! We start one on it, on a free port. Peers that do not see our loopback have one on the same directory in their
-//! namespace, at `--peer-registry ADDRESS:PORT`. Without a directory the row is left out.
+//! **Pulls** are from `--registry DIR`, what a docker-registry has stored, with `big10:latest` in it (`skopeo copy` puts it
+//! there). We start one on it, on a free port. Peers that do not see our loopback need one on the same directory in their
+//! namespace, at `--peer-registry ADDRESS:PORT`: then everybody's bytes are the same, from the same page cache. Without a
+//! directory the row is left out.
 
 mod cpu;
 mod engine;
 mod first_run;
 mod pull;
-mod registry;
 mod report;
 mod rows;
 mod runner;

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use testkit::images::Archive;
+use testkit::registry::Debian;
 use testkit::{Cli, Daemon, leaks};
 
 use super::cpu::Accounts;
 use super::engine::{Engine, Peer, Sample};
-use super::registry::Registry;
 use super::rows::{Bound, KILLED, Row, Scene, Work};
 use super::{Options, first_run, pull};
 
@@ -50,7 +50,7 @@ pub(super) struct Runner {
     /// Keeps our containers' cgroups, and with them their accounts, when the last container goes.
     kept: Vec<PathBuf>,
     /// Ends with us.
-    _registry: Option<Registry>,
+    _registry: Option<Debian>,
     // Last: dropped when nobody is in its cgroups any more.
     accounts: Accounts,
 }
@@ -63,7 +63,8 @@ const AT_ONCE: usize = 8;
 
 impl Runner {
     pub(super) fn start(dist: &Path, options: &Options) -> Result<Runner> {
-        let registry = options.registry.as_deref().map(Registry::start).transpose()?;
+        // Before we enter an account: its CPU is nobody's.
+        let registry = options.registry.as_deref().map(Debian::reading).transpose()?;
         let own_registry = registry.as_ref().map(|registry| registry.host().to_owned());
         let peer_registry = options.peer_registry.clone().or_else(|| own_registry.clone());
         let accounts = Accounts::new()?;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -11,12 +12,12 @@ use crate::http::{self, Response};
 use crate::paths;
 use crate::process::DEADLINE;
 
-/// The program, on a port of its own choice; dropped, it ends and its data goes.
+/// The program, on a port of its own choice; dropped, it ends, and data of its own goes.
 #[derive(Debug)]
 pub struct Debian {
     child: Child,
     host: String,
-    /// Where its data is.
+    /// Where its configuration is, and the data that goes with it.
     _dir: tempfile::TempDir,
 }
 
@@ -24,10 +25,24 @@ impl Debian {
     /// Starts it, empty.
     pub fn start() -> Result<Debian> {
         let dir = tempfile::tempdir()?;
+        let data = dir.path().join("data");
+        Debian::listen(dir, &data, "")
+    }
+
+    /// Starts it on what another one has stored in `data`, which it does not change: others may read it, too.
+    pub fn reading(data: &Path) -> Result<Debian> {
+        let data = std::fs::canonicalize(data).with_context(|| format!("registry in {}", data.display()))?;
+        let storage = "  cache: {blobdescriptor: inmemory}\n  maintenance: {readonly: {enabled: true}}\n";
+        Debian::listen(tempfile::tempdir()?, &data, storage)
+    }
+
+    /// `storage` is what more its configuration says of how it stores; `dir` holds that configuration.
+    fn listen(dir: tempfile::TempDir, data: &Path, storage: &str) -> Result<Debian> {
         let config = dir.path().join("config.yml");
         let text = format!(
-            "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\nhttp: {{addr: '127.0.0.1:0'}}\n",
-            dir.path().join("data").display()
+            "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: '{}'}}\n{storage}\
+             http: {{addr: '127.0.0.1:0'}}\n",
+            data.display()
         );
         std::fs::write(&config, text)?;
         let mut child = Command::new(paths::program_of("docker-registry", "docker-registry")?)
@@ -94,5 +109,24 @@ impl Drop for Debian {
         // It may have ended by itself, which the test has noticed.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_registry_reads_what_the_first_has_stored_and_changes_nothing() {
+        let data = tempfile::tempdir().unwrap();
+        let first = Debian::listen(tempfile::tempdir().unwrap(), data.path(), "").unwrap();
+        let served = Served::new(&[1000]);
+        first.push(&served, "a/b").unwrap();
+        let second = Debian::reading(data.path()).unwrap();
+        for blob in served.blobs.keys() {
+            assert_eq!(second.ask("GET", &format!("/v2/a/b/blobs/{blob}"), "", &[]).unwrap().body, served.blobs[blob]);
+        }
+        second.push(&Served::new(&[2000]), "a/b").unwrap_err();
+        assert_eq!(first.ask("GET", "/v2/a/b/tags/list", "", &[]).unwrap().status, 200);
     }
 }

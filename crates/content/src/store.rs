@@ -135,6 +135,17 @@ impl Content {
         Partial::open(self.partials.join(digest.hex()))
     }
 
+    /// Removes what there is of the partial blob of that digest. Nobody may be writing to it.
+    pub fn discard(&self, digest: &Digest) -> Result<(), IngestError> {
+        let path = self.partials.join(digest.hex());
+        stdx::fs::remove_if_exists(&path).map_err(|source| IngestError::Write { path, source })
+    }
+
+    /// Removes partial blobs that nobody took up for a day.
+    pub fn sweep(&self) -> Result<(), IngestError> {
+        partial::sweep(&self.partials).map_err(|source| IngestError::Write { path: self.partials.clone(), source })
+    }
+
     /// The partial blob of that digest, which the caller has read whole and hashed to it; `None` if there is none, as when
     /// it became a blob meanwhile.
     pub fn verified(&self, digest: &Digest) -> Option<Ingest> {

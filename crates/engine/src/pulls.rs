@@ -16,7 +16,7 @@ use image::{PullEvent, PulledImage};
 use oci::Digest;
 use registry_client::{LayerProgress, Progress, Registry, Session, Settings, Transfer};
 use tokio::sync::{Notify, mpsc, watch};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::Engine;
 use crate::config::RegistriesConfig;
@@ -285,6 +285,9 @@ async fn bring(
     let transfer = Arc::new(Transfer::new(session, engine.images.content(), reports));
     let (task, teller, source) = (engine.clone(), running.clone(), transfer.clone());
     let storing = bridge::blocking(move || {
+        if let Err(err) = task.images.content().sweep() {
+            warn!(err = errdefs::chain(&err), "parts of old pulls stay");
+        }
         task.images.pull(image, |layer| source.open(layer), &|event| teller.see(event)).map(drop)
     });
     tokio::pin!(storing);
@@ -295,11 +298,14 @@ async fn bring(
             () = running.abandoned.notified() => transfer.cancel(),
         }
     };
-    stored.map_err(|err| match transfer.failure() {
-        // What the store saw of it is a reader that failed.
-        Some(failure) => PullError::Registry(failure),
-        None => PullError::Store(err),
-    })?;
+    if let Err(err) = stored {
+        let failure = transfer.failure();
+        if !failure.as_ref().is_some_and(|failure| failure.is_outage()) {
+            transfer.discard().await;
+        }
+        // What the store saw of a transfer that failed is a reader that failed.
+        return Err(failure.map_or(PullError::Store(err), PullError::Registry));
+    }
     // Now whoever reports ends with its last words.
     drop(transfer);
     while let Some(report) = reported.recv().await {

@@ -170,7 +170,7 @@ impl Body {
                     return Ok(None);
                 }
                 Some(frame) => {
-                    if let Ok(bytes) = frame.map_err(|source| ExchangeError::Http { source })?.into_data()
+                    if let Ok(bytes) = frame.map_err(ExchangeError::of_body)?.into_data()
                         && !bytes.is_empty()
                     {
                         return Ok(Some(bytes));

@@ -120,6 +120,17 @@ impl Downloads {
         (download, true)
     }
 
+    /// Removes what a transfer that ended has brought, unless another one goes on with it.
+    pub(crate) fn discard(&self, digest: &Digest, content: &Content) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock, or another transfer takes the file up between the look and the removal. One unlink is short.
+        if !running.contains_key(digest)
+            && let Err(err) = content.discard(digest)
+        {
+            tracing::warn!(%digest, err = errdefs::chain(&err), "a part of a layer stays for a day");
+        }
+    }
+
     /// Forgets a transfer that ended, unless another one took its place.
     fn end(&self, download: &Arc<Download>) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -147,6 +158,11 @@ pub(crate) async fn run(session: Arc<Session>, content: Content, download: Arc<D
 impl Download {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether anybody wants it.
+    pub(crate) fn is_read(&self) -> bool {
+        self.state().readers > 0
     }
 
     /// Where the bytes are.

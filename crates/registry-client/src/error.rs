@@ -139,6 +139,18 @@ pub enum ExchangeError {
 }
 
 impl ExchangeError {
+    /// Why a body stopped.
+    pub(crate) fn of_body(source: hyper::Error) -> ExchangeError {
+        let mut cause = std::error::Error::source(&source);
+        while let Some(err) = cause {
+            if err.downcast_ref::<io::Error>().is_some_and(|err| err.kind() == io::ErrorKind::UnexpectedEof) {
+                return ExchangeError::Truncated;
+            }
+            cause = err.source();
+        }
+        ExchangeError::Http { source }
+    }
+
     /// Whether the same request may succeed a little later.
     pub(crate) fn passes(&self) -> bool {
         match self {
@@ -301,6 +313,9 @@ pub enum RegistryError {
         /// What was asked for.
         digest: Digest,
     },
+    /// A layer ended too early, every time.
+    #[error("unexpected EOF")]
+    Truncated,
     /// The disk does not take a layer.
     #[error("write layer {digest}")]
     Write {
@@ -345,7 +360,17 @@ impl RegistryError {
             RegistryError::Status { status } => status.is_server_error(),
             RegistryError::Config { source } => source.passes(),
             RegistryError::Refused { answer } => answer.status >= 500,
+            RegistryError::Truncated => true,
             _ => false,
+        }
+    }
+
+    /// Whether the way to the registry is what failed, or the client left: what came so far is as good as before.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            RegistryError::Cancelled | RegistryError::Request { source: ExchangeError::Dial(_), .. } => true,
+            RegistryError::Refused { answer } => self.passes() || answer.status == 429,
+            _ => self.passes(),
         }
     }
 }

@@ -62,6 +62,10 @@ impl Fetch<'_> {
         }
         let resumed = partial.size() > 0;
         let (partial, outcome) = self.transfer(partial, !resumed).await;
+        if outcome.is_err() && partial.size() == 0 {
+            partial.discard().map_err(|err| self.unwritten(err))?;
+            return outcome;
+        }
         outcome?;
         self.download.progress.send_replace(Progress::Verifying);
         if partial.digest() == descriptor.digest {
@@ -167,6 +171,10 @@ impl Fetch<'_> {
         let path = self.session.blob_path(&descriptor.digest);
         let ask = Ask { from: *position, ..Ask::get(&path) };
         let failed = |source| self.session.failed(&ask, source);
+        let broken = |source| match source {
+            ExchangeError::Truncated => RegistryError::Truncated,
+            source => failed(source),
+        };
         let reply = self.session.ask(&ask).await.map_err(failed)?;
         let skip = match reply.response.status() {
             StatusCode::OK => *position,
@@ -180,7 +188,7 @@ impl Fetch<'_> {
         }
         let mut body = reply.response.into_body();
         let (mut skip, mut window) = (skip, Window::new());
-        while let Some(mut piece) = body.chunk().await.map_err(failed)? {
+        while let Some(mut piece) = body.chunk().await.map_err(broken)? {
             if !window.is_worth_it(piece.len() as u64, &self.session.registry.settings.timing) {
                 return Err(failed(ExchangeError::Stalled));
             }
@@ -198,7 +206,7 @@ impl Fetch<'_> {
             }
         }
         match *position < descriptor.size {
-            true => Err(failed(ExchangeError::Truncated)),
+            true => Err(RegistryError::Truncated),
             false => Ok(()),
         }
     }

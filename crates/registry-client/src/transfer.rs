@@ -88,6 +88,17 @@ impl Transfer {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|download| download.wake());
     }
 
+    /// Throws away what came, but for what others read: when the bytes themselves are what was wrong. No reader of this
+    /// transfer may be left.
+    pub async fn discard(&self) {
+        let opened = std::mem::take(&mut *self.opened.lock().unwrap_or_else(PoisonError::into_inner));
+        for download in opened.iter().filter(|download| !download.is_read()) {
+            // The sender is in what we hold, so this cannot fail.
+            let _ = download.progress.subscribe().wait_for(|progress| progress.is_over()).await;
+            self.session.registry.downloads.discard(&download.descriptor.digest, &self.content);
+        }
+    }
+
     /// Why the first reader that failed did.
     pub fn failure(&self) -> Option<Arc<RegistryError>> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()

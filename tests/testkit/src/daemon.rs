@@ -28,7 +28,7 @@ use crate::http::{self, Response};
 use crate::images::Archive;
 use crate::process::{self, DEADLINE};
 use crate::{leaks, paths};
-pub use cli::Cli;
+pub use cli::{CLI_VARIABLE, Cli};
 pub use on_demand::OnDemand;
 pub use scratch::Scratch;
 

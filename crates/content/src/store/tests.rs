@@ -114,11 +114,23 @@ fn partial_blobs_that_nobody_took_up_for_a_day_are_removed() {
     for digest in [ABC, EMPTY] {
         content.partial(&digest.parse().unwrap()).unwrap().write(b"x").unwrap();
     }
-    let old = File::options().write(true).open(content.partials.join(&ABC[7..])).unwrap();
-    old.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(25 * 60 * 60)).unwrap();
+    let grow_old = |content: &Content| {
+        let file = File::options().write(true).open(content.partials.join(&ABC[7..])).unwrap();
+        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(25 * 60 * 60)).unwrap();
+    };
+    grow_old(&content);
     let content = Content::open(dir.path()).unwrap();
     assert_eq!(content.partial(&EMPTY.parse().unwrap()).unwrap().size(), 1);
     assert_eq!(content.partial(&ABC.parse().unwrap()).unwrap().size(), 0);
+    // A process that lives for long does the same.
+    content.partial(&ABC.parse().unwrap()).unwrap().write(b"x").unwrap();
+    grow_old(&content);
+    content.sweep().unwrap();
+    assert!(content.verified(&ABC.parse().unwrap()).is_none());
+    content.partial(&ABC.parse().unwrap()).unwrap().write(b"x").unwrap();
+    content.discard(&ABC.parse().unwrap()).unwrap();
+    content.discard(&ABC.parse().unwrap()).unwrap();
+    assert!(content.verified(&ABC.parse().unwrap()).is_none());
     let mut partial = content.partial(&EMPTY.parse().unwrap()).unwrap();
     partial.restart().unwrap();
     assert_eq!((partial.size(), partial.digest().as_str()), (0, EMPTY));

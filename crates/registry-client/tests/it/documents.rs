@@ -107,7 +107,7 @@ async fn documents_that_are_too_long_or_not_what_they_should_be_are_refused() {
         ("long", "longer than 4194304 bytes"),
         ("endless", "longer than 4194304 bytes"),
         ("slow", "timeout reading the body"),
-        ("cut", "exchange HTTP messages"),
+        ("cut", "unexpected EOF"),
         ("short", "received unexpected HTTP status: 404 Not Found"),
         ("html", "decode the manifest"),
     ] {

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use testkit::images::plan::{Entry, Image, Kind};
-use testkit::images::write::docker_archive;
+use testkit::images::write::{Compression, docker_archive, oci_layout};
 use testkit::mutate::Mutator;
 use testkit::process::{DEADLINE, until};
+use testkit::registry::{Debian, Served};
 use testkit::{Cli, Daemon, Piped, leaks};
 
 use crate::support::{At, ours};
@@ -55,7 +56,9 @@ const PUBLISH: &str = "run -d -p 127.0.0.1::80 --name NAME busybox sleep 1000";
 const WITH_VOLUMES: &str = "run -d --network none -v NAME:/named -v /anonymous --name NAME busybox sleep 1000";
 
 const OPERATIONS: &[Operation] = &[
-    on_image("load -q -i ARCHIVE", "there", &[ABSENT]),
+    on_image("load -q -i ARCHIVE", loaded_state),
+    on_image("pull -q REGISTRY/pulled:1", pulled_state),
+    on_image("create --network none --name NAME REGISTRY/pulled:1", pulled_state),
     on_container("", "create --network none --name NAME busybox sleep 1000", "created", &[ABSENT]),
     on_container("create --network none --name NAME busybox sleep 1000", "start NAME", "running", &["created"]),
     on_container("", RUN, "running", &[ABSENT, "created"]),
@@ -82,8 +85,8 @@ const fn on_container(
     Operation { before, line, state: container_state, done, cut }
 }
 
-const fn on_image(line: &'static str, done: &'static str, cut: &'static [&'static str]) -> Operation {
-    Operation { before: "", line, state: image_state, done, cut }
+const fn on_image(line: &'static str, state: fn(&Daemon, &str) -> String) -> Operation {
+    Operation { before: "", line, state, done: "there", cut: &[ABSENT] }
 }
 
 const fn on_volume(
@@ -103,8 +106,19 @@ fn container_state(daemon: &Daemon, name: &str) -> String {
     }
 }
 
-fn image_state(daemon: &Daemon, _name: &str) -> String {
+fn loaded_state(daemon: &Daemon, _name: &str) -> String {
     there(daemon, "/images/crash/json")
+}
+
+fn pulled_state(daemon: &Daemon, _name: &str) -> String {
+    pulled(daemon).map_or(ABSENT.to_owned(), |_| "there".to_owned())
+}
+
+/// The name of the image from the registry, whose port differs in every run.
+fn pulled(daemon: &Daemon) -> Option<String> {
+    let images = daemon.get("/images/json").unwrap().json().unwrap();
+    let mut names = images.as_array().expect("a list").iter().filter_map(|image| image["RepoTags"][0].as_str());
+    names.find(|name| name.ends_with("/pulled:1")).map(str::to_owned)
 }
 
 fn volume_state(daemon: &Daemon, name: &str) -> String {
@@ -147,10 +161,10 @@ fn rounds(daemon: &mut Daemon, victim: Victim, rounds: usize) {
     let seed = std::env::var(SEED_VARIABLE).ok().and_then(|text| text.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) << 32);
     println!("to do the same again: {SEED_VARIABLE}={seed}");
-    let archive = archive(daemon);
+    let sources = Sources::new(daemon);
     let at = At { daemon, cli: Cli::Longshore };
     at.start("kept", "busybox sh -c 'i=0; while :; do echo $i; i=$((i+1)); usleep 5000; done'");
-    let usual: Vec<Duration> = OPERATIONS.iter().map(|operation| usual_duration(&at, operation, &archive)).collect();
+    let usual: Vec<Duration> = OPERATIONS.iter().map(|operation| usual_duration(&at, operation, &sources)).collect();
     let kept = daemon.get("/containers/kept/json").unwrap().json().unwrap()["State"]["Pid"].clone();
     let before = alone(daemon);
     let mut chance = Mutator::new(seed);
@@ -160,30 +174,47 @@ fn rounds(daemon: &mut Daemon, victim: Victim, rounds: usize) {
         let usual = usual[*chance.pick(&chosen)];
         let delay = Duration::from_micros(chance.below(usual.as_micros() as usize * 5 / 4) as u64);
         println!("-- round {round}: {chosen:?}, killed after {delay:?} of {usual:?}");
-        let codes = cut(daemon, victim, chosen, delay, &archive);
-        check_states(daemon, victim, chosen, codes);
+        let codes = cut(daemon, victim, chosen, delay, &sources);
+        check_states(daemon, victim, chosen, codes, &sources);
         let now = daemon.get("/containers/kept/json").unwrap().json().unwrap();
         assert_eq!((&now["State"]["Running"], &now["State"]["Pid"]), (&true.into(), &kept), "what ran runs on");
-        clean(daemon, &before);
+        clean(daemon, &before, &sources);
     }
     check_end(daemon);
 }
 
-/// An image with enough files for a kill between them.
-fn archive(daemon: &Daemon) -> PathBuf {
+/// Where images come from.
+struct Sources {
+    /// Of `crash`.
+    archive: PathBuf,
+    /// Which has `pulled:1`.
+    registry: Debian,
+}
+
+impl Sources {
+    fn new(daemon: &Daemon) -> Sources {
+        let archive = daemon.scratch().path().join("crash.tar");
+        fs::write(&archive, docker_archive(&image("crash:latest")).unwrap()).unwrap();
+        let registry = Debian::start().unwrap();
+        let layout = oci_layout(&image("pulled:latest"), Compression::Gzip).unwrap();
+        registry.push(&Served::of_layout(&layout).unwrap(), "pulled").unwrap();
+        Sources { archive, registry }
+    }
+
+    fn line(&self, text: &str, client: usize) -> String {
+        let text = text.replace("NAME", &name(client)).replace("REGISTRY", self.registry.host());
+        text.replace("ARCHIVE", &self.archive.display().to_string())
+    }
+}
+
+/// An image with enough files for a kill between them; no other one has its layers.
+fn image(tag: &str) -> Image {
     let layer = |number: usize| {
-        let file = |file: usize| Entry::new(&format!("{number}-{file}"), 0o644, Kind::File(vec![b'x'; 1000 * file]));
+        let name = |file: usize| format!("{tag}-{number}-{file}");
+        let file = |file: usize| Entry::new(&name(file), 0o644, Kind::File(vec![b'x'; 1000 * file]));
         (0..100).map(file).collect()
     };
-    let image = Image {
-        tag: "crash:latest".into(),
-        layers: (0..4).map(layer).collect(),
-        command: vec!["/x".into()],
-        volumes: vec![],
-    };
-    let path = daemon.scratch().path().join("crash.tar");
-    fs::write(&path, docker_archive(&image).unwrap()).unwrap();
-    path
+    Image { tag: tag.into(), layers: (0..4).map(layer).collect(), command: vec!["/x".into()], volumes: vec![] }
 }
 
 /// The name of the container of one of the lines typed at once.
@@ -191,17 +222,13 @@ fn name(client: usize) -> String {
     format!("client{client}")
 }
 
-fn line(text: &str, client: usize, archive: &Path) -> String {
-    text.replace("NAME", &name(client)).replace("ARCHIVE", &archive.display().to_string())
-}
-
 /// How long the line takes when nobody is in its way; it works then, too.
-fn usual_duration(at: &At<'_>, operation: &Operation, archive: &Path) -> Duration {
+fn usual_duration(at: &At<'_>, operation: &Operation, sources: &Sources) -> Duration {
     if !operation.before.is_empty() {
-        at.ok(&line(operation.before, 0, archive));
+        at.ok(&sources.line(operation.before, 0));
     }
     let begin = Instant::now();
-    at.ok(&line(operation.line, 0, archive));
+    at.ok(&sources.line(operation.line, 0));
     let duration = begin.elapsed();
     assert_eq!((operation.state)(at.daemon, &name(0)), operation.done, "{}", operation.line);
     remove_all(at.daemon);
@@ -214,15 +241,15 @@ fn cut(
     victim: Victim,
     chosen: [usize; CLIENTS],
     delay: Duration,
-    archive: &Path,
+    sources: &Sources,
 ) -> [i32; CLIENTS] {
     let clients: [Piped; CLIENTS] = {
         let at = At { daemon, cli: Cli::Longshore };
         let lines = |client| (client, &OPERATIONS[chosen[client]]);
         for (client, operation) in (0..CLIENTS).map(lines).filter(|(_, operation)| !operation.before.is_empty()) {
-            at.ok(&line(operation.before, client, archive));
+            at.ok(&sources.line(operation.before, client));
         }
-        std::array::from_fn(|client| at.spawn(&line(OPERATIONS[chosen[client]].line, client, archive)))
+        std::array::from_fn(|client| at.spawn(&sources.line(OPERATIONS[chosen[client]].line, client)))
     };
     // A wait for time, because the point of the kill is what is random.
     std::thread::sleep(delay);
@@ -241,7 +268,7 @@ fn cut(
 }
 
 /// What a client was told is so; what it was not told is done, or not begun.
-fn check_states(daemon: &Daemon, victim: Victim, chosen: [usize; CLIENTS], codes: [i32; CLIENTS]) {
+fn check_states(daemon: &Daemon, victim: Victim, chosen: [usize; CLIENTS], codes: [i32; CLIENTS], sources: &Sources) {
     for (client, operation) in (0..CLIENTS).map(|client| (client, &OPERATIONS[chosen[client]])) {
         let mut last = String::new();
         let right = until("a state that may be", DEADLINE, || {
@@ -251,7 +278,7 @@ fn check_states(daemon: &Daemon, victim: Victim, chosen: [usize; CLIENTS], codes
         });
         assert!(right.is_ok(), "{} ended with {}: {last}", operation.line, codes[client]);
         if victim == Victim::Daemon {
-            check_whole(&At { daemon, cli: Cli::Longshore }, operation, client, &last);
+            check_whole(&At { daemon, cli: Cli::Longshore }, operation, client, &last, sources);
         }
     }
     let printed = daemon.scratch().log();
@@ -259,7 +286,7 @@ fn check_states(daemon: &Daemon, victim: Victim, chosen: [usize; CLIENTS], codes
 }
 
 /// What is listed works.
-fn check_whole(at: &At<'_>, operation: &Operation, client: usize, state: &str) {
+fn check_whole(at: &At<'_>, operation: &Operation, client: usize, state: &str, sources: &Sources) {
     let name = name(client);
     match state {
         "created" | "exited" => drop(at.ok(&format!("start {name}"))),
@@ -267,7 +294,10 @@ fn check_whole(at: &At<'_>, operation: &Operation, client: usize, state: &str) {
         "there" if operation.line.contains("volume") => {
             at.ok(&format!("run --rm --network none -v {name}:/v busybox touch /v/file"));
         }
-        "there" => drop(at.ok(&format!("create --network none --name {name}-image crash /x"))),
+        "there" => {
+            let image = if operation.line.contains("REGISTRY") { "REGISTRY/pulled:1" } else { "crash" };
+            at.ok(&sources.line(&format!("create --pull never --network none --name NAME-image {image} /x"), client));
+        }
         _ => {}
     }
 }
@@ -326,9 +356,9 @@ fn remove_all(daemon: &Daemon) {
         // Whose client was killed may be on its way out.
         assert!(matches!(answer.status, 204 | 404 | 409), "{container}: {}", answer.text());
     }
-    let images = ["/images/crash?force=1".to_owned()];
+    let images = ["crash".to_owned()].into_iter().chain(pulled(daemon)).map(|name| format!("/images/{name}?force=1"));
     // The anonymous volumes go with their containers.
-    for path in images.into_iter().chain((0..CLIENTS).map(|client| format!("/volumes/{}", name(client)))) {
+    for path in images.chain((0..CLIENTS).map(|client| format!("/volumes/{}", name(client)))) {
         let answer = testkit::http::request(daemon.socket(), "DELETE", &path, None).unwrap();
         assert!(matches!(answer.status, 200 | 204 | 404 | 409), "{path}: {}", answer.text());
     }
@@ -348,13 +378,17 @@ fn alone(daemon: &Daemon) -> Remains {
 }
 
 /// After everything is removed the machine is as it was `before`.
-fn clean(daemon: &Daemon, before: &Remains) {
+fn clean(daemon: &Daemon, before: &Remains, sources: &Sources) {
     let mut last = Remains::default();
     let gone = until("only what was there", DEADLINE, || {
         // A client that was killed may have been heard last: what it asked for appears after its death.
         remove_all(daemon);
         // Links are made again ahead whenever one was used: those that pile up show in the end.
         last = Remains { links: before.links, ..remains(daemon) };
+        if last.files.iter().any(|path| path.parent().is_some_and(|parent| parent.ends_with("content/partial"))) {
+            // What a cut pull has brought is kept on purpose: the next one takes it up.
+            At { daemon, cli: Cli::Longshore }.ok(&sources.line("pull -q REGISTRY/pulled:1", 0));
+        }
         (last == *before).then_some(())
     });
     assert!(gone.is_ok(), "{}", difference(&last, before));

@@ -2,6 +2,7 @@
 
 use testkit::disk::SmallDisk;
 use testkit::images::Archive;
+use testkit::registry::{Served, Server};
 use testkit::{Cli, Daemon};
 
 use crate::support::At;
@@ -23,7 +24,12 @@ const LINES_WHILE_FULL: usize = 10_000;
 struct Small {
     daemon: Daemon,
     disk: SmallDisk,
+    /// Which has `r:1`.
+    registry: Server,
 }
+
+/// Bytes of an image of a registry: more than a disk leaves that is full.
+const PULLED_BYTES: usize = 4_000_000;
 
 fn on_small_disk(test: impl Fn(&mut Small)) {
     if testkit::skip::without_root() {
@@ -31,14 +37,16 @@ fn on_small_disk(test: impl Fn(&mut Small)) {
     }
     let disk = SmallDisk::new(MEBIBYTES).unwrap();
     let data = disk.path().join("data").display().to_string();
-    let mut small = Small { daemon: Daemon::start_with(&["--data-root", &data]).unwrap(), disk };
+    let served = Served::new(&[PULLED_BYTES, 100]);
+    let registry = Server::start(move |request| served.answer(request));
+    let mut small = Small { daemon: Daemon::start_with(&["--data-root", &data]).unwrap(), disk, registry };
     if small.daemon.is_foreign() {
         testkit::skip::report("this is about a daemon of the test's own");
         return;
     }
     small.daemon.load(Archive::Busybox).unwrap();
     test(&mut small);
-    let Small { daemon, disk } = small;
+    let Small { daemon, disk, .. } = small;
     daemon.finish().unwrap();
     disk.check().unwrap();
 }
@@ -48,13 +56,17 @@ fn privileged_a_full_disk_is_named_and_nothing_is_lost() {
     on_small_disk(|small| {
         for cli in small.daemon.clis() {
             println!("with {cli:?}");
+            let pull = format!("pull {}/r:1", small.registry.host());
             begin(&At { daemon: &small.daemon, cli });
             small.disk.fill().unwrap();
+            At { daemon: &small.daemon, cli }.fails(&pull, 1, SENTENCE);
             refused(&At { daemon: &small.daemon, cli });
             small.daemon.kill9().unwrap();
             small.daemon.restart().unwrap();
             works_without_room(&At { daemon: &small.daemon, cli });
             small.disk.free().unwrap();
+            At { daemon: &small.daemon, cli }.ok(&pull);
+            At { daemon: &small.daemon, cli }.ok(&pull.replace("pull", "rmi"));
             works(&At { daemon: &small.daemon, cli });
         }
     });

@@ -9,7 +9,7 @@ use testkit::images::write::{self, Compression};
 use testkit::{Daemon, http, process};
 
 /// How long the sweep of what was half there may take.
-const SWEPT_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+pub(crate) const SWEPT_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// A small image of its own name.
 fn image(daemon: &Daemon, entries: Vec<Entry>) -> Image {

@@ -1,6 +1,6 @@
 //! What a container sees of itself and of the host: a table of facts, without what differs from run to run.
 
-use crate::support::{At, on_both};
+use crate::support::{At, on_both, unified};
 
 /// Mounts as `point type options`, one line for all cgroup hierarchies; masked paths are another test's.
 fn mounts(at: &At<'_>, flags: &str) -> Vec<String> {
@@ -15,7 +15,8 @@ fn mount(line: &str) -> Option<String> {
     let fields: Vec<&str> = line.split(' ').collect();
     let separator = fields.iter().position(|field| *field == "-")?;
     let (point, options, kind) = (fields[4], fields[5], fields[separator + 1]);
-    let superblock = fields[separator + 3];
+    // Kernels that can have inode numbers of 64 bits in a tmpfs say so.
+    let superblock = fields[separator + 3].trim_end_matches(",inode64");
     Some(match (point, kind) {
         (_, "cgroup") => format!("/sys/fs/cgroup/* cgroup {options}"),
         // A read-only mount of it is all that counts; runc makes the file system read-only, too.
@@ -24,52 +25,60 @@ fn mount(line: &str) -> Option<String> {
         ("/sys/fs/cgroup", "tmpfs") => format!("{point} {kind}"),
         // Paths of the image, and of the file system that the daemon keeps its files on.
         ("/" | "/etc/resolv.conf" | "/etc/hostname" | "/etc/hosts", _) => format!("{point} {options}"),
+        // Not every kernel has it.
+        ("/proc/sysrq-trigger", _) => return None,
         _ if masked().any(|path| path == point) => return None,
         _ => format!("{point} {kind} {options} {superblock}"),
     })
 }
 
+/// Mounts of cgroups, with the first of their options.
+fn cgroups(access: &str) -> Vec<String> {
+    if unified() {
+        return vec![format!("/sys/fs/cgroup cgroup2 {access},nosuid,nodev,noexec,relatime rw")];
+    }
+    vec!["/sys/fs/cgroup tmpfs".to_owned(), format!("/sys/fs/cgroup/* cgroup {access},nosuid,nodev,noexec,relatime")]
+}
+
 #[test]
 fn privileged_the_mounts_are_dockers() {
     on_both(|at| {
-        assert_eq!(
-            mounts(at, ""),
-            [
-                "/ rw,relatime",
-                "/dev tmpfs rw,nosuid rw,size=65536k,mode=755",
-                "/dev/mqueue mqueue rw,nosuid,nodev,noexec,relatime rw",
-                "/dev/pts devpts rw,nosuid,noexec,relatime rw,gid=5,mode=620,ptmxmode=666",
-                "/dev/shm tmpfs rw,nosuid,nodev,noexec,relatime rw,size=65536k",
-                "/etc/hostname rw,relatime",
-                "/etc/hosts rw,relatime",
-                "/etc/resolv.conf rw,relatime",
-                "/proc proc rw,nosuid,nodev,noexec,relatime rw",
-                "/proc/bus proc ro,nosuid,nodev,noexec,relatime rw",
-                "/proc/fs proc ro,nosuid,nodev,noexec,relatime rw",
-                "/proc/irq proc ro,nosuid,nodev,noexec,relatime rw",
-                "/proc/sys proc ro,nosuid,nodev,noexec,relatime rw",
-                "/sys sysfs ro,nosuid,nodev,noexec,relatime",
-                "/sys/fs/cgroup tmpfs",
-                "/sys/fs/cgroup/* cgroup ro,nosuid,nodev,noexec,relatime",
-            ]
-        );
-        assert_eq!(
-            mounts(at, "--privileged"),
-            [
-                "/ rw,relatime",
-                "/dev tmpfs rw,nosuid rw,size=65536k,mode=755",
-                "/dev/mqueue mqueue rw,nosuid,nodev,noexec,relatime rw",
-                "/dev/pts devpts rw,nosuid,noexec,relatime rw,gid=5,mode=620,ptmxmode=666",
-                "/dev/shm tmpfs rw,nosuid,nodev,noexec,relatime rw,size=65536k",
-                "/etc/hostname rw,relatime",
-                "/etc/hosts rw,relatime",
-                "/etc/resolv.conf rw,relatime",
-                "/proc proc rw,nosuid,nodev,noexec,relatime rw",
-                "/sys sysfs rw,nosuid,nodev,noexec,relatime",
-                "/sys/fs/cgroup tmpfs",
-                "/sys/fs/cgroup/* cgroup rw,nosuid,nodev,noexec,relatime",
-            ]
-        );
+        let mut expected: Vec<String> = [
+            "/ rw,relatime",
+            "/dev tmpfs rw,nosuid rw,size=65536k,mode=755",
+            "/dev/mqueue mqueue rw,nosuid,nodev,noexec,relatime rw",
+            "/dev/pts devpts rw,nosuid,noexec,relatime rw,gid=5,mode=620,ptmxmode=666",
+            "/dev/shm tmpfs rw,nosuid,nodev,noexec,relatime rw,size=65536k",
+            "/etc/hostname rw,relatime",
+            "/etc/hosts rw,relatime",
+            "/etc/resolv.conf rw,relatime",
+            "/proc proc rw,nosuid,nodev,noexec,relatime rw",
+            "/proc/bus proc ro,nosuid,nodev,noexec,relatime rw",
+            "/proc/fs proc ro,nosuid,nodev,noexec,relatime rw",
+            "/proc/irq proc ro,nosuid,nodev,noexec,relatime rw",
+            "/proc/sys proc ro,nosuid,nodev,noexec,relatime rw",
+            "/sys sysfs ro,nosuid,nodev,noexec,relatime",
+        ]
+        .map(str::to_owned)
+        .into();
+        expected.extend(cgroups("ro"));
+        assert_eq!(mounts(at, ""), expected);
+        let mut expected: Vec<String> = [
+            "/ rw,relatime",
+            "/dev tmpfs rw,nosuid rw,size=65536k,mode=755",
+            "/dev/mqueue mqueue rw,nosuid,nodev,noexec,relatime rw",
+            "/dev/pts devpts rw,nosuid,noexec,relatime rw,gid=5,mode=620,ptmxmode=666",
+            "/dev/shm tmpfs rw,nosuid,nodev,noexec,relatime rw,size=65536k",
+            "/etc/hostname rw,relatime",
+            "/etc/hosts rw,relatime",
+            "/etc/resolv.conf rw,relatime",
+            "/proc proc rw,nosuid,nodev,noexec,relatime rw",
+            "/sys sysfs rw,nosuid,nodev,noexec,relatime",
+        ]
+        .map(str::to_owned)
+        .into();
+        expected.extend(cgroups("rw"));
+        assert_eq!(mounts(at, "--privileged"), expected);
         let read_only = mounts(at, "--read-only");
         assert_eq!(read_only[0], "/ ro,relatime");
     });
@@ -124,6 +133,9 @@ fn privileged_the_devices_are_dockers_and_others_are_denied() {
         // /dev/mem may be made, not opened.
         let output = at.line("run --rm --network none busybox sh -c 'mknod /tmp/m c 1 1 && cat /tmp/m'");
         assert_eq!(output.stderr, "cat: can't open '/tmp/m': Operation not permitted\n");
+        // runc lets every container use TUN, where the kernel has it.
+        let output = at.line("run --rm --network none busybox sh -c 'mknod /tmp/tun c 10 200 && cat /tmp/tun'");
+        assert!(!output.stderr.contains("not permitted"), "{output:?}");
         assert_eq!(
             at.run("busybox sh -c 'head -c 4 /dev/zero | wc -c; echo x > /dev/null; head -c 4 /dev/urandom | wc -c'"),
             "4\n4"
@@ -174,16 +186,22 @@ fn privileged_the_namespaces_are_new_but_for_those_that_docker_shares() {
             let link = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
             assert_eq!(link(&pid), link("self"), "{kind}");
         }
-        // On cgroup v1 the cgroup namespace is the host's: the path is whole.
+        let link = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/cgroup")).unwrap();
+        assert_eq!(link(&pid) != link("self"), unified(), "cgroup");
         let id = at.inspect(&name, "{{.Id}}");
         let cgroups = at.ok(&format!("exec {name} cat /proc/1/cgroup"));
+        assert_eq!(at.ok(&format!("exec {name} cat /proc/self/cgroup")), cgroups, "exec is in the same");
+        if unified() {
+            assert_eq!(cgroups, "0::/");
+            return at.remove(&name);
+        }
+        // With version 1 the cgroup namespace is the host's: the path is whole.
         let limited = |line: &&str| {
             ["memory", "pids", "cpu", "devices", "freezer"].iter().any(|name| line.contains(&format!(":{name}:")))
         };
         let v1: Vec<_> = cgroups.lines().filter(limited).collect();
         assert!(v1.len() >= 4, "{cgroups}");
         assert!(v1.iter().all(|line| line.ends_with(&format!("/{id}"))), "{cgroups}");
-        assert_eq!(at.ok(&format!("exec {name} cat /proc/self/cgroup")), cgroups, "exec is in the same");
         at.remove(&name);
     });
 }

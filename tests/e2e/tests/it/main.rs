@@ -11,6 +11,7 @@
 #![expect(clippy::unwrap_used, reason = "the functions around the tests fail as tests do")]
 
 mod access;
+mod cgroup2;
 mod crash;
 mod death;
 mod exec;
@@ -20,6 +21,7 @@ mod fuzz;
 mod help;
 mod hostile;
 mod hostile_images;
+mod hostile_registries;
 mod idle;
 mod images;
 mod inspect;

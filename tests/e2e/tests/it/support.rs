@@ -146,6 +146,11 @@ pub(crate) fn split(line: &str) -> Vec<String> {
     words
 }
 
+/// Whether every controller is on version 2 of cgroups.
+pub(crate) fn unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
 /// The directory of a running container's cgroup of this v1 controller, or the unified one, as the host sees it.
 pub(crate) fn cgroup(at: &At<'_>, name: &str, controller: &str) -> PathBuf {
     let pid = at.inspect(name, "{{.State.Pid}}");

@@ -57,9 +57,14 @@ pub fn layer(name: &str, data: &[u8]) -> (Vec<u8>, Vec<u8>) {
     header.set_size(data.len() as u64);
     builder.append_data(&mut header, name, data).unwrap();
     let tar = builder.into_inner().unwrap();
+    let layer = gzip(&tar);
+    (tar, layer)
+}
+
+fn gzip(tar: &[u8]) -> Vec<u8> {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    gzip.write_all(&tar).unwrap();
-    (tar, gzip.finish().unwrap())
+    gzip.write_all(tar).unwrap();
+    gzip.finish().unwrap()
 }
 
 impl Served {
@@ -70,13 +75,17 @@ impl Served {
             .enumerate()
             .map(|(index, length)| layer(&format!("f{index}"), &noise(*length, index as u64 + *length as u64)))
             .collect();
-        let diff_ids: Vec<_> = made.iter().map(|(tar, _)| digest(tar)).collect();
+        let tars: Vec<_> = made.into_iter().map(|(tar, _)| tar).collect();
+        Served::of_tars(&tars)
+    }
+
+    /// These layers, which are compressed for the way.
+    pub fn of_tars(tars: &[Vec<u8>]) -> Served {
         let config = json!({
             "architecture": "amd64", "os": "linux", "config": {"Cmd": ["x"]},
-            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+            "rootfs": {"type": "layers", "diff_ids": tars.iter().map(|tar| digest(tar)).collect::<Vec<_>>()},
         });
-        let layers: Vec<Vec<u8>> = made.into_iter().map(|(_, gzip)| gzip).collect();
-        Served::of(layers, config.to_string().as_bytes())
+        Served::of(tars.iter().map(|tar| gzip(tar)).collect(), config.to_string().as_bytes())
     }
 
     /// These compressed layers, whatever the configuration says.

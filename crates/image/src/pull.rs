@@ -15,6 +15,7 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use errdefs::ErrorKind;
 use layer::{Applied, ApplyError};
@@ -31,6 +32,9 @@ use crate::{LoadError, Loaded};
 
 /// Layers unpacked at the same time.
 const LAYERS_AT_ONCE: usize = 3;
+
+/// The least time between two reports of one layer: more often is nothing that anybody sees.
+const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// How many times longer than its blob a layer may be. Deflate cannot do better than 1032; what does more is made to.
 const INFLATION_MAX: u64 = 1100;
@@ -60,7 +64,7 @@ pub enum PullEvent {
     Exists(Digest),
     /// It is wanted: all of these come before the first layer is read.
     Wanted(Digest),
-    /// So many of its compressed bytes are unpacked.
+    /// So many of its compressed bytes are unpacked. Told now and then, and at the end.
     Extracting {
         /// Which one, by the digest in the manifest.
         layer: Digest,
@@ -244,7 +248,7 @@ impl Store {
         let Missing { descriptor, source } = layer;
         let stage = self.snapshots.stage().map_err(|source| PullError::Stage { source })?;
         let limit = descriptor.size.saturating_mul(INFLATION_MAX).max(INFLATED_ALWAYS);
-        let counted = Counted { source, descriptor: &descriptor, current: 0, failed, events };
+        let counted = Counted { source, descriptor: &descriptor, current: 0, told: None, failed, events };
         let applied = layer::apply_limited(counted, stage.path(), limit);
         let applied = applied.map_err(|source| PullError::Unpack { source })?;
         if applied.digest != descriptor.digest || applied.size != descriptor.size {
@@ -300,6 +304,8 @@ struct Counted<'a, R> {
     source: R,
     descriptor: &'a Descriptor,
     current: u64,
+    /// When it was told last.
+    told: Option<Instant>,
     /// Another layer failed.
     failed: &'a AtomicBool,
     events: &'a (dyn Fn(PullEvent) + Sync),
@@ -313,8 +319,12 @@ impl<R: Read> Read for Counted<'_, R> {
         }
         if count > 0 {
             self.current += count as u64;
-            let (layer, total) = (self.descriptor.digest.clone(), self.descriptor.size);
-            (self.events)(PullEvent::Extracting { layer, current: self.current, total });
+            let now = Instant::now();
+            if self.current == self.descriptor.size || self.told.is_none_or(|told| now - told >= REPORT_EVERY) {
+                self.told = Some(now);
+                let (layer, total) = (self.descriptor.digest.clone(), self.descriptor.size);
+                (self.events)(PullEvent::Extracting { layer, current: self.current, total });
+            }
         }
         Ok(count)
     }

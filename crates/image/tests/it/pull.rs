@@ -101,6 +101,28 @@ fn privileged_a_pulled_image_has_its_names_its_manifest_and_its_layers() {
 }
 
 #[test]
+fn privileged_the_unpacking_of_a_layer_is_told_ten_times_a_second_and_at_its_end() {
+    let scratch = Scratch::new();
+    // Bytes that do not get shorter.
+    let next = |state: &u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+    let noise = std::iter::successors(Some(1), next).map(|state| (state >> 56) as u8).take(20 * 1024 * 1024).collect();
+    let remote = remote(&[tar(&[("noise".into(), noise)])]);
+    let begin = Instant::now();
+    let (pulled, events) = remote.pull(&scratch.store);
+    pulled.unwrap();
+    let told: Vec<(u64, u64)> = events
+        .iter()
+        .filter_map(|event| match event {
+            PullEvent::Extracting { current, total, .. } => Some((*current, *total)),
+            _ => None,
+        })
+        .collect();
+    assert!(told.last().is_some_and(|(current, total)| current == total), "{told:?}");
+    let most = begin.elapsed().as_millis() / 100 + 2;
+    assert!(told.len() as u128 <= most, "{} times", told.len());
+}
+
+#[test]
 fn privileged_layers_that_are_there_are_not_fetched() {
     let scratch = Scratch::new();
     let mut layers = three();

@@ -17,7 +17,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use testkit::paths;
 
-use crate::step::{cargo_build, quiet, step};
+use crate::step::{cargo_build, step, watched};
 use crate::tools::{self, STATIC_TARGET};
 
 /// For whom the programs are.
@@ -49,7 +49,7 @@ pub(crate) fn build(kind: Kind) -> Result<PathBuf> {
     fs::create_dir_all(&dir)?;
     for build in plan(kind, tools::has_static_target()) {
         let what = format!("build {} ({})", build.binaries.join(", "), build.profile);
-        step(&what, || quiet(&mut build.command()))?;
+        step(&what, || watched(&mut build.command()))?;
         for binary in &build.binaries {
             install(&build.output().join(binary), &dir.join(binary))?;
         }

@@ -1,6 +1,6 @@
 //! One line per step, with the time it took.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -38,6 +38,15 @@ pub(crate) fn quiet(command: &mut Command) -> Result<String> {
         bail!("{command:?}: {}\n{}{}", output.status, text(&output.stdout), text(&output.stderr));
     }
     Ok(text(&output.stdout))
+}
+
+/// Runs a program that takes minutes: on a terminal what it tells of its progress is seen.
+pub(crate) fn watched(command: &mut Command) -> Result<()> {
+    if !std::io::stderr().is_terminal() {
+        return quiet(command).map(drop);
+    }
+    println!();
+    show(command)
 }
 
 /// `cargo`, the one that runs us, in the work tree.

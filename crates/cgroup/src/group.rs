@@ -1,5 +1,6 @@
 //! The directories of one container.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,7 +12,9 @@ use oci::runtime::{DeviceRule, Resources};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::devices::program;
+use crate::events::wait_for;
 use crate::facts::{Controller, Hierarchies, Version};
+use crate::freeze;
 use crate::plan::{PlanError, Write, plan};
 
 /// The cgroup of one container: a directory in each hierarchy that it needs.
@@ -179,6 +182,21 @@ impl Cgroup {
         }
     }
 
+    /// The same for a process that is to come beside `process`, which may have moved to a cgroup below.
+    ///
+    /// With version 2 a cgroup that hands controllers down takes no processes (cgroup-v2.rst, "No Internal Process
+    /// Constraint"): systemd and engines in containers do that with theirs, and clone3 fails with EBUSY then.
+    pub fn entrance_beside(&self, process: Pid) -> Result<Entrance, CgroupError> {
+        let (Version::V2, Some((_, own))) = (self.version, self.directories.first()) else { return self.entrance() };
+        let file = PathBuf::from(format!("/proc/{}/cgroup", process.as_raw_nonzero()));
+        let text = fs::read_to_string(&file).map_err(CgroupError::io("read", &file))?;
+        let path = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+        let below = Path::new(path).strip_prefix(&self.path).unwrap_or(Path::new(""));
+        let directory = own.join(below);
+        let opened = File::open(&directory).map_err(CgroupError::io("open", &directory))?;
+        Ok(Entrance::Directory(opened.into()))
+    }
+
     /// The processes inside, in our PID namespace's numbers.
     pub fn procs(&self) -> Result<Vec<i32>, CgroupError> {
         let Some((_, directory)) = self.directories.first() else { return Ok(Vec::new()) };
@@ -221,13 +239,28 @@ impl Cgroup {
                 Err(CgroupError::Io { source, .. }) if source.raw_os_error() == Some(EBUSY) => {}
                 other => return other,
             }
-            self.let_die();
-            let waited = self.members()?.iter().filter(|process| end(process, deadline)).count();
-            if waited == 0 && !pause(deadline) {
+            if !self.end_processes(deadline)? {
                 let path = self.path.clone();
                 return Err(CgroupError::Timeout { action: "empty and remove cgroup", path, timeout });
             }
         }
+    }
+
+    /// Kills what is inside and waits for its end; false at the deadline.
+    fn end_processes(&self, deadline: Instant) -> Result<bool, CgroupError> {
+        if let (Version::V2, Some((_, directory))) = (self.version, self.directories.first()) {
+            match self.kill() {
+                // It went away by itself.
+                Err(CgroupError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(true),
+                other => other?,
+            }
+            let ended = wait_for(directory, "populated 0", deadline).map_err(CgroupError::io("wait for", directory))?;
+            // Empty and still not to be removed: what is left of the last process will be gone in a moment.
+            return Ok(ended && pause(deadline));
+        }
+        self.let_die();
+        let waited = self.members()?.iter().filter(|process| end(process, deadline)).count();
+        Ok(waited > 0 || pause(deadline))
     }
 
     /// The processes inside. By descriptor: a number from a list may be another process's by the time that it is used. One
@@ -235,9 +268,17 @@ impl Cgroup {
     fn members(&self) -> Result<Vec<OwnedFd>, CgroupError> {
         // 0 is a process of a PID namespace above ours.
         let open = |pid: i32| Some((pid, pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?));
-        let opened: Vec<_> = self.procs()?.into_iter().filter_map(open).collect();
-        let listed = if opened.is_empty() { Vec::new() } else { self.procs()? };
+        let opened: Vec<_> = self.procs_with_below().into_iter().filter_map(open).collect();
+        let listed = if opened.is_empty() { BTreeSet::new() } else { self.procs_with_below() };
         Ok(opened.into_iter().filter(|(pid, _)| listed.contains(pid)).map(|(_, process)| process).collect())
+    }
+
+    /// The processes inside and in the cgroups below, of every hierarchy: a container that may write them can have moved
+    /// its processes differently in each.
+    fn procs_with_below(&self) -> BTreeSet<i32> {
+        let mut found = BTreeSet::new();
+        self.directories.iter().for_each(|(_, directory)| collect_procs(directory, &mut found));
+        found
     }
 
     /// Thaws the directory: a frozen process of version 1 does not even die.
@@ -305,29 +346,18 @@ impl Cgroup {
 
     fn set_frozen(&self, frozen: bool, timeout: Duration) -> Result<(), CgroupError> {
         let deadline = Instant::now() + timeout;
-        let (set, state, value, reached) = match (self.version, frozen) {
-            (Version::V1, true) => ("freezer.state", "freezer.state", "FROZEN", "FROZEN\n"),
-            (Version::V1, false) => ("freezer.state", "freezer.state", "THAWED", "THAWED\n"),
-            (Version::V2, true) => ("cgroup.freeze", "cgroup.events", "1", "frozen 1\n"),
-            (Version::V2, false) => ("cgroup.freeze", "cgroup.events", "0", "frozen 0\n"),
-        };
-        let directory = match self.version {
-            Version::V1 => self.directory(Controller::Freezer)?,
-            Version::V2 => self.directories.first().map(|(_, path)| path.as_path()).ok_or(CgroupError::NoHierarchy)?,
-        };
-        let (set, state) = (directory.join(set), directory.join(state));
-        loop {
-            // Written again each time: version 1 can hang in FREEZING when processes fork meanwhile (runc does the same).
-            fs::write(&set, value).map_err(CgroupError::io("write", &set))?;
-            let text = fs::read_to_string(&state).map_err(CgroupError::io("read", &state))?;
-            if text.ends_with(reached) {
-                return Ok(());
+        let reached = match self.version {
+            Version::V1 => freeze::set_v1(self.directory(Controller::Freezer)?, frozen, deadline)?,
+            Version::V2 => {
+                let (_, directory) = self.directories.first().ok_or(CgroupError::NoHierarchy)?;
+                freeze::set_v2(directory, frozen, deadline)?
             }
-            if !pause(deadline) {
-                let action = if frozen { "freeze cgroup" } else { "thaw cgroup" };
-                return Err(CgroupError::Timeout { action, path: self.path.clone(), timeout });
-            }
+        };
+        if reached {
+            return Ok(());
         }
+        let action = if frozen { "freeze cgroup" } else { "thaw cgroup" };
+        Err(CgroupError::Timeout { action, path: self.path.clone(), timeout })
     }
 
     /// Removes children before parents; the first error is returned, after all were tried.
@@ -454,6 +484,16 @@ fn remove_tree(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
     }
 }
 
+/// The processes of a directory and those below.
+fn collect_procs(directory: &Path, found: &mut BTreeSet<i32>) {
+    // One that cannot be read has gone meanwhile.
+    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    below.for_each(|entry| collect_procs(&entry.path(), found));
+}
+
 /// Kills a process and waits for its end; whether anything happened.
 fn end(process: &OwnedFd, deadline: Instant) -> bool {
     pidfd_send_signal(process, Signal::KILL).is_ok() && sys::wait::readable(process.as_fd(), deadline).unwrap_or(false)
@@ -461,9 +501,9 @@ fn end(process: &OwnedFd, deadline: Instant) -> bool {
 
 /// Lets a millisecond pass; false once the deadline has passed.
 ///
-/// For two states of version 1 that the kernel announces nowhere: a freezing that is complete, and a directory whose last
+/// For two states that the kernel announces nowhere: a freezing of version 1 that is complete, and a directory whose last
 /// process is past its exit notification but not yet past its exit.
-fn pause(deadline: Instant) -> bool {
+pub(crate) fn pause(deadline: Instant) -> bool {
     std::thread::sleep(Duration::from_millis(1));
     Instant::now() < deadline
 }

@@ -18,7 +18,9 @@
 
 mod counters;
 mod devices;
+mod events;
 mod facts;
+mod freeze;
 mod group;
 mod plan;
 

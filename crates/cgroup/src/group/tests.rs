@@ -15,8 +15,15 @@ impl Scratch {
 
     /// A process inside, asleep until its end.
     fn sleeper(&self) -> Child {
+        self.sleeper_below("")
+    }
+
+    /// The same in a new cgroup below.
+    fn sleeper_below(&self, path: &str) -> Child {
         let child = Command::new("/bin/sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
         for (_, directory) in &self.0.directories {
+            let directory = directory.join(path);
+            fs::create_dir_all(&directory).unwrap();
             fs::write(directory.join("cgroup.procs"), child.id().to_string()).unwrap();
         }
         child
@@ -46,6 +53,9 @@ fn privileged_limits_are_in_their_files_and_destroy_leaves_nothing() {
         assert_eq!(read(Controller::Memory, "memory.limit_in_bytes"), "67108864\n");
         assert_eq!(read(Controller::Cpu, "cpu.cfs_quota_us"), "50000\n");
         assert_eq!(read(Controller::Cpuset, "cpuset.mems"), "0\n");
+    } else {
+        assert_eq!(read(Controller::Memory, "memory.max"), "67108864\n");
+        assert_eq!(read(Controller::Cpu, "cpu.max"), "50000 100000\n");
     }
     let mut sleeper = scratch.sleeper();
     assert_eq!(scratch.0.procs().unwrap(), [sleeper.id() as i32]);
@@ -64,10 +74,9 @@ fn privileged_a_raised_memory_limit_passes_the_old_sum() {
     };
     let scratch = Scratch::new("update", &memory(32 << 20));
     scratch.0.update(&memory(64 << 20)).unwrap();
-    let limit = scratch.0.directory(Controller::Memory).unwrap().join("memory.limit_in_bytes");
-    if scratch.0.version == Version::V1 {
-        assert_eq!(fs::read_to_string(limit).unwrap(), "67108864\n");
-    }
+    let directory = scratch.0.directory(Controller::Memory).unwrap();
+    let file = if scratch.0.version == Version::V1 { "memory.limit_in_bytes" } else { "memory.max" };
+    assert_eq!(fs::read_to_string(directory.join(file)).unwrap(), "67108864\n");
 }
 
 #[test]
@@ -89,6 +98,31 @@ fn privileged_frozen_processes_end_with_their_cgroup() {
     scratch.0.freeze(TIMEOUT).unwrap();
     scratch.0.destroy(TIMEOUT).unwrap();
     assert!(!sleeper.wait().unwrap().success());
+}
+
+#[test]
+fn privileged_what_is_in_cgroups_below_ends_with_them() {
+    let scratch = Scratch::new("below", &Resources::default());
+    let mut sleepers: Vec<Child> = ["a", "b/c"].map(|below| scratch.sleeper_below(below)).into();
+    scratch.0.destroy(TIMEOUT).unwrap();
+    assert!(scratch.0.directories.iter().all(|(_, directory)| !directory.exists()));
+    assert!(sleepers.iter_mut().all(|sleeper| !sleeper.wait().unwrap().success()));
+}
+
+#[test]
+fn privileged_vm_a_process_comes_beside_one_that_has_moved_below() {
+    let scratch = Scratch::new("beside", &Resources::default());
+    assert_eq!(scratch.0.version, Version::V2, "with version 1 every cgroup takes processes: run `cargo xtask vm`");
+    let mut sleeper = scratch.sleeper_below("init/deep");
+    let (_, directory) = &scratch.0.directories[0];
+    fs::write(directory.join("cgroup.subtree_control"), "+memory").unwrap();
+    let enter = |entrance: Entrance| sys::fork::fork(Default::default(), entrance.directory(), || 0);
+    let err = enter(scratch.0.entrance().unwrap()).unwrap_err();
+    assert_eq!(err.raw_os_error(), Some(EBUSY));
+    let child = enter(scratch.0.entrance_beside(Pid::from_child(&sleeper)).unwrap()).unwrap();
+    assert_eq!(sys::wait::wait(child.pidfd.as_fd()).unwrap(), sys::wait::Exit::Code(0));
+    scratch.0.destroy(TIMEOUT).unwrap();
+    sleeper.wait().unwrap();
 }
 
 #[test]

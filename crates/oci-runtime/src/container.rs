@@ -106,11 +106,12 @@ pub(crate) const REAP_WITHIN: Duration = Duration::from_secs(1);
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What every container may do with devices whatever its specification says, as with runc (libcontainer/specconv
-/// `AllowedDevices`): make any node, and use the default ones, which we make ourselves.
+/// `AllowedDevices`): make any node, use the default ones, which we make ourselves, and TUN, which VPNs in containers need.
 fn default_device_rules() -> impl Iterator<Item = DeviceRule> {
     let make = ["c", "b"].map(|kind| (kind, None, None, "m"));
-    let nodes =
-        [(1, Some(3)), (1, Some(5)), (1, Some(7)), (1, Some(8)), (1, Some(9)), (5, Some(0)), (5, Some(2)), (136, None)];
+    let memory = [3, 5, 7, 8, 9].map(|minor| (1, Some(minor)));
+    let terminals = [(5, Some(0)), (5, Some(2)), (136, None)];
+    let nodes = memory.into_iter().chain(terminals).chain([(10, Some(200))]);
     let used = nodes.map(|(major, minor)| ("c", Some(major), minor, "rwm"));
     make.into_iter().chain(used).map(|(kind, major, minor, access)| DeviceRule {
         allow: true,
@@ -187,7 +188,8 @@ impl Container {
         let process = plan_process(&self.id, options.process, options.user, root, seccomp)??;
         let entrance = self.cgroup.entrance()?;
         let (container, namespaces) = (self.pidfd.as_fd(), self.namespaces);
-        let usher = Usher { container, namespaces, entrance, process, stdio: options.stdio };
+        let (cgroup, first, stdio) = (&self.cgroup, self.pid, options.stdio);
+        let usher = Usher { container, namespaces, cgroup, first, entrance, process, stdio };
         usher.send(Instant::now() + self.exec_within)
     }
 

@@ -19,7 +19,8 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use cgroup::Entrance;
+use cgroup::{Cgroup, Entrance};
+use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use sys::fork::{Child, NewNamespaces, fork, fork_sibling};
@@ -60,6 +61,9 @@ pub struct Joining {
 pub(crate) struct Usher<'a> {
     pub(crate) container: BorrowedFd<'a>,
     pub(crate) namespaces: ThreadNameSpaceType,
+    pub(crate) cgroup: &'a Cgroup,
+    /// The container's first process.
+    pub(crate) first: Pid,
     pub(crate) entrance: Entrance,
     pub(crate) process: ProcessPlan,
     pub(crate) stdio: Stdio,
@@ -139,7 +143,12 @@ impl Usher<'_> {
         let failed = |action| move |source| ExecError::Clone { action, source };
         let (ours, theirs) = Channel::pair().map_err(failed("make a socket pair"))?;
         let run = || report(&theirs, self.run(&theirs));
-        let usher = fork(NewNamespaces::default(), self.entrance.directory(), run);
+        let mut usher = fork(NewNamespaces::default(), self.entrance.directory(), run);
+        if usher.as_ref().is_err_and(|err| err.raw_os_error() == Some(Errno::BUSY.raw_os_error())) {
+            // The container has divided its cgroup: new processes come where its first one is, as with runc.
+            let beside = self.cgroup.entrance_beside(self.first)?;
+            usher = fork(NewNamespaces::default(), beside.directory(), run);
+        }
         let usher = usher.map_err(failed("clone a process for the container"))?;
         // Our copy of the child's end would hide its death.
         drop(theirs);

@@ -77,14 +77,14 @@ fn privileged_exec_joins_everything() {
         let mut container = fixture.create(None, stdio).unwrap();
         container.start().unwrap();
         let script = "for n in pid net mnt ipc uts cgroup time; do stat -Lc %i /proc/1/ns/$n /proc/self/ns/$n; done; \
-                      cat /proc/1/cgroup; echo; cat /proc/self/cgroup";
+                      echo cgroups; cat /proc/1/cgroup; echo; cat /proc/self/cgroup";
         let process = oci::runtime::Process {
             args: ["sh", "-c", script].map(str::to_owned).to_vec(),
             ..fixture.spec.process.clone()
         };
         let output = exec(&container, &process).unwrap();
         assert_eq!(output.code, 0, "{}", output.text);
-        let (namespaces, cgroups) = output.text.split_at(output.text.find("\n9:").unwrap_or(0));
+        let (namespaces, cgroups) = output.text.split_once("cgroups\n").unwrap();
         let namespaces: Vec<_> = namespaces.lines().collect();
         assert_eq!(namespaces.len(), 14, "{namespaces:?}");
         assert!(namespaces.chunks(2).all(|pair| pair[0] == pair[1]), "{namespaces:?}");

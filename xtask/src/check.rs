@@ -9,14 +9,15 @@ use anyhow::{Context, Result};
 use testkit::{paths, process};
 
 use crate::step::{cargo, cargo_build, show, step};
-use crate::{debian, dist, images, tidy, tools};
+use crate::{debian, dist, images, tidy, tools, vm};
 
 /// Which tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// Everything that needs neither network nor other engines.
     Default,
-    /// Those marked as slow, too: minutes of everything at once, and of hostile input (nextest's profile `all`).
+    /// Those marked as slow, too: minutes of everything at once, and of hostile input (nextest's profile `all`); and those
+    /// of the virtual machine.
     All,
 }
 
@@ -46,8 +47,10 @@ pub(crate) fn test(scope: Scope) -> Result<()> {
     let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
     let status = process::wait(&mut child, DEADLINE).context("the tests")?;
     report_skips(&skips)?;
+    // Also after a failure: the two find different things.
+    let apart = if scope == Scope::All { vm::test() } else { Ok(()) };
     anyhow::ensure!(status.success(), "tests failed");
-    Ok(())
+    apart
 }
 
 /// cargo-nextest where it is installed (a process per test, parallel); else cargo's own runner, which says less.
@@ -55,8 +58,10 @@ fn runner(scope: Scope) -> Command {
     if paths::program("cargo-nextest").is_none() {
         println!("cargo-nextest is not installed: running the tests with `cargo test`");
         let mut command = cargo_build(&["test", "--workspace", "--no-fail-fast"]);
+        // As .config/nextest.toml has it.
+        command.args(["--", "--skip", "vm_"]);
         if scope == Scope::Default {
-            command.args(["--", "--skip", "slow_"]);
+            command.args(["--skip", "slow_"]);
         }
         return command;
     }

@@ -7,6 +7,7 @@
 //! | `tidy` | [`tidy`] | the rules of docs/STYLE.md that a program can check |
 //! | `dist` | [`dist`] | the programs as users get them, or for tests |
 //! | `images` | [`images`] | the archives that tests load |
+//! | `vm` | [`vm`] | tests in a virtual machine with version 2 of cgroups |
 //! | `bench` | [`bench`] | the promised figures, side by side with other engines |
 //!
 //! [`tools`] installs what a command needs, [`step`] prints one line per step with its time.
@@ -20,6 +21,7 @@ mod quickstart;
 mod step;
 mod tidy;
 mod tools;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -28,11 +30,14 @@ use anyhow::{Result, bail};
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   quickstart           install what is missing, build, run a first container, clean up
-  test [--all]         build what tests need and run them; all: with minutes of load and of hostile input
+  test [--all]         build what tests need and run them; all: with minutes of load and of hostile input, and
+                       with those of `vm`
   ci                   fmt, clippy, tidy, test
   tidy                 check the rules of docs/STYLE.md
   dist [--dev]         build the programs into target/dist (target/dist-dev)
   images               make the archives of target/images
+  vm [WORD]...         run tests in a virtual machine that has version 2 of cgroups alone: those that see it, or
+                       those with a word in their name
   bench [--peer NAME=COMMAND@CGROUP]... [--runs N] [--only ROW]... [--dist DIR] [--list]
                        measure the promised figures, of the programs in DIR or newly built ones";
 
@@ -60,6 +65,9 @@ fn run(arguments: &[String]) -> Result<()> {
         ("dist", ["--dev"]) => dist::build(dist::Kind::Dev).map(drop),
         ("images", []) => images::run(),
         ("bench", options) => bench::run(options),
+        ("vm", words) => vm::command(words),
+        // What `vm` starts in the machine.
+        ("vm-guest", [plan]) => vm::guest(std::path::Path::new(plan)),
         _ => bail!("{USAGE}"),
     }
 }

@@ -14,7 +14,7 @@ struct Tool {
     present: fn() -> bool,
 }
 
-const TOOLS: [Tool; 4] = [
+const TOOLS: &[Tool] = &[
     Tool { package: "build-essential", present: || paths::program("cc").is_some() },
     // Profiles are compiled with it; containers start without it.
     Tool { package: "libseccomp-dev", present: || Path::new("/usr/include/seccomp.h").exists() },
@@ -27,9 +27,23 @@ const TOOLS: [Tool; 4] = [
 pub(crate) const STATIC_TARGET: &str =
     if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-musl" } else { "x86_64-unknown-linux-musl" };
 
+/// What the virtual machine needs besides.
+const VM_TOOLS: &[Tool] =
+    &[Tool { package: "qemu-system-x86", present: || paths::program("qemu-system-x86_64").is_some() }];
+
 /// Installs the packages that are missing; fails with the command to type when this user may not.
 pub(crate) fn install() -> Result<()> {
-    let missing: Vec<&str> = TOOLS.iter().filter(|tool| !(tool.present)()).map(|tool| tool.package).collect();
+    install_missing(TOOLS)
+}
+
+/// The same for the tests that run in a virtual machine.
+pub(crate) fn install_for_vm() -> Result<()> {
+    install()?;
+    install_missing(VM_TOOLS)
+}
+
+fn install_missing(tools: &[Tool]) -> Result<()> {
+    let missing: Vec<&str> = tools.iter().filter(|tool| !(tool.present)()).map(|tool| tool.package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -43,7 +57,8 @@ pub(crate) fn install() -> Result<()> {
     Ok(())
 }
 
-fn apt() -> Command {
+/// `apt-get` that asks nothing.
+pub(crate) fn apt() -> Command {
     let mut command = Command::new("apt-get");
     command.arg("-q").env("DEBIAN_FRONTEND", "noninteractive");
     command

@@ -1,0 +1,166 @@
+//! A virtual machine with version 2 of cgroups alone, and in it the tests that see the difference.
+//!
+//! How cgroups are mounted is the machine's business: a test cannot choose. Where every controller is on version 1, as on
+//! many hosts, only another kernel shows the rest; this one is Debian's, below qemu without KVM, started for the run.
+//!
+//! ```text
+//! host                                                     guest
+//!   kernel      Debian's, unpacked below target/vm -------> boots
+//!   initramfs   busybox, modules, a script ---------------> the host's root over 9p, read-only, below an overlay
+//!   list        which tests, why -> plan.json ------------> guest   cgroup2, other mounts, then `--jobs` tests at once
+//!   account     what ran, what failed <-- lines of JSON ---   ...   each in a process of its own; then it powers off
+//! ```
+//!
+//! The same programs and test binaries run in both, from the same paths. Everything that is kept is below `target/vm`:
+//! `kernel`, `initramfs`, `plan.json`, and `console`, the kernel's messages of the last run. The machine has a deadline,
+//! from outside as from inside, and no network.
+
+mod account;
+mod binaries;
+mod event;
+mod guest;
+mod initramfs;
+mod kernel;
+mod list;
+mod machine;
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use testkit::paths;
+
+use crate::step::step;
+use crate::{dist, images, tools};
+use account::Account;
+use event::{Event, Plan};
+use initramfs::Entry;
+use list::Group;
+use machine::Machine;
+
+pub(crate) use guest::run as guest;
+
+/// How long the machine may run. Beyond that it is killed, and the run has failed.
+const DEADLINE: Duration = Duration::from_secs(20 * 60);
+
+/// What reaches the host's files; the rest is loaded when something asks for it.
+const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
+
+/// What runs in the machine: all that reads, writes or mounts cgroups, and what depends on how processes are stopped,
+/// killed and counted. The rest is the same on either version.
+const GROUPS: [Group; 9] = [
+    Group { package: "cgroup", tests: &["group::", "devices::"], except: &[] },
+    // The whole runtime: it enters the cgroup by clone3, mounts it, and hides it in a namespace.
+    Group { package: "oci-runtime", tests: &["confinement::", "errors::", "lifecycle::", "streams::"], except: &[] },
+    Group { package: "shim", tests: &["exec::", "orphans::"], except: &[] },
+    Group { package: "engine", tests: &["open::tests::privileged_cgroups"], except: &[] },
+    // What only version 2 has.
+    Group { package: "e2e", tests: &["cgroup2::"], except: &[] },
+    // A first container; limits; what it sees of its cgroup; devices, which an eBPF program keeps.
+    Group {
+        package: "e2e",
+        tests: &["load_and_run::privileged_run_prints", "load_and_run::privileged_rm_leaves", "flags::", "isolation::"],
+        // Words and refusals, which no kernel has a part in.
+        except: &["flags::privileged_what_is"],
+    },
+    // Stopping, freezing, counting, killing.
+    Group {
+        package: "e2e",
+        tests: &["stuck::", "shims::", "idle::", "lifecycle::", "exec::", "system::", "restart_policy::"],
+        except: &[],
+    },
+    // A later daemon finds what the earlier one made.
+    Group { package: "e2e", tests: &["death::"], except: &["death::privileged_heavy"] },
+    Group { package: "testkit", tests: &["leaks::"], except: &[] },
+];
+
+/// The tests of the list.
+pub(crate) fn test() -> Result<()> {
+    let binaries = prepare()?;
+    run(list::select(&GROUPS, &binaries)?)
+}
+
+/// `vm [WORD]...`: the tests of the list, or those of the whole workspace that have a word in their name.
+pub(crate) fn command(words: &[&str]) -> Result<()> {
+    let binaries = prepare()?;
+    run(if words.is_empty() { list::select(&GROUPS, &binaries)? } else { list::matching(words, &binaries)? })
+}
+
+fn prepare() -> Result<Vec<list::Binary>> {
+    ensure!(
+        cfg!(target_arch = "x86_64"),
+        "the virtual machine is one of x86_64: on other machines its tests do not run"
+    );
+    tools::install_for_vm()?;
+    dist::build(dist::Kind::Dev)?;
+    images::run()?;
+    step("build the tests", binaries::build)
+}
+
+fn run(cases: Vec<event::Case>) -> Result<()> {
+    let dir = paths::target().join("vm");
+    fs::create_dir_all(&dir)?;
+    let busybox = paths::busybox()?;
+    let kernel = kernel::get(&busybox)?;
+    let processors = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4));
+    let plan = Plan {
+        modules: kernel.modules.clone(),
+        busybox: busybox.clone(),
+        jobs: processors,
+        environment: environment(),
+        cases,
+    };
+    let plan_file = dir.join("plan.json");
+    fs::write(&plan_file, serde_json::to_vec(&plan)?)?;
+    let machine =
+        Machine { kernel: kernel.image, initramfs: dir.join("initramfs"), console: dir.join("console"), processors };
+    fs::write(&machine.initramfs, initramfs::archive(&entries(&kernel.modules, &busybox, &plan_file)?))?;
+    println!("{} tests in a virtual machine; the kernel's messages: {}", plan.cases.len(), machine.console.display());
+    let begin = Instant::now();
+    let mut account = Account::new(&plan.cases);
+    let ran = machine.run(DEADLINE, |line| account.take(&line));
+    println!("{}; {:.0} s", account.summary(), begin.elapsed().as_secs_f64());
+    // What the machine said is nearer to the cause than how it ended.
+    account.verdict().and(ran)
+}
+
+/// What tests need to know; the machine has none of the caller's environment.
+fn environment() -> Vec<(String, String)> {
+    let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned();
+    vec![
+        ("PATH".to_owned(), path),
+        ("HOME".to_owned(), "/root".to_owned()),
+        ("CARGO_TARGET_DIR".to_owned(), paths::target().display().to_string()),
+        // Docker's says nothing more about the kernel, and takes half of the time.
+        (testkit::daemon::CLI_VARIABLE.to_owned(), "longshore".to_owned()),
+    ]
+}
+
+/// The first file system.
+fn entries(modules: &Path, busybox: &Path, plan: &Path) -> Result<Vec<Entry>> {
+    let dependencies = fs::read_to_string(modules.join("modules.dep"))?;
+    let order = initramfs::load_order(&dependencies, &MODULES);
+    let mut entries: Vec<Entry> =
+        ["bin", "dev", "host", "memory", "modules", "root"].into_iter().map(Entry::directory).collect();
+    entries.push(Entry::program("bin/busybox", fs::read(busybox)?));
+    let mut names = Vec::new();
+    for file in order {
+        let name = file.rsplit('/').next().unwrap_or(&file).to_owned();
+        let content = fs::read(modules.join(&file)).with_context(|| format!("read the module {file}"))?;
+        entries.push(Entry::program(&format!("modules/{name}"), content));
+        names.push(name);
+    }
+    let ours = std::env::current_exe()?;
+    let command = format!("{} vm-guest {}", ours.display(), plan.display());
+    entries.push(Entry::program("init", initramfs::init(&names, &command, DEADLINE.as_secs()).into_bytes()));
+    Ok(entries)
+}
+
+/// A line of the guest, as a value.
+fn parse(line: &str) -> Option<Event> {
+    serde_json::from_str(line).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use crate::config::{self, ConfigFile};
 use crate::report::{Exit, client_error};
 use crate::say_line;
 
+mod at_once;
 pub mod attach;
 pub mod create;
 pub mod events;
@@ -121,6 +122,11 @@ impl Outcomes {
             Ok(line) => say_line!("{line}"),
             Err(err) => self.failures.push(client_error(&err)),
         }
+    }
+
+    /// Notes a failure that no daemon told.
+    pub fn fail(&mut self, sentence: &str) {
+        self.failures.push(sentence.to_owned());
     }
 
     /// The failures, one a line.

@@ -5,7 +5,7 @@ use std::pin::pin;
 use client::{ClientError, container};
 use engine_api::container::WaitResponse;
 
-use super::{Context, Outcomes, successor};
+use super::{Context, Outcomes, at_once, successor};
 use crate::args::{Parsed, Verb};
 use crate::report::{Exit, client_error};
 use crate::warn_line;
@@ -14,23 +14,24 @@ use crate::warn_line;
 pub async fn stop(context: &Context, verb: Verb, parsed: &Parsed) -> Result<(), Exit> {
     let (signal, timeout) = (parsed.text("signal"), parsed.int("timeout"));
     let mut outcomes = Outcomes::default();
-    for name in &parsed.positionals {
-        let outcome = match verb {
-            Verb::Restart => container::restart(&context.client, name, signal, timeout).await,
-            _ => container::stop(&context.client, name, signal, timeout).await,
-        };
-        outcomes.note(outcome.map(|()| name.clone()));
+    if verb == Verb::Restart {
+        // In the order that was typed, as Docker does: it may be that of their dependencies.
+        for name in &parsed.positionals {
+            let outcome = container::restart(&context.client, name, signal, timeout).await;
+            outcomes.note(outcome.map(|()| name.clone()));
+        }
+        return outcomes.finish();
     }
+    let stop = async |name: &String| container::stop(&context.client, name, signal, timeout).await;
+    at_once::each(&parsed.positionals, stop, |name, outcome| outcomes.note(outcome.map(|()| name.clone()))).await;
     outcomes.finish()
 }
 
 /// `kill`
 pub async fn kill(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let mut outcomes = Outcomes::default();
-    for name in &parsed.positionals {
-        let outcome = container::kill(&context.client, name, parsed.text("signal")).await;
-        outcomes.note(outcome.map(|()| name.clone()));
-    }
+    let kill = async |name: &String| container::kill(&context.client, name, parsed.text("signal")).await;
+    at_once::each(&parsed.positionals, kill, |name, outcome| outcomes.note(outcome.map(|()| name.clone()))).await;
     outcomes.finish()
 }
 
@@ -71,18 +72,17 @@ fn exit_code(status: &WaitResponse) -> String {
 pub async fn remove(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let (force, volumes) = (parsed.flag("force"), parsed.flag("volumes"));
     let mut outcomes = Outcomes::default();
-    for name in &parsed.positionals {
-        let trimmed = name.trim_matches('/');
-        if trimmed.is_empty() {
-            return Err(Exit::new(1, "container name cannot be empty"));
-        }
-        let outcome = container::remove(&context.client, trimmed, force, volumes).await;
-        match outcome {
-            // What should go is gone: with --force that is success, with a word about it.
-            Err(err) if force && err.is_not_found() => warn_line!("{}", client_error(&err)),
-            outcome => outcomes.note(outcome.map(|()| name.clone())),
-        }
-    }
+    let remove = async |name: &String| match name.trim_matches('/') {
+        "" => None,
+        name => Some(container::remove(&context.client, name, force, volumes).await),
+    };
+    at_once::each(&parsed.positionals, remove, |name, outcome| match outcome {
+        None => outcomes.fail("container name cannot be empty"),
+        // What should go is gone: with --force that is success, with a word about it.
+        Some(Err(err)) if force && err.is_not_found() => warn_line!("{}", client_error(&err)),
+        Some(outcome) => outcomes.note(outcome.map(|()| name.clone())),
+    })
+    .await;
     outcomes.finish()
 }
 

@@ -13,6 +13,15 @@ use rustix::process::{Pid, PidfdFlags};
 /// How long one command of a test may take. Far above what any needs, so that a slow machine is no failure.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
+/// How many times slower than usual this machine is: a number, for machines without KVM. Scales what is [`patient`].
+pub const SLOWNESS_VARIABLE: &str = "LONGSHORE_TEST_SLOWNESS";
+
+/// A time within which something must happen, on this machine. [`DEADLINE`] is long enough for any.
+pub fn patient(usually: Duration) -> Duration {
+    let times = std::env::var(SLOWNESS_VARIABLE).ok().and_then(|text| text.parse().ok());
+    usually * times.unwrap_or(1)
+}
+
 /// What a command printed and how it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {

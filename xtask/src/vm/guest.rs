@@ -21,6 +21,9 @@ const PORT: &str = "/dev/ttyS1";
 /// a test may have its own idea of.
 const SCRATCH: &str = "/longshore-tests";
 
+/// Modules whose devices tests use: a node that is not there makes the kernel ask for nothing.
+const DEVICES: [&str; 3] = ["fuse", "loop", "tun"];
+
 /// How long one test may take; without KVM everything takes ten times as long.
 const CASE_LIMIT: Duration = Duration::from_secs(120);
 
@@ -88,6 +91,8 @@ fn furnish(plan: &Plan) -> Result<()> {
     }
     symlink(&plan.busybox, "/run/modprobe")?;
     fs::write("/proc/sys/kernel/modprobe", "/run/modprobe")?;
+    let loaded = Command::new("/run/modprobe").arg("-a").args(DEVICES).status()?;
+    ensure!(loaded.success(), "load {}: {loaded}", DEVICES.join(", "));
     let up = Command::new(&plan.busybox).args(["ip", "link", "set", "lo", "up"]).status()?;
     ensure!(up.success(), "the loopback device: {up}");
     Ok(())

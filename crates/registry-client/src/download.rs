@@ -1,6 +1,7 @@
 //! Transfers of blobs, shared by everybody who wants the same one.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -107,28 +108,28 @@ impl Downloads {
                 return (download.clone(), false);
             }
         }
-        let download = Arc::new(Download {
-            descriptor: descriptor.clone(),
-            domain: domain.to_owned(),
-            state: Mutex::new(State { readers: 1, ..State::default() }),
-            changed: Condvar::new(),
-            progress: watch::Sender::new(Progress::New),
-            abandoned: Notify::new(),
-            predecessor,
-        });
+        let state = State { readers: 1, ..State::default() };
+        let download = Arc::new(Download::new(descriptor, domain, state, predecessor));
         running.insert(descriptor.digest.clone(), download.clone());
         (download, true)
     }
 
     /// Removes what a transfer that ended has brought, unless another one goes on with it.
-    pub(crate) fn discard(&self, digest: &Digest, content: &Content) {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        // Under the lock, or another transfer takes the file up between the look and the removal. One unlink is short.
-        if !running.contains_key(digest)
-            && let Err(err) = content.discard(digest)
-        {
+    pub(crate) fn discard(&self, ended: &Download, content: &Content) {
+        let digest = &ended.descriptor.digest;
+        // In the list like a transfer that was given up: the next one waits until the file is gone.
+        let removal =
+            Download::new(&ended.descriptor, &ended.domain, State { abandoned: true, ..State::default() }, None);
+        let removal = Arc::new(removal);
+        match self.running.lock().unwrap_or_else(PoisonError::into_inner).entry(digest.clone()) {
+            Entry::Occupied(_) => return,
+            Entry::Vacant(place) => place.insert(removal.clone()),
+        };
+        if let Err(err) = content.discard(digest) {
             tracing::warn!(%digest, err = errdefs::chain(&err), "a part of a layer stays for a day");
         }
+        self.end(&removal);
+        removal.progress.send_replace(Progress::Failed);
     }
 
     /// Forgets a transfer that ended, unless another one took its place.
@@ -156,6 +157,18 @@ pub(crate) async fn run(session: Arc<Session>, content: Content, download: Arc<D
 }
 
 impl Download {
+    fn new(descriptor: &Descriptor, domain: &str, state: State, predecessor: Option<Arc<Download>>) -> Download {
+        Download {
+            descriptor: descriptor.clone(),
+            domain: domain.to_owned(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            progress: watch::Sender::new(Progress::New),
+            abandoned: Notify::new(),
+            predecessor,
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

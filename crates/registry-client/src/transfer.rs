@@ -95,7 +95,8 @@ impl Transfer {
         for download in opened.iter().filter(|download| !download.is_read()) {
             // The sender is in what we hold, so this cannot fail.
             let _ = download.progress.subscribe().wait_for(|progress| progress.is_over()).await;
-            self.session.registry.downloads.discard(&download.descriptor.digest, &self.content);
+            let (session, content, ended) = (self.session.clone(), self.content.clone(), download.clone());
+            bridge::blocking(move || session.registry.downloads.discard(&ended, &content)).await;
         }
     }
 

@@ -253,3 +253,25 @@ async fn the_lies_of_one_registry_do_not_fail_the_pull_from_another() {
     assert!(one.await.unwrap().is_err());
     assert!(two.await.unwrap().unwrap() == layer);
 }
+
+#[tokio::test]
+async fn what_a_transfer_brought_is_thrown_away_unless_others_read_it() {
+    let served = Served::new(&[100_000]);
+    let layer = served.layers[0].clone();
+    let server = Server::start(move |request| served.answer(request));
+    let scratch = Scratch::new();
+    let (transfer, resolved, _reported) = scratch.transfer(&server).await;
+    let descriptor = &resolved.manifest.layers[0];
+    let mut reader = transfer.open(descriptor);
+    assert!(bridge::blocking(move || read(&mut reader)).await.unwrap() == layer);
+    assert_eq!(scratch.partials(), 1);
+    transfer.discard().await;
+    assert_eq!(scratch.partials(), 0);
+
+    let (ours, _, _ours) = scratch.transfer(&server).await;
+    let (theirs, _, _theirs) = scratch.transfer(&server).await;
+    drop(ours.open(descriptor));
+    let mut reader = theirs.open(descriptor);
+    ours.discard().await;
+    assert!(bridge::blocking(move || read(&mut reader)).await.unwrap() == layer, "it was not given up, or began anew");
+}

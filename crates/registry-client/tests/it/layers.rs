@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use content::{Content, Expected, Sync};
 use registry_client::{Progress, Registry, RegistryError, Settings, Timing};
+use testkit::registry::{Answer, Served, Server};
 
-use crate::digest;
-use crate::{Scratch, impatient, read, settings};
-use testkit::registry::Served;
-use testkit::registry::{Answer, Server};
+use crate::{Scratch, digest, impatient, read, settings};
 
 #[tokio::test]
 async fn layers_are_read_while_they_come_and_become_blobs() {

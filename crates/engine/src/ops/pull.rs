@@ -40,7 +40,8 @@ pub struct PullQuery {
 pub struct Plan {
     /// Without a tag and a digest: all tags.
     reference: Reference,
-    platform: Option<Wanted>,
+    /// With how it is told of.
+    platform: Option<(Wanted, String)>,
     credentials: Credentials,
 }
 
@@ -121,8 +122,8 @@ impl From<RegistryError> for PullError {
 /// What the query means.
 pub fn plan(query: &PullQuery) -> Result<Plan, PullError> {
     let platform = Some(&query.platform[..]).filter(|text| !text.is_empty());
-    let platform = platform.map(|text| engine_api::platform::parse(text).map(|_| text)).transpose()?;
-    let platform = platform.map(Wanted::parse).transpose()?;
+    let platform = platform.map(|text| engine_api::platform::parse(text).map(|told| (text, told))).transpose()?;
+    let platform = platform.map(|(text, told)| Wanted::parse(text).map(|wanted| (wanted, told))).transpose()?;
     // What `pull -a` of long ago sends.
     let name = query.image.strip_suffix(':').unwrap_or(&query.image);
     let mut reference: Reference = name.parse()?;
@@ -201,7 +202,7 @@ impl Client {
 
     async fn pull(self, plan: Plan) -> Result<(), PullError> {
         let Plan { reference, platform, credentials } = plan;
-        let wanted = platform.clone().unwrap_or_else(Wanted::host);
+        let (wanted, told) = platform.map_or_else(|| (Wanted::host(), None), |(wanted, told)| (wanted, Some(told)));
         let session = self.engine.registries.session(&reference, credentials).await?;
         let mut newer = false;
         for name in names(&session, &reference).await? {
@@ -211,9 +212,9 @@ impl Client {
         let status = if newer { "Downloaded newer image for" } else { "Image is up to date for" };
         self.tell(PullStep::Said(format!("Status: {status} {familiar}"))).await;
         self.tell_event(&reference);
-        if let Some(platform) = platform
+        if let Some(told) = told
             && let Ok(image) = self.engine.images.resolve(&reference.to_string())
-            && let Err(err) = check_platform(Some(&platform.to_string()), &reference.to_string(), &image)
+            && let Err(err) = check_platform(Some(&told), &reference.to_string(), &image)
         {
             // A manifest without an index says nothing of platforms: it was pulled for what it is.
             self.tell(PullStep::Said(format!("WARNING: {err}"))).await;

@@ -147,6 +147,7 @@ fn privileged_platforms_are_chosen_and_missed() {
     let registry = Debian::start().unwrap();
     registry.push(&Served::index(&[("amd64", &busybox()), ("arm64", &Served::new(&[9]))]), "two").unwrap();
     registry.push(&Served::index(&[("s390x", &busybox())]), "other").unwrap();
+    registry.push(&busybox(), "plain").unwrap();
     on_both(|at| {
         let name = |path: &str| format!("{}/{path}:1", registry.host());
         at.ok(&format!("pull -q --platform linux/arm64 {}", name("two")));
@@ -154,6 +155,16 @@ fn privileged_platforms_are_chosen_and_missed() {
         at.ok(&format!("rmi {}", name("two")));
         let absent = "no matching manifest for linux/amd64 in the manifest list entries";
         at.fails(&format!("pull {}", name("other")), 1, absent);
+        // What says nothing of platforms is pulled for what it is.
+        for platform in ["linux/arm", "linux/arm/v7"] {
+            let said = at.ok(&format!("pull --platform {platform} {}", name("plain")));
+            let warning = format!(
+                "WARNING: image with reference {} was found but its platform (linux/amd64) does not match the specified \
+                 platform ({platform})",
+                name("plain")
+            );
+            assert!(said.contains(&warning), "{said}");
+        }
         let wrong = "\"a/b/c/d\": cannot parse platform specifier: invalid argument";
         at.fails(&format!("pull --platform a/b/c/d {}", name("two")), 1, wrong);
     });

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 
 use client::{ClientError, container};
@@ -130,10 +131,18 @@ pub async fn create(context: &Context, parsed: &Parsed, request: &CreateRequest)
     for warning in &created.warnings {
         warn_line!("WARNING: {warning}");
     }
+    if let Some(address) = local_name_server(parsed.list("dns")) {
+        warn_line!("WARNING: Localhost DNS ({address}) may fail in containers.");
+    }
     if !id_file.is_empty() {
         write_id(id_file, &created.id)?;
     }
     Ok(created.id)
+}
+
+/// The first name server that means the container itself.
+fn local_name_server(servers: &[String]) -> Option<IpAddr> {
+    servers.iter().filter_map(|server| server.parse().ok()).find(IpAddr::is_loopback)
 }
 
 /// The image's name; none if it is an id, which no registry knows. Docker's client refuses what is neither before it asks.

@@ -41,6 +41,11 @@ const INFLATION_MAX: u64 = 1100;
 /// What every layer may be long, however short its blob: zstd says a thousand zeros in a few bytes.
 const INFLATED_ALWAYS: u64 = 64 * 1024 * 1024;
 
+/// How long a layer may be whose blob is so long; before the disk is full of one that is made to fill it.
+pub(crate) fn inflated_max(blob_bytes: u64) -> u64 {
+    blob_bytes.saturating_mul(INFLATION_MAX).max(INFLATED_ALWAYS)
+}
+
 /// The documents of an image, verified by whoever fetched them.
 #[derive(Clone, Debug)]
 pub struct PulledImage {
@@ -100,7 +105,7 @@ pub enum PullError {
     #[error("layers from manifest don't match image configuration")]
     Layers,
     /// It has more layers than can be mounted.
-    #[error("max depth exceeded")]
+    #[error("failed to register layer: max depth exceeded")]
     Depth,
     /// A layer is not what its descriptor says.
     #[error("filesystem layer verification failed for digest {digest}")]
@@ -243,7 +248,7 @@ impl Store {
     ) -> Result<(Descriptor, Applied, Stage), PullError> {
         let Missing { descriptor, source } = layer;
         let stage = self.snapshots.stage().map_err(|source| PullError::Stage { source })?;
-        let limit = descriptor.size.saturating_mul(INFLATION_MAX).max(INFLATED_ALWAYS);
+        let limit = inflated_max(descriptor.size);
         let counted = Counted { source, descriptor: &descriptor, current: 0, told: None, failure, events };
         let applied = layer::apply_limited(counted, stage.path(), limit);
         let applied = applied.map_err(|source| PullError::Unpack { source })?;

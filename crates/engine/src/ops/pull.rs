@@ -81,6 +81,9 @@ pub enum PullError {
     /// The platform is none that images are made for.
     #[error(transparent)]
     Wanted(#[from] registry_client::PlatformError),
+    /// Containers are Linux's here.
+    #[error("operating system is not supported")]
+    System,
     /// The name stands for no image.
     #[error("'{name}' is a reserved name")]
     Reserved {
@@ -102,7 +105,7 @@ impl PullError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            PullError::Reference(_) | PullError::TagFormat => ErrorKind::InvalidArgument,
+            PullError::Reference(_) | PullError::TagFormat | PullError::System => ErrorKind::InvalidArgument,
             PullError::Platform(err) => err.kind(),
             PullError::Wanted(err) => err.kind(),
             PullError::Reserved { .. } => ErrorKind::Forbidden,
@@ -243,6 +246,10 @@ impl Client {
             self.tell(PullStep::About { id, status: format!("Pulling from {}", name.path()) }).await;
         }
         let resolved = resolved?;
+        // As dockerd, which looks only where it has layers to fetch.
+        if wanted.os() != "linux" && self.engine.images.get(&resolved.manifest.config.digest).is_none() {
+            return Err(PullError::System);
+        }
         let digest = resolved.digest.clone();
         let newer = self.store(session, name, resolved).await?;
         self.tell(PullStep::Said(format!("Digest: {digest}"))).await;

@@ -148,6 +148,7 @@ fn privileged_platforms_are_chosen_and_missed() {
     registry.push(&Served::index(&[("amd64", &busybox()), ("arm64", &Served::new(&[9]))]), "two").unwrap();
     registry.push(&Served::index(&[("s390x", &busybox())]), "other").unwrap();
     registry.push(&busybox(), "plain").unwrap();
+    registry.push(&Served::new(&[11]), "strange").unwrap();
     on_both(|at| {
         let name = |path: &str| format!("{}/{path}:1", registry.host());
         at.ok(&format!("pull -q --platform linux/arm64 {}", name("two")));
@@ -155,6 +156,8 @@ fn privileged_platforms_are_chosen_and_missed() {
         at.ok(&format!("rmi {}", name("two")));
         let absent = "no matching manifest for linux/amd64 in the manifest list entries";
         at.fails(&format!("pull {}", name("other")), 1, absent);
+        let system = "operating system is not supported";
+        at.fails(&format!("pull --platform windows/amd64 {}", name("strange")), 1, system);
         // What says nothing of platforms is pulled for what it is.
         for platform in ["linux/arm", "linux/arm/v7"] {
             let said = at.ok(&format!("pull --platform {platform} {}", name("plain")));
@@ -165,6 +168,7 @@ fn privileged_platforms_are_chosen_and_missed() {
             );
             assert!(said.contains(&warning), "{said}");
         }
+        at.ok(&format!("rmi {}", name("plain")));
         let wrong = "\"a/b/c/d\": cannot parse platform specifier: invalid argument";
         at.fails(&format!("pull --platform a/b/c/d {}", name("two")), 1, wrong);
     });

@@ -65,6 +65,21 @@ fn privileged_what_is_not_published_is_not_reached_from_the_link() {
     });
 }
 
+/// Another program's translation makes a connection look like one to a published port, which may be forwarded.
+#[test]
+fn privileged_what_comes_from_the_link_to_a_container_is_dropped_before_anybody_translates_it() {
+    on_a_machine(|lab| {
+        let networks = lab.networks();
+        let one = networks.join(&request("one", &[])).unwrap();
+        let server = listen(&one, 80);
+        run(&["nft", "add table ip theirs; add chain ip theirs c { type nat hook prerouting priority -100; }"]);
+        run(&["nft", &format!("add rule ip theirs c tcp dport {{ 79, 81 }} dnat to {}:80", one.place.address)]);
+        assert!(inside(lab.second.as_fd(), || is_unreachable(one.place.address, 81)));
+        // To the machine's own address the translation works, so it would have there.
+        inside(lab.second.as_fd(), || reach(&server, MACHINE, 79)).unwrap();
+    });
+}
+
 #[test]
 fn privileged_a_container_does_not_reach_the_machines_loopback() {
     on_a_machine(|lab| {

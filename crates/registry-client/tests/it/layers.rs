@@ -273,3 +273,18 @@ async fn what_a_transfer_brought_is_thrown_away_unless_others_read_it() {
     ours.discard().await;
     assert!(bridge::blocking(move || read(&mut reader)).await.unwrap() == layer, "it was not given up, or began anew");
 }
+
+#[tokio::test]
+async fn a_registry_that_restarts_is_asked_again() {
+    let served = Served::new(&[100_000]);
+    let expected = served.layers.clone();
+    let asked = AtomicUsize::new(0);
+    // It refuses connections three times, told by a redirect to where nobody listens.
+    let server = Server::start(move |request| match served.is_layer(request) {
+        true if asked.fetch_add(1, Ordering::SeqCst) < 3 => {
+            Answer::new(307, "").with("Location", "http://127.0.0.1:1/nobody")
+        }
+        _ => served.answer(request),
+    });
+    assert!(Scratch::new().layers(&server).await.unwrap() == expected);
+}

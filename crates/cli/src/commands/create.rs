@@ -118,7 +118,9 @@ pub async fn create(context: &Context, parsed: &Parsed, request: &CreateRequest)
         pull(context, parsed, &name.with_default_tag()).await?;
     }
     let outcome = match (container::create(&context.client, name, &platform, request).await, reference) {
-        (Err(err), Some(reference)) if missing_image(&err) && when == "missing" => {
+        (Err(err), Some(reference))
+            if when == "missing" && err.is_not_found() && misses_image(context, &reference, &platform).await? =>
+        {
             if !parsed.flag("quiet") {
                 warn_line!("Unable to find image '{}' locally", reference.familiar());
             }
@@ -156,9 +158,13 @@ fn reference(image: &str) -> Result<Option<Reference>, Failure> {
     }
 }
 
-/// Only a missing image is a reason to pull; a missing network or container of another one's namespace is not.
-fn missing_image(err: &ClientError) -> bool {
-    err.is_not_found() && client_error(err).contains("No such image")
+/// Whether what was not found is the image, or the one for the platform, and not a container or a network.
+async fn misses_image(context: &Context, reference: &Reference, platform: &str) -> Result<bool, Failure> {
+    match client::image::inspect_raw(&context.client, &reference.to_string()).await {
+        Ok(_) => Ok(!platform.is_empty()),
+        Err(err) if err.is_not_found() => Ok(true),
+        Err(err) => Err(Failure::Client(err)),
+    }
 }
 
 async fn pull(context: &Context, parsed: &Parsed, reference: &Reference) -> Result<(), Failure> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 use testkit::images::Archive;
 use testkit::registry::Debian;
 use testkit::{Cli, Daemon, leaks};
@@ -49,6 +50,8 @@ pub(super) struct Runner {
     fresh: usize,
     /// Keeps our containers' cgroups, and with them their accounts, when the last container goes.
     kept: Vec<PathBuf>,
+    /// Our data root.
+    data: TempDir,
     /// Ends with us.
     _registry: Option<Debian>,
     // Last: dropped when nobody is in its cgroups any more.
@@ -69,7 +72,7 @@ impl Runner {
         let peer_registry = options.peer_registry.clone().or_else(|| own_registry.clone());
         let accounts = Accounts::new()?;
         let daemon_cgroup = accounts.enter("daemon")?;
-        let daemon = Daemon::start_from(dist, &[])?;
+        let (daemon, data) = start_as_installed(dist)?;
         daemon.load(Archive::Busybox)?;
         let client_cgroup = accounts.enter("client")?;
         let mut ours = Engine {
@@ -98,7 +101,8 @@ impl Runner {
         };
         let peers = options.peers.iter().map(engine).collect();
         let mark = format!("bench{}", std::process::id());
-        Ok(Runner { daemon, ours, peers, runs: options.runs, mark, fresh: 0, kept, _registry: registry, accounts })
+        let (runs, fresh) = (options.runs, 0);
+        Ok(Runner { daemon, ours, peers, runs, mark, fresh, kept, data, _registry: registry, accounts })
     }
 
     /// What of the figures of peers is the way into their namespaces.
@@ -241,8 +245,7 @@ impl Runner {
 
     fn pull(&self, engine: &Engine, image: &str) -> Result<Sample> {
         let ours = engine.name == self.ours.name;
-        let store = self.daemon.scratch().data_root();
-        pull::sample(engine, &image_name(engine, image)?, ours.then_some(&store))
+        pull::sample(engine, &image_name(engine, image)?, ours.then_some(self.data.path()))
     }
 
     /// Leaves the scene as it found it.
@@ -323,6 +326,20 @@ impl Runner {
         self.accounts.enter("client")?;
         Ok(samples)
     }
+}
+
+/// Where a directory on tmpfs is made.
+const ON_TMPFS: &str = "/dev/shm";
+
+/// Our daemon as it is installed, and as dockerd's peers are: the data root on disk, the exec root on tmpfs, as `/run` is.
+/// Where temporary directories are on disk, an inode of ext4 would count that no user pays for.
+fn start_as_installed(dist: &Path) -> Result<(Daemon, TempDir)> {
+    let data = tempfile::Builder::new().prefix("longshore-bench-").tempdir()?;
+    let root = data.path().to_str().context("a temporary directory has a name in UTF-8")?;
+    // Only the first call counts; there is one runner.
+    let _ = tempfile::env::override_temp_dir(Path::new(ON_TMPFS));
+    let daemon = Daemon::start_from(dist, &["--data-root", root])?;
+    Ok((daemon, data))
 }
 
 const NO_NETWORK: [&str; 2] = ["--network", "none"];

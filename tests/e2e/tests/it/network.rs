@@ -232,3 +232,15 @@ fn privileged_daemons_have_bridges_of_their_own() {
         assert_ne!(ours, theirs);
     });
 }
+
+#[test]
+fn privileged_name_servers_and_hosts_are_those_that_were_asked_for() {
+    on_both(|at| {
+        let dns = "--dns 10.1.2.3 --dns 10.1.2.4 --dns-search box.lan --dns-option ndots:2";
+        let resolv = at.ok(&format!("run --rm {dns} busybox grep -v '^#' /etc/resolv.conf"));
+        let lines: Vec<&str> = resolv.lines().filter(|line| !line.is_empty()).collect();
+        assert_eq!(lines, ["nameserver 10.1.2.3", "nameserver 10.1.2.4", "search box.lan", "options ndots:2"]);
+        let hosts = at.ok("run --rm --add-host one:10.1.2.5 --add-host two=10.1.2.6 busybox cat /etc/hosts");
+        assert!(hosts.contains("10.1.2.5\tone\n10.1.2.6\ttwo\n"), "{hosts}");
+    });
+}

@@ -47,14 +47,6 @@ pub(super) enum Work {
     FirstRun(&'static [&'static str]),
 }
 
-impl Work {
-    /// How many samples are enough, however many were asked for.
-    pub(super) fn enough(self) -> usize {
-        // A pull of Docker's takes a quarter of a minute, and its spread is small beside that.
-        if let Work::Pull(_) = self { 5 } else { usize::MAX }
-    }
-}
-
 /// The promise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Bound {

@@ -159,26 +159,26 @@ impl Runner {
     }
 
     fn sample(&mut self, row: &Row, engines: &[Engine]) -> Result<Vec<Series>> {
-        let runs = self.runs.min(row.work.enough());
         let values = match row.work {
             Work::Line { line, cleanup } => {
-                return self.interleaved(engines, runs, |runner, engine| runner.line(engine, line, cleanup));
+                return self.interleaved(engines, self.runs, |runner, engine| runner.line(engine, line, cleanup));
             }
             Work::DockerLine(line) => {
-                return self.interleaved(engines, runs, |runner, engine| runner.line(engine, line, &[]));
+                return self.interleaved(engines, self.runs, |runner, engine| runner.line(engine, line, &[]));
             }
             Work::Burst { line, cleanup, times, at_once } => {
-                return self
-                    .interleaved(engines, runs, |runner, engine| runner.burst(engine, line, cleanup, times, at_once));
+                return self.interleaved(engines, self.runs, |runner, engine| {
+                    runner.burst(engine, line, cleanup, times, at_once)
+                });
             }
             Work::RemoveScene => {
-                return self.interleaved(engines, runs, |runner, engine| runner.remove_scene(engine, row.scene));
+                return self.interleaved(engines, self.runs, |runner, engine| runner.remove_scene(engine, row.scene));
             }
             Work::Pull(image) => {
                 for engine in engines {
                     pull::forget(engine, &image_name(engine, image)?);
                 }
-                return self.interleaved(engines, runs, |runner, engine| runner.pull(engine, image));
+                return self.interleaved(engines, self.runs, |runner, engine| runner.pull(engine, image));
             }
             Work::DaemonMemory => Values::Kib(vec![pss(self.daemon.pid().context("the daemon is down")?)?]),
             Work::ShimMemory => Values::Kib(vec![self.shim_memory()?]),

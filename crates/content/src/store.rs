@@ -141,6 +141,17 @@ impl Content {
         stdx::fs::remove_if_exists(&path).map_err(|source| IngestError::Write { path, source })
     }
 
+    /// All partial blobs. What is no digest is not ours.
+    pub fn partials(&self) -> Result<Vec<Digest>, IngestError> {
+        let failed = |source| IngestError::Write { path: self.partials.clone(), source };
+        let mut digests = Vec::new();
+        for entry in fs::read_dir(&self.partials).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            digests.extend(name.to_str().and_then(|hex| format!("sha256:{hex}").parse().ok()));
+        }
+        Ok(digests)
+    }
+
     /// Removes partial blobs that nobody took up for a day.
     pub fn sweep(&self) -> Result<(), IngestError> {
         partial::sweep(&self.partials).map_err(|source| IngestError::Write { path: self.partials.clone(), source })

@@ -107,6 +107,17 @@ pub(crate) struct Running {
     abandoned: Notify,
 }
 
+/// Where no image is left and none is on its way, what cut pulls have brought goes, too: an empty store holds nothing.
+/// Blocks.
+pub(crate) fn forget_cut(engine: &Engine) {
+    if !engine.images.list().is_empty() || !lock(&engine.pulls.0).is_empty() {
+        return;
+    }
+    if let Err(err) = engine.registries.discard_cut(engine.images.content()) {
+        warn!(err = errdefs::chain(&err), "parts of old pulls stay");
+    }
+}
+
 /// How a pull ended.
 pub(crate) type Outcome = Result<(), Arc<PullError>>;
 

@@ -1,7 +1,7 @@
 //! Transfers of blobs, shared by everybody who wants the same one.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -114,12 +114,17 @@ impl Downloads {
         (download, true)
     }
 
-    /// Removes what a transfer that ended has brought, unless another one goes on with it.
-    pub(crate) fn discard(&self, ended: &Download, content: &Content) {
-        let digest = &ended.descriptor.digest;
+    /// Removes what ended transfers of a blob have brought, unless another one goes on with it.
+    pub(crate) fn discard(&self, digest: &Digest, content: &Content) {
         // In the list like a transfer that was given up: the next one waits until the file is gone.
-        let removal =
-            Download::new(&ended.descriptor, &ended.domain, State { abandoned: true, ..State::default() }, None);
+        let nothing = Descriptor {
+            media_type: String::new(),
+            digest: digest.clone(),
+            size: 0,
+            annotations: BTreeMap::new(),
+            platform: None,
+        };
+        let removal = Download::new(&nothing, "", State { abandoned: true, ..State::default() }, None);
         let removal = Arc::new(removal);
         match self.running.lock().unwrap_or_else(PoisonError::into_inner).entry(digest.clone()) {
             Entry::Occupied(_) => return,

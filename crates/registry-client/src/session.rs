@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use content::{Content, IngestError};
 use http::header::{ACCEPT, AUTHORIZATION, HOST, LOCATION, RANGE, USER_AGENT, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -167,6 +168,12 @@ impl Registry {
         let connector = Connector::new(settings.certificates.clone(), settings.timing);
         let downloads = Downloads::new(settings.concurrent_downloads.max(1));
         Arc::new(Registry { settings, downloads, connector, tokens: Tokens::default() })
+    }
+
+    /// Throws away what cut transfers have left, but for what is being transferred. Blocks.
+    pub fn discard_cut(&self, content: &Content) -> Result<(), IngestError> {
+        content.partials()?.iter().for_each(|digest| self.downloads.discard(digest, content));
+        Ok(())
     }
 
     /// Greets the registry of `reference`, over TLS, or without where that is allowed and TLS does not answer.

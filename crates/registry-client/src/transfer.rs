@@ -95,8 +95,9 @@ impl Transfer {
         for download in opened.iter().filter(|download| !download.is_read()) {
             // The sender is in what we hold, so this cannot fail.
             let _ = download.progress.subscribe().wait_for(|progress| progress.is_over()).await;
-            let (session, content, ended) = (self.session.clone(), self.content.clone(), download.clone());
-            bridge::blocking(move || session.registry.downloads.discard(&ended, &content)).await;
+            let (session, content) = (self.session.clone(), self.content.clone());
+            let digest = download.descriptor.digest.clone();
+            bridge::blocking(move || session.registry.downloads.discard(&digest, &content)).await;
         }
     }
 

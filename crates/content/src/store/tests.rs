@@ -128,6 +128,9 @@ fn partial_blobs_that_nobody_took_up_for_a_day_are_removed() {
     content.sweep().unwrap();
     assert!(content.verified(&ABC.parse().unwrap()).is_none());
     content.partial(&ABC.parse().unwrap()).unwrap().write(b"x").unwrap();
+    let mut partials = content.partials().unwrap();
+    partials.sort();
+    assert_eq!(partials, [ABC, EMPTY].map(|digest| digest.parse().unwrap()));
     content.discard(&ABC.parse().unwrap()).unwrap();
     content.discard(&ABC.parse().unwrap()).unwrap();
     assert!(content.verified(&ABC.parse().unwrap()).is_none());

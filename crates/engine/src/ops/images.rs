@@ -234,7 +234,12 @@ pub async fn remove(engine: &Engine, name: &str, force: bool, no_prune: bool) ->
         // No container may become the image's user between the count and the removal.
         let _removing = core.image_users.write().await;
         let users = users(&core);
-        bridge::blocking(move || task.images.remove(&named, options, &users)).await
+        bridge::blocking(move || {
+            let removed = task.images.remove(&named, options, &users);
+            crate::pulls::forget_cut(&task);
+            removed
+        })
+        .await
     };
     let removed = engine.detached(run).await?;
     engine.sweep_soon();

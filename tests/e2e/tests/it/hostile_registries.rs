@@ -158,6 +158,23 @@ fn privileged_after_an_outage_the_next_pull_needs_the_rest_only() {
 }
 
 #[test]
+fn privileged_with_the_last_image_goes_what_cut_pulls_have_brought() {
+    impatient(|daemon| {
+        let before = kept(daemon);
+        let at = At { daemon, cli: Cli::Longshore };
+        let (_server, output) = pull(&at, Served::new(&[100_000, 10]), |served, request| match request.from() {
+            0 => of_layer(served, request, |bytes| Answer { cut: Some(bytes.len() / 2), ..Answer::new(200, bytes) }),
+            _ => of_layer(served, request, |_| Answer::new(500, "internal")),
+        });
+        assert_eq!(output.code, 1, "{output:?}");
+        assert!(kept(daemon).iter().any(|path| path.contains("/content/partial/")));
+        daemon.load(testkit::images::Archive::Busybox).unwrap();
+        at.ok("rmi busybox");
+        nothing_stays(daemon, "no image is left", &before);
+    });
+}
+
+#[test]
 fn privileged_what_a_digest_names_is_that_or_nothing() {
     ours(|daemon| {
         let before = kept(daemon);

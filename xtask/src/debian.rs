@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use testkit::paths;
 
 use crate::step::{quiet, step};
+use crate::tools::apt;
 
 /// What tests talk to: packages, and their programs.
 const FOR_TESTS: [(&str, &str); 1] = [("docker-registry", "docker-registry")];
@@ -36,10 +37,10 @@ fn download(package: &str, place: &Path) -> Result<()> {
     let parent = place.parent().context("a place below the target directory")?;
     fs::create_dir_all(parent)?;
     let scratch = tempfile::tempdir_in(parent)?;
-    let fetch = || quiet(Command::new("apt-get").args(["-q", "download", package]).current_dir(scratch.path()));
+    let fetch = || quiet(apt().args(["download", package]).current_dir(scratch.path()));
     if fetch().is_err() {
         // The lists may be missing or old.
-        quiet(Command::new("apt-get").args(["-q", "update"]))?;
+        quiet(apt().arg("update"))?;
         fetch()?;
     }
     let files = fs::read_dir(scratch.path())?.collect::<Result<Vec<_>, _>>()?;

@@ -10,7 +10,8 @@
 //! | `vm` | [`vm`] | tests in a virtual machine with version 2 of cgroups |
 //! | `bench` | [`bench`] | the promised figures, side by side with other engines |
 //!
-//! [`tools`] installs what a command needs, [`step`] prints one line per step with its time.
+//! [`tools`] installs what a command needs, [`debian`] unpacks what tests talk to, [`step`] prints one line per step with
+//! its time.
 
 mod bench;
 mod check;

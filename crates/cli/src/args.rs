@@ -59,6 +59,8 @@ pub enum Kind {
     Mount,
     /// An IP address, several times.
     Address,
+    /// A domain that names are looked for in.
+    Domain,
     /// `NAME:ADDRESS`, several times.
     ExtraHost,
     /// `NAME`, or `name=NAME,...`, several times.

@@ -61,11 +61,18 @@ impl CredentialsError {
 }
 
 /// What a helper prints.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct Secret {
     username: String,
     secret: String,
+}
+
+impl std::fmt::Debug for Secret {
+    // Never into what is printed, as with `AuthConfig`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(...)")
+    }
 }
 
 /// What is shown to the registry of `domain`; nothing if nobody has logged in. Waits for a helper, if there is one.

@@ -45,7 +45,7 @@ pub fn client_error(err: &ClientError) -> String {
     }
 }
 
-/// An error with its sources.
+/// An error with its sources as Docker's client prints it: system errors in Go's words, and nothing twice.
 pub fn chain(err: &dyn std::error::Error) -> String {
     let mut text = err.to_string();
     let mut source = err.source();

@@ -56,6 +56,7 @@ pub struct Client {
 }
 
 type RequestBody = Either<Full<Bytes>, Upload>;
+type Sender = SendRequest<RequestBody>;
 
 /// What a request is, but its body.
 #[derive(Clone, Copy)]
@@ -65,8 +66,6 @@ struct Head<'a> {
     /// Headers of this request alone.
     headers: &'a [(&'a str, &'a str)],
 }
-
-type Sender = SendRequest<RequestBody>;
 
 /// A body that is sent while it is read.
 #[derive(Debug)]

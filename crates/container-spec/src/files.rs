@@ -50,10 +50,13 @@ pub fn hosts_file(config: &Config, host: &HostConfig, addresses: Addresses, host
         };
     }
     if let Some(own) = addresses.own {
-        let hostname = config.hostname.as_str();
-        let _ = match config.domainname.as_str() {
-            "" => writeln!(text, "{own}\t{hostname}"),
-            domain => writeln!(text, "{own}\t{hostname}.{domain} {hostname}"),
+        let full = match (config.hostname.as_str(), config.domainname.as_str()) {
+            (hostname, "") => hostname.to_owned(),
+            (hostname, domain) => format!("{hostname}.{domain}"),
+        };
+        let _ = match full.split_once('.') {
+            None => writeln!(text, "{own}\t{full}"),
+            Some((first, _)) => writeln!(text, "{own}\t{full} {first}"),
         };
     }
     text
@@ -213,5 +216,7 @@ mod tests {
         assert_eq!(hosts_file(&config, &host, addresses, ""), all);
         config.domainname = "lan".to_owned();
         assert!(hosts_file(&config, &host, addresses, "").ends_with("172.17.0.2\tbox.lan box\n"));
+        config = Config { hostname: "box.of.lan".to_owned(), ..Config::default() };
+        assert!(hosts_file(&config, &host, addresses, "").ends_with("172.17.0.2\tbox.of.lan box\n"));
     }
 }

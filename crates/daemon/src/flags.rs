@@ -94,6 +94,11 @@ fn value_name(kind: Kind) -> &'static str {
 
 fn parse_install(mut arguments: impl Iterator<Item = String>) -> Result<Invocation, FlagError> {
     let directory = arguments.next();
+    match directory.as_deref() {
+        Some("--help" | "-h") => return Ok(Invocation::Help),
+        Some(flag) if flag.starts_with('-') => return Err(FlagError::Unknown(flag.trim_start_matches('-').to_owned())),
+        _ => {}
+    }
     match arguments.next() {
         Some(more) => Err(FlagError::Unexpected(more)),
         None => Ok(Invocation::Install(directory)),
@@ -206,6 +211,9 @@ mod tests {
         assert_eq!(parsed(&["--version"]), Invocation::Version);
         assert_eq!(parsed(&["-D", "-h"]), Invocation::Help);
         assert_eq!(parsed(&["install", "/x"]), Invocation::Install(Some("/x".to_owned())));
+        assert_eq!(parsed(&["install", "--help"]), Invocation::Help);
+        let refused = parse(["install", "--dir"].map(str::to_owned)).unwrap_err().to_string();
+        assert_eq!(refused, "unknown flag: --dir");
     }
 
     #[test]

@@ -19,7 +19,6 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rustix::process::{Pid, test_kill_process};
 use sha2::{Digest, Sha256};
 use stdx::fs::Durability;
 
@@ -79,10 +78,10 @@ pub(crate) fn starting_lock(exec_root: &Path) -> io::Result<File> {
     File::options().create(true).append(true).open(exec_root.join("starting.lock"))
 }
 
-/// Writes the process id, unless the file holds that of another process which lives.
+/// Writes the process id, unless the file holds that of another daemon which lives.
 pub(crate) fn write_pidfile(path: &Path) -> Result<(), RootError> {
     let running = fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<i32>().ok());
-    if let Some(pid) = running.filter(|&pid| pid != std::process::id() as i32 && is_alive(pid)) {
+    if let Some(pid) = running.filter(|&pid| pid != std::process::id() as i32 && is_daemon(pid)) {
         return Err(RootError::PidfileInUse { path: path.to_owned(), pid });
     }
     let text = std::process::id().to_string();
@@ -156,9 +155,14 @@ fn instance_key(exec_root: &Path) -> String {
     digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn is_alive(pid: i32) -> bool {
-    // Negative numbers mean groups of processes. Without the right to signal it, a process lives, too.
-    Pid::from_raw(pid.max(0)).is_some_and(|pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
+/// Whether that is a process of our program which lives: another one has the number of a dead daemon by chance, and one that
+/// was killed is a zombie until its parent looks.
+fn is_daemon(pid: i32) -> bool {
+    let read = |pid: &str, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let pid = pid.to_string();
+    // proc(5): the state follows the name, which may hold anything but is the last thing in parentheses.
+    let is_zombie = read(&pid, "stat").rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']));
+    !is_zombie && read(&pid, "comm") == read("self", "comm")
 }
 
 #[cfg(test)]
@@ -231,9 +235,24 @@ mod tests {
         write_pidfile(&path).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), std::process::id().to_string());
         write_pidfile(&path).unwrap();
-        fs::write(&path, "1\n").unwrap();
-        assert!(matches!(write_pidfile(&path), Err(RootError::PidfileInUse { pid: 1, .. })));
-        for stale in ["", "nonsense", "-5", "2147483647"] {
+        // A program that bears our name, of which the kernel keeps 15 bytes.
+        let name = fs::read_to_string("/proc/self/comm").unwrap();
+        let program = dir.path().join(name.trim_end());
+        fs::copy("/bin/sleep", &program).unwrap();
+        let mut other = std::process::Command::new(&program).arg("1000").spawn().unwrap();
+        let pid = other.id() as i32;
+        fs::write(&path, pid.to_string()).unwrap();
+        let refused = write_pidfile(&path);
+        other.kill().unwrap();
+        assert!(matches!(refused, Err(RootError::PidfileInUse { pid: named, .. }) if named == pid), "{refused:?}");
+        // Dead, and nobody has waited for it.
+        let is_zombie = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") Z ");
+        while !is_zombie() {
+            std::thread::yield_now();
+        }
+        write_pidfile(&path).unwrap();
+        other.wait().unwrap();
+        for stale in ["", "nonsense", "1", "-5", "2147483647"] {
             fs::write(&path, stale).unwrap();
             write_pidfile(&path).unwrap();
         }

@@ -43,12 +43,95 @@ pub enum FilterError {
         "invalid filter 'health={0}': invalid value for health ({0}): must be one of none, starting, healthy, unhealthy"
     )]
     Health(String),
+    /// The filters of ports take no addresses.
+    #[error("filter for '{key}' should not contain ':': {value}")]
+    PortAddress {
+        /// The filter.
+        key: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// The filters of ports take a port or a range.
+    #[error("error while looking up for {key} {value}: {reason}")]
+    Port {
+        /// The filter.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        reason: PortReason,
+    },
+}
+
+/// What is wrong with a filter's port.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortReason {
+    /// It is missing.
+    #[error("Empty string specified for ports.")]
+    Empty,
+    /// It is no number.
+    #[error("strconv.ParseUint: parsing {0:?}: invalid syntax")]
+    Syntax(String),
+    /// It is above 65535.
+    #[error("strconv.ParseUint: parsing {0:?}: value out of range")]
+    Size(String),
+    /// The last one is below the first.
+    #[error("Invalid range specified for the Port: {0}")]
+    Backwards(String),
 }
 
 impl FilterError {
-    /// Always the caller's mistake.
+    /// The caller's mistake; ports are dockerd's own, and clients see its status.
     pub fn kind(&self) -> ErrorKind {
-        ErrorKind::InvalidArgument
+        match self {
+            FilterError::PortAddress { .. } | FilterError::Port { .. } => ErrorKind::Internal,
+            _ => ErrorKind::InvalidArgument,
+        }
+    }
+}
+
+/// Ports that a filter wants: `80`, `80-90/udp`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortFilter {
+    first: u16,
+    last: u16,
+    protocol: String,
+}
+
+impl PortFilter {
+    /// Reads the value of the filter `key`.
+    pub fn parse(key: &'static str, value: &str) -> Result<PortFilter, FilterError> {
+        if value.contains(':') {
+            return Err(FilterError::PortAddress { key, value: value.to_owned() });
+        }
+        let (range, protocol) = match value.split_once('/') {
+            Some((range, protocol)) if !protocol.is_empty() => (range, protocol),
+            _ => (value.trim_end_matches('/'), "tcp"),
+        };
+        let refused = |reason| FilterError::Port { key, value: value.to_owned(), reason };
+        let (first, last) = range_of_ports(range).map_err(refused)?;
+        Ok(PortFilter { first, last, protocol: protocol.to_owned() })
+    }
+
+    /// Whether this port is among them.
+    pub fn matches(&self, number: u16, protocol: &str) -> bool {
+        (self.first..=self.last).contains(&number) && self.protocol == protocol
+    }
+}
+
+fn range_of_ports(text: &str) -> Result<(u16, u16), PortReason> {
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let reason = if digits { PortReason::Size } else { PortReason::Syntax };
+        text.parse::<u16>().ok().filter(|_| digits).ok_or_else(|| reason(text.to_owned()))
+    };
+    match text.split_once('-') {
+        _ if text.is_empty() => Err(PortReason::Empty),
+        None => number(text).map(|port| (port, port)),
+        Some((first, last)) => match (number(first)?, number(last)?) {
+            (first, last) if first > last => Err(PortReason::Backwards(text.to_owned())),
+            range => Ok(range),
+        },
     }
 }
 
@@ -157,5 +240,28 @@ mod tests {
         assert_eq!(err.to_string(), "invalid filter 'dangling=[maybe]'");
         let err = filters(&[("foo", &["x"])]).check(&["name"]).unwrap_err();
         assert_eq!(err.to_string(), "invalid filter 'foo'");
+    }
+
+    #[test]
+    fn ports_are_dockers() {
+        let http = PortFilter::parse("publish", "80-82").unwrap();
+        for (number, protocol, matches) in
+            [(79, "tcp", false), (80, "tcp", true), (82, "tcp", true), (81, "udp", false)]
+        {
+            assert_eq!(http.matches(number, protocol), matches, "{number}/{protocol}");
+        }
+        assert!(PortFilter::parse("publish", "53/udp").unwrap().matches(53, "udp"));
+        for (value, sentence) in [
+            ("xx", "error while looking up for publish xx: strconv.ParseUint: parsing \"xx\": invalid syntax"),
+            (
+                "70000",
+                "error while looking up for publish 70000: strconv.ParseUint: parsing \"70000\": value out of range",
+            ),
+            ("90-80", "error while looking up for publish 90-80: Invalid range specified for the Port: 90-80"),
+            ("", "error while looking up for publish : Empty string specified for ports."),
+            ("80:90", "filter for 'publish' should not contain ':': 80:90"),
+        ] {
+            assert_eq!(PortFilter::parse("publish", value).unwrap_err().to_string(), sentence);
+        }
     }
 }

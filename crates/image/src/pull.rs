@@ -12,8 +12,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,6 +40,11 @@ const INFLATION_MAX: u64 = 1100;
 
 /// What every layer may be long, however short its blob: zstd says a thousand zeros in a few bytes.
 const INFLATED_ALWAYS: u64 = 64 * 1024 * 1024;
+
+/// How long a layer may be whose blob is so long; before the disk is full of one that is made to fill it.
+pub(crate) fn inflated_max(blob_bytes: u64) -> u64 {
+    blob_bytes.saturating_mul(INFLATION_MAX).max(INFLATED_ALWAYS)
+}
 
 /// The documents of an image, verified by whoever fetched them.
 #[derive(Clone, Debug)]
@@ -101,7 +105,7 @@ pub enum PullError {
     #[error("layers from manifest don't match image configuration")]
     Layers,
     /// It has more layers than can be mounted.
-    #[error("max depth exceeded")]
+    #[error("failed to register layer: max depth exceeded")]
     Depth,
     /// A layer is not what its descriptor says.
     #[error("filesystem layer verification failed for digest {digest}")]
@@ -211,44 +215,41 @@ impl Store {
         events: &(dyn Fn(PullEvent) + Sync),
     ) -> Result<Vec<(Descriptor, Applied, Stage)>, PullError> {
         let workers = missing.len().min(LAYERS_AT_ONCE);
-        let (queue, failed) = (Mutex::new(missing), AtomicBool::new(false));
+        let (queue, failure) = (Mutex::new(missing), OnceLock::new());
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let work = || {
             let mut done = Vec::new();
             while let Some(layer) = next() {
-                match self.unpack_one(layer, &failed, events) {
+                match self.unpack_one(layer, &failure, events) {
                     Ok(unpacked) => done.push(unpacked),
                     Err(err) => {
-                        // Whoever feeds the others learns that nobody waits for them.
-                        failed.store(true, Ordering::Release);
+                        // Whoever feeds the others learns that nobody waits for them. Their failures come later, and say
+                        // nothing: the first stays.
+                        let _ = failure.set(err);
                         queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
-                        return Err(err);
                     }
                 }
             }
-            Ok(done)
+            done
         };
-        let results: Vec<Result<Vec<_>, PullError>> = thread::scope(|scope| {
+        let unpacked = thread::scope(|scope| {
             let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-            threads.into_iter().map(|thread| thread.join().expect("unpacking has no invariant to break")).collect()
+            let joined = threads.into_iter().map(|thread| thread.join().expect("unpacking has no invariant to break"));
+            joined.flatten().collect()
         });
-        let mut unpacked = Vec::new();
-        for result in results {
-            unpacked.extend(result?);
-        }
-        Ok(unpacked)
+        failure.into_inner().map_or(Ok(unpacked), Err)
     }
 
     fn unpack_one<R: Read + Send>(
         &self,
         layer: Missing<R>,
-        failed: &AtomicBool,
+        failure: &OnceLock<PullError>,
         events: &(dyn Fn(PullEvent) + Sync),
     ) -> Result<(Descriptor, Applied, Stage), PullError> {
         let Missing { descriptor, source } = layer;
         let stage = self.snapshots.stage().map_err(|source| PullError::Stage { source })?;
-        let limit = descriptor.size.saturating_mul(INFLATION_MAX).max(INFLATED_ALWAYS);
-        let counted = Counted { source, descriptor: &descriptor, current: 0, told: None, failed, events };
+        let limit = inflated_max(descriptor.size);
+        let counted = Counted { source, descriptor: &descriptor, current: 0, told: None, failure, events };
         let applied = layer::apply_limited(counted, stage.path(), limit);
         let applied = applied.map_err(|source| PullError::Unpack { source })?;
         if applied.digest != descriptor.digest || applied.size != descriptor.size {
@@ -306,15 +307,15 @@ struct Counted<'a, R> {
     current: u64,
     /// When it was told last.
     told: Option<Instant>,
-    /// Another layer failed.
-    failed: &'a AtomicBool,
+    /// Another layer's.
+    failure: &'a OnceLock<PullError>,
     events: &'a (dyn Fn(PullEvent) + Sync),
 }
 
 impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.source.read(buffer)?;
-        if self.failed.load(Ordering::Acquire) {
+        if self.failure.get().is_some() {
             return Err(io::Error::other("another layer failed"));
         }
         if count > 0 {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use cgroup::Entrance;
 use oci::runtime::{Device, Hooks, State};
-use rustix::fs::{CWD, FileType, Gid, Mode, Uid, chownat, fstat, mknodat, openat, symlinkat};
+use rustix::fs::{CWD, FileType, Gid, Mode, Uid, chownat, fstat, mknodat, openat, statat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 use rustix::process::{DumpableBehavior, chdir, fchdir, pivot_root, set_dumpable_behavior, umask};
@@ -164,6 +164,10 @@ impl Birth<'_> {
         }
         for (name, link) in LINKS {
             unless_there(symlinkat(link, &dev, name)).at(Step::MakeNode, name)?;
+        }
+        // As runc: only where the kernel is built with it.
+        if statat(self.proc, "kcore", rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            unless_there(symlinkat("/proc/kcore", &dev, "core")).at(Step::MakeNode, "core")?;
         }
         if matches!(self.stdio, Stdio::Terminal) {
             target::open(self.root, Path::new("/dev/console"), Missing::File).at(Step::MakeNode, "/dev/console")?;

@@ -20,6 +20,7 @@ use rustix::mount::{
 };
 use sys::mount::{Attributes, set_attributes};
 use sys::open::openat2;
+use sys::overlay;
 
 use crate::channel::{At, Failure, Reason};
 use crate::error::{CreateError, PlanError, Step};
@@ -214,19 +215,24 @@ fn bound_tree(plan: &MountPlan) -> io::Result<OwnedFd> {
 
 /// A new file system, as a detached mount.
 fn file_system(plan: &MountPlan, kind: &str) -> io::Result<OwnedFd> {
-    let lower_directories = || plan.options.data.iter().filter(|(key, _)| key == "lowerdir+");
-    match configure(plan, kind, None) {
-        // Kernels before 6.5 do not know `lowerdir+`: all of them in one string, if it is short enough.
-        Err(err) if Errno::from_io_error(&err) == Some(Errno::INVAL) && lower_directories().next().is_some() => {
-            let escaped = |path: &String| path.replace('\\', "\\\\").replace(':', "\\:");
-            let layers: Vec<_> = lower_directories().filter_map(|(_, path)| path.as_ref().map(escaped)).collect();
-            let joined = layers.join(":");
-            // fsconfig strings end at 255 bytes (fs/fsopen.c): then the first error is the one to see.
-            if joined.len() > 255 { Err(err) } else { configure(plan, kind, Some(&joined)).map_err(|_| err) }
-        }
-        other => other,
-    }
-    .and_then(|mount| writable_as_asked(plan, mount))
+    let layers = || plan.options.data.iter().filter(|(key, _)| key == overlay::LAYER);
+    let mount = if layers().next().is_none() || !overlay::joins_layers() {
+        configure(plan, kind, None)?
+    } else {
+        let escaped = |path: &String| path.replace('\\', "\\\\").replace(':', "\\:");
+        let joined = layers().filter_map(|(_, path)| path.as_ref().map(escaped)).collect::<Vec<_>>().join(":");
+        if joined.len() <= STRING_MAX { configure(plan, kind, Some(&joined))? } else { old_overlay(plan)? }
+    };
+    writable_as_asked(plan, mount)
+}
+
+/// The longest string that fsconfig(2) takes (fs/fsopen.c).
+const STRING_MAX: usize = 255;
+
+fn old_overlay(plan: &MountPlan) -> io::Result<OwnedFd> {
+    let mount = overlay::mount_joined(&plan.options.data)?;
+    set_attributes(mount.as_fd(), plan.options.attributes, false)?;
+    Ok(mount)
 }
 
 /// Refuses an overlay that would be read-only without being asked to: overlayfs makes one, and says so to the kernel's log
@@ -252,7 +258,7 @@ fn configure(plan: &MountPlan, kind: &str, joined_lower: Option<&str>) -> io::Re
     }
     for (key, value) in &plan.options.data {
         match value {
-            _ if key == "lowerdir+" && joined_lower.is_some() => {}
+            _ if key == overlay::LAYER && joined_lower.is_some() => {}
             Some(value) => fsconfig_set_string(context.as_fd(), key.as_str(), value.as_str())?,
             None => fsconfig_set_flag(context.as_fd(), key.as_str())?,
         }

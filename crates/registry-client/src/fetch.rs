@@ -136,7 +136,8 @@ impl Fetch<'_> {
         let (mut failures, mut mark) = (0, position);
         while position < size {
             let Err(err) = self.attempt(&mut position, pieces).await else { continue };
-            if !err.passes() {
+            // A registry that restarts refuses connections for a while.
+            if !err.is_outage() || matches!(err, RegistryError::Cancelled) {
                 return Err(err);
             }
             if position - mark >= gets_on {

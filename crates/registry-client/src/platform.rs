@@ -60,6 +60,11 @@ impl Wanted {
         Wanted(Platform { os: "linux".into(), architecture: architecture.into(), ..Platform::default() }).normalized()
     }
 
+    /// Its operating system.
+    pub fn os(&self) -> &str {
+        &self.0.os
+    }
+
     /// `os`, `architecture`, `os/architecture` or `os/architecture/variant`.
     pub fn parse(text: &str) -> Result<Wanted, PlatformError> {
         let parts: Vec<&str> = text.split('/').collect();

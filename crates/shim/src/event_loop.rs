@@ -79,6 +79,9 @@ pub(crate) struct Shim {
     slow: Vec<Streams>,
     /// When memory is given back if nothing happens until then; `None` once it was.
     rest_at: Option<Instant>,
+    /// The moment for which everything was settled last. What was still to wait for then is waited for, even if its time
+    /// has come since: asked for a later moment it would not be there any more, and nobody would wake us.
+    settled_at: Instant,
     /// By when the last connection must have taken the last words.
     close_by: Option<Instant>,
 }
@@ -126,6 +129,7 @@ pub fn run(arguments: Arguments) -> Result<(), ShimError> {
         scratch: Scratch::new(),
         slow: Vec::new(),
         rest_at: Some(Instant::now() + QUIET_AFTER),
+        settled_at: Instant::now(),
         close_by: None,
     };
     if let Some(socket) = inherited {
@@ -159,6 +163,7 @@ impl Shim {
         }
         let now = Instant::now();
         self.settle(now);
+        self.settled_at = now;
         if self.rest_at.is_some_and(|at| now >= at) {
             self.trim();
         }
@@ -208,11 +213,10 @@ impl Shim {
     }
 
     fn timeout(&self) -> Option<Timespec> {
-        let now = Instant::now();
-        let task = self.task.as_ref().and_then(|task| task.deadline(now));
-        let slow = self.slow.iter().filter_map(|streams| streams.deadline(now));
+        let task = self.task.as_ref().and_then(|task| task.deadline(self.settled_at));
+        let slow = self.slow.iter().filter_map(|streams| streams.deadline(self.settled_at));
         let next = slow.chain(task).chain(self.rest_at).chain(self.close_by).min()?;
-        let left = next.saturating_duration_since(now);
+        let left = next.saturating_duration_since(Instant::now());
         // Rounded up: a timeout of a moment too short would be a turn for nothing.
         Some(Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) })
     }

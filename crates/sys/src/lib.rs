@@ -5,7 +5,7 @@
 //! - [`fork`]: clone3 with namespaces, a pidfd and a cgroup, for single-threaded callers.
 //! - [`spawn`]: starting a program from a process with many threads (the daemon), vfork-like.
 //! - [`exec`]: execve and execveat; [`binary`]: a program that its container cannot overwrite.
-//! - [`mount`]: mount_setattr. [`namespace`]: unshare, and cloning into another PID namespace.
+//! - [`mount`]: mount_setattr. [`overlay`]: many layers on older kernels. [`namespace`]: unshare, and cloning into another PID namespace.
 //! - [`seccomp`], [`capability`], [`keyring`], [`bpf`] (devices): what limits a process.
 //! - [`fd`]: close_range, descriptors at given numbers. [`socket`]: descriptors over a unix socket, the peer's identity.
 //! - [`signal`]: masks, dispositions, signalfd. [`wait`]: exit statuses. [`terminal`]: pseudo-terminals.
@@ -27,6 +27,7 @@ pub mod mount;
 pub mod namespace;
 pub mod network;
 pub mod open;
+pub mod overlay;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;

@@ -1,6 +1,7 @@
 //! Pulls, each of an image of which the engine has nothing.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -9,7 +10,7 @@ use testkit::process;
 use super::engine::{Engine, Sample};
 
 /// What may be left of a removed image, in a store whose tables grow and are not cut: far below a layer of a big image.
-const LEFT: u64 = 4 << 20;
+const LEFT_BYTES: u64 = 4 << 20;
 
 /// Has `engine` forget `image`; that it has never had it is no error.
 pub(super) fn forget(engine: &Engine, image: &str) {
@@ -26,7 +27,7 @@ pub(super) fn sample(engine: &Engine, image: &str, store: Option<&Path>) -> Resu
     let sample = engine.sample(&["pull".into(), "-q".into(), image.into()])?;
     engine.run(&["rmi".into(), "-f".into(), image.into()])?;
     if let (Some(store), Some(before)) = (store, before) {
-        let gone = || bytes(store).is_ok_and(|after| after < before + LEFT).then_some(());
+        let gone = || bytes(store).is_ok_and(|after| after < before + LEFT_BYTES).then_some(());
         process::until("the removed image is gone", process::DEADLINE, gone)?;
     }
     Ok(sample)
@@ -34,7 +35,6 @@ pub(super) fn sample(engine: &Engine, image: &str, store: Option<&Path>) -> Resu
 
 /// What the files below `dir` take on the disk.
 fn bytes(dir: &Path) -> Result<u64> {
-    use std::os::unix::fs::MetadataExt;
     let mut sum = 0;
     for entry in fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))? {
         let path = entry?.path();

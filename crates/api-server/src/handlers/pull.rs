@@ -1,6 +1,7 @@
 //! Images from registries.
 
 use engine::ops::pull::{self, PullQuery, PullStep, Stage};
+use engine_api::auth;
 
 use crate::handlers::later;
 use crate::handlers::progress::Line;
@@ -13,7 +14,7 @@ pub(crate) async fn create(call: Call) -> Result<Answer, Failure> {
     let Some(image) = call.query.given("fromImage") else {
         return Err(later::failure("importing images"));
     };
-    let authorization = call.headers.get("x-registry-auth").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let authorization = call.headers.get(auth::HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let plan = pull::plan(&PullQuery {
         image: image.to_owned(),
         tag: call.query.text("tag").to_owned(),

@@ -64,7 +64,9 @@ pub fn hint(program: &str, path: &str, command: Option<&Command>) -> String {
 
 /// The same for a group.
 pub fn group_hint(program: &str, group: &str) -> String {
-    format!("\n\nUsage:  {program} {group}\n\nRun '{program} {group} --help' for more information")
+    // As in Docker's tables, where this one group has it.
+    let rest = if group == "volume" { " COMMAND" } else { "" };
+    format!("\n\nUsage:  {program} {group}{rest}\n\nRun '{program} {group} --help' for more information")
 }
 
 /// The sentence about a wrong number of positionals, and its usage; `None` if the number is right.

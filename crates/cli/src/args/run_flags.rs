@@ -71,7 +71,7 @@ pub static CREATE: &[Flag] = &[
     Flag::value("dns", Kind::Address, "list", "Name server"),
     list("dns-opt", "Option of resolv.conf").hidden(),
     list("dns-option", "Option of resolv.conf"),
-    list("dns-search", "Search domain"),
+    Flag::value("dns-search", Kind::Domain, "list", "Search domain"),
     text("domainname", "NIS domain name"),
     text("entrypoint", "Program to run instead of the image's"),
     Flag::value("env", Kind::Env, "list", "Set an environment variable").short('e'),

@@ -34,6 +34,9 @@ fn mistakes_have_pflags_sentences() {
         (&["--sysctl", "a"], "invalid argument \"a\" for \"--sysctl\" flag: sysctl 'a' is not allowed"),
         (&["--link", "a"], "option is not supported yet: --link"),
         (&["--dns", "x"], "invalid argument \"x\" for \"--dns\" flag: IP address is not correctly formatted: x"),
+        (&["--dns-search", " a b"], "invalid argument \" a b\" for \"--dns-search\" flag: a b is not a valid domain"),
+        (&["--dns-search", "12"], "invalid argument \"12\" for \"--dns-search\" flag: 12 is not a valid domain"),
+        (&["--dns-search", "a-.b"], "invalid argument \"a-.b\" for \"--dns-search\" flag: a-.b is not a valid domain"),
         (&["--add-host", "x"], "invalid argument \"x\" for \"--add-host\" flag: bad format for add-host: \"x\""),
         (
             &["--add-host", "x=y"],

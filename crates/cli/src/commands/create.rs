@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 
 use client::{ClientError, container};
@@ -117,7 +118,9 @@ pub async fn create(context: &Context, parsed: &Parsed, request: &CreateRequest)
         pull(context, parsed, &name.with_default_tag()).await?;
     }
     let outcome = match (container::create(&context.client, name, &platform, request).await, reference) {
-        (Err(err), Some(reference)) if missing_image(&err) && when == "missing" => {
+        (Err(err), Some(reference))
+            if when == "missing" && err.is_not_found() && misses_image(context, &reference, &platform).await? =>
+        {
             if !parsed.flag("quiet") {
                 warn_line!("Unable to find image '{}' locally", reference.familiar());
             }
@@ -130,10 +133,18 @@ pub async fn create(context: &Context, parsed: &Parsed, request: &CreateRequest)
     for warning in &created.warnings {
         warn_line!("WARNING: {warning}");
     }
+    if let Some(address) = local_name_server(parsed.list("dns")) {
+        warn_line!("WARNING: Localhost DNS ({address}) may fail in containers.");
+    }
     if !id_file.is_empty() {
         write_id(id_file, &created.id)?;
     }
     Ok(created.id)
+}
+
+/// The first name server that means the container itself.
+fn local_name_server(servers: &[String]) -> Option<IpAddr> {
+    servers.iter().filter_map(|server| server.parse().ok()).find(IpAddr::is_loopback)
 }
 
 /// The image's name; none if it is an id, which no registry knows. Docker's client refuses what is neither before it asks.
@@ -147,9 +158,13 @@ fn reference(image: &str) -> Result<Option<Reference>, Failure> {
     }
 }
 
-/// Only a missing image is a reason to pull; a missing network or container of another one's namespace is not.
-fn missing_image(err: &ClientError) -> bool {
-    err.is_not_found() && client_error(err).contains("No such image")
+/// Whether what was not found is the image, or the one for the platform, and not a container or a network.
+async fn misses_image(context: &Context, reference: &Reference, platform: &str) -> Result<bool, Failure> {
+    match client::image::inspect_raw(&context.client, &reference.to_string()).await {
+        Ok(_) => Ok(!platform.is_empty()),
+        Err(err) if err.is_not_found() => Ok(true),
+        Err(err) => Err(Failure::Client(err)),
+    }
 }
 
 async fn pull(context: &Context, parsed: &Parsed, reference: &Reference) -> Result<(), Failure> {

@@ -108,5 +108,9 @@ fn print_formatted(format: &Format, found: &[Value]) -> Result<(), Exit> {
         })?;
         say_line!("{text}");
     }
+    if found.is_empty() {
+        // So does Docker's client.
+        say_line!("");
+    }
     Ok(())
 }

@@ -7,6 +7,7 @@ use client::lines::Documents;
 use engine_api::progress::{Progress, UNKNOWN_WIDTH};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::console::BROKEN_PIPE_STATUS;
 use crate::report::Exit;
@@ -72,7 +73,14 @@ struct Failure {
 pub async fn show(mut answer: Answer, target: Target, quiet: bool) -> Result<(), Exit> {
     let mut documents = Documents::default();
     let mut screen = Screen::default();
-    while let Some(bytes) = answer.next().await? {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|err| Exit::error(&err))?;
+    loop {
+        let bytes = tokio::select! {
+            bytes = answer.next() => bytes?,
+            // Ended by the signal itself, we would take the shell's line with us, where Docker's client does not.
+            _ = interrupt.recv() => return Err(Exit::silent(130)),
+        };
+        let Some(bytes) = bytes else { break };
         documents.feed(&bytes);
         let columns = target.columns();
         let (text, outcome) = screen.draw_all(&mut documents, columns);
@@ -137,7 +145,11 @@ impl Message {
         let prefix = if id.is_empty() { String::new() } else { format!("{id}: ") };
         let bar = self.detail.map(|detail| detail.text(columns.unwrap_or(UNKNOWN_WIDTH)));
         match bar {
-            Some(bar) if columns.is_some() => format!("\x1b[2K\r{prefix}{status} {bar}\r"),
+            Some(bar) if let Some(columns) = columns => {
+                // A line that wraps would be two to the terminal and one to us.
+                let shown = format!("{prefix}{status} {bar}").chars().take(columns.into()).collect::<String>();
+                format!("\x1b[2K\r{shown}\r")
+            }
             // A bar that cannot be redrawn is noise in a log.
             Some(bar) if !bar.is_empty() => String::new(),
             _ if !progress.is_empty() => format!("{prefix}{status} {progress}"),
@@ -160,6 +172,12 @@ mod tests {
         r#"{"status":"Pull complete","progressDetail":{},"id":"6fcb"}"#,
         r#"{"status":"Status: Downloaded newer image for x/good:1"}"#,
     );
+
+    #[test]
+    fn lines_are_cut_where_the_terminal_ends() {
+        let text = r#"{"status":"Downloading","progressDetail":{"current":3000000,"total":30000000},"id":"56b9"}"#;
+        assert_eq!(draw(text, Some(20)).0, "\n\x1b[1A\x1b[2K\r56b9: Downloading   \r\x1b[1B");
+    }
 
     fn draw(text: &str, columns: Option<u16>) -> (String, Result<(), Exit>) {
         let mut documents = Documents::default();

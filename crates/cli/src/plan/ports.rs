@@ -57,6 +57,9 @@ pub enum RangeError {
     /// No number.
     #[error("strconv.ParseUint: parsing {0:?}: invalid syntax")]
     Number(String),
+    /// A number above all ports.
+    #[error("strconv.ParseUint: parsing {0:?}: value out of range")]
+    Large(String),
     /// It ends before it begins.
     #[error("invalid range specified for port: {0}")]
     Backwards(String),
@@ -158,7 +161,11 @@ fn split_protocol(text: &str) -> (&str, &str) {
 }
 
 fn range(text: &str) -> Result<(u16, u16), RangeError> {
-    let number = |text: &str| text.parse::<u16>().map_err(|_| RangeError::Number(text.to_owned()));
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let reason = if digits { RangeError::Large } else { RangeError::Number };
+        text.parse::<u16>().ok().filter(|_| digits).ok_or_else(|| reason(text.to_owned()))
+    };
     match text.split_once('-') {
         _ if text.is_empty() => Err(RangeError::Empty),
         None => number(text).map(|port| (port, port)),
@@ -215,6 +222,8 @@ mod tests {
         for (expose, reason) in [
             ("3-2", "invalid range specified for port: 3-2"),
             ("x", "strconv.ParseUint: parsing \"x\": invalid syntax"),
+            ("+1", "strconv.ParseUint: parsing \"+1\": invalid syntax"),
+            ("65536", "strconv.ParseUint: parsing \"65536\": value out of range"),
         ] {
             let wanted = format!("invalid range format for --expose: {expose}, error: {reason}");
             assert_eq!(shown(&[], &[expose]).unwrap_err().to_string(), wanted);

@@ -68,6 +68,9 @@ pub enum ValueError {
     /// Not an address.
     #[error("IP address is not correctly formatted: {0}")]
     Address(String),
+    /// Not a domain.
+    #[error("{0} is not a valid domain")]
+    Domain(String),
     /// Not a host and an address.
     #[error("bad format for add-host: {0:?}")]
     ExtraHost(String),
@@ -108,6 +111,8 @@ pub fn check(kind: Kind, text: &str) -> Result<(), ValueError> {
         Kind::Filter => Err(ValueError::Filter),
         Kind::Address if text.trim().parse::<std::net::IpAddr>().is_ok() => Ok(()),
         Kind::Address => Err(ValueError::Address(text.to_owned())),
+        Kind::Domain if is_domain(text.trim_matches(' ')) => Ok(()),
+        Kind::Domain => Err(ValueError::Domain(text.trim_matches(' ').to_owned())),
         Kind::ExtraHost => extra_host(text).map(drop),
         Kind::Mount => mount::parse(text, &|path| path.to_owned()).map(drop).map_err(ValueError::Mount),
         Kind::Network => network::parse(text).map(drop).map_err(ValueError::Network),
@@ -120,6 +125,18 @@ fn is_sysctl(text: &str) -> bool {
     let Some((name, _)) = text.split_once('=') else { return false };
     let kernel = name.strip_prefix("kernel.").is_some_and(|name| NAMES.contains(&name));
     kernel || name.starts_with("net.") || name.starts_with("fs.mqueue.")
+}
+
+/// Labels of letters, digits and inner hyphens, with a letter somewhere; or `.`, which stands for no domain.
+fn is_domain(text: &str) -> bool {
+    let is_label = |label: &str| {
+        let edges = !label.is_empty() && !label.starts_with('-') && !label.ends_with('-');
+        edges && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    let bare = text.trim_end();
+    let bare = bare.strip_suffix('.').unwrap_or(bare);
+    let lettered = bare.bytes().any(|byte| byte.is_ascii_alphabetic());
+    text == "." || lettered && bare.len() < 255 && bare.split('.').all(is_label)
 }
 
 /// `NAME:ADDRESS`, or `NAME=ADDRESS`, as the API wants it.

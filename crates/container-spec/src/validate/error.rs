@@ -25,7 +25,7 @@ pub enum InvalidRequest {
         options: &'static str,
     },
     /// What stands for a container is none.
-    #[error("invalid container format container:<name|id>")]
+    #[error("invalid network mode: invalid container format container:<name|id>")]
     NetworkContainer,
     /// A port or a range of ports is none.
     #[error("invalid port specification: {text:?}")]

@@ -3,14 +3,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use engine_api::container::{Summary, SummaryHostConfig, SummaryNetworks};
+use engine_api::container::{Port, Summary, SummaryHostConfig, SummaryNetworks};
 use errdefs::ErrorKind;
 
 use crate::Engine;
 use crate::container::Container;
 use crate::container::state::State;
 use crate::container::status::status;
-use crate::filters::{FilterError, Filters};
+use crate::filters::{FilterError, Filters, PortFilter};
 use crate::networking::view;
 use crate::ops::create::snapshot_key;
 use crate::registry::LookupError;
@@ -80,6 +80,8 @@ struct Wanted {
     exit_codes: Vec<i32>,
     /// Ids of images; `None` for any.
     images: Option<BTreeSet<String>>,
+    published: Vec<PortFilter>,
+    exposed: Vec<PortFilter>,
     before: Option<(i64, oci::ContainerId)>,
     since: Option<(i64, oci::ContainerId)>,
 }
@@ -139,10 +141,13 @@ fn check(engine: &Engine, query: &ListQuery) -> Result<Wanted, ListError> {
         let container = engine.containers.find(name)?;
         Ok(Some((container.definition.created_at_nanos, container.id().clone())))
     };
+    let ports = |key: &'static str| filters.get(key).map(|text| PortFilter::parse(key, text)).collect::<Result<_, _>>();
     let image_id = |name: &str| engine.images.resolve(name).ok().map(|image| image.id.to_string());
     Ok(Wanted {
         exit_codes,
         images: filters.has("ancestor").then(|| filters.get("ancestor").filter_map(image_id).collect()),
+        published: ports("publish")?,
+        exposed: ports("expose")?,
         before: place(filters.get("before").next())?,
         since: place(filters.get("since").next())?,
         all: query.all || query.limit.is_some() || filters.has("status"),
@@ -169,8 +174,7 @@ impl Wanted {
             // There is no such thing yet: what asks for one finds nothing, what asks for none finds all.
             && filters.exact("health", "none")
             && filters.boolean("is-task") != Ok(Some(true))
-            && !filters.has("publish")
-            && self.matches_expose(candidate)
+            && self.matches_ports(candidate)
     }
 
     /// By name, or by id as far as one is known.
@@ -200,15 +204,15 @@ impl Wanted {
         !self.filters.has("volume") || self.filters.get("volume").any(matches)
     }
 
-    fn matches_expose(&self, candidate: &Candidate) -> bool {
-        let Some(ports) = &candidate.container.definition.config.exposed_ports else {
-            return !self.filters.has("expose");
-        };
-        let exposed = |wanted: &str| {
-            let wanted = if wanted.contains('/') { wanted.to_owned() } else { format!("{wanted}/tcp") };
-            ports.contains_key(&wanted)
-        };
-        !self.filters.has("expose") || self.filters.get("expose").any(exposed)
+    /// By a port that is published, or one that is exposed: as dockerd, either is enough where both are wanted.
+    fn matches_ports(&self, candidate: &Candidate) -> bool {
+        if self.published.is_empty() && self.exposed.is_empty() {
+            return true;
+        }
+        candidate.ports().iter().any(|port| {
+            let on = |wanted: &[PortFilter], number: u16| wanted.iter().any(|one| one.matches(number, &port.kind));
+            on(&self.exposed, port.private_port) || port.public_port.is_some_and(|public| on(&self.published, public))
+        })
     }
 }
 
@@ -222,6 +226,11 @@ impl Candidate {
 
     fn order(&self) -> (i64, &oci::ContainerId) {
         (self.container.definition.created_at_nanos, self.container.id())
+    }
+
+    /// Those of a container that is not on the bridge are told of nowhere.
+    fn ports(&self) -> Vec<Port> {
+        self.place.as_ref().map_or_else(Vec::new, |place| view::ports(&self.container.definition, place))
     }
 
     fn summary(&self, image: String, now_nanos: i64) -> Summary {
@@ -242,7 +251,7 @@ impl Candidate {
                 annotations: host.annotations.clone(),
             },
             network_settings: SummaryNetworks { networks: view::networks(definition, self.place.as_deref()) },
-            ports: self.place.as_ref().map_or_else(Vec::new, |place| view::ports(definition, place)),
+            ports: self.ports(),
             mounts: definition.mounts.iter().map(|point| point.shown.clone()).collect(),
             ..Summary::default()
         }

@@ -40,7 +40,8 @@ pub struct PullQuery {
 pub struct Plan {
     /// Without a tag and a digest: all tags.
     reference: Reference,
-    platform: Option<Wanted>,
+    /// With how it is told of.
+    platform: Option<(Wanted, String)>,
     credentials: Credentials,
 }
 
@@ -80,6 +81,9 @@ pub enum PullError {
     /// The platform is none that images are made for.
     #[error(transparent)]
     Wanted(#[from] registry_client::PlatformError),
+    /// Containers are Linux's here.
+    #[error("operating system is not supported")]
+    System,
     /// The name stands for no image.
     #[error("'{name}' is a reserved name")]
     Reserved {
@@ -101,7 +105,7 @@ impl PullError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            PullError::Reference(_) | PullError::TagFormat => ErrorKind::InvalidArgument,
+            PullError::Reference(_) | PullError::TagFormat | PullError::System => ErrorKind::InvalidArgument,
             PullError::Platform(err) => err.kind(),
             PullError::Wanted(err) => err.kind(),
             PullError::Reserved { .. } => ErrorKind::Forbidden,
@@ -121,8 +125,8 @@ impl From<RegistryError> for PullError {
 /// What the query means.
 pub fn plan(query: &PullQuery) -> Result<Plan, PullError> {
     let platform = Some(&query.platform[..]).filter(|text| !text.is_empty());
-    let platform = platform.map(|text| engine_api::platform::parse(text).map(|_| text)).transpose()?;
-    let platform = platform.map(Wanted::parse).transpose()?;
+    let platform = platform.map(|text| engine_api::platform::parse(text).map(|told| (text, told))).transpose()?;
+    let platform = platform.map(|(text, told)| Wanted::parse(text).map(|wanted| (wanted, told))).transpose()?;
     // What `pull -a` of long ago sends.
     let name = query.image.strip_suffix(':').unwrap_or(&query.image);
     let mut reference: Reference = name.parse()?;
@@ -201,7 +205,7 @@ impl Client {
 
     async fn pull(self, plan: Plan) -> Result<(), PullError> {
         let Plan { reference, platform, credentials } = plan;
-        let wanted = platform.clone().unwrap_or_else(Wanted::host);
+        let (wanted, told) = platform.map_or_else(|| (Wanted::host(), None), |(wanted, told)| (wanted, Some(told)));
         let session = self.engine.registries.session(&reference, credentials).await?;
         let mut newer = false;
         for name in names(&session, &reference).await? {
@@ -211,9 +215,9 @@ impl Client {
         let status = if newer { "Downloaded newer image for" } else { "Image is up to date for" };
         self.tell(PullStep::Said(format!("Status: {status} {familiar}"))).await;
         self.tell_event(&reference);
-        if let Some(platform) = platform
+        if let Some(told) = told
             && let Ok(image) = self.engine.images.resolve(&reference.to_string())
-            && let Err(err) = check_platform(Some(&platform.to_string()), &reference.to_string(), &image)
+            && let Err(err) = check_platform(Some(&told), &reference.to_string(), &image)
         {
             // A manifest without an index says nothing of platforms: it was pulled for what it is.
             self.tell(PullStep::Said(format!("WARNING: {err}"))).await;
@@ -242,6 +246,10 @@ impl Client {
             self.tell(PullStep::About { id, status: format!("Pulling from {}", name.path()) }).await;
         }
         let resolved = resolved?;
+        // As dockerd, which looks only where it has layers to fetch.
+        if wanted.os() != "linux" && self.engine.images.get(&resolved.manifest.config.digest).is_none() {
+            return Err(PullError::System);
+        }
         let digest = resolved.digest.clone();
         let newer = self.store(session, name, resolved).await?;
         self.tell(PullStep::Said(format!("Digest: {digest}"))).await;

@@ -11,9 +11,7 @@ use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
 };
-
-/// The option of overlayfs that names one lower directory more; kernels before 6.5 do not know it.
-const ONE_LOWER: &str = "lowerdir+=";
+use sys::overlay;
 
 /// The root that `mounts` describe. Blocks.
 pub(super) fn mount_detached(mounts: &[Mount]) -> io::Result<OwnedFd> {
@@ -23,27 +21,24 @@ pub(super) fn mount_detached(mounts: &[Mount]) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         return Ok(openat(CWD, &mount.source, flags, Mode::empty())?);
     }
-    let options: Vec<&str> = mount.options.iter().map(String::as_str).collect();
-    match configure(mount, &options) {
-        Err(Errno::INVAL) if options.iter().any(|option| option.starts_with(ONE_LOWER)) => {
-            let (lower, mut rest): (Vec<&str>, Vec<&str>) =
-                options.iter().partition(|option| option.starts_with(ONE_LOWER));
-            let paths: Vec<&str> = lower.iter().filter_map(|option| option.strip_prefix(ONE_LOWER)).collect();
-            let joined = format!("lowerdir={}", paths.join(":"));
-            rest.push(&joined);
-            Ok(configure(mount, &rest)?)
-        }
-        mounted => Ok(mounted?),
+    let option = |option: &String| match option.split_once('=') {
+        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+        None => (option.clone(), None),
+    };
+    let options: Vec<(String, Option<String>)> = mount.options.iter().map(option).collect();
+    if options.iter().any(|(name, _)| name == overlay::LAYER) && overlay::joins_layers() {
+        return overlay::mount_joined(&options);
     }
+    Ok(configure(mount, &options)?)
 }
 
-fn configure(mount: &Mount, options: &[&str]) -> Result<OwnedFd, Errno> {
+fn configure(mount: &Mount, options: &[(String, Option<String>)]) -> Result<OwnedFd, Errno> {
     let context = fsopen(mount.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(context.as_fd(), "source", mount.source.as_path())?;
-    for option in options {
-        match option.split_once('=') {
-            Some((name, value)) => fsconfig_set_string(context.as_fd(), name, value)?,
-            None => fsconfig_set_flag(context.as_fd(), *option)?,
+    for (name, value) in options {
+        match value {
+            Some(value) => fsconfig_set_string(context.as_fd(), name.as_str(), value.as_str())?,
+            None => fsconfig_set_flag(context.as_fd(), name.as_str())?,
         }
     }
     fsconfig_create(context.as_fd())?;

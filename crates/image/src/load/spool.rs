@@ -15,6 +15,7 @@ use snapshot::{ChainId, Stage};
 use super::LoadError;
 use super::plan::Documents;
 use crate::pins::{Form, Pins};
+use crate::pull::inflated_max;
 use crate::record::StoredLayer;
 use crate::store::{DOCUMENT_MAX, Store};
 
@@ -140,7 +141,7 @@ impl Spooling<'_, '_, '_> {
         let size = tar.remaining();
         let start = take(tar, START_BYTES)?;
         if layer::looks_like_layer(&start) {
-            return self.layer(path, start, tar);
+            return self.layer(path, size, start, tar);
         }
         if size > DOCUMENT_MAX {
             // Neither: skipped, and missing if an image wants it.
@@ -153,7 +154,7 @@ impl Spooling<'_, '_, '_> {
         Ok(())
     }
 
-    fn layer(&mut self, path: Vec<u8>, start: Vec<u8>, tar: &mut Reader<'_>) -> Result<(), LoadError> {
+    fn layer(&mut self, path: Vec<u8>, size: u64, start: Vec<u8>, tar: &mut Reader<'_>) -> Result<(), LoadError> {
         let index = self.spool.spooled.len();
         self.spool.layers.insert(path.clone(), index);
         let compressed = Compression::detect(&start) != Compression::Plain;
@@ -169,7 +170,8 @@ impl Spooling<'_, '_, '_> {
         let mut ingest = if compressed { Some(Box::new(self.store.content.begin()?)) } else { None };
         let (chunks, received) = sync_channel(CHUNKS_AHEAD);
         let directory: PathBuf = stage.path().to_owned();
-        let thread = self.scope.spawn(move || layer::apply(ChannelReader::new(received), &directory));
+        let limit = inflated_max(size);
+        let thread = self.scope.spawn(move || layer::apply_limited(ChannelReader::new(received), &directory, limit));
         let fed = feed(start, tar, &chunks, ingest.as_deref_mut());
         drop(chunks);
         self.jobs.push_back(Job { index, thread, stage, ingest });

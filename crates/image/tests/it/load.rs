@@ -156,7 +156,9 @@ fn privileged_a_broken_archive_leaves_nothing() {
     let windows = json!({ "os": "windows", "rootfs": { "type": "layers", "diff_ids": [lower, lower] } });
     let same = json!({ "os": "linux", "rootfs": { "type": "layers", "diff_ids": [lower, lower] } });
     let escape = layer(&[]).into_iter().collect::<Vec<u8>>();
+    let bomb = zstd(&tar(&[("zeros".into(), vec![0; 100 * 1024 * 1024])]));
     let cases: Vec<(Vec<u8>, &str)> = vec![
+        (with(1, &bomb), "read layer: read archive: it inflates to more than any layer of its size"),
         (b"junk".repeat(1000), "archive/tar: invalid tar header"),
         (b"\xfd7zXZ\0and so on".to_vec(), "inflate the archive"),
         (tar(&good)[..1500].to_vec(), "unexpected EOF"),
@@ -180,7 +182,8 @@ fn privileged_a_broken_archive_leaves_nothing() {
     let scratch = Scratch::new();
     for (bytes, sentence) in cases {
         let err = scratch.store.load(&bytes[..], &mut |_| {}).unwrap_err();
-        assert!(err.to_string().starts_with(sentence), "{err} is not {sentence}");
+        let err = errdefs::chain(&err);
+        assert!(err.starts_with(sentence), "{err} is not {sentence}");
         assert_eq!(leftovers(scratch.dir.path()), Vec::<std::path::PathBuf>::new(), "{sentence}");
         assert!(scratch.store.list().is_empty());
     }

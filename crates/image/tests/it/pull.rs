@@ -2,7 +2,8 @@
 
 use std::io::{self, Cursor, Read};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use image::{LoadEvent, Loaded, PullError, PullEvent, PulledImage, Store};
@@ -69,6 +70,12 @@ impl Remote {
     }
 }
 
+/// Bytes that do not get shorter.
+fn noise(length: usize) -> Vec<u8> {
+    let next = |state: &u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+    std::iter::successors(Some(1), next).map(|state| (state >> 56) as u8).take(length).collect()
+}
+
 fn complete(events: &[PullEvent]) -> usize {
     events.iter().filter(|event| matches!(event, PullEvent::Complete(_))).count()
 }
@@ -103,10 +110,7 @@ fn privileged_a_pulled_image_has_its_names_its_manifest_and_its_layers() {
 #[test]
 fn privileged_the_unpacking_of_a_layer_is_told_ten_times_a_second_and_at_its_end() {
     let scratch = Scratch::new();
-    // Bytes that do not get shorter.
-    let next = |state: &u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
-    let noise = std::iter::successors(Some(1), next).map(|state| (state >> 56) as u8).take(20 * 1024 * 1024).collect();
-    let remote = remote(&[tar(&[("noise".into(), noise)])]);
+    let remote = remote(&[tar(&[("noise".into(), noise(20 * 1024 * 1024))])]);
     let begin = Instant::now();
     let (pulled, events) = remote.pull(&scratch.store);
     pulled.unwrap();
@@ -214,6 +218,47 @@ fn privileged_a_layer_that_does_not_come_ends_the_pull_and_other_bytes_are_notic
     let err = scratch.store.pull(remote.image.clone(), again, &|_| {}).unwrap_err();
     assert!(matches!(err, PullError::Layer { .. }), "{err:?}");
     assert!(leftovers(scratch.dir.path()).is_empty());
+}
+
+/// Waits until the other end is dropped, and gives its bytes one at a time then.
+struct Last(Cursor<Vec<u8>>, mpsc::Receiver<()>);
+
+impl Read for Last {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // An error, as there is nobody who sends.
+        let _ = self.1.recv();
+        thread::yield_now();
+        let one = buffer.len().min(1);
+        self.0.read(&mut buffer[..one])
+    }
+}
+
+/// Bytes, and what is dropped with them.
+struct First(Cursor<Vec<u8>>, #[expect(dead_code, reason = "its end is what counts")] mpsc::Sender<()>);
+
+impl Read for First {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+#[test]
+fn privileged_the_failure_that_is_told_is_the_first_not_that_of_the_layers_that_it_ended() {
+    let scratch = Scratch::new();
+    let blobs = vec![gzip(&tar(&[("noise".into(), noise(100_000))])), gzip(&layer(&[("a", "1")]))[..20].to_vec()];
+    let remote = remote_with(blobs, config(&three()[..2], ""));
+    let (dropped, alone) = mpsc::channel();
+    let mut ends = (Some(dropped), Some(alone));
+    let fetch = |layer: &Descriptor| -> Box<dyn Read + Send> {
+        let bytes = Cursor::new(remote.blob(&layer.digest));
+        match layer.digest == remote.image.manifest.layers[0].digest {
+            true => Box::new(Last(bytes, ends.1.take().unwrap())),
+            false => Box::new(First(bytes, ends.0.take().unwrap())),
+        }
+    };
+    let err = scratch.store.pull(remote.image.clone(), fetch, &|_| {}).unwrap_err();
+    let text = errdefs::chain(&err);
+    assert!(text.starts_with("failed to register layer: ") && !text.contains("another layer"), "{text}");
 }
 
 const ROOT: &str = "LONGSHORE_TEST_PULL_INTO";

@@ -1,7 +1,9 @@
 //! Who reaches what.
 
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
 
 use network::{Config, Networks, PortRequest, Protocol};
 
@@ -62,6 +64,21 @@ fn privileged_what_is_not_published_is_not_reached_from_the_link() {
         assert!(reached.is_empty(), "{reached:?}");
         // What is published still is, so the lab does connect.
         inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
+    });
+}
+
+/// Another program's translation makes a connection look like one to a published port, which may be forwarded.
+#[test]
+fn privileged_what_comes_from_the_link_to_a_container_is_dropped_before_anybody_translates_it() {
+    on_a_machine(|lab| {
+        let networks = lab.networks();
+        let one = networks.join(&request("one", &[])).unwrap();
+        let server = listen(&one, 80);
+        run(&["nft", "add table ip theirs; add chain ip theirs c { type nat hook prerouting priority -100; }"]);
+        run(&["nft", &format!("add rule ip theirs c tcp dport {{ 79, 81 }} dnat to {}:80", one.place.address)]);
+        assert!(inside(lab.second.as_fd(), || is_unreachable(one.place.address, 81)));
+        // To the machine's own address the translation works, so it would have there.
+        inside(lab.second.as_fd(), || reach(&server, MACHINE, 79)).unwrap();
     });
 }
 
@@ -186,5 +203,40 @@ fn privileged_a_flushed_packet_filter_comes_back() {
         networks.leave("two").unwrap();
         inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
         assert!(inside(lab.second.as_fd(), || is_unreachable(MACHINE, 8081)));
+    });
+}
+
+/// Where packets of 127.0.0.0/8 may pass.
+fn loopback_is_routed_on() -> Vec<String> {
+    let names = std::fs::read_dir("/proc/sys/net/ipv4/conf").unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let is_routed = |name: &String| {
+        let value = std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/route_localnet")).unwrap();
+        value.trim() == "1"
+    };
+    names.filter(is_routed).collect()
+}
+
+#[test]
+fn privileged_loopback_is_routed_on_our_bridge_alone_and_never_without_its_guard() {
+    on_a_machine(|lab| {
+        setting("ip_forward", "0");
+        // A table of our name that another program owns: ours, with the guard, cannot be written.
+        let mut owner = Command::new("nft").arg("-i").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        writeln!(owner.stdin.as_mut().unwrap(), "add table ip longshore-0123abcd {{ flags owner; }}").unwrap();
+        // It answers the next line when it has done the first.
+        let mut answers = BufReader::new(owner.stdout.take().unwrap()).lines();
+        writeln!(owner.stdin.as_mut().unwrap(), "list tables").unwrap();
+        answers.find(|line| line.as_ref().unwrap().contains("longshore-0123abcd")).unwrap().unwrap();
+        let networks = Networks::open(lab.config()).unwrap();
+        assert!(networks.join(&request("one", &[])).is_err());
+        assert_eq!(loopback_is_routed_on(), [""; 0]);
+        assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), "0\n");
+        drop(owner.stdin.take());
+        owner.wait().unwrap();
+        networks.join(&request("one", &[])).unwrap();
+        assert_eq!(loopback_is_routed_on(), ["ls0123abcd"]);
+        let guard = run(&["nft", "list", "chain", "ip", "longshore-0123abcd", "raw"]);
+        assert!(guard.contains("127.0.0.0/8"), "{guard}");
     });
 }

@@ -178,6 +178,27 @@ fn privileged_a_part_of_a_bind_stays_in_it() {
 }
 
 #[test]
+fn privileged_a_root_of_a_hundred_layers_is_put_together() {
+    isolated(|| {
+        let script = "cat /layer0 /layer99 /top; echo x > /written && ls /written";
+        let mut fixture = Fixture::new(&["sh", "-c", script]);
+        let layers = fixture.dir.path().join("l");
+        let names = (0..100).map(|number| layers.join(format!("{number:032x}")));
+        let options = names.enumerate().map(|(number, layer)| {
+            fs::create_dir_all(&layer).unwrap();
+            fs::write(layer.join(format!("layer{number}")), format!("{number}\n")).unwrap();
+            fs::write(layer.join("top"), format!("top {number}\n")).unwrap();
+            format!("lowerdir+={}", layer.display())
+        });
+        let options: Vec<String> = options.collect();
+        let root = &mut fixture.spec.root.mounts[0];
+        // The fixture's own layer, which has the programs, is the lowest.
+        root.options.splice(0..0, options);
+        assert_eq!(fixture.run().text, "0\n99\ntop 0\n/written\n");
+    });
+}
+
+#[test]
 fn privileged_devices_and_tasks_are_limited() {
     isolated(|| {
         let script = "echo x > /dev/null; head -c 2 /dev/zero | cat -v; echo; cat /dev/block 2>&1; \

@@ -76,7 +76,9 @@ fn privileged_exec_joins_everything() {
         let (_reader, stdio) = output_pipe();
         let mut container = fixture.create(None, stdio).unwrap();
         container.start().unwrap();
-        let script = "for n in pid net mnt ipc uts cgroup time; do stat -Lc %i /proc/1/ns/$n /proc/self/ns/$n; done; \
+        // Until it executes its program nobody may look into the first process.
+        let script = "until grep -q sleep /proc/1/comm; do :; done; \
+                      for n in pid net mnt ipc uts cgroup time; do stat -Lc %i /proc/1/ns/$n /proc/self/ns/$n; done; \
                       echo cgroups; cat /proc/1/cgroup; echo; cat /proc/self/cgroup";
         let process = oci::runtime::Process {
             args: ["sh", "-c", script].map(str::to_owned).to_vec(),

@@ -2,9 +2,9 @@
 
 use registry_client::Wanted;
 
+use testkit::registry::{Answer, Request, Served, Server};
+
 use crate::{Credentials, Registry, impatient, reference, settings};
-use testkit::registry::Served;
-use testkit::registry::{Answer, Request, Server};
 
 fn basic() -> Credentials {
     Credentials::Basic { username: "u".into(), password: "p".into() }

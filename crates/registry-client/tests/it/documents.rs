@@ -3,12 +3,10 @@
 use oci::image::media_type;
 use registry_client::{RegistryError, Wanted};
 use serde_json::json;
-
-use crate::digest;
-use crate::{Credentials, Registry, impatient, reference, resolve, session, settings};
-use testkit::registry::Served;
 use testkit::registry::served::INDEX;
-use testkit::registry::{Answer, Server};
+use testkit::registry::{Answer, Served, Server};
+
+use crate::{Credentials, Registry, digest, impatient, reference, resolve, session, settings};
 
 fn texts(err: &RegistryError) -> String {
     errdefs::chain(err)

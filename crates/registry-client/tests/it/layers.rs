@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use content::{Content, Expected, Sync};
 use registry_client::{Progress, Registry, RegistryError, Settings, Timing};
+use testkit::registry::{Answer, Served, Server};
 
-use crate::digest;
-use crate::{Scratch, impatient, read, settings};
-use testkit::registry::Served;
-use testkit::registry::{Answer, Server};
+use crate::{Scratch, digest, impatient, read, settings};
 
 #[tokio::test]
 async fn layers_are_read_while_they_come_and_become_blobs() {
@@ -274,4 +272,19 @@ async fn what_a_transfer_brought_is_thrown_away_unless_others_read_it() {
     let mut reader = theirs.open(descriptor);
     ours.discard().await;
     assert!(bridge::blocking(move || read(&mut reader)).await.unwrap() == layer, "it was not given up, or began anew");
+}
+
+#[tokio::test]
+async fn a_registry_that_restarts_is_asked_again() {
+    let served = Served::new(&[100_000]);
+    let expected = served.layers.clone();
+    let asked = AtomicUsize::new(0);
+    // It refuses connections three times, told by a redirect to where nobody listens.
+    let server = Server::start(move |request| match served.is_layer(request) {
+        true if asked.fetch_add(1, Ordering::SeqCst) < 3 => {
+            Answer::new(307, "").with("Location", "http://127.0.0.1:1/nobody")
+        }
+        _ => served.answer(request),
+    });
+    assert!(Scratch::new().layers(&server).await.unwrap() == expected);
 }

@@ -16,9 +16,8 @@ use oci::{Digest, Reference};
 use registry_client::{
     Credentials, LayerProgress, Registry, RegistryError, Resolved, Session, Settings, Timing, Transfer, Wanted,
 };
-use tokio::sync::mpsc;
-
 use testkit::registry::Server;
+use tokio::sync::mpsc;
 
 /// Patient, since a machine may be slow, but for the pauses between attempts.
 fn settings() -> Settings {

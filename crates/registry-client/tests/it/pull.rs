@@ -2,13 +2,12 @@
 
 use std::sync::Mutex;
 
-use ::image::{PullEvent, PulledImage, Store};
+use image::{PullEvent, PulledImage, Store};
 use registry_client::{Credentials, Registry, Transfer, Wanted};
+use testkit::registry::{Served, Server};
 use tokio::sync::mpsc;
 
 use crate::{reference, settings};
-use testkit::registry::Served;
-use testkit::registry::Server;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_an_image_is_pulled_and_is_up_to_date_then() {

@@ -1,10 +1,9 @@
 //! Debian's docker-registry.
 
 use registry_client::Wanted;
-
-use crate::digest;
-use crate::{Credentials, Registry, Scratch, read, reference, settings};
 use testkit::registry::{Debian, Served};
+
+use crate::{Credentials, Registry, Scratch, digest, read, reference, settings};
 
 #[tokio::test]
 async fn a_real_registry_is_read() {

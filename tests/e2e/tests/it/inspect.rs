@@ -84,6 +84,7 @@ fn privileged_what_is_missing_is_said_and_the_rest_is_shown() {
         }
         let output = at.line(&format!("inspect -f '{{{{.Os}}}}' {missing} busybox"));
         assert_eq!((output.code, output.stdout.as_str()), (1, "linux\n"));
+        assert_eq!(at.line(&format!("inspect -f x {missing}")).stdout, "\n");
         for (template, code, sentence) in [
             ("{{.Nope}}", 1, "executing \"\" at <.Nope>: map has no entry for key \"Nope\""),
             ("{{.Id", 64, "template parsing error: template: :1: unclosed action"),

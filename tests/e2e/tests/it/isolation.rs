@@ -32,6 +32,34 @@ fn mount(line: &str) -> Option<String> {
     })
 }
 
+/// In every container.
+const USUAL: [&str; 9] = [
+    "/ rw,relatime",
+    "/dev tmpfs rw,nosuid rw,size=65536k,mode=755",
+    "/dev/mqueue mqueue rw,nosuid,nodev,noexec,relatime rw",
+    "/dev/pts devpts rw,nosuid,noexec,relatime rw,gid=5,mode=620,ptmxmode=666",
+    "/dev/shm tmpfs rw,nosuid,nodev,noexec,relatime rw,size=65536k",
+    "/etc/hostname rw,relatime",
+    "/etc/hosts rw,relatime",
+    "/etc/resolv.conf rw,relatime",
+    "/proc proc rw,nosuid,nodev,noexec,relatime rw",
+];
+
+/// In those without privileges.
+const PROTECTED: [&str; 5] = [
+    "/proc/bus proc ro,nosuid,nodev,noexec,relatime rw",
+    "/proc/fs proc ro,nosuid,nodev,noexec,relatime rw",
+    "/proc/irq proc ro,nosuid,nodev,noexec,relatime rw",
+    "/proc/sys proc ro,nosuid,nodev,noexec,relatime rw",
+    "/sys sysfs ro,nosuid,nodev,noexec,relatime",
+];
+
+/// The usual mounts, `more` and those of cgroups.
+fn expected(more: &[&str], cgroup_access: &str) -> Vec<String> {
+    let fixed = USUAL.iter().chain(more).map(|&mount| mount.to_owned());
+    fixed.chain(cgroups(cgroup_access)).collect()
+}
+
 /// Mounts of cgroups, with the first of their options.
 fn cgroups(access: &str) -> Vec<String> {
     if unified() {
@@ -43,42 +71,8 @@ fn cgroups(access: &str) -> Vec<String> {
 #[test]
 fn privileged_the_mounts_are_dockers() {
     on_both(|at| {
-        let mut expected: Vec<String> = [
-            "/ rw,relatime",
-            "/dev tmpfs rw,nosuid rw,size=65536k,mode=755",
-            "/dev/mqueue mqueue rw,nosuid,nodev,noexec,relatime rw",
-            "/dev/pts devpts rw,nosuid,noexec,relatime rw,gid=5,mode=620,ptmxmode=666",
-            "/dev/shm tmpfs rw,nosuid,nodev,noexec,relatime rw,size=65536k",
-            "/etc/hostname rw,relatime",
-            "/etc/hosts rw,relatime",
-            "/etc/resolv.conf rw,relatime",
-            "/proc proc rw,nosuid,nodev,noexec,relatime rw",
-            "/proc/bus proc ro,nosuid,nodev,noexec,relatime rw",
-            "/proc/fs proc ro,nosuid,nodev,noexec,relatime rw",
-            "/proc/irq proc ro,nosuid,nodev,noexec,relatime rw",
-            "/proc/sys proc ro,nosuid,nodev,noexec,relatime rw",
-            "/sys sysfs ro,nosuid,nodev,noexec,relatime",
-        ]
-        .map(str::to_owned)
-        .into();
-        expected.extend(cgroups("ro"));
-        assert_eq!(mounts(at, ""), expected);
-        let mut expected: Vec<String> = [
-            "/ rw,relatime",
-            "/dev tmpfs rw,nosuid rw,size=65536k,mode=755",
-            "/dev/mqueue mqueue rw,nosuid,nodev,noexec,relatime rw",
-            "/dev/pts devpts rw,nosuid,noexec,relatime rw,gid=5,mode=620,ptmxmode=666",
-            "/dev/shm tmpfs rw,nosuid,nodev,noexec,relatime rw,size=65536k",
-            "/etc/hostname rw,relatime",
-            "/etc/hosts rw,relatime",
-            "/etc/resolv.conf rw,relatime",
-            "/proc proc rw,nosuid,nodev,noexec,relatime rw",
-            "/sys sysfs rw,nosuid,nodev,noexec,relatime",
-        ]
-        .map(str::to_owned)
-        .into();
-        expected.extend(cgroups("rw"));
-        assert_eq!(mounts(at, "--privileged"), expected);
+        assert_eq!(mounts(at, ""), expected(&PROTECTED, "ro"));
+        assert_eq!(mounts(at, "--privileged"), expected(&["/sys sysfs rw,nosuid,nodev,noexec,relatime"], "rw"));
         let read_only = mounts(at, "--read-only");
         assert_eq!(read_only[0], "/ ro,relatime");
     });
@@ -113,7 +107,10 @@ fn privileged_the_devices_are_dockers_and_others_are_denied() {
         let listed = at.run(
             "busybox sh -c 'cd /dev; for f in *; do echo $f $(stat -c %F:%t:%T:%a:%u:%g $f) $(readlink $f); done'",
         );
-        let expected = [
+        // Where the kernel has it.
+        let core = std::path::Path::new("/proc/kcore").exists();
+        let core = core.then_some("core symbolic link:0:0:777:0:0 /proc/kcore");
+        let others = [
             "fd symbolic link:0:0:777:0:0 /proc/self/fd",
             "full character special file:1:7:666:0:0",
             "mqueue directory:0:0:1777:0:0",
@@ -129,7 +126,7 @@ fn privileged_the_devices_are_dockers_and_others_are_denied() {
             "urandom character special file:1:9:666:0:0",
             "zero character special file:1:5:666:0:0",
         ];
-        assert_eq!(listed.lines().collect::<Vec<_>>(), expected);
+        assert_eq!(listed.lines().collect::<Vec<_>>(), core.into_iter().chain(others).collect::<Vec<_>>());
         // /dev/mem may be made, not opened.
         let output = at.line("run --rm --network none busybox sh -c 'mknod /tmp/m c 1 1 && cat /tmp/m'");
         assert_eq!(output.stderr, "cat: can't open '/tmp/m': Operation not permitted\n");

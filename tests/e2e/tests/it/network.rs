@@ -56,6 +56,20 @@ fn privileged_a_published_port_answers_and_is_told() {
         let shown = at.ok(&format!("ps --filter name={name} --format {{{{.Ports}}}}"));
         assert_eq!(shown, format!("90/tcp, {address}->80/tcp"));
         let port = address.rsplit_once(':').unwrap().1;
+        for (filter, found) in [
+            (format!("publish={port}"), true),
+            ("publish=1-65535/tcp".to_owned(), true),
+            (format!("publish={port}/udp"), false),
+            ("publish=80".to_owned(), false),
+            ("expose=80".to_owned(), true),
+            ("expose=85-95".to_owned(), true),
+            ("expose=85-89".to_owned(), false),
+            // Either is enough.
+            ("publish=80 --filter expose=90".to_owned(), true),
+        ] {
+            let shown = at.ok(&format!("ps --filter name={name} --filter {filter} --format {{{{.Names}}}}"));
+            assert_eq!(shown, if found { &name[..] } else { "" }, "{filter}");
+        }
         let ports = at.inspect(&name, "{{json .NetworkSettings.Ports}}");
         assert_eq!(ports, format!(r#"{{"80/tcp":[{{"HostIp":"{home}","HostPort":"{port}"}}],"90/tcp":null}}"#));
         let own = at.inspect(&name, "{{.NetworkSettings.IPAddress}}");
@@ -93,6 +107,8 @@ fn privileged_containers_reach_each_other_and_share_networks() {
         );
         let conflict = "conflicting options: port publishing and the container type network mode";
         at.fails(&format!("run --rm --network container:{name} -p 80 busybox true"), 125, conflict);
+        let full = at.ok("run --rm --hostname box.of.lan busybox tail -n 1 /etc/hosts");
+        assert!(full.ends_with("\tbox.of.lan box"), "{full}");
         let alone = at.ok("run --rm --network none busybox ip -o addr");
         assert!(!alone.contains("eth0"), "{alone}");
     });

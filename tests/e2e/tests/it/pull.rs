@@ -24,6 +24,14 @@ fn served(compression: Compression) -> Served {
     served
 }
 
+/// An image that cannot run here.
+fn of_arm64() -> Served {
+    let Served { layers, blobs, .. } = Served::new(&[9]);
+    let config = blobs.into_values().find(|blob| blob.starts_with(b"{")).unwrap();
+    let config = String::from_utf8(config).unwrap().replace("amd64", "arm64");
+    Served::of(layers, config.as_bytes())
+}
+
 /// Runs `test` with each command line and a registry that has `busybox`.
 fn with_registry(test: impl Fn(&At<'_>, &Debian)) {
     let registry = Debian::start().unwrap();
@@ -145,15 +153,42 @@ fn privileged_run_and_create_pull_as_they_are_told() {
 #[test]
 fn privileged_platforms_are_chosen_and_missed() {
     let registry = Debian::start().unwrap();
-    registry.push(&Served::index(&[("amd64", &busybox()), ("arm64", &Served::new(&[9]))]), "two").unwrap();
+    registry.push(&Served::index(&[("amd64", &busybox()), ("arm64", &of_arm64())]), "two").unwrap();
     registry.push(&Served::index(&[("s390x", &busybox())]), "other").unwrap();
+    registry.push(&busybox(), "plain").unwrap();
+    registry.push(&Served::new(&[11]), "strange").unwrap();
     on_both(|at| {
         let name = |path: &str| format!("{}/{path}:1", registry.host());
         at.ok(&format!("pull -q --platform linux/arm64 {}", name("two")));
         assert_eq!(at.inspect(&name("two"), "{{len .RootFS.Layers}} {{json .Config.Cmd}}"), "1 [\"x\"]");
         at.ok(&format!("rmi {}", name("two")));
+        // What is there is for another platform than the one that is wanted.
+        at.ok(&format!("pull -q --platform linux/amd64 {}", name("two")));
+        let made = at.name("other-platform");
+        let created = at.line(&format!("create --platform linux/arm64 --name {made} {}", name("two")));
+        assert_eq!(created.code, 0, "{created:?}");
+        assert!(
+            created.stderr.starts_with(&format!("Unable to find image '{}' locally\n", name("two"))),
+            "{created:?}"
+        );
+        assert_eq!(at.inspect(&made, "{{json .Config.Cmd}}"), "[\"x\"]");
+        at.ok(&format!("rm {made}"));
+        at.ok(&format!("rmi {}", name("two")));
         let absent = "no matching manifest for linux/amd64 in the manifest list entries";
         at.fails(&format!("pull {}", name("other")), 1, absent);
+        let system = "operating system is not supported";
+        at.fails(&format!("pull --platform windows/amd64 {}", name("strange")), 1, system);
+        // What says nothing of platforms is pulled for what it is.
+        for platform in ["linux/arm", "linux/arm/v7"] {
+            let said = at.ok(&format!("pull --platform {platform} {}", name("plain")));
+            let warning = format!(
+                "WARNING: image with reference {} was found but its platform (linux/amd64) does not match the specified \
+                 platform ({platform})",
+                name("plain")
+            );
+            assert!(said.contains(&warning), "{said}");
+        }
+        at.ok(&format!("rmi {}", name("plain")));
         let wrong = "\"a/b/c/d\": cannot parse platform specifier: invalid argument";
         at.fails(&format!("pull --platform a/b/c/d {}", name("two")), 1, wrong);
     });
@@ -265,6 +300,22 @@ fn privileged_pulls_at_the_same_time_fetch_a_layer_once() {
             assert_eq!(asked, 1);
         }
         at.ok(&format!("rmi {name}"));
+    });
+}
+
+#[test]
+fn privileged_an_interrupted_pull_ends_with_130_and_leaves_no_image() {
+    on_both(|at| {
+        let served = Served::new(&[100_000]);
+        let server = Server::start(move |request| match served.is_layer(request) {
+            true => Answer { length: Some(served.layers[0].len() as u64), hang: true, ..Answer::new(200, "") },
+            false => served.answer(request),
+        });
+        let mut pulling = at.spawn(&format!("pull {}/r:1", server.host()));
+        pulling.read_until("Pulling fs layer").unwrap();
+        pulling.signal(rustix::process::Signal::INT).unwrap();
+        assert_eq!(pulling.wait().unwrap().code, 130);
+        assert_eq!(at.ok(&format!("images -q {}/r", server.host())), "");
     });
 }
 

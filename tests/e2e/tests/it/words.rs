@@ -67,6 +67,34 @@ const LINES: &[(&str, i32, &str, &str)] = &[
         "@: error parsing specified platform: \"foo\": unknown operating system or architecture: invalid argument\n\n\
          Run '@ run --help' for more information\n",
     ),
+    (
+        "run --expose 65536 busybox",
+        125,
+        "",
+        "@: invalid range format for --expose: 65536, error: strconv.ParseUint: parsing \"65536\": value out of range\n\n\
+         Run '@ run --help' for more information\n",
+    ),
+    (
+        "run --network container: busybox",
+        125,
+        "",
+        "@: Error response from daemon: invalid network mode: invalid container format container:<name|id>\n\n\
+         Run '@ run --help' for more information\n",
+    ),
+    ("run --rm --network none --dns ::1 busybox true", 0, "", "WARNING: Localhost DNS (::1) may fail in containers.\n"),
+    (
+        "volume nope",
+        1,
+        "",
+        "@: unknown command: @ volume nope\n\nUsage:  @ volume COMMAND\n\nRun '@ volume --help' for more information\n",
+    ),
+    (
+        "ps --filter publish=x",
+        1,
+        "",
+        "Error response from daemon: error while looking up for publish x: strconv.ParseUint: parsing \"x\": invalid syntax\n",
+    ),
+    ("ps --filter expose=1:2", 1, "", "Error response from daemon: filter for 'expose' should not contain ':': 1:2\n"),
     ("run --network '' busybox", 125, "", "@: no name set for network\n\nRun '@ run --help' for more information\n"),
     ("run --rm --no-healthcheck --network none busybox true", 0, "", ""),
     (

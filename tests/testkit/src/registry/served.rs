@@ -10,10 +10,12 @@ use serde_json::{Value, json};
 use super::server::{Answer, Request};
 use crate::images::write::sha256;
 
-/// `sha256:` and the digits.
-pub fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{}", sha256(bytes))
-}
+/// An image's manifest.
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The same in Docker's words.
+const SCHEMA_2: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// The manifests of several platforms.
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// Documents and layers of one repository `r`, tag `1`.
 #[derive(Clone, Debug)]
@@ -30,52 +32,14 @@ pub struct Served {
     pub manifests: HashMap<String, Vec<u8>>,
 }
 
-/// An image.
-pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// An image in Docker's words.
-pub const SCHEMA_2: &str = "application/vnd.docker.distribution.manifest.v2+json";
-/// Images of several platforms.
-pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-
-/// Bytes without a pattern, other ones for every seed.
-pub fn noise(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    (0..length).map(|_| next()).collect()
-}
-
-/// A layer with one file, plain and compressed.
-pub fn layer(name: &str, data: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let mut builder = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(0o644);
-    header.set_size(data.len() as u64);
-    builder.append_data(&mut header, name, data).unwrap();
-    let tar = builder.into_inner().unwrap();
-    let layer = gzip(&tar);
-    (tar, layer)
-}
-
-fn gzip(tar: &[u8]) -> Vec<u8> {
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    gzip.write_all(tar).unwrap();
-    gzip.finish().unwrap()
-}
-
 impl Served {
     /// Layers with one file each, of these lengths.
     pub fn new(lengths: &[usize]) -> Served {
-        let made: Vec<_> = lengths
+        let tars: Vec<_> = lengths
             .iter()
             .enumerate()
             .map(|(index, length)| layer(&format!("f{index}"), &noise(*length, index as u64 + *length as u64)))
             .collect();
-        let tars: Vec<_> = made.into_iter().map(|(tar, _)| tar).collect();
         Served::of_tars(&tars)
     }
 
@@ -196,13 +160,46 @@ impl Served {
     }
 }
 
+/// Bytes without a pattern, other ones for every seed.
+fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+/// A layer with one file, not compressed.
+fn layer(name: &str, data: &[u8]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(data.len() as u64);
+    builder.append_data(&mut header, name, data).unwrap();
+    builder.into_inner().unwrap()
+}
+
+fn gzip(tar: &[u8]) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(tar).unwrap();
+    gzip.finish().unwrap()
+}
+
+/// `sha256:` and the digits.
+pub fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", sha256(bytes))
+}
+
 /// A manifest under its tag and its digest.
 fn named(manifest: &[u8]) -> HashMap<String, Vec<u8>> {
     HashMap::from([("1".to_owned(), manifest.to_vec()), (digest(manifest), manifest.to_vec())])
 }
 
 /// A blob, or the part of it that was asked for.
-pub fn part(request: &Request, bytes: &[u8]) -> Answer {
+fn part(request: &Request, bytes: &[u8]) -> Answer {
     match request.from() {
         0 => Answer::new(200, bytes),
         from => Answer::new(206, &bytes[from..])

@@ -69,9 +69,9 @@ type Handler = dyn Fn(&Request) -> Answer + Send + Sync;
 #[derive(Debug)]
 pub struct Server {
     /// Where it listens.
-    pub address: SocketAddr,
+    address: SocketAddr,
     /// All requests so far.
-    pub seen: Arc<Mutex<Vec<Request>>>,
+    seen: Arc<Mutex<Vec<Request>>>,
     connections: Arc<Mutex<Vec<TcpStream>>>,
     stopped: Arc<AtomicBool>,
 }

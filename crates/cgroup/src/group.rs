@@ -275,7 +275,7 @@ impl Cgroup {
 
     /// The processes inside and in the cgroups below, of every hierarchy: a container that may write them can have moved
     /// its processes differently in each.
-    fn procs_with_below(&self) -> BTreeSet<i32> {
+    pub fn procs_with_below(&self) -> BTreeSet<i32> {
         let mut found = BTreeSet::new();
         self.directories.iter().for_each(|(_, directory)| collect_procs(directory, &mut found));
         found
@@ -365,6 +365,26 @@ impl Cgroup {
         let results = self.directories.iter().map(|(_, directory)| remove_tree(directory));
         let first = results.fold(Ok(()), Result::and);
         first.map_err(|(path, source)| CgroupError::Io { action: "remove", path, source })
+    }
+}
+
+/// Sends a signal to every process inside and below. Those that end meanwhile need none.
+pub fn signal_all(group: &Cgroup, signal: i32) -> Result<(), CgroupError> {
+    for process in group.members()? {
+        let _ = sys::signal::send(process.as_fd(), signal);
+    }
+    Ok(())
+}
+
+/// Whether the processes inside have been stopped by [`Cgroup::freeze`], or are about to be.
+pub fn is_frozen(group: &Cgroup) -> bool {
+    let read = |directory: &Path, file| fs::read_to_string(directory.join(file)).unwrap_or_default();
+    match (group.version, group.directories.first()) {
+        (Version::V1, _) => group
+            .directory(Controller::Freezer)
+            .is_ok_and(|directory| matches!(read(directory, "freezer.state").trim(), "FROZEN" | "FREEZING")),
+        (Version::V2, Some((_, directory))) => read(directory, "cgroup.freeze").trim() == "1",
+        (Version::V2, None) => false,
     }
 }
 

@@ -26,5 +26,5 @@ mod plan;
 
 pub use counters::{OomEvents, Usage};
 pub use facts::{Controller, Hierarchies, Hierarchy, Version};
-pub use group::{Cgroup, CgroupError, Entrance};
+pub use group::{Cgroup, CgroupError, Entrance, is_frozen, signal_all};
 pub use plan::{PlanError, Write, cpu_weight, plan};

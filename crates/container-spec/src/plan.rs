@@ -104,6 +104,7 @@ pub fn plan(
         hostname: if host.uts_mode == "host" { String::new() } else { config.hostname.clone() },
         domainname: if host.uts_mode == "host" { String::new() } else { config.domainname.clone() },
         mounts: mounts::mounts(host, facts, placement)?,
+        hooks: None,
         annotations: host.annotations.clone().unwrap_or_default(),
         linux: linux(host, facts, placement)?,
     };

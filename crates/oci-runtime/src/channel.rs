@@ -6,6 +6,10 @@
 //!   |--------------------------------------->|
 //!   |  CONSOLE (with the terminal's master)  |     only with a terminal
 //!   |--------------------------------------->|
+//!   |  MADE                                  |     only with hooks: the parent runs its own,
+//!   |--------------------------------------->|
+//!   |                                     GO |     then the child goes on
+//!   |<---------------------------------------|
 //!   |  READY | FAILED reason                 |
 //!   |--------------------------------------->|
 //!   |                                  START |     exec: at once; the first process: Container::start
@@ -14,11 +18,13 @@
 //! ```
 //!
 //! A sequenced-packet pair, so that a message is whole or absent. Both ends are close-on-exec. If the parent dies before
-//! START the child reads the end of the stream and ends, too.
+//! START the child reads the end of the stream and ends, too. For a parent that ends before its container, START comes through
+//! a FIFO instead ([`crate::Handover`]).
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::Pid;
 use sys::fork::Child;
@@ -27,6 +33,8 @@ use crate::error::{ProcessError, Step, SystemError};
 
 const BORN: u8 = b'B';
 const CONSOLE: u8 = b'C';
+const MADE: u8 = b'M';
+const GO: u8 = b'G';
 const READY: u8 = b'R';
 const FAILED: u8 = b'F';
 const START: u8 = b'S';
@@ -51,6 +59,7 @@ pub(crate) enum Reason {
     IsDirectory,
     Cwd,
     Rlimit(u8),
+    Hook,
     Mount(Step),
     Step(Step),
 }
@@ -66,6 +75,7 @@ impl Reason {
             Reason::Rlimit(number) => [5, number],
             Reason::Mount(step) => [6, step as u8],
             Reason::Step(step) => [7, step as u8],
+            Reason::Hook => [8, 0],
         }
     }
 }
@@ -82,6 +92,7 @@ impl Failure {
             4 => ProcessError::Cwd { path: subject, source },
             5 => ProcessError::Rlimit { number: reason[1], name: subject, source },
             6 => ProcessError::Mount { destination: subject.into(), step, source },
+            8 => ProcessError::Hook { text: subject },
             _ => ProcessError::Step { step, subject, source },
         }
     }
@@ -102,7 +113,7 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
 
     fn because(self, reason: Reason, subject: &str) -> Result<T, Failure> {
         self.map_err(|err| {
-            let errno = err.into().raw_os_error().unwrap_or(rustix::io::Errno::IO.raw_os_error());
+            let errno = err.into().raw_os_error().unwrap_or(Errno::IO.raw_os_error());
             Failure { reason, errno, subject: subject.to_owned() }
         })
     }
@@ -119,6 +130,8 @@ pub(crate) enum Message {
     Born(Pid, OwnedFd),
     /// The terminal's master.
     Console(OwnedFd),
+    /// Everything is mounted, nothing is hidden yet: it waits for [`Channel::send_go`].
+    Made,
     /// It waits at its gate.
     Ready,
     /// It gave up and ends.
@@ -141,6 +154,19 @@ impl Channel {
 
     pub(crate) fn send_console(&self, master: &OwnedFd) -> Result<(), Failure> {
         sys::socket::send(self.0.as_fd(), &[CONSOLE], &[master.as_fd()]).map(drop).at(Step::Report, "")
+    }
+
+    /// Says MADE and waits for GO. A parent that ends instead has told the reason itself.
+    pub(crate) fn send_made(&self) -> Result<(), Failure> {
+        let mut byte = [0];
+        sys::socket::send(self.0.as_fd(), &[MADE], &[]).at(Step::Report, "")?;
+        let read = rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut byte)).at(Step::Report, "")?;
+        let gone = Errno::PIPE;
+        if read == 1 && byte[0] == GO { Ok(()) } else { Err(gone).at(Step::Report, "") }
+    }
+
+    pub(crate) fn send_go(&self) -> io::Result<()> {
+        sys::socket::send(self.0.as_fd(), &[GO], &[]).map(drop)
     }
 
     pub(crate) fn send_ready(&self) -> Result<(), Failure> {
@@ -167,6 +193,7 @@ impl Channel {
                 Ok(Message::Born(pid.ok_or(io::ErrorKind::InvalidData)?, pidfd))
             }
             ([CONSOLE], Some(master)) => Ok(Message::Console(master)),
+            ([MADE], _) => Ok(Message::Made),
             ([READY], _) => Ok(Message::Ready),
             ([FAILED, kind, detail, a, b, c, d, subject @ ..], _) => {
                 let errno = i32::from_ne_bytes([*a, *b, *c, *d]);
@@ -180,6 +207,12 @@ impl Channel {
     pub(crate) fn send_start(&self) -> io::Result<()> {
         sys::socket::send(self.0.as_fd(), &[START], &[]).map(drop)
     }
+}
+
+/// Opens the gate of a container that was handed over: `gate` is the FIFO of [`crate::Handover`], open for writing.
+pub fn open_gate(gate: impl AsFd) -> io::Result<()> {
+    rustix::io::retry_on_intr(|| rustix::io::write(gate.as_fd(), &[START])).map(drop)?;
+    Ok(())
 }
 
 /// Waits for START on the child's end; false if the parent is gone.

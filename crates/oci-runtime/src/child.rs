@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use cgroup::Entrance;
-use oci::runtime::Device;
+use oci::runtime::{Device, Hooks, State};
 use rustix::fs::{CWD, FileType, Gid, Mode, Uid, chownat, fstat, mknodat, openat, statat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
@@ -15,8 +15,9 @@ use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_link_name_spac
 use sys::mount::{Attributes, set_attributes};
 
 use crate::Stdio;
-use crate::channel::{At, Channel, Failure};
+use crate::channel::{At, Channel, Failure, Reason};
 use crate::error::Step;
+use crate::hooks::run_all;
 use crate::mounts::{Built, attach, clone_tree, empty_directory, move_to};
 use crate::plan::{Plan, device_type};
 use crate::process::{ProcessPlan, Streams, is_null, write_proc};
@@ -37,6 +38,18 @@ pub(crate) struct Birth<'a> {
     pub(crate) joined: &'a [OwnedFd],
     /// The host's /proc.
     pub(crate) proc: BorrowedFd<'a>,
+    /// The FIFO where it waits, instead of the channel.
+    pub(crate) gate: Option<BorrowedFd<'a>>,
+    /// What is run when everything is mounted.
+    pub(crate) hooks: Option<MadeHooks<'a>>,
+}
+
+/// Hooks that look at the container's mounts from outside: for them the root is at its own place first.
+#[derive(Debug)]
+pub(crate) struct MadeHooks<'a> {
+    pub(crate) hooks: &'a Hooks,
+    pub(crate) state: &'a State,
+    pub(crate) place: &'a Path,
 }
 
 impl Birth<'_> {
@@ -48,7 +61,29 @@ impl Birth<'_> {
         set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Clean, "")?;
         umask(Mode::empty());
         self.settle_namespaces()?;
-        self.change_root()?;
+        self.detach_host()?;
+        match &self.hooks {
+            // Over `/`: no directory is needed for it, and no path is walked.
+            None => {
+                self.attach_root(Path::new("/"))?;
+                self.change_root()?;
+                self.furnish()?;
+            }
+            Some(made) => {
+                self.attach_root(made.place)?;
+                self.furnish()?;
+                made.run(channel)?;
+                self.change_root()?;
+            }
+        }
+        self.hide()?;
+        self.finish_root()?;
+        self.join_user()?;
+        self.process.run(Streams::First(self.stdio), channel, self.gate)
+    }
+
+    /// What is in the root.
+    fn furnish(&self) -> Result<(), Failure> {
         for (plan, built) in self.plan.mounts.iter().zip(self.mounts) {
             attach(self.root, plan, built)?;
         }
@@ -56,11 +91,7 @@ impl Birth<'_> {
             self.make_devices()?;
         }
         let cwd = &self.process.cwd;
-        target::open(self.root, Path::new(cwd), Missing::Directory).at(Step::MakeCwd, cwd)?;
-        self.hide()?;
-        self.finish_root()?;
-        self.join_user()?;
-        self.process.run(Streams::First(self.stdio), channel)
+        target::open(self.root, Path::new(cwd), Missing::Directory).at(Step::MakeCwd, cwd).map(drop)
     }
 
     fn settle_namespaces(&self) -> Result<(), Failure> {
@@ -93,16 +124,23 @@ impl Birth<'_> {
         Ok(())
     }
 
-    /// Puts the root over `/`, turns the two around, and drops the host's tree. No directory is needed for it.
-    fn change_root(&self) -> Result<(), Failure> {
+    fn detach_host(&self) -> Result<(), Failure> {
         let detach = || -> io::Result<()> {
             let host = openat(CWD, "/", target::PATH_FLAGS, Mode::empty())?;
             let private = Attributes { propagation: Attributes::PRIVATE, ..Attributes::default() };
             set_attributes(host.as_fd(), private, true)
         };
-        detach().at(Step::DetachHostMounts, "")?;
+        detach().at(Step::DetachHostMounts, "")
+    }
+
+    fn attach_root(&self, place: &Path) -> Result<(), Failure> {
+        let moved = move_mount(self.root, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
+        moved.at(Step::ChangeRoot, &place.to_string_lossy())
+    }
+
+    /// Turns root and `/` around, and drops the host's tree.
+    fn change_root(&self) -> Result<(), Failure> {
         let change = || -> io::Result<()> {
-            move_mount(self.root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
             fchdir(self.root)?;
             // Both arguments the same: the old root ends up on top of the new one, and goes next (pivot_root(2), NOTES).
             pivot_root(".", ".")?;
@@ -218,6 +256,16 @@ impl Birth<'_> {
             }
         }
         Ok(())
+    }
+}
+
+impl MadeHooks<'_> {
+    fn run(&self, channel: &Channel) -> Result<(), Failure> {
+        channel.send_made()?;
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        let state = State { status: "creating".into(), pid, ..self.state.clone() };
+        let failure = |err| Failure { reason: Reason::Hook, errno: 0, subject: errdefs::chain(&err) };
+        run_all(&self.hooks.create_container, &state).map_err(failure)
     }
 }
 

@@ -8,15 +8,17 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cgroup::{Cgroup, CgroupError, Hierarchies};
-use oci::runtime::{DeviceRule, NamespaceKind, Process, Spec};
+use oci::runtime::{DeviceRule, Hooks, NamespaceKind, Process, Spec, State};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
 use sys::fork::{Child, fork};
 use sys::seccomp;
 
 use crate::channel::{Channel, Failure, Message};
-use crate::child::Birth;
-use crate::error::{CreateError, ExecError, PlanError, ProcessError, StartError};
+use crate::child::{Birth, MadeHooks};
+use crate::error::{CreateError, ExecError, OpenError, PlanError, ProcessError, StartError};
+use crate::hooks::{HookError, run_all};
 use crate::joining::{ExecProcess, Joining, Usher};
 use crate::mounts::{build, build_root};
 use crate::plan::{Namespaces, Plan};
@@ -54,6 +56,46 @@ pub struct CreateOptions<'a> {
     pub stdio: Stdio,
     /// What [`Hierarchies::detect`] found.
     pub hierarchies: &'a Hierarchies,
+    /// What the first process keeps of the caller's.
+    pub kept: Kept,
+    /// For a caller that ends before its container.
+    pub handover: Option<Handover<'a>>,
+}
+
+/// What a process keeps of the caller's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// The session keyring, instead of one of the container's own.
+    pub keyring: bool,
+    /// So many descriptors after standard error. They must be open, and nothing of ours among them.
+    pub descriptors: u32,
+}
+
+/// For a caller that ends before its container: the container waits at its gate for whoever comes.
+///
+/// [`Container::start`] is not for it then, and hooks are run.
+#[derive(Clone, Copy, Debug)]
+pub struct Handover<'a> {
+    /// A FIFO, open for reading and writing; [`open_gate`](crate::open_gate) on it starts the container. While it has a
+    /// reader besides the caller, the container waits.
+    pub gate: BorrowedFd<'a>,
+    /// What hooks are told; status and number are filled in.
+    pub state: &'a State,
+}
+
+/// A container that another process of ours has created.
+#[derive(Debug)]
+pub struct Living<'a> {
+    /// The container's id.
+    pub id: &'a str,
+    /// The whole contract.
+    pub spec: &'a Spec,
+    /// Its first process.
+    pub pid: Pid,
+    /// The first process, opened and known to be that one.
+    pub pidfd: OwnedFd,
+    /// What [`Hierarchies::detect`] found.
+    pub hierarchies: &'a Hierarchies,
 }
 
 /// What [`Container::exec`] needs.
@@ -65,6 +107,8 @@ pub struct ExecOptions<'a> {
     pub user: Option<UserRequest<'a>>,
     /// For the process.
     pub stdio: Stdio,
+    /// What it keeps of the caller's.
+    pub kept: Kept,
 }
 
 /// A container whose first process exists. The caller is its parent and reaps it through `pidfd`.
@@ -130,17 +174,19 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
     let spec = options.spec;
     let plan = Plan::new(spec)?;
     require_terminal(&spec.process, &options.stdio)?;
+    let hooks = hooks(&options)?;
     let root = build_root(&spec.root)?;
-    let seccomp = spec.linux.seccomp_program.as_deref().map(read_program).transpose()?;
-    let process = plan_process(options.id, &spec.process, options.user, root.as_fd(), seccomp.clone())??;
+    let seccomp = read_program(spec)?;
+    let mut process = plan_process(options.id, &spec.process, options.user, root.as_fd(), seccomp.clone())??;
+    process.kept = options.kept;
+    process.start_hooks = hooks.map(|(hooks, state)| {
+        let status = "created".into();
+        (hooks.start_container.clone(), State { status, ..state.clone() })
+    });
     let mut resources = spec.linux.resources.clone().unwrap_or_default();
     resources.devices.extend(default_device_rules());
-    let path = match spec.linux.cgroups_path.as_str() {
-        "" => PathBuf::from("/longshore").join(options.id),
-        path => PathBuf::from(path),
-    };
-    let cgroup = Cgroup::create(options.hierarchies, &path, &resources)?;
-    match birth(&options, &plan, &process, root.as_fd(), &cgroup) {
+    let cgroup = Cgroup::create(options.hierarchies, &cgroup_path(options.id, spec), &resources)?;
+    match birth(&options, &plan, &process, root.as_fd(), &cgroup, hooks) {
         Ok((child, console, gate)) => Ok(Container {
             id: options.id.to_owned(),
             pid: child.pid,
@@ -149,7 +195,8 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
             root,
             cgroup,
             exec_within: EXEC_WITHIN,
-            gate: Some(gate),
+            // Closed where the container waits elsewhere.
+            gate: Some(gate).filter(|_| options.handover.is_none()),
             namespaces: plan.namespaces.all,
             seccomp,
         }),
@@ -161,7 +208,57 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
     }
 }
 
+/// What [`create`] would refuse of the specification, without doing anything.
+pub fn check(spec: &Spec) -> Result<(), PlanError> {
+    Plan::new(spec)?;
+    ProcessPlan::check(&spec.process)
+}
+
+/// Where the container's processes are in every hierarchy.
+fn cgroup_path(id: &str, spec: &Spec) -> PathBuf {
+    match spec.linux.cgroups_path.as_str() {
+        "" => PathBuf::from("/longshore").join(id),
+        path => PathBuf::from(path),
+    }
+}
+
+/// The hooks, if there are any, with what they are told.
+fn hooks<'a>(options: &CreateOptions<'a>) -> Result<Option<(&'a Hooks, &'a State)>, PlanError> {
+    let unsupported = |what: &str| Err(PlanError::Unsupported { what: what.to_owned() });
+    match (options.spec.hooks.as_ref().filter(|hooks| **hooks != Hooks::default()), &options.handover) {
+        (None, _) => Ok(None),
+        (Some(_), None) => unsupported("running hooks for an engine"),
+        (Some(_), _) if !options.spec.root.mounts.is_empty() => unsupported("running hooks with a root of our own"),
+        (Some(hooks), Some(handover)) => Ok(Some((hooks, handover.state))),
+    }
+}
+
 impl Container {
+    /// A container that another process has created. The caller is not its parent: it cannot start or reap it.
+    pub fn open(living: Living<'_>) -> Result<Container, OpenError> {
+        let Living { id, spec, pid, pidfd, hierarchies } = living;
+        let path = PathBuf::from(format!("/proc/{}/root", pid.as_raw_nonzero()));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(rustix::fs::CWD, &path, flags, Mode::empty())
+            .map_err(|err| OpenError::Read { path, source: err.into() })?;
+        let seccomp = read_program(spec).map_err(|err| match err {
+            CreateError::Read { path, source } => OpenError::Read { path, source },
+            _ => OpenError::SeccompProgram { path: spec.linux.seccomp_program.clone().unwrap_or_default() },
+        })?;
+        Ok(Container {
+            id: id.to_owned(),
+            pid,
+            pidfd,
+            console: None,
+            root,
+            cgroup: Cgroup::open(hierarchies, &cgroup_path(id, spec))?,
+            exec_within: EXEC_WITHIN,
+            gate: None,
+            namespaces: Plan::new(spec)?.namespaces.all,
+            seccomp,
+        })
+    }
+
     /// Whether the first process has ended, reaped or not.
     pub fn has_ended(&self) -> bool {
         sys::wait::readable(self.pidfd.as_fd(), Instant::now()).unwrap_or(true)
@@ -185,7 +282,8 @@ impl Container {
     pub fn join(&self, options: ExecOptions<'_>) -> Result<Joining, ExecError> {
         require_terminal(options.process, &options.stdio)?;
         let (root, seccomp) = (self.root.as_fd(), self.seccomp.clone());
-        let process = plan_process(&self.id, options.process, options.user, root, seccomp)??;
+        let mut process = plan_process(&self.id, options.process, options.user, root, seccomp)??;
+        process.kept = options.kept;
         let entrance = self.cgroup.entrance()?;
         let (container, namespaces) = (self.pidfd.as_fd(), self.namespaces);
         let (cgroup, first, stdio) = (&self.cgroup, self.pid, options.stdio);
@@ -260,6 +358,7 @@ fn birth(
     process: &ProcessPlan,
     root: BorrowedFd<'_>,
     cgroup: &Cgroup,
+    hooks: Option<(&Hooks, &State)>,
 ) -> Result<(Child, Option<OwnedFd>, Channel), CreateError> {
     let failed = |action| move |source| CreateError::Clone { action, source };
     let own_cgroups = plan.namespaces.all.contains(ThreadNameSpaceType::CONTROL_GROUP);
@@ -278,6 +377,8 @@ fn birth(
         mounts: &mounts,
         joined: &joined,
         proc: proc.as_fd(),
+        gate: options.handover.as_ref().map(|handover| handover.gate),
+        hooks: hooks.map(|(hooks, state)| MadeHooks { hooks, state, place: &options.spec.root.path }),
     };
     let ours_fd = std::cell::Cell::new(Some(ours));
     let clone = || {
@@ -290,12 +391,13 @@ fn birth(
     let child = clone_at(&plan.namespaces, clone)?.map_err(failed("clone the container's process"))?;
     let ours = ours_fd.take().expect("only the child takes it");
     drop(theirs);
-    match hear(&ours) {
+    match hear(&ours, || run_hooks(hooks, child.pid)) {
         Ok(console) => Ok((child, console, ours)),
         Err(failure) => {
             let status = end(&child, REAP_WITHIN);
             Err(match failure {
                 Unready::Failed(err) => err.into(),
+                Unready::Hook(err) => err.into(),
                 Unready::Gone => ProcessError::Died { status }.into(),
                 Unready::Unheard(source) => failed("hear from the container's process")(source),
             })
@@ -306,16 +408,29 @@ fn birth(
 /// Why a first process is not ready.
 enum Unready {
     Failed(ProcessError),
+    Hook(HookError),
     Gone,
     Unheard(io::Error),
 }
 
+/// The parent's hooks.
+fn run_hooks(hooks: Option<(&Hooks, &State)>, pid: Pid) -> Result<(), HookError> {
+    let Some((hooks, state)) = hooks else { return Ok(()) };
+    let state = State { status: "creating".into(), pid: pid.as_raw_nonzero().get(), ..state.clone() };
+    run_all(&hooks.prestart, &state)?;
+    run_all(&hooks.create_runtime, &state)
+}
+
 /// Reads until the first process is ready: its terminal's master, if it has one. Blocks for as long as it works.
-fn hear(channel: &Channel) -> Result<Option<OwnedFd>, Unready> {
+fn hear(channel: &Channel, hooks: impl Fn() -> Result<(), HookError>) -> Result<Option<OwnedFd>, Unready> {
     let mut console = None;
     loop {
         match channel.receive().map_err(Unready::Unheard)? {
             Message::Console(master) => console = Some(master),
+            Message::Made => {
+                hooks().map_err(Unready::Hook)?;
+                channel.send_go().map_err(Unready::Unheard)?;
+            }
             Message::Ready => return Ok(console),
             Message::Failed(err) => return Err(Unready::Failed(err)),
             Message::Gone => return Err(Unready::Gone),
@@ -371,9 +486,11 @@ fn plan_process(
     ProcessPlan::new(id, &process, || Ok(resolved.home), seccomp, held)
 }
 
-fn read_program(path: &Path) -> Result<seccomp::Program, CreateError> {
+fn read_program(spec: &Spec) -> Result<Option<seccomp::Program>, CreateError> {
+    let Some(path) = &spec.linux.seccomp_program else { return Ok(None) };
     let bytes = fs::read(path).map_err(|source| CreateError::Read { path: path.to_owned(), source })?;
-    seccomp::Program::from_bytes(&bytes).ok_or_else(|| CreateError::SeccompProgram { path: path.to_owned() })
+    let program = seccomp::Program::from_bytes(&bytes);
+    program.map(Some).ok_or_else(|| CreateError::SeccompProgram { path: path.to_owned() })
 }
 
 fn require_terminal(process: &Process, stdio: &Stdio) -> Result<(), PlanError> {

@@ -65,6 +65,12 @@ pub enum PlanError {
         /// The mount point.
         path: PathBuf,
     },
+    /// A hook that may take no time.
+    #[error("timeout of hook {} is not more than 0", path.display())]
+    HookTimeout {
+        /// The program.
+        path: PathBuf,
+    },
     /// A device of no known type.
     #[error("device {} of type {kind:?}", path.display())]
     DeviceKind {
@@ -160,6 +166,12 @@ pub enum ProcessError {
         /// The kernel's answer.
         source: SystemError,
     },
+    /// A hook failed in the container's namespaces.
+    #[error("{text}")]
+    Hook {
+        /// The whole reason.
+        text: String,
+    },
     /// Any other step between clone and exec.
     #[error("{step} {subject}")]
     Step {
@@ -198,7 +210,7 @@ impl ProcessError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            ProcessError::Died { .. } | ProcessError::Step { .. } => ErrorKind::Internal,
+            ProcessError::Died { .. } | ProcessError::Step { .. } | ProcessError::Hook { .. } => ErrorKind::Internal,
             _ => ErrorKind::InvalidArgument,
         }
     }
@@ -258,6 +270,9 @@ pub enum CreateError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A hook failed.
+    #[error(transparent)]
+    Hook(#[from] crate::hooks::HookError),
     /// The child could not prepare itself.
     #[error(transparent)]
     Process(#[from] ProcessError),
@@ -271,6 +286,7 @@ impl CreateError {
             CreateError::User(err) => err.kind(),
             CreateError::Cgroup(err) => err.kind(),
             CreateError::Process(err) => err.kind(),
+            CreateError::Hook(err) => err.kind(),
             CreateError::BuildMount { .. } => ErrorKind::InvalidArgument,
             CreateError::Threads { .. }
             | CreateError::Read { .. }
@@ -282,6 +298,46 @@ impl CreateError {
     /// The exit code that Docker's command line ends with.
     pub fn exit_code(&self) -> u8 {
         if let CreateError::Process(err) = self { err.exit_code() } else { 125 }
+    }
+}
+
+/// Why [`crate::Container::open`] failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The specification cannot be carried out.
+    #[error("plan container")]
+    Plan {
+        /// Why.
+        #[from]
+        source: PlanError,
+    },
+    /// The cgroup could not be found.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::CgroupError),
+    /// A file of the container's could not be opened.
+    #[error("open {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The file is not a compiled system-call filter.
+    #[error("{} is not a compiled seccomp filter", path.display())]
+    SeccompProgram {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl OpenError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            OpenError::Plan { source } => source.kind(),
+            OpenError::Cgroup(err) => err.kind(),
+            OpenError::Read { .. } | OpenError::SeccompProgram { .. } => ErrorKind::Internal,
+        }
     }
 }
 

@@ -98,6 +98,8 @@ impl Joining {
             match self.channel.receive() {
                 Ok(Message::Born(pid, pidfd)) => self.born = Some(Child { pid, pidfd }),
                 Ok(Message::Console(master)) => self.console = Some(master),
+                // Only first processes have hooks.
+                Ok(Message::Made) => {}
                 Ok(Message::Ready) => self.ready = true,
                 // Both end now.
                 Ok(Message::Failed(err)) => self.failure = Some(err),
@@ -185,9 +187,9 @@ impl Usher<'_> {
                 Streams::Terminal
             }
         };
-        let kept = sys::fd::keep_only(channel.0.as_fd(), |channel| {
+        let kept = sys::fd::keep_only(self.process.first_closed(), channel.0.as_fd(), |channel| {
             let channel = Channel(channel);
-            let born = fork_sibling(|| report(&channel, self.process.run(streams, &channel)));
+            let born = fork_sibling(|| report(&channel, self.process.run(streams, &channel, None)));
             match born.and_then(|child| channel.send_born(&child)) {
                 Ok(()) => 0,
                 Err(err) => report(&channel, Err(err).at(Step::Clone, "")),

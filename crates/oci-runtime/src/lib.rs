@@ -24,6 +24,9 @@
 //! found beneath the root by descriptor. If the parent dies before START, the child reads the end of the stream and ends.
 //! Afterwards the container depends on its parent for nothing but its exit status.
 //!
+//! **Parents that end first.** A runtime of runc's kind creates in one process, starts in a second and executes in a third: with a
+//! [`Handover`] the gate is a FIFO ([`open_gate`]), and [`Container::open`] makes a container of a living process again.
+//!
 //! [`Container::join`] sends a process ahead that joins the container's namespaces, closes what is ours, and only then
 //! clones the new one, as our child: what is born in the container's PID namespace has nothing of the host's
 //! ([`Joining`]).
@@ -39,6 +42,7 @@ mod channel;
 mod child;
 mod container;
 mod error;
+pub mod hooks;
 mod joining;
 mod mount_options;
 mod mounts;
@@ -47,6 +51,7 @@ mod process;
 mod target;
 pub mod user;
 
-pub use container::{Container, CreateOptions, ExecOptions, Stdio, UserRequest, create};
-pub use error::{CreateError, ExecError, PlanError, ProcessError, StartError, Step, SystemError};
+pub use channel::open_gate;
+pub use container::{Container, CreateOptions, ExecOptions, Handover, Kept, Living, Stdio, UserRequest, check, create};
+pub use error::{CreateError, ExecError, OpenError, PlanError, ProcessError, StartError, Step, SystemError};
 pub use joining::{ExecProcess, Joining};

@@ -60,6 +60,7 @@ impl Plan {
         let mounts = spec.mounts.iter().map(MountPlan::below_root).collect::<Result<Vec<_>, _>>()?;
         let host_dev = |mount: &MountPlan| mount.destination == Path::new("/dev") && mount.kind == MountKind::Bind;
         linux.devices.iter().try_for_each(check_device)?;
+        spec.hooks.iter().try_for_each(crate::hooks::check)?;
         Ok(Plan {
             set_up_dev: !mounts.iter().any(host_dev),
             mounts,

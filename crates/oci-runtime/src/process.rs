@@ -8,18 +8,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use oci::runtime::{Capabilities, ConsoleSize, Process};
+use oci::runtime::{Capabilities, ConsoleSize, Hook, Process, State};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, accessat, fchown, fstat, stat};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, chdir, getcwd, ioctl_tiocsctty, setrlimit, setsid, umask};
 use sys::open::openat2;
 use sys::{capability, seccomp, signal, terminal};
 
-use crate::Stdio;
 use crate::channel::{At, Channel, Failure, Reason, wait_for_start};
 use crate::error::{PlanError, Step, SystemError};
+use crate::hooks::{HookError, run_all};
 use crate::mounts::{clone_tree, move_to};
 use crate::target::PATH_FLAGS;
+use crate::{Kept, Stdio};
 
 /// A process, ready to be executed: everything that can be computed before the clone.
 #[derive(Clone, Debug)]
@@ -40,6 +41,9 @@ pub(crate) struct ProcessPlan {
     seccomp: Option<seccomp::Program>,
     keyring: CString,
     console_size: Option<ConsoleSize>,
+    pub(crate) kept: Kept,
+    /// What is run before the program, and what it is told.
+    pub(crate) start_hooks: Option<(Vec<Hook>, State)>,
 }
 
 /// The five sets as bits, within what the host can give.
@@ -109,18 +113,35 @@ impl ProcessPlan {
             seccomp,
             keyring: CString::new(format!("_ses.{id}")).map_err(|_| PlanError::Nul { field: "id" })?,
             console_size: process.console_size,
+            kept: Kept::default(),
+            start_hooks: None,
         }))
+    }
+
+    /// What [`ProcessPlan::new`] would refuse.
+    pub(crate) fn check(process: &Process) -> Result<(), PlanError> {
+        ProcessPlan::new("", process, || Ok("/".into()), None, capability::Set::default()).map(drop)
+    }
+
+    /// The first descriptor that the program does not have.
+    pub(crate) fn first_closed(&self) -> u32 {
+        3 + self.kept.descriptors
     }
 
     /// Does everything up to execve, reports, waits at the gate, and executes.
     ///
     /// Runs in the child, inside the container's namespaces and root, still with every privilege. The order is runc's,
     /// where each step says why it cannot come later or earlier.
-    pub(crate) fn run(&self, streams: Streams<'_>, channel: &Channel) -> Result<Infallible, Failure> {
-        match sys::keyring::join_session(&self.keyring) {
-            // A kernel without keyrings, or a filter around us that forbids them: nothing to protect.
-            Err(err) if matches!(Errno::from_io_error(&err), Some(Errno::NOSYS | Errno::PERM)) => {}
-            other => other.at(Step::Keyring, "")?,
+    ///
+    /// The gate is the channel where there is no other.
+    pub(crate) fn run(
+        &self,
+        streams: Streams<'_>,
+        channel: &Channel,
+        gate: Option<BorrowedFd<'_>>,
+    ) -> Result<Infallible, Failure> {
+        if !self.kept.keyring {
+            self.join_keyring()?;
         }
         setsid().at(Step::Terminal, "")?;
         match streams {
@@ -148,8 +169,8 @@ impl ProcessPlan {
             self.load_seccomp()?;
         }
         channel.send_ready()?;
-        let kept = sys::fd::keep_only(channel.0.as_fd(), |channel| {
-            if !wait_for_start(channel) {
+        let kept = sys::fd::keep_only(self.first_closed(), gate.unwrap_or(channel.0.as_fd()), |gate| {
+            if !wait_for_start(gate) {
                 return 1;
             }
             self.execute(&program)
@@ -157,15 +178,34 @@ impl ProcessPlan {
         kept.at(Step::Clean, "")
     }
 
+    fn join_keyring(&self) -> Result<(), Failure> {
+        match sys::keyring::join_session(&self.keyring) {
+            // A kernel without keyrings, or a filter around us that forbids them: nothing to protect.
+            Err(err) if matches!(Errno::from_io_error(&err), Some(Errno::NOSYS | Errno::PERM)) => Ok(()),
+            other => other.at(Step::Keyring, ""),
+        }
+    }
+
     fn execute(&self, program: &CString) -> u8 {
-        let err = match signal::reset().and_then(|()| sys::fd::cloexec_from(3)) {
-            Ok(()) => sys::exec::execve(program, &self.argv, &self.envp),
-            Err(err) => err,
+        // The container counts as started: what goes wrong is told on its own standard error, as runc does it.
+        let text = match self.run_start_hooks() {
+            Err(err) => format!("{}\n", errdefs::chain(&err)),
+            Ok(()) => {
+                let err = match signal::reset().and_then(|()| sys::fd::cloexec_from(self.first_closed())) {
+                    Ok(()) => sys::exec::execve(program, &self.argv, &self.envp),
+                    Err(err) => err,
+                };
+                format!("exec {}: {}\n", program.to_string_lossy(), SystemError(err))
+            }
         };
-        // The container counts as started: what went wrong is told on its own standard error, as runc does it.
-        let text = format!("exec {}: {}\n", program.to_string_lossy(), SystemError(err));
         let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
         STATUS_EXEC_FAILED
+    }
+
+    fn run_start_hooks(&self) -> Result<(), HookError> {
+        let Some((hooks, state)) = &self.start_hooks else { return Ok(()) };
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        run_all(hooks, &State { pid, ..state.clone() })
     }
 
     fn set_terminal(&self, channel: &Channel, console: bool) -> Result<(), Failure> {

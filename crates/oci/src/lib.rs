@@ -6,6 +6,7 @@
 //! - [`image`]: descriptors, manifests, indexes and image configurations as they lie in a registry.
 //! - [`names`]: the kernel's own names that they contain.
 //! - [`runtime`]: `config.json`, the contract between `container-spec` (writes it) and `oci-runtime` (applies it).
+//! - [`signal`]: signals by name or number.
 //!
 //! Only data, parsing and printing: no I/O, no hashing, no decisions.
 
@@ -15,6 +16,7 @@ pub mod image;
 pub mod names;
 pub mod reference;
 pub mod runtime;
+pub mod signal;
 
 pub use digest::{Digest, DigestError};
 pub use id::{ContainerId, ContainerIdError};

@@ -26,11 +26,75 @@ pub struct Spec {
     pub domainname: String,
     /// What is mounted, in order.
     pub mounts: Vec<Mount>,
+    /// Programs that are run at points of the container's life.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Hooks>,
     /// Free-form metadata.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// The Linux part.
     pub linux: Linux,
+}
+
+/// Programs that are run at points of the container's life (runtime-spec config.md, "POSIX-platform Hooks").
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Hooks {
+    /// As `create_runtime`, and before them; deprecated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub prestart: Vec<Hook>,
+    /// Once the environment is made, before the root is changed; in the runtime's namespaces.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub create_runtime: Vec<Hook>,
+    /// After these; in the container's namespaces, with the runtime's paths.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub create_container: Vec<Hook>,
+    /// Before the program is executed; in the container.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub start_container: Vec<Hook>,
+    /// After the program was executed; in the runtime's namespaces.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub poststart: Vec<Hook>,
+    /// After the container was deleted; in the runtime's namespaces.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub poststop: Vec<Hook>,
+}
+
+/// One program, which gets the container's [`State`] on its standard input.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hook {
+    /// Absolute.
+    pub path: PathBuf,
+    /// With the name as the first; only the path if there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// `NAME=VALUE`; its whole environment.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// Seconds until it is killed; more than 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<i64>,
+}
+
+/// What hooks, and those who ask, are told of a container (runtime-spec runtime.md, "State").
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct State {
+    /// Version of the specification.
+    pub oci_version: String,
+    /// The container's id.
+    pub id: String,
+    /// `creating`, `created`, `running`, `paused` or `stopped`.
+    pub status: String,
+    /// The first process; absent, or 0, if there is none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub pid: i32,
+    /// The bundle's directory; absolute.
+    pub bundle: PathBuf,
+    /// The specification's.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// A process of a container: the first one, or one added by exec.
@@ -332,6 +396,10 @@ pub struct CpuLimits {
 pub struct PidsLimit {
     /// Number of tasks.
     pub limit: i64,
+}
+
+fn is_zero(number: &i32) -> bool {
+    *number == 0
 }
 
 fn path_is_empty(path: &std::path::Path) -> bool {

@@ -8,7 +8,7 @@ use errdefs::ErrorKind;
 use logging::json_file::{OpenError, Rotation, Writer};
 use oci::runtime::{Namespace, NamespaceKind};
 use oci_runtime::user::UserError;
-use oci_runtime::{CreateError, CreateOptions, ExecError, ProcessError, StartError, UserRequest};
+use oci_runtime::{CreateError, CreateOptions, ExecError, Kept, ProcessError, StartError, UserRequest};
 use shim_api::{Answer, Attach, Call, CreateTask, ExecTask, Failure, LogTarget, Reason, Request, VERSION};
 
 use crate::container::Task;
@@ -182,6 +182,8 @@ impl Shim {
             user: task.user.as_deref().map(|user| UserRequest { user, groups: &task.groups }),
             stdio: ends.take_stdio(),
             hierarchies: &hierarchies,
+            kept: Kept::default(),
+            handover: None,
         })?;
         let console = container.console.take();
         let streams = Streams::new(ends, console, task.stdin_once, task.spool_dir);

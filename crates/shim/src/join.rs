@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use oci_runtime::{Container, ExecError, ExecOptions, ExecProcess, Joining, UserRequest};
+use oci_runtime::{Container, ExecError, ExecOptions, ExecProcess, Joining, Kept, UserRequest};
 use shim_api::{Answer, Attach, ExecState, ExecTask};
 
 use crate::calls::CallError;
@@ -54,6 +54,7 @@ impl Join {
             process: &exec.process,
             user: exec.user.as_deref().map(|user| UserRequest { user, groups: &exec.groups }),
             stdio: ends.take_stdio(),
+            kept: Kept::default(),
         });
         let joining = joining.map_err(|err| failed(container, err))?;
         Ok(Join { asker, exec_id: exec.exec_id, note: exec.note, ends, client, joining })

@@ -13,19 +13,25 @@ pub fn cloexec_from(first: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps only standard input, output, error and `keep`, which becomes descriptor 3, and runs `then`, which must not return.
+/// Keeps only the first descriptors, `first` of them (standard input, output and error, and what more the program is to
+/// have), and `keep`, which becomes the next one; runs `then`, which must not return.
 ///
 /// For a forked child that is about to wait: held copies of its parent's sockets would keep their peers waiting, too.
 /// Every other `OwnedFd` of the process is dead then, which is why control never comes back.
-pub fn keep_only(keep: BorrowedFd<'_>, then: impl FnOnce(OwnedFd) -> u8) -> io::Result<std::convert::Infallible> {
-    if keep.as_raw_fd() != 3 {
-        // SAFETY: whatever owns descriptor 3 is never used again, see below.
-        crate::check(unsafe { libc::dup3(keep.as_raw_fd(), 3, libc::O_CLOEXEC) }.into())?;
+pub fn keep_only(
+    first: u32,
+    keep: BorrowedFd<'_>,
+    then: impl FnOnce(OwnedFd) -> u8,
+) -> io::Result<std::convert::Infallible> {
+    let place = first as i32;
+    if keep.as_raw_fd() != place {
+        // SAFETY: whatever owns that descriptor is never used again, see below.
+        crate::check(unsafe { libc::dup3(keep.as_raw_fd(), place, libc::O_CLOEXEC) }.into())?;
     }
     // SAFETY: the owners of the closed descriptors are never used again: this function does not return from here on.
-    crate::check(unsafe { libc::syscall(libc::SYS_close_range, 4, u32::MAX, 0) })?;
-    // SAFETY: descriptor 3 was made above, or its owner is never used again either.
-    let status = then(unsafe { std::os::fd::FromRawFd::from_raw_fd(3) });
+    crate::check(unsafe { libc::syscall(libc::SYS_close_range, first + 1, u32::MAX, 0) })?;
+    // SAFETY: the descriptor was made above, or its owner is never used again either.
+    let status = then(unsafe { std::os::fd::FromRawFd::from_raw_fd(place) });
     // SAFETY: _exit has no requirements.
     unsafe { libc::_exit(i32::from(status)) }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use cgroup::Hierarchies;
 use oci::runtime::{Capabilities, DeviceRule, Linux, Mount, Namespace, NamespaceKind, Process, Resources, Root, Spec};
-use oci_runtime::{Container, CreateError, CreateOptions, ExecOptions, Stdio, UserRequest};
+use oci_runtime::{Container, CreateError, CreateOptions, ExecOptions, Kept, Stdio, UserRequest};
 use sys::fork::{NewNamespaces, fork};
 use sys::wait::{Exit, wait};
 
@@ -67,7 +67,8 @@ impl Fixture {
 
     pub(crate) fn create(&self, user: Option<UserRequest<'_>>, stdio: Stdio) -> Result<Container, CreateError> {
         let (id, spec, hierarchies) = (&self.id, &self.spec, &self.hierarchies);
-        oci_runtime::create(CreateOptions { id, spec, user, stdio, hierarchies })
+        let kept = Kept::default();
+        oci_runtime::create(CreateOptions { id, spec, user, stdio, hierarchies, kept, handover: None })
     }
 
     /// Runs the container to its end: standard output and error, and the exit code.
@@ -100,7 +101,7 @@ impl Drop for Fixture {
 /// Runs a process in a container: standard output and error, and the exit code.
 pub(crate) fn exec(container: &Container, process: &Process) -> Result<Output, oci_runtime::ExecError> {
     let (mut reader, stdio) = output_pipe();
-    let executed = container.exec(ExecOptions { process, user: None, stdio })?;
+    let executed = container.exec(ExecOptions { process, user: None, stdio, kept: Kept::default() })?;
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
     Ok(Output { text, code: wait(executed.pidfd.as_fd()).unwrap().code() })

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use oci_runtime::{Container, ExecOptions, Stdio};
+use oci_runtime::{Container, ExecOptions, Kept, Stdio};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use sys::fork::{Child, NewNamespaces, fork};
 
@@ -77,7 +77,9 @@ fn privileged_nothing_of_the_host_is_seen_of_a_process_on_its_way_in() {
             if fixture.spec.process.terminal {
                 stdio = Stdio::Terminal;
             }
-            let executed = container.exec(ExecOptions { process: &fixture.spec.process, user: None, stdio }).unwrap();
+            let executed = container
+                .exec(ExecOptions { process: &fixture.spec.process, user: None, stdio, kept: Kept::default() })
+                .unwrap();
             sys::wait::wait(executed.pidfd.as_fd()).unwrap();
             drop(output);
         }

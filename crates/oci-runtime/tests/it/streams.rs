@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
 use oci::runtime::{ConsoleSize, Process};
-use oci_runtime::{ExecOptions, Stdio};
+use oci_runtime::{ExecOptions, Kept, Stdio};
 use sys::wait::wait;
 
 use super::fixture::{Fixture, isolated, output_pipe};
@@ -77,7 +77,9 @@ fn privileged_exec_can_have_a_terminal() {
             args: ["sh", "-c", "tty; exit 4"].map(str::to_owned).to_vec(),
             ..fixture.spec.process.clone()
         };
-        let executed = container.exec(ExecOptions { process: &process, user: None, stdio: Stdio::Terminal }).unwrap();
+        let executed = container
+            .exec(ExecOptions { process: &process, user: None, stdio: Stdio::Terminal, kept: Kept::default() })
+            .unwrap();
         assert_eq!(screen(&mut File::from(executed.console.unwrap())), "/dev/pts/0\r\n");
         assert_eq!(wait(executed.pidfd.as_fd()).unwrap().code(), 4);
         container.kill(9).unwrap();

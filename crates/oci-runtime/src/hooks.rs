@@ -1,0 +1,150 @@
+//! Programs that the specification has run at points of a container's life.
+//!
+//! ```text
+//! prestart, createRuntime   parent   everything is mounted, the root is not changed yet
+//! createContainer           child    the same moment, in the container's namespaces
+//! startContainer            child    right before execve, as the container's user
+//! poststart, poststop       the caller, with [`run_all`]
+//! ```
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use errdefs::ErrorKind;
+use oci::runtime::{Hook, Hooks, State};
+use rustix::fs::{MemfdFlags, Mode, memfd_create};
+use rustix::process::umask;
+use sys::fork::{NewNamespaces, fork};
+use sys::wait::Exit;
+
+use crate::error::{PlanError, SystemError};
+
+/// Why [`run_all`] failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HookError {
+    /// It could not be run.
+    #[error("run hook {}", path.display())]
+    Run {
+        /// The program.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// It failed.
+    #[error("hook {} ended with status {status}, output: {output}", path.display())]
+    Failed {
+        /// The program.
+        path: PathBuf,
+        /// Exit status, or 128 plus the signal.
+        status: u8,
+        /// What it wrote.
+        output: String,
+    },
+    /// It took longer than it may, and was killed.
+    #[error("hook {} took longer than {seconds} s", path.display())]
+    Timeout {
+        /// The program.
+        path: PathBuf,
+        /// Its time.
+        seconds: i64,
+    },
+}
+
+impl HookError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::Internal
+    }
+}
+
+/// Runs the hooks one after the other until one fails. The calling process has one thread.
+pub fn run_all(hooks: &[Hook], state: &State) -> Result<(), HookError> {
+    hooks.iter().try_for_each(|hook| run(hook, state))
+}
+
+/// What can be known of hooks before anything is done.
+pub(crate) fn check(hooks: &Hooks) -> Result<(), PlanError> {
+    let all = [
+        &hooks.prestart,
+        &hooks.create_runtime,
+        &hooks.create_container,
+        &hooks.start_container,
+        &hooks.poststart,
+        &hooks.poststop,
+    ];
+    for hook in all.into_iter().flatten() {
+        if !hook.path.is_absolute() {
+            return Err(PlanError::RelativePath { path: hook.path.clone() });
+        }
+        if hook.timeout.is_some_and(|seconds| seconds <= 0) {
+            return Err(PlanError::HookTimeout { path: hook.path.clone() });
+        }
+        strings(hook).map_err(|_| PlanError::Nul { field: "hooks" })?;
+    }
+    Ok(())
+}
+
+/// Path, arguments and environment for execve.
+fn strings(hook: &Hook) -> io::Result<(CString, Vec<CString>, Vec<CString>)> {
+    let list =
+        |texts: &[String]| texts.iter().map(|text| Ok(CString::new(text.as_str())?)).collect::<io::Result<Vec<_>>>();
+    let path = CString::new(hook.path.as_os_str().as_encoded_bytes())?;
+    let argv = if hook.args.is_empty() { vec![path.clone()] } else { list(&hook.args)? };
+    Ok((path, argv, list(&hook.env)?))
+}
+
+fn run(hook: &Hook, state: &State) -> Result<(), HookError> {
+    let failed = |source| HookError::Run { path: hook.path.clone(), source };
+    let (path, argv, envp) = strings(hook).map_err(failed)?;
+    let input = memory(&serde_json::to_vec(state).expect("a state has only texts and numbers")).map_err(failed)?;
+    // A file, not a pipe: nobody has to read while the hook writes.
+    let mut output = memory(b"").map_err(failed)?;
+    let execute = || {
+        umask(Mode::from_raw_mode(0o022));
+        let prepared = sys::fd::set_standard([input.as_fd(), output.as_fd(), output.as_fd()])
+            .and_then(|()| sys::signal::reset())
+            .and_then(|()| sys::fd::cloexec_from(3));
+        let err = prepared.err().unwrap_or_else(|| sys::exec::execve(&path, &argv, &envp));
+        let _ = rustix::io::write(rustix::stdio::stderr(), SystemError(err).to_string().as_bytes());
+        127
+    };
+    let child = fork(NewNamespaces::default(), None, execute).map_err(failed)?;
+    let deadline = hook.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds.unsigned_abs()));
+    if let Some(deadline) = deadline
+        && !sys::wait::readable(child.pidfd.as_fd(), deadline).map_err(failed)?
+    {
+        // It is ours and not reaped: it can only be there.
+        let _ = sys::signal::send(child.pidfd.as_fd(), rustix::process::Signal::KILL.as_raw());
+        sys::wait::wait(child.pidfd.as_fd()).map_err(failed)?;
+        return Err(HookError::Timeout { path: hook.path.clone(), seconds: hook.timeout.unwrap_or_default() });
+    }
+    match sys::wait::wait(child.pidfd.as_fd()).map_err(failed)? {
+        Exit::Code(0) => Ok(()),
+        exit => Err(HookError::Failed {
+            path: hook.path.clone(),
+            status: exit.code(),
+            output: said(&mut output).map_err(failed)?,
+        }),
+    }
+}
+
+fn memory(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create("hook", MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// The beginning of what a hook wrote, in one line: it becomes part of an error message.
+fn said(output: &mut File) -> io::Result<String> {
+    /// Part of a message of at most 4 KiB.
+    const BYTES_MAX: u64 = 1024;
+    let mut bytes = Vec::new();
+    output.rewind()?;
+    output.take(BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).trim().replace('\n', "; "))
+}

@@ -1,0 +1,226 @@
+//! A bundle's config.json, read and judged before anything is made. Pure, but for the reading.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use oci::runtime::{Process, Spec};
+use seccomp::{Arch, Filter, Profile};
+use serde_json::Value;
+
+use crate::refused;
+
+/// What config.json means here.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// With absolute paths, and a cgroup.
+    pub(crate) spec: Spec,
+    /// The system-call filter to compile.
+    pub(crate) filter: Option<Filter>,
+}
+
+/// Why a bundle cannot be carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BundleError {
+    /// The file could not be read.
+    #[error("open {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: oci_runtime::SystemError,
+    },
+    /// It is not what it should be.
+    #[error("read {}", path.display())]
+    Json {
+        /// Which.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// A version of the specification that came later, or none.
+    #[error("ociVersion {version:?} is not supported")]
+    Version {
+        /// As given.
+        version: String,
+    },
+    /// A field of the specification that this runtime has not.
+    #[error("{field} is not supported")]
+    Refused {
+        /// Its full name.
+        field: String,
+    },
+    /// There is no root.
+    #[error("root.path is empty")]
+    NoRoot,
+    /// The filter is not one that can be carried out.
+    #[error("linux.seccomp")]
+    Seccomp {
+        /// Why.
+        source: seccomp::ProfileError,
+    },
+    /// The library cannot carry it out.
+    #[error(transparent)]
+    Plan(#[from] oci_runtime::PlanError),
+}
+
+/// Reads and plans the bundle's config.json. `directory` is absolute.
+pub(crate) fn load(directory: &Path, id: &str) -> Result<Plan, BundleError> {
+    let path = directory.join("config.json");
+    plan(read_json(&path)?, &path, directory, id)
+}
+
+/// Reads a process for exec.
+pub(crate) fn load_process(path: &Path) -> Result<Process, BundleError> {
+    let value = read_json(path)?;
+    if let Some(field) = refused::of_process(&value) {
+        return Err(BundleError::Refused { field });
+    }
+    serde_json::from_value(value).map_err(|source| BundleError::Json { path: path.to_owned(), source })
+}
+
+fn read_json(path: &Path) -> Result<Value, BundleError> {
+    let failed = |err: io::Error| BundleError::Read { path: path.to_owned(), source: oci_runtime::SystemError(err) };
+    let bytes = fs::read(path).map_err(failed)?;
+    let value = serde_json::from_slice(&bytes).map_err(|source| BundleError::Json { path: path.to_owned(), source })?;
+    Ok(without_nulls(value))
+}
+
+/// In Go, whose programs write these files, null is the same as absent.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(fields.map(|(name, value)| (name, without_nulls(value))).collect())
+        }
+        Value::Array(members) => Value::Array(members.into_iter().map(without_nulls).collect()),
+        other => other,
+    }
+}
+
+fn plan(config: Value, path: &Path, directory: &Path, id: &str) -> Result<Plan, BundleError> {
+    if let Some(field) = refused::of_config(&config) {
+        return Err(BundleError::Refused { field });
+    }
+    let mut spec: Spec =
+        serde_json::from_value(config).map_err(|source| BundleError::Json { path: path.to_owned(), source })?;
+    if !spec.oci_version.starts_with("1.") {
+        return Err(BundleError::Version { version: spec.oci_version });
+    }
+    if spec.root.mounts.is_empty() {
+        if spec.root.path.as_os_str().is_empty() {
+            return Err(BundleError::NoRoot);
+        }
+        spec.root.path = directory.join(&spec.root.path);
+    }
+    // A relative path begins at a place of the runtime's choice (runtime-spec config-linux.md, "Cgroups Path"): the root.
+    spec.linux.cgroups_path = match spec.linux.cgroups_path.as_str() {
+        "" => format!("/{CGROUP_PARENT}/{id}"),
+        path => format!("/{}", path.trim_start_matches('/')),
+    };
+    let filter = filter(&spec)?;
+    oci_runtime::check(&spec)?;
+    Ok(Plan { spec, filter })
+}
+
+/// Where containers are whose specification says nothing.
+const CGROUP_PARENT: &str = "longshore-runtime";
+
+/// The rules; absent where a program is given, or nothing.
+fn filter(spec: &Spec) -> Result<Option<Filter>, BundleError> {
+    let Some(value) = spec.linux.seccomp.as_ref().filter(|_| spec.linux.seccomp_program.is_none()) else {
+        return Ok(None);
+    };
+    let failed = |source| BundleError::Seccomp { source };
+    let profile = Profile::parse(&value.to_string()).map_err(failed)?;
+    // Nothing in the specification's form depends on capabilities or the kernel.
+    seccomp::resolve(&profile, &[], Arch::native(), (0, 0)).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn config(changes: Value) -> Value {
+        let mut config = json!({
+            "ociVersion": "1.2.0",
+            "process": {"args": ["true"], "cwd": "/", "env": null},
+            "root": {"path": "rootfs"},
+            "linux": {"namespaces": [{"type": "mount"}]},
+        });
+        for (name, value) in changes.as_object().unwrap() {
+            config[name] = value.clone();
+        }
+        config
+    }
+
+    fn planned(changes: Value) -> Result<Plan, String> {
+        let config = without_nulls(config(changes));
+        plan(config, Path::new("config.json"), Path::new("/bundle"), "name").map_err(|err| errdefs::chain(&err))
+    }
+
+    #[test]
+    fn paths_become_absolute() {
+        let plan = planned(json!({})).unwrap();
+        assert_eq!(plan.spec.root.path, Path::new("/bundle/rootfs"));
+        assert_eq!(plan.spec.linux.cgroups_path, "/longshore-runtime/name");
+        let plan = planned(json!({"linux": {"namespaces": [{"type": "mount"}], "cgroupsPath": "a/b"}})).unwrap();
+        assert_eq!(plan.spec.linux.cgroups_path, "/a/b");
+    }
+
+    #[test]
+    fn what_cannot_be_carried_out_is_named() {
+        let linux = |field: &str, value: Value| json!({"linux": {"namespaces": [{"type": "mount"}], field: value}});
+        for (changes, text) in [
+            (json!({"ociVersion": "2.0.0"}), "ociVersion \"2.0.0\" is not supported"),
+            (json!({"ociVersion": null}), "ociVersion \"\" is not supported"),
+            (json!({"root": null}), "root.path is empty"),
+            (json!({"process": {"args": [], "cwd": "/"}}), "process.args is empty"),
+            (json!({"process": {"args": ["x"], "cwd": "etc"}}), "etc is not an absolute path"),
+            (
+                json!({"process": {"args": ["x"], "cwd": "/", "apparmorProfile": "p"}}),
+                "process.apparmorProfile is not supported",
+            ),
+            (
+                json!({"process": {"args": ["x"], "cwd": "/", "rlimits": [{"type": "RLIMIT_X", "hard": 1, "soft": 1}]}}),
+                "unknown resource limit \"RLIMIT_X\"",
+            ),
+            (json!({"linux": {}}), "a mount namespace of its own is required"),
+            (
+                json!({"linux": {"namespaces": [{"type": "mount"}, {"type": "user"}]}}),
+                "a new user namespace is not supported",
+            ),
+            (linux("personality", json!({"domain": "LINUX32"})), "linux.personality is not supported"),
+            (
+                linux("seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG"]})),
+                "linux.seccomp: ",
+            ),
+            (
+                json!({"mounts": [{"destination": "/x", "type": "bind", "source": "/y", "options": ["rbind", "idmap"]}]}),
+                "mount option \"idmap\" of /x is not supported",
+            ),
+            (json!({"hooks": {"prestart": [{"path": "relative"}]}}), "relative is not an absolute path"),
+            (
+                json!({"hooks": {"poststop": [{"path": "/bin/true", "timeout": 0}]}}),
+                "timeout of hook /bin/true is not more than 0",
+            ),
+            (json!({"linux": {"namespaces": [{"type": "other"}]}}), "read config.json: unknown variant `other`"),
+        ] {
+            let err = planned(changes).unwrap_err();
+            assert!(err.starts_with(text), "{err:?} is not {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_filter_is_compiled_unless_there_is_its_program() {
+        let filter =
+            json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}]});
+        let linux = json!({"namespaces": [{"type": "mount"}], "seccomp": filter});
+        assert!(planned(json!({"linux": linux})).unwrap().filter.is_some());
+        let mut given = linux;
+        given["longshoreSeccompProgram"] = json!("/program");
+        assert!(planned(json!({"linux": given})).unwrap().filter.is_none());
+    }
+}

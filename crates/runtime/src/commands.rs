@@ -1,0 +1,57 @@
+//! The commands, one file each.
+
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod exec;
+pub(crate) mod features;
+pub(crate) mod kill;
+pub(crate) mod pause;
+pub(crate) mod ps;
+pub(crate) mod spec;
+pub(crate) mod start;
+pub(crate) mod state;
+
+use std::path::{Path, PathBuf};
+
+use cgroup::{Cgroup, Hierarchies};
+use oci::runtime::State;
+
+use crate::error::CommandError;
+use crate::log::Log;
+use crate::state::{Record, Store};
+
+/// The specification's version that is spoken.
+pub(crate) const OCI_VERSION: &str = "1.2.1";
+
+/// What every command has.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    /// The containers.
+    pub(crate) store: Store,
+    /// Where to tell.
+    pub(crate) log: &'a Log,
+    /// Where the caller is: relative paths begin there.
+    pub(crate) directory: PathBuf,
+}
+
+/// What is mounted of cgroups.
+pub(crate) fn hierarchies() -> Result<Hierarchies, CommandError> {
+    Hierarchies::detect().map_err(CommandError::system("look for cgroups"))
+}
+
+/// The container's cgroup, as much of it as there is.
+pub(crate) fn cgroup(record: &Record, hierarchies: &Hierarchies) -> Result<Cgroup, CommandError> {
+    Ok(Cgroup::open(hierarchies, Path::new(&record.spec.linux.cgroups_path))?)
+}
+
+/// What hooks are told.
+pub(crate) fn hook_state(record: &Record, status: &str) -> State {
+    State {
+        oci_version: OCI_VERSION.to_owned(),
+        id: record.id.clone(),
+        status: status.to_owned(),
+        pid: record.process.map_or(0, |process| process.pid),
+        bundle: record.bundle.clone(),
+        annotations: record.spec.annotations.clone(),
+    }
+}

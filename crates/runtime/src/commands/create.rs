@@ -1,0 +1,144 @@
+//! `create` and `run`.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use cgroup::{Cgroup, Hierarchies};
+use oci_runtime::{Container, CreateOptions, Handover, SystemError};
+use stdx::time::Rfc3339;
+
+use super::{Context, delete, hierarchies, hook_state, start};
+use crate::arguments::Parsed;
+use crate::bundle::{self, Plan};
+use crate::error::CommandError;
+use crate::foreground::Forwarding;
+use crate::given::Given;
+use crate::state::{FORMAT, FirstProcess, Locked, Record};
+use crate::{one, seal};
+
+/// Makes a container that waits for `start`.
+pub(crate) fn create(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandError> {
+    let id = one(flags, "create")?;
+    make(context, flags, id, true)?;
+    Ok(0)
+}
+
+/// Makes a container and starts it; waits for its end, unless it is to be left alone.
+pub(crate) fn run(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandError> {
+    let id = one(flags, "run")?;
+    let detach = flags.is_on("detach");
+    seal::ensure()?;
+    let forwarding = match detach {
+        true => None,
+        false => Some(Forwarding::begin().map_err(CommandError::system("take over signals"))?),
+    };
+    let (made, container) = make(context, flags, id, detach)?;
+    if let Err(err) = start::begin(&made.locked, &made.record) {
+        // The first error is the one to tell.
+        let _ = delete::destroy(context, made.locked, &made.record);
+        return Err(err);
+    }
+    let Some(forwarding) = forwarding else { return Ok(0) };
+    // Others may look, exec and kill meanwhile.
+    drop(made.locked);
+    let exit = forwarding.wait(container.pidfd.as_fd()).map_err(CommandError::system("wait for the container"))?;
+    if !flags.is_on("keep") {
+        delete::delete(context, id, true)?;
+    }
+    Ok(exit.code())
+}
+
+/// A new container, still locked.
+struct Made {
+    locked: Locked,
+    record: Record,
+}
+
+fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result<(Made, Container), CommandError> {
+    seal::ensure()?;
+    let environment = |name: &str| std::env::var(name).ok();
+    let given = Given::parse(flags, &context.directory, environment, std::process::id())?;
+    let directory = enter_bundle(context, flags)?;
+    let mut plan = bundle::load(&directory, id)?;
+    given.check(plan.spec.process.terminal, detach)?;
+    given.announce(&mut plan.spec.process);
+    let hierarchies = hierarchies()?;
+    let locked = context.store.create(id)?;
+    let made = check_cgroup(&plan, &hierarchies).and_then(|()| {
+        let mut record = record(id, &directory, plan, context)?;
+        // Before anything is made: whoever comes after our death finds it from here.
+        locked.save(&record)?;
+        let container = birth(&locked, &mut record, &given, &hierarchies)?;
+        Ok((record, container))
+    });
+    match made {
+        Ok((record, container)) => Ok((Made { locked, record }, container)),
+        Err(err) => {
+            // The first error is the one to tell; what stays is for `delete --force`.
+            let _ = locked.remove();
+            Err(err)
+        }
+    }
+}
+
+/// Hooks and relative sources of mounts begin in the bundle.
+fn enter_bundle(context: &Context<'_>, flags: &Parsed) -> Result<PathBuf, CommandError> {
+    let given = flags.value("bundle").unwrap_or_default();
+    // Component by component: joined with nothing a path ends in a slash.
+    let directory: PathBuf = context.directory.join(given).components().collect();
+    let chdir = rustix::process::chdir(&directory);
+    chdir.map_err(|err| CommandError::Chdir { path: given.into(), source: SystemError(err.into()) })?;
+    Ok(directory)
+}
+
+/// A cgroup with processes is somebody else's: theirs would be limited, and killed with the container.
+fn check_cgroup(plan: &Plan, hierarchies: &Hierarchies) -> Result<(), CommandError> {
+    let path = Path::new(&plan.spec.linux.cgroups_path);
+    match Cgroup::open(hierarchies, path)?.procs_with_below().len() {
+        0 => Ok(()),
+        processes => Err(CommandError::CgroupInUse { processes }),
+    }
+}
+
+fn record(id: &str, directory: &Path, plan: Plan, context: &Context<'_>) -> Result<Record, CommandError> {
+    let mut spec = plan.spec;
+    if let Some(filter) = &plan.filter {
+        spec.linux.seccomp_program = Some(seccomp::cached(&context.store.filters()?, filter)?);
+    }
+    Ok(Record {
+        format: FORMAT,
+        id: id.to_owned(),
+        bundle: directory.to_owned(),
+        created: Rfc3339::now().to_string(),
+        process: None,
+        spec,
+    })
+}
+
+fn birth(
+    locked: &Locked,
+    record: &mut Record,
+    given: &Given,
+    hierarchies: &Hierarchies,
+) -> Result<Container, CommandError> {
+    let gate = locked.make_gate()?;
+    let state = hook_state(record, "creating");
+    let mut container = oci_runtime::create(CreateOptions {
+        id: &record.id,
+        spec: &record.spec,
+        user: None,
+        stdio: given.stdio(record.spec.process.terminal)?,
+        hierarchies,
+        kept: given.kept,
+        handover: Some(Handover { gate: gate.as_fd(), state: &state }),
+    })?;
+    record.process = FirstProcess::new(container.pid);
+    let recorded = locked.save(record).map_err(CommandError::from);
+    let handed = recorded.and_then(|()| Ok(given.hand_out(container.pid, container.console.as_ref())?));
+    if let Err(err) = handed {
+        // The first error is the one to tell.
+        let _ = container.destroy();
+        return Err(err);
+    }
+    Ok(container)
+}

@@ -1,0 +1,60 @@
+//! `delete`.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use oci_runtime::hooks::run_all;
+use rustix::process::Signal;
+
+use super::{Context, cgroup, hierarchies, hook_state};
+use crate::error::CommandError;
+use crate::state::{Locked, Record, StateError, Status};
+
+/// How long killed processes have to go.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Takes a stopped or created container away; with `force` any, and what is left of one.
+pub(crate) fn delete(context: &Context<'_>, id: &str, force: bool) -> Result<u8, CommandError> {
+    let locked = match context.store.lock(id) {
+        Err(StateError::Missing) if force => return Ok(0),
+        other => other?,
+    };
+    let record = match locked.place.load() {
+        Ok(record) => record,
+        // A runtime that was killed before it had made anything, or a record that nobody can read.
+        Err(_) if force => {
+            locked.remove()?;
+            return Ok(0);
+        }
+        Err(err) => return Err(err.into()),
+    };
+    match locked.status(&record, &hierarchies()?) {
+        Status::Stopped | Status::Created => {}
+        _ if force => {}
+        other => return Err(CommandError::DeleteState { id: id.to_owned(), status: other.word() }),
+    }
+    destroy(context, locked, &record)?;
+    Ok(0)
+}
+
+/// Ends what runs, and removes cgroup and record.
+pub(crate) fn destroy(context: &Context<'_>, locked: Locked, record: &Record) -> Result<(), CommandError> {
+    let group = cgroup(record, &hierarchies()?)?;
+    let first = record.process.and_then(|process| process.open());
+    if let Some(process) = &first {
+        // It may end by itself meanwhile.
+        let _ = sys::signal::send(process.as_fd(), Signal::KILL.as_raw());
+    }
+    group.destroy(END_TIMEOUT)?;
+    if let Some(process) = &first {
+        sys::wait::readable(process.as_fd(), Instant::now() + END_TIMEOUT)
+            .map_err(CommandError::system("wait for the end of the container"))?;
+    }
+    for hook in record.spec.hooks.iter().flat_map(|hooks| &hooks.poststop) {
+        // They stop nothing (runtime-spec runtime.md, "Lifecycle", 13).
+        if let Err(err) = run_all(std::slice::from_ref(hook), &hook_state(record, "stopped")) {
+            context.log.warning(&errdefs::chain(&err));
+        }
+    }
+    Ok(locked.remove()?)
+}

@@ -1,0 +1,135 @@
+//! `exec`.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use oci::runtime::{Capabilities, Process, User};
+use oci_runtime::{Container, ExecOptions, Living};
+use rustix::process::Pid;
+
+use super::{Context, hierarchies};
+use crate::arguments::{Parsed, UsageError};
+use crate::bundle;
+use crate::error::CommandError;
+use crate::foreground::Forwarding;
+use crate::given::Given;
+use crate::seal;
+use crate::state::{Record, Status};
+
+/// Runs another process in a container; its status is ours, unless it is to be left alone.
+pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandError> {
+    let (id, command) = flags.words.split_first().ok_or(USAGE)?;
+    if command.is_empty() && flags.value("process").is_none() {
+        return Err(CommandError::NoArguments);
+    }
+    seal::ensure()?;
+    let environment = |name: &str| std::env::var(name).ok();
+    let given = Given::parse(flags, &context.directory, environment, std::process::id())?;
+    let place = context.store.open(id)?;
+    let record = place.load()?;
+    let mut process = match flags.value("process") {
+        Some(path) => bundle::load_process(&context.directory.join(path))?,
+        None => changed(&record.spec.process, flags, command)?,
+    };
+    if flags.is_on("tty") {
+        process.terminal = true;
+    }
+    let detach = flags.is_on("detach");
+    given.check(process.terminal, detach)?;
+    given.announce(&mut process);
+    let hierarchies = hierarchies()?;
+    match place.status(&record, &hierarchies) {
+        Status::Stopped | Status::Creating => return Err(CommandError::ExecStopped),
+        Status::Paused if !flags.is_on("ignore-paused") => return Err(CommandError::ExecPaused),
+        _ => {}
+    }
+    let forwarding = match detach {
+        true => None,
+        false => Some(Forwarding::begin().map_err(CommandError::system("take over signals"))?),
+    };
+    let container = open(&record, &hierarchies)?;
+    let stdio = given.stdio(process.terminal)?;
+    let executed = container.exec(ExecOptions { process: &process, user: None, stdio, kept: given.kept })?;
+    if let Err(err) = given.hand_out(executed.pid, executed.console.as_ref()) {
+        // Nobody would know of it; if it has ended, so much the better.
+        let _ = sys::signal::send(executed.pidfd.as_fd(), rustix::process::Signal::KILL.as_raw());
+        return Err(err.into());
+    }
+    let Some(forwarding) = forwarding else { return Ok(0) };
+    let exit = forwarding.wait(executed.pidfd.as_fd()).map_err(CommandError::system("wait for the process"))?;
+    Ok(exit.code())
+}
+
+const USAGE: UsageError = UsageError::Words { command: "exec", wanted: "a minimum of 1 argument(s)" };
+
+fn open(record: &Record, hierarchies: &cgroup::Hierarchies) -> Result<Container, CommandError> {
+    let first = record.process.ok_or(CommandError::ExecStopped)?;
+    let pidfd = first.open().ok_or(CommandError::ExecStopped)?;
+    let pid = Pid::from_raw(first.pid).ok_or(CommandError::ExecStopped)?;
+    Ok(Container::open(Living { id: &record.id, spec: &record.spec, pid, pidfd, hierarchies })?)
+}
+
+/// The container's own process, with another command and what the flags change. Pure.
+fn changed(process: &Process, flags: &Parsed, command: &[String]) -> Result<Process, CommandError> {
+    let mut process = Process { args: command.to_vec(), terminal: false, ..process.clone() };
+    if let Some(cwd) = flags.value("cwd").filter(|cwd| !cwd.is_empty()) {
+        process.cwd = Path::new("/").join(cwd).to_string_lossy().into_owned();
+    }
+    process.env.extend(flags.values("env").iter().cloned());
+    let added = flags.values("cap");
+    if !added.is_empty() {
+        let sets = process.capabilities.get_or_insert_with(Capabilities::default);
+        for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
+            set.extend(added.iter().cloned());
+        }
+    }
+    process.no_new_privileges |= flags.is_on("no-new-privs");
+    if let Some(user) = flags.value("user").filter(|user| !user.is_empty()) {
+        process.user = User { umask: process.user.umask, ..ids(user)? };
+    }
+    for gid in flags.values("additional-gids") {
+        process.user.additional_gids.push(number("additional-gids", gid)?);
+    }
+    Ok(process)
+}
+
+/// `UID[:GID]`.
+fn ids(text: &str) -> Result<User, UsageError> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
+    Ok(User { uid: number("user", uid)?, gid: number("user", gid)?, ..User::default() })
+}
+
+fn number(name: &'static str, text: &str) -> Result<u32, UsageError> {
+    text.parse().map_err(|_| UsageError::BadValue { name, value: text.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arguments::{EXEC, parse};
+
+    fn exec(line: &str) -> Result<Process, String> {
+        let flags = parse(&EXEC, line.split(' ').map(str::to_owned), false).unwrap();
+        let process = Process {
+            terminal: true,
+            cwd: "/srv".into(),
+            env: vec!["A=1".into()],
+            user: User { uid: 5, umask: Some(0o77), ..User::default() },
+            ..Process::default()
+        };
+        changed(&process, &flags, &flags.words[1..]).map_err(|err| err.to_string())
+    }
+
+    #[test]
+    fn flags_change_the_containers_own_process() {
+        let plain = exec("c ls -l").unwrap();
+        assert_eq!((plain.args.as_slice(), plain.cwd.as_str()), (&["ls".to_owned(), "-l".to_owned()][..], "/srv"));
+        assert!(!plain.terminal && plain.user.uid == 5 && plain.capabilities.is_none());
+        let changed = exec("-e B=2 --cwd /tmp -u 7:8 -g 9 -g 10 -c CAP_KILL --no-new-privs c ls").unwrap();
+        assert_eq!((changed.cwd.as_str(), changed.env.join(" ").as_str()), ("/tmp", "A=1 B=2"));
+        assert_eq!((changed.user.uid, changed.user.gid, changed.user.umask), (7, 8, Some(0o77)));
+        assert_eq!((changed.user.additional_gids, changed.no_new_privileges), (vec![9, 10], true));
+        assert_eq!(changed.capabilities.unwrap().bounding, ["CAP_KILL"]);
+        assert_eq!(exec("-u web c ls"), Err("invalid value \"web\" for flag -user".into()));
+    }
+}

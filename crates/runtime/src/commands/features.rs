@@ -1,0 +1,97 @@
+//! `features` and the version.
+
+use serde_json::json;
+
+use super::OCI_VERSION;
+use crate::error::CommandError;
+
+/// What `--version` prints, line for line as runc does: podman and dockerd read it.
+pub(crate) fn version() -> String {
+    format!("longshore-runtime version {}\nspec: {OCI_VERSION}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Prints what is supported (runtime-spec features.md).
+pub(crate) fn features() -> Result<u8, CommandError> {
+    let capabilities: Vec<_> = oci::names::CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect();
+    let actions = ["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "TRACE", "TRAP"];
+    let operators = ["EQ", "GE", "GT", "LE", "LT", "MASKED_EQ", "NE"];
+    let named = |names: &[&str], prefix: &str| names.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>();
+    let features = json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": OCI_VERSION,
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "mountOptions": &MOUNT_OPTIONS[..],
+        "linux": {
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "uts"],
+            "capabilities": capabilities,
+            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
+            "seccomp": {
+                "enabled": true,
+                "actions": named(&actions, "SCMP_ACT_"),
+                "operators": named(&operators, "SCMP_CMP_"),
+                "archs": named(&["AARCH64", "ARM", "X32", "X86", "X86_64"], "SCMP_ARCH_"),
+                "knownFlags": FLAGS,
+                "supportedFlags": FLAGS,
+            },
+            "apparmor": {"enabled": false},
+            "selinux": {"enabled": false},
+            "intelRdt": {"enabled": false},
+            "mountExtensions": {"idmap": {"enabled": false}},
+        },
+    });
+    println!("{features:#}");
+    Ok(0)
+}
+
+const FLAGS: [&str; 2] = ["SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"];
+
+/// The words of `oci-runtime`'s mount options; others are left to the file system.
+const MOUNT_OPTIONS: [&str; 47] = [
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "exec",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "nomand",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nosymfollow",
+    "private",
+    "ratime",
+    "rbind",
+    "rdev",
+    "rdiratime",
+    "relatime",
+    "rexec",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
+    "rnosuid",
+    "rnosymfollow",
+    "ro",
+    "rprivate",
+    "rrelatime",
+    "rro",
+    "rrw",
+    "rshared",
+    "rslave",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
+    "runbindable",
+    "rw",
+    "shared",
+    "slave",
+    "strictatime",
+    "unbindable",
+];

@@ -1,0 +1,164 @@
+//! Why a command failed. The sentences are runc's, which podman, containerd and dockerd look for in the log.
+
+use std::path::PathBuf;
+
+use oci_runtime::{CreateError, ExecError, OpenError, SystemError};
+
+use crate::arguments::UsageError;
+use crate::bundle::BundleError;
+use crate::given::GivenError;
+use crate::seal::SealError;
+use crate::state::StateError;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    /// The command line.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    /// The container's record.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Its bundle.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// What came with the process.
+    #[error(transparent)]
+    Given(#[from] GivenError),
+    /// Our own program's file.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The system-call filter.
+    #[error(transparent)]
+    Filter(#[from] seccomp::CacheError),
+    /// The container's own process gave up.
+    #[error("unable to start container process: error during container init")]
+    Init {
+        /// Why.
+        source: oci_runtime::ProcessError,
+    },
+    /// The container could not be made.
+    #[error("unable to start container process")]
+    Create {
+        /// Why.
+        source: CreateError,
+    },
+    /// The process could not be added.
+    #[error("unable to start container process")]
+    Exec {
+        /// Why.
+        source: ExecError,
+    },
+    /// The living container could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Its cgroup.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::CgroupError),
+    /// A hook.
+    #[error(transparent)]
+    Hook(#[from] oci_runtime::hooks::HookError),
+    /// Two containers would limit and kill each other.
+    #[error("container's cgroup is not empty: {processes} process(es) found")]
+    CgroupInUse {
+        /// How many are there.
+        processes: usize,
+    },
+    /// It runs.
+    #[error("cannot start an already running container")]
+    StartRunning,
+    /// It is over.
+    #[error("cannot start a container that has stopped")]
+    StartStopped,
+    /// Any other state.
+    #[error("cannot start a container in the {status} state")]
+    StartState {
+        /// Which.
+        status: &'static str,
+    },
+    /// There is no process.
+    #[error("container not running")]
+    NotRunning,
+    /// Nothing is frozen.
+    #[error("container not paused")]
+    NotPaused,
+    /// It runs.
+    #[error("cannot delete container {id} that is not stopped: {status}")]
+    DeleteState {
+        /// Which container.
+        id: String,
+        /// Its state.
+        status: &'static str,
+    },
+    /// It is over.
+    #[error("cannot exec in a stopped container")]
+    ExecStopped,
+    /// The process would not begin.
+    #[error("cannot exec in a paused container (use --ignore-paused to override)")]
+    ExecPaused,
+    /// There is no command.
+    #[error("exec args cannot be empty")]
+    NoArguments,
+    /// No such signal.
+    #[error("unknown signal {text:?}")]
+    Signal {
+        /// As given.
+        text: String,
+    },
+    /// No such form.
+    #[error("invalid format option")]
+    Format,
+    /// runc has the command, this runtime has not.
+    #[error("{command} is not supported")]
+    Command {
+        /// Which.
+        command: String,
+    },
+    /// A directory could not be entered.
+    #[error("chdir {}", path.display())]
+    Chdir {
+        /// Which.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: SystemError,
+    },
+    /// Anything else of the system.
+    #[error("{action}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's answer.
+        source: SystemError,
+    },
+    /// A file could not be written.
+    #[error("{action} {}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// With which.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: SystemError,
+    },
+}
+
+impl CommandError {
+    pub(crate) fn system<E: Into<std::io::Error>>(action: &'static str) -> impl FnOnce(E) -> CommandError {
+        move |err| CommandError::System { action, source: SystemError(err.into()) }
+    }
+}
+
+impl From<CreateError> for CommandError {
+    fn from(err: CreateError) -> CommandError {
+        match err {
+            CreateError::Process(source) => CommandError::Init { source },
+            source => CommandError::Create { source },
+        }
+    }
+}
+
+impl From<ExecError> for CommandError {
+    fn from(source: ExecError) -> CommandError {
+        CommandError::Exec { source }
+    }
+}

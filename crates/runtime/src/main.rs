@@ -1,0 +1,177 @@
+//! `longshore-runtime`: runc's command line over the library `oci-runtime`, for podman, containerd, dockerd and people.
+//!
+//! ```text
+//! arguments ---> commands/create --- bundle (config.json, plan) --- refused (what is not honoured)
+//!   words          start  run  exec  |
+//!                  state list ps     +-- given (terminal's socket, pid file, descriptors)
+//!                  kill delete       +-- seal (our own program, read-only)
+//!                  pause             +-- oci_runtime::create, exec
+//!                  spec features     |
+//!                    |               +-- state: <root>/<id>/state.json, start.fifo; lock
+//!                  log <--- errors
+//! ```
+//!
+//! One command a process, one thread. Whatever changes a container holds its lock; looking takes none. A container depends on
+//! no process of ours: what it does is read from its record, its processes and its gate each time.
+//!
+//! Not done, and refused by name: the commands in [`REFUSED`], flags that `arguments` lists as refused, fields of
+//! config.json in `refused`. Deliberately not here: how a container is made (`oci-runtime`).
+
+mod arguments;
+mod bundle;
+mod commands;
+mod error;
+mod foreground;
+mod given;
+mod log;
+mod refused;
+mod seal;
+mod state;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use arguments::{CREATE, DELETE, EXEC, Flag, GLOBAL, KILL, LIST, PS, Parsed, RUN, SPEC, UsageError};
+use commands::Context;
+use error::CommandError;
+use log::Log;
+use state::Store;
+
+/// Where containers are kept if nothing else is said.
+const ROOT_DEFAULT: &str = "/run/longshore-runtime";
+
+/// Commands of runc that are not here yet.
+const REFUSED: [&str; 4] = ["update", "events", "checkpoint", "restore"];
+
+/// runc's status of a failed command, and of a failed exec, which is no status of the process's.
+const STATUS_FAILED: u8 = 1;
+const STATUS_EXEC_FAILED: u8 = 255;
+
+fn main() -> ExitCode {
+    let words: Vec<_> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let (log, result) = match prepare(words) {
+        Ok((log, call)) => {
+            let result = run(&log, call);
+            (log, result)
+        }
+        Err((log, message)) => (log, Err((message, STATUS_FAILED))),
+    };
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err((message, status)) => {
+            log.error(&message);
+            ExitCode::from(status)
+        }
+    }
+}
+
+/// A command with everything before it.
+struct Call {
+    global: Parsed,
+    command: Option<String>,
+    words: Vec<String>,
+}
+
+fn prepare(words: Vec<String>) -> Result<(Log, Call), (Log, String)> {
+    let mut global = match arguments::parse(&GLOBAL, words, false) {
+        Ok(global) => global,
+        Err(err) => return Err((Log::stderr(), err.to_string())),
+    };
+    let log = Log::open(global.value("log"), global.value("log-format"), global.is_on("debug"));
+    let log = log.map_err(|err| (Log::stderr(), errdefs::chain(&err)))?;
+    if let Some(rootless) = global.value("rootless").filter(|value| !matches!(*value, "auto" | "false")) {
+        let message = format!("--rootless {rootless} is not supported");
+        return Err((log, message));
+    }
+    let mut words = std::mem::take(&mut global.words).into_iter();
+    let command = words.next();
+    Ok((log, Call { global, command, words: words.collect() }))
+}
+
+/// The program's status, or what to say and the status then.
+fn run(log: &Log, call: Call) -> Result<u8, (String, u8)> {
+    if call.global.is_on("version") {
+        println!("{}", commands::features::version());
+        return Ok(0);
+    }
+    let Some(command) = call.command.as_deref().filter(|_| !call.global.is_on("help")) else {
+        print!("{}", USAGE);
+        return Ok(0);
+    };
+    let root = call.global.value("root").filter(|root| !root.is_empty()).unwrap_or(ROOT_DEFAULT);
+    // Relative to where we are now, not to the bundle.
+    let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let context = Context { store: Store { root: directory.join(root) }, log, directory };
+    log.debug(&format!("longshore-runtime {command} {}", call.words.join(" ")));
+    dispatch(&context, command, call.words).map_err(|err| {
+        let text = errdefs::chain(&err);
+        match command {
+            "create" | "run" => (format!("longshore-runtime {command} failed: {text}"), STATUS_FAILED),
+            "exec" => (format!("exec failed: {text}"), STATUS_EXEC_FAILED),
+            _ => (text, STATUS_FAILED),
+        }
+    })
+}
+
+fn dispatch(context: &Context<'_>, command: &str, words: Vec<String>) -> Result<u8, CommandError> {
+    let mut flags = Vec::new();
+    flags.extend(match command {
+        "create" => &CREATE[..],
+        "run" => &RUN[..],
+        "exec" => &EXEC[..],
+        "kill" => &KILL[..],
+        "delete" => &DELETE[..],
+        "list" => &LIST[..],
+        "ps" => &PS[..],
+        "spec" => &SPEC[..],
+        _ => &[],
+    });
+    if command == "run" {
+        flags.extend(CREATE);
+    }
+    let flags = arguments::parse(&flags as &[Flag], words, command != "exec")?;
+    match command {
+        "create" => commands::create::create(context, &flags),
+        "run" => commands::create::run(context, &flags),
+        "start" => commands::start::start(context, one(&flags, "start")?),
+        "exec" => commands::exec::exec(context, &flags),
+        "state" => commands::state::state(context, one(&flags, "state")?),
+        "list" => commands::state::list(context, &flags),
+        "ps" => commands::ps::ps(context, &flags),
+        "kill" => commands::kill::kill(context, &flags),
+        "delete" => commands::delete::delete(context, one(&flags, "delete")?, flags.is_on("force")),
+        "pause" => commands::pause::pause(context, one(&flags, "pause")?),
+        "resume" => commands::pause::resume(context, one(&flags, "resume")?),
+        "spec" => commands::spec::spec(context, &flags),
+        "features" => commands::features::features(),
+        other if REFUSED.contains(&other) => Err(CommandError::Command { command: other.to_owned() }),
+        other => Err(CommandError::Command { command: format!("command {other:?}") }),
+    }
+}
+
+/// The one word of a command that takes a container's id.
+pub(crate) fn one<'a>(flags: &'a Parsed, command: &'static str) -> Result<&'a str, UsageError> {
+    match flags.words.as_slice() {
+        [id] => Ok(id),
+        _ => Err(UsageError::Words { command, wanted: "exactly 1 argument(s)" }),
+    }
+}
+
+const USAGE: &str = "\
+Usage: longshore-runtime [--root DIR] [--log FILE] [--log-format text|json] [--debug] COMMAND ...
+
+  create [-b BUNDLE] [--console-socket SOCKET] [--pid-file FILE] [--no-new-keyring] [--preserve-fds N] ID
+  start ID
+  run    as create, and [-d] [--keep]
+  exec [-d] [-t] [-u UID[:GID]] [-e NAME=VALUE] [-c CAP] [-g GID] [--cwd DIR] [--pid-file FILE] ID COMMAND ...
+  exec [-d] -p PROCESS.json ID
+  state ID
+  list [-q] [-f table|json]
+  ps [-f table|json] ID
+  kill [-a] ID [SIGNAL]
+  delete [-f] ID
+  pause ID
+  resume ID
+  spec [-b BUNDLE]
+  features
+";

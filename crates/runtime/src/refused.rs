@@ -1,0 +1,112 @@
+//! Fields of the specification that this runtime does not honour. Pure.
+//!
+//! Asking for one is an error that names it: silently ignored it would be a limit that does not limit. Properties that the
+//! specification does not know are ignored, as it demands (runtime-spec config.md, "Extensibility").
+
+use serde_json::Value;
+
+/// Of `process`, in config.json and in exec's file.
+const PROCESS: [&str; 5] = ["apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity"];
+
+/// Of everything else. `[]` stands for each member of a list.
+const CONFIG: [&str; 27] = [
+    "linux.uidMappings",
+    "linux.gidMappings",
+    "linux.timeOffsets",
+    "linux.netDevices",
+    "linux.memoryPolicy",
+    "linux.mountLabel",
+    "linux.intelRdt",
+    "linux.personality",
+    "linux.resources.blockIO",
+    "linux.resources.hugepageLimits",
+    "linux.resources.network",
+    "linux.resources.rdma",
+    "linux.resources.unified",
+    "linux.resources.memory.kernel",
+    "linux.resources.memory.kernelTCP",
+    "linux.resources.memory.useHierarchy",
+    "linux.resources.memory.checkBeforeUpdate",
+    "linux.resources.cpu.burst",
+    "linux.resources.cpu.idle",
+    "linux.resources.cpu.realtimeRuntime",
+    "linux.resources.cpu.realtimePeriod",
+    "linux.seccomp.listenerPath",
+    "linux.seccomp.listenerMetadata",
+    "mounts[].uidMappings",
+    "mounts[].gidMappings",
+    "vm",
+    "windows",
+];
+
+/// The first field of config.json that is asked for and not honoured.
+pub(crate) fn of_config(config: &Value) -> Option<String> {
+    let process = PROCESS.iter().map(|field| format!("process.{field}"));
+    let fields = CONFIG.iter().map(|field| (*field).to_owned()).chain(process);
+    fields.into_iter().find_map(|field| find(config, "", &field))
+}
+
+/// The same for a process of its own.
+pub(crate) fn of_process(process: &Value) -> Option<String> {
+    PROCESS.iter().find_map(|field| find(process, "", field))
+}
+
+/// The full name of the field if `value` has it and it asks for something.
+fn find(value: &Value, above: &str, path: &str) -> Option<String> {
+    let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
+    let (name, each) = name.strip_suffix("[]").map_or((name, false), |name| (name, true));
+    let field = value.get(name)?;
+    let full = if above.is_empty() { name.to_owned() } else { format!("{above}.{name}") };
+    match (rest, each) {
+        (None, _) => asks(field).then_some(full),
+        (Some(rest), false) => find(field, &full, rest),
+        (Some(rest), true) => {
+            let members = field.as_array()?.iter().enumerate();
+            members.into_iter().find_map(|(index, member)| find(member, &format!("{full}[{index}]"), rest))
+        }
+    }
+}
+
+/// Whether a value is more than Go's zero, which writers of config.json print for what nobody asked for.
+fn asks(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(on) => *on,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(members) => !members.is_empty(),
+        Value::Object(fields) => fields.values().any(asks),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_that_is_not_honoured_is_named() {
+        for field in
+            CONFIG.iter().map(|field| (*field).to_owned()).chain(PROCESS.map(|field| format!("process.{field}")))
+        {
+            let value =
+                field.rsplit('.').fold(serde_json::json!("asked for"), |value, part| match part.strip_suffix("[]") {
+                    Some(list) => serde_json::json!({ list: [{}, value] }),
+                    None => serde_json::json!({ part: value }),
+                });
+            assert_eq!(of_config(&value), Some(field.replace("[]", "[1]")));
+        }
+        assert_eq!(of_process(&serde_json::json!({"scheduler": {"policy": "SCHED_RR"}})), Some("scheduler".into()));
+    }
+
+    #[test]
+    fn what_asks_for_nothing_and_what_is_unknown_passes() {
+        let config = serde_json::json!({
+            "ociVersion": "1.2.0",
+            "nobodyKnows": {"this": 1},
+            "process": {"apparmorProfile": "", "scheduler": null, "user": {"username": ""}},
+            "mounts": [{"uidMappings": []}, {"destination": "/x"}],
+            "linux": {"uidMappings": [], "mountLabel": "", "resources": {"blockIO": {"weight": 0}, "unified": {}, "cpu": {"idle": 0}}},
+        });
+        assert_eq!(of_config(&config), None);
+    }
+}

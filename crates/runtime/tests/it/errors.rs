@@ -1,0 +1,85 @@
+//! What is refused, before anything is made.
+
+use std::fs;
+
+use serde_json::json;
+
+use super::fixture::Bundle;
+
+#[test]
+fn privileged_a_bundle_that_cannot_be_carried_out_leaves_nothing() {
+    let mut bundle = Bundle::new(&["nosuch"]);
+    let text = "longshore-runtime create failed: unable to start container process: error during container init: \
+                exec: \"nosuch\": executable file not found in $PATH";
+    assert_eq!(bundle.err(&["create"]), text);
+    bundle.assert_gone();
+    bundle.config["linux"]["personality"] = json!({"domain": "LINUX32"});
+    assert_eq!(bundle.err(&["create"]), "longshore-runtime create failed: linux.personality is not supported");
+    bundle.config["linux"]["personality"] = json!(null);
+    bundle.config["root"]["path"] = json!("nosuch");
+    let text = bundle.err(&["create"]);
+    assert!(text.contains("bind mount") && text.ends_with("nosuch: No such file or directory (os error 2)"), "{text}");
+    bundle.assert_gone();
+    let nowhere = bundle.run(&["create", "-b", "nowhere", &bundle.id]);
+    assert_eq!(nowhere.stderr, "longshore-runtime create failed: chdir nowhere: no such file or directory\n");
+}
+
+#[test]
+fn privileged_a_cgroup_with_processes_is_left_alone() {
+    let holder = Bundle::new(&["sleep", "1000"]);
+    holder.ok(&["run", "-d"]);
+    let mut bundle = Bundle::new(&["true"]);
+    bundle.config["linux"]["cgroupsPath"] = holder.config["linux"]["cgroupsPath"].clone();
+    let text = "longshore-runtime create failed: container's cgroup is not empty: 1 process(es) found";
+    assert_eq!(bundle.err(&["create"]), text);
+    assert!(!bundle.state_dir().exists());
+    assert_eq!(holder.status(), "running");
+    holder.ok(&["delete", "-f"]);
+}
+
+#[test]
+fn what_is_not_done_is_refused_by_name_in_the_log() {
+    let bundle = Bundle::new(&["true"]);
+    for (words, text) in [
+        (&["update", "x"][..], "update is not supported"),
+        (&["events", "x"], "events is not supported"),
+        (&["checkpoint", "x"], "checkpoint is not supported"),
+        (&["restore", "x"], "restore is not supported"),
+        (&["nosuch"], "command \"nosuch\" is not supported"),
+        (&["create", "--no-pivot", "x"], "longshore-runtime create failed: --no-pivot is not supported"),
+        (&["create", "--nosuch", "x"], "longshore-runtime create failed: flag provided but not defined: -nosuch"),
+        (&["create"], "longshore-runtime create failed: longshore-runtime: \"create\" requires exactly 1 argument(s)"),
+        (&["create", "a/b"], "longshore-runtime create failed: invalid container ID format"),
+        (&["state", "nosuch"], "container does not exist"),
+        (&["kill", "nosuch"], "container does not exist"),
+        (&["list", "-f", "yaml"], "invalid format option"),
+    ] {
+        let done = bundle.run(words);
+        assert_eq!((done.code, done.stderr.trim_end()), (Some(1), text));
+        assert_eq!(bundle.logged(), text);
+    }
+    // Before there is a log.
+    for (flag, text) in [
+        ("--systemd-cgroup", "--systemd-cgroup is not supported"),
+        ("--criu=x", "flag provided but not defined: -criu"),
+    ] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_longshore-runtime")).arg(flag).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8(output.stderr).unwrap().contains(&format!("level=error msg=\"{text}\"")), "{flag}");
+    }
+}
+
+#[test]
+fn a_specification_to_begin_with_is_written_once() {
+    let bundle = Bundle::new(&["true"]);
+    fs::create_dir(bundle.path("new")).unwrap();
+    assert_eq!(bundle.run(&["spec", "--bundle", "new"]).code, Some(0));
+    let text = fs::read_to_string(bundle.path("new/config.json")).unwrap();
+    assert!(text.contains("\"ociVersion\": \"1.2.1\""));
+    assert_eq!(bundle.run(&["spec", "-b", "new"]).code, Some(1));
+    assert_eq!(fs::read_to_string(bundle.path("new/config.json")).unwrap(), text);
+    let features: serde_json::Value = serde_json::from_str(&bundle.run(&["features"]).stdout).unwrap();
+    assert_eq!(features["linux"]["seccomp"]["enabled"], true);
+    let version = bundle.run(&["--version"]).stdout;
+    assert!(version.starts_with("longshore-runtime version ") && version.contains("\nspec: 1."), "{version}");
+}

@@ -1,0 +1,81 @@
+//! Programs that are run at points of a container's life.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::fixture::Bundle;
+
+/// A hook of the host's that notes its name, what it was told, and what it sees at `look`.
+fn hook(bundle: &Bundle, name: &str, look: &str) -> Value {
+    let notes = bundle.path("notes");
+    let script = format!("echo {name} $(cat | grep -o '\"status\":\"[a-z]*\"') $({look}) >> {}", notes.display());
+    json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}])
+}
+
+#[test]
+fn privileged_hooks_run_in_their_order_and_places() {
+    let mut bundle = Bundle::new(&["sh", "-c", "echo program >> /notes"]);
+    let notes = bundle.path("notes");
+    fs::write(&notes, "").unwrap();
+    let mount = json!({"destination": "/notes", "type": "bind", "source": notes, "options": ["bind"]});
+    bundle.config["mounts"].as_array_mut().unwrap().push(mount);
+    let inside = "[ -e rootfs/proc/self ] && echo mounted || echo outside";
+    let script = "cat > /tmp/told; echo start >> /notes";
+    bundle.config["hooks"] = json!({
+        "prestart": hook(&bundle, "prestart", inside),
+        "createRuntime": hook(&bundle, "createRuntime", inside),
+        "createContainer": hook(&bundle, "createContainer", inside),
+        "startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"]}],
+        "poststart": hook(&bundle, "poststart", "true"),
+        "poststop": hook(&bundle, "poststop", "true"),
+    });
+    bundle.ok(&["create"]);
+    let created = "\
+prestart \"status\":\"creating\" outside
+createRuntime \"status\":\"creating\" outside
+createContainer \"status\":\"creating\" mounted
+";
+    assert_eq!(fs::read_to_string(&notes).unwrap(), created);
+    bundle.ok(&["start"]);
+    bundle.wait_for_status("stopped");
+    let text = fs::read_to_string(&notes).unwrap();
+    let mut after: Vec<_> = text.strip_prefix(created).unwrap().lines().collect();
+    // The container's own goes on beside the host's.
+    after.sort_unstable();
+    assert_eq!(after, ["poststart \"status\":\"running\"", "program", "start"]);
+    let told: Value = serde_json::from_slice(&fs::read(bundle.path("rootfs/tmp/told")).unwrap()).unwrap();
+    assert_eq!((&told["status"], &told["pid"], &told["id"]), (&json!("created"), &json!(1), &json!(bundle.id)));
+    bundle.ok(&["delete"]);
+    assert!(fs::read_to_string(&notes).unwrap().ends_with("poststop \"status\":\"stopped\"\n"));
+    bundle.assert_gone();
+}
+
+#[test]
+fn privileged_a_failed_hook_ends_the_container() {
+    let mut bundle = Bundle::new(&["sleep", "1000"]);
+    let failing = json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo because >&2; exit 3"]}]);
+    for (name, place) in [
+        ("prestart", "unable to start container process: "),
+        ("createRuntime", "unable to start container process: "),
+        ("createContainer", "unable to start container process: error during container init: "),
+    ] {
+        bundle.config["hooks"] = json!({ name: failing });
+        let text = format!("longshore-runtime create failed: {place}hook /bin/sh ended with status 3, output: because");
+        assert_eq!(bundle.err(&["create"]), text);
+        bundle.assert_gone();
+    }
+    bundle.config["hooks"] =
+        json!({"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1}]});
+    let text =
+        "longshore-runtime create failed: unable to start container process: hook /bin/sleep took longer than 1 s";
+    assert_eq!(bundle.err(&["create"]), text);
+    bundle.assert_gone();
+    bundle.config["hooks"] = json!({"poststart": failing});
+    bundle.ok(&["create"]);
+    assert_eq!(bundle.err(&["start"]), "hook /bin/sh ended with status 3, output: because");
+    bundle.wait_for_status("stopped");
+    // What fails afterwards stops nothing.
+    bundle.ok(&["delete"]);
+    bundle.assert_gone();
+}

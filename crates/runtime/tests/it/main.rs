@@ -1,0 +1,10 @@
+//! The program itself, with real bundles in scratch directories.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
+
+mod errors;
+mod exec;
+mod fixture;
+mod hooks;
+mod leaks;
+mod lifecycle;
+mod terminal;

@@ -1,7 +1,7 @@
 //! Compiled filters as files.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -20,9 +20,6 @@ const FORMAT: u32 = 1;
 
 /// Length of `struct sock_filter`.
 const INSTRUCTION_BYTES: u64 = 8;
-
-/// One compilation at a time: two writers of one file would share its temporary name.
-static WRITING: Mutex<()> = Mutex::new(());
 
 /// Why a filter's file could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +42,14 @@ pub enum CacheError {
     /// The filter could not be compiled.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// Other writers could not be kept out.
+    #[error("lock {}", path.display())]
+    Lock {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The file could not be written.
     #[error("write compiled seccomp filter {}", path.display())]
     Write {
@@ -61,7 +66,10 @@ impl CacheError {
         match self {
             CacheError::Profile(err) => err.kind(),
             CacheError::Compile(err) => err.kind(),
-            CacheError::Kernel { .. } | CacheError::Version { .. } | CacheError::Write { .. } => ErrorKind::Internal,
+            CacheError::Kernel { .. }
+            | CacheError::Version { .. }
+            | CacheError::Lock { .. }
+            | CacheError::Write { .. } => ErrorKind::Internal,
         }
     }
 }
@@ -74,8 +82,12 @@ pub fn cached(directory: &Path, filter: &Filter) -> Result<PathBuf, CacheError> 
     if is_program(&path) {
         return Ok(path);
     }
-    // A writer that panicked leaves at most a temporary file, which the next one replaces.
-    let _writing = WRITING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    // Two writers of one file, threads or processes, would share its temporary name. A killed writer's lock goes with it, and
+    // its temporary file is replaced by the next one's.
+    let writing = File::open(directory);
+    let _writing = writing
+        .and_then(|lock| lock.lock().map(|()| lock))
+        .map_err(|source| CacheError::Lock { path: directory.to_owned(), source })?;
     if !is_program(&path) {
         let program = compile(filter)?;
         write_atomic(&path, &program, Durability::PowerCut)
@@ -181,6 +193,29 @@ mod tests {
         assert!(fs::read(&path).unwrap().len() > 16);
         assert_ne!(cached(directory.path(), &filter(&["CAP_SYS_ADMIN"])).unwrap(), path);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn writers_wait_for_each_other_across_processes() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::tempdir().unwrap();
+        let other = File::open(directory.path()).unwrap();
+        other.lock().unwrap();
+        let inode = format!(":{} ", other.metadata().unwrap().ino());
+        let path = directory.path().to_owned();
+        let writer = std::thread::spawn(move || cached(&path, &filter(&[])).unwrap());
+        // Lines with an arrow are of those who wait (proc_locks(5)).
+        let waits = || {
+            let locks = fs::read_to_string("/proc/locks").unwrap();
+            locks.lines().any(|line| line.contains("->") && line.contains(&inode))
+        };
+        while !waits() {
+            assert!(!writer.is_finished(), "it has written beside another writer");
+            std::thread::yield_now();
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        other.unlock().unwrap();
+        assert!(is_program(&writer.join().unwrap()));
     }
 
     #[test]

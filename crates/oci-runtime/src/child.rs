@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FileType, Gid, Mode, Uid, chownat, fstat, mknodat, openat,
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 use rustix::process::{DumpableBehavior, chdir, fchdir, pivot_root, set_dumpable_behavior, umask};
-use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_link_name_space};
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
 use sys::mount::{Attributes, set_attributes};
 
 use crate::Stdio;
@@ -98,7 +98,8 @@ impl Birth<'_> {
         let namespaces = &self.plan.namespaces;
         for ((kind, path), fd) in namespaces.joined.iter().zip(self.joined) {
             if *kind != ThreadNameSpaceType::USER {
-                move_into_link_name_space(fd.as_fd(), None).at(Step::JoinNamespace, &path.to_string_lossy())?;
+                // With its kind: behind the path of another one could be the host's mounts, which we are about to drop.
+                move_into_thread_name_spaces(fd.as_fd(), *kind).at(Step::JoinNamespace, &path.to_string_lossy())?;
             }
         }
         if namespaces.new_cgroup {
@@ -252,7 +253,7 @@ impl Birth<'_> {
     fn join_user(&self) -> Result<(), Failure> {
         for ((kind, path), fd) in self.plan.namespaces.joined.iter().zip(self.joined) {
             if *kind == ThreadNameSpaceType::USER {
-                move_into_link_name_space(fd.as_fd(), None).at(Step::JoinNamespace, &path.to_string_lossy())?;
+                move_into_thread_name_spaces(fd.as_fd(), *kind).at(Step::JoinNamespace, &path.to_string_lossy())?;
             }
         }
         Ok(())

@@ -123,6 +123,40 @@ fn privileged_an_existing_namespace_is_joined() {
     });
 }
 
+/// A runtime that joins whatever the path names would make its mounts in there, and take the others away. The namespaces
+/// are another container's: were it so again, the test would wreck that one and not the machine.
+#[test]
+fn privileged_a_namespace_of_another_kind_is_refused() {
+    isolated(|| {
+        let first = Fixture::new(&["sleep", "1000"]);
+        let (_reader, stdio) = output_pipe();
+        let mut container = first.create(None, stdio).unwrap();
+        let inside = || fs::read_to_string(format!("/proc/{}/mountinfo", container.pid)).unwrap();
+        let mounts = inside();
+        for (kind, other) in [
+            (NamespaceKind::Ipc, "mnt"),
+            (NamespaceKind::Network, "mnt"),
+            (NamespaceKind::Uts, "cgroup"),
+            (NamespaceKind::Cgroup, "ipc"),
+            (NamespaceKind::Pid, "net"),
+        ] {
+            let mut second = Fixture::new(&["true"]);
+            let path = Path::new("/proc").join(container.pid.to_string()).join("ns").join(other);
+            let namespaces = &mut second.spec.linux.namespaces;
+            namespaces
+                .iter_mut()
+                .filter(|namespace| namespace.kind == kind)
+                .for_each(|it| it.path = Some(path.clone()));
+            let err = errdefs::chain(&second.create(None, output_pipe().1).unwrap_err());
+            assert!(err.starts_with("join") && err.to_lowercase().contains("invalid argument"), "{err}");
+            assert_eq!(inside(), mounts);
+        }
+        container.kill(9).unwrap();
+        wait(container.pidfd.as_fd()).unwrap();
+        container.destroy().unwrap();
+    });
+}
+
 #[test]
 fn privileged_pausing_stops_every_process() {
     isolated(|| {

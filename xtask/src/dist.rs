@@ -6,9 +6,11 @@
 //!   longshore           profile release, musl (for tests the host's target, too)
 //!   longshore-shim      profile static, musl
 //!   longshore-init
+//!   longshore-runtime
 //! ```
 //!
 //! Where musl's library cannot be installed, the static programs are made with glibc and crt-static: heavier, equal.
+//! Programs that compile system-call filters hold Debian's libseccomp.a, which musl's linker takes as well (`sys`, "fortified").
 
 use std::fs;
 use std::path::PathBuf;
@@ -68,7 +70,7 @@ fn plan(kind: Kind, musl: bool) -> Vec<Build> {
         crt_static: target.is_some() && !musl,
     };
     let (cli, daemon) = (("cli", "longshore"), ("daemon", "longshored"));
-    let beside = [("shim", "longshore-shim"), ("init", "longshore-init")];
+    let beside = [("shim", "longshore-shim"), ("init", "longshore-init"), ("runtime", "longshore-runtime")];
     match kind {
         // A static command line starts in 0.4 ms instead of 1.2.
         Kind::Release => {
@@ -97,10 +99,20 @@ impl Build {
         if self.crt_static {
             command.env("RUSTFLAGS", "-C target-feature=+crt-static");
         }
+        if self.holds_seccomp()
+            && let Some(dir) = seccomp_archive_dir()
+        {
+            command.env("LIBSECCOMP_LINK_TYPE", "static").env("LIBSECCOMP_LIB_PATH", dir);
+        }
         if self.profile == "release" {
             release_env(&mut command);
         }
         command
+    }
+
+    /// Static programs cannot do without the archive; with it in the daemon, nothing has to be installed where that runs.
+    fn holds_seccomp(&self) -> bool {
+        self.target.is_some() || self.profile == "release"
     }
 
     /// Where cargo puts the programs: the profile `dev` goes to `debug`.
@@ -113,11 +125,8 @@ impl Build {
     }
 }
 
-/// What a released program knows of its making, and what it brings along.
+/// What a released program knows of its making.
 fn release_env(command: &mut Command) {
-    if let Some(dir) = seccomp_archive_dir() {
-        command.env("LIBSECCOMP_LINK_TYPE", "static").env("LIBSECCOMP_LIB_PATH", dir);
-    }
     // The commit's time, not the clock's: the same commit makes the same program. A tree without git says nothing.
     for (variable, format) in [("LONGSHORE_COMMIT", "%h"), ("LONGSHORE_BUILD_TIME", "%cI")] {
         let pretty = format!("--format={format}");
@@ -128,12 +137,15 @@ fn release_env(command: &mut Command) {
     }
 }
 
-/// Where the C compiler finds libseccomp's archive: with it in the daemon, nothing has to be installed where it runs.
+/// A directory with libseccomp's archive alone: among the machine's libraries, where the C compiler finds it, musl's linker
+/// would take glibc's for its own.
 fn seccomp_archive_dir() -> Option<PathBuf> {
     let output = Command::new("cc").arg("-print-file-name=libseccomp.a").output().ok()?;
-    let path = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
+    let archive = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
+    let dir = paths::target().join("libseccomp");
     // A file that it does not find is printed as it was asked for.
-    path.is_absolute().then(|| path.parent().map(PathBuf::from)).flatten()
+    let copied = archive.is_absolute() && fs::create_dir_all(&dir).is_ok();
+    (copied && install(&archive, &dir.join("libseccomp.a")).is_ok()).then_some(dir)
 }
 
 /// Copies beside and renames: a running program keeps its file, and nobody sees half of the new one.
@@ -157,5 +169,6 @@ mod tests {
         assert!(plan(Kind::Release, false)[1..].iter().all(|b| b.crt_static && b.target == Some(GNU_TARGET)));
         let dev = plan(Kind::Dev, true);
         assert!(dev[0].output().ends_with("debug") && dev[0].target.is_none() && !dev[1].crt_static);
+        assert!(dev[1].binaries.contains(&"longshore-runtime") && dev[1].holds_seccomp() && !dev[0].holds_seccomp());
     }
 }

@@ -9,7 +9,7 @@
 //! - [`seccomp`], [`capability`], [`keyring`], [`bpf`] (devices): what limits a process.
 //! - [`fd`]: close_range, descriptors at given numbers. [`socket`]: descriptors over a unix socket, the peer's identity.
 //! - [`signal`]: masks, dispositions, signalfd. [`wait`]: exit statuses. [`terminal`]: pseudo-terminals.
-//! - [`network`]: the loopback interface, netlink sockets. [`memory`]: giving pages back.
+//! - [`network`]: the loopback interface, netlink sockets. [`memory`]: giving pages back. `fortified`: what a C library wants.
 //!
 //! Whatever rustix covers safely is used from there directly, by every crate: no function here repeats one of its.
 //! Nothing here decides anything or keeps state.
@@ -21,6 +21,7 @@ pub mod capability;
 pub mod exec;
 pub mod fd;
 pub mod fork;
+mod fortified;
 pub mod keyring;
 pub mod memory;
 pub mod mount;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use engine_api::container::Config;
 use engine_api::host_config::{HostConfig, PortBinding};
+use engine_api::ports;
 
 use crate::validate::InvalidRequest;
 
@@ -49,7 +50,7 @@ impl ContainerPort {
             "sctp" => Protocol::Sctp,
             _ => return None,
         };
-        let number = number.parse().ok().filter(|number| *number != 0)?;
+        let number = ports::number(number).ok().filter(|number| *number != 0)?;
         Some(ContainerPort { number, protocol })
     }
 }
@@ -95,7 +96,7 @@ fn publication(port: ContainerPort, binding: &PortBinding) -> Result<Publication
         },
     };
     let range = binding.host_port.split('/').next().unwrap_or_default();
-    let number = |text: &str| text.parse::<u16>().map_err(|_| invalid());
+    let number = |text: &str| ports::number(text).map_err(|_| invalid());
     let host_ports = match range.split_once('-') {
         None if range.is_empty() => (0, 0),
         None => (number(range)?, number(range)?),
@@ -152,6 +153,8 @@ mod tests {
             (r#"{"x/tcp":[]}"#, "invalid port specification: \"x\""),
             (r#"{"0/tcp":[]}"#, "invalid port specification: \"0\""),
             (r#"{"80/tcp":[{"HostPort":"70000"}]}"#, "invalid port specification: \"70000\""),
+            (r#"{"80/tcp":[{"HostPort":"+80"}]}"#, "invalid port specification: \"+80\""),
+            (r#"{"+80/tcp":[]}"#, "invalid port specification: \"+80\""),
             (r#"{"80/tcp":[{"HostPort":"9-8"}]}"#, "invalid port specification: \"9-8\""),
             (r#"{"80/tcp":[{"HostIp":"nowhere"}]}"#, "invalid IP address: nowhere"),
             (r#"{"80/tcp":[{"HostIp":"::1"}]}"#, "--publish on an IPv6 address is not supported yet"),

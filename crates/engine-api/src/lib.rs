@@ -8,7 +8,7 @@
 //! - [`image`], [`volume`], [`system`], [`events`], [`exec`]: the other objects.
 //! - [`auth`]: what a client shows to a registry.
 //! - [`json`]: the one way in which request bodies are decoded.
-//! - [`platform`], [`size`]: what clients write for platforms and sizes.
+//! - [`platform`], [`ports`], [`size`]: what clients write for platforms, ports and sizes.
 //! - [`progress`]: how far a long piece of work is.
 //! - [`versions`]: the API versions that we serve, and every difference between them.
 //!
@@ -22,6 +22,7 @@ pub mod host_config;
 pub mod image;
 pub mod json;
 pub mod platform;
+pub mod ports;
 pub mod progress;
 pub mod size;
 pub mod system;

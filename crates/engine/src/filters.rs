@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use engine_api::ports;
 use errdefs::ErrorKind;
 use regex_lite::Regex;
 
@@ -69,12 +70,9 @@ pub enum PortReason {
     /// It is missing.
     #[error("Empty string specified for ports.")]
     Empty,
-    /// It is no number.
-    #[error("strconv.ParseUint: parsing {0:?}: invalid syntax")]
-    Syntax(String),
-    /// It is above 65535.
-    #[error("strconv.ParseUint: parsing {0:?}: value out of range")]
-    Size(String),
+    /// It is no port's number.
+    #[error(transparent)]
+    Number(#[from] ports::PortError),
     /// The last one is below the first.
     #[error("Invalid range specified for the Port: {0}")]
     Backwards(String),
@@ -120,15 +118,10 @@ impl PortFilter {
 }
 
 fn range_of_ports(text: &str) -> Result<(u16, u16), PortReason> {
-    let number = |text: &str| {
-        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let reason = if digits { PortReason::Size } else { PortReason::Syntax };
-        text.parse::<u16>().ok().filter(|_| digits).ok_or_else(|| reason(text.to_owned()))
-    };
     match text.split_once('-') {
         _ if text.is_empty() => Err(PortReason::Empty),
-        None => number(text).map(|port| (port, port)),
-        Some((first, last)) => match (number(first)?, number(last)?) {
+        None => Ok(ports::number(text).map(|port| (port, port))?),
+        Some((first, last)) => match (ports::number(first)?, ports::number(last)?) {
             (first, last) if first > last => Err(PortReason::Backwards(text.to_owned())),
             range => Ok(range),
         },

@@ -22,8 +22,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         }
         Some(wanted) => {
             let (number, protocol) = wanted.split_once('/').unwrap_or((wanted, ""));
-            if number.parse::<u16>().is_err() {
-                let reason = format!("strconv.ParseUint: parsing {number:?}: invalid syntax");
+            if let Err(reason) = engine_api::ports::number(number) {
                 return Err(Exit::new(1, format!("Error: invalid port ({number}): {reason}")));
             }
             let protocol = if protocol.is_empty() { "tcp" } else { protocol };

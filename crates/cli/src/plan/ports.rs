@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use engine_api::host_config::PortBinding;
+use engine_api::ports;
 use oci::image::Empty;
 
 /// Why flags name no ports. The texts are docker's.
@@ -54,12 +55,9 @@ pub enum RangeError {
     /// Nothing.
     #[error("empty string specified for ports")]
     Empty,
-    /// No number.
-    #[error("strconv.ParseUint: parsing {0:?}: invalid syntax")]
-    Number(String),
-    /// A number above all ports.
-    #[error("strconv.ParseUint: parsing {0:?}: value out of range")]
-    Large(String),
+    /// No port's number.
+    #[error(transparent)]
+    Number(#[from] ports::PortError),
     /// It ends before it begins.
     #[error("invalid range specified for port: {0}")]
     Backwards(String),
@@ -161,15 +159,10 @@ fn split_protocol(text: &str) -> (&str, &str) {
 }
 
 fn range(text: &str) -> Result<(u16, u16), RangeError> {
-    let number = |text: &str| {
-        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let reason = if digits { RangeError::Large } else { RangeError::Number };
-        text.parse::<u16>().ok().filter(|_| digits).ok_or_else(|| reason(text.to_owned()))
-    };
     match text.split_once('-') {
         _ if text.is_empty() => Err(RangeError::Empty),
-        None => number(text).map(|port| (port, port)),
-        Some((first, last)) => match (number(first)?, number(last)?) {
+        None => Ok(ports::number(text).map(|port| (port, port))?),
+        Some((first, last)) => match (ports::number(first)?, ports::number(last)?) {
             (first, last) if first > last => Err(RangeError::Backwards(text.to_owned())),
             range => Ok(range),
         },

@@ -53,6 +53,10 @@ fn privileged_a_published_port_answers_and_is_told() {
         assert!(fetch_soon(&address).ends_with("served\n"));
         assert_eq!(at.ok(&format!("port {name}")), format!("80/tcp -> {address}"));
         at.fails(&format!("port {name} 90"), 1, &format!("Error: No public port '90' published for {name}"));
+        for (port, reason) in [("x", "invalid syntax"), ("+80", "invalid syntax"), ("65536", "value out of range")] {
+            let sentence = format!("Error: invalid port ({port}): strconv.ParseUint: parsing \"{port}\": {reason}");
+            at.fails(&format!("port {name} {port}"), 1, &sentence);
+        }
         let shown = at.ok(&format!("ps --filter name={name} --format {{{{.Ports}}}}"));
         assert_eq!(shown, format!("90/tcp, {address}->80/tcp"));
         let port = address.rsplit_once(':').unwrap().1;

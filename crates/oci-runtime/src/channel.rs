@@ -22,7 +22,7 @@
 //! a FIFO instead ([`crate::Handover`]).
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -34,6 +34,7 @@ use crate::error::{ProcessError, Step, SystemError};
 const BORN: u8 = b'B';
 const CONSOLE: u8 = b'C';
 const MADE: u8 = b'M';
+const LISTENER: u8 = b'L';
 const GO: u8 = b'G';
 const READY: u8 = b'R';
 const FAILED: u8 = b'F';
@@ -132,6 +133,8 @@ pub(crate) enum Message {
     Console(OwnedFd),
     /// Everything is mounted, nothing is hidden yet: it waits for [`Channel::send_go`].
     Made,
+    /// Its filter has a listener, at this descriptor of its own: it waits for [`Channel::send_go`].
+    Listener(i32),
     /// It waits at its gate.
     Ready,
     /// It gave up and ends.
@@ -158,8 +161,20 @@ impl Channel {
 
     /// Says MADE and waits for GO. A parent that ends instead has told the reason itself.
     pub(crate) fn send_made(&self) -> Result<(), Failure> {
-        let mut byte = [0];
         sys::socket::send(self.0.as_fd(), &[MADE], &[]).at(Step::Report, "")?;
+        self.wait_for_go()
+    }
+
+    /// Says where its filter's listener is, and waits until the parent has it. With write(2): any other call may be one
+    /// that waits for the listener.
+    pub(crate) fn send_listener(&self, listener: &OwnedFd) -> Result<(), Failure> {
+        let [a, b, c, d] = listener.as_raw_fd().to_ne_bytes();
+        rustix::io::write(&self.0, &[LISTENER, a, b, c, d]).at(Step::Report, "")?;
+        self.wait_for_go()
+    }
+
+    fn wait_for_go(&self) -> Result<(), Failure> {
+        let mut byte = [0];
         let read = rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut byte)).at(Step::Report, "")?;
         let gone = Errno::PIPE;
         if read == 1 && byte[0] == GO { Ok(()) } else { Err(gone).at(Step::Report, "") }
@@ -194,6 +209,10 @@ impl Channel {
             }
             ([CONSOLE], Some(master)) => Ok(Message::Console(master)),
             ([MADE], _) => Ok(Message::Made),
+            ([LISTENER, number @ ..], _) => {
+                let number = number.try_into().map_err(|_| io::ErrorKind::InvalidData)?;
+                Ok(Message::Listener(i32::from_ne_bytes(number)))
+            }
             ([READY], _) => Ok(Message::Ready),
             ([FAILED, kind, detail, a, b, c, d, subject @ ..], _) => {
                 let errno = i32::from_ne_bytes([*a, *b, *c, *d]);

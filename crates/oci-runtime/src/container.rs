@@ -13,11 +13,11 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
 use sys::fork::{Child, fork};
-use sys::seccomp;
 
 use crate::channel::{Channel, Failure, Message};
 use crate::child::{Birth, MadeHooks};
 use crate::error::{CreateError, ExecError, OpenError, PlanError, ProcessError, StartError};
+use crate::filter::{self, Filter, ListenerError};
 use crate::hooks::{HookError, run_all};
 use crate::joining::{ExecProcess, Joining, Usher};
 use crate::mounts::{build, build_root};
@@ -128,11 +128,13 @@ pub struct Container {
     pub root: OwnedFd,
     /// Its cgroup.
     pub cgroup: Cgroup,
+    /// What listeners of SCMP_ACT_NOTIFY are told of it when a process is added; only its id and number at first.
+    pub state: State,
     /// How long [`Container::exec`] waits for the new process to be ready; ten seconds at first.
     pub exec_within: Duration,
     gate: Option<Channel>,
     namespaces: ThreadNameSpaceType,
-    seccomp: Option<seccomp::Program>,
+    seccomp: Option<Filter>,
 }
 
 /// How long the processes of a failed or removed container have to go.
@@ -176,7 +178,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
     require_terminal(&spec.process, &options.stdio)?;
     let hooks = hooks(&options)?;
     let root = build_root(&spec.root)?;
-    let seccomp = read_program(spec)?;
+    let seccomp = Filter::read(spec)?;
     let mut process = plan_process(options.id, &spec.process, options.user, root.as_fd(), seccomp.clone())??;
     process.kept = options.kept;
     process.start_hooks = hooks.map(|(hooks, state)| {
@@ -194,6 +196,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
             console,
             root,
             cgroup,
+            state: plain_state(options.id, child.pid),
             exec_within: EXEC_WITHIN,
             // Closed where the container waits elsewhere.
             gate: Some(gate).filter(|_| options.handover.is_none()),
@@ -211,6 +214,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
 /// What [`create`] would refuse of the specification, without doing anything.
 pub fn check(spec: &Spec) -> Result<(), PlanError> {
     Plan::new(spec)?;
+    filter::check(&spec.linux)?;
     ProcessPlan::check(&spec.process)
 }
 
@@ -241,10 +245,7 @@ impl Container {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::openat(rustix::fs::CWD, &path, flags, Mode::empty())
             .map_err(|err| OpenError::Read { path, source: err.into() })?;
-        let seccomp = read_program(spec).map_err(|err| match err {
-            CreateError::Read { path, source } => OpenError::Read { path, source },
-            _ => OpenError::SeccompProgram { path: spec.linux.seccomp_program.clone().unwrap_or_default() },
-        })?;
+        let seccomp = Filter::read(spec).map_err(|err| OpenError::Filter { source: Box::new(err) })?;
         Ok(Container {
             id: id.to_owned(),
             pid,
@@ -252,6 +253,7 @@ impl Container {
             console: None,
             root,
             cgroup: Cgroup::open(hierarchies, &cgroup_path(id, spec))?,
+            state: plain_state(id, pid),
             exec_within: EXEC_WITHIN,
             gate: None,
             namespaces: Plan::new(spec)?.namespaces.all,
@@ -287,7 +289,8 @@ impl Container {
         let entrance = self.cgroup.entrance()?;
         let (container, namespaces) = (self.pidfd.as_fd(), self.namespaces);
         let (cgroup, first, stdio) = (&self.cgroup, self.pid, options.stdio);
-        let usher = Usher { container, namespaces, cgroup, first, entrance, process, stdio };
+        let state = &self.state;
+        let usher = Usher { container, namespaces, cgroup, first, entrance, process, stdio, state };
         usher.send(Instant::now() + self.exec_within)
     }
 
@@ -391,13 +394,15 @@ fn birth(
     let child = clone_at(&plan.namespaces, clone)?.map_err(failed("clone the container's process"))?;
     let ours = ours_fd.take().expect("only the child takes it");
     drop(theirs);
-    match hear(&ours, || run_hooks(hooks, child.pid)) {
+    let deliver = |number| listen(options, process, &child, number);
+    match hear(&ours, || run_hooks(hooks, child.pid), deliver) {
         Ok(console) => Ok((child, console, ours)),
         Err(failure) => {
             let status = end(&child, REAP_WITHIN);
             Err(match failure {
                 Unready::Failed(err) => err.into(),
                 Unready::Hook(err) => err.into(),
+                Unready::Listener(err) => err.into(),
                 Unready::Gone => ProcessError::Died { status }.into(),
                 Unready::Unheard(source) => failed("hear from the container's process")(source),
             })
@@ -409,6 +414,7 @@ fn birth(
 enum Unready {
     Failed(ProcessError),
     Hook(HookError),
+    Listener(ListenerError),
     Gone,
     Unheard(io::Error),
 }
@@ -421,14 +427,37 @@ fn run_hooks(hooks: Option<(&Hooks, &State)>, pid: Pid) -> Result<(), HookError>
     run_all(&hooks.create_runtime, &state)
 }
 
+/// Hands the filter's listener over.
+fn listen(options: &CreateOptions<'_>, process: &ProcessPlan, child: &Child, number: i32) -> Result<(), ListenerError> {
+    let listener = process.seccomp.as_ref().and_then(|filter| filter.listener.as_ref());
+    let told = options.handover.as_ref().map(|handover| handover.state.clone());
+    let pid = child.pid.as_raw_nonzero().get();
+    let state = State { status: "creating".into(), pid, ..told.unwrap_or_else(|| plain_state(options.id, child.pid)) };
+    listener.map_or(Ok(()), |listener| listener.deliver(child, number, &state))
+}
+
+/// What is known of a container without those who made its bundle.
+fn plain_state(id: &str, pid: Pid) -> State {
+    let pid = pid.as_raw_nonzero().get();
+    State { oci_version: "1.2.1".into(), id: id.to_owned(), status: "running".into(), pid, ..State::default() }
+}
+
 /// Reads until the first process is ready: its terminal's master, if it has one. Blocks for as long as it works.
-fn hear(channel: &Channel, hooks: impl Fn() -> Result<(), HookError>) -> Result<Option<OwnedFd>, Unready> {
+fn hear(
+    channel: &Channel,
+    hooks: impl Fn() -> Result<(), HookError>,
+    deliver: impl Fn(i32) -> Result<(), ListenerError>,
+) -> Result<Option<OwnedFd>, Unready> {
     let mut console = None;
     loop {
         match channel.receive().map_err(Unready::Unheard)? {
             Message::Console(master) => console = Some(master),
             Message::Made => {
                 hooks().map_err(Unready::Hook)?;
+                channel.send_go().map_err(Unready::Unheard)?;
+            }
+            Message::Listener(number) => {
+                deliver(number).map_err(Unready::Listener)?;
                 channel.send_go().map_err(Unready::Unheard)?;
             }
             Message::Ready => return Ok(console),
@@ -471,7 +500,7 @@ fn plan_process(
     process: &Process,
     request: Option<UserRequest<'_>>,
     root: BorrowedFd<'_>,
-    seccomp: Option<seccomp::Program>,
+    seccomp: Option<Filter>,
 ) -> Result<Result<ProcessPlan, user::UserError>, PlanError> {
     let held = sys::capability::bounding();
     let Some(request) = request else {
@@ -484,13 +513,6 @@ fn plan_process(
     let umask = process.user.umask;
     let process = Process { user: oci::runtime::User { umask, ..resolved.user }, ..process.clone() };
     ProcessPlan::new(id, &process, || Ok(resolved.home), seccomp, held)
-}
-
-fn read_program(spec: &Spec) -> Result<Option<seccomp::Program>, CreateError> {
-    let Some(path) = &spec.linux.seccomp_program else { return Ok(None) };
-    let bytes = fs::read(path).map_err(|source| CreateError::Read { path: path.to_owned(), source })?;
-    let program = seccomp::Program::from_bytes(&bytes);
-    program.map(Some).ok_or_else(|| CreateError::SeccompProgram { path: path.to_owned() })
 }
 
 fn require_terminal(process: &Process, stdio: &Stdio) -> Result<(), PlanError> {

@@ -79,6 +79,9 @@ pub enum PlanError {
         /// Its type.
         kind: String,
     },
+    /// Calls are left to a listener, and there is none.
+    #[error("linux.seccomp.listenerPath is not set, and SCMP_ACT_NOTIFY needs it")]
+    NoListener,
     /// `terminal` and the standard streams given do not fit.
     #[error("process.terminal and the given standard streams contradict each other")]
     Terminal,
@@ -273,6 +276,9 @@ pub enum CreateError {
     /// A hook failed.
     #[error(transparent)]
     Hook(#[from] crate::hooks::HookError),
+    /// The filter's listener could not be told.
+    #[error(transparent)]
+    Listener(#[from] crate::filter::ListenerError),
     /// The child could not prepare itself.
     #[error(transparent)]
     Process(#[from] ProcessError),
@@ -287,7 +293,7 @@ impl CreateError {
             CreateError::Cgroup(err) => err.kind(),
             CreateError::Process(err) => err.kind(),
             CreateError::Hook(err) => err.kind(),
-            CreateError::BuildMount { .. } => ErrorKind::InvalidArgument,
+            CreateError::BuildMount { .. } | CreateError::Listener(_) => ErrorKind::InvalidArgument,
             CreateError::Threads { .. }
             | CreateError::Read { .. }
             | CreateError::SeccompProgram { .. }
@@ -322,11 +328,11 @@ pub enum OpenError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// The file is not a compiled system-call filter.
-    #[error("{} is not a compiled seccomp filter", path.display())]
-    SeccompProgram {
-        /// The file.
-        path: PathBuf,
+    /// The system-call filter cannot be used.
+    #[error("read the container's seccomp filter")]
+    Filter {
+        /// Why.
+        source: Box<CreateError>,
     },
 }
 
@@ -336,7 +342,7 @@ impl OpenError {
         match self {
             OpenError::Plan { source } => source.kind(),
             OpenError::Cgroup(err) => err.kind(),
-            OpenError::Read { .. } | OpenError::SeccompProgram { .. } => ErrorKind::Internal,
+            OpenError::Read { .. } | OpenError::Filter { .. } => ErrorKind::Internal,
         }
     }
 }
@@ -386,6 +392,9 @@ pub enum ExecError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The filter's listener could not be told.
+    #[error(transparent)]
+    Listener(#[from] crate::filter::ListenerError),
     /// The child could not prepare itself.
     #[error(transparent)]
     Process(#[from] ProcessError),
@@ -399,6 +408,7 @@ impl ExecError {
             ExecError::User(err) => err.kind(),
             ExecError::Cgroup(err) => err.kind(),
             ExecError::Process(err) => err.kind(),
+            ExecError::Listener(_) => ErrorKind::InvalidArgument,
             ExecError::Clone { .. } => ErrorKind::Internal,
         }
     }

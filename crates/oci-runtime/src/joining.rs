@@ -20,6 +20,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use cgroup::{Cgroup, Entrance};
+use oci::runtime::State;
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
@@ -29,6 +30,7 @@ use crate::Stdio;
 use crate::channel::{At, Channel, Failure, Message};
 use crate::container::{REAP_WITHIN, end, report};
 use crate::error::{ExecError, ProcessError, Step};
+use crate::filter::Listener;
 use crate::process::{ProcessPlan, Streams, open_proc, write_proc};
 
 /// A process added to a container. The caller is its parent and reaps it through `pidfd`.
@@ -55,6 +57,10 @@ pub struct Joining {
     ready: bool,
     failure: Option<ProcessError>,
     deadline: Instant,
+    /// Who decides calls, and what it is told.
+    listener: Option<(Listener, State)>,
+    /// Where the process has the listener's descriptor, until it was taken.
+    listens_at: Option<i32>,
 }
 
 /// What the usher needs.
@@ -67,6 +73,8 @@ pub(crate) struct Usher<'a> {
     pub(crate) entrance: Entrance,
     pub(crate) process: ProcessPlan,
     pub(crate) stdio: Stdio,
+    /// What its filter's listener is told of the container.
+    pub(crate) state: &'a State,
 }
 
 impl Joining {
@@ -100,6 +108,7 @@ impl Joining {
                 Ok(Message::Console(master)) => self.console = Some(master),
                 // Only first processes have hooks.
                 Ok(Message::Made) => {}
+                Ok(Message::Listener(number)) => self.listens_at = Some(number),
                 Ok(Message::Ready) => self.ready = true,
                 // Both end now.
                 Ok(Message::Failed(err)) => self.failure = Some(err),
@@ -110,10 +119,20 @@ impl Joining {
                 Err(err) => return failed("hear from the new process")(err),
             }
             // In whichever order: two processes tell.
+            if let Err(err) = self.deliver() {
+                return Some(Err(err));
+            }
             if let Some(child) = self.born.take_if(|_| self.ready) {
                 return Some(self.let_go(child));
             }
         }
+    }
+
+    fn deliver(&mut self) -> Result<(), ExecError> {
+        let (Some((listener, state)), Some(child)) = (&self.listener, &self.born) else { return Ok(()) };
+        let Some(number) = self.listens_at.take() else { return Ok(()) };
+        listener.deliver(child, number, state)?;
+        self.channel.send_go().map_err(|source| ExecError::Clone { action: "answer the new process", source })
     }
 
     fn let_go(&mut self, child: Child) -> Result<ExecProcess, ExecError> {
@@ -144,6 +163,8 @@ impl Usher<'_> {
     pub(crate) fn send(self, deadline: Instant) -> Result<Joining, ExecError> {
         let failed = |action| move |source| ExecError::Clone { action, source };
         let (ours, theirs) = Channel::pair().map_err(failed("make a socket pair"))?;
+        let listener = self.process.seccomp.as_ref().and_then(|filter| filter.listener.clone());
+        let listener = listener.map(|listener| (listener, self.state.clone()));
         let run = || report(&theirs, self.run(&theirs));
         let mut usher = fork(NewNamespaces::default(), self.entrance.directory(), run);
         if usher.as_ref().is_err_and(|err| err.raw_os_error() == Some(Errno::BUSY.raw_os_error())) {
@@ -162,6 +183,8 @@ impl Usher<'_> {
             ready: false,
             failure: None,
             deadline,
+            listener,
+            listens_at: None,
         })
     }
 

@@ -13,10 +13,11 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, a
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, chdir, getcwd, ioctl_tiocsctty, setrlimit, setsid, umask};
 use sys::open::openat2;
-use sys::{capability, seccomp, signal, terminal};
+use sys::{capability, signal, terminal};
 
 use crate::channel::{At, Channel, Failure, Reason, wait_for_start};
 use crate::error::{PlanError, Step, SystemError};
+use crate::filter::Filter;
 use crate::hooks::{HookError, run_all};
 use crate::mounts::{clone_tree, move_to};
 use crate::target::PATH_FLAGS;
@@ -38,7 +39,7 @@ pub(crate) struct ProcessPlan {
     rlimits: Vec<(usize, Rlimit)>,
     no_new_privileges: bool,
     pub(crate) oom_score_adj: Option<i32>,
-    seccomp: Option<seccomp::Program>,
+    pub(crate) seccomp: Option<Filter>,
     keyring: CString,
     console_size: Option<ConsoleSize>,
     pub(crate) kept: Kept,
@@ -80,7 +81,7 @@ impl ProcessPlan {
         id: &str,
         process: &Process,
         home: impl FnOnce() -> Result<String, crate::user::UserError>,
-        seccomp: Option<seccomp::Program>,
+        seccomp: Option<Filter>,
         held: capability::Set,
     ) -> Result<Result<ProcessPlan, crate::user::UserError>, PlanError> {
         let name = process.args.first().ok_or(PlanError::NoArguments)?;
@@ -155,7 +156,7 @@ impl ProcessPlan {
         let entered = self.enter_cwd();
         if !self.no_new_privileges {
             // Needs CAP_SYS_ADMIN, which the container may not keep.
-            self.load_seccomp()?;
+            self.load_seccomp(channel)?;
         }
         self.drop_privileges()?;
         if entered.is_err() {
@@ -166,7 +167,7 @@ impl ProcessPlan {
         if self.no_new_privileges {
             rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivileges, "")?;
             // As late as possible: the profile need not allow what was done before.
-            self.load_seccomp()?;
+            self.load_seccomp(channel)?;
         }
         channel.send_ready()?;
         let kept = sys::fd::keep_only(self.first_closed(), gate.unwrap_or(channel.0.as_fd()), |gate| {
@@ -271,8 +272,8 @@ impl ProcessPlan {
         inside().because(Reason::Cwd, &self.cwd)
     }
 
-    fn load_seccomp(&self) -> Result<(), Failure> {
-        self.seccomp.as_ref().map_or(Ok(()), seccomp::Program::load).at(Step::Seccomp, "")
+    fn load_seccomp(&self, channel: &Channel) -> Result<(), Failure> {
+        self.seccomp.as_ref().map_or(Ok(()), |filter| filter.load(channel))
     }
 
     fn drop_privileges(&self) -> Result<(), Failure> {

@@ -134,7 +134,9 @@ fn filter(spec: &Spec) -> Result<Option<Filter>, BundleError> {
     let failed = |source| BundleError::Seccomp { source };
     let profile = Profile::parse(&value.to_string()).map_err(failed)?;
     // Nothing in the specification's form depends on capabilities or the kernel.
-    seccomp::resolve(&profile, &[], Arch::native(), (0, 0)).map_err(failed)
+    let filter = seccomp::resolve(&profile, &[], Arch::native(), (0, 0)).map_err(failed)?;
+    filter.as_ref().map_or(Ok(()), Filter::require_strict).map_err(failed)?;
+    Ok(filter)
 }
 
 #[cfg(test)]
@@ -194,7 +196,7 @@ mod tests {
             ),
             (linux("personality", json!({"domain": "LINUX32"})), "linux.personality is not supported"),
             (
-                linux("seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG"]})),
+                linux("seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_X"]})),
                 "linux.seccomp: ",
             ),
             (

@@ -9,7 +9,7 @@ use serde_json::Value;
 const PROCESS: [&str; 5] = ["apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity"];
 
 /// Of everything else. `[]` stands for each member of a list.
-const CONFIG: [&str; 27] = [
+const CONFIG: [&str; 25] = [
     "linux.uidMappings",
     "linux.gidMappings",
     "linux.timeOffsets",
@@ -31,8 +31,6 @@ const CONFIG: [&str; 27] = [
     "linux.resources.cpu.idle",
     "linux.resources.cpu.realtimeRuntime",
     "linux.resources.cpu.realtimePeriod",
-    "linux.seccomp.listenerPath",
-    "linux.seccomp.listenerMetadata",
     "mounts[].uidMappings",
     "mounts[].gidMappings",
     "vm",

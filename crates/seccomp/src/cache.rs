@@ -16,7 +16,7 @@ use crate::profile::{Profile, ProfileError};
 use crate::resolve::{Arch, Filter, resolve};
 
 /// Part of every key: grows with every change of what [`compile`] makes of the same filter.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Length of `struct sock_filter`.
 const INSTRUCTION_BYTES: u64 = 8;
@@ -142,6 +142,9 @@ impl Programs {
             return Ok(found);
         }
         let filter = resolve(&profile()?, &request.1, Arch::native(), self.kernel)?;
+        if let Some(filter) = &filter {
+            filter.require_program_only()?;
+        }
         let found = filter.map(|filter| cached(&self.directory, &filter)).transpose()?;
         let mut known = lock();
         if known.len() >= KNOWN_MAX {
@@ -161,7 +164,10 @@ fn is_program(path: &Path) -> bool {
 fn key(filter: &Filter) -> Result<String, CacheError> {
     let kernel = fs::read("/proc/sys/kernel/osrelease").map_err(|source| CacheError::Kernel { source })?;
     let version = ScmpVersion::current().map_err(|source| CacheError::Version { source })?;
-    let json = serde_json::to_vec(filter).expect("a filter has only names and numbers");
+    // Said to the kernel and to the listener, not by the program.
+    let filter =
+        Filter { flags: None, listener_path: String::new(), listener_metadata: String::new(), ..filter.clone() };
+    let json = serde_json::to_vec(&filter).expect("a filter has only names and numbers");
     let mut hasher = Sha256::new();
     hasher.update(format!("{FORMAT} {}.{}.{} ", version.major, version.minor, version.micro));
     hasher.update(&kernel);

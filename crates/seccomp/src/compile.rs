@@ -120,8 +120,7 @@ fn action(action: Action, errno: Option<u32>) -> ScmpAction {
         Action::Trace => ScmpAction::Trace(value),
         Action::Allow => ScmpAction::Allow,
         Action::Log => ScmpAction::Log,
-        // resolve() refuses it; without a listener the kernel answers ENOSYS.
-        Action::Notify => ScmpAction::Errno(ENOSYS as i32),
+        Action::Notify => ScmpAction::Notify,
     }
 }
 
@@ -207,7 +206,7 @@ fn prologue(filter: &Filter, architectures: &[ScmpArch]) -> Vec<u8> {
         false => None,
     };
     let parts: Vec<[Instruction; PART as usize]> = [
-        (0xc000_003e, newest(ScmpArch::X8664), newest(ScmpArch::X32)),
+        (0xc000_003e, newest_x86_64(newest(ScmpArch::X8664), newest(ScmpArch::X32)), newest(ScmpArch::X32)),
         (0x4000_0003, newest(ScmpArch::X86), None),
         (0xc000_00b7, newest(ScmpArch::Aarch64), None),
         (0x4000_0028, newest(ScmpArch::Arm), None),
@@ -229,6 +228,11 @@ fn prologue(filter: &Filter, architectures: &[ScmpArch]) -> Vec<u8> {
         bytes.extend(encode(instruction));
     }
     bytes
+}
+
+/// For a filter of x32 alone no number without its bit is too new.
+fn newest_x86_64(newest: Option<u32>, x32: Option<u32>) -> Option<u32> {
+    newest.or(x32.map(|_| X32_BIT - 1))
 }
 
 /// The greatest number of all calls that the filter names.
@@ -256,5 +260,51 @@ fn encode((code, if_true, if_false, operand): Instruction) -> [u8; 8] {
     [code[0], code[1], if_true, if_false, operand[0], operand[1], operand[2], operand[3]]
 }
 
+/// The instruction sets that this libseccomp can make programs for, by name (`SCMP_ARCH_X86`).
+pub fn architecture_names() -> Vec<&'static str> {
+    let known = |name: &&str| ScmpArch::from_str(name).is_ok_and(is_known);
+    ARCHITECTURES.into_iter().filter(known).collect()
+}
+
+/// Whether the library is new enough for it: the name alone is the binding's.
+fn is_known(architecture: ScmpArch) -> bool {
+    let mut context = match ScmpFilterContext::new(ScmpAction::Allow) {
+        Ok(context) => context,
+        Err(_) => return false,
+    };
+    // Alone: sets of both byte orders cannot be together.
+    let removed = context.remove_arch(ScmpArch::native()).is_ok();
+    removed && context.add_arch(architecture).is_ok()
+}
+
+/// Those of the runtime specification (config-linux.md, "Seccomp").
+const ARCHITECTURES: [&str; 23] = [
+    "SCMP_ARCH_AARCH64",
+    "SCMP_ARCH_ARM",
+    "SCMP_ARCH_LOONGARCH64",
+    "SCMP_ARCH_M68K",
+    "SCMP_ARCH_MIPS",
+    "SCMP_ARCH_MIPS64",
+    "SCMP_ARCH_MIPS64N32",
+    "SCMP_ARCH_MIPSEL",
+    "SCMP_ARCH_MIPSEL64",
+    "SCMP_ARCH_MIPSEL64N32",
+    "SCMP_ARCH_PARISC",
+    "SCMP_ARCH_PARISC64",
+    "SCMP_ARCH_PPC",
+    "SCMP_ARCH_PPC64",
+    "SCMP_ARCH_PPC64LE",
+    "SCMP_ARCH_RISCV64",
+    "SCMP_ARCH_S390",
+    "SCMP_ARCH_S390X",
+    "SCMP_ARCH_SH",
+    "SCMP_ARCH_SHEB",
+    "SCMP_ARCH_X32",
+    "SCMP_ARCH_X86",
+    "SCMP_ARCH_X86_64",
+];
+
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

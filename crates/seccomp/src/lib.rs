@@ -12,7 +12,8 @@
 //!   a start costs one `stat` afterwards. A file is whole or absent; anybody may delete it; one of another libseccomp or
 //!   kernel is not found.
 //!
-//! Not here: loading a filter, which the container's own process does, and the listener of SCMP_ACT_NOTIFY.
+//! Not here: loading a filter, with its flags, which the container's own process does, and handing over the listener of
+//! SCMP_ACT_NOTIFY.
 
 pub mod cache;
 pub mod compile;
@@ -21,6 +22,6 @@ pub mod profile;
 pub mod resolve;
 
 pub use cache::{CacheError, Programs, cached};
-pub use compile::{CompileError, compile};
+pub use compile::{CompileError, architecture_names, compile};
 pub use profile::{Action, Argument, Operator, Profile, ProfileError};
 pub use resolve::{Arch, Filter, FilterRule, resolve};

@@ -18,12 +18,14 @@ pub struct Profile {
     /// Instruction sets that go together.
     #[serde(rename = "archMap", deserialize_with = "nullable")]
     pub architecture_map: Vec<Architecture>,
-    /// Flags of seccomp(2).
-    #[serde(deserialize_with = "nullable")]
-    pub flags: Vec<String>,
+    /// Flags of seccomp(2); absent means SECCOMP_FILTER_FLAG_SPEC_ALLOW, as with runc.
+    pub flags: Option<Vec<String>>,
     /// Where SCMP_ACT_NOTIFY reports to.
     #[serde(deserialize_with = "nullable")]
     pub listener_path: String,
+    /// What the listener is told besides.
+    #[serde(deserialize_with = "nullable")]
+    pub listener_metadata: String,
     /// The rules.
     #[serde(deserialize_with = "nullable")]
     pub syscalls: Vec<Rule>,
@@ -179,14 +181,48 @@ pub enum ProfileError {
         /// As given.
         name: String,
     },
-    /// A listener would have to be told the filter's descriptor.
+    /// Asked of somebody who only loads programs: a listener would have to be told the filter's descriptor.
     #[error("SCMP_ACT_NOTIFY and listenerPath are not supported yet")]
     Notify,
-    /// A flag that is not the program's, but its loader's.
+    /// Asked of somebody who only loads programs: a flag is their loader's.
     #[error("seccomp flag {flag} is not supported yet")]
     Flag {
         /// As given.
         flag: String,
+    },
+    /// No flag is called so.
+    #[error("flags: seccomp flag {flag} is not known")]
+    UnknownFlag {
+        /// As given.
+        flag: String,
+    },
+    /// The call with which the listener's descriptor is announced would wait for the listener.
+    #[error("SCMP_ACT_NOTIFY cannot be used for the write syscall")]
+    NotifyWrite,
+    /// As for `write`.
+    #[error("SCMP_ACT_NOTIFY cannot be used as default action")]
+    NotifyDefault,
+    /// Nobody would hear of the calls.
+    #[error("SCMP_ACT_NOTIFY needs listenerPath, which is not set")]
+    NoListener,
+    /// Nobody would be told (runtime-spec config-linux.md, "Seccomp").
+    #[error("listenerMetadata must not be set without listenerPath")]
+    NeedlessMetadata,
+    /// The action has no error number (runtime-spec config-linux.md, "Seccomp": an error).
+    #[error("{field}: {action:?} has no error number")]
+    NeedlessErrno {
+        /// `defaultErrnoRet`, or one of a rule.
+        field: String,
+        /// What it was given with.
+        action: Action,
+    },
+    /// System calls have six arguments.
+    #[error("{field}: {index} is more than 5")]
+    ArgumentIndex {
+        /// Which.
+        field: String,
+        /// As given.
+        index: u32,
     },
 }
 
@@ -205,6 +241,14 @@ impl Profile {
     pub fn docker_default() -> Profile {
         crate::default::profile()
     }
+
+    /// Flags of [`Profile::flags`] that are known.
+    pub const FLAGS: [&'static str; 4] = [
+        "SECCOMP_FILTER_FLAG_TSYNC",
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+        "SECCOMP_FILTER_FLAG_LOG",
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+    ];
 
     /// Reads Docker's JSON format. Unknown fields are ignored, as Docker does.
     pub fn parse(json: &str) -> Result<Profile, ProfileError> {

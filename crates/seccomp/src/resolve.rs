@@ -48,6 +48,15 @@ pub struct Filter {
     /// The instruction sets, by name; only the machine's own if there is none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub architectures: Vec<String>,
+    /// Flags of seccomp(2); absent means SECCOMP_FILTER_FLAG_SPEC_ALLOW.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flags: Option<Vec<String>>,
+    /// The socket of who decides SCMP_ACT_NOTIFY.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub listener_path: String,
+    /// What it is told besides.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub listener_metadata: String,
     /// The rules.
     pub syscalls: Vec<FilterRule>,
 }
@@ -88,6 +97,9 @@ pub fn resolve(
         default_action: profile.default_action.ok_or(ProfileError::NoAction)?,
         default_errno_ret: profile.default_errno_ret,
         architectures: architectures(profile, arch),
+        flags: profile.flags.clone(),
+        listener_path: profile.listener_path.clone(),
+        listener_metadata: profile.listener_metadata.clone(),
         syscalls: profile.syscalls.iter().filter(counts).map(filter_rule).collect::<Result<_, _>>()?,
     }))
 }
@@ -99,15 +111,61 @@ fn refuse(profile: &Profile) -> Result<(), ProfileError> {
     if profile.syscalls.iter().any(|rule| !rule.name.is_empty() && !rule.names.is_empty()) {
         return Err(ProfileError::NamesTwice);
     }
-    let notifies = profile.syscalls.iter().any(|rule| rule.action == Some(Action::Notify));
-    if notifies || profile.default_action == Some(Action::Notify) || !profile.listener_path.is_empty() {
-        return Err(ProfileError::Notify);
-    }
-    // Both mean nothing for a process with one thread that loads one filter.
-    let harmless = ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"];
-    match profile.flags.iter().find(|flag| !harmless.contains(&flag.as_str())) {
-        Some(flag) => Err(ProfileError::Flag { flag: flag.clone() }),
+    refuse_listener(profile)?;
+    match profile.flags.iter().flatten().find(|flag| !Profile::FLAGS.contains(&flag.as_str())) {
+        Some(flag) => Err(ProfileError::UnknownFlag { flag: flag.clone() }),
         None => Ok(()),
+    }
+}
+
+/// What a listener could not be told, or not be asked.
+fn refuse_listener(profile: &Profile) -> Result<(), ProfileError> {
+    let mut notifying = profile.syscalls.iter().filter(|rule| rule.action == Some(Action::Notify)).peekable();
+    if profile.default_action == Some(Action::Notify) {
+        return Err(ProfileError::NotifyDefault);
+    }
+    if notifying.peek().is_some() && profile.listener_path.is_empty() {
+        return Err(ProfileError::NoListener);
+    }
+    if notifying.any(|rule| rule.name == "write" || rule.names.iter().any(|name| name == "write")) {
+        return Err(ProfileError::NotifyWrite);
+    }
+    if profile.listener_path.is_empty() && !profile.listener_metadata.is_empty() {
+        return Err(ProfileError::NeedlessMetadata);
+    }
+    Ok(())
+}
+
+impl Filter {
+    /// Whether somebody who only loads the compiled program does all that the filter says.
+    pub fn require_program_only(&self) -> Result<(), ProfileError> {
+        if !self.listener_path.is_empty() {
+            return Err(ProfileError::Notify);
+        }
+        // Both mean nothing for a process with one thread that loads one filter.
+        let harmless = ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"];
+        match self.flags.iter().flatten().find(|flag| !harmless.contains(&flag.as_str())) {
+            Some(flag) => Err(ProfileError::Flag { flag: flag.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// What the runtime specification forbids, and Docker's profiles may have.
+    pub fn require_strict(&self) -> Result<(), ProfileError> {
+        let errno = |field: String, action: Action, errno: Option<u32>| match action {
+            _ if errno.is_none() => Ok(()),
+            Action::Errno | Action::Trace => Ok(()),
+            action => Err(ProfileError::NeedlessErrno { field, action }),
+        };
+        errno("defaultErrnoRet".into(), self.default_action, self.default_errno_ret)?;
+        for (number, rule) in self.syscalls.iter().enumerate() {
+            errno(format!("syscalls[{number}].errnoRet"), rule.action, rule.errno_ret)?;
+            if let Some((at, argument)) = rule.args.iter().enumerate().find(|(_, argument)| argument.index > 5) {
+                let field = format!("syscalls[{number}].args[{at}].index");
+                return Err(ProfileError::ArgumentIndex { field, index: argument.index });
+            }
+        }
+        Ok(())
     }
 }
 

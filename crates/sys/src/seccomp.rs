@@ -1,6 +1,7 @@
-//! Loading a compiled system-call filter.
+//! Loading a compiled system-call filter, and deciding the calls that it leaves to a listener.
 
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// Bytes of one instruction (`struct sock_filter`).
 const INSTRUCTION_BYTES: usize = 8;
@@ -32,18 +33,105 @@ impl Program {
         Some(Program(instructions.iter().map(decode).collect()))
     }
 
+    /// Whether it leaves calls to a listener: has an instruction `return SECCOMP_RET_USER_NOTIF`.
+    pub fn notifies(&self) -> bool {
+        let is_return = |code: u16| u32::from(code) == libc::BPF_RET | libc::BPF_K;
+        let action = |k: u32| k & libc::SECCOMP_RET_ACTION_FULL;
+        self.0.iter().any(|i| is_return(i.code) && action(i.k) == libc::SECCOMP_RET_USER_NOTIF)
+    }
+
     /// Puts the calling thread, and what it executes, under the filter for ever. Needs CAP_SYS_ADMIN or no_new_privs.
     ///
-    /// Without SECCOMP_FILTER_FLAG_TSYNC: meant for a process of one thread.
-    pub fn load(&self) -> io::Result<()> {
+    /// Answers the listener's descriptor if the program [notifies](Program::notifies): until it is listened to, the calls
+    /// in question wait. Without SECCOMP_FILTER_FLAG_TSYNC: meant for a process of one thread.
+    pub fn load(&self, flags: Flags) -> io::Result<Option<OwnedFd>> {
         let program = libc::sock_fprog { len: self.0.len() as u16, filter: self.0.as_ptr().cast_mut() };
+        let listener = if self.notifies() { libc::SECCOMP_FILTER_FLAG_NEW_LISTENER } else { 0 };
+        let flags = u64::from(flags.0) | listener;
         // SAFETY: program and the instructions live over the call, which only reads them; their number is right.
-        crate::check(unsafe {
-            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program)
+        let answer = crate::check(unsafe {
+            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
         })?;
+        // SAFETY: with that flag the answer is a new descriptor (close-on-exec) that nothing else owns.
+        Ok((listener != 0).then(|| unsafe { OwnedFd::from_raw_fd(answer as i32) }))
+    }
+}
+
+/// How a program is loaded (seccomp(2)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(u32);
+
+impl Flags {
+    /// What is denied is logged.
+    pub const LOG: Flags = Flags(2);
+    /// Without the mitigation of Speculative Store Bypass, which a filter means on some machines.
+    pub const SPEC_ALLOW: Flags = Flags(4);
+    /// A call that a listener has received can be interrupted by fatal signals only (since Linux 5.19).
+    pub const WAIT_KILLABLE_RECV: Flags = Flags(32);
+
+    /// These and those.
+    #[must_use]
+    pub const fn union(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+}
+
+/// The other end: who decides what becomes of calls. For agents, and for tests.
+#[derive(Debug)]
+pub struct Listener(pub OwnedFd);
+
+/// A call that waits for a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notification {
+    /// To answer it.
+    pub id: u64,
+    /// Who calls, in the listener's PID namespace; 0 if it is not in it.
+    pub pid: u32,
+    /// The call's number.
+    pub number: i32,
+    /// Its arguments.
+    pub args: [u64; 6],
+}
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The kernel makes it. Not for security: arguments in memory can change meanwhile (seccomp_unotify(2)).
+    Continue,
+    /// It fails with this number.
+    Error(i32),
+    /// It answers this.
+    Answer(i64),
+}
+
+impl Listener {
+    /// The next call; blocks until there is one. ENOENT if the caller died meanwhile.
+    pub fn receive(&self) -> io::Result<Notification> {
+        // SAFETY: a structure of integers, for which all zeroes is valid, and which the kernel wants zeroed.
+        let mut notification: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+        // SAFETY: the request's size is that of the structure, which lives over the call.
+        crate::check(unsafe { libc::ioctl(self.0.as_raw_fd(), NOTIF_RECV, &raw mut notification) }.into())?;
+        let libc::seccomp_notif { id, pid, data, .. } = notification;
+        Ok(Notification { id, pid, number: data.nr, args: data.args })
+    }
+
+    /// Decides a call. ENOENT if its caller is gone.
+    pub fn answer(&self, id: u64, decision: Decision) -> io::Result<()> {
+        let (val, error, flags) = match decision {
+            Decision::Continue => (0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
+            Decision::Error(number) => (0, -number, 0),
+            Decision::Answer(value) => (value, 0, 0),
+        };
+        let response = libc::seccomp_notif_resp { id, val, error, flags };
+        // SAFETY: the request's size is that of the structure, which lives over the call.
+        crate::check(unsafe { libc::ioctl(self.0.as_raw_fd(), NOTIF_SEND, &raw const response) }.into())?;
         Ok(())
     }
 }
+
+/// linux/seccomp.h: `_IOWR('!', 0, struct seccomp_notif)`, `_IOWR('!', 1, struct seccomp_notif_resp)`.
+const NOTIF_RECV: libc::Ioctl = 0xc050_2100_u32 as libc::Ioctl;
+const NOTIF_SEND: libc::Ioctl = 0xc018_2101_u32 as libc::Ioctl;
 
 #[cfg(test)]
 mod tests {
@@ -67,7 +155,8 @@ mod tests {
         bytes.extend([0, 0]);
         bytes.extend(0x8000_0000_u32.to_ne_bytes());
         let program = Program::from_bytes(&bytes).unwrap();
-        let child = fork(NewNamespaces::default(), None, || if program.load().is_ok() { 0 } else { 1 }).unwrap();
+        let child = fork(NewNamespaces::default(), None, || if program.load(Flags::default()).is_ok() { 0 } else { 1 })
+            .unwrap();
         assert_eq!(wait(child.pidfd.as_fd()).unwrap(), Exit::Signal(libc::SIGSYS as u8));
     }
 }

@@ -47,7 +47,8 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
         true => None,
         false => Some(Forwarding::begin().map_err(CommandError::system("take over signals"))?),
     };
-    let container = open(&record, &hierarchies)?;
+    let mut container = open(&record, &hierarchies)?;
+    container.state = super::hook_state(&record, "running");
     let stdio = given.stdio(process.terminal)?;
     let executed = container.exec(ExecOptions { process: &process, user: None, stdio, kept: given.kept })?;
     if let Err(err) = given.hand_out(executed.pid, executed.console.as_ref()) {

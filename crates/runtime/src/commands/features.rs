@@ -13,7 +13,7 @@ pub(crate) fn version() -> String {
 /// Prints what is supported (runtime-spec features.md).
 pub(crate) fn features() -> Result<u8, CommandError> {
     let capabilities: Vec<_> = oci::names::CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect();
-    let actions = ["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "TRACE", "TRAP"];
+    let actions = ["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "NOTIFY", "TRACE", "TRAP"];
     let operators = ["EQ", "GE", "GT", "LE", "LT", "MASKED_EQ", "NE"];
     let named = |names: &[&str], prefix: &str| names.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>();
     let features = json!({
@@ -29,9 +29,9 @@ pub(crate) fn features() -> Result<u8, CommandError> {
                 "enabled": true,
                 "actions": named(&actions, "SCMP_ACT_"),
                 "operators": named(&operators, "SCMP_CMP_"),
-                "archs": named(&["AARCH64", "ARM", "X32", "X86", "X86_64"], "SCMP_ARCH_"),
-                "knownFlags": FLAGS,
-                "supportedFlags": FLAGS,
+                "archs": seccomp::architecture_names(),
+                "knownFlags": seccomp::Profile::FLAGS,
+                "supportedFlags": seccomp::Profile::FLAGS,
             },
             "apparmor": {"enabled": false},
             "selinux": {"enabled": false},
@@ -42,8 +42,6 @@ pub(crate) fn features() -> Result<u8, CommandError> {
     println!("{features:#}");
     Ok(0)
 }
-
-const FLAGS: [&str; 2] = ["SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"];
 
 /// The words of `oci-runtime`'s mount options; others are left to the file system.
 const MOUNT_OPTIONS: [&str; 47] = [

@@ -7,4 +7,5 @@ mod fixture;
 mod hooks;
 mod leaks;
 mod lifecycle;
+mod seccomp;
 mod terminal;

@@ -8,10 +8,10 @@ const NO_CALL: u32 = RETURN_ERRNO | ENOSYS;
 const KILL_THREAD: u32 = 0;
 
 /// `struct seccomp_data` without the instruction pointer, which no filter of ours looks at.
-struct Call {
-    number: u32,
-    architecture: u32,
-    args: [u64; 6],
+pub(super) struct Call {
+    pub(super) number: u32,
+    pub(super) architecture: u32,
+    pub(super) args: [u64; 6],
 }
 
 impl Call {
@@ -29,7 +29,7 @@ impl Call {
 }
 
 /// Runs a program of classic BPF as the kernel does (net/core/filter.c, `___bpf_prog_run` of the converted program).
-fn run(program: &[u8], call: &Call) -> u32 {
+pub(super) fn run(program: &[u8], call: &Call) -> u32 {
     let (mut at, mut accumulator) = (0, 0u32);
     loop {
         let bytes: [u8; 8] = program[8 * at..8 * at + 8].try_into().unwrap();

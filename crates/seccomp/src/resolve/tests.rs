@@ -52,10 +52,23 @@ fn wrong_profiles_are_refused_in_dockers_words() {
             r#"{"defaultAction":"SCMP_ACT_KILL","syscalls":[{"name":"read","names":["write"],"action":"SCMP_ACT_ALLOW"}]}"#,
             "both 'name' and 'names' are specified in the seccomp profile, use either 'name' or 'names'",
         ),
-        (r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#, "SCMP_ACT_NOTIFY and listenerPath are not supported yet"),
+        (r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#, "SCMP_ACT_NOTIFY cannot be used as default action"),
         (
-            r#"{"defaultAction":"SCMP_ACT_KILL","flags":["SECCOMP_FILTER_FLAG_LOG"]}"#,
-            "seccomp flag SECCOMP_FILTER_FLAG_LOG is not supported yet",
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"name":"read","action":"SCMP_ACT_NOTIFY"}]}"#,
+            "SCMP_ACT_NOTIFY needs listenerPath, which is not set",
+        ),
+        (
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/s",
+                "syscalls":[{"names":["read","write"],"action":"SCMP_ACT_NOTIFY"}]}"#,
+            "SCMP_ACT_NOTIFY cannot be used for the write syscall",
+        ),
+        (
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerMetadata":"m"}"#,
+            "listenerMetadata must not be set without listenerPath",
+        ),
+        (
+            r#"{"defaultAction":"SCMP_ACT_KILL","flags":["SECCOMP_FILTER_FLAG_X"]}"#,
+            "flags: seccomp flag SECCOMP_FILTER_FLAG_X is not known",
         ),
     ] {
         assert_eq!(resolved(json, &[]).unwrap_err(), message, "{json}");
@@ -74,4 +87,23 @@ fn a_filter_prints_as_the_runtime_specification_has_it() {
                       "args": [{"index": 1, "value": 2, "op": "SCMP_CMP_MASKED_EQ"}]}]}"#;
     expect_test::expect![[r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":1,"architectures":["SCMP_ARCH_X86_64","SCMP_ARCH_X86"],"syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{"index":1,"value":2,"valueTwo":0,"op":"SCMP_CMP_MASKED_EQ"}]}]}"#]]
     .assert_eq(&serde_json::to_string(&resolved(json, &[]).unwrap().unwrap()).unwrap());
+}
+
+#[test]
+fn what_a_program_alone_does_not_do_and_what_the_specification_forbids_is_named() {
+    let filter =
+        |rest: &str| resolved(&format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW"{rest}}}"#), &[]).unwrap().unwrap();
+    let program_only = |rest: &str| filter(rest).require_program_only().map_err(|err| err.to_string());
+    let text = "seccomp flag SECCOMP_FILTER_FLAG_LOG is not supported yet";
+    assert_eq!(program_only(r#","flags":["SECCOMP_FILTER_FLAG_TSYNC","SECCOMP_FILTER_FLAG_LOG"]"#).unwrap_err(), text);
+    let text = "SCMP_ACT_NOTIFY and listenerPath are not supported yet";
+    assert_eq!(program_only(r#","listenerPath":"/s""#).unwrap_err(), text);
+    assert_eq!(program_only(r#","flags":["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]"#), Ok(()));
+    let rule = |rest: &str| filter(&format!(r#","syscalls":[{{"names":["read"],"action":"SCMP_ACT_LOG"{rest}}}]"#));
+    let strict = |filter: Filter| filter.require_strict().map_err(|err| err.to_string());
+    assert_eq!(strict(filter(r#","defaultErrnoRet":1"#)).unwrap_err(), "defaultErrnoRet: Allow has no error number");
+    assert_eq!(strict(rule(r#","errnoRet":1"#)).unwrap_err(), "syscalls[0].errnoRet: Log has no error number");
+    let argument = r#","args":[{"index":6,"value":1,"op":"SCMP_CMP_EQ"}]"#;
+    assert_eq!(strict(rule(argument)).unwrap_err(), "syscalls[0].args[0].index: 6 is more than 5");
+    assert_eq!(strict(rule("")), Ok(()));
 }

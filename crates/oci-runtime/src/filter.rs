@@ -1,0 +1,177 @@
+//! The system-call filter: how it is loaded, and who decides the calls that it leaves open.
+//!
+//! ```text
+//! the process                                  its parent
+//! seccomp(2): a listener at descriptor N
+//! write(channel, LISTENER N)   ------------->  takes N out of the process (pidfd_getfd)
+//!                                              connects to listenerPath; sends N and the process's state
+//!                              <-------------  GO
+//! closes N
+//! ```
+//!
+//! From the first line on any call of the process may wait for the listener's decision. Only write(2) must not, before the
+//! listener has the descriptor: a filter that asks for it is refused, as by runc. Sent as a message the descriptor would
+//! need sendmsg(2), which listeners for networks ask for.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use oci::runtime::{Linux, Spec, State};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
+use serde_json::{Value, json};
+use sys::fork::Child;
+use sys::seccomp::{Flags, Program};
+
+use crate::channel::{At, Channel, Failure};
+use crate::error::{CreateError, PlanError, Step, SystemError};
+
+/// How long the listener's socket may take. It is the host's, and has nothing to do but to accept.
+const LISTENER_WITHIN: Duration = Duration::from_secs(10);
+
+/// A program with all that its loading needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Filter {
+    program: Program,
+    flags: Flags,
+    pub(crate) listener: Option<Listener>,
+}
+
+/// Who decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listener {
+    path: PathBuf,
+    metadata: String,
+}
+
+/// Why the listener of SCMP_ACT_NOTIFY could not be given its descriptor.
+#[derive(Debug, thiserror::Error)]
+#[error("linux.seccomp.listenerPath {}: {action}", path.display())]
+pub struct ListenerError {
+    /// What was tried.
+    pub action: &'static str,
+    /// The socket.
+    pub path: PathBuf,
+    /// The kernel's answer.
+    pub source: SystemError,
+}
+
+impl Filter {
+    /// Reads the program that the specification names.
+    pub(crate) fn read(spec: &Spec) -> Result<Option<Filter>, CreateError> {
+        let Some(path) = &spec.linux.seccomp_program else { return Ok(None) };
+        let bytes = std::fs::read(path).map_err(|source| CreateError::Read { path: path.to_owned(), source })?;
+        let program = Program::from_bytes(&bytes).ok_or_else(|| CreateError::SeccompProgram { path: path.clone() })?;
+        let listener = listener(&spec.linux).filter(|_| program.notifies());
+        if program.notifies() && listener.is_none() {
+            return Err(PlanError::NoListener.into());
+        }
+        Ok(Some(Filter { program, flags: flags(&spec.linux)?, listener }))
+    }
+
+    /// Loads it, and hands its listener over.
+    pub(crate) fn load(&self, channel: &Channel) -> Result<(), Failure> {
+        match self.program.load(self.flags).at(Step::Seccomp, "")? {
+            None => Ok(()),
+            Some(listener) => channel.send_listener(&listener),
+        }
+    }
+}
+
+impl Listener {
+    /// Takes the listener's descriptor out of the process, and sends it on with what is known of the process.
+    pub(crate) fn deliver(&self, process: &Child, number: i32, state: &State) -> Result<(), ListenerError> {
+        let failed =
+            |action| move |err: io::Error| ListenerError { action, path: self.path.clone(), source: SystemError(err) };
+        let descriptor = pidfd_getfd(&process.pidfd, number, PidfdGetfdFlags::empty());
+        let descriptor = descriptor.map_err(|err| failed("take the process's descriptor")(err.into()))?;
+        let text = self.process_state(process, state);
+        let send = || -> io::Result<()> {
+            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+            // Of connect(2), too: a listener that does not accept has a full queue some day.
+            set_socket_timeout(&socket, Timeout::Send, Some(LISTENER_WITHIN))?;
+            connect(&socket, &SocketAddrUnix::new(&self.path)?)?;
+            send_all(&socket, text.as_bytes(), descriptor)
+        };
+        send().map_err(failed("send the listener's descriptor"))
+    }
+
+    /// Runtime-spec config-linux.md, "The Container Process State".
+    fn process_state(&self, process: &Child, state: &State) -> String {
+        let mut value = json!({
+            "ociVersion": state.oci_version,
+            "fds": ["seccompFd"],
+            "pid": process.pid.as_raw_nonzero().get(),
+            "state": state,
+        });
+        if !self.metadata.is_empty() {
+            value["metadata"] = json!(self.metadata);
+        }
+        value.to_string()
+    }
+}
+
+/// The descriptor goes with the first bytes.
+fn send_all(socket: &OwnedFd, bytes: &[u8], descriptor: OwnedFd) -> io::Result<()> {
+    let mut sent = sys::socket::send(socket.as_fd(), bytes, &[descriptor.as_fd()])?;
+    while sent < bytes.len() {
+        sent += sys::socket::send(socket.as_fd(), &bytes[sent..], &[])?;
+    }
+    Ok(())
+}
+
+/// What is refused of the filter before anything is made.
+pub(crate) fn check(linux: &Linux) -> Result<(), PlanError> {
+    flags(linux).map(drop)
+}
+
+/// SECCOMP_FILTER_FLAG_SPEC_ALLOW where nothing is said, as with runc.
+fn flags(linux: &Linux) -> Result<Flags, PlanError> {
+    let Some(words) = linux.seccomp.as_ref().and_then(|profile| profile.get("flags")).and_then(Value::as_array) else {
+        return Ok(Flags::SPEC_ALLOW);
+    };
+    words.iter().try_fold(Flags::default(), |flags, word| match word.as_str() {
+        // For threads, and we have one.
+        Some("SECCOMP_FILTER_FLAG_TSYNC") => Ok(flags),
+        Some("SECCOMP_FILTER_FLAG_LOG") => Ok(flags.union(Flags::LOG)),
+        Some("SECCOMP_FILTER_FLAG_SPEC_ALLOW") => Ok(flags.union(Flags::SPEC_ALLOW)),
+        Some("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV") => Ok(flags.union(Flags::WAIT_KILLABLE_RECV)),
+        _ => Err(PlanError::Unsupported { what: format!("linux.seccomp.flags: {word}") }),
+    })
+}
+
+fn listener(linux: &Linux) -> Option<Listener> {
+    let text = |name| Some(linux.seccomp.as_ref()?.get(name)?.as_str()?.to_owned());
+    let path = text("listenerPath").filter(|path| !path.is_empty())?;
+    Some(Listener { path: path.into(), metadata: text("listenerMetadata").unwrap_or_default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn linux(profile: Value) -> Linux {
+        Linux { seccomp: Some(profile), ..Linux::default() }
+    }
+
+    #[test]
+    fn flags_are_words_and_without_words_there_is_one() {
+        assert_eq!(flags(&Linux::default()).unwrap(), Flags::SPEC_ALLOW);
+        assert_eq!(flags(&linux(json!({}))).unwrap(), Flags::SPEC_ALLOW);
+        assert_eq!(flags(&linux(json!({"flags": []}))).unwrap(), Flags::default());
+        let words = json!({"flags": ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]});
+        assert_eq!(flags(&linux(words)).unwrap(), Flags::LOG.union(Flags::WAIT_KILLABLE_RECV));
+        let err = check(&linux(json!({"flags": ["SECCOMP_FILTER_FLAG_NEW_LISTENER"]}))).unwrap_err().to_string();
+        assert_eq!(err, "linux.seccomp.flags: \"SECCOMP_FILTER_FLAG_NEW_LISTENER\" is not supported");
+    }
+
+    #[test]
+    fn a_listener_has_a_path() {
+        assert_eq!(listener(&linux(json!({"listenerMetadata": "m", "listenerPath": ""}))), None);
+        let found = listener(&linux(json!({"listenerMetadata": "m", "listenerPath": "/s"})));
+        assert_eq!(found, Some(Listener { path: "/s".into(), metadata: "m".into() }));
+    }
+}

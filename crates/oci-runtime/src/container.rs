@@ -23,6 +23,7 @@ use crate::joining::{ExecProcess, Joining, Usher};
 use crate::mounts::{build, build_root};
 use crate::plan::{Namespaces, Plan};
 use crate::process::{ProcessPlan, open_proc};
+use crate::scheduling::Machine;
 use crate::user;
 
 /// Standard input, output and error of a process.
@@ -134,6 +135,7 @@ pub struct Container {
     pub exec_within: Duration,
     gate: Option<Channel>,
     namespaces: ThreadNameSpaceType,
+    machine: Machine,
     seccomp: Option<Filter>,
 }
 
@@ -181,6 +183,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
     let seccomp = Filter::read(spec)?;
     let mut process = plan_process(options.id, &spec.process, options.user, root.as_fd(), seccomp.clone())??;
     process.kept = options.kept;
+    process.machine = plan.machine.clone();
     process.start_hooks = hooks.map(|(hooks, state)| {
         let status = "created".into();
         (hooks.start_container.clone(), State { status, ..state.clone() })
@@ -201,6 +204,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
             // Closed where the container waits elsewhere.
             gate: Some(gate).filter(|_| options.handover.is_none()),
             namespaces: plan.namespaces.all,
+            machine: plan.machine,
             seccomp,
         }),
         Err(err) => {
@@ -246,6 +250,7 @@ impl Container {
         let root = rustix::fs::openat(rustix::fs::CWD, &path, flags, Mode::empty())
             .map_err(|err| OpenError::Read { path, source: err.into() })?;
         let seccomp = Filter::read(spec).map_err(|err| OpenError::Filter { source: Box::new(err) })?;
+        let plan = Plan::new(spec)?;
         Ok(Container {
             id: id.to_owned(),
             pid,
@@ -256,7 +261,8 @@ impl Container {
             state: plain_state(id, pid),
             exec_within: EXEC_WITHIN,
             gate: None,
-            namespaces: Plan::new(spec)?.namespaces.all,
+            namespaces: plan.namespaces.all,
+            machine: plan.machine,
             seccomp,
         })
     }
@@ -286,6 +292,7 @@ impl Container {
         let (root, seccomp) = (self.root.as_fd(), self.seccomp.clone());
         let mut process = plan_process(&self.id, options.process, options.user, root, seccomp)??;
         process.kept = options.kept;
+        process.machine = self.machine.clone();
         let entrance = self.cgroup.entrance()?;
         let (container, namespaces) = (self.pidfd.as_fd(), self.namespaces);
         let (cgroup, first, stdio) = (&self.cgroup, self.pid, options.stdio);

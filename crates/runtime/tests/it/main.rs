@@ -3,6 +3,7 @@
 
 mod errors;
 mod exec;
+mod fields;
 mod fixture;
 mod hooks;
 mod leaks;

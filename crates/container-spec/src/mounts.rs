@@ -170,6 +170,7 @@ fn bind_mount(destination: String, point: &Point, facts: &HostFacts, flat: bool)
         source: shown.source.clone().into(),
         options,
         subpath: Some(&point.subpath).filter(|subpath| !subpath.is_empty()).map(Into::into),
+        ..Mount::default()
     })
 }
 

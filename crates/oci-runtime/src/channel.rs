@@ -6,6 +6,10 @@
 //!   |--------------------------------------->|
 //!   |  CONSOLE (with the terminal's master)  |     only with a terminal
 //!   |--------------------------------------->|
+//!   |                                     GO |     only with a user namespace: its ids are mapped,
+//!   |<---------------------------------------|
+//!   |                     GIVEN (with a tree)|     and these are its parts of the host's
+//!   |<---------------------------------------|
 //!   |  MADE                                  |     only with hooks: the parent runs its own,
 //!   |--------------------------------------->|
 //!   |                                     GO |     then the child goes on
@@ -22,7 +26,7 @@
 //! a FIFO instead ([`crate::Handover`]).
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -36,6 +40,7 @@ const CONSOLE: u8 = b'C';
 const MADE: u8 = b'M';
 const LISTENER: u8 = b'L';
 const GO: u8 = b'G';
+const GIVEN: u8 = b'T';
 const READY: u8 = b'R';
 const FAILED: u8 = b'F';
 const START: u8 = b'S';
@@ -173,7 +178,8 @@ impl Channel {
         self.wait_for_go()
     }
 
-    fn wait_for_go(&self) -> Result<(), Failure> {
+    /// Waits for GO.
+    pub(crate) fn wait_for_go(&self) -> Result<(), Failure> {
         let mut byte = [0];
         let read = rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut byte)).at(Step::Report, "")?;
         let gone = Errno::PIPE;
@@ -182,6 +188,17 @@ impl Channel {
 
     pub(crate) fn send_go(&self) -> io::Result<()> {
         sys::socket::send(self.0.as_fd(), &[GO], &[]).map(drop)
+    }
+
+    pub(crate) fn send_tree(&self, tree: BorrowedFd<'_>) -> io::Result<()> {
+        sys::socket::send(self.0.as_fd(), &[GIVEN], &[tree]).map(drop)
+    }
+
+    /// Waits for the next GIVEN.
+    pub(crate) fn receive_tree(&self) -> Result<OwnedFd, Failure> {
+        let (mut byte, mut fds) = ([0], Vec::new());
+        sys::socket::receive(self.0.as_fd(), &mut byte, &mut fds).at(Step::Report, "")?;
+        fds.pop().filter(|_| byte[0] == GIVEN).ok_or(Errno::PIPE).at(Step::Report, "")
     }
 
     pub(crate) fn send_ready(&self) -> Result<(), Failure> {

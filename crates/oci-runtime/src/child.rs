@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cgroup::Entrance;
 use oci::runtime::{Device, Hooks, State};
@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FileType, Gid, Mode, Uid, chownat, fstat, mknodat, openat,
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 use rustix::process::{DumpableBehavior, chdir, fchdir, pivot_root, set_dumpable_behavior, umask};
-use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
+use rustix::thread::{UnshareFlags, move_into_thread_name_spaces};
 use sys::mount::{Attributes, set_attributes};
 
 use crate::Stdio;
@@ -19,12 +19,13 @@ use crate::channel::{At, Channel, Failure, Reason};
 use crate::error::Step;
 use crate::hooks::run_all;
 use crate::mounts::{Built, attach, clone_tree, empty_directory, move_to};
-use crate::plan::{Plan, device_type};
+use crate::plan::{Plan, device_type, is_node};
 use crate::process::{ProcessPlan, Streams, is_null, write_proc};
+use crate::supply::Order;
 use crate::target::{self, Missing};
 
 /// What the parent hands to the child: plans, and descriptors opened with the host's eyes.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Birth<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) process: &'a ProcessPlan,
@@ -34,6 +35,14 @@ pub(crate) struct Birth<'a> {
     pub(crate) root: BorrowedFd<'a>,
     /// One for each of the plan's mounts.
     pub(crate) mounts: &'a [Built],
+    /// The host's device nodes, where the container may not make its own.
+    pub(crate) nodes: &'a [(PathBuf, OwnedFd)],
+    /// The directory where hooks expect the root, if it was opened for us.
+    pub(crate) place: Option<BorrowedFd<'a>>,
+    /// What it gets of the host once it is in its user namespace, if it has one.
+    pub(crate) order: Option<Order<'a>>,
+    /// The namespace in which the usher bears the first process.
+    pub(crate) joined_pid: Option<BorrowedFd<'a>>,
     /// One for each of the plan's joined namespaces.
     pub(crate) joined: &'a [OwnedFd],
     /// The host's /proc.
@@ -45,7 +54,7 @@ pub(crate) struct Birth<'a> {
 }
 
 /// Hooks that look at the container's mounts from outside: for them the root is at its own place first.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct MadeHooks<'a> {
     pub(crate) hooks: &'a Hooks,
     pub(crate) state: &'a State,
@@ -57,11 +66,15 @@ impl Birth<'_> {
     pub(crate) fn run(&self, channel: &Channel) -> Result<Infallible, Failure> {
         // First of all: what follows is done on the container's account.
         self.entrance.enter().at(Step::EnterCgroup, "")?;
-        self.process.scheduling.settle_processors(true)?;
         // A process that shares the PID namespace must not look into this one, which is still ours (CVE-2016-9962).
         set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Clean, "")?;
         umask(Mode::empty());
         self.settle_namespaces()?;
+        self.finish(channel)
+    }
+
+    /// From the mounts on.
+    pub(crate) fn finish(&self, channel: &Channel) -> Result<Infallible, Failure> {
         self.detach_host()?;
         match &self.hooks {
             // Over `/`: no directory is needed for it, and no path is walked.
@@ -79,7 +92,6 @@ impl Birth<'_> {
         }
         self.hide()?;
         self.finish_root()?;
-        self.join_user()?;
         self.process.run(Streams::First(self.stdio), channel, self.gate)
     }
 
@@ -95,10 +107,10 @@ impl Birth<'_> {
         target::open(self.root, Path::new(cwd), Missing::Directory).at(Step::MakeCwd, cwd).map(drop)
     }
 
-    fn settle_namespaces(&self) -> Result<(), Failure> {
+    pub(crate) fn settle_namespaces(&self) -> Result<(), Failure> {
         let namespaces = &self.plan.namespaces;
-        for ((kind, path), fd) in namespaces.joined.iter().zip(self.joined) {
-            if *kind != ThreadNameSpaceType::USER {
+        if self.plan.user.is_none() {
+            for ((kind, path), fd) in namespaces.joined.iter().zip(self.joined) {
                 // With its kind: behind the path of another one could be the host's mounts, which we are about to drop.
                 move_into_thread_name_spaces(fd.as_fd(), *kind).at(Step::JoinNamespace, &path.to_string_lossy())?;
             }
@@ -119,11 +131,13 @@ impl Birth<'_> {
         for (path, value) in &self.plan.sysctl {
             write_proc(self.proc, &format!("sys/{path}"), value).at(Step::WriteProc, &format!("sys/{path}"))?;
         }
-        if let Some(value) = self.process.oom_score_adj {
-            let path = "self/oom_score_adj";
-            write_proc(self.proc, path, &value.to_string()).at(Step::WriteProc, path)?;
-        }
-        Ok(())
+        if self.plan.user.is_none() { self.set_oom_score() } else { Ok(()) }
+    }
+
+    pub(crate) fn set_oom_score(&self) -> Result<(), Failure> {
+        let Some(value) = self.process.oom_score_adj else { return Ok(()) };
+        let path = "self/oom_score_adj";
+        write_proc(self.proc, path, &value.to_string()).at(Step::WriteProc, path)
     }
 
     fn detach_host(&self) -> Result<(), Failure> {
@@ -136,7 +150,10 @@ impl Birth<'_> {
     }
 
     fn attach_root(&self, place: &Path) -> Result<(), Failure> {
-        let moved = move_mount(self.root, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
+        let moved = match self.place {
+            Some(place) => move_to(self.root, place),
+            None => move_mount(self.root, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(Into::into),
+        };
         moved.at(Step::ChangeRoot, &place.to_string_lossy())
     }
 
@@ -154,15 +171,15 @@ impl Birth<'_> {
 
     fn make_devices(&self) -> Result<(), Failure> {
         let dev = target::open(self.root, Path::new("/dev"), Missing::Directory).at(Step::MakeNode, "/dev")?;
-        for (name, major, minor) in DEVICES {
-            let made = mknodat(
-                &dev,
-                name,
-                FileType::CharacterDevice,
-                Mode::from_raw_mode(0o666),
-                rustix::fs::makedev(major, minor),
-            );
+        for (path, major, minor) in DEVICES.iter().filter(|_| self.nodes.is_empty()) {
+            let name = path.trim_start_matches("/dev/");
+            let (mode, number) = (Mode::from_raw_mode(0o666), rustix::fs::makedev(*major, *minor));
+            let made = mknodat(&dev, name, FileType::CharacterDevice, mode, number);
             unless_there(made).at(Step::MakeNode, name)?;
+        }
+        for (path, node) in self.nodes {
+            let file = target::open(self.root, path, Missing::File).at(Step::MakeNode, &path.to_string_lossy())?;
+            move_to(node.as_fd(), file.as_fd()).at(Step::MakeNode, &path.to_string_lossy())?;
         }
         for (name, link) in LINKS {
             unless_there(symlinkat(link, &dev, name)).at(Step::MakeNode, name)?;
@@ -174,7 +191,7 @@ impl Birth<'_> {
         if matches!(self.stdio, Stdio::Terminal) {
             target::open(self.root, Path::new("/dev/console"), Missing::File).at(Step::MakeNode, "/dev/console")?;
         }
-        for device in &self.plan.devices {
+        for device in self.plan.devices.iter().filter(|device| self.nodes.is_empty() || !is_node(device)) {
             self.make_device(device).at(Step::MakeNode, &device.path.to_string_lossy())?;
         }
         Ok(())
@@ -250,15 +267,6 @@ impl Birth<'_> {
         }
         Ok(())
     }
-
-    fn join_user(&self) -> Result<(), Failure> {
-        for ((kind, path), fd) in self.plan.namespaces.joined.iter().zip(self.joined) {
-            if *kind == ThreadNameSpaceType::USER {
-                move_into_thread_name_spaces(fd.as_fd(), *kind).at(Step::JoinNamespace, &path.to_string_lossy())?;
-            }
-        }
-        Ok(())
-    }
 }
 
 impl MadeHooks<'_> {
@@ -273,9 +281,15 @@ impl MadeHooks<'_> {
 
 const READ_ONLY: Attributes = Attributes { set: Attributes::READ_ONLY, clear: 0, propagation: 0 };
 
-/// Name, major, minor (runtime-spec config-linux.md, "Default Devices").
-const DEVICES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+/// Path, major, minor (runtime-spec config-linux.md, "Default Devices").
+pub(crate) const DEVICES: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
 
 /// Name and target (runtime-spec config-linux.md, "Dev symbolic links").
 const LINKS: [(&str, &str); 5] = [

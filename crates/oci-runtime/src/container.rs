@@ -12,7 +12,7 @@ use oci::runtime::{DeviceRule, Hooks, NamespaceKind, Process, Spec, State};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
-use sys::fork::{Child, fork};
+use sys::fork::{Child, NewNamespaces, fork};
 
 use crate::channel::{Channel, Failure, Message};
 use crate::child::{Birth, MadeHooks};
@@ -20,11 +20,12 @@ use crate::error::{CreateError, ExecError, OpenError, PlanError, ProcessError, S
 use crate::filter::{self, Filter, ListenerError};
 use crate::hooks::{HookError, run_all};
 use crate::joining::{ExecProcess, Joining, Usher};
-use crate::mounts::{build, build_root};
-use crate::plan::{Namespaces, Plan};
+use crate::mounts::{Built, build, build_root};
+use crate::plan::Plan;
 use crate::process::{ProcessPlan, open_proc};
-use crate::scheduling::Machine;
+use crate::supply::Order;
 use crate::user;
+use crate::user_namespace::{attend, bounding, is_privileged};
 
 /// Standard input, output and error of a process.
 #[derive(Debug)]
@@ -135,7 +136,6 @@ pub struct Container {
     pub exec_within: Duration,
     gate: Option<Channel>,
     namespaces: ThreadNameSpaceType,
-    machine: Machine,
     seccomp: Option<Filter>,
 }
 
@@ -179,11 +179,12 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
     let plan = Plan::new(spec)?;
     require_terminal(&spec.process, &options.stdio)?;
     let hooks = hooks(&options)?;
-    let root = build_root(&spec.root)?;
+    let root = root(&plan, spec)?;
     let seccomp = Filter::read(spec)?;
-    let mut process = plan_process(options.id, &spec.process, options.user, root.as_fd(), seccomp.clone())??;
+    let mut process =
+        plan_process(options.id, plan.namespaces.all, &spec.process, options.user, root.as_fd(), seccomp.clone())??;
     process.kept = options.kept;
-    process.machine = plan.machine.clone();
+    process.groups_may_stay = plan.user.is_some();
     process.start_hooks = hooks.map(|(hooks, state)| {
         let status = "created".into();
         (hooks.start_container.clone(), State { status, ..state.clone() })
@@ -193,18 +194,17 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
     let cgroup = Cgroup::create(options.hierarchies, &cgroup_path(options.id, spec), &resources)?;
     match birth(&options, &plan, &process, root.as_fd(), &cgroup, hooks) {
         Ok((child, console, gate)) => Ok(Container {
+            root: if plan.user.is_some() { open_root(child.pid).unwrap_or(root) } else { root },
             id: options.id.to_owned(),
             pid: child.pid,
             pidfd: child.pidfd,
             console,
-            root,
             cgroup,
             state: plain_state(options.id, child.pid),
             exec_within: EXEC_WITHIN,
             // Closed where the container waits elsewhere.
             gate: Some(gate).filter(|_| options.handover.is_none()),
             namespaces: plan.namespaces.all,
-            machine: plan.machine,
             seccomp,
         }),
         Err(err) => {
@@ -245,12 +245,8 @@ impl Container {
     /// A container that another process has created. The caller is not its parent: it cannot start or reap it.
     pub fn open(living: Living<'_>) -> Result<Container, OpenError> {
         let Living { id, spec, pid, pidfd, hierarchies } = living;
-        let path = PathBuf::from(format!("/proc/{}/root", pid.as_raw_nonzero()));
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::openat(rustix::fs::CWD, &path, flags, Mode::empty())
-            .map_err(|err| OpenError::Read { path, source: err.into() })?;
+        let root = open_root(pid).map_err(|source| OpenError::Read { path: root_path(pid), source })?;
         let seccomp = Filter::read(spec).map_err(|err| OpenError::Filter { source: Box::new(err) })?;
-        let plan = Plan::new(spec)?;
         Ok(Container {
             id: id.to_owned(),
             pid,
@@ -261,8 +257,7 @@ impl Container {
             state: plain_state(id, pid),
             exec_within: EXEC_WITHIN,
             gate: None,
-            namespaces: plan.namespaces.all,
-            machine: plan.machine,
+            namespaces: Plan::new(spec)?.namespaces.all,
             seccomp,
         })
     }
@@ -290,9 +285,9 @@ impl Container {
     pub fn join(&self, options: ExecOptions<'_>) -> Result<Joining, ExecError> {
         require_terminal(options.process, &options.stdio)?;
         let (root, seccomp) = (self.root.as_fd(), self.seccomp.clone());
-        let mut process = plan_process(&self.id, options.process, options.user, root, seccomp)??;
+        let mut process = plan_process(&self.id, self.namespaces, options.process, options.user, root, seccomp)??;
         process.kept = options.kept;
-        process.machine = self.machine.clone();
+        process.groups_may_stay = self.namespaces.contains(ThreadNameSpaceType::USER);
         let entrance = self.cgroup.entrance()?;
         let (container, namespaces) = (self.pidfd.as_fd(), self.namespaces);
         let (cgroup, first, stdio) = (&self.cgroup, self.pid, options.stdio);
@@ -361,6 +356,28 @@ impl Container {
     }
 }
 
+fn root_path(pid: Pid) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/root", pid.as_raw_nonzero()))
+}
+
+fn open_root(pid: Pid) -> io::Result<OwnedFd> {
+    open_directory(&root_path(pid))
+}
+
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::empty())?)
+}
+
+/// The root to look at and, without a user namespace, to mount.
+fn root(plan: &Plan, spec: &Spec) -> Result<OwnedFd, CreateError> {
+    let path = &spec.root.path;
+    if plan.user.is_none() || !spec.root.mounts.is_empty() {
+        return build_root(&spec.root);
+    }
+    open_directory(path).map_err(|source| CreateError::BuildMount { action: "bind mount", path: path.clone(), source })
+}
+
 /// Everything from the mounts to the child's word that it is ready.
 fn birth(
     options: &CreateOptions<'_>,
@@ -371,10 +388,10 @@ fn birth(
     hooks: Option<(&Hooks, &State)>,
 ) -> Result<(Child, Option<OwnedFd>, Channel), CreateError> {
     let failed = |action| move |source| CreateError::Clone { action, source };
-    let own_cgroups = plan.namespaces.all.contains(ThreadNameSpaceType::CONTROL_GROUP);
-    let mounts = plan.mounts.iter().map(|mount| build(mount, cgroup, options.hierarchies, own_cgroups));
-    let mounts = mounts.collect::<Result<Vec<_>, _>>()?;
+    let order = order(options, plan, root, cgroup, hooks.is_some())?;
+    let mounts = if order.is_some() { Vec::new() } else { mounts(plan, cgroup, options.hierarchies)? };
     let entrance = cgroup.entrance()?;
+    let joined_pid = plan.namespaces.joined_pid.as_deref().map(open_namespace).transpose()?;
     let joined = plan.namespaces.joined.iter().map(|(_, path)| open_namespace(path)).collect::<Result<Vec<_>, _>>()?;
     let proc = open_proc().map_err(|source| CreateError::Read { path: "/proc".into(), source })?;
     let (ours, theirs) = Channel::pair().map_err(failed("make a socket pair"))?;
@@ -385,22 +402,30 @@ fn birth(
         entrance: &entrance,
         root,
         mounts: &mounts,
+        nodes: &[],
+        place: None,
+        order,
         joined: &joined,
+        joined_pid: joined_pid.as_ref().map(|namespace| namespace.as_fd()),
         proc: proc.as_fd(),
         gate: options.handover.as_ref().map(|handover| handover.gate),
         hooks: hooks.map(|(hooks, state)| MadeHooks { hooks, state, place: &options.spec.root.path }),
     };
     let ours_fd = std::cell::Cell::new(Some(ours));
-    let clone = || {
-        fork(plan.namespaces.new, entrance.directory(), || {
-            // A copy of the parent's end would keep the gate from seeing the parent's death.
-            drop(ours_fd.take());
-            report(&theirs, birth.run(&theirs))
-        })
+    // A copy of the parent's end would keep the gate from seeing the parent's death.
+    let take = || drop(ours_fd.take());
+    let child = match birth.order {
+        None => clone_at(joined_pid.as_ref(), || {
+            fork(plan.namespaces.new, entrance.directory(), || (take(), report(&theirs, birth.run(&theirs))).1)
+        })?,
+        Some(_) => fork(NewNamespaces::default(), entrance.directory(), || (take(), birth.usher(&theirs)).1),
     };
-    let child = clone_at(&plan.namespaces, clone)?.map_err(failed("clone the container's process"))?;
+    let mut child = child.map_err(failed("clone the container's process"))?;
     let ours = ours_fd.take().expect("only the child takes it");
     drop(theirs);
+    if let Some(order) = &birth.order {
+        child = attend(&ours, &child, order)?;
+    }
     let deliver = |number| listen(options, process, &child, number);
     match hear(&ours, || run_hooks(hooks, child.pid), deliver) {
         Ok(console) => Ok((child, console, ours)),
@@ -475,9 +500,30 @@ fn hear(
     }
 }
 
-fn clone_at<T>(namespaces: &Namespaces, clone: impl FnOnce() -> T) -> Result<T, CreateError> {
-    let Some(path) = &namespaces.joined_pid else { return Ok(clone()) };
-    let namespace = open_namespace(path)?;
+/// The parent's half of all mounts.
+fn mounts(plan: &Plan, cgroup: &Cgroup, hierarchies: &Hierarchies) -> Result<Vec<Built>, CreateError> {
+    let own_cgroups = plan.namespaces.all.contains(ThreadNameSpaceType::CONTROL_GROUP);
+    let build = |mount| build(mount, cgroup, hierarchies, own_cgroups, |wanted| wanted.open());
+    plan.mounts.iter().map(build).collect()
+}
+
+/// What the first process of a container with a user namespace gets of the host.
+fn order<'a>(
+    options: &CreateOptions<'a>,
+    plan: &'a Plan,
+    root: BorrowedFd<'a>,
+    cgroup: &'a Cgroup,
+    place: bool,
+) -> Result<Option<Order<'a>>, CreateError> {
+    let Some(user) = &plan.user else { return Ok(None) };
+    let (spec, hierarchies) = (options.spec, options.hierarchies);
+    let root = (!spec.root.mounts.is_empty()).then_some(root);
+    let by_parent = is_privileged()?;
+    Ok(Some(Order { user, plan, spec, cgroup, hierarchies, root, place, by_parent }))
+}
+
+fn clone_at<T>(namespace: Option<&OwnedFd>, clone: impl FnOnce() -> T) -> Result<T, CreateError> {
+    let Some(namespace) = namespace else { return Ok(clone()) };
     sys::namespace::in_pid_namespace(namespace.as_fd(), clone)
         .map_err(|source| CreateError::Clone { action: "join the pid namespace", source })
 }
@@ -504,12 +550,13 @@ pub(crate) fn end(child: &Child, within: Duration) -> u8 {
 
 fn plan_process(
     id: &str,
+    namespaces: ThreadNameSpaceType,
     process: &Process,
     request: Option<UserRequest<'_>>,
     root: BorrowedFd<'_>,
     seccomp: Option<Filter>,
 ) -> Result<Result<ProcessPlan, user::UserError>, PlanError> {
-    let held = sys::capability::bounding();
+    let held = bounding(namespaces);
     let Some(request) = request else {
         return ProcessPlan::new(id, process, || user::home(root, process.user.uid), seccomp, held);
     };

@@ -6,8 +6,6 @@ use std::path::PathBuf;
 
 use errdefs::ErrorKind;
 
-use crate::field::FieldError;
-
 /// Why a specification cannot be carried out, known before anything is done.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -20,14 +18,6 @@ pub enum PlanError {
     /// A container without its own mount namespace would change the host's.
     #[error("a mount namespace of its own is required")]
     NoMountNamespace,
-    /// A field whose value cannot be.
-    #[error("{field}")]
-    Field {
-        /// Its full name: `process.rlimits[0].type`.
-        field: String,
-        /// What is wrong with it.
-        source: FieldError,
-    },
     /// The namespaces contradict the rest.
     #[error("{setting} needs a new {namespace} namespace")]
     NeedsNamespace {
@@ -51,6 +41,18 @@ pub enum PlanError {
         /// The path.
         path: PathBuf,
     },
+    /// No capability is called so.
+    #[error("unknown capability {name:?}")]
+    UnknownCapability {
+        /// The name.
+        name: String,
+    },
+    /// No resource limit is called so.
+    #[error("unknown resource limit {name:?}")]
+    UnknownRlimit {
+        /// The name.
+        name: String,
+    },
     /// A kernel parameter outside the container's namespaces, or with a path in its name.
     #[error("sysctl {name:?} is not in a separate kernel namespace")]
     Sysctl {
@@ -68,6 +70,14 @@ pub enum PlanError {
     HookTimeout {
         /// The program.
         path: PathBuf,
+    },
+    /// Ids of a user namespace that cannot be.
+    #[error("{field} {fault}")]
+    Mapping {
+        /// Where.
+        field: &'static str,
+        /// What is wrong.
+        fault: &'static str,
     },
     /// A device of no known type.
     #[error("device {} of type {kind:?}", path.display())]
@@ -89,9 +99,7 @@ impl PlanError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            PlanError::Unsupported { .. } | PlanError::Field { source: FieldError::HostLacks { .. }, .. } => {
-                ErrorKind::NotImplemented
-            }
+            PlanError::Unsupported { .. } => ErrorKind::NotImplemented,
             _ => ErrorKind::InvalidArgument,
         }
     }
@@ -273,6 +281,22 @@ pub enum CreateError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The ids of a user namespace could not be set.
+    #[error("map ids of the user namespace: {program}")]
+    WriteMap {
+        /// The file, or the program that should have written it.
+        program: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The program that maps ids for those without privilege refused.
+    #[error("map ids of the user namespace: {text}")]
+    MapTool {
+        /// Which program.
+        tool: &'static str,
+        /// What it said.
+        text: String,
+    },
     /// A hook failed.
     #[error(transparent)]
     Hook(#[from] crate::hooks::HookError),
@@ -293,7 +317,10 @@ impl CreateError {
             CreateError::Cgroup(err) => err.kind(),
             CreateError::Process(err) => err.kind(),
             CreateError::Hook(err) => err.kind(),
-            CreateError::BuildMount { .. } | CreateError::Listener(_) => ErrorKind::InvalidArgument,
+            CreateError::BuildMount { .. }
+            | CreateError::Listener(_)
+            | CreateError::WriteMap { .. }
+            | CreateError::MapTool { .. } => ErrorKind::InvalidArgument,
             CreateError::Threads { .. }
             | CreateError::Read { .. }
             | CreateError::SeccompProgram { .. }
@@ -487,16 +514,6 @@ steps! {
     Credentials = "set user and groups",
     /// Capabilities.
     Capabilities = "set capabilities",
-    /// Policy and priority.
-    Scheduler = "set process.scheduler",
-    /// I/O priority.
-    IoPriority = "set process.ioPriority",
-    /// Processors.
-    Affinity = "set process.execCPUAffinity",
-    /// The execution domain.
-    Personality = "set linux.personality",
-    /// Memory nodes.
-    MemoryPolicy = "set linux.memoryPolicy",
     /// no_new_privs.
     NoNewPrivileges = "set no_new_privs",
     /// Signals, descriptors.

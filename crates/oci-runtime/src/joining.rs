@@ -32,7 +32,7 @@ use crate::container::{REAP_WITHIN, end, report};
 use crate::error::{ExecError, ProcessError, Step};
 use crate::filter::Listener;
 use crate::process::{ProcessPlan, Streams, open_proc, write_proc};
-use crate::scheduling::on_processors;
+use crate::user_namespace::become_root;
 
 /// A process added to a container. The caller is its parent and reaps it through `pidfd`.
 #[derive(Debug)]
@@ -167,16 +167,11 @@ impl Usher<'_> {
         let listener = self.process.seccomp.as_ref().and_then(|filter| filter.listener.clone());
         let listener = listener.map(|listener| (listener, self.state.clone()));
         let run = || report(&theirs, self.run(&theirs));
-        let processors = self.process.scheduling.first_processors.as_ref();
-        let send = |entrance: &Entrance| {
-            let usher = on_processors(processors, || fork(NewNamespaces::default(), entrance.directory(), run));
-            usher.map_err(failed("set process.execCPUAffinity.initial"))
-        };
-        let mut usher = send(&self.entrance)?;
+        let mut usher = fork(NewNamespaces::default(), self.entrance.directory(), run);
         if usher.as_ref().is_err_and(|err| err.raw_os_error() == Some(Errno::BUSY.raw_os_error())) {
             // The container has divided its cgroup: new processes come where its first one is, as with runc.
             let beside = self.cgroup.entrance_beside(self.first)?;
-            usher = send(&beside)?;
+            usher = fork(NewNamespaces::default(), beside.directory(), run);
         }
         let usher = usher.map_err(failed("clone a process for the container"))?;
         // Our copy of the child's end would hide its death.
@@ -196,16 +191,19 @@ impl Usher<'_> {
 
     fn run(&self, channel: &Channel) -> Result<Infallible, Failure> {
         self.entrance.enter().at(Step::EnterCgroup, "")?;
-        self.process.scheduling.settle_processors(false)?;
-        // Inherited by the process inside: without CAP_SYS_PTRACE nobody may look into it.
-        set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Clean, "")?;
         if let Some(value) = self.process.oom_score_adj {
+            // While the file is still the caller's, which may be an ordinary user.
             let write = || write_proc(open_proc()?.as_fd(), "self/oom_score_adj", &value.to_string());
             write().at(Step::WriteProc, "self/oom_score_adj")?;
         }
+        // Inherited by the process inside: without CAP_SYS_PTRACE nobody may look into it.
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Clean, "")?;
         // All at once: the kernel takes every privilege check before the first change (setns(2), since 5.8). With the
         // mount namespace comes its root; the PID namespace is the children's alone.
         move_into_thread_name_spaces(self.container, self.namespaces).at(Step::JoinNamespace, "of the container")?;
+        if self.namespaces.contains(ThreadNameSpaceType::USER) {
+            become_root()?;
+        }
         let streams = match &self.stdio {
             Stdio::Fds(fds) => {
                 self.process.set_stdio(fds)?;
@@ -219,7 +217,8 @@ impl Usher<'_> {
         };
         let kept = sys::fd::keep_only(self.process.first_closed(), channel.0.as_fd(), |channel| {
             let channel = Channel(channel);
-            let born = fork_sibling(|| report(&channel, self.process.run(streams, &channel, None)));
+            let born =
+                fork_sibling(NewNamespaces::default(), || report(&channel, self.process.run(streams, &channel, None)));
             match born.and_then(|child| channel.send_born(&child)) {
                 Ok(()) => 0,
                 Err(err) => report(&channel, Err(err).at(Step::Clone, "")),

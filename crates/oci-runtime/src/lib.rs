@@ -35,14 +35,13 @@
 //! child allocates, which is safe only with nobody holding the allocator's lock at the clone.
 //!
 //! Deliberately not here: the specification's making (`container-spec`), compiling seccomp profiles, networks beyond the
-//! loopback interface, waiting for and recording the exit. Not supported yet, and refused by name: new user namespaces,
-//! id-mapped mounts, a mount namespace to join.
+//! loopback interface, waiting for and recording the exit. Not supported yet, and refused by name:
+//! a mount namespace to join.
 
 mod channel;
 mod child;
 mod container;
 mod error;
-mod field;
 mod filter;
 pub mod hooks;
 mod joining;
@@ -50,14 +49,13 @@ mod mount_options;
 mod mounts;
 mod plan;
 mod process;
-mod scheduling;
+mod supply;
 mod target;
 pub mod user;
+mod user_namespace;
 
 pub use channel::open_gate;
 pub use container::{Container, CreateOptions, ExecOptions, Handover, Kept, Living, Stdio, UserRequest, check, create};
 pub use error::{CreateError, ExecError, OpenError, PlanError, ProcessError, StartError, Step, SystemError};
-pub use field::FieldError;
 pub use filter::ListenerError;
 pub use joining::{ExecProcess, Joining};
-pub use process::unknown_capabilities;

@@ -25,6 +25,7 @@ use sys::overlay;
 use crate::channel::{At, Failure, Reason};
 use crate::error::{CreateError, PlanError, Step};
 use crate::mount_options::{self, MountOptions};
+use crate::supply::Wanted;
 use crate::target::{self, Missing};
 
 /// One mount of the specification, understood.
@@ -138,16 +139,17 @@ pub(crate) fn build_root(root: &Root) -> Result<OwnedFd, CreateError> {
     }
 }
 
-/// The parent's half of one mount.
+/// The parent's half of one mount; `host` clones what is the host's.
 pub(crate) fn build(
     plan: &MountPlan,
     cgroup: &Cgroup,
     hierarchies: &Hierarchies,
     own_cgroup_namespace: bool,
+    mut host: impl FnMut(Wanted<'_>) -> Result<OwnedFd, CreateError>,
 ) -> Result<Built, CreateError> {
     match &plan.kind {
         MountKind::Bind => {
-            let mount = bind(plan)?;
+            let mount = host(Wanted::Bind(plan))?;
             let is_directory = is_directory(mount.as_fd()).map_err(build_failed("look at", plan))?;
             Ok(Built::Detached { mount, is_directory })
         }
@@ -156,19 +158,17 @@ pub(crate) fn build(
             Ok(Built::Detached { mount, is_directory: true })
         }
         MountKind::InChild(kind) => Ok(Built::InChild(kind.clone())),
-        MountKind::Cgroup if cgroup.version == Version::V1 => {
-            hierarchies_v1(plan, cgroup).map_err(build_failed("mount cgroups for", plan))
-        }
+        MountKind::Cgroup if cgroup.version == Version::V1 => hierarchies_v1(plan, cgroup, host),
         MountKind::Cgroup if own_cgroup_namespace => Ok(Built::InChild("cgroup2".into())),
         MountKind::Cgroup => {
             let source = hierarchies.unified.as_deref().unwrap_or(Path::new("/sys/fs/cgroup"));
             let bind_plan = MountPlan { source: source.to_owned(), ..plan.clone() };
-            Ok(Built::Detached { mount: bind(&bind_plan)?, is_directory: true })
+            Ok(Built::Detached { mount: host(Wanted::Bind(&bind_plan))?, is_directory: true })
         }
     }
 }
 
-fn build_failed(action: &'static str, plan: &MountPlan) -> impl FnOnce(io::Error) -> CreateError {
+pub(crate) fn build_failed(action: &'static str, plan: &MountPlan) -> impl FnOnce(io::Error) -> CreateError {
     let path = if plan.source.is_absolute() { plan.source.clone() } else { plan.destination.clone() };
     move |source| CreateError::BuildMount { action, path, source }
 }
@@ -177,7 +177,7 @@ fn is_directory(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::Directory)
 }
 
-fn bind(plan: &MountPlan) -> Result<OwnedFd, CreateError> {
+pub(crate) fn bind(plan: &MountPlan) -> Result<OwnedFd, CreateError> {
     let built = || -> io::Result<OwnedFd> {
         let mount = bound_tree(plan)?;
         let options = &plan.options;
@@ -214,7 +214,7 @@ fn bound_tree(plan: &MountPlan) -> io::Result<OwnedFd> {
 }
 
 /// A new file system, as a detached mount.
-fn file_system(plan: &MountPlan, kind: &str) -> io::Result<OwnedFd> {
+pub(crate) fn file_system(plan: &MountPlan, kind: &str) -> io::Result<OwnedFd> {
     let layers = || plan.options.data.iter().filter(|(key, _)| key == overlay::LAYER);
     let mount = if layers().next().is_none() || !overlay::joins_layers() {
         configure(plan, kind, None)?
@@ -269,22 +269,26 @@ fn configure(plan: &MountPlan, kind: &str, joined_lower: Option<&str>) -> io::Re
 }
 
 /// What runc shows of version 1: a tmpfs, and in it the container's own directory of each hierarchy.
-fn hierarchies_v1(plan: &MountPlan, cgroup: &Cgroup) -> io::Result<Built> {
+fn hierarchies_v1(
+    plan: &MountPlan,
+    cgroup: &Cgroup,
+    mut host: impl FnMut(Wanted<'_>) -> Result<OwnedFd, CreateError>,
+) -> Result<Built, CreateError> {
+    let failed = || build_failed("mount cgroups for", plan);
     let plain = MountOptions { data: vec![("mode".into(), Some("755".into()))], ..plan.options.clone() };
     // Read-only only when everything is in it.
     let mut writable = MountPlan { options: plain, source: "tmpfs".into(), ..plan.clone() };
     writable.options.attributes.set &= !Attributes::READ_ONLY;
-    let tmpfs = file_system(&writable, "tmpfs")?;
+    let tmpfs = file_system(&writable, "tmpfs").map_err(failed())?;
     let (mut binds, mut links) = (Vec::new(), Vec::new());
     let depth = cgroup.path.components().count() - 1;
     for (controllers, directory) in &cgroup.directories {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let mount = open_tree(CWD, directory, flags)?;
+        let mount = host(Wanted::Directory(directory))?;
         let attributes = Attributes { propagation: Attributes::PRIVATE, ..plan.options.attributes };
-        set_attributes(mount.as_fd(), attributes, false)?;
+        set_attributes(mount.as_fd(), attributes, false).map_err(failed())?;
         let name = directory.ancestors().nth(depth).and_then(Path::file_name);
         let name = name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        mkdirat(&tmpfs, name.as_str(), Mode::from_raw_mode(0o755))?;
+        mkdirat(&tmpfs, name.as_str(), Mode::from_raw_mode(0o755)).map_err(|err| failed()(err.into()))?;
         let aliases = controllers.iter().filter(|controller| controller.name() != name);
         links.extend(aliases.map(|controller| (name.clone(), controller.name().to_owned())));
         binds.push((name, mount));

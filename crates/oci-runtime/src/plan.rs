@@ -10,12 +10,14 @@ use sys::mount::Attributes;
 
 use crate::error::PlanError;
 use crate::mounts::{MountKind, MountPlan};
-use crate::scheduling::Machine;
+use crate::user_namespace::UserNamespace;
 
 /// What is done before the process itself is looked at.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) namespaces: Namespaces,
+    /// Whose root it is that does everything, if not the host's.
+    pub(crate) user: Option<UserNamespace>,
     pub(crate) mounts: Vec<MountPlan>,
     pub(crate) devices: Vec<Device>,
     /// Whether /dev is the container's own: not where the host's is bound there.
@@ -29,7 +31,6 @@ pub(crate) struct Plan {
     pub(crate) sysctl: Vec<(String, String)>,
     pub(crate) masked: Vec<PathBuf>,
     pub(crate) read_only: Vec<PathBuf>,
-    pub(crate) machine: Machine,
 }
 
 /// New and joined ones.
@@ -52,6 +53,7 @@ impl Plan {
     pub(crate) fn new(spec: &Spec) -> Result<Plan, PlanError> {
         let linux = &spec.linux;
         let namespaces = Namespaces::new(linux)?;
+        let user = UserNamespace::plan(linux)?;
         let needs_uts = |setting, value: &str| match value {
             "" => Ok(()),
             _ if namespaces.all.contains(ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME) => Ok(()),
@@ -74,8 +76,8 @@ impl Plan {
             sysctl: sysctls(linux, &namespaces)?,
             masked: linux.masked_paths.iter().map(PathBuf::from).collect(),
             read_only: linux.readonly_paths.iter().map(PathBuf::from).collect(),
-            machine: Machine::plan(linux)?,
             namespaces,
+            user,
         })
     }
 }
@@ -94,9 +96,6 @@ impl Namespaces {
             let (flag, _) = flags(namespace.kind);
             namespaces.all |= flag;
             match (namespace.kind, &namespace.path) {
-                (NamespaceKind::User, None) => {
-                    return Err(PlanError::Unsupported { what: "a new user namespace".into() });
-                }
                 (NamespaceKind::Mount, Some(_)) => {
                     return Err(PlanError::Unsupported { what: "joining a mount namespace".into() });
                 }
@@ -144,6 +143,11 @@ fn propagation(word: &str) -> Result<Option<(u64, bool)>, PlanError> {
         _ => return Err(PlanError::Unsupported { what: format!("root propagation {word:?}") }),
     };
     Ok(Some((bit, recursive)))
+}
+
+/// Whether a device is one of the host's, and no FIFO.
+pub(crate) fn is_node(device: &Device) -> bool {
+    device_type(device) != Some(FileType::Fifo)
 }
 
 /// The type of node that a device is.

@@ -8,13 +8,6 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-mod execution;
-
-pub use execution::{
-    Clock, CpuAffinity, IoPriority, IoPriorityClass, MemoryPolicy, MemoryPolicyFlag, MemoryPolicyMode, NetDevice,
-    Personality, PersonalityDomain, Scheduler, SchedulerFlag, SchedulerPolicy, TimeOffset, TimeOffsets,
-};
-
 /// The whole contract.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -132,21 +125,6 @@ pub struct Process {
     /// /proc/PID/oom_score_adj.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,
-    /// The AppArmor profile.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub apparmor_profile: String,
-    /// The SELinux label.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub selinux_label: String,
-    /// Scheduling policy and priority.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub scheduler: Option<Scheduler>,
-    /// I/O priority.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub io_priority: Option<IoPriority>,
-    /// Processors of processes that are added later.
-    #[serde(rename = "execCPUAffinity", skip_serializing_if = "Option::is_none")]
-    pub exec_cpu_affinity: Option<CpuAffinity>,
 }
 
 /// A terminal's size in characters.
@@ -234,6 +212,12 @@ pub struct Mount {
     /// mount(8)'s words and the file system's own options.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
+    /// Users of an id-mapped mount; the container's own mappings where the options say `idmap` and there are none.
+    #[serde(rename = "uidMappings", skip_serializing_if = "Vec::is_empty")]
+    pub uid_mappings: Vec<IdMapping>,
+    /// Groups of an id-mapped mount.
+    #[serde(rename = "gidMappings", skip_serializing_if = "Vec::is_empty")]
+    pub gid_mappings: Vec<IdMapping>,
     /// Ours: what is bound of the source, a relative path that is resolved without leaving it.
     #[serde(rename = "longshoreSubpath", skip_serializing_if = "Option::is_none")]
     pub subpath: Option<PathBuf>,
@@ -245,6 +229,12 @@ pub struct Mount {
 pub struct Linux {
     /// New namespaces, or existing ones to join.
     pub namespaces: Vec<Namespace>,
+    /// Users of a new user namespace.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uid_mappings: Vec<IdMapping>,
+    /// Groups of a new user namespace.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gid_mappings: Vec<IdMapping>,
     /// Device nodes beside the default ones.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,
@@ -272,21 +262,19 @@ pub struct Linux {
     /// Paths made read-only for the container.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub readonly_paths: Vec<String>,
-    /// The SELinux label of what is mounted.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub mount_label: String,
-    /// What is added to the clocks of the new time namespace.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub time_offsets: TimeOffsets,
-    /// Network devices of the host that move into the container, by name.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub net_devices: BTreeMap<String, NetDevice>,
-    /// The execution domain.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub personality: Option<Personality>,
-    /// Where memory comes from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_policy: Option<MemoryPolicy>,
+}
+
+/// A range of ids in a user namespace, and what they are outside (user_namespaces(7)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct IdMapping {
+    /// The first id inside.
+    #[serde(rename = "containerID")]
+    pub container_id: u32,
+    /// The first id outside: in the runtime's user namespace.
+    #[serde(rename = "hostID")]
+    pub host_id: u32,
+    /// How many.
+    pub size: u32,
 }
 
 /// A namespace that is made new, or joined when it has a path.

@@ -31,6 +31,20 @@ pub fn bounding() -> Set {
     Set(held.filter(|(_, held)| *held).fold(0, |bits, (number, _)| bits | 1 << number))
 }
 
+/// All that this kernel knows: what the first process of a new user namespace holds there, and who joins one.
+pub fn known() -> Set {
+    let numbers = (0..u64::BITS).take_while(|number| prctl(libc::PR_CAPBSET_READ, *number, 0).is_ok());
+    Set(numbers.fold(0, |bits, number| bits | 1 << number))
+}
+
+/// The effective set of the calling thread: what it may do in its user namespace.
+pub fn effective() -> io::Result<Set> {
+    let (header, mut data) = (HEADER, [0_u32; 6]);
+    // SAFETY: header and data have the layout of __user_cap_header_struct and two __user_cap_data_struct.
+    crate::check(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()) })?;
+    Ok(Set(u64::from(data[0]) | u64::from(data[3]) << 32))
+}
+
 /// Drops these from the bounding set. Needs CAP_SETPCAP if there are any.
 pub fn drop_bounding(dropped: Set) -> io::Result<()> {
     for number in dropped.numbers() {
@@ -41,8 +55,7 @@ pub fn drop_bounding(dropped: Set) -> io::Result<()> {
 
 /// Sets effective, permitted and inheritable of the calling thread.
 pub fn set(effective: Set, permitted: Set, inheritable: Set) -> io::Result<()> {
-    // Version 3 (linux/capability.h): 64 bits in two structures. The libc crate has neither of the types.
-    let header: [u32; 2] = [0x2008_0522, 0];
+    let header = HEADER;
     let half = |set: Set, index: usize| (set.0 >> (32 * index)) as u32;
     let data: [u32; 6] = [
         half(effective, 0),
@@ -56,6 +69,9 @@ pub fn set(effective: Set, permitted: Set, inheritable: Set) -> io::Result<()> {
     crate::check(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) })?;
     Ok(())
 }
+
+/// Version 3 (linux/capability.h), this thread: 64 bits in two structures. The libc crate has neither of the types.
+const HEADER: [u32; 2] = [0x2008_0522, 0];
 
 /// Replaces the ambient set. Members must be permitted and inheritable already, or the kernel answers EPERM.
 pub fn set_ambient(ambient: Set) -> io::Result<()> {
@@ -92,5 +108,8 @@ mod tests {
         let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
         let shown = status.lines().find_map(|line| line.strip_prefix("CapBnd:\t")).unwrap();
         assert_eq!(format!("{:016x}", bounding().0), shown);
+        let shown = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
+        assert_eq!(format!("{:016x}", effective().unwrap().0), shown);
+        assert_eq!(bounding().difference(known()), Set(0));
     }
 }

@@ -36,10 +36,10 @@ pub fn fork(
 }
 
 /// Runs `child` in a copy of this process that becomes a child of this process's parent, who reaps it and is told of its
-/// end as of this process's. Otherwise as [`fork`] without any of its options.
-pub fn fork_sibling(child: impl FnOnce() -> u8) -> io::Result<Child> {
+/// end as of this process's. Otherwise as [`fork`] without a cgroup.
+pub fn fork_sibling(namespaces: NewNamespaces, child: impl FnOnce() -> u8) -> io::Result<Child> {
     // clone3 takes no signal here: the kernel uses this process's (clone3_args_valid).
-    copy(libc::CLONE_PARENT as u64, 0, None, child)
+    copy(namespaces.0 | libc::CLONE_PARENT as u64, 0, None, child)
 }
 
 fn copy(
@@ -109,7 +109,7 @@ mod tests {
     fn a_sibling_is_its_makers_parents_child() {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let maker = fork(NewNamespaces::default(), None, || {
-            let sibling = fork_sibling(|| 9).unwrap();
+            let sibling = fork_sibling(NewNamespaces::default(), || 9).unwrap();
             let sent = rustix::io::write(&writer, &sibling.pid.as_raw_nonzero().get().to_ne_bytes());
             u8::from(sent.is_err())
         });

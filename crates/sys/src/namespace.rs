@@ -2,9 +2,13 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::process::{Pid, chroot, fchdir};
+use rustix::thread::{
+    LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags, move_into_link_name_space, move_into_thread_name_spaces,
+};
 
 /// Moves the calling thread into new namespaces.
 ///
@@ -32,4 +36,28 @@ pub fn in_pid_namespace<T>(target: BorrowedFd<'_>, clone: impl FnOnce() -> T) ->
         std::process::abort();
     }
     Ok(result)
+}
+
+/// Runs `inside` in the mount namespace of another process, with its root and working directory, and comes back.
+///
+/// The caller keeps its credentials, which is what it is for: a process of a user namespace sees its mounts, but may not
+/// open what only the caller may. Outer error: the switch failed. If coming back fails, this process would go on with paths
+/// of a container, so it aborts. Needs CAP_SYS_ADMIN and CAP_SYS_CHROOT, and a process of one thread.
+pub fn in_mount_namespace<T>(process: Pid, inside: impl FnOnce() -> T) -> io::Result<T> {
+    let open = |path: &str| rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let proc = |name: &str| format!("/proc/{}/{name}", process.as_raw_nonzero());
+    let namespace = |path: &str| File::open(path).map(OwnedFd::from);
+    let own = (namespace("/proc/thread-self/ns/mnt")?, open("/")?, open(".")?);
+    let other = (namespace(&proc("ns/mnt"))?, open(&proc("root"))?, open(&proc("cwd"))?);
+    let enter = |(namespace, root, directory): &(OwnedFd, OwnedFd, OwnedFd)| -> io::Result<()> {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?;
+        fchdir(root)?;
+        chroot(".")?;
+        Ok(fchdir(directory)?)
+    };
+    let result = enter(&other).map(|()| inside());
+    if enter(&own).is_err() {
+        std::process::abort();
+    }
+    result
 }

@@ -33,7 +33,7 @@ fn what_cannot_be_done_is_named() {
     let refused = |spec: Spec| Plan::new(&spec).unwrap_err().to_string();
     assert_eq!(refused(spec(vec![])), "a mount namespace of its own is required");
     let user = vec![namespace(NamespaceKind::Mount, None), namespace(NamespaceKind::User, None)];
-    assert_eq!(refused(spec(user)), "a new user namespace is not supported");
+    assert_eq!(refused(spec(user)), "linux.uidMappings is empty, and a new user namespace needs ids");
     let mounts_only = || spec(vec![namespace(NamespaceKind::Mount, None)]);
     let named = Spec { hostname: "h".into(), ..mounts_only() };
     assert_eq!(refused(named), "hostname needs a new uts namespace");

@@ -165,6 +165,7 @@ fn privileged_a_part_of_a_bind_stays_in_it() {
                 source: source.clone(),
                 options: vec!["rbind".into(), "ro".into()],
                 subpath: Some(subpath.into()),
+                ..Mount::default()
             });
             fixture.run_as(None)
         };

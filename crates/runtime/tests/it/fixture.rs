@@ -144,7 +144,9 @@ fn make_root(root: &Path) {
         fs::create_dir_all(root.join(name)).unwrap();
     }
     fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-    for name in "sh true cat ls id echo sleep touch hostname pwd env readlink mkdir kill stty".split(' ') {
+    for name in
+        "sh true cat ls id echo sleep touch hostname pwd env readlink mkdir kill stty stat grep mount".split(' ')
+    {
         symlink("busybox", root.join("bin").join(name)).unwrap();
     }
 }

@@ -3,10 +3,10 @@
 
 mod errors;
 mod exec;
-mod fields;
 mod fixture;
 mod hooks;
 mod leaks;
 mod lifecycle;
 mod seccomp;
 mod terminal;
+mod user_namespace;

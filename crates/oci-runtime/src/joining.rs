@@ -215,7 +215,7 @@ impl Usher<'_> {
                 Streams::Terminal
             }
         };
-        let kept = sys::fd::keep_only(self.process.first_closed(), channel.0.as_fd(), |channel| {
+        let kept = sys::fd::keep_only(self.process.first_closed(), [channel.0.as_fd()], |[channel]| {
             let channel = Channel(channel);
             let born =
                 fork_sibling(NewNamespaces::default(), || report(&channel, self.process.run(streams, &channel, None)));

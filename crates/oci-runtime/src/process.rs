@@ -157,6 +157,39 @@ impl ProcessPlan {
         self.set_rlimits()?;
         // As root first: the directory may be closed to the user, whose command then still starts in it, as with runc.
         let entered = self.enter_cwd();
+        // Before there is a filter: it may not know close_range(2), and the descriptors are nobody's business inside.
+        let channel = channel.0.as_fd();
+        let finish = |channel, gate| self.finish(Channel(channel), gate, entered);
+        let kept = match gate {
+            None => sys::fd::keep_only(self.first_closed(), [channel], |[channel]| finish(channel, None)),
+            Some(gate) => {
+                sys::fd::keep_only(self.first_closed(), [channel, gate], |[channel, gate]| finish(channel, Some(gate)))
+            }
+        };
+        kept.at(Step::Clean, "")
+    }
+
+    /// From the last descriptor that is the host's to the program's end, or what comes instead.
+    fn finish(&self, channel: Channel, gate: Option<OwnedFd>, entered: Result<(), Failure>) -> u8 {
+        let program = match self.lower_privileges(&channel, entered).and_then(|program| {
+            channel.send_ready()?;
+            Ok(program)
+        }) {
+            Ok(program) => program,
+            Err(failure) => {
+                channel.send_failure(&failure);
+                return 1;
+            }
+        };
+        // With a gate of its own the channel has said everything, and is closed here.
+        if !wait_for_start(gate.unwrap_or(channel.0)) {
+            return 1;
+        }
+        self.execute(&program)
+    }
+
+    /// Everything after which there is less that this process may do; the program's path.
+    fn lower_privileges(&self, channel: &Channel, entered: Result<(), Failure>) -> Result<CString, Failure> {
         if !self.no_new_privileges {
             // Needs CAP_SYS_ADMIN, which the container may not keep.
             self.load_seccomp(channel)?;
@@ -172,14 +205,7 @@ impl ProcessPlan {
             // As late as possible: the profile need not allow what was done before.
             self.load_seccomp(channel)?;
         }
-        channel.send_ready()?;
-        let kept = sys::fd::keep_only(self.first_closed(), gate.unwrap_or(channel.0.as_fd()), |gate| {
-            if !wait_for_start(gate) {
-                return 1;
-            }
-            self.execute(&program)
-        });
-        kept.at(Step::Clean, "")
+        Ok(program)
     }
 
     fn join_keyring(&self) -> Result<(), Failure> {
@@ -195,7 +221,8 @@ impl ProcessPlan {
         let text = match self.run_start_hooks() {
             Err(err) => format!("{}\n", errdefs::chain(&err)),
             Ok(()) => {
-                let err = match signal::reset().and_then(|()| sys::fd::cloexec_from(self.first_closed())) {
+                // Nothing is open that stays open: all that was is closed, and what came since is close-on-exec.
+                let err = match signal::reset() {
                     Ok(()) => sys::exec::execve(program, &self.argv, &self.envp),
                     Err(err) => err,
                 };
@@ -426,7 +453,14 @@ fn executable(path: &str, stat: &rustix::fs::Stat) -> Result<(), Errno> {
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory || stat.st_mode & 0o111 == 0 {
         return Err(Errno::ACCESS);
     }
-    accessat(CWD, path, rustix::fs::Access::EXEC_OK, AtFlags::EACCESS)
+    let ask = |flags| match accessat(CWD, path, rustix::fs::Access::EXEC_OK, flags) {
+        // A profile that does not know the system call and is loaded already.
+        Err(Errno::PERM | Errno::NOSYS) => None,
+        answer => Some(answer),
+    };
+    // Without the flag it is faccessat(2), older than faccessat2(2), whose answer is the same but for ambient capabilities.
+    // What neither may tell, execve does.
+    ask(AtFlags::EACCESS).or_else(|| ask(AtFlags::empty())).unwrap_or(Ok(()))
 }
 
 /// Writes to a file below a directory of proc that the parent opened, after making sure that it is proc

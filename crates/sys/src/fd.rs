@@ -9,29 +9,52 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 /// program that is executed next. Callers do it right before execve.
 pub fn cloexec_from(first: u32) -> io::Result<()> {
     // SAFETY: with CLOSE_RANGE_CLOEXEC no descriptor is closed: none becomes invalid under its owner.
-    crate::check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })?;
-    Ok(())
+    match crate::check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }) {
+        Err(err) if matches!(err.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => {
+            for number in first as i32..FILTERED_MAX {
+                // SAFETY: no descriptor is closed. Most numbers are none, which is EBADF.
+                unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+            }
+            Ok(())
+        }
+        other => other.map(drop),
+    }
 }
 
+/// How many descriptors are marked one by one where a system-call filter does not know close_range(2): more than a process
+/// has that got under the filter after [`keep_only`].
+const FILTERED_MAX: i32 = 1024;
+
 /// Keeps only the first descriptors, `first` of them (standard input, output and error, and what more the program is to
-/// have), and `keep`, which becomes the next one; runs `then`, which must not return.
+/// have), and `keep`, which become the next ones; runs `then`, which must not return.
 ///
 /// For a forked child that is about to wait: held copies of its parent's sockets would keep their peers waiting, too.
 /// Every other `OwnedFd` of the process is dead then, which is why control never comes back.
-pub fn keep_only(
+pub fn keep_only<const N: usize>(
     first: u32,
-    keep: BorrowedFd<'_>,
-    then: impl FnOnce(OwnedFd) -> u8,
+    keep: [BorrowedFd<'_>; N],
+    then: impl FnOnce([OwnedFd; N]) -> u8,
 ) -> io::Result<std::convert::Infallible> {
-    let place = first as i32;
-    if keep.as_raw_fd() != place {
-        // SAFETY: whatever owns that descriptor is never used again, see below.
-        crate::check(unsafe { libc::dup3(keep.as_raw_fd(), place, libc::O_CLOEXEC) }.into())?;
+    let next = first as i32 + N as i32;
+    let places: [i32; N] = std::array::from_fn(|index| first as i32 + index as i32);
+    let mut sources = keep.map(|fd| fd.as_raw_fd());
+    // One that stands where another one goes would be overwritten before it is copied.
+    let stands_there = |(source, place): (&i32, &i32)| source != place && places.contains(source);
+    if sources.iter().zip(&places).any(stands_there) {
+        for (source, fd) in sources.iter_mut().zip(keep) {
+            *source = std::os::fd::IntoRawFd::into_raw_fd(fcntl_dupfd_cloexec(fd, next)?);
+        }
+    }
+    for (source, place) in sources.into_iter().zip(places) {
+        if source != place {
+            // SAFETY: whatever owns that descriptor is never used again, see below.
+            crate::check(unsafe { libc::dup3(source, place, libc::O_CLOEXEC) }.into())?;
+        }
     }
     // SAFETY: the owners of the closed descriptors are never used again: this function does not return from here on.
-    crate::check(unsafe { libc::syscall(libc::SYS_close_range, first + 1, u32::MAX, 0) })?;
-    // SAFETY: the descriptor was made above, or its owner is never used again either.
-    let status = then(unsafe { std::os::fd::FromRawFd::from_raw_fd(place) });
+    crate::check(unsafe { libc::syscall(libc::SYS_close_range, next, u32::MAX, 0) })?;
+    // SAFETY: the descriptors were made above, or their owners are never used again either.
+    let status = then(places.map(|place| unsafe { std::os::fd::FromRawFd::from_raw_fd(place) }));
     // SAFETY: _exit has no requirements.
     unsafe { libc::_exit(i32::from(status)) }
 }

@@ -62,7 +62,9 @@ fn copy(
         crate::check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) });
     let new_namespaces = flags & !(libc::CLONE_PARENT as u64);
     let pid = match cloned {
-        Err(err) if err.raw_os_error() == Some(libc::ENOSYS) && new_namespaces | into_cgroup == 0 => {
+        Err(err)
+            if matches!(err.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) && new_namespaces | into_cgroup == 0 =>
+        {
             clone(flags as libc::c_int | exit_signal, &raw mut pidfd)?
         }
         answer => answer?,
@@ -77,8 +79,8 @@ fn copy(
     Ok(Child { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
 }
 
-/// clone(2) as fork, for inside of a container: Docker's system-call filter answers ENOSYS to clone3, whose flags it
-/// cannot look at. Handlers are not reset.
+/// clone(2) as fork, for inside of a container: Docker's system-call filter answers ENOSYS to clone3, whose flags it cannot
+/// look at, and profiles that do not know it EPERM. Handlers are not reset.
 fn clone(flags: libc::c_int, pidfd: *mut libc::c_int) -> io::Result<i64> {
     let flags = libc::c_long::from(flags | libc::CLONE_PIDFD);
     // The order of flags, stack and the place of the pidfd is the same on x86_64 and aarch64 (clone(2)).

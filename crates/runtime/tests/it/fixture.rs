@@ -145,7 +145,7 @@ fn make_root(root: &Path) {
     }
     fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
     for name in
-        "sh true cat ls id echo sleep touch hostname pwd env readlink mkdir kill stty stat grep mount".split(' ')
+        "sh true cat ls id echo sleep touch hostname pwd env readlink mkdir kill stty stat grep mount wc".split(' ')
     {
         symlink("busybox", root.join("bin").join(name)).unwrap();
     }

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
 
+use crate::error::CgroupError;
 use crate::facts::{Controller, Version};
-use crate::group::{Cgroup, CgroupError};
+use crate::group::Cgroup;
 
 /// What a cgroup uses now, and has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +70,15 @@ impl Cgroup {
         };
         let fd = register().map_err(CgroupError::io("register for memory events with", &control))?;
         Ok(OomEvents { fd, version, counts, taken: 0 })
+    }
+
+    /// Whether the kernel has killed a process inside for memory. What cannot be read has not.
+    pub fn had_oom_kill(&self) -> bool {
+        let file = match self.version {
+            Version::V1 => "memory.oom_control",
+            Version::V2 => "memory.events",
+        };
+        self.field(Controller::Memory, file, "oom_kill").is_ok_and(|kills| kills > 0)
     }
 
     fn number(&self, controller: Controller, file: &str) -> Result<u64, CgroupError> {

@@ -34,10 +34,20 @@ pub enum Controller {
     Pids,
     /// Disk bandwidth; `io` in v2.
     Blkio,
+    /// Huge pages.
+    Hugetlb,
+    /// A mark on packets for traffic control (v1 only).
+    NetCls,
+    /// Priorities of packets (v1 only).
+    NetPrio,
+    /// Devices for remote memory access.
+    Rdma,
+    /// Resources that are no more than a number.
+    Misc,
 }
 
 impl Controller {
-    const ALL: [Controller; 8] = [
+    pub(crate) const ALL: [Controller; 13] = [
         Controller::Memory,
         Controller::Cpu,
         Controller::Cpuacct,
@@ -46,7 +56,16 @@ impl Controller {
         Controller::Freezer,
         Controller::Pids,
         Controller::Blkio,
+        Controller::Hugetlb,
+        Controller::NetCls,
+        Controller::NetPrio,
+        Controller::Rdma,
+        Controller::Misc,
     ];
+
+    /// What containers are limited, counted and stopped by. The others are in use where no container is, too: `net_cls`
+    /// alone is mounted by some on a machine that is version 2 for everything else.
+    const MAIN: usize = 8;
 
     /// Its name in mount options of v1.
     pub fn name(self) -> &'static str {
@@ -59,16 +78,30 @@ impl Controller {
             Controller::Freezer => "freezer",
             Controller::Pids => "pids",
             Controller::Blkio => "blkio",
+            Controller::Hugetlb => "hugetlb",
+            Controller::NetCls => "net_cls",
+            Controller::NetPrio => "net_prio",
+            Controller::Rdma => "rdma",
+            Controller::Misc => "misc",
         }
     }
 
     /// Its name in `cgroup.controllers` of v2, where it is one.
     pub(crate) fn unified_name(self) -> Option<&'static str> {
         match self {
-            Controller::Cpuacct | Controller::Devices | Controller::Freezer => None,
+            Controller::Cpuacct
+            | Controller::Devices
+            | Controller::Freezer
+            | Controller::NetCls
+            | Controller::NetPrio => None,
             Controller::Blkio => Some("io"),
             other => Some(other.name()),
         }
+    }
+
+    /// The one of this name in v2.
+    pub(crate) fn of_unified(name: &str) -> Option<Controller> {
+        Controller::ALL.into_iter().find(|controller| controller.unified_name() == Some(name))
     }
 }
 
@@ -161,11 +194,29 @@ impl Hierarchies {
         }
     }
 
-    /// The version that containers are put under: v1 as soon as a single controller of ours is there.
+    /// The version that containers are put under: v1 as soon as a single main controller is there.
     ///
-    /// In a hybrid the v2 hierarchy has no controller that limits anything.
+    /// In a hybrid the v2 hierarchy has what is left over: hugetlb perhaps, or nothing.
     pub fn version(&self) -> Version {
-        if self.v1.is_empty() && self.unified.is_some() { Version::V2 } else { Version::V1 }
+        let main = |hierarchy: &Hierarchy| {
+            Controller::ALL[..Controller::MAIN].iter().any(|main| hierarchy.controllers.contains(main))
+        };
+        let v2 = self.unified.is_some() && !self.v1.iter().any(main);
+        if v2 { Version::V2 } else { Version::V1 }
+    }
+
+    /// The version of this controller's files, which in a hybrid may be v2 although containers are under v1.
+    pub fn version_of(&self, controller: Controller) -> Version {
+        let is_left_over = self.unified_controllers.contains(&controller) && self.v1_mount(controller).is_none();
+        if is_left_over { Version::V2 } else { self.version() }
+    }
+
+    /// Whether there is this controller, of the version that [`Hierarchies::version_of`] says.
+    pub fn has(&self, controller: Controller) -> bool {
+        match self.version_of(controller) {
+            Version::V1 => self.v1_mount(controller).is_some(),
+            Version::V2 => self.unified_controllers.contains(&controller),
+        }
     }
 
     /// Where the v1 hierarchy with this controller is mounted.
@@ -176,8 +227,7 @@ impl Hierarchies {
 }
 
 fn parse_unified_controllers(text: &str) -> Vec<Controller> {
-    let named = |name: &str| Controller::ALL.into_iter().find(|c| c.unified_name() == Some(name));
-    text.split_whitespace().filter_map(named).collect()
+    text.split_whitespace().filter_map(Controller::of_unified).collect()
 }
 
 /// mountinfo writes space, tab, newline and backslash as three octal digits.
@@ -205,7 +255,7 @@ mod tests {
         let found = Hierarchies::parse(HYBRID);
         assert_eq!(found.version(), Version::V1);
         assert_eq!(found.unified.as_deref(), Some(Path::new("/sys/fs/cgroup/unified")));
-        assert_eq!(found.v1.len(), 2);
+        assert_eq!(found.v1.len(), 3);
         assert_eq!(found.v1_mount(Controller::Cpuacct), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct")));
         assert_eq!(found.v1_mount(Controller::Memory), Some(Path::new("/sys/fs/cgroup/memory")));
         assert_eq!(found.v1_mount(Controller::Pids), None);
@@ -217,7 +267,27 @@ mod tests {
         assert_eq!((found.version(), found.unified), (Version::V2, Some("/sys/fs/cgroup".into())));
         let controllers = parse_unified_controllers("cpuset cpu io memory hugetlb pids\n");
         use Controller::*;
-        assert_eq!(controllers, [Cpuset, Cpu, Blkio, Memory, Pids]);
+        assert_eq!(controllers, [Cpuset, Cpu, Blkio, Memory, Hugetlb, Pids]);
+    }
+
+    #[test]
+    fn a_controller_that_is_left_over_is_version_2_in_a_hybrid() {
+        let without = HYBRID.lines().filter(|line| !line.contains("hugetlb")).collect::<Vec<_>>().join("\n");
+        for (mounts, version, has) in [(HYBRID, Version::V1, true), (&without, Version::V2, true)] {
+            let mut found = Hierarchies::parse(mounts);
+            found.unified_controllers = vec![Controller::Hugetlb];
+            assert_eq!((found.version(), found.version_of(Controller::Memory)), (Version::V1, Version::V1));
+            assert_eq!((found.version_of(Controller::Hugetlb), found.has(Controller::Hugetlb)), (version, has));
+            assert!(!found.has(Controller::Rdma) && found.has(Controller::Memory));
+        }
+    }
+
+    #[test]
+    fn a_mark_for_packets_makes_no_hybrid() {
+        let mounts =
+            "30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n31 24 0:27 / /x rw - cgroup cgroup rw,net_cls\n";
+        let found = Hierarchies::parse(mounts);
+        assert_eq!((found.version(), found.v1.len()), (Version::V2, 1));
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
+use crate::error::CgroupError;
 use crate::events::wait_for;
-use crate::group::{CgroupError, pause};
+use crate::group::pause;
 
 /// In the freezer's hierarchy of version 1; false when the deadline came first.
 pub(crate) fn set_v1(directory: &Path, frozen: bool, deadline: Instant) -> Result<bool, CgroupError> {

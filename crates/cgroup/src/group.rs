@@ -2,20 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use errdefs::ErrorKind;
 use oci::runtime::{DeviceRule, Resources};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use crate::apply::{apply, check_usage, extend};
 use crate::devices::program;
+use crate::directories::{self, collect_procs, remove_tree};
+use crate::error::CgroupError;
 use crate::events::wait_for;
 use crate::facts::{Controller, Hierarchies, Version};
 use crate::freeze;
-use crate::plan::{PlanError, Write, plan};
+use crate::plan::plan;
 
 /// The cgroup of one container: a directory in each hierarchy that it needs.
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ pub struct Cgroup {
     pub path: PathBuf,
     /// The directories with their controllers; one with version 2.
     pub directories: Vec<(Vec<Controller>, PathBuf)>,
+    /// What [`Cgroup::create`] had to make above them.
+    pub(crate) above: Vec<PathBuf>,
 }
 
 /// How a process comes into a [`Cgroup`].
@@ -58,93 +62,23 @@ impl Entrance {
     }
 }
 
-/// Why an operation on a cgroup failed.
-#[derive(Debug, thiserror::Error)]
-pub enum CgroupError {
-    /// The limits contradict themselves.
-    #[error("plan cgroup limits")]
-    Plan {
-        /// Why.
-        source: PlanError,
-    },
-    /// A limit asks for a controller that this host has not mounted.
-    #[error("cgroup controller {controller} is not available, and a limit asks for it")]
-    NoController {
-        /// Which.
-        controller: Controller,
-    },
-    /// The path could leave the hierarchy.
-    #[error("cgroup path {} is not absolute or has dots", path.display())]
-    Path {
-        /// The path.
-        path: PathBuf,
-    },
-    /// No hierarchy is mounted at all.
-    #[error("no cgroup hierarchy is mounted")]
-    NoHierarchy,
-    /// A file or directory could not be used.
-    #[error("{action} {}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// With which file.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// The limit was refused by the kernel.
-    #[error("write {value:?} to {}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What was written.
-        value: String,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// Processes did not go away, freeze or thaw in time.
-    #[error("{action} {} within {} ms", path.display(), timeout.as_millis())]
-    Timeout {
-        /// What was tried.
-        action: &'static str,
-        /// With which directory.
-        path: PathBuf,
-        /// How long was waited.
-        timeout: Duration,
-    },
-}
-
-impl CgroupError {
-    /// What a caller can do about it.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            CgroupError::Plan { source } => source.kind(),
-            CgroupError::NoController { .. } | CgroupError::Path { .. } | CgroupError::Write { .. } => {
-                ErrorKind::InvalidArgument
-            }
-            CgroupError::NoHierarchy | CgroupError::Io { .. } | CgroupError::Timeout { .. } => ErrorKind::Internal,
-        }
-    }
-
-    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
-        let path = path.to_owned();
-        move |source| CgroupError::Io { action, path, source }
-    }
-}
-
 impl Cgroup {
     /// Makes the directories and writes the limits; on failure nothing is left.
     ///
     /// An existing directory is taken over: it may be left from a container that was killed with its shim.
     pub fn create(hierarchies: &Hierarchies, path: &Path, resources: &Resources) -> Result<Cgroup, CgroupError> {
         let version = hierarchies.version();
-        let writes = plan(resources, version).map_err(|source| CgroupError::Plan { source })?;
-        let wanted = wanted(hierarchies, &writes)?;
-        let group = Cgroup { version, path: path.to_owned(), directories: directories(hierarchies, path, &wanted)? };
-        let made = group.make_directories(hierarchies, &wanted).and_then(|()| group.write(&writes));
+        let writes = plan(resources, hierarchies).map_err(|source| CgroupError::Plan { source })?;
+        let wanted = directories::wanted(hierarchies, &writes)?;
+        let directories = directories::directories(hierarchies, path, &wanted)?;
+        let mut group = Cgroup { version, path: path.to_owned(), directories, above: Vec::new() };
+        let mut above = Vec::new();
+        let made = directories::make(&group, hierarchies, &writes, &mut above).and_then(|()| apply(&group, &writes));
+        group.above = above;
         if let Err(err) = made.and_then(|()| group.attach_devices(&resources.devices)) {
             // The first error is the one to report; directories that stay are taken over by the next create.
             let _ = group.remove_directories();
+            directories::remove_above(&group.above);
             return Err(err);
         }
         Ok(group)
@@ -152,16 +86,27 @@ impl Cgroup {
 
     /// The cgroup at `path` as an earlier [`Cgroup::create`] left it, in whichever hierarchies have it.
     pub fn open(hierarchies: &Hierarchies, path: &Path) -> Result<Cgroup, CgroupError> {
-        let mut all = directories(hierarchies, path, &CONTROLLERS_DEFAULT)?;
-        all.extend(directories(hierarchies, path, &[Controller::Cpuset])?);
-        all.retain(|(_, directory)| directory.is_dir());
-        all.dedup_by(|a, b| a.1 == b.1);
-        Ok(Cgroup { version: hierarchies.version(), path: path.to_owned(), directories: all })
+        let version = hierarchies.version();
+        let all = match version {
+            Version::V1 => &Controller::ALL[..],
+            Version::V2 => &hierarchies.unified_controllers,
+        };
+        let mut directories = directories::directories(hierarchies, path, all)?;
+        directories.retain(|(_, directory)| directory.is_dir());
+        Ok(Cgroup { version, path: path.to_owned(), directories, above: Vec::new() })
     }
 
-    /// Changes the limits of the living cgroup.
-    pub fn update(&self, resources: &Resources) -> Result<(), CgroupError> {
-        self.write(&plan(resources, self.version).map_err(|source| CgroupError::Plan { source })?)
+    /// Changes the limits of the living cgroup. Device rules stay as they are.
+    ///
+    /// With version 1 a limit whose hierarchy the container is not in moves its processes there.
+    pub fn update(&mut self, hierarchies: &Hierarchies, resources: &Resources) -> Result<(), CgroupError> {
+        let resources = Resources { devices: Vec::new(), ..resources.clone() };
+        let writes = plan(&resources, hierarchies).map_err(|source| CgroupError::Plan { source })?;
+        if let (Version::V2, Some(memory)) = (self.version, &resources.memory) {
+            check_usage(self, memory)?;
+        }
+        extend(self, hierarchies, &writes)?;
+        apply(self, &writes)
     }
 
     /// Opens what a new process needs to come in.
@@ -176,7 +121,14 @@ impl Cgroup {
                 opened(directory.clone(), false).map(Entrance::Directory)
             }
             Version::V1 => {
-                let tasks = self.directories.iter().map(|(_, directory)| opened(directory.join("tasks"), true));
+                let entry = |directory: &Path| match opened(directory.join("tasks"), true) {
+                    // The one of a hybrid's version 2.
+                    Err(CgroupError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                        opened(directory.join("cgroup.procs"), true)
+                    }
+                    other => other,
+                };
+                let tasks = self.directories.iter().map(|(_, directory)| entry(directory));
                 tasks.collect::<Result<_, _>>().map(Entrance::Tasks)
             }
         }
@@ -246,6 +198,14 @@ impl Cgroup {
         }
     }
 
+    /// [`Cgroup::destroy`] for what should never have been made: takes away, too, what had to be made above it, unless
+    /// somebody else has come there.
+    pub fn abandon(&self, timeout: Duration) -> Result<(), CgroupError> {
+        let destroyed = self.destroy(timeout);
+        directories::remove_above(&self.above);
+        destroyed
+    }
+
     /// Kills what is inside and waits for its end; false at the deadline.
     fn end_processes(&self, deadline: Instant) -> Result<bool, CgroupError> {
         if let (Version::V2, Some((_, directory))) = (self.version, self.directories.first()) {
@@ -295,20 +255,6 @@ impl Cgroup {
         found.map(|(_, path)| path.as_path()).ok_or(CgroupError::NoController { controller })
     }
 
-    fn make_directories(&self, hierarchies: &Hierarchies, wanted: &[Controller]) -> Result<(), CgroupError> {
-        for (controllers, directory) in &self.directories {
-            if let Some(unified) = hierarchies.unified.as_ref().filter(|_| self.version == Version::V2) {
-                delegate(unified, &self.path, wanted)?;
-            }
-            make_directory(directory)?;
-            if controllers.contains(&Controller::Cpuset) && self.version == Version::V1 {
-                let mount = hierarchies.v1_mount(Controller::Cpuset).ok_or(CgroupError::NoHierarchy)?;
-                inherit_cpuset(mount, &self.path)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Version 1 has files for the rules, which the plan writes.
     fn attach_devices(&self, rules: &[DeviceRule]) -> Result<(), CgroupError> {
         let [(_, directory)] = self.directories.as_slice() else { return Ok(()) };
@@ -317,31 +263,6 @@ impl Cgroup {
         }
         let attach = |cgroup: File| sys::bpf::attach_device_program(cgroup.as_fd(), &program(rules));
         File::open(directory).and_then(attach).map_err(CgroupError::io("attach a device program to", directory))
-    }
-
-    fn write(&self, writes: &[Write]) -> Result<(), CgroupError> {
-        let (mut again, mut last) = (None, None);
-        for write in writes {
-            match self.write_one(write, &mut last) {
-                // A limit raised above the old sum of memory and swap is refused until the sum is raised.
-                Err(CgroupError::Write { .. }) if write.file == "memory.limit_in_bytes" => again = Some(write),
-                other => other?,
-            }
-        }
-        again.map_or(Ok(()), |write| self.write_one(write, &mut None))
-    }
-
-    /// `last` is the file of the write before: device rules are many writes to one.
-    fn write_one(&self, write: &Write, last: &mut Option<(&'static str, File)>) -> Result<(), CgroupError> {
-        let path = || Ok(self.directory(write.controller)?.join(write.file));
-        if last.as_ref().is_none_or(|(name, _)| *name != write.file) {
-            let file = File::options().write(true).open(path()?);
-            let file =
-                file.or_else(|source| Err(CgroupError::Write { path: path()?, value: write.value.clone(), source }));
-            *last = Some((write.file, file?));
-        }
-        let written = last.as_mut().map_or(Ok(()), |(_, file)| file.write_all(write.value.as_bytes()));
-        written.or_else(|source| Err(CgroupError::Write { path: path()?, value: write.value.clone(), source }))
     }
 
     fn set_frozen(&self, frozen: bool, timeout: Duration) -> Result<(), CgroupError> {
@@ -389,130 +310,6 @@ pub fn is_frozen(group: &Cgroup) -> bool {
 }
 
 const EBUSY: i32 = rustix::io::Errno::BUSY.raw_os_error();
-
-/// What every container is put under where it is mounted: what can limit it later, count it or freeze it.
-///
-/// Not cpuset: a new directory must be filled first, and nothing is counted there.
-const CONTROLLERS_DEFAULT: [Controller; 7] = [
-    Controller::Cpu,
-    Controller::Cpuacct,
-    Controller::Memory,
-    Controller::Devices,
-    Controller::Freezer,
-    Controller::Blkio,
-    Controller::Pids,
-];
-
-/// The controllers to use: those that are there, and cpuset if asked for. One that is asked for must be there.
-fn wanted(hierarchies: &Hierarchies, writes: &[Write]) -> Result<Vec<Controller>, CgroupError> {
-    let available = |controller: &Controller| match hierarchies.version() {
-        Version::V1 => hierarchies.v1_mount(*controller).is_some(),
-        Version::V2 => hierarchies.unified_controllers.contains(controller),
-    };
-    let mut wanted: Vec<_> = CONTROLLERS_DEFAULT.into_iter().filter(available).collect();
-    for write in writes {
-        if !available(&write.controller) {
-            return Err(CgroupError::NoController { controller: write.controller });
-        }
-        if !wanted.contains(&write.controller) {
-            wanted.push(write.controller);
-        }
-    }
-    Ok(wanted)
-}
-
-fn directories(
-    hierarchies: &Hierarchies,
-    path: &Path,
-    wanted: &[Controller],
-) -> Result<Vec<(Vec<Controller>, PathBuf)>, CgroupError> {
-    let normal = |part: std::path::Component<'_>| matches!(part, std::path::Component::Normal(_));
-    let below = path.strip_prefix("/").ok().filter(|below| below.components().all(normal));
-    let below = below.filter(|below| !below.as_os_str().is_empty());
-    let below = below.ok_or_else(|| CgroupError::Path { path: path.to_owned() })?;
-    if let (Version::V2, Some(unified)) = (hierarchies.version(), &hierarchies.unified) {
-        return Ok(vec![(wanted.to_vec(), unified.join(below))]);
-    }
-    let used = hierarchies.v1.iter().filter(|hierarchy| hierarchy.controllers.iter().any(|c| wanted.contains(c)));
-    Ok(used.map(|hierarchy| (hierarchy.controllers.clone(), hierarchy.mount.join(below))).collect())
-}
-
-fn make_directory(directory: &Path) -> Result<(), CgroupError> {
-    match fs::create_dir(directory) {
-        Ok(()) => Ok(()),
-        Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        // The usual parent exists: trying the leaf first saves a stat for each hierarchy.
-        Err(_) => fs::create_dir_all(directory).map_err(CgroupError::io("create", directory)),
-    }
-}
-
-/// Gives the controllers to every directory on the way down (cgroup-v2.rst, "Top-down Constraint").
-fn delegate(unified: &Path, path: &Path, wanted: &[Controller]) -> Result<(), CgroupError> {
-    let names: Vec<_> = wanted.iter().filter_map(|c| c.unified_name()).map(|name| format!("+{name}")).collect();
-    let parents = path.parent().into_iter().flat_map(Path::components).skip(1);
-    let mut directory = unified.to_owned();
-    let enable = |directory: &Path| {
-        let file = directory.join("cgroup.subtree_control");
-        fs::write(&file, names.join(" ")).map_err(CgroupError::io("write", &file))
-    };
-    enable(&directory)?;
-    for parent in parents {
-        directory.push(parent);
-        make_directory(&directory)?;
-        enable(&directory)?;
-    }
-    Ok(())
-}
-
-/// A new directory of version 1's cpuset is empty, and takes no process until it has processors and memory nodes.
-fn inherit_cpuset(mount: &Path, path: &Path) -> Result<(), CgroupError> {
-    let mut directory = mount.to_owned();
-    for part in path.components().skip(1) {
-        let child = directory.join(part);
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            let (from, to) = (directory.join(file), child.join(file));
-            let own = fs::read_to_string(&to).map_err(CgroupError::io("read", &to))?;
-            if own.trim().is_empty() {
-                let value = fs::read_to_string(&from).map_err(CgroupError::io("read", &from))?;
-                fs::write(&to, value.trim()).map_err(CgroupError::io("write", &to))?;
-            }
-        }
-        directory = child;
-    }
-    Ok(())
-}
-
-/// Removes a cgroup directory, and those that the container made below it.
-fn remove_tree(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
-    let gone = |err: &io::Error| err.kind() == io::ErrorKind::NotFound;
-    let failed = |err| (directory.to_owned(), err);
-    // rmdir first: nearly always there is nothing below, and listing costs as much again.
-    match fs::remove_dir(directory) {
-        Err(err) if !gone(&err) => {}
-        _ => return Ok(()),
-    }
-    let entries = match fs::read_dir(directory) {
-        Err(err) if gone(&err) => return Ok(()),
-        other => other.map_err(failed)?,
-    };
-    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-        remove_tree(&entry.path())?;
-    }
-    match fs::remove_dir(directory) {
-        Err(err) if !gone(&err) => Err(failed(err)),
-        _ => Ok(()),
-    }
-}
-
-/// The processes of a directory and those below.
-fn collect_procs(directory: &Path, found: &mut BTreeSet<i32>) {
-    // One that cannot be read has gone meanwhile.
-    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-    found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    below.for_each(|entry| collect_procs(&entry.path(), found));
-}
 
 /// Kills a process and waits for its end; whether anything happened.
 fn end(process: &OwnedFd, deadline: Instant) -> bool {

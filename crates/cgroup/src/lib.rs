@@ -16,8 +16,11 @@
 //! Whoever made a [`Cgroup`] removes it with [`Cgroup::destroy`]; dropping it removes nothing, because containers outlive
 //! the value. Deliberately not here: cgroups of the host, and any watching thread.
 
+mod apply;
 mod counters;
 mod devices;
+mod directories;
+mod error;
 mod events;
 mod facts;
 mod freeze;
@@ -25,6 +28,7 @@ mod group;
 mod plan;
 
 pub use counters::{OomEvents, Usage};
+pub use error::CgroupError;
 pub use facts::{Controller, Hierarchies, Hierarchy, Version};
-pub use group::{Cgroup, CgroupError, Entrance, is_frozen, signal_all};
-pub use plan::{PlanError, Write, cpu_weight, plan};
+pub use group::{Cgroup, Entrance, is_frozen, signal_all};
+pub use plan::{Absent, PlanError, Write, cpu_weight, plan};

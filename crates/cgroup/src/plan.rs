@@ -1,51 +1,130 @@
 //! From limits to the files that keep them. Pure.
+//!
+//! One file here a controller; this one puts them together. A limit is either in the answer or an error that names its
+//! field: nothing is left out silently, but for what asks for nothing (Go's zero) and kernel memory, which no kernel limits.
+
+mod cpu;
+mod devices;
+mod io;
+mod memory;
+mod rest;
+
+use std::borrow::Cow;
 
 use errdefs::ErrorKind;
-use oci::runtime::{CpuLimits, DeviceRule, MemoryLimits, Resources};
+use oci::runtime::Resources;
 
-use crate::facts::{Controller, Version};
+use crate::facts::{Controller, Hierarchies};
+
+pub use cpu::cpu_weight;
 
 /// One file to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
-    /// The controller that the file belongs to.
-    pub controller: Controller,
-    /// Its name in the cgroup's directory.
-    pub file: &'static str,
+    /// The controller that the file belongs to; absent for files that every cgroup has.
+    pub controller: Option<Controller>,
+    /// The limit, by its name in config.json.
+    pub field: &'static str,
+    /// The file's name in the cgroup's directory.
+    pub file: Cow<'static, str>,
     /// What is written, in one write.
     pub value: String,
+    /// What to do if there is no such file.
+    pub absent: Absent,
+    /// Whether the kernel may refuse it until later writes are made: it is then tried once more, after them.
+    pub again: bool,
+}
+
+/// What to do if a kernel has no such file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// The limit cannot be kept: an error.
+    Fail,
+    /// Without the file the limit is kept already.
+    Skip,
+    /// Another file does the same.
+    Instead {
+        /// Its name.
+        file: &'static str,
+        /// What is written there.
+        value: String,
+    },
 }
 
 /// Why limits make no plan.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PlanError {
     /// Version 2 counts swap apart from memory, so the sum needs its other part.
-    #[error("a limit of memory and swap together ({swap} bytes) needs a memory limit")]
+    #[error("linux.resources.memory.swap: a limit of memory and swap together ({swap} bytes) needs a memory limit")]
     SwapWithoutMemory {
         /// What was asked for.
         swap: i64,
     },
     /// The sum is less than one of its parts.
-    #[error("limit of memory and swap together ({swap} bytes) is less than the memory limit ({memory} bytes)")]
+    #[error(
+        "linux.resources.memory.swap: limit of memory and swap together ({swap} bytes) is less than the memory limit ({memory} bytes)"
+    )]
     SwapBelowMemory {
         /// Memory and swap together.
         swap: i64,
         /// Memory alone.
         memory: i64,
     },
+    /// A number that no kernel takes.
+    #[error("{field}: {value} is not {range}")]
+    OutOfRange {
+        /// The limit.
+        field: &'static str,
+        /// As given.
+        value: i128,
+        /// What it should be.
+        range: &'static str,
+    },
+    /// A word that is none.
+    #[error("{field}: {value:?} is not {wanted}")]
+    Word {
+        /// The limit.
+        field: &'static str,
+        /// As given.
+        value: String,
+        /// What it should be.
+        wanted: &'static str,
+    },
     /// A rule of the device controller is not one.
-    #[error("device rule of type {kind:?} with access {access:?}")]
+    #[error("linux.resources.devices[{index}]: device rule of type {kind:?} with access {access:?}")]
     DeviceRule {
+        /// Its place in the list.
+        index: usize,
         /// Its type.
         kind: String,
         /// Its access.
         access: String,
     },
+    /// A rule of the device controller with a number that no device has.
+    #[error("linux.resources.devices[{index}]: {number} is not the number of a device")]
+    DeviceNumber {
+        /// Its place in the list.
+        index: usize,
+        /// The number.
+        number: i64,
+    },
     /// Version 2 has no such thing.
-    #[error("{setting} does not exist with cgroup version 2")]
+    #[error("{field} does not exist with cgroup version 2")]
     OnlyVersion1 {
-        /// The setting.
-        setting: &'static str,
+        /// The limit.
+        field: &'static str,
+    },
+    /// Version 1 has no such thing.
+    #[error("{field} does not exist with cgroup version 1")]
+    OnlyVersion2 {
+        /// The limit.
+        field: &'static str,
+    },
+    /// A file of a controller that nobody knows.
+    #[error("linux.resources.unified: {file:?} is not a file of a controller that is available")]
+    UnifiedFile {
+        /// As given.
+        file: String,
     },
 }
 
@@ -59,145 +138,57 @@ impl PlanError {
 /// The files to write for these limits, in order.
 ///
 /// Device rules make no file with version 2: there an eBPF program keeps them ([`crate::Cgroup::create`] attaches it).
-pub fn plan(resources: &Resources, version: Version) -> Result<Vec<Write>, PlanError> {
-    let mut writes = Vec::new();
-    match version {
-        Version::V1 => {
-            for rule in &resources.devices {
-                let write = device_v1(rule)?;
-                // What is said already, and not unsaid since, costs a system call for nothing.
-                let said =
-                    writes.iter().rev().take_while(|last: &&Write| last.file == write.file).any(|last| *last == write);
-                if !said {
-                    writes.push(write);
-                }
-            }
-            writes.extend(resources.memory.iter().flat_map(memory_v1));
-            writes.extend(resources.cpu.iter().flat_map(cpu_v1));
-        }
-        Version::V2 => {
-            // Checked alike, so that the program below is made of rules that are some.
-            resources.devices.iter().try_for_each(|rule| device_v1(rule).map(drop))?;
-            if let Some(memory) = &resources.memory {
-                memory_v2(memory, &mut writes)?;
-            }
-            writes.extend(resources.cpu.iter().flat_map(cpu_v2));
-        }
+pub fn plan(resources: &Resources, hierarchies: &Hierarchies) -> Result<Vec<Write>, PlanError> {
+    let version = hierarchies.version();
+    let mut writes = devices::plan(&resources.devices, version)?;
+    if let Some(memory) = &resources.memory {
+        writes.extend(memory::plan(memory, version)?);
     }
-    writes.extend(resources.cpu.iter().flat_map(cpuset));
-    if let Some(pids) = &resources.pids {
-        let value = if pids.limit > 0 { pids.limit.to_string() } else { "max".into() };
-        writes.push(Write { controller: Controller::Pids, file: "pids.max", value });
+    if let Some(cpu) = &resources.cpu {
+        writes.extend(cpu::plan(cpu, version)?);
+        writes.extend(cpu::cpuset(cpu));
     }
+    writes.extend(rest::pids(resources.pids.as_ref())?);
+    if let Some(block_io) = &resources.block_io {
+        writes.extend(io::plan(block_io, version)?);
+    }
+    writes.extend(rest::hugepages(&resources.hugepage_limits, hierarchies.version_of(Controller::Hugetlb))?);
+    if let Some(network) = &resources.network {
+        writes.extend(rest::network(network, version)?);
+    }
+    writes.extend(rest::rdma(&resources.rdma)?);
+    // Last: they are the more precise word on the same limits.
+    writes.extend(rest::unified(&resources.unified, hierarchies)?);
     Ok(writes)
 }
 
-/// Version 2's weight (1 to 10,000, default 100) for version 1's shares (2 to 262,144, default 1024).
-///
-/// runc's and crun's present formula, a curve through the three defaults; the straight line of earlier years gave a
-/// container with the default shares 39 instead of 100 (opencontainers/cgroups `ConvertCPUSharesToCgroupV2Value`).
-pub fn cpu_weight(shares: u64) -> u64 {
-    match shares {
-        0..=2 => 1,
-        262_144.. => 10_000,
-        shares => {
-            let log = (shares as f64).log2();
-            10_f64.powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0).ceil() as u64
-        }
+impl Write {
+    fn new(
+        controller: Controller,
+        field: &'static str,
+        file: impl Into<Cow<'static, str>>,
+        value: impl ToString,
+    ) -> Write {
+        let (file, value) = (file.into(), value.to_string());
+        Write { controller: Some(controller), field, file, value, absent: Absent::Fail, again: false }
+    }
+
+    fn again(self) -> Write {
+        Write { again: true, ..self }
+    }
+
+    fn or_skip(self) -> Write {
+        Write { absent: Absent::Skip, ..self }
+    }
+
+    fn or_instead(self, file: &'static str, value: impl ToString) -> Write {
+        Write { absent: Absent::Instead { file, value: value.to_string() }, ..self }
     }
 }
 
-fn memory_v1(memory: &MemoryLimits) -> Vec<Write> {
-    let write = |file, value: String| Write { controller: Controller::Memory, file, value };
-    // The sum may not be less than memory: on a fresh cgroup, where both are without limit, memory comes first.
-    let limits = [
-        ("memory.limit_in_bytes", memory.limit),
-        ("memory.memsw.limit_in_bytes", memory.swap),
-        ("memory.soft_limit_in_bytes", memory.reservation),
-    ];
-    let limits = limits.into_iter().filter_map(|(file, value)| value.filter(|v| *v != 0).map(|v| (file, v)));
-    let mut writes: Vec<_> = limits.map(|(file, value)| write(file, value.to_string())).collect();
-    writes.extend(memory.swappiness.map(|value| write("memory.swappiness", value.to_string())));
-    if memory.disable_oom_killer == Some(true) {
-        writes.push(write("memory.oom_control", "1".into()));
-    }
-    writes
-}
-
-fn memory_v2(memory: &MemoryLimits, writes: &mut Vec<Write>) -> Result<(), PlanError> {
-    if memory.disable_oom_killer == Some(true) {
-        return Err(PlanError::OnlyVersion1 { setting: "disabling the OOM killer" });
-    }
-    if memory.swappiness.is_some() {
-        return Err(PlanError::OnlyVersion1 { setting: "memory swappiness" });
-    }
-    let limit = memory.limit.filter(|limit| *limit != 0);
-    let swap = match (memory.swap.filter(|swap| *swap != 0), limit) {
-        (None, Some(-1)) | (Some(-1), _) => Some(-1),
-        (None, _) => None,
-        (Some(swap), None | Some(-1)) => return Err(PlanError::SwapWithoutMemory { swap }),
-        (Some(swap), Some(memory)) if swap < memory => return Err(PlanError::SwapBelowMemory { swap, memory }),
-        (Some(swap), Some(memory)) => Some(swap - memory),
-    };
-    let files =
-        [("memory.max", limit), ("memory.swap.max", swap), ("memory.low", memory.reservation.filter(|low| *low != 0))];
-    for (file, value) in files {
-        let value = value.map(|bytes| if bytes < 0 { "max".into() } else { bytes.to_string() });
-        writes.extend(value.map(|value| Write { controller: Controller::Memory, file, value }));
-    }
-    Ok(())
-}
-
-fn cpu_v1(cpu: &CpuLimits) -> Vec<Write> {
-    let values = [
-        ("cpu.shares", cpu.shares.filter(|shares| *shares != 0).map(|shares| shares.to_string())),
-        // The period first: a quota is checked against it.
-        ("cpu.cfs_period_us", cpu.period.filter(|period| *period != 0).map(|period| period.to_string())),
-        ("cpu.cfs_quota_us", cpu.quota.filter(|quota| *quota != 0).map(|quota| quota.to_string())),
-    ];
-    let write =
-        |(file, value): (_, Option<String>)| value.map(|value| Write { controller: Controller::Cpu, file, value });
-    values.into_iter().filter_map(write).collect()
-}
-
-fn cpu_v2(cpu: &CpuLimits) -> Vec<Write> {
-    let write = |file, value| Write { controller: Controller::Cpu, file, value };
-    let mut writes = Vec::new();
-    if let Some(shares) = cpu.shares.filter(|shares| *shares != 0) {
-        writes.push(write("cpu.weight", cpu_weight(shares).to_string()));
-    }
-    let (quota, period) = (cpu.quota.filter(|quota| *quota != 0), cpu.period.filter(|period| *period != 0));
-    if quota.is_some() || period.is_some() {
-        let quota = quota.filter(|quota| *quota > 0).map_or("max".into(), |quota| quota.to_string());
-        writes.push(write("cpu.max", format!("{quota} {}", period.unwrap_or(CPU_PERIOD_DEFAULT_US))));
-    }
-    writes
-}
-
-/// The kernel's own default, needed because `cpu.max` takes both numbers at once.
-const CPU_PERIOD_DEFAULT_US: u64 = 100_000;
-
-fn cpuset(cpu: &CpuLimits) -> Vec<Write> {
-    let write = |(file, value): (_, &String)| Write { controller: Controller::Cpuset, file, value: value.clone() };
-    let files = [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)];
-    files.into_iter().filter(|(_, value)| !value.is_empty()).map(write).collect()
-}
-
-fn device_v1(rule: &DeviceRule) -> Result<Write, PlanError> {
-    let file = if rule.allow { "devices.allow" } else { "devices.deny" };
-    let known = |access: &str| access.bytes().all(|letter| b"rwm".contains(&letter));
-    let number = |number: Option<i64>| match number {
-        None | Some(-1) => "*".into(),
-        Some(number) => number.to_string(),
-    };
-    let value = match rule.kind.as_str() {
-        "" | "a" => "a".into(),
-        kind @ ("b" | "c") if known(&rule.access) && !rule.access.is_empty() => {
-            format!("{kind} {}:{} {}", number(rule.major), number(rule.minor), rule.access)
-        }
-        _ => return Err(PlanError::DeviceRule { kind: rule.kind.clone(), access: rule.access.clone() }),
-    };
-    Ok(Write { controller: Controller::Devices, file, value })
+/// The value, unless it is one that asks for nothing.
+fn asked<T: Default + PartialEq>(value: Option<T>) -> Option<T> {
+    value.filter(|value| *value != T::default())
 }
 
 #[cfg(test)]

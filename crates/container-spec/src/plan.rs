@@ -222,7 +222,8 @@ fn linux(host: &HostConfig, facts: &HostFacts, placement: &Placement) -> Result<
             devices: device::rules(host)?,
             memory: memory(host, facts),
             cpu: processors(host),
-            pids: host.pids_limit.map(|limit| PidsLimit { limit: if limit > 0 { limit } else { -1 } }),
+            pids: host.pids_limit.map(|limit| PidsLimit { limit: Some(if limit > 0 { limit } else { -1 }) }),
+            ..Resources::default()
         }),
         seccomp_program: placement.seccomp_program.map(Path::to_owned),
         sysctl: sysctls(host, facts),
@@ -239,6 +240,7 @@ fn memory(host: &HostConfig, facts: &HostFacts) -> Option<MemoryLimits> {
         swap: Some(host.memory_swap).filter(|limit| *limit > 0),
         swappiness: host.memory_swappiness.and_then(|value| u64::try_from(value).ok()),
         disable_oom_killer: host.oom_kill_disable.filter(|_| facts.cgroup == CgroupLayout::V1),
+        ..MemoryLimits::default()
     };
     Some(limits).filter(|limits| *limits != MemoryLimits::default())
 }
@@ -258,6 +260,7 @@ fn processors(host: &HostConfig) -> Option<CpuLimits> {
         },
         cpus: host.cpuset_cpus.clone(),
         mems: host.cpuset_mems.clone(),
+        ..CpuLimits::default()
     };
     Some(limits).filter(|limits| *limits != CpuLimits::default())
 }

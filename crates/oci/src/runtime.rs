@@ -8,6 +8,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+mod resources;
+
+pub use resources::*;
+
 /// The whole contract.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -334,93 +338,6 @@ pub struct Device {
     /// Group.
     #[serde(default)]
     pub gid: u32,
-}
-
-/// Limits that the cgroup controllers keep.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Resources {
-    /// Which devices may be used, applied in order.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub devices: Vec<DeviceRule>,
-    /// Memory.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory: Option<MemoryLimits>,
-    /// Processor time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu: Option<CpuLimits>,
-    /// Number of tasks.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pids: Option<PidsLimit>,
-}
-
-/// One rule of the device controller.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DeviceRule {
-    /// Allow or deny.
-    pub allow: bool,
-    /// `a`, `c` or `b`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Absent for all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub major: Option<i64>,
-    /// Absent for all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub minor: Option<i64>,
-    /// Some of `rwm`.
-    pub access: String,
-}
-
-/// Memory limits in bytes; -1 is no limit.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct MemoryLimits {
-    /// Hard limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit: Option<i64>,
-    /// Soft limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reservation: Option<i64>,
-    /// Memory and swap together.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub swap: Option<i64>,
-    /// 0 to 100 (v1 only).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub swappiness: Option<u64>,
-    /// Whether tasks wait instead of being killed (v1 only).
-    #[serde(rename = "disableOOMKiller", skip_serializing_if = "Option::is_none")]
-    pub disable_oom_killer: Option<bool>,
-}
-
-/// Processor limits.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct CpuLimits {
-    /// Relative weight, 2 to 262144.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub shares: Option<u64>,
-    /// Microseconds of processor time in a period; -1 is no limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub quota: Option<i64>,
-    /// Length of the period in microseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub period: Option<u64>,
-    /// Processors that may be used, `0-3,5`.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub cpus: String,
-    /// Memory nodes that may be used.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub mems: String,
-}
-
-/// The limit of tasks; 0 or less is no limit.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct PidsLimit {
-    /// Number of tasks.
-    pub limit: i64,
 }
 
 fn is_zero(number: &i32) -> bool {

@@ -41,7 +41,7 @@ fn privileged_limits_are_in_their_files_and_destroy_leaves_nothing() {
     let resources = Resources {
         memory: Some(MemoryLimits { limit: Some(64 << 20), ..Default::default() }),
         cpu: Some(CpuLimits { quota: Some(50_000), period: Some(100_000), cpus: "0".into(), ..Default::default() }),
-        pids: Some(PidsLimit { limit: 17 }),
+        pids: Some(PidsLimit { limit: Some(17) }),
         ..Default::default()
     };
     let scratch = Scratch::new("limits", &resources);
@@ -72,8 +72,8 @@ fn privileged_a_raised_memory_limit_passes_the_old_sum() {
         memory: Some(MemoryLimits { limit: Some(bytes), swap: Some(bytes), ..Default::default() }),
         ..Default::default()
     };
-    let scratch = Scratch::new("update", &memory(32 << 20));
-    scratch.0.update(&memory(64 << 20)).unwrap();
+    let mut scratch = Scratch::new("update", &memory(32 << 20));
+    scratch.0.update(&Hierarchies::detect().unwrap(), &memory(64 << 20)).unwrap();
     let directory = scratch.0.directory(Controller::Memory).unwrap();
     let file = if scratch.0.version == Version::V1 { "memory.limit_in_bytes" } else { "memory.max" };
     assert_eq!(fs::read_to_string(directory.join(file)).unwrap(), "67108864\n");
@@ -168,7 +168,7 @@ fn privileged_a_kill_for_memory_is_counted() {
 fn paths_that_could_leave_the_hierarchy_are_refused() {
     let hierarchies = Hierarchies::parse("30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
     for path in ["relative", "/", "/a/../../b", ""] {
-        let refused = directories(&hierarchies, Path::new(path), &[]);
+        let refused = directories::directories(&hierarchies, Path::new(path), &[]);
         assert!(matches!(refused, Err(CgroupError::Path { .. })), "{path}");
     }
 }
@@ -176,8 +176,150 @@ fn paths_that_could_leave_the_hierarchy_are_refused() {
 #[test]
 fn a_missing_controller_is_an_error_only_for_who_asks() {
     let hierarchies = Hierarchies::parse("35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n");
-    assert_eq!(wanted(&hierarchies, &[]).unwrap(), [Controller::Memory]);
-    let writes = [Write { controller: Controller::Pids, file: "pids.max", value: "1".into() }];
-    let err = wanted(&hierarchies, &writes).unwrap_err();
-    assert_eq!(err.to_string(), "cgroup controller pids is not available, and a limit asks for it");
+    assert_eq!(directories::wanted(&hierarchies, &[]).unwrap(), [Controller::Memory]);
+    let resources = Resources { pids: Some(PidsLimit { limit: Some(1) }), ..Default::default() };
+    let err = directories::wanted(&hierarchies, &plan(&resources, &hierarchies).unwrap()).unwrap_err();
+    assert_eq!(err.to_string(), "linux.resources.pids.limit: cgroup controller pids is not available");
+}
+
+/// The value of a limit's file; on version 2 of the second, if there is one.
+fn limit(group: &Cgroup, controller: Controller, v1: &str, v2: &str) -> String {
+    let file = if group.version == Version::V1 { v1 } else { v2 };
+    fs::read_to_string(group.directory(controller).unwrap().join(file)).unwrap().trim().to_owned()
+}
+
+fn read(json: &str) -> Resources {
+    serde_json::from_str(json).unwrap()
+}
+
+#[test]
+fn privileged_every_limit_is_kept_and_changed() {
+    let first = r#"{
+        "cpu": {"shares": 512, "quota": 40000, "period": 80000, "burst": 10000, "idle": 0},
+        "memory": {"limit": 67108864, "reservation": 33554432, "swap": 134217728},
+        "pids": {"limit": 0}
+    }"#;
+    let hierarchies = Hierarchies::detect().unwrap();
+    let mut scratch = Scratch::new("every", &read(first));
+    let v1 = scratch.0.version == Version::V1;
+    use Controller::*;
+    let one = |group: &Cgroup, controller, v1, v2| limit(group, controller, v1, v2);
+    assert_eq!(one(&scratch.0, Cpu, "cpu.shares", "cpu.weight"), if v1 { "512" } else { "59" });
+    assert_eq!(one(&scratch.0, Cpu, "cpu.cfs_quota_us", "cpu.max"), if v1 { "40000" } else { "40000 80000" });
+    assert_eq!(one(&scratch.0, Cpu, "cpu.cfs_burst_us", "cpu.max.burst"), "10000");
+    assert_eq!(one(&scratch.0, Memory, "memory.soft_limit_in_bytes", "memory.low"), "33554432");
+    let swap = one(&scratch.0, Memory, "memory.memsw.limit_in_bytes", "memory.swap.max");
+    assert_eq!(swap, if v1 { "134217728" } else { "67108864" });
+    assert_eq!(one(&scratch.0, Pids, "pids.max", "pids.max"), "1");
+    // Each of these is refused as long as another one is what it was.
+    for (changed, file, quota) in [
+        (r#"{"cpu": {"quota": 5000, "period": 10000, "burst": 5000}}"#, "cpu.cfs_burst_us", "5000"),
+        (r#"{"cpu": {"quota": 400000, "burst": 300000, "period": 10000}}"#, "cpu.cfs_burst_us", "300000"),
+        (r#"{"cpu": {"quota": 1000, "burst": 0, "period": 1000}}"#, "cpu.cfs_quota_us", "1000"),
+    ] {
+        scratch.0.update(&hierarchies, &read(changed)).unwrap();
+        let v2 = if file == "cpu.cfs_burst_us" { "cpu.max.burst" } else { "cpu.max" };
+        let expected = if v1 || v2 == "cpu.max.burst" { quota.to_owned() } else { format!("{quota} 1000") };
+        assert_eq!(one(&scratch.0, Cpu, file, v2), expected);
+    }
+    scratch.0.update(&hierarchies, &read(r#"{"cpu": {"idle": 1}, "memory": {"limit": -1}}"#)).unwrap();
+    assert_eq!(one(&scratch.0, Cpu, "cpu.idle", "cpu.idle"), "1");
+    scratch.0.update(&hierarchies, &read(r#"{"cpu": {"idle": 0, "shares": 2048}}"#)).unwrap();
+    assert_eq!(one(&scratch.0, Cpu, "cpu.shares", "cpu.weight"), if v1 { "2048" } else { "170" });
+    let unlimited = one(&scratch.0, Memory, "memory.limit_in_bytes", "memory.max");
+    assert!(unlimited == "max" || unlimited.parse::<u64>().unwrap() > 1 << 62, "{unlimited}");
+}
+
+#[test]
+fn privileged_block_devices_are_throttled() {
+    // Any disk: nothing is read of it.
+    let disk = fs::read_dir("/sys/block").unwrap().flatten().map(|entry| entry.path().join("dev")).next().unwrap();
+    let disk = fs::read_to_string(disk).unwrap().trim().to_owned();
+    let (major, minor) = disk.split_once(':').unwrap();
+    let one = |rate| format!(r#"[{{"major": {major}, "minor": {minor}, "rate": {rate}}}]"#);
+    let scratch = Scratch::new(
+        "throttle",
+        &read(&format!(
+            r#"{{"blockIO": {{"throttleReadBpsDevice": {}, "throttleWriteIOPSDevice": {}}}}}"#,
+            one(1 << 20),
+            one(77)
+        )),
+    );
+    let found = limit(&scratch.0, Controller::Blkio, "blkio.throttle.read_bps_device", "io.max");
+    assert!(found.starts_with(&disk) && found.contains("1048576"), "{found}");
+    let found = limit(&scratch.0, Controller::Blkio, "blkio.throttle.write_iops_device", "io.max");
+    assert!(found.starts_with(&disk) && found.contains("77"), "{found}");
+}
+
+#[test]
+fn privileged_huge_pages_are_limited_also_in_a_hybrid() {
+    let hierarchies = Hierarchies::detect().unwrap();
+    assert!(hierarchies.has(Controller::Hugetlb), "{hierarchies:?}");
+    let scratch = Scratch::new("huge", &read(r#"{"hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}]}"#));
+    let (v1, v2) = ("hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max");
+    let file = if hierarchies.version_of(Controller::Hugetlb) == Version::V1 { v1 } else { v2 };
+    assert_eq!(limit(&scratch.0, Controller::Hugetlb, file, file), "4194304");
+    let entrance = scratch.0.entrance().unwrap();
+    let directory = scratch.0.directory(Controller::Hugetlb).unwrap().join("cgroup.procs");
+    let child = sys::fork::fork(Default::default(), entrance.directory(), || {
+        let inside = || -> io::Result<bool> {
+            entrance.enter()?;
+            let own = std::process::id().to_string();
+            Ok(fs::read_to_string(&directory)?.lines().any(|line| line == own))
+        };
+        u8::from(inside().unwrap_or(false))
+    });
+    assert_eq!(sys::wait::wait(child.unwrap().pidfd.as_fd()).unwrap(), sys::wait::Exit::Code(1));
+    // Found again by whoever comes later, and taken away with the rest.
+    let opened = Cgroup::open(&hierarchies, &scratch.0.path).unwrap();
+    assert!(opened.directory(Controller::Hugetlb).is_ok());
+    opened.destroy(TIMEOUT).unwrap();
+    assert!(scratch.0.directories.iter().all(|(_, directory)| !directory.exists()));
+}
+
+#[test]
+fn privileged_a_limit_of_processors_moves_a_living_container() {
+    let mut scratch = Scratch::new("move", &Resources::default());
+    let mut sleepers = [scratch.sleeper(), scratch.sleeper()];
+    scratch.0.update(&Hierarchies::detect().unwrap(), &read(r#"{"cpu": {"cpus": "0", "mems": "0"}}"#)).unwrap();
+    assert_eq!(limit(&scratch.0, Controller::Cpuset, "cpuset.cpus", "cpuset.cpus"), "0");
+    for sleeper in &sleepers {
+        let status = fs::read_to_string(format!("/proc/{}/status", sleeper.id())).unwrap();
+        assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
+    }
+    let opened = Cgroup::open(&Hierarchies::detect().unwrap(), &scratch.0.path).unwrap();
+    opened.destroy(TIMEOUT).unwrap();
+    sleepers.iter_mut().for_each(|sleeper| assert!(!sleeper.wait().unwrap().success()));
+}
+
+#[test]
+fn privileged_impossible_limits_are_named_and_leave_nothing() {
+    let hierarchies = Hierarchies::detect().unwrap();
+    let above = format!("longshore-test-impossible-{}", std::process::id());
+    let path = PathBuf::from(format!("/{above}/deeper/x"));
+    let mut impossible = vec![
+        (r#"{"cpu": {"cpus": "4000-5000"}}"#, "linux.resources.cpu.cpus"),
+        (r#"{"cpu": {"cpus": "x"}}"#, "linux.resources.cpu.cpus"),
+        (r#"{"cpu": {"mems": "77"}}"#, "linux.resources.cpu.mems"),
+        (r#"{"cpu": {"quota": 1}}"#, "linux.resources.cpu.quota"),
+        (r#"{"cpu": {"idle": 7}}"#, "linux.resources.cpu.idle"),
+        (r#"{"cpu": {"burst": 18446744073709551615}}"#, "linux.resources.cpu.burst"),
+        (r#"{"pids": {"limit": -5}}"#, "linux.resources.pids.limit"),
+        (r#"{"pids": {"limit": 9223372036854775807}}"#, "linux.resources.pids.limit"),
+        (
+            r#"{"blockIO": {"throttleReadBpsDevice": [{"major": 4000, "minor": 1, "rate": 1}]}}"#,
+            "linux.resources.blockIO",
+        ),
+        (r#"{"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]}"#, "linux.resources.hugepageLimits"),
+        (r#"{"rdma": {"nosuch": {"hcaHandles": 1}}}"#, "linux.resources.rdma"),
+    ];
+    match hierarchies.version() {
+        Version::V1 => impossible.push((r#"{"unified": {"memory.max": "1"}}"#, "linux.resources.unified")),
+        Version::V2 => impossible.push((r#"{"unified": {"memory.max": "x"}}"#, "linux.resources.unified")),
+    }
+    for (json, field) in impossible {
+        let text = errdefs::chain(&Cgroup::create(&hierarchies, &path, &read(json)).unwrap_err());
+        assert!(text.contains(field), "{json}: {text}");
+        assert!(!hierarchies.children(Path::new("/")).contains(&above), "{json}");
+    }
 }

@@ -205,7 +205,7 @@ fn privileged_devices_and_tasks_are_limited() {
         let script = "echo x > /dev/null; head -c 2 /dev/zero | cat -v; echo; cat /dev/block 2>&1; \
                       (true; true) && echo forked";
         let mut fixture = Fixture::new(&["sh", "-c", script]);
-        fixture.spec.linux.resources.as_mut().unwrap().pids = Some(PidsLimit { limit: 1 });
+        fixture.spec.linux.resources.as_mut().unwrap().pids = Some(PidsLimit { limit: Some(1) });
         let limited = fixture.run();
         assert!(limited.text.contains("can't fork"), "{limited:?}");
         fixture.spec.linux.resources.as_mut().unwrap().pids = None;

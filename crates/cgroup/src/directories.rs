@@ -1,0 +1,200 @@
+//! Directories of cgroups: which, how they come, and how they go.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::CgroupError;
+use crate::facts::{Controller, Hierarchies, Version};
+use crate::group::Cgroup;
+use crate::plan::Write;
+
+/// What every container is put under where it is mounted: what can limit it later, count it or freeze it.
+///
+/// Not cpuset: a new directory must be filled first, and nothing is counted there.
+const CONTROLLERS_DEFAULT: [Controller; 7] = [
+    Controller::Cpu,
+    Controller::Cpuacct,
+    Controller::Memory,
+    Controller::Devices,
+    Controller::Freezer,
+    Controller::Blkio,
+    Controller::Pids,
+];
+
+/// The controllers to use: with version 1 those that containers are always under, and what is asked for; with version 2
+/// all, because it costs nothing, and a later limit finds its files. One that is asked for must be there.
+pub(crate) fn wanted(hierarchies: &Hierarchies, writes: &[Write]) -> Result<Vec<Controller>, CgroupError> {
+    let mut wanted: Vec<_> = match hierarchies.version() {
+        Version::V1 => {
+            CONTROLLERS_DEFAULT.into_iter().filter(|controller| hierarchies.v1_mount(*controller).is_some()).collect()
+        }
+        Version::V2 => hierarchies.unified_controllers.clone(),
+    };
+    for write in writes {
+        let Some(controller) = write.controller.filter(|controller| !wanted.contains(controller)) else { continue };
+        if !hierarchies.has(controller) {
+            return Err(CgroupError::Unavailable { field: write.field, controller });
+        }
+        wanted.push(controller);
+    }
+    Ok(wanted)
+}
+
+/// The directories of these controllers, made or not.
+pub(crate) fn directories(
+    hierarchies: &Hierarchies,
+    path: &Path,
+    wanted: &[Controller],
+) -> Result<Vec<(Vec<Controller>, PathBuf)>, CgroupError> {
+    let normal = |part: std::path::Component<'_>| matches!(part, std::path::Component::Normal(_));
+    let below = path.strip_prefix("/").ok().filter(|below| below.components().all(normal));
+    let below = below.filter(|below| !below.as_os_str().is_empty());
+    let below = below.ok_or_else(|| CgroupError::Path { path: path.to_owned() })?;
+    if let (Version::V2, Some(unified)) = (hierarchies.version(), &hierarchies.unified) {
+        return Ok(vec![(wanted.to_vec(), unified.join(below))]);
+    }
+    let used = hierarchies.v1.iter().filter(|hierarchy| hierarchy.controllers.iter().any(|c| wanted.contains(c)));
+    let mut all: Vec<_> = used.map(|hierarchy| (hierarchy.controllers.clone(), hierarchy.mount.join(below))).collect();
+    let left_over: Vec<_> =
+        wanted.iter().copied().filter(|controller| hierarchies.version_of(*controller) == Version::V2).collect();
+    if let Some(unified) = hierarchies.unified.as_ref().filter(|_| !left_over.is_empty()) {
+        all.push((left_over, unified.join(below)));
+    }
+    Ok(all)
+}
+
+/// Makes the directories with everything above them, and readies them for processes. What was made above is told in `above`.
+pub(crate) fn make(
+    group: &Cgroup,
+    hierarchies: &Hierarchies,
+    writes: &[Write],
+    above: &mut Vec<PathBuf>,
+) -> Result<(), CgroupError> {
+    for (controllers, directory) in &group.directories {
+        let in_unified = |unified: &&PathBuf| directory.starts_with(unified);
+        match hierarchies.unified.as_ref().filter(in_unified) {
+            Some(unified) => delegate(unified, &group.path, controllers, writes, above)?,
+            None => make_directory(directory, above)?,
+        }
+        if controllers.contains(&Controller::Cpuset) && group.version == Version::V1 {
+            let mount = hierarchies.v1_mount(Controller::Cpuset).ok_or(CgroupError::NoHierarchy)?;
+            inherit_cpuset(mount, &group.path)?;
+        }
+    }
+    Ok(())
+}
+
+fn make_directory(directory: &Path, above: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
+    match fs::create_dir(directory) {
+        Ok(()) => return Ok(()),
+        Err(err) if err.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        // The usual parent exists: trying the leaf first saves a stat for each hierarchy.
+        Err(_) => {}
+    }
+    let mut missing: Vec<_> =
+        directory.ancestors().skip(1).take_while(|parent| !parent.exists()).map(Path::to_owned).collect();
+    fs::create_dir_all(directory).map_err(CgroupError::io("create", directory))?;
+    above.append(&mut missing);
+    Ok(())
+}
+
+/// Takes away what [`make`] has made above the directories, as far as nobody uses it.
+pub(crate) fn remove_above(above: &[PathBuf]) {
+    for directory in above {
+        // Somebody else may have come meanwhile: then it stays.
+        let _ = fs::remove_dir(directory);
+    }
+}
+
+/// Makes the directory, with these controllers given to every directory on the way down (cgroup-v2.rst, "Top-down
+/// Constraint").
+fn delegate(
+    unified: &Path,
+    path: &Path,
+    controllers: &[Controller],
+    writes: &[Write],
+    above: &mut Vec<PathBuf>,
+) -> Result<(), CgroupError> {
+    make_directory(&unified.join(path.strip_prefix("/").unwrap_or(path)), above)?;
+    let parents = path.parent().into_iter().flat_map(Path::components).skip(1);
+    let mut directory = unified.to_owned();
+    enable(&directory, controllers, writes)?;
+    for parent in parents {
+        directory.push(parent);
+        enable(&directory, controllers, writes)?;
+    }
+    Ok(())
+}
+
+/// Gives the controllers to the cgroups below. Those that no limit asks for may stay away: a part of the tree that was
+/// handed to somebody without privilege, or by systemd, has what it has.
+fn enable(directory: &Path, controllers: &[Controller], writes: &[Write]) -> Result<(), CgroupError> {
+    let file = directory.join("cgroup.subtree_control");
+    let name = |controller: &Controller| controller.unified_name().map(|name| format!("+{name}"));
+    let names: Vec<_> = controllers.iter().filter_map(name).collect();
+    if fs::write(&file, names.join(" ")).is_ok() {
+        return Ok(());
+    }
+    let on = fs::read_to_string(&file).unwrap_or_default();
+    let on: Vec<_> = on.split_whitespace().collect();
+    for controller in controllers {
+        let Some(name) = controller.unified_name().filter(|name| !on.contains(name)) else { continue };
+        let enabled = fs::write(&file, format!("+{name}"));
+        if writes.iter().any(|write| write.controller == Some(*controller)) {
+            enabled.map_err(CgroupError::io("write", &file))?;
+        }
+    }
+    Ok(())
+}
+
+/// A new directory of version 1's cpuset is empty, and takes no process until it has processors and memory nodes.
+pub(crate) fn inherit_cpuset(mount: &Path, path: &Path) -> Result<(), CgroupError> {
+    let mut directory = mount.to_owned();
+    for part in path.components().skip(1) {
+        let child = directory.join(part);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let (from, to) = (directory.join(file), child.join(file));
+            let own = fs::read_to_string(&to).map_err(CgroupError::io("read", &to))?;
+            if own.trim().is_empty() {
+                let value = fs::read_to_string(&from).map_err(CgroupError::io("read", &from))?;
+                fs::write(&to, value.trim()).map_err(CgroupError::io("write", &to))?;
+            }
+        }
+        directory = child;
+    }
+    Ok(())
+}
+
+/// Removes a cgroup directory, and those that the container made below it.
+pub(crate) fn remove_tree(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
+    let gone = |err: &io::Error| err.kind() == io::ErrorKind::NotFound;
+    let failed = |err| (directory.to_owned(), err);
+    // rmdir first: nearly always there is nothing below, and listing costs as much again.
+    match fs::remove_dir(directory) {
+        Err(err) if !gone(&err) => {}
+        _ => return Ok(()),
+    }
+    let entries = match fs::read_dir(directory) {
+        Err(err) if gone(&err) => return Ok(()),
+        other => other.map_err(failed)?,
+    };
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_tree(&entry.path())?;
+    }
+    match fs::remove_dir(directory) {
+        Err(err) if !gone(&err) => Err(failed(err)),
+        _ => Ok(()),
+    }
+}
+
+/// The processes of a directory and those below.
+pub(crate) fn collect_procs(directory: &Path, found: &mut BTreeSet<i32>) {
+    // One that cannot be read has gone meanwhile.
+    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    below.for_each(|entry| collect_procs(&entry.path(), found));
+}

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cgroup::{Cgroup, CgroupError, Hierarchies};
-use oci::runtime::{DeviceRule, Hooks, NamespaceKind, Process, Spec, State};
+use oci::runtime::{DeviceRule, Hooks, NamespaceKind, Process, Resources, Spec, State};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
@@ -208,10 +208,22 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
             seccomp,
         }),
         Err(err) => {
+            let err = explained(err, &resources, &cgroup);
             // The first error is the one that explains; a directory that stays is taken over by the next try.
-            let _ = cgroup.destroy(DESTROY_TIMEOUT);
+            let _ = cgroup.abandon(DESTROY_TIMEOUT);
             Err(err)
         }
+    }
+}
+
+/// A process that died says nothing; its cgroup may.
+fn explained(err: CreateError, resources: &Resources, cgroup: &Cgroup) -> CreateError {
+    let limit = resources.memory.as_ref().and_then(|memory| memory.limit);
+    match (&err, limit) {
+        (CreateError::Process(ProcessError::Died { .. }), Some(limit)) if cgroup.had_oom_kill() => {
+            CreateError::NoMemory { limit }
+        }
+        _ => err,
     }
 }
 

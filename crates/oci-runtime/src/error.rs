@@ -306,6 +306,12 @@ pub enum CreateError {
     /// The child could not prepare itself.
     #[error(transparent)]
     Process(#[from] ProcessError),
+    /// The kernel killed the child before it was ready.
+    #[error("linux.resources.memory.limit: {limit} bytes are too few for the container's process, which was killed")]
+    NoMemory {
+        /// The limit.
+        limit: i64,
+    },
 }
 
 impl CreateError {
@@ -320,7 +326,8 @@ impl CreateError {
             CreateError::BuildMount { .. }
             | CreateError::Listener(_)
             | CreateError::WriteMap { .. }
-            | CreateError::MapTool { .. } => ErrorKind::InvalidArgument,
+            | CreateError::MapTool { .. }
+            | CreateError::NoMemory { .. } => ErrorKind::InvalidArgument,
             CreateError::Threads { .. }
             | CreateError::Read { .. }
             | CreateError::SeccompProgram { .. }

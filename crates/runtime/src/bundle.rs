@@ -115,7 +115,7 @@ fn plan(config: Value, path: &Path, directory: &Path, id: &str) -> Result<Plan, 
     }
     // A relative path begins at a place of the runtime's choice (runtime-spec config-linux.md, "Cgroups Path"): the root.
     spec.linux.cgroups_path = match spec.linux.cgroups_path.as_str() {
-        "" => format!("/{CGROUP_PARENT}/{id}"),
+        "" => format!("/{CGROUP_PREFIX}{id}"),
         path => format!("/{}", path.trim_start_matches('/')),
     };
     let filter = filter(&spec)?;
@@ -123,8 +123,9 @@ fn plan(config: Value, path: &Path, directory: &Path, id: &str) -> Result<Plan, 
     Ok(Plan { spec, filter })
 }
 
-/// Where containers are whose specification says nothing.
-const CGROUP_PARENT: &str = "longshore-runtime";
+/// Where containers are whose specification says nothing: in no directory of their own, which nobody would take away, or
+/// everybody would make again.
+const CGROUP_PREFIX: &str = "longshore-runtime-";
 
 /// The rules; absent where a program is given, or nothing.
 fn filter(spec: &Spec) -> Result<Option<Filter>, BundleError> {
@@ -167,7 +168,7 @@ mod tests {
     fn paths_become_absolute() {
         let plan = planned(json!({})).unwrap();
         assert_eq!(plan.spec.root.path, Path::new("/bundle/rootfs"));
-        assert_eq!(plan.spec.linux.cgroups_path, "/longshore-runtime/name");
+        assert_eq!(plan.spec.linux.cgroups_path, "/longshore-runtime-name");
         let plan = planned(json!({"linux": {"namespaces": [{"type": "mount"}], "cgroupsPath": "a/b"}})).unwrap();
         assert_eq!(plan.spec.linux.cgroups_path, "/a/b");
     }

@@ -9,26 +9,13 @@ use serde_json::Value;
 const PROCESS: [&str; 5] = ["apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity"];
 
 /// Of everything else. `[]` stands for each member of a list.
-const CONFIG: [&str; 23] = [
+const CONFIG: [&str; 10] = [
     "linux.timeOffsets",
     "linux.netDevices",
     "linux.memoryPolicy",
     "linux.mountLabel",
     "linux.intelRdt",
     "linux.personality",
-    "linux.resources.blockIO",
-    "linux.resources.hugepageLimits",
-    "linux.resources.network",
-    "linux.resources.rdma",
-    "linux.resources.unified",
-    "linux.resources.memory.kernel",
-    "linux.resources.memory.kernelTCP",
-    "linux.resources.memory.useHierarchy",
-    "linux.resources.memory.checkBeforeUpdate",
-    "linux.resources.cpu.burst",
-    "linux.resources.cpu.idle",
-    "linux.resources.cpu.realtimeRuntime",
-    "linux.resources.cpu.realtimePeriod",
     "mounts[].uidMappings",
     "mounts[].gidMappings",
     "vm",
@@ -101,7 +88,7 @@ mod tests {
             "nobodyKnows": {"this": 1},
             "process": {"apparmorProfile": "", "scheduler": null, "user": {"username": ""}},
             "mounts": [{"uidMappings": []}, {"destination": "/x"}],
-            "linux": {"uidMappings": [], "mountLabel": "", "resources": {"blockIO": {"weight": 0}, "unified": {}, "cpu": {"idle": 0}}},
+            "linux": {"uidMappings": [], "mountLabel": ""},
         });
         assert_eq!(of_config(&config), None);
     }

@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use cgroup::{Cgroup, Hierarchies};
+use oci::runtime::Spec;
 use oci_runtime::{Container, CreateOptions, Handover, SystemError};
 use stdx::time::Rfc3339;
 
@@ -62,6 +63,9 @@ fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result
     let mut plan = bundle::load(&directory, id)?;
     given.check(plan.spec.process.terminal, detach)?;
     given.announce(&mut plan.spec.process);
+    if has_kernel_limit(&plan.spec) {
+        context.log.warning("linux.resources.memory.kernel and kernelTCP are ignored: the kernel has no such limit");
+    }
     let hierarchies = hierarchies()?;
     let locked = context.store.create(id)?;
     let made = check_cgroup(&plan, &hierarchies).and_then(|()| {
@@ -74,11 +78,26 @@ fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result
     match made {
         Ok((record, container)) => Ok((Made { locked, record }, container)),
         Err(err) => {
-            // The first error is the one to tell; what stays is for `delete --force`.
-            let _ = locked.remove();
+            // The first error is the one to tell.
+            if !is_left(&locked, &hierarchies) {
+                let _ = locked.remove();
+            }
             Err(err)
         }
     }
+}
+
+/// Whether processes of a failed container would not end: then its record stays, for `delete --force`.
+fn is_left(locked: &Locked, hierarchies: &Hierarchies) -> bool {
+    // Without a record nothing was made: what is in the cgroup then is somebody else's.
+    let Ok(record) = locked.place.load() else { return false };
+    let group = Cgroup::open(hierarchies, Path::new(&record.spec.linux.cgroups_path));
+    group.is_ok_and(|group| !group.procs_with_below().is_empty())
+}
+
+fn has_kernel_limit(spec: &Spec) -> bool {
+    let memory = spec.linux.resources.as_ref().and_then(|resources| resources.memory.as_ref());
+    memory.is_some_and(|memory| memory.kernel.is_some() || memory.kernel_tcp.is_some())
 }
 
 /// Hooks and relative sources of mounts begin in the bundle.

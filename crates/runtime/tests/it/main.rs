@@ -8,6 +8,7 @@ mod fixture;
 mod hooks;
 mod leaks;
 mod lifecycle;
+mod limits;
 mod seccomp;
 mod terminal;
 mod user_namespace;

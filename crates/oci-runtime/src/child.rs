@@ -66,6 +66,7 @@ impl Birth<'_> {
     pub(crate) fn run(&self, channel: &Channel) -> Result<Infallible, Failure> {
         // First of all: what follows is done on the container's account.
         self.entrance.enter().at(Step::EnterCgroup, "")?;
+        self.process.scheduling.settle_processors(true)?;
         // A process that shares the PID namespace must not look into this one, which is still ours (CVE-2016-9962).
         set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Clean, "")?;
         umask(Mode::empty());

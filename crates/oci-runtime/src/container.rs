@@ -23,6 +23,7 @@ use crate::joining::{ExecProcess, Joining, Usher};
 use crate::mounts::{Built, build, build_root};
 use crate::plan::Plan;
 use crate::process::{ProcessPlan, open_proc};
+use crate::scheduling::Machine;
 use crate::supply::Order;
 use crate::user;
 use crate::user_namespace::{attend, bounding, is_privileged};
@@ -136,6 +137,7 @@ pub struct Container {
     pub exec_within: Duration,
     gate: Option<Channel>,
     namespaces: ThreadNameSpaceType,
+    machine: Machine,
     seccomp: Option<Filter>,
 }
 
@@ -185,6 +187,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
         plan_process(options.id, plan.namespaces.all, &spec.process, options.user, root.as_fd(), seccomp.clone())??;
     process.kept = options.kept;
     process.groups_may_stay = plan.user.is_some();
+    process.machine = plan.machine.clone();
     process.start_hooks = hooks.map(|(hooks, state)| {
         let status = "created".into();
         (hooks.start_container.clone(), State { status, ..state.clone() })
@@ -205,6 +208,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
             // Closed where the container waits elsewhere.
             gate: Some(gate).filter(|_| options.handover.is_none()),
             namespaces: plan.namespaces.all,
+            machine: plan.machine,
             seccomp,
         }),
         Err(err) => {
@@ -259,6 +263,7 @@ impl Container {
         let Living { id, spec, pid, pidfd, hierarchies } = living;
         let root = open_root(pid).map_err(|source| OpenError::Read { path: root_path(pid), source })?;
         let seccomp = Filter::read(spec).map_err(|err| OpenError::Filter { source: Box::new(err) })?;
+        let plan = Plan::new(spec)?;
         Ok(Container {
             id: id.to_owned(),
             pid,
@@ -269,7 +274,8 @@ impl Container {
             state: plain_state(id, pid),
             exec_within: EXEC_WITHIN,
             gate: None,
-            namespaces: Plan::new(spec)?.namespaces.all,
+            namespaces: plan.namespaces.all,
+            machine: plan.machine,
             seccomp,
         })
     }
@@ -300,6 +306,7 @@ impl Container {
         let mut process = plan_process(&self.id, self.namespaces, options.process, options.user, root, seccomp)??;
         process.kept = options.kept;
         process.groups_may_stay = self.namespaces.contains(ThreadNameSpaceType::USER);
+        process.machine = self.machine.clone();
         let entrance = self.cgroup.entrance()?;
         let (container, namespaces) = (self.pidfd.as_fd(), self.namespaces);
         let (cgroup, first, stdio) = (&self.cgroup, self.pid, options.stdio);

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use errdefs::ErrorKind;
 
+use crate::field::FieldError;
+
 /// Why a specification cannot be carried out, known before anything is done.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -18,6 +20,14 @@ pub enum PlanError {
     /// A container without its own mount namespace would change the host's.
     #[error("a mount namespace of its own is required")]
     NoMountNamespace,
+    /// A field whose value cannot be.
+    #[error("{field}")]
+    Field {
+        /// Its full name: `process.rlimits[0].type`.
+        field: String,
+        /// What is wrong with it.
+        source: FieldError,
+    },
     /// The namespaces contradict the rest.
     #[error("{setting} needs a new {namespace} namespace")]
     NeedsNamespace {
@@ -40,18 +50,6 @@ pub enum PlanError {
     RelativePath {
         /// The path.
         path: PathBuf,
-    },
-    /// No capability is called so.
-    #[error("unknown capability {name:?}")]
-    UnknownCapability {
-        /// The name.
-        name: String,
-    },
-    /// No resource limit is called so.
-    #[error("unknown resource limit {name:?}")]
-    UnknownRlimit {
-        /// The name.
-        name: String,
     },
     /// A kernel parameter outside the container's namespaces, or with a path in its name.
     #[error("sysctl {name:?} is not in a separate kernel namespace")]
@@ -99,7 +97,9 @@ impl PlanError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            PlanError::Unsupported { .. } => ErrorKind::NotImplemented,
+            PlanError::Unsupported { .. } | PlanError::Field { source: FieldError::HostLacks { .. }, .. } => {
+                ErrorKind::NotImplemented
+            }
             _ => ErrorKind::InvalidArgument,
         }
     }
@@ -521,6 +521,16 @@ steps! {
     Credentials = "set user and groups",
     /// Capabilities.
     Capabilities = "set capabilities",
+    /// Policy and priority.
+    Scheduler = "set process.scheduler",
+    /// I/O priority.
+    IoPriority = "set process.ioPriority",
+    /// Processors.
+    Affinity = "set process.execCPUAffinity",
+    /// The execution domain.
+    Personality = "set linux.personality",
+    /// Memory nodes.
+    MemoryPolicy = "set linux.memoryPolicy",
     /// no_new_privs.
     NoNewPrivileges = "set no_new_privs",
     /// Signals, descriptors.

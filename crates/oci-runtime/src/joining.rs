@@ -32,6 +32,7 @@ use crate::container::{REAP_WITHIN, end, report};
 use crate::error::{ExecError, ProcessError, Step};
 use crate::filter::Listener;
 use crate::process::{ProcessPlan, Streams, open_proc, write_proc};
+use crate::scheduling::on_processors;
 use crate::user_namespace::become_root;
 
 /// A process added to a container. The caller is its parent and reaps it through `pidfd`.
@@ -167,11 +168,16 @@ impl Usher<'_> {
         let listener = self.process.seccomp.as_ref().and_then(|filter| filter.listener.clone());
         let listener = listener.map(|listener| (listener, self.state.clone()));
         let run = || report(&theirs, self.run(&theirs));
-        let mut usher = fork(NewNamespaces::default(), self.entrance.directory(), run);
+        let processors = self.process.scheduling.first_processors.as_ref();
+        let send = |entrance: &Entrance| {
+            let usher = on_processors(processors, || fork(NewNamespaces::default(), entrance.directory(), run));
+            usher.map_err(failed("set process.execCPUAffinity.initial"))
+        };
+        let mut usher = send(&self.entrance)?;
         if usher.as_ref().is_err_and(|err| err.raw_os_error() == Some(Errno::BUSY.raw_os_error())) {
             // The container has divided its cgroup: new processes come where its first one is, as with runc.
             let beside = self.cgroup.entrance_beside(self.first)?;
-            usher = fork(NewNamespaces::default(), beside.directory(), run);
+            usher = send(&beside)?;
         }
         let usher = usher.map_err(failed("clone a process for the container"))?;
         // Our copy of the child's end would hide its death.
@@ -191,6 +197,7 @@ impl Usher<'_> {
 
     fn run(&self, channel: &Channel) -> Result<Infallible, Failure> {
         self.entrance.enter().at(Step::EnterCgroup, "")?;
+        self.process.scheduling.settle_processors(false)?;
         if let Some(value) = self.process.oom_score_adj {
             // While the file is still the caller's, which may be an ordinary user.
             let write = || write_proc(open_proc()?.as_fd(), "self/oom_score_adj", &value.to_string());

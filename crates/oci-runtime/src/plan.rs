@@ -10,6 +10,7 @@ use sys::mount::Attributes;
 
 use crate::error::PlanError;
 use crate::mounts::{MountKind, MountPlan};
+use crate::scheduling::Machine;
 use crate::user_namespace::UserNamespace;
 
 /// What is done before the process itself is looked at.
@@ -31,6 +32,7 @@ pub(crate) struct Plan {
     pub(crate) sysctl: Vec<(String, String)>,
     pub(crate) masked: Vec<PathBuf>,
     pub(crate) read_only: Vec<PathBuf>,
+    pub(crate) machine: Machine,
 }
 
 /// New and joined ones.
@@ -76,6 +78,7 @@ impl Plan {
             sysctl: sysctls(linux, &namespaces)?,
             masked: linux.masked_paths.iter().map(PathBuf::from).collect(),
             read_only: linux.readonly_paths.iter().map(PathBuf::from).collect(),
+            machine: Machine::plan(linux)?,
             namespaces,
             user,
         })

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use oci::runtime::{Capabilities, ConsoleSize, Hook, Process, State};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, accessat, fchown, fstat, stat};
@@ -17,9 +17,11 @@ use sys::{capability, signal, terminal};
 
 use crate::channel::{At, Channel, Failure, Reason, wait_for_start};
 use crate::error::{PlanError, Step, SystemError};
+use crate::field::FieldError;
 use crate::filter::Filter;
 use crate::hooks::{HookError, run_all};
 use crate::mounts::{clone_tree, move_to};
+use crate::scheduling::{Machine, Scheduling};
 use crate::target::PATH_FLAGS;
 use crate::{Kept, Stdio};
 
@@ -41,6 +43,8 @@ pub(crate) struct ProcessPlan {
     rlimits: Vec<(usize, Rlimit)>,
     no_new_privileges: bool,
     pub(crate) oom_score_adj: Option<i32>,
+    pub(crate) scheduling: Scheduling,
+    pub(crate) machine: Machine,
     pub(crate) seccomp: Option<Filter>,
     keyring: CString,
     console_size: Option<ConsoleSize>,
@@ -88,7 +92,10 @@ impl ProcessPlan {
     ) -> Result<Result<ProcessPlan, crate::user::UserError>, PlanError> {
         let name = process.args.first().ok_or(PlanError::NoArguments)?;
         if !process.cwd.starts_with('/') {
-            return Err(PlanError::RelativePath { path: PathBuf::from(&process.cwd) });
+            return Err(FieldError::Relative { path: process.cwd.clone() }.at("process.cwd"));
+        }
+        if let Some(value) = process.oom_score_adj {
+            FieldError::in_range(value, -1000, 1000).map_err(|err| err.at("process.oomScoreAdj"))?;
         }
         let mut env = unique(&process.env);
         if !env.iter().any(|entry| entry.starts_with("HOME=")) {
@@ -110,10 +117,12 @@ impl ProcessPlan {
             groups: groups.collect(),
             groups_may_stay: false,
             umask: process.user.umask.unwrap_or(UMASK_DEFAULT),
-            capabilities: CapabilitySets::plan(process.capabilities.as_ref(), held)?,
-            rlimits: process.rlimits.iter().map(rlimit).collect::<Result<_, _>>()?,
+            capabilities: CapabilitySets::plan(process.capabilities.as_ref(), held),
+            rlimits: rlimits(&process.rlimits)?,
             no_new_privileges: process.no_new_privileges,
             oom_score_adj: process.oom_score_adj,
+            scheduling: Scheduling::plan(process)?,
+            machine: Machine::default(),
             seccomp,
             keyring: CString::new(format!("_ses.{id}")).map_err(|_| PlanError::Nul { field: "id" })?,
             console_size: process.console_size,
@@ -157,6 +166,9 @@ impl ProcessPlan {
         self.set_rlimits()?;
         // As root first: the directory may be closed to the user, whose command then still starts in it, as with runc.
         let entered = self.enter_cwd();
+        // Some of it needs CAP_SYS_NICE, which the container may not keep, and calls that its filter may forbid.
+        self.scheduling.apply()?;
+        self.machine.apply()?;
         // Before there is a filter: it may not know close_range(2), and the descriptors are nobody's business inside.
         let channel = channel.0.as_fd();
         let finish = |channel, gate| self.finish(Channel(channel), gate, entered);
@@ -348,25 +360,34 @@ impl ProcessPlan {
 }
 
 impl CapabilitySets {
-    /// Without a list there are none. What the host cannot give is left out, as Docker does for lack of it.
-    fn plan(capabilities: Option<&Capabilities>, held: capability::Set) -> Result<CapabilitySets, PlanError> {
-        let Some(names) = capabilities else { return Ok(CapabilitySets { dropped: held, ..Default::default() }) };
+    /// Without a list there are none. What the host or its kernel has not is left out, as the specification demands
+    /// (runtime-spec config.md, "capabilities"); see [`unknown_capabilities`].
+    fn plan(capabilities: Option<&Capabilities>, held: capability::Set) -> CapabilitySets {
+        let Some(names) = capabilities else { return CapabilitySets { dropped: held, ..Default::default() } };
         let set = |names: &[String]| {
-            let bit = |name: &String| oci::names::capability_number(name).map(|number| 1 << number);
-            let unknown = |name: &String| PlanError::UnknownCapability { name: name.clone() };
-            let set =
-                names.iter().try_fold(0, |set, name| bit(name).map(|bit| set | bit).ok_or_else(|| unknown(name)))?;
-            Ok::<_, PlanError>(capability::Set(set).intersection(held))
+            let numbers = names.iter().filter_map(|name| oci::names::capability_number(name));
+            capability::Set(numbers.fold(0, |set, number| set | 1 << number)).intersection(held)
         };
-        let (permitted, inheritable) = (set(&names.permitted)?, set(&names.inheritable)?);
-        Ok(CapabilitySets {
-            dropped: held.difference(set(&names.bounding)?),
-            effective: set(&names.effective)?.intersection(permitted),
+        let (permitted, inheritable) = (set(&names.permitted), set(&names.inheritable));
+        CapabilitySets {
+            dropped: held.difference(set(&names.bounding)),
+            effective: set(&names.effective).intersection(permitted),
             inheritable,
             permitted,
-            ambient: set(&names.ambient)?.intersection(permitted).intersection(inheritable),
-        })
+            ambient: set(&names.ambient).intersection(permitted).intersection(inheritable),
+        }
     }
+}
+
+/// The capabilities of a process that no kernel knows, each once: whoever runs it is to be warned.
+pub fn unknown_capabilities(process: &Process) -> Vec<&str> {
+    let sets = process.capabilities.iter().flat_map(|sets| {
+        [&sets.bounding, &sets.effective, &sets.inheritable, &sets.permitted, &sets.ambient].into_iter().flatten()
+    });
+    let mut unknown: Vec<_> = sets.filter(|name| oci::names::capability_number(name).is_none()).collect();
+    unknown.sort_unstable();
+    unknown.dedup();
+    unknown.into_iter().map(String::as_str).collect()
 }
 
 /// By the kernel's number (asm-generic/resource.h).
@@ -389,11 +410,21 @@ const RLIMITS: [(&str, Resource); 16] = [
     ("RLIMIT_RTTIME", Resource::Rttime),
 ];
 
-fn rlimit(limit: &oci::runtime::Rlimit) -> Result<(usize, Rlimit), PlanError> {
-    let number = RLIMITS.iter().position(|(name, _)| *name == limit.kind);
-    let number = number.ok_or_else(|| PlanError::UnknownRlimit { name: limit.kind.clone() })?;
-    let value = |value: u64| (value != u64::MAX).then_some(value);
-    Ok((number, Rlimit { current: value(limit.soft), maximum: value(limit.hard) }))
+fn rlimits(limits: &[oci::runtime::Rlimit]) -> Result<Vec<(usize, Rlimit)>, PlanError> {
+    let mut planned: Vec<(usize, Rlimit)> = Vec::new();
+    for (index, limit) in limits.iter().enumerate() {
+        let word = || limit.kind.clone();
+        let failed = |err: FieldError, part: &str| err.at(format!("process.rlimits[{index}].{part}"));
+        let number = RLIMITS.iter().position(|(name, _)| *name == limit.kind);
+        let number = number.ok_or_else(|| failed(FieldError::Unknown { word: word() }, "type"))?;
+        if planned.iter().any(|(known, _)| *known == number) {
+            return Err(failed(FieldError::Duplicate { word: word() }, "type"));
+        }
+        FieldError::in_range(limit.soft, 0, limit.hard.into()).map_err(|err| failed(err, "soft"))?;
+        let value = |value: u64| (value != u64::MAX).then_some(value);
+        planned.push((number, Rlimit { current: value(limit.soft), maximum: value(limit.hard) }));
+    }
+    Ok(planned)
 }
 
 /// Of several values of one name the last, as a shell would have it; entries without `=` stay.
@@ -508,13 +539,15 @@ mod tests {
             inheritable: vec![],
             ambient: all,
         };
-        let sets = CapabilitySets::plan(Some(&capabilities), capability::Set(3)).unwrap();
+        let sets = CapabilitySets::plan(Some(&capabilities), capability::Set(3));
         let chown = capability::Set(1);
         let none = capability::Set(0);
         assert_eq!((sets.dropped, sets.effective, sets.ambient), (capability::Set(2), chown, none));
-        assert_eq!(CapabilitySets::plan(None, chown).unwrap().dropped, chown);
+        assert_eq!(CapabilitySets::plan(None, chown).dropped, chown);
         let unknown = Capabilities { bounding: names(&["CAP_NOPE"]), ..Capabilities::default() };
-        assert!(matches!(CapabilitySets::plan(Some(&unknown), chown), Err(PlanError::UnknownCapability { .. })));
+        assert_eq!(CapabilitySets::plan(Some(&unknown), chown), CapabilitySets::plan(None, chown));
+        let process = Process { capabilities: Some(unknown), ..Process::default() };
+        assert_eq!(unknown_capabilities(&process), ["CAP_NOPE"]);
     }
 
     #[test]

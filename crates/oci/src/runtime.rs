@@ -8,8 +8,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+mod execution;
 mod resources;
 
+pub use execution::{
+    Clock, CpuAffinity, IoPriority, IoPriorityClass, MemoryPolicy, MemoryPolicyFlag, MemoryPolicyMode, NetDevice,
+    Personality, PersonalityDomain, Scheduler, SchedulerFlag, SchedulerPolicy, TimeOffset, TimeOffsets,
+};
 pub use resources::*;
 
 /// The whole contract.
@@ -129,6 +134,21 @@ pub struct Process {
     /// /proc/PID/oom_score_adj.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,
+    /// The AppArmor profile.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub apparmor_profile: String,
+    /// The SELinux label.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub selinux_label: String,
+    /// Scheduling policy and priority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<Scheduler>,
+    /// I/O priority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io_priority: Option<IoPriority>,
+    /// Processors of processes that are added later.
+    #[serde(rename = "execCPUAffinity", skip_serializing_if = "Option::is_none")]
+    pub exec_cpu_affinity: Option<CpuAffinity>,
 }
 
 /// A terminal's size in characters.
@@ -266,6 +286,21 @@ pub struct Linux {
     /// Paths made read-only for the container.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub readonly_paths: Vec<String>,
+    /// The SELinux label of what is mounted.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mount_label: String,
+    /// What is added to the clocks of the new time namespace.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub time_offsets: TimeOffsets,
+    /// Network devices of the host that move into the container, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub net_devices: BTreeMap<String, NetDevice>,
+    /// The execution domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub personality: Option<Personality>,
+    /// Where memory comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_policy: Option<MemoryPolicy>,
 }
 
 /// A range of ids in a user namespace, and what they are outside (user_namespaces(7)).

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use oci::runtime::{Process, Spec};
 use seccomp::{Arch, Filter, Profile};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::refused;
@@ -38,6 +39,14 @@ pub(crate) enum BundleError {
         /// Where and why.
         source: serde_json::Error,
     },
+    /// A field is not what it should be.
+    #[error("{field}")]
+    Field {
+        /// Its full name.
+        field: String,
+        /// Why.
+        source: serde_json::Error,
+    },
     /// A version of the specification that came later, or none.
     #[error("ociVersion {version:?} is not supported")]
     Version {
@@ -67,7 +76,7 @@ pub(crate) enum BundleError {
 /// Reads and plans the bundle's config.json. `directory` is absolute.
 pub(crate) fn load(directory: &Path, id: &str) -> Result<Plan, BundleError> {
     let path = directory.join("config.json");
-    plan(read_json(&path)?, &path, directory, id)
+    plan(&read_json(&path)?, directory, id)
 }
 
 /// Reads a process for exec.
@@ -76,7 +85,22 @@ pub(crate) fn load_process(path: &Path) -> Result<Process, BundleError> {
     if let Some(field) = refused::of_process(&value) {
         return Err(BundleError::Refused { field });
     }
-    serde_json::from_value(value).map_err(|source| BundleError::Json { path: path.to_owned(), source })
+    typed(&value, "process")
+}
+
+/// A value of the specification, with the full name of the field that cannot be read.
+fn typed<T: DeserializeOwned>(value: &Value, above: &str) -> Result<T, BundleError> {
+    // Once more with names: keeping them costs, and is needed only where it fails.
+    T::deserialize(value).or_else(|_| serde_path_to_error::deserialize(value)).map_err(|err| {
+        let below = err.path().to_string();
+        let field = match (above, below.as_str()) {
+            ("", ".") => "config.json".to_owned(),
+            ("", below) => below.to_owned(),
+            (above, ".") => above.to_owned(),
+            (above, below) => format!("{above}.{below}"),
+        };
+        BundleError::Field { field, source: err.into_inner() }
+    })
 }
 
 fn read_json(path: &Path) -> Result<Value, BundleError> {
@@ -98,13 +122,12 @@ fn without_nulls(value: Value) -> Value {
     }
 }
 
-fn plan(config: Value, path: &Path, directory: &Path, id: &str) -> Result<Plan, BundleError> {
-    if let Some(field) = refused::of_config(&config) {
+fn plan(config: &Value, directory: &Path, id: &str) -> Result<Plan, BundleError> {
+    if let Some(field) = refused::of_config(config) {
         return Err(BundleError::Refused { field });
     }
-    let mut spec: Spec =
-        serde_json::from_value(config).map_err(|source| BundleError::Json { path: path.to_owned(), source })?;
-    if !spec.oci_version.starts_with("1.") {
+    let mut spec: Spec = typed(config, "")?;
+    if !is_supported(&spec.oci_version) {
         return Err(BundleError::Version { version: spec.oci_version });
     }
     if spec.root.mounts.is_empty() {
@@ -121,6 +144,15 @@ fn plan(config: Value, path: &Path, directory: &Path, id: &str) -> Result<Plan, 
     let filter = filter(&spec)?;
     oci_runtime::check(&spec)?;
     Ok(Plan { spec, filter })
+}
+
+/// Versions that begin with 1 (semver.org; runtime-spec config.md, "Specification version").
+fn is_supported(version: &str) -> bool {
+    let core = version.split(['-', '+']).next().unwrap_or_default();
+    let mut numbers = core.split('.').map(str::parse::<u32>);
+    numbers.next() == Some(Ok(1))
+        && numbers.next().is_some_and(|minor| minor.is_ok())
+        && numbers.all(|rest| rest.is_ok())
 }
 
 /// Where containers are whose specification says nothing: in no directory of their own, which nobody would take away, or
@@ -161,7 +193,7 @@ mod tests {
 
     fn planned(changes: Value) -> Result<Plan, String> {
         let config = without_nulls(config(changes));
-        plan(config, Path::new("config.json"), Path::new("/bundle"), "name").map_err(|err| errdefs::chain(&err))
+        plan(&config, Path::new("/bundle"), "name").map_err(|err| errdefs::chain(&err))
     }
 
     #[test]
@@ -181,21 +213,24 @@ mod tests {
             (json!({"ociVersion": null}), "ociVersion \"\" is not supported"),
             (json!({"root": null}), "root.path is empty"),
             (json!({"process": {"args": [], "cwd": "/"}}), "process.args is empty"),
-            (json!({"process": {"args": ["x"], "cwd": "etc"}}), "etc is not an absolute path"),
+            (json!({"process": {"args": ["x"], "cwd": "etc"}}), "process.cwd: \"etc\" is not an absolute path"),
             (
                 json!({"process": {"args": ["x"], "cwd": "/", "apparmorProfile": "p"}}),
                 "process.apparmorProfile is not supported",
             ),
             (
                 json!({"process": {"args": ["x"], "cwd": "/", "rlimits": [{"type": "RLIMIT_X", "hard": 1, "soft": 1}]}}),
-                "unknown resource limit \"RLIMIT_X\"",
+                "process.rlimits[0].type: unknown word \"RLIMIT_X\"",
             ),
             (json!({"linux": {}}), "a mount namespace of its own is required"),
             (
                 json!({"linux": {"namespaces": [{"type": "mount"}, {"type": "user"}]}}),
                 "linux.uidMappings is empty, and a new user namespace needs ids",
             ),
-            (linux("personality", json!({"domain": "LINUX32"})), "linux.personality is not supported"),
+            (
+                linux("personality", json!({"domain": "BSD"})),
+                "linux.personality.domain: unknown variant `BSD`, expected `LINUX` or `LINUX32`",
+            ),
             (
                 linux("seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_X"]})),
                 "linux.seccomp: ",
@@ -209,7 +244,10 @@ mod tests {
                 json!({"hooks": {"poststop": [{"path": "/bin/true", "timeout": 0}]}}),
                 "timeout of hook /bin/true is not more than 0",
             ),
-            (json!({"linux": {"namespaces": [{"type": "other"}]}}), "read config.json: unknown variant `other`"),
+            (
+                json!({"linux": {"namespaces": [{"type": "other"}]}}),
+                "linux.namespaces[0].type: unknown variant `other`",
+            ),
         ] {
             let err = planned(changes).unwrap_err();
             assert!(err.starts_with(text), "{err:?} is not {text:?}");

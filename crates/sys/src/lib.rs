@@ -6,6 +6,7 @@
 //! - [`spawn`]: starting a program from a process with many threads (the daemon), vfork-like.
 //! - [`exec`]: execve and execveat; [`binary`]: a program that its container cannot overwrite.
 //! - [`mount`]: mount_setattr. [`overlay`]: many layers on older kernels. [`namespace`]: unshare, and cloning into another PID namespace.
+//! - [`scheduling`]: policies, priorities, processors, memory nodes, the execution domain.
 //! - [`seccomp`], [`capability`], [`keyring`], [`bpf`] (devices): what limits a process.
 //! - [`fd`]: close_range, descriptors at given numbers. [`socket`]: descriptors over a unix socket, the peer's identity.
 //! - [`signal`]: masks, dispositions, signalfd. [`wait`]: exit statuses. [`terminal`]: pseudo-terminals.
@@ -29,6 +30,7 @@ pub mod namespace;
 pub mod network;
 pub mod open;
 pub mod overlay;
+pub mod scheduling;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;

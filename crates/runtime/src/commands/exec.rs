@@ -28,7 +28,10 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     let place = context.store.open(id)?;
     let record = place.load()?;
     let mut process = match flags.value("process") {
-        Some(path) => bundle::load_process(&context.directory.join(path))?,
+        Some(path) => {
+            let process = bundle::load_process(&context.directory.join(path))?;
+            completed(process, &record.spec.process)
+        }
         None => changed(&record.spec.process, flags, command)?,
     };
     if flags.is_on("tty") {
@@ -68,6 +71,24 @@ fn open(record: &Record, hierarchies: &cgroup::Hierarchies) -> Result<Container,
     let pidfd = first.open().ok_or(CommandError::ExecStopped)?;
     let pid = Pid::from_raw(first.pid).ok_or(CommandError::ExecStopped)?;
     Ok(Container::open(Living { id: &record.id, spec: &record.spec, pid, pidfd, hierarchies })?)
+}
+
+/// What a process of its own does not say is as for the container's (runc's list).
+fn completed(process: Process, own: &Process) -> Process {
+    let own = own.clone();
+    let or_own = |text: String, own: String| if text.is_empty() { own } else { text };
+    Process {
+        capabilities: process.capabilities.or(own.capabilities),
+        rlimits: if process.rlimits.is_empty() { own.rlimits } else { process.rlimits },
+        oom_score_adj: process.oom_score_adj.or(own.oom_score_adj),
+        apparmor_profile: or_own(process.apparmor_profile, own.apparmor_profile),
+        selinux_label: or_own(process.selinux_label, own.selinux_label),
+        scheduler: process.scheduler.or(own.scheduler),
+        io_priority: process.io_priority.or(own.io_priority),
+        exec_cpu_affinity: process.exec_cpu_affinity.or(own.exec_cpu_affinity),
+        user: User { umask: process.user.umask.or(own.user.umask), ..process.user },
+        ..process
+    }
 }
 
 /// The container's own process, with another command and what the flags change. Pure.

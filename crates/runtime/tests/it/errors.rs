@@ -13,9 +13,9 @@ fn privileged_a_bundle_that_cannot_be_carried_out_leaves_nothing() {
                 exec: \"nosuch\": executable file not found in $PATH";
     assert_eq!(bundle.err(&["create"]), text);
     bundle.assert_gone();
-    bundle.config["linux"]["personality"] = json!({"domain": "LINUX32"});
-    assert_eq!(bundle.err(&["create"]), "longshore-runtime create failed: linux.personality is not supported");
-    bundle.config["linux"]["personality"] = json!(null);
+    bundle.config["linux"]["intelRdt"] = json!({"closID": "gold"});
+    assert_eq!(bundle.err(&["create"]), "longshore-runtime create failed: linux.intelRdt is not supported");
+    bundle.config["linux"]["intelRdt"] = json!(null);
     bundle.config["root"]["path"] = json!("nosuch");
     let text = bundle.err(&["create"]);
     assert!(text.contains("bind mount") && text.ends_with("nosuch: No such file or directory (os error 2)"), "{text}");

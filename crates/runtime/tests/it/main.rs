@@ -4,6 +4,7 @@
 mod compat;
 mod errors;
 mod exec;
+mod fields;
 mod fixture;
 mod hooks;
 mod leaks;

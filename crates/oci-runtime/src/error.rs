@@ -63,6 +63,12 @@ pub enum PlanError {
         /// The mount point.
         path: PathBuf,
     },
+    /// Something else is bound over /proc, where programs believe what they read. The words are runc's.
+    #[error("{} cannot be mounted because it is not of type proc", path.display())]
+    NotProc {
+        /// The mount point.
+        path: PathBuf,
+    },
     /// A hook that may take no time.
     #[error("timeout of hook {} is not more than 0", path.display())]
     HookTimeout {
@@ -497,6 +503,10 @@ steps! {
     BuildMount = "build mount",
     /// The place where something is mounted.
     MountPoint = "find or make the mount point",
+    /// proc and sysfs through a link.
+    OrdinaryDirectory = "must be an ordinary directory",
+    /// Anything over /proc or into it through a link.
+    CoverProc = "leads to /proc",
     /// A finished mount to its place.
     AttachMount = "attach mount",
     /// Flags of a mount.

@@ -48,6 +48,7 @@ pub mod hooks;
 mod joining;
 mod mount_options;
 mod mounts;
+mod place;
 mod plan;
 mod process;
 mod scheduling;

@@ -25,6 +25,7 @@ use sys::overlay;
 use crate::channel::{At, Failure, Reason};
 use crate::error::{CreateError, PlanError, Step};
 use crate::mount_options::{self, MountOptions};
+use crate::process::is_proc;
 use crate::supply::Wanted;
 use crate::target::{self, Missing};
 
@@ -150,6 +151,11 @@ pub(crate) fn build(
     match &plan.kind {
         MountKind::Bind => {
             let mount = host(Wanted::Bind(plan))?;
+            if plan.destination == Path::new("/proc")
+                && !is_proc(mount.as_fd()).map_err(build_failed("look at", plan))?
+            {
+                return Err(PlanError::NotProc { path: plan.destination.clone() }.into());
+            }
             let is_directory = is_directory(mount.as_fd()).map_err(build_failed("look at", plan))?;
             Ok(Built::Detached { mount, is_directory })
         }
@@ -325,7 +331,7 @@ pub(crate) fn attach(root: BorrowedFd<'_>, plan: &MountPlan, built: &Built) -> R
 fn put(root: BorrowedFd<'_>, plan: &MountPlan, mount: BorrowedFd<'_>, is_directory: bool) -> Result<(), Failure> {
     let place = plan.destination.to_string_lossy();
     let missing = if is_directory { Missing::Directory } else { Missing::File };
-    let target = target::open(root, &plan.destination, missing).because(Reason::Mount(Step::MountPoint), &place)?;
+    let target = crate::place::open(root, plan, missing)?;
     move_to(mount, target.as_fd()).because(Reason::Mount(Step::AttachMount), &place)
 }
 

@@ -469,7 +469,8 @@ fn open_null() -> io::Result<OwnedFd> {
 /// (CVE-2025-52565).
 fn show_console(slave: &OwnedFd) -> io::Result<()> {
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let place = openat2(CWD, "/dev/console", PATH_FLAGS | OFlags::NOFOLLOW, Mode::empty(), resolve)?;
+    // Not with O_NOFOLLOW: a link would be opened itself, and covered.
+    let place = openat2(CWD, "/dev/console", PATH_FLAGS, Mode::empty(), resolve)?;
     move_to(clone_tree(slave.as_fd(), false)?.as_fd(), place.as_fd())
 }
 
@@ -511,11 +512,15 @@ pub(crate) fn is_proc(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(rustix::fs::fstatfs(fd)?.f_type == rustix::fs::PROC_SUPER_MAGIC)
 }
 
+/// Inode of a procfs's own root (linux/proc_fs.h, PROC_ROOT_INO): a part of proc, bound over /proc, is not it.
+const PROC_ROOT_INODE: u64 = 1;
+
 /// Opens the host's /proc for [`write_proc`].
 pub(crate) fn open_proc() -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let proc = rustix::fs::openat(CWD, Path::new("/proc"), flags, Mode::empty())?;
-    if is_proc(proc.as_fd())? { Ok(proc) } else { Err(Errno::XDEV.into()) }
+    let whole = is_proc(proc.as_fd())? && fstat(&proc)?.st_ino == PROC_ROOT_INODE;
+    if whole { Ok(proc) } else { Err(Errno::XDEV.into()) }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 mod compat;
 mod errors;
+mod escapes;
 mod exec;
 mod fields;
 mod fixture;

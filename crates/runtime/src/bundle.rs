@@ -106,19 +106,21 @@ fn typed<T: DeserializeOwned>(value: &Value, above: &str) -> Result<T, BundleErr
 fn read_json(path: &Path) -> Result<Value, BundleError> {
     let failed = |err: io::Error| BundleError::Read { path: path.to_owned(), source: oci_runtime::SystemError(err) };
     let bytes = fs::read(path).map_err(failed)?;
-    let value = serde_json::from_slice(&bytes).map_err(|source| BundleError::Json { path: path.to_owned(), source })?;
-    Ok(without_nulls(value))
+    let mut value =
+        serde_json::from_slice(&bytes).map_err(|source| BundleError::Json { path: path.to_owned(), source })?;
+    remove_nulls(&mut value);
+    Ok(value)
 }
 
 /// In Go, whose programs write these files, null is the same as absent.
-fn without_nulls(value: Value) -> Value {
+fn remove_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
-            let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
-            Value::Object(fields.map(|(name, value)| (name, without_nulls(value))).collect())
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(remove_nulls);
         }
-        Value::Array(members) => Value::Array(members.into_iter().map(without_nulls).collect()),
-        other => other,
+        Value::Array(members) => members.iter_mut().for_each(remove_nulls),
+        _ => {}
     }
 }
 
@@ -165,7 +167,7 @@ fn filter(spec: &Spec) -> Result<Option<Filter>, BundleError> {
         return Ok(None);
     };
     let failed = |source| BundleError::Seccomp { source };
-    let profile = Profile::parse(&value.to_string()).map_err(failed)?;
+    let profile = Profile::read(value).map_err(failed)?;
     // Nothing in the specification's form depends on capabilities or the kernel.
     let filter = seccomp::resolve(&profile, &[], Arch::native(), (0, 0)).map_err(failed)?;
     filter.as_ref().map_or(Ok(()), Filter::require_strict).map_err(failed)?;
@@ -192,7 +194,8 @@ mod tests {
     }
 
     fn planned(changes: Value) -> Result<Plan, String> {
-        let config = without_nulls(config(changes));
+        let mut config = config(changes);
+        remove_nulls(&mut config);
         plan(&config, Path::new("/bundle"), "name").map_err(|err| errdefs::chain(&err))
     }
 

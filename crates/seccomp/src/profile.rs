@@ -83,7 +83,7 @@ pub struct Condition {
 }
 
 /// What happens to a call (runtime-spec config-linux.md, "Seccomp").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Action {
     /// The thread ends.
     #[serde(rename = "SCMP_ACT_KILL", alias = "SCMP_ACT_KILL_THREAD")]
@@ -112,7 +112,7 @@ pub enum Action {
 }
 
 /// A comparison of one argument.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Argument {
     /// Which argument, from 0.
@@ -130,7 +130,7 @@ pub struct Argument {
 }
 
 /// How an argument is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Operator {
     /// `!=`
     #[serde(rename = "SCMP_CMP_NE")]
@@ -253,6 +253,11 @@ impl Profile {
     /// Reads Docker's JSON format. Unknown fields are ignored, as Docker does.
     pub fn parse(json: &str) -> Result<Profile, ProfileError> {
         serde_json::from_str(json).map_err(|source| ProfileError::Decode { source })
+    }
+
+    /// The same of JSON that was read already.
+    pub fn read(json: &serde_json::Value) -> Result<Profile, ProfileError> {
+        Profile::deserialize(json).map_err(|source| ProfileError::Decode { source })
     }
 }
 

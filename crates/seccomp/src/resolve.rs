@@ -62,7 +62,7 @@ pub struct Filter {
 }
 
 /// What happens to some calls.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FilterRule {
     /// The calls; a name that this machine does not have counts for nothing.

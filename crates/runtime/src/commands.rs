@@ -12,6 +12,7 @@ pub(crate) mod start;
 pub(crate) mod state;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use cgroup::{Cgroup, Hierarchies};
 use oci::runtime::State;
@@ -34,9 +35,14 @@ pub(crate) struct Context<'a> {
     pub(crate) directory: PathBuf,
 }
 
-/// What is mounted of cgroups.
-pub(crate) fn hierarchies() -> Result<Hierarchies, CommandError> {
-    Hierarchies::detect().map_err(CommandError::system("look for cgroups"))
+/// What is mounted of cgroups. Looked for once: it takes longer than most commands do otherwise.
+pub(crate) fn hierarchies() -> Result<&'static Hierarchies, CommandError> {
+    static FOUND: OnceLock<Hierarchies> = OnceLock::new();
+    if let Some(found) = FOUND.get() {
+        return Ok(found);
+    }
+    let found = Hierarchies::detect().map_err(CommandError::system("look for cgroups"))?;
+    Ok(FOUND.get_or_init(|| found))
 }
 
 /// The container's cgroup, as much of it as there is.

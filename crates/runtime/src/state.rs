@@ -4,7 +4,8 @@
 //! <root>/                 0700
 //!   .seccomp/             compiled filters, by their content
 //!   <id>/                 locked (flock) by whoever changes the container
-//!     state.json          the record: written before anything is made, and again when the first process is there
+//!     state.json          the record: written before anything is made
+//!     process             the first process when it is there: a link to `<pid>:<start ticks>`, so that it is whole or absent
 //!     start.fifo          where the first process waits for `start`; gone, or without reader, when it has started
 //! ```
 //!
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 use cgroup::{Cgroup, Hierarchies, is_frozen};
 use oci::runtime::Spec;
 use oci_runtime::SystemError;
-use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, mknodat};
+use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, mknodat, symlinkat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -38,18 +39,18 @@ pub(crate) struct Record {
     pub(crate) bundle: PathBuf,
     /// When it was created, RFC 3339.
     pub(crate) created: String,
-    /// The first process; absent until it is there.
+    /// The first process; absent until it is there. A file of its own, as the rest is long and does not change with it.
+    #[serde(skip)]
     pub(crate) process: Option<FirstProcess>,
     /// The whole contract: config.json may change or go.
     pub(crate) spec: Spec,
 }
 
 /// The [`Record::format`] that is written.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// A process, told from later ones of the same number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FirstProcess {
     /// In the runtime's PID namespace.
     pub(crate) pid: i32,
@@ -151,7 +152,7 @@ pub(crate) struct Locked {
     /// The directory.
     pub(crate) place: Place,
     // Held until it is closed: by our end, too, however that comes.
-    _lock: OwnedFd,
+    lock: OwnedFd,
 }
 
 impl Store {
@@ -171,14 +172,8 @@ impl Store {
     /// Waits until nobody else changes the container.
     pub(crate) fn lock(&self, id: &str) -> Result<Locked, StateError> {
         let path = self.path(id)?;
-        let fd = open_directory(&path)?;
-        rustix::io::retry_on_intr(|| flock(&fd, FlockOperation::LockExclusive))
-            .map_err(StateError::io("lock", &path))?;
-        // Whoever had it before may have removed it, and another one may have come since.
-        let (ours, there) = (rustix::fs::fstat(&fd), fs::symlink_metadata(&path));
-        let same =
-            ours.is_ok_and(|ours| there.is_ok_and(|there| (ours.st_dev, ours.st_ino) == (there.dev(), there.ino())));
-        if same { Ok(Locked { place: Place { path }, _lock: fd }) } else { Err(StateError::Missing) }
+        let lock = open_directory(&path)?;
+        Locked { place: Place { path }, lock }.regain()
     }
 
     /// The container, to be looked at.
@@ -229,9 +224,17 @@ impl Place {
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Err(StateError::Missing),
             other => other.map_err(StateError::io("read", &path))?,
         };
-        let record: Record =
+        let mut record: Record =
             serde_json::from_slice(&bytes).map_err(|source| StateError::Record { path: path.clone(), source })?;
+        record.process = self.process();
         if record.format == FORMAT { Ok(record) } else { Err(StateError::Format { path, format: record.format }) }
+    }
+
+    /// The first process, as it was recorded.
+    fn process(&self) -> Option<FirstProcess> {
+        let target = fs::read_link(self.link()).ok()?;
+        let (pid, start_ticks) = target.to_str()?.split_once(':')?;
+        Some(FirstProcess { pid: pid.parse().ok()?, start_ticks: start_ticks.parse().ok()? })
     }
 
     /// What the container is doing.
@@ -265,12 +268,33 @@ impl Place {
         self.path.join("state.json")
     }
 
+    fn link(&self) -> PathBuf {
+        self.path.join("process")
+    }
+
     fn fifo(&self) -> PathBuf {
         self.path.join("start.fifo")
     }
 }
 
 impl Locked {
+    /// Lets others change the container, until [`Locked::regain`].
+    pub(crate) fn release(&self) -> Result<(), StateError> {
+        flock(&self.lock, FlockOperation::Unlock).map_err(StateError::io("unlock", &self.place.path))
+    }
+
+    /// Waits until nobody else changes the container, and sees that it is still the same.
+    pub(crate) fn regain(self) -> Result<Locked, StateError> {
+        let path = &self.place.path;
+        rustix::io::retry_on_intr(|| flock(&self.lock, FlockOperation::LockExclusive))
+            .map_err(StateError::io("lock", path))?;
+        // Whoever had it before may have removed it, and another one may have come since.
+        let (ours, there) = (rustix::fs::fstat(&self.lock), fs::symlink_metadata(path));
+        let same =
+            ours.is_ok_and(|ours| there.is_ok_and(|there| (ours.st_dev, ours.st_ino) == (there.dev(), there.ino())));
+        if same { Ok(self) } else { Err(StateError::Missing) }
+    }
+
     /// What the container is doing; as nobody else is at work, it is not being made.
     pub(crate) fn status(&self, record: &Record, hierarchies: &Hierarchies) -> Status {
         match record.process {
@@ -283,7 +307,19 @@ impl Locked {
     pub(crate) fn save(&self, record: &Record) -> Result<(), StateError> {
         let path = self.place.record();
         let bytes = serde_json::to_vec(record).expect("a record has only texts, numbers and paths that came as text");
-        write_atomic(&path, &bytes, Durability::ProcessDeath).map_err(StateError::io("write", &path))
+        write_atomic(&path, &bytes, Durability::ProcessDeath).map_err(StateError::io("write", &path))?;
+        record.process.map_or(Ok(()), |process| self.save_process(process))
+    }
+
+    /// Records the first process, if it is not recorded.
+    pub(crate) fn save_process(&self, process: FirstProcess) -> Result<(), StateError> {
+        if self.place.process() == Some(process) {
+            return Ok(());
+        }
+        let path = self.place.link();
+        remove_if_exists(&path).map_err(StateError::io("remove", &path))?;
+        let text = format!("{}:{}", process.pid, process.start_ticks);
+        symlinkat(text, CWD, &path).map_err(StateError::io("create", &path))
     }
 
     /// Makes the gate; the descriptor is its first reader.
@@ -382,12 +418,31 @@ mod tests {
         assert!(matches!(locked.place.load(), Err(StateError::Missing)));
         locked.save(&record(None)).unwrap();
         assert_eq!(locked.place.load().unwrap(), record(None));
-        locked.save(&Record { format: 2, ..record(None) }).unwrap();
-        assert!(matches!(locked.place.load(), Err(StateError::Format { format: 2, .. })));
+        let process = FirstProcess { pid: 7, start_ticks: 1 << 40 };
+        for process in [process, FirstProcess { pid: 8, ..process }] {
+            locked.save_process(process).unwrap();
+            assert_eq!(locked.place.load().unwrap(), record(Some(process)));
+        }
+        locked.save(&record(Some(process))).unwrap();
+        assert_eq!(locked.place.load().unwrap(), record(Some(process)));
+        locked.save(&Record { format: FORMAT + 1, ..record(None) }).unwrap();
+        assert!(matches!(locked.place.load(), Err(StateError::Format { format, .. }) if format == FORMAT + 1));
         fs::write(locked.place.record(), "{").unwrap();
         assert!(matches!(locked.place.load(), Err(StateError::Record { .. })));
         locked.remove().unwrap();
         assert!(matches!(store.lock("a"), Err(StateError::Missing)));
+    }
+
+    #[test]
+    fn a_container_that_others_replaced_is_not_the_same() {
+        let (_dir, store) = store();
+        let ours = store.create("a").unwrap();
+        ours.release().unwrap();
+        let ours = ours.regain().unwrap();
+        ours.release().unwrap();
+        store.lock("a").unwrap().remove().unwrap();
+        drop(store.create("a").unwrap());
+        assert!(matches!(ours.regain(), Err(StateError::Missing)));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::bundle::{self, Plan};
 use crate::error::CommandError;
 use crate::foreground::Forwarding;
 use crate::given::Given;
-use crate::state::{FORMAT, FirstProcess, Locked, Record};
+use crate::state::{FORMAT, FirstProcess, Locked, Record, StateError};
 use crate::{one, seal};
 
 /// Makes a container that waits for `start`.
@@ -41,10 +41,14 @@ pub(crate) fn run(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandEr
     }
     let Some(forwarding) = forwarding else { return Ok(0) };
     // Others may look, exec and kill meanwhile.
-    drop(made.locked);
+    made.locked.release()?;
     let exit = forwarding.wait(container.pidfd.as_fd()).map_err(CommandError::system("wait for the container"))?;
     if !flags.is_on("keep") {
-        delete::delete(context, id, true)?;
+        match made.locked.regain() {
+            // Somebody was faster; what has its name now is somebody else's.
+            Err(StateError::Missing) => {}
+            locked => delete::destroy(context, locked?, &made.record)?,
+        }
     }
     Ok(exit.code())
 }
@@ -68,18 +72,18 @@ fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result
     }
     let hierarchies = hierarchies()?;
     let locked = context.store.create(id)?;
-    let made = check_cgroup(&plan, &hierarchies).and_then(|()| {
+    let made = check_cgroup(&plan, hierarchies).and_then(|()| {
         let mut record = record(id, &directory, plan, context)?;
         // Before anything is made: whoever comes after our death finds it from here.
         locked.save(&record)?;
-        let container = birth(&locked, &mut record, &given, &hierarchies)?;
+        let container = birth(&locked, &mut record, &given, hierarchies)?;
         Ok((record, container))
     });
     match made {
         Ok((record, container)) => Ok((Made { locked, record }, container)),
         Err(err) => {
             // The first error is the one to tell.
-            if !is_left(&locked, &hierarchies) {
+            if !is_left(&locked, hierarchies) {
                 let _ = locked.remove();
             }
             Err(err)
@@ -123,6 +127,10 @@ fn record(id: &str, directory: &Path, plan: Plan, context: &Context<'_>) -> Resu
     let mut spec = plan.spec;
     if let Some(filter) = &plan.filter {
         spec.linux.seccomp_program = Some(seccomp::cached(&context.store.filters()?, filter)?);
+        // They are in the program, and most of the record otherwise.
+        if let Some(profile) = spec.linux.seccomp.as_mut().and_then(serde_json::Value::as_object_mut) {
+            profile.remove("syscalls");
+        }
     }
     Ok(Record {
         format: FORMAT,
@@ -152,7 +160,7 @@ fn birth(
         handover: Some(Handover { gate: gate.as_fd(), state: &state }),
     })?;
     record.process = FirstProcess::new(container.pid);
-    let recorded = locked.save(record).map_err(CommandError::from);
+    let recorded = record.process.map_or(Ok(()), |process| locked.save_process(process)).map_err(CommandError::from);
     let handed = recorded.and_then(|()| Ok(given.hand_out(container.pid, container.console.as_ref())?));
     if let Err(err) = handed {
         // The first error is the one to tell.

@@ -28,7 +28,7 @@ pub(crate) fn delete(context: &Context<'_>, id: &str, force: bool) -> Result<u8,
         }
         Err(err) => return Err(err.into()),
     };
-    match locked.status(&record, &hierarchies()?) {
+    match locked.status(&record, hierarchies()?) {
         Status::Stopped | Status::Created => {}
         _ if force => {}
         other => return Err(CommandError::DeleteState { id: id.to_owned(), status: other.word() }),
@@ -39,7 +39,7 @@ pub(crate) fn delete(context: &Context<'_>, id: &str, force: bool) -> Result<u8,
 
 /// Ends what runs, and removes cgroup and record.
 pub(crate) fn destroy(context: &Context<'_>, locked: Locked, record: &Record) -> Result<(), CommandError> {
-    let group = cgroup(record, &hierarchies()?)?;
+    let group = cgroup(record, hierarchies()?)?;
     let first = record.process.and_then(|process| process.open());
     if let Some(process) = &first {
         // It may end by itself meanwhile.

@@ -41,7 +41,7 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     given.check(process.terminal, detach)?;
     given.announce(&mut process);
     let hierarchies = hierarchies()?;
-    match place.status(&record, &hierarchies) {
+    match place.status(&record, hierarchies) {
         Status::Stopped | Status::Creating => return Err(CommandError::ExecStopped),
         Status::Paused if !flags.is_on("ignore-paused") => return Err(CommandError::ExecPaused),
         _ => {}
@@ -50,7 +50,7 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
         true => None,
         false => Some(Forwarding::begin().map_err(CommandError::system("take over signals"))?),
     };
-    let mut container = open(&record, &hierarchies)?;
+    let mut container = open(&record, hierarchies)?;
     container.state = super::hook_state(&record, "running");
     let stdio = given.stdio(process.terminal)?;
     let executed = container.exec(ExecOptions { process: &process, user: None, stdio, kept: given.kept })?;

@@ -25,12 +25,12 @@ pub(crate) fn kill(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
             return Err(CommandError::NotRunning);
         }
         // What its first process has left behind.
-        cgroup::signal_all(&cgroup(&record, &hierarchies()?)?, signal)?;
+        cgroup::signal_all(&cgroup(&record, hierarchies()?)?, signal)?;
         return Ok(0);
     };
     // The end of a PID namespace's first process is the end of all in it; in a shared one the others would stay.
     if all || signal == Signal::KILL.as_raw() && !has_own_processes(&record) {
-        cgroup::signal_all(&cgroup(&record, &hierarchies()?)?, signal)?;
+        cgroup::signal_all(&cgroup(&record, hierarchies()?)?, signal)?;
         return Ok(0);
     }
     match sys::signal::send(process.as_fd(), signal) {

@@ -14,8 +14,8 @@ pub(crate) fn pause(context: &Context<'_>, id: &str) -> Result<u8, CommandError>
     let locked = context.store.lock(id)?;
     let record = locked.place.load()?;
     let hierarchies = hierarchies()?;
-    match locked.status(&record, &hierarchies) {
-        Status::Created | Status::Running => cgroup(&record, &hierarchies)?.freeze(FREEZE_TIMEOUT)?,
+    match locked.status(&record, hierarchies) {
+        Status::Created | Status::Running => cgroup(&record, hierarchies)?.freeze(FREEZE_TIMEOUT)?,
         _ => return Err(CommandError::NotRunning),
     }
     Ok(0)
@@ -26,8 +26,8 @@ pub(crate) fn resume(context: &Context<'_>, id: &str) -> Result<u8, CommandError
     let locked = context.store.lock(id)?;
     let record = locked.place.load()?;
     let hierarchies = hierarchies()?;
-    match locked.status(&record, &hierarchies) {
-        Status::Paused => cgroup(&record, &hierarchies)?.thaw(FREEZE_TIMEOUT)?,
+    match locked.status(&record, hierarchies) {
+        Status::Paused => cgroup(&record, hierarchies)?.thaw(FREEZE_TIMEOUT)?,
         _ => return Err(CommandError::NotPaused),
     }
     Ok(0)

@@ -15,7 +15,7 @@ pub(crate) fn ps(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandErr
         _ => (one(flags, "ps")?, &[][..]),
     };
     let record = context.store.open(id)?.load()?;
-    let processes = cgroup(&record, &hierarchies()?)?.procs_with_below();
+    let processes = cgroup(&record, hierarchies()?)?.procs_with_below();
     match format {
         "json" => println!("{}", serde_json::to_string(&processes).expect("numbers")),
         "table" | "" => {

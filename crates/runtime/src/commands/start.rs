@@ -12,7 +12,7 @@ pub(crate) fn start(context: &Context<'_>, id: &str) -> Result<u8, CommandError>
     let locked = context.store.lock(id)?;
     let record = locked.place.load()?;
     let hierarchies = hierarchies()?;
-    match locked.status(&record, &hierarchies) {
+    match locked.status(&record, hierarchies) {
         Status::Created => {}
         Status::Stopped => return Err(CommandError::StartStopped),
         Status::Running => return Err(CommandError::StartRunning),
@@ -20,7 +20,7 @@ pub(crate) fn start(context: &Context<'_>, id: &str) -> Result<u8, CommandError>
     }
     if let Err(err) = begin(&locked, &record) {
         // A failed hook ends the container (runtime-spec runtime.md, "Lifecycle", 9); the first error is the one to tell.
-        if let Ok(group) = cgroup(&record, &hierarchies) {
+        if let Ok(group) = cgroup(&record, hierarchies) {
             let _ = group.kill();
         }
         return Err(err);

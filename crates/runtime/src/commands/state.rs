@@ -32,7 +32,7 @@ struct Shown {
 /// Prints one container.
 pub(crate) fn state(context: &Context<'_>, id: &str) -> Result<u8, CommandError> {
     let place = context.store.open(id)?;
-    let shown = shown(&place, place.load()?, &hierarchies()?, String::new());
+    let shown = shown(&place, place.load()?, hierarchies()?, String::new());
     print!("{}", serde_json::to_string_pretty(&shown).expect("a state has only texts and numbers"));
     Ok(0)
 }
@@ -54,7 +54,7 @@ pub(crate) fn list(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
         match opened {
             Ok((place, record)) => {
                 let owner = user_name(owner(&place));
-                all.push(shown(&place, record, &hierarchies, owner));
+                all.push(shown(&place, record, hierarchies, owner));
             }
             // It may have gone meanwhile; another one's error does not hide the rest.
             Err(err) => context.log.warning(&format!("load container {id}: {}", errdefs::chain(&err))),

@@ -84,6 +84,11 @@ impl Cgroup {
         Ok(group)
     }
 
+    /// A cgroup that is not there: for those who may not make one. Nothing is limited, counted or frozen.
+    pub fn none(hierarchies: &Hierarchies, path: &Path) -> Cgroup {
+        Cgroup { version: hierarchies.version(), path: path.to_owned(), directories: Vec::new(), above: Vec::new() }
+    }
+
     /// The cgroup at `path` as an earlier [`Cgroup::create`] left it, in whichever hierarchies have it.
     pub fn open(hierarchies: &Hierarchies, path: &Path) -> Result<Cgroup, CgroupError> {
         let version = hierarchies.version();

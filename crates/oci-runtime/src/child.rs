@@ -77,20 +77,15 @@ impl Birth<'_> {
     /// From the mounts on.
     pub(crate) fn finish(&self, channel: &Channel) -> Result<Infallible, Failure> {
         self.detach_host()?;
-        match &self.hooks {
-            // Over `/`: no directory is needed for it, and no path is walked.
-            None => {
-                self.attach_root(Path::new("/"))?;
-                self.change_root()?;
-                self.furnish()?;
-            }
-            Some(made) => {
-                self.attach_root(made.place)?;
-                self.furnish()?;
-                made.run(channel)?;
-                self.change_root()?;
-            }
+        // Over `/`: no directory is needed for it, and no path is walked.
+        self.attach_root(self.hooks.map_or(Path::new("/"), |made| made.place))?;
+        // While the host's tree is there: without a /proc to be seen whole, root of a user namespace gets none of its own
+        // (mount_too_revealing in the kernel's fs/namespace.c).
+        self.furnish()?;
+        if let Some(made) = &self.hooks {
+            made.run(channel)?;
         }
+        self.change_root()?;
         self.hide()?;
         self.finish_root()?;
         self.process.run(Streams::First(self.stdio), channel, self.gate)

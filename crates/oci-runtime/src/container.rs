@@ -23,8 +23,9 @@ use crate::joining::{ExecProcess, Joining, Usher};
 use crate::mounts::{Built, build, build_root};
 use crate::plan::Plan;
 use crate::process::{ProcessPlan, open_proc};
+use crate::rootless::CgroupNeed;
 use crate::scheduling::Machine;
-use crate::supply::Order;
+use crate::supply::{Order, clone_nodes};
 use crate::user;
 use crate::user_namespace::{attend, bounding, is_privileged};
 
@@ -84,6 +85,8 @@ pub struct Handover<'a> {
     pub gate: BorrowedFd<'a>,
     /// What hooks are told; status and number are filled in.
     pub state: &'a State,
+    /// Whether there has to be a cgroup.
+    pub cgroup: CgroupNeed,
 }
 
 /// A container that another process of ours has created.
@@ -99,6 +102,8 @@ pub struct Living<'a> {
     pub pidfd: OwnedFd,
     /// What [`Hierarchies::detect`] found.
     pub hierarchies: &'a Hierarchies,
+    /// Whether it has to have a cgroup.
+    pub cgroup: CgroupNeed,
 }
 
 /// What [`Container::exec`] needs.
@@ -136,6 +141,7 @@ pub struct Container {
     /// How long [`Container::exec`] waits for the new process to be ready; ten seconds at first.
     pub exec_within: Duration,
     gate: Option<Channel>,
+    need: CgroupNeed,
     namespaces: ThreadNameSpaceType,
     machine: Machine,
     seccomp: Option<Filter>,
@@ -181,12 +187,11 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
     let plan = Plan::new(spec)?;
     require_terminal(&spec.process, &options.stdio)?;
     let hooks = hooks(&options)?;
-    let root = root(&plan, spec)?;
+    let mut root = root(&plan, spec)?;
     let seccomp = Filter::read(spec)?;
     let mut process =
         plan_process(options.id, plan.namespaces.all, &spec.process, options.user, root.as_fd(), seccomp.clone())??;
     process.kept = options.kept;
-    process.groups_may_stay = plan.user.is_some();
     process.machine = plan.machine.clone();
     process.start_hooks = hooks.map(|(hooks, state)| {
         let status = "created".into();
@@ -194,22 +199,31 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
     });
     let mut resources = spec.linux.resources.clone().unwrap_or_default();
     resources.devices.extend(default_device_rules());
-    let cgroup = Cgroup::create(options.hierarchies, &cgroup_path(options.id, spec), &resources)?;
-    match birth(&options, &plan, &process, root.as_fd(), &cgroup, hooks) {
+    let cgroup = need(&options).create(options.hierarchies, &cgroup_path(options.id, spec), &resources)?;
+    let mut born = birth(&options, &plan, &process, root.as_fd(), &cgroup, hooks, &[]);
+    if born.as_ref().is_err_and(CreateError::is_for_want_of_devices) {
+        // Root of a user namespace that somebody else has made: no hook was run yet. The root was attached, so once more.
+        born = self::root(&plan, spec).and_then(|again| {
+            root = again;
+            birth(&options, &plan, &process, root.as_fd(), &cgroup, hooks, &clone_nodes(&plan)?)
+        });
+    }
+    match born {
         Ok((child, console, gate)) => Ok(Container {
             root: if plan.user.is_some() { open_root(child.pid).unwrap_or(root) } else { root },
             id: options.id.to_owned(),
             pid: child.pid,
             pidfd: child.pidfd,
             console,
-            cgroup,
             state: plain_state(options.id, child.pid),
             exec_within: EXEC_WITHIN,
             // Closed where the container waits elsewhere.
             gate: Some(gate).filter(|_| options.handover.is_none()),
+            need: need(&options),
             namespaces: plan.namespaces.all,
             machine: plan.machine,
             seccomp,
+            cgroup,
         }),
         Err(err) => {
             let err = explained(err, &resources, &cgroup);
@@ -260,7 +274,7 @@ fn hooks<'a>(options: &CreateOptions<'a>) -> Result<Option<(&'a Hooks, &'a State
 impl Container {
     /// A container that another process has created. The caller is not its parent: it cannot start or reap it.
     pub fn open(living: Living<'_>) -> Result<Container, OpenError> {
-        let Living { id, spec, pid, pidfd, hierarchies } = living;
+        let Living { id, spec, pid, pidfd, hierarchies, cgroup } = living;
         let root = open_root(pid).map_err(|source| OpenError::Read { path: root_path(pid), source })?;
         let seccomp = Filter::read(spec).map_err(|err| OpenError::Filter { source: Box::new(err) })?;
         let plan = Plan::new(spec)?;
@@ -274,6 +288,7 @@ impl Container {
             state: plain_state(id, pid),
             exec_within: EXEC_WITHIN,
             gate: None,
+            need: cgroup,
             namespaces: plan.namespaces.all,
             machine: plan.machine,
             seccomp,
@@ -305,9 +320,8 @@ impl Container {
         let (root, seccomp) = (self.root.as_fd(), self.seccomp.clone());
         let mut process = plan_process(&self.id, self.namespaces, options.process, options.user, root, seccomp)??;
         process.kept = options.kept;
-        process.groups_may_stay = self.namespaces.contains(ThreadNameSpaceType::USER);
         process.machine = self.machine.clone();
-        let entrance = self.cgroup.entrance()?;
+        let entrance = self.need.entrance(&self.cgroup)?;
         let (container, namespaces) = (self.pidfd.as_fd(), self.namespaces);
         let (cgroup, first, stdio) = (&self.cgroup, self.pid, options.stdio);
         let state = &self.state;
@@ -375,6 +389,10 @@ impl Container {
     }
 }
 
+fn need(options: &CreateOptions<'_>) -> CgroupNeed {
+    options.handover.map_or(CgroupNeed::Always, |handover| handover.cgroup)
+}
+
 fn root_path(pid: Pid) -> PathBuf {
     PathBuf::from(format!("/proc/{}/root", pid.as_raw_nonzero()))
 }
@@ -405,11 +423,12 @@ fn birth(
     root: BorrowedFd<'_>,
     cgroup: &Cgroup,
     hooks: Option<(&Hooks, &State)>,
+    nodes: &[(PathBuf, OwnedFd)],
 ) -> Result<(Child, Option<OwnedFd>, Channel), CreateError> {
     let failed = |action| move |source| CreateError::Clone { action, source };
     let order = order(options, plan, root, cgroup, hooks.is_some())?;
     let mounts = if order.is_some() { Vec::new() } else { mounts(plan, cgroup, options.hierarchies)? };
-    let entrance = cgroup.entrance()?;
+    let entrance = need(options).entrance(cgroup)?;
     let joined_pid = plan.namespaces.joined_pid.as_deref().map(open_namespace).transpose()?;
     let joined = plan.namespaces.joined.iter().map(|(_, path)| open_namespace(path)).collect::<Result<Vec<_>, _>>()?;
     let proc = open_proc().map_err(|source| CreateError::Read { path: "/proc".into(), source })?;
@@ -421,7 +440,7 @@ fn birth(
         entrance: &entrance,
         root,
         mounts: &mounts,
-        nodes: &[],
+        nodes,
         place: None,
         order,
         joined: &joined,

@@ -255,6 +255,12 @@ pub enum CreateError {
     /// The cgroup could not be made.
     #[error(transparent)]
     Cgroup(#[from] cgroup::CgroupError),
+    /// Nor could a caller without privilege, and the specification asks for one.
+    #[error("rootless needs no limits + no cgrouppath when no permission is granted for cgroups")]
+    RootlessCgroup {
+        /// The kernel's answer.
+        source: cgroup::CgroupError,
+    },
     /// A mount could not be built.
     #[error("{action} {}", path.display())]
     BuildMount {
@@ -326,7 +332,7 @@ impl CreateError {
         match self {
             CreateError::Plan { source } => source.kind(),
             CreateError::User(err) => err.kind(),
-            CreateError::Cgroup(err) => err.kind(),
+            CreateError::Cgroup(err) | CreateError::RootlessCgroup { source: err } => err.kind(),
             CreateError::Process(err) => err.kind(),
             CreateError::Hook(err) => err.kind(),
             CreateError::BuildMount { .. }
@@ -339,6 +345,12 @@ impl CreateError {
             | CreateError::SeccompProgram { .. }
             | CreateError::Clone { .. } => ErrorKind::Internal,
         }
+    }
+
+    /// Whether the child was not allowed to make a device node.
+    pub(crate) fn is_for_want_of_devices(&self) -> bool {
+        let CreateError::Process(ProcessError::Step { step: Step::MakeNode, source, .. }) = self else { return false };
+        source.0.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error())
     }
 
     /// The exit code that Docker's command line ends with.

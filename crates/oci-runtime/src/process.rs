@@ -23,6 +23,7 @@ use crate::hooks::{HookError, run_all};
 use crate::mounts::{clone_tree, move_to};
 use crate::scheduling::{Machine, Scheduling};
 use crate::target::PATH_FLAGS;
+use crate::user_namespace;
 use crate::{Kept, Stdio};
 
 /// A process, ready to be executed: everything that can be computed before the clone.
@@ -36,8 +37,6 @@ pub(crate) struct ProcessPlan {
     pub(crate) uid: u32,
     gid: u32,
     groups: Vec<Gid>,
-    /// Whether groups that cannot be dropped stay: only in a user namespace.
-    pub(crate) groups_may_stay: bool,
     umask: u32,
     capabilities: CapabilitySets,
     rlimits: Vec<(usize, Rlimit)>,
@@ -115,7 +114,6 @@ impl ProcessPlan {
             uid: process.user.uid,
             gid: process.user.gid,
             groups: groups.collect(),
-            groups_may_stay: false,
             umask: process.user.umask.unwrap_or(UMASK_DEFAULT),
             capabilities: CapabilitySets::plan(process.capabilities.as_ref(), held),
             rlimits: rlimits(&process.rlimits)?,
@@ -324,8 +322,9 @@ impl ProcessPlan {
         capability::set_keep(true).at(Step::Capabilities, "keep")?;
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         match rustix::thread::set_thread_groups(&self.groups) {
-            // A user namespace of somebody without privilege (setgroups(2)); nobody has asked for any, as with runc.
-            Err(Errno::PERM) if self.groups_may_stay && self.groups.is_empty() => {}
+            // Denied to a user namespace of somebody without privilege, and nobody has asked for any: the caller's stay, as with
+            // runc.
+            Err(Errno::PERM) if self.groups.is_empty() && user_namespace::denies_groups() => {}
             other => other.at(Step::Credentials, "groups")?,
         }
         rustix::thread::set_thread_res_gid(gid, gid, gid).at(Step::Credentials, "gid")?;

@@ -150,6 +150,11 @@ fn nodes(plan: &Plan) -> impl Iterator<Item = &Path> {
     default.chain(own).filter(|_| plan.set_up_dev)
 }
 
+/// Device nodes of the host's, for a container that cannot make its own.
+pub(crate) fn clone_nodes(plan: &Plan) -> Result<Vec<(PathBuf, OwnedFd)>, CreateError> {
+    nodes(plan).map(|path| Ok((path.to_owned(), Wanted::Node(path).open()?))).collect()
+}
+
 fn clone_node(path: &Path) -> std::io::Result<OwnedFd> {
     let node = openat(CWD, path, PATH_FLAGS, Mode::empty())?;
     let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&node)?.st_mode);

@@ -234,6 +234,11 @@ fn run_tool(pid: Pid, mappings: &[IdMapping], tool: &'static str) -> Result<(), 
     }
 }
 
+/// Whether it is the user namespace that keeps its root from setting groups (setgroups(2)): root has the capability.
+pub(crate) fn denies_groups() -> bool {
+    has("CAP_SETGID").unwrap_or(false)
+}
+
 /// Becomes root of the user namespace that the process has entered, or somebody whom it knows.
 pub(crate) fn become_root() -> Result<(), Failure> {
     let (uid, gid) = (Uid::ROOT, Gid::ROOT);
@@ -258,7 +263,11 @@ impl Birth<'_> {
     pub(crate) fn usher(&self, channel: &Channel) -> u8 {
         let born = || -> Result<Child, Failure> {
             self.entrance.enter().at(Step::EnterCgroup, "")?;
-            self.set_oom_score()?;
+            match self.set_oom_score() {
+                // Nobody without privilege may lower it; runc goes on, too.
+                Err(_) if self.order.is_some_and(|order| !order.by_parent) => {}
+                other => other?,
+            }
             let namespaces = &self.plan.namespaces;
             self.join(namespaces)?;
             let clone = || fork_sibling(namespaces.new, || report(channel, self.run_mapped(channel)));

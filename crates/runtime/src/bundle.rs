@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use oci::runtime::{Process, Spec};
+use oci::runtime::{Linux, Process, Resources, Spec};
 use seccomp::{Arch, Filter, Profile};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -18,6 +18,8 @@ pub(crate) struct Plan {
     pub(crate) spec: Spec,
     /// The system-call filter to compile.
     pub(crate) filter: Option<Filter>,
+    /// Whether there has to be a cgroup: a place for it or a limit was named.
+    pub(crate) asks_for_cgroup: bool,
 }
 
 /// Why a bundle cannot be carried out.
@@ -138,6 +140,7 @@ fn plan(config: &Value, directory: &Path, id: &str) -> Result<Plan, BundleError>
         }
         spec.root.path = directory.join(&spec.root.path);
     }
+    let asks_for_cgroup = asks_for_cgroup(&spec.linux);
     // A relative path begins at a place of the runtime's choice (runtime-spec config-linux.md, "Cgroups Path"): the root.
     spec.linux.cgroups_path = match spec.linux.cgroups_path.as_str() {
         "" => format!("/{CGROUP_PREFIX}{id}"),
@@ -145,7 +148,7 @@ fn plan(config: &Value, directory: &Path, id: &str) -> Result<Plan, BundleError>
     };
     let filter = filter(&spec)?;
     oci_runtime::check(&spec)?;
-    Ok(Plan { spec, filter })
+    Ok(Plan { spec, filter, asks_for_cgroup })
 }
 
 /// Versions that begin with 1 (semver.org; runtime-spec config.md, "Specification version").
@@ -160,6 +163,12 @@ fn is_supported(version: &str) -> bool {
 /// Where containers are whose specification says nothing: in no directory of their own, which nobody would take away, or
 /// everybody would make again.
 const CGROUP_PREFIX: &str = "longshore-runtime-";
+
+/// Rules for devices are no limits here: where they matter most, for root of a user namespace, no device can be made.
+fn asks_for_cgroup(linux: &Linux) -> bool {
+    let limits = |resources: &Resources| Resources { devices: Vec::new(), ..resources.clone() } != Resources::default();
+    !linux.cgroups_path.is_empty() || linux.resources.as_ref().is_some_and(limits)
+}
 
 /// The rules; absent where a program is given, or nothing.
 fn filter(spec: &Spec) -> Result<Option<Filter>, BundleError> {

@@ -19,6 +19,7 @@ use oci::runtime::State;
 
 use crate::error::CommandError;
 use crate::log::Log;
+use crate::rootless::Rootless;
 use crate::state::{Record, Store};
 
 /// The specification's version that is spoken.
@@ -31,6 +32,8 @@ pub(crate) struct Context<'a> {
     pub(crate) store: Store,
     /// Where to tell.
     pub(crate) log: &'a Log,
+    /// Whether the caller is one without privilege.
+    pub(crate) rootless: Rootless,
     /// Where the caller is: relative paths begin there.
     pub(crate) directory: PathBuf,
 }

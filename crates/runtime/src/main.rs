@@ -25,6 +25,7 @@ mod foreground;
 mod given;
 mod log;
 mod refused;
+mod rootless;
 mod seal;
 mod state;
 
@@ -35,6 +36,7 @@ use arguments::{CREATE, DELETE, EXEC, Flag, GLOBAL, KILL, LIST, PS, Parsed, RUN,
 use commands::Context;
 use error::CommandError;
 use log::Log;
+use rootless::Rootless;
 use state::Store;
 
 /// musl's allocator gives every small region back at once: of 970 system calls of a `run` 210 were its mappings.
@@ -73,6 +75,7 @@ fn main() -> ExitCode {
 /// A command with everything before it.
 struct Call {
     global: Parsed,
+    rootless: Rootless,
     command: Option<String>,
     words: Vec<String>,
 }
@@ -84,13 +87,13 @@ fn prepare(words: Vec<String>) -> Result<(Log, Call), (Log, String)> {
     };
     let log = Log::open(global.value("log"), global.value("log-format"), global.is_on("debug"));
     let log = log.map_err(|err| (Log::stderr(), errdefs::chain(&err)))?;
-    if let Some(rootless) = global.value("rootless").filter(|value| !matches!(*value, "auto" | "false")) {
-        let message = format!("--rootless {rootless} is not supported");
-        return Err((log, message));
-    }
+    let rootless = match Rootless::parse(global.value("rootless")) {
+        Ok(rootless) => rootless,
+        Err(err) => return Err((log, err.to_string())),
+    };
     let mut words = std::mem::take(&mut global.words).into_iter();
     let command = words.next();
-    Ok((log, Call { global, command, words: words.collect() }))
+    Ok((log, Call { global, rootless, command, words: words.collect() }))
 }
 
 /// The program's status, or what to say and the status then.
@@ -103,10 +106,11 @@ fn run(log: &Log, call: Call) -> Result<u8, (String, u8)> {
         print!("{}", USAGE);
         return Ok(0);
     };
-    let root = call.global.value("root").filter(|root| !root.is_empty()).unwrap_or(ROOT_DEFAULT);
+    let root = call.global.value("root").filter(|root| !root.is_empty());
+    let root = root.map_or_else(|| rootless::root_default(ROOT_DEFAULT), PathBuf::from);
     // Relative to where we are now, not to the bundle.
     let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    let context = Context { store: Store { root: directory.join(root) }, log, directory };
+    let context = Context { store: Store { root: directory.join(root) }, log, rootless: call.rootless, directory };
     log.debug(&format!("longshore-runtime {command} {}", call.words.join(" ")));
     dispatch(&context, command, call.words).map_err(|err| {
         let text = errdefs::chain(&err);
@@ -163,7 +167,7 @@ pub(crate) fn one<'a>(flags: &'a Parsed, command: &'static str) -> Result<&'a st
 }
 
 const USAGE: &str = "\
-Usage: longshore-runtime [--root DIR] [--log FILE] [--log-format text|json] [--debug] COMMAND ...
+Usage: longshore-runtime [--root DIR] [--log FILE] [--log-format text|json] [--debug] [--rootless true|false|auto] COMMAND ...
 
   create [-b BUNDLE] [--console-socket SOCKET] [--pid-file FILE] [--no-new-keyring] [--preserve-fds N] ID
   start ID

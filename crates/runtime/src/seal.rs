@@ -1,9 +1,11 @@
 //! The program's own file, out of the reach of containers (CVE-2019-5736).
 //!
 //! A container's process is a copy of this one until it executes its program, and what is executed may be a link to
-//! /proc/self/exe. So commands that make processes run from a detached, read-only clone of the program's mount.
+//! /proc/self/exe. So commands that make processes run from a detached, read-only clone of the program's mount, or
+//! from a sealed copy in memory where the caller may not clone mounts.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -11,7 +13,7 @@ use std::path::Path;
 
 use oci_runtime::SystemError;
 use rustix::fs::{StatVfsMountFlags, statvfs};
-use sys::binary::SealedProgram;
+use sys::binary::{SealedProgram, is_sealed};
 
 /// Set in the second life: what is not sealed then cannot be.
 const MARK: &str = "_LONGSHORE_RUNTIME_SEALED";
@@ -34,9 +36,15 @@ pub(crate) fn ensure() -> Result<(), SealError> {
         return Ok(());
     }
     if std::env::var_os(MARK).is_some() {
-        return Err(failed(io::ErrorKind::Unsupported.into()));
+        let sealed = File::open(OWN).is_ok_and(|own| is_sealed(own.as_fd()));
+        return if sealed { Ok(()) } else { Err(failed(io::ErrorKind::Unsupported.into())) };
     }
-    let program = SealedProgram::open(Path::new(OWN)).map_err(failed)?;
+    let program = match SealedProgram::open(Path::new(OWN)) {
+        // For those without privilege.
+        Err(err) if err.kind() == io::ErrorKind::PermissionDenied => SealedProgram::copy(Path::new(OWN)),
+        other => other,
+    };
+    let program = program.map_err(failed)?;
     let string = |bytes: Vec<u8>| CString::new(bytes).expect("what execve gave us has no NUL byte inside");
     let argv: Vec<_> = std::env::args_os().map(|word| string(word.into_vec())).collect();
     let variable = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use cgroup::{Cgroup, Hierarchies};
 use oci::runtime::Spec;
-use oci_runtime::{Container, CreateOptions, Handover, SystemError};
+use oci_runtime::{CgroupNeed, Container, CreateOptions, Handover, SystemError};
 use stdx::time::Rfc3339;
 
 use super::{Context, delete, hierarchies, hook_state, start};
@@ -72,11 +72,12 @@ fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result
     }
     let hierarchies = hierarchies()?;
     let locked = context.store.create(id)?;
+    let need = context.rootless.cgroup(plan.asks_for_cgroup);
     let made = check_cgroup(&plan, hierarchies).and_then(|()| {
         let mut record = record(id, &directory, plan, context)?;
         // Before anything is made: whoever comes after our death finds it from here.
         locked.save(&record)?;
-        let container = birth(&locked, &mut record, &given, hierarchies)?;
+        let container = birth(&locked, &mut record, &given, hierarchies, need)?;
         Ok((record, container))
     });
     match made {
@@ -147,6 +148,7 @@ fn birth(
     record: &mut Record,
     given: &Given,
     hierarchies: &Hierarchies,
+    cgroup: CgroupNeed,
 ) -> Result<Container, CommandError> {
     let gate = locked.make_gate()?;
     let state = hook_state(record, "creating");
@@ -157,7 +159,7 @@ fn birth(
         stdio: given.stdio(record.spec.process.terminal)?,
         hierarchies,
         kept: given.kept,
-        handover: Some(Handover { gate: gate.as_fd(), state: &state }),
+        handover: Some(Handover { gate: gate.as_fd(), state: &state, cgroup }),
     })?;
     record.process = FirstProcess::new(container.pid);
     let recorded = record.process.map_or(Ok(()), |process| locked.save_process(process)).map_err(CommandError::from);

@@ -50,7 +50,7 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
         true => None,
         false => Some(Forwarding::begin().map_err(CommandError::system("take over signals"))?),
     };
-    let mut container = open(&record, hierarchies)?;
+    let mut container = open(context, &record, hierarchies)?;
     container.state = super::hook_state(&record, "running");
     let stdio = given.stdio(process.terminal)?;
     let executed = container.exec(ExecOptions { process: &process, user: None, stdio, kept: given.kept })?;
@@ -66,11 +66,18 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
 
 const USAGE: UsageError = UsageError::Words { command: "exec", wanted: "a minimum of 1 argument(s)" };
 
-fn open(record: &Record, hierarchies: &cgroup::Hierarchies) -> Result<Container, CommandError> {
+fn open(context: &Context<'_>, record: &Record, hierarchies: &cgroup::Hierarchies) -> Result<Container, CommandError> {
     let first = record.process.ok_or(CommandError::ExecStopped)?;
     let pidfd = first.open().ok_or(CommandError::ExecStopped)?;
     let pid = Pid::from_raw(first.pid).ok_or(CommandError::ExecStopped)?;
-    Ok(Container::open(Living { id: &record.id, spec: &record.spec, pid, pidfd, hierarchies })?)
+    Ok(Container::open(Living {
+        id: &record.id,
+        spec: &record.spec,
+        pid,
+        pidfd,
+        hierarchies,
+        cgroup: context.rootless.cgroup(false),
+    })?)
 }
 
 /// What a process of its own does not say is as for the container's (runc's list).

@@ -11,6 +11,7 @@ mod hooks;
 mod leaks;
 mod lifecycle;
 mod limits;
+mod rootless;
 mod seccomp;
 mod terminal;
 mod user_namespace;

@@ -1,0 +1,131 @@
+//! The whole program in the hands of somebody without privilege.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::json;
+
+use super::fixture::Bundle;
+
+/// daemon, who is in every passwd: newuidmap wants a name.
+const USER: u32 = 1;
+
+/// A bundle of daemon's, with these ids.
+fn bundle(args: &[&str], ids: &serde_json::Value) -> Bundle {
+    let mut bundle = Bundle::new(args);
+    let linux = bundle.config["linux"].as_object_mut().unwrap();
+    linux.remove("cgroupsPath");
+    linux.remove("resources");
+    linux["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    linux.insert("uidMappings".into(), ids.clone());
+    linux.insert("gidMappings".into(), ids.clone());
+    fs::copy(env!("CARGO_BIN_EXE_longshore-runtime"), bundle.path("runtime")).unwrap();
+    give(bundle.dir.path());
+    bundle
+}
+
+fn give(path: &Path) {
+    chown(path, Some(USER), Some(USER)).unwrap_or_else(|_| assert!(path.is_symlink()));
+    if path.is_dir() && !path.is_symlink() {
+        fs::read_dir(path).unwrap().for_each(|entry| give(&entry.unwrap().path()));
+    }
+}
+
+/// Runs the program as daemon, after `first` as root in mounts of its own.
+fn run_after(bundle: &Bundle, first: &str, words: &[&str]) -> Output {
+    fs::write(bundle.path("config.json"), bundle.config.to_string()).unwrap();
+    let script =
+        format!("{first}exec setpriv --reuid {USER} --regid {USER} --clear-groups --inh-caps=-all ./runtime \"$@\"");
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", &script, "sh"]).args(words).current_dir(bundle.dir.path());
+    command.env("XDG_RUNTIME_DIR", bundle.path("run")).output().unwrap()
+}
+
+fn run(bundle: &Bundle, words: &[&str]) -> (String, String, Option<i32>) {
+    let output = run_after(bundle, "", words);
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr), output.status.code())
+}
+
+#[test]
+fn privileged_an_ordinary_user_has_containers_of_one_id() {
+    let own = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+    let script = "id; cat /proc/self/uid_map /proc/self/setgroups; stat -c '%n %u %t,%T' /dev /dev/null; echo > /dev/null && echo null";
+    let mut bundle = bundle(&["sh", "-c", script], &own);
+    let expected = "uid=0 gid=0\n         0          1          1\ndeny\n/dev 0 0,0\n/dev/null 65534 1,3\nnull\n";
+    assert_eq!(run(&bundle, &["run", "one"]), (expected.into(), String::new(), Some(0)));
+    bundle.config["process"]["args"] = json!(["sleep", "1000"]);
+    let good = (String::new(), String::new(), Some(0));
+    // Of what is left running nothing holds the streams.
+    let detached =
+        |words: &str| run_after(&bundle, "exec > out 2>&1; ", &words.split(' ').collect::<Vec<_>>()).status.code();
+    assert_eq!(detached("create two"), Some(0), "{:?}", fs::read_to_string(bundle.path("out")));
+    assert!(bundle.path("run/longshore-runtime/two/state.json").exists());
+    assert_eq!(run(&bundle, &["start", "two"]), good);
+    let state: serde_json::Value = serde_json::from_str(&run(&bundle, &["state", "two"]).0).unwrap();
+    assert_eq!((&state["status"], &state["owner"]), (&json!("running"), &json!("")));
+    let inside = run(&bundle, &["exec", "two", "sh", "-c", "id; cat /proc/self/uid_map; exit 7"]);
+    assert_eq!(inside, ("uid=0 gid=0\n         0          1          1\n".into(), String::new(), Some(7)));
+    assert_eq!(run(&bundle, &["kill", "two", "KILL"]), good);
+    assert_eq!(run(&bundle, &["delete", "-f", "two"]), good);
+    assert!(!bundle.path("run/longshore-runtime/two").exists());
+}
+
+#[test]
+fn privileged_more_ids_come_from_the_programs_that_give_them() {
+    let ids =
+        json!([{"containerID": 0, "hostID": USER, "size": 1}, {"containerID": 1, "hostID": 200_000, "size": 100}]);
+    let mut bundle = bundle(&["sh", "-c", "id; cat /proc/self/gid_map /proc/self/setgroups"], &ids);
+    bundle.config["process"]["user"] = json!({"uid": 5, "gid": 6, "additionalGids": [7]});
+    fs::write(bundle.path("ids"), "daemon:200000:100\n").unwrap();
+    fs::set_permissions(bundle.path("ids"), fs::Permissions::from_mode(0o644)).unwrap();
+    let output = run_after(&bundle, "", &["run", "refused"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("map ids of the user namespace: newuidmap: "), "{error}");
+    let given = "busybox mount -o bind ids /etc/subuid && busybox mount -o bind ids /etc/subgid && ";
+    let output = run_after(&bundle, given, &["run", "more"]);
+    let expected = "uid=5 gid=6 groups=7\n         0          1          1\n         1     200000        100\nallow\n";
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((String::from_utf8(output.stdout).unwrap().as_str(), error.as_str()), (expected, ""));
+}
+
+#[test]
+fn privileged_limits_without_permission_are_refused() {
+    let own = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+    let mut bundle = bundle(&["true"], &own);
+    bundle.config["linux"]["resources"] = json!({"pids": {"limit": 5}});
+    let (_, error, code) = run(&bundle, &["run", "limited"]);
+    assert!(
+        error.contains("rootless needs no limits + no cgrouppath when no permission is granted for cgroups"),
+        "{error}"
+    );
+    assert_eq!(code, Some(1));
+    bundle.config["linux"].as_object_mut().unwrap().remove("resources");
+    let (_, error, code) = run(&bundle, &["--rootless=false", "run", "without"]);
+    assert!(error.to_lowercase().contains("permission denied"), "{error}");
+    assert_eq!(code, Some(1));
+    let left = fs::read_dir(bundle.path("run/longshore-runtime")).unwrap();
+    assert!(left.flatten().all(|entry| entry.file_name() == ".seccomp"));
+}
+
+#[test]
+fn privileged_root_of_a_user_namespace_needs_no_other() {
+    let own = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+    let script = "id; cat /proc/self/uid_map; stat -c '%n %t,%T' /dev/zero; mkdir /tmp/made";
+    let mut bundle = bundle(&["sh", "-c", script], &own);
+    let linux = bundle.config["linux"].as_object_mut().unwrap();
+    linux.remove("uidMappings");
+    linux.remove("gidMappings");
+    linux["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "user");
+    fs::write(bundle.path("config.json"), bundle.config.to_string()).unwrap();
+    // As podman without privilege runs its runtime.
+    let script =
+        "exec setpriv --reuid 1 --regid 1 --clear-groups --inh-caps=-all unshare -Urm ./runtime --root root run nested";
+    let output = Command::new("sh").args(["-c", script]).current_dir(bundle.dir.path()).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    let expected = "uid=0 gid=0\n         0          1          1\n/dev/zero 1,5\n";
+    assert_eq!((String::from_utf8(output.stdout).unwrap().as_str(), error.as_str()), (expected, ""));
+    assert!(bundle.path("rootfs/tmp/made").is_dir());
+}

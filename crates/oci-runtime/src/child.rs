@@ -88,6 +88,8 @@ impl Birth<'_> {
         self.change_root()?;
         self.hide()?;
         self.finish_root()?;
+        // After the hooks, which are not the container's.
+        self.process.labels.apply(self.proc)?;
         self.process.run(Streams::First(self.stdio), channel, self.gate)
     }
 
@@ -167,6 +169,10 @@ impl Birth<'_> {
 
     fn make_devices(&self) -> Result<(), Failure> {
         let dev = target::open(self.root, Path::new("/dev"), Missing::Directory).at(Step::MakeNode, "/dev")?;
+        // The specification's first: its modes and owners count for the default ones, too.
+        for device in self.plan.devices.iter().filter(|device| self.nodes.is_empty() || !is_node(device)) {
+            self.make_device(device).at(Step::MakeNode, &device.path.to_string_lossy())?;
+        }
         for (path, major, minor) in DEVICES.iter().filter(|_| self.nodes.is_empty()) {
             let name = path.trim_start_matches("/dev/");
             let (mode, number) = (Mode::from_raw_mode(0o666), rustix::fs::makedev(*major, *minor));
@@ -187,9 +193,6 @@ impl Birth<'_> {
         if matches!(self.stdio, Stdio::Terminal) {
             target::open(self.root, Path::new("/dev/console"), Missing::File).at(Step::MakeNode, "/dev/console")?;
         }
-        for device in self.plan.devices.iter().filter(|device| self.nodes.is_empty() || !is_node(device)) {
-            self.make_device(device).at(Step::MakeNode, &device.path.to_string_lossy())?;
-        }
         Ok(())
     }
 
@@ -197,7 +200,15 @@ impl Birth<'_> {
         let kind = device_type(device).ok_or(io::ErrorKind::InvalidInput)?;
         let (parent, name) = target::parent(self.root, &device.path)?;
         let mode = Mode::from_raw_mode(device.file_mode.unwrap_or(0o666) & 0o7777);
-        unless_there(mknodat(&parent, name, kind, mode, rustix::fs::makedev(device.major, device.minor)))?;
+        let number = rustix::fs::makedev(device.major, device.minor);
+        if let Err(err) = mknodat(&parent, name, kind, mode, number) {
+            // What the image or a mount has there stays as it is, which may be the host's node, if it is the same
+            // (runtime-spec config-linux.md, "Devices").
+            let there = statat(&parent, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).map_err(|_| err)?;
+            let same =
+                FileType::from_raw_mode(there.st_mode) == kind && (kind == FileType::Fifo || there.st_rdev == number);
+            return if err == Errno::EXIST && same { Ok(()) } else { Err(err.into()) };
+        }
         let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
         Ok(chownat(&parent, name, Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?)
     }

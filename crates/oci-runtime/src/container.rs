@@ -26,8 +26,8 @@ use crate::process::{ProcessPlan, open_proc};
 use crate::rootless::CgroupNeed;
 use crate::scheduling::Machine;
 use crate::supply::{Order, clone_nodes};
-use crate::user;
 use crate::user_namespace::{attend, bounding, is_privileged};
+use crate::{labels, sysctl, time, user};
 
 /// Standard input, output and error of a process.
 #[derive(Debug)]
@@ -186,6 +186,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
     let spec = options.spec;
     let plan = Plan::new(spec)?;
     require_terminal(&spec.process, &options.stdio)?;
+    labels::check_mounts(spec)?;
     let hooks = hooks(&options)?;
     let mut root = root(&plan, spec)?;
     let seccomp = Filter::read(spec)?;
@@ -193,6 +194,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
         plan_process(options.id, plan.namespaces.all, &spec.process, options.user, root.as_fd(), seccomp.clone())??;
     process.kept = options.kept;
     process.machine = plan.machine.clone();
+    process.labels.check_host()?;
     process.start_hooks = hooks.map(|(hooks, state)| {
         let status = "created".into();
         (hooks.start_container.clone(), State { status, ..state.clone() })
@@ -321,6 +323,7 @@ impl Container {
         let mut process = plan_process(&self.id, self.namespaces, options.process, options.user, root, seccomp)??;
         process.kept = options.kept;
         process.machine = self.machine.clone();
+        process.labels.check_host()?;
         let entrance = self.need.entrance(&self.cgroup)?;
         let (container, namespaces) = (self.pidfd.as_fd(), self.namespaces);
         let (cgroup, first, stdio) = (&self.cgroup, self.pid, options.stdio);
@@ -431,6 +434,7 @@ fn birth(
     let entrance = need(options).entrance(cgroup)?;
     let joined_pid = plan.namespaces.joined_pid.as_deref().map(open_namespace).transpose()?;
     let joined = plan.namespaces.joined.iter().map(|(_, path)| open_namespace(path)).collect::<Result<Vec<_>, _>>()?;
+    check_joined(options.spec, plan, &joined)?;
     let proc = open_proc().map_err(|source| CreateError::Read { path: "/proc".into(), source })?;
     let (ours, theirs) = Channel::pair().map_err(failed("make a socket pair"))?;
     let birth = Birth {
@@ -452,12 +456,16 @@ fn birth(
     let ours_fd = std::cell::Cell::new(Some(ours));
     // A copy of the parent's end would keep the gate from seeing the parent's death.
     let take = || drop(ours_fd.take());
-    let child = match birth.order {
+    let clone = || match birth.order {
         None => clone_at(joined_pid.as_ref(), || {
             fork(plan.namespaces.new, entrance.directory(), || (take(), report(&theirs, birth.run(&theirs))).1)
-        })?,
-        Some(_) => fork(NewNamespaces::default(), entrance.directory(), || (take(), birth.usher(&theirs)).1),
+        }),
+        Some(_) => Ok(fork(NewNamespaces::default(), entrance.directory(), || (take(), birth.usher(&theirs)).1)),
     };
+    let child = match plan.namespaces.time_offsets.as_str() {
+        "" => clone(),
+        offsets => time::with_offsets(offsets, clone).map_err(failed("set linux.timeOffsets"))?,
+    }?;
     let mut child = child.map_err(failed("clone the container's process"))?;
     let ours = ours_fd.take().expect("only the child takes it");
     drop(theirs);
@@ -567,7 +575,31 @@ fn clone_at<T>(namespace: Option<&OwnedFd>, clone: impl FnOnce() -> T) -> Result
 }
 
 fn open_namespace(path: &Path) -> Result<OwnedFd, CreateError> {
-    File::open(path).map(OwnedFd::from).map_err(|source| CreateError::Read { path: path.to_owned(), source })
+    // Whatever it is, it is not waited for.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::empty());
+    opened.map_err(|err| CreateError::Read { path: path.to_owned(), source: err.into() })
+}
+
+/// Refuses what would be done to the host: mounts in its mount namespace, parameters of its network.
+fn check_joined(spec: &Spec, plan: &Plan, joined: &[OwnedFd]) -> Result<(), CreateError> {
+    for ((kind, path), fd) in plan.namespaces.joined.iter().zip(joined) {
+        let is_own = |name| {
+            let is_own = sys::namespace::is_own(fd.as_fd(), name);
+            is_own.map_err(|source| CreateError::Read { path: path.clone(), source })
+        };
+        match *kind {
+            ThreadNameSpaceType::MOUNT if is_own("mnt")? => return Err(PlanError::NoMountNamespace.into()),
+            ThreadNameSpaceType::NETWORK => {
+                let network = spec.linux.sysctl.keys().find(|name| sysctl::is_network(name));
+                if let Some(name) = network.filter(|_| is_own("net").unwrap_or(true)) {
+                    return Err(PlanError::Sysctl { name: name.clone() }.into());
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Tells the parent why the child gives up, and is its exit status.

@@ -69,12 +69,6 @@ pub enum PlanError {
         /// The mount point.
         path: PathBuf,
     },
-    /// A hook that may take no time.
-    #[error("timeout of hook {} is not more than 0", path.display())]
-    HookTimeout {
-        /// The program.
-        path: PathBuf,
-    },
     /// Ids of a user namespace that cannot be.
     #[error("{field} {fault}")]
     Mapping {
@@ -82,14 +76,6 @@ pub enum PlanError {
         field: &'static str,
         /// What is wrong.
         fault: &'static str,
-    },
-    /// A device of no known type.
-    #[error("device {} of type {kind:?}", path.display())]
-    DeviceKind {
-        /// Its path.
-        path: PathBuf,
-        /// Its type.
-        kind: String,
     },
     /// Calls are left to a listener, and there is none.
     #[error("linux.seccomp.listenerPath is not set, and SCMP_ACT_NOTIFY needs it")]
@@ -553,6 +539,10 @@ steps! {
     Personality = "set linux.personality",
     /// Memory nodes.
     MemoryPolicy = "set linux.memoryPolicy",
+    /// For the next execve.
+    ApparmorProfile = "set process.apparmorProfile",
+    /// For the next execve.
+    SelinuxLabel = "set process.selinuxLabel",
     /// no_new_privs.
     NoNewPrivileges = "set no_new_privs",
     /// Signals, descriptors.

@@ -22,6 +22,7 @@ use sys::fork::{NewNamespaces, fork};
 use sys::wait::Exit;
 
 use crate::error::{PlanError, SystemError};
+use crate::field::FieldError;
 
 /// Why [`run_all`] failed.
 #[derive(Debug, thiserror::Error)]
@@ -69,21 +70,24 @@ pub fn run_all(hooks: &[Hook], state: &State) -> Result<(), HookError> {
 /// What can be known of hooks before anything is done.
 pub(crate) fn check(hooks: &Hooks) -> Result<(), PlanError> {
     let all = [
-        &hooks.prestart,
-        &hooks.create_runtime,
-        &hooks.create_container,
-        &hooks.start_container,
-        &hooks.poststart,
-        &hooks.poststop,
+        ("prestart", &hooks.prestart),
+        ("createRuntime", &hooks.create_runtime),
+        ("createContainer", &hooks.create_container),
+        ("startContainer", &hooks.start_container),
+        ("poststart", &hooks.poststart),
+        ("poststop", &hooks.poststop),
     ];
-    for hook in all.into_iter().flatten() {
-        if !hook.path.is_absolute() {
-            return Err(PlanError::RelativePath { path: hook.path.clone() });
+    for (name, hooks) in all {
+        for (index, hook) in hooks.iter().enumerate() {
+            let failed = |err: FieldError, part: &str| err.at(format!("hooks.{name}[{index}].{part}"));
+            if !hook.path.is_absolute() {
+                return Err(failed(FieldError::Relative { path: hook.path.display().to_string() }, "path"));
+            }
+            if let Some(seconds) = hook.timeout {
+                FieldError::in_range(seconds, 1, i64::MAX.into()).map_err(|err| failed(err, "timeout"))?;
+            }
+            strings(hook).map_err(|_| PlanError::Nul { field: "hooks" })?;
         }
-        if hook.timeout.is_some_and(|seconds| seconds <= 0) {
-            return Err(PlanError::HookTimeout { path: hook.path.clone() });
-        }
-        strings(hook).map_err(|_| PlanError::Nul { field: "hooks" })?;
     }
     Ok(())
 }

@@ -198,10 +198,15 @@ impl Usher<'_> {
     fn run(&self, channel: &Channel) -> Result<Infallible, Failure> {
         self.entrance.enter().at(Step::EnterCgroup, "")?;
         self.process.scheduling.settle_processors(false)?;
-        if let Some(value) = self.process.oom_score_adj {
-            // While the file is still the caller's, which may be an ordinary user.
-            let write = || write_proc(open_proc()?.as_fd(), "self/oom_score_adj", &value.to_string());
-            write().at(Step::WriteProc, "self/oom_score_adj")?;
+        let (adjustment, labels) = (self.process.oom_score_adj, &self.process.labels);
+        if adjustment.is_some() || !labels.is_empty() {
+            let proc = open_proc().at(Step::WriteProc, "/proc")?;
+            if let Some(value) = adjustment {
+                // While the file is still the caller's, which may be an ordinary user.
+                let path = "self/oom_score_adj";
+                write_proc(proc.as_fd(), path, &value.to_string()).at(Step::WriteProc, path)?;
+            }
+            labels.apply(proc.as_fd())?;
         }
         // Inherited by the process inside: without CAP_SYS_PTRACE nobody may look into it.
         set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Clean, "")?;

@@ -35,8 +35,7 @@
 //! child allocates, which is safe only with nobody holding the allocator's lock at the clone.
 //!
 //! Deliberately not here: the specification's making (`container-spec`), compiling seccomp profiles, networks beyond the
-//! loopback interface, waiting for and recording the exit. Not supported yet, and refused by name:
-//! a mount namespace to join.
+//! loopback interface, waiting for and recording the exit.
 
 mod channel;
 mod child;
@@ -46,6 +45,7 @@ mod field;
 mod filter;
 pub mod hooks;
 mod joining;
+mod labels;
 mod mount_options;
 mod mounts;
 mod place;
@@ -54,7 +54,9 @@ mod process;
 mod rootless;
 mod scheduling;
 mod supply;
+mod sysctl;
 mod target;
+mod time;
 pub mod user;
 mod user_namespace;
 

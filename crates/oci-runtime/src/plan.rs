@@ -9,9 +9,11 @@ use sys::fork::NewNamespaces;
 use sys::mount::Attributes;
 
 use crate::error::PlanError;
+use crate::field::FieldError;
 use crate::mounts::{MountKind, MountPlan};
 use crate::scheduling::Machine;
 use crate::user_namespace::UserNamespace;
+use crate::{labels, sysctl, time};
 
 /// What is done before the process itself is looked at.
 #[derive(Clone, Debug)]
@@ -49,6 +51,8 @@ pub(crate) struct Namespaces {
     pub(crate) joined_pid: Option<PathBuf>,
     /// All that differ from the host's, for exec.
     pub(crate) all: ThreadNameSpaceType,
+    /// What is written to timens_offsets of the new time namespace, which is not `new` then; empty for nothing.
+    pub(crate) time_offsets: String,
 }
 
 impl Plan {
@@ -63,21 +67,21 @@ impl Plan {
         };
         needs_uts("hostname", &spec.hostname)?;
         needs_uts("domainname", &spec.domainname)?;
-        let mounts = spec.mounts.iter().map(MountPlan::below_root).collect::<Result<Vec<_>, _>>()?;
+        let mut mounts = spec.mounts.iter().map(MountPlan::below_root).collect::<Result<Vec<_>, _>>()?;
+        labels::label_mounts(&mut mounts, &linux.mount_label);
         let host_dev = |mount: &MountPlan| mount.destination == Path::new("/dev") && mount.kind == MountKind::Bind;
-        linux.devices.iter().try_for_each(check_device)?;
         spec.hooks.iter().try_for_each(crate::hooks::check)?;
         Ok(Plan {
             set_up_dev: !mounts.iter().any(host_dev),
             mounts,
-            devices: linux.devices.clone(),
+            devices: devices(&linux.devices)?,
             root_readonly: spec.root.readonly,
             root_propagation: propagation(&linux.rootfs_propagation)?,
             hostname: spec.hostname.clone(),
             domainname: spec.domainname.clone(),
-            sysctl: sysctls(linux, &namespaces)?,
-            masked: linux.masked_paths.iter().map(PathBuf::from).collect(),
-            read_only: linux.readonly_paths.iter().map(PathBuf::from).collect(),
+            sysctl: sysctl::plan(linux, &namespaces)?,
+            masked: paths("linux.maskedPaths", &linux.masked_paths)?,
+            read_only: paths("linux.readonlyPaths", &linux.readonly_paths)?,
             machine: Machine::plan(linux)?,
             namespaces,
             user,
@@ -94,17 +98,25 @@ impl Namespaces {
             joined: Vec::new(),
             joined_pid: None,
             all: ThreadNameSpaceType::empty(),
+            time_offsets: time::offsets(linux)?,
         };
-        for namespace in &linux.namespaces {
+        for (index, namespace) in linux.namespaces.iter().enumerate() {
             let (flag, _) = flags(namespace.kind);
+            if namespaces.all.contains(flag) {
+                let word = namespace.kind.word().to_owned();
+                return Err(FieldError::Duplicate { word }.at(format!("linux.namespaces[{index}].type")));
+            }
             namespaces.all |= flag;
-            match (namespace.kind, &namespace.path) {
-                (NamespaceKind::Mount, Some(_)) => {
-                    return Err(PlanError::Unsupported { what: "joining a mount namespace".into() });
-                }
+            let path = namespace.path.as_ref();
+            if let Some(path) = path.filter(|path| !path.is_absolute()) {
+                let path = path.display().to_string();
+                return Err(FieldError::Relative { path }.at(format!("linux.namespaces[{index}].path")));
+            }
+            match (namespace.kind, path) {
                 (NamespaceKind::Pid, Some(path)) => namespaces.joined_pid = Some(path.clone()),
                 (_, Some(path)) => namespaces.joined.push((flag, path.clone())),
                 (NamespaceKind::Cgroup, None) => namespaces.new_cgroup = true,
+                (NamespaceKind::Time, None) if !namespaces.time_offsets.is_empty() => {}
                 (kind, None) => {
                     namespaces.new_network |= kind == NamespaceKind::Network;
                     namespaces.new.0 |= u64::from(flags(kind).1.bits());
@@ -163,46 +175,29 @@ pub(crate) fn device_type(device: &Device) -> Option<FileType> {
     }
 }
 
-fn check_device(device: &Device) -> Result<(), PlanError> {
-    if !device.path.is_absolute() {
-        return Err(PlanError::RelativePath { path: device.path.clone() });
+fn devices(devices: &[Device]) -> Result<Vec<Device>, PlanError> {
+    for (index, device) in devices.iter().enumerate() {
+        let failed = |err: FieldError, part: &str| err.at(format!("linux.devices[{index}].{part}"));
+        if !device.path.is_absolute() {
+            return Err(failed(FieldError::Relative { path: device.path.display().to_string() }, "path"));
+        }
+        if device_type(device).is_none() {
+            return Err(failed(FieldError::Unknown { word: device.kind.clone() }, "type"));
+        }
     }
-    let kind = || PlanError::DeviceKind { path: device.path.clone(), kind: device.kind.clone() };
-    device_type(device).map(drop).ok_or_else(kind)
+    // As under runc: that one is a link to the container's own.
+    Ok(devices.iter().filter(|device| device.path != Path::new("/dev/ptmx")).cloned().collect())
 }
 
-/// Kernel parameters, each in a namespace that is the container's (runc's list).
-fn sysctls(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<(String, String)>, PlanError> {
-    let has = |flag| namespaces.all.contains(flag);
-    let allowed = |name: &str| {
-        if oci::names::IPC_SYSCTLS.contains(&name) || name.starts_with("fs.mqueue.") {
-            has(ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION)
-        } else if name.starts_with("net.") {
-            has(ThreadNameSpaceType::NETWORK)
-        } else {
-            name == "kernel.domainname" && has(ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME)
-        }
+fn paths(field: &str, paths: &[String]) -> Result<Vec<PathBuf>, PlanError> {
+    let path = |(index, path): (usize, &String)| match path.starts_with('/') {
+        true => Ok(PathBuf::from(path)),
+        false => Err(FieldError::Relative { path: path.clone() }.at(format!("{field}[{index}]"))),
     };
-    let one = |(name, value): (&String, &String)| {
-        // sysctl(8): with the first separator a slash, dots are part of names, as in `net/ipv4/conf/eth0.1/forwarding`.
-        let slashes = name.find(['.', '/']).is_some_and(|at| name.as_bytes()[at] == b'/');
-        let swap = |letter| match letter {
-            '.' => '/',
-            '/' => '.',
-            letter => letter,
-        };
-        let (dotted, path) = match slashes {
-            true => (name.chars().map(swap).collect(), name.clone()),
-            false => (name.clone(), name.chars().map(swap).collect::<String>()),
-        };
-        let clean = path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
-        match clean && allowed(&dotted) {
-            true => Ok((path, value.clone())),
-            false => Err(PlanError::Sysctl { name: name.clone() }),
-        }
-    };
-    linux.sysctl.iter().map(one).collect()
+    paths.iter().enumerate().map(path).collect()
 }
 
+#[cfg(test)]
+mod fields;
 #[cfg(test)]
 mod tests;

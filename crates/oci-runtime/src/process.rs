@@ -20,6 +20,7 @@ use crate::error::{PlanError, Step, SystemError};
 use crate::field::FieldError;
 use crate::filter::Filter;
 use crate::hooks::{HookError, run_all};
+use crate::labels::Labels;
 use crate::mounts::{clone_tree, move_to};
 use crate::scheduling::{Machine, Scheduling};
 use crate::target::PATH_FLAGS;
@@ -44,6 +45,7 @@ pub(crate) struct ProcessPlan {
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) scheduling: Scheduling,
     pub(crate) machine: Machine,
+    pub(crate) labels: Labels,
     pub(crate) seccomp: Option<Filter>,
     keyring: CString,
     console_size: Option<ConsoleSize>,
@@ -121,6 +123,7 @@ impl ProcessPlan {
             oom_score_adj: process.oom_score_adj,
             scheduling: Scheduling::plan(process)?,
             machine: Machine::default(),
+            labels: Labels::plan(process)?,
             seccomp,
             keyring: CString::new(format!("_ses.{id}")).map_err(|_| PlanError::Nul { field: "id" })?,
             console_size: process.console_size,

@@ -263,6 +263,7 @@ impl Birth<'_> {
     pub(crate) fn usher(&self, channel: &Channel) -> u8 {
         let born = || -> Result<Child, Failure> {
             self.entrance.enter().at(Step::EnterCgroup, "")?;
+            self.process.scheduling.settle_processors(true)?;
             match self.set_oom_score() {
                 // Nobody without privilege may lower it; runc goes on, too.
                 Err(_) if self.order.is_some_and(|order| !order.by_parent) => {}

@@ -349,6 +349,22 @@ pub enum NamespaceKind {
     Time,
 }
 
+impl NamespaceKind {
+    /// As the specification writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            NamespaceKind::Pid => "pid",
+            NamespaceKind::Network => "network",
+            NamespaceKind::Mount => "mount",
+            NamespaceKind::Ipc => "ipc",
+            NamespaceKind::Uts => "uts",
+            NamespaceKind::User => "user",
+            NamespaceKind::Cgroup => "cgroup",
+            NamespaceKind::Time => "time",
+        }
+    }
+}
+
 /// A device node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

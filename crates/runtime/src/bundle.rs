@@ -84,9 +84,6 @@ pub(crate) fn load(directory: &Path, id: &str) -> Result<Plan, BundleError> {
 /// Reads a process for exec.
 pub(crate) fn load_process(path: &Path) -> Result<Process, BundleError> {
     let value = read_json(path)?;
-    if let Some(field) = refused::of_process(&value) {
-        return Err(BundleError::Refused { field });
-    }
     typed(&value, "process")
 }
 
@@ -94,8 +91,10 @@ pub(crate) fn load_process(path: &Path) -> Result<Process, BundleError> {
 fn typed<T: DeserializeOwned>(value: &Value, above: &str) -> Result<T, BundleError> {
     // Once more with names: keeping them costs, and is needed only where it fails.
     T::deserialize(value).or_else(|_| serde_path_to_error::deserialize(value)).map_err(|err| {
+        // A name that is the mistake itself is told by the error.
         let below = err.path().to_string();
-        let field = match (above, below.as_str()) {
+        let below = below.strip_suffix(".?").unwrap_or(&below);
+        let field = match (above, below) {
             ("", ".") => "config.json".to_owned(),
             ("", below) => below.to_owned(),
             (above, ".") => above.to_owned(),
@@ -139,6 +138,10 @@ fn plan(config: &Value, directory: &Path, id: &str) -> Result<Plan, BundleError>
             return Err(BundleError::NoRoot);
         }
         spec.root.path = directory.join(&spec.root.path);
+    }
+    // In Go, whose programs write these files, an empty one is none.
+    for namespace in &mut spec.linux.namespaces {
+        namespace.path.take_if(|path| path.as_os_str().is_empty());
     }
     let asks_for_cgroup = asks_for_cgroup(&spec.linux);
     // A relative path begins at a place of the runtime's choice (runtime-spec config-linux.md, "Cgroups Path"): the root.
@@ -227,10 +230,6 @@ mod tests {
             (json!({"process": {"args": [], "cwd": "/"}}), "process.args is empty"),
             (json!({"process": {"args": ["x"], "cwd": "etc"}}), "process.cwd: \"etc\" is not an absolute path"),
             (
-                json!({"process": {"args": ["x"], "cwd": "/", "apparmorProfile": "p"}}),
-                "process.apparmorProfile is not supported",
-            ),
-            (
                 json!({"process": {"args": ["x"], "cwd": "/", "rlimits": [{"type": "RLIMIT_X", "hard": 1, "soft": 1}]}}),
                 "process.rlimits[0].type: unknown word \"RLIMIT_X\"",
             ),
@@ -251,10 +250,13 @@ mod tests {
                 json!({"mounts": [{"destination": "/x", "type": "bind", "source": "/y", "options": ["rbind", "idmap"]}]}),
                 "mount option \"idmap\" of /x is not supported",
             ),
-            (json!({"hooks": {"prestart": [{"path": "relative"}]}}), "relative is not an absolute path"),
+            (
+                json!({"hooks": {"prestart": [{"path": "relative"}]}}),
+                "hooks.prestart[0].path: \"relative\" is not an absolute path",
+            ),
             (
                 json!({"hooks": {"poststop": [{"path": "/bin/true", "timeout": 0}]}}),
-                "timeout of hook /bin/true is not more than 0",
+                "hooks.poststop[0].timeout: 0 is not between 1 and ",
             ),
             (
                 json!({"linux": {"namespaces": [{"type": "other"}]}}),

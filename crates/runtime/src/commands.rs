@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use cgroup::{Cgroup, Hierarchies};
-use oci::runtime::State;
+use oci::runtime::{Process, State};
 
 use crate::error::CommandError;
 use crate::log::Log;
@@ -51,6 +51,14 @@ pub(crate) fn hierarchies() -> Result<&'static Hierarchies, CommandError> {
 /// The container's cgroup, as much of it as there is.
 pub(crate) fn cgroup(record: &Record, hierarchies: &Hierarchies) -> Result<Cgroup, CommandError> {
     Ok(Cgroup::open(hierarchies, Path::new(&record.spec.linux.cgroups_path))?)
+}
+
+/// What no kernel knows is no error, but to be told (runtime-spec config.md, "capabilities"); runc's sentence.
+pub(crate) fn warn_of_capabilities(context: &Context<'_>, process: &Process) {
+    let unknown = oci_runtime::unknown_capabilities(process);
+    if !unknown.is_empty() {
+        context.log.warning(&format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" ")));
+    }
 }
 
 /// What hooks are told.

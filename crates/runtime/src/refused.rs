@@ -5,31 +5,24 @@
 
 use serde_json::Value;
 
-/// Of `process`, in config.json and in exec's file.
-const PROCESS: &[&str] = &["apparmorProfile", "selinuxLabel"];
-
-/// Of everything else. `[]` stands for each member of a list.
+/// Their full names; `[]` stands for each member of a list.
 const CONFIG: &[&str] = &[
-    "linux.timeOffsets",
     "linux.netDevices",
-    "linux.mountLabel",
     "linux.intelRdt",
     "mounts[].uidMappings",
     "mounts[].gidMappings",
+    "freebsd",
+    "solaris",
     "vm",
     "windows",
+    "zos",
 ];
 
 /// The first field of config.json that is asked for and not honoured.
 pub(crate) fn of_config(config: &Value) -> Option<String> {
-    let process = PROCESS.iter().map(|field| format!("process.{field}"));
-    let fields = CONFIG.iter().map(|field| (*field).to_owned()).chain(process);
-    fields.into_iter().find_map(|field| find(config, "", &field))
-}
-
-/// The same for a process of its own.
-pub(crate) fn of_process(process: &Value) -> Option<String> {
-    PROCESS.iter().find_map(|field| find(process, "", field))
+    // Also an empty one asks for a class of its own (runtime-spec config-linux.md, "IntelRdt").
+    let resctrl = config.pointer("/linux/intelRdt").map(|_| "linux.intelRdt".to_owned());
+    resctrl.or_else(|| CONFIG.iter().find_map(|field| find(config, "", field)))
 }
 
 /// The full name of the field if `value` has it and it asks for something.
@@ -66,9 +59,7 @@ mod tests {
 
     #[test]
     fn every_field_that_is_not_honoured_is_named() {
-        for field in
-            CONFIG.iter().map(|field| (*field).to_owned()).chain(PROCESS.iter().map(|field| format!("process.{field}")))
-        {
+        for field in CONFIG {
             let value =
                 field.rsplit('.').fold(serde_json::json!("asked for"), |value, part| match part.strip_suffix("[]") {
                     Some(list) => serde_json::json!({ list: [{}, value] }),
@@ -76,7 +67,8 @@ mod tests {
                 });
             assert_eq!(of_config(&value), Some(field.replace("[]", "[1]")));
         }
-        assert_eq!(of_process(&serde_json::json!({"selinuxLabel": "label"})), Some("selinuxLabel".into()));
+        let empty = serde_json::json!({"linux": {"intelRdt": {}}});
+        assert_eq!(of_config(&empty).as_deref(), Some("linux.intelRdt"));
     }
 
     #[test]
@@ -84,7 +76,7 @@ mod tests {
         let config = serde_json::json!({
             "ociVersion": "1.2.0",
             "nobodyKnows": {"this": 1},
-            "process": {"apparmorProfile": "", "selinuxLabel": null, "user": {"username": ""}},
+            "process": {"commandLine": "", "user": {"username": ""}},
             "mounts": [{"uidMappings": []}, {"destination": "/x"}],
             "linux": {"uidMappings": [], "mountLabel": ""},
         });

@@ -61,3 +61,24 @@ pub fn in_mount_namespace<T>(process: Pid, inside: impl FnOnce() -> T) -> io::Re
     }
     result
 }
+
+/// Runs `clone` while children of this process are born in a new time namespace, and switches back. `set_up` is called
+/// before: clocks can be set only while nobody lives there (time_namespaces(7)), through our own /proc/self/timens_offsets.
+///
+/// The calling process has one thread, or the kernel refuses. Outer error: there is no such namespace, or it was not set up.
+/// Aborts as [`in_pid_namespace`] does.
+pub fn in_new_time_namespace<T>(set_up: impl FnOnce() -> io::Result<()>, clone: impl FnOnce() -> T) -> io::Result<T> {
+    let own = File::open("/proc/self/ns/time")?;
+    unshare(UnshareFlags::NEWTIME)?;
+    let result = set_up().map(|()| clone());
+    if move_into_thread_name_spaces(own.as_fd(), ThreadNameSpaceType::TIME).is_err() {
+        std::process::abort();
+    }
+    result
+}
+
+/// Whether a descriptor of a namespace is of the calling thread's own, of the kind that `name` says as in /proc/self/ns.
+pub fn is_own(namespace: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
+    let (other, own) = (rustix::fs::fstat(namespace)?, rustix::fs::stat(format!("/proc/thread-self/ns/{name}"))?);
+    Ok((other.st_dev, other.st_ino) == (own.st_dev, own.st_ino))
+}

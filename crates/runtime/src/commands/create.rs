@@ -8,7 +8,7 @@ use oci::runtime::Spec;
 use oci_runtime::{CgroupNeed, Container, CreateOptions, Handover, SystemError};
 use stdx::time::Rfc3339;
 
-use super::{Context, delete, hierarchies, hook_state, start};
+use super::{Context, delete, hierarchies, hook_state, start, warn_of_capabilities};
 use crate::arguments::Parsed;
 use crate::bundle::{self, Plan};
 use crate::error::CommandError;
@@ -65,6 +65,7 @@ fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result
     let given = Given::parse(flags, &context.directory, environment, std::process::id())?;
     let directory = enter_bundle(context, flags)?;
     let mut plan = bundle::load(&directory, id)?;
+    warn_of_capabilities(context, &plan.spec.process);
     given.check(plan.spec.process.terminal, detach)?;
     given.announce(&mut plan.spec.process);
     if has_kernel_limit(&plan.spec) {

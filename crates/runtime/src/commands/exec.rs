@@ -7,7 +7,7 @@ use oci::runtime::{Capabilities, Process, User};
 use oci_runtime::{Container, ExecOptions, Living};
 use rustix::process::Pid;
 
-use super::{Context, hierarchies};
+use super::{Context, hierarchies, warn_of_capabilities};
 use crate::arguments::{Parsed, UsageError};
 use crate::bundle;
 use crate::error::CommandError;
@@ -34,6 +34,7 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
         }
         None => changed(&record.spec.process, flags, command)?,
     };
+    warn_of_capabilities(context, &process);
     if flags.is_on("tty") {
         process.terminal = true;
     }
@@ -105,6 +106,9 @@ fn changed(process: &Process, flags: &Parsed, command: &[String]) -> Result<Proc
         process.cwd = Path::new("/").join(cwd).to_string_lossy().into_owned();
     }
     process.env.extend(flags.values("env").iter().cloned());
+    let label = |name| flags.value(name).filter(|label| !label.is_empty()).map(str::to_owned);
+    process.apparmor_profile = label("apparmor").unwrap_or(process.apparmor_profile);
+    process.selinux_label = label("process-label").unwrap_or(process.selinux_label);
     let added = flags.values("cap");
     if !added.is_empty() {
         let sets = process.capabilities.get_or_insert_with(Capabilities::default);
@@ -154,9 +158,12 @@ mod tests {
         let plain = exec("c ls -l").unwrap();
         assert_eq!((plain.args.as_slice(), plain.cwd.as_str()), (&["ls".to_owned(), "-l".to_owned()][..], "/srv"));
         assert!(!plain.terminal && plain.user.uid == 5 && plain.capabilities.is_none());
-        let changed = exec("-e B=2 --cwd /tmp -u 7:8 -g 9 -g 10 -c CAP_KILL --no-new-privs c ls").unwrap();
+        let changed =
+            exec("-e B=2 --cwd /tmp -u 7:8 -g 9 -g 10 -c CAP_KILL --no-new-privs --apparmor p --process-label l c ls")
+                .unwrap();
         assert_eq!((changed.cwd.as_str(), changed.env.join(" ").as_str()), ("/tmp", "A=1 B=2"));
         assert_eq!((changed.user.uid, changed.user.gid, changed.user.umask), (7, 8, Some(0o77)));
+        assert_eq!((changed.apparmor_profile.as_str(), changed.selinux_label.as_str()), ("p", "l"));
         assert_eq!((changed.user.additional_gids, changed.no_new_privileges), (vec![9, 10], true));
         assert_eq!(changed.capabilities.unwrap().bounding, ["CAP_KILL"]);
         assert_eq!(exec("-u web c ls"), Err("invalid value \"web\" for flag -user".into()));

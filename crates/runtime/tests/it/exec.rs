@@ -77,8 +77,9 @@ fn privileged_what_cannot_be_executed_is_named() {
         &["exec", "--preserve-fds", "400", id, "true"],
         "exec failed: descriptor 3 of --preserve-fds or LISTEN_FDS is not open",
     );
-    fs::write(bundle.path("process.json"), r#"{"args":["true"],"cwd":"/","selinuxLabel":"x"}"#).unwrap();
-    failed(&["exec", "-p", "process.json", id], "exec failed: selinuxLabel is not supported");
+    fs::write(bundle.path("process.json"), r#"{"args":["true"],"cwd":"/","user":{"uid":-1}}"#).unwrap();
+    let text = "exec failed: process.user.uid: invalid value: integer `-1`, expected u32";
+    failed(&["exec", "-p", "process.json", id], text);
     bundle.run(&["kill", id, "9"]);
     bundle.wait_for_status("stopped");
     failed(&["exec", id, "true"], "exec failed: cannot exec in a stopped container");

@@ -1,5 +1,6 @@
 //! Fields of config.json, as the container's own processes see them.
 
+use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -111,7 +112,7 @@ fn privileged_added_processes_have_what_the_first_one_has_unless_they_say_otherw
         let mut process =
             json!({"args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}});
         changes.as_object().unwrap().iter().for_each(|(name, value)| process[name] = value.clone());
-        std::fs::write(bundle.path("process.json"), process.to_string()).unwrap();
+        fs::write(bundle.path("process.json"), process.to_string()).unwrap();
         let done = bundle.run(&["exec", "--process", "process.json", &bundle.id]);
         assert_eq!(done.stderr, "");
         done.stdout
@@ -138,7 +139,7 @@ fn privileged_added_processes_have_what_the_first_one_has_unless_they_say_otherw
     ] {
         let mut whole = json!({"args": ["true"], "cwd": "/"});
         process.as_object().unwrap().iter().for_each(|(name, value)| whole[name] = value.clone());
-        std::fs::write(bundle.path("process.json"), whole.to_string()).unwrap();
+        fs::write(bundle.path("process.json"), whole.to_string()).unwrap();
         assert_eq!(bundle.run(&["exec", "--process", "process.json", &bundle.id]).stderr.trim_end(), text);
     }
     bundle.ok(&["delete", "-f"]);
@@ -172,5 +173,137 @@ fn privileged_nothing_is_bound_to_the_callers_processors() {
     let command = bundle.command(&["run", &bundle.id]);
     bound.args(["-c", "0"]).arg(command.get_program()).args(command.get_args()).current_dir(bundle.dir.path());
     assert_eq!(String::from_utf8(bound.output().unwrap().stdout).unwrap(), all);
+    bundle.assert_gone();
+}
+
+#[test]
+fn privileged_clocks_are_moved() {
+    let clocks = json!({"monotonic": {"secs": 1_000_000, "nanosecs": 5}, "boottime": {"secs": 2_000_000}});
+    let mut bundle = Bundle::new(&["sh", "-c", "cat /proc/self/timens_offsets; cat /proc/uptime"]);
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+    bundle.config["linux"]["timeOffsets"] = clocks;
+    let own = || fs::read_link("/proc/self/ns/time_for_children").unwrap();
+    let before = own();
+    let done = bundle.run(&["run", &bundle.id]);
+    let lines: Vec<Vec<&str>> = done.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["monotonic", "1000000", "5"], "{done:?}");
+    assert_eq!(lines[1], ["boottime", "2000000", "0"]);
+    assert!(lines[2][0].parse::<f64>().unwrap() > 2_000_000.0);
+    assert_eq!(own(), before);
+    bundle.config["linux"]["timeOffsets"] = json!({"realtime": {"secs": 1}});
+    let text = "longshore-runtime create failed: linux.timeOffsets: unknown variant `realtime`, \
+                expected `monotonic` or `boottime`";
+    assert_eq!(bundle.err(&["create"]), text);
+    // No clock runs before the machine did.
+    bundle.config["linux"]["timeOffsets"] = json!({"monotonic": {"secs": -10_000_000_000_i64}});
+    assert!(bundle.err(&["create"]).contains("set linux.timeOffsets: "));
+    bundle.assert_gone();
+}
+
+#[test]
+fn privileged_labels_are_refused_where_the_host_has_none() {
+    let mut bundle = Bundle::new(&["sleep", "1000"]);
+    let lacks = |what: &str, field: &str| {
+        format!(
+            "longshore-runtime create failed: unable to start container process: plan container: {field}: {what} is \
+             disabled on this host or not supported by its kernel"
+        )
+    };
+    for (path, what, enabled) in [
+        ("process.apparmorProfile", "AppArmor", "/sys/module/apparmor"),
+        ("process.selinuxLabel", "SELinux", "/sys/fs/selinux"),
+        ("linux.mountLabel", "SELinux", "/sys/fs/selinux"),
+    ] {
+        if Path::new(enabled).exists() {
+            continue;
+        }
+        set(&mut bundle.config, path, &json!("label"));
+        assert_eq!(bundle.err(&["create"]), lacks(what, path));
+        bundle.assert_gone();
+        set(&mut bundle.config, path, &json!(""));
+        bundle.ok(&["run", "-d"]);
+        let flag = if what == "AppArmor" { "--apparmor=label" } else { "--process-label=label" };
+        let done = bundle.run(&["exec", flag, &bundle.id, "true"]);
+        assert!(done.code == Some(255) && done.stderr.contains(&format!("{what} is disabled")), "{done:?}");
+        bundle.ok(&["delete", "-f"]);
+    }
+}
+
+#[test]
+fn privileged_devices_are_made_as_asked_or_found_the_same() {
+    let stat = "cd /dev; busybox stat -c '%n %F %t:%T %a %u:%g' null x fifo sub/block; ls -l ptmx";
+    let node = |kind: &str, path: &str, minor: u32| json!({"type": kind, "path": path, "major": 1, "minor": minor, "fileMode": 0o640, "uid": 3, "gid": 4});
+    let devices = json!([
+        node("c", "/dev/null", 3),
+        node("u", "/dev/x", 5),
+        node("c", "/dev/x", 5),
+        node("p", "/dev/fifo", 0),
+        node("b", "/dev/sub/block", 8),
+        node("c", "/dev/ptmx", 9),
+    ]);
+    let text = printed(&[("linux.devices", devices)], stat);
+    let expected = "\
+null character special file 1:3 640 3:4
+x character special file 1:5 640 3:4
+fifo fifo 0:0 640 3:4
+sub/block block special file 1:8 640 3:4
+";
+    assert!(text.starts_with(expected) && text.ends_with("ptmx -> pts/ptmx\n"), "{text}");
+    let mut bundle = Bundle::new(&["true"]);
+    bundle.config["linux"]["devices"] = json!([node("c", "/dev/x", 5), node("c", "/dev/x", 7)]);
+    let text = "longshore-runtime create failed: unable to start container process: error during container init: \
+                make device /dev/x: file exists";
+    assert_eq!(bundle.err(&["create"]), text);
+    bundle.assert_gone();
+}
+
+#[test]
+fn privileged_unknown_capabilities_are_left_out_and_warned_of() {
+    let mut bundle = Bundle::new(&["sh", "-c", "busybox grep CapEff /proc/self/status"]);
+    bundle.config["process"]["capabilities"] = json!({"bounding": ["CAP_KILL", "CAP_B"], "effective": ["CAP_KILL", "CAP_A"], "permitted": ["CAP_KILL", "CAP_A"]});
+    let done = bundle.run(&["run", &bundle.id]);
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "CapEff:\t0000000000000020\n"));
+    let log = fs::read_to_string(bundle.path("log")).unwrap();
+    assert!(
+        log.contains("\"level\":\"warning\",\"msg\":\"ignoring unknown or unavailable capabilities: [CAP_A CAP_B]\""),
+        "{log}"
+    );
+}
+
+/// A process with a mount namespace of its own, which ends with the test.
+struct Holder(std::process::Child);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn privileged_a_mount_namespace_is_joined_and_never_our_own() {
+    let mut holder = std::process::Command::new("unshare");
+    holder.args(["-m", "sh", "-c", "echo; exec sleep 1000"]).stdout(std::process::Stdio::piped());
+    let mut holder = Holder(holder.spawn().unwrap());
+    std::io::Read::read_exact(holder.0.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    let path = format!("/proc/{}/ns/mnt", holder.0.id());
+    let mut bundle = Bundle::new(&["sleep", "1000"]);
+    let joining = |bundle: &mut Bundle, path: &str| {
+        let list = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+        list.retain(|namespace| namespace["type"] != "mount");
+        list.push(json!({"type": "mount", "path": path}));
+    };
+    joining(&mut bundle, "/proc/self/ns/mnt");
+    let text = "longshore-runtime create failed: unable to start container process: plan container: a mount namespace of \
+                its own is required";
+    assert_eq!(bundle.err(&["create"]), text);
+    joining(&mut bundle, &path);
+    bundle.ok(&["run", "-d"]);
+    let pid = bundle.state()["pid"].as_i64().unwrap();
+    let namespace = |path: &str| fs::read_link(path).unwrap();
+    assert_eq!(namespace(&format!("/proc/{pid}/ns/mnt")), namespace(&path));
+    let done = bundle.run(&["exec", &bundle.id, "ls", "/bin/busybox", "/dev/null"]);
+    assert_eq!(done.stdout, "/bin/busybox\n/dev/null\n", "{done:?}");
+    bundle.ok(&["delete", "-f"]);
     bundle.assert_gone();
 }

@@ -1,0 +1,192 @@
+//! Every field that is planned here, in and out.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::process::ProcessPlan;
+
+/// A specification with these changes: members of objects are put in or replaced, at any depth.
+fn spec(changes: &Value) -> Spec {
+    let mut config = json!({
+        "process": {"args": ["true"], "cwd": "/"},
+        "linux": {"namespaces": [{"type": "mount"}, {"type": "uts"}, {"type": "network"}, {"type": "ipc"}]},
+    });
+    merge(&mut config, changes);
+    serde_json::from_value(config).unwrap()
+}
+
+fn merge(config: &mut Value, changes: &Value) {
+    match (config, changes) {
+        (Value::Object(fields), Value::Object(changes)) => {
+            for (name, change) in changes {
+                merge(fields.entry(name.clone()).or_insert(Value::Null), change);
+            }
+        }
+        (config, changes) => *config = changes.clone(),
+    }
+}
+
+/// Everything that is known before the first system call, or why it cannot be.
+fn planned(changes: &Value) -> String {
+    let spec = spec(changes);
+    let held = sys::capability::Set(u64::MAX);
+    let process = || ProcessPlan::new("id", &spec.process, || Ok("/home".into()), None, held);
+    match Plan::new(&spec).and_then(|plan| Ok((plan, process()?.unwrap()))) {
+        Ok((plan, process)) => format!("{plan:?} {process:?}"),
+        Err(err) => format!("error: {}", errdefs::chain(&err)),
+    }
+}
+
+fn check(changes: Value, expected: &str) {
+    let found = planned(&changes);
+    let as_expected = if expected.starts_with("error: ") { found == expected } else { found.contains(expected) };
+    assert!(as_expected, "{changes}:\n{found}\nis not\n{expected}");
+}
+
+#[test]
+fn fields_of_the_process() {
+    let process = |name: &str, value: Value| json!({"process": {name: value}});
+    check(process("args", json!(["a", "b"])), r#"argv: ["a", "b"]"#);
+    check(process("args", json!([])), "error: process.args is empty");
+    check(process("args", json!(["a\0"])), "error: process.args contains a NUL byte");
+    check(process("env", json!(["A=1", "A=2"])), r#"envp: ["A=2", "HOME=/home"]"#);
+    check(process("env", json!(["\0"])), "error: process.env contains a NUL byte");
+    check(process("cwd", json!("/srv")), r#"cwd: "/srv""#);
+    check(process("cwd", json!("srv")), r#"error: process.cwd: "srv" is not an absolute path"#);
+    check(process("cwd", json!("")), r#"error: process.cwd: "" is not an absolute path"#);
+    check(process("user", json!({"uid": 7, "gid": 8, "umask": 63})), "uid: 7, gid: 8");
+    check(process("user", json!({"umask": 63})), "umask: 63");
+    check(json!({}), "umask: 18");
+    check(process("noNewPrivileges", json!(true)), "no_new_privileges: true");
+    check(process("oomScoreAdj", json!(-1000)), "oom_score_adj: Some(-1000)");
+    check(process("oomScoreAdj", json!(1001)), "error: process.oomScoreAdj: 1001 is not between -1000 and 1000");
+    check(process("consoleSize", json!({"height": 3, "width": 4})), "ConsoleSize { height: 3, width: 4 }");
+    check(process("apparmorProfile", json!("profile")), r#"apparmor: Some("profile"), selinux: None"#);
+    check(process("apparmorProfile", json!("\0")), "error: process.apparmorProfile contains a NUL byte");
+    check(process("selinuxLabel", json!("label")), r#"apparmor: None, selinux: Some("label")"#);
+    check(process("ioPriority", json!({"class": "IOPRIO_CLASS_RT"})), r#"io: Some((1, 0, "IOPRIO_CLASS_RT"))"#);
+    check(process("scheduler", json!({"policy": "SCHED_IDLE"})), "policy: 5");
+    check(process("execCPUAffinity", json!({"final": "1"})), "last_processors: Some(Mask([2]))");
+    check(
+        process("capabilities", json!({"effective": ["CAP_KILL", "CAP_NOPE"], "permitted": ["CAP_KILL"]})),
+        "effective: Set(32)",
+    );
+}
+
+#[test]
+fn resource_limits() {
+    let limits = |limits: Value| json!({"process": {"rlimits": limits}});
+    let limit = |kind: &str, soft: u64, hard: u64| json!({"type": kind, "soft": soft, "hard": hard});
+    let unlimited = limits(json!([limit("RLIMIT_CORE", 0, u64::MAX)]));
+    check(unlimited, "rlimits: [(4, Rlimit { current: Some(0), maximum: None })]");
+    check(limits(json!([limit("RLIMIT_X", 0, 0)])), r#"error: process.rlimits[0].type: unknown word "RLIMIT_X""#);
+    check(
+        limits(json!([limit("RLIMIT_AS", 1, 1), limit("RLIMIT_CPU", 1, 1), limit("RLIMIT_AS", 1, 1)])),
+        r#"error: process.rlimits[2].type: "RLIMIT_AS" is there twice"#,
+    );
+    check(limits(json!([limit("RLIMIT_AS", 2, 1)])), "error: process.rlimits[0].soft: 2 is not between 0 and 1");
+}
+
+#[test]
+fn names_paths_and_root() {
+    check(json!({"hostname": "h", "domainname": "d"}), r#"hostname: "h", domainname: "d""#);
+    check(json!({"root": {"readonly": true}}), "root_readonly: true");
+    let linux = |name: &str, value: Value| json!({"linux": {name: value}});
+    check(linux("maskedPaths", json!(["/a"])), r#"masked: ["/a"]"#);
+    check(linux("maskedPaths", json!(["/a", "b"])), r#"error: linux.maskedPaths[1]: "b" is not an absolute path"#);
+    check(linux("readonlyPaths", json!(["/a"])), r#"read_only: ["/a"]"#);
+    check(linux("readonlyPaths", json!([""])), r#"error: linux.readonlyPaths[0]: "" is not an absolute path"#);
+    check(linux("personality", json!({"domain": "LINUX32"})), r#"personality: Some((8, "LINUX32"))"#);
+    check(linux("memoryPolicy", json!({"mode": "MPOL_LOCAL"})), r#"memory: Some((4, Mask([]), "MPOL_LOCAL"))"#);
+    let mounts = json!([{"destination": "/t", "type": "tmpfs"}]);
+    let labelled = json!({"mounts": mounts, "linux": {"mountLabel": "label"}});
+    check(labelled, r#"data: [("context", Some("label"))]"#);
+}
+
+#[test]
+fn devices() {
+    let device = |device: Value| json!({"linux": {"devices": [device]}});
+    for kind in ["c", "b", "u", "p"] {
+        let node = json!({"type": kind, "path": "/dev/x", "major": 1, "minor": 2, "fileMode": 384, "uid": 3, "gid": 4});
+        let text = format!(
+            r#"devices: [Device {{ kind: "{kind}", path: "/dev/x", major: 1, minor: 2, file_mode: Some(384), uid: 3, gid: 4 }}]"#
+        );
+        check(device(node), &text);
+    }
+    check(device(json!({"type": "c", "path": "/dev/ptmx"})), "devices: []");
+    check(device(json!({"type": "s", "path": "/dev/x"})), r#"error: linux.devices[0].type: unknown word "s""#);
+    check(
+        device(json!({"type": "c", "path": "dev/x"})),
+        r#"error: linux.devices[0].path: "dev/x" is not an absolute path"#,
+    );
+}
+
+#[test]
+fn namespaces_by_type_and_by_path() {
+    let namespaces = |list: Value| json!({"linux": {"namespaces": list}});
+    let kinds = [
+        ("pid", "PROCESS_ID"),
+        ("network", "NETWORK"),
+        ("ipc", "INTER_PROCESS_COMMUNICATION"),
+        ("uts", "HOST_NAME_AND_NIS_DOMAIN_NAME"),
+        ("cgroup", "CONTROL_GROUP"),
+        ("time", "TIME"),
+    ];
+    for (kind, flag) in kinds {
+        let all = format!("all: ThreadNameSpaceType({flag}");
+        let found = planned(&namespaces(json!([{"type": kind}, {"type": "mount"}])));
+        assert!(found.contains(&all) || found.contains(&format!("| {flag}")), "{kind}: {found}");
+        let joined = planned(&namespaces(json!([{"type": kind, "path": "/n"}, {"type": "mount"}])));
+        assert!(joined.contains(r#""/n")"#), "{kind}: {joined}");
+        check(
+            namespaces(json!([{"type": "mount"}, {"type": kind}, {"type": kind, "path": "/n"}])),
+            &format!(r#"error: linux.namespaces[2].type: "{kind}" is there twice"#),
+        );
+    }
+    check(namespaces(json!([{"type": "mount", "path": "/n"}])), r#"joined: [(ThreadNameSpaceType(MOUNT), "/n")]"#);
+    check(
+        namespaces(json!([{"type": "mount", "path": "n"}])),
+        r#"error: linux.namespaces[0].path: "n" is not an absolute path"#,
+    );
+    check(namespaces(json!([])), "error: a mount namespace of its own is required");
+}
+
+#[test]
+fn clocks() {
+    let clocks = |namespace: Value, offsets: Value| json!({"linux": {"namespaces": [{"type": "mount"}, namespace], "timeOffsets": offsets}});
+    let offsets = || json!({"monotonic": {"secs": -5, "nanosecs": 7}, "boottime": {"secs": 9}});
+    let time = json!({"type": "time"});
+    check(clocks(time.clone(), offsets()), r#"time_offsets: "monotonic -5 7\nboottime 9 0\n""#);
+    check(
+        clocks(time, json!({"boottime": {"nanosecs": 1_000_000_000}})),
+        "error: linux.timeOffsets.boottime.nanosecs: 1000000000 is not between 0 and 999999999",
+    );
+    check(clocks(json!({"type": "uts"}), offsets()), "error: linux.timeOffsets: needs a time namespace");
+    check(
+        clocks(json!({"type": "time", "path": "/t"}), offsets()),
+        "error: linux.timeOffsets: needs a new time namespace, not one to join",
+    );
+}
+
+#[test]
+fn kernel_parameters() {
+    let parameter = |name: &str| json!({"linux": {"sysctl": {name: "1"}}});
+    check(parameter("kernel.domainname"), r#"sysctl: [("kernel/domainname", "1")]"#);
+    check(parameter("kernel.hostname"), "error: linux.sysctl.kernel.hostname: contradicts hostname");
+    for name in ["user.max_user_namespaces", "kernel.panic", "vm.swappiness", "", "net", "net."] {
+        check(parameter(name), &format!("error: sysctl {name:?} is not in a separate kernel namespace"));
+    }
+}
+
+#[test]
+fn hooks() {
+    for name in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] {
+        let hook = |hook: Value| json!({"hooks": {name: [{"path": "/bin/true", "timeout": 5}, hook]}});
+        check(hook(json!({"path": "/bin/false"})), "argv");
+        check(hook(json!({"path": "x"})), &format!(r#"error: hooks.{name}[1].path: "x" is not an absolute path"#));
+        check(
+            hook(json!({"path": "/x", "timeout": -1})),
+            &format!("error: hooks.{name}[1].timeout: -1 is not between 1 and {}", i64::MAX),
+        );
+    }
+}

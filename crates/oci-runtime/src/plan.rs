@@ -69,6 +69,7 @@ impl Plan {
         needs_uts("domainname", &spec.domainname)?;
         let mut mounts = spec.mounts.iter().map(MountPlan::below_root).collect::<Result<Vec<_>, _>>()?;
         labels::label_mounts(&mut mounts, &linux.mount_label);
+        made_in_order(&mut mounts);
         let host_dev = |mount: &MountPlan| mount.destination == Path::new("/dev") && mount.kind == MountKind::Bind;
         spec.hooks.iter().try_for_each(crate::hooks::check)?;
         Ok(Plan {
@@ -134,6 +135,19 @@ impl Namespaces {
 }
 
 /// The kernel's bit, once for setns and once for clone.
+/// After the first file system that the child makes it makes the plain ones, too: newer kernels list mounts in the order in
+/// which they were made (6.8, mnt_id_unique), and that shall be the one that is asked for.
+fn made_in_order(mounts: &mut [MountPlan]) {
+    let first = mounts.iter().position(|mount| matches!(mount.kind, MountKind::InChild(_)));
+    for mount in mounts.iter_mut().skip(first.unwrap_or(usize::MAX)) {
+        if let MountKind::FileSystem(kind) = &mount.kind
+            && matches!(kind.as_str(), "tmpfs" | "devpts")
+        {
+            mount.kind = MountKind::InChild(kind.clone());
+        }
+    }
+}
+
 fn flags(kind: NamespaceKind) -> (ThreadNameSpaceType, UnshareFlags) {
     match kind {
         NamespaceKind::Pid => (ThreadNameSpaceType::PROCESS_ID, UnshareFlags::NEWPID),

@@ -75,3 +75,21 @@ fn kernel_parameters_need_their_namespace_and_never_leave_proc_sys() {
         assert_eq!(sysctl(kind, name).unwrap_err(), format!("sysctl {name:?} is not in a separate kernel namespace"));
     }
 }
+
+#[test]
+fn file_systems_are_made_in_the_order_in_which_they_are_asked_for() {
+    let made_in_child = |kinds: &[&str]| {
+        let mount = |kind: &&str| oci::runtime::Mount {
+            destination: "/m".into(),
+            kind: (*kind).to_owned(),
+            source: "/s".into(),
+            ..Default::default()
+        };
+        let spec = spec(vec![namespace(NamespaceKind::Mount, None)]);
+        let plan = Plan::new(&Spec { mounts: kinds.iter().map(mount).collect(), ..spec }).unwrap();
+        plan.mounts.iter().map(|mount| matches!(mount.kind, MountKind::InChild(_))).collect::<Vec<_>>()
+    };
+    let kinds = ["tmpfs", "mqueue", "tmpfs", "bind", "ext4", "devpts"];
+    assert_eq!(made_in_child(&kinds), [false, true, true, false, false, true]);
+    assert_eq!(made_in_child(&["tmpfs", "devpts"]), [false, false]);
+}

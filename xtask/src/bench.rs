@@ -5,6 +5,7 @@
 //!
 //! Wall time comes from the monotonic clock. CPU comes from the cgroup accounting of client, daemon, shims and
 //! containers together ([`cpu`]), read after 30 ms of idle that follow the command: work done after the answer counts.
+//! Rows of OCI runtimes ([`oci`]) have no daemon.
 //! Our own daemon runs in scratch directories; peers are running engines named on the command line:
 //!
 //! ```text
@@ -25,12 +26,13 @@
 mod cpu;
 mod engine;
 mod first_run;
+mod oci;
 mod pull;
 mod report;
 mod rows;
 mod runner;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -52,6 +54,8 @@ struct Options {
     registry: Option<PathBuf>,
     /// `address:port` of the registry of the peers, when they do not see ours.
     peer_registry: Option<String>,
+    /// OCI runtimes.
+    runtimes: Vec<Peer>,
 }
 
 /// The names of all rows, for docs/acceptance.md.
@@ -72,16 +76,9 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         Some(dist) => dist.clone(),
         None => dist::build(dist::Kind::Release)?,
     };
-    let mut runner = runner::Runner::start(&dist, &options)?;
-    let measure = |row: &&rows::Row| {
-        println!("{}: {}", row.name, row.about);
-        runner.measure(row).with_context(|| row.name.to_owned())
-    };
-    let measured: Result<Vec<_>> = rows.iter().map(measure).collect();
-    let measured = measured.and_then(|results| Ok([runner.ways_in()?, results].concat()));
-    let finished = runner.finish();
-    // The failed measurement says more than what it left behind.
-    let results = measured?;
+    let (of_runtimes, of_engines): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| is_of_runtimes(row));
+    let (mut results, finished) = engines(&dist, &options, &of_engines)?;
+    results.extend(runtimes(&dist, &options, &of_runtimes)?);
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     report::write(&results, &paths::target().join("bench").join(format!("{now}.jsonl")))?;
     print!("{}{}", report::table(&results), report::left_out(&results, &options));
@@ -91,13 +88,47 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The rows to measure. Without a registry nothing is pulled, which is an error only when somebody named the row.
+/// What was measured, and whether anything was left behind.
+type Outcome = (Vec<runner::Measured>, Result<()>);
+
+fn engines(dist: &Path, options: &Options, rows: &[&rows::Row]) -> Result<Outcome> {
+    if rows.is_empty() {
+        return Ok((Vec::new(), Ok(())));
+    }
+    let mut runner = runner::Runner::start(dist, options)?;
+    let measured: Result<Vec<_>> = rows.iter().map(|row| announced(row, |row| runner.measure(row))).collect();
+    let measured = measured.and_then(|results| Ok([runner.ways_in()?, results].concat()));
+    let finished = runner.finish();
+    // The failed measurement says more than what it left behind.
+    Ok((measured?, finished))
+}
+
+fn runtimes(dist: &Path, options: &Options, rows: &[&rows::Row]) -> Result<Vec<runner::Measured>> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut runtimes = oci::Runtimes::start(dist, &options.runtimes, options.runs)?;
+    rows.iter().map(|row| announced(row, |row| runtimes.measure(row))).collect()
+}
+
+fn announced<T>(row: &rows::Row, measure: impl FnOnce(&rows::Row) -> Result<T>) -> Result<T> {
+    println!("{}: {}", row.name, row.about);
+    measure(row).with_context(|| row.name.to_owned())
+}
+
+fn is_of_runtimes(row: &rows::Row) -> bool {
+    matches!(row.work, rows::Work::Oci(_))
+}
+
+/// The rows to measure. Without a runtime beside ours there is nothing to compare its rows with; they are measured if they
+/// are named. Without a registry nothing is pulled, which is an error only when somebody named the row.
 fn chosen(options: &Options) -> Result<Vec<&'static rows::Row>> {
     let named = |row: &rows::Row| options.only.iter().any(|only| only == row.name);
     let possible = |row: &rows::Row| options.registry.is_some() || !matches!(row.work, rows::Work::Pull(_));
     let missing = rows::ROWS.iter().find(|row| named(row) && !possible(row));
     ensure!(missing.is_none(), "{} needs --registry", missing.map_or("", |row| row.name));
-    Ok(rows::ROWS.iter().filter(|row| named(row) || options.only.is_empty() && possible(row)).collect())
+    let comparable = |row: &rows::Row| possible(row) && (!options.runtimes.is_empty() || !is_of_runtimes(row));
+    Ok(rows::ROWS.iter().filter(|row| named(row) || options.only.is_empty() && comparable(row)).collect())
 }
 
 fn parse(arguments: &[&str]) -> Result<Options> {
@@ -110,6 +141,7 @@ fn parse(arguments: &[&str]) -> Result<Options> {
         }
         let value = *rest.next().with_context(|| format!("{flag} needs a value"))?;
         match flag {
+            "--runtime" => options.runtimes.push(Peer::parse(value)?),
             "--peer" => options.peers.push(Peer::parse(value)?),
             "--runs" => options.runs = value.parse().with_context(|| format!("--runs {value}"))?,
             "--dist" => options.dist = Some(std::path::absolute(value)?),

@@ -39,7 +39,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   images               make the archives of target/images
   vm [WORD]...         run tests in a virtual machine that has version 2 of cgroups alone: those that see it, or
                        those with a word in their name
-  bench [--peer NAME=COMMAND@CGROUP]... [--runs N] [--only ROW]... [--dist DIR] [--list]
+  bench [--peer NAME=COMMAND@CGROUP]... [--runtime NAME=COMMAND]... [--runs N] [--only ROW]... [--dist DIR] [--list]
                        measure the promised figures, of the programs in DIR or newly built ones";
 
 fn main() -> ExitCode {

@@ -1,8 +1,8 @@
 //! CPU time from cgroup accounting: it counts every process, also those that ended in between.
 //!
 //! ```text
-//! v1: /sys/fs/cgroup/cpuacct/longshore-bench-<pid>/{client,daemon}    cpuacct.usage, ns
-//! v2: /sys/fs/cgroup/longshore-bench-<pid>/{client,daemon}            cpu.stat usage_usec
+//! v1: /sys/fs/cgroup/cpuacct/longshore-bench-<pid>/{client,daemon,oci}    cpuacct.usage, ns
+//! v2: /sys/fs/cgroup/longshore-bench-<pid>/{client,daemon,oci}            cpu.stat usage_usec
 //! ```
 
 use std::fs;
@@ -50,6 +50,31 @@ impl Accounts {
         found
     }
 
+    /// Where containers of OCI runtimes are accounted: their cgroup for config.json, and the directory above it that stays.
+    pub(super) fn containers(&self) -> Result<(String, PathBuf)> {
+        let directory = self.root.join("oci");
+        fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+        Ok((format!("{}/container", self.own(&directory)), directory))
+    }
+
+    /// The path of a directory of ours below the hierarchy's root.
+    fn own(&self, directory: &Path) -> String {
+        let base = self.root.parent().unwrap_or(Path::new("/"));
+        format!("/{}", directory.strip_prefix(base).unwrap_or(directory).display())
+    }
+
+    /// The directories that runtimes have made for us in other hierarchies, and left.
+    fn remove_elsewhere(&self) {
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        for hierarchy in hierarchies.filter(|_| !self.unified) {
+            for directory in ["oci", ""] {
+                let own = self.own(&self.root.join(directory));
+                // Most have none; our own hierarchy's goes below, with a word if it does not.
+                let _ = fs::remove_dir(hierarchy.path().join(own.trim_matches('/')));
+            }
+        }
+    }
+
     /// An engine's cgroup from its name below the hierarchy's root.
     pub(super) fn named(&self, name: &str) -> PathBuf {
         self.root.parent().unwrap_or(Path::new("/")).join(name.trim_start_matches('/'))
@@ -62,6 +87,9 @@ impl Drop for Accounts {
         let base = self.root.parent().unwrap_or(Path::new("/"));
         let file = if self.unified { "cgroup.procs" } else { "tasks" };
         let left = fs::write(base.join(file), "0");
+        // Only rows of runtimes have it.
+        let _ = fs::remove_dir(self.root.join("oci"));
+        self.remove_elsewhere();
         let removed: Vec<_> =
             ["client", "daemon", ""].iter().map(|name| fs::remove_dir(self.root.join(name))).collect();
         if left.is_err() || removed.iter().any(Result::is_err) {

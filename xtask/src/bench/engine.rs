@@ -53,10 +53,10 @@ pub(super) struct Sample {
 
 /// How long nothing happens after a run: back-to-back runs hide waits for RCU grace periods, and what an engine does
 /// after it has answered belongs to its CPU time.
-const IDLE: Duration = Duration::from_millis(30);
+pub(super) const IDLE: Duration = Duration::from_millis(30);
 
 impl Engine {
-    fn command(&self, line: &[String]) -> Result<Command> {
+    pub(super) fn command(&self, line: &[String]) -> Result<Command> {
         let (program, first) = self.prefix.split_first().context("an engine without a command")?;
         let mut command = Command::new(program);
         command.args(first).args(line).envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -106,7 +106,8 @@ impl Engine {
         })
     }
 
-    fn timed(&self, work: impl FnOnce() -> Result<()>) -> Result<Sample> {
+    /// Measures what `work` causes in our cgroups.
+    pub(super) fn timed(&self, work: impl FnOnce() -> Result<()>) -> Result<Sample> {
         let before = self.used();
         let begin = Instant::now();
         let worked = work();

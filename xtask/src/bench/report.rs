@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::Options;
 use super::engine::Sample;
-use super::rows::{Bound, ROWS};
+use super::rows::{Bound, ROWS, Row, Work};
 use super::runner::{Measured, Series, Values};
 
 /// Whether a promise is kept.
@@ -34,12 +34,17 @@ pub(super) fn verdict(measured: &Measured) -> Verdict {
     let Some(ours) = measured.series.first() else { return Verdict::Unknown };
     let kept = match measured.bound {
         Bound::Kib(limit) | Bound::WallMs(limit) => first(ours).median <= limit,
-        Bound::OfDocker { wall, cpu: part } => {
-            let Some(docker) = measured.series.iter().find(|series| series.engine == "docker") else {
+        Bound::OfDocker { .. } | Bound::OfCrun { .. } | Bound::KibOfCrun => {
+            let (name, wall, part) = match measured.bound {
+                Bound::OfDocker { wall, cpu } => ("docker", wall, cpu),
+                Bound::OfCrun { wall, cpu } => ("crun", wall, cpu),
+                _ => ("crun", 1.0, None),
+            };
+            let Some(peer) = measured.series.iter().find(|series| series.engine == name) else {
                 return Verdict::Unknown;
             };
-            first(ours).median / first(docker).median <= wall
-                && part.is_none_or(|part| cpu(ours).median / cpu(docker).median <= part)
+            first(ours).median / first(peer).median <= wall
+                && part.is_none_or(|part| cpu(ours).median / cpu(peer).median <= part)
         }
         Bound::Part => return Verdict::Unknown,
     };
@@ -73,18 +78,28 @@ pub(super) fn left_out(results: &[Measured], options: &Options) -> String {
     let mut text = String::new();
     let measured = |row: &str| results.iter().find(|measured| measured.row == row);
     for row in ROWS.iter().filter(|row| options.only.is_empty() && measured(row.name).is_none()) {
-        let _ = writeln!(text, "{} is left out: it needs --registry", row.name);
+        let _ = writeln!(text, "{} is left out: it needs {}", row.name, needs(row));
     }
-    for peer in &options.peers {
+    let engines_measured = results.iter().any(|measured| !is_oci(measured.row));
+    for peer in options.peers.iter().filter(|_| engines_measured) {
         let without = |row: &&str| {
             measured(row).is_some_and(|measured| measured.series.iter().all(|series| series.engine != peer.name))
         };
-        let rows: Vec<&str> = ROWS.iter().map(|row| row.name).filter(without).collect();
+        let rows: Vec<&str> = ROWS.iter().map(|row| row.name).filter(|row| !is_oci(row)).filter(without).collect();
         if !rows.is_empty() {
             let _ = writeln!(text, "{} is not measured in: {}", peer.name, rows.join(", "));
         }
     }
     text
+}
+
+/// The option without which a row is not measured.
+fn needs(row: &Row) -> &'static str {
+    if matches!(row.work, Work::Oci(_)) { "--runtime" } else { "--registry" }
+}
+
+fn is_oci(name: &str) -> bool {
+    ROWS.iter().any(|row| row.name == name && matches!(row.work, Work::Oci(_)))
 }
 
 /// Appends every sample as one JSON line per row and engine.
@@ -114,6 +129,9 @@ fn promise(measured: &Measured) -> String {
         }
         Bound::OfDocker { wall, cpu: Some(_) } => format!("at most 1/{:.0} of docker", 1.0 / wall),
         Bound::OfDocker { wall, cpu: None } => format!("at most 1/{:.0} of docker's wall", 1.0 / wall),
+        Bound::OfCrun { wall, cpu: Some(part) } => format!("at most {wall} of crun's wall, {part} of its CPU"),
+        Bound::OfCrun { wall, cpu: None } => format!("at most {wall} of crun's wall"),
+        Bound::KibOfCrun => "at most crun's".to_owned(),
         Bound::WallMs(limit) => format!("at most {limit} ms"),
         Bound::Kib(limit) => format!("at most {limit} KiB"),
         Bound::Part => return "a part of each of its figures".to_owned(),
@@ -129,7 +147,10 @@ fn promise(measured: &Measured) -> String {
 fn ratio(measured: &Measured, peer: &Series) -> String {
     let Some(ours) = measured.series.first() else { return String::new() };
     let (wall, cpu) = (first(peer).median / first(ours).median, cpu(peer).median / cpu(ours).median);
-    format!("wall x{wall:.1}, CPU x{cpu:.1}")
+    match peer.values {
+        Values::Time(_) => format!("wall x{wall:.1}, CPU x{cpu:.1}"),
+        Values::Kib(_) => format!("x{wall:.1}"),
+    }
 }
 
 /// Wall time, or memory.

@@ -45,6 +45,21 @@ pub(super) enum Work {
     Ready,
     /// A command line of ours when no daemon runs.
     FirstRun(&'static [&'static str]),
+    /// Work of OCI runtimes.
+    Oci(Oci),
+}
+
+/// What an OCI runtime does. In command lines `{id}` is a new name, `{true}` and `{sleep}` the bundles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Oci {
+    /// `run` of true, 30 ms after whatever was before.
+    Run,
+    /// So many of them without a pause: one of them.
+    BackToBack(usize),
+    /// A command of a container's life, after those before it.
+    Verb { before: &'static [&'static [&'static str]], line: &'static [&'static str] },
+    /// What `run` of sleep needs at most.
+    Memory,
 }
 
 /// The promise.
@@ -56,6 +71,10 @@ pub(super) enum Bound {
     WallMs(f64),
     /// At most this memory in KiB.
     Kib(f64),
+    /// Our medians are at most these parts of the peer crun's.
+    OfCrun { wall: f64, cpu: Option<f64> },
+    /// At most as much memory as the peer crun.
+    KibOfCrun,
     /// Nothing is promised: it is a part of the engine's other figures.
     Part,
 }
@@ -75,6 +94,17 @@ const fn wall_of_docker(divisor: f64) -> Bound {
 pub(super) const KILLED: [&str; 2] = ["--stop-signal", "KILL"];
 
 const RUN_D: [&str; 9] = ["run", "-d", KILLED[0], KILLED[1], "--name", "{fresh}", "busybox", "sleep", "100000"];
+
+/// Less than crun takes.
+const LESS_THAN_CRUN: Bound = Bound::OfCrun { wall: 1.0, cpu: None };
+
+const OCI_CREATE: &[&str] = &["create", "--bundle", "{sleep}", "{id}"];
+const OCI_START: &[&str] = &["start", "{id}"];
+const OCI_KILL: &[&str] = &["kill", "{id}", "KILL"];
+
+const fn verb(before: &'static [&'static [&'static str]], line: &'static [&'static str]) -> Work {
+    Work::Oci(Oci::Verb { before, line })
+}
 
 const TRUE: [&str; 6] = ["run", "--rm", "--network", "none", "busybox", "true"];
 
@@ -208,5 +238,68 @@ pub(super) const ROWS: &[Row] = &[
         scene: Scene::Empty,
         work: Work::Pull("big10:latest"),
         bound: wall_of_docker(2.0),
+    },
+    Row {
+        name: "oci-run",
+        about: "longshore-runtime run of true with Docker's configuration",
+        scene: Scene::Empty,
+        work: Work::Oci(Oci::Run),
+        bound: Bound::OfCrun { wall: 0.35, cpu: Some(0.6) },
+    },
+    Row {
+        name: "oci-run-many",
+        about: "the same 30 times without a pause, one of them",
+        scene: Scene::Empty,
+        work: Work::Oci(Oci::BackToBack(30)),
+        bound: Bound::OfCrun { wall: 0.6, cpu: Some(0.6) },
+    },
+    Row {
+        name: "oci-create",
+        about: "longshore-runtime create",
+        scene: Scene::Empty,
+        work: verb(&[], OCI_CREATE),
+        bound: LESS_THAN_CRUN,
+    },
+    Row {
+        name: "oci-start",
+        about: "longshore-runtime start",
+        scene: Scene::Empty,
+        work: verb(&[OCI_CREATE], OCI_START),
+        bound: LESS_THAN_CRUN,
+    },
+    Row {
+        name: "oci-state",
+        about: "longshore-runtime state",
+        scene: Scene::Empty,
+        work: verb(&[OCI_CREATE, OCI_START], &["state", "{id}"]),
+        bound: LESS_THAN_CRUN,
+    },
+    Row {
+        name: "oci-exec",
+        about: "longshore-runtime exec of true",
+        scene: Scene::Empty,
+        work: verb(&[OCI_CREATE, OCI_START], &["exec", "{id}", "/bin/true"]),
+        bound: LESS_THAN_CRUN,
+    },
+    Row {
+        name: "oci-kill",
+        about: "longshore-runtime kill",
+        scene: Scene::Empty,
+        work: verb(&[OCI_CREATE, OCI_START], OCI_KILL),
+        bound: LESS_THAN_CRUN,
+    },
+    Row {
+        name: "oci-delete",
+        about: "longshore-runtime delete of a container that was not started",
+        scene: Scene::Empty,
+        work: verb(&[OCI_CREATE], &["delete", "{id}"]),
+        bound: LESS_THAN_CRUN,
+    },
+    Row {
+        name: "oci-memory",
+        about: "peak resident memory of longshore-runtime run",
+        scene: Scene::Empty,
+        work: Work::Oci(Oci::Memory),
+        bound: Bound::KibOfCrun,
     },
 ];

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 use testkit::images::Archive;
 use testkit::registry::Debian;
@@ -59,7 +59,7 @@ pub(super) struct Runner {
 }
 
 /// Runs before those that count.
-const WARM_UP: usize = 2;
+pub(super) const WARM_UP: usize = 2;
 
 /// How many containers of a scene are made or removed at once: nobody measures it.
 const AT_ONCE: usize = 8;
@@ -184,6 +184,7 @@ impl Runner {
             Work::ShimMemory => Values::Kib(vec![self.shim_memory()?]),
             Work::Ready => Values::Time(self.ready()?),
             Work::FirstRun(line) => Values::Time(first_run::samples(self.daemon.dist(), line, self.runs)?),
+            Work::Oci(_) => bail!("{} has no daemon", row.name),
         };
         Ok(vec![Series { engine: self.ours.name.clone(), values }])
     }
@@ -329,7 +330,7 @@ impl Runner {
 }
 
 /// Where a directory on tmpfs is made.
-const ON_TMPFS: &str = "/dev/shm";
+pub(super) const ON_TMPFS: &str = "/dev/shm";
 
 /// Our daemon as it is installed, and as dockerd's peers are: the data root on disk, the exec root on tmpfs, as `/run` is.
 /// Where temporary directories are on disk, an inode of ext4 would count that no user pays for.

@@ -49,10 +49,20 @@ fn a_promise_is_kept_only_in_wall_and_cpu() {
         (times("longshore", &[8, 9, 300], 11), both(1.0 / 12.0), Verdict::Broken),
         (times("longshore", &[10, 10, 8], 1), both(1.0 / 12.0), Verdict::Broken),
         (times("longshore", &[9], 500), Bound::OfDocker { wall: 1.0 / 12.0, cpu: None }, Verdict::Kept),
+        (times("longshore", &[38], 70), Bound::OfCrun { wall: 0.35, cpu: Some(0.6) }, Verdict::Unknown),
         (times("longshore", &[3], 0), Bound::WallMs(3.0), Verdict::Kept),
         (times("longshore", &[4], 0), Bound::WallMs(3.0), Verdict::Broken),
     ] {
         assert_eq!(verdict(&measured(bound, vec![ours, docker()])), expected);
+    }
+    let crun = || times("crun", &[10], 10);
+    for (wall, cpu, expected) in [(3, 6, Verdict::Kept), (4, 6, Verdict::Broken), (3, 7, Verdict::Broken)] {
+        let bound = Bound::OfCrun { wall: 0.35, cpu: Some(0.6) };
+        assert_eq!(verdict(&measured(bound, vec![times("longshore", &[wall], cpu), crun()])), expected);
+    }
+    let kib = |engine: &str, kib| Series { engine: engine.into(), values: Values::Kib(vec![kib]) };
+    for (ours, expected) in [(3700.0, Verdict::Kept), (3701.0, Verdict::Broken)] {
+        assert_eq!(verdict(&measured(Bound::KibOfCrun, vec![kib("longshore", ours), kib("crun", 3700.0)])), expected);
     }
     let alone = measured(both(0.5), vec![times("longshore", &[1], 1)]);
     assert_eq!(verdict(&alone), Verdict::Unknown);
@@ -65,8 +75,10 @@ fn a_row_that_needs_a_registry_is_left_out_without_one() {
     let names = |arguments: &[&str]| -> anyhow::Result<Vec<&str>> {
         Ok(chosen(&parse(arguments)?)?.iter().map(|row| row.name).collect())
     };
-    assert_eq!(names(&[]).unwrap().len(), ROWS.len() - 1);
-    assert_eq!(names(&["--registry", "/r"]).unwrap().len(), ROWS.len());
+    let of_runtimes = names(&[]).map(|_| ROWS.iter().filter(|row| row.name.starts_with("oci-")).count()).unwrap();
+    assert_eq!(names(&[]).unwrap().len(), ROWS.len() - of_runtimes - 1);
+    assert_eq!(names(&["--registry", "/r", "--runtime", "crun=crun"]).unwrap().len(), ROWS.len());
+    assert_eq!(names(&["--only", "oci-run"]).unwrap(), ["oci-run"]);
     assert_eq!(names(&["--registry", "/r", "--only", "pull"]).unwrap(), ["pull"]);
     assert_eq!(names(&["--only", "pull"]).unwrap_err().to_string(), "pull needs --registry");
     assert_eq!(left_out(&[], &parse(&["--only", "exec"]).unwrap()), "");

@@ -2,6 +2,7 @@
 //! package's own service never starts, and the machine stays as it was.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -17,8 +18,72 @@ const FOR_TESTS: [(&str, &str); 1] = [("docker-registry", "docker-registry")];
 /// Has everything that tests talk to, installed or unpacked.
 pub(crate) fn for_tests() -> Result<()> {
     let missing = FOR_TESTS.iter().filter(|(package, program)| paths::program_of(package, program).is_err());
-    missing.map(|(package, _)| package).try_for_each(|package| unpack(package))
+    missing.map(|(package, _)| package).try_for_each(|package| unpack(package))?;
+    if paths::program_of("criu", "criu").is_err() {
+        step("unpack criu", || fetch_criu(&paths::unpacked("criu")))?;
+    }
+    Ok(())
 }
+
+/// The release whose CRIU is taken: that of Debian 12 (3.17) does not know the vDSO of newer kernels, that of Debian 13 (4.1)
+/// cannot write TCP sockets on kernels from 6.16 on, where SO_PASSCRED is refused for them.
+const CRIU_RELEASE: &str = "sid";
+
+/// CRIU and every library that it needs, with a script that runs it among these. Beside this machine's packages: apt is given
+/// lists and a status of its own.
+fn fetch_criu(place: &Path) -> Result<()> {
+    let parent = place.parent().context("a place below the target directory")?;
+    fs::create_dir_all(parent)?;
+    let scratch = tempfile::tempdir_in(parent)?;
+    let path = |name: &str| scratch.path().join(name);
+    for directory in ["lists/partial", "cache/archives/partial"] {
+        fs::create_dir_all(path(directory))?;
+    }
+    let source = format!(
+        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian {CRIU_RELEASE} main\n"
+    );
+    fs::write(path("sources.list"), source)?;
+    fs::write(path("status"), "")?;
+    let options = [
+        ("Dir::Etc::sourcelist", path("sources.list")),
+        ("Dir::Etc::sourceparts", "/dev/null".into()),
+        ("Dir::Etc::preferencesparts", "/dev/null".into()),
+        ("Dir::State::lists", path("lists")),
+        ("Dir::State::status", path("status")),
+        ("Dir::Cache", path("cache")),
+        // The directory is closed to the user that apt would fetch as.
+        ("APT::Sandbox::User", "root".into()),
+    ];
+    let run = |words: &[&str]| {
+        let mut command = apt();
+        command.args(options.iter().map(|(name, value)| format!("-o{name}={}", value.display())));
+        quiet(command.args(words))
+    };
+    run(&["update"])?;
+    run(&["install", "--yes", "--download-only", "--no-install-recommends", "criu"])?;
+    let files = path("files");
+    fs::create_dir_all(files.join(CRIU_RELEASE))?;
+    for entry in fs::read_dir(path("cache/archives"))? {
+        let archive = entry?.path();
+        if archive.extension().is_some_and(|extension| extension == "deb") {
+            quiet(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(files.join(CRIU_RELEASE)))?;
+        }
+    }
+    fs::create_dir_all(files.join("usr/bin"))?;
+    let script = files.join("usr/bin/criu");
+    fs::write(&script, CRIU_SCRIPT)?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    settle(&files, place)
+}
+
+/// Runs CRIU with the C library that it was made for.
+const CRIU_SCRIPT: &str = "\
+#!/bin/sh
+usr=${0%/bin/criu}/../sid/usr
+for loader in \"$usr\"/lib/*-linux-gnu/ld-linux-*.so.*; do
+    exec \"$loader\" --library-path \"${loader%/*}\" \"$usr/sbin/criu\" \"$@\"
+done
+";
 
 /// Has the files of `package` in [`paths::unpacked`].
 pub(crate) fn unpack(package: &str) -> Result<()> {
@@ -47,8 +112,12 @@ fn download(package: &str, place: &Path) -> Result<()> {
     let archive = files.first().with_context(|| format!("apt-get brought nothing for {package}"))?.path();
     let files = scratch.path().join("files");
     quiet(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&files))?;
-    // Whole or not at all, beside others that do the same.
-    match fs::rename(&files, place) {
+    settle(&files, place)
+}
+
+/// Whole or not at all, beside others that do the same.
+fn settle(files: &Path, place: &Path) -> Result<()> {
+    match fs::rename(files, place) {
         Err(_) if place.exists() => Ok(()),
         outcome => outcome.with_context(|| format!("create {}", place.display())),
     }

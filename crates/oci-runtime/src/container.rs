@@ -148,7 +148,7 @@ pub struct Container {
 }
 
 /// How long the processes of a failed or removed container have to go.
-const DESTROY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const DESTROY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a process has to come into a container. It takes a millisecond; but the container's own processes see it and
 /// may stop it (SIGSTOP, or a frozen cgroup), and its working directory may be on a file system that does not answer.
@@ -163,7 +163,7 @@ const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What every container may do with devices whatever its specification says, as with runc (libcontainer/specconv
 /// `AllowedDevices`): make any node, use the default ones, which we make ourselves, and TUN, which VPNs in containers need.
-fn default_device_rules() -> impl Iterator<Item = DeviceRule> {
+pub(crate) fn default_device_rules() -> impl Iterator<Item = DeviceRule> {
     let make = ["c", "b"].map(|kind| (kind, None, None, "m"));
     let memory = [3, 5, 7, 8, 9].map(|minor| (1, Some(minor)));
     let terminals = [(5, Some(0)), (5, Some(2)), (136, None)];
@@ -255,7 +255,7 @@ pub fn check(spec: &Spec) -> Result<(), PlanError> {
 }
 
 /// Where the container's processes are in every hierarchy.
-fn cgroup_path(id: &str, spec: &Spec) -> PathBuf {
+pub(crate) fn cgroup_path(id: &str, spec: &Spec) -> PathBuf {
     match spec.linux.cgroups_path.as_str() {
         "" => PathBuf::from("/longshore").join(id),
         path => PathBuf::from(path),
@@ -498,7 +498,7 @@ enum Unready {
 }
 
 /// The parent's hooks.
-fn run_hooks(hooks: Option<(&Hooks, &State)>, pid: Pid) -> Result<(), HookError> {
+pub(crate) fn run_hooks(hooks: Option<(&Hooks, &State)>, pid: Pid) -> Result<(), HookError> {
     let Some((hooks, state)) = hooks else { return Ok(()) };
     let state = State { status: "creating".into(), pid: pid.as_raw_nonzero().get(), ..state.clone() };
     run_all(&hooks.prestart, &state)?;
@@ -644,7 +644,7 @@ fn require_terminal(process: &Process, stdio: &Stdio) -> Result<(), PlanError> {
 }
 
 /// A second thread could hold the allocator's lock at the clone, and the child would wait for it for ever.
-fn require_one_thread() -> Result<(), CreateError> {
+pub(crate) fn require_one_thread() -> Result<(), CreateError> {
     let path = Path::new("/proc/self/task");
     let links = fs::metadata(path).map_err(|source| CreateError::Read { path: path.to_owned(), source })?.nlink();
     // A directory has two links of its own, and one for each directory inside.

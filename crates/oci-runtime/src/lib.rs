@@ -31,6 +31,8 @@
 //! clones the new one, as our child: what is born in the container's PID namespace has nothing of the host's
 //! ([`Joining`]).
 //!
+//! [`checkpoint`] writes a container to files and makes it from them again, with CRIU.
+//!
 //! **Threads.** [`create`] refuses to run beside a second thread; exec may run beside threads that never allocate. The
 //! child allocates, which is safe only with nobody holding the allocator's lock at the clone.
 //!
@@ -38,6 +40,7 @@
 //! loopback interface, waiting for and recording the exit.
 
 mod channel;
+pub mod checkpoint;
 mod child;
 mod container;
 mod error;

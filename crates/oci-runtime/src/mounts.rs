@@ -287,19 +287,25 @@ fn hierarchies_v1(
     writable.options.attributes.set &= !Attributes::READ_ONLY;
     let tmpfs = file_system(&writable, "tmpfs").map_err(failed())?;
     let (mut binds, mut links) = (Vec::new(), Vec::new());
-    let depth = cgroup.path.components().count() - 1;
-    for (controllers, directory) in &cgroup.directories {
+    for ((controllers, _), (name, directory)) in cgroup.directories.iter().zip(v1_mounts(cgroup)) {
         let mount = host(Wanted::Directory(directory))?;
         let attributes = Attributes { propagation: Attributes::PRIVATE, ..plan.options.attributes };
         set_attributes(mount.as_fd(), attributes, false).map_err(failed())?;
-        let name = directory.ancestors().nth(depth).and_then(Path::file_name);
-        let name = name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         mkdirat(&tmpfs, name.as_str(), Mode::from_raw_mode(0o755)).map_err(|err| failed()(err.into()))?;
         let aliases = controllers.iter().filter(|controller| controller.name() != name);
         links.extend(aliases.map(|controller| (name.clone(), controller.name().to_owned())));
         binds.push((name, mount));
     }
     Ok(Built::Hierarchies { tmpfs, binds, links })
+}
+
+/// What of a version 1 cgroup is shown in the container: names of hierarchies, and the directories in them.
+pub(crate) fn v1_mounts(cgroup: &Cgroup) -> impl Iterator<Item = (String, &Path)> {
+    let depth = cgroup.path.components().count() - 1;
+    cgroup.directories.iter().map(move |(_, directory)| {
+        let name = directory.ancestors().nth(depth).and_then(Path::file_name);
+        (name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(), directory.as_path())
+    })
 }
 
 /// The child's half of one mount: makes it if that is left to do, and puts it at its place below `root`.

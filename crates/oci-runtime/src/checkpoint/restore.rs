@@ -1,0 +1,364 @@
+//! From files to a running container.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use cgroup::{Cgroup, Hierarchies};
+use oci::runtime::{Hooks, NamespaceKind, Spec, State};
+use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
+use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use sys::fork::{NewNamespaces, fork};
+
+use super::criu::{Criu, Start, null};
+use super::error::CriuError;
+use super::mounts::{Outside, outside, real_place};
+use super::request::{self, Feature, Kind, Settings};
+use super::{CriuOptions, DESCRIPTORS, Directories, OUTSIDE, bytes, images, read_descriptors};
+use crate::Stdio;
+use crate::channel::{At, Failure, Reason};
+use crate::container::{DESTROY_TIMEOUT, cgroup_path, default_device_rules, require_one_thread, run_hooks};
+use crate::error::{PlanError, Step};
+use crate::mounts::{MountKind, MountPlan, bind, build_root, move_to};
+use crate::plan::Plan;
+use crate::target::{self, Missing};
+
+/// What [`Restoring::begin`] needs.
+#[derive(Debug)]
+pub struct Restore<'a> {
+    /// The container's id.
+    pub id: &'a str,
+    /// The whole contract. Its process is not looked at: that is what the images hold.
+    pub spec: &'a Spec,
+    /// What [`Hierarchies::detect`] found.
+    pub hierarchies: &'a Hierarchies,
+    /// Standard streams for those that were pipes or files of the host's; a terminal comes as [`Restored::console`].
+    pub stdio: Stdio,
+    /// What hooks are told; status and number are filled in.
+    pub state: &'a State,
+    /// From where, and what may be there.
+    pub options: &'a CriuOptions,
+    /// An empty directory that the root is shown at, to CRIU alone.
+    pub place: &'a Path,
+    /// `TYPE:NAME` of another security profile than the old one.
+    pub lsm_profile: Option<String>,
+    /// Another SELinux context for mounts than the old one.
+    pub lsm_mount_context: Option<String>,
+}
+
+/// A container that is all there and stands still. Dropped, it is taken away again.
+#[derive(Debug)]
+pub struct Restoring {
+    /// Its first process, a child of ours.
+    pub restored: Restored,
+    // Before CRIU: its processes end with the cgroup, and so does it.
+    cgroup: Guard,
+    criu: Criu,
+}
+
+/// A container that was made from files.
+#[derive(Debug)]
+pub struct Restored {
+    /// The first process, as its parent sees it.
+    pub pid: Pid,
+    /// The first process, for ever.
+    pub pidfd: OwnedFd,
+    /// The terminal's master, if there is a terminal.
+    pub console: Option<OwnedFd>,
+    /// Whether it has a time namespace of its own now, in which its clocks go on: CRIU makes one.
+    pub own_time: bool,
+}
+
+const LOG_FILE: &str = "restore.log";
+
+/// A cgroup that is emptied and removed, unless it is kept.
+#[derive(Debug)]
+struct Guard {
+    cgroup: Cgroup,
+    kept: bool,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.kept {
+            // A directory that stays is taken over by the next try.
+            let _ = self.cgroup.destroy(DESTROY_TIMEOUT);
+        }
+    }
+}
+
+impl Restoring {
+    /// Makes everything, up to the moment at which the processes would go on. On failure nothing is left.
+    ///
+    /// Blocks for as long as it takes to read the memory. The calling process has one thread.
+    pub fn begin(restore: Restore<'_>) -> Result<Restoring, CriuError> {
+        require_one_thread()?;
+        let options = restore.options;
+        let plan = Plan::new(restore.spec)?;
+        let directories = Directories::open(options, false)?;
+        let streams = read_descriptors(&options.images.join(DESCRIPTORS))?;
+        let mut settings = options.settings(restore.spec, &directories, LOG_FILE);
+        plan_settings(&mut settings, &restore, &streams)?;
+        let mut resources = restore.spec.linux.resources.clone().unwrap_or_default();
+        resources.devices.extend(default_device_rules());
+        let path = cgroup_path(restore.id, restore.spec);
+        let cgroup = Guard { cgroup: Cgroup::create(restore.hierarchies, &path, &resources)?, kept: false };
+        let scene = Scene::build(&restore, &plan.mounts)?;
+        let resolve = |path: &Path| real_place(scene.root.as_fd(), path);
+        let mounts = outside(restore.spec, &cgroup.cgroup, restore.hierarchies, resolve)?;
+        settings.mounts = mounts.iter().map(Outside::sourced).collect();
+        let outer = open_outside(restore.spec)?;
+        settings.inherited.extend(outer.iter().map(|(name, fd)| ((*name).to_owned(), fd.as_raw_fd())));
+        let criu = scene.start(&restore, directories, &cgroup.cgroup, outer.into_iter().map(|(_, fd)| fd).collect())?;
+        if options.lazy_pages {
+            criu.require(Feature::LazyPages, "lazy-pages", "LazyPages")?;
+        }
+        let path = PathBuf::from(format!("/proc/{}/cgroup", criu.pid()));
+        settings.cgroup_roots = cgroup_roots(&fs::read_to_string(&path).map_err(images("read", &path))?);
+        criu.send(&request::work(Kind::Restore, &settings))?;
+        let restored = hear_restored(&criu, &restore, plan.namespaces.new_network)?;
+        Ok(Restoring { restored, cgroup, criu })
+    }
+
+    /// Lets the processes go on.
+    pub fn release(self) -> Result<Restored, CriuError> {
+        let Restoring { restored, mut cgroup, criu } = self;
+        loop {
+            criu.send(&request::notified(true))?;
+            if criu.hear_of(Kind::Restore)?.0.kind == Kind::Restore {
+                break;
+            }
+        }
+        // From here on it is the container's.
+        cgroup.kept = true;
+        criu.finish()?;
+        Ok(restored)
+    }
+}
+
+/// Hears of CRIU's steps until everything is there.
+fn hear_restored(criu: &Criu, restore: &Restore<'_>, new_network: bool) -> Result<Restored, CriuError> {
+    let mut console = None;
+    loop {
+        let (answer, mut fds) = criu.hear_of(Kind::Restore)?;
+        let pid = answer.pid.and_then(Pid::from_raw);
+        match (answer.script.as_str(), pid) {
+            ("setup-namespaces", Some(pid)) => {
+                let hooks = restore.spec.hooks.as_ref().filter(|hooks| **hooks != Hooks::default());
+                run_hooks(hooks.map(|hooks| (hooks, restore.state)), pid)?;
+                if new_network {
+                    loopback(pid).map_err(CriuError::talk("bring up the loopback interface"))?;
+                }
+            }
+            ("orphan-pts-master", _) => console = fds.pop(),
+            ("post-restore", Some(pid)) => {
+                let pidfd = pidfd_open(pid, PidfdFlags::empty());
+                let pidfd = pidfd.map_err(|err| CriuError::talk("open the restored process")(err.into()))?;
+                return Ok(Restored { pid, pidfd, console, own_time: has_own_time(pid) });
+            }
+            _ if answer.kind != Kind::Notify => return Err(CriuError::Answer),
+            _ => {}
+        }
+        criu.send(&request::notified(true))?;
+    }
+}
+
+/// CRIU leaves a new network namespace as the kernel makes it, because whoever makes networks fills it.
+fn loopback(pid: Pid) -> io::Result<()> {
+    let namespace = fs::File::open(format!("/proc/{}/ns/net", pid.as_raw_nonzero()))?;
+    let child = fork(NewNamespaces::default(), None, || {
+        let up = move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+            .map_err(io::Error::from)
+            .and_then(|()| sys::network::loopback_up());
+        up.map_or_else(|err| err.raw_os_error().unwrap_or(1) as u8, |()| 0)
+    })?;
+    match sys::wait::wait(child.pidfd.as_fd())? {
+        sys::wait::Exit::Code(0) => Ok(()),
+        exit => Err(io::Error::from_raw_os_error(exit.code().into())),
+    }
+}
+
+fn has_own_time(pid: Pid) -> bool {
+    let link = |process: &str| fs::read_link(format!("/proc/{process}/ns/time")).ok();
+    link("self") != link(&pid.as_raw_nonzero().to_string())
+}
+
+/// What needs nothing but the specification and the images.
+fn plan_settings(settings: &mut Settings, restore: &Restore<'_>, streams: &[String]) -> Result<(), PlanError> {
+    settings.root = bytes(restore.place);
+    settings.sibling = true;
+    settings.lsm_profile = restore.lsm_profile.clone();
+    settings.lsm_mount_context = restore.lsm_mount_context.clone();
+    let given = |stream: &String| stream.starts_with("pipe:") || stream.starts_with("file[");
+    let streams = streams.iter().zip(0..).filter(|(stream, _)| given(stream));
+    settings.inherited = streams.map(|(stream, number)| (stream.clone(), number)).collect();
+    for namespace in &restore.spec.linux.namespaces {
+        let Some(path) = &namespace.path else { continue };
+        let word = match namespace.kind {
+            NamespaceKind::Ipc => "ipc",
+            NamespaceKind::Uts => "uts",
+            NamespaceKind::User => "user",
+            NamespaceKind::Network | NamespaceKind::Pid => continue,
+            // CRIU has no word for them.
+            NamespaceKind::Cgroup | NamespaceKind::Mount | NamespaceKind::Time => {
+                let what = format!("restoring into an existing {:?} namespace", namespace.kind).to_lowercase();
+                return Err(PlanError::Unsupported { what });
+            }
+        };
+        settings.joined.push((word, bytes(path)));
+    }
+    Ok(())
+}
+
+/// Every controller with the cgroup of the process whose /proc/PID/cgroup this is (cgroups(7)).
+fn cgroup_roots(text: &str) -> Vec<(String, String)> {
+    let mut roots = Vec::new();
+    for line in text.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        if let (Some(controllers), Some(path)) = (fields.next(), fields.next()) {
+            roots.extend(controllers.split(',').map(|controller| (controller.to_owned(), path.to_owned())));
+        }
+    }
+    roots
+}
+
+/// Namespaces of the host's, with the names that CRIU knows them by.
+fn open_outside(spec: &Spec) -> Result<Vec<(&'static str, OwnedFd)>, CriuError> {
+    let open = |(kind, _, name)| {
+        let path = super::outside(spec, kind)?;
+        Some(fs::File::open(path).map(|file| (name, file.into())).map_err(images("open", path)))
+    };
+    OUTSIDE.into_iter().filter_map(open).collect()
+}
+
+/// What CRIU finds where it runs.
+#[derive(Debug)]
+struct Scene<'a> {
+    /// The root, detached, in which mount points are made.
+    root: OwnedFd,
+    /// The same, as CRIU gets it: without anything mounted in it by us.
+    clean: OwnedFd,
+    /// Places that must be there, with what covers them while the later ones are made.
+    places: Vec<(&'a MountPlan, Option<OwnedFd>)>,
+}
+
+impl<'a> Scene<'a> {
+    fn build(restore: &Restore<'_>, mounts: &'a [MountPlan]) -> Result<Scene<'a>, CriuError> {
+        let root = &restore.spec.root;
+        if !root.mounts.is_empty() {
+            return Err(PlanError::Unsupported { what: "restoring with a root of our own".into() }.into());
+        }
+        let mut places = Vec::new();
+        for plan in to_prepare(mounts) {
+            places.push((plan, if plan.kind == MountKind::Bind { Some(bind(plan)?) } else { None }));
+        }
+        Ok(Scene { root: build_root(root)?, clean: build_root(root)?, places })
+    }
+
+    fn start(
+        &self,
+        restore: &Restore<'_>,
+        directories: Directories,
+        cgroup: &Cgroup,
+        inherited: Vec<OwnedFd>,
+    ) -> Result<Criu, CriuError> {
+        let entrance = cgroup.entrance()?;
+        let null = null()?;
+        let stdio = match &restore.stdio {
+            Stdio::Fds(fds) => fds.each_ref().map(|fd| fd.as_fd()),
+            Stdio::Terminal => [null.as_fd(); 3],
+        };
+        let prepare = || {
+            entrance.enter().at(Step::EnterCgroup, "")?;
+            self.prepare(restore.place)
+        };
+        let log = restore.options.log(LOG_FILE);
+        Criu::start(Start {
+            directories,
+            stdio,
+            inherited: &inherited,
+            directory: entrance.directory(),
+            prepare: &prepare,
+            log,
+        })
+    }
+
+    /// In CRIU's process, before it is CRIU: makes mount points that the root does not have, as a first start makes them, and
+    /// shows the root at its place.
+    fn prepare(&self, place: &Path) -> Result<(), Failure> {
+        let named = place.to_string_lossy();
+        let show = |root: &OwnedFd| {
+            move_mount(root, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).at(Step::AttachMount, &named)
+        };
+        rustix::process::umask(Mode::empty());
+        show(&self.root)?;
+        for (plan, covering) in &self.places {
+            self.make_place(plan, covering.as_ref())?;
+        }
+        unmount(place, UnmountFlags::DETACH).at(Step::AttachMount, &named)?;
+        show(&self.clean)?;
+        // Where we were may lie below what is gone.
+        let here = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        here.and_then(|root| rustix::process::fchdir(&root)).at(Step::Clean, "")
+    }
+
+    fn make_place(&self, plan: &MountPlan, covering: Option<&OwnedFd>) -> Result<(), Failure> {
+        let named = plan.destination.to_string_lossy();
+        let missing = match covering.map(rustix::fs::fstat).transpose().at(Step::MountPoint, &named)? {
+            Some(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Directory => Missing::File,
+            _ => Missing::Directory,
+        };
+        let target = target::open(self.root.as_fd(), &plan.destination, missing)
+            .because(Reason::Mount(Step::MountPoint), &named)?;
+        match covering {
+            Some(mount) => move_to(mount.as_fd(), target.as_fd()).because(Reason::Mount(Step::AttachMount), &named),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The mounts whose places we make. CRIU makes those of cgroups, and what is below a file system of the container's.
+fn to_prepare(mounts: &[MountPlan]) -> impl Iterator<Item = &MountPlan> {
+    let inside = |above: &MountPlan, path: &Path| above.destination != path && path.starts_with(&above.destination);
+    mounts.iter().enumerate().filter_map(move |(index, plan)| {
+        let covered =
+            mounts[..index].iter().any(|above| above.kind != MountKind::Bind && inside(above, &plan.destination));
+        (plan.kind != MountKind::Cgroup && !covered).then_some(plan)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_controller_has_a_root() {
+        let text = "12:cpu,cpuacct:/a/b\n3:name=systemd:/\n0::/x:y\n";
+        let roots = cgroup_roots(text);
+        let roots: Vec<_> = roots.iter().map(|(controller, path)| (controller.as_str(), path.as_str())).collect();
+        assert_eq!(roots, [("cpu", "/a/b"), ("cpuacct", "/a/b"), ("name=systemd", "/"), ("", "/x:y")]);
+    }
+
+    #[test]
+    fn places_are_made_where_criu_makes_none() {
+        let mount = |destination: &str, kind: &str| {
+            let source = "/source".into();
+            oci::runtime::Mount { destination: destination.into(), kind: kind.into(), source, ..Default::default() }
+        };
+        let mounts = [
+            mount("/proc", "proc"),
+            mount("/dev", "tmpfs"),
+            mount("/dev/pts", "devpts"),
+            mount("/device", "bind"),
+            mount("/device/inside", "bind"),
+            mount("/dev/bound", "bind"),
+            mount("/sys/fs/cgroup", "cgroup"),
+        ];
+        let mounts: Vec<_> = mounts.iter().map(|mount| MountPlan::below_root(mount).unwrap()).collect();
+        let made: Vec<_> = to_prepare(&mounts).map(|plan| plan.destination.to_str().unwrap()).collect();
+        assert_eq!(made, ["/proc", "/dev", "/device", "/device/inside"]);
+    }
+}

@@ -201,6 +201,43 @@ pub(crate) const EXEC: [Flag; 17] = [
     flag("ignore-paused", "", Kind::Switch),
 ];
 
+/// Of `checkpoint` and `restore`.
+pub(crate) const CRIU: [Flag; 10] = [
+    flag("image-path", "", Kind::Value),
+    flag("work-path", "", Kind::Value),
+    flag("tcp-established", "", Kind::Switch),
+    flag("ext-unix-sk", "", Kind::Switch),
+    flag("shell-job", "", Kind::Switch),
+    flag("file-locks", "", Kind::Switch),
+    flag("manage-cgroups-mode", "", Kind::Value),
+    flag("empty-ns", "", Kind::List),
+    flag("auto-dedup", "", Kind::Switch),
+    flag("lazy-pages", "", Kind::Switch),
+];
+
+/// Of `checkpoint`, beside those.
+pub(crate) const CHECKPOINT: [Flag; 7] = [
+    flag("parent-path", "", Kind::Value),
+    flag("leave-running", "", Kind::Switch),
+    flag("tcp-skip-in-flight", "", Kind::Switch),
+    flag("link-remap", "", Kind::Switch),
+    flag("status-fd", "", Kind::Value),
+    flag("page-server", "", Kind::Value),
+    flag("pre-dump", "", Kind::Switch),
+];
+
+/// Of `restore`, beside those. There is no subreaper to be switched off, and CRIU alone decides how it changes the root.
+pub(crate) const RESTORE: [Flag; 8] = [
+    flag("bundle", "b", Kind::Value),
+    flag("console-socket", "", Kind::Value),
+    flag("pid-file", "", Kind::Value),
+    flag("detach", "d", Kind::Switch),
+    flag("no-subreaper", "", Kind::Switch),
+    flag("no-pivot", "", REFUSED_SWITCH),
+    flag("lsm-profile", "", Kind::Value),
+    flag("lsm-mount-context", "", Kind::Value),
+];
+
 /// Of `kill`.
 pub(crate) const KILL: [Flag; 1] = [flag("all", "a", Kind::Switch)];
 

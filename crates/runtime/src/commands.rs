@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub(crate) mod checkpoint;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod exec;
@@ -7,6 +8,7 @@ pub(crate) mod features;
 pub(crate) mod kill;
 pub(crate) mod pause;
 pub(crate) mod ps;
+pub(crate) mod restore;
 pub(crate) mod spec;
 pub(crate) mod start;
 pub(crate) mod state;

@@ -64,6 +64,18 @@ pub(crate) enum CommandError {
         /// How many are there.
         processes: usize,
     },
+    /// Checkpoint or restore.
+    #[error(transparent)]
+    Criu(#[from] oci_runtime::checkpoint::CriuError),
+    /// There is nothing to be written.
+    #[error("container cannot be checkpointed in {status} state")]
+    CheckpointState {
+        /// Its state.
+        status: &'static str,
+    },
+    /// Images could not be moved together.
+    #[error("--parent-path must be relative")]
+    AbsoluteParent,
     /// It runs.
     #[error("cannot start an already running container")]
     StartRunning,

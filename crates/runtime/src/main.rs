@@ -7,6 +7,8 @@
 //!                  kill delete       +-- seal (our own program, read-only)
 //!                  pause             +-- oci_runtime::create, exec
 //!                  spec features     |
+//!                  checkpoint        +-- oci_runtime::checkpoint: CRIU
+//!                  restore           |
 //!                    |               +-- state: <root>/<id>/state.json, start.fifo; lock
 //!                  log <--- errors
 //! ```
@@ -32,7 +34,9 @@ mod state;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use arguments::{CREATE, DELETE, EXEC, Flag, GLOBAL, KILL, LIST, PS, Parsed, RUN, SPEC, UsageError};
+use arguments::{
+    CHECKPOINT, CREATE, CRIU, DELETE, EXEC, Flag, GLOBAL, KILL, LIST, PS, Parsed, RESTORE, RUN, SPEC, UsageError,
+};
 use commands::Context;
 use error::CommandError;
 use log::Log;
@@ -48,7 +52,7 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 const ROOT_DEFAULT: &str = "/run/longshore-runtime";
 
 /// Commands of runc that are not here yet.
-const REFUSED: [&str; 4] = ["update", "events", "checkpoint", "restore"];
+const REFUSED: [&str; 2] = ["update", "events"];
 
 /// runc's status of a failed command, and of a failed exec, which is no status of the process's.
 const STATUS_FAILED: u8 = 1;
@@ -115,7 +119,7 @@ fn run(log: &Log, call: Call) -> Result<u8, (String, u8)> {
     dispatch(&context, command, call.words).map_err(|err| {
         let text = errdefs::chain(&err);
         match command {
-            "create" | "run" => (format!("longshore-runtime {command} failed: {text}"), STATUS_FAILED),
+            "create" | "run" | "restore" => (format!("longshore-runtime {command} failed: {text}"), STATUS_FAILED),
             "exec" => (format!("exec failed: {text}"), STATUS_EXEC_FAILED),
             _ => (text, STATUS_FAILED),
         }
@@ -128,6 +132,8 @@ fn dispatch(context: &Context<'_>, command: &str, words: Vec<String>) -> Result<
         "create" => &CREATE[..],
         "run" => &RUN[..],
         "exec" => &EXEC[..],
+        "checkpoint" => &CHECKPOINT[..],
+        "restore" => &RESTORE[..],
         "kill" => &KILL[..],
         "delete" => &DELETE[..],
         "list" => &LIST[..],
@@ -137,6 +143,9 @@ fn dispatch(context: &Context<'_>, command: &str, words: Vec<String>) -> Result<
     });
     if command == "run" {
         flags.extend(CREATE);
+    }
+    if matches!(command, "checkpoint" | "restore") {
+        flags.extend(CRIU);
     }
     let flags = arguments::parse(&flags as &[Flag], words, command != "exec")?;
     match command {
@@ -149,6 +158,8 @@ fn dispatch(context: &Context<'_>, command: &str, words: Vec<String>) -> Result<
         "ps" => commands::ps::ps(context, &flags),
         "kill" => commands::kill::kill(context, &flags),
         "delete" => commands::delete::delete(context, one(&flags, "delete")?, flags.is_on("force")),
+        "checkpoint" => commands::checkpoint::checkpoint(context, &flags),
+        "restore" => commands::restore::restore(context, &flags),
         "pause" => commands::pause::pause(context, one(&flags, "pause")?),
         "resume" => commands::pause::resume(context, one(&flags, "resume")?),
         "spec" => commands::spec::spec(context, &flags),
@@ -181,6 +192,8 @@ Usage: longshore-runtime [--root DIR] [--log FILE] [--log-format text|json] [--d
   delete [-f] ID
   pause ID
   resume ID
+  checkpoint [--image-path DIR] [--work-path DIR] [--leave-running] [--tcp-established] [--shell-job] ... ID
+  restore [-b BUNDLE] [--image-path DIR] [--work-path DIR] [-d] [--pid-file FILE] [--console-socket SOCKET] ... ID
   spec [-b BUNDLE]
   features
 ";

@@ -6,6 +6,7 @@
 //!   <id>/                 locked (flock) by whoever changes the container
 //!     state.json          the record: written before anything is made
 //!     process             the first process when it is there: a link to `<pid>:<start ticks>`, so that it is whole or absent
+//!     criu-root/          empty; where a restore shows the root to CRIU, in a mount namespace that ends with it
 //!     start.fifo          where the first process waits for `start`; gone, or without reader, when it has started
 //! ```
 //!
@@ -42,6 +43,9 @@ pub(crate) struct Record {
     /// The first process; absent until it is there. A file of its own, as the rest is long and does not change with it.
     #[serde(skip)]
     pub(crate) process: Option<FirstProcess>,
+    /// What its standard streams are, for a checkpoint; empty with a terminal, or where it is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) descriptors: Vec<String>,
     /// The whole contract: config.json may change or go.
     pub(crate) spec: Spec,
 }
@@ -272,6 +276,10 @@ impl Place {
         self.path.join("process")
     }
 
+    fn criu_root(&self) -> PathBuf {
+        self.path.join("criu-root")
+    }
+
     fn fifo(&self) -> PathBuf {
         self.path.join("start.fifo")
     }
@@ -337,11 +345,29 @@ impl Locked {
         remove_if_exists(&path).map_err(StateError::io("remove", &path))
     }
 
+    /// Makes a directory for CRIU; a restore alone has it, as long as it is at work.
+    pub(crate) fn make_criu_root(&self) -> Result<PathBuf, StateError> {
+        let path = self.place.criu_root();
+        DirBuilder::new().mode(0o700).create(&path).map_err(StateError::io("create", &path))?;
+        Ok(path)
+    }
+
+    /// Takes it away.
+    pub(crate) fn remove_criu_root(&self) -> Result<(), StateError> {
+        let path = self.place.criu_root();
+        match fs::remove_dir(&path) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+            // Never what is in it: that would be the container's root.
+            other => other.map_err(StateError::io("remove", &path)),
+        }
+    }
+
     /// Takes everything away.
     pub(crate) fn remove(self) -> Result<(), StateError> {
         let path = &self.place.path;
         // The record last: until then a second try knows what there is.
         self.remove_gate()?;
+        self.remove_criu_root()?;
         remove_if_exists(path).map_err(StateError::io("remove", path))
     }
 }
@@ -395,7 +421,15 @@ mod tests {
 
     fn record(process: Option<FirstProcess>) -> Record {
         let spec = Spec::default();
-        Record { format: FORMAT, id: "a".into(), bundle: "/b".into(), created: String::new(), process, spec }
+        Record {
+            format: FORMAT,
+            id: "a".into(),
+            bundle: "/b".into(),
+            created: String::new(),
+            process,
+            descriptors: Vec::new(),
+            spec,
+        }
     }
 
     #[test]

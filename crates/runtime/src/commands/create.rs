@@ -1,10 +1,11 @@
 //! `create` and `run`.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use cgroup::{Cgroup, Hierarchies};
 use oci::runtime::Spec;
+use oci_runtime::checkpoint::descriptors;
 use oci_runtime::{CgroupNeed, Container, CreateOptions, Handover, SystemError};
 use stdx::time::Rfc3339;
 
@@ -39,24 +40,37 @@ pub(crate) fn run(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandEr
         let _ = delete::destroy(context, made.locked, &made.record);
         return Err(err);
     }
-    let Some(forwarding) = forwarding else { return Ok(0) };
-    // Others may look, exec and kill meanwhile.
-    made.locked.release()?;
-    let exit = forwarding.wait(container.pidfd.as_fd()).map_err(CommandError::system("wait for the container"))?;
-    if !flags.is_on("keep") {
-        match made.locked.regain() {
-            // Somebody was faster; what has its name now is somebody else's.
-            Err(StateError::Missing) => {}
-            locked => delete::destroy(context, locked?, &made.record)?,
-        }
-    }
-    Ok(exit.code())
+    forwarding
+        .map_or(Ok(0), |forwarding| made.follow(context, &forwarding, container.pidfd.as_fd(), flags.is_on("keep")))
 }
 
 /// A new container, still locked.
-struct Made {
-    locked: Locked,
-    record: Record,
+pub(super) struct Made {
+    pub(super) locked: Locked,
+    pub(super) record: Record,
+}
+
+impl Made {
+    /// Waits for the container's end and takes it away, unless it is to be kept; its status.
+    pub(super) fn follow(
+        self,
+        context: &Context<'_>,
+        forwarding: &Forwarding,
+        process: BorrowedFd<'_>,
+        keep: bool,
+    ) -> Result<u8, CommandError> {
+        // Others may look, exec and kill meanwhile.
+        self.locked.release()?;
+        let exit = forwarding.wait(process).map_err(CommandError::system("wait for the container"))?;
+        if !keep {
+            match self.locked.regain() {
+                // Somebody was faster; what has its name now is somebody else's.
+                Err(StateError::Missing) => {}
+                locked => delete::destroy(context, locked?, &self.record)?,
+            }
+        }
+        Ok(exit.code())
+    }
 }
 
 fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result<(Made, Container), CommandError> {
@@ -75,7 +89,8 @@ fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result
     let locked = context.store.create(id)?;
     let need = context.rootless.cgroup(plan.asks_for_cgroup);
     let made = check_cgroup(&plan, hierarchies).and_then(|()| {
-        let mut record = record(id, &directory, plan, context)?;
+        let mut record = new_record(id, &directory, plan, context)?;
+        record.descriptors = if record.spec.process.terminal { Vec::new() } else { descriptors("self") };
         // Before anything is made: whoever comes after our death finds it from here.
         locked.save(&record)?;
         let container = birth(&locked, &mut record, &given, hierarchies, need)?;
@@ -94,7 +109,7 @@ fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result
 }
 
 /// Whether processes of a failed container would not end: then its record stays, for `delete --force`.
-fn is_left(locked: &Locked, hierarchies: &Hierarchies) -> bool {
+pub(super) fn is_left(locked: &Locked, hierarchies: &Hierarchies) -> bool {
     // Without a record nothing was made: what is in the cgroup then is somebody else's.
     let Ok(record) = locked.place.load() else { return false };
     let group = Cgroup::open(hierarchies, Path::new(&record.spec.linux.cgroups_path));
@@ -107,7 +122,7 @@ fn has_kernel_limit(spec: &Spec) -> bool {
 }
 
 /// Hooks and relative sources of mounts begin in the bundle.
-fn enter_bundle(context: &Context<'_>, flags: &Parsed) -> Result<PathBuf, CommandError> {
+pub(super) fn enter_bundle(context: &Context<'_>, flags: &Parsed) -> Result<PathBuf, CommandError> {
     let given = flags.value("bundle").unwrap_or_default();
     // Component by component: joined with nothing a path ends in a slash.
     let directory: PathBuf = context.directory.join(given).components().collect();
@@ -117,7 +132,7 @@ fn enter_bundle(context: &Context<'_>, flags: &Parsed) -> Result<PathBuf, Comman
 }
 
 /// A cgroup with processes is somebody else's: theirs would be limited, and killed with the container.
-fn check_cgroup(plan: &Plan, hierarchies: &Hierarchies) -> Result<(), CommandError> {
+pub(super) fn check_cgroup(plan: &Plan, hierarchies: &Hierarchies) -> Result<(), CommandError> {
     let path = Path::new(&plan.spec.linux.cgroups_path);
     match Cgroup::open(hierarchies, path)?.procs_with_below().len() {
         0 => Ok(()),
@@ -125,7 +140,12 @@ fn check_cgroup(plan: &Plan, hierarchies: &Hierarchies) -> Result<(), CommandErr
     }
 }
 
-fn record(id: &str, directory: &Path, plan: Plan, context: &Context<'_>) -> Result<Record, CommandError> {
+pub(super) fn new_record(
+    id: &str,
+    directory: &Path,
+    plan: Plan,
+    context: &Context<'_>,
+) -> Result<Record, CommandError> {
     let mut spec = plan.spec;
     if let Some(filter) = &plan.filter {
         spec.linux.seccomp_program = Some(seccomp::cached(&context.store.filters()?, filter)?);
@@ -140,6 +160,7 @@ fn record(id: &str, directory: &Path, plan: Plan, context: &Context<'_>) -> Resu
         bundle: directory.to_owned(),
         created: Rfc3339::now().to_string(),
         process: None,
+        descriptors: Vec::new(),
         spec,
     })
 }

@@ -38,6 +38,9 @@ pub(crate) fn features() -> Result<u8, CommandError> {
             "intelRdt": {"enabled": false},
             "mountExtensions": {"idmap": {"enabled": false}},
         },
+        // As runc says it: podman and containerd look for nothing else.
+        "annotations": {"org.opencontainers.runc.checkpoint.enabled": "true"},
+        "potentiallyUnsafeConfigAnnotations": ["org.criu.config"],
     });
     println!("{features:#}");
     Ok(0)

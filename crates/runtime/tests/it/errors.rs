@@ -43,8 +43,7 @@ fn what_is_not_done_is_refused_by_name_in_the_log() {
     for (words, text) in [
         (&["update", "x"][..], "update is not supported"),
         (&["events", "x"], "events is not supported"),
-        (&["checkpoint", "x"], "checkpoint is not supported"),
-        (&["restore", "x"], "restore is not supported"),
+        (&["checkpoint", "nosuch"], "container does not exist"),
         (&["nosuch"], "command \"nosuch\" is not supported"),
         (&["create", "--no-pivot", "x"], "longshore-runtime create failed: --no-pivot is not supported"),
         (&["create", "--nosuch", "x"], "longshore-runtime create failed: flag provided but not defined: -nosuch"),

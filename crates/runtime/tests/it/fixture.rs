@@ -19,6 +19,8 @@ pub(crate) struct Bundle {
     pub(crate) config: Value,
     /// The container's name, and that of its cgroup.
     pub(crate) id: String,
+    /// Where programs are looked for before `PATH`.
+    pub(crate) programs: Option<PathBuf>,
 }
 
 /// What a finished command left.
@@ -35,7 +37,7 @@ impl Bundle {
         make_root(&dir.path().join("rootfs"));
         let id = dir.path().file_name().unwrap().to_str().unwrap().replace('.', "t");
         let config = config(&id, args);
-        Bundle { dir, config, id }
+        Bundle { dir, config, id, programs: None }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -52,6 +54,9 @@ impl Bundle {
         fs::write(self.path("config.json"), self.config.to_string()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_longshore-runtime"));
         command.current_dir(self.dir.path()).stdin(Stdio::null());
+        if let (Some(first), Some(path)) = (&self.programs, std::env::var_os("PATH")) {
+            command.env("PATH", [first.as_os_str(), path.as_os_str()].join(":".as_ref()));
+        }
         command.args(["--root", "root", "--log", "log", "--log-format=json"]).args(words);
         command
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
 
 mod compat;
+mod criu;
 mod errors;
 mod escapes;
 mod exec;

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::fixture::Bundle;
 
 /// A socket in a directory so deep that its path is longer than an address.
-fn socket(bundle: &Bundle) -> (UnixListener, PathBuf) {
+pub(super) fn socket(bundle: &Bundle) -> (UnixListener, PathBuf) {
     let directory = bundle.path(&"deep".repeat(30));
     std::fs::create_dir(&directory).unwrap();
     let open = std::fs::File::open(&directory).unwrap();
@@ -18,7 +18,7 @@ fn socket(bundle: &Bundle) -> (UnixListener, PathBuf) {
     (UnixListener::bind(near).unwrap(), directory.join("console"))
 }
 
-fn master(listener: &UnixListener) -> std::fs::File {
+pub(super) fn master(listener: &UnixListener) -> std::fs::File {
     let (stream, _) = listener.accept().unwrap();
     let (mut bytes, mut fds) = ([0; 64], Vec::<OwnedFd>::new());
     let length = sys::socket::receive(stream.as_fd(), &mut bytes, &mut fds).unwrap();

@@ -1,0 +1,87 @@
+//! `restore`.
+
+use std::os::fd::AsFd;
+
+use oci::runtime::{Namespace, NamespaceKind};
+use oci_runtime::checkpoint::{Restore, Restored, Restoring, descriptors};
+use stdx::time::Rfc3339;
+
+use super::checkpoint::options;
+use super::create::{Made, check_cgroup, enter_bundle, is_left, new_record};
+use super::{Context, hierarchies, hook_state};
+use crate::arguments::Parsed;
+use crate::bundle;
+use crate::error::CommandError;
+use crate::foreground::Forwarding;
+use crate::given::Given;
+use crate::one;
+use crate::state::{FirstProcess, Locked, Record};
+
+/// Makes a container from a checkpoint's files; waits for its end, unless it is to be left alone.
+pub(crate) fn restore(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandError> {
+    let id = one(flags, "restore")?;
+    let detach = flags.is_on("detach");
+    let options = options(context, flags)?;
+    let given = Given::parse(flags, &context.directory, |_| None, std::process::id())?;
+    let directory = enter_bundle(context, flags)?;
+    let plan = bundle::load(&directory, id)?;
+    given.check(plan.spec.process.terminal, detach)?;
+    let hierarchies = hierarchies()?;
+    let forwarding = match detach {
+        true => None,
+        false => Some(Forwarding::begin().map_err(CommandError::system("take over signals"))?),
+    };
+    let locked = context.store.create(id)?;
+    let made = check_cgroup(&plan, hierarchies).and_then(|()| {
+        let mut record = new_record(id, &directory, plan, context)?;
+        // Before anything is made: whoever comes after our death finds it from here.
+        locked.save(&record)?;
+        let place = locked.make_criu_root()?;
+        let restoring = Restoring::begin(Restore {
+            id,
+            spec: &record.spec,
+            hierarchies,
+            stdio: given.stdio(record.spec.process.terminal)?,
+            state: &hook_state(&record, "creating"),
+            options: &options,
+            place: &place,
+            lsm_profile: text(flags, "lsm-profile"),
+            lsm_mount_context: text(flags, "lsm-mount-context"),
+        })?;
+        take_over(&locked, &mut record, &restoring.restored)?;
+        given.hand_out(restoring.restored.pid, restoring.restored.console.as_ref())?;
+        let restored = restoring.release()?;
+        locked.remove_criu_root()?;
+        Ok((record, restored))
+    });
+    match made {
+        Ok((record, restored)) => {
+            let made = Made { locked, record };
+            forwarding.map_or(Ok(0), |forwarding| made.follow(context, &forwarding, restored.pidfd.as_fd(), false))
+        }
+        Err(err) => {
+            // The first error is the one to tell.
+            if !is_left(&locked, hierarchies) {
+                let _ = locked.remove();
+            }
+            Err(err)
+        }
+    }
+}
+
+/// Records the process before it goes on: whoever comes after our death finds it.
+fn take_over(locked: &Locked, record: &mut Record, restored: &Restored) -> Result<(), CommandError> {
+    record.process = FirstProcess::new(restored.pid);
+    record.created = Rfc3339::now().to_string();
+    record.descriptors = if record.spec.process.terminal { Vec::new() } else { descriptors("self") };
+    let namespaces = &mut record.spec.linux.namespaces;
+    if restored.own_time && !namespaces.iter().any(|namespace| namespace.kind == NamespaceKind::Time) {
+        // Processes that are added have the same clocks.
+        namespaces.push(Namespace { kind: NamespaceKind::Time, path: None });
+    }
+    Ok(locked.save(record)?)
+}
+
+fn text(flags: &Parsed, name: &str) -> Option<String> {
+    flags.value(name).filter(|text| !text.is_empty()).map(str::to_owned)
+}

@@ -8,6 +8,9 @@ use crate::error::PlanError;
 use crate::field::FieldError;
 use crate::process::{open_proc, write_proc};
 
+/// Those that a time namespace has of its own.
+const CLOCKS: [&str; 2] = ["monotonic", "boottime"];
+
 /// What is written to /proc/self/timens_offsets; empty for nothing.
 pub(crate) fn offsets(linux: &Linux) -> Result<String, PlanError> {
     let failed = |with| FieldError::Needs { with }.at("linux.timeOffsets");
@@ -20,9 +23,12 @@ pub(crate) fn offsets(linux: &Linux) -> Result<String, PlanError> {
         return Err(failed("a new time namespace, not one to join"));
     }
     for (clock, offset) in &linux.time_offsets {
+        if !CLOCKS.contains(&clock.as_str()) {
+            return Err(FieldError::Unknown { word: clock.clone() }.at("linux.timeOffsets"));
+        }
         let nanoseconds = FieldError::in_range(offset.nanosecs, 0, 999_999_999);
-        nanoseconds.map_err(|err| err.at(format!("linux.timeOffsets.{}.nanosecs", clock.word())))?;
-        text += &format!("{} {} {}\n", clock.word(), offset.secs, offset.nanosecs);
+        nanoseconds.map_err(|err| err.at(format!("linux.timeOffsets.{clock}.nanosecs")))?;
+        text += &format!("{clock} {} {}\n", offset.secs, offset.nanosecs);
     }
     Ok(text)
 }

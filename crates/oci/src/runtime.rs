@@ -12,8 +12,8 @@ mod execution;
 mod resources;
 
 pub use execution::{
-    Clock, CpuAffinity, IoPriority, IoPriorityClass, MemoryPolicy, MemoryPolicyFlag, MemoryPolicyMode, NetDevice,
-    Personality, PersonalityDomain, Scheduler, SchedulerFlag, SchedulerPolicy, TimeOffset, TimeOffsets,
+    CpuAffinity, IoPriority, IoPriorityClass, MemoryPolicy, MemoryPolicyFlag, MemoryPolicyMode, NetDevice, Personality,
+    PersonalityDomain, Scheduler, SchedulerFlag, SchedulerPolicy, TimeOffset, TimeOffsets,
 };
 pub use resources::*;
 

@@ -91,10 +91,8 @@ pub(crate) fn load_process(path: &Path) -> Result<Process, BundleError> {
 fn typed<T: DeserializeOwned>(value: &Value, above: &str) -> Result<T, BundleError> {
     // Once more with names: keeping them costs, and is needed only where it fails.
     T::deserialize(value).or_else(|_| serde_path_to_error::deserialize(value)).map_err(|err| {
-        // A name that is the mistake itself is told by the error.
         let below = err.path().to_string();
-        let below = below.strip_suffix(".?").unwrap_or(&below);
-        let field = match (above, below) {
+        let field = match (above, below.as_str()) {
             ("", ".") => "config.json".to_owned(),
             ("", below) => below.to_owned(),
             (above, ".") => above.to_owned(),
@@ -185,6 +183,9 @@ fn filter(spec: &Spec) -> Result<Option<Filter>, BundleError> {
     filter.as_ref().map_or(Ok(()), Filter::require_strict).map_err(failed)?;
     Ok(filter)
 }
+
+#[cfg(test)]
+mod fields;
 
 #[cfg(test)]
 mod tests {

@@ -156,11 +156,12 @@ fn clocks() {
     let clocks = |namespace: Value, offsets: Value| json!({"linux": {"namespaces": [{"type": "mount"}, namespace], "timeOffsets": offsets}});
     let offsets = || json!({"monotonic": {"secs": -5, "nanosecs": 7}, "boottime": {"secs": 9}});
     let time = json!({"type": "time"});
-    check(clocks(time.clone(), offsets()), r#"time_offsets: "monotonic -5 7\nboottime 9 0\n""#);
+    check(clocks(time.clone(), offsets()), r#"time_offsets: "boottime 9 0\nmonotonic -5 7\n""#);
     check(
         clocks(time, json!({"boottime": {"nanosecs": 1_000_000_000}})),
         "error: linux.timeOffsets.boottime.nanosecs: 1000000000 is not between 0 and 999999999",
     );
+    check(clocks(json!({"type": "time"}), json!({"tai": {}})), r#"error: linux.timeOffsets: unknown word "tai""#);
     check(clocks(json!({"type": "uts"}), offsets()), "error: linux.timeOffsets: needs a time namespace");
     check(
         clocks(json!({"type": "time", "path": "/t"}), offsets()),

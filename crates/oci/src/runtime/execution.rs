@@ -122,16 +122,6 @@ words! {
     }
 }
 
-words! {
-    /// A clock that time namespaces have of their own (time_namespaces(7)), and the kernel's number of it.
-    Clock {
-        /// Time since boot, without sleep.
-        Monotonic = "monotonic" 1,
-        /// Time since boot.
-        Boottime = "boottime" 7,
-    }
-}
-
 /// Policy and priority of a process (runtime-spec config.md, "Linux Process").
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scheduler {
@@ -212,8 +202,8 @@ pub struct TimeOffset {
     pub nanosecs: u32,
 }
 
-/// What is added to the clocks of a new time namespace.
-pub type TimeOffsets = BTreeMap<Clock, TimeOffset>;
+/// What is added to the clocks of a new time namespace, by their names: `monotonic`, `boottime`.
+pub type TimeOffsets = BTreeMap<String, TimeOffset>;
 
 /// A network device that moves into the container (runtime-spec v1.3 config-linux.md, "Network Devices").
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

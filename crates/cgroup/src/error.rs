@@ -51,7 +51,7 @@ pub enum CgroupError {
         controller: String,
     },
     /// The path could leave the hierarchy.
-    #[error("cgroup path {} is not absolute or has dots", path.display())]
+    #[error("linux.cgroupsPath {} is not absolute, has dots, or is the root", path.display())]
     Path {
         /// The path.
         path: PathBuf,

@@ -571,14 +571,14 @@ fn order<'a>(
 fn clone_at<T>(namespace: Option<&OwnedFd>, clone: impl FnOnce() -> T) -> Result<T, CreateError> {
     let Some(namespace) = namespace else { return Ok(clone()) };
     sys::namespace::in_pid_namespace(namespace.as_fd(), clone)
-        .map_err(|source| CreateError::Clone { action: "join the pid namespace", source })
+        .map_err(|source| CreateError::Clone { action: "join the pid namespace of linux.namespaces", source })
 }
 
 fn open_namespace(path: &Path) -> Result<OwnedFd, CreateError> {
     // Whatever it is, it is not waited for.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::empty());
-    opened.map_err(|err| CreateError::Read { path: path.to_owned(), source: err.into() })
+    opened.map_err(|err| CreateError::Namespace { path: path.to_owned(), source: err.into() })
 }
 
 /// Refuses what would be done to the host: mounts in its mount namespace, parameters of its network.
@@ -586,7 +586,7 @@ fn check_joined(spec: &Spec, plan: &Plan, joined: &[OwnedFd]) -> Result<(), Crea
     for ((kind, path), fd) in plan.namespaces.joined.iter().zip(joined) {
         let is_own = |name| {
             let is_own = sys::namespace::is_own(fd.as_fd(), name);
-            is_own.map_err(|source| CreateError::Read { path: path.clone(), source })
+            is_own.map_err(|source| CreateError::Namespace { path: path.clone(), source })
         };
         match *kind {
             ThreadNameSpaceType::MOUNT if is_own("mnt")? => return Err(PlanError::NoMountNamespace.into()),

@@ -257,6 +257,14 @@ pub enum CreateError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A namespace to join could not be had.
+    #[error("linux.namespaces: open {}", path.display())]
+    Namespace {
+        /// Its file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// A file that the specification names could not be used.
     #[error("read {}", path.display())]
     Read {
@@ -322,6 +330,7 @@ impl CreateError {
             CreateError::Process(err) => err.kind(),
             CreateError::Hook(err) => err.kind(),
             CreateError::BuildMount { .. }
+            | CreateError::Namespace { .. }
             | CreateError::Listener(_)
             | CreateError::WriteMap { .. }
             | CreateError::MapTool { .. }

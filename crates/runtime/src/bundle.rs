@@ -1,15 +1,16 @@
 //! A bundle's config.json, read and judged before anything is made. Pure, but for the reading.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use oci::runtime::{Linux, Process, Resources, Spec};
+use oci_runtime::SystemError;
 use seccomp::{Arch, Filter, Profile};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::refused;
+use crate::{refused, shape};
 
 /// What config.json means here.
 #[derive(Debug)]
@@ -31,7 +32,19 @@ pub(crate) enum BundleError {
         /// Which.
         path: PathBuf,
         /// The kernel's answer.
-        source: oci_runtime::SystemError,
+        source: SystemError,
+    },
+    /// It is a directory, a FIFO or a device.
+    #[error("{} is not a regular file", path.display())]
+    NoFile {
+        /// Which.
+        path: PathBuf,
+    },
+    /// It would take more memory than the container.
+    #[error("{} is larger than {BYTES_MAX} bytes", path.display())]
+    TooLarge {
+        /// Which.
+        path: PathBuf,
     },
     /// It is not what it should be.
     #[error("read {}", path.display())]
@@ -48,6 +61,20 @@ pub(crate) enum BundleError {
         field: String,
         /// Why.
         source: serde_json::Error,
+    },
+    /// No path, name or argument can have one.
+    #[error("{field} contains a NUL byte")]
+    Nul {
+        /// Its full name.
+        field: String,
+    },
+    /// The root is not there, or is no directory.
+    #[error("root.path {}", path.display())]
+    Root {
+        /// As it was looked for.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: SystemError,
     },
     /// A version of the specification that came later, or none.
     #[error("ociVersion {version:?} is not supported")]
@@ -75,16 +102,38 @@ pub(crate) enum BundleError {
     Plan(#[from] oci_runtime::PlanError),
 }
 
+/// No program's arguments and environment are longer than 6 MiB (execve(2)); the rest is for annotations.
+const BYTES_MAX: u64 = 16 << 20;
+
 /// Reads and plans the bundle's config.json. `directory` is absolute.
 pub(crate) fn load(directory: &Path, id: &str) -> Result<Plan, BundleError> {
     let path = directory.join("config.json");
-    plan(&read_json(&path)?, directory, id)
+    // A FIFO would keep whoever creates the container waiting, and a device never ends.
+    let meta = fs::metadata(&path).map_err(|err| BundleError::Read { path: path.clone(), source: SystemError(err) })?;
+    if !meta.is_file() {
+        return Err(BundleError::NoFile { path });
+    }
+    let plan = plan(&read_json(&path, meta.len())?, directory, id)?;
+    if plan.spec.root.mounts.is_empty() {
+        let path = &plan.spec.root.path;
+        let is_directory = fs::metadata(path).and_then(|meta| match meta.is_dir() {
+            true => Ok(()),
+            false => Err(io::ErrorKind::NotADirectory.into()),
+        });
+        is_directory.map_err(|err| BundleError::Root { path: path.clone(), source: SystemError(err) })?;
+    }
+    Ok(plan)
 }
 
 /// Reads a process for exec.
 pub(crate) fn load_process(path: &Path) -> Result<Process, BundleError> {
-    let value = read_json(path)?;
+    let value = read_json(path, 0)?;
+    shape::wrong_in_process(&value).map_or(Ok(()), list_for_object)?;
     typed(&value, "process")
+}
+
+fn list_for_object(field: String) -> Result<(), BundleError> {
+    Err(BundleError::Field { field, source: serde::de::Error::custom("invalid type: sequence, expected an object") })
 }
 
 /// A value of the specification, with the full name of the field that cannot be read.
@@ -102,12 +151,22 @@ fn typed<T: DeserializeOwned>(value: &Value, above: &str) -> Result<T, BundleErr
     })
 }
 
-fn read_json(path: &Path) -> Result<Value, BundleError> {
-    let failed = |err: io::Error| BundleError::Read { path: path.to_owned(), source: oci_runtime::SystemError(err) };
-    let bytes = fs::read(path).map_err(failed)?;
+/// `length` is about how much there is.
+fn read_json(path: &Path, length: u64) -> Result<Value, BundleError> {
+    let failed = |err: io::Error| BundleError::Read { path: path.to_owned(), source: SystemError(err) };
+    // One more: the end is read, too.
+    let mut bytes = Vec::with_capacity(length.min(BYTES_MAX) as usize + 1);
+    File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    if bytes.len() as u64 > BYTES_MAX {
+        return Err(BundleError::TooLarge { path: path.to_owned() });
+    }
     let mut value =
         serde_json::from_slice(&bytes).map_err(|source| BundleError::Json { path: path.to_owned(), source })?;
     remove_nulls(&mut value);
+    // JSON has no other way to say it.
+    if bytes.split(|byte| *byte == b'\\').any(|rest| rest.starts_with(b"u0000")) {
+        shape::nul_in(&value).map_or(Ok(()), |field| Err(BundleError::Nul { field }))?;
+    }
     Ok(value)
 }
 
@@ -127,6 +186,7 @@ fn plan(config: &Value, directory: &Path, id: &str) -> Result<Plan, BundleError>
     if let Some(field) = refused::of_config(config) {
         return Err(BundleError::Refused { field });
     }
+    shape::wrong_in_config(config).map_or(Ok(()), list_for_object)?;
     let mut spec: Spec = typed(config, "")?;
     if !is_supported(&spec.oci_version) {
         return Err(BundleError::Version { version: spec.oci_version });
@@ -177,7 +237,7 @@ fn filter(spec: &Spec) -> Result<Option<Filter>, BundleError> {
         return Ok(None);
     };
     let failed = |source| BundleError::Seccomp { source };
-    let profile = Profile::read(value).map_err(failed)?;
+    let profile: Profile = typed(value, "linux.seccomp")?;
     // Nothing in the specification's form depends on capabilities or the kernel.
     let filter = seccomp::resolve(&profile, &[], Arch::native(), (0, 0)).map_err(failed)?;
     filter.as_ref().map_or(Ok(()), Filter::require_strict).map_err(failed)?;

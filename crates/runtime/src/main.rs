@@ -29,6 +29,7 @@ mod log;
 mod refused;
 mod rootless;
 mod seal;
+mod shape;
 mod state;
 
 use std::path::PathBuf;

@@ -266,6 +266,11 @@ pub fn architecture_names() -> Vec<&'static str> {
     ARCHITECTURES.into_iter().filter(known).collect()
 }
 
+/// Whether an instruction set is called so.
+pub(crate) fn is_architecture(name: &str) -> bool {
+    ScmpArch::from_str(name).is_ok()
+}
+
 /// Whether the library is new enough for it: the name alone is the binding's.
 fn is_known(architecture: ScmpArch) -> bool {
     let mut context = match ScmpFilterContext::new(ScmpAction::Allow) {

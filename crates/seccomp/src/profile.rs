@@ -254,11 +254,6 @@ impl Profile {
     pub fn parse(json: &str) -> Result<Profile, ProfileError> {
         serde_json::from_str(json).map_err(|source| ProfileError::Decode { source })
     }
-
-    /// The same of JSON that was read already.
-    pub fn read(json: &serde_json::Value) -> Result<Profile, ProfileError> {
-        Profile::deserialize(json).map_err(|source| ProfileError::Decode { source })
-    }
 }
 
 fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {

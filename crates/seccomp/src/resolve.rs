@@ -157,6 +157,9 @@ impl Filter {
             Action::Errno | Action::Trace => Ok(()),
             action => Err(ProfileError::NeedlessErrno { field, action }),
         };
+        if let Some(name) = self.architectures.iter().find(|name| !crate::compile::is_architecture(name)) {
+            return Err(ProfileError::Architecture { name: name.clone() });
+        }
         errno("defaultErrnoRet".into(), self.default_action, self.default_errno_ret)?;
         for (number, rule) in self.syscalls.iter().enumerate() {
             errno(format!("syscalls[{number}].errnoRet"), rule.action, rule.errno_ret)?;

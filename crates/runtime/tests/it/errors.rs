@@ -18,7 +18,9 @@ fn privileged_a_bundle_that_cannot_be_carried_out_leaves_nothing() {
     bundle.config["linux"]["intelRdt"] = json!(null);
     bundle.config["root"]["path"] = json!("nosuch");
     let text = bundle.err(&["create"]);
-    assert!(text.contains("bind mount") && text.ends_with("nosuch: No such file or directory (os error 2)"), "{text}");
+    let path = bundle.path("nosuch");
+    let wanted = format!("longshore-runtime create failed: root.path {}: no such file or directory", path.display());
+    assert_eq!(text, wanted);
     bundle.assert_gone();
     let nowhere = bundle.run(&["create", "-b", "nowhere", &bundle.id]);
     assert_eq!(nowhere.stderr, "longshore-runtime create failed: chdir nowhere: no such file or directory\n");

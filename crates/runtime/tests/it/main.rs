@@ -1,6 +1,7 @@
 //! The program itself, with real bundles in scratch directories.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
 
+mod bad;
 mod compat;
 mod criu;
 mod errors;

@@ -1,0 +1,353 @@
+//! Bundles that are broken in every way: each is refused in words that name what is wrong, and leaves nothing.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FileType, Mode};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, set_child_subreaper, waitpid};
+use serde_json::{Value, json};
+use testkit::mutate::{Mutator, rounds};
+
+use super::fixture::{Bundle, Done};
+
+/// Nothing here takes a second; but others may want the machine.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// A configuration with nearly every field that there is.
+fn rich() -> Bundle {
+    let mut bundle = Bundle::new(&["true"]);
+    let own = bundle.config.as_object_mut().unwrap();
+    own["process"]["user"] = json!({"uid": 0, "gid": 0, "umask": 18, "additionalGids": [1, 2]});
+    own["process"]["rlimits"] = json!([{"type": "RLIMIT_CORE", "hard": 0, "soft": 0}]);
+    own["process"]["noNewPrivileges"] = json!(true);
+    own["process"]["oomScoreAdj"] = json!(1);
+    own["process"]["scheduler"] = json!({"policy": "SCHED_OTHER", "nice": 1});
+    own["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_BE", "priority": 4});
+    own["process"]["consoleSize"] = json!({"height": 1, "width": 2});
+    own.insert("domainname".into(), json!("domain"));
+    own.insert(
+        "hooks".into(),
+        json!({"createRuntime": [{"path": "/bin/true", "args": ["true"], "env": ["A=1"], "timeout": 30}]}),
+    );
+    own["root"]["readonly"] = json!(false);
+    let linux = own["linux"].as_object_mut().unwrap();
+    linux.insert(
+        "devices".into(),
+        json!([{"type": "c", "path": "/dev/extra", "major": 1, "minor": 3, "fileMode": 438, "uid": 0, "gid": 0}]),
+    );
+    linux.insert("sysctl".into(), json!({"net.ipv4.ip_forward": "0"}));
+    linux.insert("rootfsPropagation".into(), json!("rprivate"));
+    linux.insert("personality".into(), json!({"domain": "LINUX"}));
+    linux["resources"] = json!({
+        "devices": [{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rw"}],
+        "pids": {"limit": 64},
+        "memory": {"limit": 67_108_864, "reservation": 33_554_432, "swap": 134_217_728, "disableOOMKiller": false},
+        "cpu": {"shares": 512, "quota": 50_000, "period": 100_000, "cpus": "0", "mems": "0"},
+    });
+    linux["seccomp"]["flags"] = json!(["SECCOMP_FILTER_FLAG_LOG"]);
+    linux["seccomp"]["syscalls"][0]["args"] = json!([{"index": 0, "value": 1, "valueTwo": 2, "op": "SCMP_CMP_EQ"}]);
+    bundle
+}
+
+/// Lets orphans become ours, so that none is overlooked.
+fn adopt_orphans() {
+    set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+}
+
+/// Writes the text as the bundle's, creates a container of it, and takes it away if that worked. Whatever the text is, it
+/// takes a bounded time, nobody panics, and nothing is left.
+fn attempt(bundle: &Bundle, text: &[u8]) -> Done {
+    let done = bounded(bundle, &["create", &bundle.id], Some(text));
+    assert!(matches!(done.code, Some(0 | 1)), "{done:?}");
+    if done.code == Some(0) {
+        let deleted = bounded(bundle, &["delete", "--force", &bundle.id], None);
+        assert_eq!(deleted.code, Some(0), "{deleted:?}");
+    } else {
+        assert!(done.stderr.starts_with("longshore-runtime create failed: "), "{done:?}");
+    }
+    assert_nothing_left(bundle);
+    done
+}
+
+fn bounded(bundle: &Bundle, words: &[&str], text: Option<&[u8]>) -> Done {
+    let streams = ["stdout", "stderr"].map(|name| bundle.path(name));
+    let mut command = bundle.command(words);
+    if let Some(text) = text {
+        fs::write(bundle.path("config.json"), text).unwrap();
+    }
+    let [stdout, stderr] = streams.each_ref().map(|path| Stdio::from(fs::File::create(path).unwrap()));
+    let mut child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
+    let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+    let ended = sys::wait::readable(std::os::fd::AsFd::as_fd(&pidfd), Instant::now() + WITHIN).unwrap();
+    if !ended {
+        child.kill().unwrap();
+    }
+    let code = child.wait().unwrap().code();
+    let [stdout, stderr] = streams.map(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned());
+    assert!(ended, "{words:?} takes too long: {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    Done { code, stdout, stderr }
+}
+
+fn assert_nothing_left(bundle: &Bundle) {
+    bundle.assert_gone();
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!table.contains(bundle.dir.path().to_str().unwrap()), "{table}");
+    // Those that were killed are reaped here; a living one is a leak.
+    loop {
+        match waitpid(None, WaitOptions::NOHANG) {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("a process is left"),
+            Err(_) => return,
+        }
+    }
+}
+
+/// The names of all fields, and the values' pointers in the document.
+fn fields(value: &Value, name: &str, pointer: &str, all: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(members) => {
+            for (key, member) in members {
+                let full = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                let escaped = key.replace('~', "~0").replace('/', "~1");
+                fields(member, &full, &format!("{pointer}/{escaped}"), all);
+            }
+        }
+        Value::Array(members) => {
+            for (index, member) in members.iter().enumerate() {
+                fields(member, &format!("{name}[{index}]"), &format!("{pointer}/{index}"), all);
+            }
+        }
+        _ => {}
+    }
+    if !pointer.is_empty() {
+        all.push((name.to_owned(), pointer.to_owned()));
+    }
+}
+
+#[test]
+fn privileged_a_value_of_the_wrong_type_is_named_with_its_field() {
+    adopt_orphans();
+    let bundle = rich();
+    assert_eq!(attempt(&bundle, bundle.config.to_string().as_bytes()).code, Some(0));
+    let mut all = Vec::new();
+    fields(&bundle.config, "", "", &mut all);
+    assert!(all.len() > 100, "{}", all.len());
+    for (name, pointer) in &all {
+        let good = bundle.config.pointer(pointer).unwrap();
+        for bad in [json!(true), json!("word"), json!(-1), json!(1.5), json!(u64::MAX), json!([[]]), json!({"a": {}})] {
+            let same = std::mem::discriminant(good) == std::mem::discriminant(&bad);
+            if same && !good.is_number() {
+                continue;
+            }
+            let mut config = bundle.config.clone();
+            *config.pointer_mut(pointer).unwrap() = bad.clone();
+            let done = attempt(&bundle, config.to_string().as_bytes());
+            // A number may be a good one for its field; and what it breaks may be the field beside it.
+            let named = done.stderr.contains(name) || same && done.stderr.contains(near(name));
+            assert!(named || same && done.code == Some(0), "{name} = {bad}: {done:?}");
+        }
+    }
+}
+
+/// What else a sentence may name for a number that is out of range.
+fn near(name: &str) -> &str {
+    match name {
+        // The kernel's word for it; and the limit that cannot be less.
+        "process.oomScoreAdj" => "oom_score_adj",
+        "linux.resources.memory.limit" => "linux.resources.memory.swap",
+        "hooks.createRuntime[0].timeout" => "timeout of hook /bin/true",
+        _ => "\0",
+    }
+}
+
+#[test]
+fn privileged_files_that_are_no_configuration_are_refused() {
+    adopt_orphans();
+    let bundle = rich();
+    let good = bundle.config.to_string();
+    let with = |name: &str, text: &str| good.replacen(name, &format!("{text}, {name}"), 1).into_bytes();
+    let deep = |open: &str, close: &str| [open.repeat(200_000), close.repeat(200_000)].concat().into_bytes();
+    let huge = "x".repeat(100 << 20);
+    for (text, said) in [
+        (Vec::new(), "EOF while parsing"),
+        (b"{".to_vec(), "EOF while parsing"),
+        (good.as_bytes()[..good.len() - 1].to_vec(), "EOF while parsing"),
+        (format!("{good}{good}").into_bytes(), "trailing characters"),
+        (format!("\u{feff}{good}").into_bytes(), "expected value"),
+        (b"null".to_vec(), "config.json"),
+        (b"[]".to_vec(), "config.json: invalid type: sequence, expected an object"),
+        (b"7".to_vec(), "config.json"),
+        (b"\"text\"".to_vec(), "config.json"),
+        (deep("[", "]"), "recursion limit exceeded"),
+        (deep("{\"a\":", "}"), "recursion limit exceeded"),
+        (with("\"hostname\"", "\"x\": 1e999"), "number out of range"),
+        (with("\"hostname\"", "\"x\": \"\\ud800\""), "line 1"),
+        ([&good.as_bytes()[..20], b"\xff\xfe", &good.as_bytes()[20..]].concat(), "line 1"),
+        (with("\"hostname\"", &format!("\"x\": \"{huge}\"")), "is larger than 16777216 bytes"),
+    ] {
+        let done = attempt(&bundle, &text);
+        let shown = String::from_utf8_lossy(&text[..text.len().min(60)]).into_owned();
+        assert!(done.code == Some(1) && done.stderr.contains(said), "{shown}: {said:?} is not said: {done:?}");
+    }
+    // Of two values of one name the last counts, as in Go; what nobody knows is passed over, however long.
+    let last = with("\"process\"", "\"process\": 7, \"unknown\": {\"process\": [[[[]]]]}");
+    assert_eq!(attempt(&bundle, &last).code, Some(0));
+    let long = with("\"hostname\"", &format!("\"unknown\": \"{}\"", &huge[..10 << 20]));
+    assert_eq!(attempt(&bundle, &long).code, Some(0));
+}
+
+#[test]
+fn privileged_what_is_no_file_is_not_waited_for() {
+    adopt_orphans();
+    let bundle = Bundle::new(&["true"]);
+    let path = bundle.path("config.json");
+    let refused = |said: &str| {
+        let mut command = bundle.command(&["create", &bundle.id]);
+        fs::remove_file(&path).unwrap();
+        match said {
+            "is not a regular file" => {
+                rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap()
+            }
+            "too many levels" => symlink("config.json", &path).unwrap(),
+            _ => {}
+        }
+        let done = command.output().unwrap();
+        let text = String::from_utf8(done.stderr).unwrap();
+        assert!(done.status.code() == Some(1) && text.contains(said), "{text}");
+        let _ = fs::remove_file(&path);
+        assert_nothing_left(&bundle);
+    };
+    refused("no such file");
+    refused("too many levels");
+    refused("is not a regular file");
+}
+
+/// Values that no type forbids.
+#[test]
+fn privileged_values_that_cannot_be_are_named() {
+    adopt_orphans();
+    let bundle = rich();
+    fs::write(bundle.path("rootfs/file"), "").unwrap();
+    symlink("loop", bundle.path("rootfs/loop")).unwrap();
+    symlink("ring/a", bundle.path("rootfs/ring")).unwrap();
+    let mount = |destination: &str| json!([{"destination": destination, "type": "tmpfs", "source": "tmpfs"}]);
+    let long = "a/".repeat(3000);
+    for (pointer, bad, said) in [
+        ("/ociVersion", json!("9.9.9"), "ociVersion"),
+        ("/root/path", json!("nosuch"), "root.path"),
+        ("/root/path", json!("config.json"), "root.path"),
+        ("/root/path", json!("rootfs/loop"), "root.path"),
+        ("/root/path", json!("root\0fs"), "root.path"),
+        ("/root/path", json!(""), "root.path"),
+        ("/root", json!(null), "root.path"),
+        ("/process", json!(null), "process"),
+        ("/process/cwd", json!("relative"), "process.cwd"),
+        ("/process/cwd", json!("/file"), "/file"),
+        ("/process/cwd", json!("/loop/x"), "/loop/x"),
+        ("/process/cwd", json!("/\0"), "process.cwd"),
+        ("/process/args", json!([]), "process.args"),
+        ("/process/args", json!(["a\0b"]), "process.args"),
+        ("/process/env", json!(["A=\0"]), "process.env"),
+        ("/process/rlimits/0/type", json!("RLIMIT_NOTHING"), "process.rlimits[0].type"),
+        ("/hostname", json!("h".repeat(70)), "hhhh"),
+        ("/hostname", json!("a\0b"), "hostname"),
+        ("/mounts", mount("relative"), "relative"),
+        ("/mounts", mount("/loop"), "/loop"),
+        ("/mounts", mount("/ring/x"), "/ring/x"),
+        ("/mounts", mount("/file/x"), "/file/x"),
+        ("/mounts", mount("/file"), "/file"),
+        ("/mounts", mount("/a\0b"), "mounts[0].destination"),
+        ("/mounts", mount(&format!("/{long}")), "a/a/a"),
+        ("/mounts/0/type", json!("nosuchfs"), "/proc"),
+        ("/mounts/1/type", json!("nosuchfs"), "/dev"),
+        ("/mounts/1/options", json!(["size=banana"]), "/dev"),
+        ("/mounts/1/options", json!(["nosuchoption=1"]), "/dev"),
+        ("/linux/namespaces/0/type", json!("galaxy"), "linux.namespaces[0].type"),
+        ("/linux/namespaces/0/path", json!("/nosuch"), "linux.namespaces: open /nosuch"),
+        ("/linux/namespaces/0/path", json!("/proc/self/ns/net"), "pid namespace of linux.namespaces"),
+        ("/linux/namespaces/0/path", json!("/dev/null"), "pid namespace of linux.namespaces"),
+        ("/linux/namespaces/1/path", json!("/a\0b"), "linux.namespaces[1].path"),
+        ("/linux/namespaces", json!([]), "mount namespace"),
+        ("/linux/cgroupsPath", json!("/"), "linux.cgroupsPath"),
+        ("/linux/cgroupsPath", json!(".."), "linux.cgroupsPath"),
+        ("/linux/cgroupsPath", json!("/a/../../b"), "linux.cgroupsPath"),
+        ("/linux/cgroupsPath", json!("/a\0b"), "linux.cgroupsPath"),
+        ("/linux/devices/0/type", json!("x"), "linux.devices[0].type"),
+        ("/linux/devices/0/path", json!("relative"), "linux.devices[0].path"),
+        ("/linux/devices/0/path", json!("/loop/x"), "/loop/x"),
+        ("/linux/sysctl", json!({"kernel.panic": "1"}), "kernel.panic"),
+        ("/linux/sysctl", json!({"net.ipv4.nothing": "1"}), "net/ipv4/nothing"),
+        ("/linux/sysctl", json!({"net.../../kernel.panic": "1"}), "kernel.panic"),
+        ("/linux/maskedPaths", json!(["/loop"]), "/loop"),
+        ("/linux/readonlyPaths", json!(["/ring/x"]), "/ring/x"),
+        ("/linux/rootfsPropagation", json!("sideways"), "sideways"),
+        ("/linux/seccomp/architectures", json!(["SCMP_ARCH_PDP11"]), "linux.seccomp: string SCMP_ARCH_PDP11"),
+        ("/linux/seccomp/syscalls/0/args/0/index", json!(7), "linux.seccomp: syscalls[0].args[0].index"),
+        ("/linux/resources/memory/limit", json!(1), "linux.resources.memory"),
+        ("/linux/resources/cpu/cpus", json!("9999"), "linux.resources.cpu.cpus"),
+        ("/linux/resources/cpu/cpus", json!("banana"), "linux.resources.cpu.cpus"),
+        ("/linux/resources/cpu/period", json!(1), "linux.resources.cpu"),
+        ("/linux/resources/devices/1/access", json!("xyz"), "linux.resources.devices[1]"),
+        ("/linux/resources/devices/1/type", json!("q"), "linux.resources.devices[1]"),
+        ("/hooks/createRuntime/0/path", json!("relative"), "hooks.createRuntime[0].path"),
+        ("/hooks/createRuntime/0/path", json!("/nosuch"), "/nosuch"),
+        ("/hooks/createRuntime/0/args", json!(["a\0"]), "hooks.createRuntime[0].args[0]"),
+        ("/annotations", json!({"a": 1}), "annotations.a"),
+    ] {
+        let mut config = bundle.config.clone();
+        let (above, name) = pointer.rsplit_once('/').unwrap();
+        match config.pointer_mut(above).unwrap() {
+            Value::Object(fields) => drop(fields.insert(name.to_owned(), bad.clone())),
+            other => other[name.parse::<usize>().unwrap()] = bad.clone(),
+        }
+        let done = attempt(&bundle, config.to_string().as_bytes());
+        assert!(
+            done.code == Some(1) && done.stderr.contains(said),
+            "{pointer} = {bad}: {said:?} is not said: {done:?}"
+        );
+    }
+}
+
+/// Parts that would lead out of the bundle, or into what others have, if they were carried out.
+fn is_harmless(config: &Value, bundle: &Bundle) -> bool {
+    let text = |pointer: &str| config.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let is_own_cgroup = text("/linux/cgroupsPath") == bundle.config["linux"]["cgroupsPath"];
+    // A hook's own file system is the host's.
+    let hooks = config.get("hooks").is_none_or(|hooks| *hooks == bundle.config["hooks"]);
+    is_own_cgroup && text("/root/path") == "rootfs" && hooks
+}
+
+fn mutate(bundle: &Bundle, mutator: &mut Mutator) {
+    let mut config = bundle.config.clone();
+    for _ in 0..=mutator.below(3) {
+        config = mutator.json(&config);
+    }
+    let mut text = config.to_string().into_bytes();
+    if mutator.once_in(6) {
+        text = mutator.bytes(&text);
+    }
+    let read: Option<Value> = serde_json::from_slice(&text).ok();
+    if read.is_none_or(|config| is_harmless(&config, bundle)) {
+        attempt(bundle, &text);
+    }
+}
+
+/// Always the same, for everyday; `privileged_slow_bundles_of_any_shape_are_answered` goes on where this ends.
+#[test]
+fn privileged_changed_bundles_are_answered_and_leave_nothing() {
+    adopt_orphans();
+    let bundle = rich();
+    for seed in 0..300 {
+        mutate(&bundle, &mut Mutator::new(seed));
+    }
+}
+
+#[test]
+fn privileged_slow_bundles_of_any_shape_are_answered() {
+    adopt_orphans();
+    let bundle = rich();
+    rounds(|mutator| mutate(&bundle, mutator));
+}

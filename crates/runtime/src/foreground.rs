@@ -1,39 +1,81 @@
-//! Waiting for a process in its stead: signals go on to it, and its status becomes ours.
+//! Waiting for a process in its stead: signals go on to it, its terminal is shown on ours, and its status becomes ours.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
+use oci::runtime::Process;
 use rustix::event::{PollFd, PollFlags, poll};
 use sys::signal::{SignalFd, SignalSet, set_mask};
 use sys::wait::Exit;
 
+use crate::error::CommandError;
+use crate::terminal::{Own, Terminal};
+
 /// Signals on their way to a process.
 #[derive(Debug)]
-pub(crate) struct Forwarding(SignalFd);
+struct Forwarding(SignalFd);
 
 /// Not forwarded: the news of our own children; those that a program's own mistakes raise; and those of a terminal's
 /// background, which concern this process alone (signal(7)).
 const OWN: [i32; 7] = [17, 4, 7, 8, 11, 21, 22];
 
+/// SIGWINCH: of our own terminal; the container's makes its own of it.
+const WINDOW_CHANGED: i32 = 28;
+
+/// What is taken over of ours for a process that is waited for.
+#[derive(Debug)]
+pub(crate) struct Foreground {
+    signals: Forwarding,
+    own: Option<Own>,
+    /// Whether it has a terminal that we show.
+    shown: bool,
+}
+
+impl Foreground {
+    /// Takes signals over, and our own terminal for a process that has one; its size becomes the process's.
+    pub(crate) fn begin(process: &mut Process) -> Result<Foreground, CommandError> {
+        let signals = Forwarding::begin().map_err(CommandError::system("take over signals"))?;
+        let shown = process.terminal;
+        let own = if shown { Own::take().map_err(CommandError::system("take over the terminal"))? } else { None };
+        process.console_size = own.as_ref().and_then(Own::size).or(process.console_size);
+        Ok(Foreground { signals, own, shown })
+    }
+
+    /// Carries everything between the process and us until its end.
+    pub(crate) fn wait(self, process: BorrowedFd<'_>, master: Option<OwnedFd>) -> Result<Exit, CommandError> {
+        let terminal = master.filter(|_| self.shown).map(|master| Terminal::begin(master, self.own)).transpose();
+        let terminal = terminal.map_err(CommandError::system("show the terminal"))?;
+        self.signals.wait(process, terminal).map_err(CommandError::system("wait for the process"))
+    }
+}
+
 impl Forwarding {
     /// Holds signals back from now on, so that none is lost until there is a process.
-    pub(crate) fn begin() -> io::Result<Forwarding> {
+    fn begin() -> io::Result<Forwarding> {
         let set = OWN.iter().fold(SignalSet::all(), |set, signal| set.without(*signal));
         set_mask(set)?;
         SignalFd::open(set).map(Forwarding)
     }
 
-    /// Passes signals on until the process, a child of ours, has ended.
-    pub(crate) fn wait(&self, process: BorrowedFd<'_>) -> io::Result<Exit> {
+    /// Passes signals on, and what is typed and shown, until the process, a child of ours, has ended.
+    fn wait(&self, process: BorrowedFd<'_>, mut terminal: Option<Terminal>) -> io::Result<Exit> {
         loop {
-            let mut fds = [PollFd::new(&process, PollFlags::IN), PollFd::new(&self.0, PollFlags::IN)];
+            let mut fds = vec![PollFd::from_borrowed_fd(process, PollFlags::IN), PollFd::new(&self.0, PollFlags::IN)];
+            fds.extend(terminal.iter().flat_map(Terminal::interest));
             rustix::io::retry_on_intr(|| poll(&mut fds, None))?;
-            if let Some(exit) = sys::wait::try_wait(process.as_fd())? {
+            if let Some(exit) = sys::wait::try_wait(process)? {
+                terminal.map_or(Ok(()), Terminal::finish)?;
                 return Ok(exit);
             }
+            if let Some(terminal) = &mut terminal {
+                terminal.carry()?;
+            }
             while let Some(signal) = self.0.read()? {
-                // If it has ended, the next turn tells.
-                let _ = sys::signal::send(process, signal);
+                match &terminal {
+                    Some(terminal) if signal == WINDOW_CHANGED => terminal.resize(),
+                    // If it has ended, the next turn tells.
+                    _ => drop(sys::signal::send(process, signal)),
+                }
             }
         }
     }

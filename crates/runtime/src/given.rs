@@ -35,9 +35,6 @@ pub(crate) enum GivenError {
     /// As runc says it.
     #[error("cannot use console socket if runc will not detach or allocate tty")]
     NeedlessConsoleSocket,
-    /// A terminal whose bytes this process would have to carry.
-    #[error("a terminal in the foreground is not supported: use --detach and --console-socket")]
-    ForegroundTerminal,
     /// A descriptor to be kept is not there.
     #[error("descriptor {number} of --preserve-fds or LISTEN_FDS is not open")]
     NoDescriptor {
@@ -98,7 +95,6 @@ impl Given {
     pub(crate) fn check(&self, terminal: bool, detach: bool) -> Result<(), GivenError> {
         match (terminal, detach, &self.console_socket) {
             (true, true, None) => return Err(GivenError::NoConsoleSocket),
-            (true, false, None) => return Err(GivenError::ForegroundTerminal),
             (false, _, Some(_)) | (true, false, Some(_)) => return Err(GivenError::NeedlessConsoleSocket),
             _ => {}
         }
@@ -190,7 +186,8 @@ mod tests {
             with.check(true, true).is_ok() && without.check(false, true).is_ok() && without.check(false, false).is_ok()
         );
         assert!(matches!(without.check(true, true), Err(GivenError::NoConsoleSocket)));
-        assert!(matches!(without.check(true, false), Err(GivenError::ForegroundTerminal)));
+        assert!(without.check(true, false).is_ok());
+        assert!(matches!(with.check(true, false), Err(GivenError::NeedlessConsoleSocket)));
         assert!(matches!(with.check(false, true), Err(GivenError::NeedlessConsoleSocket)));
         let many = given("--preserve-fds 500", &[]).unwrap();
         assert!(matches!(many.check(false, true), Err(GivenError::NoDescriptor { .. })));

@@ -31,6 +31,7 @@ mod rootless;
 mod seal;
 mod shape;
 mod state;
+mod terminal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
 //! `create` and `run`.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use cgroup::{Cgroup, Hierarchies};
@@ -13,7 +13,7 @@ use super::{Context, delete, hierarchies, hook_state, start, warn_of_capabilitie
 use crate::arguments::Parsed;
 use crate::bundle::{self, Plan};
 use crate::error::CommandError;
-use crate::foreground::Forwarding;
+use crate::foreground::Foreground;
 use crate::given::Given;
 use crate::state::{FORMAT, FirstProcess, Locked, Record, StateError};
 use crate::{one, seal};
@@ -30,18 +30,19 @@ pub(crate) fn run(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandEr
     let id = one(flags, "run")?;
     let detach = flags.is_on("detach");
     seal::ensure()?;
-    let forwarding = match detach {
-        true => None,
-        false => Some(Forwarding::begin().map_err(CommandError::system("take over signals"))?),
-    };
-    let (made, container) = make(context, flags, id, detach)?;
+    let (made, mut container, foreground) = make(context, flags, id, detach)?;
     if let Err(err) = start::begin(&made.locked, &made.record) {
         // The first error is the one to tell.
         let _ = delete::destroy(context, made.locked, &made.record);
         return Err(err);
     }
-    forwarding
-        .map_or(Ok(0), |forwarding| made.follow(context, &forwarding, container.pidfd.as_fd(), flags.is_on("keep")))
+    match foreground {
+        Some(foreground) => {
+            let console = container.console.take();
+            made.follow(context, foreground, container.pidfd.as_fd(), console, flags.is_on("keep"))
+        }
+        None => Ok(0),
+    }
 }
 
 /// A new container, still locked.
@@ -55,13 +56,14 @@ impl Made {
     pub(super) fn follow(
         self,
         context: &Context<'_>,
-        forwarding: &Forwarding,
+        foreground: Foreground,
         process: BorrowedFd<'_>,
+        console: Option<OwnedFd>,
         keep: bool,
     ) -> Result<u8, CommandError> {
         // Others may look, exec and kill meanwhile.
         self.locked.release()?;
-        let exit = forwarding.wait(process).map_err(CommandError::system("wait for the container"))?;
+        let exit = foreground.wait(process, console)?;
         if !keep {
             match self.locked.regain() {
                 // Somebody was faster; what has its name now is somebody else's.
@@ -73,7 +75,10 @@ impl Made {
     }
 }
 
-fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result<(Made, Container), CommandError> {
+/// What is waited for has a foreground.
+type New = (Made, Container, Option<Foreground>);
+
+fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result<New, CommandError> {
     seal::ensure()?;
     let environment = |name: &str| std::env::var(name).ok();
     let given = Given::parse(flags, &context.directory, environment, std::process::id())?;
@@ -82,6 +87,7 @@ fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result
     warn_of_capabilities(context, &plan.spec.process);
     given.check(plan.spec.process.terminal, detach)?;
     given.announce(&mut plan.spec.process);
+    let foreground = if detach { None } else { Some(Foreground::begin(&mut plan.spec.process)?) };
     if has_kernel_limit(&plan.spec) {
         context.log.warning("linux.resources.memory.kernel and kernelTCP are ignored: the kernel has no such limit");
     }
@@ -97,7 +103,7 @@ fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result
         Ok((record, container))
     });
     match made {
-        Ok((record, container)) => Ok((Made { locked, record }, container)),
+        Ok((record, container)) => Ok((Made { locked, record }, container, foreground)),
         Err(err) => {
             // The first error is the one to tell.
             if !is_left(&locked, hierarchies) {

@@ -11,7 +11,7 @@ use super::{Context, hierarchies, warn_of_capabilities};
 use crate::arguments::{Parsed, UsageError};
 use crate::bundle;
 use crate::error::CommandError;
-use crate::foreground::Forwarding;
+use crate::foreground::Foreground;
 use crate::given::Given;
 use crate::seal;
 use crate::state::{Record, Status};
@@ -47,22 +47,18 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
         Status::Paused if !flags.is_on("ignore-paused") => return Err(CommandError::ExecPaused),
         _ => {}
     }
-    let forwarding = match detach {
-        true => None,
-        false => Some(Forwarding::begin().map_err(CommandError::system("take over signals"))?),
-    };
+    let foreground = if detach { None } else { Some(Foreground::begin(&mut process)?) };
     let mut container = open(context, &record, hierarchies)?;
     container.state = super::hook_state(&record, "running");
     let stdio = given.stdio(process.terminal)?;
-    let executed = container.exec(ExecOptions { process: &process, user: None, stdio, kept: given.kept })?;
+    let mut executed = container.exec(ExecOptions { process: &process, user: None, stdio, kept: given.kept })?;
     if let Err(err) = given.hand_out(executed.pid, executed.console.as_ref()) {
         // Nobody would know of it; if it has ended, so much the better.
         let _ = sys::signal::send(executed.pidfd.as_fd(), rustix::process::Signal::KILL.as_raw());
         return Err(err.into());
     }
-    let Some(forwarding) = forwarding else { return Ok(0) };
-    let exit = forwarding.wait(executed.pidfd.as_fd()).map_err(CommandError::system("wait for the process"))?;
-    Ok(exit.code())
+    let Some(foreground) = foreground else { return Ok(0) };
+    Ok(foreground.wait(executed.pidfd.as_fd(), executed.console.take())?.code())
 }
 
 const USAGE: UsageError = UsageError::Words { command: "exec", wanted: "a minimum of 1 argument(s)" };

@@ -12,7 +12,7 @@ use super::{Context, hierarchies, hook_state};
 use crate::arguments::Parsed;
 use crate::bundle;
 use crate::error::CommandError;
-use crate::foreground::Forwarding;
+use crate::foreground::Foreground;
 use crate::given::Given;
 use crate::one;
 use crate::state::{FirstProcess, Locked, Record};
@@ -24,13 +24,10 @@ pub(crate) fn restore(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comma
     let options = options(context, flags)?;
     let given = Given::parse(flags, &context.directory, |_| None, std::process::id())?;
     let directory = enter_bundle(context, flags)?;
-    let plan = bundle::load(&directory, id)?;
+    let mut plan = bundle::load(&directory, id)?;
     given.check(plan.spec.process.terminal, detach)?;
     let hierarchies = hierarchies()?;
-    let forwarding = match detach {
-        true => None,
-        false => Some(Forwarding::begin().map_err(CommandError::system("take over signals"))?),
-    };
+    let foreground = if detach { None } else { Some(Foreground::begin(&mut plan.spec.process)?) };
     let locked = context.store.create(id)?;
     let made = check_cgroup(&plan, hierarchies).and_then(|()| {
         let mut record = new_record(id, &directory, plan, context)?;
@@ -57,7 +54,8 @@ pub(crate) fn restore(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comma
     match made {
         Ok((record, restored)) => {
             let made = Made { locked, record };
-            forwarding.map_or(Ok(0), |forwarding| made.follow(context, &forwarding, restored.pidfd.as_fd(), false))
+            let Some(foreground) = foreground else { return Ok(0) };
+            made.follow(context, foreground, restored.pidfd.as_fd(), restored.console, false)
         }
         Err(err) => {
             // The first error is the one to tell.

@@ -70,10 +70,6 @@ fn privileged_what_cannot_be_executed_is_named() {
     failed(&["exec", id], "exec failed: exec args cannot be empty");
     failed(&["exec", "--cgroup", "x", id, "true"], "exec failed: --cgroup is not supported");
     failed(
-        &["exec", "-t", id, "true"],
-        "exec failed: a terminal in the foreground is not supported: use --detach and --console-socket",
-    );
-    failed(
         &["exec", "--preserve-fds", "400", id, "true"],
         "exec failed: descriptor 3 of --preserve-fds or LISTEN_FDS is not open",
     );

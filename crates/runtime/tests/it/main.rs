@@ -9,6 +9,7 @@ mod escapes;
 mod exec;
 mod fields;
 mod fixture;
+mod foreground;
 mod hooks;
 mod leaks;
 mod lifecycle;

@@ -13,7 +13,8 @@
 //! ```
 //!
 //! The images' directory holds CRIU's files, and `descriptors.json` with what the first process's standard streams were, as
-//! runc writes it: pipes are replaced by the ones that are given at the restore.
+//! runc writes it: pipes are replaced by the ones that are given at the restore. So are files of the host's, of which runc's
+//! containers may have none: CRIU wants one that is as long as it was, unless it is only appended to.
 //!
 //! CRIU runs in a mount namespace that ends with it, so that it leaves no mount however it ends. At a restore it runs in the
 //! container's cgroup: whatever it has made ends with that. At a dump nothing of it stays: if it fails, or is killed, or

@@ -8,6 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Access, CWD, Mode, OFlags, accessat, openat};
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
@@ -117,6 +118,9 @@ impl Criu {
     /// The next answer, with descriptors. Blocks for as long as CRIU works.
     pub(super) fn hear(&self) -> Result<(Answer, Vec<OwnedFd>), CriuError> {
         let (mut buffer, mut fds) = (vec![0; ANSWER_BYTES], Vec::new());
+        if !self.speaks().map_err(CriuError::talk("wait for criu"))? {
+            return Err(self.gone());
+        }
         let length = match sys::socket::receive(self.socket()?.as_fd(), &mut buffer, &mut fds) {
             Err(err) if err.kind() == io::ErrorKind::ConnectionReset => 0,
             other => other.map_err(CriuError::talk("hear from criu"))?,
@@ -125,6 +129,15 @@ impl Criu {
             return Err(self.gone());
         }
         Ok((Answer::parse(&buffer[..length]).ok_or(CriuError::Answer)?, fds))
+    }
+
+    /// Waits until there is something to hear; false if its process ends instead. What it restores has a copy of its socket:
+    /// the end of that says nothing.
+    fn speaks(&self) -> io::Result<bool> {
+        let Some(socket) = &self.socket else { return Ok(false) };
+        let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(&self.child.pidfd, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut fds, None))?;
+        Ok(!fds[0].revents().is_empty())
     }
 
     /// Hears what becomes of the work: a notification, or the end, with an error unless that is good.

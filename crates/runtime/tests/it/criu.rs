@@ -12,7 +12,7 @@ use super::fixture::{Bundle, wait_until};
 use super::terminal::{master, socket};
 
 /// A bundle whose commands find CRIU; nothing on a machine without one.
-fn bundle(args: &[&str]) -> Option<Bundle> {
+pub(super) fn bundle(args: &[&str]) -> Option<Bundle> {
     let Ok(criu) = paths::program_of("criu", "criu") else {
         skip::report("needs criu, which `cargo xtask test` unpacks");
         return None;
@@ -23,11 +23,11 @@ fn bundle(args: &[&str]) -> Option<Bundle> {
 }
 
 /// Counts into a file that it holds open, for ever.
-const COUNTER: &str = "i=0; exec 5>/tmp/out; while :; do i=$((i+1)); echo $i >&5; sleep 0.01; done";
+pub(super) const COUNTER: &str = "i=0; exec 5>/tmp/out; while :; do i=$((i+1)); echo $i >&5; sleep 0.01; done";
 
-const FILES: [&str; 4] = ["--image-path", "images", "--work-path", "work"];
+pub(super) const FILES: [&str; 4] = ["--image-path", "images", "--work-path", "work"];
 
-fn words<'a>(parts: &[&[&'a str]]) -> Vec<&'a str> {
+pub(super) fn words<'a>(parts: &[&[&'a str]]) -> Vec<&'a str> {
     parts.concat()
 }
 
@@ -40,18 +40,18 @@ fn counted(bundle: &Bundle) -> usize {
     lines.len()
 }
 
-fn wait_for_more(bundle: &Bundle) {
+pub(super) fn wait_for_more(bundle: &Bundle) {
     let before = counted(bundle);
     wait_until("counted", || counted(bundle) > before + 2);
 }
 
-fn running(bundle: &Bundle) {
+pub(super) fn running(bundle: &Bundle) {
     bundle.ok(&["run", "-d"]);
     wait_until("counted", || counted(bundle) > 2);
 }
 
 /// Whether nothing of a container is left, except what has been written to files.
-fn assert_gone(bundle: &Bundle) {
+pub(super) fn assert_gone(bundle: &Bundle) {
     bundle.assert_gone();
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!table.contains(bundle.dir.path().to_str().unwrap()), "{table}");
@@ -149,6 +149,27 @@ fn privileged_pipes_are_replaced_by_those_that_are_given() {
 }
 
 #[test]
+fn privileged_a_log_of_the_hosts_is_written_on() {
+    let script = "for i in 1 2; do echo line; while ! busybox rm /tmp/go 2>/dev/null; do sleep 0.01; done; done";
+    let Some(bundle) = bundle(&["sh", "-c", script]) else { return };
+    let log = || File::options().append(true).create(true).open(bundle.path("container.log")).unwrap();
+    let run = |words: &[&str]| {
+        let words: Vec<_> = words.iter().copied().chain([bundle.id.as_str()]).collect();
+        assert!(bundle.command(&words).stdout(log()).stderr(log()).status().unwrap().success());
+    };
+    let written = || fs::read_to_string(bundle.path("container.log")).unwrap();
+    run(&["run", "-d"]);
+    wait_until("line", || written() == "line\n");
+    bundle.ok(&words(&[&["checkpoint"], &FILES]));
+    log().write_all(b"between\n").unwrap();
+    run(&words(&[&["restore", "-d"], &FILES]));
+    File::create(bundle.path("rootfs/tmp/go")).unwrap();
+    wait_until("line", || written() == "line\nbetween\nline\n");
+    bundle.ok(&["delete", "-f"]);
+    assert_gone(&bundle);
+}
+
+#[test]
 fn privileged_a_terminal_comes_through_the_socket_again() {
     let Some(mut bundle) = bundle(&["sh", "-c", "while read line; do echo got $line; done"]) else { return };
     bundle.config["process"]["terminal"] = json!(true);
@@ -207,7 +228,7 @@ fn privileged_what_is_mounted_from_the_host_is_found_again() {
 #[test]
 fn privileged_what_criu_cannot_write_is_named_and_the_container_goes_on() {
     let talk = "busybox nc -ll -p 7777 -e /bin/cat & \
-                until busybox nc 127.0.0.1 7777 -e /bin/sleep 1000; do sleep 0.01; done & ";
+                until busybox nc 127.0.0.1 7777 -e /bin/sleep 1000 2>/dev/null; do sleep 0.01; done & ";
     let Some(bundle) = bundle(&["sh", "-c", &format!("{talk}{COUNTER}")]) else { return };
     running(&bundle);
     let talks = || bundle.run(&["exec", &bundle.id, "cat", "/proc/net/tcp"]).stdout.contains(" 01 ");

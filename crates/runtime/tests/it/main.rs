@@ -4,6 +4,7 @@
 mod bad;
 mod compat;
 mod criu;
+mod criu_killed;
 mod errors;
 mod escapes;
 mod exec;

@@ -70,8 +70,14 @@ impl Birth<'_> {
         // A process that shares the PID namespace must not look into this one, which is still ours (CVE-2016-9962).
         set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Clean, "")?;
         umask(Mode::empty());
+        self.await_devices(channel)?;
         self.settle_namespaces()?;
         self.finish(channel)
+    }
+
+    /// Waits for its network devices, which kernel parameters may be about.
+    pub(crate) fn await_devices(&self, channel: &Channel) -> Result<(), Failure> {
+        if self.plan.net_devices.is_empty() { Ok(()) } else { channel.wait_for_go() }
     }
 
     /// From the mounts on.

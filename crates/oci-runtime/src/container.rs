@@ -27,7 +27,7 @@ use crate::rootless::CgroupNeed;
 use crate::scheduling::Machine;
 use crate::supply::{Order, clone_nodes};
 use crate::user_namespace::{attend, bounding, is_privileged};
-use crate::{labels, sysctl, time, user};
+use crate::{labels, net_devices, sysctl, time, user};
 
 /// Standard input, output and error of a process.
 #[derive(Debug)]
@@ -473,28 +473,35 @@ fn birth(
         child = attend(&ours, &child, order)?;
     }
     let deliver = |number| listen(options, process, &child, number);
-    match hear(&ours, || run_hooks(hooks, child.pid), deliver) {
+    let supplied = net_devices::supply(plan, &joined, child.pid, &ours).map_err(Unready::Unsupplied);
+    match supplied.and_then(|()| hear(&ours, || run_hooks(hooks, child.pid), deliver)) {
         Ok(console) => Ok((child, console, ours)),
-        Err(failure) => {
-            let status = end(&child, REAP_WITHIN);
-            Err(match failure {
-                Unready::Failed(err) => err.into(),
-                Unready::Hook(err) => err.into(),
-                Unready::Listener(err) => err.into(),
-                Unready::Gone => ProcessError::Died { status }.into(),
-                Unready::Unheard(source) => failed("hear from the container's process")(source),
-            })
-        }
+        Err(failure) => Err(failure.with_status(end(&child, REAP_WITHIN))),
     }
 }
 
 /// Why a first process is not ready.
 enum Unready {
+    Unsupplied(CreateError),
     Failed(ProcessError),
     Hook(HookError),
     Listener(ListenerError),
     Gone,
     Unheard(io::Error),
+}
+
+impl Unready {
+    /// What the caller is told, once the process has ended with this status.
+    fn with_status(self, status: u8) -> CreateError {
+        match self {
+            Unready::Unsupplied(err) => err,
+            Unready::Failed(err) => err.into(),
+            Unready::Hook(err) => err.into(),
+            Unready::Listener(err) => err.into(),
+            Unready::Gone => ProcessError::Died { status }.into(),
+            Unready::Unheard(source) => CreateError::Clone { action: "hear from the container's process", source },
+        }
+    }
 }
 
 /// The parent's hooks.

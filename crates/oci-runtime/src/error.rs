@@ -303,6 +303,16 @@ pub enum CreateError {
         /// What it said.
         text: String,
     },
+    /// A network device of the host could not be moved.
+    #[error("linux.netDevices.{name}: {action} {name}")]
+    NetDevice {
+        /// Its name on the host.
+        name: String,
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// A hook failed.
     #[error(transparent)]
     Hook(#[from] crate::hooks::HookError),
@@ -329,7 +339,8 @@ impl CreateError {
             CreateError::Cgroup(err) | CreateError::RootlessCgroup { source: err } => err.kind(),
             CreateError::Process(err) => err.kind(),
             CreateError::Hook(err) => err.kind(),
-            CreateError::BuildMount { .. }
+            CreateError::NetDevice { .. }
+            | CreateError::BuildMount { .. }
             | CreateError::Namespace { .. }
             | CreateError::Listener(_)
             | CreateError::WriteMap { .. }

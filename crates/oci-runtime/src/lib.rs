@@ -51,6 +51,7 @@ mod joining;
 mod labels;
 mod mount_options;
 mod mounts;
+mod net_devices;
 mod place;
 mod plan;
 mod process;

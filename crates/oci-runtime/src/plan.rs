@@ -11,9 +11,10 @@ use sys::mount::Attributes;
 use crate::error::PlanError;
 use crate::field::FieldError;
 use crate::mounts::{MountKind, MountPlan};
+use crate::net_devices::NetDevice;
 use crate::scheduling::Machine;
 use crate::user_namespace::UserNamespace;
-use crate::{labels, sysctl, time};
+use crate::{labels, net_devices, sysctl, time};
 
 /// What is done before the process itself is looked at.
 #[derive(Clone, Debug)]
@@ -35,6 +36,7 @@ pub(crate) struct Plan {
     pub(crate) masked: Vec<PathBuf>,
     pub(crate) read_only: Vec<PathBuf>,
     pub(crate) machine: Machine,
+    pub(crate) net_devices: Vec<NetDevice>,
 }
 
 /// New and joined ones.
@@ -84,6 +86,7 @@ impl Plan {
             masked: paths("linux.maskedPaths", &linux.masked_paths)?,
             read_only: paths("linux.readonlyPaths", &linux.readonly_paths)?,
             machine: Machine::plan(linux)?,
+            net_devices: net_devices::plan(linux, namespaces.all)?,
             namespaces,
             user,
         })

@@ -304,6 +304,7 @@ impl Birth<'_> {
         set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Clean, "")?;
         umask(Mode::empty());
         let trees = self.order.map_or_else(|| Ok(Default::default()), |order| order.take(channel))?;
+        self.await_devices(channel)?;
         self.settle_namespaces()?;
         let supplied = supply::Supplied::make(self, trees)?;
         Birth {

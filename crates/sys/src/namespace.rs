@@ -38,6 +38,17 @@ pub fn in_pid_namespace<T>(target: BorrowedFd<'_>, clone: impl FnOnce() -> T) ->
     Ok(result)
 }
 
+/// Runs `inside` in another network namespace, and switches this thread back. As [`in_pid_namespace`] otherwise.
+pub fn in_network_namespace<T>(target: BorrowedFd<'_>, inside: impl FnOnce() -> T) -> io::Result<T> {
+    let own = File::open("/proc/thread-self/ns/net")?;
+    move_into_thread_name_spaces(target, ThreadNameSpaceType::NETWORK)?;
+    let result = inside();
+    if move_into_thread_name_spaces(own.as_fd(), ThreadNameSpaceType::NETWORK).is_err() {
+        std::process::abort();
+    }
+    Ok(result)
+}
+
 /// Runs `inside` in the mount namespace of another process, with its root and working directory, and comes back.
 ///
 /// The caller keeps its credentials, which is what it is for: a process of a user namespace sees its mounts, but may not

@@ -15,6 +15,7 @@ mod hooks;
 mod leaks;
 mod lifecycle;
 mod limits;
+mod net_devices;
 mod rootless;
 mod seccomp;
 mod terminal;

@@ -524,7 +524,13 @@ fn listen(options: &CreateOptions<'_>, process: &ProcessPlan, child: &Child, num
 /// What is known of a container without those who made its bundle.
 fn plain_state(id: &str, pid: Pid) -> State {
     let pid = pid.as_raw_nonzero().get();
-    State { oci_version: "1.2.1".into(), id: id.to_owned(), status: "running".into(), pid, ..State::default() }
+    State {
+        oci_version: oci::runtime::VERSION.into(),
+        id: id.to_owned(),
+        status: "running".into(),
+        pid,
+        ..State::default()
+    }
 }
 
 /// Reads until the first process is ready: its terminal's master, if it has one. Blocks for as long as it works.

@@ -1,4 +1,4 @@
-//! `config.json`: what a container is made of (runtime-spec v1.2 config.md and config-linux.md).
+//! `config.json`: what a container is made of (runtime-spec v1.3 config.md and config-linux.md).
 //!
 //! Written by `container-spec`, applied by `oci-runtime`. Only the fields that the engine uses today are here; the
 //! `longshore-runtime` program refuses the others by name until they are honoured.
@@ -17,11 +17,14 @@ pub use execution::{
 };
 pub use resources::*;
 
+/// The version of the specification whose every field is known here.
+pub const VERSION: &str = "1.3.0";
+
 /// The whole contract.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Spec {
-    /// Version of the specification, `1.2.0`.
+    /// Version of the specification, `1.3.0`.
     pub oci_version: String,
     /// The container's first process.
     pub process: Process,

@@ -25,7 +25,7 @@ use crate::rootless::Rootless;
 use crate::state::{Record, Store};
 
 /// The specification's version that is spoken.
-pub(crate) const OCI_VERSION: &str = "1.2.1";
+pub(crate) const OCI_VERSION: &str = oci::runtime::VERSION;
 
 /// What every command has.
 #[derive(Debug)]

@@ -15,6 +15,9 @@ macro_rules! words {
         }
 
         impl $name {
+            /// All of them.
+            pub const ALL: &[$name] = &[$($name::$variant,)+];
+
             /// As the specification writes it.
             pub fn word(self) -> &'static str {
                 match self { $($name::$variant => $word,)+ }

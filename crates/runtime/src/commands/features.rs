@@ -1,5 +1,6 @@
 //! `features` and the version.
 
+use oci::runtime::{MemoryPolicyFlag, MemoryPolicyMode};
 use serde_json::json;
 
 use super::OCI_VERSION;
@@ -22,9 +23,9 @@ pub(crate) fn features() -> Result<u8, CommandError> {
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": &MOUNT_OPTIONS[..],
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "uts"],
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities,
-            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
+            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true},
             "seccomp": {
                 "enabled": true,
                 "actions": named(&actions, "SCMP_ACT_"),
@@ -33,9 +34,15 @@ pub(crate) fn features() -> Result<u8, CommandError> {
                 "knownFlags": seccomp::Profile::FLAGS,
                 "supportedFlags": seccomp::Profile::FLAGS,
             },
-            "apparmor": {"enabled": false},
-            "selinux": {"enabled": false},
+            // What is known here, whatever the host has (features-linux.md).
+            "apparmor": {"enabled": true},
+            "selinux": {"enabled": true},
             "intelRdt": {"enabled": false},
+            "memoryPolicy": {
+                "modes": MemoryPolicyMode::ALL.iter().map(|mode| mode.word()).collect::<Vec<_>>(),
+                "flags": MemoryPolicyFlag::ALL.iter().map(|flag| flag.word()).collect::<Vec<_>>(),
+            },
+            "netDevices": {"enabled": true},
             "mountExtensions": {"idmap": {"enabled": false}},
         },
         // As runc says it: podman and containerd look for nothing else.

@@ -76,11 +76,13 @@ fn a_specification_to_begin_with_is_written_once() {
     fs::create_dir(bundle.path("new")).unwrap();
     assert_eq!(bundle.run(&["spec", "--bundle", "new"]).code, Some(0));
     let text = fs::read_to_string(bundle.path("new/config.json")).unwrap();
-    assert!(text.contains("\"ociVersion\": \"1.2.1\""));
+    assert!(text.contains("\"ociVersion\": \"1.3.0\""));
     assert_eq!(bundle.run(&["spec", "-b", "new"]).code, Some(1));
     assert_eq!(fs::read_to_string(bundle.path("new/config.json")).unwrap(), text);
     let features: serde_json::Value = serde_json::from_str(&bundle.run(&["features"]).stdout).unwrap();
     assert_eq!(features["linux"]["seccomp"]["enabled"], true);
+    assert_eq!(features["linux"]["netDevices"]["enabled"], true);
+    assert_eq!(features["linux"]["memoryPolicy"]["flags"][2], "MPOL_F_STATIC_NODES");
     let version = bundle.run(&["--version"]).stdout;
     assert!(version.starts_with("longshore-runtime version ") && version.contains("\nspec: 1."), "{version}");
 }

@@ -14,7 +14,7 @@ fn privileged_a_container_is_created_started_killed_and_deleted() {
     let pid: i64 = fs::read_to_string(bundle.path("pid")).unwrap().parse().unwrap();
     let created = state["created"].as_str().unwrap().to_owned();
     let expected = json!({
-        "ociVersion": "1.2.1",
+        "ociVersion": "1.3.0",
         "id": bundle.id,
         "pid": pid,
         "status": "created",

@@ -154,13 +154,14 @@ const REFUSED_SWITCH: Kind = Kind::Refused { takes_value: false };
 const REFUSED_VALUE: Kind = Kind::Refused { takes_value: true };
 
 /// Before the command.
-pub(crate) const GLOBAL: [Flag; 8] = [
+pub(crate) const GLOBAL: [Flag; 9] = [
     flag("debug", "", Kind::Switch),
     flag("log", "", Kind::Value),
     flag("log-format", "", Kind::Value),
     flag("root", "", Kind::Value),
     flag("systemd-cgroup", "", REFUSED_SWITCH),
     flag("rootless", "", Kind::Value),
+    flag("criu", "", Kind::Value),
     flag("help", "h", Kind::Switch),
     flag("version", "v", Kind::Switch),
 ];
@@ -169,7 +170,7 @@ pub(crate) const GLOBAL: [Flag; 8] = [
 pub(crate) const CREATE: [Flag; 7] = [
     flag("bundle", "b", Kind::Value),
     flag("console-socket", "", Kind::Value),
-    flag("pidfd-socket", "", REFUSED_VALUE),
+    flag("pidfd-socket", "", Kind::Value),
     flag("pid-file", "", Kind::Value),
     flag("no-pivot", "", REFUSED_SWITCH),
     flag("no-new-keyring", "", Kind::Switch),
@@ -183,7 +184,7 @@ pub(crate) const RUN: [Flag; 3] =
 /// Of `exec`.
 pub(crate) const EXEC: [Flag; 17] = [
     flag("console-socket", "", Kind::Value),
-    flag("pidfd-socket", "", REFUSED_VALUE),
+    flag("pidfd-socket", "", Kind::Value),
     flag("cwd", "", Kind::Value),
     flag("env", "e", Kind::List),
     flag("tty", "t", Kind::Switch),
@@ -251,7 +252,7 @@ pub(crate) const LIST: [Flag; 2] = [flag("format", "f", Kind::Value), flag("quie
 pub(crate) const PS: [Flag; 1] = [flag("format", "f", Kind::Value)];
 
 /// Of `spec`.
-pub(crate) const SPEC: [Flag; 2] = [flag("bundle", "b", Kind::Value), flag("rootless", "", REFUSED_SWITCH)];
+pub(crate) const SPEC: [Flag; 2] = [flag("bundle", "b", Kind::Value), flag("rootless", "", Kind::Switch)];
 
 #[cfg(test)]
 mod tests {
@@ -281,7 +282,6 @@ mod tests {
             ("--nosuch x", "flag provided but not defined: -nosuch"),
             ("x -b", "flag needs an argument: -bundle"),
             ("--no-pivot x", "--no-pivot is not supported"),
-            ("--pidfd-socket s x", "--pidfd-socket is not supported"),
             ("--no-new-keyring=maybe x", "invalid value \"maybe\" for flag -no-new-keyring"),
         ] {
             assert_eq!(read(&CREATE, line, true).unwrap_err().to_string(), text);

@@ -126,6 +126,12 @@ pub(crate) enum CommandError {
         /// Which.
         command: String,
     },
+    /// There is no such command. As runc says it.
+    #[error("No help topic for {command:?}")]
+    Unknown {
+        /// As given.
+        command: String,
+    },
     /// A directory could not be entered.
     #[error("chdir {}", path.display())]
     Chdir {

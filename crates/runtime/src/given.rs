@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -18,12 +18,33 @@ use crate::arguments::{Parsed, UsageError};
 pub(crate) struct Given {
     /// Where the terminal's master is sent.
     pub(crate) console_socket: Option<PathBuf>,
+    /// Where the process's pidfd is sent.
+    pub(crate) pidfd_socket: Option<PathBuf>,
     /// Where the process's number is written.
     pub(crate) pid_file: Option<PathBuf>,
     /// What the process keeps.
     pub(crate) kept: Kept,
     /// How many of the kept descriptors are sockets of an activation (sd_listen_fds(3)).
     listening: u32,
+}
+
+/// Which of a container's processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The first.
+    First,
+    /// One that exec adds.
+    Added,
+}
+
+impl Role {
+    /// What is sent with a pidfd: runc's words.
+    fn message(self) -> &'static [u8] {
+        match self {
+            Role::First => b"standard",
+            Role::Added => b"setns",
+        }
+    }
 }
 
 /// Why it cannot be given, or not used.
@@ -44,6 +65,14 @@ pub(crate) enum GivenError {
     /// The socket could not be used.
     #[error("send the terminal to {}", path.display())]
     Console {
+        /// Which.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: SystemError,
+    },
+    /// The socket could not be used.
+    #[error("send the pidfd to {}", path.display())]
+    Pidfd {
         /// Which.
         path: PathBuf,
         /// The kernel's answer.
@@ -81,7 +110,8 @@ impl Given {
         let descriptors = preserved.checked_add(listening).filter(|count| *count <= DESCRIPTORS_MAX);
         let too_many = || UsageError::BadValue { name: "preserve-fds", value: preserved.to_string() };
         let kept = Kept { keyring: flags.is_on("no-new-keyring"), descriptors: descriptors.ok_or_else(too_many)? };
-        Ok(Given { console_socket: absolute("console-socket"), pid_file: absolute("pid-file"), kept, listening })
+        let [console_socket, pidfd_socket, pid_file] = ["console-socket", "pidfd-socket", "pid-file"].map(absolute);
+        Ok(Given { console_socket, pidfd_socket, pid_file, kept, listening })
     }
 
     /// Tells the process of its sockets. `1` stands for whatever number it has inside, as runc has it.
@@ -119,10 +149,21 @@ impl Given {
     }
 
     /// Gives the caller what it wants of the new process.
-    pub(crate) fn hand_out(&self, pid: Pid, console: Option<&OwnedFd>) -> Result<(), GivenError> {
+    pub(crate) fn hand_out(
+        &self,
+        role: Role,
+        pid: Pid,
+        pidfd: BorrowedFd<'_>,
+        console: Option<&OwnedFd>,
+    ) -> Result<(), GivenError> {
+        if let Some(path) = &self.pidfd_socket {
+            let failed = |source| GivenError::Pidfd { path: path.clone(), source: SystemError(source) };
+            send(path, role.message(), pidfd).map_err(failed)?;
+        }
         if let (Some(path), Some(master)) = (&self.console_socket, console) {
             let failed = |source| GivenError::Console { path: path.clone(), source: SystemError(source) };
-            send_console(path, master).map_err(failed)?;
+            // The message is the terminal's name, as runc sends it.
+            send(path, b"/dev/ptmx", master.as_fd()).map_err(failed)?;
         }
         let Some(path) = &self.pid_file else { return Ok(()) };
         let number = pid.as_raw_nonzero().to_string();
@@ -134,14 +175,14 @@ impl Given {
 /// More than anybody keeps; below every limit of descriptors that there is.
 pub(crate) const DESCRIPTORS_MAX: u32 = 512;
 
-/// The message is the terminal's name, as runc sends it, with its master.
-fn send_console(path: &Path, master: &OwnedFd) -> io::Result<()> {
+/// Connects, and sends one message with one descriptor.
+fn send(path: &Path, message: &[u8], descriptor: BorrowedFd<'_>) -> io::Result<()> {
     // Paths of sockets end at 107 bytes: a longer one is reached through its directory.
     let directory = File::open(path.parent().unwrap_or(Path::new("/")))?;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let near = Path::new("/proc/self/fd").join(std::os::fd::AsRawFd::as_raw_fd(&directory).to_string()).join(name);
     let socket = UnixStream::connect(near)?;
-    sys::socket::send(socket.as_fd(), b"/dev/ptmx", &[master.as_fd()]).map(drop)
+    sys::socket::send(socket.as_fd(), message, &[descriptor]).map(drop)
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ mod commands;
 mod error;
 mod foreground;
 mod given;
+mod help;
 mod log;
 mod refused;
 mod rootless;
@@ -60,6 +61,9 @@ const REFUSED: [&str; 2] = ["update", "events"];
 const STATUS_FAILED: u8 = 1;
 const STATUS_EXEC_FAILED: u8 = 255;
 
+/// runc's status of a command that it does not know.
+const STATUS_UNKNOWN: u8 = 3;
+
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let (log, result) = match prepare(words) {
@@ -93,6 +97,9 @@ fn prepare(words: Vec<String>) -> Result<(Log, Call), (Log, String)> {
     };
     let log = Log::open(global.value("log"), global.value("log-format"), global.is_on("debug"));
     let log = log.map_err(|err| (Log::stderr(), errdefs::chain(&err)))?;
+    if global.value("criu").is_some() {
+        log.warning("--criu is ignored: the criu of $PATH is used");
+    }
     let rootless = match Rootless::parse(global.value("rootless")) {
         Ok(rootless) => rootless,
         Err(err) => return Err((log, err.to_string())),
@@ -109,7 +116,7 @@ fn run(log: &Log, call: Call) -> Result<u8, (String, u8)> {
         return Ok(0);
     }
     let Some(command) = call.command.as_deref().filter(|_| !call.global.is_on("help")) else {
-        print!("{}", USAGE);
+        print!("{}", help::overview());
         return Ok(0);
     };
     let root = call.global.value("root").filter(|root| !root.is_empty());
@@ -120,7 +127,15 @@ fn run(log: &Log, call: Call) -> Result<u8, (String, u8)> {
     log.debug(&format!("longshore-runtime {command} {}", call.words.join(" ")));
     dispatch(&context, command, call.words).map_err(|err| {
         let text = errdefs::chain(&err);
+        // What cannot be understood was no attempt.
+        if matches!(
+            err,
+            CommandError::Usage(UsageError::Unknown { .. } | UsageError::NoValue { .. } | UsageError::Words { .. })
+        ) {
+            return (text, STATUS_FAILED);
+        }
         match command {
+            _ if matches!(err, CommandError::Unknown { .. }) => (text, STATUS_UNKNOWN),
             "create" | "run" | "restore" => (format!("longshore-runtime {command} failed: {text}"), STATUS_FAILED),
             "exec" => (format!("exec failed: {text}"), STATUS_EXEC_FAILED),
             _ => (text, STATUS_FAILED),
@@ -128,7 +143,8 @@ fn run(log: &Log, call: Call) -> Result<u8, (String, u8)> {
     })
 }
 
-fn dispatch(context: &Context<'_>, command: &str, words: Vec<String>) -> Result<u8, CommandError> {
+/// The flags of a command.
+fn flags_of(command: &str) -> Vec<Flag> {
     let mut flags = Vec::new();
     flags.extend(match command {
         "create" => &CREATE[..],
@@ -149,7 +165,16 @@ fn dispatch(context: &Context<'_>, command: &str, words: Vec<String>) -> Result<
     if matches!(command, "checkpoint" | "restore") {
         flags.extend(CRIU);
     }
-    let flags = arguments::parse(&flags as &[Flag], words, command != "exec")?;
+    flags
+}
+
+fn dispatch(context: &Context<'_>, command: &str, words: Vec<String>) -> Result<u8, CommandError> {
+    let flags = flags_of(command);
+    if let Some(text) = help_asked(command, &flags, &words) {
+        print!("{text}");
+        return Ok(0);
+    }
+    let flags = arguments::parse(&flags, words, command != "exec")?;
     match command {
         "create" => commands::create::create(context, &flags),
         "run" => commands::create::run(context, &flags),
@@ -167,7 +192,18 @@ fn dispatch(context: &Context<'_>, command: &str, words: Vec<String>) -> Result<
         "spec" => commands::spec::spec(context, &flags),
         "features" => commands::features::features(),
         other if REFUSED.contains(&other) => Err(CommandError::Command { command: other.to_owned() }),
-        other => Err(CommandError::Command { command: format!("command {other:?}") }),
+        other => Err(CommandError::Unknown { command: other.to_owned() }),
+    }
+}
+
+/// `help`, `help COMMAND`, `COMMAND --help`.
+fn help_asked(command: &str, flags: &[Flag], words: &[String]) -> Option<String> {
+    let first = words.first().map(String::as_str);
+    match (command, first) {
+        ("help" | "h", None) => Some(help::overview()),
+        ("help" | "h", Some(command)) => help::of(command, &flags_of(command)),
+        (_, Some("-h" | "-help" | "--help")) => help::of(command, flags),
+        _ => None,
     }
 }
 
@@ -178,24 +214,3 @@ pub(crate) fn one<'a>(flags: &'a Parsed, command: &'static str) -> Result<&'a st
         _ => Err(UsageError::Words { command, wanted: "exactly 1 argument(s)" }),
     }
 }
-
-const USAGE: &str = "\
-Usage: longshore-runtime [--root DIR] [--log FILE] [--log-format text|json] [--debug] [--rootless true|false|auto] COMMAND ...
-
-  create [-b BUNDLE] [--console-socket SOCKET] [--pid-file FILE] [--no-new-keyring] [--preserve-fds N] ID
-  start ID
-  run    as create, and [-d] [--keep]
-  exec [-d] [-t] [-u UID[:GID]] [-e NAME=VALUE] [-c CAP] [-g GID] [--cwd DIR] [--pid-file FILE] ID COMMAND ...
-  exec [-d] -p PROCESS.json ID
-  state ID
-  list [-q] [-f table|json]
-  ps [-f table|json] ID
-  kill [-a] ID [SIGNAL]
-  delete [-f] ID
-  pause ID
-  resume ID
-  checkpoint [--image-path DIR] [--work-path DIR] [--leave-running] [--tcp-established] [--shell-job] ... ID
-  restore [-b BUNDLE] [--image-path DIR] [--work-path DIR] [-d] [--pid-file FILE] [--console-socket SOCKET] ... ID
-  spec [-b BUNDLE]
-  features
-";

@@ -14,7 +14,7 @@ use crate::arguments::Parsed;
 use crate::bundle::{self, Plan};
 use crate::error::CommandError;
 use crate::foreground::Foreground;
-use crate::given::Given;
+use crate::given::{Given, Role};
 use crate::state::{FORMAT, FirstProcess, Locked, Record, StateError};
 use crate::{one, seal};
 
@@ -191,7 +191,9 @@ fn birth(
     })?;
     record.process = FirstProcess::new(container.pid);
     let recorded = record.process.map_or(Ok(()), |process| locked.save_process(process)).map_err(CommandError::from);
-    let handed = recorded.and_then(|()| Ok(given.hand_out(container.pid, container.console.as_ref())?));
+    let handed = recorded.and_then(|()| {
+        Ok(given.hand_out(Role::First, container.pid, container.pidfd.as_fd(), container.console.as_ref())?)
+    });
     if let Err(err) = handed {
         // The first error is the one to tell.
         let _ = container.destroy();

@@ -12,7 +12,7 @@ use crate::arguments::{Parsed, UsageError};
 use crate::bundle;
 use crate::error::CommandError;
 use crate::foreground::Foreground;
-use crate::given::Given;
+use crate::given::{Given, Role};
 use crate::seal;
 use crate::state::{Record, Status};
 
@@ -52,7 +52,7 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     container.state = super::hook_state(&record, "running");
     let stdio = given.stdio(process.terminal)?;
     let mut executed = container.exec(ExecOptions { process: &process, user: None, stdio, kept: given.kept })?;
-    if let Err(err) = given.hand_out(executed.pid, executed.console.as_ref()) {
+    if let Err(err) = given.hand_out(Role::Added, executed.pid, executed.pidfd.as_fd(), executed.console.as_ref()) {
         // Nobody would know of it; if it has ended, so much the better.
         let _ = sys::signal::send(executed.pidfd.as_fd(), rustix::process::Signal::KILL.as_raw());
         return Err(err.into());

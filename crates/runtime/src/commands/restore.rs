@@ -13,7 +13,7 @@ use crate::arguments::Parsed;
 use crate::bundle;
 use crate::error::CommandError;
 use crate::foreground::Foreground;
-use crate::given::Given;
+use crate::given::{Given, Role};
 use crate::one;
 use crate::state::{FirstProcess, Locked, Record};
 
@@ -45,8 +45,9 @@ pub(crate) fn restore(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comma
             lsm_profile: text(flags, "lsm-profile"),
             lsm_mount_context: text(flags, "lsm-mount-context"),
         })?;
-        take_over(&locked, &mut record, &restoring.restored)?;
-        given.hand_out(restoring.restored.pid, restoring.restored.console.as_ref())?;
+        let restored = &restoring.restored;
+        take_over(&locked, &mut record, restored)?;
+        given.hand_out(Role::First, restored.pid, restored.pidfd.as_fd(), restored.console.as_ref())?;
         let restored = restoring.release()?;
         locked.remove_criu_root()?;
         Ok((record, restored))

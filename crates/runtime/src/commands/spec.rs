@@ -16,7 +16,11 @@ pub(crate) fn spec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
         return Err(UsageError::Words { command: "spec", wanted: "exactly 0 argument(s)" }.into());
     }
     let path = context.directory.join(flags.value("bundle").unwrap_or_default()).join("config.json");
-    let text = format!("{:#}\n", example());
+    let mut config = example();
+    if flags.is_on("rootless") {
+        without_privilege(&mut config, rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    }
+    let text = format!("{config:#}\n");
     let written = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -70,6 +74,32 @@ fn example() -> Value {
     })
 }
 
+/// What the caller may do alone: root inside is the caller outside, and the only user that there is.
+fn without_privilege(config: &mut Value, uid: u32, gid: u32) {
+    let linux = &mut config["linux"];
+    if let Some(namespaces) = linux["namespaces"].as_array_mut() {
+        // Nobody would connect a network of its own.
+        namespaces.retain(|namespace| namespace["type"] != "network");
+        namespaces.push(json!({"type": "user"}));
+    }
+    linux["uidMappings"] = json!([{"containerID": 0, "hostID": uid, "size": 1}]);
+    linux["gidMappings"] = json!([{"containerID": 0, "hostID": gid, "size": 1}]);
+    if let Some(linux) = linux.as_object_mut() {
+        linux.remove("resources");
+    }
+    for mount in config["mounts"].as_array_mut().into_iter().flatten() {
+        if mount["destination"] == "/sys" {
+            // A sysfs of its own shows the network namespace, which belongs to somebody else (mount_namespaces(7)).
+            let options = ["rbind", "nosuid", "noexec", "nodev", "ro"];
+            *mount = json!({"destination": "/sys", "type": "none", "source": "/sys", "options": options});
+        }
+        if let Some(options) = mount["options"].as_array_mut() {
+            // There is no such group inside.
+            options.retain(|option| option.as_str().is_none_or(|option| !option.starts_with("gid=")));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,5 +109,18 @@ mod tests {
         let spec: oci::runtime::Spec = serde_json::from_value(example()).unwrap();
         oci_runtime::check(&spec).unwrap();
         assert_eq!(crate::refused::of_config(&example()), None);
+    }
+
+    #[test]
+    fn without_privilege_nothing_is_asked_for_that_needs_it() {
+        let mut config = example();
+        without_privilege(&mut config, 1000, 1001);
+        let spec: oci::runtime::Spec = serde_json::from_value(config.clone()).unwrap();
+        oci_runtime::check(&spec).unwrap();
+        assert_eq!(crate::refused::of_config(&config), None);
+        assert_eq!(config["linux"]["uidMappings"], json!([{"containerID": 0, "hostID": 1000, "size": 1}]));
+        assert_eq!(config["linux"]["gidMappings"][0]["hostID"], 1001);
+        let text = config.to_string();
+        assert!(!text.contains("gid=5") && !text.contains("\"network\"") && !text.contains("resources"), "{text}");
     }
 }

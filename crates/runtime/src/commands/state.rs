@@ -61,7 +61,7 @@ pub(crate) fn list(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
         }
     }
     match flags.value("format").unwrap_or("table") {
-        "json" => print!("{}", serde_json::to_string(&all).expect("states have only texts and numbers")),
+        "json" => println!("{}", serde_json::to_string(&all).expect("states have only texts and numbers")),
         "table" | "" => print!("{}", table(&all)),
         _ => return Err(CommandError::Format),
     }

@@ -12,6 +12,10 @@
 //!   ...
 //!   libseccomp's program
 //! ```
+//!
+//! The whole is then made shorter ([`shorten`]).
+
+mod shorten;
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -21,6 +25,7 @@ use errdefs::ErrorKind;
 use libseccomp::error::SeccompError;
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 
+use self::shorten::shorten;
 use crate::profile::{Action, Argument, Operator};
 use crate::resolve::{Filter, FilterRule};
 
@@ -98,7 +103,8 @@ pub fn compile(filter: &Filter) -> Result<Vec<u8>, CompileError> {
     }
     let mut program = prologue(filter, &architectures);
     program.extend(export(&context)?);
-    Ok(program)
+    let short = shorten(&decode(&program)).map(|short| short.into_iter().flat_map(encode).collect());
+    Ok(short.unwrap_or(program))
 }
 
 fn architectures(filter: &Filter) -> Result<Vec<ScmpArch>, CompileError> {
@@ -177,6 +183,7 @@ mod code {
     pub(super) const JUMP_EQUAL: u16 = 0x15;
     pub(super) const JUMP_GREATER: u16 = 0x25;
     pub(super) const JUMP_GREATER_EQUAL: u16 = 0x35;
+    pub(super) const AND: u16 = 0x54;
     pub(super) const RETURN: u16 = 0x06;
 }
 
@@ -311,5 +318,13 @@ const ARCHITECTURES: [&str; 23] = [
 
 #[cfg(test)]
 mod properties;
+fn decode(program: &[u8]) -> Vec<Instruction> {
+    let instruction = |bytes: &[u8; 8]| {
+        let [a, b, if_true, if_false, operand @ ..] = *bytes;
+        (u16::from_ne_bytes([a, b]), if_true, if_false, u32::from_ne_bytes(operand))
+    };
+    program.as_chunks().0.iter().map(instruction).collect()
+}
+
 #[cfg(test)]
 mod tests;

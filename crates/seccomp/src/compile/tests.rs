@@ -43,7 +43,7 @@ pub(super) fn run(program: &[u8], call: &Call) -> u32 {
             code::JUMP_EQUAL => at += jump(accumulator == operand),
             code::JUMP_GREATER => at += jump(accumulator > operand),
             code::JUMP_GREATER_EQUAL => at += jump(accumulator >= operand),
-            0x54 => accumulator &= operand,
+            code::AND => accumulator &= operand,
             code::RETURN => return operand,
             code => panic!("instruction {code:#x}"),
         }
@@ -87,7 +87,8 @@ fn the_program_decides_every_call_as_the_profile_says() {
     for capabilities in [&[][..], &["CAP_SYS_ADMIN"], &["CAP_SYS_CHROOT", "CAP_SYS_NICE", "CAP_BPF"]] {
         let filter = default_filter(capabilities);
         let program = compile(&filter).unwrap();
-        assert!(program.len().is_multiple_of(8) && program.len() / 8 <= 4096, "the kernel takes 4096 instructions");
+        // libseccomp's has 1,250; the kernel takes 4,096.
+        assert!(program.len().is_multiple_of(8) && program.len() / 8 <= 650, "{}", program.len() / 8);
         for (architecture, audit, bit) in architectures {
             // Values on both sides of every comparison of the profile.
             for first in [0, 8, 40, 0x2_0000, 0xffff_ffff, 0x1000_0011] {

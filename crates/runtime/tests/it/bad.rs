@@ -6,11 +6,12 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, Mode};
-use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, set_child_subreaper, waitpid};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::{Value, json};
 use testkit::mutate::{Mutator, rounds};
 
 use super::fixture::{Bundle, Done};
+use super::leftovers::{adopt_orphans, assert_nothing_left};
 
 /// Nothing here takes a second; but others may want the machine.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -51,11 +52,6 @@ fn rich() -> Bundle {
     bundle
 }
 
-/// Lets orphans become ours, so that none is overlooked.
-fn adopt_orphans() {
-    set_child_subreaper(Some(rustix::process::getpid())).unwrap();
-}
-
 /// Writes the text as the bundle's, creates a container of it, and takes it away if that worked. Whatever the text is, it
 /// takes a bounded time, nobody panics, and nothing is left.
 fn attempt(bundle: &Bundle, text: &[u8]) -> Done {
@@ -89,20 +85,6 @@ fn bounded(bundle: &Bundle, words: &[&str], text: Option<&[u8]>) -> Done {
     assert!(ended, "{words:?} takes too long: {stderr}");
     assert!(!stderr.contains("panicked"), "{stderr}");
     Done { code, stdout, stderr }
-}
-
-fn assert_nothing_left(bundle: &Bundle) {
-    bundle.assert_gone();
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!table.contains(bundle.dir.path().to_str().unwrap()), "{table}");
-    // Those that were killed are reaped here; a living one is a leak.
-    loop {
-        match waitpid(None, WaitOptions::NOHANG) {
-            Ok(Some(_)) => {}
-            Ok(None) => panic!("a process is left"),
-            Err(_) => return,
-        }
-    }
 }
 
 /// The names of all fields, and the values' pointers in the document.

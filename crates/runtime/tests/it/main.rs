@@ -3,6 +3,7 @@
 
 mod bad;
 mod compat;
+mod crash;
 mod criu;
 mod criu_killed;
 mod errors;
@@ -13,6 +14,7 @@ mod fixture;
 mod foreground;
 mod hooks;
 mod leaks;
+mod leftovers;
 mod lifecycle;
 mod limits;
 mod net_devices;

@@ -26,9 +26,14 @@ mod facts;
 mod freeze;
 mod group;
 mod plan;
+mod stats;
 
 pub use counters::{OomEvents, Usage};
 pub use error::CgroupError;
 pub use facts::{Controller, Hierarchies, Hierarchy, Version};
 pub use group::{Cgroup, Entrance, is_frozen, signal_all};
 pub use plan::{Absent, PlanError, Write, cpu_weight, plan};
+pub use stats::{
+    BlkioEntry, BlkioStats, CpuStats, CpuUsage, CpusetStats, HugetlbStats, MemoryEntry, MemoryStats, PidsStats,
+    Pressure, PressureShare, Stats, Throttling,
+};

@@ -72,15 +72,6 @@ impl Cgroup {
         Ok(OomEvents { fd, version, counts, taken: 0 })
     }
 
-    /// Whether the kernel has killed a process inside for memory. What cannot be read has not.
-    pub fn had_oom_kill(&self) -> bool {
-        let file = match self.version {
-            Version::V1 => "memory.oom_control",
-            Version::V2 => "memory.events",
-        };
-        self.field(Controller::Memory, file, "oom_kill").is_ok_and(|kills| kills > 0)
-    }
-
     fn number(&self, controller: Controller, file: &str) -> Result<u64, CgroupError> {
         let Ok(directory) = self.directory(controller) else { return Ok(0) };
         let path = directory.join(file);
@@ -94,6 +85,35 @@ impl Cgroup {
         let text = fs::read_to_string(&path).map_err(CgroupError::io("read", &path))?;
         Ok(field(&text, name))
     }
+}
+
+/// What becomes ready (POLLPRI) when the last process ends; nothing with version 1, whose [`OomEvents`] become ready when
+/// the cgroup is removed.
+pub fn end_events(group: &Cgroup) -> Result<Option<OwnedFd>, CgroupError> {
+    let (Version::V2, Some((_, directory))) = (group.version, group.directories.first()) else { return Ok(None) };
+    let path = directory.join("cgroup.events");
+    let file = File::open(&path).map_err(CgroupError::io("open", &path))?;
+    Ok(Some(file.into()))
+}
+
+/// Whether it is gone, or with version 2 empty.
+pub fn has_ended(group: &Cgroup) -> bool {
+    let Some((_, directory)) = group.directories.first() else { return true };
+    match group.version {
+        // They go one after the other.
+        Version::V1 => group.directories.iter().any(|(_, directory)| !directory.exists()),
+        Version::V2 => fs::read_to_string(directory.join("cgroup.events"))
+            .map_or(true, |text| text.lines().any(|line| line == "populated 0")),
+    }
+}
+
+/// Whether the kernel has killed a process inside for memory. What cannot be read has not.
+pub fn had_oom_kill(group: &Cgroup) -> bool {
+    let file = match group.version {
+        Version::V1 => "memory.oom_control",
+        Version::V2 => "memory.events",
+    };
+    group.field(Controller::Memory, file, "oom_kill").is_ok_and(|kills| kills > 0)
 }
 
 impl OomEvents {

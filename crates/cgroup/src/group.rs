@@ -114,31 +114,6 @@ impl Cgroup {
         apply(self, &writes)
     }
 
-    /// Cgroups below this one, as `--cgroup` of exec names them: a path, with version 1 for each controller that differs.
-    pub fn below(&self, paths: &[(String, PathBuf)]) -> Result<Cgroup, CgroupError> {
-        let mut group = self.clone();
-        for (name, path) in paths {
-            let missing = || CgroupError::NoSubgroup { path: path.clone(), controller: name.clone() };
-            let relative = path.strip_prefix("/").unwrap_or(path);
-            let normal = |part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir);
-            let mut has = group.directories.iter_mut().filter(|(controllers, _)| {
-                name.is_empty() == (self.version == Version::V2)
-                    && (name.is_empty() || controllers.iter().any(|controller| controller.name() == name))
-            });
-            let (_, directory) = has.next().filter(|_| relative.components().all(normal)).ok_or_else(missing)?;
-            // Two names of one hierarchy are two words on one directory: the last counts.
-            let own = &self.directories.iter().find(|(_, own)| directory.starts_with(own)).ok_or_else(missing)?.1;
-            *directory = own.join(relative);
-            if !directory.is_dir() {
-                return Err(missing());
-            }
-            if self.version == Version::V2 {
-                group.path = self.path.join(relative);
-            }
-        }
-        Ok(group)
-    }
-
     /// Opens what a new process needs to come in.
     pub fn entrance(&self) -> Result<Entrance, CgroupError> {
         let opened = |path: PathBuf, write: bool| {
@@ -317,6 +292,31 @@ impl Cgroup {
         let first = results.fold(Ok(()), Result::and);
         first.map_err(|(path, source)| CgroupError::Io { action: "remove", path, source })
     }
+}
+
+/// Cgroups below `parent`, as `--cgroup` of exec names them: a path, with version 1 for each controller that differs.
+pub fn below(parent: &Cgroup, paths: &[(String, PathBuf)]) -> Result<Cgroup, CgroupError> {
+    let mut group = parent.clone();
+    for (name, path) in paths {
+        let missing = || CgroupError::NoSubgroup { path: path.clone(), controller: name.clone() };
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let normal = |part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir);
+        let mut has = group.directories.iter_mut().filter(|(controllers, _)| {
+            name.is_empty() == (parent.version == Version::V2)
+                && (name.is_empty() || controllers.iter().any(|controller| controller.name() == name))
+        });
+        let (_, directory) = has.next().filter(|_| relative.components().all(normal)).ok_or_else(missing)?;
+        // Two names of one hierarchy are two words on one directory: the last counts.
+        let own = &parent.directories.iter().find(|(_, own)| directory.starts_with(own)).ok_or_else(missing)?.1;
+        *directory = own.join(relative);
+        if !directory.is_dir() {
+            return Err(missing());
+        }
+        if parent.version == Version::V2 {
+            group.path = parent.path.join(relative);
+        }
+    }
+    Ok(group)
 }
 
 /// Sends a signal to every process inside and below. Those that end meanwhile need none.

@@ -28,12 +28,12 @@ mod group;
 mod plan;
 mod stats;
 
-pub use counters::{OomEvents, Usage};
+pub use counters::{OomEvents, Usage, end_events, had_oom_kill, has_ended};
 pub use error::CgroupError;
 pub use facts::{Controller, Hierarchies, Hierarchy, Version};
-pub use group::{Cgroup, Entrance, is_frozen, signal_all};
+pub use group::{Cgroup, Entrance, below, is_frozen, signal_all};
 pub use plan::{Absent, PlanError, Write, cpu_weight, plan};
 pub use stats::{
     BlkioEntry, BlkioStats, CpuStats, CpuUsage, CpusetStats, HugetlbStats, MemoryEntry, MemoryStats, PidsStats,
-    Pressure, PressureShare, Stats, Throttling,
+    Pressure, PressureShare, Stats, Throttling, stats,
 };

@@ -249,13 +249,11 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-impl Cgroup {
-    /// Reads all counters. What a controller that is not there would count is 0.
-    pub fn stats(&self) -> Result<Stats, CgroupError> {
-        match self.version {
-            Version::V1 => version_1::read(self),
-            Version::V2 => version_2::read(self),
-        }
+/// Reads all counters. What a controller that is not there would count is 0.
+pub fn stats(group: &Cgroup) -> Result<Stats, CgroupError> {
+    match group.version {
+        Version::V1 => version_1::read(group),
+        Version::V2 => version_2::read(group),
     }
 }
 

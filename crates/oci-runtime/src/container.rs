@@ -240,7 +240,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
 fn explained(err: CreateError, resources: &Resources, cgroup: &Cgroup) -> CreateError {
     let limit = resources.memory.as_ref().and_then(|memory| memory.limit);
     match (&err, limit) {
-        (CreateError::Process(ProcessError::Died { .. }), Some(limit)) if cgroup.had_oom_kill() => {
+        (CreateError::Process(ProcessError::Died { .. }), Some(limit)) if cgroup::had_oom_kill(cgroup) => {
             CreateError::NoMemory { limit }
         }
         _ => err,

@@ -151,7 +151,6 @@ const fn flag(name: &'static str, short: &'static str, kind: Kind) -> Flag {
 }
 
 const REFUSED_SWITCH: Kind = Kind::Refused { takes_value: false };
-const REFUSED_VALUE: Kind = Kind::Refused { takes_value: true };
 
 /// Before the command.
 pub(crate) const GLOBAL: [Flag; 9] = [
@@ -198,7 +197,7 @@ pub(crate) const EXEC: [Flag; 17] = [
     flag("no-new-privs", "", Kind::Switch),
     flag("cap", "c", Kind::List),
     flag("preserve-fds", "", Kind::Value),
-    flag("cgroup", "", REFUSED_VALUE),
+    flag("cgroup", "", Kind::List),
     flag("ignore-paused", "", Kind::Switch),
 ];
 
@@ -250,6 +249,32 @@ pub(crate) const LIST: [Flag; 2] = [flag("format", "f", Kind::Value), flag("quie
 
 /// Of `ps`.
 pub(crate) const PS: [Flag; 1] = [flag("format", "f", Kind::Value)];
+
+/// Of `update`.
+pub(crate) const UPDATE: [Flag; 19] = [
+    flag("resources", "r", Kind::Value),
+    flag("blkio-weight", "", Kind::Value),
+    flag("cpu-period", "", Kind::Value),
+    flag("cpu-quota", "", Kind::Value),
+    flag("cpu-burst", "", Kind::Value),
+    flag("cpu-share", "", Kind::Value),
+    flag("cpu-rt-period", "", Kind::Value),
+    flag("cpu-rt-runtime", "", Kind::Value),
+    flag("cpuset-cpus", "", Kind::Value),
+    flag("cpuset-mems", "", Kind::Value),
+    flag("kernel-memory", "", Kind::Value),
+    flag("kernel-memory-tcp", "", Kind::Value),
+    flag("memory", "", Kind::Value),
+    flag("cpu-idle", "", Kind::Value),
+    flag("memory-reservation", "", Kind::Value),
+    flag("memory-swap", "", Kind::Value),
+    flag("pids-limit", "", Kind::Value),
+    flag("l3-cache-schema", "", Kind::Value),
+    flag("mem-bw-schema", "", Kind::Value),
+];
+
+/// Of `events`.
+pub(crate) const EVENTS: [Flag; 2] = [flag("interval", "", Kind::Value), flag("stats", "", Kind::Switch)];
 
 /// Of `spec`.
 pub(crate) const SPEC: [Flag; 2] = [flag("bundle", "b", Kind::Value), flag("rootless", "", Kind::Switch)];

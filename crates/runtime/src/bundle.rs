@@ -136,6 +136,13 @@ fn list_for_object(field: String) -> Result<(), BundleError> {
     Err(BundleError::Field { field, source: serde::de::Error::custom("invalid type: sequence, expected an object") })
 }
 
+/// Limits for `update`, of a file or of standard input.
+pub(crate) fn parse_resources(bytes: &[u8], path: &Path) -> Result<Resources, BundleError> {
+    let config = serde_json::json!({"linux": {"resources": parse_json(bytes, path)?}});
+    shape::wrong_in_config(&config).map_or(Ok(()), list_for_object)?;
+    typed(&config["linux"]["resources"], "linux.resources")
+}
+
 /// A value of the specification, with the full name of the field that cannot be read.
 fn typed<T: DeserializeOwned>(value: &Value, above: &str) -> Result<T, BundleError> {
     // Once more with names: keeping them costs, and is needed only where it fails.
@@ -160,8 +167,12 @@ fn read_json(path: &Path, length: u64) -> Result<Value, BundleError> {
     if bytes.len() as u64 > BYTES_MAX {
         return Err(BundleError::TooLarge { path: path.to_owned() });
     }
+    parse_json(&bytes, path)
+}
+
+fn parse_json(bytes: &[u8], path: &Path) -> Result<Value, BundleError> {
     let mut value =
-        serde_json::from_slice(&bytes).map_err(|source| BundleError::Json { path: path.to_owned(), source })?;
+        serde_json::from_slice(bytes).map_err(|source| BundleError::Json { path: path.to_owned(), source })?;
     remove_nulls(&mut value);
     // JSON has no other way to say it.
     if bytes.split(|byte| *byte == b'\\').any(|rest| rest.starts_with(b"u0000")) {

@@ -117,15 +117,43 @@ pub(crate) enum CommandError {
         /// As given.
         text: String,
     },
+    /// Counters cannot be printed all the time.
+    #[error("duration interval must be greater than 0")]
+    Interval,
+    /// It is over.
+    #[error("container with id {id} is not running")]
+    EventsStopped {
+        /// Which.
+        id: String,
+    },
+    /// This machine cannot share its caches out, or nobody has switched it on.
+    #[error("Intel RDT: {what} schema is not enabled")]
+    Schema {
+        /// Of what.
+        what: &'static str,
+    },
+    /// The host's `ps` failed.
+    #[error("ps ended with {status}: {output}")]
+    Ps {
+        /// How it ended.
+        status: std::process::ExitStatus,
+        /// What it said.
+        output: String,
+    },
+    /// Its table has no column of process numbers.
+    #[error("couldn't find PID field in ps output")]
+    PsColumn,
+    /// A cgroup below the container's, as it cannot be named.
+    #[error("invalid --cgroup argument: {text} ({why})")]
+    Subgroup {
+        /// As given.
+        text: String,
+        /// What is wrong.
+        why: &'static str,
+    },
     /// No such form.
     #[error("invalid format option")]
     Format,
-    /// runc has the command, this runtime has not.
-    #[error("{command} is not supported")]
-    Command {
-        /// Which.
-        command: String,
-    },
     /// There is no such command. As runc says it.
     #[error("No help topic for {command:?}")]
     Unknown {

@@ -5,7 +5,8 @@
 //!   words          start  run  exec  |
 //!                  state list ps     +-- given (terminal's socket, pid file, descriptors)
 //!                  kill delete       +-- seal (our own program, read-only)
-//!                  pause             +-- oci_runtime::create, exec
+//!                  pause update      +-- oci_runtime::create, exec
+//!                  events            |
 //!                  spec features     |
 //!                  checkpoint        +-- oci_runtime::checkpoint: CRIU
 //!                  restore           |
@@ -16,7 +17,7 @@
 //! One command a process, one thread. Whatever changes a container holds its lock; looking takes none. A container depends on
 //! no process of ours: what it does is read from its record, its processes and its gate each time.
 //!
-//! Not done, and refused by name: the commands in [`REFUSED`], flags that `arguments` lists as refused, fields of
+//! Not done, and refused by name: flags that `arguments` lists as refused, fields of
 //! config.json in `refused`. Deliberately not here: how a container is made (`oci-runtime`).
 
 mod arguments;
@@ -38,7 +39,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use arguments::{
-    CHECKPOINT, CREATE, CRIU, DELETE, EXEC, Flag, GLOBAL, KILL, LIST, PS, Parsed, RESTORE, RUN, SPEC, UsageError,
+    CHECKPOINT, CREATE, CRIU, DELETE, EVENTS, EXEC, Flag, GLOBAL, KILL, LIST, PS, Parsed, RESTORE, RUN, SPEC, UPDATE,
+    UsageError,
 };
 use commands::Context;
 use error::CommandError;
@@ -53,9 +55,6 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 /// Where containers are kept if nothing else is said.
 const ROOT_DEFAULT: &str = "/run/longshore-runtime";
-
-/// Commands of runc that are not here yet.
-const REFUSED: [&str; 2] = ["update", "events"];
 
 /// runc's status of a failed command, and of a failed exec, which is no status of the process's.
 const STATUS_FAILED: u8 = 1;
@@ -156,6 +155,8 @@ fn flags_of(command: &str) -> Vec<Flag> {
         "delete" => &DELETE[..],
         "list" => &LIST[..],
         "ps" => &PS[..],
+        "update" => &UPDATE[..],
+        "events" => &EVENTS[..],
         "spec" => &SPEC[..],
         _ => &[],
     });
@@ -174,7 +175,7 @@ fn dispatch(context: &Context<'_>, command: &str, words: Vec<String>) -> Result<
         print!("{text}");
         return Ok(0);
     }
-    let flags = arguments::parse(&flags, words, command != "exec")?;
+    let flags = arguments::parse(&flags, words, !matches!(command, "exec" | "ps"))?;
     match command {
         "create" => commands::create::create(context, &flags),
         "run" => commands::create::run(context, &flags),
@@ -188,10 +189,11 @@ fn dispatch(context: &Context<'_>, command: &str, words: Vec<String>) -> Result<
         "checkpoint" => commands::checkpoint::checkpoint(context, &flags),
         "restore" => commands::restore::restore(context, &flags),
         "pause" => commands::pause::pause(context, one(&flags, "pause")?),
+        "update" => commands::update::update(context, &flags),
+        "events" => commands::events::events(context, &flags),
         "resume" => commands::pause::resume(context, one(&flags, "resume")?),
         "spec" => commands::spec::spec(context, &flags),
         "features" => commands::features::features(),
-        other if REFUSED.contains(&other) => Err(CommandError::Command { command: other.to_owned() }),
         other => Err(CommandError::Unknown { command: other.to_owned() }),
     }
 }

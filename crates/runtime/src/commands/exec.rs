@@ -1,7 +1,7 @@
 //! `exec`.
 
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci::runtime::{Capabilities, Process, User};
 use oci_runtime::{Container, ExecOptions, Living};
@@ -49,6 +49,10 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     }
     let foreground = if detach { None } else { Some(Foreground::begin(&mut process)?) };
     let mut container = open(context, &record, hierarchies)?;
+    let below = subgroups(flags.values("cgroup"))?;
+    if !below.is_empty() {
+        container.cgroup = cgroup::below(&container.cgroup, &below)?;
+    }
     container.state = super::hook_state(&record, "running");
     let stdio = given.stdio(process.terminal)?;
     let mut executed = container.exec(ExecOptions { process: &process, user: None, stdio, kept: given.kept })?;
@@ -75,6 +79,30 @@ fn open(context: &Context<'_>, record: &Record, hierarchies: &cgroup::Hierarchie
         hierarchies,
         cgroup: context.rootless.cgroup(false),
     })?)
+}
+
+/// `PATH`, or with version 1 `CONTROLLER[,CONTROLLER]:PATH` each time. Pure.
+fn subgroups(words: &[String]) -> Result<Vec<(String, PathBuf)>, CommandError> {
+    let mut paths: Vec<(String, PathBuf)> = Vec::new();
+    for word in words {
+        let wrong = |why| CommandError::Subgroup { text: word.clone(), why };
+        match word.split_once(':') {
+            None if words.len() > 1 => return Err(wrong("missing <controller>: prefix")),
+            None => paths.push((String::new(), word.into())),
+            Some((controllers, path)) => {
+                for controller in controllers.split(',') {
+                    if controller.is_empty() {
+                        return Err(wrong("empty <controller> prefix"));
+                    }
+                    if paths.iter().any(|(known, _)| known == controller) {
+                        return Err(wrong("controller specified multiple times"));
+                    }
+                    paths.push((controller.to_owned(), path.into()));
+                }
+            }
+        }
+    }
+    Ok(paths)
 }
 
 /// What a process of its own does not say is as for the container's (runc's list).
@@ -147,6 +175,26 @@ mod tests {
             ..Process::default()
         };
         changed(&process, &flags, &flags.words[1..]).map_err(|err| err.to_string())
+    }
+
+    #[test]
+    fn cgroups_below_are_named_by_controller_or_by_one_path() {
+        let check = |words: &[&str]| {
+            let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+            let named = |paths: Vec<(String, PathBuf)>| {
+                paths.iter().map(|(name, path)| format!("{name}={}", path.display())).collect::<Vec<_>>().join(" ")
+            };
+            subgroups(&words).map_or_else(|err| err.to_string(), named)
+        };
+        assert_eq!(check(&["a/b"]), "=a/b");
+        assert_eq!(check(&["cpu,memory:/x", "pids:y"]), "cpu=/x memory=/x pids=y");
+        for (words, why) in [
+            (&["x", "cpu:y"][..], "x (missing <controller>: prefix)"),
+            (&[":y"], ":y (empty <controller> prefix)"),
+            (&["cpu:y", "cpu:z"], "cpu:z (controller specified multiple times)"),
+        ] {
+            assert_eq!(check(words), format!("invalid --cgroup argument: {why}"));
+        }
     }
 
     #[test]

@@ -43,8 +43,8 @@ fn privileged_a_cgroup_with_processes_is_left_alone() {
 fn what_is_not_done_is_refused_by_name_in_the_log() {
     let bundle = Bundle::new(&["true"]);
     for (words, text) in [
-        (&["update", "x"][..], "update is not supported"),
-        (&["events", "x"], "events is not supported"),
+        (&["update", "x"][..], "container does not exist"),
+        (&["events", "x"], "container does not exist"),
         (&["checkpoint", "nosuch"], "container does not exist"),
         (&["create", "--no-pivot", "x"], "longshore-runtime create failed: --no-pivot is not supported"),
         (&["create", "--nosuch", "x"], "flag provided but not defined: -nosuch"),

@@ -68,7 +68,6 @@ fn privileged_what_cannot_be_executed_is_named() {
         "exec failed: unable to start container process: exec: \"nosuch\": executable file not found in $PATH";
     failed(&["exec", id, "nosuch"], missing);
     failed(&["exec", id], "exec failed: exec args cannot be empty");
-    failed(&["exec", "--cgroup", "x", id, "true"], "exec failed: --cgroup is not supported");
     failed(
         &["exec", "--preserve-fds", "400", id, "true"],
         "exec failed: descriptor 3 of --preserve-fds or LISTEN_FDS is not open",

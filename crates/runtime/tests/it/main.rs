@@ -3,6 +3,7 @@
 
 mod bad;
 mod compat;
+mod counting;
 mod crash;
 mod criu;
 mod criu_killed;

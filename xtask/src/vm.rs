@@ -49,10 +49,12 @@ const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 
 /// What runs in the machine: all that reads, writes or mounts cgroups, and what depends on how processes are stopped,
 /// killed and counted. The rest is the same on either version, but for what an older kernel lacks.
-const GROUPS: [Group; 11] = [
+const GROUPS: [Group; 12] = [
     Group { package: "cgroup", tests: &["group::", "devices::"], except: &[] },
     // The whole runtime: it enters the cgroup by clone3, mounts it, and hides it in a namespace.
     Group { package: "oci-runtime", tests: &["confinement::", "errors::", "lifecycle::", "streams::"], except: &[] },
+    // AppArmor, which Debian's kernel has.
+    Group { package: "runtime", tests: &["labels::"], except: &[] },
     Group { package: "shim", tests: &["exec::", "orphans::"], except: &[] },
     Group { package: "engine", tests: &["open::tests::privileged_cgroups"], except: &[] },
     // What only version 2 has.

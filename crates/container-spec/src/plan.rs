@@ -170,7 +170,7 @@ fn process(config: &Config, host: &HostConfig, facts: &HostFacts) -> Result<Proc
 
 /// Height and width; 0 means unknown.
 fn console_size([height, width]: [u16; 2]) -> Option<ConsoleSize> {
-    (height != 0 && width != 0).then_some(ConsoleSize { height, width })
+    (height != 0 && width != 0).then_some(ConsoleSize { height: height.into(), width: width.into() })
 }
 
 /// Docker's variables, then the container's, which win. `HOME` follows when the user is known.

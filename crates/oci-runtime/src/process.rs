@@ -48,7 +48,8 @@ pub(crate) struct ProcessPlan {
     pub(crate) labels: Labels,
     pub(crate) seccomp: Option<Filter>,
     keyring: CString,
-    console_size: Option<ConsoleSize>,
+    /// Height and width.
+    console_size: Option<(u16, u16)>,
     pub(crate) kept: Kept,
     /// What is run before the program, and what it is told.
     pub(crate) start_hooks: Option<(Vec<Hook>, State)>,
@@ -126,7 +127,7 @@ impl ProcessPlan {
             labels: Labels::plan(process)?,
             seccomp,
             keyring: CString::new(format!("_ses.{id}")).map_err(|_| PlanError::Nul { field: "id" })?,
-            console_size: process.console_size,
+            console_size: console_size(process)?,
             kept: Kept::default(),
             start_hooks: None,
         }))
@@ -254,8 +255,8 @@ impl ProcessPlan {
 
     fn set_terminal(&self, channel: &Channel, console: bool) -> Result<(), Failure> {
         let pair = open_ptmx().and_then(terminal::pair).at(Step::Terminal, "/dev/pts/ptmx")?;
-        if let Some(size) = self.console_size {
-            terminal::resize(&pair.master, size.height, size.width).at(Step::Terminal, "size")?;
+        if let Some((height, width)) = self.console_size {
+            terminal::resize(&pair.master, height, width).at(Step::Terminal, "size")?;
         }
         fchown(&pair.slave, Some(Uid::from_raw(self.uid)), None).at(Step::Terminal, "owner")?;
         if console {
@@ -427,6 +428,18 @@ fn rlimits(limits: &[oci::runtime::Rlimit]) -> Result<Vec<(usize, Rlimit)>, Plan
         planned.push((number, Rlimit { current: value(limit.soft), maximum: value(limit.hard) }));
     }
     Ok(planned)
+}
+
+/// The terminal's size. Without a terminal it is ignored (runtime-spec config.md, "Process").
+fn console_size(process: &Process) -> Result<Option<(u16, u16)>, PlanError> {
+    let Some(ConsoleSize { height, width }) = process.console_size.filter(|_| process.terminal) else {
+        return Ok(None);
+    };
+    let side = |number: u64, name: &str| {
+        let range = FieldError::Range { number: number.into(), least: 0, most: u16::MAX.into() };
+        u16::try_from(number).map_err(|_| range.at(format!("process.consoleSize.{name}")))
+    };
+    Ok(Some((side(height, "height")?, side(width, "width")?)))
 }
 
 /// Of several values of one name the last, as a shell would have it; entries without `=` stay.

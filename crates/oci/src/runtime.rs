@@ -158,9 +158,9 @@ pub struct Process {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConsoleSize {
     /// Rows.
-    pub height: u16,
+    pub height: u64,
     /// Columns.
-    pub width: u16,
+    pub width: u64,
 }
 
 /// Who a process runs as, in the container's ids.

@@ -150,7 +150,7 @@ impl Own {
     /// Its size, for the container's before anybody asks for that.
     pub(crate) fn size(&self) -> Option<ConsoleSize> {
         let size = tcgetwinsize(&self.terminal).ok()?;
-        Some(ConsoleSize { height: size.ws_row, width: size.ws_col })
+        Some(ConsoleSize { height: size.ws_row.into(), width: size.ws_col.into() })
     }
 }
 

@@ -60,7 +60,10 @@ fn fields_of_the_process() {
     check(process("noNewPrivileges", json!(true)), "no_new_privileges: true");
     check(process("oomScoreAdj", json!(-1000)), "oom_score_adj: Some(-1000)");
     check(process("oomScoreAdj", json!(1001)), "error: process.oomScoreAdj: 1001 is not between -1000 and 1000");
-    check(process("consoleSize", json!({"height": 3, "width": 4})), "ConsoleSize { height: 3, width: 4 }");
+    let terminal = |height: u64, width: u64| json!({"process": {"terminal": true, "consoleSize": {"height": height, "width": width}}});
+    check(terminal(3, 4), "console_size: Some((3, 4))");
+    check(terminal(3, 65536), "error: process.consoleSize.width: 65536 is not between 0 and 65535");
+    check(process("consoleSize", json!({"height": 65536, "width": 4})), "console_size: None");
     check(process("apparmorProfile", json!("profile")), r#"apparmor: Some("profile"), selinux: None"#);
     check(process("apparmorProfile", json!("\0")), "error: process.apparmorProfile contains a NUL byte");
     check(process("selinuxLabel", json!("label")), r#"apparmor: None, selinux: Some("label")"#);

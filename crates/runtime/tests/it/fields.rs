@@ -20,7 +20,7 @@ fn printed(changes: &[(&str, Value)], script: &str) -> String {
 }
 
 /// Puts a value at `process.scheduler` and the like.
-fn set(config: &mut Value, path: &str, value: &Value) {
+pub(crate) fn set(config: &mut Value, path: &str, value: &Value) {
     *path.split('.').fold(config, |at, name| &mut at[name]) = value.clone();
 }
 
@@ -197,35 +197,6 @@ fn privileged_clocks_are_moved() {
     bundle.config["linux"]["timeOffsets"] = json!({"monotonic": {"secs": -10_000_000_000_i64}});
     assert!(bundle.err(&["create"]).contains("set linux.timeOffsets: "));
     bundle.assert_gone();
-}
-
-#[test]
-fn privileged_labels_are_refused_where_the_host_has_none() {
-    let mut bundle = Bundle::new(&["sleep", "1000"]);
-    let lacks = |what: &str, field: &str| {
-        format!(
-            "longshore-runtime create failed: unable to start container process: plan container: {field}: {what} is \
-             disabled on this host or not supported by its kernel"
-        )
-    };
-    for (path, what, enabled) in [
-        ("process.apparmorProfile", "AppArmor", "/sys/module/apparmor"),
-        ("process.selinuxLabel", "SELinux", "/sys/fs/selinux"),
-        ("linux.mountLabel", "SELinux", "/sys/fs/selinux"),
-    ] {
-        if Path::new(enabled).exists() {
-            continue;
-        }
-        set(&mut bundle.config, path, &json!("label"));
-        assert_eq!(bundle.err(&["create"]), lacks(what, path));
-        bundle.assert_gone();
-        set(&mut bundle.config, path, &json!(""));
-        bundle.ok(&["run", "-d"]);
-        let flag = if what == "AppArmor" { "--apparmor=label" } else { "--process-label=label" };
-        let done = bundle.run(&["exec", flag, &bundle.id, "true"]);
-        assert!(done.code == Some(255) && done.stderr.contains(&format!("{what} is disabled")), "{done:?}");
-        bundle.ok(&["delete", "-f"]);
-    }
 }
 
 #[test]

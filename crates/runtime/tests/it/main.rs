@@ -14,6 +14,7 @@ mod fields;
 mod fixture;
 mod foreground;
 mod hooks;
+mod labels;
 mod leaks;
 mod leftovers;
 mod lifecycle;

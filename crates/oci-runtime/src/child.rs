@@ -10,8 +10,8 @@ use oci::runtime::{Device, Hooks, State};
 use rustix::fs::{CWD, FileType, Gid, Mode, Uid, chownat, fstat, mknodat, openat, statat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
-use rustix::process::{DumpableBehavior, chdir, fchdir, pivot_root, set_dumpable_behavior, umask};
-use rustix::thread::{UnshareFlags, move_into_thread_name_spaces};
+use rustix::process::{DumpableBehavior, chdir, chroot, fchdir, pivot_root, set_dumpable_behavior, umask};
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
 use sys::mount::{Attributes, set_attributes};
 
 use crate::Stdio;
@@ -82,16 +82,18 @@ impl Birth<'_> {
 
     /// From the mounts on.
     pub(crate) fn finish(&self, channel: &Channel) -> Result<Infallible, Failure> {
-        self.detach_host()?;
-        // Over `/`: no directory is needed for it, and no path is walked.
-        self.attach_root(self.hooks.map_or(Path::new("/"), |made| made.place))?;
+        if self.has_own_mounts() {
+            self.detach_host()?;
+            // Over `/`: no directory is needed for it, and no path is walked.
+            self.attach_root(self.hooks.map_or(Path::new("/"), |made| made.place))?;
+        }
         // While the host's tree is there: without a /proc to be seen whole, root of a user namespace gets none of its own
         // (mount_too_revealing in the kernel's fs/namespace.c).
         self.furnish()?;
         if let Some(made) = &self.hooks {
             made.run(channel)?;
         }
-        self.change_root()?;
+        if self.has_own_mounts() { self.change_root() } else { enter_root(self.root).at(Step::ChangeRoot, "") }?;
         self.hide()?;
         self.finish_root()?;
         // After the hooks, which are not the container's.
@@ -99,10 +101,14 @@ impl Birth<'_> {
         self.process.run(Streams::First(self.stdio), channel, self.gate)
     }
 
+    fn has_own_mounts(&self) -> bool {
+        self.plan.namespaces.all.contains(ThreadNameSpaceType::MOUNT)
+    }
+
     /// What is in the root.
     fn furnish(&self) -> Result<(), Failure> {
         for (plan, built) in self.plan.mounts.iter().zip(self.mounts) {
-            attach(self.root, plan, built)?;
+            attach(self.root, plan, built, self.has_own_mounts())?;
         }
         if self.plan.set_up_dev {
             self.make_devices()?;
@@ -290,6 +296,14 @@ impl MadeHooks<'_> {
         let failure = |err| Failure { reason: Reason::Hook, errno: 0, subject: errdefs::chain(&err) };
         run_all(&self.hooks.create_container, &state).map_err(failure)
     }
+}
+
+/// For a container with the mount namespace of its maker: its tree stays detached, so that the host's changes nowhere and
+/// nothing is left when its last process ends. runc attaches the tree to the host's and leaves it there.
+pub(crate) fn enter_root(root: BorrowedFd<'_>) -> io::Result<()> {
+    fchdir(root)?;
+    chroot(".")?;
+    Ok(chdir("/")?)
 }
 
 const READ_ONLY: Attributes = Attributes { set: Attributes::READ_ONLY, clear: 0, propagation: 0 };

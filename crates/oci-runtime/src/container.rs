@@ -265,12 +265,25 @@ pub(crate) fn cgroup_path(id: &str, spec: &Spec) -> PathBuf {
 /// The hooks, if there are any, with what they are told.
 fn hooks<'a>(options: &CreateOptions<'a>) -> Result<Option<(&'a Hooks, &'a State)>, PlanError> {
     let unsupported = |what: &str| Err(PlanError::Unsupported { what: what.to_owned() });
+    let own_mounts = options.spec.linux.namespaces.iter().any(|namespace| namespace.kind == NamespaceKind::Mount);
+    if !own_mounts && !mounts_into_detached_trees() {
+        return Err(PlanError::NoMountNamespace);
+    }
     match (options.spec.hooks.as_ref().filter(|hooks| **hooks != Hooks::default()), &options.handover) {
         (None, _) => Ok(None),
         (Some(_), None) => unsupported("running hooks for an engine"),
+        (Some(_), _) if !own_mounts => Err(PlanError::NoMountNamespace),
         (Some(_), _) if !options.spec.root.mounts.is_empty() => unsupported("running hooks with a root of our own"),
         (Some(hooks), Some(handover)) => Ok(Some((hooks, handover.state))),
     }
+}
+
+/// Whether the kernel is 6.15 or newer: before, whoever has mounts of its own has a mount namespace of its own.
+fn mounts_into_detached_trees() -> bool {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(15))
 }
 
 impl Container {
@@ -328,7 +341,7 @@ impl Container {
         let (container, namespaces) = (self.pidfd.as_fd(), self.namespaces);
         let (cgroup, first, stdio) = (&self.cgroup, self.pid, options.stdio);
         let state = &self.state;
-        let usher = Usher { container, namespaces, cgroup, first, entrance, process, stdio, state };
+        let usher = Usher { container, namespaces, root, cgroup, first, entrance, process, stdio, state };
         usher.send(Instant::now() + self.exec_within)
     }
 

@@ -17,7 +17,8 @@ pub enum PlanError {
         /// Which.
         what: String,
     },
-    /// A container without its own mount namespace would change the host's.
+    /// A container without its own mount namespace would change the host's: before Linux 6.15, with hooks and with a user
+    /// namespace.
     #[error("a mount namespace of its own is required")]
     NoMountNamespace,
     /// A field whose value cannot be.

@@ -28,6 +28,7 @@ use sys::fork::{Child, NewNamespaces, fork, fork_sibling};
 
 use crate::Stdio;
 use crate::channel::{At, Channel, Failure, Message};
+use crate::child::enter_root;
 use crate::container::{REAP_WITHIN, end, report};
 use crate::error::{ExecError, ProcessError, Step};
 use crate::filter::Listener;
@@ -69,6 +70,7 @@ pub struct Joining {
 pub(crate) struct Usher<'a> {
     pub(crate) container: BorrowedFd<'a>,
     pub(crate) namespaces: ThreadNameSpaceType,
+    pub(crate) root: BorrowedFd<'a>,
     pub(crate) cgroup: &'a Cgroup,
     /// The container's first process.
     pub(crate) first: Pid,
@@ -212,7 +214,13 @@ impl Usher<'_> {
         set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Clean, "")?;
         // All at once: the kernel takes every privilege check before the first change (setns(2), since 5.8). With the
         // mount namespace comes its root; the PID namespace is the children's alone.
-        move_into_thread_name_spaces(self.container, self.namespaces).at(Step::JoinNamespace, "of the container")?;
+        if !self.namespaces.is_empty() {
+            move_into_thread_name_spaces(self.container, self.namespaces)
+                .at(Step::JoinNamespace, "of the container")?;
+        }
+        if !self.namespaces.contains(ThreadNameSpaceType::MOUNT) {
+            enter_root(self.root).at(Step::ChangeRoot, "")?;
+        }
         if self.namespaces.contains(ThreadNameSpaceType::USER) {
             become_root()?;
         }

@@ -309,7 +309,12 @@ pub(crate) fn v1_mounts(cgroup: &Cgroup) -> impl Iterator<Item = (String, &Path)
 }
 
 /// The child's half of one mount: makes it if that is left to do, and puts it at its place below `root`.
-pub(crate) fn attach(root: BorrowedFd<'_>, plan: &MountPlan, built: &Built) -> Result<(), Failure> {
+pub(crate) fn attach(
+    root: BorrowedFd<'_>,
+    plan: &MountPlan,
+    built: &Built,
+    root_is_attached: bool,
+) -> Result<(), Failure> {
     let place = plan.destination.to_string_lossy();
     match built {
         Built::Detached { mount, is_directory } => put(root, plan, mount.as_fd(), *is_directory),
@@ -318,8 +323,7 @@ pub(crate) fn attach(root: BorrowedFd<'_>, plan: &MountPlan, built: &Built) -> R
             put(root, plan, mount.as_fd(), true)
         }
         Built::Hierarchies { tmpfs, binds, links } => {
-            put(root, plan, tmpfs.as_fd(), true)?;
-            let attach = || -> io::Result<()> {
+            let fill = || -> io::Result<()> {
                 for (name, mount) in binds {
                     let target = target::open(tmpfs.as_fd(), Path::new(name), Missing::Refuse)?;
                     move_to(mount.as_fd(), target.as_fd())?;
@@ -329,7 +333,10 @@ pub(crate) fn attach(root: BorrowedFd<'_>, plan: &MountPlan, built: &Built) -> R
                 }
                 set_attributes(tmpfs.as_fd(), plan.options.attributes, false)
             };
-            attach().because(Reason::Mount(Step::AttachMount), &place)
+            let fill = || fill().because(Reason::Mount(Step::AttachMount), &place);
+            let put = || put(root, plan, tmpfs.as_fd(), true);
+            // Older kernels attach nothing below what is detached, and none changes what is below it.
+            if root_is_attached { put().and_then(|()| fill()) } else { fill().and_then(|()| put()) }
         }
     }
 }

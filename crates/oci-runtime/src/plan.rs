@@ -130,14 +130,13 @@ impl Namespaces {
         // Join every namespace except user first: after setns(CLONE_NEWUSER) we may lack the privilege to join the rest.
         // runc libcontainer/nsenter/nsexec.c, join_namespaces().
         namespaces.joined.sort_by_key(|(flag, _)| *flag == ThreadNameSpaceType::USER);
-        if !namespaces.all.contains(ThreadNameSpaceType::MOUNT) {
+        if !namespaces.all.contains(ThreadNameSpaceType::MOUNT) && namespaces.all.contains(ThreadNameSpaceType::USER) {
             return Err(PlanError::NoMountNamespace);
         }
         Ok(namespaces)
     }
 }
 
-/// The kernel's bit, once for setns and once for clone.
 /// After the first file system that the child makes it makes the plain ones, too: newer kernels list mounts in the order in
 /// which they were made (6.8, mnt_id_unique), and that shall be the one that is asked for.
 fn made_in_order(mounts: &mut [MountPlan]) {
@@ -151,6 +150,7 @@ fn made_in_order(mounts: &mut [MountPlan]) {
     }
 }
 
+/// The kernel's bit, once for setns and once for clone.
 fn flags(kind: NamespaceKind) -> (ThreadNameSpaceType, UnshareFlags) {
     match kind {
         NamespaceKind::Pid => (ThreadNameSpaceType::PROCESS_ID, UnshareFlags::NEWPID),

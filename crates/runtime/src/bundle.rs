@@ -305,7 +305,7 @@ mod tests {
                 json!({"process": {"args": ["x"], "cwd": "/", "rlimits": [{"type": "RLIMIT_X", "hard": 1, "soft": 1}]}}),
                 "process.rlimits[0].type: unknown word \"RLIMIT_X\"",
             ),
-            (json!({"linux": {}}), "a mount namespace of its own is required"),
+            (json!({"linux": {"namespaces": [{"type": "user"}]}}), "a mount namespace of its own is required"),
             (
                 json!({"linux": {"namespaces": [{"type": "mount"}, {"type": "user"}]}}),
                 "linux.uidMappings is empty, and a new user namespace needs ids",

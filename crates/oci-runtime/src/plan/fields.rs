@@ -151,7 +151,8 @@ fn namespaces_by_type_and_by_path() {
         namespaces(json!([{"type": "mount", "path": "n"}])),
         r#"error: linux.namespaces[0].path: "n" is not an absolute path"#,
     );
-    check(namespaces(json!([])), "error: a mount namespace of its own is required");
+    check(namespaces(json!([])), "all: ThreadNameSpaceType(0x0)");
+    check(namespaces(json!([{"type": "user"}])), "error: a mount namespace of its own is required");
 }
 
 #[test]

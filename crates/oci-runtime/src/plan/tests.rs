@@ -31,7 +31,7 @@ fn the_user_namespace_is_joined_last_and_the_cgroup_one_is_made_late() {
 #[test]
 fn what_cannot_be_done_is_named() {
     let refused = |spec: Spec| Plan::new(&spec).unwrap_err().to_string();
-    assert_eq!(refused(spec(vec![])), "a mount namespace of its own is required");
+    assert_eq!(refused(spec(vec![namespace(NamespaceKind::User, None)])), "a mount namespace of its own is required");
     let user = vec![namespace(NamespaceKind::Mount, None), namespace(NamespaceKind::User, None)];
     assert_eq!(refused(spec(user)), "linux.uidMappings is empty, and a new user namespace needs ids");
     let mounts_only = || spec(vec![namespace(NamespaceKind::Mount, None)]);

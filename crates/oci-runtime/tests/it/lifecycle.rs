@@ -157,6 +157,39 @@ fn privileged_a_namespace_of_another_kind_is_refused() {
     });
 }
 
+/// Asked for by nobody but runtime-tools' validation suite. A naive runtime makes the container's mounts in the host's
+/// namespace, where they stay.
+#[test]
+fn privileged_a_container_in_the_hosts_mount_namespace_mounts_nothing_there() {
+    isolated(|| {
+        let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mut fixture = Fixture::new(&["sleep", "1000"]);
+        fixture.spec.linux.namespaces.retain(|namespace| namespace.kind != NamespaceKind::Mount);
+        let before = mounts();
+        let mut container = match fixture.create(None, output_pipe().1) {
+            Ok(container) => container,
+            // Before Linux 6.15.
+            Err(err) => return assert_eq!(err.to_string(), "a mount namespace of its own is required"),
+        };
+        container.start().unwrap();
+        let script = "stat -Lc %i /proc/self/ns/mnt; stat -c %t:%T /dev/null; ls / /proc/1/root/";
+        let process = oci::runtime::Process {
+            args: ["sh", "-c", script].map(str::to_owned).to_vec(),
+            ..fixture.spec.process.clone()
+        };
+        let output = exec(&container, &process).unwrap();
+        let host = std::os::unix::fs::MetadataExt::ino(&fs::metadata("/proc/self/ns/mnt").unwrap());
+        assert_eq!(output.text.lines().take(2).collect::<Vec<_>>(), [host.to_string().as_str(), "1:3"]);
+        assert_eq!(output.code, 0, "{}", output.text);
+        // Tests beside this one mount nothing in this namespace either.
+        assert_eq!(mounts(), before);
+        container.kill(9).unwrap();
+        wait(container.pidfd.as_fd()).unwrap();
+        container.destroy().unwrap();
+        assert_eq!(mounts(), before);
+    });
+}
+
 #[test]
 fn privileged_pausing_stops_every_process() {
     isolated(|| {

@@ -252,7 +252,7 @@ fn privileged_values_that_cannot_be_are_named() {
         ("/linux/namespaces/0/path", json!("/proc/self/ns/net"), "pid namespace of linux.namespaces"),
         ("/linux/namespaces/0/path", json!("/dev/null"), "pid namespace of linux.namespaces"),
         ("/linux/namespaces/1/path", json!("/a\0b"), "linux.namespaces[1].path"),
-        ("/linux/namespaces", json!([]), "mount namespace"),
+        ("/linux/namespaces", json!([]), "needs a new uts namespace"),
         ("/linux/cgroupsPath", json!("/"), "linux.cgroupsPath"),
         ("/linux/cgroupsPath", json!(".."), "linux.cgroupsPath"),
         ("/linux/cgroupsPath", json!("/a/../../b"), "linux.cgroupsPath"),

@@ -47,6 +47,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) joined: &'a [OwnedFd],
     /// The host's /proc.
     pub(crate) proc: BorrowedFd<'a>,
+    /// Whether the root is moved over the host's, where that cannot be exchanged: an initramfs.
+    pub(crate) no_pivot: bool,
     /// The FIFO where it waits, instead of the channel.
     pub(crate) gate: Option<BorrowedFd<'a>>,
     /// What is run when everything is mounted.
@@ -93,7 +95,12 @@ impl Birth<'_> {
         if let Some(made) = &self.hooks {
             made.run(channel)?;
         }
-        if self.has_own_mounts() { self.change_root() } else { enter_root(self.root).at(Step::ChangeRoot, "") }?;
+        match (self.has_own_mounts(), self.no_pivot) {
+            (true, false) => self.change_root()?,
+            (true, true) => self.move_root()?,
+            // The host's mounts are everybody's.
+            (false, _) => enter_root(self.root).at(Step::ChangeRoot, "")?,
+        }
         self.hide()?;
         self.finish_root()?;
         // After the hooks, which are not the container's.
@@ -177,6 +184,28 @@ impl Birth<'_> {
             Ok(chdir("/")?)
         };
         change().at(Step::ChangeRoot, "")
+    }
+
+    /// The root over `/`, and everything of this process there. The host's tree stays beneath, without its /proc and /sys:
+    /// with them whoever came there could undo what is masked (runc's msMoveRoot).
+    fn move_root(&self) -> Result<(), Failure> {
+        let moved = || -> io::Result<()> {
+            // Our own root is the host's still.
+            for path in ["/proc", "/sys"] {
+                let host = match unmount(path, UnmountFlags::DETACH) {
+                    Ok(()) | Err(Errno::NOENT) => continue,
+                    // Not mounted there, or locked against root of a user namespace: then it is covered.
+                    Err(Errno::INVAL) => openat(CWD, path, target::PATH_FLAGS, Mode::empty())?,
+                    Err(err) => return Err(err.into()),
+                };
+                move_to(empty_directory()?.as_fd(), host.as_fd())?;
+            }
+            if self.hooks.is_some() {
+                move_mount(self.root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+            }
+            enter_root(self.root)
+        };
+        moved().at(Step::ChangeRoot, "without pivot_root")
     }
 
     fn make_devices(&self) -> Result<(), Failure> {

@@ -87,6 +87,8 @@ pub struct Handover<'a> {
     pub state: &'a State,
     /// Whether there has to be a cgroup.
     pub cgroup: CgroupNeed,
+    /// Moves the root over the host's instead of exchanging both, for hosts that run from an initramfs. Less safe.
+    pub no_pivot: bool,
 }
 
 /// A container that another process of ours has created.
@@ -463,6 +465,7 @@ fn birth(
         joined: &joined,
         joined_pid: joined_pid.as_ref().map(|namespace| namespace.as_fd()),
         proc: proc.as_fd(),
+        no_pivot: options.handover.is_some_and(|handover| handover.no_pivot),
         gate: options.handover.as_ref().map(|handover| handover.gate),
         hooks: hooks.map(|(hooks, state)| MadeHooks { hooks, state, place: &options.spec.root.path }),
     };

@@ -171,7 +171,7 @@ pub(crate) const CREATE: [Flag; 7] = [
     flag("console-socket", "", Kind::Value),
     flag("pidfd-socket", "", Kind::Value),
     flag("pid-file", "", Kind::Value),
-    flag("no-pivot", "", REFUSED_SWITCH),
+    flag("no-pivot", "", Kind::Switch),
     flag("no-new-keyring", "", Kind::Switch),
     flag("preserve-fds", "", Kind::Value),
 ];
@@ -306,7 +306,6 @@ mod tests {
         for (line, text) in [
             ("--nosuch x", "flag provided but not defined: -nosuch"),
             ("x -b", "flag needs an argument: -bundle"),
-            ("--no-pivot x", "--no-pivot is not supported"),
             ("--no-new-keyring=maybe x", "invalid value \"maybe\" for flag -no-new-keyring"),
         ] {
             assert_eq!(read(&CREATE, line, true).unwrap_err().to_string(), text);

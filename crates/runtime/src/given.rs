@@ -24,6 +24,8 @@ pub(crate) struct Given {
     pub(crate) pid_file: Option<PathBuf>,
     /// What the process keeps.
     pub(crate) kept: Kept,
+    /// Whether the container's root is moved, not exchanged.
+    pub(crate) no_pivot: bool,
     /// How many of the kept descriptors are sockets of an activation (sd_listen_fds(3)).
     listening: u32,
 }
@@ -111,7 +113,7 @@ impl Given {
         let too_many = || UsageError::BadValue { name: "preserve-fds", value: preserved.to_string() };
         let kept = Kept { keyring: flags.is_on("no-new-keyring"), descriptors: descriptors.ok_or_else(too_many)? };
         let [console_socket, pidfd_socket, pid_file] = ["console-socket", "pidfd-socket", "pid-file"].map(absolute);
-        Ok(Given { console_socket, pidfd_socket, pid_file, kept, listening })
+        Ok(Given { console_socket, pidfd_socket, pid_file, kept, no_pivot: flags.is_on("no-pivot"), listening })
     }
 
     /// Tells the process of its sockets. `1` stands for whatever number it has inside, as runc has it.

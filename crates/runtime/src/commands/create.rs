@@ -187,7 +187,7 @@ fn birth(
         stdio: given.stdio(record.spec.process.terminal)?,
         hierarchies,
         kept: given.kept,
-        handover: Some(Handover { gate: gate.as_fd(), state: &state, cgroup }),
+        handover: Some(Handover { gate: gate.as_fd(), state: &state, cgroup, no_pivot: given.no_pivot }),
     })?;
     record.process = FirstProcess::new(container.pid);
     let recorded = record.process.map_or(Ok(()), |process| locked.save_process(process)).map_err(CommandError::from);

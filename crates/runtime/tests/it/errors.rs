@@ -46,7 +46,6 @@ fn what_is_not_done_is_refused_by_name_in_the_log() {
         (&["update", "x"][..], "container does not exist"),
         (&["events", "x"], "container does not exist"),
         (&["checkpoint", "nosuch"], "container does not exist"),
-        (&["create", "--no-pivot", "x"], "longshore-runtime create failed: --no-pivot is not supported"),
         (&["create", "--nosuch", "x"], "flag provided but not defined: -nosuch"),
         (&["create"], "longshore-runtime: \"create\" requires exactly 1 argument(s)"),
         (&["create", "a/b"], "longshore-runtime create failed: invalid container ID format"),

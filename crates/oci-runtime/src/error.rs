@@ -528,6 +528,10 @@ steps! {
     CoverProc = "leads to /proc",
     /// A finished mount to its place.
     AttachMount = "attach mount",
+    /// What a tmpfs takes over.
+    CopyUp = "take over what is covered",
+    /// A mount that is there already.
+    Remount = "remount",
     /// Flags of a mount.
     MountAttributes = "set mount attributes of",
     /// A device node or a link in /dev.

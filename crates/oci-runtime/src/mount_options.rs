@@ -1,6 +1,9 @@
-//! mount(8)'s words. Pure.
+//! mount(8)'s words. Pure, but for the last step of applying them.
 
-use sys::mount::Attributes;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use sys::mount::{Attributes, set_attributes};
 
 /// What the words of one mount mean.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,23 +20,67 @@ pub(crate) struct MountOptions {
     pub(crate) propagation_recursive: bool,
     /// MS_PRIVATE and so on; 0 if nothing was said.
     pub(crate) propagation: u64,
+    /// What is mounted already is changed (`remount`).
+    pub(crate) remount: bool,
+    /// A tmpfs begins with what it covers (`tmpcopyup`).
+    pub(crate) copy_up: bool,
+    /// Owners of files are mapped (`idmap`); true for everything below, too (`ridmap`).
+    pub(crate) id_map: Option<bool>,
+    /// Flags of the file system that are none of the mount; nothing to a bind mount, as for mount(2).
+    pub(crate) superblock: Vec<String>,
     /// The file system's own options.
     pub(crate) data: Vec<(String, Option<String>)>,
 }
 
-/// Reads the words; the error is the first one that is not supported.
-pub(crate) fn parse(words: &[String]) -> Result<MountOptions, &str> {
+impl MountOptions {
+    /// Whether the file system is given an option of this name.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.data.iter().any(|(known, _)| known == key)
+    }
+
+    /// Everything of a mount but its own flags: those of all below, and propagation.
+    pub(crate) fn apply_rest(&self, mount: BorrowedFd<'_>) -> io::Result<()> {
+        if !self.attributes_recursive.is_empty() {
+            set_attributes(mount, self.attributes_recursive, true)?;
+        }
+        if self.propagation != 0 {
+            let attributes = Attributes { propagation: self.propagation, ..Attributes::default() };
+            set_attributes(mount, attributes, self.propagation_recursive)?;
+        }
+        Ok(())
+    }
+
+    /// Sets or takes back a flag of the file system.
+    fn set_superblock(&mut self, word: &str, on: bool) {
+        self.superblock.retain(|known| known != word);
+        if on {
+            self.superblock.push(word.to_owned());
+        }
+    }
+}
+
+/// Reads the words. What nobody knows is the file system's.
+pub(crate) fn parse(words: &[String]) -> MountOptions {
     let mut options = MountOptions::default();
     for word in words {
         match word.as_str() {
             "bind" => options.bind = true,
             "rbind" => (options.bind, options.bind_recursive) = (true, true),
-            "remount" | "idmap" | "ridmap" | "tmpcopyup" => return Err(word),
-            "defaults" | "async" | "nomand" | "" => {}
+            "remount" => options.remount = true,
+            "idmap" => options.id_map = Some(false),
+            "ridmap" => options.id_map = Some(true),
+            "tmpcopyup" => options.copy_up = true,
+            word @ ("sync" | "dirsync" | "lazytime" | "mand" | "iversion") => options.set_superblock(word, true),
+            "async" => options.set_superblock("sync", false),
+            "nolazytime" => options.set_superblock("lazytime", false),
+            "nomand" => options.set_superblock("mand", false),
+            "noiversion" => options.set_superblock("iversion", false),
+            // What mount(2) would say to the kernel's log; and what nobody asks for.
+            "silent" | "loud" | "defaults" | "" => {}
             _ => parse_word(&mut options, word),
         }
     }
-    Ok(options)
+    options
 }
 
 fn parse_word(options: &mut MountOptions, word: &str) {
@@ -94,36 +141,4 @@ fn apply(attributes: &mut Attributes, (set, clear): (u64, u64)) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(words: &str) -> MountOptions {
-        let words: Vec<_> = words.split(',').map(str::to_owned).collect();
-        parse(&words).unwrap()
-    }
-
-    #[test]
-    fn words_become_flags_and_the_rest_is_the_file_systems() {
-        let options = parsed("rbind,ro,nosuid,rw,rprivate,rro,size=65536k,noswap");
-        assert!(options.bind && options.bind_recursive && options.propagation_recursive);
-        let attributes = Attributes { set: Attributes::NO_SUID, clear: Attributes::READ_ONLY, propagation: 0 };
-        assert_eq!(options.attributes, attributes);
-        assert_eq!(options.attributes_recursive.set, Attributes::READ_ONLY);
-        assert_eq!(options.propagation, Attributes::PRIVATE);
-        assert_eq!(options.data, [("size".into(), Some("65536k".into())), ("noswap".into(), None)]);
-    }
-
-    #[test]
-    fn access_times_exclude_each_other() {
-        let options = parsed("noatime,relatime");
-        assert_eq!((options.attributes.set, options.attributes.clear), (0, Attributes::ATIME_MASK));
-        let options = parsed("relatime,noatime");
-        assert_eq!(options.attributes.set, Attributes::NO_ATIME);
-        assert_eq!(options.attributes.clear, Attributes::ATIME_MASK);
-    }
-
-    #[test]
-    fn what_is_not_supported_is_named() {
-        assert_eq!(parse(&["ro".into(), "idmap".into()]), Err("idmap"));
-    }
-}
+mod tests;

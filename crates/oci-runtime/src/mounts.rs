@@ -18,16 +18,20 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
+use rustix::process::Pid;
 use sys::mount::{Attributes, set_attributes};
 use sys::open::openat2;
 use sys::overlay;
 
 use crate::channel::{At, Failure, Reason};
 use crate::error::{CreateError, PlanError, Step};
+use crate::id_map::{self, IdMap};
 use crate::mount_options::{self, MountOptions};
 use crate::process::is_proc;
+use crate::remount;
 use crate::supply::Wanted;
 use crate::target::{self, Missing};
+use crate::tmpfs;
 
 /// One mount of the specification, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +41,7 @@ pub(crate) struct MountPlan {
     pub(crate) source: PathBuf,
     pub(crate) subpath: Option<PathBuf>,
     pub(crate) options: MountOptions,
+    pub(crate) id_map: Option<IdMap>,
 }
 
 /// Where a mount is made, and how.
@@ -50,6 +55,8 @@ pub(crate) enum MountKind {
     InChild(String),
     /// The container's own cgroup directories.
     Cgroup,
+    /// A change of what is mounted, in the child; of the file system, too, if that is the container's.
+    Remount { file_system: bool },
 }
 
 /// File systems whose content depends on who mounts them.
@@ -58,25 +65,35 @@ const IN_CHILD: [&str; 3] = ["proc", "sysfs", "mqueue"];
 impl MountPlan {
     pub(crate) fn new(mount: &Mount) -> Result<MountPlan, PlanError> {
         let destination = mount.destination.clone();
-        let options = mount_options::parse(&mount.options).map_err(|option| PlanError::Unsupported {
+        let options = mount_options::parse(&mount.options);
+        let unsupported = |option: &str| PlanError::Unsupported {
             what: format!("mount option {option:?} of {}", destination.display()),
-        })?;
+        };
+        if options.copy_up && mount.kind != "tmpfs" {
+            return Err(unsupported("tmpcopyup"));
+        }
+        let id_map = IdMap::plan(mount, options.id_map)?;
         let kind = match mount.kind.as_str() {
+            _ if options.remount => MountKind::Remount { file_system: false },
             "" | "bind" => MountKind::Bind,
             _ if options.bind => MountKind::Bind,
             "cgroup" | "cgroup2" => MountKind::Cgroup,
             kind if IN_CHILD.contains(&kind) => MountKind::InChild(kind.to_owned()),
             kind => MountKind::FileSystem(kind.to_owned()),
         };
-        Ok(MountPlan { destination, kind, source: mount.source.clone(), subpath: mount.subpath.clone(), options })
+        // The kernel would ignore them, and with them what they were to limit.
+        if let (MountKind::Bind, Some((key, _))) = (&kind, options.data.first()) {
+            return Err(unsupported(key));
+        }
+        let (source, subpath) = (mount.source.clone(), mount.subpath.clone());
+        Ok(MountPlan { destination, kind, source, subpath, options, id_map })
     }
 
     /// A mount of the specification's list: like any, but it needs a place.
     pub(crate) fn below_root(mount: &Mount) -> Result<MountPlan, PlanError> {
-        if !mount.destination.is_absolute() {
-            return Err(PlanError::RelativePath { path: mount.destination.clone() });
-        }
-        let plan = MountPlan::new(mount)?;
+        // A relative one begins at the root (runtime-spec config.md, "Mounts").
+        let destination = Path::new("/").join(&mount.destination);
+        let plan = MountPlan { destination, ..MountPlan::new(mount)? };
         plan.refuse_inside_proc()?;
         Ok(plan)
     }
@@ -114,6 +131,8 @@ pub(crate) enum Built {
     Detached { mount: OwnedFd, is_directory: bool },
     /// The child makes it.
     InChild(String),
+    /// The child changes what is there.
+    Remount { file_system: bool },
     /// cgroup v1: a tmpfs with a bind mount for every hierarchy.
     Hierarchies { tmpfs: OwnedFd, binds: Vec<(String, OwnedFd)>, links: Vec<(String, String)> },
 }
@@ -127,14 +146,15 @@ pub(crate) fn build_root(root: &Root) -> Result<OwnedFd, CreateError> {
             source: root.path.clone(),
             subpath: None,
             options: MountOptions { bind: true, bind_recursive: true, ..MountOptions::default() },
+            id_map: None,
         },
         [mount] => MountPlan::new(mount)?,
         _ => return Err(PlanError::Unsupported { what: "a root of several mounts".into() }.into()),
     };
     match &plan.kind {
-        MountKind::Bind => bind(&plan),
+        MountKind::Bind => bind(&plan, None),
         MountKind::FileSystem(kind) => file_system(&plan, kind).map_err(build_failed("mount root file system", &plan)),
-        MountKind::InChild(_) | MountKind::Cgroup => {
+        MountKind::InChild(_) | MountKind::Cgroup | MountKind::Remount { .. } => {
             Err(PlanError::Unsupported { what: "a root of kernel objects".into() }.into())
         }
     }
@@ -164,6 +184,7 @@ pub(crate) fn build(
             Ok(Built::Detached { mount, is_directory: true })
         }
         MountKind::InChild(kind) => Ok(Built::InChild(kind.clone())),
+        MountKind::Remount { file_system } => Ok(Built::Remount { file_system: *file_system }),
         MountKind::Cgroup if cgroup.version == Version::V1 => hierarchies_v1(plan, cgroup, host),
         MountKind::Cgroup if own_cgroup_namespace => Ok(Built::InChild("cgroup2".into())),
         MountKind::Cgroup => {
@@ -183,9 +204,11 @@ fn is_directory(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::Directory)
 }
 
-pub(crate) fn bind(plan: &MountPlan) -> Result<OwnedFd, CreateError> {
+/// A part of the host's tree, as a detached mount; `container` is a process of the container's user namespace.
+pub(crate) fn bind(plan: &MountPlan, container: Option<Pid>) -> Result<OwnedFd, CreateError> {
+    let mount = bound_tree(plan).map_err(build_failed("bind mount", plan))?;
+    id_map::apply(mount.as_fd(), plan, container)?;
     let built = || -> io::Result<OwnedFd> {
-        let mount = bound_tree(plan)?;
         let options = &plan.options;
         if !options.attributes.is_empty() {
             set_attributes(mount.as_fd(), options.attributes, false)?;
@@ -229,6 +252,7 @@ pub(crate) fn file_system(plan: &MountPlan, kind: &str) -> io::Result<OwnedFd> {
         let joined = layers().filter_map(|(_, path)| path.as_ref().map(escaped)).collect::<Vec<_>>().join(":");
         if joined.len() <= STRING_MAX { configure(plan, kind, Some(&joined))? } else { old_overlay(plan)? }
     };
+    plan.options.apply_rest(mount.as_fd())?;
     writable_as_asked(plan, mount)
 }
 
@@ -268,6 +292,9 @@ fn configure(plan: &MountPlan, kind: &str, joined_lower: Option<&str>) -> io::Re
             Some(value) => fsconfig_set_string(context.as_fd(), key.as_str(), value.as_str())?,
             None => fsconfig_set_flag(context.as_fd(), key.as_str())?,
         }
+    }
+    for word in &plan.options.superblock {
+        fsconfig_set_flag(context.as_fd(), word.as_str())?;
     }
     fsconfig_create(context.as_fd())?;
     let attributes = MountAttrFlags::from_bits_retain(plan.options.attributes.set as u32);
@@ -317,6 +344,9 @@ pub(crate) fn attach(
 ) -> Result<(), Failure> {
     let place = plan.destination.to_string_lossy();
     match built {
+        Built::Remount { file_system } => {
+            remount::apply(root, plan, *file_system).because(Reason::Mount(Step::Remount), &place)
+        }
         Built::Detached { mount, is_directory } => put(root, plan, mount.as_fd(), *is_directory),
         Built::InChild(kind) => {
             let mount = file_system(plan, kind).because(Reason::Mount(Step::BuildMount), &place)?;
@@ -331,7 +361,8 @@ pub(crate) fn attach(
                 for (target, link) in links {
                     symlinkat(target, tmpfs, link)?;
                 }
-                set_attributes(tmpfs.as_fd(), plan.options.attributes, false)
+                set_attributes(tmpfs.as_fd(), plan.options.attributes, false)?;
+                plan.options.apply_rest(tmpfs.as_fd())
             };
             let fill = || fill().because(Reason::Mount(Step::AttachMount), &place);
             let put = || put(root, plan, tmpfs.as_fd(), true);
@@ -343,6 +374,10 @@ pub(crate) fn attach(
 
 fn put(root: BorrowedFd<'_>, plan: &MountPlan, mount: BorrowedFd<'_>, is_directory: bool) -> Result<(), Failure> {
     let place = plan.destination.to_string_lossy();
+    let is_tmpfs = matches!(&plan.kind, MountKind::FileSystem(kind) | MountKind::InChild(kind) if kind == "tmpfs");
+    if is_tmpfs && (plan.options.copy_up || !plan.options.has("mode")) {
+        tmpfs::settle(root, plan, mount).because(Reason::Mount(Step::CopyUp), &place)?;
+    }
     let missing = if is_directory { Missing::Directory } else { Missing::File };
     let target = crate::place::open(root, plan, missing)?;
     move_to(mount, target.as_fd()).because(Reason::Mount(Step::AttachMount), &place)

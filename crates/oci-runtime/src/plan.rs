@@ -10,8 +10,10 @@ use sys::mount::Attributes;
 
 use crate::error::PlanError;
 use crate::field::FieldError;
+use crate::id_map;
 use crate::mounts::{MountKind, MountPlan};
 use crate::net_devices::NetDevice;
+use crate::remount;
 use crate::scheduling::Machine;
 use crate::user_namespace::UserNamespace;
 use crate::{labels, net_devices, sysctl, time};
@@ -72,6 +74,8 @@ impl Plan {
         let mut mounts = spec.mounts.iter().map(MountPlan::below_root).collect::<Result<Vec<_>, _>>()?;
         labels::label_mounts(&mut mounts, &linux.mount_label);
         made_in_order(&mut mounts);
+        remount::plan(&mut mounts);
+        id_map::check(&mounts, user.as_ref())?;
         let host_dev = |mount: &MountPlan| mount.destination == Path::new("/dev") && mount.kind == MountKind::Bind;
         spec.hooks.iter().try_for_each(crate::hooks::check)?;
         Ok(Plan {

@@ -12,7 +12,7 @@ use oci::runtime::Spec;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
-use rustix::process::Pid;
+use rustix::process::{Pid, getpid};
 use rustix::thread::ThreadNameSpaceType;
 use sys::mount::{Attributes, set_attributes};
 
@@ -89,7 +89,7 @@ impl<'a> Order<'a> {
         let failed = |action| move |source| CreateError::Clone { action, source };
         let list = self.list();
         let made = sys::namespace::in_mount_namespace(child, || {
-            list.iter().map(|wanted| self.make(wanted)).collect::<Result<Vec<_>, _>>()
+            list.iter().map(|wanted| self.make(wanted, child)).collect::<Result<Vec<_>, _>>()
         });
         for tree in made.map_err(failed("enter the container's mount namespace"))?? {
             channel.send_tree(tree.as_fd()).map_err(failed("hand a mount to the container's process"))?;
@@ -102,18 +102,19 @@ impl<'a> Order<'a> {
         let list = self.list();
         match self.by_parent {
             true => list.iter().map(|_| channel.receive_tree()).collect(),
-            false => list.iter().map(|wanted| self.make(wanted).map_err(failure)).collect(),
+            false => list.iter().map(|wanted| self.make(wanted, getpid()).map_err(failure)).collect(),
         }
     }
 
-    fn make(&self, wanted: &Wanted<'_>) -> Result<OwnedFd, CreateError> {
+    fn make(&self, wanted: &Wanted<'_>, child: Pid) -> Result<OwnedFd, CreateError> {
         match (wanted, self.root) {
             (Wanted::Root, None) => build_root(&self.spec.root),
             (Wanted::Root, Some(root)) => root.try_clone_to_owned().map_err(failed("open", &self.spec.root.path)),
             (Wanted::Bind(plan), _) if plan.kind == MountKind::Cgroup => {
                 let source = self.hierarchies.unified.clone().unwrap_or_else(|| PathBuf::from("/sys/fs/cgroup"));
-                bind(&MountPlan { source, ..(*plan).clone() })
+                bind(&MountPlan { source, ..(*plan).clone() }, None)
             }
+            (Wanted::Bind(plan), _) => bind(plan, Some(child)),
             (wanted, _) => wanted.open(),
         }
     }
@@ -129,7 +130,7 @@ impl Wanted<'_> {
                 place.map_err(|err| failed("open", path)(err.into()))
             }
             Wanted::Node(path) => clone_node(path).map_err(failed("bind device", path)),
-            Wanted::Bind(plan) => bind(plan),
+            Wanted::Bind(plan) => bind(plan, None),
             Wanted::Directory(path) => {
                 let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
                 open_tree(CWD, *path, flags).map_err(|err| failed("bind cgroup", path)(err.into()))

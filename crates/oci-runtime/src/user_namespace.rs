@@ -88,7 +88,7 @@ impl UserNamespace {
 }
 
 /// What the kernel would refuse without a reason.
-fn check(field: &'static str, mappings: &[IdMapping]) -> Result<(), PlanError> {
+pub(crate) fn check(field: &'static str, mappings: &[IdMapping]) -> Result<(), PlanError> {
     let fault = |fault| Err(PlanError::Mapping { field, fault });
     let ends = |mapping: &IdMapping| {
         let fits = |first: u32| first.checked_add(mapping.size).is_some();
@@ -188,7 +188,7 @@ fn is_map(text: &str, mappings: &[IdMapping]) -> bool {
 }
 
 /// One of the two maps.
-struct Map {
+pub(crate) struct Map {
     file: &'static str,
     capability: &'static str,
     tool: &'static str,
@@ -196,14 +196,14 @@ struct Map {
     own: fn() -> u32,
 }
 
-const USERS: Map =
+pub(crate) const USERS: Map =
     Map { file: "uid_map", capability: "CAP_SETUID", tool: "newuidmap", own: || rustix::process::geteuid().as_raw() };
 
-const GROUPS: Map =
+pub(crate) const GROUPS: Map =
     Map { file: "gid_map", capability: "CAP_SETGID", tool: "newgidmap", own: || rustix::process::getegid().as_raw() };
 
 /// Writes one map, by the program that is installed for it where this process may not.
-fn write_map(pid: Pid, mappings: &[IdMapping], map: &Map) -> Result<(), CreateError> {
+pub(crate) fn write_map(pid: Pid, mappings: &[IdMapping], map: &Map) -> Result<(), CreateError> {
     let file = |name: &str| PathBuf::from(format!("/proc/{}/{name}", pid.as_raw_nonzero()));
     let write = |path: PathBuf, text: &str| {
         fs::write(&path, text).map_err(|source| CreateError::WriteMap { program: path.display().to_string(), source })

@@ -320,7 +320,7 @@ mod tests {
             ),
             (
                 json!({"mounts": [{"destination": "/x", "type": "bind", "source": "/y", "options": ["rbind", "idmap"]}]}),
-                "mount option \"idmap\" of /x is not supported",
+                "idmap without mappings needs a new user namespace",
             ),
             (
                 json!({"hooks": {"prestart": [{"path": "relative"}]}}),

@@ -6,8 +6,7 @@
 use serde_json::Value;
 
 /// Their full names; `[]` stands for each member of a list.
-const CONFIG: &[&str] =
-    &["linux.intelRdt", "mounts[].uidMappings", "mounts[].gidMappings", "freebsd", "solaris", "vm", "windows", "zos"];
+const CONFIG: &[&str] = &["linux.intelRdt", "freebsd", "solaris", "vm", "windows", "zos"];
 
 /// The first field of config.json that is asked for and not honoured.
 pub(crate) fn of_config(config: &Value) -> Option<String> {

@@ -253,7 +253,7 @@ impl<'a> Scene<'a> {
         }
         let mut places = Vec::new();
         for plan in to_prepare(mounts) {
-            places.push((plan, if plan.kind == MountKind::Bind { Some(bind(plan)?) } else { None }));
+            places.push((plan, if plan.kind == MountKind::Bind { Some(bind(plan, None)?) } else { None }));
         }
         Ok(Scene { root: build_root(root)?, clean: build_root(root)?, places })
     }

@@ -45,8 +45,10 @@ fn what_cannot_be_done_is_named() {
         ..Default::default()
     };
     for (mount, text) in [
-        (mount("relative", "tmpfs", "rw"), "relative is not an absolute path"),
-        (mount("/m", "tmpfs", "idmap"), "mount option \"idmap\" of /m is not supported"),
+        (mount("/m", "tmpfs", "idmap"), "mapping the ids of /m, which is no bind mount, is not supported"),
+        (mount("/m", "bind", "idmap"), "idmap without mappings needs a new user namespace"),
+        (mount("/m", "bind", "size=5"), "mount option \"size\" of /m is not supported"),
+        (mount("/m", "proc", "tmpcopyup"), "mount option \"tmpcopyup\" of /m is not supported"),
         (mount("/proc/self/attr", "bind", "ro"), "/proc/self/attr cannot be mounted because it is inside /proc"),
         (mount("/proc", "tmpfs", "ro"), "/proc cannot be mounted because it is inside /proc"),
     ] {

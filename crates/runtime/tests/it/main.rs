@@ -19,6 +19,7 @@ mod leaks;
 mod leftovers;
 mod lifecycle;
 mod limits;
+mod mounts;
 mod net_devices;
 mod rootless;
 mod seccomp;

@@ -1,0 +1,94 @@
+//! Id-mapped mounts: files that show other owners than they have (mount_setattr(2), "ID-mapped mounts").
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use oci::runtime::{IdMapping, Mount};
+use rustix::io::Errno;
+use rustix::process::Pid;
+use rustix::thread::UnshareFlags;
+use sys::fork::{NewNamespaces, fork};
+
+use crate::container::end;
+use crate::error::{CreateError, PlanError};
+use crate::mounts::{MountKind, MountPlan, build_failed};
+use crate::user_namespace::{self, GROUPS, USERS, UserNamespace, write_map};
+
+/// How the ids of one mount are mapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct IdMap {
+    /// With everything mounted below.
+    pub(crate) recursive: bool,
+    /// Users and groups; the container's own user namespace where there are none.
+    pub(crate) ids: Option<(Vec<IdMapping>, Vec<IdMapping>)>,
+}
+
+impl IdMap {
+    /// What options (`idmap`, `ridmap`) and mappings ask for. Mappings alone mean `idmap`, as with runc.
+    pub(crate) fn plan(mount: &Mount, asked: Option<bool>) -> Result<Option<IdMap>, PlanError> {
+        let (users, groups) = (&mount.uid_mappings, &mount.gid_mappings);
+        user_namespace::check("mounts.uidMappings", users)?;
+        user_namespace::check("mounts.gidMappings", groups)?;
+        let missing = |field| Err(PlanError::Mapping { field, fault: "is empty, and an id-mapped mount needs both" });
+        match (users.is_empty(), groups.is_empty()) {
+            (true, true) => Ok(asked.map(|recursive| IdMap { recursive, ids: None })),
+            (true, false) => missing("mounts.uidMappings"),
+            (false, true) => missing("mounts.gidMappings"),
+            (false, false) => {
+                let ids = Some((users.clone(), groups.clone()));
+                Ok(Some(IdMap { recursive: asked.unwrap_or(false), ids }))
+            }
+        }
+    }
+}
+
+/// Refuses what no kernel does, and mappings of a user namespace that is not there.
+pub(crate) fn check(mounts: &[MountPlan], user: Option<&UserNamespace>) -> Result<(), PlanError> {
+    for mount in mounts {
+        let Some(map) = &mount.id_map else { continue };
+        if mount.kind != MountKind::Bind {
+            let what = format!("mapping the ids of {}, which is no bind mount,", mount.destination.display());
+            return Err(PlanError::Unsupported { what });
+        }
+        if map.ids.is_none() && user.is_none() {
+            return Err(PlanError::NeedsNamespace { setting: "idmap without mappings", namespace: "user" });
+        }
+    }
+    Ok(())
+}
+
+/// Maps the ids of a detached mount; `container` is a process of the container's user namespace.
+pub(crate) fn apply(mount: BorrowedFd<'_>, plan: &MountPlan, container: Option<Pid>) -> Result<(), CreateError> {
+    let Some(map) = &plan.id_map else { return Ok(()) };
+    let namespace = match (&map.ids, container) {
+        (Some((users, groups)), _) => with_ids(users, groups)?,
+        (None, Some(pid)) => namespace_of(pid)?,
+        (None, None) => return Err(build_failed("map the ids of", plan)(Errno::INVAL.into())),
+    };
+    sys::mount::map_ids(mount, namespace.as_fd(), map.recursive).map_err(build_failed("map the ids of", plan))
+}
+
+fn namespace_of(pid: Pid) -> Result<OwnedFd, CreateError> {
+    let path = PathBuf::from(format!("/proc/{}/ns/user", pid.as_raw_nonzero()));
+    File::open(&path).map(OwnedFd::from).map_err(|source| CreateError::Read { path, source })
+}
+
+/// A user namespace with these ids, which lives as long as the descriptor.
+fn with_ids(users: &[IdMapping], groups: &[IdMapping]) -> Result<OwnedFd, CreateError> {
+    let failed = |action| move |source| CreateError::Clone { action, source };
+    let (hold, held) = io::pipe().map_err(failed("make a pipe"))?;
+    let holder = fork(NewNamespaces(u64::from(UnshareFlags::NEWUSER.bits())), None, || {
+        // It is killed when the namespace is open.
+        let _ = rustix::io::read(&hold, &mut [0; 1]);
+        0
+    });
+    let holder = holder.map_err(failed("clone a user namespace"))?;
+    let mapped = write_map(holder.pid, users, &USERS).and_then(|()| write_map(holder.pid, groups, &GROUPS));
+    let opened = mapped.and_then(|()| namespace_of(holder.pid));
+    end(&holder, Duration::from_secs(1));
+    drop(held);
+    opened
+}

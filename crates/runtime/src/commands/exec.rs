@@ -139,21 +139,22 @@ fn changed(process: &Process, flags: &Parsed, command: &[String]) -> Result<Proc
         for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
             set.extend(added.iter().cloned());
         }
+        // Without an inheritable one there is no ambient one, and the flag gives none of those.
+        if !sets.inheritable.is_empty() {
+            sets.ambient.extend(added.iter().cloned());
+        }
     }
-    process.no_new_privileges |= flags.is_on("no-new-privs");
+    process.no_new_privileges = flags.value("no-new-privs").map_or(process.no_new_privileges, |word| word == "true");
     if let Some(user) = flags.value("user").filter(|user| !user.is_empty()) {
-        process.user = User { umask: process.user.umask, ..ids(user)? };
+        // What is not said stays, as under runc.
+        let (uid, gid) = user.split_once(':').map_or((user, None), |(uid, gid)| (uid, Some(gid)));
+        process.user.uid = number("user", uid)?;
+        process.user.gid = gid.map_or(Ok(process.user.gid), |gid| number("user", gid))?;
     }
     for gid in flags.values("additional-gids") {
         process.user.additional_gids.push(number("additional-gids", gid)?);
     }
     Ok(process)
-}
-
-/// `UID[:GID]`.
-fn ids(text: &str) -> Result<User, UsageError> {
-    let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
-    Ok(User { uid: number("user", uid)?, gid: number("user", gid)?, ..User::default() })
 }
 
 fn number(name: &'static str, text: &str) -> Result<u32, UsageError> {
@@ -171,7 +172,8 @@ mod tests {
             terminal: true,
             cwd: "/srv".into(),
             env: vec!["A=1".into()],
-            user: User { uid: 5, umask: Some(0o77), ..User::default() },
+            user: User { uid: 5, gid: 6, additional_gids: vec![4], umask: Some(0o77) },
+            no_new_privileges: true,
             ..Process::default()
         };
         changed(&process, &flags, &flags.words[1..]).map_err(|err| err.to_string())
@@ -208,8 +210,11 @@ mod tests {
         assert_eq!((changed.cwd.as_str(), changed.env.join(" ").as_str()), ("/tmp", "A=1 B=2"));
         assert_eq!((changed.user.uid, changed.user.gid, changed.user.umask), (7, 8, Some(0o77)));
         assert_eq!((changed.apparmor_profile.as_str(), changed.selinux_label.as_str()), ("p", "l"));
-        assert_eq!((changed.user.additional_gids, changed.no_new_privileges), (vec![9, 10], true));
+        assert_eq!((changed.user.additional_gids, changed.no_new_privileges), (vec![4, 9, 10], true));
         assert_eq!(changed.capabilities.unwrap().bounding, ["CAP_KILL"]);
+        let changed = exec("-u 0 --no-new-privs=false c ls").unwrap();
+        assert_eq!((changed.user.uid, changed.user.gid, changed.user.additional_gids), (0, 6, vec![4]));
+        assert!(!changed.no_new_privileges);
         assert_eq!(exec("-u web c ls"), Err("invalid value \"web\" for flag -user".into()));
     }
 }

@@ -36,8 +36,33 @@
 //! **Threads.** [`create`] refuses to run beside a second thread; exec may run beside threads that never allocate. The
 //! child allocates, which is safe only with nobody holding the allocator's lock at the clone.
 //!
+//! **Fields.** Where each of the specification's is planned and done; what a plan cannot do is told with the field's full
+//! name ([`PlanError`], [`FieldError`]). A test of `longshore-runtime` walks the whole schema.
+//!
+//! ```text
+//! process: args, env, cwd, user, capabilities, rlimits, noNewPrivileges, terminal, consoleSize   process
+//!          oomScoreAdj                                                                           child, joining
+//!          scheduler, ioPriority, execCPUAffinity                                                scheduling
+//!          apparmorProfile, selinuxLabel                                                         labels
+//! root, mounts, linux.rootfsPropagation                                      mounts, mount_options, place
+//! hostname, domainname, linux.devices, maskedPaths, readonlyPaths                                plan, child
+//! hooks                                                                                          hooks
+//! linux: namespaces                                                                   plan, child, container
+//!        uidMappings, gidMappings                                             user_namespace, supply, rootless
+//!        timeOffsets                                                                             time
+//!        sysctl                                                                                  sysctl
+//!        netDevices                                                                              net_devices
+//!        personality, memoryPolicy                                                               scheduling
+//!        mountLabel                                                                              labels
+//!        seccomp                                                               filter, and the crate seccomp
+//!        resources, cgroupsPath                                                              the crate cgroup
+//! ```
+//!
+//! No host that it was tried on has resctrl: `linux.intelRdt` is refused by `longshore-runtime`, as is what other platforms
+//! have of their own.
+//!
 //! Deliberately not here: the specification's making (`container-spec`), compiling seccomp profiles, networks beyond the
-//! loopback interface, waiting for and recording the exit.
+//! loopback interface and devices that move in, waiting for and recording the exit.
 
 mod channel;
 pub mod checkpoint;

@@ -2,6 +2,8 @@
 //!
 //! Asking for one is an error that names it: silently ignored it would be a limit that does not limit. Properties that the
 //! specification does not know are ignored, as it demands (runtime-spec config.md, "Extensibility").
+//!
+//! Where the others are honoured: the page of `oci-runtime`.
 
 use serde_json::Value;
 

@@ -163,10 +163,6 @@ fn outside(spec: &Spec, kind: NamespaceKind) -> Option<&Path> {
     spec.linux.namespaces.iter().find(|namespace| namespace.kind == kind)?.path.as_deref()
 }
 
-fn has_own(spec: &Spec, kind: NamespaceKind) -> bool {
-    spec.linux.namespaces.iter().any(|namespace| namespace.kind == kind && namespace.path.is_none())
-}
-
 /// What `/proc/PID/fd` shows of the standard streams of `process`; what is closed is empty.
 pub fn descriptors(process: &str) -> Vec<String> {
     let link = |number| std::fs::read_link(format!("/proc/{process}/fd/{number}"));

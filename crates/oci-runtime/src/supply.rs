@@ -145,7 +145,7 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> C
 }
 
 /// The devices that a process without CAP_MKNOD in the first user namespace has to borrow. FIFOs are no devices.
-fn nodes(plan: &Plan) -> impl Iterator<Item = &Path> {
+pub(crate) fn nodes(plan: &Plan) -> impl Iterator<Item = &Path> {
     let default = DEVICES.iter().map(|(path, ..)| Path::new(*path));
     let own = plan.devices.iter().filter(|device| is_node(device)).map(|device| device.path.as_path());
     default.chain(own).filter(|_| plan.set_up_dev)

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +19,9 @@ use super::mounts::{Outside, outside, real_place};
 use super::request::{self, Feature, Kind, Settings};
 use super::{CriuOptions, DESCRIPTORS, Directories, OUTSIDE, bytes, images};
 use crate::container::require_one_thread;
+use crate::plan::Plan;
+use crate::process::is_null;
+use crate::target::{self, Missing};
 
 /// What [`checkpoint`] needs.
 #[derive(Debug)]
@@ -75,11 +78,14 @@ fn dump(checkpoint: &Checkpoint<'_>) -> Result<(), CriuError> {
     let options = checkpoint.options;
     let directories = Directories::open(options, true)?;
     let root = open_root(checkpoint.pid)?;
-    let mounts =
-        outside(checkpoint.spec, checkpoint.cgroup, checkpoint.hierarchies, |path| real_place(root.as_fd(), path))?;
+    let plan = Plan::new(checkpoint.spec)?;
+    let mounts = outside(&plan, checkpoint.cgroup, checkpoint.hierarchies, |path| real_place(root.as_fd(), path));
     let streams = streams(checkpoint.pid, checkpoint.descriptors)?;
     let mut settings = options.settings(checkpoint.spec, &directories, LOG_FILE);
-    plan(&mut settings, checkpoint, &mounts, &streams)?;
+    plan_settings(&mut settings, checkpoint, &mounts, &streams)?;
+    if plan.user.is_some() {
+        settings.mounts.extend(masks(root.as_fd(), &plan.masked));
+    }
     if !checkpoint.pre_dump {
         let path = options.images.join(DESCRIPTORS);
         let keys: Vec<_> = streams.iter().map(Stream::key).collect();
@@ -118,7 +124,7 @@ fn dump(checkpoint: &Checkpoint<'_>) -> Result<(), CriuError> {
     }
 }
 
-fn plan(
+fn plan_settings(
     settings: &mut Settings,
     checkpoint: &Checkpoint<'_>,
     mounts: &[Outside],
@@ -141,6 +147,16 @@ fn plan(
         }
     }
     Ok(())
+}
+
+/// The files that are covered with the host's null device, by whose name they are restored: with a user namespace the
+/// container has none of its own.
+fn masks(root: BorrowedFd<'_>, masked: &[PathBuf]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+    let covered = move |path: &&PathBuf| {
+        let found = target::open(root, path, Missing::Refuse).and_then(|fd| Ok(rustix::fs::fstat(&fd)?));
+        found.is_ok_and(|stat| is_null(&stat))
+    };
+    masked.iter().filter(covered).map(move |path| (bytes(&real_place(root, path)), b"/dev/null".to_vec()))
 }
 
 /// The directory with which all processes are stopped at once.

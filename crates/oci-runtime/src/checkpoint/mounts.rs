@@ -4,12 +4,12 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use cgroup::{Cgroup, Hierarchies, Version};
-use oci::runtime::NamespaceKind;
-use oci::runtime::Spec;
+use rustix::thread::ThreadNameSpaceType;
 
-use super::{bytes, has_own};
-use crate::error::PlanError;
-use crate::mounts::{MountKind, MountPlan, v1_mounts};
+use super::bytes;
+use crate::mounts::{MountKind, v1_mounts};
+use crate::plan::Plan;
+use crate::supply::nodes;
 use crate::target::{self, Missing};
 
 /// A mount of the host's: its place in the container, and where it comes from.
@@ -34,29 +34,30 @@ impl Outside {
 
 /// All of them. `resolve` says where a path of the specification really is in the container.
 pub(super) fn outside(
-    spec: &Spec,
+    plan: &Plan,
     cgroup: &Cgroup,
     hierarchies: &Hierarchies,
     resolve: impl Fn(&Path) -> PathBuf,
-) -> Result<Vec<Outside>, PlanError> {
-    let mut found = Vec::new();
-    for mount in &spec.mounts {
-        let plan = MountPlan::below_root(mount)?;
-        let place = resolve(&plan.destination);
-        match plan.kind {
-            MountKind::Bind => found.push(Outside { place, source: plan.source }),
+) -> Vec<Outside> {
+    // Without a user namespace they are the container's own.
+    let nodes = plan.user.iter().flat_map(|_| nodes(plan));
+    let mut found: Vec<_> = nodes.map(|path| Outside { place: resolve(path), source: path.to_owned() }).collect();
+    for mount in &plan.mounts {
+        let place = resolve(&mount.destination);
+        match mount.kind {
+            MountKind::Bind => found.push(Outside { place, source: mount.source.clone() }),
             MountKind::Cgroup if cgroup.version == Version::V1 => {
                 let binds = v1_mounts(cgroup).map(|(name, directory)| (place.join(name), directory.to_owned()));
                 found.extend(binds.map(|(place, source)| Outside { place, source }));
             }
-            MountKind::Cgroup if !has_own(spec, NamespaceKind::Cgroup) => {
+            MountKind::Cgroup if !plan.namespaces.all.contains(ThreadNameSpaceType::CONTROL_GROUP) => {
                 let source = hierarchies.unified.clone().unwrap_or_else(|| "/sys/fs/cgroup".into());
                 found.push(Outside { place, source });
             }
             _ => {}
         }
     }
-    Ok(found)
+    found
 }
 
 /// Where `path` is below `root`, links followed as the container follows them; what is not there yet is taken as it is.
@@ -72,6 +73,8 @@ pub(super) fn real_place(root: BorrowedFd<'_>, path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use oci::runtime::{IdMapping, NamespaceKind, Spec};
+
     use super::*;
 
     fn cgroup(version: Version) -> Cgroup {
@@ -87,8 +90,10 @@ mod tests {
         cgroup
     }
 
-    fn places(version: Version, namespaces: &str) -> Vec<String> {
-        let spec: Spec = serde_json::from_value(serde_json::json!({
+    fn places(version: Version, namespaces: &[&str]) -> Vec<String> {
+        let namespaces: Vec<_> = namespaces.iter().map(|kind| serde_json::json!({"type": kind})).collect();
+        let mut spec: Spec = serde_json::from_value(serde_json::json!({
+            "process": {"args": ["true"], "cwd": "/"},
             "mounts": [
                 {"destination": "/proc", "type": "proc"},
                 {"destination": "/data/", "source": "/srv", "options": ["rbind"]},
@@ -96,15 +101,18 @@ mod tests {
                 {"destination": "/tmp", "type": "tmpfs"},
                 {"destination": "/sys/fs/cgroup", "type": "cgroup"},
             ],
-            "linux": {"namespaces": serde_json::from_str::<serde_json::Value>(namespaces).unwrap()},
+            "linux": {"namespaces": namespaces},
         }))
         .unwrap();
+        if spec.linux.namespaces.iter().any(|namespace| namespace.kind == NamespaceKind::User) {
+            spec.linux.uid_mappings = vec![IdMapping { container_id: 0, host_id: 1, size: 9 }];
+            spec.linux.gid_mappings = spec.linux.uid_mappings.clone();
+        }
+        let plan = Plan::new(&spec).unwrap();
         let hierarchies = Hierarchies { unified: Some("/cg".into()), ..Hierarchies::default() };
-        let found = outside(&spec, &cgroup(version), &hierarchies, |path| {
-            Path::new("/r").join(path.strip_prefix("/").unwrap())
-        });
-        let show = |outside: &Outside| format!("{} < {}", outside.place.display(), outside.source.display());
-        found.unwrap().iter().map(show).collect()
+        let below = |path: &Path| Path::new("/r").join(path.strip_prefix("/").unwrap());
+        let show = |outside: Outside| format!("{} < {}", outside.place.display(), outside.source.display());
+        outside(&plan, &cgroup(version), &hierarchies, below).into_iter().map(show).collect()
     }
 
     #[test]
@@ -114,8 +122,11 @@ mod tests {
             "/r/sys/fs/cgroup/memory < /sys/fs/cgroup/memory/a/b",
             "/r/sys/fs/cgroup/cpu,cpuacct < /sys/fs/cgroup/cpu,cpuacct/a/b",
         ];
-        assert_eq!(places(Version::V1, "[]"), [&binds[..], &v1].concat());
-        assert_eq!(places(Version::V2, r#"[{"type": "cgroup"}]"#), binds);
-        assert_eq!(places(Version::V2, "[]"), [&binds[..], &["/r/sys/fs/cgroup < /cg"]].concat());
+        assert_eq!(places(Version::V1, &["mount"]), [&binds[..], &v1].concat());
+        assert_eq!(places(Version::V2, &["mount", "cgroup"]), binds);
+        assert_eq!(places(Version::V2, &["mount"]), [&binds[..], &["/r/sys/fs/cgroup < /cg"]].concat());
+        let with_user = places(Version::V2, &["mount", "cgroup", "user"]);
+        assert!(with_user.contains(&"/r/dev/null < /dev/null".to_owned()), "{with_user:?}");
+        assert_eq!(with_user.len(), binds.len() + 6);
     }
 }

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use cgroup::{Cgroup, Hierarchies};
-use oci::runtime::{Hooks, NamespaceKind, Spec, State};
-use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
+use oci::runtime::{Hooks, IdMapping, NamespaceKind, Spec, State};
+use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, openat};
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -24,6 +24,7 @@ use crate::container::{DESTROY_TIMEOUT, cgroup_path, default_device_rules, requi
 use crate::error::{PlanError, Step};
 use crate::mounts::{MountKind, MountPlan, bind, build_root, move_to};
 use crate::plan::Plan;
+use crate::process::is_null;
 use crate::target::{self, Missing};
 
 /// What [`Restoring::begin`] needs.
@@ -102,13 +103,14 @@ impl Restoring {
         let streams = read_descriptors(&options.images.join(DESCRIPTORS))?;
         let mut settings = options.settings(restore.spec, &directories, LOG_FILE);
         plan_settings(&mut settings, &restore, &streams)?;
+        open_to_root(&restore, &directories)?;
         let mut resources = restore.spec.linux.resources.clone().unwrap_or_default();
         resources.devices.extend(default_device_rules());
         let path = cgroup_path(restore.id, restore.spec);
         let cgroup = Guard { cgroup: Cgroup::create(restore.hierarchies, &path, &resources)?, kept: false };
         let scene = Scene::build(&restore, &plan.mounts)?;
         let resolve = |path: &Path| real_place(scene.root.as_fd(), path);
-        let mounts = outside(restore.spec, &cgroup.cgroup, restore.hierarchies, resolve)?;
+        let mounts = outside(&plan, &cgroup.cgroup, restore.hierarchies, resolve);
         settings.mounts = mounts.iter().map(Outside::sourced).collect();
         let outer = open_outside(restore.spec)?;
         settings.inherited.extend(outer.iter().map(|(name, fd)| ((*name).to_owned(), fd.as_raw_fd())));
@@ -184,6 +186,41 @@ fn loopback(pid: Pid) -> io::Result<()> {
 fn has_own_time(pid: Pid) -> bool {
     let link = |process: &str| fs::read_link(format!("/proc/{process}/ns/time")).ok();
     link("self") != link(&pid.as_raw_nonzero().to_string())
+}
+
+/// Opens images and streams to the container's root where that is not the host's: CRIU reads them with its rights, after
+/// it has read some with the rights of their owner and nothing more.
+fn open_to_root(restore: &Restore<'_>, directories: &Directories) -> Result<(), CriuError> {
+    let linux = &restore.spec.linux;
+    let root = |ids: &[IdMapping]| ids.iter().find(|ids| ids.container_id == 0).map(|ids| ids.host_id);
+    let (Some(uid), Some(gid)) = (root(&linux.uid_mappings), root(&linux.gid_mappings)) else { return Ok(()) };
+    let path = &restore.options.images;
+    const OPEN: &str = "open to the container's root";
+    for entry in fs::read_dir(path).map_err(images("read", path))? {
+        let entry = entry.map_err(images("read", path))?;
+        let file = openat(
+            &directories.images,
+            entry.file_name(),
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
+            Mode::empty(),
+        );
+        let shared = file.and_then(|file| share(&file, gid, Mode::RGRP));
+        shared.map_err(|err| images(OPEN, &entry.path())(err.into()))?;
+    }
+    share(&directories.images, gid, Mode::RGRP | Mode::XGRP).map_err(|err| images(OPEN, path)(err.into()))?;
+    if let Stdio::Fds(fds) = &restore.stdio {
+        for fd in fds.iter().filter(|fd| fstat(fd).is_ok_and(|stat| !is_null(&stat))) {
+            // One that cannot be given away, a socket for instance, may do as it is.
+            let _ = fchown(fd, Some(Uid::from_raw(uid)), None);
+        }
+    }
+    Ok(())
+}
+
+fn share(file: &OwnedFd, gid: u32, mode: Mode) -> rustix::io::Result<()> {
+    let had = Mode::from_raw_mode(fstat(file)?.st_mode);
+    fchown(file, None, Some(Gid::from_raw(gid)))?;
+    fchmod(file, had | mode)
 }
 
 /// What needs nothing but the specification and the images.
@@ -307,7 +344,7 @@ impl<'a> Scene<'a> {
 
     fn make_place(&self, plan: &MountPlan, covering: Option<&OwnedFd>) -> Result<(), Failure> {
         let named = plan.destination.to_string_lossy();
-        let missing = match covering.map(rustix::fs::fstat).transpose().at(Step::MountPoint, &named)? {
+        let missing = match covering.map(fstat).transpose().at(Step::MountPoint, &named)? {
             Some(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Directory => Missing::File,
             _ => Missing::Directory,
         };

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::symlink;
 use std::process::{Child, Stdio};
 
+use rustix::fs::{Mode, chmod};
 use serde_json::{Value, json};
 use testkit::{paths, skip};
 
@@ -221,6 +222,30 @@ fn privileged_what_is_mounted_from_the_host_is_found_again() {
     let done = bundle.run(&["exec", &bundle.id, "sh", "-c", script]);
     assert!(done.stdout.starts_with("hosts\nhosts\n64\n"), "{done:?}");
     assert!(done.stdout.contains("memory\n") && done.stderr.contains("Read-only file system"), "{done:?}");
+    bundle.ok(&["delete", "-f"]);
+    assert_gone(&bundle);
+}
+
+#[test]
+fn privileged_a_user_namespace_is_restored() {
+    let Some(mut bundle) = bundle(&["sh", "-c", COUNTER]) else { return };
+    let ids = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    (bundle.config["linux"]["uidMappings"], bundle.config["linux"]["gidMappings"]) = (ids.clone(), ids);
+    bundle.config["linux"]["maskedPaths"] = json!(["/proc/keys"]);
+    chmod(bundle.path("rootfs/tmp"), Mode::from_raw_mode(0o777)).unwrap();
+    running(&bundle);
+    bundle.ok(&words(&[&["checkpoint"], &FILES]));
+    bundle.ok(&words(&[&["restore", "-d"], &FILES]));
+    wait_for_more(&bundle);
+    let pid = bundle.state()["pid"].as_i64().unwrap();
+    let map = fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap();
+    assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "100000", "65536"]);
+    // Masked with the host's null device, as before.
+    assert_eq!(
+        bundle.run(&["exec", &bundle.id, "sh", "-c", "echo x > /dev/null; cat /proc/keys; id -u"]).stdout,
+        "0\n"
+    );
     bundle.ok(&["delete", "-f"]);
     assert_gone(&bundle);
 }

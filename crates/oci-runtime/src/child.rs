@@ -198,7 +198,7 @@ impl Birth<'_> {
                     Err(Errno::INVAL) => openat(CWD, path, target::PATH_FLAGS, Mode::empty())?,
                     Err(err) => return Err(err.into()),
                 };
-                move_to(empty_directory()?.as_fd(), host.as_fd())?;
+                move_to(empty_directory(&self.plan.mount_label)?.as_fd(), host.as_fd())?;
             }
             if self.hooks.is_some() {
                 move_mount(self.root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
@@ -286,7 +286,7 @@ impl Birth<'_> {
         match empty {
             Some(empty) => move_to(clone_tree(empty.as_fd(), false)?.as_fd(), target.as_fd()),
             // Attached first, cloned later: only newer kernels clone what is not attached.
-            None => move_to(empty.insert(empty_directory()?).as_fd(), target.as_fd()),
+            None => move_to(empty.insert(empty_directory(&self.plan.mount_label)?).as_fd(), target.as_fd()),
         }
     }
 

@@ -396,12 +396,15 @@ pub(crate) fn clone_tree(fd: BorrowedFd<'_>, recursive: bool) -> io::Result<Owne
     Ok(open_tree(fd, "", flags | recursive)?)
 }
 
-/// An empty read-only tmpfs for masked directories, detached.
-pub(crate) fn empty_directory() -> io::Result<OwnedFd> {
+/// An empty read-only tmpfs for masked directories, detached; with SELinux's label if there is one.
+pub(crate) fn empty_directory(label: &str) -> io::Result<OwnedFd> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(context.as_fd(), "source", "tmpfs")?;
     fsconfig_set_string(context.as_fd(), "nr_inodes", "1")?;
     fsconfig_set_string(context.as_fd(), "size", "4096")?;
+    if !label.is_empty() {
+        fsconfig_set_string(context.as_fd(), "context", label)?;
+    }
     fsconfig_create(context.as_fd())?;
     Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)?)
 }

@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) masked: Vec<PathBuf>,
     pub(crate) read_only: Vec<PathBuf>,
     pub(crate) machine: Machine,
+    /// Of new file systems; empty for none.
+    pub(crate) mount_label: String,
     pub(crate) net_devices: Vec<NetDevice>,
 }
 
@@ -90,6 +92,7 @@ impl Plan {
             masked: paths("linux.maskedPaths", &linux.masked_paths)?,
             read_only: paths("linux.readonlyPaths", &linux.readonly_paths)?,
             machine: Machine::plan(linux)?,
+            mount_label: linux.mount_label.clone(),
             net_devices: net_devices::plan(linux, namespaces.all)?,
             namespaces,
             user,

@@ -20,6 +20,7 @@ mod leftovers;
 mod lifecycle;
 mod limits;
 mod mounts;
+mod namespaces;
 mod net_devices;
 mod rootless;
 mod seccomp;

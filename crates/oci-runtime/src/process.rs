@@ -331,8 +331,16 @@ impl ProcessPlan {
             Err(Errno::PERM) if self.groups.is_empty() && user_namespace::denies_groups() => {}
             other => other.at(Step::Credentials, "groups")?,
         }
-        rustix::thread::set_thread_res_gid(gid, gid, gid).at(Step::Credentials, "gid")?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid).at(Step::Credentials, "uid")?;
+        // EINVAL is an id that the user namespace does not have.
+        let failure = |what: &'static str, id: u32| {
+            move |err: Errno| Failure {
+                reason: Reason::Step(Step::Credentials),
+                errno: err.raw_os_error(),
+                subject: format!("{what} {id}"),
+            }
+        };
+        rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failure("gid", self.gid))?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failure("uid", self.uid))?;
         capability::set_keep(false).at(Step::Capabilities, "keep")?;
         capability::set(sets.effective, sets.permitted, sets.inheritable).at(Step::Capabilities, "")?;
         capability::set_ambient(sets.ambient).at(Step::Capabilities, "ambient")

@@ -36,9 +36,9 @@ use oci::runtime::{IdMapping, Linux, NamespaceKind};
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior, umask};
-use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
 use sys::capability;
-use sys::fork::{Child, fork_sibling};
+use sys::fork::{Child, NewNamespaces, fork_sibling};
 
 use crate::channel::{At, Channel, Failure, Message};
 use crate::child::Birth;
@@ -258,6 +258,10 @@ pub(crate) fn become_root() -> Result<(), Failure> {
     }
 }
 
+/// Made by the child, and not with the others: the directory of its message queues belongs to the user who makes it, and
+/// before the child is root of the user namespace that is nobody there.
+const NEW_IPC: u64 = UnshareFlags::NEWIPC.bits() as u64;
+
 impl Birth<'_> {
     /// Joins what is to be joined, clones the first process, and ends with this status.
     pub(crate) fn usher(&self, channel: &Channel) -> u8 {
@@ -269,9 +273,15 @@ impl Birth<'_> {
                 Err(_) if self.order.is_some_and(|order| !order.by_parent) => {}
                 other => other?,
             }
+            if self.order.is_some_and(|order| order.by_parent || matches!(order.user, UserNamespace::Joined { .. })) {
+                // Inherited: others may be in the namespaces to join, and have every privilege there (CVE-2016-9962). Only a
+                // parent without privilege could not map ids then, and nobody else is in a new user namespace.
+                set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Clean, "")?;
+            }
             let namespaces = &self.plan.namespaces;
             self.join(namespaces)?;
-            let clone = || fork_sibling(namespaces.new, || report(channel, self.run_mapped(channel)));
+            let new = NewNamespaces(namespaces.new.0 & !NEW_IPC);
+            let clone = || fork_sibling(new, || report(channel, self.run_mapped(channel)));
             let cloned = match self.joined_pid {
                 Some(namespace) => sys::namespace::in_pid_namespace(namespace, clone).at(Step::JoinNamespace, "pid")?,
                 None => clone(),
@@ -303,6 +313,9 @@ impl Birth<'_> {
         become_root()?;
         set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Clean, "")?;
         umask(Mode::empty());
+        if self.plan.namespaces.new.0 & NEW_IPC != 0 {
+            sys::namespace::unshare(UnshareFlags::NEWIPC).at(Step::Clone, "")?;
+        }
         let trees = self.order.map_or_else(|| Ok(Default::default()), |order| order.take(channel))?;
         self.await_devices(channel)?;
         self.settle_namespaces()?;

@@ -26,14 +26,14 @@ fn add_mount(bundle: &mut Bundle, destination: &str, kind: &str, source: &str, o
 #[test]
 fn privileged_a_container_has_ids_of_its_own_and_owns_its_file_systems() {
     let script = "id; cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups; stat -c '%n %u %t,%T' /dev /dev/null \
-                  /proc /dev/pts; echo x > /dev/null && echo null; grep Cap /proc/self/status; hostname";
+                  /dev/mqueue /proc /dev/pts; echo x > /dev/null && echo null; grep Cap /proc/self/status; hostname";
     let mut bundle = mapped(&["sh", "-c", script]);
     add_mount(&mut bundle, "/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro");
     add_mount(&mut bundle, "/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev");
     add_mount(&mut bundle, "/sys/fs/cgroup", "cgroup", "cgroup", "nosuid,noexec,nodev,relatime,ro");
     let done = bundle.run(&["run", &bundle.id]);
     let expected = "uid=0 gid=0\n         0     100000       1000\n         0     100000       1000\nallow\n\
-                    /dev 0 0,0\n/dev/null 65534 1,3\n/proc 65534 0,0\n/dev/pts 0 0,0\nnull\n\
+                    /dev 0 0,0\n/dev/null 65534 1,3\n/dev/mqueue 0 0,0\n/proc 65534 0,0\n/dev/pts 0 0,0\nnull\n\
                     CapInh:\t0000000000000000\nCapPrm:\t0000000000000021\nCapEff:\t0000000000000021\n\
                     CapBnd:\t0000000000000021\nCapAmb:\t0000000000000000\nbundle\n";
     assert_eq!((done.stdout.as_str(), done.stderr.as_str(), done.code), (expected, "", Some(0)));
@@ -105,4 +105,66 @@ fn privileged_a_container_joins_the_user_namespace_of_another() {
     first.ok(&["delete", "-f"]);
     second.assert_gone();
     first.assert_gone();
+}
+
+#[test]
+fn privileged_an_id_that_is_not_mapped_is_named() {
+    let mut bundle = mapped(&["true"]);
+    bundle.config["process"]["user"] = json!({"uid": 1000, "gid": 0});
+    let text = bundle.err(&["create"]);
+    assert!(text.ends_with("set user and groups uid 1000: invalid argument"), "{text}");
+    bundle.config["process"]["user"] = json!({"uid": 0, "gid": 1000});
+    let text = bundle.err(&["create"]);
+    assert!(text.ends_with("set user and groups gid 1000: invalid argument"), "{text}");
+    bundle.assert_gone();
+}
+
+#[test]
+fn privileged_hooks_find_a_root_in_a_directory_that_its_own_root_may_not_pass() {
+    let mut bundle = mapped(&["cat", "/tmp/made"]);
+    fs::set_permissions(bundle.path("rootfs/tmp"), fs::Permissions::from_mode(0o777)).unwrap();
+    let rootfs = bundle.path("rootfs");
+    let outside = format!("echo outside > {}/tmp/made", rootfs.display());
+    let hook = |script: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+    // The one in the container's namespaces is its root.
+    let inside = "test $(busybox id -u) = 0";
+    bundle.config["hooks"] = json!({"createRuntime": hook(&outside), "createContainer": hook(inside)});
+    let done = bundle.run(&["run", &bundle.id]);
+    assert_eq!((done.stdout.as_str(), done.stderr.as_str(), done.code), ("outside\n", "", Some(0)));
+    bundle.assert_gone();
+}
+
+#[test]
+fn privileged_sys_of_the_hosts_network_is_the_hosts() {
+    let mut bundle = mapped(&[
+        "sh",
+        "-c",
+        "stat -f -c %T /sys; ls /sys/class/net; echo x 2>/dev/null > /sys/power/state || echo ro",
+    ]);
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "network");
+    add_mount(&mut bundle, "/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro");
+    let done = bundle.run(&["run", &bundle.id]);
+    assert_eq!((done.stderr.as_str(), done.code), ("", Some(0)));
+    let lines: Vec<_> = done.stdout.lines().collect();
+    assert!(lines.first() == Some(&"sysfs") && lines.last() == Some(&"ro"), "{lines:?}");
+    assert!(lines.contains(&"lo"), "{lines:?}");
+    bundle.assert_gone();
+}
+
+#[test]
+fn privileged_a_terminal_belongs_to_the_user_who_has_it_inside() {
+    let script = "stat -c '%u %a' $(readlink /proc/self/fd/0); echo shown > /dev/console; echo known > /dev/tty";
+    let mut bundle = mapped(&["sh", "-c", script]);
+    bundle.config["process"]["terminal"] = json!(true);
+    bundle.config["process"]["user"] = json!({"uid": 5, "gid": 6});
+    let done = bundle.run(&["run", &bundle.id]);
+    let expected = "5 620\r\nshown\r\nknown\r\n";
+    assert_eq!((done.stdout.as_str(), done.stderr.as_str(), done.code), (expected, "", Some(0)));
+    bundle.config["process"] = json!({"args": ["sleep", "1000"], "env": ["PATH=/bin"], "cwd": "/"});
+    bundle.ok(&["run", "-d"]);
+    let done =
+        bundle.run(&["exec", "-t", "-u", "7:8", &bundle.id, "sh", "-c", "stat -c '%u %a' $(readlink /proc/self/fd/0)"]);
+    assert_eq!((done.stdout.as_str(), done.stderr.as_str(), done.code), ("7 620\r\n", "", Some(0)));
+    bundle.ok(&["delete", "-f"]);
+    bundle.assert_gone();
 }

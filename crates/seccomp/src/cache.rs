@@ -17,7 +17,7 @@ use crate::profile::{Profile, ProfileError};
 use crate::resolve::{Arch, Filter, resolve};
 
 /// Part of every key: grows with every change of what [`compile`] makes of the same filter.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// Length of `struct sock_filter`.
 const INSTRUCTION_BYTES: u64 = 8;

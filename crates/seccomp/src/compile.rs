@@ -15,6 +15,7 @@
 //!
 //! The whole is then made shorter ([`shorten`]).
 
+mod exact;
 mod shorten;
 
 use std::fs::File;
@@ -101,7 +102,9 @@ pub fn compile(filter: &Filter) -> Result<Vec<u8>, CompileError> {
             add_rule(&mut context, rule, action)?;
         }
     }
-    let mut program = prologue(filter, &architectures);
+    let exact = exact::program(filter, &architectures, default, action);
+    let mut program: Vec<u8> = exact.into_iter().flat_map(encode).collect();
+    program.extend(prologue(filter, &architectures));
     program.extend(export(&context)?);
     let short = shorten(&decode(&program)).map(|short| short.into_iter().flat_map(encode).collect());
     Ok(short.unwrap_or(program))
@@ -131,19 +134,13 @@ fn action(action: Action, errno: Option<u32>) -> ScmpAction {
 }
 
 fn add_rule(context: &mut ScmpFilterContext, rule: &FilterRule, action: ScmpAction) -> Result<(), CompileError> {
-    let comparisons: Vec<ScmpArgCompare> = rule.args.iter().map(comparison).collect();
-    // All comparisons of a rule must hold; but libseccomp takes one per argument, and several of one argument mean
-    // "any of them" then (runc libcontainer/seccomp, matchCall).
-    let mut indexes: Vec<u32> = rule.args.iter().map(|argument| argument.index).collect();
-    indexes.sort_unstable();
-    let repeated = indexes.windows(2).any(|pair| pair[0] == pair[1]);
-    let alternatives: Vec<&[ScmpArgCompare]> =
-        if repeated { comparisons.chunks(1).collect() } else { vec![&comparisons[..]] };
+    let comparisons = |arguments: &[Argument]| arguments.iter().map(comparison).collect::<Vec<_>>();
+    let alternatives: Vec<Vec<ScmpArgCompare>> = alternatives(rule).into_iter().map(comparisons).collect();
     for name in &rule.names {
         // A call that this libseccomp does not know cannot be named: it gets the default or ENOSYS.
         let Ok(call) = ScmpSyscall::from_name(name) else { continue };
         for comparisons in &alternatives {
-            let added = match comparisons {
+            let added = match comparisons.as_slice() {
                 [] => context.add_rule(action, call),
                 comparisons => context.add_rule_conditional(action, call, comparisons),
             };
@@ -151,6 +148,15 @@ fn add_rule(context: &mut ScmpFilterContext, rule: &FilterRule, action: ScmpActi
         }
     }
     Ok(())
+}
+
+/// All comparisons of a rule must hold; but libseccomp takes one per argument, and several of one argument mean "any of
+/// them" then (runc libcontainer/seccomp, matchCall).
+fn alternatives(rule: &FilterRule) -> Vec<&[Argument]> {
+    let mut indexes: Vec<u32> = rule.args.iter().map(|argument| argument.index).collect();
+    indexes.sort_unstable();
+    let repeated = indexes.windows(2).any(|pair| pair[0] == pair[1]);
+    if repeated { rule.args.chunks(1).collect() } else { vec![&rule.args] }
 }
 
 fn comparison(argument: &Argument) -> ScmpArgCompare {

@@ -216,6 +216,14 @@ pub enum ProfileError {
         /// What it was given with.
         action: Action,
     },
+    /// The kernel would make another one of it.
+    #[error("{field}: {value} is too great")]
+    Errno {
+        /// `defaultErrnoRet`, or one of a rule.
+        field: String,
+        /// As given.
+        value: u32,
+    },
     /// System calls have six arguments.
     #[error("{field}: {index} is more than 5")]
     ArgumentIndex {

@@ -136,6 +136,9 @@ fn refuse_listener(profile: &Profile) -> Result<(), ProfileError> {
     Ok(())
 }
 
+/// The greatest error number that the kernel returns (linux/err.h, MAX_ERRNO).
+const ERRNO_MAX: u32 = 4095;
+
 impl Filter {
     /// Whether somebody who only loads the compiled program does all that the filter says.
     pub fn require_program_only(&self) -> Result<(), ProfileError> {
@@ -154,6 +157,12 @@ impl Filter {
     pub fn require_strict(&self) -> Result<(), ProfileError> {
         let errno = |field: String, action: Action, errno: Option<u32>| match action {
             _ if errno.is_none() => Ok(()),
+            Action::Errno if errno.is_some_and(|value| value > ERRNO_MAX) => {
+                Err(ProfileError::Errno { field, value: errno.unwrap_or_default() })
+            }
+            Action::Trace if errno.is_some_and(|value| value > u32::from(u16::MAX)) => {
+                Err(ProfileError::Errno { field, value: errno.unwrap_or_default() })
+            }
             Action::Errno | Action::Trace => Ok(()),
             action => Err(ProfileError::NeedlessErrno { field, action }),
         };

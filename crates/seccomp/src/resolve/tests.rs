@@ -103,6 +103,13 @@ fn what_a_program_alone_does_not_do_and_what_the_specification_forbids_is_named(
     let strict = |filter: Filter| filter.require_strict().map_err(|err| err.to_string());
     assert_eq!(strict(filter(r#","defaultErrnoRet":1"#)).unwrap_err(), "defaultErrnoRet: Allow has no error number");
     assert_eq!(strict(rule(r#","errnoRet":1"#)).unwrap_err(), "syscalls[0].errnoRet: Log has no error number");
+    let errno = |action, value| {
+        let rule = format!(r#"{{"names":["read"],"action":"SCMP_ACT_{action}","errnoRet":{value}}}"#);
+        strict(filter(&format!(r#","syscalls":[{rule}]"#)))
+    };
+    assert_eq!((errno("ERRNO", 4095), errno("TRACE", 65535)), (Ok(()), Ok(())));
+    assert_eq!(errno("ERRNO", 4096).unwrap_err(), "syscalls[0].errnoRet: 4096 is too great");
+    assert_eq!(errno("TRACE", 65537).unwrap_err(), "syscalls[0].errnoRet: 65537 is too great");
     let argument = r#","args":[{"index":6,"value":1,"op":"SCMP_CMP_EQ"}]"#;
     assert_eq!(strict(rule(argument)).unwrap_err(), "syscalls[0].args[0].index: 6 is more than 5");
     assert_eq!(strict(rule("")), Ok(()));

@@ -39,6 +39,7 @@ const BORN: u8 = b'B';
 const CONSOLE: u8 = b'C';
 const MADE: u8 = b'M';
 const LISTENER: u8 = b'L';
+const SEND: u8 = b'D';
 const GO: u8 = b'G';
 const GIVEN: u8 = b'T';
 const READY: u8 = b'R';
@@ -125,6 +126,15 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
     }
 }
 
+/// Where the listener of a process's filter is.
+#[derive(Debug)]
+pub(crate) enum Offer {
+    /// At this descriptor of its own.
+    At(i32),
+    /// Here.
+    Sent(OwnedFd),
+}
+
 /// One end.
 #[derive(Debug)]
 pub(crate) struct Channel(pub(crate) OwnedFd);
@@ -138,8 +148,8 @@ pub(crate) enum Message {
     Console(OwnedFd),
     /// Everything is mounted, nothing is hidden yet: it waits for [`Channel::send_go`].
     Made,
-    /// Its filter has a listener, at this descriptor of its own: it waits for [`Channel::send_go`].
-    Listener(i32),
+    /// Its filter has a listener: it waits for [`Channel::send_go`], or [`Channel::ask_for_listener`].
+    Listener(Offer),
     /// It waits at its gate.
     Ready,
     /// It gave up and ends.
@@ -175,15 +185,30 @@ impl Channel {
     pub(crate) fn send_listener(&self, listener: &OwnedFd) -> Result<(), Failure> {
         let [a, b, c, d] = listener.as_raw_fd().to_ne_bytes();
         rustix::io::write(&self.0, &[LISTENER, a, b, c, d]).at(Step::Report, "")?;
-        self.wait_for_go()
+        if self.read_answer()? == SEND {
+            sys::socket::send(self.0.as_fd(), &[LISTENER], &[listener.as_fd()]).at(Step::Report, "")?;
+            self.read_answer()?;
+        }
+        Ok(())
     }
 
     /// Waits for GO.
     pub(crate) fn wait_for_go(&self) -> Result<(), Failure> {
+        self.read_answer().map(drop)
+    }
+
+    fn read_answer(&self) -> Result<u8, Failure> {
         let mut byte = [0];
         let read = rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut byte)).at(Step::Report, "")?;
-        let gone = Errno::PIPE;
-        if read == 1 && byte[0] == GO { Ok(()) } else { Err(gone).at(Step::Report, "") }
+        match byte {
+            [answer @ (GO | SEND)] if read == 1 => Ok(answer),
+            _ => Err(Errno::PIPE).at(Step::Report, ""),
+        }
+    }
+
+    /// Lets the process send what could not be taken from it.
+    pub(crate) fn ask_for_listener(&self) -> io::Result<()> {
+        sys::socket::send(self.0.as_fd(), &[SEND], &[]).map(drop)
     }
 
     pub(crate) fn send_go(&self) -> io::Result<()> {
@@ -226,9 +251,10 @@ impl Channel {
             }
             ([CONSOLE], Some(master)) => Ok(Message::Console(master)),
             ([MADE], _) => Ok(Message::Made),
+            ([LISTENER], Some(listener)) => Ok(Message::Listener(Offer::Sent(listener))),
             ([LISTENER, number @ ..], _) => {
                 let number = number.try_into().map_err(|_| io::ErrorKind::InvalidData)?;
-                Ok(Message::Listener(i32::from_ne_bytes(number)))
+                Ok(Message::Listener(Offer::At(i32::from_ne_bytes(number))))
             }
             ([READY], _) => Ok(Message::Ready),
             ([FAILED, kind, detail, a, b, c, d, subject @ ..], _) => {

@@ -14,7 +14,7 @@ use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
 use sys::fork::{Child, NewNamespaces, fork};
 
-use crate::channel::{Channel, Failure, Message};
+use crate::channel::{Channel, Failure, Message, Offer};
 use crate::child::{Birth, MadeHooks};
 use crate::error::{CreateError, ExecError, OpenError, PlanError, ProcessError, StartError};
 use crate::filter::{self, Filter, ListenerError};
@@ -488,9 +488,9 @@ fn birth(
     if let Some(order) = &birth.order {
         child = attend(&ours, &child, order)?;
     }
-    let deliver = |number| listen(options, process, &child, number);
+    let listen = |offer| listen(options, process, &child, offer, &ours);
     let supplied = net_devices::supply(plan, &joined, child.pid, &ours).map_err(Unready::Unsupplied);
-    match supplied.and_then(|()| hear(&ours, || run_hooks(hooks, child.pid), deliver)) {
+    match supplied.and_then(|()| hear(&ours, || run_hooks(hooks, child.pid), listen)) {
         Ok(console) => Ok((child, console, ours)),
         Err(failure) => Err(failure.with_status(end(&child, REAP_WITHIN))),
     }
@@ -529,12 +529,18 @@ pub(crate) fn run_hooks(hooks: Option<(&Hooks, &State)>, pid: Pid) -> Result<(),
 }
 
 /// Hands the filter's listener over.
-fn listen(options: &CreateOptions<'_>, process: &ProcessPlan, child: &Child, number: i32) -> Result<(), ListenerError> {
+fn listen(
+    options: &CreateOptions<'_>,
+    process: &ProcessPlan,
+    child: &Child,
+    offer: Offer,
+    channel: &Channel,
+) -> Result<(), ListenerError> {
     let listener = process.seccomp.as_ref().and_then(|filter| filter.listener.as_ref());
     let told = options.handover.as_ref().map(|handover| handover.state.clone());
     let pid = child.pid.as_raw_nonzero().get();
     let state = State { status: "creating".into(), pid, ..told.unwrap_or_else(|| plain_state(options.id, child.pid)) };
-    listener.map_or(Ok(()), |listener| listener.deliver(child, number, &state))
+    listener.map_or(Ok(()), |listener| listener.accept(child, offer, &state, channel))
 }
 
 /// What is known of a container without those who made its bundle.
@@ -553,7 +559,7 @@ fn plain_state(id: &str, pid: Pid) -> State {
 fn hear(
     channel: &Channel,
     hooks: impl Fn() -> Result<(), HookError>,
-    deliver: impl Fn(i32) -> Result<(), ListenerError>,
+    listen: impl Fn(Offer) -> Result<(), ListenerError>,
 ) -> Result<Option<OwnedFd>, Unready> {
     let mut console = None;
     loop {
@@ -563,10 +569,7 @@ fn hear(
                 hooks().map_err(Unready::Hook)?;
                 channel.send_go().map_err(Unready::Unheard)?;
             }
-            Message::Listener(number) => {
-                deliver(number).map_err(Unready::Listener)?;
-                channel.send_go().map_err(Unready::Unheard)?;
-            }
+            Message::Listener(offer) => listen(offer).map_err(Unready::Listener)?,
             Message::Ready => return Ok(console),
             Message::Failed(err) => return Err(Unready::Failed(err)),
             Message::Gone => return Err(Unready::Gone),

@@ -9,6 +9,9 @@
 //! closes N
 //! ```
 //!
+//! Callers without privilege may not take it (ptrace(2), "Ptrace access mode checking"): they ask, and the process sends it,
+//! unless that is a call for the listener, too.
+//!
 //! From the first line on any call of the process may wait for the listener's decision. Only write(2) must not, before the
 //! listener has the descriptor: a filter that asks for it is refused, as by runc. Sent as a message the descriptor would
 //! need sendmsg(2), which listeners for networks ask for.
@@ -19,6 +22,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use oci::runtime::{Linux, Spec, State};
+use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
@@ -26,7 +30,7 @@ use serde_json::{Value, json};
 use sys::fork::Child;
 use sys::seccomp::{Flags, Program};
 
-use crate::channel::{At, Channel, Failure};
+use crate::channel::{At, Channel, Failure, Offer};
 use crate::error::{CreateError, PlanError, Step, SystemError};
 
 /// How long the listener's socket may take. It is the host's, and has nothing to do but to accept.
@@ -45,6 +49,8 @@ pub(crate) struct Filter {
 pub(crate) struct Listener {
     path: PathBuf,
     metadata: String,
+    /// Whether sendmsg(2) waits for it.
+    decides_messages: bool,
 }
 
 /// Why the listener of SCMP_ACT_NOTIFY could not be given its descriptor.
@@ -82,12 +88,27 @@ impl Filter {
 }
 
 impl Listener {
-    /// Takes the listener's descriptor out of the process, and sends it on with what is known of the process.
-    pub(crate) fn deliver(&self, process: &Child, number: i32, state: &State) -> Result<(), ListenerError> {
+    /// Takes the listener's descriptor out of the process, and sends it on with what is known of the process; or asks for
+    /// another offer.
+    pub(crate) fn accept(
+        &self,
+        process: &Child,
+        offer: Offer,
+        state: &State,
+        channel: &Channel,
+    ) -> Result<(), ListenerError> {
         let failed =
             |action| move |err: io::Error| ListenerError { action, path: self.path.clone(), source: SystemError(err) };
-        let descriptor = pidfd_getfd(&process.pidfd, number, PidfdGetfdFlags::empty());
-        let descriptor = descriptor.map_err(|err| failed("take the process's descriptor")(err.into()))?;
+        let taken = match offer {
+            Offer::At(number) => pidfd_getfd(&process.pidfd, number, PidfdGetfdFlags::empty()),
+            Offer::Sent(descriptor) => Ok(descriptor),
+        };
+        let descriptor = match taken {
+            Err(Errno::PERM) if !self.decides_messages => {
+                return channel.ask_for_listener().map_err(failed("answer the process"));
+            }
+            other => other.map_err(|err| failed("take the process's descriptor")(err.into()))?,
+        };
         let text = self.process_state(process, state);
         let send = || -> io::Result<()> {
             let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
@@ -96,7 +117,8 @@ impl Listener {
             connect(&socket, &SocketAddrUnix::new(&self.path)?)?;
             send_all(&socket, text.as_bytes(), descriptor)
         };
-        send().map_err(failed("send the listener's descriptor"))
+        send().map_err(failed("send the listener's descriptor"))?;
+        channel.send_go().map_err(failed("answer the process"))
     }
 
     /// Runtime-spec config-linux.md, "The Container Process State".
@@ -146,7 +168,11 @@ fn flags(linux: &Linux) -> Result<Flags, PlanError> {
 fn listener(linux: &Linux) -> Option<Listener> {
     let text = |name| Some(linux.seccomp.as_ref()?.get(name)?.as_str()?.to_owned());
     let path = text("listenerPath").filter(|path| !path.is_empty())?;
-    Some(Listener { path: path.into(), metadata: text("listenerMetadata").unwrap_or_default() })
+    let rules = linux.seccomp.as_ref()?.get("syscalls").and_then(Value::as_array).into_iter().flatten();
+    let mut asked = rules.filter(|rule| rule["action"] == "SCMP_ACT_NOTIFY");
+    let names_sendmsg = |names: &Vec<Value>| names.iter().any(|name| name == "sendmsg");
+    let decides_messages = asked.any(|rule| rule["names"].as_array().is_some_and(names_sendmsg));
+    Some(Listener { path: path.into(), metadata: text("listenerMetadata").unwrap_or_default(), decides_messages })
 }
 
 #[cfg(test)]
@@ -172,6 +198,9 @@ mod tests {
     fn a_listener_has_a_path() {
         assert_eq!(listener(&linux(json!({"listenerMetadata": "m", "listenerPath": ""}))), None);
         let found = listener(&linux(json!({"listenerMetadata": "m", "listenerPath": "/s"})));
-        assert_eq!(found, Some(Listener { path: "/s".into(), metadata: "m".into() }));
+        assert_eq!(found, Some(Listener { path: "/s".into(), metadata: "m".into(), decides_messages: false }));
+        let rules = json!([{"names": ["mkdir", "sendmsg"], "action": "SCMP_ACT_NOTIFY"}]);
+        let found = listener(&linux(json!({"listenerPath": "/s", "syscalls": rules})));
+        assert!(found.unwrap().decides_messages);
     }
 }

@@ -27,7 +27,7 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use sys::fork::{Child, NewNamespaces, fork, fork_sibling};
 
 use crate::Stdio;
-use crate::channel::{At, Channel, Failure, Message};
+use crate::channel::{At, Channel, Failure, Message, Offer};
 use crate::child::enter_root;
 use crate::container::{REAP_WITHIN, end, report};
 use crate::error::{ExecError, ProcessError, Step};
@@ -62,8 +62,8 @@ pub struct Joining {
     deadline: Instant,
     /// Who decides calls, and what it is told.
     listener: Option<(Listener, State)>,
-    /// Where the process has the listener's descriptor, until it was taken.
-    listens_at: Option<i32>,
+    /// Where the listener's descriptor is, until it was taken.
+    offer: Option<Offer>,
 }
 
 /// What the usher needs.
@@ -112,7 +112,7 @@ impl Joining {
                 Ok(Message::Console(master)) => self.console = Some(master),
                 // Only first processes have hooks.
                 Ok(Message::Made) => {}
-                Ok(Message::Listener(number)) => self.listens_at = Some(number),
+                Ok(Message::Listener(offer)) => self.offer = Some(offer),
                 Ok(Message::Ready) => self.ready = true,
                 // Both end now.
                 Ok(Message::Failed(err)) => self.failure = Some(err),
@@ -134,9 +134,8 @@ impl Joining {
 
     fn deliver(&mut self) -> Result<(), ExecError> {
         let (Some((listener, state)), Some(child)) = (&self.listener, &self.born) else { return Ok(()) };
-        let Some(number) = self.listens_at.take() else { return Ok(()) };
-        listener.deliver(child, number, state)?;
-        self.channel.send_go().map_err(|source| ExecError::Clone { action: "answer the new process", source })
+        let Some(offer) = self.offer.take() else { return Ok(()) };
+        Ok(listener.accept(child, offer, state, &self.channel)?)
     }
 
     fn let_go(&mut self, child: Child) -> Result<ExecProcess, ExecError> {
@@ -193,7 +192,7 @@ impl Usher<'_> {
             failure: None,
             deadline,
             listener,
-            listens_at: None,
+            offer: None,
         })
     }
 

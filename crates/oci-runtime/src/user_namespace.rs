@@ -45,6 +45,7 @@ use crate::child::Birth;
 use crate::container::{REAP_WITHIN, end, report};
 use crate::error::{CreateError, PlanError, ProcessError, Step};
 use crate::plan::Namespaces;
+use crate::process::{open_proc, write_proc};
 use crate::supply;
 
 /// The user namespace of a container.
@@ -204,9 +205,10 @@ pub(crate) const GROUPS: Map =
 
 /// Writes one map, by the program that is installed for it where this process may not.
 pub(crate) fn write_map(pid: Pid, mappings: &[IdMapping], map: &Map) -> Result<(), CreateError> {
-    let file = |name: &str| PathBuf::from(format!("/proc/{}/{name}", pid.as_raw_nonzero()));
-    let write = |path: PathBuf, text: &str| {
-        fs::write(&path, text).map_err(|source| CreateError::WriteMap { program: path.display().to_string(), source })
+    let write = |name: &str, text: &str| {
+        let path = format!("{}/{name}", pid.as_raw_nonzero());
+        let written = open_proc().and_then(|proc| write_proc(proc.as_fd(), &path, text));
+        written.map_err(|source| CreateError::WriteMap { program: format!("/proc/{path}"), source })
     };
     let only_own = matches!(mappings, [one] if one.size == 1 && one.host_id == (map.own)());
     if !has(map.capability)? {
@@ -215,12 +217,12 @@ pub(crate) fn write_map(pid: Pid, mappings: &[IdMapping], map: &Map) -> Result<(
         }
         if map.file == GROUPS.file {
             // Or a process could drop a group that denies it something (CVE-2014-8989).
-            write(file("setgroups"), "deny")?;
+            write("setgroups", "deny")?;
         }
     }
     let line = |one: &IdMapping| format!("{} {} {}\n", one.container_id, one.host_id, one.size);
     // At once: a second write is refused.
-    write(file(map.file), &mappings.iter().map(line).collect::<String>())
+    write(map.file, &mappings.iter().map(line).collect::<String>())
 }
 
 fn run_tool(pid: Pid, mappings: &[IdMapping], tool: &'static str) -> Result<(), CreateError> {

@@ -129,3 +129,17 @@ fn privileged_root_of_a_user_namespace_needs_no_other() {
     assert_eq!((String::from_utf8(output.stdout).unwrap().as_str(), error.as_str()), (expected, ""));
     assert!(bundle.path("rootfs/tmp/made").is_dir());
 }
+
+#[test]
+fn privileged_a_listener_decides_for_an_ordinary_user() {
+    use super::seccomp::{agent, no_mkdir, notifying};
+    let own = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+    let mut bundle = bundle(&["mkdir", "/tmp/made"], &own);
+    bundle.config = notifying(&bundle, &["mkdir", "mkdirat"], false);
+    let path = bundle.path("agent");
+    let agent = agent(&path, 1, no_mkdir);
+    give(&path);
+    let (_, stderr, _) = run(&bundle, &["run", "one"]);
+    assert_eq!(stderr, "mkdir: can't create directory '/tmp/made': Disk quota exceeded\n");
+    agent.join().unwrap();
+}

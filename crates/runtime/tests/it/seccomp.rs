@@ -12,13 +12,13 @@ use sys::seccomp::{Decision, Listener, Notification};
 use super::fixture::Bundle;
 
 /// What was said of a process, and the calls that came from it.
-struct Heard {
-    state: Value,
-    numbers: Vec<i32>,
+pub(crate) struct Heard {
+    pub(crate) state: Value,
+    pub(crate) numbers: Vec<i32>,
 }
 
 /// Decides the calls of so many processes, one after the other, until they are gone.
-fn agent(path: &Path, processes: usize, decide: fn(&Notification) -> Decision) -> JoinHandle<Vec<Heard>> {
+pub(crate) fn agent(path: &Path, processes: usize, decide: fn(&Notification) -> Decision) -> JoinHandle<Vec<Heard>> {
     let listener = UnixListener::bind(path).unwrap();
     std::thread::spawn(move || (0..processes).map(|_| hear(&listener, decide)).collect())
 }
@@ -49,12 +49,12 @@ fn hear(listener: &UnixListener, decide: fn(&Notification) -> Decision) -> Heard
 }
 
 /// mkdir answers EDQUOT, which nothing else does here; all else is as it would be.
-fn no_mkdir(call: &Notification) -> Decision {
+pub(crate) fn no_mkdir(call: &Notification) -> Decision {
     let is_mkdir = if cfg!(target_arch = "x86_64") { [83, 258] } else { [34, 34] };
     if is_mkdir.contains(&call.number) { Decision::Error(122) } else { Decision::Continue }
 }
 
-fn notifying(bundle: &Bundle, names: &[&str], no_new_privileges: bool) -> Value {
+pub(crate) fn notifying(bundle: &Bundle, names: &[&str], no_new_privileges: bool) -> Value {
     let mut config = bundle.config.clone();
     config["process"]["noNewPrivileges"] = json!(no_new_privileges);
     config["linux"]["seccomp"] = json!({
@@ -120,6 +120,22 @@ fn privileged_an_exec_has_a_listener_of_its_own() {
     bundle.ok(&["delete", "-f"]);
     assert!(container.join().unwrap()[0].numbers.is_empty());
     bundle.assert_gone();
+}
+
+#[test]
+fn privileged_a_listener_decides_in_a_user_namespace_too() {
+    for no_new_privileges in [false, true] {
+        let mut bundle = Bundle::new(&["mkdir", "/tmp/made"]);
+        bundle.config = notifying(&bundle, &["mkdir", "mkdirat"], no_new_privileges);
+        bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        let ids = json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]);
+        bundle.config["linux"]["uidMappings"] = ids.clone();
+        bundle.config["linux"]["gidMappings"] = ids;
+        let agent = agent(&bundle.path("agent"), 1, no_mkdir);
+        let done = bundle.run(&["run", &bundle.id]);
+        assert_eq!(done.stderr, "mkdir: can't create directory '/tmp/made': Disk quota exceeded\n");
+        assert!(!agent.join().unwrap()[0].numbers.is_empty());
+    }
 }
 
 /// Naive: sends the descriptor from the filtered process with sendmsg, and waits for itself for ever.

@@ -7,7 +7,7 @@
 //! | `tidy` | [`tidy`] | the rules of docs/STYLE.md that a program can check |
 //! | `dist` | [`dist`] | the programs as users get them, or for tests |
 //! | `images` | [`images`] | the archives that tests load |
-//! | `vm` | [`vm`] | tests in a virtual machine with version 2 of cgroups |
+//! | `vm`, `vm-test` | [`vm`] | tests in a virtual machine with version 2 of cgroups: all that see it, or the runtime's |
 //! | `bench` | [`bench`] | the promised figures, side by side with other engines |
 //!
 //! [`tools`] installs what a command needs, [`debian`] unpacks what tests talk to, [`step`] prints one line per step with
@@ -39,6 +39,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   images               make the archives of target/images
   vm [WORD]...         run tests in a virtual machine that has version 2 of cgroups alone: those that see it, or
                        those with a word in their name
+  vm-test              run there the tests of the runtime alone, and of the systemd driver
   bench [--peer NAME=COMMAND@CGROUP]... [--runtime NAME=COMMAND]... [--runs N] [--only ROW]... [--dist DIR] [--list]
                        measure the promised figures, of the programs in DIR or newly built ones";
 
@@ -67,6 +68,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ("images", []) => images::run(),
         ("bench", options) => bench::run(options),
         ("vm", words) => vm::command(words),
+        ("vm-test", []) => vm::runtime_test(),
         // What `vm` starts in the machine.
         ("vm-guest", [plan]) => vm::guest(std::path::Path::new(plan)),
         _ => bail!("{USAGE}"),

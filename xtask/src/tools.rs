@@ -28,8 +28,11 @@ pub(crate) const STATIC_TARGET: &str =
     if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-musl" } else { "x86_64-unknown-linux-musl" };
 
 /// What the virtual machine needs besides.
-const VM_TOOLS: &[Tool] =
-    &[Tool { package: "qemu-system-x86", present: || paths::program("qemu-system-x86_64").is_some() }];
+const VM_TOOLS: &[Tool] = &[
+    Tool { package: "qemu-system-x86", present: || paths::program("qemu-system-x86_64").is_some() },
+    // Started by tests as a user's, in a cgroup of its own; the machine need not run it.
+    Tool { package: "systemd", present: || Path::new("/lib/systemd/systemd").exists() },
+];
 
 /// Installs the packages that are missing; fails with the command to type when this user may not.
 pub(crate) fn install() -> Result<()> {

@@ -84,6 +84,26 @@ const GROUPS: [Group; 12] = [
     },
 ];
 
+/// What [`runtime_test`] runs: the runtime from the files of a cgroup to its command line, without an engine.
+const RUNTIME_GROUPS: [Group; 3] = [
+    Group { package: "cgroup", tests: &["group::", "devices::", "systemd::tests::privileged"], except: &[] },
+    Group { package: "oci-runtime", tests: &["confinement::", "errors::", "lifecycle::", "streams::"], except: &[] },
+    Group {
+        package: "runtime",
+        tests: &["counting::", "exec::", "leaks::", "lifecycle::", "limits::", "scope::"],
+        except: &[],
+    },
+];
+
+/// `vm-test`: what the OCI runtime is on version 2 of cgroups, and under systemd. Builds these packages alone.
+pub(crate) fn runtime_test() -> Result<()> {
+    check_machine()?;
+    tools::install_for_vm()?;
+    let packages = RUNTIME_GROUPS.map(|group| group.package);
+    let binaries = step("build the tests", || binaries::build(&packages))?;
+    run(list::select(&RUNTIME_GROUPS, &binaries)?)
+}
+
 /// The tests of the list.
 pub(crate) fn test() -> Result<()> {
     let binaries = prepare()?;
@@ -96,15 +116,20 @@ pub(crate) fn command(words: &[&str]) -> Result<()> {
     run(if words.is_empty() { list::select(&GROUPS, &binaries)? } else { list::matching(words, &binaries)? })
 }
 
-fn prepare() -> Result<Vec<list::Binary>> {
+fn check_machine() -> Result<()> {
     ensure!(
         cfg!(target_arch = "x86_64"),
         "the virtual machine is one of x86_64: on other machines its tests do not run"
     );
+    Ok(())
+}
+
+fn prepare() -> Result<Vec<list::Binary>> {
+    check_machine()?;
     tools::install_for_vm()?;
     dist::build(dist::Kind::Dev)?;
     images::run()?;
-    step("build the tests", binaries::build)
+    step("build the tests", || binaries::build(&[]))
 }
 
 fn run(cases: Vec<event::Case>) -> Result<()> {

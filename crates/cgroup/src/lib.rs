@@ -27,6 +27,7 @@ mod freeze;
 mod group;
 mod plan;
 mod stats;
+pub mod systemd;
 
 pub use counters::{OomEvents, Usage, end_events, had_oom_kill, has_ended};
 pub use error::CgroupError;

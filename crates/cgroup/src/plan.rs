@@ -17,6 +17,7 @@ use oci::runtime::Resources;
 use crate::facts::{Controller, Hierarchies};
 
 pub use cpu::cpu_weight;
+pub(crate) use memory::swap_alone;
 
 /// One file to write.
 #[derive(Clone, Debug, PartialEq, Eq)]

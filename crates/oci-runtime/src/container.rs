@@ -165,7 +165,7 @@ const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What every container may do with devices whatever its specification says, as with runc (libcontainer/specconv
 /// `AllowedDevices`): make any node, use the default ones, which we make ourselves, and TUN, which VPNs in containers need.
-pub(crate) fn default_device_rules() -> impl Iterator<Item = DeviceRule> {
+pub fn default_device_rules() -> impl Iterator<Item = DeviceRule> {
     let make = ["c", "b"].map(|kind| (kind, None, None, "m"));
     let memory = [3, 5, 7, 8, 9].map(|minor| (1, Some(minor)));
     let terminals = [(5, Some(0)), (5, Some(2)), (136, None)];

@@ -93,7 +93,10 @@ pub mod user;
 mod user_namespace;
 
 pub use channel::open_gate;
-pub use container::{Container, CreateOptions, ExecOptions, Handover, Kept, Living, Stdio, UserRequest, check, create};
+pub use container::{
+    Container, CreateOptions, ExecOptions, Handover, Kept, Living, Stdio, UserRequest, check, create,
+    default_device_rules,
+};
 pub use error::{CreateError, ExecError, OpenError, PlanError, ProcessError, StartError, Step, SystemError};
 pub use field::FieldError;
 pub use filter::ListenerError;

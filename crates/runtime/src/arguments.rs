@@ -158,7 +158,7 @@ pub(crate) const GLOBAL: [Flag; 9] = [
     flag("log", "", Kind::Value),
     flag("log-format", "", Kind::Value),
     flag("root", "", Kind::Value),
-    flag("systemd-cgroup", "", REFUSED_SWITCH),
+    flag("systemd-cgroup", "", Kind::Switch),
     flag("rootless", "", Kind::Value),
     flag("criu", "", Kind::Value),
     flag("help", "h", Kind::Switch),

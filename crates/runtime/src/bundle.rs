@@ -21,6 +21,8 @@ pub(crate) struct Plan {
     pub(crate) filter: Option<Filter>,
     /// Whether there has to be a cgroup: a place for it or a limit was named.
     pub(crate) asks_for_cgroup: bool,
+    /// The cgroup's path as it was given, which is no path where systemd makes it.
+    pub(crate) cgroups_path: String,
 }
 
 /// Why a bundle cannot be carried out.
@@ -214,13 +216,14 @@ fn plan(config: &Value, directory: &Path, id: &str) -> Result<Plan, BundleError>
     }
     let asks_for_cgroup = asks_for_cgroup(&spec.linux);
     // A relative path begins at a place of the runtime's choice (runtime-spec config-linux.md, "Cgroups Path"): the root.
+    let cgroups_path = spec.linux.cgroups_path.clone();
     spec.linux.cgroups_path = match spec.linux.cgroups_path.as_str() {
         "" => format!("/{CGROUP_PREFIX}{id}"),
         path => format!("/{}", path.trim_start_matches('/')),
     };
     let filter = filter(&spec)?;
     oci_runtime::check(&spec)?;
-    Ok(Plan { spec, filter, asks_for_cgroup })
+    Ok(Plan { spec, filter, asks_for_cgroup, cgroups_path })
 }
 
 /// Versions that begin with 1 (semver.org; runtime-spec config.md, "Specification version").

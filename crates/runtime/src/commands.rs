@@ -38,6 +38,8 @@ pub(crate) struct Context<'a> {
     pub(crate) log: &'a Log,
     /// Whether the caller is one without privilege.
     pub(crate) rootless: Rootless,
+    /// Whether new containers are scopes of systemd.
+    pub(crate) systemd: bool,
     /// Where the caller is: relative paths begin there.
     pub(crate) directory: PathBuf,
 }

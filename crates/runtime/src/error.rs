@@ -151,6 +151,15 @@ pub(crate) enum CommandError {
         /// What is wrong.
         why: &'static str,
     },
+    /// systemd.
+    #[error(transparent)]
+    Systemd(#[from] cgroup::systemd::SystemdError),
+    /// A machine of yesterday.
+    #[error("--systemd-cgroup is not supported with cgroup version 1")]
+    SystemdVersion1,
+    /// The checkpoint has the cgroup's path in it.
+    #[error("restore with --systemd-cgroup is not supported")]
+    SystemdRestore,
     /// No such form.
     #[error("invalid format option")]
     Format,

@@ -30,6 +30,7 @@ mod help;
 mod log;
 mod refused;
 mod rootless;
+mod scope;
 mod seal;
 mod shape;
 mod state;
@@ -122,7 +123,9 @@ fn run(log: &Log, call: Call) -> Result<u8, (String, u8)> {
     let root = root.map_or_else(|| rootless::root_default(ROOT_DEFAULT), PathBuf::from);
     // Relative to where we are now, not to the bundle.
     let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    let context = Context { store: Store { root: directory.join(root) }, log, rootless: call.rootless, directory };
+    let systemd = call.global.is_on("systemd-cgroup");
+    let store = Store { root: directory.join(root) };
+    let context = Context { store, log, rootless: call.rootless, systemd, directory };
     log.debug(&format!("longshore-runtime {command} {}", call.words.join(" ")));
     dispatch(&context, command, call.words).map_err(|err| {
         let text = errdefs::chain(&err);

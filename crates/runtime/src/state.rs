@@ -28,6 +28,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use stdx::fs::{Durability, remove_if_exists, write_atomic};
 
+use crate::scope::Scope;
+
 /// One container, as it is recorded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -46,6 +48,9 @@ pub(crate) struct Record {
     /// What its standard streams are, for a checkpoint; empty with a terminal, or where it is not known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) descriptors: Vec<String>,
+    /// The scope of systemd that its cgroup is, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scope: Option<Scope>,
     /// The whole contract: config.json may change or go.
     pub(crate) spec: Spec,
 }
@@ -428,6 +433,7 @@ mod tests {
             created: String::new(),
             process,
             descriptors: Vec::new(),
+            scope: None,
             spec,
         }
     }

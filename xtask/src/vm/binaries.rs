@@ -9,9 +9,14 @@ use serde_json::Value;
 use super::list::Binary;
 use crate::step::{cargo_build, quiet};
 
-/// Builds all of them. All, so that dependencies have the features of every other build.
-pub(super) fn build() -> Result<Vec<Binary>> {
-    let messages = quiet(&mut cargo_build(&["test", "--workspace", "--no-run", "--message-format", "json"]))?;
+/// Builds those of the packages, or all of them. All, so that dependencies have the features of every other build.
+pub(super) fn build(packages: &[&str]) -> Result<Vec<Binary>> {
+    let mut words = vec!["test", "--no-run", "--message-format", "json"];
+    match packages {
+        [] => words.push("--workspace"),
+        packages => packages.iter().for_each(|package| words.extend(["--package", package])),
+    }
+    let messages = quiet(&mut cargo_build(&words))?;
     messages.lines().filter_map(parse).map(list).collect()
 }
 

@@ -225,7 +225,7 @@ fn privileged_every_limit_is_kept_and_changed() {
     scratch.0.update(&hierarchies, &read(r#"{"cpu": {"idle": 1}, "memory": {"limit": -1}}"#)).unwrap();
     assert_eq!(one(&scratch.0, Cpu, "cpu.idle", "cpu.idle"), "1");
     scratch.0.update(&hierarchies, &read(r#"{"cpu": {"idle": 0, "shares": 2048}}"#)).unwrap();
-    assert_eq!(one(&scratch.0, Cpu, "cpu.shares", "cpu.weight"), if v1 { "2048" } else { "170" });
+    assert_eq!(one(&scratch.0, Cpu, "cpu.shares", "cpu.weight"), if v1 { "2048" } else { "174" });
     let unlimited = one(&scratch.0, Memory, "memory.limit_in_bytes", "memory.max");
     assert!(unlimited == "max" || unlimited.parse::<u64>().unwrap() > 1 << 62, "{unlimited}");
 }

@@ -69,15 +69,7 @@ fn version_2(memory: &MemoryLimits) -> Result<Vec<Write>, PlanError> {
         return Err(PlanError::OnlyVersion1 { field: SWAPPINESS });
     }
     let (limit, swap) = (asked(memory.limit), asked(memory.swap));
-    let alone = match (swap, limit) {
-        (None, Some(-1)) | (Some(-1), _) => Some(-1),
-        (None, _) => None,
-        // Unlimited memory leaves nothing to be subtracted, as runc has it.
-        (Some(swap), Some(-1)) => Some(swap),
-        (Some(swap), None) => return Err(PlanError::SwapWithoutMemory { swap }),
-        (Some(swap), Some(memory)) if swap < memory => return Err(PlanError::SwapBelowMemory { swap, memory }),
-        (Some(swap), Some(memory)) => Some(swap - memory),
-    };
+    let alone = swap_alone(memory)?;
     let number = |bytes: i64| if bytes < 0 { "max".to_owned() } else { bytes.to_string() };
     let mut writes = Vec::new();
     writes.extend(limit.map(|bytes| write(LIMIT, "memory.max", number(bytes))));
@@ -89,4 +81,18 @@ fn version_2(memory: &MemoryLimits) -> Result<Vec<Write>, PlanError> {
     }));
     writes.extend(asked(memory.reservation).map(|bytes| write(RESERVATION, "memory.low", number(bytes))));
     Ok(writes)
+}
+
+/// Swap without memory, as version 2 counts it.
+pub(crate) fn swap_alone(memory: &MemoryLimits) -> Result<Option<i64>, PlanError> {
+    let (limit, swap) = (asked(memory.limit), asked(memory.swap));
+    Ok(match (swap, limit) {
+        (None, Some(-1)) | (Some(-1), _) => Some(-1),
+        (None, _) => None,
+        // Unlimited memory leaves nothing to be subtracted, as runc has it.
+        (Some(swap), Some(-1)) => Some(swap),
+        (Some(swap), None) => return Err(PlanError::SwapWithoutMemory { swap }),
+        (Some(swap), Some(memory)) if swap < memory => return Err(PlanError::SwapBelowMemory { swap, memory }),
+        (Some(swap), Some(memory)) => Some(swap - memory),
+    })
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use oci::runtime::{Capabilities, Mount, Namespace, NamespaceKind, PidsLimit};
+use oci::runtime::{Capabilities, Mount, PidsLimit};
 
 use super::fixture::{Fixture, isolated};
 
@@ -229,10 +229,6 @@ fn privileged_names_parameters_and_scores_are_set() {
         let script = "hostname; cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmax /proc/self/oom_score_adj; \
                       touch /tmp/f; stat -c %a /tmp/f; pwd; cat /sys/fs/cgroup/*/tasks /sys/fs/cgroup/cgroup.threads 2>&- | head -n 1";
         let mut fixture = Fixture::new(&["sh", "-c", script]);
-        if fixture.hierarchies.version() == cgroup::Version::V2 {
-            // Without it the host's whole tree is there.
-            fixture.spec.linux.namespaces.push(Namespace { kind: NamespaceKind::Cgroup, path: None });
-        }
         fixture.spec.linux.sysctl.insert("net.ipv4.ip_forward".into(), "1".into());
         fixture.spec.linux.sysctl.insert("kernel.shmmax".into(), "12345".into());
         fixture.spec.process.oom_score_adj = Some(321);

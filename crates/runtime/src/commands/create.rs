@@ -15,6 +15,7 @@ use crate::bundle::{self, Plan};
 use crate::error::CommandError;
 use crate::foreground::Foreground;
 use crate::given::{Given, Role};
+use crate::scope::{self, Coming};
 use crate::state::{FORMAT, FirstProcess, Locked, Record, StateError};
 use crate::{one, seal};
 
@@ -92,19 +93,23 @@ fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result
         context.log.warning("linux.resources.memory.kernel and kernelTCP are ignored: the kernel has no such limit");
     }
     let hierarchies = hierarchies()?;
+    let mut coming = scope::prepare(context, id, &mut plan)?;
     let locked = context.store.create(id)?;
     let need = context.rootless.cgroup(plan.asks_for_cgroup);
     let made = check_cgroup(&plan, hierarchies).and_then(|()| {
         let mut record = new_record(id, &directory, plan, context)?;
         record.descriptors = if record.spec.process.terminal { Vec::new() } else { descriptors("self") };
+        record.scope = coming.as_ref().map(|coming| coming.scope.clone());
         // Before anything is made: whoever comes after our death finds it from here.
         locked.save(&record)?;
+        let _held = coming.as_mut().map(|coming| coming.start(&record)).transpose()?;
         let container = birth(&locked, &mut record, &given, hierarchies, need)?;
         Ok((record, container))
     });
     match made {
         Ok((record, container)) => Ok((Made { locked, record }, container, foreground)),
         Err(err) => {
+            coming.into_iter().for_each(Coming::abandon);
             // The first error is the one to tell.
             if !is_left(&locked, hierarchies) {
                 let _ = locked.remove();
@@ -167,6 +172,7 @@ pub(super) fn new_record(
         created: Rfc3339::now().to_string(),
         process: None,
         descriptors: Vec::new(),
+        scope: None,
         spec,
     })
 }

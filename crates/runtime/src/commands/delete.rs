@@ -8,6 +8,7 @@ use rustix::process::Signal;
 
 use super::{Context, cgroup, hierarchies, hook_state};
 use crate::error::CommandError;
+use crate::scope;
 use crate::state::{Locked, Record, StateError, Status};
 
 /// How long killed processes have to go.
@@ -49,6 +50,10 @@ pub(crate) fn destroy(context: &Context<'_>, locked: Locked, record: &Record) ->
     if let Some(process) = &first {
         sys::wait::readable(process.as_fd(), Instant::now() + END_TIMEOUT)
             .map_err(CommandError::system("wait for the end of the container"))?;
+    }
+    if let Err(err) = scope::stop(record) {
+        // It ends by itself with its last process; what it was called may not be free at once.
+        context.log.warning(&errdefs::chain(&err));
     }
     for hook in record.spec.hooks.iter().flat_map(|hooks| &hooks.poststop) {
         // They stop nothing (runtime-spec runtime.md, "Lifecycle", 13).

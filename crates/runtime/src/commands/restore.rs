@@ -20,6 +20,9 @@ use crate::state::{FirstProcess, Locked, Record};
 /// Makes a container from a checkpoint's files; waits for its end, unless it is to be left alone.
 pub(crate) fn restore(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandError> {
     let id = one(flags, "restore")?;
+    if context.systemd {
+        return Err(CommandError::SystemdRestore);
+    }
     let detach = flags.is_on("detach");
     let options = options(context, flags)?;
     let given = Given::parse(flags, &context.directory, |_| None, std::process::id())?;

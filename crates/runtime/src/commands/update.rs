@@ -14,6 +14,7 @@ use crate::arguments::{Parsed, UsageError};
 use crate::bundle;
 use crate::error::CommandError;
 use crate::one;
+use crate::scope;
 use crate::state::Status;
 
 /// Changes what flags or a file say, and keeps it in the record.
@@ -40,12 +41,15 @@ pub(crate) fn update(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comman
     }
     let merged = merge(&old, &change);
     let mut group = cgroup(&record, hierarchies)?;
-    if let Err(err) = group.update(hierarchies, &to_apply(&merged, &change)) {
+    let new = to_apply(&merged, &change);
+    let changed = scope::update(&record, &new).and_then(|()| Ok(group.update(hierarchies, &new)?));
+    if let Err(err) = changed {
         // The first error is the one to tell; what was there before is put back as far as it can be.
-        if let Err(err) = group.update(hierarchies, &to_apply(&old, &change)) {
+        let old = to_apply(&old, &change);
+        if let Err(err) = scope::update(&record, &old).and_then(|()| Ok(group.update(hierarchies, &old)?)) {
             context.log.warning(&format!("put back the limits: {}", errdefs::chain(&err)));
         }
-        return Err(err.into());
+        return Err(err);
     }
     record.spec.linux.resources = Some(merged);
     locked.save(&record)?;

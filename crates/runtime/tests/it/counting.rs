@@ -60,7 +60,7 @@ fn privileged_changes_that_cannot_be_are_named_and_change_nothing() {
     let record = || fs::read(bundle.state_dir().join("state.json")).unwrap();
     let before = record();
     for (words, text) in [
-        (&["--memory", "32m", "--cpu-quota", "5"][..], "linux.resources.cpu.quota: write \"5\" to "),
+        (&["--memory", "32m", "--cpu-quota", "5"][..], "linux.resources.cpu.quota: write \"5"),
         (&["--cpuset-cpus", "4000"], "linux.resources.cpu.cpus: write \"4000\" to "),
         (&["--pids-limit", "-5"], "linux.resources.pids.limit: -5 is not -1"),
         (&["--blkio-weight", "5"], "linux.resources.blockIO.weight: 5 is not between 10 and 1000"),

@@ -23,6 +23,7 @@ mod mounts;
 mod namespaces;
 mod net_devices;
 mod rootless;
+mod scope;
 mod seccomp;
 mod terminal;
 mod user_namespace;

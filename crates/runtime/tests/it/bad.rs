@@ -134,6 +134,33 @@ fn privileged_a_value_of_the_wrong_type_is_named_with_its_field() {
     }
 }
 
+#[test]
+fn privileged_a_value_of_the_wrong_type_is_named_for_an_exec_too() {
+    let mut bundle = rich();
+    let process = bundle.config["process"].clone();
+    bundle.config["process"]["args"] = json!(["sleep", "1000"]);
+    bundle.ok(&["run", "-d"]);
+    let mut all = Vec::new();
+    fields(&process, "", "", &mut all);
+    for (name, pointer) in &all {
+        let good = process.pointer(pointer).unwrap();
+        for bad in [json!(true), json!("a\0b"), json!(-1.5), json!(u64::MAX), json!([[]]), json!({"a": {}})] {
+            let same = std::mem::discriminant(good) == std::mem::discriminant(&bad);
+            if same && !bad.is_string() {
+                continue;
+            }
+            let mut changed = process.clone();
+            *changed.pointer_mut(pointer).unwrap() = bad.clone();
+            fs::write(bundle.path("process.json"), changed.to_string()).unwrap();
+            let done = bounded(&bundle, &["exec", "-p", "process.json", &bundle.id], None);
+            let named = done.code == Some(255) && done.stderr.contains(name);
+            assert!(named, "{name} = {bad}: {done:?}");
+        }
+    }
+    bundle.ok(&["delete", "-f"]);
+    bundle.assert_gone();
+}
+
 /// What else a sentence may name for a number that is out of range.
 fn near(name: &str) -> &str {
     match name {

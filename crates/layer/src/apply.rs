@@ -15,8 +15,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps
 use rustix::io::Errno;
 
 use crate::pipeline::{self, CHUNKS_AHEAD, ChunkReader, Compression, Fed};
-use crate::tar::{Entry, Kind, TarError, TarReader, Time, clean_path};
 use crate::tree::{Directory, Handle, Missing, Tree, is_directory, is_whiteout, join, open_below, stat};
+use archive::{Entry, Kind, TarError, TarReader, Time, clean_path};
 
 /// `.wh.NAME` deletes NAME of the layers below (image-spec v1.1 layer.md, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
@@ -101,7 +101,8 @@ impl ApplyError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            ApplyError::Archive { source } => source.kind(),
+            ApplyError::Archive { source } if source.is_invalid() => ErrorKind::InvalidArgument,
+            ApplyError::Archive { .. } => ErrorKind::Internal,
             ApplyError::Escape { .. } | ApplyError::Invalid { .. } | ApplyError::TooMuch { .. } => {
                 ErrorKind::InvalidArgument
             }

@@ -9,8 +9,8 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec,
 use rustix::io::Errno;
 
 use crate::apply::times;
-use crate::tar::Time;
 use crate::tree::{IMPLIED_MODE, OPAQUE, open_below};
+use archive::Time;
 
 /// Xattrs of one file: the kernel gives at most 64 KiB of names, and 64 KiB of one value (xattr(7), "VFS limits").
 const XATTR_BYTES: usize = 64 * 1024;

@@ -16,20 +16,18 @@
 //! own root. Headers, names and sparse maps are bounded. Xattrs of overlayfs itself are dropped. The directory must be
 //! reachable by root alone until it is complete, since set-uid bits are real.
 //!
-//! Compression is told by magic number, never by media type. [`TarReader`] is also what `image` reads archives with.
+//! Compression is told by magic number, never by media type. [`TarReader`] (crate `archive`) is also what `image` reads
+//! archives with.
 //!
 //! No state, no locks. Deliberately not here: where directories lie (`snapshot`), which layers make an image (`image`),
-//! writing archives.
+//! tar itself (`archive`).
 
 mod apply;
 mod inherit;
 mod pipeline;
-mod sparse;
-mod tar;
 mod tree;
 
 pub use apply::{Applied, ApplyError, apply, apply_limited};
+pub use archive::{Entry, Kind, Segment, TarError, TarReader, Time, clean_path};
 pub use inherit::{InheritError, clone_tree, inherit};
-pub use pipeline::{Compression, decompress};
-pub use sparse::Segment;
-pub use tar::{Entry, Kind, TarError, TarReader, Time, clean_path, looks_like_layer};
+pub use pipeline::{Compression, decompress, looks_like_layer};

@@ -42,6 +42,11 @@ impl Compression {
     }
 }
 
+/// Whether a stream that begins so is a layer: a compressed one, a tar, or an empty tar.
+pub fn looks_like_layer(start: &[u8]) -> bool {
+    Compression::detect(start) != Compression::Plain || archive::looks_like_tar(start)
+}
+
 /// The compressions that we know and cannot inflate; without a name they would be told as broken archives.
 fn unsupported(start: &[u8]) -> Option<&'static str> {
     match start {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use crate::tar::Time;
+use archive::Time;
 
 /// Open directories that are kept; an archive goes through its tree in order, so a few suffice.
 const OPEN_MAX: usize = 128;

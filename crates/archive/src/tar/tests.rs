@@ -106,11 +106,11 @@ fn hostile_headers_are_refused_before_they_cost_memory() {
 
 #[test]
 fn layers_are_told_from_documents() {
-    assert!(looks_like_layer(&header("f", b'0', "0")));
-    assert!(looks_like_layer(&[0; 512]));
-    assert!(looks_like_layer(&[0x1f, 0x8b, 8, 0]));
-    assert!(!looks_like_layer(b"{\"schemaVersion\":2}"));
-    assert!(!looks_like_layer(&[b' '; 600]));
+    assert!(looks_like_tar(&header("f", b'0', "0")));
+    assert!(looks_like_tar(&[0; 512]));
+    assert!(!looks_like_tar(&[0x1f, 0x8b, 8, 0]));
+    assert!(!looks_like_tar(b"{\"schemaVersion\":2}"));
+    assert!(!looks_like_tar(&[b' '; 600]));
 }
 
 #[test]

@@ -1,13 +1,10 @@
 //! Reads tar: v7, ustar, PAX (POSIX.1-2001 pax, "Extended Header"), GNU and star, with their bounds.
 //!
-//! Our own, because entries are applied straight from the chunks of the pipeline, without another copy, and because a
-//! hostile header must cost bounded memory.
+//! Our own, because entries are applied straight from the chunks of whoever inflates them, without another copy, and
+//! because a hostile header must cost bounded memory.
 
 use std::io::{self, BufRead};
 
-use errdefs::ErrorKind;
-
-use crate::pipeline::Compression;
 use crate::sparse::{self, Segment};
 
 /// The unit of tar.
@@ -98,12 +95,9 @@ pub enum TarError {
 }
 
 impl TarError {
-    /// What a caller can do about it.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            TarError::Read { .. } => ErrorKind::Internal,
-            TarError::Truncated | TarError::Header { .. } | TarError::UnknownKind(_) => ErrorKind::InvalidArgument,
-        }
+    /// Whether the archive is at fault, not who gives its bytes.
+    pub fn is_invalid(&self) -> bool {
+        !matches!(self, TarError::Read { .. })
     }
 }
 
@@ -379,11 +373,8 @@ fn has_checksum(block: &[u8; BLOCK]) -> Result<bool, TarError> {
     Ok(stored == sum(i64::from) || stored == sum(|b| i64::from(b as i8)))
 }
 
-/// Whether a stream that begins so is a layer: a compressed one, a tar, or an empty tar.
-pub fn looks_like_layer(start: &[u8]) -> bool {
-    if Compression::detect(start) != Compression::Plain {
-        return true;
-    }
+/// Whether a stream that begins so is a tar, or an empty one.
+pub fn looks_like_tar(start: &[u8]) -> bool {
     let Some(block) = start.first_chunk::<BLOCK>() else { return false };
     *block == [0; BLOCK] || matches!(has_checksum(block), Ok(true))
 }

@@ -30,10 +30,12 @@
 //! appearing while layers are collected. One process owns a root.
 
 mod chain;
+mod changes;
 mod overlay;
 mod remove;
 
 pub use chain::{ChainId, SnapshotKey, SnapshotKeyError};
+pub use changes::{ChangeKind, Changes, Stubs, is_opaque, is_whiteout};
 pub use overlay::{OpenError, Overlay, SnapshotError, Stage};
 pub use remove::SweepError;
 pub use stdx::tree::Usage;

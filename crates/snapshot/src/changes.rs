@@ -1,0 +1,252 @@
+//! What a container changed: its own files, compared with the layers below by name alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, statat};
+use rustix::io::Errno;
+
+use crate::chain::SnapshotKey;
+use crate::overlay::{Overlay, SnapshotError};
+
+/// Levels that are compared, each with an open descriptor for itself and for every layer that has it.
+const DEPTH_MAX: usize = 256;
+
+/// How much later than its last mount point a directory may have been changed by the making of that: kernels since 6.13
+/// give fine times.
+const SAME_MOMENT_NANOS: i128 = 10_000_000;
+
+/// What happened to a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// It is not what it was.
+    Modified,
+    /// It is new.
+    Added,
+    /// It is gone.
+    Deleted,
+}
+
+/// What whoever starts a container makes in its root, and nobody is told of.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stubs<'a> {
+    /// Empty files, as paths from the root without a slash in front.
+    pub files: &'a [&'a str],
+    /// Directories.
+    pub directories: &'a [&'a str],
+}
+
+/// What a container changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// By path from the root, without a slash in front.
+    pub paths: BTreeMap<Vec<u8>, ChangeKind>,
+    /// Paths of the container's own directory that are nothing but stubs, and all that is in them.
+    pub hidden: BTreeSet<Vec<u8>>,
+}
+
+/// A directory of the container, and the same one of the layers below, nearest first.
+struct Level {
+    path: Vec<u8>,
+    upper: OwnedFd,
+    lowers: Vec<OwnedFd>,
+    depth: usize,
+}
+
+struct Comparing<'a> {
+    stubs: Stubs<'a>,
+    changes: Changes,
+}
+
+/// Why a comparison ended.
+enum Failure {
+    TooDeep,
+    System(Vec<u8>, Errno),
+}
+
+impl Overlay {
+    /// What the container of that key changed. Looks at its own files alone, and up their names in the layers. Blocks.
+    ///
+    /// It may be running: what vanishes meanwhile was never there.
+    pub fn changes(&self, key: &SnapshotKey, stubs: Stubs<'_>) -> Result<Changes, SnapshotError> {
+        let chain = self.chain(key)?;
+        let lowers = chain.iter().rev().map(|chain_id| self.layer(chain_id));
+        compare(&self.upper(key), lowers.collect(), stubs)
+    }
+}
+
+fn compare(upper: &Path, lowers: Vec<PathBuf>, stubs: Stubs<'_>) -> Result<Changes, SnapshotError> {
+    let open = |path: &Path| {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(CWD, path, flags, Mode::empty());
+        opened.map_err(|err| SnapshotError::io("open", path)(err.into()))
+    };
+    let lowers = lowers.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
+    let level = Level { path: Vec::new(), upper: open(upper)?, lowers, depth: 0 };
+    let mut comparing = Comparing { stubs, changes: Changes::default() };
+    comparing.level(&level).map_err(|failure| match failure {
+        Failure::TooDeep => SnapshotError::TooDeep { path: upper.to_owned() },
+        Failure::System(path, err) => {
+            SnapshotError::io("compare", &upper.join(String::from_utf8_lossy(&path).as_ref()))(io::Error::from(err))
+        }
+    })?;
+    Ok(comparing.changes)
+}
+
+impl Comparing<'_> {
+    /// Compares what is in a directory; answers whether anything in it is more than a stub, and how late its last stub is.
+    fn level(&mut self, level: &Level) -> Result<(bool, Option<i128>), Failure> {
+        let failed = |err: Errno| Failure::System(level.path.clone(), err);
+        let (mut visible, mut last_stub) = (false, None);
+        for entry in Dir::read_from(&level.upper).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name().to_owned();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let stat = match statat(&level.upper, &*name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => continue,
+                stat => stat.map_err(failed)?,
+            };
+            let path = join(&level.path, name.to_bytes());
+            let is_stub =
+                is_file(&stat) && stat.st_size == 0 && self.stubs.files.iter().any(|stub| stub.as_bytes() == path);
+            if is_stub {
+                last_stub = last_stub.max(Some(mtime(&stat)));
+                self.changes.hidden.insert(path);
+                continue;
+            }
+            visible |= self.one(level, &name, path, &stat)?;
+        }
+        Ok((visible, last_stub))
+    }
+
+    /// Compares one path; answers whether it, or anything in it, is more than a stub.
+    fn one(&mut self, level: &Level, name: &CString, path: Vec<u8>, stat: &Stat) -> Result<bool, Failure> {
+        let failed = |err: Errno| Failure::System(path.clone(), err);
+        if is_whiteout(stat) {
+            self.note(&level.path, path, ChangeKind::Deleted);
+            return Ok(true);
+        }
+        let below = find(&level.lowers, name).map_err(failed)?;
+        if !is_directory(stat) {
+            let kind = if below.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
+            self.note(&level.path, path, kind);
+            return Ok(true);
+        }
+        let Some(next) = self.descend(level, name, path.clone())? else { return Ok(false) };
+        let (visible, last_stub) = self.level(&next)?;
+        let is_stub = self.stubs.directories.iter().any(|stub| stub.as_bytes() == path);
+        let below = below.filter(is_directory);
+        let moved = |below: &Stat| {
+            let by_stub = last_stub.is_some_and(|stub| (0..SAME_MOMENT_NANOS).contains(&(mtime(stat) - stub)));
+            mtime(stat) != mtime(below) && !by_stub
+        };
+        match below {
+            None if is_stub && !visible => {
+                self.changes.hidden.insert(path);
+                return Ok(false);
+            }
+            None => self.note(&level.path, path, ChangeKind::Added),
+            Some(below) if described(stat) != described(&below) || moved(&below) => {
+                self.changes.paths.insert(path, ChangeKind::Modified);
+            }
+            // A copy that was made for what is in it.
+            Some(_) if is_stub && !visible => {
+                self.changes.hidden.insert(path);
+                return Ok(false);
+            }
+            Some(_) => return Ok(visible),
+        }
+        Ok(true)
+    }
+
+    /// Notes a change. What appears or goes changes its directory, too, as dockerd tells it.
+    fn note(&mut self, above: &[u8], path: Vec<u8>, kind: ChangeKind) {
+        if kind != ChangeKind::Modified && !above.is_empty() {
+            self.changes.paths.entry(above.to_vec()).or_insert(ChangeKind::Modified);
+        }
+        self.changes.paths.insert(path, kind);
+    }
+
+    /// The directory `name` on every level that shows through; `None` if it has vanished.
+    fn descend(&self, level: &Level, name: &CString, path: Vec<u8>) -> Result<Option<Level>, Failure> {
+        if level.depth == DEPTH_MAX {
+            return Err(Failure::TooDeep);
+        }
+        let upper = match open_below(&level.upper, name) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            upper => upper.map_err(|err| Failure::System(path.clone(), err))?,
+        };
+        let mut lowers = Vec::new();
+        let mut hidden = is_opaque(&upper);
+        for lower in &level.lowers {
+            if hidden {
+                break;
+            }
+            match open_below(lower, name) {
+                Ok(lower) => {
+                    hidden = is_opaque(&lower);
+                    lowers.push(lower);
+                }
+                Err(Errno::NOENT) => {}
+                // A file, a symlink or a whiteout: what lies below it is gone.
+                Err(Errno::NOTDIR | Errno::LOOP) => break,
+                Err(err) => return Err(Failure::System(path, err)),
+            }
+        }
+        Ok(Some(Level { path, upper, lowers, depth: level.depth + 1 }))
+    }
+}
+
+/// What the layers below show under that name.
+fn find(lowers: &[OwnedFd], name: &CString) -> Result<Option<Stat>, Errno> {
+    for lower in lowers {
+        match statat(lower, &**name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => {}
+            stat => return Ok(Some(stat?).filter(|stat| !is_whiteout(stat))),
+        }
+    }
+    Ok(None)
+}
+
+fn open_below(at: impl AsFd, name: &CString) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(at, &**name, flags, Mode::empty())
+}
+
+fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    if directory.is_empty() { name.to_vec() } else { [directory, name].join(&b'/') }
+}
+
+fn mtime(stat: &Stat) -> i128 {
+    i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec)
+}
+
+fn described(stat: &Stat) -> (u32, u32, u32) {
+    (stat.st_mode, stat.st_uid, stat.st_gid)
+}
+
+fn is_file(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}
+
+fn is_directory(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+/// Whether overlayfs means by it that there is nothing.
+pub fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+/// Whether a directory hides what the layers below have in it.
+pub fn is_opaque(directory: impl AsFd) -> bool {
+    let mut value = [0; 1];
+    matches!(rustix::fs::fgetxattr(directory, "trusted.overlay.opaque", &mut value), Ok(1) if value == *b"y")
+}
+
+#[cfg(test)]
+mod tests;

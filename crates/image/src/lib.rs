@@ -25,6 +25,8 @@
 //! **Pulling** ([`Store::pull`]) is a load whose layers come from outside, one reader each, and whose compressed layers are
 //! partial blobs of the content store already; layers that are there, at any place, are not asked for.
 //!
+//! **Building** ([`Store::build`]) is a load of one layer above those of an image that is here.
+//!
 //! **Which blobs are kept.** Configurations and manifests; compressed layers that a kept manifest names, so that a push
 //! gives the digests of the pull. Plain tars of a docker-archive are not kept beside their extracted snapshot (they
 //! would double the disk use), and a manifest that names such layers is not kept either.
@@ -32,6 +34,7 @@
 //! Deliberately not here: transfers (`registry-client`), containers (the engine says who uses an image), what clients
 //! print (each error's text is Docker's sentence, and no more).
 
+mod build;
 mod load;
 mod metadata;
 mod pins;
@@ -40,6 +43,7 @@ mod record;
 mod remove;
 mod store;
 
+pub use load::plan::host_architecture;
 pub use load::{LoadError, LoadEvent, Loaded};
 pub use pull::{PullError, PullEvent, PulledImage};
 pub use record::ImageRecord;

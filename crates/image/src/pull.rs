@@ -290,6 +290,7 @@ fn plan(image: &PulledImage) -> Result<PlannedImage, PullError> {
         references: image.references.clone(),
         manifest: Some((image.descriptor.clone(), image.manifest_bytes.clone())),
         layer_blobs: Vec::new(),
+        parent: None,
     })
 }
 

@@ -288,7 +288,8 @@ impl Assembly<'_> {
                 Some((descriptor, _)) => (Some(descriptor), image.layer_blobs),
                 None => (old.manifest, old.layer_blobs),
             };
-            let stored = StoredImage { manifest, layer_blobs, ..old };
+            let parent = image.parent.or(old.parent.clone());
+            let stored = StoredImage { manifest, layer_blobs, parent, ..old };
             let record = image_record(&image.id, &image.config, stored, &next.layers);
             let mut record = record.expect("the plan parsed this configuration, and its layers were placed");
             record.references = next.images.get(&image.id).map(|old| old.references.clone()).unwrap_or_default();

@@ -45,6 +45,8 @@ pub(crate) struct PlannedImage {
     pub(crate) manifest: Option<(Descriptor, Vec<u8>)>,
     /// The compressed layers that are kept with the manifest; known once they are verified.
     pub(crate) layer_blobs: Vec<Digest>,
+    /// The image that it was built from, if it was built here.
+    pub(crate) parent: Option<Digest>,
 }
 
 /// A layer of such an image.
@@ -153,6 +155,7 @@ fn plan_archive(
         references: references.collect::<Result<_, _>>()?,
         manifest,
         layer_blobs: Vec::new(),
+        parent: None,
     })
 }
 
@@ -243,6 +246,7 @@ fn plan_manifest(documents: &Documents, named: &Descriptor) -> Result<PlannedIma
                 references: name(named)?.into_iter().collect(),
                 manifest: Some((bare(&descriptor), bytes.to_vec())),
                 layer_blobs: Vec::new(),
+                parent: None,
             });
         };
         let ours = index.manifests.into_iter().find(|one| one.platform.as_ref().is_none_or(is_host));
@@ -269,7 +273,8 @@ fn is_host(platform: &Platform) -> bool {
     platform.os == "linux" && platform.architecture == host_architecture()
 }
 
-fn host_architecture() -> &'static str {
+/// Go's name of this machine's processor.
+pub fn host_architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -1,0 +1,71 @@
+//! An image of a tar: one layer more on an image that is here, or the first one.
+//!
+//! As a load it is nothing until it is recorded: a failure or a kill leaves what the next start sets aside.
+
+use std::collections::HashMap;
+use std::io::Read;
+
+use oci::image::ImageConfig;
+use oci::{Digest, Reference};
+use sha2::{Digest as _, Sha256};
+use snapshot::ChainId;
+
+use crate::load::assemble::assemble;
+use crate::load::plan::{Documents, LAYERS_MAX, PlannedImage, PlannedLayer};
+use crate::load::spool::{Spool, Spooled};
+use crate::pins::Pins;
+use crate::store::Store;
+use crate::{ImageRecord, LoadError, Loaded};
+
+/// What a layer is called among the files of a load.
+const LAYER: &[u8] = b"layer";
+
+impl Store {
+    /// Makes the image that `configure` describes, of a layer and those of `parent` below it.
+    ///
+    /// `configure` is given the configuration of the parent, or an empty one, with the new layer in it. Blocks until
+    /// everything is on disk.
+    pub fn build(
+        &self,
+        parent: Option<&ImageRecord>,
+        layer: impl Read + Send,
+        reference: Option<Reference>,
+        configure: impl FnOnce(&mut ImageConfig),
+    ) -> Result<Loaded, LoadError> {
+        let mut parsed = parent.map(|parent| (*parent.config).clone()).unwrap_or_default();
+        let below = parsed.rootfs.diff_ids.clone();
+        if below.len() >= LAYERS_MAX {
+            return Err(LoadError::Depth);
+        }
+        let mut pins = Pins::new(self);
+        // Held before the work begins: a removal meanwhile leaves them.
+        let missing = ChainId::chain(&below).into_iter().position(|chain_id| pins.hold(&chain_id).is_none());
+        if let Some(index) = missing {
+            return Err(LoadError::Missing { path: below[index].to_string() });
+        }
+        let stage = self.snapshots.stage()?;
+        let applied = layer::apply(layer, stage.path())?;
+        parsed.rootfs.kind = "layers".to_owned();
+        parsed.rootfs.diff_ids.push(applied.diff_id.clone());
+        configure(&mut parsed);
+        let config = serde_json::to_vec(&parsed).expect("configurations have string keys and no failing serializers");
+        let id = Digest::from_sha256(&Sha256::digest(&config).into());
+        let layers = parsed.rootfs.diff_ids.iter();
+        let planned = PlannedImage {
+            id,
+            config,
+            layers: layers.map(|_| PlannedLayer { path: LAYER.to_vec(), descriptor: None }).collect(),
+            parsed,
+            references: reference.into_iter().collect(),
+            manifest: None,
+            layer_blobs: Vec::new(),
+            parent: parent.map(|parent| parent.id.clone()),
+        };
+        let spooled = vec![Spooled::Unpacked { applied, stage, ingest: None }];
+        let layers = HashMap::from([(LAYER.to_vec(), 0)]);
+        let spool = Spool { pins, documents: Documents::default(), layers, spooled };
+        let assembly = assemble(self, spool, vec![planned], &mut |_| {})?;
+        let built = assembly.record(self, &mut |_| {})?;
+        Ok(built.into_iter().next().expect("one image was planned"))
+    }
+}

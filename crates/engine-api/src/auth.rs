@@ -63,6 +63,11 @@ impl AuthConfig {
 
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
+/// RFC 4648, 4, with padding: the alphabet of headers that are not part of a URL.
+pub(crate) fn encode_standard(bytes: &[u8]) -> String {
+    encode(bytes).replace('-', "+").replace('_', "/")
+}
+
 /// RFC 4648, 5, with padding.
 fn encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
@@ -79,7 +84,7 @@ fn encode(bytes: &[u8]) -> String {
 }
 
 /// Both alphabets of RFC 4648, with padding or without.
-fn decode(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let text = text.trim().trim_end_matches('=');
     let (mut bytes, mut bits, mut held) = (Vec::with_capacity(text.len() * 3 / 4), 0u32, 0);
     for letter in text.bytes() {

@@ -9,18 +9,21 @@
 //! - [`auth`]: what a client shows to a registry.
 //! - [`json`]: the one way in which request bodies are decoded.
 //! - [`platform`], [`ports`], [`size`]: what clients write for platforms, ports and sizes.
+//! - [`path_stat`], [`changes`]: files of containers.
 //! - [`progress`]: how far a long piece of work is.
 //! - [`versions`]: the API versions that we serve, and every difference between them.
 //!
 //! Only data: no HTTP, no I/O, no decisions of the engine.
 
 pub mod auth;
+pub mod changes;
 pub mod container;
 pub mod events;
 pub mod exec;
 pub mod host_config;
 pub mod image;
 pub mod json;
+pub mod path_stat;
 pub mod platform;
 pub mod ports;
 pub mod progress;

@@ -66,6 +66,8 @@ pub struct Core {
     pub spawner: Spawner,
     /// The supervisor's ear.
     pub observations: mpsc::UnboundedSender<Observation>,
+    /// Whether containers are being pruned.
+    pub pruning: std::sync::atomic::AtomicBool,
     /// Wakes the sweeper.
     pub swept: Notify,
     pub(crate) idle: Notify,

@@ -77,8 +77,17 @@ impl Events {
 
     /// Tells that so many bytes were freed by a prune of volumes.
     pub fn volumes_pruned(&self, reclaimed_bytes: u64) {
+        self.pruned("volume", reclaimed_bytes);
+    }
+
+    /// Tells that so many bytes were freed by a prune of containers.
+    pub fn containers_pruned(&self, reclaimed_bytes: u64) {
+        self.pruned("container", reclaimed_bytes);
+    }
+
+    fn pruned(&self, kind: &str, reclaimed_bytes: u64) {
         self.publish(Event {
-            kind: "volume".to_owned(),
+            kind: kind.to_owned(),
             action: "prune".to_owned(),
             actor: Actor {
                 id: String::new(),

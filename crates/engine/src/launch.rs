@@ -22,7 +22,7 @@ use crate::volumes::{self, LocateError};
 
 /// How long the shim of the last run may take to end before a start gives up: it removes cgroups, which takes a
 /// millisecond, and flushes streams, which its slow clients may draw out.
-const LAST_SHIM_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const LAST_SHIM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the making of a container may take, before its shim is started and after. Longer than any healthy disk needs, so that a start on a dead FUSE
 /// mount ends with an error.

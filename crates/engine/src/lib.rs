@@ -52,6 +52,7 @@ pub mod supervise;
 mod clock;
 mod detach_keys;
 mod engine;
+mod instructions;
 mod launch;
 pub mod networking;
 mod open;
@@ -60,6 +61,7 @@ mod readiness;
 mod stream;
 mod sync;
 mod time_query;
+mod view;
 mod volumes;
 
 pub use config::{EngineConfig, RegistriesConfig};

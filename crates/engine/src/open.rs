@@ -155,6 +155,7 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
         recorder: Recorder::new(containers, config.exec_root.clone()),
         spawner: Spawner::open(&config.shim_path)?,
         observations: sender,
+        pruning: Default::default(),
         swept: Notify::new(),
         idle: Notify::new(),
         departing: watch::Sender::new(0),
@@ -269,6 +270,7 @@ async fn resume(engine: &Engine, container: &Arc<Container>) {
 }
 
 async fn connect(engine: &Engine, container: &Arc<Container>, dir: &Path) -> io::Result<()> {
+    crate::ops::commit::resume(engine, container);
     let shim = Shim::find(dir, container.id().clone(), engine.observations.clone())?;
     container.live().shim = Some(shim.clone());
     let run = match shim.hello().await {

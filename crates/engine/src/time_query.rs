@@ -35,9 +35,78 @@ pub(crate) fn parse(text: &str) -> Result<Option<i64>, TimeError> {
     Ok(Some(number(seconds)?.saturating_mul(1_000_000_000).saturating_add(nanos)))
 }
 
+/// As [`parse`]; also RFC 3339, parts of it, and how long ago (moby `timestamp.GetTimestamp`).
+pub(crate) fn parse_any(text: &str, now_nanos: i64) -> Result<Option<i64>, TimeError> {
+    if let Some(ago) = duration(text) {
+        // Whole seconds, as dockerd has it.
+        return Ok(Some(now_nanos.saturating_sub(ago).div_euclid(1_000_000_000).saturating_mul(1_000_000_000)));
+    }
+    // What is left out of a date or a time is zero, and the zone is the daemon's, which is UTC.
+    const FULL: &str = "0000-01-01T00:00:00Z";
+    let whole = match text.len() {
+        10 | 13 | 16 | 19 if text.contains('-') => format!("{text}{}", &FULL[text.len()..]),
+        _ => text.to_owned(),
+    };
+    match crate::clock::parse_rfc3339(&whole) {
+        Some(nanos) => Ok(Some(nanos)),
+        None => parse(text),
+    }
+}
+
+/// Nanoseconds of `1h30m`, as Go reads it; `None` for anything else.
+pub(crate) fn duration(text: &str) -> Option<i64> {
+    let (negative, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Some(0);
+    }
+    let mut nanos = 0.0;
+    (!rest.is_empty()).then_some(())?;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..end].parse().ok()?;
+        rest = &rest[end..];
+        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit = match &rest[..end] {
+            "ns" => 1.0,
+            "us" | "µs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            _ => return None,
+        };
+        nanos += number * unit;
+        rest = &rest[end..];
+    }
+    let nanos = if negative { -nanos } else { nanos };
+    (nanos.abs() < i64::MAX as f64).then_some(nanos as i64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_and_durations_are_times_too() {
+        let day = 1_704_067_200_000_000_000;
+        for (text, wanted) in [
+            ("1h30m", Some(day - 5_400_000_000_000)),
+            ("500ms", Some(day - 1_000_000_000)),
+            ("2024-01-01", Some(day)),
+            ("2024-01-01T01:00", Some(day + 3_600_000_000_000)),
+            ("2024-01-01T00:00:00Z", Some(day)),
+            ("2024-01-01T01:00:00+01:00", Some(day)),
+            ("1704067200", Some(day)),
+            ("", None),
+        ] {
+            assert_eq!(parse_any(text, day), Ok(wanted), "{text}");
+        }
+        assert!(parse_any("soon", day).is_err());
+        assert_eq!(duration("1x"), None);
+    }
 
     #[test]
     fn times_are_read_as_dockerd_reads_them() {

@@ -20,8 +20,6 @@ use volume::{RemoveError, Volume, Wanted};
 use crate::Engine;
 use crate::container::Container;
 
-mod root;
-
 /// Why a container's volumes are not ready. The texts are dockerd's.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
@@ -126,7 +124,7 @@ fn fill(engine: &Engine, points: &[Point], ready: &[Ready], mounts: &[Mount]) ->
         let root = match &root {
             Some(root) => root,
             // Only who has volumes pays for it.
-            None => root.insert(root::mount_detached(mounts).map_err(ClaimError::Root)?),
+            None => root.insert(crate::view::mount_detached(mounts).map_err(ClaimError::Root)?),
         };
         let path = Path::new(&point.shown.destination);
         if wish.refuse_file {

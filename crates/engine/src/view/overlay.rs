@@ -14,7 +14,7 @@ use rustix::mount::{
 use sys::overlay;
 
 /// The root that `mounts` describe. Blocks.
-pub(super) fn mount_detached(mounts: &[Mount]) -> io::Result<OwnedFd> {
+pub(crate) fn mount_detached(mounts: &[Mount]) -> io::Result<OwnedFd> {
     // One mount is what `snapshot` answers.
     let [mount] = mounts else { return Err(io::ErrorKind::InvalidInput.into()) };
     if matches!(mount.kind.as_str(), "" | "bind") {

@@ -1,0 +1,347 @@
+//! `POST /commit`: an image of what a container changed.
+
+use std::io::{self, BufWriter, PipeReader, Read};
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use archive::{Entry, Kind, Pack, PackError, TarWriter};
+use engine_api::container::Config;
+use errdefs::ErrorKind;
+use image::ImageRecord;
+use oci::image::{ExecConfig, History, ImageConfig};
+use oci::{Reference, ReferenceError};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use snapshot::Changes;
+use tracing::warn;
+
+use crate::Engine;
+use crate::clock::{now_nanos, rfc3339};
+use crate::container::Container;
+use crate::container::state::Phase;
+use crate::instructions::{self, InstructionError};
+use crate::ops::changes::STUBS;
+use crate::ops::create::snapshot_key;
+use crate::ops::export::is_exported;
+use crate::registry::LookupError;
+
+/// How long the processes of a container may take to stand still; dockerd has no limit, and hangs where they do not.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How much of the layer is handed on at once.
+const PIECE_BYTES: usize = 128 * 1024;
+
+/// What is committed, and how.
+#[derive(Clone, Debug, Default)]
+pub struct CommitOptions {
+    /// The new image's name; empty for none.
+    pub repository: String,
+    /// Its tag.
+    pub tag: String,
+    /// Why it was made.
+    pub comment: String,
+    /// By whom.
+    pub author: String,
+    /// Instructions of a Dockerfile.
+    pub changes: Vec<String>,
+    /// Whether the container stands still meanwhile.
+    pub pause: bool,
+    /// What the image says, where the container's own is not wanted.
+    pub config: Option<Config>,
+}
+
+/// Why a container was not committed. The texts are dockerd's.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// There is no such container.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// It is being removed.
+    #[error("You cannot commit container {0} which is being removed")]
+    Removing(String),
+    /// The name is none.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// The name is one that no image can be given.
+    #[error("cannot import digest reference")]
+    Digest,
+    /// The instructions are wrong.
+    #[error(transparent)]
+    Instruction(#[from] InstructionError),
+    /// Its image is gone.
+    #[error(transparent)]
+    Parent(image::ResolveError),
+    /// It does not stand still.
+    #[error("cannot pause container {container}")]
+    Pause {
+        /// Which one.
+        container: String,
+        /// Why.
+        source: cgroup::CgroupError,
+    },
+    /// Its files cannot be compared.
+    #[error("compare the container's files with its image's")]
+    Compare(#[source] snapshot::SnapshotError),
+    /// Its files cannot be opened.
+    #[error("open the container's files")]
+    Open(#[source] io::Error),
+    /// The image cannot be made.
+    #[error(transparent)]
+    Build(#[from] image::LoadError),
+}
+
+impl CommitError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            CommitError::Lookup(err) => err.kind(),
+            CommitError::Removing(_) => ErrorKind::Conflict,
+            CommitError::Reference(_) | CommitError::Digest | CommitError::Instruction(_) => ErrorKind::InvalidArgument,
+            CommitError::Parent(err) => err.kind(),
+            _ => ErrorKind::Internal,
+        }
+    }
+}
+
+/// Makes an image of a container; answers its id.
+pub async fn commit(engine: &Engine, name: &str, options: CommitOptions) -> Result<String, CommitError> {
+    let reference = new_name(&options.repository, &options.tag)?;
+    let container = engine.containers.find(name)?;
+    if container.state().phase == Phase::Removing {
+        return Err(CommitError::Removing(container.id().to_string()));
+    }
+    let own = &container.definition.config;
+    let mut config = options.config.clone().unwrap_or_else(|| own.clone());
+    instructions::apply(&options.changes, &mut config)?;
+    // That there is nothing to run is no matter here, nor is what warnings say of a start.
+    let _ = container_spec::merge_image(&mut config, &exec_config(own));
+    let parent = match container.definition.image_id.as_str() {
+        "" => None,
+        id => Some(engine.images.resolve(id).map_err(CommitError::Parent)?),
+    };
+    let run = run(engine.clone(), container, parent, reference, exec_config(&config), options);
+    engine.detached(run).await
+}
+
+/// The name of a new image; `None` for an empty one.
+pub(super) fn new_name(repository: &str, tag: &str) -> Result<Option<Reference>, CommitError> {
+    if repository.is_empty() {
+        return Ok(None);
+    }
+    let text = if tag.is_empty() { repository.to_owned() } else { format!("{repository}:{tag}") };
+    let reference: Reference = text.parse()?;
+    if reference.digest().is_some() {
+        return Err(CommitError::Digest);
+    }
+    Ok(Some(reference.with_default_tag()))
+}
+
+/// What an image says of its containers.
+pub(super) fn exec_config(config: &Config) -> ExecConfig {
+    ExecConfig {
+        user: config.user.clone(),
+        exposed_ports: config.exposed_ports.clone(),
+        env: config.env.clone(),
+        entrypoint: config.entrypoint.clone(),
+        cmd: config.cmd.clone(),
+        volumes: config.volumes.clone(),
+        working_dir: config.working_dir.clone(),
+        labels: config.labels.clone().filter(|labels| !labels.is_empty()),
+        stop_signal: config.stop_signal.clone(),
+        args_escaped: config.args_escaped,
+        healthcheck: config.healthcheck.clone(),
+        on_build: config.on_build.clone(),
+        shell: config.shell.clone(),
+    }
+}
+
+async fn run(
+    engine: Engine,
+    container: Arc<Container>,
+    parent: Option<Arc<ImageRecord>>,
+    reference: Option<Reference>,
+    config: ExecConfig,
+    options: CommitOptions,
+) -> Result<String, CommitError> {
+    // Its directory stays: it is neither removed nor started anew meanwhile.
+    let _operation = container.operation.lock().await;
+    if container.is_removed() {
+        return Err(LookupError::NotFound(container.id().to_string()).into());
+    }
+    let (task, inside, named) = (engine.clone(), container.clone(), reference.clone());
+    let (comment, author, pause) = (options.comment.clone(), options.author, options.pause);
+    let step = History {
+        created: Some(rfc3339(now_nanos())),
+        created_by: container.definition.config.cmd.clone().unwrap_or_default().join(" "),
+        author,
+        comment: options.comment,
+        empty_layer: false,
+    };
+    let built = bridge::blocking(move || {
+        let _still = if pause { Still::freeze(&task, &inside)? } else { None };
+        build(&task, &inside, parent.as_deref(), named, config, step)
+    });
+    let id = match built.await {
+        Ok(loaded) => loaded.id.to_string(),
+        Err(err) => {
+            engine.sweep_soon();
+            return Err(err);
+        }
+    };
+    engine.events.image(&id, "create", [("name".to_owned(), id.clone())].into());
+    let name = reference.map(|reference| reference.familiar()).unwrap_or_default();
+    if !name.is_empty() {
+        engine.events.image(&id, "tag", [("name".to_owned(), name.clone())].into());
+    }
+    engine.events.container(&container, "commit", [("comment", comment), ("imageID", id.clone()), ("imageRef", name)]);
+    Ok(id)
+}
+
+/// A container whose processes stand still as long as this lives.
+struct Still {
+    group: cgroup::Cgroup,
+    /// Says so to the next daemon, should this one die: in the shim's directory, which goes with the container.
+    mark: PathBuf,
+}
+
+impl Still {
+    /// `None` if nothing of it runs.
+    fn freeze(engine: &Engine, container: &Container) -> Result<Option<Still>, CommitError> {
+        if container.state().pid() == 0 {
+            return Ok(None);
+        }
+        let failed = |source| CommitError::Pause { container: container.id().to_string(), source };
+        let group = group(engine, container).map_err(failed)?;
+        let mark = mark(engine, container);
+        std::fs::write(&mark, b"").map_err(CommitError::Open)?;
+        // Dropped, it lets go of those that stand still already.
+        let still = Still { group, mark };
+        still.group.freeze(FREEZE_TIMEOUT).map_err(failed)?;
+        Ok(Some(still))
+    }
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        match self.group.thaw(FREEZE_TIMEOUT) {
+            // Without a mark nobody lets go of it again, which would be wrong only if this one had not.
+            Ok(()) => drop(std::fs::remove_file(&self.mark)),
+            Err(err) => warn!(err = errdefs::chain(&err), "a container stands still after its commit"),
+        }
+    }
+}
+
+fn group(engine: &Engine, container: &Container) -> Result<cgroup::Cgroup, cgroup::CgroupError> {
+    let path = PathBuf::from(engine.cgroup_parent_of(container)).join(container.id().as_str());
+    cgroup::Cgroup::open(&engine.hierarchies, &path)
+}
+
+fn mark(engine: &Engine, container: &Container) -> PathBuf {
+    engine.recorder.shim_dir(container.id()).join("committing")
+}
+
+/// Lets a container go on whose commit a daemon did not live to finish. Blocks where there is one.
+pub(crate) fn resume(engine: &Engine, container: &Container) {
+    let mark = mark(engine, container);
+    if !mark.exists() {
+        return;
+    }
+    warn!(container = %container.id(), "a commit was cut: the container goes on");
+    match group(engine, container) {
+        Ok(group) => drop(Still { group, mark }),
+        Err(err) => warn!(container = %container.id(), err = errdefs::chain(&err), "cannot let the container go on"),
+    }
+}
+
+fn build(
+    engine: &Engine,
+    container: &Container,
+    parent: Option<&ImageRecord>,
+    reference: Option<Reference>,
+    config: ExecConfig,
+    step: History,
+) -> Result<image::Loaded, CommitError> {
+    let (snapshots, key) = (engine.images.snapshots(), snapshot_key(container.id()));
+    let changes = snapshots.changes(&key, STUBS).map_err(CommitError::Compare)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let upper = openat(CWD, snapshots.upper(&key), flags, Mode::empty());
+    let upper = upper.map_err(|err| CommitError::Open(err.into()))?;
+    let (reader, writer) = io::pipe().map_err(CommitError::Open)?;
+    let (done, outcome) = mpsc::channel();
+    let built = thread::scope(|scope| {
+        scope.spawn(move || {
+            let packed = pack(upper, writer, &changes);
+            // Whoever reads has given up.
+            let _ = done.send(packed);
+        });
+        engine.images.build(parent, Layer { reader, outcome }, reference, |image| describe(image, config, step))
+    });
+    Ok(built?)
+}
+
+fn describe(image: &mut ImageConfig, config: ExecConfig, step: History) {
+    if image.platform.os.is_empty() {
+        image.platform = super::import::host_platform();
+    }
+    image.created.clone_from(&step.created);
+    image.author.clone_from(&step.author);
+    image.config = config;
+    image.history.push(step);
+    image.docker_version.clear();
+}
+
+/// A layer that is packed meanwhile. Its end is one only if the packing came to its own.
+struct Layer {
+    reader: PipeReader,
+    outcome: mpsc::Receiver<Result<(), PackError>>,
+}
+
+impl Read for Layer {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        if count == 0
+            && let Ok(Err(err)) = self.outcome.recv()
+        {
+            return Err(io::Error::other(err));
+        }
+        Ok(count)
+    }
+}
+
+/// Packs a container's own files as a layer: what overlayfs says of deletions as image-spec says it (layer.md, "Whiteouts").
+fn pack(upper: std::os::fd::OwnedFd, writer: io::PipeWriter, changes: &Changes) -> Result<(), PackError> {
+    let mut tar = TarWriter::new(BufWriter::with_capacity(PIECE_BYTES, writer));
+    let mut entry = |seen: &archive::Seen<'_>, entry: &mut Entry, more: &mut Vec<Entry>| {
+        if changes.hidden.contains(seen.path) {
+            return Ok(false);
+        }
+        if snapshot::is_whiteout(seen.stat) {
+            *entry = whiteout(&entry.path, entry);
+        } else if entry.kind == Kind::Directory
+            && snapshot::is_opaque(archive::reopen(seen.place, OFlags::RDONLY | OFlags::DIRECTORY)?)
+        {
+            more.push(Entry { path: [&entry.path[..], b"/.wh..wh..opq"].concat(), ..whiteout(b"", entry) });
+        }
+        Ok(true)
+    };
+    let options = Pack { name: b"", xattr: is_exported, holes: true, entry: &mut entry };
+    archive::pack(&mut tar, upper, options)?;
+    tar.finish().map(drop).map_err(PackError::Write)
+}
+
+fn whiteout(path: &[u8], of: &Entry) -> Entry {
+    let slash = path.iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1);
+    let path = [&path[..slash], b".wh.", &path[slash..]].concat();
+    Entry {
+        path,
+        kind: Kind::File,
+        mode: 0o600,
+        size: 0,
+        link: Vec::new(),
+        xattrs: Vec::new(),
+        segments: None,
+        device: (0, 0),
+        ..of.clone()
+    }
+}

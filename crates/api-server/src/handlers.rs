@@ -1,5 +1,7 @@
 //! Handlers: decode, call one operation of the engine, encode.
 
+pub(crate) mod archive;
+pub(crate) mod commit;
 pub(crate) mod containers;
 pub(crate) mod events;
 pub(crate) mod exec;

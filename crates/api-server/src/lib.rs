@@ -12,7 +12,8 @@
 //! - [`mod@refusal`] is what Go's HTTP server refuses before any handler is asked.
 //! - [`mod@router`] is the one table of routes; [`mod@query`] and [`mod@request`] are what a handler is given.
 //! - [`mod@handlers`] decode, call one operation, encode: nothing is decided there.
-//! - [`mod@hijack`], [`mod@upload`], [`mod@response`] are the three ways of bytes: both directions, in, and out.
+//! - [`mod@hijack`], [`mod@upload`], [`mod@response`] are the three ways of bytes: both directions, in, and out;
+//!   [`mod@download`] is the way out for threads that block.
 //! - [`mod@status`] is the one table from an error's kind to an HTTP status.
 //!
 //! When a client goes away, its handler or stream is dropped; operations that change something protect themselves
@@ -23,6 +24,7 @@
 
 mod caught;
 mod chunked;
+mod download;
 mod front;
 mod handlers;
 mod hijack;

@@ -1,6 +1,6 @@
 //! Answers: whole ones, and streams that end with the client, the daemon, or by themselves.
 
-use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -31,6 +31,8 @@ pub(crate) enum AnswerBody {
     Whole(Option<Bytes>),
     /// As they come.
     Stream(mpsc::Receiver<Bytes>),
+    /// As they come, and what breaks off is told by the end of the connection.
+    Archive(mpsc::Receiver<io::Result<Bytes>>),
 }
 
 /// Where the maker of a stream puts its bytes; each chunk reaches the client at once.
@@ -126,6 +128,11 @@ where
     with_body(StatusCode::OK, Some(content_type), AnswerBody::Stream(receiver))
 }
 
+/// An answer whose bytes come through a [`crate::download::Download`].
+pub(crate) fn archive(content_type: &'static str, chunks: mpsc::Receiver<io::Result<Bytes>>) -> Answer {
+    with_body(StatusCode::OK, Some(content_type), AnswerBody::Archive(chunks))
+}
+
 /// Sets what every answer says of us.
 pub(crate) fn set_common_headers(headers: &mut HeaderMap) {
     const COMMON: [(HeaderName, HeaderValue); 4] = [
@@ -165,19 +172,20 @@ impl AnswerBody {
     pub(crate) fn whole(&self) -> &[u8] {
         match self {
             AnswerBody::Whole(bytes) => bytes.as_deref().unwrap_or_default(),
-            AnswerBody::Stream(_) => &[],
+            AnswerBody::Stream(_) | AnswerBody::Archive(_) => &[],
         }
     }
 }
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
             AnswerBody::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             AnswerBody::Stream(chunks) => chunks.poll_recv(cx).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes)))),
+            AnswerBody::Archive(chunks) => chunks.poll_recv(cx).map(|chunk| chunk.map(|bytes| bytes.map(Frame::data))),
         }
     }
 
@@ -188,7 +196,7 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             AnswerBody::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            AnswerBody::Stream(_) => SizeHint::default(),
+            AnswerBody::Stream(_) | AnswerBody::Archive(_) => SizeHint::default(),
         }
     }
 }

@@ -9,7 +9,7 @@ use engine_api::versions::{self, ApiVersion, VersionError};
 use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, StatusCode, Uri};
 
-use crate::handlers::{containers, events, exec, images, later, logs, pull, system, volumes};
+use crate::handlers::{archive, commit, containers, events, exec, images, later, logs, pull, system, volumes};
 use crate::hijack::Outcome;
 use crate::query::{Query, unescape};
 use crate::refusal;
@@ -77,6 +77,13 @@ const ROUTES: &[Route] = routes![
     POST   "/containers/{}/rename" Plain  containers::rename,
     POST   "/containers/{}/attach" Hijack containers::attach,
     POST   "/containers/{}/exec"   Plain  exec::create,
+    HEAD   "/containers/{}/archive" Plain archive::head,
+    GET    "/containers/{}/archive" Plain archive::get,
+    PUT    "/containers/{}/archive" Plain archive::put,
+    GET    "/containers/{}/changes" Plain archive::changes,
+    GET    "/containers/{}/export" Plain  archive::export,
+    POST   "/containers/prune"     Plain  archive::prune,
+    POST   "/commit"               Plain  commit::commit,
     GET    "/exec/{}/json"         Plain   exec::inspect,
     POST   "/exec/{}/start"        Hijack exec::start,
     POST   "/exec/{}/resize"       Plain  exec::resize,
@@ -301,6 +308,9 @@ mod tests {
             (Method::DELETE, "/containers/a/checkpoints/b", "later"),
             (Method::GET, "/containers/a/attach/ws", "later"),
             (Method::POST, "/containers/a/pause", "later"),
+            (Method::PUT, "/containers/a/archive", "ours"),
+            (Method::HEAD, "/containers/a/archive", "ours"),
+            (Method::POST, "/containers/prune", "ours"),
             (Method::POST, "/build", "later"),
             (Method::GET, "/networks", "later"),
             (Method::GET, "/swarm", "later"),

@@ -5,6 +5,9 @@ use std::io::{self, Read};
 use hyper::body::Bytes;
 use tokio::sync::mpsc;
 
+use crate::request::RequestBody;
+use crate::status::Failure;
+
 /// How many chunks may wait for the thread that reads.
 ///
 /// hyper makes chunks of up to some 400 KiB; with two waiting, the socket and the unpacking never wait for each other.
@@ -64,6 +67,23 @@ impl Read for UploadReader {
         let length = buffer.len().min(self.current.len());
         buffer[..length].copy_from_slice(&self.current.split_to(length));
         Ok(length)
+    }
+}
+
+/// Carries the request's body, of which the `first` chunk was read, to the thread that unpacks it.
+pub(crate) async fn feed(first: Option<Bytes>, mut body: RequestBody, upload: Upload) {
+    let mut next: Result<_, Failure> = Ok(first);
+    loop {
+        let read_on = match next {
+            Ok(Some(bytes)) => upload.send(bytes).await,
+            Ok(None) => return upload.end().await,
+            Err(failure) => return upload.fail(failure.message).await,
+        };
+        // What is behind the end of the archive does not matter.
+        if !read_on {
+            return;
+        }
+        next = body.chunk().await;
     }
 }
 

@@ -3,13 +3,12 @@
 use engine::filters::Filters;
 use engine::ops::images::{self, ImageQuery, LoadProgress};
 use http::StatusCode;
-use hyper::body::Bytes;
 
 use crate::handlers::progress::Line;
 use crate::request::{Call, RequestBody};
 use crate::response::{self, Answer};
 use crate::status::Failure;
-use crate::upload::{self, Upload};
+use crate::upload::{self, feed};
 
 /// `GET /images/json`.
 pub(crate) async fn list(call: Call) -> Result<Answer, Failure> {
@@ -89,22 +88,5 @@ fn line(step: LoadProgress) -> Line {
     match step {
         LoadProgress::Layer { id, current, total } => Line::part(id, "Loading layer", current, total),
         LoadProgress::Loaded(sentence) => Line::Text { stream: format!("{sentence}\n") },
-    }
-}
-
-/// Carries the request's body, of which the `first` chunk was read, to the thread that unpacks it.
-async fn feed(first: Option<Bytes>, mut body: RequestBody, upload: Upload) {
-    let mut next: Result<_, Failure> = Ok(first);
-    loop {
-        let read_on = match next {
-            Ok(Some(bytes)) => upload.send(bytes).await,
-            Ok(None) => return upload.end().await,
-            Err(failure) => return upload.fail(failure.message).await,
-        };
-        // What is behind the end of the archive does not matter.
-        if !read_on {
-            return;
-        }
-        next = body.chunk().await;
     }
 }

@@ -3,16 +3,17 @@
 use engine::ops::pull::{self, PullQuery, PullStep, Stage};
 use engine_api::auth;
 
-use crate::handlers::later;
+use crate::handlers::commit;
 use crate::handlers::progress::Line;
 use crate::request::Call;
 use crate::response::Answer;
 use crate::status::Failure;
 
-/// `POST /images/create`: pull, and import one day.
+/// `POST /images/create`: pull, or import.
 pub(crate) async fn create(call: Call) -> Result<Answer, Failure> {
     let Some(image) = call.query.given("fromImage") else {
-        return Err(later::failure("importing images"));
+        let source = call.query.text("fromSrc").to_owned();
+        return commit::import(call, &source).await;
     };
     let authorization = call.headers.get(auth::HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let plan = pull::plan(&PullQuery {

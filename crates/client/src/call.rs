@@ -114,6 +114,11 @@ impl Answer {
         self.response.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or("")
     }
 
+    /// A header, if it is there and a text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name).and_then(|value| value.to_str().ok())
+    }
+
     /// The next piece; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
         while let Some(frame) = self.response.body_mut().frame().await {

@@ -1,11 +1,14 @@
 //! Calls about containers.
 
 use bytes::Bytes;
+use engine_api::IdResponse;
+use engine_api::changes::{Change, ContainersPruned};
 use engine_api::container::{CreateRequest, CreateResponse, Inspect, WaitResponse};
+use engine_api::path_stat::{self, PathStat};
 use http::Method;
 use serde::de::DeserializeOwned;
 
-use crate::call::{Answer, Client, Payload};
+use crate::call::{Answer, Client, Payload, Upload};
 use crate::error::ClientError;
 use crate::hijack::Hijacked;
 use crate::query::{Query, segment};
@@ -182,4 +185,89 @@ pub async fn logs(client: &Client, id: &str, options: &LogOptions) -> Result<Ans
         .with_flag("timestamps", options.timestamps)
         .with_text("until", &options.until);
     client.stream(Method::GET, &query.build(), Payload::Empty).await
+}
+
+/// What is made of a container.
+#[derive(Clone, Debug, Default)]
+pub struct CommitOptions {
+    /// The new image's repository; empty for none.
+    pub repository: String,
+    /// Its tag.
+    pub tag: String,
+    /// Why it was made.
+    pub comment: String,
+    /// By whom.
+    pub author: String,
+    /// Instructions of a Dockerfile.
+    pub changes: Vec<String>,
+    /// Whether the container stands still meanwhile.
+    pub pause: bool,
+}
+
+/// Makes an image of a container; answers its id.
+pub async fn commit(client: &Client, id: &str, options: &CommitOptions) -> Result<String, ClientError> {
+    path(id, "")?;
+    let mut query = Query::new("/commit")
+        .with("container", id)
+        .with_text("repo", &options.repository)
+        .with_text("tag", &options.tag)
+        .with_text("comment", &options.comment)
+        .with_text("author", &options.author)
+        .with("pause", if options.pause { "1" } else { "0" });
+    for change in &options.changes {
+        query = query.with("changes", change);
+    }
+    let made: IdResponse = client.post(&query.build(), &()).await?;
+    Ok(made.id)
+}
+
+/// What a container changed in its files.
+pub async fn changes(client: &Client, id: &str) -> Result<Vec<Change>, ClientError> {
+    let changes: Option<Vec<Change>> = client.get(&path(id, "/changes")?).await?;
+    Ok(changes.unwrap_or_default())
+}
+
+/// The archive of a container's root.
+pub async fn export(client: &Client, id: &str) -> Result<Answer, ClientError> {
+    client.stream(Method::GET, &path(id, "/export")?, Payload::Empty).await
+}
+
+/// Removes the containers that do not run.
+pub async fn prune(client: &Client, filters: &str) -> Result<ContainersPruned, ClientError> {
+    let path = Query::new("/containers/prune").with_text("filters", filters).build();
+    let bytes = client.call(Method::POST, &path, Payload::Empty).await?;
+    crate::call::decode(&path, &bytes)
+}
+
+/// What is at a path in a container.
+pub async fn path_stat(client: &Client, id: &str, at: &str) -> Result<PathStat, ClientError> {
+    let query = Query::new(path(id, "/archive")?).with("path", at).build();
+    stat_of(&client.stream(Method::HEAD, &query, Payload::Empty).await?, &query)
+}
+
+/// The archive of what is at a path in a container.
+pub async fn get_archive(client: &Client, id: &str, at: &str) -> Result<(Answer, PathStat), ClientError> {
+    let query = Query::new(path(id, "/archive")?).with("path", at).build();
+    let answer = client.stream(Method::GET, &query, Payload::Empty).await?;
+    let stat = stat_of(&answer, &query)?;
+    Ok((answer, stat))
+}
+
+fn stat_of(answer: &Answer, path: &str) -> Result<PathStat, ClientError> {
+    let stat = answer.header(path_stat::HEADER).and_then(PathStat::from_header);
+    stat.ok_or_else(|| ClientError::Header { path: path.to_owned(), name: path_stat::HEADER })
+}
+
+/// Unpacks an archive in a directory of a container; `to_user` gives everything to the container's user.
+pub async fn put_archive(
+    client: &Client,
+    id: &str,
+    at: &str,
+    to_user: bool,
+    archive: Upload,
+) -> Result<(), ClientError> {
+    let query = Query::new(path(id, "/archive")?).with("path", at).with("noOverwriteDirNonDir", "true");
+    let query = if to_user { query.with("copyUIDGID", "true") } else { query };
+    let mut answer = client.stream(Method::PUT, &query.build(), Payload::Archive(archive)).await?;
+    answer.rest().await.map(drop)
 }

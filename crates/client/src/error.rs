@@ -79,6 +79,14 @@ pub enum ClientError {
         /// What is wrong.
         source: serde_json::Error,
     },
+    /// The answer lacks a header, or has another one.
+    #[error("the daemon's answer to {path} has no {name}")]
+    Header {
+        /// The path.
+        path: String,
+        /// The header.
+        name: &'static str,
+    },
     /// A file of the user cannot be read.
     #[error("open {}", path.display())]
     Open {
@@ -99,6 +107,7 @@ impl ClientError {
             ClientError::EmptyName | ClientError::Request { .. } => ErrorKind::InvalidArgument,
             ClientError::Decode { .. } => ErrorKind::Internal,
             ClientError::Open { source, .. } => errdefs::io_kind(source),
+            ClientError::Header { .. } => ErrorKind::Internal,
             ClientError::Api { status, .. } => status_kind(*status),
         }
     }

@@ -86,3 +86,29 @@ pub async fn pull(client: &Client, options: &PullOptions) -> Result<Answer, Clie
     let auth = options.auth.to_header();
     client.stream_with(Method::POST, &query.build(), &[(auth::HEADER, &auth)], Payload::Empty).await
 }
+
+/// What is made of an archive.
+#[derive(Clone, Debug, Default)]
+pub struct ImportOptions {
+    /// The new image's name; empty for none.
+    pub repository: String,
+    /// Why it was made.
+    pub message: String,
+    /// Instructions of a Dockerfile.
+    pub changes: Vec<String>,
+    /// For another platform than the daemon's own.
+    pub platform: String,
+}
+
+/// Makes an image of an archive of files. The answer is a stream of progress.
+pub async fn import(client: &Client, archive: Upload, options: &ImportOptions) -> Result<Answer, ClientError> {
+    let mut query = Query::new("/images/create")
+        .with("fromSrc", "-")
+        .with_text("repo", &options.repository)
+        .with_text("message", &options.message)
+        .with_text("platform", &options.platform.to_lowercase());
+    for change in &options.changes {
+        query = query.with("changes", change);
+    }
+    client.stream(Method::POST, &query.build(), Payload::Archive(archive)).await
+}

@@ -9,6 +9,8 @@ use crate::say_line;
 
 mod at_once;
 pub mod attach;
+pub mod changes;
+pub mod copy;
 pub mod create;
 pub mod events;
 pub mod exec;
@@ -83,6 +85,12 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
         Verb::Remove => lifecycle::remove(context, parsed).await,
         Verb::Rename => lifecycle::rename(context, parsed).await,
         Verb::List => list::run(context, parsed).await,
+        Verb::Copy => copy::run(context, parsed).await,
+        Verb::Diff => changes::diff(context, parsed).await,
+        Verb::Export => changes::export(context, parsed).await,
+        Verb::Commit => changes::commit(context, parsed).await,
+        Verb::Import => changes::import(context, parsed).await,
+        Verb::PruneContainers => changes::prune(context, parsed).await,
         Verb::Port => port::run(context, parsed).await,
         Verb::Logs => logs::run(context, parsed).await,
         Verb::Exec => exec::run(context, parsed).await,

@@ -11,12 +11,21 @@ pub const BROKEN_PIPE_STATUS: u8 = 128 + 13;
 /// Prints to standard output; ends the process if nobody reads any more.
 pub fn print(text: Arguments<'_>) {
     let mut out = io::stdout().lock();
-    let Err(err) = out.write_fmt(text).and_then(|()| out.flush()) else { return };
+    end_without_reader(out.write_fmt(text).and_then(|()| out.flush()));
+}
+
+fn end_without_reader(written: io::Result<()>) {
+    let Err(err) = written else { return };
     if err.kind() == io::ErrorKind::BrokenPipe {
         std::process::exit(i32::from(BROKEN_PIPE_STATUS));
     }
     warn(format_args!("write to standard output: {err}\n"));
     std::process::exit(1);
+}
+
+/// Writes bytes to standard output; ends the process if nobody reads any more.
+pub fn write(bytes: &[u8]) {
+    end_without_reader(io::stdout().lock().write_all(bytes));
 }
 
 /// Prints to standard error.

@@ -42,6 +42,18 @@ pub enum Verb {
     Images,
     /// `image inspect`
     InspectImage,
+    /// `cp`
+    Copy,
+    /// `diff`
+    Diff,
+    /// `export`
+    Export,
+    /// `commit`
+    Commit,
+    /// `import`
+    Import,
+    /// `container prune`
+    PruneContainers,
     /// `history`
     History,
     /// `pull`
@@ -184,6 +196,8 @@ const STOP: &[Flag] = &[
     Flag::value("time", Kind::Int, "int", "Seconds to wait before killing it").default("0").hidden(),
     Flag::value("timeout", Kind::Int, "int", "Seconds to wait before killing it").short('t').default("0"),
 ];
+const CHANGE: Flag =
+    Flag::value("change", Kind::List, "list", "Apply an instruction of a Dockerfile to the image").short('c');
 const PLATFORM: Flag = Flag::value("platform", Kind::Text, "string", "Platform of the image").later();
 
 /// Commands in the order of help.
@@ -255,6 +269,32 @@ pub static COMMANDS: &[Command] = &[
     .flags(&[&[DETACH_KEYS, Flag::bool("no-stdin", "Leave its standard input alone"), SIG_PROXY]])
     .arity(Arity::Exactly(1)),
     command(
+        &["commit", "container commit"],
+        "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]",
+        "Make an image of what a container changed",
+        Verb::Commit,
+    )
+    .flags(&[&[
+        Flag::value("author", Kind::Text, "string", "Who made it").short('a'),
+        CHANGE,
+        Flag::value("message", Kind::Text, "string", "Why it was made").short('m'),
+        Flag::bool("pause", "Hold the container still meanwhile").short('p').default("true"),
+    ]])
+    .arity(Arity::Between(1, 2))
+    .options_first(),
+    command(
+        &["cp", "container cp"],
+        "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|- or SRC_PATH|- CONTAINER:DEST_PATH",
+        "Copy files out of a container or into one ('-' is a tar archive)",
+        Verb::Copy,
+    )
+    .flags(&[&[
+        Flag::bool("archive", "Give what goes into a container to its user").short('a'),
+        Flag::bool("follow-link", "Follow a link at SRC_PATH").short('L'),
+        Flag::bool("quiet", "Do not show progress").short('q'),
+    ]])
+    .arity(Arity::Exactly(2)),
+    command(
         &["create", "container create"],
         "[OPTIONS] IMAGE [COMMAND] [ARG...]",
         "Create a container without starting it",
@@ -263,12 +303,22 @@ pub static COMMANDS: &[Command] = &[
     .flags(&[CREATE])
     .arity(Arity::Min(1))
     .options_first(),
+    command(&["diff", "container diff"], "CONTAINER", "Show which files a container changed", Verb::Diff)
+        .arity(Arity::Exactly(1)),
     command(&["events", "system events"], "[OPTIONS]", "Show what happens, as it happens", Verb::Events).flags(&[&[
         FILTER,
         FORMAT,
         Flag::value("since", Kind::Text, "string", "From this time on"),
         Flag::value("until", Kind::Text, "string", "Up to this time"),
     ]]),
+    command(
+        &["export", "container export"],
+        "[OPTIONS] CONTAINER",
+        "Write the files of a container as a tar archive",
+        Verb::Export,
+    )
+    .flags(&[&[Flag::value("output", Kind::Text, "string", "Write to this file").short('o')]])
+    .arity(Arity::Exactly(1)),
     command(&["history", "image history"], "[OPTIONS] IMAGE", "Show how an image was made", Verb::History)
         .flags(&[&[
             FORMAT,
@@ -278,6 +328,18 @@ pub static COMMANDS: &[Command] = &[
             QUIET_IDS,
         ]])
         .arity(Arity::Exactly(1)),
+    command(
+        &["import", "image import"],
+        "[OPTIONS] FILE|URL|- [REPOSITORY[:TAG]]",
+        "Make an image of a tar archive of files",
+        Verb::Import,
+    )
+    .flags(&[&[
+        CHANGE,
+        Flag::value("message", Kind::Text, "string", "Why it was made").short('m'),
+        Flag::value("platform", Kind::Text, "string", "Platform of the image"),
+    ]])
+    .arity(Arity::Min(1)),
     command(&["info", "system info"], "[OPTIONS]", "Show the state of the engine", Verb::Info)
         .flags(&[&[FORMAT.short('f')]]),
     command(&["inspect"], "[OPTIONS] NAME|ID [NAME|ID...]", "Show all about containers and images", Verb::Inspect)
@@ -321,6 +383,10 @@ pub static COMMANDS: &[Command] = &[
             Flag::value("until", Kind::Text, "string", "Up to this time (RFC 3339, or 42m for 42 minutes ago)"),
         ]])
         .arity(Arity::Exactly(1)),
+    command(&["container prune"], "[OPTIONS]", "Remove containers that do not run", Verb::PruneContainers).flags(&[&[
+        Flag::value("filter", Kind::Filter, "filter", "Only what meets a condition (name=value)"),
+        Flag::bool("force", "Do not ask").short('f'),
+    ]]),
     command(
         &["port", "container port"],
         "CONTAINER [PRIVATE_PORT[/PROTO]]",
@@ -421,13 +487,8 @@ pub static LATER: &[&str] = &[
     "build",
     "builder",
     "checkpoint",
-    "commit",
     "config",
     "context",
-    "cp",
-    "diff",
-    "export",
-    "import",
     "login",
     "logout",
     "manifest",

@@ -43,7 +43,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 }
 
 /// Reads in a thread of its own, a few pieces ahead of the connection.
-fn upload(mut source: Box<dyn Read + Send>) -> Upload {
+pub(super) fn upload(mut source: Box<dyn Read + Send>) -> Upload {
     let (sender, pieces) = mpsc::channel(4);
     std::thread::spawn(move || {
         loop {

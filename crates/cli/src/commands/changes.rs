@@ -1,0 +1,162 @@
+//! `diff`, `export`, `commit`, `import` and `container prune`.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+
+use client::container::{self, CommitOptions};
+use client::image::{self, ImportOptions};
+use oci::{Reference, ReferenceError};
+
+use super::load::upload;
+use super::{Context, progress};
+use crate::args::Parsed;
+use crate::format::units;
+use crate::plan::filters;
+use crate::report::{Exit, go_error};
+use crate::{config, say, say_line};
+
+/// `diff`
+pub async fn diff(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let Some(name) = parsed.positionals.first() else { return Ok(()) };
+    for change in container::changes(&context.client, name).await? {
+        say_line!("{} {}", change.letter(), change.path);
+    }
+    Ok(())
+}
+
+/// `export`
+pub async fn export(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let Some(name) = parsed.positionals.first() else { return Ok(()) };
+    let path = parsed.text("output");
+    if path.is_empty() && io::stdout().is_terminal() {
+        return Err(Exit::new(1, "cowardly refusing to save to a terminal. Use the -o flag or redirect"));
+    }
+    let mut output = if path.is_empty() { None } else { Some(Output::begin(path)?) };
+    let mut answer = container::export(&context.client, name).await?;
+    while let Some(piece) = answer.next().await? {
+        match &mut output {
+            Some(output) => output.write(&piece)?,
+            None => crate::console::write(&piece),
+        }
+    }
+    output.map_or(Ok(()), Output::end)
+}
+
+/// A file that appears when it is whole.
+struct Output {
+    path: String,
+    unfinished: String,
+    file: Option<File>,
+}
+
+impl Output {
+    fn begin(path: &str) -> Result<Output, Exit> {
+        let failed = |err: &io::Error| Exit::new(1, format!("failed to export container: {path}: {}", go_error(err)));
+        if std::fs::metadata(path).is_ok_and(|found| found.is_dir()) {
+            return Err(Exit::new(1, "failed to export container: cannot write to a directory"));
+        }
+        let unfinished = format!("{path}.tmp-{}", std::process::id());
+        let file = File::create_new(&unfinished).map_err(|err| failed(&err))?;
+        Ok(Output { path: path.to_owned(), unfinished, file: Some(file) })
+    }
+
+    fn write(&mut self, piece: &[u8]) -> Result<(), Exit> {
+        let written = self.file.as_mut().map_or(Ok(()), |file| file.write_all(piece));
+        written.map_err(|err| Exit::new(1, format!("write {}: {}", self.path, go_error(&err))))
+    }
+
+    fn end(mut self) -> Result<(), Exit> {
+        self.file = None;
+        let renamed = std::fs::rename(&self.unfinished, &self.path);
+        renamed.map_err(|err| Exit::new(1, format!("write {}: {}", self.path, go_error(&err))))
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            // What cannot be removed is at least not the file that was asked for.
+            let _ = std::fs::remove_file(&self.unfinished);
+        }
+    }
+}
+
+/// `commit`
+pub async fn commit(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let Some(name) = parsed.positionals.first() else { return Ok(()) };
+    let (repository, tag) = new_name(parsed.positionals.get(1).map_or("", String::as_str))?;
+    let options = CommitOptions {
+        repository,
+        tag,
+        comment: parsed.text("message").to_owned(),
+        author: parsed.text("author").to_owned(),
+        changes: parsed.list("change").to_vec(),
+        pause: parsed.flag_or("pause", true),
+    };
+    say_line!("{}", container::commit(&context.client, name, &options).await?);
+    Ok(())
+}
+
+/// `REPOSITORY[:TAG]` as the API wants it.
+fn new_name(text: &str) -> Result<(String, String), Exit> {
+    if text.is_empty() {
+        return Ok(Default::default());
+    }
+    let reference: Reference = text.parse().map_err(|err: ReferenceError| Exit::new(1, err.to_string()))?;
+    if reference.digest().is_some() {
+        return Err(Exit::new(1, "refusing to create a tag with a digest reference"));
+    }
+    let reference = reference.with_default_tag();
+    Ok((reference.familiar_name().to_owned(), reference.tag().unwrap_or_default().to_owned()))
+}
+
+/// `import`
+pub async fn import(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let Some(source) = parsed.positionals.first() else { return Ok(()) };
+    let name = parsed.positionals.get(1).map_or("", String::as_str);
+    if !name.is_empty() {
+        name.parse::<Reference>().map_err(|err: ReferenceError| Exit::new(1, err.to_string()))?;
+    }
+    let file: Box<dyn Read + Send> = match source.as_str() {
+        "-" => Box::new(io::stdin()),
+        url if url.starts_with("http://") || url.starts_with("https://") => {
+            return Err(Exit::new(
+                1,
+                "importing from a URL is not supported yet: pipe it, `curl URL | longshore import -`",
+            ));
+        }
+        path => Box::new(File::open(path).map_err(|err| Exit::new(1, format!("open {path}: {}", go_error(&err))))?),
+    };
+    let options = ImportOptions {
+        repository: name.to_owned(),
+        message: parsed.text("message").to_owned(),
+        changes: parsed.list("change").to_vec(),
+        platform: config::platform(parsed),
+    };
+    let answer = image::import(&context.client, upload(file), &options).await?;
+    progress::show(answer, progress::Target::Stdout, false).await
+}
+
+/// `container prune`
+pub async fn prune(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    if !parsed.flag("force") && !confirm()? {
+        return Ok(());
+    }
+    let given = parsed.list("filter").iter().map(String::as_str);
+    let pruned = container::prune(&context.client, &filters::encode(given)).await?;
+    let deleted = pruned.containers_deleted.unwrap_or_default();
+    let mut reclaimed_bytes = 0;
+    if !deleted.is_empty() {
+        say_line!("Deleted Containers:\n{}\n", deleted.join("\n"));
+        reclaimed_bytes = pruned.space_reclaimed;
+    }
+    say_line!("Total reclaimed space: {}", units::human_size(reclaimed_bytes as f64, 4));
+    Ok(())
+}
+
+fn confirm() -> Result<bool, Exit> {
+    say!("WARNING! This will remove all stopped containers.\nAre you sure you want to continue? [y/N] ");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(|err| Exit::error(&err))?;
+    Ok(answer.trim().eq_ignore_ascii_case("y"))
+}

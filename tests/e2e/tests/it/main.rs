@@ -15,6 +15,7 @@ mod cgroup2;
 mod crash;
 mod death;
 mod exec;
+mod files;
 mod flags;
 mod full_disk;
 mod fuzz;

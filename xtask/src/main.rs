@@ -8,6 +8,7 @@
 //! | `dist` | [`dist`] | the programs as users get them, or for tests |
 //! | `images` | [`images`] | the archives that tests load |
 //! | `vm`, `vm-test` | [`vm`] | tests in a virtual machine with version 2 of cgroups: all that see it, or the runtime's |
+//! | `validate` | [`validate`] | OCI runtimes side by side under the validation suite of runtime-tools |
 //! | `bench` | [`bench`] | the promised figures, side by side with other engines |
 //!
 //! [`tools`] installs what a command needs, [`debian`] unpacks what tests talk to, [`step`] prints one line per step with
@@ -22,6 +23,7 @@ mod quickstart;
 mod step;
 mod tidy;
 mod tools;
+mod validate;
 mod vm;
 
 use std::process::ExitCode;
@@ -40,6 +42,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   vm [WORD]...         run tests in a virtual machine that has version 2 of cgroups alone: those that see it, or
                        those with a word in their name
   vm-test              run there the tests of the runtime alone, and of the systemd driver
+  validate CHECKOUT NAME=PROGRAM... [WORD]...
+                       run the validation suite of opencontainers/runtime-tools, or the programs with a word in
+                       their name, with OCI runtimes side by side; fails if the first passes and another does not
   bench [--peer NAME=COMMAND@CGROUP]... [--runtime NAME=COMMAND]... [--runs N] [--only ROW]... [--dist DIR] [--list]
                        measure the promised figures, of the programs in DIR or newly built ones";
 
@@ -66,6 +71,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ("dist", []) => dist::build(dist::Kind::Release).map(drop),
         ("dist", ["--dev"]) => dist::build(dist::Kind::Dev).map(drop),
         ("images", []) => images::run(),
+        ("validate", options) => validate::run(options),
         ("bench", options) => bench::run(options),
         ("vm", words) => vm::command(words),
         ("vm-test", []) => vm::runtime_test(),

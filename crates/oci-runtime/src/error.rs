@@ -104,6 +104,9 @@ pub struct SystemError(pub io::Error);
 
 impl fmt::Display for SystemError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(sentence) = self.0.raw_os_error().and_then(crate::sentence::of) {
+            return f.write_str(sentence);
+        }
         // The C library's sentence without its capital, and without the number that Rust adds.
         let text = self.0.to_string();
         let mut letters = text.split(" (os error").next().unwrap_or_default().chars();

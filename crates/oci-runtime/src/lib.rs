@@ -84,6 +84,7 @@ mod process;
 mod remount;
 mod rootless;
 mod scheduling;
+mod sentence;
 mod supply;
 mod sysctl;
 mod target;

@@ -1,12 +1,13 @@
 //! Control groups, versions 1 and 2: what limits, counts, freezes and kills the processes of a container.
 //!
 //! [`Hierarchies::detect`] finds what is mounted, once; [`plan`] turns limits into the files to write, without effects;
-//! [`Cgroup`] makes the directories, applies the plan, and takes everything away again.
+//! [`Cgroup`] makes the directories, applies the plan, changes it later, and takes everything away again. [`stats`] reads
+//! what was used. With [`systemd`] it is systemd that makes the directory, as a transient scope, and we take it over.
 //!
 //! ```text
 //! v1      /sys/fs/cgroup/<controller>/<path>/         one directory in each hierarchy that has a controller of ours
 //! v2      /sys/fs/cgroup/<path>/                      one directory
-//! hybrid  as v1; /sys/fs/cgroup/unified is left alone
+//! hybrid  as v1; in /sys/fs/cgroup/unified/<path>/ only what asks for a controller that is there alone (hugetlb, mostly)
 //! ```
 //!
 //! A process comes in by itself ([`Entrance`]): on v1 by writing `0` to every `tasks` file, which costs 25 us each, where

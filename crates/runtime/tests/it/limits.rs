@@ -74,6 +74,17 @@ fn privileged_limits_that_cannot_be_kept_are_named_and_nothing_is_left() {
 }
 
 #[test]
+fn privileged_a_path_that_leads_out_is_named() {
+    let mut bundle = Bundle::new(&["true"]);
+    for path in ["/", "/../x", "../x", "/a/../../x"] {
+        bundle.config["linux"]["cgroupsPath"] = json!(path);
+        let text = bundle.err(&["create"]);
+        assert!(text.contains("linux.cgroupsPath"), "{text}");
+        assert!(!bundle.state_dir().exists());
+    }
+}
+
+#[test]
 fn privileged_a_container_without_a_path_leaves_no_cgroup() {
     let mut bundle = Bundle::new(&["true"]);
     bundle.config["linux"]["cgroupsPath"] = Value::Null;

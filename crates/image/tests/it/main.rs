@@ -3,6 +3,7 @@
 
 mod archive;
 mod bounds;
+mod build;
 mod crash;
 mod full;
 mod load;

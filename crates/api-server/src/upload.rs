@@ -1,6 +1,7 @@
 //! A request's body as something that a blocking thread can read.
 
 use std::io::{self, Read};
+use std::time::Duration;
 
 use hyper::body::Bytes;
 use tokio::sync::mpsc;
@@ -71,7 +72,12 @@ impl Read for UploadReader {
 }
 
 /// Carries the request's body, of which the `first` chunk was read, to the thread that unpacks it.
-pub(crate) async fn feed(first: Option<Bytes>, mut body: RequestBody, upload: Upload) {
+pub(crate) async fn feed(first: Option<Bytes>, body: RequestBody, upload: Upload) {
+    feed_within(Duration::MAX, first, body, upload).await;
+}
+
+/// The same from a client that is given up when it sends nothing for so long.
+pub(crate) async fn feed_within(patience: Duration, first: Option<Bytes>, mut body: RequestBody, upload: Upload) {
     let mut next: Result<_, Failure> = Ok(first);
     loop {
         let read_on = match next {
@@ -83,7 +89,10 @@ pub(crate) async fn feed(first: Option<Bytes>, mut body: RequestBody, upload: Up
         if !read_on {
             return;
         }
-        next = body.chunk().await;
+        next = match tokio::time::timeout(patience, body.chunk()).await {
+            Ok(next) => next,
+            Err(_) => return upload.fail("the client sends nothing".to_owned()).await,
+        };
     }
 }
 

@@ -1,5 +1,7 @@
 //! Files of containers.
 
+use std::time::Duration;
+
 use engine::filters::Filters;
 use engine::ops::archive::{self, PutOptions};
 use engine::ops::{changes, export, prune};
@@ -11,10 +13,14 @@ use crate::download;
 use crate::request::{Call, RequestBody};
 use crate::response::{self, Answer};
 use crate::status::Failure;
-use crate::upload::{self, feed};
+use crate::upload::{self, feed_within};
 
 /// What archives are.
 const TAR: &str = "application/x-tar";
+
+/// How long a client may send nothing: nobody can start or remove the container meanwhile. Whoever pipes an archive from
+/// elsewhere needs some patience.
+const SEND_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// `HEAD /containers/{}/archive`.
 pub(crate) async fn head(call: Call) -> Result<Answer, Failure> {
@@ -39,7 +45,8 @@ pub(crate) async fn put(mut call: Call) -> Result<Answer, Failure> {
     let first = call.body.chunk().await?;
     let (upload, tar) = upload::channel();
     let body = std::mem::replace(&mut call.body, RequestBody::Whole(Default::default()));
-    let (done, ()) = tokio::join!(archive::put(&call.engine, &call.name, options, tar), feed(first, body, upload));
+    let fed = feed_within(SEND_TIMEOUT, first, body, upload);
+    let (done, ()) = tokio::join!(archive::put(&call.engine, &call.name, options, tar), fed);
     done?;
     Ok(response::empty(StatusCode::OK))
 }

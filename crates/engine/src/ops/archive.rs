@@ -1,7 +1,7 @@
 //! `/containers/{id}/archive`: files of containers, out and in.
 //!
 //! Each of these holds the container's operation lock from its first look to its last byte ([`crate::view`] says why): a
-//! start, a removal or another copy waits, and whoever reads or sends nothing for a minute is given up.
+//! start, a removal or another copy waits, and whoever reads or sends nothing for some minutes is given up.
 
 mod resolve;
 

@@ -10,10 +10,10 @@
 //! build root and mounts, detached
 //! make the cgroup, open its entrance
 //! resolve the user in the root's files
-//! clone3 with new namespaces  --------------->  enter the cgroup; join namespaces, user last
+//! clone3 with new namespaces  --------------->  enter the cgroup; join namespaces
 //!                                               names, sysctls, loopback
-//!                                               root over /, pivot_root, drop the host's tree
-//!                                               attach mounts; devices; masks; read-only
+//!                                               root over /; attach mounts; devices
+//!                                               pivot_root, drop the host's tree; masks; read-only
 //!                                               session, terminal or streams, limits, ids, capabilities, seccomp
 //!                        <------- READY or why   look up the program as the container's user
 //! Container                                     close everything but the gate; wait
@@ -26,6 +26,9 @@
 //!
 //! **Parents that end first.** A runtime of runc's kind creates in one process, starts in a second and executes in a third: with a
 //! [`Handover`] the gate is a FIFO ([`open_gate`]), and [`Container::open`] makes a container of a living process again.
+//!
+//! **User namespaces.** Between the two stands a third process, and the file systems are the child's: `user_namespace` has
+//! that story, `rootless` what callers without privilege do without ([`CgroupNeed`]).
 //!
 //! [`Container::join`] sends a process ahead that joins the container's namespaces, closes what is ours, and only then
 //! clones the new one, as our child: what is born in the container's PID namespace has nothing of the host's
@@ -44,7 +47,7 @@
 //!          oomScoreAdj                                                                           child, joining
 //!          scheduler, ioPriority, execCPUAffinity                                                scheduling
 //!          apparmorProfile, selinuxLabel                                                         labels
-//! root, mounts, linux.rootfsPropagation                                      mounts, mount_options, place
+//! root, mounts, linux.rootfsPropagation                mounts, mount_options, place, id_map, remount, tmpfs
 //! hostname, domainname, linux.devices, maskedPaths, readonlyPaths                                plan, child
 //! hooks                                                                                          hooks
 //! linux: namespaces                                                                   plan, child, container

@@ -117,7 +117,8 @@ fn run(hook: &Hook, state: &State) -> Result<(), HookError> {
         127
     };
     let child = fork(NewNamespaces::default(), None, execute).map_err(failed)?;
-    let deadline = hook.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds.unsigned_abs()));
+    // One that no clock reaches is none.
+    let deadline = hook.timeout.and_then(|s| Instant::now().checked_add(Duration::from_secs(s.unsigned_abs())));
     if let Some(deadline) = deadline
         && !sys::wait::readable(child.pidfd.as_fd(), deadline).map_err(failed)?
     {

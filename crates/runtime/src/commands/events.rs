@@ -104,6 +104,9 @@ fn print(id: &str, kind: &'static str, stats: Option<Stats>) -> Result<(), Comma
     writeln!(io::stdout(), "{line}").map_err(CommandError::system("print an event"))
 }
 
+/// Go counts nanoseconds in an i64; a clock cannot be set much further ahead, either.
+const DURATION_MAX: Duration = Duration::from_nanos(i64::MAX as u64);
+
 /// Go's way to write a time: `5s`, `1m30s`, `1.5h`, `100ms`.
 fn parse_duration(text: &str) -> Option<Duration> {
     if text == "0" {
@@ -127,7 +130,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
         sum += number.parse::<f64>().ok()? * seconds;
         rest = after;
     }
-    if text.is_empty() { None } else { Duration::try_from_secs_f64(sum).ok() }
+    if text.is_empty() { None } else { Duration::try_from_secs_f64(sum).ok().filter(|time| *time <= DURATION_MAX) }
 }
 
 #[cfg(test)]
@@ -150,6 +153,7 @@ mod tests {
             ("s", None),
             ("5x", None),
             ("99999999999999999999h", None),
+            ("3000000000000000h", None),
         ] {
             assert_eq!(parse_duration(text), time, "{text}");
         }

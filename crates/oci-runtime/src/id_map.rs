@@ -1,10 +1,10 @@
 //! Id-mapped mounts: files that show other owners than they have (mount_setattr(2), "ID-mapped mounts").
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use oci::runtime::{IdMapping, Mount};
 use rustix::io::Errno;
@@ -12,7 +12,7 @@ use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 use sys::fork::{NewNamespaces, fork};
 
-use crate::container::end;
+use crate::container::{REAP_WITHIN, end};
 use crate::error::{CreateError, PlanError};
 use crate::mounts::{MountKind, MountPlan, build_failed};
 use crate::user_namespace::{self, GROUPS, USERS, UserNamespace, write_map};
@@ -80,7 +80,10 @@ fn namespace_of(pid: Pid) -> Result<OwnedFd, CreateError> {
 fn with_ids(users: &[IdMapping], groups: &[IdMapping]) -> Result<OwnedFd, CreateError> {
     let failed = |action| move |source| CreateError::Clone { action, source };
     let (hold, held) = io::pipe().map_err(failed("make a pipe"))?;
+    let held = Cell::new(Some(held));
     let holder = fork(NewNamespaces(u64::from(UnshareFlags::NEWUSER.bits())), None, || {
+        // A copy of ours would keep it from seeing our death.
+        drop(held.take());
         // It is killed when the namespace is open.
         let _ = rustix::io::read(&hold, &mut [0; 1]);
         0
@@ -88,7 +91,6 @@ fn with_ids(users: &[IdMapping], groups: &[IdMapping]) -> Result<OwnedFd, Create
     let holder = holder.map_err(failed("clone a user namespace"))?;
     let mapped = write_map(holder.pid, users, &USERS).and_then(|()| write_map(holder.pid, groups, &GROUPS));
     let opened = mapped.and_then(|()| namespace_of(holder.pid));
-    end(&holder, Duration::from_secs(1));
-    drop(held);
+    end(&holder, REAP_WITHIN);
     opened
 }

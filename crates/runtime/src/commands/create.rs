@@ -7,6 +7,7 @@ use cgroup::{Cgroup, Hierarchies};
 use oci::runtime::Spec;
 use oci_runtime::checkpoint::descriptors;
 use oci_runtime::{CgroupNeed, Container, CreateOptions, Handover, SystemError};
+use rustix::process::Signal;
 use stdx::time::Rfc3339;
 
 use super::{Context, delete, hierarchies, hook_state, start, warn_of_capabilities};
@@ -201,7 +202,8 @@ fn birth(
         Ok(given.hand_out(Role::First, container.pid, container.pidfd.as_fd(), container.console.as_ref())?)
     });
     if let Err(err) = handed {
-        // The first error is the one to tell.
+        // The first error is the one to tell. Without a cgroup nobody else would find the process, which waits at its gate.
+        let _ = container.kill(Signal::KILL.as_raw());
         let _ = container.destroy();
         return Err(err);
     }

@@ -1,5 +1,6 @@
 //! `delete`.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -48,7 +49,9 @@ pub(crate) fn destroy(context: &Context<'_>, locked: Locked, record: &Record) ->
     }
     group.destroy(END_TIMEOUT)?;
     if let Some(process) = &first {
-        sys::wait::readable(process.as_fd(), Instant::now() + END_TIMEOUT)
+        let ended = sys::wait::readable(process.as_fd(), Instant::now() + END_TIMEOUT);
+        ended
+            .and_then(|ended| if ended { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) })
             .map_err(CommandError::system("wait for the end of the container"))?;
     }
     if let Err(err) = scope::stop(record) {

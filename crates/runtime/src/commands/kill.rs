@@ -30,8 +30,12 @@ pub(crate) fn kill(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     };
     // The end of a PID namespace's first process is the end of all in it; in a shared one the others would stay.
     if all || signal == Signal::KILL.as_raw() && !has_own_processes(&record) {
-        cgroup::signal_all(&cgroup(&record, hierarchies()?)?, signal)?;
-        return Ok(0);
+        let group = cgroup(&record, hierarchies()?)?;
+        // Without one, where the caller may make none, only the first process is known.
+        if !group.directories.is_empty() {
+            cgroup::signal_all(&group, signal)?;
+            return Ok(0);
+        }
     }
     match sys::signal::send(process.as_fd(), signal) {
         Err(err) if err.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Err(CommandError::NotRunning),

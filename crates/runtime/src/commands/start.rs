@@ -1,7 +1,10 @@
 //! `start`.
 
+use std::os::fd::AsFd;
+
 use oci_runtime::hooks::run_all;
 use oci_runtime::open_gate;
+use rustix::process::Signal;
 
 use super::{Context, cgroup, hierarchies, hook_state};
 use crate::error::CommandError;
@@ -20,6 +23,9 @@ pub(crate) fn start(context: &Context<'_>, id: &str) -> Result<u8, CommandError>
     }
     if let Err(err) = begin(&locked, &record) {
         // A failed hook ends the container (runtime-spec runtime.md, "Lifecycle", 9); the first error is the one to tell.
+        if let Some(process) = record.process.and_then(|process| process.open()) {
+            let _ = sys::signal::send(process.as_fd(), Signal::KILL.as_raw());
+        }
         if let Ok(group) = cgroup(&record, hierarchies) {
             let _ = group.kill();
         }

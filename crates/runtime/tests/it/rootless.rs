@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use serde_json::json;
 
-use super::fixture::Bundle;
+use super::fixture::{Bundle, wait_until};
 
 /// daemon, who is in every passwd: newuidmap wants a name.
 const USER: u32 = 1;
@@ -68,9 +68,27 @@ fn privileged_an_ordinary_user_has_containers_of_one_id() {
     assert_eq!((&state["status"], &state["owner"]), (&json!("running"), &json!("")));
     let inside = run(&bundle, &["exec", "two", "sh", "-c", "id; cat /proc/self/uid_map; exit 7"]);
     assert_eq!(inside, ("uid=0 gid=0\n         0          1          1\n".into(), String::new(), Some(7)));
-    assert_eq!(run(&bundle, &["kill", "two", "KILL"]), good);
-    assert_eq!(run(&bundle, &["delete", "-f", "two"]), good);
+    // Without a cgroup all that is known is the first process; the others of its PID namespace end with it.
+    assert_eq!(run(&bundle, &["kill", "--all", "two", "KILL"]), good);
+    wait_until("stopped", || run(&bundle, &["state", "two"]).0.contains("\"stopped\""));
+    assert_eq!(run(&bundle, &["delete", "two"]), good);
     assert!(!bundle.path("run/longshore-runtime/two").exists());
+}
+
+#[test]
+fn privileged_a_container_that_cannot_be_handed_out_ends_without_a_cgroup() {
+    let bundle = bundle(&["true"], &json!([{"containerID": 0, "hostID": USER, "size": 1}]));
+    let words = ["create", "--pid-file", "missing/pid", &bundle.id];
+    assert_eq!(run_after(&bundle, "exec > out 2>&1; ", &words).status.code(), Some(1));
+    // The first process is a copy of the program until it executes its own.
+    let is_there = |pid: &str| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| contains(&words, &bundle.id));
+    let processes =
+        || fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    wait_until("no process is left", || !processes().any(|pid| is_there(&pid)));
+}
+
+fn contains(words: &[u8], word: &str) -> bool {
+    words.split(|byte| *byte == 0).any(|one| one == word.as_bytes())
 }
 
 #[test]

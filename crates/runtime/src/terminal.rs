@@ -90,6 +90,8 @@ impl Terminal {
             match rustix::io::write(&self.master, self.input.as_slices().0) {
                 Ok(written) => drop(self.input.drain(..written)),
                 Err(Errno::AGAIN | Errno::INTR) => {}
+                // Nobody has it open: what is typed now is for nobody (pty(7)), and the container goes on.
+                Err(Errno::IO) => self.input.clear(),
                 Err(err) => return Err(err.into()),
             }
         }
@@ -106,6 +108,9 @@ impl Terminal {
     pub(crate) fn finish(mut self) -> io::Result<()> {
         loop {
             while !self.output.is_empty() {
+                // Where standard output does not block, its reader is waited for here.
+                let mut wanted = [PollFd::from_borrowed_fd(rustix::stdio::stdout(), PollFlags::OUT)];
+                rustix::io::retry_on_intr(|| rustix::event::poll(&mut wanted, None))?;
                 self.write_output()?;
             }
             // Whoever still has the terminal open may go on without us.

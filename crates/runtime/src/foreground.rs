@@ -5,6 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use oci::runtime::Process;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::Signal;
 use sys::signal::{SignalFd, SignalSet, set_mask};
 use sys::wait::Exit;
 
@@ -17,10 +18,11 @@ struct Forwarding(SignalFd);
 
 /// Not forwarded: the news of our own children; those that a program's own mistakes raise; and those of a terminal's
 /// background, which concern this process alone (signal(7)).
-const OWN: [i32; 7] = [17, 4, 7, 8, 11, 21, 22];
+const OWN: [Signal; 7] =
+    [Signal::CHILD, Signal::ILL, Signal::BUS, Signal::FPE, Signal::SEGV, Signal::TTIN, Signal::TTOU];
 
-/// SIGWINCH: of our own terminal; the container's makes its own of it.
-const WINDOW_CHANGED: i32 = 28;
+/// Of our own terminal; the container's makes its own of it.
+const WINDOW_CHANGED: i32 = Signal::WINCH.as_raw();
 
 /// What is taken over of ours for a process that is waited for.
 #[derive(Debug)]
@@ -52,7 +54,7 @@ impl Foreground {
 impl Forwarding {
     /// Holds signals back from now on, so that none is lost until there is a process.
     fn begin() -> io::Result<Forwarding> {
-        let set = OWN.iter().fold(SignalSet::all(), |set, signal| set.without(*signal));
+        let set = OWN.iter().fold(SignalSet::all(), |set, signal| set.without(signal.as_raw()));
         set_mask(set)?;
         SignalFd::open(set).map(Forwarding)
     }

@@ -86,9 +86,7 @@ pub(crate) fn parse(words: &[String]) -> MountOptions {
 fn parse_word(options: &mut MountOptions, word: &str) {
     let recursive = word.strip_prefix('r');
     if let Some(propagation) = propagation(word) {
-        (options.propagation, options.propagation_recursive) = (propagation, false);
-    } else if let Some(propagation) = recursive.and_then(propagation) {
-        (options.propagation, options.propagation_recursive) = (propagation, true);
+        (options.propagation, options.propagation_recursive) = propagation;
     } else if let Some(change) = attribute(word) {
         apply(&mut options.attributes, change);
     } else if let Some(change) = recursive.and_then(attribute) {
@@ -99,12 +97,17 @@ fn parse_word(options: &mut MountOptions, word: &str) {
     }
 }
 
-fn propagation(word: &str) -> Option<u64> {
+/// The kernel's bit, and whether it is for everything below, too (`rprivate`).
+pub(crate) fn propagation(word: &str) -> Option<(u64, bool)> {
     Some(match word {
-        "private" => Attributes::PRIVATE,
-        "slave" => Attributes::SLAVE,
-        "shared" => Attributes::SHARED,
-        "unbindable" => Attributes::UNBINDABLE,
+        "private" => (Attributes::PRIVATE, false),
+        "rprivate" => (Attributes::PRIVATE, true),
+        "slave" => (Attributes::SLAVE, false),
+        "rslave" => (Attributes::SLAVE, true),
+        "shared" => (Attributes::SHARED, false),
+        "rshared" => (Attributes::SHARED, true),
+        "unbindable" => (Attributes::UNBINDABLE, false),
+        "runbindable" => (Attributes::UNBINDABLE, true),
         _ => return None,
     })
 }

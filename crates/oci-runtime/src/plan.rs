@@ -6,7 +6,6 @@ use oci::runtime::{Device, Linux, NamespaceKind, Spec};
 use rustix::fs::FileType;
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 use sys::fork::NewNamespaces;
-use sys::mount::Attributes;
 
 use crate::error::PlanError;
 use crate::field::FieldError;
@@ -16,7 +15,7 @@ use crate::net_devices::NetDevice;
 use crate::remount;
 use crate::scheduling::Machine;
 use crate::user_namespace::UserNamespace;
-use crate::{labels, net_devices, sysctl, time};
+use crate::{labels, mount_options, net_devices, sysctl, time};
 
 /// What is done before the process itself is looked at.
 #[derive(Clone, Debug)]
@@ -85,7 +84,7 @@ impl Plan {
             mounts,
             devices: devices(&linux.devices)?,
             root_readonly: spec.root.readonly,
-            root_propagation: propagation(&linux.rootfs_propagation)?,
+            root_propagation: root_propagation(&linux.rootfs_propagation)?,
             hostname: spec.hostname.clone(),
             domainname: spec.domainname.clone(),
             sysctl: sysctl::plan(linux, &namespaces)?,
@@ -171,17 +170,12 @@ fn flags(kind: NamespaceKind) -> (ThreadNameSpaceType, UnshareFlags) {
     }
 }
 
-fn propagation(word: &str) -> Result<Option<(u64, bool)>, PlanError> {
-    let (recursive, plain) = word.strip_prefix('r').map_or((false, word), |plain| (true, plain));
-    let bit = match plain {
-        "" => return Ok(None),
-        "private" => Attributes::PRIVATE,
-        "slave" => Attributes::SLAVE,
-        "shared" => Attributes::SHARED,
-        "unbindable" => Attributes::UNBINDABLE,
-        _ => return Err(PlanError::Unsupported { what: format!("root propagation {word:?}") }),
-    };
-    Ok(Some((bit, recursive)))
+fn root_propagation(word: &str) -> Result<Option<(u64, bool)>, PlanError> {
+    match mount_options::propagation(word) {
+        None if word.is_empty() => Ok(None),
+        None => Err(FieldError::Unknown { word: word.to_owned() }.at("linux.rootfsPropagation")),
+        known => Ok(known),
+    }
 }
 
 /// Whether a device is one of the host's, and no FIFO.

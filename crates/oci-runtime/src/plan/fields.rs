@@ -95,6 +95,12 @@ fn names_paths_and_root() {
     check(json!({"hostname": "h", "domainname": "d"}), r#"hostname: "h", domainname: "d""#);
     check(json!({"root": {"readonly": true}}), "root_readonly: true");
     let linux = |name: &str, value: Value| json!({"linux": {name: value}});
+    check(linux("rootfsPropagation", json!("rslave")), "root_propagation: Some((524288, true))");
+    check(linux("rootfsPropagation", json!("")), "root_propagation: None");
+    for word in ["r", "rr", "slaves"] {
+        let text = format!("error: linux.rootfsPropagation: unknown word {word:?}");
+        check(linux("rootfsPropagation", json!(word)), &text);
+    }
     check(linux("maskedPaths", json!(["/a"])), r#"masked: ["/a"]"#);
     check(linux("maskedPaths", json!(["/a", "b"])), r#"error: linux.maskedPaths[1]: "b" is not an absolute path"#);
     check(linux("readonlyPaths", json!(["/a"])), r#"read_only: ["/a"]"#);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use oci::runtime::{Linux, Process, Resources, Spec};
 use oci_runtime::SystemError;
+use rustix::fs::{Mode, OFlags};
 use seccomp::{Arch, Filter, Profile};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -110,12 +111,14 @@ const BYTES_MAX: u64 = 16 << 20;
 /// Reads and plans the bundle's config.json. `directory` is absolute.
 pub(crate) fn load(directory: &Path, id: &str) -> Result<Plan, BundleError> {
     let path = directory.join("config.json");
-    // A FIFO would keep whoever creates the container waiting, and a device never ends.
-    let meta = fs::metadata(&path).map_err(|err| BundleError::Read { path: path.clone(), source: SystemError(err) })?;
+    // A FIFO would keep whoever creates the container waiting, and a device never ends. Looked at when it is open: by its
+    // name it could be another one then.
+    let file = open(&path, OFlags::NONBLOCK | OFlags::NOCTTY)?;
+    let meta = file.metadata().map_err(unreadable(&path))?;
     if !meta.is_file() {
         return Err(BundleError::NoFile { path });
     }
-    let plan = plan(&read_json(&path, meta.len())?, directory, id)?;
+    let plan = plan(&read_json(file, &path, meta.len())?, directory, id)?;
     if plan.spec.root.mounts.is_empty() {
         let path = &plan.spec.root.path;
         let is_directory = fs::metadata(path).and_then(|meta| match meta.is_dir() {
@@ -129,7 +132,7 @@ pub(crate) fn load(directory: &Path, id: &str) -> Result<Plan, BundleError> {
 
 /// Reads a process for exec.
 pub(crate) fn load_process(path: &Path) -> Result<Process, BundleError> {
-    let value = read_json(path, 0)?;
+    let value = read_json(open(path, OFlags::empty())?, path, 0)?;
     shape::wrong_in_process(&value).map_or(Ok(()), list_for_object)?;
     typed(&value, "process")
 }
@@ -138,9 +141,9 @@ fn list_for_object(field: String) -> Result<(), BundleError> {
     Err(BundleError::Field { field, source: serde::de::Error::custom("invalid type: sequence, expected an object") })
 }
 
-/// Limits for `update`, of a file or of standard input.
-pub(crate) fn parse_resources(bytes: &[u8], path: &Path) -> Result<Resources, BundleError> {
-    let config = serde_json::json!({"linux": {"resources": parse_json(bytes, path)?}});
+/// Reads limits for `update`, from a file or from standard input.
+pub(crate) fn read_resources(file: impl Read, path: &Path) -> Result<Resources, BundleError> {
+    let config = serde_json::json!({"linux": {"resources": read_json(file, path, 0)?}});
     shape::wrong_in_config(&config).map_or(Ok(()), list_for_object)?;
     typed(&config["linux"]["resources"], "linux.resources")
 }
@@ -160,12 +163,20 @@ fn typed<T: DeserializeOwned>(value: &Value, above: &str) -> Result<T, BundleErr
     })
 }
 
+fn open(path: &Path, flags: OFlags) -> Result<File, BundleError> {
+    let opened = rustix::fs::open(path, flags | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    opened.map(File::from).map_err(|err| unreadable(path)(err.into()))
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> BundleError {
+    |err| BundleError::Read { path: path.to_owned(), source: SystemError(err) }
+}
+
 /// `length` is about how much there is.
-fn read_json(path: &Path, length: u64) -> Result<Value, BundleError> {
-    let failed = |err: io::Error| BundleError::Read { path: path.to_owned(), source: SystemError(err) };
+fn read_json(file: impl Read, path: &Path, length: u64) -> Result<Value, BundleError> {
     // One more: the end is read, too.
     let mut bytes = Vec::with_capacity(length.min(BYTES_MAX) as usize + 1);
-    File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    file.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable(path))?;
     if bytes.len() as u64 > BYTES_MAX {
         return Err(BundleError::TooLarge { path: path.to_owned() });
     }

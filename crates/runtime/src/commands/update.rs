@@ -1,8 +1,7 @@
 //! `update`: other limits for a living container.
 
-use std::fs;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 
 use oci::runtime::{
     BlockIo, CpuLimits, HugepageLimit, MemoryLimits, PidsLimit, Resources, ThrottleDevice, WeightDevice,
@@ -58,20 +57,12 @@ pub(crate) fn update(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comman
 
 /// Reads the file, or standard input for `-`.
 fn read(directory: &Path, path: &str) -> Result<Resources, CommandError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |err| CommandError::File { action: "open", path, source: SystemError(err) }
-    };
-    let (bytes, path) = if path == "-" {
-        let mut bytes = Vec::new();
-        let path = PathBuf::from("/dev/stdin");
-        std::io::stdin().read_to_end(&mut bytes).map_err(failed(&path))?;
-        (bytes, path)
-    } else {
-        let path = directory.join(path);
-        (fs::read(&path).map_err(failed(&path))?, path)
-    };
-    Ok(bundle::parse_resources(&bytes, &path)?)
+    if path == "-" {
+        return Ok(bundle::read_resources(std::io::stdin().lock(), Path::new("/dev/stdin"))?);
+    }
+    let path = directory.join(path);
+    let failed = |err| CommandError::File { action: "open", path: path.clone(), source: SystemError(err) };
+    Ok(bundle::read_resources(File::open(&path).map_err(failed)?, &path)?)
 }
 
 /// What the flags say. Pure.

@@ -16,12 +16,14 @@
 //! listener has the descriptor: a filter that asks for it is refused, as by runc. Sent as a message the descriptor would
 //! need sendmsg(2), which listeners for networks ask for.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use oci::runtime::{Linux, Spec, State};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -69,7 +71,7 @@ impl Filter {
     /// Reads the program that the specification names.
     pub(crate) fn read(spec: &Spec) -> Result<Option<Filter>, CreateError> {
         let Some(path) = &spec.linux.seccomp_program else { return Ok(None) };
-        let bytes = std::fs::read(path).map_err(|source| CreateError::Read { path: path.to_owned(), source })?;
+        let bytes = read_program(path).map_err(|source| CreateError::Read { path: path.to_owned(), source })?;
         let program = Program::from_bytes(&bytes).ok_or_else(|| CreateError::SeccompProgram { path: path.clone() })?;
         let listener = listener(&spec.linux).filter(|_| program.notifies());
         if program.notifies() && listener.is_none() {
@@ -145,6 +147,18 @@ fn send_all(socket: &OwnedFd, bytes: &[u8], descriptor: OwnedFd) -> io::Result<(
     Ok(())
 }
 
+/// One byte more than a program has at most, which makes it none. A FIFO is not waited for, and a device ends.
+fn read_program(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let mut bytes = Vec::with_capacity(PROGRAM_BYTES);
+    file.take(Program::BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Docker's default takes a little less.
+const PROGRAM_BYTES: usize = 4096;
+
 /// What is refused of the filter before anything is made.
 pub(crate) fn check(linux: &Linux) -> Result<(), PlanError> {
     flags(linux).map(drop)
@@ -192,6 +206,13 @@ mod tests {
         assert_eq!(flags(&linux(words)).unwrap(), Flags::LOG.union(Flags::WAIT_KILLABLE_RECV));
         let err = check(&linux(json!({"flags": ["SECCOMP_FILTER_FLAG_NEW_LISTENER"]}))).unwrap_err().to_string();
         assert_eq!(err, "linux.seccomp.flags: \"SECCOMP_FILTER_FLAG_NEW_LISTENER\" is not supported");
+    }
+
+    #[test]
+    fn what_never_ends_is_no_program() {
+        let linux = Linux { seccomp_program: Some("/dev/zero".into()), ..Linux::default() };
+        let read = Filter::read(&Spec { linux, ..Spec::default() });
+        assert!(matches!(read, Err(CreateError::SeccompProgram { .. })));
     }
 
     #[test]

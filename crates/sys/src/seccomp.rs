@@ -16,6 +16,9 @@ const INSTRUCTIONS_MAX: usize = 4096;
 pub struct Program(Vec<libc::sock_filter>);
 
 impl Program {
+    /// Bytes of the longest one.
+    pub const BYTES_MAX: usize = INSTRUCTIONS_MAX * INSTRUCTION_BYTES;
+
     /// Takes the bytes of a program; `None` if they are not a whole number of instructions in the kernel's bounds.
     ///
     /// Whether the instructions make sense is checked by the kernel, in [`Program::load`].

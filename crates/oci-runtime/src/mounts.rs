@@ -188,11 +188,16 @@ pub(crate) fn build(
         MountKind::Cgroup if cgroup.version == Version::V1 => hierarchies_v1(plan, cgroup, host),
         MountKind::Cgroup if own_cgroup_namespace => Ok(Built::InChild("cgroup2".into())),
         MountKind::Cgroup => {
-            let source = hierarchies.unified.as_deref().unwrap_or(Path::new("/sys/fs/cgroup"));
-            let bind_plan = MountPlan { source: source.to_owned(), ..plan.clone() };
+            let bind_plan = MountPlan { source: unified(hierarchies).to_owned(), ..plan.clone() };
             Ok(Built::Detached { mount: host(Wanted::Bind(&bind_plan))?, is_directory: true })
         }
     }
+}
+
+/// What a container without a cgroup namespace of its own sees of version 2: the host's.
+pub(crate) fn unified(hierarchies: &Hierarchies) -> &Path {
+    // Where it is by convention if nobody has looked.
+    hierarchies.unified.as_deref().unwrap_or(Path::new("/sys/fs/cgroup"))
 }
 
 pub(crate) fn build_failed(action: &'static str, plan: &MountPlan) -> impl FnOnce(io::Error) -> CreateError {

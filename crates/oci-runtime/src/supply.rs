@@ -19,7 +19,7 @@ use sys::mount::{Attributes, set_attributes};
 use crate::channel::{At, Channel, Failure, Reason};
 use crate::child::{Birth, DEVICES};
 use crate::error::{CreateError, Step};
-use crate::mounts::{Built, MountKind, MountPlan, bind, build, build_root, clone_tree, file_system};
+use crate::mounts::{Built, MountKind, MountPlan, bind, build, build_root, clone_tree, file_system, unified};
 use crate::plan::{Plan, is_node};
 use crate::target::PATH_FLAGS;
 use crate::user_namespace::UserNamespace;
@@ -111,8 +111,7 @@ impl<'a> Order<'a> {
             (Wanted::Root, None) => build_root(&self.spec.root),
             (Wanted::Root, Some(root)) => root.try_clone_to_owned().map_err(failed("open", &self.spec.root.path)),
             (Wanted::Bind(plan), _) if plan.kind == MountKind::Cgroup => {
-                let source = self.hierarchies.unified.clone().unwrap_or_else(|| PathBuf::from("/sys/fs/cgroup"));
-                bind(&MountPlan { source, ..(*plan).clone() }, None)
+                bind(&MountPlan { source: unified(self.hierarchies).to_owned(), ..(*plan).clone() }, None)
             }
             (Wanted::Bind(plan), _) => bind(plan, Some(child)),
             (wanted, _) => wanted.open(),

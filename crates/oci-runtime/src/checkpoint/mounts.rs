@@ -7,7 +7,7 @@ use cgroup::{Cgroup, Hierarchies, Version};
 use rustix::thread::ThreadNameSpaceType;
 
 use super::bytes;
-use crate::mounts::{MountKind, v1_mounts};
+use crate::mounts::{MountKind, unified, v1_mounts};
 use crate::plan::Plan;
 use crate::supply::nodes;
 use crate::target::{self, Missing};
@@ -51,8 +51,7 @@ pub(super) fn outside(
                 found.extend(binds.map(|(place, source)| Outside { place, source }));
             }
             MountKind::Cgroup if !plan.namespaces.all.contains(ThreadNameSpaceType::CONTROL_GROUP) => {
-                let source = hierarchies.unified.clone().unwrap_or_else(|| "/sys/fs/cgroup".into());
-                found.push(Outside { place, source });
+                found.push(Outside { place, source: unified(hierarchies).to_owned() });
             }
             _ => {}
         }

@@ -161,9 +161,11 @@ pub(super) fn new_record(
     let mut spec = plan.spec;
     if let Some(filter) = &plan.filter {
         spec.linux.seccomp_program = Some(seccomp::cached(&context.store.filters()?, filter)?);
-        // They are in the program, and most of the record otherwise.
-        if let Some(profile) = spec.linux.seccomp.as_mut().and_then(serde_json::Value::as_object_mut) {
-            profile.remove("syscalls");
+        if let Some(rules) = spec.linux.seccomp.as_mut().and_then(|profile| profile.get_mut("syscalls")?.as_array_mut())
+        {
+            // The others are in the program alone, and most of the record otherwise; from these `oci-runtime` knows how the
+            // listener's descriptor may travel.
+            rules.retain(|rule| rule["action"] == "SCMP_ACT_NOTIFY");
         }
     }
     Ok(Record {

@@ -160,4 +160,8 @@ fn privileged_a_listener_decides_for_an_ordinary_user() {
     let (_, stderr, _) = run(&bundle, &["run", "one"]);
     assert_eq!(stderr, "mkdir: can't create directory '/tmp/made': Disk quota exceeded\n");
     agent.join().unwrap();
+    // The message with the descriptor would wait for the decision of whoever is to get it: for ever.
+    bundle.config = notifying(&bundle, &["sendmsg"], false);
+    let (_, stderr, code) = run(&bundle, &["run", "two"]);
+    assert!(code == Some(1) && stderr.contains("take the process's descriptor"), "{stderr}");
 }

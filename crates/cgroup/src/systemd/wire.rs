@@ -37,7 +37,6 @@ pub(crate) enum Value {
 
 impl Value {
     /// An array of texts.
-    /// An array of texts.
     #[cfg(test)]
     pub(crate) fn texts(texts: &[&str]) -> Value {
         Value::Array("s".to_owned(), texts.iter().map(|text| Value::Text((*text).to_owned())).collect())
@@ -311,7 +310,8 @@ impl Reader<'_> {
                 b'g' => texts.push(self.signature()?),
                 b'u' | b'i' | b'b' => drop(self.u32()?),
                 b'v' => {
-                    let inner = self.signature()?;
+                    // Of a plain value: what is nested could be nested as deep as the message is long.
+                    let inner = self.signature().filter(|inner| !inner.contains('v'))?;
                     texts.extend(self.texts(&inner)?);
                 }
                 _ => break,
@@ -372,6 +372,8 @@ mod tests {
         let mut signal = message.clone();
         signal[1] = SIGNAL;
         assert_eq!(Received::parse(&signal).unwrap().kind, Kind::Signal("Do".into()));
+        let nested = Value::Variant(Box::new(Value::Variant(Box::new(Value::Byte(1)))));
+        assert_eq!(Received::parse(&Call { body: &[nested], ..call }.message(6)), None);
         // Whatever is cut off or wrong is an error and no panic.
         for end in 0..message.len() {
             assert_eq!(Received::parse(&message[..end]), None, "{end}");

@@ -286,7 +286,8 @@ impl Answer {
         let version = part(1).checked_mul(10_000)?.checked_add(part(2).checked_mul(100)?)?;
         // A commit after a release counts as the next one (go-criu's rule).
         let between = fields.iter().any(|(field, value)| *field == 3 && !value.text().is_empty());
-        self.version = if between { version - version % 100 + 100 } else { version + part(4) };
+        let (release, added) = if between { (version - version % 100, 100) } else { (version, part(4)) };
+        self.version = release.checked_add(added)?;
         Some(())
     }
 }

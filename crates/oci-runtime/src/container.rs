@@ -214,6 +214,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
     }
     match born {
         Ok((child, console, gate)) => Ok(Container {
+            // Of one that has ended already there is nothing more to see than its files.
             root: if plan.user.is_some() { open_root(child.pid).unwrap_or(root) } else { root },
             id: options.id.to_owned(),
             pid: child.pid,

@@ -1,7 +1,7 @@
 //! `config.json`: what a container is made of (runtime-spec v1.3 config.md and config-linux.md).
 //!
-//! Written by `container-spec`, applied by `oci-runtime`. Only the fields that the engine uses today are here; the
-//! `longshore-runtime` program refuses the others by name until they are honoured.
+//! Written by `container-spec` and by other engines, applied by `oci-runtime`. Fields that nothing here can honour are absent
+//! (`linux.intelRdt`, those of other platforms): `longshore-runtime` refuses them by name.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -15,6 +15,7 @@ pub(crate) mod start;
 pub(crate) mod state;
 pub(crate) mod update;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -65,6 +66,20 @@ pub(crate) fn warn_of_capabilities(context: &Context<'_>, process: &Process) {
     if !unknown.is_empty() {
         context.log.warning(&format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" ")));
     }
+}
+
+/// Prints in one write. `println!` panics where standard output is full, or its reader has gone.
+pub(crate) fn print(text: &str) -> Result<(), CommandError> {
+    let failed = CommandError::system("write to standard output");
+    let mut left = text.as_bytes();
+    while !left.is_empty() {
+        match rustix::io::retry_on_intr(|| rustix::io::write(rustix::stdio::stdout(), left)) {
+            Ok(0) => return Err(failed(io::ErrorKind::WriteZero.into())),
+            Ok(written) => left = &left[written..],
+            Err(err) => return Err(failed(io::Error::from(err))),
+        }
+    }
+    Ok(())
 }
 
 /// What hooks are told.

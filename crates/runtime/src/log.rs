@@ -68,7 +68,8 @@ impl Log {
     pub(crate) fn error(&self, message: &str) {
         self.line("error", message);
         if self.file.is_some() {
-            eprintln!("{message}");
+            // Nobody reads there, perhaps; then the log has it.
+            let _ = writeln!(std::io::stderr(), "{message}");
         }
     }
 

@@ -111,13 +111,15 @@ fn prepare(words: Vec<String>) -> Result<(Log, Call), (Log, String)> {
 
 /// The program's status, or what to say and the status then.
 fn run(log: &Log, call: Call) -> Result<u8, (String, u8)> {
+    let show = |text: &str| match commands::print(text) {
+        Ok(()) => Ok(0),
+        Err(err) => Err((errdefs::chain(&err), STATUS_FAILED)),
+    };
     if call.global.is_on("version") {
-        println!("{}", commands::features::version());
-        return Ok(0);
+        return show(&format!("{}\n", commands::features::version()));
     }
     let Some(command) = call.command.as_deref().filter(|_| !call.global.is_on("help")) else {
-        print!("{}", help::overview());
-        return Ok(0);
+        return show(&help::overview());
     };
     let root = call.global.value("root").filter(|root| !root.is_empty());
     let root = root.map_or_else(|| rootless::root_default(ROOT_DEFAULT), PathBuf::from);
@@ -175,7 +177,7 @@ fn flags_of(command: &str) -> Vec<Flag> {
 fn dispatch(context: &Context<'_>, command: &str, words: Vec<String>) -> Result<u8, CommandError> {
     let flags = flags_of(command);
     if let Some(text) = help_asked(command, &flags, &words) {
-        print!("{text}");
+        commands::print(&text)?;
         return Ok(0);
     }
     let flags = arguments::parse(&flags, words, !matches!(command, "exec" | "ps"))?;

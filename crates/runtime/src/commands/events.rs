@@ -1,6 +1,6 @@
 //! `events`: what a container uses, now and again, and when its memory runs out; runc's lines to the letter.
 
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -100,8 +100,7 @@ fn watch(context: &Context<'_>, id: &str, group: &Cgroup, interval: Duration) ->
 fn print(id: &str, kind: &'static str, stats: Option<Stats>) -> Result<(), CommandError> {
     let data = stats.map(|stats| Counted { stats, intel_rdt: Nothing {}, network_interfaces: None });
     let line = serde_json::to_string(&Event { kind, id, data }).expect("counters have only texts and numbers");
-    // A reader that has gone needs no more of them.
-    writeln!(io::stdout(), "{line}").map_err(CommandError::system("print an event"))
+    super::print(&format!("{line}\n"))
 }
 
 /// Go counts nanoseconds in an i64; a clock cannot be set much further ahead, either.

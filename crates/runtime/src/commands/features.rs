@@ -49,7 +49,7 @@ pub(crate) fn features() -> Result<u8, CommandError> {
         "annotations": {"org.opencontainers.runc.checkpoint.enabled": "true"},
         "potentiallyUnsafeConfigAnnotations": ["org.criu.config"],
     });
-    println!("{features:#}");
+    super::print(&format!("{features:#}\n"))?;
     Ok(0)
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::{Context, cgroup, hierarchies};
+use super::{Context, cgroup, hierarchies, print};
 use crate::arguments::{Parsed, UsageError};
 use crate::error::CommandError;
 
@@ -14,7 +14,7 @@ pub(crate) fn ps(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandErr
     let record = context.store.open(id)?.load()?;
     let processes = cgroup(&record, hierarchies()?)?.procs_with_below();
     match format {
-        "json" => println!("{}", serde_json::to_string(&processes).expect("numbers")),
+        "json" => print(&format!("{}\n", serde_json::to_string(&processes).expect("numbers")))?,
         "table" | "" => {
             let options = if options.is_empty() { &["-ef".to_owned()][..] } else { options };
             let output = Command::new("ps").args(options).output().map_err(CommandError::system("run ps"))?;
@@ -23,7 +23,7 @@ pub(crate) fn ps(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandErr
                 return Err(CommandError::Ps { status: output.status, output: output_text });
             }
             let table = String::from_utf8_lossy(&output.stdout);
-            print!("{}", only(&table, |pid| processes.contains(&pid)).ok_or(CommandError::PsColumn)?);
+            print(&only(&table, |pid| processes.contains(&pid)).ok_or(CommandError::PsColumn)?)?;
         }
         _ => return Err(CommandError::Format),
     }

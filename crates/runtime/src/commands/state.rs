@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use cgroup::Hierarchies;
 use serde::Serialize;
 
-use super::{Context, OCI_VERSION, hierarchies};
+use super::{Context, OCI_VERSION, hierarchies, print};
 use crate::arguments::{Parsed, UsageError};
 use crate::error::CommandError;
 use crate::state::{Place, Record, Status, owner};
@@ -33,7 +33,7 @@ struct Shown {
 pub(crate) fn state(context: &Context<'_>, id: &str) -> Result<u8, CommandError> {
     let place = context.store.open(id)?;
     let shown = shown(&place, place.load()?, hierarchies()?, String::new());
-    print!("{}", serde_json::to_string_pretty(&shown).expect("a state has only texts and numbers"));
+    print(&serde_json::to_string_pretty(&shown).expect("a state has only texts and numbers"))?;
     Ok(0)
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn list(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     }
     let ids = context.store.ids()?;
     if flags.is_on("quiet") {
-        ids.iter().for_each(|id| println!("{id}"));
+        print(&ids.iter().map(|id| format!("{id}\n")).collect::<String>())?;
         return Ok(0);
     }
     let hierarchies = hierarchies()?;
@@ -61,8 +61,8 @@ pub(crate) fn list(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
         }
     }
     match flags.value("format").unwrap_or("table") {
-        "json" => println!("{}", serde_json::to_string(&all).expect("states have only texts and numbers")),
-        "table" | "" => print!("{}", table(&all)),
+        "json" => print(&format!("{}\n", serde_json::to_string(&all).expect("states have only texts and numbers")))?,
+        "table" | "" => print(&table(&all))?,
         _ => return Err(CommandError::Format),
     }
     Ok(0)

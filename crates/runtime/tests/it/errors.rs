@@ -27,6 +27,22 @@ fn privileged_a_bundle_that_cannot_be_carried_out_leaves_nothing() {
 }
 
 #[test]
+fn a_full_standard_output_is_an_error_and_no_panic() {
+    let bundle = Bundle::new(&["true"]);
+    for words in [&["--version"][..], &["--help"], &["list"], &["features"], &["list", "--help"]] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = bundle.command(words).stdout(full).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), text.trim_end()), (Some(1), NO_ROOM), "{words:?}");
+        // Nor does it matter that nobody reads why.
+        let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+        assert_eq!(bundle.command(words).stdout(full()).stderr(full()).status().unwrap().code(), Some(1));
+    }
+}
+
+const NO_ROOM: &str = "write to standard output: no space left on device";
+
+#[test]
 fn privileged_a_cgroup_with_processes_is_left_alone() {
     let holder = Bundle::new(&["sleep", "1000"]);
     holder.ok(&["run", "-d"]);

@@ -29,6 +29,8 @@ pub(crate) struct Coming {
     place: Place,
     /// What is to be recorded of it.
     pub(crate) scope: Scope,
+    /// Whether it is there: before, what has its name is somebody else's.
+    started: bool,
 }
 
 /// Finds the scope's place, which becomes the plan's, if systemd is asked for.
@@ -48,7 +50,7 @@ pub(crate) fn prepare(context: &Context<'_>, id: &str, plan: &mut Plan) -> Resul
     // Whoever asks for a scope asks for a cgroup.
     plan.asks_for_cgroup = true;
     let scope = Scope { unit: place.unit.clone(), user };
-    Ok(Some(Coming { systemd, place, scope }))
+    Ok(Some(Coming { systemd, place, scope, started: false }))
 }
 
 impl Coming {
@@ -56,13 +58,17 @@ impl Coming {
     pub(crate) fn start(&mut self, record: &Record) -> Result<Held, CommandError> {
         let mut resources = record.spec.linux.resources.clone().unwrap_or_default();
         resources.devices.extend(default_device_rules());
-        Ok(self.systemd.start(&self.place, &resources, &record.spec.annotations)?)
+        let held = self.systemd.start(&self.place, &resources, &record.spec.annotations)?;
+        self.started = true;
+        Ok(held)
     }
 
     /// Takes away what [`Coming::start`] has made of a container that failed.
     pub(crate) fn abandon(mut self) {
-        // The first error is the one to tell.
-        let _ = self.systemd.stop(&self.scope.unit);
+        if self.started {
+            // The first error is the one to tell.
+            let _ = self.systemd.stop(&self.scope.unit);
+        }
     }
 }
 

@@ -90,6 +90,7 @@ fn privileged_vm_a_container_is_a_scope_of_systemd() {
     // The name is taken, and stays so while it is.
     let (code, _, err) = systemd.run(&bundle, &["create", "other"]);
     assert!(code == Some(1) && err.contains("container's cgroup is not empty"), "{err}");
+    assert_eq!(read("cgroup.procs").lines().count(), 1);
     good(&["delete", "-f", &id]);
     assert!(!scope.exists());
     good(&["run", "-d", &id]);

@@ -12,22 +12,20 @@ use oci::runtime::{DeviceRule, Hooks, NamespaceKind, Process, Resources, Spec, S
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
-use sys::fork::{Child, NewNamespaces, fork};
 
-use crate::channel::{Channel, Failure, Message, Offer};
-use crate::child::{Birth, MadeHooks};
+use crate::birth::birth;
+use crate::channel::Channel;
 use crate::error::{CreateError, ExecError, OpenError, PlanError, ProcessError, StartError};
-use crate::filter::{self, Filter, ListenerError};
-use crate::hooks::{HookError, run_all};
+use crate::filter::{self, Filter};
 use crate::joining::{ExecProcess, Joining, Usher};
-use crate::mounts::{Built, build, build_root};
+use crate::mounts::build_root;
 use crate::plan::Plan;
-use crate::process::{ProcessPlan, open_proc};
+use crate::process::ProcessPlan;
 use crate::rootless::CgroupNeed;
 use crate::scheduling::Machine;
-use crate::supply::{Order, clone_nodes};
-use crate::user_namespace::{attend, bounding, is_privileged};
-use crate::{labels, net_devices, sysctl, time, user};
+use crate::supply::clone_nodes;
+use crate::user_namespace::bounding;
+use crate::{labels, user};
 
 /// Standard input, output and error of a process.
 #[derive(Debug)]
@@ -155,10 +153,6 @@ pub(crate) const DESTROY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a process has to come into a container. It takes a millisecond; but the container's own processes see it and
 /// may stop it (SIGSTOP, or a frozen cgroup), and its working directory may be on a file system that does not answer.
 const EXEC_WITHIN: Duration = Duration::from_secs(10);
-
-/// How long a killed child has to end before it is left to whoever reaps the caller's children: one in a frozen cgroup of
-/// version 1 ends only when that is thawed.
-pub(crate) const REAP_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a cgroup has to freeze or thaw.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -408,7 +402,7 @@ impl Container {
     }
 }
 
-fn need(options: &CreateOptions<'_>) -> CgroupNeed {
+pub(crate) fn need(options: &CreateOptions<'_>) -> CgroupNeed {
     options.handover.map_or(CgroupNeed::Always, |handover| handover.cgroup)
 }
 
@@ -434,118 +428,8 @@ fn root(plan: &Plan, spec: &Spec) -> Result<OwnedFd, CreateError> {
     open_directory(path).map_err(|source| CreateError::BuildMount { action: "bind mount", path: path.clone(), source })
 }
 
-/// Everything from the mounts to the child's word that it is ready.
-fn birth(
-    options: &CreateOptions<'_>,
-    plan: &Plan,
-    process: &ProcessPlan,
-    root: BorrowedFd<'_>,
-    cgroup: &Cgroup,
-    hooks: Option<(&Hooks, &State)>,
-    nodes: &[(PathBuf, OwnedFd)],
-) -> Result<(Child, Option<OwnedFd>, Channel), CreateError> {
-    let failed = |action| move |source| CreateError::Clone { action, source };
-    let order = order(options, plan, root, cgroup, hooks.is_some())?;
-    let mounts = if order.is_some() { Vec::new() } else { mounts(plan, cgroup, options.hierarchies)? };
-    let entrance = need(options).entrance(cgroup)?;
-    let joined_pid = plan.namespaces.joined_pid.as_deref().map(open_namespace).transpose()?;
-    let joined = plan.namespaces.joined.iter().map(|(_, path)| open_namespace(path)).collect::<Result<Vec<_>, _>>()?;
-    check_joined(options.spec, plan, &joined)?;
-    let proc = open_proc().map_err(|source| CreateError::Read { path: "/proc".into(), source })?;
-    let (ours, theirs) = Channel::pair().map_err(failed("make a socket pair"))?;
-    let birth = Birth {
-        plan,
-        process,
-        stdio: &options.stdio,
-        entrance: &entrance,
-        root,
-        mounts: &mounts,
-        nodes,
-        place: None,
-        order,
-        joined: &joined,
-        joined_pid: joined_pid.as_ref().map(|namespace| namespace.as_fd()),
-        proc: proc.as_fd(),
-        no_pivot: options.handover.is_some_and(|handover| handover.no_pivot),
-        gate: options.handover.as_ref().map(|handover| handover.gate),
-        hooks: hooks.map(|(hooks, state)| MadeHooks { hooks, state, place: &options.spec.root.path }),
-    };
-    let ours_fd = std::cell::Cell::new(Some(ours));
-    // A copy of the parent's end would keep the gate from seeing the parent's death.
-    let take = || drop(ours_fd.take());
-    let clone = || match birth.order {
-        None => clone_at(joined_pid.as_ref(), || {
-            fork(plan.namespaces.new, entrance.directory(), || (take(), report(&theirs, birth.run(&theirs))).1)
-        }),
-        Some(_) => Ok(fork(NewNamespaces::default(), entrance.directory(), || (take(), birth.usher(&theirs)).1)),
-    };
-    let child = match plan.namespaces.time_offsets.as_str() {
-        "" => clone(),
-        offsets => time::with_offsets(offsets, clone).map_err(failed("set linux.timeOffsets"))?,
-    }?;
-    let mut child = child.map_err(failed("clone the container's process"))?;
-    let ours = ours_fd.take().expect("only the child takes it");
-    drop(theirs);
-    if let Some(order) = &birth.order {
-        child = attend(&ours, &child, order)?;
-    }
-    let listen = |offer| listen(options, process, &child, offer, &ours);
-    let supplied = net_devices::supply(plan, &joined, child.pid, &ours).map_err(Unready::Unsupplied);
-    match supplied.and_then(|()| hear(&ours, || run_hooks(hooks, child.pid), listen)) {
-        Ok(console) => Ok((child, console, ours)),
-        Err(failure) => Err(failure.with_status(end(&child, REAP_WITHIN))),
-    }
-}
-
-/// Why a first process is not ready.
-enum Unready {
-    Unsupplied(CreateError),
-    Failed(ProcessError),
-    Hook(HookError),
-    Listener(ListenerError),
-    Gone,
-    Unheard(io::Error),
-}
-
-impl Unready {
-    /// What the caller is told, once the process has ended with this status.
-    fn with_status(self, status: u8) -> CreateError {
-        match self {
-            Unready::Unsupplied(err) => err,
-            Unready::Failed(err) => err.into(),
-            Unready::Hook(err) => err.into(),
-            Unready::Listener(err) => err.into(),
-            Unready::Gone => ProcessError::Died { status }.into(),
-            Unready::Unheard(source) => CreateError::Clone { action: "hear from the container's process", source },
-        }
-    }
-}
-
-/// The parent's hooks.
-pub(crate) fn run_hooks(hooks: Option<(&Hooks, &State)>, pid: Pid) -> Result<(), HookError> {
-    let Some((hooks, state)) = hooks else { return Ok(()) };
-    let state = State { status: "creating".into(), pid: pid.as_raw_nonzero().get(), ..state.clone() };
-    run_all(&hooks.prestart, &state)?;
-    run_all(&hooks.create_runtime, &state)
-}
-
-/// Hands the filter's listener over.
-fn listen(
-    options: &CreateOptions<'_>,
-    process: &ProcessPlan,
-    child: &Child,
-    offer: Offer,
-    channel: &Channel,
-) -> Result<(), ListenerError> {
-    let listener = process.seccomp.as_ref().and_then(|filter| filter.listener.as_ref());
-    let told = options.handover.as_ref().map(|handover| handover.state.clone());
-    let pid = child.pid.as_raw_nonzero().get();
-    let state = State { status: "creating".into(), pid, ..told.unwrap_or_else(|| plain_state(options.id, child.pid)) };
-    listener.map_or(Ok(()), |listener| listener.accept(child, offer, &state, channel))
-}
-
 /// What is known of a container without those who made its bundle.
-fn plain_state(id: &str, pid: Pid) -> State {
+pub(crate) fn plain_state(id: &str, pid: Pid) -> State {
     let pid = pid.as_raw_nonzero().get();
     State {
         oci_version: oci::runtime::VERSION.into(),
@@ -554,101 +438,6 @@ fn plain_state(id: &str, pid: Pid) -> State {
         pid,
         ..State::default()
     }
-}
-
-/// Reads until the first process is ready: its terminal's master, if it has one. Blocks for as long as it works.
-fn hear(
-    channel: &Channel,
-    hooks: impl Fn() -> Result<(), HookError>,
-    listen: impl Fn(Offer) -> Result<(), ListenerError>,
-) -> Result<Option<OwnedFd>, Unready> {
-    let mut console = None;
-    loop {
-        match channel.receive().map_err(Unready::Unheard)? {
-            Message::Console(master) => console = Some(master),
-            Message::Made => {
-                hooks().map_err(Unready::Hook)?;
-                channel.send_go().map_err(Unready::Unheard)?;
-            }
-            Message::Listener(offer) => listen(offer).map_err(Unready::Listener)?,
-            Message::Ready => return Ok(console),
-            Message::Failed(err) => return Err(Unready::Failed(err)),
-            Message::Gone => return Err(Unready::Gone),
-            Message::Born(..) => return Err(Unready::Unheard(io::ErrorKind::InvalidData.into())),
-        }
-    }
-}
-
-/// The parent's half of all mounts.
-fn mounts(plan: &Plan, cgroup: &Cgroup, hierarchies: &Hierarchies) -> Result<Vec<Built>, CreateError> {
-    let own_cgroups = plan.namespaces.all.contains(ThreadNameSpaceType::CONTROL_GROUP);
-    let build = |mount| build(mount, cgroup, hierarchies, own_cgroups, |wanted| wanted.open());
-    plan.mounts.iter().map(build).collect()
-}
-
-/// What the first process of a container with a user namespace gets of the host.
-fn order<'a>(
-    options: &CreateOptions<'a>,
-    plan: &'a Plan,
-    root: BorrowedFd<'a>,
-    cgroup: &'a Cgroup,
-    place: bool,
-) -> Result<Option<Order<'a>>, CreateError> {
-    let Some(user) = &plan.user else { return Ok(None) };
-    let (spec, hierarchies) = (options.spec, options.hierarchies);
-    let root = (!spec.root.mounts.is_empty()).then_some(root);
-    let by_parent = is_privileged()?;
-    Ok(Some(Order { user, plan, spec, cgroup, hierarchies, root, place, by_parent }))
-}
-
-fn clone_at<T>(namespace: Option<&OwnedFd>, clone: impl FnOnce() -> T) -> Result<T, CreateError> {
-    let Some(namespace) = namespace else { return Ok(clone()) };
-    sys::namespace::in_pid_namespace(namespace.as_fd(), clone)
-        .map_err(|source| CreateError::Clone { action: "join the pid namespace of linux.namespaces", source })
-}
-
-fn open_namespace(path: &Path) -> Result<OwnedFd, CreateError> {
-    // Whatever it is, it is not waited for.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let opened = rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::empty());
-    opened.map_err(|err| CreateError::Namespace { path: path.to_owned(), source: err.into() })
-}
-
-/// Refuses what would be done to the host: mounts in its mount namespace, parameters of its network.
-fn check_joined(spec: &Spec, plan: &Plan, joined: &[OwnedFd]) -> Result<(), CreateError> {
-    for ((kind, path), fd) in plan.namespaces.joined.iter().zip(joined) {
-        let is_own = |name| {
-            let is_own = sys::namespace::is_own(fd.as_fd(), name);
-            is_own.map_err(|source| CreateError::Namespace { path: path.clone(), source })
-        };
-        match *kind {
-            ThreadNameSpaceType::MOUNT if is_own("mnt")? => return Err(PlanError::NoMountNamespace.into()),
-            ThreadNameSpaceType::NETWORK => {
-                let network = spec.linux.sysctl.keys().find(|name| sysctl::is_network(name));
-                if let Some(name) = network.filter(|_| is_own("net").unwrap_or(true)) {
-                    return Err(PlanError::Sysctl { name: name.clone() }.into());
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Tells the parent why the child gives up, and is its exit status.
-pub(crate) fn report(channel: &Channel, result: Result<std::convert::Infallible, Failure>) -> u8 {
-    let Err(failure) = result;
-    channel.send_failure(&failure);
-    1
-}
-
-/// Kills a child that is not ready, and reaps it if it ends within so long; its status, as far as it is known.
-pub(crate) fn end(child: &Child, within: Duration) -> u8 {
-    // Whether it ends by itself is not to be waited for; that it is gone already is no error.
-    let _ = sys::signal::send(child.pidfd.as_fd(), rustix::process::Signal::KILL.as_raw());
-    let ended = sys::wait::readable(child.pidfd.as_fd(), Instant::now() + within);
-    let exit = ended.and_then(|_| sys::wait::try_wait(child.pidfd.as_fd()));
-    exit.ok().flatten().map_or(0, sys::wait::Exit::code)
 }
 
 fn plan_process(

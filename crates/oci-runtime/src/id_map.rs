@@ -12,7 +12,7 @@ use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 use sys::fork::{NewNamespaces, fork};
 
-use crate::container::{REAP_WITHIN, end};
+use crate::birth::{REAP_WITHIN, end};
 use crate::error::{CreateError, PlanError};
 use crate::mounts::{MountKind, MountPlan, build_failed};
 use crate::user_namespace::{self, GROUPS, USERS, UserNamespace, write_map};

@@ -27,9 +27,9 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use sys::fork::{Child, NewNamespaces, fork, fork_sibling};
 
 use crate::Stdio;
+use crate::birth::{REAP_WITHIN, end, report};
 use crate::channel::{At, Channel, Failure, Message, Offer};
 use crate::child::enter_root;
-use crate::container::{REAP_WITHIN, end, report};
 use crate::error::{ExecError, ProcessError, Step};
 use crate::filter::Listener;
 use crate::process::{ProcessPlan, Streams, open_proc, write_proc};

@@ -50,7 +50,7 @@
 //! root, mounts, linux.rootfsPropagation                mounts, mount_options, place, id_map, remount, tmpfs
 //! hostname, domainname, linux.devices, maskedPaths, readonlyPaths                                plan, child
 //! hooks                                                                                          hooks
-//! linux: namespaces                                                                   plan, child, container
+//! linux: namespaces                                                                       plan, child, birth
 //!        uidMappings, gidMappings                                             user_namespace, supply, rootless
 //!        timeOffsets                                                                             time
 //!        sysctl                                                                                  sysctl
@@ -67,6 +67,7 @@
 //! Deliberately not here: the specification's making (`container-spec`), compiling seccomp profiles, networks beyond the
 //! loopback interface and devices that move in, waiting for and recording the exit.
 
+mod birth;
 mod channel;
 pub mod checkpoint;
 mod child;

@@ -40,9 +40,9 @@ use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_sp
 use sys::capability;
 use sys::fork::{Child, NewNamespaces, fork_sibling};
 
+use crate::birth::{REAP_WITHIN, end, report};
 use crate::channel::{At, Channel, Failure, Message};
 use crate::child::Birth;
-use crate::container::{REAP_WITHIN, end, report};
 use crate::error::{CreateError, PlanError, ProcessError, Step};
 use crate::plan::Namespaces;
 use crate::process::{open_proc, write_proc};

@@ -84,7 +84,7 @@ impl Criu {
         let child = fork(namespaces, start.directory, || {
             let prepared = detach().and_then(|()| (start.prepare)());
             let done = prepared.and_then(|()| execute(start.directories).at(Step::Clean, "criu"));
-            crate::container::report(&theirs, done)
+            crate::birth::report(&theirs, done)
         });
         let child = child.map_err(CriuError::talk("clone criu's process"))?;
         drop(theirs);

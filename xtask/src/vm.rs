@@ -47,14 +47,37 @@ const DEADLINE: Duration = Duration::from_secs(20 * 60);
 /// What reaches the host's files; the rest is loaded when something asks for it.
 const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 
-/// What runs in the machine: all that reads, writes or mounts cgroups, and what depends on how processes are stopped,
-/// killed and counted. The rest is the same on either version, but for what an older kernel lacks.
-const GROUPS: [Group; 12] = [
-    Group { package: "cgroup", tests: &["group::", "devices::"], except: &[] },
-    // The whole runtime: it enters the cgroup by clone3, mounts it, and hides it in a namespace.
+/// The OCI runtime, from the files of a cgroup to its command line, without an engine: on version 2 of cgroups and under
+/// systemd, and on a kernel that is older than most.
+const RUNTIME_GROUPS: [Group; 3] = [
+    Group { package: "cgroup", tests: &["group::", "devices::", "systemd::tests::privileged"], except: &[] },
+    // It enters the cgroup by clone3, mounts it, and hides it in a namespace.
     Group { package: "oci-runtime", tests: &["confinement::", "errors::", "lifecycle::", "streams::"], except: &[] },
-    // AppArmor, which Debian's kernel has.
-    Group { package: "runtime", tests: &["labels::"], except: &[] },
+    Group {
+        package: "runtime",
+        // Among the labels is AppArmor, which Debian's kernel has.
+        tests: &[
+            "counting::",
+            "exec::",
+            "fields::",
+            "labels::",
+            "leaks::",
+            "lifecycle::",
+            "limits::",
+            "mounts::",
+            "namespaces::",
+            "rootless::",
+            "scope::",
+            "seccomp::",
+            "user_namespace::",
+        ],
+        except: &[],
+    },
+];
+
+/// What else runs in the machine: all that reads, writes or mounts cgroups, and what depends on how processes are stopped,
+/// killed and counted. The rest is the same on either version, but for what an older kernel lacks.
+const ENGINE_GROUPS: [Group; 9] = [
     Group { package: "shim", tests: &["exec::", "orphans::"], except: &[] },
     Group { package: "engine", tests: &["open::tests::privileged_cgroups"], except: &[] },
     // What only version 2 has.
@@ -84,17 +107,6 @@ const GROUPS: [Group; 12] = [
     },
 ];
 
-/// What [`runtime_test`] runs: the runtime from the files of a cgroup to its command line, without an engine.
-const RUNTIME_GROUPS: [Group; 3] = [
-    Group { package: "cgroup", tests: &["group::", "devices::", "systemd::tests::privileged"], except: &[] },
-    Group { package: "oci-runtime", tests: &["confinement::", "errors::", "lifecycle::", "streams::"], except: &[] },
-    Group {
-        package: "runtime",
-        tests: &["counting::", "exec::", "leaks::", "lifecycle::", "limits::", "scope::"],
-        except: &[],
-    },
-];
-
 /// `vm-test`: what the OCI runtime is on version 2 of cgroups, and under systemd. Builds these packages alone.
 pub(crate) fn runtime_test() -> Result<()> {
     check_machine()?;
@@ -107,13 +119,17 @@ pub(crate) fn runtime_test() -> Result<()> {
 /// The tests of the list.
 pub(crate) fn test() -> Result<()> {
     let binaries = prepare()?;
-    run(list::select(&GROUPS, &binaries)?)
+    run(list::select(&groups(), &binaries)?)
+}
+
+fn groups() -> Vec<Group> {
+    RUNTIME_GROUPS.into_iter().chain(ENGINE_GROUPS).collect()
 }
 
 /// `vm [WORD]...`: the tests of the list, or those of the whole workspace that have a word in their name.
 pub(crate) fn command(words: &[&str]) -> Result<()> {
     let binaries = prepare()?;
-    run(if words.is_empty() { list::select(&GROUPS, &binaries)? } else { list::matching(words, &binaries)? })
+    run(if words.is_empty() { list::select(&groups(), &binaries)? } else { list::matching(words, &binaries)? })
 }
 
 fn check_machine() -> Result<()> {

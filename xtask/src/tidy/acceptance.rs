@@ -49,7 +49,8 @@ fn exists(name: &str, tests: &BTreeSet<String>) -> bool {
         return bench::row_names().any(|known| known == row);
     }
     if let Some(command) = name.strip_prefix("cargo xtask ") {
-        return ["ci", "test", "tidy", "quickstart", "dist", "images", "bench", "vm"].contains(&command);
+        return ["ci", "test", "tidy", "quickstart", "dist", "images", "bench", "vm", "vm-test", "validate"]
+            .contains(&command);
     }
     tests.contains(name)
 }

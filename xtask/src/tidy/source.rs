@@ -5,7 +5,7 @@ mod safety;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use proc_macro2::Span;
+use proc_macro2::{Span, TokenStream, TokenTree};
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{Attribute, Fields, ImplItem, Item, Visibility};
@@ -81,13 +81,16 @@ impl<'a> Walk<'a> {
         }
     }
 
+    fn note_test(&mut self, name: &str) {
+        let path = self.modules.iter().filter(|module| !matches!(module.as_str(), "it" | "tests"));
+        let path: Vec<&str> = path.map(String::as_str).collect();
+        let whole = [&[self.file.krate.as_str()], path.as_slice(), &[name]].concat();
+        self.facts.tests.insert(whole.join("::"));
+    }
+
     fn check_function(&mut self, attributes: &[Attribute], signature: &syn::Signature, end: Span) {
         if is_test(attributes) {
-            let name = signature.ident.to_string();
-            let path = self.modules.iter().filter(|module| !matches!(module.as_str(), "it" | "tests"));
-            let path: Vec<&str> = path.map(String::as_str).collect();
-            let whole = [&[self.file.krate.as_str()], path.as_slice(), &[&name]].concat();
-            self.facts.tests.insert(whole.join("::"));
+            self.note_test(&signature.ident.to_string());
         }
         let begin = signature.fn_token.span().start().line;
         let lines = end.end().line - begin + 1;
@@ -290,8 +293,21 @@ impl<'ast> Visit<'ast> for Walk<'_> {
         if let Some(name) = BANNED_MACROS.iter().find(|name| item.path.is_ident(*name)) {
             self.report(item.path.span().start().line, format!("{name}! does not belong in a commit: do the work now"));
         }
+        if item.path.segments.last().is_some_and(|last| last.ident == "proptest") {
+            functions(item.tokens.clone()).iter().for_each(|name| self.note_test(name));
+        }
         visit::visit_macro(self, item);
     }
+}
+
+/// The functions of a macro's own level, whose parameters are no Rust: with `proptest!` each is a test.
+fn functions(tokens: TokenStream) -> Vec<String> {
+    let tokens: Vec<_> = tokens.into_iter().collect();
+    let named = |pair: &[TokenTree]| match pair {
+        [TokenTree::Ident(word), TokenTree::Ident(name)] if word == "fn" => Some(name.to_string()),
+        _ => None,
+    };
+    tokens.windows(2).filter_map(named).collect()
 }
 
 /// Files that hold nothing but tests.

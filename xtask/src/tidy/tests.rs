@@ -212,6 +212,7 @@ fn tests_are_known_by_crate_module_and_name() {
         ("src/a/b.rs", "mod tests { #[test] fn works() {} }", "low::a::b::works"),
         ("src/a/tests.rs", "#[test] fn works() {}", "low::a::works"),
         ("tests/it/area.rs", "#[tokio::test] async fn works() {}", "low::area::works"),
+        ("src/a/tests.rs", "proptest! { #[test] fn works(value in any()) { let f = |x| x; } }", "low::a::works"),
     ] {
         let facts = source::check(&file("low", within, text), &BTreeSet::new());
         assert!(facts.tests.contains(name), "{name}: {:?}", facts.tests);

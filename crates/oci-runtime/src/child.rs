@@ -146,7 +146,7 @@ impl Birth<'_> {
         }
         // Parameters of namespaces show those of whoever opens the file, so the host's /proc is the right one and the safe.
         for (path, value) in &self.plan.sysctl {
-            write_proc(self.proc, &format!("sys/{path}"), value).at(Step::WriteProc, &format!("sys/{path}"))?;
+            write_proc(self.proc, &format!("sys/{path}"), value).at(Step::WriteProc, &format!("/proc/sys/{path}"))?;
         }
         if self.plan.user.is_none() { self.set_oom_score() } else { Ok(()) }
     }
@@ -154,7 +154,7 @@ impl Birth<'_> {
     pub(crate) fn set_oom_score(&self) -> Result<(), Failure> {
         let Some(value) = self.process.oom_score_adj else { return Ok(()) };
         let path = "self/oom_score_adj";
-        write_proc(self.proc, path, &value.to_string()).at(Step::WriteProc, path)
+        write_proc(self.proc, path, &value.to_string()).at(Step::WriteProc, "/proc/self/oom_score_adj")
     }
 
     fn detach_host(&self) -> Result<(), Failure> {

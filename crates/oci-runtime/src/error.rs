@@ -180,7 +180,7 @@ pub enum ProcessError {
         text: String,
     },
     /// Any other step between clone and exec.
-    #[error("{step} {subject}")]
+    #[error("{step}{}{subject}", if subject.is_empty() { "" } else { " " })]
     Step {
         /// Which.
         step: Step,
@@ -520,7 +520,7 @@ steps! {
     /// The host or domain name.
     SetName = "set name",
     /// A kernel parameter or another file of proc.
-    WriteProc = "write /proc",
+    WriteProc = "write",
     /// A file system for the container's own namespaces.
     BuildMount = "build mount",
     /// The place where something is mounted.
@@ -529,6 +529,8 @@ steps! {
     OrdinaryDirectory = "must be an ordinary directory",
     /// Anything over /proc or into it through a link.
     CoverProc = "leads to /proc",
+    /// Anything over the root through a link.
+    CoverRoot = "is the container's root, which no mount covers",
     /// A finished mount to its place.
     AttachMount = "attach mount",
     /// What a tmpfs takes over.

@@ -62,6 +62,9 @@ pub enum FieldError {
         /// What is there.
         with: &'static str,
     },
+    /// A mount over the root: it would hide the root from those who join the container, and from nobody inside.
+    #[error("is the container's root, which no mount covers")]
+    Root,
     /// The host has nothing of the kind.
     #[error("{what} is disabled on this host or not supported by its kernel")]
     HostLacks {

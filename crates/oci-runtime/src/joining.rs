@@ -204,8 +204,8 @@ impl Usher<'_> {
             let proc = open_proc().at(Step::WriteProc, "/proc")?;
             if let Some(value) = adjustment {
                 // While the file is still the caller's, which may be an ordinary user.
-                let path = "self/oom_score_adj";
-                write_proc(proc.as_fd(), path, &value.to_string()).at(Step::WriteProc, path)?;
+                let written = write_proc(proc.as_fd(), "self/oom_score_adj", &value.to_string());
+                written.at(Step::WriteProc, "/proc/self/oom_score_adj")?;
             }
             labels.apply(proc.as_fd())?;
         }

@@ -6,7 +6,8 @@
 //! - proc and sysfs go to ordinary directories, not through links: masks would be looked up through the link again, which
 //!   leads elsewhere by then (CVE-2019-19921, CVE-2023-27561, CVE-2023-28642);
 //! - nothing that is not proc goes over /proc, by whatever way (CVE-2019-16884), and into it only what
-//!   [`crate::mounts`] lists.
+//!   [`crate::mounts`] lists;
+//! - nothing goes over the root: whoever joins the container would find another one than who is inside.
 //!
 //! The first look tells that a path has no links, at no cost; only those that have some are looked at closer.
 
@@ -44,6 +45,11 @@ pub(crate) fn open(root: BorrowedFd<'_>, plan: &MountPlan, missing: Missing) -> 
         return found(Step::OrdinaryDirectory)(Errno::LOOP.into());
     }
     let target = target::open(root, &plan.destination, missing).or_else(found.clone()(Step::MountPoint))?;
+    match is_same(root, target.as_fd()) {
+        Ok(false) => {}
+        Ok(true) => return found(Step::CoverRoot)(Errno::BUSY.into()),
+        Err(err) => return found(Step::CoverRoot)(err),
+    }
     match is_of_proc(root, target.as_fd()) {
         Ok(false) => Ok(target),
         Ok(true) => found(Step::CoverProc)(Errno::PERM.into()),
@@ -73,6 +79,10 @@ fn is_of_proc(root: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<bool> 
         return Ok(true);
     }
     let Ok(proc) = target::open(root, Path::new("/proc"), Missing::Refuse) else { return Ok(false) };
-    let (proc, target) = (fstat(&proc)?, fstat(target)?);
-    Ok((proc.st_dev, proc.st_ino) == (target.st_dev, target.st_ino))
+    is_same(proc.as_fd(), target)
+}
+
+fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<bool> {
+    let (one, other) = (fstat(one)?, fstat(other)?);
+    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
 }

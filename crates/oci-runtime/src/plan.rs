@@ -1,8 +1,8 @@
 //! From a specification to everything that is known before the first system call. Pure.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use oci::runtime::{Device, Linux, NamespaceKind, Spec};
+use oci::runtime::{Device, Linux, Mount, NamespaceKind, Spec};
 use rustix::fs::FileType;
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 use sys::fork::NewNamespaces;
@@ -73,6 +73,11 @@ impl Plan {
         needs_uts("hostname", &spec.hostname)?;
         needs_uts("domainname", &spec.domainname)?;
         let mut mounts = spec.mounts.iter().map(MountPlan::below_root).collect::<Result<Vec<_>, _>>()?;
+        mounts
+            .iter()
+            .zip(&spec.mounts)
+            .enumerate()
+            .try_for_each(|(index, (plan, mount))| check_place(index, plan, mount))?;
         labels::label_mounts(&mut mounts, &linux.mount_label);
         made_in_order(&mut mounts);
         remount::plan(&mut mounts);
@@ -96,6 +101,19 @@ impl Plan {
             namespaces,
             user,
         })
+    }
+}
+
+/// Where the words alone tell that a mount has no place of its own; links are followed in [`crate::place`].
+fn check_place(index: usize, plan: &MountPlan, mount: &Mount) -> Result<(), PlanError> {
+    let field = || format!("mounts[{index}].destination");
+    let is_root = plan.destination.components().all(|part| matches!(part, Component::RootDir | Component::CurDir));
+    match &plan.kind {
+        _ if mount.destination.as_os_str().is_empty() => Err(FieldError::Empty.at(field())),
+        // The root's own flags.
+        MountKind::Remount { .. } => Ok(()),
+        _ if is_root => Err(FieldError::Root.at(field())),
+        _ => Ok(()),
     }
 }
 

@@ -101,6 +101,11 @@ fn names_paths_and_root() {
         let text = format!("error: linux.rootfsPropagation: unknown word {word:?}");
         check(linux("rootfsPropagation", json!(word)), &text);
     }
+    let mount = |place: &str| json!({"mounts": [{"destination": "/a", "type": "tmpfs"}, {"destination": place, "type": "tmpfs"}]});
+    check(mount(""), "error: mounts[1].destination: is empty");
+    for root in ["/", "//", "/./", "."] {
+        check(mount(root), "error: mounts[1].destination: is the container's root, which no mount covers");
+    }
     check(linux("maskedPaths", json!(["/a"])), r#"masked: ["/a"]"#);
     check(linux("maskedPaths", json!(["/a", "b"])), r#"error: linux.maskedPaths[1]: "b" is not an absolute path"#);
     check(linux("readonlyPaths", json!(["/a"])), r#"read_only: ["/a"]"#);

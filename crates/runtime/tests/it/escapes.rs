@@ -398,6 +398,23 @@ fn privileged_nothing_is_put_over_proc_or_into_it() {
     bundle.assert_gone();
 }
 
+/// Naive: mounts whatever the place is, and an exec finds another root than the container's processes (seen: without the
+/// looks at the root in `plan` and `place::open`).
+#[test]
+fn privileged_nothing_is_put_over_the_root() {
+    let mut bundle = Bundle::new(&["true"]);
+    symlink("/", root(&bundle).join("all")).unwrap();
+    let plain = bundle.config.clone();
+    for destination in ["/", "", "/.", "/all", "/tmp/..", "/.."] {
+        bundle.config = plain.clone();
+        push_mount(&mut bundle, json!({"destination": destination, "type": "tmpfs", "source": "cover"}));
+        let text = bundle.err(&["create"]);
+        let expected = if destination.is_empty() { "destination: is empty" } else { "is the container's root" };
+        assert!(text.contains(expected), "{destination}: {text}");
+        bundle.assert_gone();
+    }
+}
+
 /// CVE-2022-29162 and CVE-2022-24769. Naive: gives what it is asked for to the inheritable set, too (seen: `changed` with it).
 #[test]
 fn privileged_capabilities_of_an_exec_are_not_inherited() {

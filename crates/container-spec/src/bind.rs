@@ -1,6 +1,7 @@
 //! What users write for mounts: the short form `SOURCE:TARGET[:OPTIONS]`, the long form, and `CONTAINER[:OPTIONS]`.
 
 use engine_api::host_config::Mount;
+use engine_api::paths::clean;
 
 use crate::validate::{InvalidRequest, MountFault};
 
@@ -190,20 +191,6 @@ fn is_mode(mode: &str) -> bool {
         }
     }
     used.iter().all(|count| *count <= 1)
-}
-
-/// A path without empty, `.` and `..` parts, as Go's `path.Clean` makes it; lexical, so only for absolute paths of a mount.
-pub(crate) fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    let joined = parts.join("/");
-    if path.starts_with('/') { format!("/{joined}") } else { joined }
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use engine_api::container::Config;
+use engine_api::paths::clean;
 use oci::image::{ExecConfig, Healthcheck};
 
-use crate::bind::clean;
 use crate::validate::{InvalidRequest, Warning};
 
 /// Completes `config` from the image: what the request says wins.

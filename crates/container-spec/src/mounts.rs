@@ -4,6 +4,7 @@
 //! before children. A mount of the user's replaces ours at the same place; one on /dev replaces everything below it.
 
 use engine_api::host_config::{HostConfig, Mount as LongForm};
+use engine_api::paths::clean;
 use oci::runtime::Mount;
 
 use crate::bind;
@@ -185,7 +186,7 @@ pub(crate) fn check_tmpfs(host: &HostConfig) -> Result<(), InvalidRequest> {
 }
 
 fn short_tmpfs(host: &HostConfig) -> Result<Vec<Mount>, InvalidRequest> {
-    host.tmpfs.iter().flatten().map(|(destination, data)| tmpfs_mount(&bind::clean(destination), data)).collect()
+    host.tmpfs.iter().flatten().map(|(destination, data)| tmpfs_mount(&clean(destination), data)).collect()
 }
 
 fn tmpfs_mount(destination: &str, data: &str) -> Result<Mount, InvalidRequest> {

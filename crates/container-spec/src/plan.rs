@@ -6,6 +6,7 @@ use std::path::Path;
 use engine_api::container::Config;
 use engine_api::exec::ExecCreate;
 use engine_api::host_config::HostConfig;
+use engine_api::paths::clean;
 use oci::ContainerId;
 use oci::runtime::{
     ConsoleSize, CpuLimits, Linux, MemoryLimits, Mount, PidsLimit, Process, Resources, Rlimit, Root, Spec,
@@ -15,7 +16,7 @@ use crate::facts::{CgroupLayout, HostFacts};
 use crate::log::{self, LogOptions};
 use crate::points::Point;
 use crate::validate::InvalidRequest;
-use crate::{bind, capability, device, mounts, namespaces, security};
+use crate::{capability, device, mounts, namespaces, security};
 
 /// The version of the runtime specification that we write.
 const OCI_VERSION: &str = "1.2.0";
@@ -158,7 +159,7 @@ fn process(config: &Config, host: &HostConfig, facts: &HostFacts) -> Result<Proc
         terminal: config.tty,
         console_size: Some(host.console_size).filter(|_| config.tty).and_then(console_size),
         env: environment(config),
-        cwd: if config.working_dir.is_empty() { "/".to_owned() } else { bind::clean(&config.working_dir) },
+        cwd: if config.working_dir.is_empty() { "/".to_owned() } else { clean(&config.working_dir) },
         capabilities: Some(capability::capabilities(host, facts)?),
         rlimits: rlimits(host, facts),
         no_new_privileges: security::parse(host, facts)?.no_new_privileges,

@@ -10,9 +10,10 @@ use std::path::PathBuf;
 
 use engine_api::container::{Config, MountPoint};
 use engine_api::host_config::{BindOptions, HostConfig, Mount, VolumeOptions};
+use engine_api::paths::clean;
 use serde::{Deserialize, Serialize};
 
-use crate::bind::{self, Bind, PROPAGATION_DEFAULT, clean};
+use crate::bind::{self, Bind, PROPAGATION_DEFAULT};
 use crate::mounts;
 use crate::validate::InvalidRequest;
 

@@ -8,7 +8,7 @@
 //! - [`image`], [`volume`], [`system`], [`events`], [`exec`]: the other objects.
 //! - [`auth`]: what a client shows to a registry.
 //! - [`json`]: the one way in which request bodies are decoded.
-//! - [`platform`], [`ports`], [`size`]: what clients write for platforms, ports and sizes.
+//! - [`paths`], [`platform`], [`ports`], [`size`]: what clients write for paths inside, platforms, ports and sizes.
 //! - [`path_stat`], [`changes`]: files of containers.
 //! - [`progress`]: how far a long piece of work is.
 //! - [`versions`]: the API versions that we serve, and every difference between them.
@@ -24,6 +24,7 @@ pub mod host_config;
 pub mod image;
 pub mod json;
 pub mod path_stat;
+pub mod paths;
 pub mod platform;
 pub mod ports;
 pub mod progress;

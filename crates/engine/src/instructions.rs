@@ -9,6 +9,7 @@ mod words;
 use std::collections::BTreeMap;
 
 use engine_api::container::Config;
+use engine_api::paths::clean;
 use engine_api::ports;
 use errdefs::ErrorKind;
 use oci::image::{Empty, Healthcheck};
@@ -176,7 +177,7 @@ impl Applying<'_> {
             _ => {
                 let place = self.single("WORKDIR", rest)?;
                 let whole = if place.starts_with('/') { place } else { format!("{}/{place}", self.config.working_dir) };
-                self.config.working_dir = clean(&whole);
+                self.config.working_dir = clean(&format!("/{whole}"));
             }
         }
         Ok(())
@@ -345,19 +346,6 @@ fn healthcheck(rest: &str) -> Result<Healthcheck, InstructionError> {
         (other, _) => return Err(InstructionError::CheckKind(other.to_owned())),
     });
     Ok(check)
-}
-
-/// An absolute path without empty, `.` and `..` parts.
-fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 #[cfg(test)]

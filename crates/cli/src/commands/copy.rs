@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use client::call::Upload;
 use client::container;
+use engine_api::paths::clean;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Context;
@@ -167,7 +168,7 @@ const HEADER_IN: &str = "Copying to container - ";
 
 /// Where a link leads that was found at `path`.
 fn joined(path: &str, link: &str) -> String {
-    if link.starts_with('/') { link.to_owned() } else { copy::clean(&format!("{}/{link}", copy::split(path).0)) }
+    if link.starts_with('/') { link.to_owned() } else { clean(&format!("{}/{link}", copy::split(path).0)) }
 }
 
 /// Counts what goes through.

@@ -3,6 +3,8 @@
 //! Docker's rules, in which the end of a path tells: `a` is the directory itself or a new name, `a/` a directory, and `a/.`
 //! what is in it.
 
+use engine_api::paths::clean;
+
 /// Why nothing can be copied there. The texts are docker's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CopyError {
@@ -42,24 +44,6 @@ pub fn split_argument(argument: &str) -> (&str, &str) {
         // A path with a colon must begin with a slash or a dot.
         Some((container, path)) if !argument.starts_with('/') && !container.starts_with('.') => (container, path),
         _ => ("", argument),
-    }
-}
-
-/// Without empty, `.` and `..` parts (Go's `path.Clean`).
-pub fn clean(path: &str) -> String {
-    let (mut parts, rooted): (Vec<&str>, bool) = (Vec::new(), path.starts_with('/'));
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." if parts.last().is_some_and(|last| *last != "..") => drop(parts.pop()),
-            ".." if rooted => {}
-            part => parts.push(part),
-        }
-    }
-    match (rooted, parts.join("/")) {
-        (true, joined) => format!("/{joined}"),
-        (false, joined) if joined.is_empty() => ".".to_owned(),
-        (false, joined) => joined,
     }
 }
 

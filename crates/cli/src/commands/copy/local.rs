@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use archive::{Overwrite, Owner, Pack, PackError, Resolution, TarReader, TarWriter, Unpack, UnpackError};
 use bytes::Bytes;
+use engine_api::paths::clean;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, open, openat};
 use rustix::io::Errno;
@@ -34,7 +35,7 @@ pub(super) fn absolute(path: &str) -> Result<String, Exit> {
 
 /// Whether anything can be written there.
 pub(super) fn check_output(path: &str) -> Result<(), Exit> {
-    let above = copy::parent(&copy::clean(path));
+    let above = copy::parent(&clean(path));
     if fs::metadata(&above).is_err_and(|err| err.kind() == io::ErrorKind::NotFound) {
         return Err(Exit::new(1, format!("invalid output path: directory {above:?} does not exist")));
     }

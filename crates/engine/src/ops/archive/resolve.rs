@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 
+use engine_api::paths::clean;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
@@ -27,15 +28,7 @@ pub enum ResolveUserError {
 
 /// The path from the root, cleaned, and with the end that asks for a directory.
 pub(super) fn absolute(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    let clean = format!("/{}", parts.join("/"));
+    let clean = clean(&format!("/{path}"));
     let ends_in_dot = path == "." || path.ends_with("/.");
     match (ends_in_dot, path.ends_with('/'), clean.as_str()) {
         (true, _, "/") => "/.".to_owned(),

@@ -55,6 +55,12 @@ pub(crate) struct Record {
     pub(crate) spec: Spec,
 }
 
+/// What a record has in every format.
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+}
+
 /// The [`Record::format`] that is written.
 pub(crate) const FORMAT: u32 = 2;
 
@@ -233,8 +239,14 @@ impl Place {
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Err(StateError::Missing),
             other => other.map_err(StateError::io("read", &path))?,
         };
-        let mut record: Record =
-            serde_json::from_slice(&bytes).map_err(|source| StateError::Record { path: path.clone(), source })?;
+        let mut record: Record = match serde_json::from_slice(&bytes) {
+            Ok(record) => record,
+            // Another format may have another shape, too.
+            Err(source) => match serde_json::from_slice::<Head>(&bytes) {
+                Ok(head) if head.format != FORMAT => return Err(StateError::Format { path, format: head.format }),
+                _ => return Err(StateError::Record { path, source }),
+            },
+        };
         record.process = self.process();
         if record.format == FORMAT { Ok(record) } else { Err(StateError::Format { path, format: record.format }) }
     }
@@ -467,6 +479,8 @@ mod tests {
         assert_eq!(locked.place.load().unwrap(), record(Some(process)));
         locked.save(&Record { format: FORMAT + 1, ..record(None) }).unwrap();
         assert!(matches!(locked.place.load(), Err(StateError::Format { format, .. }) if format == FORMAT + 1));
+        fs::write(locked.place.record(), r#"{"format": 77, "of": "later"}"#).unwrap();
+        assert!(matches!(locked.place.load(), Err(StateError::Format { format: 77, .. })));
         fs::write(locked.place.record(), "{").unwrap();
         assert!(matches!(locked.place.load(), Err(StateError::Record { .. })));
         locked.remove().unwrap();

@@ -23,6 +23,8 @@ pub(crate) fn delete(context: &Context<'_>, id: &str, force: bool) -> Result<u8,
     };
     let record = match locked.place.load() {
         Ok(record) => record,
+        // Its processes are known to whoever wrote it: forgotten here, they would run on.
+        Err(err @ StateError::Format { .. }) => return Err(err.into()),
         // A runtime that was killed before it had made anything, or a record that nobody can read.
         Err(_) if force => {
             locked.remove()?;

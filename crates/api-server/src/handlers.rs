@@ -7,6 +7,7 @@ pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod images;
 pub(crate) mod later;
+pub(crate) mod live;
 pub(crate) mod logs;
 pub(crate) mod progress;
 pub(crate) mod pull;

@@ -9,7 +9,7 @@ use engine_api::versions::{self, ApiVersion, VersionError};
 use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, StatusCode, Uri};
 
-use crate::handlers::{archive, commit, containers, events, exec, images, later, logs, pull, system, volumes};
+use crate::handlers::{archive, commit, containers, events, exec, images, later, live, logs, pull, system, volumes};
 use crate::hijack::Outcome;
 use crate::query::{Query, unescape};
 use crate::refusal;
@@ -75,6 +75,8 @@ const ROUTES: &[Route] = routes![
     POST   "/containers/{}/wait"   Plain   containers::wait,
     POST   "/containers/{}/resize" Plain  containers::resize,
     POST   "/containers/{}/rename" Plain  containers::rename,
+    POST   "/containers/{}/pause"  Plain  live::pause,
+    POST   "/containers/{}/unpause" Plain live::unpause,
     POST   "/containers/{}/attach" Hijack containers::attach,
     POST   "/containers/{}/exec"   Plain  exec::create,
     HEAD   "/containers/{}/archive" Plain archive::head,
@@ -307,7 +309,7 @@ mod tests {
             (Method::DELETE, "/containers/a", "ours"),
             (Method::DELETE, "/containers/a/checkpoints/b", "later"),
             (Method::GET, "/containers/a/attach/ws", "later"),
-            (Method::POST, "/containers/a/pause", "later"),
+            (Method::POST, "/containers/a/pause", "ours"),
             (Method::PUT, "/containers/a/archive", "ours"),
             (Method::HEAD, "/containers/a/archive", "ours"),
             (Method::POST, "/containers/prune", "ours"),

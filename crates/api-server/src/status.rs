@@ -75,6 +75,7 @@ failures! {
     ops::kill::KillError,
     ops::list::ListError,
     ops::logs::LogsError,
+    ops::pause::PauseError,
     ops::prune::PruneError,
     ops::pull::PullError,
     ops::remove::RemoveError,

@@ -81,6 +81,7 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
         Verb::Start => start::run(context, parsed).await,
         Verb::Stop | Verb::Restart => lifecycle::stop(context, verb, parsed).await,
         Verb::Kill => lifecycle::kill(context, parsed).await,
+        Verb::Pause | Verb::Unpause => lifecycle::pause(context, verb, parsed).await,
         Verb::Wait => lifecycle::wait(context, parsed).await,
         Verb::Remove => lifecycle::remove(context, parsed).await,
         Verb::Rename => lifecycle::rename(context, parsed).await,

@@ -108,6 +108,16 @@ pub async fn rename(client: &Client, id: &str, name: &str) -> Result<(), ClientE
     act(client, Query::new(path(id, "/rename")?).with("name", name).build()).await
 }
 
+/// Makes a container stand still.
+pub async fn pause(client: &Client, id: &str) -> Result<(), ClientError> {
+    act(client, path(id, "/pause")?).await
+}
+
+/// Lets it go on.
+pub async fn unpause(client: &Client, id: &str) -> Result<(), ClientError> {
+    act(client, path(id, "/unpause")?).await
+}
+
 /// Tells the size of the terminal.
 pub async fn resize(client: &Client, id: &str, height: u16, width: u16) -> Result<(), ClientError> {
     let query = Query::new(path(id, "/resize")?).with("h", &height.to_string()).with("w", &width.to_string());

@@ -101,6 +101,12 @@ impl Core {
         if own.is_empty() { self.cgroup_parent() } else { own.to_owned() }
     }
 
+    /// A container's cgroup, in whichever hierarchies have it. Blocks shortly.
+    pub fn cgroup_of(&self, container: &Container) -> Result<cgroup::Cgroup, cgroup::CgroupError> {
+        let path = Path::new(&self.cgroup_parent_of(container)).join(container.id().as_str());
+        cgroup::Cgroup::open(&self.hierarchies, &path)
+    }
+
     /// Where removed directories wait for the sweep.
     pub fn trash(&self) -> PathBuf {
         self.config.data_root.join("trash")

@@ -281,7 +281,10 @@ async fn connect(engine: &Engine, container: &Arc<Container>, dir: &Path) -> io:
         Err(err) => return Err(io::Error::other(err)),
     };
     match run {
-        Some(run) if run.started => Ok(()),
+        Some(run) if run.started => {
+            crate::ops::pause::recall(engine, container);
+            Ok(())
+        }
         // Made but never started by the daemon that died: nobody will start it any more.
         _ => {
             shim.kill();

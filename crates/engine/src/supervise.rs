@@ -306,6 +306,8 @@ pub fn perform(engine: &Engine, container: &Arc<Container>, effects: Vec<Effect>
                 engine.events.container(container, "die", attributes);
             }
             Effect::TellOom => engine.events.container(container, "oom", []),
+            Effect::TellPause => engine.events.container(container, "pause", []),
+            Effect::TellUnpause => engine.events.container(container, "unpause", []),
             Effect::Record => engine.recorder.mark(container),
             Effect::RestartAfter(delay) => restart_after(engine, container, delay),
             Effect::Remove => remove(engine, container),

@@ -13,8 +13,6 @@ const LATER: &[(&str, &str, &str)] = &[
     ("GET", "/containers/{}/top", "listing processes"),
     ("GET", "/containers/{}/stats", "statistics"),
     ("GET", "/containers/{}/attach/ws", "attaching over a websocket"),
-    ("POST", "/containers/{}/pause", "pausing containers"),
-    ("POST", "/containers/{}/unpause", "pausing containers"),
     ("POST", "/containers/{}/update", "updating containers"),
     ("GET POST", "/containers/{}/checkpoints", "checkpoints"),
     ("DELETE", "/containers/{}/checkpoints/", "checkpoints"),

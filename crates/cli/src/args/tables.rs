@@ -16,6 +16,10 @@ pub enum Verb {
     Stop,
     /// `kill`
     Kill,
+    /// `pause`
+    Pause,
+    /// `unpause`
+    Unpause,
     /// `restart`
     Restart,
     /// `wait`
@@ -388,6 +392,13 @@ pub static COMMANDS: &[Command] = &[
         Flag::bool("force", "Do not ask").short('f'),
     ]]),
     command(
+        &["pause", "container pause"],
+        "CONTAINER [CONTAINER...]",
+        "Hold all processes of containers still",
+        Verb::Pause,
+    )
+    .arity(Arity::Min(1)),
+    command(
         &["port", "container port"],
         "CONTAINER [PRIVATE_PORT[/PROTO]]",
         "Show the ports that a container has on the host",
@@ -442,6 +453,13 @@ pub static COMMANDS: &[Command] = &[
         .arity(Arity::Min(1)),
     command(&["tag", "image tag"], "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "Give an image one more name", Verb::Tag)
         .arity(Arity::Exactly(2)),
+    command(
+        &["unpause", "container unpause"],
+        "CONTAINER [CONTAINER...]",
+        "Let the processes of paused containers go on",
+        Verb::Unpause,
+    )
+    .arity(Arity::Min(1)),
     command(&["version"], "[OPTIONS]", "Show the versions of client and engine", Verb::Version)
         .flags(&[&[FORMAT.short('f')]]),
     command(
@@ -494,7 +512,6 @@ pub static LATER: &[&str] = &[
     "manifest",
     "network",
     "node",
-    "pause",
     "plugin",
     "push",
     "save",
@@ -506,7 +523,6 @@ pub static LATER: &[&str] = &[
     "swarm",
     "top",
     "trust",
-    "unpause",
     "update",
     "prune",
     "df",

@@ -1,4 +1,4 @@
-//! `stop`, `restart`, `kill`, `wait`, `rm`, `rename`.
+//! `stop`, `restart`, `kill`, `pause`, `unpause`, `wait`, `rm`, `rename`.
 
 use std::pin::pin;
 
@@ -32,6 +32,18 @@ pub async fn kill(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let mut outcomes = Outcomes::default();
     let kill = async |name: &String| container::kill(&context.client, name, parsed.text("signal")).await;
     at_once::each(&parsed.positionals, kill, |name, outcome| outcomes.note(outcome.map(|()| name.clone()))).await;
+    outcomes.finish()
+}
+
+/// `pause` and `unpause`
+pub async fn pause(context: &Context, verb: Verb, parsed: &Parsed) -> Result<(), Exit> {
+    let mut outcomes = Outcomes::default();
+    let client = &context.client;
+    let act = async |name: &String| match verb {
+        Verb::Pause => container::pause(client, name).await,
+        _ => container::unpause(client, name).await,
+    };
+    at_once::each(&parsed.positionals, act, |name, outcome| outcomes.note(outcome.map(|()| name.clone()))).await;
     outcomes.finish()
 }
 

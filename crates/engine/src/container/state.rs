@@ -58,6 +58,8 @@ pub struct State {
     pub end_requested: bool,
     /// The last wait of its policy.
     pub back_off: BackOff,
+    /// It runs, and its processes stand still.
+    pub paused: bool,
     /// `restart` stops it to start it again: it is not removed in between.
     #[serde(skip)]
     pub restarted_by_client: bool,
@@ -98,6 +100,10 @@ pub enum Input {
     },
     /// `restart` is about to stop it.
     RestartRequested,
+    /// Its processes stand still.
+    Paused,
+    /// They go on.
+    Unpaused,
     /// The kernel killed a process of it for lack of memory.
     OomKilled,
     /// It ended.
@@ -133,6 +139,10 @@ pub enum Effect {
     },
     /// Tell that memory was short.
     TellOom,
+    /// Tell that it stands still.
+    TellPause,
+    /// Tell that it goes on.
+    TellUnpause,
     /// Write the record.
     Record,
     /// Start it after that time.
@@ -142,9 +152,10 @@ pub enum Effect {
 }
 
 impl State {
-    /// `created`, `running`, `restarting`, `removing` or `exited`.
+    /// `created`, `running`, `paused`, `restarting`, `removing` or `exited`.
     pub fn name(&self) -> &'static str {
         match self.phase {
+            Phase::Running { .. } if self.paused => "paused",
             Phase::Running { .. } => "running",
             Phase::Restarting => "restarting",
             Phase::Removing => "removing",
@@ -194,6 +205,14 @@ impl State {
                 self.restarted_by_client = true;
                 vec![]
             }
+            (Phase::Running { .. }, Input::Paused) if !self.paused => {
+                self.paused = true;
+                vec![Effect::TellPause, Effect::Record]
+            }
+            (Phase::Running { .. }, Input::Unpaused) if self.paused => {
+                self.paused = false;
+                vec![Effect::TellUnpause, Effect::Record]
+            }
             (Phase::Running { .. }, Input::OomKilled) => {
                 self.oom_killed = true;
                 vec![Effect::TellOom]
@@ -201,6 +220,7 @@ impl State {
             (Phase::Running { .. }, Input::Exited { exit_code, oom_killed, at_nanos }) => {
                 (self.exit_code, self.finished_at_nanos) = (exit_code, at_nanos);
                 self.oom_killed |= oom_killed;
+                self.paused = false;
                 self.exited(rules)
             }
             (Phase::Restarting, Input::RestartCancelled) => {
@@ -224,7 +244,7 @@ impl State {
     fn started(&mut self, pid: i32, at_nanos: i64) -> Vec<Effect> {
         self.phase = Phase::Running { pid };
         self.started_at_nanos = at_nanos;
-        (self.exit_code, self.oom_killed) = (0, false);
+        (self.exit_code, self.oom_killed, self.paused) = (0, false, false);
         self.error.clear();
         self.restarted_by_client = false;
         vec![Effect::TellStart, Effect::Record]

@@ -8,6 +8,7 @@ use crate::container::state::{Phase, State};
 pub fn status(state: &State, now_nanos: i64) -> String {
     let since = |nanos: i64| human_duration(Duration::from_nanos(u64::try_from(now_nanos - nanos).unwrap_or(0)));
     match state.phase {
+        Phase::Running { .. } if state.paused => format!("Up {} (Paused)", since(state.started_at_nanos)),
         Phase::Running { .. } => format!("Up {}", since(state.started_at_nanos)),
         Phase::Restarting => format!("Restarting ({}) {} ago", state.exit_code, since(state.finished_at_nanos)),
         Phase::Removing => "Removal In Progress".to_owned(),
@@ -83,6 +84,7 @@ mod tests {
         for (state, text) in [
             (State::default(), "Created"),
             (state(Phase::Running { pid: 1 }), "Up 2 minutes"),
+            (State { paused: true, ..state(Phase::Running { pid: 1 }) }, "Up 2 minutes (Paused)"),
             (state(Phase::Restarting), "Restarting (3) About a minute ago"),
             (state(Phase::Stopped), "Exited (3) About a minute ago"),
             (state(Phase::Removing), "Removal In Progress"),

@@ -50,6 +50,9 @@ pub enum AttachError {
     /// It waits for its next start.
     #[error("container {0} is restarting, wait until the container is running")]
     Restarting(String),
+    /// It stands still.
+    #[error("container {0} is paused, unpause the container before attach")]
+    Paused(String),
     /// Too many clients wait for its start.
     #[error("too many clients are attached to a container that does not run")]
     TooMany,
@@ -70,7 +73,7 @@ impl AttachError {
         match self {
             AttachError::Lookup(err) => err.kind(),
             AttachError::DetachKeys { .. } => ErrorKind::InvalidArgument,
-            AttachError::Restarting(_) => ErrorKind::Conflict,
+            AttachError::Restarting(_) | AttachError::Paused(_) => ErrorKind::Conflict,
             AttachError::TooMany => ErrorKind::Unavailable,
             AttachError::Logs(err) => err.kind(),
             AttachError::Stream(_) => ErrorKind::Internal,
@@ -93,8 +96,12 @@ pub async fn prepare(engine: &Engine, name: &str, query: AttachQuery) -> Result<
     let keys = query.detach_keys.as_deref().unwrap_or_default();
     let detach_keys = detach_keys::parse(keys).map_err(|_| AttachError::DetachKeys { keys: keys.to_owned() })?;
     let container = engine.containers.find(name)?;
-    if container.state().phase == Phase::Restarting {
+    let state = container.state();
+    if state.phase == Phase::Restarting {
         return Err(AttachError::Restarting(name.to_owned()));
+    }
+    if state.paused {
+        return Err(AttachError::Paused(name.to_owned()));
     }
     Ok(Attachment { engine: engine.clone(), container, query, detach_keys })
 }

@@ -206,13 +206,14 @@ struct Still {
 }
 
 impl Still {
-    /// `None` if nothing of it runs.
+    /// `None` if nothing of it runs, or it stands still already.
     fn freeze(engine: &Engine, container: &Container) -> Result<Option<Still>, CommitError> {
-        if container.state().pid() == 0 {
+        let state = container.state();
+        if state.pid() == 0 || state.paused {
             return Ok(None);
         }
         let failed = |source| CommitError::Pause { container: container.id().to_string(), source };
-        let group = group(engine, container).map_err(failed)?;
+        let group = engine.cgroup_of(container).map_err(failed)?;
         let mark = mark(engine, container);
         std::fs::write(&mark, b"").map_err(CommitError::Open)?;
         // Dropped, it lets go of those that stand still already.
@@ -232,11 +233,6 @@ impl Drop for Still {
     }
 }
 
-fn group(engine: &Engine, container: &Container) -> Result<cgroup::Cgroup, cgroup::CgroupError> {
-    let path = PathBuf::from(engine.cgroup_parent_of(container)).join(container.id().as_str());
-    cgroup::Cgroup::open(&engine.hierarchies, &path)
-}
-
 fn mark(engine: &Engine, container: &Container) -> PathBuf {
     engine.recorder.shim_dir(container.id()).join("committing")
 }
@@ -248,7 +244,7 @@ pub(crate) fn resume(engine: &Engine, container: &Container) {
         return;
     }
     warn!(container = %container.id(), "a commit was cut: the container goes on");
-    match group(engine, container) {
+    match engine.cgroup_of(container) {
         Ok(group) => drop(Still { group, mark }),
         Err(err) => warn!(container = %container.id(), err = errdefs::chain(&err), "cannot let the container go on"),
     }

@@ -44,6 +44,9 @@ pub enum ExecError {
     /// The container waits for its next start.
     #[error("Container {0} is restarting, wait until the container is running")]
     Restarting(ContainerId),
+    /// The container stands still.
+    #[error("Container {0} is paused, unpause the container before exec")]
+    Paused(String),
     /// The request is refused.
     #[error(transparent)]
     Invalid(#[from] InvalidRequest),
@@ -72,7 +75,7 @@ impl ExecError {
         match self {
             ExecError::Lookup(err) => err.kind(),
             ExecError::NotFound(_) => ErrorKind::NotFound,
-            ExecError::NotRunning(_) | ExecError::Restarting(_) => ErrorKind::Conflict,
+            ExecError::NotRunning(_) | ExecError::Restarting(_) | ExecError::Paused(_) => ErrorKind::Conflict,
             ExecError::Invalid(err) => err.kind(),
             ExecError::NotStarted => ErrorKind::InvalidArgument,
             ExecError::User(failure) => failure.kind,
@@ -139,6 +142,9 @@ pub async fn create(engine: &Engine, name: &str, request: ExecCreate) -> Result<
     let container = engine.containers.find(name)?;
     container.settle_start().await;
     check_running(&container)?;
+    if container.state().paused {
+        return Err(ExecError::Paused(name.to_owned()));
+    }
     let definition = &container.definition;
     // Planned now only to refuse now what cannot be.
     container_spec::plan_exec(&definition.config, &definition.host_config, &request, &engine.facts)?;
@@ -158,6 +164,9 @@ pub async fn create(engine: &Engine, name: &str, request: ExecCreate) -> Result<
 pub async fn prepare_start(engine: &Engine, id: &str, start: ExecStart) -> Result<PreparedExec, ExecStartError> {
     let (container, exec) = find(engine, id)?;
     check_running(&container)?;
+    if container.state().paused {
+        return Err(ExecError::Paused(container.id().to_string()).into());
+    }
     let shim = container.shim().ok_or_else(|| ExecError::NotRunning(container.id().clone()))?;
     let definition = &container.definition;
     let mut request = exec.request.clone();

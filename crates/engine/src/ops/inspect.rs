@@ -93,6 +93,7 @@ fn wire_state(state: &State) -> WireState {
     WireState {
         status: state.name().to_owned(),
         running: state.is_running(),
+        paused: state.paused,
         restarting: state.name() == "restarting",
         oom_killed: state.oom_killed,
         pid: state.pid(),

@@ -182,6 +182,10 @@ pub(crate) async fn send(engine: &Engine, container: &Arc<Container>, signal: i3
         Err(source) => return Err(SendError::Shim { id: id.clone(), source }),
     }
     engine.events.container(container, "kill", [("signal", signal.to_string())]);
+    if ends && container.state().paused {
+        // What stands still takes no signal.
+        super::pause::let_go(engine, container).await;
+    }
     Ok(())
 }
 

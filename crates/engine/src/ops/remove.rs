@@ -55,6 +55,12 @@ pub enum RemoveError {
         /// `running` or `restarting`.
         state: &'static str,
     },
+    /// It stands still.
+    #[error("cannot remove container \"{name}\": container is paused and must be unpaused first")]
+    Paused {
+        /// As the user named it.
+        name: String,
+    },
     /// It does not end.
     #[error("cannot remove container \"{name}\": could not kill container")]
     Kill {
@@ -86,7 +92,9 @@ impl RemoveError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             RemoveError::Lookup(err) => err.kind(),
-            RemoveError::InProgress(_) | RemoveError::Running { .. } => ErrorKind::Conflict,
+            RemoveError::InProgress(_) | RemoveError::Running { .. } | RemoveError::Paused { .. } => {
+                ErrorKind::Conflict
+            }
             RemoveError::DefaultLink
             | RemoveError::Kill { .. }
             | RemoveError::Volumes { .. }
@@ -139,6 +147,7 @@ async fn remove_container(
         Phase::Removing => return Err(in_progress()),
         // It was started between our kill and our lock.
         Phase::Running { .. } | Phase::Restarting if force => kill_first(engine, container, name).await?,
+        Phase::Running { .. } if state.paused => return Err(RemoveError::Paused { name: name.to_owned() }),
         Phase::Running { .. } | Phase::Restarting => {
             return Err(RemoveError::Running { name: name.to_owned(), state: state.name() });
         }

@@ -20,6 +20,9 @@ pub enum StartError {
     /// It runs.
     #[error("container is already running")]
     Running,
+    /// It stands still.
+    #[error("cannot start a paused container, try unpause instead")]
+    Paused,
     /// It is being removed.
     #[error("container is marked for removal and cannot be started")]
     Removing,
@@ -34,7 +37,7 @@ impl StartError {
         match self {
             StartError::Lookup(err) => err.kind(),
             StartError::Running => ErrorKind::NotModified,
-            StartError::Removing => ErrorKind::Conflict,
+            StartError::Paused | StartError::Removing => ErrorKind::Conflict,
             StartError::Launch(err) => err.kind(),
         }
     }
@@ -67,6 +70,7 @@ pub(crate) async fn again(engine: &Engine, container: &Arc<Container>) -> Result
 fn check(state: &State) -> Result<(), StartError> {
     match state.phase {
         Phase::Stopped => Ok(()),
+        Phase::Running { .. } if state.paused => Err(StartError::Paused),
         Phase::Running { .. } | Phase::Restarting => Err(StartError::Running),
         Phase::Removing => Err(StartError::Removing),
     }

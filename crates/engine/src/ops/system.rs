@@ -21,6 +21,7 @@ pub async fn info(engine: &Engine) -> Info {
     let facts = &engine.facts;
     let containers = engine.containers.all();
     let running = containers.iter().filter(|container| container.state().is_running()).count();
+    let paused = containers.iter().filter(|container| container.state().paused).count();
     let config = &engine.config;
     let data_root = config.data_root.clone();
     let (release, backing) = bridge::blocking(move || {
@@ -30,7 +31,8 @@ pub async fn info(engine: &Engine) -> Info {
     Info {
         id: engine.id.clone(),
         containers: count(containers.len()),
-        containers_running: count(running),
+        containers_running: count(running - paused),
+        containers_paused: count(paused),
         containers_stopped: count(containers.len() - running),
         images: count(engine.images.list().len()),
         driver: "overlay2".to_owned(),

@@ -32,6 +32,7 @@ mod load_and_run;
 mod logs;
 mod network;
 mod on_demand;
+mod pause;
 mod pull;
 mod restart_policy;
 mod shims;

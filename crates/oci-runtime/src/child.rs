@@ -91,7 +91,7 @@ impl Birth<'_> {
         }
         // While the host's tree is there: without a /proc to be seen whole, root of a user namespace gets none of its own
         // (mount_too_revealing in the kernel's fs/namespace.c).
-        self.furnish()?;
+        let writable = self.furnish()?;
         if let Some(made) = &self.hooks {
             made.run(channel)?;
         }
@@ -100,6 +100,9 @@ impl Birth<'_> {
             (true, true) => self.move_root()?,
             // The host's mounts are everybody's.
             (false, _) => enter_root(self.root).at(Step::ChangeRoot, "")?,
+        }
+        for mount in writable {
+            set_attributes(mount.as_fd(), READ_ONLY, false).at(Step::MountAttributes, "a read-only mount")?;
         }
         self.hide()?;
         self.finish_root()?;
@@ -112,16 +115,18 @@ impl Birth<'_> {
         self.plan.namespaces.all.contains(ThreadNameSpaceType::MOUNT)
     }
 
-    /// What is in the root.
-    fn furnish(&self) -> Result<(), Failure> {
+    /// What is in the root. Answers the mounts that become read-only when nothing needs a place in them any more.
+    fn furnish(&self) -> Result<Vec<OwnedFd>, Failure> {
+        let mut writable = Vec::new();
         for (plan, built) in self.plan.mounts.iter().zip(self.mounts) {
-            attach(self.root, plan, built, self.has_own_mounts())?;
+            writable.extend(attach(self.root, plan, built, self.has_own_mounts())?);
         }
         if self.plan.set_up_dev {
             self.make_devices()?;
         }
         let cwd = &self.process.cwd;
-        target::open(self.root, Path::new(cwd), Missing::Directory).at(Step::MakeCwd, cwd).map(drop)
+        target::open(self.root, Path::new(cwd), Missing::Directory).at(Step::MakeCwd, cwd)?;
+        Ok(writable)
     }
 
     pub(crate) fn settle_namespaces(&self) -> Result<(), Failure> {

@@ -98,6 +98,14 @@ impl MountPlan {
         Ok(plan)
     }
 
+    /// Whether it becomes read-only when the root is complete, not before: other mounts may need places in it, and `/dev` its
+    /// nodes (runc's `finalizeRootfs`).
+    pub(crate) fn read_only_last(&self) -> bool {
+        let (MountKind::FileSystem(kind) | MountKind::InChild(kind)) = &self.kind else { return false };
+        let has_places = kind == "tmpfs" || self.destination == Path::new("/dev");
+        has_places && self.options.attributes.set & Attributes::READ_ONLY != 0
+    }
+
     /// Files that look like /proc but answer otherwise have led runtimes astray (CVE-2019-16884): only the ones that lxcfs
     /// replaces may be covered.
     fn refuse_inside_proc(&self) -> Result<(), PlanError> {
@@ -180,7 +188,7 @@ pub(crate) fn build(
             Ok(Built::Detached { mount, is_directory })
         }
         MountKind::FileSystem(kind) => {
-            let mount = file_system(plan, kind).map_err(build_failed("mount", plan))?;
+            let mount = new_file_system(plan, kind).map_err(build_failed("mount", plan))?;
             Ok(Built::Detached { mount, is_directory: true })
         }
         MountKind::InChild(kind) => Ok(Built::InChild(kind.clone())),
@@ -247,8 +255,18 @@ fn bound_tree(plan: &MountPlan) -> io::Result<OwnedFd> {
     clone_tree(part.as_fd(), recursive)
 }
 
+/// A new file system for a place below the root, as a detached mount; still writable if it is [`MountPlan::read_only_last`].
+pub(crate) fn new_file_system(plan: &MountPlan, kind: &str) -> io::Result<OwnedFd> {
+    if !plan.read_only_last() {
+        return file_system(plan, kind);
+    }
+    let mut writable = plan.clone();
+    writable.options.attributes.set &= !Attributes::READ_ONLY;
+    file_system(&writable, kind)
+}
+
 /// A new file system, as a detached mount.
-pub(crate) fn file_system(plan: &MountPlan, kind: &str) -> io::Result<OwnedFd> {
+fn file_system(plan: &MountPlan, kind: &str) -> io::Result<OwnedFd> {
     let layers = || plan.options.data.iter().filter(|(key, _)| key == overlay::LAYER);
     let mount = if layers().next().is_none() || !overlay::joins_layers() {
         configure(plan, kind, None)?
@@ -341,21 +359,30 @@ pub(crate) fn v1_mounts(cgroup: &Cgroup) -> impl Iterator<Item = (String, &Path)
 }
 
 /// The child's half of one mount: makes it if that is left to do, and puts it at its place below `root`.
+///
+/// Answers the mount if it is to become read-only when the root is complete.
 pub(crate) fn attach(
     root: BorrowedFd<'_>,
     plan: &MountPlan,
     built: &Built,
     root_is_attached: bool,
-) -> Result<(), Failure> {
+) -> Result<Option<OwnedFd>, Failure> {
     let place = plan.destination.to_string_lossy();
+    let mut writable = None;
     match built {
         Built::Remount { file_system } => {
-            remount::apply(root, plan, *file_system).because(Reason::Mount(Step::Remount), &place)
+            remount::apply(root, plan, *file_system).because(Reason::Mount(Step::Remount), &place)?;
         }
-        Built::Detached { mount, is_directory } => put(root, plan, mount.as_fd(), *is_directory),
+        Built::Detached { mount, is_directory } => {
+            put(root, plan, mount.as_fd(), *is_directory, root_is_attached)?;
+            if root_is_attached && plan.read_only_last() {
+                writable = Some(mount.try_clone().because(Reason::Mount(Step::AttachMount), &place)?);
+            }
+        }
         Built::InChild(kind) => {
-            let mount = file_system(plan, kind).because(Reason::Mount(Step::BuildMount), &place)?;
-            put(root, plan, mount.as_fd(), true)
+            let mount = new_file_system(plan, kind).because(Reason::Mount(Step::BuildMount), &place)?;
+            put(root, plan, mount.as_fd(), true, root_is_attached)?;
+            writable = Some(mount).filter(|_| root_is_attached && plan.read_only_last());
         }
         Built::Hierarchies { tmpfs, binds, links } => {
             let fill = || -> io::Result<()> {
@@ -370,18 +397,30 @@ pub(crate) fn attach(
                 plan.options.apply_rest(tmpfs.as_fd())
             };
             let fill = || fill().because(Reason::Mount(Step::AttachMount), &place);
-            let put = || put(root, plan, tmpfs.as_fd(), true);
+            let put = || put(root, plan, tmpfs.as_fd(), true, root_is_attached);
             // Older kernels attach nothing below what is detached, and none changes what is below it.
-            if root_is_attached { put().and_then(|()| fill()) } else { fill().and_then(|()| put()) }
+            if root_is_attached { put().and_then(|()| fill()) } else { fill().and_then(|()| put()) }?;
         }
     }
+    Ok(writable)
 }
 
-fn put(root: BorrowedFd<'_>, plan: &MountPlan, mount: BorrowedFd<'_>, is_directory: bool) -> Result<(), Failure> {
+fn put(
+    root: BorrowedFd<'_>,
+    plan: &MountPlan,
+    mount: BorrowedFd<'_>,
+    is_directory: bool,
+    root_is_attached: bool,
+) -> Result<(), Failure> {
     let place = plan.destination.to_string_lossy();
     let is_tmpfs = matches!(&plan.kind, MountKind::FileSystem(kind) | MountKind::InChild(kind) if kind == "tmpfs");
     if is_tmpfs && (plan.options.copy_up || !plan.options.has("mode")) {
         tmpfs::settle(root, plan, mount).because(Reason::Mount(Step::CopyUp), &place)?;
+    }
+    if !root_is_attached && plan.read_only_last() {
+        // The kernel changes nothing below the root of a detached tree: what has no place in it yet gets none.
+        let read_only = Attributes { set: Attributes::READ_ONLY, ..Attributes::default() };
+        set_attributes(mount, read_only, false).because(Reason::Mount(Step::MountAttributes), &place)?;
     }
     let missing = if is_directory { Missing::Directory } else { Missing::File };
     let target = crate::place::open(root, plan, missing)?;

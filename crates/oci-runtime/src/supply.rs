@@ -19,7 +19,7 @@ use sys::mount::{Attributes, set_attributes};
 use crate::channel::{At, Channel, Failure, Reason};
 use crate::child::{Birth, DEVICES};
 use crate::error::{CreateError, Step};
-use crate::mounts::{Built, MountKind, MountPlan, bind, build, build_root, clone_tree, file_system, unified};
+use crate::mounts::{Built, MountKind, MountPlan, bind, build, build_root, clone_tree, new_file_system, unified};
 use crate::plan::{Plan, is_node};
 use crate::target::PATH_FLAGS;
 use crate::user_namespace::UserNamespace;
@@ -196,7 +196,7 @@ impl Supplied {
 /// Makes what other children make later: here the host's /proc and /sys must still be there.
 fn own(plan: &MountPlan, built: Built) -> Result<Built, Failure> {
     let Built::InChild(kind) = built else { return Ok(built) };
-    let mount = match file_system(plan, &kind) {
+    let mount = match new_file_system(plan, &kind) {
         // Another one's network namespace, whose devices it shows: then the host's view of it, as far as it goes.
         Err(err) if kind == "sysfs" && err.raw_os_error() == Some(Errno::PERM.raw_os_error()) => host_sys(plan),
         other => other,

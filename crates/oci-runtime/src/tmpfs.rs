@@ -8,29 +8,21 @@ use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chmodat, chownat, fstat, mkdirat, mknodat, openat,
     readlinkat, statat, symlinkat,
 };
-use sys::mount::{Attributes, set_attributes};
 
 use crate::mounts::MountPlan;
 use crate::target::{self, Missing};
 
-/// Settles a tmpfs that is not attached yet.
+/// Settles a tmpfs that is not attached yet, and still writable.
 pub(crate) fn settle(root: BorrowedFd<'_>, plan: &MountPlan, mount: BorrowedFd<'_>) -> io::Result<()> {
     let covered = match target::open(root, &plan.destination, Missing::Refuse) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
     };
-    let read_only = plan.options.attributes.set & Attributes::READ_ONLY;
-    if read_only != 0 {
-        set_attributes(mount, Attributes { clear: read_only, ..Attributes::default() }, false)?;
-    }
     if !plan.options.has("mode") {
         chmodat(mount, ".", Mode::from_raw_mode(fstat(&covered)?.st_mode), AtFlags::empty())?;
     }
     if plan.options.copy_up {
         copy_directory(covered.as_fd(), mount)?;
-    }
-    if read_only != 0 {
-        set_attributes(mount, Attributes { set: read_only, ..Attributes::default() }, false)?;
     }
     Ok(())
 }

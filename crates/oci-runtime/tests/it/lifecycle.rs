@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use oci::runtime::NamespaceKind;
+use oci::runtime::{Mount, NamespaceKind};
 use oci_runtime::{StartError, Stdio};
 use sys::fork::{NewNamespaces, fork};
 use sys::wait::wait;
@@ -165,6 +165,13 @@ fn privileged_a_container_in_the_hosts_mount_namespace_mounts_nothing_there() {
         let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap();
         let mut fixture = Fixture::new(&["sleep", "1000"]);
         fixture.spec.linux.namespaces.retain(|namespace| namespace.kind != NamespaceKind::Mount);
+        fixture.spec.mounts.push(Mount {
+            destination: "/ro".into(),
+            kind: "tmpfs".into(),
+            source: "tmpfs".into(),
+            options: vec!["ro".into()],
+            ..Mount::default()
+        });
         let before = mounts();
         let mut container = match fixture.create(None, output_pipe().1) {
             Ok(container) => container,
@@ -175,14 +182,14 @@ fn privileged_a_container_in_the_hosts_mount_namespace_mounts_nothing_there() {
             }
         };
         container.start().unwrap();
-        let script = "stat -Lc %i /proc/self/ns/mnt; stat -c %t:%T /dev/null; ls / /proc/1/root/";
+        let script = "stat -Lc %i /proc/self/ns/mnt; stat -c %t:%T /dev/null; touch /ro/x 2>/dev/null || echo ro; ls / /proc/1/root/";
         let process = oci::runtime::Process {
             args: ["sh", "-c", script].map(str::to_owned).to_vec(),
             ..fixture.spec.process.clone()
         };
         let output = exec(&container, &process).unwrap();
         let host = std::os::unix::fs::MetadataExt::ino(&fs::metadata("/proc/self/ns/mnt").unwrap());
-        assert_eq!(output.text.lines().take(2).collect::<Vec<_>>(), [host.to_string().as_str(), "1:3"]);
+        assert_eq!(output.text.lines().take(3).collect::<Vec<_>>(), [host.to_string().as_str(), "1:3", "ro"]);
         assert_eq!(output.code, 0, "{}", output.text);
         // Tests beside this one mount nothing in this namespace either.
         assert_eq!(mounts(), before);

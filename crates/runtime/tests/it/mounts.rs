@@ -167,6 +167,28 @@ fn privileged_a_tmpfs_begins_with_what_it_covers() {
 }
 
 #[test]
+fn privileged_a_read_only_tmpfs_still_gets_what_belongs_into_it() {
+    let script = "for f in /dev/x /dev/inner/x /outer/x /outer/inner/x; do echo x 2>/dev/null >$f && echo $f; done; ls /outer /dev/null";
+    let mounts = [
+        mount("/outer", "tmpfs", "tmpfs", "ro"),
+        mount("/outer/inner", "tmpfs", "tmpfs", "nosuid"),
+        mount("/dev/inner", "tmpfs", "tmpfs", "nosuid"),
+    ];
+    let mut bundle = bundle(script, &mounts);
+    // As podman's for a read-only container.
+    for mount in bundle.config["mounts"].as_array_mut().unwrap() {
+        if mount["destination"] == "/dev" {
+            mount["options"] = json!(["nosuid", "strictatime", "mode=755", "size=65536k", "ro"]);
+        }
+    }
+    let expected = "/dev/inner/x\n/outer/inner/x\n/dev/null\n\n/outer:\ninner\n";
+    assert_eq!(said(&bundle, &[]), expected);
+    bundle.config["root"]["readonly"] = json!(true);
+    fs::create_dir_all(bundle.path("rootfs/outer")).unwrap();
+    assert_eq!(said(&bundle, &[]), expected);
+}
+
+#[test]
 fn privileged_what_is_mounted_can_be_changed_but_not_the_hosts_file_system() {
     let script = "for d in made bound; do echo x 2>/dev/null > /$d/file || echo $d; done; grep -E ' /(made|bound) ' /proc/self/mountinfo | \
                   while read a b c d e f g; do echo $e $f $g; done";

@@ -424,7 +424,13 @@ fn put(
     }
     let missing = if is_directory { Missing::Directory } else { Missing::File };
     let target = crate::place::open(root, plan, missing)?;
-    move_to(mount, target.as_fd()).because(Reason::Mount(Step::AttachMount), &place)
+    // mount(2) said so when a directory and something else were to go over one another; move_mount(2) only that it is
+    // invalid. Engines look for the words.
+    let attached = move_to(mount, target.as_fd()).map_err(|err| match self::is_directory(target.as_fd()) {
+        Ok(target_is) if target_is != is_directory => Errno::NOTDIR.into(),
+        _ => err,
+    });
+    attached.because(Reason::Mount(Step::AttachMount), &place)
 }
 
 /// Attaches a detached mount.

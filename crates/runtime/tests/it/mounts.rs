@@ -189,6 +189,20 @@ fn privileged_a_read_only_tmpfs_still_gets_what_belongs_into_it() {
 }
 
 #[test]
+fn privileged_a_file_does_not_go_over_a_directory_nor_a_directory_over_a_file() {
+    for (source, place) in [("data", "/etc/file"), ("data/file", "/etc")] {
+        let bundle = bundle("true", &[mount(place, "bind", source, "rbind")]);
+        fs::create_dir(bundle.path("data")).unwrap();
+        for file in ["data/file", "rootfs/etc/file"] {
+            fs::write(bundle.path(file), "").unwrap();
+        }
+        let text = bundle.err(&["create"]);
+        assert!(text.contains(place) && text.contains("not a directory"), "{text}");
+        bundle.assert_gone();
+    }
+}
+
+#[test]
 fn privileged_what_is_mounted_can_be_changed_but_not_the_hosts_file_system() {
     let script = "for d in made bound; do echo x 2>/dev/null > /$d/file || echo $d; done; grep -E ' /(made|bound) ' /proc/self/mountinfo | \
                   while read a b c d e f g; do echo $e $f $g; done";

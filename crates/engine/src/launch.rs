@@ -120,11 +120,20 @@ impl LaunchError {
         match err {
             CallError::Refused(failure) => match failure.reason {
                 Reason::User | Reason::WorkingDir => LaunchError::Engine(failure),
-                Reason::Runtime => LaunchError::Runtime(failure),
+                Reason::Runtime => LaunchError::Runtime(in_dockerds_words(failure)),
             },
             err => LaunchError::Call(err),
         }
     }
+}
+
+/// What dockerd adds to the runtime's words: clients take a directory for a program that may not be executed by the last two
+/// (moby daemon/errors.go, setExitCodeFromError).
+pub(crate) fn in_dockerds_words(mut failure: Failure) -> Failure {
+    if failure.message.ends_with("is a directory") {
+        failure.message.push_str(": permission denied");
+    }
+    failure
 }
 
 /// Starts a container that does not run. The caller holds its operation lock, and has fed the machine if a client asked.

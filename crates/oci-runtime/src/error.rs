@@ -140,7 +140,7 @@ pub enum ProcessError {
         path: String,
     },
     /// A directory.
-    #[error("exec: {path:?}: is a directory: permission denied")]
+    #[error("exec: {path:?}: is a directory")]
     IsDirectory {
         /// The path.
         path: String,

@@ -17,6 +17,7 @@ use crate::container::Container;
 use crate::container::state::Phase;
 use crate::detach_keys::{self, DetachKeysError};
 use crate::exec::{Exec, KEPT};
+use crate::launch::in_dockerds_words;
 use crate::registry::LookupError;
 use crate::shim::{CallError, Observation, Shim};
 use crate::stream::{self, STDOUT, Sink};
@@ -241,7 +242,7 @@ impl PreparedExec {
             }
             Ok(_) => ExecStartError::Shim(CallError::Closed),
             Err(CallError::Refused(failure)) if failure.reason == Reason::User => ExecError::User(failure).into(),
-            Err(CallError::Refused(failure)) => ExecStartError::Runtime(failure),
+            Err(CallError::Refused(failure)) => ExecStartError::Runtime(in_dockerds_words(failure)),
             Err(err) => ExecStartError::Shim(err),
         };
         self.exec.progress().end(err.exit_code());

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use testkit::{paths, process};
 
 use crate::step::{cargo, cargo_build, show, step};
-use crate::{debian, dist, images, tidy, tools, vm};
+use crate::{debian, dist, images, peers, tidy, tools, vm};
 
 /// Which tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(crate) enum Scope {
     /// Everything that needs neither network nor other engines.
     Default,
     /// Those marked as slow, too: minutes of everything at once, and of hostile input (nextest's profile `all`); and those
-    /// of the virtual machine.
+    /// of the virtual machine, and other engines on the OCI runtime.
     All,
 }
 
@@ -47,10 +47,10 @@ pub(crate) fn test(scope: Scope) -> Result<()> {
     let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
     let status = process::wait(&mut child, DEADLINE).context("the tests")?;
     report_skips(&skips)?;
-    // Also after a failure: the two find different things.
-    let apart = if scope == Scope::All { vm::test() } else { Ok(()) };
+    // Also after a failure: they find different things.
+    let apart = if scope == Scope::All { [vm::test(), peers::run(&[])] } else { [Ok(()), Ok(())] };
     anyhow::ensure!(status.success(), "tests failed");
-    apart
+    apart.into_iter().collect()
 }
 
 /// cargo-nextest where it is installed (a process per test, parallel); else cargo's own runner, which says less.

@@ -9,6 +9,7 @@
 //! | `images` | [`images`] | the archives that tests load |
 //! | `vm`, `vm-test` | [`vm`] | tests in a virtual machine with version 2 of cgroups: all that see it, or the runtime's |
 //! | `validate` | [`validate`] | OCI runtimes side by side under the validation suite of runtime-tools |
+//! | `peers` | [`peers`] | podman, containerd and dockerd on our OCI runtime, side by side with runc |
 //! | `bench` | [`bench`] | the promised figures, side by side with other engines |
 //!
 //! [`tools`] installs what a command needs, [`debian`] unpacks what tests talk to, [`step`] prints one line per step with
@@ -19,6 +20,7 @@ mod check;
 mod debian;
 mod dist;
 mod images;
+mod peers;
 mod quickstart;
 mod step;
 mod tidy;
@@ -34,7 +36,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
   quickstart           install what is missing, build, run a first container, clean up
   test [--all]         build what tests need and run them; all: with minutes of load and of hostile input, and
-                       with those of `vm`
+                       with those of `vm` and `peers`
   ci                   fmt, clippy, tidy, test
   tidy                 check the rules of docs/STYLE.md
   dist [--dev]         build the programs into target/dist (target/dist-dev)
@@ -45,6 +47,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   validate CHECKOUT NAME=PROGRAM... [WORD]...
                        run the validation suite of opencontainers/runtime-tools, or the programs with a word in
                        their name, with OCI runtimes side by side; fails if the first passes and another does not
+  peers [PEER]...      run podman, containerd and docker on the OCI runtime, each step side by side with runc
   bench [--peer NAME=COMMAND@CGROUP]... [--runtime NAME=COMMAND]... [--runs N] [--only ROW]... [--dist DIR] [--list]
                        measure the promised figures, of the programs in DIR or newly built ones";
 
@@ -72,6 +75,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ("dist", ["--dev"]) => dist::build(dist::Kind::Dev).map(drop),
         ("images", []) => images::run(),
         ("validate", options) => validate::run(options),
+        ("peers", names) => peers::run(names),
         ("bench", options) => bench::run(options),
         ("vm", words) => vm::command(words),
         ("vm-test", []) => vm::runtime_test(),

@@ -34,6 +34,9 @@ const VM_TOOLS: &[Tool] = &[
     Tool { package: "systemd", present: || Path::new("/lib/systemd/systemd").exists() },
 ];
 
+/// What other engines need besides: a root of Debian sid is made for them.
+const PEER_TOOLS: &[Tool] = &[Tool { package: "mmdebstrap", present: || paths::program("mmdebstrap").is_some() }];
+
 /// Installs the packages that are missing; fails with the command to type when this user may not.
 pub(crate) fn install() -> Result<()> {
     install_missing(TOOLS)
@@ -43,6 +46,12 @@ pub(crate) fn install() -> Result<()> {
 pub(crate) fn install_for_vm() -> Result<()> {
     install()?;
     install_missing(VM_TOOLS)
+}
+
+/// The same for other engines.
+pub(crate) fn install_for_peers() -> Result<()> {
+    install()?;
+    install_missing(PEER_TOOLS)
 }
 
 fn install_missing(tools: &[Tool]) -> Result<()> {

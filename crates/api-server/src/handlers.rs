@@ -3,12 +3,14 @@
 pub(crate) mod archive;
 pub(crate) mod commit;
 pub(crate) mod containers;
+pub(crate) mod disk;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod images;
 pub(crate) mod later;
 pub(crate) mod live;
 pub(crate) mod logs;
+pub(crate) mod networks;
 pub(crate) mod progress;
 pub(crate) mod pull;
 pub(crate) mod system;

@@ -9,7 +9,7 @@ use engine_api::versions::{self, ApiVersion, VersionError};
 use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, StatusCode, Uri};
 
-use crate::handlers::{archive, commit, containers, events, exec, images, later, live, logs, pull, system, volumes};
+use crate::handlers::{archive, commit, containers, disk, events, exec, images, later, live, logs, networks, pull, system, volumes};
 use crate::hijack::Outcome;
 use crate::query::{Query, unescape};
 use crate::refusal;
@@ -99,6 +99,14 @@ const ROUTES: &[Route] = routes![
     GET    "/volumes/{}"           Plain   volumes::inspect,
     POST   "/volumes/create"       Plain  volumes::create,
     POST   "/volumes/prune"        Plain  volumes::prune,
+    GET    "/system/df"            Plain   disk::usage,
+    POST   "/images/prune"         Plain  disk::prune_images,
+    POST   "/build/prune"          Plain  disk::prune_caches,
+    GET    "/networks"             Plain   networks::list,
+    GET    "/networks/"            Plain   networks::list,
+    GET    "/networks/{}"          Plain   networks::inspect,
+    POST   "/networks/prune"       Plain  networks::prune,
+    DELETE "/networks/{}"          Plain  networks::remove,
     DELETE "/volumes/{}"           Plain  volumes::remove,
 ];
 
@@ -314,7 +322,8 @@ mod tests {
             (Method::HEAD, "/containers/a/archive", "ours"),
             (Method::POST, "/containers/prune", "ours"),
             (Method::POST, "/build", "later"),
-            (Method::GET, "/networks", "later"),
+            (Method::GET, "/networks", "ours"),
+            (Method::POST, "/networks/create", "later"),
             (Method::GET, "/swarm", "later"),
             (Method::POST, "/auth", "later"),
             (Method::GET, "/nothing", "none"),

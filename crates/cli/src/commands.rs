@@ -12,6 +12,7 @@ pub mod attach;
 pub mod changes;
 pub mod copy;
 pub mod create;
+pub mod disk_usage;
 pub mod events;
 pub mod exec;
 pub mod follow;
@@ -24,8 +25,10 @@ pub mod lifecycle;
 pub mod list;
 pub mod load;
 pub mod logs;
+pub mod network;
 pub mod port;
 pub mod progress;
+pub mod prune;
 pub mod pull;
 pub mod run;
 pub mod start;
@@ -96,7 +99,7 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
         Verb::Logs => logs::run(context, parsed).await,
         Verb::Exec => exec::run(context, parsed).await,
         Verb::Attach => attach::run(context, parsed).await,
-        Verb::Inspect | Verb::InspectContainer | Verb::InspectImage | Verb::InspectVolume => {
+        Verb::Inspect | Verb::InspectContainer | Verb::InspectImage | Verb::InspectVolume | Verb::InspectNetwork => {
             inspect::run(context, verb, parsed).await
         }
         Verb::Images => images::list(context, parsed).await,
@@ -109,6 +112,12 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
         Verb::ListVolumes => volume::list(context, parsed).await,
         Verb::PruneVolumes => volume::prune(context, parsed).await,
         Verb::RemoveVolume => volume::remove(context, parsed).await,
+        Verb::DiskUsage => disk_usage::run(context, parsed).await,
+        Verb::PruneImages => prune::images(context, parsed).await,
+        Verb::PruneNetworks => prune::networks(context, parsed).await,
+        Verb::PruneCaches => prune::caches(context, parsed).await,
+        Verb::PruneAll => prune::everything(context, parsed).await,
+        Verb::ListNetworks => network::list(context, parsed).await,
         Verb::Version => version::run(context, parsed).await,
         Verb::Info => info::run(context, parsed).await,
         Verb::Events => events::run(context, parsed).await,

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use engine_api::auth::{self, AuthConfig};
+use engine_api::disk_usage::ImagesPruned;
 use engine_api::image::{Deleted, HistoryItem, Summary};
 use http::Method;
 
@@ -50,6 +51,13 @@ pub async fn remove(client: &Client, name: &str, force: bool, prune: bool) -> Re
     let query = Query::new(path(name, "")).with_flag("force", force).with_flag("noprune", !prune);
     let path = query.build();
     let bytes = client.call(Method::DELETE, &path, Payload::Empty).await?;
+    crate::call::decode(&path, &bytes)
+}
+
+/// Removes images that no container has.
+pub async fn prune(client: &Client, filters: &str) -> Result<ImagesPruned, ClientError> {
+    let path = Query::new("/images/prune").with_text("filters", filters).build();
+    let bytes = client.call(Method::POST, &path, Payload::Empty).await?;
     crate::call::decode(&path, &bytes)
 }
 

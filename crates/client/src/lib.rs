@@ -14,7 +14,7 @@
 //! - [`endpoint`]: where the daemon listens. [`transport`]: connections; `transport::unix` is the only place that knows
 //!   unix sockets.
 //! - [`on_demand`]: starts the daemon when nothing listens on the default local socket.
-//! - [`container`], [`exec`], [`image`], [`volume`], [`system`]: the calls, one function each.
+//! - [`container`], [`exec`], [`image`], [`volume`], [`network`], [`system`]: the calls, one function each.
 //! - [`frame`], [`lines`]: the two encodings of streams.
 //!
 //! Version negotiation costs no round trip: paths carry our newest version, and a daemon that calls it too new says in
@@ -29,6 +29,7 @@ pub mod frame;
 pub mod hijack;
 pub mod image;
 pub mod lines;
+pub mod network;
 pub mod on_demand;
 pub mod query;
 pub mod system;

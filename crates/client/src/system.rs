@@ -1,5 +1,6 @@
 //! Calls about the engine itself.
 
+use engine_api::disk_usage::{CachesPruned, DiskUsage};
 use engine_api::system::{Info, Version};
 use http::Method;
 
@@ -21,4 +22,21 @@ pub async fn info(client: &Client) -> Result<Info, ClientError> {
 pub async fn events(client: &Client, since: &str, until: &str, filters: &str) -> Result<Answer, ClientError> {
     let query = Query::new("/events").with_text("filters", filters).with_text("since", since).with_text("until", until);
     client.stream(Method::GET, &query.build(), Payload::Empty).await
+}
+
+/// What everything takes on disk.
+pub async fn disk_usage(client: &Client) -> Result<DiskUsage, ClientError> {
+    client.get("/system/df").await
+}
+
+/// Removes what builds have cached; `options` are further parameters, such as `all`.
+pub async fn prune_caches(
+    client: &Client,
+    filters: &str,
+    options: &[(&str, &str)],
+) -> Result<CachesPruned, ClientError> {
+    let query = Query::new("/build/prune").with_text("filters", filters);
+    let path = options.iter().fold(query, |query, (name, value)| query.with(name, value)).build();
+    let bytes = client.call(Method::POST, &path, Payload::Empty).await?;
+    crate::call::decode(&path, &bytes)
 }

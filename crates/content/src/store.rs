@@ -152,6 +152,17 @@ impl Content {
         Ok(digests)
     }
 
+    /// All partial blobs, and the bytes of each that are there.
+    pub fn partial_sizes(&self) -> Result<Vec<(Digest, u64)>, IngestError> {
+        let sized = |digest: Digest| match fs::metadata(self.partials.join(digest.hex())) {
+            Ok(metadata) => Some(Ok((digest, metadata.len()))),
+            // It became a blob, or was thrown away.
+            Err(err) if err.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => Some(Err(IngestError::Write { path: self.partials.clone(), source })),
+        };
+        self.partials()?.into_iter().filter_map(sized).collect()
+    }
+
     /// Removes partial blobs that nobody took up for a day.
     pub fn sweep(&self) -> Result<(), IngestError> {
         partial::sweep(&self.partials).map_err(|source| IngestError::Write { path: self.partials.clone(), source })

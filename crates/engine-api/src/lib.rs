@@ -5,7 +5,8 @@
 //! what `inspect` shows again.
 //!
 //! - [`container`]: what is asked for (`Config`, `HostConfig`) and what is told (`Summary`, `Inspect`).
-//! - [`image`], [`volume`], [`system`], [`events`], [`exec`]: the other objects.
+//! - [`image`], [`volume`], [`network`], [`system`], [`events`], [`exec`]: the other objects.
+//! - [`disk_usage`]: what they take, and what prunes free.
 //! - [`auth`]: what a client shows to a registry.
 //! - [`json`]: the one way in which request bodies are decoded.
 //! - [`paths`], [`platform`], [`ports`], [`size`]: what clients write for paths inside, platforms, ports and sizes.
@@ -18,11 +19,13 @@
 pub mod auth;
 pub mod changes;
 pub mod container;
+pub mod disk_usage;
 pub mod events;
 pub mod exec;
 pub mod host_config;
 pub mod image;
 pub mod json;
+pub mod network;
 pub mod path_stat;
 pub mod paths;
 pub mod platform;

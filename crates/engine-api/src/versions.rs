@@ -4,6 +4,7 @@
 //! functions lower an answer again; handlers and engine never look at a version.
 
 mod create;
+mod disk_usage;
 mod image;
 mod system;
 
@@ -15,6 +16,7 @@ use crate::container::{self, Inspect};
 use crate::volume::VolumeCreate;
 
 pub use create::{UpgradeError, read_only_is_flat, upgrade_create, upgrade_platform};
+pub use disk_usage::{UsageAnswer, downgrade_usage, upgrade_usage_parts};
 pub use image::{ImageAnswer, downgrade_image, downgrade_images};
 pub use system::{InfoAnswer, downgrade_info};
 
@@ -93,6 +95,11 @@ pub fn downgrade_summary(version: ApiVersion, container: &mut container::Summary
     if version.before(46) {
         container.host_config.annotations = None;
     }
+}
+
+/// Until 1.28 a list of networks told who is on them.
+pub fn network_lists_are_detailed(version: ApiVersion) -> bool {
+    version.before(28)
 }
 
 /// Until 1.42 nobody could ask for volumes of a cluster, nor be told that there are none.

@@ -22,6 +22,19 @@ pub struct Volume {
     pub options: Option<BTreeMap<String, String>>,
     /// `local`.
     pub scope: String,
+    /// What it takes; told only where disk usage is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage_data: Option<UsageData>,
+}
+
+/// What a volume takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct UsageData {
+    /// How many containers have it; -1 if not counted.
+    pub ref_count: i64,
+    /// Bytes; -1 if not measured.
+    pub size: i64,
 }
 
 /// Body of `POST /volumes/create`.

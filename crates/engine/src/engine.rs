@@ -68,6 +68,7 @@ pub struct Core {
     pub observations: mpsc::UnboundedSender<Observation>,
     /// Whether containers are being pruned.
     pub pruning: std::sync::atomic::AtomicBool,
+    pub(crate) upkeep: crate::upkeep::Upkeep,
     /// Wakes the sweeper.
     pub swept: Notify,
     pub(crate) idle: Notify,

@@ -85,6 +85,11 @@ impl Events {
         self.pruned("container", reclaimed_bytes);
     }
 
+    /// Tells that so many bytes were freed by a prune of images.
+    pub fn images_pruned(&self, reclaimed_bytes: u64) {
+        self.pruned("image", reclaimed_bytes);
+    }
+
     fn pruned(&self, kind: &str, reclaimed_bytes: u64) {
         self.publish(Event {
             kind: kind.to_owned(),

@@ -61,6 +61,7 @@ mod readiness;
 mod stream;
 mod sync;
 mod time_query;
+mod upkeep;
 mod view;
 mod volumes;
 

@@ -156,6 +156,7 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
         spawner: Spawner::open(&config.shim_path)?,
         observations: sender,
         pruning: Default::default(),
+        upkeep: Default::default(),
         swept: Notify::new(),
         idle: Notify::new(),
         departing: watch::Sender::new(0),

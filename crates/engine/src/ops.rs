@@ -2,18 +2,22 @@
 
 pub mod archive;
 pub mod attach;
+pub mod build_cache;
 pub mod changes;
 pub mod commit;
 pub mod create;
+pub mod disk_usage;
 pub mod events;
 pub mod exec;
 pub mod export;
+pub mod image_prune;
 pub mod images;
 pub mod import;
 pub mod inspect;
 pub mod kill;
 pub mod list;
 pub mod logs;
+pub mod networks;
 pub mod pause;
 pub mod prune;
 pub mod pull;

@@ -42,6 +42,7 @@ mod pull;
 mod record;
 mod remove;
 mod store;
+mod usage;
 
 pub use load::plan::host_architecture;
 pub use load::{LoadError, LoadEvent, Loaded};
@@ -49,3 +50,4 @@ pub use pull::{PullError, PullEvent, PulledImage};
 pub use record::ImageRecord;
 pub use remove::{ImageUser, RemoveError, RemoveOptions, Removed};
 pub use store::{OpenError, ResolveError, Store, SweepError, TagError};
+pub use usage::LayerUsage;

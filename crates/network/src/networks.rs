@@ -86,6 +86,12 @@ pub struct Network {
     pub gateway: Ipv4Addr,
     /// The largest packet in bytes.
     pub mtu: u32,
+    /// Whether containers on it reach each other.
+    pub icc: bool,
+    /// Whether they reach other networks with the host's address.
+    pub masquerade: bool,
+    /// The host address that ports are published on when nobody names one.
+    pub host_address: Ipv4Addr,
 }
 
 /// The networks of one instance. One per data root and process; shared by reference between threads.
@@ -194,6 +200,9 @@ impl Networks {
             bridge: self.config.bridge_name(),
             gateway: record.gateway,
             mtu: self.config.mtu(),
+            icc: self.config.icc,
+            masquerade: self.config.ip_masq,
+            host_address: self.config.host_address,
         })
     }
 

@@ -5,6 +5,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{PoisonError, RwLock};
 
 use errdefs::ErrorKind;
@@ -275,16 +276,26 @@ impl Overlay {
 
     /// What a container's own files take. Walks them all.
     pub fn usage(&self, key: &SnapshotKey) -> Result<Usage, SnapshotError> {
+        self.usage_unless(key, &AtomicBool::new(false))
+    }
+
+    /// The same; ends with an error soon after somebody sets `stop`.
+    pub fn usage_unless(&self, key: &SnapshotKey, stop: &AtomicBool) -> Result<Usage, SnapshotError> {
         let upper = self.upper(key);
         if !upper.exists() {
             return Err(SnapshotError::NotFound { key: key.clone() });
         }
-        of_tree(&upper)
+        of_tree(&upper, stop)
     }
 
     /// What one layer takes. Walks all its files.
     pub fn layer_usage(&self, chain_id: &ChainId) -> Result<Usage, SnapshotError> {
-        of_tree(&self.layer(chain_id))
+        self.layer_usage_unless(chain_id, &AtomicBool::new(false))
+    }
+
+    /// The same; ends with an error soon after somebody sets `stop`.
+    pub fn layer_usage_unless(&self, chain_id: &ChainId, stop: &AtomicBool) -> Result<Usage, SnapshotError> {
+        of_tree(&self.layer(chain_id), stop)
     }
 
     /// Moves a container's snapshot to the trash, in one rename; that it is absent already is success.
@@ -360,8 +371,8 @@ fn fill_container(path: &Path, top: &Path, chain: &[ChainId]) -> io::Result<()> 
     fs::set_permissions(&upper, PermissionsExt::from_mode(root.mode() & 0o7777))
 }
 
-fn of_tree(path: &Path) -> Result<Usage, SnapshotError> {
-    let usage = stdx::tree::usage(path).map_err(SnapshotError::io("measure", path))?;
+fn of_tree(path: &Path, stop: &AtomicBool) -> Result<Usage, SnapshotError> {
+    let usage = stdx::tree::usage_unless(path, stop).map_err(SnapshotError::io("measure", path))?;
     usage.ok_or_else(|| SnapshotError::TooDeep { path: path.to_owned() })
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
@@ -43,6 +44,11 @@ pub fn open_dir(at: impl AsFd, name: impl rustix::path::Arg) -> io::Result<Dir> 
 ///
 /// Others may be changing the tree: what vanishes meanwhile is not counted.
 pub fn usage(path: &Path) -> io::Result<Option<Usage>> {
+    usage_unless(path, &AtomicBool::new(false))
+}
+
+/// The same; ends with [`io::ErrorKind::Interrupted`] soon after somebody sets `stop`.
+pub fn usage_unless(path: &Path, stop: &AtomicBool) -> io::Result<Option<Usage>> {
     let mut usage = Usage::default();
     let mut linked = HashSet::new();
     let mut levels = vec![open(CWD, path)?];
@@ -52,6 +58,9 @@ pub fn usage(path: &Path) -> io::Result<Option<Usage>> {
             continue;
         };
         let entry = entry?;
+        if stop.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         let name = entry.file_name();
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
@@ -192,6 +201,8 @@ mod tests {
         fs::hard_link(dir.path().join("a/one"), dir.path().join("two")).unwrap();
         std::os::unix::fs::symlink("/etc", dir.path().join("link")).unwrap();
         assert_eq!(usage(dir.path()).unwrap(), Some(Usage { bytes: 9, inodes: 3 }));
+        let stopped = usage_unless(dir.path(), &AtomicBool::new(true));
+        assert_eq!(stopped.unwrap_err().kind(), io::ErrorKind::Interrupted);
         nest(dir.path(), USAGE_DEPTH_MAX + 1);
         assert_eq!(usage(dir.path()).unwrap(), None);
         sweep(dir.path(), "").unwrap();

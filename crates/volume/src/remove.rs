@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use errdefs::ErrorKind;
 use oci::ContainerId;
@@ -213,8 +214,13 @@ impl Volumes {
 
     /// What a volume's files take. Walks them all, while containers may change them.
     pub fn usage(&self, name: &str) -> Result<Usage, UsageError> {
+        self.usage_unless(name, &AtomicBool::new(false))
+    }
+
+    /// The same; ends with an error soon after somebody sets `stop`.
+    pub fn usage_unless(&self, name: &str, stop: &AtomicBool) -> Result<Usage, UsageError> {
         let volume = self.get(name)?.volume;
-        match stdx::tree::usage(&volume.mountpoint) {
+        match stdx::tree::usage_unless(&volume.mountpoint, stop) {
             Ok(Some(usage)) => Ok(usage),
             Ok(None) => Err(UsageError::TooDeep { name: volume.name.clone() }),
             Err(source) => Err(UsageError::Io { name: volume.name.clone(), source }),

@@ -9,7 +9,6 @@ use crate::status::Failure;
 /// Docker's other routes: methods, pattern, and what they are for. The first that fits counts.
 const LATER: &[(&str, &str, &str)] = &[
     ("POST", "/auth", "logging in to registries"),
-    ("GET", "/system/df", "disk usage"),
     ("GET", "/containers/{}/top", "listing processes"),
     ("GET", "/containers/{}/stats", "statistics"),
     ("GET", "/containers/{}/attach/ws", "attaching over a websocket"),
@@ -20,14 +19,12 @@ const LATER: &[(&str, &str, &str)] = &[
     ("GET", "/images/get", "saving images"),
     ("GET", "/images/{}/get", "saving images"),
     ("POST", "/images/{}/push", "pushing images"),
-    ("POST", "/images/prune", "pruning images"),
     ("GET", "/distribution/{}/json", "looking into registries"),
     ("POST", "/build", "building images"),
     ("POST", "/build/{}", "building images"),
     ("POST", "/session", "building images"),
     ("POST", "/grpc", "building images"),
-    ("GET", "/networks", "networks"),
-    ("GET POST DELETE", "/networks/{}", "networks"),
+    ("POST", "/networks/{}", "networks"),
     ("PUT", "/volumes/{}", "updating cluster volumes"),
     ("GET", "/plugins", "plugins"),
     ("GET POST DELETE", "/plugins/{}", "plugins"),

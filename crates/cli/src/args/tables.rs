@@ -78,6 +78,20 @@ pub enum Verb {
     PruneVolumes,
     /// `volume rm`
     RemoveVolume,
+    /// `image prune`
+    PruneImages,
+    /// `network ls`
+    ListNetworks,
+    /// `network inspect`
+    InspectNetwork,
+    /// `network prune`
+    PruneNetworks,
+    /// `builder prune`
+    PruneCaches,
+    /// `system df`
+    DiskUsage,
+    /// `system prune`
+    PruneAll,
     /// `version`
     Version,
     /// `info`
@@ -116,8 +130,11 @@ pub struct Group {
 
 /// Groups in the order of help.
 pub static GROUPS: &[Group] = &[
+    Group { name: "builder", about: "Manage builds" },
+    Group { name: "buildx", about: "Manage builds" },
     Group { name: "container", about: "Manage containers" },
     Group { name: "image", about: "Manage images" },
+    Group { name: "network", about: "Manage networks" },
     Group { name: "system", about: "Manage the engine" },
     Group { name: "volume", about: "Manage volumes" },
 ];
@@ -191,6 +208,8 @@ const FORMAT: Flag = Flag::value("format", Kind::Text, "string", "Shape the outp
 const FILTER: Flag =
     Flag::value("filter", Kind::Filter, "filter", "Only what meets a condition (name=value)").short('f');
 const QUIET_IDS: Flag = Flag::bool("quiet", "Only show IDs").short('q');
+const PRUNE_FILTER: Flag = Flag::value("filter", Kind::Filter, "filter", "Only what meets a condition (name=value)");
+const FORCE: Flag = Flag::bool("force", "Do not ask").short('f');
 const NO_TRUNC: Flag = Flag::bool("no-trunc", "Show everything in full length");
 const DETACH_KEYS: Flag =
     Flag::value("detach-keys", Kind::Text, "string", "Keys that detach, instead of ctrl-p,ctrl-q");
@@ -493,6 +512,33 @@ pub static COMMANDS: &[Command] = &[
     command(&["volume rm", "volume remove"], "[OPTIONS] VOLUME [VOLUME...]", "Remove volumes", Verb::RemoveVolume)
         .flags(&[&[Flag::bool("force", "Also if there is none of that name").short('f')]])
         .arity(Arity::Min(1)),
+    command(&["image prune"], "[OPTIONS]", "Remove images that nothing needs", Verb::PruneImages).flags(&[&[
+        Flag::bool("all", "All that no container has, not only those without a tag").short('a'),
+        PRUNE_FILTER,
+        FORCE,
+    ]]),
+    command(&["network ls", "network list"], "[OPTIONS]", "List networks", Verb::ListNetworks)
+        .flags(&[&[FILTER, FORMAT, NO_TRUNC, QUIET_IDS]]),
+    command(&["network inspect"], "[OPTIONS] NETWORK [NETWORK...]", "Show all about networks", Verb::InspectNetwork)
+        .flags(&[&[FORMAT.short('f'), Flag::bool("verbose", "Also show what helps to find mistakes").short('v')]])
+        .arity(Arity::Min(1)),
+    command(&["network prune"], "[OPTIONS]", "Remove networks that no container has", Verb::PruneNetworks)
+        .flags(&[&[PRUNE_FILTER, FORCE]]),
+    command(&["builder prune", "buildx prune"], "[OPTIONS]", "Remove what builds have cached", Verb::PruneCaches)
+        .flags(&[&[
+            Flag::bool("all", "All of it, not only what nothing refers to").short('a'),
+            PRUNE_FILTER,
+            FORCE,
+            Flag::value("keep-storage", Kind::Bytes, "bytes", "Leave so much of it").default("0"),
+        ]]),
+    command(&["system df"], "[OPTIONS]", "Show what everything takes on disk", Verb::DiskUsage)
+        .flags(&[&[FORMAT, Flag::bool("verbose", "Thing by thing").short('v')]]),
+    command(&["system prune"], "[OPTIONS]", "Remove everything that nothing needs", Verb::PruneAll).flags(&[&[
+        Flag::bool("all", "All images that no container has, not only those without a tag").short('a'),
+        PRUNE_FILTER,
+        FORCE,
+        Flag::bool("volumes", "Also volumes that nobody named"),
+    ]]),
     command(&["completion"], "SHELL", "Print the completion script of a shell", Verb::Completion)
         .arity(Arity::Exactly(1)),
     command(&["man"], "DIRECTORY", "Write the manual pages into a directory", Verb::Man)
@@ -503,14 +549,12 @@ pub static COMMANDS: &[Command] = &[
 /// Docker's commands that are not offered yet: refused by name, so that nobody takes them for a mistyped one.
 pub static LATER: &[&str] = &[
     "build",
-    "builder",
     "checkpoint",
     "config",
     "context",
     "login",
     "logout",
     "manifest",
-    "network",
     "node",
     "plugin",
     "push",
@@ -524,8 +568,8 @@ pub static LATER: &[&str] = &[
     "top",
     "trust",
     "update",
-    "prune",
-    "df",
+    "connect",
+    "disconnect",
 ];
 
 /// Flags before the command.

@@ -17,7 +17,7 @@ use crate::plan::filters;
 use crate::report::{Exit, client_error};
 use crate::{say, say_line, warn_line};
 
-const TITLES: &[(&str, &str)] = &[
+pub(super) const TITLES: &[(&str, &str)] = &[
     ("ID", "IMAGE ID"),
     ("Repository", "REPOSITORY"),
     ("Tag", "TAG"),
@@ -93,7 +93,7 @@ fn names(image: &Summary, digests: bool) -> Vec<[String; 3]> {
     rows
 }
 
-fn row(image: &Summary, now: i64, full: bool, [repository, tag, digest]: [&String; 3]) -> Row {
+pub(super) fn row(image: &Summary, now: i64, full: bool, [repository, tag, digest]: [&String; 3]) -> Row {
     let count = |count: i64| if count == -1 { "N/A".to_owned() } else { count.to_string() };
     let size = |bytes: i64, precision| units::human_size(bytes as f64, precision);
     let shared = |bytes: i64| if image.shared_size == -1 { "N/A".to_owned() } else { size(bytes, 4) };

@@ -1,6 +1,6 @@
 //! `inspect`.
 
-use client::{ClientError, container, image, volume};
+use client::{ClientError, container, image, network, volume};
 use errdefs::ErrorKind;
 use serde_json::Value;
 
@@ -21,6 +21,7 @@ enum Kinds {
     Any,
     Container,
     Image,
+    Network,
     Volume,
 }
 
@@ -54,9 +55,10 @@ fn kinds(verb: Verb, parsed: &Parsed) -> Result<Kinds, Exit> {
     match (verb, parsed.text("type")) {
         (Verb::InspectContainer, _) | (_, "container") => Ok(Kinds::Container),
         (Verb::InspectImage, _) | (_, "image") => Ok(Kinds::Image),
+        (Verb::InspectNetwork, _) | (_, "network") => Ok(Kinds::Network),
         (Verb::InspectVolume, _) | (_, "volume") => Ok(Kinds::Volume),
         (_, "") => Ok(Kinds::Any),
-        (_, kind @ ("network" | "node" | "service" | "task" | "secret" | "config" | "plugin")) => {
+        (_, kind @ ("node" | "service" | "task" | "secret" | "config" | "plugin")) => {
             Err(Exit::new(1, format!("inspecting a {kind} is not supported yet: --type {kind}")))
         }
         (_, kind) => Err(Exit::new(1, format!("unknown type: {kind:?}: must be one of {TYPES}"))),
@@ -70,6 +72,7 @@ async fn inspect(context: &Context, kinds: Kinds, name: &str, size: bool) -> Res
         // This would be the path of the list of images.
         Kinds::Image if name.is_empty() => return Err(format!("Error: No such image: {name}")),
         Kinds::Image => image::inspect_raw(client, name).await,
+        Kinds::Network => network::inspect_raw(client, name).await,
         Kinds::Volume => volume::inspect_raw(client, name).await,
         Kinds::Any => return any(client, name, size).await,
     };
@@ -85,6 +88,10 @@ async fn any(client: &client::Client, name: &str, size: bool) -> Result<Value, S
         outcome => return decoded(outcome),
     }
     match image::inspect_raw(client, name).await {
+        Err(err) if is_missing(&err) => {}
+        outcome => return decoded(outcome),
+    }
+    match network::inspect_raw(client, name).await {
         Err(err) if is_missing(&err) => {}
         outcome => return decoded(outcome),
     }

@@ -17,7 +17,7 @@ use crate::plan::filters;
 use crate::report::Exit;
 use crate::{say, warn_line};
 
-const TITLES: &[(&str, &str)] = &[
+pub(super) const TITLES: &[(&str, &str)] = &[
     ("ID", "CONTAINER ID"),
     ("Names", "NAMES"),
     ("Image", "IMAGE"),
@@ -110,11 +110,11 @@ impl From<Brief> for Summary {
 
 /// How the fields are written.
 #[derive(Clone, Copy)]
-struct View {
+pub(super) struct View {
     /// Seconds since 1970.
-    now: i64,
+    pub(super) now: i64,
     /// Nothing is cut short.
-    full: bool,
+    pub(super) full: bool,
 }
 
 /// Writes one field.
@@ -139,7 +139,7 @@ const FIELDS: [(&str, Text); 14] = [
 ];
 
 /// Only what the shape can show: a table of hundreds of containers is a few columns of them.
-fn row(container: &Summary, view: View, shape: &Shape) -> Row {
+pub(super) fn row(container: &Summary, view: View, shape: &Shape) -> Row {
     let wanted = |field: &str| !matches!(shape, Shape::Table(columns) if !columns.contains(&field));
     let fields = FIELDS.iter().filter(|(name, _)| wanted(name));
     let mut fields: Vec<_> = fields.map(|(name, text)| (*name, Value::String(text(container, view)))).collect();

@@ -14,7 +14,7 @@ use crate::plan::{environment, filters};
 use crate::report::Exit;
 use crate::{say, say_line};
 
-const TITLES: &[(&str, &str)] = &[
+pub(super) const TITLES: &[(&str, &str)] = &[
     ("Name", "VOLUME NAME"),
     ("Driver", "DRIVER"),
     ("Scope", "SCOPE"),
@@ -76,18 +76,21 @@ pub async fn list(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     Ok(())
 }
 
-fn row(volume: &Volume) -> Row {
+pub(super) fn row(volume: &Volume) -> Row {
+    let data = volume.usage_data;
+    let links = data.map_or_else(|| UNKNOWN.to_owned(), |data| data.ref_count.to_string());
+    let size = data.filter(|data| data.size >= 0).map(|data| units::human_size(data.size as f64, 4));
     let labels = volume.labels.clone().unwrap_or_default();
     let fields = [
         ("Availability", UNKNOWN.to_owned()),
         ("Driver", volume.driver.clone()),
         ("Group", UNKNOWN.to_owned()),
         ("Labels", labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")),
-        ("Links", UNKNOWN.to_owned()),
+        ("Links", links),
         ("Mountpoint", volume.mountpoint.clone()),
         ("Name", volume.name.clone()),
         ("Scope", volume.scope.clone()),
-        ("Size", UNKNOWN.to_owned()),
+        ("Size", size.unwrap_or_else(|| UNKNOWN.to_owned())),
         ("Status", UNKNOWN.to_owned()),
     ];
     Row { fields: fields.into_iter().map(|(name, text)| (name, Value::String(text))).collect(), labels }

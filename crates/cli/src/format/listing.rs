@@ -45,12 +45,13 @@ impl Row {
         format.apply_row(&self.object(), &self.labels)
     }
 
-    fn object(&self) -> Map<String, Value> {
+    /// Its fields as an object.
+    pub fn object(&self) -> Map<String, Value> {
         self.fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
     }
 
     /// As Go's encoder prints it, which escapes what HTML would take for markup.
-    fn json(&self) -> String {
+    pub fn json(&self) -> String {
         let text = Value::Object(self.object()).to_string();
         text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
     }

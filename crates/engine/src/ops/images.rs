@@ -106,7 +106,12 @@ pub async fn list(engine: &Engine, query: ImageQuery) -> Result<Vec<Summary>, Im
     let users = |image: &ImageRecord| {
         containers.iter().filter(|container| container.definition.image_id == image.id.as_str()).count()
     };
-    Ok(images.iter().map(|image| summary(image, &wanted, users(image))).collect())
+    let shared = query.shared_size.then(|| engine.images.layer_usage());
+    let shared = |image: &ImageRecord| shared.as_ref().map_or(-1, |usage| signed(usage.shared_bytes(image)));
+    Ok(images
+        .iter()
+        .map(|image| Summary { shared_size: shared(image), ..summary(image, &wanted, users(image)) })
+        .collect())
 }
 
 fn summary(image: &ImageRecord, wanted: &filter::Wanted, containers: usize) -> Summary {
@@ -227,7 +232,12 @@ pub async fn tag(engine: &Engine, name: &str, repository: &str, tag: &str) -> Re
 
 /// Removes a name, and the image with its last one.
 pub async fn remove(engine: &Engine, name: &str, force: bool, no_prune: bool) -> Result<Vec<Deleted>, ImageError> {
-    let options = RemoveOptions { force, prune_parents: !no_prune };
+    let removed = take_away(engine, name, RemoveOptions { force, prune_parents: !no_prune }).await?;
+    Ok(removed.into_iter().map(deleted).collect())
+}
+
+/// The same, and tells of it.
+pub(crate) async fn take_away(engine: &Engine, name: &str, options: RemoveOptions) -> Result<Vec<Removed>, ImageError> {
     let (task, named) = (engine.clone(), name.to_owned());
     let run = async move {
         let core = task.clone();
@@ -251,10 +261,10 @@ pub async fn remove(engine: &Engine, name: &str, force: bool, no_prune: bool) ->
         };
         engine.events.image(id.as_str(), action, BTreeMap::from([("name".to_owned(), id.to_string())]));
     }
-    Ok(removed.into_iter().map(deleted).collect())
+    Ok(removed)
 }
 
-fn deleted(removed: Removed) -> Deleted {
+pub(crate) fn deleted(removed: Removed) -> Deleted {
     match removed {
         Removed::Untagged { reference, .. } => Deleted::Untagged(reference.familiar()),
         Removed::Image(id) => Deleted::Deleted(id.to_string()),

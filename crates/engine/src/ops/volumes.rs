@@ -145,7 +145,7 @@ fn labels(volume: &Volume) -> &BTreeMap<String, String> {
     volume.labels.as_ref().unwrap_or(&NONE)
 }
 
-fn wire(volume: &Volume) -> WireVolume {
+pub(crate) fn wire(volume: &Volume) -> WireVolume {
     WireVolume {
         created_at: volume.created.clone(),
         driver: volume::DRIVER.to_owned(),
@@ -154,6 +154,7 @@ fn wire(volume: &Volume) -> WireVolume {
         name: volume.name.to_string(),
         options: volume.options.clone(),
         scope: "local".to_owned(),
+        usage_data: None,
     }
 }
 

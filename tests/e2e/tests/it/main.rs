@@ -14,6 +14,7 @@ mod access;
 mod cgroup2;
 mod crash;
 mod death;
+mod disk_usage;
 mod exec;
 mod files;
 mod flags;

@@ -1,0 +1,27 @@
+//! Calls about networks.
+
+use bytes::Bytes;
+use engine_api::disk_usage::NetworksPruned;
+use engine_api::network::Network;
+use http::Method;
+
+use crate::call::{Client, Payload};
+use crate::error::ClientError;
+use crate::query::{Query, segment};
+
+/// Lists networks; `filters` is Docker's JSON of filters, empty for none.
+pub async fn list(client: &Client, filters: &str) -> Result<Vec<Network>, ClientError> {
+    client.get(&Query::new("/networks").with_text("filters", filters).build()).await
+}
+
+/// Shows a network as the daemon's own bytes.
+pub async fn inspect_raw(client: &Client, name: &str) -> Result<Bytes, ClientError> {
+    client.call(Method::GET, &format!("/networks/{}", segment(name)), Payload::Empty).await
+}
+
+/// Removes networks that nobody uses.
+pub async fn prune(client: &Client, filters: &str) -> Result<NetworksPruned, ClientError> {
+    let path = Query::new("/networks/prune").with_text("filters", filters).build();
+    let bytes = client.call(Method::POST, &path, Payload::Empty).await?;
+    crate::call::decode(&path, &bytes)
+}

@@ -1,0 +1,244 @@
+//! What everything takes on disk, what prunes free, and the networks that are always there.
+
+use std::path::Path;
+
+use serde_json::Value;
+use testkit::process::run;
+
+use crate::support::{At, on_both, ours};
+
+/// What du says of the files below `path`, hard links once, directories not counted.
+fn du(path: &Path) -> i64 {
+    let script = format!(
+        "find {} ! -type d -printf '%i %s\\n' | sort -u | awk '{{s += $2}} END {{print s + 0}}'",
+        path.display()
+    );
+    run(std::process::Command::new("sh").args(["-c", &script]), b"").unwrap().stdout.trim().parse().unwrap()
+}
+
+fn usage(at: &At<'_>, query: &str) -> Value {
+    at.daemon.get(&format!("/v1.51/system/df{query}")).unwrap().json().unwrap()
+}
+
+fn find<'a>(list: &'a Value, key: &str, value: &str) -> Option<&'a Value> {
+    list.as_array()?.iter().find(|one| one[key].as_str().is_some_and(|found| found == value))
+}
+
+#[test]
+fn privileged_df_says_what_du_says() {
+    on_both(|at| {
+        let (name, data) = (at.name("user"), at.name("data"));
+        let fill = "dd if=/dev/zero of=/own bs=1000 count=7; cd /d; echo five >a; ln a b; mkdir c; dd if=/dev/zero of=c/e bs=1 count=300";
+        at.ok(&format!("run --network none --name {name} -v {data}:/d busybox sh -c '{fill}'"));
+        let told = usage(at, "");
+        let volume = find(&told["Volumes"], "Name", &data).unwrap();
+        let mountpoint = at.ok(&format!("volume inspect -f {{{{.Mountpoint}}}} {data}"));
+        assert_eq!(volume["UsageData"]["Size"], du(Path::new(&mountpoint)));
+        assert_eq!((&volume["UsageData"]["Size"], &volume["UsageData"]["RefCount"]), (&305.into(), &1.into()));
+        let containers = told["Containers"].as_array().unwrap();
+        let container = containers.iter().find(|one| one["Names"][0] == format!("/{name}")).unwrap();
+        assert_eq!(container["SizeRw"], 7000);
+        let images = told["Images"].as_array().unwrap();
+        let image = images.iter().find(|one| one["RepoTags"].to_string().contains("\"busybox:latest\"")).unwrap();
+        assert_eq!(container["SizeRootFs"].as_i64().unwrap(), 7000 + image["Size"].as_i64().unwrap());
+        assert!(image["Containers"].as_i64().unwrap() > 0, "{image}");
+        assert_eq!(told["BuildCache"], Value::Array(vec![]));
+        let table = at.ok("system df -v");
+        assert!(table.contains(&format!("{data} ")) && table.contains("305B"), "{table}");
+        assert_eq!(at.ok(&format!("system df -v --format '{{{{range .Volumes}}}}{{{{if eq .Name \"{data}\"}}}}{{{{.Links}}}} {{{{.Size}}}}{{{{end}}}}{{{{end}}}}'")), "1 305B");
+        at.remove(&name);
+        assert_eq!(find(&usage(at, "?type=volume")["Volumes"], "Name", &data).unwrap()["UsageData"]["RefCount"], 0);
+        at.ok(&format!("volume rm {data}"));
+    });
+}
+
+#[test]
+fn privileged_layers_take_what_du_says_and_are_counted_once() {
+    ours(|daemon| {
+        crate::support::each(daemon, |at| {
+            let (name, image) = (at.name("made"), at.image("child"));
+            at.ok(&format!("run --network none --name {name} busybox dd if=/dev/zero of=/own bs=1000 count=9"));
+            at.ok(&format!("commit {name} {image}"));
+            at.remove(&name);
+            let told = usage(at, "?type=image");
+            let child = told["Images"].as_array().unwrap().iter();
+            let child = child.clone().find(|one| one["RepoTags"][0] == format!("{image}:latest")).unwrap().clone();
+            assert_eq!(child["Size"].as_i64().unwrap() - child["SharedSize"].as_i64().unwrap(), 9000);
+            let layers = du(&at.daemon.scratch().data_root().join("snapshots/l"));
+            assert_eq!(told["LayersSize"], layers);
+            assert_eq!(told["Containers"], Value::Null);
+            // A container keeps the layers of an image that is removed by force.
+            at.ok(&format!("create --name {name} {image}"));
+            at.ok(&format!("rmi -f {image}"));
+            assert_eq!(usage(at, "?type=image")["LayersSize"], layers);
+            at.remove(&name);
+        });
+    });
+}
+
+#[test]
+fn privileged_df_has_dockers_columns() {
+    on_both(|at| {
+        let table = at.ok("system df");
+        let titles: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
+        assert_eq!(titles, ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]);
+        let kinds: Vec<&str> = table.lines().skip(1).map(|line| line[..14].trim_end()).collect();
+        assert_eq!(
+            kinds,
+            ["Images", "Containers", "Local Volumes", "Build Cache"].map(|kind| kind.get(..14).unwrap_or(kind))
+        );
+        assert!(at.ok("system df --format json").starts_with("{\"Active\":\""));
+        assert!(at.ok("system df --format '{{.Type}}'").starts_with("Images\nContainers\nLocal Volumes\nBuild Cache"));
+        at.fails("system df --format '{{.Zz}}'", 1, "template parsing error: template: :1:2: executing \"\" at <.Zz>: can't evaluate field Zz in type *formatter.diskUsageImagesContext");
+        let details = at.ok("system df -v");
+        for title in
+            ["Images space usage:", "Containers space usage:", "Local Volumes space usage:", "Build cache usage: 0B"]
+        {
+            assert!(details.contains(&format!("{title}\n\n")), "{details}");
+        }
+        let json: Value = serde_json::from_str(&at.ok("system df -v --format json")).unwrap();
+        assert_eq!(json["BuildCache"], Value::Array(vec![]));
+    });
+}
+
+#[test]
+fn privileged_prunes_say_what_goes() {
+    on_both(|at| {
+        let (name, image) = (at.name("made"), at.image("pruned"));
+        at.ok(&format!("run --network none --name {name} busybox sh -c 'echo {name} >/own'"));
+        let id = at.ok(&format!("commit -c 'LABEL kind={image}' {name}"));
+        at.remove(&name);
+        let asked = at.with_input("image prune", b"n\n");
+        assert_eq!(asked.code, 0);
+        assert_eq!(
+            asked.stdout,
+            "WARNING! This will remove all dangling images.\nAre you sure you want to continue? [y/N] "
+        );
+        // What a container has stays.
+        at.ok(&format!("create --name {name} {id}"));
+        assert_eq!(at.ok(&format!("image prune -f --filter label=kind={image}")), "Total reclaimed space: 0B");
+        at.remove(&name);
+        assert_eq!(
+            at.ok(&format!("image prune -f --filter label=kind={image} --filter until=1h")),
+            "Total reclaimed space: 0B"
+        );
+        let gone = at.ok(&format!("image prune -f --filter label=kind={image}"));
+        let length = format!("{name}\n").len();
+        assert!(gone.starts_with(&format!("Deleted Images:\ndeleted: {id}\ndeleted: sha256:")), "{gone}");
+        assert!(gone.ends_with(&format!("\n\nTotal reclaimed space: {length}B")), "{gone}");
+        // A tagged one goes with all others that no container has.
+        at.ok(&format!("create --name {name} busybox"));
+        at.ok(&format!("commit -c 'LABEL kind={image}' {name} {image}:a"));
+        at.ok(&format!("tag {image}:a {image}:b"));
+        assert_eq!(at.ok(&format!("image prune -f --filter label=kind={image}")), "Total reclaimed space: 0B");
+        let gone = at.ok(&format!("system prune -a -f --filter label=kind={image}"));
+        assert!(
+            gone.contains(&format!("untagged: {image}:a\n")) && gone.contains(&format!("untagged: {image}:b\n")),
+            "{gone}"
+        );
+        at.remove(&name);
+    });
+}
+
+#[test]
+fn privileged_system_prune_asks_and_names_everything() {
+    on_both(|at| {
+        let asked = at.with_input("system prune -a --volumes --filter label=none-has-it", b"n\n");
+        assert_eq!(asked.code, 0);
+        let expected = "WARNING! This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n  \
+            - all anonymous volumes not used by at least one container\n  \
+            - all images without at least one container associated to them\n  - all build cache\n\n  \
+            Items to be pruned will be filtered with:\n  - label=none-has-it\n\nAre you sure you want to continue? [y/N] ";
+        assert_eq!(asked.stdout, expected);
+        at.fails(
+            "system prune --volumes --filter until=1h",
+            1,
+            "ERROR: The \"until\" filter is not supported with \"--volumes\"",
+        );
+        let (name, image) = (at.name("ended"), at.image("label"));
+        at.ok(&format!("run --network none --label kind={image} --name {name} busybox sh -c 'echo 1234 >/own'"));
+        let gone = at.ok(&format!("system prune -f --filter label=kind={image}"));
+        assert!(gone.starts_with("Deleted Containers:\n") && gone.ends_with("\n\nTotal reclaimed space: 5B"), "{gone}");
+        assert_eq!(at.ok("builder prune -f"), "Total reclaimed space: 0B");
+        assert_eq!(at.ok("network prune -f --filter label=none-has-it"), "");
+        at.fails("image prune -f --filter foo=x", 1, "Error response from daemon: invalid filter 'foo'");
+        at.fails("image prune -f --filter until=x", 1, "failed to parse value as time or duration: \"x\"");
+    });
+}
+
+#[test]
+fn privileged_requests_are_refused_in_dockers_words() {
+    on_both(|at| {
+        for (method, path, status, message) in [
+            ("GET", "/v1.51/system/df?type=zz", 400, "unknown object type: zz"),
+            ("POST", "/v1.51/images/prune?filters={%22dangling%22:[%22x%22]}", 400, "invalid filter 'dangling=[x]'"),
+            (
+                "POST",
+                "/v1.51/build/prune?keep-storage=x",
+                400,
+                "keep-storage is in bytes and expects an integer, got x: strconv.Atoi: parsing \"x\": invalid syntax",
+            ),
+            (
+                "POST",
+                "/v1.51/build/prune?filters={%22zz%22:[%22x%22]}",
+                400,
+                "failed to prune build cache: invalid filter 'zz'",
+            ),
+            (
+                "POST",
+                "/v1.51/networks/prune?filters={%22until%22:[%22x%22]}",
+                400,
+                "failed to parse value as time or duration: \"x\"",
+            ),
+            ("GET", "/v1.51/networks?filters={%22type%22:[%22x%22]}", 500, "invalid filter: 'type'='x'"),
+            ("GET", "/v1.51/networks/zz", 404, "network zz not found"),
+            ("GET", "/v1.51/networks/bridge?scope=x", 404, "network bridge not found"),
+        ] {
+            let answer = match method {
+                "GET" => at.daemon.get(path),
+                _ => at.daemon.post(path, ""),
+            };
+            let answer = answer.unwrap();
+            assert_eq!((answer.status, answer.message().as_str()), (status, message), "{path}");
+        }
+        for (path, body) in [
+            ("/v1.51/build/prune", "{\"CachesDeleted\":null,\"SpaceReclaimed\":0}"),
+            ("/v1.51/networks/prune?filters={%22label%22:[%22none-has-it%22]}", "{\"NetworksDeleted\":null}"),
+            (
+                "/v1.51/images/prune?filters={%22label%22:[%22none-has-it%22]}",
+                "{\"ImagesDeleted\":null,\"SpaceReclaimed\":0}",
+            ),
+        ] {
+            let answer = at.daemon.post(path, "").unwrap();
+            assert_eq!((answer.status, String::from_utf8_lossy(&answer.body).trim()), (200, body), "{path}");
+        }
+    });
+}
+
+#[test]
+fn privileged_the_three_networks_are_there() {
+    on_both(|at| {
+        let names = at.ok("network ls --filter type=builtin --format '{{.Name}} {{.Driver}} {{.Scope}} {{.IPv6}}'");
+        assert_eq!(names, "bridge bridge local false\nhost host local false\nnone null local false");
+        assert_eq!(at.ok("network ls -q --filter name=^none$").len(), 12);
+        assert_eq!(at.ok("network ls -q --filter dangling=true --filter type=builtin"), "");
+        let id = at.ok("network inspect -f '{{.Id}}' bridge");
+        assert_eq!(at.ok(&format!("network inspect -f '{{{{.Name}}}}' {}", &id[..12])), "bridge");
+        let name = at.name("member");
+        at.ok(&format!("run -d --name {name} busybox sleep 1000"));
+        let address = at.inspect(&name, "{{.NetworkSettings.IPAddress}}/{{.NetworkSettings.IPPrefixLen}}");
+        let members = at.ok("network inspect -f '{{range .Containers}}{{.Name}} {{.IPv4Address}};{{end}}' bridge");
+        assert!(members.contains(&format!("{name} {address};")), "{members}");
+        at.remove(&name);
+        let options = at.ok("network inspect -f '{{json .Options}}' bridge");
+        for option in [
+            "default_bridge\":\"true",
+            "enable_icc\":\"true",
+            "host_binding_ipv4\":\"0.0.0.0",
+            "network.driver.mtu\":\"",
+        ] {
+            assert!(options.contains(option), "{options}");
+        }
+        at.fails("network inspect no-such-net", 1, "network no-such-net not found");
+    });
+}

@@ -216,7 +216,7 @@ fn plan(engine: &Engine, container: &Container, donor: Option<&Container>) -> Re
     let files = donor.map_or_else(|| dir.clone(), |donor| engine.recorder.dir(donor.id()));
     let (hostname, hosts, resolv_conf, log) =
         (files.hostname(), files.hosts(), files.resolv_conf(), dir.log(container.id()));
-    let points = volumes::located(engine, &definition.mounts).map_err(LaunchError::Volume)?;
+    let points = volumes::located(engine, container).map_err(LaunchError::Volume)?;
     let placement = Placement {
         id: container.id(),
         root_mounts: &root_mounts,

@@ -90,7 +90,7 @@ impl Engine {
         for record in records {
             register(&engine, record);
         }
-        crate::volumes::recall(&engine);
+        crate::volumes::recall(&engine, |id| with_shim.contains(id));
         tokio::spawn(supervise::run(engine.clone(), observations));
         let (recorder, sweeper) = (engine.clone(), engine.clone());
         tokio::spawn(outlive_panics("recorder", move || {
@@ -100,7 +100,11 @@ impl Engine {
         tokio::spawn(outlive_panics("sweeper", move || sweeper.clone().sweep()));
         resume_all(&engine, &with_shim).await;
         let networking = engine.clone();
-        bridge::blocking(move || networking.networking.reconcile(&networking.containers.all())).await;
+        bridge::blocking(move || {
+            networking.networking.reconcile(&networking.containers.all());
+            crate::volumes::settle_mounts(&networking);
+        })
+        .await;
         collect(&engine, with_shim).await;
         Ok(engine)
     }

@@ -114,6 +114,21 @@ struct Plan {
 /// Opens the files of a container whose operation lock the caller holds for as long as it keeps the view. Blocks.
 pub(crate) fn open(engine: &Engine, container: &Container, mounts: Mounts) -> Result<View, ViewError> {
     let namespace = running_namespace(engine, container);
+    let stopped = namespace.is_none();
+    let view = open_in(engine, container, mounts, namespace);
+    if stopped && mounts == Mounts::Own {
+        // The view has copies of the mounts that its volumes are.
+        volumes::put_down_now(engine, container);
+    }
+    view
+}
+
+fn open_in(
+    engine: &Engine,
+    container: &Container,
+    mounts: Mounts,
+    namespace: Option<OwnedFd>,
+) -> Result<View, ViewError> {
     let (mut points, mut files) = (Vec::new(), Vec::new());
     if mounts == Mounts::Own {
         let dir = engine.recorder.dir(container.id());
@@ -122,7 +137,7 @@ pub(crate) fn open(engine: &Engine, container: &Container, mounts: Mounts) -> Re
             .into();
         points = match namespace {
             Some(_) => container.definition.mounts.clone(),
-            None => volumes::located(engine, &container.definition.mounts)?,
+            None => volumes::located(engine, container)?,
         };
         points.extend(short_tmpfs(container));
         // What lies above another one comes first.

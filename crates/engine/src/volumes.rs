@@ -159,12 +159,13 @@ impl Claimed {
     }
 }
 
-/// The mounts of a container as they are at this start. Blocks.
-pub(crate) fn located(engine: &Engine, points: &[Point]) -> Result<Vec<Point>, LocateError> {
-    let mut points = points.to_vec();
+/// The mounts of a container as they are at this start. Volumes that are mounts of their own are mounted, until
+/// [`put_down`], also where this fails. Blocks.
+pub(crate) fn located(engine: &Engine, container: &Container) -> Result<Vec<Point>, LocateError> {
+    let mut points = container.definition.mounts.clone();
     for point in &mut points {
         let Some(name) = point.volume() else { continue };
-        let volume = engine.volumes.get(name)?.volume;
+        let volume = engine.volumes.mount(name, container.id())?;
         if !point.subpath.is_empty() {
             // For its sentence: the shim, which mounts it, resolves it again.
             volume::open_subpath(&volume, Path::new(&point.subpath))?;
@@ -177,9 +178,9 @@ pub(crate) fn located(engine: &Engine, points: &[Point]) -> Result<Vec<Point>, L
 /// Why a container's volumes cannot be mounted.
 #[derive(Debug, thiserror::Error)]
 pub enum LocateError {
-    /// One is gone.
+    /// One is gone, or cannot be mounted.
     #[error(transparent)]
-    NotFound(#[from] volume::NotFound),
+    Mount(#[from] volume::MountError),
     /// The wanted part of one cannot be opened.
     #[error(transparent)]
     Subpath(#[from] volume::SubpathError),
@@ -189,7 +190,7 @@ impl LocateError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            LocateError::NotFound(err) => err.kind(),
+            LocateError::Mount(err) => err.kind(),
             LocateError::Subpath(err) => err.kind(),
         }
     }
@@ -209,8 +210,37 @@ pub(crate) fn tell_mounts(engine: &Engine, container: &Container) {
     }
 }
 
+/// A container needs the mounts no longer that its volumes are. Takes them away in the background.
+fn put_down(engine: &Engine, container: &Container) {
+    let stale = stale(engine, container);
+    if !stale.is_empty() {
+        let engine = engine.clone();
+        tokio::spawn(bridge::blocking(move || settle(&engine, &stale)));
+    }
+}
+
+/// The same at once. Blocks.
+pub(crate) fn put_down_now(engine: &Engine, container: &Container) {
+    settle(engine, &stale(engine, container));
+}
+
+/// Those that nobody holds any more.
+fn stale(engine: &Engine, container: &Container) -> Vec<String> {
+    let names = container.definition.mounts.iter().filter_map(Point::volume);
+    names.filter(|name| engine.volumes.put_down(name, container.id())).map(str::to_owned).collect()
+}
+
+fn settle(engine: &Engine, names: &[String]) {
+    for name in names {
+        if let Err(err) = engine.volumes.settle_mount(name) {
+            warn!(volume = name, err = errdefs::chain(&err), "a volume stays mounted");
+        }
+    }
+}
+
 /// Tells that a container's volumes are mounted no longer.
 pub(crate) fn tell_unmounts(engine: &Engine, container: &Container) {
+    put_down(engine, container);
     for name in container.definition.mounts.iter().filter_map(Point::volume) {
         engine.events.volume(name, "unmount", [("container", container.id().to_string())]);
     }
@@ -263,13 +293,26 @@ pub(crate) fn tell_destroyed(engine: &Engine, volume: &Volume) {
     engine.events.volume(volume.name.as_str(), "destroy", []);
 }
 
-/// When the engine opens: volumes belong to the containers that are there.
-pub(crate) fn recall(engine: &Engine) {
+/// When all containers are known: takes away the mounts of those that ended while no daemon lived. Blocks.
+pub(crate) fn settle_mounts(engine: &Engine) {
+    for container in engine.containers.all().iter().filter(|container| !container.state().is_running()) {
+        put_down_now(engine, container);
+    }
+    for err in engine.volumes.settle_mounts() {
+        warn!(err = errdefs::chain(&err), "a volume stays mounted");
+    }
+}
+
+/// When the engine opens: volumes belong to the containers that are there, and are mounted for those that may run.
+pub(crate) fn recall(engine: &Engine, may_run: impl Fn(&ContainerId) -> bool) {
     for fault in engine.volumes.faults() {
         error!(err = errdefs::chain(fault), "found among the volumes");
     }
     for container in engine.containers.all() {
         for name in container.definition.mounts.iter().filter_map(Point::volume) {
+            if may_run(container.id()) {
+                engine.volumes.held_before(name, container.id());
+            }
             if let Err(err) = engine.volumes.acquire(name, container.id()) {
                 error!(container = %container.id(), err = errdefs::chain(&err), "a volume of the container is missing");
             }

@@ -14,6 +14,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use stdx::time::Rfc3339;
 
 use crate::name::{NameError, VolumeName};
+use crate::options::{self, OptionsError};
 use crate::record::{self, DATA, Volume};
 use crate::store::{ANONYMOUS_LABEL, DRIVER, Entry, Slot, Volumes};
 
@@ -25,9 +26,6 @@ pub(crate) const DATA_MODE: u32 = 0o755;
 
 /// Begins the names of volumes in the making.
 pub(crate) const NEW: &str = ".new-";
-
-/// The driver's options that dockerd knows; with any of them a volume is a mount of its own, or limited in size.
-const OPTIONS: [&str; 4] = ["device", "o", "size", "type"];
 
 /// What somebody wants to have.
 #[derive(Clone, Debug, Default)]
@@ -73,21 +71,13 @@ pub enum CreateError {
         /// Why not.
         source: NameError,
     },
-    /// The driver has no such option.
-    #[error("create {name}: invalid option: {option:?}")]
-    UnknownOption {
+    /// The driver's options are wrong.
+    #[error("create {name}")]
+    Options {
         /// The volume's name.
         name: String,
-        /// The option.
-        option: String,
-    },
-    /// The driver has that option in Docker, and not here.
-    #[error("create {name}: the driver option {option:?} is not supported yet")]
-    NotOffered {
-        /// The volume's name.
-        name: String,
-        /// The option.
-        option: String,
+        /// What is wrong with them.
+        source: OptionsError,
     },
     /// The system says no.
     #[error("create {name}: {what}")]
@@ -107,8 +97,7 @@ impl CreateError {
         match self {
             CreateError::Driver { .. } => ErrorKind::NotFound,
             CreateError::Name { source, .. } => source.kind(),
-            CreateError::UnknownOption { .. } => ErrorKind::InvalidArgument,
-            CreateError::NotOffered { .. } => ErrorKind::NotImplemented,
+            CreateError::Options { .. } => ErrorKind::InvalidArgument,
             CreateError::Io { .. } => ErrorKind::Internal,
         }
     }
@@ -124,7 +113,8 @@ impl Volumes {
             entry.users.extend(user.cloned());
             return Ok(Created { volume: entry.volume.clone(), new: false });
         }
-        check_options(plan.name.as_str(), plan.options.as_ref())?;
+        let checked = plan.options.as_ref().map_or(Ok(()), options::check);
+        checked.map_err(|source| CreateError::Options { name: plan.name.to_string(), source })?;
         let (changing, _) = self.change(table, &plan.name);
         self.make(&plan).map_err(|(what, source)| CreateError::Io { name: plan.name.clone(), what, source })?;
         let volume = Arc::new(plan);
@@ -184,16 +174,6 @@ fn plan(wanted: &Wanted, user: Option<&ContainerId>, now: SystemTime, root: &Pat
     let mountpoint = root.join(name.as_str()).join(DATA);
     let owner = user.filter(|_| anonymous).cloned();
     Ok(Volume { name, created: to_seconds(now), labels, options: wanted.options.clone(), anonymous, owner, mountpoint })
-}
-
-fn check_options(name: &str, options: Option<&BTreeMap<String, String>>) -> Result<(), CreateError> {
-    let mut options = options.into_iter().flatten().map(|(option, _)| option.clone());
-    let Some(first) = options.next() else { return Ok(()) };
-    let name = name.to_owned();
-    match std::iter::once(first.clone()).chain(options).find(|option| !OPTIONS.contains(&option.as_str())) {
-        Some(option) => Err(CreateError::UnknownOption { name, option }),
-        None => Err(CreateError::NotOffered { name, option: first }),
-    }
 }
 
 /// RFC 3339 without a fraction, as dockerd shows a volume's creation.

@@ -19,9 +19,10 @@ use sys::open::openat2;
 
 use crate::copy::{Copier, CopyError};
 use crate::create::make_directory;
+use crate::mount::MountError;
 use crate::name::VolumeName;
 use crate::record::DATA;
-use crate::store::{NotFound, Volumes};
+use crate::store::{Held, NotFound, Volumes};
 
 /// A copy that is being made.
 pub(crate) const FILLING: &str = "filling";
@@ -46,6 +47,9 @@ pub enum FillError {
     /// There is no such volume.
     #[error(transparent)]
     NotFound(#[from] NotFound),
+    /// The volume is a mount of its own, and cannot be mounted.
+    #[error(transparent)]
+    Mount(#[from] MountError),
     /// The image has a file at that path. The text is dockerd's, whose path is the host's.
     #[error("source {} is not directory", path.display())]
     NotDirectory {
@@ -87,6 +91,7 @@ impl FillError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             FillError::NotFound(err) => err.kind(),
+            FillError::Mount(err) => err.kind(),
             // dockerd answers a file in the place of a directory with 500.
             FillError::NotDirectory { .. }
             | FillError::Source { .. }
@@ -103,6 +108,9 @@ impl Volumes {
     /// The container for which this is done has acquired the volume before. Takes as long as the directory is large.
     pub fn fill(&self, name: &str, image_root: BorrowedFd<'_>, path: &Path) -> Result<Filled, FillError> {
         let held = self.hold(name)?;
+        if held.volume.is_mount() {
+            return fill_mount(&held, image_root, path);
+        }
         let name = &held.volume.name;
         let directory = self.directory(name);
         let failed = |what| move |source: io::Error| FillError::Io { name: name.clone(), what, source };
@@ -140,6 +148,33 @@ impl Volumes {
         // None there is the rule. One that stays is set aside when the store opens, and is in the way of nothing but the
         // next copy, which says so.
         let _ = fs::rename(directory.join(FILLING), self.gone());
+    }
+}
+
+/// The same for a volume that is a mount of its own, where nothing can be made aside. It is mounted as long as that takes,
+/// as with dockerd; what was copied to memory is gone then.
+fn fill_mount(held: &Held<'_>, image_root: BorrowedFd<'_>, path: &Path) -> Result<Filled, FillError> {
+    let (name, data) = (&held.volume.name, &held.volume.mountpoint);
+    let failed = |what| move |source: io::Error| FillError::Io { name: name.clone(), what, source };
+    let Some(source) = open_source(name, image_root, path)? else { return Ok(Filled::NothingThere) };
+    let _mounted = held.mount_for_now()?;
+    if fs::read_dir(data).map_err(failed("list the volume"))?.next().is_some() {
+        return Ok(Filled::NotEmpty);
+    }
+    let target = open_directory(data).map_err(failed("open the volume"))?;
+    let mut copier = Copier::new(target.as_fd()).map_err(failed("open the volume"))?;
+    let copied = copier.copy(source).map_err(|source| FillError::Copy { name: name.clone(), source });
+    copied.inspect_err(|_| empty(data))?;
+    rustix::fs::syncfs(&target).map_err(|err| failed("sync the copy")(err.into()))?;
+    Ok(Filled::Copied)
+}
+
+/// Takes away what was copied to a directory that was empty.
+fn empty(data: &Path) {
+    let Ok(entries) = fs::read_dir(data) else { return };
+    for entry in entries.flatten() {
+        // The copy has failed already, and that is what is told.
+        let _ = stdx::fs::remove_if_exists(&entry.path());
     }
 }
 

@@ -33,14 +33,20 @@
 //! What an image holds is hostile: the path to copy is resolved beneath the image's root (openat2), everything below one
 //! component at a time without following.
 //!
-//! One process owns a root. Blocks. Deliberately not here: mounting (`container-spec` places, `oci-runtime` mounts),
-//! filters and events (`engine`), drivers other than `local`, local volumes that are mounts of their own.
+//! **Mounts.** With the options `type` and `device` a volume is a mount of its own, made on `_data` while a container has
+//! it ([`Volumes::mount`]): memory, a share of the network, a directory or a device of the host. What is mounted there is
+//! never deleted with the volume.
+//!
+//! One process owns a root. Blocks. Deliberately not here: mounting in containers (`container-spec` places, `oci-runtime`
+//! mounts), filters and events (`engine`), drivers other than `local`.
 
 mod copy;
 mod create;
 mod fill;
+mod mount;
 mod name;
 mod open;
+mod options;
 mod record;
 mod remove;
 mod store;
@@ -49,8 +55,10 @@ mod subpath;
 pub use copy::CopyError;
 pub use create::{CreateError, Created, Wanted};
 pub use fill::{FillError, Filled};
+pub use mount::MountError;
 pub use name::{NameError, VolumeName};
 pub use open::{Fault, OpenError};
+pub use options::OptionsError;
 pub use record::Volume;
 pub use remove::{DisownError, Pruned, RemoveError, SweepError, UsageError};
 pub use store::{ANONYMOUS_LABEL, DRIVER, Listed, NotFound, Volumes};

@@ -26,7 +26,7 @@ pub struct Volume {
     pub created: String,
     /// As the request gave them; `None` is `null` in the API, not `{}`.
     pub labels: Option<BTreeMap<String, String>>,
-    /// Options of the driver, likewise. The ones that have a meaning are refused, so it is empty or absent.
+    /// Options of the driver, likewise. With `type` and `device` it is a mount of its own.
     pub options: Option<BTreeMap<String, String>>,
     /// It was made without a name, for one container or by a request.
     pub anonymous: bool,

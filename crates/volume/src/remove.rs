@@ -10,6 +10,7 @@ use errdefs::ErrorKind;
 use oci::ContainerId;
 use stdx::tree::Usage;
 
+use crate::mount;
 use crate::name::VolumeName;
 use crate::record::{self, Volume};
 use crate::store::{NotFound, Slot, Volumes};
@@ -30,6 +31,14 @@ pub enum RemoveError {
         name: VolumeName,
         /// Which containers.
         users: Vec<ContainerId>,
+    },
+    /// What is mounted there cannot be unmounted, and must not be deleted.
+    #[error("remove {name}: unmount the volume")]
+    Unmount {
+        /// The volume.
+        name: VolumeName,
+        /// Why.
+        source: io::Error,
     },
     /// The system says no.
     #[error("remove {name}: set the volume's directory aside")]
@@ -108,7 +117,7 @@ impl RemoveError {
         match self {
             RemoveError::NotFound(err) => err.kind(),
             RemoveError::InUse { .. } => ErrorKind::Conflict,
-            RemoveError::Io { .. } => ErrorKind::Internal,
+            RemoveError::Unmount { .. } | RemoveError::Io { .. } => ErrorKind::Internal,
         }
     }
 }
@@ -155,18 +164,22 @@ impl Volumes {
             _ => return Err(NotFound { name: name.to_owned() }.into()),
         };
         let (changing, before) = self.change(table, &volume.name);
+        let removed = self.set_aside(&volume);
+        if let (Err(_), Some(before)) = (&removed, before) {
+            changing.becomes(before);
+        }
+        removed.map(|()| volume)
+    }
+
+    fn set_aside(&self, volume: &Volume) -> Result<(), RemoveError> {
+        // Whatever the record says: what somebody mounted there is not ours to delete.
+        let unmounted = mount::unmount(&volume.mountpoint);
+        unmounted.map_err(|source| RemoveError::Unmount { name: volume.name.clone(), source })?;
         match fs::rename(self.directory(&volume.name), self.gone()) {
             // Somebody removed the directory by hand: then it is as wanted.
-            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => {
-                if let Some(before) = before {
-                    changing.becomes(before);
-                }
-                return Err(RemoveError::Io { name: volume.name.clone(), source });
-            }
-            Ok(()) => {}
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+            renamed => renamed.map_err(|source| RemoveError::Io { name: volume.name.clone(), source }),
         }
-        Ok(volume)
     }
 
     /// Lets an anonymous volume stay though its owner is about to be removed, durably.
@@ -196,8 +209,8 @@ impl Volumes {
         let mut pruned = Pruned::default();
         let unused = self.list().into_iter().filter(|listed| listed.users.is_empty()).map(|listed| listed.volume);
         for volume in unused.filter(|volume| select(volume)) {
-            // One that cannot be measured can be removed.
-            let measured = measure.then(|| self.usage(volume.name.as_str()));
+            // One that cannot be measured can be removed; one that is a mount frees nothing here.
+            let measured = (measure && !volume.is_mount()).then(|| self.usage(volume.name.as_str()));
             let bytes = measured.map_or(0, |usage| usage.map_or(0, |usage| usage.bytes));
             match self.remove(volume.name.as_str()) {
                 Ok(volume) => {

@@ -43,6 +43,10 @@ pub(crate) struct Entry {
     pub(crate) users: BTreeSet<ContainerId>,
     /// One thread is changing its files; see [`Held`].
     pub(crate) held: bool,
+    /// Containers that have it mounted, if it is a mount of its own.
+    pub(crate) holders: BTreeSet<ContainerId>,
+    /// What is mounted there was put down by the last of them.
+    pub(crate) stale: bool,
 }
 
 /// A volume and its users at one moment.
@@ -86,7 +90,7 @@ pub(crate) struct Held<'a> {
 
 impl Entry {
     pub(crate) fn new(volume: Arc<Volume>) -> Entry {
-        Entry { volume, users: BTreeSet::new(), held: false }
+        Entry { volume, users: BTreeSet::new(), held: false, holders: BTreeSet::new(), stale: false }
     }
 
     fn listed(&self) -> Listed {
@@ -199,6 +203,22 @@ impl Changing<'_> {
 }
 
 impl Held<'_> {
+    /// What is known at this moment.
+    pub(crate) fn look<T: Default>(&self, look: impl FnOnce(&Entry) -> T) -> T {
+        match self.store.lock().get(&self.volume.name) {
+            Some(Slot::Here(entry)) => look(entry),
+            _ => T::default(),
+        }
+    }
+
+    /// Changes who holds the mount, which is fresh from now on.
+    pub(crate) fn change_holders(&self, change: impl FnOnce(&mut BTreeSet<ContainerId>)) {
+        if let Some(Slot::Here(entry)) = self.store.lock().get_mut(&self.volume.name) {
+            change(&mut entry.holders);
+            entry.stale = false;
+        }
+    }
+
     /// What is known of the volume from now on.
     pub(crate) fn becomes(&self, volume: Volume) {
         if let Some(Slot::Here(entry)) = self.store.lock().get_mut(&volume.name) {

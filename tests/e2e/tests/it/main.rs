@@ -43,5 +43,6 @@ mod support;
 mod system;
 mod terminal;
 mod versions;
+mod volume_mounts;
 mod volumes;
 mod words;

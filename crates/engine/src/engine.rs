@@ -3,6 +3,7 @@
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use container_spec::HostFacts;
@@ -260,6 +261,11 @@ impl Engine {
         tokio::time::sleep(SWEEP_DELAY).await;
         let engine = self.clone();
         bridge::blocking(move || {
+            if engine.upkeep.layers_left.swap(false, Ordering::Relaxed)
+                && let Err(err) = engine.images.collect()
+            {
+                warn!(err = errdefs::chain(&err), "layers that nothing needs stay");
+            }
             if let Err(err) = engine.images.sweep() {
                 warn!(err = errdefs::chain(&err), "cannot delete all removed snapshots");
             }

@@ -55,7 +55,7 @@ mod subpath;
 pub use copy::CopyError;
 pub use create::{CreateError, Created, Wanted};
 pub use fill::{FillError, Filled};
-pub use mount::MountError;
+pub use mount::{MountError, SystemReason};
 pub use name::{NameError, VolumeName};
 pub use open::{Fault, OpenError};
 pub use options::OptionsError;

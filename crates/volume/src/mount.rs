@@ -57,7 +57,7 @@ pub enum MountError {
         /// Device, place, flags and options.
         what: String,
         /// Why.
-        source: io::Error,
+        source: SystemReason,
     },
     /// What an earlier use left cannot be unmounted.
     #[error("unmount volume '{}'", path.display())]
@@ -67,6 +67,16 @@ pub enum MountError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// The system's reason in the words that dockerd passes on: in lower case, without a number.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", words(.0))]
+pub struct SystemReason(io::Error);
+
+fn words(err: &io::Error) -> String {
+    let text = err.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 impl MountError {
@@ -230,7 +240,7 @@ fn apply(wish: &Wish, path: &Path) -> Result<(), MountError> {
         let flags = if bits == 0 { String::new() } else { format!(", flags: {bits:#x}") };
         let data = if plan.data.is_empty() { String::new() } else { format!(", data: {}", wish.shown(&plan.data)) };
         let what = format!("{}:{}{flags}{data}", wish.device, path.display());
-        MountError::Mount { path: path.to_owned(), what, source }
+        MountError::Mount { path: path.to_owned(), what, source: SystemReason(source) }
     };
     attach(&wish, &plan, path).map_err(|err| failed(err.into()))
 }

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use errdefs::ErrorKind;
@@ -198,6 +199,11 @@ async fn take_away(
         crate::volumes::let_go(&engine, &container, with_volumes);
         if let Err(err) = engine.images.snapshots().remove(&snapshot_key(container.id())) {
             warn!(container = %container.id(), err = errdefs::chain(&err), "the container's snapshot stays behind");
+        }
+        let image = container.definition.image_id.parse();
+        if !image.is_ok_and(|image| engine.images.get(&image).is_some()) {
+            // Its image was removed before it; the sweep takes the layers that nobody else has.
+            engine.upkeep.layers_left.store(true, Ordering::Relaxed);
         }
         Ok(())
     })

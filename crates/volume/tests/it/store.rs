@@ -90,9 +90,9 @@ fn what_cannot_be_made_is_refused_in_dockerds_words() {
         (wanted("\u{fc}ber"), ErrorKind::InvalidArgument, &format!("create \u{fc}ber: \"\u{fc}ber\" {invalid}")),
         (options(&[("a", "b"), ("type", "tmpfs")]), ErrorKind::InvalidArgument, "create opt: invalid option: \"a\""),
         (
-            options(&[("device", "/dev/sda"), ("type", "ext4")]),
-            ErrorKind::NotImplemented,
-            "create opt: the driver option \"device\" is not supported yet",
+            options(&[("device", "/dev/sda")]),
+            ErrorKind::InvalidArgument,
+            "create opt: missing required option: \"type\"",
         ),
     ] {
         let err = volumes.create(&request, None).unwrap_err();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::Value;
-use testkit::process::run;
+use testkit::process::{DEADLINE, run, until};
 
 use crate::support::{At, on_both, ours};
 
@@ -64,7 +64,8 @@ fn privileged_layers_take_what_du_says_and_are_counted_once() {
             let child = told["Images"].as_array().unwrap().iter();
             let child = child.clone().find(|one| one["RepoTags"][0] == format!("{image}:latest")).unwrap().clone();
             assert_eq!(child["Size"].as_i64().unwrap() - child["SharedSize"].as_i64().unwrap(), 9000);
-            let layers = du(&at.daemon.scratch().data_root().join("snapshots/l"));
+            let on_disk = || du(&at.daemon.scratch().data_root().join("snapshots/l"));
+            let layers = on_disk();
             assert_eq!(told["LayersSize"], layers);
             assert_eq!(told["Containers"], Value::Null);
             // A container keeps the layers of an image that is removed by force.
@@ -72,6 +73,9 @@ fn privileged_layers_take_what_du_says_and_are_counted_once() {
             at.ok(&format!("rmi -f {image}"));
             assert_eq!(usage(at, "?type=image")["LayersSize"], layers);
             at.remove(&name);
+            // With the last container the layer goes, too.
+            let gone = || (on_disk() == layers - 9000).then_some(());
+            until("the end of the layer", DEADLINE, gone).unwrap();
         });
     });
 }

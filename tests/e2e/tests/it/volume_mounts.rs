@@ -13,6 +13,10 @@ fn is_mounted(place: &str) -> bool {
     fs::read_to_string("/proc/self/mountinfo").unwrap().lines().any(|line| line.split(' ').nth(4) == Some(place))
 }
 
+fn until_unmounted(place: &str) {
+    until("the unmount", DEADLINE, || (!is_mounted(place)).then_some(())).unwrap();
+}
+
 fn mountpoint(at: &At<'_>, volume: &str) -> String {
     at.ok(&format!("volume inspect -f {{{{.Mountpoint}}}} {volume}"))
 }
@@ -46,8 +50,7 @@ fn privileged_a_volume_in_memory_is_shared_while_somebody_runs_and_gone_after() 
 #[test]
 fn privileged_a_mount_is_there_as_long_as_somebody_runs_and_outlives_the_daemon() {
     ours(|daemon| {
-        let name = |what: &str| daemon.name(what);
-        let (data, one) = (name("data"), name("one"));
+        let (data, one, two) = (daemon.name("data"), daemon.name("one"), daemon.name("two"));
         let place = {
             let at = At { daemon, cli: testkit::Cli::Longshore };
             at.ok(&format!("volume create -o type=tmpfs -o device=tmpfs {data}"));
@@ -60,14 +63,13 @@ fn privileged_a_mount_is_there_as_long_as_somebody_runs_and_outlives_the_daemon(
         };
         daemon.kill9().unwrap();
         daemon.restart().unwrap();
-        let two = name("two");
         let at = At { daemon, cli: testkit::Cli::Longshore };
         at.start(&two, &format!("-v {data}:/v busybox sleep 1000"));
         assert_eq!(at.ok(&format!("exec {two} cat /v/file")), "kept");
         at.remove(&one);
         assert!(is_mounted(&place));
         at.remove(&two);
-        assert!(until(DEADLINE, || !is_mounted(&place)), "{place} is mounted");
+        until_unmounted(&place);
         at.ok(&format!("volume rm {data}"));
     });
 }
@@ -85,11 +87,12 @@ fn privileged_a_mount_whose_container_ended_without_a_daemon_goes_with_the_next_
         daemon.kill9().unwrap();
         let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        assert!(until(DEADLINE, || !Path::new(&format!("/proc/{}", pid.as_raw_nonzero())).exists()));
+        let process = format!("/proc/{}", pid.as_raw_nonzero());
+        until("the container's end", DEADLINE, || (!Path::new(&process).exists()).then_some(())).unwrap();
         assert!(is_mounted(&place));
         daemon.restart().unwrap();
         let at = At { daemon, cli: testkit::Cli::Longshore };
-        assert!(until(DEADLINE, || !is_mounted(&place)), "{place} is mounted");
+        until_unmounted(&place);
         at.remove(&one);
         at.ok(&format!("volume rm {data}"));
     });

@@ -9,7 +9,9 @@ use engine_api::versions::{self, ApiVersion, VersionError};
 use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, StatusCode, Uri};
 
-use crate::handlers::{archive, commit, containers, disk, events, exec, images, later, live, logs, networks, pull, system, volumes};
+use crate::handlers::{
+    archive, commit, containers, disk, events, exec, images, later, live, logs, networks, pull, system, volumes,
+};
 use crate::hijack::Outcome;
 use crate::query::{Query, unescape};
 use crate::refusal;

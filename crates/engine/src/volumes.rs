@@ -165,7 +165,7 @@ pub(crate) fn located(engine: &Engine, container: &Container) -> Result<Vec<Poin
     let mut points = container.definition.mounts.clone();
     for point in &mut points {
         let Some(name) = point.volume() else { continue };
-        let volume = engine.volumes.mount(name, container.id())?;
+        let volume = volume::mount(&engine.volumes, name, container.id())?;
         if !point.subpath.is_empty() {
             // For its sentence: the shim, which mounts it, resolves it again.
             volume::open_subpath(&volume, Path::new(&point.subpath))?;
@@ -227,12 +227,12 @@ pub(crate) fn put_down_now(engine: &Engine, container: &Container) {
 /// Those that nobody holds any more.
 fn stale(engine: &Engine, container: &Container) -> Vec<String> {
     let names = container.definition.mounts.iter().filter_map(Point::volume);
-    names.filter(|name| engine.volumes.put_down(name, container.id())).map(str::to_owned).collect()
+    names.filter(|name| volume::put_down(&engine.volumes, name, container.id())).map(str::to_owned).collect()
 }
 
 fn settle(engine: &Engine, names: &[String]) {
     for name in names {
-        if let Err(err) = engine.volumes.settle_mount(name) {
+        if let Err(err) = volume::settle_mount(&engine.volumes, name) {
             warn!(volume = name, err = errdefs::chain(&err), "a volume stays mounted");
         }
     }
@@ -298,7 +298,7 @@ pub(crate) fn settle_mounts(engine: &Engine) {
     for container in engine.containers.all().iter().filter(|container| !container.state().is_running()) {
         put_down_now(engine, container);
     }
-    for err in engine.volumes.settle_mounts() {
+    for err in volume::settle_mounts(&engine.volumes) {
         warn!(err = errdefs::chain(&err), "a volume stays mounted");
     }
 }
@@ -311,7 +311,7 @@ pub(crate) fn recall(engine: &Engine, may_run: impl Fn(&ContainerId) -> bool) {
     for container in engine.containers.all() {
         for name in container.definition.mounts.iter().filter_map(Point::volume) {
             if may_run(container.id()) {
-                engine.volumes.held_before(name, container.id());
+                volume::held_before(&engine.volumes, name, container.id());
             }
             if let Err(err) = engine.volumes.acquire(name, container.id()) {
                 error!(container = %container.id(), err = errdefs::chain(&err), "a volume of the container is missing");

@@ -34,7 +34,7 @@
 //! component at a time without following.
 //!
 //! **Mounts.** With the options `type` and `device` a volume is a mount of its own, made on `_data` while a container has
-//! it ([`Volumes::mount`]): memory, a share of the network, a directory or a device of the host. What is mounted there is
+//! it ([`mount()`]): memory, a share of the network, a directory or a device of the host. What is mounted there is
 //! never deleted with the volume.
 //!
 //! One process owns a root. Blocks. Deliberately not here: mounting in containers (`container-spec` places, `oci-runtime`
@@ -55,11 +55,11 @@ mod subpath;
 pub use copy::CopyError;
 pub use create::{CreateError, Created, Wanted};
 pub use fill::{FillError, Filled};
-pub use mount::{MountError, SystemReason};
+pub use mount::{MountError, SystemReason, held_before, mount, put_down, settle_mount, settle_mounts};
 pub use name::{NameError, VolumeName};
 pub use open::{Fault, OpenError};
 pub use options::OptionsError;
 pub use record::Volume;
-pub use remove::{DisownError, Pruned, RemoveError, SweepError, UsageError};
+pub use remove::{DisownError, Pruned, RemoveError, SweepError, UsageError, usage_unless};
 pub use store::{ANONYMOUS_LABEL, DRIVER, Listed, NotFound, Volumes};
 pub use subpath::{SubpathError, open_subpath};

@@ -18,7 +18,7 @@ use errdefs::ErrorKind;
 use oci::ContainerId;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::io::Errno;
-use rustix::mount::{self, UnmountFlags};
+use rustix::mount::{self as kernel, UnmountFlags};
 
 use crate::options::{self, Wish};
 use crate::record::Volume;
@@ -89,59 +89,57 @@ impl MountError {
     }
 }
 
-impl Volumes {
-    /// Makes a volume's data be there for `holder`, until [`Volumes::put_down`]. Costs nothing for a directory.
-    ///
-    /// A file system of the network may take as long as it likes.
-    pub fn mount(&self, name: &str, holder: &ContainerId) -> Result<Arc<Volume>, MountError> {
-        let volume = self.get(name)?.volume;
-        if !volume.is_mount() {
-            return Ok(volume);
-        }
-        let held = self.hold(name)?;
-        held.mount()?;
-        held.change_holders(|holders| {
-            holders.insert(holder.clone());
-        });
-        Ok(held.volume.clone())
+/// Makes a volume's data be there for `holder`, until [`put_down`]. Costs nothing for a directory.
+///
+/// A file system of the network may take as long as it likes.
+pub fn mount(volumes: &Volumes, name: &str, holder: &ContainerId) -> Result<Arc<Volume>, MountError> {
+    let volume = volumes.get(name)?.volume;
+    if !volume.is_mount() {
+        return Ok(volume);
     }
+    let held = volumes.hold(name)?;
+    held.mount()?;
+    held.change_holders(|holders| {
+        holders.insert(holder.clone());
+    });
+    Ok(held.volume.clone())
+}
 
-    /// `holder` needs the mount no longer; whether [`Volumes::settle_mount`] has something to do. Does not block.
-    pub fn put_down(&self, name: &str, holder: &ContainerId) -> bool {
-        match self.lock().get_mut(name) {
-            Some(Slot::Here(entry)) if entry.volume.is_mount() => {
-                entry.stale |= entry.holders.remove(holder) && entry.holders.is_empty();
-                entry.stale
-            }
-            _ => false,
+/// `holder` needs the mount no longer; whether [`settle_mount`] has something to do. Does not block.
+pub fn put_down(volumes: &Volumes, name: &str, holder: &ContainerId) -> bool {
+    match volumes.lock().get_mut(name) {
+        Some(Slot::Here(entry)) if entry.volume.is_mount() => {
+            entry.stale |= entry.holders.remove(holder) && entry.holders.is_empty();
+            entry.stale
         }
+        _ => false,
     }
+}
 
-    /// `holder` has had the mount since before the store opened. Does not block.
-    pub fn held_before(&self, name: &str, holder: &ContainerId) {
-        if let Some(Slot::Here(entry)) = self.lock().get_mut(name)
-            && entry.volume.is_mount()
-        {
-            entry.holders.insert(holder.clone());
-        }
+/// `holder` has had the mount since before the store opened. Does not block.
+pub fn held_before(volumes: &Volumes, name: &str, holder: &ContainerId) {
+    if let Some(Slot::Here(entry)) = volumes.lock().get_mut(name)
+        && entry.volume.is_mount()
+    {
+        entry.holders.insert(holder.clone());
     }
+}
 
-    /// Unmounts what nobody holds.
-    pub fn settle_mount(&self, name: &str) -> Result<(), MountError> {
-        let Ok(held) = self.hold(name) else { return Ok(()) };
-        if !held.volume.is_mount() || held.is_held() {
-            return Ok(());
-        }
-        held.unmount()?;
-        held.change_holders(|_| {});
-        Ok(())
+/// Unmounts what nobody holds.
+pub fn settle_mount(volumes: &Volumes, name: &str) -> Result<(), MountError> {
+    let Ok(held) = volumes.hold(name) else { return Ok(()) };
+    if !held.volume.is_mount() || held.is_held() {
+        return Ok(());
     }
+    held.unmount()?;
+    held.change_holders(|_| {});
+    Ok(())
+}
 
-    /// For the start, when all who hold mounts are known: unmounts the others. Answers what could not be.
-    pub fn settle_mounts(&self) -> Vec<MountError> {
-        let mounts = self.list().into_iter().filter(|listed| listed.volume.is_mount());
-        mounts.filter_map(|listed| self.settle_mount(listed.volume.name.as_str()).err()).collect()
-    }
+/// For the start, when all who hold mounts are known: unmounts the others. Answers what could not be.
+pub fn settle_mounts(volumes: &Volumes) -> Vec<MountError> {
+    let mounts = volumes.list().into_iter().filter(|listed| listed.volume.is_mount());
+    mounts.filter_map(|listed| settle_mount(volumes, listed.volume.name.as_str()).err()).collect()
 }
 
 impl Volume {
@@ -217,7 +215,7 @@ pub(crate) fn unmount(path: &Path) -> io::Result<()> {
         if !is_mounted(path)? {
             return Ok(());
         }
-        mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+        kernel::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
     }
     Err(Errno::BUSY.into())
 }
@@ -249,17 +247,17 @@ fn attach(wish: &Wish, plan: &options::Plan, path: &Path) -> Result<(), Errno> {
     let device = wish.device.as_str();
     if plan.bind {
         match plan.recursive {
-            true => mount::mount_bind_recursive(device, path)?,
-            false => mount::mount_bind(device, path)?,
+            true => kernel::mount_bind_recursive(device, path)?,
+            false => kernel::mount_bind(device, path)?,
         }
         if !plan.flags.is_empty() {
-            let again = mount::mount_remount(path, plan.flags | rustix::mount::MountFlags::BIND, "");
+            let again = kernel::mount_remount(path, plan.flags | rustix::mount::MountFlags::BIND, "");
             // Half of what was asked for is nothing.
             again.inspect_err(|_| _ = unmount(path))?;
         }
     } else {
         let data = CString::new(plan.data.as_str()).map_err(|_| Errno::INVAL)?;
-        mount::mount(
+        kernel::mount(
             device,
             path,
             wish.kind.as_str(),
@@ -268,7 +266,7 @@ fn attach(wish: &Wish, plan: &options::Plan, path: &Path) -> Result<(), Errno> {
         )?;
     }
     if let Some(propagation) = plan.propagation {
-        mount::mount_change(path, propagation).inspect_err(|_| _ = unmount(path))?;
+        kernel::mount_change(path, propagation).inspect_err(|_| _ = unmount(path))?;
     }
     Ok(())
 }

@@ -164,22 +164,11 @@ impl Volumes {
             _ => return Err(NotFound { name: name.to_owned() }.into()),
         };
         let (changing, before) = self.change(table, &volume.name);
-        let removed = self.set_aside(&volume);
+        let removed = set_aside(self, &volume);
         if let (Err(_), Some(before)) = (&removed, before) {
             changing.becomes(before);
         }
         removed.map(|()| volume)
-    }
-
-    fn set_aside(&self, volume: &Volume) -> Result<(), RemoveError> {
-        // Whatever the record says: what somebody mounted there is not ours to delete.
-        let unmounted = mount::unmount(&volume.mountpoint);
-        unmounted.map_err(|source| RemoveError::Unmount { name: volume.name.clone(), source })?;
-        match fs::rename(self.directory(&volume.name), self.gone()) {
-            // Somebody removed the directory by hand: then it is as wanted.
-            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-            renamed => renamed.map_err(|source| RemoveError::Io { name: volume.name.clone(), source }),
-        }
     }
 
     /// Lets an anonymous volume stay though its owner is about to be removed, durably.
@@ -227,17 +216,7 @@ impl Volumes {
 
     /// What a volume's files take. Walks them all, while containers may change them.
     pub fn usage(&self, name: &str) -> Result<Usage, UsageError> {
-        self.usage_unless(name, &AtomicBool::new(false))
-    }
-
-    /// The same; ends with an error soon after somebody sets `stop`.
-    pub fn usage_unless(&self, name: &str, stop: &AtomicBool) -> Result<Usage, UsageError> {
-        let volume = self.get(name)?.volume;
-        match stdx::tree::usage_unless(&volume.mountpoint, stop) {
-            Ok(Some(usage)) => Ok(usage),
-            Ok(None) => Err(UsageError::TooDeep { name: volume.name.clone() }),
-            Err(source) => Err(UsageError::Io { name: volume.name.clone(), source }),
-        }
+        usage_unless(self, name, &AtomicBool::new(false))
     }
 
     /// Deletes what was removed; returns the number of trees.
@@ -249,6 +228,27 @@ impl Volumes {
         synced.map_err(|source| SweepError { path: self.root.clone(), more: 0, source })?;
         let swept = stdx::tree::sweep(&self.root, GONE);
         swept.map_err(|left| SweepError { path: left.path, more: left.more, source: left.source })
+    }
+}
+
+/// The same as [`Volumes::usage`]; ends with an error soon after somebody sets `stop`.
+pub fn usage_unless(volumes: &Volumes, name: &str, stop: &AtomicBool) -> Result<Usage, UsageError> {
+    let volume = volumes.get(name)?.volume;
+    match stdx::tree::usage_unless(&volume.mountpoint, stop) {
+        Ok(Some(usage)) => Ok(usage),
+        Ok(None) => Err(UsageError::TooDeep { name: volume.name.clone() }),
+        Err(source) => Err(UsageError::Io { name: volume.name.clone(), source }),
+    }
+}
+
+fn set_aside(volumes: &Volumes, volume: &Volume) -> Result<(), RemoveError> {
+    // Whatever the record says: what somebody mounted there is not ours to delete.
+    let unmounted = mount::unmount(&volume.mountpoint);
+    unmounted.map_err(|source| RemoveError::Unmount { name: volume.name.clone(), source })?;
+    match fs::rename(volumes.directory(&volume.name), volumes.gone()) {
+        // Somebody removed the directory by hand: then it is as wanted.
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+        renamed => renamed.map_err(|source| RemoveError::Io { name: volume.name.clone(), source }),
     }
 }
 

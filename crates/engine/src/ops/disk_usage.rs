@@ -115,7 +115,7 @@ async fn all_volumes(engine: &Engine) -> Vec<Volume> {
 fn measure_volumes(engine: &Engine, stop: &AtomicBool) -> Vec<Volume> {
     let listed = engine.volumes.list().into_iter();
     let measured = listed.map(|listed| {
-        let usage = engine.volumes.usage_unless(listed.volume.name.as_str(), stop);
+        let usage = volume::usage_unless(&engine.volumes, listed.volume.name.as_str(), stop);
         let size = usage.map(|usage| i64::try_from(usage.bytes).unwrap_or(i64::MAX)).unwrap_or_else(|err| {
             debug!(err = errdefs::chain(&err), "a volume was not measured");
             -1

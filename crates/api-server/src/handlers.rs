@@ -14,4 +14,5 @@ pub(crate) mod networks;
 pub(crate) mod progress;
 pub(crate) mod pull;
 pub(crate) mod system;
+pub(crate) mod volume_copies;
 pub(crate) mod volumes;

@@ -10,7 +10,8 @@ use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, StatusCode, Uri};
 
 use crate::handlers::{
-    archive, commit, containers, disk, events, exec, images, later, live, logs, networks, pull, system, volumes,
+    archive, commit, containers, disk, events, exec, images, later, live, logs, networks, pull, system, volume_copies,
+    volumes,
 };
 use crate::hijack::Outcome;
 use crate::query::{Query, unescape};
@@ -101,6 +102,13 @@ const ROUTES: &[Route] = routes![
     GET    "/volumes/{}"           Plain   volumes::inspect,
     POST   "/volumes/create"       Plain  volumes::create,
     POST   "/volumes/prune"        Plain  volumes::prune,
+    GET    "/longshore/volumes/{}/export"  Plain volume_copies::export,
+    POST   "/longshore/volumes/{}/import"  Plain volume_copies::import,
+    POST   "/longshore/volumes/{}/clone"   Plain volume_copies::clone,
+    GET    "/longshore/volumes/{}/snapshots" Plain volume_copies::snapshots,
+    POST   "/longshore/volumes/{}/snapshots" Plain volume_copies::snapshot,
+    DELETE "/longshore/volumes/{}/snapshots" Plain volume_copies::remove_snapshot,
+    POST   "/longshore/volumes/{}/restore" Plain volume_copies::restore,
     GET    "/system/df"            Plain   disk::usage,
     POST   "/images/prune"         Plain  disk::prune_images,
     POST   "/build/prune"          Plain  disk::prune_caches,

@@ -88,6 +88,7 @@ failures! {
     ops::restart::RestartError,
     ops::start::StartError,
     ops::stop::StopError,
+    ops::volume_copies::VolumeCopyError,
     ops::volumes::VolumeError,
     ops::wait::WaitError,
 }

@@ -55,6 +55,8 @@ pub struct Unpack<'a> {
     pub owner: Owner,
     /// A first part of all names, and what stands there instead.
     pub rename: Option<(&'a [u8], &'a [u8])>,
+    /// Whether an entry for the directory itself says how it is; else it stays as it is.
+    pub top: bool,
 }
 
 /// Why an archive was not unpacked, or not all of it. The texts are dockerd's where it has one.
@@ -173,16 +175,28 @@ impl Unpacking<'_> {
             let directory = shown(self.options.directory);
             return Err(UnpackError::Escape { path: shown(&entry.path), directory });
         };
-        // The directory itself is as it is.
-        if path.is_empty() {
-            return Ok(());
-        }
-        self.place(entry, &path, tar).map_err(|failure| match failure {
+        let placed = match path.is_empty() {
+            true => self.top(entry),
+            false => self.place(entry, &path, tar),
+        };
+        placed.map_err(|failure| match failure {
             Failure::System(err) => UnpackError::Create { path: shown(&path), source: err.into() },
             Failure::Write(source) => UnpackError::Create { path: shown(&path), source },
             Failure::Archive(err) => err.into(),
             Failure::Known(err) => err,
         })
+    }
+
+    /// The directory itself: nothing else can take its place.
+    fn top(&mut self, entry: &Entry) -> Result<(), Failure> {
+        if !self.options.top || entry.kind != Kind::Directory {
+            return Ok(());
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let place = open(self.options.root, &self.options.whole(b"")[..], flags, self.options.resolution)?;
+        self.describe(&place, entry)?;
+        self.times.insert(Vec::new(), entry.mtime);
+        Ok(())
     }
 
     fn place<R: BufRead>(&mut self, entry: &Entry, path: &[u8], tar: &mut TarReader<R>) -> Result<(), Failure> {

@@ -35,6 +35,7 @@ pub mod start;
 pub mod successor;
 pub mod version;
 pub mod volume;
+pub mod volume_copies;
 
 /// What every verb has at hand.
 pub struct Context {
@@ -112,6 +113,11 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
         Verb::ListVolumes => volume::list(context, parsed).await,
         Verb::PruneVolumes => volume::prune(context, parsed).await,
         Verb::RemoveVolume => volume::remove(context, parsed).await,
+        Verb::ExportVolume => volume_copies::export(context, parsed).await,
+        Verb::ImportVolume => volume_copies::import(context, parsed).await,
+        Verb::CloneVolume => volume_copies::clone(context, parsed).await,
+        Verb::SnapshotVolume => volume_copies::snapshot(context, parsed).await,
+        Verb::UpdateVolume => volume::update(context, parsed).await,
         Verb::DiskUsage => disk_usage::run(context, parsed).await,
         Verb::PruneImages => prune::images(context, parsed).await,
         Verb::PruneNetworks => prune::networks(context, parsed).await,

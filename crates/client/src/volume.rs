@@ -1,10 +1,10 @@
 //! Calls about volumes.
 
 use bytes::Bytes;
-use engine_api::volume::{Volume, VolumeCreate, VolumeList, VolumesPruned};
+use engine_api::volume::{Volume, VolumeCreate, VolumeList, VolumeSnapshot, VolumesPruned};
 use http::Method;
 
-use crate::call::{Client, Payload};
+use crate::call::{Answer, Client, Payload, Upload};
 use crate::error::ClientError;
 use crate::query::{Query, segment};
 
@@ -38,4 +38,50 @@ pub async fn prune(client: &Client, filters: &str) -> Result<VolumesPruned, Clie
     let path = Query::new("/volumes/prune").with_text("filters", filters).build();
     let bytes = client.call(Method::POST, &path, Payload::Empty).await?;
     crate::call::decode(&path, &bytes)
+}
+
+/// The path of what only our daemon does with a volume.
+fn own_path(name: &str, what: &str) -> String {
+    format!("/longshore/volumes/{}/{what}", segment(name))
+}
+
+/// Reads the archive of a volume.
+pub async fn export(client: &Client, name: &str) -> Result<Answer, ClientError> {
+    client.stream(Method::GET, &own_path(name, "export"), Payload::Empty).await
+}
+
+/// Makes a volume of an archive.
+pub async fn import(client: &Client, name: &str, archive: Upload) -> Result<Volume, ClientError> {
+    client.stream(Method::POST, &own_path(name, "import"), Payload::Archive(archive)).await?.json().await
+}
+
+/// Makes a new volume that holds what another one holds.
+pub async fn clone(client: &Client, name: &str, new_name: &str) -> Result<Volume, ClientError> {
+    let path = Query::new(own_path(name, "clone")).with("to", new_name).build();
+    let bytes = client.call(Method::POST, &path, Payload::Empty).await?;
+    crate::call::decode(&path, &bytes)
+}
+
+/// Lists the snapshots of a volume.
+pub async fn snapshots(client: &Client, name: &str) -> Result<Vec<VolumeSnapshot>, ClientError> {
+    client.get(&own_path(name, "snapshots")).await
+}
+
+/// Keeps what a volume holds; an empty name is chosen by the daemon.
+pub async fn snapshot(client: &Client, name: &str, snapshot: &str) -> Result<VolumeSnapshot, ClientError> {
+    let path = Query::new(own_path(name, "snapshots")).with_text("name", snapshot).build();
+    let bytes = client.call(Method::POST, &path, Payload::Empty).await?;
+    crate::call::decode(&path, &bytes)
+}
+
+/// Removes a snapshot.
+pub async fn remove_snapshot(client: &Client, name: &str, snapshot: &str) -> Result<(), ClientError> {
+    let path = Query::new(own_path(name, "snapshots")).with("name", snapshot).build();
+    client.call(Method::DELETE, &path, Payload::Empty).await.map(drop)
+}
+
+/// Makes a volume what it was.
+pub async fn restore(client: &Client, name: &str, snapshot: &str) -> Result<(), ClientError> {
+    let path = Query::new(own_path(name, "restore")).with("snapshot", snapshot).build();
+    client.call(Method::POST, &path, Payload::Empty).await.map(drop)
 }

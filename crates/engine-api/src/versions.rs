@@ -2,6 +2,9 @@
 //!
 //! Inside, only the newest version exists. [`upgrade_create`] lifts an old request to it and the `downgrade_*`
 //! functions lower an answer again; handlers and engine never look at a version.
+//!
+//! What is ours lies below `/longshore/` behind any version and is the same in all of them: fields are added to it, and none
+//! changes its meaning or goes.
 
 mod create;
 mod disk_usage;

@@ -68,6 +68,18 @@ pub struct VolumeList {
     pub warnings: Option<Vec<String>>,
 }
 
+/// What a volume held at some moment. Ours: no client of Docker's asks for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VolumeSnapshot {
+    /// Its name, unique to the volume.
+    pub name: String,
+    /// RFC 3339, to the second.
+    pub created_at: String,
+    /// Bytes; -1 if not measured.
+    pub size: i64,
+}
+
 /// Answer to `POST /volumes/prune`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

@@ -31,7 +31,7 @@ pub struct Container {
     /// What of that the state machine must know.
     pub rules: Rules,
     /// Held by whoever operates on it.
-    pub operation: tokio::sync::Mutex<()>,
+    pub operation: Arc<tokio::sync::Mutex<()>>,
     /// Held by whoever writes its record.
     pub recording: tokio::sync::Mutex<()>,
     live: Mutex<Live>,
@@ -89,7 +89,7 @@ impl Container {
         Container {
             definition: record.definition,
             rules,
-            operation: tokio::sync::Mutex::new(()),
+            operation: Arc::default(),
             recording: tokio::sync::Mutex::new(()),
             live: Mutex::new(Live {
                 name: record.name,

@@ -28,5 +28,6 @@ pub mod restart;
 pub mod start;
 pub mod stop;
 pub mod system;
+pub mod volume_copies;
 pub mod volumes;
 pub mod wait;

@@ -158,7 +158,12 @@ pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
 }
 
 /// The volume as it will be, if it is new. dockerd looks for the driver first.
-fn plan(wanted: &Wanted, user: Option<&ContainerId>, now: SystemTime, root: &Path) -> Result<Volume, CreateError> {
+pub(crate) fn plan(
+    wanted: &Wanted,
+    user: Option<&ContainerId>,
+    now: SystemTime,
+    root: &Path,
+) -> Result<Volume, CreateError> {
     if !matches!(wanted.driver.as_str(), "" | DRIVER) {
         return Err(CreateError::Driver { name: wanted.name.clone(), driver: wanted.driver.clone() });
     }

@@ -7,7 +7,8 @@
 //! <root>/<name>/_data/           what containers mount; 0755 and root's until a container or a fill changes that
 //! <root>/<name>/filling/         a copy of an image's files that is being made
 //! <root>/<name>/filled/          a complete copy, whose entries move to `_data` one by one
-//! <root>/.new-*                  volumes being made
+//! <root>/<name>/snapshots/*      what the volume held at some moment: `_data` and `snapshot.json`; goes with the volume
+//! <root>/.new-*                  volumes and copies being made
 //! <root>/.gone-*                 removed, waiting for `sweep`
 //! <root>/.torn-*                 what bore a volume's name and was none; for a person to look at
 //! ```
@@ -42,6 +43,7 @@
 
 mod copy;
 mod create;
+mod duplicate;
 mod fill;
 mod mount;
 mod name;
@@ -54,6 +56,10 @@ mod subpath;
 
 pub use copy::CopyError;
 pub use create::{CreateError, Created, Wanted};
+pub use duplicate::{
+    DuplicateError, Snapshot, Staged, check_new, check_snapshot, copy, refuse_mount, remove_snapshot, restore,
+    snapshots, stage,
+};
 pub use fill::{FillError, Filled};
 pub use mount::{MountError, SystemReason, held_before, mount, put_down, settle_mount, settle_mounts};
 pub use name::{NameError, VolumeName};

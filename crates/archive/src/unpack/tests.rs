@@ -35,6 +35,7 @@ fn unpacked(root: &Path, bytes: &[u8], change: impl FnOnce(&mut Unpack<'_>)) -> 
         overwrite: Overwrite::Refuse,
         owner: Owner::Mine,
         rename: None,
+        top: false,
     };
     change(&mut options);
     unpack(&mut TarReader::new(bytes), &options).map_err(|err| err.to_string())

@@ -78,6 +78,16 @@ pub enum Verb {
     PruneVolumes,
     /// `volume rm`
     RemoveVolume,
+    /// `volume clone`
+    CloneVolume,
+    /// `volume export`
+    ExportVolume,
+    /// `volume import`
+    ImportVolume,
+    /// `volume snapshot`
+    SnapshotVolume,
+    /// `volume update`
+    UpdateVolume,
     /// `image prune`
     PruneImages,
     /// `network ls`
@@ -512,6 +522,24 @@ pub static COMMANDS: &[Command] = &[
     command(&["volume rm", "volume remove"], "[OPTIONS] VOLUME [VOLUME...]", "Remove volumes", Verb::RemoveVolume)
         .flags(&[&[Flag::bool("force", "Also if there is none of that name").short('f')]])
         .arity(Arity::Min(1)),
+    command(&["volume clone"], "VOLUME NEW_VOLUME", "Make a new volume of what one holds", Verb::CloneVolume)
+        .arity(Arity::Exactly(2)),
+    command(&["volume export"], "[OPTIONS] VOLUME", "Write the files of a volume as a tar archive", Verb::ExportVolume)
+        .flags(&[&[Flag::value("output", Kind::Text, "string", "Write to this file").short('o')]])
+        .arity(Arity::Exactly(1)),
+    command(&["volume import"], "VOLUME [FILE|-]", "Make a volume of a tar archive", Verb::ImportVolume)
+        .arity(Arity::Between(1, 2)),
+    command(
+        &["volume snapshot"],
+        "[OPTIONS] create|ls|restore|rm VOLUME [SNAPSHOT...]",
+        "Keep what a volume holds, and go back to it",
+        Verb::SnapshotVolume,
+    )
+    .flags(&[&[FORMAT, Flag::bool("quiet", "Only show names").short('q')]])
+    .arity(Arity::Min(2)),
+    command(&["volume update"], "[OPTIONS] [VOLUME]", "Update a volume of a cluster", Verb::UpdateVolume)
+        .flags(&[&[Flag::value("availability", Kind::Text, "string", "active, pause or drain").default("active")]])
+        .arity(Arity::Between(1, 1)),
     command(&["image prune"], "[OPTIONS]", "Remove images that nothing needs", Verb::PruneImages).flags(&[&[
         Flag::bool("all", "All that no container has, not only those without a tag").short('a'),
         PRUNE_FILTER,

@@ -31,7 +31,7 @@ pub async fn export(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     if path.is_empty() && io::stdout().is_terminal() {
         return Err(Exit::new(1, "cowardly refusing to save to a terminal. Use the -o flag or redirect"));
     }
-    let mut output = if path.is_empty() { None } else { Some(Output::begin(path)?) };
+    let mut output = if path.is_empty() { None } else { Some(Output::begin(path, "container")?) };
     let mut answer = container::export(&context.client, name).await?;
     while let Some(piece) = answer.next().await? {
         match &mut output {
@@ -43,29 +43,29 @@ pub async fn export(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 }
 
 /// A file that appears when it is whole.
-struct Output {
+pub(super) struct Output {
     path: String,
     unfinished: String,
     file: Option<File>,
 }
 
 impl Output {
-    fn begin(path: &str) -> Result<Output, Exit> {
-        let failed = |err: &io::Error| Exit::new(1, format!("failed to export container: {path}: {}", go_error(err)));
+    pub(super) fn begin(path: &str, what: &str) -> Result<Output, Exit> {
+        let failed = |err: &io::Error| Exit::new(1, format!("failed to export {what}: {path}: {}", go_error(err)));
         if std::fs::metadata(path).is_ok_and(|found| found.is_dir()) {
-            return Err(Exit::new(1, "failed to export container: cannot write to a directory"));
+            return Err(Exit::new(1, format!("failed to export {what}: cannot write to a directory")));
         }
         let unfinished = format!("{path}.tmp-{}", std::process::id());
         let file = File::create_new(&unfinished).map_err(|err| failed(&err))?;
         Ok(Output { path: path.to_owned(), unfinished, file: Some(file) })
     }
 
-    fn write(&mut self, piece: &[u8]) -> Result<(), Exit> {
+    pub(super) fn write(&mut self, piece: &[u8]) -> Result<(), Exit> {
         let written = self.file.as_mut().map_or(Ok(()), |file| file.write_all(piece));
         written.map_err(|err| Exit::new(1, format!("write {}: {}", self.path, go_error(&err))))
     }
 
-    fn end(mut self) -> Result<(), Exit> {
+    pub(super) fn end(mut self) -> Result<(), Exit> {
         self.file = None;
         let renamed = std::fs::rename(&self.unfinished, &self.path);
         renamed.map_err(|err| Exit::new(1, format!("write {}: {}", self.path, go_error(&err))))

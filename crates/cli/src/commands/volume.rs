@@ -136,6 +136,14 @@ pub async fn remove(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     outcomes.finish()
 }
 
+/// `volume update`
+pub async fn update(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let Some(name) = parsed.positionals.first() else { return Ok(()) };
+    volume::inspect_raw(&context.client, name).await?;
+    // There are no volumes of a cluster.
+    Err(Exit::new(1, "can only update cluster volumes"))
+}
+
 /// `volume prune`
 pub async fn prune(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let all = parsed.flag("all");

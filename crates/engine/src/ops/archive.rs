@@ -290,6 +290,7 @@ fn receive(
         overwrite: if options.keep_kinds { Overwrite::Refuse } else { Overwrite::Allow },
         owner: owner.map_or(Owner::Archive, |(uid, gid)| Owner::Fixed(uid, gid)),
         rename: None,
+        top: false,
     };
     let (_, plain) = layer::decompress(archive).map_err(ArchiveError::Decompress)?;
     let mut tar = TarReader::new(BufReader::with_capacity(PIECE_BYTES, plain));

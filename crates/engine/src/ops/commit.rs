@@ -199,7 +199,7 @@ async fn run(
 }
 
 /// A container whose processes stand still as long as this lives.
-struct Still {
+pub(crate) struct Still {
     group: cgroup::Cgroup,
     /// Says so to the next daemon, should this one die: in the shim's directory, which goes with the container.
     mark: PathBuf,
@@ -207,7 +207,7 @@ struct Still {
 
 impl Still {
     /// `None` if nothing of it runs, or it stands still already.
-    fn freeze(engine: &Engine, container: &Container) -> Result<Option<Still>, CommitError> {
+    pub(crate) fn freeze(engine: &Engine, container: &Container) -> Result<Option<Still>, CommitError> {
         let state = container.state();
         if state.pid() == 0 || state.paused {
             return Ok(None);

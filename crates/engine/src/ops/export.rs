@@ -86,6 +86,6 @@ fn no_root(err: rustix::io::Errno) -> ArchiveError {
 }
 
 /// Everything but what belongs to a place in overlayfs, or to this machine.
-pub(super) fn is_exported(xattr: &[u8]) -> bool {
+pub(crate) fn is_exported(xattr: &[u8]) -> bool {
     !xattr.starts_with(b"trusted.overlay.") && !xattr.starts_with(b"user.overlay.") && xattr != b"security.selinux"
 }

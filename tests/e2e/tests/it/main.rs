@@ -43,6 +43,7 @@ mod support;
 mod system;
 mod terminal;
 mod versions;
+mod volume_copies;
 mod volume_mounts;
 mod volumes;
 mod words;

@@ -151,6 +151,7 @@ pub(super) fn unpack(archive: Archive, source: &Place, destination: &str) -> Res
         overwrite: Overwrite::Refuse,
         owner: Owner::Mine,
         rename: (top != own).then_some((own.as_bytes(), top.as_bytes())),
+        top: false,
     };
     let mut tar = TarReader::new(BufReader::with_capacity(PIECE_BYTES, archive));
     archive::unpack(&mut tar, &unpack).map_err(|err| match err {

@@ -114,7 +114,7 @@ const TABLE: &[(&str, &str, u16, &str)] = &[
     ("GET /events?since=1&until=2", "", 200, ""),
     // Ours: what is not there yet is named.
     ("POST /build", "", 501, r#"{"message":"building images is not supported yet"}"#),
-    ("GET /networks", "", 501, r#"{"message":"networks are not supported yet"}"#),
+    ("POST /networks/create", "{}", 501, r#"{"message":"networks are not supported yet"}"#),
     (
         "POST /images/create?fromImage=A&tag=1",
         "",

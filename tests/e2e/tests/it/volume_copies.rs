@@ -13,7 +13,7 @@ fn at(daemon: &testkit::Daemon) -> At<'_> {
 }
 
 /// Everything that a file system keeps of the files at `/v`: names, kinds, modes, owners, times, links, contents, xattrs.
-const LOOK: &str = "cd /v && find . | sort | while read f; do stat -c '%n %F %a %u %g %Y %h %s %t' $f; done; \
+const LOOK: &str = "cd /v && find . | sort | while read f; do stat -c %n:%F:%a:%u:%g:%Y:%h:%s:%t $f; done; \
                     cat a sub/link; stat -c %b hole";
 
 const FILL: &str = "cd /v && echo content >a && mkdir -m 750 sub && ln a sub/link && ln -s /nowhere dead && mkfifo -m 600 p \
@@ -29,7 +29,7 @@ fn privileged_copies_keep_everything() {
         rustix::fs::setxattr(Path::new(&place).join("a"), "user.color", b"blue", rustix::fs::XattrFlags::empty())
             .unwrap();
         let original = at.run(&format!("-v src:/v busybox sh -c '{LOOK}'"));
-        assert!(original.contains("./sub/link regular file 4755 0 0"), "{original}");
+        assert!(original.contains("./sub/link:regular file:4755:0:0"), "{original}");
         assert_eq!(at.ok("volume clone src cloned"), "cloned");
         let archive = daemon.scratch().path().join("src.tar");
         at.ok(&format!("volume export -o {} src", archive.display()));

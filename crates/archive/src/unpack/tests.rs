@@ -206,3 +206,20 @@ fn privileged_owners_are_as_asked() {
         assert_eq!((owner("f"), owner("l")), (of_file, of_link), "{as_asked:?}");
     }
 }
+
+#[test]
+fn a_tree_keeps_its_xattrs_and_how_its_top_is() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(from.path().join("a"), "x").unwrap();
+    match rustix::fs::setxattr(from.path().join("a"), "user.color", b"blue", XattrFlags::empty()) {
+        // Such a file system keeps none.
+        Err(Errno::OPNOTSUPP) => return,
+        set => set.unwrap(),
+    }
+    fs::set_permissions(from.path(), PermissionsExt::from_mode(0o1750)).unwrap();
+    unpacked(to.path(), &packed(from.path(), "."), |options| options.top = true).unwrap();
+    let mut value = [0; 8];
+    let length = rustix::fs::getxattr(to.path().join("a"), "user.color", &mut value[..]).unwrap();
+    assert_eq!(&value[..length], b"blue");
+    assert_eq!(fs::metadata(to.path()).unwrap().permissions().mode() & 0o7777, 0o1750);
+}

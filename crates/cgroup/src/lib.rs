@@ -19,6 +19,7 @@
 
 mod apply;
 mod counters;
+mod delegation;
 mod devices;
 mod directories;
 mod error;
@@ -31,6 +32,7 @@ mod stats;
 pub mod systemd;
 
 pub use counters::{OomEvents, Usage, end_events, had_oom_kill, has_ended};
+pub use delegation::delegate;
 pub use error::CgroupError;
 pub use facts::{Controller, Hierarchies, Hierarchy, Version};
 pub use group::{Cgroup, Entrance, below, is_frozen, signal_all};

@@ -15,6 +15,7 @@ use rustix::thread::ThreadNameSpaceType;
 
 use crate::birth::birth;
 use crate::channel::Channel;
+use crate::delegation;
 use crate::error::{CreateError, ExecError, OpenError, PlanError, ProcessError, StartError};
 use crate::filter::{self, Filter};
 use crate::joining::{ExecProcess, Joining, Usher};
@@ -198,7 +199,8 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
     let mut resources = spec.linux.resources.clone().unwrap_or_default();
     resources.devices.extend(default_device_rules());
     let cgroup = need(&options).create(options.hierarchies, &cgroup_path(options.id, spec), &resources)?;
-    let mut born = birth(&options, &plan, &process, root.as_fd(), &cgroup, hooks, &[]);
+    let given = delegation::delegate(&plan, process.uid, &cgroup).map_err(CreateError::from);
+    let mut born = given.and_then(|()| birth(&options, &plan, &process, root.as_fd(), &cgroup, hooks, &[]));
     if born.as_ref().is_err_and(CreateError::is_for_want_of_devices) {
         // Root of a user namespace that somebody else has made: no hook was run yet. The root was attached, so once more.
         born = self::root(&plan, spec).and_then(|again| {

@@ -58,7 +58,7 @@
 //!        personality, memoryPolicy                                                               scheduling
 //!        mountLabel                                                                              labels
 //!        seccomp                                                               filter, and the crate seccomp
-//!        resources, cgroupsPath                                                              the crate cgroup
+//!        resources, cgroupsPath                                                              the crate cgroup, delegation
 //! ```
 //!
 //! No host that it was tried on has resctrl: `linux.intelRdt` is refused by `longshore-runtime`, as is what other platforms
@@ -72,6 +72,7 @@ mod channel;
 pub mod checkpoint;
 mod child;
 mod container;
+mod delegation;
 mod error;
 mod field;
 mod filter;

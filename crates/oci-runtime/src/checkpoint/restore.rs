@@ -22,6 +22,7 @@ use crate::Stdio;
 use crate::birth::run_hooks;
 use crate::channel::{At, Failure, Reason};
 use crate::container::{DESTROY_TIMEOUT, cgroup_path, default_device_rules, require_one_thread};
+use crate::delegation;
 use crate::error::{PlanError, Step};
 use crate::mounts::{MountKind, MountPlan, bind, build_root, move_to};
 use crate::plan::Plan;
@@ -109,6 +110,7 @@ impl Restoring {
         resources.devices.extend(default_device_rules());
         let path = cgroup_path(restore.id, restore.spec);
         let cgroup = Guard { cgroup: Cgroup::create(restore.hierarchies, &path, &resources)?, kept: false };
+        delegation::delegate(&plan, restore.spec.process.user.uid, &cgroup.cgroup)?;
         let scene = Scene::build(&restore, &plan.mounts)?;
         let resolve = |path: &Path| real_place(scene.root.as_fd(), path);
         let mounts = outside(&plan, &cgroup.cgroup, restore.hierarchies, resolve);

@@ -7,6 +7,7 @@ mod counting;
 mod crash;
 mod criu;
 mod criu_killed;
+mod delegation;
 mod errors;
 mod escapes;
 mod exec;

@@ -42,16 +42,16 @@ pub(crate) fn wanted(hierarchies: &Hierarchies, writes: &[Write]) -> Result<Vec<
     Ok(wanted)
 }
 
+/// Directories with their controllers.
+pub(crate) type Directories = Vec<(Vec<Controller>, PathBuf)>;
+
 /// The directories of these controllers, made or not.
 pub(crate) fn directories(
     hierarchies: &Hierarchies,
     path: &Path,
     wanted: &[Controller],
-) -> Result<Vec<(Vec<Controller>, PathBuf)>, CgroupError> {
-    let normal = |part: std::path::Component<'_>| matches!(part, std::path::Component::Normal(_));
-    let below = path.strip_prefix("/").ok().filter(|below| below.components().all(normal));
-    let below = below.filter(|below| !below.as_os_str().is_empty());
-    let below = below.ok_or_else(|| CgroupError::Path { path: path.to_owned() })?;
+) -> Result<Directories, CgroupError> {
+    let below = below(path)?;
     if let (Version::V2, Some(unified)) = (hierarchies.version(), &hierarchies.unified) {
         return Ok(vec![(wanted.to_vec(), unified.join(below))]);
     }
@@ -63,6 +63,34 @@ pub(crate) fn directories(
         all.push((left_over, unified.join(below)));
     }
     Ok(all)
+}
+
+/// The directories of `path` where systemd only follows processes, with version 1: in its own hierarchy, and in a hybrid also
+/// in that of version 2. Those that are there; with `make` also those that should be.
+///
+/// A scope ends when nobody is there. And whoever stays where he comes from belongs to that service for systemd, which ends
+/// him with it, and takes him out of our directories when it makes its own in another hierarchy.
+pub(crate) fn followed(
+    hierarchies: &Hierarchies,
+    path: &Path,
+    known: &[(Vec<Controller>, PathBuf)],
+    make: bool,
+) -> Result<Directories, CgroupError> {
+    let below = below(path)?;
+    if hierarchies.version() == Version::V2 {
+        return Ok(Vec::new());
+    }
+    let places = hierarchies.systemd.iter().chain(&hierarchies.unified).map(|mount| mount.join(below));
+    let new = places.filter(|place| !known.iter().any(|(_, known)| known == place));
+    let wanted = new.filter(|place| make && hierarchies.is_followed || place.is_dir());
+    Ok(wanted.map(|place| (Vec::new(), place)).collect())
+}
+
+fn below(path: &Path) -> Result<&Path, CgroupError> {
+    let normal = |part: std::path::Component<'_>| matches!(part, std::path::Component::Normal(_));
+    let below = path.strip_prefix("/").ok().filter(|below| below.components().all(normal));
+    let below = below.filter(|below| !below.as_os_str().is_empty());
+    below.ok_or_else(|| CgroupError::Path { path: path.to_owned() })
 }
 
 /// Makes the directories with everything above them, and readies them for processes. What was made above is told in `above`.

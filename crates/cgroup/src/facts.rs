@@ -129,12 +129,18 @@ pub struct Hierarchies {
     pub unified: Option<PathBuf>,
     /// Our controllers in v2.
     pub unified_controllers: Vec<Controller>,
+    /// Where the hierarchy of v1 is mounted that has no controller and in which systemd follows its units' processes.
+    pub systemd: Option<PathBuf>,
+    /// Whether a systemd has started this machine, and follows processes there.
+    pub is_followed: bool,
 }
 
 impl Hierarchies {
     /// Looks at what this process sees. Reads two files.
     pub fn detect() -> io::Result<Hierarchies> {
         let mut found = Hierarchies::parse(&fs::read_to_string("/proc/self/mountinfo")?);
+        // sd_booted(3).
+        found.is_followed = found.systemd.is_some() && Path::new("/run/systemd/system").is_dir();
         if let Some(unified) = &found.unified {
             let controllers = fs::read_to_string(unified.join("cgroup.controllers"))?;
             found.unified_controllers = parse_unified_controllers(&controllers);
@@ -161,7 +167,7 @@ impl Hierarchies {
     /// The names of the cgroups directly below `path`, in any of the hierarchies; none if there is no such cgroup.
     pub fn children(&self, path: &Path) -> BTreeSet<String> {
         let relative = path.strip_prefix("/").unwrap_or(path);
-        let mounts = self.v1.iter().map(|hierarchy| &hierarchy.mount).chain(&self.unified);
+        let mounts = self.v1.iter().map(|hierarchy| &hierarchy.mount).chain(&self.systemd).chain(&self.unified);
         // One that cannot be read is one that is not there: cgroups come and go.
         let entries = mounts.filter_map(|mount| fs::read_dir(mount.join(relative)).ok()).flatten().flatten();
         let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
@@ -173,7 +179,7 @@ impl Hierarchies {
     /// Still used, or never made, is no error.
     pub fn remove_unused(&self, path: &Path) -> io::Result<()> {
         let relative = path.strip_prefix("/").unwrap_or(path);
-        for mount in self.v1.iter().map(|hierarchy| &hierarchy.mount).chain(&self.unified) {
+        for mount in self.v1.iter().map(|hierarchy| &hierarchy.mount).chain(&self.systemd).chain(&self.unified) {
             match fs::remove_dir(mount.join(relative)) {
                 // rmdir(2) leaves a cgroup that has processes or other cgroups in it.
                 Err(err) if !matches!(err.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::NotFound) => {
@@ -186,6 +192,10 @@ impl Hierarchies {
     }
 
     fn add_v1(&mut self, mount: PathBuf, options: &str) {
+        if self.systemd.is_none() && options.split(',').any(|option| option == "name=systemd") {
+            self.systemd = Some(mount);
+            return;
+        }
         let has = |controller: &Controller| options.split(',').any(|option| option == controller.name());
         let new = |controller: &Controller| self.v1_mount(*controller).is_none();
         let controllers: Vec<_> = Controller::ALL.into_iter().filter(|c| has(c) && new(c)).collect();
@@ -256,6 +266,7 @@ mod tests {
         assert_eq!(found.version(), Version::V1);
         assert_eq!(found.unified.as_deref(), Some(Path::new("/sys/fs/cgroup/unified")));
         assert_eq!(found.v1.len(), 3);
+        assert_eq!(found.systemd.as_deref(), Some(Path::new("/sys/fs/cgroup/systemd")));
         assert_eq!(found.v1_mount(Controller::Cpuacct), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct")));
         assert_eq!(found.v1_mount(Controller::Memory), Some(Path::new("/sys/fs/cgroup/memory")));
         assert_eq!(found.v1_mount(Controller::Pids), None);

@@ -70,7 +70,8 @@ impl Cgroup {
         let version = hierarchies.version();
         let writes = plan(resources, hierarchies).map_err(|source| CgroupError::Plan { source })?;
         let wanted = directories::wanted(hierarchies, &writes)?;
-        let directories = directories::directories(hierarchies, path, &wanted)?;
+        let mut directories = directories::directories(hierarchies, path, &wanted)?;
+        directories.extend(directories::followed(hierarchies, path, &directories, true)?);
         let mut group = Cgroup { version, path: path.to_owned(), directories, above: Vec::new() };
         let mut above = Vec::new();
         let made = directories::make(&group, hierarchies, &writes, &mut above).and_then(|()| apply(&group, &writes));
@@ -97,6 +98,7 @@ impl Cgroup {
             Version::V2 => &hierarchies.unified_controllers,
         };
         let mut directories = directories::directories(hierarchies, path, all)?;
+        directories.extend(directories::followed(hierarchies, path, &directories, false)?);
         directories.retain(|(_, directory)| directory.is_dir());
         Ok(Cgroup { version, path: path.to_owned(), directories, above: Vec::new() })
     }
@@ -133,7 +135,9 @@ impl Cgroup {
                     }
                     other => other,
                 };
-                let tasks = self.directories.iter().map(|(_, directory)| entry(directory));
+                // Those that systemd follows are the last and come first: as long as the process is still one of a service's
+                // there, it may be taken out of the others again.
+                let tasks = self.directories.iter().rev().map(|(_, directory)| entry(directory));
                 tasks.collect::<Result<_, _>>().map(Entrance::Tasks)
             }
         }

@@ -10,6 +10,9 @@
 //! hybrid  as v1; in /sys/fs/cgroup/unified/<path>/ only what asks for a controller that is there alone (hugetlb, mostly)
 //! ```
 //!
+//! With version 1 below systemd there are also directories without a controller of ours, in the hierarchies in which systemd
+//! follows processes: /sys/fs/cgroup/systemd/<path>/, and in a hybrid /sys/fs/cgroup/unified/<path>/.
+//!
 //! A process comes in by itself ([`Entrance`]): on v1 by writing `0` to every `tasks` file, which costs 25 us each, where
 //! moving it from outside through `cgroup.procs` waits milliseconds for an RCU grace period; on v2 it is cloned into the
 //! directory. A controller that is not mounted is an error only if a limit asks for it.

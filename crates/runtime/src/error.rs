@@ -154,12 +154,9 @@ pub(crate) enum CommandError {
     /// systemd.
     #[error(transparent)]
     Systemd(#[from] cgroup::systemd::SystemdError),
-    /// A machine of yesterday.
-    #[error("--systemd-cgroup is not supported with cgroup version 1")]
-    SystemdVersion1,
-    /// The checkpoint has the cgroup's path in it.
-    #[error("restore with --systemd-cgroup is not supported")]
-    SystemdRestore,
+    /// A user's systemd has no controller of version 1 to give. As runc says it.
+    #[error("cannot use rootless systemd cgroups manager on cgroup v1")]
+    SystemdUserVersion1,
     /// No such form.
     #[error("invalid format option")]
     Format,

@@ -90,9 +90,8 @@ fn manager(user: bool) -> Manager {
 
 fn connect(user: bool) -> Result<Systemd, CommandError> {
     let version = hierarchies()?.version();
-    // With version 1 systemd follows processes in a hierarchy of its own, which ours do not enter.
-    if version == Version::V1 {
-        return Err(CommandError::SystemdVersion1);
+    if user && version == Version::V1 {
+        return Err(CommandError::SystemdUserVersion1);
     }
     Ok(Systemd::connect(manager(user), version)?)
 }

@@ -56,9 +56,12 @@ pub(crate) fn destroy(context: &Context<'_>, locked: Locked, record: &Record) ->
             .and_then(|ended| if ended { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) })
             .map_err(CommandError::system("wait for the end of the container"))?;
     }
-    if let Err(err) = scope::stop(record) {
-        // It ends by itself with its last process; what it was called may not be free at once.
-        context.log.warning(&errdefs::chain(&err));
+    if record.scope.is_some() {
+        // What systemd has made again meanwhile, where it does not know of our directories, goes a second time.
+        if let Err(err) = scope::stop(record).and_then(|()| Ok(group.destroy(END_TIMEOUT)?)) {
+            // It ends by itself with its last process; what it was called may not be free at once.
+            context.log.warning(&errdefs::chain(&err));
+        }
     }
     for hook in record.spec.hooks.iter().flat_map(|hooks| &hooks.poststop) {
         // They stop nothing (runtime-spec runtime.md, "Lifecycle", 13).

@@ -15,14 +15,12 @@ use crate::error::CommandError;
 use crate::foreground::Foreground;
 use crate::given::{Given, Role};
 use crate::one;
+use crate::scope::{self, Coming};
 use crate::state::{FirstProcess, Locked, Record};
 
 /// Makes a container from a checkpoint's files; waits for its end, unless it is to be left alone.
 pub(crate) fn restore(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandError> {
     let id = one(flags, "restore")?;
-    if context.systemd {
-        return Err(CommandError::SystemdRestore);
-    }
     let detach = flags.is_on("detach");
     let options = options(context, flags)?;
     let given = Given::parse(flags, &context.directory, |_| None, std::process::id())?;
@@ -31,11 +29,14 @@ pub(crate) fn restore(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comma
     given.check(plan.spec.process.terminal, detach)?;
     let hierarchies = hierarchies()?;
     let foreground = if detach { None } else { Some(Foreground::begin(&mut plan.spec.process)?) };
+    let mut coming = scope::prepare(context, id, &mut plan)?;
     let locked = context.store.create(id)?;
     let made = check_cgroup(&plan, hierarchies).and_then(|()| {
         let mut record = new_record(id, &directory, plan, context)?;
+        record.scope = coming.as_ref().map(|coming| coming.scope.clone());
         // Before anything is made: whoever comes after our death finds it from here.
         locked.save(&record)?;
+        let _held = coming.as_mut().map(|coming| coming.start(&record)).transpose()?;
         let place = locked.make_criu_root()?;
         let restoring = Restoring::begin(Restore {
             id,
@@ -62,6 +63,7 @@ pub(crate) fn restore(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comma
             made.follow(context, foreground, restored.pidfd.as_fd(), restored.console, false)
         }
         Err(err) => {
+            coming.into_iter().for_each(Coming::abandon);
             // The first error is the one to tell.
             if !is_left(&locked, hierarchies) {
                 let _ = locked.remove();

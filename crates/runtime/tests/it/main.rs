@@ -26,5 +26,6 @@ mod net_devices;
 mod rootless;
 mod scope;
 mod seccomp;
+mod systemd;
 mod terminal;
 mod user_namespace;

@@ -1,6 +1,6 @@
 //! `checkpoint`, and what it has in common with `restore`.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use oci_runtime::SystemError;
 use oci_runtime::checkpoint::{CgroupMode, Checkpoint, CriuOptions, checkpoint as write, descriptors};
@@ -99,7 +99,14 @@ fn parent(flags: &Parsed, images: &Path) -> Result<Option<PathBuf>, CommandError
     if Path::new(text).is_absolute() {
         return Err(CommandError::AbsoluteParent);
     }
-    let path = images.join(text);
+    // By its words, as runc does it: the directory of the new images may not be there yet.
+    let mut path = images.to_owned();
+    for part in Path::new(text).components() {
+        match part {
+            Component::ParentDir => drop(path.pop()),
+            part => path.push(part),
+        }
+    }
     match path.read_dir() {
         Ok(_) => Ok(Some(text.into())),
         Err(err) => Err(CommandError::File { action: "invalid --parent-path: open", path, source: SystemError(err) }),

@@ -10,6 +10,7 @@ mod criu_killed;
 mod delegation;
 mod errors;
 mod escapes;
+mod every_limit;
 mod exec;
 mod fields;
 mod fixture;

@@ -7,7 +7,7 @@
 //! | `tidy` | [`tidy`] | the rules of docs/STYLE.md that a program can check |
 //! | `dist` | [`dist`] | the programs as users get them, or for tests |
 //! | `images` | [`images`] | the archives that tests load |
-//! | `vm`, `vm-test` | [`vm`] | tests in a virtual machine with version 2 of cgroups: all that see it, or the runtime's |
+//! | `vm`, `vm-test` | [`vm`] | tests in a virtual machine, with version 2 of cgroups and with systemd: all that see it, or the runtime's |
 //! | `validate` | [`validate`] | OCI runtimes side by side under the validation suite of runtime-tools |
 //! | `peers` | [`peers`] | podman, containerd and dockerd on our OCI runtime, side by side with runc |
 //! | `bench` | [`bench`] | the promised figures, side by side with other engines |
@@ -41,9 +41,11 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   tidy                 check the rules of docs/STYLE.md
   dist [--dev]         build the programs into target/dist (target/dist-dev)
   images               make the archives of target/images
-  vm [WORD]...         run tests in a virtual machine that has version 2 of cgroups alone: those that see it, or
-                       those with a word in their name
-  vm-test              run there the tests of the runtime alone, and of the systemd driver
+  vm [--boot BOOT] [WORD]...
+                       run tests in a virtual machine that has version 2 of cgroups alone (bare), or systemd with that
+                       (systemd) or with version 1 (hybrid): those that see it, or those with a word in their name
+  vm-test [--boot BOOT] [WORD]...
+                       the same for the tests of the runtime alone, which is all that it builds
   validate CHECKOUT NAME=PROGRAM... [WORD]...
                        run the validation suite of opencontainers/runtime-tools, or the programs with a word in
                        their name, with OCI runtimes side by side; fails if the first passes and another does not
@@ -78,7 +80,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ("peers", names) => peers::run(names),
         ("bench", options) => bench::run(options),
         ("vm", words) => vm::command(words),
-        ("vm-test", []) => vm::runtime_test(),
+        ("vm-test", words) => vm::runtime_test(words),
         // What `vm` starts in the machine.
         ("vm-guest", [plan]) => vm::guest(std::path::Path::new(plan)),
         _ => bail!("{USAGE}"),

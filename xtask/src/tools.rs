@@ -30,7 +30,9 @@ pub(crate) const STATIC_TARGET: &str =
 /// What the virtual machine needs besides.
 const VM_TOOLS: &[Tool] = &[
     Tool { package: "qemu-system-x86", present: || paths::program("qemu-system-x86_64").is_some() },
-    // Started by tests as a user's, in a cgroup of its own; the machine need not run it.
+    // Its `ip` and `rdma` make devices that limits are for.
+    Tool { package: "iproute2", present: || paths::program("rdma").is_some() },
+    // Started by tests as a user's, in a cgroup of its own, and as the first process there; the machine need not run it.
     Tool { package: "systemd", present: || Path::new("/lib/systemd/systemd").exists() },
 ];
 

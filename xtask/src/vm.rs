@@ -1,22 +1,26 @@
-//! A virtual machine with version 2 of cgroups alone, and in it the tests that see the difference.
+//! A virtual machine for what this one's kernel and its first process decide, and in it the tests that see the difference.
 //!
-//! How cgroups are mounted is the machine's business: a test cannot choose. Where every controller is on version 1, as on
-//! many hosts, only another kernel shows the rest; this one is Debian's, below qemu without KVM, started for the run.
+//! How cgroups are mounted is the machine's business: a test cannot choose, and no more is there a systemd to talk to on a
+//! machine that was started without one. This one has a kernel of Debian's, below qemu without KVM, started for the run, and
+//! comes up in three ways ([`boot::Boot`]): with version 2 of cgroups alone, with systemd and version 2, and with systemd and
+//! its hybrid of both.
 //!
 //! ```text
 //! host                                                     guest
 //!   kernel      Debian's, unpacked below target/vm -------> boots
-//!   initramfs   busybox, modules, a script ---------------> the host's root over 9p, read-only, below an overlay
+//!   initramfs   busybox, modules, a script ---------------> the host's root over 9p, read-only, below an overlay; perhaps
+//!                                                           systemd as the first process, with one unit: the guest
 //!   list        which tests, why -> plan.json ------------> guest   cgroup2, other mounts, then `--jobs` tests at once
 //!   account     what ran, what failed <-- lines of JSON ---   ...   each in a process of its own; then it powers off
 //! ```
 //!
 //! The same programs and test binaries run in both, from the same paths. Everything that is kept is below `target/vm`:
-//! `kernel`, `initramfs`, `plan.json`, and `console`, the kernel's messages of the last run. The machine has a deadline,
-//! from outside as from inside, and no network.
+//! `kernel`, and for each boot `initramfs.BOOT`, `plan.BOOT.json` and `console.BOOT`, the kernel's messages of the last run.
+//! The machine has a deadline, from outside as from inside, and no network.
 
 mod account;
 mod binaries;
+mod boot;
 mod event;
 mod guest;
 mod initramfs;
@@ -32,8 +36,9 @@ use anyhow::{Context, Result, ensure};
 use testkit::paths;
 
 use crate::step::step;
-use crate::{dist, images, tools};
+use crate::{debian, dist, images, tools};
 use account::Account;
+use boot::Boot;
 use event::{Event, Plan};
 use initramfs::Entry;
 use list::Group;
@@ -58,6 +63,9 @@ const RUNTIME_GROUPS: [Group; 3] = [
         // Among the labels is AppArmor, which Debian's kernel has.
         tests: &[
             "counting::",
+            "criu::",
+            "delegation::",
+            "every_limit::",
             "exec::",
             "fields::",
             "labels::",
@@ -108,29 +116,83 @@ const ENGINE_GROUPS: [Group; 9] = [
     },
 ];
 
-/// `vm-test`: what the OCI runtime is on version 2 of cgroups, and under systemd. Builds these packages alone.
-pub(crate) fn runtime_test() -> Result<()> {
+/// What runs below systemd, with either version of cgroups: scopes, from the driver to the command line.
+const SYSTEMD_GROUPS: [Group; 1] = [Group { package: "runtime", tests: &["systemd::"], except: &[] }];
+
+/// What a hybrid has besides: marks on packets, and labels of SELinux.
+const HYBRID_GROUPS: [Group; 1] = [Group {
+    package: "runtime",
+    tests: &["labels::", "limits::"],
+    except: &["labels::privileged_a_profile_of_apparmor"],
+}];
+
+/// What of the OCI runtime runs in a machine that has come up so.
+fn runtime_groups(boot: Boot) -> Vec<Group> {
+    match boot {
+        Boot::Bare => RUNTIME_GROUPS.to_vec(),
+        Boot::Systemd => SYSTEMD_GROUPS.to_vec(),
+        Boot::Hybrid => SYSTEMD_GROUPS.into_iter().chain(HYBRID_GROUPS).collect(),
+    }
+}
+
+/// `vm-test [--boot BOOT] [WORD]...`: what the OCI runtime is on version 2 of cgroups, and under systemd. Builds these
+/// packages alone.
+pub(crate) fn runtime_test(words: &[&str]) -> Result<()> {
+    let wish = Wish::parse(words)?;
     check_machine()?;
     tools::install_for_vm()?;
+    debian::for_tests()?;
     let packages = RUNTIME_GROUPS.map(|group| group.package);
-    let binaries = step("build the tests", || binaries::build(&packages))?;
-    run(list::select(&RUNTIME_GROUPS, &binaries)?)
+    wish.fulfil(&step("build the tests", || binaries::build(&packages))?, runtime_groups)
 }
 
 /// The tests of the list.
 pub(crate) fn test() -> Result<()> {
-    let binaries = prepare()?;
-    run(list::select(&groups(), &binaries)?)
+    command(&[])
 }
 
-fn groups() -> Vec<Group> {
-    RUNTIME_GROUPS.into_iter().chain(ENGINE_GROUPS).collect()
-}
-
-/// `vm [WORD]...`: the tests of the list, or those of the whole workspace that have a word in their name.
+/// `vm [--boot BOOT] [WORD]...`: the tests of the list, or those of the whole workspace that have a word in their name.
 pub(crate) fn command(words: &[&str]) -> Result<()> {
-    let binaries = prepare()?;
-    run(if words.is_empty() { list::select(&groups(), &binaries)? } else { list::matching(words, &binaries)? })
+    let wish = Wish::parse(words)?;
+    wish.fulfil(&prepare()?, |boot| {
+        let mut groups = runtime_groups(boot);
+        groups.extend(ENGINE_GROUPS.into_iter().filter(|_| boot == Boot::Bare));
+        groups
+    })
+}
+
+/// What is to run.
+#[derive(Debug, PartialEq, Eq)]
+struct Wish<'a> {
+    /// One after the other.
+    boots: Vec<Boot>,
+    /// Tests with one of them in their name; those of the list if there are none.
+    words: &'a [&'a str],
+}
+
+impl<'a> Wish<'a> {
+    fn parse(words: &'a [&'a str]) -> Result<Wish<'a>> {
+        Ok(match words {
+            [] => Wish { boots: Boot::ALL.into(), words },
+            ["--boot", name, words @ ..] => {
+                let known = Boot::ALL.map(|boot| boot.to_string()).join(", ");
+                let boot = Boot::parse(name).with_context(|| format!("no boot {name:?}: there are {known}"))?;
+                Wish { boots: vec![boot], words }
+            }
+            words => Wish { boots: vec![Boot::Bare], words },
+        })
+    }
+
+    /// Every boot, one after the other; the first error, after all.
+    fn fulfil(&self, binaries: &[list::Binary], groups: impl Fn(Boot) -> Vec<Group>) -> Result<()> {
+        let select = |boot| match self.words {
+            [] => list::select(&groups(boot), binaries),
+            words => list::matching(words, binaries),
+        };
+        // A name that no test has is found before the first machine starts.
+        let lists = self.boots.iter().map(|boot| Ok((*boot, select(*boot)?))).collect::<Result<Vec<_>>>()?;
+        lists.into_iter().map(|(boot, cases)| run(boot, cases)).fold(Ok(()), Result::and)
+    }
 }
 
 fn check_machine() -> Result<()> {
@@ -144,32 +206,36 @@ fn check_machine() -> Result<()> {
 fn prepare() -> Result<Vec<list::Binary>> {
     check_machine()?;
     tools::install_for_vm()?;
+    debian::for_tests()?;
     dist::build(dist::Kind::Dev)?;
     images::run()?;
     step("build the tests", || binaries::build(&[]))
 }
 
-fn run(cases: Vec<event::Case>) -> Result<()> {
+fn run(boot: Boot, cases: Vec<event::Case>) -> Result<()> {
     let dir = paths::target().join("vm");
     fs::create_dir_all(&dir)?;
     let busybox = paths::busybox()?;
     let kernel = kernel::get(&busybox)?;
     let processors = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4));
     let plan = Plan {
+        boot,
         modules: kernel.modules.clone(),
         busybox: busybox.clone(),
         jobs: processors,
         environment: environment(),
         cases,
     };
-    let plan_file = dir.join("plan.json");
+    let plan_file = dir.join(format!("plan.{boot}.json"));
     fs::write(&plan_file, serde_json::to_vec(&plan)?)?;
-    let machine =
-        Machine { kernel: kernel.image, initramfs: dir.join("initramfs"), console: dir.join("console"), processors };
-    fs::write(&machine.initramfs, initramfs::archive(&entries(&kernel.modules, &busybox, &plan_file)?))?;
-    println!("{} tests in a virtual machine; the kernel's messages: {}", plan.cases.len(), machine.console.display());
+    let (initramfs, console) = (dir.join(format!("initramfs.{boot}")), dir.join(format!("console.{boot}")));
+    let machine = Machine { boot, kernel: kernel.image, initramfs, console, processors };
+    let entries = entries(boot, &kernel.modules, &busybox, &plan_file)?;
+    fs::write(&machine.initramfs, initramfs::archive(&entries))?;
+    let (count, console) = (plan.cases.len(), machine.console.display());
+    println!("{count} tests in a virtual machine, {boot}; the kernel's messages: {console}");
     let begin = Instant::now();
-    let mut account = Account::new(&plan.cases);
+    let mut account = Account::new(boot, &plan.cases);
     let ran = machine.run(DEADLINE, |line| account.take(&line));
     println!("{}; {:.0} s", account.summary(), begin.elapsed().as_secs_f64());
     // What the machine said is nearer to the cause than how it ended.
@@ -190,7 +256,7 @@ fn environment() -> Vec<(String, String)> {
 }
 
 /// The first file system.
-fn entries(modules: &Path, busybox: &Path, plan: &Path) -> Result<Vec<Entry>> {
+fn entries(boot: Boot, modules: &Path, busybox: &Path, plan: &Path) -> Result<Vec<Entry>> {
     let dependencies = fs::read_to_string(modules.join("modules.dep"))?;
     let order = initramfs::load_order(&dependencies, &MODULES);
     let mut entries: Vec<Entry> =
@@ -205,7 +271,12 @@ fn entries(modules: &Path, busybox: &Path, plan: &Path) -> Result<Vec<Entry>> {
     }
     let ours = std::env::current_exe()?;
     let command = format!("{} vm-guest {}", ours.display(), plan.display());
-    entries.push(Entry::program("init", initramfs::init(&names, &command, DEADLINE.as_secs()).into_bytes()));
+    let limit = DEADLINE.as_secs();
+    let last = if boot.has_systemd() { initramfs::systemd() } else { initramfs::shell(&command, limit) };
+    entries.push(Entry::program("init", initramfs::init(&names, &last).into_bytes()));
+    if boot.has_systemd() {
+        entries.push(Entry::program(initramfs::UNIT, initramfs::unit(&command, limit).into_bytes()));
+    }
     Ok(entries)
 }
 

@@ -2,15 +2,14 @@
 
 use anyhow::{Result, bail};
 
+use super::boot::Boot;
 use super::event::{Case, Event, Outcome};
 use super::parse;
-
-/// The one mount of cgroups that the machine has.
-const CGROUPS: [&str; 1] = ["cgroup2 /sys/fs/cgroup"];
 
 /// Grows with every line of the guest.
 #[derive(Debug)]
 pub(super) struct Account {
+    boot: Boot,
     cases: Vec<Case>,
     /// How each ended, once it has.
     outcomes: Vec<Option<Outcome>>,
@@ -20,9 +19,9 @@ pub(super) struct Account {
 }
 
 impl Account {
-    pub(super) fn new(cases: &[Case]) -> Account {
+    pub(super) fn new(boot: Boot, cases: &[Case]) -> Account {
         let outcomes = vec![None; cases.len()];
-        Account { cases: cases.to_vec(), outcomes, ready: false, done: false, problems: Vec::new() }
+        Account { boot, cases: cases.to_vec(), outcomes, ready: false, done: false, problems: Vec::new() }
     }
 
     /// Takes a line, and prints what it tells.
@@ -38,8 +37,8 @@ impl Account {
             Event::Ready { kernel, cgroups } => {
                 println!("  Linux {kernel}, {}", cgroups.join(", "));
                 self.ready = true;
-                if cgroups != CGROUPS {
-                    self.problems.push(format!("the machine's cgroups are not {}", CGROUPS.join(", ")));
+                if !self.boot.expects(&cgroups) {
+                    self.problems.push(format!("the machine's cgroups are not those of the boot {}", self.boot));
                 }
             }
             Event::Ended { case, outcome, seconds, output } => {

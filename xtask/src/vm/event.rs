@@ -4,9 +4,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::boot::Boot;
+
 /// What the guest is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Plan {
+    /// How the machine comes up.
+    pub(crate) boot: Boot,
     /// The kernel's modules, at the same path on host and guest.
     pub(crate) modules: PathBuf,
     /// For modules that the kernel asks for.

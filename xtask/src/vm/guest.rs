@@ -21,8 +21,9 @@ const PORT: &str = "/dev/ttyS1";
 /// a test may have its own idea of.
 const SCRATCH: &str = "/longshore-tests";
 
-/// Modules whose devices tests use: a node that is not there makes the kernel ask for nothing.
-const DEVICES: [&str; 3] = ["fuse", "loop", "tun"];
+/// Modules whose devices tests use: a node that is not there makes the kernel ask for nothing. And the scheduler that weighs
+/// what cgroups write to disks.
+const DEVICES: [&str; 4] = ["fuse", "loop", "tun", "bfq"];
 
 /// How long one test may take; without KVM everything takes ten times as long.
 const CASE_LIMIT: Duration = Duration::from_secs(120);
@@ -67,17 +68,20 @@ fn tell(port: &Mutex<File>, event: &Event) -> Result<()> {
     Ok(port.lock().expect("nobody panics with it").write_all(line.as_bytes())?)
 }
 
-/// Mounts what a started system has, with version 2 of cgroups alone, and lets the kernel find its modules.
+/// What systemd mounts, too, where it is the first process.
+const MOUNTS: [(&str, &str, &str); 6] = [
+    ("proc", "/proc", ""),
+    ("sysfs", "/sys", ""),
+    ("tmpfs", "/run", "mode=755"),
+    ("devpts", "/dev/pts", "gid=5,mode=620,ptmxmode=666"),
+    ("tmpfs", "/dev/shm", "mode=1777"),
+    ("cgroup2", "/sys/fs/cgroup", ""),
+];
+
+/// Mounts what a started system has, and lets the kernel find its modules.
 fn furnish(plan: &Plan) -> Result<()> {
-    for (kind, point, options) in [
-        ("proc", "/proc", ""),
-        ("sysfs", "/sys", ""),
-        ("tmpfs", "/run", "mode=755"),
-        ("devpts", "/dev/pts", "gid=5,mode=620,ptmxmode=666"),
-        ("tmpfs", "/dev/shm", "mode=1777"),
-        ("cgroup2", "/sys/fs/cgroup", ""),
-        ("tmpfs", SCRATCH, "mode=1777"),
-    ] {
+    let of_a_system = if plan.boot.has_systemd() { &[][..] } else { &MOUNTS };
+    for (kind, point, options) in of_a_system.iter().copied().chain([("tmpfs", SCRATCH, "mode=1777")]) {
         fs::create_dir_all(point).with_context(|| format!("make {point}"))?;
         let options = std::ffi::CString::new(options)?;
         mount(kind, point, kind, MountFlags::empty(), Some(options.as_c_str()))

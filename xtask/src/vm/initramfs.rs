@@ -67,11 +67,10 @@ fn visit(dependencies: &str, file: &str, order: &mut Vec<String>) {
     order.push(file.to_owned());
 }
 
-/// The script that the kernel starts: mounts the host's files and goes on with `command` there.
+/// The script that the kernel starts: mounts the host's files and goes on there, with `last`.
 ///
-/// The host's root is read-only; what the guest writes is in its memory. When `command` ends the machine does, too, and
-/// after `limit_seconds` in any case: nobody may be left to end it from outside.
-pub(super) fn init(modules: &[String], command: &str, limit_seconds: u64) -> String {
+/// The host's root is read-only; what the guest writes is in its memory.
+pub(super) fn init(modules: &[String], last: &str) -> String {
     let load: String = modules.iter().map(|file| format!("$B insmod /modules/{file}\n")).collect();
     format!(
         "#!/bin/busybox sh
@@ -82,11 +81,59 @@ $B mount -t tmpfs memory /memory
 $B mkdir /memory/upper /memory/work
 $B mount -t overlay -o lowerdir=/host,upperdir=/memory/upper,workdir=/memory/work root /root
 $B mount --move /dev /root/dev
-$B cp /bin/busybox /root/run/busybox
+{last}"
+    )
+}
+
+/// The end of the script where a shell is the first process: it starts `command`. When that ends the machine does, too, and
+/// after `limit_seconds` in any case: nobody may be left to end it from outside.
+pub(super) fn shell(command: &str, limit_seconds: u64) -> String {
+    format!(
+        "$B cp /bin/busybox /root/run/busybox
 exec $B switch_root /root /run/busybox sh -c '
 (/run/busybox sleep {limit_seconds}; /run/busybox poweroff -f) &
 {command}
 /run/busybox poweroff -f'
+"
+    )
+}
+
+/// The same where systemd is the first process, with [`unit`] as the entry [`UNIT`].
+///
+/// The host may be a container of Docker's, whose mark makes systemd believe that it is in one: then it does not read the
+/// kernel's command line.
+pub(super) fn systemd() -> String {
+    format!(
+        "$B rm -f /root/.dockerenv
+$B cp /{UNIT} /root/etc/systemd/system/{UNIT}
+exec $B switch_root /root /lib/systemd/systemd
+"
+    )
+}
+
+/// The unit that systemd is told to start, alone: what the host has installed stays away.
+pub(super) const UNIT: &str = "longshore-tests.service";
+
+/// The service that is all that the machine is for. Tests that use up their memory do not end it.
+///
+/// With every controller, so that no scope is the first or the last that has one: with version 1 systemd moves all processes
+/// of the machine when the root gets a controller (its cg_migrate_v1_controllers), out of what it has not made itself.
+pub(super) fn unit(command: &str, limit_seconds: u64) -> String {
+    format!(
+        "[Unit]
+Description=The tests of Longshore
+DefaultDependencies=no
+SuccessAction=poweroff-immediate
+FailureAction=poweroff-immediate
+[Service]
+ExecStart={command}
+RuntimeMaxSec={limit_seconds}
+TimeoutStopSec=5
+Delegate=yes
+OOMPolicy=continue
+TasksMax=infinity
+StandardOutput=file:/dev/ttyS0
+StandardError=inherit
 "
     )
 }

@@ -8,9 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use testkit::process;
 
+use super::boot::Boot;
+
 /// What the machine is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Machine {
+    pub(super) boot: Boot,
     pub(super) kernel: PathBuf,
     pub(super) initramfs: PathBuf,
     /// Where the kernel's messages go.
@@ -22,7 +25,7 @@ pub(super) struct Machine {
 const MEMORY: &str = "3G";
 
 /// `quiet` keeps what every boot says off the console; a kernel that panics ends the machine, which does not start again.
-const KERNEL_OPTIONS: &str = "console=ttyS0 quiet panic=-1 mitigations=off cgroup_no_v1=all";
+const KERNEL_OPTIONS: &str = "console=ttyS0 quiet panic=-1 mitigations=off";
 
 impl Machine {
     /// Without KVM: it is not everywhere, and where tests run in a virtual machine it often does not work.
@@ -31,7 +34,8 @@ impl Machine {
         command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", MEMORY]);
         command.arg("-smp").arg(self.processors.to_string());
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
-        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initramfs).args(["-append", KERNEL_OPTIONS]);
+        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initramfs);
+        command.arg("-append").arg(format!("{KERNEL_OPTIONS} {}", self.boot.options()));
         command.arg("-serial").arg(format!("file:{}", self.console.display()));
         command.args(["-serial", "stdio"]);
         let host = "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap";

@@ -63,7 +63,7 @@ fn ended(case: usize, outcome: Outcome) -> Event {
 /// Whether a run in which this happened is a good one.
 fn good(events: &[Event]) -> bool {
     let case = |name: &str| Case { program: PathBuf::new(), directory: "/crates/x".into(), name: name.into() };
-    let mut account = Account::new(&[case("a"), case("b")]);
+    let mut account = Account::new(Boot::Bare, &[case("a"), case("b")]);
     events.iter().for_each(|event| account.take(&serde_json::to_string(event).unwrap()));
     account.verdict().is_ok()
 }
@@ -91,4 +91,28 @@ fn only_a_run_of_everything_in_the_right_machine_is_good() {
     ] {
         assert!(!good(&bad), "{bad:?}");
     }
+}
+
+#[test]
+fn every_boot_has_the_cgroups_that_it_is_for() {
+    let mounts = |text: &str| -> Vec<String> { text.split(", ").map(str::to_owned).collect() };
+    let unified = mounts("cgroup2 /sys/fs/cgroup");
+    let hybrid = mounts(
+        "cgroup2 /sys/fs/cgroup/unified, cgroup /sys/fs/cgroup/systemd, cgroup /sys/fs/cgroup/pids, cgroup /sys/fs/cgroup/memory",
+    );
+    for boot in Boot::ALL {
+        assert_eq!((boot.expects(&unified), boot.expects(&hybrid)), (boot != Boot::Hybrid, boot == Boot::Hybrid));
+        assert!(!boot.expects(&hybrid[..3]) && !boot.expects(&[]));
+        assert_eq!(Boot::parse(&boot.to_string()), Some(boot));
+    }
+}
+
+#[test]
+fn a_wish_is_all_boots_or_one() {
+    let parse = |words| Wish::parse(words).unwrap();
+    assert_eq!(parse(&[]).boots, Boot::ALL);
+    assert_eq!(parse(&["a", "b"]), Wish { boots: vec![Boot::Bare], words: &["a", "b"] });
+    assert_eq!(parse(&["--boot", "hybrid"]), Wish { boots: vec![Boot::Hybrid], words: &[] });
+    assert_eq!(parse(&["--boot", "systemd", "a"]), Wish { boots: vec![Boot::Systemd], words: &["a"] });
+    Wish::parse(&["--boot", "nosuch"]).unwrap_err();
 }

@@ -19,6 +19,7 @@ use crate::container::{CreateOptions, need, plain_state};
 use crate::error::{CreateError, PlanError, ProcessError};
 use crate::filter::ListenerError;
 use crate::hooks::{HookError, run_all};
+use crate::inside;
 use crate::mounts::{Built, build};
 use crate::plan::Plan;
 use crate::process::{ProcessPlan, open_proc};
@@ -69,7 +70,12 @@ pub(crate) fn birth(
     let ours_fd = std::cell::Cell::new(Some(ours));
     // A copy of the parent's end would keep the gate from seeing the parent's death.
     let take = || drop(ours_fd.take());
+    let alone = hooks.is_none() && options.handover.is_none();
+    let outside = joined_pid.is_some() && alone && inside::can_leave_host(plan, process);
     let clone = || match birth.order {
+        None if outside => Ok(fork(plan.namespaces.new, entrance.directory(), || {
+            (take(), report(&theirs, birth.run_outside(&theirs))).1
+        })),
         None => clone_at(joined_pid.as_ref(), || {
             fork(plan.namespaces.new, entrance.directory(), || (take(), report(&theirs, birth.run(&theirs))).1)
         }),
@@ -87,9 +93,30 @@ pub(crate) fn birth(
     }
     let listen = |offer| listen(options, process, &child, offer, &ours);
     let supplied = net_devices::supply(plan, &joined, child.pid, &ours).map_err(Unready::Unsupplied);
-    match supplied.and_then(|()| hear(&ours, || run_hooks(hooks, child.pid), listen)) {
-        Ok(console) => Ok((child, console, ours)),
-        Err(failure) => Err(failure.with_status(end(&child, REAP_WITHIN))),
+    let mut born = None;
+    let heard = supplied.and_then(|()| hear(&ours, || run_hooks(hooks, child.pid), listen, &mut born, outside));
+    let (child, console) = settle(heard, child, born)?;
+    Ok((child, console, ours))
+}
+
+/// The first process, which is the child, or was born by it; none of both lives on where that failed.
+fn settle(
+    heard: Result<Option<OwnedFd>, Unready>,
+    child: Child,
+    born: Option<Child>,
+) -> Result<(Child, Option<OwnedFd>), CreateError> {
+    match (heard, born) {
+        (Ok(console), None) => Ok((child, console)),
+        (Ok(console), Some(born)) => {
+            // The usher has said its last word.
+            let reaped = sys::wait::wait(child.pidfd.as_fd());
+            reaped.map_err(|source| CreateError::Clone { action: "reap the container's usher", source })?;
+            Ok((born, console))
+        }
+        (Err(failure), born) => {
+            let status = end(&child, REAP_WITHIN);
+            Err(failure.with_status(born.map_or(status, |born| end(&born, REAP_WITHIN))))
+        }
     }
 }
 
@@ -145,9 +172,12 @@ fn hear(
     channel: &Channel,
     hooks: impl Fn() -> Result<(), HookError>,
     listen: impl Fn(Offer) -> Result<(), ListenerError>,
+    born: &mut Option<Child>,
+    by_usher: bool,
 ) -> Result<Option<OwnedFd>, Unready> {
-    let mut console = None;
-    loop {
+    let (mut console, mut ready) = (None, false);
+    // In whichever order: two processes tell.
+    while !ready || by_usher && born.is_none() {
         match channel.receive().map_err(Unready::Unheard)? {
             Message::Console(master) => console = Some(master),
             Message::Made => {
@@ -155,12 +185,13 @@ fn hear(
                 channel.send_go().map_err(Unready::Unheard)?;
             }
             Message::Listener(offer) => listen(offer).map_err(Unready::Listener)?,
-            Message::Ready => return Ok(console),
+            Message::Ready => ready = true,
             Message::Failed(err) => return Err(Unready::Failed(err)),
             Message::Gone => return Err(Unready::Gone),
-            Message::Born(..) => return Err(Unready::Unheard(io::ErrorKind::InvalidData.into())),
+            Message::Born(pid, pidfd) => *born = Some(Child { pid, pidfd }),
         }
     }
+    Ok(console)
 }
 
 /// The parent's half of all mounts.

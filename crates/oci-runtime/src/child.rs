@@ -18,7 +18,7 @@ use crate::Stdio;
 use crate::channel::{At, Channel, Failure, Reason};
 use crate::error::Step;
 use crate::hooks::run_all;
-use crate::mounts::{Built, attach, clone_tree, empty_directory, move_to};
+use crate::mounts::{Built, MountPlan, attach, clone_tree, empty_directory, move_to};
 use crate::plan::{Plan, device_type, is_node};
 use crate::process::{ProcessPlan, Streams, is_null, write_proc};
 use crate::supply::Order;
@@ -91,7 +91,7 @@ impl Birth<'_> {
         }
         // While the host's tree is there: without a /proc to be seen whole, root of a user namespace gets none of its own
         // (mount_too_revealing in the kernel's fs/namespace.c).
-        let writable = self.furnish()?;
+        let writable = self.furnish(|_| true)?;
         if let Some(made) = &self.hooks {
             made.run(channel)?;
         }
@@ -101,9 +101,7 @@ impl Birth<'_> {
             // The host's mounts are everybody's.
             (false, _) => enter_root(self.root).at(Step::ChangeRoot, "")?,
         }
-        for mount in writable {
-            set_attributes(mount.as_fd(), READ_ONLY, false).at(Step::MountAttributes, "a read-only mount")?;
-        }
+        make_read_only(&writable)?;
         self.hide()?;
         self.finish_root()?;
         // After the hooks, which are not the container's.
@@ -115,10 +113,20 @@ impl Birth<'_> {
         self.plan.namespaces.all.contains(ThreadNameSpaceType::MOUNT)
     }
 
-    /// What is in the root. Answers the mounts that become read-only when nothing needs a place in them any more.
-    fn furnish(&self) -> Result<Vec<OwnedFd>, Failure> {
+    /// Makes the root with those mounts that are `wanted`, and leaves the host's.
+    pub(crate) fn enter_own_root(&self, wanted: impl Fn(&MountPlan) -> bool) -> Result<(), Failure> {
+        self.detach_host()?;
+        self.attach_root(Path::new("/"))?;
+        let writable = self.furnish(wanted)?;
+        self.change_root()?;
+        make_read_only(&writable)
+    }
+
+    /// What is in the root: the mounts that are `wanted`. Answers those that become read-only when nothing needs a place
+    /// in them any more.
+    fn furnish(&self, wanted: impl Fn(&MountPlan) -> bool) -> Result<Vec<OwnedFd>, Failure> {
         let mut writable = Vec::new();
-        for (plan, built) in self.plan.mounts.iter().zip(self.mounts) {
+        for (plan, built) in self.plan.mounts.iter().zip(self.mounts).filter(|(plan, _)| wanted(plan)) {
             writable.extend(attach(self.root, plan, built, self.has_own_mounts())?);
         }
         if self.plan.set_up_dev {
@@ -260,7 +268,7 @@ impl Birth<'_> {
     }
 
     /// Masked and read-only paths. What the root does not have needs no hiding.
-    fn hide(&self) -> Result<(), Failure> {
+    pub(crate) fn hide(&self) -> Result<(), Failure> {
         for path in &self.plan.read_only {
             let Some(target) = self.existing(path, Step::ReadOnly)? else { continue };
             let cover = || -> io::Result<()> {
@@ -310,7 +318,7 @@ impl Birth<'_> {
         }
     }
 
-    fn finish_root(&self) -> Result<(), Failure> {
+    pub(crate) fn finish_root(&self) -> Result<(), Failure> {
         if self.plan.root_readonly {
             set_attributes(self.root, READ_ONLY, false).at(Step::MountAttributes, "/")?;
         }
@@ -338,6 +346,11 @@ pub(crate) fn enter_root(root: BorrowedFd<'_>) -> io::Result<()> {
     fchdir(root)?;
     chroot(".")?;
     Ok(chdir("/")?)
+}
+
+fn make_read_only(mounts: &[OwnedFd]) -> Result<(), Failure> {
+    let mut all = mounts.iter().map(|mount| set_attributes(mount.as_fd(), READ_ONLY, false));
+    all.try_for_each(|done| done.at(Step::MountAttributes, "a read-only mount"))
 }
 
 const READ_ONLY: Attributes = Attributes { set: Attributes::READ_ONLY, clear: 0, propagation: 0 };

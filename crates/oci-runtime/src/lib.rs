@@ -78,6 +78,7 @@ mod field;
 mod filter;
 pub mod hooks;
 mod id_map;
+mod inside;
 mod joining;
 mod labels;
 mod mount_options;

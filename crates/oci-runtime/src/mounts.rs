@@ -42,6 +42,8 @@ pub(crate) struct MountPlan {
     pub(crate) subpath: Option<PathBuf>,
     pub(crate) options: MountOptions,
     pub(crate) id_map: Option<IdMap>,
+    /// The source is a detached mount's descriptor: that mount itself.
+    pub(crate) prepared: bool,
 }
 
 /// Where a mount is made, and how.
@@ -86,7 +88,7 @@ impl MountPlan {
             return Err(unsupported(key));
         }
         let (source, subpath) = (mount.source.clone(), mount.subpath.clone());
-        Ok(MountPlan { destination, kind, source, subpath, options, id_map })
+        Ok(MountPlan { destination, kind, source, subpath, options, id_map, prepared: mount.prepared })
     }
 
     /// A mount of the specification's list: like any, but it needs a place.
@@ -106,6 +108,11 @@ impl MountPlan {
         has_places && self.options.attributes.set & Attributes::READ_ONLY != 0
     }
 
+    /// Whether it is a /proc of the container's own.
+    pub(crate) fn is_proc(&self) -> bool {
+        matches!(&self.kind, MountKind::InChild(kind) if kind == "proc")
+    }
+
     /// Files that look like /proc but answer otherwise have led runtimes astray (CVE-2019-16884): only the ones that lxcfs
     /// replaces may be covered.
     fn refuse_inside_proc(&self) -> Result<(), PlanError> {
@@ -122,9 +129,8 @@ impl MountPlan {
             "sys/crypto/fips_enabled",
         ];
         let Ok(below) = self.destination.strip_prefix("/proc") else { return Ok(()) };
-        let is_proc = matches!(&self.kind, MountKind::InChild(kind) if kind == "proc");
         let allowed = match below.to_str() {
-            Some("") => is_proc || self.kind == MountKind::Bind,
+            Some("") => self.is_proc() || self.kind == MountKind::Bind,
             Some(file) => ALLOWED.contains(&file),
             None => false,
         };
@@ -155,6 +161,7 @@ pub(crate) fn build_root(root: &Root) -> Result<OwnedFd, CreateError> {
             subpath: None,
             options: MountOptions { bind: true, bind_recursive: true, ..MountOptions::default() },
             id_map: None,
+            prepared: false,
         },
         [mount] => MountPlan::new(mount)?,
         _ => return Err(PlanError::Unsupported { what: "a root of several mounts".into() }.into()),
@@ -243,6 +250,10 @@ pub(crate) fn bind(plan: &MountPlan, container: Option<Pid>) -> Result<OwnedFd, 
 
 fn bound_tree(plan: &MountPlan) -> io::Result<OwnedFd> {
     let recursive = plan.options.bind_recursive;
+    if plan.prepared {
+        // Before Linux 6.15 nobody clones what is attached nowhere, but whoever has it open may attach it.
+        return Ok(openat(CWD, &plan.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
+    }
     let Some(subpath) = &plan.subpath else {
         let recursive = if recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | recursive;

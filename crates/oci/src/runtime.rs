@@ -248,6 +248,10 @@ pub struct Mount {
     /// Ours: what is bound of the source, a relative path that is resolved without leaving it.
     #[serde(rename = "longshoreSubpath", skip_serializing_if = "Option::is_none")]
     pub subpath: Option<PathBuf>,
+    /// Ours: the source is a descriptor of whoever makes the container, `/proc/self/fd/N`, of a detached mount that is
+    /// attached as it is.
+    #[serde(rename = "longshorePrepared", skip_serializing_if = "std::ops::Not::not")]
+    pub prepared: bool,
 }
 
 /// The Linux part.

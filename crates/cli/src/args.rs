@@ -45,6 +45,20 @@ pub enum Kind {
     Ulimit,
     /// `name=value`, several times; the name counts once.
     Map,
+    /// `name[=value]`, several times; the name counts once.
+    Pairs,
+    /// `DEVICE:BYTES`, several times.
+    DeviceBytes,
+    /// `DEVICE:NUMBER`, several times.
+    DeviceRate,
+    /// `DEVICE:WEIGHT`, several times.
+    DeviceWeight,
+    /// `TYPE MAJOR:MINOR ACCESS`, several times.
+    DeviceRule,
+    /// GPUs: a number, or `device=...,driver=...`.
+    Gpus,
+    /// `CONTAINER[:ALIAS]`, several times.
+    Link,
     /// `name=value` of a kernel parameter, several times.
     Sysctl,
     /// `NAME[=VALUE]`, several times.
@@ -185,6 +199,11 @@ pub enum ArgsError {
     /// We do not offer it yet.
     #[error("option is not supported yet: --{0}")]
     Later(String),
+    /// Docker has it on another system.
+    #[error(
+        "\"--{0}\" is only supported on a Docker daemon running on windows, but the Docker daemon is running on linux"
+    )]
+    Elsewhere(&'static str),
     /// `--help`, where no flag of that name is asked for anything else.
     #[error("help requested")]
     Help,
@@ -330,7 +349,10 @@ impl Parser<'_> {
             return Err(ArgsError::Invalid { value, flag: flag.display(), reason });
         }
         if flag.is_refused() && !values::same(flag.kind, &value, flag.default) {
-            return Err(ArgsError::Later(flag.long.to_owned()));
+            return Err(match flag.support {
+                Support::Elsewhere => ArgsError::Elsewhere(flag.long),
+                _ => ArgsError::Later(flag.long.to_owned()),
+            });
         }
         self.parsed.values.entry(tables::canonical(flag.long)).or_default().push(value);
         Ok(())

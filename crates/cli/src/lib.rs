@@ -123,6 +123,7 @@ fn understand_command(
             let status = if matches!(command.verb, Verb::Run | Verb::Create) { 125 } else { 1 };
             return Err(Exit::new(status, format!("{program}: {err}")));
         }
+        Err(err @ ArgsError::Elsewhere(_)) => return Err(Exit::new(1, err.to_string())),
         Err(err) => return Err(Exit::new(125, format!("{err}{}", help::hint(program, &path, Some(command))))),
     };
     if let Some(complaint) = help::arity_complaint(program, &path, command, parsed.positionals.len()) {

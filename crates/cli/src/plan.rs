@@ -2,6 +2,7 @@
 
 pub mod copy;
 pub mod create;
+pub mod devices;
 pub mod environment;
 pub mod filters;
 pub mod mount;

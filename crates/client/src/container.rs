@@ -128,9 +128,21 @@ async fn act(client: &Client, path: String) -> Result<(), ClientError> {
     client.call(Method::POST, &path, Payload::Empty).await.map(drop)
 }
 
-/// Removes a container; `force` kills it first, `volumes` takes its anonymous volumes along.
-pub async fn remove(client: &Client, id: &str, force: bool, volumes: bool) -> Result<(), ClientError> {
-    let query = Query::new(path(id, "")?).with_flag("force", force).with_flag("v", volumes);
+/// How a container is removed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RemoveOptions {
+    /// Kill it first.
+    pub force: bool,
+    /// Its anonymous volumes go, too.
+    pub volumes: bool,
+    /// Only the link of this name goes.
+    pub link: bool,
+}
+
+/// Removes a container, or a link.
+pub async fn remove(client: &Client, id: &str, options: RemoveOptions) -> Result<(), ClientError> {
+    let RemoveOptions { force, volumes, link } = options;
+    let query = Query::new(path(id, "")?).with_flag("force", force).with_flag("link", link).with_flag("v", volumes);
     client.call(Method::DELETE, &query.build(), Payload::Empty).await.map(drop)
 }
 

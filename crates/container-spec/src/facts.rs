@@ -60,6 +60,25 @@ pub struct Controls {
     pub cpuset: bool,
     /// Limits on tasks.
     pub pids: bool,
+    /// Weights and limits of block I/O.
+    pub block_io: BlockIoControls,
+}
+
+/// What the controller of block I/O can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlockIoControls {
+    /// A weight.
+    pub weight: bool,
+    /// A weight on one device.
+    pub weight_device: bool,
+    /// Bytes read.
+    pub read_bps: bool,
+    /// Bytes written.
+    pub write_bps: bool,
+    /// Reads.
+    pub read_iops: bool,
+    /// Writes.
+    pub write_iops: bool,
 }
 
 /// How the cgroup hierarchies are mounted.

@@ -35,7 +35,15 @@ pub struct Addresses {
 }
 
 /// /etc/hosts. `host_file` is the host's own, which a container on the host network sees unless it adds names.
-pub fn hosts_file(config: &Config, host: &HostConfig, addresses: Addresses, host_file: &str) -> String {
+///
+/// `links` are the lines of containers that it links to.
+pub fn hosts_file(
+    config: &Config,
+    host: &HostConfig,
+    addresses: Addresses,
+    links: &[String],
+    host_file: &str,
+) -> String {
     let extra = host.extra_hosts.as_deref().unwrap_or_default();
     if host.network_mode == "host" && extra.is_empty() {
         return host_file.to_owned();
@@ -48,6 +56,9 @@ pub fn hosts_file(config: &Config, host: &HostConfig, addresses: Addresses, host
             Some(gateway) => writeln!(text, "{gateway}\t{name}"),
             None => Ok(()),
         };
+    }
+    for line in links {
+        let _ = writeln!(text, "{line}");
     }
     if let Some(own) = addresses.own {
         let full = match (config.hostname.as_str(), config.domainname.as_str()) {
@@ -204,19 +215,19 @@ mod tests {
     fn hosts_is_dockers() {
         let mut host = HostConfig { network_mode: "host".to_owned(), ..HostConfig::default() };
         let (mut config, nothing) = (Config { hostname: "box".to_owned(), ..Config::default() }, Addresses::default());
-        let hosts = hosts_file(&config, &host, nothing, "127.0.0.1 localhost dock\n");
+        let hosts = hosts_file(&config, &host, nothing, &[], "127.0.0.1 localhost dock\n");
         assert_eq!(hosts, "127.0.0.1 localhost dock\n");
         host.extra_hosts = list(&["a:1.2.3.4", "b:::1", "host:host-gateway"]);
         let extra = format!("{HOSTS}1.2.3.4\ta\n::1\tb\n");
-        assert_eq!(hosts_file(&config, &host, nothing, "ignored"), extra);
+        assert_eq!(hosts_file(&config, &host, nothing, &[], "ignored"), extra);
         host.network_mode = "bridge".to_owned();
         let addresses =
             Addresses { own: Some(Ipv4Addr::new(172, 17, 0, 2)), gateway: Some(Ipv4Addr::new(172, 17, 0, 1)) };
         let all = format!("{extra}172.17.0.1\thost\n172.17.0.2\tbox\n");
-        assert_eq!(hosts_file(&config, &host, addresses, ""), all);
+        assert_eq!(hosts_file(&config, &host, addresses, &[], ""), all);
         config.domainname = "lan".to_owned();
-        assert!(hosts_file(&config, &host, addresses, "").ends_with("172.17.0.2\tbox.lan box\n"));
+        assert!(hosts_file(&config, &host, addresses, &[], "").ends_with("172.17.0.2\tbox.lan box\n"));
         config = Config { hostname: "box.of.lan".to_owned(), ..Config::default() };
-        assert!(hosts_file(&config, &host, addresses, "").ends_with("172.17.0.2\tbox.of.lan box\n"));
+        assert!(hosts_file(&config, &host, addresses, &[], "").ends_with("172.17.0.2\tbox.of.lan box\n"));
     }
 }

@@ -13,18 +13,20 @@
 //! - [`validate()`]: what is refused, in Docker's words, and what this version does not offer, by name.
 //! - [`merge`], [`normalize`]: the image's defaults and Docker's.
 //! - [`points`]: which mounts a container has, of its own, of others, of its image.
-//! - [`bind`], [`ports`], [`signal`], [`security`], [`log`]: the small languages inside a request.
-//! - [`capability`], [`device`], [`mounts`], [`namespaces`], [`plan`]: the parts of the specification.
+//! - [`bind`], [`ports`], [`signal`], [`security`], [`links`], [`log`]: the small languages inside a request.
+//! - [`block_io`], [`capability`], [`device`], [`mounts`], [`namespaces`], [`plan`]: the parts of the specification.
 //! - [`files`]: contents of /etc/hosts, /etc/resolv.conf and /etc/hostname.
 //!
 //! Not here: looking at the host (that a bind's source exists is for the engine to find out), user names (resolved inside
 //! the root by the shim), compiling system-call filters (crate `seccomp`).
 
 pub mod bind;
+pub mod block_io;
 pub mod capability;
 pub mod device;
 pub mod facts;
 pub mod files;
+pub mod links;
 pub mod log;
 pub mod merge;
 pub mod mounts;
@@ -41,7 +43,8 @@ pub mod validate;
 mod testing;
 
 pub use capability::capabilities;
-pub use facts::{CgroupLayout, Controls, HostFacts, KernelVersion};
+pub use device::{Granted, HostDevices};
+pub use facts::{BlockIoControls, CgroupLayout, Controls, HostFacts, KernelVersion};
 pub use merge::merge_image;
 pub use normalize::normalize_host;
 pub use plan::{Placement, Planned, exec_user, plan, plan_exec};

@@ -72,8 +72,9 @@ fn kernel_mounts(host: &HostConfig, is_users: &dyn Fn(&str) -> bool) -> Vec<Moun
     let wanted = KERNEL.iter().filter(|(destination, ..)| {
         let shm = *destination == "/dev/shm";
         let hidden = is_users(destination) || destination.starts_with("/dev/") && is_users("/dev");
-        // The host's is bound instead, or there is none.
-        let other_shm = shm && matches!(host.ipc_mode.as_str(), "host" | "none");
+        // The host's is bound instead, another container's, or there is none.
+        let other_shm =
+            shm && (matches!(host.ipc_mode.as_str(), "host" | "none") || host.ipc_mode.starts_with("container:"));
         !hidden && !other_shm
     });
     let mount = |(destination, kind, source, options): &(&str, &str, &str, &[&str])| {
@@ -94,6 +95,18 @@ fn kernel_mounts(host: &HostConfig, is_users: &dyn Fn(&str) -> bool) -> Vec<Moun
 
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| word.to_string()).collect()
+}
+
+/// How mounts pass in and out of the root, so that they do for what is below it, as with dockerd.
+pub(crate) fn root_propagation(points: &[Point]) -> &'static str {
+    let has = |words: [&str; 2]| points.iter().any(|point| words.contains(&point.shown.propagation.as_str()));
+    if has(["shared", "rshared"]) {
+        "shared"
+    } else if has(["slave", "rslave"]) {
+        "rslave"
+    } else {
+        ""
+    }
 }
 
 /// What the user asked for, and the files of /etc; parents first.

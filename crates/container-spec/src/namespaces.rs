@@ -3,6 +3,11 @@
 use engine_api::host_config::HostConfig;
 use oci::runtime::{Namespace, NamespaceKind};
 
+/// Where a parent cgroup is that a request names: below the root of every hierarchy, whatever it says.
+pub fn cgroup_parent(named: &str) -> String {
+    engine_api::paths::clean(&format!("/{named}"))
+}
+
 /// The new namespaces, in Docker's order.
 pub fn namespaces(host: &HostConfig) -> Vec<Namespace> {
     let wanted = [

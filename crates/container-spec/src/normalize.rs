@@ -60,6 +60,8 @@ fn normalize_resources(host: &mut HostConfig, facts: &HostFacts) {
     if host.memory_swappiness == Some(-1) || facts.cgroup == CgroupLayout::V2 {
         host.memory_swappiness = None;
     }
+    host.cpu_percent = 0;
+    crate::block_io::normalize(host, facts);
     // Docker shows "no limit" as none.
     host.pids_limit = host.pids_limit.filter(|limit| *limit > 0);
     if host.shm_size == 0 {

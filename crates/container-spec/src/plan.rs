@@ -9,9 +9,10 @@ use engine_api::host_config::HostConfig;
 use engine_api::paths::clean;
 use oci::ContainerId;
 use oci::runtime::{
-    ConsoleSize, CpuLimits, Linux, MemoryLimits, Mount, PidsLimit, Process, Resources, Rlimit, Root, Spec,
+    BlockIo, ConsoleSize, CpuLimits, Linux, MemoryLimits, Mount, PidsLimit, Process, Resources, Rlimit, Root, Spec,
 };
 
+use crate::device::HostDevices;
 use crate::facts::{CgroupLayout, HostFacts};
 use crate::log::{self, LogOptions};
 use crate::points::Point;
@@ -68,6 +69,8 @@ pub struct Placement<'a> {
     pub cgroup_parent: &'a str,
     /// The compiled system-call filter; absent where the container has none.
     pub seccomp_program: Option<&'a Path>,
+    /// What it gets of the host's devices.
+    pub devices: &'a HostDevices,
     /// Its json-file log.
     pub log_path: &'a Path,
     /// Whether read-only binds leave what is mounted below them writable, as before API 1.44.
@@ -184,7 +187,7 @@ fn environment(config: &Config) -> Vec<String> {
 }
 
 /// Puts `own` over `defaults`: in the place of one of the same name, else behind; a name without a value removes it.
-fn override_env(mut defaults: Vec<String>, own: &[String]) -> Vec<String> {
+pub(crate) fn override_env(mut defaults: Vec<String>, own: &[String]) -> Vec<String> {
     let name = |entry: &str| entry.split_once('=').map_or(entry.to_owned(), |(name, _)| name.to_owned());
     // Positions are taken before anything is added: two of the same name in `own` both stay, as in Docker.
     let places: BTreeMap<String, usize> = defaults.iter().enumerate().map(|(at, entry)| (name(entry), at)).collect();
@@ -217,16 +220,18 @@ fn rlimits(host: &HostConfig, facts: &HostFacts) -> Vec<Rlimit> {
 fn linux(host: &HostConfig, facts: &HostFacts, placement: &Placement) -> Result<Linux, InvalidRequest> {
     Ok(Linux {
         namespaces: namespaces::namespaces(host),
-        devices: device::nodes(host, facts),
+        devices: device::nodes(host, facts, &placement.devices.granted),
         cgroups_path: format!("{}/{}", placement.cgroup_parent, placement.id),
         resources: Some(Resources {
-            devices: device::rules(host)?,
+            devices: device::rules(host, &placement.devices.granted)?,
             memory: memory(host, facts),
             cpu: processors(host),
             pids: host.pids_limit.map(|limit| PidsLimit { limit: Some(if limit > 0 { limit } else { -1 }) }),
+            block_io: block_io(host, placement),
             ..Resources::default()
         }),
         seccomp_program: placement.seccomp_program.map(Path::to_owned),
+        rootfs_propagation: mounts::root_propagation(placement.points).to_owned(),
         sysctl: sysctls(host, facts),
         masked_paths: host.masked_paths.clone().unwrap_or_default(),
         readonly_paths: host.readonly_paths.clone().unwrap_or_default(),
@@ -259,11 +264,19 @@ fn processors(host: &HostConfig) -> Option<CpuLimits> {
             true => Some(CPU_PERIOD_US),
             false => u64::try_from(host.cpu_period).ok().filter(|period| *period != 0),
         },
+        realtime_runtime: Some(host.cpu_realtime_runtime).filter(|runtime| *runtime != 0),
+        realtime_period: u64::try_from(host.cpu_realtime_period).ok().filter(|period| *period != 0),
         cpus: host.cpuset_cpus.clone(),
         mems: host.cpuset_mems.clone(),
         ..CpuLimits::default()
     };
     Some(limits).filter(|limits| *limits != CpuLimits::default())
+}
+
+fn block_io(host: &HostConfig, placement: &Placement) -> Option<BlockIo> {
+    let weight = Some(host.blkio_weight).filter(|weight| *weight != 0);
+    let limits = BlockIo { weight, ..placement.devices.block_io.clone() };
+    Some(limits).filter(|limits| *limits != BlockIo::default())
 }
 
 /// Docker's parameters for a network namespace of the container's own, then the request's.

@@ -178,12 +178,7 @@ pub(crate) fn own_points(host: &HostConfig) -> Result<Vec<(Point, Ready)>, Inval
         }
         points.push(long_form(mount)?);
     }
-    let propagates =
-        |(point, _): &(Point, Ready)| !matches!(point.shown.propagation.as_str(), "" | "private" | "rprivate");
-    match points.iter().any(propagates) {
-        true => Err(InvalidRequest::NotOffered { option: "bind propagation other than private and rprivate" }),
-        false => Ok(points),
-    }
+    Ok(points)
 }
 
 fn is_taken(points: &[(Point, Ready)], place: &str) -> bool {

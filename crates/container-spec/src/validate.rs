@@ -32,11 +32,28 @@ pub enum Warning {
     OomKillDisabledWithoutLimit,
     /// Ports of a container on the host network are the host's.
     PortsOnHostNetwork,
+    /// The kernel cannot weigh or limit block I/O in this way.
+    NoBlockIo {
+        /// What it cannot.
+        what: &'static str,
+        /// What of the request is left out.
+        discarded: &'static str,
+    },
+    /// A share of all processors is a Windows matter.
+    CpuPercent,
+    /// Images as mounts are new.
+    ImageMount,
 }
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        let text = match self {
+            Warning::NoBlockIo { what, discarded } => {
+                return write!(
+                    f,
+                    "Your kernel does not support {what} or the cgroup is not mounted. {discarded} discarded."
+                );
+            }
             Warning::ImageHealthcheck => "Health checks are not supported yet: the image's is not run.",
             Warning::NoSwapLimit => {
                 "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited \
@@ -52,7 +69,10 @@ impl fmt::Display for Warning {
                  running out of resources."
             }
             Warning::PortsOnHostNetwork => "Published ports are discarded when using host network mode",
-        })
+            Warning::CpuPercent => "linux does not support CPU percent. Percent discarded.",
+            Warning::ImageMount => "Image mount is an experimental feature",
+        };
+        f.write_str(text)
     }
 }
 
@@ -88,7 +108,7 @@ pub fn validate(
         bind::parse_volumes_from(raw)?;
     }
     mounts::check_tmpfs(host)?;
-    device::rules(host)?;
+    device::rules(host, &[])?;
     validate_sysctls(host)?;
     validate_ulimits(host)?;
     warnings.extend(network_warning(host));
@@ -141,9 +161,15 @@ fn validate_host(host: &HostConfig, facts: &HostFacts) -> Result<(), InvalidRequ
     }
 }
 
+/// What is wrong with links of the host's network.
+pub const HOST_LINKS: &str = "host type networking can't be used with links. This would result in undefined behavior";
+
 /// Who lives in another container's network takes it as it is.
 fn validate_network(config: &Config, host: &HostConfig) -> Result<(), InvalidRequest> {
     let given = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    if host.network_mode == "host" && given(&host.links) {
+        return Err(InvalidRequest::Conflict { options: HOST_LINKS });
+    }
     let Some(container) = host.network_mode.strip_prefix("container:") else { return Ok(()) };
     if container.is_empty() {
         return Err(InvalidRequest::NetworkContainer);
@@ -151,6 +177,10 @@ fn validate_network(config: &Config, host: &HostConfig) -> Result<(), InvalidReq
     let publishes = host.publish_all_ports || host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty());
     let conflicts = [
         (!config.hostname.is_empty(), "hostname and the network mode"),
+        (
+            given(&host.links),
+            "container type network can't be used with links. This would result in undefined behavior",
+        ),
         (given(&host.dns), "dns and the network mode"),
         (given(&host.extra_hosts), "custom host-to-IP mapping and the network mode"),
         (!config.mac_address.is_empty(), "mac-address and the network mode"),

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// The `HostConfig` object. Absent slices and maps are kept apart from empty ones, because `inspect` shows which.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -99,17 +98,17 @@ pub struct HostConfig {
     /// 10 to 1000; 0 for the default.
     pub blkio_weight: u16,
     /// Per device.
-    pub blkio_weight_device: Option<Vec<Value>>,
+    pub blkio_weight_device: Option<Vec<WeightDevice>>,
     /// Per device.
-    pub blkio_device_read_bps: Option<Vec<Value>>,
+    pub blkio_device_read_bps: Option<Vec<ThrottleDevice>>,
     /// Per device.
-    pub blkio_device_write_bps: Option<Vec<Value>>,
+    pub blkio_device_write_bps: Option<Vec<ThrottleDevice>>,
     /// Per device.
     #[serde(rename = "BlkioDeviceReadIOps")]
-    pub blkio_device_read_iops: Option<Vec<Value>>,
+    pub blkio_device_read_iops: Option<Vec<ThrottleDevice>>,
     /// Per device.
     #[serde(rename = "BlkioDeviceWriteIOps")]
-    pub blkio_device_write_iops: Option<Vec<Value>>,
+    pub blkio_device_write_iops: Option<Vec<ThrottleDevice>>,
     /// Microseconds.
     pub cpu_period: i64,
     /// Microseconds in a period.
@@ -127,7 +126,7 @@ pub struct HostConfig {
     /// Rules of the device controller.
     pub device_cgroup_rules: Option<Vec<String>>,
     /// Devices by driver and capability.
-    pub device_requests: Option<Vec<Value>>,
+    pub device_requests: Option<Vec<DeviceRequest>>,
     /// Bytes; soft limit.
     pub memory_reservation: i64,
     /// Bytes of memory and swap; -1 for no limit.
@@ -205,6 +204,43 @@ pub struct DeviceMapping {
     pub cgroup_permissions: String,
 }
 
+/// The weight of a block device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct WeightDevice {
+    /// On the host.
+    pub path: String,
+    /// 10 to 1000.
+    pub weight: u16,
+}
+
+/// The rate of a block device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ThrottleDevice {
+    /// On the host.
+    pub path: String,
+    /// Bytes or operations a second.
+    pub rate: u64,
+}
+
+/// Devices that a driver chooses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DeviceRequest {
+    /// `cdi`, `nvidia`; empty for any that has the capabilities.
+    pub driver: String,
+    /// How many; -1 for all.
+    pub count: i64,
+    /// Which ones; with `cdi` their qualified names.
+    #[serde(rename = "DeviceIDs")]
+    pub device_ids: Option<Vec<String>>,
+    /// Any of these lists, all of one.
+    pub capabilities: Option<Vec<Vec<String>>>,
+    /// Of the driver.
+    pub options: Option<BTreeMap<String, String>>,
+}
+
 /// A resource limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -244,7 +280,7 @@ pub struct Mount {
     pub volume_options: Option<VolumeOptions>,
     /// For `image`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub image_options: Option<Value>,
+    pub image_options: Option<ImageOptions>,
     /// For `tmpfs`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tmpfs_options: Option<TmpfsOptions>,
@@ -299,6 +335,15 @@ pub struct DriverConfig {
     /// Its options.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub options: Option<BTreeMap<String, String>>,
+}
+
+/// Options of an image mount.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ImageOptions {
+    /// What is mounted of the image; empty for all of it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub subpath: String,
 }
 
 /// Options of a tmpfs mount.

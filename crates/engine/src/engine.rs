@@ -100,7 +100,7 @@ impl Core {
     /// The cgroup above a container's: its own choice, or the daemon's.
     pub fn cgroup_parent_of(&self, container: &Container) -> String {
         let own = container.definition.host_config.cgroup_parent.as_str();
-        if own.is_empty() { self.cgroup_parent() } else { own.to_owned() }
+        if own.is_empty() { self.cgroup_parent() } else { container_spec::namespaces::cgroup_parent(own) }
     }
 
     /// A container's cgroup, in whichever hierarchies have it. Blocks shortly.

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use container_spec::{CgroupLayout, Controls, HostFacts, KernelVersion};
+use container_spec::{BlockIoControls, CgroupLayout, Controls, HostFacts, KernelVersion};
 use oci::runtime::Device;
 use rustix::thread::{CapabilitySet, capability_is_in_bounding_set};
 
@@ -92,6 +92,7 @@ fn controls(hierarchies: &cgroup::Hierarchies) -> Controls {
             cpu_quota: has(Controller::Cpu),
             cpuset: has(Controller::Cpuset),
             pids: has(Controller::Pids),
+            block_io: block_io_v2(has(Controller::Blkio)),
             ..Controls::default()
         };
     }
@@ -105,7 +106,20 @@ fn controls(hierarchies: &cgroup::Hierarchies) -> Controls {
         cpuset: has(Controller::Cpuset, "cpuset.cpus"),
         // The root has no limit of its own.
         pids: has(Controller::Pids, ""),
+        block_io: BlockIoControls {
+            weight: has(Controller::Blkio, "blkio.weight"),
+            weight_device: has(Controller::Blkio, "blkio.weight_device"),
+            read_bps: has(Controller::Blkio, "blkio.throttle.read_bps_device"),
+            write_bps: has(Controller::Blkio, "blkio.throttle.write_bps_device"),
+            read_iops: has(Controller::Blkio, "blkio.throttle.read_iops_device"),
+            write_iops: has(Controller::Blkio, "blkio.throttle.write_iops_device"),
+        },
     }
+}
+
+/// Version 2 has all of it in one controller.
+fn block_io_v2(has: bool) -> BlockIoControls {
+    BlockIoControls { weight: has, weight_device: has, read_bps: has, write_bps: has, read_iops: has, write_iops: has }
 }
 
 fn thermal_throttle_cpus() -> Vec<u32> {
@@ -121,7 +135,7 @@ fn thermal_throttle_cpus() -> Vec<u32> {
 
 /// Device nodes below `dir`, as dockerd gives them to privileged containers: not those of terminals and of mounts in /dev.
 fn devices(dir: &Path) -> io::Result<Vec<Device>> {
-    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    use std::os::unix::fs::FileTypeExt;
     const NOT_BELOW: [&str; 7] = ["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"];
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -132,15 +146,7 @@ fn devices(dir: &Path) -> io::Result<Vec<Device>> {
         if kind.is_dir() && !NOT_BELOW.iter().any(|skipped| name == *skipped) {
             found.extend(devices(&entry.path()).unwrap_or_default());
         } else if name != "console" && (kind.is_char_device() || kind.is_block_device()) {
-            found.push(Device {
-                kind: if kind.is_block_device() { "b" } else { "c" }.to_owned(),
-                path: entry.path(),
-                major: rustix::fs::major(metadata.rdev()),
-                minor: rustix::fs::minor(metadata.rdev()),
-                file_mode: Some(metadata.mode() & 0o7777),
-                uid: metadata.uid(),
-                gid: metadata.gid(),
-            });
+            found.extend(crate::devices::node(entry.path(), &metadata));
         }
     }
     found.sort_by(|a, b| a.path.cmp(&b.path));

@@ -15,7 +15,11 @@ use tracing::warn;
 use crate::Engine;
 use crate::container::Container;
 use crate::container::state::Input;
+use crate::devices::{self, DeviceError};
+use crate::links;
 use crate::networking::{self, ConnectError};
+use crate::propagation::{self, PropagationError};
+use crate::sharing::{self, Borrowed, ShareError};
 use crate::shim::{CallError, Link, Shim, SpawnError};
 use crate::supervise;
 use crate::volumes::{self, LocateError};
@@ -89,6 +93,15 @@ pub enum LaunchError {
         /// Why.
         source: std::io::Error,
     },
+    /// A bind of it cannot pass mounts on.
+    #[error(transparent)]
+    Propagation(PropagationError),
+    /// It does not get a device of the host.
+    #[error(transparent)]
+    Device(DeviceError),
+    /// It does not get into another container's namespace.
+    #[error(transparent)]
+    Share(ShareError),
     /// It cannot be connected.
     #[error(transparent)]
     Network(ConnectError),
@@ -104,6 +117,7 @@ impl LaunchError {
             LaunchError::Runtime(failure) if PROGRAM_CODES.contains(&failure.exit_code) => ErrorKind::InvalidArgument,
             LaunchError::Volume(err) => err.kind(),
             LaunchError::Network(err) => err.kind(),
+            LaunchError::Share(err) => err.kind(),
             _ => ErrorKind::Internal,
         }
     }
@@ -197,26 +211,36 @@ async fn prepare(engine: &Engine, container: &Arc<Container>) -> Result<Prepared
     // a dead filesystem.
     let planned = bridge::blocking(move || {
         let joined = networking::join(&engine, &container).map_err(LaunchError::Network)?;
+        let borrowed = sharing::join(&engine, &container.definition.host_config).map_err(LaunchError::Share)?;
         let task = plan(&engine, &container, joined.donor.as_deref())?;
-        Ok((task, joined))
+        Ok((task, joined, borrowed))
     });
-    let (mut task, joined) = tokio::time::timeout(START_TIMEOUT, planned).await.unwrap_or(Err(LaunchError::Stuck))?;
+    let (mut task, joined, borrowed) =
+        tokio::time::timeout(START_TIMEOUT, planned).await.unwrap_or(Err(LaunchError::Stuck))?;
     let (namespace, holds) = joined.keep();
     task.joins_network = namespace.is_some();
-    Ok(Prepared { task, descriptors: namespace.into_iter().chain(holds).collect() })
+    let Borrowed { namespaces, memory } = borrowed;
+    task.shares_memory = memory.is_some();
+    let (joins, namespaces): (_, Vec<OwnedFd>) = namespaces.into_iter().unzip();
+    task.joins = joins;
+    let descriptors = namespace.into_iter().chain(namespaces).chain(memory).chain(holds).collect();
+    Ok(Prepared { task, descriptors })
 }
 
 /// `donor` is the container whose network this one shares, and with it the files that go with a network.
 fn plan(engine: &Engine, container: &Container, donor: Option<&Container>) -> Result<CreateTask, LaunchError> {
     let (definition, dir) = (&container.definition, engine.recorder.dir(container.id()));
-    let (config, host) = (&definition.config, &definition.host_config);
+    let host = &definition.host_config;
     let key = crate::ops::create::snapshot_key(container.id());
     let root_mounts = engine.images.snapshots().mounts(&key).map_err(LaunchError::Snapshot)?;
     let seccomp_program = filter(engine, container)?;
     let files = donor.map_or_else(|| dir.clone(), |donor| engine.recorder.dir(donor.id()));
     let (hostname, hosts, resolv_conf, log) =
         (files.hostname(), files.hosts(), files.resolv_conf(), dir.log(container.id()));
-    let points = volumes::located(engine, container).map_err(LaunchError::Volume)?;
+    let mut points = volumes::located(engine, container).map_err(LaunchError::Volume)?;
+    make_bind_sources(&points)?;
+    propagation::settle(&mut points).map_err(LaunchError::Propagation)?;
+    let devices = devices::gather(host, &engine.facts).map_err(LaunchError::Device)?;
     let placement = Placement {
         id: container.id(),
         root_mounts: &root_mounts,
@@ -227,10 +251,12 @@ fn plan(engine: &Engine, container: &Container, donor: Option<&Container>) -> Re
         init_path: Some(&engine.config.init_path).filter(|path| path.exists()).map(PathBuf::as_path),
         cgroup_parent: &engine.cgroup_parent_of(container),
         seccomp_program: seccomp_program.as_deref(),
+        devices: &devices,
         log_path: &log,
         flat_read_only: definition.flat_read_only,
     };
-    make_bind_sources(&points)?;
+    let linked = links::config(engine, container).map_err(|err| LaunchError::Network(err.into()))?;
+    let config = linked.as_ref();
     let config = match donor.map(|donor| &donor.definition.config) {
         Some(theirs) => {
             &Config { hostname: theirs.hostname.clone(), domainname: theirs.domainname.clone(), ..config.clone() }
@@ -253,6 +279,8 @@ fn plan(engine: &Engine, container: &Container, donor: Option<&Container>) -> Re
         }),
         spool_dir: dir.spool().to_owned(),
         joins_network: false,
+        joins: Vec::new(),
+        shares_memory: false,
     })
 }
 

@@ -51,13 +51,17 @@ pub mod supervise;
 
 mod clock;
 mod detach_keys;
+mod devices;
 mod engine;
 mod instructions;
 mod launch;
+pub mod links;
 pub mod networking;
 mod open;
+mod propagation;
 mod pulls;
 mod readiness;
+mod sharing;
 mod stream;
 mod sync;
 mod time_query;

@@ -27,6 +27,7 @@ use crate::Engine;
 use crate::container::Container;
 use crate::container::record::Definition;
 use crate::container::state::Phase;
+use crate::links::{self, LinkError};
 use crate::registry::LookupError;
 
 /// How many sockets the shim gets at most: half of a message (`sys::socket::FDS_MAX`), which clients' streams share.
@@ -61,6 +62,9 @@ pub enum ConnectError {
     /// The namespace cannot be opened.
     #[error("open the network namespace of container {0}")]
     Namespace(ContainerId, #[source] std::io::Error),
+    /// It does not reach a container that it links to.
+    #[error(transparent)]
+    Link(#[from] LinkError),
     /// Its /etc/hosts cannot be written.
     #[error("write the container's hosts file")]
     Hosts(#[source] std::io::Error),
@@ -74,6 +78,7 @@ impl ConnectError {
             ConnectError::NoBridge => ErrorKind::NotFound,
             ConnectError::DonorEnded { .. } => ErrorKind::Conflict,
             ConnectError::Ports(err) => err.kind(),
+            ConnectError::Link(err) => err.kind(),
             ConnectError::Donor(_) | ConnectError::Own | ConnectError::Namespace(..) | ConnectError::Hosts(_) => {
                 ErrorKind::Internal
             }
@@ -236,8 +241,12 @@ pub(crate) fn join(engine: &Engine, container: &Arc<Container>) -> Result<Joined
     }
     if asks_gateway || addresses.own.is_some() {
         // Nobody on the host's network is here without names of its own, which replace the host's.
-        let text = hosts_file(&definition.config, &definition.host_config, addresses, "");
+        let links = links::lines(engine, container)?;
+        let text = hosts_file(&definition.config, &definition.host_config, addresses, &links, "");
         std::fs::write(engine.recorder.dir(container.id()).hosts(), text).map_err(ConnectError::Hosts)?;
+    }
+    if let Some(own) = addresses.own {
+        links::tell_parents(engine, container, own);
     }
     Ok(joined)
 }

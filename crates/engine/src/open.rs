@@ -90,6 +90,9 @@ impl Engine {
         for record in records {
             register(&engine, record);
         }
+        for container in engine.containers.all() {
+            engine.containers.links().add(&container, |id| engine.containers.get(id));
+        }
         crate::volumes::recall(&engine, |id| with_shim.contains(id));
         tokio::spawn(supervise::run(engine.clone(), observations));
         let (recorder, sweeper) = (engine.clone(), engine.clone());

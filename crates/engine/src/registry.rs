@@ -7,11 +7,12 @@ use errdefs::ErrorKind;
 use oci::ContainerId;
 
 use crate::container::Container;
+use crate::links::Links;
 use crate::sync::{read, write};
 
 /// All containers. Names are reserved here before the record exists, and freed when it is gone.
 #[derive(Default)]
-pub struct Registry(RwLock<Maps>);
+pub struct Registry(RwLock<Maps>, Links);
 
 #[derive(Default)]
 struct Maps {
@@ -58,6 +59,10 @@ impl Registry {
             // A name that is only reserved means nothing yet.
             return maps.containers.get(id).cloned().ok_or_else(not_found);
         }
+        if let Some((parent, alias)) = text.trim_start_matches('/').split_once('/') {
+            let linked = maps.names.get(parent).and_then(|parent| self.1.child(parent, alias));
+            return linked.filter(|linked| maps.containers.contains_key(linked.id())).ok_or_else(not_found);
+        }
         let Some(first) = smallest_id(text) else { return Err(not_found()) };
         let mut matches = maps.containers.range(first..).take_while(|(id, _)| id.as_str().starts_with(text));
         match (matches.next(), matches.next()) {
@@ -65,6 +70,11 @@ impl Registry {
             (Some(_), Some(_)) => Err(LookupError::Ambiguous(text.to_owned())),
             (None, _) => Err(not_found()),
         }
+    }
+
+    /// Who links to whom.
+    pub fn links(&self) -> &Links {
+        &self.1
     }
 
     /// The container of that id.
@@ -104,6 +114,7 @@ impl Registry {
 
     /// Forgets a container and frees its name.
     pub fn remove(&self, id: &ContainerId) {
+        self.1.forget(id);
         let mut maps = write(&self.0);
         maps.containers.remove(id);
         maps.names.retain(|_, owner| owner != id);

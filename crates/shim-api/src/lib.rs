@@ -30,11 +30,11 @@ pub mod paths;
 
 use errdefs::ErrorKind;
 use oci::ContainerId;
-use oci::runtime::{Process, Spec};
+use oci::runtime::{NamespaceKind, Process, Spec};
 use serde::{Deserialize, Serialize};
 
 /// The version that this build speaks.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// What the daemon asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,7 +59,8 @@ pub enum Call {
         version: u32,
     },
     /// Makes the container up to the point where its program would be executed. The first descriptor is a network
-    /// namespace if [`CreateTask::joins_network`]; the others the shim keeps open until the container has ended: sockets
+    /// namespace if [`CreateTask::joins_network`]; then come those of [`CreateTask::joins`] and
+    /// [`CreateTask::shares_memory`]; the others the shim keeps open until the container has ended: sockets
     /// that hold its published ports, daemon or no daemon. Answer: [`Answer::Created`].
     Create(Box<CreateTask>),
     /// Connects a client: one descriptor, the client's stream. The shim owns it from then on. Answer: [`Answer::Done`].
@@ -111,6 +112,12 @@ pub struct CreateTask {
     /// The container lives in the network namespace whose descriptor comes with the frame. Since version 2.
     #[serde(default)]
     pub joins_network: bool,
+    /// More namespaces that the container lives in, whose descriptors come next, in this order. Since version 3.
+    #[serde(default)]
+    pub joins: Vec<NamespaceKind>,
+    /// A detached mount comes next, to be attached at /dev/shm. Since version 3.
+    #[serde(default)]
+    pub shares_memory: bool,
 }
 
 /// A json-file log.

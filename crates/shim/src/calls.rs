@@ -2,11 +2,12 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use errdefs::ErrorKind;
 use logging::json_file::{OpenError, Rotation, Writer};
-use oci::runtime::{Namespace, NamespaceKind};
+use oci::runtime::{Mount, Namespace, NamespaceKind};
 use oci_runtime::user::UserError;
 use oci_runtime::{CreateError, CreateOptions, ExecError, Kept, ProcessError, StartError, UserRequest};
 use shim_api::{Answer, Attach, Call, CreateTask, ExecTask, Failure, LogTarget, Reason, Request, VERSION};
@@ -161,17 +162,8 @@ impl Shim {
         if self.task.is_some() {
             return Err(CallError::Created);
         }
-        // Open until the container is made: from then on its processes keep the namespace.
-        if task.joins_network && descriptors.is_empty() {
-            return Err(CallError::Descriptors { wanted: 1, found: 0 });
-        }
-        let network = task.joins_network.then(|| descriptors.remove(0));
-        if let Some(network) = &network {
-            let path = format!("/proc/self/fd/{}", network.as_raw_fd());
-            let joined = Namespace { kind: NamespaceKind::Network, path: Some(path.into()) };
-            task.spec.linux.namespaces.retain(|namespace| namespace.kind != NamespaceKind::Network);
-            task.spec.linux.namespaces.push(joined);
-        }
+        // Open until the container is made: from then on its processes keep what they are for.
+        let _borrowed = borrow(&mut task, &mut descriptors)?;
         let log = task.log.as_ref().map(open_log).transpose()?;
         let terminal = task.spec.process.terminal;
         let mut ends = Ends::open(terminal, task.open_stdin, true).map_err(CallError::Streams)?;
@@ -257,6 +249,31 @@ impl Shim {
         }
         Ok(Answer::Done)
     }
+}
+
+/// Puts the namespaces and mounts that came as descriptors into the specification.
+fn borrow(task: &mut CreateTask, descriptors: &mut Vec<OwnedFd>) -> Result<Vec<OwnedFd>, CallError> {
+    let network = task.joins_network.then_some(NamespaceKind::Network);
+    let kinds: Vec<NamespaceKind> = network.into_iter().chain(task.joins.iter().copied()).collect();
+    let (wanted, found) = (kinds.len() + usize::from(task.shares_memory), descriptors.len());
+    if found < wanted {
+        return Err(CallError::Descriptors { wanted, found });
+    }
+    let borrowed: Vec<OwnedFd> = descriptors.drain(..wanted).collect();
+    let path = |fd: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    for (kind, namespace) in kinds.iter().zip(&borrowed) {
+        let namespaces = &mut task.spec.linux.namespaces;
+        namespaces.retain(|namespace| namespace.kind != *kind);
+        namespaces.push(Namespace { kind: *kind, path: Some(path(namespace)) });
+    }
+    if let Some(memory) = borrowed.get(kinds.len()) {
+        let (destination, options) = ("/dev/shm".into(), vec!["bind".to_owned()]);
+        let mount = Mount { destination, source: path(memory), options, prepared: true, ..Mount::default() };
+        // With the kernel's own file systems: what users mount may lie below.
+        let place = task.spec.mounts.iter().rposition(|mount| mount.destination.starts_with("/dev"));
+        task.spec.mounts.insert(place.map_or(0, |place| place + 1), mount);
+    }
+    Ok(borrowed)
 }
 
 fn open_log(target: &LogTarget) -> Result<Writer, OpenError> {

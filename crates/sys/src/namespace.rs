@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::{Pid, chroot, fchdir};
 use rustix::thread::{
     LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags, move_into_link_name_space, move_into_thread_name_spaces,
@@ -71,6 +72,20 @@ pub fn in_mount_namespace<T>(process: Pid, inside: impl FnOnce() -> T) -> io::Re
         std::process::abort();
     }
     result
+}
+
+/// A detached clone of the mount that is at `path` in another mount namespace. For a thread of its own, which ends
+/// afterwards: it leaves what it shared with the others, and does not come back.
+pub fn clone_in_mount_namespace(namespace: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
+    // setns(2) asks for a root and a directory of the thread's own.
+    // SAFETY: only this thread's root and working directory change their meaning, and it ends.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
+    move_into_link_name_space(namespace, Some(LinkNameSpaceType::Mount))?;
+    let root = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let place = crate::open::openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(open_tree(&place, "", flags)?)
 }
 
 /// Runs `clone` while children of this process are born in a new time namespace, and switches back. `set_up` is called

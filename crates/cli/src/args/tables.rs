@@ -452,7 +452,7 @@ pub static COMMANDS: &[Command] = &[
     )
     .flags(&[&[
         Flag::bool("force", "Kill it first, if it runs").short('f'),
-        Flag::bool("link", "Remove a link instead").short('l').later(),
+        Flag::bool("link", "Remove a link instead").short('l'),
         Flag::bool("volumes", "Also remove its anonymous volumes").short('v'),
     ]])
     .arity(Arity::Min(1)),

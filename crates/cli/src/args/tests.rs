@@ -32,7 +32,11 @@ fn mistakes_have_pflags_sentences() {
         (&["-m", "x"], "invalid argument \"x\" for \"-m, --memory\" flag: invalid size: 'x'"),
         (&["--rm=x"], "invalid argument \"x\" for \"--rm\" flag: strconv.ParseBool: parsing \"x\": invalid syntax"),
         (&["--sysctl", "a"], "invalid argument \"a\" for \"--sysctl\" flag: sysctl 'a' is not allowed"),
-        (&["--link", "a"], "option is not supported yet: --link"),
+        (
+            &["--cpu-count", "1"],
+            "\"--cpu-count\" is only supported on a Docker daemon running on windows, but the Docker daemon is running \
+             on linux",
+        ),
         (&["--dns", "x"], "invalid argument \"x\" for \"--dns\" flag: IP address is not correctly formatted: x"),
         (&["--dns-search", " a b"], "invalid argument \" a b\" for \"--dns-search\" flag: a b is not a valid domain"),
         (&["--dns-search", "12"], "invalid argument \"12\" for \"--dns-search\" flag: 12 is not a valid domain"),

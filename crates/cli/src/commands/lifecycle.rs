@@ -82,11 +82,12 @@ fn exit_code(status: &WaitResponse) -> String {
 
 /// `rm`
 pub async fn remove(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
-    let (force, volumes) = (parsed.flag("force"), parsed.flag("volumes"));
+    let (force, volumes, link) = (parsed.flag("force"), parsed.flag("volumes"), parsed.flag("link"));
+    let options = container::RemoveOptions { force, volumes, link };
     let mut outcomes = Outcomes::default();
     let remove = async |name: &String| match name.trim_matches('/') {
         "" => None,
-        name => Some(container::remove(&context.client, name, force, volumes).await),
+        name => Some(container::remove(&context.client, name, options).await),
     };
     at_once::each(&parsed.positionals, remove, |name, outcome| match outcome {
         None => outcomes.fail("container name cannot be empty"),

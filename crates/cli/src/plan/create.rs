@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use engine_api::container::{Config, CreateRequest, NetworkingConfig};
-use engine_api::host_config::{DeviceMapping, HostConfig, LogConfig, Mount, RestartPolicy};
+use engine_api::host_config::{DeviceMapping, DeviceRequest, HostConfig, LogConfig, Mount, RestartPolicy};
 use oci::image::{Empty, Healthcheck};
 
 use super::environment::{self, FileError};
@@ -11,7 +11,7 @@ use super::network::{self, NetworkError};
 use super::ports::{self, PortError, Ports};
 use super::security::{self, Security, SecurityError};
 use super::volume::{self, Volume, VolumeError};
-use super::{Surroundings, mount, values};
+use super::{Surroundings, devices, mount, values};
 use crate::args::Parsed;
 
 /// Why flags do not make a container. The texts are docker's.
@@ -37,6 +37,12 @@ pub enum CreateError {
     /// Options for a driver that has none.
     #[error("invalid logging opts for driver {0}")]
     LogOptions(String),
+    /// Swappiness outside of its range.
+    #[error("invalid value: {0}. Valid memory swappiness range is 0-100")]
+    Swappiness(i64),
+    /// An option of the storage driver without a value.
+    #[error("invalid storage option")]
+    StorageOption,
     /// A device of more than three parts, or without a name.
     #[error("bad format for path: {0}")]
     DevicePath(String),
@@ -68,15 +74,11 @@ pub fn request(parsed: &Parsed, surroundings: &Surroundings<'_>) -> Result<Creat
     let volumes = volumes(parsed, surroundings)?;
     let security = security::parse(parsed.list("security-opt"), surroundings)?;
     let host = host_config(parsed, surroundings, volumes.binds, security)?;
-    let networks = network::endpoints(parsed.list("network"))?;
+    let networks = network::endpoints(parsed)?;
     let Ports { exposed, bindings } = ports::parse(parsed.list("publish"), parsed.list("expose"))?;
     // A map that nobody filled is left out by Go's client.
     let exposed_ports = (!exposed.is_empty()).then_some(exposed);
-    let mut config = Config { exposed_ports, ..config(parsed, surroundings, volumes.anonymous)? };
-    if let Some(main) = networks.get(&host.network_mode) {
-        // For daemons that know of no place in a network.
-        config.mac_address.clone_from(&main.mac_address);
-    }
+    let config = Config { exposed_ports, ..config(parsed, surroundings, volumes.anonymous)? };
     Ok(CreateRequest {
         config,
         host_config: Some(HostConfig { port_bindings: Some(bindings), ..host }),
@@ -129,6 +131,10 @@ fn host_config(
     security: Security,
 ) -> Result<HostConfig, CreateError> {
     check_modes(parsed)?;
+    let device_mappings = device_mappings(parsed)?;
+    let storage_opt = storage_options(parsed.list("storage-opt"))?;
+    let annotations: BTreeMap<String, String> =
+        parsed.list("annotation").iter().map(|text| environment::pair(text)).collect();
     let text = |name: &str| parsed.text(name).to_owned();
     let list = |name: &str| none_if_empty(parsed.list(name).to_vec());
     let restart_policy = restart_policy(parsed.text("restart"))?;
@@ -149,6 +155,7 @@ fn host_config(
         auto_remove,
         volume_driver: text("volume-driver"),
         volumes_from: list("volumes-from"),
+        annotations: (!annotations.is_empty()).then_some(annotations),
         cap_add: list("cap-add"),
         cap_drop: list("cap-drop"),
         cgroupns_mode: text("cgroupns"),
@@ -161,6 +168,9 @@ fn host_config(
         ),
         group_add: list("group-add"),
         ipc_mode: text("ipc"),
+        links: list("link"),
+        isolation: text("isolation"),
+        storage_opt: (!storage_opt.is_empty()).then_some(storage_opt),
         pid_mode: text("pid"),
         privileged: parsed.flag("privileged"),
         readonly_rootfs: parsed.flag("read-only"),
@@ -170,18 +180,19 @@ fn host_config(
         uts_mode: text("uts"),
         userns_mode: text("userns"),
         sysctls: (!sysctls.is_empty()).then_some(sysctls),
-        devices: Some(parsed.list("device").iter().map(|text| device(text)).collect::<Result<_, _>>()?),
+        devices: Some(device_mappings),
+        device_requests: none_if_empty(device_requests(parsed)),
         mounts: none_if_empty(mounts(parsed, surroundings)),
         masked_paths: unconfined.clone(),
         readonly_paths: unconfined,
         init: parsed.given("init").then(|| parsed.flag("init")),
-        ..resources(parsed)
+        ..resources(parsed)?
     };
     Ok(host)
 }
 
 /// Limits; what Docker's client always sends as an empty list is an empty list here, too.
-fn resources(parsed: &Parsed) -> HostConfig {
+fn resources(parsed: &Parsed) -> Result<HostConfig, CreateError> {
     let int = |name: &str| parsed.int(name).unwrap_or(0);
     // Checked when read: what does not parse cannot come here.
     let bytes = |name: &str| values::bytes(parsed.text(name)).unwrap_or(0);
@@ -189,24 +200,67 @@ fn resources(parsed: &Parsed) -> HostConfig {
     let ulimits = parsed.list("ulimit").iter().filter_map(|text| values::ulimit(text).ok());
     // Go's client keeps them in a map: the last of a name counts.
     let ulimits: BTreeMap<String, _> = ulimits.map(|limit| (limit.name.clone(), limit)).collect();
-    HostConfig {
+    let swappiness = parsed.int("memory-swappiness").unwrap_or(-1);
+    if !(-1..=100).contains(&swappiness) {
+        return Err(CreateError::Swappiness(swappiness));
+    }
+    Ok(HostConfig {
         oom_score_adj: int("oom-score-adj"),
         shm_size: bytes("shm-size"),
         cpu_shares: int("cpu-shares"),
         memory: bytes("memory"),
         nano_cpus: values::nano_cpus(parsed.text("cpus")).unwrap_or(0),
-        blkio_weight_device: Some(Vec::new()),
-        blkio_device_read_bps: Some(Vec::new()),
-        blkio_device_write_bps: Some(Vec::new()),
-        blkio_device_read_iops: Some(Vec::new()),
-        blkio_device_write_iops: Some(Vec::new()),
+        cpu_period: int("cpu-period"),
+        cpu_quota: int("cpu-quota"),
+        cpu_realtime_period: int("cpu-rt-period"),
+        cpu_realtime_runtime: int("cpu-rt-runtime"),
+        cpuset_cpus: parsed.text("cpuset-cpus").to_owned(),
+        cpuset_mems: parsed.text("cpuset-mems").to_owned(),
+        cgroup_parent: parsed.text("cgroup-parent").to_owned(),
+        blkio_weight: values::unsigned_16(parsed.text("blkio-weight")).unwrap_or(0),
+        blkio_weight_device: Some(all(parsed, "blkio-weight-device", devices::weight)),
+        blkio_device_read_bps: Some(all(parsed, "device-read-bps", devices::bytes)),
+        blkio_device_write_bps: Some(all(parsed, "device-write-bps", devices::bytes)),
+        blkio_device_read_iops: Some(all(parsed, "device-read-iops", devices::rate)),
+        blkio_device_write_iops: Some(all(parsed, "device-write-iops", devices::rate)),
+        device_cgroup_rules: none_if_empty(parsed.list("device-cgroup-rule").to_vec()),
+        memory_reservation: bytes("memory-reservation"),
         memory_swap: swap,
-        memory_swappiness: Some(-1),
-        oom_kill_disable: Some(false),
+        memory_swappiness: Some(swappiness),
+        oom_kill_disable: Some(parsed.flag("oom-kill-disable")),
         pids_limit: Some(int("pids-limit")),
         ulimits: Some(ulimits.into_values().collect()),
         ..HostConfig::default()
+    })
+}
+
+/// All values of a flag. What does not parse was refused when it was read.
+fn all<T, E>(parsed: &Parsed, flag: &str, read: fn(&str) -> Result<T, E>) -> Vec<T> {
+    parsed.list(flag).iter().filter_map(|text| read(text).ok()).collect()
+}
+
+/// Devices by their paths.
+fn device_mappings(parsed: &Parsed) -> Result<Vec<DeviceMapping>, CreateError> {
+    parsed.list("device").iter().filter(|text| !devices::is_qualified(text)).map(|text| device(text)).collect()
+}
+
+/// GPUs, and devices by their qualified names.
+fn device_requests(parsed: &Parsed) -> Vec<DeviceRequest> {
+    let mut requests = all(parsed, "gpus", devices::gpus);
+    let names: Vec<String> = parsed.list("device").iter().filter(|text| devices::is_qualified(text)).cloned().collect();
+    if !names.is_empty() {
+        let driver = "cdi".to_owned();
+        requests.push(DeviceRequest { driver, device_ids: Some(names), ..DeviceRequest::default() });
     }
+    requests
+}
+
+fn storage_options(options: &[String]) -> Result<BTreeMap<String, String>, CreateError> {
+    let read = |text: &String| {
+        let (name, value) = text.split_once('=').ok_or(CreateError::StorageOption)?;
+        Ok((name.to_owned(), value.to_owned()))
+    };
+    options.iter().map(read).collect()
 }
 
 fn check_modes(parsed: &Parsed) -> Result<(), CreateError> {

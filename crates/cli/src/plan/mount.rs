@@ -1,7 +1,6 @@
 //! `--mount` and `-v`.
 
 use engine_api::host_config::{BindOptions, DriverConfig, Mount, TmpfsOptions, VolumeOptions};
-use serde_json::{Map, Value, json};
 
 use super::environment::pair;
 use super::values;
@@ -115,7 +114,7 @@ fn set(
         "tmpfs-mode" => tmpfs(mount).mode = u32::from_str_radix(value, 8).map_err(|_| bad())?,
         "volume-nocopy" => volume(mount).no_copy = boolean()?,
         "volume-subpath" => value.clone_into(&mut volume(mount).subpath),
-        "image-subpath" => insert(&mut mount.image_options, "Subpath", json!(value)),
+        "image-subpath" => value.clone_into(&mut mount.image_options.get_or_insert_default().subpath),
         "volume-label" => volume(mount).labels.get_or_insert_default().extend([pair(value)]),
         "volume-driver" => value.clone_into(&mut driver(mount).name),
         "volume-opt" => driver(mount).options.get_or_insert_default().extend([pair(value)]),
@@ -138,10 +137,6 @@ fn volume(mount: &mut Mount) -> &mut VolumeOptions {
 
 fn driver(mount: &mut Mount) -> &mut DriverConfig {
     volume(mount).driver_config.get_or_insert_default()
-}
-
-fn insert(options: &mut Option<Value>, key: &str, value: Value) {
-    options.get_or_insert_with(|| Value::Object(Map::new()))[key] = value;
 }
 
 fn validate(mount: &Mount) -> Result<(), MountError> {

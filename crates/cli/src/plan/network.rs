@@ -6,6 +6,7 @@ use engine_api::container::EndpointSettings;
 use serde_json::{Map, Value, json};
 
 use super::mount;
+use crate::args::Parsed;
 
 /// Why a network is wrong. The texts are docker's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +38,9 @@ pub enum NetworkError {
     /// Not six, eight or twenty bytes in hex.
     #[error("{0} is not a valid mac address")]
     MacAddress(String),
+    /// The same, said twice.
+    #[error("conflicting options: cannot specify both {0}")]
+    Both(&'static str),
     /// Networks that exclude each other.
     #[error("conflicting options: cannot attach both user-defined and non-user-defined network-modes")]
     Mixed,
@@ -112,15 +116,26 @@ pub fn mode(given: &[String]) -> String {
     first.map_or_else(|| "default".to_owned(), |attachment| attachment.name)
 }
 
-/// The container's place in each network.
-pub fn endpoints(given: &[String]) -> Result<BTreeMap<String, EndpointSettings>, NetworkError> {
+/// The container's place in each network. What flags of their own say of it, they say of the first one.
+pub fn endpoints(parsed: &Parsed) -> Result<BTreeMap<String, EndpointSettings>, NetworkError> {
+    if !matches!(parsed.text("mac-address"), address if address.is_empty() || is_mac_address(address)) {
+        return Err(NetworkError::MacAddress(parsed.text("mac-address").to_owned()));
+    }
+    let given = parsed.list("network");
     let mut endpoints = BTreeMap::new();
     if given.is_empty() {
-        endpoints.insert("default".to_owned(), EndpointSettings::default());
+        let mut attachment = Attachment { name: "default".to_owned(), ..Attachment::default() };
+        add_flags(&mut attachment, parsed)?;
+        check(&attachment.name, &attachment.endpoint)?;
+        endpoints.insert(attachment.name, attachment.endpoint);
     }
     let (mut any_own, mut any_predefined) = (false, false);
-    for text in given {
-        let Attachment { name, endpoint } = parse(text)?;
+    for (at, text) in given.iter().enumerate() {
+        let mut attachment = parse(text)?;
+        if at == 0 {
+            add_flags(&mut attachment, parsed)?;
+        }
+        let Attachment { name, endpoint } = attachment;
         check(&name, &endpoint)?;
         any_own |= is_user_defined(&name);
         any_predefined |= !is_user_defined(&name);
@@ -133,6 +148,48 @@ pub fn endpoints(given: &[String]) -> Result<BTreeMap<String, EndpointSettings>,
         }
     }
     if any_own && any_predefined { Err(NetworkError::Mixed) } else { Ok(endpoints) }
+}
+
+/// `--ip`, `--network-alias` and their like.
+fn add_flags(attachment: &mut Attachment, parsed: &Parsed) -> Result<(), NetworkError> {
+    let user_defined = is_user_defined(&attachment.name);
+    let endpoint = &mut attachment.endpoint;
+    let ipam = endpoint.ipam_config.clone().unwrap_or_default();
+    let aliases = [parsed.list("network-alias"), parsed.list("net-alias")].concat();
+    let (links, link_local) = (parsed.list("link"), parsed.list("link-local-ip"));
+    let (ip, ip6, mac) = (parsed.text("ip"), parsed.text("ip6"), parsed.text("mac-address"));
+    let conflicts = [
+        (!aliases.is_empty() && endpoint.aliases.is_some(), "--network-alias and per-network alias"),
+        (!ip.is_empty() && !ipam["IPv4Address"].is_null(), "--ip and per-network IPv4 address"),
+        (!ip6.is_empty() && !ipam["IPv6Address"].is_null(), "--ip6 and per-network IPv6 address"),
+        (!mac.is_empty() && !endpoint.mac_address.is_empty(), "--mac-address and per-network MAC address"),
+        (
+            !link_local.is_empty() && !ipam["LinkLocalIPs"].is_null(),
+            "--link-local-ip and per-network link-local IP addresses",
+        ),
+    ];
+    if let Some((_, options)) = conflicts.into_iter().find(|(conflict, _)| *conflict) {
+        return Err(NetworkError::Both(options));
+    }
+    if !aliases.is_empty() {
+        endpoint.aliases = Some(aliases);
+    }
+    // On the default bridge a link is a matter of the host's configuration.
+    if user_defined && !links.is_empty() {
+        endpoint.links = Some(links.to_vec());
+    }
+    for (key, value) in [("IPv4Address", ip), ("IPv6Address", ip6)] {
+        if !value.is_empty() {
+            address(endpoint, key, json!(value));
+        }
+    }
+    if !link_local.is_empty() {
+        address(endpoint, "LinkLocalIPs", json!(link_local));
+    }
+    if !mac.is_empty() {
+        mac.clone_into(&mut endpoint.mac_address);
+    }
+    Ok(())
 }
 
 fn check(name: &str, endpoint: &EndpointSettings) -> Result<(), NetworkError> {
@@ -171,8 +228,19 @@ mod tests {
     use super::*;
 
     fn told(given: &[&str]) -> String {
-        let given: Vec<String> = given.iter().map(|text| (*text).to_owned()).collect();
-        match endpoints(&given) {
+        let given: Vec<String> = given.iter().map(|text| format!("--network={text}")).collect();
+        told_of(&given)
+    }
+
+    fn told_of(line: &[String]) -> String {
+        let command = crate::args::tables::find("run").expect("a command of the tables");
+        let flag = |long: &str| command.all_flags().find(|flag| flag.long == long);
+        let parsed = match crate::args::parse(&flag, &|_| None, false, line) {
+            Ok(parsed) => parsed,
+            Err(crate::args::ArgsError::Invalid { reason, .. }) => return reason.to_string(),
+            Err(err) => return err.to_string(),
+        };
+        match endpoints(&parsed) {
             Ok(endpoints) => endpoints.into_keys().collect::<Vec<_>>().join(" "),
             Err(err) => err.to_string(),
         }
@@ -201,6 +269,27 @@ mod tests {
             (&["name=none,mac-address=1:2"], "1:2 is not a valid mac address"),
         ] {
             assert_eq!(told(given), expected, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn flags_of_their_own_describe_the_first_network() {
+        for (line, expected) in [
+            (&["--ip=1.2.3.4"][..], "default"),
+            (&["--mac-address=x"], "x is not a valid mac address"),
+            (&["--network-alias=a"], "network-scoped aliases are only supported for user-defined networks"),
+            (&["--network=own", "--network-alias=a", "--link=b", "--ip6=::1"], "own"),
+            (
+                &["--network=name=own,alias=a", "--net-alias=b"],
+                "conflicting options: cannot specify both --network-alias and per-network alias",
+            ),
+            (
+                &["--network=name=own,ip=1.2.3.4", "--ip=1.2.3.5"],
+                "conflicting options: cannot specify both --ip and per-network IPv4 address",
+            ),
+        ] {
+            let line: Vec<String> = line.iter().map(|word| (*word).to_owned()).collect();
+            assert_eq!(told_of(&line), expected, "{line:?}");
         }
     }
 

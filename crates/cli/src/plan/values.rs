@@ -6,7 +6,7 @@ use engine_api::host_config::Ulimit;
 use engine_api::size::{self, SizeError, Units};
 
 use crate::args::Kind;
-use crate::plan::{mount, network};
+use crate::plan::{devices, mount, network};
 
 /// Why a value is wrong. The texts are those of Go's libraries and docker's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +77,21 @@ pub enum ValueError {
     /// Its address is none.
     #[error("invalid IP address in add-host: {0:?}")]
     ExtraHostAddress(String),
+    /// Not a device, or not what is asked of one.
+    #[error(transparent)]
+    Device(devices::DeviceError),
+    /// No container to link to.
+    #[error("empty string specified for links")]
+    NoLink,
+    /// More than a container and an alias.
+    #[error("bad format for links: {0}")]
+    Link(String),
+    /// Not a number from 0 on.
+    #[error("strconv.ParseUint: parsing {0:?}: invalid syntax")]
+    Unsigned(String),
+    /// Such a number beyond all bounds.
+    #[error("strconv.ParseUint: parsing {0:?}: value out of range")]
+    UnsignedRange(String),
     /// Not a mount.
     #[error(transparent)]
     Mount(mount::MountError),
@@ -91,7 +106,14 @@ pub fn check(kind: Kind, text: &str) -> Result<(), ValueError> {
         Kind::Text | Kind::List | Kind::Strings => Ok(()),
         Kind::Bool => boolean(text).map(drop),
         Kind::Int => int(text).map(drop),
-        Kind::Uint16 => text.parse::<u16>().map(drop).map_err(|_| ValueError::Int(text.to_owned())),
+        Kind::Uint16 => unsigned_16(text).map(drop),
+        Kind::Pairs => Ok(()),
+        Kind::DeviceBytes => devices::bytes(text).map(drop).map_err(ValueError::Device),
+        Kind::DeviceRate => devices::rate(text).map(drop).map_err(ValueError::Device),
+        Kind::DeviceWeight => devices::weight(text).map(drop).map_err(ValueError::Device),
+        Kind::DeviceRule => devices::check_rule(text).map_err(ValueError::Device),
+        Kind::Gpus => devices::gpus(text).map(drop).map_err(ValueError::Device),
+        Kind::Link => check_link(text),
         Kind::Bytes => bytes(text).map(drop),
         Kind::SwapBytes if text == "-1" => Ok(()),
         Kind::SwapBytes => bytes(text).map(drop),
@@ -116,6 +138,28 @@ pub fn check(kind: Kind, text: &str) -> Result<(), ValueError> {
         Kind::ExtraHost => extra_host(text).map(drop),
         Kind::Mount => mount::parse(text, &|path| path.to_owned()).map(drop).map_err(ValueError::Mount),
         Kind::Network => network::parse(text).map(drop).map_err(ValueError::Network),
+    }
+}
+
+/// A whole number up to 65535.
+pub fn unsigned_16(text: &str) -> Result<u16, ValueError> {
+    let number = int(text).map_err(|err| match err {
+        ValueError::Range(text) => ValueError::UnsignedRange(text),
+        _ => ValueError::Unsigned(text.to_owned()),
+    })?;
+    match u16::try_from(number) {
+        _ if text.starts_with(['-', '+']) => Err(ValueError::Unsigned(text.to_owned())),
+        Err(_) => Err(ValueError::UnsignedRange(text.to_owned())),
+        Ok(number) => Ok(number),
+    }
+}
+
+/// Docker's client leaves it to the daemon whether there is such a container.
+fn check_link(text: &str) -> Result<(), ValueError> {
+    match text.matches(':').count() {
+        _ if text.is_empty() => Err(ValueError::NoLink),
+        0 | 1 => Ok(()),
+        _ => Err(ValueError::Link(text.to_owned())),
     }
 }
 

@@ -33,6 +33,7 @@ fn planned_with(request: &str, facts: &HostFacts, flat_read_only: bool) -> Plann
         init_path: Some(Path::new("/usr/bin/docker-init")),
         cgroup_parent: "/longshore-0123abcd",
         seccomp_program: None,
+        devices: &HostDevices::default(),
         log_path: Path::new("/c/log"),
         flat_read_only,
     };

@@ -210,6 +210,21 @@ pub enum InvalidRequest {
         /// What there is.
         available: String,
     },
+    /// A weight that the kernel refuses.
+    #[error("Range of blkio weight is from 10 to 1000")]
+    BlockIoWeight,
+    /// Limits of a whole system drive are a Windows matter.
+    #[error("Invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps")]
+    IoMaximum,
+    /// No container to link to.
+    #[error("empty string specified for links")]
+    LinkEmpty,
+    /// More than a container and an alias.
+    #[error("bad format for links: {raw}")]
+    Link {
+        /// As given.
+        raw: String,
+    },
     /// A size below zero.
     #[error("SHM size can not be less than 0")]
     ShmSize,
@@ -470,6 +485,8 @@ impl InvalidRequest {
             InvalidRequest::VolumeSpec { .. }
             | InvalidRequest::VolumeSpecMount { .. }
             | InvalidRequest::VolumeMode { .. }
+            | InvalidRequest::LinkEmpty
+            | InvalidRequest::Link { .. }
             | InvalidRequest::SecurityOptionFormat { .. }
             | InvalidRequest::SecurityOption { .. } => ErrorKind::Internal,
             _ => ErrorKind::InvalidArgument,

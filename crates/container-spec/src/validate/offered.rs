@@ -20,7 +20,7 @@ pub(super) fn validate(
         return Err(InvalidRequest::Runtime { name: host.runtime.clone() });
     }
     let networks = networking.and_then(|networking| networking.endpoints_config.as_ref());
-    let asked = namespaces(host).into_iter().chain(storage(host)).chain(devices(host)).chain(other(config, host));
+    let asked = namespaces(host).into_iter().chain(storage(host)).chain(other(config, host));
     match asked.chain(network(config, host, networks)).find(|(asked, _)| *asked) {
         Some((_, option)) => Err(InvalidRequest::NotOffered { option }),
         None => Ok(()),
@@ -37,42 +37,16 @@ fn any_entry<T>(map: &Option<BTreeMap<String, T>>) -> bool {
 
 type Asked = (bool, &'static str);
 
-fn namespaces(host: &HostConfig) -> [Asked; 4] {
-    [
-        (host.pid_mode.starts_with("container:"), "--pid container:NAME"),
-        (host.ipc_mode.starts_with("container:"), "--ipc container:NAME"),
-        (!host.cgroup.is_empty(), "HostConfig.Cgroup"),
-        (!host.cgroup_parent.is_empty(), "--cgroup-parent"),
-    ]
+fn namespaces(host: &HostConfig) -> [Asked; 1] {
+    [(!host.cgroup.is_empty(), "HostConfig.Cgroup")]
 }
 
 fn storage(host: &HostConfig) -> [Asked; 1] {
     [(any_entry(&host.storage_opt), "--storage-opt")]
 }
 
-fn devices(host: &HostConfig) -> [Asked; 10] {
-    [
-        (any(&host.devices), "--device"),
-        (any(&host.device_requests), "--gpus"),
-        (host.blkio_weight != 0, "--blkio-weight"),
-        (any(&host.blkio_weight_device), "--blkio-weight-device"),
-        (any(&host.blkio_device_read_bps), "--device-read-bps"),
-        (any(&host.blkio_device_write_bps), "--device-write-bps"),
-        (any(&host.blkio_device_read_iops), "--device-read-iops"),
-        (any(&host.blkio_device_write_iops), "--device-write-iops"),
-        (host.cpu_realtime_period != 0, "--cpu-rt-period"),
-        (host.cpu_realtime_runtime != 0, "--cpu-rt-runtime"),
-    ]
-}
-
-fn other(config: &Config, host: &HostConfig) -> [Asked; 5] {
-    [
-        (super::asks_for_healthcheck(config), "--health-cmd"),
-        (host.io_maximum_bandwidth != 0, "--io-maxbandwidth"),
-        (host.io_maximum_iops != 0, "--io-maxiops"),
-        (host.cpu_count != 0, "--cpu-count"),
-        (host.cpu_percent != 0, "--cpu-percent"),
-    ]
+fn other(config: &Config, host: &HostConfig) -> [Asked; 2] {
+    [(super::asks_for_healthcheck(config), "--health-cmd"), (any(&host.device_requests), "--gpus")]
 }
 
 fn network(config: &Config, host: &HostConfig, networks: Option<&BTreeMap<String, EndpointSettings>>) -> [Asked; 9] {
@@ -86,7 +60,7 @@ fn network(config: &Config, host: &HostConfig, networks: Option<&BTreeMap<String
         (endpoint(|endpoint| any_entry(&endpoint.driver_opts)), "--network driver-opt"),
         (endpoint(|endpoint| endpoint.gw_priority != 0), "--network gw-priority"),
         (endpoint(|endpoint| any(&endpoint.aliases)), "--network-alias"),
-        (endpoint(|endpoint| any(&endpoint.links)) || any(&host.links), "--link"),
+        (endpoint(|endpoint| any(&endpoint.links)), "--network links"),
         (endpoint(|endpoint| !endpoint.mac_address.is_empty()), "--mac-address"),
         (!config.mac_address.is_empty(), "--mac-address"),
     ]

@@ -9,10 +9,12 @@ use crate::facts::{CgroupLayout, HostFacts};
 const MEMORY_MIN_BYTES: i64 = 6 << 20;
 
 pub(super) fn validate(host: &HostConfig, facts: &HostFacts) -> Result<Vec<Warning>, InvalidRequest> {
-    let warnings = memory(host, facts)?;
+    let mut warnings = memory(host, facts)?;
     processors(host, facts)?;
+    warnings.extend((host.cpu_percent > 0).then_some(Warning::CpuPercent));
     cpuset("cpus", "CPUs", &host.cpuset_cpus, &facts.cpuset_cpus)?;
     cpuset("mems", "memory nodes", &host.cpuset_mems, &facts.cpuset_mems)?;
+    warnings.extend(crate::block_io::validate(host, facts)?);
     if host.shm_size < 0 {
         return Err(InvalidRequest::ShmSize);
     }

@@ -101,10 +101,6 @@ fn what_is_not_offered_is_refused_by_name() {
         (r#""HostConfig":{"NetworkMode":"mine"}"#, "--network NAME"),
         (r#""NetworkingConfig":{"EndpointsConfig":{"mine":{}}}"#, "--network NAME"),
         (r#""NetworkingConfig":{"EndpointsConfig":{"default":{"DriverOpts":{"a":"b"}}}}"#, "--network driver-opt"),
-        (r#""HostConfig":{"Links":["a:b"]}"#, "--link"),
-        (r#""HostConfig":{"Devices":[{"PathOnHost":"/dev/kvm"}]}"#, "--device"),
-        (r#""HostConfig":{"PidMode":"container:a"}"#, "--pid container:NAME"),
-        (r#""HostConfig":{"BlkioWeight":10}"#, "--blkio-weight"),
         (r#""Healthcheck":{"Test":["CMD","true"]}"#, "--health-cmd"),
     ] {
         let refused = judged(&format!(r#"{{"Image":"a",{request}}}"#)).unwrap_err();

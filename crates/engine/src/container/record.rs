@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use stdx::fs::Durability;
 
 use crate::container::state::State;
+use crate::links::Link;
 
 /// The version of the record's shape; grows with changes that an older daemon could not read.
 const VERSION: u32 = 1;
@@ -40,6 +41,9 @@ pub struct Definition {
     /// Whether read-only binds leave what is mounted below them writable.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub flat_read_only: bool,
+    /// The containers that it links to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Link>,
 }
 
 /// The whole record.
@@ -210,6 +214,7 @@ mod tests {
             host_config: HostConfig { memory: 6 << 20, oom_kill_disable: Some(false), ..HostConfig::default() },
             mounts: vec![serde_json::from_str(MOUNT).unwrap()],
             flat_read_only: true,
+            links: vec![Link { to: id.clone(), alias: "db".into() }],
         }
     }
 

@@ -87,6 +87,7 @@ impl Scratch {
             host_config,
             mounts: vec![],
             flat_read_only: false,
+            links: Vec::new(),
         };
         fs::create_dir_all(self.dir(&id).path()).unwrap();
         self.dir(&id).write(name, &definition, &state, Durability::ProcessDeath).unwrap();

@@ -23,8 +23,10 @@ use crate::container::Container;
 use crate::container::name;
 use crate::container::record::{Definition, Record};
 use crate::container::state::State;
+use crate::links::{self, LinkError};
 use crate::networking;
 use crate::registry::LookupError;
+use crate::sharing::{self, ShareError};
 use crate::volumes::{self, ClaimError};
 
 /// What comes in the query.
@@ -89,6 +91,12 @@ pub enum CreateError {
     /// A container whose volumes it is to share does not exist.
     #[error(transparent)]
     VolumesFrom(LookupError),
+    /// A container whose namespaces it is to share does not exist.
+    #[error(transparent)]
+    Share(#[from] ShareError),
+    /// A container that it is to link to cannot be linked to.
+    #[error(transparent)]
+    Link(#[from] LinkError),
     /// Its volumes cannot be made ready.
     #[error(transparent)]
     Volumes(#[from] ClaimError),
@@ -114,6 +122,8 @@ impl CreateError {
             CreateError::SourcesStuck => ErrorKind::Unavailable,
             // dockerd says that the request is wrong, not that something is missing: its clients would pull the image.
             CreateError::VolumesFrom(_) => ErrorKind::InvalidArgument,
+            CreateError::Share(err) => err.kind(),
+            CreateError::Link(err) => err.kind(),
             CreateError::Volumes(err) => err.kind(),
             CreateError::Snapshot(_) | CreateError::Files { .. } => ErrorKind::Internal,
         }
@@ -174,11 +184,14 @@ fn plan(
     merge_log(&mut host, engine);
     container_spec::normalize_host(&mut host, &engine.facts);
     networking::resolve_mode(engine, &mut host.network_mode);
+    sharing::resolve(engine, &mut host)?;
+    let links = links::resolve(engine, &host)?;
     if config.hostname.is_empty() {
         config.hostname =
             if host.network_mode == "host" { engine.facts.hostname.clone() } else { id.short().to_owned() };
     }
-    let (mounts, ready) = plan_mounts(engine, &config, &host)?.into_iter().unzip();
+    let (mut mounts, ready): (Vec<Point>, _) = plan_mounts(engine, &config, &host)?.into_iter().unzip();
+    crate::propagation::follow_data_root(&mut mounts, &engine.config.data_root);
     let command: Vec<String> = config.entrypoint.iter().flatten().chain(config.cmd.iter().flatten()).cloned().collect();
     let (path, args) = command.split_first().ok_or(InvalidRequest::NoCommand)?;
     let definition = Definition {
@@ -191,6 +204,7 @@ fn plan(
         host_config: host,
         mounts,
         flat_read_only: options.flat_read_only,
+        links,
     };
     let warnings = warnings.iter().map(ToString::to_string).collect();
     Ok(Plan { definition, ready, chain, warnings })
@@ -314,6 +328,7 @@ async fn apply(engine: &Engine, name: String, plan: Plan) -> Result<CreateRespon
     };
     let container = Arc::new(Container::new(record));
     engine.containers.insert(container.clone());
+    engine.containers.links().add(&container, |id| engine.containers.get(id));
     engine.events.container(&container, "create", []);
     engine.tell_idle_changed();
     networking::prepare_soon(engine, &container.definition);
@@ -369,7 +384,7 @@ fn write_files(engine: &Engine, record: &Record) -> Result<(), CreateError> {
     let host = &definition.host_config;
     let of_host = |path| std::fs::read_to_string(path).unwrap_or_default();
     // With addresses at the start.
-    let hosts = hosts_file(&definition.config, host, Addresses::default(), &of_host("/etc/hosts"));
+    let hosts = hosts_file(&definition.config, host, Addresses::default(), &[], &of_host("/etc/hosts"));
     for (path, text) in [
         (dir.hostname(), container_spec::files::hostname_file(&definition.config)),
         (dir.hosts(), hosts),

@@ -18,6 +18,7 @@ use crate::container::state::Phase;
 use crate::detach_keys::{self, DetachKeysError};
 use crate::exec::{Exec, KEPT};
 use crate::launch::in_dockerds_words;
+use crate::links::{self, LinkError};
 use crate::registry::LookupError;
 use crate::shim::{CallError, Observation, Shim};
 use crate::stream::{self, STDOUT, Sink};
@@ -51,6 +52,9 @@ pub enum ExecError {
     /// The request is refused.
     #[error(transparent)]
     Invalid(#[from] InvalidRequest),
+    /// A container that its own links to is not there.
+    #[error(transparent)]
+    Link(#[from] LinkError),
     /// The keys are none.
     #[error("Invalid escape keys ({keys}) provided")]
     DetachKeys {
@@ -78,6 +82,7 @@ impl ExecError {
             ExecError::NotFound(_) => ErrorKind::NotFound,
             ExecError::NotRunning(_) | ExecError::Restarting(_) | ExecError::Paused(_) => ErrorKind::Conflict,
             ExecError::Invalid(err) => err.kind(),
+            ExecError::Link(err) => err.kind(),
             ExecError::NotStarted => ErrorKind::InvalidArgument,
             ExecError::User(failure) => failure.kind,
             ExecError::DetachKeys { .. } => ErrorKind::Internal,
@@ -148,7 +153,8 @@ pub async fn create(engine: &Engine, name: &str, request: ExecCreate) -> Result<
     }
     let definition = &container.definition;
     // Planned now only to refuse now what cannot be.
-    container_spec::plan_exec(&definition.config, &definition.host_config, &request, &engine.facts)?;
+    let config = links::config(engine, &container)?;
+    container_spec::plan_exec(&config, &definition.host_config, &request, &engine.facts)?;
     parse_keys(&request)?;
     check_user(&container, &request.user).await?;
     let exec = Arc::new(Exec::new(request));
@@ -172,7 +178,8 @@ pub async fn prepare_start(engine: &Engine, id: &str, start: ExecStart) -> Resul
     let definition = &container.definition;
     let mut request = exec.request.clone();
     request.console_size = start.console_size.or(request.console_size);
-    let process = container_spec::plan_exec(&definition.config, &definition.host_config, &request, &engine.facts)
+    let config = links::config(engine, &container).map_err(ExecError::Link)?;
+    let process = container_spec::plan_exec(&config, &definition.host_config, &request, &engine.facts)
         .map_err(ExecError::Invalid)?;
     let task = ExecTask {
         exec_id: exec.id.clone(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine_api::container::{Inspect, State as WireState};
+use engine_api::host_config::HostConfig;
 use engine_api::image::GraphDriver;
 use errdefs::ErrorKind;
 
@@ -11,6 +12,7 @@ use crate::Engine;
 use crate::clock::rfc3339;
 use crate::container::Container;
 use crate::container::state::State;
+use crate::links;
 use crate::networking::view;
 use crate::ops::create::snapshot_key;
 use crate::ops::list::sizes;
@@ -81,7 +83,7 @@ fn describe(engine: &Engine, container: &Container) -> Inspect {
         driver: "overlay2".to_owned(),
         platform: "linux".to_owned(),
         exec_ids: (!execs.is_empty()).then_some(execs),
-        host_config: definition.host_config.clone(),
+        host_config: HostConfig { links: links::shown(engine, container, &name), ..definition.host_config.clone() },
         mounts: definition.mounts.iter().map(|point| point.shown.clone()).collect(),
         config: definition.config.clone(),
         network_settings: view::settings(definition, place.as_deref(), state.pid()),

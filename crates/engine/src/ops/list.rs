@@ -106,6 +106,7 @@ pub async fn list(engine: &Engine, query: ListQuery, mut each: impl FnMut(Summar
     let mut names = ImageNames::default();
     for candidate in &candidates {
         let mut summary = candidate.summary(names.of(engine, candidate), now);
+        summary.names.extend(crate::links::names(engine, candidate.container.id()));
         if query.size {
             let sizes = sizes(engine, &candidate.container).await.map_err(ListError::Size)?;
             (summary.size_rw, summary.size_root_fs) = sizes;

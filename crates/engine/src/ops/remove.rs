@@ -15,6 +15,7 @@ use crate::Engine;
 use crate::container::Container;
 use crate::container::state::{Input, Phase};
 use crate::engine::Departure;
+use crate::links;
 use crate::ops::create::snapshot_key;
 use crate::ops::kill::{self, SendError};
 use crate::registry::LookupError;
@@ -108,7 +109,7 @@ impl RemoveError {
 pub async fn remove(engine: &Engine, name: &str, options: RemoveOptions) -> Result<(), RemoveError> {
     let container = engine.containers.find(name)?;
     if options.link {
-        return Err(RemoveError::DefaultLink);
+        return if links::remove(engine, name) { Ok(()) } else { Err(RemoveError::DefaultLink) };
     }
     let (engine, name) = (engine.clone(), name.to_owned());
     engine.clone().detached(async move { remove_container(&engine, &container, &name, options).await }).await

@@ -57,6 +57,8 @@ impl Shim {
             stdin_once: false,
             log: None,
             joins_network: false,
+            joins: Vec::new(),
+            shares_memory: false,
             spool_dir: dir.path().to_owned(),
         };
         Shim { dir, daemon: Daemon::new(ours, &id), id, child, task }

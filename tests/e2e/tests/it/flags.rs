@@ -294,10 +294,8 @@ fn privileged_what_is_not_there_yet_is_refused_by_its_name() {
     }
     each(&daemon, |at| {
         for (flag, names) in [
-            ("--link other", ["link", "Links"]),
             ("--gpus all", ["gpus", "DeviceRequests"]),
-            ("--blkio-weight 100", ["blkio-weight", "BlkioWeight"]),
-            ("--health-cmd true", ["health-cmd", "Healthcheck"]),
+            ("--storage-opt size=1g", ["storage-opt", "StorageOpt"]),
             ("--runtime other", ["runtime", "other"]),
         ] {
             let output = at.line(&format!("run --rm {flag} busybox true"));

@@ -83,6 +83,13 @@ pub enum Call {
         /// Its number.
         signal: i32,
     },
+    /// Sends a signal to an exec's process. One that has ended needs none. Since version 3. Answer: [`Answer::Done`].
+    SignalExec {
+        /// Which one.
+        exec_id: String,
+        /// Its number.
+        signal: i32,
+    },
     /// Asks how the container is. Answer: [`Answer::State`].
     State,
     /// Looks for a user in the container's files, as an exec will. Answer: [`Answer::Done`].

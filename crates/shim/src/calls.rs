@@ -143,6 +143,10 @@ impl Shim {
             Call::Start => self.start(),
             Call::Resize { exec_id, height, width } => self.resize(exec_id, height, width),
             Call::Signal { signal } => self.signal(signal),
+            Call::SignalExec { exec_id, signal } => {
+                let task = self.task.as_ref().ok_or(CallError::NotCreated)?;
+                task.signal_exec(&exec_id, signal).map_err(CallError::Signal).map(|()| Answer::Done)
+            }
             Call::State => Ok(Answer::State(self.task.as_ref().map(|task| task.run_state.clone()))),
             Call::CheckUser { user } => self.check_user(&user),
         };

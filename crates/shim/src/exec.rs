@@ -1,11 +1,13 @@
 //! A process added to the container.
 
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use oci_runtime::ExecProcess;
 use shim_api::ExecState;
 
+use crate::container::Task;
 use crate::event_loop::SIGKILL;
 use crate::streams::Streams;
 
@@ -68,6 +70,14 @@ impl Exec {
     pub(crate) fn kill(&self) {
         // It may have ended already.
         let _ = sys::signal::send(self.pidfd.as_fd(), SIGKILL);
+    }
+}
+
+impl Task {
+    /// Sends a signal to an exec. One that is not there has ended, and needs none.
+    pub(crate) fn signal_exec(&self, exec_id: &str, signal: i32) -> io::Result<()> {
+        let exec = self.execs.iter().find(|exec| exec.id == exec_id && exec.exit_code.is_none());
+        exec.map_or(Ok(()), |exec| sys::signal::send(exec.pidfd.as_fd(), signal))
     }
 }
 

@@ -5,6 +5,7 @@ pub mod create;
 pub mod devices;
 pub mod environment;
 pub mod filters;
+pub mod health;
 pub mod mount;
 pub mod network;
 pub mod ports;

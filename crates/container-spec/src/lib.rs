@@ -15,6 +15,7 @@
 //! - [`points`]: which mounts a container has, of its own, of others, of its image.
 //! - [`bind`], [`ports`], [`signal`], [`security`], [`links`], [`log`]: the small languages inside a request.
 //! - [`block_io`], [`capability`], [`device`], [`mounts`], [`namespaces`], [`plan`]: the parts of the specification.
+//! - [`health`]: how a container is asked whether it is well.
 //! - [`files`]: contents of /etc/hosts, /etc/resolv.conf and /etc/hostname.
 //!
 //! Not here: looking at the host (that a bind's source exists is for the engine to find out), user names (resolved inside
@@ -26,6 +27,7 @@ pub mod capability;
 pub mod device;
 pub mod facts;
 pub mod files;
+pub mod health;
 pub mod links;
 pub mod log;
 pub mod merge;
@@ -45,6 +47,7 @@ mod testing;
 pub use capability::capabilities;
 pub use device::{Granted, HostDevices};
 pub use facts::{BlockIoControls, CgroupLayout, Controls, HostFacts, KernelVersion};
+pub use health::{Probe, probe};
 pub use merge::merge_image;
 pub use normalize::normalize_host;
 pub use plan::{Placement, Planned, exec_user, plan, plan_exec};

@@ -6,13 +6,13 @@ use engine_api::container::Config;
 use engine_api::paths::clean;
 use oci::image::{ExecConfig, Healthcheck};
 
-use crate::validate::{InvalidRequest, Warning};
+use crate::validate::InvalidRequest;
 
 /// Completes `config` from the image: what the request says wins.
 ///
 /// Environment and labels are merged by name. A request with an entry point loses the image's command, too, for that
 /// holds arguments of another program. Fails if there is nothing to run.
-pub fn merge_image(config: &mut Config, image: &ExecConfig) -> Result<Vec<Warning>, InvalidRequest> {
+pub fn merge_image(config: &mut Config, image: &ExecConfig) -> Result<(), InvalidRequest> {
     if config.user.is_empty() {
         config.user.clone_from(&image.user);
     }
@@ -25,7 +25,7 @@ pub fn merge_image(config: &mut Config, image: &ExecConfig) -> Result<Vec<Warnin
     merge_command(config, image);
     // `--entrypoint ""` is sent as one empty word: no entry point, and neither the image's nor its command.
     config.entrypoint.take_if(|words| words.iter().eq([""]));
-    let warnings = merge_healthcheck(config, image);
+    merge_healthcheck(config, image);
     if config.working_dir.is_empty() {
         config.working_dir.clone_from(&image.working_dir);
     }
@@ -43,7 +43,7 @@ pub fn merge_image(config: &mut Config, image: &ExecConfig) -> Result<Vec<Warnin
     if is_empty(&config.entrypoint) && is_empty(&config.cmd) {
         return Err(InvalidRequest::NoCommand);
     }
-    Ok(warnings)
+    Ok(())
 }
 
 fn is_empty(list: &Option<Vec<String>>) -> bool {
@@ -93,10 +93,10 @@ fn merge_command(config: &mut Config, image: &ExecConfig) {
     }
 }
 
-fn merge_healthcheck(config: &mut Config, image: &ExecConfig) -> Vec<Warning> {
-    let Some(default) = &image.healthcheck else { return Vec::new() };
+fn merge_healthcheck(config: &mut Config, image: &ExecConfig) {
+    let Some(default) = &image.healthcheck else { return };
     if config.healthcheck.as_ref().is_some_and(is_disabled) {
-        return Vec::new();
+        return;
     }
     let check = config.healthcheck.get_or_insert_default();
     if is_empty(&check.test) {
@@ -113,11 +113,10 @@ fn merge_healthcheck(config: &mut Config, image: &ExecConfig) -> Vec<Warning> {
             *own = default;
         }
     }
-    if is_disabled(check) || is_empty(&check.test) { Vec::new() } else { vec![Warning::ImageHealthcheck] }
 }
 
 /// Whether a health check is the one that switches health checks off.
-pub(crate) fn is_disabled(check: &Healthcheck) -> bool {
+fn is_disabled(check: &Healthcheck) -> bool {
     check.test.as_ref().and_then(|test| test.first()).is_some_and(|word| word == "NONE")
 }
 
@@ -165,15 +164,5 @@ mod tests {
         merge_image(&mut config, &image).unwrap();
         assert_eq!(config.env, list(&["A=own", "PATH"]));
         assert_eq!(config.labels, labels(&[("a", "own"), ("b", "image")]));
-    }
-
-    #[test]
-    fn what_is_not_offered_yet_is_said() {
-        let image = ExecConfig {
-            cmd: list(&["sh"]),
-            healthcheck: Some(Healthcheck { test: list(&["CMD", "true"]), ..Healthcheck::default() }),
-            ..ExecConfig::default()
-        };
-        assert_eq!(merge_image(&mut Config::default(), &image).unwrap(), [Warning::ImageHealthcheck]);
     }
 }

@@ -11,7 +11,7 @@ use engine_api::container::{Config, NetworkingConfig};
 use engine_api::host_config::HostConfig;
 
 use crate::facts::HostFacts;
-use crate::{bind, capability, device, files, log, merge, mounts, points, ports, security, signal};
+use crate::{bind, capability, device, files, log, mounts, points, ports, security, signal};
 
 pub use error::{EndpointFault, InvalidRequest, MountFault, NetworksFault};
 
@@ -20,8 +20,6 @@ mod error;
 /// What the user should know of a request that is honoured all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Warning {
-    /// The image has a health check.
-    ImageHealthcheck,
     /// The kernel keeps no account of swap.
     NoSwapLimit,
     /// Swappiness is a v1 matter.
@@ -54,7 +52,6 @@ impl fmt::Display for Warning {
                     "Your kernel does not support {what} or the cgroup is not mounted. {discarded} discarded."
                 );
             }
-            Warning::ImageHealthcheck => "Health checks are not supported yet: the image's is not run.",
             Warning::NoSwapLimit => {
                 "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited \
                  without swap."
@@ -130,6 +127,7 @@ fn validate_config(config: &Config) -> Result<(), InvalidRequest> {
     if let Some(entry) = config.env.iter().flatten().find(|entry| entry.is_empty() || entry.starts_with('=')) {
         return Err(InvalidRequest::Env { entry: entry.clone() });
     }
+    crate::health::validate(config.healthcheck.as_ref())?;
     // A NUL can reach neither the kernel nor a file name; the runtime could only fail later and less clearly.
     let words = config.env.iter().chain(&config.cmd).chain(&config.entrypoint).flatten();
     let words = words.chain(config.volumes.iter().flatten().map(|(path, _)| path));
@@ -211,8 +209,8 @@ fn validate_restart(host: &HostConfig) -> Result<(), InvalidRequest> {
     let retries = host.restart_policy.maximum_retry_count;
     match host.restart_policy.name.as_str() {
         "" => Ok(()),
-        "on-failure" if retries < 0 => Err(InvalidRequest::RestartRetriesNegative),
-        "on-failure" => Ok(()),
+        "on-failure" | "on-unhealthy" if retries < 0 => Err(InvalidRequest::RestartRetriesNegative),
+        "on-failure" | "on-unhealthy" => Ok(()),
         "no" | "always" | "unless-stopped" => match retries {
             0 => Ok(()),
             ..0 => Err(InvalidRequest::RestartRetriesUnusedAndNegative),
@@ -275,14 +273,6 @@ fn network_warning(host: &HostConfig) -> Option<Warning> {
         "host" if host.port_bindings.iter().flatten().next().is_some() => Some(Warning::PortsOnHostNetwork),
         _ => None,
     }
-}
-
-/// Whether a request's own health check asks for something.
-fn asks_for_healthcheck(config: &Config) -> bool {
-    config
-        .healthcheck
-        .as_ref()
-        .is_some_and(|check| !merge::is_disabled(check) && check.test.as_ref().is_some_and(|test| !test.is_empty()))
 }
 
 #[cfg(test)]

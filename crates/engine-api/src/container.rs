@@ -319,7 +319,33 @@ pub struct State {
     pub finished_at: String,
     /// Its health.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub health: Option<Value>,
+    pub health: Option<Health>,
+}
+
+/// What a container's health check has found out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Health {
+    /// `starting`, `healthy` or `unhealthy`.
+    pub status: String,
+    /// Failures since the last success.
+    pub failing_streak: i64,
+    /// The last checks, the oldest first.
+    pub log: Vec<HealthResult>,
+}
+
+/// One check.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct HealthResult {
+    /// RFC 3339.
+    pub start: String,
+    /// RFC 3339.
+    pub end: String,
+    /// Its exit code; -1 if it did not come to one.
+    pub exit_code: i32,
+    /// What it printed, cut short.
+    pub output: String,
 }
 
 /// Body of `GET /containers/{id}/json`.

@@ -10,6 +10,32 @@ pub(crate) fn now_nanos() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
+/// A duration as Go prints it: `1h0m30s`, `1.5s`, `20ms`.
+pub(crate) fn go_duration(duration: std::time::Duration) -> String {
+    let nanos = duration.as_nanos();
+    let fraction = |unit: u128| {
+        let text = format!("{}.{:0width$}", nanos / unit, nanos % unit, width = unit.ilog10() as usize);
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    };
+    match nanos {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{nanos}ns"),
+        1_000..1_000_000 => format!("{}µs", fraction(1_000)),
+        1_000_000..1_000_000_000 => format!("{}ms", fraction(1_000_000)),
+        _ => {
+            let minutes = duration.as_secs() / 60;
+            let rest = duration - std::time::Duration::from_secs(minutes * 60);
+            let seconds = format!("{}.{:09}", rest.as_secs(), rest.subsec_nanos());
+            let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
+            match minutes {
+                0 => format!("{seconds}s"),
+                1..60 => format!("{minutes}m{seconds}s"),
+                _ => format!("{}h{}m{seconds}s", minutes / 60, minutes % 60),
+            }
+        }
+    }
+}
+
 /// RFC 3339 of nanoseconds since 1970; Go's zero time for 0, which stands for never.
 pub(crate) fn rfc3339(nanos: i64) -> String {
     match u64::try_from(nanos) {
@@ -56,6 +82,16 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_printed_as_go_prints_them() {
+        for (millis, text) in
+            [(0, "0s"), (1, "1ms"), (1_500, "1.5s"), (30_000, "30s"), (90_000, "1m30s"), (3_600_000, "1h0m0s")]
+        {
+            assert_eq!(go_duration(std::time::Duration::from_millis(millis)), text);
+        }
+        assert_eq!(go_duration(std::time::Duration::from_nanos(1_250)), "1.25µs");
+    }
 
     #[test]
     fn times_are_read_and_printed() {

@@ -56,6 +56,8 @@ pub struct Live {
     pub held_clients: Vec<HeldClient>,
     /// Processes added to it, by id.
     pub execs: BTreeMap<String, Arc<Exec>>,
+    /// Dropped, it stops the asking how well it is.
+    pub health_watch: Option<tokio::sync::oneshot::Sender<()>>,
     /// The wait for the start that its policy asks.
     pub restart_timer: Option<AbortHandle>,
 }
@@ -100,6 +102,7 @@ impl Container {
                 starting: false,
                 held_clients: Vec::new(),
                 execs: BTreeMap::new(),
+                health_watch: None,
                 restart_timer: None,
             }),
             endings: watch::Sender::default(),

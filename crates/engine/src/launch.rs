@@ -359,7 +359,7 @@ async fn speak(container: &Container, shim: &Shim, prepared: Prepared) -> Result
         Link::answer(answer, START_TIMEOUT).await.map_err(LaunchError::of_call)
     };
     match next().await? {
-        Answer::Hello { version, .. } if version <= shim_api::VERSION => {}
+        Answer::Hello { version, .. } if version <= shim_api::VERSION => shim.greeted(version),
         Answer::Hello { version, .. } => return Err(LaunchError::Version(version)),
         _ => return Err(LaunchError::Answer),
     }

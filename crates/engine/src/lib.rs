@@ -42,6 +42,7 @@ pub mod exec;
 pub mod facts;
 pub mod farewells;
 pub mod filters;
+pub mod health;
 pub mod ops;
 pub mod recorder;
 pub mod registry;

@@ -291,6 +291,7 @@ async fn connect(engine: &Engine, container: &Arc<Container>, dir: &Path) -> io:
     match run {
         Some(run) if run.started => {
             crate::ops::pause::recall(engine, container);
+            crate::health::recall(engine, container);
             Ok(())
         }
         // Made but never started by the daemon that died: nobody will start it any more.
@@ -347,6 +348,7 @@ fn wants_start(container: &Container) -> bool {
         duration: Duration::from_nanos(nanos),
         restarts: state.restart_count,
         stopped_by_client: state.manually_stopped,
+        unhealthy: state.found_unhealthy,
     };
     state.started_at_nanos != 0 && container.rules.policy.restarts_after(&run)
 }

@@ -30,6 +30,11 @@ pub enum Policy {
         /// How often in a row.
         max: u32,
     },
+    /// When it failed, or its health check did, this often at most; 0 for no bound.
+    OnUnhealthy {
+        /// How often in a row.
+        max: u32,
+    },
 }
 
 /// How long the last wait was; zero before the first.
@@ -47,6 +52,8 @@ pub struct Run {
     pub restarts: u32,
     /// A client stopped or killed it.
     pub stopped_by_client: bool,
+    /// It was ended because its health check failed.
+    pub unhealthy: bool,
 }
 
 impl Policy {
@@ -55,6 +62,7 @@ impl Policy {
         match policy.name.as_str() {
             "always" => Policy::Always,
             "unless-stopped" => Policy::UnlessStopped,
+            "on-unhealthy" => Policy::OnUnhealthy { max: u32::try_from(policy.maximum_retry_count).unwrap_or(0) },
             "on-failure" => Policy::OnFailure { max: u32::try_from(policy.maximum_retry_count).unwrap_or(0) },
             _ => Policy::No,
         }
@@ -67,7 +75,13 @@ impl Policy {
             Policy::Always => true,
             Policy::UnlessStopped => !run.stopped_by_client,
             Policy::OnFailure { max } => run.exit_code != 0 && (max == 0 || run.restarts < max),
+            Policy::OnUnhealthy { max } => (run.exit_code != 0 || run.unhealthy) && (max == 0 || run.restarts < max),
         }
+    }
+
+    /// Whether a container that is unhealthy after so many restarts is ended, to start again.
+    pub fn ends_unhealthy(self, restarts: u32) -> bool {
+        matches!(self, Policy::OnUnhealthy { max } if max == 0 || restarts < max)
     }
 }
 
@@ -95,7 +109,9 @@ mod tests {
             duration: Duration::from_secs(1),
             restarts,
             stopped_by_client,
+            unhealthy: false,
         };
+        let unhealthy = |exit_code, restarts| Run { unhealthy: true, ..run(exit_code, restarts, false) };
         for (policy, run, restarts) in [
             (Policy::No, run(1, 0, false), false),
             (Policy::Always, run(0, 99, false), true),
@@ -106,6 +122,11 @@ mod tests {
             (Policy::OnFailure { max: 0 }, run(1, 99, false), true),
             (Policy::OnFailure { max: 2 }, run(1, 1, false), true),
             (Policy::OnFailure { max: 2 }, run(1, 2, false), false),
+            (Policy::OnUnhealthy { max: 0 }, run(0, 0, false), false),
+            (Policy::OnUnhealthy { max: 0 }, run(1, 9, false), true),
+            (Policy::OnUnhealthy { max: 0 }, unhealthy(0, 9), true),
+            (Policy::OnUnhealthy { max: 2 }, unhealthy(0, 1), true),
+            (Policy::OnUnhealthy { max: 2 }, unhealthy(0, 2), false),
         ] {
             assert_eq!(policy.restarts_after(&run), restarts, "{policy:?} {run:?}");
         }
@@ -132,6 +153,7 @@ mod tests {
         assert_eq!(of("no", 0), Policy::No);
         assert_eq!(of("always", 0), Policy::Always);
         assert_eq!(of("unless-stopped", 0), Policy::UnlessStopped);
+        assert_eq!(of("on-unhealthy", 3), Policy::OnUnhealthy { max: 3 });
         assert_eq!(of("on-failure", 3), Policy::OnFailure { max: 3 });
     }
 }

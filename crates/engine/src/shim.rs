@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use oci::ContainerId;
@@ -35,6 +36,8 @@ pub struct Shim {
     gone: watch::Sender<bool>,
     /// Another connection to the same process has taken this one's place.
     replaced: watch::Sender<bool>,
+    /// Which version of the protocol it speaks; 0 until it has said so.
+    version: AtomicU32,
 }
 
 /// What a shim's task tells the supervisor, in the order in which it happened.
@@ -92,8 +95,13 @@ impl Shim {
         observations: mpsc::UnboundedSender<Observation>,
     ) -> std::io::Result<Arc<Shim>> {
         let (link, reader) = Link::open(socket, container.clone(), observations.clone())?;
-        let shim =
-            Arc::new(Shim { link, process, gone: watch::Sender::new(false), replaced: watch::Sender::new(false) });
+        let shim = Arc::new(Shim {
+            link,
+            process,
+            gone: watch::Sender::new(false),
+            replaced: watch::Sender::new(false),
+            version: AtomicU32::new(0),
+        });
         let task = shim.clone();
         tokio::spawn(async move {
             reader.run(&task.link).await;
@@ -136,9 +144,22 @@ impl Shim {
         let mut answers = self.link.send(vec![(Call::Hello { version: shim_api::VERSION }, vec![])]).await?;
         let answer = answers.pop().expect("one call gives one answer");
         match Link::answer(answer, HELLO_TIMEOUT).await? {
-            Answer::Hello { state, .. } => Ok(state),
+            Answer::Hello { state, version, .. } => {
+                self.version.store(version, Ordering::Relaxed);
+                Ok(state)
+            }
             _ => Err(CallError::Closed),
         }
+    }
+
+    /// Which version of the protocol it speaks; 0 as long as it is not known.
+    pub fn speaks(&self) -> u32 {
+        self.version.load(Ordering::Relaxed)
+    }
+
+    /// It has said hello, in this version.
+    pub fn greeted(&self, version: u32) {
+        self.version.store(version, Ordering::Relaxed);
     }
 
     /// Another connection takes this one's place: nobody hears of this one any more.

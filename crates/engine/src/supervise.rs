@@ -16,6 +16,7 @@ use crate::Engine;
 use crate::container::Container;
 use crate::container::state::{Effect, Input, Phase};
 use crate::exec::{self, Exec};
+use crate::health;
 use crate::networking;
 use crate::shim::{Observation, Outcome, Shim};
 
@@ -43,7 +44,8 @@ fn observe(engine: &Engine, observation: Observation) {
         Observation::Answered { container, outcome, asker } => {
             match (engine.containers.get(&container), &outcome) {
                 (Some(container), Ok(Answer::Started(run))) => feed(engine, &container, started(run)),
-                (Some(container), Ok(Answer::Hello { state: Some(run), execs, .. })) if run.started => {
+                (Some(container), Ok(Answer::Hello { state: Some(run), execs, version })) if run.started => {
+                    health::kill_left_over(&container, *version, execs);
                     take_over(engine, &container, run);
                     take_over_execs(engine, &container, execs);
                 }
@@ -296,18 +298,29 @@ pub fn feed(engine: &Engine, container: &Arc<Container>, input: Input) {
 pub fn perform(engine: &Engine, container: &Arc<Container>, effects: Vec<Effect>) {
     for effect in effects {
         match effect {
-            Effect::TellStart => engine.events.container(container, "start", []),
+            Effect::TellStart => {
+                engine.events.container(container, "start", []);
+                health::started(engine, container);
+            }
             // Performed with the transition itself.
             Effect::WakeWaiters => {}
             Effect::TellDie { exit_code, duration } => {
                 let attributes =
                     [("execDuration", duration.as_secs().to_string()), ("exitCode", exit_code.to_string())];
+                health::halt(container);
                 crate::volumes::tell_unmounts(engine, container);
                 engine.events.container(container, "die", attributes);
             }
             Effect::TellOom => engine.events.container(container, "oom", []),
-            Effect::TellPause => engine.events.container(container, "pause", []),
-            Effect::TellUnpause => engine.events.container(container, "unpause", []),
+            Effect::TellPause => {
+                health::halt(container);
+                engine.events.container(container, "pause", []);
+            }
+            Effect::TellUnpause => {
+                engine.events.container(container, "unpause", []);
+                health::resumed(engine, container);
+            }
+            Effect::End => health::end(engine, container),
             Effect::Record => engine.recorder.mark(container),
             Effect::RestartAfter(delay) => restart_after(engine, container, delay),
             Effect::Remove => remove(engine, container),

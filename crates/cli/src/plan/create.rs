@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use engine_api::container::{Config, CreateRequest, NetworkingConfig};
 use engine_api::host_config::{DeviceMapping, DeviceRequest, HostConfig, LogConfig, Mount, RestartPolicy};
-use oci::image::{Empty, Healthcheck};
+use oci::image::Empty;
 
 use super::environment::{self, FileError};
+use super::health::{self, HealthError};
 use super::network::{self, NetworkError};
 use super::ports::{self, PortError, Ports};
 use super::security::{self, Security, SecurityError};
@@ -58,6 +59,9 @@ pub enum CreateError {
     /// A network.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// A health check.
+    #[error(transparent)]
+    Health(#[from] HealthError),
     /// Ports.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -112,9 +116,7 @@ fn config(
         cmd: command.and_then(|command| none_if_empty(command.to_vec())),
         image: image.cloned().unwrap_or_default(),
         volumes: Some(volumes),
-        healthcheck: parsed
-            .flag("no-healthcheck")
-            .then(|| Healthcheck { test: Some(vec!["NONE".to_owned()]), ..Healthcheck::default() }),
+        healthcheck: health::check(parsed)?,
         working_dir: text("workdir"),
         entrypoint: parsed.given("entrypoint").then(|| vec![text("entrypoint")]),
         labels: Some(environment::labels(parsed.list("label-file"), parsed.list("label"), surroundings)?),

@@ -63,6 +63,15 @@ pub enum InvalidRequest {
     /// Removal and restart exclude each other.
     #[error("can't create 'AutoRemove' container with restart policy")]
     AutoRemoveWithRestart,
+    /// A duration of the health check is negative, or too short for a timer.
+    #[error("{field} in Healthcheck cannot be less than 1ms")]
+    HealthcheckDuration {
+        /// Which one.
+        field: &'static str,
+    },
+    /// The health check may fail less than never.
+    #[error("Retries in Healthcheck cannot be negative")]
+    HealthcheckRetries,
     /// The restart policy is unknown.
     #[error(
         "invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"

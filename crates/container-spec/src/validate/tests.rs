@@ -101,7 +101,6 @@ fn what_is_not_offered_is_refused_by_name() {
         (r#""HostConfig":{"NetworkMode":"mine"}"#, "--network NAME"),
         (r#""NetworkingConfig":{"EndpointsConfig":{"mine":{}}}"#, "--network NAME"),
         (r#""NetworkingConfig":{"EndpointsConfig":{"default":{"DriverOpts":{"a":"b"}}}}"#, "--network driver-opt"),
-        (r#""Healthcheck":{"Test":["CMD","true"]}"#, "--health-cmd"),
     ] {
         let refused = judged(&format!(r#"{{"Image":"a",{request}}}"#)).unwrap_err();
         assert_eq!(refused, InvalidRequest::NotOffered { option }, "{request}");

@@ -11,8 +11,10 @@
 //! ```
 //! `Stopped` is `created` to users as long as the container never ran, and `exited` afterwards.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use engine_api::container::Health;
 use serde::{Deserialize, Serialize};
 
 use crate::restart::{BackOff, Policy, Run};
@@ -60,6 +62,11 @@ pub struct State {
     pub back_off: BackOff,
     /// It runs, and its processes stand still.
     pub paused: bool,
+    /// What its health check has found out; none if it has no health check or never ran. Shared: lists copy the state.
+    #[serde(with = "crate::health::shared", skip_serializing_if = "Option::is_none")]
+    pub health: Option<Arc<Health>>,
+    /// It was found unhealthy in this run, and is ended because its policy says so.
+    pub found_unhealthy: bool,
     /// `restart` stops it to start it again: it is not removed in between.
     #[serde(skip)]
     pub restarted_by_client: bool,
@@ -104,6 +111,8 @@ pub enum Input {
     Paused,
     /// They go on.
     Unpaused,
+    /// Its health check has failed too often.
+    FoundUnhealthy,
     /// The kernel killed a process of it for lack of memory.
     OomKilled,
     /// It ended.
@@ -143,6 +152,8 @@ pub enum Effect {
     TellPause,
     /// Tell that it goes on.
     TellUnpause,
+    /// End it, so that its policy starts it again.
+    End,
     /// Write the record.
     Record,
     /// Start it after that time.
@@ -213,6 +224,10 @@ impl State {
                 self.paused = false;
                 vec![Effect::TellUnpause, Effect::Record]
             }
+            (Phase::Running { .. }, Input::FoundUnhealthy) => {
+                self.found_unhealthy = rules.policy.ends_unhealthy(self.restart_count) && !self.end_requested;
+                if self.found_unhealthy { vec![Effect::Record, Effect::End] } else { vec![] }
+            }
             (Phase::Running { .. }, Input::OomKilled) => {
                 self.oom_killed = true;
                 vec![Effect::TellOom]
@@ -244,7 +259,7 @@ impl State {
     fn started(&mut self, pid: i32, at_nanos: i64) -> Vec<Effect> {
         self.phase = Phase::Running { pid };
         self.started_at_nanos = at_nanos;
-        (self.exit_code, self.oom_killed, self.paused) = (0, false, false);
+        (self.exit_code, self.oom_killed, self.paused, self.found_unhealthy) = (0, false, false, false);
         self.error.clear();
         self.restarted_by_client = false;
         vec![Effect::TellStart, Effect::Record]
@@ -257,6 +272,7 @@ impl State {
             duration: Duration::from_nanos(nanos),
             restarts: self.restart_count,
             stopped_by_client: self.manually_stopped,
+            unhealthy: self.found_unhealthy,
         };
         let tell = Effect::TellDie { exit_code: run.exit_code, duration: run.duration };
         let mut effects = vec![Effect::WakeWaiters, tell, Effect::Record];

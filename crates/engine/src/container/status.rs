@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use crate::container::state::{Phase, State};
+use crate::health::judge;
 
 /// The sentence at the time `now_nanos` (since 1970).
 pub fn status(state: &State, now_nanos: i64) -> String {
     let since = |nanos: i64| human_duration(Duration::from_nanos(u64::try_from(now_nanos - nanos).unwrap_or(0)));
     match state.phase {
         Phase::Running { .. } if state.paused => format!("Up {} (Paused)", since(state.started_at_nanos)),
-        Phase::Running { .. } => format!("Up {}", since(state.started_at_nanos)),
+        Phase::Running { .. } => {
+            let health = state.health.as_ref().map_or("", |health| judge::suffix(&health.status));
+            format!("Up {}{health}", since(state.started_at_nanos))
+        }
         Phase::Restarting => format!("Restarting ({}) {} ago", state.exit_code, since(state.finished_at_nanos)),
         Phase::Removing => "Removal In Progress".to_owned(),
         Phase::Stopped if state.started_at_nanos == 0 => "Created".to_owned(),

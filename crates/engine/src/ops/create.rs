@@ -173,14 +173,14 @@ fn plan(
     if config.image.is_empty() && nothing {
         return Err(InvalidRequest::NoCommand.into());
     }
-    let mut warnings = container_spec::validate(&config, &host, networking_config.as_ref(), &engine.facts)?;
+    let warnings = container_spec::validate(&config, &host, networking_config.as_ref(), &engine.facts)?;
     let image = named_image(engine, options, &config.image)?;
     let no_defaults = ExecConfig::default();
     let (image_id, chain, defaults) = match &image {
         Some(image) => (image.id.to_string(), image.chain.clone(), &image.config.config),
         None => (String::new(), Vec::new(), &no_defaults),
     };
-    warnings.extend(container_spec::merge_image(&mut config, defaults)?);
+    container_spec::merge_image(&mut config, defaults)?;
     merge_log(&mut host, engine);
     container_spec::normalize_host(&mut host, &engine.facts);
     networking::resolve_mode(engine, &mut host.network_mode);

@@ -347,7 +347,7 @@ pub async fn resize(engine: &Engine, id: &str, height: u16, width: u16) -> Resul
 /// A client that saw the end of an exec's stream asks for the exit code at once. The shim posted it before it closed the
 /// stream, and answers in order: when its answer is here, the fact was observed. One that does not answer is not
 /// waited for long.
-async fn catch_up(engine: &Engine, container: &Container) {
+pub(crate) async fn catch_up(engine: &Engine, container: &Container) {
     let Some(shim) = container.shim() else { return };
     // Whatever goes wrong here, what is known already is told.
     let _ = tokio::time::timeout(CATCH_UP_WITHIN, async {

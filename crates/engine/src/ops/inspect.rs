@@ -101,6 +101,7 @@ fn wire_state(state: &State) -> WireState {
         pid: state.pid(),
         exit_code: state.exit_code,
         error: state.error.clone(),
+        health: state.health.as_deref().cloned(),
         started_at: rfc3339(state.started_at_nanos),
         finished_at: rfc3339(state.finished_at_nanos),
         ..WireState::default()

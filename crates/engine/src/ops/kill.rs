@@ -173,6 +173,17 @@ pub(crate) async fn send(engine: &Engine, container: &Arc<Container>, signal: i3
         }
         Phase::Stopped | Phase::Removing => return Err(SendError::NotRunning(id.clone())),
     }
+    deliver(engine, container, signal).await?;
+    if ends && container.state().paused {
+        // What stands still takes no signal.
+        super::pause::let_go(engine, container).await;
+    }
+    Ok(())
+}
+
+/// Sends a signal, whoever wants it to, and tells of it.
+pub(crate) async fn deliver(engine: &Engine, container: &Container, signal: i32) -> Result<(), SendError> {
+    let id = container.id();
     let shim = container.shim().ok_or_else(|| SendError::NotRunning(id.clone()))?;
     match shim.link.call(Call::Signal { signal }, vec![]).await {
         Ok(_) => {}
@@ -182,10 +193,6 @@ pub(crate) async fn send(engine: &Engine, container: &Arc<Container>, signal: i3
         Err(source) => return Err(SendError::Shim { id: id.clone(), source }),
     }
     engine.events.container(container, "kill", [("signal", signal.to_string())]);
-    if ends && container.state().paused {
-        // What stands still takes no signal.
-        super::pause::let_go(engine, container).await;
-    }
     Ok(())
 }
 

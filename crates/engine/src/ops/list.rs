@@ -173,8 +173,7 @@ impl Wanted {
             && self.images.as_ref().is_none_or(|images| images.contains(&definition.image_id))
             && self.matches_network(candidate)
             && self.matches_volume(candidate)
-            // There is no such thing yet: what asks for one finds nothing, what asks for none finds all.
-            && filters.exact("health", "none")
+            && filters.exact("health", state.health.as_ref().map_or("none", |health| health.status.as_str()))
             && filters.boolean("is-task") != Ok(Some(true))
             && self.matches_ports(candidate)
     }

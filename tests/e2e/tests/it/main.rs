@@ -21,6 +21,7 @@ mod files;
 mod flags;
 mod full_disk;
 mod fuzz;
+mod health;
 mod help;
 mod hostile;
 mod hostile_images;

@@ -248,6 +248,11 @@ impl Parsed {
         self.values.contains_key(name)
     }
 
+    /// Whether any flag was given.
+    pub fn has_flags(&self) -> bool {
+        !self.values.is_empty()
+    }
+
     fn last(&self, name: &str) -> Option<&str> {
         self.values.get(name).and_then(|values| values.last()).map(String::as_str)
     }

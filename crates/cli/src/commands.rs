@@ -32,7 +32,10 @@ pub mod prune;
 pub mod pull;
 pub mod run;
 pub mod start;
+pub mod stats;
 pub mod successor;
+pub mod top;
+pub mod update;
 pub mod version;
 pub mod volume;
 pub mod volume_copies;
@@ -86,6 +89,9 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
         Verb::Stop | Verb::Restart => lifecycle::stop(context, verb, parsed).await,
         Verb::Kill => lifecycle::kill(context, parsed).await,
         Verb::Pause | Verb::Unpause => lifecycle::pause(context, verb, parsed).await,
+        Verb::Update => update::run(context, parsed).await,
+        Verb::Top => top::run(context, parsed).await,
+        Verb::Stats => stats::run(context, parsed).await,
         Verb::Wait => lifecycle::wait(context, parsed).await,
         Verb::Remove => lifecycle::remove(context, parsed).await,
         Verb::Rename => lifecycle::rename(context, parsed).await,

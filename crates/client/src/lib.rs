@@ -29,6 +29,7 @@ pub mod frame;
 pub mod hijack;
 pub mod image;
 pub mod lines;
+pub mod live;
 pub mod network;
 pub mod on_demand;
 pub mod query;

@@ -15,6 +15,7 @@
 //! - [`points`]: which mounts a container has, of its own, of others, of its image.
 //! - [`bind`], [`ports`], [`signal`], [`security`], [`links`], [`log`]: the small languages inside a request.
 //! - [`block_io`], [`capability`], [`device`], [`mounts`], [`namespaces`], [`plan`]: the parts of the specification.
+//! - [`update`]: other limits for a container that exists.
 //! - [`health`]: how a container is asked whether it is well.
 //! - [`files`]: contents of /etc/hosts, /etc/resolv.conf and /etc/hostname.
 //!
@@ -39,6 +40,7 @@ pub mod points;
 pub mod ports;
 pub mod security;
 pub mod signal;
+pub mod update;
 pub mod validate;
 
 #[cfg(test)]
@@ -53,4 +55,5 @@ pub use normalize::normalize_host;
 pub use plan::{Placement, Planned, exec_user, plan, plan_exec};
 pub use points::{BindSource, Point, Ready, Shared, VolumeWish, bind_sources, plan_points};
 pub use security::{SeccompChoice, seccomp_choice};
+pub use update::{UpdateConflict, merge_update, update_resources, validate_update};
 pub use validate::{InvalidRequest, Warning, validate};

@@ -251,7 +251,7 @@ fn memory(host: &HostConfig, facts: &HostFacts) -> Option<MemoryLimits> {
     Some(limits).filter(|limits| *limits != MemoryLimits::default())
 }
 
-fn processors(host: &HostConfig) -> Option<CpuLimits> {
+pub(crate) fn processors(host: &HostConfig) -> Option<CpuLimits> {
     let from_cpus = host.nano_cpus > 0;
     let limits = CpuLimits {
         shares: u64::try_from(host.cpu_shares).ok().filter(|shares| *shares > 0),

@@ -13,6 +13,8 @@ use engine_api::host_config::HostConfig;
 use crate::facts::HostFacts;
 use crate::{bind, capability, device, files, log, mounts, points, ports, security, signal};
 
+pub(crate) use resources::validate as limits;
+
 pub use error::{EndpointFault, InvalidRequest, MountFault, NetworksFault};
 
 mod error;
@@ -148,7 +150,7 @@ fn validate_host(host: &HostConfig, facts: &HostFacts) -> Result<(), InvalidRequ
     }
     host.extra_hosts.iter().flatten().try_for_each(|entry| validate_extra_host(entry))?;
     ports::publications(&Config::default(), host)?;
-    validate_restart(host)?;
+    restart_policy(host)?;
     capability::capabilities(host, facts)?;
     if !matches!(host.isolation.as_str(), "" | "default") {
         return Err(InvalidRequest::Isolation { isolation: host.isolation.clone() });
@@ -205,7 +207,7 @@ fn validate_extra_host(entry: &str) -> Result<(), InvalidRequest> {
     }
 }
 
-fn validate_restart(host: &HostConfig) -> Result<(), InvalidRequest> {
+pub(crate) fn restart_policy(host: &HostConfig) -> Result<(), InvalidRequest> {
     let retries = host.restart_policy.maximum_retry_count;
     match host.restart_policy.name.as_str() {
         "" => Ok(()),

@@ -11,6 +11,7 @@
 //! - [`json`]: the one way in which request bodies are decoded.
 //! - [`paths`], [`platform`], [`ports`], [`size`]: what clients write for paths inside, platforms, ports and sizes.
 //! - [`path_stat`], [`changes`]: files of containers.
+//! - [`stats`], [`update`]: what containers use, and what they may from now on.
 //! - [`progress`]: how far a long piece of work is.
 //! - [`versions`]: the API versions that we serve, and every difference between them.
 //!
@@ -32,7 +33,9 @@ pub mod platform;
 pub mod ports;
 pub mod progress;
 pub mod size;
+pub mod stats;
 pub mod system;
+pub mod update;
 pub mod versions;
 pub mod volume;
 

@@ -18,7 +18,7 @@ use std::str::FromStr;
 use crate::container::{self, Inspect};
 use crate::volume::VolumeCreate;
 
-pub use create::{UpgradeError, read_only_is_flat, upgrade_create, upgrade_platform};
+pub use create::{UpgradeError, read_only_is_flat, upgrade_create, upgrade_platform, upgrade_update};
 pub use disk_usage::{UsageAnswer, downgrade_usage, upgrade_usage_parts};
 pub use image::{ImageAnswer, downgrade_image, downgrade_images};
 pub use system::{InfoAnswer, downgrade_info};

@@ -9,10 +9,12 @@ pub mod record;
 pub mod state;
 pub mod status;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use engine_api::host_config::HostConfig;
 use oci::ContainerId;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -20,7 +22,6 @@ use tokio::task::AbortHandle;
 use crate::container::record::{Definition, Record};
 use crate::container::state::{Effect, Input, Rules, State};
 use crate::exec::Exec;
-use crate::restart::Policy;
 use crate::shim::Shim;
 use crate::sync::lock;
 
@@ -28,8 +29,6 @@ use crate::sync::lock;
 pub struct Container {
     /// What never changes.
     pub definition: Definition,
-    /// What of that the state machine must know.
-    pub rules: Rules,
     /// Held by whoever operates on it.
     pub operation: Arc<tokio::sync::Mutex<()>>,
     /// Held by whoever writes its record.
@@ -44,6 +43,10 @@ pub struct Live {
     pub name: String,
     /// The machine's state.
     pub state: State,
+    /// What of the configuration the machine must know.
+    pub rules: Rules,
+    /// How the host runs it, if that was changed since this daemon has known it: what counts instead of the definition's.
+    pub updated: Option<Arc<HostConfig>>,
     /// The shim, from its start until its process is gone.
     pub shim: Option<Arc<Shim>>,
     /// Where it is on its network; who takes this takes it off there.
@@ -86,16 +89,16 @@ pub struct Ending {
 impl Container {
     /// A container as its record says.
     pub fn new(record: Record) -> Container {
-        let host = &record.definition.host_config;
-        let rules = Rules { policy: Policy::of(&host.restart_policy), auto_remove: host.auto_remove };
+        let rules = Rules::of(&record.definition.host_config);
         Container {
             definition: record.definition,
-            rules,
             operation: Arc::default(),
             recording: tokio::sync::Mutex::new(()),
             live: Mutex::new(Live {
                 name: record.name,
                 state: record.state,
+                rules,
+                updated: None,
                 shim: None,
                 place: None,
                 leaving: false,
@@ -129,6 +132,34 @@ impl Container {
         lock(&self.live)
     }
 
+    /// What the machine must know of its configuration.
+    pub fn rules(&self) -> Rules {
+        self.live().rules
+    }
+
+    /// How the host runs it, as of now.
+    pub fn host_config(&self) -> Cow<'_, HostConfig> {
+        match self.live().updated.clone() {
+            Some(updated) => Cow::Owned(HostConfig::clone(&updated)),
+            None => Cow::Borrowed(&self.definition.host_config),
+        }
+    }
+
+    /// What is known of it, as of now, for its record.
+    pub fn definition_now(&self) -> Cow<'_, Definition> {
+        match self.host_config() {
+            Cow::Owned(host_config) => Cow::Owned(Definition { host_config, ..self.definition.clone() }),
+            Cow::Borrowed(_) => Cow::Borrowed(&self.definition),
+        }
+    }
+
+    /// Has it run like this from now on.
+    pub fn update(&self, host: HostConfig) {
+        let mut live = self.live();
+        live.rules = Rules::of(&host);
+        live.updated = Some(Arc::new(host));
+    }
+
     /// Whether it has a terminal.
     pub fn tty(&self) -> bool {
         self.definition.config.tty
@@ -138,7 +169,7 @@ impl Container {
     #[must_use]
     pub fn step(&self, input: Input) -> Vec<Effect> {
         let mut live = self.live();
-        let (state, mut effects) = std::mem::take(&mut live.state).step(input, self.rules);
+        let (state, mut effects) = std::mem::take(&mut live.state).step(input, live.rules);
         live.state = state;
         // Under the same lock as the state, so that nobody sees an end and waits for it, too.
         if effects.contains(&Effect::WakeWaiters) {

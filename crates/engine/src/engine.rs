@@ -126,7 +126,7 @@ impl Core {
         departed
             && self.containers.all().iter().all(|container| {
                 let live = container.live();
-                !live.state.is_running() && live.shim.is_none() && container.rules.policy == Policy::No
+                !live.state.is_running() && live.shim.is_none() && live.rules.policy == Policy::No
             })
     }
 

@@ -230,7 +230,7 @@ async fn prepare(engine: &Engine, container: &Arc<Container>) -> Result<Prepared
 /// `donor` is the container whose network this one shares, and with it the files that go with a network.
 fn plan(engine: &Engine, container: &Container, donor: Option<&Container>) -> Result<CreateTask, LaunchError> {
     let (definition, dir) = (&container.definition, engine.recorder.dir(container.id()));
-    let host = &definition.host_config;
+    let host = &*container.host_config();
     let key = crate::ops::create::snapshot_key(container.id());
     let root_mounts = engine.images.snapshots().mounts(&key).map_err(LaunchError::Snapshot)?;
     let seccomp_program = filter(engine, container)?;

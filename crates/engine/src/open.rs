@@ -332,7 +332,7 @@ pub(crate) fn without_shim(engine: &Engine, container: &Arc<Container>, exit: Op
         (None, Phase::Running { .. }) => supervise::lost(engine, container),
         (None, Phase::Restarting) => restart(engine, container),
         (None, Phase::Stopped) if wants_start(container) => restart(engine, container),
-        (None, Phase::Stopped) if container.rules.auto_remove && state.started_at_nanos != 0 => {
+        (None, Phase::Stopped) if container.rules().auto_remove && state.started_at_nanos != 0 => {
             supervise::perform(engine, container, vec![Effect::Remove]);
         }
         (None, Phase::Stopped | Phase::Removing) => {}
@@ -350,7 +350,7 @@ fn wants_start(container: &Container) -> bool {
         stopped_by_client: state.manually_stopped,
         unhealthy: state.found_unhealthy,
     };
-    state.started_at_nanos != 0 && container.rules.policy.restarts_after(&run)
+    state.started_at_nanos != 0 && container.rules().policy.restarts_after(&run)
 }
 
 fn restart(engine: &Engine, container: &Arc<Container>) {

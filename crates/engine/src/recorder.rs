@@ -98,6 +98,6 @@ fn settle(container: &Container, dir: &ContainerDir, shim_dir: &std::path::Path)
         let live = container.live();
         (live.name.clone(), live.state.clone(), live.shim.is_none() && live.state.pid() == 0)
     };
-    dir.write(&name, &container.definition, &state, Durability::ProcessDeath)?;
+    dir.write(&name, &container.definition_now(), &state, Durability::ProcessDeath)?;
     if ended { stdx::fs::remove_if_exists(shim_dir) } else { Ok(()) }
 }

@@ -9,10 +9,7 @@ use crate::status::Failure;
 /// Docker's other routes: methods, pattern, and what they are for. The first that fits counts.
 const LATER: &[(&str, &str, &str)] = &[
     ("POST", "/auth", "logging in to registries"),
-    ("GET", "/containers/{}/top", "listing processes"),
-    ("GET", "/containers/{}/stats", "statistics"),
     ("GET", "/containers/{}/attach/ws", "attaching over a websocket"),
-    ("POST", "/containers/{}/update", "updating containers"),
     ("GET POST", "/containers/{}/checkpoints", "checkpoints"),
     ("DELETE", "/containers/{}/checkpoints/", "checkpoints"),
     ("GET", "/images/search", "searching images"),

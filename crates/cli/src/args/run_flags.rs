@@ -37,6 +37,25 @@ pub static RUN_ONLY: &[Flag] = &[
     Flag::bool("sig-proxy", "Pass signals on to the process").default("true"),
 ];
 
+/// Flags of `update`.
+pub static UPDATE: &[Flag] = &[
+    Flag::value("blkio-weight", Kind::Uint16, "uint16", "Weight of its block I/O, 10 to 1000; 0 for none").default("0"),
+    int("cpu-period", "Length of a scheduler period, in microseconds"),
+    int("cpu-quota", "Processor time in a scheduler period, in microseconds"),
+    int("cpu-rt-period", "Length of a real-time period, in microseconds"),
+    int("cpu-rt-runtime", "Real-time processor time in a period, in microseconds"),
+    int("cpu-shares", "Relative weight of its processor time").short('c'),
+    Flag::value("cpus", Kind::Cpus, "decimal", "Number of processors it may use"),
+    text("cpuset-cpus", "Processors it may use (0-3, 0,1)"),
+    text("cpuset-mems", "Memory nodes it may use (0-3, 0,1)"),
+    bytes("kernel-memory", "Limit of kernel memory (has no effect)").hidden(),
+    bytes("memory", "Memory it may use").short('m'),
+    bytes("memory-reservation", "Memory it is left with when memory is short"),
+    Flag::value("memory-swap", Kind::SwapBytes, "bytes", "Memory and swap it may use; -1 for any amount").default("0"),
+    int("pids-limit", "Number of its tasks; -1 for any number"),
+    text("restart", "When to start it again: no, always, unless-stopped, on-failure[:N], on-unhealthy[:N]"),
+];
+
 /// What `run` and `create` share.
 pub static CREATE: &[Flag] = &[
     Flag::value("add-host", Kind::ExtraHost, "list", "Add a line to /etc/hosts (host:ip)"),

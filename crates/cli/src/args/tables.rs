@@ -1,6 +1,6 @@
 //! All commands.
 
-use super::run_flags::{CREATE, DISABLE_CONTENT_TRUST, RUN_ONLY};
+use super::run_flags::{CREATE, DISABLE_CONTENT_TRUST, RUN_ONLY, UPDATE};
 use super::{Flag, Kind};
 
 /// What a command does; one variant, one file of `commands`.
@@ -20,6 +20,12 @@ pub enum Verb {
     Pause,
     /// `unpause`
     Unpause,
+    /// `update`
+    Update,
+    /// `stats`
+    Stats,
+    /// `top`
+    Top,
     /// `restart`
     Restart,
     /// `wait`
@@ -477,17 +483,41 @@ pub static COMMANDS: &[Command] = &[
         Flag::bool("interactive", "Attach to its standard input").short('i'),
     ]])
     .arity(Arity::Min(1)),
+    command(
+        &["stats", "container stats"],
+        "[OPTIONS] [CONTAINER...]",
+        "Show what containers use, again and again",
+        Verb::Stats,
+    )
+    .flags(&[&[
+        Flag::bool("all", "Also those that do not run").short('a'),
+        FORMAT,
+        Flag::bool("no-stream", "Show it once"),
+        NO_TRUNC,
+    ]])
+    .arity(Arity::Min(0)),
     command(&["stop", "container stop"], "[OPTIONS] CONTAINER [CONTAINER...]", "Stop containers", Verb::Stop)
         .flags(&[STOP])
         .arity(Arity::Min(1)),
     command(&["tag", "image tag"], "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "Give an image one more name", Verb::Tag)
         .arity(Arity::Exactly(2)),
+    command(&["top", "container top"], "CONTAINER [ps OPTIONS]", "Show the processes of a container", Verb::Top)
+        .arity(Arity::Min(1))
+        .options_first(),
     command(
         &["unpause", "container unpause"],
         "CONTAINER [CONTAINER...]",
         "Let the processes of paused containers go on",
         Verb::Unpause,
     )
+    .arity(Arity::Min(1)),
+    command(
+        &["update", "container update"],
+        "[OPTIONS] CONTAINER [CONTAINER...]",
+        "Change the limits and the restart policy of containers",
+        Verb::Update,
+    )
+    .flags(&[UPDATE])
     .arity(Arity::Min(1)),
     command(&["version"], "[OPTIONS]", "Show the versions of client and engine", Verb::Version)
         .flags(&[&[FORMAT.short('f')]]),
@@ -591,11 +621,8 @@ pub static LATER: &[&str] = &[
     "secret",
     "service",
     "stack",
-    "stats",
     "swarm",
-    "top",
     "trust",
-    "update",
     "connect",
     "disconnect",
 ];

@@ -24,9 +24,22 @@ impl<F: Future> Slot<F> {
     }
 }
 
+/// Requests at once where each waits for a while without doing anything: below what a process may open, mostly.
+pub(super) const MANY: usize = 500;
+
 /// Does `work` for every name; `done` hears of the outcomes in the order of the names, each as soon as those before it are
 /// known.
 pub(super) async fn each<'a, F: Future>(
+    names: &'a [String],
+    work: impl Fn(&'a String) -> F,
+    done: impl FnMut(&'a String, F::Output),
+) {
+    each_of(AT_ONCE, names, work, done).await;
+}
+
+/// Likewise, so many at once.
+pub(super) async fn each_of<'a, F: Future>(
+    at_once: usize,
     names: &'a [String],
     work: impl Fn(&'a String) -> F,
     mut done: impl FnMut(&'a String, F::Output),
@@ -35,7 +48,7 @@ pub(super) async fn each<'a, F: Future>(
     let mut slots: VecDeque<(&String, Slot<F>)> = VecDeque::new();
     poll_fn(|cx| {
         loop {
-            let free = AT_ONCE - slots.len();
+            let free = at_once - slots.len();
             slots.extend(waiting.by_ref().take(free).map(|name| (name, Slot::Running(Box::pin(work(name))))));
             slots.iter_mut().for_each(|(_, slot)| slot.poll(cx));
             let mut freed = false;

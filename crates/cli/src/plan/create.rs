@@ -285,7 +285,7 @@ fn check_modes(parsed: &Parsed) -> Result<(), CreateError> {
 }
 
 /// `no`, `always`, `on-failure:3`; what is no policy is the daemon's to refuse.
-fn restart_policy(text: &str) -> Result<RestartPolicy, CreateError> {
+pub fn restart_policy(text: &str) -> Result<RestartPolicy, CreateError> {
     let text = if text.is_empty() { "no" } else { text };
     let (name, count) = match text.split_once(':') {
         None => (text, "0"),

@@ -8,7 +8,7 @@ use crate::facts::{CgroupLayout, HostFacts};
 /// Docker's smallest memory limit: room for the runtime's own start.
 const MEMORY_MIN_BYTES: i64 = 6 << 20;
 
-pub(super) fn validate(host: &HostConfig, facts: &HostFacts) -> Result<Vec<Warning>, InvalidRequest> {
+pub(crate) fn validate(host: &HostConfig, facts: &HostFacts) -> Result<Vec<Warning>, InvalidRequest> {
     let mut warnings = memory(host, facts)?;
     processors(host, facts)?;
     warnings.extend((host.cpu_percent > 0).then_some(Warning::CpuPercent));

@@ -3,6 +3,7 @@
 use super::shape::{Document, Field, Shape};
 use crate::container::CreateRequest;
 use crate::exec::{ExecCreate, ExecStart};
+use crate::update::UpdateRequest;
 use crate::volume::VolumeCreate;
 use Shape::{Array, Bool, List, Map, Number, Object, Text, Words};
 
@@ -19,6 +20,11 @@ impl Document for ExecCreate {
 impl Document for ExecStart {
     const PREFIX: &'static str = "ExecStartOptions";
     const SHAPE: Shape = Object("container.ExecStartOptions", EXEC_START);
+}
+
+impl Document for UpdateRequest {
+    const PREFIX: &'static str = "UpdateConfig";
+    const SHAPE: Shape = Object("container.UpdateConfig", UPDATE);
 }
 
 impl Document for VolumeCreate {
@@ -154,6 +160,27 @@ const HOST_CONFIG: &[Field] = &[
     ("MaskedPaths", TEXTS),
     ("ReadonlyPaths", TEXTS),
     ("Init", Bool),
+];
+
+/// Limits, and the restart policy.
+const UPDATE: &[Field] = &[
+    ("CpuShares", INT64),
+    ("Memory", INT64),
+    ("NanoCpus", INT64),
+    ("CgroupParent", TEXT),
+    ("BlkioWeight", UINT16),
+    ("CpuPeriod", INT64),
+    ("CpuQuota", INT64),
+    ("CpuRealtimePeriod", INT64),
+    ("CpuRealtimeRuntime", INT64),
+    ("CpusetCpus", TEXT),
+    ("CpusetMems", TEXT),
+    ("MemoryReservation", INT64),
+    ("MemorySwap", INT64),
+    ("MemorySwappiness", INT64),
+    ("OomKillDisable", Bool),
+    ("PidsLimit", INT64),
+    ("RestartPolicy", Object("container.RestartPolicy", RESTART_POLICY)),
 ];
 
 const PORT_BINDING: Shape = Object("nat.PortBinding", &[("HostIp", TEXT), ("HostPort", TEXT)]);

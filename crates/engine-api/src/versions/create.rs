@@ -5,6 +5,7 @@ use errdefs::ErrorKind;
 use super::ApiVersion;
 use crate::container::{CreateRequest, NetworkingConfig};
 use crate::host_config::{HostConfig, Mount};
+use crate::update::UpdateRequest;
 
 /// Why a request is none of its version. The texts are dockerd's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +55,13 @@ pub fn upgrade_create(version: ApiVersion, request: &mut CreateRequest) -> Resul
     match &mut request.networking_config {
         Some(networking) => upgrade_networks(version, has_address, networking),
         None => Ok(()),
+    }
+}
+
+/// Lifts an update of `version` to the newest one: limits on tasks could not be changed before 1.40.
+pub fn upgrade_update(version: ApiVersion, request: &mut UpdateRequest) {
+    if version.before(40) {
+        request.host_config.pids_limit = None;
     }
 }
 

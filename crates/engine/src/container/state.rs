@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine_api::container::Health;
+use engine_api::host_config::HostConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::restart::{BackOff, Policy, Run};
@@ -160,6 +161,13 @@ pub enum Effect {
     RestartAfter(Duration),
     /// Remove it.
     Remove,
+}
+
+impl Rules {
+    /// What a host configuration says.
+    pub fn of(host: &HostConfig) -> Rules {
+        Rules { policy: Policy::of(&host.restart_policy), auto_remove: host.auto_remove }
+    }
 }
 
 impl State {

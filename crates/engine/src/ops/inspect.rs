@@ -83,7 +83,10 @@ fn describe(engine: &Engine, container: &Container) -> Inspect {
         driver: "overlay2".to_owned(),
         platform: "linux".to_owned(),
         exec_ids: (!execs.is_empty()).then_some(execs),
-        host_config: HostConfig { links: links::shown(engine, container, &name), ..definition.host_config.clone() },
+        host_config: HostConfig {
+            links: links::shown(engine, container, &name),
+            ..container.host_config().into_owned()
+        },
         mounts: definition.mounts.iter().map(|point| point.shown.clone()).collect(),
         config: definition.config.clone(),
         network_settings: view::settings(definition, place.as_deref(), state.pid()),

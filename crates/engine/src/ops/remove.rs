@@ -159,7 +159,7 @@ async fn remove_container(
         supervise::feed(engine, container, Input::RemovalFailed);
         return Err(err);
     }
-    if container.rules.auto_remove {
+    if container.rules().auto_remove {
         // Before it is in no list any more: who does not find it looks here.
         engine.farewells.keep(container.id(), container.state().exit_code);
     }
@@ -219,7 +219,7 @@ fn take_record(engine: &Engine, container: &Container) -> io::Result<()> {
         other => other?,
     }
     // One that is removed by itself would, after a power cut, be removed at the next start.
-    if !container.rules.auto_remove {
+    if !container.rules().auto_remove {
         stdx::fs::sync_dir(dir.path().parent().unwrap_or(dir.path()))?;
     }
     Ok(())

@@ -105,7 +105,7 @@ fn manual_pages_show_usage_defaults_and_what_is_missing() {
     }
     assert!(page("longshore-logs.1").contains("Number of lines from the end (default \"all\")"));
     let run = page("longshore-run.1");
-    let (shown, refused) = run.split_once("\nNot supported yet: --annotation").expect(&run);
+    let (shown, refused) = run.split_once("\nNot supported yet: ").expect(&run);
     assert!(
         shown.contains("--health-cmd") && !shown.contains("--link-local-ip") && refused.contains("--link-local-ip"),
         "{run}"

@@ -32,6 +32,7 @@ mod inspect;
 mod isolation;
 mod lifecycle;
 mod links;
+mod live;
 mod load_and_run;
 mod logs;
 mod network;

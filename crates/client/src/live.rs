@@ -1,0 +1,26 @@
+//! Calls about containers that run: what they use, what they may, and which processes they have.
+
+use engine_api::container::Top;
+use engine_api::stats::Stats;
+use engine_api::update::{SentUpdate, UpdateResponse};
+
+use crate::call::Client;
+use crate::container::path;
+use crate::error::ClientError;
+use crate::query::Query;
+
+/// What a container uses. `pair` looks twice, which takes a while, so that shares of the processors can be computed.
+pub async fn stats(client: &Client, id: &str, pair: bool) -> Result<Stats, ClientError> {
+    let query = Query::new(path(id, "/stats")?).with("stream", "0").with_flag("one-shot", !pair);
+    client.get(&query.build()).await
+}
+
+/// Changes the limits of a container, and its restart policy.
+pub async fn update(client: &Client, id: &str, update: &SentUpdate) -> Result<UpdateResponse, ClientError> {
+    client.post(&path(id, "/update")?, update).await
+}
+
+/// The processes of a container; `arguments` are for the host's `ps`.
+pub async fn top(client: &Client, id: &str, arguments: &str) -> Result<Top, ClientError> {
+    client.get(&Query::new(path(id, "/top")?).with_text("ps_args", arguments).build()).await
+}

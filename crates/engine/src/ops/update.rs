@@ -1,0 +1,126 @@
+//! `POST /containers/{id}/update`: other limits and another restart policy, for a container that runs or not.
+
+use std::sync::Arc;
+
+use container_spec::{InvalidRequest, UpdateConflict};
+use engine_api::host_config::HostConfig;
+use engine_api::update::UpdateRequest;
+use errdefs::ErrorKind;
+use oci::ContainerId;
+use oci::runtime::Resources;
+
+use crate::Engine;
+use crate::container::Container;
+use crate::container::state::Phase;
+use crate::registry::LookupError;
+
+/// Why [`update`] failed. The texts are dockerd's.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// There is no such container.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// The request is refused.
+    #[error(transparent)]
+    Invalid(#[from] InvalidRequest),
+    /// It is being removed.
+    #[error("Cannot update container {0}: container is marked for removal and cannot be \"update\"")]
+    Removing(ContainerId),
+    /// It contradicts what the container has.
+    #[error("Cannot update container {id}")]
+    Conflict {
+        /// Which container.
+        id: ContainerId,
+        /// Why.
+        source: UpdateConflict,
+    },
+    /// The kernel says no.
+    #[error("Cannot update container {id}")]
+    Apply {
+        /// Which container.
+        id: ContainerId,
+        /// Why.
+        source: cgroup::CgroupError,
+    },
+    /// The record cannot be written.
+    #[error("Cannot update container {id}")]
+    Record {
+        /// Which container.
+        id: ContainerId,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl UpdateError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            UpdateError::Lookup(err) => err.kind(),
+            UpdateError::Invalid(err) => err.kind(),
+            UpdateError::Removing(_) | UpdateError::Conflict { .. } => ErrorKind::Conflict,
+            UpdateError::Apply { .. } | UpdateError::Record { .. } => ErrorKind::Internal,
+        }
+    }
+}
+
+/// Changes a container; answers what the user should know.
+pub async fn update(engine: &Engine, name: &str, request: UpdateRequest) -> Result<Vec<String>, UpdateError> {
+    let mut request = request.host_config;
+    let warnings = container_spec::validate_update(&mut request, &engine.facts)?;
+    let container = engine.containers.find(name)?;
+    let engine = engine.clone();
+    engine.clone().detached(async move { change(&engine, &container, request).await }).await?;
+    Ok(warnings.iter().map(ToString::to_string).collect())
+}
+
+async fn change(engine: &Engine, container: &Arc<Container>, request: HostConfig) -> Result<(), UpdateError> {
+    // A start finds either all of it or nothing.
+    let _operation = container.operation.lock().await;
+    let id = container.id().clone();
+    let phase = container.state().phase;
+    if phase == Phase::Removing || container.is_removed() {
+        return Err(UpdateError::Removing(id));
+    }
+    let before = container.host_config().into_owned();
+    let mut merged = before.clone();
+    if let Err(source) = container_spec::merge_update(&mut merged, &request) {
+        return Err(UpdateError::Conflict { id, source });
+    }
+    if matches!(phase, Phase::Running { .. }) {
+        let resources = container_spec::update_resources(&merged, &request, &engine.facts);
+        let undo = container_spec::update_resources(&before, &request, &engine.facts);
+        if let Err(source) = apply(engine, container, resources, undo).await {
+            return Err(UpdateError::Apply { id, source });
+        }
+    }
+    container.update(merged);
+    // That it is to start again, and how, only the record says.
+    if let Err(source) = engine.recorder.write_now(container).await {
+        return Err(UpdateError::Record { id, source });
+    }
+    engine.events.container(container, "update", []);
+    engine.tell_idle_changed();
+    Ok(())
+}
+
+/// Writes the limits. Of several the kernel may have taken some before it refuses one: those are put back.
+async fn apply(
+    engine: &Engine,
+    container: &Arc<Container>,
+    resources: Resources,
+    undo: Resources,
+) -> Result<(), cgroup::CgroupError> {
+    if resources == Resources::default() {
+        return Ok(());
+    }
+    let (engine, container) = (engine.clone(), container.clone());
+    bridge::blocking(move || {
+        let mut group = engine.cgroup_of(&container)?;
+        group.update(&engine.hierarchies, &resources).inspect_err(|_| {
+            // The error that is told is the first one.
+            _ = group.clone().update(&engine.hierarchies, &undo);
+        })
+    })
+    .await
+}

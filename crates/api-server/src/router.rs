@@ -83,6 +83,7 @@ const ROUTES: &[Route] = routes![
     POST   "/containers/{}/update" Plain  live::update,
     GET    "/containers/{}/top"    Plain   live::top,
     GET    "/containers/{}/stats"  Plain   live::stats,
+    GET    "/containers/{}/why"    Plain   live::why,
     POST   "/containers/{}/attach" Hijack containers::attach,
     POST   "/containers/{}/exec"   Plain  exec::create,
     HEAD   "/containers/{}/archive" Plain archive::head,

@@ -94,6 +94,7 @@ failures! {
     ops::volume_copies::VolumeCopyError,
     ops::volumes::VolumeError,
     ops::wait::WaitError,
+    ops::why::WhyError,
 }
 
 impl From<engine_api::versions::VersionError> for Failure {

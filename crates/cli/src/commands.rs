@@ -39,6 +39,7 @@ pub mod update;
 pub mod version;
 pub mod volume;
 pub mod volume_copies;
+pub mod why;
 
 /// What every verb has at hand.
 pub struct Context {
@@ -133,6 +134,7 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
         Verb::Version => version::run(context, parsed).await,
         Verb::Info => info::run(context, parsed).await,
         Verb::Events => events::run(context, parsed).await,
+        Verb::Why => why::run(context, parsed).await,
         Verb::Completion => generate::completion(context, parsed),
         Verb::Man => generate::man(context, parsed),
     }

@@ -3,6 +3,7 @@
 use engine_api::container::Top;
 use engine_api::stats::Stats;
 use engine_api::update::{SentUpdate, UpdateResponse};
+use engine_api::why::Why;
 
 use crate::call::Client;
 use crate::container::path;
@@ -23,4 +24,9 @@ pub async fn update(client: &Client, id: &str, update: &SentUpdate) -> Result<Up
 /// The processes of a container; `arguments` are for the host's `ps`.
 pub async fn top(client: &Client, id: &str, arguments: &str) -> Result<Top, ClientError> {
     client.get(&Query::new(path(id, "/top")?).with_text("ps_args", arguments).build()).await
+}
+
+/// Why a container is as it is. Only our own daemon knows.
+pub async fn why(client: &Client, id: &str) -> Result<Why, ClientError> {
+    client.get(&path(id, "/why")?).await
 }

@@ -12,6 +12,7 @@
 //! - [`paths`], [`platform`], [`ports`], [`size`]: what clients write for paths inside, platforms, ports and sizes.
 //! - [`path_stat`], [`changes`]: files of containers.
 //! - [`stats`], [`update`]: what containers use, and what they may from now on.
+//! - [`why`]: why a container is as it is, which Docker does not tell.
 //! - [`progress`]: how far a long piece of work is.
 //! - [`versions`]: the API versions that we serve, and every difference between them.
 //!
@@ -38,6 +39,7 @@ pub mod system;
 pub mod update;
 pub mod versions;
 pub mod volume;
+pub mod why;
 
 /// The body of every error response.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

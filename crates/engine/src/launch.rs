@@ -14,7 +14,7 @@ use tracing::warn;
 
 use crate::Engine;
 use crate::container::Container;
-use crate::container::state::Input;
+use crate::container::state::{Cause, Input};
 use crate::devices::{self, DeviceError};
 use crate::links;
 use crate::networking::{self, ConnectError};
@@ -34,6 +34,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Docker's codes for a program that was found but cannot be executed, and for one that was not found.
 const PROGRAM_CODES: [i32; 2] = [126, 127];
+/// The second of them.
+const PROGRAM_MISSING: i32 = 127;
 /// Docker's code for every other reason.
 const EXIT_CODE_OTHER: i32 = 128;
 
@@ -130,6 +132,21 @@ impl LaunchError {
         }
     }
 
+    /// What was at fault, as far as it can be told apart.
+    fn cause(&self) -> Cause {
+        match self {
+            LaunchError::Runtime(failure) if failure.exit_code == PROGRAM_MISSING => Cause::ProgramMissing,
+            LaunchError::Runtime(failure) if PROGRAM_CODES.contains(&failure.exit_code) => Cause::ProgramRefused,
+            LaunchError::Runtime(_) => Cause::Runtime,
+            LaunchError::Engine(failure) if failure.reason == Reason::WorkingDir => Cause::WorkingDir,
+            LaunchError::Engine(_) => Cause::User,
+            LaunchError::Network(_) => Cause::Network,
+            LaunchError::Volume(_) | LaunchError::Directory { .. } | LaunchError::Propagation(_) => Cause::Mount,
+            LaunchError::Filter(_) => Cause::Filter,
+            _ => Cause::Engine,
+        }
+    }
+
     fn of_call(err: CallError) -> LaunchError {
         match err {
             CallError::Refused(failure) => match failure.reason {
@@ -164,6 +181,7 @@ pub(crate) async fn launch(engine: &Engine, container: &Arc<Container>) -> Resul
         networking::withdraw(engine, container).await;
         // Whoever attached learns by the end of the stream.
         container.live().held_clients.clear();
+        container.live().state.cause = Some(err.cause());
         let input = Input::StartFailed { exit_code: err.exit_code(), error: errdefs::chain(err) };
         supervise::feed(engine, container, input);
         volumes::tell_unmounts(engine, container);

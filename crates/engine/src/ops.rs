@@ -34,3 +34,4 @@ pub mod update;
 pub mod volume_copies;
 pub mod volumes;
 pub mod wait;
+pub mod why;

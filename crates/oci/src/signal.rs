@@ -43,6 +43,14 @@ const NAMES: [(&str, i32); 36] = [
     ("RTMAX", REAL_TIME.1),
 ];
 
+/// `SIGKILL` for 9; `signal 40` for one without a name of its own.
+pub fn signal_name(number: i32) -> String {
+    match NAMES.iter().find(|(_, known)| *known == number) {
+        Some((name, _)) => format!("SIG{name}"),
+        None => format!("signal {number}"),
+    }
+}
+
 /// Reads `15`, `TERM`, `SIGTERM`, `sigterm` or `RTMIN+3`. Any number but 0 is taken: the kernel judges it when it is sent.
 pub fn parse_signal(text: &str) -> Option<i32> {
     if let Ok(number) = text.parse::<i32>() {

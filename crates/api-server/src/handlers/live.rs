@@ -54,3 +54,8 @@ pub(crate) async fn stats(call: Call) -> Result<Answer, Failure> {
         }
     }))
 }
+
+/// `GET /containers/{}/why`, which Docker does not have.
+pub(crate) async fn why(call: Call) -> Result<Answer, Failure> {
+    Ok(response::json(StatusCode::OK, &ops::why::why(&call.engine, &call.name)?))
+}

@@ -114,6 +114,8 @@ pub enum Verb {
     Info,
     /// `events`
     Events,
+    /// `why`
+    Why,
     /// `completion`
     Completion,
     /// `man`
@@ -597,6 +599,14 @@ pub static COMMANDS: &[Command] = &[
         FORCE,
         Flag::bool("volumes", "Also volumes that nobody named"),
     ]]),
+    command(
+        &["why", "container why"],
+        "[OPTIONS] CONTAINER",
+        "Show why a container ended, restarts, is unhealthy or did not start",
+        Verb::Why,
+    )
+    .flags(&[&[FORMAT.short('f')]])
+    .arity(Arity::Exactly(1)),
     command(&["completion"], "SHELL", "Print the completion script of a shell", Verb::Completion)
         .arity(Arity::Exactly(1)),
     command(&["man"], "DIRECTORY", "Write the manual pages into a directory", Verb::Man)

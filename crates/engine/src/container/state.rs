@@ -66,11 +66,62 @@ pub struct State {
     /// What its health check has found out; none if it has no health check or never ran. Shared: lists copy the state.
     #[serde(with = "crate::health::shared", skip_serializing_if = "Option::is_none")]
     pub health: Option<Arc<Health>>,
+    /// The last signal that we have sent it in this run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_signal: Option<SentSignal>,
+    /// What was at fault when its last start failed; none if that did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
     /// It was found unhealthy in this run, and is ended because its policy says so.
     pub found_unhealthy: bool,
     /// `restart` stops it to start it again: it is not removed in between.
     #[serde(skip)]
     pub restarted_by_client: bool,
+}
+
+/// A signal that we have sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentSignal {
+    /// Its number.
+    pub signal: i32,
+    /// Who wanted it to be sent.
+    pub by: Sender,
+    /// Nanoseconds since 1970.
+    pub at_nanos: i64,
+}
+
+/// Who wants signals to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sender {
+    /// A client: with stop, kill or rm.
+    Client,
+    /// A client, with restart.
+    Restart,
+    /// The policy of a container that is unhealthy.
+    Health,
+}
+
+/// What was at fault when a start failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cause {
+    /// Its program was not found.
+    ProgramMissing,
+    /// Its program cannot be executed.
+    ProgramRefused,
+    /// Its user or a group of it is not in its files.
+    User,
+    /// Its working directory is a file.
+    WorkingDir,
+    /// It could not be connected.
+    Network,
+    /// Something that it mounts.
+    Mount,
+    /// Its system-call filter.
+    Filter,
+    /// Anything else that the runtime was asked for.
+    Runtime,
+    /// Anything else of the engine's own.
+    Engine,
 }
 
 /// What the machine must know of the configuration.
@@ -268,6 +319,7 @@ impl State {
         self.phase = Phase::Running { pid };
         self.started_at_nanos = at_nanos;
         (self.exit_code, self.oom_killed, self.paused, self.found_unhealthy) = (0, false, false, false);
+        (self.last_signal, self.cause) = (None, None);
         self.error.clear();
         self.restarted_by_client = false;
         vec![Effect::TellStart, Effect::Record]

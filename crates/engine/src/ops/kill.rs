@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use crate::Engine;
 use crate::container::Container;
-use crate::container::state::{Input, Phase};
+use crate::container::state::{Input, Phase, Sender, SentSignal};
 use crate::ops::wait::ended_within;
 use crate::registry::LookupError;
 use crate::shim::CallError;
@@ -192,8 +192,20 @@ pub(crate) async fn deliver(engine: &Engine, container: &Container, signal: i32)
         Err(CallError::Closed) => {}
         Err(source) => return Err(SendError::Shim { id: id.clone(), source }),
     }
+    note(container, signal);
     engine.events.container(container, "kill", [("signal", signal.to_string())]);
     Ok(())
+}
+
+/// Notes what was sent, for whoever asks why the container ended.
+fn note(container: &Container, signal: i32) {
+    let mut live = container.live();
+    let by = match &live.state {
+        state if state.restarted_by_client => Sender::Restart,
+        state if state.found_unhealthy => Sender::Health,
+        _ => Sender::Client,
+    };
+    live.state.last_signal = Some(SentSignal { signal, by, at_nanos: crate::clock::now_nanos() });
 }
 
 fn cancel_restart(engine: &Engine, container: &Arc<Container>) {

@@ -194,3 +194,42 @@ fn privileged_processes_are_listed_as_the_hosts_ps_does() {
         at.remove(&name);
     });
 }
+
+#[test]
+fn privileged_why_says_from_recorded_facts_how_a_container_is() {
+    ours(|daemon| {
+        let cli = testkit::Cli::Longshore;
+        let at = At { daemon, cli };
+        let name = at.name("why");
+        let ended = |line: &str, expected: &str, fact: &str| {
+            at.line(&format!("run -d --network none --name {name} {line}"));
+            at.ok(&format!("wait {name}"));
+            let text = at.ok(&format!("why {name}"));
+            assert!(text.starts_with(&format!("{name}: {expected}")), "{line}: {text}");
+            assert!(text.contains(fact), "{line}: {text}");
+            at.remove(&name);
+        };
+        ended("busybox true", "Its program has done its work.", "exit code 0 (success)");
+        ended("busybox sh -c 'exit 3'", "Its program failed.", "exit code 3 (its program's own)");
+        ended("busybox nosuch", "It could not be started.", "executable file not found");
+        ended("--init busybox sh -c 'kill -SEGV $$'", "A signal that did not come", "SIGSEGV");
+        let eater = "-m 8m --memory-swap 8m busybox sh -c 'tail /dev/zero; kill -9 $$'";
+        ended(&format!("--init {eater}"), "It ran out of memory", "its limit is 8MiB");
+        at.start(&name, "--init busybox sleep 1000");
+        at.ok(&format!("stop {name}"));
+        daemon.kill9().unwrap();
+        daemon.restart().unwrap();
+        let at = At { daemon, cli };
+        let name = at.name("why");
+        assert_eq!(
+            at.ok(&format!("why -f '{{{{.Summary}}}}' {name}")),
+            "A client ended it: with stop, kill or rm.",
+            "the next daemon knows, too"
+        );
+        let text = at.ok(&format!("why --format json {name}"));
+        let why: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((why["Status"].as_str(), why["Facts"][1]["Kind"].as_str()), (Some("exited"), Some("signal")));
+        at.remove(&name);
+        at.fails(&format!("why {name}"), 1, &format!("No such container: {name}"));
+    });
+}

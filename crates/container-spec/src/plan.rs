@@ -14,7 +14,6 @@ use oci::runtime::{
 
 use crate::device::HostDevices;
 use crate::facts::{CgroupLayout, HostFacts};
-use crate::log::{self, LogOptions};
 use crate::points::Point;
 use crate::validate::InvalidRequest;
 use crate::{capability, device, mounts, namespaces, security};
@@ -71,8 +70,6 @@ pub struct Placement<'a> {
     pub seccomp_program: Option<&'a Path>,
     /// What it gets of the host's devices.
     pub devices: &'a HostDevices,
-    /// Its json-file log.
-    pub log_path: &'a Path,
     /// Whether read-only binds leave what is mounted below them writable, as before API 1.44.
     pub flat_read_only: bool,
 }
@@ -86,8 +83,6 @@ pub struct Planned {
     pub user: Option<String>,
     /// More groups, names or numbers.
     pub groups: Vec<String>,
-    /// The log, if there is one.
-    pub log: Option<LogOptions>,
 }
 
 /// Plans one start of a container from its record: a merged `config` with a host name, and a normalized `host`.
@@ -116,7 +111,6 @@ pub fn plan(
         spec,
         user: Some(config.user.clone()).filter(|user| !user.is_empty()),
         groups: host.group_add.clone().unwrap_or_default(),
-        log: log::options(&host.log_config, config, placement.log_path.to_owned())?,
     })
 }
 

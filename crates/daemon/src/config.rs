@@ -96,8 +96,8 @@ pub(crate) enum ConfigError {
     Range { key: &'static str, value: i64 },
     #[error("bad attribute format: {0}")]
     Label(String),
-    #[error("log-driver {0} is not supported yet")]
-    LogDriver(String),
+    #[error("failed to set log opts: {0}")]
+    Log(String),
     #[error("insecure-registries: ranges of addresses are not supported yet: {0}")]
     RegistryRange(String),
     #[error("insecure registry {0} should not contain '://'")]
@@ -198,14 +198,13 @@ fn hosts(given: &Given) -> Result<Vec<Host>, ConfigError> {
 
 fn log(given: &Given) -> Result<LogConfig, ConfigError> {
     let kind = text(given, "log-driver").unwrap_or(defaults::LOG_DRIVER);
-    if !matches!(kind, "json-file" | "none") {
-        return Err(ConfigError::LogDriver(kind.to_owned()));
-    }
     let options = match given.get("log-opt") {
         Some(Value::Pairs(pairs)) => pairs.clone(),
         _ => Default::default(),
     };
-    Ok(LogConfig { kind: kind.to_owned(), config: Some(options) })
+    let log = LogConfig { kind: kind.to_owned(), config: Some(options) };
+    engine::check_log(&log).map_err(|err| ConfigError::Log(err.to_string()))?;
+    Ok(log)
 }
 
 fn registries(given: &Given) -> Result<RegistriesConfig, ConfigError> {

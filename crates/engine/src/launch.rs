@@ -9,7 +9,7 @@ use container_spec::{InvalidRequest, Placement, Point, SeccompChoice};
 use engine_api::container::Config;
 use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
-use shim_api::{Answer, Call, CreateTask, Failure, LogTarget, Reason};
+use shim_api::{Answer, Call, CreateTask, Failure, Reason};
 use tracing::warn;
 
 use crate::Engine;
@@ -17,6 +17,7 @@ use crate::container::Container;
 use crate::container::state::{Cause, Input};
 use crate::devices::{self, DeviceError};
 use crate::links;
+use crate::log_target;
 use crate::networking::{self, ConnectError};
 use crate::propagation::{self, PropagationError};
 use crate::sharing::{self, Borrowed, ShareError};
@@ -51,6 +52,9 @@ pub enum LaunchError {
     /// Its user or a group of it is not in the container's files, or its working directory is one of them.
     #[error(transparent)]
     Engine(Failure),
+    /// Its log cannot be opened.
+    #[error("failed to create task for container: failed to initialize logging driver: {0}")]
+    Log(Failure),
     /// Its shim was started, but cannot be spoken with.
     #[error("failed to create task for container")]
     Call(#[source] CallError),
@@ -151,6 +155,7 @@ impl LaunchError {
         match err {
             CallError::Refused(failure) => match failure.reason {
                 Reason::User | Reason::WorkingDir => LaunchError::Engine(failure),
+                Reason::Log => LaunchError::Log(failure),
                 Reason::Runtime => LaunchError::Runtime(in_dockerds_words(failure)),
             },
             err => LaunchError::Call(err),
@@ -253,8 +258,7 @@ fn plan(engine: &Engine, container: &Container, donor: Option<&Container>) -> Re
     let root_mounts = engine.images.snapshots().mounts(&key).map_err(LaunchError::Snapshot)?;
     let seccomp_program = filter(engine, container)?;
     let files = donor.map_or_else(|| dir.clone(), |donor| engine.recorder.dir(donor.id()));
-    let (hostname, hosts, resolv_conf, log) =
-        (files.hostname(), files.hosts(), files.resolv_conf(), dir.log(container.id()));
+    let (hostname, hosts, resolv_conf) = (files.hostname(), files.hosts(), files.resolv_conf());
     let mut points = volumes::located(engine, container).map_err(LaunchError::Volume)?;
     make_bind_sources(&points)?;
     propagation::settle(&mut points).map_err(LaunchError::Propagation)?;
@@ -270,7 +274,6 @@ fn plan(engine: &Engine, container: &Container, donor: Option<&Container>) -> Re
         cgroup_parent: &engine.cgroup_parent_of(container),
         seccomp_program: seccomp_program.as_deref(),
         devices: &devices,
-        log_path: &log,
         flat_read_only: definition.flat_read_only,
     };
     let linked = links::config(engine, container).map_err(|err| LaunchError::Network(err.into()))?;
@@ -282,24 +285,22 @@ fn plan(engine: &Engine, container: &Container, donor: Option<&Container>) -> Re
         None => config,
     };
     let planned = container_spec::plan(config, host, &engine.facts, &placement).map_err(LaunchError::Plan)?;
-    Ok(CreateTask {
+    let mut task = CreateTask {
         spec: planned.spec,
         // Empty for root: the shim looks root's groups up, too.
         user: Some(planned.user.unwrap_or_default()),
         groups: planned.groups,
         open_stdin: config.open_stdin,
         stdin_once: config.stdin_once,
-        log: planned.log.map(|log| LogTarget {
-            path: log.path,
-            max_size_bytes: log.max_size_bytes,
-            max_files: log.max_files,
-            attrs: log.attrs,
-        }),
+        log: None,
+        log_server: None,
         spool_dir: dir.spool().to_owned(),
         joins_network: false,
         joins: Vec::new(),
         shares_memory: false,
-    })
+    };
+    log_target::add(engine, container, &mut task).map_err(LaunchError::Plan)?;
+    Ok(task)
 }
 
 /// What `-v` names on the host and is not there becomes a directory, as with dockerd.

@@ -57,6 +57,7 @@ mod engine;
 mod instructions;
 mod launch;
 pub mod links;
+mod log_target;
 pub mod networking;
 mod open;
 mod propagation;
@@ -72,5 +73,6 @@ mod volumes;
 
 pub use config::{EngineConfig, RegistriesConfig};
 pub use engine::Engine;
+pub use log_target::check_log;
 pub use open::OpenError;
 pub use registry::LookupError;

@@ -34,7 +34,7 @@ use oci::runtime::{NamespaceKind, Process, Spec};
 use serde::{Deserialize, Serialize};
 
 /// The version that this build speaks.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// What the daemon asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -112,8 +112,11 @@ pub struct CreateTask {
     pub open_stdin: bool,
     /// Whether standard input ends when the first client's does.
     pub stdin_once: bool,
-    /// The log, if there is one.
+    /// The log on this machine, if there is one.
     pub log: Option<LogTarget>,
+    /// The server that gets a message for every line, if there is one. Since version 4.
+    #[serde(default)]
+    pub log_server: Option<LogServer>,
     /// A directory on the data disk where output that a slow client has not read yet may be kept in unnamed files.
     pub spool_dir: std::path::PathBuf,
     /// The container lives in the network namespace whose descriptor comes with the frame. Since version 2.
@@ -127,8 +130,8 @@ pub struct CreateTask {
     pub shares_memory: bool,
 }
 
-/// A json-file log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A log in files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogTarget {
     /// The current file; rotated ones get `.1`, `.2` and so on.
     pub path: std::path::PathBuf,
@@ -138,6 +141,62 @@ pub struct LogTarget {
     pub max_files: u32,
     /// Put in every line as `attrs`: labels and environment that `--log-opt labels/env` selects.
     pub attrs: std::collections::BTreeMap<String, String>,
+    /// In Longshore's own format instead of Docker's JSON. Since version 4.
+    #[serde(default)]
+    pub compact: bool,
+    /// Whether rotated files are compressed. Since version 4.
+    #[serde(default)]
+    pub compress: bool,
+    /// Lines that find no room among so many bytes are dropped; if absent, the container waits. Since version 4.
+    #[serde(default)]
+    pub buffer_max_bytes: Option<u64>,
+}
+
+/// A log that goes to a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogServer {
+    /// Which one.
+    pub kind: LogServerKind,
+    /// As [`LogTarget::buffer_max_bytes`].
+    pub buffer_max_bytes: Option<u64>,
+}
+
+/// Servers that take messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogServerKind {
+    /// One that speaks syslog.
+    Syslog {
+        /// `unix`, `unixgram`, `tcp` or `udp`; empty for the server of this machine.
+        network: String,
+        /// A path, or `host:port`.
+        address: String,
+        /// The facility's number.
+        facility: u8,
+        /// How messages look.
+        format: SyslogFormat,
+        /// Whose they are.
+        tag: String,
+    },
+    /// The journal.
+    Journal {
+        /// Its socket.
+        socket: std::path::PathBuf,
+        /// What every message says.
+        fields: std::collections::BTreeMap<String, String>,
+    },
+}
+
+/// How messages to syslog look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SyslogFormat {
+    /// For a server on this machine, without its name.
+    Unix,
+    /// RFC 3164.
+    Rfc3164,
+    /// RFC 5424.
+    Rfc5424,
+    /// RFC 5424 with microseconds.
+    Rfc5424Micro,
 }
 
 /// Which streams a client wants.
@@ -248,6 +307,8 @@ pub enum Reason {
     User,
     /// A working directory that is a file: Docker's engine finds that out, too.
     WorkingDir,
+    /// A log that cannot be opened.
+    Log,
 }
 
 /// A container that was started.

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use errdefs::ErrorKind;
-use logging::json_file::{OpenError, Rotation, Writer};
+use logging::OpenError;
 use oci::runtime::{Mount, Namespace, NamespaceKind};
 use oci_runtime::user::UserError;
 use oci_runtime::{CreateError, CreateOptions, ExecError, Kept, ProcessError, StartError, UserRequest};
-use shim_api::{Answer, Attach, Call, CreateTask, ExecTask, Failure, LogTarget, Reason, Request, VERSION};
+use shim_api::{Answer, Attach, Call, CreateTask, ExecTask, Failure, Reason, Request, VERSION};
 
 use crate::container::Task;
 use crate::event_loop::{SIGKILL, Shim};
@@ -96,6 +96,7 @@ impl CallError {
                 Reason::User
             }
             CallError::NotADirectory(_) => Reason::WorkingDir,
+            CallError::Log(_) => Reason::Log,
             _ => Reason::Runtime,
         }
     }
@@ -168,7 +169,7 @@ impl Shim {
         }
         // Open until the container is made: from then on its processes keep what they are for.
         let _borrowed = borrow(&mut task, &mut descriptors)?;
-        let log = task.log.as_ref().map(open_log).transpose()?;
+        let log = crate::log::open(&task)?;
         let terminal = task.spec.process.terminal;
         let mut ends = Ends::open(terminal, task.open_stdin, true).map_err(CallError::Streams)?;
         let hierarchies = cgroup::Hierarchies::detect().map_err(CallError::Hierarchies)?;
@@ -278,11 +279,6 @@ fn borrow(task: &mut CreateTask, descriptors: &mut Vec<OwnedFd>) -> Result<Vec<O
         task.spec.mounts.insert(place.map_or(0, |place| place + 1), mount);
     }
     Ok(borrowed)
-}
-
-fn open_log(target: &LogTarget) -> Result<Writer, OpenError> {
-    let rotation = Rotation { max_size_bytes: target.max_size_bytes, max_files: target.max_files };
-    Writer::open(&target.path, rotation, &target.attrs)
 }
 
 fn one(descriptors: &mut Vec<OwnedFd>) -> Result<OwnedFd, CallError> {

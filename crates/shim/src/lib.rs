@@ -41,6 +41,7 @@ mod event_loop;
 mod exec;
 mod exit;
 mod join;
+mod log;
 mod oom;
 mod queue;
 mod server;

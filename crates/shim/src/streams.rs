@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use logging::json_file::{Stream, Writer};
+use logging::{Log, Stream};
 use oci_runtime::Stdio;
 use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags};
@@ -42,7 +42,7 @@ pub(crate) struct Streams {
     outputs: Vec<Output>,
     input: Input,
     clients: Vec<Client>,
-    log: Option<Writer>,
+    log: Option<Log>,
     /// Since when the process is gone: what is in the pipes now is all that is awaited.
     ended_at: Option<Instant>,
     /// Clients that typed the detach keys and were not yet reported.
@@ -147,7 +147,7 @@ impl Streams {
     }
 
     /// Writes the output to this log, too.
-    pub(crate) fn set_log(&mut self, log: Writer) {
+    pub(crate) fn set_log(&mut self, log: Log) {
         self.log = Some(log);
     }
 
@@ -196,7 +196,7 @@ impl Streams {
             Part::Output(at) => _ = self.read_output(at, scratch),
             Part::Input => self.input.flush(),
             Part::Client(at) => self.client_ready(at, flags, scratch),
-            Part::Log => self.log.iter_mut().for_each(Writer::drain),
+            Part::Log => self.log.iter_mut().for_each(Log::drain),
         }
     }
 
@@ -231,7 +231,7 @@ impl Streams {
 
     /// After [`Streams::end`]: whether the log has everything and so has every client that reads.
     pub(crate) fn is_settled(&mut self, now: Instant) -> bool {
-        let written = self.outputs.is_empty() && self.log.as_mut().is_none_or(Writer::is_closed);
+        let written = self.outputs.is_empty() && self.log.as_mut().is_none_or(Log::is_closed);
         written && self.exit_delay(now).is_none()
     }
 
@@ -242,7 +242,7 @@ impl Streams {
 
     /// When [`Streams::settle`] or [`Streams::is_settled`] has something to do even if nothing becomes ready.
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
-        let log = self.log.as_ref().and_then(Writer::deadline);
+        let log = self.log.as_ref().and_then(Log::deadline);
         let stalls = self.clients.iter().filter_map(Client::stall_deadline);
         let exit = if self.ended_at.is_some() { self.exit_delay(now) } else { None };
         stalls.chain(log).chain(exit).min()
@@ -250,7 +250,7 @@ impl Streams {
 
     /// Lines that the log did not take, since the last call.
     pub(crate) fn take_lost_lines(&mut self) -> u64 {
-        self.log.as_mut().map_or(0, Writer::take_lost)
+        self.log.as_mut().map_or(0, Log::take_lost)
     }
 
     /// How many clients typed the detach keys since the last call.
@@ -265,11 +265,11 @@ impl Streams {
 
     /// Gives back memory that a burst needed.
     pub(crate) fn trim(&mut self) {
-        self.log.iter_mut().for_each(Writer::trim);
+        self.log.iter_mut().for_each(Log::trim);
     }
 
     fn is_throttled(&self) -> bool {
-        self.log.as_ref().is_some_and(Writer::is_full) || self.clients.iter().any(Client::holds_up)
+        self.log.as_ref().is_some_and(Log::is_full) || self.clients.iter().any(Client::holds_up)
     }
 
     fn exit_delay(&self, now: Instant) -> Option<Instant> {

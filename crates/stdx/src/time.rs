@@ -40,7 +40,8 @@ impl Rfc3339 {
         let rest = &text[19..];
         let fraction = rest.strip_prefix('.').unwrap_or("");
         let digits = &fraction[..fraction.bytes().take_while(u8::is_ascii_digit).count().min(9)];
-        let nanos = format!("{digits:0<9}").parse().ok()?;
+        let nanos =
+            if digits.is_empty() { 0 } else { digits.parse::<u32>().ok()? * 10_u32.pow(9 - digits.len() as u32) };
         let zone = if digits.is_empty() { rest } else { &fraction[digits.len()..] };
         let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
         let seconds = seconds.checked_add_signed(-zone_seconds(zone)?)?;

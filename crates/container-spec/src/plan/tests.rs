@@ -34,7 +34,6 @@ fn planned_with(request: &str, facts: &HostFacts, flat_read_only: bool) -> Plann
         cgroup_parent: "/longshore-0123abcd",
         seccomp_program: None,
         devices: &HostDevices::default(),
-        log_path: Path::new("/c/log"),
         flat_read_only,
     };
     plan(&config, &host, facts, &placement).unwrap()
@@ -69,7 +68,7 @@ fn the_plain_container_is_dockerds() {
     .assert_eq(&serde_json::to_string(&Process { capabilities: None, ..spec.process.clone() }).unwrap());
     expect_test::expect![[r#"{"namespaces":[{"type":"mount"},{"type":"network"},{"type":"uts"},{"type":"pid"},{"type":"ipc"}],"cgroupsPath":"/longshore-0123abcd/edd95cf7a9a22f061b8fc06e632a65556774a3b4d13ca3eb8c61f1e147fc45f0","resources":{"devices":[{"allow":false,"type":"a","access":"rwm"},{"allow":true,"type":"c","major":1,"minor":5,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":3,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":9,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":8,"access":"rwm"},{"allow":true,"type":"c","major":5,"minor":0,"access":"rwm"},{"allow":true,"type":"c","major":5,"minor":1,"access":"rwm"},{"allow":false,"type":"c","major":10,"minor":229,"access":"rwm"}],"memory":{"disableOOMKiller":false}},"sysctl":{"net.ipv4.ip_unprivileged_port_start":"0","net.ipv4.ping_group_range":"0 2147483647"},"maskedPaths":["/proc/asound","/proc/acpi","/proc/interrupts","/proc/kcore","/proc/keys","/proc/latency_stats","/proc/timer_list","/proc/timer_stats","/proc/sched_debug","/proc/scsi","/sys/firmware","/sys/devices/virtual/powercap"],"readonlyPaths":["/proc/bus","/proc/fs","/proc/irq","/proc/sys","/proc/sysrq-trigger"]}"#]]
     .assert_eq(&serde_json::to_string(&spec.linux).unwrap());
-    assert_eq!((planned.user, planned.log.unwrap().max_files), (None, 1));
+    assert_eq!(planned.user, None);
 }
 
 /// The flags of the oracle's run: `--network none --read-only --init --tmpfs /x:size=1m --tmpfs /y --mount
@@ -201,10 +200,4 @@ fn an_exec_is_a_process_of_its_container() {
     exec.cmd = Some(Vec::new());
     assert_eq!(plan_exec(&config, &host, &exec, &facts()).unwrap_err().to_string(), "No exec command specified");
     assert_eq!(exec_user(&Config { user: "u".to_owned(), ..config }, &exec), Some("u".to_owned()));
-}
-
-#[test]
-fn a_container_without_a_log_has_none() {
-    let request = r#"{"Image":"a","HostConfig":{"NetworkMode":"none","LogConfig":{"Type":"none"}}}"#;
-    assert_eq!(planned(request, &facts()).log, None);
 }

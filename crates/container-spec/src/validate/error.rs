@@ -1,7 +1,8 @@
 //! The sentences.
 
-use engine_api::size::SizeError;
 use errdefs::ErrorKind;
+
+use crate::log::{LogFault, LogStartFault};
 
 /// Why a request is refused. The texts are dockerd's, as clients print them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -350,53 +351,12 @@ pub enum InvalidRequest {
     /// A profile, and a kernel without system-call filters.
     #[error("seccomp is not enabled in your kernel, cannot run a custom seccomp profile")]
     NoSeccomp,
-    /// An unknown log driver.
-    #[error("error looking up logging plugin {name}: plugin {name:?} not found")]
-    LogDriver {
-        /// As given.
-        name: String,
-    },
-    /// An unknown log option.
-    #[error("unknown log opt '{name}' for json-file log driver")]
-    LogOption {
-        /// As given.
-        name: String,
-    },
-    /// An unknown delivery mode.
-    #[error("logger: logging mode not supported: {mode}")]
-    LogMode {
-        /// As given.
-        mode: String,
-    },
-    /// A size that is none. Values of options are looked at by the start.
+    /// A log driver or an option of it.
+    #[error(transparent)]
+    Log(#[from] LogFault),
+    /// A value of a log driver's option. Values are looked at by the start.
     #[error("failed to create task for container: failed to initialize logging driver: {0}")]
-    LogSize(SizeError),
-    /// A size that holds nothing.
-    #[error(
-        "failed to create task for container: failed to initialize logging driver: max-size must be a positive number"
-    )]
-    LogSizeNotPositive,
-    /// A number of files that is none.
-    #[error(
-        "failed to create task for container: failed to initialize logging driver: strconv.Atoi: parsing {value:?}: \
-         invalid syntax"
-    )]
-    LogFiles {
-        /// As given.
-        value: String,
-    },
-    /// A number of files beyond all bounds.
-    #[error(
-        "failed to create task for container: failed to initialize logging driver: strconv.Atoi: parsing {value:?}: \
-         value out of range"
-    )]
-    LogFilesRange {
-        /// As given.
-        value: String,
-    },
-    /// No file at all.
-    #[error("failed to create task for container: failed to initialize logging driver: max-file cannot be less than 1")]
-    LogFilesTooFew,
+    LogStart(#[from] LogStartFault),
 }
 
 /// What is wrong with the settings of an endpoint. The networks that are always there let nobody choose.
@@ -489,6 +449,7 @@ impl InvalidRequest {
     pub fn kind(&self) -> ErrorKind {
         match self {
             InvalidRequest::NotOffered { .. } => ErrorKind::NotImplemented,
+            InvalidRequest::Log(fault) if fault.is_not_offered() => ErrorKind::NotImplemented,
             InvalidRequest::Networks(NetworksFault::Missing(_)) => ErrorKind::NotFound,
             // dockerd 28 answers these with 500, and clients that compare statuses have learnt so.
             InvalidRequest::VolumeSpec { .. }

@@ -102,7 +102,11 @@ fn the_rest_is_refused_by_name() {
         (&["--storage-driver=btrfs"], "storage-driver is not supported yet at \"btrfs\""),
         (&["--registry-mirror=http://m"], "registry-mirrors is not supported yet at \"http://m\""),
         (&["--live-restore=false"], "live-restore cannot be switched off: containers always outlive the daemon"),
-        (&["--log-driver=syslog"], "log-driver syslog is not supported yet"),
+        (
+            &["--log-driver=gelf"],
+            "failed to set log opts: log driver gelf is not supported yet: json-file, local, journald, syslog and none are",
+        ),
+        (&["--log-opt=foo=1"], "failed to set log opts: unknown log opt 'foo' for json-file log driver"),
         (&["--log-level=foo"], "invalid logging level: foo"),
         (&["--label=foo"], "bad attribute format: foo"),
         (&["--default-shm-size=lots"], "default-shm-size: \"lots\" is no size"),

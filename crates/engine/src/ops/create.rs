@@ -259,11 +259,11 @@ fn merge_log(host: &mut HostConfig, engine: &Engine) {
     if log.kind.is_empty() {
         log.kind.clone_from(&default.kind);
     }
-    if log.kind == default.kind {
-        let options = log.config.get_or_insert_default();
-        for (name, value) in default.config.iter().flatten() {
-            options.entry(name.clone()).or_insert_with(|| value.clone());
-        }
+    let same = log.kind == default.kind;
+    let options = log.config.get_or_insert_default();
+    // What is kept beside a server has the daemon's options with any driver.
+    for (name, value) in default.config.iter().flatten().filter(|(name, _)| same || name.starts_with("cache-")) {
+        options.entry(name.clone()).or_insert_with(|| value.clone());
     }
 }
 

@@ -1,23 +1,23 @@
 //! `GET /containers/{id}/logs`
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use errdefs::ErrorKind;
-use logging::json_file::{Entry, ReadError, ReadOptions, Reader, Step, Stream};
+use logging::{Entry, Progress, ReadError, ReadOptions, Reader, Stream};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use crate::Engine;
 use crate::container::{Container, Ending};
+use crate::log_target;
 use crate::readiness;
 use crate::registry::LookupError;
-use crate::stream::{self, STDERR, STDOUT};
+use crate::stream::{STDERR, STDOUT};
 use crate::time_query::{self, TimeError};
 
 /// How much is read before it is sent: large enough that crossings do not show.
-const BATCH_BYTES: usize = 64 * 1024;
+const BATCH_BYTES: usize = 128 * 1024;
 
 /// What comes in the query.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -129,19 +129,17 @@ pub(crate) async fn open_container(
     if container.state().name() == "removing" {
         return Err(LogsError::Removing);
     }
-    if container.definition.host_config.log_config.kind == "none" {
-        return Err(LogsError::NoLog);
-    }
+    let (path, format) = log_target::readable(engine, container).ok_or(LogsError::NoLog)?;
     let (ends, state) = container.watch();
     let until = time_query::parse(&query.until)?.filter(|nanos| *nanos != 0);
     let options = ReadOptions {
+        format,
         tail: query.tail.parse().ok(),
-        since: time_query::parse(&query.since)?.map(time),
-        until: until.map(time),
+        since_nanos: time_query::parse(&query.since)?.map(nanos),
+        until_nanos: until.map(nanos),
         // dockerd follows only what runs.
         follow: query.follow && state.is_running(),
     };
-    let path = engine.recorder.dir(container.id()).log(container.id());
     let reader = bridge::blocking(move || Reader::open(&path, options)).await?;
     let view = View {
         tty: container.tty(),
@@ -161,8 +159,9 @@ pub(crate) async fn open_container(
     Ok(LogStream { reader: Some(reader), view, follower })
 }
 
-fn time(nanos: i64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+/// Nothing was logged before 1970.
+fn nanos(nanos: i64) -> u64 {
+    u64::try_from(nanos).unwrap_or(0)
 }
 
 impl LogStream {
@@ -226,19 +225,20 @@ impl Follower {
 }
 
 fn read_batch(reader: &mut Reader, view: View) -> Result<Batch, ReadError> {
-    let mut bytes = Vec::new();
-    while bytes.len() < BATCH_BYTES {
-        match reader.next_entry()? {
-            Step::Entry(entry) => view.show(&entry, &mut bytes),
-            Step::Pending => return Ok(Batch::Pending(bytes)),
-            Step::End => return Ok(Batch::End(bytes)),
-        }
-    }
-    Ok(Batch::Bytes(bytes))
+    let mut bytes = Vec::with_capacity(BATCH_BYTES + BATCH_BYTES / 4);
+    let progress = reader.read(|entry| {
+        view.show(entry, &mut bytes);
+        bytes.len() < BATCH_BYTES
+    });
+    Ok(match progress? {
+        Progress::More => Batch::Bytes(bytes),
+        Progress::Pending => Batch::Pending(bytes),
+        Progress::End => Batch::End(bytes),
+    })
 }
 
 impl View {
-    fn show(self, entry: &Entry, to: &mut Vec<u8>) {
+    fn show(self, entry: &Entry<'_>, to: &mut Vec<u8>) {
         let (wanted, number) = match entry.stream {
             Stream::Stdout => (self.stdout, STDOUT),
             Stream::Stderr => (self.stderr, STDERR),
@@ -246,30 +246,31 @@ impl View {
         if !wanted {
             return;
         }
-        let mut line = Vec::with_capacity(entry.log.len() + 32);
+        let begin = to.len();
+        if !self.tty {
+            to.extend([number, 0, 0, 0, 0, 0, 0, 0]);
+        }
+        let text = to.len();
         if self.timestamps {
-            line.extend(nine_digits(entry.time).into_bytes());
-            line.push(b' ');
+            entry.append_time(to);
+            to.push(b' ');
         }
         if self.details {
-            line.extend(details(entry).into_bytes());
-            line.push(b' ');
+            to.extend(details(entry).into_bytes());
+            to.push(b' ');
         }
-        line.extend(&entry.log);
-        if self.tty { to.extend(line) } else { stream::frame(number, &line, to) }
+        entry.append_text(to);
+        if !self.tty {
+            let length = u32::try_from(to.len() - text).expect("a line of a log is far below 4 GiB");
+            to[begin + 4..text].copy_from_slice(&length.to_be_bytes());
+        }
     }
 }
 
-/// RFC 3339 with nine digits always: Docker's `RFC3339NanoFixed`, so that lines stay aligned.
-fn nine_digits(time: SystemTime) -> String {
-    let nanos = time.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
-    let whole = stdx::time::Rfc3339(time - Duration::from_nanos(nanos.into())).to_string();
-    format!("{}.{nanos:09}Z", whole.trim_end_matches('Z'))
-}
-
 /// `a=1,b=2`, escaped as in a URL's query.
-fn details(entry: &Entry) -> String {
-    let pairs = entry.attrs.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value)));
+fn details(entry: &Entry<'_>) -> String {
+    let attrs = entry.attrs();
+    let pairs = attrs.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value)));
     pairs.collect::<Vec<_>>().join(",")
 }
 
@@ -290,15 +291,13 @@ mod tests {
 
     #[test]
     fn entries_are_shown_as_dockerd_shows_them() {
-        let entry = Entry {
-            time: UNIX_EPOCH + Duration::new(1, 5),
-            stream: Stream::Stderr,
-            log: b"hi\n".to_vec(),
-            attrs: [("a b".to_owned(), "1/2".to_owned())].into(),
-        };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let line = r#"{"log":"hi\n","stream":"stderr","attrs":{"a b":"1/2"},"time":"1970-01-01T00:00:01.000000005Z"}"#;
+        std::fs::write(&path, format!("{line}\n")).unwrap();
         let show = |view: View| {
-            let mut bytes = Vec::new();
-            view.show(&entry, &mut bytes);
+            let mut reader = Reader::open(&path, ReadOptions::default()).unwrap();
+            let Batch::End(bytes) = read_batch(&mut reader, view).unwrap() else { panic!("one line is no batch") };
             String::from_utf8(bytes).unwrap()
         };
         let view = View { tty: true, stdout: true, stderr: true, timestamps: false, details: false };

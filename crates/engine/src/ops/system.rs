@@ -133,7 +133,7 @@ fn plugins(bridge: bool) -> Value {
         "Volume": [volume::DRIVER],
         "Network": networks,
         "Authorization": null,
-        "Log": ["json-file", "none"],
+        "Log": container_spec::log::DRIVERS,
     })
 }
 

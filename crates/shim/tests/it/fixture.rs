@@ -56,6 +56,7 @@ impl Shim {
             open_stdin: false,
             stdin_once: false,
             log: None,
+            log_server: None,
             joins_network: false,
             joins: Vec::new(),
             shares_memory: false,

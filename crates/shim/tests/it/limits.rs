@@ -50,7 +50,8 @@ fn privileged_a_thousand_execs_leave_nothing() {
     let mut shim = Shim::new("yes");
     let path = shim.dir.path().join("json.log");
     let attrs = std::collections::BTreeMap::new();
-    shim.task.log = Some(shim_api::LogTarget { path, max_size_bytes: Some(1 << 20), max_files: 1, attrs });
+    shim.task.log =
+        Some(shim_api::LogTarget { path, max_size_bytes: Some(1 << 20), max_files: 1, attrs, ..Default::default() });
     shim.create();
     shim.start();
     let held = |shim: &Shim, what: &str| {

@@ -1,24 +1,30 @@
 //! The log.
 
-use std::collections::BTreeMap;
-
 use std::io::Write;
 
-use logging::json_file::{ReadOptions, Reader, Step, Stream};
+use logging::{Progress, ReadOptions, Reader, Stream};
 use shim_api::{Answer, Call, Fact, LogTarget};
 
 use crate::fixture::Shim;
 
 fn target(shim: &Shim, max_size_bytes: Option<u64>) -> LogTarget {
-    LogTarget { path: shim.dir.path().join("json.log"), max_size_bytes, max_files: 50, attrs: BTreeMap::new() }
+    LogTarget { path: shim.dir.path().join("json.log"), max_size_bytes, max_files: 50, ..LogTarget::default() }
 }
 
 fn read(shim: &Shim) -> Vec<(Stream, String)> {
-    let mut reader = Reader::open(&shim.dir.path().join("json.log"), ReadOptions::default()).unwrap();
+    read_file(&shim.dir.path().join("json.log"), ReadOptions::default())
+}
+
+fn read_file(path: &std::path::Path, options: ReadOptions) -> Vec<(Stream, String)> {
+    let mut reader = Reader::open(path, options).unwrap();
     let mut entries = Vec::new();
-    while let Step::Entry(entry) = reader.next_entry().unwrap() {
-        entries.push((entry.stream, String::from_utf8(entry.log).unwrap()));
-    }
+    let progress = reader.read(|entry| {
+        let mut text = Vec::new();
+        entry.append_text(&mut text);
+        entries.push((entry.stream, String::from_utf8(text).unwrap()));
+        true
+    });
+    assert_eq!(progress.unwrap(), Progress::End);
     entries
 }
 
@@ -108,14 +114,57 @@ fn privileged_lines_that_a_full_disk_did_not_take_are_counted_in_the_log_and_tol
     let Fact::LogLost { lines, .. } = shim.daemon.fact() else { panic!("no fact about the log") };
     client.0.write_all(b"\n").unwrap();
     shim.finish();
-    let mut reader = Reader::open(&path, ReadOptions::default()).unwrap();
-    let mut logged = Vec::new();
-    while let Step::Entry(entry) = reader.next_entry().unwrap() {
-        logged.push(String::from_utf8(entry.log).unwrap());
-    }
+    let logged: Vec<String> = read_file(&path, ReadOptions::default()).into_iter().map(|(_, text)| text).collect();
     let missing = format!("longshore: {lines} lines of output are missing here: the log could not be written\n");
     assert!(lines > 10_000 && logged.contains(&missing), "{lines}");
     // The lines of seq, "full" and "recovered", and the one about those that are missing.
     assert_eq!(logged.len() as u64 + lines, 40_003);
     assert_eq!(logged.last().map(String::as_str), Some("recovered\n"));
+}
+
+#[test]
+fn privileged_the_journal_gets_every_line_and_a_file_keeps_them() {
+    use std::os::unix::net::UnixDatagram;
+    let mut shim = Shim::new("echo out; echo err >&2");
+    let (socket, path) = (shim.dir.path().join("journal"), shim.dir.path().join("cached.log"));
+    let journal = UnixDatagram::bind(&socket).unwrap();
+    let fields = [("CONTAINER_NAME".to_owned(), "web".to_owned())].into();
+    let kind = shim_api::LogServerKind::Journal { socket, fields };
+    shim.task.log_server = Some(shim_api::LogServer { kind, buffer_max_bytes: None });
+    shim.task.log = Some(LogTarget { path: path.clone(), compact: true, ..target(&shim, None) });
+    shim.create();
+    shim.start();
+    assert_eq!(shim.finish().exit_code, 0);
+    let mut buffer = [0; 4096];
+    let mut messages: Vec<String> = (0..2)
+        .map(|_| {
+            let length = journal.recv(&mut buffer).unwrap();
+            String::from_utf8_lossy(&buffer[..length]).into_owned()
+        })
+        .collect();
+    messages.sort_by_key(|message| message.contains("MESSAGE=out"));
+    assert!(messages[0].starts_with("PRIORITY=3\nMESSAGE=err\nCONTAINER_NAME=web\n"), "{messages:?}");
+    assert!(messages[1].starts_with("PRIORITY=6\nMESSAGE=out\nCONTAINER_NAME=web\n"), "{messages:?}");
+    let options = ReadOptions { format: logging::Format::Compact, ..ReadOptions::default() };
+    assert_eq!(read_file(&path, options).len(), 2);
+}
+
+#[test]
+fn privileged_a_server_that_never_reads_stops_no_container() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut shim = Shim::new("seq 1 1000000 | sed s/$/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx/; echo done >&2");
+    let kind = shim_api::LogServerKind::Syslog {
+        network: "tcp".to_owned(),
+        address: server.local_addr().unwrap().to_string(),
+        facility: 3,
+        format: shim_api::SyslogFormat::Rfc5424,
+        tag: "tag".to_owned(),
+    };
+    shim.task.log_server = Some(shim_api::LogServer { kind, buffer_max_bytes: None });
+    shim.create();
+    shim.start();
+    // It waits for two seconds, and then goes on without its lines.
+    let Fact::LogLost { lines, .. } = shim.daemon.fact() else { panic!("no fact about the log") };
+    assert!(lines > 10_000, "{lines}");
+    assert_eq!(shim.finish().exit_code, 0);
 }

@@ -1,6 +1,5 @@
 //! What a container costs. With the program of the `static` profile in LONGSHORE_SHIM the promised numbers are checked.
 
-use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -53,7 +52,7 @@ fn settled(shim: &Shim, small: impl Fn(&str) -> bool) -> String {
 fn idle() -> Shim {
     let mut shim = Shim::new("echo up; sleep 1000");
     let path = shim.dir.path().join("json.log");
-    shim.task.log = Some(LogTarget { path, max_size_bytes: None, max_files: 1, attrs: BTreeMap::new() });
+    shim.task.log = Some(LogTarget { path, max_size_bytes: None, max_files: 1, ..LogTarget::default() });
     shim.create();
     let mut client = shim.daemon.attach(output());
     shim.start();

@@ -34,6 +34,7 @@ mod lifecycle;
 mod links;
 mod live;
 mod load_and_run;
+mod log_drivers;
 mod logs;
 mod network;
 mod on_demand;

@@ -34,7 +34,7 @@ pub enum PauseError {
     #[error("Container {0} is restarting, wait until the container is running")]
     Restarting(ContainerId),
     /// It stands still already.
-    #[error("container {0} is already paused")]
+    #[error("Container {0} is already paused")]
     Paused(ContainerId),
     /// It does not stand still.
     #[error("Container {0} is not paused")]

@@ -39,7 +39,7 @@ fn privileged_what_a_paused_container_refuses_is_dockers() {
         let id = at.ok(&format!("run -d --network none --name {name} busybox sleep 1000"));
         at.fails(&format!("unpause {name}"), 1, &format!("Container {id} is not paused"));
         at.ok(&format!("pause {name}"));
-        at.fails(&format!("pause {name}"), 1, &format!("container {id} is already paused"));
+        at.fails(&format!("pause {name}"), 1, &format!("Container {id} is already paused"));
         at.fails(&format!("start {name}"), 1, "cannot start a paused container, try unpause instead");
         let sentence = format!("Container {name} is paused, unpause the container before exec");
         at.fails(&format!("exec {name} true"), 1, &sentence);

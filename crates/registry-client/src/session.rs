@@ -1,5 +1,7 @@
 //! A registry as one client of ours sees it.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +18,7 @@ use crate::challenge::{self, Challenge};
 use crate::connection::{Body, Connector, Scheme, Url};
 use crate::download::Downloads;
 use crate::error::{ExchangeError, RegistryError};
+use crate::range::AddressRange;
 
 /// How we introduce ourselves.
 pub(crate) const AGENT: &str = concat!("longshore/", env!("CARGO_PKG_VERSION"));
@@ -68,6 +71,8 @@ impl Default for Timing {
 pub struct Settings {
     /// Registries, `host[:port]`, that need no good certificate, nor TLS. Those on this machine never do.
     pub insecure: Vec<String>,
+    /// The same for all that have an address in one of these.
+    pub insecure_ranges: Vec<AddressRange>,
     /// Directories with `<host[:port]>/*.crt`, authorities that vouch for that host.
     pub certificates: Vec<PathBuf>,
     /// Layers in transfer at a time (daemon.json, `max-concurrent-downloads`).
@@ -82,6 +87,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             insecure: Vec::new(),
+            insecure_ranges: Vec::new(),
             certificates: vec!["/etc/docker/certs.d".into()],
             concurrent_downloads: 3,
             download_attempts: 5,
@@ -97,6 +103,8 @@ pub struct Registry {
     pub(crate) downloads: Downloads,
     connector: Connector,
     tokens: Tokens,
+    /// Hosts whose addresses, as they were last resolved, are in one of the ranges.
+    within_ranges: Mutex<BTreeSet<String>>,
 }
 
 /// One repository, as somebody with credentials sees it.
@@ -167,7 +175,13 @@ impl Registry {
     pub fn new(settings: Settings) -> Arc<Registry> {
         let connector = Connector::new(settings.certificates.clone(), settings.timing);
         let downloads = Downloads::new(settings.concurrent_downloads.max(1));
-        Arc::new(Registry { settings, downloads, connector, tokens: Tokens::default() })
+        Arc::new(Registry {
+            settings,
+            downloads,
+            connector,
+            tokens: Tokens::default(),
+            within_ranges: Mutex::default(),
+        })
     }
 
     /// Throws away what cut transfers have left, but for what is being transferred. Blocks.
@@ -186,6 +200,7 @@ impl Registry {
             "docker.io" => HUB,
             host => host,
         };
+        self.look_into_ranges(host).await;
         let url = |scheme| Url { scheme, authority: host.to_owned(), path: "/v2/".to_owned() };
         let name = format!("{}/{}", reference.domain(), reference.path());
         let repository: Reference = name.parse().expect("the repository of a reference is a reference");
@@ -211,19 +226,47 @@ impl Registry {
         }
     }
 
+    /// Finds out whether a host is in one of the ranges that the administrator trusts. Nobody's word is taken for longer
+    /// than the session.
+    async fn look_into_ranges(&self, authority: &str) {
+        let host = host_of(authority);
+        if self.settings.insecure_ranges.is_empty() || host.parse::<IpAddr>().is_ok() {
+            return;
+        }
+        // A host that cannot be resolved cannot be connected to either, which is told then.
+        let found: Vec<_> = tokio::net::lookup_host((host, 0)).await.map(Iterator::collect).unwrap_or_default();
+        let within = found.iter().any(|found| self.in_ranges(found.ip()));
+        let mut known = self.within_ranges.lock().unwrap_or_else(PoisonError::into_inner);
+        if within {
+            known.insert(host.to_owned());
+        } else {
+            known.remove(host);
+        }
+    }
+
+    fn in_ranges(&self, address: IpAddr) -> bool {
+        self.settings.insecure_ranges.iter().any(|range| range.contains(address))
+    }
+
     /// Whether it needs neither TLS nor a good certificate: it is on this machine, or the administrator says so.
     fn is_insecure(&self, authority: &str) -> bool {
-        let host =
-            authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(authority, |(host, _)| host);
-        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+        let host = host_of(authority);
+        let address = host.parse::<IpAddr>();
         host == "localhost"
-            || address.is_ok_and(|address| address.is_loopback())
-            || self.settings.insecure.iter().any(|name| name == authority || name == host)
+            || address.is_ok_and(|address| address.is_loopback() || self.in_ranges(address))
+            || self.within_ranges.lock().unwrap_or_else(PoisonError::into_inner).contains(host)
+            || self.settings.insecure.iter().any(|name| name == authority || name.trim_matches(['[', ']']) == host)
     }
 
     fn verify(&self, url: &Url) -> bool {
         !self.is_insecure(&url.authority)
     }
+}
+
+/// The host of `host[:port]`, without the brackets of an IPv6 address.
+fn host_of(authority: &str) -> &str {
+    let host = authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(authority, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 impl Session {

@@ -18,6 +18,8 @@ const TOOLS: &[Tool] = &[
     Tool { package: "build-essential", present: || paths::program("cc").is_some() },
     // Profiles are compiled with it; containers start without it.
     Tool { package: "libseccomp-dev", present: || Path::new("/usr/include/seccomp.h").exists() },
+    // Makes the certificates of tests.
+    Tool { package: "openssl", present: || paths::program("openssl").is_some() },
     Tool { package: "busybox-static", present: || paths::busybox().is_ok() },
     // Its musl-gcc links the static programs where the linker of the machine cannot.
     Tool { package: "musl-tools", present: || paths::program("musl-gcc").is_some() },

@@ -9,6 +9,7 @@
 //! - [`Events`]: the daemon's events, to wait for.
 //! - [`http`]: requests written by hand, for what no client would send.
 //! - [`images`]: archives to load, made from Debian's busybox.
+//! - [`certificates`]: an authority, a server and clients.
 //! - [`disk`]: a file system small enough to be filled.
 //! - [`leaks`]: what an instance has on the machine, found from outside.
 //! - [`mutate`]: hostile input made from good input, for a bounded time, with a seed.
@@ -18,6 +19,7 @@
 //!
 //! Functions return [`anyhow::Result`]; tests `unwrap` it. Nothing sleeps: waits end with the fact or at a deadline.
 
+pub mod certificates;
 pub mod daemon;
 pub mod disk;
 pub mod events;
@@ -32,6 +34,7 @@ pub mod pty;
 pub mod registry;
 pub mod skip;
 
+pub use certificates::Certificates;
 pub use daemon::{Cli, Daemon, OnDemand};
 pub use events::Events;
 pub use piped::Piped;

@@ -14,6 +14,7 @@
 //! - [`mod@handlers`] decode, call one operation, encode: nothing is decided there.
 //! - [`mod@hijack`], [`mod@upload`], [`mod@response`] are the three ways of bytes: both directions, in, and out;
 //!   [`mod@download`] is the way out for threads that block.
+//! - [`mod@metrics`] is a server of its own, for Prometheus.
 //! - [`mod@status`] is the one table from an error's kind to an HTTP status.
 //!
 //! When a client goes away, its handler or stream is dropped; operations that change something protect themselves
@@ -28,6 +29,7 @@ mod download;
 mod front;
 mod handlers;
 mod hijack;
+pub mod metrics;
 mod query;
 mod refusal;
 mod request;

@@ -145,6 +145,9 @@ impl Server {
             Ok(target) => {
                 let mut answer = self.dispatch::<S>(target, request, unread).await;
                 response::set_common_headers(answer.headers_mut());
+                if self.engine.config.experimental {
+                    answer.headers_mut().insert("docker-experimental", HeaderValue::from_static("true"));
+                }
                 answer
             }
             Err(no_way) => no_way.answer(),

@@ -1,7 +1,7 @@
 //! The life of the daemon: it accepts connections until a signal comes, or until it is no longer needed.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use api_server::Server;
 use engine::Engine;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_rustls::TlsAcceptor;
 use tracing::{error, info, warn};
 
-use crate::config::{self, Config};
-use crate::file;
+use crate::config::Config;
 use crate::idle::{Idle, Leave};
 use crate::listen::{Listener, SocketFile};
-use crate::log::Volume;
-use crate::settings::Given;
+use crate::reload::Reload;
+use crate::tls;
 
 /// How long accepting pauses when the system has no descriptors left: the next try is of use only when some are closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -30,25 +30,21 @@ pub(crate) struct Daemon {
     /// Decides about the end; absent for a daemon that was not started on demand.
     idle: Option<Idle>,
     signals: Signals,
-}
-
-/// What is needed to read the configuration again.
-pub(crate) struct Reload {
-    pub(crate) flags: Given,
-    pub(crate) file: PathBuf,
-    pub(crate) asked_for: bool,
-    pub(crate) volume: Volume,
+    /// What TCP clients must speak; absent for none.
+    tls: Option<TlsAcceptor>,
 }
 
 /// A socket that listens, in the runtime's hands.
 pub(crate) enum Accepting {
     Unix(UnixListener, Option<SocketFile>),
     Tcp(TcpListener),
+    Metrics(TcpListener),
 }
 
 enum Accepted {
     Unix(UnixStream),
     Tcp(TcpStream),
+    Metrics(TcpStream),
 }
 
 struct Signals {
@@ -66,11 +62,17 @@ enum Wake {
 
 impl Daemon {
     /// Brings together what runs. Must be called within the runtime.
-    pub(crate) fn new(engine: Engine, listeners: Vec<Listener>, config: &Config) -> io::Result<Daemon> {
-        let listeners = listeners.into_iter().map(Accepting::new).collect::<io::Result<_>>()?;
+    pub(crate) fn new(
+        engine: Engine,
+        listeners: Vec<Listener>,
+        tls: Option<TlsAcceptor>,
+        config: &Config,
+    ) -> io::Result<Daemon> {
+        let listeners: Vec<Accepting> = listeners.into_iter().map(Accepting::new).collect::<io::Result<_>>()?;
+        listeners.iter().try_for_each(Accepting::tell)?;
         let server = Server::new(engine.clone());
         let idle = config.idle_timeout.map(|timeout| Idle::new(&engine, &server, timeout, config.exec_root.clone()));
-        Ok(Daemon { engine, server, listeners, idle, signals: Signals::new()? })
+        Ok(Daemon { engine, server, listeners, idle, signals: Signals::new()?, tls })
     }
 
     /// Prepares in the background what the first client would wait for.
@@ -79,7 +81,7 @@ impl Daemon {
     }
 
     /// Serves until it is time to end.
-    pub(crate) async fn run(&mut self, reload: &Reload) {
+    pub(crate) async fn run(&mut self, reload: &mut Reload) {
         loop {
             match self.wake().await {
                 Wake::Accepted(Ok(client)) => self.serve(client),
@@ -88,7 +90,7 @@ impl Daemon {
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
                 Wake::End(signal) => return info!(signal, "ending; containers keep running"),
-                Wake::Reload => reload.run(),
+                Wake::Reload => reload.run(&self.engine),
                 Wake::Idle => {
                     if self.leave() {
                         return info!("ending, for there is nothing to do");
@@ -138,8 +140,22 @@ impl Daemon {
     fn serve(&self, client: Accepted) {
         match client {
             Accepted::Unix(client) => self.server.accept(client),
-            Accepted::Tcp(client) => self.server.accept(client),
+            Accepted::Tcp(client) => match self.tls.clone() {
+                None => self.server.accept(client),
+                Some(acceptor) => self.serve_secured(acceptor, client),
+            },
+            Accepted::Metrics(client) => drop(tokio::spawn(api_server::metrics::serve(self.engine.clone(), client))),
         }
+    }
+
+    /// Serves a client once it has shaken hands; the others do not wait for that.
+    fn serve_secured(&self, acceptor: TlsAcceptor, client: TcpStream) {
+        let server = self.server.clone();
+        tokio::spawn(async move {
+            if let Some(client) = tls::shake_hands(&acceptor, client).await {
+                server.accept(client);
+            }
+        });
     }
 
     /// Whether the daemon may end now: nobody has connected while its sockets were put away.
@@ -159,28 +175,26 @@ impl Daemon {
     }
 }
 
-impl Reload {
-    /// Reads the configuration again. Only the log's level changes while the daemon runs.
-    fn run(&self) {
-        let given = match file::merge(&self.file, self.asked_for, self.flags.clone()) {
-            Ok(given) => given,
-            Err(err) => return error!("reload: {}", errdefs::chain(&err)),
-        };
-        match config::plan(&given) {
-            Ok(config) => {
-                self.volume.set(config.level);
-                info!("configuration read again: the log level may have changed, the rest needs a restart");
-            }
-            Err(err) => error!("reload: {}", errdefs::chain(&err)),
-        }
-    }
-}
-
 impl Accepting {
+    /// Says where this is, with the port that the kernel has chosen. The words are dockerd's.
+    fn tell(&self) -> io::Result<()> {
+        match self {
+            Accepting::Unix(listener, file) => {
+                let address = listener.local_addr()?;
+                let path = file.as_ref().map(SocketFile::path).or(address.as_pathname());
+                info!("API listen on {}", path.unwrap_or(Path::new("a socket without a name")).display());
+            }
+            Accepting::Tcp(listener) => info!("API listen on {}", listener.local_addr()?),
+            Accepting::Metrics(listener) => info!("metrics API listening on {}", listener.local_addr()?),
+        }
+        Ok(())
+    }
+
     fn new(listener: Listener) -> io::Result<Accepting> {
         Ok(match listener {
             Listener::Unix(socket) => Accepting::Unix(UnixListener::from_std(socket.listener)?, socket.file),
             Listener::Tcp(listener) => Accepting::Tcp(TcpListener::from_std(listener)?),
+            Listener::Metrics(listener) => Accepting::Metrics(TcpListener::from_std(listener)?),
         })
     }
 }
@@ -202,6 +216,9 @@ async fn accept_any(listeners: &[Accepting]) -> io::Result<Accepted> {
             let polled = match listener {
                 Accepting::Unix(listener, _) => listener.poll_accept(cx).map_ok(|(client, _)| Accepted::Unix(client)),
                 Accepting::Tcp(listener) => listener.poll_accept(cx).map_ok(|(client, _)| Accepted::Tcp(client)),
+                Accepting::Metrics(listener) => {
+                    listener.poll_accept(cx).map_ok(|(client, _)| Accepted::Metrics(client))
+                }
             };
             if polled.is_ready() {
                 return polled;

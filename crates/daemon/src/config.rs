@@ -1,16 +1,21 @@
 //! What the daemon does, made of what was set: a pure function.
 
+mod api;
 mod bridge;
+mod containers;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use engine::RegistriesConfig;
+use engine::{AddressRange, Changeable, RegistriesConfig, ResolverConfig};
 use engine_api::host_config::{LogConfig, Ulimit};
 
 use crate::listen::{Host, HostError};
-use crate::log::{Level, LevelError};
+use crate::log::{Form, FormError, Level, LevelError};
 use crate::settings::{Given, SETTINGS, Support, Value};
+use crate::tls::Tls;
+
+pub(crate) use containers::SeccompProfile;
 
 /// Where an instance keeps things if nothing else is said.
 pub(crate) mod defaults {
@@ -30,6 +35,14 @@ pub(crate) mod defaults {
     pub(crate) const LOG_LEVEL: &str = "info";
     /// Where the output of containers goes.
     pub(crate) const LOG_DRIVER: &str = "json-file";
+}
+
+/// What was set and is not looked at, and why.
+pub(crate) fn ignored(given: &Given) -> impl Iterator<Item = (&'static str, &'static str)> {
+    SETTINGS.iter().filter_map(|setting| match setting.support {
+        Support::Ignored(why) if given.contains_key(setting.flag) => Some((setting.key, why)),
+        _ => None,
+    })
 }
 
 /// What is taken for a flag that is not given, as the help shows it.
@@ -57,8 +70,15 @@ pub(crate) struct Config {
     /// The group of unix sockets; by default one of those that exist.
     pub(crate) group: Option<String>,
     pub(crate) level: Level,
-    pub(crate) debug: bool,
-    pub(crate) shutdown_timeout: Duration,
+    pub(crate) log_form: Form,
+    /// TLS on TCP; absent for none.
+    pub(crate) tls: Option<Tls>,
+    /// Where metrics are served.
+    pub(crate) metrics: Option<String>,
+    /// What `info` warns of.
+    pub(crate) api_warnings: Vec<String>,
+    /// What counts as soon as daemon.json is read again.
+    pub(crate) changeable: Changeable,
     /// End after so long without work; never if absent.
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) on_demand: bool,
@@ -68,11 +88,12 @@ pub(crate) struct Config {
     pub(crate) cgroup_parent: Option<String>,
     pub(crate) log: LogConfig,
     pub(crate) ulimits: Vec<Ulimit>,
-    pub(crate) shm_size_bytes: Option<i64>,
     pub(crate) init: bool,
     pub(crate) no_new_privileges: bool,
-    pub(crate) labels: Vec<String>,
-    pub(crate) registries: RegistriesConfig,
+    pub(crate) experimental: bool,
+    pub(crate) resolver: ResolverConfig,
+    /// Absent for Docker's own.
+    pub(crate) seccomp: Option<SeccompProfile>,
     /// The default bridge, without the instance's key and directory; absent for none.
     pub(crate) network: Option<network::Config>,
 }
@@ -84,12 +105,32 @@ pub(crate) enum ConfigError {
     Unsupported { key: &'static str, value: String },
     #[error("live-restore cannot be switched off: containers always outlive the daemon")]
     LiveRestore,
-    #[error("tls is not supported yet")]
-    Tls,
     #[error(
-        "{0}: whoever can connect to TCP without TLS is root on this machine. Say --tls=false if that is what you want"
+        "{0}: whoever can connect to TCP without TLS is root on this machine. Set tlsverify, or say --tls=false if that is what you want"
     )]
     InsecureTcp(String),
+    #[error("metrics-addr: {0:?} is no address:port")]
+    MetricsAddress(String),
+    #[error("IPC mode {0:?} is not supported as default value; use \"shareable\" or \"private\"")]
+    IpcModeDefault(String),
+    #[error("default IPC mode setting ({0}) is invalid; use \"shareable\" or \"private\"")]
+    IpcMode(String),
+    #[error("invalid default cgroup namespace ({0}): use \"host\" or \"private\"")]
+    CgroupnsMode(String),
+    #[error("invalid IP address: {0}")]
+    IpAddress(String),
+    #[error("{0} is not a valid domain")]
+    Domain(String),
+    #[error("features: {name}: {value:?} is neither true nor false")]
+    Feature { name: String, value: String },
+    #[error("invalid exec-opt ({option}): {reason}")]
+    ExecOption { option: String, reason: String },
+    #[error("conflict labels for {later} and {earlier}")]
+    LabelConflict { later: String, earlier: String },
+    #[error("invalid default MTU: {0}")]
+    Mtu(i64),
+    #[error("invalid max concurrent uploads: {0}")]
+    ConcurrentUploads(i64),
     #[error("{key}: {value:?} is no size")]
     Size { key: &'static str, value: String },
     #[error("{key}: {value} is not in range")]
@@ -98,7 +139,7 @@ pub(crate) enum ConfigError {
     Label(String),
     #[error("failed to set log opts: {0}")]
     Log(String),
-    #[error("insecure-registries: ranges of addresses are not supported yet: {0}")]
+    #[error("insecure-registries: {0} is no range of addresses")]
     RegistryRange(String),
     #[error("insecure registry {0} should not contain '://'")]
     RegistryScheme(String),
@@ -118,6 +159,8 @@ pub(crate) enum ConfigError {
     Host(#[from] HostError),
     #[error(transparent)]
     Level(#[from] LevelError),
+    #[error(transparent)]
+    Form(#[from] FormError),
 }
 
 /// Decides.
@@ -126,15 +169,20 @@ pub(crate) fn plan(given: &Given) -> Result<Config, ConfigError> {
     let debug = switch(given, "debug").unwrap_or(false);
     let level = Level::parse(text(given, "log-level").unwrap_or(defaults::LOG_LEVEL))?;
     let on_demand = switch(given, "on-demand").unwrap_or(false);
+    containers::check_exec_options(given)?;
+    let (hosts, tls) = (api::hosts(given)?, api::tls(given)?);
     Ok(Config {
-        hosts: hosts(given)?,
+        api_warnings: api::warnings(&hosts, tls.as_ref()),
+        hosts,
+        tls,
+        metrics: api::metrics(given)?,
         data_root: path(given, "data-root")?.unwrap_or_else(|| defaults::DATA_ROOT.into()),
         exec_root: path(given, "exec-root")?.unwrap_or_else(|| defaults::EXEC_ROOT.into()),
         pidfile: path(given, "pidfile")?,
         group: text(given, "group").map(str::to_owned),
         level: if debug { Level::DEBUG } else { level },
-        debug,
-        shutdown_timeout: seconds(given, "shutdown-timeout", defaults::SHUTDOWN_TIMEOUT)?,
+        log_form: text(given, "log-format").map(Form::parse).transpose()?.unwrap_or_default(),
+        changeable: changeable(given, debug)?,
         idle_timeout: on_demand.then(|| seconds(given, "idle-timeout", defaults::IDLE_TIMEOUT)).transpose()?,
         on_demand,
         ready_fd: number(given, "ready-fd").map(|fd| in_range("ready-fd", fd)).transpose()?,
@@ -143,11 +191,11 @@ pub(crate) fn plan(given: &Given) -> Result<Config, ConfigError> {
         cgroup_parent: text(given, "cgroup-parent").map(str::to_owned),
         log: log(given)?,
         ulimits: ulimits(given),
-        shm_size_bytes: text(given, "default-shm-size").map(shm_size).transpose()?,
         init: switch(given, "init").unwrap_or(false),
         no_new_privileges: switch(given, "no-new-privileges").unwrap_or(false),
-        labels: labels(given)?,
-        registries: registries(given)?,
+        experimental: switch(given, "experimental").unwrap_or(false),
+        resolver: containers::resolver(given)?,
+        seccomp: containers::seccomp(given)?,
         network: bridge::plan(given)?,
     })
 }
@@ -169,9 +217,6 @@ fn refuse_unsupported(given: &Given) -> Result<(), ConfigError> {
     if switch(given, "live-restore") == Some(false) {
         return Err(ConfigError::LiveRestore);
     }
-    if switch(given, "tls") == Some(true) {
-        return Err(ConfigError::Tls);
-    }
     for setting in SETTINGS {
         let (Support::OnlyAt(harmless), Some(value)) = (setting.support, given.get(setting.flag)) else { continue };
         if let Some(text) = value.texts().into_iter().find(|text| !harmless.contains(&text.as_str())) {
@@ -181,19 +226,20 @@ fn refuse_unsupported(given: &Given) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn hosts(given: &Given) -> Result<Vec<Host>, ConfigError> {
-    let mut hosts = Vec::new();
-    for text in list(given, "host") {
-        let host = Host::parse(text)?;
-        if matches!(host, Host::Tcp(_)) && switch(given, "tls") != Some(false) {
-            return Err(ConfigError::InsecureTcp(text.clone()));
-        }
-        hosts.push(host);
+fn changeable(given: &Given, debug: bool) -> Result<Changeable, ConfigError> {
+    if let Some(uploads @ ..0) = number(given, "max-concurrent-uploads") {
+        return Err(ConfigError::ConcurrentUploads(uploads));
     }
-    if hosts.is_empty() {
-        hosts.push(Host::Unix(defaults::SOCKET.into()));
-    }
-    Ok(hosts)
+    Ok(Changeable {
+        debug,
+        labels: containers::labels(given)?,
+        shm_size_bytes: text(given, "default-shm-size").map(shm_size).transpose()?,
+        ipc_mode: containers::ipc_mode(given)?,
+        cgroupns_mode: containers::cgroupns_mode(given)?,
+        features: containers::features(given)?,
+        registries: registries(given)?,
+        shutdown_timeout_seconds: seconds(given, "shutdown-timeout", defaults::SHUTDOWN_TIMEOUT)?.as_secs(),
+    })
 }
 
 fn log(given: &Given) -> Result<LogConfig, ConfigError> {
@@ -234,21 +280,16 @@ fn insecure_registry(text: &str) -> Result<String, ConfigError> {
     let name = ["http://", "https://"].iter().find_map(|scheme| lower.strip_prefix(scheme)).unwrap_or(&lower);
     match () {
         () if name.contains("://") => Err(ConfigError::RegistryScheme(text.to_owned())),
-        () if name.contains('/') => Err(ConfigError::RegistryRange(text.to_owned())),
+        () if name.contains('/') => {
+            let range: Result<AddressRange, _> = name.parse();
+            range.map(|_| name.to_owned()).map_err(|_| ConfigError::RegistryRange(text.to_owned()))
+        }
         () => Ok(name.to_owned()),
     }
 }
 
 /// More transfers at a time than any image has layers make no difference.
 const CONCURRENT_DOWNLOADS_MAX: usize = 1000;
-
-fn labels(given: &Given) -> Result<Vec<String>, ConfigError> {
-    let labels = list(given, "label");
-    match labels.iter().find(|label| !label.contains('=')) {
-        Some(label) => Err(ConfigError::Label(label.clone())),
-        None => Ok(labels.to_vec()),
-    }
-}
 
 fn ulimits(given: &Given) -> Vec<Ulimit> {
     match given.get("default-ulimit") {

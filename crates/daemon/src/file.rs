@@ -61,9 +61,11 @@ fn merge_text(text: &str, mut flags: Given) -> Result<Given, Cause> {
 fn load(members: &serde_json::Map<String, Json>) -> Result<Given, Cause> {
     let mut unknown = Vec::new();
     let mut given = Given::new();
-    for (key, json) in members {
+    for (key, json) in flattened(members) {
         match SETTINGS.iter().find(|setting| !setting.key.is_empty() && setting.key == key) {
             None => unknown.push(key.as_str()),
+            // Go's decoder takes `null` for "not said".
+            Some(_) if json.is_null() => {}
             Some(setting) => {
                 let value = setting.kind.load(json).map_err(|source| Cause::Value { key: setting.key, source })?;
                 given.insert(setting.flag, value);
@@ -71,6 +73,15 @@ fn load(members: &serde_json::Map<String, Json>) -> Result<Given, Cause> {
         }
     }
     if unknown.is_empty() { Ok(given) } else { Err(Cause::Unknown(unknown.join(", "))) }
+}
+
+/// The members with those of `proxies`, which dockerd keeps in an object of their own.
+fn flattened(members: &serde_json::Map<String, Json>) -> impl Iterator<Item = (&String, &Json)> {
+    members.iter().flat_map(|(key, json)| {
+        let inner = json.as_object().filter(|_| key == "proxies");
+        let outer = inner.is_none().then_some((key, json));
+        outer.into_iter().chain(inner.into_iter().flatten())
+    })
 }
 
 fn conflict(flag: &str, file: &crate::settings::Value, flags: &crate::settings::Value) -> Option<String> {
@@ -101,10 +112,13 @@ mod tests {
             "default-shm-size=1024",
             "default-ulimit=[nofile=1:2]",
             "host=[unix:///b]",
-            "log-opt=[max-file=2]",
+            "log-opt=map[max-file:2]",
         ];
         assert_eq!(shown, wanted);
         assert_eq!(merged("", &[]), Ok(Given::new()));
+        assert_eq!(merged(r#"{"debug":null}"#, &["-D"]), merged("", &["-D"]));
+        let pools = merged(r#"{"default-address-pools":[{"base":"10.0.0.0/8","size":24}]}"#, &[]);
+        assert_eq!(pools, merged("", &["--default-address-pool", "base=10.0.0.0/8,size=24"]));
     }
 
     #[test]
@@ -121,6 +135,22 @@ mod tests {
         assert_eq!(
             refused(r#"{"hosts":["unix:///a"],"labels":["a=b"]}"#, &["-H", "unix:///b", "--label", "c=d"]),
             "the following directives are specified both as a flag and in the configuration file: hosts: (from flag: [unix:///b], from file: [unix:///a]), labels: (from flag: [c=d], from file: [a=b])"
+        );
+        assert_eq!(
+            refused(r#"{"log-opts":{"a":"b"}}"#, &["--log-opt", "c=d"]),
+            "the following directives are specified both as a flag and in the configuration file: log-opts: (from flag: map[c:d], from file: map[a:b])"
+        );
+        assert_eq!(
+            refused(r#"{"proxies":{"http-proxy":"http://u:p@h"}}"#, &["--http-proxy", "http://a:b@c"]),
+            "the following directives are specified both as a flag and in the configuration file: http-proxy: (from flag: http://xxxxx:xxxxx@c, from file: http://xxxxx:xxxxx@h)"
+        );
+        assert_eq!(
+            refused(r#"{"proxies":{"http-proxy":"x","foo":"y"}}"#, &[]),
+            "the following directives don't match any configuration option: foo"
+        );
+        assert_eq!(
+            refused(r#"{"key":null}"#, &[]),
+            "the following directives don't match any configuration option: key"
         );
         assert_eq!(refused(r#"{"debug":"x"}"#, &[]), "debug: must be true or false");
         assert_eq!(

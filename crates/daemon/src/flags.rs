@@ -89,6 +89,8 @@ fn value_name(kind: Kind) -> &'static str {
         Kind::List => "list",
         Kind::Pairs => "map",
         Kind::Ulimits => "ulimit",
+        Kind::Pools => "pool-options",
+        Kind::Any => "",
     }
 }
 

@@ -103,7 +103,7 @@ fn hide_and_look(listeners: &[Accepting]) -> io::Result<Option<UnixStream>> {
     let files = || {
         listeners.iter().filter_map(|listener| match listener {
             Accepting::Unix(_, file) => file.as_ref(),
-            Accepting::Tcp(_) => None,
+            Accepting::Tcp(_) | Accepting::Metrics(_) => None,
         })
     };
     files().try_for_each(|file| file.hide())?;

@@ -60,6 +60,8 @@ pub(crate) enum ListenError {
 pub(crate) enum Listener {
     Unix(UnixSocket),
     Tcp(std::net::TcpListener),
+    /// Where metrics are served, and nothing else.
+    Metrics(std::net::TcpListener),
 }
 
 /// A unix socket that listens, and the file it was bound to, if we made it.
@@ -97,8 +99,11 @@ impl Host {
 }
 
 /// Listens at all places, or at none.
-pub(crate) fn listen(hosts: &[Host], group: Option<&str>) -> Result<Vec<Listener>, ListenError> {
+pub(crate) fn listen(hosts: &[Host], metrics: Option<&str>, group: Option<&str>) -> Result<Vec<Listener>, ListenError> {
     let mut listeners = Vec::new();
+    if let Some(address) = metrics {
+        listeners.push(Listener::Metrics(listen_tcp(address)?));
+    }
     for host in hosts {
         match host {
             Host::Unix(path) => listeners.push(Listener::Unix(listen_unix(path, group)?)),
@@ -243,6 +248,11 @@ fn tcp_address(address: &str) -> Option<String> {
 }
 
 impl SocketFile {
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Moves the file aside, so that nobody new can connect; [`restore`](Self::restore) moves it back.
     pub(crate) fn hide(&self) -> io::Result<()> {
         if self.is_ours() { fs::rename(&self.path, self.hidden()) } else { Ok(()) }

@@ -21,6 +21,32 @@ pub(crate) struct Level(LevelFilter);
 #[error("invalid logging level: {0}")]
 pub(crate) struct LevelError(String);
 
+/// How a line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// `time=... level=... msg=...`
+    #[default]
+    Text,
+    /// One object of JSON.
+    Json,
+}
+
+/// A form that nobody knows. The sentence is dockerd's.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid log format: {0}")]
+pub(crate) struct FormError(String);
+
+impl Form {
+    /// Parses one of dockerd's names.
+    pub(crate) fn parse(text: &str) -> Result<Form, FormError> {
+        match text {
+            "text" => Ok(Form::Text),
+            "json" => Ok(Form::Json),
+            _ => Err(FormError(text.to_owned())),
+        }
+    }
+}
+
 /// Changes how much is told, while the daemon runs.
 #[derive(Clone, Debug)]
 pub(crate) struct Volume(Arc<AtomicUsize>);
@@ -54,10 +80,10 @@ impl Volume {
 }
 
 /// Starts the log of this process.
-pub(crate) fn start(level: Level) -> Volume {
+pub(crate) fn start(level: Level, form: Form) -> Volume {
     let volume = Volume(Arc::new(AtomicUsize::new(rank(level.0))));
     // A second call would be a mistake of ours, and the first log goes on.
-    let _ = tracing::subscriber::set_global_default(Stderr(volume.clone()));
+    let _ = tracing::subscriber::set_global_default(Stderr(volume.clone(), form));
     // A panic ends one request or one task, not the daemon: its words belong with the rest.
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     volume
@@ -74,7 +100,7 @@ fn rank(filter: LevelFilter) -> usize {
     }
 }
 
-struct Stderr(Volume);
+struct Stderr(Volume, Form);
 
 impl Subscriber for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -89,9 +115,20 @@ impl Subscriber for Stderr {
     fn event(&self, event: &Event<'_>) {
         let level = event.metadata().level().as_str().to_ascii_lowercase();
         let level = if level == "warn" { "warning" } else { &level };
-        let mut line = Line { message: String::new(), fields: String::new() };
-        event.record(&mut line);
-        let text = format!("time=\"{}\" level={level} msg={:?}{}\n", Rfc3339::now(), line.message, line.fields);
+        let text = match self.1 {
+            Form::Text => {
+                let mut line = Line { message: String::new(), fields: String::new() };
+                event.record(&mut line);
+                format!("time=\"{}\" level={level} msg={:?}{}\n", Rfc3339::now(), line.message, line.fields)
+            }
+            Form::Json => {
+                let mut object = Object::default();
+                event.record(&mut object);
+                object.0.insert("level".to_owned(), level.into());
+                object.0.insert("time".to_owned(), Rfc3339::now().to_string().into());
+                format!("{}\n", serde_json::Value::Object(object.0))
+            }
+        };
         // Where standard error is broken there is nowhere left to say so.
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
     }
@@ -109,6 +146,21 @@ impl Subscriber for Stderr {
 struct Line {
     message: String,
     fields: String,
+}
+
+/// The members of a line of JSON; the message is `msg`, as in dockerd's.
+#[derive(Default)]
+struct Object(serde_json::Map<String, serde_json::Value>);
+
+impl Visit for Object {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let name = if field.name() == "message" { "msg" } else { field.name() };
+        self.0.insert(name.to_owned(), format!("{value:?}").into());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
 }
 
 impl Visit for Line {

@@ -8,6 +8,7 @@
 //!
 //! - [`mod@settings`] is the one table of everything that can be set; [`mod@flags`] and [`mod@file`] read it.
 //! - [`mod@config`] decides, purely. [`mod@roots`], [`mod@listen`], [`mod@detach`], [`mod@inherited`] do.
+//! - [`mod@tls`] is what TCP clients speak, [`mod@reload`] the configuration read again.
 //! - [`mod@accept`] is the life of the daemon, and [`mod@idle`] the end of one that was started on demand.
 //! - [`mod@log`] is its log, [`mod@install`] writes units for systemd.
 //!
@@ -23,21 +24,25 @@ mod inherited;
 mod install;
 mod listen;
 mod log;
+mod reload;
 mod roots;
 mod settings;
+mod tls;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use engine::{Engine, EngineConfig};
+use engine::{Engine, EngineConfig, SeccompConfig};
 use rustix::process::{Resource, Rlimit};
+use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use crate::accept::Daemon;
-use crate::config::Config;
+use crate::config::{Config, SeccompProfile};
 use crate::flags::Invocation;
+use crate::reload::Reload;
 use crate::roots::Roots;
 use crate::settings::Given;
 
@@ -84,11 +89,17 @@ fn start(flags: Given) -> Result<()> {
     }
     let given = file::merge(&file.0, file.1, flags.clone())?;
     let config = config::plan(&given)?;
+    let seccomp = config.seccomp.as_ref().map(read_profile).transpose()?;
+    let tls = config.tls.as_ref().map(tls::load).transpose().context("invalid TLS configuration")?;
     if only_validate {
         println!("configuration OK");
         return Ok(());
     }
-    let volume = log::start(config.level);
+    let volume = log::start(config.level, config.log_form);
+    for (key, why) in config::ignored(&given) {
+        warn!("{key} is ignored: {why}");
+    }
+    config.api_warnings.iter().for_each(|warning| warn!("{warning}"));
     if config.on_demand {
         detach::detach().context("leave the caller's session")?;
     }
@@ -99,7 +110,8 @@ fn start(flags: Given) -> Result<()> {
         .thread_keep_alive(BLOCKING_KEEP_ALIVE)
         .build()
         .context("start the runtime")?;
-    let served = runtime.block_on(serve(config, accept::Reload { flags, file: file.0, asked_for: file.1, volume }));
+    let mut reload = Reload::new(flags, file, given, &config, volume);
+    let served = runtime.block_on(serve(config, tls, seccomp, &mut reload));
     // Blocking work that is stuck must not keep the daemon from ending.
     runtime.shutdown_background();
     // The locks go last, when nothing of ours touches the directories any more: only then may another daemon come.
@@ -107,22 +119,28 @@ fn start(flags: Given) -> Result<()> {
 }
 
 /// Serves until the end; answers what must be held until the process ends.
-async fn serve(config: Config, reload: accept::Reload) -> Result<(Roots, Daemon)> {
+async fn serve(
+    config: Config,
+    tls: Option<TlsAcceptor>,
+    seccomp: Option<SeccompConfig>,
+    reload: &mut Reload,
+) -> Result<(Roots, Daemon)> {
     let roots = roots::take(&config.data_root, &config.exec_root)?;
     if let Some(pidfile) = &config.pidfile {
         roots::write_pidfile(pidfile)?;
     }
     // Listening comes before opening: whoever connects meanwhile waits, and is not refused.
-    let listeners = listen::listen(&config.hosts, config.group.as_deref())?;
-    let engine = Engine::open(engine_config(&config, &roots.instance_key)?).await.context("open the engine")?;
-    let mut daemon = Daemon::new(engine, listeners, &config).context("watch the sockets")?;
+    let listeners = listen::listen(&config.hosts, config.metrics.as_deref(), config.group.as_deref())?;
+    let engine =
+        Engine::open(engine_config(&config, seccomp, &roots.instance_key)?).await.context("open the engine")?;
+    let mut daemon = Daemon::new(engine, listeners, tls, &config).context("watch the sockets")?;
     info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "API listens");
     if let Some(fd) = config.ready_fd {
         inherited::signal_ready(fd).context("tell that we listen")?;
     }
     daemon.warm_up();
-    daemon.run(&reload).await;
-    daemon.end(config.shutdown_timeout).await;
+    daemon.run(reload).await;
+    daemon.end(reload.shutdown_timeout()).await;
     if let Some(pidfile) = &config.pidfile
         && let Err(err) = stdx::fs::remove_if_exists(pidfile)
     {
@@ -131,7 +149,7 @@ async fn serve(config: Config, reload: accept::Reload) -> Result<(Roots, Daemon)
     Ok((roots, daemon))
 }
 
-fn engine_config(config: &Config, instance_key: &str) -> Result<EngineConfig> {
+fn engine_config(config: &Config, seccomp: Option<SeccompConfig>, instance_key: &str) -> Result<EngineConfig> {
     let beside = beside_us()?;
     Ok(EngineConfig {
         data_root: config.data_root.clone(),
@@ -142,18 +160,34 @@ fn engine_config(config: &Config, instance_key: &str) -> Result<EngineConfig> {
         cgroup_parent: config.cgroup_parent.clone(),
         default_log: config.log.clone(),
         default_ulimits: config.ulimits.clone(),
-        default_shm_size_bytes: config.shm_size_bytes,
         default_init: config.init,
         no_new_privileges: config.no_new_privileges,
-        labels: config.labels.clone(),
-        debug: config.debug,
-        registries: config.registries.clone(),
+        resolver: config.resolver.clone(),
+        seccomp,
+        experimental: config.experimental,
+        api_warnings: config.api_warnings.clone(),
+        changeable: config.changeable.clone(),
         network: config.network.clone().map(|network| network::Config {
             instance_key: instance_key.to_owned(),
             state_dir: config.exec_root.join("network"),
             ..network
         }),
     })
+}
+
+/// Reads the profile of system calls that the administrator has chosen.
+fn read_profile(profile: &SeccompProfile) -> Result<SeccompConfig> {
+    match profile {
+        SeccompProfile::Unconfined => {
+            Ok(SeccompConfig { name: "unconfined".to_owned(), profile: "unconfined".to_owned() })
+        }
+        SeccompProfile::File(path) => {
+            let name = path.display().to_string();
+            let read = std::fs::read_to_string(path);
+            let profile = read.with_context(|| format!("opening seccomp profile ({name}) failed"))?;
+            Ok(SeccompConfig { name, profile })
+        }
+    }
 }
 
 /// Where our programs are: beside this one.

@@ -19,6 +19,8 @@ pub(crate) struct Setting {
     pub(crate) key: &'static str,
     pub(crate) kind: Kind,
     pub(crate) support: Support,
+    /// Whether a change of it in daemon.json counts as soon as that is read again.
+    pub(crate) reloadable: bool,
     pub(crate) help: &'static str,
 }
 
@@ -34,6 +36,10 @@ pub(crate) enum Kind {
     Pairs,
     /// `nofile=1024:2048`, given several times, or as an object of objects.
     Ulimits,
+    /// `base=10.0.0.0/8,size=24`, given several times, or as a list of objects.
+    Pools,
+    /// Anything: for keys that are not looked into.
+    Any,
 }
 
 /// What we do with it.
@@ -43,6 +49,8 @@ pub(crate) enum Support {
     Yes,
     /// Nothing: only these values, in text form, are accepted, and change nothing.
     OnlyAt(&'static [&'static str]),
+    /// Nothing, at any value: it is about something that this engine does without. The log says so.
+    Ignored(&'static str),
 }
 
 /// A value.
@@ -73,7 +81,11 @@ pub(crate) enum ValueError {
 }
 
 const fn set(flag: &'static str, key: &'static str, kind: Kind, help: &'static str) -> Setting {
-    Setting { flag, short: None, key, kind, support: Support::Yes, help }
+    Setting { flag, short: None, key, kind, support: Support::Yes, reloadable: false, help }
+}
+
+const fn live(setting: Setting) -> Setting {
+    Setting { reloadable: true, ..setting }
 }
 
 const fn short(letter: char, setting: Setting) -> Setting {
@@ -81,10 +93,14 @@ const fn short(letter: char, setting: Setting) -> Setting {
 }
 
 const fn only(flag: &'static str, key: &'static str, kind: Kind, values: &'static [&'static str]) -> Setting {
-    Setting { flag, short: None, key, kind, support: Support::OnlyAt(values), help: "" }
+    Setting { flag, short: None, key, kind, support: Support::OnlyAt(values), reloadable: false, help: "" }
 }
 
-use Kind::{List, Number, Pairs, Switch, Text, Ulimits};
+const fn ignored(flag: &'static str, key: &'static str, kind: Kind, why: &'static str) -> Setting {
+    Setting { flag, short: None, key, kind, support: Support::Ignored(why), reloadable: false, help: "" }
+}
+
+use Kind::{Any, List, Number, Pairs, Pools, Switch, Text, Ulimits};
 
 /// The table.
 pub(crate) const SETTINGS: &[Setting] = &[
@@ -93,11 +109,29 @@ pub(crate) const SETTINGS: &[Setting] = &[
     set("cgroup-parent", "cgroup-parent", Text, "Parent cgroup of all containers"),
     set("config-file", "", Text, "Configuration file"),
     set("data-root", "data-root", Text, "Where images and containers are kept"),
-    short('D', set("debug", "debug", Switch, "Log everything")),
-    set("default-address-pool", "default-address-pools", List, "Where networks come from: base=172.30.0.0/16,size=24"),
-    set("default-shm-size", "default-shm-size", Text, "Size of /dev/shm of containers that do not ask for another"),
+    short('D', live(set("debug", "debug", Switch, "Log everything"))),
+    set("default-address-pool", "default-address-pools", Pools, "Where networks come from: base=172.30.0.0/16,size=24"),
+    live(set(
+        "default-cgroupns-mode",
+        "default-cgroupns-mode",
+        Text,
+        "Cgroup namespace of containers: host or private",
+    )),
+    live(set("default-ipc-mode", "default-ipc-mode", Text, "IPC namespace of containers: private or shareable")),
+    live(set(
+        "default-shm-size",
+        "default-shm-size",
+        Text,
+        "Size of /dev/shm of containers that do not ask for another",
+    )),
     set("default-ulimit", "default-ulimits", Ulimits, "Limits of containers that do not ask for others"),
+    set("dns", "dns", List, "Name servers of containers"),
+    set("dns-opt", "dns-opts", List, "Options of the resolver of containers"),
+    set("dns-search", "dns-search", List, "Domains in which containers look names up"),
+    set("exec-opt", "exec-opts", List, "Options of the runtime: native.cgroupdriver=cgroupfs"),
     set("exec-root", "exec-root", Text, "Where running state is kept"),
+    set("experimental", "experimental", Switch, "Tell clients that experimental features are on"),
+    live(set("feature", "features", Pairs, "Features of the daemon by name")),
     set("fixed-cidr", "fixed-cidr", Text, "Part of the default bridge's network that containers get addresses from"),
     short('G', set("group", "group", Text, "Group of the unix sockets")),
     short('H', set("host", "hosts", List, "Where to listen: unix:///path, tcp://address:port, fd://")),
@@ -105,47 +139,51 @@ pub(crate) const SETTINGS: &[Setting] = &[
     set("idle-timeout", "", Number, "Seconds without work before a daemon on demand ends"),
     set("init", "init", Switch, "Give containers an init program"),
     set("init-path", "init-path", Text, "The init program"),
-    set("insecure-registry", "insecure-registries", List, "Registries that need no TLS, nor a good certificate"),
+    live(set("insecure-registry", "insecure-registries", List, "Registries that need no TLS, nor a good certificate")),
     set("ip", "ip", Text, "Host address of published ports that name none"),
     set("ip-forward", "ip-forward", Switch, "Switch forwarding on if it is off; on if not said"),
     set("ip-masq", "ip-masq", Switch, "Let containers out with the host's address; on if not said"),
-    set("label", "labels", List, "Labels of the daemon, shown by info"),
-    set("live-restore", "live-restore", Switch, "Containers outlive the daemon; always on"),
+    live(set("label", "labels", List, "Labels of the daemon, shown by info")),
+    live(set("live-restore", "live-restore", Switch, "Containers outlive the daemon; always on")),
     set("log-driver", "log-driver", Text, "Where output of containers goes that do not say"),
-    short('l', set("log-level", "log-level", Text, "debug, info, warn, error or fatal")),
+    set("log-format", "log-format", Text, "text or json"),
+    short('l', live(set("log-level", "log-level", Text, "debug, info, warn, error or fatal"))),
     set("log-opt", "log-opts", Pairs, "Options of the log driver"),
-    set("max-concurrent-downloads", "max-concurrent-downloads", Number, "Layers in transfer at a time"),
-    set("max-download-attempts", "max-download-attempts", Number, "Tries of a transfer that does not get on"),
+    live(set("max-concurrent-downloads", "max-concurrent-downloads", Number, "Layers in transfer at a time")),
+    live(set("max-download-attempts", "max-download-attempts", Number, "Tries of a transfer that does not get on")),
+    set("metrics-addr", "metrics-addr", Text, "Where to serve metrics: address:port"),
     set("mtu", "mtu", Number, "Largest packet of the default bridge in bytes"),
     set("no-new-privileges", "no-new-privileges", Switch, "Programs gain no privileges if the container does not say"),
     set("on-demand", "", Switch, "Leave the caller's session, and end when there is nothing to do"),
     short('p', set("pidfile", "pidfile", Text, "Where to write the process id")),
     set("ready-fd", "", Number, "Descriptor to write one byte to when listening"),
     set("shim-path", "", Text, "The program beside each container"),
-    set("shutdown-timeout", "shutdown-timeout", Number, "Seconds for requests to end when the daemon ends"),
-    set("tls", "tls", Switch, "Must be false, and said, to listen on TCP without TLS"),
+    live(set("shutdown-timeout", "shutdown-timeout", Number, "Seconds for requests to end when the daemon ends")),
+    set("seccomp-profile", "seccomp-profile", Text, "Profile of system calls: a file, unconfined or builtin"),
+    set("tls", "tls", Switch, "Speak TLS on TCP; false, and said, for TCP without it"),
+    set("tlscacert", "tlscacert", Text, "Certificate authority whose clients may connect"),
+    set("tlscert", "tlscert", Text, "Certificate that clients are shown"),
+    set("tlskey", "tlskey", Text, "Key of that certificate"),
+    set("tlsverify", "tlsverify", Switch, "Speak TLS on TCP, and ask clients for certificates"),
     set("validate", "", Switch, "Check the configuration and end"),
     // Only at the values at which they change nothing.
     only("allow-direct-routing", "allow-direct-routing", Switch, &["false"]),
     only("authorization-plugin", "authorization-plugins", List, &[]),
     only("bip6", "bip6", Text, &[""]),
     only("cdi-spec-dir", "cdi-spec-dirs", List, &[]),
-    only("containerd", "containerd", Text, &[""]),
+    ignored("allow-nondistributable-artifacts", "allow-nondistributable-artifacts", Any, "it is gone from Docker, too"),
+    ignored("builder", "builder", Any, "images are not built here yet"),
+    ignored("containerd", "containerd", Text, "there is no containerd"),
+    ignored("containerd-namespace", "containerd-namespace", Text, "there is no containerd"),
+    ignored("containerd-plugins-namespace", "containerd-plugins-namespace", Text, "there is no containerd"),
+    ignored("deprecated-key-path", "deprecated-key-path", Any, "it is gone from Docker, too"),
     only("cpu-rt-period", "cpu-rt-period", Number, &["0"]),
     only("cpu-rt-runtime", "cpu-rt-runtime", Number, &["0"]),
     only("cri-containerd", "cri-containerd", Switch, &["false"]),
-    only("default-cgroupns-mode", "default-cgroupns-mode", Text, &[""]),
     only("default-gateway", "default-gateway", Text, &[""]),
     only("default-gateway-v6", "default-gateway-v6", Text, &[""]),
-    only("default-ipc-mode", "default-ipc-mode", Text, &["", "private"]),
-    only("default-network-opt", "default-network-opts", Pairs, &[]),
+    only("default-network-opt", "default-network-opts", Any, &["{}"]),
     only("default-runtime", "default-runtime", Text, &[""]),
-    only("dns", "dns", List, &[]),
-    only("dns-opt", "dns-opts", List, &[]),
-    only("dns-search", "dns-search", List, &[]),
-    only("exec-opt", "exec-opts", List, &["native.cgroupdriver=cgroupfs"]),
-    only("experimental", "experimental", Switch, &["false"]),
-    only("feature", "features", Pairs, &["containerd-snapshotter=false"]),
     only("fixed-cidr-v6", "fixed-cidr-v6", Text, &[""]),
     only("host-gateway-ip", "host-gateway-ips", List, &[]),
     only("http-proxy", "http-proxy", Text, &[""]),
@@ -154,23 +192,23 @@ pub(crate) const SETTINGS: &[Setting] = &[
     only("ip6tables", "ip6tables", Switch, &["true", "false"]),
     only("iptables", "iptables", Switch, &["true", "false"]),
     only("ipv6", "ipv6", Switch, &["false"]),
-    only("log-format", "log-format", Text, &["", "text"]),
-    only("max-concurrent-uploads", "max-concurrent-uploads", Number, &["5"]),
-    only("metrics-addr", "metrics-addr", Text, &[""]),
+    live(ignored("max-concurrent-uploads", "max-concurrent-uploads", Number, "images are not pushed yet")),
+    ignored(
+        "network-control-plane-mtu",
+        "network-control-plane-mtu",
+        Number,
+        "there are no networks across machines yet",
+    ),
+    only("network-diagnostic-port", "network-diagnostic-port", Number, &["0"]),
     only("no-proxy", "no-proxy", Text, &[""]),
     only("node-generic-resource", "node-generic-resources", List, &[]),
     only("raw-logs", "raw-logs", Switch, &["true", "false"]),
     only("registry-mirror", "registry-mirrors", List, &[]),
     only("rootless", "rootless", Switch, &["false"]),
-    only("seccomp-profile", "seccomp-profile", Text, &["", "builtin"]),
     only("selinux-enabled", "selinux-enabled", Switch, &["false"]),
     Setting { short: Some('s'), ..only("storage-driver", "storage-driver", Text, &["", "overlay2"]) },
     only("storage-opt", "storage-opts", List, &[]),
     only("swarm-default-advertise-addr", "swarm-default-advertise-addr", Text, &[""]),
-    only("tlscacert", "tlscacert", Text, &[]),
-    only("tlscert", "tlscert", Text, &[]),
-    only("tlskey", "tlskey", Text, &[]),
-    only("tlsverify", "tlsverify", Switch, &["false"]),
     only("userland-proxy", "userland-proxy", Switch, &["true", "false"]),
     only("userland-proxy-path", "userland-proxy-path", Text, &[""]),
     only("userns-remap", "userns-remap", Text, &[""]),
@@ -189,6 +227,8 @@ impl Kind {
                 Value::Pairs(BTreeMap::from([(name.to_owned(), value.to_owned())]))
             }
             Kind::Ulimits => Value::Ulimits(vec![parse_ulimit(text)?]),
+            Kind::Pools => Value::List(vec![text.to_owned()]),
+            Kind::Any => Value::Text(text.to_owned()),
         })
     }
 
@@ -212,6 +252,8 @@ impl Kind {
                 .map(|(name, value)| load_ulimit(name, value))
                 .collect::<Result<_, _>>()
                 .map(Value::Ulimits),
+            (Kind::Pools, Json::Array(pools)) => pools.iter().map(load_pool).collect::<Result<_, _>>().map(Value::List),
+            (Kind::Any, any) => Ok(Value::Text(any.to_string())),
             _ => Err(self.wanted()),
         }
     }
@@ -224,6 +266,8 @@ impl Kind {
             Kind::List => "a list of strings",
             Kind::Pairs => "an object of strings",
             Kind::Ulimits => "an object of objects with Name, Hard and Soft",
+            Kind::Pools => "a list of objects with base and size",
+            Kind::Any => "any value",
         })
     }
 }
@@ -263,13 +307,28 @@ impl Value {
         }
     }
 
-    /// As Go prints it in messages: `[a b]` for lists.
+    /// As Go prints it in messages: `[a b]` for lists, `map[a:b]` for maps.
     pub(crate) fn shown(&self) -> String {
         let texts = self.texts().join(" ");
         match self {
-            Value::Switch(_) | Value::Text(_) | Value::Number(_) => texts,
-            Value::List(_) | Value::Pairs(_) | Value::Ulimits(_) => format!("[{texts}]"),
+            Value::Text(text) => without_password(text),
+            Value::Switch(_) | Value::Number(_) => texts,
+            Value::List(_) | Value::Ulimits(_) => format!("[{texts}]"),
+            Value::Pairs(pairs) => {
+                let pairs: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}:{value}")).collect();
+                format!("map[{}]", pairs.join(" "))
+            }
         }
+    }
+}
+
+/// An address with its user and password covered (moby daemon/config `MaskCredentials`).
+fn without_password(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match authority.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://xxxxx:xxxxx@{host}{path}"),
+        None => text.to_owned(),
     }
 }
 
@@ -294,6 +353,14 @@ fn parse_ulimit(text: &str) -> Result<Ulimit, ValueError> {
 fn load_ulimit(name: &str, json: &Json) -> Result<Ulimit, ValueError> {
     let number = |key: &str| json.get(key).and_then(Json::as_i64).ok_or(Kind::Ulimits.wanted());
     Ok(Ulimit { name: name.to_owned(), soft: number("Soft")?, hard: number("Hard")? })
+}
+
+/// `{"base": "10.0.0.0/8", "size": 24}`, as the flag says it.
+fn load_pool(json: &Json) -> Result<String, ValueError> {
+    let base = json.get("base").and_then(Json::as_str);
+    let size = json.get("size").and_then(Json::as_i64);
+    let (base, size) = base.zip(size).ok_or(Kind::Pools.wanted())?;
+    Ok(format!("base={base},size={size}"))
 }
 
 fn load_text(json: &Json) -> Result<String, ValueError> {

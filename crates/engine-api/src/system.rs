@@ -182,6 +182,12 @@ pub struct Info {
     pub init_commit: Value,
     /// `name=seccomp,profile=builtin` and so on.
     pub security_options: Vec<String>,
+    /// Where networks come from, if the administrator says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_address_pools: Option<Value>,
+    /// What filters packets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firewall_backend: Option<Value>,
     /// Where CDI specifications are looked for.
     #[serde(rename = "CDISpecDirs")]
     pub cdi_spec_dirs: Option<Vec<String>>,

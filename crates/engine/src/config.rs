@@ -1,8 +1,11 @@
 //! What the daemon tells the engine.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
-use engine_api::host_config::{LogConfig, Ulimit};
+use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
+
+use crate::changeable::Changeable;
 
 /// What an engine is opened with; the daemon makes it of flags and daemon.json.
 #[derive(Clone, Debug)]
@@ -23,26 +26,69 @@ pub struct EngineConfig {
     pub default_log: LogConfig,
     /// Limits of containers that do not ask for others.
     pub default_ulimits: Vec<Ulimit>,
-    /// Size of /dev/shm where none is asked for; 64 MiB if absent.
-    pub default_shm_size_bytes: Option<i64>,
     /// Whether containers get an init program if they do not say.
     pub default_init: bool,
     /// Whether programs gain no privileges if the container does not say.
     pub no_new_privileges: bool,
-    /// The daemon's labels, shown by `info`.
-    pub labels: Vec<String>,
-    /// Whether `info` shows debug mode.
-    pub debug: bool,
+    /// Name servers, options and domains of containers that name none.
+    pub resolver: ResolverConfig,
+    /// The profile of system calls of containers that name none; Docker's own if absent.
+    pub seccomp: Option<SeccompConfig>,
+    /// Whether clients are told that experimental features are on.
+    pub experimental: bool,
+    /// What `info` warns of: how far the API is open to others.
+    pub api_warnings: Vec<String>,
     /// The default bridge; absent for none.
     pub network: Option<network::Config>,
-    /// How registries are reached.
-    pub registries: RegistriesConfig,
+    /// What may change while the engine runs.
+    pub changeable: Changeable,
+}
+
+/// What containers find in /etc/resolv.conf if they ask for nothing else; where empty, what the host has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResolverConfig {
+    /// Name servers.
+    pub servers: Vec<String>,
+    /// Options of the resolver.
+    pub options: Vec<String>,
+    /// Domains in which names are looked up.
+    pub search: Vec<String>,
+}
+
+/// A profile of system calls that an administrator has chosen for all containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeccompConfig {
+    /// As `info` shows it: a path, or `unconfined`.
+    pub name: String,
+    /// The profile's text, or `unconfined`.
+    pub profile: String,
+}
+
+impl ResolverConfig {
+    /// A container's wishes with these where it has none. What is recorded of it stays as it was asked for.
+    pub fn complete<'a>(&self, host: &'a HostConfig) -> Cow<'a, HostConfig> {
+        if *self == ResolverConfig::default() {
+            return Cow::Borrowed(host);
+        }
+        let mut host = host.clone();
+        for (own, default) in [
+            (&mut host.dns, &self.servers),
+            (&mut host.dns_options, &self.options),
+            (&mut host.dns_search, &self.search),
+        ] {
+            if own.as_ref().is_none_or(Vec::is_empty) && !default.is_empty() {
+                *own = Some(default.clone());
+            }
+        }
+        Cow::Owned(host)
+    }
 }
 
 /// What an administrator decides about pulls; the default is dockerd's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistriesConfig {
-    /// Registries, `host[:port]`, that need no good certificate, nor TLS. Those on this machine never do.
+    /// Registries, `host[:port]` or ranges of addresses, that need no good certificate, nor TLS. Those on this machine
+    /// never do.
     pub insecure: Vec<String>,
     /// Layers in transfer at a time.
     pub concurrent_downloads: usize,

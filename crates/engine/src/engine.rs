@@ -11,6 +11,7 @@ use oci::ContainerId;
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, error, warn};
 
+use crate::changeable::Current;
 use crate::config::EngineConfig;
 use crate::container::Container;
 use crate::events::Events;
@@ -45,12 +46,14 @@ pub struct Core {
     pub containers: Registry,
     /// What happens.
     pub events: Events,
+    /// What is counted.
+    pub metrics: crate::metrics::Metrics,
     /// How containers ended that removed themselves.
     pub farewells: Farewells,
     /// Images, layers, and the directories of containers.
     pub images: image::Store,
-    /// Registries, as this daemon reaches them.
-    pub registries: Arc<registry_client::Registry>,
+    /// What may change: defaults, and registries as this daemon reaches them.
+    pub current: Current,
     pub(crate) pulls: crate::pulls::Pulls,
     /// What containers keep beside themselves.
     pub volumes: volume::Volumes,

@@ -1,6 +1,7 @@
 //! What happens: the last events, and whoever listens.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,11 +20,12 @@ const LAG_MAX: usize = 1024;
 pub struct Events {
     kept: Mutex<VecDeque<Arc<Event>>>,
     listeners: broadcast::Sender<Arc<Event>>,
+    total: AtomicU64,
 }
 
 impl Default for Events {
     fn default() -> Self {
-        Events { kept: Mutex::default(), listeners: broadcast::Sender::new(LAG_MAX) }
+        Events { kept: Mutex::default(), listeners: broadcast::Sender::new(LAG_MAX), total: AtomicU64::default() }
     }
 }
 
@@ -75,6 +77,16 @@ impl Events {
         });
     }
 
+    /// Tells that `action` happened to the daemon of this id.
+    pub fn daemon(&self, id: &str, action: &str, attributes: BTreeMap<String, String>) {
+        self.publish(Event {
+            kind: "daemon".to_owned(),
+            action: action.to_owned(),
+            actor: Actor { id: id.to_owned(), attributes },
+            ..Event::default()
+        });
+    }
+
     /// Tells that so many bytes were freed by a prune of volumes.
     pub fn volumes_pruned(&self, reclaimed_bytes: u64) {
         self.pruned("volume", reclaimed_bytes);
@@ -103,6 +115,7 @@ impl Events {
     }
 
     fn publish(&self, mut event: Event) {
+        self.total.fetch_add(1, Ordering::Relaxed);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         "local".clone_into(&mut event.scope);
         event.time = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
@@ -122,6 +135,11 @@ impl Events {
     pub fn subscribe(&self) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
         let kept = lock(&self.kept);
         (kept.iter().cloned().collect(), self.listeners.subscribe())
+    }
+
+    /// How many there were.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
     }
 
     /// How many listen.

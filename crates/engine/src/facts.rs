@@ -12,7 +12,7 @@ use rustix::thread::{CapabilitySet, capability_is_in_bounding_set};
 use crate::config::EngineConfig;
 
 /// Size of /dev/shm where nobody says otherwise: dockerd's `DefaultShmSize`.
-const SHM_SIZE_BYTES: i64 = 64 << 20;
+pub(crate) const SHM_SIZE_BYTES: i64 = 64 << 20;
 
 /// Looks at the machine. Blocks briefly; a fact that cannot be found is taken for the poorer one.
 pub fn gather(config: &EngineConfig, hierarchies: &cgroup::Hierarchies) -> HostFacts {
@@ -38,7 +38,7 @@ pub fn gather(config: &EngineConfig, hierarchies: &cgroup::Hierarchies) -> HostF
         network_sysctls: Path::new("/proc/sys/net/ipv4/ping_group_range").exists()
             && Path::new("/proc/sys/net/ipv4/ip_unprivileged_port_start").exists(),
         default_ulimits: default_ulimits(config),
-        default_shm_size_bytes: config.default_shm_size_bytes.unwrap_or(SHM_SIZE_BYTES),
+        default_shm_size_bytes: SHM_SIZE_BYTES,
         default_init: config.default_init,
         no_new_privileges: config.no_new_privileges,
         thermal_throttle_cpus: thermal_throttle_cpus(),

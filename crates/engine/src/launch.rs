@@ -328,8 +328,12 @@ fn filter(engine: &Engine, container: &Container) -> Result<Option<PathBuf>, Lau
         return Ok(None);
     }
     let capabilities = container_spec::capabilities(host, &engine.facts).map_err(LaunchError::Plan)?.bounding;
-    match choice {
-        SeccompChoice::Profile(text) => engine.filters.of_profile(text, &capabilities),
+    let named = |name: &str| host.security_opt.iter().flatten().any(|option| option.starts_with(name));
+    let chosen = engine.config.seccomp.as_ref().filter(|_| !named("seccomp=") && !named("seccomp:"));
+    match (choice, chosen) {
+        (SeccompChoice::Profile(text), _) => engine.filters.of_profile(text, &capabilities),
+        (_, Some(chosen)) if chosen.profile == "unconfined" => Ok(None),
+        (_, Some(chosen)) => engine.filters.of_profile(&chosen.profile, &capabilities),
         _ => engine.filters.of_default(&capabilities).map(Some),
     }
     .map_err(LaunchError::Filter)

@@ -35,6 +35,7 @@
 //! Deliberately not here: HTTP, what an old API version looks like, the specification (`container-spec`), streams and logs
 //! being written (the shim), networks (not yet).
 
+pub mod changeable;
 pub mod config;
 pub mod container;
 pub mod events;
@@ -43,6 +44,7 @@ pub mod facts;
 pub mod farewells;
 pub mod filters;
 pub mod health;
+pub mod metrics;
 pub mod ops;
 pub mod recorder;
 pub mod registry;
@@ -71,8 +73,10 @@ mod upkeep;
 mod view;
 mod volumes;
 
-pub use config::{EngineConfig, RegistriesConfig};
+pub use changeable::Changeable;
+pub use config::{EngineConfig, RegistriesConfig, ResolverConfig, SeccompConfig};
 pub use engine::Engine;
 pub use log_target::check_log;
 pub use open::OpenError;
 pub use registry::LookupError;
+pub use registry_client::AddressRange;

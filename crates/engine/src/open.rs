@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::Engine;
+use crate::changeable::Current;
 use crate::config::EngineConfig;
 use crate::container::Container;
 use crate::container::record::{ContainerDir, Record};
@@ -152,10 +153,11 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
         id: engine_id(&config.data_root),
         containers: Registry::default(),
         events: Events::default(),
+        metrics: Default::default(),
         farewells: Farewells::default(),
         images,
         volumes,
-        registries: crate::pulls::registries(&config.registries),
+        current: Current::new(config.changeable.clone()),
         pulls: crate::pulls::Pulls::default(),
         image_users: tokio::sync::RwLock::default(),
         networking: Networking::open(config.network.clone()).map_err(OpenError::Network)?,

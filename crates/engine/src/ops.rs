@@ -17,6 +17,7 @@ pub mod inspect;
 pub mod kill;
 pub mod list;
 pub mod logs;
+pub mod metrics;
 pub mod networks;
 pub mod pause;
 pub mod prune;

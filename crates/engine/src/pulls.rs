@@ -74,8 +74,11 @@ impl Stage {
 
 /// Registries, as the administrator wants them to be reached.
 pub(crate) fn registries(config: &RegistriesConfig) -> Arc<Registry> {
+    let (ranges, names): (Vec<&String>, Vec<&String>) = config.insecure.iter().partition(|name| name.contains('/'));
     Registry::new(Settings {
-        insecure: config.insecure.clone(),
+        insecure: names.into_iter().cloned().collect(),
+        // What is no range was refused with the rest of the configuration.
+        insecure_ranges: ranges.iter().filter_map(|range| range.parse().ok()).collect(),
         concurrent_downloads: config.concurrent_downloads,
         download_attempts: config.download_attempts,
         ..Settings::default()
@@ -113,7 +116,7 @@ pub(crate) fn forget_cut(engine: &Engine) {
     if !engine.images.list().is_empty() || !lock(&engine.pulls.0).is_empty() {
         return;
     }
-    if let Err(err) = engine.registries.discard_cut(engine.images.content()) {
+    if let Err(err) = engine.current.registries().discard_cut(engine.images.content()) {
         warn!(err = errdefs::chain(&err), "parts of old pulls stay");
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use engine::filters::Filters;
+use engine::metrics::Action;
 use engine::ops::archive::{self, PutOptions};
 use engine::ops::{changes, export, prune};
 use engine_api::path_stat::{HEADER, PathStat};
@@ -75,7 +76,7 @@ pub(crate) async fn export(call: Call) -> Result<Answer, Failure> {
 
 /// `GET /containers/{}/changes`.
 pub(crate) async fn changes(call: Call) -> Result<Answer, Failure> {
-    let found = changes::changes(&call.engine, &call.name).await?;
+    let found = call.engine.metrics.time(Action::Changes, changes::changes(&call.engine, &call.name)).await?;
     // Go's list of nothing is null.
     Ok(response::json(StatusCode::OK, &Some(found).filter(|found| !found.is_empty())))
 }

@@ -1,5 +1,6 @@
 //! Images of containers, and of archives.
 
+use engine::metrics::Action;
 use engine::ops::commit::{self, CommitOptions};
 use engine::ops::import::{self, ImportOptions};
 use engine_api::IdResponse;
@@ -27,7 +28,8 @@ pub(crate) async fn commit(mut call: Call) -> Result<Answer, Failure> {
         pause: query.given("pause").is_none() || query.flag("pause"),
         config,
     };
-    let id = commit::commit(&call.engine, query.text("container"), options).await?;
+    let committing = commit::commit(&call.engine, query.text("container"), options);
+    let id = call.engine.metrics.time(Action::Commit, committing).await?;
     Ok(response::json(StatusCode::CREATED, &IdResponse { id }))
 }
 

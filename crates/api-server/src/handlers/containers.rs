@@ -1,6 +1,7 @@
 //! Containers.
 
 use engine::filters::Filters;
+use engine::metrics::Action;
 use engine::ops;
 use engine::ops::attach::{self, AttachQuery};
 use engine::ops::create::{CreateError, CreateOptions};
@@ -55,7 +56,8 @@ pub(crate) async fn create(mut call: Call) -> Result<Answer, Failure> {
         platform,
         flat_read_only: versions::read_only_is_flat(call.version),
     };
-    let created = ops::create::create(&call.engine, options, request).await?;
+    let creation = ops::create::create(&call.engine, options, request);
+    let created = call.engine.metrics.time(Action::Create, creation).await?;
     Ok(response::json(StatusCode::CREATED, &created))
 }
 
@@ -69,7 +71,7 @@ pub(crate) async fn start(call: Call) -> Result<Answer, Failure> {
     if call.query.given("checkpoint").is_some() {
         return Err(Failure::invalid("checkpoint is only supported in experimental mode"));
     }
-    ops::start::start(&call.engine, &call.name).await?;
+    call.engine.metrics.time(Action::Start, ops::start::start(&call.engine, &call.name)).await?;
     Ok(response::empty(StatusCode::NO_CONTENT))
 }
 
@@ -126,7 +128,7 @@ pub(crate) async fn rename(call: Call) -> Result<Answer, Failure> {
 pub(crate) async fn remove(call: Call) -> Result<Answer, Failure> {
     let flag = |name| call.query.flag(name);
     let options = RemoveOptions { force: flag("force"), volumes: flag("v"), link: flag("link") };
-    ops::remove::remove(&call.engine, &call.name, options).await?;
+    call.engine.metrics.time(Action::Delete, ops::remove::remove(&call.engine, &call.name, options)).await?;
     Ok(response::empty(StatusCode::NO_CONTENT))
 }
 

@@ -98,12 +98,13 @@ fn config(dir: &TempDir) -> EngineConfig {
         cgroup_parent: None,
         default_log: LogConfig { kind: "json-file".to_owned(), config: None },
         default_ulimits: Vec::new(),
-        default_shm_size_bytes: None,
         default_init: false,
         no_new_privileges: false,
-        labels: Vec::new(),
-        debug: false,
-        registries: Default::default(),
+        resolver: Default::default(),
+        seccomp: None,
+        experimental: false,
+        api_warnings: vec![],
+        changeable: Default::default(),
         network: None,
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn plan(given: &Given) -> Result<Option<Config>, ConfigError> {
         bridge: bridge.map(str::to_owned),
         bip,
         fixed_cidr: text(given, "fixed-cidr").map(|text| subnet("fixed-cidr", text)).transpose()?,
-        mtu: number(given, "mtu").map(|mtu| in_range("mtu", mtu)).transpose()?.unwrap_or(defaults.mtu),
+        mtu: number(given, "mtu").map(mtu).transpose()?.unwrap_or(defaults.mtu),
         ip_forward: switch(given, "ip-forward").unwrap_or(defaults.ip_forward),
         ip_masq: switch(given, "ip-masq").unwrap_or(defaults.ip_masq),
         icc: switch(given, "icc").unwrap_or(defaults.icc),
@@ -31,6 +31,10 @@ pub(super) fn plan(given: &Given) -> Result<Option<Config>, ConfigError> {
         default_address_pools: pools.collect::<Result<_, _>>()?,
         ..defaults
     }))
+}
+
+fn mtu(mtu: i64) -> Result<u32, ConfigError> {
+    if mtu < 0 { Err(ConfigError::Mtu(mtu)) } else { in_range("mtu", mtu) }
 }
 
 fn address(text: &str) -> Result<Ipv4Addr, ConfigError> {

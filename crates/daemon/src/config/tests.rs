@@ -31,12 +31,12 @@ fn settings_reach_their_places() {
         "--init",
     ])
     .unwrap();
-    assert_eq!((config.level, config.debug, config.init), (Level::DEBUG, true, true));
+    assert_eq!((config.level, config.changeable.debug, config.init), (Level::DEBUG, true, true));
     assert_eq!((config.idle_timeout, config.ready_fd), (Some(Duration::from_secs(3)), Some(1)));
-    assert_eq!(config.shm_size_bytes, Some(16 << 20));
+    assert_eq!(config.changeable.shm_size_bytes, Some(16 << 20));
     assert_eq!(config.group.as_deref(), Some("wheel"));
     assert_eq!(config.log.config.unwrap()["max-size"], "1m");
-    assert_eq!(config.labels, ["a=b"]);
+    assert_eq!(config.changeable.labels, ["a=b"]);
 }
 
 #[test]
@@ -50,7 +50,15 @@ fn what_changes_nothing_is_accepted() {
         &["--live-restore"],
         &["--tls=false", "-H", "tcp://127.0.0.1:0"],
         &["--exec-opt", "native.cgroupdriver=cgroupfs"],
-        &["--tlsverify=false"],
+        &["--raw-logs"],
+        &["--containerd=/run/containerd.sock"],
+        &["--feature=cdi", "--feature=containerd-snapshotter=false"],
+        &["--metrics-addr=127.0.0.1:9323", "--log-format=json"],
+        // Only this machine can connect there.
+        &["-H", "tcp://127.0.0.1:0"],
+        &["-H", "tcp://localhost:0"],
+        &["-H", "tcp://[::1]:0"],
+        &["-H", "tcp://0.0.0.0:0", "--tlsverify=false"],
     ] {
         assert!(planned(flags).is_ok(), "{flags:?}: {:?}", planned(flags));
     }
@@ -98,7 +106,7 @@ fn the_rest_is_refused_by_name() {
             &["--default-address-pool=base=10.0.0.0/16,size=8"],
             "default-address-pool: \"base=10.0.0.0/16,size=8\" is no range of IPv4 addresses",
         ),
-        (&["--mtu=-1"], "mtu: -1 is not in range"),
+        (&["--mtu=-1"], "invalid default MTU: -1"),
         (&["--storage-driver=btrfs"], "storage-driver is not supported yet at \"btrfs\""),
         (&["--registry-mirror=http://m"], "registry-mirrors is not supported yet at \"http://m\""),
         (&["--live-restore=false"], "live-restore cannot be switched off: containers always outlive the daemon"),
@@ -112,11 +120,34 @@ fn the_rest_is_refused_by_name() {
         (&["--default-shm-size=lots"], "default-shm-size: \"lots\" is no size"),
         (&["--shutdown-timeout=-1"], "shutdown-timeout: -1 is not in range"),
         (&["--data-root=here"], "data-root: \"here\" is no absolute path"),
-        (&["--tls"], "tls is not supported yet"),
-        (&["--tlsverify"], "tlsverify is not supported yet at \"true\""),
+        (&["--tls", "--tlscert=here"], "tlscert: \"here\" is no absolute path"),
+        (&["--metrics-addr=x"], "metrics-addr: \"x\" is no address:port"),
+        (&["--log-format=x"], "invalid log format: x"),
+        (
+            &["--default-ipc-mode=host"],
+            "IPC mode \"host\" is not supported as default value; use \"shareable\" or \"private\"",
+        ),
+        (&["--default-ipc-mode=foo"], "default IPC mode setting (foo) is invalid; use \"shareable\" or \"private\""),
+        (&["--default-cgroupns-mode=foo"], "invalid default cgroup namespace (foo): use \"host\" or \"private\""),
+        (&["--dns=x"], "invalid IP address: x"),
+        (&["--dns-search=a b"], "a b is not a valid domain"),
+        (&["--exec-opt=x"], "invalid exec-opt (x): must be formatted 'opt=value'"),
+        (&["--exec-opt=a=b"], "invalid exec-opt (a=b): unknown option: 'a'"),
+        (
+            &["--exec-opt=isolation=x"],
+            "invalid exec-opt (isolation=x): option 'isolation' is only supported on windows",
+        ),
+        (
+            &["--exec-opt=native.cgroupdriver=systemd"],
+            "exec-opts is not supported yet at \"native.cgroupdriver=systemd\"",
+        ),
+        (&["--label=a=1", "--label=a=2"], "conflict labels for a=2 and a=1"),
+        (&["--feature=containerd-snapshotter"], "features is not supported yet at \"containerd-snapshotter=true\""),
+        (&["--max-concurrent-uploads=-1"], "invalid max concurrent uploads: -1"),
+        (&["--insecure-registry=10.0.0.0/99"], "insecure-registries: 10.0.0.0/99 is no range of addresses"),
         (
             &["-H", "tcp://0.0.0.0:2375"],
-            "tcp://0.0.0.0:2375: whoever can connect to TCP without TLS is root on this machine. Say --tls=false if that is what you want",
+            "tcp://0.0.0.0:2375: whoever can connect to TCP without TLS is root on this machine. Set tlsverify, or say --tls=false if that is what you want",
         ),
         (&["-H", "foo://x"], "invalid bind address (foo://x): unsupported proto 'foo'"),
     ] {
@@ -132,4 +163,39 @@ fn sizes_have_dockers_units() {
     for text in ["", "m", "-1", "0", "1x", "99999999999t", "1kk"] {
         assert!(shm_size(text).is_err(), "{text}");
     }
+}
+
+#[test]
+fn tls_is_what_dockerds_settings_say() {
+    let tls = |flags: &[&str]| planned(flags).unwrap().tls.map(|tls| tls.verify);
+    for (flags, wanted) in [
+        (&[][..], None),
+        (&["--tls=false"], None),
+        (&["--tlscert=/x"], None),
+        (&["--tls"], Some(true)),
+        (&["--tlsverify"], Some(true)),
+        (&["--tls", "--tlsverify=false"], Some(false)),
+        // Whoever names it at all gets TLS.
+        (&["--tlsverify=false"], Some(false)),
+        (&["--tls=false", "--tlsverify"], Some(true)),
+    ] {
+        assert_eq!(tls(flags), wanted, "{flags:?}");
+    }
+}
+
+#[test]
+fn an_open_api_is_warned_of() {
+    let warnings = |flags: &[&str]| planned(flags).unwrap().api_warnings;
+    assert_eq!(warnings(&["-H", "unix:///a", "--tls=false"]), [""; 0]);
+    assert_eq!(warnings(&["-H", "tcp://0.0.0.0:1", "--tlsverify"]), [""; 0]);
+    let open = warnings(&["-H", "tcp://0.0.0.0:1", "--tls=false"]);
+    assert!(open[0].starts_with("[DEPRECATION NOTICE]: API is accessible on http://0.0.0.0:1 without encryption.\n"));
+    let open = warnings(&["-H", "tcp://0.0.0.0:1", "--tlsverify=false"]);
+    assert!(open[0].starts_with("[DEPRECATION NOTICE]: API is accessible on https://0.0.0.0:1 without TLS client ver"));
+}
+
+#[test]
+fn what_is_ignored_is_known() {
+    let Ok(Invocation::Run(given)) = parse(["--containerd=/x".to_owned()]) else { panic!() };
+    assert_eq!(ignored(&given).collect::<Vec<_>>(), [("containerd", "there is no containerd")]);
 }

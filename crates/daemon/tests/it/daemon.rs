@@ -86,6 +86,24 @@ impl Scratch {
         stream
     }
 
+    /// What is answered to a GET on `d.sock`, head and body.
+    pub(crate) fn get(&self, path: &str) -> String {
+        let mut answer = String::new();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n");
+        self.open(&request).read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// The address and port in the log's line with this; `tell` ends with the first part of the address.
+    pub(crate) fn listens(&self, tell: &str) -> String {
+        self.wait_for_log(tell);
+        let log = fs::read_to_string(self.path("log")).unwrap();
+        let (before, behind) = log.split_once(tell).unwrap();
+        let first = tell.rsplit(' ').next().unwrap();
+        assert!(before.len() < log.len());
+        format!("{first}{}", behind.split('"').next().unwrap().trim_end_matches('\\'))
+    }
+
     /// Waits until the daemon has written this to its log.
     pub(crate) fn wait_for_log(&self, wanted: &str) {
         let end = Instant::now() + DEADLINE;

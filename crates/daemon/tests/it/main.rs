@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod daemon;
+mod reload;
+mod tls;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -31,6 +33,11 @@ fn configurations_are_checked_without_being_used() {
             "longshored: unable to configure the daemon with file {path}: the following directives don't match any configuration option: foo\n"
         )
     );
+    let missing = output(scratch.longshored(&["--validate", "--tlsverify", "--tlscert=/nope", "--tlskey=/nope"]));
+    let wanted = "invalid TLS configuration: could not load X509 key pair (cert: \"/nope\", key: \"/nope\")";
+    assert!(missing.stderr.contains(wanted), "{}", missing.stderr);
+    let profile = output(scratch.longshored(&["--validate", "--seccomp-profile=/nope"]));
+    assert!(profile.stderr.contains("opening seccomp profile (/nope) failed"), "{}", profile.stderr);
     let unknown = output(scratch.longshored(&["--foo"]));
     assert!(unknown.stderr.contains("unknown flag: --foo"), "{}", unknown.stderr);
 }
@@ -130,12 +137,14 @@ fn privileged_a_container_that_cannot_be_looked_into_is_reported() {
 #[test]
 fn privileged_tcp_is_served_where_it_is_named_as_insecure() {
     let scratch = Scratch::new();
-    let refused = output(scratch.longshored(&["-H", "tcp://127.0.0.1:0"]));
-    assert!(refused.stderr.contains("Say --tls=false if that is what you want"), "{}", refused.stderr);
-    // A port that was free a moment ago: the kernel does not hand it out again soon.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let _daemon = scratch.start(&["--tls=false", "-H", &format!("tcp://127.0.0.1:{port}")]);
-    assert!(daemon::ping(TcpStream::connect(("127.0.0.1", port)).unwrap()));
+    let refused = output(scratch.longshored(&["-H", "tcp://0.0.0.0:0"]));
+    assert!(refused.stderr.contains("say --tls=false if that is what you want"), "{}", refused.stderr);
+    let _daemon = scratch.start(&["-H", "tcp://127.0.0.1:0", "--metrics-addr", "127.0.0.1:0"]);
+    assert!(daemon::ping(TcpStream::connect(scratch.listens("API listen on 127")).unwrap()));
+    let info = scratch.get("/info");
+    let warning = "[DEPRECATION NOTICE]: API is accessible on http://127.0.0.1:0 without encryption.";
+    assert!(info.contains(warning), "{info}");
+    scratch.wait_for_log("without encryption");
 }
 
 #[test]
@@ -182,14 +191,26 @@ fn privileged_an_open_connection_keeps_a_daemon_on_demand() {
 }
 
 #[test]
-fn privileged_the_configuration_can_be_read_again() {
+fn privileged_metrics_are_served_where_they_are_asked_for_and_only_there() {
     let scratch = Scratch::new();
-    let mut daemon = scratch.start(&[]);
-    scratch.write("daemon.json", "{\"debug\":true}");
-    daemon.signal(Signal::HUP);
-    scratch.wait_for_log("configuration read again");
-    scratch.write("daemon.json", "{\"debug\":");
-    daemon.signal(Signal::HUP);
-    scratch.wait_for_log("invalid JSON");
-    assert!(scratch.ping());
+    let _daemon = scratch.start(&["--metrics-addr", "127.0.0.1:0"]);
+    let address = scratch.listens("metrics API listening on 127");
+    let ask = |path: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let page = ask("/metrics");
+    assert!(page.starts_with("HTTP/1.1 200 OK\r\n") && page.contains("text/plain; version=0.0.4"), "{page}");
+    for line in [
+        "engine_daemon_container_states_containers{state=\"running\"} 0",
+        "engine_daemon_container_actions_seconds_count{action=\"start\"} 0",
+        "engine_daemon_events_subscribers_total 0",
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line} is not in {page}");
+    }
+    assert!(ask("/info").starts_with("HTTP/1.1 404 "), "the API is not served there");
+    assert!(scratch.get("/metrics").contains("page not found"));
 }

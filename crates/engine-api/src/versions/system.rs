@@ -44,6 +44,9 @@ pub fn downgrade_info(version: ApiVersion, mut info: Info) -> InfoAnswer {
             }
         }
     }
+    if version.before(49) {
+        info.firewall_backend = None;
+    }
     let bridge = version.before(50).then_some(false);
     // Kernels have both kinds of limits or none.
     let kernel_memory = version.before(42) && info.kernel_memory_tcp;
@@ -71,6 +74,7 @@ mod tests {
             init_commit: json!({"ID": ""}),
             kernel_memory_tcp: true,
             containerd_commit: json!({"ID": ""}),
+            firewall_backend: Some(json!({"Driver": "nftables"})),
             ..Info::default()
         };
         let told = |minor| serde_json::to_value(downgrade_info(ApiVersion { major: 1, minor }, info.clone())).unwrap();
@@ -81,6 +85,7 @@ mod tests {
             (47, "/RegistryConfig/AllowNondistributableArtifactsCIDRs", Some(json!(null)), None),
             (49, "/RuncCommit/Expected", Some(json!("x")), None),
             (49, "/InitCommit/Expected", None, None),
+            (49, "/FirewallBackend/Driver", None, Some(json!("nftables"))),
             (50, "/BridgeNfIptables", Some(json!(false)), None),
             (50, "/BridgeNfIp6tables", Some(json!(false)), None),
         ] {

@@ -46,12 +46,13 @@ impl Scratch {
             cgroup_parent: None,
             default_log: LogConfig { kind: "json-file".into(), config: None },
             default_ulimits: vec![],
-            default_shm_size_bytes: None,
             default_init: false,
             no_new_privileges: false,
-            labels: vec![],
-            debug: false,
-            registries: Default::default(),
+            resolver: Default::default(),
+            seccomp: None,
+            experimental: false,
+            api_warnings: vec![],
+            changeable: Default::default(),
             network: None,
         }
     }

@@ -182,6 +182,7 @@ fn plan(
     };
     container_spec::merge_image(&mut config, defaults)?;
     merge_log(&mut host, engine);
+    engine.current.settings().fill(&mut host);
     container_spec::normalize_host(&mut host, &engine.facts);
     networking::resolve_mode(engine, &mut host.network_mode);
     sharing::resolve(engine, &mut host)?;
@@ -382,13 +383,14 @@ fn write_files(engine: &Engine, record: &Record) -> Result<(), CreateError> {
     let made = DirBuilder::new().mode(0o710).create(dir.path());
     made.map_err(failed(dir.path().to_owned()))?;
     let host = &definition.host_config;
+    let resolving = engine.config.resolver.complete(host);
     let of_host = |path| std::fs::read_to_string(path).unwrap_or_default();
     // With addresses at the start.
     let hosts = hosts_file(&definition.config, host, Addresses::default(), &[], &of_host("/etc/hosts"));
     for (path, text) in [
         (dir.hostname(), container_spec::files::hostname_file(&definition.config)),
         (dir.hosts(), hosts),
-        (dir.resolv_conf(), container_spec::files::resolv_conf(host, &of_host("/etc/resolv.conf"))),
+        (dir.resolv_conf(), container_spec::files::resolv_conf(&resolving, &of_host("/etc/resolv.conf"))),
     ] {
         std::fs::write(&path, text).map_err(failed(path))?;
     }

@@ -144,7 +144,7 @@ async fn drop_partials(engine: &Engine) -> Vec<(oci::Digest, u64)> {
     bridge::blocking(move || {
         let content = engine.images.content();
         let dropped = content.partial_sizes().and_then(|before| {
-            engine.registries.discard_cut(content)?;
+            engine.current.registries().discard_cut(content)?;
             let left = content.partials()?;
             Ok(before.into_iter().filter(|(digest, _)| !left.contains(digest)).collect())
         });

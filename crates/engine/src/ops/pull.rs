@@ -206,7 +206,7 @@ impl Client {
     async fn pull(self, plan: Plan) -> Result<(), PullError> {
         let Plan { reference, platform, credentials } = plan;
         let (wanted, told) = platform.map_or_else(|| (Wanted::host(), None), |(wanted, told)| (wanted, Some(told)));
-        let session = self.engine.registries.session(&reference, credentials).await?;
+        let session = self.engine.current.registries().session(&reference, credentials).await?;
         let mut newer = false;
         for name in names(&session, &reference).await? {
             newer |= self.pull_one(&session, &name, &wanted).await?;

@@ -1,5 +1,7 @@
 //! `GET /info`, `GET /version`
 
+mod warnings;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -10,6 +12,7 @@ use engine_api::versions;
 use serde_json::{Value, json};
 
 use crate::Engine;
+use crate::config::EngineConfig;
 
 /// The product's name.
 const PRODUCT: &str = "Longshore";
@@ -22,12 +25,17 @@ pub async fn info(engine: &Engine) -> Info {
     let containers = engine.containers.all();
     let running = containers.iter().filter(|container| container.state().is_running()).count();
     let paused = containers.iter().filter(|container| container.state().paused).count();
-    let config = &engine.config;
+    let (config, settings) = (&engine.config, engine.current.settings());
     let data_root = config.data_root.clone();
     let (release, backing) = bridge::blocking(move || {
         (fs::read_to_string("/etc/os-release").unwrap_or_default(), backing_filesystem(&data_root))
     })
     .await;
+    let machine = machine(facts);
+    let mut warnings = config.api_warnings.clone();
+    warnings.extend(warnings::of_machine(&machine));
+    let (security_options, unusual) = security_options(facts, config, &settings.cgroupns_mode);
+    warnings.extend(unusual);
     Info {
         id: engine.id.clone(),
         containers: count(containers.len()),
@@ -43,19 +51,24 @@ pub async fn info(engine: &Engine) -> Info {
         n_goroutines: count(tokio::runtime::Handle::current().metrics().num_alive_tasks()),
         n_events_listener: count(engine.events.listeners()),
         system_time: stdx::time::Rfc3339::now().to_string(),
-        debug: config.debug,
+        debug: settings.debug,
         logging_driver: config.default_log.kind.clone(),
         operating_system: release_field(&release, "PRETTY_NAME"),
         os_version: release_field(&release, "VERSION_ID"),
         index_server_address: INDEX_SERVER.to_owned(),
-        registry_config: registry_config(),
+        registry_config: registry_config(&settings.registries.insecure),
         docker_root_dir: config.data_root.display().to_string(),
-        labels: config.labels.clone(),
+        labels: settings.labels.clone(),
+        experimental_build: config.experimental,
         server_version: version_text(),
         live_restore_enabled: true,
         init_binary: config.init_path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         init_commit: json!({"ID": ""}),
-        ..machine(facts)
+        security_options,
+        default_address_pools: address_pools(config.network.as_ref()),
+        firewall_backend: engine.networking.bridge().map(|_| json!({"Driver": "nftables"})),
+        warnings: Some(warnings).filter(|warnings| !warnings.is_empty()),
+        ..machine
     }
 }
 
@@ -87,7 +100,6 @@ fn machine(facts: &HostFacts) -> Info {
         swarm: swarm(),
         containerd_commit: json!({"ID": ""}),
         runc_commit: json!({"ID": ""}),
-        security_options: security_options(facts),
         ..Info::default()
     }
 }
@@ -137,12 +149,24 @@ fn plugins(bridge: bool) -> Value {
     })
 }
 
-fn registry_config() -> Value {
-    json!({
-        "IndexConfigs": {"docker.io": {"Mirrors": [], "Name": "docker.io", "Official": true, "Secure": true}},
-        "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
-        "Mirrors": null,
-    })
+/// Registries that need no certificate: names, and ranges of addresses with those that every engine trusts.
+fn registry_config(insecure: &[String]) -> Value {
+    let (ranges, names): (Vec<&String>, Vec<&String>) = insecure.iter().partition(|name| name.contains('/'));
+    let mut indexes = BTreeMap::new();
+    let index =
+        |name: &str, official: bool| json!({"Mirrors": [], "Name": name, "Official": official, "Secure": official});
+    indexes.insert("docker.io", index("docker.io", true));
+    indexes.extend(names.iter().map(|name| (name.as_str(), index(name, false))));
+    let ranges = ranges.iter().map(|range| range.as_str()).chain(["127.0.0.0/8", "::1/128"]);
+    json!({"IndexConfigs": indexes, "InsecureRegistryCIDRs": ranges.collect::<Vec<_>>(), "Mirrors": null})
+}
+
+/// Where networks come from, if the administrator has said so.
+fn address_pools(network: Option<&network::Config>) -> Option<Value> {
+    let pools = network.map(|network| network.default_address_pools.as_slice()).unwrap_or_default();
+    let pools: Vec<Value> =
+        pools.iter().map(|pool| json!({"Base": pool.base.to_string(), "Size": pool.size})).collect();
+    Some(pools).filter(|pools| !pools.is_empty()).map(Value::Array)
 }
 
 fn swarm() -> Value {
@@ -156,10 +180,19 @@ fn swarm() -> Value {
     })
 }
 
-fn security_options(facts: &HostFacts) -> Vec<String> {
-    let seccomp = facts.seccomp.then(|| "name=seccomp,profile=builtin".to_owned());
-    let private = (facts.cgroup == CgroupLayout::V2).then(|| "name=cgroupns".to_owned());
-    seccomp.into_iter().chain(private).collect()
+/// What protects containers, and what is to be said about that.
+fn security_options(facts: &HostFacts, config: &EngineConfig, cgroupns: &str) -> (Vec<String>, Option<String>) {
+    let chosen = config.seccomp.as_ref().map(|chosen| chosen.name.as_str());
+    let seccomp = facts.seccomp.then(|| format!("name=seccomp,profile={}", chosen.unwrap_or("builtin")));
+    let private = match cgroupns {
+        "" => facts.cgroup == CgroupLayout::V2,
+        mode => mode == "private",
+    };
+    let private = private.then(|| "name=cgroupns".to_owned());
+    let fixed = config.no_new_privileges.then(|| "name=no-new-privileges".to_owned());
+    let unusual = chosen.filter(|_| facts.seccomp);
+    let unusual = unusual.map(|_| "WARNING: daemon is not using the default seccomp profile".to_owned());
+    (seccomp.into_iter().chain(private).chain(fixed).collect(), unusual)
 }
 
 /// A field of os-release(5), without its quotes.
@@ -173,7 +206,7 @@ fn version_text() -> String {
 }
 
 /// Versions.
-pub async fn version(_engine: &Engine) -> Version {
+pub async fn version(engine: &Engine) -> Version {
     let uname = rustix::system::uname();
     let kernel_version = uname.release().to_string_lossy().into_owned();
     let version = Version {
@@ -186,6 +219,7 @@ pub async fn version(_engine: &Engine) -> Version {
         os: "linux".to_owned(),
         arch: architecture().to_owned(),
         kernel_version,
+        experimental: engine.config.experimental,
         build_time: option_env!("LONGSHORE_BUILD_TIME").unwrap_or_default().to_owned(),
         ..Version::default()
     };
@@ -193,7 +227,7 @@ pub async fn version(_engine: &Engine) -> Version {
         ("ApiVersion", &version.api_version),
         ("Arch", &version.arch),
         ("BuildTime", &version.build_time),
-        ("Experimental", &"false".to_owned()),
+        ("Experimental", &version.experimental.to_string()),
         ("GitCommit", &version.git_commit),
         ("GoVersion", &version.go_version),
         ("KernelVersion", &version.kernel_version),

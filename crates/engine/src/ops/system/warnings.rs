@@ -1,0 +1,50 @@
+//! What `info` warns of: limits that this kernel lacks. The sentences are dockerd's (moby daemon/info_unix.go).
+
+use engine_api::system::Info;
+
+/// The warnings that follow from what `info` says of the machine.
+pub(super) fn of_machine(info: &Info) -> Vec<String> {
+    let v1 = info.cgroup_version == "1";
+    let lacks = [
+        (!info.memory_limit, "No memory limit support"),
+        (!info.swap_limit, "No swap limit support"),
+        // Version 2 has neither of these, and nobody can do anything about that.
+        (!info.kernel_memory_tcp && v1, "No kernel memory TCP limit support"),
+        (!info.oom_kill_disable && v1, "No oom kill disable support"),
+        (!info.cpu_cfs_quota, "No cpu cfs quota support"),
+        (!info.cpu_cfs_period, "No cpu cfs period support"),
+        (!info.cpu_shares, "No cpu shares support"),
+        (!info.cpu_set, "No cpuset support"),
+        (!info.ipv4_forwarding, "IPv4 forwarding is disabled"),
+    ];
+    lacks.iter().filter(|(lacking, _)| *lacking).map(|(_, what)| format!("WARNING: {what}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_told_in_dockerds_order() {
+        let whole = Info {
+            cgroup_version: "2".to_owned(),
+            memory_limit: true,
+            swap_limit: true,
+            cpu_cfs_quota: true,
+            cpu_cfs_period: true,
+            cpu_shares: true,
+            cpu_set: true,
+            ipv4_forwarding: true,
+            ..Info::default()
+        };
+        assert_eq!(of_machine(&whole), [""; 0]);
+        let v1 = Info { cgroup_version: "1".to_owned(), swap_limit: false, ipv4_forwarding: false, ..whole };
+        let wanted = [
+            "WARNING: No swap limit support",
+            "WARNING: No kernel memory TCP limit support",
+            "WARNING: No oom kill disable support",
+            "WARNING: IPv4 forwarding is disabled",
+        ];
+        assert_eq!(of_machine(&v1), wanted);
+    }
+}

@@ -16,7 +16,7 @@ pub mod help;
 pub mod run_flags;
 pub mod tables;
 
-pub use tables::{Command, Group, Verb};
+pub use tables::{Command, ContextVerb, Group, Verb};
 
 /// What a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,8 @@ pub enum Kind {
     Gpus,
     /// `CONTAINER[:ALIAS]`, several times.
     Link,
+    /// `name=value,...`, several times.
+    PairList,
     /// `name=value` of a kernel parameter, several times.
     Sysctl,
     /// `NAME[=VALUE]`, several times.

@@ -1,17 +1,23 @@
 //! The verbs, one file each: effects only; what can be decided beforehand is in [`crate::plan`].
 
+use std::path::{Path, PathBuf};
+
 use client::Client;
 
 use crate::args::{Parsed, Verb};
 use crate::config::{self, ConfigFile};
+use crate::connection;
+use crate::contexts::Store;
 use crate::report::{Exit, client_error};
 use crate::say_line;
 
 mod at_once;
 pub mod attach;
 pub mod changes;
+pub mod context;
 pub mod copy;
 pub mod create;
+pub mod dial_stdio;
 pub mod disk_usage;
 pub mod events;
 pub mod exec;
@@ -51,6 +57,10 @@ pub struct Context {
     pub client: Client,
     /// The user's configuration.
     pub config: ConfigFile,
+    /// The name of the context in use.
+    name: String,
+    contexts: Store,
+    directory: PathBuf,
 }
 
 /// What `--log-level` may be.
@@ -58,14 +68,38 @@ const LOG_LEVELS: [&str; 9] = ["", "trace", "debug", "info", "warn", "warning", 
 
 impl Context {
     /// Reads the configuration; connects later.
-    pub fn new(program: &'static str, path: String, global: &Parsed) -> Result<Context, Exit> {
+    pub fn new(program: &'static str, path: String, global: &Parsed, verb: Verb) -> Result<Context, Exit> {
         let level = global.text("log-level");
         if !LOG_LEVELS.contains(&level.to_ascii_lowercase().as_str()) {
             return Err(Exit::new(1, format!("Unable to parse logging level: {level}")));
         }
         let config = ConfigFile::load(global.text("config"))?;
-        let (endpoint, options) = config::connection(global, &config)?;
-        Ok(Context { program, path, client: Client::new(endpoint, options), config })
+        let directory = config::directory(global.text("config"));
+        let contexts = Store::new(&directory);
+        let connection = connection::resolve(global, &config, &contexts)?;
+        let target = match connection.target {
+            Ok(target) => target,
+            // Whoever repairs a context may use a broken one.
+            Err(_) if matches!(verb, Verb::Context(_) | Verb::Completion | Verb::Man) => connection::Target::unused(),
+            Err(reason) => return Err(Exit::new(1, format!("Failed to initialize: {reason}"))),
+        };
+        let client = Client::new(target.endpoint, target.options);
+        Ok(Context { program, path, client, config, name: connection.context, contexts, directory })
+    }
+
+    /// The name of the context in use.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// All contexts.
+    pub fn store(&self) -> &Store {
+        &self.contexts
+    }
+
+    /// The directory of the user's configuration.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// The keys that detach: of the command line, else of the configuration.
@@ -135,6 +169,8 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
         Verb::Info => info::run(context, parsed).await,
         Verb::Events => events::run(context, parsed).await,
         Verb::Why => why::run(context, parsed).await,
+        Verb::Context(verb) => context::run(context, verb, parsed),
+        Verb::DialStdio => dial_stdio::run(context).await,
         Verb::Completion => generate::completion(context, parsed),
         Verb::Man => generate::man(context, parsed),
     }

@@ -1,12 +1,11 @@
 //! The user's configuration: the environment and `~/.docker/config.json`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use client::on_demand::Instance;
-use client::{Endpoint, Options};
 use engine_api::auth::AuthConfig;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::args::{Kind, Parsed};
 use crate::plan::values;
@@ -17,6 +16,9 @@ use crate::warn_line;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ConfigFile {
+    /// The context in use; none if empty.
+    #[serde(rename = "currentContext")]
+    pub current_context: String,
     /// Keys that detach.
     #[serde(rename = "detachKeys")]
     pub detach_keys: String,
@@ -59,14 +61,7 @@ impl ConfigFile {
 
     /// Reads it; a missing file is an empty one.
     pub fn load(directory: &str) -> Result<ConfigFile, Exit> {
-        let path = match directory {
-            "" => match std::env::var_os("DOCKER_CONFIG").filter(|dir| !dir.is_empty()) {
-                Some(dir) => PathBuf::from(dir),
-                None => PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".docker"),
-            },
-            dir => PathBuf::from(dir),
-        };
-        let path = path.join("config.json");
+        let path = self::directory(directory).join("config.json");
         // Docker warns and goes on, too: a file that somebody else wrote must not take away `ps`.
         let warn = |sentence: String| {
             warn_line!("WARNING: Error {sentence}");
@@ -80,6 +75,44 @@ impl ConfigFile {
             Err(err) => warn(format!("loading config file: open {shown}: {}", go_error(&err))),
         })
     }
+}
+
+/// The directory of the user's configuration: the one that is given, else DOCKER_CONFIG's, else `~/.docker`.
+pub fn directory(given: &str) -> PathBuf {
+    match given {
+        "" => match std::env::var_os("DOCKER_CONFIG").filter(|dir| !dir.is_empty()) {
+            Some(dir) => PathBuf::from(dir),
+            None => PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".docker"),
+        },
+        given => PathBuf::from(given),
+    }
+}
+
+/// Notes in config.json which context is in use; none if `name` is empty. Everything else there stays as it is.
+pub fn set_current_context(directory: &Path, name: &str) -> Result<(), Exit> {
+    let path = directory.join("config.json");
+    let complain = |err: std::io::Error| Exit::new(1, format!("open {}: {}", path.display(), go_error(&err)));
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => br#"{"auths":{}}"#.to_vec(),
+        Err(err) => return Err(complain(err)),
+    };
+    // A file that cannot be read must not be replaced by one that says less.
+    let refused = |err: serde_json::Error| Exit::new(1, format!("parsing config file ({}): {err}", path.display()));
+    let mut members: serde_json::Map<String, Value> = serde_json::from_slice(&text).map_err(refused)?;
+    if name.is_empty() {
+        members.remove("currentContext");
+    } else {
+        members.insert("currentContext".to_owned(), name.into());
+    }
+    let mut bytes = Vec::new();
+    let indented = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+    let written = members.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, indented));
+    written.map_err(refused)?;
+    stdx::fs::create_private_dir(directory).map_err(complain)?;
+    // Somebody may keep the file elsewhere and link to it.
+    let target = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+    stdx::fs::write_atomic(&target, &bytes, stdx::fs::Durability::ProcessDeath).map_err(complain)
 }
 
 /// The platform that is wanted; empty for the daemon's.
@@ -104,43 +137,6 @@ fn wants_content_trust(text: &str) -> bool {
     !text.is_empty() && (values::check(Kind::Bool, text).is_err() || values::is_true(text))
 }
 
-/// Where the daemon is, and how to speak to it.
-pub fn connection(global: &Parsed, file: &ConfigFile) -> Result<(Endpoint, Options), Exit> {
-    let headers = file.http_headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-    let version = match std::env::var("DOCKER_API_VERSION").ok().filter(|text| !text.is_empty()) {
-        Some(text) => Some(text.parse().map_err(|_| Exit::new(1, format!("invalid DOCKER_API_VERSION: {text}")))?),
-        None => None,
-    };
-    let hosts = global.list("host");
-    if hosts.len() > 1 {
-        return Err(Exit::new(1, "specify only one -H"));
-    }
-    let host = hosts.first().cloned().or_else(|| std::env::var("DOCKER_HOST").ok()).filter(|host| !host.is_empty());
-    let (endpoint, on_demand) = match host {
-        Some(host) => (host.parse().map_err(|err| Exit::error(&err))?, None),
-        None => {
-            let instance = default_instance();
-            (Endpoint::Unix(instance.socket.clone()), Some(instance))
-        }
-    };
-    if std::env::var("DOCKER_TLS_VERIFY").is_ok_and(|text| !text.is_empty()) && matches!(endpoint, Endpoint::Tcp(_)) {
-        return Err(Exit::new(1, "TLS is not supported yet: DOCKER_TLS_VERIFY"));
-    }
-    Ok((endpoint, Options { on_demand, headers, version }))
-}
-
-/// The machine's own instance. The variables move it as a whole, which is how tests get one of their own.
-fn default_instance() -> Instance {
-    let path = |name: &str, default: &str| {
-        std::env::var_os(name).filter(|path| !path.is_empty()).map_or_else(|| PathBuf::from(default), PathBuf::from)
-    };
-    Instance {
-        socket: path("LONGSHORE_SOCKET", "/run/longshore.sock"),
-        data_root: path("LONGSHORE_DATA_ROOT", "/var/lib/longshore"),
-        exec_root: path("LONGSHORE_EXEC_ROOT", "/run/longshore"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,5 +154,21 @@ mod tests {
         {
             assert_eq!(wants_content_trust(text), wanted, "{text}");
         }
+    }
+
+    #[test]
+    fn the_context_is_noted_beside_what_others_say() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        let text = || std::fs::read_to_string(&path).unwrap();
+        set_current_context(dir.path(), "a1").unwrap();
+        assert_eq!(text(), "{\n\t\"auths\": {},\n\t\"currentContext\": \"a1\"\n}");
+        std::fs::write(&path, r#"{"z":1,"currentContext":"x","a":{"b":null}}"#).unwrap();
+        set_current_context(dir.path(), "").unwrap();
+        let kept: Value = serde_json::from_str(&text()).unwrap();
+        assert_eq!(kept, serde_json::json!({"z": 1, "a": {"b": null}}));
+        std::fs::write(&path, "{").unwrap();
+        assert!(set_current_context(dir.path(), "b1").is_err());
+        assert_eq!(text(), "{");
     }
 }

@@ -8,7 +8,7 @@
 //! - [`commands`]: one file a verb, with its effects. [`format`]: tables, templates, units.
 //! - [`stream`], [`term`], [`detach`], [`signals`]: a container's streams and the user's terminal. [`entries`]: a log that
 //!   is followed from one daemon to the next.
-//! - [`console`]: printing. [`config`]: environment and config.json. [`credentials`]: what is shown to registries.
+//! - [`console`]: printing. [`config`]: config.json. [`contexts`]: named daemons. [`connection`]: which daemon is meant. [`credentials`]: what is shown to registries.
 //!   [`report`]: how errors read, and the exit status.
 //!
 //! Start-up is part of every measurement, so nothing is loaded or built that the command does not need: one thread, no
@@ -17,7 +17,9 @@
 pub mod args;
 pub mod commands;
 pub mod config;
+pub mod connection;
 pub mod console;
+pub mod contexts;
 pub mod credentials;
 pub mod detach;
 pub mod entries;
@@ -200,7 +202,7 @@ fn execute(
     command: &'static Command,
     parsed: Parsed,
 ) -> Result<(), Exit> {
-    let context = Context::new(program, path, global)?;
+    let context = Context::new(program, path, global, command.verb)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|err| Exit::error(&err))?;
     let outcome = runtime.block_on(commands::dispatch(&context, command.verb, &parsed));

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::on_demand::{self, Instance};
+use crate::tls::Tls;
 use crate::transport::{self, Stream};
 use crate::{ClientError, Endpoint};
 
@@ -43,6 +44,8 @@ pub struct Options {
     pub on_demand: Option<Instance>,
     /// Headers of every request (`HttpHeaders` of config.json).
     pub headers: Vec<(String, String)>,
+    /// How TCP carries TLS; plain if absent.
+    pub tls: Option<Tls>,
     /// DOCKER_API_VERSION: speak this version and no other.
     pub version: Option<ApiVersion>,
 }
@@ -223,7 +226,7 @@ impl Client {
         let end = Instant::now() + within;
         let mut pause = FIRST_PAUSE;
         loop {
-            let Err(err) = transport::connect(&self.endpoint).await else { return Ok(()) };
+            let Err(err) = transport::connect(&self.endpoint, self.options.tls.as_ref()).await else { return Ok(()) };
             if !nothing_listens(&err) || Instant::now() >= end {
                 return Err(self.connect_error(err));
             }
@@ -239,7 +242,13 @@ impl Client {
 
     /// The address of a path, for sentences about it.
     pub fn url(&self, path: &str) -> String {
-        format!("{}{}", self.endpoint.url(), self.versioned(path))
+        let url = format!("{}{}", self.endpoint.url(), self.versioned(path));
+        if self.options.tls.is_some() { url.replacen("http:", "https:", 1) } else { url }
+    }
+
+    /// A connection of its own, for whoever speaks over it himself.
+    pub async fn dial(&self) -> Result<Box<dyn Stream>, ClientError> {
+        self.connect().await
     }
 
     /// The path as it goes over the wire.
@@ -254,7 +263,7 @@ impl Client {
 
     /// Connects, starting the daemon first if that is our part.
     pub(crate) async fn connect(&self) -> Result<Box<dyn Stream>, ClientError> {
-        let err = match transport::connect(&self.endpoint).await {
+        let err = match transport::connect(&self.endpoint, self.options.tls.as_ref()).await {
             Ok(stream) => return Ok(stream),
             Err(err) => err,
         };
@@ -267,17 +276,19 @@ impl Client {
     async fn connect_on_demand(&self, instance: &Instance) -> Result<Box<dyn Stream>, ClientError> {
         // Blocking is right here: this is a command line that can do nothing else before its daemon runs.
         let turn = on_demand::take_turn(instance).map_err(|source| ClientError::Start { source })?;
-        if let Ok(stream) = transport::connect(&self.endpoint).await {
+        if let Ok(stream) = transport::connect(&self.endpoint, self.options.tls.as_ref()).await {
             return Ok(stream);
         }
         on_demand::start(&turn, instance).map_err(|source| ClientError::Start { source })?;
-        transport::connect(&self.endpoint).await.map_err(|err| self.connect_error(err))
+        transport::connect(&self.endpoint, self.options.tls.as_ref()).await.map_err(|err| self.connect_error(err))
     }
 
     fn connect_error(&self, source: io::Error) -> ClientError {
         let endpoint = self.endpoint.clone();
         match source.kind() {
             io::ErrorKind::PermissionDenied => ClientError::Denied { endpoint, source },
+            // What TLS complains of, and what ssh does.
+            io::ErrorKind::InvalidData | io::ErrorKind::Other => ClientError::Refused { endpoint, source },
             _ => ClientError::Connect { endpoint, source },
         }
     }

@@ -4,13 +4,17 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::ssh::{SshError, SshHost};
+
 /// Address of a daemon, as `-H` and DOCKER_HOST state it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// `unix:///run/longshore.sock`
     Unix(PathBuf),
-    /// `tcp://host:port`, plain.
+    /// `tcp://host:port`, plain or with TLS.
     Tcp(String),
+    /// `ssh://user@host`
+    Ssh(SshHost),
 }
 
 /// Why a text is no [`Endpoint`].
@@ -25,6 +29,9 @@ pub enum EndpointError {
     /// We do not offer that transport yet.
     #[error("connecting by {0} is not supported yet: DOCKER_HOST={0}://...")]
     Unsupported(String),
+    /// It names no host that ssh could reach.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
 }
 
 impl Endpoint {
@@ -33,6 +40,8 @@ impl Endpoint {
         let host = match self {
             Endpoint::Unix(path) => path.display().to_string(),
             Endpoint::Tcp(address) => address.clone(),
+            // Nobody resolves it: the name that Docker's client uses.
+            Endpoint::Ssh(_) => "docker.example.com".to_owned(),
         };
         let mut url = "http://".to_owned();
         for byte in host.bytes() {
@@ -52,6 +61,7 @@ impl fmt::Display for Endpoint {
         match self {
             Endpoint::Unix(path) => write!(f, "unix://{}", path.display()),
             Endpoint::Tcp(address) => write!(f, "tcp://{address}"),
+            Endpoint::Ssh(host) => write!(f, "{host}"),
         }
     }
 }
@@ -61,13 +71,16 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
+        if scheme == "ssh" {
+            return Ok(Endpoint::Ssh(rest.parse()?));
+        }
         if rest.is_empty() {
             return Err(EndpointError::Format(text.to_owned()));
         }
         match scheme {
             "unix" => Ok(Endpoint::Unix(PathBuf::from(rest))),
             "tcp" | "http" => Ok(Endpoint::Tcp(with_port(rest.trim_end_matches('/')))),
-            "ssh" | "https" | "npipe" | "fd" => Err(EndpointError::Unsupported(scheme.to_owned())),
+            "https" | "npipe" | "fd" => Err(EndpointError::Unsupported(scheme.to_owned())),
             _ => Err(EndpointError::Scheme(text.to_owned(), scheme.to_owned())),
         }
     }
@@ -92,13 +105,14 @@ mod tests {
             ("tcp://a", "tcp://a:2375"),
             ("127.0.0.1:5", "tcp://127.0.0.1:5"),
             ("tcp://[::1]:7/", "tcp://[::1]:7"),
+            ("ssh://me@a:22/run/x.sock", "ssh://me@a:22/run/x.sock"),
         ] {
             assert_eq!(typed.parse::<Endpoint>().unwrap().to_string(), printed);
         }
         let url = |typed: &str| typed.parse::<Endpoint>().unwrap().url();
         assert_eq!(url("unix:///run/a b.sock"), "http://%2Frun%2Fa%20b.sock");
         assert_eq!(url("tcp://[::1]:7"), "http://[::1]:7");
-        for bad in ["unix://", "ssh://a", "x://y"] {
+        for bad in ["unix://", "ssh://", "x://y"] {
             assert!(bad.parse::<Endpoint>().is_err(), "{bad}");
         }
     }

@@ -28,6 +28,14 @@ pub enum ClientError {
         /// What the system said.
         source: io::Error,
     },
+    /// Somebody listens, but is not who we think, or does not let us in.
+    #[error("error during connect: {endpoint}")]
+    Refused {
+        /// Where we looked.
+        endpoint: Endpoint,
+        /// What is wrong.
+        source: io::Error,
+    },
     /// The daemon could not be started on demand.
     #[error("start the Longshore daemon")]
     Start {
@@ -101,7 +109,9 @@ impl ClientError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            ClientError::Connect { .. } | ClientError::Start { .. } => ErrorKind::Unavailable,
+            ClientError::Connect { .. } | ClientError::Refused { .. } | ClientError::Start { .. } => {
+                ErrorKind::Unavailable
+            }
             ClientError::Http { .. } | ClientError::Stream { .. } => ErrorKind::Unavailable,
             ClientError::Denied { .. } => ErrorKind::Forbidden,
             ClientError::EmptyName | ClientError::Request { .. } => ErrorKind::InvalidArgument,

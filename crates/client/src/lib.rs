@@ -13,6 +13,7 @@
 //!
 //! - [`endpoint`]: where the daemon listens. [`transport`]: connections; `transport::unix` is the only place that knows
 //!   unix sockets.
+//! - [`tls`] and [`ssh`]: the two ways to daemons on other machines.
 //! - [`on_demand`]: starts the daemon when nothing listens on the default local socket.
 //! - [`container`], [`exec`], [`image`], [`volume`], [`network`], [`system`]: the calls, one function each.
 //! - [`frame`], [`lines`]: the two encodings of streams.
@@ -33,7 +34,9 @@ pub mod live;
 pub mod network;
 pub mod on_demand;
 pub mod query;
+pub mod ssh;
 pub mod system;
+pub mod tls;
 pub mod transport;
 pub mod volume;
 

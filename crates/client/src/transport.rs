@@ -6,6 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::Endpoint;
+use crate::tls::Tls;
 
 pub mod unix;
 
@@ -14,14 +15,18 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-/// Connects.
-pub async fn connect(endpoint: &Endpoint) -> io::Result<Box<dyn Stream>> {
+/// Connects; with `tls`, TCP carries TLS.
+pub async fn connect(endpoint: &Endpoint, tls: Option<&Tls>) -> io::Result<Box<dyn Stream>> {
     match endpoint {
         Endpoint::Unix(path) => unix::connect(path).await,
         Endpoint::Tcp(address) => {
             let stream = TcpStream::connect(address.as_str()).await?;
             stream.set_nodelay(true)?;
-            Ok(Box::new(stream))
+            match tls {
+                Some(tls) => tls.connect(address, stream).await,
+                None => Ok(Box::new(stream)),
+            }
         }
+        Endpoint::Ssh(host) => host.connect(),
     }
 }

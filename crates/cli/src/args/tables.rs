@@ -116,10 +116,37 @@ pub enum Verb {
     Events,
     /// `why`
     Why,
+    /// `context` and what follows
+    Context(ContextVerb),
+    /// `system dial-stdio`
+    DialStdio,
     /// `completion`
     Completion,
     /// `man`
     Man,
+}
+
+/// What is done with contexts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContextVerb {
+    /// `context create`
+    Create,
+    /// `context export`
+    Export,
+    /// `context import`
+    Import,
+    /// `context inspect`
+    Inspect,
+    /// `context ls`
+    List,
+    /// `context rm`
+    Remove,
+    /// `context show`
+    Show,
+    /// `context update`
+    Update,
+    /// `context use`
+    Use,
 }
 
 /// How many positionals a command takes.
@@ -151,6 +178,7 @@ pub static GROUPS: &[Group] = &[
     Group { name: "builder", about: "Manage builds" },
     Group { name: "buildx", about: "Manage builds" },
     Group { name: "container", about: "Manage containers" },
+    Group { name: "context", about: "Manage contexts: named daemons" },
     Group { name: "image", about: "Manage images" },
     Group { name: "network", about: "Manage networks" },
     Group { name: "system", about: "Manage the engine" },
@@ -240,6 +268,15 @@ const STOP: &[Flag] = &[
 const CHANGE: Flag =
     Flag::value("change", Kind::List, "list", "Apply an instruction of a Dockerfile to the image").short('c');
 const PLATFORM: Flag = Flag::value("platform", Kind::Text, "string", "Platform of the image").later();
+
+const CONTEXT_DESCRIPTION: Flag = Flag::value("description", Kind::Text, "string", "What it is for");
+const CONTEXT_DOCKER: Flag = Flag::value(
+    "docker",
+    Kind::PairList,
+    "stringToString",
+    "Where its daemon is: host=tcp://server:2376,ca=...,cert=...,key=...,skip-tls-verify=..., or from=CONTEXT",
+);
+const CONTEXT_FROM: Flag = Flag::value("from", Kind::Text, "string", "Make it like this context");
 
 /// Commands in the order of help.
 pub static COMMANDS: &[Command] = &[
@@ -381,6 +418,54 @@ pub static COMMANDS: &[Command] = &[
         Flag::value("platform", Kind::Text, "string", "Platform of the image"),
     ]])
     .arity(Arity::Min(1)),
+    command(&["context create"], "[OPTIONS] CONTEXT", "Create a context", Verb::Context(ContextVerb::Create))
+        .flags(&[&[CONTEXT_DESCRIPTION, CONTEXT_DOCKER, CONTEXT_FROM]])
+        .arity(Arity::Exactly(1)),
+    command(
+        &["context export"],
+        "[OPTIONS] CONTEXT [FILE|-]",
+        "Export a context to a tar archive FILE or a tar stream on STDOUT.",
+        Verb::Context(ContextVerb::Export),
+    )
+    .arity(Arity::Between(1, 2)),
+    command(
+        &["context import"],
+        "CONTEXT FILE|-",
+        "Import a context from a tar archive",
+        Verb::Context(ContextVerb::Import),
+    )
+    .arity(Arity::Exactly(2)),
+    command(
+        &["context inspect"],
+        "[OPTIONS] [CONTEXT] [CONTEXT...]",
+        "Show all about contexts",
+        Verb::Context(ContextVerb::Inspect),
+    )
+    .flags(&[&[FORMAT.short('f')]])
+    .arity(Arity::Min(0)),
+    command(&["context ls", "context list"], "[OPTIONS]", "List contexts", Verb::Context(ContextVerb::List))
+        .flags(&[&[FORMAT, Flag::bool("quiet", "Only show names").short('q')]]),
+    command(
+        &["context rm", "context remove"],
+        "CONTEXT [CONTEXT...]",
+        "Remove contexts",
+        Verb::Context(ContextVerb::Remove),
+    )
+    .flags(&[&[Flag::bool("force", "Also the one in use").short('f')]])
+    .arity(Arity::Min(1)),
+    command(&["context show"], "", "Print the name of the current context", Verb::Context(ContextVerb::Show)),
+    command(&["context update"], "[OPTIONS] CONTEXT", "Update a context", Verb::Context(ContextVerb::Update))
+        .flags(&[&[CONTEXT_DESCRIPTION, CONTEXT_DOCKER]])
+        .arity(Arity::Exactly(1)),
+    command(&["context use"], "CONTEXT", "Set the current context", Verb::Context(ContextVerb::Use))
+        .arity(Arity::Exactly(1)),
+    command(
+        &["system dial-stdio"],
+        "",
+        "Connect the standard streams with the daemon; what ssh:// hosts run",
+        Verb::DialStdio,
+    )
+    .hidden(),
     command(&["info", "system info"], "[OPTIONS]", "Show the state of the engine", Verb::Info)
         .flags(&[&[FORMAT.short('f')]]),
     command(&["inspect"], "[OPTIONS] NAME|ID [NAME|ID...]", "Show all about containers and images", Verb::Inspect)
@@ -619,7 +704,6 @@ pub static LATER: &[&str] = &[
     "build",
     "checkpoint",
     "config",
-    "context",
     "login",
     "logout",
     "manifest",
@@ -640,16 +724,16 @@ pub static LATER: &[&str] = &[
 /// Flags before the command.
 pub static GLOBAL: &[Flag] = &[
     Flag::value("config", Kind::Text, "string", "Directory of the client's configuration"),
-    Flag::value("context", Kind::Text, "string", "Name of the context to use").short('c').default("default").later(),
+    Flag::value("context", Kind::Text, "string", "Name of the context to use").short('c'),
     Flag::bool("debug", "Say more").short('D'),
     Flag::bool("help", "Print this text"),
     Flag::value("host", Kind::List, "list", "Daemon socket to connect to").short('H'),
     Flag::value("log-level", Kind::Text, "string", "How much to say").short('l').default("info"),
-    Flag::bool("tls", "Use TLS").later(),
-    Flag::value("tlscacert", Kind::Text, "string", "Trust certificates signed by this authority").later(),
-    Flag::value("tlscert", Kind::Text, "string", "The client's certificate").later(),
-    Flag::value("tlskey", Kind::Text, "string", "The client's key").later(),
-    Flag::bool("tlsverify", "Use TLS and verify the daemon").later(),
+    Flag::bool("tls", "Use TLS; implied by --tlsverify"),
+    Flag::value("tlscacert", Kind::Text, "string", "Trust certificates signed by this authority"),
+    Flag::value("tlscert", Kind::Text, "string", "The client's certificate"),
+    Flag::value("tlskey", Kind::Text, "string", "The client's key"),
+    Flag::bool("tlsverify", "Use TLS and verify the daemon"),
     Flag::bool("version", "Print the version and quit").short('v'),
 ];
 

@@ -25,7 +25,8 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let mut value = serde_json::to_value(&info).unwrap_or_default();
     match format {
         Some(format) => {
-            value["ClientInfo"] = json!({"Version": env!("CARGO_PKG_VERSION"), "Context": "default", "Debug": false});
+            value["ClientInfo"] =
+                json!({"Version": env!("CARGO_PKG_VERSION"), "Context": context.name(), "Debug": false});
             let text = format.apply(&value);
             // Docker ends the line that it could not fill.
             say_line!("{}", text.as_deref().unwrap_or_default());
@@ -33,8 +34,9 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         }
         None => {
             say_line!(
-                "Client:\n Version:    {}\n Context:    default\n Debug Mode: false\n",
-                env!("CARGO_PKG_VERSION")
+                "Client:\n Version:    {}\n Context:    {}\n Debug Mode: false\n",
+                env!("CARGO_PKG_VERSION"),
+                context.name()
             );
             say_line!("Server:\n{}", pretty(&value));
             texts(&value["Warnings"]).iter().for_each(|warning| warn_line!("{warning}"));

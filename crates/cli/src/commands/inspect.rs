@@ -106,7 +106,7 @@ fn decoded(outcome: Result<impl AsRef<[u8]>, ClientError>) -> Result<Value, Stri
     serde_json::from_slice(bytes.as_ref()).map_err(|err| format!("read the daemon's answer: {err}"))
 }
 
-fn print_formatted(format: &Format, found: &[Value]) -> Result<(), Exit> {
+pub(super) fn print_formatted(format: &Format, found: &[Value]) -> Result<(), Exit> {
     for value in found {
         let text = format.apply(value).map_err(|err| {
             // Docker ends the line that it could not fill.

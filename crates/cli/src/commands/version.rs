@@ -58,7 +58,7 @@ fn client_part(context: &Context) -> Value {
         "Os": os,
         "Arch": arch,
         "BuildTime": "",
-        "Context": "default",
+        "Context": context.name(),
     })
 }
 

@@ -97,7 +97,7 @@ pub(super) fn row(volume: &Volume) -> Row {
 }
 
 /// The order of names in which `v2` comes before `v10`: runs of digits count as numbers.
-fn natural(one: &str, other: &str) -> std::cmp::Ordering {
+pub(super) fn natural(one: &str, other: &str) -> std::cmp::Ordering {
     let (mut one, mut other) = (chunks(one).into_iter(), chunks(other).into_iter());
     loop {
         let order = match (one.next(), other.next()) {

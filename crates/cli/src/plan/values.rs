@@ -62,6 +62,9 @@ pub enum ValueError {
     /// Not `name=value`.
     #[error("invalid argument {0:?}: expected name=value")]
     Map(String),
+    /// Not `name=value` in a list.
+    #[error("{0} must be formatted as key=value")]
+    Pair(String),
     /// Not a parameter of a namespace.
     #[error("sysctl '{0}' is not allowed")]
     Sysctl(String),
@@ -124,6 +127,10 @@ pub fn check(kind: Kind, text: &str) -> Result<(), ValueError> {
         Kind::Sysctl => Err(ValueError::Sysctl(text.to_owned())),
         Kind::Map if text.contains('=') => Ok(()),
         Kind::Map => Err(ValueError::Map(text.to_owned())),
+        Kind::PairList => match text.split(',').find(|pair| !pair.contains('=')) {
+            Some(pair) => Err(ValueError::Pair(pair.to_owned())),
+            None => Ok(()),
+        },
         Kind::Env if text.is_empty() || text.starts_with('=') => Err(ValueError::Env(text.to_owned())),
         Kind::Label if text.is_empty() || text.starts_with('=') => Err(ValueError::Label(text.to_owned())),
         Kind::Env | Kind::Label => Ok(()),

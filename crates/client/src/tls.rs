@@ -1,0 +1,187 @@
+//! TLS to a daemon: whom we believe, and what we show.
+//!
+//! Nothing is read or built before the first connection that needs it: a command line on a unix socket pays nothing.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::{Error as PemError, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::transport::Stream;
+
+/// Where distributions keep their bundle; the first one that exists counts (Go crypto/x509/root_linux.go).
+const BUNDLES: [&str; 6] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// What is needed to speak TLS with a daemon; the contents of files, in PEM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificates of the authority that we believe; the system's if absent.
+    pub ca: Option<Vec<u8>>,
+    /// Our certificate.
+    pub certificate: Option<Vec<u8>>,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Whether the daemon may be anyone.
+    pub skip_verify: bool,
+}
+
+/// Why TLS cannot be spoken. The words are those of Docker's client.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The authority's certificates cannot be read.
+    #[error("failed to retrieve context tls info: ca.pem seems invalid")]
+    Authority(#[source] PemError),
+    /// The same, for there are none.
+    #[error("failed to retrieve context tls info: ca.pem seems invalid")]
+    NoAuthority,
+    /// The system's bundle cannot be read.
+    #[error("read certificates in {}", path.display())]
+    Bundle {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: PemError,
+    },
+    /// Our certificate or its key cannot be read.
+    #[error("failed to retrieve context tls info")]
+    KeyPair(#[source] PemError),
+    /// They do not fit.
+    #[error("failed to retrieve context tls info")]
+    Mismatch(#[source] rustls::Error),
+    /// The address names no host.
+    #[error("{0:?} is no name of a host")]
+    Name(String),
+    /// The library refuses its own defaults.
+    #[error("set up TLS")]
+    Setup(#[source] rustls::Error),
+}
+
+impl Tls {
+    /// What a connection is made with.
+    pub fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone());
+        let builder = builder.with_safe_default_protocol_versions().map_err(TlsError::Setup)?;
+        let builder = if self.skip_verify {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone { provider }))
+        } else {
+            builder.with_root_certificates(self.roots()?)
+        };
+        let config = match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => {
+                let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>();
+                let key = PrivateKeyDer::from_pem_slice(key).map_err(TlsError::KeyPair)?;
+                let chain = chain.map_err(TlsError::KeyPair)?;
+                builder.with_client_auth_cert(chain, key).map_err(TlsError::Mismatch)?
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        Ok(Arc::new(config))
+    }
+
+    fn roots(&self) -> Result<RootCertStore, TlsError> {
+        let mut roots = RootCertStore::empty();
+        match &self.ca {
+            Some(ca) => {
+                let certificates = CertificateDer::pem_slice_iter(ca).collect::<Result<Vec<_>, _>>();
+                if roots.add_parsable_certificates(certificates.map_err(TlsError::Authority)?).0 == 0 {
+                    return Err(TlsError::NoAuthority);
+                }
+            }
+            None => {
+                let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+                let bundle = named.or_else(|| BUNDLES.iter().map(PathBuf::from).find(|path| path.exists()));
+                let Some(path) = bundle else { return Ok(roots) };
+                let certificates =
+                    CertificateDer::pem_file_iter(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+                // A bundle may hold old forms that nobody parses any more; the others count.
+                roots.add_parsable_certificates(certificates.map_err(|source| TlsError::Bundle { path, source })?);
+            }
+        }
+        Ok(roots)
+    }
+
+    /// Shakes hands over a connection to `address`, `host:port`.
+    pub(crate) async fn connect(&self, address: &str, stream: TcpStream) -> io::Result<Box<dyn Stream>> {
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = ServerName::try_from(host.clone());
+        let name = name.map_err(|_| invalid(TlsError::Name(host)))?;
+        let connector = TlsConnector::from(self.config().map_err(invalid)?);
+        Ok(Box::new(connector.connect(name, stream).await?))
+    }
+}
+
+fn invalid(err: TlsError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, err)
+}
+
+/// Believes every certificate, and checks only that the connection belongs to it.
+#[derive(Debug)]
+struct Anyone {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _certificate: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_certificate_is_refused() {
+        let refused = |tls: Tls| tls.config().unwrap_err().to_string();
+        let sentence = "failed to retrieve context tls info: ca.pem seems invalid";
+        assert_eq!(refused(Tls { ca: Some(b"nonsense".to_vec()), ..Tls::default() }), sentence);
+        let key_pair = Tls { certificate: Some(vec![]), key: Some(vec![]), skip_verify: true, ..Tls::default() };
+        assert_eq!(refused(key_pair), "failed to retrieve context tls info");
+        assert!(Tls { skip_verify: true, ..Tls::default() }.config().is_ok());
+    }
+}

@@ -19,6 +19,11 @@ const FOR_TESTS: [(&str, &str); 1] = [("docker-registry", "docker-registry")];
 pub(crate) fn for_tests() -> Result<()> {
     let missing = FOR_TESTS.iter().filter(|(package, program)| paths::program_of(package, program).is_err());
     missing.map(|(package, _)| package).try_for_each(|package| unpack(package))?;
+    if paths::program_of("openssh-server", "sshd").is_err() {
+        // What it is linked with that few machines have.
+        unpack("libwrap0")?;
+        unpack("openssh-server")?;
+    }
     if paths::program_of("criu", "criu").is_err() {
         step("unpack criu", || fetch_criu(&paths::unpacked("criu")))?;
     }

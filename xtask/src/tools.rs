@@ -20,6 +20,7 @@ const TOOLS: &[Tool] = &[
     Tool { package: "libseccomp-dev", present: || Path::new("/usr/include/seccomp.h").exists() },
     // Makes the certificates of tests.
     Tool { package: "openssl", present: || paths::program("openssl").is_some() },
+    Tool { package: "openssh-client", present: || paths::program("ssh").is_some() },
     Tool { package: "busybox-static", present: || paths::busybox().is_ok() },
     // Its musl-gcc links the static programs where the linker of the machine cannot.
     Tool { package: "musl-tools", present: || paths::program("musl-gcc").is_some() },

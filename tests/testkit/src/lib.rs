@@ -14,6 +14,7 @@
 //! - [`leaks`]: what an instance has on the machine, found from outside.
 //! - [`mutate`]: hostile input made from good input, for a bounded time, with a seed.
 //! - [`registry`]: registries to pull from, good ones and others.
+//! - [`ssh`]: a host behind ssh.
 //! - [`skip`]: tests that cannot run here are counted as skipped, never as passed.
 //! - [`paths`], [`process`]: the work tree; commands with a deadline.
 //!
@@ -33,6 +34,7 @@ pub mod process;
 pub mod pty;
 pub mod registry;
 pub mod skip;
+pub mod ssh;
 
 pub use certificates::Certificates;
 pub use daemon::{Cli, Daemon, OnDemand};

@@ -46,7 +46,7 @@ pub fn unpacked(package: &str) -> PathBuf {
 
 /// A program of a package that is installed or [`unpacked`].
 pub fn program_of(package: &str, name: &str) -> Result<PathBuf> {
-    let unpacked = unpacked(package).join("usr/bin").join(name);
-    let found = program(name).or_else(|| Some(unpacked).filter(|file| file.is_file()));
+    let unpacked = ["usr/bin", "usr/sbin"].map(|dir| unpacked(package).join(dir).join(name));
+    let found = program(name).or_else(|| unpacked.into_iter().find(|file| file.is_file()));
     found.with_context(|| format!("no {name} on this machine: `cargo xtask test` unpacks Debian's package {package}"))
 }

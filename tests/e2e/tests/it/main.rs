@@ -12,6 +12,7 @@
 
 mod access;
 mod cgroup2;
+mod configured;
 mod crash;
 mod death;
 mod devices;
@@ -40,6 +41,7 @@ mod network;
 mod on_demand;
 mod pause;
 mod pull;
+mod remote;
 mod restart_policy;
 mod sharing;
 mod shims;

@@ -6,8 +6,13 @@
 //!
 //! Deliberately not here: HTTP, messages, conversions from other crates' errors.
 
+mod words;
+
 use std::error::Error;
 use std::fmt::Write;
+use std::io;
+
+pub use words::system_words;
 
 /// What a caller can do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,25 +41,30 @@ pub enum ErrorKind {
 
 /// Prints `err` and its sources as `outer: inner: innermost`.
 ///
-/// Messages never contain their source's text (style, 3), so nothing is said twice.
+/// Messages never contain their source's text (style, 3), so nothing is said twice. The system's answers are in
+/// [`system_words`].
 pub fn chain(err: &dyn Error) -> String {
     let mut text = err.to_string();
     let mut source = err.source();
     while let Some(err) = source {
-        // Writing to a String cannot fail.
-        let _ = write!(text, ": {err}");
+        text.push_str(": ");
+        match err.downcast_ref::<io::Error>() {
+            Some(err) => text.push_str(&system_words(err)),
+            // Writing to a String cannot fail.
+            None => write!(text, "{err}").unwrap_or_default(),
+        }
         source = err.source();
     }
     text
 }
 
 /// The kind of an operating-system error, for errors that carry an `io::Error` and have nothing better to say.
-pub fn io_kind(err: &std::io::Error) -> ErrorKind {
+pub fn io_kind(err: &io::Error) -> ErrorKind {
     match err.kind() {
-        std::io::ErrorKind::NotFound => ErrorKind::NotFound,
-        std::io::ErrorKind::PermissionDenied => ErrorKind::Forbidden,
-        std::io::ErrorKind::AlreadyExists => ErrorKind::AlreadyExists,
-        std::io::ErrorKind::InvalidInput => ErrorKind::InvalidArgument,
+        io::ErrorKind::NotFound => ErrorKind::NotFound,
+        io::ErrorKind::PermissionDenied => ErrorKind::Forbidden,
+        io::ErrorKind::AlreadyExists => ErrorKind::AlreadyExists,
+        io::ErrorKind::InvalidInput => ErrorKind::InvalidArgument,
         _ => ErrorKind::Internal,
     }
 }

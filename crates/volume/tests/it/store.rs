@@ -224,12 +224,8 @@ fn a_part_of_a_volume_is_in_it() {
             ErrorKind::NotFound,
             format!("cannot access path {base}/nope: lstat {base}/nope: no such file or directory"),
         ),
-        ("d/f/x", ErrorKind::Internal, format!("cannot access path {base}/d/f/x: Not a directory (os error 20)")),
-        (
-            "loop",
-            ErrorKind::Internal,
-            format!("cannot access path {base}/loop: Too many levels of symbolic links (os error 40)"),
-        ),
+        ("d/f/x", ErrorKind::Internal, format!("cannot access path {base}/d/f/x: not a directory")),
+        ("loop", ErrorKind::Internal, format!("cannot access path {base}/loop: too many levels of symbolic links")),
     ] {
         let err = volume::open_subpath(&volume, Path::new(subpath)).unwrap_err();
         assert_eq!((chain(&err), err.kind()), (text, kind));

@@ -2,6 +2,7 @@
 //!
 //! - [`fs`]: files that are either whole or absent after a crash.
 //! - [`id`]: random identifiers.
+//! - [`sealed`]: bytes that tell whether they are whole.
 //! - [`time`]: RFC 3339 text of a point in time.
 //! - `tree` (on Unix): what a tree of files takes, and its removal.
 //!
@@ -9,6 +10,7 @@
 
 pub mod fs;
 pub mod id;
+pub mod sealed;
 pub mod time;
 #[cfg(unix)]
 pub mod tree;

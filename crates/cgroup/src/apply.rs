@@ -7,11 +7,12 @@ use std::path::Path;
 
 use oci::runtime::MemoryLimits;
 
-use crate::directories::{self, collect_procs, wanted};
+use crate::directories::{self, wanted};
 use crate::error::CgroupError;
 use crate::facts::{Hierarchies, Version};
 use crate::group::Cgroup;
 use crate::plan::{Absent, Write};
+use crate::tree::collect_procs;
 
 /// Writes all of them, in order; what may be refused until others are written, once more afterwards.
 pub(crate) fn apply(group: &Cgroup, writes: &[Write]) -> Result<(), CgroupError> {

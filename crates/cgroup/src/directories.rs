@@ -1,6 +1,5 @@
 //! Directories of cgroups: which, how they come, and how they go.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -193,36 +192,4 @@ pub(crate) fn inherit_cpuset(mount: &Path, path: &Path) -> Result<(), CgroupErro
         directory = child;
     }
     Ok(())
-}
-
-/// Removes a cgroup directory, and those that the container made below it.
-pub(crate) fn remove_tree(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
-    let gone = |err: &io::Error| err.kind() == io::ErrorKind::NotFound;
-    let failed = |err| (directory.to_owned(), err);
-    // rmdir first: nearly always there is nothing below, and listing costs as much again.
-    match fs::remove_dir(directory) {
-        Err(err) if !gone(&err) => {}
-        _ => return Ok(()),
-    }
-    let entries = match fs::read_dir(directory) {
-        Err(err) if gone(&err) => return Ok(()),
-        other => other.map_err(failed)?,
-    };
-    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-        remove_tree(&entry.path())?;
-    }
-    match fs::remove_dir(directory) {
-        Err(err) if !gone(&err) => Err(failed(err)),
-        _ => Ok(()),
-    }
-}
-
-/// The processes of a directory and those below.
-pub(crate) fn collect_procs(directory: &Path, found: &mut BTreeSet<i32>) {
-    // One that cannot be read has gone meanwhile.
-    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-    found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    below.for_each(|entry| collect_procs(&entry.path(), found));
 }

@@ -12,12 +12,13 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::apply::{apply, check_usage, extend};
 use crate::devices::program;
-use crate::directories::{self, collect_procs, remove_tree};
+use crate::directories;
 use crate::error::CgroupError;
 use crate::events::wait_for;
 use crate::facts::{Controller, Hierarchies, Version};
 use crate::freeze;
 use crate::plan::plan;
+use crate::tree::{collect_procs, remove_tree};
 
 /// The cgroup of one container: a directory in each hierarchy that it needs.
 #[derive(Clone, Debug)]

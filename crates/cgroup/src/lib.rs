@@ -33,6 +33,7 @@ mod group;
 mod plan;
 mod stats;
 pub mod systemd;
+mod tree;
 
 pub use counters::{OomEvents, Usage, end_events, had_oom_kill, has_ended};
 pub use delegation::delegate;

@@ -293,6 +293,31 @@ fn privileged_a_limit_of_processors_moves_a_living_container() {
 }
 
 #[test]
+fn privileged_a_tree_deeper_than_paths_and_descriptors_go_is_killed_and_removed() {
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    const DEPTH: usize = 5000;
+    let scratch = Scratch::new("deep", &Resources::default());
+    let top = scratch.0.directory(Controller::Pids).unwrap();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut here = openat(CWD, top, flags, Mode::empty()).unwrap();
+    for _ in 0..DEPTH {
+        mkdirat(&here, "d", Mode::RWXU).unwrap();
+        here = openat(&here, "d", flags, Mode::empty()).unwrap();
+    }
+    let mut sleeper = Command::new("/bin/sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
+    let procs = openat(&here, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    rustix::io::write(&procs, sleeper.id().to_string().as_bytes()).unwrap();
+    drop((here, procs));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(32), ..getrlimit(Resource::Nofile) }).unwrap();
+    assert!(scratch.0.procs_with_below().contains(&(sleeper.id() as i32)));
+    scratch.0.destroy(6 * TIMEOUT).unwrap();
+    assert!(!sleeper.wait().unwrap().success());
+    assert!(scratch.0.directories.iter().all(|(_, directory)| !directory.exists()));
+}
+
+#[test]
 fn privileged_impossible_limits_are_named_and_leave_nothing() {
     let hierarchies = Hierarchies::detect().unwrap();
     let above = format!("longshore-test-impossible-{}", std::process::id());

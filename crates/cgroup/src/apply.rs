@@ -12,10 +12,15 @@ use crate::error::CgroupError;
 use crate::facts::{Hierarchies, Version};
 use crate::group::Cgroup;
 use crate::plan::{Absent, Write};
+use crate::rules::explained;
 use crate::tree::collect_procs;
 
 /// Writes all of them, in order; what may be refused until others are written, once more afterwards.
 pub(crate) fn apply(group: &Cgroup, writes: &[Write]) -> Result<(), CgroupError> {
+    apply_all(group, writes).map_err(|err| explained(group, err))
+}
+
+fn apply_all(group: &Cgroup, writes: &[Write]) -> Result<(), CgroupError> {
     let (mut again, mut last) = (Vec::new(), None);
     for write in writes {
         match one(group, write, &mut last) {
@@ -63,8 +68,8 @@ fn directory<'a>(group: &'a Cgroup, write: &Write) -> Result<&'a Path, CgroupErr
 
 fn refused(group: &Cgroup, write: &Write, name: &str, value: &str) -> impl FnOnce(io::Error) -> CgroupError {
     let path = directory(group, write).map_or_else(|_| name.into(), |directory| directory.join(name));
-    let (field, value) = (write.field, value.to_owned());
-    move |source| CgroupError::Write { field, path, value, source }
+    let (field, value) = (write.field, value.into());
+    move |source| CgroupError::Write { field, path, value, rule: Box::default(), source }
 }
 
 /// Puts the living cgroup into the hierarchies that limits ask for and that it is not in yet.
@@ -119,7 +124,7 @@ pub(crate) fn check_usage(group: &Cgroup, memory: &MemoryLimits) -> Result<(), C
     for (field, limit) in [("linux.resources.memory.swap", memory.swap), ("linux.resources.memory.limit", memory.limit)]
     {
         if let Some(limit) = limit.filter(|limit| *limit > 0 && *limit as u64 <= usage) {
-            return Err(CgroupError::InUse { field, limit, usage });
+            return Err(CgroupError::InUse { field, limit, usage, peak: usage });
         }
     }
     Ok(())

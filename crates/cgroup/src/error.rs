@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use errdefs::ErrorKind;
 
-use crate::facts::Controller;
+use crate::facts::{Controller, Version};
 use crate::plan::PlanError;
 
 /// Why an operation on a cgroup failed.
@@ -32,8 +32,8 @@ pub enum CgroupError {
         /// Its controller.
         controller: Controller,
     },
-    /// A limit would be below what is in use.
-    #[error("{field}: {limit} bytes are not more than the {usage} bytes in use")]
+    /// A limit would be below what is in use, and cannot be taken back from the processes. The words are runc's.
+    #[error("{field}: unable to set memory limit to {limit} (current usage: {usage}, peak usage: {peak})")]
     InUse {
         /// The limit.
         field: &'static str,
@@ -41,17 +41,19 @@ pub enum CgroupError {
         limit: i64,
         /// What is in use.
         usage: u64,
+        /// The most that ever was.
+        peak: u64,
     },
     /// There is no such cgroup below the container's.
-    #[error("cgroup {path:?} of the container, controller {controller:?}")]
+    #[error("--cgroup {name}: the container has no such cgroup{}", form(*.version))]
     NoSubgroup {
-        /// Below the container's own.
-        path: PathBuf,
-        /// Empty for version 2.
-        controller: String,
+        /// As given.
+        name: String,
+        /// The host's, on which it depends how one is named.
+        version: Version,
     },
     /// The path could leave the hierarchy.
-    #[error("linux.cgroupsPath {} is not absolute, has dots, or is the root", path.display())]
+    #[error("linux.cgroupsPath: {} is not absolute, has dots, or is the root", path.display())]
     Path {
         /// The path.
         path: PathBuf,
@@ -70,14 +72,16 @@ pub enum CgroupError {
         source: io::Error,
     },
     /// The limit was refused by the kernel.
-    #[error("{field}: write {value:?} to {}", path.display())]
+    #[error("{field}: write {value:?} to {}{}{rule}", path.display(), if rule.is_empty() { "" } else { ", " })]
     Write {
         /// Which limit.
         field: &'static str,
         /// The file.
         path: PathBuf,
         /// What was written.
-        value: String,
+        value: Box<str>,
+        /// What the kernel wants there, as far as it is known.
+        rule: Box<str>,
         /// The kernel's answer.
         source: io::Error,
     },
@@ -91,6 +95,14 @@ pub enum CgroupError {
         /// How long was waited.
         timeout: Duration,
     },
+}
+
+/// How a cgroup below a container's is named.
+fn form(version: Version) -> &'static str {
+    match version {
+        Version::V1 => " (with version 1 it is CONTROLLER:PATH, of a controller that the container is in)",
+        Version::V2 => " (with version 2 it is a path below the container's own)",
+    }
 }
 
 impl CgroupError {

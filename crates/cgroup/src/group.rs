@@ -303,7 +303,7 @@ impl Cgroup {
 pub fn below(parent: &Cgroup, paths: &[(String, PathBuf)]) -> Result<Cgroup, CgroupError> {
     let mut group = parent.clone();
     for (name, path) in paths {
-        let missing = || CgroupError::NoSubgroup { path: path.clone(), controller: name.clone() };
+        let missing = || CgroupError::NoSubgroup { name: subgroup(name, path), version: parent.version };
         let relative = path.strip_prefix("/").unwrap_or(path);
         let normal = |part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir);
         let mut has = group.directories.iter_mut().filter(|(controllers, _)| {
@@ -322,6 +322,12 @@ pub fn below(parent: &Cgroup, paths: &[(String, PathBuf)]) -> Result<Cgroup, Cgr
         }
     }
     Ok(group)
+}
+
+/// As it was given: `CONTROLLER:PATH` or `PATH`.
+fn subgroup(controller: &str, path: &Path) -> String {
+    let colon = if controller.is_empty() { "" } else { ":" };
+    format!("{controller}{colon}{}", path.display())
 }
 
 /// Sends a signal to every process inside and below. Those that end meanwhile need none.

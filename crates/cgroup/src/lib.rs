@@ -31,6 +31,7 @@ mod facts;
 mod freeze;
 mod group;
 mod plan;
+mod rules;
 mod stats;
 pub mod systemd;
 mod tree;

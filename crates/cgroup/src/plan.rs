@@ -56,20 +56,29 @@ pub enum Absent {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PlanError {
     /// Version 2 counts swap apart from memory, so the sum needs its other part.
-    #[error("linux.resources.memory.swap: a limit of memory and swap together ({swap} bytes) needs a memory limit")]
+    #[error("linux.resources.memory.swap: {swap} bytes of memory and swap together need linux.resources.memory.limit")]
     SwapWithoutMemory {
         /// What was asked for.
         swap: i64,
     },
     /// The sum is less than one of its parts.
     #[error(
-        "linux.resources.memory.swap: limit of memory and swap together ({swap} bytes) is less than the memory limit ({memory} bytes)"
+        "linux.resources.memory.swap: {swap} bytes of memory and swap together are less than \
+         linux.resources.memory.limit ({memory} bytes)"
     )]
     SwapBelowMemory {
         /// Memory and swap together.
         swap: i64,
         /// Memory alone.
         memory: i64,
+    },
+    /// Unused time cannot be more than there is.
+    #[error("linux.resources.cpu.burst: {burst} microseconds are more than linux.resources.cpu.quota ({quota})")]
+    BurstAboveQuota {
+        /// What was asked for.
+        burst: u64,
+        /// Of each period.
+        quota: i64,
     },
     /// A number that no kernel takes.
     #[error("{field}: {value} is not {range}")]

@@ -318,6 +318,36 @@ fn privileged_a_tree_deeper_than_paths_and_descriptors_go_is_killed_and_removed(
 }
 
 #[test]
+fn privileged_memory_in_use_stands_against_a_lower_limit_and_is_told() {
+    let hierarchies = Hierarchies::detect().unwrap();
+    if hierarchies.version() == Version::V2 {
+        // There the kernel takes back what it can, and kills for the rest.
+        return;
+    }
+    let mut scratch = Scratch::new("busy", &Resources::default());
+    // Locked, or it would be swapped out where there is swap.
+    let entrance = scratch.0.entrance().unwrap();
+    let (mut ready, tell) = io::pipe().unwrap();
+    let child = sys::fork::fork(Default::default(), None, || {
+        let _ = entrance.enter();
+        let mut pages = vec![0_u8; 16 << 20];
+        pages.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+        let _ = rustix::mm::mlockall(rustix::mm::MlockAllFlags::CURRENT);
+        let _ = rustix::io::write(&tell, &pages[..1]);
+        std::thread::sleep(Duration::from_secs(1000));
+        0
+    });
+    let child = child.unwrap();
+    io::Read::read_exact(&mut ready, &mut [0]).unwrap();
+    let err = scratch.0.update(&hierarchies, &read(r#"{"memory": {"limit": 4096}}"#)).unwrap_err();
+    let text = errdefs::chain(&err);
+    let words = "linux.resources.memory.limit: unable to set memory limit to 4096 (current usage: 1";
+    assert!(text.starts_with(words) && text.contains(", peak usage: 1"), "{text}");
+    scratch.0.destroy(TIMEOUT).unwrap();
+    sys::wait::wait(child.pidfd.as_fd()).unwrap();
+}
+
+#[test]
 fn privileged_impossible_limits_are_named_and_leave_nothing() {
     let hierarchies = Hierarchies::detect().unwrap();
     let above = format!("longshore-test-impossible-{}", std::process::id());

@@ -14,9 +14,27 @@ const RT_RUNTIME: &str = "linux.resources.cpu.realtimeRuntime";
 const RT_PERIOD: &str = "linux.resources.cpu.realtimePeriod";
 
 pub(super) fn plan(cpu: &CpuLimits, version: Version) -> Result<Vec<Write>, PlanError> {
+    check_bandwidth(cpu)?;
     match version {
         Version::V1 => version_1(cpu),
         Version::V2 => version_2(cpu),
+    }
+}
+
+/// What every kernel refuses (kernel/sched/core.c, `tg_set_cfs_bandwidth`), and only says that it is invalid.
+fn check_bandwidth(cpu: &CpuLimits) -> Result<(), PlanError> {
+    if let Some(value) = asked(cpu.period).filter(|period| !(1_000..=1_000_000).contains(period)) {
+        let range = "between 1000 and 1000000 microseconds";
+        return Err(PlanError::OutOfRange { field: PERIOD, value: value.into(), range });
+    }
+    let quota = asked(cpu.quota).filter(|quota| *quota > 0);
+    if let Some(value) = quota.filter(|quota| *quota < 1_000) {
+        let range = "-1, for no limit, or 1000 microseconds and more";
+        return Err(PlanError::OutOfRange { field: QUOTA, value: value.into(), range });
+    }
+    match (cpu.burst, quota) {
+        (Some(burst), Some(quota)) if burst > quota.unsigned_abs() => Err(PlanError::BurstAboveQuota { burst, quota }),
+        _ => Ok(()),
     }
 }
 

@@ -34,6 +34,10 @@ fn write(field: &'static str, file: &'static str, value: impl ToString) -> Write
 
 fn version_1(memory: &MemoryLimits) -> Result<Vec<Write>, PlanError> {
     let (limit, swap) = (asked(memory.limit), asked(memory.swap));
+    // A sum alone may be one for a living cgroup that has its limit of memory already: the kernel knows.
+    if let Some((swap, memory)) = swap.zip(limit).filter(|(swap, memory)| *swap > 0 && *memory > 0 && swap < memory) {
+        return Err(PlanError::SwapBelowMemory { swap, memory });
+    }
     let mut writes = Vec::new();
     // The sum may never be less than memory: on a fresh cgroup memory comes first, and where the limit is raised it is
     // refused until the sum is raised, too.

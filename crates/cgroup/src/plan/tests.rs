@@ -54,8 +54,26 @@ fn no_limit_writes_nothing() {
 }
 
 #[test]
+fn times_that_no_kernel_takes_are_named_with_what_it_takes() {
+    for (json, text) in [
+        (r#"{"period": 999}"#, "period: 999 is not between 1000 and 1000000 microseconds"),
+        (r#"{"period": 1000001}"#, "period: 1000001 is not between 1000 and 1000000 microseconds"),
+        (r#"{"quota": 999}"#, "quota: 999 is not -1, for no limit, or 1000 microseconds and more"),
+        (
+            r#"{"quota": 2000, "burst": 2001}"#,
+            "burst: 2001 microseconds are more than linux.resources.cpu.quota (2000)",
+        ),
+    ] {
+        let text = format!("error: linux.resources.cpu.{text}");
+        check(&read(&format!(r#"{{"cpu": {json}}}"#)), &text, &text);
+    }
+    check(&read(r#"{"cpu": {"quota": -5}}"#), "cpu.cfs_quota_us=-5~", "cpu.max=max 100000~");
+}
+
+#[test]
 fn memory_and_swap() {
-    let limit = "linux.resources.memory.swap: limit of memory and swap together (200 bytes)";
+    let below = "error: linux.resources.memory.swap: 200 bytes of memory and swap together are less than \
+                 linux.resources.memory.limit (300 bytes)";
     for (json, v1, v2) in [
         (
             r#"{"limit": 300, "swap": 500, "reservation": 100}"#,
@@ -82,15 +100,11 @@ fn memory_and_swap() {
             "memory.limit_in_bytes=-1~ memory.memsw.limit_in_bytes=100",
             "memory.max=max memory.swap.max=100",
         ),
-        (
-            r#"{"limit": 300, "swap": 200}"#,
-            "memory.limit_in_bytes=300~ memory.memsw.limit_in_bytes=200",
-            &format!("error: {limit} is less than the memory limit (300 bytes)"),
-        ),
+        (r#"{"limit": 300, "swap": 200}"#, below, below),
         (
             r#"{"swap": 200}"#,
             "memory.memsw.limit_in_bytes=200",
-            "error: linux.resources.memory.swap: a limit of memory and swap together (200 bytes) needs a memory limit",
+            "error: linux.resources.memory.swap: 200 bytes of memory and swap together need linux.resources.memory.limit",
         ),
         (
             r#"{"disableOOMKiller": true}"#,

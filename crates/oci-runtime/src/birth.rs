@@ -3,12 +3,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cgroup::{Cgroup, Hierarchies};
 use oci::runtime::{Hooks, Spec, State};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
 use sys::fork::{Child, NewNamespaces, fork};
@@ -17,11 +18,12 @@ use crate::channel::{Channel, Failure, Message, Offer};
 use crate::child::{Birth, MadeHooks};
 use crate::container::{CreateOptions, need, plain_state};
 use crate::error::{CreateError, PlanError, ProcessError};
+use crate::field::FieldError;
 use crate::filter::ListenerError;
 use crate::hooks::{HookError, run_all};
 use crate::inside;
 use crate::mounts::{Built, build};
-use crate::plan::Plan;
+use crate::plan::{Joined, Plan, word};
 use crate::process::{ProcessPlan, open_proc};
 use crate::supply::Order;
 use crate::user_namespace::{attend, is_privileged};
@@ -45,8 +47,8 @@ pub(crate) fn birth(
     let order = order(options, plan, root, cgroup, hooks.is_some())?;
     let mounts = if order.is_some() { Vec::new() } else { mounts(plan, cgroup, options.hierarchies)? };
     let entrance = need(options).entrance(cgroup)?;
-    let joined_pid = plan.namespaces.joined_pid.as_deref().map(open_namespace).transpose()?;
-    let joined = plan.namespaces.joined.iter().map(|(_, path)| open_namespace(path)).collect::<Result<Vec<_>, _>>()?;
+    let joined_pid = plan.namespaces.joined_pid.as_ref().map(open_namespace).transpose()?;
+    let joined = plan.namespaces.joined.iter().map(open_namespace).collect::<Result<Vec<_>, _>>()?;
     check_joined(options.spec, plan, &joined)?;
     let proc = open_proc().map_err(|source| CreateError::Read { path: "/proc".into(), source })?;
     let (ours, theirs) = Channel::pair().map_err(failed("make a socket pair"))?;
@@ -76,7 +78,7 @@ pub(crate) fn birth(
         None if outside => Ok(fork(plan.namespaces.new, entrance.directory(), || {
             (take(), report(&theirs, birth.run_outside(&theirs))).1
         })),
-        None => clone_at(joined_pid.as_ref(), || {
+        None => clone_at(plan.namespaces.joined_pid.as_ref().zip(joined_pid.as_ref()), || {
             fork(plan.namespaces.new, entrance.directory(), || (take(), report(&theirs, birth.run(&theirs))).1)
         }),
         Some(_) => Ok(fork(NewNamespaces::default(), entrance.directory(), || (take(), birth.usher(&theirs)).1)),
@@ -148,8 +150,8 @@ impl Unready {
 pub(crate) fn run_hooks(hooks: Option<(&Hooks, &State)>, pid: Pid) -> Result<(), HookError> {
     let Some((hooks, state)) = hooks else { return Ok(()) };
     let state = State { status: "creating".into(), pid: pid.as_raw_nonzero().get(), ..state.clone() };
-    run_all(&hooks.prestart, &state)?;
-    run_all(&hooks.create_runtime, &state)
+    run_all("prestart", &hooks.prestart, &state)?;
+    run_all("createRuntime", &hooks.create_runtime, &state)
 }
 
 /// Hands the filter's listener over.
@@ -216,32 +218,46 @@ fn order<'a>(
     Ok(Some(Order { user, plan, spec, cgroup, hierarchies, root, place, by_parent }))
 }
 
-fn clone_at<T>(namespace: Option<&OwnedFd>, clone: impl FnOnce() -> T) -> Result<T, CreateError> {
-    let Some(namespace) = namespace else { return Ok(clone()) };
-    sys::namespace::in_pid_namespace(namespace.as_fd(), clone)
-        .map_err(|source| CreateError::Clone { action: "join the pid namespace of linux.namespaces", source })
+fn clone_at<T>(namespace: Option<(&Joined, &OwnedFd)>, clone: impl FnOnce() -> T) -> Result<T, CreateError> {
+    let Some((joined, namespace)) = namespace else { return Ok(clone()) };
+    sys::namespace::in_pid_namespace(namespace.as_fd(), clone).map_err(joined.failed("join"))
 }
 
-fn open_namespace(path: &Path) -> Result<OwnedFd, CreateError> {
+/// Opens it, and sees that it is of the kind that is wanted.
+fn open_namespace(joined: &Joined) -> Result<OwnedFd, CreateError> {
     // Whatever it is, it is not waited for.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let opened = rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::empty());
-    opened.map_err(|err| CreateError::Namespace { path: path.to_owned(), source: err.into() })
+    let opened = rustix::fs::openat(rustix::fs::CWD, &joined.path, flags, Mode::empty());
+    let opened = opened.map_err(|err| joined.failed("open")(err.into()))?;
+    let found = match sys::namespace::kind(opened.as_fd()) {
+        Ok(kind) if kind == joined.kind => return Ok(opened),
+        Ok(kind) => format!("a namespace of kind {}, not of kind {}", word(kind), word(joined.kind)),
+        Err(err) if err.raw_os_error() == Some(Errno::NOTTY.raw_os_error()) => "no namespace".to_owned(),
+        // Some files answer requests that they do not know otherwise; none of them is a namespace.
+        Err(err) if err.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => "no namespace".to_owned(),
+        Err(err) => return Err(joined.failed("look at")(err)),
+    };
+    let path = joined.path.display().to_string();
+    Err(FieldError::NamespaceKind { path, found }.at(&joined.field).into())
+}
+
+impl Joined {
+    fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> CreateError {
+        let (field, path) = (self.field.clone(), self.path.clone());
+        move |source| CreateError::Namespace { field, action, path, source }
+    }
 }
 
 /// Refuses what would be done to the host: mounts in its mount namespace, parameters of its network.
 fn check_joined(spec: &Spec, plan: &Plan, joined: &[OwnedFd]) -> Result<(), CreateError> {
-    for ((kind, path), fd) in plan.namespaces.joined.iter().zip(joined) {
-        let is_own = |name| {
-            let is_own = sys::namespace::is_own(fd.as_fd(), name);
-            is_own.map_err(|source| CreateError::Namespace { path: path.clone(), source })
-        };
-        match *kind {
+    for (joined, fd) in plan.namespaces.joined.iter().zip(joined) {
+        let is_own = |name| sys::namespace::is_own(fd.as_fd(), name).map_err(joined.failed("look at"));
+        match joined.kind {
             ThreadNameSpaceType::MOUNT if is_own("mnt")? => return Err(PlanError::NoMountNamespace.into()),
             ThreadNameSpaceType::NETWORK => {
                 let network = spec.linux.sysctl.keys().find(|name| sysctl::is_network(name));
                 if let Some(name) = network.filter(|_| is_own("net").unwrap_or(true)) {
-                    return Err(PlanError::Sysctl { name: name.clone() }.into());
+                    return Err(sysctl::not_separate(name, None).into());
                 }
             }
             _ => {}

@@ -67,6 +67,8 @@ pub(crate) enum Reason {
     Cwd,
     Rlimit(u8),
     Hook,
+    /// The subject is a field with what was tried.
+    Refused,
     Mount(Step),
     Step(Step),
 }
@@ -83,6 +85,7 @@ impl Reason {
             Reason::Mount(step) => [6, step as u8],
             Reason::Step(step) => [7, step as u8],
             Reason::Hook => [8, 0],
+            Reason::Refused => [9, 0],
         }
     }
 }
@@ -98,8 +101,9 @@ impl Failure {
             3 => ProcessError::IsDirectory { path: subject },
             4 => ProcessError::Cwd { path: subject, source },
             5 => ProcessError::Rlimit { number: reason[1], name: subject, source },
-            6 => ProcessError::Mount { destination: subject.into(), step, source },
+            6 => ProcessError::Mount { place: subject, step, source },
             8 => ProcessError::Hook { text: subject },
+            9 => ProcessError::Refused { text: subject, source },
             _ => ProcessError::Step { step, subject, source },
         }
     }
@@ -109,6 +113,8 @@ impl Failure {
 pub(crate) trait At<T> {
     /// For steps with a subject of their own.
     fn at(self, step: Step, subject: &str) -> Result<T, Failure>;
+    /// For what a field asks for: its full name, and what was tried.
+    fn asked(self, field: &str, what: impl std::fmt::Display) -> Result<T, Failure>;
     /// For any other reason.
     fn because(self, reason: Reason, subject: &str) -> Result<T, Failure>;
 }
@@ -116,6 +122,11 @@ pub(crate) trait At<T> {
 impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
     fn at(self, step: Step, subject: &str) -> Result<T, Failure> {
         self.because(Reason::Step(step), subject)
+    }
+
+    fn asked(self, field: &str, what: impl std::fmt::Display) -> Result<T, Failure> {
+        self.map_err(Into::into)
+            .or_else(|err: io::Error| Err(err).because(Reason::Refused, &format!("{field}: {what}")))
     }
 
     fn because(self, reason: Reason, subject: &str) -> Result<T, Failure> {

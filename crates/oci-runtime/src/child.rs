@@ -17,11 +17,13 @@ use sys::mount::{Attributes, set_attributes};
 use crate::Stdio;
 use crate::channel::{At, Channel, Failure, Reason};
 use crate::error::Step;
+use crate::file_system::empty_directory;
 use crate::hooks::run_all;
-use crate::mounts::{Built, MountPlan, attach, clone_tree, empty_directory, move_to};
-use crate::plan::{Plan, device_type, is_node};
+use crate::mounts::{Built, MountPlan, attach, clone_tree, move_to};
+use crate::plan::{Joined, Plan, device_type, is_node};
 use crate::process::{ProcessPlan, Streams, is_null, write_proc};
 use crate::supply::Order;
+use crate::sysctl::{self, Parameter};
 use crate::target::{self, Missing};
 
 /// What the parent hands to the child: plans, and descriptors opened with the host's eyes.
@@ -123,11 +125,12 @@ impl Birth<'_> {
     }
 
     /// What is in the root: the mounts that are `wanted`. Answers those that become read-only when nothing needs a place
-    /// in them any more.
-    fn furnish(&self, wanted: impl Fn(&MountPlan) -> bool) -> Result<Vec<OwnedFd>, Failure> {
+    /// in them any more, with the names of their fields.
+    fn furnish(&self, wanted: impl Fn(&MountPlan) -> bool) -> Result<Vec<(&str, OwnedFd)>, Failure> {
         let mut writable = Vec::new();
         for (plan, built) in self.plan.mounts.iter().zip(self.mounts).filter(|(plan, _)| wanted(plan)) {
-            writable.extend(attach(self.root, plan, built, self.has_own_mounts())?);
+            let mount = attach(self.root, plan, built, self.has_own_mounts())?;
+            writable.extend(mount.map(|mount| (plan.field.as_str(), mount)));
         }
         if self.plan.set_up_dev {
             self.make_devices()?;
@@ -140,9 +143,10 @@ impl Birth<'_> {
     pub(crate) fn settle_namespaces(&self) -> Result<(), Failure> {
         let namespaces = &self.plan.namespaces;
         if self.plan.user.is_none() {
-            for ((kind, path), fd) in namespaces.joined.iter().zip(self.joined) {
+            for (Joined { field, kind, path }, fd) in namespaces.joined.iter().zip(self.joined) {
                 // With its kind: behind the path of another one could be the host's mounts, which we are about to drop.
-                move_into_thread_name_spaces(fd.as_fd(), *kind).at(Step::JoinNamespace, &path.to_string_lossy())?;
+                let joined = move_into_thread_name_spaces(fd.as_fd(), *kind);
+                joined.asked(field, format_args!("join {}", path.display()))?;
             }
         }
         if namespaces.new_cgroup {
@@ -152,14 +156,17 @@ impl Birth<'_> {
             sys::network::loopback_up().at(Step::Loopback, "")?;
         }
         if !self.plan.hostname.is_empty() {
-            rustix::system::sethostname(self.plan.hostname.as_bytes()).at(Step::SetName, &self.plan.hostname)?;
+            let name = &self.plan.hostname;
+            rustix::system::sethostname(name.as_bytes()).asked("hostname", format_args!("set {name:?}"))?;
         }
         if !self.plan.domainname.is_empty() {
-            rustix::system::setdomainname(self.plan.domainname.as_bytes()).at(Step::SetName, &self.plan.domainname)?;
+            let name = &self.plan.domainname;
+            rustix::system::setdomainname(name.as_bytes()).asked("domainname", format_args!("set {name:?}"))?;
         }
         // Parameters of namespaces show those of whoever opens the file, so the host's /proc is the right one and the safe.
-        for (path, value) in &self.plan.sysctl {
-            write_proc(self.proc, &format!("sys/{path}"), value).at(Step::WriteProc, &format!("/proc/sys/{path}"))?;
+        for Parameter { name, path, value } in &self.plan.sysctl {
+            let written = write_proc(self.proc, &format!("sys/{path}"), value);
+            written.asked(&sysctl::field(name), format_args!("write {value:?} to /proc/sys/{path}"))?;
         }
         if self.plan.user.is_none() { self.set_oom_score() } else { Ok(()) }
     }
@@ -167,7 +174,8 @@ impl Birth<'_> {
     pub(crate) fn set_oom_score(&self) -> Result<(), Failure> {
         let Some(value) = self.process.oom_score_adj else { return Ok(()) };
         let path = "self/oom_score_adj";
-        write_proc(self.proc, path, &value.to_string()).at(Step::WriteProc, "/proc/self/oom_score_adj")
+        let written = write_proc(self.proc, path, &value.to_string());
+        written.asked("process.oomScoreAdj", "write /proc/self/oom_score_adj")
     }
 
     fn detach_host(&self) -> Result<(), Failure> {
@@ -224,8 +232,11 @@ impl Birth<'_> {
     fn make_devices(&self) -> Result<(), Failure> {
         let dev = target::open(self.root, Path::new("/dev"), Missing::Directory).at(Step::MakeNode, "/dev")?;
         // The specification's first: its modes and owners count for the default ones, too.
-        for device in self.plan.devices.iter().filter(|device| self.nodes.is_empty() || !is_node(device)) {
-            self.make_device(device).at(Step::MakeNode, &device.path.to_string_lossy())?;
+        for (index, device) in &self.plan.devices {
+            if self.nodes.is_empty() || !is_node(device) {
+                let named = || format!("linux.devices[{index}]: make {}", device.path.display());
+                self.make_device(device).or_else(|err| Err(err).at(Step::MakeDevice, &named()))?;
+            }
         }
         for (path, major, minor) in DEVICES.iter().filter(|_| self.nodes.is_empty()) {
             let name = path.trim_start_matches("/dev/");
@@ -320,11 +331,12 @@ impl Birth<'_> {
 
     pub(crate) fn finish_root(&self) -> Result<(), Failure> {
         if self.plan.root_readonly {
-            set_attributes(self.root, READ_ONLY, false).at(Step::MountAttributes, "/")?;
+            set_attributes(self.root, READ_ONLY, false).asked("root.readonly", "set the root's flags")?;
         }
         if let Some((propagation, recursive)) = self.plan.root_propagation {
             let attributes = Attributes { propagation, ..Attributes::default() };
-            set_attributes(self.root, attributes, recursive).at(Step::MountAttributes, "/")?;
+            let set = set_attributes(self.root, attributes, recursive);
+            set.asked("linux.rootfsPropagation", "set the root's propagation")?;
         }
         Ok(())
     }
@@ -336,7 +348,7 @@ impl MadeHooks<'_> {
         let pid = rustix::process::getpid().as_raw_nonzero().get();
         let state = State { status: "creating".into(), pid, ..self.state.clone() };
         let failure = |err| Failure { reason: Reason::Hook, errno: 0, subject: errdefs::chain(&err) };
-        run_all(&self.hooks.create_container, &state).map_err(failure)
+        run_all("createContainer", &self.hooks.create_container, &state).map_err(failure)
     }
 }
 
@@ -348,9 +360,11 @@ pub(crate) fn enter_root(root: BorrowedFd<'_>) -> io::Result<()> {
     Ok(chdir("/")?)
 }
 
-fn make_read_only(mounts: &[OwnedFd]) -> Result<(), Failure> {
-    let mut all = mounts.iter().map(|mount| set_attributes(mount.as_fd(), READ_ONLY, false));
-    all.try_for_each(|done| done.at(Step::MountAttributes, "a read-only mount"))
+fn make_read_only(mounts: &[(&str, OwnedFd)]) -> Result<(), Failure> {
+    let one = |(field, mount): &(&str, OwnedFd)| {
+        set_attributes(mount.as_fd(), READ_ONLY, false).asked(field, "make it read-only")
+    };
+    mounts.iter().try_for_each(one)
 }
 
 const READ_ONLY: Attributes = Attributes { set: Attributes::READ_ONLY, clear: 0, propagation: 0 };

@@ -24,7 +24,7 @@ use crate::plan::Plan;
 use crate::process::ProcessPlan;
 use crate::rootless::CgroupNeed;
 use crate::scheduling::Machine;
-use crate::supply::clone_nodes;
+use crate::supply::{clone_nodes, makes_nodes};
 use crate::user_namespace::bounding;
 use crate::{labels, user};
 
@@ -200,8 +200,14 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
     resources.devices.extend(default_device_rules());
     let cgroup = need(&options).create(options.hierarchies, &cgroup_path(options.id, spec), &resources)?;
     let given = delegation::delegate(&plan, process.uid, &cgroup).map_err(CreateError::from);
-    let mut born = given.and_then(|()| birth(&options, &plan, &process, root.as_fd(), &cgroup, hooks, &[]));
-    if born.as_ref().is_err_and(CreateError::is_for_want_of_devices) {
+    // Devices of the host's network that have moved do not move again: then it is asked first.
+    let nodes = match plan.net_devices.is_empty() || plan.user.is_some() || makes_nodes() {
+        true => Ok(Vec::new()),
+        false => clone_nodes(&plan),
+    };
+    let given = given.and(nodes);
+    let mut born = given.and_then(|nodes| birth(&options, &plan, &process, root.as_fd(), &cgroup, hooks, &nodes));
+    if plan.net_devices.is_empty() && born.as_ref().is_err_and(CreateError::is_for_want_of_devices) {
         // Root of a user namespace that somebody else has made: no hook was run yet. The root was attached, so once more.
         born = self::root(&plan, spec).and_then(|again| {
             root = again;
@@ -425,9 +431,13 @@ fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 fn root(plan: &Plan, spec: &Spec) -> Result<OwnedFd, CreateError> {
     let path = &spec.root.path;
     if plan.user.is_none() || !spec.root.mounts.is_empty() {
-        return build_root(&spec.root);
+        return build_root(&spec.root, plan.root_propagation);
     }
-    open_directory(path).map_err(|source| CreateError::BuildMount { action: "bind mount", path: path.clone(), source })
+    open_directory(path).map_err(|source| CreateError::Mount {
+        field: "root.path".into(),
+        what: path.display().to_string(),
+        source,
+    })
 }
 
 /// What is known of a container without those who made its bundle.

@@ -19,7 +19,7 @@ pub enum PlanError {
     },
     /// A container without its own mount namespace would change the host's: before Linux 6.15, with hooks and with a user
     /// namespace.
-    #[error("a mount namespace of its own is required")]
+    #[error("linux.namespaces: a mount namespace of its own is required")]
     NoMountNamespace,
     /// A field whose value cannot be.
     #[error("{field}")]
@@ -29,14 +29,6 @@ pub enum PlanError {
         /// What is wrong with it.
         source: FieldError,
     },
-    /// The namespaces contradict the rest.
-    #[error("{setting} needs a new {namespace} namespace")]
-    NeedsNamespace {
-        /// What was asked for.
-        setting: &'static str,
-        /// The missing namespace.
-        namespace: &'static str,
-    },
     /// There is no command.
     #[error("process.args is empty")]
     NoArguments,
@@ -45,38 +37,6 @@ pub enum PlanError {
     Nul {
         /// Where.
         field: &'static str,
-    },
-    /// The working directory or a mount point is relative.
-    #[error("{} is not an absolute path", path.display())]
-    RelativePath {
-        /// The path.
-        path: PathBuf,
-    },
-    /// A kernel parameter outside the container's namespaces, or with a path in its name.
-    #[error("sysctl {name:?} is not in a separate kernel namespace")]
-    Sysctl {
-        /// The name.
-        name: String,
-    },
-    /// A mount would cover something that security rests on.
-    #[error("{} cannot be mounted because it is inside /proc", path.display())]
-    InsideProc {
-        /// The mount point.
-        path: PathBuf,
-    },
-    /// Something else is bound over /proc, where programs believe what they read. The words are runc's.
-    #[error("{} cannot be mounted because it is not of type proc", path.display())]
-    NotProc {
-        /// The mount point.
-        path: PathBuf,
-    },
-    /// Ids of a user namespace that cannot be.
-    #[error("{field} {fault}")]
-    Mapping {
-        /// Where.
-        field: &'static str,
-        /// What is wrong.
-        fault: &'static str,
     },
     /// Calls are left to a listener, and there is none.
     #[error("linux.seccomp.listenerPath is not set, and SCMP_ACT_NOTIFY needs it")]
@@ -104,13 +64,7 @@ pub struct SystemError(pub io::Error);
 
 impl fmt::Display for SystemError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(sentence) = self.0.raw_os_error().and_then(crate::sentence::of) {
-            return f.write_str(sentence);
-        }
-        // The C library's sentence without its capital, and without the number that Rust adds.
-        let text = self.0.to_string();
-        let mut letters = text.split(" (os error").next().unwrap_or_default().chars();
-        letters.next().map_or(Ok(()), |first| write!(f, "{}{}", first.to_lowercase(), letters.as_str()))
+        f.write_str(&errdefs::system_words(&self.0))
     }
 }
 
@@ -164,10 +118,10 @@ pub enum ProcessError {
         source: SystemError,
     },
     /// A mount point could not be found or made.
-    #[error("mount point {}: {step}", destination.display())]
+    #[error("{place}: {step}")]
     Mount {
-        /// The mount point in the container.
-        destination: PathBuf,
+        /// The field with the mount point in the container: `mounts[3].destination: /place`.
+        place: String,
         /// What was tried.
         step: Step,
         /// The kernel's answer.
@@ -179,8 +133,16 @@ pub enum ProcessError {
         /// The whole reason.
         text: String,
     },
+    /// The kernel refuses what a field asks for.
+    #[error("{text}")]
+    Refused {
+        /// The field's full name, and what was tried.
+        text: String,
+        /// The kernel's answer.
+        source: SystemError,
+    },
     /// Any other step between clone and exec.
-    #[error("{step}{}{subject}", if subject.is_empty() { "" } else { " " })]
+    #[error("{step}{}{subject}", if subject.is_empty() || step.is_silent() { "" } else { " " })]
     Step {
         /// Which.
         step: Step,
@@ -252,18 +214,32 @@ pub enum CreateError {
         source: cgroup::CgroupError,
     },
     /// A mount could not be built.
+    #[error("{field}: {what}")]
+    Mount {
+        /// The field's full name.
+        field: String,
+        /// The value, and what was tried with it.
+        what: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A part of the host's tree could not be had.
     #[error("{action} {}", path.display())]
-    BuildMount {
+    Host {
         /// What was tried.
         action: &'static str,
-        /// The source, or the mount point where there is no source.
+        /// The path on the host.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
     },
     /// A namespace to join could not be had.
-    #[error("linux.namespaces: open {}", path.display())]
+    #[error("{field}: {action} {}", path.display())]
     Namespace {
+        /// The field's full name.
+        field: String,
+        /// What was tried.
+        action: &'static str,
         /// Its file.
         path: PathBuf,
         /// The kernel's answer.
@@ -278,7 +254,7 @@ pub enum CreateError {
         source: io::Error,
     },
     /// The file is not a compiled system-call filter.
-    #[error("{} is not a compiled seccomp filter", path.display())]
+    #[error("{} is not a compiled seccomp filter, or a damaged one", path.display())]
     SeccompProgram {
         /// The file.
         path: PathBuf,
@@ -344,7 +320,8 @@ impl CreateError {
             CreateError::Process(err) => err.kind(),
             CreateError::Hook(err) => err.kind(),
             CreateError::NetDevice { .. }
-            | CreateError::BuildMount { .. }
+            | CreateError::Mount { .. }
+            | CreateError::Host { .. }
             | CreateError::Namespace { .. }
             | CreateError::Listener(_)
             | CreateError::WriteMap { .. }
@@ -359,7 +336,10 @@ impl CreateError {
 
     /// Whether the child was not allowed to make a device node.
     pub(crate) fn is_for_want_of_devices(&self) -> bool {
-        let CreateError::Process(ProcessError::Step { step: Step::MakeNode, source, .. }) = self else { return false };
+        let CreateError::Process(ProcessError::Step { step: Step::MakeNode | Step::MakeDevice, source, .. }) = self
+        else {
+            return false;
+        };
         source.0.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error())
     }
 
@@ -517,8 +497,6 @@ steps! {
     ChangeRoot = "change root",
     /// The loopback interface.
     Loopback = "bring up the loopback interface",
-    /// The host or domain name.
-    SetName = "set name",
     /// A kernel parameter or another file of proc.
     WriteProc = "write",
     /// A file system for the container's own namespaces.
@@ -537,14 +515,14 @@ steps! {
     CopyUp = "take over what is covered",
     /// A mount that is there already.
     Remount = "remount",
-    /// Flags of a mount.
-    MountAttributes = "set mount attributes of",
     /// A device node or a link in /dev.
     MakeNode = "make device",
+    /// A device of the specification, which the subject names.
+    MakeDevice = "",
     /// Hiding a path.
-    Mask = "mask",
+    Mask = "linux.maskedPaths: mask",
     /// Making a path read-only.
-    ReadOnly = "make read-only",
+    ReadOnly = "linux.readonlyPaths: make read-only",
     /// The keyring.
     Keyring = "join session keyring",
     /// The session and its terminal.
@@ -552,9 +530,9 @@ steps! {
     /// Standard streams.
     Stdio = "set up standard streams",
     /// The working directory.
-    MakeCwd = "mkdir",
+    MakeCwd = "process.cwd: mkdir",
     /// The seccomp filter.
-    Seccomp = "load the seccomp filter",
+    Seccomp = "linux.seccomp: load the filter",
     /// Ids.
     Credentials = "set user and groups",
     /// Capabilities.
@@ -582,6 +560,11 @@ steps! {
 }
 
 impl Step {
+    /// Whether the subject says it all.
+    fn is_silent(self) -> bool {
+        self == Step::MakeDevice
+    }
+
     pub(crate) fn from_byte(byte: u8) -> Option<Step> {
         Step::ALL.get(usize::from(byte)).copied()
     }

@@ -62,6 +62,48 @@ pub enum FieldError {
         /// What is there.
         with: &'static str,
     },
+    /// A mount's option that no mount of its kind has.
+    #[error("{option:?} is no option of {of}")]
+    Option {
+        /// The option.
+        option: String,
+        /// What is mounted.
+        of: &'static str,
+    },
+    /// A kernel parameter outside the container's namespaces, or with a path in its name. The first words are runc's.
+    #[error("sysctl {name:?} is not in a separate kernel namespace{}", needed(*.needs))]
+    NotSeparate {
+        /// The name.
+        name: String,
+        /// The namespace that would make it the container's, if any would.
+        needs: Option<&'static str>,
+    },
+    /// A mount would cover something that security rests on. The words are runc's.
+    #[error("{path} cannot be mounted because it is inside /proc")]
+    InsideProc {
+        /// The mount point.
+        path: String,
+    },
+    /// Something else is bound over /proc, where programs believe what they read. The words are runc's.
+    #[error("{path} cannot be mounted because it is not of type proc")]
+    NotProc {
+        /// The mount point.
+        path: String,
+    },
+    /// Another kind of namespace than was asked for, or none at all.
+    #[error("{path} is {found}")]
+    NamespaceKind {
+        /// The file.
+        path: String,
+        /// What it is, and what it should be.
+        found: String,
+    },
+    /// Ids that cannot be mapped.
+    #[error("{fault}")]
+    Mapping {
+        /// What is wrong.
+        fault: &'static str,
+    },
     /// A mount over the root: it would hide the root from those who join the container, and from nobody inside.
     #[error("is the container's root, which no mount covers")]
     Root,
@@ -71,6 +113,10 @@ pub enum FieldError {
         /// What the host lacks.
         what: &'static str,
     },
+}
+
+fn needed(namespace: Option<&str>) -> String {
+    namespace.map_or_else(String::new, |kind| format!(": it needs the {kind} namespace in linux.namespaces"))
 }
 
 impl FieldError {

@@ -21,33 +21,39 @@ use rustix::process::umask;
 use sys::fork::{NewNamespaces, fork};
 use sys::wait::Exit;
 
-use crate::error::{PlanError, SystemError};
+use crate::error::PlanError;
 use crate::field::FieldError;
 
 /// Why [`run_all`] failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
     /// It could not be run.
-    #[error("run hook {}", path.display())]
+    #[error("{field}: run {}", path.display())]
     Run {
+        /// Its full name: `hooks.prestart[0]`.
+        field: String,
         /// The program.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
     },
     /// It failed.
-    #[error("hook {} ended with status {status}, output: {output}", path.display())]
+    #[error("{field}: {} ended with status {status}{}{output}", path.display(), if output.is_empty() { "" } else { ", output: " })]
     Failed {
+        /// Its full name.
+        field: String,
         /// The program.
         path: PathBuf,
         /// Exit status, or 128 plus the signal.
         status: u8,
-        /// What it wrote.
+        /// What it wrote; often nothing.
         output: String,
     },
     /// It took longer than it may, and was killed.
-    #[error("hook {} took longer than {seconds} s", path.display())]
+    #[error("{field}.timeout: {} took longer than {seconds} s and was killed", path.display())]
     Timeout {
+        /// Its full name.
+        field: String,
         /// The program.
         path: PathBuf,
         /// Its time.
@@ -62,9 +68,9 @@ impl HookError {
     }
 }
 
-/// Runs the hooks one after the other until one fails. The calling process has one thread.
-pub fn run_all(hooks: &[Hook], state: &State) -> Result<(), HookError> {
-    hooks.iter().try_for_each(|hook| run(hook, state))
+/// Runs the hooks one after the other until one fails; `name` is their list's. The calling process has one thread.
+pub fn run_all(name: &str, hooks: &[Hook], state: &State) -> Result<(), HookError> {
+    hooks.iter().enumerate().try_for_each(|(index, hook)| run(name, index, hook, state))
 }
 
 /// What can be known of hooks before anything is done.
@@ -101,19 +107,23 @@ fn strings(hook: &Hook) -> io::Result<(CString, Vec<CString>, Vec<CString>)> {
     Ok((path, argv, list(&hook.env)?))
 }
 
-fn run(hook: &Hook, state: &State) -> Result<(), HookError> {
-    let failed = |source| HookError::Run { path: hook.path.clone(), source };
+/// Runs the hook at this place of the list of this name.
+pub fn run(name: &str, index: usize, hook: &Hook, state: &State) -> Result<(), HookError> {
+    let (field, path_of) = (|| format!("hooks.{name}[{index}]"), || hook.path.clone());
+    let failed = |source| HookError::Run { field: field(), path: path_of(), source };
     let (path, argv, envp) = strings(hook).map_err(failed)?;
     let input = memory(&serde_json::to_vec(state).expect("a state has only texts and numbers")).map_err(failed)?;
     // A file, not a pipe: nobody has to read while the hook writes.
     let mut output = memory(b"").map_err(failed)?;
+    let mut refusal = memory(b"").map_err(failed)?;
     let execute = || {
         umask(Mode::from_raw_mode(0o022));
         let prepared = sys::fd::set_standard([input.as_fd(), output.as_fd(), output.as_fd()])
             .and_then(|()| sys::signal::reset())
             .and_then(|()| sys::fd::cloexec_from(3));
         let err = prepared.err().unwrap_or_else(|| sys::exec::execve(&path, &argv, &envp));
-        let _ = rustix::io::write(rustix::stdio::stderr(), SystemError(err).to_string().as_bytes());
+        // What its program says goes to the output alone.
+        let _ = rustix::io::write(&refusal, &err.raw_os_error().unwrap_or_default().to_ne_bytes());
         127
     };
     let child = fork(NewNamespaces::default(), None, execute).map_err(failed)?;
@@ -125,16 +135,30 @@ fn run(hook: &Hook, state: &State) -> Result<(), HookError> {
         // It is ours and not reaped: it can only be there.
         let _ = sys::signal::send(child.pidfd.as_fd(), rustix::process::Signal::KILL.as_raw());
         sys::wait::wait(child.pidfd.as_fd()).map_err(failed)?;
-        return Err(HookError::Timeout { path: hook.path.clone(), seconds: hook.timeout.unwrap_or_default() });
+        let seconds = hook.timeout.unwrap_or_default();
+        return Err(HookError::Timeout { field: field(), path: path_of(), seconds });
     }
-    match sys::wait::wait(child.pidfd.as_fd()).map_err(failed)? {
+    let exit = sys::wait::wait(child.pidfd.as_fd()).map_err(failed)?;
+    if let Some(err) = refused(&mut refusal).map_err(failed)? {
+        return Err(failed(err));
+    }
+    match exit {
         Exit::Code(0) => Ok(()),
         exit => Err(HookError::Failed {
-            path: hook.path.clone(),
+            field: field(),
+            path: path_of(),
             status: exit.code(),
             output: said(&mut output).map_err(failed)?,
         }),
     }
+}
+
+/// Why the program could not be executed; `None` if it was.
+fn refused(refusal: &mut File) -> io::Result<Option<io::Error>> {
+    let mut number = [0; 4];
+    refusal.rewind()?;
+    let read = refusal.read(&mut number)?;
+    Ok((read == number.len()).then(|| io::Error::from_raw_os_error(i32::from_ne_bytes(number))))
 }
 
 fn memory(bytes: &[u8]) -> io::Result<File> {

@@ -14,7 +14,9 @@ use sys::fork::{NewNamespaces, fork};
 
 use crate::birth::{REAP_WITHIN, end};
 use crate::error::{CreateError, PlanError};
-use crate::mounts::{MountKind, MountPlan, build_failed};
+use crate::fault::Part;
+use crate::field::FieldError;
+use crate::mounts::{MountKind, MountPlan};
 use crate::user_namespace::{self, GROUPS, USERS, UserNamespace, write_map};
 
 /// How the ids of one mount are mapped.
@@ -28,15 +30,16 @@ pub(crate) struct IdMap {
 
 impl IdMap {
     /// What options (`idmap`, `ridmap`) and mappings ask for. Mappings alone mean `idmap`, as with runc.
-    pub(crate) fn plan(mount: &Mount, asked: Option<bool>) -> Result<Option<IdMap>, PlanError> {
+    pub(crate) fn plan(field: &str, mount: &Mount, asked: Option<bool>) -> Result<Option<IdMap>, PlanError> {
         let (users, groups) = (&mount.uid_mappings, &mount.gid_mappings);
-        user_namespace::check("mounts.uidMappings", users)?;
-        user_namespace::check("mounts.gidMappings", groups)?;
-        let missing = |field| Err(PlanError::Mapping { field, fault: "is empty, and an id-mapped mount needs both" });
+        user_namespace::check(&format!("{field}.uidMappings"), users)?;
+        user_namespace::check(&format!("{field}.gidMappings"), groups)?;
+        let fault = "is empty, and an id-mapped mount needs both";
+        let missing = |part: &str| Err(FieldError::Mapping { fault }.at(format!("{field}.{part}")));
         match (users.is_empty(), groups.is_empty()) {
             (true, true) => Ok(asked.map(|recursive| IdMap { recursive, ids: None })),
-            (true, false) => missing("mounts.uidMappings"),
-            (false, true) => missing("mounts.gidMappings"),
+            (true, false) => missing("uidMappings"),
+            (false, true) => missing("gidMappings"),
             (false, false) => {
                 let ids = Some((users.clone(), groups.clone()));
                 Ok(Some(IdMap { recursive: asked.unwrap_or(false), ids }))
@@ -50,11 +53,12 @@ pub(crate) fn check(mounts: &[MountPlan], user: Option<&UserNamespace>) -> Resul
     for mount in mounts {
         let Some(map) = &mount.id_map else { continue };
         if mount.kind != MountKind::Bind {
-            let what = format!("mapping the ids of {}, which is no bind mount,", mount.destination.display());
-            return Err(PlanError::Unsupported { what });
+            let of = "a mount that is no bind mount: ids are mapped of those alone";
+            return Err(FieldError::Option { option: "idmap".into(), of }.at(Part::Ids.of(mount)));
         }
         if map.ids.is_none() && user.is_none() {
-            return Err(PlanError::NeedsNamespace { setting: "idmap without mappings", namespace: "user" });
+            let with = "uidMappings and gidMappings, or a user namespace whose ids are mapped";
+            return Err(FieldError::Needs { with }.at(Part::Options.of(mount)));
         }
     }
     Ok(())
@@ -63,12 +67,13 @@ pub(crate) fn check(mounts: &[MountPlan], user: Option<&UserNamespace>) -> Resul
 /// Maps the ids of a detached mount; `container` is a process of the container's user namespace.
 pub(crate) fn apply(mount: BorrowedFd<'_>, plan: &MountPlan, container: Option<Pid>) -> Result<(), CreateError> {
     let Some(map) = &plan.id_map else { return Ok(()) };
+    let failed = || Part::Ids.fault::<io::Error>(plan, format!("map the ids of {}", plan.source.display()));
     let namespace = match (&map.ids, container) {
         (Some((users, groups)), _) => with_ids(users, groups)?,
         (None, Some(pid)) => namespace_of(pid)?,
-        (None, None) => return Err(build_failed("map the ids of", plan)(Errno::INVAL.into())),
+        (None, None) => return Err(failed()(Errno::INVAL.into()).into()),
     };
-    sys::mount::map_ids(mount, namespace.as_fd(), map.recursive).map_err(build_failed("map the ids of", plan))
+    Ok(sys::mount::map_ids(mount, namespace.as_fd(), map.recursive).map_err(failed())?)
 }
 
 fn namespace_of(pid: Pid) -> Result<OwnedFd, CreateError> {

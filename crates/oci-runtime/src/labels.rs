@@ -116,7 +116,7 @@ mod tests {
                 options: vec![option.into()],
                 ..Mount::default()
             };
-            MountPlan::below_root(&mount).unwrap()
+            MountPlan::below_root("mounts[0]".into(), &mount).unwrap()
         };
         let mut mounts = [
             mount("tmpfs", "rw"),

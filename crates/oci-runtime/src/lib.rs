@@ -47,7 +47,7 @@
 //!          oomScoreAdj                                                                           child, joining
 //!          scheduler, ioPriority, execCPUAffinity                                                scheduling
 //!          apparmorProfile, selinuxLabel                                                         labels
-//! root, mounts, linux.rootfsPropagation                mounts, mount_options, place, id_map, remount, tmpfs
+//! root, mounts, linux.rootfsPropagation   mounts, file_system, mount_options, place, id_map, remount, tmpfs
 //! hostname, domainname, linux.devices, maskedPaths, readonlyPaths                                plan, child
 //! hooks                                                                                          hooks
 //! linux: namespaces                                                                       plan, child, birth
@@ -74,7 +74,9 @@ mod child;
 mod container;
 mod delegation;
 mod error;
+mod fault;
 mod field;
+mod file_system;
 mod filter;
 pub mod hooks;
 mod id_map;
@@ -90,7 +92,6 @@ mod process;
 mod remount;
 mod rootless;
 mod scheduling;
-mod sentence;
 mod supply;
 mod sysctl;
 mod target;

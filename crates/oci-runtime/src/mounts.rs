@@ -10,21 +10,18 @@ use std::path::{Path, PathBuf};
 
 use cgroup::{Cgroup, Hierarchies, Version};
 use oci::runtime::{Mount, Root};
-use rustix::fs::{
-    CWD, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstat, fstatvfs, mkdirat, openat, statvfs, symlinkat,
-};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, symlinkat};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
-};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use rustix::process::Pid;
 use sys::mount::{Attributes, set_attributes};
 use sys::open::openat2;
-use sys::overlay;
 
 use crate::channel::{At, Failure, Reason};
 use crate::error::{CreateError, PlanError, Step};
+use crate::fault::Part;
+use crate::field::FieldError;
+use crate::file_system::{file_system, new_file_system};
 use crate::id_map::{self, IdMap};
 use crate::mount_options::{self, MountOptions};
 use crate::process::is_proc;
@@ -36,6 +33,8 @@ use crate::tmpfs;
 /// One mount of the specification, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MountPlan {
+    /// Its name in the specification: `mounts[3]`.
+    pub(crate) field: String,
     pub(crate) destination: PathBuf,
     pub(crate) kind: MountKind,
     pub(crate) source: PathBuf,
@@ -65,16 +64,10 @@ pub(crate) enum MountKind {
 const IN_CHILD: [&str; 3] = ["proc", "sysfs", "mqueue"];
 
 impl MountPlan {
-    pub(crate) fn new(mount: &Mount) -> Result<MountPlan, PlanError> {
+    pub(crate) fn new(field: String, mount: &Mount) -> Result<MountPlan, PlanError> {
         let destination = mount.destination.clone();
         let options = mount_options::parse(&mount.options);
-        let unsupported = |option: &str| PlanError::Unsupported {
-            what: format!("mount option {option:?} of {}", destination.display()),
-        };
-        if options.copy_up && mount.kind != "tmpfs" {
-            return Err(unsupported("tmpcopyup"));
-        }
-        let id_map = IdMap::plan(mount, options.id_map)?;
+        let id_map = IdMap::plan(&field, mount, options.id_map)?;
         let kind = match mount.kind.as_str() {
             _ if options.remount => MountKind::Remount { file_system: false },
             "" | "bind" => MountKind::Bind,
@@ -83,19 +76,37 @@ impl MountPlan {
             kind if IN_CHILD.contains(&kind) => MountKind::InChild(kind.to_owned()),
             kind => MountKind::FileSystem(kind.to_owned()),
         };
-        // The kernel would ignore them, and with them what they were to limit.
-        if let (MountKind::Bind, Some((key, _))) = (&kind, options.data.first()) {
-            return Err(unsupported(key));
-        }
         let (source, subpath) = (mount.source.clone(), mount.subpath.clone());
-        Ok(MountPlan { destination, kind, source, subpath, options, id_map, prepared: mount.prepared })
+        let plan = MountPlan { field, destination, kind, source, subpath, options, id_map, prepared: mount.prepared };
+        plan.check_options(&mount.kind)?;
+        Ok(plan)
+    }
+
+    /// Refuses options that no mount of its kind has.
+    fn check_options(&self, kind: &str) -> Result<(), PlanError> {
+        let refused = |option: String, of| Err(FieldError::Option { option, of }.at(Part::Options.of(self)));
+        if self.options.copy_up && kind != "tmpfs" {
+            return refused("tmpcopyup".into(), "a mount that is not of type tmpfs");
+        }
+        if self.kind != MountKind::Bind {
+            return Ok(());
+        }
+        if self.source.as_os_str().is_empty() {
+            return Err(FieldError::Empty.at(Part::Source.of(self)));
+        }
+        // The kernel would ignore them, and with them what they were to limit.
+        match self.options.data.first() {
+            Some((key, None)) => refused(key.clone(), "a bind mount"),
+            Some((key, Some(value))) => refused(format!("{key}={value}"), "a bind mount"),
+            None => Ok(()),
+        }
     }
 
     /// A mount of the specification's list: like any, but it needs a place.
-    pub(crate) fn below_root(mount: &Mount) -> Result<MountPlan, PlanError> {
+    pub(crate) fn below_root(field: String, mount: &Mount) -> Result<MountPlan, PlanError> {
         // A relative one begins at the root (runtime-spec config.md, "Mounts").
         let destination = Path::new("/").join(&mount.destination);
-        let plan = MountPlan { destination, ..MountPlan::new(mount)? };
+        let plan = MountPlan { destination, ..MountPlan::new(field, mount)? };
         plan.refuse_inside_proc()?;
         Ok(plan)
     }
@@ -134,7 +145,8 @@ impl MountPlan {
             Some(file) => ALLOWED.contains(&file),
             None => false,
         };
-        if allowed { Ok(()) } else { Err(PlanError::InsideProc { path: self.destination.clone() }) }
+        let path = self.destination.display().to_string();
+        if allowed { Ok(()) } else { Err(FieldError::InsideProc { path }.at(format!("{}.destination", self.field))) }
     }
 }
 
@@ -151,24 +163,33 @@ pub(crate) enum Built {
     Hierarchies { tmpfs: OwnedFd, binds: Vec<(String, OwnedFd)>, links: Vec<(String, String)> },
 }
 
-/// Makes the root, detached.
-pub(crate) fn build_root(root: &Root) -> Result<OwnedFd, CreateError> {
+/// Makes the root, detached. Only a slave hears of mounts of the host's: it must be one before it is private.
+pub(crate) fn build_root(root: &Root, propagation: Option<(u64, bool)>) -> Result<OwnedFd, CreateError> {
+    let slave = propagation.filter(|(kind, _)| *kind == Attributes::SLAVE);
+    let (propagation, propagation_recursive) = slave.unwrap_or_default();
     let plan = match root.mounts.as_slice() {
         [] => MountPlan {
+            field: "root".into(),
             destination: PathBuf::new(),
             kind: MountKind::Bind,
             source: root.path.clone(),
             subpath: None,
-            options: MountOptions { bind: true, bind_recursive: true, ..MountOptions::default() },
+            options: MountOptions {
+                bind: true,
+                bind_recursive: true,
+                propagation,
+                propagation_recursive,
+                ..MountOptions::default()
+            },
             id_map: None,
             prepared: false,
         },
-        [mount] => MountPlan::new(mount)?,
+        [mount] => MountPlan::new("root.mounts[0]".into(), mount)?,
         _ => return Err(PlanError::Unsupported { what: "a root of several mounts".into() }.into()),
     };
     match &plan.kind {
         MountKind::Bind => bind(&plan, None),
-        MountKind::FileSystem(kind) => file_system(&plan, kind).map_err(build_failed("mount root file system", &plan)),
+        MountKind::FileSystem(kind) => Ok(file_system(&plan, kind)?),
         MountKind::InChild(_) | MountKind::Cgroup | MountKind::Remount { .. } => {
             Err(PlanError::Unsupported { what: "a root of kernel objects".into() }.into())
         }
@@ -186,16 +207,16 @@ pub(crate) fn build(
     match &plan.kind {
         MountKind::Bind => {
             let mount = host(Wanted::Bind(plan))?;
-            if plan.destination == Path::new("/proc")
-                && !is_proc(mount.as_fd()).map_err(build_failed("look at", plan))?
-            {
-                return Err(PlanError::NotProc { path: plan.destination.clone() }.into());
+            let looked = || Part::Source.fault::<io::Error>(plan, format!("look at {}", plan.source.display()));
+            if plan.destination == Path::new("/proc") && !is_proc(mount.as_fd()).map_err(looked())? {
+                let path = plan.destination.display().to_string();
+                return Err(FieldError::NotProc { path }.at(Part::Source.of(plan)).into());
             }
-            let is_directory = is_directory(mount.as_fd()).map_err(build_failed("look at", plan))?;
+            let is_directory = is_directory(mount.as_fd()).map_err(looked())?;
             Ok(Built::Detached { mount, is_directory })
         }
         MountKind::FileSystem(kind) => {
-            let mount = new_file_system(plan, kind).map_err(build_failed("mount", plan))?;
+            let mount = new_file_system(plan, kind)?;
             Ok(Built::Detached { mount, is_directory: true })
         }
         MountKind::InChild(kind) => Ok(Built::InChild(kind.clone())),
@@ -215,18 +236,17 @@ pub(crate) fn unified(hierarchies: &Hierarchies) -> &Path {
     hierarchies.unified.as_deref().unwrap_or(Path::new("/sys/fs/cgroup"))
 }
 
-pub(crate) fn build_failed(action: &'static str, plan: &MountPlan) -> impl FnOnce(io::Error) -> CreateError {
-    let path = if plan.source.is_absolute() { plan.source.clone() } else { plan.destination.clone() };
-    move |source| CreateError::BuildMount { action, path, source }
-}
-
 fn is_directory(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::Directory)
 }
 
 /// A part of the host's tree, as a detached mount; `container` is a process of the container's user namespace.
 pub(crate) fn bind(plan: &MountPlan, container: Option<Pid>) -> Result<OwnedFd, CreateError> {
-    let mount = bound_tree(plan).map_err(build_failed("bind mount", plan))?;
+    let named = match &plan.subpath {
+        None => plan.source.display().to_string(),
+        Some(subpath) => format!("{} below {}", subpath.display(), plan.source.display()),
+    };
+    let mount = bound_tree(plan).map_err(Part::Source.fault(plan, named))?;
     id_map::apply(mount.as_fd(), plan, container)?;
     let built = || -> io::Result<OwnedFd> {
         let options = &plan.options;
@@ -245,7 +265,8 @@ pub(crate) fn bind(plan: &MountPlan, container: Option<Pid>) -> Result<OwnedFd, 
         set_attributes(mount.as_fd(), Attributes { propagation, ..Attributes::default() }, recursive)?;
         Ok(mount)
     };
-    built().map_err(build_failed("bind mount", plan))
+    let what = format!("set flags of {}", plan.source.display());
+    Ok(built().map_err(Part::Options.fault(plan, what))?)
 }
 
 fn bound_tree(plan: &MountPlan) -> io::Result<OwnedFd> {
@@ -266,87 +287,18 @@ fn bound_tree(plan: &MountPlan) -> io::Result<OwnedFd> {
     clone_tree(part.as_fd(), recursive)
 }
 
-/// A new file system for a place below the root, as a detached mount; still writable if it is [`MountPlan::read_only_last`].
-pub(crate) fn new_file_system(plan: &MountPlan, kind: &str) -> io::Result<OwnedFd> {
-    if !plan.read_only_last() {
-        return file_system(plan, kind);
-    }
-    let mut writable = plan.clone();
-    writable.options.attributes.set &= !Attributes::READ_ONLY;
-    file_system(&writable, kind)
-}
-
-/// A new file system, as a detached mount.
-fn file_system(plan: &MountPlan, kind: &str) -> io::Result<OwnedFd> {
-    let layers = || plan.options.data.iter().filter(|(key, _)| key == overlay::LAYER);
-    let mount = if layers().next().is_none() || !overlay::joins_layers() {
-        configure(plan, kind, None)?
-    } else {
-        let escaped = |path: &String| path.replace('\\', "\\\\").replace(':', "\\:");
-        let joined = layers().filter_map(|(_, path)| path.as_ref().map(escaped)).collect::<Vec<_>>().join(":");
-        if joined.len() <= STRING_MAX { configure(plan, kind, Some(&joined))? } else { old_overlay(plan)? }
-    };
-    plan.options.apply_rest(mount.as_fd())?;
-    writable_as_asked(plan, mount)
-}
-
-/// The longest string that fsconfig(2) takes (fs/fsopen.c).
-const STRING_MAX: usize = 255;
-
-fn old_overlay(plan: &MountPlan) -> io::Result<OwnedFd> {
-    let mount = overlay::mount_joined(&plan.options.data)?;
-    set_attributes(mount.as_fd(), plan.options.attributes, false)?;
-    Ok(mount)
-}
-
-/// Refuses an overlay that would be read-only without being asked to: overlayfs makes one, and says so to the kernel's log
-/// alone, when it cannot make its directory in the work directory (fs/overlayfs/super.c, `ovl_make_workdir`).
-fn writable_as_asked(plan: &MountPlan, mount: OwnedFd) -> io::Result<OwnedFd> {
-    let upper = plan.options.data.iter().find(|(key, _)| key == "upperdir").and_then(|(_, path)| path.as_ref());
-    let Some(upper) = upper else { return Ok(mount) };
-    let asked = plan.options.attributes.set & Attributes::READ_ONLY != 0;
-    if asked || !fstatvfs(&mount)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
-        return Ok(mount);
-    }
-    let room = statvfs(upper)?;
-    let full = room.f_bavail == 0 || room.f_favail == 0;
-    Err(if full { Errno::NOSPC } else { Errno::ROFS }.into())
-}
-
-fn configure(plan: &MountPlan, kind: &str, joined_lower: Option<&str>) -> io::Result<OwnedFd> {
-    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let source = if plan.source.as_os_str().is_empty() { Path::new(kind) } else { &plan.source };
-    fsconfig_set_string(context.as_fd(), "source", source)?;
-    if let Some(joined) = joined_lower {
-        fsconfig_set_string(context.as_fd(), "lowerdir", joined)?;
-    }
-    for (key, value) in &plan.options.data {
-        match value {
-            _ if key == overlay::LAYER && joined_lower.is_some() => {}
-            Some(value) => fsconfig_set_string(context.as_fd(), key.as_str(), value.as_str())?,
-            None => fsconfig_set_flag(context.as_fd(), key.as_str())?,
-        }
-    }
-    for word in &plan.options.superblock {
-        fsconfig_set_flag(context.as_fd(), word.as_str())?;
-    }
-    fsconfig_create(context.as_fd())?;
-    let attributes = MountAttrFlags::from_bits_retain(plan.options.attributes.set as u32);
-    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
-}
-
 /// What runc shows of version 1: a tmpfs, and in it the container's own directory of each hierarchy.
 fn hierarchies_v1(
     plan: &MountPlan,
     cgroup: &Cgroup,
     mut host: impl FnMut(Wanted<'_>) -> Result<OwnedFd, CreateError>,
 ) -> Result<Built, CreateError> {
-    let failed = || build_failed("mount cgroups for", plan);
+    let failed = || Part::Whole.fault::<io::Error>(plan, "mount the container's cgroups");
     let plain = MountOptions { data: vec![("mode".into(), Some("755".into()))], ..plan.options.clone() };
     // Read-only only when everything is in it.
     let mut writable = MountPlan { options: plain, source: "tmpfs".into(), ..plan.clone() };
     writable.options.attributes.set &= !Attributes::READ_ONLY;
-    let tmpfs = file_system(&writable, "tmpfs").map_err(failed())?;
+    let tmpfs = file_system(&writable, "tmpfs")?;
     let (mut binds, mut links) = (Vec::new(), Vec::new());
     for ((controllers, _), (name, directory)) in cgroup.directories.iter().zip(v1_mounts(cgroup)) {
         let mount = host(Wanted::Directory(directory))?;
@@ -378,20 +330,17 @@ pub(crate) fn attach(
     built: &Built,
     root_is_attached: bool,
 ) -> Result<Option<OwnedFd>, Failure> {
-    let place = plan.destination.to_string_lossy();
     let mut writable = None;
     match built {
-        Built::Remount { file_system } => {
-            remount::apply(root, plan, *file_system).because(Reason::Mount(Step::Remount), &place)?;
-        }
+        Built::Remount { file_system } => remount::apply(root, plan, *file_system)?,
         Built::Detached { mount, is_directory } => {
             put(root, plan, mount.as_fd(), *is_directory, root_is_attached)?;
             if root_is_attached && plan.read_only_last() {
-                writable = Some(mount.try_clone().because(Reason::Mount(Step::AttachMount), &place)?);
+                writable = Some(mount.try_clone().because(Reason::Mount(Step::AttachMount), &named(plan))?);
             }
         }
         Built::InChild(kind) => {
-            let mount = new_file_system(plan, kind).because(Reason::Mount(Step::BuildMount), &place)?;
+            let mount = new_file_system(plan, kind)?;
             put(root, plan, mount.as_fd(), true, root_is_attached)?;
             writable = Some(mount).filter(|_| root_is_attached && plan.read_only_last());
         }
@@ -407,7 +356,7 @@ pub(crate) fn attach(
                 set_attributes(tmpfs.as_fd(), plan.options.attributes, false)?;
                 plan.options.apply_rest(tmpfs.as_fd())
             };
-            let fill = || fill().because(Reason::Mount(Step::AttachMount), &place);
+            let fill = || fill().because(Reason::Mount(Step::AttachMount), &named(plan));
             let put = || put(root, plan, tmpfs.as_fd(), true, root_is_attached);
             // Older kernels attach nothing below what is detached, and none changes what is below it.
             if root_is_attached { put().and_then(|()| fill()) } else { fill().and_then(|()| put()) }?;
@@ -423,15 +372,14 @@ fn put(
     is_directory: bool,
     root_is_attached: bool,
 ) -> Result<(), Failure> {
-    let place = plan.destination.to_string_lossy();
     let is_tmpfs = matches!(&plan.kind, MountKind::FileSystem(kind) | MountKind::InChild(kind) if kind == "tmpfs");
     if is_tmpfs && (plan.options.copy_up || !plan.options.has("mode")) {
-        tmpfs::settle(root, plan, mount).because(Reason::Mount(Step::CopyUp), &place)?;
+        tmpfs::settle(root, plan, mount).because(Reason::Mount(Step::CopyUp), &named(plan))?;
     }
     if !root_is_attached && plan.read_only_last() {
         // The kernel changes nothing below the root of a detached tree: what has no place in it yet gets none.
         let read_only = Attributes { set: Attributes::READ_ONLY, ..Attributes::default() };
-        set_attributes(mount, read_only, false).because(Reason::Mount(Step::MountAttributes), &place)?;
+        set_attributes(mount, read_only, false).map_err(Part::Options.fault(plan, "make it read-only"))?;
     }
     let missing = if is_directory { Missing::Directory } else { Missing::File };
     let target = crate::place::open(root, plan, missing)?;
@@ -441,7 +389,11 @@ fn put(
         Ok(target_is) if target_is != is_directory => Errno::NOTDIR.into(),
         _ => err,
     });
-    attached.because(Reason::Mount(Step::AttachMount), &place)
+    attached.because(Reason::Mount(Step::AttachMount), &named(plan))
+}
+
+fn named(plan: &MountPlan) -> String {
+    format!("{}: {}", plan.field, plan.destination.display())
 }
 
 /// Attaches a detached mount.
@@ -455,17 +407,4 @@ pub(crate) fn clone_tree(fd: BorrowedFd<'_>, recursive: bool) -> io::Result<Owne
     let recursive = if recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     Ok(open_tree(fd, "", flags | recursive)?)
-}
-
-/// An empty read-only tmpfs for masked directories, detached; with SELinux's label if there is one.
-pub(crate) fn empty_directory(label: &str) -> io::Result<OwnedFd> {
-    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(context.as_fd(), "source", "tmpfs")?;
-    fsconfig_set_string(context.as_fd(), "nr_inodes", "1")?;
-    fsconfig_set_string(context.as_fd(), "size", "4096")?;
-    if !label.is_empty() {
-        fsconfig_set_string(context.as_fd(), "context", label)?;
-    }
-    fsconfig_create(context.as_fd())?;
-    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)?)
 }

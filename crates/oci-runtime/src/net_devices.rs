@@ -21,7 +21,7 @@ use self::rtnetlink::{Address, Socket};
 use crate::channel::Channel;
 use crate::error::{CreateError, PlanError};
 use crate::field::FieldError;
-use crate::plan::Plan;
+use crate::plan::{Joined, Plan};
 
 mod rtnetlink;
 
@@ -70,7 +70,7 @@ pub(crate) fn supply(plan: &Plan, joined: &[OwnedFd], child: Pid, channel: &Chan
         return Ok(());
     }
     let failed = |action| move |source| CreateError::Clone { action, source };
-    let is_network = |(kind, _): &(ThreadNameSpaceType, _)| *kind == ThreadNameSpaceType::NETWORK;
+    let is_network = |joined: &Joined| joined.kind == ThreadNameSpaceType::NETWORK;
     let own;
     let namespace = match plan.namespaces.joined.iter().position(is_network) {
         Some(index) => joined[index].as_fd(),

@@ -27,12 +27,13 @@ use crate::target::{self, Missing, PATH_FLAGS};
 
 /// Finds or makes the place of a mount below `root`.
 pub(crate) fn open(root: BorrowedFd<'_>, plan: &MountPlan, missing: Missing) -> Result<OwnedFd, Failure> {
-    let place = plan.destination.to_string_lossy();
-    let found = |step| move |err: io::Error| Err(err).because(Reason::Mount(step), &place);
+    let place = format!("{}.destination: {}", plan.field, plan.destination.display());
+    let place = place.as_str();
+    let found = |step| move |err: io::Error| Err(err).because(Reason::Mount(step), place);
     match plainly(root, &plan.destination) {
         Ok(target) => return Ok(target),
         Err(Errno::NOENT) => {
-            let made = target::open(root, &plan.destination, missing).or_else(found.clone()(Step::MountPoint))?;
+            let made = target::open(root, &plan.destination, missing).or_else(found(Step::MountPoint))?;
             if let Ok(target) = plainly(root, &plan.destination) {
                 return Ok(target);
             }
@@ -44,7 +45,7 @@ pub(crate) fn open(root: BorrowedFd<'_>, plan: &MountPlan, missing: Missing) -> 
     if shows_kernel(&plan.kind) {
         return found(Step::OrdinaryDirectory)(Errno::LOOP.into());
     }
-    let target = target::open(root, &plan.destination, missing).or_else(found.clone()(Step::MountPoint))?;
+    let target = target::open(root, &plan.destination, missing).or_else(found(Step::MountPoint))?;
     match is_same(root, target.as_fd()) {
         Ok(false) => {}
         Ok(true) => return found(Step::CoverRoot)(Errno::BUSY.into()),

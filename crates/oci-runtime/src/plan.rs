@@ -14,6 +14,7 @@ use crate::mounts::{MountKind, MountPlan};
 use crate::net_devices::NetDevice;
 use crate::remount;
 use crate::scheduling::Machine;
+use crate::sysctl::Parameter;
 use crate::user_namespace::UserNamespace;
 use crate::{labels, mount_options, net_devices, sysctl, time};
 
@@ -24,7 +25,8 @@ pub(crate) struct Plan {
     /// Whose root it is that does everything, if not the host's.
     pub(crate) user: Option<UserNamespace>,
     pub(crate) mounts: Vec<MountPlan>,
-    pub(crate) devices: Vec<Device>,
+    /// With their places in the specification's list.
+    pub(crate) devices: Vec<(usize, Device)>,
     /// Whether /dev is the container's own: not where the host's is bound there.
     pub(crate) set_up_dev: bool,
     pub(crate) root_readonly: bool,
@@ -32,8 +34,7 @@ pub(crate) struct Plan {
     pub(crate) root_propagation: Option<(u64, bool)>,
     pub(crate) hostname: String,
     pub(crate) domainname: String,
-    /// Paths below /proc/sys, and values.
-    pub(crate) sysctl: Vec<(String, String)>,
+    pub(crate) sysctl: Vec<Parameter>,
     pub(crate) masked: Vec<PathBuf>,
     pub(crate) read_only: Vec<PathBuf>,
     pub(crate) machine: Machine,
@@ -51,13 +52,22 @@ pub(crate) struct Namespaces {
     pub(crate) new_cgroup: bool,
     pub(crate) new_network: bool,
     /// In the order in which they are joined: user last.
-    pub(crate) joined: Vec<(ThreadNameSpaceType, PathBuf)>,
+    pub(crate) joined: Vec<Joined>,
     /// The one into which the child is born.
-    pub(crate) joined_pid: Option<PathBuf>,
+    pub(crate) joined_pid: Option<Joined>,
     /// All that differ from the host's, for exec.
     pub(crate) all: ThreadNameSpaceType,
     /// What is written to timens_offsets of the new time namespace, which is not `new` then; empty for nothing.
     pub(crate) time_offsets: String,
+}
+
+/// One that is there already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Joined {
+    /// The full name of its path's field.
+    pub(crate) field: String,
+    pub(crate) kind: ThreadNameSpaceType,
+    pub(crate) path: PathBuf,
 }
 
 impl Plan {
@@ -65,19 +75,16 @@ impl Plan {
         let linux = &spec.linux;
         let namespaces = Namespaces::new(linux)?;
         let user = UserNamespace::plan(linux)?;
-        let needs_uts = |setting, value: &str| match value {
+        let needs_uts = |field: &str, value: &str| match value {
             "" => Ok(()),
             _ if namespaces.all.contains(ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME) => Ok(()),
-            _ => Err(PlanError::NeedsNamespace { setting, namespace: "uts" }),
+            _ => Err(FieldError::Needs { with: "a uts namespace in linux.namespaces" }.at(field)),
         };
         needs_uts("hostname", &spec.hostname)?;
         needs_uts("domainname", &spec.domainname)?;
-        let mut mounts = spec.mounts.iter().map(MountPlan::below_root).collect::<Result<Vec<_>, _>>()?;
-        mounts
-            .iter()
-            .zip(&spec.mounts)
-            .enumerate()
-            .try_for_each(|(index, (plan, mount))| check_place(index, plan, mount))?;
+        let below_root = |(index, mount): (usize, &Mount)| MountPlan::below_root(format!("mounts[{index}]"), mount);
+        let mut mounts = spec.mounts.iter().enumerate().map(below_root).collect::<Result<Vec<_>, _>>()?;
+        mounts.iter().zip(&spec.mounts).try_for_each(|(plan, mount)| check_place(plan, mount))?;
         labels::label_mounts(&mut mounts, &linux.mount_label);
         made_in_order(&mut mounts);
         remount::plan(&mut mounts);
@@ -105,8 +112,8 @@ impl Plan {
 }
 
 /// Where the words alone tell that a mount has no place of its own; links are followed in [`crate::place`].
-fn check_place(index: usize, plan: &MountPlan, mount: &Mount) -> Result<(), PlanError> {
-    let field = || format!("mounts[{index}].destination");
+fn check_place(plan: &MountPlan, mount: &Mount) -> Result<(), PlanError> {
+    let field = || format!("{}.destination", plan.field);
     let is_root = plan.destination.components().all(|part| matches!(part, Component::RootDir | Component::CurDir));
     match &plan.kind {
         _ if mount.destination.as_os_str().is_empty() => Err(FieldError::Empty.at(field())),
@@ -140,9 +147,11 @@ impl Namespaces {
                 let path = path.display().to_string();
                 return Err(FieldError::Relative { path }.at(format!("linux.namespaces[{index}].path")));
             }
-            match (namespace.kind, path) {
-                (NamespaceKind::Pid, Some(path)) => namespaces.joined_pid = Some(path.clone()),
-                (_, Some(path)) => namespaces.joined.push((flag, path.clone())),
+            let field = || format!("linux.namespaces[{index}].path");
+            let joined = path.map(|path| Joined { field: field(), kind: flag, path: path.clone() });
+            match (namespace.kind, joined) {
+                (NamespaceKind::Pid, Some(joined)) => namespaces.joined_pid = Some(joined),
+                (_, Some(joined)) => namespaces.joined.push(joined),
                 (NamespaceKind::Cgroup, None) => namespaces.new_cgroup = true,
                 (NamespaceKind::Time, None) if !namespaces.time_offsets.is_empty() => {}
                 (kind, None) => {
@@ -153,7 +162,7 @@ impl Namespaces {
         }
         // Join every namespace except user first: after setns(CLONE_NEWUSER) we may lack the privilege to join the rest.
         // runc libcontainer/nsenter/nsexec.c, join_namespaces().
-        namespaces.joined.sort_by_key(|(flag, _)| *flag == ThreadNameSpaceType::USER);
+        namespaces.joined.sort_by_key(|joined| joined.kind == ThreadNameSpaceType::USER);
         if !namespaces.all.contains(ThreadNameSpaceType::MOUNT) && namespaces.all.contains(ThreadNameSpaceType::USER) {
             return Err(PlanError::NoMountNamespace);
         }
@@ -188,6 +197,13 @@ fn flags(kind: NamespaceKind) -> (ThreadNameSpaceType, UnshareFlags) {
     }
 }
 
+/// The specification's word.
+pub(crate) fn word(kind: ThreadNameSpaceType) -> &'static str {
+    use NamespaceKind::{Cgroup, Ipc, Mount, Network, Pid, Time, User, Uts};
+    let kinds = [Pid, Network, Mount, Ipc, Uts, User, Cgroup, Time];
+    kinds.into_iter().find(|known| flags(*known).0 == kind).map_or("unknown", NamespaceKind::word)
+}
+
 fn root_propagation(word: &str) -> Result<Option<(u64, bool)>, PlanError> {
     match mount_options::propagation(word) {
         None if word.is_empty() => Ok(None),
@@ -211,7 +227,7 @@ pub(crate) fn device_type(device: &Device) -> Option<FileType> {
     }
 }
 
-fn devices(devices: &[Device]) -> Result<Vec<Device>, PlanError> {
+fn devices(devices: &[Device]) -> Result<Vec<(usize, Device)>, PlanError> {
     for (index, device) in devices.iter().enumerate() {
         let failed = |err: FieldError, part: &str| err.at(format!("linux.devices[{index}].{part}"));
         if !device.path.is_absolute() {
@@ -222,7 +238,8 @@ fn devices(devices: &[Device]) -> Result<Vec<Device>, PlanError> {
         }
     }
     // As under runc: that one is a link to the container's own.
-    Ok(devices.iter().filter(|device| device.path != Path::new("/dev/ptmx")).cloned().collect())
+    let own = devices.iter().cloned().enumerate().filter(|(_, device)| device.path != Path::new("/dev/ptmx"));
+    Ok(own.collect())
 }
 
 fn paths(field: &str, paths: &[String]) -> Result<Vec<PathBuf>, PlanError> {

@@ -250,7 +250,7 @@ impl ProcessPlan {
     fn run_start_hooks(&self) -> Result<(), HookError> {
         let Some((hooks, state)) = &self.start_hooks else { return Ok(()) };
         let pid = rustix::process::getpid().as_raw_nonzero().get();
-        run_all(hooks, &State { pid, ..state.clone() })
+        run_all("startContainer", hooks, &State { pid, ..state.clone() })
     }
 
     fn set_terminal(&self, channel: &Channel, console: bool) -> Result<(), Failure> {
@@ -329,18 +329,10 @@ impl ProcessPlan {
             // Denied to a user namespace of somebody without privilege, and nobody has asked for any: the caller's stay, as with
             // runc.
             Err(Errno::PERM) if self.groups.is_empty() && user_namespace::denies_groups() => {}
-            other => other.at(Step::Credentials, "groups")?,
+            other => other.asked("process.user.additionalGids", "set the process's groups")?,
         }
-        // EINVAL is an id that the user namespace does not have.
-        let failure = |what: &'static str, id: u32| {
-            move |err: Errno| Failure {
-                reason: Reason::Step(Step::Credentials),
-                errno: err.raw_os_error(),
-                subject: format!("{what} {id}"),
-            }
-        };
-        rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failure("gid", self.gid))?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failure("uid", self.uid))?;
+        set_id("process.user.gid", self.gid, rustix::thread::set_thread_res_gid(gid, gid, gid))?;
+        set_id("process.user.uid", self.uid, rustix::thread::set_thread_res_uid(uid, uid, uid))?;
         capability::set_keep(false).at(Step::Capabilities, "keep")?;
         capability::set(sets.effective, sets.permitted, sets.inheritable).at(Step::Capabilities, "")?;
         capability::set_ambient(sets.ambient).at(Step::Capabilities, "ambient")
@@ -368,6 +360,12 @@ impl ProcessPlan {
         let found = candidates.into_iter().find(is_program).and_then(|path| CString::new(path).ok());
         found.ok_or(Failure { reason: Reason::NotInPath, errno: 0, subject: name })
     }
+}
+
+fn set_id(field: &str, id: u32, set: rustix::io::Result<()>) -> Result<(), Failure> {
+    let unknown = set == Err(Errno::INVAL);
+    let what = if unknown { "is no id of the container's user namespace" } else { "cannot be set" };
+    set.asked(field, format_args!("{id} {what}"))
 }
 
 impl CapabilitySets {

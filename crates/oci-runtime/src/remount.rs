@@ -3,13 +3,15 @@
 //! Flags of the mount are changed one by one, so that those that the kernel has locked stay (mount_namespaces(7)). The file
 //! system itself is changed only where this container has made it: behind a bind mount is one of the host's.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fspick};
+use rustix::io::Errno;
+use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
 use sys::mount::{Attributes, set_attributes};
 
+use crate::fault::{Fault, Part};
+use crate::file_system;
 use crate::mounts::{MountKind, MountPlan};
 use crate::target::{self, Missing};
 
@@ -29,35 +31,39 @@ pub(crate) fn plan(mounts: &mut [MountPlan]) {
 }
 
 /// Changes what is mounted at the destination.
-pub(crate) fn apply(root: BorrowedFd<'_>, plan: &MountPlan, file_system: bool) -> io::Result<()> {
-    let mount = target::open(root, &plan.destination, Missing::Refuse)?;
+pub(crate) fn apply(root: BorrowedFd<'_>, plan: &MountPlan, file_system: bool) -> Result<(), Fault> {
+    let place = plan.destination.display();
+    let mount = target::open(root, &plan.destination, Missing::Refuse);
+    let mount = mount.map_err(Part::Whole.fault(plan, format!("remount {place}")))?;
     let options = &plan.options;
     if file_system {
         reconfigure(mount.as_fd(), plan)?;
     }
-    if !options.attributes.is_empty() {
-        set_attributes(mount.as_fd(), options.attributes, false)?;
-    }
-    options.apply_rest(mount.as_fd())
+    let changed = match options.attributes.is_empty() {
+        true => Ok(()),
+        false => set_attributes(mount.as_fd(), options.attributes, false),
+    };
+    let changed = changed.and_then(|()| options.apply_rest(mount.as_fd()));
+    changed.map_err(Part::Options.fault(plan, format!("set flags of {place}")))
 }
 
-fn reconfigure(mount: BorrowedFd<'_>, plan: &MountPlan) -> io::Result<()> {
-    let context = fspick(mount, Path::new(""), FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)?;
+fn reconfigure(mount: BorrowedFd<'_>, plan: &MountPlan) -> Result<(), Fault> {
+    let failed = || Part::Whole.fault::<Errno>(plan, format!("remount {}", plan.destination.display()));
+    let picked = fspick(mount, Path::new(""), FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH);
+    let context = picked.map_err(failed())?;
+    let set = |key: &str, value: Option<&str>| file_system::set(context.as_fd(), plan, "what is mounted", key, value);
     let attributes = plan.options.attributes;
     if attributes.set & Attributes::READ_ONLY != 0 {
-        fsconfig_set_flag(context.as_fd(), "ro")?;
+        set("ro", None)?;
     }
     if attributes.clear & Attributes::READ_ONLY != 0 {
-        fsconfig_set_flag(context.as_fd(), "rw")?;
+        set("rw", None)?;
     }
     for word in &plan.options.superblock {
-        fsconfig_set_flag(context.as_fd(), word.as_str())?;
+        set(word, None)?;
     }
     for (key, value) in &plan.options.data {
-        match value {
-            Some(value) => fsconfig_set_string(context.as_fd(), key.as_str(), value.as_str())?,
-            None => fsconfig_set_flag(context.as_fd(), key.as_str())?,
-        }
+        set(key, value.as_deref())?;
     }
-    Ok(fsconfig_reconfigure(context.as_fd())?)
+    fsconfig_reconfigure(context.as_fd()).map_err(failed())
 }

@@ -11,7 +11,9 @@ use cgroup::{Cgroup, Hierarchies, Version};
 use oci::runtime::Spec;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
-use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsmount, fsopen, open_tree,
+};
 use rustix::process::{Pid, getpid};
 use rustix::thread::ThreadNameSpaceType;
 use sys::mount::{Attributes, set_attributes};
@@ -19,7 +21,9 @@ use sys::mount::{Attributes, set_attributes};
 use crate::channel::{At, Channel, Failure, Reason};
 use crate::child::{Birth, DEVICES};
 use crate::error::{CreateError, Step};
-use crate::mounts::{Built, MountKind, MountPlan, bind, build, build_root, clone_tree, new_file_system, unified};
+use crate::fault::{Fault, Part};
+use crate::file_system::new_file_system;
+use crate::mounts::{Built, MountKind, MountPlan, bind, build, build_root, clone_tree, unified};
 use crate::plan::{Plan, is_node};
 use crate::target::PATH_FLAGS;
 use crate::user_namespace::UserNamespace;
@@ -108,7 +112,7 @@ impl<'a> Order<'a> {
 
     fn make(&self, wanted: &Wanted<'_>, child: Pid) -> Result<OwnedFd, CreateError> {
         match (wanted, self.root) {
-            (Wanted::Root, None) => build_root(&self.spec.root),
+            (Wanted::Root, None) => build_root(&self.spec.root, self.plan.root_propagation),
             (Wanted::Root, Some(root)) => root.try_clone_to_owned().map_err(failed("open", &self.spec.root.path)),
             (Wanted::Bind(plan), _) if plan.kind == MountKind::Cgroup => {
                 bind(&MountPlan { source: unified(self.hierarchies).to_owned(), ..(*plan).clone() }, None)
@@ -140,19 +144,36 @@ impl Wanted<'_> {
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CreateError {
     let path = path.to_owned();
-    move |source| CreateError::BuildMount { action, path, source }
+    move |source| CreateError::Host { action, path, source }
 }
 
 /// The devices that a process without CAP_MKNOD in the first user namespace has to borrow. FIFOs are no devices.
 pub(crate) fn nodes(plan: &Plan) -> impl Iterator<Item = &Path> {
     let default = DEVICES.iter().map(|(path, ..)| Path::new(*path));
-    let own = plan.devices.iter().filter(|device| is_node(device)).map(|device| device.path.as_path());
+    let own = plan
+        .devices
+        .iter()
+        .map(|(_, device)| device)
+        .filter(|device| is_node(device))
+        .map(|device| device.path.as_path());
     default.chain(own).filter(|_| plan.set_up_dev)
 }
 
 /// Device nodes of the host's, for a container that cannot make its own.
 pub(crate) fn clone_nodes(plan: &Plan) -> Result<Vec<(PathBuf, OwnedFd)>, CreateError> {
     nodes(plan).map(|path| Ok((path.to_owned(), Wanted::Node(path).open()?))).collect()
+}
+
+/// Whether this process may make device nodes, and with it the container's first one. Otherwise it borrows the host's.
+pub(crate) fn makes_nodes() -> bool {
+    let made = || -> rustix::io::Result<()> {
+        let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_create(context.as_fd())?;
+        let scratch = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+        let (kind, number) = (rustix::fs::FileType::CharacterDevice, rustix::fs::makedev(1, 3));
+        rustix::fs::mknodat(&scratch, "null", kind, Mode::empty(), number)
+    };
+    made() != Err(Errno::PERM)
 }
 
 fn clone_node(path: &Path) -> std::io::Result<OwnedFd> {
@@ -196,12 +217,15 @@ impl Supplied {
 /// Makes what other children make later: here the host's /proc and /sys must still be there.
 fn own(plan: &MountPlan, built: Built) -> Result<Built, Failure> {
     let Built::InChild(kind) = built else { return Ok(built) };
+    let denied = |fault: &Fault| fault.source.raw_os_error() == Some(Errno::PERM.raw_os_error());
     let mount = match new_file_system(plan, &kind) {
         // Another one's network namespace, whose devices it shows: then the host's view of it, as far as it goes.
-        Err(err) if kind == "sysfs" && err.raw_os_error() == Some(Errno::PERM.raw_os_error()) => host_sys(plan),
+        Err(fault) if kind == "sysfs" && denied(&fault) => {
+            host_sys(plan).map_err(Part::Whole.fault(plan, "bind the host's /sys"))
+        }
         other => other,
     };
-    let mount = mount.because(Reason::Mount(Step::BuildMount), &plan.destination.to_string_lossy())?;
+    let mount = mount?;
     Ok(Built::Detached { mount, is_directory: true })
 }
 
@@ -222,9 +246,10 @@ fn lost(wanted: &Wanted<'_>) -> CreateError {
 /// In the form in which the child tells it.
 fn failure(err: CreateError) -> Failure {
     match err {
-        CreateError::BuildMount { path, source, .. } => {
+        CreateError::Mount { field, what, source } => Fault { field, what, source }.into(),
+        CreateError::Host { action, path, source } => {
             let errno = source.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
-            Failure { reason: Reason::Mount(Step::BuildMount), errno, subject: path.to_string_lossy().into_owned() }
+            Failure { reason: Reason::Refused, errno, subject: format!("{action} {}", path.display()) }
         }
         other => Failure { reason: Reason::Hook, errno: 0, subject: errdefs::chain(&other) },
     }

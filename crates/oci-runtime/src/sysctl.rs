@@ -7,9 +7,21 @@ use crate::error::PlanError;
 use crate::field::FieldError;
 use crate::plan::Namespaces;
 
-/// Their paths below /proc/sys, and values.
-pub(crate) fn plan(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<(String, String)>, PlanError> {
-    let one = |(name, value): (&String, &String)| Ok((path(name, namespaces)?, value.clone()));
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Parameter {
+    /// As the specification has it.
+    pub(crate) name: String,
+    /// Below /proc/sys.
+    pub(crate) path: String,
+    pub(crate) value: String,
+}
+
+/// All of them.
+pub(crate) fn plan(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<Parameter>, PlanError> {
+    let one = |(name, value): (&String, &String)| {
+        Ok(Parameter { name: name.clone(), path: path(name, namespaces)?, value: value.clone() })
+    };
     linux.sysctl.iter().map(one).collect()
 }
 
@@ -26,11 +38,25 @@ fn path(name: &str, namespaces: &Namespaces) -> Result<String, PlanError> {
         false => (name.to_owned(), name.chars().map(swap).collect::<String>()),
     };
     if dotted == "kernel.hostname" {
-        return Err(FieldError::Contradicts { with: "hostname" }.at("linux.sysctl.kernel.hostname"));
+        return Err(FieldError::Contradicts { with: "hostname" }.at(field(name)));
     }
     let clean = path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
-    let own = kind(&dotted).is_some_and(|kind| namespaces.all.contains(kind));
-    if clean && own { Ok(path) } else { Err(PlanError::Sysctl { name: name.to_owned() }) }
+    let kind = kind(&dotted).filter(|_| clean);
+    match kind {
+        Some(kind) if namespaces.all.contains(kind) => Ok(path),
+        kind => Err(not_separate(name, kind)),
+    }
+}
+
+/// The full name of a parameter's field, whose own name has dots.
+pub(crate) fn field(name: &str) -> String {
+    format!("linux.sysctl[{name:?}]")
+}
+
+/// A parameter that is the host's; with the namespace that would make it the container's.
+pub(crate) fn not_separate(name: &str, kind: Option<ThreadNameSpaceType>) -> PlanError {
+    let needs = kind.map(crate::plan::word);
+    FieldError::NotSeparate { name: name.to_owned(), needs }.at(field(name))
 }
 
 /// The kind of namespace that has such a parameter of its own.

@@ -44,7 +44,8 @@ use crate::birth::{REAP_WITHIN, end, report};
 use crate::channel::{At, Channel, Failure, Message};
 use crate::child::Birth;
 use crate::error::{CreateError, PlanError, ProcessError, Step};
-use crate::plan::Namespaces;
+use crate::field::FieldError;
+use crate::plan::{Joined, Namespaces};
 use crate::process::{open_proc, write_proc};
 use crate::supply;
 
@@ -75,10 +76,12 @@ impl UserNamespace {
         let (users, groups) = (linux.uid_mappings.clone(), linux.gid_mappings.clone());
         check("linux.uidMappings", &users)?;
         check("linux.gidMappings", &groups)?;
-        let missing = |field| Err(PlanError::Mapping { field, fault: "is empty, and a new user namespace needs ids" });
+        let fault = "is empty, and a new user namespace needs ids";
+        let missing = |field| Err(FieldError::Mapping { fault }.at(field));
+        let needed = |field| Err(FieldError::Needs { with: "a user namespace in linux.namespaces" }.at(field));
         match linux.namespaces.iter().find(|namespace| namespace.kind == NamespaceKind::User) {
-            None if !users.is_empty() => Err(PlanError::NeedsNamespace { setting: "uidMappings", namespace: "user" }),
-            None if !groups.is_empty() => Err(PlanError::NeedsNamespace { setting: "gidMappings", namespace: "user" }),
+            None if !users.is_empty() => needed("linux.uidMappings"),
+            None if !groups.is_empty() => needed("linux.gidMappings"),
             None => Ok(None),
             Some(namespace) if namespace.path.is_some() => Ok(Some(UserNamespace::Joined { users, groups })),
             Some(_) if users.is_empty() => missing("linux.uidMappings"),
@@ -89,20 +92,21 @@ impl UserNamespace {
 }
 
 /// What the kernel would refuse without a reason.
-pub(crate) fn check(field: &'static str, mappings: &[IdMapping]) -> Result<(), PlanError> {
-    let fault = |fault| Err(PlanError::Mapping { field, fault });
+pub(crate) fn check(field: &str, mappings: &[IdMapping]) -> Result<(), PlanError> {
+    let of = |index: usize| format!("{field}[{index}]");
+    let fault = |field: String, fault| Err(FieldError::Mapping { fault }.at(field));
     let ends = |mapping: &IdMapping| {
         let fits = |first: u32| first.checked_add(mapping.size).is_some();
         fits(mapping.container_id) && fits(mapping.host_id)
     };
     if mappings.len() > EXTENTS_MAX {
-        return fault("has more than 340 ranges");
+        return fault(field.to_owned(), "has more than 340 ranges");
     }
-    if mappings.iter().any(|mapping| mapping.size == 0) {
-        return fault("has a range of size 0");
+    if let Some(index) = mappings.iter().position(|mapping| mapping.size == 0) {
+        return fault(of(index), "is a range of size 0");
     }
-    if !mappings.iter().all(ends) {
-        return fault("has a range beyond the last id");
+    if let Some(index) = mappings.iter().position(|mapping| !ends(mapping)) {
+        return fault(of(index), "is a range beyond the last id");
     }
     Ok(())
 }
@@ -170,7 +174,7 @@ fn map(pid: Pid, user: &UserNamespace) -> Result<(), CreateError> {
                 let text = fs::read_to_string(&path).map_err(|source| CreateError::Read { path, source })?;
                 if !mappings.is_empty() && !is_map(&text, mappings) {
                     let fault = "is not what the user namespace to join has";
-                    return Err(PlanError::Mapping { field, fault }.into());
+                    return Err(FieldError::Mapping { fault }.at(field).into());
                 }
             }
             Ok(())
@@ -285,7 +289,9 @@ impl Birth<'_> {
             let new = NewNamespaces(namespaces.new.0 & !NEW_IPC);
             let clone = || fork_sibling(new, || report(channel, self.run_mapped(channel)));
             let cloned = match self.joined_pid {
-                Some(namespace) => sys::namespace::in_pid_namespace(namespace, clone).at(Step::JoinNamespace, "pid")?,
+                Some(namespace) => {
+                    sys::namespace::in_pid_namespace(namespace, clone).at(Step::JoinNamespace, "of kind pid")?
+                }
                 None => clone(),
             };
             cloned.at(Step::Clone, "")
@@ -299,12 +305,14 @@ impl Birth<'_> {
     /// First those that the caller may join, then the user namespace, and then what only its root may join.
     fn join(&self, namespaces: &Namespaces) -> Result<(), Failure> {
         // With its kind: behind the path of another one could be the host's mounts.
-        let join = |index: usize| move_into_thread_name_spaces(self.joined[index].as_fd(), namespaces.joined[index].0);
-        let is_user = |index: &usize| namespaces.joined[*index].0 == ThreadNameSpaceType::USER;
+        let join =
+            |index: usize| move_into_thread_name_spaces(self.joined[index].as_fd(), namespaces.joined[index].kind);
+        let is_user = |index: &usize| namespaces.joined[*index].kind == ThreadNameSpaceType::USER;
         let (user, others): (Vec<_>, Vec<_>) = (0..namespaces.joined.len()).partition(is_user);
         let left: Vec<_> = others.into_iter().filter(|index| user.is_empty() || join(*index).is_err()).collect();
         for index in user.into_iter().chain(left) {
-            join(index).at(Step::JoinNamespace, &namespaces.joined[index].1.to_string_lossy())?;
+            let Joined { field, path, .. } = &namespaces.joined[index];
+            join(index).asked(field, format_args!("join {}", path.display()))?;
         }
         Ok(())
     }

@@ -79,8 +79,11 @@ pub(crate) enum BundleError {
         /// The kernel's answer.
         source: SystemError,
     },
+    /// No version of the specification.
+    #[error("ociVersion: is missing, 1.0.0 to {} are honoured", oci::runtime::VERSION)]
+    NoVersion,
     /// A version of the specification that came later, or none.
-    #[error("ociVersion {version:?} is not supported")]
+    #[error("ociVersion: {version:?} is not supported, only 1.0.0 to {}", oci::runtime::VERSION)]
     Version {
         /// As given.
         version: String,
@@ -94,6 +97,16 @@ pub(crate) enum BundleError {
     /// There is no root.
     #[error("root.path is empty")]
     NoRoot,
+    /// A variable that no program can read. The words are runc's.
+    #[error("process.env[{index}]: {entry:?}: invalid environment variable: {fault}")]
+    Variable {
+        /// Its place in the list.
+        index: usize,
+        /// As given.
+        entry: String,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
     /// The filter is not one that can be carried out.
     #[error("linux.seccomp")]
     Seccomp {
@@ -212,6 +225,9 @@ fn plan(config: &Value, directory: &Path, id: &str) -> Result<Plan, BundleError>
     }
     shape::wrong_in_config(config).map_or(Ok(()), list_for_object)?;
     let mut spec: Spec = typed(config, "")?;
+    if spec.oci_version.is_empty() {
+        return Err(BundleError::NoVersion);
+    }
     if !is_supported(&spec.oci_version) {
         return Err(BundleError::Version { version: spec.oci_version });
     }
@@ -233,8 +249,22 @@ fn plan(config: &Value, directory: &Path, id: &str) -> Result<Plan, BundleError>
         path => format!("/{}", path.trim_start_matches('/')),
     };
     let filter = filter(&spec)?;
+    check_variables(&spec.process.env)?;
     oci_runtime::check(&spec)?;
     Ok(Plan { spec, filter, asks_for_cgroup, cgroups_path })
+}
+
+/// Refuses what is no `NAME=VALUE`, as runc does.
+pub(crate) fn check_variables(env: &[String]) -> Result<(), BundleError> {
+    for (index, entry) in env.iter().enumerate() {
+        let fault = match entry.find('=') {
+            None => "missing '='",
+            Some(0) => "name cannot be empty",
+            Some(_) => continue,
+        };
+        return Err(BundleError::Variable { index, entry: entry.clone(), fault });
+    }
+    Ok(())
 }
 
 /// Versions that begin with 1 (semver.org; runtime-spec config.md, "Specification version").
@@ -310,8 +340,16 @@ mod tests {
     fn what_cannot_be_carried_out_is_named() {
         let linux = |field: &str, value: Value| json!({"linux": {"namespaces": [{"type": "mount"}], field: value}});
         for (changes, text) in [
-            (json!({"ociVersion": "2.0.0"}), "ociVersion \"2.0.0\" is not supported"),
-            (json!({"ociVersion": null}), "ociVersion \"\" is not supported"),
+            (json!({"ociVersion": "2.0.0"}), "ociVersion: \"2.0.0\" is not supported, only 1.0.0 to 1."),
+            (json!({"ociVersion": null}), "ociVersion: is missing, 1.0.0 to 1."),
+            (
+                json!({"process": {"args": ["x"], "cwd": "/", "env": ["A=1", "bare"]}}),
+                "process.env[1]: \"bare\": invalid environment variable: missing '='",
+            ),
+            (
+                json!({"process": {"args": ["x"], "cwd": "/", "env": ["=x"]}}),
+                "process.env[0]: \"=x\": invalid environment variable: name cannot be empty",
+            ),
             (json!({"root": null}), "root.path is empty"),
             (json!({"process": {"args": [], "cwd": "/"}}), "process.args is empty"),
             (json!({"process": {"args": ["x"], "cwd": "etc"}}), "process.cwd: \"etc\" is not an absolute path"),
@@ -319,10 +357,13 @@ mod tests {
                 json!({"process": {"args": ["x"], "cwd": "/", "rlimits": [{"type": "RLIMIT_X", "hard": 1, "soft": 1}]}}),
                 "process.rlimits[0].type: unknown word \"RLIMIT_X\"",
             ),
-            (json!({"linux": {"namespaces": [{"type": "user"}]}}), "a mount namespace of its own is required"),
+            (
+                json!({"linux": {"namespaces": [{"type": "user"}]}}),
+                "linux.namespaces: a mount namespace of its own is required",
+            ),
             (
                 json!({"linux": {"namespaces": [{"type": "mount"}, {"type": "user"}]}}),
-                "linux.uidMappings is empty, and a new user namespace needs ids",
+                "linux.uidMappings: is empty, and a new user namespace needs ids",
             ),
             (
                 linux("personality", json!({"domain": "BSD"})),
@@ -334,7 +375,7 @@ mod tests {
             ),
             (
                 json!({"mounts": [{"destination": "/x", "type": "bind", "source": "/y", "options": ["rbind", "idmap"]}]}),
-                "idmap without mappings needs a new user namespace",
+                "mounts[0].options: needs uidMappings and gidMappings, or a user namespace",
             ),
             (
                 json!({"hooks": {"prestart": [{"path": "relative"}]}}),

@@ -60,6 +60,16 @@ pub(crate) fn cgroup(record: &Record, hierarchies: &Hierarchies) -> Result<Cgrou
     Ok(Cgroup::open(hierarchies, Path::new(&record.spec.linux.cgroups_path))?)
 }
 
+/// The container's cgroup for what cannot be done without one.
+pub(crate) fn some_cgroup(
+    record: &Record,
+    hierarchies: &Hierarchies,
+    what: &'static str,
+) -> Result<Cgroup, CommandError> {
+    let found = cgroup(record, hierarchies)?;
+    if found.directories.is_empty() { Err(CommandError::NoCgroup { id: record.id.clone(), what }) } else { Ok(found) }
+}
+
 /// What no kernel knows is no error, but to be told (runtime-spec config.md, "capabilities"); runc's sentence.
 pub(crate) fn warn_of_capabilities(context: &Context<'_>, process: &Process) {
     let unknown = oci_runtime::unknown_capabilities(process);

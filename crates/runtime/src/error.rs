@@ -132,8 +132,16 @@ pub(crate) enum CommandError {
         /// Of what.
         what: &'static str,
     },
+    /// What is asked for goes by the cgroup.
+    #[error("container {id} has no cgroup, by which {what}")]
+    NoCgroup {
+        /// Which container.
+        id: String,
+        /// What is known or done by a cgroup.
+        what: &'static str,
+    },
     /// The host's `ps` failed.
-    #[error("ps ended with {status}: {output}")]
+    #[error("ps ended with {status}{}{output}", if output.is_empty() { "" } else { ": " })]
     Ps {
         /// How it ended.
         status: std::process::ExitStatus,

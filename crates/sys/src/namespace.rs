@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
@@ -107,4 +107,13 @@ pub fn in_new_time_namespace<T>(set_up: impl FnOnce() -> io::Result<()>, clone: 
 pub fn is_own(namespace: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
     let (other, own) = (rustix::fs::fstat(namespace)?, rustix::fs::stat(format!("/proc/thread-self/ns/{name}"))?);
     Ok((other.st_dev, other.st_ino) == (own.st_dev, own.st_ino))
+}
+
+/// Of which kind a descriptor's namespace is. ENOTTY: it is no namespace.
+pub fn kind(namespace: BorrowedFd<'_>) -> io::Result<ThreadNameSpaceType> {
+    // linux/nsfs.h: _IO(0xb7, 0x3), since Linux 4.11.
+    const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+    // SAFETY: the descriptor is open for the duration of the call, and the request takes no argument.
+    let flag = crate::check(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE as _) }.into())?;
+    Ok(ThreadNameSpaceType::from_bits_retain(flag as u32))
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use cgroup::{Cgroup, Hierarchies};
 use oci::runtime::{Hooks, IdMapping, NamespaceKind, Spec, State};
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, openat};
+use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -198,19 +199,12 @@ fn open_to_root(restore: &Restore<'_>, directories: &Directories) -> Result<(), 
     let root = |ids: &[IdMapping]| ids.iter().find(|ids| ids.container_id == 0).map(|ids| ids.host_id);
     let (Some(uid), Some(gid)) = (root(&linux.uid_mappings), root(&linux.gid_mappings)) else { return Ok(()) };
     let path = &restore.options.images;
-    const OPEN: &str = "open to the container's root";
-    for entry in fs::read_dir(path).map_err(images("read", path))? {
-        let entry = entry.map_err(images("read", path))?;
-        let file = openat(
-            &directories.images,
-            entry.file_name(),
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
-            Mode::empty(),
-        );
-        let shared = file.and_then(|file| share(&file, gid, Mode::RGRP));
-        shared.map_err(|err| images(OPEN, &entry.path())(err.into()))?;
+    let own = directories.images.try_clone().map_err(images("open", path))?;
+    let mut next = Some((own, path.clone()));
+    for _ in 0..PARENTS_MAX {
+        let Some((directory, path)) = next else { break };
+        next = share_images(&directory, &path, gid)?;
     }
-    share(&directories.images, gid, Mode::RGRP | Mode::XGRP).map_err(|err| images(OPEN, path)(err.into()))?;
     if let Stdio::Fds(fds) = &restore.stdio {
         for fd in fds.iter().filter(|fd| fstat(fd).is_ok_and(|stat| !is_null(&stat))) {
             // One that cannot be given away, a socket for instance, may do as it is.
@@ -218,6 +212,33 @@ fn open_to_root(restore: &Restore<'_>, directories: &Directories) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Dumps that build on each other, one on the next: nobody has that many, but a link can lead in a circle.
+const PARENTS_MAX: usize = 1000;
+
+/// Shares the images of one dump; the answer is the directory of the dump on which it builds.
+fn share_images(directory: &OwnedFd, path: &Path, gid: u32) -> Result<Option<(OwnedFd, PathBuf)>, CriuError> {
+    const OPEN: &str = "open to the container's root";
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    for entry in fs::read_dir(path).map_err(images("read", path))? {
+        let entry = entry.map_err(images("read", path))?;
+        // Followed below, and no file of ours otherwise.
+        if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+            continue;
+        }
+        let file = openat(directory, entry.file_name(), flags | OFlags::NOFOLLOW, Mode::empty());
+        let shared = file.and_then(|file| share(&file, gid, Mode::RGRP));
+        shared.map_err(|err| images(OPEN, &entry.path())(err.into()))?;
+    }
+    share(directory, gid, Mode::RGRP | Mode::XGRP).map_err(|err| images(OPEN, path)(err.into()))?;
+    // CRIU's link to the images that `--parent-path` named.
+    let path = path.join("parent");
+    match openat(directory, "parent", flags | OFlags::DIRECTORY, Mode::empty()) {
+        Ok(parent) => Ok(Some((parent, path))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(err) => Err(images(OPEN, &path)(err.into())),
+    }
 }
 
 fn share(file: &OwnedFd, gid: u32, mode: Mode) -> rustix::io::Result<()> {
@@ -295,7 +316,7 @@ impl<'a> Scene<'a> {
         for plan in to_prepare(mounts) {
             places.push((plan, if plan.kind == MountKind::Bind { Some(bind(plan, None)?) } else { None }));
         }
-        Ok(Scene { root: build_root(root)?, clean: build_root(root)?, places })
+        Ok(Scene { root: build_root(root, None)?, clean: build_root(root, None)?, places })
     }
 
     fn start(
@@ -397,7 +418,8 @@ mod tests {
             mount("/dev/bound", "bind"),
             mount("/sys/fs/cgroup", "cgroup"),
         ];
-        let mounts: Vec<_> = mounts.iter().map(|mount| MountPlan::below_root(mount).unwrap()).collect();
+        let mounts: Vec<_> =
+            mounts.iter().map(|mount| MountPlan::below_root("mounts[0]".into(), mount).unwrap()).collect();
         let made: Vec<_> = to_prepare(&mounts).map(|plan| plan.destination.to_str().unwrap()).collect();
         assert_eq!(made, ["/proc", "/dev", "/device", "/device/inside"]);
     }

@@ -120,7 +120,7 @@ proptest! {
             destination: destination.into(), kind, options, uid_mappings, gid_mappings, ..Default::default()
         };
         let spec = oci::runtime::Spec { mounts: vec![mount; 2], ..Default::default() };
-        if let Ok(plan) = crate::mounts::MountPlan::below_root(&spec.mounts[0]) {
+        if let Ok(plan) = crate::mounts::MountPlan::below_root("mounts[0]".into(), &spec.mounts[0]) {
             prop_assert!(plan.destination.is_absolute());
             let mut both = vec![plan.clone(), plan];
             crate::remount::plan(&mut both);

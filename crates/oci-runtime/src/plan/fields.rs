@@ -123,7 +123,7 @@ fn devices() {
     for kind in ["c", "b", "u", "p"] {
         let node = json!({"type": kind, "path": "/dev/x", "major": 1, "minor": 2, "fileMode": 384, "uid": 3, "gid": 4});
         let text = format!(
-            r#"devices: [Device {{ kind: "{kind}", path: "/dev/x", major: 1, minor: 2, file_mode: Some(384), uid: 3, gid: 4 }}]"#
+            r#"devices: [(0, Device {{ kind: "{kind}", path: "/dev/x", major: 1, minor: 2, file_mode: Some(384), uid: 3, gid: 4 }})]"#
         );
         check(device(node), &text);
     }
@@ -151,19 +151,22 @@ fn namespaces_by_type_and_by_path() {
         let found = planned(&namespaces(json!([{"type": kind}, {"type": "mount"}])));
         assert!(found.contains(&all) || found.contains(&format!("| {flag}")), "{kind}: {found}");
         let joined = planned(&namespaces(json!([{"type": kind, "path": "/n"}, {"type": "mount"}])));
-        assert!(joined.contains(r#""/n")"#), "{kind}: {joined}");
+        assert!(joined.contains(r#"path: "/n" }"#), "{kind}: {joined}");
         check(
             namespaces(json!([{"type": "mount"}, {"type": kind}, {"type": kind, "path": "/n"}])),
             &format!(r#"error: linux.namespaces[2].type: "{kind}" is there twice"#),
         );
     }
-    check(namespaces(json!([{"type": "mount", "path": "/n"}])), r#"joined: [(ThreadNameSpaceType(MOUNT), "/n")]"#);
+    check(
+        namespaces(json!([{"type": "mount", "path": "/n"}])),
+        r#"joined: [Joined { field: "linux.namespaces[0].path", kind: ThreadNameSpaceType(MOUNT), path: "/n" }]"#,
+    );
     check(
         namespaces(json!([{"type": "mount", "path": "n"}])),
         r#"error: linux.namespaces[0].path: "n" is not an absolute path"#,
     );
     check(namespaces(json!([])), "all: ThreadNameSpaceType(0x0)");
-    check(namespaces(json!([{"type": "user"}])), "error: a mount namespace of its own is required");
+    check(namespaces(json!([{"type": "user"}])), "error: linux.namespaces: a mount namespace of its own is required");
 }
 
 #[test]
@@ -187,11 +190,21 @@ fn clocks() {
 #[test]
 fn kernel_parameters() {
     let parameter = |name: &str| json!({"linux": {"sysctl": {name: "1"}}});
-    check(parameter("kernel.domainname"), r#"sysctl: [("kernel/domainname", "1")]"#);
-    check(parameter("kernel.hostname"), "error: linux.sysctl.kernel.hostname: contradicts hostname");
-    for name in ["user.max_user_namespaces", "kernel.panic", "vm.swappiness", "", "net", "net."] {
-        check(parameter(name), &format!("error: sysctl {name:?} is not in a separate kernel namespace"));
+    check(
+        parameter("kernel.domainname"),
+        r#"sysctl: [Parameter { name: "kernel.domainname", path: "kernel/domainname", value: "1" }]"#,
+    );
+    check(parameter("kernel.hostname"), "error: linux.sysctl[\"kernel.hostname\"]: contradicts hostname");
+    for name in ["kernel.panic", "vm.swappiness", "", "net", "net."] {
+        let text = format!("error: linux.sysctl[{name:?}]: sysctl {name:?} is not in a separate kernel namespace");
+        check(parameter(name), &text);
     }
+    let text =
+        r#"error: linux.sysctl["user.max_user_namespaces"]: sysctl "user.max_user_namespaces" is not in a separate "#;
+    check(
+        parameter("user.max_user_namespaces"),
+        &format!("{text}kernel namespace: it needs the user namespace in linux.namespaces"),
+    );
 }
 
 #[test]

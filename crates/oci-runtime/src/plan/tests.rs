@@ -20,9 +20,10 @@ fn the_user_namespace_is_joined_last_and_the_cgroup_one_is_made_late() {
         namespace(NamespaceKind::Time, None),
     ]));
     let namespaces = plan.unwrap().namespaces;
-    let joined: Vec<_> = namespaces.joined.iter().map(|(_, path)| path.to_str().unwrap()).collect();
+    let joined: Vec<_> = namespaces.joined.iter().map(|joined| joined.path.to_str().unwrap()).collect();
     assert_eq!(joined, ["/n", "/u"]);
-    assert_eq!(namespaces.joined_pid.as_deref(), Some(Path::new("/p")));
+    let pid = namespaces.joined_pid.unwrap();
+    assert_eq!((pid.field.as_str(), pid.path.as_path()), ("linux.namespaces[2].path", Path::new("/p")));
     assert!(namespaces.new_cgroup && !namespaces.new_network);
     let new = UnshareFlags::NEWNS | UnshareFlags::NEWTIME;
     assert_eq!(namespaces.new, NewNamespaces(u64::from(new.bits())));
@@ -30,13 +31,16 @@ fn the_user_namespace_is_joined_last_and_the_cgroup_one_is_made_late() {
 
 #[test]
 fn what_cannot_be_done_is_named() {
-    let refused = |spec: Spec| Plan::new(&spec).unwrap_err().to_string();
-    assert_eq!(refused(spec(vec![namespace(NamespaceKind::User, None)])), "a mount namespace of its own is required");
+    let refused = |spec: Spec| errdefs::chain(&Plan::new(&spec).unwrap_err());
+    assert_eq!(
+        refused(spec(vec![namespace(NamespaceKind::User, None)])),
+        "linux.namespaces: a mount namespace of its own is required"
+    );
     let user = vec![namespace(NamespaceKind::Mount, None), namespace(NamespaceKind::User, None)];
-    assert_eq!(refused(spec(user)), "linux.uidMappings is empty, and a new user namespace needs ids");
+    assert_eq!(refused(spec(user)), "linux.uidMappings: is empty, and a new user namespace needs ids");
     let mounts_only = || spec(vec![namespace(NamespaceKind::Mount, None)]);
     let named = Spec { hostname: "h".into(), ..mounts_only() };
-    assert_eq!(refused(named), "hostname needs a new uts namespace");
+    assert_eq!(refused(named), "hostname: needs a uts namespace in linux.namespaces");
     let mount = |destination: &str, kind: &str, option: &str| oci::runtime::Mount {
         destination: destination.into(),
         kind: kind.into(),
@@ -45,14 +49,44 @@ fn what_cannot_be_done_is_named() {
         ..Default::default()
     };
     for (mount, text) in [
-        (mount("/m", "tmpfs", "idmap"), "mapping the ids of /m, which is no bind mount, is not supported"),
-        (mount("/m", "bind", "idmap"), "idmap without mappings needs a new user namespace"),
-        (mount("/m", "bind", "size=5"), "mount option \"size\" of /m is not supported"),
-        (mount("/m", "proc", "tmpcopyup"), "mount option \"tmpcopyup\" of /m is not supported"),
-        (mount("/proc/self/attr", "bind", "ro"), "/proc/self/attr cannot be mounted because it is inside /proc"),
-        (mount("/proc", "tmpfs", "ro"), "/proc cannot be mounted because it is inside /proc"),
+        (
+            mount("/m", "tmpfs", "idmap"),
+            "options: \"idmap\" is no option of a mount that is no bind mount: ids are mapped of those alone",
+        ),
+        (
+            mount("/m", "bind", "idmap"),
+            "options: needs uidMappings and gidMappings, or a user namespace whose ids are mapped",
+        ),
+        (mount("/m", "bind", "size=5"), "options: \"size=5\" is no option of a bind mount"),
+        (mount("/m", "bind", "nosuch"), "options: \"nosuch\" is no option of a bind mount"),
+        (mount("/m", "proc", "tmpcopyup"), "options: \"tmpcopyup\" is no option of a mount that is not of type tmpfs"),
+        (oci::runtime::Mount { source: "".into(), ..mount("/m", "bind", "ro") }, "source: is empty"),
+        (mount("", "tmpfs", "ro"), "destination: is empty"),
+        (
+            mount("/proc/self/attr", "bind", "ro"),
+            "destination: /proc/self/attr cannot be mounted because it is inside /proc",
+        ),
+        (mount("/proc", "tmpfs", "ro"), "destination: /proc cannot be mounted because it is inside /proc"),
     ] {
-        assert_eq!(refused(Spec { mounts: vec![mount], ..mounts_only() }), text);
+        // Each is named with its place in the list.
+        let good = oci::runtime::Mount { destination: "/t".into(), kind: "tmpfs".into(), ..Default::default() };
+        let text = format!("mounts[1].{text}");
+        assert_eq!(refused(Spec { mounts: vec![good, mount], ..mounts_only() }), text);
+    }
+    let range = |size| oci::runtime::IdMapping { container_id: 5, host_id: 5, size };
+    let mapped = |users: Vec<_>, groups: Vec<_>| {
+        let mount = mount("/m", "bind", "idmap");
+        Spec {
+            mounts: vec![oci::runtime::Mount { uid_mappings: users, gid_mappings: groups, ..mount }],
+            ..mounts_only()
+        }
+    };
+    for (spec, text) in [
+        (mapped(vec![range(1)], vec![]), "mounts[0].gidMappings: is empty, and an id-mapped mount needs both"),
+        (mapped(vec![range(1), range(0)], vec![range(1)]), "mounts[0].uidMappings[1]: is a range of size 0"),
+        (mapped(vec![range(u32::MAX)], vec![]), "mounts[0].uidMappings[0]: is a range beyond the last id"),
+    ] {
+        assert_eq!(refused(spec), text);
     }
 }
 
@@ -61,20 +95,21 @@ fn kernel_parameters_need_their_namespace_and_never_leave_proc_sys() {
     let sysctl = |kind: NamespaceKind, name: &str| {
         let mut spec = spec(vec![namespace(NamespaceKind::Mount, None), namespace(kind, None)]);
         spec.linux.sysctl.insert(name.into(), "1".into());
-        Plan::new(&spec).map(|plan| plan.sysctl[0].0.clone()).map_err(|err| err.to_string())
+        Plan::new(&spec).map(|plan| plan.sysctl[0].path.clone()).map_err(|err| errdefs::chain(&err))
     };
     let network = NamespaceKind::Network;
     assert_eq!(sysctl(network, "net.ipv4.ip_forward").unwrap(), "net/ipv4/ip_forward");
     assert_eq!(sysctl(network, "net/ipv4/conf/eth0.1/forwarding").unwrap(), "net/ipv4/conf/eth0.1/forwarding");
     assert_eq!(sysctl(NamespaceKind::Ipc, "fs.mqueue.msg_max").unwrap(), "fs/mqueue/msg_max");
-    for (kind, name) in [
-        (NamespaceKind::Ipc, "net.ipv4.ip_forward"),
-        (network, "kernel.shmmax"),
-        (network, "kernel.core_pattern"),
-        (network, "net/../kernel/core_pattern"),
-        (network, "net...kernel"),
+    for (kind, name, needs) in [
+        (NamespaceKind::Ipc, "net.ipv4.ip_forward", ": it needs the network namespace in linux.namespaces"),
+        (network, "kernel.shmmax", ": it needs the ipc namespace in linux.namespaces"),
+        (network, "kernel.core_pattern", ""),
+        (network, "net/../kernel/core_pattern", ""),
+        (network, "net...kernel", ""),
     ] {
-        assert_eq!(sysctl(kind, name).unwrap_err(), format!("sysctl {name:?} is not in a separate kernel namespace"));
+        let text = format!("linux.sysctl[{name:?}]: sysctl {name:?} is not in a separate kernel namespace{needs}");
+        assert_eq!(sysctl(kind, name).unwrap_err(), text);
     }
 }
 

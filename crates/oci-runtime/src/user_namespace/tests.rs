@@ -19,18 +19,18 @@ fn ids_belong_to_a_user_namespace_and_a_new_one_needs_them() {
     let joined = UserNamespace::Joined { users: vec![], groups: vec![] };
     assert_eq!(UserNamespace::plan(&linux(Some(Some("/u")), vec![], vec![])).unwrap(), Some(joined));
     for (linux, text) in [
-        (linux(None, ids.clone(), vec![]), "uidMappings needs a new user namespace"),
-        (linux(None, vec![], ids.clone()), "gidMappings needs a new user namespace"),
-        (linux(Some(None), vec![], ids.clone()), "linux.uidMappings is empty, and a new user namespace needs ids"),
-        (linux(Some(None), ids.clone(), vec![]), "linux.gidMappings is empty, and a new user namespace needs ids"),
-        (linux(Some(None), vec![range(0, 0, 0)], ids.clone()), "linux.uidMappings has a range of size 0"),
+        (linux(None, ids.clone(), vec![]), "linux.uidMappings: needs a user namespace in linux.namespaces"),
+        (linux(None, vec![], ids.clone()), "linux.gidMappings: needs a user namespace in linux.namespaces"),
+        (linux(Some(None), vec![], ids.clone()), "linux.uidMappings: is empty, and a new user namespace needs ids"),
+        (linux(Some(None), ids.clone(), vec![]), "linux.gidMappings: is empty, and a new user namespace needs ids"),
+        (linux(Some(None), vec![range(0, 0, 0)], ids.clone()), "linux.uidMappings[0]: is a range of size 0"),
         (
             linux(Some(None), ids.clone(), vec![range(0, 5, u32::MAX)]),
-            "linux.gidMappings has a range beyond the last id",
+            "linux.gidMappings[0]: is a range beyond the last id",
         ),
-        (linux(Some(None), vec![range(0, 0, 1); 341], ids), "linux.uidMappings has more than 340 ranges"),
+        (linux(Some(None), vec![range(0, 0, 1); 341], ids), "linux.uidMappings: has more than 340 ranges"),
     ] {
-        assert_eq!(UserNamespace::plan(&linux).unwrap_err().to_string(), text);
+        assert_eq!(errdefs::chain(&UserNamespace::plan(&linux).unwrap_err()), text);
     }
 }
 

@@ -142,7 +142,8 @@ fn privileged_a_missing_bind_source_is_named() {
             ..Mount::default()
         });
         let err = fixture.create(None, output_pipe().1).unwrap_err();
-        assert_eq!(err.to_string(), "bind mount /nosuch/source");
+        let field = format!("mounts[{}].source", fixture.spec.mounts.len() - 1);
+        assert_eq!(errdefs::chain(&err), format!("{field}: /nosuch/source: no such file or directory"));
     });
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use oci_runtime::hooks::run_all;
+use oci_runtime::hooks;
 use rustix::process::Signal;
 
 use super::{Context, cgroup, hierarchies, hook_state};
@@ -63,9 +63,9 @@ pub(crate) fn destroy(context: &Context<'_>, locked: Locked, record: &Record) ->
             context.log.warning(&errdefs::chain(&err));
         }
     }
-    for hook in record.spec.hooks.iter().flat_map(|hooks| &hooks.poststop) {
+    for (index, hook) in record.spec.hooks.iter().flat_map(|hooks| &hooks.poststop).enumerate() {
         // They stop nothing (runtime-spec runtime.md, "Lifecycle", 13).
-        if let Err(err) = run_all(std::slice::from_ref(hook), &hook_state(record, "stopped")) {
+        if let Err(err) = hooks::run("poststop", index, hook, &hook_state(record, "stopped")) {
             context.log.warning(&errdefs::chain(&err));
         }
     }

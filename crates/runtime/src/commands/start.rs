@@ -40,7 +40,7 @@ pub(crate) fn begin(locked: &Locked, record: &Record) -> Result<(), CommandError
     open_gate(&gate).map_err(CommandError::system("start the container"))?;
     locked.remove_gate()?;
     if let Some(hooks) = &record.spec.hooks {
-        run_all(&hooks.poststart, &hook_state(record, "running"))?;
+        run_all("poststart", &hooks.poststart, &hook_state(record, "running"))?;
     }
     Ok(())
 }

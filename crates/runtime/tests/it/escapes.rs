@@ -349,7 +349,7 @@ fn privileged_kernel_file_systems_are_mounted_on_ordinary_directories() {
             let _ = fs::remove_file(root(&bundle).join(name));
             symlink(target, root(&bundle).join(name)).unwrap();
             let text = bundle.err(&["create"]);
-            assert!(text.contains(&format!("mount point /{name}: must be an ordinary directory")), "{kind}: {text}");
+            assert!(text.contains(&format!("destination: /{name}: must be an ordinary directory")), "{kind}: {text}");
             bundle.assert_gone();
         }
     }

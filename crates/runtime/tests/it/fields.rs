@@ -222,7 +222,7 @@ sub/block block special file 1:8 640 3:4
     let mut bundle = Bundle::new(&["true"]);
     bundle.config["linux"]["devices"] = json!([node("c", "/dev/x", 5), node("c", "/dev/x", 7)]);
     let text = "longshore-runtime create failed: unable to start container process: error during container init: \
-                make device /dev/x: file exists";
+                linux.devices[1]: make /dev/x: file exists";
     assert_eq!(bundle.err(&["create"]), text);
     bundle.assert_gone();
 }
@@ -264,8 +264,8 @@ fn privileged_a_mount_namespace_is_joined_and_never_our_own() {
         list.push(json!({"type": "mount", "path": path}));
     };
     joining(&mut bundle, "/proc/self/ns/mnt");
-    let text = "longshore-runtime create failed: unable to start container process: plan container: a mount namespace of \
-                its own is required";
+    let text = "longshore-runtime create failed: unable to start container process: plan container: \
+                linux.namespaces: a mount namespace of its own is required";
     assert_eq!(bundle.err(&["create"]), text);
     joining(&mut bundle, &path);
     bundle.ok(&["run", "-d"]);

@@ -63,19 +63,36 @@ fn privileged_a_failed_hook_ends_the_container() {
         ("createContainer", "unable to start container process: error during container init: "),
     ] {
         bundle.config["hooks"] = json!({ name: failing });
-        let text = format!("longshore-runtime create failed: {place}hook /bin/sh ended with status 3, output: because");
+        let text = format!(
+            "longshore-runtime create failed: {place}hooks.{name}[0]: /bin/sh ended with status 3, output: because"
+        );
         assert_eq!(bundle.err(&["create"]), text);
         bundle.assert_gone();
     }
     bundle.config["hooks"] =
         json!({"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1}]});
-    let text =
-        "longshore-runtime create failed: unable to start container process: hook /bin/sleep took longer than 1 s";
+    let text = "longshore-runtime create failed: unable to start container process: \
+         hooks.createRuntime[0].timeout: /bin/sleep took longer than 1 s and was killed";
     assert_eq!(bundle.err(&["create"]), text);
     bundle.assert_gone();
+    // The second of its list, and one that has nothing to say.
+    let silent = json!([{"path": "/bin/true"}, {"path": "/bin/false"}]);
+    for (hooks, text) in [
+        (json!({"prestart": silent}), "hooks.prestart[1]: /bin/false ended with status 1"),
+        (json!({"prestart": [{"path": "/nosuch"}]}), "hooks.prestart[0]: run /nosuch: no such file or directory"),
+        (
+            json!({"createRuntime": [{"path": "/etc/passwd"}]}),
+            "hooks.createRuntime[0]: run /etc/passwd: permission denied",
+        ),
+    ] {
+        bundle.config["hooks"] = hooks;
+        let said = bundle.err(&["create"]);
+        assert_eq!(said, format!("longshore-runtime create failed: unable to start container process: {text}"));
+        bundle.assert_gone();
+    }
     bundle.config["hooks"] = json!({"poststart": failing});
     bundle.ok(&["create"]);
-    assert_eq!(bundle.err(&["start"]), "hook /bin/sh ended with status 3, output: because");
+    assert_eq!(bundle.err(&["start"]), "hooks.poststart[0]: /bin/sh ended with status 3, output: because");
     bundle.wait_for_status("stopped");
     // What fails afterwards stops nothing.
     bundle.ok(&["delete"]);

@@ -86,10 +86,10 @@ fn privileged_what_is_no_namespace_is_refused() {
         assert!(err.contains(path.to_str().unwrap()) && err.contains(text), "{err}");
         bundle.assert_gone();
     };
-    refused(Path::new("/nosuch/namespace"), "No such file or directory");
-    refused(Path::new("/proc/self/status"), "nvalid argument");
+    refused(Path::new("/nosuch/namespace"), "no such file or directory");
+    refused(Path::new("/proc/self/status"), "linux.namespaces[2].path: /proc/self/status is no namespace");
     // Nobody waits for somebody to write to it.
-    refused(&fifo, "nvalid argument");
+    refused(&fifo, "is no namespace");
 }
 
 #[test]
@@ -105,8 +105,8 @@ fn privileged_the_hosts_network_is_the_hosts_by_any_name() {
     bundle.ok(&["create"]);
     bundle.ok(&["delete", "-f"]);
     bundle.config["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "0"});
-    let text = "longshore-runtime create failed: unable to start container process: plan container: sysctl \
-                \"net.ipv4.ip_forward\" is not in a separate kernel namespace";
+    let text = "longshore-runtime create failed: unable to start container process: plan container: \
+                linux.sysctl[\"net.ipv4.ip_forward\"]: sysctl \"net.ipv4.ip_forward\" is not in a separate kernel namespace";
     assert_eq!(bundle.err(&["create"]), text);
     bundle.assert_gone();
 }

@@ -108,15 +108,40 @@ fn privileged_what_cannot_move_stays() {
             "{links}"
         );
     };
-    fails(json!({"first": {}, "nosuch": {}}), "linux.netDevices.nosuch: find nosuch: No such device (os error 19)");
-    fails(json!({"second": {"name": "lo"}}), "linux.netDevices.second: move second: File exists (os error 17)");
+    fails(json!({"first": {}, "nosuch": {}}), "linux.netDevices.nosuch: find nosuch: no such device");
+    fails(json!({"second": {"name": "lo"}}), "linux.netDevices.second: move second: file exists");
     bundle.config["linux"]["namespaces"][1]["path"] = json!(format!("/proc/{}/ns/net", other.0.id()));
     bundle.config["linux"]["netDevices"] = json!({"first": {"name": "eth1"}});
     let done = host.run(&bundle.command(&["create", &bundle.id]));
-    assert!(String::from_utf8(done.stderr).unwrap().contains("move first: File exists"));
+    assert!(String::from_utf8(done.stderr).unwrap().contains("move first: file exists"));
     assert!(host.links().contains(": first@second: <BROADCAST,MULTICAST,UP"));
     bundle.assert_gone();
     assert!(fs::exists(bundle.path("config.json")).unwrap());
+}
+
+/// Its maker may not make device nodes, and is to find that out before the devices have moved.
+#[test]
+fn privileged_devices_move_once_where_no_device_node_can_be_made() {
+    let mut bundle = Bundle::new(&["sh", "-c", "busybox ip link; stat -c '%n %t,%T' /dev/zero"]);
+    bundle.config["linux"]["netDevices"] = json!({"first": {}});
+    let linux = bundle.config["linux"].as_object_mut().unwrap();
+    linux.remove("cgroupsPath");
+    linux.remove("resources");
+    let command = bundle.command(&["run", &bundle.id]);
+    let words: Vec<_> = command.get_args().map(|word| word.to_str().unwrap()).collect();
+    let script = format!(
+        "ip link add first type veth peer name second && exec {} {}",
+        command.get_program().display(),
+        words.join(" ")
+    );
+    let done = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c", &script])
+        .current_dir(bundle.dir.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(done.stdout).unwrap();
+    let error = String::from_utf8_lossy(&done.stderr);
+    assert!(text.contains(": first@") && text.ends_with("/dev/zero 1,5\n"), "{text} {error}");
 }
 
 #[test]

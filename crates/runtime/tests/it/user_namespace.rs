@@ -101,7 +101,7 @@ fn privileged_a_container_joins_the_user_namespace_of_another() {
     assert_eq!((done.stdout, done.stderr.as_str(), done.code), (expected, "", Some(0)));
     second.config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 5, "size": 1}]);
     let text = second.err(&["create"]);
-    assert!(text.ends_with("linux.uidMappings is not what the user namespace to join has"), "{text}");
+    assert!(text.ends_with("linux.uidMappings: is not what the user namespace to join has"), "{text}");
     first.ok(&["delete", "-f"]);
     second.assert_gone();
     first.assert_gone();
@@ -112,10 +112,16 @@ fn privileged_an_id_that_is_not_mapped_is_named() {
     let mut bundle = mapped(&["true"]);
     bundle.config["process"]["user"] = json!({"uid": 1000, "gid": 0});
     let text = bundle.err(&["create"]);
-    assert!(text.ends_with("set user and groups uid 1000: invalid argument"), "{text}");
+    assert!(
+        text.ends_with("process.user.uid: 1000 is no id of the container's user namespace: invalid argument"),
+        "{text}"
+    );
     bundle.config["process"]["user"] = json!({"uid": 0, "gid": 1000});
     let text = bundle.err(&["create"]);
-    assert!(text.ends_with("set user and groups gid 1000: invalid argument"), "{text}");
+    assert!(
+        text.ends_with("process.user.gid: 1000 is no id of the container's user namespace: invalid argument"),
+        "{text}"
+    );
     bundle.assert_gone();
 }
 

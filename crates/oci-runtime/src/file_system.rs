@@ -1,0 +1,124 @@
+//! New file systems: made detached, by fsopen(2) and its kin, which tell what they refuse.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{StatVfsMountFlags, fstatvfs, statvfs};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+};
+use sys::mount::{Attributes, set_attributes};
+use sys::overlay;
+
+use crate::fault::{Fault, Part, kernel_words};
+use crate::mounts::MountPlan;
+
+/// A new file system for a place below the root, as a detached mount; still writable if it is [`MountPlan::read_only_last`].
+pub(crate) fn new_file_system(plan: &MountPlan, kind: &str) -> Result<OwnedFd, Fault> {
+    if !plan.read_only_last() {
+        return file_system(plan, kind);
+    }
+    let mut writable = plan.clone();
+    writable.options.attributes.set &= !Attributes::READ_ONLY;
+    file_system(&writable, kind)
+}
+
+/// A new file system, as a detached mount.
+pub(crate) fn file_system(plan: &MountPlan, kind: &str) -> Result<OwnedFd, Fault> {
+    let layers = || plan.options.data.iter().filter(|(key, _)| key == overlay::LAYER);
+    let mount = if layers().next().is_none() || !overlay::joins_layers() {
+        configure(plan, kind, None)?
+    } else {
+        let escaped = |path: &String| path.replace('\\', "\\\\").replace(':', "\\:");
+        let joined = layers().filter_map(|(_, path)| path.as_ref().map(escaped)).collect::<Vec<_>>().join(":");
+        if joined.len() <= STRING_MAX {
+            configure(plan, kind, Some(&joined))?
+        } else {
+            old_overlay(plan).map_err(Part::Whole.fault(plan, "mount an overlay"))?
+        }
+    };
+    let flags = plan.options.apply_rest(mount.as_fd());
+    flags.map_err(Part::Options.fault(plan, format!("set flags of the {kind} on {}", plan.destination.display())))?;
+    writable_as_asked(plan, mount).map_err(Part::Options.fault(plan, "mount an overlay for writing"))
+}
+
+/// The longest string that fsconfig(2) takes (fs/fsopen.c).
+const STRING_MAX: usize = 255;
+
+fn old_overlay(plan: &MountPlan) -> io::Result<OwnedFd> {
+    let mount = overlay::mount_joined(&plan.options.data)?;
+    set_attributes(mount.as_fd(), plan.options.attributes, false)?;
+    Ok(mount)
+}
+
+/// Refuses an overlay that would be read-only without being asked to: overlayfs makes one, and says so to the kernel's log
+/// alone, when it cannot make its directory in the work directory (fs/overlayfs/super.c, `ovl_make_workdir`).
+fn writable_as_asked(plan: &MountPlan, mount: OwnedFd) -> io::Result<OwnedFd> {
+    let upper = plan.options.data.iter().find(|(key, _)| key == "upperdir").and_then(|(_, path)| path.as_ref());
+    let Some(upper) = upper else { return Ok(mount) };
+    let asked = plan.options.attributes.set & Attributes::READ_ONLY != 0;
+    if asked || !fstatvfs(&mount)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Ok(mount);
+    }
+    let room = statvfs(upper)?;
+    let full = room.f_bavail == 0 || room.f_favail == 0;
+    Err(if full { Errno::NOSPC } else { Errno::ROFS }.into())
+}
+
+fn configure(plan: &MountPlan, kind: &str, joined_lower: Option<&str>) -> Result<OwnedFd, Fault> {
+    let opened = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC);
+    let context = opened.map_err(|err| {
+        let unknown = if err == Errno::NODEV { " is no file system of this kernel" } else { "" };
+        Part::Type.fault(plan, format!("{kind:?}{unknown}"))(err)
+    })?;
+    let context = context.as_fd();
+    let source = if plan.source.as_os_str().is_empty() { Path::new(kind) } else { &plan.source };
+    let named = || format!("{kind} on {} refuses {:?}{}", plan.destination.display(), source, kernel_words(context));
+    fsconfig_set_string(context, "source", source).map_err(|err| Part::Source.fault(plan, named())(err))?;
+    let lower = joined_lower.map(|joined| ("lowerdir".to_owned(), Some(joined.to_owned())));
+    let data = plan.options.data.iter().filter(|(key, _)| joined_lower.is_none() || key != overlay::LAYER);
+    let flags = plan.options.superblock.iter().map(|word| (word.as_str(), None));
+    let data = lower.iter().chain(data).map(|(key, value)| (key.as_str(), value.as_deref()));
+    data.chain(flags).try_for_each(|(key, value)| set(context, plan, kind, key, value))?;
+    let failed = |err: Errno| {
+        let what = format!("make the {kind} on {} of {source:?}{}", plan.destination.display(), kernel_words(context));
+        Part::Whole.fault(plan, what)(err)
+    };
+    fsconfig_create(context).map_err(failed)?;
+    let attributes = MountAttrFlags::from_bits_retain(plan.options.attributes.set as u32);
+    fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(failed)
+}
+
+/// Gives a file system one of its options.
+pub(crate) fn set(
+    context: BorrowedFd<'_>,
+    plan: &MountPlan,
+    kind: &str,
+    key: &str,
+    value: Option<&str>,
+) -> Result<(), Fault> {
+    let done = match value {
+        Some(value) => fsconfig_set_string(context, key, value),
+        None => fsconfig_set_flag(context, key),
+    };
+    done.map_err(|err| {
+        let option = value.map_or_else(|| key.to_owned(), |value| format!("{key}={value}"));
+        let words = kernel_words(context);
+        Part::Options.fault(plan, format!("{kind} on {} refuses {option:?}{words}", plan.destination.display()))(err)
+    })
+}
+
+/// An empty read-only tmpfs for masked directories, detached; with SELinux's label if there is one.
+pub(crate) fn empty_directory(label: &str) -> io::Result<OwnedFd> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "source", "tmpfs")?;
+    fsconfig_set_string(context.as_fd(), "nr_inodes", "1")?;
+    fsconfig_set_string(context.as_fd(), "size", "4096")?;
+    if !label.is_empty() {
+        fsconfig_set_string(context.as_fd(), "context", label)?;
+    }
+    fsconfig_create(context.as_fd())?;
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)?)
+}

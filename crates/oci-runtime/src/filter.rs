@@ -16,9 +16,10 @@
 //! listener has the descriptor: a filter that asks for it is refused, as by runc. Sent as a message the descriptor would
 //! need sendmsg(2), which listeners for networks ask for.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,9 +30,11 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 use serde_json::{Value, json};
-use sys::fork::Child;
+use stdx::sealed;
+use sys::fork::{Child, NewNamespaces, fork};
 use sys::seccomp::{Flags, Program};
 
+use crate::birth::{REAP_WITHIN, end};
 use crate::channel::{At, Channel, Failure, Offer};
 use crate::error::{CreateError, PlanError, Step, SystemError};
 
@@ -72,7 +75,8 @@ impl Filter {
     pub(crate) fn read(spec: &Spec) -> Result<Option<Filter>, CreateError> {
         let Some(path) = &spec.linux.seccomp_program else { return Ok(None) };
         let bytes = read_program(path).map_err(|source| CreateError::Read { path: path.to_owned(), source })?;
-        let program = Program::from_bytes(&bytes).ok_or_else(|| CreateError::SeccompProgram { path: path.clone() })?;
+        let program = sealed::open(&bytes).and_then(Program::from_bytes);
+        let program = program.ok_or_else(|| CreateError::SeccompProgram { path: path.clone() })?;
         let listener = listener(&spec.linux).filter(|_| program.notifies());
         if program.notifies() && listener.is_none() {
             return Err(PlanError::NoListener.into());
@@ -91,7 +95,7 @@ impl Filter {
 
 impl Listener {
     /// Takes the listener's descriptor out of the process, and sends it on with what is known of the process; or asks for
-    /// another offer.
+    /// another offer. Blocks for as long as the listener takes to accept, ten seconds at most.
     pub(crate) fn accept(
         &self,
         process: &Child,
@@ -99,28 +103,63 @@ impl Listener {
         state: &State,
         channel: &Channel,
     ) -> Result<(), ListenerError> {
-        let failed =
-            |action| move |err: io::Error| ListenerError { action, path: self.path.clone(), source: SystemError(err) };
+        let Some(descriptor) = self.take(process, offer, channel)? else { return Ok(()) };
+        let sent = self.send(&self.process_state(process, state), descriptor);
+        sent.map_err(self.failed(SEND))?;
+        channel.send_go().map_err(self.failed("answer the process"))
+    }
+
+    /// The same without blocking: a process of its own does what may take long. `None` if another offer was asked for.
+    pub(crate) fn begin(
+        &self,
+        process: &Child,
+        offer: Offer,
+        state: &State,
+        channel: &Channel,
+    ) -> Result<Option<Delivery>, ListenerError> {
+        let Some(descriptor) = self.take(process, offer, channel)? else { return Ok(None) };
+        let text = self.process_state(process, state);
+        let begin = || -> io::Result<Delivery> {
+            let (answer, tell) = io::pipe()?;
+            let (tell, descriptor) = (Cell::new(Some(tell)), Cell::new(Some(descriptor)));
+            let messenger = fork(NewNamespaces::default(), None, || {
+                let Some(descriptor) = descriptor.take() else { return 1 };
+                let number = self.send(&text, descriptor).map_or_else(|err| err.raw_os_error().unwrap_or(EIO), |()| 0);
+                let told = tell.take().map(|tell| rustix::io::write(&tell, &number.to_ne_bytes()));
+                u8::from(!matches!(told, Some(Ok(_))))
+            })?;
+            // Ours would hide its death.
+            drop(tell.take());
+            Ok(Delivery { messenger, answer: answer.into(), listener: self.clone() })
+        };
+        begin().map(Some).map_err(self.failed(SEND))
+    }
+
+    /// `None`: the process was asked to send it.
+    fn take(&self, process: &Child, offer: Offer, channel: &Channel) -> Result<Option<OwnedFd>, ListenerError> {
         let taken = match offer {
             Offer::At(number) => pidfd_getfd(&process.pidfd, number, PidfdGetfdFlags::empty()),
             Offer::Sent(descriptor) => Ok(descriptor),
         };
-        let descriptor = match taken {
+        match taken {
             Err(Errno::PERM) if !self.decides_messages => {
-                return channel.ask_for_listener().map_err(failed("answer the process"));
+                channel.ask_for_listener().map(|()| None).map_err(self.failed("answer the process"))
             }
-            other => other.map_err(|err| failed("take the process's descriptor")(err.into()))?,
-        };
-        let text = self.process_state(process, state);
-        let send = || -> io::Result<()> {
-            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-            // Of connect(2), too: a listener that does not accept has a full queue some day.
-            set_socket_timeout(&socket, Timeout::Send, Some(LISTENER_WITHIN))?;
-            connect(&socket, &SocketAddrUnix::new(&self.path)?)?;
-            send_all(&socket, text.as_bytes(), descriptor)
-        };
-        send().map_err(failed("send the listener's descriptor"))?;
-        channel.send_go().map_err(failed("answer the process"))
+            other => other.map(Some).map_err(|err| self.failed("take the process's descriptor")(err.into())),
+        }
+    }
+
+    fn send(&self, text: &str, descriptor: OwnedFd) -> io::Result<()> {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        // Of connect(2), too: a listener that does not accept has a full queue some day.
+        set_socket_timeout(&socket, Timeout::Send, Some(LISTENER_WITHIN))?;
+        connect(&socket, &SocketAddrUnix::new(&self.path)?)?;
+        send_all(&socket, text.as_bytes(), descriptor)
+    }
+
+    fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> ListenerError {
+        let path = self.path.clone();
+        move |err| ListenerError { action, path, source: SystemError(err) }
     }
 
     /// Runtime-spec config-linux.md, "The Container Process State".
@@ -138,6 +177,45 @@ impl Listener {
     }
 }
 
+const SEND: &str = "send the listener's descriptor";
+
+const EIO: i32 = Errno::IO.raw_os_error();
+
+/// A descriptor on its way to its listener. Dropping it ends the way.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    messenger: Child,
+    answer: OwnedFd,
+    listener: Listener,
+}
+
+impl Delivery {
+    /// Readable when [`Delivery::end`] has an answer.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.answer.as_fd()
+    }
+
+    /// What came of it, once there is an answer. The process is to be told then.
+    pub(crate) fn end(self) -> Result<(), ListenerError> {
+        let mut number = [0; 4];
+        let read = rustix::io::retry_on_intr(|| rustix::io::read(&self.answer, &mut number));
+        let err = match (read, i32::from_ne_bytes(number)) {
+            (Ok(4), 0) => return Ok(()),
+            (Ok(4), number) => io::Error::from_raw_os_error(number),
+            // It was killed.
+            (Ok(_), _) => Errno::PIPE.into(),
+            (Err(err), _) => err.into(),
+        };
+        Err(self.listener.failed(SEND)(err))
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        end(&self.messenger, REAP_WITHIN);
+    }
+}
+
 /// The descriptor goes with the first bytes.
 fn send_all(socket: &OwnedFd, bytes: &[u8], descriptor: OwnedFd) -> io::Result<()> {
     let mut sent = sys::socket::send(socket.as_fd(), bytes, &[descriptor.as_fd()])?;
@@ -152,7 +230,7 @@ fn read_program(path: &Path) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     let mut bytes = Vec::with_capacity(PROGRAM_BYTES);
-    file.take(Program::BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    file.take((sealed::HEAD_BYTES + Program::BYTES_MAX) as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

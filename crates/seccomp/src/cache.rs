@@ -1,26 +1,32 @@
 //! Compiled filters as files.
 
-use std::collections::HashMap;
-use std::fs::{self, File};
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, Metadata};
 use std::hash::{Hash, Hasher};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
 
 use errdefs::ErrorKind;
 use libseccomp::ScmpVersion;
 use sha2::{Digest, Sha256};
 use stdx::fs::{Durability, write_atomic};
+use stdx::sealed;
 
 use crate::compile::{CompileError, compile};
 use crate::profile::{Profile, ProfileError};
 use crate::resolve::{Arch, Filter, resolve};
 
 /// Part of every key: grows with every change of what [`compile`] makes of the same filter.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 
-/// Length of `struct sock_filter`.
-const INSTRUCTION_BYTES: u64 = 8;
+/// How many files are kept beside those that somebody needs: 8 MiB of the longest programs.
+const FILES_MAX: usize = 256;
+
+/// After so long a file that is still asked for is marked as such: the others are the first to go.
+const MARK_AFTER: Duration = Duration::from_secs(3600);
 
 /// Why a filter's file could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -75,12 +81,19 @@ impl CacheError {
     }
 }
 
-/// The file that holds `filter` compiled, below `directory`, which must exist; compiles it if there is none yet.
+/// The file that holds `filter` compiled ([`stdx::sealed`]), below `directory`, which must exist; compiles it if there is none
+/// yet, or if it is damaged.
+///
+/// Where too many files are there, the oldest go, but for those that `needed` names: it is asked then alone.
 ///
 /// Blocks: microseconds if the file is there, milliseconds otherwise.
-pub fn cached(directory: &Path, filter: &Filter) -> Result<PathBuf, CacheError> {
+pub fn cached(
+    directory: &Path,
+    filter: &Filter,
+    needed: impl FnOnce() -> HashSet<PathBuf>,
+) -> Result<PathBuf, CacheError> {
     let path = directory.join(format!("{}.bpf", key(filter)?));
-    if is_program(&path) {
+    if is_whole(&path) {
         return Ok(path);
     }
     // Two writers of one file, threads or processes, would share its temporary name. A killed writer's lock goes with it, and
@@ -89,12 +102,25 @@ pub fn cached(directory: &Path, filter: &Filter) -> Result<PathBuf, CacheError> 
     let _writing = writing
         .and_then(|lock| lock.lock().map(|()| lock))
         .map_err(|source| CacheError::Lock { path: directory.to_owned(), source })?;
-    if !is_program(&path) {
-        let program = compile(filter)?;
+    if !is_whole(&path) {
+        let program = sealed::seal(&compile(filter)?);
         write_atomic(&path, &program, Durability::PowerCut)
             .map_err(|source| CacheError::Write { path: path.clone(), source })?;
+        prune(directory, &path, needed);
     }
     Ok(path)
+}
+
+/// Takes the oldest files away, if there are too many. One that stays harms nobody: the next writer tries again.
+fn prune(directory: &Path, new: &Path, needed: impl FnOnce() -> HashSet<PathBuf>) {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<_> = entries.filter(|path| path.extension() == Some("bpf".as_ref()) && path != new).collect();
+    let Some(many) = (files.len() + 1).checked_sub(FILES_MAX).filter(|many| *many > 0) else { return };
+    let needed = needed();
+    files.sort_by_cached_key(|path| fs::metadata(path).and_then(|meta| meta.modified()).ok());
+    for path in files.iter().filter(|path| !needed.contains(*path)).take(many) {
+        let _ = fs::remove_file(path);
+    }
 }
 
 /// How many answers are kept. Nobody has that many profiles: it keeps a client that makes them up from filling the memory.
@@ -105,11 +131,36 @@ const KNOWN_MAX: usize = 256;
 pub struct Programs {
     directory: PathBuf,
     kernel: (u32, u32),
-    known: Mutex<HashMap<Request, Option<PathBuf>>>,
+    known: Mutex<HashMap<Request, Option<Known>>>,
 }
 
 /// What a program is made of: the digest of the profile's text, absent for Docker's default, and the bounding set.
 type Request = (Option<[u8; 32]>, Vec<String>);
+
+/// A file that was found whole, and what the file system said of it then: as long as it says the same, it is.
+#[derive(Clone, Debug)]
+struct Known {
+    path: PathBuf,
+    stamp: Stamp,
+}
+
+/// Inode, length and times of a file.
+type Stamp = (u64, u64, i64, i64, i64, i64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let meta = fs::metadata(path).ok()?;
+    mark(path, &meta);
+    Some((meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()))
+}
+
+/// Says that a file is still asked for, now and then.
+fn mark(path: &Path, meta: &Metadata) {
+    let age = meta.modified().ok().and_then(|changed| changed.elapsed().ok());
+    if age.is_some_and(|age| age > MARK_AFTER) {
+        // It is looked at once more for that, and made again one day if it could not be marked.
+        let _ = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
+    }
+}
 
 impl Programs {
     /// Nothing is looked at yet. `directory` must exist when a program is asked for; `kernel` is its first two numbers.
@@ -139,26 +190,40 @@ impl Programs {
         // What a panic left behind is a map of whole entries.
         let lock = || self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let known = lock().get(&request).cloned();
-        if let Some(found) = known.filter(|found| found.as_deref().is_none_or(is_program)) {
-            return Ok(found);
+        let same = |known: &Option<Known>| known.as_ref().is_none_or(|known| stamp(&known.path) == Some(known.stamp));
+        if let Some(found) = known.filter(same) {
+            return Ok(found.map(|known| known.path));
         }
         let filter = resolve(&profile()?, &request.1, Arch::native(), self.kernel)?;
         if let Some(filter) = &filter {
             filter.require_program_only()?;
         }
-        let found = filter.map(|filter| cached(&self.directory, &filter)).transpose()?;
+        // A shim reads its program once.
+        let found = filter.map(|filter| cached(&self.directory, &filter, HashSet::new)).transpose()?;
+        let entry = match &found {
+            None => None,
+            Some(path) => match stamp(path) {
+                Some(stamp) => Some(Known { path: path.clone(), stamp }),
+                // Gone again: whoever opens it says so.
+                None => return Ok(found),
+            },
+        };
         let mut known = lock();
         if known.len() >= KNOWN_MAX {
             known.clear();
         }
-        known.insert(request, found.clone());
+        known.insert(request, entry);
         Ok(found)
     }
 }
 
-/// Whether there is a file of whole instructions. That it is ours follows from its name and its directory's mode.
-fn is_program(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|meta| meta.len() > 0 && meta.len() % INSTRUCTION_BYTES == 0)
+/// Whether there is a file as it was sealed. That it is ours follows from its name and its directory's mode.
+fn is_whole(path: &Path) -> bool {
+    let whole = fs::read(path).is_ok_and(|bytes| sealed::open(&bytes).is_some());
+    if let (true, Ok(meta)) = (whole, fs::metadata(path)) {
+        mark(path, &meta);
+    }
+    whole
 }
 
 /// Names everything that the program depends on.
@@ -194,96 +259,4 @@ impl Hasher for Bytes {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn filter(capabilities: &[&str]) -> Filter {
-        let capabilities: Vec<String> = capabilities.iter().map(|name| name.to_string()).collect();
-        resolve(&Profile::docker_default(), &capabilities, Arch::native(), (6, 1)).unwrap().unwrap()
-    }
-
-    #[test]
-    fn a_filter_is_compiled_once_and_another_one_has_another_file() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = cached(directory.path(), &filter(&[])).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), compile(&filter(&[])).unwrap());
-        // What is there is taken as it is: nothing is compiled again.
-        fs::write(&path, [0; 16]).unwrap();
-        assert_eq!(cached(directory.path(), &filter(&[])).unwrap(), path);
-        assert_eq!(fs::read(&path).unwrap(), [0; 16]);
-        // A torn file is replaced.
-        fs::write(&path, [0; 15]).unwrap();
-        cached(directory.path(), &filter(&[])).unwrap();
-        assert!(fs::read(&path).unwrap().len() > 16);
-        assert_ne!(cached(directory.path(), &filter(&["CAP_SYS_ADMIN"])).unwrap(), path);
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
-    }
-
-    #[test]
-    fn writers_wait_for_each_other_across_processes() {
-        use std::os::unix::fs::MetadataExt;
-        let directory = tempfile::tempdir().unwrap();
-        let other = File::open(directory.path()).unwrap();
-        other.lock().unwrap();
-        let inode = format!(":{} ", other.metadata().unwrap().ino());
-        let path = directory.path().to_owned();
-        let writer = std::thread::spawn(move || cached(&path, &filter(&[])).unwrap());
-        // Lines with an arrow are of those who wait (proc_locks(5)).
-        let waits = || {
-            let locks = fs::read_to_string("/proc/locks").unwrap();
-            locks.lines().any(|line| line.contains("->") && line.contains(&inode))
-        };
-        while !waits() {
-            assert!(!writer.is_finished(), "it has written beside another writer");
-            std::thread::yield_now();
-        }
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
-        other.unlock().unwrap();
-        assert!(is_program(&writer.join().unwrap()));
-    }
-
-    #[test]
-    fn the_default_profile_is_found_again_and_made_again_when_it_is_gone() {
-        let directory = tempfile::tempdir().unwrap();
-        let programs = Programs::new(directory.path().to_owned(), (6, 1));
-        let path = programs.of_default(&[]).unwrap();
-        assert_eq!(path, cached(directory.path(), &filter(&[])).unwrap());
-        fs::remove_file(&path).unwrap();
-        assert_eq!(programs.of_default(&[]).unwrap(), path);
-        assert!(path.exists());
-        assert_ne!(programs.of_default(&["CAP_SYS_ADMIN".to_owned()]).unwrap(), path);
-    }
-
-    #[test]
-    fn a_profile_is_read_once_and_others_are_told_apart() {
-        let directory = tempfile::tempdir().unwrap();
-        let programs = Programs::new(directory.path().to_owned(), (6, 1));
-        let text = |call: &str| {
-            let rule = format!(r#"{{"names":["{call}"],"action":"SCMP_ACT_ERRNO"}}"#);
-            format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{rule}]}}"#)
-        };
-        let path = programs.of_profile(&text("chmod"), &[]).unwrap().unwrap();
-        assert_ne!(programs.of_profile(&text("chown"), &[]).unwrap(), Some(path.clone()));
-        // What is remembered is taken as it is: nothing is compiled again.
-        fs::write(&path, [0; 16]).unwrap();
-        assert_eq!(programs.of_profile(&text("chmod"), &[]).unwrap(), Some(path.clone()));
-        assert_eq!(fs::read(&path).unwrap(), [0; 16]);
-        fs::remove_file(&path).unwrap();
-        programs.of_profile(&text("chmod"), &[]).unwrap();
-        assert!(fs::read(&path).unwrap().len() > 16);
-        assert!(matches!(programs.of_profile("{", &[]), Err(CacheError::Profile(_))));
-        assert_eq!(programs.known.lock().unwrap().len(), 2);
-    }
-
-    #[test]
-    fn the_memory_is_bounded() {
-        let directory = tempfile::tempdir().unwrap();
-        let programs = Programs::new(directory.path().to_owned(), (6, 1));
-        for n in 0..=KNOWN_MAX {
-            // Not a rule among them: nothing is compiled, and that is remembered, too.
-            let text = format!("{{}}{}", " ".repeat(n));
-            assert_eq!(programs.of_profile(&text, &[]).unwrap(), None);
-        }
-        assert_eq!(programs.known.lock().unwrap().len(), 1);
-    }
-}
+mod tests;

@@ -35,14 +35,16 @@ fn one() -> String {
     format!("{:016x}", 1)
 }
 
+/// `struct sock_filter`.
+pub(crate) fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> Vec<u8> {
+    let mut bytes = code.to_ne_bytes().to_vec();
+    bytes.extend([jt, jf]);
+    bytes.extend(k.to_ne_bytes());
+    bytes
+}
+
 /// `struct sock_filter` array: mkdir and mkdirat answer EPERM, everything else is allowed.
 fn no_mkdir() -> Vec<u8> {
-    let instruction = |code: u16, jt: u8, jf: u8, k: u32| {
-        let mut bytes = code.to_ne_bytes().to_vec();
-        bytes.extend([jt, jf]);
-        bytes.extend(k.to_ne_bytes());
-        bytes
-    };
     let (mkdir, mkdirat) = if cfg!(target_arch = "x86_64") { (83, 258) } else { (34, 34) };
     [
         instruction(0x20, 0, 0, 0),
@@ -61,7 +63,7 @@ fn privileged_the_seccomp_filter_denies_with_and_without_no_new_privileges() {
             let script = "mkdir /tmp/made 2>&1; grep Seccomp: /proc/self/status";
             let mut fixture = Fixture::new(&["sh", "-c", script]);
             let program = fixture.dir.path().join("program");
-            fs::write(&program, no_mkdir()).unwrap();
+            fs::write(&program, stdx::sealed::seal(&no_mkdir())).unwrap();
             fixture.spec.linux.seccomp_program = Some(program);
             fixture.spec.process.no_new_privileges = no_new_privileges;
             let text = fixture.run().text;
@@ -75,10 +77,16 @@ fn privileged_a_broken_seccomp_program_creates_nothing() {
     isolated(|| {
         let mut fixture = Fixture::new(&["true"]);
         let program = fixture.dir.path().join("program");
-        fs::write(&program, [0; 7]).unwrap();
         fixture.spec.linux.seccomp_program = Some(program.clone());
-        let err = fixture.create(None, super::fixture::output_pipe().1).unwrap_err();
-        assert_eq!(err.to_string(), format!("{} is not a compiled seccomp filter", program.display()));
+        let good = no_mkdir();
+        let sealed = stdx::sealed::seal(&good);
+        // No program, one that is cut, and one that nobody has sealed.
+        for bytes in [&stdx::sealed::seal(&[0; 7])[..], &sealed[..sealed.len() - 8], &good] {
+            fs::write(&program, bytes).unwrap();
+            let err = fixture.create(None, super::fixture::output_pipe().1).unwrap_err();
+            let text = format!("{} is not a compiled seccomp filter, or a damaged one", program.display());
+            assert_eq!(err.to_string(), text);
+        }
     });
 }
 

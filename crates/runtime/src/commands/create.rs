@@ -160,7 +160,8 @@ pub(super) fn new_record(
 ) -> Result<Record, CommandError> {
     let mut spec = plan.spec;
     if let Some(filter) = &plan.filter {
-        spec.linux.seccomp_program = Some(seccomp::cached(&context.store.filters()?, filter)?);
+        spec.linux.seccomp_program =
+            Some(seccomp::cached(&context.store.filters()?, filter, || context.store.used_filters())?);
         if let Some(rules) = spec.linux.seccomp.as_mut().and_then(|profile| profile.get_mut("syscalls")?.as_array_mut())
         {
             // The others are in the program alone, and most of the record otherwise; from these `oci-runtime` knows how the

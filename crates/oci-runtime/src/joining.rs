@@ -31,7 +31,7 @@ use crate::birth::{REAP_WITHIN, end, report};
 use crate::channel::{At, Channel, Failure, Message, Offer};
 use crate::child::enter_root;
 use crate::error::{ExecError, ProcessError, Step};
-use crate::filter::Listener;
+use crate::filter::{Delivery, Listener};
 use crate::process::{ProcessPlan, Streams, open_proc, write_proc};
 use crate::scheduling::on_processors;
 use crate::user_namespace::become_root;
@@ -64,6 +64,8 @@ pub struct Joining {
     listener: Option<(Listener, State)>,
     /// Where the listener's descriptor is, until it was taken.
     offer: Option<Offer>,
+    /// The descriptor's way to the listener.
+    delivery: Option<Delivery>,
 }
 
 /// What the usher needs.
@@ -82,9 +84,9 @@ pub(crate) struct Usher<'a> {
 }
 
 impl Joining {
-    /// Readable when [`Joining::advance`] has something to do.
+    /// Readable when [`Joining::advance`] has something to do. Another one after an answer of that's.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.channel.0.as_fd()
+        self.delivery.as_ref().map_or(self.channel.0.as_fd(), Delivery::fd)
     }
 
     /// When [`Joining::advance`] gives up. The container's own processes can see the new one and stop it, its cgroup can
@@ -106,6 +108,13 @@ impl Joining {
                     None => return failed("hear from the new process")(std::io::ErrorKind::TimedOut.into()),
                 },
                 Err(err) => return failed("wait for the new process")(err),
+            }
+            if let Some(delivery) = self.delivery.take() {
+                match delivery.end().map(|()| self.channel.send_go()) {
+                    // If the process is gone, the channel tells.
+                    Ok(_) => continue,
+                    Err(err) => return Some(Err(err.into())),
+                }
             }
             match self.channel.receive() {
                 Ok(Message::Born(pid, pidfd)) => self.born = Some(Child { pid, pidfd }),
@@ -135,7 +144,8 @@ impl Joining {
     fn deliver(&mut self) -> Result<(), ExecError> {
         let (Some((listener, state)), Some(child)) = (&self.listener, &self.born) else { return Ok(()) };
         let Some(offer) = self.offer.take() else { return Ok(()) };
-        Ok(listener.accept(child, offer, state, &self.channel)?)
+        self.delivery = listener.begin(child, offer, state, &self.channel)?;
+        Ok(())
     }
 
     fn let_go(&mut self, child: Child) -> Result<ExecProcess, ExecError> {
@@ -193,6 +203,7 @@ impl Usher<'_> {
             deadline,
             listener,
             offer: None,
+            delivery: None,
         })
     }
 
@@ -205,7 +216,7 @@ impl Usher<'_> {
             if let Some(value) = adjustment {
                 // While the file is still the caller's, which may be an ordinary user.
                 let written = write_proc(proc.as_fd(), "self/oom_score_adj", &value.to_string());
-                written.at(Step::WriteProc, "/proc/self/oom_score_adj")?;
+                written.asked("process.oomScoreAdj", "write /proc/self/oom_score_adj")?;
             }
             labels.apply(proc.as_fd())?;
         }

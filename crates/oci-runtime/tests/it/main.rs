@@ -6,4 +6,5 @@ mod errors;
 mod fixture;
 mod intruder;
 mod lifecycle;
+mod listener;
 mod streams;

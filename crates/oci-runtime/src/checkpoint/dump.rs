@@ -204,18 +204,36 @@ fn streams(pid: Pid, descriptors: &[String]) -> Result<Vec<Stream>, CriuError> {
     let mountinfo = fs::read_to_string(&path).map_err(images("read", &path))?;
     let visible: BTreeSet<u64> = mountinfo.lines().filter_map(|line| line.split(' ').next()?.parse().ok()).collect();
     let stream = |(number, key): (usize, &String)| {
-        let file = || -> io::Result<Option<Stream>> {
+        let file = || -> io::Result<Option<(Stream, bool)>> {
             let link = fs::read_link(format!("{process}/fd/{number}"))?;
             if !link.is_absolute() || link.as_path() != Path::new(key) {
                 return Ok(None);
             }
             let info = fs::read_to_string(format!("{process}/fdinfo/{number}"))?;
             let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
-            let inode = fs::metadata(format!("{process}/fd/{number}"))?.ino();
-            Ok(mount.filter(|mount| !visible.contains(mount)).map(|mount| Stream::File(mount, inode)))
+            let meta = fs::metadata(format!("{process}/fd/{number}"))?;
+            let flags = info.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+            let flags = flags.unwrap_or_default();
+            let rewritten = meta.is_file() && meta.len() > 0 && is_rewritten(flags);
+            let outside = mount.filter(|mount| !visible.contains(mount));
+            Ok(outside.map(|mount| (Stream::File(mount, meta.ino()), rewritten)))
         };
-        // One that the process has closed meanwhile is no stream any more.
-        file().ok().flatten().unwrap_or_else(|| Stream::Known(key.clone()))
+        match file() {
+            Ok(Some((_, true))) => {
+                let name = ["standard input", "standard output", "standard error"].get(number).unwrap_or(&"a stream");
+                Err(CriuError::Stream { name, path: key.into() })
+            }
+            Ok(Some((file, _))) => Ok(file),
+            // One that the process has closed meanwhile is no stream any more.
+            Ok(None) | Err(_) => Ok(Stream::Known(key.clone())),
+        }
     };
-    Ok(descriptors.iter().enumerate().map(stream).collect())
+    descriptors.iter().enumerate().map(stream).collect()
+}
+
+/// Whether a file that is open with these flags is written at a place of its own. CRIU takes such a file only while it is as
+/// long as it was: who restores into it as he began, with `>`, has cut it by then, and the container is gone.
+fn is_rewritten(flags: u32) -> bool {
+    let flags = OFlags::from_bits_retain(flags);
+    flags.intersects(OFlags::WRONLY | OFlags::RDWR) && !flags.contains(OFlags::APPEND)
 }

@@ -71,6 +71,14 @@ pub enum CriuError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A file of the host's that a restore would not find as it was.
+    #[error("{name} is {}, a file of the host's with content that is not open for appending, and could not be restored", path.display())]
+    Stream {
+        /// Which of the three.
+        name: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
     /// The list of descriptors in the images is none.
     #[error("read {}", path.display())]
     Descriptors {
@@ -101,6 +109,7 @@ impl CriuError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             CriuError::Missing | CriuError::Version { .. } | CriuError::Feature { .. } => ErrorKind::NotImplemented,
+            CriuError::Stream { .. } => ErrorKind::InvalidArgument,
             CriuError::Plan(err) => err.kind(),
             CriuError::Cgroup(err) => err.kind(),
             CriuError::Mount(err) => err.kind(),

@@ -171,6 +171,26 @@ fn privileged_a_log_of_the_hosts_is_written_on() {
 }
 
 #[test]
+fn privileged_a_file_that_is_not_appended_to_is_refused_and_the_container_goes_on() {
+    let Some(bundle) = bundle(&["sh", "-c", COUNTER]) else { return };
+    fs::write(bundle.path("out"), "line\n").unwrap();
+    let file = File::options().write(true).open(bundle.path("out")).unwrap();
+    let status = bundle.command(&["run", "-d", &bundle.id]).stdout(file).stderr(Stdio::null()).status().unwrap();
+    assert!(status.success());
+    wait_for_more(&bundle);
+    for flags in [&["checkpoint"][..], &["checkpoint", "--leave-running"]] {
+        let text = bundle.err(&words(&[flags, &FILES]));
+        let path = bundle.path("out");
+        let said = format!("standard output is {}, a file of the host's with content that is not open", path.display());
+        assert!(text.starts_with(&said), "{text}");
+        assert_eq!(bundle.status(), "running");
+        wait_for_more(&bundle);
+    }
+    bundle.ok(&["delete", "-f"]);
+    assert_gone(&bundle);
+}
+
+#[test]
 fn privileged_a_terminal_comes_through_the_socket_again() {
     let Some(mut bundle) = bundle(&["sh", "-c", "while read line; do echo got $line; done"]) else { return };
     bundle.config["process"]["terminal"] = json!(true);

@@ -63,6 +63,14 @@ pub(crate) enum UsageError {
         /// As given.
         value: String,
     },
+    /// A path that must not depend on where anybody is.
+    #[error("--{name}: {value:?} is not an absolute path")]
+    Relative {
+        /// Which flag.
+        name: &'static str,
+        /// As given.
+        value: String,
+    },
     /// runc has it, this runtime has not.
     #[error("--{name} is not supported")]
     Refused {

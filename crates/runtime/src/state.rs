@@ -13,93 +13,23 @@
 //! The record comes first and goes last, so that whatever a killed runtime has made is found from it: the cgroup by its path,
 //! the processes in the cgroup. A directory without a readable record holds nothing else.
 
-use std::fs::{self, DirBuilder, File};
+mod record;
+
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use cgroup::{Cgroup, Hierarchies, is_frozen};
-use oci::runtime::Spec;
 use oci_runtime::SystemError;
 use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, mknodat, symlinkat};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use serde::{Deserialize, Serialize};
 use stdx::fs::{Durability, remove_if_exists, write_atomic};
 
-use crate::scope::Scope;
-
-/// One container, as it is recorded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Record {
-    /// Version of this form; readers refuse others.
-    pub(crate) format: u32,
-    /// Its id.
-    pub(crate) id: String,
-    /// The bundle's directory; absolute.
-    pub(crate) bundle: PathBuf,
-    /// When it was created, RFC 3339.
-    pub(crate) created: String,
-    /// The first process; absent until it is there. A file of its own, as the rest is long and does not change with it.
-    #[serde(skip)]
-    pub(crate) process: Option<FirstProcess>,
-    /// What its standard streams are, for a checkpoint; empty with a terminal, or where it is not known.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) descriptors: Vec<String>,
-    /// The scope of systemd that its cgroup is, if it is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) scope: Option<Scope>,
-    /// The whole contract: config.json may change or go.
-    pub(crate) spec: Spec,
-}
-
-/// What a record has in every format.
-#[derive(Deserialize)]
-struct Head {
-    format: u32,
-}
-
-/// The [`Record::format`] that is written.
-pub(crate) const FORMAT: u32 = 2;
-
-/// A process, told from later ones of the same number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FirstProcess {
-    /// In the runtime's PID namespace.
-    pub(crate) pid: i32,
-    /// When it began, in clock ticks since boot (proc_pid_stat(5), field 22).
-    pub(crate) start_ticks: u64,
-}
-
-/// The five states of the specification, and runc's sixth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Status {
-    /// `create` is at work.
-    Creating,
-    /// It waits for `start`.
-    Created,
-    /// Its program runs.
-    Running,
-    /// Its processes are frozen.
-    Paused,
-    /// Its first process has ended, or never was.
-    Stopped,
-}
-
-impl Status {
-    /// The specification's word.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Status::Creating => "creating",
-            Status::Created => "created",
-            Status::Running => "running",
-            Status::Paused => "paused",
-            Status::Stopped => "stopped",
-        }
-    }
-}
+use record::Head;
+pub(crate) use record::{FORMAT, FirstProcess, Record, Status};
 
 /// Why a container's state cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -221,6 +151,14 @@ impl Store {
         Ok(path)
     }
 
+    /// The filters of all containers: they are read again for every `exec`.
+    pub(crate) fn used_filters(&self) -> HashSet<PathBuf> {
+        let ids = self.ids().unwrap_or_default();
+        // What cannot be read has no exec.
+        let records = ids.iter().filter_map(|id| self.open(id).ok()?.load().ok());
+        records.filter_map(|record| record.spec.linux.seccomp_program).collect()
+    }
+
     fn path(&self, id: &str) -> Result<PathBuf, StateError> {
         let known = |letter: char| letter.is_ascii_alphanumeric() || "_+-.".contains(letter);
         let valid = !id.is_empty() && id.chars().all(known) && !matches!(id, "." | ".." | SECCOMP);
@@ -256,6 +194,12 @@ impl Place {
         let target = fs::read_link(self.link()).ok()?;
         let (pid, start_ticks) = target.to_str()?.split_once(':')?;
         Some(FirstProcess { pid: pid.parse().ok()?, start_ticks: start_ticks.parse().ok()? })
+    }
+
+    /// Whose container it is: the owner of the directory.
+    pub(crate) fn owner(&self) -> Result<u32, StateError> {
+        let meta = fs::symlink_metadata(&self.path).map_err(StateError::io("look at", &self.path))?;
+        Ok(meta.uid())
     }
 
     /// What the container is doing.
@@ -389,30 +333,6 @@ impl Locked {
     }
 }
 
-impl FirstProcess {
-    /// Of a process that is ours to wait for, or else known to live.
-    pub(crate) fn new(pid: Pid) -> Option<FirstProcess> {
-        let pid = pid.as_raw_nonzero().get();
-        Some(FirstProcess { pid, start_ticks: start_ticks(pid)? })
-    }
-
-    /// The process, unless it has ended.
-    pub(crate) fn open(self) -> Option<OwnedFd> {
-        // First the descriptor, then the look: from there on the number cannot become another process's unseen.
-        let pidfd = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()?;
-        let same = start_ticks(self.pid)? == self.start_ticks;
-        let ended = sys::wait::readable(pidfd.as_fd(), std::time::Instant::now()).unwrap_or(true);
-        (same && !ended).then_some(pidfd)
-    }
-}
-
-fn start_ticks(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything; field 3 follows it.
-    let (_, rest) = stat.rsplit_once(") ")?;
-    rest.split(' ').nth(22 - 3)?.parse().ok()
-}
-
 fn open_directory(path: &Path) -> Result<OwnedFd, StateError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::open(path, flags, Mode::empty()) {
@@ -421,114 +341,5 @@ fn open_directory(path: &Path) -> Result<OwnedFd, StateError> {
     }
 }
 
-/// Whose container it is: the owner of the directory.
-pub(crate) fn owner(place: &Place) -> u32 {
-    File::open(&place.path).and_then(|file| file.metadata()).map_or(0, |meta| meta.uid())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn store() -> (tempfile::TempDir, Store) {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("root");
-        (dir, Store { root })
-    }
-
-    fn record(process: Option<FirstProcess>) -> Record {
-        let spec = Spec::default();
-        Record {
-            format: FORMAT,
-            id: "a".into(),
-            bundle: "/b".into(),
-            created: String::new(),
-            process,
-            descriptors: Vec::new(),
-            scope: None,
-            spec,
-        }
-    }
-
-    #[test]
-    fn names_that_lead_elsewhere_are_refused() {
-        let (_dir, store) = store();
-        for id in ["", ".", "..", "a/b", "a b", ".seccomp", "ä"] {
-            assert!(matches!(store.create(id), Err(StateError::Id)), "{id}");
-        }
-        assert!(matches!(store.open("a"), Err(StateError::Missing)));
-        drop(store.create("a_+-.1").unwrap());
-        assert!(matches!(store.create("a_+-.1"), Err(StateError::Exists)));
-        store.filters().unwrap();
-        assert_eq!(store.ids().unwrap(), ["a_+-.1"]);
-    }
-
-    #[test]
-    fn a_record_is_found_again_and_one_of_tomorrow_is_refused() {
-        let (_dir, store) = store();
-        let locked = store.create("a").unwrap();
-        assert!(matches!(locked.place.load(), Err(StateError::Missing)));
-        locked.save(&record(None)).unwrap();
-        assert_eq!(locked.place.load().unwrap(), record(None));
-        let process = FirstProcess { pid: 7, start_ticks: 1 << 40 };
-        for process in [process, FirstProcess { pid: 8, ..process }] {
-            locked.save_process(process).unwrap();
-            assert_eq!(locked.place.load().unwrap(), record(Some(process)));
-        }
-        locked.save(&record(Some(process))).unwrap();
-        assert_eq!(locked.place.load().unwrap(), record(Some(process)));
-        locked.save(&Record { format: FORMAT + 1, ..record(None) }).unwrap();
-        assert!(matches!(locked.place.load(), Err(StateError::Format { format, .. }) if format == FORMAT + 1));
-        fs::write(locked.place.record(), r#"{"format": 77, "of": "later"}"#).unwrap();
-        assert!(matches!(locked.place.load(), Err(StateError::Format { format: 77, .. })));
-        fs::write(locked.place.record(), "{").unwrap();
-        assert!(matches!(locked.place.load(), Err(StateError::Record { .. })));
-        locked.remove().unwrap();
-        assert!(matches!(store.lock("a"), Err(StateError::Missing)));
-    }
-
-    #[test]
-    fn a_container_that_others_replaced_is_not_the_same() {
-        let (_dir, store) = store();
-        let ours = store.create("a").unwrap();
-        ours.release().unwrap();
-        let ours = ours.regain().unwrap();
-        ours.release().unwrap();
-        store.lock("a").unwrap().remove().unwrap();
-        drop(store.create("a").unwrap());
-        assert!(matches!(ours.regain(), Err(StateError::Missing)));
-    }
-
-    #[test]
-    fn a_container_without_process_is_being_made_or_has_failed() {
-        let (_dir, store) = store();
-        let hierarchies = Hierarchies::default();
-        let locked = store.create("a").unwrap();
-        let place = store.open("a").unwrap();
-        assert_eq!(place.status(&record(None), &hierarchies), Status::Creating);
-        assert_eq!(locked.status(&record(None), &hierarchies), Status::Stopped);
-        drop(locked);
-        assert_eq!(place.status(&record(None), &hierarchies), Status::Stopped);
-    }
-
-    #[test]
-    fn a_number_that_another_process_has_is_not_the_first_process() {
-        let own = FirstProcess::new(rustix::process::getpid()).unwrap();
-        assert!(own.open().is_some());
-        assert!(FirstProcess { start_ticks: own.start_ticks + 1, ..own }.open().is_none());
-    }
-
-    #[test]
-    fn a_gate_is_open_for_those_who_come_while_somebody_waits() {
-        let (_dir, store) = store();
-        let locked = store.create("a").unwrap();
-        assert!(locked.place.gate().is_none());
-        let reader = locked.make_gate().unwrap();
-        let gate = locked.place.gate().unwrap();
-        oci_runtime::open_gate(&gate).unwrap();
-        let mut byte = [0];
-        assert_eq!(rustix::io::read(&reader, &mut byte).unwrap(), 1);
-        drop(reader);
-        assert!(locked.place.gate().is_none());
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! `exec`.
 
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use oci::runtime::{Capabilities, Process, User};
 use oci_runtime::{Container, ExecOptions, Living};
@@ -34,6 +34,7 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
         }
         None => changed(&record.spec.process, flags, command)?,
     };
+    bundle::check_variables(&process.env)?;
     warn_of_capabilities(context, &process);
     if flags.is_on("tty") {
         process.terminal = true;
@@ -127,7 +128,10 @@ fn completed(process: Process, own: &Process) -> Process {
 fn changed(process: &Process, flags: &Parsed, command: &[String]) -> Result<Process, CommandError> {
     let mut process = Process { args: command.to_vec(), terminal: false, ..process.clone() };
     if let Some(cwd) = flags.value("cwd").filter(|cwd| !cwd.is_empty()) {
-        process.cwd = Path::new("/").join(cwd).to_string_lossy().into_owned();
+        if !cwd.starts_with('/') {
+            return Err(UsageError::Relative { name: "cwd", value: cwd.to_owned() }.into());
+        }
+        process.cwd = cwd.to_owned();
     }
     process.env.extend(flags.values("env").iter().cloned());
     let label = |name| flags.value(name).filter(|label| !label.is_empty()).map(str::to_owned);

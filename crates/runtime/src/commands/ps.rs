@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::{Context, cgroup, hierarchies, print};
+use super::{Context, hierarchies, print, some_cgroup};
 use crate::arguments::{Parsed, UsageError};
 use crate::error::CommandError;
 
@@ -12,10 +12,13 @@ pub(crate) fn ps(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandErr
     let wanted = "a minimum of 1 argument(s)";
     let (id, options) = flags.words.split_first().ok_or(UsageError::Words { command: "ps", wanted })?;
     let record = context.store.open(id)?.load()?;
-    let processes = cgroup(&record, hierarchies()?)?.procs_with_below();
+    if !matches!(format, "json" | "table" | "") {
+        return Err(CommandError::Format);
+    }
+    let processes = some_cgroup(&record, hierarchies()?, "its processes are known")?.procs_with_below();
     match format {
         "json" => print(&format!("{}\n", serde_json::to_string(&processes).expect("numbers")))?,
-        "table" | "" => {
+        _ => {
             let options = if options.is_empty() { &["-ef".to_owned()][..] } else { options };
             let output = Command::new("ps").args(options).output().map_err(CommandError::system("run ps"))?;
             if !output.status.success() {
@@ -25,7 +28,6 @@ pub(crate) fn ps(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandErr
             let table = String::from_utf8_lossy(&output.stdout);
             print(&only(&table, |pid| processes.contains(&pid)).ok_or(CommandError::PsColumn)?)?;
         }
-        _ => return Err(CommandError::Format),
     }
     Ok(0)
 }

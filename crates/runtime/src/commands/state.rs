@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{Context, OCI_VERSION, hierarchies, print};
 use crate::arguments::{Parsed, UsageError};
 use crate::error::CommandError;
-use crate::state::{Place, Record, Status, owner};
+use crate::state::{Place, Record, Status};
 
 /// A container as runc prints it: the specification's state, and more.
 #[derive(Debug, Serialize)]
@@ -50,12 +50,9 @@ pub(crate) fn list(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     let hierarchies = hierarchies()?;
     let mut all = Vec::new();
     for id in ids {
-        let opened = context.store.open(&id).and_then(|place| place.load().map(|record| (place, record)));
+        let opened = context.store.open(&id).and_then(|place| Ok((place.owner()?, place.load()?, place)));
         match opened {
-            Ok((place, record)) => {
-                let owner = user_name(owner(&place));
-                all.push(shown(&place, record, hierarchies, owner));
-            }
+            Ok((owner, record, place)) => all.push(shown(&place, record, hierarchies, user_name(owner))),
             // It may have gone meanwhile; another one's error does not hide the rest.
             Err(err) => context.log.warning(&format!("load container {id}: {}", errdefs::chain(&err))),
         }

@@ -60,8 +60,11 @@ fn privileged_changes_that_cannot_be_are_named_and_change_nothing() {
     let record = || fs::read(bundle.state_dir().join("state.json")).unwrap();
     let before = record();
     for (words, text) in [
-        (&["--memory", "32m", "--cpu-quota", "5"][..], "linux.resources.cpu.quota: write \"5"),
-        (&["--cpuset-cpus", "4000"], "linux.resources.cpu.cpus: write \"4000\" to "),
+        (
+            &["--memory", "32m", "--cpu-quota", "5"][..],
+            "linux.resources.cpu.quota: 5 is not -1, for no limit, or 1000 microseconds",
+        ),
+        (&["--cpuset-cpus", "4000"], ", which takes a list of the processors 0"),
         (&["--pids-limit", "-5"], "linux.resources.pids.limit: -5 is not -1"),
         (&["--blkio-weight", "5"], "linux.resources.blockIO.weight: 5 is not between 10 and 1000"),
         (&["--memory", "x"], "invalid value \"x\" for flag -memory"),
@@ -136,6 +139,25 @@ fn privileged_ps_shows_what_its_own_flags_say() {
     assert_eq!(bundle.run(&["ps", &bundle.id, "-o", "args"]).stderr, "couldn't find PID field in ps output\n");
     assert!(bundle.run(&["ps", &bundle.id, "--nosuch"]).stderr.starts_with("ps ended with exit status: 1: error"));
     assert_eq!(bundle.err(&["ps", "--format", "x"]), "invalid format option");
+    bundle.ok(&["delete", "-f"]);
+    bundle.assert_gone();
+}
+
+#[test]
+fn privileged_what_goes_by_a_cgroup_says_so_where_there_is_none() {
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    bundle.ok(&["run", "-d"]);
+    let pid = bundle.state()["pid"].to_string();
+    for (_, directory) in &bundle.cgroup().directories {
+        fs::write(directory.with_file_name("cgroup.procs"), &pid).unwrap();
+        fs::remove_dir(directory).unwrap();
+    }
+    for format in ["json", "table"] {
+        let text = format!("container {} has no cgroup, by which its processes are known", bundle.id);
+        assert_eq!(bundle.err(&["ps", "-f", format]), text);
+    }
+    let text = format!("container {} has no cgroup, by which its processes are frozen", bundle.id);
+    assert_eq!(bundle.err(&["pause"]), text);
     bundle.ok(&["delete", "-f"]);
     bundle.assert_gone();
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use cgroup::{Hierarchies, Version};
 use serde_json::json;
 
 use super::fixture::{Bundle, wait_until};
@@ -72,6 +73,18 @@ fn privileged_what_cannot_be_executed_is_named() {
         &["exec", "--preserve-fds", "400", id, "true"],
         "exec failed: descriptor 3 of --preserve-fds or LISTEN_FDS is not open",
     );
+    failed(&["exec", "--cwd", "rel", id, "true"], "exec failed: --cwd: \"rel\" is not an absolute path");
+    let text = "exec failed: process.env[1]: \"bare\": invalid environment variable: missing '='";
+    failed(&["exec", "-e", "bare", id, "true"], text);
+    let text = match Hierarchies::detect().unwrap().version() {
+        Version::V1 => {
+            "--cgroup foo: the container has no such cgroup (with version 1 it is CONTROLLER:PATH, of a controller that the container is in)"
+        }
+        Version::V2 => {
+            "--cgroup foo: the container has no such cgroup (with version 2 it is a path below the container's own)"
+        }
+    };
+    failed(&["exec", "--cgroup", "foo", id, "true"], &format!("exec failed: {text}"));
     fs::write(bundle.path("process.json"), r#"{"args":["true"],"cwd":"/","user":{"uid":-1}}"#).unwrap();
     let text = "exec failed: process.user.uid: invalid value: integer `-1`, expected u32";
     failed(&["exec", "-p", "process.json", id], text);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use oci_runtime::{CreateError, ExecError, OpenError, SystemError};
+use oci_runtime::{CreateError, ExecError, OpenError, ProcessError, SystemError};
 
 use crate::arguments::UsageError;
 use crate::bundle::BundleError;
@@ -34,6 +34,14 @@ pub(crate) enum CommandError {
     /// The container's own process gave up.
     #[error("unable to start container process: error during container init")]
     Init {
+        /// Why.
+        source: oci_runtime::ProcessError,
+    },
+    /// A limit of resources was refused. Docker's clients print the rest, which has no name.
+    #[error("unable to start container process: error during container init: process.rlimits: {name}")]
+    Rlimit {
+        /// Which limit.
+        name: String,
         /// Why.
         source: oci_runtime::ProcessError,
     },
@@ -211,7 +219,10 @@ impl CommandError {
 impl From<CreateError> for CommandError {
     fn from(err: CreateError) -> CommandError {
         match err {
-            CreateError::Process(source) => CommandError::Init { source },
+            CreateError::Process(source) => match &source {
+                ProcessError::Rlimit { name, .. } => CommandError::Rlimit { name: name.clone(), source },
+                _ => CommandError::Init { source },
+            },
             source => CommandError::Create { source },
         }
     }

@@ -90,6 +90,11 @@ fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result
     given.check(plan.spec.process.terminal, detach)?;
     given.announce(&mut plan.spec.process);
     let foreground = if detach { None } else { Some(Foreground::begin(&mut plan.spec.process)?) };
+    for (index, mount) in plan.spec.mounts.iter().enumerate().filter(|(_, mount)| mount.destination.is_relative()) {
+        // As with runc: later versions of the specification want it absolute.
+        let place = mount.destination.display();
+        context.log.warning(&format!("mounts[{index}].destination: {place} is not absolute: it is taken from / on"));
+    }
     if has_kernel_limit(&plan.spec) {
         context.log.warning("linux.resources.memory.kernel and kernelTCP are ignored: the kernel has no such limit");
     }

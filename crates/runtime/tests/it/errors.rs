@@ -56,6 +56,37 @@ fn privileged_a_cgroup_with_processes_is_left_alone() {
 }
 
 #[test]
+fn privileged_what_is_done_in_another_way_than_asked_is_told() {
+    let mut bundle = Bundle::new(&["stat", "-c", "%a", "/place"]);
+    let mount = json!({"destination": "place", "type": "tmpfs", "source": "tmpfs", "options": ["mode=700"]});
+    bundle.config["mounts"].as_array_mut().unwrap().push(mount);
+    bundle.config["process"]["capabilities"]["bounding"] = json!(["CAP_KILL", "CAP_NOPE"]);
+    let done = bundle.run(&["run", &bundle.id]);
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "700\n"), "{done:?}");
+    let log = fs::read_to_string(bundle.path("log")).unwrap();
+    for text in [
+        "mounts[3].destination: place is not absolute: it is taken from / on",
+        "ignoring unknown or unavailable capabilities: [CAP_NOPE]",
+    ] {
+        assert!(log.contains(text), "{log}");
+    }
+}
+
+#[test]
+fn privileged_a_limit_above_our_own_is_named() {
+    let mut bundle = Bundle::new(&["true"]);
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    let ids = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
+    (bundle.config["linux"]["uidMappings"], bundle.config["linux"]["gidMappings"]) = (ids.clone(), ids);
+    bundle.config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 1, "hard": u64::MAX}]);
+    let text = "longshore-runtime create failed: unable to start container process: error during container init: \
+                process.rlimits: RLIMIT_NOFILE: error setting rlimits for ready process: error setting rlimit type 7: \
+                operation not permitted";
+    assert_eq!(bundle.err(&["create"]), text);
+    bundle.assert_gone();
+}
+
+#[test]
 fn what_is_not_done_is_refused_by_name_in_the_log() {
     let bundle = Bundle::new(&["true"]);
     for (words, text) in [

@@ -403,6 +403,34 @@ mod tests {
         assert_eq!(roots, [("cpu", "/a/b"), ("cpuacct", "/a/b"), ("name=systemd", "/"), ("", "/x:y")]);
     }
 
+    /// Naive: the link to the dump on which the images build is opened as a file of theirs, which no link may be.
+    #[test]
+    fn privileged_images_are_shared_with_those_on_which_they_build() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let images = |name: &str| dir.path().join(name);
+        for name in ["first", "second"] {
+            fs::create_dir(images(name)).unwrap();
+            fs::set_permissions(images(name), fs::Permissions::from_mode(0o700)).unwrap();
+            fs::write(images(name).join("pages.img"), "").unwrap();
+            fs::set_permissions(images(name).join("pages.img"), fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        symlink("../first", images("second/parent")).unwrap();
+        symlink("/etc/passwd", images("second/other")).unwrap();
+        let before = fs::metadata("/etc/passwd").unwrap();
+        let open = OwnedFd::from(fs::File::open(images("second")).unwrap());
+        let (parent, path) = share_images(&open, &images("second"), 7).unwrap().unwrap();
+        assert_eq!(path, images("second/parent"));
+        assert!(share_images(&parent, &path, 7).unwrap().is_none());
+        for name in ["first", "second"] {
+            let modes = ["", "pages.img"].map(|file| fs::metadata(images(name).join(file)).unwrap());
+            let found = modes.map(|meta| (meta.gid(), meta.mode() & 0o777));
+            assert_eq!(found, [(7, 0o750), (7, 0o640)], "{name}");
+        }
+        let after = fs::metadata("/etc/passwd").unwrap();
+        assert_eq!((after.gid(), after.mode()), (before.gid(), before.mode()));
+    }
+
     #[test]
     fn places_are_made_where_criu_makes_none() {
         let mount = |destination: &str, kind: &str| {

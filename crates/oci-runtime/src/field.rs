@@ -125,6 +125,11 @@ impl FieldError {
         PlanError::Field { field: field.into(), source: self }
     }
 
+    /// Whether a number can be a user or a group.
+    pub(crate) fn is_id(number: u32) -> Result<(), FieldError> {
+        FieldError::in_range(number, 0, i128::from(u32::MAX) - 1)
+    }
+
     /// Whether a number is in its range.
     pub(crate) fn in_range(number: impl Into<i128>, least: i128, most: i128) -> Result<(), FieldError> {
         let number = number.into();

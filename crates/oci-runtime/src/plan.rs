@@ -233,6 +233,8 @@ fn devices(devices: &[Device]) -> Result<Vec<(usize, Device)>, PlanError> {
         if !device.path.is_absolute() {
             return Err(failed(FieldError::Relative { path: device.path.display().to_string() }, "path"));
         }
+        FieldError::is_id(device.uid).map_err(|err| failed(err, "uid"))?;
+        FieldError::is_id(device.gid).map_err(|err| failed(err, "gid"))?;
         if device_type(device).is_none() {
             return Err(failed(FieldError::Unknown { word: device.kind.clone() }, "type"));
         }

@@ -96,6 +96,7 @@ impl ProcessPlan {
         if !process.cwd.starts_with('/') {
             return Err(FieldError::Relative { path: process.cwd.clone() }.at("process.cwd"));
         }
+        check_ids(&process.user)?;
         if let Some(value) = process.oom_score_adj {
             FieldError::in_range(value, -1000, 1000).map_err(|err| err.at("process.oomScoreAdj"))?;
         }
@@ -434,6 +435,16 @@ fn rlimits(limits: &[oci::runtime::Rlimit]) -> Result<Vec<(usize, Rlimit)>, Plan
         planned.push((number, Rlimit { current: value(limit.soft), maximum: value(limit.hard) }));
     }
     Ok(planned)
+}
+
+/// To the kernel the last number is no id but "as it is": who asks for it would stay root (setresuid(2)).
+fn check_ids(user: &oci::runtime::User) -> Result<(), PlanError> {
+    FieldError::is_id(user.uid).map_err(|err| err.at("process.user.uid"))?;
+    FieldError::is_id(user.gid).map_err(|err| err.at("process.user.gid"))?;
+    let mut groups = user.additional_gids.iter().enumerate();
+    groups.try_for_each(|(index, gid)| {
+        FieldError::is_id(*gid).map_err(|err| err.at(format!("process.user.additionalGids[{index}]")))
+    })
 }
 
 /// The terminal's size. Without a terminal it is ignored (runtime-spec config.md, "Process").

@@ -55,6 +55,10 @@ fn fields_of_the_process() {
     check(process("cwd", json!("srv")), r#"error: process.cwd: "srv" is not an absolute path"#);
     check(process("cwd", json!("")), r#"error: process.cwd: "" is not an absolute path"#);
     check(process("user", json!({"uid": 7, "gid": 8, "umask": 63})), "uid: 7, gid: 8");
+    let text = |field: &str| format!("error: process.user.{field}: 4294967295 is not between 0 and 4294967294");
+    check(process("user", json!({"uid": u32::MAX})), &text("uid"));
+    check(process("user", json!({"gid": u32::MAX})), &text("gid"));
+    check(process("user", json!({"additionalGids": [1, u32::MAX]})), &text("additionalGids[1]"));
     check(process("user", json!({"umask": 63})), "umask: 63");
     check(json!({}), "umask: 18");
     check(process("noNewPrivileges", json!(true)), "no_new_privileges: true");
@@ -128,6 +132,8 @@ fn devices() {
         check(device(node), &text);
     }
     check(device(json!({"type": "c", "path": "/dev/ptmx"})), "devices: []");
+    let text = "error: linux.devices[0].gid: 4294967295 is not between 0 and 4294967294";
+    check(device(json!({"type": "c", "path": "/dev/x", "gid": u32::MAX})), text);
     check(device(json!({"type": "s", "path": "/dev/x"})), r#"error: linux.devices[0].type: unknown word "s""#);
     check(
         device(json!({"type": "c", "path": "dev/x"})),

@@ -87,6 +87,27 @@ impl Events {
         });
     }
 
+    /// Tells that `action` happened to a network.
+    pub fn network<const N: usize>(&self, id: &str, action: &str, attributes: [(&str, String); N]) {
+        let attributes = attributes.map(|(attribute, value)| (attribute.to_owned(), value)).into();
+        self.publish(Event {
+            kind: "network".to_owned(),
+            action: action.to_owned(),
+            actor: Actor { id: id.to_owned(), attributes },
+            ..Event::default()
+        });
+    }
+
+    /// Tells that networks were pruned: they free nothing.
+    pub fn networks_pruned(&self) {
+        self.pruned("network", 0);
+    }
+
+    /// Tells that so many bytes were freed by a prune of what builds have cached.
+    pub fn caches_pruned(&self, reclaimed_bytes: u64) {
+        self.pruned("builder", reclaimed_bytes);
+    }
+
     /// Tells that so many bytes were freed by a prune of volumes.
     pub fn volumes_pruned(&self, reclaimed_bytes: u64) {
         self.pruned("volume", reclaimed_bytes);

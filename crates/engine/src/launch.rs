@@ -19,6 +19,7 @@ use crate::devices::{self, DeviceError};
 use crate::links;
 use crate::log_target;
 use crate::networking::{self, ConnectError};
+use crate::ops::networks;
 use crate::propagation::{self, PropagationError};
 use crate::sharing::{self, Borrowed, ShareError};
 use crate::shim::{CallError, Link, Shim, SpawnError};
@@ -178,7 +179,12 @@ pub(crate) async fn launch(engine: &Engine, container: &Arc<Container>) -> Resul
     let launched = match prepare(engine, container).await {
         Ok(prepared) => {
             volumes::tell_mounts(engine, container);
-            start_shim(engine, container, prepared).await
+            networks::tell(engine, container, "connect");
+            let started = start_shim(engine, container, prepared).await;
+            if started.is_err() {
+                networks::tell(engine, container, "disconnect");
+            }
+            started
         }
         Err(err) => Err(err),
     };

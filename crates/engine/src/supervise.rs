@@ -308,6 +308,7 @@ pub fn perform(engine: &Engine, container: &Arc<Container>, effects: Vec<Effect>
                 let attributes =
                     [("execDuration", duration.as_secs().to_string()), ("exitCode", exit_code.to_string())];
                 health::halt(container);
+                crate::ops::networks::tell(engine, container, "disconnect");
                 crate::volumes::tell_unmounts(engine, container);
                 engine.events.container(container, "die", attributes);
             }

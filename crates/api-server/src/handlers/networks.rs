@@ -30,5 +30,5 @@ pub(crate) async fn remove(call: Call) -> Result<Answer, Failure> {
 
 /// `POST /networks/prune`.
 pub(crate) async fn prune(call: Call) -> Result<Answer, Failure> {
-    Ok(response::json(StatusCode::OK, &networks::prune(&Filters(call.query.filters()?))?))
+    Ok(response::json(StatusCode::OK, &networks::prune(&call.engine, &Filters(call.query.filters()?))?))
 }

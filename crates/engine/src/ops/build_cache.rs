@@ -3,6 +3,7 @@
 use engine_api::disk_usage::CachesPruned;
 use errdefs::ErrorKind;
 
+use crate::Engine;
 use crate::clock::now_nanos;
 use crate::filters::{FilterError, Filters};
 use crate::time_query;
@@ -36,7 +37,7 @@ impl CachePruneError {
 }
 
 /// Checks the filters, and removes nothing.
-pub fn prune(filters: &Filters) -> Result<CachesPruned, CachePruneError> {
+pub fn prune(engine: &Engine, filters: &Filters) -> Result<CachesPruned, CachePruneError> {
     filters.check(&FILTERS)?;
     if filters.has("until") && filters.has("unused-for") {
         return Err(CachePruneError::Conflicting);
@@ -44,5 +45,6 @@ pub fn prune(filters: &Filters) -> Result<CachesPruned, CachePruneError> {
     for text in filters.get("until") {
         time_query::parse_any(text, now_nanos()).map_err(|_| CachePruneError::Time(text.to_owned()))?;
     }
+    engine.events.caches_pruned(0);
     Ok(CachesPruned::default())
 }

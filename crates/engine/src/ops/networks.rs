@@ -103,7 +103,13 @@ pub async fn remove(engine: &Engine, name: &str) -> Result<(), NetworksError> {
 }
 
 /// Removes networks that nobody uses: those that are always there stay.
-pub fn prune(filters: &Filters) -> Result<NetworksPruned, NetworksError> {
+pub fn prune(engine: &Engine, filters: &Filters) -> Result<NetworksPruned, NetworksError> {
+    check_prune(filters)?;
+    engine.events.networks_pruned();
+    Ok(NetworksPruned::default())
+}
+
+fn check_prune(filters: &Filters) -> Result<(), NetworksError> {
     filters.check(&["label", "label!", "until"])?;
     let given: Vec<&str> = filters.get("until").collect();
     match given[..] {
@@ -113,7 +119,21 @@ pub fn prune(filters: &Filters) -> Result<NetworksPruned, NetworksError> {
         }
         _ => return Err(NetworksError::ManyTimes),
     }
-    Ok(NetworksPruned::default())
+    Ok(())
+}
+
+/// Tells that a container joined a network or left it. One that shares another container's is on none.
+pub(crate) fn tell(engine: &Engine, container: &Container, action: &str) {
+    let Some(name) = view::network_name(&container.definition) else { return };
+    let (id, driver) = match name {
+        // Known to whoever has joined, without a look at the disk.
+        "bridge" => (engine.networking.bridge().and_then(|bridge| Some(bridge.network().ok()?.id)), "bridge"),
+        "none" => (Some(id(engine, name)), "null"),
+        name => (Some(id(engine, name)), name),
+    };
+    let attributes =
+        [("container", container.id().to_string()), ("name", name.to_owned()), ("type", driver.to_owned())];
+    engine.events.network(&id.unwrap_or_default(), action, attributes);
 }
 
 async fn all(engine: &Engine) -> Result<Vec<Network>, NetworksError> {
@@ -201,9 +221,9 @@ mod tests {
     fn filters_of_a_prune_have_dockerds_words() {
         let pruned = |key: &str, values: &[&str]| {
             let values = values.iter().map(|value| (*value).to_owned()).collect();
-            prune(&Filters([(key.to_owned(), values)].into())).map_err(|err| err.to_string())
+            check_prune(&Filters([(key.to_owned(), values)].into())).map_err(|err| err.to_string())
         };
-        assert_eq!(pruned("until", &["24h"]), Ok(NetworksPruned::default()));
+        assert_eq!(pruned("until", &["24h"]), Ok(()));
         for (key, values, text) in [
             ("zz", &["x"][..], "invalid filter 'zz'"),
             ("until", &["x"], "failed to parse value as time or duration: \"x\""),

@@ -246,3 +246,40 @@ fn privileged_the_three_networks_are_there() {
         at.fails("network inspect no-such-net", 1, "network no-such-net not found");
     });
 }
+
+#[test]
+fn privileged_networks_and_prunes_are_told() {
+    on_both(|at| {
+        for (network, kind) in [("bridge", "bridge"), ("host", "host"), ("none", "null")] {
+            let name = at.name(&format!("on-{network}"));
+            let mut events = testkit::Events::subscribe_to(at.daemon.socket(), "network", network).unwrap();
+            at.ok(&format!("run --network {network} --name {name} busybox true"));
+            let id = at.inspect(&name, "{{.Id}}");
+            for action in ["connect", "disconnect"] {
+                let event = loop {
+                    let event = events.until(action).unwrap();
+                    if event["Actor"]["Attributes"]["container"] == id.as_str() {
+                        break event;
+                    }
+                };
+                assert_eq!(event["Type"], "network");
+                assert_eq!(event["Actor"]["ID"], at.ok(&format!("network inspect -f {{{{.Id}}}} {network}")));
+                assert_eq!(event["Actor"]["Attributes"]["name"], network);
+                assert_eq!(event["Actor"]["Attributes"]["type"], kind);
+                assert!(event.get("status").is_none() && event.get("id").is_none(), "{event}");
+            }
+            at.remove(&name);
+        }
+        let mut events = testkit::Events::subscribe(at.daemon.socket(), "").unwrap();
+        at.ok("system prune -f --volumes --filter label=none-has-it");
+        for kind in ["container", "network", "volume", "image", "builder"] {
+            let event = loop {
+                let event = events.until("prune").unwrap();
+                if event["Type"] == kind {
+                    break event;
+                }
+            };
+            assert_eq!(event["Actor"], serde_json::json!({"ID": "", "Attributes": {"reclaimed": "0"}}), "{kind}");
+        }
+    });
+}

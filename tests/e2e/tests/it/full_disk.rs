@@ -165,3 +165,38 @@ fn check_log(at: &At<'_>) {
     }
     assert!(log.contains("bye") && missing > 0, "{missing} lines are missing");
 }
+
+#[test]
+fn privileged_copies_of_volumes_and_prunes_stand_a_full_disk() {
+    on_small_disk(|small| {
+        {
+            let at = At { daemon: &small.daemon, cli: Cli::Longshore };
+            at.start("user", "-v data:/v busybox sleep 1000");
+            at.ok("exec user dd if=/dev/zero of=/v/large bs=1M count=3");
+            at.ok("volume snapshot create data first");
+            at.ok("run --network none --name ended busybox true");
+            at.ok("volume create unused");
+        }
+        let archive = small.daemon.scratch().path().join("volume.tar");
+        At { daemon: &small.daemon, cli: Cli::Longshore }.ok(&format!("volume export -o {} data", archive.display()));
+        small.disk.fill().unwrap();
+        let at = At { daemon: &small.daemon, cli: Cli::Longshore };
+        for line in ["volume clone data copy", "volume snapshot create data second", "volume export data"] {
+            at.fails(line, 1, SENTENCE);
+            assert_eq!(at.ok("exec user echo goes on"), "goes on");
+        }
+        at.fails(&format!("volume import copy {}", archive.display()), 1, SENTENCE);
+        assert_eq!(at.ok("volume ls -q"), "data\nunused");
+        assert_eq!(at.ok("volume snapshot ls -q data"), "first");
+        at.ok("system df -v");
+        // What only removes needs no room.
+        assert!(at.ok("volume prune -a -f").starts_with("Deleted Volumes:\nunused\n"));
+        assert!(at.ok("container prune -f").starts_with("Deleted Containers:\n"));
+        small.disk.free().unwrap();
+        assert_eq!(at.ok("volume clone data copy"), "copy");
+        at.ok("stop -t 0 user");
+        assert_eq!(at.ok("volume snapshot restore data first"), "first");
+        at.remove("user");
+        at.ok("volume rm data copy");
+    });
+}

@@ -319,34 +319,49 @@ fn privileged_an_interrupted_pull_ends_with_130_and_leaves_no_image() {
     });
 }
 
+/// A pull of which half a layer came before the daemon died.
+struct Cut {
+    server: Server,
+    name: String,
+    layer: Vec<u8>,
+    partial: std::path::PathBuf,
+    /// Whether the server goes on giving halves.
+    half: Arc<AtomicBool>,
+}
+
+fn cut_pull(daemon: &mut testkit::Daemon) -> Cut {
+    let served = Served::new(&[5_000_000]);
+    let layer = served.layers[0].clone();
+    let half = Arc::new(AtomicBool::new(true));
+    let only_half = half.clone();
+    let server = Server::start(move |request| {
+        let whole = served.answer(request);
+        match served.is_layer(request) && only_half.load(Ordering::Acquire) {
+            true => Answer {
+                length: Some(whole.body.len() as u64),
+                body: whole.body[..2_500_000].into(),
+                hang: true,
+                ..whole
+            },
+            false => whole,
+        }
+    });
+    let name = format!("{}/r:1", server.host());
+    let partial = daemon.scratch().data_root().join("content/partial").join(&digest(&layer)[7..]);
+    let pulling = At { daemon, cli: Cli::Longshore }.spawn(&format!("pull {name}"));
+    testkit::process::until("half of it is there", testkit::process::DEADLINE, || {
+        fs::metadata(&partial).ok().filter(|file| file.len() == 2_500_000)
+    })
+    .unwrap();
+    daemon.kill9().unwrap();
+    assert_ne!(pulling.wait().unwrap().code, 0);
+    Cut { server, name, layer, partial, half }
+}
+
 #[test]
 fn privileged_the_next_daemon_goes_on_with_a_pull_where_the_last_one_died() {
     ours(|daemon| {
-        let served = Served::new(&[5_000_000]);
-        let layer = served.layers[0].clone();
-        let half = Arc::new(AtomicBool::new(true));
-        let only_half = half.clone();
-        let server = Server::start(move |request| {
-            let whole = served.answer(request);
-            match served.is_layer(request) && only_half.load(Ordering::Acquire) {
-                true => Answer {
-                    length: Some(whole.body.len() as u64),
-                    body: whole.body[..2_500_000].into(),
-                    hang: true,
-                    ..whole
-                },
-                false => whole,
-            }
-        });
-        let name = format!("{}/r:1", server.host());
-        let partial = daemon.scratch().data_root().join("content/partial").join(&digest(&layer)[7..]);
-        let pulling = At { daemon, cli: Cli::Longshore }.spawn(&format!("pull {name}"));
-        testkit::process::until("half of it is there", testkit::process::DEADLINE, || {
-            fs::metadata(&partial).ok().filter(|file| file.len() == 2_500_000)
-        })
-        .unwrap();
-        daemon.kill9().unwrap();
-        assert_ne!(pulling.wait().unwrap().code, 0);
+        let Cut { server, name, layer, partial, half } = cut_pull(daemon);
         half.store(false, Ordering::Release);
         daemon.restart().unwrap();
         let at = At { daemon, cli: Cli::Longshore };
@@ -356,5 +371,23 @@ fn privileged_the_next_daemon_goes_on_with_a_pull_where_the_last_one_died() {
         assert_eq!(from, [0, 2_500_000]);
         assert!(!partial.exists());
         at.ok(&format!("rmi {name}"));
+    });
+}
+
+#[test]
+fn privileged_what_a_cut_pull_has_brought_is_shown_and_pruned() {
+    ours(|daemon| {
+        let before = daemon.get("/v1.51/system/df?type=image").unwrap().json().unwrap()["LayersSize"].as_i64().unwrap();
+        let cut = cut_pull(daemon);
+        daemon.restart().unwrap();
+        let at = At { daemon, cli: Cli::Longshore };
+        let told = daemon.get("/v1.51/system/df?type=image").unwrap().json().unwrap();
+        assert_eq!(told["LayersSize"], before + 2_500_000);
+        // Neither labels nor ages are a cut pull's.
+        assert_eq!(at.ok("image prune -f --filter until=1s"), "Total reclaimed space: 0B");
+        assert!(cut.partial.exists());
+        let gone = at.ok("image prune -f");
+        assert_eq!(gone, format!("Deleted Images:\ndeleted: {}\n\nTotal reclaimed space: 2.5MB", digest(&cut.layer)));
+        assert!(!cut.partial.exists());
     });
 }

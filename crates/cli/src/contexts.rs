@@ -34,6 +34,9 @@ const NAME_PATTERN: &str = "^[a-zA-Z0-9][a-zA-Z0-9_.+-]+$";
 /// How much is imported at most, as by Docker's client.
 const IMPORT_MAX_BYTES: u64 = 10 << 20;
 
+/// A block of a tar archive.
+const BLOCK_BYTES: usize = 512;
+
 /// A context, as it is kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -290,6 +293,8 @@ pub fn import(name: &str, source: impl Read) -> Result<(Metadata, TlsFiles), Exi
     if bytes.starts_with(b"PK\x03\x04") {
         return Err(Exit::new(1, "importing zip files is not supported yet: export the context as a tar archive"));
     }
+    // Docker's client leaves out what fills the last block, and the blocks at the end.
+    bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES) + 2 * BLOCK_BYTES, 0);
     let (mut metadata, mut tls) = (None, TlsFiles::new());
     let mut tar = TarReader::new(bytes.as_slice());
     let refused = |err: archive::TarError| Exit::new(1, chain(&err));
@@ -399,6 +404,11 @@ mod tests {
         let bytes = export(&metadata, &tls).unwrap();
         let (imported, files) = import("b1", bytes.as_slice()).unwrap();
         assert_eq!((imported.name.as_str(), imported.description(), files), ("b1", "d", tls));
+        // As Docker's client ends its own: within the last block.
+        let padded = tls_files_of(Some(b"ca".to_vec()), None, None);
+        let cut = export(&metadata, &padded).unwrap();
+        let end = cut.windows(2).rposition(|two| two == b"ca").unwrap() + 2;
+        assert_eq!(import("b1", &cut[..end]).unwrap().1, padded);
         let refused = |bytes: &[u8]| import("b1", bytes).unwrap_err().message.unwrap();
         assert_eq!(refused(&export_of("../meta.json")), "../meta.json: unexpected context file");
         assert_eq!(refused(&export_of("tls/../x")), "tls/../x: unexpected path format");

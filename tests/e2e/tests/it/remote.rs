@@ -233,7 +233,7 @@ fn privileged_contexts_are_kept_and_told_as_dockers() {
             "context update default",
             "context update b1 --docker host=tcp://y:2",
             "context update b1 --description new",
-            "context export nope",
+            "context export nope -",
             "context import a1 x",
             "context import i1 /nope",
             "--context nope ps",

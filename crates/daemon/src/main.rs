@@ -99,6 +99,9 @@ fn start(flags: Given) -> Result<()> {
     for (key, why) in config::ignored(&given) {
         warn!("{key} is ignored: {why}");
     }
+    for name in config.changeable.features.keys() {
+        warn!("feature {name} changes nothing here");
+    }
     config.api_warnings.iter().for_each(|warning| warn!("{warning}"));
     if config.on_demand {
         detach::detach().context("leave the caller's session")?;

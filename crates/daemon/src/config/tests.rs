@@ -199,3 +199,16 @@ fn what_is_ignored_is_known() {
     let Ok(Invocation::Run(given)) = parse(["--containerd=/x".to_owned()]) else { panic!() };
     assert_eq!(ignored(&given).collect::<Vec<_>>(), [("containerd", "there is no containerd")]);
 }
+
+#[test]
+fn the_documentation_knows_every_key() {
+    let page = include_str!("../../../../docs/daemon-json.md");
+    for setting in SETTINGS.iter().filter(|setting| !setting.key.is_empty()) {
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{}` |", setting.key)));
+        let row = row.unwrap_or_else(|| panic!("docs/daemon-json.md has no row for {}", setting.key));
+        if setting.support == Support::Yes {
+            let counts = if setting.reloadable { "| at once |" } else { "| at the next start |" };
+            assert!(row.ends_with(counts), "{row}");
+        }
+    }
+}

@@ -39,6 +39,10 @@ pub struct HostFacts {
     pub no_new_privileges: bool,
     /// Processors that have a `thermal_throttle` directory in /sys, hidden from containers.
     pub thermal_throttle_cpus: Vec<u32>,
+    /// Names of other OCI runtimes (`runtimes`).
+    pub runtimes: Vec<String>,
+    /// Who runs containers that do not say (`default-runtime`); empty for our own runtime.
+    pub default_runtime: String,
     /// Device nodes below /dev on the host, for privileged containers.
     pub devices: Vec<oci::runtime::Device>,
 }
@@ -114,9 +118,17 @@ impl HostFacts {
     /// The runtime's name as `inspect` shows it.
     pub const RUNTIME: &str = "longshore";
 
-    /// Whether a request's runtime is our own: by our name, or by those of Docker's default, which clients send as well.
-    pub fn is_own_runtime(name: &str) -> bool {
-        matches!(name, "" | HostFacts::RUNTIME | "runc" | "io.containerd.runc.v2")
+    /// The runtime of a request, by the name that is kept; none if it is unknown.
+    ///
+    /// Ours has those of Docker's default, too, which clients send, unless the administrator has given one of them to
+    /// another runtime.
+    pub fn runtime<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        let name = if name.is_empty() { self.default_runtime.as_str() } else { name };
+        match name {
+            name if self.runtimes.iter().any(|known| known == name) => Some(name),
+            "" | HostFacts::RUNTIME | "runc" | "io.containerd.runc.v2" => Some(HostFacts::RUNTIME),
+            _ => None,
+        }
     }
 
     /// Whether mount_setattr(2) can make a whole tree of mounts read-only (Linux 5.12).

@@ -18,9 +18,9 @@ pub fn normalize_host(host: &mut HostConfig, facts: &HostFacts) {
             *field = default.to_owned();
         }
     }
-    // What is kept names what runs it, however daemon.json calls other runtimes one day.
-    if HostFacts::is_own_runtime(&host.runtime) {
-        host.runtime = HostFacts::RUNTIME.to_owned();
+    // What is kept names what runs it, whatever daemon.json says one day.
+    if let Some(runtime) = facts.runtime(&host.runtime).map(str::to_owned) {
+        host.runtime = runtime;
     }
     // Docker names the network that "default" stands for.
     if host.network_mode == "default" {

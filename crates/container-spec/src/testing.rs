@@ -23,6 +23,8 @@ pub(crate) fn facts() -> HostFacts {
         default_init: false,
         no_new_privileges: false,
         thermal_throttle_cpus: Vec::new(),
+        runtimes: vec!["crun".to_owned()],
+        default_runtime: String::new(),
         devices: Vec::new(),
     }
 }

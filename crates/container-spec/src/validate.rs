@@ -98,7 +98,7 @@ pub fn validate(
     }
     let endpoints = networking.and_then(|networking| networking.endpoints_config.as_ref());
     endpoints.map_or(Ok(()), |endpoints| networks::validate_endpoints(&host.network_mode, endpoints))?;
-    offered::validate(config, host, networking)?;
+    offered::validate(config, host, networking, facts)?;
     endpoints.map_or(Ok(()), |endpoints| networks::validate_together(&host.network_mode, endpoints))?;
     log::validate(&host.log_config)?;
     security::parse(host, facts)?;

@@ -4,10 +4,11 @@ mod api;
 mod bridge;
 mod containers;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use engine::{AddressRange, Changeable, RegistriesConfig, ResolverConfig};
+use engine::{AddressRange, Changeable, RegistriesConfig, ResolverConfig, RuntimeConfig};
 use engine_api::host_config::{LogConfig, Ulimit};
 
 use crate::listen::{Host, HostError};
@@ -86,6 +87,9 @@ pub(crate) struct Config {
     pub(crate) shim_path: Option<PathBuf>,
     pub(crate) init_path: Option<PathBuf>,
     pub(crate) cgroup_parent: Option<String>,
+    pub(crate) runtimes: BTreeMap<String, RuntimeConfig>,
+    pub(crate) default_runtime: Option<String>,
+    pub(crate) cdi_spec_dirs: Vec<PathBuf>,
     pub(crate) log: LogConfig,
     pub(crate) ulimits: Vec<Ulimit>,
     pub(crate) init: bool,
@@ -139,6 +143,8 @@ pub(crate) enum ConfigError {
     Label(String),
     #[error("failed to set log opts: {0}")]
     Log(String),
+    #[error("specified default runtime '{0}' does not exist")]
+    DefaultRuntime(String),
     #[error("insecure-registries: {0} is no range of addresses")]
     RegistryRange(String),
     #[error("insecure registry {0} should not contain '://'")]
@@ -189,6 +195,9 @@ pub(crate) fn plan(given: &Given) -> Result<Config, ConfigError> {
         shim_path: path(given, "shim-path")?,
         init_path: path(given, "init-path")?,
         cgroup_parent: text(given, "cgroup-parent").map(str::to_owned),
+        default_runtime: default_runtime(given)?,
+        runtimes: runtimes(given),
+        cdi_spec_dirs: cdi_spec_dirs(given),
         log: log(given)?,
         ulimits: ulimits(given),
         init: switch(given, "init").unwrap_or(false),
@@ -290,6 +299,31 @@ fn insecure_registry(text: &str) -> Result<String, ConfigError> {
 
 /// More transfers at a time than any image has layers make no difference.
 const CONCURRENT_DOWNLOADS_MAX: usize = 1000;
+
+fn runtimes(given: &Given) -> BTreeMap<String, RuntimeConfig> {
+    match given.get("add-runtime") {
+        Some(Value::Runtimes(runtimes)) => runtimes.clone(),
+        _ => BTreeMap::new(),
+    }
+}
+
+/// Our own has the names of Docker's default, too.
+fn default_runtime(given: &Given) -> Result<Option<String>, ConfigError> {
+    let Some(name) = text(given, "default-runtime") else { return Ok(None) };
+    match runtimes(given).contains_key(name) {
+        true => Ok(Some(name.to_owned())),
+        false if matches!(name, "longshore" | "runc" | "io.containerd.runc.v2") => Ok(None),
+        false => Err(ConfigError::DefaultRuntime(name.to_owned())),
+    }
+}
+
+/// Docker's places, unless others are named; an empty one means none.
+fn cdi_spec_dirs(given: &Given) -> Vec<PathBuf> {
+    match list(given, "cdi-spec-dir") {
+        [] => vec!["/etc/cdi".into(), "/var/run/cdi".into()],
+        named => named.iter().filter(|dir| !dir.is_empty()).map(PathBuf::from).collect(),
+    }
+}
 
 fn ulimits(given: &Given) -> Vec<Ulimit> {
     match given.get("default-ulimit") {

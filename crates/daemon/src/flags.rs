@@ -91,6 +91,7 @@ fn value_name(kind: Kind) -> &'static str {
         Kind::Ulimits => "ulimit",
         Kind::Pools => "pool-options",
         Kind::Any => "",
+        Kind::Runtimes => "runtime",
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use engine::RuntimeConfig;
 use engine_api::host_config::Ulimit;
 use serde_json::Value as Json;
 
@@ -34,6 +35,8 @@ pub(crate) enum Kind {
     List,
     /// `name=value`, given several times, or as an object.
     Pairs,
+    /// `name=path`, given several times, or as an object of objects.
+    Runtimes,
     /// `nofile=1024:2048`, given several times, or as an object of objects.
     Ulimits,
     /// `base=10.0.0.0/8,size=24`, given several times, or as a list of objects.
@@ -62,6 +65,7 @@ pub(crate) enum Value {
     List(Vec<String>),
     Pairs(BTreeMap<String, String>),
     Ulimits(Vec<Ulimit>),
+    Runtimes(BTreeMap<String, RuntimeConfig>),
 }
 
 /// What was set, by the flag's name.
@@ -76,6 +80,8 @@ pub(crate) enum ValueError {
     Number(String),
     #[error("invalid ulimit argument: {0}")]
     Ulimit(String),
+    #[error("invalid runtime argument: {0}")]
+    Runtime(String),
     #[error("must be {0}")]
     Type(&'static str),
 }
@@ -100,12 +106,14 @@ const fn ignored(flag: &'static str, key: &'static str, kind: Kind, why: &'stati
     Setting { flag, short: None, key, kind, support: Support::Ignored(why), reloadable: false, help: "" }
 }
 
-use Kind::{Any, List, Number, Pairs, Pools, Switch, Text, Ulimits};
+use Kind::{Any, List, Number, Pairs, Pools, Runtimes, Switch, Text, Ulimits};
 
 /// The table.
 pub(crate) const SETTINGS: &[Setting] = &[
+    set("add-runtime", "runtimes", Runtimes, "Another OCI runtime: name=path"),
     set("bip", "bip", Text, "Address and network of the default bridge, 172.17.0.1/16"),
     short('b', set("bridge", "bridge", Text, "A bridge that exists, to be the default one; none for no bridge")),
+    set("cdi-spec-dir", "cdi-spec-dirs", List, "Where specifications of CDI devices are"),
     set("cgroup-parent", "cgroup-parent", Text, "Parent cgroup of all containers"),
     set("config-file", "", Text, "Configuration file"),
     set("data-root", "data-root", Text, "Where images and containers are kept"),
@@ -118,6 +126,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Cgroup namespace of containers: host or private",
     )),
     live(set("default-ipc-mode", "default-ipc-mode", Text, "IPC namespace of containers: private or shareable")),
+    set("default-runtime", "default-runtime", Text, "Runtime of containers that do not say"),
     live(set(
         "default-shm-size",
         "default-shm-size",
@@ -170,7 +179,6 @@ pub(crate) const SETTINGS: &[Setting] = &[
     only("allow-direct-routing", "allow-direct-routing", Switch, &["false"]),
     only("authorization-plugin", "authorization-plugins", List, &[]),
     only("bip6", "bip6", Text, &[""]),
-    only("cdi-spec-dir", "cdi-spec-dirs", List, &[]),
     ignored("allow-nondistributable-artifacts", "allow-nondistributable-artifacts", Any, "it is gone from Docker, too"),
     ignored("builder", "builder", Any, "images are not built here yet"),
     ignored("containerd", "containerd", Text, "there is no containerd"),
@@ -183,7 +191,6 @@ pub(crate) const SETTINGS: &[Setting] = &[
     only("default-gateway", "default-gateway", Text, &[""]),
     only("default-gateway-v6", "default-gateway-v6", Text, &[""]),
     only("default-network-opt", "default-network-opts", Any, &["{}"]),
-    only("default-runtime", "default-runtime", Text, &[""]),
     only("fixed-cidr-v6", "fixed-cidr-v6", Text, &[""]),
     only("host-gateway-ip", "host-gateway-ips", List, &[]),
     only("http-proxy", "http-proxy", Text, &[""]),
@@ -229,6 +236,7 @@ impl Kind {
             Kind::Ulimits => Value::Ulimits(vec![parse_ulimit(text)?]),
             Kind::Pools => Value::List(vec![text.to_owned()]),
             Kind::Any => Value::Text(text.to_owned()),
+            Kind::Runtimes => Value::Runtimes(BTreeMap::from([parse_runtime(text)?])),
         })
     }
 
@@ -254,6 +262,11 @@ impl Kind {
                 .map(Value::Ulimits),
             (Kind::Pools, Json::Array(pools)) => pools.iter().map(load_pool).collect::<Result<_, _>>().map(Value::List),
             (Kind::Any, any) => Ok(Value::Text(any.to_string())),
+            (Kind::Runtimes, Json::Object(members)) => members
+                .iter()
+                .map(|(name, value)| load_runtime(name, value))
+                .collect::<Result<_, _>>()
+                .map(Value::Runtimes),
             _ => Err(self.wanted()),
         }
     }
@@ -268,6 +281,7 @@ impl Kind {
             Kind::Ulimits => "an object of objects with Name, Hard and Soft",
             Kind::Pools => "a list of objects with base and size",
             Kind::Any => "any value",
+            Kind::Runtimes => "an object of objects with path and runtimeArgs",
         })
     }
 }
@@ -289,6 +303,10 @@ impl Value {
                 all.extend(more);
                 Value::Ulimits(all)
             }
+            (Value::Runtimes(mut all), Value::Runtimes(more)) => {
+                all.extend(more);
+                Value::Runtimes(all)
+            }
             (_, last) => last,
         }
     }
@@ -304,6 +322,9 @@ impl Value {
             Value::Ulimits(limits) => {
                 limits.iter().map(|limit| format!("{}={}:{}", limit.name, limit.soft, limit.hard)).collect()
             }
+            Value::Runtimes(runtimes) => {
+                runtimes.iter().map(|(name, runtime)| format!("{name}={}", runtime.path.display())).collect()
+            }
         }
     }
 
@@ -313,7 +334,7 @@ impl Value {
         match self {
             Value::Text(text) => without_password(text),
             Value::Switch(_) | Value::Number(_) => texts,
-            Value::List(_) | Value::Ulimits(_) => format!("[{texts}]"),
+            Value::List(_) | Value::Ulimits(_) | Value::Runtimes(_) => format!("[{texts}]"),
             Value::Pairs(pairs) => {
                 let pairs: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}:{value}")).collect();
                 format!("map[{}]", pairs.join(" "))
@@ -353,6 +374,32 @@ fn parse_ulimit(text: &str) -> Result<Ulimit, ValueError> {
 fn load_ulimit(name: &str, json: &Json) -> Result<Ulimit, ValueError> {
     let number = |key: &str| json.get(key).and_then(Json::as_i64).ok_or(Kind::Ulimits.wanted());
     Ok(Ulimit { name: name.to_owned(), soft: number("Soft")?, hard: number("Hard")? })
+}
+
+/// `name=path`.
+fn parse_runtime(text: &str) -> Result<(String, RuntimeConfig), ValueError> {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => {
+            Ok((name.trim().to_lowercase(), RuntimeConfig { path: path.trim().into(), args: Vec::new() }))
+        }
+        _ => Err(ValueError::Runtime(text.to_owned())),
+    }
+}
+
+/// `{"path": ..., "runtimeArgs": [...]}`; runtimes that are no command lines are none of ours.
+fn load_runtime(name: &str, json: &Json) -> Result<(String, RuntimeConfig), ValueError> {
+    let wanted = || Kind::Runtimes.wanted();
+    let members = json.as_object().ok_or_else(wanted)?;
+    if members.keys().any(|key| !matches!(key.as_str(), "path" | "runtimeArgs")) {
+        return Err(wanted());
+    }
+    let path = members.get("path").and_then(Json::as_str).filter(|path| !path.is_empty()).ok_or_else(wanted)?;
+    let args = match members.get("runtimeArgs") {
+        None | Some(Json::Null) => Vec::new(),
+        Some(Json::Array(args)) => args.iter().map(load_text).collect::<Result<_, _>>()?,
+        Some(_) => return Err(wanted()),
+    };
+    Ok((name.to_owned(), RuntimeConfig { path: path.into(), args }))
 }
 
 /// `{"base": "10.0.0.0/8", "size": 24}`, as the flag says it.

@@ -1,6 +1,7 @@
 //! What the daemon tells the engine.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
@@ -42,6 +43,21 @@ pub struct EngineConfig {
     pub network: Option<network::Config>,
     /// What may change while the engine runs.
     pub changeable: Changeable,
+    /// Other OCI runtimes, by the names that requests give them.
+    pub runtimes: BTreeMap<String, RuntimeConfig>,
+    /// Who runs containers that do not say; our own runtime if absent.
+    pub default_runtime: Option<String>,
+    /// Where specifications of CDI devices are; later ones count more.
+    pub cdi_spec_dirs: Vec<PathBuf>,
+}
+
+/// Another OCI runtime.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuntimeConfig {
+    /// The program, or its name in `PATH`.
+    pub path: PathBuf,
+    /// What stands before its command.
+    pub args: Vec<String>,
 }
 
 /// What containers find in /etc/resolv.conf if they ask for nothing else; where empty, what the host has.

@@ -42,6 +42,8 @@ pub fn gather(config: &EngineConfig, hierarchies: &cgroup::Hierarchies) -> HostF
         default_init: config.default_init,
         no_new_privileges: config.no_new_privileges,
         thermal_throttle_cpus: thermal_throttle_cpus(),
+        runtimes: config.runtimes.keys().cloned().collect(),
+        default_runtime: config.default_runtime.clone().unwrap_or_default(),
         devices: devices(Path::new("/dev")).unwrap_or_default(),
     }
 }

@@ -21,6 +21,7 @@ use crate::log_target;
 use crate::networking::{self, ConnectError};
 use crate::ops::networks;
 use crate::propagation::{self, PropagationError};
+use crate::runtimes::{self, RuntimeError};
 use crate::sharing::{self, Borrowed, ShareError};
 use crate::shim::{CallError, Link, Shim, SpawnError};
 use crate::supervise;
@@ -112,6 +113,12 @@ pub enum LaunchError {
     /// It cannot be connected.
     #[error(transparent)]
     Network(ConnectError),
+    /// Another runtime than ours says so, in its own words. The words before them are dockerd's.
+    #[error("failed to create task for container: failed to create shim task: OCI runtime create failed: {0}")]
+    Foreign(Failure),
+    /// Its runtime cannot run it.
+    #[error("failed to create task for container")]
+    Runtimes(#[source] RuntimeError),
     /// Its system-call filter cannot be made.
     #[error(transparent)]
     Filter(seccomp::CacheError),
@@ -121,7 +128,12 @@ impl LaunchError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            LaunchError::Runtime(failure) if PROGRAM_CODES.contains(&failure.exit_code) => ErrorKind::InvalidArgument,
+            LaunchError::Runtime(failure) | LaunchError::Foreign(failure)
+                if PROGRAM_CODES.contains(&failure.exit_code) =>
+            {
+                ErrorKind::InvalidArgument
+            }
+            LaunchError::Runtimes(err) => err.kind(),
             LaunchError::Volume(err) => err.kind(),
             LaunchError::Network(err) => err.kind(),
             LaunchError::Share(err) => err.kind(),
@@ -132,7 +144,7 @@ impl LaunchError {
     /// The exit code that the container shows.
     pub fn exit_code(&self) -> i32 {
         match self {
-            LaunchError::Runtime(failure) => failure.exit_code,
+            LaunchError::Runtime(failure) | LaunchError::Foreign(failure) => failure.exit_code,
             _ => EXIT_CODE_OTHER,
         }
     }
@@ -158,6 +170,7 @@ impl LaunchError {
                 Reason::User | Reason::WorkingDir => LaunchError::Engine(failure),
                 Reason::Log => LaunchError::Log(failure),
                 Reason::Runtime => LaunchError::Runtime(in_dockerds_words(failure)),
+                Reason::Foreign => LaunchError::Foreign(failure),
             },
             err => LaunchError::Call(err),
         }
@@ -290,7 +303,11 @@ fn plan(engine: &Engine, container: &Container, donor: Option<&Container>) -> Re
         }
         None => config,
     };
-    let planned = container_spec::plan(config, host, &engine.facts, &placement).map_err(LaunchError::Plan)?;
+    let mut planned = container_spec::plan(config, host, &engine.facts, &placement).map_err(LaunchError::Plan)?;
+    let runtime = runtimes::of(engine, container).map_err(LaunchError::Runtimes)?;
+    if runtime.is_some() {
+        planned.spec.linux.seccomp = runtimes::filter(engine, host).map_err(LaunchError::Runtimes)?;
+    }
     let mut task = CreateTask {
         spec: planned.spec,
         // Empty for root: the shim looks root's groups up, too.
@@ -304,6 +321,7 @@ fn plan(engine: &Engine, container: &Container, donor: Option<&Container>) -> Re
         joins_network: false,
         joins: Vec::new(),
         shares_memory: false,
+        runtime,
     };
     log_target::add(engine, container, &mut task).map_err(LaunchError::Plan)?;
     Ok(task)

@@ -65,6 +65,7 @@ mod open;
 mod propagation;
 mod pulls;
 mod readiness;
+mod runtimes;
 mod sharing;
 mod stream;
 mod sync;
@@ -74,7 +75,7 @@ mod view;
 mod volumes;
 
 pub use changeable::Changeable;
-pub use config::{EngineConfig, RegistriesConfig, ResolverConfig, SeccompConfig};
+pub use config::{EngineConfig, RegistriesConfig, ResolverConfig, RuntimeConfig, SeccompConfig};
 pub use engine::Engine;
 pub use log_target::check_log;
 pub use open::OpenError;

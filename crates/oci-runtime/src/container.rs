@@ -369,6 +369,11 @@ impl Container {
         user::resolve(self.root.as_fd(), request.user, request.groups).map(drop)
     }
 
+    /// Whom an exec would run as: this user as the container's files have it.
+    pub fn resolve_user(&self, user: &str, groups: &[String]) -> Result<oci::runtime::User, user::UserError> {
+        Ok(user::resolve(self.root.as_fd(), user, groups)?.user)
+    }
+
     /// Sends a signal to the first process; any number that the kernel knows.
     pub fn kill(&self, signal: i32) -> io::Result<()> {
         sys::signal::send(self.pidfd.as_fd(), signal)

@@ -109,5 +109,6 @@ pub use error::{CreateError, ExecError, OpenError, PlanError, ProcessError, Star
 pub use field::FieldError;
 pub use filter::ListenerError;
 pub use joining::{ExecProcess, Joining};
+pub use mounts::{clone_part, detached_root};
 pub use process::unknown_capabilities;
 pub use rootless::{CgroupNeed, is_rootless};

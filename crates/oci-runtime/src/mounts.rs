@@ -163,6 +163,20 @@ pub(crate) enum Built {
     Hierarchies { tmpfs: OwnedFd, binds: Vec<(String, OwnedFd)>, links: Vec<(String, String)> },
 }
 
+/// Makes the root of a container that somebody else makes, attached nowhere.
+pub fn detached_root(root: &Root) -> Result<OwnedFd, CreateError> {
+    build_root(root, None)
+}
+
+/// What is at `part` of a directory of the host's and does not leave it, with all that is mounted there, attached nowhere.
+pub fn clone_part(base: &Path, part: &Path) -> io::Result<OwnedFd> {
+    // Containers that have the source may be putting links in the way (CVE-2021-30465).
+    let base = openat(CWD, base, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let part = openat2(&base, part, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    clone_tree(part.as_fd(), true)
+}
+
 /// Makes the root, detached. Only a slave hears of mounts of the host's: it must be one before it is private.
 pub(crate) fn build_root(root: &Root, propagation: Option<(u64, bool)>) -> Result<OwnedFd, CreateError> {
     let slave = propagation.filter(|(kind, _)| *kind == Attributes::SLAVE);

@@ -182,6 +182,13 @@ impl Programs {
         self.find((Some(digest), capabilities.to_vec()), || Ok(Profile::parse(text)?))
     }
 
+    /// The same profile as the runtime specification writes it, for runtimes that compile it themselves; `text` is absent
+    /// for Docker's default. `None` if it has no rules.
+    pub fn written(&self, text: Option<&str>, capabilities: &[String]) -> Result<Option<Filter>, CacheError> {
+        let profile = text.map_or_else(|| Ok(Profile::docker_default()), Profile::parse)?;
+        Ok(resolve(&profile, capabilities, Arch::native(), self.kernel)?)
+    }
+
     fn find(
         &self,
         request: Request,

@@ -128,6 +128,22 @@ pub struct CreateTask {
     /// A detached mount comes next, to be attached at /dev/shm. Since version 3.
     #[serde(default)]
     pub shares_memory: bool,
+    /// Who makes the container instead of the shim itself. Since version 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<ForeignRuntime>,
+}
+
+/// Another OCI runtime.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignRuntime {
+    /// The program.
+    pub path: std::path::PathBuf,
+    /// What stands before its command.
+    pub args: Vec<String>,
+    /// Where it keeps its state.
+    pub root: std::path::PathBuf,
+    /// Where the bundle is made.
+    pub bundle: std::path::PathBuf,
 }
 
 /// A log in files.
@@ -309,6 +325,8 @@ pub enum Reason {
     WorkingDir,
     /// A log that cannot be opened.
     Log,
+    /// Another runtime, in its own words. Since version 3.
+    Foreign,
 }
 
 /// A container that was started.

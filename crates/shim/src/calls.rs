@@ -5,17 +5,21 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Instant;
 
+use cgroup::Hierarchies;
 use errdefs::ErrorKind;
 use logging::OpenError;
 use oci::runtime::{Mount, Namespace, NamespaceKind};
 use oci_runtime::user::UserError;
-use oci_runtime::{CreateError, CreateOptions, ExecError, Kept, ProcessError, StartError, UserRequest};
+use oci_runtime::{
+    Container, CreateError, CreateOptions, ExecError, Kept, ProcessError, StartError, Stdio, UserRequest,
+};
 use shim_api::{Answer, Attach, Call, CreateTask, ExecTask, Failure, Reason, Request, VERSION};
 
 use crate::container::Task;
 use crate::event_loop::{SIGKILL, Shim};
 use crate::exec::Exec;
 use crate::exit;
+use crate::foreign::{BundleError, Foreign, ForeignError, ForeignExec};
 use crate::join::{Asker, Join};
 use crate::streams::{Ends, Streams};
 
@@ -59,6 +63,8 @@ pub(crate) enum CallError {
     Exec(#[from] ExecError),
     #[error(transparent)]
     User(#[from] UserError),
+    #[error(transparent)]
+    Foreign(#[from] ForeignError),
 }
 
 impl CallError {
@@ -69,7 +75,7 @@ impl CallError {
             CallError::NotRunning | CallError::NoTerminal => ErrorKind::Conflict,
             CallError::Descriptors { .. } => ErrorKind::InvalidArgument,
             CallError::Streams(_) | CallError::Hierarchies(_) | CallError::Record(_) => ErrorKind::Internal,
-            CallError::NotADirectory(_) => ErrorKind::Internal,
+            CallError::NotADirectory(_) | CallError::Foreign(_) => ErrorKind::Internal,
             CallError::Signal(err) if err.raw_os_error() == Some(NO_PROCESS) => ErrorKind::Conflict,
             CallError::Signal(err) | CallError::Resize(err) => errdefs::io_kind(err),
             CallError::Log(err) => err.kind(),
@@ -81,6 +87,9 @@ impl CallError {
     }
 
     fn exit_code(&self) -> i32 {
+        if let CallError::Foreign(err) = self {
+            return err.exit_code();
+        }
         let code = match self {
             CallError::Create(err) => err.exit_code(),
             CallError::Exec(err) => err.exit_code(),
@@ -97,6 +106,8 @@ impl CallError {
             }
             CallError::NotADirectory(_) => Reason::WorkingDir,
             CallError::Log(_) => Reason::Log,
+            CallError::Foreign(ForeignError::Bundle(BundleError::User(_))) => Reason::User,
+            CallError::Foreign(_) => Reason::Foreign,
             _ => Reason::Runtime,
         }
     }
@@ -159,7 +170,9 @@ impl Shim {
         // Those that were told are among the ended ones.
         let execs = self.task.iter().flat_map(|task| &task.execs).filter(|exec| !exec.told).map(Exec::state);
         let joins = self.task.iter().flat_map(|task| &task.joins).map(Join::state);
-        let execs = self.ended_execs.states().chain(execs).chain(joins).collect();
+        let foreign = self.task.iter().flat_map(|task| &task.foreign).flat_map(|foreign| &foreign.execs);
+        let execs =
+            self.ended_execs.states().chain(execs).chain(joins).chain(foreign.map(ForeignExec::state)).collect();
         Answer::Hello { version: VERSION, state, execs }
     }
 
@@ -173,18 +186,11 @@ impl Shim {
         let terminal = task.spec.process.terminal;
         let mut ends = Ends::open(terminal, task.open_stdin, true).map_err(CallError::Streams)?;
         let hierarchies = cgroup::Hierarchies::detect().map_err(CallError::Hierarchies)?;
-        let mut container = oci_runtime::create(CreateOptions {
-            id: self.id.as_str(),
-            spec: &task.spec,
-            user: task.user.as_deref().map(|user| UserRequest { user, groups: &task.groups }),
-            stdio: ends.take_stdio(),
-            hierarchies: &hierarchies,
-            kept: Kept::default(),
-            handover: None,
-        })?;
+        let (foreign, mut container) = make(self.id.as_str(), &mut task, ends.take_stdio(), &hierarchies)?;
         let console = container.console.take();
         let streams = Streams::new(ends, console, task.stdin_once, task.spool_dir);
         let mut streams = streams.map_err(CallError::Streams).inspect_err(|_| {
+            foreign.iter().for_each(Foreign::delete);
             // The error above is the one that explains.
             let _ = container.destroy();
         })?;
@@ -192,7 +198,7 @@ impl Shim {
             streams.set_log(log);
         }
         let pid = container.pid.as_raw_nonzero().get();
-        self.task = Some(Task::new(container, streams, descriptors));
+        self.task = Some(Task::new(container, foreign, streams, descriptors));
         Ok(Answer::Created { pid })
     }
 
@@ -205,7 +211,10 @@ impl Shim {
     fn start(&mut self) -> Result<Answer, CallError> {
         let task = self.task.as_mut().ok_or(CallError::NotCreated)?;
         let container = task.container.as_mut().ok_or(CallError::NotRunning)?;
-        container.start()?;
+        match &task.foreign {
+            Some(foreign) => foreign.start()?,
+            None => container.start()?,
+        }
         task.oom.started(Instant::now());
         task.run_state.started = true;
         task.run_state.started_at_nanos = exit::now_nanos();
@@ -218,8 +227,13 @@ impl Shim {
         let alive = task.is_alive();
         let container = task.container.as_ref().filter(|_| alive).ok_or(CallError::NotRunning)?;
         let client = exec.attach.take().map(|wants| Ok::<_, CallError>((one(&mut descriptors)?, wants))).transpose()?;
-        task.joins.push(Join::begin(container, exec, client, asker)?);
-        Ok(())
+        match &mut task.foreign {
+            Some(foreign) => foreign.exec(container, exec, client, asker),
+            None => {
+                task.joins.push(Join::begin(container, exec, client, asker)?);
+                Ok(())
+            }
+        }
     }
 
     fn check_user(&self, user: &str) -> Result<Answer, CallError> {
@@ -247,13 +261,40 @@ impl Shim {
         let task = self.task.as_ref().ok_or(CallError::NotCreated)?;
         let alive = task.is_alive();
         let container = task.container.as_ref().filter(|_| alive).ok_or(CallError::NotRunning)?;
-        container.kill(signal).map_err(CallError::Signal)?;
+        match &task.foreign {
+            // What it calls the first process may not be the program.
+            Some(foreign) if signal != SIGKILL => foreign.kill(signal)?,
+            _ => container.kill(signal).map_err(CallError::Signal)?,
+        }
         if signal == SIGKILL {
             // A frozen task of cgroup version 1 dies only when it is thawed. Where nothing can be frozen this fails, rightly.
             let _ = container.resume();
         }
         Ok(Answer::Done)
     }
+}
+
+/// Makes the container, by the runtime that the task names.
+fn make(
+    id: &str,
+    task: &mut CreateTask,
+    stdio: Stdio,
+    hierarchies: &Hierarchies,
+) -> Result<(Option<Foreign>, Container), CallError> {
+    if let Some(runtime) = task.runtime.take() {
+        let (foreign, container) = Foreign::create(id, task, runtime, stdio, hierarchies)?;
+        return Ok((Some(foreign), container));
+    }
+    let container = oci_runtime::create(CreateOptions {
+        id,
+        spec: &task.spec,
+        user: task.user.as_deref().map(|user| UserRequest { user, groups: &task.groups }),
+        stdio,
+        hierarchies,
+        kept: Kept::default(),
+        handover: None,
+    })?;
+    Ok((None, container))
 }
 
 /// Puts the namespaces and mounts that came as descriptors into the specification.

@@ -9,6 +9,7 @@ use shim_api::{ExitRecord, RunState};
 
 use crate::exec::Exec;
 use crate::exit::now_nanos;
+use crate::foreign::Foreign;
 use crate::join::Join;
 use crate::oom::OomWatch;
 use crate::streams::{Scratch, Streams};
@@ -31,10 +32,12 @@ pub(crate) struct Task {
     held: Vec<OwnedFd>,
     /// The exit was posted.
     pub(crate) told: bool,
+    /// The runtime, if it is another one.
+    pub(crate) foreign: Option<Foreign>,
 }
 
 impl Task {
-    pub(crate) fn new(container: Container, streams: Streams, held: Vec<OwnedFd>) -> Task {
+    pub(crate) fn new(container: Container, foreign: Option<Foreign>, streams: Streams, held: Vec<OwnedFd>) -> Task {
         let pid = container.pid.as_raw_nonzero().get();
         let run_state = RunState {
             pid,
@@ -53,6 +56,7 @@ impl Task {
             exit: None,
             held,
             told: false,
+            foreign,
         }
     }
 
@@ -63,7 +67,9 @@ impl Task {
 
     /// Some child of ours ended.
     pub(crate) fn reaped(&mut self, pid: i32, exit_code: i32, now: Instant) {
-        if pid == self.run_state.pid && self.exit.is_none() {
+        if self.foreign.as_mut().is_some_and(|foreign| foreign.reaped(pid, exit_code)) {
+            // The loop asks in every turn what became of it.
+        } else if pid == self.run_state.pid && self.exit.is_none() {
             self.ended(exit_code, now);
         } else if let Some(exec) = self.execs.iter_mut().find(|exec| exec.pid == pid && exec.exit_code.is_none()) {
             exec.exit_code = Some(exit_code);

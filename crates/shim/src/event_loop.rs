@@ -15,6 +15,7 @@ use sys::signal::{SignalFd, SignalSet};
 use crate::container::Task;
 use crate::exec::{Ended, Exec};
 use crate::exit;
+use crate::foreign::Foreign;
 use crate::join::Arrival;
 use crate::server::{Connections, Listener};
 use crate::streams::{Part, Scratch, Streams};
@@ -281,7 +282,9 @@ impl Shim {
 
     /// Answers those who asked for an exec, when it has come to something.
     fn answer_joins(&mut self, now: Instant) {
-        let Some(task) = self.task.as_mut().filter(|task| !task.joins.is_empty()) else { return };
+        let Some(task) = self.task.as_mut().filter(|task| !task.joins.is_empty() || task.foreign.is_some()) else {
+            return;
+        };
         for Arrival { asker, exec, result } in task.advance_joins(now) {
             let result = result.map_err(Failure::from);
             let failed = result.as_ref().err().map(|failure| failure.exit_code);
@@ -396,6 +399,7 @@ impl Shim {
     /// The end of everything but slow clients.
     fn clean_up(&mut self) {
         let Some(mut task) = self.task.take() else { return };
+        task.foreign.iter().for_each(Foreign::delete);
         if let Some(mut container) = task.container.take()
             && let Err(err) = container.destroy()
         {

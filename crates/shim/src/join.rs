@@ -64,24 +64,31 @@ impl Join {
     pub(crate) fn state(&self) -> ExecState {
         ExecState { exec_id: self.exec_id.clone(), pid: 0, exit_code: None, note: self.note.clone() }
     }
+}
 
-    /// The process is ready: with its streams and its client it is an exec.
-    fn finish(self, mut process: ExecProcess, task: &mut Task) -> Result<Answer, CallError> {
-        let console = process.console.take();
-        // Docker's exec always ends its input with its client's.
-        let streams = Streams::new(self.ends, console, true, task.streams.spool_dir.to_owned());
-        let mut streams = streams.map_err(CallError::Streams).inspect_err(|_| {
-            // Nobody would know of it. The error above is the one that explains.
-            let _ = sys::signal::send(process.pidfd.as_fd(), SIGKILL);
-        })?;
-        if let Some((socket, wants)) = self.client {
-            streams.attach(socket, wants);
-        }
-        let exec = Exec::new(self.exec_id, self.note, process, streams);
-        let pid = exec.pid;
-        task.execs.push(exec);
-        Ok(Answer::ExecStarted { pid })
+/// The process is ready: with its streams and its client it is an exec.
+pub(crate) fn finish(
+    exec_id: String,
+    note: String,
+    ends: Ends,
+    client: Option<(OwnedFd, Attach)>,
+    mut process: ExecProcess,
+    task: &mut Task,
+) -> Result<Answer, CallError> {
+    let console = process.console.take();
+    // Docker's exec always ends its input with its client's.
+    let streams = Streams::new(ends, console, true, task.streams.spool_dir.to_owned());
+    let mut streams = streams.map_err(CallError::Streams).inspect_err(|_| {
+        // Nobody would know of it. The error above is the one that explains.
+        let _ = sys::signal::send(process.pidfd.as_fd(), SIGKILL);
+    })?;
+    if let Some((socket, wants)) = client {
+        streams.attach(socket, wants);
     }
+    let exec = Exec::new(exec_id, note, process, streams);
+    let pid = exec.pid;
+    task.execs.push(exec);
+    Ok(Answer::ExecStarted { pid })
 }
 
 impl Task {
@@ -100,11 +107,15 @@ impl Task {
                     self.joins.push(join);
                     continue;
                 }
-                Some(Ok(process)) => join.finish(process, self),
+                Some(Ok(process)) => {
+                    let Join { exec_id, note, ends, client, .. } = join;
+                    finish(exec_id, note, ends, client, process, self)
+                }
                 Some(Err(err)) => Err(failed(container, err)),
             };
             arrivals.push(Arrival { asker, exec, result });
         }
+        arrivals.extend(self.advance_foreign());
         arrivals
     }
 }

@@ -31,6 +31,8 @@
 //! Memory is what a container costs: requests are dropped when they are answered, buffers are small until much comes and
 //! go back to the kernel in the first quiet moment, together with the pages of the program itself.
 //!
+//! Containers of other runtimes are [foreign]'s: the same streams, log and exit, over an OCI command line.
+//!
 //! Deliberately not here: restarts, names, networks, deciding anything about a container's life.
 
 mod calls;
@@ -40,6 +42,7 @@ mod detach;
 mod event_loop;
 mod exec;
 mod exit;
+mod foreign;
 mod join;
 mod log;
 mod oom;

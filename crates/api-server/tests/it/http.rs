@@ -105,6 +105,9 @@ fn config(dir: &TempDir) -> EngineConfig {
         experimental: false,
         api_warnings: vec![],
         changeable: Default::default(),
+        runtimes: Default::default(),
+        default_runtime: None,
+        cdi_spec_dirs: Vec::new(),
         network: None,
     }
 }

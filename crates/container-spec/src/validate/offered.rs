@@ -15,8 +15,9 @@ pub(super) fn validate(
     config: &Config,
     host: &HostConfig,
     networking: Option<&NetworkingConfig>,
+    facts: &HostFacts,
 ) -> Result<(), InvalidRequest> {
-    if !HostFacts::is_own_runtime(&host.runtime) {
+    if facts.runtime(&host.runtime).is_none() {
         return Err(InvalidRequest::Runtime { name: host.runtime.clone() });
     }
     let networks = networking.and_then(|networking| networking.endpoints_config.as_ref());

@@ -53,6 +53,9 @@ impl Scratch {
             experimental: false,
             api_warnings: vec![],
             changeable: Default::default(),
+            runtimes: Default::default(),
+            default_runtime: None,
+            cdi_spec_dirs: Vec::new(),
             network: None,
         }
     }

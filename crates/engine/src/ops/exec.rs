@@ -106,6 +106,9 @@ pub enum ExecStartError {
     /// The runtime says so. The words before its own are dockerd's.
     #[error("OCI runtime exec failed: exec failed: unable to start container process: {0}")]
     Runtime(Failure),
+    /// Another runtime than ours says so, in its own words.
+    #[error("OCI runtime exec failed: {0}")]
+    Foreign(Failure),
     /// Its shim does not answer.
     #[error("OCI runtime exec failed")]
     Shim(#[source] CallError),
@@ -117,16 +120,18 @@ impl ExecStartError {
         match self {
             ExecStartError::Exec(err) => err.kind(),
             ExecStartError::HasRun(_) | ExecStartError::Running(_) => ErrorKind::Conflict,
-            ExecStartError::Runtime(failure) if PROGRAM_CODES.contains(&failure.exit_code) => {
+            ExecStartError::Runtime(failure) | ExecStartError::Foreign(failure)
+                if PROGRAM_CODES.contains(&failure.exit_code) =>
+            {
                 ErrorKind::InvalidArgument
             }
-            ExecStartError::Runtime(_) | ExecStartError::Shim(_) => ErrorKind::Internal,
+            ExecStartError::Runtime(_) | ExecStartError::Foreign(_) | ExecStartError::Shim(_) => ErrorKind::Internal,
         }
     }
 
     fn exit_code(&self) -> i32 {
         match self {
-            ExecStartError::Runtime(failure) => failure.exit_code,
+            ExecStartError::Runtime(failure) | ExecStartError::Foreign(failure) => failure.exit_code,
             _ => EXIT_CODE_DEFAULT,
         }
     }
@@ -249,6 +254,7 @@ impl PreparedExec {
             }
             Ok(_) => ExecStartError::Shim(CallError::Closed),
             Err(CallError::Refused(failure)) if failure.reason == Reason::User => ExecError::User(failure).into(),
+            Err(CallError::Refused(failure)) if failure.reason == Reason::Foreign => ExecStartError::Foreign(failure),
             Err(CallError::Refused(failure)) => ExecStartError::Runtime(in_dockerds_words(failure)),
             Err(err) => ExecStartError::Shim(err),
         };

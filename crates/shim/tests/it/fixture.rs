@@ -60,6 +60,7 @@ impl Shim {
             joins_network: false,
             joins: Vec::new(),
             shares_memory: false,
+            runtime: None,
             spool_dir: dir.path().to_owned(),
         };
         Shim { dir, daemon: Daemon::new(ours, &id), id, child, task }

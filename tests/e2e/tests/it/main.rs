@@ -43,6 +43,7 @@ mod pause;
 mod pull;
 mod remote;
 mod restart_policy;
+mod runtimes;
 mod sharing;
 mod shims;
 mod soak;

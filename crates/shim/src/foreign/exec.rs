@@ -1,0 +1,111 @@
+//! A process that a foreign runtime adds: the loop goes on while the runtime works.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use oci::runtime::{Process, User};
+use oci_runtime::{Container, ExecProcess};
+use rustix::process::{PidfdFlags, pidfd_open};
+use shim_api::{Answer, Attach, ExecState, ExecTask};
+
+use super::{Console, Foreign, ForeignError, read_pid, set_stdio, take_console};
+use crate::calls::CallError;
+use crate::container::Task;
+use crate::join::{Arrival, Asker, finish};
+use crate::streams::Ends;
+
+/// An exec whose runtime has not ended yet.
+pub(crate) struct ForeignExec {
+    asker: Asker,
+    exec_id: String,
+    note: String,
+    ends: Ends,
+    client: Option<(OwnedFd, Attach)>,
+    /// The runtime, and its status once it has ended.
+    runtime: (i32, Option<i32>),
+    pid_file: PathBuf,
+    console: Option<Console>,
+}
+
+impl Foreign {
+    /// Has a process added.
+    pub(crate) fn exec(
+        &mut self,
+        container: &Container,
+        exec: ExecTask,
+        client: Option<(OwnedFd, Attach)>,
+        asker: Asker,
+    ) -> Result<(), CallError> {
+        let ExecTask { exec_id, process, user, groups, note, .. } = exec;
+        let open_stdin = client.as_ref().is_some_and(|(_, wants)| wants.stdin);
+        let ends = Ends::open(process.terminal, open_stdin, client.is_some());
+        let mut ends = ends.map_err(CallError::Streams)?;
+        let process = match user {
+            Some(user) => {
+                let resolved = container.resolve_user(&user, &groups)?;
+                Process { user: User { umask: process.user.umask, ..resolved }, ..process }
+            }
+            None => process,
+        };
+        let file = |suffix: &str| self.runtime.bundle.join(format!("{exec_id}.{suffix}"));
+        let (process_file, pid_file) = (file("json"), file("pid"));
+        let written = serde_json::to_vec(&process).map_err(io::Error::from);
+        written.and_then(|text| fs::write(&process_file, text)).map_err(CallError::Record)?;
+        let mut command = self.command("exec");
+        command.arg("--detach").arg("--process").arg(&process_file).arg("--pid-file").arg(&pid_file);
+        let stdio = ends.take_stdio();
+        let console = self.console(&mut command, &stdio, &format!("{exec_id}.sock"))?;
+        command.arg(&self.id);
+        set_stdio(&mut command, stdio);
+        // Of the commands before it there is nothing more to know.
+        let ran = fs::File::create(self.log()).and_then(|_| command.spawn());
+        let runtime = ran.map_err(|source| ForeignError::Run { path: self.runtime.path.clone(), source })?;
+        // Reaped by the loop, like everybody.
+        let runtime = (runtime.id().cast_signed(), None);
+        self.execs.push(ForeignExec { asker, exec_id, note, ends, client, runtime, pid_file, console });
+        Ok(())
+    }
+
+    /// Some child of ours ended; answers whether it was a runtime.
+    pub(crate) fn reaped(&mut self, pid: i32, exit_code: i32) -> bool {
+        let exec = self.execs.iter_mut().find(|exec| exec.runtime == (pid, None));
+        exec.is_some_and(|exec| {
+            exec.runtime.1 = Some(exit_code);
+            true
+        })
+    }
+}
+
+impl ForeignExec {
+    /// As a daemon is told that comes meanwhile.
+    pub(crate) fn state(&self) -> ExecState {
+        ExecState { exec_id: self.exec_id.clone(), pid: 0, exit_code: None, note: self.note.clone() }
+    }
+
+    /// The runtime has ended: with its streams and its client the process is an exec.
+    fn arrive(self, task: &mut Task) -> Result<Answer, CallError> {
+        if self.runtime.1 != Some(0) {
+            let failure = task.foreign.as_ref().map(Foreign::failure);
+            return Err(failure.map_or(CallError::NotRunning, CallError::Foreign));
+        }
+        let console = self.console.map(take_console).transpose()?;
+        let pid = read_pid(&self.pid_file)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|err| ForeignError::Pid(err.into()))?;
+        finish(self.exec_id, self.note, self.ends, self.client, ExecProcess { pid, pidfd, console }, task)
+    }
+}
+
+impl Task {
+    /// The answers to execs whose runtime has ended.
+    pub(crate) fn advance_foreign(&mut self) -> Vec<Arrival> {
+        let Some(foreign) = &mut self.foreign else { return Vec::new() };
+        let arrived: Vec<ForeignExec> = foreign.execs.extract_if(.., |exec| exec.runtime.1.is_some()).collect();
+        let arrivals = arrived.into_iter().map(|exec| {
+            let (asker, state) = (exec.asker, exec.state());
+            Arrival { asker, exec: state, result: exec.arrive(self) }
+        });
+        arrivals.collect()
+    }
+}

@@ -1,0 +1,93 @@
+//! Containers that another OCI runtime runs: runc and crun, as daemon.json names them.
+
+use std::path::PathBuf;
+
+use crate::support::{At, each};
+use testkit::Daemon;
+
+/// The runtimes that are on this machine, or were unpacked; ours as one that is always there.
+fn runtimes(daemon: &Daemon) -> Vec<(&'static str, PathBuf)> {
+    let found = ["runc", "crun"].map(|name| Some((name, testkit::paths::program_of(name, name).ok()?)));
+    let own = ("own", daemon.dist().join("longshore-runtime"));
+    found
+        .into_iter()
+        .flatten()
+        .map(|(name, path)| (if name == "runc" { "the-runc" } else { name }, path))
+        .chain([own])
+        .collect()
+}
+
+fn with_runtimes(test: impl Fn(&At<'_>, &str)) {
+    if testkit::skip::without_root() {
+        return;
+    }
+    let probe = Daemon::start().unwrap();
+    if probe.is_foreign() {
+        return testkit::skip::report("this is about a daemon of the test's own");
+    }
+    let runtimes = runtimes(&probe);
+    probe.finish().unwrap();
+    let options: Vec<String> = runtimes
+        .iter()
+        .flat_map(|(name, path)| ["--add-runtime".to_owned(), format!("{name}={}", path.display())])
+        .collect();
+    let daemon = Daemon::start_with(&options.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    daemon.load(testkit::images::Archive::Busybox).unwrap();
+    each(&daemon, |at| runtimes.iter().for_each(|(name, _)| test(at, name)));
+    daemon.finish().unwrap();
+}
+
+#[test]
+fn privileged_other_runtimes_run_containers() {
+    with_runtimes(|at, runtime| {
+        let run = |rest: &str| at.run(&format!("--runtime {runtime} {rest}"));
+        assert_eq!(run("busybox echo hello"), "hello", "{runtime}");
+        assert_eq!(run("-u nobody busybox id -un"), "nobody", "{runtime}");
+        assert_eq!(run("-t busybox tty"), "/dev/pts/0", "{runtime}");
+        let output =
+            at.line(&format!("run --rm --network none --runtime {runtime} busybox sh -c 'echo err >&2; exit 7'"));
+        assert_eq!((output.code, output.stderr.as_str()), (7, "err\n"), "{runtime}");
+        assert_eq!(run("busybox grep Seccomp: /proc/self/status"), "Seccomp:\t2", "{runtime}");
+        assert_eq!(
+            run("--memory 20m busybox cat /sys/fs/cgroup/memory/memory.limit_in_bytes"),
+            "20971520",
+            "{runtime}"
+        );
+        let missing = at.line(&format!("run --rm --network none --runtime {runtime} busybox nosuch"));
+        assert_eq!(missing.code, 127, "{runtime}: {missing:?}");
+        assert!(missing.stderr.contains("OCI runtime create failed: "), "{runtime}: {missing:?}");
+    });
+}
+
+#[test]
+fn privileged_other_runtimes_take_signals_and_execs() {
+    with_runtimes(|at, runtime| {
+        let name = at.name(runtime);
+        let script = "trap \"echo caught; exit 3\" TERM; echo up; while :; do sleep 0.1; done";
+        at.start(&name, &format!("--runtime {runtime} busybox sh -c '{script}'"));
+        assert_eq!(at.inspect(&name, "{{.HostConfig.Runtime}} {{.State.Running}}"), format!("{runtime} true"));
+        assert_eq!(at.ok(&format!("exec -e A=b -u nobody {name} sh -c 'echo $A; id -un'")), "b\nnobody", "{runtime}");
+        assert_eq!(at.line(&format!("exec {name} sh -c 'exit 5'")).code, 5, "{runtime}");
+        let missing = at.line(&format!("exec {name} nosuch"));
+        assert_eq!(missing.code, 127, "{runtime}: {missing:?}");
+        at.ok(&format!("kill -s TERM {name}"));
+        assert_eq!(at.ok(&format!("wait {name}")), "3", "{runtime}");
+        assert_eq!(at.ok(&format!("logs {name}")), "up\ncaught", "{runtime}");
+        at.ok(&format!("start {name}"));
+        at.remove(&name);
+    });
+}
+
+#[test]
+fn privileged_runtimes_are_told_and_refused_by_name() {
+    with_runtimes(|at, runtime| {
+        let shown = at.ok("info --format '{{json .Runtimes}}'");
+        assert!(shown.contains(&format!("\"{runtime}\":{{\"path\":")), "{shown}");
+        at.fails("run --rm --runtime foo busybox true", 125, "unknown or invalid runtime name: foo");
+        // Docker's default is our own.
+        let name = at.name("default");
+        at.ok(&format!("create --name {name} --runtime runc busybox"));
+        assert_eq!(at.inspect(&name, "{{.HostConfig.Runtime}}"), "longshore");
+        at.remove(&name);
+    });
+}

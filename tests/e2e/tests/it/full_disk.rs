@@ -8,7 +8,7 @@ use testkit::{Cli, Daemon};
 use crate::support::At;
 
 /// What every refusal says: the system's words.
-const SENTENCE: &str = "No space left on device";
+const SENTENCE: &str = "no space left on device";
 
 /// How large the disk is: some of what is loaded, and a log of many lines.
 const MEBIBYTES: u64 = 64;

@@ -276,7 +276,7 @@ fn privileged_layers_from_registries_stay_where_they_belong() {
             ("a link, a file in it", vec![link("d", &outside)], vec![Entry::file("d/target", "evil")], ""),
             ("a link up", vec![link("d", "../../../../../..")], vec![Entry::file("d/longshore-evil", "evil")], ""),
             // What they name is not in the image.
-            ("a hard link to the host", dir(), to_host, "create \"h\" of layer: No such file"),
+            ("a hard link to the host", dir(), to_host, "create \"h\" of layer: no such file"),
             (
                 "a hard link up",
                 dir(),

@@ -89,7 +89,6 @@ pub(crate) struct Config {
     pub(crate) cgroup_parent: Option<String>,
     pub(crate) runtimes: BTreeMap<String, RuntimeConfig>,
     pub(crate) default_runtime: Option<String>,
-    pub(crate) cdi_spec_dirs: Vec<PathBuf>,
     pub(crate) log: LogConfig,
     pub(crate) ulimits: Vec<Ulimit>,
     pub(crate) init: bool,
@@ -197,7 +196,6 @@ pub(crate) fn plan(given: &Given) -> Result<Config, ConfigError> {
         cgroup_parent: text(given, "cgroup-parent").map(str::to_owned),
         default_runtime: default_runtime(given)?,
         runtimes: runtimes(given),
-        cdi_spec_dirs: cdi_spec_dirs(given),
         log: log(given)?,
         ulimits: ulimits(given),
         init: switch(given, "init").unwrap_or(false),
@@ -314,14 +312,6 @@ fn default_runtime(given: &Given) -> Result<Option<String>, ConfigError> {
         true => Ok(Some(name.to_owned())),
         false if matches!(name, "longshore" | "runc" | "io.containerd.runc.v2") => Ok(None),
         false => Err(ConfigError::DefaultRuntime(name.to_owned())),
-    }
-}
-
-/// Docker's places, unless others are named; an empty one means none.
-fn cdi_spec_dirs(given: &Given) -> Vec<PathBuf> {
-    match list(given, "cdi-spec-dir") {
-        [] => vec!["/etc/cdi".into(), "/var/run/cdi".into()],
-        named => named.iter().filter(|dir| !dir.is_empty()).map(PathBuf::from).collect(),
     }
 }
 

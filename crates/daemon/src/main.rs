@@ -163,7 +163,6 @@ fn engine_config(config: &Config, seccomp: Option<SeccompConfig>, instance_key: 
         cgroup_parent: config.cgroup_parent.clone(),
         runtimes: config.runtimes.clone(),
         default_runtime: config.default_runtime.clone(),
-        cdi_spec_dirs: config.cdi_spec_dirs.clone(),
         default_log: config.log.clone(),
         default_ulimits: config.ulimits.clone(),
         default_init: config.init,

@@ -113,7 +113,6 @@ pub(crate) const SETTINGS: &[Setting] = &[
     set("add-runtime", "runtimes", Runtimes, "Another OCI runtime: name=path"),
     set("bip", "bip", Text, "Address and network of the default bridge, 172.17.0.1/16"),
     short('b', set("bridge", "bridge", Text, "A bridge that exists, to be the default one; none for no bridge")),
-    set("cdi-spec-dir", "cdi-spec-dirs", List, "Where specifications of CDI devices are"),
     set("cgroup-parent", "cgroup-parent", Text, "Parent cgroup of all containers"),
     set("config-file", "", Text, "Configuration file"),
     set("data-root", "data-root", Text, "Where images and containers are kept"),
@@ -178,6 +177,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     // Only at the values at which they change nothing.
     only("allow-direct-routing", "allow-direct-routing", Switch, &["false"]),
     only("authorization-plugin", "authorization-plugins", List, &[]),
+    only("cdi-spec-dir", "cdi-spec-dirs", List, &[]),
     only("bip6", "bip6", Text, &[""]),
     ignored("allow-nondistributable-artifacts", "allow-nondistributable-artifacts", Any, "it is gone from Docker, too"),
     ignored("builder", "builder", Any, "images are not built here yet"),

@@ -47,8 +47,6 @@ pub struct EngineConfig {
     pub runtimes: BTreeMap<String, RuntimeConfig>,
     /// Who runs containers that do not say; our own runtime if absent.
     pub default_runtime: Option<String>,
-    /// Where specifications of CDI devices are; later ones count more.
-    pub cdi_spec_dirs: Vec<PathBuf>,
 }
 
 /// Another OCI runtime.

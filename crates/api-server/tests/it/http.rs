@@ -107,7 +107,6 @@ fn config(dir: &TempDir) -> EngineConfig {
         changeable: Default::default(),
         runtimes: Default::default(),
         default_runtime: None,
-        cdi_spec_dirs: Vec::new(),
         network: None,
     }
 }

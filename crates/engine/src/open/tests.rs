@@ -55,7 +55,6 @@ impl Scratch {
             changeable: Default::default(),
             runtimes: Default::default(),
             default_runtime: None,
-            cdi_spec_dirs: Vec::new(),
             network: None,
         }
     }

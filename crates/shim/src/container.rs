@@ -67,13 +67,13 @@ impl Task {
 
     /// Some child of ours ended.
     pub(crate) fn reaped(&mut self, pid: i32, exit_code: i32, now: Instant) {
-        if self.foreign.as_mut().is_some_and(|foreign| foreign.reaped(pid, exit_code)) {
-            // The loop asks in every turn what became of it.
-        } else if pid == self.run_state.pid && self.exit.is_none() {
+        if pid == self.run_state.pid && self.exit.is_none() {
             self.ended(exit_code, now);
         } else if let Some(exec) = self.execs.iter_mut().find(|exec| exec.pid == pid && exec.exit_code.is_none()) {
             exec.exit_code = Some(exit_code);
             exec.streams.end(now);
+        } else if let Some(foreign) = &mut self.foreign {
+            foreign.reaped(pid, exit_code);
         }
     }
 

@@ -67,6 +67,8 @@ pub(crate) struct Foreign {
     runtime: ForeignRuntime,
     id: String,
     pub(crate) execs: Vec<ForeignExec>,
+    /// Children that ended while runtimes were at work, and their status: one may be an exec that was quick.
+    strays: Vec<(i32, i32)>,
 }
 
 impl Foreign {
@@ -79,7 +81,7 @@ impl Foreign {
         hierarchies: &cgroup::Hierarchies,
     ) -> Result<(Foreign, Container), ForeignError> {
         let spec = bundle::make(&runtime.bundle, task)?;
-        let foreign = Foreign { runtime, id: id.to_owned(), execs: Vec::new() };
+        let foreign = Foreign { runtime, id: id.to_owned(), execs: Vec::new(), strays: Vec::new() };
         let made = foreign.run_create(stdio).and_then(|(pid, console)| {
             let mut container = foreign.open(&spec, pid, hierarchies)?;
             container.console = console;

@@ -4,10 +4,12 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use oci::runtime::{Process, User};
 use oci_runtime::{Container, ExecProcess};
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use shim_api::{Answer, Attach, ExecState, ExecTask};
 
 use super::{Console, Foreign, ForeignError, read_pid, set_stdio, take_console};
@@ -25,6 +27,8 @@ pub(crate) struct ForeignExec {
     client: Option<(OwnedFd, Attach)>,
     /// The runtime, and its status once it has ended.
     runtime: (i32, Option<i32>),
+    /// Of the runtime: it stands for a process that has ended and was reaped.
+    ended: OwnedFd,
     pid_file: PathBuf,
     console: Option<Console>,
 }
@@ -64,17 +68,26 @@ impl Foreign {
         let runtime = ran.map_err(|source| ForeignError::Run { path: self.runtime.path.clone(), source })?;
         // Reaped by the loop, like everybody.
         let runtime = (runtime.id().cast_signed(), None);
-        self.execs.push(ForeignExec { asker, exec_id, note, ends, client, runtime, pid_file, console });
+        let ended = open(Pid::from_raw(runtime.0))?;
+        self.execs.push(ForeignExec { asker, exec_id, note, ends, client, runtime, ended, pid_file, console });
         Ok(())
     }
 
-    /// Some child of ours ended; answers whether it was a runtime.
-    pub(crate) fn reaped(&mut self, pid: i32, exit_code: i32) -> bool {
-        let exec = self.execs.iter_mut().find(|exec| exec.runtime == (pid, None));
-        exec.is_some_and(|exec| {
-            exec.runtime.1 = Some(exit_code);
-            true
-        })
+    /// A child that nobody knows has ended.
+    pub(crate) fn reaped(&mut self, pid: i32, exit_code: i32) {
+        if self.execs.is_empty() {
+            return self.strays.clear();
+        }
+        match self.execs.iter_mut().find(|exec| exec.runtime == (pid, None)) {
+            Some(exec) => exec.runtime.1 = Some(exit_code),
+            None => self.strays.push((pid, exit_code)),
+        }
+    }
+
+    /// How a process ended that was reaped before its runtime had told of it.
+    fn take_stray(&mut self, pid: Pid) -> Option<i32> {
+        let place = self.strays.iter().position(|(stray, _)| *stray == pid.as_raw_nonzero().get())?;
+        Some(self.strays.swap_remove(place).1)
     }
 }
 
@@ -92,9 +105,22 @@ impl ForeignExec {
         }
         let console = self.console.map(take_console).transpose()?;
         let pid = read_pid(&self.pid_file)?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|err| ForeignError::Pid(err.into()))?;
-        finish(self.exec_id, self.note, self.ends, self.client, ExecProcess { pid, pidfd, console }, task)
+        let ended = task.foreign.as_mut().and_then(|foreign| foreign.take_stray(pid));
+        let pidfd = if ended.is_some() { self.ended } else { open(Some(pid))? };
+        let exec_id = self.exec_id.clone();
+        let process = ExecProcess { pid, pidfd, console };
+        let answer = finish(self.exec_id, self.note, self.ends, self.client, process, task)?;
+        if let (Some(exit_code), Some(exec)) = (ended, task.execs.iter_mut().find(|exec| exec.id == exec_id)) {
+            exec.exit_code = Some(exit_code);
+            exec.streams.end(Instant::now());
+        }
+        Ok(answer)
     }
+}
+
+fn open(pid: Option<Pid>) -> Result<OwnedFd, ForeignError> {
+    let opened = pid.ok_or(Errno::SRCH).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
+    opened.map_err(|err| ForeignError::Pid(err.into()))
 }
 
 impl Task {

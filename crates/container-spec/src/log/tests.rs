@@ -24,7 +24,7 @@ fn plan_of(kind: &str, options: &[(&str, &str)]) -> Result<LogPlan, String> {
         hostname: "host",
         dir: Path::new("/c"),
     };
-    plan(&log(kind, options), &subject).map_err(|err| err.to_string())
+    plan(&log(kind, options), &subject).map_err(|err| errdefs::chain(&err))
 }
 
 #[test]

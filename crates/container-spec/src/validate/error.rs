@@ -355,7 +355,7 @@ pub enum InvalidRequest {
     #[error(transparent)]
     Log(#[from] LogFault),
     /// A value of a log driver's option. Values are looked at by the start.
-    #[error("failed to create task for container: failed to initialize logging driver: {0}")]
+    #[error("failed to create task for container: failed to initialize logging driver")]
     LogStart(#[from] LogStartFault),
 }
 

@@ -14,6 +14,11 @@ use crate::container::Container;
 /// Where the journal takes messages (systemd.io, JOURNAL_NATIVE_PROTOCOL).
 const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 
+/// Whether the host has a journal; without one the driver that writes to it is none.
+pub(crate) fn has_journal() -> bool {
+    Path::new(JOURNAL_SOCKET).exists()
+}
+
 /// Checks a log configuration as a container's is checked when it is made. The words are dockerd's.
 pub fn check_log(log: &LogConfig) -> Result<(), InvalidRequest> {
     log::validate(log)

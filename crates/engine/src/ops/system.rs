@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use container_spec::log::DRIVERS;
 use container_spec::{CgroupLayout, HostFacts};
 use engine_api::system::{Component, Info, Platform, Version};
 use engine_api::versions;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::Engine;
 use crate::config::EngineConfig;
+use crate::log_target;
 
 /// The product's name.
 const PRODUCT: &str = "Longshore";
@@ -141,11 +143,13 @@ fn backing_filesystem(data_root: &Path) -> String {
 
 fn plugins(bridge: bool) -> Value {
     let networks: &[&str] = if bridge { &["bridge", "host", "null"] } else { &["host", "null"] };
+    let has_journal = log_target::has_journal();
+    let logs: Vec<&str> = DRIVERS.into_iter().filter(|driver| has_journal || *driver != "journald").collect();
     json!({
         "Volume": [volume::DRIVER],
         "Network": networks,
         "Authorization": null,
-        "Log": container_spec::log::DRIVERS,
+        "Log": logs,
     })
 }
 

@@ -50,7 +50,7 @@ fn privileged_a_load_that_does_not_fit_leaves_nothing() {
     let store = Store::open(disk.path()).unwrap();
     let archive = tar(&docker(Some("a:1"), &[layer(&[("big", &"x".repeat(6 << 20))])], ""));
     let err = store.load(&archive[..], &mut |_| {}).unwrap_err();
-    assert!(why(&err).contains("No space left on device"), "{}", why(&err));
+    assert!(why(&err).contains("no space left on device"), "{}", why(&err));
     assert!(crate::leftovers(disk.path()).is_empty());
     store.sweep().unwrap();
     assert!(names(&disk.path().join("snapshots/trash")).is_empty());
@@ -68,7 +68,7 @@ fn privileged_room_can_be_made_without_a_restart() {
     for index in 0..4000 {
         let target = format!("{}{index}:{}", "n".repeat(180), "x".repeat(120)).parse().unwrap();
         if let Err(err) = store.tag("a:0", &target) {
-            assert!(why(&err).contains("No space left on device"), "{}", why(&err));
+            assert!(why(&err).contains("no space left on device"), "{}", why(&err));
             failed = true;
             break;
         }

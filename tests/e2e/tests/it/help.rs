@@ -107,7 +107,7 @@ fn manual_pages_show_usage_defaults_and_what_is_missing() {
     let run = page("longshore-run.1");
     let (shown, refused) = run.split_once("\nNot supported yet: ").expect(&run);
     assert!(
-        shown.contains("--health-cmd") && !shown.contains("--link-local-ip") && refused.contains("--link-local-ip"),
+        shown.contains("--health-cmd") && !shown.contains("--use-api-socket") && refused.contains("--use-api-socket"),
         "{run}"
     );
     assert!(!directory.path().join("longshore-man.1").exists());
@@ -129,7 +129,7 @@ fn the_completion_script_completes_in_bash() {
         complete_line longshore container rest
         complete_line longshore completion z
         complete_line longshore run --isol
-        complete_line longshore run --link-l
+        complete_line longshore run --use-api
         complete_line longshore man";
     let output = testkit::process::run(Command::new("bash").args(["-c", check]), script.stdout.as_bytes()).unwrap();
     assert_eq!(

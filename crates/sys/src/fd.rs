@@ -55,8 +55,7 @@ pub fn keep_only<const N: usize>(
     crate::check(unsafe { libc::syscall(libc::SYS_close_range, next, u32::MAX, 0) })?;
     // SAFETY: the descriptors were made above, or their owners are never used again either.
     let status = then(places.map(|place| unsafe { std::os::fd::FromRawFd::from_raw_fd(place) }));
-    // SAFETY: _exit has no requirements.
-    unsafe { libc::_exit(i32::from(status)) }
+    crate::end::end(status)
 }
 
 /// Makes `fds` standard input, output and error, for whoever is executed next.

@@ -21,7 +21,7 @@ pub struct Child {
 
 /// Runs `child` in a copy of this process, in new `namespaces` and, where given, in the cgroup v2 directory `cgroup`.
 ///
-/// The child ends when `child` returns: by `_exit` with the returned status, so that no destructor and no buffer of the
+/// The child ends when `child` returns: at once, with the returned status, so that no destructor and no buffer of the
 /// parent runs twice. Signal handlers are reset to default (CLONE_CLEAR_SIGHAND), except where only clone(2) is allowed;
 /// ignored signals stay ignored.
 ///
@@ -70,9 +70,8 @@ fn copy(
         answer => answer?,
     };
     if pid == 0 {
-        let status = child();
-        // SAFETY: _exit has no requirements; it is what keeps this copy from running the parent's destructors.
-        unsafe { libc::_exit(i32::from(status)) }
+        // What keeps this copy from running the parent's destructors.
+        crate::end::end(child())
     }
     let pid = Pid::from_raw(pid as i32).expect("clone3 answers a positive number in the parent");
     // SAFETY: CLONE_PIDFD stored a new descriptor that nothing else owns; the kernel made it close-on-exec.

@@ -22,6 +22,7 @@ pub mod capability;
 // Other targets have better functions, and tests look at these.
 #[cfg(all(target_arch = "x86_64", any(target_env = "musl", test)))]
 mod copy;
+mod end;
 pub mod exec;
 pub mod fd;
 pub mod fork;

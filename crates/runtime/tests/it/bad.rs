@@ -430,3 +430,13 @@ fn privileged_slow_bundles_of_any_shape_are_answered() {
     let bundle = rich();
     rounds(|mutator| mutate(&bundle, mutator));
 }
+
+#[test]
+fn privileged_a_filter_that_forbids_every_call_ends_the_container() {
+    adopt_orphans();
+    let mut bundle = Bundle::new(&["true"]);
+    bundle.config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ERRNO"});
+    let done = bounded(&bundle, &["run", &bundle.id], Some(bundle.config.to_string().as_bytes()));
+    assert!(done.code == Some(1) && done.stderr.contains("before it was ready"), "{done:?}");
+    assert_nothing_left(&bundle);
+}

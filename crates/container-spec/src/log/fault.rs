@@ -115,7 +115,7 @@ pub enum LogStartFault {
     #[error("compress cannot be true when max-file is less than 2 or max-size is not set")]
     NothingToCompress,
     /// A size of `local` that is none.
-    #[error("invalid value for max-size: {value}: {source}")]
+    #[error("invalid value for max-size: {value}")]
     LocalSize {
         /// As given.
         value: String,
@@ -123,7 +123,7 @@ pub enum LogStartFault {
         source: SizeError,
     },
     /// A number of files of `local` that is none.
-    #[error("invalid value for max-file: {value}: {source}")]
+    #[error("invalid value for max-file: {value}")]
     LocalFiles {
         /// As given.
         value: String,

@@ -68,7 +68,7 @@ fn privileged_room_can_be_made_without_a_restart() {
     for index in 0..4000 {
         let target = format!("{}{index}:{}", "n".repeat(180), "x".repeat(120)).parse().unwrap();
         if let Err(err) = store.tag("a:0", &target) {
-            assert!(why(&err).contains("no space left on device"), "{}", why(&err));
+            assert!(why(&err).contains("No space left on device"), "{}", why(&err));
             failed = true;
             break;
         }

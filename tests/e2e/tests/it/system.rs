@@ -106,7 +106,9 @@ fn privileged_info_counts_what_there_is() {
         // What it names can be used: the log drivers, and the networks of a container.
         let drivers = json(&at.ok("info -f '{{json .Plugins.Log}}'"));
         for driver in drivers.as_array().unwrap() {
-            at.run(&format!("--log-driver {} busybox true", driver.as_str().unwrap()));
+            // Nobody has to listen at the other end of a datagram; the host may have no syslog.
+            let address = if driver == "syslog" { "--log-opt syslog-address=udp://127.0.0.1:9" } else { "" };
+            at.run(&format!("--log-driver {} {address} busybox true", driver.as_str().unwrap()));
         }
         assert_eq!(at.ok("info -f '{{json .Plugins.Volume}}'"), r#"["local"]"#);
     });

@@ -13,7 +13,7 @@ use crate::args::Parsed;
 use crate::format::units;
 use crate::plan::filters;
 use crate::report::{Exit, go_error};
-use crate::{config, say, say_line};
+use crate::{config, say_line};
 
 /// `diff`
 pub async fn diff(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
@@ -155,8 +155,5 @@ pub async fn prune(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 }
 
 fn confirm() -> Result<bool, Exit> {
-    say!("WARNING! This will remove all stopped containers.\nAre you sure you want to continue? [y/N] ");
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(|err| Exit::error(&err))?;
-    Ok(answer.trim().eq_ignore_ascii_case("y"))
+    super::prune::confirm("WARNING! This will remove all stopped containers.\nAre you sure you want to continue?")
 }

@@ -161,7 +161,7 @@ fn say_total(bytes: u64) {
 }
 
 /// Asks on standard output; anything but `y` is a no.
-fn confirm(question: &str) -> Result<bool, Exit> {
+pub(super) fn confirm(question: &str) -> Result<bool, Exit> {
     say!("{question} [y/N] ");
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).map_err(|err| Exit::error(&err))?;

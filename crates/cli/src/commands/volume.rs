@@ -1,7 +1,5 @@
 //! `volume create`, `ls`, `prune`, `rm`.
 
-use std::io;
-
 use client::volume;
 use engine_api::volume::{Volume, VolumeCreate};
 use serde_json::Value;
@@ -167,13 +165,10 @@ pub async fn prune(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 }
 
 fn confirm(which: &str) -> Result<bool, Exit> {
-    say!(
+    super::prune::confirm(&format!(
         "WARNING! This will remove {which} volumes not used by at least one container.\n\
-         Are you sure you want to continue? [y/N] "
-    );
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(|err| Exit::error(&err))?;
-    Ok(answer.trim().eq_ignore_ascii_case("y"))
+         Are you sure you want to continue?"
+    ))
 }
 
 #[cfg(test)]

@@ -247,13 +247,13 @@ fn flags(linux: &Linux) -> Result<Flags, PlanError> {
     let Some(words) = linux.seccomp.as_ref().and_then(|profile| profile.get("flags")).and_then(Value::as_array) else {
         return Ok(Flags::SPEC_ALLOW);
     };
-    words.iter().try_fold(Flags::default(), |flags, word| match word.as_str() {
+    words.iter().enumerate().try_fold(Flags::default(), |flags, (index, word)| match word.as_str() {
         // For threads, and we have one.
         Some("SECCOMP_FILTER_FLAG_TSYNC") => Ok(flags),
         Some("SECCOMP_FILTER_FLAG_LOG") => Ok(flags.union(Flags::LOG)),
         Some("SECCOMP_FILTER_FLAG_SPEC_ALLOW") => Ok(flags.union(Flags::SPEC_ALLOW)),
         Some("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV") => Ok(flags.union(Flags::WAIT_KILLABLE_RECV)),
-        _ => Err(PlanError::Unsupported { what: format!("linux.seccomp.flags: {word}") }),
+        _ => Err(PlanError::Unsupported { what: format!("linux.seccomp.flags[{index}]: {word}") }),
     })
 }
 
@@ -283,7 +283,7 @@ mod tests {
         let words = json!({"flags": ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]});
         assert_eq!(flags(&linux(words)).unwrap(), Flags::LOG.union(Flags::WAIT_KILLABLE_RECV));
         let err = check(&linux(json!({"flags": ["SECCOMP_FILTER_FLAG_NEW_LISTENER"]}))).unwrap_err().to_string();
-        assert_eq!(err, "linux.seccomp.flags: \"SECCOMP_FILTER_FLAG_NEW_LISTENER\" is not supported");
+        assert_eq!(err, "linux.seccomp.flags[0]: \"SECCOMP_FILTER_FLAG_NEW_LISTENER\" is not supported");
     }
 
     #[test]

@@ -108,14 +108,18 @@ pub(crate) enum BundleError {
         fault: &'static str,
     },
     /// The filter is not one that can be carried out.
-    #[error("linux.seccomp")]
+    #[error("linux.seccomp.{}: {fault}{}", fault.field(), one_of(&fault.allowed()))]
     Seccomp {
-        /// Why.
-        source: seccomp::ProfileError,
+        /// What is wrong with it, and where.
+        fault: seccomp::ProfileError,
     },
     /// The library cannot carry it out.
     #[error(transparent)]
     Plan(#[from] oci_runtime::PlanError),
+}
+
+fn one_of(words: &[&str]) -> String {
+    if words.is_empty() { String::new() } else { format!(", must be one of {}", words.join(", ")) }
 }
 
 /// No program's arguments and environment are longer than 6 MiB (execve(2)); the rest is for annotations.
@@ -291,7 +295,7 @@ fn filter(spec: &Spec) -> Result<Option<Filter>, BundleError> {
     let Some(value) = spec.linux.seccomp.as_ref().filter(|_| spec.linux.seccomp_program.is_none()) else {
         return Ok(None);
     };
-    let failed = |source| BundleError::Seccomp { source };
+    let failed = |fault| BundleError::Seccomp { fault };
     let profile: Profile = typed(value, "linux.seccomp")?;
     // Nothing in the specification's form depends on capabilities or the kernel.
     let filter = seccomp::resolve(&profile, &[], Arch::native(), (0, 0)).map_err(failed)?;
@@ -371,7 +375,7 @@ mod tests {
             ),
             (
                 linux("seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_X"]})),
-                "linux.seccomp: ",
+                "linux.seccomp.flags[0]: seccomp flag SECCOMP_FILTER_FLAG_X is not known, must be one of ",
             ),
             (
                 json!({"mounts": [{"destination": "/x", "type": "bind", "source": "/y", "options": ["rbind", "idmap"]}]}),

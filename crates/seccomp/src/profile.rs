@@ -171,13 +171,21 @@ pub enum ProfileError {
     ArchitecturesTwice,
     /// Two ways to say the same.
     #[error("both 'name' and 'names' are specified in the seccomp profile, use either 'name' or 'names'")]
-    NamesTwice,
+    NamesTwice {
+        /// Which rule.
+        rule: usize,
+    },
     /// A rule or the default says nothing.
     #[error("string  is not a valid action for seccomp")]
-    NoAction,
+    NoAction {
+        /// Which rule; absent for the default.
+        rule: Option<usize>,
+    },
     /// An unknown instruction set.
     #[error("string {name} is not a valid arch for seccomp")]
     Architecture {
+        /// Its place in the list.
+        index: usize,
         /// As given.
         name: String,
     },
@@ -191,14 +199,19 @@ pub enum ProfileError {
         flag: String,
     },
     /// No flag is called so.
-    #[error("flags: seccomp flag {flag} is not known")]
+    #[error("seccomp flag {flag} is not known")]
     UnknownFlag {
+        /// Its place in the list.
+        index: usize,
         /// As given.
         flag: String,
     },
     /// The call with which the listener's descriptor is announced would wait for the listener.
     #[error("SCMP_ACT_NOTIFY cannot be used for the write syscall")]
-    NotifyWrite,
+    NotifyWrite {
+        /// Which rule.
+        rule: usize,
+    },
     /// As for `write`.
     #[error("SCMP_ACT_NOTIFY cannot be used as default action")]
     NotifyDefault,
@@ -209,7 +222,7 @@ pub enum ProfileError {
     #[error("listenerMetadata must not be set without listenerPath")]
     NeedlessMetadata,
     /// The action has no error number (runtime-spec config-linux.md, "Seccomp": an error).
-    #[error("{field}: {action:?} has no error number")]
+    #[error("{} has no error number, only SCMP_ACT_ERRNO and SCMP_ACT_TRACE have one", action.word())]
     NeedlessErrno {
         /// `defaultErrnoRet`, or one of a rule.
         field: String,
@@ -217,15 +230,19 @@ pub enum ProfileError {
         action: Action,
     },
     /// The kernel would make another one of it.
-    #[error("{field}: {value} is too great")]
+    #[error("{value} is too great, {} takes numbers up to {most}", action.word())]
     Errno {
         /// `defaultErrnoRet`, or one of a rule.
         field: String,
+        /// What it was given with.
+        action: Action,
         /// As given.
         value: u32,
+        /// The greatest.
+        most: u32,
     },
     /// System calls have six arguments.
-    #[error("{field}: {index} is more than 5")]
+    #[error("{index} is more than 5, the number of the last argument")]
     ArgumentIndex {
         /// Which.
         field: String,
@@ -240,6 +257,66 @@ impl ProfileError {
         match self {
             ProfileError::Notify | ProfileError::Flag { .. } => ErrorKind::NotImplemented,
             _ => ErrorKind::InvalidArgument,
+        }
+    }
+
+    /// The field that is at fault, with its place in lists, as it is called below `linux.seccomp`: `syscalls[0].action`.
+    /// Empty where there was no profile to be read.
+    pub fn field(&self) -> String {
+        let plain = |name: &str| name.to_owned();
+        match self {
+            ProfileError::Decode { .. } => String::new(),
+            ProfileError::ArchitecturesTwice => plain("architectures"),
+            ProfileError::NamesTwice { rule } => format!("syscalls[{rule}].names"),
+            ProfileError::NoAction { rule: Some(rule) } => format!("syscalls[{rule}].action"),
+            ProfileError::NoAction { rule: None } | ProfileError::NotifyDefault => plain("defaultAction"),
+            ProfileError::Architecture { index, .. } => format!("architectures[{index}]"),
+            ProfileError::Notify | ProfileError::NoListener => plain("listenerPath"),
+            ProfileError::Flag { .. } => plain("flags"),
+            ProfileError::UnknownFlag { index, .. } => format!("flags[{index}]"),
+            ProfileError::NotifyWrite { rule } => format!("syscalls[{rule}].action"),
+            ProfileError::NeedlessMetadata => plain("listenerMetadata"),
+            ProfileError::NeedlessErrno { field, .. }
+            | ProfileError::Errno { field, .. }
+            | ProfileError::ArgumentIndex { field, .. } => field.clone(),
+        }
+    }
+
+    /// The words that the field takes; empty if they are not words, or if there is nothing to choose.
+    pub fn allowed(&self) -> Vec<&'static str> {
+        match self {
+            ProfileError::NoAction { .. } => Action::ALL.iter().map(|action| action.word()).collect(),
+            ProfileError::Architecture { .. } => crate::compile::architecture_names(),
+            ProfileError::UnknownFlag { .. } => Profile::FLAGS.to_vec(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl Action {
+    /// All of them.
+    pub const ALL: [Action; 8] = [
+        Action::Kill,
+        Action::KillProcess,
+        Action::Trap,
+        Action::Errno,
+        Action::Trace,
+        Action::Allow,
+        Action::Log,
+        Action::Notify,
+    ];
+
+    /// Its word in profiles.
+    pub fn word(self) -> &'static str {
+        match self {
+            Action::Kill => "SCMP_ACT_KILL",
+            Action::KillProcess => "SCMP_ACT_KILL_PROCESS",
+            Action::Trap => "SCMP_ACT_TRAP",
+            Action::Errno => "SCMP_ACT_ERRNO",
+            Action::Trace => "SCMP_ACT_TRACE",
+            Action::Allow => "SCMP_ACT_ALLOW",
+            Action::Log => "SCMP_ACT_LOG",
+            Action::Notify => "SCMP_ACT_NOTIFY",
         }
     }
 }

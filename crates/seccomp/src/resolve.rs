@@ -89,18 +89,18 @@ pub fn resolve(
         return Ok(None);
     }
     refuse(profile)?;
-    let counts = |rule: &&Rule| {
+    let counts = |rule: &Rule| {
         rule.excludes.as_ref().is_none_or(|condition| !excludes(condition, capabilities, arch, kernel))
             && rule.includes.as_ref().is_none_or(|condition| includes(condition, capabilities, arch, kernel))
     };
     Ok(Some(Filter {
-        default_action: profile.default_action.ok_or(ProfileError::NoAction)?,
+        default_action: profile.default_action.ok_or(ProfileError::NoAction { rule: None })?,
         default_errno_ret: profile.default_errno_ret,
         architectures: architectures(profile, arch),
         flags: profile.flags.clone(),
         listener_path: profile.listener_path.clone(),
         listener_metadata: profile.listener_metadata.clone(),
-        syscalls: profile.syscalls.iter().filter(counts).map(filter_rule).collect::<Result<_, _>>()?,
+        syscalls: rules(profile, counts)?,
     }))
 }
 
@@ -108,27 +108,30 @@ fn refuse(profile: &Profile) -> Result<(), ProfileError> {
     if !profile.architectures.is_empty() && !profile.architecture_map.is_empty() {
         return Err(ProfileError::ArchitecturesTwice);
     }
-    if profile.syscalls.iter().any(|rule| !rule.name.is_empty() && !rule.names.is_empty()) {
-        return Err(ProfileError::NamesTwice);
+    if let Some(rule) = profile.syscalls.iter().position(|rule| !rule.name.is_empty() && !rule.names.is_empty()) {
+        return Err(ProfileError::NamesTwice { rule });
     }
     refuse_listener(profile)?;
-    match profile.flags.iter().flatten().find(|flag| !Profile::FLAGS.contains(&flag.as_str())) {
-        Some(flag) => Err(ProfileError::UnknownFlag { flag: flag.clone() }),
+    let mut flags = profile.flags.iter().flatten().enumerate();
+    match flags.find(|(_, flag)| !Profile::FLAGS.contains(&flag.as_str())) {
+        Some((index, flag)) => Err(ProfileError::UnknownFlag { index, flag: flag.clone() }),
         None => Ok(()),
     }
 }
 
 /// What a listener could not be told, or not be asked.
 fn refuse_listener(profile: &Profile) -> Result<(), ProfileError> {
-    let mut notifying = profile.syscalls.iter().filter(|rule| rule.action == Some(Action::Notify)).peekable();
+    let rules = profile.syscalls.iter().enumerate();
+    let mut notifying = rules.filter(|(_, rule)| rule.action == Some(Action::Notify)).peekable();
     if profile.default_action == Some(Action::Notify) {
         return Err(ProfileError::NotifyDefault);
     }
     if notifying.peek().is_some() && profile.listener_path.is_empty() {
         return Err(ProfileError::NoListener);
     }
-    if notifying.any(|rule| rule.name == "write" || rule.names.iter().any(|name| name == "write")) {
-        return Err(ProfileError::NotifyWrite);
+    let names_write = |rule: &Rule| rule.name == "write" || rule.names.iter().any(|name| name == "write");
+    if let Some((rule, _)) = notifying.find(|(_, rule)| names_write(rule)) {
+        return Err(ProfileError::NotifyWrite { rule });
     }
     if profile.listener_path.is_empty() && !profile.listener_metadata.is_empty() {
         return Err(ProfileError::NeedlessMetadata);
@@ -155,19 +158,19 @@ impl Filter {
 
     /// What the runtime specification forbids, and Docker's profiles may have.
     pub fn require_strict(&self) -> Result<(), ProfileError> {
-        let errno = |field: String, action: Action, errno: Option<u32>| match action {
-            _ if errno.is_none() => Ok(()),
-            Action::Errno if errno.is_some_and(|value| value > ERRNO_MAX) => {
-                Err(ProfileError::Errno { field, value: errno.unwrap_or_default() })
-            }
-            Action::Trace if errno.is_some_and(|value| value > u32::from(u16::MAX)) => {
-                Err(ProfileError::Errno { field, value: errno.unwrap_or_default() })
-            }
-            Action::Errno | Action::Trace => Ok(()),
-            action => Err(ProfileError::NeedlessErrno { field, action }),
+        let errno = |field: String, action: Action, errno: Option<u32>| {
+            let most = match action {
+                _ if errno.is_none() => return Ok(()),
+                Action::Errno => ERRNO_MAX,
+                Action::Trace => u16::MAX.into(),
+                action => return Err(ProfileError::NeedlessErrno { field, action }),
+            };
+            let great = errno.filter(|value| *value > most);
+            great.map_or(Ok(()), |value| Err(ProfileError::Errno { field, action, value, most }))
         };
-        if let Some(name) = self.architectures.iter().find(|name| !crate::compile::is_architecture(name)) {
-            return Err(ProfileError::Architecture { name: name.clone() });
+        let mut architectures = self.architectures.iter().enumerate();
+        if let Some((index, name)) = architectures.find(|(_, name)| !crate::compile::is_architecture(name)) {
+            return Err(ProfileError::Architecture { index, name: name.clone() });
         }
         errno("defaultErrnoRet".into(), self.default_action, self.default_errno_ret)?;
         for (number, rule) in self.syscalls.iter().enumerate() {
@@ -199,9 +202,14 @@ fn architectures(profile: &Profile, arch: Arch) -> Vec<String> {
     profile.architectures.iter().chain(mapped).cloned().collect()
 }
 
-fn filter_rule(rule: &Rule) -> Result<FilterRule, ProfileError> {
+fn rules(profile: &Profile, counts: impl Fn(&Rule) -> bool) -> Result<Vec<FilterRule>, ProfileError> {
+    let rules = profile.syscalls.iter().enumerate().filter(|(_, rule)| counts(rule));
+    rules.map(|(index, rule)| filter_rule(index, rule)).collect()
+}
+
+fn filter_rule(index: usize, rule: &Rule) -> Result<FilterRule, ProfileError> {
     let names = if rule.name.is_empty() { rule.names.clone() } else { vec![rule.name.clone()] };
-    let action = rule.action.ok_or(ProfileError::NoAction)?;
+    let action = rule.action.ok_or(ProfileError::NoAction { rule: Some(index) })?;
     Ok(FilterRule { names, action, errno_ret: rule.errno, args: rule.args.clone() })
 }
 

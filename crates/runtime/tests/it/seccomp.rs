@@ -165,19 +165,25 @@ fn privileged_listeners_that_cannot_be_told_are_named_and_leave_nothing() {
     );
     for (path, value, text) in [
         ("listenerMetadata", json!("x"), missing.as_str()),
-        ("listenerPath", json!(""), "linux.seccomp: SCMP_ACT_NOTIFY needs listenerPath, which is not set"),
-        ("defaultAction", json!("SCMP_ACT_NOTIFY"), "linux.seccomp: SCMP_ACT_NOTIFY cannot be used as default action"),
+        ("listenerPath", json!(""), "linux.seccomp.listenerPath: SCMP_ACT_NOTIFY needs listenerPath, which is not set"),
+        (
+            "defaultAction",
+            json!("SCMP_ACT_NOTIFY"),
+            "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be used as default action",
+        ),
         (
             "syscalls",
             json!([{"names": ["write"], "action": "SCMP_ACT_NOTIFY"}]),
-            "linux.seccomp: SCMP_ACT_NOTIFY cannot be used for the write syscall",
+            "linux.seccomp.syscalls[0].action: SCMP_ACT_NOTIFY cannot be used for the write syscall",
         ),
         (
             "flags",
             json!(["SECCOMP_FILTER_FLAG_X"]),
-            "linux.seccomp: flags: seccomp flag SECCOMP_FILTER_FLAG_X is not known",
+            "linux.seccomp.flags[0]: seccomp flag SECCOMP_FILTER_FLAG_X is not known, must be one of \
+             SECCOMP_FILTER_FLAG_TSYNC, SECCOMP_FILTER_FLAG_SPEC_ALLOW, SECCOMP_FILTER_FLAG_LOG, \
+             SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
         ),
-        ("architectures", json!(["SCMP_ARCH_PDP11"]), "string SCMP_ARCH_PDP11 is not a valid arch for seccomp"),
+        ("architectures", json!(["SCMP_ARCH_PDP11"]), "SCMP_ARCH_X86, SCMP_ARCH_X86_64"),
     ] {
         bundle.config = plain.clone();
         bundle.config["linux"]["seccomp"][path] = value;

@@ -68,7 +68,7 @@ fn wrong_profiles_are_refused_in_dockers_words() {
         ),
         (
             r#"{"defaultAction":"SCMP_ACT_KILL","flags":["SECCOMP_FILTER_FLAG_X"]}"#,
-            "flags: seccomp flag SECCOMP_FILTER_FLAG_X is not known",
+            "seccomp flag SECCOMP_FILTER_FLAG_X is not known",
         ),
     ] {
         assert_eq!(resolved(json, &[]).unwrap_err(), message, "{json}");
@@ -100,17 +100,55 @@ fn what_a_program_alone_does_not_do_and_what_the_specification_forbids_is_named(
     assert_eq!(program_only(r#","listenerPath":"/s""#).unwrap_err(), text);
     assert_eq!(program_only(r#","flags":["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]"#), Ok(()));
     let rule = |rest: &str| filter(&format!(r#","syscalls":[{{"names":["read"],"action":"SCMP_ACT_LOG"{rest}}}]"#));
-    let strict = |filter: Filter| filter.require_strict().map_err(|err| err.to_string());
-    assert_eq!(strict(filter(r#","defaultErrnoRet":1"#)).unwrap_err(), "defaultErrnoRet: Allow has no error number");
-    assert_eq!(strict(rule(r#","errnoRet":1"#)).unwrap_err(), "syscalls[0].errnoRet: Log has no error number");
+    let strict = |filter: Filter| filter.require_strict().map_err(|err| format!("{}: {err}", err.field()));
+    let only = "only SCMP_ACT_ERRNO and SCMP_ACT_TRACE have one";
+    let text = format!("defaultErrnoRet: SCMP_ACT_ALLOW has no error number, {only}");
+    assert_eq!(strict(filter(r#","defaultErrnoRet":1"#)).unwrap_err(), text);
+    let text = format!("syscalls[0].errnoRet: SCMP_ACT_LOG has no error number, {only}");
+    assert_eq!(strict(rule(r#","errnoRet":1"#)).unwrap_err(), text);
     let errno = |action, value| {
         let rule = format!(r#"{{"names":["read"],"action":"SCMP_ACT_{action}","errnoRet":{value}}}"#);
         strict(filter(&format!(r#","syscalls":[{rule}]"#)))
     };
     assert_eq!((errno("ERRNO", 4095), errno("TRACE", 65535)), (Ok(()), Ok(())));
-    assert_eq!(errno("ERRNO", 4096).unwrap_err(), "syscalls[0].errnoRet: 4096 is too great");
-    assert_eq!(errno("TRACE", 65537).unwrap_err(), "syscalls[0].errnoRet: 65537 is too great");
+    assert_eq!(errno("ERRNO", 4096).unwrap_err(), TOO_GREAT);
+    let text = "syscalls[0].errnoRet: 65537 is too great, SCMP_ACT_TRACE takes numbers up to 65535";
+    assert_eq!(errno("TRACE", 65537).unwrap_err(), text);
     let argument = r#","args":[{"index":6,"value":1,"op":"SCMP_CMP_EQ"}]"#;
-    assert_eq!(strict(rule(argument)).unwrap_err(), "syscalls[0].args[0].index: 6 is more than 5");
+    let text = "syscalls[0].args[0].index: 6 is more than 5, the number of the last argument";
+    assert_eq!(strict(rule(argument)).unwrap_err(), text);
     assert_eq!(strict(rule("")), Ok(()));
+}
+
+const TOO_GREAT: &str = "syscalls[0].errnoRet: 4096 is too great, SCMP_ACT_ERRNO takes numbers up to 4095";
+
+#[test]
+fn every_refusal_has_its_field_and_the_words_that_it_takes() {
+    let rules = |second: &str| {
+        format!(
+            r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{{"names":["read"],"action":"SCMP_ACT_LOG"}},{second}]}}"#
+        )
+    };
+    for (json, field, word) in [
+        (rules(r#"{"names":["read"]}"#), "syscalls[1].action", "SCMP_ACT_KILL_PROCESS"),
+        (rules(r#"{"name":"a","names":["b"],"action":"SCMP_ACT_LOG"}"#), "syscalls[1].names", ""),
+        (rules(r#"{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}"#), "listenerPath", ""),
+        (r#"{"syscalls":[{"names":["read"],"action":"SCMP_ACT_LOG"}]}"#.into(), "defaultAction", "SCMP_ACT_ERRNO"),
+        (
+            r#"{"defaultAction":"SCMP_ACT_LOG","flags":["SECCOMP_FILTER_FLAG_LOG","X"]}"#.into(),
+            "flags[1]",
+            "SECCOMP_FILTER_FLAG_TSYNC",
+        ),
+        (
+            r#"{"defaultAction":"SCMP_ACT_LOG","architectures":["SCMP_ARCH_X86","X"]}"#.into(),
+            "architectures[1]",
+            "SCMP_ARCH_X32",
+        ),
+    ] {
+        let profile = Profile::parse(&json).unwrap();
+        let filter = resolve(&profile, &[], Arch::X86_64, (6, 1)).map(Option::unwrap);
+        let err = filter.and_then(|filter| filter.require_strict()).unwrap_err();
+        assert_eq!(err.field(), field, "{json}");
+        assert!(if word.is_empty() { err.allowed().is_empty() } else { err.allowed().contains(&word) }, "{json}");
+    }
 }

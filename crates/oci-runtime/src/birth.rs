@@ -97,7 +97,7 @@ pub(crate) fn birth(
     let supplied = net_devices::supply(plan, &joined, child.pid, &ours).map_err(Unready::Unsupplied);
     let mut born = None;
     let heard = supplied.and_then(|()| hear(&ours, || run_hooks(hooks, child.pid), listen, &mut born, outside));
-    let (child, console) = settle(heard, child, born)?;
+    let (child, console) = settle(heard, child, born, process.seccomp.is_some())?;
     Ok((child, console, ours))
 }
 
@@ -106,6 +106,7 @@ fn settle(
     heard: Result<Option<OwnedFd>, Unready>,
     child: Child,
     born: Option<Child>,
+    filtered: bool,
 ) -> Result<(Child, Option<OwnedFd>), CreateError> {
     match (heard, born) {
         (Ok(console), None) => Ok((child, console)),
@@ -117,7 +118,7 @@ fn settle(
         }
         (Err(failure), born) => {
             let status = end(&child, REAP_WITHIN);
-            Err(failure.with_status(born.map_or(status, |born| end(&born, REAP_WITHIN))))
+            Err(failure.with_status(born.map_or(status, |born| end(&born, REAP_WITHIN)), filtered))
         }
     }
 }
@@ -134,13 +135,13 @@ enum Unready {
 
 impl Unready {
     /// What the caller is told, once the process has ended with this status.
-    fn with_status(self, status: u8) -> CreateError {
+    fn with_status(self, status: u8, filtered: bool) -> CreateError {
         match self {
             Unready::Unsupplied(err) => err,
             Unready::Failed(err) => err.into(),
             Unready::Hook(err) => err.into(),
             Unready::Listener(err) => err.into(),
-            Unready::Gone => ProcessError::Died { status }.into(),
+            Unready::Gone => ProcessError::died(status, filtered).into(),
             Unready::Unheard(source) => CreateError::Clone { action: "hear from the container's process", source },
         }
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use errdefs::ErrorKind;
+use rustix::process::Signal;
 
 use crate::field::FieldError;
 
@@ -151,7 +152,17 @@ pub enum ProcessError {
         /// The kernel's answer.
         source: SystemError,
     },
-    /// The process ended before it was ready: killed for memory, or by its system-call filter.
+    /// The process ended before it was ready, and has a filter that can end it: its own action, or an error for a call that
+    /// nothing goes on without.
+    #[error(
+        "linux.seccomp: the container's process ended with status {status} before it was ready: the filter forbids a call \
+         that it needs"
+    )]
+    Filtered {
+        /// 128 plus the signal.
+        status: u8,
+    },
+    /// The process ended before it was ready: killed for memory, or by somebody else.
     #[error("the container's process ended with status {status} before it was ready")]
     Died {
         /// Exit status, or 128 plus the signal.
@@ -160,6 +171,16 @@ pub enum ProcessError {
 }
 
 impl ProcessError {
+    /// Of a process that ended before it said that it was ready, and may have had a filter by then.
+    pub(crate) fn died(status: u8, filtered: bool) -> ProcessError {
+        // What a filter does to a call is SIGSYS; a process whose every call fails ends in SIGSEGV.
+        let by_filter = [Signal::SYS, Signal::SEGV].map(|signal| 128 + signal.as_raw());
+        match filtered && by_filter.contains(&status.into()) {
+            true => ProcessError::Filtered { status },
+            false => ProcessError::Died { status },
+        }
+    }
+
     /// The exit code that Docker's command line ends with: 127 for "not found", 126 for "cannot be run", else 125.
     pub fn exit_code(&self) -> u8 {
         let missing = |source: &SystemError| source.0.kind() == io::ErrorKind::NotFound;
@@ -179,7 +200,10 @@ impl ProcessError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            ProcessError::Died { .. } | ProcessError::Step { .. } | ProcessError::Hook { .. } => ErrorKind::Internal,
+            ProcessError::Died { .. }
+            | ProcessError::Filtered { .. }
+            | ProcessError::Step { .. }
+            | ProcessError::Hook { .. } => ErrorKind::Internal,
             _ => ErrorKind::InvalidArgument,
         }
     }

@@ -66,6 +66,8 @@ pub struct Joining {
     offer: Option<Offer>,
     /// The descriptor's way to the listener.
     delivery: Option<Delivery>,
+    /// Whether a filter could end it.
+    filtered: bool,
 }
 
 /// What the usher needs.
@@ -127,7 +129,8 @@ impl Joining {
                 Ok(Message::Failed(err)) => self.failure = Some(err),
                 Ok(Message::Gone) => {
                     let status = self.end(REAP_WITHIN);
-                    return Some(Err(self.failure.take().unwrap_or(ProcessError::Died { status }).into()));
+                    let died = || ProcessError::died(status, self.filtered);
+                    return Some(Err(self.failure.take().unwrap_or_else(died).into()));
                 }
                 Err(err) => return failed("hear from the new process")(err),
             }
@@ -194,6 +197,7 @@ impl Usher<'_> {
         // Our copy of the child's end would hide its death.
         drop(theirs);
         Ok(Joining {
+            filtered: self.process.seccomp.is_some(),
             channel: ours,
             usher: Some(usher),
             born: None,

@@ -441,8 +441,23 @@ fn privileged_slow_bundles_of_any_shape_are_answered() {
 fn privileged_a_filter_that_forbids_every_call_ends_the_container() {
     adopt_orphans();
     let mut bundle = Bundle::new(&["true"]);
-    bundle.config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ERRNO"});
-    let done = bounded(&bundle, &["run", &bundle.id], Some(bundle.config.to_string().as_bytes()));
-    assert!(done.code == Some(1) && done.stderr.contains("before it was ready"), "{done:?}");
-    assert_nothing_left(&bundle);
+    for (action, text) in [
+        (
+            "SCMP_ACT_ERRNO",
+            "linux.seccomp: the container's process ended with status 139 before it was ready: the filter",
+        ),
+        (
+            "SCMP_ACT_KILL",
+            "linux.seccomp: the container's process ended with status 159 before it was ready: the filter",
+        ),
+        (
+            "SCMP_ACT_KILL_PROCESS",
+            "linux.seccomp: the container's process ended with status 159 before it was ready: the filter",
+        ),
+    ] {
+        bundle.config["linux"]["seccomp"] = json!({ "defaultAction": action });
+        let done = bounded(&bundle, &["run", &bundle.id], Some(bundle.config.to_string().as_bytes()));
+        assert!(done.code == Some(1) && done.stderr.contains(text), "{action}: {done:?}");
+        assert_nothing_left(&bundle);
+    }
 }

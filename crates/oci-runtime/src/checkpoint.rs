@@ -174,8 +174,13 @@ fn bytes(path: &Path) -> Vec<u8> {
     OsString::from(path).as_bytes().to_vec()
 }
 
-fn read_descriptors(path: &Path) -> Result<Vec<String>, CriuError> {
-    let file = File::open(path).map_err(images("open", path))?;
-    serde_json::from_reader(io::BufReader::new(file))
-        .map_err(|source| CriuError::Descriptors { path: path.to_owned(), source })
+/// Reads what tells a checkpoint's directory from any other.
+fn read_descriptors(images: &Path) -> Result<Vec<String>, CriuError> {
+    let path = images.join(DESCRIPTORS);
+    let file = File::open(&path).map_err(|source| CriuError::NoImages {
+        path: images.to_owned(),
+        missing: path.clone(),
+        source,
+    })?;
+    serde_json::from_reader(io::BufReader::new(file)).map_err(|source| CriuError::Descriptors { path, source })
 }

@@ -225,6 +225,11 @@ fn detach() -> Result<(), Failure> {
     detach().at(Step::DetachHostMounts, "")
 }
 
+/// Whether there is a CRIU at all.
+pub(super) fn require_installed() -> Result<(), CriuError> {
+    program().map(drop).ok_or(CriuError::Missing)
+}
+
 /// The host's CRIU, looked up as a shell does.
 fn program() -> Option<CString> {
     let path = std::env::var_os("PATH")?;

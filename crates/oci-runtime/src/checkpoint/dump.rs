@@ -13,7 +13,7 @@ use oci::runtime::Spec;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::Pid;
 
-use super::criu::{Criu, Start, null};
+use super::criu::{Criu, Start, null, require_installed};
 use super::error::CriuError;
 use super::mounts::{Outside, outside, real_place};
 use super::request::{self, Feature, Kind, Settings};
@@ -76,11 +76,13 @@ pub fn checkpoint(checkpoint: Checkpoint<'_>) -> Result<(), CriuError> {
 
 fn dump(checkpoint: &Checkpoint<'_>) -> Result<(), CriuError> {
     let options = checkpoint.options;
-    let directories = Directories::open(options, true)?;
+    // Before anything is made.
+    require_installed()?;
     let root = open_root(checkpoint.pid)?;
     let plan = Plan::new(checkpoint.spec)?;
     let mounts = outside(&plan, checkpoint.cgroup, checkpoint.hierarchies, |path| real_place(root.as_fd(), path));
     let streams = streams(checkpoint.pid, checkpoint.descriptors)?;
+    let directories = Directories::open(options, true)?;
     let mut settings = options.settings(checkpoint.spec, &directories, LOG_FILE);
     plan_settings(&mut settings, checkpoint, &mounts, &streams)?;
     if plan.user.is_some() {

@@ -71,6 +71,16 @@ pub enum CriuError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// What is to be restored was never written. The last words are runc's.
+    #[error("--image-path {} is no checkpoint: open {}", path.display(), missing.display())]
+    NoImages {
+        /// The directory.
+        path: PathBuf,
+        /// What every checkpoint has.
+        missing: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// A file of the host's that a restore would not find as it was.
     #[error("{name} is {}, a file of the host's with content that is not open for appending, and could not be restored", path.display())]
     Stream {
@@ -109,7 +119,7 @@ impl CriuError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             CriuError::Missing | CriuError::Version { .. } | CriuError::Feature { .. } => ErrorKind::NotImplemented,
-            CriuError::Stream { .. } => ErrorKind::InvalidArgument,
+            CriuError::Stream { .. } | CriuError::NoImages { .. } => ErrorKind::InvalidArgument,
             CriuError::Plan(err) => err.kind(),
             CriuError::Cgroup(err) => err.kind(),
             CriuError::Mount(err) => err.kind(),

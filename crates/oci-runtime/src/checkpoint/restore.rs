@@ -14,11 +14,11 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sys::fork::{NewNamespaces, fork};
 
-use super::criu::{Criu, Start, null};
+use super::criu::{Criu, Start, null, require_installed};
 use super::error::CriuError;
 use super::mounts::{Outside, outside, real_place};
 use super::request::{self, Feature, Kind, Settings};
-use super::{CriuOptions, DESCRIPTORS, Directories, OUTSIDE, bytes, images, read_descriptors};
+use super::{CriuOptions, Directories, OUTSIDE, bytes, images, read_descriptors};
 use crate::Stdio;
 use crate::birth::run_hooks;
 use crate::channel::{At, Failure, Reason};
@@ -102,8 +102,9 @@ impl Restoring {
         require_one_thread()?;
         let options = restore.options;
         let plan = Plan::new(restore.spec)?;
+        require_installed()?;
+        let streams = read_descriptors(&options.images)?;
         let directories = Directories::open(options, false)?;
-        let streams = read_descriptors(&options.images.join(DESCRIPTORS))?;
         let mut settings = options.settings(restore.spec, &directories, LOG_FILE);
         plan_settings(&mut settings, &restore, &streams)?;
         open_to_root(&restore, &directories)?;

@@ -231,5 +231,11 @@ impl From<CreateError> for CommandError {
 impl From<ExecError> for CommandError {
     fn from(source: ExecError) -> CommandError {
         CommandError::Exec { source }
+    /// Nobody could reach the process's terminal. The last words are runc's.
+    #[error("process.terminal (or --tty) needs a terminal, and there is none here: open /dev/tty")]
+    NoTerminal {
+        /// The kernel's answer.
+        source: SystemError,
+    },
     }
 }

@@ -38,7 +38,7 @@ impl Foreground {
     pub(crate) fn begin(process: &mut Process) -> Result<Foreground, CommandError> {
         let signals = Forwarding::begin().map_err(CommandError::system("take over signals"))?;
         let shown = process.terminal;
-        let own = if shown { Own::take().map_err(CommandError::system("take over the terminal"))? } else { None };
+        let own = shown.then(Own::take).transpose()?;
         process.console_size = own.as_ref().and_then(Own::size).or(process.console_size);
         Ok(Foreground { signals, own, shown })
     }

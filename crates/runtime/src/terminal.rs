@@ -2,8 +2,8 @@
 //!
 //! Our own terminal, if a stream is one, is in raw mode meanwhile: every key is a byte for the container, whose terminal
 //! makes signals, echoes and line ends of them. (runc leaves the line ends to our own terminal; but the container's cannot
-//! be told so before its program may have written.) Without one of our own the bytes are carried all the same; runc
-//! refuses that.
+//! be told so before its program may have written.) Our own streams may be files as long as there is a terminal of ours
+//! somewhere: without one nobody could reach a program that waits for keys.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -11,10 +11,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci::runtime::ConsoleSize;
+use oci_runtime::SystemError;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+
+use crate::error::CommandError;
 
 /// A container's terminal, whose master is ours, beside our own.
 #[derive(Debug)]
@@ -135,21 +138,25 @@ impl Terminal {
 impl Own {
     /// Puts the first stream that is a terminal, or the controlling one, into raw mode. Before the container's program runs:
     /// what it shows is not for our terminal to change.
-    pub(crate) fn take() -> io::Result<Option<Own>> {
+    pub(crate) fn take() -> Result<Own, CommandError> {
+        let taken = Own::of(Own::find().map_err(|err| CommandError::NoTerminal { source: SystemError(err) })?);
+        taken.map_err(CommandError::system("take over the terminal"))
+    }
+
+    fn find() -> io::Result<OwnedFd> {
         let streams = [rustix::stdio::stderr(), rustix::stdio::stdout(), rustix::stdio::stdin()];
-        let terminal = match streams.into_iter().find(|stream| isatty(stream)) {
-            Some(stream) => stream.try_clone_to_owned()?,
-            None => match File::options().read(true).write(true).open("/dev/tty") {
-                Ok(file) => file.into(),
-                // There is none.
-                Err(_) => return Ok(None),
-            },
-        };
+        match streams.into_iter().find(|stream| isatty(stream)) {
+            Some(stream) => stream.try_clone_to_owned(),
+            None => File::options().read(true).write(true).open("/dev/tty").map(Into::into),
+        }
+    }
+
+    fn of(terminal: OwnedFd) -> io::Result<Own> {
         let before = tcgetattr(&terminal)?;
         let mut raw = before.clone();
         raw.make_raw();
         tcsetattr(&terminal, OptionalActions::Now, &raw)?;
-        Ok(Some(Own { terminal, before }))
+        Ok(Own { terminal, before })
     }
 
     /// Its size, for the container's before anybody asks for that.

@@ -149,12 +149,52 @@ fn privileged_streams_that_are_no_terminals_are_carried_to_one() {
     bundle.config["process"]["consoleSize"] = json!({"height": 11, "width": 22});
     fs::write(bundle.path("in"), "typed\n").unwrap();
     let out = File::create(bundle.path("out")).unwrap();
-    let mut command = bundle.command(&["run", &bundle.id]);
-    let status = command.stdin(File::open(bundle.path("in")).unwrap()).stdout(OwnedFd::from(out)).status().unwrap();
-    assert_eq!(status.code(), Some(3));
+    // The terminal is that of the session; none of the streams is one.
+    let (mut command, _terminal) = session_with_files(&bundle, "in", &["run", &bundle.id]);
+    assert_eq!(command.stdout(OwnedFd::from(out)).status().unwrap().code(), Some(3));
     let text = fs::read_to_string(bundle.path("out")).unwrap();
     // Somewhere before the end is the terminal's echo.
     let text: String = text.split_inclusive('\n').filter(|line| *line != "typed\r\n").collect();
-    assert_eq!(text, "terminal\r\n11 22\r\n<typed>\r\n");
+    assert_eq!(text, "terminal\r\n30 100\r\n<typed>\r\n");
     bundle.assert_gone();
+}
+
+/// The program with a file for its input and no stream that is a terminal, in a session that has one all the same, and that
+/// terminal's master.
+pub(crate) fn session_with_files(bundle: &Bundle, input: &str, words: &[&str]) -> (Command, OwnedFd) {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let pair = sys::terminal::pair(rustix::pty::openpt(flags).unwrap()).unwrap();
+    sys::terminal::resize(&pair.master, 30, 100).unwrap();
+    let runtime = bundle.command(words);
+    let mut command = Command::new("setsid");
+    command
+        .args(["--ctty", "--wait", "sh", "-c", "exec \"$@\" <\"$0\"", input])
+        .arg(runtime.get_program())
+        .args(runtime.get_args());
+    command.current_dir(bundle.dir.path()).stdin(Stdio::from(pair.slave));
+    (command, pair.master)
+}
+
+#[test]
+fn privileged_a_terminal_that_nobody_could_reach_is_refused() {
+    let mut bundle = Bundle::new(&["sleep", "1000"]);
+    let why = "process.terminal (or --tty) needs a terminal, and there is none here: open /dev/tty: \
+               no such device or address";
+    bundle.ok(&["run", "-d"]);
+    let said = without_terminal(&bundle, &["exec", "-t", &bundle.id, "true"]);
+    assert_eq!(said, (Some(255), format!("exec failed: {why}\n")));
+    bundle.ok(&["delete", "-f"]);
+    bundle.config["process"]["terminal"] = json!(true);
+    let said = without_terminal(&bundle, &["run", &bundle.id]);
+    assert_eq!(said, (Some(1), format!("longshore-runtime run failed: {why}\n")));
+    bundle.assert_gone();
+}
+
+/// The program in a session that has none, and no stream that is one: its status, and what it says.
+fn without_terminal(bundle: &Bundle, words: &[&str]) -> (Option<i32>, String) {
+    let runtime = bundle.command(words);
+    let mut command = Command::new("setsid");
+    command.arg("--wait").arg(runtime.get_program()).args(runtime.get_args()).current_dir(bundle.dir.path());
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use serde_json::json;
 
 use super::fixture::Bundle;
+use super::foreground::session_with_files;
 
 /// A container with ids of its own, whose root may not look into the bundle's directory.
 fn mapped(args: &[&str]) -> Bundle {
@@ -163,14 +164,19 @@ fn privileged_a_terminal_belongs_to_the_user_who_has_it_inside() {
     let mut bundle = mapped(&["sh", "-c", script]);
     bundle.config["process"]["terminal"] = json!(true);
     bundle.config["process"]["user"] = json!({"uid": 5, "gid": 6});
-    let done = bundle.run(&["run", &bundle.id]);
-    let expected = "5 620\r\nshown\r\nknown\r\n";
-    assert_eq!((done.stdout.as_str(), done.stderr.as_str(), done.code), (expected, "", Some(0)));
+    assert_eq!(on_a_terminal(&bundle, &["run", &bundle.id]), "5 620\r\nshown\r\nknown\r\n");
     bundle.config["process"] = json!({"args": ["sleep", "1000"], "env": ["PATH=/bin"], "cwd": "/"});
     bundle.ok(&["run", "-d"]);
-    let done =
-        bundle.run(&["exec", "-t", "-u", "7:8", &bundle.id, "sh", "-c", "stat -c '%u %a' $(readlink /proc/self/fd/0)"]);
-    assert_eq!((done.stdout.as_str(), done.stderr.as_str(), done.code), ("7 620\r\n", "", Some(0)));
+    let added = ["exec", "-t", "-u", "7:8", &bundle.id, "sh", "-c", "stat -c '%u %a' $(readlink /proc/self/fd/0)"];
+    assert_eq!(on_a_terminal(&bundle, &added), "7 620\r\n");
     bundle.ok(&["delete", "-f"]);
     bundle.assert_gone();
+}
+
+/// What a program shows that succeeds and says nothing else.
+fn on_a_terminal(bundle: &Bundle, words: &[&str]) -> String {
+    let (mut command, _terminal) = session_with_files(bundle, "/dev/null", words);
+    let output = command.output().unwrap();
+    assert_eq!((String::from_utf8(output.stderr).unwrap().as_str(), output.status.code()), ("", Some(0)));
+    String::from_utf8(output.stdout).unwrap()
 }

@@ -151,6 +151,14 @@ pub(crate) enum CommandError {
     /// The host's `ps` failed.
     #[error("ps ended with {status}{}{output}", if output.is_empty() { "" } else { ": " })]
     Ps {
+    /// Killed processes do not end while they stand still (version 1 of cgroups).
+    #[error("container {id} does not end: its cgroup {} is frozen from above, and has to be thawed first", path.display())]
+    Frozen {
+        /// Which container.
+        id: String,
+        /// Its cgroup.
+        path: PathBuf,
+    },
         /// How it ended.
         status: std::process::ExitStatus,
         /// What it said.

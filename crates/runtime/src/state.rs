@@ -121,6 +121,17 @@ impl Store {
         Locked { place: Place { path }, lock }.regain()
     }
 
+    /// [`Store::lock`] without waiting: `None` if somebody else has it.
+    pub(crate) fn try_lock(&self, id: &str) -> Result<Option<Locked>, StateError> {
+        let path = self.path(id)?;
+        let lock = open_directory(&path)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Locked { place: Place { path }, lock }.regain().map(Some),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(err) => Err(StateError::io("lock", &path)(err)),
+        }
+    }
+
     /// The container, to be looked at.
     pub(crate) fn open(&self, id: &str) -> Result<Place, StateError> {
         let path = self.path(id)?;

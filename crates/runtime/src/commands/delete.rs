@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use cgroup::{CgroupError, is_frozen};
 use oci_runtime::hooks;
 use rustix::process::Signal;
 
@@ -17,8 +18,8 @@ const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Takes a stopped or created container away; with `force` any, and what is left of one.
 pub(crate) fn delete(context: &Context<'_>, id: &str, force: bool) -> Result<u8, CommandError> {
-    let locked = match context.store.lock(id) {
-        Err(StateError::Missing) if force => return Ok(0),
+    let locked = match if force { lock_by_force(context, id) } else { Ok(context.store.lock(id)?) } {
+        Err(CommandError::State(StateError::Missing)) if force => return Ok(0),
         other => other?,
     };
     let record = match locked.place.load() {
@@ -39,6 +40,25 @@ pub(crate) fn delete(context: &Context<'_>, id: &str, force: bool) -> Result<u8,
     }
     destroy(context, locked, &record)?;
     Ok(0)
+}
+
+/// Ends what holds the container first, if somebody does: a process that was being made when its maker was killed has the
+/// maker's lock, and where its cgroup is frozen it would never give it back.
+fn lock_by_force(context: &Context<'_>, id: &str) -> Result<Locked, CommandError> {
+    if let Some(locked) = context.store.try_lock(id)? {
+        return Ok(locked);
+    }
+    // Without a record nothing was made yet: whoever is at work there will be done.
+    if let Ok(record) = context.store.open(id).and_then(|place| place.load()) {
+        let group = cgroup(&record, hierarchies()?)?;
+        group.destroy(END_TIMEOUT).map_err(|err| match err {
+            CgroupError::Timeout { .. } if is_frozen(&group) => {
+                CommandError::Frozen { id: id.to_owned(), path: group.path }
+            }
+            err => err.into(),
+        })?;
+    }
+    Ok(context.store.lock(id)?)
 }
 
 /// Ends what runs, and removes cgroup and record.

@@ -115,6 +115,9 @@ fn privileged_a_failed_create_that_cannot_end_its_processes_is_deleted_later() {
     assert!(text.contains("hook"), "{text}");
     // The process that is left is known as one that is being made.
     assert_eq!(bundle.status(), "creating");
+    let cgroup = bundle.config["linux"]["cgroupsPath"].as_str().unwrap();
+    let frozen = format!("its cgroup {cgroup} is frozen from above, and has to be thawed first");
+    assert_eq!(bundle.err(&["delete", "--force"]), format!("container {} does not end: {frozen}", bundle.id));
     fs::write(parent.join("freezer.state"), "THAWED").unwrap();
     bundle.wait_for_status("stopped");
     bundle.ok(&["delete", "--force"]);

@@ -192,6 +192,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
     process.kept = options.kept;
     process.machine = plan.machine.clone();
     process.labels.check_host()?;
+    process.names_field = options.handover.is_some();
     process.start_hooks = hooks.map(|(hooks, state)| {
         let status = "created".into();
         (hooks.start_container.clone(), State { status, ..state.clone() })

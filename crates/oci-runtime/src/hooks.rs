@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use errdefs::ErrorKind;
 use oci::runtime::{Hook, Hooks, State};
 use rustix::fs::{MemfdFlags, Mode, memfd_create};
+use rustix::io::Errno;
 use rustix::process::umask;
 use sys::fork::{NewNamespaces, fork};
 use sys::wait::Exit;
@@ -140,7 +141,7 @@ pub fn run(name: &str, index: usize, hook: &Hook, state: &State) -> Result<(), H
     }
     let exit = sys::wait::wait(child.pidfd.as_fd()).map_err(failed)?;
     if let Some(err) = refused(&mut refusal).map_err(failed)? {
-        return Err(failed(err));
+        return Err(failed(if hook.path.is_dir() { Errno::ISDIR.into() } else { err }));
     }
     match exit {
         Exit::Code(0) => Ok(()),

@@ -53,6 +53,8 @@ pub(crate) struct ProcessPlan {
     pub(crate) kept: Kept,
     /// What is run before the program, and what it is told.
     pub(crate) start_hooks: Option<(Vec<Hook>, State)>,
+    /// Whether a program that cannot be executed is told with its field: dockerd's users know the sentence without it.
+    pub(crate) names_field: bool,
 }
 
 /// The five sets as bits, within what the host can give.
@@ -131,6 +133,7 @@ impl ProcessPlan {
             console_size: console_size(process)?,
             kept: Kept::default(),
             start_hooks: None,
+            names_field: false,
         }))
     }
 
@@ -241,7 +244,8 @@ impl ProcessPlan {
                     Ok(()) => sys::exec::execve(program, &self.argv, &self.envp),
                     Err(err) => err,
                 };
-                format!("exec {}: {}\n", program.to_string_lossy(), SystemError(err))
+                let field = if self.names_field { "process.args[0]: " } else { "" };
+                format!("{field}exec {}: {}\n", program.to_string_lossy(), SystemError(err))
             }
         };
         let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());

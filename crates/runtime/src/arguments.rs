@@ -3,6 +3,8 @@
 //! As with Go's `flag`, one dash is as good as two, and a value may follow after `=`. Flags may come after the other words,
 //! except with `exec`, whose words end in a command line that is not ours.
 
+mod takes;
+
 use std::collections::BTreeMap;
 
 /// One flag.
@@ -55,11 +57,19 @@ pub(crate) enum UsageError {
         /// Which flag.
         name: &'static str,
     },
-    /// The value is not of the right kind.
-    #[error("invalid value {value:?} for flag -{name}")]
+    /// The value is not of the right kind. The first words are Go's.
+    #[error("invalid value {value:?} for flag -{name}, which takes {}", takes::words(name))]
     BadValue {
         /// Which flag.
         name: &'static str,
+        /// As given.
+        value: String,
+    },
+    /// Not the number of a user or a group. The first words are runc's.
+    #[error("bad {what}: {value:?} of --user is no number from 0 to {}", u32::MAX - 1)]
+    BadId {
+        /// Of which.
+        what: &'static str,
         /// As given.
         value: String,
     },
@@ -74,6 +84,12 @@ pub(crate) enum UsageError {
     /// runc has it, this runtime has not.
     #[error("--{name} is not supported")]
     Refused {
+        /// Which flag.
+        name: &'static str,
+    },
+    /// A command that is told nothing.
+    #[error("--{name} is empty")]
+    Empty {
         /// Which flag.
         name: &'static str,
     },
@@ -147,8 +163,12 @@ fn value_of(flag: &Flag, value: Option<String>, rest: &mut impl Iterator<Item = 
         (Kind::Refused { takes_value: false }, Some(value)) if value == "false" => Ok(value),
         (Kind::Refused { .. }, _) => Err(UsageError::Refused { name }),
         (Kind::Switch, None) => Ok("true".into()),
-        (Kind::Switch, Some(value)) if value == "true" || value == "false" => Ok(value),
-        (Kind::Switch, Some(value)) => Err(UsageError::BadValue { name, value }),
+        // The words of Go's strconv.ParseBool.
+        (Kind::Switch, Some(value)) => match value.as_str() {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok("true".into()),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok("false".into()),
+            _ => Err(UsageError::BadValue { name, value }),
+        },
         (_, Some(value)) => Ok(value),
         (_, None) => rest.next().ok_or(UsageError::NoValue { name }),
     }
@@ -306,6 +326,7 @@ mod tests {
         assert_eq!(parsed.words, ["name", "sh", "-c", "-t"]);
         assert_eq!(read(&DELETE, "-- -f", true).unwrap().words, ["-f"]);
         assert!(!read(&DELETE, "--force=false x", true).unwrap().is_on("force"));
+        assert!(read(&DELETE, "--force=1 x", true).unwrap().is_on("force"));
         assert!(read(&CREATE, "--no-pivot=false x", true).is_ok());
     }
 
@@ -314,7 +335,7 @@ mod tests {
         for (line, text) in [
             ("--nosuch x", "flag provided but not defined: -nosuch"),
             ("x -b", "flag needs an argument: -bundle"),
-            ("--no-new-keyring=maybe x", "invalid value \"maybe\" for flag -no-new-keyring"),
+            ("--no-new-keyring=maybe x", "invalid value \"maybe\" for flag -no-new-keyring, which takes true or false"),
         ] {
             assert_eq!(read(&CREATE, line, true).unwrap_err().to_string(), text);
         }

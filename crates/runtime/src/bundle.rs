@@ -98,10 +98,10 @@ pub(crate) enum BundleError {
     #[error("root.path is empty")]
     NoRoot,
     /// A variable that no program can read. The words are runc's.
-    #[error("process.env[{index}]: {entry:?}: invalid environment variable: {fault}")]
+    #[error("{place}: {entry:?}: invalid environment variable: {fault}")]
     Variable {
-        /// Its place in the list.
-        index: usize,
+        /// Its full name, or the flag that gave it.
+        place: String,
         /// As given.
         entry: String,
         /// What is wrong with it.
@@ -253,22 +253,27 @@ fn plan(config: &Value, directory: &Path, id: &str) -> Result<Plan, BundleError>
         path => format!("/{}", path.trim_start_matches('/')),
     };
     let filter = filter(&spec)?;
-    check_variables(&spec.process.env)?;
+    check_variables(&spec.process.env, in_process)?;
     oci_runtime::check(&spec)?;
     Ok(Plan { spec, filter, asks_for_cgroup, cgroups_path })
 }
 
 /// Refuses what is no `NAME=VALUE`, as runc does.
-pub(crate) fn check_variables(env: &[String]) -> Result<(), BundleError> {
+pub(crate) fn check_variables(env: &[String], place: impl Fn(usize) -> String) -> Result<(), BundleError> {
     for (index, entry) in env.iter().enumerate() {
         let fault = match entry.find('=') {
             None => "missing '='",
             Some(0) => "name cannot be empty",
             Some(_) => continue,
         };
-        return Err(BundleError::Variable { index, entry: entry.clone(), fault });
+        return Err(BundleError::Variable { place: place(index), entry: entry.clone(), fault });
     }
     Ok(())
+}
+
+/// The full name of a variable of a process's.
+pub(crate) fn in_process(index: usize) -> String {
+    format!("process.env[{index}]")
 }
 
 /// Versions that begin with 1 (semver.org; runtime-spec config.md, "Specification version").

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use oci_runtime::{CreateError, ExecError, OpenError, ProcessError, SystemError};
+use oci_runtime::{CreateError, ExecError, FieldError, OpenError, ProcessError, SystemError};
 
 use crate::arguments::UsageError;
 use crate::bundle::BundleError;
@@ -29,8 +29,14 @@ pub(crate) enum CommandError {
     #[error(transparent)]
     Seal(#[from] SealError),
     /// The system-call filter.
-    #[error(transparent)]
+    #[error("linux.seccomp")]
     Filter(#[from] seccomp::CacheError),
+    /// The directory that was named for the bundle holds none.
+    #[error("--bundle")]
+    NoBundle {
+        /// Why.
+        source: BundleError,
+    },
     /// The container's own process gave up.
     #[error("unable to start container process: error during container init")]
     Init {
@@ -45,6 +51,14 @@ pub(crate) enum CommandError {
         /// Why.
         source: oci_runtime::ProcessError,
     },
+    /// What one field of the process's asks for could not be done; in runc's words behind its name.
+    #[error("unable to start container process: error during container init: {field}")]
+    InitField {
+        /// Its full name.
+        field: &'static str,
+        /// Why.
+        source: oci_runtime::ProcessError,
+    },
     /// The container could not be made.
     #[error("unable to start container process")]
     Create {
@@ -56,6 +70,30 @@ pub(crate) enum CommandError {
     Exec {
         /// Why.
         source: ExecError,
+    },
+    /// What a field of its asks for could not be done; in runc's words behind its name.
+    #[error("unable to start container process: {place}")]
+    ExecField {
+        /// Its full name, or the flag that was given for it.
+        place: String,
+        /// Why.
+        source: ProcessError,
+    },
+    /// A field of its cannot be carried out.
+    #[error("unable to start container process: {place}")]
+    ExecPlan {
+        /// Its full name, or the flag that was given for it.
+        place: String,
+        /// Why.
+        source: FieldError,
+    },
+    /// The working directory that a flag asks for. What runc says is about config.json, which has nothing to do with it.
+    #[error("unable to start container process: --cwd {path}")]
+    ExecDirectory {
+        /// As given.
+        path: String,
+        /// The kernel's answer.
+        source: SystemError,
     },
     /// The living container could not be opened.
     #[error(transparent)]
@@ -99,6 +137,9 @@ pub(crate) enum CommandError {
     /// There is no process.
     #[error("container not running")]
     NotRunning,
+    /// All of them are frozen. The first words are runc's.
+    #[error("container not running: it is paused already")]
+    PausedAlready,
     /// Nothing is frozen.
     #[error("container not paused")]
     NotPaused,
@@ -109,6 +150,14 @@ pub(crate) enum CommandError {
         id: String,
         /// Its state.
         status: &'static str,
+    },
+    /// Killed processes do not end while they stand still (version 1 of cgroups).
+    #[error("container {id} does not end: its cgroup {} is frozen from above, and has to be thawed first", path.display())]
+    Frozen {
+        /// Which container.
+        id: String,
+        /// Its cgroup.
+        path: PathBuf,
     },
     /// It is over.
     #[error("cannot exec in a stopped container")]
@@ -151,14 +200,6 @@ pub(crate) enum CommandError {
     /// The host's `ps` failed.
     #[error("ps ended with {status}{}{output}", if output.is_empty() { "" } else { ": " })]
     Ps {
-    /// Killed processes do not end while they stand still (version 1 of cgroups).
-    #[error("container {id} does not end: its cgroup {} is frozen from above, and has to be thawed first", path.display())]
-    Frozen {
-        /// Which container.
-        id: String,
-        /// Its cgroup.
-        path: PathBuf,
-    },
         /// How it ended.
         status: std::process::ExitStatus,
         /// What it said.
@@ -185,14 +226,22 @@ pub(crate) enum CommandError {
     #[error("invalid format option")]
     Format,
     /// There is no such command. As runc says it.
-    #[error("No help topic for {command:?}")]
+    #[error("No help topic for '{command}'")]
     Unknown {
         /// As given.
         command: String,
     },
+    /// Nobody could reach the process's terminal. The last words are runc's.
+    #[error("process.terminal (or --tty) needs a terminal, and there is none here: open /dev/tty")]
+    NoTerminal {
+        /// The kernel's answer.
+        source: SystemError,
+    },
     /// A directory could not be entered.
-    #[error("chdir {}", path.display())]
+    #[error("{flag}chdir {}", path.display())]
     Chdir {
+        /// What it was named by, if it was.
+        flag: &'static str,
         /// Which.
         path: PathBuf,
         /// The kernel's answer.
@@ -229,21 +278,24 @@ impl From<CreateError> for CommandError {
         match err {
             CreateError::Process(source) => match &source {
                 ProcessError::Rlimit { name, .. } => CommandError::Rlimit { name: name.clone(), source },
-                _ => CommandError::Init { source },
+                err => match field_of(err) {
+                    Some(field) => CommandError::InitField { field, source },
+                    None => CommandError::Init { source },
+                },
             },
             source => CommandError::Create { source },
         }
     }
 }
 
-impl From<ExecError> for CommandError {
-    fn from(source: ExecError) -> CommandError {
-        CommandError::Exec { source }
-    /// Nobody could reach the process's terminal. The last words are runc's.
-    #[error("process.terminal (or --tty) needs a terminal, and there is none here: open /dev/tty")]
-    NoTerminal {
-        /// The kernel's answer.
-        source: SystemError,
-    },
+/// The field of what has no field in runc's words.
+pub(crate) fn field_of(err: &ProcessError) -> Option<&'static str> {
+    match err {
+        ProcessError::NotInPath { .. }
+        | ProcessError::Stat { .. }
+        | ProcessError::NotExecutable { .. }
+        | ProcessError::IsDirectory { .. } => Some("process.args[0]"),
+        ProcessError::Cwd { .. } => Some("process.cwd"),
+        _ => None,
     }
 }

@@ -52,11 +52,17 @@ impl Role {
 /// Why it cannot be given, or not used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GivenError {
-    /// As runc says it.
-    #[error("cannot allocate tty if runc will detach without setting console socket")]
+    /// As runc says it, but for its name.
+    #[error(
+        "cannot allocate tty if longshore-runtime will detach without setting console socket \
+         (process.terminal needs --console-socket)"
+    )]
     NoConsoleSocket,
-    /// As runc says it.
-    #[error("cannot use console socket if runc will not detach or allocate tty")]
+    /// As runc says it, but for its name.
+    #[error(
+        "cannot use console socket if longshore-runtime will not detach or allocate tty \
+         (--console-socket needs process.terminal, and `run` and `exec` need --detach)"
+    )]
     NeedlessConsoleSocket,
     /// A descriptor to be kept is not there.
     #[error("descriptor {number} of --preserve-fds or LISTEN_FDS is not open")]
@@ -65,7 +71,7 @@ pub(crate) enum GivenError {
         number: u32,
     },
     /// The socket could not be used.
-    #[error("send the terminal to {}", path.display())]
+    #[error("--console-socket: send the terminal to {}", path.display())]
     Console {
         /// Which.
         path: PathBuf,
@@ -73,7 +79,7 @@ pub(crate) enum GivenError {
         source: SystemError,
     },
     /// The socket could not be used.
-    #[error("send the pidfd to {}", path.display())]
+    #[error("--pidfd-socket: send the pidfd to {}", path.display())]
     Pidfd {
         /// Which.
         path: PathBuf,
@@ -87,7 +93,7 @@ pub(crate) enum GivenError {
         source: SystemError,
     },
     /// The number could not be written.
-    #[error("write {}", path.display())]
+    #[error("--pid-file: write {}", path.display())]
     PidFile {
         /// Where.
         path: PathBuf,

@@ -78,7 +78,9 @@ const COMMANDS: [Command; 17] = [
         "update",
         ID,
         "change the limits of a container",
-        "With --resources only the file counts; it holds what linux.resources of config.json does.",
+        "With --resources only the file counts; it holds what linux.resources of config.json does, as\n\
+         {\"memory\": {\"limit\": 67108864}, \"cpu\": {\"quota\": 50000, \"period\": 100000}, \"pids\": {\"limit\": 64}}.\n\
+         What is not named stays as it is.",
     ),
     command("features", "", "print what this runtime honours", "JSON; see features.md of the runtime specification."),
 ];
@@ -187,13 +189,15 @@ NAME:
 USAGE:
    longshore-runtime [global options] command [command options] [arguments...]
 
-COMMANDS:
+VERSION:
 "
     .to_owned();
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "   {}\n\nCOMMANDS:", env!("CARGO_PKG_VERSION"));
     for command in &COMMANDS {
         line(&mut text, command.name, 10, command.summary);
     }
-    line(&mut text, "help", 10, "print this, or a command's help");
+    line(&mut text, "help, h", 10, "print this, or a command's help");
     text.push_str("\nGLOBAL OPTIONS:\n");
     options(&mut text, "", &GLOBAL);
     text

@@ -19,13 +19,13 @@ pub(crate) enum Format {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
     /// No such form.
-    #[error("invalid log-format: {format}")]
+    #[error("invalid log-format: {format}, must be one of text, json")]
     Format {
         /// As given.
         format: String,
     },
     /// The file could not be opened.
-    #[error("open log file {}", path.display())]
+    #[error("--log: open {}", path.display())]
     Open {
         /// Which.
         path: PathBuf,

@@ -121,7 +121,11 @@ fn run(log: &Log, call: Call) -> Result<u8, (String, u8)> {
     let Some(command) = call.command.as_deref().filter(|_| !call.global.is_on("help")) else {
         return show(&help::overview());
     };
-    let root = call.global.value("root").filter(|root| !root.is_empty());
+    if call.global.value("root") == Some("") {
+        // Containers would be kept wherever the caller happens to be.
+        return Err((UsageError::Empty { name: "root" }.to_string(), STATUS_FAILED));
+    }
+    let root = call.global.value("root");
     let root = root.map_or_else(|| rootless::root_default(ROOT_DEFAULT), PathBuf::from);
     // Relative to where we are now, not to the bundle.
     let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
@@ -134,7 +138,12 @@ fn run(log: &Log, call: Call) -> Result<u8, (String, u8)> {
         // What cannot be understood was no attempt.
         if matches!(
             err,
-            CommandError::Usage(UsageError::Unknown { .. } | UsageError::NoValue { .. } | UsageError::Words { .. })
+            CommandError::Usage(
+                UsageError::Unknown { .. }
+                    | UsageError::NoValue { .. }
+                    | UsageError::BadValue { .. }
+                    | UsageError::Words { .. }
+            )
         ) {
             return (text, STATUS_FAILED);
         }
@@ -176,7 +185,7 @@ fn flags_of(command: &str) -> Vec<Flag> {
 
 fn dispatch(context: &Context<'_>, command: &str, words: Vec<String>) -> Result<u8, CommandError> {
     let flags = flags_of(command);
-    if let Some(text) = help_asked(command, &flags, &words) {
+    if let Some(text) = help_asked(command, &flags, &words)? {
         commands::print(&text)?;
         return Ok(0);
     }
@@ -198,19 +207,23 @@ fn dispatch(context: &Context<'_>, command: &str, words: Vec<String>) -> Result<
         "events" => commands::events::events(context, &flags),
         "resume" => commands::pause::resume(context, one(&flags, "resume")?),
         "spec" => commands::spec::spec(context, &flags),
-        "features" => commands::features::features(),
+        "features" => commands::features::features(&flags),
         other => Err(CommandError::Unknown { command: other.to_owned() }),
     }
 }
 
 /// `help`, `help COMMAND`, `COMMAND --help`.
-fn help_asked(command: &str, flags: &[Flag], words: &[String]) -> Option<String> {
+fn help_asked(command: &str, flags: &[Flag], words: &[String]) -> Result<Option<String>, CommandError> {
     let first = words.first().map(String::as_str);
+    let of = |command: &str| {
+        let unknown = || CommandError::Unknown { command: command.to_owned() };
+        help::of(command, &flags_of(command)).ok_or_else(unknown).map(Some)
+    };
     match (command, first) {
-        ("help" | "h", None) => Some(help::overview()),
-        ("help" | "h", Some(command)) => help::of(command, &flags_of(command)),
-        (_, Some("-h" | "-help" | "--help")) => help::of(command, flags),
-        _ => None,
+        ("help" | "h", None | Some("-h" | "-help" | "--help" | "help" | "h")) => Ok(Some(help::overview())),
+        ("help" | "h", Some(command)) => of(command),
+        (_, Some("-h" | "-help" | "--help")) => Ok(help::of(command, flags)),
+        _ => Ok(None),
     }
 }
 

@@ -92,7 +92,7 @@ fn different(right: &Said, ours: &Said) -> Vec<String> {
 }
 
 /// What is another one each time, and the word for it.
-const VARYING: [(&str, &str); 8] = [
+const VARYING: [(&str, &str); 9] = [
     // Terminals, and what `script` writes to one.
     (r"[\x00\r]", ""),
     (r"\b[0-9a-f]{64}\b", "ID"),
@@ -100,6 +100,8 @@ const VARYING: [(&str, &str); 8] = [
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( ?(Z|UTC|[+-]\d\d:?\d\d))*", "TIME"),
     // Names of the programs, with which their errors begin.
     (r"\b(runc|longshore-runtime) (create|restore) failed", "RUNTIME $2 failed"),
+    // Ours names the field, and says the same as runc behind that.
+    (r"\bprocess\.(args\[0\]|cwd): ", ""),
     (r"/var/tmp/podman\d+", "/var/tmp/podmanN"),
     (r"(current|peak) usage: \d+", "$1 usage: N"),
     (r"\bpid \d+", "pid N"),

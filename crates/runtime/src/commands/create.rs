@@ -12,7 +12,7 @@ use stdx::time::Rfc3339;
 
 use super::{Context, delete, hierarchies, hook_state, start, warn_of_capabilities};
 use crate::arguments::Parsed;
-use crate::bundle::{self, Plan};
+use crate::bundle::{self, BundleError, Plan};
 use crate::error::CommandError;
 use crate::foreground::Foreground;
 use crate::given::{Given, Role};
@@ -85,7 +85,7 @@ fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result
     let environment = |name: &str| std::env::var(name).ok();
     let given = Given::parse(flags, &context.directory, environment, std::process::id())?;
     let directory = enter_bundle(context, flags)?;
-    let mut plan = bundle::load(&directory, id)?;
+    let mut plan = load(flags, &directory, id)?;
     warn_of_capabilities(context, &plan.spec.process);
     given.check(plan.spec.process.terminal, detach)?;
     given.announce(&mut plan.spec.process);
@@ -144,8 +144,19 @@ pub(super) fn enter_bundle(context: &Context<'_>, flags: &Parsed) -> Result<Path
     // Component by component: joined with nothing a path ends in a slash.
     let directory: PathBuf = context.directory.join(given).components().collect();
     let chdir = rustix::process::chdir(&directory);
-    chdir.map_err(|err| CommandError::Chdir { path: given.into(), source: SystemError(err.into()) })?;
+    let flag = if given.is_empty() { "" } else { "--bundle: " };
+    chdir.map_err(|err| CommandError::Chdir { flag, path: given.into(), source: SystemError(err.into()) })?;
     Ok(directory)
+}
+
+/// Reads the bundle; what is no bundle at all was named by a flag, if one was given.
+pub(super) fn load(flags: &Parsed, directory: &Path, id: &str) -> Result<Plan, CommandError> {
+    bundle::load(directory, id).map_err(|err| match err {
+        source @ (BundleError::Read { .. } | BundleError::NoFile { .. }) if flags.value("bundle").is_some() => {
+            CommandError::NoBundle { source }
+        }
+        err => err.into(),
+    })
 }
 
 /// A cgroup with processes is somebody else's: theirs would be limited, and killed with the container.

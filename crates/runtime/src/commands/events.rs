@@ -42,11 +42,11 @@ struct Nothing {}
 /// Prints until the container has ended; with `--stats` once.
 pub(crate) fn events(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandError> {
     let id = one(flags, "events")?;
-    let place = context.store.open(id)?;
-    let record = place.load()?;
     let text = flags.value("interval").unwrap_or(INTERVAL_DEFAULT);
     let bad = || UsageError::BadValue { name: "interval", value: text.to_owned() };
     let interval = parse_duration(text).ok_or_else(bad)?;
+    let place = context.store.open(id)?;
+    let record = place.load()?;
     if interval.is_zero() {
         return Err(CommandError::Interval);
     }

@@ -1,5 +1,7 @@
 //! `exec`.
 
+mod blame;
+
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
@@ -30,11 +32,14 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     let mut process = match flags.value("process") {
         Some(path) => {
             let process = bundle::load_process(&context.directory.join(path))?;
+            bundle::check_variables(&process.env, bundle::in_process)?;
             completed(process, &record.spec.process)
         }
-        None => changed(&record.spec.process, flags, command)?,
+        None => {
+            bundle::check_variables(flags.values("env"), |_| "--env".to_owned())?;
+            changed(&record.spec.process, flags, command)?
+        }
     };
-    bundle::check_variables(&process.env)?;
     warn_of_capabilities(context, &process);
     if flags.is_on("tty") {
         process.terminal = true;
@@ -56,7 +61,8 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     }
     container.state = super::hook_state(&record, "running");
     let stdio = given.stdio(process.terminal)?;
-    let mut executed = container.exec(ExecOptions { process: &process, user: None, stdio, kept: given.kept })?;
+    let executed = container.exec(ExecOptions { process: &process, user: None, stdio, kept: given.kept });
+    let mut executed = executed.map_err(|err| blame::blame(err, flags))?;
     if let Err(err) = given.hand_out(Role::Added, executed.pid, executed.pidfd.as_fd(), executed.console.as_ref()) {
         // Nobody would know of it; if it has ended, so much the better.
         let _ = sys::signal::send(executed.pidfd.as_fd(), rustix::process::Signal::KILL.as_raw());
@@ -152,17 +158,23 @@ fn changed(process: &Process, flags: &Parsed, command: &[String]) -> Result<Proc
     if let Some(user) = flags.value("user").filter(|user| !user.is_empty()) {
         // What is not said stays, as under runc.
         let (uid, gid) = user.split_once(':').map_or((user, None), |(uid, gid)| (uid, Some(gid)));
-        process.user.uid = number("user", uid)?;
-        process.user.gid = gid.map_or(Ok(process.user.gid), |gid| number("user", gid))?;
+        process.user.uid = id("uid", uid)?;
+        process.user.gid = gid.map_or(Ok(process.user.gid), |gid| id("gid", gid))?;
     }
     for gid in flags.values("additional-gids") {
-        process.user.additional_gids.push(number("additional-gids", gid)?);
+        let bad = || UsageError::BadValue { name: "additional-gids", value: gid.clone() };
+        process.user.additional_gids.push(parse_id(gid).ok_or_else(bad)?);
     }
     Ok(process)
 }
 
-fn number(name: &'static str, text: &str) -> Result<u32, UsageError> {
-    text.parse().map_err(|_| UsageError::BadValue { name, value: text.to_owned() })
+fn id(what: &'static str, text: &str) -> Result<u32, UsageError> {
+    parse_id(text).ok_or_else(|| UsageError::BadId { what, value: text.to_owned() })
+}
+
+/// To the kernel the last number is no id.
+fn parse_id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
 #[cfg(test)]
@@ -219,6 +231,13 @@ mod tests {
         let changed = exec("-u 0 --no-new-privs=false c ls").unwrap();
         assert_eq!((changed.user.uid, changed.user.gid, changed.user.additional_gids), (0, 6, vec![4]));
         assert!(!changed.no_new_privileges);
-        assert_eq!(exec("-u web c ls"), Err("invalid value \"web\" for flag -user".into()));
+        for (flags, text) in [
+            ("-u web", "bad uid: \"web\" of --user is no number from 0 to 4294967294"),
+            ("-u 1:web", "bad gid: \"web\" of --user is no number from 0 to 4294967294"),
+            ("-u 4294967295", "bad uid: \"4294967295\" of --user is no number from 0 to 4294967294"),
+            ("-g web", "invalid value \"web\" for flag -additional-gids, which takes a number from 0 to 4294967294"),
+        ] {
+            assert_eq!(exec(&format!("{flags} c ls")), Err(text.into()));
+        }
     }
 }

@@ -4,15 +4,21 @@ use oci::runtime::{MemoryPolicyFlag, MemoryPolicyMode};
 use serde_json::json;
 
 use super::OCI_VERSION;
+use crate::arguments::{Parsed, UsageError};
 use crate::error::CommandError;
 
-/// What `--version` prints, line for line as runc does: podman and dockerd read it.
+/// What `--version` prints, line for line as runc does: podman and dockerd read it. The commit is there if the program was
+/// built from one that is known, by `cargo xtask dist`.
 pub(crate) fn version() -> String {
-    format!("longshore-runtime version {}\nspec: {OCI_VERSION}", env!("CARGO_PKG_VERSION"))
+    let commit = option_env!("LONGSHORE_COMMIT").map_or_else(String::new, |commit| format!("\ncommit: {commit}"));
+    format!("longshore-runtime version {}{commit}\nspec: {OCI_VERSION}", env!("CARGO_PKG_VERSION"))
 }
 
 /// Prints what is supported (runtime-spec features.md).
-pub(crate) fn features() -> Result<u8, CommandError> {
+pub(crate) fn features(flags: &Parsed) -> Result<u8, CommandError> {
+    if !flags.words.is_empty() {
+        return Err(UsageError::Words { command: "features", wanted: "exactly 0 argument(s)" }.into());
+    }
     let capabilities: Vec<_> = oci::names::CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect();
     let actions = ["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "NOTIFY", "TRACE", "TRAP"];
     let operators = ["EQ", "GE", "GT", "LE", "LT", "MASKED_EQ", "NE"];

@@ -15,7 +15,8 @@ pub(crate) fn kill(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     let (id, text) = match flags.words.as_slice() {
         [id] => (id, "SIGTERM"),
         [id, signal] => (id, signal.as_str()),
-        _ => return Err(UsageError::Words { command: "kill", wanted: "1 or 2 argument(s)" }.into()),
+        [] => return Err(UsageError::Words { command: "kill", wanted: "a minimum of 1 argument(s)" }.into()),
+        _ => return Err(UsageError::Words { command: "kill", wanted: "a maximum of 2 argument(s)" }.into()),
     };
     let record = context.store.open(id)?.load()?;
     let signal = parse(text)?;

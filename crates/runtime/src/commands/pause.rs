@@ -19,6 +19,7 @@ pub(crate) fn pause(context: &Context<'_>, id: &str) -> Result<u8, CommandError>
     let hierarchies = hierarchies()?;
     match locked.status(&record, hierarchies) {
         Status::Created | Status::Running => some_cgroup(&record, hierarchies, FREEZES)?.freeze(FREEZE_TIMEOUT)?,
+        Status::Paused => return Err(CommandError::PausedAlready),
         _ => return Err(CommandError::NotRunning),
     }
     Ok(0)

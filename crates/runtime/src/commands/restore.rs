@@ -7,10 +7,9 @@ use oci_runtime::checkpoint::{Restore, Restored, Restoring, descriptors};
 use stdx::time::Rfc3339;
 
 use super::checkpoint::options;
-use super::create::{Made, check_cgroup, enter_bundle, is_left, new_record};
+use super::create::{Made, check_cgroup, enter_bundle, is_left, load, new_record};
 use super::{Context, hierarchies, hook_state};
 use crate::arguments::Parsed;
-use crate::bundle;
 use crate::error::CommandError;
 use crate::foreground::Foreground;
 use crate::given::{Given, Role};
@@ -25,7 +24,7 @@ pub(crate) fn restore(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comma
     let options = options(context, flags)?;
     let given = Given::parse(flags, &context.directory, |_| None, std::process::id())?;
     let directory = enter_bundle(context, flags)?;
-    let mut plan = bundle::load(&directory, id)?;
+    let mut plan = load(flags, &directory, id)?;
     given.check(plan.spec.process.terminal, detach)?;
     let hierarchies = hierarchies()?;
     let foreground = if detach { None } else { Some(Foreground::begin(&mut plan.spec.process)?) };

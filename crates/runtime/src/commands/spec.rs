@@ -26,7 +26,8 @@ pub(crate) fn spec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
         .create_new(true)
         .open(&path)
         .and_then(|mut file| file.write_all(text.as_bytes()));
-    written.map_err(|err| CommandError::File { action: "create", path, source: SystemError(err) })?;
+    let action = if flags.value("bundle").is_some() { "--bundle: create" } else { "create" };
+    written.map_err(|err| CommandError::File { action, path, source: SystemError(err) })?;
     Ok(0)
 }
 

@@ -257,7 +257,7 @@ fn privileged_values_that_cannot_be_are_named() {
         ("/root", json!(null), "root.path"),
         ("/process", json!(null), "process"),
         ("/process/cwd", json!("relative"), "process.cwd"),
-        ("/process/cwd", json!("/file"), "cwd (\"/file\")"),
+        ("/process/cwd", json!("/file"), "process.cwd: chdir to cwd (\"/file\")"),
         ("/process/cwd", json!("/loop/x"), "process.cwd: mkdir /loop/x"),
         ("/process/cwd", json!("/\0"), "process.cwd"),
         ("/process/args", json!([]), "process.args"),
@@ -368,6 +368,7 @@ fn privileged_values_that_cannot_be_are_named() {
         ("/linux/resources/devices/1/access", json!("xyz"), "linux.resources.devices[1]"),
         ("/linux/resources/devices/1/type", json!("q"), "linux.resources.devices[1]"),
         ("/hooks/createRuntime/0/path", json!("relative"), "hooks.createRuntime[0].path"),
+        ("/hooks/createRuntime/0/path", json!("/bin"), "hooks.createRuntime[0]: run /bin: is a directory"),
         ("/hooks/createRuntime/0/path", json!("/nosuch"), "hooks.createRuntime[0]: run /nosuch: no such file"),
         (
             "/hooks/createRuntime/0/path",

@@ -47,7 +47,7 @@ fn privileged_statuses_and_sentences_are_runcs_in_every_state() {
             (&["exec", "ID"], 255, "exec failed: exec args cannot be empty"),
             (&["kill", "ID", "0"], 0, ""),
             (&["pause", "ID"], 0, ""),
-            (&["pause", "ID"], 1, "container not running"),
+            (&["pause", "ID"], 1, "container not running: it is paused already"),
             (
                 &["exec", "ID", "true"],
                 255,
@@ -84,7 +84,7 @@ fn what_cannot_be_understood_has_runcs_statuses() {
     check(
         &bundle,
         &[
-            (&["nosuch"], 3, "No help topic for \"nosuch\""),
+            (&["nosuch"], 3, "No help topic for 'nosuch'"),
             (&["start"], 1, "longshore-runtime: \"start\" requires exactly 1 argument(s)"),
             (&["start", "a", "b"], 1, "longshore-runtime: \"start\" requires exactly 1 argument(s)"),
             (&["exec"], 1, "longshore-runtime: \"exec\" requires a minimum of 1 argument(s)"),
@@ -94,7 +94,7 @@ fn what_cannot_be_understood_has_runcs_statuses() {
             (
                 &["run", "-b", "/nosuch", "x"],
                 1,
-                "longshore-runtime run failed: chdir /nosuch: no such file or directory",
+                "longshore-runtime run failed: --bundle: chdir /nosuch: no such file or directory",
             ),
         ],
     );

@@ -10,7 +10,7 @@ use super::fixture::Bundle;
 fn privileged_a_bundle_that_cannot_be_carried_out_leaves_nothing() {
     let mut bundle = Bundle::new(&["nosuch"]);
     let text = "longshore-runtime create failed: unable to start container process: error during container init: \
-                exec: \"nosuch\": executable file not found in $PATH";
+                process.args[0]: exec: \"nosuch\": executable file not found in $PATH";
     assert_eq!(bundle.err(&["create"]), text);
     bundle.assert_gone();
     bundle.config["linux"]["intelRdt"] = json!({"closID": "gold"});
@@ -23,7 +23,7 @@ fn privileged_a_bundle_that_cannot_be_carried_out_leaves_nothing() {
     assert_eq!(text, wanted);
     bundle.assert_gone();
     let nowhere = bundle.run(&["create", "-b", "nowhere", &bundle.id]);
-    assert_eq!(nowhere.stderr, "longshore-runtime create failed: chdir nowhere: no such file or directory\n");
+    assert_eq!(nowhere.stderr, "longshore-runtime create failed: --bundle: chdir nowhere: no such file or directory\n");
 }
 
 #[test]

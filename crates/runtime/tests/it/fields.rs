@@ -129,7 +129,7 @@ fn privileged_added_processes_have_what_the_first_one_has_unless_they_say_otherw
     for (process, text) in [
         (
             json!({"cwd": "etc"}),
-            "exec failed: unable to start container process: plan process: process.cwd: \"etc\" is not an absolute path",
+            "exec failed: unable to start container process: process.cwd: \"etc\" is not an absolute path",
         ),
         (
             json!({"scheduler": {"policy": "SCHED_NONE"}}),

@@ -30,3 +30,4 @@ mod seccomp;
 mod systemd;
 mod terminal;
 mod user_namespace;
+mod words;

@@ -63,13 +63,14 @@ fn privileged_the_masters_of_terminals_go_through_sockets() {
 #[test]
 fn privileged_a_terminal_that_nobody_shows_is_refused() {
     let mut bundle = Bundle::new(&["true"]);
-    let needless = "longshore-runtime create failed: cannot use console socket if runc will not detach or allocate tty";
+    let needless = "longshore-runtime create failed: cannot use console socket if longshore-runtime will not detach or \
+                    allocate tty (--console-socket needs process.terminal, and `run` and `exec` need --detach)";
     assert_eq!(bundle.err(&["create", "--console-socket", "nosuch"]), needless);
     bundle.config["process"]["terminal"] = json!(true);
-    let missing =
-        "longshore-runtime create failed: cannot allocate tty if runc will detach without setting console socket";
+    let missing = "longshore-runtime create failed: cannot allocate tty if longshore-runtime will detach without setting \
+                   console socket (process.terminal needs --console-socket)";
     assert_eq!(bundle.err(&["create"]), missing);
     let text = bundle.err(&["create", "--console-socket", "nosuch"]);
-    assert!(text.starts_with("longshore-runtime create failed: send the terminal to "), "{text}");
+    assert!(text.starts_with("longshore-runtime create failed: --console-socket: send the terminal to "), "{text}");
     bundle.assert_gone();
 }

@@ -32,8 +32,16 @@ fn flags_are_limits() {
         "--cpuset-cpus 0-1 --cpuset-mems 0 --blkio-weight 500 --pids-limit 0 x",
         expect![[r#"{"cpu":{"cpus":"0-1","mems":"0"},"pids":{"limit":0},"blockIO":{"weight":500}}"#]],
     );
-    check("--memory x y", expect![[r#"error: invalid value "x" for flag -memory"#]]);
-    check("--cpu-share -1 y", expect![[r#"error: invalid value "-1" for flag -cpu-share"#]]);
+    check(
+        "--memory x y",
+        expect![[
+            r#"error: invalid value "x" for flag -memory, which takes bytes as 1048576, 512k, 64m or 1.5g, or -1 for no limit"#
+        ]],
+    );
+    check(
+        "--cpu-share -1 y",
+        expect![[r#"error: invalid value "-1" for flag -cpu-share, which takes a number from 2 to 262144"#]],
+    );
     check("--l3-cache-schema L3:0=f y", expect!["error: Intel RDT: L3 cache schema is not enabled"]);
 }
 

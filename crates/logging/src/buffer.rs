@@ -105,7 +105,6 @@ impl Shared {
         state.progress_at = Instant::now();
         if written.is_some() {
             state.spare = written;
-            state.written += 1;
         }
         while state.filling.is_empty() {
             if idle(&state) {

@@ -205,13 +205,13 @@ impl Log {
     }
 
     /// Whether everything that is before a place can be read, or never will be.
-    pub fn has_reached(&self, place: Place) -> bool {
-        self.writers.last().is_none_or(|writer| writer.has_reached(place.0))
+    pub fn has_reached(&mut self, place: Place) -> bool {
+        self.writers.last_mut().is_none_or(|writer| writer.has_reached(place.0))
     }
 
-    /// The part of an unfinished line that is not in the log yet.
-    pub fn unfinished(&self, stream: Stream) -> &[u8] {
-        self.writers.last().map_or(&[], |writer| writer.unfinished(stream))
+    /// What came before now and will be behind a place of this moment: beginnings of lines, and output that found no room.
+    pub fn pending(&self) -> impl Iterator<Item = (Stream, &[u8])> {
+        self.writers.last().into_iter().flat_map(Writer::pending).filter(|(_, bytes)| !bytes.is_empty())
     }
 }
 

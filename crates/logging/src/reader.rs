@@ -35,6 +35,8 @@ pub struct ReadOptions {
     pub until_nanos: Option<u64>,
     /// Whether to go on with what is written later.
     pub follow: bool,
+    /// Whether who follows looks for himself, without a descriptor to await.
+    pub unwatched: bool,
 }
 
 /// What [`Reader::read`] answers.
@@ -106,7 +108,7 @@ pub struct Reader {
 impl Reader {
     /// Opens the log at `path` with its rotated files. A log that does not exist yet has no entries.
     pub fn open(path: &Path, options: ReadOptions) -> Result<Reader, ReadError> {
-        let watch = if options.follow { Some(watch(path)?) } else { None };
+        let watch = if options.follow && !options.unwatched { Some(watch(path)?) } else { None };
         let mut files = segment::open_all(path)?;
         if let (false, Some(current)) = (options.follow, files.back_mut()) {
             // A container that writes all the time must not keep a reader who does not follow for ever.
@@ -122,7 +124,9 @@ impl Reader {
     /// are passed over.
     pub fn read(&mut self, mut show: impl FnMut(&Entry<'_>) -> bool) -> Result<Progress, ReadError> {
         while !self.ended {
+            let mut begin = self.parsed;
             while let Some(line) = next_line(&self.buffer, &mut self.parsed) {
+                let line_begin = std::mem::replace(&mut begin, self.parsed);
                 let Some(entry) = Entry::parse(self.options.format, line) else { continue };
                 // Times need not be in order, and only the first entry at or after `since` counts.
                 if self.options.since_nanos.is_some_and(|since| entry.nanos() < since) {
@@ -130,6 +134,7 @@ impl Reader {
                 }
                 self.options.since_nanos = None;
                 if self.options.until_nanos.is_some_and(|until| entry.nanos() > until) {
+                    self.parsed = line_begin;
                     self.ended = true;
                     return Ok(Progress::End);
                 }
@@ -156,6 +161,12 @@ impl Reader {
     /// The container has ended: what is there by now is read, then comes [`Progress::End`].
     pub fn stop_following(&mut self) {
         self.options.follow = false;
+    }
+
+    /// Reads until another time, be it that the last one was reached.
+    pub fn set_until(&mut self, until_nanos: Option<u64>) {
+        self.options.until_nanos = until_nanos;
+        self.ended = false;
     }
 
     /// How many bytes were read from the disk, or unpacked.

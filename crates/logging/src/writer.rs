@@ -33,6 +33,8 @@ pub(crate) struct Writer {
     loss: Loss,
     /// Records are no older than this.
     not_before_nanos: u64,
+    /// Somebody waits until a mark is reached.
+    awaits_mark: bool,
 }
 
 enum Thread {
@@ -91,6 +93,7 @@ impl Writer {
             backlog: Vec::new(),
             loss: Loss::default(),
             not_before_nanos: 0,
+            awaits_mark: false,
         }
     }
 
@@ -116,7 +119,7 @@ impl Writer {
 
     /// Ends a stream: an unfinished last line is written as it is, without a newline, as dockerd does.
     fn end(&mut self, stream: Stream) {
-        let pending = std::mem::take(self.pending(stream));
+        let pending = std::mem::take(self.begun(stream));
         if pending.bytes.is_empty() {
             return;
         }
@@ -148,7 +151,7 @@ impl Writer {
     /// When to call [`Writer::drain`] even if nothing became readable.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let state = self.shared.lock();
-        let waits = !self.backlog.is_empty() || state.closing && !state.ended;
+        let waits = self.awaits_mark || !self.backlog.is_empty() || state.closing && !state.ended;
         waits.then(|| state.progress_at + STUCK_AFTER)
     }
 
@@ -236,26 +239,27 @@ impl Writer {
         for pending in [&mut self.stdout, &mut self.stderr] {
             pending.begun = None;
         }
+        self.awaits_mark = true;
         let mut state = self.shared.lock();
         state.owner_waits = true;
         Mark { nanos, written: state.taken + u64::from(!state.filling.is_empty()) }
     }
 
     /// Whether the sink has everything that is before the mark, or never will.
-    pub(crate) fn has_reached(&self, mark: Mark) -> bool {
+    pub(crate) fn has_reached(&mut self, mark: Mark) -> bool {
         let mut state = self.shared.lock();
         let stuck = self.loss.active || state.ended || state.progress_at.elapsed() >= STUCK_AFTER;
-        let reached = state.written >= mark.written;
+        let reached = state.written >= mark.written || stuck || !matches!(self.thread, Thread::Running);
         state.owner_waits |= !reached;
-        reached || stuck || !matches!(self.thread, Thread::Running)
+        self.awaits_mark = !reached;
+        reached
     }
 
-    /// The part of an unfinished line that is not in the log yet.
-    pub(crate) fn unfinished(&self, stream: Stream) -> &[u8] {
-        match stream {
-            Stream::Stdout => &self.stdout.bytes,
-            Stream::Stderr => &self.stderr.bytes,
-        }
+    /// What came and is in no record yet: beginnings of lines, and output that found no room.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = (Stream, &[u8])> {
+        let begun = [(Stream::Stdout, &self.stdout.bytes), (Stream::Stderr, &self.stderr.bytes)];
+        let backlog = self.backlog.iter().map(|(stream, bytes)| (*stream, bytes));
+        begun.into_iter().chain(backlog).map(|(stream, bytes)| (stream, bytes.as_slice()))
     }
 
     fn start(&mut self) {
@@ -285,7 +289,7 @@ impl Writer {
         now_nanos().max(self.not_before_nanos)
     }
 
-    fn pending(&mut self, stream: Stream) -> &mut Pending {
+    fn begun(&mut self, stream: Stream) -> &mut Pending {
         match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
@@ -338,7 +342,7 @@ impl Writer {
 
     /// Counts output that goes nowhere.
     fn lose(&mut self, stream: Stream, bytes: &[u8]) {
-        let pending = self.pending(stream);
+        let pending = self.begun(stream);
         *pending = Pending { skip_line: bytes.last() != Some(&b'\n'), ..Pending::default() };
         self.loss.lines += memchr::memchr_iter(b'\n', bytes).count() as u64;
         self.shared.lock().owner_waits = true;
@@ -442,6 +446,7 @@ fn run(mut sink: Sink, shared: &Shared, event: &OwnedFd) {
                 write_batch(&mut sink, &batch, shared, packer.as_deref_mut());
                 batch.clear();
                 written = Some(batch);
+                shared.lock().written += 1;
                 tell_owner(shared, event);
             }
             Exchange::Idle => {}

@@ -316,7 +316,7 @@ fn a_mark_parts_what_came_before_from_what_comes_later() {
     let mut log = open(FileOptions { format: Format::Compact, ..file(&path, rotation(None, 1)) });
     log.write(Stream::Stdout, b"before\nunfinished");
     let place = log.mark().unwrap();
-    assert_eq!(log.unfinished(Stream::Stdout), b"unfinished");
+    assert_eq!(log.pending().collect::<Vec<_>>(), [(Stream::Stdout, &b"unfinished"[..])]);
     turn_until(&mut log, |log| log.has_reached(place));
     log.write(Stream::Stdout, b" line\nafter\n");
     close(log);

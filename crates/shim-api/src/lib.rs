@@ -34,7 +34,7 @@ use oci::runtime::{NamespaceKind, Process, Spec};
 use serde::{Deserialize, Serialize};
 
 /// The version that this build speaks.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// What the daemon asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,8 +63,16 @@ pub enum Call {
     /// [`CreateTask::shares_memory`]; the others the shim keeps open until the container has ended: sockets
     /// that hold its published ports, daemon or no daemon. Answer: [`Answer::Created`].
     Create(Box<CreateTask>),
-    /// Connects a client: one descriptor, the client's stream. The shim owns it from then on. Answer: [`Answer::Done`].
+    /// Connects a client: one descriptor, the client's stream. The shim owns it from then on. Answer: [`Answer::Done`]; for
+    /// one that is held [`Answer::Held`], as soon as everything can be read in the log that came before.
     Attach(Attach),
+    /// Lets a client go that was held. Since version 5. Answer: [`Answer::Done`].
+    Release {
+        /// Which one: [`Attach::hold`].
+        hold: u64,
+        /// What it sent meanwhile, as far as the daemon has read it.
+        already_read: Vec<u8>,
+    },
     /// Lets the program run. Answer: [`Answer::Started`].
     Start,
     /// Adds a process; with one descriptor, the client's stream, unless detached. Answer: [`Answer::ExecStarted`].
@@ -232,6 +240,15 @@ pub struct Attach {
     /// from then on come in one turn, so that a client which has read it misses nothing.
     #[serde(default)]
     pub preamble: Vec<u8>,
+    /// Whether output comes in pieces that say which output it is; if absent, that is so without a terminal. Since
+    /// version 5.
+    #[serde(default)]
+    pub framed: Option<bool>,
+    /// Keeps everything back that the client is to get until this connection says [`Call::Release`] with this number: the
+    /// daemon has something to send before. A client that is not released within ten seconds is let go of without a word,
+    /// and so are those that are held when the shim ends. Since version 5.
+    #[serde(default)]
+    pub hold: Option<u64>,
 }
 
 /// A process to add.
@@ -293,6 +310,12 @@ pub enum Answer {
     },
     /// To [`Call::State`].
     State(Option<RunState>),
+    /// To [`Call::Attach`] of a client that is held. Since version 5.
+    Held {
+        /// The log has everything up to this moment, in nanoseconds since 1970, and the client gets everything from then on.
+        /// Absent without a log.
+        logged_until_nanos: Option<u64>,
+    },
     /// To calls that have nothing to tell.
     Done,
 }

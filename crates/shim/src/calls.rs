@@ -21,7 +21,7 @@ use crate::exec::Exec;
 use crate::exit;
 use crate::foreign::{BundleError, Foreign, ForeignError, ForeignExec};
 use crate::join::{Asker, Join};
-use crate::streams::{Ends, Streams};
+use crate::streams::{Ends, Streams, hold};
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,8 @@ pub(crate) enum CallError {
     Created,
     #[error("container is not running")]
     NotRunning,
+    #[error("client is not held")]
+    NotHeld,
     #[error("exec {0} does not exist")]
     NoExec(String),
     #[error("process has no terminal")]
@@ -70,7 +72,8 @@ pub(crate) enum CallError {
 impl CallError {
     fn kind(&self) -> ErrorKind {
         match self {
-            CallError::OtherContainer(_) | CallError::NotCreated | CallError::NoExec(_) => ErrorKind::NotFound,
+            CallError::OtherContainer(_) | CallError::NotCreated => ErrorKind::NotFound,
+            CallError::NoExec(_) | CallError::NotHeld => ErrorKind::NotFound,
             CallError::Created => ErrorKind::AlreadyExists,
             CallError::NotRunning | CallError::NoTerminal => ErrorKind::Conflict,
             CallError::Descriptors { .. } => ErrorKind::InvalidArgument,
@@ -151,7 +154,12 @@ impl Shim {
             }
             Call::Hello { version: _ } => Ok(self.hello()),
             Call::Create(task) => self.create(*task, descriptors).inspect_err(|_| self.doomed |= self.task.is_none()),
+            Call::Attach(wants) if wants.hold.is_some() => {
+                let asker = Asker { connection, seq: request.seq };
+                return hold::attach(self, wants, one(&mut descriptors)?, asker);
+            }
             Call::Attach(wants) => self.attach(wants, one(&mut descriptors)?),
+            Call::Release { hold, already_read } => hold::release(self, hold, &already_read),
             Call::Start => self.start(),
             Call::Resize { exec_id, height, width } => self.resize(exec_id, height, width),
             Call::Signal { signal } => self.signal(signal),

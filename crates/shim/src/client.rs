@@ -17,12 +17,21 @@ use crate::queue::Queue;
 /// A client that is full and reads nothing for this long is disconnected: until then it holds the container up.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
 
-/// A client of a process that is gone holds up nobody, and may be a pager: what it has not read is kept for so long after
-/// it read something. Somebody who never reads must not keep the shim for ever, though.
-const ABANDONED_AFTER: Duration = Duration::from_secs(600);
+/// What a client of a process that is gone has not read goes into its socket, if it is no more than so many bytes: there it
+/// stays for as long as the client lives, who may be a pager, and the shim ends. It is memory that the kernel cannot swap.
+const LEFT_IN_SOCKET_MAX_BYTES: u64 = 8 << 20;
+
+/// More than that is kept for so long after the client read something. Somebody who never reads must not keep the shim.
+const ABANDONED_AFTER: Duration = Duration::from_secs(120);
 
 /// A client that has read nothing for this long lags: the news of the exit does not wait for it.
 const LAGGING_AFTER: Duration = Duration::from_millis(500);
+
+/// How long the daemon may hold a client back, whose queue can hold the container up meanwhile.
+const HELD_MAX: Duration = Duration::from_secs(10);
+
+/// The news of the exit waits so long for the release of a client: of what an exec printed there is no log to read it in.
+const HELD_DELAYS_EXIT: Duration = Duration::from_secs(2);
 
 /// One client's connection.
 pub(crate) struct Client {
@@ -33,7 +42,15 @@ pub(crate) struct Client {
     progress_at: Instant,
     /// It has shut down its sending side.
     input_ended: bool,
+    hold: Option<Hold>,
     phase: Phase,
+}
+
+/// The daemon has something to send first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Hold {
+    number: u64,
+    until: Instant,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,7 +80,9 @@ impl Client {
         let keys = std::mem::take(&mut wants.detach_keys);
         let matcher = Matcher::new(if terminal { keys } else { Vec::new() });
         let progress_at = Instant::now();
-        Client { socket, wants, queue: Queue::default(), matcher, progress_at, input_ended: false, phase: Phase::Open }
+        let hold = wants.hold.map(|number| Hold { number, until: progress_at + HELD_MAX });
+        let (queue, phase) = (Queue::default(), Phase::Open);
+        Client { socket, wants, queue, matcher, progress_at, input_ended: false, hold, phase }
     }
 
     /// Sends what comes before all output, as far as the client takes it at once; keeps the rest.
@@ -72,7 +91,7 @@ impl Client {
         if preamble.is_empty() {
             return;
         }
-        let sent = self.send_now(&[], &preamble);
+        let sent = if self.hold.is_none() { self.send_now(&[], &preamble) } else { 0 };
         if sent < preamble.len() {
             self.queue.push(&preamble[sent..], spool_dir);
         }
@@ -81,6 +100,33 @@ impl Client {
     /// Whether what it sends is input.
     pub(crate) fn gives_input(&self) -> bool {
         self.wants.stdin && !self.input_ended && self.phase == Phase::Open
+    }
+
+    /// Whether the daemon has something to send before.
+    pub(crate) fn is_held(&self) -> bool {
+        self.hold.is_some()
+    }
+
+    /// Lets it go if this is the one that is held by that number; whether it is.
+    pub(crate) fn release(&mut self, number: u64, already_read: &[u8]) -> bool {
+        let found = self.hold.is_some_and(|hold| hold.number == number) && self.phase != Phase::Gone;
+        if found {
+            self.hold = None;
+            self.progress_at = Instant::now();
+            self.wants.already_read.extend_from_slice(already_read);
+            self.flush();
+            if matches!(self.phase, Phase::Finishing { .. }) {
+                self.leave_in_socket();
+            }
+        }
+        found
+    }
+
+    /// The shim ends: who is held is the daemon's again.
+    pub(crate) fn drop_held(&mut self) {
+        if self.hold.is_some() {
+            self.phase = Phase::Gone;
+        }
     }
 
     /// What the daemon had read already, as if it came now. Once.
@@ -98,8 +144,9 @@ impl Client {
         if !wanted || bytes.is_empty() || self.phase != Phase::Open {
             return;
         }
-        let header = if framed { &frame_header(stream, bytes.len())[..] } else { &[] };
-        let sent = if self.queue.is_empty() { self.send_now(header, bytes) } else { 0 };
+        let header = if self.wants.framed.unwrap_or(framed) { &frame_header(stream, bytes.len())[..] } else { &[] };
+        let now = self.queue.is_empty() && self.hold.is_none();
+        let sent = if now { self.send_now(header, bytes) } else { 0 };
         for part in [&header[sent.min(header.len())..], &bytes[sent.saturating_sub(header.len())..]] {
             if !part.is_empty() {
                 self.queue.push(part, spool_dir);
@@ -109,6 +156,9 @@ impl Client {
 
     /// Sends what was kept, as far as the client takes it.
     pub(crate) fn flush(&mut self) {
+        if self.hold.is_some() {
+            return;
+        }
         while self.phase != Phase::Gone && !self.queue.is_empty() {
             match send(&self.socket, self.queue.front(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(sent) => {
@@ -154,11 +204,29 @@ impl Client {
             self.phase = Phase::Finishing { since: Instant::now() };
         }
         self.flush();
+        self.leave_in_socket();
+    }
+
+    /// Puts everything that is left into the socket, if it is not too much.
+    fn leave_in_socket(&mut self) {
+        let left = self.queue.len_bytes();
+        if self.hold.is_some() || left == 0 || left > LEFT_IN_SOCKET_MAX_BYTES {
+            return;
+        }
+        // Beyond the limit of the system, for which root may ask (socket(7)); twice as much, because the kernel counts its own
+        // structures. Where we may not, the client has its time.
+        let size = usize::try_from(2 * left).unwrap_or(usize::MAX);
+        if rustix::net::sockopt::set_socket_send_buffer_size_force(&self.socket, size).is_ok() {
+            self.flush();
+        }
     }
 
     /// What to await on [`Client::fd`]; `input_room` tells whether input can be passed on.
     pub(crate) fn interest(&self, input_room: bool) -> PollFlags {
         let mut flags = PollFlags::empty();
+        if self.hold.is_some() {
+            return flags;
+        }
         if !self.input_ended && (input_room || !self.wants.stdin) {
             flags |= PollFlags::IN;
         }
@@ -190,6 +258,9 @@ impl Client {
 
     /// When [`Client::give_up`] does so.
     pub(crate) fn stall_deadline(&self) -> Option<Instant> {
+        if let (Some(hold), true) = (self.hold, self.phase != Phase::Gone) {
+            return Some(hold.until);
+        }
         match self.phase {
             Phase::Open => self.queue.is_full().then(|| self.progress_at + STALLED_AFTER),
             Phase::Finishing { since } => Some(since.max(self.progress_at) + ABANDONED_AFTER),
@@ -199,6 +270,9 @@ impl Client {
 
     /// Until when the news of the exit waits for it; `None` if it does not.
     pub(crate) fn delays_exit_until(&self, now: Instant) -> Option<Instant> {
+        if let (Some(hold), true) = (self.hold, self.phase != Phase::Gone) {
+            return Some(hold.until.min(self.progress_at + HELD_DELAYS_EXIT)).filter(|until| now < *until);
+        }
         let until = self.progress_at + LAGGING_AFTER;
         (self.phase != Phase::Gone && !self.queue.is_empty() && now < until).then_some(until)
     }
@@ -277,7 +351,9 @@ mod tests {
     fn who_reads_nothing_after_the_end_is_given_up_late() {
         let dir = tempfile::tempdir().unwrap();
         let (mut client, theirs) = client(Attach { stdout: true, ..Attach::default() });
-        client.send(Stream::Stdout, &[7; 1 << 20], false, dir.path());
+        for _ in 0..10 {
+            client.send(Stream::Stdout, &[7; 1 << 20], false, dir.path());
+        }
         let begin = Instant::now();
         client.finish();
         let deadline = client.stall_deadline().unwrap();
@@ -286,6 +362,50 @@ mod tests {
         assert!(!client.is_gone());
         client.give_up(deadline);
         assert!(client.is_gone());
+        drop(theirs);
+    }
+
+    #[test]
+    fn what_is_left_stays_in_the_socket_when_we_are_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut client, mut theirs) = client(Attach { stdout: true, ..Attach::default() });
+        let sent: Vec<u8> = (0..5_000_000_u32).map(|n| n as u8).collect();
+        for piece in sent.chunks(100_000) {
+            client.send(Stream::Stdout, piece, false, dir.path());
+        }
+        client.finish();
+        assert!(client.is_gone());
+        drop(client);
+        let mut got = Vec::new();
+        theirs.read_to_end(&mut got).unwrap();
+        assert!(got == sent);
+    }
+
+    #[test]
+    fn who_is_held_gets_everything_at_its_release() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut client, mut theirs) = client(Attach { stdout: true, stdin: true, hold: Some(7), ..Attach::default() });
+        client.send(Stream::Stdout, b"one", true, dir.path());
+        client.finish();
+        theirs.set_nonblocking(true).unwrap();
+        assert!(theirs.read(&mut [0; 10]).is_err() && client.interest(true).is_empty());
+        assert!(!client.release(8, b"") && !client.is_gone());
+        assert!(client.release(7, b"input"));
+        assert!(matches!(client.take_already_read(), Received::Input(bytes) if bytes == b"input"));
+        let mut got = Vec::new();
+        theirs.read_to_end(&mut got).unwrap();
+        assert_eq!(got, b"\x01\0\0\0\0\0\0\x03one");
+        assert!(client.is_gone() && !client.release(7, b""));
+    }
+
+    #[test]
+    fn who_is_not_released_is_let_go() {
+        let (mut client, theirs) = client(Attach { stdout: true, hold: Some(7), ..Attach::default() });
+        client.send(Stream::Stdout, b"one", true, Path::new("/"));
+        let deadline = client.stall_deadline().unwrap();
+        assert!(client.delays_exit_until(Instant::now()).is_some_and(|until| until < deadline));
+        client.give_up(deadline);
+        assert!(client.is_gone() && !client.release(7, b""));
         drop(theirs);
     }
 

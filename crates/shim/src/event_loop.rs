@@ -18,6 +18,7 @@ use crate::exit;
 use crate::foreign::Foreign;
 use crate::join::Arrival;
 use crate::server::{Connections, Listener};
+use crate::streams::hold::{self, Marks};
 use crate::streams::{Part, Scratch, Streams};
 
 /// Signal numbers that are the same on every architecture of ours.
@@ -71,13 +72,15 @@ pub(crate) struct Shim {
     pub(crate) ended_execs: Ended,
     /// The container could not be created: nothing is left to do but to say so.
     pub(crate) doomed: bool,
-    connections: Connections,
+    pub(crate) connections: Connections,
+    /// Clients whose log is being written.
+    pub(crate) marks: Marks,
     /// Gone when everything is cleaned up.
     listener: Option<Listener>,
     signals: SignalFd,
     scratch: Scratch,
     /// Clients of processes that are gone, who have not read everything yet.
-    slow: Vec<Streams>,
+    pub(crate) slow: Vec<Streams>,
     /// When memory is given back if nothing happens until then; `None` once it was.
     rest_at: Option<Instant>,
     /// The moment for which everything was settled last. What was still to wait for then is waited for, even if its time
@@ -125,6 +128,7 @@ pub fn run(arguments: Arguments) -> Result<(), ShimError> {
         ended_execs: Ended::default(),
         doomed: false,
         connections: Connections::default(),
+        marks: Marks::default(),
         listener: Some(listener),
         signals,
         scratch: Scratch::new(),
@@ -308,6 +312,7 @@ impl Shim {
             streams.settle(now, &mut self.scratch);
         }
         self.slow.retain(|streams| !streams.is_empty());
+        hold::answer_marks(self);
         self.tell_small_facts(now);
         if self.task.as_mut().is_some_and(|task| !task.told && task.is_settled(now)) {
             self.tell_exit(now);
@@ -409,6 +414,7 @@ impl Shim {
         if !task.streams.is_empty() {
             self.slow.push(task.streams);
         }
+        hold::drop_all(self);
         self.listener = None;
         self.connections.all.clear();
         self.close_by = None;

@@ -26,6 +26,8 @@
 //! *Told*: `exit.json` is in place and `Exited` was posted. *Cleaned up*: the cgroups are gone, the socket and all daemons'
 //! connections are closed, which is how a daemon knows. The process lives on while a slow client still has output to get.
 //!
+//! A client that is to get what was logged before gets that from the daemon, and is held until then: [streams::hold].
+//!
 //! A container that ran out of memory goes on without the process that was killed for it: [oom] tells of that at once.
 //!
 //! Memory is what a container costs: requests are dropped when they are answered, buffers are small until much comes and

@@ -67,6 +67,11 @@ impl Queue {
         }
     }
 
+    /// How many bytes there are.
+    pub(crate) fn len_bytes(&self) -> u64 {
+        (self.memory.len() - self.consumed) as u64 + self.spill.as_ref().map_or(0, |spill| spill.tail - spill.head)
+    }
+
     /// Whether there is nothing.
     pub(crate) fn is_empty(&self) -> bool {
         self.consumed == self.memory.len() && self.spill.is_none()

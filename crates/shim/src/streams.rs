@@ -1,5 +1,7 @@
 //! The streams of one process: its output goes to a log and to clients, their input goes to it.
 
+pub(crate) mod hold;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -155,7 +157,7 @@ impl Streams {
     pub(crate) fn attach(&mut self, socket: OwnedFd, wants: Attach) {
         let mut client = Client::new(socket, wants, self.terminal);
         client.greet(&self.spool_dir);
-        let received = client.take_already_read();
+        let received = if client.is_held() { Received::Nothing } else { client.take_already_read() };
         self.clients.push(client);
         self.take_input(self.clients.len() - 1, received);
         if self.ended_at.is_some() && self.outputs.is_empty() {

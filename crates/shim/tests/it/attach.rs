@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 
 use shim_api::{Answer, Attach, Call, Fact};
 
@@ -64,6 +65,44 @@ fn privileged_a_client_that_never_reads_delays_nobody() {
     // Nor does it lose anything, once it reads.
     assert_eq!(idle.rest_unframed().0.len(), 10_000_000);
     shim.wait();
+}
+
+#[test]
+fn privileged_a_client_that_never_reads_keeps_no_shim() {
+    let mut shim = Shim::new("yes 0123456789abcde | head -c 4000000");
+    shim.create();
+    let mut idle = shim.daemon.attach(output());
+    shim.start();
+    assert_eq!(shim.finish().exit_code, 0);
+    // It is never too late to read.
+    assert_eq!(idle.rest_unframed().0.len(), 4_000_000);
+}
+
+#[test]
+fn privileged_who_is_held_gets_what_the_log_will_have_later() {
+    let mut shim = Shim::new("printf begun; read a; echo late >&2; read a; echo end");
+    let path = shim.dir.path().join("json.log");
+    shim.task.log = Some(shim_api::LogTarget { path: path.clone(), max_files: 1, ..Default::default() });
+    shim.task.open_stdin = true;
+    shim.create();
+    let mut typist = shim.daemon.attach(everything());
+    shim.start();
+    typist.await_text("begun");
+    typist.0.write_all(b"go\n").unwrap();
+    typist.await_text("late");
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut held = crate::fixture::Client::new(ours);
+    let seq = shim.daemon.send(Call::Attach(Attach { hold: Some(5), ..output() }), &[theirs.as_fd()]);
+    let Ok(Answer::Held { logged_until_nanos: Some(_) }) = shim.daemon.reply(seq) else { panic!("it is not held") };
+    // What the answer speaks of can be read.
+    assert!(std::fs::read_to_string(&path).unwrap().contains(r#"{"log":"late\n","stream":"stderr""#));
+    let release = |hold| Call::Release { hold, already_read: Vec::new() };
+    assert!(shim.daemon.call(release(4)).is_err());
+    assert_eq!(shim.daemon.call(release(5)), Ok(Answer::Done));
+    drop(theirs);
+    typist.0.write_all(b"go\n").unwrap();
+    assert_eq!(held.rest_unframed(), ("begunend\n".into(), String::new()));
+    assert_eq!(shim.finish().exit_code, 0);
 }
 
 #[test]

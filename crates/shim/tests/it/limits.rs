@@ -70,8 +70,9 @@ fn privileged_a_thousand_execs_leave_nothing() {
         before = if number == 0 { held(&shim, "fd") } else { before };
         assert!(held(&shim, "task") <= 2);
     }
-    // One more: a container that has run for a moment is watched for want of memory.
-    assert!((before..=before + 1).contains(&held(&shim, "fd")));
+    // One more: a container that has run for a moment is watched for want of memory. One less, now or then: the log is between
+    // two files.
+    assert!((before - 1..=before + 2).contains(&held(&shim, "fd")));
     assert_eq!(shim.daemon.call(Call::Signal { signal: 9 }), Ok(Answer::Done));
     assert_eq!(shim.finish().exit_code, 137);
 }

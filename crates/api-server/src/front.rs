@@ -232,12 +232,9 @@ pub(crate) async fn write_answer<S: Client>(stream: &mut S, answer: &Answer) -> 
     let (status, body) = (answer.status(), answer.body().whole());
     let reason = status.canonical_reason().unwrap_or_default();
     let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).into_bytes();
-    for (name, value) in answer.headers().iter().filter(|(name, _)| *name != http::header::CONNECTION) {
-        bytes.extend_from_slice(name.as_str().as_bytes());
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(value.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
-    }
+    let mut headers = answer.headers().clone();
+    headers.remove(http::header::CONNECTION);
+    response::write_headers(&headers, &mut bytes);
     bytes.extend_from_slice(format!("Content-Length: {}\r\nConnection: close\r\n\r\n", body.len()).as_bytes());
     bytes.extend_from_slice(body);
     farewell(stream, &bytes).await

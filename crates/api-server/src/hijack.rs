@@ -9,15 +9,19 @@
 //! A handler prepares the takeover and may still fail as any handler fails; only then is the head written, and the
 //! connection's descriptor and what the client sent too early go to the engine. The head goes with them: the shim of a
 //! running container or of an exec writes it when it begins to send, so that a client which has read it misses nothing.
+//! Where hyper writes the head, on a connection that served requests before, the shim holds everything back meanwhile.
+//!
+//! A client that speaks [`crate::websocket`] is served by the daemon, and by it alone: it ends with the daemon.
 
-use std::os::fd::OwnedFd;
-
+use engine::connection::Connection;
 use engine::ops::attach::Attachment;
-use engine::ops::exec::{ExecClient, PreparedExec};
+use engine::ops::exec::PreparedExec;
 use engine_api::versions::ApiVersion;
+use http::HeaderMap;
 use tracing::debug;
 
-use crate::response::Answer;
+use crate::response::{Answer, write_headers};
+use crate::websocket::Accepted;
 
 /// What a hijacking handler comes to.
 pub(crate) enum Outcome {
@@ -31,6 +35,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Takeover {
     heir: Heir,
     multiplexed: bool,
+    /// How its client speaks, if that is in frames of a web socket.
+    pub(crate) websocket: Option<Accepted>,
 }
 
 enum Heir {
@@ -52,13 +58,18 @@ impl Takeover {
     /// The connection goes to a container.
     pub(crate) fn attach(attachment: Attachment, version: ApiVersion) -> Takeover {
         let multiplexed = stream_type(version, attachment.tty()) == MULTIPLEXED_STREAM;
-        Takeover { heir: Heir::Attach(Box::new(attachment)), multiplexed }
+        Takeover { heir: Heir::Attach(Box::new(attachment)), multiplexed, websocket: None }
     }
 
     /// The connection goes to an exec.
     pub(crate) fn exec(exec: PreparedExec, version: ApiVersion) -> Takeover {
-        let multiplexed = stream_type(version, exec.tty()) == MULTIPLEXED_STREAM;
-        Takeover { heir: Heir::Exec(Box::new(exec)), multiplexed }
+        let multiplexed = stream_type(version, !exec.is_framed()) == MULTIPLEXED_STREAM;
+        Takeover { heir: Heir::Exec(Box::new(exec)), multiplexed, websocket: None }
+    }
+
+    /// The connection becomes a web socket, and its bytes a container's.
+    pub(crate) fn websocket(attachment: Attachment, accepted: Accepted) -> Takeover {
+        Takeover { heir: Heir::Attach(Box::new(attachment)), multiplexed: false, websocket: Some(accepted) }
     }
 
     /// The type named in the head of an upgrade.
@@ -66,16 +77,23 @@ impl Takeover {
         if self.multiplexed { MULTIPLEXED_STREAM } else { RAW_STREAM }
     }
 
-    /// The head of the answer.
-    pub(crate) fn head(&self, upgrade: bool) -> String {
-        if upgrade {
-            let content_type = self.content_type();
-            format!(
-                "HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
-            )
-        } else {
-            format!("HTTP/1.1 200 OK\r\nContent-Type: {RAW_STREAM}\r\n\r\n")
+    /// The head of the answer. `common` is what all answers say of us: that of attach does not, as with dockerd.
+    pub(crate) fn head(&self, upgrade: bool, common: &HeaderMap) -> Vec<u8> {
+        let mut head = match upgrade {
+            true => {
+                let content_type = self.content_type();
+                format!(
+                    "HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+                )
+            }
+            false => format!("HTTP/1.1 200 OK\r\nContent-Type: {RAW_STREAM}\r\n"),
         }
+        .into_bytes();
+        if matches!(self.heir, Heir::Exec(_)) {
+            write_headers(common, &mut head);
+        }
+        head.extend_from_slice(b"\r\n");
+        head
     }
 
     /// Whether [`Takeover::run`] ends though nobody reads the connection yet.
@@ -86,17 +104,11 @@ impl Takeover {
         }
     }
 
-    /// Hands over the connection. `head` is empty if it was written.
-    pub(crate) async fn run(self, client: OwnedFd, head: &str, already_read: Vec<u8>) {
+    /// Hands over the connection.
+    pub(crate) async fn run(self, client: Connection) {
         let failed = match self.heir {
-            Heir::Attach(attachment) => {
-                let connected = attachment.connect(client, head.as_bytes(), already_read).await;
-                connected.err().map(|err| errdefs::chain(&err))
-            }
-            Heir::Exec(exec) => {
-                let client = ExecClient { stream: client, head: head.into(), already_read };
-                exec.run(Some(client)).await.err().map(|err| errdefs::chain(&err))
-            }
+            Heir::Attach(attachment) => attachment.connect(client).await.err().map(|err| errdefs::chain(&err)),
+            Heir::Exec(exec) => exec.run(Some(client)).await.err().map(|err| errdefs::chain(&err)),
         };
         // The client has its answer already and sees the end of its stream; only the log is left to tell.
         if let Some(failed) = failed {

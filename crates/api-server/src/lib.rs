@@ -14,6 +14,7 @@
 //! - [`mod@handlers`] decode, call one operation, encode: nothing is decided there.
 //! - [`mod@hijack`], [`mod@upload`], [`mod@response`] are the three ways of bytes: both directions, in, and out;
 //!   [`mod@download`] is the way out for threads that block.
+//! - [`mod@websocket`] is a fourth, for browsers that attach.
 //! - [`mod@metrics`] is a server of its own, for Prometheus.
 //! - [`mod@status`] is the one table from an error's kind to an HTTP status.
 //!
@@ -39,5 +40,6 @@ mod router;
 mod serve;
 mod status;
 mod upload;
+mod websocket;
 
 pub use serve::{Client, Server};

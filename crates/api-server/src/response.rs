@@ -133,7 +133,7 @@ pub(crate) fn archive(content_type: &'static str, chunks: mpsc::Receiver<io::Res
     with_body(StatusCode::OK, Some(content_type), AnswerBody::Archive(chunks))
 }
 
-/// Sets what every answer says of us.
+/// Sets what every answer says of us, whatever the daemon is told to say.
 pub(crate) fn set_common_headers(headers: &mut HeaderMap) {
     const COMMON: [(HeaderName, HeaderValue); 4] = [
         (HeaderName::from_static("api-version"), HeaderValue::from_static("1.51")),
@@ -142,6 +142,18 @@ pub(crate) fn set_common_headers(headers: &mut HeaderMap) {
         (SERVER, HeaderValue::from_static(PRODUCT)),
     ];
     headers.extend(COMMON.map(|(name, value)| (Some(name), value)));
+}
+
+/// Appends headers as lines, their names as everybody writes them: `Content-Type`.
+pub(crate) fn write_headers(headers: &HeaderMap, to: &mut Vec<u8>) {
+    for (name, value) in headers {
+        let begin = to.len();
+        to.extend_from_slice(name.as_str().as_bytes());
+        to[begin..].split_mut(|byte| *byte == b'-').for_each(|word| word[..1].make_ascii_uppercase());
+        to.extend_from_slice(b": ");
+        to.extend_from_slice(value.as_bytes());
+        to.extend_from_slice(b"\r\n");
+    }
 }
 
 fn answer(status: StatusCode, content_type: Option<&'static str>, body: impl Into<Bytes>) -> Answer {

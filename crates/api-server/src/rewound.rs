@@ -62,6 +62,11 @@ impl<S> Rewound<S> {
         self.unread.clone()
     }
 
+    /// The stream.
+    pub(crate) fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
     /// The stream, once the bytes in front have been read; hyper reads them before anything else.
     pub(crate) fn into_stream(self) -> S {
         self.stream

@@ -2,12 +2,13 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::Engine;
+use engine::connection::{Connection, Gate};
 use errdefs::ErrorKind;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE};
 use http::{Request, Response, StatusCode};
@@ -31,6 +32,7 @@ use crate::response::{self, Answer};
 use crate::rewound::{Rewound, Unread};
 use crate::router::{self, Handler, Target};
 use crate::status::Failure;
+use crate::websocket::Accepted;
 
 /// The front of an engine; cheap to clone.
 #[derive(Clone)]
@@ -48,17 +50,30 @@ pub(crate) struct Closing(watch::Receiver<bool>);
 pub trait Client: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// The descriptor, no longer watched by the runtime. It stays non-blocking.
     fn into_fd(self) -> io::Result<OwnedFd>;
+
+    /// Another descriptor of the same connection, where the connection is no more than one.
+    fn duplicate(&self) -> Option<OwnedFd> {
+        None
+    }
 }
 
 impl Client for UnixStream {
     fn into_fd(self) -> io::Result<OwnedFd> {
         Ok(self.into_std()?.into())
     }
+
+    fn duplicate(&self) -> Option<OwnedFd> {
+        self.as_fd().try_clone_to_owned().ok()
+    }
 }
 
 impl Client for TcpStream {
     fn into_fd(self) -> io::Result<OwnedFd> {
         Ok(self.into_std()?.into())
+    }
+
+    fn duplicate(&self) -> Option<OwnedFd> {
+        self.as_fd().try_clone_to_owned().ok()
     }
 }
 
@@ -112,8 +127,8 @@ impl Server {
 
     /// Serves requests until the client has no more, or the daemon ends.
     async fn http<S: Client>(&self, stream: Rewound<S>) {
-        let unread = stream.unread();
-        let service = service_fn(async |request| Ok::<_, Infallible>(self.answer::<S>(request, &unread).await));
+        let wire = Wire { unread: stream.unread(), spare: stream.get_ref().duplicate() };
+        let service = service_fn(async |request| Ok::<_, Infallible>(self.answer::<S>(request, &wire).await));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_DEADLINE)
@@ -135,36 +150,39 @@ impl Server {
         }
     }
 
-    async fn answer<S: Client>(&self, request: Request<Incoming>, unread: &Unread) -> Answer {
+    async fn answer<S: Client>(&self, request: Request<Incoming>, wire: &Wire) -> Answer {
         // Whoever reads the body to its end takes this back.
-        unread.set(has_body(request.headers()));
+        wire.unread.set(has_body(request.headers()));
         if let Some(refusal) = refusal::of_head(request.version(), request.headers()) {
             return refusal.answer();
         }
         match router::resolve(request.method(), request.uri()) {
             Ok(target) => {
-                let mut answer = self.dispatch::<S>(target, request, unread).await;
-                response::set_common_headers(answer.headers_mut());
-                if self.engine.config.experimental {
-                    answer.headers_mut().insert("docker-experimental", HeaderValue::from_static("true"));
-                }
+                let mut answer = self.dispatch::<S>(target, request, wire).await;
+                answer.headers_mut().extend(self.common_headers());
                 answer
             }
             Err(no_way) => no_way.answer(),
         }
     }
 
-    async fn dispatch<S: Client>(&self, target: Target, mut request: Request<Incoming>, unread: &Unread) -> Answer {
+    async fn dispatch<S: Client>(&self, target: Target, mut request: Request<Incoming>, wire: &Wire) -> Answer {
         let (handler, upgrade) = (target.handler, hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
         let upgrades = wants_upgrade(&parts.headers);
-        let call = self.call(target, parts.headers, RequestBody::Stream(body, unread.clone()));
+        let call = self.call(target, parts.headers, RequestBody::Stream(body, wire.unread.clone()));
         let done = match handler {
             Handler::Plain(handler) => caught(handler(call)).await,
             Handler::Later(what) => Err(crate::handlers::later::failure(what)),
             Handler::Hijack(handler) => match caught(handler(call)).await {
                 Ok(Outcome::Answer(answer)) => Ok(answer),
-                Ok(Outcome::Takeover(takeover)) if upgrades => Ok(upgraded::<S>(*takeover, upgrade)),
+                Ok(Outcome::Takeover(takeover)) if upgrades => {
+                    if let Some(accepted) = takeover.websocket.clone() {
+                        return websocket::<S>(*takeover, accepted, upgrade).await.unwrap_or_else(failed);
+                    }
+                    let spare = wire.spare.as_ref().and_then(|spare| spare.try_clone().ok());
+                    Ok(upgraded::<S>(*takeover, upgrade, spare).await)
+                }
                 Ok(Outcome::Takeover(takeover)) => self.relayed(*takeover).await,
                 Err(failure) => Err(failure),
             },
@@ -179,7 +197,13 @@ impl Server {
         let upgrades = wants_upgrade(&headers);
         let outcome = caught(handler(self.call(target, headers, body))).await;
         let written = match outcome {
-            Ok(Outcome::Takeover(takeover)) => take_over(stream, *takeover, upgrades, read_ahead).await,
+            Ok(Outcome::Takeover(takeover)) if takeover.websocket.is_some() => {
+                serve_websocket(stream, *takeover, read_ahead).await
+            }
+            Ok(Outcome::Takeover(takeover)) => {
+                let head = takeover.head(upgrades, &self.common_headers());
+                take_over(stream, *takeover, head, read_ahead).await
+            }
             Ok(Outcome::Answer(answer)) => answer_and_close(&mut stream, answer).await,
             Err(failure) => answer_and_close(&mut stream, failed(failure)).await,
         };
@@ -196,7 +220,7 @@ impl Server {
         // Before the head, so that a client which has read it misses nothing.
         let at_once = takeover.is_quick();
         let (mut ours, theirs) = pair.map_err(|err| Failure::from_error(ErrorKind::Internal, &err))?;
-        let run = takeover.run(theirs, "", Vec::new());
+        let run = takeover.run(Connection { stream: theirs, head: vec![], already_read: vec![], gate: None });
         if at_once {
             run.await;
         } else {
@@ -220,6 +244,16 @@ impl Server {
         Call { engine: self.engine.clone(), version, name, query, headers, body, closing: self.closing() }
     }
 
+    /// What every answer says of us.
+    fn common_headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        response::set_common_headers(&mut headers);
+        if self.engine.config.experimental {
+            headers.insert("docker-experimental", HeaderValue::from_static("true"));
+        }
+        headers
+    }
+
     fn closing(&self) -> Closing {
         Closing(self.closing.subscribe())
     }
@@ -231,6 +265,13 @@ impl Closing {
         // The sender lives as long as the server; without one there is nobody left to serve.
         let _ = self.0.wait_for(|&closing| closing).await;
     }
+}
+
+/// What handlers may need of the connection that hyper has.
+struct Wire {
+    unread: Unread,
+    /// Another descriptor of it, where it is no more than one.
+    spare: Option<OwnedFd>,
 }
 
 /// One open connection, counted while it lives.
@@ -261,32 +302,92 @@ async fn answer_and_close<S: Client>(stream: &mut S, mut answer: Answer) -> io::
     front::write_answer(stream, &answer).await
 }
 
-async fn take_over<S: Client>(stream: S, takeover: Takeover, upgrades: bool, read_ahead: Vec<u8>) -> io::Result<()> {
-    let head = takeover.head(upgrades);
-    takeover.run(stream.into_fd()?, &head, read_ahead).await;
+async fn take_over<S: Client>(stream: S, takeover: Takeover, head: Vec<u8>, already_read: Vec<u8>) -> io::Result<()> {
+    takeover.run(Connection { stream: stream.into_fd()?, head, already_read, gate: None }).await;
     Ok(())
 }
 
+async fn serve_websocket<S: Client>(stream: S, mut takeover: Takeover, already_read: Vec<u8>) -> io::Result<()> {
+    let Some(accepted) = takeover.websocket.take() else { return Ok(()) };
+    let (ours, run) = to_relay(takeover)?;
+    run.await;
+    accepted.serve(stream, already_read, ours).await
+}
+
+/// Our end of what a container gets instead of the connection, and the handing over, which ends before anything is read
+/// from it unless much was logged.
+fn to_relay(takeover: Takeover) -> io::Result<(UnixStream, impl Future<Output = ()>)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let connection = Connection { stream: theirs.into_fd()?, head: vec![], already_read: vec![], gate: None };
+    let quick = takeover.is_quick();
+    let run = takeover.run(connection);
+    Ok((ours, async move {
+        if quick {
+            run.await;
+        } else {
+            tokio::spawn(run);
+        }
+    }))
+}
+
 /// The answer to an upgrade that hyper performs: once it is written, the connection is ours.
-fn upgraded<S: Client>(takeover: Takeover, upgrade: OnUpgrade) -> Answer {
-    let mut answer = Response::new(response::AnswerBody::Whole(None));
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    answer.extensions_mut().insert(ReasonPhrase::from_static(b"UPGRADED"));
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(takeover.content_type()));
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
+///
+/// With another descriptor of the connection it is a shim's before, which holds back what the container prints.
+async fn upgraded<S: Client>(takeover: Takeover, upgrade: OnUpgrade, spare: Option<OwnedFd>) -> Answer {
+    let answer = switching(b"UPGRADED", takeover.content_type(), "tcp");
+    let Some(stream) = spare else {
+        tokio::spawn(async move {
+            let Some((client, already_read)) = taken_back::<S>(upgrade).await else { return };
+            match client.into_fd() {
+                Ok(stream) => takeover.run(Connection { stream, head: vec![], already_read, gate: None }).await,
+                Err(err) => debug!("upgrade: {err}"),
+            }
+        });
+        return answer;
+    };
+    let (gate, mut keeper) = Gate::shut();
+    tokio::spawn(takeover.run(Connection { stream, head: vec![], already_read: vec![], gate: Some(gate) }));
+    keeper.wait().await;
     tokio::spawn(async move {
-        let upgraded = match upgrade.await {
-            Ok(upgraded) => upgraded,
-            Err(err) => return debug!("upgrade: {}", errdefs::chain(&err)),
-        };
-        // The stream is the one that was given to hyper in `Server::http`, of the same type.
-        let Ok(parts) = upgraded.downcast::<TokioIo<Rewound<S>>>() else { return error!("upgraded a foreign stream") };
-        match parts.io.into_inner().into_stream().into_fd() {
-            Ok(client) => takeover.run(client, "", parts.read_buf.to_vec()).await,
-            Err(err) => debug!("upgrade: {err}"),
+        if let Some((_, already_read)) = taken_back::<S>(upgrade).await {
+            keeper.open(already_read);
         }
     });
     answer
+}
+
+/// As [`upgraded`], to a web socket.
+async fn websocket<S: Client>(takeover: Takeover, accepted: Accepted, upgrade: OnUpgrade) -> Result<Answer, Failure> {
+    let (ours, run) = to_relay(takeover).map_err(|err| Failure::from_error(ErrorKind::Internal, &err))?;
+    run.await;
+    let mut answer = switching(b"Switching Protocols", "", "websocket");
+    accepted.headers(answer.headers_mut());
+    tokio::spawn(async move {
+        let Some((client, already_read)) = taken_back::<S>(upgrade).await else { return };
+        if let Err(err) = accepted.relay(client, already_read, ours).await {
+            debug!("web socket: {err}");
+        }
+    });
+    Ok(answer)
+}
+
+fn switching(reason: &'static [u8], content_type: &'static str, protocol: &'static str) -> Answer {
+    let mut answer = Response::new(response::AnswerBody::Whole(None));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    answer.extensions_mut().insert(ReasonPhrase::from_static(reason));
+    let headers = answer.headers_mut();
+    if !content_type.is_empty() {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    }
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(protocol));
+    answer
+}
+
+/// The connection after hyper's upgrade, and what the client sent behind its request.
+async fn taken_back<S: Client>(upgrade: OnUpgrade) -> Option<(S, Vec<u8>)> {
+    let upgraded = upgrade.await.map_err(|err| debug!("upgrade: {}", errdefs::chain(&err))).ok()?;
+    // The stream is the one that was given to hyper in `Server::http`, of the same type.
+    let parts = upgraded.downcast::<TokioIo<Rewound<S>>>().map_err(|_| error!("upgraded a foreign stream")).ok()?;
+    Some((parts.io.into_inner().into_stream(), parts.read_buf.to_vec()))
 }

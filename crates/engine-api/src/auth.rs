@@ -64,7 +64,7 @@ impl AuthConfig {
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// RFC 4648, 4, with padding: the alphabet of headers that are not part of a URL.
-pub(crate) fn encode_standard(bytes: &[u8]) -> String {
+pub fn encode_standard(bytes: &[u8]) -> String {
     encode(bytes).replace('-', "+").replace('_', "/")
 }
 

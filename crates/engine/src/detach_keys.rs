@@ -6,7 +6,7 @@ const DEFAULT: [u8; 2] = [16, 17];
 /// Why a text names no keys.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Unknown character: '{0}'")]
-pub struct DetachKeysError(pub String);
+pub(crate) struct DetachKeysError(pub String);
 
 /// The bytes that the keys send; those of the default for an empty text.
 ///

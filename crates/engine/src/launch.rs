@@ -177,11 +177,19 @@ impl LaunchError {
     }
 }
 
+/// Where dockerd thinks of a mount.
+const NOT_A_DIRECTORY: &str = ": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified \
+                               host path exists and is the expected type";
+
 /// What dockerd adds to the runtime's words: clients take a directory for a program that may not be executed by the last two
 /// (moby daemon/errors.go, setExitCodeFromError).
 pub(crate) fn in_dockerds_words(mut failure: Failure) -> Failure {
     if failure.message.ends_with("is a directory") {
         failure.message.push_str(": permission denied");
+    }
+    if failure.message.ends_with(": not a directory") {
+        failure.message.push_str(NOT_A_DIRECTORY);
+        failure.exit_code = 127;
     }
     failure
 }

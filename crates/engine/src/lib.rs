@@ -37,6 +37,7 @@
 
 pub mod changeable;
 pub mod config;
+pub mod connection;
 pub mod container;
 pub mod events;
 pub mod exec;

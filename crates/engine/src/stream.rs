@@ -58,6 +58,11 @@ impl Sink {
         Ok(())
     }
 
+    /// Another descriptor of the connection.
+    pub(crate) fn duplicate(&self) -> Result<OwnedFd, StreamError> {
+        self.0.get_ref().try_clone().map_err(StreamError::Register)
+    }
+
     /// Gives the connection back.
     pub(crate) fn into_inner(self) -> Result<OwnedFd, StreamError> {
         Ok(self.0.into_inner())

@@ -195,7 +195,15 @@ fn exec_exited(engine: &Engine, container: &Container, exec_id: &str, exit_code:
 }
 
 fn end_execs(container: &Container) {
-    let execs: Vec<_> = container.live().execs.values().cloned().collect();
+    let execs: Vec<_> = {
+        let mut live = container.live();
+        // Nobody can start any more what was not started.
+        live.execs.retain(|_, exec| {
+            let progress = exec.progress();
+            progress.running || progress.exit_code.is_some()
+        });
+        live.execs.values().cloned().collect()
+    };
     for exec in execs {
         let mut progress = exec.progress();
         if progress.running {

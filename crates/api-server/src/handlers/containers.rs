@@ -18,6 +18,7 @@ use crate::request::Call;
 use crate::response::{self, Answer};
 use crate::router::raw_failure;
 use crate::status::Failure;
+use crate::websocket::Accepted;
 
 /// `GET /containers/json`.
 pub(crate) async fn list(call: Call) -> Result<Answer, Failure> {
@@ -142,11 +143,33 @@ pub(crate) async fn attach(call: Call) -> Result<Outcome, Failure> {
         stdout: flag("stdout"),
         stderr: flag("stderr"),
         detach_keys: call.query.given("detachKeys").map(str::to_owned),
+        unframed: false,
     };
     match attach::prepare(&call.engine, &call.name, query).await {
         Ok(attachment) => Ok(Outcome::Takeover(Box::new(Takeover::attach(attachment, call.version)))),
         Err(err) => Ok(Outcome::Answer(raw_failure(err.into()))),
     }
+}
+
+/// `GET /containers/{}/attach/ws`: all streams in one, in frames of a web socket.
+pub(crate) async fn attach_websocket(call: Call) -> Result<Outcome, Failure> {
+    let flag = |name| call.query.flag(name);
+    // Before 1.42 the choice of streams was ignored.
+    let wants = |name| call.version.before(42) || flag(name);
+    let query = AttachQuery {
+        logs: flag("logs"),
+        stream: flag("stream"),
+        stdin: wants("stdin"),
+        stdout: wants("stdout"),
+        stderr: wants("stderr"),
+        detach_keys: call.query.given("detachKeys").map(str::to_owned),
+        unframed: true,
+    };
+    let attachment = attach::prepare(&call.engine, &call.name, query).await?;
+    Ok(match Accepted::of(&call.headers, call.version) {
+        Ok(accepted) => Outcome::Takeover(Box::new(Takeover::websocket(attachment, accepted))),
+        Err(refusal) => Outcome::Answer(*refusal),
+    })
 }
 
 /// Height and width of a terminal. The kernel's fields have 16 bits; more is as much as there can be.

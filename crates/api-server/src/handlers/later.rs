@@ -9,7 +9,6 @@ use crate::status::Failure;
 /// Docker's other routes: methods, pattern, and what they are for. The first that fits counts.
 const LATER: &[(&str, &str, &str)] = &[
     ("POST", "/auth", "logging in to registries"),
-    ("GET", "/containers/{}/attach/ws", "attaching over a websocket"),
     ("GET POST", "/containers/{}/checkpoints", "checkpoints"),
     ("DELETE", "/containers/{}/checkpoints/", "checkpoints"),
     ("GET", "/images/search", "searching images"),

@@ -15,6 +15,7 @@ use stdx::fs::Durability;
 use tokio::time::timeout;
 
 use super::*;
+use crate::connection::Connection;
 use crate::container::record::Definition;
 use crate::container::state::{Input, State};
 use crate::exec::{self, Exec};
@@ -422,7 +423,8 @@ async fn privileged_who_asks_during_a_start_hears_of_a_container_that_runs() {
     let (mut client, theirs) = UnixStream::pair().unwrap();
     let query = AttachQuery { stream: true, stdout: true, ..AttachQuery::default() };
     let attachment = ops::attach::prepare(&engine, "x", query).await.unwrap();
-    let mut attached = pin!(attachment.connect(theirs.into(), b"head", vec![]));
+    let connection = Connection { stream: theirs.into(), head: b"head".to_vec(), already_read: vec![], gate: None };
+    let mut attached = pin!(attachment.connect(connection));
     let mut waited = pin!(ops::wait::wait(&engine, "x", Condition::NotRunning));
     let mut execed =
         pin!(ops::exec::create(&engine, "x", ExecCreate { cmd: Some(vec!["true".into()]), ..ExecCreate::default() }));

@@ -4,16 +4,17 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use errdefs::ErrorKind;
-use shim_api::{Attach, Call};
+use shim_api::{Answer, Attach, Call};
 
 use crate::Engine;
+use crate::connection::{Connection, HOLDS_SINCE, hold_number};
 use crate::container::state::Phase;
 use crate::container::{Container, HeldClient};
 use crate::detach_keys;
-use crate::ops::logs::{self, LogsError, LogsQuery};
+use crate::ops::logs::{self, LogStream, LogsError};
 use crate::registry::LookupError;
 use crate::shim::{CallError, Shim};
-use crate::stream::{self, StreamError};
+use crate::stream::{self, Sink, StreamError};
 
 /// How many clients may wait for the start of one container: what one message carries (`sys::socket::FDS_MAX`).
 const HELD_MAX: usize = 60;
@@ -33,6 +34,8 @@ pub struct AttachQuery {
     pub stderr: bool,
     /// The keys that detach; the default ones if absent or empty.
     pub detach_keys: Option<String>,
+    /// Whether output comes as it is even without a terminal, instead of in pieces that say which output it is.
+    pub unframed: bool,
 }
 
 /// Why a client was not attached. The texts are dockerd's.
@@ -120,37 +123,46 @@ impl Attachment {
     /// Connects the client. The container (its shim) owns the stream from here on; before the start it is kept and handed
     /// over with it.
     ///
-    /// `head` is what it gets first: the head of the answer, empty if it has been written. A running container writes it
-    /// itself, so that nothing is lost which it prints afterwards. `already_read` is what the client sent behind its
-    /// request.
-    pub async fn connect(self, mut client: OwnedFd, head: &[u8], already_read: Vec<u8>) -> Result<(), AttachError> {
-        let mut attach = Attach {
+    /// A running container writes the head of the answer itself, or holds its output back until that was written, so that
+    /// nothing is lost which it prints afterwards.
+    pub async fn connect(self, mut connection: Connection) -> Result<(), AttachError> {
+        if self.query.stream && !self.query.logs {
+            return self.stream(connection).await;
+        }
+        connection = greet(connection).await?;
+        if !self.query.logs {
+            self.tell();
+            return Ok(());
+        }
+        let framed = !self.tty() && !self.query.unframed;
+        let (stdout, stderr) = (self.query.stdout, self.query.stderr);
+        let log = logs::open_for_attach(&self.engine, &self.container, stdout, stderr, framed).await;
+        let mut log = log.map_err(AttachError::Logs)?;
+        let Connection { stream, already_read, .. } = connection;
+        let mut sink = Sink::new(stream).map_err(AttachError::Stream)?;
+        send_available(&mut log, &mut sink).await?;
+        self.tell();
+        if self.query.stream { self.go_on(log, sink, already_read).await } else { Ok(()) }
+    }
+
+    fn wants(&self, already_read: Vec<u8>) -> Attach {
+        Attach {
             stdin: self.query.stdin && self.container.definition.config.open_stdin,
             stdout: self.query.stdout,
             stderr: self.query.stderr,
             already_read,
             detach_keys: self.detach_keys.clone(),
-            preamble: head.to_vec(),
-        };
-        if self.query.stream && !self.query.logs {
-            return self.stream(attach, client).await;
+            preamble: Vec::new(),
+            framed: self.query.unframed.then_some(false),
+            hold: None,
         }
-        client = write(client, &std::mem::take(&mut attach.preamble)).await?;
-        if self.query.logs {
-            client = self.send_logs(client).await?;
-        }
-        if self.query.stream {
-            return self.stream(attach, client).await;
-        }
-        self.tell();
-        Ok(())
     }
 
     /// Hands the client over, now or with the start.
-    async fn stream(&self, mut attach: Attach, client: OwnedFd) -> Result<(), AttachError> {
+    async fn stream(&self, connection: Connection) -> Result<(), AttachError> {
         if let Some(shim) = self.running() {
             self.tell();
-            return hand_over(&shim, attach, client).await;
+            return self.hand_over(&shim, connection).await;
         }
         // A start in progress has taken along whom it takes. The next one waits until this client is held, though that has
         // read its answer and asks for the start.
@@ -159,10 +171,82 @@ impl Attachment {
         self.tell();
         if let Some(shim) = shim {
             drop(operation);
-            return hand_over(&shim, attach, client).await;
+            return self.hand_over(&shim, connection).await;
         }
-        let client = write(client, &std::mem::take(&mut attach.preamble)).await?;
-        self.hold(attach, client)
+        let Connection { stream, already_read, .. } = greet(connection).await?;
+        self.hold(self.wants(already_read), stream)
+    }
+
+    /// Hands over a client who has what was logged until now: without a gap, and nothing twice.
+    ///
+    /// The shim marks the log and holds the client, who gets what the log has before the mark and is then let go.
+    async fn go_on(&self, mut log: LogStream, mut sink: Sink, already_read: Vec<u8>) -> Result<(), AttachError> {
+        loop {
+            send_available(&mut log, &mut sink).await?;
+            let Some(shim) = self.running() else {
+                let operation = self.container.operation.lock().await;
+                if self.running().is_some() {
+                    continue;
+                }
+                // It may have run and ended since we looked.
+                let Some(bytes) = log.available().await.map_err(AttachError::Logs)? else {
+                    let stream = sink.into_inner().map_err(AttachError::Stream)?;
+                    return self.hold(self.wants(already_read), stream);
+                };
+                drop(operation);
+                sink.write(&bytes).await.map_err(AttachError::Stream)?;
+                continue;
+            };
+            if shim.speaks() < HOLDS_SINCE {
+                let attach = self.wants(already_read);
+                return hand_over(&shim, attach, sink.into_inner().map_err(AttachError::Stream)?).await;
+            }
+            let hold = hold_number();
+            let attach = Attach { hold: Some(hold), ..self.wants(Vec::new()) };
+            let copy = sink.duplicate().map_err(AttachError::Stream)?;
+            let held = match shim.link.call(Call::Attach(attach), vec![copy]).await {
+                Ok(Answer::Held { logged_until_nanos }) => {
+                    log.read_until(Some(logged_until_nanos.unwrap_or(0)));
+                    send_available(&mut log, &mut sink).await?;
+                    log.read_until(None);
+                    let already_read = already_read.clone();
+                    shim.link.call(Call::Release { hold, already_read }, vec![]).await
+                }
+                other => other,
+            };
+            match held {
+                Ok(_) => return Ok(()),
+                // The client was slow, and let go: the log has what it missed.
+                Err(CallError::Refused(_)) if self.running().is_some() => {}
+                // The container has ended: all that it had to say is in the log.
+                Err(CallError::Closed | CallError::Refused(_)) => return send_available(&mut log, &mut sink).await,
+                Err(err) => return Err(AttachError::Shim(err)),
+            }
+        }
+    }
+
+    async fn hand_over(&self, shim: &Shim, mut connection: Connection) -> Result<(), AttachError> {
+        if connection.gate.is_some() && shim.speaks() < HOLDS_SINCE {
+            connection = greet(connection).await?;
+        }
+        let mut attach = self.wants(connection.already_read);
+        let Some(gate) = connection.gate else {
+            attach.preamble = connection.head;
+            return hand_over(shim, attach, connection.stream).await;
+        };
+        let hold = hold_number();
+        attach.hold = Some(hold);
+        let called = shim.link.call(Call::Attach(attach), vec![connection.stream]).await;
+        // Whatever comes of it, the client gets its answer.
+        let already_read = gate.pass().await;
+        let called = match called {
+            Ok(_) => shim.link.call(Call::Release { hold, already_read }, vec![]).await,
+            failed => failed,
+        };
+        match called {
+            Ok(_) | Err(CallError::Closed) => Ok(()),
+            Err(err) => Err(AttachError::Shim(err)),
+        }
     }
 
     fn tell(&self) {
@@ -183,16 +267,13 @@ impl Attachment {
         live.held_clients.push(HeldClient { attach, stream });
         Ok(())
     }
+}
 
-    async fn send_logs(&self, client: OwnedFd) -> Result<OwnedFd, AttachError> {
-        let query = LogsQuery { stdout: self.query.stdout, stderr: self.query.stderr, ..LogsQuery::default() };
-        let mut log = logs::open_container(&self.engine, &self.container, query).await.map_err(AttachError::Logs)?;
-        let mut sink = stream::Sink::new(client).map_err(AttachError::Stream)?;
-        while let Some(bytes) = log.next().await.map_err(AttachError::Logs)? {
-            sink.write(&bytes).await.map_err(AttachError::Stream)?;
-        }
-        sink.into_inner().map_err(AttachError::Stream)
+async fn send_available(log: &mut LogStream, sink: &mut Sink) -> Result<(), AttachError> {
+    while let Some(bytes) = log.available().await.map_err(AttachError::Logs)? {
+        sink.write(&bytes).await.map_err(AttachError::Stream)?;
     }
+    Ok(())
 }
 
 async fn hand_over(shim: &Shim, attach: Attach, client: OwnedFd) -> Result<(), AttachError> {
@@ -209,11 +290,20 @@ async fn hand_over(shim: &Shim, attach: Attach, client: OwnedFd) -> Result<(), A
     }
 }
 
+/// Writes the head of the answer, or has it written.
+async fn greet(mut connection: Connection) -> Result<Connection, AttachError> {
+    if let Some(gate) = connection.gate.take() {
+        connection.already_read.extend(gate.pass().await);
+    }
+    connection.stream = write(connection.stream, &std::mem::take(&mut connection.head)).await?;
+    Ok(connection)
+}
+
 async fn write(client: OwnedFd, bytes: &[u8]) -> Result<OwnedFd, AttachError> {
     if bytes.is_empty() {
         return Ok(client);
     }
-    let mut sink = stream::Sink::new(client).map_err(AttachError::Stream)?;
+    let mut sink = Sink::new(client).map_err(AttachError::Stream)?;
     sink.write(bytes).await.map_err(AttachError::Stream)?;
     sink.into_inner().map_err(AttachError::Stream)
 }

@@ -13,9 +13,10 @@ use tokio::sync::oneshot;
 use tracing::debug;
 
 use crate::Engine;
+use crate::connection::{Connection, HOLDS_SINCE, hold_number};
 use crate::container::Container;
 use crate::container::state::Phase;
-use crate::detach_keys::{self, DetachKeysError};
+use crate::detach_keys;
 use crate::exec::{Exec, KEPT};
 use crate::launch::in_dockerds_words;
 use crate::links::{self, LinkError};
@@ -55,17 +56,15 @@ pub enum ExecError {
     /// A container that its own links to is not there.
     #[error(transparent)]
     Link(#[from] LinkError),
-    /// The keys are none.
-    #[error("Invalid escape keys ({keys}) provided")]
-    DetachKeys {
-        /// As given.
-        keys: String,
-        /// Why.
-        source: DetachKeysError,
-    },
+    /// The keys are none. dockerd does not say why.
+    #[error("Invalid escape keys ({0}) provided")]
+    DetachKeys(String),
     /// It was not started.
     #[error("exec process is not started")]
     NotStarted,
+    /// It has ended.
+    #[error("NotFound: process does not exist {0}: not found")]
+    Ended(String),
     /// The user or the group is not in the container's files.
     #[error(transparent)]
     User(Failure),
@@ -79,13 +78,13 @@ impl ExecError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             ExecError::Lookup(err) => err.kind(),
-            ExecError::NotFound(_) => ErrorKind::NotFound,
+            ExecError::NotFound(_) | ExecError::Ended(_) => ErrorKind::NotFound,
             ExecError::NotRunning(_) | ExecError::Restarting(_) | ExecError::Paused(_) => ErrorKind::Conflict,
             ExecError::Invalid(err) => err.kind(),
             ExecError::Link(err) => err.kind(),
             ExecError::NotStarted => ErrorKind::InvalidArgument,
             ExecError::User(failure) => failure.kind,
-            ExecError::DetachKeys { .. } => ErrorKind::Internal,
+            ExecError::DetachKeys(_) => ErrorKind::Internal,
             ExecError::Shim(err) => err.kind(),
         }
     }
@@ -112,6 +111,9 @@ pub enum ExecStartError {
     /// Its shim does not answer.
     #[error("OCI runtime exec failed")]
     Shim(#[source] CallError),
+    /// Its working directory is no absolute path. The words are runc's.
+    #[error("OCI runtime exec failed: exec failed: Cwd must be an absolute path")]
+    Cwd,
 }
 
 impl ExecStartError {
@@ -125,13 +127,25 @@ impl ExecStartError {
             {
                 ErrorKind::InvalidArgument
             }
-            ExecStartError::Runtime(_) | ExecStartError::Foreign(_) | ExecStartError::Shim(_) => ErrorKind::Internal,
+            ExecStartError::Runtime(_) | ExecStartError::Foreign(_) | ExecStartError::Shim(_) | ExecStartError::Cwd => {
+                ErrorKind::Internal
+            }
+        }
+    }
+
+    fn of_call(err: CallError) -> ExecStartError {
+        match err {
+            CallError::Refused(failure) if failure.reason == Reason::User => ExecError::User(failure).into(),
+            CallError::Refused(failure) if failure.reason == Reason::Foreign => ExecStartError::Foreign(failure),
+            CallError::Refused(failure) => ExecStartError::Runtime(in_dockerds_words(failure)),
+            err => ExecStartError::Shim(err),
         }
     }
 
     fn exit_code(&self) -> i32 {
         match self {
             ExecStartError::Runtime(failure) | ExecStartError::Foreign(failure) => failure.exit_code,
+            ExecStartError::Cwd => 128,
             _ => EXIT_CODE_DEFAULT,
         }
     }
@@ -145,6 +159,8 @@ pub struct PreparedExec {
     shim: Arc<Shim>,
     exec: Arc<Exec>,
     task: ExecTask,
+    /// Whether its client gets output in pieces that say which output it is: that is for who starts it to say.
+    framed: bool,
     started: bool,
 }
 
@@ -206,57 +222,60 @@ pub async fn prepare_start(engine: &Engine, id: &str, start: ExecStart) -> Resul
         progress.running = true;
     }
     engine.events.container(&container, &exec.action("exec_start"), [("execID", exec.id.clone())]);
-    Ok(PreparedExec { engine: engine.clone(), container, shim, exec, task, started: false })
-}
-
-/// Who is connected to an exec from its beginning.
-#[derive(Debug)]
-pub struct ExecClient {
-    /// The connection.
-    pub stream: OwnedFd,
-    /// What it gets first: the head of the answer, empty if it was written. The shim writes it when the process is ready,
-    /// so that whoever has read it can resize its terminal.
-    pub head: Vec<u8>,
-    /// What it sent behind its request.
-    pub already_read: Vec<u8>,
+    let framed = !start.tty;
+    Ok(PreparedExec { engine: engine.clone(), container, shim, exec, task, framed, started: false })
 }
 
 impl PreparedExec {
-    /// Whether the exec has a terminal, so that the stream is raw instead of multiplexed.
-    pub fn tty(&self) -> bool {
-        self.exec.request.tty
+    /// Whether the stream is multiplexed instead of raw.
+    pub fn is_framed(&self) -> bool {
+        self.framed
     }
 
     /// Starts it; answers when it runs.
     ///
-    /// `client` is absent for a detached exec. When the start fails, a client has been told in its stream already.
-    pub async fn run(mut self, client: Option<ExecClient>) -> Result<(), ExecStartError> {
+    /// `client` is absent for a detached exec. Its head is written when the process is ready, so that whoever has read it can
+    /// resize its terminal. When the start fails, it has been told in its stream already.
+    pub async fn run(mut self, client: Option<Connection>) -> Result<(), ExecStartError> {
         self.started = true;
         let engine = self.engine.clone();
         engine.detached(async move { self.start(client).await }).await
     }
 
-    async fn start(&mut self, client: Option<ExecClient>) -> Result<(), ExecStartError> {
+    async fn start(&mut self, client: Option<Connection>) -> Result<(), ExecStartError> {
         let mut task = self.task.clone();
-        let (mut streams, mut copy) = (Vec::new(), None);
-        if let Some(ExecClient { stream, head, already_read }) = client {
+        let (mut streams, mut copy, mut held) = (Vec::new(), None, None);
+        if let Some(Connection { stream, head, mut already_read, mut gate }) = client {
+            if self.shim.speaks() < HOLDS_SINCE
+                && let Some(gate) = gate.take()
+            {
+                already_read.extend(gate.pass().await);
+            }
             // Kept until the answer: the client is told of a failure in its stream.
             copy = stream.try_clone().ok().map(|copy| (copy, head.clone()));
-            task.attach = Some(self.attach(head, already_read));
+            held = gate.map(|gate| (gate, hold_number()));
+            task.attach = Some(self.attach(head, already_read, held.as_ref().map(|(_, number)| *number)));
             streams.push(stream);
         }
-        let answer = self.shim.link.call(Call::Exec(Box::new(task)), streams).await;
+        let relative = !task.process.cwd.is_empty() && !task.process.cwd.starts_with('/');
+        let answer = match relative {
+            true => None,
+            false => Some(self.shim.link.call(Call::Exec(Box::new(task)), streams).await),
+        };
         self.exec.release(&self.engine.recorder.shim_dir(self.container.id()));
+        if let Some(Ok(Answer::ExecStarted { pid })) = answer {
+            self.exec.progress().pid = pid;
+        }
+        if let Some((gate, hold)) = held {
+            let already_read = gate.pass().await;
+            // It has ended and let go of everybody if this fails; or was not started, which is told below.
+            let _ = self.shim.link.call(Call::Release { hold, already_read }, vec![]).await;
+        }
         let err = match answer {
-            Ok(Answer::ExecStarted { pid }) => {
-                self.exec.progress().pid = pid;
-                return Ok(());
-            }
-            Ok(_) => ExecStartError::Shim(CallError::Closed),
-            Err(CallError::Refused(failure)) if failure.reason == Reason::User => ExecError::User(failure).into(),
-            Err(CallError::Refused(failure)) if failure.reason == Reason::Foreign => ExecStartError::Foreign(failure),
-            Err(CallError::Refused(failure)) => ExecStartError::Runtime(in_dockerds_words(failure)),
-            Err(err) => ExecStartError::Shim(err),
+            None => ExecStartError::Cwd,
+            Some(Ok(Answer::ExecStarted { .. })) => return Ok(()),
+            Some(Ok(_)) => ExecStartError::Shim(CallError::Closed),
+            Some(Err(err)) => ExecStartError::of_call(err),
         };
         self.exec.progress().end(err.exit_code());
         if let Some((client, head)) = copy {
@@ -265,7 +284,7 @@ impl PreparedExec {
         Err(err)
     }
 
-    fn attach(&self, head: Vec<u8>, already_read: Vec<u8>) -> Attach {
+    fn attach(&self, head: Vec<u8>, already_read: Vec<u8>, hold: Option<u64>) -> Attach {
         let request = &self.exec.request;
         Attach {
             stdin: request.attach_stdin,
@@ -275,6 +294,8 @@ impl PreparedExec {
             // Checked when the exec was made.
             detach_keys: parse_keys(request).unwrap_or_default(),
             preamble: head,
+            framed: Some(self.framed),
+            hold,
         }
     }
 
@@ -282,10 +303,10 @@ impl PreparedExec {
     async fn tell(&self, client: OwnedFd, head: Vec<u8>, err: &ExecStartError) {
         let text = format!("{}\r\n", errdefs::chain(err)).into_bytes();
         let mut bytes = head;
-        if self.tty() {
-            bytes.extend(text);
-        } else {
+        if self.framed {
             stream::frame(STDOUT, &text, &mut bytes)
+        } else {
+            bytes.extend(text);
         }
         let told = match Sink::new(client) {
             Ok(mut sink) => sink.write(&bytes).await,
@@ -331,7 +352,7 @@ pub async fn inspect(engine: &Engine, id: &str) -> Result<ExecInspect, ExecError
         open_stdout: request.attach_stdout,
         can_remove: false,
         container_id: container.id().to_string(),
-        detach_keys: String::new(),
+        detach_keys: shown_keys(request),
         pid: progress.pid,
     })
 }
@@ -340,8 +361,16 @@ pub async fn inspect(engine: &Engine, id: &str) -> Result<ExecInspect, ExecError
 pub async fn resize(engine: &Engine, id: &str, height: u16, width: u16) -> Result<(), ExecError> {
     let (container, exec) = find(engine, id)?;
     check_running(&container)?;
-    if !exec.progress().running {
+    let progress = *exec.progress();
+    if progress.exit_code.is_some() {
+        return Err(ExecError::Ended(exec.id.clone()));
+    }
+    if !progress.running {
         return Err(ExecError::NotStarted);
+    }
+    if !exec.request.tty {
+        // There is nothing to be set, which dockerd takes for done.
+        return Ok(());
     }
     let shim = container.shim().ok_or_else(|| ExecError::NotRunning(container.id().clone()))?;
     let call = Call::Resize { exec_id: Some(exec.id.clone()), height, width };
@@ -385,7 +414,8 @@ fn check_running(container: &Container) -> Result<(), ExecError> {
 /// Docker refuses an unknown user when the exec is made, so that the client is told by a status instead of by its stream.
 async fn check_user(container: &Container, user: &str) -> Result<(), ExecError> {
     // Numbers need not be in any file; without a shim the start says what there is to say.
-    let by_number = user.bytes().all(|byte| byte.is_ascii_digit() || byte == b':');
+    let is_id = |part: &str| part.is_empty() || part.parse::<i32>().is_ok_and(|id| id >= 0);
+    let by_number = user.split(':').all(is_id);
     let Some(shim) = container.shim().filter(|_| !by_number) else { return Ok(()) };
     match shim.link.call(Call::CheckUser { user: user.to_owned() }, vec![]).await {
         Err(CallError::Refused(failure)) if failure.reason == Reason::User => Err(ExecError::User(failure)),
@@ -393,7 +423,13 @@ async fn check_user(container: &Container, user: &str) -> Result<(), ExecError> 
     }
 }
 
+/// The keys that were asked for, as their bytes in base64.
+fn shown_keys(request: &ExecCreate) -> String {
+    let keys = if request.detach_keys.is_empty() { Vec::new() } else { parse_keys(request).unwrap_or_default() };
+    engine_api::auth::encode_standard(&keys)
+}
+
 fn parse_keys(request: &ExecCreate) -> Result<Vec<u8>, ExecError> {
     let keys = &request.detach_keys;
-    detach_keys::parse(keys).map_err(|source| ExecError::DetachKeys { keys: keys.clone(), source })
+    detach_keys::parse(keys).map_err(|_| ExecError::DetachKeys(keys.clone()))
 }

@@ -56,12 +56,12 @@ fn describe(engine: &Engine, container: &Container) -> Inspect {
     let definition = &container.definition;
     let (name, state, place, execs) = {
         let live = container.live();
-        let running = live.execs.values().filter(|exec| exec.progress().running);
+        let open = live.execs.values().filter(|exec| exec.progress().exit_code.is_none());
         (
             live.name.clone(),
             live.state.clone(),
             live.place.clone(),
-            running.map(|exec| exec.id.clone()).collect::<Vec<_>>(),
+            open.map(|exec| exec.id.clone()).collect::<Vec<_>>(),
         )
     };
     let (id, dir) = (container.id(), engine.recorder.dir(container.id()));

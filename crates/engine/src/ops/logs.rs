@@ -139,6 +139,7 @@ pub(crate) async fn open_container(
         until_nanos: until.map(nanos),
         // dockerd follows only what runs.
         follow: query.follow && state.is_running(),
+        unwatched: false,
     };
     let reader = bridge::blocking(move || Reader::open(&path, options)).await?;
     let view = View {
@@ -159,6 +160,21 @@ pub(crate) async fn open_container(
     Ok(LogStream { reader: Some(reader), view, follower })
 }
 
+/// Opens the log of a container for a client who goes on with its streams: see [`LogStream::available`].
+pub(crate) async fn open_for_attach(
+    engine: &Engine,
+    container: &Arc<Container>,
+    stdout: bool,
+    stderr: bool,
+    framed: bool,
+) -> Result<LogStream, LogsError> {
+    let (path, format) = log_target::readable(engine, container).ok_or(LogsError::NoLog)?;
+    let options = ReadOptions { format, follow: true, unwatched: true, ..ReadOptions::default() };
+    let reader = bridge::blocking(move || Reader::open(&path, options)).await?;
+    let view = View { tty: !framed, stdout, stderr, timestamps: false, details: false };
+    Ok(LogStream { reader: Some(reader), view, follower: None })
+}
+
 /// Nothing was logged before 1970.
 fn nanos(nanos: i64) -> u64 {
     u64::try_from(nanos).unwrap_or(0)
@@ -168,6 +184,26 @@ impl LogStream {
     /// Whether the container has a terminal, so that the stream is raw instead of multiplexed.
     pub fn tty(&self) -> bool {
         self.view.tty
+    }
+
+    /// The next bytes of what there is now, as by [`next`](Self::next); `None` if there is nothing more, up to the time of
+    /// [`read_until`](Self::read_until). Later there may be.
+    pub(crate) async fn available(&mut self) -> Result<Option<Vec<u8>>, LogsError> {
+        let Some(mut reader) = self.reader.take() else { return Ok(None) };
+        let view = self.view;
+        let (reader, batch) = bridge::blocking(move || {
+            let batch = read_batch(&mut reader, view);
+            (reader, batch)
+        })
+        .await;
+        let (Batch::Bytes(bytes) | Batch::Pending(bytes) | Batch::End(bytes)) = batch?;
+        self.reader = Some(reader);
+        Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
+    }
+
+    /// Sets what is not read: everything later than that, in nanoseconds since 1970.
+    pub(crate) fn read_until(&mut self, nanos: Option<u64>) {
+        self.reader.iter_mut().for_each(|reader| reader.set_until(nanos));
     }
 
     /// The next bytes: some frames, or raw output of a terminal. `None` is the end.

@@ -39,8 +39,11 @@ pub async fn resize(engine: &Engine, name: &str, height: u16, width: u16) -> Res
     container.settle_start().await;
     let shim = container.shim().filter(|_| container.state().pid() != 0);
     let shim = shim.ok_or_else(|| ResizeError::NotRunning(container.id().clone()))?;
-    let call = Call::Resize { exec_id: None, height, width };
-    shim.link.call(call, vec![]).await.map_err(ResizeError::Shim)?;
+    // Without a terminal there is nothing to be set, which dockerd takes for done.
+    if container.tty() {
+        let call = Call::Resize { exec_id: None, height, width };
+        shim.link.call(call, vec![]).await.map_err(ResizeError::Shim)?;
+    }
     let attributes = [("height", height.to_string()), ("width", width.to_string())];
     engine.events.container(&container, "resize", attributes);
     Ok(())

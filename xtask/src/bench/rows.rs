@@ -22,6 +22,8 @@ pub(super) enum Scene {
     Bridged(usize),
     /// Containers that were created, and one of them run.
     Stopped(usize),
+    /// A container that wrote so many lines, and ended.
+    Logged(usize),
 }
 
 /// What is done for one sample. In command lines `{scene}` is the beginning of the scene's names, `{fresh}` a new name.
@@ -238,6 +240,20 @@ pub(super) const ROWS: &[Row] = &[
         scene: Scene::Empty,
         work: Work::Pull("big10:latest"),
         bound: wall_of_docker(2.0),
+    },
+    Row {
+        name: "log-write",
+        about: "run --rm --network none busybox seq 1000000, every line of it logged",
+        scene: Scene::Empty,
+        work: Work::Line { line: &["run", "--rm", "--network", "none", "busybox", "seq", "1000000"], cleanup: &[] },
+        bound: wall_of_docker(4.0),
+    },
+    Row {
+        name: "log-read",
+        about: "logs of a container that wrote 1,000,000 lines",
+        scene: Scene::Logged(1_000_000),
+        work: Work::Line { line: &["logs", "{scene}0"], cleanup: &[] },
+        bound: wall_of_docker(8.0),
     },
     Row {
         name: "oci-run",

@@ -274,6 +274,13 @@ impl Runner {
             Scene::Running(count) => (count, &["run", "-d"], &NO_NETWORK),
             Scene::Bridged(count) => (count, &["run", "-d"], &[]),
             Scene::Stopped(count) => (count, &["create"], &NO_NETWORK),
+            Scene::Logged(lines) => {
+                let name = format!("{}0", self.scene_name(engine));
+                let lines = lines.to_string();
+                let line = ["run", "-d", "--network", "none", "--name", &name, "busybox", "seq", &lines];
+                engine.run(&self.names(engine, &line))?;
+                return engine.run(&self.names(engine, &["wait", "{scene}0"]));
+            }
         };
         let line = |number: usize| {
             let name = format!("{}{number}", self.scene_name(engine));
@@ -296,6 +303,7 @@ impl Runner {
     fn removal(&self, scene: Scene, engine: &Engine) -> Vec<String> {
         let count = match scene {
             Scene::Empty => 0,
+            Scene::Logged(_) => 1,
             Scene::Running(count) | Scene::Bridged(count) | Scene::Stopped(count) => count,
         };
         let names = (0..count).map(|number| format!("{}{number}", self.scene_name(engine)));

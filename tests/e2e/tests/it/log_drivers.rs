@@ -1,6 +1,10 @@
 //! Log drivers and their options, as users see them.
 
+use std::io::Read;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixDatagram;
+
+use testkit::process::DEADLINE;
 
 use crate::support::on_both;
 
@@ -91,6 +95,40 @@ fn privileged_syslog_gets_every_line_and_logs_shows_them() {
         let shown = at.line(&format!("logs {name}"));
         assert_eq!((shown.stdout.as_str(), shown.stderr.as_str()), ("out\n", "err\n"));
         at.remove(&name);
+    });
+}
+
+#[test]
+fn privileged_syslog_goes_over_udp_and_tcp() {
+    on_both(|at| {
+        if at.daemon.is_foreign() {
+            return testkit::skip::report("the foreign daemon does not see our sockets");
+        }
+        let name = at.name("inet");
+        let run = |network: &str, address: std::net::SocketAddr, format: &str| {
+            at.ok(&format!(
+                "run --rm --network none --log-driver syslog --log-opt syslog-address={network}://{address} --log-opt \
+                 syslog-format={format} --log-opt tag=mark --name {name} busybox sh -c 'echo one; echo two'"
+            ));
+        };
+        let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+        datagrams.set_read_timeout(Some(DEADLINE)).unwrap();
+        run("udp", datagrams.local_addr().unwrap(), "rfc3164");
+        for text in ["one", "two"] {
+            let mut buffer = [0; 1000];
+            let length = datagrams.recv(&mut buffer).unwrap();
+            let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            assert!(message.starts_with("<30>") && message.contains(" mark["), "{message}");
+            assert!(message.ends_with(&format!(": {text}\n")), "{message}");
+        }
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        run("tcp", server.local_addr().unwrap(), "rfc5424");
+        let (mut stream, _) = server.accept().unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut got = String::new();
+        stream.read_to_string(&mut got).unwrap();
+        let texts: Vec<_> = got.lines().map(|line| line.rsplit_once(" mark - ").unwrap().1).collect();
+        assert!(got.lines().all(|line| line.starts_with("<30>1 ")) && texts == ["one", "two"], "{got}");
     });
 }
 

@@ -47,6 +47,7 @@ mod runtimes;
 mod sharing;
 mod shims;
 mod soak;
+mod streams;
 mod stuck;
 mod support;
 mod system;

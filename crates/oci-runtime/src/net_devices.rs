@@ -111,7 +111,8 @@ impl Way<'_> {
         if before.iter().any(|(_, name)| *name == device.inside) {
             return Err(("move", Errno::EXIST.into()));
         }
-        self.host.set_up(index, false).map_err(at("bring down"))?;
+        // Not brought down first: the kernel does that once it knows that the device can leave, and what cannot, as the
+        // loopback device, stays as it is (net/core/dev.c, __dev_change_net_namespace()).
         self.host.send_to(index, self.namespace.as_raw_fd(), &device.inside).map_err(at("move"))?;
         // Its number may be another one there, and its name one of the kernel's choice.
         let after = self.container.links().map_err(at("find"))?;
@@ -120,7 +121,7 @@ impl Way<'_> {
         for address in addresses.iter().filter(|address| address.is_to_stay()) {
             self.container.add_address(index, address).map_err(at("give an address to"))?;
         }
-        self.container.set_up(index, true).map_err(at("bring up"))
+        self.container.set_up(index).map_err(at("bring up"))
     }
 }
 

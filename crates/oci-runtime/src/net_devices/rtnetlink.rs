@@ -65,7 +65,7 @@ impl Socket {
 
     /// The number of the device of this name.
     pub(super) fn index(&self, name: &str) -> io::Result<u32> {
-        let mut message = Message::new(RTM_GETLINK, NLM_F_ACK, &link(0, None));
+        let mut message = Message::new(RTM_GETLINK, NLM_F_ACK, &link(0, false));
         message.attribute(IFLA_IFNAME, &terminated(name));
         let found = self.ask(message)?;
         Ok(found.first().and_then(|body| word(body, 4)).ok_or(Errno::NODEV)?)
@@ -73,7 +73,7 @@ impl Socket {
 
     /// All devices: numbers and names.
     pub(super) fn links(&self) -> io::Result<Vec<(u32, String)>> {
-        let bodies = self.ask(Message::new(RTM_GETLINK, NLM_F_DUMP, &link(0, None)))?;
+        let bodies = self.ask(Message::new(RTM_GETLINK, NLM_F_DUMP, &link(0, false)))?;
         let one = |body: &Vec<u8>| {
             let name = attributes(body.get(16..)?).find(|(kind, _)| *kind == IFLA_IFNAME)?.1;
             Some((word(body, 4)?, String::from_utf8_lossy(name.strip_suffix(&[0]).unwrap_or(name)).into_owned()))
@@ -81,13 +81,13 @@ impl Socket {
         Ok(bodies.iter().filter_map(one).collect())
     }
 
-    pub(super) fn set_up(&self, index: u32, up: bool) -> io::Result<()> {
-        self.ask(Message::new(RTM_NEWLINK, NLM_F_ACK, &link(index, Some(up)))).map(drop)
+    pub(super) fn set_up(&self, index: u32) -> io::Result<()> {
+        self.ask(Message::new(RTM_NEWLINK, NLM_F_ACK, &link(index, true))).map(drop)
     }
 
     /// Moves a device into another network namespace, by another name.
     pub(super) fn send_to(&self, index: u32, namespace: RawFd, name: &str) -> io::Result<()> {
-        let mut message = Message::new(RTM_NEWLINK, NLM_F_ACK, &link(index, None));
+        let mut message = Message::new(RTM_NEWLINK, NLM_F_ACK, &link(index, false));
         message.attribute(IFLA_IFNAME, &terminated(name));
         message.attribute(IFLA_NET_NS_FD, &namespace.to_ne_bytes());
         self.ask(message).map(drop)
@@ -183,12 +183,12 @@ impl Message {
     }
 }
 
-/// struct ifinfomsg: family, padding, device type, index, flags, which flags change.
-fn link(index: u32, up: Option<bool>) -> [u8; 16] {
+/// struct ifinfomsg: family, padding, device type, index, flags, which flags change. `up` brings the device up.
+fn link(index: u32, up: bool) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[4..8].copy_from_slice(&index.to_ne_bytes());
-    if let Some(up) = up {
-        bytes[8..12].copy_from_slice(&(if up { IFF_UP } else { 0 }).to_ne_bytes());
+    if up {
+        bytes[8..12].copy_from_slice(&IFF_UP.to_ne_bytes());
         bytes[12..16].copy_from_slice(&IFF_UP.to_ne_bytes());
     }
     bytes

@@ -93,7 +93,7 @@ fn privileged_the_kernel_chooses_a_number_and_a_network_may_be_there_already() {
 
 #[test]
 fn privileged_what_cannot_move_stays() {
-    let host = Host::new(PAIR);
+    let host = Host::new(&format!("{PAIR}\nlink set lo up"));
     let other = Host::new("link add eth0 type veth peer name eth1");
     let mut bundle = Bundle::new(&["true"]);
     let failed = "longshore-runtime create failed: unable to start container process: ";
@@ -107,8 +107,11 @@ fn privileged_what_cannot_move_stays() {
             links.contains(": first@second: <BROADCAST,MULTICAST,UP") && links.contains(": second@first"),
             "{links}"
         );
+        assert!(links.contains("1: lo: <LOOPBACK,UP"), "{links}");
     };
     fails(json!({"first": {}, "nosuch": {}}), "linux.netDevices.nosuch: find nosuch: no such device");
+    // Naive: brings it down before the kernel refuses to move it, and the host is without loopback.
+    fails(json!({"lo": {"name": "x"}}), "linux.netDevices.lo: move lo: invalid argument");
     fails(json!({"second": {"name": "lo"}}), "linux.netDevices.second: move second: file exists");
     bundle.config["linux"]["namespaces"][1]["path"] = json!(format!("/proc/{}/ns/net", other.0.id()));
     bundle.config["linux"]["netDevices"] = json!({"first": {"name": "eth1"}});

@@ -207,8 +207,8 @@ fn privileged_a_terminal_comes_through_the_socket_again() {
     talk(&mut terminal);
     bundle.ok(&words(&[&["checkpoint"], &FILES]));
     drop(terminal);
-    let missing = "longshore-runtime restore failed: \
-                   cannot allocate tty if runc will detach without setting console socket";
+    let missing = "longshore-runtime restore failed: cannot allocate tty if longshore-runtime will detach without setting \
+                   console socket (process.terminal needs --console-socket)";
     assert_eq!(bundle.err(&words(&[&["restore", "-d"], &FILES])), missing);
     bundle.ok(&words(&[&["restore"], &console, &FILES]));
     talk(&mut master(&listener));

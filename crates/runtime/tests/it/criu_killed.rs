@@ -137,7 +137,9 @@ fn privileged_a_restore_that_fails_leaves_nothing() {
     assert_gone(&bundle);
     bundle.config["mounts"] = mounts;
     let text = bundle.err(&["restore", "-d", "--image-path", "nosuch"]);
-    assert!(text.starts_with("longshore-runtime restore failed: open ") && text.contains("nosuch"), "{text}");
+    let nosuch = bundle.path("nosuch").display().to_string();
+    let why = format!("is no checkpoint: open {nosuch}/descriptors.json: no such file or directory");
+    assert_eq!(text, format!("longshore-runtime restore failed: --image-path {nosuch} {why}"));
     fs::write(bundle.path("images/pstree.img"), "nothing").unwrap();
     let text = bundle.err(&restore);
     assert!(text.starts_with("longshore-runtime restore failed: criu failed: type RESTORE errno "), "{text}");
@@ -162,9 +164,14 @@ fn privileged_without_criu_it_is_named() {
     assert!(bundle.run(&["restore", "--help"]).stdout.contains("--lsm-mount-context"));
     assert_eq!(bundle.run(&["checkpoint", "--parent-path", "/x", "y"]).code, Some(1));
     assert_eq!(bundle.logged(), "--parent-path must be relative");
-    for flag in ["--empty-ns=ipc", "--manage-cgroups-mode=all", "--page-server=x", "--status-fd=99"] {
+    for (flag, takes) in [
+        ("--empty-ns=ipc", "network"),
+        ("--manage-cgroups-mode=all", "soft, full, strict or ignore"),
+        ("--page-server=x", "ADDRESS:PORT, an address with colons in brackets"),
+        ("--status-fd=99", "the number of a descriptor that is open for writing"),
+    ] {
         assert_eq!(bundle.run(&["checkpoint", flag, "y"]).code, Some(1));
         let (name, value) = flag[2..].split_once('=').unwrap();
-        assert_eq!(bundle.logged(), format!("invalid value {value:?} for flag -{name}"));
+        assert_eq!(bundle.logged(), format!("invalid value {value:?} for flag -{name}, which takes {takes}"));
     }
 }

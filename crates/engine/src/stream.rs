@@ -63,6 +63,26 @@ impl Sink {
         self.0.get_ref().try_clone().map_err(StreamError::Register)
     }
 
+    /// Waits until the client has read everything, where that is known.
+    ///
+    /// A client may read the head of its answer with a reader of its own and go on with the bare connection: what lies beside
+    /// the head then is lost to it.
+    pub(crate) async fn until_read(&mut self) -> Result<(), StreamError> {
+        let read = async {
+            loop {
+                let mut ready = self.0.writable().await?;
+                if sys::socket::unread(self.0.as_fd())?.is_none_or(|bytes| bytes == 0) {
+                    return io::Result::Ok(());
+                }
+                // Whoever reads is an event, however much room there was before (af_unix.c, unix_write_space); one that came
+                // since this one is not cleared.
+                ready.clear_ready();
+            }
+        };
+        let read = tokio::time::timeout(PROGRESS_TIMEOUT, read).await;
+        read.map_err(|_| StreamError::Stuck)?.map_err(StreamError::Write)
+    }
+
     /// Gives the connection back.
     pub(crate) fn into_inner(self) -> Result<OwnedFd, StreamError> {
         Ok(self.0.into_inner())
@@ -111,6 +131,22 @@ mod tests {
         sink.write(&sent).await.unwrap();
         drop(sink.into_inner().unwrap());
         assert!(read.join().unwrap() == sent);
+    }
+
+    #[tokio::test]
+    async fn what_comes_after_the_head_waits_for_its_reader() {
+        let (client, mut server) = UnixStream::pair().unwrap();
+        let mut sink = Sink::new(client.into()).unwrap();
+        sink.until_read().await.unwrap();
+        sink.write(b"head").await.unwrap();
+        let mut waits = Box::pin(sink.until_read());
+        let polled = std::future::poll_fn(|context| std::task::Poll::Ready(waits.as_mut().poll(context)));
+        assert!(polled.await.is_pending());
+        let mut buffer = [0; 64];
+        assert_eq!(server.read(&mut buffer).unwrap(), 4);
+        waits.await.unwrap();
+        sink.write(b"rest").await.unwrap();
+        assert_eq!(server.read(&mut buffer).unwrap(), 4);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use shim_api::Attach;
 
 use crate::detach::Matcher;
 use crate::queue::Queue;
+use crate::unread::Unread;
 
 /// A client that is full and reads nothing for this long is disconnected: until then it holds the container up.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
@@ -38,6 +39,7 @@ pub(crate) struct Client {
     socket: OwnedFd,
     wants: Attach,
     queue: Queue,
+    greeting: Greeting,
     matcher: Matcher,
     progress_at: Instant,
     /// It has shut down its sending side.
@@ -63,6 +65,36 @@ enum Phase {
     Gone,
 }
 
+/// The head of the answer, and who has read it.
+///
+/// A client may read the head with a reader of its own and go on with the bare connection: output that lies beside the head
+/// then is lost to it (the Python SDK does so: docker/api/client.py, `_get_raw_response_socket`). Docker is too slow for that.
+enum Greeting {
+    /// It may not have been read; nobody has looked.
+    Sent,
+    /// It is being waited for.
+    Awaited(Unread),
+    /// It has been read, or nobody can tell.
+    Taken,
+}
+
+impl Greeting {
+    /// Whether the client behind `socket` has read the head; begins to wait for it if it has not.
+    fn is_taken(&mut self, socket: &OwnedFd) -> bool {
+        let still = match self {
+            Greeting::Taken => return true,
+            Greeting::Sent => Unread::watch(socket.as_fd()),
+            Greeting::Awaited(unread) => match unread.is_read(socket.as_fd()) {
+                true => Ok(None),
+                false => return false,
+            },
+        };
+        // What cannot be waited for is not: most clients lose nothing.
+        *self = still.ok().flatten().map_or(Greeting::Taken, Greeting::Awaited);
+        matches!(self, Greeting::Taken)
+    }
+}
+
 /// What a client sent.
 pub(crate) enum Received {
     /// Input for the process, after a look for the detach keys.
@@ -81,8 +113,8 @@ impl Client {
         let matcher = Matcher::new(if terminal { keys } else { Vec::new() });
         let progress_at = Instant::now();
         let hold = wants.hold.map(|number| Hold { number, until: progress_at + HELD_MAX });
-        let (queue, phase) = (Queue::default(), Phase::Open);
-        Client { socket, wants, queue, matcher, progress_at, input_ended: false, hold, phase }
+        let (queue, greeting, phase) = (Queue::default(), Greeting::Sent, Phase::Open);
+        Client { socket, wants, queue, greeting, matcher, progress_at, input_ended: false, hold, phase }
     }
 
     /// Sends what comes before all output, as far as the client takes it at once; keeps the rest.
@@ -132,7 +164,7 @@ impl Client {
     /// What the daemon had read already, as if it came now. Once.
     pub(crate) fn take_already_read(&mut self) -> Received {
         let bytes = std::mem::take(&mut self.wants.already_read);
-        if self.wants.stdin { self.typed(&bytes) } else { Received::Nothing }
+        if self.wants.stdin { typed(&mut self.matcher, &bytes) } else { Received::Nothing }
     }
 
     /// Sends output if the client wants that stream, as far as it takes it at once; keeps the rest.
@@ -145,7 +177,7 @@ impl Client {
             return;
         }
         let header = if self.wants.framed.unwrap_or(framed) { &frame_header(stream, bytes.len())[..] } else { &[] };
-        let now = self.queue.is_empty() && self.hold.is_none();
+        let now = self.queue.is_empty() && self.hold.is_none() && self.greeting.is_taken(&self.socket);
         let sent = if now { self.send_now(header, bytes) } else { 0 };
         for part in [&header[sent.min(header.len())..], &bytes[sent.saturating_sub(header.len())..]] {
             if !part.is_empty() {
@@ -156,7 +188,7 @@ impl Client {
 
     /// Sends what was kept, as far as the client takes it.
     pub(crate) fn flush(&mut self) {
-        if self.hold.is_some() {
+        if self.hold.is_some() || (!self.queue.is_empty() && !self.greeting.is_taken(&self.socket)) {
             return;
         }
         while self.phase != Phase::Gone && !self.queue.is_empty() {
@@ -182,7 +214,7 @@ impl Client {
                 let first = !std::mem::replace(&mut self.input_ended, true);
                 if first && self.wants.stdin { Received::Ended } else { Received::Nothing }
             }
-            Ok((count, _)) if self.wants.stdin => self.typed(&buffer[..count]),
+            Ok((count, _)) if self.wants.stdin => typed(&mut self.matcher, &buffer[..count]),
             // Docker, too, ignores what a client sends that did not ask for input.
             Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Received::Nothing,
             Err(_) => {
@@ -230,10 +262,26 @@ impl Client {
         if !self.input_ended && (input_room || !self.wants.stdin) {
             flags |= PollFlags::IN;
         }
-        if !self.queue.is_empty() {
+        if !self.queue.is_empty() && !matches!(self.greeting, Greeting::Awaited(_)) {
             flags |= PollFlags::OUT;
         }
         flags
+    }
+
+    /// What becomes readable when [`Client::greeted`] has something to do, though the connection may have had room all the time.
+    pub(crate) fn awaited(&self) -> Option<BorrowedFd<'_>> {
+        match &self.greeting {
+            Greeting::Awaited(unread) if self.phase != Phase::Gone => Some(unread.fd()),
+            _ => None,
+        }
+    }
+
+    /// It has read something.
+    pub(crate) fn greeted(&mut self) {
+        self.flush();
+        if matches!(self.phase, Phase::Finishing { .. }) {
+            self.leave_in_socket();
+        }
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -281,11 +329,6 @@ impl Client {
         !std::mem::replace(&mut self.input_ended, true) && self.wants.stdin
     }
 
-    fn typed(&mut self, bytes: &[u8]) -> Received {
-        let typed = self.matcher.take(bytes);
-        if typed.detached { Received::Detached(typed.input) } else { Received::Input(typed.input) }
-    }
-
     fn send_now(&mut self, header: &[u8], bytes: &[u8]) -> usize {
         let parts = [IoSlice::new(header), IoSlice::new(bytes)];
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
@@ -310,6 +353,11 @@ impl Client {
         let mut unread = [0; 512];
         while recv(&self.socket, &mut unread, RecvFlags::DONTWAIT).is_ok_and(|(count, _)| count > 0) {}
     }
+}
+
+fn typed(matcher: &mut Matcher, bytes: &[u8]) -> Received {
+    let typed = matcher.take(bytes);
+    if typed.detached { Received::Detached(typed.input) } else { Received::Input(typed.input) }
 }
 
 /// Docker's header of a piece of output: 1 or 2, three zeros, the length big-endian (Engine API, "Stream format").
@@ -345,6 +393,33 @@ mod tests {
         theirs.read_to_end(&mut got).unwrap();
         assert_eq!(got, b"\x01\0\0\0\0\0\0\x03out");
         assert!(client.is_gone());
+    }
+
+    #[test]
+    fn output_comes_when_the_head_was_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let head = Attach { stdout: true, preamble: b"head".to_vec(), ..Attach::default() };
+        let (mut client, mut theirs) = client(head);
+        client.greet(dir.path());
+        assert!(client.awaited().is_none());
+        client.send(Stream::Stdout, b"out", true, dir.path());
+        client.finish();
+        // There is room, but that is not what it waits for.
+        assert!(!client.interest(true).contains(PollFlags::OUT) && !client.is_gone());
+        let readable = |client: &Client| {
+            let mut polled = [rustix::event::PollFd::from_borrowed_fd(client.awaited().unwrap(), PollFlags::IN)];
+            let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+            rustix::event::poll(&mut polled, Some(&now)).unwrap() == 1
+        };
+        assert!(!readable(&client));
+        let mut buffer = [0; 64];
+        assert_eq!(theirs.read(&mut buffer).unwrap(), 4);
+        assert!(readable(&client));
+        client.greeted();
+        assert!(client.is_gone() && client.awaited().is_none());
+        let mut got = Vec::new();
+        theirs.read_to_end(&mut got).unwrap();
+        assert_eq!(got, b"\x01\0\0\0\0\0\0\x03out");
     }
 
     #[test]

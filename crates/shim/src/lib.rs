@@ -52,5 +52,6 @@ mod queue;
 mod server;
 mod stdin;
 mod streams;
+mod unread;
 
 pub use event_loop::{Arguments, ShimError, run};

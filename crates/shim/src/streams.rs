@@ -32,6 +32,8 @@ pub(crate) enum Part {
     Output(usize),
     Input,
     Client(usize),
+    /// What tells that a client has read the head of its answer.
+    Greeting(usize),
     Log,
 }
 
@@ -186,6 +188,9 @@ impl Streams {
             if !flags.is_empty() || !client.gives_input() {
                 add(Part::Client(at), client.fd(), flags);
             }
+            if let Some(fd) = client.awaited() {
+                add(Part::Greeting(at), fd, PollFlags::IN);
+            }
         }
         if let Some(log) = self.log.as_ref().filter(|log| log.awaits_event()) {
             add(Part::Log, log.fd(), PollFlags::IN);
@@ -198,6 +203,7 @@ impl Streams {
             Part::Output(at) => _ = self.read_output(at, scratch),
             Part::Input => self.input.flush(),
             Part::Client(at) => self.client_ready(at, flags, scratch),
+            Part::Greeting(at) => self.clients.get_mut(at).into_iter().for_each(Client::greeted),
             Part::Log => self.log.iter_mut().for_each(Log::drain),
         }
     }

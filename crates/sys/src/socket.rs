@@ -1,4 +1,4 @@
-//! Unix sockets: descriptors as messages, and who is at the other end. Any socket: nobody at the other end.
+//! Unix sockets: descriptors as messages, who is at the other end, and what it has read. Any socket: nobody at the other end.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -30,6 +30,18 @@ pub fn drop_packets(socket: BorrowedFd<'_>) -> io::Result<()> {
         )
     };
     crate::check(result.into()).map(drop)
+}
+
+/// How many bytes the other end has yet to read, and what the kernel keeps with them: 0 when it has read everything (unix(7),
+/// SIOCOUTQ). `None` for a socket of another family, where bytes count as long as they are on their way.
+pub fn unread(socket: BorrowedFd<'_>) -> io::Result<Option<usize>> {
+    if rustix::net::sockopt::socket_domain(socket)? != rustix::net::AddressFamily::UNIX {
+        return Ok(None);
+    }
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one int, which outlives the call.
+    crate::check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) }.into())?;
+    Ok(Some(usize::try_from(bytes).unwrap_or(0)))
 }
 
 /// Sends `bytes` (not empty) and `fds` with it; answers the number of bytes sent, which can be fewer on a stream.

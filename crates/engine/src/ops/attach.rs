@@ -140,6 +140,10 @@ impl Attachment {
         let mut log = log.map_err(AttachError::Logs)?;
         let Connection { stream, already_read, .. } = connection;
         let mut sink = Sink::new(stream).map_err(AttachError::Stream)?;
+        if let Some(bytes) = log.available().await.map_err(AttachError::Logs)? {
+            sink.until_read().await.map_err(AttachError::Stream)?;
+            sink.write(&bytes).await.map_err(AttachError::Stream)?;
+        }
         send_available(&mut log, &mut sink).await?;
         self.tell();
         if self.query.stream { self.go_on(log, sink, already_read).await } else { Ok(()) }

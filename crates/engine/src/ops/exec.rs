@@ -302,17 +302,19 @@ impl PreparedExec {
     /// The shim has written nothing: the answer begins here, and its status says that all is well, as dockerd's does.
     async fn tell(&self, client: OwnedFd, head: Vec<u8>, err: &ExecStartError) {
         let text = format!("{}\r\n", errdefs::chain(err)).into_bytes();
-        let mut bytes = head;
+        let mut bytes = Vec::new();
         if self.framed {
             stream::frame(STDOUT, &text, &mut bytes)
         } else {
-            bytes.extend(text);
+            bytes = text;
         }
-        let told = match Sink::new(client) {
-            Ok(mut sink) => sink.write(&bytes).await,
-            Err(err) => Err(err),
+        let told = async {
+            let mut sink = Sink::new(client)?;
+            sink.write(&head).await?;
+            sink.until_read().await?;
+            sink.write(&bytes).await
         };
-        if let Err(err) = told {
+        if let Err(err) = told.await {
             // A client that is gone needs no word.
             debug!(container = %self.container.id(), err = errdefs::chain(&err), "tell the client of an exec");
         }

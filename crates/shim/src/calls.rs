@@ -38,8 +38,6 @@ pub(crate) enum CallError {
     NotHeld,
     #[error("exec {0} does not exist")]
     NoExec(String),
-    #[error("process has no terminal")]
-    NoTerminal,
     #[error("request needs {wanted} descriptors and has {found}")]
     Descriptors { wanted: usize, found: usize },
     #[error("open streams")]
@@ -75,7 +73,7 @@ impl CallError {
             CallError::OtherContainer(_) | CallError::NotCreated => ErrorKind::NotFound,
             CallError::NoExec(_) | CallError::NotHeld => ErrorKind::NotFound,
             CallError::Created => ErrorKind::AlreadyExists,
-            CallError::NotRunning | CallError::NoTerminal => ErrorKind::Conflict,
+            CallError::NotRunning => ErrorKind::Conflict,
             CallError::Descriptors { .. } => ErrorKind::InvalidArgument,
             CallError::Streams(_) | CallError::Hierarchies(_) | CallError::Record(_) => ErrorKind::Internal,
             CallError::NotADirectory(_) | CallError::Foreign(_) => ErrorKind::Internal,
@@ -260,7 +258,8 @@ impl Shim {
                 None => return Err(CallError::NoExec(id)),
             },
         };
-        let console = streams.console().ok_or(CallError::NoTerminal)?;
+        // Docker's answer for a process without a terminal, too.
+        let Some(console) = streams.console() else { return Ok(Answer::Done) };
         sys::terminal::resize(console, height, width).map_err(CallError::Resize)?;
         Ok(Answer::Done)
     }

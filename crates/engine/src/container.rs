@@ -2,7 +2,8 @@
 //!
 //! Two locks. [`Container::operation`] is held by an operation from its first look at the state to its last effect, over
 //! await points, so that operations on one container come one after the other. The live part is behind a mutex that is
-//! held over field access only: lists and inspections never wait for an operation.
+//! held over field access only: lists and inspections never wait for an operation. Besides, whoever reads the files of a
+//! running container shares [`Container::views`], for which its next start and its removal wait.
 
 pub mod name;
 pub mod record;
@@ -31,6 +32,9 @@ pub struct Container {
     pub definition: Definition,
     /// Held by whoever operates on it.
     pub operation: Arc<tokio::sync::Mutex<()>>,
+    /// Shared by those who look at the files of its present run; for a moment alone had, with the operation lock, by who is
+    /// about to mount its layers anew or to take them away.
+    pub views: Arc<tokio::sync::RwLock<()>>,
     /// Held by whoever writes its record.
     pub recording: tokio::sync::Mutex<()>,
     live: Mutex<Live>,
@@ -93,6 +97,7 @@ impl Container {
         Container {
             definition: record.definition,
             operation: Arc::default(),
+            views: Arc::default(),
             recording: tokio::sync::Mutex::new(()),
             live: Mutex::new(Live {
                 name: record.name,

@@ -251,6 +251,8 @@ async fn prepare(engine: &Engine, container: &Arc<Container>) -> Result<Prepared
     {
         return Err(LaunchError::StillEnding);
     }
+    // Nor does anybody look at the files of that run any more.
+    drop(container.views.write().await);
     // The shim's directory is about to be used again: what the last run left there has to be on the disk first.
     if engine.recorder.shim_dir(container.id()).exists() {
         engine.recorder.write_now(container).await.map_err(LaunchError::Record)?;

@@ -24,7 +24,8 @@
 //! **Locks.** `Container::operation` (asynchronous) is held by start, remove and rename from beginning to end, and by an
 //! attach to what does not run until the next start will find it; never by what only looks or sends a signal, but who
 //! asks during a start waits for its outcome. `Core::image_users` keeps the removal of an image and the creation of its
-//! containers apart. All other locks are held over map and field access only. Order: operation, recording, live.
+//! containers apart. All other locks are held over map and field access only. Order: operation, views,
+//! recording, live.
 //!
 //! **Cancellation.** What changes something runs in a task of its own ([`Engine::detached`]), so that a client that hangs up
 //! half-way changes nothing about it.

@@ -10,14 +10,16 @@
 //! reached through it is reached by [`View::open`], which never leaves the root (CVE-2018-15664). Nothing is loaded or
 //! executed with a container's root (CVE-2019-14271).
 //!
-//! Whoever has a view holds the container's operation lock: a start would mount the same upper directory again, which
-//! overlayfs does not survive (crate `snapshot`, "Leases").
+//! While somebody has a view of a stopped container nothing else happens to it: a start would mount the same upper directory
+//! again, which overlayfs does not survive (crate `snapshot`, "Leases"). A view of a running one delays only its next start
+//! and its removal: whoever reads slowly, or not at all, holds up neither a commit nor a pause.
 
 mod overlay;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use container_spec::Point;
 use errdefs::ErrorKind;
@@ -30,6 +32,7 @@ use rustix::mount::{
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use sys::mount::Attributes;
 use sys::open::openat2;
+use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard};
 
 use crate::Engine;
 use crate::container::Container;
@@ -95,6 +98,37 @@ impl ViewError {
     }
 }
 
+/// Leave to look at a container's files; kept for as long as the view.
+pub(crate) struct Leave {
+    /// The mount namespace of a container that runs.
+    namespace: Option<OwnedFd>,
+    /// The present run's files.
+    _run: Option<OwnedRwLockReadGuard<()>>,
+    /// Everything, of a container that does not run.
+    _operation: Option<OwnedMutexGuard<()>>,
+}
+
+/// Waits until the container's files may be looked at.
+pub(crate) async fn enter(engine: &Engine, container: &Arc<Container>) -> Result<Leave, ViewError> {
+    let operation = container.operation.clone().lock_owned().await;
+    // The shim of the last run has the layers mounted as long as it is there.
+    if container.state().pid() == 0
+        && let Some(last) = container.shim()
+        && !last.wait_gone(crate::launch::LAST_SHIM_TIMEOUT).await
+    {
+        return Err(ViewError::StillEnding);
+    }
+    let (task, inside) = (engine.clone(), container.clone());
+    let namespace = bridge::blocking(move || running_namespace(&task, &inside)).await;
+    if namespace.is_some() {
+        let run = container.views.clone().read_owned().await;
+        return Ok(Leave { namespace, _run: Some(run), _operation: None });
+    }
+    // Whoever looks at the files of the last run may do so to the end.
+    drop(container.views.write().await);
+    Ok(Leave { namespace, _run: None, _operation: Some(operation) })
+}
+
 /// A mount to be shown, and where.
 struct Placed {
     destination: PathBuf,
@@ -102,21 +136,20 @@ struct Placed {
 }
 
 /// What a view is made of.
-struct Plan {
+struct Plan<'a> {
     engine: Engine,
     /// The mount namespace of a container that runs.
-    namespace: Option<OwnedFd>,
+    namespace: Option<&'a OwnedFd>,
     root: Option<OwnedFd>,
     points: Vec<Point>,
     files: Vec<(PathBuf, PathBuf)>,
 }
 
-/// Opens the files of a container whose operation lock the caller holds for as long as it keeps the view. Blocks.
-pub(crate) fn open(engine: &Engine, container: &Container, mounts: Mounts) -> Result<View, ViewError> {
-    let namespace = running_namespace(engine, container);
-    let stopped = namespace.is_none();
+/// Opens the files of a container. The caller keeps its leave for as long as the view. Blocks.
+pub(crate) fn open(engine: &Engine, container: &Container, mounts: Mounts, leave: &Leave) -> Result<View, ViewError> {
+    let namespace = leave.namespace.as_ref();
     let view = open_in(engine, container, mounts, namespace);
-    if stopped && mounts == Mounts::Own {
+    if namespace.is_none() && mounts == Mounts::Own {
         // The view has copies of the mounts that its volumes are.
         volumes::put_down_now(engine, container);
     }
@@ -127,7 +160,7 @@ fn open_in(
     engine: &Engine,
     container: &Container,
     mounts: Mounts,
-    namespace: Option<OwnedFd>,
+    namespace: Option<&OwnedFd>,
 ) -> Result<View, ViewError> {
     let (mut points, mut files) = (Vec::new(), Vec::new());
     if mounts == Mounts::Own {
@@ -200,7 +233,7 @@ fn running_namespace(engine: &Engine, container: &Container) -> Option<OwnedFd> 
     openat(&process, "ns/mnt", read, Mode::empty()).ok()
 }
 
-impl Plan {
+impl Plan<'_> {
     /// In a thread of its own, which gets a mount namespace of its own with its root and working directory.
     fn build(self, mounts: Mounts) -> Result<View, ViewError> {
         sys::namespace::unshare(UnshareFlags::NEWNS).map_err(system("make a mount namespace"))?;
@@ -208,7 +241,7 @@ impl Plan {
         mount_change("/", recursive).map_err(system("separate the mount namespace"))?;
         let own = openat(CWD, "/proc/thread-self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let own = own.map_err(system("open the mount namespace"))?;
-        let (root, placed) = match (&self.namespace, self.root.as_ref()) {
+        let (root, placed) = match (self.namespace, self.root.as_ref()) {
             (Some(namespace), _) => self.clone_running(namespace, &own)?,
             (None, Some(root)) => {
                 let root = root.try_clone().map_err(system("keep the container's root"))?;

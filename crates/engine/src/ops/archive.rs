@@ -1,7 +1,7 @@
 //! `/containers/{id}/archive`: files of containers, out and in.
 //!
-//! Each of these holds the container's operation lock from its first look to its last byte ([`crate::view`] says why): a
-//! start, a removal or another copy waits, and whoever reads or sends nothing for some minutes is given up.
+//! Each of these has leave to look at the container's files from its first look to its last byte ([`crate::view`] says what
+//! waits meanwhile), and whoever reads or sends nothing for some minutes is given up.
 
 mod resolve;
 
@@ -21,7 +21,7 @@ use tracing::debug;
 use crate::Engine;
 use crate::container::Container;
 use crate::registry::LookupError;
-use crate::view::{self, Mounts, View, ViewError};
+use crate::view::{self, Leave, Mounts, View, ViewError};
 use resolve::{ResolveUserError, absolute, base, evaluate, user_of};
 
 /// How much of the archive is handed on at once.
@@ -108,11 +108,10 @@ pub async fn stat(engine: &Engine, name: &str, path: &str) -> Result<PathStat, A
     let container = engine.containers.find(name)?;
     let (task, named) = (engine.clone(), Named { container: name.to_owned(), path: path.to_owned() });
     let run = async move {
-        let _operation = container.operation.lock().await;
-        settle(&container).await?;
+        let leave = view::enter(&task, &container).await?;
         let container = container.clone();
         bridge::blocking(move || {
-            let view = view::open(&task, &container, Mounts::Own)?;
+            let view = view::open(&task, &container, Mounts::Own, &leave)?;
             look(&view, &named, &named.path).map(|(stat, _)| stat)
         })
         .await
@@ -132,14 +131,16 @@ pub async fn get(
     let (task, named) = (engine.clone(), Named { container: name.to_owned(), path: path.to_owned() });
     let (found, told) = oneshot::channel();
     tokio::spawn(async move {
-        let _operation = container.operation.lock().await;
-        if let Err(err) = settle(&container).await {
-            // Who asked has gone.
-            let _ = found.send(Err(err));
-            return;
-        }
+        let leave = match view::enter(&task, &container).await {
+            Ok(leave) => leave,
+            Err(err) => {
+                // Who asked has gone.
+                let _ = found.send(Err(err.into()));
+                return;
+            }
+        };
         let container = container.clone();
-        bridge::blocking(move || send(&task, &container, &named, found, out)).await;
+        bridge::blocking(move || send(&task, &container, &leave, &named, found, out)).await;
     });
     told.await.unwrap_or(Err(ArchiveError::Ending))
 }
@@ -163,17 +164,6 @@ impl Named {
             err => ArchiveError::Stat { path: path.to_owned(), source: err.into() },
         }
     }
-}
-
-/// The shim of the last run has the layers mounted as long as it is there.
-pub(super) async fn settle(container: &Container) -> Result<(), ArchiveError> {
-    if container.state().pid() == 0
-        && let Some(last) = container.shim()
-        && !last.wait_gone(crate::launch::LAST_SHIM_TIMEOUT).await
-    {
-        return Err(ViewError::StillEnding.into());
-    }
-    Ok(())
 }
 
 /// What is at a path, without following it, and where that is.
@@ -200,12 +190,13 @@ fn look(view: &View, named: &Named, path: &str) -> Result<(PathStat, OwnedFd), A
 fn send(
     engine: &Engine,
     container: &Arc<Container>,
+    leave: &Leave,
     named: &Named,
     found: oneshot::Sender<Result<PathStat, ArchiveError>>,
     out: impl Finish,
 ) {
     let path = absolute(&named.path);
-    let looked = view::open(engine, container, Mounts::Own)
+    let looked = view::open(engine, container, Mounts::Own, leave)
         .map_err(ArchiveError::from)
         .and_then(|view| look(&view, named, &path).map(|(stat, place)| (view, stat, place)));
     let (_view, stat, place) = match looked {
@@ -253,10 +244,9 @@ pub async fn put(
     let container = engine.containers.find(name)?;
     let (task, named) = (engine.clone(), Named { container: name.to_owned(), path: options.path.clone() });
     let run = async move {
-        let _operation = container.operation.lock().await;
-        settle(&container).await?;
+        let leave = view::enter(&task, &container).await?;
         let (engine, inside) = (task.clone(), container.clone());
-        bridge::blocking(move || receive(&engine, &inside, &named, &options, archive)).await?;
+        bridge::blocking(move || receive(&engine, &inside, &leave, &named, &options, archive)).await?;
         task.events.container(&container, "extract-to-dir", []);
         Ok(())
     };
@@ -266,11 +256,12 @@ pub async fn put(
 fn receive(
     engine: &Engine,
     container: &Container,
+    leave: &Leave,
     named: &Named,
     options: &PutOptions,
     archive: impl Read + Send,
 ) -> Result<(), ArchiveError> {
-    let view = view::open(engine, container, Mounts::Own)?;
+    let view = view::open(engine, container, Mounts::Own, leave)?;
     let path = absolute(&options.path);
     let directory = view.open(&path, true).map_err(|err| named.refused(err, &path))?;
     let stat = rustix::fs::fstat(&directory).map_err(|err| named.refused(err, &path))?;

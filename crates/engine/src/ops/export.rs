@@ -48,15 +48,17 @@ pub async fn export(engine: &Engine, name: &str, out: impl Finish + Send + 'stat
     }
     let (engine, (opened, told)) = (engine.clone(), oneshot::channel());
     tokio::spawn(async move {
-        let _operation = container.operation.lock().await;
-        if let Err(err) = archive::settle(&container).await {
-            // Who asked has gone.
-            let _ = opened.send(Err(err));
-            return;
-        }
+        let leave = match view::enter(&engine, &container).await {
+            Ok(leave) => leave,
+            Err(err) => {
+                // Who asked has gone.
+                let _ = opened.send(Err(err.into()));
+                return;
+            }
+        };
         let (task, inside) = (engine.clone(), container.clone());
         let written = bridge::blocking(move || {
-            let place = view::open(&task, &inside, Mounts::None)
+            let place = view::open(&task, &inside, Mounts::None, &leave)
                 .map_err(ArchiveError::from)
                 .and_then(|view| view.open(".", false).map(|place| (view, place)).map_err(no_root));
             let (_view, place) = match place {

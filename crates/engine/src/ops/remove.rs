@@ -154,6 +154,8 @@ async fn remove_container(
             return Err(RemoveError::Running { name: name.to_owned(), state: state.name() });
         }
     }
+    // Whoever looks at its files may do so to the end.
+    drop(container.views.write().await);
     supervise::feed(engine, container, Input::RemovalBegun);
     if let Err(err) = take_away(engine, container, name, volumes).await {
         supervise::feed(engine, container, Input::RemovalFailed);

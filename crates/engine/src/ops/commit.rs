@@ -178,8 +178,9 @@ async fn run(
         comment: options.comment,
         empty_layer: false,
     };
+    let still = if pause { hold(&engine, &container).await? } else { None };
     let built = bridge::blocking(move || {
-        let _still = if pause { Still::freeze(&task, &inside)? } else { None };
+        let _still = still;
         build(&task, &inside, parent.as_deref(), named, config, step)
     });
     let id = match built.await {
@@ -196,6 +197,18 @@ async fn run(
     }
     engine.events.container(&container, "commit", [("comment", comment), ("imageID", id.clone()), ("imageRef", name)]);
     Ok(id)
+}
+
+/// Makes a container stand still that runs.
+async fn hold(engine: &Engine, container: &Arc<Container>) -> Result<Option<Still>, CommitError> {
+    let (task, inside) = (engine.clone(), container.clone());
+    let err = match bridge::blocking(move || Still::freeze(&task, &inside)).await {
+        Err(err) => err,
+        held => return held,
+    };
+    // Its end, which we may not have been told of yet, may be why its cgroup could not be held.
+    super::exec::catch_up(engine, container).await;
+    if container.state().pid() == 0 { Ok(None) } else { Err(err) }
 }
 
 /// A container whose processes stand still as long as this lives.

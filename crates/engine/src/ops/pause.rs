@@ -96,7 +96,8 @@ async fn pause_container(engine: &Engine, container: &Arc<Container>) -> Result<
     if let Err(source) = freeze(engine, container, true).await {
         // Those that stand still already go on.
         _ = freeze(engine, container, false).await;
-        // Its end may be why its cgroup could not be held.
+        // Its end, which we may not have been told of yet, may be why its cgroup could not be held.
+        super::exec::catch_up(engine, container).await;
         return Err(match container.state().phase {
             Phase::Running { .. } => PauseError::Freeze { id, source },
             _ => PauseError::NotRunning(id),

@@ -118,6 +118,9 @@ impl HostFacts {
     /// The runtime's name as `inspect` shows it.
     pub const RUNTIME: &str = "longshore";
 
+    /// Its names in requests, which `inspect` shows as they were given.
+    pub const OWN_RUNTIMES: [&str; 3] = [HostFacts::RUNTIME, "runc", "io.containerd.runc.v2"];
+
     /// The runtime of a request, by the name that is kept; none if it is unknown.
     ///
     /// Ours has those of Docker's default, too, which clients send, unless the administrator has given one of them to
@@ -126,7 +129,8 @@ impl HostFacts {
         let name = if name.is_empty() { self.default_runtime.as_str() } else { name };
         match name {
             name if self.runtimes.iter().any(|known| known == name) => Some(name),
-            "" | HostFacts::RUNTIME | "runc" | "io.containerd.runc.v2" => Some(HostFacts::RUNTIME),
+            "" => Some(HostFacts::RUNTIME),
+            name if HostFacts::OWN_RUNTIMES.contains(&name) => Some(name),
             _ => None,
         }
     }

@@ -48,10 +48,12 @@ impl RuntimeError {
 /// The runtime of a container; none for our own. Blocks briefly, for others alone.
 pub(crate) fn of(engine: &Engine, container: &Container) -> Result<Option<ForeignRuntime>, RuntimeError> {
     let name = container.definition.host_config.runtime.as_str();
-    if matches!(name, "" | HostFacts::RUNTIME) {
-        return Ok(None);
-    }
-    let runtime = engine.config.runtimes.get(name).ok_or_else(|| RuntimeError::Unknown(name.to_owned()))?;
+    let own = || name.is_empty() || HostFacts::OWN_RUNTIMES.contains(&name);
+    let runtime = match engine.config.runtimes.get(name) {
+        Some(runtime) => runtime,
+        None if own() => return Ok(None),
+        None => return Err(RuntimeError::Unknown(name.to_owned())),
+    };
     let dir = engine.recorder.shim_dir(container.id());
     Ok(Some(ForeignRuntime {
         path: find(&runtime.path).ok_or_else(|| RuntimeError::Missing { path: runtime.path.clone() })?,

@@ -84,10 +84,10 @@ fn privileged_runtimes_are_told_and_refused_by_name() {
         let shown = at.ok("info --format '{{json .Runtimes}}'");
         assert!(shown.contains(&format!("\"{runtime}\":{{\"path\":")), "{shown}");
         at.fails("run --rm --runtime foo busybox true", 125, "unknown or invalid runtime name: foo");
-        // Docker's default is our own.
+        // Docker's default is our own, and keeps the name.
         let name = at.name("default");
         at.ok(&format!("create --name {name} --runtime runc busybox"));
-        assert_eq!(at.inspect(&name, "{{.HostConfig.Runtime}}"), "longshore");
+        assert_eq!(at.inspect(&name, "{{.HostConfig.Runtime}}"), "runc");
         at.remove(&name);
     });
 }

@@ -66,7 +66,9 @@ fn describe(engine: &Engine, container: &Container) -> Inspect {
     };
     let (id, dir) = (container.id(), engine.recorder.dir(container.id()));
     let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
-    let logged = definition.host_config.log_config.kind == "json-file" && state.started_at_nanos != 0;
+    // A path is told when something may be there.
+    let begun = |path: std::path::PathBuf| if state.started_at_nanos == 0 { String::new() } else { text(path) };
+    let logged = definition.host_config.log_config.kind == "json-file";
     Inspect {
         id: id.to_string(),
         created: rfc3339(definition.created_at_nanos),
@@ -74,10 +76,10 @@ fn describe(engine: &Engine, container: &Container) -> Inspect {
         args: definition.args.clone(),
         state: wire_state(&state),
         image: definition.image_id.clone(),
-        resolv_conf_path: text(dir.resolv_conf()),
-        hostname_path: text(dir.hostname()),
-        hosts_path: text(dir.hosts()),
-        log_path: if logged { text(dir.log(id)) } else { String::new() },
+        resolv_conf_path: begun(dir.resolv_conf()),
+        hostname_path: begun(dir.hostname()),
+        hosts_path: begun(dir.hosts()),
+        log_path: if logged { begun(dir.log(id)) } else { String::new() },
         name: format!("/{name}"),
         restart_count: state.restart_count.into(),
         driver: "overlay2".to_owned(),

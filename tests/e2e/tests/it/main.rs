@@ -44,6 +44,7 @@ mod pull;
 mod remote;
 mod restart_policy;
 mod runtimes;
+mod sdks;
 mod sharing;
 mod shims;
 mod soak;

@@ -107,6 +107,32 @@ fn privileged_output_does_not_lie_beside_the_head_of_its_answer() {
 }
 
 #[test]
+fn privileged_the_log_does_not_lie_beside_the_head_of_its_answer() {
+    ours(|daemon| {
+        let at = At { daemon, cli: Cli::Docker };
+        let name = at.name("logged");
+        at.ok(&format!("run --network none --name {name} busybox echo out"));
+        for _ in 0..10 {
+            let mut stream = http::connect(at.daemon.socket()).unwrap();
+            write!(
+                stream,
+                "POST /containers/{name}/attach?logs=1&stdout=1 HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\n\
+                 Upgrade: tcp\r\nContent-Length: 0\r\n\r\n"
+            )
+            .unwrap();
+            let mut buffer = [0; 8192];
+            let count = stream.read(&mut buffer).unwrap();
+            let head = String::from_utf8_lossy(&buffer[..count]);
+            assert!(head.starts_with("HTTP/1.1 101 ") && head.ends_with("\r\n\r\n"), "{head:?}");
+            let mut rest = Vec::new();
+            stream.read_to_end(&mut rest).unwrap();
+            assert_eq!(rest, b"\x01\0\0\0\0\0\0\x04out\n");
+        }
+        at.remove(&name);
+    });
+}
+
+#[test]
 fn privileged_an_export_that_nobody_reads_holds_up_neither_commit_nor_pause() {
     with_daemon(|at| {
         let name = at.name("unread");

@@ -289,7 +289,8 @@ impl PreparedExec {
         Attach {
             stdin: request.attach_stdin,
             stdout: request.attach_stdout,
-            stderr: request.attach_stderr,
+            // Raw, it could not be told from standard output: Docker leaves it away.
+            stderr: request.attach_stderr && self.framed,
             already_read,
             // Checked when the exec was made.
             detach_keys: parse_keys(request).unwrap_or_default(),

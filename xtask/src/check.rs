@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use testkit::{paths, process};
 
 use crate::step::{cargo, cargo_build, show, step};
-use crate::{debian, dist, images, peers, tidy, tools, vm};
+use crate::{debian, dist, images, peers, sdk, tidy, tools, vm};
 
 /// Which tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(crate) enum Scope {
     /// Everything that needs neither network nor other engines.
     Default,
     /// Those marked as slow, too: minutes of everything at once, and of hostile input (nextest's profile `all`); and those
-    /// of the virtual machine, and other engines on the OCI runtime.
+    /// of the virtual machine, other engines on the OCI runtime, and the SDKs' own tests.
     All,
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn test(scope: Scope) -> Result<()> {
     let status = process::wait(&mut child, DEADLINE).context("the tests")?;
     report_skips(&skips)?;
     // Also after a failure: they find different things.
-    let apart = if scope == Scope::All { [vm::test(), peers::run(&[])] } else { [Ok(()), Ok(())] };
+    let apart = if scope == Scope::All { vec![vm::test(), peers::run(&[]), sdk::run_if_possible()] } else { vec![] };
     anyhow::ensure!(status.success(), "tests failed");
     apart.into_iter().collect()
 }

@@ -10,6 +10,7 @@
 //! | `vm`, `vm-test` | [`vm`] | tests in a virtual machine, with version 2 of cgroups and with systemd: all that see it, or the runtime's |
 //! | `validate` | [`validate`] | OCI runtimes side by side under the validation suite of runtime-tools |
 //! | `peers` | [`peers`] | podman, containerd and dockerd on our OCI runtime, side by side with runc |
+//! | `sdk` | [`sdk`] | the integration tests of Docker's SDKs, against ours and beside Docker's |
 //! | `bench` | [`bench`] | the promised figures, side by side with other engines |
 //!
 //! [`tools`] installs what a command needs, [`debian`] unpacks what tests talk to, [`step`] prints one line per step with
@@ -22,6 +23,7 @@ mod dist;
 mod images;
 mod peers;
 mod quickstart;
+mod sdk;
 mod step;
 mod tidy;
 mod tools;
@@ -36,7 +38,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
   quickstart           install what is missing, build, run a first container, clean up
   test [--all]         build what tests need and run them; all: with minutes of load and of hostile input, and
-                       with those of `vm` and `peers`
+                       with those of `vm`, `peers` and `sdk`
   ci                   fmt, clippy, tidy, test
   tidy                 check the rules of docs/STYLE.md
   dist [--dev]         build the programs into target/dist (target/dist-dev)
@@ -50,6 +52,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                        run the validation suite of opencontainers/runtime-tools, or the programs with a word in
                        their name, with OCI runtimes side by side; fails if the first passes and another does not
   peers [PEER]...      run podman, containerd and docker on the OCI runtime, each step side by side with runc
+  sdk [--docker unix:///SOCKET[@NETNS]] [SUITE]...
+                       run the integration tests of docker-py, dockerode and bollard; fails if one fails that is not in
+                       xtask/src/sdk/expected.toml; docker: run them against this daemon, too, from that network namespace
   bench [--peer NAME=COMMAND@CGROUP]... [--runtime NAME=COMMAND]... [--runs N] [--only ROW]... [--dist DIR] [--list]
                        measure the promised figures, of the programs in DIR or newly built ones";
 
@@ -78,6 +83,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ("images", []) => images::run(),
         ("validate", options) => validate::run(options),
         ("peers", names) => peers::run(names),
+        ("sdk", options) => sdk::run(options),
         ("bench", options) => bench::run(options),
         ("vm", words) => vm::command(words),
         ("vm-test", words) => vm::runtime_test(words),

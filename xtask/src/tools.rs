@@ -42,6 +42,22 @@ const VM_TOOLS: &[Tool] = &[
 /// What other engines need besides: a root of Debian sid is made for them.
 const PEER_TOOLS: &[Tool] = &[Tool { package: "mmdebstrap", present: || paths::program("mmdebstrap").is_some() }];
 
+/// What the SDKs' tests need besides. Python's own packages come from Debian, too, which signs them.
+const SDK_TOOLS: &[Tool] = &[
+    Tool { package: "git", present: || paths::program("git").is_some() },
+    Tool { package: "npm", present: || paths::program("npm").is_some() },
+    Tool { package: "python3", present: || Path::new("/usr/bin/python3").exists() },
+    Tool { package: "python3-paramiko", present: || has_python("paramiko") },
+    Tool { package: "python3-pytest", present: || has_python("pytest") },
+    Tool { package: "python3-pytest-timeout", present: || has_python("pytest_timeout.py") },
+    Tool { package: "python3-requests", present: || has_python("requests") },
+    Tool { package: "python3-websocket", present: || has_python("websocket") },
+];
+
+fn has_python(module: &str) -> bool {
+    Path::new("/usr/lib/python3/dist-packages").join(module).exists()
+}
+
 /// Installs the packages that are missing; fails with the command to type when this user may not.
 pub(crate) fn install() -> Result<()> {
     install_missing(TOOLS)
@@ -57,6 +73,12 @@ pub(crate) fn install_for_vm() -> Result<()> {
 pub(crate) fn install_for_peers() -> Result<()> {
     install()?;
     install_missing(PEER_TOOLS)
+}
+
+/// The same for the SDKs' tests.
+pub(crate) fn install_for_sdks() -> Result<()> {
+    install()?;
+    install_missing(SDK_TOOLS)
 }
 
 fn install_missing(tools: &[Tool]) -> Result<()> {

@@ -92,6 +92,13 @@ impl Served {
         Ok(Served { layers, manifests: named(&manifest), manifest, media_type: MANIFEST.into(), blobs })
     }
 
+    /// The same image with the tag `tag` for `1`.
+    pub fn tagged(mut self, tag: &str) -> Served {
+        let manifest = self.manifests.remove("1").expect("every image has the tag 1");
+        self.manifests.insert(tag.to_owned(), manifest);
+        self
+    }
+
     /// The same image as Docker's own manifests describe it (distribution, manifest-v2-2.md).
     pub fn schema_2(self) -> Served {
         const DOCKER: &str = "application/vnd.docker.";

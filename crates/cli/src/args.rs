@@ -13,9 +13,11 @@ use crate::plan::values;
 
 pub mod clap_tree;
 pub mod help;
+pub mod later;
 pub mod run_flags;
 pub mod tables;
 
+use later::Wait;
 pub use tables::{Command, ContextVerb, Group, Verb};
 
 /// What a flag takes.
@@ -91,7 +93,7 @@ pub enum Support {
     /// It works and is not shown: an old name.
     Hidden,
     /// It is read; a value other than its default is refused by name.
-    Later,
+    Later(Wait),
     /// The same, and not shown: Docker has it on another system.
     Elsewhere,
 }
@@ -145,8 +147,8 @@ impl Flag {
     }
 
     /// The same flag, refused.
-    pub const fn later(mut self) -> Flag {
-        self.support = Support::Later;
+    pub const fn later(mut self, wait: Wait) -> Flag {
+        self.support = Support::Later(wait);
         self
     }
 
@@ -158,7 +160,7 @@ impl Flag {
 
     /// Whether a value other than the default is refused.
     pub fn is_refused(&self) -> bool {
-        matches!(self.support, Support::Later | Support::Elsewhere)
+        matches!(self.support, Support::Later(_) | Support::Elsewhere)
     }
 
     /// `-m, --memory`, as sentences name it.
@@ -199,8 +201,13 @@ pub enum ArgsError {
         reason: values::ValueError,
     },
     /// We do not offer it yet.
-    #[error("option is not supported yet: --{0}")]
-    Later(String),
+    #[error("option is not supported yet: --{flag} (it waits for {wait})")]
+    Later {
+        /// Its name.
+        flag: &'static str,
+        /// What it waits for.
+        wait: Wait,
+    },
     /// Docker has it on another system.
     #[error(
         "\"--{0}\" is only supported on a Docker daemon running on windows, but the Docker daemon is running on linux"
@@ -357,8 +364,8 @@ impl Parser<'_> {
         }
         if flag.is_refused() && !values::same(flag.kind, &value, flag.default) {
             return Err(match flag.support {
-                Support::Elsewhere => ArgsError::Elsewhere(flag.long),
-                _ => ArgsError::Later(flag.long.to_owned()),
+                Support::Later(wait) => ArgsError::Later { flag: flag.long, wait },
+                _ => ArgsError::Elsewhere(flag.long),
             });
         }
         self.parsed.values.entry(tables::canonical(flag.long)).or_default().push(value);

@@ -30,7 +30,7 @@ pub mod signals;
 pub mod stream;
 pub mod term;
 
-use args::{ArgsError, Command, Parsed, Verb, help, tables};
+use args::{ArgsError, Command, Parsed, Verb, help, later, tables};
 use commands::Context;
 use report::Exit;
 
@@ -88,6 +88,14 @@ fn understand(arguments: &[String]) -> Result<Asked, Exit> {
     if first == "help" {
         return Ok(Asked::Print(help_of(program, rest)?));
     }
+    if let Some((later, path)) = later::find(&words) {
+        let asks = words.iter().any(|word| matches!(&word[..], "--help" | "-h"));
+        return if asks {
+            Ok(Asked::Print(help::of_later(program, path, later)))
+        } else {
+            Err(not_yet(program, path, later))
+        };
+    }
     let (path, command, rest) = match tables::group(first) {
         None => (first.clone(), find(program, first)?, rest),
         Some(group) => {
@@ -120,7 +128,7 @@ fn understand_command(
     let parsed = match args::parse(&flag, &letter, command.interspersed, rest) {
         Ok(parsed) => parsed,
         Err(ArgsError::Help) => return Ok(Asked::Print(help::of_command(program, &path, command))),
-        Err(err @ ArgsError::Later(_)) => {
+        Err(err @ ArgsError::Later { .. }) => {
             // What docker refuses once it has read the line: 125 where 1 could be the container's.
             let status = if matches!(command.verb, Verb::Run | Verb::Create) { 125 } else { 1 };
             return Err(Exit::new(status, format!("{program}: {err}")));
@@ -146,29 +154,20 @@ fn parse_global(program: &str, arguments: &[String]) -> Result<Option<Parsed>, E
 }
 
 fn find(program: &str, name: &str) -> Result<&'static Command, Exit> {
-    if is_later(name) {
-        return Err(not_yet(program, name));
-    }
     let unknown =
         format!("{program}: unknown command: {program} {name}\n\nRun '{program} --help' for more information");
     tables::find(name).ok_or_else(|| Exit::new(1, unknown))
 }
 
 fn unknown_in_group(program: &str, group: &str, path: &str) -> Exit {
-    if is_later(path) {
-        return not_yet(program, path);
-    }
     let hint = help::group_hint(program, group);
     Exit::new(1, format!("{program}: unknown command: {program} {path}{hint}"))
 }
 
-/// Whether the command at `path` is one of Docker's that we do not have.
-fn is_later(path: &str) -> bool {
-    path.rsplit(' ').next().is_some_and(|name| tables::LATER.contains(&name))
-}
-
-fn not_yet(program: &str, path: &str) -> Exit {
-    Exit::new(125, format!("{program}: command is not supported yet: {program} {path}"))
+/// Of one of Docker's commands that we do not have.
+fn not_yet(program: &str, path: &str, later: &later::Later) -> Exit {
+    let wait = later.wait;
+    Exit::new(1, format!("{program}: command is not supported yet: {program} {path} (it waits for {wait})"))
 }
 
 /// `help` and these words. Docker's parser takes the command off them and complains of the rest.
@@ -180,6 +179,9 @@ fn help_of(program: &str, words: &[String]) -> Result<String, Exit> {
     };
     let unknown = |topic: &[String]| Err(Exit::new(1, format!("unknown help topic: {}", topic.join(" "))));
     let Some((first, rest)) = words.split_first() else { return Ok(help::of_program(program)) };
+    if let Some((later, path)) = later::find(&words) {
+        return Ok(help::of_later(program, path, later));
+    }
     let (path, rest) = match (tables::group(first), rest.split_first()) {
         (Some(group), None) => return Ok(help::of_group(program, group)),
         (Some(_), Some((second, rest))) => (format!("{first} {second}"), rest),
@@ -189,7 +191,6 @@ fn help_of(program: &str, words: &[String]) -> Result<String, Exit> {
         Some(command) if rest.is_empty() => Ok(help::of_command(program, &path, command)),
         Some(_) => unknown(rest),
         None if path == "help" => Ok(help::of_help(program)),
-        None if is_later(&path) => Err(not_yet(program, &path)),
         None if tables::group(first).is_some() => unknown(&words[1..]),
         None => unknown(&words),
     }

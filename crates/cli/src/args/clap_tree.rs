@@ -4,6 +4,7 @@
 
 use clap::{Arg, ArgAction, Command};
 
+use super::later::LATER;
 use super::tables::{self, COMMANDS, GLOBAL, GROUPS, Verb};
 use super::{Flag, Kind, help};
 
@@ -37,7 +38,22 @@ pub fn program(name: &'static str, reader: Reader) -> Command {
             root = insert(root, name, path, command, reader);
         }
     }
+    // A shell does not offer what is not there; a person wants to know what for.
+    for later in LATER.iter().filter(|_| reader == Reader::Person) {
+        for path in later.paths {
+            let leaf = Command::new(path.rsplit(' ').next().unwrap_or(path)).about(later.about).disable_help_flag(true);
+            let leaf = with_usage(leaf, reader, format!("{name} {path} {}", later.usage));
+            root = below(root, path, leaf.after_help(format!("Not supported yet: it waits for {}", later.wait)));
+        }
+    }
     root
+}
+
+fn below(root: Command, path: &'static str, leaf: Command) -> Command {
+    match path.split_once(' ') {
+        None => root.subcommand(leaf),
+        Some((group, _)) => root.mut_subcommand(group, |parent| parent.subcommand(leaf)),
+    }
 }
 
 fn insert(root: Command, program: &str, path: &'static str, command: &tables::Command, reader: Reader) -> Command {
@@ -46,13 +62,12 @@ fn insert(root: Command, program: &str, path: &'static str, command: &tables::Co
     leaf = with_flags(leaf, command.all_flags().collect());
     leaf = match reader {
         Reader::Person => with_usage(leaf, reader, format!("{program} {path} {}", command.usage)),
-        Reader::Shell if command.verb == Verb::Completion => leaf.arg(Arg::new("SHELL").value_parser(SHELLS)),
+        Reader::Shell if command.verb == Verb::Completion => {
+            leaf.arg(Arg::new("SHELL").value_parser(SHELLS))
+        }
         Reader::Shell => leaf.arg(Arg::new("ARGUMENTS").num_args(0..)),
     };
-    match path.split_once(' ') {
-        None => root.subcommand(leaf),
-        Some((group, _)) => root.mut_subcommand(group, |parent| parent.subcommand(leaf)),
-    }
+    below(root, path, leaf)
 }
 
 fn with_usage(command: Command, reader: Reader, usage: String) -> Command {

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::tables::{Arity, COMMANDS, Command, GLOBAL, GROUPS, Group};
+use super::later::{LATER, Later};
+use super::tables::{Arity, COMMANDS, COMMON, Command, GLOBAL, GROUPS, Group, Section};
 use super::{Flag, Kind, Support};
 
 /// Width of what is wrapped: a terminal's at its smallest.
@@ -20,12 +21,27 @@ pub fn of_command(program: &str, path: &str, command: &Command) -> String {
     text
 }
 
+/// Help of a command that is not there yet.
+pub fn of_later(program: &str, path: &str, later: &Later) -> String {
+    let usage = format!("{program} {path} {}", later.usage);
+    format!("Usage:  {}\n\n{}\n\nNot supported yet: it waits for {}\n", usage.trim_end(), later.about, later.wait)
+}
+
 /// Help of the whole program.
 pub fn of_program(program: &str) -> String {
     let mut text = format!("Usage:  {program} [OPTIONS] COMMAND\n\nRun and manage containers\n");
-    let rows = COMMANDS.iter().filter(|command| !command.hidden && !command.paths[0].contains(' '));
-    rows_of(&mut text, "Commands", rows.map(|command| (command.paths[0], command.about)));
-    rows_of(&mut text, "Management Commands", GROUPS.iter().map(|group| (group.name, group.about)));
+    let mut rows = rows_below("");
+    let mut common = Vec::new();
+    for name in COMMON {
+        common.extend(rows.extract_if(.., |(row, _)| row == name));
+    }
+    rows_of(&mut text, "Common Commands", &common);
+    for (title, section) in [("Management Commands", Section::Management), ("Swarm Commands", Section::Swarm)] {
+        let groups = GROUPS.iter().filter(|group| group.section == section);
+        let rows: Vec<_> = groups.map(|group| (group.name.to_owned(), group_about(group))).collect();
+        rows_of(&mut text, title, &rows);
+    }
+    rows_of(&mut text, "Commands", &rows);
     options(&mut text, "Global Options", &GLOBAL.iter().collect::<Vec<_>>());
     let _ = write!(text, "\nRun '{program} COMMAND --help' for more information on a command.\n");
     text
@@ -34,13 +50,35 @@ pub fn of_program(program: &str) -> String {
 /// Help of a group.
 pub fn of_group(program: &str, group: &Group) -> String {
     let mut text = format!("Usage:  {program} {} COMMAND\n\n{}\n", group.name, group.about);
-    let rows = COMMANDS.iter().filter_map(|command| {
-        let path = command.paths.iter().find_map(|path| path.strip_prefix(group.name)?.strip_prefix(' '))?;
-        Some((path, command.about))
-    });
-    rows_of(&mut text, "Commands", rows);
+    rows_of(&mut text, "Commands", &rows_below(group.name));
     let _ = write!(text, "\nRun '{program} {} COMMAND --help' for more information on a command.\n", group.name);
     text
+}
+
+/// Names and descriptions of what a group has, in alphabetical order; the empty name is the top.
+pub(crate) fn rows_below(group: &str) -> Vec<(String, String)> {
+    let name = |paths: &[&str]| {
+        let below = |path: &&str| match (group, path.split_once(' ')) {
+            ("", None) => Some((*path).to_owned()),
+            (_, Some((of, name))) => (of == group).then(|| name.to_owned()),
+            _ => None,
+        };
+        paths.iter().find_map(below)
+    };
+    let ready = COMMANDS.iter().filter(|command| !command.hidden);
+    let ready = ready.filter_map(|command| Some((name(command.paths)?, command.about.to_owned())));
+    let later = LATER.iter().filter_map(|later| Some((name(later.paths)?, format!("{}{NOT_YET}", later.about))));
+    let mut rows: Vec<_> = ready.chain(later).collect();
+    rows.sort();
+    rows
+}
+
+/// Behind the description of what is not there yet.
+const NOT_YET: &str = " (not yet)";
+
+fn group_about(group: &Group) -> String {
+    let all_later = rows_below(group.name).iter().all(|(_, about)| about.ends_with(NOT_YET));
+    format!("{}{}", group.about, if all_later { NOT_YET } else { "" })
 }
 
 /// Help of `help`.
@@ -89,9 +127,8 @@ pub fn arity_complaint(program: &str, path: &str, command: &Command, count: usiz
     ))
 }
 
-fn rows_of<'a>(text: &mut String, title: &str, rows: impl Iterator<Item = (&'a str, &'a str)>) {
+fn rows_of(text: &mut String, title: &str, rows: &[(String, String)]) {
     let _ = write!(text, "\n{title}:\n");
-    let rows: Vec<_> = rows.collect();
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, about) in rows {
         let _ = writeln!(text, "  {name:width$}   {about}");
@@ -119,7 +156,7 @@ fn options(text: &mut String, title: &str, flags: &[&Flag]) {
 }
 
 /// Whether a reader of help is told of this flag as one that works.
-pub(super) fn is_shown(flag: &Flag) -> bool {
+pub(crate) fn is_shown(flag: &Flag) -> bool {
     flag.support == Support::Ready && flag.long != "help"
 }
 
@@ -135,7 +172,7 @@ pub(super) fn described(flag: &Flag) -> String {
 
 /// The sentence that names what is refused, if anything is.
 pub(super) fn not_yet(flags: &[&Flag]) -> Option<String> {
-    let later = flags.iter().filter(|flag| flag.support == Support::Later);
+    let later = flags.iter().filter(|flag| matches!(flag.support, Support::Later(_)));
     let mut names: Vec<String> = later.map(|flag| format!("--{}", flag.long)).collect();
     names.sort_unstable();
     (!names.is_empty()).then(|| format!("Not supported yet: {}", names.join(", ")))
@@ -160,6 +197,7 @@ fn wrap(sentence: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::later::Wait;
     use super::super::tables;
     use super::*;
 
@@ -185,7 +223,7 @@ mod tests {
     #[test]
     fn the_sentence_of_what_is_refused_fits_a_terminal_and_leaves_out_other_systems() {
         let flags: Vec<Flag> = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
-            .map(|name| Flag::value(name, Kind::Text, "string", "One of many").later())
+            .map(|name| Flag::value(name, Kind::Text, "string", "One of many").later(Wait::Builds))
             .into();
         let refused = wrap(&not_yet(&flags.iter().collect::<Vec<_>>()).unwrap());
         assert!(

@@ -1,5 +1,6 @@
 //! Flags of `run` and `create`, in the order of their names.
 
+use super::later::Wait;
 use super::{Flag, Kind};
 
 const fn list(long: &'static str, help: &'static str) -> Flag {
@@ -28,7 +29,7 @@ const fn duration(long: &'static str, help: &'static str) -> Flag {
 
 /// Of every command that pulls.
 pub const DISABLE_CONTENT_TRUST: Flag =
-    Flag::bool("disable-content-trust", "Do not verify the image's signature").default("true").later();
+    Flag::bool("disable-content-trust", "Do not verify the image's signature").default("true").later(Wait::Trust);
 
 /// What only `run` has.
 pub static RUN_ONLY: &[Flag] = &[
@@ -109,7 +110,9 @@ pub static CREATE: &[Flag] = &[
     Flag::bool("init", "Run an init program as process 1, which reaps orphans and passes signals on"),
     Flag::bool("interactive", "Keep its standard input open").short('i'),
     bytes("io-maxbandwidth", "Bandwidth of the system drive (Windows only)").elsewhere(),
-    int("io-maxiops", "Operations of the system drive (Windows only)").elsewhere(),
+    Flag::value("io-maxiops", Kind::Int, "uint", "Operations of the system drive (Windows only)")
+        .default("0")
+        .elsewhere(),
     text("ip", "IPv4 address"),
     text("ip6", "IPv6 address"),
     text("ipc", "IPC namespace"),
@@ -157,7 +160,7 @@ pub static CREATE: &[Flag] = &[
     list("tmpfs", "Mount a tmpfs"),
     Flag::bool("tty", "Give it a terminal").short('t'),
     Flag::value("ulimit", Kind::Ulimit, "ulimit", "Set a resource limit").default("[]"),
-    Flag::bool("use-api-socket", "Give it the API's socket and credentials").later(),
+    Flag::bool("use-api-socket", "Give it the API's socket and credentials").later(Wait::Registries),
     text("user", "User, and group, that it runs as (name or ID)").short('u'),
     text("userns", "User namespace"),
     text("uts", "UTS namespace"),

@@ -1,5 +1,6 @@
 //! All commands.
 
+use super::later::Wait;
 use super::run_flags::{CREATE, DISABLE_CONTENT_TRUST, RUN_ONLY, UPDATE};
 use super::{Flag, Kind};
 
@@ -164,26 +165,55 @@ pub enum Arity {
     Between(usize, usize),
 }
 
-/// A group of commands; the empty name is the top level.
+/// Where help lists a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// What is on this machine.
+    Management,
+    /// What is in a cluster.
+    Swarm,
+}
+
+/// A group of commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group {
     /// Its name.
     pub name: &'static str,
     /// What it is about.
     pub about: &'static str,
+    /// Where help lists it.
+    pub section: Section,
+}
+
+const fn group_of(section: Section, name: &'static str, about: &'static str) -> Group {
+    Group { name, about, section }
 }
 
 /// Groups in the order of help.
 pub static GROUPS: &[Group] = &[
-    Group { name: "builder", about: "Manage builds" },
-    Group { name: "buildx", about: "Manage builds" },
-    Group { name: "container", about: "Manage containers" },
-    Group { name: "context", about: "Manage contexts: named daemons" },
-    Group { name: "image", about: "Manage images" },
-    Group { name: "network", about: "Manage networks" },
-    Group { name: "system", about: "Manage the engine" },
-    Group { name: "volume", about: "Manage volumes" },
+    group_of(Section::Management, "builder", "Manage builds"),
+    group_of(Section::Management, "buildx", "Manage builds"),
+    group_of(Section::Management, "checkpoint", "Manage checkpoints of containers"),
+    group_of(Section::Management, "container", "Manage containers"),
+    group_of(Section::Management, "context", "Manage contexts: named daemons"),
+    group_of(Section::Management, "image", "Manage images"),
+    group_of(Section::Management, "manifest", "Manage images of several platforms"),
+    group_of(Section::Management, "network", "Manage networks"),
+    group_of(Section::Management, "plugin", "Manage plugins"),
+    group_of(Section::Management, "system", "Manage the engine"),
+    group_of(Section::Management, "trust", "Manage who signs images"),
+    group_of(Section::Management, "volume", "Manage volumes"),
+    group_of(Section::Swarm, "config", "Manage configs of services"),
+    group_of(Section::Swarm, "node", "Manage the nodes of a cluster"),
+    group_of(Section::Swarm, "secret", "Manage secrets of services"),
+    group_of(Section::Swarm, "service", "Manage services"),
+    group_of(Section::Swarm, "stack", "Manage stacks of services"),
+    group_of(Section::Swarm, "swarm", "Manage the cluster"),
 ];
+
+/// The commands that help shows first, in its order.
+pub static COMMON: &[&str] =
+    &["run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info"];
 
 /// A command.
 #[derive(Clone, Copy, Debug)]
@@ -267,7 +297,23 @@ const STOP: &[Flag] = &[
 ];
 const CHANGE: Flag =
     Flag::value("change", Kind::List, "list", "Apply an instruction of a Dockerfile to the image").short('c');
-const PLATFORM: Flag = Flag::value("platform", Kind::Text, "string", "Platform of the image").later();
+const PLATFORM: Flag = Flag::value("platform", Kind::Text, "string", "Platform of the image").later(Wait::Platforms);
+
+/// Of volumes that a cluster's plugins make.
+const CLUSTER_VOLUME: &[Flag] = &[
+    Flag::value("availability", Kind::Text, "string", "active, pause or drain").default("active").later(Wait::Clusters),
+    Flag::value("group", Kind::Text, "string", "Group of volumes that it is one of").later(Wait::Clusters),
+    Flag::value("limit-bytes", Kind::Bytes, "bytes", "Size it may have").default("0").later(Wait::Clusters),
+    Flag::value("required-bytes", Kind::Bytes, "bytes", "Size it must have").default("0").later(Wait::Clusters),
+    Flag::value("scope", Kind::Text, "string", "single or multi").default("single").later(Wait::Clusters),
+    Flag::value("secret", Kind::Map, "map", "Secret of its plugin").default("map[]").later(Wait::Clusters),
+    Flag::value("sharing", Kind::Text, "string", "none, readonly, onewriter or all")
+        .default("none")
+        .later(Wait::Clusters),
+    Flag::value("topology-preferred", Kind::List, "list", "Where it should be").later(Wait::Clusters),
+    Flag::value("topology-required", Kind::List, "list", "Where it must be").later(Wait::Clusters),
+    Flag::value("type", Kind::Text, "string", "block or mount").default("block").later(Wait::Clusters),
+];
 
 const CONTEXT_DESCRIPTION: Flag = Flag::value("description", Kind::Text, "string", "What it is for");
 const CONTEXT_DOCKER: Flag = Flag::value(
@@ -335,7 +381,7 @@ pub static COMMANDS: &[Command] = &[
             FORMAT,
             NO_TRUNC,
             QUIET_IDS,
-            Flag::bool("tree", "Show platforms as a tree").later(),
+            Flag::bool("tree", "Show platforms as a tree").later(Wait::Platforms),
         ]])
         .arity(Arity::Max(1)),
     command(
@@ -408,7 +454,7 @@ pub static COMMANDS: &[Command] = &[
         .arity(Arity::Exactly(1)),
     command(
         &["import", "image import"],
-        "[OPTIONS] FILE|URL|- [REPOSITORY[:TAG]]",
+        "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]",
         "Make an image of a tar archive of files",
         Verb::Import,
     )
@@ -496,7 +542,7 @@ pub static COMMANDS: &[Command] = &[
     .arity(Arity::Min(1)),
     command(&["load", "image load"], "[OPTIONS]", "Load images from an archive", Verb::Load).flags(&[&[
         Flag::value("input", Kind::Text, "string", "Read this file instead of standard input").short('i'),
-        Flag::value("platform", Kind::Strings, "strings", "Load only these platforms").later(),
+        Flag::value("platform", Kind::Strings, "string", "Load only these platforms").later(Wait::Platforms),
         Flag::bool("quiet", "Do not show progress").short('q'),
     ]]),
     command(&["logs", "container logs"], "[OPTIONS] CONTAINER", "Show what a container has printed", Verb::Logs)
@@ -553,7 +599,7 @@ pub static COMMANDS: &[Command] = &[
         .flags(&[&[
             Flag::bool("force", "Also if stopped containers use it").short('f'),
             Flag::bool("no-prune", "Keep untagged parents"),
-            Flag::value("platform", Kind::Strings, "strings", "Remove only these platforms").later(),
+            Flag::value("platform", Kind::Strings, "strings", "Remove only these platforms").later(Wait::Platforms),
         ]])
         .arity(Arity::Min(1)),
     command(
@@ -564,8 +610,8 @@ pub static COMMANDS: &[Command] = &[
     )
     .flags(&[&[
         Flag::bool("attach", "Attach to its output and pass signals on").short('a'),
-        Flag::value("checkpoint", Kind::Text, "string", "Go on from this checkpoint").later(),
-        Flag::value("checkpoint-dir", Kind::Text, "string", "Where checkpoints are kept").later(),
+        Flag::value("checkpoint", Kind::Text, "string", "Go on from this checkpoint").later(Wait::Checkpoints),
+        Flag::value("checkpoint-dir", Kind::Text, "string", "Where checkpoints are kept").later(Wait::Checkpoints),
         DETACH_KEYS,
         Flag::bool("interactive", "Attach to its standard input").short('i'),
     ]])
@@ -616,17 +662,21 @@ pub static COMMANDS: &[Command] = &[
     )
     .arity(Arity::Min(1)),
     command(&["volume create"], "[OPTIONS] [VOLUME]", "Create a volume", Verb::CreateVolume)
-        .flags(&[&[
-            Flag::value("driver", Kind::Text, "string", "Driver that makes it").short('d').default("local"),
-            Flag::value("label", Kind::Label, "list", "Attach metadata"),
-            Flag::value("name", Kind::Text, "string", "Name it").hidden(),
-            Flag::value("opt", Kind::Map, "map", "Option of the driver").short('o').default("map[]"),
-        ]])
+        .flags(&[
+            &[
+                Flag::value("driver", Kind::Text, "string", "Driver that makes it").short('d').default("local"),
+                Flag::value("label", Kind::Label, "list", "Attach metadata"),
+                Flag::value("name", Kind::Text, "string", "Name it").hidden(),
+                Flag::value("opt", Kind::Map, "map", "Option of the driver").short('o').default("map[]"),
+            ],
+            CLUSTER_VOLUME,
+        ])
         .arity(Arity::Max(1)),
     command(&["volume inspect"], "[OPTIONS] VOLUME [VOLUME...]", "Show all about volumes", Verb::InspectVolume)
         .flags(&[&[FORMAT.short('f')]])
         .arity(Arity::Min(1)),
     command(&["volume ls", "volume list"], "[OPTIONS]", "List volumes", Verb::ListVolumes).flags(&[&[
+        Flag::bool("cluster", "Only those of the cluster").later(Wait::Clusters),
         FILTER,
         FORMAT,
         Flag::bool("quiet", "Only show names").short('q'),
@@ -669,13 +719,12 @@ pub static COMMANDS: &[Command] = &[
         .arity(Arity::Min(1)),
     command(&["network prune"], "[OPTIONS]", "Remove networks that no container has", Verb::PruneNetworks)
         .flags(&[&[PRUNE_FILTER, FORCE]]),
-    command(&["builder prune", "buildx prune"], "[OPTIONS]", "Remove what builds have cached", Verb::PruneCaches)
-        .flags(&[&[
-            Flag::bool("all", "All of it, not only what nothing refers to").short('a'),
-            PRUNE_FILTER,
-            FORCE,
-            Flag::value("keep-storage", Kind::Bytes, "bytes", "Leave so much of it").default("0"),
-        ]]),
+    command(&["builder prune", "buildx prune"], "", "Remove what builds have cached", Verb::PruneCaches).flags(&[&[
+        Flag::bool("all", "All of it, not only what nothing refers to").short('a'),
+        PRUNE_FILTER,
+        FORCE,
+        Flag::value("keep-storage", Kind::Bytes, "bytes", "Leave so much of it").default("0"),
+    ]]),
     command(&["system df"], "[OPTIONS]", "Show what everything takes on disk", Verb::DiskUsage)
         .flags(&[&[FORMAT, Flag::bool("verbose", "Thing by thing").short('v')]]),
     command(&["system prune"], "[OPTIONS]", "Remove everything that nothing needs", Verb::PruneAll).flags(&[&[
@@ -697,28 +746,6 @@ pub static COMMANDS: &[Command] = &[
     command(&["man"], "DIRECTORY", "Write the manual pages into a directory", Verb::Man)
         .arity(Arity::Exactly(1))
         .hidden(),
-];
-
-/// Docker's commands that are not offered yet: refused by name, so that nobody takes them for a mistyped one.
-pub static LATER: &[&str] = &[
-    "build",
-    "checkpoint",
-    "config",
-    "login",
-    "logout",
-    "manifest",
-    "node",
-    "plugin",
-    "push",
-    "save",
-    "search",
-    "secret",
-    "service",
-    "stack",
-    "swarm",
-    "trust",
-    "connect",
-    "disconnect",
 ];
 
 /// Flags before the command.

@@ -78,3 +78,56 @@ fn completions_can_be_made() {
     clap_tree::program("longshore", clap_tree::Reader::Shell).debug_assert();
     clap_tree::program("longshore", clap_tree::Reader::Person).debug_assert();
 }
+
+/// Docker's commands with their flags: letter, name, and what stands for its value.
+fn dockers() -> serde_json::Map<String, serde_json::Value> {
+    serde_json::from_str(include_str!("docker-28.2.2.json")).unwrap()
+}
+
+fn words(path: &str) -> Vec<String> {
+    path.split(' ').map(str::to_owned).collect()
+}
+
+/// What our tables lack of one command of Docker's.
+fn missing(path: &str, docker: &serde_json::Value) -> Vec<String> {
+    let Some(command) = tables::find(path) else {
+        return if later::find(&words(path)).is_some() { vec![] } else { vec![format!("{path}: missing")] };
+    };
+    let mut missing = Vec::new();
+    let usage = format!("docker {path} {}", command.usage);
+    // Some of Docker's have several lines; the list has the first.
+    if !usage.starts_with(docker["usage"].as_str().unwrap()) {
+        missing.push(format!("{path}: {usage} for {}", docker["usage"]));
+    }
+    for flag in docker["flags"].as_array().unwrap() {
+        let (letter, name, value) = (flag[0].as_str(), flag[1].as_str().unwrap(), flag[2].as_str().unwrap_or(""));
+        let ours = command.all_flags().find(|flag| flag.long == &name[2..]);
+        let ours = ours.map(|flag| (flag.short.map(|letter| format!("-{letter}")), flag.value_name));
+        if name != "--help" && ours != Some((letter.map(str::to_owned), value)) {
+            missing.push(format!("{path}: {letter:?} {name} {value}, ours {ours:?}"));
+        }
+    }
+    missing
+}
+
+#[test]
+fn every_command_of_dockers_is_there_or_named_as_missing() {
+    let dockers = dockers();
+    assert_eq!(dockers.len(), 168);
+    let missing: Vec<String> = dockers.iter().flat_map(|(path, docker)| missing(path, docker)).collect();
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
+#[test]
+fn what_is_missing_is_no_command() {
+    for path in later::LATER.iter().flat_map(|later| later.paths) {
+        assert!(tables::find(path).is_none(), "{path}");
+        let group = path.split_once(' ').map(|(group, _)| group);
+        assert!(group.is_none_or(|group| tables::group(group).is_some()), "{path}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_listed_for_users() {
+    expect_test::expect_file!["../../../../docs/not-yet.md"].assert_eq(&later::report());
+}

@@ -17,6 +17,7 @@ mod crash;
 mod death;
 mod devices;
 mod disk_usage;
+mod every_command;
 mod exec;
 mod files;
 mod flags;

@@ -8,6 +8,7 @@ use crate::args::{Parsed, Verb};
 use crate::config::{self, ConfigFile};
 use crate::connection;
 use crate::contexts::Store;
+use crate::plan::filters;
 use crate::report::{Exit, client_error};
 use crate::say_line;
 
@@ -106,6 +107,11 @@ impl Context {
     pub fn detach_keys<'a>(&'a self, parsed: &'a Parsed) -> &'a str {
         let given = parsed.text("detach-keys");
         if given.is_empty() { &self.config.detach_keys } else { given }
+    }
+
+    /// The filters of a prune: of the command line and of the configuration.
+    pub fn prune_filters(&self, parsed: &Parsed) -> Vec<String> {
+        filters::with_configured(parsed.list("filter"), &self.config.prune_filters)
     }
 
     /// A sentence about `run` with the hint that Docker adds to it.

@@ -31,9 +31,15 @@ pub struct ConfigFile {
     /// `--format` of `images`.
     #[serde(rename = "imagesFormat")]
     pub images_format: String,
+    /// How `network ls` shows networks, if the command line does not say.
+    #[serde(rename = "networksFormat")]
+    pub networks_format: String,
     /// How `volume ls` shows volumes, if the command line does not say.
     #[serde(rename = "volumesFormat")]
     pub volumes_format: String,
+    /// What is never pruned, or only pruned: filters for every prune.
+    #[serde(rename = "pruneFilters", deserialize_with = "null_is_no_list")]
+    pub prune_filters: Vec<String>,
     /// Headers of every request.
     #[serde(rename = "HttpHeaders", deserialize_with = "null_is_empty")]
     pub http_headers: BTreeMap<String, String>,
@@ -50,6 +56,11 @@ pub struct ConfigFile {
 
 /// Go's decoder takes `null` for an empty map, and Go's programs write it.
 fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(source: D) -> Result<BTreeMap<String, T>, D::Error> {
+    Option::deserialize(source).map(Option::unwrap_or_default)
+}
+
+/// The same of a list.
+fn null_is_no_list<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<String>, D::Error> {
     Option::deserialize(source).map(Option::unwrap_or_default)
 }
 
@@ -143,7 +154,7 @@ mod tests {
 
     #[test]
     fn what_is_null_is_empty() {
-        let text = r#"{"auths": null, "credHelpers": null, "HttpHeaders": null, "detachKeys": "ctrl-x"}"#;
+        let text = r#"{"auths": null, "credHelpers": null, "HttpHeaders": null, "pruneFilters": null, "detachKeys": "ctrl-x"}"#;
         let config: ConfigFile = serde_json::from_str(text).unwrap();
         assert_eq!((config.names_credentials(), &*config.detach_keys), (false, "ctrl-x"));
     }

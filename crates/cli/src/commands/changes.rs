@@ -142,8 +142,8 @@ pub async fn prune(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     if !parsed.flag("force") && !confirm()? {
         return Ok(());
     }
-    let given = parsed.list("filter").iter().map(String::as_str);
-    let pruned = container::prune(&context.client, &filters::encode(given)).await?;
+    let given = context.prune_filters(parsed);
+    let pruned = container::prune(&context.client, &filters::encode(given.iter().map(String::as_str))).await?;
     let deleted = pruned.containers_deleted.unwrap_or_default();
     let mut reclaimed_bytes = 0;
     if !deleted.is_empty() {

@@ -28,7 +28,7 @@ pub async fn images(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     if !parsed.flag("force") && !confirm(&question)? {
         return Ok(());
     }
-    let freed = prune_images(context, parsed.flag("all"), parsed.list("filter")).await?;
+    let freed = prune_images(context, parsed.flag("all"), &context.prune_filters(parsed)).await?;
     if !freed.report.is_empty() {
         say_line!("{}", freed.report);
     }
@@ -43,7 +43,7 @@ pub async fn networks(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     if !parsed.flag("force") && !confirm(question)? {
         return Ok(());
     }
-    let report = prune_networks(context, parsed.list("filter")).await?.report;
+    let report = prune_networks(context, &context.prune_filters(parsed)).await?.report;
     if !report.is_empty() {
         say_line!("{report}");
     }
@@ -60,7 +60,7 @@ pub async fn caches(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     // The flag was checked when it was read.
     let keep = size::parse(parsed.text("keep-storage"), size::Units::Binary).ok().filter(|bytes| *bytes > 0);
     let keep = keep.map(|bytes| bytes.to_string());
-    let freed = prune_caches(context, parsed.flag("all"), keep.as_deref(), parsed.list("filter")).await?;
+    let freed = prune_caches(context, parsed.flag("all"), keep.as_deref(), &context.prune_filters(parsed)).await?;
     if !freed.report.is_empty() {
         say_line!("{}", freed.report);
     }
@@ -70,7 +70,7 @@ pub async fn caches(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 
 /// `system prune`
 pub async fn everything(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
-    let (all, volumes, given) = (parsed.flag("all"), parsed.flag("volumes"), parsed.list("filter"));
+    let (all, volumes, given) = (parsed.flag("all"), parsed.flag("volumes"), &context.prune_filters(parsed)[..]);
     if volumes && given.iter().any(|filter| filter.starts_with("until=")) {
         return Err(Exit::new(1, "ERROR: The \"until\" filter is not supported with \"--volumes\""));
     }

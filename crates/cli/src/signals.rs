@@ -93,6 +93,12 @@ pub async fn forward(client: &Client, id: &str, caught: Caught) -> Exit {
     }
 }
 
+/// Nobody passes signals on: waits until the user insists on getting out.
+pub async fn insist() -> Exit {
+    let (sender, _nobody) = mpsc::unbounded_channel();
+    count(Caught::of(&[(2, "INT"), (15, "TERM")]), sender).await
+}
+
 async fn count(mut caught: Caught, sender: mpsc::UnboundedSender<&'static str>) -> Exit {
     let mut interruptions = 0;
     loop {

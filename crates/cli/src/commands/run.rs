@@ -38,7 +38,10 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         return detached(context, parsed, &id).await;
     }
     if !parsed.flag_or("sig-proxy", true) {
-        return attached(context, parsed, &request, &id).await;
+        return tokio::select! {
+            outcome = attached(context, parsed, &request, &id) => outcome,
+            exit = signals::insist() => Err(exit),
+        };
     }
     let caught = Caught::all();
     tokio::select! {

@@ -76,7 +76,7 @@ impl Context {
         }
         let config = ConfigFile::load(global.text("config"))?;
         let directory = config::directory(global.text("config"));
-        let contexts = Store::new(&directory);
+        let contexts = Store::new(&directory).with_host(global.list("host").first());
         let connection = connection::resolve(global, &config, &contexts)?;
         let target = match connection.target {
             Ok(target) => target,

@@ -154,9 +154,9 @@ pub fn default_instance() -> Instance {
     }
 }
 
-/// The context that nobody has made: what the environment says.
-pub fn default_context() -> Metadata {
-    let host = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
+/// The context that nobody has made: what the command line says, or the environment.
+pub fn default_context(store: &Store) -> Metadata {
+    let host = store.given_host.clone().or_else(|| std::env::var("DOCKER_HOST").ok()).filter(|host| !host.is_empty());
     let host = host.unwrap_or_else(|| format!("unix://{}", default_instance().socket.display()));
     Metadata::new(DEFAULT, "", &host, false)
 }

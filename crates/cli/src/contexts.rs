@@ -56,6 +56,8 @@ pub type TlsFiles = BTreeMap<String, BTreeMap<String, Vec<u8>>>;
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
+    /// What the command line says is the default context's host.
+    pub given_host: Option<String>,
 }
 
 impl Metadata {
@@ -113,7 +115,12 @@ pub fn check_name(name: &str) -> Result<(), Exit> {
 impl Store {
     /// The contexts below a directory of configuration.
     pub fn new(config_dir: &Path) -> Store {
-        Store { root: config_dir.join("contexts") }
+        Store { root: config_dir.join("contexts"), given_host: None }
+    }
+
+    /// The same; the command line says which host the default context is.
+    pub fn with_host(self, host: Option<&String>) -> Store {
+        Store { given_host: host.cloned(), ..self }
     }
 
     /// Where a context's metadata is.

@@ -10,6 +10,7 @@ use client::Endpoint;
 use serde_json::{Map, Value, json};
 
 use super::Context;
+use super::inspect::Found;
 use super::volume::natural;
 use crate::args::{ContextVerb, Parsed};
 use crate::contexts::{self, DEFAULT, Metadata, Store, TlsFiles};
@@ -54,7 +55,7 @@ pub fn run(context: &Context, verb: ContextVerb, parsed: &Parsed) -> Result<(), 
 
 /// A context by its name, the one that the environment makes included.
 fn find(store: &Store, name: &str) -> Result<Metadata, Exit> {
-    if name == DEFAULT { Ok(connection::default_context()) } else { store.get(name) }
+    if name == DEFAULT { Ok(connection::default_context(store)) } else { store.get(name) }
 }
 
 fn first(parsed: &Parsed) -> &str {
@@ -149,7 +150,7 @@ fn update(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 
 fn list(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let mut found = context.store().list()?;
-    found.push(connection::default_context());
+    found.push(connection::default_context(context.store()));
     let current = context.name();
     let mut rows: Vec<(String, Row)> =
         found.iter().map(|metadata| (metadata.name.clone(), row(metadata, current))).collect();
@@ -240,7 +241,14 @@ fn inspect(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         }
     }
     match &format {
-        Some(format) => super::inspect::print_formatted(format, &found)?,
+        Some(format) => {
+            let found = found.into_iter().map(|value| Found {
+                value,
+                type_name: "context.contextWithTLSListing",
+                or_raw: false,
+            });
+            return super::inspect::print_formatted(format, found.map(Ok).chain(failures.into_iter().map(Err)));
+        }
         None if parsed.text("format") == "json" => say_line!("{}", Value::Array(found)),
         None => say_line!("{}", printed::indented(&Value::Array(found))),
     }

@@ -166,9 +166,10 @@ fn verbose(usage: DiskUsage, format: &str) -> Result<(), Exit> {
     // Docker ends no line that the template does not end.
     let refused = |err| Exit::new(1, format!("{err}"));
     let text = format.replace("\\t", "\t").replace("\\n", "\n");
-    let types = &[("", "*formatter.diskUsageContext")];
-    let format = Format::parse_for(&text, "", types).map_err(refused)?;
-    say!("{}", format.apply(&details.value()).map_err(refused)?);
+    let format = Format::parse(&text).map_err(refused)?;
+    let details = details.value();
+    let fields = details.as_object().cloned().unwrap_or_default();
+    say!("{}", format.apply_fields("*formatter.diskUsageContext", &fields).map_err(refused)?);
     Ok(())
 }
 

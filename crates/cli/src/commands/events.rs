@@ -34,7 +34,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
             match &format {
                 None => say_line!("{}", line(&event)),
                 Some(format) => {
-                    let text = format.apply(&event);
+                    let text = format.apply(TYPE_NAME, &event);
                     say_line!("{}", text.map_err(|err| Exit::new(1, format!("template parsing error: {err}")))?);
                 }
             }
@@ -43,16 +43,18 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     Ok(())
 }
 
+/// Go's name of what a template is applied to.
+const TYPE_NAME: &str = "*events.Message";
+
 /// Parses a template, and tries it before anything happens that it could be applied to.
 fn parse(text: &str) -> Result<Format, Exit> {
-    let types = &[("", "*events.Message"), ("Actor", "events.Actor")];
     let empty = json!({
         "status": "", "id": "", "from": "", "Type": "", "Action": "", "Actor": {"ID": "", "Attributes": {}},
         "scope": "", "time": 0, "timeNano": 0
     });
     let refused = |err: FormatError| Exit::new(64, format!("Error parsing format: {err}"));
-    let format = Format::parse_for(text, "", types).map_err(refused)?;
-    match format.apply(&empty) {
+    let format = Format::parse(text).map_err(refused)?;
+    match format.apply(TYPE_NAME, &empty) {
         Err(err) if err.is_missing_field() => Err(refused(err)),
         // What an empty event has nothing for may be there in others.
         _ => Ok(format),

@@ -31,6 +31,9 @@ pub(super) const TITLES: &[(&str, &str)] = &[
     ("UniqueSize", "UNIQUE SIZE"),
 ];
 
+/// The end of `--format raw`.
+const RAW: &str = "image_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n";
+
 /// `images`
 pub async fn list(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let quiet = parsed.flag("quiet");
@@ -40,7 +43,12 @@ pub async fn list(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     if parsed.flag("digests") {
         columns.insert(2, "Digest");
     }
-    let shape = Shape::parse(format, quiet && matches!(given, "" | "table"), columns);
+    let digest = if parsed.flag("digests") { "digest: {{.Digest}}\n" } else { "" };
+    let raw = format!("repository: {{{{.Repository}}}}\ntag: {{{{.Tag}}}}\n{digest}{RAW}");
+    let shape = match format {
+        "raw" => Shape::of_raw(quiet, &raw, "image_id: {{.ID}}"),
+        _ => Shape::parse(format, quiet && matches!(given, "" | "table"), columns),
+    };
     let pattern = parsed.positionals.first().map(|name| format!("reference={name}"));
     let given = parsed.list("filter").iter().map(String::as_str).chain(pattern.as_deref());
     let options = ListOptions { all: parsed.flag("all"), filters: filters::encode(given) };

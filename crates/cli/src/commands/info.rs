@@ -19,15 +19,15 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         "json" => Some("{{json .}}"),
         text => Some(text),
     };
-    let format = format.map(|text| Format::parse_for(text, "", &[("", "system.dockerInfo")])).transpose();
+    let format = format.map(Format::parse).transpose();
     let format = format.map_err(|err| Exit::new(64, format!("template parsing error: {err}")))?;
     let info = system::info(&context.client).await?;
     let mut value = serde_json::to_value(&info).unwrap_or_default();
     match format {
         Some(format) => {
             value["ClientInfo"] =
-                json!({"Version": env!("CARGO_PKG_VERSION"), "Context": context.name(), "Debug": false});
-            let text = format.apply(&value);
+                json!({"Version": env!("CARGO_PKG_VERSION"), "Context": context.name(), "Debug": false, "Plugins": []});
+            let text = format.apply("system.dockerInfo", &value);
             // Docker ends the line that it could not fill.
             say_line!("{}", text.as_deref().unwrap_or_default());
             text.map_err(|err| Exit::error(&err))?;

@@ -38,6 +38,12 @@ pub(super) const TITLES: &[(&str, &str)] = &[
 /// Go's name of what a row is made from.
 const TYPE_NAME: &str = "*formatter.ContainerContext";
 
+/// `--format raw`
+const RAW: &str = "container_id: {{.ID}}\nimage: {{.Image}}\ncommand: {{.Command}}\ncreated_at: {{.CreatedAt}}\n\
+                   state:{{pad .State 1 0}}\nstatus:{{pad .Status 1 0}}\nnames: {{.Names}}\nlabels:{{pad .Labels 1 0}}\n\
+                   ports:{{pad .Ports 1 0}}\n";
+const RAW_SIZE: &str = "size:{{pad .Size 1 0}}\n";
+
 /// `ps`
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let quiet = parsed.flag("quiet");
@@ -50,7 +56,11 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     if parsed.flag("size") {
         columns.push("Size");
     }
-    let shape = Shape::parse(format, quiet, columns);
+    let raw = format!("{RAW}{}", if parsed.flag("size") { RAW_SIZE } else { "" });
+    let shape = match format {
+        "raw" => Shape::of_raw(quiet, &raw, "container_id: {{.ID}}"),
+        _ => Shape::parse(format, quiet, columns),
+    };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
     let view = View { now, full: parsed.flag("no-trunc") };
     if !format.is_empty() {
@@ -77,9 +87,9 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 
 /// Tries a format, as it was given, with a container of which nothing is known. Docker does so before it asks the daemon.
 fn try_format(text: &str, view: View, shape: &Shape) -> Result<(), Exit> {
-    let format = Format::parse_row(text, TYPE_NAME);
+    let format = Format::parse(text);
     let format = format.map_err(|err| Exit::new(1, format!("failed to parse template: {err}")))?;
-    let tried = row(&Summary::default(), view, shape).apply(&format);
+    let tried = row(&Summary::default(), view, shape).apply(&format, TYPE_NAME);
     tried.map(drop).map_err(|err| Exit::new(1, format!("failed to execute template: {err}")))
 }
 

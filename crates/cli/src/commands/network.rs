@@ -26,12 +26,20 @@ const TITLES: &[(&str, &str)] = &[
     ("CreatedAt", "CREATED AT"),
 ];
 
+/// `--format raw`
+const RAW: &str = "network_id: {{.ID}}\nname: {{.Name}}\ndriver: {{.Driver}}\nscope: {{.Scope}}\n";
+
 /// `network ls`
 pub async fn list(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let quiet = parsed.flag("quiet");
-    let shape = Shape::parse(parsed.text("format"), quiet && parsed.text("format").is_empty(), {
-        vec!["ID", "Name", "Driver", "Scope"]
-    });
+    let format = match parsed.text("format") {
+        "" if !quiet => &context.config.networks_format,
+        given => given,
+    };
+    let shape = match format {
+        "raw" => Shape::of_raw(quiet, RAW, "network_id: {{.ID}}"),
+        format => Shape::parse(format, quiet && format.is_empty(), vec!["ID", "Name", "Driver", "Scope"]),
+    };
     let given = parsed.list("filter").iter().map(String::as_str);
     let mut networks = network::list(&context.client, &filters::encode(given)).await?;
     networks.sort_by(|a, b| a.name.cmp(&b.name));

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use crate::args::Parsed;
-use crate::format::template::{Format, Types};
+use crate::format::template::Format;
 use crate::report::Exit;
 use crate::{say, say_line};
 
@@ -17,9 +17,6 @@ pub const COMMIT: &str = match option_env!("LONGSHORE_COMMIT") {
     None => "unknown",
 };
 
-/// What Docker's structs are called in Go.
-const TYPES: Types = &[("", "system.versionInfo"), ("Client", "system.clientVersion"), ("Server", "*types.Version")];
-
 /// `version`: the client's part is shown even without a daemon.
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let format = match parsed.text("format") {
@@ -27,16 +24,16 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         "json" => Some("{{json .}}"),
         text => Some(text),
     };
-    let format = format.map(|text| Format::parse_for(text, "version", TYPES)).transpose();
+    let format = format.map(|text| Format::parse_as(text, "version")).transpose();
     let format = format.map_err(|err| Exit::new(64, format!("template parsing error: {err}")))?;
     let (server, failure) = match system::version(&context.client).await {
-        Ok(version) => (serde_json::to_value(version).unwrap_or_default(), None),
+        Ok(version) => (with_days(serde_json::to_value(version).unwrap_or_default()), None),
         Err(err) => (Value::Null, Some(err)),
     };
     let client = client_part(context);
     match format {
         Some(format) => {
-            let text = format.apply(&json!({"Client": client, "Server": server}));
+            let text = format.apply("system.versionInfo", &json!({"Client": client, "Server": server}));
             // Docker ends the line that it could not fill.
             say_line!("{}", text.as_deref().unwrap_or_default());
             text.map_err(|err| Exit::error(&err))?;
@@ -44,6 +41,21 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         None => say!("{}", pretty(&client, &server)),
     }
     failure.map_or(Ok(()), |err| Err(err.into()))
+}
+
+/// The days of builds as Docker's client writes them.
+fn with_days(mut server: Value) -> Value {
+    let reword = |place: &mut Value| {
+        if let Some(time) = place.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok()) {
+            *place = time.strftime("%a %b %e %H:%M:%S %Y").to_string().into();
+        }
+    };
+    for component in server["Components"].as_array_mut().into_iter().flatten() {
+        if let Some(time) = component.pointer_mut("/Details/BuildTime") {
+            reword(time);
+        }
+    }
+    server
 }
 
 fn client_part(context: &Context) -> Value {

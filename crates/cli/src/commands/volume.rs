@@ -64,7 +64,10 @@ pub async fn list(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         "" => &context.config.volumes_format,
         given => given,
     };
-    let shape = Shape::parse(format, false, vec!["Driver", "Name"]);
+    let shape = match format {
+        "raw" => Shape::of_raw(quiet, "name: {{.Name}}\ndriver: {{.Driver}}\n", "name: {{.Name}}"),
+        _ => Shape::parse(format, false, vec!["Driver", "Name"]),
+    };
     let given = parsed.list("filter").iter().map(String::as_str);
     let mut volumes = volume::list(&context.client, &filters::encode(given)).await?.volumes;
     volumes.sort_by(|a, b| natural(&a.name, &b.name));
@@ -145,7 +148,8 @@ pub async fn update(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 /// `volume prune`
 pub async fn prune(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let all = parsed.flag("all");
-    let mut given: Vec<&str> = parsed.list("filter").iter().map(String::as_str).collect();
+    let given = context.prune_filters(parsed);
+    let mut given: Vec<&str> = given.iter().map(String::as_str).collect();
     if all && given.iter().any(|filter| filter.starts_with("all=")) {
         return Err(Exit::new(1, "conflicting options: cannot specify both --all and --filter all=1"));
     }

@@ -2,6 +2,8 @@
 
 use client::live;
 
+use serde_json::Map;
+
 use super::Context;
 use crate::args::Parsed;
 use crate::format::template::Format;
@@ -22,8 +24,11 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         text => text,
     };
     let refused = |err: &dyn std::fmt::Display| Exit::new(1, format!("template parsing error: {err}"));
-    let format = Format::parse_for(template, "", &[("", "*why.Why")]).map_err(|err| refused(&err))?;
+    let format = Format::parse(template).map_err(|err| refused(&err))?;
     let value = serde_json::to_value(&why).map_err(|err| Exit::error(&err))?;
-    say_line!("{}", format.apply(&value).map_err(|err| refused(&err))?);
+    say_line!(
+        "{}",
+        format.apply_fields("*why.Why", value.as_object().unwrap_or(&Map::new())).map_err(|err| refused(&err))?
+    );
     Ok(())
 }

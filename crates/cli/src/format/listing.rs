@@ -40,9 +40,10 @@ impl Row {
         self.fields.iter().find(|(name, _)| *name == field).and_then(|(_, value)| value.as_str()).unwrap_or("")
     }
 
-    /// A template, filled with the row.
-    pub fn apply(&self, format: &Format) -> Result<String, FormatError> {
-        format.apply_row(&self.object(), &self.labels)
+    /// A template, filled with the row, whose type in Go is this.
+    pub fn apply(&self, format: &Format, type_name: &'static str) -> Result<String, FormatError> {
+        let labels = WITH_LABELS.contains(&type_name).then_some(&self.labels);
+        format.apply_row(type_name, &self.object(), labels)
     }
 
     /// Its fields as an object.
@@ -56,6 +57,9 @@ impl Row {
         text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
     }
 }
+
+/// Types of rows that have `{{.Label "name"}}`.
+const WITH_LABELS: [&str; 3] = ["*formatter.ContainerContext", "*formatter.volumeContext", "*network.networkContext"];
 
 /// What is printed of a listing.
 #[derive(Clone, Debug)]
@@ -81,6 +85,11 @@ impl Shape {
                 None => Shape::Template(unescaped(text)),
             },
         }
+    }
+
+    /// The shape of `--format raw` is a template, too: of everything, or of what is left with `quiet`.
+    pub fn of_raw(quiet: bool, everything: &str, identity: &str) -> Shape {
+        Shape::Template(if quiet { identity } else { everything }.to_owned())
     }
 
     /// Whether it shows a field.
@@ -126,13 +135,13 @@ impl Listing {
     }
 
     fn parse(&self, text: &str) -> Result<Format, Exit> {
-        Format::parse_row(text, self.type_name).map_err(refused)
+        Format::parse(text).map_err(refused)
     }
 
     fn rows(&self, format: &Format) -> Result<String, Exit> {
         let mut out = String::new();
         for row in &self.rows {
-            out.push_str(&row.apply(format).map_err(refused)?);
+            out.push_str(&row.apply(format, self.type_name).map_err(refused)?);
             out.push('\n');
         }
         Ok(out)

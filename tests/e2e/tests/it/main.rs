@@ -53,6 +53,7 @@ mod streams;
 mod stuck;
 mod support;
 mod system;
+mod templates;
 mod terminal;
 mod versions;
 mod volume_copies;

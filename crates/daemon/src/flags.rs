@@ -12,6 +12,8 @@ pub(crate) enum Invocation {
     Install(Option<String>),
     /// Print the flags.
     Help,
+    /// Print the manual page.
+    Manual,
     /// Print the version.
     Version,
 }
@@ -37,6 +39,9 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
     if arguments.next_if(|first| first == "install").is_some() {
         return parse_install(arguments);
     }
+    if arguments.next_if(|first| first == "man").is_some() {
+        return arguments.next().map_or(Ok(Invocation::Manual), |more| Err(FlagError::Unexpected(more)));
+    }
     let mut given = Given::new();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -60,21 +65,42 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
 
 /// The text of `--help`.
 pub(crate) fn help() -> String {
-    let mut text = "Usage: longshored [OPTIONS]\n       longshored install [DIRECTORY]\n\nOptions:\n".to_owned();
-    text.push_str(&help_line(Some('h'), "help", "", "Print this"));
-    // Settings that only have values at which they change nothing are of no use to a reader.
-    for setting in SETTINGS.iter().filter(|setting| !setting.help.is_empty()) {
-        let help = match config::shown_default(setting.flag) {
-            Some(default) => format!("{} (default {default})", setting.help),
-            None => setting.help.to_owned(),
-        };
-        text.push_str(&help_line(setting.short, setting.flag, value_name(setting.kind), &help));
-    }
-    text.push_str(&help_line(Some('v'), "version", "", "Print the version"));
-    text
+    let usage = "Usage: longshored [OPTIONS]\n       longshored install [DIRECTORY]\n       longshored man\n";
+    let lines = options().into_iter().map(|option| help_line(&option));
+    format!("{usage}\nOptions:\n{}", lines.collect::<String>())
 }
 
-fn help_line(short: Option<char>, flag: &str, value: &str, help: &str) -> String {
+/// A flag, as readers are told of it.
+pub(crate) struct Shown {
+    pub(crate) short: Option<char>,
+    pub(crate) flag: &'static str,
+    pub(crate) value: &'static str,
+    pub(crate) help: String,
+}
+
+/// All flags that are of use to a reader: not those that only have values at which they change nothing.
+pub(crate) fn options() -> Vec<Shown> {
+    let own = |letter: char, flag: &'static str, help: &str| Shown {
+        short: Some(letter),
+        flag,
+        value: "",
+        help: help.to_owned(),
+    };
+    let of = |setting: &Setting| Shown {
+        short: setting.short,
+        flag: setting.flag,
+        value: value_name(setting.kind),
+        help: match config::shown_default(setting.flag) {
+            Some(default) => format!("{} (default {default})", setting.help),
+            None => setting.help.to_owned(),
+        },
+    };
+    let settings = SETTINGS.iter().filter(|setting| !setting.help.is_empty()).map(of);
+    let first = std::iter::once(own('h', "help", "Print this"));
+    first.chain(settings).chain([own('v', "version", "Print the version")]).collect()
+}
+
+fn help_line(Shown { short, flag, value, help }: &Shown) -> String {
     let short = short.map_or("   ".to_owned(), |letter| format!("-{letter},"));
     let flag = format!("{flag} {value}");
     format!("  {short} --{flag:<24} {help}\n")
@@ -215,6 +241,7 @@ mod tests {
         assert_eq!(parsed(&["-D", "-h"]), Invocation::Help);
         assert_eq!(parsed(&["install", "/x"]), Invocation::Install(Some("/x".to_owned())));
         assert_eq!(parsed(&["install", "--help"]), Invocation::Help);
+        assert_eq!(parsed(&["man"]), Invocation::Manual);
         let refused = parse(["install", "--dir"].map(str::to_owned)).unwrap_err().to_string();
         assert_eq!(refused, "unknown flag: --dir");
     }

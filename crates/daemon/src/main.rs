@@ -24,6 +24,7 @@ mod inherited;
 mod install;
 mod listen;
 mod log;
+mod manual;
 mod reload;
 mod roots;
 mod settings;
@@ -69,6 +70,10 @@ fn run() -> Result<()> {
         Ok(Invocation::Install(dir)) => install(dir.as_deref().unwrap_or(install::UNIT_DIR)),
         Ok(Invocation::Help) => {
             print!("{}", flags::help());
+            Ok(())
+        }
+        Ok(Invocation::Manual) => {
+            print!("{}", manual::page());
             Ok(())
         }
         Ok(Invocation::Version) => {

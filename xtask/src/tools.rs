@@ -22,6 +22,9 @@ const TOOLS: &[Tool] = &[
     Tool { package: "openssl", present: || paths::program("openssl").is_some() },
     Tool { package: "openssh-client", present: || paths::program("ssh").is_some() },
     Tool { package: "busybox-static", present: || paths::busybox().is_ok() },
+    // Tests press the tabulator in them.
+    Tool { package: "zsh", present: || paths::program("zsh").is_some() },
+    Tool { package: "fish", present: || paths::program("fish").is_some() },
     // Its musl-gcc links the static programs where the linker of the machine cannot.
     Tool { package: "musl-tools", present: || paths::program("musl-gcc").is_some() },
 ];

@@ -88,6 +88,19 @@ impl Context {
         Ok(Context { program, path, client, config, name: connection.context, contexts, directory })
     }
 
+    /// For a press of the tabulator: a daemon is never started for it, and what is wrong is no matter.
+    pub fn for_completion(program: &'static str, global: &Parsed) -> Option<Context> {
+        let config = ConfigFile::load_quietly(global.text("config"));
+        let directory = config::directory(global.text("config"));
+        let contexts = Store::new(&directory).with_host(global.list("host").first());
+        let connection = connection::resolve(global, &config, &contexts).ok()?;
+        // A context that cannot be used has a name, and others can be listed.
+        let target = connection.target.unwrap_or_else(|_| connection::Target::unused());
+        let options = client::Options { on_demand: None, ..target.options };
+        let client = Client::new(target.endpoint, options);
+        Some(Context { program, path: String::new(), client, config, name: connection.context, contexts, directory })
+    }
+
     /// The name of the context in use.
     pub fn name(&self) -> &str {
         &self.name

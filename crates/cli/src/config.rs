@@ -70,6 +70,12 @@ impl ConfigFile {
         !(self.auths.is_empty() && self.credentials_store.is_empty() && self.credential_helpers.is_empty())
     }
 
+    /// Reads it; one that cannot be read is an empty one, and nothing is said about it.
+    pub fn load_quietly(directory: &str) -> ConfigFile {
+        let text = std::fs::read(self::directory(directory).join("config.json"));
+        text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
     /// Reads it; a missing file is an empty one.
     pub fn load(directory: &str) -> Result<ConfigFile, Exit> {
         let path = self::directory(directory).join("config.json");

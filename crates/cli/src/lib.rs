@@ -8,6 +8,7 @@
 //! - [`commands`]: one file a verb, with its effects. [`format`]: tables, templates, units.
 //! - [`stream`], [`term`], [`detach`], [`signals`]: a container's streams and the user's terminal. [`entries`]: a log that
 //!   is followed from one daemon to the next.
+//! - [`complete`]: what the shells ask at a press of the tabulator.
 //! - [`console`]: printing. [`config`]: config.json. [`contexts`]: named daemons. [`connection`]: which daemon is meant. [`credentials`]: what is shown to registries.
 //!   [`report`]: how errors read, and the exit status.
 //!
@@ -16,6 +17,7 @@
 
 pub mod args;
 pub mod commands;
+pub mod complete;
 pub mod config;
 pub mod connection;
 pub mod console;
@@ -47,6 +49,10 @@ enum Asked {
 
 /// Runs the program: `arguments` begins with the program's name. Returns the exit status.
 pub fn run(arguments: Vec<String>) -> u8 {
+    if let Some(word @ ("__complete" | "__completeNoDesc")) = arguments.get(1).map(String::as_str) {
+        say!("{}", complete::run(program(&arguments), &arguments[2..], word == "__complete"));
+        return 0;
+    }
     let exit = match understand(&arguments) {
         Ok(Asked::Print(text)) => {
             say!("{text}");

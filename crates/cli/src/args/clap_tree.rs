@@ -8,9 +8,6 @@ use super::later::LATER;
 use super::tables::{self, COMMANDS, GLOBAL, GROUPS, Verb};
 use super::{Flag, Kind, help};
 
-/// Shells that `completion` knows.
-pub const SHELLS: [&str; 5] = ["bash", "zsh", "fish", "powershell", "elvish"];
-
 /// Who reads what is made of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader {
@@ -63,7 +60,7 @@ fn insert(root: Command, program: &str, path: &'static str, command: &tables::Co
     leaf = match reader {
         Reader::Person => with_usage(leaf, reader, format!("{program} {path} {}", command.usage)),
         Reader::Shell if command.verb == Verb::Completion => {
-            leaf.arg(Arg::new("SHELL").value_parser(SHELLS))
+            leaf.arg(Arg::new("SHELL").value_parser(crate::complete::scripts::SHELLS))
         }
         Reader::Shell => leaf.arg(Arg::new("ARGUMENTS").num_args(0..)),
     };

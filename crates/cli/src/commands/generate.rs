@@ -8,16 +8,21 @@ use clap_complete::Shell;
 use super::Context;
 use crate::args::Parsed;
 use crate::args::clap_tree::{self, Reader};
+use crate::complete::scripts;
 use crate::report::{Exit, go_error};
 use crate::say;
 
 /// `completion`
 pub fn completion(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let name = parsed.positionals.first().map(String::as_str).unwrap_or("");
-    let Some(shell) = clap_tree::SHELLS.contains(&name).then(|| name.parse::<Shell>().ok()).flatten() else {
-        let known = clap_tree::SHELLS.join(", ");
+    let Some(shell) = scripts::SHELLS.contains(&name).then(|| name.parse::<Shell>().ok()).flatten() else {
+        let known = scripts::SHELLS.join(", ");
         return Err(Exit::new(1, format!("no completion for shell {name:?}: {known}")));
     };
+    if let Some(script) = scripts::of(name, context.program) {
+        say!("{script}");
+        return Ok(());
+    }
     let mut program = clap_tree::program(context.program, Reader::Shell);
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut program, context.program, &mut script);

@@ -12,6 +12,7 @@
 
 mod access;
 mod cgroup2;
+mod completion;
 mod configured;
 mod crash;
 mod death;

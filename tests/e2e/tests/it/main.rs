@@ -56,6 +56,7 @@ mod support;
 mod system;
 mod templates;
 mod terminal;
+mod tutorials;
 mod versions;
 mod volume_copies;
 mod volume_mounts;

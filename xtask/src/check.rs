@@ -53,6 +53,19 @@ pub(crate) fn test(scope: Scope) -> Result<()> {
     apart.into_iter().collect()
 }
 
+/// Random verbs by many clients at once, the daemon killed again and again, for so many seconds.
+pub(crate) fn soak(seconds: &str) -> Result<()> {
+    let seconds: u64 = seconds.parse().with_context(|| format!("soak {seconds}: not a number of seconds"))?;
+    tools::install()?;
+    dist::build(dist::Kind::Dev)?;
+    images::run()?;
+    let mut command = cargo(&["nextest", "run", "--profile", "soak", "-p", "e2e", "--success-output", "final", SOAK]);
+    show(command.env("LONGSHORE_SOAK_SECONDS", seconds.to_string())).context("the soak")
+}
+
+/// The test that [`soak`] is.
+const SOAK: &str = "privileged_slow_soak_nothing_breaks_is_lost_or_piles_up";
+
 /// cargo-nextest where it is installed (a process per test, parallel); else cargo's own runner, which says less.
 fn runner(scope: Scope) -> Command {
     if paths::program("cargo-nextest").is_none() {

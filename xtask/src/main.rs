@@ -3,7 +3,7 @@
 //! | command | module | what it does |
 //! |---|---|---|
 //! | `quickstart` | [`quickstart`] | installs what is missing, builds, runs a first container, cleans up |
-//! | `test`, `ci` | [`check`] | the tests; everything that a change has to pass |
+//! | `test`, `ci`, `soak` | [`check`] | the tests; everything that a change has to pass; random load as long as is said |
 //! | `tidy` | [`tidy`] | the rules of docs/STYLE.md that a program can check |
 //! | `dist` | [`dist`] | the programs as users get them, or for tests |
 //! | `images` | [`images`] | the archives that tests load |
@@ -51,6 +51,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   validate CHECKOUT NAME=PROGRAM... [WORD]...
                        run the validation suite of opencontainers/runtime-tools, or the programs with a word in
                        their name, with OCI runtimes side by side; fails if the first passes and another does not
+  soak [SECONDS]       random verbs by eight clients, the daemon killed again and again: half an hour if not said
   peers [PEER]...      run podman, containerd and docker on the OCI runtime, each step side by side with runc
   sdk [--docker unix:///SOCKET[@NETNS]] [SUITE]...
                        run the integration tests of docker-py, dockerode and bollard; fails if one fails that is not in
@@ -82,6 +83,8 @@ fn run(arguments: &[String]) -> Result<()> {
         ("dist", ["--dev"]) => dist::build(dist::Kind::Dev).map(drop),
         ("images", []) => images::run(),
         ("validate", options) => validate::run(options),
+        ("soak", []) => check::soak("1800"),
+        ("soak", [seconds]) => check::soak(seconds),
         ("peers", names) => peers::run(names),
         ("sdk", options) => sdk::run(options),
         ("bench", options) => bench::run(options),

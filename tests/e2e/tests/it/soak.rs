@@ -1,95 +1,165 @@
-//! Everything at once for some minutes, the daemon killed in between: nothing breaks, nothing is lost, nothing piles up.
+//! Everything at once for some minutes, the daemon killed in the middle of it: nothing breaks, nothing is lost, nothing is
+//! stuck, nothing piles up.
 
+mod client;
+mod lives;
+
+use std::cell::RefCell;
 use std::fs;
+use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use testkit::process::{DEADLINE, until};
+use testkit::mutate::Mutator;
 use testkit::{Cli, Daemon};
 
+use self::client::{Client, Stage};
+use self::lives::LIVES;
 use crate::support::{At, ours};
 
 /// How many seconds the soak takes; 180 if it is not set.
 const SECONDS_VARIABLE: &str = "LONGSHORE_SOAK_SECONDS";
 
-/// How long the daemon lives between two of its deaths.
-const LIFE: Duration = Duration::from_secs(20);
+/// The short form, which runs with every change.
+const MOMENT: Duration = Duration::from_secs(10);
+
+/// How long the daemon lives between two of its deaths, at least and at most, in ms.
+const LIFE_MS: (usize, usize) = (1_000, 8_000);
+
+/// Deaths after which all clients come to rest, and what the daemon holds is looked at.
+const DEATHS_TO_REST: usize = 4;
+
+/// How long a daemon is left alone before that: long enough for something to pile up.
+const UNDISTURBED: Duration = Duration::from_secs(10);
 
 /// How many clients work at the same time.
-const CLIENTS: usize = 4;
+const CLIENTS: usize = 8;
 
-/// What a daemon may have open more than after its first life: connections that are being closed, the database's files.
+/// What a daemon may have open more than at the first rest: connections that are being closed, the database's files.
 const SPARE_DESCRIPTORS: usize = 10;
-
-/// What a container goes through; every line is one that a user types.
-fn life(at: &At<'_>, client: usize, number: usize) {
-    let name = format!("soak-{client}-{number}");
-    assert_eq!(at.run(&format!("busybox echo {name}")), name);
-    let code = at.line("run --rm --network none -i busybox sh -c 'cat; exit 5'").code;
-    assert_eq!(code, 5);
-    at.start(&name, "-m 64m --tmpfs /t busybox sh -c 'trap \"exit 3\" TERM; echo up; sleep 1000 & wait'");
-    // Before that the signal would be lost: it is process 1.
-    until("the trap is set", DEADLINE, || (at.ok(&format!("logs {name}")) == "up").then_some(())).unwrap();
-    assert_eq!(at.ok(&format!("exec {name} sh -c 'echo in'")), "in");
-    at.ok(&format!("stop -t 20 {name}"));
-    assert_eq!(at.inspect(&name, "{{.State.ExitCode}} {{.State.Running}}"), "3 false");
-    assert_eq!(at.ok(&format!("logs {name}")), "up");
-    at.ok(&format!("start {name}"));
-    assert!(at.ok("ps --format '{{.Names}}'").lines().any(|shown| shown == name));
-    at.ok(&format!("kill {name}"));
-    assert_eq!(at.ok(&format!("wait {name}")), "137");
-    at.ok(&format!("rm {name}"));
-}
 
 #[test]
 fn privileged_slow_soak_nothing_breaks_is_lost_or_piles_up() {
+    let seconds = std::env::var(SECONDS_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(180);
+    soak(Duration::from_secs(seconds));
+}
+
+#[test]
+fn privileged_a_moment_of_everything_at_once_with_deaths() {
+    soak(MOMENT);
+}
+
+fn soak(time: Duration) {
     ours(|daemon| {
-        let seconds = std::env::var(SECONDS_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(180);
-        let end = Instant::now() + Duration::from_secs(seconds);
         let kept = At { daemon, cli: Cli::Longshore };
         kept.start("kept", "busybox sh -c 'i=0; while :; do echo $i; i=$((i+1)); usleep 5000; done'");
-        let (lives, mut first) = (AtomicUsize::new(0), None);
-        while Instant::now() < end {
-            clients(daemon, (Instant::now() + LIFE).min(end), &lives);
-            let now = weight(daemon);
-            let (descriptors, threads) = *first.get_or_insert(now);
-            assert!(
-                now.0 <= descriptors + SPARE_DESCRIPTORS && now.1 <= threads + SPARE_DESCRIPTORS,
-                "{now:?} {first:?}"
-            );
-            daemon.kill9().unwrap();
-            daemon.restart().unwrap();
-        }
-        println!("{} lives", lives.load(Ordering::Relaxed));
+        let clis = daemon.clis();
+        let stage = Stage {
+            daemon: RwLock::new(daemon),
+            calm: RwLock::new(()),
+            changes: AtomicUsize::new(0),
+            failed: AtomicBool::new(false),
+            end: Instant::now() + time,
+        };
+        let lived = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for number in 0..CLIENTS {
+                let (stage, lived, cli) = (&stage, &lived, clis[number % clis.len()]);
+                scope.spawn(move || clients(stage, cli, number, lived));
+            }
+            let failing = Failing(&stage.failed);
+            deaths(&stage);
+            std::mem::forget(failing);
+        });
+        let deaths = stage.changes.into_inner() / 2;
+        let daemon = stage.daemon.into_inner().unwrap();
+        println!("{} lives, {deaths} deaths", lived.into_inner());
+        assert!(deaths > 0, "it was killed");
         let at = At { daemon, cli: Cli::Longshore };
-        assert_eq!(at.ok("ps -a --format '{{.Names}}'"), "kept", "the others are gone");
+        alone(&at);
         at.ok("stop -t 0 kept");
         let log = at.ok("logs kept");
         assert!(log.lines().enumerate().all(|(number, line)| line == number.to_string()), "every line once");
-        assert!(seconds < 10 || log.lines().count() > 100, "{} lines", log.lines().count());
+        assert!(log.lines().count() > 100, "{} lines", log.lines().count());
     });
 }
 
-/// Clients that live containers' lives until the end of this one of the daemon's.
-fn clients(daemon: &Daemon, end: Instant, lives: &AtomicUsize) {
-    let failed = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for client in 0..CLIENTS {
-            let failed = &failed;
-            scope.spawn(move || {
-                let cli = if client % 2 == 0 { Cli::Longshore } else { Cli::Docker };
-                let Some(cli) = daemon.clis().into_iter().find(|present| *present == cli) else { return };
-                let failing = Failing(failed);
-                while Instant::now() < end && !failed.load(Ordering::Relaxed) {
-                    life(&At { daemon, cli }, client, lives.fetch_add(1, Ordering::Relaxed));
-                }
-                std::mem::forget(failing);
-            });
+/// Nothing is there but what was there before all clients.
+fn alone(at: &At<'_>) {
+    assert_eq!(at.ok("ps -a --format '{{.Names}}'"), "kept");
+    assert_eq!(at.ok("volume ls -q"), "");
+    assert_eq!(at.ok("images -a --format '{{.Repository}}'"), "busybox");
+}
+
+/// One client after the other, until the end.
+fn clients(stage: &Stage<'_>, cli: Cli, number: usize, lived: &AtomicUsize) {
+    let failing = Failing(&stage.failed);
+    let mut random = Mutator::new(number as u64);
+    let mut life = 0;
+    while stage.goes_on() {
+        let calm = stage.calm.read().unwrap();
+        life += 1;
+        let (kind, live) = random.pick(LIVES);
+        let client = Client {
+            stage,
+            cli,
+            name: format!("{kind}-{number}-{life}"),
+            changes: stage.changes.load(Ordering::SeqCst),
+            typed: RefCell::default(),
+        };
+        if live(&client).is_ok() {
+            lived.fetch_add(1, Ordering::Relaxed);
+        } else {
+            client.clean();
         }
-    });
+        drop(calm);
+    }
+    std::mem::forget(failing);
 }
 
-/// Has the other clients end when one panics.
+/// Kills the daemon again and again; lets all come to rest now and then, and looks at what piled up.
+fn deaths(stage: &Stage<'_>) {
+    let mut random = Mutator::new(u64::from(std::process::id()));
+    let mut first = None;
+    while stage.goes_on() {
+        for _ in 0..DEATHS_TO_REST {
+            wait(stage, Duration::from_millis((LIFE_MS.0 + random.below(LIFE_MS.1 - LIFE_MS.0)) as u64));
+            if stage.goes_on() {
+                die(stage);
+            }
+        }
+        wait(stage, UNDISTURBED);
+        let _calm = stage.calm.write().unwrap();
+        if stage.failed.load(Ordering::Relaxed) {
+            return;
+        }
+        let daemon = stage.daemon.read().unwrap();
+        alone(&At { daemon: &daemon, cli: Cli::Longshore });
+        let now = weight(&daemon);
+        let (descriptors, threads) = *first.get_or_insert(now);
+        let spare = now.0 <= descriptors + SPARE_DESCRIPTORS && now.1 <= threads + SPARE_DESCRIPTORS;
+        assert!(spare, "{now:?} {first:?}");
+    }
+}
+
+/// Kills the daemon and starts it again. Counted before and after: a life may begin in between.
+fn die(stage: &Stage<'_>) {
+    stage.changes.fetch_add(1, Ordering::SeqCst);
+    let mut daemon = stage.daemon.write().unwrap();
+    daemon.kill9().unwrap();
+    daemon.restart().unwrap();
+    stage.changes.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Waits, but not beyond the end.
+fn wait(stage: &Stage<'_>, time: Duration) {
+    let end = (Instant::now() + time).min(stage.end);
+    while Instant::now() < end && stage.goes_on() {
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
+
+/// Has the others end when one panics.
 struct Failing<'a>(&'a AtomicBool);
 
 impl Drop for Failing<'_> {

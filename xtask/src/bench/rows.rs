@@ -33,6 +33,10 @@ pub(super) enum Work {
     Line { line: &'static [&'static str], cleanup: &'static [&'static str] },
     /// A command line typed `times`, `at_once` of them at a time, and one of cleanup for each.
     Burst { line: &'static [&'static str], cleanup: &'static [&'static str], times: usize, at_once: usize },
+    /// A command line typed `times`, one after the other, in a single round: it takes minutes.
+    Once { line: &'static [&'static str], cleanup: &'static [&'static str], times: usize },
+    /// A command line of our client against us alone: nobody waits until a peer has set such a scene.
+    OurLine(&'static [&'static str]),
     /// `rm -f` of the whole scene, which is set again for each sample.
     RemoveScene,
     /// A command line, typed with the client of the peer `docker` against that peer and against us.
@@ -233,6 +237,27 @@ pub(super) const ROWS: &[Row] = &[
         scene: Scene::Bridged(200),
         work: Work::RemoveScene,
         bound: wall_of_docker(8.0),
+    },
+    Row {
+        name: "run-1000",
+        about: "1,000 times run -d busybox sleep, on the default bridge, all of them",
+        scene: Scene::Empty,
+        work: Work::Once { line: &RUN_D, cleanup: &["rm", "-f", "{fresh}"], times: 1000 },
+        bound: wall_of_docker(8.0),
+    },
+    Row {
+        name: "ps-1000",
+        about: "ps with 1,000 running containers",
+        scene: Scene::Bridged(1000),
+        work: Work::OurLine(&["ps"]),
+        bound: Bound::WallMs(15.0),
+    },
+    Row {
+        name: "daemon-1000",
+        about: "PSS of the daemon with 1,000 running containers",
+        scene: Scene::Bridged(1000),
+        work: Work::DaemonMemory,
+        bound: Bound::Kib(40.0 * 1024.0),
     },
     Row {
         name: "pull",

@@ -141,7 +141,7 @@ impl Runner {
     fn engines(&self, work: Work) -> Result<Vec<Engine>> {
         let all = || std::iter::once(&self.ours).chain(&self.peers).cloned().collect();
         Ok(match work {
-            Work::Line { .. } | Work::Burst { .. } | Work::RemoveScene | Work::Pull(_) => all(),
+            Work::Line { .. } | Work::Burst { .. } | Work::Once { .. } | Work::RemoveScene | Work::Pull(_) => all(),
             Work::DockerLine(_) => {
                 let docker = self.peers.iter().find(|peer| peer.name == "docker");
                 let ours = Engine {
@@ -171,6 +171,12 @@ impl Runner {
                     runner.burst(engine, line, cleanup, times, at_once)
                 });
             }
+            Work::Once { line, cleanup, times } => {
+                return self.rounds(engines, 0, 1, |runner, engine| runner.burst(engine, line, cleanup, times, 1));
+            }
+            Work::OurLine(line) => {
+                return self.interleaved(engines, self.runs, |runner, engine| runner.line(engine, line, &[]));
+            }
             Work::RemoveScene => {
                 return self.interleaved(engines, self.runs, |runner, engine| runner.remove_scene(engine, row.scene));
             }
@@ -194,13 +200,24 @@ impl Runner {
         &mut self,
         engines: &[Engine],
         runs: usize,
+        sample: impl FnMut(&mut Runner, &Engine) -> Result<Sample>,
+    ) -> Result<Vec<Series>> {
+        self.rounds(engines, WARM_UP, runs, sample)
+    }
+
+    /// The same with so many rounds that do not count before those that do.
+    fn rounds(
+        &mut self,
+        engines: &[Engine],
+        warm_up: usize,
+        runs: usize,
         mut sample: impl FnMut(&mut Runner, &Engine) -> Result<Sample>,
     ) -> Result<Vec<Series>> {
         let mut samples = vec![Vec::with_capacity(runs); engines.len()];
-        for round in 0..WARM_UP + runs {
+        for round in 0..warm_up + runs {
             for (engine, samples) in engines.iter().zip(&mut samples) {
                 let sample = sample(self, engine)?;
-                if round >= WARM_UP {
+                if round >= warm_up {
                     samples.push(sample);
                 }
             }

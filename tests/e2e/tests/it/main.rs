@@ -15,6 +15,7 @@ mod cgroup2;
 mod completion;
 mod configured;
 mod crash;
+mod crowd;
 mod death;
 mod devices;
 mod disk_usage;

@@ -56,7 +56,11 @@ impl SmallDisk {
     /// Whether the file system, unmounted for that, is as its rules want it. For the end of a test.
     pub fn check(&self) -> Result<()> {
         rustix::mount::unmount(self.path(), UnmountFlags::empty())?;
-        run(Command::new("e2fsck").args(["-f", "-n"]).arg(self.dir.path().join("image")))
+        let image = self.dir.path().join("image");
+        // A container that somebody is just making may have a copy of the mount: before that is gone nothing is written back.
+        let free = || (!is_attached(&image)).then_some(());
+        process::until("nobody has the disk mounted", process::DEADLINE, free)?;
+        run(Command::new("e2fsck").args(["-f", "-n"]).arg(image))
     }
 
     fn ballast(&self) -> PathBuf {
@@ -69,6 +73,13 @@ impl Drop for SmallDisk {
         // Not there after `check`. A daemon that a failed test left may still use it.
         let _ = rustix::mount::unmount(self.path(), UnmountFlags::DETACH);
     }
+}
+
+/// Whether a loop device stands for this file: it goes with the last mount.
+fn is_attached(image: &Path) -> bool {
+    let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let files = devices.filter_map(|device| fs::read_to_string(device.path().join("loop/backing_file")).ok());
+    files.into_iter().any(|file| Path::new(file.trim_end()) == image)
 }
 
 /// Whether there was room.

@@ -87,16 +87,20 @@ async fn change(engine: &Engine, container: &Arc<Container>, request: HostConfig
     if let Err(source) = container_spec::merge_update(&mut merged, &request) {
         return Err(UpdateError::Conflict { id, source });
     }
-    if matches!(phase, Phase::Running { .. }) {
-        let resources = container_spec::update_resources(&merged, &request, &engine.facts);
-        let undo = container_spec::update_resources(&before, &request, &engine.facts);
-        if let Err(source) = apply(engine, container, resources, undo).await {
-            return Err(UpdateError::Apply { id, source });
-        }
+    let resources = container_spec::update_resources(&merged, &request, &engine.facts);
+    let undo = container_spec::update_resources(&before, &request, &engine.facts);
+    let runs = matches!(phase, Phase::Running { .. });
+    if runs && let Err(source) = apply(engine, container, resources, undo.clone()).await {
+        return Err(UpdateError::Apply { id, source });
     }
     container.update(merged);
-    // That it is to start again, and how, only the record says.
+    // That it is to start again, and how, only the record says: without it nothing has changed.
     if let Err(source) = engine.recorder.write_now(container).await {
+        container.update(before);
+        if runs {
+            // The error that is told is the first one.
+            _ = apply(engine, container, undo, Resources::default()).await;
+        }
         return Err(UpdateError::Record { id, source });
     }
     engine.events.container(container, "update", []);

@@ -127,7 +127,7 @@ fn privileged_output_goes_on_when_the_log_cannot_and_lost_lines_are_counted() {
         at.start("writer", &format!("busybox sh -c '{WRITER}'"));
         let mut events = at.events("writer");
         let mut attached = at.spawn("attach --sig-proxy=false writer");
-        attached.read_until("n100-").unwrap();
+        attached.read_until("-000").unwrap();
         small.disk.fill().unwrap();
         let last = at.ok("logs -n 1 writer");
         let last: usize = last[1..last.find('-').unwrap()].parse().unwrap();
@@ -199,4 +199,53 @@ fn privileged_copies_of_volumes_and_prunes_stand_a_full_disk() {
         at.remove("user");
         at.ok("volume rm data copy");
     });
+}
+
+/// Every other verb that changes something: what needs room says that there is none, what needs none works.
+#[test]
+fn privileged_every_verb_stands_a_full_disk() {
+    on_small_disk(|small| {
+        for cli in small.daemon.clis() {
+            println!("with {cli:?}");
+            let file = small.daemon.scratch().path().join("file");
+            std::fs::write(&file, vec![b'x'; 1 << 20]).unwrap();
+            begin(&At { daemon: &small.daemon, cli });
+            At { daemon: &small.daemon, cli }.ok(&format!("export -o {}.tar runs", file.display()));
+            small.disk.fill().unwrap();
+            let at = At { daemon: &small.daemon, cli };
+            let names = at.ok("ps -a --format '{{.Names}} {{.Status}}'");
+            verbs_without_room(&at, &file.display().to_string());
+            assert_eq!(names.lines().count(), at.ok("ps -aq").lines().count(), "{names}");
+            small.daemon.kill9().unwrap();
+            small.daemon.restart().unwrap();
+            small.disk.free().unwrap();
+            let at = At { daemon: &small.daemon, cli };
+            let file = file.display();
+            at.ok("start runs");
+            at.ok(&format!("cp {file} runs:/file"));
+            at.ok("commit runs committed");
+            at.ok(&format!("import {file}.tar imported"));
+            at.ok("rename made renamed");
+            assert_eq!(at.ok("start -a renamed"), "made");
+            at.ok("update -m 100m --memory-swap 100m runs");
+            at.ok("rmi committed imported other");
+            at.ok("rm -f runs ends ended renamed");
+        }
+    });
+}
+
+fn verbs_without_room(at: &At<'_>, file: &str) {
+    // The last one cannot record its next run: it stays ended.
+    let needs_room = format!(
+        "cp {file} runs:/file; commit runs committed; import {file}.tar imported; rename made renamed; \
+         update -m 100m --memory-swap 100m runs; update --restart always runs; restart -t 0 ends"
+    );
+    let needs_none = "exec runs true; exec -d runs true; pause runs; unpause runs; top runs; stats --no-stream runs; \
+                      diff runs; logs ended; tag busybox again; rmi again; system df; events --until 0s; ps -as; \
+                      stop -t 0 runs; wait ended";
+    needs_room.split("; ").for_each(|line| at.fails(line, 1, SENTENCE));
+    needs_none.split("; ").for_each(|line| drop(at.ok(line)));
+    at.fails("start runs", 1, SENTENCE);
+    assert_eq!(at.inspect("made", "{{.HostConfig.Memory}} {{.Name}} {{.State.Status}}"), "0 /made created");
+    assert_eq!(at.inspect("runs", "{{.HostConfig.Memory}} {{.HostConfig.RestartPolicy.Name}}"), "0 no");
 }

@@ -36,7 +36,8 @@ fn privileged_slow_a_thousand_containers_come_and_go() {
         assert_eq!(addresses.lines().collect::<std::collections::BTreeSet<_>>().len(), 4, "{addresses}");
         assert_eq!(at.ok("stats --no-stream --format '{{.PIDs}}'").lines().count(), CONTAINERS);
         let own = at.inspect("c7", "{{.NetworkSettings.IPAddress}}");
-        assert_eq!(at.ok(&format!("exec c999 ping -c 1 -W 20 {own}")).lines().count(), 5);
+        let answer = at.ok(&format!("exec c999 ping -c 1 -W 20 {own}"));
+        assert!(answer.contains("1 packets received"), "{answer}");
         for number in [0, 499, 999] {
             assert_eq!(at.ok(&format!("logs c{number}")), number.to_string());
         }

@@ -15,6 +15,7 @@
 //! - [`points`]: which mounts a container has, of its own, of others, of its image.
 //! - [`bind`], [`ports`], [`signal`], [`security`], [`links`], [`log`]: the small languages inside a request.
 //! - [`block_io`], [`capability`], [`device`], [`mounts`], [`namespaces`], [`plan`]: the parts of the specification.
+//! - [`cdi`]: devices by name, from files of their vendors.
 //! - [`update`]: other limits for a container that exists.
 //! - [`health`]: how a container is asked whether it is well.
 //! - [`files`]: contents of /etc/hosts, /etc/resolv.conf and /etc/hostname.
@@ -25,6 +26,7 @@
 pub mod bind;
 pub mod block_io;
 pub mod capability;
+pub mod cdi;
 pub mod device;
 pub mod facts;
 pub mod files;

@@ -87,6 +87,8 @@ pub(crate) struct Config {
     pub(crate) shim_path: Option<PathBuf>,
     pub(crate) init_path: Option<PathBuf>,
     pub(crate) cgroup_parent: Option<String>,
+    /// Where devices by name are described; none for none.
+    pub(crate) cdi_spec_dirs: Vec<PathBuf>,
     pub(crate) runtimes: BTreeMap<String, RuntimeConfig>,
     pub(crate) default_runtime: Option<String>,
     pub(crate) log: LogConfig,
@@ -194,6 +196,7 @@ pub(crate) fn plan(given: &Given) -> Result<Config, ConfigError> {
         shim_path: path(given, "shim-path")?,
         init_path: path(given, "init-path")?,
         cgroup_parent: text(given, "cgroup-parent").map(str::to_owned),
+        cdi_spec_dirs: containers::cdi_spec_dirs(given)?,
         default_runtime: default_runtime(given)?,
         runtimes: runtimes(given),
         log: log(given)?,

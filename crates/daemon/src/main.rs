@@ -166,6 +166,7 @@ fn engine_config(config: &Config, seccomp: Option<SeccompConfig>, instance_key: 
         init_path: config.init_path.clone().unwrap_or_else(|| beside.join("longshore-init")),
         instance_key: instance_key.to_owned(),
         cgroup_parent: config.cgroup_parent.clone(),
+        cdi_spec_dirs: config.cdi_spec_dirs.clone(),
         runtimes: config.runtimes.clone(),
         default_runtime: config.default_runtime.clone(),
         default_log: config.log.clone(),

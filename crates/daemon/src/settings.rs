@@ -133,6 +133,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Size of /dev/shm of containers that do not ask for another",
     )),
     set("default-ulimit", "default-ulimits", Ulimits, "Limits of containers that do not ask for others"),
+    set("cdi-spec-dir", "cdi-spec-dirs", List, "Where files of vendors describe devices by name"),
     set("dns", "dns", List, "Name servers of containers"),
     set("dns-opt", "dns-opts", List, "Options of the resolver of containers"),
     set("dns-search", "dns-search", List, "Domains in which containers look names up"),
@@ -177,7 +178,6 @@ pub(crate) const SETTINGS: &[Setting] = &[
     // Only at the values at which they change nothing.
     only("allow-direct-routing", "allow-direct-routing", Switch, &["false"]),
     only("authorization-plugin", "authorization-plugins", List, &[]),
-    only("cdi-spec-dir", "cdi-spec-dirs", List, &[]),
     only("bip6", "bip6", Text, &[""]),
     ignored("allow-nondistributable-artifacts", "allow-nondistributable-artifacts", Any, "it is gone from Docker, too"),
     ignored("builder", "builder", Any, "images are not built here yet"),

@@ -43,6 +43,8 @@ pub struct EngineConfig {
     pub network: Option<network::Config>,
     /// What may change while the engine runs.
     pub changeable: Changeable,
+    /// Where files of vendors describe devices by name (CDI); later ones count before earlier ones.
+    pub cdi_spec_dirs: Vec<PathBuf>,
     /// Other OCI runtimes, by the names that requests give them.
     pub runtimes: BTreeMap<String, RuntimeConfig>,
     /// Who runs containers that do not say; our own runtime if absent.

@@ -13,6 +13,7 @@ use shim_api::{Answer, Call, CreateTask, Failure, Reason};
 use tracing::warn;
 
 use crate::Engine;
+use crate::cdi::{self, CdiError};
 use crate::container::Container;
 use crate::container::state::{Cause, Input};
 use crate::devices::{self, DeviceError};
@@ -107,6 +108,9 @@ pub enum LaunchError {
     /// It does not get a device of the host.
     #[error(transparent)]
     Device(DeviceError),
+    /// A device that was asked for by name.
+    #[error(transparent)]
+    Cdi(CdiError),
     /// It does not get into another container's namespace.
     #[error(transparent)]
     Share(ShareError),
@@ -137,6 +141,7 @@ impl LaunchError {
             LaunchError::Volume(err) => err.kind(),
             LaunchError::Network(err) => err.kind(),
             LaunchError::Share(err) => err.kind(),
+            LaunchError::Cdi(err) => err.kind(),
             _ => ErrorKind::Internal,
         }
     }
@@ -314,6 +319,7 @@ fn plan(engine: &Engine, container: &Container, donor: Option<&Container>) -> Re
         None => config,
     };
     let mut planned = container_spec::plan(config, host, &engine.facts, &placement).map_err(LaunchError::Plan)?;
+    cdi::inject(&engine.config.cdi_spec_dirs, host, &mut planned.spec).map_err(LaunchError::Cdi)?;
     let runtime = runtimes::of(engine, container).map_err(LaunchError::Runtimes)?;
     if runtime.is_some() {
         planned.spec.linux.seccomp = runtimes::filter(engine, host).map_err(LaunchError::Runtimes)?;

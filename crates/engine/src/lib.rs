@@ -36,7 +36,8 @@
 //! Deliberately not here: HTTP, what an old API version looks like, the specification (`container-spec`), streams and logs
 //! being written (the shim), networks (not yet).
 
-pub mod changeable;
+pub mod cdi;
+mod changeable;
 pub mod config;
 pub mod connection;
 pub mod container;

@@ -89,6 +89,7 @@ impl Api {
 
 fn config(dir: &TempDir) -> EngineConfig {
     EngineConfig {
+        cdi_spec_dirs: Vec::new(),
         data_root: dir.path().join("data"),
         exec_root: dir.path().join("exec"),
         // Never run here: no container is made.

@@ -21,7 +21,7 @@ pub(super) fn validate(
         return Err(InvalidRequest::Runtime { name: host.runtime.clone() });
     }
     let networks = networking.and_then(|networking| networking.endpoints_config.as_ref());
-    let asked = namespaces(host).into_iter().chain(storage(host)).chain(other(host));
+    let asked = namespaces(host).into_iter().chain(storage(host));
     match asked.chain(network(config, host, networks)).find(|(asked, _)| *asked) {
         Some((_, option)) => Err(InvalidRequest::NotOffered { option }),
         None => Ok(()),
@@ -44,10 +44,6 @@ fn namespaces(host: &HostConfig) -> [Asked; 1] {
 
 fn storage(host: &HostConfig) -> [Asked; 1] {
     [(any_entry(&host.storage_opt), "--storage-opt")]
-}
-
-fn other(host: &HostConfig) -> [Asked; 1] {
-    [(any(&host.device_requests), "--gpus")]
 }
 
 fn network(config: &Config, host: &HostConfig, networks: Option<&BTreeMap<String, EndpointSettings>>) -> [Asked; 9] {

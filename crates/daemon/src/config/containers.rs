@@ -48,6 +48,21 @@ pub(super) fn resolver(given: &Given) -> Result<ResolverConfig, ConfigError> {
     Ok(ResolverConfig { servers: servers.to_vec(), options: list(given, "dns-opt").to_vec(), search: search.to_vec() })
 }
 
+/// Where devices by name are described: `feature cdi=false`, or a single empty directory, is nowhere.
+pub(super) fn cdi_spec_dirs(given: &Given) -> Result<Vec<PathBuf>, ConfigError> {
+    if features(given)?.get("cdi") == Some(&false) {
+        return Ok(Vec::new());
+    }
+    Ok(match list(given, "cdi-spec-dir") {
+        [] => CDI_SPEC_DIRS.map(PathBuf::from).to_vec(),
+        [none] if none.is_empty() => Vec::new(),
+        dirs => dirs.iter().map(PathBuf::from).collect(),
+    })
+}
+
+/// The directories of the CDI specification.
+const CDI_SPEC_DIRS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
+
 /// Letters, digits, dashes, underscores and dots, at least one of the first; or a single dot, for no domain.
 fn is_domain(text: &str) -> bool {
     let known = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');

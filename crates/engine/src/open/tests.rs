@@ -39,6 +39,7 @@ impl Scratch {
 
     fn config(&self) -> EngineConfig {
         EngineConfig {
+            cdi_spec_dirs: Vec::new(),
             data_root: self.root.path().join("data"),
             exec_root: self.root.path().join("exec"),
             shim_path: "/bin/true".into(),

@@ -62,6 +62,7 @@ pub async fn info(engine: &Engine) -> Info {
         docker_root_dir: config.data_root.display().to_string(),
         labels: settings.labels.clone(),
         experimental_build: config.experimental,
+        cdi_spec_dirs: Some(config.cdi_spec_dirs.iter().map(|dir| dir.display().to_string()).collect()),
         server_version: version_text(),
         live_restore_enabled: true,
         init_binary: config.init_path.file_name().unwrap_or_default().to_string_lossy().into_owned(),

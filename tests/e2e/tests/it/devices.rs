@@ -3,8 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::support::{At, cgroup, on_both, ours, unified};
-use testkit::Cli;
+use testkit::images::Archive;
+use testkit::{Cli, Daemon};
+
+use crate::support::{At, cgroup, each, on_both, ours, unified};
 
 #[test]
 fn privileged_devices_are_there_with_what_they_allow() {
@@ -106,5 +108,48 @@ fn privileged_the_parent_cgroup_is_the_users_choice() {
             // The parent stays, as with dockerd: it may have been somebody's.
             let _ = fs::remove_dir(entry.unwrap().path().join(&parent));
         }
+    });
+}
+
+#[test]
+fn privileged_devices_by_name_are_what_their_vendors_describe() {
+    if testkit::skip::without_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let described = dir.path().join("described").display().to_string();
+    let daemon = Daemon::start_with(&["--cdi-spec-dir", &described]).unwrap();
+    if daemon.is_foreign() {
+        testkit::skip::report("this is about a directory of the test's own");
+        return;
+    }
+    daemon.load(Archive::Busybox).unwrap();
+    each(&daemon, |at| {
+        let missing = "CDI device injection failed: unresolvable CDI devices vendor.com/class=one";
+        at.fails("run --rm --device vendor.com/class=one busybox true", 125, missing);
+        let gpus = "could not select device driver \"\" with capabilities: [[gpu]]";
+        at.fails("run --rm --gpus all busybox true", 125, gpus);
+        std::fs::create_dir_all(&described).unwrap();
+        let one = "env: [SEEN=yes, PATH=/bin]\n    deviceNodes:\n    - path: /dev/other\n      hostPath: /dev/fuse\n      \
+                   permissions: r\n    mounts:\n    - hostPath: /etc/hostname\n      containerPath: /there\n      \
+                   options: [ro, bind]";
+        for (file, kind) in [("a.yaml", "vendor.com/class"), ("b.yml", "nvidia.com/gpu")] {
+            let text = format!(
+                "cdiVersion: \"0.6.0\"\nkind: {kind}\ndevices:\n- name: one\n  containerEdits:\n    {one}\n\
+                 - name: all\n  containerEdits:\n    env: [GPUS=all]\n"
+            );
+            std::fs::write(format!("{described}/{file}"), text).unwrap();
+        }
+        let program = "busybox sh -c 'echo $SEEN $PATH; test -s /there && echo mounted; (: < /dev/other) && echo reads; \
+                       (: > /dev/other) 2>/dev/null && echo writes; true'";
+        let printed = at.run(&format!("--device vendor.com/class=one {program}"));
+        assert_eq!(printed, "yes /bin\nmounted\nreads", "it may be read alone");
+        assert_eq!(at.run("--gpus all busybox sh -c 'echo $GPUS'"), "all");
+        let requests = at.ok(&format!("create --name {} --device vendor.com/class=one busybox", at.name("made")));
+        let shown = at.inspect(&requests, "{{json .HostConfig.DeviceRequests}}");
+        assert!(shown.contains(r#""Driver":"cdi","Count":0,"DeviceIDs":["vendor.com/class=one"]"#), "{shown}");
+        at.remove(&requests);
+        assert!(at.ok("info -f '{{json .CDISpecDirs}}'").contains("described"));
+        std::fs::remove_dir_all(&described).unwrap();
     });
 }

@@ -68,7 +68,7 @@ fn directory<'a>(group: &'a Cgroup, write: &Write) -> Result<&'a Path, CgroupErr
 
 fn refused(group: &Cgroup, write: &Write, name: &str, value: &str) -> impl FnOnce(io::Error) -> CgroupError {
     let path = directory(group, write).map_or_else(|_| name.into(), |directory| directory.join(name));
-    let (field, value) = (write.field, value.into());
+    let (field, value) = (Box::new(write.field.clone()), value.into());
     move |source| CgroupError::Write { field, path, value, rule: Box::default(), source }
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn wanted(hierarchies: &Hierarchies, writes: &[Write]) -> Result<Vec<
     for write in writes {
         let Some(controller) = write.controller.filter(|controller| !wanted.contains(controller)) else { continue };
         if !hierarchies.has(controller) {
-            return Err(CgroupError::Unavailable { field: write.field, controller });
+            return Err(CgroupError::Unavailable { field: write.field.clone(), controller });
         }
         wanted.push(controller);
     }
@@ -116,16 +116,23 @@ pub(crate) fn make(
 fn make_directory(directory: &Path, above: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
     match fs::create_dir(directory) {
         Ok(()) => return Ok(()),
-        Err(err) if err.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {
+            // One of the files that every cgroup has is none.
+            let is_file = |meta: fs::Metadata| if meta.is_dir() { Ok(()) } else { Err(err) };
+            return fs::metadata(directory).and_then(is_file).map_err(CgroupError::io(CREATE, directory));
+        }
         // The usual parent exists: trying the leaf first saves a stat for each hierarchy.
         Err(_) => {}
     }
     let mut missing: Vec<_> =
         directory.ancestors().skip(1).take_while(|parent| !parent.exists()).map(Path::to_owned).collect();
-    fs::create_dir_all(directory).map_err(CgroupError::io("create", directory))?;
+    // Also where it fails half-way; what is not there then is passed over when they are removed.
     above.append(&mut missing);
-    Ok(())
+    fs::create_dir_all(directory).map_err(CgroupError::io(CREATE, directory))
 }
+
+/// What is tried, with the name of the field that says where.
+const CREATE: &str = "linux.cgroupsPath: create";
 
 /// Takes away what [`make`] has made above the directories, as far as nobody uses it.
 pub(crate) fn remove_above(above: &[PathBuf]) {

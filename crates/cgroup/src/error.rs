@@ -7,6 +7,7 @@ use std::time::Duration;
 use errdefs::ErrorKind;
 
 use crate::facts::{Controller, Version};
+use crate::field::Field;
 use crate::plan::PlanError;
 
 /// Why an operation on a cgroup failed.
@@ -28,7 +29,7 @@ pub enum CgroupError {
     #[error("{field}: cgroup controller {controller} is not available")]
     Unavailable {
         /// The limit.
-        field: &'static str,
+        field: Field,
         /// Its controller.
         controller: Controller,
     },
@@ -75,7 +76,7 @@ pub enum CgroupError {
     #[error("{field}: write {value:?} to {}{}{rule}", path.display(), if rule.is_empty() { "" } else { ", " })]
     Write {
         /// Which limit.
-        field: &'static str,
+        field: Box<Field>,
         /// The file.
         path: PathBuf,
         /// What was written.

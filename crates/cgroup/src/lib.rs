@@ -28,6 +28,7 @@ mod directories;
 mod error;
 mod events;
 mod facts;
+mod field;
 mod freeze;
 mod group;
 mod plan;
@@ -40,6 +41,7 @@ pub use counters::{OomEvents, Usage, end_events, had_oom_kill, has_ended};
 pub use delegation::delegate;
 pub use error::CgroupError;
 pub use facts::{Controller, Hierarchies, Hierarchy, Version};
+pub use field::Field;
 pub use group::{Cgroup, Entrance, below, is_frozen, signal_all};
 pub use plan::{Absent, PlanError, Write, cpu_weight, plan};
 pub use stats::{

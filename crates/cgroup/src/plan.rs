@@ -15,6 +15,7 @@ use errdefs::ErrorKind;
 use oci::runtime::Resources;
 
 use crate::facts::{Controller, Hierarchies};
+use crate::field::Field;
 
 pub use cpu::cpu_weight;
 pub(crate) use memory::swap_alone;
@@ -25,7 +26,7 @@ pub struct Write {
     /// The controller that the file belongs to; absent for files that every cgroup has.
     pub controller: Option<Controller>,
     /// The limit, by its name in config.json.
-    pub field: &'static str,
+    pub field: Field,
     /// The file's name in the cgroup's directory.
     pub file: Cow<'static, str>,
     /// What is written, in one write.
@@ -84,7 +85,7 @@ pub enum PlanError {
     #[error("{field}: {value} is not {range}")]
     OutOfRange {
         /// The limit.
-        field: &'static str,
+        field: Field,
         /// As given.
         value: i128,
         /// What it should be.
@@ -94,47 +95,29 @@ pub enum PlanError {
     #[error("{field}: {value:?} is not {wanted}")]
     Word {
         /// The limit.
-        field: &'static str,
+        field: Field,
         /// As given.
         value: String,
         /// What it should be.
         wanted: &'static str,
     },
-    /// A rule of the device controller is not one.
-    #[error("linux.resources.devices[{index}]: device rule of type {kind:?} with access {access:?}")]
-    DeviceRule {
-        /// Its place in the list.
-        index: usize,
-        /// Its type.
-        kind: String,
-        /// Its access.
-        access: String,
-    },
-    /// A rule of the device controller with a number that no device has.
-    #[error("linux.resources.devices[{index}]: {number} is not the number of a device")]
-    DeviceNumber {
-        /// Its place in the list.
-        index: usize,
-        /// The number.
-        number: i64,
-    },
     /// Version 2 has no such thing.
-    #[error("{field} does not exist with cgroup version 2")]
+    #[error("{field}: does not exist with cgroup version 2")]
     OnlyVersion1 {
         /// The limit.
-        field: &'static str,
+        field: Field,
     },
     /// Version 1 has no such thing.
-    #[error("{field} does not exist with cgroup version 1")]
+    #[error("{field}: does not exist with cgroup version 1")]
     OnlyVersion2 {
         /// The limit.
-        field: &'static str,
+        field: Field,
     },
     /// A file of a controller that nobody knows.
-    #[error("linux.resources.unified: {file:?} is not a file of a controller that is available")]
+    #[error("{field}: is not a file of a controller that is available")]
     UnifiedFile {
-        /// As given.
-        file: String,
+        /// Its name in the map.
+        field: Field,
     },
 }
 
@@ -156,7 +139,7 @@ pub fn plan(resources: &Resources, hierarchies: &Hierarchies) -> Result<Vec<Writ
     }
     if let Some(cpu) = &resources.cpu {
         writes.extend(cpu::plan(cpu, version)?);
-        writes.extend(cpu::cpuset(cpu));
+        writes.extend(cpu::cpuset(cpu)?);
     }
     writes.extend(rest::pids(resources.pids.as_ref())?);
     if let Some(block_io) = &resources.block_io {
@@ -175,12 +158,12 @@ pub fn plan(resources: &Resources, hierarchies: &Hierarchies) -> Result<Vec<Writ
 impl Write {
     fn new(
         controller: Controller,
-        field: &'static str,
+        field: impl Into<Field>,
         file: impl Into<Cow<'static, str>>,
         value: impl ToString,
     ) -> Write {
         let (file, value) = (file.into(), value.to_string());
-        Write { controller: Some(controller), field, file, value, absent: Absent::Fail, again: false }
+        Write { controller: Some(controller), field: field.into(), file, value, absent: Absent::Fail, again: false }
     }
 
     fn again(self) -> Write {

@@ -12,18 +12,26 @@ use crate::group::Cgroup;
 /// Adds to a refusal of the kernel's what it wants, and whether it is the use of the container that stands against it.
 pub(crate) fn explained(group: &Cgroup, err: CgroupError) -> CgroupError {
     let CgroupError::Write { field, path, value, source, .. } = err else { return err };
-    if let ("linux.resources.memory.limit", Some(Errno::BUSY)) = (field, Errno::from_io_error(&source)) {
+    let errno = Errno::from_io_error(&source);
+    if let ("linux.resources.memory.limit", Some(Errno::BUSY)) = (field.limit(), errno) {
         let limit = value.parse().unwrap_or_default();
         let (usage, peak) = group.usage().map_or((0, 0), |usage| (usage.memory_bytes, usage.memory_bytes));
         let peak = number(&path.with_file_name("memory.max_usage_in_bytes")).unwrap_or(peak);
-        return CgroupError::InUse { field, limit, usage, peak };
+        return CgroupError::InUse { field: "linux.resources.memory.limit", limit, usage, peak };
     }
-    let rule = match field {
+    let field = match *field {
+        // The file is named after the size.
+        field if field.limit() == "linux.resources.hugepageLimits" && errno == Some(Errno::NOENT) => {
+            field.beside("pageSize")
+        }
+        field => field,
+    };
+    let rule = match field.limit() {
         "linux.resources.cpu.cpus" => format!("which takes a list of the processors {}", above(&path)),
         "linux.resources.cpu.mems" => format!("which takes a list of the memory nodes {}", above(&path)),
-        field => rule(field).map(|rule| format!("which takes {rule}")).unwrap_or_default(),
+        limit => rule(limit).map(|rule| format!("which takes {rule}")).unwrap_or_default(),
     };
-    CgroupError::Write { field, path, value, rule: rule.into(), source }
+    CgroupError::Write { field: Box::new(field), path, value, rule: rule.into(), source }
 }
 
 fn rule(field: &str) -> Option<&'static str> {
@@ -43,7 +51,9 @@ fn rule(field: &str) -> Option<&'static str> {
         "network.priorities" => "the name of a network device that is there",
         "network.classID" => "a number of 32 bits",
         "rdma" => "the name of a device that is there",
-        _ if below("blockIO").is_some() => "the numbers of a block device that is there",
+        _ if below("blockIO.").is_some_and(|part| part.ends_with("Device")) => {
+            "the numbers of a block device that is there"
+        }
         _ => return None,
     })
 }

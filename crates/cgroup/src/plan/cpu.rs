@@ -25,12 +25,12 @@ pub(super) fn plan(cpu: &CpuLimits, version: Version) -> Result<Vec<Write>, Plan
 fn check_bandwidth(cpu: &CpuLimits) -> Result<(), PlanError> {
     if let Some(value) = asked(cpu.period).filter(|period| !(1_000..=1_000_000).contains(period)) {
         let range = "between 1000 and 1000000 microseconds";
-        return Err(PlanError::OutOfRange { field: PERIOD, value: value.into(), range });
+        return Err(PlanError::OutOfRange { field: PERIOD.into(), value: value.into(), range });
     }
     let quota = asked(cpu.quota).filter(|quota| *quota > 0);
     if let Some(value) = quota.filter(|quota| *quota < 1_000) {
         let range = "-1, for no limit, or 1000 microseconds and more";
-        return Err(PlanError::OutOfRange { field: QUOTA, value: value.into(), range });
+        return Err(PlanError::OutOfRange { field: QUOTA.into(), value: value.into(), range });
     }
     match (cpu.burst, quota) {
         (Some(burst), Some(quota)) if burst > quota.unsigned_abs() => Err(PlanError::BurstAboveQuota { burst, quota }),
@@ -45,7 +45,7 @@ fn version_1(cpu: &CpuLimits) -> Result<Vec<Write>, PlanError> {
         // The kernel takes others and keeps the nearest of these, which is not what was asked for.
         if !(2..=262_144).contains(&shares) {
             let range = "between 2 and 262144";
-            return Err(PlanError::OutOfRange { field: SHARES, value: shares.into(), range });
+            return Err(PlanError::OutOfRange { field: SHARES.into(), value: shares.into(), range });
         }
         // Refused while the cgroup is idle, which a later write may end.
         writes.push(write(SHARES, "cpu.shares", shares.to_string()).again());
@@ -65,7 +65,7 @@ fn version_2(cpu: &CpuLimits) -> Result<Vec<Write>, PlanError> {
         [(asked(cpu.realtime_runtime).is_some(), RT_RUNTIME), (asked(cpu.realtime_period).is_some(), RT_PERIOD)]
     {
         if asks {
-            return Err(PlanError::OnlyVersion1 { field });
+            return Err(PlanError::OnlyVersion1 { field: field.into() });
         }
     }
     let write = |field, file: &'static str, value: String| Write::new(Controller::Cpu, field, file, value);
@@ -101,11 +101,18 @@ pub fn cpu_weight(shares: u64) -> u64 {
     }
 }
 
-pub(super) fn cpuset(cpu: &CpuLimits) -> impl Iterator<Item = Write> {
+pub(super) fn cpuset(cpu: &CpuLimits) -> Result<Vec<Write>, PlanError> {
     let files = [
         ("linux.resources.cpu.cpus", "cpuset.cpus", &cpu.cpus),
         ("linux.resources.cpu.mems", "cpuset.mems", &cpu.mems),
     ];
-    let asked = files.into_iter().filter(|(_, _, value)| !value.is_empty());
-    asked.map(|(field, file, value)| Write::new(Controller::Cpuset, field, file, value))
+    let mut writes = Vec::new();
+    for (field, file, value) in files.into_iter().filter(|(_, _, value)| !value.is_empty()) {
+        if value.trim_matches([' ', '\t', '\n', ',']).is_empty() {
+            // The kernel takes it for none, and lets no process in then.
+            return Err(PlanError::Word { field: field.into(), value: value.clone(), wanted: "a list, as 0-3,7" });
+        }
+        writes.push(Write::new(Controller::Cpuset, field, file, value));
+    }
+    Ok(writes)
 }

@@ -4,6 +4,7 @@ use oci::runtime::{BlockIo, ThrottleDevice, WeightDevice};
 
 use super::{PlanError, Write, asked};
 use crate::facts::{Controller, Version};
+use crate::field::Field;
 
 const WEIGHT: &str = "linux.resources.blockIO.weight";
 const LEAF_WEIGHT: &str = "linux.resources.blockIO.leafWeight";
@@ -20,10 +21,10 @@ pub(super) fn plan(block_io: &BlockIo, version: Version) -> Result<Vec<Write>, P
         only_version_1(LEAF_WEIGHT, version)?;
         writes.push(write(LEAF_WEIGHT, "blkio.leaf_weight", weight));
     }
-    for device in &block_io.weight_device {
-        one_device(device, version, &mut writes)?;
+    for (index, device) in block_io.weight_device.iter().enumerate() {
+        one_device(index, device, version, &mut writes)?;
     }
-    for (field, devices, file, key) in [
+    for (list, devices, file, key) in [
         (
             "linux.resources.blockIO.throttleReadBpsDevice",
             &block_io.throttle_read_bps_device,
@@ -49,8 +50,9 @@ pub(super) fn plan(block_io: &BlockIo, version: Version) -> Result<Vec<Write>, P
             "wiops",
         ),
     ] {
-        for ThrottleDevice { major, minor, rate } in devices {
-            let device = device(field, *major, *minor)?;
+        for (index, ThrottleDevice { major, minor, rate }) in devices.iter().enumerate() {
+            let device = device(list, index, *major, *minor)?;
+            let field = Field::member(list, index, "");
             writes.push(match version {
                 Version::V1 => write(field, file, format!("{device} {rate}")),
                 Version::V2 if *rate == 0 => write(field, "io.max", format!("{device} {key}=max")),
@@ -61,7 +63,7 @@ pub(super) fn plan(block_io: &BlockIo, version: Version) -> Result<Vec<Write>, P
     Ok(writes)
 }
 
-fn write(field: &'static str, file: &'static str, value: impl ToString) -> Write {
+fn write(field: impl Into<Field>, file: &'static str, value: impl ToString) -> Write {
     Write::new(Controller::Blkio, field, file, value)
 }
 
@@ -73,23 +75,24 @@ fn all_devices(weight: u16, version: Version) -> Write {
     }
 }
 
-fn one_device(device: &WeightDevice, version: Version, writes: &mut Vec<Write>) -> Result<(), PlanError> {
-    let name = self::device(WEIGHT_DEVICE, device.major, device.minor)?;
+fn one_device(index: usize, device: &WeightDevice, version: Version, writes: &mut Vec<Write>) -> Result<(), PlanError> {
+    let name = self::device(WEIGHT_DEVICE, index, device.major, device.minor)?;
+    let field = |part| Field::member(WEIGHT_DEVICE, index, part);
     if let Some(weight) = asked(device.weight) {
-        in_range(WEIGHT_DEVICE, weight)?;
+        in_range(field("weight"), weight)?;
         let value = format!("{name} {weight}");
         writes.push(match version {
             Version::V1 => {
-                write(WEIGHT_DEVICE, "blkio.weight_device", &value).or_instead("blkio.bfq.weight_device", &value)
+                write(field(""), "blkio.weight_device", &value).or_instead("blkio.bfq.weight_device", &value)
             }
-            Version::V2 => write(WEIGHT_DEVICE, "io.bfq.weight", &value)
+            Version::V2 => write(field(""), "io.bfq.weight", &value)
                 .or_instead("io.weight", format!("{name} {}", io_weight(weight))),
         });
     }
     if let Some(weight) = asked(device.leaf_weight) {
-        in_range(WEIGHT_DEVICE, weight)?;
-        only_version_1("linux.resources.blockIO.weightDevice[].leafWeight", version)?;
-        writes.push(write(WEIGHT_DEVICE, "blkio.leaf_weight_device", format!("{name} {weight}")));
+        in_range(field("leafWeight"), weight)?;
+        only_version_1(field("leafWeight"), version)?;
+        writes.push(write(field("leafWeight"), "blkio.leaf_weight_device", format!("{name} {weight}")));
     }
     Ok(())
 }
@@ -100,19 +103,22 @@ pub(super) fn io_weight(weight: u16) -> u64 {
     1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990
 }
 
-fn in_range(field: &'static str, weight: u16) -> Result<(), PlanError> {
+fn in_range(field: impl Into<Field>, weight: u16) -> Result<(), PlanError> {
     let range = "between 10 and 1000";
     let known = (10..=1000).contains(&weight);
-    if known { Ok(()) } else { Err(PlanError::OutOfRange { field, value: weight.into(), range }) }
+    if known { Ok(()) } else { Err(PlanError::OutOfRange { field: field.into(), value: weight.into(), range }) }
 }
 
-fn only_version_1(field: &'static str, version: Version) -> Result<(), PlanError> {
-    if version == Version::V1 { Ok(()) } else { Err(PlanError::OnlyVersion1 { field }) }
+fn only_version_1(field: impl Into<Field>, version: Version) -> Result<(), PlanError> {
+    if version == Version::V1 { Ok(()) } else { Err(PlanError::OnlyVersion1 { field: field.into() }) }
 }
 
-fn device(field: &'static str, major: i64, minor: i64) -> Result<String, PlanError> {
-    match [major, minor].into_iter().find(|number| u32::try_from(*number).is_err()) {
-        Some(number) => Err(PlanError::OutOfRange { field, value: number.into(), range: "the number of a device" }),
-        None => Ok(format!("{major}:{minor}")),
+fn device(list: &'static str, index: usize, major: i64, minor: i64) -> Result<String, PlanError> {
+    for (part, number) in [("major", major), ("minor", minor)] {
+        if u32::try_from(number).is_err() {
+            let (field, range) = (Field::member(list, index, part), "the number of a device");
+            return Err(PlanError::OutOfRange { field, value: number.into(), range });
+        }
     }
+    Ok(format!("{major}:{minor}"))
 }

@@ -14,7 +14,11 @@ const OOM_KILLER: &str = "linux.resources.memory.disableOOMKiller";
 pub(super) fn plan(memory: &MemoryLimits, version: Version) -> Result<Vec<Write>, PlanError> {
     for (field, value) in [(LIMIT, memory.limit), (SWAP, memory.swap), (RESERVATION, memory.reservation)] {
         if let Some(value) = value.filter(|value| *value < -1) {
-            return Err(PlanError::OutOfRange { field, value: value.into(), range: "-1, for no limit, or a size" });
+            return Err(PlanError::OutOfRange {
+                field: field.into(),
+                value: value.into(),
+                range: "-1, for no limit, or a size",
+            });
         }
     }
     match version {
@@ -55,7 +59,7 @@ fn version_1(memory: &MemoryLimits) -> Result<Vec<Write>, PlanError> {
     if let Some(value) = swappiness(memory) {
         if value > 100 {
             let range = "between 0 and 100";
-            return Err(PlanError::OutOfRange { field: SWAPPINESS, value: value.into(), range });
+            return Err(PlanError::OutOfRange { field: SWAPPINESS.into(), value: value.into(), range });
         }
         writes.push(write(SWAPPINESS, "memory.swappiness", value));
     }
@@ -67,10 +71,10 @@ fn version_1(memory: &MemoryLimits) -> Result<Vec<Write>, PlanError> {
 
 fn version_2(memory: &MemoryLimits) -> Result<Vec<Write>, PlanError> {
     if memory.disable_oom_killer == Some(true) {
-        return Err(PlanError::OnlyVersion1 { field: OOM_KILLER });
+        return Err(PlanError::OnlyVersion1 { field: OOM_KILLER.into() });
     }
     if swappiness(memory).is_some() {
-        return Err(PlanError::OnlyVersion1 { field: SWAPPINESS });
+        return Err(PlanError::OnlyVersion1 { field: SWAPPINESS.into() });
     }
     let (limit, swap) = (asked(memory.limit), asked(memory.swap));
     let alone = swap_alone(memory)?;

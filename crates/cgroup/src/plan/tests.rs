@@ -67,6 +67,13 @@ fn times_that_no_kernel_takes_are_named_with_what_it_takes() {
         let text = format!("error: linux.resources.cpu.{text}");
         check(&read(&format!(r#"{{"cpu": {json}}}"#)), &text, &text);
     }
+    for (json, text) in [
+        (r#"{"cpus": " "}"#, "linux.resources.cpu.cpus: \" \" is not a list, as 0-3,7"),
+        (r#"{"cpus": "0", "mems": "\n,"}"#, "linux.resources.cpu.mems: \"\\n,\" is not a list, as 0-3,7"),
+    ] {
+        let text = format!("error: {text}");
+        check(&read(&format!(r#"{{"cpu": {json}}}"#)), &text, &text);
+    }
     check(&read(r#"{"cpu": {"quota": -5}}"#), "cpu.cfs_quota_us=-5~", "cpu.max=max 100000~");
 }
 
@@ -109,12 +116,12 @@ fn memory_and_swap() {
         (
             r#"{"disableOOMKiller": true}"#,
             "memory.oom_control=1",
-            "error: linux.resources.memory.disableOOMKiller does not exist with cgroup version 2",
+            "error: linux.resources.memory.disableOOMKiller: does not exist with cgroup version 2",
         ),
         (
             r#"{"swappiness": 100}"#,
             "memory.swappiness=100",
-            "error: linux.resources.memory.swappiness does not exist with cgroup version 2",
+            "error: linux.resources.memory.swappiness: does not exist with cgroup version 2",
         ),
     ] {
         check(&read(&format!(r#"{{"memory": {json}}}"#)), v1, v2);
@@ -151,7 +158,7 @@ fn processor_time() {
         (
             r#"{"realtimeRuntime": 5, "realtimePeriod": 10}"#,
             "cpu.rt_period_us=10~ cpu.rt_runtime_us=5",
-            "error: linux.resources.cpu.realtimeRuntime does not exist with cgroup version 2",
+            "error: linux.resources.cpu.realtimeRuntime: does not exist with cgroup version 2",
         ),
         (r#"{"shares": 1}"#, "error: linux.resources.cpu.shares: 1 is not between 2 and 262144", "cpu.weight=1~"),
     ] {
@@ -183,12 +190,12 @@ fn block_devices() {
         (
             r#"{"leafWeight": 10}"#,
             "blkio.leaf_weight=10",
-            "error: linux.resources.blockIO.leafWeight does not exist with cgroup version 2",
+            "error: linux.resources.blockIO.leafWeight: does not exist with cgroup version 2",
         ),
         (
             r#"{"weightDevice": [{"major": 8, "leafWeight": 20}]}"#,
             "blkio.leaf_weight_device=8:0 20",
-            "error: linux.resources.blockIO.weightDevice[].leafWeight does not exist with cgroup version 2",
+            "error: linux.resources.blockIO.weightDevice[0].leafWeight: does not exist with cgroup version 2",
         ),
         (
             r#"{"throttleReadBpsDevice": [{"major": 8, "minor": 1, "rate": 7}],
@@ -206,8 +213,16 @@ fn block_devices() {
         (r#"{"weight": 9}"#, "linux.resources.blockIO.weight: 9 is not between 10 and 1000"),
         (r#"{"leafWeight": 1001}"#, "linux.resources.blockIO.leafWeight: 1001 is not between 10 and 1000"),
         (
+            r#"{"weightDevice": [{"weight": 10}, {"weight": 9}]}"#,
+            "linux.resources.blockIO.weightDevice[1].weight: 9 is not between 10 and 1000",
+        ),
+        (
+            r#"{"weightDevice": [{"minor": 4294967296}]}"#,
+            "linux.resources.blockIO.weightDevice[0].minor: 4294967296 is not the number of a device",
+        ),
+        (
             r#"{"throttleReadIOPSDevice": [{"major": -1, "minor": 0, "rate": 1}]}"#,
-            "linux.resources.blockIO.throttleReadIOPSDevice: -1 is not the number of a device",
+            "linux.resources.blockIO.throttleReadIOPSDevice[0].major: -1 is not the number of a device",
         ),
     ] {
         let text = format!("error: {text}");
@@ -230,7 +245,8 @@ fn huge_pages_of_a_hybrid_are_version_2s() {
             hugepage_limits: vec![HugepageLimit { page_size: size.into(), limit: 1 }],
             ..Resources::default()
         };
-        let text = format!("error: linux.resources.hugepageLimits: {size:?} is not a size of pages, as 2MB");
+        let text =
+            format!("error: linux.resources.hugepageLimits[0].pageSize: {size:?} is not a size of pages, as 2MB");
         check(&resources, &text, &text);
     }
 }
@@ -240,12 +256,12 @@ fn marks_of_packets_and_remote_memory() {
     check(
         &read(r#"{"network": {"classID": 1048577, "priorities": [{"name": "lo", "priority": 7}]}}"#),
         "net_cls.classid=1048577 net_prio.ifpriomap=lo 7",
-        "error: linux.resources.network.classID does not exist with cgroup version 2",
+        "error: linux.resources.network.classID: does not exist with cgroup version 2",
     );
     check(
         &read(r#"{"network": {"priorities": [{"name": "a b", "priority": 7}]}}"#),
-        "error: linux.resources.network.priorities: \"a b\" is not a name",
-        "error: linux.resources.network.priorities: \"a b\" is not a name",
+        "error: linux.resources.network.priorities[0].name: \"a b\" is not a name",
+        "error: linux.resources.network.priorities[0].name: \"a b\" is not a name",
     );
     let rdma = "rdma.max=mlx5_1 hca_handle=3 hca_object=10000 rdma.max=mlx5_2 hca_object=0";
     check(
@@ -257,9 +273,9 @@ fn marks_of_packets_and_remote_memory() {
 
 #[test]
 fn files_of_version_2() {
-    let only = "error: linux.resources.unified does not exist with cgroup version 1";
+    let only = |file: &str| format!("error: linux.resources.unified[{file:?}]: does not exist with cgroup version 1");
     let unknown = |file: &str| {
-        format!("error: linux.resources.unified: {file:?} is not a file of a controller that is available")
+        format!("error: linux.resources.unified[{file:?}]: is not a file of a controller that is available")
     };
     for (json, v2) in [
         (
@@ -272,10 +288,13 @@ fn files_of_version_2() {
         (r#"{"memory": "1"}"#, unknown("memory")),
         (r#"{"..": "1"}"#, unknown("..")),
     ] {
-        check(&read(&format!(r#"{{"unified": {json}}}"#)), only, &v2);
+        // The first in the order of their names.
+        let resources = read(&format!(r#"{{"unified": {json}}}"#));
+        let first = resources.unified.keys().next().map(|file| only(file));
+        check(&resources, &first.unwrap(), &v2);
     }
     // The more precise word comes after the other.
-    check(&read(r#"{"unified": {"pids.max": "7"}, "pids": {"limit": 8}}"#), only, "pids.max=8 pids.max=7");
+    check(&read(r#"{"unified": {"pids.max": "7"}, "pids": {"limit": 8}}"#), &only("pids.max"), "pids.max=8 pids.max=7");
 }
 
 #[test]
@@ -294,15 +313,16 @@ fn device_rules_are_files_of_version_1() {
         "devices.deny=a devices.allow=c 1:3 rwm devices.allow=b *:3 m",
         "",
     );
+    let number = "is not -1, for all, or the number of a device";
     for (kind, major, access, text) in [
-        ("x", 1, "r", "device rule of type \"x\" with access \"r\""),
-        ("c", 1, "rx", "device rule of type \"c\" with access \"rx\""),
-        ("c", 1, "", "device rule of type \"c\" with access \"\""),
-        ("c", 1 << 32, "r", "4294967296 is not the number of a device"),
-        ("b", -2, "r", "-2 is not the number of a device"),
+        ("x", 1, "r", "type: \"x\" is not a type of devices: must be one of a, b, c"),
+        ("c", 1, "rx", "access: \"rx\" is not an access: must be some of r, w, m"),
+        ("c", 1, "", "access: \"\" is not an access: must be some of r, w, m"),
+        ("c", 1 << 32, "r", &format!("major: 4294967296 {number}")),
+        ("b", -2, "r", &format!("major: -2 {number}")),
     ] {
         let devices = vec![zero(), rule(true, kind, Some(major), access)];
-        let text = format!("error: linux.resources.devices[1]: {text}");
+        let text = format!("error: linux.resources.devices[1].{text}");
         check(&Resources { devices, ..Resources::default() }, &text, &text);
     }
 }

@@ -135,7 +135,9 @@ pub(super) fn is_left(locked: &Locked, hierarchies: &Hierarchies) -> bool {
 
 fn has_kernel_limit(spec: &Spec) -> bool {
     let memory = spec.linux.resources.as_ref().and_then(|resources| resources.memory.as_ref());
-    memory.is_some_and(|memory| memory.kernel.is_some() || memory.kernel_tcp.is_some())
+    // Go's zero asks for nothing.
+    let asks = |limit: Option<i64>| limit.is_some_and(|limit| limit != 0);
+    memory.is_some_and(|memory| asks(memory.kernel) || asks(memory.kernel_tcp))
 }
 
 /// Hooks and relative sources of mounts begin in the bundle.

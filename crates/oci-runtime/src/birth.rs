@@ -3,7 +3,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cgroup::{Cgroup, Hierarchies};
@@ -15,9 +14,9 @@ use rustix::thread::ThreadNameSpaceType;
 use sys::fork::{Child, NewNamespaces, fork};
 
 use crate::channel::{Channel, Failure, Message, Offer};
-use crate::child::{Birth, MadeHooks};
+use crate::child::{Birth, MadeHooks, Node};
 use crate::container::{CreateOptions, need, plain_state};
-use crate::error::{CreateError, PlanError, ProcessError};
+use crate::error::{CreateError, ProcessError};
 use crate::field::FieldError;
 use crate::filter::ListenerError;
 use crate::hooks::{HookError, run_all};
@@ -41,7 +40,7 @@ pub(crate) fn birth(
     root: BorrowedFd<'_>,
     cgroup: &Cgroup,
     hooks: Option<(&Hooks, &State)>,
-    nodes: &[(PathBuf, OwnedFd)],
+    nodes: &[Node],
 ) -> Result<(Child, Option<OwnedFd>, Channel), CreateError> {
     let failed = |action| move |source| CreateError::Clone { action, source };
     let order = order(options, plan, root, cgroup, hooks.is_some())?;
@@ -85,7 +84,11 @@ pub(crate) fn birth(
     };
     let child = match plan.namespaces.time_offsets.as_str() {
         "" => clone(),
-        offsets => time::with_offsets(offsets, clone).map_err(failed("set linux.timeOffsets"))?,
+        offsets => time::with_offsets(offsets, clone).map_err(|source| CreateError::Refused {
+            field: "linux.timeOffsets".to_owned(),
+            what: format!("write {:?} to /proc/self/timens_offsets", offsets.trim_end()),
+            source,
+        })?,
     }?;
     let mut child = child.map_err(failed("clone the container's process"))?;
     let ours = ours_fd.take().expect("only the child takes it");
@@ -254,7 +257,11 @@ fn check_joined(spec: &Spec, plan: &Plan, joined: &[OwnedFd]) -> Result<(), Crea
     for (joined, fd) in plan.namespaces.joined.iter().zip(joined) {
         let is_own = |name| sys::namespace::is_own(fd.as_fd(), name).map_err(joined.failed("look at"));
         match joined.kind {
-            ThreadNameSpaceType::MOUNT if is_own("mnt")? => return Err(PlanError::NoMountNamespace.into()),
+            ThreadNameSpaceType::MOUNT if is_own("mnt")? => {
+                let found = "the mount namespace of the runtime itself, whose mounts would change".to_owned();
+                let path = joined.path.display().to_string();
+                return Err(FieldError::NamespaceKind { path, found }.at(&joined.field).into());
+            }
             ThreadNameSpaceType::NETWORK => {
                 let network = spec.linux.sysctl.keys().find(|name| sysctl::is_network(name));
                 if let Some(name) = network.filter(|_| is_own("net").unwrap_or(true)) {

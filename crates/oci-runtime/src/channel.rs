@@ -100,7 +100,7 @@ impl Failure {
             2 => ProcessError::NotExecutable { path: subject },
             3 => ProcessError::IsDirectory { path: subject },
             4 => ProcessError::Cwd { path: subject, source },
-            5 => ProcessError::Rlimit { number: reason[1], name: subject, source },
+            5 => ProcessError::Rlimit { number: reason[1], field: subject, source },
             6 => ProcessError::Mount { place: subject, step, source },
             8 => ProcessError::Hook { text: subject },
             9 => ProcessError::Refused { text: subject, source },

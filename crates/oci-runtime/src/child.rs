@@ -26,6 +26,15 @@ use crate::supply::Order;
 use crate::sysctl::{self, Parameter};
 use crate::target::{self, Missing};
 
+/// A device node of the host's, with its path, and its place in the specification's list if it is not one of every
+/// container's.
+pub(crate) type Node = (Option<usize>, PathBuf, OwnedFd);
+
+/// What is tried with such a node.
+pub(crate) fn borrowed(index: usize, path: &Path) -> String {
+    format!("linux.devices[{index}].path: bind the host's {}", path.display())
+}
+
 /// What the parent hands to the child: plans, and descriptors opened with the host's eyes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Birth<'a> {
@@ -38,7 +47,7 @@ pub(crate) struct Birth<'a> {
     /// One for each of the plan's mounts.
     pub(crate) mounts: &'a [Built],
     /// The host's device nodes, where the container may not make its own.
-    pub(crate) nodes: &'a [(PathBuf, OwnedFd)],
+    pub(crate) nodes: &'a [Node],
     /// The directory where hooks expect the root, if it was opened for us.
     pub(crate) place: Option<BorrowedFd<'a>>,
     /// What it gets of the host once it is in its user namespace, if it has one.
@@ -175,7 +184,7 @@ impl Birth<'_> {
         let Some(value) = self.process.oom_score_adj else { return Ok(()) };
         let path = "self/oom_score_adj";
         let written = write_proc(self.proc, path, &value.to_string());
-        written.asked("process.oomScoreAdj", "write /proc/self/oom_score_adj")
+        written.asked("process.oomScoreAdj", format_args!("write {value} to /proc/self/oom_score_adj"))
     }
 
     fn detach_host(&self) -> Result<(), Failure> {
@@ -234,7 +243,7 @@ impl Birth<'_> {
         // The specification's first: its modes and owners count for the default ones, too.
         for (index, device) in &self.plan.devices {
             if self.nodes.is_empty() || !is_node(device) {
-                let named = || format!("linux.devices[{index}]: make {}", device.path.display());
+                let named = || format!("linux.devices[{index}].path: make {}", device.path.display());
                 self.make_device(device).or_else(|err| Err(err).at(Step::MakeDevice, &named()))?;
             }
         }
@@ -244,9 +253,13 @@ impl Birth<'_> {
             let made = mknodat(&dev, name, FileType::CharacterDevice, mode, number);
             unless_there(made).at(Step::MakeNode, name)?;
         }
-        for (path, node) in self.nodes {
-            let file = target::open(self.root, path, Missing::File).at(Step::MakeNode, &path.to_string_lossy())?;
-            move_to(node.as_fd(), file.as_fd()).at(Step::MakeNode, &path.to_string_lossy())?;
+        for (index, path, node) in self.nodes {
+            let place = || target::open(self.root, path, Missing::File);
+            let moved = place().and_then(|file| move_to(node.as_fd(), file.as_fd()));
+            moved.or_else(|err| match index {
+                Some(index) => Err(err).at(Step::MakeDevice, &borrowed(*index, path)),
+                None => Err(err).at(Step::MakeNode, &path.to_string_lossy()),
+            })?;
         }
         for (name, link) in LINKS {
             unless_there(symlinkat(link, &dev, name)).at(Step::MakeNode, name)?;
@@ -280,20 +293,31 @@ impl Birth<'_> {
 
     /// Masked and read-only paths. What the root does not have needs no hiding.
     pub(crate) fn hide(&self) -> Result<(), Failure> {
-        for path in &self.plan.read_only {
-            let Some(target) = self.existing(path, Step::ReadOnly)? else { continue };
+        for (index, path) in self.plan.read_only.iter().enumerate() {
             let cover = || -> io::Result<()> {
+                let Some(target) = self.existing(path)? else { return Ok(()) };
                 let clone = clone_tree(target.as_fd(), true)?;
                 set_attributes(clone.as_fd(), READ_ONLY, false)?;
                 move_to(clone.as_fd(), target.as_fd())
             };
-            cover().at(Step::ReadOnly, &path.to_string_lossy())?;
+            cover().or_else(|err| {
+                let what = format_args!("make {} read-only", path.display());
+                Err(err).asked(&format!("linux.readonlyPaths[{index}]"), what)
+            })?;
         }
         let mut empty = None;
         let mut null = None;
-        for path in &self.plan.masked {
-            let Some(target) = self.existing(path, Step::Mask)? else { continue };
-            self.mask(&target, &mut empty, &mut null).at(Step::Mask, &path.to_string_lossy())?;
+        for (index, path) in self.plan.masked.iter().enumerate() {
+            let mut cover = || match self.existing(path)? {
+                Some(target) => self.mask(&target, &mut empty, &mut null),
+                None => Ok(()),
+            };
+            cover().or_else(|err| {
+                let is_null = err.raw_os_error() == Some(Errno::NODEV.raw_os_error());
+                let with = if is_null { " with /dev/null, which is another device in the container" } else { "" };
+                let what = format_args!("mask {}{with}", path.display());
+                Err(err).asked(&format!("linux.maskedPaths[{index}]"), what)
+            })?;
         }
         Ok(())
     }
@@ -321,11 +345,11 @@ impl Birth<'_> {
         if is_null(&fstat(&null)?) { Ok(null) } else { Err(Errno::NODEV.into()) }
     }
 
-    fn existing(&self, path: &Path, step: Step) -> Result<Option<OwnedFd>, Failure> {
+    fn existing(&self, path: &Path) -> io::Result<Option<OwnedFd>> {
         match target::open(self.root, path, Missing::Refuse) {
             Ok(fd) => Ok(Some(fd)),
-            Err(err) if matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-            Err(err) => Err(err).at(step, &path.to_string_lossy()),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(err) => Err(err),
         }
     }
 
@@ -379,8 +403,8 @@ pub(crate) const DEVICES: [(&str, u32, u32); 6] = [
     ("/dev/tty", 5, 0),
 ];
 
-/// Name and target (runtime-spec config-linux.md, "Dev symbolic links").
-const LINKS: [(&str, &str); 5] = [
+/// Name in /dev and target (runtime-spec config-linux.md, "Dev symbolic links").
+pub(crate) const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),

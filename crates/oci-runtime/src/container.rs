@@ -439,7 +439,7 @@ fn root(plan: &Plan, spec: &Spec) -> Result<OwnedFd, CreateError> {
     if plan.user.is_none() || !spec.root.mounts.is_empty() {
         return build_root(&spec.root, plan.root_propagation);
     }
-    open_directory(path).map_err(|source| CreateError::Mount {
+    open_directory(path).map_err(|source| CreateError::Refused {
         field: "root.path".into(),
         what: path.display().to_string(),
         source,

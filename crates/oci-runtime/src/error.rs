@@ -31,10 +31,10 @@ pub enum PlanError {
         source: FieldError,
     },
     /// There is no command.
-    #[error("process.args is empty")]
+    #[error("process.args: is empty")]
     NoArguments,
     /// A string holds a NUL byte.
-    #[error("{field} contains a NUL byte")]
+    #[error("{field}: contains a NUL byte")]
     Nul {
         /// Where.
         field: &'static str,
@@ -113,8 +113,8 @@ pub enum ProcessError {
     Rlimit {
         /// The kernel's number of it, which runc prints.
         number: u8,
-        /// Its name.
-        name: String,
+        /// The field, its name and what was asked for: `process.rlimits[0].hard: RLIMIT_NOFILE 1048576`.
+        field: String,
         /// The kernel's answer.
         source: SystemError,
     },
@@ -237,9 +237,9 @@ pub enum CreateError {
         /// The kernel's answer.
         source: cgroup::CgroupError,
     },
-    /// A mount could not be built.
+    /// What a field asks for could not be had.
     #[error("{field}: {what}")]
-    Mount {
+    Refused {
         /// The field's full name.
         field: String,
         /// The value, and what was tried with it.
@@ -292,16 +292,20 @@ pub enum CreateError {
         source: io::Error,
     },
     /// The ids of a user namespace could not be set.
-    #[error("map ids of the user namespace: {program}")]
+    #[error("{field}: map the ids by {program}")]
     WriteMap {
+        /// The field's full name.
+        field: String,
         /// The file, or the program that should have written it.
         program: String,
         /// The kernel's answer.
         source: io::Error,
     },
     /// The program that maps ids for those without privilege refused.
-    #[error("map ids of the user namespace: {text}")]
+    #[error("{field}: map the ids: {text}")]
     MapTool {
+        /// The field's full name.
+        field: String,
         /// Which program.
         tool: &'static str,
         /// What it said.
@@ -344,7 +348,7 @@ impl CreateError {
             CreateError::Process(err) => err.kind(),
             CreateError::Hook(err) => err.kind(),
             CreateError::NetDevice { .. }
-            | CreateError::Mount { .. }
+            | CreateError::Refused { .. }
             | CreateError::Host { .. }
             | CreateError::Namespace { .. }
             | CreateError::Listener(_)
@@ -540,13 +544,9 @@ steps! {
     /// A mount that is there already.
     Remount = "remount",
     /// A device node or a link in /dev.
-    MakeNode = "make device",
+    MakeNode = "linux.devices: make the default",
     /// A device of the specification, which the subject names.
     MakeDevice = "",
-    /// Hiding a path.
-    Mask = "linux.maskedPaths: mask",
-    /// Making a path read-only.
-    ReadOnly = "linux.readonlyPaths: make read-only",
     /// The keyring.
     Keyring = "join session keyring",
     /// The session and its terminal.
@@ -560,23 +560,23 @@ steps! {
     /// Ids.
     Credentials = "set user and groups",
     /// Capabilities.
-    Capabilities = "set capabilities",
+    Capabilities = "process.capabilities: set",
     /// Policy and priority.
-    Scheduler = "set process.scheduler",
+    Scheduler = "process.scheduler.policy: set",
     /// I/O priority.
-    IoPriority = "set process.ioPriority",
+    IoPriority = "process.ioPriority.class: set",
     /// Processors.
-    Affinity = "set process.execCPUAffinity",
+    Affinity = "process.execCPUAffinity.final: set the processors",
     /// The execution domain.
-    Personality = "set linux.personality",
+    Personality = "linux.personality.domain: set",
     /// Memory nodes.
-    MemoryPolicy = "set linux.memoryPolicy",
+    MemoryPolicy = "linux.memoryPolicy: set",
     /// For the next execve.
-    ApparmorProfile = "set process.apparmorProfile",
+    ApparmorProfile = "process.apparmorProfile: set",
     /// For the next execve.
-    SelinuxLabel = "set process.selinuxLabel",
+    SelinuxLabel = "process.selinuxLabel: set",
     /// no_new_privs.
-    NoNewPrivileges = "set no_new_privs",
+    NoNewPrivileges = "process.noNewPrivileges: set",
     /// Signals, descriptors.
     Clean = "clean up before exec",
     /// Talking to the parent.

@@ -25,6 +25,7 @@ pub(crate) struct Fault {
 pub(crate) enum Part {
     /// None alone.
     Whole,
+    Destination,
     Type,
     Source,
     Options,
@@ -38,6 +39,7 @@ impl Part {
         let mapped = plan.id_map.as_ref().is_some_and(|map| map.ids.is_some());
         let part = match self {
             Part::Whole => return plan.field.clone(),
+            Part::Destination => "destination",
             Part::Type => "type",
             Part::Source if plan.field == "root" => "path",
             Part::Source => "source",
@@ -59,7 +61,7 @@ impl Part {
 
 impl From<Fault> for CreateError {
     fn from(Fault { field, what, source }: Fault) -> CreateError {
-        CreateError::Mount { field, what, source }
+        CreateError::Refused { field, what, source }
     }
 }
 

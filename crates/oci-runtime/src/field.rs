@@ -9,10 +9,12 @@ pub enum FieldError {
     #[error("is empty")]
     Empty,
     /// The word means nothing here.
-    #[error("unknown word {word:?}")]
+    #[error("unknown word {word:?}, {}", choice(known))]
     Unknown {
         /// The word.
         word: String,
+        /// All that mean something.
+        known: &'static [&'static str],
     },
     /// Something of which there can be one is there twice.
     #[error("{word:?} is there twice")]
@@ -29,6 +31,56 @@ pub enum FieldError {
         least: i128,
         /// The greatest.
         most: i128,
+    },
+    /// A number too small, where the greatest is nothing to tell.
+    #[error("{number} {unit} are less than {least}")]
+    TooFew {
+        /// The number.
+        number: i64,
+        /// Of what.
+        unit: &'static str,
+        /// The least.
+        least: i64,
+    },
+    /// A text that the kernel does not take.
+    #[error("is {length} bytes long, and {most} are the most")]
+    TooLong {
+        /// Of the text.
+        length: usize,
+        /// Of any.
+        most: usize,
+    },
+    /// Two ranges of ids have some in common.
+    #[error("{} to {} overlap {other}", first, first.saturating_add(size - 1))]
+    Overlap {
+        /// The first of the later one.
+        first: u32,
+        /// How many it has; more than none.
+        size: u32,
+        /// The full name of the earlier one.
+        other: String,
+    },
+    /// A range of ids that has no end.
+    #[error("{size} ids from {first} on go beyond the last one, {}", u32::MAX - 1)]
+    PastEnd {
+        /// The first.
+        first: u32,
+        /// How many.
+        size: u32,
+    },
+    /// A path below something that is no directory.
+    #[error("{path} is below {above}, which is no directory in a container")]
+    Below {
+        /// The path.
+        path: String,
+        /// What is there.
+        above: String,
+    },
+    /// A device of every container's, with the numbers of another one.
+    #[error("{path} is the null device, of type c with major 1 and minor 3, in every container")]
+    NullDevice {
+        /// Its path.
+        path: String,
     },
     /// No list of numbers and ranges.
     #[error("{text:?} is not a list of numbers up to {most}")]
@@ -113,6 +165,10 @@ pub enum FieldError {
         /// What the host lacks.
         what: &'static str,
     },
+}
+
+fn choice(known: &[&str]) -> String {
+    if known.is_empty() { "none is known".to_owned() } else { format!("must be one of {}", known.join(", ")) }
 }
 
 fn needed(namespace: Option<&str>) -> String {

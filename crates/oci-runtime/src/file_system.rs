@@ -84,7 +84,9 @@ fn configure(plan: &MountPlan, kind: &str, joined_lower: Option<&str>) -> Result
     data.chain(flags).try_for_each(|(key, value)| set(context, plan, kind, key, value))?;
     let failed = |err: Errno| {
         let what = format!("make the {kind} on {} of {source:?}{}", plan.destination.display(), kernel_words(context));
-        Part::Whole.fault(plan, what)(err)
+        // What is said of a source that is no disk.
+        let part = if matches!(err, Errno::NOENT | Errno::NOTBLK) { Part::Source } else { Part::Whole };
+        part.fault(plan, what)(err)
     };
     fsconfig_create(context).map_err(failed)?;
     let attributes = MountAttrFlags::from_bits_retain(plan.options.attributes.set as u32);

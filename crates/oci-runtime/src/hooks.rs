@@ -90,8 +90,8 @@ pub(crate) fn check(hooks: &Hooks) -> Result<(), PlanError> {
             if !hook.path.is_absolute() {
                 return Err(failed(FieldError::Relative { path: hook.path.display().to_string() }, "path"));
             }
-            if let Some(seconds) = hook.timeout {
-                FieldError::in_range(seconds, 1, i64::MAX.into()).map_err(|err| failed(err, "timeout"))?;
+            if let Some(number) = hook.timeout.filter(|seconds| *seconds < 1) {
+                return Err(failed(FieldError::TooFew { number, unit: "seconds", least: 1 }, "timeout"));
             }
             strings(hook).map_err(|_| PlanError::Nul { field: "hooks" })?;
         }

@@ -69,7 +69,7 @@ pub(crate) fn apply(mount: BorrowedFd<'_>, plan: &MountPlan, container: Option<P
     let Some(map) = &plan.id_map else { return Ok(()) };
     let failed = || Part::Ids.fault::<io::Error>(plan, format!("map the ids of {}", plan.source.display()));
     let namespace = match (&map.ids, container) {
-        (Some((users, groups)), _) => with_ids(users, groups)?,
+        (Some((users, groups)), _) => with_ids(&plan.field, users, groups)?,
         (None, Some(pid)) => namespace_of(pid)?,
         (None, None) => return Err(failed()(Errno::INVAL.into()).into()),
     };
@@ -82,7 +82,7 @@ fn namespace_of(pid: Pid) -> Result<OwnedFd, CreateError> {
 }
 
 /// A user namespace with these ids, which lives as long as the descriptor.
-fn with_ids(users: &[IdMapping], groups: &[IdMapping]) -> Result<OwnedFd, CreateError> {
+fn with_ids(field: &str, users: &[IdMapping], groups: &[IdMapping]) -> Result<OwnedFd, CreateError> {
     let failed = |action| move |source| CreateError::Clone { action, source };
     let (hold, held) = io::pipe().map_err(failed("make a pipe"))?;
     let held = Cell::new(Some(held));
@@ -94,7 +94,8 @@ fn with_ids(users: &[IdMapping], groups: &[IdMapping]) -> Result<OwnedFd, Create
         0
     });
     let holder = holder.map_err(failed("clone a user namespace"))?;
-    let mapped = write_map(holder.pid, users, &USERS).and_then(|()| write_map(holder.pid, groups, &GROUPS));
+    let mapped = write_map(&format!("{field}.uidMappings"), holder.pid, users, &USERS)
+        .and_then(|()| write_map(&format!("{field}.gidMappings"), holder.pid, groups, &GROUPS));
     let opened = mapped.and_then(|()| namespace_of(holder.pid));
     end(&holder, REAP_WITHIN);
     opened

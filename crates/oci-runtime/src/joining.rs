@@ -185,7 +185,7 @@ impl Usher<'_> {
         let processors = self.process.scheduling.first_processors.as_ref();
         let send = |entrance: &Entrance| {
             let usher = on_processors(processors, || fork(NewNamespaces::default(), entrance.directory(), run));
-            usher.map_err(failed("set process.execCPUAffinity.initial"))
+            usher.map_err(failed("process.execCPUAffinity.initial: set the processors"))
         };
         let mut usher = send(&self.entrance)?;
         if usher.as_ref().is_err_and(|err| err.raw_os_error() == Some(Errno::BUSY.raw_os_error())) {
@@ -220,7 +220,7 @@ impl Usher<'_> {
             if let Some(value) = adjustment {
                 // While the file is still the caller's, which may be an ordinary user.
                 let written = write_proc(proc.as_fd(), "self/oom_score_adj", &value.to_string());
-                written.asked("process.oomScoreAdj", "write /proc/self/oom_score_adj")?;
+                written.asked("process.oomScoreAdj", format_args!("write {value} to /proc/self/oom_score_adj"))?;
             }
             labels.apply(proc.as_fd())?;
         }

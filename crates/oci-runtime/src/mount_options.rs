@@ -97,6 +97,10 @@ fn parse_word(options: &mut MountOptions, word: &str) {
     }
 }
 
+/// All words of [`propagation`].
+pub(crate) const PROPAGATIONS: [&str; 8] =
+    ["private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"];
+
 /// The kernel's bit, and whether it is for everything below, too (`rprivate`).
 pub(crate) fn propagation(word: &str) -> Option<(u64, bool)> {
     Some(match word {

@@ -60,6 +60,9 @@ pub(crate) enum MountKind {
     Remount { file_system: bool },
 }
 
+/// Options that give an overlay its layers (overlayfs.rst).
+const LAYERS: [&str; 3] = ["lowerdir", "lowerdir+", "datadir+"];
+
 /// File systems whose content depends on who mounts them.
 const IN_CHILD: [&str; 3] = ["proc", "sysfs", "mqueue"];
 
@@ -87,6 +90,11 @@ impl MountPlan {
         let refused = |option: String, of| Err(FieldError::Option { option, of }.at(Part::Options.of(self)));
         if self.options.copy_up && kind != "tmpfs" {
             return refused("tmpcopyup".into(), "a mount that is not of type tmpfs");
+        }
+        if matches!(&self.kind, MountKind::FileSystem(kind) if kind == "overlay")
+            && !LAYERS.iter().any(|key| self.options.has(key))
+        {
+            return Err(FieldError::Needs { with: "lowerdir=, the layers of the overlay" }.at(Part::Options.of(self)));
         }
         if self.kind != MountKind::Bind {
             return Ok(());
@@ -119,6 +127,23 @@ impl MountPlan {
         has_places && self.options.attributes.set & Attributes::READ_ONLY != 0
     }
 
+    /// Where it is, with the field's full name: `mounts[3].destination: /place`.
+    pub(crate) fn place(&self) -> String {
+        format!("{}.destination: {}", self.field, self.destination.display())
+    }
+
+    /// What is a directory and what is none, where both must be one or none.
+    fn sides(&self, is_directory: bool) -> String {
+        let what = match self.kind {
+            MountKind::Bind => format!("{}.source {}", self.field, self.source.display()),
+            _ => "what is mounted".to_owned(),
+        };
+        match is_directory {
+            true => format!("{} is no directory, and {what} is one", self.place()),
+            false => format!("{} is a directory, and {what} is none", self.place()),
+        }
+    }
+
     /// Whether it is a /proc of the container's own.
     pub(crate) fn is_proc(&self) -> bool {
         matches!(&self.kind, MountKind::InChild(kind) if kind == "proc")
@@ -141,7 +166,8 @@ impl MountPlan {
         ];
         let Ok(below) = self.destination.strip_prefix("/proc") else { return Ok(()) };
         let allowed = match below.to_str() {
-            Some("") => self.is_proc() || self.kind == MountKind::Bind,
+            // What is there stays what it is with other flags.
+            Some("") => self.is_proc() || matches!(self.kind, MountKind::Bind | MountKind::Remount { .. }),
             Some(file) => ALLOWED.contains(&file),
             None => false,
         };
@@ -312,6 +338,7 @@ fn hierarchies_v1(
     // Read-only only when everything is in it.
     let mut writable = MountPlan { options: plain, source: "tmpfs".into(), ..plan.clone() };
     writable.options.attributes.set &= !Attributes::READ_ONLY;
+    writable.options.attributes_recursive = Attributes::default();
     let tmpfs = file_system(&writable, "tmpfs")?;
     let (mut binds, mut links) = (Vec::new(), Vec::new());
     for ((controllers, _), (name, directory)) in cgroup.directories.iter().zip(v1_mounts(cgroup)) {
@@ -350,7 +377,7 @@ pub(crate) fn attach(
         Built::Detached { mount, is_directory } => {
             put(root, plan, mount.as_fd(), *is_directory, root_is_attached)?;
             if root_is_attached && plan.read_only_last() {
-                writable = Some(mount.try_clone().because(Reason::Mount(Step::AttachMount), &named(plan))?);
+                writable = Some(mount.try_clone().because(Reason::Mount(Step::AttachMount), &plan.place())?);
             }
         }
         Built::InChild(kind) => {
@@ -370,7 +397,7 @@ pub(crate) fn attach(
                 set_attributes(tmpfs.as_fd(), plan.options.attributes, false)?;
                 plan.options.apply_rest(tmpfs.as_fd())
             };
-            let fill = || fill().because(Reason::Mount(Step::AttachMount), &named(plan));
+            let fill = || fill().because(Reason::Mount(Step::AttachMount), &plan.place());
             let put = || put(root, plan, tmpfs.as_fd(), true, root_is_attached);
             // Older kernels attach nothing below what is detached, and none changes what is below it.
             if root_is_attached { put().and_then(|()| fill()) } else { fill().and_then(|()| put()) }?;
@@ -388,7 +415,7 @@ fn put(
 ) -> Result<(), Failure> {
     let is_tmpfs = matches!(&plan.kind, MountKind::FileSystem(kind) | MountKind::InChild(kind) if kind == "tmpfs");
     if is_tmpfs && (plan.options.copy_up || !plan.options.has("mode")) {
-        tmpfs::settle(root, plan, mount).because(Reason::Mount(Step::CopyUp), &named(plan))?;
+        tmpfs::settle(root, plan, mount).because(Reason::Mount(Step::CopyUp), &plan.place())?;
     }
     if !root_is_attached && plan.read_only_last() {
         // The kernel changes nothing below the root of a detached tree: what has no place in it yet gets none.
@@ -397,17 +424,14 @@ fn put(
     }
     let missing = if is_directory { Missing::Directory } else { Missing::File };
     let target = crate::place::open(root, plan, missing)?;
-    // mount(2) said so when a directory and something else were to go over one another; move_mount(2) only that it is
-    // invalid. Engines look for the words.
-    let attached = move_to(mount, target.as_fd()).map_err(|err| match self::is_directory(target.as_fd()) {
-        Ok(target_is) if target_is != is_directory => Errno::NOTDIR.into(),
-        _ => err,
-    });
-    attached.because(Reason::Mount(Step::AttachMount), &named(plan))
-}
-
-fn named(plan: &MountPlan) -> String {
-    format!("{}: {}", plan.field, plan.destination.display())
+    move_to(mount, target.as_fd()).or_else(|err| match self::is_directory(target.as_fd()) {
+        // mount(2) said so when a directory and something else were to go over one another; move_mount(2) only that it is
+        // invalid. Engines look for the words.
+        Ok(target_is) if target_is != is_directory => {
+            Err(Errno::NOTDIR).because(Reason::Refused, &plan.sides(is_directory))
+        }
+        _ => Err(err).because(Reason::Mount(Step::AttachMount), &plan.place()),
+    })
 }
 
 /// Attaches a detached mount.

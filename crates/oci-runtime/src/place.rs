@@ -27,7 +27,7 @@ use crate::target::{self, Missing, PATH_FLAGS};
 
 /// Finds or makes the place of a mount below `root`.
 pub(crate) fn open(root: BorrowedFd<'_>, plan: &MountPlan, missing: Missing) -> Result<OwnedFd, Failure> {
-    let place = format!("{}.destination: {}", plan.field, plan.destination.display());
+    let place = plan.place();
     let place = place.as_str();
     let found = |step| move |err: io::Error| Err(err).because(Reason::Mount(step), place);
     match plainly(root, &plan.destination) {

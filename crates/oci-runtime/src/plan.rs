@@ -7,6 +7,7 @@ use rustix::fs::FileType;
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 use sys::fork::NewNamespaces;
 
+use crate::child::{DEVICES, LINKS};
 use crate::error::PlanError;
 use crate::field::FieldError;
 use crate::id_map;
@@ -80,8 +81,12 @@ impl Plan {
             _ if namespaces.all.contains(ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME) => Ok(()),
             _ => Err(FieldError::Needs { with: "a uts namespace in linux.namespaces" }.at(field)),
         };
-        needs_uts("hostname", &spec.hostname)?;
-        needs_uts("domainname", &spec.domainname)?;
+        for (field, name) in [("hostname", &spec.hostname), ("domainname", &spec.domainname)] {
+            needs_uts(field, name)?;
+            if name.len() > UTS_NAME_MAX {
+                return Err(FieldError::TooLong { length: name.len(), most: UTS_NAME_MAX }.at(field));
+            }
+        }
         let below_root = |(index, mount): (usize, &Mount)| MountPlan::below_root(format!("mounts[{index}]"), mount);
         let mut mounts = spec.mounts.iter().enumerate().map(below_root).collect::<Result<Vec<_>, _>>()?;
         mounts.iter().zip(&spec.mounts).try_for_each(|(plan, mount)| check_place(plan, mount))?;
@@ -110,6 +115,9 @@ impl Plan {
         })
     }
 }
+
+/// The longest name of a host in bytes (linux/utsname.h, `__NEW_UTS_LEN`).
+const UTS_NAME_MAX: usize = 64;
 
 /// Where the words alone tell that a mount has no place of its own; links are followed in [`crate::place`].
 fn check_place(plan: &MountPlan, mount: &Mount) -> Result<(), PlanError> {
@@ -207,7 +215,10 @@ pub(crate) fn word(kind: ThreadNameSpaceType) -> &'static str {
 fn root_propagation(word: &str) -> Result<Option<(u64, bool)>, PlanError> {
     match mount_options::propagation(word) {
         None if word.is_empty() => Ok(None),
-        None => Err(FieldError::Unknown { word: word.to_owned() }.at("linux.rootfsPropagation")),
+        None => {
+            let known = &mount_options::PROPAGATIONS;
+            Err(FieldError::Unknown { word: word.to_owned(), known }.at("linux.rootfsPropagation"))
+        }
         known => Ok(known),
     }
 }
@@ -227,16 +238,44 @@ pub(crate) fn device_type(device: &Device) -> Option<FileType> {
     }
 }
 
+/// All words of [`device_type`].
+const DEVICE_TYPES: [&str; 4] = ["c", "b", "u", "p"];
+
+/// mknod(2) takes 12 bits of the one and 20 of the other (linux/kdev_t.h), and makes another device of what is more.
+const MAJOR_MAX: i128 = (1 << 12) - 1;
+const MINOR_MAX: i128 = (1 << 20) - 1;
+
+/// Whether a device or a link of every container's is there.
+fn is_default_device(path: &Path) -> bool {
+    DEVICES.iter().any(|(device, ..)| Path::new(device) == path)
+        || path.parent() == Some(Path::new("/dev")) && LINKS.iter().any(|(link, _)| path.ends_with(link))
+}
+
 fn devices(devices: &[Device]) -> Result<Vec<(usize, Device)>, PlanError> {
     for (index, device) in devices.iter().enumerate() {
         let failed = |err: FieldError, part: &str| err.at(format!("linux.devices[{index}].{part}"));
+        let path = || device.path.display().to_string();
         if !device.path.is_absolute() {
-            return Err(failed(FieldError::Relative { path: device.path.display().to_string() }, "path"));
+            return Err(failed(FieldError::Relative { path: path() }, "path"));
+        }
+        if let Some(above) = device.path.ancestors().skip(1).find(|above| is_default_device(above)) {
+            // It would be made as a directory first, and be missing as what it is.
+            let above = above.display().to_string();
+            return Err(failed(FieldError::Below { path: path(), above }, "path"));
+        }
+        let is_null = device_type(device) == Some(FileType::CharacterDevice) && (device.major, device.minor) == (1, 3);
+        if device.path == Path::new("/dev/null") && !is_null {
+            // Masks and standard streams rest on it.
+            return Err(failed(FieldError::NullDevice { path: path() }, "path"));
         }
         FieldError::is_id(device.uid).map_err(|err| failed(err, "uid"))?;
         FieldError::is_id(device.gid).map_err(|err| failed(err, "gid"))?;
         if device_type(device).is_none() {
-            return Err(failed(FieldError::Unknown { word: device.kind.clone() }, "type"));
+            return Err(failed(FieldError::Unknown { word: device.kind.clone(), known: &DEVICE_TYPES }, "type"));
+        }
+        if is_node(device) {
+            FieldError::in_range(device.major, 0, MAJOR_MAX).map_err(|err| failed(err, "major"))?;
+            FieldError::in_range(device.minor, 0, MINOR_MAX).map_err(|err| failed(err, "minor"))?;
         }
     }
     // As under runc: that one is a link to the container's own.

@@ -96,7 +96,8 @@ impl ProcessPlan {
     ) -> Result<Result<ProcessPlan, crate::user::UserError>, PlanError> {
         let name = process.args.first().ok_or(PlanError::NoArguments)?;
         if !process.cwd.starts_with('/') {
-            return Err(FieldError::Relative { path: process.cwd.clone() }.at("process.cwd"));
+            let relative = FieldError::Relative { path: process.cwd.clone() };
+            return Err(if process.cwd.is_empty() { FieldError::Empty } else { relative }.at("process.cwd"));
         }
         check_ids(&process.user)?;
         if let Some(value) = process.oom_score_adj {
@@ -184,7 +185,7 @@ impl ProcessPlan {
                 sys::fd::keep_only(self.first_closed(), [channel, gate], |[channel, gate]| finish(channel, Some(gate)))
             }
         };
-        kept.at(Step::Clean, "")
+        kept.map_err(|err| self.unkept(err))
     }
 
     /// From the last descriptor that is the host's to the program's end, or what comes instead.
@@ -304,11 +305,39 @@ impl ProcessPlan {
     }
 
     fn set_rlimits(&self) -> Result<(), Failure> {
-        for (number, limit) in &self.rlimits {
+        for (index, (number, limit)) in self.rlimits.iter().enumerate() {
             let (name, resource) = RLIMITS[*number];
-            setrlimit(resource, *limit).because(Reason::Rlimit(*number as u8), name)?;
+            setrlimit(resource, *limit).or_else(|err| {
+                let hard = limit.maximum.unwrap_or(u64::MAX);
+                let field = format!("process.rlimits[{index}].hard: {name} {hard}");
+                Err(err).because(Reason::Rlimit(*number as u8), &field)
+            })?;
         }
         Ok(())
+    }
+
+    /// What kept descriptors from being put in order: with too few of them allowed there is no place for those that are
+    /// needed until the program is executed.
+    fn unkept(&self, err: io::Error) -> Failure {
+        let failed = |err: io::Error, reason, subject: &str| Failure {
+            reason,
+            errno: err.raw_os_error().unwrap_or(Errno::IO.raw_os_error()),
+            subject: subject.to_owned(),
+        };
+        let files = |(_, (number, _)): &(usize, &(usize, Rlimit))| RLIMITS[*number].0 == "RLIMIT_NOFILE";
+        match self.rlimits.iter().enumerate().find(files) {
+            Some((index, (_, limit)))
+                if matches!(Errno::from_io_error(&err), Some(Errno::MFILE | Errno::BADF | Errno::INVAL)) =>
+            {
+                let most = limit.current.unwrap_or(u64::MAX);
+                let what = format!(
+                    "RLIMIT_NOFILE {most} is too few: {} are open until the program is executed",
+                    self.first_closed() + 2
+                );
+                failed(err, Reason::Refused, &format!("process.rlimits[{index}].soft: {what}"))
+            }
+            _ => failed(err, Reason::Step(Step::Clean), ""),
+        }
     }
 
     fn enter_cwd(&self) -> Result<(), Failure> {
@@ -334,13 +363,28 @@ impl ProcessPlan {
             // Denied to a user namespace of somebody without privilege, and nobody has asked for any: the caller's stay, as with
             // runc.
             Err(Errno::PERM) if self.groups.is_empty() && user_namespace::denies_groups() => {}
+            Err(Errno::INVAL) => return Err(self.unknown_group()),
             other => other.asked("process.user.additionalGids", "set the process's groups")?,
         }
         set_id("process.user.gid", self.gid, rustix::thread::set_thread_res_gid(gid, gid, gid))?;
         set_id("process.user.uid", self.uid, rustix::thread::set_thread_res_uid(uid, uid, uid))?;
         capability::set_keep(false).at(Step::Capabilities, "keep")?;
-        capability::set(sets.effective, sets.permitted, sets.inheritable).at(Step::Capabilities, "")?;
+        let set = capability::set(sets.effective, sets.permitted, sets.inheritable);
+        set.asked("process.capabilities", "set them: what is in inheritable has to be in bounding, too")?;
         capability::set_ambient(sets.ambient).at(Step::Capabilities, "ambient")
+    }
+
+    /// The kernel does not say which one it does not know.
+    fn unknown_group(&self) -> Failure {
+        let is_unknown = |group: &Gid| rustix::thread::set_thread_groups(&[*group]) == Err(Errno::INVAL);
+        let (field, what) = match self.groups.iter().position(is_unknown) {
+            Some(index) => {
+                let field = format!("process.user.additionalGids[{index}]");
+                (field, format!("{} is no id of the container's user namespace", self.groups[index].as_raw()))
+            }
+            None => ("process.user.additionalGids".to_owned(), format!("{} groups are too many", self.groups.len())),
+        };
+        Failure { reason: Reason::Refused, errno: Errno::INVAL.raw_os_error(), subject: format!("{field}: {what}") }
     }
 
     /// The program's path, looked up with the container's eyes and credentials (Go's exec.LookPath).
@@ -424,13 +468,23 @@ const RLIMITS: [(&str, Resource); 16] = [
     ("RLIMIT_RTTIME", Resource::Rttime),
 ];
 
+const RLIMIT_NAMES: [&str; RLIMITS.len()] = {
+    let (mut names, mut number) = ([""; RLIMITS.len()], 0);
+    while number < names.len() {
+        names[number] = RLIMITS[number].0;
+        number += 1;
+    }
+    names
+};
+
 fn rlimits(limits: &[oci::runtime::Rlimit]) -> Result<Vec<(usize, Rlimit)>, PlanError> {
     let mut planned: Vec<(usize, Rlimit)> = Vec::new();
     for (index, limit) in limits.iter().enumerate() {
         let word = || limit.kind.clone();
         let failed = |err: FieldError, part: &str| err.at(format!("process.rlimits[{index}].{part}"));
         let number = RLIMITS.iter().position(|(name, _)| *name == limit.kind);
-        let number = number.ok_or_else(|| failed(FieldError::Unknown { word: word() }, "type"))?;
+        let number =
+            number.ok_or_else(|| failed(FieldError::Unknown { word: word(), known: &RLIMIT_NAMES }, "type"))?;
         if planned.iter().any(|(known, _)| *known == number) {
             return Err(failed(FieldError::Duplicate { word: word() }, "type"));
         }

@@ -34,7 +34,7 @@ pub(crate) fn plan(mounts: &mut [MountPlan]) {
 pub(crate) fn apply(root: BorrowedFd<'_>, plan: &MountPlan, file_system: bool) -> Result<(), Fault> {
     let place = plan.destination.display();
     let mount = target::open(root, &plan.destination, Missing::Refuse);
-    let mount = mount.map_err(Part::Whole.fault(plan, format!("remount {place}")))?;
+    let mount = mount.map_err(Part::Destination.fault(plan, format!("remount {place}")))?;
     let options = &plan.options;
     if file_system {
         reconfigure(mount.as_fd(), plan)?;

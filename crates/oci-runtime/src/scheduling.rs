@@ -51,7 +51,7 @@ impl Scheduling {
     /// cgroup has, not on those that the caller happens to be bound to, as under runc and crun.
     pub(crate) fn settle_processors(&self, first: bool) -> Result<(), Failure> {
         match (&self.last_processors, &self.first_processors) {
-            (Some(last), _) if !first => scheduling::set_affinity(last).at(Step::Affinity, "final"),
+            (Some(last), _) if !first => scheduling::set_affinity(last).at(Step::Affinity, ""),
             (None, Some(_)) if !first => Ok(()),
             _ => {
                 // As under runc: where it is forbidden, the caller's are good enough.
@@ -77,7 +77,7 @@ impl Machine {
     pub(crate) fn plan(linux: &Linux) -> Result<Machine, PlanError> {
         let personality = linux.personality.as_ref();
         if let Some(flag) = personality.and_then(|personality| personality.flags.first()) {
-            return Err(FieldError::Unknown { word: flag.clone() }.at("linux.personality.flags[0]"));
+            return Err(FieldError::Unknown { word: flag.clone(), known: &[] }.at("linux.personality.flags[0]"));
         }
         Ok(Machine {
             personality: personality.map(|personality| (personality.domain.number(), personality.domain.word())),
@@ -225,7 +225,7 @@ mod tests {
     fn machines_and_memory() {
         assert!(linux("personality", json!({"domain": "LINUX32"})).contains("Some((8, \"LINUX32\"))"));
         let flags = linux("personality", json!({"domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"]}));
-        assert_eq!(flags, "linux.personality.flags[0]: unknown word \"ADDR_NO_RANDOMIZE\"");
+        assert_eq!(flags, "linux.personality.flags[0]: unknown word \"ADDR_NO_RANDOMIZE\", none is known");
         let policy =
             linux("memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "1-2", "flags": ["MPOL_F_STATIC_NODES"]}));
         assert!(policy.contains("Some((32770, Mask([6]), \"MPOL_BIND\"))"), "{policy}");

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cgroup::{Cgroup, Hierarchies, Version};
 use oci::runtime::Spec;
@@ -19,7 +19,7 @@ use rustix::thread::ThreadNameSpaceType;
 use sys::mount::{Attributes, set_attributes};
 
 use crate::channel::{At, Channel, Failure, Reason};
-use crate::child::{Birth, DEVICES};
+use crate::child::{Birth, DEVICES, Node};
 use crate::error::{CreateError, Step};
 use crate::fault::{Fault, Part};
 use crate::file_system::new_file_system;
@@ -51,8 +51,8 @@ pub(crate) enum Wanted<'a> {
     Root,
     /// A directory, itself and not a clone.
     Place(&'a Path),
-    /// A device node of the host's.
-    Node(&'a Path),
+    /// A device node of the host's, with its place in the specification's list.
+    Node(Option<usize>, &'a Path),
     /// What is bound for a mount.
     Bind(&'a MountPlan),
     /// The container's directory in a hierarchy of version 1.
@@ -67,7 +67,7 @@ impl<'a> Order<'a> {
     pub(crate) fn list(&self) -> Vec<Wanted<'a>> {
         let mut list = vec![Wanted::Root];
         list.extend(self.place.then_some(Wanted::Place(&self.spec.root.path)));
-        list.extend(nodes(self.plan).map(Wanted::Node));
+        list.extend(nodes(self.plan).map(|(index, path)| Wanted::Node(index, path)));
         for mount in &self.plan.mounts {
             match mount.kind {
                 MountKind::Bind => list.push(Wanted::Bind(mount)),
@@ -130,9 +130,14 @@ impl Wanted<'_> {
             Wanted::Root => Err(failed("open", Path::new("/"))(Errno::INVAL.into())),
             Wanted::Place(path) => {
                 let place = openat(CWD, *path, PATH_FLAGS | OFlags::DIRECTORY, Mode::empty());
-                place.map_err(|err| failed("open", path)(err.into()))
+                place.map_err(|err| failed("root.path: open", path)(err.into()))
             }
-            Wanted::Node(path) => clone_node(path).map_err(failed("bind device", path)),
+            Wanted::Node(None, path) => clone_node(path).map_err(failed("bind device", path)),
+            Wanted::Node(Some(index), path) => {
+                let field = format!("linux.devices[{index}].path");
+                let what = format!("bind the host's {}", path.display());
+                clone_node(path).map_err(|source| CreateError::Refused { field, what, source })
+            }
             Wanted::Bind(plan) => bind(plan, None),
             Wanted::Directory(path) => {
                 let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
@@ -148,20 +153,17 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> C
 }
 
 /// The devices that a process without CAP_MKNOD in the first user namespace has to borrow. FIFOs are no devices.
-pub(crate) fn nodes(plan: &Plan) -> impl Iterator<Item = &Path> {
-    let default = DEVICES.iter().map(|(path, ..)| Path::new(*path));
-    let own = plan
-        .devices
-        .iter()
-        .map(|(_, device)| device)
-        .filter(|device| is_node(device))
-        .map(|device| device.path.as_path());
+pub(crate) fn nodes(plan: &Plan) -> impl Iterator<Item = (Option<usize>, &Path)> {
+    let default = DEVICES.iter().map(|(path, ..)| (None, Path::new(*path)));
+    let own = plan.devices.iter().filter(|(_, device)| is_node(device));
+    let own = own.map(|(index, device)| (Some(*index), device.path.as_path()));
     default.chain(own).filter(|_| plan.set_up_dev)
 }
 
 /// Device nodes of the host's, for a container that cannot make its own.
-pub(crate) fn clone_nodes(plan: &Plan) -> Result<Vec<(PathBuf, OwnedFd)>, CreateError> {
-    nodes(plan).map(|path| Ok((path.to_owned(), Wanted::Node(path).open()?))).collect()
+pub(crate) fn clone_nodes(plan: &Plan) -> Result<Vec<Node>, CreateError> {
+    let one = |(index, path): (_, &Path)| Ok((index, path.to_owned(), Wanted::Node(index, path).open()?));
+    nodes(plan).map(one).collect()
 }
 
 /// Whether this process may make device nodes, and with it the container's first one. Otherwise it borrows the host's.
@@ -192,7 +194,7 @@ fn clone_node(path: &Path) -> std::io::Result<OwnedFd> {
 pub(crate) struct Supplied {
     pub(crate) root: OwnedFd,
     pub(crate) place: Option<OwnedFd>,
-    pub(crate) nodes: Vec<(PathBuf, OwnedFd)>,
+    pub(crate) nodes: Vec<Node>,
     pub(crate) mounts: Vec<Built>,
 }
 
@@ -203,7 +205,8 @@ impl Supplied {
         let mut next = || trees.pop_front().ok_or(Errno::BADF).at(Step::BuildMount, "");
         let root = next()?;
         let place = order.place.then(&mut next).transpose()?;
-        let nodes = nodes(order.plan).map(|path| Ok((path.to_owned(), next()?))).collect::<Result<_, Failure>>()?;
+        let mut node = |(index, path): (_, &Path)| Ok((index, path.to_owned(), next()?));
+        let nodes = nodes(order.plan).map(&mut node).collect::<Result<_, Failure>>()?;
         let mut mounts = Vec::new();
         for plan in &order.plan.mounts {
             let host = |wanted: Wanted<'_>| trees.pop_front().ok_or_else(|| lost(&wanted));
@@ -246,7 +249,7 @@ fn lost(wanted: &Wanted<'_>) -> CreateError {
 /// In the form in which the child tells it.
 fn failure(err: CreateError) -> Failure {
     match err {
-        CreateError::Mount { field, what, source } => Fault { field, what, source }.into(),
+        CreateError::Refused { field, what, source } => Fault { field, what, source }.into(),
         CreateError::Host { action, path, source } => {
             let errno = source.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
             Failure { reason: Reason::Refused, errno, subject: format!("{action} {}", path.display()) }

@@ -11,6 +11,9 @@ use crate::process::{open_proc, write_proc};
 /// Those that a time namespace has of its own.
 const CLOCKS: [&str; 2] = ["monotonic", "boottime"];
 
+/// The kernel's clocks end there (linux/ktime.h, `KTIME_SEC_MAX`).
+const SECONDS_MAX: i128 = i64::MAX as i128 / 1_000_000_000;
+
 /// What is written to /proc/self/timens_offsets; empty for nothing.
 pub(crate) fn offsets(linux: &Linux) -> Result<String, PlanError> {
     let failed = |with| FieldError::Needs { with }.at("linux.timeOffsets");
@@ -24,8 +27,10 @@ pub(crate) fn offsets(linux: &Linux) -> Result<String, PlanError> {
     }
     for (clock, offset) in &linux.time_offsets {
         if !CLOCKS.contains(&clock.as_str()) {
-            return Err(FieldError::Unknown { word: clock.clone() }.at("linux.timeOffsets"));
+            return Err(FieldError::Unknown { word: clock.clone(), known: &CLOCKS }.at("linux.timeOffsets"));
         }
+        let seconds = FieldError::in_range(offset.secs, -SECONDS_MAX, SECONDS_MAX);
+        seconds.map_err(|err| err.at(format!("linux.timeOffsets.{clock}.secs")))?;
         let nanoseconds = FieldError::in_range(offset.nanosecs, 0, 999_999_999);
         nanoseconds.map_err(|err| err.at(format!("linux.timeOffsets.{clock}.nanosecs")))?;
         text += &format!("{clock} {} {}\n", offset.secs, offset.nanosecs);

@@ -86,30 +86,53 @@ impl UserNamespace {
             Some(namespace) if namespace.path.is_some() => Ok(Some(UserNamespace::Joined { users, groups })),
             Some(_) if users.is_empty() => missing("linux.uidMappings"),
             Some(_) if groups.is_empty() => missing("linux.gidMappings"),
-            Some(_) => Ok(Some(UserNamespace::New { users, groups })),
+            Some(_) => {
+                require_root("linux.uidMappings", &users)?;
+                require_root("linux.gidMappings", &groups)?;
+                Ok(Some(UserNamespace::New { users, groups }))
+            }
         }
     }
 }
 
 /// What the kernel would refuse without a reason.
 pub(crate) fn check(field: &str, mappings: &[IdMapping]) -> Result<(), PlanError> {
-    let of = |index: usize| format!("{field}[{index}]");
     let fault = |field: String, fault| Err(FieldError::Mapping { fault }.at(field));
-    let ends = |mapping: &IdMapping| {
-        let fits = |first: u32| first.checked_add(mapping.size).is_some();
-        fits(mapping.container_id) && fits(mapping.host_id)
-    };
+    let first_inside: fn(&IdMapping) -> u32 = |mapping| mapping.container_id;
+    let first_outside: fn(&IdMapping) -> u32 = |mapping| mapping.host_id;
     if mappings.len() > EXTENTS_MAX {
         return fault(field.to_owned(), "has more than 340 ranges");
     }
-    if let Some(index) = mappings.iter().position(|mapping| mapping.size == 0) {
-        return fault(of(index), "is a range of size 0");
-    }
-    if let Some(index) = mappings.iter().position(|mapping| !ends(mapping)) {
-        return fault(of(index), "is a range beyond the last id");
+    for (index, IdMapping { container_id, host_id, size }) in mappings.iter().copied().enumerate() {
+        if size == 0 {
+            return fault(format!("{field}[{index}].size"), "0 is no range: it has one id at least");
+        }
+        for (part, first, first_of) in [("containerID", container_id, first_inside), ("hostID", host_id, first_outside)]
+        {
+            if first.checked_add(size).is_none() {
+                return Err(FieldError::PastEnd { first, size }.at(format!("{field}[{index}].{part}")));
+            }
+            // Of the earlier ones it is known that they have an end.
+            let overlaps = |other: &IdMapping| first < first_of(other) + other.size && first_of(other) < first + size;
+            if let Some(other) = mappings[..index].iter().position(overlaps) {
+                let other = format!("{field}[{other}]");
+                return Err(FieldError::Overlap { first, size, other }.at(format!("{field}[{index}].{part}")));
+            }
+        }
     }
     Ok(())
 }
+
+/// Who makes the container inside is root there: without these ids the files and mounts that he makes would be nobody's.
+/// runc ends there, too.
+fn require_root(field: &str, mappings: &[IdMapping]) -> Result<(), PlanError> {
+    match mappings.iter().any(|mapping| mapping.container_id == 0) {
+        true => Ok(()),
+        false => Err(FieldError::Mapping { fault: NO_ROOT }.at(field)),
+    }
+}
+
+const NO_ROOT: &str = "maps no id to 0, as whom the container is made";
 
 /// Whether this process may do with mounts what its children cannot: else it is rootless.
 pub(crate) fn is_privileged() -> Result<bool, CreateError> {
@@ -145,7 +168,7 @@ pub(crate) fn attend(channel: &Channel, usher: &Child, order: &supply::Order<'_>
     };
     // It has said its last word.
     sys::wait::wait(usher.pidfd.as_fd()).map_err(failed("reap the container's usher"))?;
-    let attended = map(child.pid, order.user).and_then(|()| {
+    let attended = map(child.pid, order).and_then(|()| {
         let sent = channel.send_go().map_err(failed("talk to the container's process"));
         sent.and_then(|()| order.deliver(channel, child.pid))
     });
@@ -159,12 +182,12 @@ pub(crate) fn attend(channel: &Channel, usher: &Child, order: &supply::Order<'_>
 }
 
 /// Gives the namespace of a process its ids, or makes sure that it has those that are expected.
-fn map(pid: Pid, user: &UserNamespace) -> Result<(), CreateError> {
+fn map(pid: Pid, order: &supply::Order<'_>) -> Result<(), CreateError> {
     let file = |name| PathBuf::from(format!("/proc/{}/{name}", pid.as_raw_nonzero()));
-    match user {
+    match order.user {
         UserNamespace::New { users, groups } => {
-            write_map(pid, users, &USERS)?;
-            write_map(pid, groups, &GROUPS)
+            write_map("linux.uidMappings", pid, users, &USERS)?;
+            write_map("linux.gidMappings", pid, groups, &GROUPS)
         }
         UserNamespace::Joined { users, groups } => {
             for (name, field, mappings) in
@@ -175,6 +198,11 @@ fn map(pid: Pid, user: &UserNamespace) -> Result<(), CreateError> {
                 if !mappings.is_empty() && !is_map(&text, mappings) {
                     let fault = "is not what the user namespace to join has";
                     return Err(FieldError::Mapping { fault }.at(field).into());
+                }
+                let mut joined = order.plan.namespaces.joined.iter();
+                let path = joined.find(|joined| joined.kind == ThreadNameSpaceType::USER).map(|joined| &joined.field);
+                if let (Some(path), false) = (path, has_root(&text)) {
+                    return Err(FieldError::Mapping { fault: NO_ROOT }.at(path).into());
                 }
             }
             Ok(())
@@ -192,6 +220,11 @@ fn is_map(text: &str, mappings: &[IdMapping]) -> bool {
     found == wanted
 }
 
+/// Whether a map file of the kernel has the id 0.
+fn has_root(text: &str) -> bool {
+    text.lines().any(|line| line.split_whitespace().next() == Some("0"))
+}
+
 /// One of the two maps.
 pub(crate) struct Map {
     file: &'static str,
@@ -207,17 +240,21 @@ pub(crate) const USERS: Map =
 pub(crate) const GROUPS: Map =
     Map { file: "gid_map", capability: "CAP_SETGID", tool: "newgidmap", own: || rustix::process::getegid().as_raw() };
 
-/// Writes one map, by the program that is installed for it where this process may not.
-pub(crate) fn write_map(pid: Pid, mappings: &[IdMapping], map: &Map) -> Result<(), CreateError> {
+/// Writes one map, by the program that is installed for it where this process may not; `field` is the mappings' full name.
+pub(crate) fn write_map(field: &str, pid: Pid, mappings: &[IdMapping], map: &Map) -> Result<(), CreateError> {
     let write = |name: &str, text: &str| {
         let path = format!("{}/{name}", pid.as_raw_nonzero());
         let written = open_proc().and_then(|proc| write_proc(proc.as_fd(), &path, text));
-        written.map_err(|source| CreateError::WriteMap { program: format!("/proc/{path}"), source })
+        written.map_err(|source| CreateError::WriteMap {
+            field: field.to_owned(),
+            program: format!("/proc/{path}"),
+            source,
+        })
     };
     let only_own = matches!(mappings, [one] if one.size == 1 && one.host_id == (map.own)());
     if !has(map.capability)? {
         if !only_own {
-            return run_tool(pid, mappings, map.tool);
+            return run_tool(field, pid, mappings, map.tool);
         }
         if map.file == GROUPS.file {
             // Or a process could drop a group that denies it something (CVE-2014-8989).
@@ -229,14 +266,17 @@ pub(crate) fn write_map(pid: Pid, mappings: &[IdMapping], map: &Map) -> Result<(
     write(map.file, &mappings.iter().map(line).collect::<String>())
 }
 
-fn run_tool(pid: Pid, mappings: &[IdMapping], tool: &'static str) -> Result<(), CreateError> {
+fn run_tool(field: &str, pid: Pid, mappings: &[IdMapping], tool: &'static str) -> Result<(), CreateError> {
     let numbers = mappings.iter().flat_map(|one| [one.container_id, one.host_id, one.size]);
     let words = std::iter::once(pid.as_raw_nonzero().get().to_string()).chain(numbers.map(|number| number.to_string()));
-    let failed = |source| CreateError::WriteMap { program: tool.to_owned(), source };
+    let field = field.to_owned();
+    let failed = |source| CreateError::WriteMap { field: field.clone(), program: tool.to_owned(), source };
     let output = Command::new(tool).args(words).output().map_err(failed)?;
     match output.status.success() {
         true => Ok(()),
-        false => Err(CreateError::MapTool { tool, text: String::from_utf8_lossy(&output.stderr).trim().to_owned() }),
+        false => {
+            Err(CreateError::MapTool { field, tool, text: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
+        }
     }
 }
 

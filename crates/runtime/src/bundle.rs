@@ -11,7 +11,8 @@ use seccomp::{Arch, Filter, Profile};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{refused, shape};
+use crate::refused;
+use crate::typed::{self, ValueError};
 
 /// What config.json means here.
 #[derive(Debug)]
@@ -63,16 +64,16 @@ pub(crate) enum BundleError {
         /// Its full name.
         field: String,
         /// Why.
-        source: serde_json::Error,
+        source: ValueError,
     },
     /// No path, name or argument can have one.
-    #[error("{field} contains a NUL byte")]
+    #[error("{field}: contains a NUL byte")]
     Nul {
         /// Its full name.
         field: String,
     },
     /// The root is not there, or is no directory.
-    #[error("root.path {}", path.display())]
+    #[error("root.path: {}", path.display())]
     Root {
         /// As it was looked for.
         path: PathBuf,
@@ -94,8 +95,14 @@ pub(crate) enum BundleError {
         /// Its full name.
         field: String,
     },
+    /// A field without which there is no container.
+    #[error("{field}: is missing")]
+    Missing {
+        /// Its full name.
+        field: &'static str,
+    },
     /// There is no root.
-    #[error("root.path is empty")]
+    #[error("root.path: is empty")]
     NoRoot,
     /// A variable that no program can read. The words are runc's.
     #[error("{place}: {entry:?}: invalid environment variable: {fault}")]
@@ -150,34 +157,17 @@ pub(crate) fn load(directory: &Path, id: &str) -> Result<Plan, BundleError> {
 /// Reads a process for exec.
 pub(crate) fn load_process(path: &Path) -> Result<Process, BundleError> {
     let value = read_json(open(path, OFlags::empty())?, path, 0)?;
-    shape::wrong_in_process(&value).map_or(Ok(()), list_for_object)?;
     typed(&value, "process")
-}
-
-fn list_for_object(field: String) -> Result<(), BundleError> {
-    Err(BundleError::Field { field, source: serde::de::Error::custom("invalid type: sequence, expected an object") })
 }
 
 /// Reads limits for `update`, from a file or from standard input.
 pub(crate) fn read_resources(file: impl Read, path: &Path) -> Result<Resources, BundleError> {
-    let config = serde_json::json!({"linux": {"resources": read_json(file, path, 0)?}});
-    shape::wrong_in_config(&config).map_or(Ok(()), list_for_object)?;
-    typed(&config["linux"]["resources"], "linux.resources")
+    typed(&read_json(file, path, 0)?, "linux.resources")
 }
 
 /// A value of the specification, with the full name of the field that cannot be read.
 fn typed<T: DeserializeOwned>(value: &Value, above: &str) -> Result<T, BundleError> {
-    // Once more with names: keeping them costs, and is needed only where it fails.
-    T::deserialize(value).or_else(|_| serde_path_to_error::deserialize(value)).map_err(|err| {
-        let below = err.path().to_string();
-        let field = match (above, below.as_str()) {
-            ("", ".") => "config.json".to_owned(),
-            ("", below) => below.to_owned(),
-            (above, ".") => above.to_owned(),
-            (above, below) => format!("{above}.{below}"),
-        };
-        BundleError::Field { field, source: err.into_inner() }
-    })
+    typed::typed(value, above).map_err(|(field, source)| BundleError::Field { field, source })
 }
 
 fn open(path: &Path, flags: OFlags) -> Result<File, BundleError> {
@@ -206,7 +196,7 @@ fn parse_json(bytes: &[u8], path: &Path) -> Result<Value, BundleError> {
     remove_nulls(&mut value);
     // JSON has no other way to say it.
     if bytes.split(|byte| *byte == b'\\').any(|rest| rest.starts_with(b"u0000")) {
-        shape::nul_in(&value).map_or(Ok(()), |field| Err(BundleError::Nul { field }))?;
+        typed::nul_in(&value).map_or(Ok(()), |field| Err(BundleError::Nul { field }))?;
     }
     Ok(value)
 }
@@ -227,13 +217,15 @@ fn plan(config: &Value, directory: &Path, id: &str) -> Result<Plan, BundleError>
     if let Some(field) = refused::of_config(config) {
         return Err(BundleError::Refused { field });
     }
-    shape::wrong_in_config(config).map_or(Ok(()), list_for_object)?;
     let mut spec: Spec = typed(config, "")?;
     if spec.oci_version.is_empty() {
         return Err(BundleError::NoVersion);
     }
     if !is_supported(&spec.oci_version) {
         return Err(BundleError::Version { version: spec.oci_version });
+    }
+    if let Some(field) = missing(config, &spec) {
+        return Err(BundleError::Missing { field });
     }
     if spec.root.mounts.is_empty() {
         if spec.root.path.as_os_str().is_empty() {
@@ -256,6 +248,17 @@ fn plan(config: &Value, directory: &Path, id: &str) -> Result<Plan, BundleError>
     check_variables(&spec.process.env, in_process)?;
     oci_runtime::check(&spec)?;
     Ok(Plan { spec, filter, asks_for_cgroup, cgroups_path })
+}
+
+/// The first field that every container needs and that is not there: an empty value is another mistake than none.
+fn missing(config: &Value, spec: &Spec) -> Option<&'static str> {
+    let path = spec.root.mounts.is_empty().then_some(["root", "root.path"]);
+    let needed = path.into_iter().flatten().chain(["process", "process.cwd", "process.args"]);
+    let is_missing = |field: &&str| {
+        let mut names = field.split('.');
+        names.try_fold(config, |value, name| value.get(name)).is_none()
+    };
+    needed.into_iter().find(is_missing)
 }
 
 /// Refuses what is no `NAME=VALUE`, as runc does.
@@ -359,12 +362,18 @@ mod tests {
                 json!({"process": {"args": ["x"], "cwd": "/", "env": ["=x"]}}),
                 "process.env[0]: \"=x\": invalid environment variable: name cannot be empty",
             ),
-            (json!({"root": null}), "root.path is empty"),
-            (json!({"process": {"args": [], "cwd": "/"}}), "process.args is empty"),
+            (json!({"root": null}), "root: is missing"),
+            (json!({"root": {}}), "root.path: is missing"),
+            (json!({"root": {"path": ""}}), "root.path: is empty"),
+            (json!({"process": null}), "process: is missing"),
+            (json!({"process": {"args": ["x"]}}), "process.cwd: is missing"),
+            (json!({"process": {"args": ["x"], "cwd": ""}}), "process.cwd: is empty"),
+            (json!({"process": {"cwd": "/"}}), "process.args: is missing"),
+            (json!({"process": {"args": [], "cwd": "/"}}), "process.args: is empty"),
             (json!({"process": {"args": ["x"], "cwd": "etc"}}), "process.cwd: \"etc\" is not an absolute path"),
             (
                 json!({"process": {"args": ["x"], "cwd": "/", "rlimits": [{"type": "RLIMIT_X", "hard": 1, "soft": 1}]}}),
-                "process.rlimits[0].type: unknown word \"RLIMIT_X\"",
+                "process.rlimits[0].type: unknown word \"RLIMIT_X\", must be one of RLIMIT_CPU, RLIMIT_FSIZE",
             ),
             (
                 json!({"linux": {"namespaces": [{"type": "user"}]}}),
@@ -376,7 +385,7 @@ mod tests {
             ),
             (
                 linux("personality", json!({"domain": "BSD"})),
-                "linux.personality.domain: unknown variant `BSD`, expected `LINUX` or `LINUX32`",
+                "linux.personality.domain: unknown word \"BSD\", must be one of LINUX, LINUX32",
             ),
             (
                 linux("seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_X"]})),
@@ -392,11 +401,11 @@ mod tests {
             ),
             (
                 json!({"hooks": {"poststop": [{"path": "/bin/true", "timeout": 0}]}}),
-                "hooks.poststop[0].timeout: 0 is not between 1 and ",
+                "hooks.poststop[0].timeout: 0 seconds are less than 1",
             ),
             (
                 json!({"linux": {"namespaces": [{"type": "other"}]}}),
-                "linux.namespaces[0].type: unknown variant `other`",
+                "linux.namespaces[0].type: unknown word \"other\", must be one of pid, ",
             ),
         ] {
             let err = planned(changes).unwrap_err();

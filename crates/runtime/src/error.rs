@@ -44,10 +44,10 @@ pub(crate) enum CommandError {
         source: oci_runtime::ProcessError,
     },
     /// A limit of resources was refused. Docker's clients print the rest, which has no name.
-    #[error("unable to start container process: error during container init: process.rlimits: {name}")]
+    #[error("unable to start container process: error during container init: {field}")]
     Rlimit {
         /// Which limit.
-        name: String,
+        field: String,
         /// Why.
         source: oci_runtime::ProcessError,
     },
@@ -277,7 +277,7 @@ impl From<CreateError> for CommandError {
     fn from(err: CreateError) -> CommandError {
         match err {
             CreateError::Process(source) => match &source {
-                ProcessError::Rlimit { name, .. } => CommandError::Rlimit { name: name.clone(), source },
+                ProcessError::Rlimit { field, .. } => CommandError::Rlimit { field: field.clone(), source },
                 err => match field_of(err) {
                     Some(field) => CommandError::InitField { field, source },
                     None => CommandError::Init { source },

@@ -32,9 +32,9 @@ mod refused;
 mod rootless;
 mod scope;
 mod seal;
-mod shape;
 mod state;
 mod terminal;
+mod typed;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

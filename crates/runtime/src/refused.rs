@@ -13,11 +13,16 @@ const PLATFORMS: [&str; 5] = ["freebsd", "solaris", "vm", "windows", "zos"];
 /// The full name of the first field of config.json that is asked for and not honoured.
 pub(crate) fn of_config(config: &Value) -> Option<String> {
     // Also an empty one asks for a class of its own (runtime-spec config-linux.md, "IntelRdt").
-    if config.pointer("/linux/intelRdt").is_some() {
+    if config.get("linux").is_some_and(|linux| find(linux, "intelRdt").is_some()) {
         return Some("linux.intelRdt".to_owned());
     }
-    let asked = |field: &&&str| config.get(**field).is_some_and(asks);
+    let asked = |field: &&&str| find(config, field).is_some_and(asks);
     PLATFORMS.iter().find(asked).map(|field| (*field).to_owned())
+}
+
+/// A field, in whatever letters: in others it is meant, too.
+fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    value.as_object()?.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
 /// Whether a value is more than Go's zero, which writers of config.json print for what nobody asked for.
@@ -41,6 +46,9 @@ mod tests {
         for field in PLATFORMS {
             assert_eq!(of_config(&serde_json::json!({ field: {"asked": "for"} })).as_deref(), Some(field));
         }
+        assert_eq!(of_config(&serde_json::json!({"Windows": {"a": 1}})).as_deref(), Some("windows"));
+        let shouted = serde_json::json!({"linux": {"intelRDT": {}}});
+        assert_eq!(of_config(&shouted).as_deref(), Some("linux.intelRdt"));
         for value in [serde_json::json!({}), serde_json::json!({"closID": "class"})] {
             let config = serde_json::json!({"linux": {"intelRdt": value}});
             assert_eq!(of_config(&config).as_deref(), Some("linux.intelRdt"));

@@ -41,7 +41,7 @@ pub(super) fn outside(
 ) -> Vec<Outside> {
     // Without a user namespace they are the container's own.
     let nodes = plan.user.iter().flat_map(|_| nodes(plan));
-    let mut found: Vec<_> = nodes.map(|path| Outside { place: resolve(path), source: path.to_owned() }).collect();
+    let mut found: Vec<_> = nodes.map(|(_, path)| Outside { place: resolve(path), source: path.to_owned() }).collect();
     for mount in &plan.mounts {
         let place = resolve(&mount.destination);
         match mount.kind {

@@ -83,8 +83,14 @@ fn what_cannot_be_done_is_named() {
     };
     for (spec, text) in [
         (mapped(vec![range(1)], vec![]), "mounts[0].gidMappings: is empty, and an id-mapped mount needs both"),
-        (mapped(vec![range(1), range(0)], vec![range(1)]), "mounts[0].uidMappings[1]: is a range of size 0"),
-        (mapped(vec![range(u32::MAX)], vec![]), "mounts[0].uidMappings[0]: is a range beyond the last id"),
+        (
+            mapped(vec![range(1), range(0)], vec![range(1)]),
+            "mounts[0].uidMappings[1].size: 0 is no range: it has one id at least",
+        ),
+        (
+            mapped(vec![range(u32::MAX)], vec![]),
+            "mounts[0].uidMappings[0].containerID: 4294967295 ids from 5 on go beyond the last one, 4294967294",
+        ),
     ] {
         assert_eq!(refused(spec), text);
     }

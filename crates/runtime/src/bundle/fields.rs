@@ -31,6 +31,8 @@ fn full_name(pointer: &str) -> String {
     pointer.split('/').skip(1).fold(String::new(), |name, part| match part.parse::<u32>() {
         Ok(index) => format!("{name}[{index}]"),
         Err(_) if name.is_empty() => part.to_owned(),
+        // Names of the writer's choice.
+        Err(_) if part.contains(['.', '~']) => format!("{name}[{:?}]", part.replace("~1", "/").replace("~0", "~")),
         Err(_) => format!("{name}.{part}"),
     })
 }

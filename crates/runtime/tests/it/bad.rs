@@ -92,7 +92,12 @@ fn fields(value: &Value, name: &str, pointer: &str, all: &mut Vec<(String, Strin
     match value {
         Value::Object(members) => {
             for (key, member) in members {
-                let full = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                let full = match name {
+                    "" => key.clone(),
+                    // Names of the writer's choice.
+                    name if key.contains('.') => format!("{name}[{key:?}]"),
+                    name => format!("{name}.{key}"),
+                };
                 let escaped = key.replace('~', "~0").replace('/', "~1");
                 fields(member, &full, &format!("{pointer}/{escaped}"), all);
             }
@@ -245,6 +250,8 @@ fn privileged_values_that_cannot_be_are_named() {
     let bound = |destination: &str, source: &str, option: &str| json!({"destination": destination, "type": "bind", "source": source, "options": [option]});
     let mut mapped = bound("/m", "/etc", "rbind");
     mapped["uidMappings"] = json!([{"containerID": 0, "hostID": 1, "size": 1}]);
+    let copied = json!({"destination": "/file", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]});
+    let remounted = json!({"destination": "/nothing", "type": "tmpfs", "source": "tmpfs", "options": ["remount"]});
     let long = "a/".repeat(3000);
     for (pointer, bad, said) in [
         ("/ociVersion", json!("9.9.9"), "ociVersion: \"9.9.9\" is not supported, only 1.0.0 to 1."),
@@ -253,9 +260,13 @@ fn privileged_values_that_cannot_be_are_named() {
         ("/root/path", json!("config.json"), "root.path"),
         ("/root/path", json!("rootfs/loop"), "root.path"),
         ("/root/path", json!("root\0fs"), "root.path"),
-        ("/root/path", json!(""), "root.path"),
-        ("/root", json!(null), "root.path"),
-        ("/process", json!(null), "process"),
+        ("/root/path", json!(""), "root.path: is empty"),
+        ("/root", json!({}), "root.path: is missing"),
+        ("/root", json!(null), "root: is missing"),
+        ("/process", json!(null), "process: is missing"),
+        ("/process/cwd", json!(null), "process.cwd: is missing"),
+        ("/process/cwd", json!(""), "process.cwd: is empty"),
+        ("/process/args", json!(null), "process.args: is missing"),
         ("/process/cwd", json!("relative"), "process.cwd"),
         ("/process/cwd", json!("/file"), "process.cwd: chdir to cwd (\"/file\")"),
         ("/process/cwd", json!("/loop/x"), "process.cwd: mkdir /loop/x"),
@@ -281,16 +292,46 @@ fn privileged_values_that_cannot_be_are_named() {
         ("/mounts/1", bound("/m", "/etc", "size=1"), "mounts[1].options: \"size=1\" is no option of a bind mount"),
         ("/mounts/1", bound("/m", "/etc", "norw"), "mounts[1].options: \"norw\" is no option of a bind mount"),
         ("/mounts/1", mapped, "mounts[1].gidMappings: is empty, and an id-mapped mount needs both"),
-        ("/process/rlimits/0/type", json!("RLIMIT_NOTHING"), "process.rlimits[0].type"),
-        ("/hostname", json!("h".repeat(70)), "hostname: set \"hhhh"),
+        (
+            "/process/rlimits/0/type",
+            json!("RLIMIT_NOTHING"),
+            "process.rlimits[0].type: unknown word \"RLIMIT_NOTHING\", must",
+        ),
+        (
+            "/process/rlimits/0",
+            json!({"type": "RLIMIT_NOFILE", "soft": 0, "hard": 0}),
+            "process.rlimits[0].soft: RLIMIT_NOFILE 0 is too few: 5 are open until the program is executed",
+        ),
+        ("/hostname", json!("h".repeat(70)), "hostname: is 70 bytes long, and 64 are the most"),
         ("/hostname", json!("a\0b"), "hostname"),
-        ("/mounts", mount("/loop"), "mounts[0]: /loop: take over what is covered: "),
-        ("/mounts", mount("/ring/x"), "mounts[0]: /ring/x: "),
-        ("/mounts", mount("/file/x"), "mounts[0]: /file/x: "),
-        ("/mounts", mount("/file"), "mounts[0]: /file: attach mount: not a directory"),
+        ("/mounts", mount("/loop"), "mounts[0].destination: /loop: take over what is covered: "),
+        ("/mounts", mount("/ring/x"), "mounts[0].destination: /ring/x: "),
+        ("/mounts", mount("/file/x"), "mounts[0].destination: /file/x: "),
+        (
+            "/mounts",
+            mount("/file"),
+            "mounts[0].destination: /file is no directory, and what is mounted is one: not a directory",
+        ),
         ("/mounts", mount("/a\0b"), "mounts[0].destination"),
-        ("/mounts", mount(&format!("/{long}")), "mounts[0]: /a/a/a"),
+        ("/mounts", mount(&format!("/{long}")), "mounts[0].destination: /a/a/a"),
         ("/mounts/0/type", json!("nosuchfs"), "mounts[0].destination: /proc cannot be mounted"),
+        (
+            "/mounts/1",
+            json!({"destination": "/dev", "type": "overlay", "source": "overlay", "options": ["upperdir=/u", "workdir=/w"]}),
+            "mounts[1].options: needs lowerdir=, the layers of the overlay",
+        ),
+        (
+            "/mounts/2",
+            bound("/file", "/etc", "rbind"),
+            "mounts[2].destination: /file is no directory, and mounts[2].source /etc is one: not a directory",
+        ),
+        (
+            "/mounts/2",
+            bound("/dev", "/etc/passwd", "bind"),
+            "mounts[2].destination: /dev is a directory, and mounts[2].source /etc/passwd is none: not a directory",
+        ),
+        ("/mounts/2", copied, "mounts[2].destination: /file: take over what is covered: not a directory"),
+        ("/mounts/2", remounted, "mounts[2].destination: remount /nothing: no such file or directory"),
         (
             "/mounts/1/type",
             json!("nosuchfs"),
@@ -302,7 +343,11 @@ fn privileged_values_that_cannot_be_are_named() {
             json!(["nosuchoption=1"]),
             "mounts[1].options: tmpfs on /dev refuses \"nosuchoption=1\" (",
         ),
-        ("/linux/namespaces/0/type", json!("galaxy"), "linux.namespaces[0].type"),
+        (
+            "/linux/namespaces/0/type",
+            json!("galaxy"),
+            "linux.namespaces[0].type: unknown word \"galaxy\", must be one of",
+        ),
         ("/linux/namespaces/0/path", json!("/nosuch"), "linux.namespaces[0].path: open /nosuch: no such file"),
         (
             "/linux/namespaces/0/path",
@@ -321,9 +366,13 @@ fn privileged_values_that_cannot_be_are_named() {
         ("/linux/cgroupsPath", json!(".."), "linux.cgroupsPath"),
         ("/linux/cgroupsPath", json!("/a/../../b"), "linux.cgroupsPath"),
         ("/linux/cgroupsPath", json!("/a\0b"), "linux.cgroupsPath"),
-        ("/linux/devices/0/type", json!("x"), "linux.devices[0].type"),
+        ("/linux/devices/0/type", json!("x"), "linux.devices[0].type: unknown word \"x\", must be one of c, b, u, p"),
+        ("/linux/devices/0/major", json!(4096), "linux.devices[0].major: 4096 is not between 0 and 4095"),
+        ("/linux/devices/0/minor", json!(-1), "linux.devices[0].minor: -1 is not between 0 and 4294967295"),
+        ("/linux/devices/0/path", json!("/dev/null/x"), "linux.devices[0].path: /dev/null/x is below /dev/null"),
+        ("/linux/devices/0/path", json!("/dev/pts"), "linux.devices[0].path: make /dev/pts: file exists"),
         ("/linux/devices/0/path", json!("relative"), "linux.devices[0].path"),
-        ("/linux/devices/0/path", json!("/loop/x"), "linux.devices[0]: make /loop/x: "),
+        ("/linux/devices/0/path", json!("/loop/x"), "linux.devices[0].path: make /loop/x: "),
         (
             "/linux/sysctl",
             json!({"kernel.panic": "1"}),
@@ -340,9 +389,24 @@ fn privileged_values_that_cannot_be_are_named() {
             "linux.sysctl[\"net.ipv4.ip_forward\"]: write \"banana\" to /proc/sys/net/ipv4/ip_forward: invalid argument",
         ),
         ("/linux/sysctl", json!({"net.../../kernel.panic": "1"}), "kernel.panic"),
-        ("/linux/maskedPaths", json!(["/loop"]), "linux.maskedPaths: mask /loop: "),
-        ("/linux/readonlyPaths", json!(["/ring/x"]), "linux.readonlyPaths: make read-only /ring/x: "),
-        ("/linux/rootfsPropagation", json!("sideways"), "linux.rootfsPropagation: unknown word \"sideways\""),
+        ("/linux/maskedPaths", json!(["/loop"]), "linux.maskedPaths[0]: mask /loop: too many levels"),
+        ("/linux/readonlyPaths", json!(["/ring/x"]), "linux.readonlyPaths[0]: make /ring/x read-only: too many levels"),
+        (
+            "/linux/readonlyPaths",
+            json!(["/nothing", "/file/x"]),
+            "linux.readonlyPaths[1]: make /file/x read-only: not a directory",
+        ),
+        ("/linux/maskedPaths", json!(["/nothing", "/file/x"]), "linux.maskedPaths[1]: mask /file/x: not a directory"),
+        (
+            "/linux/devices/0",
+            json!({"type": "c", "path": "/dev/null", "major": 1, "minor": 5}),
+            "linux.devices[0].path: /dev/null is the null device, of type c with major 1 and minor 3, in every container",
+        ),
+        (
+            "/linux/rootfsPropagation",
+            json!("sideways"),
+            "linux.rootfsPropagation: unknown word \"sideways\", must be one of private, rprivate, slave",
+        ),
         (
             "/linux/seccomp/architectures",
             json!(["SCMP_ARCH_PDP11"]),
@@ -352,6 +416,34 @@ fn privileged_values_that_cannot_be_are_named() {
             "/linux/seccomp/syscalls/0/args/0/index",
             json!(7),
             "linux.seccomp.syscalls[0].args[0].index: 7 is more than 5",
+        ),
+        (
+            "/linux/resources/memory/limit",
+            json!(2_f64.powi(70)),
+            "linux.resources.memory.limit: 1.181e21 is not between -9223372036854775808 and 9223372036854775807",
+        ),
+        ("/linux/resources/memory/limit", json!(1.5), "linux.resources.memory.limit: 1.5 is not a whole number"),
+        (
+            "/linux/resources/hugepageLimits",
+            json!([{"pageSize": "2MB", "limit": 0}, {"pageSize": "3MB", "limit": 0}]),
+            "linux.resources.hugepageLimits[1].pageSize: ",
+        ),
+        (
+            "/linux/resources/blockIO",
+            json!({"weightDevice": [{"major": 8, "minor": 0}, {"major": 8, "minor": 0, "weight": 5}]}),
+            "linux.resources.blockIO.weightDevice[1].weight: 5 is not between 10 and 1000",
+        ),
+        (
+            "/linux/resources/blockIO",
+            json!({"throttleReadBpsDevice": [{"major": 4000, "minor": 77, "rate": 1}]}),
+            "linux.resources.blockIO.throttleReadBpsDevice[0]: ",
+        ),
+        ("/linux/resources/rdma", json!({"no such": {"hcaHandles": 1}}), "linux.resources.rdma[\"no such\"]: "),
+        ("/linux/resources/unified", json!({"nosuch.max": "1"}), "linux.resources.unified[\"nosuch.max\"]: "),
+        (
+            "/linux/resources/devices/1/major",
+            json!(-7),
+            "linux.resources.devices[1].major: -7 is not -1, for all, or the number of a device",
         ),
         ("/linux/resources/memory/limit", json!(1), "linux.resources.memory"),
         ("/linux/resources/memory/swap", json!(1), "linux.resources.memory.swap: 1 bytes of memory and swap together"),
@@ -364,9 +456,11 @@ fn privileged_values_that_cannot_be_are_named() {
         ("/linux/resources/cpu/mems", json!("77"), "which takes a list of the memory nodes 0"),
         ("/linux/resources/cpu/cpus", json!("9999"), "which takes a list of the processors 0"),
         ("/linux/resources/cpu/cpus", json!("banana"), "linux.resources.cpu.cpus"),
+        ("/linux/resources/cpu/cpus", json!(" "), "linux.resources.cpu.cpus: \" \" is not a list, as 0-3,7"),
+        ("/linux/resources/cpu/mems", json!("\n"), "linux.resources.cpu.mems: \"\\n\" is not a list, as 0-3,7"),
         ("/linux/resources/cpu/period", json!(1), "linux.resources.cpu.period: 1 is not between 1000 and 1000000"),
-        ("/linux/resources/devices/1/access", json!("xyz"), "linux.resources.devices[1]"),
-        ("/linux/resources/devices/1/type", json!("q"), "linux.resources.devices[1]"),
+        ("/linux/resources/devices/1/access", json!("xyz"), "linux.resources.devices[1].access: \"xyz\" is not"),
+        ("/linux/resources/devices/1/type", json!("q"), "linux.resources.devices[1].type: \"q\" is not"),
         ("/hooks/createRuntime/0/path", json!("relative"), "hooks.createRuntime[0].path"),
         ("/hooks/createRuntime/0/path", json!("/bin"), "hooks.createRuntime[0]: run /bin: is a directory"),
         ("/hooks/createRuntime/0/path", json!("/nosuch"), "hooks.createRuntime[0]: run /nosuch: no such file"),
@@ -381,7 +475,11 @@ fn privileged_values_that_cannot_be_are_named() {
             "hooks.createRuntime[0].timeout: /bin/sleep took longer than 1 s and was killed",
         ),
         ("/hooks/createRuntime/0/args", json!(["a\0"]), "hooks.createRuntime[0].args[0]"),
+        ("/hooks/createRuntime/0/timeout", json!(0), "hooks.createRuntime[0].timeout: 0 seconds are less than 1"),
+        ("/hooks/preStart", json!([]), "hooks.preStart: unknown field, must be written \"prestart\""),
+        ("/linux/CgroupsPath", json!("/x"), "linux.CgroupsPath: unknown field, must be written \"cgroupsPath\""),
         ("/annotations", json!({"a": 1}), "annotations.a"),
+        ("/annotations", json!({"a.b": 1}), "annotations[\"a.b\"]: invalid type: integer `1`, expected a string"),
     ] {
         let mut config = bundle.config.clone();
         let (above, name) = pointer.rsplit_once('/').unwrap();
@@ -394,6 +492,47 @@ fn privileged_values_that_cannot_be_are_named() {
             done.code == Some(1) && done.stderr.contains(said),
             "{pointer} = {bad}: {said:?} is not said: {done:?}"
         );
+    }
+}
+
+#[test]
+fn privileged_ids_that_cannot_be_mapped_are_named() {
+    adopt_orphans();
+    let mut bundle = rich();
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    let range = |inside: u32, outside: u32, size: u32| json!({"containerID": inside, "hostID": outside, "size": size});
+    let good = json!([range(0, 100_000, 1000)]);
+    for (field, ids, said) in [
+        (
+            "uidMappings",
+            json!([range(0, 0, 10), range(5, 100, 10)]),
+            "linux.uidMappings[1].containerID: 5 to 14 overlap linux.uidMappings[0]",
+        ),
+        (
+            "gidMappings",
+            json!([range(0, 7, 1), range(1, 7, 1)]),
+            "linux.gidMappings[1].hostID: 7 to 7 overlap linux.gidMappings[0]",
+        ),
+        ("uidMappings", json!([range(0, 0, 0)]), "linux.uidMappings[0].size: 0 is no range"),
+        (
+            "gidMappings",
+            json!([range(0, 0, 1), range(u32::MAX, 5, 1)]),
+            "linux.gidMappings[1].containerID: 1 ids from 4294967295 on go beyond the last one",
+        ),
+        ("uidMappings", json!([range(1, 0, 1)]), "linux.uidMappings: maps no id to 0, as whom the container is made"),
+        ("gidMappings", json!([range(1, 0, 1)]), "linux.gidMappings: maps no id to 0, as whom the container is made"),
+        ("uidMappings", json!([]), "linux.uidMappings: is empty, and a new user namespace needs ids"),
+        (
+            "uidMappings",
+            json!([{"containerID": -1}]),
+            "linux.uidMappings[0].containerID: -1 is not between 0 and 4294967295",
+        ),
+    ] {
+        let mut config = bundle.config.clone();
+        (config["linux"]["uidMappings"], config["linux"]["gidMappings"]) = (good.clone(), good.clone());
+        config["linux"][field] = ids.clone();
+        let done = attempt(&bundle, config.to_string().as_bytes());
+        assert!(done.code == Some(1) && done.stderr.contains(said), "{field} = {ids}: {said:?} is not said: {done:?}");
     }
 }
 

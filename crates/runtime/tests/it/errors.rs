@@ -19,7 +19,7 @@ fn privileged_a_bundle_that_cannot_be_carried_out_leaves_nothing() {
     bundle.config["root"]["path"] = json!("nosuch");
     let text = bundle.err(&["create"]);
     let path = bundle.path("nosuch");
-    let wanted = format!("longshore-runtime create failed: root.path {}: no such file or directory", path.display());
+    let wanted = format!("longshore-runtime create failed: root.path: {}: no such file or directory", path.display());
     assert_eq!(text, wanted);
     bundle.assert_gone();
     let nowhere = bundle.run(&["create", "-b", "nowhere", &bundle.id]);
@@ -80,7 +80,7 @@ fn privileged_a_limit_above_our_own_is_named() {
     (bundle.config["linux"]["uidMappings"], bundle.config["linux"]["gidMappings"]) = (ids.clone(), ids);
     bundle.config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 1, "hard": u64::MAX}]);
     let text = "longshore-runtime create failed: unable to start container process: error during container init: \
-                process.rlimits: RLIMIT_NOFILE: error setting rlimits for ready process: error setting rlimit type 7: \
+                process.rlimits[0].hard: RLIMIT_NOFILE 18446744073709551615: error setting rlimits for ready process: error setting rlimit type 7: \
                 operation not permitted";
     assert_eq!(bundle.err(&["create"]), text);
     bundle.assert_gone();

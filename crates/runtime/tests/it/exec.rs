@@ -86,7 +86,7 @@ fn privileged_what_cannot_be_executed_is_named() {
     };
     failed(&["exec", "--cgroup", "foo", id, "true"], &format!("exec failed: {text}"));
     fs::write(bundle.path("process.json"), r#"{"args":["true"],"cwd":"/","user":{"uid":-1}}"#).unwrap();
-    let text = "exec failed: process.user.uid: invalid value: integer `-1`, expected u32";
+    let text = "exec failed: process.user.uid: -1 is not between 0 and 4294967295";
     failed(&["exec", "-p", "process.json", id], text);
     bundle.run(&["kill", id, "9"]);
     bundle.wait_for_status("stopped");

@@ -54,7 +54,7 @@ fn privileged_real_time_is_had_where_the_cgroup_has_some() {
     // With CONFIG_RT_GROUP_SCHED a new cgroup of version 1 has none (sched-rt-group.rst); runc fails there, too.
     if Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists() {
         let text = "longshore-runtime run failed: unable to start container process: error during container init: \
-                    set process.scheduler SCHED_FIFO: operation not permitted\n";
+                    process.scheduler.policy: set SCHED_FIFO: operation not permitted\n";
         assert_eq!((done.code, done.stderr.as_str()), (Some(1), text));
     } else {
         assert_eq!(done.stdout, "0 9 1 none: prio 0\n");
@@ -133,8 +133,8 @@ fn privileged_added_processes_have_what_the_first_one_has_unless_they_say_otherw
         ),
         (
             json!({"scheduler": {"policy": "SCHED_NONE"}}),
-            "exec failed: process.scheduler.policy: unknown variant `SCHED_NONE`, expected one of `SCHED_OTHER`, \
-             `SCHED_FIFO`, `SCHED_RR`, `SCHED_BATCH`, `SCHED_ISO`, `SCHED_IDLE`, `SCHED_DEADLINE`",
+            "exec failed: process.scheduler.policy: unknown word \"SCHED_NONE\", must be one of SCHED_OTHER, \
+             SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_ISO, SCHED_IDLE, SCHED_DEADLINE",
         ),
     ] {
         let mut whole = json!({"args": ["true"], "cwd": "/"});
@@ -159,7 +159,8 @@ fn privileged_added_processes_run_where_they_are_asked_to() {
     bundle.config["process"]["execCPUAffinity"] = json!({"final": "60000"});
     bundle.ok(&["run", "-d"]);
     let done = bundle.run(&["exec", &bundle.id, "true"]);
-    let text = "exec failed: unable to start container process: set process.execCPUAffinity final: invalid argument";
+    let text = "exec failed: unable to start container process: process.execCPUAffinity.final: set the processors: \
+                invalid argument";
     assert_eq!(done.stderr.trim_end(), text);
     bundle.ok(&["delete", "-f"]);
     bundle.assert_gone();
@@ -191,11 +192,12 @@ fn privileged_clocks_are_moved() {
     assert!(lines[2][0].parse::<f64>().unwrap() > 2_000_000.0);
     assert_eq!(own(), before);
     bundle.config["linux"]["timeOffsets"] = json!({"realtime": {"secs": 1}});
-    let text = "longshore-runtime create failed: linux.timeOffsets: unknown word \"realtime\"";
+    let text = "longshore-runtime create failed: linux.timeOffsets: unknown word \"realtime\", must be one of monotonic, boottime";
     assert_eq!(bundle.err(&["create"]), text);
     // No clock runs before the machine did.
-    bundle.config["linux"]["timeOffsets"] = json!({"monotonic": {"secs": -10_000_000_000_i64}});
-    assert!(bundle.err(&["create"]).contains("set linux.timeOffsets: "));
+    bundle.config["linux"]["timeOffsets"] = json!({"monotonic": {"secs": -9_000_000_000_i64}});
+    let text = "linux.timeOffsets: write \"monotonic -9000000000 0\" to /proc/self/timens_offsets: ";
+    assert!(bundle.err(&["create"]).contains(text));
     bundle.assert_gone();
 }
 
@@ -222,7 +224,7 @@ sub/block block special file 1:8 640 3:4
     let mut bundle = Bundle::new(&["true"]);
     bundle.config["linux"]["devices"] = json!([node("c", "/dev/x", 5), node("c", "/dev/x", 7)]);
     let text = "longshore-runtime create failed: unable to start container process: error during container init: \
-                linux.devices[1]: make /dev/x: file exists";
+                linux.devices[1].path: make /dev/x: file exists";
     assert_eq!(bundle.err(&["create"]), text);
     bundle.assert_gone();
 }
@@ -265,7 +267,8 @@ fn privileged_a_mount_namespace_is_joined_and_never_our_own() {
     };
     joining(&mut bundle, "/proc/self/ns/mnt");
     let text = "longshore-runtime create failed: unable to start container process: plan container: \
-                linux.namespaces: a mount namespace of its own is required";
+                linux.namespaces[5].path: /proc/self/ns/mnt is the mount namespace of the runtime itself, whose mounts would \
+                change";
     assert_eq!(bundle.err(&["create"]), text);
     joining(&mut bundle, &path);
     bundle.ok(&["run", "-d"]);

@@ -98,7 +98,7 @@ fn privileged_a_profile_of_apparmor_is_the_processs_where_the_host_has_it() {
     bundle.ok(&["delete", "-f"]);
     bundle.config["process"]["apparmorProfile"] = json!("nosuch");
     let text = "longshore-runtime create failed: unable to start container process: error during container init: \
-                set process.apparmorProfile nosuch: no such file or directory";
+                process.apparmorProfile: set nosuch: no such file or directory";
     assert_eq!(bundle.err(&["create"]), text);
     bundle.assert_gone();
 }

@@ -223,6 +223,16 @@ fn privileged_what_is_mounted_can_be_changed_but_not_the_hosts_file_system() {
 }
 
 #[test]
+fn privileged_proc_and_cgroups_are_made_read_only_as_other_mounts() {
+    let mounts =
+        [mount("/proc", "proc", "proc", "remount,ro"), mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid,rro")];
+    let script = "while read a b c d e f g; do case $e in /proc|/sys/fs/cgroup*) echo ${f%%,*};; esac; done \
+                  < /proc/self/mountinfo";
+    let text = said(&bundle(script, &mounts), &[]);
+    assert!(text.lines().count() > 1 && text.lines().all(|line| line == "ro"), "{text}");
+}
+
+#[test]
 fn privileged_propagation_is_for_every_mount_and_the_root() {
     let script = "grep -E ' (/|/made|/bound|/slave) [^ ]* ' /proc/self/mountinfo | while read a b c d e f g; do echo $e ${g%% - *}; done";
     let mounts = [

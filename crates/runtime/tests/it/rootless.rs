@@ -101,7 +101,7 @@ fn privileged_more_ids_come_from_the_programs_that_give_them() {
     fs::set_permissions(bundle.path("ids"), fs::Permissions::from_mode(0o644)).unwrap();
     let output = run_after(&bundle, "", &["run", "refused"]);
     let error = String::from_utf8(output.stderr).unwrap();
-    assert!(error.contains("map ids of the user namespace: newuidmap: "), "{error}");
+    assert!(error.contains("linux.uidMappings: map the ids: newuidmap: "), "{error}");
     let given = "busybox mount -o bind ids /etc/subuid && busybox mount -o bind ids /etc/subgid && ";
     let output = run_after(&bundle, given, &["run", "more"]);
     let expected = "uid=5 gid=6 groups=7\n         0          1          1\n         1     200000        100\nallow\n";

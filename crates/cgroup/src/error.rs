@@ -14,7 +14,7 @@ use crate::plan::PlanError;
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
     /// The limits contradict themselves.
-    #[error("plan cgroup limits")]
+    #[error(transparent)]
     Plan {
         /// Why.
         source: PlanError,
@@ -118,6 +118,16 @@ impl CgroupError {
             | CgroupError::Path { .. }
             | CgroupError::Write { .. } => ErrorKind::InvalidArgument,
             CgroupError::NoHierarchy | CgroupError::Io { .. } | CgroupError::Timeout { .. } => ErrorKind::Internal,
+        }
+    }
+
+    /// The limit that is at fault, by its name in config.json without its place in lists; absent if none is.
+    pub fn limit(&self) -> Option<&'static str> {
+        match self {
+            CgroupError::Plan { source } => Some(source.limit()),
+            CgroupError::InUse { field, .. } => Some(field),
+            CgroupError::Unavailable { field, .. } | CgroupError::Write { field, .. } => Some(field.limit()),
+            _ => None,
         }
     }
 

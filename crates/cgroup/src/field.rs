@@ -31,7 +31,7 @@ impl Field {
     }
 
     /// The name without its place: the same for all members of a list.
-    pub(crate) fn limit(&self) -> &'static str {
+    pub fn limit(&self) -> &'static str {
         self.limit
     }
 

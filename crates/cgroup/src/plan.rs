@@ -122,6 +122,19 @@ pub enum PlanError {
 }
 
 impl PlanError {
+    /// The limit that is at fault, by its name in config.json without its place in lists.
+    pub fn limit(&self) -> &'static str {
+        match self {
+            PlanError::SwapWithoutMemory { .. } | PlanError::SwapBelowMemory { .. } => "linux.resources.memory.swap",
+            PlanError::BurstAboveQuota { .. } => "linux.resources.cpu.burst",
+            PlanError::OutOfRange { field, .. }
+            | PlanError::Word { field, .. }
+            | PlanError::OnlyVersion1 { field }
+            | PlanError::OnlyVersion2 { field }
+            | PlanError::UnifiedFile { field } => field.limit(),
+        }
+    }
+
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         ErrorKind::InvalidArgument

@@ -101,6 +101,14 @@ pub(crate) enum BundleError {
         /// Its full name.
         field: &'static str,
     },
+    /// No limits, but what they are a part of.
+    #[error("--resources: {} has {field}, but should hold what linux.resources of config.json does", path.display())]
+    NoResources {
+        /// The file.
+        path: PathBuf,
+        /// What is no limit.
+        field: &'static str,
+    },
     /// There is no root.
     #[error("root.path: is empty")]
     NoRoot,
@@ -162,8 +170,16 @@ pub(crate) fn load_process(path: &Path) -> Result<Process, BundleError> {
 
 /// Reads limits for `update`, from a file or from standard input.
 pub(crate) fn read_resources(file: impl Read, path: &Path) -> Result<Resources, BundleError> {
-    typed(&read_json(file, path, 0)?, "linux.resources")
+    let value = read_json(file, path, 0)?;
+    // Of a whole configuration no field is a limit: it would change nothing, and nobody would be told.
+    if let Some(field) = OTHERS.into_iter().find(|field| value.get(field).is_some()) {
+        return Err(BundleError::NoResources { path: path.to_owned(), field });
+    }
+    typed(&value, "linux.resources")
 }
+
+/// What is beside or above the limits in config.json.
+const OTHERS: [&str; 8] = ["ociVersion", "process", "root", "hostname", "mounts", "hooks", "linux", "resources"];
 
 /// A value of the specification, with the full name of the field that cannot be read.
 fn typed<T: DeserializeOwned>(value: &Value, above: &str) -> Result<T, BundleError> {

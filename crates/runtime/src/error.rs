@@ -222,6 +222,14 @@ pub(crate) enum CommandError {
     /// A user's systemd has no controller of version 1 to give. As runc says it.
     #[error("cannot use rootless systemd cgroups manager on cgroup v1")]
     SystemdUserVersion1,
+    /// A limit was refused that a flag asks for.
+    #[error("--{flag}")]
+    Limit {
+        /// Which flag.
+        flag: &'static str,
+        /// Why.
+        source: cgroup::CgroupError,
+    },
     /// No such form.
     #[error("invalid format option")]
     Format,

@@ -1,5 +1,7 @@
 //! `update`: other limits for a living container.
 
+mod blame;
+
 use std::fs::File;
 use std::path::Path;
 
@@ -25,7 +27,8 @@ pub(crate) fn update(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comman
     if locked.status(&record, hierarchies) == Status::Stopped {
         return Err(CommandError::NotRunning);
     }
-    let change = match flags.value("resources").filter(|path| !path.is_empty()) {
+    let file = flags.value("resources").filter(|path| !path.is_empty());
+    let change = match file {
         Some(path) => read(&context.directory, path)?,
         None => said(flags)?,
     };
@@ -48,7 +51,7 @@ pub(crate) fn update(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comman
         if let Err(err) = scope::update(&record, &old).and_then(|()| Ok(group.update(hierarchies, &old)?)) {
             context.log.warning(&format!("put back the limits: {}", errdefs::chain(&err)));
         }
-        return Err(err);
+        return Err(if file.is_some() { err } else { blame::blame(err) });
     }
     record.spec.linux.resources = Some(merged);
     locked.save(&record)?;
@@ -61,7 +64,7 @@ fn read(directory: &Path, path: &str) -> Result<Resources, CommandError> {
         return Ok(bundle::read_resources(std::io::stdin().lock(), Path::new("/dev/stdin"))?);
     }
     let path = directory.join(path);
-    let failed = |err| CommandError::File { action: "open", path: path.clone(), source: SystemError(err) };
+    let failed = |err| CommandError::File { action: "--resources: open", path: path.clone(), source: SystemError(err) };
     Ok(bundle::read_resources(File::open(&path).map_err(failed)?, &path)?)
 }
 

@@ -204,3 +204,40 @@ fn privileged_images_that_are_none_and_a_criu_that_is_not_there_are_named_first(
     bundle.ok(&["delete", "-f"]);
     bundle.assert_gone();
 }
+
+#[test]
+fn privileged_a_limit_is_named_by_its_flag_and_a_file_without_limits_is_refused() {
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    bundle.ok(&["run", "-d"]);
+    fs::write(bundle.path("limits.json"), r#"{"cpu": {"shares": 1}}"#).unwrap();
+    fs::write(bundle.path("inner.json"), r#"{"resources": {"pids": {"limit": 5}}}"#).unwrap();
+    let file = |name: &str| bundle.path(name).display().to_string();
+    let shares = "linux.resources.cpu.shares: 1 is not between 2 and 262144";
+    let no_limits = |name: &str, field: &str| {
+        format!("--resources: {} has {field}, but should hold what linux.resources of config.json does", file(name))
+    };
+    check(
+        &bundle,
+        &[
+            (&["update", "--cpu-share", "1", "ID"], 1, &format!("--cpu-share: {shares}")),
+            (&["update", "-r", "limits.json", "ID"], 1, shares),
+            (
+                &["update", "--memory", "lots", "ID"],
+                1,
+                "invalid value \"lots\" for flag -memory, which takes bytes as 1048576, 512k, 64m or 1.5g, or -1 for no \
+                 limit",
+            ),
+            (&["update", "-r", "config.json", "ID"], 1, &no_limits("config.json", "ociVersion")),
+            (&["update", "-r", "inner.json", "ID"], 1, &no_limits("inner.json", "resources")),
+            (
+                &["update", "-r", "nosuch", "ID"],
+                1,
+                &format!("--resources: open {}: no such file or directory", file("nosuch")),
+            ),
+            // As runc: nothing is asked for.
+            (&["update", "ID"], 0, ""),
+        ],
+    );
+    bundle.ok(&["delete", "-f"]);
+    bundle.assert_gone();
+}

@@ -1,5 +1,7 @@
 //! `POST /containers/{id}/update`: other limits and another restart policy, for a container that runs or not.
 
+mod refusal;
+
 use std::sync::Arc;
 
 use container_spec::{InvalidRequest, UpdateConflict};
@@ -13,6 +15,7 @@ use crate::Engine;
 use crate::container::Container;
 use crate::container::state::Phase;
 use crate::registry::LookupError;
+pub use refusal::Refusal;
 
 /// Why [`update`] failed. The texts are dockerd's.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +43,7 @@ pub enum UpdateError {
         /// Which container.
         id: ContainerId,
         /// Why.
-        source: cgroup::CgroupError,
+        source: Refusal,
     },
     /// The record cannot be written.
     #[error("Cannot update container {id}")]
@@ -91,7 +94,7 @@ async fn change(engine: &Engine, container: &Arc<Container>, request: HostConfig
     let undo = container_spec::update_resources(&before, &request, &engine.facts);
     let runs = matches!(phase, Phase::Running { .. });
     if runs && let Err(source) = apply(engine, container, resources, undo.clone()).await {
-        return Err(UpdateError::Apply { id, source });
+        return Err(UpdateError::Apply { id, source: source.into() });
     }
     container.update(merged);
     // That it is to start again, and how, only the record says: without it nothing has changed.

@@ -52,6 +52,12 @@ fn privileged_what_cannot_be_changed_is_told_as_docker_tells() {
         );
         at.fails(&format!("update -m 256m {name}"), 1, &sentence);
         at.fails(&format!("update -m 1m {name}"), 1, "Minimum memory limit allowed is 6MB");
+        let refused = format!("Cannot update container {id}: runc did not terminate successfully: exit status 1: ");
+        for (shares, words) in
+            [("1", "the minimum allowed cpu-shares is 2"), ("300000", "the maximum allowed cpu-shares is 262144")]
+        {
+            at.fails(&format!("update --cpu-shares {shares} {name}"), 1, &format!("{refused}{words}"));
+        }
         at.ok(&format!("update --cpu-period 100000 --cpu-quota 50000 {name}"));
         let sentence = format!(
             "Cannot update container {id}: Conflicting options: Nano CPUs cannot be updated as CPU Period has already \

@@ -126,7 +126,8 @@ impl CgroupError {
         match self {
             CgroupError::Plan { source } => Some(source.limit()),
             CgroupError::InUse { field, .. } => Some(field),
-            CgroupError::Unavailable { field, .. } | CgroupError::Write { field, .. } => Some(field.limit()),
+            CgroupError::Unavailable { field, .. } => Some(field.limit()),
+            CgroupError::Write { field, .. } => Some(field.limit()),
             _ => None,
         }
     }

@@ -77,7 +77,7 @@ mod tests {
         let in_use = CgroupError::InUse { field: "linux.resources.memory.limit", limit: 6, usage: 7, peak: 8 };
         assert_eq!(said(in_use), "unable to set memory limit to 6 (current usage: 7, peak usage: 8)");
         let write = CgroupError::Write {
-            field: "linux.resources.cpu.cpus".into(),
+            field: Box::new("linux.resources.cpu.cpus".into()),
             path: "/c/cpuset.cpus".into(),
             value: "9".into(),
             rule: "which takes a list of the processors 0-1".into(),

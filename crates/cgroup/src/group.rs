@@ -104,6 +104,11 @@ impl Cgroup {
         Ok(Cgroup { version, path: path.to_owned(), directories, above: Vec::new() })
     }
 
+    /// Whether any of its directories was there when it was opened: they go with the container.
+    pub fn exists(&self) -> bool {
+        !self.directories.is_empty()
+    }
+
     /// Changes the limits of the living cgroup. Device rules stay as they are.
     ///
     /// With version 1 a limit whose hierarchy the container is not in moves its processes there.

@@ -96,7 +96,10 @@ fn privileged_frozen_processes_end_with_their_cgroup() {
     let scratch = Scratch::new("frozen", &Resources::default());
     let mut sleeper = scratch.sleeper();
     scratch.0.freeze(TIMEOUT).unwrap();
+    let found = || Cgroup::open(&Hierarchies::detect().unwrap(), &scratch.0.path).unwrap().exists();
+    assert!(found());
     scratch.0.destroy(TIMEOUT).unwrap();
+    assert!(!found(), "whoever opens it then is told so");
     assert!(!sleeper.wait().unwrap().success());
 }
 

@@ -208,7 +208,8 @@ async fn hold(engine: &Engine, container: &Arc<Container>) -> Result<Option<Stil
     };
     // Its end, which we may not have been told of yet, may be why its cgroup could not be held.
     super::exec::catch_up(engine, container).await;
-    if container.state().pid() == 0 { Ok(None) } else { Err(err) }
+    let exists = engine.cgroup_of(container).map_or(true, |group| group.exists());
+    if container.state().pid() == 0 || !exists { Ok(None) } else { Err(err) }
 }
 
 /// A container whose processes stand still as long as this lives.
@@ -227,6 +228,10 @@ impl Still {
         }
         let failed = |source| CommitError::Pause { container: container.id().to_string(), source };
         let group = engine.cgroup_of(container).map_err(failed)?;
+        if !group.exists() {
+            // It has ended, and its shim with it, before anybody told us.
+            return Ok(None);
+        }
         let mark = mark(engine, container);
         std::fs::write(&mark, b"").map_err(CommitError::Open)?;
         // Dropped, it lets go of those that stand still already.

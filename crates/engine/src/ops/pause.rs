@@ -98,8 +98,9 @@ async fn pause_container(engine: &Engine, container: &Arc<Container>) -> Result<
         _ = freeze(engine, container, false).await;
         // Its end, which we may not have been told of yet, may be why its cgroup could not be held.
         super::exec::catch_up(engine, container).await;
+        let exists = engine.cgroup_of(container).map_or(true, |group| group.exists());
         return Err(match container.state().phase {
-            Phase::Running { .. } => PauseError::Freeze { id, source },
+            Phase::Running { .. } if exists => PauseError::Freeze { id, source },
             _ => PauseError::NotRunning(id),
         });
     }

@@ -92,9 +92,11 @@ fn commands_flags_and_values_are_completed_without_a_daemon() {
         // Nothing answers: the line stays as it was.
         pair("longshore rm nob\t", "rm nob"),
     ];
+    // Shells write into it.
+    let home = tempfile::tempdir().unwrap();
     let command = |shell: &str| {
         let mut command = Command::new(shell);
-        command.env("DOCKER_HOST", "unix:///nowhere/d.sock").env("HOME", "/nowhere");
+        command.env("DOCKER_HOST", "unix:///nowhere/d.sock").env("HOME", home.path());
         command
     };
     type_in_shells(command, &lines);

@@ -74,7 +74,7 @@ fn privileged_what_cannot_be_executed_is_named() {
         "exec failed: descriptor 3 of --preserve-fds or LISTEN_FDS is not open",
     );
     failed(&["exec", "--cwd", "rel", id, "true"], "exec failed: --cwd: \"rel\" is not an absolute path");
-    let text = "exec failed: process.env[1]: \"bare\": invalid environment variable: missing '='";
+    let text = "exec failed: --env: \"bare\": invalid environment variable: missing '='";
     failed(&["exec", "-e", "bare", id, "true"], text);
     let text = match Hierarchies::detect().unwrap().version() {
         Version::V1 => {

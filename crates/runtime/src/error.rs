@@ -159,6 +159,16 @@ pub(crate) enum CommandError {
         /// Its cgroup.
         path: PathBuf,
     },
+    /// Without its record its cgroup is not known, and a process of it runs.
+    #[error("container {id} cannot be read, and its process {pid} runs: kill that first")]
+    Unreadable {
+        /// Which container.
+        id: String,
+        /// Its first process.
+        pid: i32,
+        /// What is wrong with the record.
+        source: StateError,
+    },
     /// It is over.
     #[error("cannot exec in a stopped container")]
     ExecStopped,

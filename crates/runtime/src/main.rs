@@ -128,7 +128,8 @@ fn run(log: &Log, call: Call) -> Result<u8, (String, u8)> {
     let root = call.global.value("root");
     let root = root.map_or_else(|| rootless::root_default(ROOT_DEFAULT), PathBuf::from);
     // Relative to where we are now, not to the bundle.
-    let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    // Where that was removed, this says so, and nothing lands elsewhere.
+    let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/proc/self/cwd"));
     let systemd = call.global.is_on("systemd-cgroup");
     let store = Store { root: directory.join(root) };
     let context = Context { store, log, rootless: call.rootless, systemd, directory };

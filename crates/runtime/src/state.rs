@@ -201,7 +201,7 @@ impl Place {
     }
 
     /// The first process, as it was recorded.
-    fn process(&self) -> Option<FirstProcess> {
+    pub(crate) fn process(&self) -> Option<FirstProcess> {
         let target = fs::read_link(self.link()).ok()?;
         let (pid, start_ticks) = target.to_str()?.split_once(':')?;
         Some(FirstProcess { pid: pid.parse().ok()?, start_ticks: start_ticks.parse().ok()? })

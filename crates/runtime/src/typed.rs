@@ -29,7 +29,7 @@ pub(crate) enum ValueError {
         most: i128,
     },
     /// Whole numbers alone are counted.
-    #[error("{number} is not a whole number")]
+    #[error("{number:?} is not a whole number")]
     Fraction {
         /// As given.
         number: f64,
@@ -237,8 +237,10 @@ impl Error for ValueError {
         let number = match found {
             Unexpected::Unsigned(number) => Some(number.to_string()),
             Unexpected::Signed(number) => Some(number.to_string()),
-            // What fits no integer is read as one of these, not to the last digit.
-            Unexpected::Float(number) if number.fract() == 0.0 => Some(format!("{number:.3e}")),
+            // What fits no integer is read as one of these, not to the last digit. A smaller one was written with a dot.
+            Unexpected::Float(number) if number.fract() == 0.0 && number.abs() >= 2_f64.powi(63) => {
+                Some(format!("{number:.3e}"))
+            }
             _ => None,
         };
         match (bounds, number, found) {
@@ -301,6 +303,7 @@ mod tests {
                  9223372036854775807",
             ),
             (limit(json!(1.5)), "linux.resources.memory.limit: 1.5 is not a whole number"),
+            (limit(json!(64e6)), "linux.resources.memory.limit: 64000000.0 is not a whole number"),
             (limit(json!("7")), "linux.resources.memory.limit: invalid type: string \"7\", expected a whole number"),
             (
                 json!({"linux": {"sysctl": {"net.ipv4.tcp_ecn": 1}}}),

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use super::{Context, cgroup, hierarchies, hook_state};
 use crate::error::CommandError;
 use crate::scope;
-use crate::state::{Locked, Record, StateError, Status};
+use crate::state::{FirstProcess, Locked, Record, StateError, Status};
 
 /// How long killed processes have to go.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,7 +27,11 @@ pub(crate) fn delete(context: &Context<'_>, id: &str, force: bool) -> Result<u8,
         // Its processes are known to whoever wrote it: forgotten here, they would run on.
         Err(err @ StateError::Format { .. }) => return Err(err.into()),
         // A runtime that was killed before it had made anything, or a record that nobody can read.
-        Err(_) if force => {
+        Err(source) if force => {
+            let running = locked.place.process().filter(|process| process.open().is_some());
+            if let Some(FirstProcess { pid, .. }) = running {
+                return Err(CommandError::Unreadable { id: id.to_owned(), pid, source });
+            }
             locked.remove()?;
             return Ok(0);
         }

@@ -1,7 +1,9 @@
 //! `kill`.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
+use cgroup::is_frozen;
 use oci::runtime::NamespaceKind;
 use rustix::process::Signal;
 
@@ -9,6 +11,9 @@ use super::{Context, cgroup, hierarchies};
 use crate::arguments::{Parsed, UsageError};
 use crate::error::CommandError;
 use crate::state::Record;
+
+/// How long processes have to go on again.
+const THAW_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sends a signal to the first process; with `--all` to every process.
 pub(crate) fn kill(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandError> {
@@ -21,17 +26,31 @@ pub(crate) fn kill(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     let record = context.store.open(id)?.load()?;
     let signal = parse(text)?;
     let all = flags.is_on("all");
+    let sent = send(&record, signal, all);
+    if sent.is_ok() && signal == Signal::KILL.as_raw() {
+        let_die(&record)?;
+    }
+    sent
+}
+
+/// On version 1 of cgroups what stands still does not even die: it is let go.
+fn let_die(record: &Record) -> Result<(), CommandError> {
+    let group = cgroup(record, hierarchies()?)?;
+    if is_frozen(&group) { Ok(group.thaw(THAW_TIMEOUT)?) } else { Ok(()) }
+}
+
+fn send(record: &Record, signal: i32, all: bool) -> Result<u8, CommandError> {
     let Some(process) = record.process.and_then(|process| process.open()) else {
         if !all {
             return Err(CommandError::NotRunning);
         }
         // What its first process has left behind.
-        cgroup::signal_all(&cgroup(&record, hierarchies()?)?, signal)?;
+        cgroup::signal_all(&cgroup(record, hierarchies()?)?, signal)?;
         return Ok(0);
     };
     // The end of a PID namespace's first process is the end of all in it; in a shared one the others would stay.
-    if all || signal == Signal::KILL.as_raw() && !has_own_processes(&record) {
-        let group = cgroup(&record, hierarchies()?)?;
+    if all || signal == Signal::KILL.as_raw() && !has_own_processes(record) {
+        let group = cgroup(record, hierarchies()?)?;
         // Without one, where the caller may make none, only the first process is known.
         if !group.directories.is_empty() {
             cgroup::signal_all(&group, signal)?;

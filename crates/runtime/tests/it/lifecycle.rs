@@ -123,3 +123,35 @@ fn privileged_processes_stand_still_while_paused() {
     bundle.ok(&["delete", "--force"]);
     bundle.assert_gone();
 }
+
+#[test]
+fn privileged_what_stands_still_can_be_killed() {
+    for all in [&["kill"] as &[&str], &["kill", "--all"]] {
+        let bundle = Bundle::new(&["sleep", "1000"]);
+        bundle.ok(&["create"]);
+        bundle.ok(&["start"]);
+        bundle.ok(&["pause"]);
+        let done = bundle.run(&[all, &[bundle.id.as_str(), "KILL"]].concat());
+        assert_eq!(done.code, Some(0), "{done:?}");
+        bundle.wait_for_status("stopped");
+        bundle.ok(&["delete"]);
+        bundle.assert_gone();
+    }
+}
+
+#[test]
+fn privileged_a_running_container_without_a_readable_record_is_not_forgotten() {
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    bundle.ok(&["create"]);
+    bundle.ok(&["start"]);
+    let path = bundle.state_dir().join("state.json");
+    let record = std::fs::read(&path).unwrap();
+    for damaged in [&b"xx"[..], b""] {
+        std::fs::write(&path, damaged).unwrap();
+        let told = bundle.err(&["delete", "--force"]);
+        assert!(told.contains("kill that first"), "{told}");
+    }
+    std::fs::write(&path, record).unwrap();
+    bundle.ok(&["delete", "--force"]);
+    bundle.assert_gone();
+}

@@ -314,7 +314,9 @@ fn privileged_an_interrupted_pull_ends_with_130_and_leaves_no_image() {
         let mut pulling = at.spawn(&format!("pull {}/r:1", server.host()));
         pulling.read_until("Pulling fs layer").unwrap();
         pulling.signal(rustix::process::Signal::INT).unwrap();
-        assert_eq!(pulling.wait().unwrap().code, 130);
+        let code = pulling.wait().unwrap().code;
+        // Docker's client ends with 0 now and then: it forgets the signal where the call's own end is told first.
+        assert!(code == 130 || at.cli == Cli::Docker && code == 0, "{code}");
         assert_eq!(at.ok(&format!("images -q {}/r", server.host())), "");
     });
 }

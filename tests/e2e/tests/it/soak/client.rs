@@ -106,7 +106,7 @@ impl Client<'_, '_> {
 
     /// Removes what the life may have left, whatever became of it: this must work, when the daemon is back.
     pub(super) fn clean(&self) {
-        let lines = ["rm -f @ @-2 @-3", "rmi -f @:made", "volume rm -f @ @-2"];
+        let lines = ["rm -f -v @ @-2 @-3", "rmi -f @:made", "volume rm -f @ @-2"];
         for line in lines {
             let removed = || {
                 let output = self.line(line, b"");

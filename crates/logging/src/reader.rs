@@ -100,6 +100,8 @@ pub struct Reader {
     /// What was read and not given out; `parsed` bytes of it are.
     buffer: Vec<u8>,
     parsed: usize,
+    /// Nothing is written any more: what is there is read to its end, then no more is awaited.
+    ending: bool,
     ended: bool,
     /// Bytes that were read from files, those of searches included.
     read_bytes: u64,
@@ -109,7 +111,7 @@ impl Reader {
     /// Opens the log at `path` with its rotated files. A log that does not exist yet has no entries.
     pub fn open(path: &Path, options: ReadOptions) -> Result<Reader, ReadError> {
         let watch = if options.follow && !options.unwatched { Some(watch(path)?) } else { None };
-        let mut files = segment::open_all(path)?;
+        let mut files = segment::open_all(path)?.files;
         if let (false, Some(current)) = (options.follow, files.back_mut()) {
             // A container that writes all the time must not keep a reader who does not follow for ever.
             current.stop_at_end().map_err(|source| ReadError::Read { path: path.to_owned(), source })?;
@@ -117,7 +119,17 @@ impl Reader {
         let found = seek::position(&mut files, &options);
         let read_bytes = found.map_err(|source| ReadError::Read { path: path.to_owned(), source })?;
         let path = path.to_owned();
-        Ok(Reader { path, options, watch, files, buffer: Vec::new(), parsed: 0, ended: false, read_bytes })
+        Ok(Reader {
+            path,
+            options,
+            watch,
+            files,
+            buffer: Vec::new(),
+            parsed: 0,
+            ending: false,
+            ended: false,
+            read_bytes,
+        })
     }
 
     /// Shows the next entries, in order, until `show` says that this was enough. Lines that are none (torn by a power cut)
@@ -147,7 +159,7 @@ impl Reader {
                     // A follower waits for long, most of the time.
                     self.buffer = Vec::new();
                 }
-                return Ok(if self.options.follow { Progress::Pending } else { Progress::End });
+                return Ok(if self.options.follow && !self.ending { Progress::Pending } else { Progress::End });
             }
         }
         Ok(Progress::End)
@@ -160,7 +172,7 @@ impl Reader {
 
     /// The container has ended: what is there by now is read, then comes [`Progress::End`].
     pub fn stop_following(&mut self) {
-        self.options.follow = false;
+        self.ending = true;
     }
 
     /// Reads until another time, be it that the last one was reached.
@@ -212,7 +224,12 @@ impl Reader {
 
     /// Queues the files that are younger than the one being read.
     fn find_younger(&mut self) -> Result<(), ReadError> {
-        let mut all = segment::open_all(&self.path)?;
+        let found = segment::open_all(&self.path)?;
+        if !found.settled && !self.ending {
+            // The end of the rotation wakes us.
+            return Ok(());
+        }
+        let mut all = found.files;
         let Some(reading) = self.files.front() else {
             self.files = all;
             return Ok(());

@@ -90,29 +90,56 @@ fn skip(buffer: &mut Vec<u8>, from: usize, lines: &mut u64) {
     buffer.truncate(from);
 }
 
-/// Opens every file of the log, the oldest first.
-///
-/// From the youngest to the oldest, so that a rotation meanwhile shows one file twice instead of hiding one; and one that is
-/// being compressed is found under one of its names at least.
-pub(super) fn open_all(path: &Path) -> Result<VecDeque<Segment>, ReadError> {
-    let mut files: VecDeque<Segment> = VecDeque::new();
+/// How often is looked before something that looks like a rotation under way is taken for what a killed writer left.
+const LOOKS: u32 = 100;
+
+/// The files of a log, as one look found them.
+pub(super) struct Found {
+    /// The oldest first.
+    pub(super) files: VecDeque<Segment>,
+    /// Whether no rotation came between: one can hide a file, two can make a younger one appear the older.
+    pub(super) settled: bool,
+}
+
+/// Opens every file of the log. Looks again, up to a bound, while files change places.
+pub(super) fn open_all(path: &Path) -> Result<Found, ReadError> {
+    let mut looks = 1;
+    loop {
+        let found = look(path)?;
+        if found.settled || looks == LOOKS {
+            return Ok(found);
+        }
+        looks += 1;
+    }
+}
+
+/// Opens from the youngest to the oldest, while a rotation moves the oldest first: it leaves a number without a file until
+/// it is done, or the current name with another file, or it was met and shows one file twice.
+fn look(path: &Path) -> Result<Found, ReadError> {
+    let mut found = Found { files: VecDeque::new(), settled: true };
     for number in 0.. {
-        let opened = match number {
-            0 => open_plain(path.to_owned())?,
-            _ => match open_plain(rotated(path, number))? {
-                Some(segment) => Some(segment),
-                None => open_packed(rotated_packed(path, number))?,
-            },
-        };
-        match opened {
-            Some(segment) if files.iter().any(|other| other.identity == segment.identity) => {}
-            Some(segment) => files.push_front(segment),
-            // In the middle of a rotation the current name is missing for a moment.
-            None if number == 0 => {}
+        match open_number(path, number)? {
+            Some(segment) if found.files.iter().any(|other| other.identity == segment.identity) => {}
+            Some(segment) => found.files.push_front(segment),
+            None if open_number(path, number + 1)?.is_some() => found.settled = false,
             None => break,
         }
     }
-    Ok(files)
+    let current = open_plain(path.to_owned())?.map(|segment| segment.identity);
+    found.settled &= current == found.files.back().map(|segment| segment.identity);
+    Ok(found)
+}
+
+/// Opens the file of a number, compressed or not; 0 is the current one.
+fn open_number(path: &Path, number: u32) -> Result<Option<Segment>, ReadError> {
+    if number == 0 {
+        return open_plain(path.to_owned());
+    }
+    // One that is being compressed is found under one of its names at least.
+    match open_plain(rotated(path, number))? {
+        Some(segment) => Ok(Some(segment)),
+        None => open_packed(rotated_packed(path, number)),
+    }
 }
 
 fn open_plain(path: PathBuf) -> Result<Option<Segment>, ReadError> {

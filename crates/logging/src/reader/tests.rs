@@ -121,6 +121,59 @@ fn a_follower_gets_every_line_once_through_rotations() {
 }
 
 #[test]
+fn a_follower_that_ends_reads_the_files_of_a_last_rotation() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    std::fs::write(&path, lines(0..2)).unwrap();
+    let mut reader = Reader::open(&path, ReadOptions { follow: true, ..ReadOptions::default() }).unwrap();
+    assert_eq!(drain(&mut reader), (vec![0, 1], Progress::Pending));
+    std::fs::rename(&path, rotated(&path, 1)).unwrap();
+    std::fs::write(&path, lines(2..4)).unwrap();
+    reader.stop_following();
+    assert_eq!(drain(&mut reader), (vec![2, 3], Progress::End));
+}
+
+#[test]
+fn what_a_writer_left_that_was_killed_while_files_changed_places_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    std::fs::write(rotated(&path, 3), lines(0..2)).unwrap();
+    std::fs::write(rotated(&path, 1), lines(2..4)).unwrap();
+    let mut reader = Reader::open(&path, ReadOptions { follow: true, ..ReadOptions::default() }).unwrap();
+    assert_eq!(drain(&mut reader), ((0..4).collect(), Progress::Pending));
+    reader.stop_following();
+    assert_eq!(drain(&mut reader), (vec![], Progress::End));
+}
+
+#[test]
+fn a_follower_gets_every_line_once_while_files_change_places_all_the_time() {
+    use crate::file::{LogFile, Rotation};
+    let numbered = |number: usize| line(0).replace("0\\n", &format!("{number}\\n"));
+    for round in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        // Few lines to a file, and as many files as there will be.
+        let rotation = Rotation { max_size_bytes: Some(200), max_files: 120, compress: false };
+        let mut file = LogFile::open(&path, rotation).unwrap();
+        let mut reader = Reader::open(&path, ReadOptions { follow: true, ..ReadOptions::default() }).unwrap();
+        let writer = std::thread::spawn(move || {
+            for number in 0..300 {
+                let line = numbered(number);
+                assert_eq!(file.write(line.as_bytes(), true, None).unwrap(), line.len());
+            }
+        });
+        let mut numbers = Vec::new();
+        while !writer.is_finished() {
+            numbers.extend(drain(&mut reader).0);
+        }
+        writer.join().unwrap();
+        reader.stop_following();
+        numbers.extend(drain(&mut reader).0);
+        assert!(numbers.iter().copied().eq(0..300), "round {round}: {numbers:?}");
+    }
+}
+
+#[test]
 fn a_point_in_time_is_found_without_reading_the_whole_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");

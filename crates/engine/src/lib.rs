@@ -36,8 +36,7 @@
 //! Deliberately not here: HTTP, what an old API version looks like, the specification (`container-spec`), streams and logs
 //! being written (the shim), networks (not yet).
 
-pub mod cdi;
-mod changeable;
+pub mod changeable;
 pub mod config;
 pub mod connection;
 pub mod container;
@@ -55,6 +54,7 @@ pub mod restart;
 pub mod shim;
 pub mod supervise;
 
+mod cdi;
 mod clock;
 mod detach_keys;
 mod devices;

@@ -189,13 +189,7 @@ impl LogStream {
     /// The next bytes of what there is now, as by [`next`](Self::next); `None` if there is nothing more, up to the time of
     /// [`read_until`](Self::read_until). Later there may be.
     pub(crate) async fn available(&mut self) -> Result<Option<Vec<u8>>, LogsError> {
-        let Some(mut reader) = self.reader.take() else { return Ok(None) };
-        let view = self.view;
-        let (reader, batch) = bridge::blocking(move || {
-            let batch = read_batch(&mut reader, view);
-            (reader, batch)
-        })
-        .await;
+        let Some((reader, batch)) = self.read().await else { return Ok(None) };
         let (Batch::Bytes(bytes) | Batch::Pending(bytes) | Batch::End(bytes)) = batch?;
         self.reader = Some(reader);
         Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
@@ -211,13 +205,7 @@ impl LogStream {
     /// Must not be called again after its future was dropped: what it was reading is lost then.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, LogsError> {
         loop {
-            let Some(mut reader) = self.reader.take() else { return Ok(None) };
-            let view = self.view;
-            let (reader, batch) = bridge::blocking(move || {
-                let batch = read_batch(&mut reader, view);
-                (reader, batch)
-            })
-            .await;
+            let Some((reader, batch)) = self.read().await else { return Ok(None) };
             match batch? {
                 // Not put back: the next call says that this was all.
                 Batch::End(bytes) => return Ok(Some(bytes).filter(|bytes| !bytes.is_empty())),
@@ -237,6 +225,16 @@ impl LogStream {
                 }
             }
         }
+    }
+
+    /// What is there now, and the reader, to be put back by whoever wants to read on. `None` after the end.
+    async fn read(&mut self) -> Option<(Reader, Result<Batch, ReadError>)> {
+        let (mut reader, view) = (self.reader.take()?, self.view);
+        let read = bridge::blocking(move || {
+            let batch = read_batch(&mut reader, view);
+            (reader, batch)
+        });
+        Some(read.await)
     }
 }
 

@@ -11,10 +11,7 @@ use crate::fixture::Bundle;
 /// The status, and what standard error says.
 fn check(bundle: &Bundle, cases: &[(&[&str], i32, &str)]) {
     for (words, code, text) in cases {
-        let words: Vec<_> = words.iter().map(|word| word.replace("ID", &bundle.id)).collect();
-        let words: Vec<_> = words.iter().map(String::as_str).collect();
-        let done = bundle.run(&words);
-        assert_eq!((done.code, done.stderr.trim_end()), (Some(*code), *text), "{words:?}");
+        bundle.assert_says(words, *code, text);
         if !text.is_empty() {
             assert_eq!(bundle.logged(), *text);
         }

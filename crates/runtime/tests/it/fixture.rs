@@ -87,6 +87,14 @@ impl Bundle {
         done.stderr.trim_end().to_owned()
     }
 
+    /// Runs a command, in which `ID` is the container's name: its status, and what standard error says.
+    pub(crate) fn assert_says(&self, words: &[&str], code: i32, text: &str) {
+        let words: Vec<_> = words.iter().map(|word| word.replace("ID", &self.id)).collect();
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let done = self.run(&words);
+        assert_eq!((done.code, done.stderr.trim_end()), (Some(code), text), "{words:?}");
+    }
+
     /// The message of the last line of the log.
     pub(crate) fn logged(&self) -> String {
         let text = fs::read_to_string(self.path("log")).unwrap();

@@ -10,10 +10,7 @@ use super::fixture::Bundle;
 /// Statuses and sentences, the name of the container behind the words.
 fn check(bundle: &Bundle, cases: &[(&[&str], i32, &str)]) {
     for (words, code, text) in cases {
-        let words: Vec<_> = words.iter().map(|word| word.replace("ID", &bundle.id)).collect();
-        let words: Vec<_> = words.iter().map(String::as_str).collect();
-        let done = bundle.run(&words);
-        assert_eq!((done.code, done.stderr.trim_end()), (Some(*code), *text), "{words:?}");
+        bundle.assert_says(words, *code, text);
     }
 }
 

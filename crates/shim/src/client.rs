@@ -34,6 +34,11 @@ const HELD_MAX: Duration = Duration::from_secs(10);
 /// The news of the exit waits so long for the release of a client: of what an exec printed there is no log to read it in.
 const HELD_DELAYS_EXIT: Duration = Duration::from_secs(2);
 
+/// The news of the exit waits so long for a client that has everything in its socket and has not read it. One that reads at
+/// once is never waited for, one that never reads costs this; clients may hang up when they hear of the exit (dockerode does
+/// so), and would lose what they have not read.
+const LINGERS: Duration = Duration::from_millis(100);
+
 /// One client's connection.
 pub(crate) struct Client {
     socket: OwnedFd,
@@ -62,10 +67,14 @@ enum Phase {
     Finishing {
         since: Instant,
     },
+    /// It has the end of its stream; only the news of the exit still waits for it to read.
+    Lingering {
+        until: Instant,
+    },
     Gone,
 }
 
-/// The head of the answer, and who has read it.
+/// Whether the client has read the head of the answer; behind the end of the stream, whether it has read everything.
 ///
 /// A client may read the head with a reader of its own and go on with the bare connection: output that lies beside the head
 /// then is lost to it (the Python SDK does so: docker/api/client.py, `_get_raw_response_socket`). Docker is too slow for that.
@@ -127,11 +136,6 @@ impl Client {
         if sent < preamble.len() {
             self.queue.push(&preamble[sent..], spool_dir);
         }
-    }
-
-    /// Whether what it sends is input.
-    pub(crate) fn gives_input(&self) -> bool {
-        self.wants.stdin && !self.input_ended && self.phase == Phase::Open
     }
 
     /// Whether the daemon has something to send before.
@@ -253,8 +257,20 @@ impl Client {
         }
     }
 
-    /// What to await on [`Client::fd`]; `input_room` tells whether input can be passed on.
-    pub(crate) fn interest(&self, input_room: bool) -> PollFlags {
+    /// What to await on [`Client::fd`]; `None` if not even its hanging up is to be noticed. `input_room` tells whether input
+    /// can be passed on.
+    pub(crate) fn interest(&self, input_room: bool) -> Option<PollFlags> {
+        let flags = self.flags(input_room);
+        let gives_input = self.wants.stdin && !self.input_ended && self.phase == Phase::Open;
+        match self.phase {
+            // What we have shut down ourselves is hung up for good.
+            Phase::Lingering { .. } => None,
+            // A client that went away behind input which the process has yet to take is left alone until then.
+            _ => (!flags.is_empty() || !gives_input).then_some(flags),
+        }
+    }
+
+    fn flags(&self, input_room: bool) -> PollFlags {
         let mut flags = PollFlags::empty();
         if self.hold.is_some() {
             return flags;
@@ -278,6 +294,9 @@ impl Client {
 
     /// It has read something.
     pub(crate) fn greeted(&mut self) {
+        if matches!(self.phase, Phase::Lingering { .. }) && self.greeting.is_taken(&self.socket) {
+            self.phase = Phase::Gone;
+        }
         self.flush();
         if matches!(self.phase, Phase::Finishing { .. }) {
             self.leave_in_socket();
@@ -312,6 +331,7 @@ impl Client {
         match self.phase {
             Phase::Open => self.queue.is_full().then(|| self.progress_at + STALLED_AFTER),
             Phase::Finishing { since } => Some(since.max(self.progress_at) + ABANDONED_AFTER),
+            Phase::Lingering { until } => Some(until),
             Phase::Gone => None,
         }
     }
@@ -321,8 +341,14 @@ impl Client {
         if let (Some(hold), true) = (self.hold, self.phase != Phase::Gone) {
             return Some(hold.until.min(self.progress_at + HELD_DELAYS_EXIT)).filter(|until| now < *until);
         }
-        let until = self.progress_at + LAGGING_AFTER;
-        (self.phase != Phase::Gone && !self.queue.is_empty() && now < until).then_some(until)
+        let until = match self.phase {
+            Phase::Lingering { until } => Some(until),
+            // It has not even read the head of its answer.
+            Phase::Finishing { since } if matches!(self.greeting, Greeting::Awaited(_)) => Some(since + LINGERS),
+            Phase::Gone => None,
+            _ => (!self.queue.is_empty()).then_some(self.progress_at + LAGGING_AFTER),
+        };
+        until.filter(|until| now < *until)
     }
 
     fn gives_input_end(&mut self) -> bool {
@@ -345,13 +371,18 @@ impl Client {
         }
     }
 
+    /// Ends its stream.
     fn close(&mut self) {
-        self.phase = Phase::Gone;
         // The daemon may hold a copy of the descriptor: closing ours would not tell the client. It has gone if this fails.
         let _ = shutdown(&self.socket, Shutdown::Both);
         // Closing a unix socket with unread input in it makes the client's next read ECONNRESET instead of the end.
         let mut unread = [0; 512];
         while recv(&self.socket, &mut unread, RecvFlags::DONTWAIT).is_ok_and(|(count, _)| count > 0) {}
+        self.greeting = Greeting::Sent;
+        self.phase = match self.greeting.is_taken(&self.socket) {
+            true => Phase::Gone,
+            false => Phase::Lingering { until: Instant::now() + LINGERS },
+        };
     }
 }
 
@@ -373,133 +404,4 @@ fn frame_header(stream: Stream, length: usize) -> [u8; 8] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Read;
-    use std::os::unix::net::UnixStream;
-
-    fn client(wants: Attach) -> (Client, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        (Client::new(ours.into(), wants, false), theirs)
-    }
-
-    #[test]
-    fn only_wanted_streams_are_framed_and_end_with_the_end() {
-        let (mut client, mut theirs) = client(Attach { stdout: true, ..Attach::default() });
-        client.send(Stream::Stdout, b"out", true, Path::new("/"));
-        client.send(Stream::Stderr, b"err", true, Path::new("/"));
-        client.finish();
-        let mut got = Vec::new();
-        theirs.read_to_end(&mut got).unwrap();
-        assert_eq!(got, b"\x01\0\0\0\0\0\0\x03out");
-        assert!(client.is_gone());
-    }
-
-    #[test]
-    fn output_comes_when_the_head_was_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let head = Attach { stdout: true, preamble: b"head".to_vec(), ..Attach::default() };
-        let (mut client, mut theirs) = client(head);
-        client.greet(dir.path());
-        assert!(client.awaited().is_none());
-        client.send(Stream::Stdout, b"out", true, dir.path());
-        client.finish();
-        // There is room, but that is not what it waits for.
-        assert!(!client.interest(true).contains(PollFlags::OUT) && !client.is_gone());
-        let readable = |client: &Client| {
-            let mut polled = [rustix::event::PollFd::from_borrowed_fd(client.awaited().unwrap(), PollFlags::IN)];
-            let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-            rustix::event::poll(&mut polled, Some(&now)).unwrap() == 1
-        };
-        assert!(!readable(&client));
-        let mut buffer = [0; 64];
-        assert_eq!(theirs.read(&mut buffer).unwrap(), 4);
-        assert!(readable(&client));
-        client.greeted();
-        assert!(client.is_gone() && client.awaited().is_none());
-        let mut got = Vec::new();
-        theirs.read_to_end(&mut got).unwrap();
-        assert_eq!(got, b"\x01\0\0\0\0\0\0\x03out");
-    }
-
-    #[test]
-    fn who_reads_nothing_after_the_end_is_given_up_late() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut client, theirs) = client(Attach { stdout: true, ..Attach::default() });
-        for _ in 0..10 {
-            client.send(Stream::Stdout, &[7; 1 << 20], false, dir.path());
-        }
-        let begin = Instant::now();
-        client.finish();
-        let deadline = client.stall_deadline().unwrap();
-        assert!(deadline >= begin + ABANDONED_AFTER && !client.holds_up());
-        client.give_up(deadline - Duration::from_millis(1));
-        assert!(!client.is_gone());
-        client.give_up(deadline);
-        assert!(client.is_gone());
-        drop(theirs);
-    }
-
-    #[test]
-    fn what_is_left_stays_in_the_socket_when_we_are_gone() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut client, mut theirs) = client(Attach { stdout: true, ..Attach::default() });
-        let sent: Vec<u8> = (0..5_000_000_u32).map(|n| n as u8).collect();
-        for piece in sent.chunks(100_000) {
-            client.send(Stream::Stdout, piece, false, dir.path());
-        }
-        client.finish();
-        assert!(client.is_gone());
-        drop(client);
-        let mut got = Vec::new();
-        theirs.read_to_end(&mut got).unwrap();
-        assert!(got == sent);
-    }
-
-    #[test]
-    fn who_is_held_gets_everything_at_its_release() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut client, mut theirs) = client(Attach { stdout: true, stdin: true, hold: Some(7), ..Attach::default() });
-        client.send(Stream::Stdout, b"one", true, dir.path());
-        client.finish();
-        theirs.set_nonblocking(true).unwrap();
-        assert!(theirs.read(&mut [0; 10]).is_err() && client.interest(true).is_empty());
-        assert!(!client.release(8, b"") && !client.is_gone());
-        assert!(client.release(7, b"input"));
-        assert!(matches!(client.take_already_read(), Received::Input(bytes) if bytes == b"input"));
-        let mut got = Vec::new();
-        theirs.read_to_end(&mut got).unwrap();
-        assert_eq!(got, b"\x01\0\0\0\0\0\0\x03one");
-        assert!(client.is_gone() && !client.release(7, b""));
-    }
-
-    #[test]
-    fn who_is_not_released_is_let_go() {
-        let (mut client, theirs) = client(Attach { stdout: true, hold: Some(7), ..Attach::default() });
-        client.send(Stream::Stdout, b"one", true, Path::new("/"));
-        let deadline = client.stall_deadline().unwrap();
-        assert!(client.delays_exit_until(Instant::now()).is_some_and(|until| until < deadline));
-        client.give_up(deadline);
-        assert!(client.is_gone() && !client.release(7, b""));
-        drop(theirs);
-    }
-
-    #[test]
-    fn what_a_slow_client_has_not_read_is_kept_in_order() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut client, mut theirs) = client(Attach { stderr: true, ..Attach::default() });
-        let sent: Vec<u8> = (0..2_000_000_u32).map(|n| n as u8).collect();
-        for piece in sent.chunks(10_007) {
-            client.send(Stream::Stderr, piece, false, dir.path());
-        }
-        client.finish();
-        let (mut got, mut buffer) = (Vec::new(), [0; 65_536]);
-        while !client.is_gone() {
-            let count = theirs.read(&mut buffer).unwrap();
-            got.extend_from_slice(&buffer[..count]);
-            client.flush();
-        }
-        theirs.read_to_end(&mut got).unwrap();
-        assert!(got == sent);
-    }
-}
+mod tests;

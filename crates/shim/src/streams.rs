@@ -32,7 +32,7 @@ pub(crate) enum Part {
     Output(usize),
     Input,
     Client(usize),
-    /// What tells that a client has read the head of its answer.
+    /// What tells that a client has read what it has.
     Greeting(usize),
     Log,
 }
@@ -183,9 +183,7 @@ impl Streams {
             add(Part::Input, fd, PollFlags::OUT);
         }
         for (at, client) in self.clients.iter().enumerate() {
-            let flags = client.interest(self.input.room() > 0);
-            // A client that went away behind input which the process has yet to take is left alone until then.
-            if !flags.is_empty() || !client.gives_input() {
+            if let Some(flags) = client.interest(self.input.room() > 0) {
                 add(Part::Client(at), client.fd(), flags);
             }
             if let Some(fd) = client.awaited() {

@@ -21,6 +21,7 @@ mod devices;
 mod disk_usage;
 mod every_command;
 mod exec;
+mod exit_order;
 mod files;
 mod flags;
 mod full_disk;

@@ -1,6 +1,8 @@
 //! What happens: the last events, and whoever listens.
 
-use std::collections::{BTreeMap, VecDeque};
+mod kept;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,17 +10,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use engine_api::events::{Actor, Event};
 use tokio::sync::broadcast;
 
+use self::kept::Kept;
 use crate::container::Container;
 use crate::sync::lock;
 
-/// How many events are kept for `since`: dockerd's number (moby daemon/events `eventsLimit`).
-const KEPT: usize = 256;
 /// How far a listener may lag behind before it loses events: dockerd's number (`bufferSize`).
 const LAG_MAX: usize = 1024;
 
 /// The hub of events.
 pub struct Events {
-    kept: Mutex<VecDeque<Arc<Event>>>,
+    kept: Mutex<Kept>,
     listeners: broadcast::Sender<Arc<Event>>,
     total: AtomicU64,
 }
@@ -141,21 +142,17 @@ impl Events {
         "local".clone_into(&mut event.scope);
         event.time = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         event.time_nano = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
-        let event = Arc::new(event);
         // Under the lock, so that a new listener sees each event once: replayed or live.
         let mut kept = lock(&self.kept);
-        if kept.len() == KEPT {
-            kept.pop_front();
-        }
-        kept.push_back(event.clone());
+        kept.push(&event);
         // An error says that nobody listens.
-        let _ = self.listeners.send(event);
+        let _ = self.listeners.send(Arc::new(event));
     }
 
-    /// What was kept, oldest first, and everything that comes.
-    pub fn subscribe(&self) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
-        let kept = lock(&self.kept);
-        (kept.iter().cloned().collect(), self.listeners.subscribe())
+    /// What was kept, oldest first, if it is wanted, and everything that comes.
+    pub fn subscribe(&self, with_past: bool) -> (Vec<Event>, broadcast::Receiver<Arc<Event>>) {
+        let mut kept = lock(&self.kept);
+        (if with_past { kept.events() } else { Vec::new() }, self.listeners.subscribe())
     }
 
     /// How many there were.

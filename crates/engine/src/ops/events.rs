@@ -53,7 +53,7 @@ impl EventsError {
 
 /// What happens, as it happens.
 pub struct EventStream {
-    replay: VecDeque<Arc<Event>>,
+    replay: VecDeque<Event>,
     live: Receiver<Arc<Event>>,
     filters: Filters,
     /// Nothing live is wanted after that.
@@ -68,11 +68,10 @@ pub fn subscribe(engine: &Engine, query: EventsQuery) -> Result<EventStream, Eve
     {
         return Err(EventsError::Order { since: query.since, until: query.until });
     }
-    let (kept, live) = engine.events.subscribe();
-    let wanted = |event: &Arc<Event>| {
-        // Without either bound nothing is replayed.
-        (since.is_some() || until.is_some())
-            && event.time_nano >= since.unwrap_or(0)
+    // Without either bound nothing is replayed.
+    let (kept, live) = engine.events.subscribe(since.is_some() || until.is_some());
+    let wanted = |event: &Event| {
+        event.time_nano >= since.unwrap_or(0)
             && until.is_none_or(|until| event.time_nano <= until)
             && matches(&query.filters, event)
     };
@@ -86,7 +85,7 @@ impl EventStream {
     /// The next event; `None` once `until` has come. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Event> {
         if let Some(event) = self.replay.pop_front() {
-            return Some((*event).clone());
+            return Some(event);
         }
         loop {
             let received = match self.end {

@@ -94,5 +94,6 @@ fn protocol(port: ContainerPort) -> &'static str {
 }
 
 fn mac(place: &Place) -> String {
-    place.mac.map(|byte| format!("{byte:02x}")).join(":")
+    let [a, b, c, d, e, f] = place.mac;
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }

@@ -1,6 +1,6 @@
 //! `GET /containers/json`
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use engine_api::container::{Port, Summary, SummaryHostConfig, SummaryNetworks};
@@ -161,11 +161,11 @@ impl Wanted {
     fn matches(&self, candidate: &Candidate) -> bool {
         let (filters, definition) = (&self.filters, &candidate.container.definition);
         let state = &candidate.state;
-        let no_labels = std::collections::BTreeMap::new();
+        let no_labels = BTreeMap::new();
         (self.all || state.is_running())
             && self.before.as_ref().is_none_or(|(at, id)| candidate.order() < (*at, id))
             && self.since.as_ref().is_none_or(|(at, id)| candidate.order() > (*at, id))
-            && (filters.pattern("name", &candidate.name) || filters.pattern("name", &format!("/{}", candidate.name)))
+            && self.matches_name(&candidate.name)
             && filters.prefix("id", definition.id.as_str())
             && filters.labels("label", definition.config.labels.as_ref().unwrap_or(&no_labels))
             && filters.exact("status", state.name())
@@ -178,15 +178,24 @@ impl Wanted {
             && self.matches_ports(candidate)
     }
 
+    /// With the slash that Docker's names begin with, or without.
+    fn matches_name(&self, name: &str) -> bool {
+        let filters = &self.filters;
+        !filters.has("name") || filters.pattern("name", name) || filters.pattern("name", &format!("/{name}"))
+    }
+
     /// By name, or by id as far as one is known.
     fn matches_network(&self, candidate: &Candidate) -> bool {
+        if !self.filters.has("network") {
+            return true;
+        }
         let networks = view::networks(&candidate.container.definition, candidate.place.as_deref());
         let known = |wanted: &str| {
             networks
                 .iter()
                 .any(|(name, network)| name == wanted || !wanted.is_empty() && network.network_id.starts_with(wanted))
         };
-        !self.filters.has("network") || self.filters.get("network").any(known)
+        self.filters.get("network").any(known)
     }
 
     fn matches_exit(&self, state: &State) -> bool {
@@ -238,7 +247,7 @@ impl Candidate {
         let definition = &self.container.definition;
         let host = &definition.host_config;
         Summary {
-            id: definition.id.to_string(),
+            id: definition.id.as_str().to_owned(),
             names: vec![format!("/{}", self.name)],
             image,
             image_id: definition.image_id.clone(),
@@ -263,7 +272,7 @@ impl Candidate {
 #[derive(Default)]
 struct ImageNames<'a> {
     /// By name and id: whether that name means that image.
-    current: HashMap<(&'a str, &'a str), bool>,
+    current: BTreeMap<(&'a str, &'a str), bool>,
 }
 
 impl<'a> ImageNames<'a> {

@@ -19,7 +19,7 @@ use crate::container::{CreateOptions, need, plain_state};
 use crate::error::{CreateError, ProcessError};
 use crate::field::FieldError;
 use crate::filter::ListenerError;
-use crate::hooks::{HookError, run_all};
+use crate::hooks::{HookError, Ran};
 use crate::inside;
 use crate::mounts::{Built, build};
 use crate::plan::{Joined, Plan, word};
@@ -82,14 +82,7 @@ pub(crate) fn birth(
         }),
         Some(_) => Ok(fork(NewNamespaces::default(), entrance.directory(), || (take(), birth.usher(&theirs)).1)),
     };
-    let child = match plan.namespaces.time_offsets.as_str() {
-        "" => clone(),
-        offsets => time::with_offsets(offsets, clone).map_err(|source| CreateError::Refused {
-            field: "linux.timeOffsets".to_owned(),
-            what: format!("write {:?} to /proc/self/timens_offsets", offsets.trim_end()),
-            source,
-        })?,
-    }?;
+    let child = in_time(&plan.namespaces.time_offsets, clone)?;
     let mut child = child.map_err(failed("clone the container's process"))?;
     let ours = ours_fd.take().expect("only the child takes it");
     drop(theirs);
@@ -98,9 +91,12 @@ pub(crate) fn birth(
     }
     let listen = |offer| listen(options, process, &child, offer, &ours);
     let supplied = net_devices::supply(plan, &joined, child.pid, &ours).map_err(Unready::Unsupplied);
-    let mut born = None;
-    let heard = supplied.and_then(|()| hear(&ours, || run_hooks(hooks, child.pid), listen, &mut born, outside));
-    let (child, console) = settle(heard, child, born, process.seccomp.is_some())?;
+    let (mut born, mut ran) = (None, Ran::default());
+    let hooks = || run_hooks(hooks, child.pid, &mut ran);
+    let heard = supplied.and_then(|()| hear(&ours, hooks, listen, &mut born, outside));
+    let settled = settle(heard, child, born, process.seccomp.is_some());
+    // Of a container that is none nothing stays.
+    let (child, console) = settled.inspect_err(|_| ran.kill())?;
     Ok((child, console, ours))
 }
 
@@ -151,11 +147,11 @@ impl Unready {
 }
 
 /// The parent's hooks.
-pub(crate) fn run_hooks(hooks: Option<(&Hooks, &State)>, pid: Pid) -> Result<(), HookError> {
+pub(crate) fn run_hooks(hooks: Option<(&Hooks, &State)>, pid: Pid, ran: &mut Ran) -> Result<(), HookError> {
     let Some((hooks, state)) = hooks else { return Ok(()) };
     let state = State { status: "creating".into(), pid: pid.as_raw_nonzero().get(), ..state.clone() };
-    run_all("prestart", &hooks.prestart, &state)?;
-    run_all("createRuntime", &hooks.create_runtime, &state)
+    ran.run_all("prestart", &hooks.prestart, &state)?;
+    ran.run_all("createRuntime", &hooks.create_runtime, &state)
 }
 
 /// Hands the filter's listener over.
@@ -176,7 +172,7 @@ fn listen(
 /// Reads until the first process is ready: its terminal's master, if it has one. Blocks for as long as it works.
 fn hear(
     channel: &Channel,
-    hooks: impl Fn() -> Result<(), HookError>,
+    mut hooks: impl FnMut() -> Result<(), HookError>,
     listen: impl Fn(Offer) -> Result<(), ListenerError>,
     born: &mut Option<Child>,
     by_usher: bool,
@@ -220,6 +216,18 @@ fn order<'a>(
     let root = (!spec.root.mounts.is_empty()).then_some(root);
     let by_parent = is_privileged()?;
     Ok(Some(Order { user, plan, spec, cgroup, hierarchies, root, place, by_parent }))
+}
+
+/// Clones into a time namespace with these offsets, if there are any.
+fn in_time<T>(offsets: &str, clone: impl FnOnce() -> Result<T, CreateError>) -> Result<T, CreateError> {
+    if offsets.is_empty() {
+        return clone();
+    }
+    time::with_offsets(offsets, clone).map_err(|source| CreateError::Refused {
+        field: "linux.timeOffsets".to_owned(),
+        what: format!("write {:?} to /proc/self/timens_offsets", offsets.trim_end()),
+        source,
+    })?
 }
 
 fn clone_at<T>(namespace: Option<(&Joined, &OwnedFd)>, clone: impl FnOnce() -> T) -> Result<T, CreateError> {

@@ -16,10 +16,12 @@ use std::time::{Duration, Instant};
 
 use errdefs::ErrorKind;
 use oci::runtime::{Hook, Hooks, State};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, Mode, memfd_create};
 use rustix::io::Errno;
-use rustix::process::umask;
-use sys::fork::{NewNamespaces, fork};
+use rustix::process::{Signal, umask};
+use sys::fork::{Child, NewNamespaces, fork};
+use sys::signal::{SignalFd, SignalSet};
 use sys::wait::Exit;
 
 use crate::error::PlanError;
@@ -60,6 +62,14 @@ pub enum HookError {
         /// Its time.
         seconds: i64,
     },
+    /// A signal that the caller holds back came while it ran, and it was killed.
+    #[error("{field}: {} was interrupted and killed", path.display())]
+    Interrupted {
+        /// Its full name.
+        field: String,
+        /// The program.
+        path: PathBuf,
+    },
 }
 
 impl HookError {
@@ -71,7 +81,37 @@ impl HookError {
 
 /// Runs the hooks one after the other until one fails; `name` is their list's. The calling process has one thread.
 pub fn run_all(name: &str, hooks: &[Hook], state: &State) -> Result<(), HookError> {
-    hooks.iter().enumerate().try_for_each(|(index, hook)| run(name, index, hook, state))
+    let mut ran = Ran::default();
+    hooks.iter().enumerate().try_for_each(|(index, hook)| run_one(name, index, hook, state, &mut ran))
+}
+
+/// Runs the hook at this place of the list of this name.
+pub fn run(name: &str, index: usize, hook: &Hook, state: &State) -> Result<(), HookError> {
+    run_one(name, index, hook, state, &mut Ran::default())
+}
+
+/// Hooks that have succeeded. They are reaped when it is dropped: before, the numbers of their process groups are nobody
+/// else's.
+#[derive(Debug, Default)]
+pub(crate) struct Ran(Vec<Child>);
+
+impl Ran {
+    /// Runs the hooks of a list one after the other until one fails.
+    pub(crate) fn run_all(&mut self, name: &str, hooks: &[Hook], state: &State) -> Result<(), HookError> {
+        hooks.iter().enumerate().try_for_each(|(index, hook)| run_one(name, index, hook, state, self))
+    }
+
+    /// Kills what they have left running.
+    pub(crate) fn kill(&self) {
+        self.0.iter().for_each(kill_group);
+    }
+}
+
+impl Drop for Ran {
+    fn drop(&mut self) {
+        // They have ended.
+        self.0.iter().for_each(|child| drop(sys::wait::try_wait(child.pidfd.as_fd())));
+    }
 }
 
 /// What can be known of hooks before anything is done.
@@ -108,17 +148,21 @@ fn strings(hook: &Hook) -> io::Result<(CString, Vec<CString>, Vec<CString>)> {
     Ok((path, argv, list(&hook.env)?))
 }
 
-/// Runs the hook at this place of the list of this name.
-pub fn run(name: &str, index: usize, hook: &Hook, state: &State) -> Result<(), HookError> {
+/// Runs the hook, which is among those that `ran` if it succeeds. If it fails, or takes too long, everything that it has
+/// started goes with it, but for what has left its process group.
+fn run_one(name: &str, index: usize, hook: &Hook, state: &State, ran: &mut Ran) -> Result<(), HookError> {
     let (field, path_of) = (|| format!("hooks.{name}[{index}]"), || hook.path.clone());
     let failed = |source| HookError::Run { field: field(), path: path_of(), source };
     let (path, argv, envp) = strings(hook).map_err(failed)?;
     let input = memory(&serde_json::to_vec(state).expect("a state has only texts and numbers")).map_err(failed)?;
     // A file, not a pipe: nobody has to read while the hook writes.
-    let mut output = memory(b"").map_err(failed)?;
-    let mut refusal = memory(b"").map_err(failed)?;
+    let output = memory(b"").map_err(failed)?;
+    let refusal = memory(b"").map_err(failed)?;
     let execute = || {
         umask(Mode::from_raw_mode(0o022));
+        if name != IN_FILTER {
+            lead_group();
+        }
         let prepared = sys::fd::set_standard([input.as_fd(), output.as_fd(), output.as_fd()])
             .and_then(|()| sys::signal::reset())
             .and_then(|()| sys::fd::cloexec_from(3));
@@ -128,34 +172,84 @@ pub fn run(name: &str, index: usize, hook: &Hook, state: &State) -> Result<(), H
         127
     };
     let child = fork(NewNamespaces::default(), None, execute).map_err(failed)?;
-    // One that no clock reaches is none.
-    let deadline = hook.timeout.and_then(|s| Instant::now().checked_add(Duration::from_secs(s.unsigned_abs())));
-    if let Some(deadline) = deadline
-        && !sys::wait::readable(child.pidfd.as_fd(), deadline).map_err(failed)?
-    {
-        // It is ours and not reaped: it can only be there.
-        let _ = sys::signal::send(child.pidfd.as_fd(), rustix::process::Signal::KILL.as_raw());
+    let result = match attend(&child, hook.timeout, name != IN_FILTER).map_err(failed) {
+        Err(err) => Err(err),
+        Ok(Attended::TooLong) => {
+            let seconds = hook.timeout.unwrap_or_default();
+            Err(HookError::Timeout { field: field(), path: path_of(), seconds })
+        }
+        Ok(Attended::Interrupted) => Err(HookError::Interrupted { field: field(), path: path_of() }),
+        Ok(Attended::Ended(exit)) => match refused(refusal).map_err(failed)? {
+            Some(err) => Err(failed(if hook.path.is_dir() { Errno::ISDIR.into() } else { err })),
+            None if exit == Exit::Code(0) => Ok(()),
+            None => {
+                let output = said(output).map_err(failed)?;
+                Err(HookError::Failed { field: field(), path: path_of(), status: exit.code(), output })
+            }
+        },
+    };
+    if result.is_err() {
+        kill_group(&child);
+        // It may never have led a group. It is ours and not reaped: it can only be there.
+        let _ = sys::signal::send(child.pidfd.as_fd(), Signal::KILL.as_raw());
         sys::wait::wait(child.pidfd.as_fd()).map_err(failed)?;
-        let seconds = hook.timeout.unwrap_or_default();
-        return Err(HookError::Timeout { field: field(), path: path_of(), seconds });
+    } else {
+        ran.0.push(child);
     }
-    let exit = sys::wait::wait(child.pidfd.as_fd()).map_err(failed)?;
-    if let Some(err) = refused(&mut refusal).map_err(failed)? {
-        return Err(failed(if hook.path.is_dir() { Errno::ISDIR.into() } else { err }));
-    }
-    match exit {
-        Exit::Code(0) => Ok(()),
-        exit => Err(HookError::Failed {
-            field: field(),
-            path: path_of(),
-            status: exit.code(),
-            output: said(&mut output).map_err(failed)?,
-        }),
+    result
+}
+
+/// Hooks of this name run with the container's filter, which may end whoever makes a call that programs seldom need. What
+/// they start ends with the container.
+const IN_FILTER: &str = "startContainer";
+
+/// Makes the calling process the first of a process group, which can be killed as a whole, and lets it end with the runtime,
+/// as it did when it was in the group of a terminal's command.
+fn lead_group() {
+    // Neither fails for a process that has just been made.
+    let _ = rustix::process::setpgid(None, None);
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+}
+
+/// Kills a hook's process group. It is not reaped yet, so that the number is no other group's.
+fn kill_group(child: &Child) {
+    // Without a member there is nothing to kill.
+    let _ = rustix::process::kill_process_group(child.pid, Signal::KILL);
+}
+
+/// How waiting for a hook went.
+enum Attended {
+    Ended(Exit),
+    TooLong,
+    Interrupted,
+}
+
+/// Waits for the hook's end without reaping it; at most for so many seconds. With `interruptible` a signal to end comes
+/// through that the caller holds back for its container: the terminal does not send it to the hook, which has a process
+/// group of its own.
+fn attend(child: &Child, timeout: Option<i64>, interruptible: bool) -> io::Result<Attended> {
+    // One that no clock reaches is none.
+    let deadline = timeout.and_then(|s| Instant::now().checked_add(Duration::from_secs(s.unsigned_abs())));
+    let set = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
+    let set = set.iter().fold(SignalSet::empty(), |set, signal| set.with(signal.as_raw()));
+    let signals = interruptible.then(|| SignalFd::open(set)).transpose()?;
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+        let mut fds = vec![PollFd::new(&child.pidfd, PollFlags::IN)];
+        fds.extend(signals.as_ref().map(|signals| PollFd::new(signals, PollFlags::IN)));
+        match poll(&mut fds, left.as_ref()) {
+            Err(Errno::INTR) => {}
+            Err(err) => return Err(err.into()),
+            Ok(0) => return Ok(Attended::TooLong),
+            Ok(_) if fds[0].revents().is_empty() => return Ok(Attended::Interrupted),
+            Ok(_) => return Ok(Attended::Ended(sys::wait::look(child.pidfd.as_fd())?)),
+        }
     }
 }
 
 /// Why the program could not be executed; `None` if it was.
-fn refused(refusal: &mut File) -> io::Result<Option<io::Error>> {
+fn refused(mut refusal: File) -> io::Result<Option<io::Error>> {
     let mut number = [0; 4];
     refusal.rewind()?;
     let read = refusal.read(&mut number)?;
@@ -170,7 +264,7 @@ fn memory(bytes: &[u8]) -> io::Result<File> {
 }
 
 /// The beginning of what a hook wrote, in one line: it becomes part of an error message.
-fn said(output: &mut File) -> io::Result<String> {
+fn said(mut output: File) -> io::Result<String> {
     /// Part of a message of at most 4 KiB.
     const BYTES_MAX: u64 = 1024;
     let mut bytes = Vec::new();

@@ -41,6 +41,12 @@ pub fn wait(pidfd: BorrowedFd<'_>) -> io::Result<Exit> {
     reap(pidfd, WaitIdOptions::EXITED)?.ok_or_else(|| io::Error::from_raw_os_error(libc::ECHILD))
 }
 
+/// Waits for a child of ours to end, and leaves it to be reaped: its number stays its own. Blocks.
+pub fn look(pidfd: BorrowedFd<'_>) -> io::Result<Exit> {
+    reap(pidfd, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)?
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::ECHILD))
+}
+
 /// Reaps a child of ours if it has ended. Never blocks.
 pub fn try_wait(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
     reap(pidfd, WaitIdOptions::EXITED | WaitIdOptions::NOHANG)

@@ -25,6 +25,7 @@ use crate::channel::{At, Failure, Reason};
 use crate::container::{DESTROY_TIMEOUT, cgroup_path, default_device_rules, require_one_thread};
 use crate::delegation;
 use crate::error::{PlanError, Step};
+use crate::hooks::Ran;
 use crate::mounts::{MountKind, MountPlan, bind, build_root, move_to};
 use crate::plan::Plan;
 use crate::process::is_null;
@@ -155,7 +156,7 @@ fn hear_restored(criu: &Criu, restore: &Restore<'_>, new_network: bool) -> Resul
         match (answer.script.as_str(), pid) {
             ("setup-namespaces", Some(pid)) => {
                 let hooks = restore.spec.hooks.as_ref().filter(|hooks| **hooks != Hooks::default());
-                run_hooks(hooks.map(|hooks| (hooks, restore.state)), pid)?;
+                run_hooks(hooks.map(|hooks| (hooks, restore.state)), pid, &mut Ran::default())?;
                 if new_network {
                     loopback(pid).map_err(CriuError::talk("bring up the loopback interface"))?;
                 }

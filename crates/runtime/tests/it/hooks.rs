@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::fixture::Bundle;
+use super::fixture::{Bundle, wait_until};
 
 /// A hook of the host's that notes its name, what it was told, and what it sees at `look`.
 fn hook(bundle: &Bundle, name: &str, look: &str) -> Value {
@@ -96,5 +96,69 @@ fn privileged_a_failed_hook_ends_the_container() {
     bundle.wait_for_status("stopped");
     // What fails afterwards stops nothing.
     bundle.ok(&["delete"]);
+    bundle.assert_gone();
+}
+
+/// A hook of a shell of the host's.
+fn shell(script: &str) -> Value {
+    json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]})
+}
+
+/// Whether a process runs: one that nobody has reaped yet does not.
+fn runs(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+#[test]
+fn privileged_what_a_hook_has_started_ends_with_a_container_that_fails() {
+    let mut bundle = Bundle::new(&["true"]);
+    let noted = bundle.path("pid");
+    let leave = format!("sleep 1000 & echo $! > {}", noted.display());
+    let mut late = shell(&format!("{leave}; sleep 1000"));
+    late["timeout"] = json!(1);
+    let leaves = shell(&leave);
+    for (hooks, program, text) in [
+        (json!({"createRuntime": [late]}), "true", "hooks.createRuntime[0].timeout: /bin/sh took longer than 1 s"),
+        (json!({"prestart": [shell(&format!("{leave}; exit 3"))]}), "true", "hooks.prestart[0]: /bin/sh ended with"),
+        (json!({"prestart": [leaves, {"path": "/bin/false"}]}), "true", "hooks.prestart[1]: /bin/false ended with"),
+        (json!({"createRuntime": [leaves]}), "nosuch", "exec: \"nosuch\": executable file not found in $PATH"),
+    ] {
+        bundle.config["hooks"] = hooks;
+        bundle.config["process"]["args"] = json!([program]);
+        let said = bundle.err(&["create"]);
+        assert!(said.contains(text), "{said}");
+        let pid = fs::read_to_string(&noted).unwrap();
+        wait_until("the end of what the hook has started", || !runs(&pid));
+        bundle.assert_gone();
+    }
+    // What a hook leaves running for a container that is one goes on: a server for it, perhaps.
+    bundle.config["hooks"] = json!({"createRuntime": [leaves]});
+    bundle.config["process"]["args"] = json!(["true"]);
+    bundle.ok(&["create"]);
+    let pid = fs::read_to_string(&noted).unwrap();
+    assert!(runs(&pid));
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    bundle.ok(&["delete"]);
+    bundle.assert_gone();
+}
+
+/// A hook has a process group of its own, to which no terminal sends anything; and `run` holds signals back.
+#[test]
+fn privileged_a_signal_ends_a_run_that_waits_for_a_hook() {
+    let mut bundle = Bundle::new(&["true"]);
+    let noted = bundle.path("pid");
+    bundle.config["hooks"] = json!({"prestart": [shell(&format!("echo $$ > {}; exec sleep 1000", noted.display()))]});
+    let mut running = bundle.command(&["run", &bundle.id]).spawn().unwrap();
+    wait_until("the hook", || fs::read_to_string(&noted).is_ok_and(|text| text.ends_with('\n')));
+    let pid = rustix::process::Pid::from_child(&running);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(1));
+    assert!(bundle.logged().ends_with("hooks.prestart[0]: /bin/sh was interrupted and killed"), "{}", bundle.logged());
+    assert!(!runs(&fs::read_to_string(&noted).unwrap()));
     bundle.assert_gone();
 }

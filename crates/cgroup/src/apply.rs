@@ -59,7 +59,8 @@ fn put(group: &Cgroup, write: &Write, mut file: &File, name: &str, value: &str) 
     file.write_all(value.as_bytes()).map_err(refused(group, write, name, value))
 }
 
-fn directory<'a>(group: &'a Cgroup, write: &Write) -> Result<&'a Path, CgroupError> {
+/// The directory of the file.
+pub(crate) fn directory<'a>(group: &'a Cgroup, write: &Write) -> Result<&'a Path, CgroupError> {
     match write.controller {
         Some(controller) => group.directory(controller),
         None => group.directories.first().map(|(_, path)| path.as_path()).ok_or(CgroupError::NoHierarchy),

@@ -19,6 +19,7 @@ use crate::facts::{Controller, Hierarchies, Version};
 use crate::freeze;
 use crate::plan::plan;
 use crate::tree::{collect_procs, remove_tree};
+use crate::undo::Before;
 
 /// The cgroup of one container: a directory in each hierarchy that it needs.
 #[derive(Clone, Debug)]
@@ -109,7 +110,7 @@ impl Cgroup {
         !self.directories.is_empty()
     }
 
-    /// Changes the limits of the living cgroup. Device rules stay as they are.
+    /// Changes the limits of the living cgroup: all, or none. Device rules stay as they are.
     ///
     /// With version 1 a limit whose hierarchy the container is not in moves its processes there.
     pub fn update(&mut self, hierarchies: &Hierarchies, resources: &Resources) -> Result<(), CgroupError> {
@@ -119,7 +120,8 @@ impl Cgroup {
             check_usage(self, memory)?;
         }
         extend(self, hierarchies, &writes)?;
-        apply(self, &writes)
+        let before = Before::read(self, &writes);
+        apply(self, &writes).inspect_err(|_| before.put_back())
     }
 
     /// Opens what a new process needs to come in.

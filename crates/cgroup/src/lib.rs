@@ -36,6 +36,7 @@ mod rules;
 mod stats;
 pub mod systemd;
 mod tree;
+mod undo;
 
 pub use counters::{OomEvents, Usage, end_events, had_oom_kill, has_ended};
 pub use delegation::delegate;

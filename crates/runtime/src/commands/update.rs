@@ -5,6 +5,7 @@ mod blame;
 use std::fs::File;
 use std::path::Path;
 
+use cgroup::Cgroup;
 use oci::runtime::{
     BlockIo, CpuLimits, HugepageLimit, MemoryLimits, PidsLimit, Resources, ThrottleDevice, WeightDevice,
 };
@@ -16,7 +17,7 @@ use crate::bundle;
 use crate::error::CommandError;
 use crate::one;
 use crate::scope;
-use crate::state::Status;
+use crate::state::{Record, Status};
 
 /// Changes what flags or a file say, and keeps it in the record.
 pub(crate) fn update(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandError> {
@@ -44,18 +45,29 @@ pub(crate) fn update(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comman
     let merged = merge(&old, &change);
     let mut group = cgroup(&record, hierarchies)?;
     let new = to_apply(&merged, &change);
-    let changed = scope::update(&record, &new).and_then(|()| Ok(group.update(hierarchies, &new)?));
-    if let Err(err) = changed {
-        // The first error is the one to tell; what was there before is put back as far as it can be.
-        let old = to_apply(&old, &change);
-        if let Err(err) = scope::update(&record, &old).and_then(|()| Ok(group.update(hierarchies, &old)?)) {
-            context.log.warning(&format!("put back the limits: {}", errdefs::chain(&err)));
+    let mut changed = group.update(hierarchies, &new).map_err(CommandError::from);
+    if changed.is_ok() && record.scope.is_some() {
+        // What systemd knows less precisely it writes less precisely; so the kernel is told once more.
+        changed = scope::update(&record, &new).and_then(|()| Ok(group.update(hierarchies, &new)?));
+        if changed.is_err() {
+            put_back(context, &record, &mut group, &to_apply(&old, &change));
         }
+    }
+    if let Err(err) = changed {
         return Err(if file.is_some() { err } else { blame::blame(err) });
     }
     record.spec.linux.resources = Some(merged);
     locked.save(&record)?;
     Ok(0)
+}
+
+/// Tells systemd what the record has of the limits that it refused to change.
+fn put_back(context: &Context<'_>, record: &Record, group: &mut Cgroup, old: &Resources) {
+    let put = scope::update(record, old).and_then(|()| Ok(group.update(hierarchies()?, old)?));
+    if let Err(err) = put {
+        // The first error is the one to tell.
+        context.log.warning(&format!("put back the limits: {}", errdefs::chain(&err)));
+    }
 }
 
 /// Reads the file, or standard input for `-`.

@@ -124,3 +124,28 @@ fn privileged_a_failed_create_that_cannot_end_its_processes_is_deleted_later() {
     assert!(!bundle.state_dir().exists() && !parent.join("c").exists());
     bundle.cgroup().destroy(super::fixture::DEADLINE).unwrap();
 }
+
+#[test]
+fn privileged_a_change_of_limits_that_fails_changes_none() {
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    bundle.ok(&["run", "-d"]);
+    let all = |bundle: &Bundle| {
+        [
+            limit(bundle, Controller::Memory, "memory.limit_in_bytes", "memory.max"),
+            limit(bundle, Controller::Cpu, "cpu.shares", "cpu.weight"),
+            limit(bundle, Controller::Pids, "pids.max", "pids.max"),
+        ]
+    };
+    let before = all(&bundle);
+    // None of the first two was limited before, and the last one that is written is refused.
+    let limits = ["--memory", "64m", "--cpu-share", "512", "--cpuset-cpus", "5000", "--pids-limit", "7"];
+    let words: Vec<_> = ["update"].into_iter().chain(limits).collect();
+    assert!(bundle.err(&words).starts_with("--cpuset-cpus: linux.resources.cpu.cpus: "), "{}", bundle.logged());
+    assert_eq!(all(&bundle), before);
+    bundle.ok(&["update", "--memory", "64m", "--pids-limit", "0"]);
+    assert_eq!(limit(&bundle, Controller::Memory, "memory.limit_in_bytes", "memory.max"), "67108864");
+    // As runc has it since 1.4: systemd does not know a limit of 0.
+    assert_eq!(limit(&bundle, Controller::Pids, "pids.max", "pids.max"), "1");
+    bundle.ok(&["delete", "-f"]);
+    bundle.assert_gone();
+}

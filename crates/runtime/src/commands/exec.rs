@@ -4,6 +4,7 @@ mod blame;
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use oci::runtime::{Capabilities, Process, User};
 use oci_runtime::{Container, ExecOptions, Living};
@@ -16,7 +17,7 @@ use crate::error::CommandError;
 use crate::foreground::Foreground;
 use crate::given::{Given, Role};
 use crate::seal;
-use crate::state::{Record, Status};
+use crate::state::{Place, Record, Status};
 
 /// Runs another process in a container; its status is ours, unless it is to be left alone.
 pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandError> {
@@ -51,6 +52,7 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     match place.status(&record, hierarchies) {
         Status::Stopped | Status::Creating => return Err(CommandError::ExecStopped),
         Status::Paused if !flags.is_on("ignore-paused") => return Err(CommandError::ExecPaused),
+        Status::Paused => wait_for_resume(&place, &record, hierarchies)?,
         _ => {}
     }
     let foreground = if detach { None } else { Some(Foreground::begin(&mut process)?) };
@@ -71,6 +73,22 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     let Some(foreground) = foreground else { return Ok(0) };
     Ok(foreground.wait(executed.pidfd.as_fd(), executed.console.take())?.code())
 }
+
+/// Waits until the container goes on, as runc does, which does it inside: a process that comes into a frozen cgroup stands
+/// still from its first moment, cannot do what is left to do, and on version 1 of cgroups cannot even be killed.
+fn wait_for_resume(place: &Place, record: &Record, hierarchies: &cgroup::Hierarchies) -> Result<(), CommandError> {
+    loop {
+        match place.status(record, hierarchies) {
+            // No version 1 announces it.
+            Status::Paused => std::thread::sleep(RESUME_INTERVAL),
+            Status::Stopped => return Err(CommandError::ExecStopped),
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// How often it is looked at. Whoever resumes a container and waits for a process of it waits so much longer.
+const RESUME_INTERVAL: Duration = Duration::from_millis(10);
 
 const USAGE: UsageError = UsageError::Words { command: "exec", wanted: "a minimum of 1 argument(s)" };
 

@@ -114,3 +114,28 @@ fn privileged_descriptors_are_passed_on_when_asked_for_and_only_then() {
     assert_eq!(fs::read_to_string(bundle.path("given")).unwrap(), "");
     bundle.ok(&["delete", "-f"]);
 }
+
+#[test]
+fn privileged_an_exec_in_a_paused_container_begins_when_that_goes_on() {
+    let bundle = running();
+    bundle.ok(&["pause"]);
+    let before = bundle.cgroup().procs_with_below();
+    let words = ["--debug", "exec", "--ignore-paused", &bundle.id, "touch", "/tmp/done"];
+    let mut waiting = bundle.command(&words).spawn().unwrap();
+    // It waits after the first look at the container.
+    wait_until("the exec", || {
+        fs::read_to_string(format!("/proc/{}/stat", waiting.id())).is_ok_and(|stat| stat.contains(") S "))
+    });
+    assert!(waiting.try_wait().unwrap().is_none());
+    // Nobody is there who could be left behind.
+    assert_eq!(bundle.cgroup().procs_with_below(), before);
+    bundle.ok(&["resume"]);
+    assert!(waiting.wait().unwrap().success());
+    assert!(bundle.path("rootfs/tmp/done").exists());
+    // One that waits for a container which ends instead.
+    bundle.ok(&["pause"]);
+    let mut waiting = bundle.command(&words).spawn().unwrap();
+    bundle.ok(&["delete", "-f"]);
+    assert_eq!(waiting.wait().unwrap().code(), Some(255));
+    bundle.assert_gone();
+}

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::args::{Kind, Parsed};
+use crate::plan::proxies::Proxies;
 use crate::plan::values;
 use crate::report::{Exit, go_error};
 use crate::warn_line;
@@ -43,6 +44,9 @@ pub struct ConfigFile {
     /// Headers of every request.
     #[serde(rename = "HttpHeaders", deserialize_with = "null_is_empty")]
     pub http_headers: BTreeMap<String, String>,
+    /// What new containers are told of proxies, by the address of the daemon; `default` for the others.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub proxies: BTreeMap<String, Proxies>,
     /// Logins by registry.
     #[serde(deserialize_with = "null_is_empty")]
     pub auths: BTreeMap<String, AuthConfig>,

@@ -9,6 +9,7 @@ pub mod health;
 pub mod mount;
 pub mod network;
 pub mod ports;
+pub mod proxies;
 pub mod security;
 pub mod times;
 pub mod values;

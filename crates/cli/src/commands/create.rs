@@ -40,6 +40,11 @@ pub fn request(context: &Context, parsed: &Parsed, verb: &str) -> Result<CreateR
         directory: &directory,
     };
     let mut request = plan::create::request(parsed, &surroundings).map_err(|err| refuse(&err.to_string()))?;
+    let host = context.client.endpoint().to_string();
+    let proxies = plan::proxies::variables(&context.config.proxies, &host, parsed.list("env"));
+    if !proxies.is_empty() {
+        request.config.env.get_or_insert_default().extend(proxies);
+    }
     if let (Some(host), Some((height, width))) = (&mut request.host_config, term::size()) {
         // A program may ask for the size before the resize that follows the start has arrived.
         host.console_size = [height, width];

@@ -303,3 +303,19 @@ fn privileged_what_is_not_there_yet_is_refused_by_its_name() {
         assert_eq!(at.ok("ps -aq"), "", "nothing is left of what was refused");
     });
 }
+
+#[test]
+fn privileged_proxies_of_the_users_configuration_are_told_to_new_containers() {
+    on_both(|at| {
+        let config = at.daemon.scratch().home().join(".docker");
+        fs::create_dir_all(&config).unwrap();
+        let proxies = r#"{"proxies": {"default": {"httpProxy": "http://a:1", "noProxy": "b", "allProxy": "c"}}}"#;
+        fs::write(config.join("config.json"), proxies).unwrap();
+        let told = at.run("-e all_proxy=mine busybox sh -c 'env | grep -i proxy | sort'");
+        assert_eq!(
+            told,
+            "ALL_PROXY=c\nHTTP_PROXY=http://a:1\nNO_PROXY=b\nall_proxy=mine\nhttp_proxy=http://a:1\nno_proxy=b"
+        );
+        fs::remove_file(config.join("config.json")).unwrap();
+    });
+}

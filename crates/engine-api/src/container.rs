@@ -98,7 +98,7 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_timeout: Option<i64>,
     /// The shell of shell-form commands.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "json::is_unset")]
     pub shell: Option<Vec<String>>,
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::json;
+
 /// The `HostConfig` object. Absent slices and maps are kept apart from empty ones, because `inspect` shows which.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -30,7 +32,7 @@ pub struct HostConfig {
     /// The terminal's first size: height, width.
     pub console_size: [u16; 2],
     /// Free-form metadata, given to the runtime.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "json::is_unset")]
     pub annotations: Option<BTreeMap<String, String>>,
     /// Capabilities on top of the default ones.
     pub cap_add: Option<Vec<String>>,
@@ -67,10 +69,10 @@ pub struct HostConfig {
     /// `no-new-privileges`, `seccomp=...`, `apparmor=...`, `label=...`.
     pub security_opt: Option<Vec<String>>,
     /// Options of the storage driver.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "json::is_unset")]
     pub storage_opt: Option<BTreeMap<String, String>>,
     /// tmpfs mounts: path to options.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "json::is_unset")]
     pub tmpfs: Option<BTreeMap<String, String>>,
     /// Empty or `host`.
     #[serde(rename = "UTSMode")]
@@ -80,7 +82,7 @@ pub struct HostConfig {
     /// Bytes of /dev/shm; 0 for 64 MiB.
     pub shm_size: i64,
     /// Kernel parameters.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "json::is_unset")]
     pub sysctls: Option<BTreeMap<String, String>>,
     /// The OCI runtime's name.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -127,6 +129,9 @@ pub struct HostConfig {
     pub device_cgroup_rules: Option<Vec<String>>,
     /// Devices by driver and capability.
     pub device_requests: Option<Vec<DeviceRequest>>,
+    /// Bytes of buffers of TCP (version 1 only, and no kernel of today minds it).
+    #[serde(rename = "KernelMemoryTCP", skip_serializing_if = "is_zero")]
+    pub kernel_memory_tcp: i64,
     /// Bytes; soft limit.
     pub memory_reservation: i64,
     /// Bytes of memory and swap; -1 for no limit.
@@ -150,7 +155,7 @@ pub struct HostConfig {
     #[serde(rename = "IOMaximumBandwidth")]
     pub io_maximum_bandwidth: u64,
     /// Mounts in the long form.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "json::is_unset")]
     pub mounts: Option<Vec<Mount>>,
     /// Hidden paths; absent for the default ones.
     pub masked_paths: Option<Vec<String>>,

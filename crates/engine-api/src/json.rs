@@ -105,6 +105,14 @@ where
     Ok(<Option<T> as serde::Deserialize>::deserialize(deserializer)?.unwrap_or_default())
 }
 
+/// Whether there is nothing to be shown of a field that Go's `omitempty` leaves out when it is empty, too.
+pub(crate) fn is_unset<'a, C: 'a>(field: &'a Option<C>) -> bool
+where
+    &'a C: IntoIterator,
+{
+    field.as_ref().is_none_or(|all| all.into_iter().next().is_none())
+}
+
 /// Removes null members of objects at every depth.
 fn drop_nulls(value: &mut Value) {
     match value {

@@ -231,7 +231,7 @@ pub struct Empty {}
 #[serde(rename_all = "PascalCase", default)]
 pub struct Healthcheck {
     /// `["NONE"]`, `["CMD", ...]` or `["CMD-SHELL", "..."]`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "is_empty")]
     pub test: Option<Vec<String>>,
     /// Nanoseconds between two checks.
     #[serde(skip_serializing_if = "is_zero")]
@@ -248,6 +248,11 @@ pub struct Healthcheck {
     /// Failures in a row that make it unhealthy.
     #[serde(skip_serializing_if = "is_zero")]
     pub retries: i64,
+}
+
+/// Go leaves out an empty list as it leaves out none.
+fn is_empty(list: &Option<Vec<String>>) -> bool {
+    list.as_ref().is_none_or(Vec::is_empty)
 }
 
 fn is_zero(n: &i64) -> bool {

@@ -89,7 +89,11 @@ fn upgrade_host(version: ApiVersion, host: &mut HostConfig) {
         // -1 meant "the default", as the command line of that time sent it.
         host.memory_swappiness = host.memory_swappiness.filter(|&swappiness| swappiness != -1);
     }
-    // KernelMemory and friends are unknown fields by now. Annotations came with 1.43: older clients cannot mean them.
+    // Before 1.40 there was no such limit.
+    if version.before(40) {
+        host.kernel_memory_tcp = 0;
+    }
+    // KernelMemory is an unknown field by now. Annotations came with 1.43: older clients cannot mean them.
     if version.before(43) {
         host.annotations = None;
     }

@@ -13,7 +13,7 @@ const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "slave", "rslave", "shar
 /// A mount of the short form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bind {
-    /// A path on the host, absolute and clean; or a volume's name.
+    /// A path on the host, absolute and clean; or a volume's name, empty for one that nobody named.
     pub source: String,
     /// Whether the source is a volume's name.
     pub is_volume: bool,
@@ -38,7 +38,8 @@ pub fn parse_bind(raw: &str) -> Result<Bind, InvalidRequest> {
     let parts: Vec<&str> = raw.split(':').collect();
     let (source, target, mode) = match parts[..] {
         ["", ..] => return Err(invalid()),
-        [_] => return Err(invalid()),
+        // A target alone: a volume of the container's own.
+        [target] => ("", target, ""),
         // A target and options without a source: `/foo:rw`.
         [_, target] if is_mode(target) => return Err(invalid()),
         [source, target] => (source, target, ""),
@@ -98,7 +99,6 @@ pub fn check_mount(mount: &Mount) -> Result<(), InvalidRequest> {
         "tmpfs" => check_long_tmpfs(mount).map_err(fault)?,
         "volume" => check_long_volume(mount).map_err(fault)?,
         "image" => return Err(InvalidRequest::NotOffered { option: "--mount type=image" }),
-        "cluster" => return Err(InvalidRequest::NotOffered { option: "--mount type=cluster" }),
         _ => return Err(fault(MountFault::Kind)),
     }
     let options = mount.bind_options.as_ref();
@@ -210,6 +210,21 @@ mod tests {
         check("/a:/b", Ok(("/a", "/b", false)));
         check("/a/../x//y/:/b/.:ro,z", Ok(("/x/y", "/b", true)));
         check("/a:/b:rw,rprivate,cached", Ok(("/a", "/b", false)));
+        check("/a", Ok(("", "/a", false)));
+        check("/a/../b", Ok(("", "/b", false)));
+        check(
+            "a",
+            Err(
+                "invalid volume specification: 'a': invalid mount config for type \"volume\": invalid mount path: 'a' mount \
+                 path must be absolute",
+            ),
+        );
+        check(
+            "/",
+            Err("invalid volume specification: '/': invalid mount config for type \"volume\": invalid specification: \
+                 destination can't be '/'"),
+        );
+        check("", Err("invalid volume specification: ''"));
         check("/a:/b:ro,rw", Err("invalid mode: ro,rw"));
         check("/a:/b:q", Err("invalid mode: q"));
         check("a:b:c:d", Err("invalid volume specification: 'a:b:c:d'"));

@@ -18,8 +18,10 @@ pub(crate) fn validate(host: &HostConfig, facts: &HostFacts) -> Result<Vec<Warni
         weight if !WEIGHTS.contains(&weight) => return Err(InvalidRequest::BlockIoWeight),
         _ => {}
     }
-    if host.io_maximum_bandwidth != 0 || host.io_maximum_iops != 0 {
-        return Err(InvalidRequest::IoMaximum);
+    for (asked, what) in [(host.io_maximum_bandwidth, "bandwidth"), (host.io_maximum_iops, "IOPs")] {
+        if asked != 0 {
+            return Err(InvalidRequest::IoMaximum { what });
+        }
     }
     if host.blkio_weight_device.as_ref().is_some_and(|list| !list.is_empty()) && !has.weight_device {
         warnings.push(Warning::NoBlockIo { what: "Block I/O weight_device", discarded: "Weight-device" });
@@ -136,6 +138,6 @@ mod tests {
         host.blkio_weight = 5;
         assert_eq!(validate(&host, &facts), Err(InvalidRequest::BlockIoWeight));
         host = HostConfig { io_maximum_iops: 1, ..HostConfig::default() };
-        assert_eq!(validate(&host, &facts), Err(InvalidRequest::IoMaximum));
+        assert_eq!(validate(&host, &facts), Err(InvalidRequest::IoMaximum { what: "IOPs" }));
     }
 }

@@ -32,11 +32,11 @@ const ALL: &str = "ALL";
 ///
 /// What our own bounding set lacks cannot be given. A privileged container gets the rest of it.
 pub fn capabilities(host: &HostConfig, facts: &HostFacts) -> Result<Capabilities, InvalidRequest> {
+    let add = normalize("CapAdd", host.cap_add.as_deref().unwrap_or_default(), facts)?;
+    let drop = normalize("CapDrop", host.cap_drop.as_deref().unwrap_or_default(), facts)?;
     if host.privileged {
         return Ok(everything(facts));
     }
-    let add = normalize("CapAdd", host.cap_add.as_deref().unwrap_or_default(), facts)?;
-    let drop = normalize("CapDrop", host.cap_drop.as_deref().unwrap_or_default(), facts)?;
     let has = |list: &[String], name: &str| list.iter().any(|entry| entry == name);
     let chosen: Vec<String> = if has(&add, ALL) {
         facts.bounding_capabilities.iter().filter(|name| !has(&drop, name)).cloned().collect()

@@ -27,6 +27,10 @@ pub struct HostFacts {
     pub controls: Controls,
     /// Whether the kernel has system-call filters.
     pub seccomp: bool,
+    /// Whether profiles of AppArmor are in force.
+    pub apparmor: bool,
+    /// Whether a policy of SELinux is in force.
+    pub selinux: bool,
     /// Whether /proc/sys/net/ipv4/ping_group_range and ip_unprivileged_port_start exist.
     pub network_sysctls: bool,
     /// Limits of containers that do not ask for others (`default-ulimits` of daemon.json): name to soft and hard.

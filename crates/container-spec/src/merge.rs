@@ -18,8 +18,12 @@ pub fn merge_image(config: &mut Config, image: &ExecConfig) -> Result<(), Invali
     }
     merge_set(&mut config.exposed_ports, &image.exposed_ports);
     merge_env(&mut config.env, &image.env);
-    let labels = config.labels.get_or_insert_default();
+    // Not where there is no image: dockerd shows null then.
+    if config.labels.is_none() && !config.image.is_empty() {
+        config.labels = Some(BTreeMap::new());
+    }
     for (name, value) in image.labels.iter().flatten() {
+        let labels = config.labels.get_or_insert_default();
         labels.entry(name.clone()).or_insert_with(|| value.clone());
     }
     merge_command(config, image);

@@ -39,7 +39,7 @@ pub fn normalize_host(host: &mut HostConfig, facts: &HostFacts) {
     if host.privileged || host.pid_mode == "host" || host.ipc_mode == "host" {
         // What Docker adds itself: who shares that much with the host has no security label.
         let options = host.security_opt.get_or_insert_default();
-        if !options.iter().any(|option| option == "label=disable") {
+        if !options.iter().any(|option| option.starts_with("label=")) {
             options.push("label=disable".to_owned());
         }
     }
@@ -60,7 +60,8 @@ fn normalize_resources(host: &mut HostConfig, facts: &HostFacts) {
     if host.memory_swappiness == Some(-1) || facts.cgroup == CgroupLayout::V2 {
         host.memory_swappiness = None;
     }
-    host.cpu_percent = 0;
+    // What is discarded with a warning; below zero dockerd does not look at it.
+    host.cpu_percent = host.cpu_percent.min(0);
     crate::block_io::normalize(host, facts);
     // Docker shows "no limit" as none.
     host.pids_limit = host.pids_limit.filter(|limit| *limit > 0);

@@ -152,6 +152,7 @@ fn command(config: &Config, init: bool) -> Result<Vec<String>, InvalidRequest> {
 
 /// What the container's own process and its execs have in common; without arguments.
 fn process(config: &Config, host: &HostConfig, facts: &HostFacts) -> Result<Process, InvalidRequest> {
+    let security = security::parse(host, facts)?;
     Ok(Process {
         terminal: config.tty,
         console_size: Some(host.console_size).filter(|_| config.tty).and_then(console_size),
@@ -159,7 +160,8 @@ fn process(config: &Config, host: &HostConfig, facts: &HostFacts) -> Result<Proc
         cwd: if config.working_dir.is_empty() { "/".to_owned() } else { clean(&config.working_dir) },
         capabilities: Some(capability::capabilities(host, facts)?),
         rlimits: rlimits(host, facts),
-        no_new_privileges: security::parse(host, facts)?.no_new_privileges,
+        no_new_privileges: security.no_new_privileges,
+        apparmor_profile: security.apparmor_profile(facts).to_owned(),
         // Judged by `validate`: it is at most 1000.
         oom_score_adj: i32::try_from(host.oom_score_adj).ok(),
         ..Process::default()
@@ -238,6 +240,7 @@ fn memory(host: &HostConfig, facts: &HostFacts) -> Option<MemoryLimits> {
         limit: Some(host.memory).filter(|limit| *limit > 0),
         reservation: Some(host.memory_reservation).filter(|limit| *limit > 0),
         swap: Some(host.memory_swap).filter(|limit| *limit > 0),
+        kernel_tcp: Some(host.kernel_memory_tcp).filter(|limit| *limit > 0),
         swappiness: host.memory_swappiness.and_then(|value| u64::try_from(value).ok()),
         disable_oom_killer: host.oom_kill_disable.filter(|_| facts.cgroup == CgroupLayout::V1),
         ..MemoryLimits::default()

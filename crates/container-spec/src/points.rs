@@ -192,7 +192,8 @@ fn short_form(bind: Bind, driver: &str) -> (Point, Ready) {
         let mode = if bind.mode.is_empty() { "z".to_owned() } else { bind.mode };
         let shown = MountPoint { mode, ..volume(bind.source, bind.target, rw) };
         let wish = VolumeWish { driver: driver.to_owned(), fill, ..VolumeWish::default() };
-        return (Point::new(shown), Ready::Volume(wish));
+        let anonymous = shown.name.is_empty();
+        return (Point { anonymous, ..Point::new(shown) }, Ready::Volume(wish));
     }
     let options = BindOptions { propagation: bind.propagation, ..BindOptions::default() };
     let shown = MountPoint { mode: bind.mode, ..bound(bind.source, bind.target, rw, &options) };

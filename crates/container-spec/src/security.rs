@@ -25,6 +25,15 @@ pub struct SecurityOptions<'a> {
     pub writable_cgroups: bool,
     /// The system-call filter.
     pub seccomp: SeccompChoice<'a>,
+    /// The profile of AppArmor as it is asked for; empty for none.
+    pub apparmor: &'a str,
+}
+
+impl SecurityOptions<'_> {
+    /// The profile that processes get: none where the host has no AppArmor, which dockerd says nothing of, either.
+    pub fn apparmor_profile(&self, facts: &HostFacts) -> &str {
+        if facts.apparmor { self.apparmor } else { "" }
+    }
 }
 
 /// Which system-call filter a container gets; the engine resolves and compiles it.
@@ -38,6 +47,7 @@ pub fn parse<'a>(host: &'a HostConfig, facts: &HostFacts) -> Result<SecurityOpti
         no_new_privileges: facts.no_new_privileges,
         writable_cgroups: host.privileged,
         seccomp: SeccompChoice::Default,
+        apparmor: "",
     };
     let mut profile = None;
     for option in host.security_opt.iter().flatten() {
@@ -51,9 +61,10 @@ pub fn parse<'a>(host: &'a HostConfig, facts: &HostFacts) -> Result<SecurityOpti
                 ("no-new-privileges", value) => options.no_new_privileges = parse_bool(value).ok_or_else(invalid)?,
                 ("writable-cgroups", value) => options.writable_cgroups = parse_bool(value).ok_or_else(invalid)?,
                 ("seccomp", value) => profile = Some(value),
-                ("label", "disable") | ("apparmor", "unconfined" | "") => {}
+                ("apparmor", profile) => options.apparmor = profile,
+                // Without SELinux nothing has a label.
+                ("label", value) if value == "disable" || !facts.selinux => {}
                 ("label", _) => return Err(InvalidRequest::NotOffered { option: "--security-opt label" }),
-                ("apparmor", _) => return Err(InvalidRequest::NotOffered { option: "--security-opt apparmor" }),
                 _ => return Err(invalid()),
             },
         }
@@ -114,6 +125,18 @@ mod tests {
         check(&["foo"], false, Err(r#"invalid --security-opt 1: "foo""#));
         check(&["foo=1"], false, Err(r#"invalid --security-opt 2: "foo=1""#));
         check(&["no-new-privileges=x"], false, Err(r#"invalid --security-opt 2: "no-new-privileges=x""#));
-        check(&["label=type:x"], false, Err("--security-opt label is not supported yet"));
+        check(&["label=type:x", "apparmor=x"], false, Ok((false, SeccompChoice::Default)));
+    }
+
+    #[test]
+    fn what_the_host_has_is_used_or_refused() {
+        let host = |option: &str| HostConfig { security_opt: Some(vec![option.to_owned()]), ..HostConfig::default() };
+        let with = HostFacts { apparmor: true, selinux: true, ..facts() };
+        let profile =
+            |option, facts: &HostFacts| parse(&host(option), facts).unwrap().apparmor_profile(facts).to_owned();
+        assert_eq!((profile("apparmor=x", &with), profile("apparmor=x", &facts())), ("x".to_owned(), String::new()));
+        let refused = parse(&host("label=type:x"), &with).unwrap_err();
+        assert_eq!(refused, InvalidRequest::NotOffered { option: "--security-opt label" });
+        assert!(parse(&host("label=disable"), &with).is_ok());
     }
 }

@@ -17,6 +17,8 @@ pub(crate) fn facts() -> HostFacts {
         swap_limit: true,
         controls: Default::default(),
         seccomp: true,
+        apparmor: false,
+        selinux: false,
         network_sysctls: true,
         default_ulimits: Default::default(),
         default_shm_size_bytes: 64 << 20,

@@ -152,7 +152,7 @@ fn validate_host(host: &HostConfig, facts: &HostFacts) -> Result<(), InvalidRequ
     ports::publications(&Config::default(), host)?;
     restart_policy(host)?;
     capability::capabilities(host, facts)?;
-    if !matches!(host.isolation.as_str(), "" | "default") {
+    if !host.isolation.is_empty() && !host.isolation.eq_ignore_ascii_case("default") {
         return Err(InvalidRequest::Isolation { isolation: host.isolation.clone() });
     }
     match host.annotations.iter().flatten().any(|(name, _)| name.is_empty()) {
@@ -210,10 +210,9 @@ fn validate_extra_host(entry: &str) -> Result<(), InvalidRequest> {
 pub(crate) fn restart_policy(host: &HostConfig) -> Result<(), InvalidRequest> {
     let retries = host.restart_policy.maximum_retry_count;
     match host.restart_policy.name.as_str() {
-        "" => Ok(()),
         "on-failure" | "on-unhealthy" if retries < 0 => Err(InvalidRequest::RestartRetriesNegative),
         "on-failure" | "on-unhealthy" => Ok(()),
-        "no" | "always" | "unless-stopped" => match retries {
+        "" | "no" | "always" | "unless-stopped" => match retries {
             0 => Ok(()),
             ..0 => Err(InvalidRequest::RestartRetriesUnusedAndNegative),
             _ => Err(InvalidRequest::RestartRetriesUnused),

@@ -35,6 +35,8 @@ pub fn gather(config: &EngineConfig, hierarchies: &cgroup::Hierarchies) -> HostF
         swap_limit: swap_limit(hierarchies),
         controls: controls(hierarchies),
         seccomp: Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
+        apparmor: read_line("/sys/module/apparmor/parameters/enabled") == "Y",
+        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         network_sysctls: Path::new("/proc/sys/net/ipv4/ping_group_range").exists()
             && Path::new("/proc/sys/net/ipv4/ip_unprivileged_port_start").exists(),
         default_ulimits: default_ulimits(config),

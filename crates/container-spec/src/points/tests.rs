@@ -45,6 +45,9 @@ fn mounts_are_decided_as_dockerd_decides_them() {
     let check = |request, expected| check(request, &[], expected);
     check(r#"{"Volumes":{"/a/../b":{}}}"#, "/b volume fresh1 \"\" anonymous fill no-file\n");
     check(r#"{"HostConfig":{"Binds":["data:/x"]}}"#, "/x volume data \"z\" fill\n");
+    check(r#"{"HostConfig":{"Binds":["/x/"]}}"#, "/x volume fresh1 \"z\" anonymous fill\n");
+    check(r#"{"Volumes":{"/x":{}},"HostConfig":{"Binds":["/x"]}}"#, "/x volume fresh1 \"z\" anonymous fill\n");
+    check(r#"{"HostConfig":{"Binds":["/x","/tmp:/x"]}}"#, "Duplicate mount point: /x");
     check(r#"{"HostConfig":{"Binds":["data:/x:ro,nocopy"]}}"#, "/x volume data \"ro,nocopy\" ro\n");
     check(r#"{"HostConfig":{"Binds":["/tmp:/x:ro"]}}"#, "/x bind /tmp \"ro\" ro\n");
     check(r#"{"Volumes":{"/x":{}},"HostConfig":{"Binds":["data:/x"]}}"#, "/x volume data \"z\" fill\n");

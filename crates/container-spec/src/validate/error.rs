@@ -210,6 +210,17 @@ pub enum InvalidRequest {
         /// `cpus` or `mems`.
         list: &'static str,
     },
+    /// A number in a cpuset that no machine has.
+    #[error("Invalid value {value} for cpuset {list}: value of out range, maximum is 8192")]
+    CpusetRange {
+        /// The number.
+        value: String,
+        /// `cpus` or `mems`.
+        list: &'static str,
+    },
+    /// More real time than there is.
+    #[error("cpu real-time runtime cannot be higher than cpu real-time period")]
+    RealtimeRuntime,
     /// A cpuset that names what is not there.
     #[error("Requested {what} are not available - requested {value}, available: {available}")]
     CpusetUnavailable {
@@ -224,8 +235,11 @@ pub enum InvalidRequest {
     #[error("Range of blkio weight is from 10 to 1000")]
     BlockIoWeight,
     /// Limits of a whole system drive are a Windows matter.
-    #[error("Invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps")]
-    IoMaximum,
+    #[error("invalid option: QoS maximum {what} configuration is not supported on linux")]
+    IoMaximum {
+        /// `bandwidth` or `IOPs`.
+        what: &'static str,
+    },
     /// No container to link to.
     #[error("empty string specified for links")]
     LinkEmpty,
@@ -330,6 +344,15 @@ pub enum InvalidRequest {
         /// Its name.
         name: String,
     },
+    /// An option that no storage driver has.
+    #[error("Unknown option {name}")]
+    StorageOption {
+        /// Its name.
+        name: String,
+    },
+    /// A size of a container's files, and a file system that cannot keep it.
+    #[error("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")]
+    NoProjectQuota,
     /// Two ways to be read-only that exclude each other.
     #[error("mount options conflict: ReadOnlyNonRecursive && ReadOnlyForceRecursive")]
     ReadOnlyConflict,
@@ -458,7 +481,9 @@ impl InvalidRequest {
             | InvalidRequest::LinkEmpty
             | InvalidRequest::Link { .. }
             | InvalidRequest::SecurityOptionFormat { .. }
-            | InvalidRequest::SecurityOption { .. } => ErrorKind::Internal,
+            | InvalidRequest::SecurityOption { .. }
+            | InvalidRequest::StorageOption { .. }
+            | InvalidRequest::NoProjectQuota => ErrorKind::Internal,
             _ => ErrorKind::InvalidArgument,
         }
     }

@@ -21,8 +21,8 @@ pub(super) fn validate(
         return Err(InvalidRequest::Runtime { name: host.runtime.clone() });
     }
     let networks = networking.and_then(|networking| networking.endpoints_config.as_ref());
-    let asked = namespaces(host).into_iter().chain(storage(host));
-    match asked.chain(network(config, host, networks)).find(|(asked, _)| *asked) {
+    storage(host)?;
+    match namespaces(host).into_iter().chain(network(config, host, networks)).find(|(asked, _)| *asked) {
         Some((_, option)) => Err(InvalidRequest::NotOffered { option }),
         None => Ok(()),
     }
@@ -42,8 +42,15 @@ fn namespaces(host: &HostConfig) -> [Asked; 1] {
     [(!host.cgroup.is_empty(), "HostConfig.Cgroup")]
 }
 
-fn storage(host: &HostConfig) -> [Asked; 1] {
-    [(any_entry(&host.storage_opt), "--storage-opt")]
+/// The sentences are those of dockerd's storage driver.
+fn storage(host: &HostConfig) -> Result<(), InvalidRequest> {
+    match host.storage_opt.iter().flatten().next() {
+        Some((name, _)) if !name.eq_ignore_ascii_case("size") => {
+            Err(InvalidRequest::StorageOption { name: name.clone() })
+        }
+        Some(_) => Err(InvalidRequest::NoProjectQuota),
+        None => Ok(()),
+    }
 }
 
 fn network(config: &Config, host: &HostConfig, networks: Option<&BTreeMap<String, EndpointSettings>>) -> [Asked; 9] {

@@ -8,6 +8,9 @@ use crate::facts::{CgroupLayout, HostFacts};
 /// Docker's smallest memory limit: room for the runtime's own start.
 const MEMORY_MIN_BYTES: i64 = 6 << 20;
 
+/// The highest number in a cpuset that dockerd reads (moby pkg/parsers).
+const CPUSET_MAX: u32 = 8192;
+
 pub(crate) fn validate(host: &HostConfig, facts: &HostFacts) -> Result<Vec<Warning>, InvalidRequest> {
     let mut warnings = memory(host, facts)?;
     processors(host, facts)?;
@@ -74,6 +77,9 @@ fn processors(host: &HostConfig, facts: &HostFacts) -> Result<(), InvalidRequest
     }
     match host.cpu_quota {
         1..1000 => Err(InvalidRequest::CpuQuota),
+        _ if host.cpu_realtime_period > 0 && host.cpu_realtime_runtime > host.cpu_realtime_period => {
+            Err(InvalidRequest::RealtimeRuntime)
+        }
         _ => Ok(()),
     }
 }
@@ -85,6 +91,9 @@ fn cpuset(list: &'static str, what: &'static str, value: &str, available: &str) 
     let Some(wanted) = parse_cpuset(value) else {
         return Err(InvalidRequest::Cpuset { value: value.to_owned(), list });
     };
+    if let Some((_, last)) = wanted.iter().find(|(_, last)| *last > CPUSET_MAX) {
+        return Err(InvalidRequest::CpusetRange { value: last.to_string(), list });
+    }
     let have = parse_cpuset(available).unwrap_or_default();
     match wanted.iter().all(|(from, to)| have.iter().any(|(first, last)| first <= from && to <= last)) {
         true => Ok(()),

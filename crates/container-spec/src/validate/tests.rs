@@ -35,6 +35,22 @@ fn host_configurations_are_refused_in_dockers_words() {
         (r#""LogConfig":{"Type":"foo"}"#, "error looking up logging plugin foo: plugin \"foo\" not found"),
         (r#""Runtime":"foo""#, "unknown or invalid runtime name: foo"),
         (r#""CapAdd":["foo"]"#, r#"invalid CapAdd: unknown capability: "CAP_FOO""#),
+        (r#""Privileged":true,"CapAdd":["foo"]"#, r#"invalid CapAdd: unknown capability: "CAP_FOO""#),
+        (
+            r#""CpuRealtimePeriod":1000,"CpuRealtimeRuntime":2000"#,
+            "cpu real-time runtime cannot be higher than cpu real-time period",
+        ),
+        (r#""CpusetMems":"9999999""#, "Invalid value 9999999 for cpuset mems: value of out range, maximum is 8192"),
+        (r#""IOMaximumIOps":5"#, "invalid option: QoS maximum IOPs configuration is not supported on linux"),
+        (r#""IOMaximumBandwidth":5"#, "invalid option: QoS maximum bandwidth configuration is not supported on linux"),
+        (
+            r#""RestartPolicy":{"MaximumRetryCount":1}"#,
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+        ),
+        (
+            r#""Mounts":[{"Type":"cluster","Target":"/b"}]"#,
+            r#"invalid mount config for type "cluster": mount type unknown"#,
+        ),
         (r#""NanoCpus":90000000000"#, "range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available"),
         (r#""CpusetCpus":"0-7""#, "Requested CPUs are not available - requested 0-7, available: 0-1"),
         (r#""CpusetCpus":"x""#, "Invalid value x for cpuset cpus: invalid format: x"),

@@ -14,6 +14,8 @@ use crate::container::record::Definition;
 pub(crate) fn network_name(definition: &Definition) -> Option<&'static str> {
     match Mode::of(definition) {
         Mode::Bridge => Some("bridge"),
+        // A container without any network is not even in the one of that name.
+        Mode::None if definition.config.network_disabled => None,
         Mode::None => Some("none"),
         Mode::Host => Some("host"),
         Mode::Container(_) => None,

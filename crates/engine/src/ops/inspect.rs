@@ -11,6 +11,7 @@ use errdefs::ErrorKind;
 use crate::Engine;
 use crate::clock::rfc3339;
 use crate::container::Container;
+use crate::container::record::Definition;
 use crate::container::state::State;
 use crate::links;
 use crate::networking::view;
@@ -89,11 +90,20 @@ fn describe(engine: &Engine, container: &Container) -> Inspect {
             links: links::shown(engine, container, &name),
             ..container.host_config().into_owned()
         },
+        app_armor_profile: apparmor(engine, definition, &state),
         mounts: definition.mounts.iter().map(|point| point.shown.clone()).collect(),
         config: definition.config.clone(),
         network_settings: view::settings(definition, place.as_deref(), state.pid()),
         ..Inspect::default()
     }
+}
+
+/// The profile of AppArmor. Where the host has none, dockerd shows what was asked for until the first start.
+fn apparmor(engine: &Engine, definition: &Definition, state: &State) -> String {
+    let parsed = container_spec::security::parse(&definition.host_config, &engine.facts);
+    let asked = parsed.map_or("", |options| options.apparmor);
+    let shown = engine.facts.apparmor || state.started_at_nanos == 0;
+    if shown { asked.to_owned() } else { String::new() }
 }
 
 fn wire_state(state: &State) -> WireState {

@@ -15,6 +15,7 @@ mod cgroup2;
 mod completion;
 mod configured;
 mod crash;
+mod create_bodies;
 mod crowd;
 mod death;
 mod devices;

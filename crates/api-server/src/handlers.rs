@@ -1,6 +1,7 @@
 //! Handlers: decode, call one operation of the engine, encode.
 
 pub(crate) mod archive;
+pub(crate) mod checkpoints;
 pub(crate) mod commit;
 pub(crate) mod containers;
 pub(crate) mod disk;

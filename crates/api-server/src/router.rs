@@ -10,8 +10,8 @@ use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, StatusCode, Uri};
 
 use crate::handlers::{
-    archive, commit, containers, disk, events, exec, images, later, live, logs, networks, pull, system, volume_copies,
-    volumes,
+    archive, checkpoints, commit, containers, disk, events, exec, images, later, live, logs, networks, pull, system,
+    volume_copies, volumes,
 };
 use crate::hijack::Outcome;
 use crate::query::{Query, unescape};
@@ -84,6 +84,9 @@ const ROUTES: &[Route] = routes![
     GET    "/containers/{}/top"    Plain   live::top,
     GET    "/containers/{}/stats"  Plain   live::stats,
     GET    "/containers/{}/why"    Plain   live::why,
+    GET    "/containers/{}/checkpoints" Plain checkpoints::list,
+    POST   "/containers/{}/checkpoints" Plain checkpoints::create,
+    DELETE "/containers/{}/checkpoints/{}" Plain checkpoints::remove,
     POST   "/containers/{}/attach" Hijack containers::attach,
     GET    "/containers/{}/attach/ws" Hijack containers::attach_websocket,
     POST   "/containers/{}/exec"   Plain  exec::create,
@@ -200,7 +203,16 @@ fn matched(route: &Route, method: &Method, path: &str) -> Option<String> {
 pub(crate) fn wildcard<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
     match pattern.split_once("{}") {
         None => (pattern == path).then_some(""),
-        Some((before, after)) => path.strip_prefix(before)?.strip_suffix(after),
+        Some((before, after)) => match after.strip_suffix("{}") {
+            // Two names, each of one part, and what stands between them.
+            Some(between) => {
+                let names = path.strip_prefix(before)?;
+                let (first, second) = names.split_once(between)?;
+                let is_name = |name: &str| !name.is_empty() && !name.contains('/');
+                (is_name(first) && is_name(second)).then_some(names)
+            }
+            None => path.strip_prefix(before)?.strip_suffix(after),
+        },
     }
 }
 
@@ -330,7 +342,7 @@ mod tests {
             (Method::POST, "/exec/a/start", "hijack"),
             (Method::POST, "/containers/a/start", "ours"),
             (Method::DELETE, "/containers/a", "ours"),
-            (Method::DELETE, "/containers/a/checkpoints/b", "later"),
+            (Method::DELETE, "/containers/a/checkpoints/b", "ours"),
             (Method::GET, "/containers/a/attach/ws", "hijack"),
             (Method::POST, "/containers/a/pause", "ours"),
             (Method::PUT, "/containers/a/archive", "ours"),

@@ -64,6 +64,7 @@ failures! {
     ops::attach::AttachError,
     ops::build_cache::CachePruneError,
     ops::changes::ChangesError,
+    ops::checkpoint::CheckpointError,
     ops::commit::CommitError,
     ops::create::CreateError,
     ops::disk_usage::UsageError,

@@ -16,9 +16,11 @@ pub mod help;
 pub mod later;
 pub mod run_flags;
 pub mod tables;
+pub mod verbs;
 
 use later::Wait;
-pub use tables::{Command, ContextVerb, Group, Verb};
+pub use tables::{Command, Group, Verb};
+pub use verbs::{CheckpointVerb, ContextVerb};
 
 /// What a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

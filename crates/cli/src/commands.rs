@@ -15,6 +15,7 @@ use crate::say_line;
 mod at_once;
 pub mod attach;
 pub mod changes;
+pub mod checkpoint;
 pub mod context;
 pub mod copy;
 pub mod create;
@@ -188,6 +189,7 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
         Verb::Info => info::run(context, parsed).await,
         Verb::Events => events::run(context, parsed).await,
         Verb::Why => why::run(context, parsed).await,
+        Verb::Checkpoint(verb) => checkpoint::run(context, verb, parsed).await,
         Verb::Context(verb) => context::run(context, verb, parsed),
         Verb::DialStdio => dial_stdio::run(context).await,
         Verb::Completion => generate::completion(context, parsed),

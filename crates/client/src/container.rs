@@ -80,6 +80,12 @@ pub async fn start(client: &Client, id: &str) -> Result<(), ClientError> {
     act(client, path(id, "/start")?).await
 }
 
+/// Starts a container from a checkpoint of it, or one in `dir`.
+pub async fn start_from(client: &Client, id: &str, checkpoint: &str, dir: &str) -> Result<(), ClientError> {
+    let query = Query::new(path(id, "/start")?).with_text("checkpoint", checkpoint).with_text("checkpoint-dir", dir);
+    act(client, query.build()).await
+}
+
 /// Stops a container; `timeout` in seconds, -1 to wait for ever.
 pub async fn stop(client: &Client, id: &str, signal: &str, timeout: Option<i64>) -> Result<(), ClientError> {
     act(client, with_stop(path(id, "/stop")?, signal, timeout)).await

@@ -15,13 +15,14 @@
 //!   unix sockets.
 //! - [`tls`] and [`ssh`]: the two ways to daemons on other machines.
 //! - [`on_demand`]: starts the daemon when nothing listens on the default local socket.
-//! - [`container`], [`exec`], [`image`], [`volume`], [`network`], [`system`]: the calls, one function each.
+//! - [`container`], [`checkpoint`], [`exec`], [`image`], [`volume`], [`network`], [`system`]: the calls, one function each.
 //! - [`frame`], [`lines`]: the two encodings of streams.
 //!
 //! Version negotiation costs no round trip: paths carry our newest version, and a daemon that calls it too new says in
 //! the same sentence which one it takes. Deliberately not here: printing, terminals, the decision what to do.
 
 pub mod call;
+pub mod checkpoint;
 pub mod container;
 pub mod endpoint;
 pub mod error;

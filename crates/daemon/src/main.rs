@@ -175,7 +175,8 @@ fn engine_config(config: &Config, seccomp: Option<SeccompConfig>, instance_key: 
         no_new_privileges: config.no_new_privileges,
         resolver: config.resolver.clone(),
         seccomp,
-        experimental: config.experimental,
+        // Docker's client offers checkpoints to those who say so alone.
+        experimental: config.experimental || engine::ops::checkpoint::is_possible(),
         api_warnings: config.api_warnings.clone(),
         changeable: config.changeable.clone(),
         network: config.network.clone().map(|network| network::Config {

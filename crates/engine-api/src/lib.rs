@@ -10,7 +10,7 @@
 //! - [`auth`]: what a client shows to a registry.
 //! - [`json`]: the one way in which request bodies are decoded.
 //! - [`paths`], [`platform`], [`ports`], [`size`]: what clients write for paths inside, platforms, ports and sizes.
-//! - [`path_stat`], [`changes`]: files of containers.
+//! - [`path_stat`], [`changes`]: files of containers; [`checkpoint`]: the whole of them.
 //! - [`stats`], [`update`]: what containers use, and what they may from now on.
 //! - [`why`]: why a container is as it is, which Docker does not tell.
 //! - [`progress`]: how far a long piece of work is.
@@ -20,6 +20,7 @@
 
 pub mod auth;
 pub mod changes;
+pub mod checkpoint;
 pub mod container;
 pub mod disk_usage;
 pub mod events;

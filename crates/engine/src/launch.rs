@@ -9,7 +9,8 @@ use container_spec::{InvalidRequest, Placement, Point, SeccompChoice};
 use engine_api::container::Config;
 use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
-use shim_api::{Answer, Call, CreateTask, Failure, Reason};
+use oci::runtime::Spec;
+use shim_api::{Answer, Call, CreateTask, Failure, Reason, RestoreTask};
 use tracing::warn;
 
 use crate::Engine;
@@ -120,6 +121,9 @@ pub enum LaunchError {
     /// Another runtime than ours says so, in its own words. The words before them are dockerd's.
     #[error("failed to create task for container: failed to create shim task: OCI runtime create failed: {0}")]
     Foreign(Failure),
+    /// It cannot go on from its checkpoint. The words before the runtime's are dockerd's.
+    #[error("failed to create task for container: failed to create shim task: OCI runtime restore failed: {0}")]
+    Restore(Failure),
     /// Its runtime cannot run it.
     #[error("failed to create task for container")]
     Runtimes(#[source] RuntimeError),
@@ -176,6 +180,7 @@ impl LaunchError {
                 Reason::Log => LaunchError::Log(failure),
                 Reason::Runtime => LaunchError::Runtime(in_dockerds_words(failure)),
                 Reason::Foreign => LaunchError::Foreign(failure),
+                Reason::Restore => LaunchError::Restore(failure),
             },
             err => LaunchError::Call(err),
         }
@@ -200,10 +205,15 @@ pub(crate) fn in_dockerds_words(mut failure: Failure) -> Failure {
 }
 
 /// Starts a container that does not run. The caller holds its operation lock, and has fed the machine if a client asked.
-pub(crate) async fn launch(engine: &Engine, container: &Arc<Container>) -> Result<(), LaunchError> {
+pub(crate) async fn launch(
+    engine: &Engine,
+    container: &Arc<Container>,
+    from: Option<RestoreTask>,
+) -> Result<(), LaunchError> {
     let _starting = Starting::begin(container);
     let launched = match prepare(engine, container).await {
-        Ok(prepared) => {
+        Ok(mut prepared) => {
+            prepared.task.restore = from;
             volumes::tell_mounts(engine, container);
             networks::tell(engine, container, "connect");
             let started = start_shim(engine, container, prepared).await;
@@ -269,7 +279,7 @@ async fn prepare(engine: &Engine, container: &Arc<Container>) -> Result<Prepared
     let planned = bridge::blocking(move || {
         let joined = networking::join(&engine, &container).map_err(LaunchError::Network)?;
         let borrowed = sharing::join(&engine, &container.definition.host_config).map_err(LaunchError::Share)?;
-        let task = plan(&engine, &container, joined.donor.as_deref())?;
+        let task = plan(&engine, &container, joined.donor.as_deref(), true)?;
         Ok((task, joined, borrowed))
     });
     let (mut task, joined, borrowed) =
@@ -284,8 +294,19 @@ async fn prepare(engine: &Engine, container: &Arc<Container>) -> Result<Prepared
     Ok(Prepared { task, descriptors })
 }
 
-/// `donor` is the container whose network this one shares, and with it the files that go with a network.
-fn plan(engine: &Engine, container: &Container, donor: Option<&Container>) -> Result<CreateTask, LaunchError> {
+/// What a container that runs was made of, as far as that can be said again. Changes nothing. Blocks.
+pub(crate) fn plan_again(engine: &Engine, container: &Container) -> Result<Spec, LaunchError> {
+    Ok(plan(engine, container, None, false)?.spec)
+}
+
+/// `donor` is the container whose network this one shares, and with it the files that go with a network. For a start, what
+/// `-v` names is made.
+fn plan(
+    engine: &Engine,
+    container: &Container,
+    donor: Option<&Container>,
+    for_start: bool,
+) -> Result<CreateTask, LaunchError> {
     let (definition, dir) = (&container.definition, engine.recorder.dir(container.id()));
     let host = &*container.host_config();
     let key = crate::ops::create::snapshot_key(container.id());
@@ -294,7 +315,9 @@ fn plan(engine: &Engine, container: &Container, donor: Option<&Container>) -> Re
     let files = donor.map_or_else(|| dir.clone(), |donor| engine.recorder.dir(donor.id()));
     let (hostname, hosts, resolv_conf) = (files.hostname(), files.hosts(), files.resolv_conf());
     let mut points = volumes::located(engine, container).map_err(LaunchError::Volume)?;
-    make_bind_sources(&points)?;
+    if for_start {
+        make_bind_sources(&points)?;
+    }
     propagation::settle(&mut points).map_err(LaunchError::Propagation)?;
     let devices = devices::gather(host, &engine.facts).map_err(LaunchError::Device)?;
     let placement = Placement {
@@ -338,6 +361,7 @@ fn plan(engine: &Engine, container: &Container, donor: Option<&Container>) -> Re
         joins: Vec::new(),
         shares_memory: false,
         runtime,
+        restore: None,
     };
     log_target::add(engine, container, &mut task).map_err(LaunchError::Plan)?;
     Ok(task)

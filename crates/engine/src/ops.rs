@@ -4,6 +4,7 @@ pub mod archive;
 pub mod attach;
 pub mod build_cache;
 pub mod changes;
+pub mod checkpoint;
 pub mod commit;
 pub mod create;
 pub mod disk_usage;

@@ -64,7 +64,7 @@ pub(crate) fn of(engine: &Engine, container: &Container) -> Result<Option<Foreig
 }
 
 /// A program by its path, or by its name in `PATH`.
-fn find(path: &Path) -> Option<PathBuf> {
+pub(crate) fn find(path: &Path) -> Option<PathBuf> {
     if path.as_os_str().as_bytes().contains(&b'/') {
         return path.is_file().then(|| path.to_owned());
     }

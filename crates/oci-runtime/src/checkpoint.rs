@@ -68,6 +68,8 @@ pub struct CriuOptions {
     pub lazy_pages: bool,
     /// What becomes of cgroups.
     pub cgroups: CgroupMode,
+    /// Where CRIU is looked for, and what it looks for, as in `PATH`; that variable itself if absent.
+    pub search_path: Option<OsString>,
 }
 
 impl CriuOptions {
@@ -87,6 +89,11 @@ impl CriuOptions {
             lazy_pages: self.lazy_pages,
             ..Settings::default()
         }
+    }
+
+    /// The value of `PATH` that counts.
+    fn search_path(&self) -> OsString {
+        self.search_path.clone().or_else(|| std::env::var_os("PATH")).unwrap_or_default()
     }
 
     fn log(&self, log_file: &str) -> PathBuf {

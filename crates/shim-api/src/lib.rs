@@ -34,7 +34,7 @@ use oci::runtime::{NamespaceKind, Process, Spec};
 use serde::{Deserialize, Serialize};
 
 /// The version that this build speaks.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// What the daemon asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,6 +75,9 @@ pub enum Call {
     },
     /// Lets the program run. Answer: [`Answer::Started`].
     Start,
+    /// Writes the container to files. Since version 6. Answer, when everything is written: [`Answer::Done`]; the news of the
+    /// container's end, if that is to be its end, comes after it.
+    Checkpoint(Box<CheckpointTask>),
     /// Adds a process; with one descriptor, the client's stream, unless detached. Answer: [`Answer::ExecStarted`].
     Exec(Box<ExecTask>),
     /// Sets a terminal's size. Answer: [`Answer::Done`].
@@ -139,6 +142,37 @@ pub struct CreateTask {
     /// Who makes the container instead of the shim itself. Since version 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<ForeignRuntime>,
+    /// The files that it goes on from, instead of from its program's beginning. Since version 6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreTask>,
+}
+
+/// Files that a container was written to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreTask {
+    /// Their directory.
+    pub images: std::path::PathBuf,
+    /// Where CRIU writes its log; made.
+    pub work: std::path::PathBuf,
+    /// A directory that the shim makes for its work and leaves in its own.
+    pub bundle: std::path::PathBuf,
+    /// What the shim finds CRIU by: the daemon's `PATH`.
+    pub search_path: String,
+}
+
+/// Where a container is written to, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointTask {
+    /// The specification as it would be made again: of it the mounts count.
+    pub spec: Spec,
+    /// The directory, which exists.
+    pub images: std::path::PathBuf,
+    /// Where CRIU writes its log; made.
+    pub work: std::path::PathBuf,
+    /// Whether the container goes on afterwards.
+    pub leave_running: bool,
+    /// What the shim finds CRIU by: the daemon's `PATH`.
+    pub search_path: String,
 }
 
 /// Another OCI runtime.
@@ -350,6 +384,8 @@ pub enum Reason {
     Log,
     /// Another runtime, in its own words. Since version 3.
     Foreign,
+    /// A checkpoint that the container was to go on from. Since version 6.
+    Restore,
 }
 
 /// A container that was started.

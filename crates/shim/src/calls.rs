@@ -10,12 +10,11 @@ use errdefs::ErrorKind;
 use logging::OpenError;
 use oci::runtime::{Mount, Namespace, NamespaceKind};
 use oci_runtime::user::UserError;
-use oci_runtime::{
-    Container, CreateError, CreateOptions, ExecError, Kept, ProcessError, StartError, Stdio, UserRequest,
-};
+use oci_runtime::{CreateError, CreateOptions, ExecError, Kept, ProcessError, StartError, Stdio, UserRequest};
 use shim_api::{Answer, Attach, Call, CreateTask, ExecTask, Failure, Reason, Request, VERSION};
 
-use crate::container::Task;
+use crate::checkpoint::{self, CheckpointError};
+use crate::container::{Made, Task};
 use crate::event_loop::{SIGKILL, Shim};
 use crate::exec::Exec;
 use crate::exit;
@@ -65,6 +64,8 @@ pub(crate) enum CallError {
     User(#[from] UserError),
     #[error(transparent)]
     Foreign(#[from] ForeignError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
 }
 
 impl CallError {
@@ -84,6 +85,7 @@ impl CallError {
             CallError::Start(err) => err.kind(),
             CallError::Exec(err) => err.kind(),
             CallError::User(err) => err.kind(),
+            CallError::Checkpoint(err) => err.kind(),
         }
     }
 
@@ -109,6 +111,7 @@ impl CallError {
             CallError::Log(_) => Reason::Log,
             CallError::Foreign(ForeignError::Bundle(BundleError::User(_))) => Reason::User,
             CallError::Foreign(_) => Reason::Foreign,
+            CallError::Checkpoint(_) => Reason::Restore,
             _ => Reason::Runtime,
         }
     }
@@ -145,20 +148,25 @@ impl Shim {
         if request.container != self.id {
             return Err(CallError::OtherContainer(request.container.to_string()));
         }
+        let asker = Asker { connection, seq: request.seq };
         let answer = match request.call {
             Call::Exec(exec) => {
-                self.exec(*exec, descriptors, Asker { connection, seq: request.seq })?;
+                self.exec(*exec, descriptors, asker)?;
                 return Ok(None);
             }
             Call::Hello { version: _ } => Ok(self.hello()),
             Call::Create(task) => self.create(*task, descriptors).inspect_err(|_| self.doomed |= self.task.is_none()),
             Call::Attach(wants) if wants.hold.is_some() => {
-                let asker = Asker { connection, seq: request.seq };
                 return hold::attach(self, wants, one(&mut descriptors)?, asker);
             }
             Call::Attach(wants) => self.attach(wants, one(&mut descriptors)?),
             Call::Release { hold, already_read } => hold::release(self, hold, &already_read),
             Call::Start => self.start(),
+            Call::Checkpoint(request) => {
+                let task = self.task.as_mut().filter(|task| task.run_state.started && task.is_alive());
+                task.ok_or(CallError::NotRunning)?.write(*request, asker)?;
+                return Ok(None);
+            }
             Call::Resize { exec_id, height, width } => self.resize(exec_id, height, width),
             Call::Signal { signal } => self.signal(signal),
             Call::SignalExec { exec_id, signal } => {
@@ -187,24 +195,24 @@ impl Shim {
             return Err(CallError::Created);
         }
         // Open until the container is made: from then on its processes keep what they are for.
-        let _borrowed = borrow(&mut task, &mut descriptors)?;
+        let (_borrowed, joined) = borrow(&mut task, &mut descriptors)?;
         let log = crate::log::open(&task)?;
         let terminal = task.spec.process.terminal;
         let mut ends = Ends::open(terminal, task.open_stdin, true).map_err(CallError::Streams)?;
         let hierarchies = cgroup::Hierarchies::detect().map_err(CallError::Hierarchies)?;
-        let (foreign, mut container) = make(self.id.as_str(), &mut task, ends.take_stdio(), &hierarchies)?;
-        let console = container.console.take();
+        let mut made = make(self.id.as_str(), &mut task, ends.take_stdio(), &hierarchies)?;
+        let console = made.container.console.take();
         let streams = Streams::new(ends, console, task.stdin_once, task.spool_dir);
         let mut streams = streams.map_err(CallError::Streams).inspect_err(|_| {
-            foreign.iter().for_each(Foreign::delete);
+            made.foreign.iter().for_each(Foreign::delete);
             // The error above is the one that explains.
-            let _ = container.destroy();
+            let _ = made.container.destroy();
         })?;
         if let Some(log) = log {
             streams.set_log(log);
         }
-        let pid = container.pid.as_raw_nonzero().get();
-        self.task = Some(Task::new(container, foreign, streams, descriptors));
+        let pid = made.container.pid.as_raw_nonzero().get();
+        self.task = Some(Task::new(made, streams, descriptors, joined));
         Ok(Answer::Created { pid })
     }
 
@@ -217,9 +225,10 @@ impl Shim {
     fn start(&mut self) -> Result<Answer, CallError> {
         let task = self.task.as_mut().ok_or(CallError::NotCreated)?;
         let container = task.container.as_mut().ok_or(CallError::NotRunning)?;
-        match &task.foreign {
-            Some(foreign) => foreign.start()?,
-            None => container.start()?,
+        match (&task.foreign, task.restoring.take()) {
+            (_, Some(restoring)) => drop(restoring.release().map_err(CheckpointError::Criu)?),
+            (Some(foreign), None) => foreign.start()?,
+            (None, None) => container.start()?,
         }
         task.oom.started(Instant::now());
         task.run_state.started = true;
@@ -282,15 +291,17 @@ impl Shim {
 }
 
 /// Makes the container, by the runtime that the task names.
-fn make(
-    id: &str,
-    task: &mut CreateTask,
-    stdio: Stdio,
-    hierarchies: &Hierarchies,
-) -> Result<(Option<Foreign>, Container), CallError> {
+fn make(id: &str, task: &mut CreateTask, stdio: Stdio, hierarchies: &Hierarchies) -> Result<Made, CallError> {
     if let Some(runtime) = task.runtime.take() {
+        if task.restore.is_some() {
+            return Err(CheckpointError::Foreign.into());
+        }
         let (foreign, container) = Foreign::create(id, task, runtime, stdio, hierarchies)?;
-        return Ok((Some(foreign), container));
+        return Ok(Made { container, foreign: Some(foreign), restoring: None });
+    }
+    if let Some(from) = task.restore.take() {
+        let (container, restoring) = checkpoint::restore(id, task, from, stdio, hierarchies)?;
+        return Ok(Made { container, foreign: None, restoring: Some(restoring) });
     }
     let container = oci_runtime::create(CreateOptions {
         id,
@@ -301,11 +312,14 @@ fn make(
         kept: Kept::default(),
         handover: None,
     })?;
-    Ok((None, container))
+    Ok(Made { container, foreign: None, restoring: None })
 }
 
 /// Puts the namespaces and mounts that came as descriptors into the specification.
-fn borrow(task: &mut CreateTask, descriptors: &mut Vec<OwnedFd>) -> Result<Vec<OwnedFd>, CallError> {
+fn borrow(
+    task: &mut CreateTask,
+    descriptors: &mut Vec<OwnedFd>,
+) -> Result<(Vec<OwnedFd>, Vec<NamespaceKind>), CallError> {
     let network = task.joins_network.then_some(NamespaceKind::Network);
     let kinds: Vec<NamespaceKind> = network.into_iter().chain(task.joins.iter().copied()).collect();
     let (wanted, found) = (kinds.len() + usize::from(task.shares_memory), descriptors.len());
@@ -326,7 +340,7 @@ fn borrow(task: &mut CreateTask, descriptors: &mut Vec<OwnedFd>) -> Result<Vec<O
         let place = task.spec.mounts.iter().rposition(|mount| mount.destination.starts_with("/dev"));
         task.spec.mounts.insert(place.map_or(0, |place| place + 1), mount);
     }
-    Ok(borrowed)
+    Ok((borrowed, kinds))
 }
 
 fn one(descriptors: &mut Vec<OwnedFd>) -> Result<OwnedFd, CallError> {

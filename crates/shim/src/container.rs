@@ -4,9 +4,12 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use cgroup::{Controller, Version};
+use oci::runtime::NamespaceKind;
 use oci_runtime::Container;
+use oci_runtime::checkpoint::Restoring;
 use shim_api::{ExitRecord, RunState};
 
+use crate::checkpoint::Writing;
 use crate::exec::Exec;
 use crate::exit::now_nanos;
 use crate::foreign::Foreign;
@@ -34,10 +37,26 @@ pub(crate) struct Task {
     pub(crate) told: bool,
     /// The runtime, if it is another one.
     pub(crate) foreign: Option<Foreign>,
+    /// It was made from files, and stands still until it is started.
+    pub(crate) restoring: Option<Restoring>,
+    /// It is being written to files.
+    pub(crate) writing: Option<Writing>,
+    /// Namespaces that it was born into.
+    pub(crate) joined: Vec<NamespaceKind>,
+}
+
+/// A container as it comes from its runtime.
+pub(crate) struct Made {
+    pub(crate) container: Container,
+    /// The runtime, if it is another one.
+    pub(crate) foreign: Option<Foreign>,
+    /// It was made from files.
+    pub(crate) restoring: Option<Restoring>,
 }
 
 impl Task {
-    pub(crate) fn new(container: Container, foreign: Option<Foreign>, streams: Streams, held: Vec<OwnedFd>) -> Task {
+    pub(crate) fn new(made: Made, streams: Streams, held: Vec<OwnedFd>, joined: Vec<NamespaceKind>) -> Task {
+        let Made { container, foreign, restoring } = made;
         let pid = container.pid.as_raw_nonzero().get();
         let run_state = RunState {
             pid,
@@ -57,6 +76,9 @@ impl Task {
             held,
             told: false,
             foreign,
+            restoring,
+            writing: None,
+            joined,
         }
     }
 
@@ -113,7 +135,7 @@ impl Task {
 
     /// Whether the exit can be told.
     pub(crate) fn is_settled(&mut self, now: Instant) -> bool {
-        self.exit.is_some() && self.execs.is_empty() && self.streams.is_settled(now)
+        self.exit.is_some() && self.execs.is_empty() && self.writing.is_none() && self.streams.is_settled(now)
     }
 
     /// When [`Task::settle`] has something to do.
@@ -122,6 +144,7 @@ impl Task {
         let overdue = self.exit.as_ref().filter(|_| !self.execs.is_empty()).map(|(_, at)| *at + EXECS_END_WITHIN);
         let joins = self.joins.iter().map(|join| join.joining.deadline());
         let oom = self.oom.deadline().filter(|_| self.exit.is_none());
+        let joins = joins.chain(self.writing_deadline());
         execs.chain(joins).chain(oom).chain(self.streams.deadline(now)).chain(overdue.filter(|at| *at > now)).min()
     }
 }

@@ -12,6 +12,7 @@ use rustix::time::Timespec;
 use shim_api::{Call, ExecState, Fact, Failure, Message};
 use sys::signal::{SignalFd, SignalSet};
 
+use crate::checkpoint;
 use crate::container::Task;
 use crate::exec::{Ended, Exec};
 use crate::exit;
@@ -99,7 +100,7 @@ enum Token {
     Container(Part),
     Exec(usize, Part),
     Slow(usize, Part),
-    /// Only wakes: who joins is asked in every turn.
+    /// Only wakes: who joins, or writes, is asked in every turn.
     Join,
     Oom,
 }
@@ -200,6 +201,7 @@ impl Shim {
             task.streams.interests(|part, fd, flags| add(Token::Container(part), fd, flags));
             task.oom.interest().into_iter().for_each(|(fd, flags)| add(Token::Oom, fd, flags));
             task.joins.iter().for_each(|join| add(Token::Join, join.joining.fd(), PollFlags::IN));
+            task.writing.iter().for_each(|writing| add(Token::Join, writing.fd(), PollFlags::IN));
             for (at, exec) in task.execs.iter().enumerate() {
                 exec.streams.interests(|part, fd, flags| add(Token::Exec(at, part), fd, flags));
             }
@@ -304,6 +306,7 @@ impl Shim {
     /// Everything that follows from what happened in this turn.
     fn settle(&mut self, now: Instant) {
         self.answer_joins(now);
+        checkpoint::answer(self, now);
         self.tell_ended_execs();
         if let Some(task) = &mut self.task {
             task.settle(now, &mut self.scratch);

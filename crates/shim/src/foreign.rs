@@ -10,7 +10,7 @@
 //! We are the subreaper, so what the runtime leaves behind is ours to reap, as what we make ourselves. Streams, log, exit
 //! status and everything that daemons ask for are the same. Nothing here is on the road of our own containers.
 
-mod bundle;
+pub(crate) mod bundle;
 mod exec;
 
 use std::fs::{self, File};

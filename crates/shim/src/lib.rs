@@ -33,11 +33,14 @@
 //! Memory is what a container costs: requests are dropped when they are answered, buffers are small until much comes and
 //! go back to the kernel in the first quiet moment, together with the pages of the program itself.
 //!
+//! A container can be written to files, and made from them: [checkpoint].
+//!
 //! Containers of other runtimes are [foreign]'s: the same streams, log and exit, over an OCI command line.
 //!
 //! Deliberately not here: restarts, names, networks, deciding anything about a container's life.
 
 mod calls;
+mod checkpoint;
 mod client;
 mod container;
 mod detach;

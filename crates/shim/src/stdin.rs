@@ -29,6 +29,11 @@ impl Input {
         Input { fd: None, queue: VecDeque::new(), ending: true }
     }
 
+    /// Our end, if it is open.
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(|fd| fd.as_fd())
+    }
+
     /// How much may be pushed. Where nobody reads any more everything may: it goes nowhere.
     pub(crate) fn room(&self) -> usize {
         if self.fd.is_none() { usize::MAX } else { QUEUE_MAX_BYTES.saturating_sub(self.queue.len()) }

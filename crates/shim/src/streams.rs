@@ -1,6 +1,7 @@
 //! The streams of one process: its output goes to a log and to clients, their input goes to it.
 
 pub(crate) mod hold;
+pub(crate) mod names;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

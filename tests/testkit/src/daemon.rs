@@ -39,6 +39,8 @@ pub struct Daemon {
     socket: PathBuf,
     dist: PathBuf,
     options: Vec<String>,
+    /// Where the daemon looks for programs before it looks elsewhere.
+    search_first: Option<PathBuf>,
     /// None while it is down, and for a daemon that somebody else runs.
     process: Option<Child>,
     foreign: bool,
@@ -69,6 +71,7 @@ impl Daemon {
             socket: socket.into(),
             dist: paths::dist(),
             options: Vec::new(),
+            search_first: None,
             process: None,
             foreign: true,
             torn_down: false,
@@ -77,17 +80,13 @@ impl Daemon {
 
     /// The same with the programs in the directory `dist`; never a foreign daemon.
     pub fn start_from(dist: &Path, options: &[&str]) -> Result<Daemon> {
-        let scratch = Scratch::new()?;
-        let mut daemon = Daemon {
-            socket: scratch.path().join("d.sock"),
-            scratch,
-            dist: dist.to_owned(),
-            options: options.iter().map(|&option| option.to_owned()).collect(),
-            process: None,
-            foreign: false,
-            torn_down: false,
-        };
-        daemon.restart()?;
+        start_here(dist, options, None)
+    }
+
+    /// Starts one that has the busybox image and looks for programs in this directory first; never a foreign daemon.
+    pub fn start_finding(directory: &Path) -> Result<Daemon> {
+        let daemon = start_here(&paths::dist(), &[], Some(directory.to_owned()))?;
+        daemon.load(Archive::Busybox)?;
         Ok(daemon)
     }
 
@@ -183,6 +182,11 @@ impl Daemon {
             self.stop()?;
         }
         let mut command = self.scratch.longshored(&self.dist, &self.socket)?;
+        if let Some(first) = &self.search_first {
+            let rest = std::env::var_os("PATH").unwrap_or_default();
+            let path = std::env::join_paths([first.clone()].into_iter().chain(std::env::split_paths(&rest)))?;
+            command.env("PATH", path);
+        }
         let child = command.args(&self.options).spawn().context("start longshored")?;
         let child = self.process.insert(child);
         ready::wait(self.scratch.path(), &self.socket, child, DEADLINE)
@@ -229,6 +233,22 @@ impl Daemon {
             None => Ok(()),
         }
     }
+}
+
+fn start_here(dist: &Path, options: &[&str], search_first: Option<PathBuf>) -> Result<Daemon> {
+    let scratch = Scratch::new()?;
+    let mut daemon = Daemon {
+        socket: scratch.path().join("d.sock"),
+        scratch,
+        dist: dist.to_owned(),
+        options: options.iter().map(|&option| option.to_owned()).collect(),
+        search_first,
+        process: None,
+        foreign: false,
+        torn_down: false,
+    };
+    daemon.restart()?;
+    Ok(daemon)
 }
 
 impl Drop for Daemon {

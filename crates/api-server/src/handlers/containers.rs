@@ -4,6 +4,7 @@ use engine::filters::Filters;
 use engine::metrics::Action;
 use engine::ops;
 use engine::ops::attach::{self, AttachQuery};
+use engine::ops::checkpoint::CheckpointName;
 use engine::ops::create::{CreateError, CreateOptions};
 use engine::ops::list::ListQuery;
 use engine::ops::remove::RemoveOptions;
@@ -69,10 +70,9 @@ pub(crate) async fn start(call: Call) -> Result<Answer, Failure> {
             "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
         ));
     }
-    if call.query.given("checkpoint").is_some() {
-        return Err(Failure::invalid("checkpoint is only supported in experimental mode"));
-    }
-    call.engine.metrics.time(Action::Start, ops::start::start(&call.engine, &call.name)).await?;
+    let (checkpoint, dir) = (call.query.given("checkpoint"), call.query.text("checkpoint-dir").to_owned());
+    let from = checkpoint.map(|name| CheckpointName { name: name.to_owned(), dir });
+    call.engine.metrics.time(Action::Start, ops::start::start(&call.engine, &call.name, from)).await?;
     Ok(response::empty(StatusCode::NO_CONTENT))
 }
 

@@ -9,8 +9,6 @@ use crate::status::Failure;
 /// Docker's other routes: methods, pattern, and what they are for. The first that fits counts.
 const LATER: &[(&str, &str, &str)] = &[
     ("POST", "/auth", "logging in to registries"),
-    ("GET POST", "/containers/{}/checkpoints", "checkpoints"),
-    ("DELETE", "/containers/{}/checkpoints/", "checkpoints"),
     ("GET", "/images/search", "searching images"),
     ("GET", "/images/get", "saving images"),
     ("GET", "/images/{}/get", "saving images"),
@@ -41,18 +39,9 @@ const LATER: &[(&str, &str, &str)] = &[
 /// What a route of Docker's is for that we do not have.
 pub(crate) fn what(method: &Method, path: &str) -> Option<&'static str> {
     let fits = |methods: &str, pattern: &str| {
-        // A pattern that ends in a slash stands for everything below it; its wildcard is one part of the path.
-        let matched = match pattern.strip_suffix('/') {
-            None => wildcard(pattern, path).is_some(),
-            Some(_) => pattern.split_once("{}").is_some_and(|(before, middle)| below(path, before, middle)),
-        };
-        matched && methods.split(' ').any(|name| name == method.as_str())
+        wildcard(pattern, path).is_some() && methods.split(' ').any(|name| name == method.as_str())
     };
     LATER.iter().find(|(methods, pattern, _)| fits(methods, pattern)).map(|(_, _, what)| *what)
-}
-
-fn below(path: &str, before: &str, middle: &str) -> bool {
-    path.strip_prefix(before).is_some_and(|rest| rest.contains(middle))
 }
 
 /// The refusal.

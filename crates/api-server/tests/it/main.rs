@@ -81,12 +81,7 @@ const TABLE: &[(&str, &str, u16, &str)] = &[
         400,
         r#"{"message":"starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"}"#,
     ),
-    (
-        "POST /containers/x/start?checkpoint=a",
-        "",
-        400,
-        r#"{"message":"checkpoint is only supported in experimental mode"}"#,
-    ),
+    ("POST /containers/x/start?checkpoint=a", "", 404, r#"{"message":"No such container: x"}"#),
     (
         "POST /containers/create?platform=foo",
         r#"{"Image":"nope"}"#,

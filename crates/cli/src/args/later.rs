@@ -11,8 +11,6 @@ use super::tables::COMMANDS;
 pub enum Wait {
     /// Dockerfiles.
     Builds,
-    /// CRIU behind the Engine API.
-    Checkpoints,
     /// Swarm mode.
     Clusters,
     /// Compose files.
@@ -33,7 +31,6 @@ impl fmt::Display for Wait {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Wait::Builds => "building images",
-            Wait::Checkpoints => "checkpoints in the engine",
             Wait::Clusters => "clusters",
             Wait::Compose => "Compose files",
             Wait::Networks => "networks beside the default ones",
@@ -71,9 +68,6 @@ pub static LATER: &[Later] = &[
     later(&["logout"], "[SERVER]", "Log out of a registry", Wait::Registries),
     later(&["search"], "[OPTIONS] TERM", "Look for images in a registry", Wait::Registries),
     later(&["save", "image save"], "[OPTIONS] IMAGE [IMAGE...]", "Write images as a tar archive", Wait::Registries),
-    later(&["checkpoint create"], "[OPTIONS] CONTAINER CHECKPOINT", "Write a running container to disk", Wait::Checkpoints),
-    later(&["checkpoint ls", "checkpoint list"], "[OPTIONS] CONTAINER", "List the checkpoints of a container", Wait::Checkpoints),
-    later(&["checkpoint rm", "checkpoint remove"], "[OPTIONS] CONTAINER CHECKPOINT", "Remove a checkpoint", Wait::Checkpoints),
     later(&["manifest annotate"], "[OPTIONS] MANIFEST_LIST MANIFEST", "Say which platform an image of a list is for", Wait::Platforms),
     later(&["manifest create"], "MANIFEST_LIST MANIFEST [MANIFEST...]", "Begin a list of images", Wait::Platforms),
     later(&["manifest inspect"], "[OPTIONS] [MANIFEST_LIST] MANIFEST", "Show a manifest or a list of them", Wait::Platforms),

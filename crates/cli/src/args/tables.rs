@@ -2,7 +2,7 @@
 
 use super::later::Wait;
 use super::run_flags::{CREATE, DISABLE_CONTENT_TRUST, RUN_ONLY, UPDATE};
-use super::{Flag, Kind};
+use super::{CheckpointVerb, ContextVerb, Flag, Kind};
 
 /// What a command does; one variant, one file of `commands`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +117,8 @@ pub enum Verb {
     Events,
     /// `why`
     Why,
+    /// `checkpoint` and what follows
+    Checkpoint(CheckpointVerb),
     /// `context` and what follows
     Context(ContextVerb),
     /// `system dial-stdio`
@@ -125,29 +127,6 @@ pub enum Verb {
     Completion,
     /// `man`
     Man,
-}
-
-/// What is done with contexts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ContextVerb {
-    /// `context create`
-    Create,
-    /// `context export`
-    Export,
-    /// `context import`
-    Import,
-    /// `context inspect`
-    Inspect,
-    /// `context ls`
-    List,
-    /// `context rm`
-    Remove,
-    /// `context show`
-    Show,
-    /// `context update`
-    Update,
-    /// `context use`
-    Use,
 }
 
 /// How many positionals a command takes.
@@ -280,6 +259,7 @@ impl Command {
     }
 }
 
+const CHECKPOINT_DIR: Flag = Flag::value("checkpoint-dir", Kind::Text, "string", "Where checkpoints are kept");
 const FORMAT: Flag = Flag::value("format", Kind::Text, "string", "Shape the output: 'table', 'json' or a Go template");
 const FILTER: Flag =
     Flag::value("filter", Kind::Filter, "filter", "Only what meets a condition (name=value)").short('f');
@@ -464,6 +444,30 @@ pub static COMMANDS: &[Command] = &[
         Flag::value("platform", Kind::Text, "string", "Platform of the image"),
     ]])
     .arity(Arity::Min(1)),
+    command(
+        &["checkpoint create"],
+        "[OPTIONS] CONTAINER CHECKPOINT",
+        "Write a running container to disk",
+        Verb::Checkpoint(CheckpointVerb::Create),
+    )
+    .flags(&[&[CHECKPOINT_DIR, Flag::bool("leave-running", "Let the container go on afterwards")]])
+    .arity(Arity::Exactly(2)),
+    command(
+        &["checkpoint ls", "checkpoint list"],
+        "[OPTIONS] CONTAINER",
+        "List the checkpoints of a container",
+        Verb::Checkpoint(CheckpointVerb::List),
+    )
+    .flags(&[&[CHECKPOINT_DIR]])
+    .arity(Arity::Exactly(1)),
+    command(
+        &["checkpoint rm", "checkpoint remove"],
+        "[OPTIONS] CONTAINER CHECKPOINT",
+        "Remove a checkpoint",
+        Verb::Checkpoint(CheckpointVerb::Remove),
+    )
+    .flags(&[&[CHECKPOINT_DIR]])
+    .arity(Arity::Exactly(2)),
     command(&["context create"], "[OPTIONS] CONTEXT", "Create a context", Verb::Context(ContextVerb::Create))
         .flags(&[&[CONTEXT_DESCRIPTION, CONTEXT_DOCKER, CONTEXT_FROM]])
         .arity(Arity::Exactly(1)),
@@ -610,8 +614,8 @@ pub static COMMANDS: &[Command] = &[
     )
     .flags(&[&[
         Flag::bool("attach", "Attach to its output and pass signals on").short('a'),
-        Flag::value("checkpoint", Kind::Text, "string", "Go on from this checkpoint").later(Wait::Checkpoints),
-        Flag::value("checkpoint-dir", Kind::Text, "string", "Where checkpoints are kept").later(Wait::Checkpoints),
+        Flag::value("checkpoint", Kind::Text, "string", "Go on from this checkpoint"),
+        CHECKPOINT_DIR,
         DETACH_KEYS,
         Flag::bool("interactive", "Attach to its standard input").short('i'),
     ]])

@@ -15,7 +15,15 @@ use crate::{say_line, warn_line};
 /// `start`
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let names = &parsed.positionals;
+    let (checkpoint, dir) = (parsed.text("checkpoint"), parsed.text("checkpoint-dir"));
     if !parsed.flag("attach") && !parsed.flag("interactive") {
+        if !checkpoint.is_empty() {
+            let [name] = names.as_slice() else {
+                return Err(Exit::new(1, "you cannot restore multiple containers at once"));
+            };
+            // Docker prints no name here.
+            return Ok(container::start_from(&context.client, name, checkpoint, dir).await?);
+        }
         return start_all(context, names).await;
     }
     let [name] = names.as_slice() else {
@@ -62,7 +70,8 @@ async fn attached(context: &Context, parsed: &Parsed, inspect: &engine_api::cont
     )?;
     let wanted = Wanted { stdin, output: true, tty: config.tty, detach_keys: DetachKeys::parse(detach_keys) };
     let session = Session::new(hijacked, wanted)?;
-    if let Err(err) = container::start(&context.client, id).await {
+    let (checkpoint, dir) = (parsed.text("checkpoint"), parsed.text("checkpoint-dir"));
+    if let Err(err) = container::start_from(&context.client, id, checkpoint, dir).await {
         drop(session);
         if inspect.host_config.auto_remove {
             // Its status is not asked for, only its end.

@@ -61,6 +61,7 @@ pub(super) fn wanted(command: &Command, parsed: &Parsed) -> Wanted {
         Verb::Remove => Wanted::Containers(DOWN, ""),
         Verb::Attach | Verb::Exec => first(Wanted::Containers(RUNNING, "")),
         Verb::Top | Verb::Port => first(Wanted::Containers(UP, "")),
+        Verb::Checkpoint(_) => first(Wanted::Containers(ANY, "")),
         Verb::Logs | Verb::Rename | Verb::Diff | Verb::Export | Verb::Why => first(Wanted::Containers(ANY, "")),
         Verb::Commit if count == 1 => Wanted::Repositories,
         Verb::Commit => first(Wanted::Containers(ANY, "")),

@@ -1,6 +1,7 @@
 //! The shapes of all bodies (moby `api/types`), in the order in which clients send their fields.
 
 use super::shape::{Document, Field, Shape};
+use crate::checkpoint::CheckpointCreate;
 use crate::container::CreateRequest;
 use crate::exec::{ExecCreate, ExecStart};
 use crate::update::UpdateRequest;
@@ -10,6 +11,11 @@ use Shape::{Array, Bool, List, Map, Number, Object, Text, Words};
 impl Document for CreateRequest {
     const PREFIX: &'static str = "";
     const SHAPE: Shape = Object("container.CreateRequest", CREATE);
+}
+
+impl Document for CheckpointCreate {
+    const PREFIX: &'static str = "CreateOptions";
+    const SHAPE: Shape = Object("checkpoint.CreateOptions", CHECKPOINT_CREATE);
 }
 
 impl Document for ExecCreate {
@@ -78,6 +84,8 @@ const CREATE: &[Field] = &[
     ("HostConfig", Object("container.HostConfig", HOST_CONFIG)),
     ("NetworkingConfig", Object("network.NetworkingConfig", NETWORKING)),
 ];
+
+const CHECKPOINT_CREATE: &[Field] = &[("CheckpointID", TEXT), ("CheckpointDir", TEXT), ("Exit", Bool)];
 
 const HEALTHCHECK: &[Field] = &[
     ("Test", TEXTS),

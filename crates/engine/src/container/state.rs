@@ -74,6 +74,9 @@ pub struct State {
     pub cause: Option<Cause>,
     /// It was found unhealthy in this run, and is ended because its policy says so.
     pub found_unhealthy: bool,
+    /// It is being written to files, and ends with that: its policy does not start it again.
+    #[serde(skip)]
+    pub checkpointing: bool,
     /// `restart` stops it to start it again: it is not removed in between.
     #[serde(skip)]
     pub restarted_by_client: bool,
@@ -336,7 +339,7 @@ impl State {
         };
         let tell = Effect::TellDie { exit_code: run.exit_code, duration: run.duration };
         let mut effects = vec![Effect::WakeWaiters, tell, Effect::Record];
-        if !self.end_requested && rules.policy.restarts_after(&run) {
+        if !self.end_requested && !self.checkpointing && rules.policy.restarts_after(&run) {
             self.phase = Phase::Restarting;
             self.restart_count += 1;
             self.back_off = self.back_off.next(run.duration);

@@ -229,7 +229,7 @@ async fn privileged_a_record_without_its_snapshot_stops_nothing_but_its_start() 
     let id = scratch.container("x", State::default(), |_| {});
     let engine = scratch.open().await;
     assert_eq!(ops::inspect::inspect(&engine, "x", false).await.unwrap().id, id.as_str());
-    let err = ops::start::start(&engine, "x").await.unwrap_err();
+    let err = ops::start::start(&engine, "x", None).await.unwrap_err();
     assert_eq!(err.kind(), ErrorKind::Internal, "{err}");
     assert_eq!(engine.containers.get(&id).unwrap().state().name(), "created");
     ops::remove::remove(&engine, "x", ops::remove::RemoveOptions::default()).await.unwrap();

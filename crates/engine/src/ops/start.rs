@@ -8,6 +8,7 @@ use crate::Engine;
 use crate::container::Container;
 use crate::container::state::{Input, Phase, State};
 use crate::launch::{LaunchError, launch};
+use crate::ops::checkpoint::{self, CheckpointError, CheckpointName};
 use crate::registry::LookupError;
 use crate::supervise;
 
@@ -26,6 +27,9 @@ pub enum StartError {
     /// It is being removed.
     #[error("container is marked for removal and cannot be started")]
     Removing,
+    /// The checkpoint is not there that it was to go on from.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// It could not be made.
     #[error(transparent)]
     Launch(LaunchError),
@@ -38,24 +42,34 @@ impl StartError {
             StartError::Lookup(err) => err.kind(),
             StartError::Running => ErrorKind::NotModified,
             StartError::Paused | StartError::Removing => ErrorKind::Conflict,
+            StartError::Checkpoint(err) => err.kind(),
             StartError::Launch(err) => err.kind(),
         }
     }
 }
 
-/// Starts a container. Answers when its program runs.
-pub async fn start(engine: &Engine, name: &str) -> Result<(), StartError> {
+/// Starts a container, from a checkpoint if one is named. Answers when its program runs.
+pub async fn start(engine: &Engine, name: &str, from: Option<CheckpointName>) -> Result<(), StartError> {
     let container = engine.containers.find(name)?;
     let engine = engine.clone();
-    engine.clone().detached(async move { requested(&engine, &container).await }).await
+    engine.clone().detached(async move { requested_from(&engine, &container, from).await }).await
 }
 
 /// Starts a container because a client asked.
 pub(crate) async fn requested(engine: &Engine, container: &Arc<Container>) -> Result<(), StartError> {
+    requested_from(engine, container, None).await
+}
+
+async fn requested_from(
+    engine: &Engine,
+    container: &Arc<Container>,
+    from: Option<CheckpointName>,
+) -> Result<(), StartError> {
     let _operation = container.operation.lock().await;
     check(&container.state())?;
+    let from = from.map(|from| checkpoint::find(engine, container, &from)).transpose()?;
     supervise::feed(engine, container, Input::StartRequested);
-    launch(engine, container).await.map_err(StartError::Launch)
+    launch(engine, container, from).await.map_err(StartError::Launch)
 }
 
 /// Starts a container because its policy says so, unless somebody has decided otherwise meanwhile.
@@ -64,7 +78,7 @@ pub(crate) async fn again(engine: &Engine, container: &Arc<Container>) -> Result
     if container.state().phase != Phase::Restarting {
         return Ok(());
     }
-    launch(engine, container).await.map_err(StartError::Launch)
+    launch(engine, container, None).await.map_err(StartError::Launch)
 }
 
 fn check(state: &State) -> Result<(), StartError> {

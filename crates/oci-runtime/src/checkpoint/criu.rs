@@ -1,6 +1,6 @@
 //! CRIU's process, and what is said to it: `criu swrk FD` (criu.org/RPC), one message a packet.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -54,17 +54,20 @@ pub(super) struct Start<'a> {
     pub(super) prepare: &'a dyn Fn() -> Result<(), Failure>,
     /// Where it will write.
     pub(super) log: PathBuf,
+    /// The value of `PATH`, for us and for it.
+    pub(super) search_path: OsString,
 }
 
 impl Criu {
     /// Runs CRIU and makes sure that it is new enough. The calling process has one thread.
     pub(super) fn start(start: Start<'_>) -> Result<Criu, CriuError> {
-        let program = program().ok_or(CriuError::Missing)?;
+        let program = program(&start.search_path).ok_or(CriuError::Missing)?;
         let (ours, theirs) = Channel::pair().map_err(CriuError::talk("make a socket pair"))?;
         let variable = |(name, value): (OsString, OsString)| {
             string(OsString::from_vec([name.as_bytes(), b"=", value.as_bytes()].concat()))
         };
-        let envp: Vec<_> = std::env::vars_os().map(variable).collect();
+        let others = std::env::vars_os().filter(|(name, _)| name != "PATH");
+        let envp: Vec<_> = others.chain([("PATH".into(), start.search_path.clone())]).map(variable).collect();
         // Its mounts, and those that it leaves when it is killed, are nobody else's.
         let namespaces = NewNamespaces(u64::from(UnshareFlags::NEWNS.bits()));
         let execute = |mut directories: Directories| -> io::Result<std::convert::Infallible> {
@@ -226,14 +229,13 @@ fn detach() -> Result<(), Failure> {
 }
 
 /// Whether there is a CRIU at all.
-pub(super) fn require_installed() -> Result<(), CriuError> {
-    program().map(drop).ok_or(CriuError::Missing)
+pub(super) fn require_installed(search_path: &OsStr) -> Result<(), CriuError> {
+    program(search_path).map(drop).ok_or(CriuError::Missing)
 }
 
 /// The host's CRIU, looked up as a shell does.
-fn program() -> Option<CString> {
-    let path = std::env::var_os("PATH")?;
-    let candidates = std::env::split_paths(&path).map(|directory| directory.join("criu"));
+fn program(search_path: &OsStr) -> Option<CString> {
+    let candidates = std::env::split_paths(search_path).map(|directory| directory.join("criu"));
     let found = candidates
         .into_iter()
         .find(|file| file.is_file() && accessat(CWD, file, Access::EXEC_OK, rustix::fs::AtFlags::EACCESS).is_ok())?;

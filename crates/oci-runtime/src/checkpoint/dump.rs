@@ -77,7 +77,7 @@ pub fn checkpoint(checkpoint: Checkpoint<'_>) -> Result<(), CriuError> {
 fn dump(checkpoint: &Checkpoint<'_>) -> Result<(), CriuError> {
     let options = checkpoint.options;
     // Before anything is made.
-    require_installed()?;
+    require_installed(&options.search_path())?;
     let root = open_root(checkpoint.pid)?;
     let plan = Plan::new(checkpoint.spec)?;
     let mounts = outside(&plan, checkpoint.cgroup, checkpoint.hierarchies, |path| real_place(root.as_fd(), path));
@@ -103,6 +103,7 @@ fn dump(checkpoint: &Checkpoint<'_>) -> Result<(), CriuError> {
         directory: None,
         prepare: &|| Ok(()),
         log: options.log(LOG_FILE),
+        search_path: options.search_path(),
     })?;
     if checkpoint.pre_dump {
         criu.require(Feature::MemoryTracking, "pre-dump", "MemTrack")?;

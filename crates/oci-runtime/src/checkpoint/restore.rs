@@ -103,7 +103,7 @@ impl Restoring {
         require_one_thread()?;
         let options = restore.options;
         let plan = Plan::new(restore.spec)?;
-        require_installed()?;
+        require_installed(&options.search_path())?;
         let streams = read_descriptors(&options.images)?;
         let directories = Directories::open(options, false)?;
         let mut settings = options.settings(restore.spec, &directories, LOG_FILE);
@@ -346,6 +346,7 @@ impl<'a> Scene<'a> {
             directory: entrance.directory(),
             prepare: &prepare,
             log,
+            search_path: restore.options.search_path(),
         })
     }
 

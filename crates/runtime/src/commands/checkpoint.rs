@@ -71,6 +71,7 @@ pub(super) fn options(context: &Context<'_>, flags: &Parsed) -> Result<CriuOptio
         auto_dedup: flags.is_on("auto-dedup"),
         lazy_pages: flags.is_on("lazy-pages"),
         cgroups: cgroup_mode(flags.value("manage-cgroups-mode").unwrap_or_default())?,
+        search_path: None,
     })
 }
 

@@ -39,7 +39,7 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> BundleError {
 }
 
 /// Makes the bundle; answers the specification as the runtime gets it.
-pub(super) fn make(dir: &Path, task: &CreateTask) -> Result<Spec, BundleError> {
+pub(crate) fn make(dir: &Path, task: &CreateTask) -> Result<Spec, BundleError> {
     leave_host().map_err(system("separate the mounts of the runtime"))?;
     let rootfs = dir.join("rootfs");
     let made = DirBuilder::new().mode(0o711).recursive(true).create(&rootfs);

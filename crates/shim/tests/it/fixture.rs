@@ -61,6 +61,7 @@ impl Shim {
             joins: Vec::new(),
             shares_memory: false,
             runtime: None,
+            restore: None,
             spool_dir: dir.path().to_owned(),
         };
         Shim { dir, daemon: Daemon::new(ours, &id), id, child, task }

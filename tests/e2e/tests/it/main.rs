@@ -12,6 +12,7 @@
 
 mod access;
 mod cgroup2;
+mod checkpoint;
 mod completion;
 mod configured;
 mod crash;

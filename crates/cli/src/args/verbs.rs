@@ -1,0 +1,35 @@
+//! Verbs of groups that have a module of their own.
+
+/// What is done with checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckpointVerb {
+    /// `checkpoint create`
+    Create,
+    /// `checkpoint ls`
+    List,
+    /// `checkpoint rm`
+    Remove,
+}
+
+/// What is done with contexts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContextVerb {
+    /// `context create`
+    Create,
+    /// `context export`
+    Export,
+    /// `context import`
+    Import,
+    /// `context inspect`
+    Inspect,
+    /// `context ls`
+    List,
+    /// `context rm`
+    Remove,
+    /// `context show`
+    Show,
+    /// `context update`
+    Update,
+    /// `context use`
+    Use,
+}

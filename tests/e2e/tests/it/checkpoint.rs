@@ -1,0 +1,236 @@
+//! `checkpoint` and `start --checkpoint`, with a real CRIU.
+
+use std::fs;
+use std::path::PathBuf;
+
+use testkit::process::{DEADLINE, until};
+use testkit::{Daemon, http, paths, skip};
+
+use crate::support::{At, each, ours};
+
+/// Counts for ever.
+const COUNTER: &str = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done";
+
+/// The directory of a CRIU; nothing on a machine without one.
+fn criu() -> Option<PathBuf> {
+    let found = paths::program_of("criu", "criu").ok().and_then(|program| Some(program.parent()?.to_owned()));
+    if found.is_none() {
+        skip::report("needs criu, which `cargo xtask test` unpacks");
+    }
+    found
+}
+
+/// Runs `test` with a daemon that finds CRIU and each command line.
+fn with_criu(test: impl Fn(&At<'_>)) {
+    if skip::without_root() {
+        return;
+    }
+    let Some(directory) = criu() else { return };
+    if std::env::var_os(testkit::daemon::HOST_VARIABLE).is_some() {
+        return skip::report("dockerd has checkpoints in its experimental mode alone");
+    }
+    let daemon = Daemon::start_finding(&directory).unwrap();
+    each(&daemon, test);
+    daemon.finish().unwrap();
+}
+
+/// The numbers that the counter has logged: without a gap, and none twice.
+fn counted(at: &At<'_>, name: &str) -> usize {
+    let text = at.ok(&format!("logs {name}"));
+    let lines: Vec<&str> = text.lines().collect();
+    let expected: Vec<String> = (0..lines.len()).map(|number| number.to_string()).collect();
+    assert_eq!(lines, expected);
+    lines.len()
+}
+
+fn counts_on(at: &At<'_>, name: &str) {
+    let before = counted(at, name);
+    until("it counts on", DEADLINE, || (counted(at, name) > before + 2).then_some(())).unwrap();
+}
+
+#[test]
+fn privileged_a_container_goes_on_where_it_was() {
+    with_criu(|at| {
+        for network in ["none", "host", "bridge"] {
+            let name = at.name(network);
+            at.ok(&format!("run -d --network {network} --name {name} -v /data -m 64m busybox sh -c '{COUNTER}'"));
+            counts_on(at, &name);
+            let mut events = at.events(&name);
+            assert_eq!(at.ok(&format!("checkpoint create {name} one")), "one");
+            let state = "{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}";
+            assert_eq!(at.inspect(&name, state).trim(), "exited 137", "{network}");
+            let actions = events.actions_until("checkpoint").unwrap();
+            assert!(actions.contains(&"die".to_owned()), "{actions:?}");
+            assert_eq!(at.ok(&format!("checkpoint ls {name}")), "CHECKPOINT NAME\none");
+            let before = counted(at, &name);
+            assert_eq!(at.ok(&format!("start --checkpoint one {name}")), "");
+            assert_eq!(at.inspect(&name, "{{.State.Status}}"), "running");
+            until("it counts on", DEADLINE, || (counted(at, &name) > before + 2).then_some(())).unwrap();
+            // Processes are added to it as to any other, and it is stopped like any other.
+            assert_eq!(at.ok(&format!("exec {name} sh -c 'hostname; ls -d /data'")).lines().last(), Some("/data"));
+            if network == "bridge" {
+                let address = at.inspect(&name, "{{.NetworkSettings.IPAddress}}");
+                let shown = at.ok(&format!("exec {name} ip -4 addr show eth0"));
+                assert!(!address.is_empty() && shown.contains(&format!("inet {address}/")), "{shown}");
+            }
+            // From the same files once more, after an ordinary end.
+            at.ok(&format!("stop -t 0 {name}"));
+            at.ok(&format!("start --checkpoint one {name}"));
+            assert_eq!(at.inspect(&name, "{{.State.Status}}"), "running");
+            at.ok(&format!("checkpoint rm {name} one"));
+            assert_eq!(at.ok(&format!("checkpoint ls {name}")), "CHECKPOINT NAME");
+            at.remove(&name);
+        }
+    });
+}
+
+#[test]
+fn privileged_one_that_is_left_running_goes_on_and_so_does_its_copy() {
+    with_criu(|at| {
+        let name = at.name("left");
+        at.start(&name, &format!("--restart always busybox sh -c '{COUNTER}'"));
+        counts_on(at, &name);
+        let place = at.daemon.scratch().path().join(format!("places-{:?}", at.cli));
+        let dir = format!("--checkpoint-dir {}", place.display());
+        assert_eq!(at.ok(&format!("checkpoint create --leave-running {dir} {name} two")), "two");
+        assert!(place.join("two/pstree.img").exists());
+        counts_on(at, &name);
+        assert_eq!(at.ok(&format!("checkpoint ls {dir} {name}")), "CHECKPOINT NAME\ntwo");
+        assert_eq!(at.ok(&format!("checkpoint ls {name}")), "CHECKPOINT NAME");
+        // Its policy does not start one that ends with its checkpoint.
+        at.ok(&format!("checkpoint create {name} three"));
+        assert_eq!(at.inspect(&name, "{{.State.Status}} {{.RestartCount}}"), "exited 0");
+        at.ok(&format!("start {dir} --checkpoint two {name}"));
+        assert_eq!(at.inspect(&name, "{{.State.Status}}"), "running");
+        at.ok(&format!("checkpoint rm {dir} {name} two"));
+        assert!(fs::read_dir(&place).unwrap().next().is_none());
+        at.remove(&name);
+    });
+}
+
+#[test]
+fn privileged_clients_are_attached_to_what_was_restored() {
+    with_criu(|at| {
+        let name = at.name("talk");
+        at.start(&name, "-i busybox sh -c 'read one; read two; echo got $one $two; echo err >&2; exit 3'");
+        at.ok(&format!("checkpoint create {name} one"));
+        let mut client = at.spawn(&format!("start -ai --checkpoint one {name}"));
+        client.send(b"a\nb\n").unwrap();
+        client.read_until("got a b\n").unwrap();
+        let output = client.wait().unwrap();
+        assert_eq!((output.code, output.stderr.as_str()), (3, "err\n"));
+        // A terminal is one again.
+        let terminal = at.name("terminal");
+        at.start(&terminal, "-it busybox sh -c 'read line; tty; stty size; exit 4'");
+        at.ok(&format!("checkpoint create {terminal} one"));
+        let mut client = at.pty(&format!("start -ai --checkpoint one {terminal}"));
+        client.send(b"x\r").unwrap();
+        client.read_until("/dev/pts/0").unwrap();
+        assert_eq!(client.wait().unwrap().1, 4);
+        at.remove(&name);
+        at.remove(&terminal);
+    });
+}
+
+#[test]
+fn privileged_checkpoints_survive_the_daemon_and_go_with_their_container() {
+    if skip::without_root() {
+        return;
+    }
+    let Some(directory) = criu() else { return };
+    let mut daemon = Daemon::start_finding(&directory).unwrap();
+    if daemon.is_foreign() {
+        return;
+    }
+    let name = daemon.name("survivor");
+    let cli = testkit::Cli::Longshore;
+    {
+        let at = At { daemon: &daemon, cli };
+        at.start(&name, &format!("busybox sh -c '{COUNTER}'"));
+        counts_on(&at, &name);
+        at.ok(&format!("checkpoint create {name} one"));
+        at.ok(&format!("start --checkpoint one {name}"));
+    }
+    daemon.kill9().unwrap();
+    daemon.restart().unwrap();
+    let at = At { daemon: &daemon, cli };
+    counts_on(&at, &name);
+    // The shim of the daemon before writes it once more.
+    at.ok(&format!("checkpoint create {name} two"));
+    assert_eq!(at.ok(&format!("checkpoint ls {name}")), "CHECKPOINT NAME\none\ntwo");
+    at.ok(&format!("start --checkpoint two {name}"));
+    counts_on(&at, &name);
+    at.remove(&name);
+    daemon.finish().unwrap();
+}
+
+#[test]
+fn privileged_refusals_are_dockerds() {
+    with_criu(|at| {
+        let name = at.name("refused");
+        let id = at.ok(&format!("run -d --network none --name {name} busybox sh -c '{COUNTER}'"));
+        let request =
+            |method, path: &str, body: Option<&str>| http::request(at.daemon.socket(), method, path, body).unwrap();
+        let checkpoints = format!("/containers/{name}/checkpoints");
+        let create = |name: &str| {
+            let body = format!(r#"{{"CheckpointID":"{name}"}}"#);
+            let answer = request("POST", &checkpoints, Some(&body));
+            (answer.status, answer.message())
+        };
+        assert_eq!(create("good-one"), (201, String::new()));
+        let exists = "checkpoint with name good-one already exists for container";
+        assert_eq!(create("good-one"), (500, format!("cannot checkpoint container {name}: {exists} {name}")));
+        for bad in ["", "a", "../..", "a/b"] {
+            let sentence = format!("Invalid checkpoint ID ({bad}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed");
+            assert_eq!(create(bad), (500, sentence));
+        }
+        let missing = |which: &str, of: &str| (500, format!("checkpoint {which} does not exist for container {of}"));
+        let answer = request("DELETE", &format!("{checkpoints}/nosuch"), None);
+        assert_eq!((answer.status, answer.message()), missing("nosuch", &name));
+        let answer = request("GET", &format!("{checkpoints}?dir=/no/such"), None);
+        assert_eq!((answer.status, answer.message()), missing("", &name));
+        assert_eq!(request("GET", &checkpoints, None).text().trim(), r#"[{"Name":"good-one"}]"#);
+        assert_eq!(request("DELETE", &format!("{checkpoints}/good-one"), None).status, 204);
+        assert_eq!(request("GET", &checkpoints, None).text().trim(), "[]");
+        for (method, path) in
+            [("GET", "/containers/nosuch/checkpoints"), ("DELETE", "/containers/nosuch/checkpoints/x")]
+        {
+            assert_eq!(request(method, path, None).status, 404, "{path}");
+        }
+        at.ok(&format!("stop -t 0 {name}"));
+        assert_eq!(create("good-one"), (409, format!("container {id} is not running")));
+        let answer = request("POST", &format!("/containers/{name}/start?checkpoint=nosuch"), None);
+        assert_eq!((answer.status, answer.message()), missing("nosuch", &format!("/{name}")));
+        assert_eq!(at.inspect(&name, "{{.State.Status}}"), "exited");
+        at.fails(&format!("start --checkpoint one {name} other"), 1, "you cannot restore multiple containers at once");
+        // What is no checkpoint, and what cannot be one.
+        let place = at.daemon.scratch().path().join("empty");
+        fs::create_dir_all(place.join("none")).unwrap();
+        let line = format!("start --checkpoint-dir {} --checkpoint none {name}", place.display());
+        at.fails(&line, 1, "OCI runtime restore failed: ");
+        at.ok(&format!("start {name}"));
+        at.remove(&name);
+    });
+}
+
+#[test]
+fn privileged_without_criu_it_says_so() {
+    // Where the machine has one of its own there is nothing to see.
+    if paths::program("criu").is_some() {
+        return skip::report("this machine has criu");
+    }
+    ours(|daemon| {
+        let at = At { daemon, cli: testkit::Cli::Longshore };
+        let name = at.name("poor");
+        at.start(&name, "busybox sleep 1000");
+        let sentence = "checkpoints need CRIU, which is not in the PATH of longshored";
+        at.fails(&format!("checkpoint create {name} one"), 1, sentence);
+        let body = r#"{"CheckpointID":"one"}"#;
+        let answer = daemon.post(&format!("/containers/{name}/checkpoints"), body).unwrap();
+        assert_eq!((answer.status, answer.message().as_str()), (501, sentence));
+        assert_eq!(at.ok(&format!("checkpoint ls {name}")), "CHECKPOINT NAME");
+        at.ok(&format!("stop -t 0 {name}"));
+        at.fails(&format!("start --checkpoint one {name}"), 1, sentence);
+        at.remove(&name);
+    });
+}

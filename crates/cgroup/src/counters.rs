@@ -22,6 +22,12 @@ pub struct Usage {
     pub tasks: u64,
 }
 
+/// How many tasks the cgroup may have; `None` where that is not limited, or not known.
+pub fn tasks_max(group: &Cgroup) -> Option<u64> {
+    let directory = group.directory(Controller::Pids).ok()?;
+    fs::read_to_string(directory.join("pids.max")).ok()?.trim().parse().ok()
+}
+
 /// Tells when the kernel killed a process for memory.
 #[derive(Debug)]
 pub struct OomEvents {

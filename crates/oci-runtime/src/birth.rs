@@ -18,7 +18,7 @@ use crate::child::{Birth, MadeHooks, Node};
 use crate::container::{CreateOptions, need, plain_state};
 use crate::error::{CreateError, ProcessError};
 use crate::field::FieldError;
-use crate::filter::ListenerError;
+use crate::filter::{Filter, ListenerError};
 use crate::hooks::{HookError, Ran};
 use crate::inside;
 use crate::mounts::{Built, build};
@@ -94,7 +94,7 @@ pub(crate) fn birth(
     let (mut born, mut ran) = (None, Ran::default());
     let hooks = || run_hooks(hooks, child.pid, &mut ran);
     let heard = supplied.and_then(|()| hear(&ours, hooks, listen, &mut born, outside));
-    let settled = settle(heard, child, born, process.seccomp.is_some());
+    let settled = settle(heard, child, born, process.seccomp.as_ref().map(Filter::field));
     // Of a container that is none nothing stays.
     let (child, console) = settled.inspect_err(|_| ran.kill())?;
     Ok((child, console, ours))
@@ -105,7 +105,7 @@ fn settle(
     heard: Result<Option<OwnedFd>, Unready>,
     child: Child,
     born: Option<Child>,
-    filtered: bool,
+    filtered: Option<&'static str>,
 ) -> Result<(Child, Option<OwnedFd>), CreateError> {
     match (heard, born) {
         (Ok(console), None) => Ok((child, console)),
@@ -134,7 +134,7 @@ enum Unready {
 
 impl Unready {
     /// What the caller is told, once the process has ended with this status.
-    fn with_status(self, status: u8, filtered: bool) -> CreateError {
+    fn with_status(self, status: u8, filtered: Option<&'static str>) -> CreateError {
         match self {
             Unready::Unsupplied(err) => err,
             Unready::Failed(err) => err.into(),

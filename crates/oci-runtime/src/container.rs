@@ -17,6 +17,7 @@ use crate::birth::birth;
 use crate::channel::Channel;
 use crate::delegation;
 use crate::error::{CreateError, ExecError, OpenError, PlanError, ProcessError, StartError};
+use crate::field::FieldError;
 use crate::filter::{self, Filter};
 use crate::joining::{ExecProcess, Joining, Usher};
 use crate::mounts::build_root;
@@ -278,7 +279,9 @@ fn hooks<'a>(options: &CreateOptions<'a>) -> Result<Option<(&'a Hooks, &'a State
     match (options.spec.hooks.as_ref().filter(|hooks| **hooks != Hooks::default()), &options.handover) {
         (None, _) => Ok(None),
         (Some(_), None) => unsupported("running hooks for an engine"),
-        (Some(_), _) if !own_mounts => Err(PlanError::NoMountNamespace),
+        (Some(_), _) if !own_mounts => {
+            Err(FieldError::Needs { with: "a mount namespace of the container's own in linux.namespaces" }.at("hooks"))
+        }
         (Some(_), _) if !options.spec.root.mounts.is_empty() => unsupported("running hooks with a root of our own"),
         (Some(hooks), Some(handover)) => Ok(Some((hooks, handover.state))),
     }
@@ -355,12 +358,12 @@ impl Container {
     ///
     /// Blocks for about 1 ms, and for [`Container::exec_within`] at most.
     pub fn exec(&self, options: ExecOptions<'_>) -> Result<ExecProcess, ExecError> {
-        let mut joining = self.join(options)?;
+        let mut joining = self.join(options).map_err(|err| err.with_limit(&self.cgroup))?;
         loop {
             let waited = sys::wait::readable(joining.fd(), joining.deadline());
             waited.map_err(|source| ExecError::Clone { action: "wait for the new process", source })?;
             if let Some(result) = joining.advance(Instant::now()) {
-                return result;
+                return result.map_err(|err| err.with_limit(&self.cgroup));
             }
         }
     }

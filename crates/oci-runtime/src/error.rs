@@ -18,8 +18,7 @@ pub enum PlanError {
         /// Which.
         what: String,
     },
-    /// A container without its own mount namespace would change the host's: before Linux 6.15, with hooks and with a user
-    /// namespace.
+    /// A container without its own mount namespace would change the host's: before Linux 6.15, and with a user namespace.
     #[error("linux.namespaces: a mount namespace of its own is required")]
     NoMountNamespace,
     /// A field whose value cannot be.
@@ -155,10 +154,12 @@ pub enum ProcessError {
     /// The process ended before it was ready, and has a filter that can end it: its own action, or an error for a call that
     /// nothing goes on without.
     #[error(
-        "linux.seccomp: the container's process ended with status {status} before it was ready: the filter forbids a call \
+        "{field}: the container's process ended with status {status} before it was ready: the filter forbids a call \
          that it needs"
     )]
     Filtered {
+        /// The filter's field that is at fault.
+        field: &'static str,
         /// 128 plus the signal.
         status: u8,
     },
@@ -172,12 +173,13 @@ pub enum ProcessError {
 
 impl ProcessError {
     /// Of a process that ended before it said that it was ready, and may have had a filter by then.
-    pub(crate) fn died(status: u8, filtered: bool) -> ProcessError {
+    /// `filtered` is the filter's field.
+    pub(crate) fn died(status: u8, filtered: Option<&'static str>) -> ProcessError {
         // What a filter does to a call is SIGSYS; a process whose every call fails ends in SIGSEGV.
         let by_filter = [Signal::SYS, Signal::SEGV].map(|signal| 128 + signal.as_raw());
-        match filtered && by_filter.contains(&status.into()) {
-            true => ProcessError::Filtered { status },
-            false => ProcessError::Died { status },
+        match filtered.filter(|_| by_filter.contains(&status.into())) {
+            Some(field) => ProcessError::Filtered { field, status },
+            None => ProcessError::Died { status },
         }
     }
 
@@ -454,6 +456,14 @@ pub enum ExecError {
     /// The cgroup could not be entered.
     #[error(transparent)]
     Cgroup(#[from] cgroup::CgroupError),
+    /// The container's cgroup takes no more tasks.
+    #[error("linux.resources.pids.limit: the container has as many tasks as it may, {limit} (pids.max of its cgroup)")]
+    NoTasks {
+        /// The limit.
+        limit: u64,
+        /// The kernel's answer.
+        source: SystemError,
+    },
     /// The process could not be cloned or talked to.
     #[error("{action}")]
     Clone {
@@ -479,7 +489,21 @@ impl ExecError {
             ExecError::Cgroup(err) => err.kind(),
             ExecError::Process(err) => err.kind(),
             ExecError::Listener(_) => ErrorKind::InvalidArgument,
-            ExecError::Clone { .. } => ErrorKind::Internal,
+            ExecError::Clone { .. } | ExecError::NoTasks { .. } => ErrorKind::Internal,
+        }
+    }
+
+    /// In the words of the limit, if it was that of tasks that kept a process from being cloned.
+    pub(crate) fn with_limit(self, cgroup: &cgroup::Cgroup) -> ExecError {
+        let is_full = |err: &io::Error| err.raw_os_error() == Some(rustix::io::Errno::AGAIN.raw_os_error());
+        let source = match self {
+            ExecError::Process(ProcessError::Step { step: Step::Clone, source, .. }) if is_full(&source.0) => source,
+            ExecError::Clone { source, .. } if is_full(&source) => SystemError(source),
+            other => return other,
+        };
+        match cgroup::tasks_max(cgroup) {
+            Some(limit) => ExecError::NoTasks { limit, source },
+            None => ProcessError::Step { step: Step::Clone, subject: String::new(), source }.into(),
         }
     }
 

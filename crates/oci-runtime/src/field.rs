@@ -159,6 +159,12 @@ pub enum FieldError {
     /// A mount over the root: it would hide the root from those who join the container, and from nobody inside.
     #[error("is the container's root, which no mount covers")]
     Root,
+    /// A device or a mask where the root directory is.
+    #[error("{path} is the container's root directory")]
+    RootDirectory {
+        /// As given.
+        path: String,
+    },
     /// The host has nothing of the kind.
     #[error("{what} is disabled on this host or not supported by its kernel")]
     HostLacks {

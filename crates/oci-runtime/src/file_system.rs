@@ -70,7 +70,12 @@ fn writable_as_asked(plan: &MountPlan, mount: OwnedFd) -> io::Result<OwnedFd> {
 fn configure(plan: &MountPlan, kind: &str, joined_lower: Option<&str>) -> Result<OwnedFd, Fault> {
     let opened = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC);
     let context = opened.map_err(|err| {
-        let unknown = if err == Errno::NODEV { " is no file system of this kernel" } else { "" };
+        let unknown = match kind {
+            _ if err != Errno::NODEV => String::new(),
+            // What mount(8) writes for a bind mount, which its options alone make one.
+            "none" => format!(" is no file system: a bind mount needs \"bind\" or \"rbind\" in {}.options", plan.field),
+            _ => " is no file system of this kernel".to_owned(),
+        };
         Part::Type.fault(plan, format!("{kind:?}{unknown}"))(err)
     })?;
     let context = context.as_fd();

@@ -35,7 +35,7 @@ use sys::fork::{Child, NewNamespaces, fork};
 use sys::seccomp::{Flags, Program};
 
 use crate::birth::{REAP_WITHIN, end};
-use crate::channel::{At, Channel, Failure, Offer};
+use crate::channel::{At, Channel, Failure, Offer, Reason};
 use crate::error::{CreateError, PlanError, Step, SystemError};
 
 /// How long the listener's socket may take. It is the host's, and has nothing to do but to accept.
@@ -47,6 +47,8 @@ pub(crate) struct Filter {
     program: Program,
     flags: Flags,
     pub(crate) listener: Option<Listener>,
+    /// What calls get that no rule speaks of, if they are not made: the action's word.
+    denies: Option<String>,
 }
 
 /// Who decides.
@@ -81,7 +83,28 @@ impl Filter {
         if program.notifies() && listener.is_none() {
             return Err(PlanError::NoListener.into());
         }
-        Ok(Some(Filter { program, flags: flags(&spec.linux)?, listener }))
+        Ok(Some(Filter { program, flags: flags(&spec.linux)?, listener, denies: denies(&spec.linux) }))
+    }
+
+    /// The field that is at fault if the filter forbids a call that every container needs.
+    pub(crate) fn field(&self) -> &'static str {
+        if self.denies.is_some() { "linux.seccomp.defaultAction" } else { "linux.seccomp" }
+    }
+
+    /// In the words of the filter, if it may have been the filter that answered: it stands in front of all that comes before
+    /// the program.
+    pub(crate) fn blamed(&self, failure: Failure) -> Failure {
+        let answers = [Errno::PERM, Errno::NOSYS].map(Errno::raw_os_error);
+        let (Some(action), true) = (&self.denies, answers.contains(&failure.errno)) else { return failure };
+        let what = match failure.reason {
+            Reason::Step(step) => format!("{step} {}", failure.subject),
+            Reason::Refused => failure.subject,
+            // These have sentences that programs know.
+            _ => return failure,
+        };
+        let rule = "has to allow what comes before the program";
+        let subject = format!("{}: a filter with {action} {rule}: {}", self.field(), what.trim_end());
+        Failure { reason: Reason::Refused, subject, ..failure }
     }
 
     /// Loads it, and hands its listener over.
@@ -255,6 +278,13 @@ fn flags(linux: &Linux) -> Result<Flags, PlanError> {
         Some("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV") => Ok(flags.union(Flags::WAIT_KILLABLE_RECV)),
         _ => Err(PlanError::Unsupported { what: format!("linux.seccomp.flags[{index}]: {word}") }),
     })
+}
+
+/// The default action, if it lets no call be made.
+fn denies(linux: &Linux) -> Option<String> {
+    let action = linux.seccomp.as_ref()?.get("defaultAction")?.as_str()?;
+    let lets = ["", "SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE"];
+    (!lets.contains(&action)).then(|| action.to_owned())
 }
 
 fn listener(linux: &Linux) -> Option<Listener> {

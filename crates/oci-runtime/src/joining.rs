@@ -25,13 +25,14 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use sys::fork::{Child, NewNamespaces, fork, fork_sibling};
+use sys::scheduling::Mask;
 
 use crate::Stdio;
 use crate::birth::{REAP_WITHIN, end, report};
 use crate::channel::{At, Channel, Failure, Message, Offer};
 use crate::child::enter_root;
-use crate::error::{ExecError, ProcessError, Step};
-use crate::filter::{Delivery, Listener};
+use crate::error::{ExecError, ProcessError, Step, SystemError};
+use crate::filter::{Delivery, Filter, Listener};
 use crate::process::{ProcessPlan, Streams, open_proc, write_proc};
 use crate::scheduling::on_processors;
 use crate::user_namespace::become_root;
@@ -66,8 +67,8 @@ pub struct Joining {
     offer: Option<Offer>,
     /// The descriptor's way to the listener.
     delivery: Option<Delivery>,
-    /// Whether a filter could end it.
-    filtered: bool,
+    /// The field of a filter that could end it.
+    filtered: Option<&'static str>,
 }
 
 /// What the usher needs.
@@ -185,7 +186,11 @@ impl Usher<'_> {
         let processors = self.process.scheduling.first_processors.as_ref();
         let send = |entrance: &Entrance| {
             let usher = on_processors(processors, || fork(NewNamespaces::default(), entrance.directory(), run));
-            usher.map_err(failed("process.execCPUAffinity.initial: set the processors"))
+            usher.map_err(|source| {
+                let processors = processors.map(Mask::to_string).unwrap_or_default();
+                let text = format!("process.execCPUAffinity.initial: set the processors {processors}");
+                ExecError::from(ProcessError::Refused { text, source: SystemError(source) })
+            })
         };
         let mut usher = send(&self.entrance)?;
         if usher.as_ref().is_err_and(|err| err.raw_os_error() == Some(Errno::BUSY.raw_os_error())) {
@@ -197,7 +202,7 @@ impl Usher<'_> {
         // Our copy of the child's end would hide its death.
         drop(theirs);
         Ok(Joining {
-            filtered: self.process.seccomp.is_some(),
+            filtered: self.process.seccomp.as_ref().map(Filter::field),
             channel: ours,
             usher: Some(usher),
             born: None,

@@ -81,6 +81,7 @@ mod filter;
 pub mod hooks;
 mod id_map;
 mod inside;
+mod interpreter;
 mod joining;
 mod labels;
 mod mount_options;

@@ -105,7 +105,7 @@ impl Plan {
             hostname: spec.hostname.clone(),
             domainname: spec.domainname.clone(),
             sysctl: sysctl::plan(linux, &namespaces)?,
-            masked: paths("linux.maskedPaths", &linux.masked_paths)?,
+            masked: masked(&linux.masked_paths)?,
             read_only: paths("linux.readonlyPaths", &linux.readonly_paths)?,
             machine: Machine::plan(linux)?,
             mount_label: linux.mount_label.clone(),
@@ -122,12 +122,11 @@ const UTS_NAME_MAX: usize = 64;
 /// Where the words alone tell that a mount has no place of its own; links are followed in [`crate::place`].
 fn check_place(plan: &MountPlan, mount: &Mount) -> Result<(), PlanError> {
     let field = || format!("{}.destination", plan.field);
-    let is_root = plan.destination.components().all(|part| matches!(part, Component::RootDir | Component::CurDir));
     match &plan.kind {
         _ if mount.destination.as_os_str().is_empty() => Err(FieldError::Empty.at(field())),
         // The root's own flags.
         MountKind::Remount { .. } => Ok(()),
-        _ if is_root => Err(FieldError::Root.at(field())),
+        _ if is_root(&plan.destination) => Err(FieldError::Root.at(field())),
         _ => Ok(()),
     }
 }
@@ -258,6 +257,9 @@ fn devices(devices: &[Device]) -> Result<Vec<(usize, Device)>, PlanError> {
         if !device.path.is_absolute() {
             return Err(failed(FieldError::Relative { path: path() }, "path"));
         }
+        if is_root(&device.path) {
+            return Err(failed(FieldError::RootDirectory { path: path() }, "path"));
+        }
         if let Some(above) = device.path.ancestors().skip(1).find(|above| is_default_device(above)) {
             // It would be made as a directory first, and be missing as what it is.
             let above = above.display().to_string();
@@ -281,6 +283,23 @@ fn devices(devices: &[Device]) -> Result<Vec<(usize, Device)>, PlanError> {
     // As under runc: that one is a link to the container's own.
     let own = devices.iter().cloned().enumerate().filter(|(_, device)| device.path != Path::new("/dev/ptmx"));
     Ok(own.collect())
+}
+
+/// Nothing would be left of a container whose root is masked.
+fn masked(masked: &[String]) -> Result<Vec<PathBuf>, PlanError> {
+    let planned = paths("linux.maskedPaths", masked)?;
+    match planned.iter().position(|path| is_root(path)) {
+        None => Ok(planned),
+        Some(index) => {
+            let path = masked[index].clone();
+            Err(FieldError::RootDirectory { path }.at(format!("linux.maskedPaths[{index}]")))
+        }
+    }
+}
+
+/// Whether the words alone tell that it is the root.
+fn is_root(path: &Path) -> bool {
+    path.components().all(|part| matches!(part, Component::RootDir | Component::CurDir))
 }
 
 fn paths(field: &str, paths: &[String]) -> Result<Vec<PathBuf>, PlanError> {

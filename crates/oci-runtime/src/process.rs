@@ -20,6 +20,7 @@ use crate::error::{PlanError, Step, SystemError};
 use crate::field::FieldError;
 use crate::filter::Filter;
 use crate::hooks::{HookError, run_all};
+use crate::interpreter;
 use crate::labels::Labels;
 use crate::mounts::{clone_tree, move_to};
 use crate::scheduling::{Machine, Scheduling};
@@ -100,6 +101,10 @@ impl ProcessPlan {
             return Err(if process.cwd.is_empty() { FieldError::Empty } else { relative }.at("process.cwd"));
         }
         check_ids(&process.user)?;
+        if let Some(umask) = process.user.umask {
+            // The kernel takes the permission bits of it. A greater one was meant to be read as octal.
+            FieldError::in_range(umask, 0, 0o777).map_err(|err| err.at("process.user.umask"))?;
+        }
         if let Some(value) = process.oom_score_adj {
             FieldError::in_range(value, -1000, 1000).map_err(|err| err.at("process.oomScoreAdj"))?;
         }
@@ -213,7 +218,7 @@ impl ProcessPlan {
             // Needs CAP_SYS_ADMIN, which the container may not keep.
             self.load_seccomp(channel)?;
         }
-        self.drop_privileges()?;
+        self.drop_privileges().map_err(|failure| self.by_filter(failure))?;
         if entered.is_err() {
             self.enter_cwd()?;
         }
@@ -225,6 +230,14 @@ impl ProcessPlan {
             self.load_seccomp(channel)?;
         }
         Ok(program)
+    }
+
+    /// In the words of the filter, if one is loaded by now that may be at fault.
+    fn by_filter(&self, failure: Failure) -> Failure {
+        match self.seccomp.as_ref().filter(|_| !self.no_new_privileges) {
+            Some(filter) => filter.blamed(failure),
+            None => failure,
+        }
     }
 
     fn join_keyring(&self) -> Result<(), Failure> {
@@ -245,8 +258,13 @@ impl ProcessPlan {
                     Ok(()) => sys::exec::execve(program, &self.argv, &self.envp),
                     Err(err) => err,
                 };
+                let missing = err.kind() == io::ErrorKind::NotFound && self.names_field;
                 let field = if self.names_field { "process.args[0]: " } else { "" };
-                format!("{field}exec {}: {}\n", program.to_string_lossy(), SystemError(err))
+                let text = format!("{field}exec {}: {}", program.to_string_lossy(), SystemError(err));
+                // At once: the filter may end whoever looks further.
+                let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
+                let interpreter = missing.then(|| interpreter::named_by(program)).flatten();
+                interpreter.map_or("\n".to_owned(), |name| format!(": its interpreter {name} is missing\n"))
             }
         };
         let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());

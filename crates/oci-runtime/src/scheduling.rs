@@ -51,7 +51,7 @@ impl Scheduling {
     /// cgroup has, not on those that the caller happens to be bound to, as under runc and crun.
     pub(crate) fn settle_processors(&self, first: bool) -> Result<(), Failure> {
         match (&self.last_processors, &self.first_processors) {
-            (Some(last), _) if !first => scheduling::set_affinity(last).at(Step::Affinity, ""),
+            (Some(last), _) if !first => scheduling::set_affinity(last).at(Step::Affinity, &last.to_string()),
             (None, Some(_)) if !first => Ok(()),
             _ => {
                 // As under runc: where it is forbidden, the caller's are good enough.
@@ -91,7 +91,11 @@ impl Machine {
             scheduling::set_personality(domain).at(Step::Personality, word)?;
         }
         if let Some((mode, nodes, word)) = &self.memory {
-            scheduling::set_memory_policy(*mode, nodes).at(Step::MemoryPolicy, word)?;
+            let set = scheduling::set_memory_policy(*mode, nodes);
+            match nodes.is_empty() {
+                true => set.at(Step::MemoryPolicy, word)?,
+                false => set.asked("linux.memoryPolicy.nodes", format_args!("set {word} for the nodes {nodes}"))?,
+            }
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 //!
 //! Everything here is for the calling thread, and for what it clones and executes afterwards.
 
+use std::fmt;
 use std::io;
 use std::mem::size_of;
 
@@ -85,9 +86,33 @@ impl Mask {
         self.0[word as usize] |= 1 << bit;
     }
 
+    /// Whether a number is in it.
+    pub fn contains(&self, number: u32) -> bool {
+        let (word, bit) = (number / libc::c_ulong::BITS, number % libc::c_ulong::BITS);
+        self.0.get(word as usize).is_some_and(|word| word >> bit & 1 == 1)
+    }
+
     /// Whether there is no number in it.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
+    }
+}
+
+impl fmt::Display for Mask {
+    /// As a list of ranges: `0-3,7`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers = self.0.len() as u32 * libc::c_ulong::BITS;
+        let mut comma = "";
+        let mut first = 0;
+        while let Some(start) = (first..numbers).find(|number| self.contains(*number)) {
+            let end = (start..numbers).find(|number| !self.contains(*number)).unwrap_or(numbers);
+            match end - start {
+                1 => write!(f, "{comma}{start}")?,
+                _ => write!(f, "{comma}{start}-{}", end - 1)?,
+            }
+            (comma, first) = (",", end);
+        }
+        Ok(())
     }
 }
 
@@ -154,6 +179,8 @@ mod tests {
         mask.insert(Mask::MAX + 1);
         assert_eq!(mask.0, [1, 2]);
         assert!(!mask.is_empty());
+        mask.insert(64);
+        assert_eq!((mask.to_string().as_str(), mask.contains(64), mask.contains(999)), ("0,64-65", true, false));
     }
 
     #[test]

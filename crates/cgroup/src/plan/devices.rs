@@ -21,6 +21,8 @@ pub(super) fn plan(rules: &[DeviceRule], version: Version) -> Result<Vec<Write>,
     Ok(writes)
 }
 
+const ACCESSES: &str = "an access: must be some of r, w, m";
+
 fn file(index: usize, rule: &DeviceRule) -> Result<Write, PlanError> {
     let file = if rule.allow { "devices.allow" } else { "devices.deny" };
     let field = |part| Field::member(RULES, index, part);
@@ -34,12 +36,14 @@ fn file(index: usize, rule: &DeviceRule) -> Result<Write, PlanError> {
             Err(PlanError::OutOfRange { field: field(part), value: number.into(), range })
         }
     };
+    let is_access = rule.access.bytes().all(|letter| b"rwm".contains(&letter));
     let value = match rule.kind.as_str() {
-        // Version 1's controller reads nothing behind the letter.
-        "" | "a" => "a".into(),
+        // Version 1's controller reads nothing behind the letter; what stands there has to mean something all the same.
+        "" | "a" if is_access => "a".into(),
+        "" | "a" => return Err(word("access", &rule.access, ACCESSES)),
         kind @ ("b" | "c") => {
-            if rule.access.is_empty() || rule.access.bytes().any(|letter| !b"rwm".contains(&letter)) {
-                return Err(word("access", &rule.access, "an access: must be some of r, w, m"));
+            if rule.access.is_empty() || !is_access {
+                return Err(word("access", &rule.access, ACCESSES));
             }
             format!("{kind} {}:{} {}", number(rule.major, "major")?, number(rule.minor, "minor")?, rule.access)
         }

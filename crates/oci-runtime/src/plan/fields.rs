@@ -60,6 +60,8 @@ fn fields_of_the_process() {
     check(process("user", json!({"gid": u32::MAX})), &text("gid"));
     check(process("user", json!({"additionalGids": [1, u32::MAX]})), &text("additionalGids[1]"));
     check(process("user", json!({"umask": 63})), "umask: 63");
+    // As somebody writes who means the octal one.
+    check(process("user", json!({"umask": 777})), "error: process.user.umask: 777 is not between 0 and 511");
     check(json!({}), "umask: 18");
     check(process("noNewPrivileges", json!(true)), "no_new_privileges: true");
     check(process("oomScoreAdj", json!(-1000)), "oom_score_adj: Some(-1000)");
@@ -126,6 +128,10 @@ fn names_paths_and_root() {
     }
     check(linux("maskedPaths", json!(["/a"])), r#"masked: ["/a"]"#);
     check(linux("maskedPaths", json!(["/a", "b"])), r#"error: linux.maskedPaths[1]: "b" is not an absolute path"#);
+    for root in ["/", "//", "/."] {
+        let text = format!("error: linux.maskedPaths[1]: {root} is the container's root directory");
+        check(linux("maskedPaths", json!(["/a", root])), &text);
+    }
     check(linux("readonlyPaths", json!(["/a"])), r#"read_only: ["/a"]"#);
     check(linux("readonlyPaths", json!([""])), r#"error: linux.readonlyPaths[0]: "" is not an absolute path"#);
     check(linux("personality", json!({"domain": "LINUX32"})), r#"personality: Some((8, "LINUX32"))"#);
@@ -168,6 +174,8 @@ fn devices() {
     check(device(json!({"type": "c", "path": "/dev/null", "major": 1, "minor": 5})), text);
     check(device(json!({"type": "p", "path": "/dev//null"})), text.replace("/dev/null", "/dev//null").as_str());
     check(device(json!({"type": "u", "path": "/dev/null", "major": 1, "minor": 3})), "devices: [(0, ");
+    let text = "error: linux.devices[0].path: / is the container's root directory";
+    check(device(json!({"type": "c", "path": "/", "major": 1, "minor": 3})), text);
     check(device(json!({"type": "c", "path": "/dev/net/tun"})), "devices: [(0, ");
     check(device(json!({"type": "c", "path": "/srv/fd/x"})), "devices: [(0, ");
     check(

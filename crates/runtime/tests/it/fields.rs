@@ -159,7 +159,7 @@ fn privileged_added_processes_run_where_they_are_asked_to() {
     bundle.config["process"]["execCPUAffinity"] = json!({"final": "60000"});
     bundle.ok(&["run", "-d"]);
     let done = bundle.run(&["exec", &bundle.id, "true"]);
-    let text = "exec failed: unable to start container process: process.execCPUAffinity.final: set the processors: \
+    let text = "exec failed: unable to start container process: process.execCPUAffinity.final: set the processors 60000: \
                 invalid argument";
     assert_eq!(done.stderr.trim_end(), text);
     bundle.ok(&["delete", "-f"]);

@@ -51,6 +51,12 @@ pub(crate) enum UsageError {
         /// Without dashes.
         name: String,
     },
+    /// As Go says it, and what was meant.
+    #[error("flag provided but not defined: -{name} (a signal stands behind the container's id, without a dash)")]
+    Signal {
+        /// Without dashes.
+        name: String,
+    },
     /// The value is missing.
     #[error("flag needs an argument: -{name}")]
     NoValue {

@@ -1,5 +1,8 @@
 //! A bundle's config.json, read and judged before anything is made. Pure, but for the reading.
 
+mod advice;
+mod twice;
+
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -23,6 +26,8 @@ pub(crate) struct Plan {
     pub(crate) filter: Option<Filter>,
     /// Whether there has to be a cgroup: a place for it or a limit was named.
     pub(crate) asks_for_cgroup: bool,
+    /// What is to be told of it in the log.
+    pub(crate) warnings: Vec<String>,
     /// The cgroup's path as it was given, which is no path where systemd makes it.
     pub(crate) cgroups_path: String,
 }
@@ -99,6 +104,28 @@ pub(crate) enum BundleError {
     #[error("{field}: is missing")]
     Missing {
         /// Its full name.
+        field: String,
+    },
+    /// Something of which one counts.
+    #[error("{field}: {word:?} is there twice")]
+    Twice {
+        /// The full name of the second.
+        field: String,
+        /// What is there.
+        word: String,
+    },
+    /// There is nothing in it.
+    #[error("{} is empty", path.display())]
+    Blank {
+        /// Which.
+        path: PathBuf,
+    },
+    /// No process, but what it is a part of, or a part of it.
+    #[error("{} has {field}, but should hold what process of config.json does", path.display())]
+    NoProcess {
+        /// The file.
+        path: PathBuf,
+        /// What is no process's.
         field: &'static str,
     },
     /// No limits, but what they are a part of.
@@ -121,6 +148,14 @@ pub(crate) enum BundleError {
         entry: String,
         /// What is wrong with it.
         fault: &'static str,
+    },
+    /// A filter's action is missing, without which it means nothing.
+    #[error("linux.seccomp.{field}: is missing{}", one_of(known))]
+    NoAction {
+        /// Its name below `linux.seccomp`.
+        field: String,
+        /// All that there are.
+        known: Vec<&'static str>,
     },
     /// The filter is not one that can be carried out.
     #[error("linux.seccomp.{}: {fault}{}", fault.field(), one_of(&fault.allowed()))]
@@ -165,7 +200,19 @@ pub(crate) fn load(directory: &Path, id: &str) -> Result<Plan, BundleError> {
 /// Reads a process for exec.
 pub(crate) fn load_process(path: &Path) -> Result<Process, BundleError> {
     let value = read_json(open(path, OFlags::empty())?, path, 0)?;
+    let whole = ["ociVersion", "process", "root", "mounts", "linux"];
+    if let Some(field) = whole.into_iter().find(|field| value.get(field).is_some()) {
+        return Err(BundleError::NoProcess { path: path.to_owned(), field });
+    }
     typed(&value, "process")
+}
+
+impl BundleError {
+    /// Whether it is the file that is at fault, and no field in it.
+    pub(crate) fn is_of_file(&self) -> bool {
+        use BundleError::{Blank, Json, NoFile, NoProcess, Read, TooLarge};
+        matches!(self, Read { .. } | NoFile { .. } | TooLarge { .. } | Json { .. } | Blank { .. } | NoProcess { .. })
+    }
 }
 
 /// Reads limits for `update`, from a file or from standard input.
@@ -175,7 +222,13 @@ pub(crate) fn read_resources(file: impl Read, path: &Path) -> Result<Resources, 
     if let Some(field) = OTHERS.into_iter().find(|field| value.get(field).is_some()) {
         return Err(BundleError::NoResources { path: path.to_owned(), field });
     }
-    typed(&value, "linux.resources")
+    let resources = typed(&value, "linux.resources")?;
+    once(&resources)?;
+    Ok(resources)
+}
+
+fn once(resources: &Resources) -> Result<(), BundleError> {
+    twice::limit(resources).map_or(Ok(()), |(field, word)| Err(BundleError::Twice { field, word }))
 }
 
 /// What is beside or above the limits in config.json.
@@ -203,11 +256,14 @@ fn read_json(file: impl Read, path: &Path, length: u64) -> Result<Value, BundleE
     if bytes.len() as u64 > BYTES_MAX {
         return Err(BundleError::TooLarge { path: path.to_owned() });
     }
+    if bytes.trim_ascii().is_empty() {
+        return Err(BundleError::Blank { path: path.to_owned() });
+    }
     parse_json(&bytes, path)
 }
 
 fn parse_json(bytes: &[u8], path: &Path) -> Result<Value, BundleError> {
-    let mut value =
+    let twice::Once(mut value) =
         serde_json::from_slice(bytes).map_err(|source| BundleError::Json { path: path.to_owned(), source })?;
     remove_nulls(&mut value);
     // JSON has no other way to say it.
@@ -253,6 +309,8 @@ fn plan(config: &Value, directory: &Path, id: &str) -> Result<Plan, BundleError>
     for namespace in &mut spec.linux.namespaces {
         namespace.path.take_if(|path| path.as_os_str().is_empty());
     }
+    spec.linux.resources.as_ref().map_or(Ok(()), once)?;
+    let warnings = advice::warnings(config, &spec);
     let asks_for_cgroup = asks_for_cgroup(&spec.linux);
     // A relative path begins at a place of the runtime's choice (runtime-spec config-linux.md, "Cgroups Path"): the root.
     let cgroups_path = spec.linux.cgroups_path.clone();
@@ -263,18 +321,28 @@ fn plan(config: &Value, directory: &Path, id: &str) -> Result<Plan, BundleError>
     let filter = filter(&spec)?;
     check_variables(&spec.process.env, in_process)?;
     oci_runtime::check(&spec)?;
-    Ok(Plan { spec, filter, asks_for_cgroup, cgroups_path })
+    Ok(Plan { spec, filter, asks_for_cgroup, warnings, cgroups_path })
 }
 
 /// The first field that every container needs and that is not there: an empty value is another mistake than none.
-fn missing(config: &Value, spec: &Spec) -> Option<&'static str> {
+fn missing(config: &Value, spec: &Spec) -> Option<String> {
     let path = spec.root.mounts.is_empty().then_some(["root", "root.path"]);
     let needed = path.into_iter().flatten().chain(["process", "process.cwd", "process.args"]);
     let is_missing = |field: &&str| {
         let mut names = field.split('.');
         names.try_fold(config, |value, name| value.get(name)).is_none()
     };
-    needed.into_iter().find(is_missing)
+    needed.into_iter().find(is_missing).map(str::to_owned).or_else(|| missing_number(config, spec))
+}
+
+/// Go writes zeroes out here: whoever leaves a device's number out has forgotten it (runtime-spec config-linux.md,
+/// "Devices").
+fn missing_number(config: &Value, spec: &Spec) -> Option<String> {
+    let given = config.pointer("/linux/devices")?.as_array()?;
+    let nodes = spec.linux.devices.iter().zip(given).enumerate().filter(|(_, (device, _))| device.kind != "p");
+    let mut numbers = nodes.flat_map(|(index, (_, given))| ["major", "minor"].map(|name| (index, given, name)));
+    let (index, _, name) = numbers.find(|(_, given, name)| given.get(name).is_none())?;
+    Some(format!("linux.devices[{index}].{name}"))
 }
 
 /// Refuses what is no `NAME=VALUE`, as runc does.
@@ -319,7 +387,12 @@ fn filter(spec: &Spec) -> Result<Option<Filter>, BundleError> {
     let Some(value) = spec.linux.seccomp.as_ref().filter(|_| spec.linux.seccomp_program.is_none()) else {
         return Ok(None);
     };
-    let failed = |fault| BundleError::Seccomp { fault };
+    let failed = |fault: seccomp::ProfileError| match fault {
+        seccomp::ProfileError::NoAction { .. } => {
+            BundleError::NoAction { field: fault.field(), known: fault.allowed() }
+        }
+        fault => BundleError::Seccomp { fault },
+    };
     let profile: Profile = typed(value, "linux.seccomp")?;
     // Nothing in the specification's form depends on capabilities or the kernel.
     let filter = seccomp::resolve(&profile, &[], Arch::native(), (0, 0)).map_err(failed)?;
@@ -406,6 +479,38 @@ mod tests {
             (
                 linux("seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_X"]})),
                 "linux.seccomp.flags[0]: seccomp flag SECCOMP_FILTER_FLAG_X is not known, must be one of ",
+            ),
+            (
+                linux(
+                    "seccomp",
+                    json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}),
+                ),
+                "linux.seccomp.flags[0]: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs a rule with SCMP_ACT_NOTIFY",
+            ),
+            (
+                linux("seccomp", json!({"syscalls": [{"names": ["read"], "action": "SCMP_ACT_ERRNO"}]})),
+                "linux.seccomp.defaultAction: is missing, must be one of SCMP_ACT_KILL, ",
+            ),
+            (
+                linux("seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"]}]})),
+                "linux.seccomp.syscalls[0].action: is missing, must be one of SCMP_ACT_KILL, ",
+            ),
+            (
+                linux("devices", json!([{"type": "p", "path": "/dev/p"}, {"type": "c", "path": "/dev/x", "major": 1}])),
+                "linux.devices[1].minor: is missing",
+            ),
+            (
+                linux("devices", json!([{"type": "b", "path": "/dev/x", "minor": 1}])),
+                "linux.devices[0].major: is missing",
+            ),
+            (
+                linux(
+                    "resources",
+                    json!({"hugepageLimits": [
+                        {"pageSize": "2MB", "limit": 1}, {"pageSize": "2MB", "limit": 2}
+                    ]}),
+                ),
+                "linux.resources.hugepageLimits[1].pageSize: \"2MB\" is there twice",
             ),
             (
                 json!({"mounts": [{"destination": "/x", "type": "bind", "source": "/y", "options": ["rbind", "idmap"]}]}),

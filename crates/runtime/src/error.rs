@@ -37,6 +37,14 @@ pub(crate) enum CommandError {
         /// Why.
         source: BundleError,
     },
+    /// The file that a flag names is not what it takes.
+    #[error("--{flag}")]
+    FlagFile {
+        /// Which flag.
+        flag: &'static str,
+        /// Why.
+        source: Box<BundleError>,
+    },
     /// The container's own process gave up.
     #[error("unable to start container process: error during container init")]
     Init {
@@ -179,13 +187,13 @@ pub(crate) enum CommandError {
     #[error("exec args cannot be empty")]
     NoArguments,
     /// No such signal.
-    #[error("unknown signal {text:?}")]
+    #[error("unknown signal {text:?}, must be a name as SIGTERM or a number from 0 to {}", sys::signal::SIGNAL_MAX)]
     Signal {
         /// As given.
         text: String,
     },
     /// Counters cannot be printed all the time.
-    #[error("duration interval must be greater than 0")]
+    #[error("--interval: duration interval must be greater than 0")]
     Interval,
     /// It is over.
     #[error("container with id {id} is not running")]
@@ -240,9 +248,12 @@ pub(crate) enum CommandError {
         /// Why.
         source: cgroup::CgroupError,
     },
-    /// No such form.
-    #[error("invalid format option")]
-    Format,
+    /// No such form. The first words are runc's.
+    #[error("invalid format option: {format:?} of --format must be table or json")]
+    Format {
+        /// As given.
+        format: String,
+    },
     /// There is no such command. As runc says it.
     #[error("No help topic for '{command}'")]
     Unknown {

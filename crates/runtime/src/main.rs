@@ -141,6 +141,7 @@ fn run(log: &Log, call: Call) -> Result<u8, (String, u8)> {
             err,
             CommandError::Usage(
                 UsageError::Unknown { .. }
+                    | UsageError::Signal { .. }
                     | UsageError::NoValue { .. }
                     | UsageError::BadValue { .. }
                     | UsageError::Words { .. }
@@ -186,11 +187,17 @@ fn flags_of(command: &str) -> Vec<Flag> {
 
 fn dispatch(context: &Context<'_>, command: &str, words: Vec<String>) -> Result<u8, CommandError> {
     let flags = flags_of(command);
-    if let Some(text) = help_asked(command, &flags, &words)? {
+    if let Some(text) = help_asked(command, &words)? {
         commands::print(&text)?;
         return Ok(0);
     }
-    let flags = arguments::parse(&flags, words, !matches!(command, "exec" | "ps"))?;
+    let flags = arguments::parse(&flags, words, !matches!(command, "exec" | "ps")).map_err(|err| match err {
+        // As with kill(1).
+        UsageError::Unknown { name } if command == "kill" && commands::kill::is_signal(&name) => {
+            UsageError::Signal { name }
+        }
+        err => err,
+    })?;
     match command {
         "create" => commands::create::create(context, &flags),
         "run" => commands::create::run(context, &flags),
@@ -214,7 +221,7 @@ fn dispatch(context: &Context<'_>, command: &str, words: Vec<String>) -> Result<
 }
 
 /// `help`, `help COMMAND`, `COMMAND --help`.
-fn help_asked(command: &str, flags: &[Flag], words: &[String]) -> Result<Option<String>, CommandError> {
+fn help_asked(command: &str, words: &[String]) -> Result<Option<String>, CommandError> {
     let first = words.first().map(String::as_str);
     let of = |command: &str| {
         let unknown = || CommandError::Unknown { command: command.to_owned() };
@@ -223,7 +230,7 @@ fn help_asked(command: &str, flags: &[Flag], words: &[String]) -> Result<Option<
     match (command, first) {
         ("help" | "h", None | Some("-h" | "-help" | "--help" | "help" | "h")) => Ok(Some(help::overview())),
         ("help" | "h", Some(command)) => of(command),
-        (_, Some("-h" | "-help" | "--help")) => Ok(help::of(command, flags)),
+        (_, Some("-h" | "-help" | "--help")) => of(command),
         _ => Ok(None),
     }
 }

@@ -8,7 +8,7 @@
 use serde_json::Value;
 
 /// What other platforms have of their own.
-const PLATFORMS: [&str; 5] = ["freebsd", "solaris", "vm", "windows", "zos"];
+pub(crate) const PLATFORMS: [&str; 5] = ["freebsd", "solaris", "vm", "windows", "zos"];
 
 /// The full name of the first field of config.json that is asked for and not honoured.
 pub(crate) fn of_config(config: &Value) -> Option<String> {

@@ -35,8 +35,23 @@ pub(crate) use record::{FORMAT, FirstProcess, Record, Status};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StateError {
     /// A name that could lead elsewhere.
-    #[error("invalid container ID format")]
-    Id,
+    #[error("invalid container ID format: {id:?} must be of letters, digits, _, +, - and .{}", reserved(id))]
+    Id {
+        /// As given.
+        id: String,
+    },
+    /// The directory of all containers cannot be used.
+    #[error("--root: {action} {}{hint}", path.display())]
+    Root {
+        /// What was tried.
+        action: &'static str,
+        /// The directory.
+        path: PathBuf,
+        /// How another one is named; may be empty.
+        hint: &'static str,
+        /// The kernel's answer.
+        source: SystemError,
+    },
     /// There is one already.
     #[error("container with given ID already exists")]
     Exists,
@@ -106,7 +121,7 @@ impl Store {
         let path = self.path(id)?;
         let mut builder = DirBuilder::new();
         builder.mode(0o700);
-        builder.recursive(true).create(&self.root).map_err(StateError::io("create", &self.root))?;
+        builder.recursive(true).create(&self.root).map_err(|err| self.unusable("create", err))?;
         match builder.recursive(false).create(&path) {
             Err(err) if err.kind() == io::ErrorKind::AlreadyExists => return Err(StateError::Exists),
             other => other.map_err(StateError::io("create", &path))?,
@@ -145,7 +160,7 @@ impl Store {
     pub(crate) fn ids(&self) -> Result<Vec<String>, StateError> {
         let entries = match fs::read_dir(&self.root) {
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.map_err(StateError::io("read", &self.root))?,
+            other => other.map_err(|err| self.unusable("read", err))?,
         };
         let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         let mut ids: Vec<_> = directories.filter_map(|entry| entry.file_name().into_string().ok()).collect();
@@ -170,11 +185,25 @@ impl Store {
         records.filter_map(|record| record.spec.linux.seccomp_program).collect()
     }
 
+    fn unusable(&self, action: &'static str, err: io::Error) -> StateError {
+        let is_file = err.kind() == io::ErrorKind::AlreadyExists;
+        let err = if is_file { io::ErrorKind::NotADirectory.into() } else { err };
+        let denied = err.kind() == io::ErrorKind::PermissionDenied && std::env::var_os("XDG_RUNTIME_DIR").is_none();
+        let hint =
+            if denied { " ($XDG_RUNTIME_DIR, which has another one for others than root, is not set)" } else { "" };
+        StateError::Root { action, path: self.root.clone(), hint, source: SystemError(err) }
+    }
+
     fn path(&self, id: &str) -> Result<PathBuf, StateError> {
         let known = |letter: char| letter.is_ascii_alphanumeric() || "_+-.".contains(letter);
         let valid = !id.is_empty() && id.chars().all(known) && !matches!(id, "." | ".." | SECCOMP);
-        if valid { Ok(self.root.join(id)) } else { Err(StateError::Id) }
+        if valid { Ok(self.root.join(id)) } else { Err(StateError::Id { id: id.to_owned() }) }
     }
+}
+
+/// Names of files and directories that are there.
+fn reserved(id: &str) -> &'static str {
+    if matches!(id, "." | ".." | SECCOMP) { ", and no name of a directory that is there" } else { "" }
 }
 
 /// No container's id.

@@ -232,7 +232,11 @@ impl Error for ValueError {
     }
 
     fn invalid_type(found: Unexpected<'_>, wanted: &dyn Expected) -> ValueError {
-        let wanted = wanted.to_string();
+        let wanted = match wanted.to_string().as_str() {
+            "a sequence" => "an array".to_owned(),
+            "a map" => "an object".to_owned(),
+            wanted => wanted.to_owned(),
+        };
         let bounds = bounds(&wanted);
         let number = match found {
             Unexpected::Unsigned(number) => Some(number.to_string()),
@@ -246,8 +250,8 @@ impl Error for ValueError {
         match (bounds, number, found) {
             (Some((least, most)), Some(number), _) => ValueError::Range { number, least, most },
             (Some(_), None, Unexpected::Float(number)) => ValueError::Fraction { number },
-            (Some(_), None, found) => ValueError::Type { found: found.to_string(), wanted: "a whole number".into() },
-            (None, _, found) => ValueError::Type { found: found.to_string(), wanted },
+            (Some(_), None, found) => ValueError::Type { found: word(found), wanted: "a whole number".into() },
+            (None, _, found) => ValueError::Type { found: word(found), wanted },
         }
     }
 
@@ -261,6 +265,16 @@ impl Error for ValueError {
 
     fn missing_field(field: &'static str) -> ValueError {
         ValueError::Missing { field }
+    }
+}
+
+/// JSON's word for it, where serde has another.
+fn word(found: Unexpected<'_>) -> String {
+    match found {
+        Unexpected::Unit | Unexpected::Option => "null".to_owned(),
+        Unexpected::Seq => "array".to_owned(),
+        Unexpected::Map => "object".to_owned(),
+        found => found.to_string(),
     }
 }
 
@@ -293,10 +307,11 @@ mod tests {
     fn what_does_not_fit_is_told_in_the_words_of_its_field() {
         let limit = |limit: Value| json!({"linux": {"resources": {"memory": {"limit": limit}}}});
         for (config, text) in [
-            (json!([]), "config.json: invalid type: sequence, expected an object"),
-            (json!({"hooks": [[]]}), "hooks: invalid type: sequence, expected an object"),
-            (json!({"mounts": [{}, []]}), "mounts[1]: invalid type: sequence, expected an object"),
-            (json!({"mounts": {}}), "mounts: invalid type: map, expected a sequence"),
+            (json!(null), "config.json: invalid type: null, expected an object"),
+            (json!([]), "config.json: invalid type: array, expected an object"),
+            (json!({"hooks": [[]]}), "hooks: invalid type: array, expected an object"),
+            (json!({"mounts": [{}, []]}), "mounts[1]: invalid type: array, expected an object"),
+            (json!({"mounts": {}}), "mounts: invalid type: object, expected an array"),
             (
                 limit(json!(2_f64.powi(70))),
                 "linux.resources.memory.limit: 1.181e21 is not between -9223372036854775808 and \
@@ -309,7 +324,7 @@ mod tests {
                 json!({"linux": {"sysctl": {"net.ipv4.tcp_ecn": 1}}}),
                 "linux.sysctl[\"net.ipv4.tcp_ecn\"]: invalid type: integer `1`, expected a string",
             ),
-            (json!({"linux": {"sysctl": 7}}), "linux.sysctl: invalid type: integer `7`, expected a map"),
+            (json!({"linux": {"sysctl": 7}}), "linux.sysctl: invalid type: integer `7`, expected an object"),
             (
                 json!({"linux": {"namespaces": [{"type": "galaxy"}]}}),
                 "linux.namespaces[0].type: unknown word \"galaxy\", must be one of pid, network, mount, ipc, uts, user, \
@@ -323,7 +338,7 @@ mod tests {
         ] {
             assert_eq!(refused::<Spec>(&config, ""), text);
         }
-        assert_eq!(refused::<Process>(&json!([]), "process"), "process: invalid type: sequence, expected an object");
+        assert_eq!(refused::<Process>(&json!([]), "process"), "process: invalid type: array, expected an object");
         let uid = json!({"user": {"uid": -1}});
         assert_eq!(refused::<Process>(&uid, "process"), "process.user.uid: -1 is not between 0 and 4294967295");
     }

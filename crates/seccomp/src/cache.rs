@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use stdx::fs::{Durability, write_atomic};
 use stdx::sealed;
 
-use crate::compile::{CompileError, compile};
+use crate::compile::{CompileError, compile, unknown_calls};
 use crate::profile::{Profile, ProfileError};
 use crate::resolve::{Arch, Filter, resolve};
 
@@ -86,11 +86,14 @@ impl CacheError {
 ///
 /// Where too many files are there, the oldest go, but for those that `needed` names: it is asked then alone.
 ///
+/// Names of calls that nobody knows are told to `unknown`, all at once, when the filter is compiled.
+///
 /// Blocks: microseconds if the file is there, milliseconds otherwise.
 pub fn cached(
     directory: &Path,
     filter: &Filter,
     needed: impl FnOnce() -> HashSet<PathBuf>,
+    unknown: impl FnOnce(&[String]),
 ) -> Result<PathBuf, CacheError> {
     let path = directory.join(format!("{}.bpf", key(filter)?));
     if is_whole(&path) {
@@ -104,6 +107,10 @@ pub fn cached(
         .map_err(|source| CacheError::Lock { path: directory.to_owned(), source })?;
     if !is_whole(&path) {
         let program = sealed::seal(&compile(filter)?);
+        let names = unknown_calls(filter);
+        if !names.is_empty() {
+            unknown(&names);
+        }
         write_atomic(&path, &program, Durability::PowerCut)
             .map_err(|source| CacheError::Write { path: path.clone(), source })?;
         prune(directory, &path, needed);
@@ -206,7 +213,7 @@ impl Programs {
             filter.require_program_only()?;
         }
         // A shim reads its program once.
-        let found = filter.map(|filter| cached(&self.directory, &filter, HashSet::new)).transpose()?;
+        let found = filter.map(|filter| cached(&self.directory, &filter, HashSet::new, |_| {})).transpose()?;
         let entry = match &found {
             None => None,
             Some(path) => match stamp(path) {

@@ -110,6 +110,12 @@ pub fn compile(filter: &Filter) -> Result<Vec<u8>, CompileError> {
     Ok(short.unwrap_or(program))
 }
 
+/// The names in a filter that libseccomp knows of no machine: what was meant by them is left to the default.
+pub(crate) fn unknown_calls(filter: &Filter) -> Vec<String> {
+    let names = filter.syscalls.iter().flat_map(|rule| &rule.names);
+    names.filter(|name| ScmpSyscall::from_name(name).is_err()).cloned().collect()
+}
+
 fn architectures(filter: &Filter) -> Result<Vec<ScmpArch>, CompileError> {
     let parse = |name: &String| {
         let unknown = |_| CompileError::Architecture { name: name.clone() };

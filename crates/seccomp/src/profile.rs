@@ -241,6 +241,12 @@ pub enum ProfileError {
         /// The greatest.
         most: u32,
     },
+    /// Without a listener there is nobody to be waited for, and the kernel refuses it.
+    #[error("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs a rule with SCMP_ACT_NOTIFY")]
+    NeedlessWait {
+        /// Its place in the list.
+        index: usize,
+    },
     /// System calls have six arguments.
     #[error("{index} is more than 5, the number of the last argument")]
     ArgumentIndex {
@@ -273,7 +279,7 @@ impl ProfileError {
             ProfileError::Architecture { index, .. } => format!("architectures[{index}]"),
             ProfileError::Notify | ProfileError::NoListener => plain("listenerPath"),
             ProfileError::Flag { .. } => plain("flags"),
-            ProfileError::UnknownFlag { index, .. } => format!("flags[{index}]"),
+            ProfileError::UnknownFlag { index, .. } | ProfileError::NeedlessWait { index } => format!("flags[{index}]"),
             ProfileError::NotifyWrite { rule } => format!("syscalls[{rule}].action"),
             ProfileError::NeedlessMetadata => plain("listenerMetadata"),
             ProfileError::NeedlessErrno { field, .. }

@@ -172,6 +172,12 @@ impl Filter {
         if let Some((index, name)) = architectures.find(|(_, name)| !crate::compile::is_architecture(name)) {
             return Err(ProfileError::Architecture { index, name: name.clone() });
         }
+        let waits = |flag: &String| flag == "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV";
+        if let Some(index) = self.flags.iter().flatten().position(waits)
+            && !self.syscalls.iter().any(|rule| rule.action == Action::Notify)
+        {
+            return Err(ProfileError::NeedlessWait { index });
+        }
         errno("defaultErrnoRet".into(), self.default_action, self.default_errno_ret)?;
         for (number, rule) in self.syscalls.iter().enumerate() {
             errno(format!("syscalls[{number}].errnoRet"), rule.action, rule.errno_ret)?;

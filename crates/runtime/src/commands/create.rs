@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use cgroup::{Cgroup, Hierarchies};
-use oci::runtime::Spec;
 use oci_runtime::checkpoint::descriptors;
 use oci_runtime::{CgroupNeed, Container, CreateOptions, Handover, SystemError};
 use rustix::process::Signal;
@@ -90,14 +89,7 @@ fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result
     given.check(plan.spec.process.terminal, detach)?;
     given.announce(&mut plan.spec.process);
     let foreground = if detach { None } else { Some(Foreground::begin(&mut plan.spec.process)?) };
-    for (index, mount) in plan.spec.mounts.iter().enumerate().filter(|(_, mount)| mount.destination.is_relative()) {
-        // As with runc: later versions of the specification want it absolute.
-        let place = mount.destination.display();
-        context.log.warning(&format!("mounts[{index}].destination: {place} is not absolute: it is taken from / on"));
-    }
-    if has_kernel_limit(&plan.spec) {
-        context.log.warning("linux.resources.memory.kernel and kernelTCP are ignored: the kernel has no such limit");
-    }
+    plan.warnings.iter().for_each(|text| context.log.warning(text));
     let hierarchies = hierarchies()?;
     let mut coming = scope::prepare(context, id, &mut plan)?;
     let locked = context.store.create(id)?;
@@ -131,13 +123,6 @@ pub(super) fn is_left(locked: &Locked, hierarchies: &Hierarchies) -> bool {
     let Ok(record) = locked.place.load() else { return false };
     let group = Cgroup::open(hierarchies, Path::new(&record.spec.linux.cgroups_path));
     group.is_ok_and(|group| !group.procs_with_below().is_empty())
-}
-
-fn has_kernel_limit(spec: &Spec) -> bool {
-    let memory = spec.linux.resources.as_ref().and_then(|resources| resources.memory.as_ref());
-    // Go's zero asks for nothing.
-    let asks = |limit: Option<i64>| limit.is_some_and(|limit| limit != 0);
-    memory.is_some_and(|memory| asks(memory.kernel) || asks(memory.kernel_tcp))
 }
 
 /// Hooks and relative sources of mounts begin in the bundle.
@@ -178,8 +163,13 @@ pub(super) fn new_record(
 ) -> Result<Record, CommandError> {
     let mut spec = plan.spec;
     if let Some(filter) = &plan.filter {
-        spec.linux.seccomp_program =
-            Some(seccomp::cached(&context.store.filters()?, filter, || context.store.used_filters())?);
+        // Once for each profile: profiles for many machines name what one of them does not know.
+        let warn = |names: &[String]| {
+            let text = names.join(", ");
+            context.log.warning(&format!("linux.seccomp.syscalls: calls that nobody knows are passed over: {text}"));
+        };
+        let program = seccomp::cached(&context.store.filters()?, filter, || context.store.used_filters(), warn)?;
+        spec.linux.seccomp_program = Some(program);
         if let Some(rules) = spec.linux.seccomp.as_mut().and_then(|profile| profile.get_mut("syscalls")?.as_array_mut())
         {
             // The others are in the program alone, and most of the record otherwise; from these `oci-runtime` knows how the

@@ -12,7 +12,7 @@ use rustix::process::Pid;
 
 use super::{Context, hierarchies, warn_of_capabilities};
 use crate::arguments::{Parsed, UsageError};
-use crate::bundle;
+use crate::bundle::{self, BundleError};
 use crate::error::CommandError;
 use crate::foreground::Foreground;
 use crate::given::{Given, Role};
@@ -32,7 +32,7 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     let record = place.load()?;
     let mut process = match flags.value("process") {
         Some(path) => {
-            let process = bundle::load_process(&context.directory.join(path))?;
+            let process = bundle::load_process(&context.directory.join(path)).map_err(in_file)?;
             bundle::check_variables(&process.env, bundle::in_process)?;
             completed(process, &record.spec.process)
         }
@@ -72,6 +72,14 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     }
     let Some(foreground) = foreground else { return Ok(0) };
     Ok(foreground.wait(executed.pidfd.as_fd(), executed.console.take())?.code())
+}
+
+/// What the file itself has against it is told by its flag.
+fn in_file(source: BundleError) -> CommandError {
+    match source.is_of_file() {
+        true => CommandError::FlagFile { flag: "process", source: source.into() },
+        false => source.into(),
+    }
 }
 
 /// Waits until the container goes on, as runc does, which does it inside: a process that comes into a frozen cgroup stands

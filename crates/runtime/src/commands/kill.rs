@@ -70,6 +70,11 @@ fn parse(text: &str) -> Result<i32, CommandError> {
     number.ok_or_else(|| CommandError::Signal { text: text.to_owned() })
 }
 
+/// Whether a word without its dash means one.
+pub(crate) fn is_signal(text: &str) -> bool {
+    parse(text).is_ok()
+}
+
 fn has_own_processes(record: &Record) -> bool {
     let namespaces = &record.spec.linux.namespaces;
     namespaces.iter().any(|namespace| namespace.kind == NamespaceKind::Pid && namespace.path.is_none())

@@ -13,7 +13,7 @@ pub(crate) fn ps(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandErr
     let (id, options) = flags.words.split_first().ok_or(UsageError::Words { command: "ps", wanted })?;
     let record = context.store.open(id)?.load()?;
     if !matches!(format, "json" | "table" | "") {
-        return Err(CommandError::Format);
+        return Err(CommandError::Format { format: format.to_owned() });
     }
     let processes = some_cgroup(&record, hierarchies()?, "its processes are known")?.procs_with_below();
     match format {

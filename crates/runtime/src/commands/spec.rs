@@ -20,6 +20,9 @@ pub(crate) fn spec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     if flags.is_on("rootless") {
         without_privilege(&mut config, rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     }
+    if !flags.is_on("rootless") && !rustix::process::geteuid().is_root() {
+        context.log.warning("only root can run this one: --rootless writes one for others");
+    }
     let text = format!("{config:#}\n");
     let written = OpenOptions::new()
         .write(true)

@@ -60,7 +60,7 @@ pub(crate) fn list(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     match flags.value("format").unwrap_or("table") {
         "json" => print(&format!("{}\n", serde_json::to_string(&all).expect("states have only texts and numbers")))?,
         "table" | "" => print(&table(&all))?,
-        _ => return Err(CommandError::Format),
+        other => return Err(CommandError::Format { format: other.to_owned() }),
     }
     Ok(0)
 }

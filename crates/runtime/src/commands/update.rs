@@ -5,7 +5,7 @@ mod blame;
 use std::fs::File;
 use std::path::Path;
 
-use cgroup::Cgroup;
+use cgroup::{Cgroup, CgroupError};
 use oci::runtime::{
     BlockIo, CpuLimits, HugepageLimit, MemoryLimits, PidsLimit, Resources, ThrottleDevice, WeightDevice,
 };
@@ -13,7 +13,7 @@ use oci_runtime::SystemError;
 
 use super::{Context, cgroup, hierarchies};
 use crate::arguments::{Parsed, UsageError};
-use crate::bundle;
+use crate::bundle::{self, BundleError};
 use crate::error::CommandError;
 use crate::one;
 use crate::scope;
@@ -38,6 +38,9 @@ pub(crate) fn update(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comman
         context.log.warning("kernel memory settings are ignored: the kernel has no such limit");
     }
     let old = record.spec.linux.resources.clone().unwrap_or_default();
+    // They change nothing; but what nobody could carry out is not passed over.
+    let rules = Resources { devices: change.devices.clone(), ..Resources::default() };
+    cgroup::plan(&rules, hierarchies).map_err(|source| CgroupError::Plan { source })?;
     if !change.devices.is_empty() && change.devices != old.devices {
         // Engines send all limits of a container with every change; runc does not change these, either.
         context.log.warning("linux.resources.devices: the rules of a living container stay as they are");
@@ -73,11 +76,19 @@ fn put_back(context: &Context<'_>, record: &Record, group: &mut Cgroup, old: &Re
 /// Reads the file, or standard input for `-`.
 fn read(directory: &Path, path: &str) -> Result<Resources, CommandError> {
     if path == "-" {
-        return Ok(bundle::read_resources(std::io::stdin().lock(), Path::new("/dev/stdin"))?);
+        return bundle::read_resources(std::io::stdin().lock(), Path::new("/dev/stdin")).map_err(in_file);
     }
     let path = directory.join(path);
     let failed = |err| CommandError::File { action: "--resources: open", path: path.clone(), source: SystemError(err) };
-    Ok(bundle::read_resources(File::open(&path).map_err(failed)?, &path)?)
+    bundle::read_resources(File::open(&path).map_err(failed)?, &path).map_err(in_file)
+}
+
+/// What the file itself has against it is told by its flag.
+fn in_file(source: BundleError) -> CommandError {
+    match source.is_of_file() {
+        true => CommandError::FlagFile { flag: "resources", source: source.into() },
+        false => source.into(),
+    }
 }
 
 /// What the flags say. Pure.

@@ -28,7 +28,7 @@ fn record(process: Option<FirstProcess>) -> Record {
 fn names_that_lead_elsewhere_are_refused() {
     let (_dir, store) = store();
     for id in ["", ".", "..", "a/b", "a b", ".seccomp", "ä"] {
-        assert!(matches!(store.create(id), Err(StateError::Id)), "{id}");
+        assert!(matches!(store.create(id), Err(StateError::Id { .. })), "{id}");
     }
     assert!(matches!(store.open("a"), Err(StateError::Missing)));
     drop(store.create("a_+-.1").unwrap());

@@ -51,7 +51,7 @@ fn privileged_statuses_and_sentences_are_runcs_in_every_state() {
                 "exec failed: cannot exec in a paused container (use --ignore-paused to override)",
             ),
             (&["resume", "ID"], 0, ""),
-            (&["kill", "ID", "FOO"], 1, "unknown signal \"FOO\""),
+            (&["kill", "ID", "FOO"], 1, "unknown signal \"FOO\", must be a name as SIGTERM or a number from 0 to 64"),
             (&["kill", "--all", "ID", "KILL"], 0, ""),
         ],
     );
@@ -87,7 +87,12 @@ fn what_cannot_be_understood_has_runcs_statuses() {
             (&["exec"], 1, "longshore-runtime: \"exec\" requires a minimum of 1 argument(s)"),
             (&["exec", "--nosuch", "x"], 1, "flag provided but not defined: -nosuch"),
             (&["create", "-b"], 1, "flag needs an argument: -bundle"),
-            (&["create", "a b"], 1, "longshore-runtime create failed: invalid container ID format"),
+            (
+                &["create", "a b"],
+                1,
+                "longshore-runtime create failed: invalid container ID format: \"a b\" must be of letters, digits, _, +, - \
+                 and .",
+            ),
             (
                 &["run", "-b", "/nosuch", "x"],
                 1,

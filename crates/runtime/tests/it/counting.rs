@@ -101,7 +101,7 @@ fn privileged_counters_are_printed_once_or_until_the_end() {
     std::os::unix::fs::symlink("busybox", bundle.path("rootfs/bin/tail")).unwrap();
     assert_eq!(bundle.err(&["events", "--stats"]), "container does not exist");
     bundle.ok(&["create"]);
-    assert_eq!(bundle.err(&["events", "--interval", "0s"]), "duration interval must be greater than 0");
+    assert_eq!(bundle.err(&["events", "--interval", "0s"]), "--interval: duration interval must be greater than 0");
     let stats: Value = serde_json::from_str(&bundle.ok(&["events", "--stats"])).unwrap();
     assert_eq!((&stats["type"], &stats["id"]), (&json!("stats"), &json!(bundle.id)));
     let data = &stats["data"];
@@ -138,7 +138,7 @@ fn privileged_ps_shows_what_its_own_flags_say() {
     assert_eq!(pids.len(), 2);
     assert_eq!(bundle.run(&["ps", &bundle.id, "-o", "args"]).stderr, "couldn't find PID field in ps output\n");
     assert!(bundle.run(&["ps", &bundle.id, "--nosuch"]).stderr.starts_with("ps ended with exit status: 1: error"));
-    assert_eq!(bundle.err(&["ps", "--format", "x"]), "invalid format option");
+    assert_eq!(bundle.err(&["ps", "--format", "x"]), "invalid format option: \"x\" of --format must be table or json");
     bundle.ok(&["delete", "-f"]);
     bundle.assert_gone();
 }

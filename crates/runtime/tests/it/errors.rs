@@ -95,10 +95,13 @@ fn what_is_not_done_is_refused_by_name_in_the_log() {
         (&["checkpoint", "nosuch"], "container does not exist"),
         (&["create", "--nosuch", "x"], "flag provided but not defined: -nosuch"),
         (&["create"], "longshore-runtime: \"create\" requires exactly 1 argument(s)"),
-        (&["create", "a/b"], "longshore-runtime create failed: invalid container ID format"),
+        (
+            &["create", "a/b"],
+            "longshore-runtime create failed: invalid container ID format: \"a/b\" must be of letters, digits, _, +, - and .",
+        ),
         (&["state", "nosuch"], "container does not exist"),
         (&["kill", "nosuch"], "container does not exist"),
-        (&["list", "-f", "yaml"], "invalid format option"),
+        (&["list", "-f", "yaml"], "invalid format option: \"yaml\" of --format must be table or json"),
     ] {
         let done = bundle.run(words);
         assert_eq!((done.code, done.stderr.trim_end()), (Some(1), text));

@@ -27,6 +27,7 @@ mod net_devices;
 mod rootless;
 mod scope;
 mod seccomp;
+mod silent;
 mod systemd;
 mod terminal;
 mod user_namespace;

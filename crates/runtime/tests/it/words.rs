@@ -22,6 +22,13 @@ fn flags_and_commands_that_are_misunderstood_are_named_before_anything_else() {
         &[
             (&["help", "frob"], 3, "No help topic for 'frob'"),
             (&["frob"], 3, "No help topic for 'frob'"),
+            (&["frob", "--help"], 3, "No help topic for 'frob'"),
+            (
+                &["kill", "-9", "ID"],
+                1,
+                "flag provided but not defined: -9 (a signal stands behind the container's id, without a dash)",
+            ),
+            (&["kill", "-x", "ID"], 1, "flag provided but not defined: -x"),
             (&["features", "x"], 1, "longshore-runtime: \"features\" requires exactly 0 argument(s)"),
             (&["kill"], 1, "longshore-runtime: \"kill\" requires a minimum of 1 argument(s)"),
             (&["kill", "a", "b", "c"], 1, "longshore-runtime: \"kill\" requires a maximum of 2 argument(s)"),
@@ -100,6 +107,9 @@ fn privileged_what_an_exec_is_asked_for_is_named_by_its_flag_or_its_field() {
     fs::write(bundle.path("cwd.json"), process.to_string()).unwrap();
     process["cwd"] = json!("/");
     fs::write(bundle.path("args.json"), process.to_string()).unwrap();
+    process["execCPUAffinity"] = json!({"initial": "900-901"});
+    fs::write(bundle.path("affinity.json"), process.to_string()).unwrap();
+    let file = |name: &str| bundle.path(name).display().to_string();
     let start = "exec failed: unable to start container process: ";
     check(
         &bundle,
@@ -121,6 +131,25 @@ fn privileged_what_an_exec_is_asked_for_is_named_by_its_flag_or_its_field() {
                 "invalid value \"web\" for flag -additional-gids, which takes a number from 0 to 4294967294",
             ),
             (&["exec", "ID", "nosuch"], 255, &format!("{start}exec: \"nosuch\": executable file not found in $PATH")),
+            (
+                &["exec", "-p", "nosuch", "ID"],
+                255,
+                &format!("exec failed: --process: open {}: no such file or directory", file("nosuch")),
+            ),
+            (&["exec", "-p", "/dev/null", "ID"], 255, "exec failed: --process: /dev/null is empty"),
+            (
+                &["exec", "-p", "config.json", "ID"],
+                255,
+                &format!(
+                    "exec failed: --process: {} has ociVersion, but should hold what process of config.json does",
+                    file("config.json")
+                ),
+            ),
+            (
+                &["exec", "-p", "affinity.json", "ID"],
+                255,
+                &format!("{start}process.execCPUAffinity.initial: set the processors 900-901: invalid argument"),
+            ),
             (
                 &["exec", "-p", "bare.json", "ID"],
                 255,
@@ -149,7 +178,8 @@ fn privileged_what_an_exec_is_asked_for_is_named_by_its_flag_or_its_field() {
 fn privileged_a_program_that_is_none_is_named_with_its_field() {
     let mut bundle = Bundle::new(&["/bin/none"]);
     let none = bundle.path("rootfs/bin/none");
-    for (content, why) in [("#!/nosuch/interpreter\n", "no such file or directory"), ("none\n", "exec format error")] {
+    let interpreter = "no such file or directory: its interpreter /nosuch/interpreter is missing";
+    for (content, why) in [("#!/nosuch/interpreter -e\n", interpreter), ("none\n", "exec format error")] {
         fs::write(&none, content).unwrap();
         fs::set_permissions(&none, fs::Permissions::from_mode(0o755)).unwrap();
         check(&bundle, &[(&["run", "ID"], 255, &format!("process.args[0]: exec /bin/none: {why}"))]);
@@ -208,6 +238,10 @@ fn privileged_a_limit_is_named_by_its_flag_and_a_file_without_limits_is_refused(
     bundle.ok(&["run", "-d"]);
     fs::write(bundle.path("limits.json"), r#"{"cpu": {"shares": 1}}"#).unwrap();
     fs::write(bundle.path("inner.json"), r#"{"resources": {"pids": {"limit": 5}}}"#).unwrap();
+    fs::write(bundle.path("blank.json"), " \n").unwrap();
+    fs::write(bundle.path("devices.json"), r#"{"devices": [{"allow": true, "type": "c", "access": "x"}]}"#).unwrap();
+    let pages = json!({"pageSize": "2MB", "limit": 0});
+    fs::write(bundle.path("twice.json"), json!({"hugepageLimits": [pages, pages]}).to_string()).unwrap();
     let file = |name: &str| bundle.path(name).display().to_string();
     let shares = "linux.resources.cpu.shares: 1 is not between 2 and 262144";
     let no_limits = |name: &str, field: &str| {
@@ -231,10 +265,63 @@ fn privileged_a_limit_is_named_by_its_flag_and_a_file_without_limits_is_refused(
                 1,
                 &format!("--resources: open {}: no such file or directory", file("nosuch")),
             ),
+            (&["update", "-r", "rootfs", "ID"], 1, &format!("--resources: open {}: is a directory", file("rootfs"))),
+            (&["update", "-r", "blank.json", "ID"], 1, &format!("--resources: {} is empty", file("blank.json"))),
+            (
+                &["update", "-r", "devices.json", "ID"],
+                1,
+                "linux.resources.devices[0].access: \"x\" is not an access: must be some of r, w, m",
+            ),
+            (
+                &["update", "-r", "twice.json", "ID"],
+                1,
+                "linux.resources.hugepageLimits[1].pageSize: \"2MB\" is there twice",
+            ),
             // As runc: nothing is asked for.
             (&["update", "ID"], 0, ""),
         ],
     );
     bundle.ok(&["delete", "-f"]);
+    bundle.assert_gone();
+}
+
+#[test]
+fn privileged_a_limit_of_tasks_that_an_exec_meets_is_named() {
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    bundle.ok(&["run", "-d"]);
+    bundle.ok(&["update", "--pids-limit", "1"]);
+    let text = "exec failed: unable to start container process: linux.resources.pids.limit: the container has as many tasks \
+                as it may, 1 (pids.max of its cgroup): resource temporarily unavailable";
+    check(&bundle, &[(&["exec", "ID", "true"], 255, text)]);
+    bundle.ok(&["delete", "-f"]);
+    bundle.assert_gone();
+}
+
+#[test]
+fn a_root_that_is_a_file_or_somebody_elses_is_named() {
+    let bundle = Bundle::new(&["true"]);
+    fs::write(bundle.path("root"), "").unwrap();
+    let root = bundle.path("root").display().to_string();
+    let failed = |action: &str| format!("--root: {action} {root}: not a directory");
+    check(
+        &bundle,
+        &[
+            (&["list"], 1, &failed("read")),
+            (&["create", "ID"], 1, &format!("longshore-runtime create failed: {}", failed("create"))),
+        ],
+    );
+}
+
+#[test]
+fn privileged_hooks_need_mounts_of_the_containers_own() {
+    let mut bundle = Bundle::new(&["true"]);
+    bundle.config["linux"]["namespaces"] = json!([{"type": "pid"}]);
+    bundle.config["hostname"] = json!("");
+    bundle.config["hooks"] = json!({"prestart": [{"path": "/bin/true"}]});
+    let said = bundle.err(&["create"]);
+    let own = "hooks: needs a mount namespace of the container's own in linux.namespaces";
+    // Before Linux 6.15 no container is without one.
+    let any = "linux.namespaces: a mount namespace of its own is required";
+    assert!(said.ends_with(own) || said.ends_with(any), "{said}");
     bundle.assert_gone();
 }

@@ -10,14 +10,14 @@ fn filter(capabilities: &[&str]) -> Filter {
 #[test]
 fn a_filter_is_compiled_once_and_another_one_has_another_file() {
     let directory = tempfile::tempdir().unwrap();
-    let path = cached(directory.path(), &filter(&[]), HashSet::new).unwrap();
+    let path = cached(directory.path(), &filter(&[]), HashSet::new, |_| {}).unwrap();
     assert_eq!(sealed::open(&fs::read(&path).unwrap()), Some(&compile(&filter(&[])).unwrap()[..]));
     // What is there is taken as it is: nothing is compiled again.
     let other = sealed::seal(&[0; 16]);
     fs::write(&path, &other).unwrap();
-    assert_eq!(cached(directory.path(), &filter(&[]), HashSet::new).unwrap(), path);
+    assert_eq!(cached(directory.path(), &filter(&[]), HashSet::new, |_| {}).unwrap(), path);
     assert_eq!(fs::read(&path).unwrap(), other);
-    assert_ne!(cached(directory.path(), &filter(&["CAP_SYS_ADMIN"]), HashSet::new).unwrap(), path);
+    assert_ne!(cached(directory.path(), &filter(&["CAP_SYS_ADMIN"]), HashSet::new, |_| {}).unwrap(), path);
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
 }
 
@@ -29,7 +29,7 @@ fn writers_wait_for_each_other_across_processes() {
     other.lock().unwrap();
     let inode = format!(":{} ", other.metadata().unwrap().ino());
     let path = directory.path().to_owned();
-    let writer = std::thread::spawn(move || cached(&path, &filter(&[]), HashSet::new).unwrap());
+    let writer = std::thread::spawn(move || cached(&path, &filter(&[]), HashSet::new, |_| {}).unwrap());
     // Lines with an arrow are of those who wait (proc_locks(5)).
     let waits = || {
         let locks = fs::read_to_string("/proc/locks").unwrap();
@@ -49,7 +49,7 @@ fn the_default_profile_is_found_again_and_made_again_when_it_is_gone() {
     let directory = tempfile::tempdir().unwrap();
     let programs = Programs::new(directory.path().to_owned(), (6, 1));
     let path = programs.of_default(&[]).unwrap();
-    assert_eq!(path, cached(directory.path(), &filter(&[]), HashSet::new).unwrap());
+    assert_eq!(path, cached(directory.path(), &filter(&[]), HashSet::new, |_| {}).unwrap());
     fs::remove_file(&path).unwrap();
     assert_eq!(programs.of_default(&[]).unwrap(), path);
     assert!(path.exists());
@@ -105,7 +105,7 @@ fn a_damaged_file_is_made_again_and_never_handed_out() {
         assert_eq!(programs.of_default(&[]).unwrap(), path);
         assert_eq!(fs::read(&path).unwrap(), good, "{} bytes", damaged.len());
         fs::write(&path, damaged).unwrap();
-        cached(directory.path(), &filter(&[]), HashSet::new).unwrap();
+        cached(directory.path(), &filter(&[]), HashSet::new, |_| {}).unwrap();
         assert_eq!(fs::read(&path).unwrap(), good, "{} bytes", damaged.len());
     }
     fs::remove_file(&path).unwrap();
@@ -126,12 +126,24 @@ fn the_oldest_files_go_when_there_are_too_many_but_none_that_is_needed() {
     let files: Vec<_> = (0..FILES_MAX as u64 + 9).map(old).collect();
     fs::write(directory.path().join("other"), "").unwrap();
     let needed = HashSet::from([files[0].clone(), files[3].clone()]);
-    let new = cached(directory.path(), &filter(&[]), || needed).unwrap();
+    let new = cached(directory.path(), &filter(&[]), || needed, |_| {}).unwrap();
     let left: Vec<_> = files.iter().filter(|path| path.exists()).collect();
     assert_eq!((left.len(), left[0], left[1], left[2]), (FILES_MAX - 1, &files[0], &files[3], &files[12]));
     assert!(new.exists() && directory.path().join("other").exists());
     // A file that is asked for is no old one.
     File::options().write(true).open(&new).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
-    cached(directory.path(), &filter(&[]), HashSet::new).unwrap();
+    cached(directory.path(), &filter(&[]), HashSet::new, |_| {}).unwrap();
     assert!(fs::metadata(&new).unwrap().modified().unwrap().elapsed().unwrap() < MARK_AFTER);
+}
+
+#[test]
+fn a_call_that_nobody_knows_is_told_when_it_is_compiled() {
+    let directory = tempfile::tempdir().unwrap();
+    let profile = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["read", "raed", "s390_pci_mmio_read"], "action": "SCMP_ACT_ERRNO"}]}"#;
+    let filter = crate::resolve(&Profile::parse(profile).unwrap(), &[], Arch::native(), (0, 0)).unwrap().unwrap();
+    let mut told = Vec::new();
+    cached(directory.path(), &filter, HashSet::new, |names| told.extend_from_slice(names)).unwrap();
+    assert_eq!(told, ["raed"]);
+    cached(directory.path(), &filter, HashSet::new, |names| panic!("{names:?}")).unwrap();
 }

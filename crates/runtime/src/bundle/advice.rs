@@ -1,0 +1,130 @@
+//! What of a config.json is passed over or means something else than it says, and stops nothing: told in the log. Pure.
+
+use oci::runtime::Spec;
+use serde_json::Value;
+
+use crate::refused::PLATFORMS;
+
+/// A sentence for each, with the field's full name.
+pub(super) fn warnings(config: &Value, spec: &Spec) -> Vec<String> {
+    let mut all = Vec::new();
+    platforms(config, &mut all);
+    relative_destinations(spec, &mut all);
+    modes(spec, &mut all);
+    variables(spec, &mut all);
+    limits(spec, &mut all);
+    all
+}
+
+/// Empty ones: what asks for something is refused.
+fn platforms(config: &Value, all: &mut Vec<String>) {
+    let given = config.as_object().into_iter().flat_map(|fields| fields.keys());
+    let foreign = given.filter(|name| PLATFORMS.iter().any(|known| known.eq_ignore_ascii_case(name)));
+    all.extend(foreign.map(|name| format!("{name}: is for another platform, and passed over")));
+}
+
+/// As with runc: later versions of the specification want it absolute.
+fn relative_destinations(spec: &Spec, all: &mut Vec<String>) {
+    for (index, mount) in spec.mounts.iter().enumerate().filter(|(_, mount)| mount.destination.is_relative()) {
+        let place = mount.destination.display();
+        all.push(format!("mounts[{index}].destination: {place} is not absolute: it is taken from / on"));
+    }
+}
+
+/// The kind of a file, which some engines leave in the mode of a host's device, is no mistake (inode(7), S_IFMT); nor is the
+/// sticky bit, which a device may have.
+const MODE_KNOWN: u32 = 0o171_777;
+
+fn modes(spec: &Spec, all: &mut Vec<String>) {
+    for (index, device) in spec.linux.devices.iter().enumerate() {
+        if let Some(mode) = device.file_mode.filter(|mode| mode & !MODE_KNOWN != 0) {
+            let kept = mode & 0o1777;
+            let field = format!("linux.devices[{index}].fileMode");
+            all.push(format!("{field}: {mode} is octal {mode:o}, of which a device keeps {kept:o}"));
+        }
+    }
+}
+
+/// Of a process's they are refused; a hook may be given what a shell would never take, and runc gives it.
+fn variables(spec: &Spec, all: &mut Vec<String>) {
+    let Some(hooks) = &spec.hooks else { return };
+    for (name, hooks) in [
+        ("prestart", &hooks.prestart),
+        ("createRuntime", &hooks.create_runtime),
+        ("createContainer", &hooks.create_container),
+        ("startContainer", &hooks.start_container),
+        ("poststart", &hooks.poststart),
+        ("poststop", &hooks.poststop),
+    ] {
+        for (hook, entries) in hooks.iter().enumerate().map(|(hook, found)| (hook, &found.env)) {
+            for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| !entry.contains('=')) {
+                let field = format!("hooks.{name}[{hook}].env[{index}]");
+                all.push(format!("{field}: {entry:?} is no variable: missing '='"));
+            }
+        }
+    }
+}
+
+fn limits(spec: &Spec, all: &mut Vec<String>) {
+    let Some(resources) = &spec.linux.resources else { return };
+    // Go's zero asks for nothing.
+    let asks = |limit: Option<i64>| limit.is_some_and(|limit| limit != 0);
+    if resources.memory.as_ref().is_some_and(|memory| asks(memory.kernel) || asks(memory.kernel_tcp)) {
+        all.push("linux.resources.memory.kernel and kernelTCP are ignored: the kernel has no such limit".to_owned());
+    }
+    let quota = resources.cpu.as_ref().and_then(|cpu| cpu.quota);
+    if let Some(quota) = quota.filter(|quota| *quota < -1) {
+        all.push(format!("linux.resources.cpu.quota: {quota} is no limit, as -1 is"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_passed_over_is_told_with_its_name() {
+        let hook = json!([{"path": "/h", "env": ["A=1", "bare"]}]);
+        let device = |mode: u32| json!({"type": "c", "path": "/dev/x", "major": 1, "minor": 3, "fileMode": mode});
+        for (config, text) in [
+            (json!({"vm": {}}), "vm: is for another platform, and passed over"),
+            (json!({"Solaris": {"milestone": ""}}), "Solaris: is for another platform, and passed over"),
+            (
+                json!({"mounts": [{"destination": "x", "type": "tmpfs"}]}),
+                "mounts[0].destination: x is not absolute: it is taken from / on",
+            ),
+            (
+                json!({"linux": {"devices": [device(0o666), device(0o4755)]}}),
+                "linux.devices[1].fileMode: 2541 is octal 4755, of which a device keeps 755",
+            ),
+            // Octal digits, read as decimal ones, with a digit too many.
+            (
+                json!({"linux": {"devices": [device(6666)]}}),
+                "linux.devices[0].fileMode: 6666 is octal 15012, of which a device keeps 1012",
+            ),
+            (json!({"hooks": {"poststop": hook}}), "hooks.poststop[0].env[1]: \"bare\" is no variable: missing '='"),
+            (
+                json!({"linux": {"resources": {"memory": {"kernel": 1}}}}),
+                "linux.resources.memory.kernel and kernelTCP are ignored: the kernel has no such limit",
+            ),
+            (
+                json!({"linux": {"resources": {"cpu": {"quota": -5}}}}),
+                "linux.resources.cpu.quota: -5 is no limit, as -1 is",
+            ),
+        ] {
+            let spec = serde_json::from_value(config.clone()).unwrap();
+            assert_eq!(warnings(&config, &spec), [text], "{config}");
+        }
+        for good in [
+            // A host's device, whose mode has its kind.
+            json!({"linux": {"devices": [device(0o20666), device(0o60660)]}}),
+            json!({"linux": {"resources": {"memory": {"kernel": 0}, "cpu": {"quota": -1}}}}),
+            json!({"nobodyKnows": {}}),
+        ] {
+            let spec = serde_json::from_value(good.clone()).unwrap();
+            assert_eq!(warnings(&good, &spec), [""; 0], "{good}");
+        }
+    }
+}

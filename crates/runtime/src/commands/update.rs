@@ -34,7 +34,9 @@ pub(crate) fn update(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comman
         None => said(flags)?,
     };
     let memory = change.memory.as_ref();
-    if memory.is_some_and(|memory| memory.kernel.is_some() || memory.kernel_tcp.is_some()) {
+    // Go's zero asks for nothing.
+    let asks = |limit: Option<i64>| limit.is_some_and(|limit| limit != 0);
+    if memory.is_some_and(|memory| asks(memory.kernel) || asks(memory.kernel_tcp)) {
         context.log.warning("kernel memory settings are ignored: the kernel has no such limit");
     }
     let old = record.spec.linux.resources.clone().unwrap_or_default();

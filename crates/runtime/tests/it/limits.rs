@@ -84,6 +84,19 @@ fn privileged_a_path_that_leads_out_is_named() {
     }
 }
 
+/// Every new cgroup has its control files: the directories above are made, and the last cannot be.
+#[test]
+fn privileged_a_path_that_is_a_control_file_is_named_and_what_was_made_above_is_gone() {
+    let mut bundle = Bundle::new(&["true"]);
+    let above = format!("longshore-test-{}", bundle.id);
+    bundle.config["linux"]["cgroupsPath"] = json!(format!("/{above}/a/cgroup.procs"));
+    let text = bundle.err(&["create"]);
+    assert!(text.contains("linux.cgroupsPath: create "), "{text}");
+    assert!(text.ends_with(&format!("/{above}/a/cgroup.procs: file exists")), "{text}");
+    assert!(!Hierarchies::detect().unwrap().children(Path::new("/")).contains(&above));
+    assert!(!bundle.state_dir().exists());
+}
+
 #[test]
 fn privileged_a_container_without_a_path_leaves_no_cgroup() {
     let mut bundle = Bundle::new(&["true"]);
@@ -142,6 +155,11 @@ fn privileged_a_change_of_limits_that_fails_changes_none() {
     let words: Vec<_> = ["update"].into_iter().chain(limits).collect();
     assert!(bundle.err(&words).starts_with("--cpuset-cpus: linux.resources.cpu.cpus: "), "{}", bundle.logged());
     assert_eq!(all(&bundle), before);
+    // Go's zero, which asks for nothing.
+    fs::write(bundle.path("zero.json"), r#"{"memory": {"kernel": 0, "kernelTCP": 0}}"#).unwrap();
+    bundle.ok(&["update", "-r", "zero.json"]);
+    let log = fs::read_to_string(bundle.path("log")).unwrap();
+    assert!(!log.contains("kernel memory"), "{log}");
     bundle.ok(&["update", "--memory", "64m", "--pids-limit", "0"]);
     assert_eq!(limit(&bundle, Controller::Memory, "memory.limit_in_bytes", "memory.max"), "67108864");
     // As runc has it since 1.4: systemd does not know a limit of 0.

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use serde_json::json;
 
-use super::fixture::Bundle;
+use super::fixture::{Bundle, wait_until};
 use super::foreground::session_with_files;
 
 /// A container with ids of its own, whose root may not look into the bundle's directory.
@@ -109,6 +109,24 @@ fn privileged_a_container_joins_the_user_namespace_of_another() {
 }
 
 #[test]
+fn privileged_a_user_namespace_without_a_root_is_not_joined() {
+    let mut other = std::process::Command::new("unshare").args(["-U", "sleep", "1000"]).spawn().unwrap();
+    let own = fs::read_link("/proc/self/ns/user").unwrap();
+    let theirs = format!("/proc/{}/ns/user", other.id());
+    wait_until("another user namespace", || fs::read_link(&theirs).is_ok_and(|there| there != own));
+    for map in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{}/{map}", other.id()), "5 100000 10").unwrap();
+    }
+    let mut bundle = Bundle::new(&["true"]);
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user", "path": theirs}));
+    let text = bundle.err(&["create"]);
+    assert!(text.ends_with("linux.namespaces[6].path: maps no id to 0, as whom the container is made"), "{text}");
+    bundle.assert_gone();
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
+#[test]
 fn privileged_an_id_that_is_not_mapped_is_named() {
     let mut bundle = mapped(&["true"]);
     bundle.config["process"]["user"] = json!({"uid": 1000, "gid": 0});
@@ -123,6 +141,10 @@ fn privileged_an_id_that_is_not_mapped_is_named() {
         text.ends_with("process.user.gid: 1000 is no id of the container's user namespace: invalid argument"),
         "{text}"
     );
+    bundle.config["process"]["user"] = json!({"uid": 0, "gid": 0, "additionalGids": [5, 1000, 6]});
+    let text = bundle.err(&["create"]);
+    let named = "process.user.additionalGids[1]: 1000 is no id of the container's user namespace: invalid argument";
+    assert!(text.ends_with(named), "{text}");
     bundle.assert_gone();
 }
 

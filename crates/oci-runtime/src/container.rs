@@ -142,6 +142,9 @@ pub struct Container {
     pub state: State,
     /// How long [`Container::exec`] waits for the new process to be ready; ten seconds at first.
     pub exec_within: Duration,
+    /// Whether an added process that cannot execute its program names a missing interpreter on its standard error. dockerd's
+    /// users know the sentence without it: not at first.
+    pub names_interpreter: bool,
     gate: Option<Channel>,
     need: CgroupNeed,
     namespaces: ThreadNameSpaceType,
@@ -194,6 +197,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
     process.machine = plan.machine.clone();
     process.labels.check_host()?;
     process.names_field = options.handover.is_some();
+    process.names_interpreter = options.handover.is_some();
     process.start_hooks = hooks.map(|(hooks, state)| {
         let status = "created".into();
         (hooks.start_container.clone(), State { status, ..state.clone() })
@@ -226,6 +230,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
             console,
             state: plain_state(options.id, child.pid),
             exec_within: EXEC_WITHIN,
+            names_interpreter: false,
             // Closed where the container waits elsewhere.
             gate: Some(gate).filter(|_| options.handover.is_none()),
             need: need(&options),
@@ -311,6 +316,7 @@ impl Container {
             cgroup: Cgroup::open(hierarchies, &cgroup_path(id, spec))?,
             state: plain_state(id, pid),
             exec_within: EXEC_WITHIN,
+            names_interpreter: false,
             gate: None,
             need: cgroup,
             namespaces: plan.namespaces.all,
@@ -345,6 +351,7 @@ impl Container {
         let mut process = plan_process(&self.id, self.namespaces, options.process, options.user, root, seccomp)??;
         process.kept = options.kept;
         process.machine = self.machine.clone();
+        process.names_interpreter = self.names_interpreter;
         process.labels.check_host()?;
         let entrance = self.need.entrance(&self.cgroup)?;
         let (container, namespaces) = (self.pidfd.as_fd(), self.namespaces);

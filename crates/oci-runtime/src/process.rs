@@ -56,6 +56,8 @@ pub(crate) struct ProcessPlan {
     pub(crate) start_hooks: Option<(Vec<Hook>, State)>,
     /// Whether a program that cannot be executed is told with its field: dockerd's users know the sentence without it.
     pub(crate) names_field: bool,
+    /// Whether it is told what is missing where the program itself is there.
+    pub(crate) names_interpreter: bool,
 }
 
 /// The five sets as bits, within what the host can give.
@@ -140,6 +142,7 @@ impl ProcessPlan {
             kept: Kept::default(),
             start_hooks: None,
             names_field: false,
+            names_interpreter: false,
         }))
     }
 
@@ -258,7 +261,7 @@ impl ProcessPlan {
                     Ok(()) => sys::exec::execve(program, &self.argv, &self.envp),
                     Err(err) => err,
                 };
-                let missing = err.kind() == io::ErrorKind::NotFound && self.names_field;
+                let missing = err.kind() == io::ErrorKind::NotFound && self.names_interpreter;
                 let field = if self.names_field { "process.args[0]: " } else { "" };
                 let text = format!("{field}exec {}: {}", program.to_string_lossy(), SystemError(err));
                 // At once: the filter may end whoever looks further.

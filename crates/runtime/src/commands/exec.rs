@@ -62,6 +62,7 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
         container.cgroup = cgroup::below(&container.cgroup, &below)?;
     }
     container.state = super::hook_state(&record, "running");
+    container.names_interpreter = true;
     let stdio = given.stdio(process.terminal)?;
     let executed = container.exec(ExecOptions { process: &process, user: None, stdio, kept: given.kept });
     let mut executed = executed.map_err(|err| blame::blame(err, flags))?;

@@ -286,9 +286,14 @@ fn privileged_a_limit_is_named_by_its_flag_and_a_file_without_limits_is_refused(
 }
 
 #[test]
-fn privileged_a_limit_of_tasks_that_an_exec_meets_is_named() {
+fn privileged_what_keeps_an_exec_from_its_program_is_named() {
     let bundle = Bundle::new(&["sleep", "1000"]);
     bundle.ok(&["run", "-d"]);
+    let none = bundle.path("rootfs/bin/none");
+    fs::write(&none, "#!/nosuch\n").unwrap();
+    fs::set_permissions(&none, fs::Permissions::from_mode(0o755)).unwrap();
+    let missing = "exec /bin/none: no such file or directory: its interpreter /nosuch is missing";
+    check(&bundle, &[(&["exec", "ID", "none"], 255, missing)]);
     bundle.ok(&["update", "--pids-limit", "1"]);
     let text = "exec failed: unable to start container process: linux.resources.pids.limit: the container has as many tasks \
                 as it may, 1 (pids.max of its cgroup): resource temporarily unavailable";

@@ -10,6 +10,7 @@ pub(crate) mod exec;
 pub(crate) mod images;
 pub(crate) mod later;
 pub(crate) mod live;
+pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod networks;
 pub(crate) mod progress;

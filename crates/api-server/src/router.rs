@@ -10,8 +10,8 @@ use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, StatusCode, Uri};
 
 use crate::handlers::{
-    archive, checkpoints, commit, containers, disk, events, exec, images, later, live, logs, networks, pull, system,
-    volume_copies, volumes,
+    archive, checkpoints, commit, containers, disk, events, exec, images, later, live, login, logs, networks, pull,
+    system, volume_copies, volumes,
 };
 use crate::hijack::Outcome;
 use crate::query::{Query, unescape};
@@ -97,6 +97,7 @@ const ROUTES: &[Route] = routes![
     GET    "/containers/{}/export" Plain  archive::export,
     POST   "/containers/prune"     Plain  archive::prune,
     POST   "/commit"               Plain  commit::commit,
+    POST   "/auth"                 Plain  login::login,
     GET    "/exec/{}/json"         Plain   exec::inspect,
     POST   "/exec/{}/start"        Hijack exec::start,
     POST   "/exec/{}/resize"       Plain  exec::resize,
@@ -352,7 +353,7 @@ mod tests {
             (Method::GET, "/networks", "ours"),
             (Method::POST, "/networks/create", "later"),
             (Method::GET, "/swarm", "later"),
-            (Method::POST, "/auth", "later"),
+            (Method::POST, "/auth", "ours"),
             (Method::GET, "/nothing", "none"),
             (Method::PUT, "/version", "none"),
         ] {

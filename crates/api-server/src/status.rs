@@ -78,6 +78,7 @@ failures! {
     ops::inspect::InspectError,
     ops::kill::KillError,
     ops::list::ListError,
+    ops::login::LoginError,
     ops::logs::LogsError,
     ops::networks::NetworksError,
     ops::pause::PauseError,

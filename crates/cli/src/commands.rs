@@ -32,6 +32,7 @@ pub mod inspect;
 pub mod lifecycle;
 pub mod list;
 pub mod load;
+pub mod login;
 pub mod logs;
 pub mod network;
 pub mod port;
@@ -169,6 +170,8 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
         Verb::RemoveImage => images::remove(context, parsed).await,
         Verb::History => history::run(context, parsed).await,
         Verb::Pull => pull::run(context, parsed).await,
+        Verb::Login => login::run(context, parsed).await,
+        Verb::Logout => login::out(context, parsed),
         Verb::Load => load::run(context, parsed).await,
         Verb::CreateVolume => volume::create(context, parsed).await,
         Verb::ListVolumes => volume::list(context, parsed).await,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use engine_api::auth::AuthConfig;
+use errdefs::ErrorKind;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
@@ -109,31 +110,69 @@ pub fn directory(given: &str) -> PathBuf {
     }
 }
 
-/// Notes in config.json which context is in use; none if `name` is empty. Everything else there stays as it is.
+/// Notes in config.json which context is in use; none if `name` is empty.
 pub fn set_current_context(directory: &Path, name: &str) -> Result<(), Exit> {
+    let edited = edit(directory, |members| {
+        if name.is_empty() {
+            members.remove("currentContext");
+        } else {
+            members.insert("currentContext".to_owned(), name.into());
+        }
+    });
+    edited.map_err(|err| Exit::new(1, err.to_string()))
+}
+
+/// Why config.json was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum EditError {
+    /// It cannot be read or written.
+    #[error("open {}: {}", path.display(), go_error(source))]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is no JSON: it must not be replaced by one that says less.
+    #[error("parsing config file ({}): {source}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+}
+
+impl EditError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            EditError::File { source, .. } => errdefs::io_kind(source),
+            EditError::Parse { .. } => ErrorKind::InvalidArgument,
+        }
+    }
+}
+
+/// Changes config.json. Everything that `change` does not touch stays as it is.
+pub fn edit(directory: &Path, change: impl FnOnce(&mut serde_json::Map<String, Value>)) -> Result<(), EditError> {
     let path = directory.join("config.json");
-    let complain = |err: std::io::Error| Exit::new(1, format!("open {}: {}", path.display(), go_error(&err)));
+    let failed = |source: std::io::Error| EditError::File { path: path.clone(), source };
+    let refused = |source: serde_json::Error| EditError::Parse { path: path.clone(), source };
     let text = match std::fs::read(&path) {
         Ok(text) => text,
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => br#"{"auths":{}}"#.to_vec(),
-        Err(err) => return Err(complain(err)),
+        Err(err) => return Err(failed(err)),
     };
-    // A file that cannot be read must not be replaced by one that says less.
-    let refused = |err: serde_json::Error| Exit::new(1, format!("parsing config file ({}): {err}", path.display()));
     let mut members: serde_json::Map<String, Value> = serde_json::from_slice(&text).map_err(refused)?;
-    if name.is_empty() {
-        members.remove("currentContext");
-    } else {
-        members.insert("currentContext".to_owned(), name.into());
-    }
+    change(&mut members);
     let mut bytes = Vec::new();
     let indented = serde_json::ser::PrettyFormatter::with_indent(b"\t");
     let written = members.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, indented));
     written.map_err(refused)?;
-    stdx::fs::create_private_dir(directory).map_err(complain)?;
+    stdx::fs::create_private_dir(directory).map_err(failed)?;
     // Somebody may keep the file elsewhere and link to it.
     let target = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
-    stdx::fs::write_atomic(&target, &bytes, stdx::fs::Durability::ProcessDeath).map_err(complain)
+    stdx::fs::write_atomic(&target, &bytes, stdx::fs::Durability::ProcessDeath).map_err(failed)
 }
 
 /// The platform that is wanted; empty for the daemon's.

@@ -1,24 +1,26 @@
 //! What is shown to registries: `auths`, `credsStore` and `credHelpers` of config.json.
 //!
 //! A helper is a program `docker-credential-NAME`: `get` reads the registry's address from standard input and prints
-//! `{"ServerURL": ..., "Username": ..., "Secret": ...}`, or why not, and fails (docker-credential-helpers).
+//! `{"ServerURL": ..., "Username": ..., "Secret": ...}`, or why not, and fails; `store` reads such an object, `erase` an address
+//! (docker-credential-helpers).
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use engine_api::auth::AuthConfig;
 use errdefs::ErrorKind;
 use serde::Deserialize;
 
-use crate::config::ConfigFile;
+use crate::config::{self, ConfigFile, EditError};
 use crate::report::go_error;
 
 /// The domain of Docker Hub's images.
 const HUB_DOMAIN: &str = "docker.io";
 
 /// Where logins to Docker Hub are kept: the address of a registry that speaks the first version of the protocol.
-const HUB_KEY: &str = "https://index.docker.io/v1/";
+pub const HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// The name under which a helper hands out an identity token.
 const TOKEN_USER: &str = "<token>";
@@ -40,6 +42,25 @@ pub enum CredentialsError {
         /// What it printed.
         output: String,
     },
+    /// A helper does not keep a login.
+    #[error("error storing credentials - err: {reason}, out: `{output}`")]
+    Keep {
+        /// How it ended.
+        reason: String,
+        /// What it printed.
+        output: String,
+    },
+    /// A helper does not forget a login.
+    #[error("error erasing credentials - err: {reason}, out: `{output}`")]
+    Forget {
+        /// How it ended.
+        reason: String,
+        /// What it printed.
+        output: String,
+    },
+    /// The file cannot be changed.
+    #[error(transparent)]
+    File(#[from] EditError),
     /// A helper prints something else than credentials.
     #[error("read what {program} prints")]
     Answer {
@@ -55,7 +76,11 @@ impl CredentialsError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             CredentialsError::Login(_) => ErrorKind::InvalidArgument,
-            CredentialsError::Helper { .. } | CredentialsError::Answer { .. } => ErrorKind::Internal,
+            CredentialsError::File(err) => err.kind(),
+            CredentialsError::Helper { .. }
+            | CredentialsError::Keep { .. }
+            | CredentialsError::Forget { .. }
+            | CredentialsError::Answer { .. } => ErrorKind::Internal,
         }
     }
 }
@@ -77,12 +102,81 @@ impl std::fmt::Debug for Secret {
 
 /// What is shown to the registry of `domain`; nothing if nobody has logged in. Waits for a helper, if there is one.
 pub fn look_up(config: &ConfigFile, domain: &str) -> Result<AuthConfig, CredentialsError> {
-    let key = if domain == HUB_DOMAIN { HUB_KEY } else { domain };
+    of_server(config, if domain == HUB_DOMAIN { HUB_KEY } else { domain })
+}
+
+/// What is shown to the registry that logins are kept of as `key`: `host[:port]`, or [`HUB_KEY`].
+pub fn of_server(config: &ConfigFile, key: &str) -> Result<AuthConfig, CredentialsError> {
     let stored = stored(&config.auths, key);
     let Some(program) = helper(config, key) else {
         return stored.unpacked().ok_or_else(|| CredentialsError::Login(key.to_owned()));
     };
     Ok(ask(&program, key)?.map(|secret| auth_of(secret, key)).unwrap_or_default())
+}
+
+/// Keeps a login, for its `server_address`, with the helper, else in config.json in `directory`; answers that file if the
+/// password is in it, for everybody to read who may read it.
+pub fn keep(config: &ConfigFile, directory: &Path, auth: &AuthConfig) -> Result<Option<PathBuf>, CredentialsError> {
+    let key = &auth.server_address;
+    let helper = helper(config, key);
+    if let Some(program) = &helper {
+        let (username, secret) = match &auth.identity_token[..] {
+            "" => (&auth.username[..], &auth.password),
+            token => (TOKEN_USER, &token.to_owned()),
+        };
+        let login = serde_json::json!({"ServerURL": key, "Username": username, "Secret": secret});
+        told(program, "store", &login.to_string())
+            .map_err(|(reason, output)| CredentialsError::Keep { reason, output })?;
+    }
+    // The file names the registries that a helper keeps the logins of.
+    let entry = if helper.is_some() { AuthConfig::default() } else { packed(auth) };
+    let entry = serde_json::to_value(&entry).expect("texts can be written as JSON");
+    if config.auths.get(key).map(|known| serde_json::json!(known)) == Some(entry.clone()) {
+        return Ok(None);
+    }
+    config::edit(directory, |members| {
+        let auths = members.entry("auths").or_insert_with(|| serde_json::json!({}));
+        if !auths.is_object() {
+            *auths = serde_json::json!({});
+        }
+        auths[key.as_str()] = entry;
+    })?;
+    let open = helper.is_none() && !auth.password.is_empty();
+    Ok(open.then(|| directory.join("config.json")))
+}
+
+/// Forgets the login that is kept as `key`, if there is one.
+pub fn forget(config: &ConfigFile, directory: &Path, key: &str) -> Result<(), CredentialsError> {
+    if let Some(program) = helper(config, key) {
+        told(&program, "erase", key).map_err(|(reason, output)| CredentialsError::Forget { reason, output })?;
+    }
+    if !config.auths.contains_key(key) {
+        return Ok(());
+    }
+    config::edit(directory, |members| {
+        members.get_mut("auths").and_then(|auths| auths.as_object_mut()).map(|auths| auths.remove(key));
+    })?;
+    Ok(())
+}
+
+/// As it stands in config.json.
+fn packed(auth: &AuthConfig) -> AuthConfig {
+    let text = format!("{}:{}", auth.username, auth.password);
+    AuthConfig {
+        auth: engine_api::auth::encode_standard(text.as_bytes()),
+        identity_token: auth.identity_token.clone(),
+        registry_token: auth.registry_token.clone(),
+        ..AuthConfig::default()
+    }
+}
+
+/// Tells a helper something; how it failed, and what it printed.
+fn told(program: &str, verb: &str, text: &str) -> Result<(), (String, String)> {
+    let (ended, output) = run(program, verb, text).map_err(|err| (not_run(program, &err), String::new()))?;
+    match ended {
+        None => Ok(()),
+        Some(reason) => Err((reason, String::from_utf8_lossy(&output).trim().to_owned())),
+    }
 }
 
 fn auth_of(secret: Secret, key: &str) -> AuthConfig {
@@ -96,7 +190,7 @@ fn auth_of(secret: Secret, key: &str) -> AuthConfig {
 
 /// The entry of the file; old files have addresses where new ones have hosts.
 fn stored(auths: &BTreeMap<String, AuthConfig>, key: &str) -> AuthConfig {
-    let entry = auths.get_key_value(key).or_else(|| auths.iter().find(|(address, _)| host(address) == key));
+    let entry = auths.get_key_value(key).or_else(|| auths.iter().find(|(address, _)| hosted(address) == key));
     match entry {
         Some((address, auth)) => AuthConfig { server_address: address.clone(), ..auth.clone() },
         None => AuthConfig::default(),
@@ -104,7 +198,7 @@ fn stored(auths: &BTreeMap<String, AuthConfig>, key: &str) -> AuthConfig {
 }
 
 /// The host, and the port, of an address: `https://host:1/v1/`, `host:1/v1/`.
-fn host<'a>(address: &'a str) -> &'a str {
+pub fn hosted<'a>(address: &'a str) -> &'a str {
     let until = |text: &'a str, ends: &[char]| text.split(ends).next().unwrap_or("");
     let Some((_, rest)) = address.split_once("://") else { return until(address, &['/']) };
     let authority = until(rest, &['/', '?', '#']);
@@ -138,13 +232,8 @@ fn is_on_path(program: &str) -> bool {
 
 /// Asks a helper for the login of `key`; none if it has none.
 fn ask(program: &str, key: &str) -> Result<Option<Secret>, CredentialsError> {
-    let (ended, output) = run(program, key).map_err(|err| {
-        let reason = match err.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
-                format!("exec: \"{program}\": executable file not found in $PATH")
-            }
-            _ => format!("exec: \"{program}\": {}", go_error(&err)),
-        };
+    let (ended, output) = run(program, "get", key).map_err(|err| {
+        let reason = not_run(program, &err);
         CredentialsError::Helper { reason, output: String::new() }
     })?;
     let printed = String::from_utf8_lossy(&output);
@@ -158,11 +247,21 @@ fn ask(program: &str, key: &str) -> Result<Option<Secret>, CredentialsError> {
     }
 }
 
+/// Why a helper did not run, in Go's words.
+fn not_run(program: &str, err: &io::Error) -> String {
+    match err.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+            format!("exec: \"{program}\": executable file not found in $PATH")
+        }
+        _ => format!("exec: \"{program}\": {}", go_error(err)),
+    }
+}
+
 /// Runs a helper; answers how it failed, if it did, and what it printed. Its standard error is ours.
-fn run(program: &str, key: &str) -> io::Result<(Option<String>, Vec<u8>)> {
-    let mut child = Command::new(program).arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+fn run(program: &str, verb: &str, text: &str) -> io::Result<(Option<String>, Vec<u8>)> {
+    let mut child = Command::new(program).arg(verb).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     if let Some(mut input) = child.stdin.take() {
-        match input.write_all(key.as_bytes()) {
+        match input.write_all(text.as_bytes()) {
             // It may know without asking.
             Err(err) if err.kind() != io::ErrorKind::BrokenPipe => return Err(err),
             _ => {}

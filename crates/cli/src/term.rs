@@ -5,7 +5,7 @@ use std::sync::{Mutex, Once, PoisonError};
 
 use engine_api::progress::UNKNOWN_WIDTH;
 use rustix::fd::AsFd;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// What the terminal was before; the panic hook needs it, because a panic aborts without running destructors.
 static ORIGINAL: Mutex<Option<Termios>> = Mutex::new(None);
@@ -52,6 +52,36 @@ fn restore_on_panic() {
             previous(info);
         }));
     });
+}
+
+/// Asks for a line, which is typed in sight.
+pub fn ask(question: &str) -> io::Result<String> {
+    crate::say!("{question}");
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// Asks for a line that nobody may see; `None` if the user has enough of it and presses Ctrl-C.
+pub async fn ask_secret(question: &str) -> io::Result<Option<String>> {
+    let shown = tcgetattr(io::stdin())?;
+    let mut hidden = shown.clone();
+    hidden.local_modes.remove(LocalModes::ECHO);
+    restore_on_panic();
+    *ORIGINAL.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
+    let restored = RawMode(());
+    tcsetattr(io::stdin(), OptionalActions::Now, &hidden)?;
+    let (sender, line) = tokio::sync::oneshot::channel();
+    let question = question.to_owned();
+    // Not a thread of the runtime's, which would wait for it at the end.
+    std::thread::spawn(move || sender.send(ask(&question)));
+    let typed = tokio::select! {
+        line = line => line.unwrap_or_else(|_| Ok(String::new())).map(Some),
+        _ = tokio::signal::ctrl_c() => Ok(None),
+    };
+    drop(restored);
+    crate::say_line!("");
+    typed
 }
 
 /// Height and width of the terminal behind standard output; `None` if there is none.

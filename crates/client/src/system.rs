@@ -1,5 +1,6 @@
 //! Calls about the engine itself.
 
+use engine_api::auth::{AuthConfig, AuthResponse};
 use engine_api::disk_usage::{CachesPruned, DiskUsage};
 use engine_api::system::{Info, Version};
 use http::Method;
@@ -39,4 +40,9 @@ pub async fn prune_caches(
     let path = options.iter().fold(query, |query, (name, value)| query.with(name, value)).build();
     let bytes = client.call(Method::POST, &path, Payload::Empty).await?;
     crate::call::decode(&path, &bytes)
+}
+
+/// Lets the engine show a registry who the user is.
+pub async fn login(client: &Client, config: &AuthConfig) -> Result<AuthResponse, ClientError> {
+    client.post("/auth", config).await
 }

@@ -29,6 +29,23 @@ pub struct AuthConfig {
     pub registry_token: String,
 }
 
+/// The answer of `POST /auth`.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct AuthResponse {
+    /// What may be shown instead of the password from now on; empty if there is nothing.
+    pub identity_token: String,
+    /// A sentence.
+    pub status: String,
+}
+
+impl std::fmt::Debug for AuthResponse {
+    // Never into a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AuthResponse(...)")
+    }
+}
+
 impl std::fmt::Debug for AuthConfig {
     // Never into a log.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

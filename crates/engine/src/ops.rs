@@ -17,6 +17,7 @@ pub mod import;
 pub mod inspect;
 pub mod kill;
 pub mod list;
+pub mod login;
 pub mod logs;
 pub mod metrics;
 pub mod networks;

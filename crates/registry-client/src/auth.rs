@@ -26,6 +26,9 @@ const TOKEN_RESERVE: Duration = Duration::from_secs(10);
 /// Tokens that are kept.
 const TOKENS_MAX: usize = 256;
 
+/// The program that tokens are given to.
+const CLIENT_ID: &str = "longshore";
+
 /// What a client gave us to show to a registry.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub enum Credentials {
@@ -97,14 +100,14 @@ pub(crate) struct Tokens {
 }
 
 /// What a token server answers.
-#[derive(Deserialize)]
-struct Given {
-    #[serde(default)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Given {
     token: String,
-    #[serde(default)]
     access_token: String,
-    #[serde(default)]
     expires_in: u64,
+    /// What is shown to it instead of a password, next time.
+    pub(crate) refresh_token: String,
 }
 
 /// What a token server answers when it does not know us: Docker Hub's form, or that of registries.
@@ -115,66 +118,75 @@ struct Denial {
     message: String,
 }
 
+impl Given {
+    /// The token; there is one.
+    pub(crate) fn token(&self) -> &str {
+        if self.token.is_empty() { &self.access_token } else { &self.token }
+    }
+}
+
 impl Tokens {
-    fn cached(&self, grant: &Grant) -> Option<String> {
+    /// One that is good for this and for a while.
+    pub(crate) fn cached(&self, grant: &Grant) -> Option<String> {
         let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         cached.get(grant).filter(|(end, _)| *end > Instant::now()).map(|(_, token)| token.clone())
+    }
+
+    /// Keeps a token for as long as it is good; answers it.
+    pub(crate) fn keep(&self, grant: &Grant, given: &Given) -> String {
+        let life = Duration::from_secs(given.expires_in).clamp(TOKEN_LIFE, Duration::from_secs(24 * 60 * 60));
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        if cached.len() >= TOKENS_MAX {
+            cached.clear();
+        }
+        let token = given.token().to_owned();
+        cached.insert(grant.clone(), (Instant::now() + life - TOKEN_RESERVE, token.clone()));
+        token
     }
 
     /// Forgets a token that the registry does not take.
     pub(crate) fn forget(&self, grant: &Grant) {
         self.cached.lock().unwrap_or_else(PoisonError::into_inner).remove(grant);
     }
+}
 
-    /// The token for that, cached or new. `protected` says whether the registry that named the realm speaks TLS.
-    pub(crate) async fn get(
-        &self,
-        connector: &Connector,
-        timing: &Timing,
-        grant: &Grant,
-        protected: bool,
-        verify: &(dyn Fn(&Url) -> bool + Sync),
-    ) -> Result<String, ExchangeError> {
-        if let Some(token) = self.cached(grant) {
-            return Ok(token);
-        }
-        let realm = Url::parse(&grant.realm)?;
-        let secret = grant.credentials != Credentials::Anonymous;
-        // A registry may name any realm it likes, but not one to which our password travels in the clear.
-        if secret && protected && realm.scheme == Scheme::Http {
-            return Err(ExchangeError::UnprotectedRealm { realm: realm.to_string() });
-        }
-        let (url, request) = request(&realm, grant)?;
-        let response = connector.send(&url, verify(&url), request).await?;
-        let status = response.status();
-        let body = response.into_body().read(TOKEN_MAX, timing.document).await?;
-        if !status.is_success() {
-            return Err(denied(status, &body));
-        }
-        let given: Given = serde_json::from_slice(&body).map_err(|_| ExchangeError::NoToken)?;
-        let token = if given.token.is_empty() { given.access_token } else { given.token };
-        if token.is_empty() {
-            return Err(ExchangeError::NoToken);
-        }
-        let life = Duration::from_secs(given.expires_in).clamp(TOKEN_LIFE, Duration::from_secs(24 * 60 * 60));
-        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        if cached.len() >= TOKENS_MAX {
-            cached.clear();
-        }
-        cached.insert(grant.clone(), (Instant::now() + life - TOKEN_RESERVE, token.clone()));
-        Ok(token)
+/// Asks the realm for a token. `protected` says whether the registry that named the realm speaks TLS.
+pub(crate) async fn ask(
+    connector: &Connector,
+    timing: &Timing,
+    grant: &Grant,
+    protected: bool,
+    verify: &(dyn Fn(&Url) -> bool + Sync),
+) -> Result<Given, ExchangeError> {
+    let realm = Url::parse(&grant.realm)?;
+    let secret = grant.credentials != Credentials::Anonymous;
+    // A registry may name any realm it likes, but not one to which our password travels in the clear.
+    if secret && protected && realm.scheme == Scheme::Http {
+        return Err(ExchangeError::UnprotectedRealm { realm: realm.to_string() });
     }
+    let (url, request) = request(&realm, grant)?;
+    let response = connector.send(&url, verify(&url), request).await?;
+    let status = response.status();
+    let body = response.into_body().read(TOKEN_MAX, timing.document).await?;
+    if !status.is_success() {
+        return Err(denied(status, &body));
+    }
+    let given: Given = serde_json::from_slice(&body).map_err(|_| ExchangeError::NoToken)?;
+    if given.token().is_empty() {
+        return Err(ExchangeError::NoToken);
+    }
+    Ok(given)
 }
 
 /// GET with name and password, or POST of the refresh token (docs/spec/auth/oauth.md).
 fn request(realm: &Url, grant: &Grant) -> Result<(Url, impl Fn() -> Request<Full<Bytes>> + use<>), ExchangeError> {
     let mut fields: Vec<(&str, &str)> = Vec::new();
     fields.extend(grant.service.as_deref().map(|service| ("service", service)));
-    fields.push(("scope", &grant.scope));
+    fields.extend(Some(("scope", grant.scope.as_str())).filter(|(_, scope)| !scope.is_empty()));
     let (mut url, mut form, mut authorization) = (realm.clone(), None, None);
     match &grant.credentials {
         Credentials::Identity { token } => {
-            fields.extend([("grant_type", "refresh_token"), ("client_id", "longshore"), ("refresh_token", token)]);
+            fields.extend([("grant_type", "refresh_token"), ("client_id", CLIENT_ID), ("refresh_token", token)]);
             form = Some(Bytes::from(encode(&fields)));
         }
         Credentials::Basic { username, .. } => {
@@ -184,6 +196,10 @@ fn request(realm: &Url, grant: &Grant) -> Result<(Url, impl Fn() -> Request<Full
         Credentials::Anonymous | Credentials::Bearer { .. } => {}
     }
     if form.is_none() {
+        if grant.scope.is_empty() {
+            // Who we are is to be remembered.
+            fields.extend([("client_id", CLIENT_ID), ("offline_token", "true")]);
+        }
         let separator = if url.path.contains('?') { '&' } else { '?' };
         url.path = format!("{}{separator}{}", url.path, encode(&fields));
     }

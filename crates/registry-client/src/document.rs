@@ -8,8 +8,9 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::Wanted;
+use crate::access::{Ask, Reply};
 use crate::error::{Answer, RegistryError};
-use crate::session::{Ask, Reply, Session};
+use crate::session::Session;
 
 /// The longest manifest, index or configuration. Registries and containerd refuse longer ones, too.
 const DOCUMENT_MAX: u64 = 4 * 1024 * 1024;
@@ -195,7 +196,7 @@ impl Session {
         ask: &Ask<'_>,
         subject: Option<&Reference>,
     ) -> Result<(HeaderMap, Vec<u8>), RegistryError> {
-        let timing = self.registry.settings.timing;
+        let timing = self.registry().settings.timing;
         let mut attempt = 1;
         loop {
             match self.document_once(ask, subject).await {
@@ -219,7 +220,7 @@ impl Session {
             return Err(self.refused(reply, subject).await);
         }
         let (head, body) = reply.response.into_parts();
-        let bytes = body.read(DOCUMENT_MAX, self.registry.settings.timing.document).await;
+        let bytes = body.read(DOCUMENT_MAX, self.registry().settings.timing.document).await;
         Ok((head.headers, bytes.map_err(|source| self.failed(ask, source))?))
     }
 
@@ -229,7 +230,7 @@ impl Session {
         if reply.elsewhere || !status.is_client_error() {
             return RegistryError::Status { status };
         }
-        let timing = self.registry.settings.timing;
+        let timing = self.registry().settings.timing;
         // A registry that cannot even say what is wrong has said it with the status.
         let body = reply.response.into_body().read(ANSWER_MAX, timing.document).await.ok();
         let answer = body.and_then(|body| answer(status, &body));

@@ -154,7 +154,7 @@ pub(crate) async fn run(session: Arc<Session>, content: Content, download: Arc<D
     }
     let outcome = fetch::fetch(&session, &content, &download).await.map_err(Arc::new);
     // In this order: who sees the end of this one starts another one, which must not find this one running.
-    session.registry.downloads.end(&download);
+    session.registry().downloads.end(&download);
     let progress = if outcome.is_ok() { Progress::Complete } else { Progress::Failed };
     download.state().outcome = Some(outcome);
     download.changed.notify_all();

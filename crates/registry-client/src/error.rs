@@ -213,6 +213,14 @@ pub enum RegistryError {
         /// The status.
         status: http::StatusCode,
     },
+    /// It does not let us in, or is no registry.
+    #[error("login attempt to {url} failed with status: {status}")]
+    Login {
+        /// Where.
+        url: String,
+        /// What it answered.
+        status: http::StatusCode,
+    },
     /// There is no such tag or digest.
     #[error("manifest for {reference} not found: {answer}")]
     ManifestUnknown {

@@ -9,9 +9,10 @@ use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
 use http::{HeaderMap, StatusCode};
 use tokio::sync::mpsc;
 
+use crate::access::Ask;
 use crate::download::{Download, Progress};
 use crate::error::{ExchangeError, RegistryError};
-use crate::session::{Ask, Session};
+use crate::session::Session;
 
 /// Pieces of a body between the network and the disk; each is at most as long as a connection's buffer.
 const PIECES_AHEAD: usize = 8;
@@ -24,7 +25,7 @@ const GETS_ON_PART: u64 = 32;
 
 /// Brings the blob into the content store, as a partial blob that is whole and verified.
 pub(crate) async fn fetch(session: &Session, content: &Content, download: &Arc<Download>) -> Result<(), RegistryError> {
-    let permits = &session.registry.downloads.permits;
+    let permits = &session.registry().downloads.permits;
     let permit = match permits.clone().try_acquire_owned() {
         Ok(permit) => permit,
         Err(_) => {
@@ -131,7 +132,7 @@ impl Fetch<'_> {
     /// Asks until all bytes were sent to the writer.
     async fn attempts(&self, mut position: u64, pieces: &mpsc::Sender<Bytes>) -> Result<(), RegistryError> {
         let size = self.download.descriptor.size;
-        let settings = &self.session.registry.settings;
+        let settings = &self.session.registry().settings;
         let gets_on = (size / GETS_ON_PART).clamp(1, GETS_ON_BYTES);
         let (mut failures, mut mark) = (0, position);
         while position < size {
@@ -190,7 +191,7 @@ impl Fetch<'_> {
         let mut body = reply.response.into_body();
         let (mut skip, mut window) = (skip, Window::new());
         while let Some(mut piece) = body.chunk().await.map_err(broken)? {
-            if !window.is_worth_it(piece.len() as u64, &self.session.registry.settings.timing) {
+            if !window.is_worth_it(piece.len() as u64, &self.session.registry().settings.timing) {
                 return Err(failed(ExchangeError::Stalled));
             }
             // A registry that knows no ranges begins anew; the bytes are the same, or the digest will tell.

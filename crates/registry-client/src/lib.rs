@@ -22,6 +22,7 @@
 //! Deliberately not here: unpacking and recording (`image`), files with credentials (clients), the progress that clients
 //! print (the engine), pushing.
 
+mod access;
 mod auth;
 mod challenge;
 mod connection;

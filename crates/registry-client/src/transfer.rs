@@ -67,7 +67,7 @@ impl Transfer {
     /// Starts the transfer of a layer, or joins the one that runs. Does not block.
     pub fn open(&self, layer: &Descriptor) -> LayerReader {
         let domain = self.session.repository.domain();
-        let (download, is_new) = self.session.registry.downloads.join(layer, domain);
+        let (download, is_new) = self.session.registry().downloads.join(layer, domain);
         if is_new {
             self.runtime.spawn(download::run(self.session.clone(), self.content.clone(), download.clone()));
         }
@@ -97,7 +97,7 @@ impl Transfer {
             let _ = download.progress.subscribe().wait_for(|progress| progress.is_over()).await;
             let (session, content) = (self.session.clone(), self.content.clone());
             let digest = download.descriptor.digest.clone();
-            bridge::blocking(move || session.registry.downloads.discard(&digest, &content)).await;
+            bridge::blocking(move || session.registry().downloads.discard(&digest, &content)).await;
         }
     }
 
@@ -124,7 +124,7 @@ async fn report(
     reports: mpsc::Sender<LayerProgress>,
     cancelled: Arc<AtomicBool>,
 ) {
-    let pause = session.registry.settings.timing.report;
+    let pause = session.registry().settings.timing.report;
     let mut progress = download.progress.subscribe();
     let mut verifying = false;
     loop {

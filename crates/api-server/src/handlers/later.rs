@@ -8,7 +8,6 @@ use crate::status::Failure;
 
 /// Docker's other routes: methods, pattern, and what they are for. The first that fits counts.
 const LATER: &[(&str, &str, &str)] = &[
-    ("POST", "/auth", "logging in to registries"),
     ("GET", "/images/search", "searching images"),
     ("GET", "/images/get", "saving images"),
     ("GET", "/images/{}/get", "saving images"),

@@ -36,7 +36,7 @@ impl fmt::Display for Wait {
             Wait::Networks => "networks beside the default ones",
             Wait::Platforms => "images of several platforms",
             Wait::Plugins => "plugins",
-            Wait::Registries => "saving images and logging in to registries",
+            Wait::Registries => "pushing and saving images",
             Wait::Trust => "signed images",
         })
     }
@@ -64,8 +64,6 @@ const fn later(paths: &'static [&'static str], usage: &'static str, about: &'sta
 pub static LATER: &[Later] = &[
     later(&["build", "builder build", "image build", "buildx build"], "[OPTIONS] PATH | URL | -", "Make an image from a Dockerfile", Wait::Builds),
     later(&["push", "image push"], "[OPTIONS] NAME[:TAG]", "Push an image to a registry", Wait::Registries),
-    later(&["login"], "[OPTIONS] [SERVER]", "Log in to a registry", Wait::Registries),
-    later(&["logout"], "[SERVER]", "Log out of a registry", Wait::Registries),
     later(&["search"], "[OPTIONS] TERM", "Look for images in a registry", Wait::Registries),
     later(&["save", "image save"], "[OPTIONS] IMAGE [IMAGE...]", "Write images as a tar archive", Wait::Registries),
     later(&["manifest annotate"], "[OPTIONS] MANIFEST_LIST MANIFEST", "Say which platform an image of a list is for", Wait::Platforms),

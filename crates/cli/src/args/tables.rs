@@ -69,6 +69,10 @@ pub enum Verb {
     History,
     /// `pull`
     Pull,
+    /// `login`
+    Login,
+    /// `logout`
+    Logout,
     /// `load`
     Load,
     /// `tag`
@@ -353,6 +357,14 @@ pub static COMMANDS: &[Command] = &[
             Flag::bool("quiet", "Do not show progress").short('q'),
         ]])
         .arity(Arity::Exactly(1)),
+    command(&["login"], "[OPTIONS] [SERVER]", "Log in to a registry", Verb::Login)
+        .flags(&[&[
+            Flag::value("password", Kind::Text, "string", "Password, or a token in its place").short('p'),
+            Flag::bool("password-stdin", "Take the password from standard input"),
+            Flag::value("username", Kind::Text, "string", "Name").short('u'),
+        ]])
+        .arity(Arity::Max(1)),
+    command(&["logout"], "[SERVER]", "Log out of a registry", Verb::Logout).arity(Arity::Max(1)),
     command(&["images", "image ls", "image list"], "[OPTIONS] [REPOSITORY[:TAG]]", "List images", Verb::Images)
         .flags(&[&[
             Flag::bool("all", "Also intermediate images").short('a'),

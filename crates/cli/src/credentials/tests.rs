@@ -46,7 +46,7 @@ fn addresses_have_hosts() {
         ("https://[::1]/v1/", "::1"),
         ("https://[::1]:1/v1/", "[::1]:1"),
     ] {
-        assert_eq!(host(address), wanted);
+        assert_eq!(hosted(address), wanted);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The shapes of all bodies (moby `api/types`), in the order in which clients send their fields.
 
 use super::shape::{Document, Field, Shape};
+use crate::auth::AuthConfig;
 use crate::checkpoint::CheckpointCreate;
 use crate::container::CreateRequest;
 use crate::exec::{ExecCreate, ExecStart};
@@ -11,6 +12,11 @@ use Shape::{Array, Bool, List, Map, Number, Object, Text, Words};
 impl Document for CreateRequest {
     const PREFIX: &'static str = "";
     const SHAPE: Shape = Object("container.CreateRequest", CREATE);
+}
+
+impl Document for AuthConfig {
+    const PREFIX: &'static str = "AuthConfig";
+    const SHAPE: Shape = Object("registry.AuthConfig", AUTH);
 }
 
 impl Document for CheckpointCreate {
@@ -285,4 +291,13 @@ const VOLUME_CREATE: &[Field] = &[
     ("DriverOpts", TEXT_BY_NAME),
     ("Labels", TEXT_BY_NAME),
     ("Name", TEXT),
+];
+
+const AUTH: &[Field] = &[
+    ("username", TEXT),
+    ("password", TEXT),
+    ("auth", TEXT),
+    ("serveraddress", TEXT),
+    ("identitytoken", TEXT),
+    ("registrytoken", TEXT),
 ];

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::Engine;
 use crate::ops::create::check_platform;
+use crate::ops::login::credentials;
 pub use crate::pulls::Stage;
 use crate::pulls::{Follower, Key, News};
 
@@ -141,16 +142,6 @@ pub fn plan(query: &PullQuery) -> Result<Plan, PullError> {
     // dockerd takes what it cannot read for nothing, too.
     let credentials = AuthConfig::from_header(&query.authorization).map(credentials).unwrap_or_default();
     Ok(Plan { reference, platform, credentials })
-}
-
-fn credentials(auth: AuthConfig) -> Credentials {
-    let AuthConfig { username, password, identity_token, registry_token, .. } = auth;
-    match () {
-        () if !registry_token.is_empty() => Credentials::Bearer { token: registry_token },
-        () if !identity_token.is_empty() => Credentials::Identity { token: identity_token },
-        () if !username.is_empty() => Credentials::Basic { username, password },
-        () => Credentials::Anonymous,
-    }
 }
 
 /// A pull that goes on; dropped, it ends, unless others want the same image.

@@ -42,6 +42,7 @@ mod links;
 mod live;
 mod load_and_run;
 mod log_drivers;
+mod login;
 mod logs;
 mod network;
 mod on_demand;

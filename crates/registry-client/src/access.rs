@@ -1,0 +1,233 @@
+//! One registry, as somebody with credentials sees it: what it wants to know, and answers to requests.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, HOST, LOCATION, RANGE, USER_AGENT, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+
+use crate::auth::{self, Credentials, Given, Grant, bearer};
+use crate::challenge::{self, Challenge};
+use crate::connection::{Body, Scheme, Url};
+use crate::error::{ExchangeError, RegistryError};
+use crate::session::{AGENT, Registry};
+
+/// Where every registry answers (distribution-spec, "end-1").
+const GREETING: &str = "/v2/";
+
+/// How often one request may be sent on; Go's and so dockerd's bound.
+const REDIRECTS_MAX: usize = 10;
+
+/// A registry and who we are to it.
+#[derive(Debug)]
+pub(crate) struct Access {
+    pub(crate) registry: Arc<Registry>,
+    base: Url,
+    credentials: Credentials,
+    /// What a token must be good for, as token servers write it; empty to show only who we are.
+    scope: String,
+    standing: Mutex<Standing>,
+}
+
+/// What is known of what the registry wants.
+#[derive(Clone, Debug, Default)]
+struct Standing {
+    challenge: Option<Challenge>,
+    authorization: Option<HeaderValue>,
+    grant: Option<Grant>,
+}
+
+/// An answer, and where it came from.
+pub(crate) struct Reply {
+    pub(crate) response: Response<Body>,
+    /// Another host than the registry: its words are not shown to anyone.
+    pub(crate) elsewhere: bool,
+}
+
+/// A request to the registry.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask<'a> {
+    pub(crate) method: Method,
+    /// Behind the host.
+    pub(crate) path: &'a str,
+    pub(crate) accept: Option<&'a str>,
+    /// From which byte on.
+    pub(crate) from: u64,
+}
+
+impl Ask<'_> {
+    pub(crate) fn get(path: &str) -> Ask<'_> {
+        Ask { method: Method::GET, path, accept: None, from: 0 }
+    }
+
+    /// As Go writes it.
+    pub(crate) fn verb(&self) -> &'static str {
+        if self.method == Method::HEAD { "Head" } else { "Get" }
+    }
+
+    fn request(&self, url: &Url, authorization: Option<&HeaderValue>) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::default());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = url.path.parse().unwrap_or_default();
+        let headers = request.headers_mut();
+        headers.extend(HeaderValue::from_str(&url.authority).ok().map(|host| (HOST, host)));
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        headers.extend(self.accept.and_then(|accept| Some((ACCEPT, HeaderValue::from_str(accept).ok()?))));
+        if self.from > 0 {
+            headers.extend(HeaderValue::from_str(&format!("bytes={}-", self.from)).ok().map(|range| (RANGE, range)));
+        }
+        headers.extend(authorization.map(|value| (AUTHORIZATION, value.clone())));
+        request
+    }
+}
+
+impl Access {
+    pub(crate) fn new(registry: Arc<Registry>, base: Url, credentials: Credentials, scope: String) -> Access {
+        Access { registry, base, credentials, scope, standing: Mutex::default() }
+    }
+
+    /// Finds out what it wants to know; answers the status, which says whether it is a registry.
+    pub(crate) async fn greet(&self) -> Result<StatusCode, RegistryError> {
+        let ask = Ask::get(GREETING);
+        let response = self.send(&self.base, &ask, None).await.map_err(|source| self.failed(&ask, source))?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.standing().challenge = challenge_of(&response);
+        }
+        Ok(response.status())
+    }
+
+    /// Greets it once more, as who we are. Answers what may be shown instead of the password from now on, if a token server
+    /// gives out such.
+    pub(crate) async fn prove(&self) -> Result<Option<String>, RegistryError> {
+        let ask = Ask::get(GREETING);
+        let failed = |source| self.failed(&ask, source);
+        let identity = self.identity().await.map_err(failed)?;
+        let authorization = self.authorization().await.map_err(failed)?;
+        let response = self.send(&self.base, &ask, authorization.as_ref()).await.map_err(failed)?;
+        match response.status() {
+            StatusCode::OK => Ok(identity),
+            status => Err(RegistryError::Login { url: self.base.to_string(), status }),
+        }
+    }
+
+    /// Gets a token from the realm that the registry names, if it names one, and what is shown there next time.
+    async fn identity(&self) -> Result<Option<String>, ExchangeError> {
+        let Some(Challenge::Bearer { realm, service, .. }) = self.standing().challenge.clone() else { return Ok(None) };
+        if matches!(self.credentials, Credentials::Bearer { .. }) {
+            return Ok(None);
+        }
+        let grant = self.grant(realm, service);
+        let given = self.token(&grant).await?;
+        self.standing().authorization = Some(bearer(given.token())?);
+        Ok(Some(given.refresh_token).filter(|token| !token.is_empty()))
+    }
+
+    /// The error of a request.
+    pub(crate) fn failed(&self, ask: &Ask<'_>, source: ExchangeError) -> RegistryError {
+        let url = Url { path: ask.path.to_owned(), ..self.base.clone() };
+        RegistryError::Request { method: ask.verb(), url: url.to_string(), source }
+    }
+
+    /// Asks the registry, as whoever it wants us to be, and goes where it sends us.
+    pub(crate) async fn ask(&self, ask: &Ask<'_>) -> Result<Reply, ExchangeError> {
+        let url = Url { path: ask.path.to_owned(), ..self.base.clone() };
+        let authorization = self.authorization().await?;
+        let reply = self.follow(url.clone(), ask, authorization.as_ref()).await?;
+        if reply.response.status() != StatusCode::UNAUTHORIZED || reply.elsewhere {
+            return Ok(reply);
+        }
+        let Some(challenge) = challenge_of(&reply.response) else { return Ok(reply) };
+        let refused = self.standing().clone();
+        // A new question, or a token that has come to its end; name and password would be refused again.
+        if refused.authorization.is_some() && challenge == Challenge::Basic {
+            return Ok(reply);
+        }
+        refused.grant.iter().for_each(|grant| self.registry.tokens.forget(grant));
+        *self.standing() = Standing { challenge: Some(challenge), ..Standing::default() };
+        let authorization = self.authorization().await?;
+        self.follow(url, ask, authorization.as_ref()).await
+    }
+
+    async fn follow(
+        &self,
+        mut url: Url,
+        ask: &Ask<'_>,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Reply, ExchangeError> {
+        let home = (url.scheme, url.authority.clone());
+        for _ in 0..=REDIRECTS_MAX {
+            // Once and for all: a way back from another host is that host's idea, not ours.
+            let elsewhere = (url.scheme, &url.authority) != (home.0, &home.1);
+            let response = self.send(&url, ask, authorization.filter(|_| !elsewhere)).await?;
+            let moved = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+            match response.headers().get(LOCATION) {
+                Some(location) if moved => {
+                    let text = String::from_utf8_lossy(location.as_bytes()).into_owned();
+                    url = url.join(&text)?;
+                }
+                _ => return Ok(Reply { response, elsewhere }),
+            }
+        }
+        Err(ExchangeError::Redirects { limit: REDIRECTS_MAX })
+    }
+
+    async fn send(
+        &self,
+        url: &Url,
+        ask: &Ask<'_>,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response<Body>, ExchangeError> {
+        let verify = self.registry.verify(url);
+        self.registry.connector.send(url, verify, || ask.request(url, authorization)).await
+    }
+
+    /// The header that the registry wants, if it wants one.
+    async fn authorization(&self) -> Result<Option<HeaderValue>, ExchangeError> {
+        let standing = self.standing().clone();
+        if let Some(value) = standing.authorization {
+            return Ok(Some(value));
+        }
+        let Some(challenge) = standing.challenge else { return Ok(None) };
+        let (value, grant) = match challenge {
+            Challenge::Basic => (self.credentials.basic()?, None),
+            Challenge::Bearer { realm, service, .. } => match &self.credentials {
+                Credentials::Bearer { token } => (bearer(token)?, None),
+                _ => {
+                    let grant = self.grant(realm, service);
+                    let token = match self.registry.tokens.cached(&grant) {
+                        Some(token) => token,
+                        None => self.registry.tokens.keep(&grant, &self.token(&grant).await?),
+                    };
+                    (bearer(&token)?, Some(grant))
+                }
+            },
+        };
+        let mut standing = self.standing();
+        (standing.authorization, standing.grant) = (Some(value.clone()), grant);
+        Ok(Some(value))
+    }
+
+    fn grant(&self, realm: String, service: Option<String>) -> Grant {
+        Grant { realm, service, scope: self.scope.clone(), credentials: self.credentials.clone() }
+    }
+
+    /// Asks a token server.
+    async fn token(&self, grant: &Grant) -> Result<Given, ExchangeError> {
+        let (registry, protected) = (&self.registry, self.base.scheme == Scheme::Https);
+        let verify = |url: &Url| registry.verify(url);
+        auth::ask(&registry.connector, &registry.settings.timing, grant, protected, &verify).await
+    }
+
+    fn standing(&self) -> std::sync::MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The challenge that we understand best; a token is better than a password.
+fn challenge_of(response: &Response<Body>) -> Option<Challenge> {
+    let headers = response.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+    let mut all: Vec<Challenge> = headers.filter_map(challenge::parse).collect();
+    all.sort_by_key(|challenge| *challenge == Challenge::Basic);
+    all.into_iter().next()
+}

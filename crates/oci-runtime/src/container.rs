@@ -240,7 +240,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
             cgroup,
         }),
         Err(err) => {
-            let err = explained(err, &resources, &cgroup);
+            let err = explained(err, &spec.linux.masked_paths, &resources, &cgroup);
             // The first error is the one that explains; a directory that stays is taken over by the next try.
             let _ = cgroup.abandon(DESTROY_TIMEOUT);
             Err(err)
@@ -248,14 +248,26 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
     }
 }
 
-/// A process that died says nothing; its cgroup may.
-fn explained(err: CreateError, resources: &Resources, cgroup: &Cgroup) -> CreateError {
+/// A process that died says nothing; its cgroup may. And a file that is missing may be masked.
+fn explained(err: CreateError, masked: &[String], resources: &Resources, cgroup: &Cgroup) -> CreateError {
     let limit = resources.memory.as_ref().and_then(|memory| memory.limit);
-    match (&err, limit) {
+    match (err, limit) {
         (CreateError::Process(ProcessError::Died { .. }), Some(limit)) if cgroup::had_oom_kill(cgroup) => {
             CreateError::NoMemory { limit }
         }
-        _ => err,
+        (CreateError::Process(ProcessError::Step { step, subject, source }), _) => {
+            let hides = |mask: &String| Path::new(&subject).starts_with(mask);
+            let hidden = source.0.kind() == io::ErrorKind::NotFound && !subject.is_empty();
+            match masked.iter().position(hides).filter(|_| hidden) {
+                Some(index) => CreateError::Refused {
+                    field: format!("linux.maskedPaths[{index}]"),
+                    what: format!("{} hides {subject}, which is needed to {step}", masked[index]),
+                    source: source.0,
+                },
+                None => ProcessError::Step { step, subject, source }.into(),
+            }
+        }
+        (err, _) => err,
     }
 }
 

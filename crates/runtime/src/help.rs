@@ -132,7 +132,7 @@ const FLAGS: [(&str, &str, &str, &str); 76] = [
     ("", "no-new-privs", "", "let the process gain no privileges"),
     ("", "cap", "CAP", "one more capability; may be repeated"),
     ("", "cgroup", "[CONTROLLER:]PATH", "a cgroup below the container's, which must be there; may be repeated"),
-    ("", "ignore-paused", "", "exec in a paused container, too"),
+    ("", "ignore-paused", "", "wait until a paused container goes on"),
     ("", "all", "", "send it to every process of the container"),
     ("", "force", "", "kill what runs"),
     ("", "format", "FORMAT", "table or json (default: table)"),

@@ -124,7 +124,7 @@ impl Store {
         builder.recursive(true).create(&self.root).map_err(|err| self.unusable("create", err))?;
         match builder.recursive(false).create(&path) {
             Err(err) if err.kind() == io::ErrorKind::AlreadyExists => return Err(StateError::Exists),
-            other => other.map_err(StateError::io("create", &path))?,
+            other => other.map_err(|err| self.unusable("create a directory in", err))?,
         }
         self.lock(id)
     }

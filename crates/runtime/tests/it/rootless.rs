@@ -76,6 +76,18 @@ fn privileged_an_ordinary_user_has_containers_of_one_id() {
 }
 
 #[test]
+fn privileged_an_ordinary_user_is_told_what_others_than_root_need() {
+    let bundle = bundle(&["true"], &json!([{"containerID": 0, "hostID": USER, "size": 1}]));
+    let said = |first: &str, words: &[&str]| String::from_utf8(run_after(&bundle, first, words).stderr).unwrap();
+    let hint = "($XDG_RUNTIME_DIR, which has another one for others than root, is not set): permission denied";
+    let text = said("unset XDG_RUNTIME_DIR; ", &["create", "one"]);
+    assert!(text.contains("--root: create ") && text.contains(hint), "{text}");
+    let text = said("rm config.json; ", &["spec"]);
+    assert!(text.contains("level=warning") && text.contains("--rootless writes one for others"), "{text}");
+    assert_eq!(said("rm config.json; ", &["spec", "--rootless"]), "");
+}
+
+#[test]
 fn privileged_a_container_that_cannot_be_handed_out_ends_without_a_cgroup() {
     let bundle = bundle(&["true"], &json!([{"containerID": 0, "hostID": USER, "size": 1}]));
     let words = ["create", "--pid-file", "missing/pid", &bundle.id];

@@ -51,6 +51,11 @@ fn privileged_what_could_not_be_meant_is_refused_by_name() {
             node(json!({"type": "c", "path": "/", "major": 1, "minor": 3})),
             "linux.devices[0].path: / is the container's root directory",
         ),
+        (
+            "linux.maskedPaths",
+            json!(["/proc/kcore", "/dev"]),
+            "linux.maskedPaths[1]: /dev hides /dev/null, which is needed to set up standard streams: no such file or directory",
+        ),
         ("linux.maskedPaths", json!(["/"]), "linux.maskedPaths[0]: / is the container's root directory"),
         ("process.user.umask", json!(777), "process.user.umask: 777 is not between 0 and 511"),
         (

@@ -110,6 +110,7 @@ impl Watch {
             }
             let begin = now_nanos();
             let mut running = probe::begin(&self.engine, &self.container, &self.probe).await;
+            self.engine.metrics.health_check(running.is_started());
             let outcome = tokio::select! {
                 _ = &mut stop => return running.abandon().await,
                 outcome = running.outcome(self.probe.timeout) => outcome,

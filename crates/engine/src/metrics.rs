@@ -96,10 +96,10 @@ impl Metrics {
         done
     }
 
-    /// Notes a health check.
-    pub fn health_check(&self, healthy: bool) {
+    /// Notes a health check. Failed are, as with dockerd, those that could not be made, not those that found something.
+    pub fn health_check(&self, made: bool) {
         self.health_checks.fetch_add(1, Ordering::Relaxed);
-        if !healthy {
+        if !made {
             self.health_checks_failed.fetch_add(1, Ordering::Relaxed);
         }
     }

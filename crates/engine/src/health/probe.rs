@@ -94,6 +94,11 @@ async fn start(engine: &Engine, container: &Container, exec: &Exec) -> Result<Fr
 }
 
 impl Running {
+    /// Whether its process could be made.
+    pub(super) fn is_started(&self) -> bool {
+        self.started.is_ok()
+    }
+
     /// What it comes to within `timeout`, after which it is killed.
     pub(super) async fn outcome(&mut self, timeout: Duration) -> Outcome {
         let frames = match &mut self.started {

@@ -22,7 +22,8 @@ pub struct Why {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Reason {
-    /// What it is about, for programs: `start`, `exit`, `signal`, `memory`, `filter`, `health`, `policy`.
+    /// What it is about, for programs: `start`, `exit`, `signal`, `memory`, `filter`, `health`, `policy`, `port`, `program`,
+    /// `capability`, `checkpoint`.
     pub kind: String,
     /// In words.
     pub text: String,

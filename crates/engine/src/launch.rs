@@ -14,6 +14,7 @@ use shim_api::{Answer, Call, CreateTask, Failure, Reason, RestoreTask};
 use tracing::warn;
 
 use crate::Engine;
+use crate::blame;
 use crate::cdi::{self, CdiError};
 use crate::container::Container;
 use crate::container::state::{Cause, Input};
@@ -166,6 +167,7 @@ impl LaunchError {
             LaunchError::Runtime(_) => Cause::Runtime,
             LaunchError::Engine(failure) if failure.reason == Reason::WorkingDir => Cause::WorkingDir,
             LaunchError::Engine(_) => Cause::User,
+            LaunchError::Network(err) if blame::port(err).is_some() => Cause::Port,
             LaunchError::Network(_) => Cause::Network,
             LaunchError::Volume(_) | LaunchError::Directory { .. } | LaunchError::Propagation(_) => Cause::Mount,
             LaunchError::Filter(_) => Cause::Filter,
@@ -228,7 +230,11 @@ pub(crate) async fn launch(
         networking::withdraw(engine, container).await;
         // Whoever attached learns by the end of the stream.
         container.live().held_clients.clear();
-        container.live().state.cause = Some(err.cause());
+        let facts = blame::facts(engine, err).await;
+        {
+            let mut live = container.live();
+            (live.state.cause, live.state.cause_facts) = (Some(err.cause()), facts);
+        }
         let input = Input::StartFailed { exit_code: err.exit_code(), error: errdefs::chain(err) };
         supervise::feed(engine, container, input);
         volumes::tell_unmounts(engine, container);

@@ -54,6 +54,7 @@ pub mod restart;
 pub mod shim;
 pub mod supervise;
 
+mod blame;
 mod cdi;
 mod clock;
 mod detach_keys;

@@ -8,7 +8,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use shim_api::{Answer, ExecState, ExitRecord, Fact, RunState};
+use shim_api::{Answer, ExecState, ExitFile, ExitRecord, Fact, RunState};
 use tokio::sync::mpsc;
 use tracing::{debug, error, warn};
 
@@ -55,7 +55,10 @@ fn observe(engine: &Engine, observation: Observation) {
         }
         Observation::Unsupervised { container, asker } => {
             if let Some(container) = engine.containers.get(&container) {
-                let exit = read_exit(&shim_api::paths::exit(&engine.recorder.shim_dir(container.id())));
+                let path = shim_api::paths::exit(&engine.recorder.shim_dir(container.id()));
+                let exit = read_exit(&path);
+                // No daemon may have heard of their ends.
+                take_over_execs(engine, &container, &read_ended_execs(&path));
                 crate::open::without_shim(engine, &container, exit);
             }
             // Who asked may be gone with the daemon.
@@ -180,6 +183,7 @@ pub fn exited(engine: &Engine, container: &Arc<Container>, exit: &ExitRecord) {
 }
 
 fn ended(engine: &Engine, container: &Arc<Container>, exit: &ExitRecord) {
+    container.live().state.unexecuted.clone_from(&exit.unexecuted);
     let input =
         Input::Exited { exit_code: exit.exit_code, oom_killed: exit.oom_killed, at_nanos: exit.exited_at_nanos };
     feed(engine, container, input);
@@ -292,8 +296,15 @@ pub fn lost(engine: &Engine, container: &Arc<Container>) {
         exited_at_nanos: crate::clock::now_nanos(),
         started_at_nanos: container.state().started_at_nanos,
         oom_killed: false,
+        unexecuted: None,
     };
     exited(engine, container, &exit);
+}
+
+/// The execs of a run that ended, as far as its shim has left word of them.
+pub fn read_ended_execs(path: &std::path::Path) -> Vec<ExecState> {
+    let file = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<ExitFile>(&bytes).ok());
+    file.map(|file| file.execs).unwrap_or_default()
 }
 
 /// Feeds an input to a container's machine and performs what follows.

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use errdefs::ErrorKind;
 use netlink::NetlinkError;
 
+use crate::ports::Published;
+
 /// Why a published port cannot be had. The sentences are dockerd's.
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
@@ -35,6 +37,8 @@ pub enum PortError {
     Bind {
         /// The binding, as dockerd writes it.
         binding: String,
+        /// The port that was tried.
+        tried: Published,
         /// The system's reason.
         source: SystemReason,
     },
@@ -45,6 +49,8 @@ pub enum PortError {
         port: u16,
         /// The binding, as dockerd writes it.
         binding: String,
+        /// The same.
+        tried: Published,
         /// The system's reason.
         source: SystemReason,
     },

@@ -352,14 +352,14 @@ impl Networks {
                     holds.extend(held);
                     None
                 }
-                Err(errno) => Some((one.host_address, errno)),
+                Err(errno) => Some((*one, errno)),
             });
-            let Some((address, errno)) = failed else { return Ok((published, holds)) };
+            let Some((tried, errno)) = failed else { return Ok((published, holds)) };
             holds.into_iter().for_each(Hold::release);
             published.iter().for_each(|one| self.state().ports.release(one));
             attempts -= 1;
             if attempts == 0 {
-                return Err(bind_error(group, port, group.text(address, container), errno));
+                return Err(bind_error(group, tried, group.text(tried.host_address, container), errno));
             }
         }
     }
@@ -478,13 +478,13 @@ fn forget(firewall: &mut Firewall, redirections: &[Redirection], route: &Mutex<S
     Ok(())
 }
 
-fn bind_error(group: &Group, port: u16, binding: String, errno: Errno) -> PortError {
+fn bind_error(group: &Group, tried: Published, binding: String, errno: Errno) -> PortError {
     let source = SystemReason(errno.into());
     // dockerd counts "any port" as exact here: both ends of the range are 0.
     if group.host_ports.0 == group.host_ports.1 {
-        PortError::Bind { binding, source }
+        PortError::Bind { binding, tried, source }
     } else {
-        PortError::BindInRange { port, binding, source }
+        PortError::BindInRange { port: tried.host_port, binding, tried, source }
     }
 }
 

@@ -19,6 +19,8 @@
 //!   |                                  START |     exec: at once; the first process: Container::start
 //!   |<---------------------------------------|
 //!   |  end of stream: execve                 |
+//!   |  FAILED reason                         |     only the first process, whose execve has failed
+//!   |--------------------------------------->|
 //! ```
 //!
 //! A sequenced-packet pair, so that a message is whole or absent. Both ends are close-on-exec. If the parent dies before
@@ -71,6 +73,9 @@ pub(crate) enum Reason {
     Refused,
     Mount(Step),
     Step(Step),
+    Execute,
+    /// The subject is the program, a zero and the interpreter.
+    Interpreter,
 }
 
 impl Reason {
@@ -86,6 +91,8 @@ impl Reason {
             Reason::Step(step) => [7, step as u8],
             Reason::Hook => [8, 0],
             Reason::Refused => [9, 0],
+            Reason::Execute => [10, 0],
+            Reason::Interpreter => [11, 0],
         }
     }
 }
@@ -104,6 +111,11 @@ impl Failure {
             6 => ProcessError::Mount { place: subject, step, source },
             8 => ProcessError::Hook { text: subject },
             9 => ProcessError::Refused { text: subject, source },
+            10 => ProcessError::Execute { path: subject, source },
+            11 => {
+                let (path, interpreter) = subject.split_once('\0').unwrap_or((&subject, ""));
+                ProcessError::Interpreter { path: path.to_owned(), interpreter: interpreter.to_owned(), source }
+            }
             _ => ProcessError::Step { step, subject, source },
         }
     }

@@ -14,7 +14,7 @@ use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
 
 use crate::birth::birth;
-use crate::channel::Channel;
+use crate::channel::{Channel, Message};
 use crate::delegation;
 use crate::error::{CreateError, ExecError, OpenError, PlanError, ProcessError, StartError};
 use crate::field::FieldError;
@@ -146,6 +146,8 @@ pub struct Container {
     /// users know the sentence without it: not at first.
     pub names_interpreter: bool,
     gate: Option<Channel>,
+    /// The gate, once it was opened: what becomes of the program is said here.
+    opened: Option<Channel>,
     need: CgroupNeed,
     namespaces: ThreadNameSpaceType,
     machine: Machine,
@@ -233,6 +235,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
             names_interpreter: false,
             // Closed where the container waits elsewhere.
             gate: Some(gate).filter(|_| options.handover.is_none()),
+            opened: None,
             need: need(&options),
             namespaces: plan.namespaces.all,
             machine: plan.machine,
@@ -330,6 +333,7 @@ impl Container {
             exec_within: EXEC_WITHIN,
             names_interpreter: false,
             gate: None,
+            opened: None,
             need: cgroup,
             namespaces: plan.namespaces.all,
             machine: plan.machine,
@@ -346,7 +350,25 @@ impl Container {
     /// ends with status 255, as under runc.
     pub fn start(&mut self) -> Result<(), StartError> {
         let gate = self.gate.take().ok_or(StartError::Started)?;
-        gate.send_start().map_err(|source| StartError::Gate { source })
+        gate.send_start().map_err(|source| StartError::Gate { source })?;
+        self.opened = Some(gate);
+        Ok(())
+    }
+
+    /// Why the program was never executed, of a container that was started and has ended. Never blocks.
+    pub fn unexecuted(&mut self) -> Option<ProcessError> {
+        let opened = self.opened.take()?;
+        // The end of the stream is there to be read, unless a descendant has it, who then was executed.
+        rustix::io::ioctl_fionbio(&opened.0, true).ok()?;
+        match opened.receive() {
+            Ok(Message::Failed(err)) => Some(err),
+            _ => None,
+        }
+    }
+
+    /// By now the program was executed, or it will never be asked.
+    pub fn is_executed(&mut self) {
+        self.opened = None;
     }
 
     /// Whether [`Container::start`] is still to be called.

@@ -99,6 +99,24 @@ pub enum ProcessError {
         /// The path.
         path: String,
     },
+    /// The program could not be executed after all.
+    #[error("exec {path}")]
+    Execute {
+        /// The path.
+        path: String,
+        /// The kernel's answer.
+        source: SystemError,
+    },
+    /// What the program's first line, or its header, says that runs it is not there.
+    #[error("exec {path}: its interpreter {interpreter} is missing")]
+    Interpreter {
+        /// The program.
+        path: String,
+        /// Who should run it.
+        interpreter: String,
+        /// The kernel's answer.
+        source: SystemError,
+    },
     /// The working directory could not be entered.
     #[error("chdir to cwd ({path:?}) set in config.json failed")]
     Cwd {

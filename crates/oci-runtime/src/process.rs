@@ -16,7 +16,7 @@ use sys::open::openat2;
 use sys::{capability, signal, terminal};
 
 use crate::channel::{At, Channel, Failure, Reason, wait_for_start};
-use crate::error::{PlanError, Step, SystemError};
+use crate::error::{PlanError, Step};
 use crate::field::FieldError;
 use crate::filter::Filter;
 use crate::hooks::{HookError, run_all};
@@ -87,6 +87,16 @@ const UMASK_DEFAULT: u32 = 0o022;
 
 /// Status of a process that could not be executed after it was started, as runc's.
 const STATUS_EXEC_FAILED: u8 = 255;
+
+/// Why execve has failed, for those who explain: the kernel says the same of a file and of its interpreter.
+fn unexecuted(program: &CString, err: &io::Error, interpreter: &Option<String>) -> Failure {
+    let errno = err.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
+    let program = program.to_string_lossy();
+    match interpreter {
+        Some(name) => Failure { reason: Reason::Interpreter, errno, subject: format!("{program}\0{name}") },
+        None => Failure { reason: Reason::Execute, errno, subject: program.into_owned() },
+    }
+}
 
 impl ProcessPlan {
     /// `home` is what HOME becomes if the environment has none; `held` the host's bounding set.
@@ -209,10 +219,14 @@ impl ProcessPlan {
             }
         };
         // With a gate of its own the channel has said everything, and is closed here.
-        if !wait_for_start(gate.unwrap_or(channel.0)) {
-            return 1;
-        }
-        self.execute(&program)
+        let channel = gate.is_none().then_some(channel);
+        let started = match (&gate, &channel) {
+            (Some(gate), _) => wait_for_start(gate),
+            (None, Some(channel)) => wait_for_start(&channel.0),
+            (None, None) => false,
+        };
+        drop(gate);
+        if started { self.execute(&program, channel.as_ref()) } else { 1 }
     }
 
     /// Everything after which there is less that this process may do; the program's path.
@@ -251,7 +265,8 @@ impl ProcessPlan {
         }
     }
 
-    fn execute(&self, program: &CString) -> u8 {
+    /// The channel, which goes with execve, is for a parent that wants to know more.
+    fn execute(&self, program: &CString, channel: Option<&Channel>) -> u8 {
         // The container counts as started: what goes wrong is told on its own standard error, as runc does it.
         let text = match self.run_start_hooks() {
             Err(err) => format!("{}\n", errdefs::chain(&err)),
@@ -261,13 +276,19 @@ impl ProcessPlan {
                     Ok(()) => sys::exec::execve(program, &self.argv, &self.envp),
                     Err(err) => err,
                 };
-                let missing = err.kind() == io::ErrorKind::NotFound && self.names_interpreter;
+                let missing = err.kind() == io::ErrorKind::NotFound;
                 let field = if self.names_field { "process.args[0]: " } else { "" };
-                let text = format!("{field}exec {}: {}", program.to_string_lossy(), SystemError(err));
+                let end = if self.names_interpreter { "" } else { "\n" };
+                let text = format!("{field}exec {}: {}{end}", program.to_string_lossy(), errdefs::system_words(&err));
                 // At once: the filter may end whoever looks further.
                 let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
                 let interpreter = missing.then(|| interpreter::named_by(program)).flatten();
-                interpreter.map_or("\n".to_owned(), |name| format!(": its interpreter {name} is missing\n"))
+                channel.into_iter().for_each(|channel| channel.send_failure(&unexecuted(program, &err, &interpreter)));
+                match interpreter {
+                    _ if !self.names_interpreter => String::new(),
+                    Some(name) => format!(": its interpreter {name} is missing\n"),
+                    None => "\n".to_owned(),
+                }
             }
         };
         let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
@@ -668,6 +689,6 @@ mod tests {
 
     #[test]
     fn errors_read_as_gos() {
-        assert_eq!(SystemError(Errno::NOEXEC.into()).to_string(), "exec format error");
+        assert_eq!(crate::SystemError(Errno::NOEXEC.into()).to_string(), "exec format error");
     }
 }

@@ -14,7 +14,7 @@
 //! ```text
 //!   shim.sock    where a restarted daemon finds the shim (mode 0600; peers that are not root are refused)
 //!   state.json   RunState, written before Start is answered
-//!   exit.json    ExitRecord, written before Exited is posted; outlives the shim
+//!   exit.json    ExitFile, written before Exited is posted; outlives the shim
 //!   exec-<id>.json  the daemons': an exec that was made and not started (crate `engine`)
 //! ```
 //! The first connection is a socket pair that the shim inherits as descriptor 3, so that no start waits for a socket file.
@@ -428,6 +428,20 @@ pub struct ExitRecord {
     pub started_at_nanos: i64,
     /// The kernel killed a process of it for lack of memory.
     pub oom_killed: bool,
+    /// Why its program was never executed, in words, if it was not. Since version 6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unexecuted: Option<String>,
+}
+
+/// What `exit.json` has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitFile {
+    /// How the container ended.
+    #[serde(flatten)]
+    pub exit: ExitRecord,
+    /// The execs that ended before, as far as they are kept: a daemon may never have heard of them. Since version 6.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub execs: Vec<ExecState>,
 }
 
 /// What a shim posts by itself.

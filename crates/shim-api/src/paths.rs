@@ -19,7 +19,7 @@ pub fn state(dir: &Path) -> PathBuf {
     dir.join("state.json")
 }
 
-/// The [`crate::ExitRecord`] in a shim's directory.
+/// The [`crate::ExitFile`] in a shim's directory.
 pub fn exit(dir: &Path) -> PathBuf {
     dir.join("exit.json")
 }

@@ -20,6 +20,9 @@ use crate::streams::{Scratch, Streams};
 /// How long killed execs may take to end before the container's exit is told without theirs.
 const EXECS_END_WITHIN: Duration = Duration::from_secs(2);
 
+/// The exit code of a process whose program could not be executed (oci-runtime); of some programs, too.
+const EXIT_CODE_UNEXECUTED: i32 = 255;
+
 /// A container that was created.
 pub(crate) struct Task {
     /// Gone once it was destroyed.
@@ -103,7 +106,9 @@ impl Task {
     fn ended(&mut self, exit_code: i32, now: Instant) {
         let oom_killed = self.container.as_ref().is_some_and(out_of_memory);
         let started_at_nanos = self.run_state.started_at_nanos;
-        let record = ExitRecord { exit_code, exited_at_nanos: now_nanos(), started_at_nanos, oom_killed };
+        let unexecuted = self.container.as_mut().filter(|_| exit_code == EXIT_CODE_UNEXECUTED);
+        let unexecuted = unexecuted.and_then(Container::unexecuted).map(|err| errdefs::chain(&err));
+        let record = ExitRecord { exit_code, exited_at_nanos: now_nanos(), started_at_nanos, oom_killed, unexecuted };
         self.exit = Some((record, now));
         // Before anybody hears of the end.
         self.held = Vec::new();
@@ -114,8 +119,10 @@ impl Task {
     /// Work without a descriptor, at the end of every turn.
     pub(crate) fn settle(&mut self, now: Instant, scratch: &mut Scratch) {
         self.streams.settle(now, scratch);
-        if let Some(container) = self.container.as_ref().filter(|_| self.exit.is_none()) {
-            self.oom.settle(now, &container.cgroup);
+        if let Some(container) = self.container.as_mut().filter(|_| self.exit.is_none())
+            && self.oom.settle(now, &container.cgroup)
+        {
+            container.is_executed();
         }
         let overdue = self.exit.as_ref().is_some_and(|(_, at)| now >= *at + EXECS_END_WITHIN);
         for exec in &mut self.execs {

@@ -392,7 +392,7 @@ impl Shim {
         task.told = true;
         let lines = task.streams.take_lost_lines();
         // Without the record a later daemon finds no exit code; this one is told all the same.
-        let recorded = exit::write_exit(&self.dir, &exit);
+        let recorded = exit::write_exit(&self.dir, exit.clone(), self.ended_execs.states().collect());
         if let Err(err) = recorded {
             eprintln!("longshore-shim: record exit of {}: {err}", self.id);
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
-use shim_api::{ExitRecord, RunState};
+use shim_api::{ExecState, ExitFile, ExitRecord, RunState};
 use stdx::fs::{Durability, write_atomic};
 
 /// Nanoseconds since 1970.
@@ -20,8 +20,8 @@ pub(crate) fn write_state(dir: &Path, state: &RunState) -> io::Result<()> {
 }
 
 /// Writes `exit.json`.
-pub(crate) fn write_exit(dir: &Path, exit: &ExitRecord) -> io::Result<()> {
-    write_record(&shim_api::paths::exit(dir), exit)
+pub(crate) fn write_exit(dir: &Path, exit: ExitRecord, execs: Vec<ExecState>) -> io::Result<()> {
+    write_record(&shim_api::paths::exit(dir), &ExitFile { exit, execs })
 }
 
 /// Field 22 of /proc/PID/stat, 0 if the process is gone.

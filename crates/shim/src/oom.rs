@@ -45,13 +45,15 @@ impl OomWatch {
         }
     }
 
-    /// Begins when it is time.
-    pub(crate) fn settle(&mut self, now: Instant, cgroup: &Cgroup) {
-        if self.begin_at.take_if(|at| now >= *at).is_some() {
+    /// Begins when it is time, and says so.
+    pub(crate) fn settle(&mut self, now: Instant, cgroup: &Cgroup) -> bool {
+        let begins = self.begin_at.take_if(|at| now >= *at).is_some();
+        if begins {
             // Without a memory controller there is nothing to watch.
             self.events = cgroup.oom_events().ok();
             self.ready();
         }
+        begins
     }
 
     /// Whether there is something to tell.

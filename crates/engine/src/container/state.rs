@@ -72,6 +72,15 @@ pub struct State {
     /// What was at fault when its last start failed; none if that did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
+    /// What was found out about that when it happened.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cause_facts: Vec<String>,
+    /// Why the program of its last run was never executed; none if it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unexecuted: Option<String>,
+    /// The checkpoint with which its last run ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<String>,
     /// It was found unhealthy in this run, and is ended because its policy says so.
     pub found_unhealthy: bool,
     /// It is being written to files, and ends with that: its policy does not start it again.
@@ -117,6 +126,8 @@ pub enum Cause {
     WorkingDir,
     /// It could not be connected.
     Network,
+    /// A port of the host's that it publishes is somebody else's.
+    Port,
     /// Something that it mounts.
     Mount,
     /// Its system-call filter.
@@ -322,7 +333,8 @@ impl State {
         self.phase = Phase::Running { pid };
         self.started_at_nanos = at_nanos;
         (self.exit_code, self.oom_killed, self.paused, self.found_unhealthy) = (0, false, false, false);
-        (self.last_signal, self.cause) = (None, None);
+        (self.last_signal, self.cause, self.unexecuted, self.checkpoint) = (None, None, None, None);
+        self.cause_facts.clear();
         self.error.clear();
         self.restarted_by_client = false;
         vec![Effect::TellStart, Effect::Record]

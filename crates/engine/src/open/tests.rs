@@ -103,7 +103,13 @@ impl Scratch {
     fn exit(&self, id: &ContainerId, exit_code: i32) {
         let dir = self.shim_dir(id);
         fs::create_dir_all(&dir).unwrap();
-        let record = ExitRecord { exit_code, exited_at_nanos: 2_000_000_000, started_at_nanos: 9, oom_killed: false };
+        let record = ExitRecord {
+            exit_code,
+            exited_at_nanos: 2_000_000_000,
+            started_at_nanos: 9,
+            oom_killed: false,
+            unexecuted: None,
+        };
         fs::write(shim_api::paths::exit(&dir), serde_json::to_vec(&record).unwrap()).unwrap();
     }
 }

@@ -228,7 +228,7 @@ async fn create_in(
         leave_running: !request.exit,
         search_path: search_path(),
     };
-    let place = bridge::blocking(move || place.begin()).await?;
+    let (place, name) = (bridge::blocking(move || place.begin()).await?, request.checkpoint_id);
     let (mut ends, _) = container.watch();
     container.live().state.checkpointing = request.exit;
     let written = write(&shim, task).await;
@@ -241,7 +241,13 @@ async fn create_in(
     if request.exit {
         // Who starts it next must not be told that it runs.
         ended_within(&mut ends, container, TOLD_WITHIN).await;
-        container.live().state.checkpointing = false;
+        let mut live = container.live();
+        live.state.checkpointing = false;
+        if kept.is_ok() && !live.state.is_running() {
+            live.state.checkpoint = Some(name);
+            drop(live);
+            engine.recorder.mark(container);
+        }
     }
     kept?;
     engine.events.container(container, "checkpoint", []);

@@ -2,6 +2,7 @@
 //!
 //! Only what was recorded when it happened is told ([`crate::container::state::State`]); nothing is looked for, and nothing is guessed from texts.
 
+use engine_api::host_config::HostConfig;
 use engine_api::why::{Reason, Why};
 use errdefs::ErrorKind;
 
@@ -43,7 +44,8 @@ pub fn why(engine: &Engine, name: &str) -> Result<Why, WhyError> {
         (live.state.clone(), live.name.clone(), live.rules.policy)
     };
     let memory_bytes = container.host_config().memory;
-    let (summary, facts) = explain(&state, policy, memory_bytes);
+    let (summary, mut facts) = explain(&state, policy, memory_bytes);
+    facts.extend(restrictions(&state, &container.host_config()));
     Ok(Why {
         id: container.id().to_string(),
         name: format!("/{name}"),
@@ -94,13 +96,16 @@ fn not_started(state: &State, facts: &mut Vec<Reason>) -> String {
         Cause::ProgramRefused => "its program cannot be executed: it is a directory, has no permission, or names an interpreter that is not there",
         Cause::User => "its user or one of its groups is not in the image's files",
         Cause::WorkingDir => "its working directory is a file",
-        Cause::Network => "it could not be connected: a port may be taken, or the container whose network it shares does not run",
+        Cause::Network => "it could not be connected: the container whose network it shares may not run",
+        Cause::Port => "a port of the host that it publishes is somebody else's",
         Cause::Mount => "something that it mounts is not there, or cannot be mounted",
         Cause::Filter => "its system-call filter cannot be made",
         Cause::Runtime => "the kernel refused to make it as it was asked for",
         Cause::Engine => "the engine could not do its part: its log has more",
     });
     facts.extend(hint.map(|hint| reason("start", hint)));
+    let kind = if state.cause == Some(Cause::Port) { "port" } else { "start" };
+    facts.extend(state.cause_facts.iter().map(|fact| reason(kind, fact)));
     "It could not be started.".to_owned()
 }
 
@@ -117,7 +122,14 @@ fn ended(state: &State, memory_bytes: i64, facts: &mut Vec<Reason>) -> String {
         facts.push(reason("memory", format!("the kernel killed a process of it for lack of memory; {limit}")));
     }
     let signal = code - SIGNALS_FROM;
+    facts.extend(state.unexecuted.as_ref().map(|text| reason("program", text)));
     match () {
+        () if state.checkpoint.is_some() => {
+            let name = state.checkpoint.as_deref().unwrap_or_default();
+            facts.push(reason("checkpoint", format!("start --checkpoint {name} lets it go on")));
+            format!("It was written to the checkpoint {name}, and ended with that.")
+        }
+        () if state.unexecuted.is_some() => "Its program could not be executed.".to_owned(),
         () if state.found_unhealthy => "It was ended because its health check failed.".to_owned(),
         // Whoever gets SIGKILL from us was asked to end before.
         () if sent.is_some_and(|sent| sent.signal == signal) => by_whom(sent.map(|sent| sent.by)).to_owned(),
@@ -133,6 +145,33 @@ fn ended(state: &State, memory_bytes: i64, facts: &mut Vec<Reason>) -> String {
         }
         () => "Its program failed.".to_owned(),
     }
+}
+
+/// What was taken from it and may be why it failed: nobody records which calls were refused with an error.
+fn restrictions(state: &State, host: &HostConfig) -> Vec<Reason> {
+    let failed = state.phase == Phase::Stopped && (1..SIGNALS_FROM).contains(&state.exit_code);
+    if !failed || state.cause.is_some() || state.unexecuted.is_some() {
+        return Vec::new();
+    }
+    let dropped = host.cap_drop.iter().flatten().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let own_filter = host
+        .security_opt
+        .iter()
+        .flatten()
+        .any(|option| option.starts_with("seccomp") && !option.ends_with("unconfined"));
+    let dropped = (!dropped.is_empty()).then(|| {
+        let text = format!(
+            "it ran without capabilities that it was refused: {dropped}; what needs them fails, and nobody records that"
+        );
+        reason("capability", text)
+    });
+    let filtered = own_filter.then(|| {
+        reason(
+            "filter",
+            "it ran under a system-call filter of its own: calls that it refuses with an error are recorded nowhere",
+        )
+    });
+    dropped.into_iter().chain(filtered).collect()
 }
 
 fn by_whom(by: Option<Sender>) -> &'static str {

@@ -24,6 +24,7 @@ mod disk_usage;
 mod every_command;
 mod exec;
 mod exit_order;
+mod explained;
 mod files;
 mod flags;
 mod full_disk;

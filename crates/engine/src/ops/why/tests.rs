@@ -39,6 +39,11 @@ fn the_weightiest_fact_makes_the_sentence() {
         (stopped(143, 15), "A client ended it: with stop, kill or rm."),
         (stopped(0, 15), "It ended after it was asked to."),
         (State { last_signal: sent(15, Sender::Restart), ..ended_with(143) }, "It was restarted by a client."),
+        (State { unexecuted: Some("no".to_owned()), ..ended_with(255) }, "Its program could not be executed."),
+        (
+            State { checkpoint: Some("one".to_owned()), ..ended_with(137) },
+            "It was written to the checkpoint one, and ended with that.",
+        ),
         (State { found_unhealthy: true, ..ended_with(0) }, "It was ended because its health check failed."),
     ] {
         assert_eq!(summary(&state), sentence, "{state:?}");
@@ -62,9 +67,30 @@ fn facts_say_what_was_recorded() {
     );
     let failed = State { cause: Some(Cause::ProgramMissing), error: "no such".to_owned(), ..State::default() };
     assert_eq!(texts(&failed, Policy::No)[0], "start: no such");
+    let taken = vec!["0.0.0.0:80/tcp is held by the process 7, nginx".to_owned()];
+    let failed = State { cause: Some(Cause::Port), cause_facts: taken, ..State::default() };
+    assert_eq!(texts(&failed, Policy::No)[2], "port: 0.0.0.0:80/tcp is held by the process 7, nginx");
     let log = vec![HealthResult { exit_code: 1, output: "down\n".to_owned(), ..HealthResult::default() }];
     let health = Health { status: "unhealthy".to_owned(), failing_streak: 4, log };
     let state = State { phase: Phase::Running { pid: 1 }, health: Some(Arc::new(health)), ..ended_with(0) };
     let told = texts(&state, Policy::No);
     assert_eq!(told[1], "health: its health check failed 4 times in a row, last with exit code 1 and printed: down");
+}
+
+#[test]
+fn what_was_taken_from_it_is_told_where_it_failed() {
+    let host = HostConfig {
+        cap_drop: Some(vec!["CHOWN".to_owned(), "NET_RAW".to_owned()]),
+        security_opt: Some(vec!["seccomp={}".to_owned()]),
+        ..HostConfig::default()
+    };
+    let kinds = |state: &State, host: &HostConfig| {
+        restrictions(state, host).into_iter().map(|fact| fact.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&ended_with(1), &host), ["capability", "filter"]);
+    assert!(restrictions(&ended_with(1), &host)[0].text.contains(": CHOWN, NET_RAW; "));
+    let none: [String; 0] = [];
+    assert_eq!(kinds(&ended_with(0), &host), none);
+    assert_eq!(kinds(&ended_with(137), &host), none);
+    assert_eq!(kinds(&ended_with(1), &HostConfig::default()), none);
 }

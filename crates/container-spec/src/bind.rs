@@ -98,7 +98,7 @@ pub fn check_mount(mount: &Mount) -> Result<(), InvalidRequest> {
         "bind" => check_long_bind(mount).map_err(fault)?,
         "tmpfs" => check_long_tmpfs(mount).map_err(fault)?,
         "volume" => check_long_volume(mount).map_err(fault)?,
-        "image" => return Err(InvalidRequest::NotOffered { option: "--mount type=image" }),
+        "image" => check_long_image(mount).map_err(fault)?,
         _ => return Err(fault(MountFault::Kind)),
     }
     let options = mount.bind_options.as_ref();
@@ -132,6 +132,18 @@ fn check_long_volume(mount: &Mount) -> Result<(), MountFault> {
         true if mount.read_only => Err(MountFault::AnonymousReadOnly),
         _ if !is_local(subpath) => Err(MountFault::Subpath),
         _ => Ok(()),
+    }
+}
+
+fn check_long_image(mount: &Mount) -> Result<(), MountFault> {
+    check_extra("BindOptions", mount.bind_options.is_some())?;
+    check_extra("VolumeOptions", mount.volume_options.is_some())?;
+    check_extra("TmpfsOptions", mount.tmpfs_options.is_some())?;
+    let subpath = mount.image_options.as_ref().map_or("", |options| &options.subpath);
+    match mount.source.is_empty() {
+        true => Err(MountFault::Missing("Source")),
+        false if !is_local(subpath) => Err(MountFault::Subpath),
+        false => Ok(()),
     }
 }
 

@@ -121,6 +121,7 @@ fn user_mounts(host: &HostConfig, facts: &HostFacts, placement: &Placement) -> R
         }
         mounts.push(match point.shown.kind.as_str() {
             "tmpfs" => tmpfs_mount(&destination, &point.tmpfs)?,
+            "image" => image_mount(destination, point),
             _ => bind_mount(destination, point, facts, placement.flat_read_only)?,
         });
     }
@@ -163,6 +164,14 @@ fn taken(mounts: &[Mount], destination: &str) -> bool {
 /// Volumes may be declared at relative paths, too: relative to the root.
 fn absolute(destination: &str) -> String {
     if destination.starts_with('/') { destination.to_owned() } else { format!("/{destination}") }
+}
+
+/// The layers of an image.
+fn image_mount(destination: String, point: &Point) -> Mount {
+    let mut mount = point.stack.clone().expect("the engine says how layers are mounted before it plans a start");
+    mount.destination = destination.into();
+    mount.options.push(bind::PROPAGATION_DEFAULT.to_owned());
+    mount
 }
 
 /// A bind or a volume.

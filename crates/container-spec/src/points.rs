@@ -38,9 +38,15 @@ pub struct Point {
     /// The request did not name the volume: it goes with its container.
     #[serde(rename = "Anonymous", default, skip_serializing_if = "is_default")]
     pub anonymous: bool,
-    /// Which part of the volume is mounted; empty for all of it.
+    /// Which part of the volume or image is mounted; empty for all of it.
     #[serde(rename = "Subpath", default, skip_serializing_if = "is_default")]
     pub subpath: String,
+    /// The layers of an image, lowest first, as `snapshot` calls them. They are kept when the image is removed.
+    #[serde(rename = "Layers", default, skip_serializing_if = "is_default")]
+    pub layers: Vec<oci::Digest>,
+    /// How these are mounted, when the container starts.
+    #[serde(skip)]
+    pub stack: Option<oci::runtime::Mount>,
 }
 
 /// What has to be done for a point before its container exists.
@@ -52,6 +58,8 @@ pub enum Ready {
     Shared,
     /// Its volume is there or made.
     Volume(VolumeWish),
+    /// Its image is there.
+    Image,
 }
 
 /// A volume that is made if there is none of that name.
@@ -89,9 +97,18 @@ pub struct Shared<'a> {
 }
 
 impl Point {
-    fn new(shown: MountPoint) -> Point {
-        let (bind, tmpfs, subpath) = (BindOptions::default(), String::new(), String::new());
-        Point { shown, bind, create_source: true, tmpfs, anonymous: false, subpath }
+    /// One that is nothing but what `inspect` shows.
+    pub fn new(shown: MountPoint) -> Point {
+        Point {
+            shown,
+            bind: BindOptions::default(),
+            create_source: true,
+            tmpfs: String::new(),
+            anonymous: false,
+            subpath: String::new(),
+            layers: Vec::new(),
+            stack: None,
+        }
     }
 
     /// The volume's name, if it is one.
@@ -223,6 +240,13 @@ fn long_form(mount: &Mount) -> Result<(Point, Ready), InvalidRequest> {
             let anonymous = mount.source.is_empty();
             let subpath = if subpath.is_empty() { subpath } else { clean(&subpath) };
             (Point { anonymous, subpath, ..Point::new(shown) }, Ready::Volume(wish))
+        }
+        "image" => {
+            let (kind, name, propagation) = ("image".to_owned(), mount.source.clone(), PROPAGATION_DEFAULT.to_owned());
+            let shown = MountPoint { kind, name, destination, propagation, ..MountPoint::default() };
+            let subpath = mount.image_options.as_ref().map_or("", |options| &options.subpath);
+            let subpath = if subpath.is_empty() { String::new() } else { clean(subpath) };
+            (Point { subpath, ..Point::new(shown) }, Ready::Image)
         }
         "tmpfs" => {
             let fault = |fault| InvalidRequest::Mount { kind: mount.kind.clone(), fault };

@@ -111,6 +111,8 @@ pub fn validate(
     validate_sysctls(host)?;
     validate_ulimits(host)?;
     warnings.extend(network_warning(host));
+    let mounts_image = host.mounts.iter().flatten().any(|mount| mount.kind == "image");
+    warnings.extend(mounts_image.then_some(Warning::ImageMount));
     Ok(warnings)
 }
 

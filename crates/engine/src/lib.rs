@@ -60,6 +60,7 @@ mod clock;
 mod detach_keys;
 mod devices;
 mod engine;
+mod image_mounts;
 mod instructions;
 mod launch;
 pub mod links;

@@ -205,8 +205,7 @@ fn short_tmpfs(container: &Container) -> Vec<Point> {
             rw: true,
             ..Default::default()
         };
-        let (bind, tmpfs, subpath) = (Default::default(), String::new(), String::new());
-        Point { shown, bind, create_source: true, tmpfs, anonymous: false, subpath }
+        Point::new(shown)
     };
     places.map(point).collect()
 }
@@ -311,6 +310,10 @@ impl Plan<'_> {
     fn source(&self, point: &Point) -> io::Result<Option<OwnedFd>> {
         let mount = match point.shown.kind.as_str() {
             "tmpfs" => Some(empty_tmpfs()?),
+            "image" => match &point.stack {
+                Some(stack) if stack.kind == "bind" => clone_path(&stack.source)?,
+                stack => Some(mount_detached(stack.as_slice())?),
+            },
             _ if point.subpath.is_empty() => clone_path(Path::new(&point.shown.source))?,
             _ => {
                 let listed = self.engine.volumes.get(&point.shown.name).map_err(io::Error::other)?;

@@ -19,6 +19,7 @@ use volume::{RemoveError, Volume, Wanted};
 
 use crate::Engine;
 use crate::container::Container;
+use crate::image_mounts;
 
 /// Why a container's volumes are not ready. The texts are dockerd's.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +92,7 @@ fn claim_all(
     for (point, ready) in points.iter_mut().zip(ready) {
         let name = &point.shown.name;
         let volume = match ready {
-            Ready::AsItIs => continue,
+            Ready::AsItIs | Ready::Image => continue,
             Ready::Shared => engine.volumes.acquire(name, id)?,
             Ready::Volume(wish) => {
                 let created = engine.volumes.create(&wanted(name, point.anonymous, wish), Some(id))?;
@@ -164,6 +165,9 @@ impl Claimed {
 pub(crate) fn located(engine: &Engine, container: &Container) -> Result<Vec<Point>, LocateError> {
     let mut points = container.definition.mounts.clone();
     for point in &mut points {
+        if point.shown.kind == "image" {
+            point.stack = Some(image_mounts::stack(engine, point)?);
+        }
         let Some(name) = point.volume() else { continue };
         let volume = volume::mount(&engine.volumes, name, container.id())?;
         if !point.subpath.is_empty() {
@@ -184,6 +188,9 @@ pub enum LocateError {
     /// The wanted part of one cannot be opened.
     #[error(transparent)]
     Subpath(#[from] volume::SubpathError),
+    /// The layers of an image that it mounts, or the wanted part of them, cannot be found.
+    #[error(transparent)]
+    Image(#[from] snapshot::SnapshotError),
 }
 
 impl LocateError {
@@ -192,6 +199,7 @@ impl LocateError {
         match self {
             LocateError::Mount(err) => err.kind(),
             LocateError::Subpath(err) => err.kind(),
+            LocateError::Image(err) => err.kind(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/l/<32 hex>           one committed layer snapshot: its root directory. The name is the start of its ChainId
 //! <root>/c/<key>/lower        ChainIds of a container's layers, lowest first, one a line
+//! <root>/c/<key>/kept         further ChainIds, of images that it mounts; mostly there is none
 //! <root>/c/<key>/fs           the container's own files (upperdir)
 //! <root>/c/<key>/work         overlayfs' scratch directory (workdir)
 //! <root>/new/<random>         being made; nobody else looks at it
@@ -14,7 +15,7 @@
 //! store opens. There is therefore no table of snapshots, and `create` of a container costs no fsync: the engine syncs
 //! the container's own record, and a snapshot without one is found by [`Overlay::containers`] and removed. Which layer
 //! snapshots are needed is known by `image` (records of images) and by the `lower` files (containers whose image was
-//! removed by force).
+//! removed by force, or is only mounted).
 //!
 //! A ChainId ends in the name of a directory of 32 hex digits: 128 bits are beyond search, and the names must be short
 //! because the lower directories of up to 128 layers must fit in one page where the kernel lacks `lowerdir+`.
@@ -32,10 +33,12 @@
 mod chain;
 mod changes;
 mod overlay;
+mod part;
 mod remove;
 
 pub use chain::{ChainId, SnapshotKey, SnapshotKeyError};
 pub use changes::{ChangeKind, Changes, Stubs, is_opaque, is_whiteout};
 pub use overlay::{OpenError, Overlay, SnapshotError, Stage};
+pub use part::view_part;
 pub use remove::SweepError;
 pub use stdx::tree::Usage;

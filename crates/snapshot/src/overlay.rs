@@ -91,6 +91,12 @@ pub enum SnapshotError {
         /// Whose.
         key: SnapshotKey,
     },
+    /// Stacked layers have nothing at a path. The text is dockerd's.
+    #[error("cannot access path /{part}: lstat /{part}: no such file or directory", part = part.display())]
+    NoSuchPart {
+        /// Below their root.
+        part: PathBuf,
+    },
     /// Directories nest so deep that they cannot be counted.
     #[error("directories in {} nest too deep", path.display())]
     TooDeep {
@@ -114,7 +120,7 @@ impl SnapshotError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             SnapshotError::Exists { .. } => ErrorKind::AlreadyExists,
-            SnapshotError::NotFound { .. } => ErrorKind::NotFound,
+            SnapshotError::NotFound { .. } | SnapshotError::NoSuchPart { .. } => ErrorKind::NotFound,
             SnapshotError::MissingLayer { .. }
             | SnapshotError::Torn { .. }
             | SnapshotError::TooDeep { .. }
@@ -202,7 +208,7 @@ impl Overlay {
         let _collecting = self.collecting.write().unwrap_or_else(PoisonError::into_inner);
         let mut names: HashSet<String> = keep.into_iter().map(|chain| chain.name().to_owned()).collect();
         for key in self.containers()? {
-            match self.chain(&key) {
+            match self.chain(&key).and_then(|chain| Ok([chain, kept(&self.container(&key), &key)?].concat())) {
                 Ok(chain) => names.extend(chain.iter().map(|chain| chain.name().to_owned())),
                 // A container whose record a power cut tore cannot start again; it holds nothing.
                 Err(SnapshotError::Torn { .. } | SnapshotError::NotFound { .. }) => {}
@@ -223,9 +229,20 @@ impl Overlay {
     ///
     /// Five system calls and two per layer, no sync. The snapshot's root has mode and owner of the uppermost layer's.
     pub fn prepare(&self, key: &SnapshotKey, chain: &[ChainId]) -> Result<Vec<Mount>, SnapshotError> {
+        self.prepare_keeping(key, chain, &[])
+    }
+
+    /// The same, and as long as it is there the layers `kept` stay, too.
+    pub fn prepare_keeping(
+        &self,
+        key: &SnapshotKey,
+        chain: &[ChainId],
+        kept: &[ChainId],
+    ) -> Result<Vec<Mount>, SnapshotError> {
         // Shared among containers; excludes only `retain_layers`, which must not miss a container that is just appearing.
         let _appearing = self.collecting.read().unwrap_or_else(PoisonError::into_inner);
         let lowers = self.lowers(chain)?;
+        self.lowers(kept)?;
         let path = self.container(key);
         if path.exists() {
             return Err(SnapshotError::Exists { key: key.clone() });
@@ -233,6 +250,10 @@ impl Overlay {
         let new = self.root.join("new").join(stdx::id::random_hex::<8>());
         let mut stage = Stage { path: new, trash: self.trash_path(), committed: false };
         fill_container(&stage.path, &lowers[0], chain).map_err(SnapshotError::io("create", &stage.path))?;
+        if !kept.is_empty() {
+            let file = stage.path.join("kept");
+            fs::write(&file, listed(kept)).map_err(SnapshotError::io("write", &file))?;
+        }
         fs::rename(&stage.path, &path).map_err(|source| match source.kind() {
             io::ErrorKind::DirectoryNotEmpty => SnapshotError::Exists { key: key.clone() },
             _ => SnapshotError::Io { what: "create", path: path.clone(), source },
@@ -249,24 +270,12 @@ impl Overlay {
 
     /// How to mount `chain` (lowest first) read-only, with nothing above it.
     pub fn view(&self, chain: &[ChainId]) -> Result<Vec<Mount>, SnapshotError> {
-        let lowers = self.lowers(chain)?;
-        // Overlayfs refuses a single lower directory without an upper one.
-        let [only] = &lowers[..] else { return Ok(vec![overlay(&lowers, vec!["ro".to_owned()])]) };
-        let options = vec!["bind".to_owned(), "ro".to_owned()];
-        Ok(vec![Mount { kind: "bind".into(), source: only.clone(), options, ..Mount::default() }])
+        Ok(read_only(&self.lowers(chain)?))
     }
 
     /// The layers below a container, lowest first.
     pub fn chain(&self, key: &SnapshotKey) -> Result<Vec<ChainId>, SnapshotError> {
-        let path = self.container(key).join("lower");
-        let text = fs::read_to_string(&path).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => SnapshotError::NotFound { key: key.clone() },
-            _ => SnapshotError::Io { what: "read", path, source },
-        })?;
-        // The last line says that the file is whole: without it an image without layers and a torn file are the same.
-        let Some(lines) = text.strip_suffix("end\n") else { return Err(SnapshotError::Torn { key: key.clone() }) };
-        let chain = lines.lines().map(str::parse).collect::<Result<_, _>>();
-        chain.map_err(|_| SnapshotError::Torn { key: key.clone() })
+        listed_in(self.container(key).join("lower"), key)
     }
 
     /// The directory of a container's own files: what `diff` and `cp` of a stopped container read.
@@ -319,7 +328,7 @@ impl Overlay {
     }
 
     /// Lower directories, uppermost first, all of which exist.
-    fn lowers(&self, chain: &[ChainId]) -> Result<Vec<PathBuf>, SnapshotError> {
+    pub(crate) fn lowers(&self, chain: &[ChainId]) -> Result<Vec<PathBuf>, SnapshotError> {
         if chain.is_empty() {
             return Ok(vec![self.root.join("empty")]);
         }
@@ -355,13 +364,7 @@ fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
 
 fn fill_container(path: &Path, top: &Path, chain: &[ChainId]) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)?;
-    let mut lower = String::with_capacity(72 * chain.len() + 4);
-    for chain_id in chain {
-        lower.push_str(chain_id.0.as_str());
-        lower.push('\n');
-    }
-    lower.push_str("end\n");
-    fs::write(path.join("lower"), lower)?;
+    fs::write(path.join("lower"), listed(chain))?;
     DirBuilder::new().mode(0o700).create(path.join("work"))?;
     let (upper, root) = (path.join("fs"), fs::metadata(top)?);
     fs::create_dir(&upper)?;
@@ -369,6 +372,36 @@ fn fill_container(path: &Path, top: &Path, chain: &[ChainId]) -> io::Result<()> 
         std::os::unix::fs::chown(&upper, Some(root.uid()), Some(root.gid()))?;
     }
     fs::set_permissions(&upper, PermissionsExt::from_mode(root.mode() & 0o7777))
+}
+
+/// What else stays as long as a container is there.
+fn kept(container: &Path, key: &SnapshotKey) -> Result<Vec<ChainId>, SnapshotError> {
+    match listed_in(container.join("kept"), key) {
+        Err(SnapshotError::NotFound { .. }) => Ok(Vec::new()),
+        listed => listed,
+    }
+}
+
+fn listed_in(path: PathBuf, key: &SnapshotKey) -> Result<Vec<ChainId>, SnapshotError> {
+    let text = fs::read_to_string(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => SnapshotError::NotFound { key: key.clone() },
+        _ => SnapshotError::Io { what: "read", path, source },
+    })?;
+    // The last line says that the file is whole: without it an image without layers and a torn file are the same.
+    let Some(lines) = text.strip_suffix("end\n") else { return Err(SnapshotError::Torn { key: key.clone() }) };
+    let chain = lines.lines().map(str::parse).collect::<Result<_, _>>();
+    chain.map_err(|_| SnapshotError::Torn { key: key.clone() })
+}
+
+/// ChainIds, one a line; the last line says that the file is whole.
+fn listed(chain: &[ChainId]) -> String {
+    let mut list = String::with_capacity(72 * chain.len() + 4);
+    for chain_id in chain {
+        list.push_str(chain_id.0.as_str());
+        list.push('\n');
+    }
+    list.push_str("end\n");
+    list
 }
 
 fn of_tree(path: &Path, stop: &AtomicBool) -> Result<Usage, SnapshotError> {
@@ -388,6 +421,14 @@ fn list(path: &Path) -> Result<Vec<String>, SnapshotError> {
 fn writable(lowers: &[PathBuf], container: &Path) -> Mount {
     let option = |name, directory| format!("{name}={}", container.join(directory).display());
     overlay(lowers, vec![option("upperdir", "fs"), option("workdir", "work")])
+}
+
+/// Directories, uppermost first, on top of each other; or a single file.
+pub(crate) fn read_only(lowers: &[PathBuf]) -> Vec<Mount> {
+    // Overlayfs refuses a single lower directory without an upper one.
+    let [only] = lowers else { return vec![overlay(lowers, vec!["ro".to_owned()])] };
+    let options = vec!["bind".to_owned(), "ro".to_owned()];
+    vec![Mount { kind: "bind".into(), source: only.clone(), options, ..Mount::default() }]
 }
 
 fn overlay(lowers: &[PathBuf], more: Vec<String>) -> Mount {

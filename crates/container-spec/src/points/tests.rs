@@ -57,6 +57,10 @@ fn mounts_are_decided_as_dockerd_decides_them() {
         r#"{"HostConfig":{"Mounts":[{"Type":"volume","Source":"d","Target":"/x","VolumeOptions":{"Subpath":"a/../b"}}]}}"#,
         "/x volume d \"z\"\n",
     );
+    check(
+        r#"{"HostConfig":{"Mounts":[{"Type":"image","Source":"busybox","Target":"/x","ImageOptions":{"Subpath":"a/../b"}}]}}"#,
+        "/x image busybox \"\" ro\n",
+    );
     check(r#"{"HostConfig":{"Mounts":[{"Type":"bind","Source":"/a","Target":"/x"}]}}"#, "/x bind /a \"\" no-create\n");
     // A tmpfs of the short form covers a mount of the long form, which is not refused.
     check(

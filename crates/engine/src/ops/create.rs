@@ -23,6 +23,7 @@ use crate::container::Container;
 use crate::container::name;
 use crate::container::record::{Definition, Record};
 use crate::container::state::State;
+use crate::image_mounts;
 use crate::links::{self, LinkError};
 use crate::networking;
 use crate::registry::LookupError;
@@ -220,7 +221,9 @@ fn plan_mounts(engine: &Engine, config: &Config, host: &HostConfig) -> Result<Ve
     let points = others.iter().map(|(container, writable)| (container.definition.mounts.as_slice(), *writable));
     let shared: Vec<Shared<'_>> = points.map(|(points, writable)| Shared { points, writable }).collect();
     let mut fresh = || volume::VolumeName::random().to_string();
-    Ok(container_spec::plan_points(config, host, &shared, &mut fresh)?)
+    let mut planned = container_spec::plan_points(config, host, &shared, &mut fresh)?;
+    image_mounts::resolve(engine, &mut planned)?;
+    Ok(planned)
 }
 
 /// The image of a container. Without a name there is none: it begins with nothing but what is mounted into it.
@@ -348,7 +351,8 @@ fn still_there(engine: &Engine, definition: &Definition) -> Result<(), CreateErr
 fn make(engine: &Engine, record: &mut Record, ready: &[Ready], chain: &[snapshot::ChainId]) -> Result<(), CreateError> {
     let id = &record.definition.id.clone();
     let key = snapshot_key(id);
-    let root = engine.images.snapshots().prepare(&key, chain).map_err(CreateError::Snapshot)?;
+    let kept = image_mounts::layers(&record.definition.mounts);
+    let root = engine.images.snapshots().prepare_keeping(&key, chain, &kept).map_err(CreateError::Snapshot)?;
     let written = make_mark(&root).and_then(|()| {
         let claimed = volumes::claim(engine, id, &mut record.definition.mounts, ready, &root)?;
         write_files(engine, record).inspect_err(|_| claimed.take_back(engine, id))

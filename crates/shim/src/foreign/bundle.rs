@@ -55,9 +55,7 @@ pub(crate) fn make(dir: &Path, task: &CreateTask) -> Result<Spec, BundleError> {
     for namespace in &mut spec.linux.namespaces {
         namespace.path = namespace.path.as_deref().map(of_ours);
     }
-    for (index, mount) in
-        spec.mounts.iter_mut().enumerate().filter(|(_, mount)| mount.prepared || mount.subpath.is_some())
-    {
+    for (index, mount) in spec.mounts.iter_mut().enumerate().filter(|(_, mount)| is_ours(mount)) {
         stand_in(mount, &dir.join("mounts").join(index.to_string()))?;
     }
     let text = serde_json::to_vec(&spec).map_err(io::Error::from);
@@ -92,15 +90,30 @@ fn of_ours(path: &Path) -> PathBuf {
     }
 }
 
+/// Whether other runtimes have no words for it: many layers do not fit into one option.
+fn is_ours(mount: &Mount) -> bool {
+    mount.prepared || mount.subpath.is_some() || mount.kind == "overlay"
+}
+
 /// Mounts what has words of ours only, and names that place instead.
 fn stand_in(mount: &mut Mount, place: &Path) -> Result<(), BundleError> {
     let opened = if mount.prepared {
         openat(CWD, &mount.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(io::Error::from)
+    } else if mount.kind == "overlay" {
+        let layers = Mount { destination: PathBuf::new(), ..mount.clone() };
+        (mount.kind, mount.options) = ("bind".to_owned(), ["rbind", "ro", "rprivate"].map(str::to_owned).into());
+        let root = Root { mounts: vec![layers], ..Root::default() };
+        return stand_in_for(mount, place, oci_runtime::detached_root(&root).map_err(BundleError::Root)?);
     } else {
         oci_runtime::clone_part(&mount.source, mount.subpath.as_deref().unwrap_or(Path::new(".")))
     };
     let failed = |source| BundleError::Mount { place: mount.destination.clone(), source };
     let tree = opened.map_err(failed)?;
+    stand_in_for(mount, place, tree)
+}
+
+fn stand_in_for(mount: &mut Mount, place: &Path, tree: OwnedFd) -> Result<(), BundleError> {
+    let failed = |source| BundleError::Mount { place: mount.destination.clone(), source };
     let is_directory = fstat(&tree).map(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
     let parent = place.parent().unwrap_or(place);
     let made = is_directory.map_err(io::Error::from).and_then(|is_directory| {

@@ -194,3 +194,17 @@ fn privileged_the_kernel_takes_the_mounts_as_they_are() {
     let refused = openat(&root, "new", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR);
     assert_eq!(refused.unwrap_err(), rustix::io::Errno::ROFS);
 }
+
+#[test]
+fn what_a_container_keeps_stays_with_it() {
+    let (_dir, overlay) = store();
+    let (own, other) = (chain(1), ChainId::chain(&[format!("sha256:{:064}", 7).parse().unwrap()]));
+    commit_all(&overlay, &own);
+    assert!(matches!(overlay.prepare_keeping(&key("a"), &own, &other), Err(SnapshotError::MissingLayer { .. })));
+    commit_all(&overlay, &other);
+    overlay.prepare_keeping(&key("a"), &own, &other).unwrap();
+    assert_eq!(overlay.chain(&key("a")).unwrap(), own);
+    assert_eq!(overlay.retain_layers([]).unwrap(), 0);
+    overlay.remove(&key("a")).unwrap();
+    assert_eq!(overlay.retain_layers([]).unwrap(), 2);
+}

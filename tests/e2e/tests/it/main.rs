@@ -35,6 +35,7 @@ mod hostile;
 mod hostile_images;
 mod hostile_registries;
 mod idle;
+mod image_mounts;
 mod images;
 mod inspect;
 mod isolation;

@@ -198,7 +198,7 @@ fn privileged_the_kernel_takes_the_mounts_as_they_are() {
 #[test]
 fn what_a_container_keeps_stays_with_it() {
     let (_dir, overlay) = store();
-    let (own, other) = (chain(1), ChainId::chain(&[format!("sha256:{:064}", 7).parse().unwrap()]));
+    let (own, other) = (chain(1), chain(2)[1..].to_vec());
     commit_all(&overlay, &own);
     assert!(matches!(overlay.prepare_keeping(&key("a"), &own, &other), Err(SnapshotError::MissingLayer { .. })));
     commit_all(&overlay, &other);

@@ -90,7 +90,10 @@ impl Daemon {
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
                 Wake::End(signal) => return info!(signal, "ending; containers keep running"),
-                Wake::Reload => reload.run(&self.engine),
+                Wake::Reload => {
+                    reload.run(&self.engine);
+                    self.tls = reload.certificates().or(self.tls.take());
+                }
                 Wake::Idle => {
                     if self.leave() {
                         return info!("ending, for there is nothing to do");

@@ -1,18 +1,21 @@
 //! Reading daemon.json again, on SIGHUP.
 //!
 //! What counts at once does so from here on; of the rest it is said that it waits for the next start. A file that is bad
-//! changes nothing.
+//! changes nothing. Certificates and keys of TLS are read again, too, from the same files: new connections are shown the new
+//! ones. If they do not do, the old ones stay.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use engine::Engine;
+use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error, info, warn};
 
 use crate::config::{self, Config};
 use crate::file;
 use crate::log::Volume;
 use crate::settings::{Given, SETTINGS};
+use crate::tls::{self, Tls};
 
 /// What is needed to read the configuration again.
 pub(crate) struct Reload {
@@ -20,6 +23,8 @@ pub(crate) struct Reload {
     file: PathBuf,
     asked_for: bool,
     volume: Volume,
+    /// Where certificates are.
+    tls: Option<Tls>,
     /// What counts now.
     given: Given,
     grace: Duration,
@@ -28,12 +33,24 @@ pub(crate) struct Reload {
 impl Reload {
     /// Begins with what was read at the start: `given` is `flags` and the file together, `config` what follows.
     pub(crate) fn new(flags: Given, file: (PathBuf, bool), given: Given, config: &Config, volume: Volume) -> Reload {
-        Reload { flags, file: file.0, asked_for: file.1, volume, given, grace: grace(config) }
+        let tls = config.tls.clone();
+        Reload { flags, file: file.0, asked_for: file.1, volume, tls, given, grace: grace(config) }
     }
 
     /// How long requests get to end when the daemon ends.
     pub(crate) fn shutdown_timeout(&self) -> Duration {
         self.grace
+    }
+
+    /// Reads the certificates again; none where there is no TLS, or they are not good.
+    pub(crate) fn certificates(&self) -> Option<TlsAcceptor> {
+        match tls::load(self.tls.as_ref()?) {
+            Ok(acceptor) => Some(acceptor),
+            Err(err) => {
+                error!("the certificates stay as they were: {}", errdefs::chain(&err));
+                None
+            }
+        }
     }
 
     /// Reads the configuration again.

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use testkit::daemon::HOST_VARIABLE;
 use testkit::images::Archive;
+use testkit::process::{DEADLINE, until};
 use testkit::ssh::SshHost;
 use testkit::{Certificates, Cli, Daemon, Output, Pty};
 
@@ -134,6 +135,44 @@ fn privileged_flags_and_variables_lead_over_tls() {
         assert!(refused.code == 1 && refused.stderr.contains("certificate"), "{refused:?}");
         assert_eq!(typed(&daemon, cli, &format!("{host} --tls {flags} ps -q"), b"").code, 0);
     }
+}
+
+/// Asks the daemon to read its configuration again.
+fn hang_up(daemon: &Daemon) {
+    let pid = rustix::process::Pid::from_raw(daemon.pid().unwrap().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+}
+
+#[test]
+fn privileged_certificates_are_read_again_and_bad_ones_change_nothing() {
+    if cannot_run() {
+        return;
+    }
+    let certificates = Certificates::make().unwrap();
+    let (daemon, address) = secured(&certificates);
+    let (client, server) = (certificates.client().display().to_string(), certificates.server());
+    let flags = format!("--tlscacert {client}/ca.pem --tlscert {client}/cert.pem --tlskey {client}/key.pem");
+    let line = format!("-H tcp://{address} --tlsverify {flags} ps -q");
+    let is_believed = || typed(&daemon, Cli::Longshore, &line, b"").code == 0;
+    let [certificate, key] = ["cert.pem", "key.pem"].map(|name| fs::read(server.join(name)).unwrap());
+    let put = |certificate: &[u8], key: &[u8]| {
+        fs::write(server.join("cert.pem"), certificate).unwrap();
+        fs::write(server.join("key.pem"), key).unwrap();
+        hang_up(&daemon);
+    };
+    assert!(is_believed());
+    put(&certificate, b"no key");
+    until("the refusal of the key", DEADLINE, || {
+        daemon.scratch().log().contains("the certificates stay as they were").then_some(())
+    })
+    .unwrap();
+    assert!(is_believed());
+    // Nobody has vouched for this one.
+    let other = certificates.path().join("other");
+    put(&fs::read(other.join("ca.pem")).unwrap(), &fs::read(other.join("ca-key.pem")).unwrap());
+    until("another certificate", DEADLINE, || (!is_believed()).then_some(())).unwrap();
+    put(&certificate, &key);
+    until("the first certificate", DEADLINE, || is_believed().then_some(())).unwrap();
 }
 
 /// The programs that may be called `docker` at the other end.

@@ -233,6 +233,13 @@ fn is_name(text: &str, others: &str) -> bool {
     ends && text.chars().all(|letter| letter.is_ascii_alphanumeric() || others.contains(letter))
 }
 
+impl SpecFile {
+    /// What its devices are asked for by.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.devices.iter().map(|device| format!("{}={}", self.kind, device.name))
+    }
+}
+
 impl Edits {
     fn check(&self, place: &str) -> Result<(), SpecFileError> {
         let found = self.problem();

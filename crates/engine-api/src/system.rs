@@ -191,6 +191,20 @@ pub struct Info {
     /// Where CDI specifications are looked for.
     #[serde(rename = "CDISpecDirs")]
     pub cdi_spec_dirs: Option<Vec<String>>,
+    /// Devices that can be asked for by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub discovered_devices: Vec<DiscoveredDevice>,
     /// What the user should know.
     pub warnings: Option<Vec<String>>,
+}
+
+/// A device that can be asked for by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DiscoveredDevice {
+    /// Who knows it: `cdi`.
+    pub source: String,
+    /// `vendor/class=name`.
+    #[serde(rename = "ID")]
+    pub id: String,
 }

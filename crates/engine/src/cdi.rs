@@ -1,12 +1,14 @@
 //! Devices by name: reads the files that describe them, and looks at the nodes that they name. The files are read when a
 //! container starts that asks for such a device: vendors write them anew when drivers change.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use container_spec::cdi::{self, Node, RequestError, SpecFile};
 use engine_api::host_config::HostConfig;
+use engine_api::system::DiscoveredDevice;
 use errdefs::ErrorKind;
 use oci::runtime::{Device, Spec};
 use tracing::warn;
@@ -52,6 +54,15 @@ pub(crate) fn inject(dirs: &[PathBuf], host: &HostConfig, spec: &mut Spec) -> Re
     let kinds: Vec<&str> = files.iter().map(|(_, file)| file.kind.as_str()).collect();
     let names = cdi::names(requests, &kinds)?;
     cdi::apply(&cdi::resolve(&names, &files)?, spec, look)
+}
+
+/// The names of all devices, sorted, as `info` tells them. Blocks briefly.
+pub(crate) fn listed(dirs: &[PathBuf]) -> Vec<DiscoveredDevice> {
+    let files = read_all(dirs);
+    let names: BTreeSet<String> = files.iter().flat_map(|(_, file)| file.names()).collect();
+    // Those that two files of the same rank describe are nobody's.
+    let known = names.into_iter().filter(|name| cdi::resolve(std::slice::from_ref(name), &files).is_ok());
+    known.map(|id| DiscoveredDevice { source: "cdi".to_owned(), id }).collect()
 }
 
 /// The good files of all directories, each with its directory's rank. A bad one is told of, and spoils only its own devices.

@@ -4,7 +4,7 @@
 //! Behaves as tini, Docker's `docker-init`: the command gets its own process group and, where there is a terminal, the
 //! foreground; a command that cannot be executed ends with 126 or 127. Called as `longshore-init [--] COMMAND [ARG...]`.
 //!
-//! Deliberately not here: options beyond `--`, configuration, services.
+//! Deliberately not here: options beyond `--` and `--version`, configuration, services.
 
 use std::ffi::CString;
 use std::io;
@@ -34,6 +34,11 @@ const STATUS_FAILED: u8 = 1;
 
 fn main() -> ExitCode {
     let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    // A command of that name comes behind `--`, which the engine always writes.
+    if arguments == ["--version"] {
+        println!("longshore-init version {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
     if arguments.first().is_some_and(|first| first == "--") {
         arguments.remove(0);
     }

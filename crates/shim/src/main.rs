@@ -3,6 +3,10 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if std::env::args_os().skip(1).eq(["--version"]) {
+        println!("longshore-shim version {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
     let Some(arguments) = shim::Arguments::parse(std::env::args_os().skip(1)) else {
         eprintln!("usage: longshore-shim --dir DIRECTORY CONTAINER-ID");
         return ExitCode::from(2);

@@ -99,6 +99,9 @@ fn engine(page: &mut Page, info: &Value) {
     let named = families.iter().filter(|family| **family != "Authorization" || !texts(&plugins[**family]).is_empty());
     page.list("Plugins", &named.map(|family| joined(family, &plugins[*family])).collect::<Vec<_>>());
     page.list("CDI spec directories", &texts(&info["CDISpecDirs"]));
+    let devices = info["DiscoveredDevices"].as_array().into_iter().flatten();
+    let named = |device: &Value| Some(format!("{}: {}", device["Source"].as_str()?, device["ID"].as_str()?));
+    page.list("Discovered Devices", &devices.filter_map(named).collect::<Vec<String>>());
     page.line("Swarm", info["Swarm"]["LocalNodeState"].as_str().unwrap_or(""));
 }
 

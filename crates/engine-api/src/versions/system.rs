@@ -47,6 +47,9 @@ pub fn downgrade_info(version: ApiVersion, mut info: Info) -> InfoAnswer {
     if version.before(49) {
         info.firewall_backend = None;
     }
+    if version.before(50) {
+        info.discovered_devices.clear();
+    }
     let bridge = version.before(50).then_some(false);
     // Kernels have both kinds of limits or none.
     let kernel_memory = version.before(42) && info.kernel_memory_tcp;
@@ -64,6 +67,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::system::DiscoveredDevice;
 
     #[test]
     fn old_clients_are_told_what_they_knew() {
@@ -75,6 +79,7 @@ mod tests {
             kernel_memory_tcp: true,
             containerd_commit: json!({"ID": ""}),
             firewall_backend: Some(json!({"Driver": "nftables"})),
+            discovered_devices: vec![DiscoveredDevice { source: "cdi".to_owned(), id: "v/c=d".to_owned() }],
             ..Info::default()
         };
         let told = |minor| serde_json::to_value(downgrade_info(ApiVersion { major: 1, minor }, info.clone())).unwrap();
@@ -86,6 +91,7 @@ mod tests {
             (49, "/RuncCommit/Expected", Some(json!("x")), None),
             (49, "/InitCommit/Expected", None, None),
             (49, "/FirewallBackend/Driver", None, Some(json!("nftables"))),
+            (50, "/DiscoveredDevices/0/ID", None, Some(json!("v/c=d"))),
             (50, "/BridgeNfIptables", Some(json!(false)), None),
             (50, "/BridgeNfIp6tables", Some(json!(false)), None),
         ] {

@@ -13,8 +13,10 @@ use engine_api::versions;
 use serde_json::{Value, json};
 
 use crate::Engine;
+use crate::cdi;
 use crate::config::EngineConfig;
 use crate::log_target;
+use crate::programs;
 
 /// The product's name.
 const PRODUCT: &str = "Longshore";
@@ -28,9 +30,10 @@ pub async fn info(engine: &Engine) -> Info {
     let running = containers.iter().filter(|container| container.state().is_running()).count();
     let paused = containers.iter().filter(|container| container.state().paused).count();
     let (config, settings) = (&engine.config, engine.current.settings());
-    let data_root = config.data_root.clone();
-    let (release, backing) = bridge::blocking(move || {
-        (fs::read_to_string("/etc/os-release").unwrap_or_default(), backing_filesystem(&data_root))
+    let (data_root, cdi_dirs) = (config.data_root.clone(), config.cdi_spec_dirs.clone());
+    let (release, backing, devices) = bridge::blocking(move || {
+        let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+        (release, backing_filesystem(&data_root), cdi::listed(&cdi_dirs))
     })
     .await;
     let machine = machine(facts);
@@ -63,6 +66,7 @@ pub async fn info(engine: &Engine) -> Info {
         labels: settings.labels.clone(),
         experimental_build: config.experimental,
         cdi_spec_dirs: Some(config.cdi_spec_dirs.iter().map(|dir| dir.display().to_string()).collect()),
+        discovered_devices: devices,
         server_version: version_text(),
         live_restore_enabled: true,
         init_binary: config.init_path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -242,7 +246,8 @@ pub async fn version(engine: &Engine) -> Version {
     let details: BTreeMap<String, String> =
         details.into_iter().map(|(name, value)| (name.to_owned(), value.clone())).collect();
     let component = Component { name: "Engine".to_owned(), version: version.version.clone(), details };
-    Version { components: vec![component], ..version }
+    let programs = programs::components(engine).await;
+    Version { components: std::iter::once(component).chain(programs).collect(), ..version }
 }
 
 /// Go's name of the processor.

@@ -150,6 +150,9 @@ fn privileged_devices_by_name_are_what_their_vendors_describe() {
         assert!(shown.contains(r#""Driver":"cdi","Count":0,"DeviceIDs":["vendor.com/class=one"]"#), "{shown}");
         at.remove(&requests);
         assert!(at.ok("info -f '{{json .CDISpecDirs}}'").contains("described"));
+        let names = ["nvidia.com/gpu=all", "nvidia.com/gpu=one", "vendor.com/class=all", "vendor.com/class=one"];
+        let lines = names.map(|name| format!("  cdi: {name}\n")).concat();
+        assert!(at.ok("info").contains(&format!(" Discovered Devices:\n{lines} Swarm:")), "{}", at.ok("info"));
         std::fs::remove_dir_all(&described).unwrap();
     });
 }

@@ -28,7 +28,14 @@ fn privileged_version_shows_client_and_server() {
             assert_eq!(at.ok("version -f '{{.Server.Version}} {{.Server.APIVersion}}'"), format!("{product} 1.51"));
             assert_eq!(at.ok("version -f '{{.Server.Os}}/{{.Server.MinAPIVersion}}'"), "linux/1.24");
             let whole = json(&at.ok("version -f json"));
-            assert_eq!(whole["Server"]["Components"][0]["Name"], "Engine");
+            let components = whole["Server"]["Components"].as_array().unwrap();
+            assert_eq!(components[0]["Name"], "Engine");
+            if !at.daemon.is_foreign() {
+                let named = |one: &serde_json::Value| one["Name"].as_str().unwrap().to_owned();
+                let programs: Vec<String> = components[1..].iter().map(named).collect();
+                assert_eq!(programs, ["longshore-shim", "longshore-runtime", "longshore-init"]);
+                assert!(components.iter().all(|one| one["Version"] == env!("CARGO_PKG_VERSION")), "{components:?}");
+            }
             assert_eq!(
                 whole["Server"]["KernelVersion"],
                 fs::read_to_string("/proc/sys/kernel/osrelease").unwrap().trim()

@@ -125,7 +125,10 @@ impl Events {
     }
 
     fn pruned(&self, kind: &str, reclaimed_bytes: u64) {
+        // As of all that happens to containers and images, old clients are told of it once more.
+        let old = matches!(kind, "container" | "image");
         self.publish(Event {
+            status: if old { "prune".to_owned() } else { String::new() },
             kind: kind.to_owned(),
             action: "prune".to_owned(),
             actor: Actor {

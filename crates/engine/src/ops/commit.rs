@@ -11,7 +11,7 @@ use engine_api::container::Config;
 use errdefs::ErrorKind;
 use image::ImageRecord;
 use oci::image::{ExecConfig, History, ImageConfig};
-use oci::{Reference, ReferenceError};
+use oci::{Digest, Reference, ReferenceError};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use snapshot::Changes;
 use tracing::warn;
@@ -24,6 +24,7 @@ use crate::instructions::{self, InstructionError};
 use crate::ops::changes::STUBS;
 use crate::ops::create::snapshot_key;
 use crate::ops::export::is_exported;
+use crate::ops::images;
 use crate::registry::LookupError;
 
 /// How long the processes of a container may take to stand still; dockerd has no limit, and hangs where they do not.
@@ -179,24 +180,33 @@ async fn run(
         empty_layer: false,
     };
     let still = if pause { hold(&engine, &container).await? } else { None };
+    let paused = still.is_some();
+    if paused {
+        engine.events.container(&container, "pause", []);
+    }
     let built = bridge::blocking(move || {
         let _still = still;
         build(&task, &inside, parent.as_deref(), named, config, step)
     });
-    let id = match built.await {
-        Ok(loaded) => loaded.id.to_string(),
-        Err(err) => {
-            engine.sweep_soon();
-            return Err(err);
-        }
-    };
-    engine.events.image(&id, "create", [("name".to_owned(), id.clone())].into());
-    let name = reference.map(|reference| reference.familiar()).unwrap_or_default();
-    if !name.is_empty() {
-        engine.events.image(&id, "tag", [("name".to_owned(), name.clone())].into());
+    let built = built.await;
+    if let Ok(image) = &built {
+        tell(&engine, &container, &image.id, comment, reference.map(|reference| reference.familiar()));
     }
-    engine.events.container(&container, "commit", [("comment", comment), ("imageID", id.clone()), ("imageRef", name)]);
-    Ok(id)
+    if paused {
+        engine.events.container(&container, "unpause", []);
+    }
+    built.map(|image| image.id.to_string()).inspect_err(|_| engine.sweep_soon())
+}
+
+/// Tells of the image, by its name if it has one, and of the commit.
+fn tell(engine: &Engine, container: &Container, image: &Digest, comment: String, name: Option<String>) {
+    let id = image.to_string();
+    images::tell_made(engine, image, "create", &id);
+    if let Some(name) = &name {
+        images::tell_made(engine, image, "tag", name);
+    }
+    let attributes = [("comment", comment), ("imageID", id), ("imageRef", name.unwrap_or_default())];
+    engine.events.container(container, "commit", attributes);
 }
 
 /// Makes a container stand still that runs.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use engine_api::image::{Deleted, GraphDriver, HistoryItem, Inspect, InspectConfig, Metadata, RootFs, Summary};
 use errdefs::ErrorKind;
 use image::{ImageRecord, ImageUser, LoadEvent, RemoveOptions, Removed};
-use oci::{Reference, ReferenceError};
+use oci::{Digest, Reference, ReferenceError};
 
 use crate::Engine;
 use crate::clock::parse_rfc3339;
@@ -239,6 +239,8 @@ pub async fn remove(engine: &Engine, name: &str, force: bool, no_prune: bool) ->
 /// The same, and tells of it.
 pub(crate) async fn take_away(engine: &Engine, name: &str, options: RemoveOptions) -> Result<Vec<Removed>, ImageError> {
     let (task, named) = (engine.clone(), name.to_owned());
+    // Its labels are told when its names go, and nobody knows them any more then.
+    let before = engine.images.resolve(name).ok();
     let run = async move {
         let core = task.clone();
         // No container may become the image's user between the count and the removal.
@@ -254,12 +256,17 @@ pub(crate) async fn take_away(engine: &Engine, name: &str, options: RemoveOption
     let removed = engine.detached(run).await?;
     engine.sweep_soon();
     for event in &removed {
-        let (id, action) = match event {
-            Removed::Untagged { image, .. } => (image, "untag"),
-            Removed::Image(id) => (id, "delete"),
-            Removed::Layer(_) => continue,
+        let plain = |id: &Digest, action| {
+            engine.events.image(id.as_str(), action, BTreeMap::from([("name".to_owned(), id.to_string())]));
         };
-        engine.events.image(id.as_str(), action, BTreeMap::from([("name".to_owned(), id.to_string())]));
+        match (event, &before) {
+            (Removed::Untagged { image, .. }, Some(before)) if before.id == *image => {
+                tell(engine, before, "untag", image.as_str());
+            }
+            (Removed::Untagged { image, .. }, _) => plain(image, "untag"),
+            (Removed::Image(id), _) => plain(id, "delete"),
+            (Removed::Layer(_), _) => {}
+        }
     }
     Ok(removed)
 }
@@ -327,6 +334,15 @@ fn steps(event: LoadEvent) -> Vec<LoadProgress> {
     }
 }
 
+/// The same of an image that was just made; somebody may have removed it already.
+pub(crate) fn tell_made(engine: &Engine, id: &Digest, action: &str, name: &str) {
+    match engine.images.get(id) {
+        Some(image) => tell(engine, &image, action, name),
+        None => engine.events.image(id.as_str(), action, [("name".to_owned(), name.to_owned())].into()),
+    }
+}
+
+/// Tells what happened to an image, with its labels.
 fn tell(engine: &Engine, image: &ImageRecord, action: &str, name: &str) {
     let mut attributes = image.config.config.labels.clone().unwrap_or_default();
     attributes.insert("name".to_owned(), name.to_owned());

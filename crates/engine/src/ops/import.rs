@@ -11,6 +11,7 @@ use crate::Engine;
 use crate::clock::{now_nanos, rfc3339};
 use crate::instructions::{self, InstructionError};
 use crate::ops::commit::{self, CommitError};
+use crate::ops::images;
 
 /// What is made of the tar.
 #[derive(Clone, Debug, Default)]
@@ -125,10 +126,11 @@ pub async fn import(engine: &Engine, plan: ImportPlan, tar: impl Read + Send + '
     if built.is_err() {
         engine.sweep_soon();
     }
-    let id = built?.id.to_string();
+    let made = built?.id;
+    let id = made.to_string();
     if let Some(reference) = reference {
-        engine.events.image(&id, "tag", [("name".to_owned(), reference.familiar())].into());
+        images::tell_made(engine, &made, "tag", &reference.familiar());
     }
-    engine.events.image(&id, "import", [("name".to_owned(), id.clone())].into());
+    images::tell_made(engine, &made, "import", &id);
     Ok(id)
 }

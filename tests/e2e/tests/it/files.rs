@@ -433,7 +433,7 @@ fn privileged_what_is_done_with_files_is_told() {
         at.ok(&format!("cp {name}:/f {}", dir.path().join("g").display()));
         at.ok(&format!("export -o {} {name}", dir.path().join("tar").display()));
         at.ok(&format!("commit -m why {name} {image}:1"));
-        for action in ["extract-to-dir", "archive-path", "export", "commit"] {
+        for action in ["extract-to-dir", "archive-path", "export", "pause", "commit", "unpause"] {
             events.until(action).unwrap();
         }
         at.remove(&name);

@@ -175,3 +175,21 @@ fn privileged_a_kill_for_memory_is_an_event_while_the_container_goes_on() {
         at.remove(&name);
     });
 }
+
+#[test]
+fn privileged_events_of_an_image_tell_its_labels_and_those_of_prunes_their_action() {
+    on_both(|at| {
+        let (name, image, since) = (at.name("labelled"), at.image("labelled"), now());
+        at.ok(&format!("create --name {name} --label told={image} busybox true"));
+        at.ok(&format!("commit {name} {image}:1"));
+        at.remove(&name);
+        at.ok(&format!("rmi {image}:1"));
+        at.ok("container prune -f --filter label=nobody=has.this");
+        let window = format!("events --since {since} --until {}", now());
+        let told = at.ok(&format!("{window} --filter type=image --filter label=told={image} --format {{{{.Action}}}}"));
+        assert_eq!(told, "create\ntag\nuntag");
+        let pruned = at.ok(&format!("{window} --filter type=container --filter event=prune --format json"));
+        let last = json(pruned.lines().last().unwrap());
+        assert_eq!((&last["status"], &last["Actor"]["Attributes"]["reclaimed"]), (&"prune".into(), &"0".into()));
+    });
+}

@@ -12,7 +12,7 @@ use super::network::{self, NetworkError};
 use super::ports::{self, PortError, Ports};
 use super::security::{self, Security, SecurityError};
 use super::volume::{self, Volume, VolumeError};
-use super::{Surroundings, devices, mount, values};
+use super::{Surroundings, capabilities, devices, mount, values};
 use crate::args::Parsed;
 
 /// Why flags do not make a container. The texts are docker's.
@@ -139,6 +139,7 @@ fn host_config(
         parsed.list("annotation").iter().map(|text| environment::pair(text)).collect();
     let text = |name: &str| parsed.text(name).to_owned();
     let list = |name: &str| none_if_empty(parsed.list(name).to_vec());
+    let (cap_add, cap_drop) = capabilities::effective(parsed.list("cap-add"), parsed.list("cap-drop"));
     let restart_policy = restart_policy(parsed.text("restart"))?;
     let auto_remove = parsed.flag("rm");
     if auto_remove && !matches!(restart_policy.name.as_str(), "" | "no") {
@@ -158,8 +159,8 @@ fn host_config(
         volume_driver: text("volume-driver"),
         volumes_from: list("volumes-from"),
         annotations: (!annotations.is_empty()).then_some(annotations),
-        cap_add: list("cap-add"),
-        cap_drop: list("cap-drop"),
+        cap_add,
+        cap_drop,
         cgroupns_mode: text("cgroupns"),
         dns: Some(parsed.list("dns").to_vec()),
         dns_options: Some(parsed.list("dns-option").to_vec()),

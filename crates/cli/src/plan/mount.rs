@@ -132,7 +132,10 @@ fn tmpfs(mount: &mut Mount) -> &mut TmpfsOptions {
 }
 
 fn volume(mount: &mut Mount) -> &mut VolumeOptions {
-    mount.volume_options.get_or_insert_default()
+    let options = mount.volume_options.get_or_insert_default();
+    // Docker's client sends both or none.
+    options.driver_config.get_or_insert_default();
+    options
 }
 
 fn driver(mount: &mut Mount) -> &mut DriverConfig {

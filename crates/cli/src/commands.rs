@@ -12,6 +12,7 @@ use crate::plan::filters;
 use crate::report::{Exit, client_error};
 use crate::say_line;
 
+pub mod api_socket;
 mod at_once;
 pub mod attach;
 pub mod changes;

@@ -4,7 +4,7 @@
 //! `{"ServerURL": ..., "Username": ..., "Secret": ...}`, or why not, and fails; `store` reads such an object, `erase` an address
 //! (docker-credential-helpers).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -105,6 +105,35 @@ pub fn look_up(config: &ConfigFile, domain: &str) -> Result<AuthConfig, Credenti
     of_server(config, if domain == HUB_DOMAIN { HUB_KEY } else { domain })
 }
 
+/// All logins, by their keys in the file. Waits for helpers, if there are any.
+pub fn all(config: &ConfigFile) -> Result<BTreeMap<String, AuthConfig>, CredentialsError> {
+    let mut keys: BTreeSet<String> = config.credential_helpers.keys().cloned().collect();
+    match helper(config, "") {
+        None => keys.extend(config.auths.keys().cloned()),
+        Some(store) => keys.extend(listed(&store)?),
+    }
+    let mut all = BTreeMap::new();
+    for key in keys {
+        let login = of_server(config, &key)?;
+        if login != AuthConfig::default() {
+            all.insert(key, login);
+        }
+    }
+    Ok(all)
+}
+
+/// The keys of all logins that a helper keeps.
+fn listed(program: &str) -> Result<Vec<String>, CredentialsError> {
+    let users: BTreeMap<String, String> = match said(program, "list", "")? {
+        Said::Printed(output) => {
+            let read = serde_json::from_slice(&output);
+            read.map_err(|source| CredentialsError::Answer { program: program.to_owned(), source })?
+        }
+        Said::Unknown => BTreeMap::new(),
+    };
+    Ok(users.into_keys().collect())
+}
+
 /// What is shown to the registry that logins are kept of as `key`: `host[:port]`, or [`HUB_KEY`].
 pub fn of_server(config: &ConfigFile, key: &str) -> Result<AuthConfig, CredentialsError> {
     let stored = stored(&config.auths, key);
@@ -160,10 +189,11 @@ pub fn forget(config: &ConfigFile, directory: &Path, key: &str) -> Result<(), Cr
 }
 
 /// As it stands in config.json.
-fn packed(auth: &AuthConfig) -> AuthConfig {
+pub fn packed(auth: &AuthConfig) -> AuthConfig {
     let text = format!("{}:{}", auth.username, auth.password);
     AuthConfig {
-        auth: engine_api::auth::encode_standard(text.as_bytes()),
+        // A token needs no name.
+        auth: if text == ":" { auth.auth.clone() } else { engine_api::auth::encode_standard(text.as_bytes()) },
         identity_token: auth.identity_token.clone(),
         registry_token: auth.registry_token.clone(),
         ..AuthConfig::default()
@@ -232,17 +262,31 @@ fn is_on_path(program: &str) -> bool {
 
 /// Asks a helper for the login of `key`; none if it has none.
 fn ask(program: &str, key: &str) -> Result<Option<Secret>, CredentialsError> {
-    let (ended, output) = run(program, "get", key).map_err(|err| {
+    match said(program, "get", key)? {
+        Said::Unknown => Ok(None),
+        Said::Printed(output) => match serde_json::from_slice(&output) {
+            Ok(secret) => Ok(Some(secret)),
+            Err(source) => Err(CredentialsError::Answer { program: program.to_owned(), source }),
+        },
+    }
+}
+
+/// What a helper answers.
+enum Said {
+    Printed(Vec<u8>),
+    /// It knows nothing of the registry.
+    Unknown,
+}
+
+fn said(program: &str, verb: &str, key: &str) -> Result<Said, CredentialsError> {
+    let (ended, output) = run(program, verb, key).map_err(|err| {
         let reason = not_run(program, &err);
         CredentialsError::Helper { reason, output: String::new() }
     })?;
     let printed = String::from_utf8_lossy(&output);
     match ended {
-        None => match serde_json::from_slice(&output) {
-            Ok(secret) => Ok(Some(secret)),
-            Err(source) => Err(CredentialsError::Answer { program: program.to_owned(), source }),
-        },
-        Some(_) if printed.trim() == UNKNOWN => Ok(None),
+        None => Ok(Said::Printed(output)),
+        Some(_) if printed.trim() == UNKNOWN => Ok(Said::Unknown),
         Some(reason) => Err(CredentialsError::Helper { reason, output: printed.trim().to_owned() }),
     }
 }

@@ -160,7 +160,7 @@ pub static CREATE: &[Flag] = &[
     list("tmpfs", "Mount a tmpfs"),
     Flag::bool("tty", "Give it a terminal").short('t'),
     Flag::value("ulimit", Kind::Ulimit, "ulimit", "Set a resource limit").default("[]"),
-    Flag::bool("use-api-socket", "Give it the API's socket and credentials").later(Wait::Registries),
+    Flag::bool("use-api-socket", "Give it the API's socket and credentials"),
     text("user", "User, and group, that it runs as (name or ID)").short('u'),
     text("userns", "User namespace"),
     text("uts", "UTS namespace"),

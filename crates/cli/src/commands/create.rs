@@ -10,7 +10,7 @@ use engine_api::container::CreateRequest;
 use oci::{Digest, Reference, ReferenceError};
 
 use super::progress::{self, Target};
-use super::{Context, pull};
+use super::{Context, api_socket, pull};
 use crate::args::Parsed;
 use crate::plan::{self, Surroundings};
 use crate::report::{Exit, chain, client_error, go_error};
@@ -122,6 +122,9 @@ pub async fn create(context: &Context, parsed: &Parsed, request: &CreateRequest)
         let name: Reference = image.parse().map_err(|err: ReferenceError| Failure::Local(err.to_string()))?;
         pull(context, parsed, &name.with_default_tag()).await?;
     }
+    let mut request = std::borrow::Cow::Borrowed(request);
+    let logins = if parsed.flag("use-api-socket") { api_socket::add(context, request.to_mut())? } else { None };
+    let request = &*request;
     let outcome = match (container::create(&context.client, name, &platform, request).await, reference) {
         (Err(err), Some(reference))
             if when == "missing" && err.is_not_found() && misses_image(context, &reference, &platform).await? =>
@@ -143,6 +146,9 @@ pub async fn create(context: &Context, parsed: &Parsed, request: &CreateRequest)
     }
     if !id_file.is_empty() {
         write_id(id_file, &created.id)?;
+    }
+    if let Some(logins) = logins {
+        api_socket::put(context, &created.id, logins).await?;
     }
     Ok(created.id)
 }

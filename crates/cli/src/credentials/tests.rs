@@ -102,3 +102,16 @@ fn identity_tokens_come_under_a_name_of_their_own() {
     let auth = auth_of(secret("u"), "k");
     assert_eq!((&*auth.username, &*auth.password, &*auth.server_address), ("u", "s", "k"));
 }
+
+#[test]
+fn a_helper_lists_what_it_keeps() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = script(
+        dir.path(),
+        r#"cat > /dev/null; test "$1" = list && echo '{"https://a.test/v1/":"user","b.test":"other"}'"#,
+    );
+    assert_eq!(listed(&program).unwrap(), ["b.test", "https://a.test/v1/"]);
+    let file = config(r#"{"auths": {"a.test": {"auth": "dXNlcjpwYTpzcw=="}, "b.test": {}}, "credHelpers": {"x": ""}}"#);
+    let keys: Vec<String> = all(&file).unwrap().into_keys().collect();
+    assert_eq!(keys, ["a.test", "b.test"]);
+}

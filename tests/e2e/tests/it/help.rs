@@ -107,7 +107,9 @@ fn manual_pages_show_usage_defaults_and_what_is_missing() {
     let run = page("longshore-run.1");
     let (shown, refused) = run.split_once("\nNot supported yet: ").expect(&run);
     assert!(
-        shown.contains("--health-cmd") && !shown.contains("--use-api-socket") && refused.contains("--use-api-socket"),
+        shown.contains("--health-cmd")
+            && !shown.contains("--disable-content-trust")
+            && refused.contains("--disable-content-trust"),
         "{run}"
     );
     assert!(!directory.path().join("longshore-man.1").exists());

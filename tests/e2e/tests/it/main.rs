@@ -11,6 +11,7 @@
 #![expect(clippy::unwrap_used, reason = "the functions around the tests fail as tests do")]
 
 mod access;
+mod api_socket;
 mod cgroup2;
 mod checkpoint;
 mod completion;

@@ -2,6 +2,7 @@
 //!
 //! `create_bodies/api.jsonl` has a body a line, with what was seen of dockerd: `status`; `says`, the message or the warnings;
 //! `shows`, what `inspect` shows other than of a container with nothing but a command; `lacks`, what it does not show then.
+//! `flags.jsonl` has the same of `create FLAGS busybox true`, with its exit status `code` and its standard error in `says`.
 //! Where we mean to answer otherwise, `ours` says what and `why`. `@` in a body is a volume's name of the test's own.
 //! A line that does not hold is printed as it would have to be.
 
@@ -10,6 +11,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use testkit::Daemon;
 
+use crate::support::{At, each, unified};
+
+const FLAGS: &str = include_str!("create_bodies/flags.jsonl");
 const LINES: &str = include_str!("create_bodies/api.jsonl");
 
 /// What nobody could compare: the container's own, or where a daemon keeps it.
@@ -32,11 +36,7 @@ const OWN: [&str; 14] = [
 
 #[test]
 fn privileged_bodies_are_answered_as_dockerd_answers_them() {
-    if testkit::skip::without_root() {
-        return;
-    }
-    if !std::path::Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
-        testkit::skip::report("what is shown was recorded on version 1 of cgroups");
+    if is_elsewhere() {
         return;
     }
     let daemon = Daemon::with_busybox().unwrap();
@@ -60,10 +60,67 @@ fn privileged_bodies_are_answered_as_dockerd_answers_them() {
     assert!(faults.is_empty(), "{} lines do not hold\n{}", faults.len(), faults.join("\n"));
 }
 
+#[test]
+fn privileged_flags_are_answered_as_dockerd_answers_them() {
+    if is_elsewhere() {
+        return;
+    }
+    let daemon = Daemon::with_busybox().unwrap();
+    let (volume, info) = (daemon.name("flags"), daemon.get("/info").unwrap().json().unwrap());
+    let mask = Mask { id: "\0", volume: &volume, host: info["Name"].as_str().unwrap() };
+    each(&daemon, |at| {
+        let base = typed(at, "", &mask, None);
+        let base = base["shows"].as_object().unwrap();
+        let mut faults = Vec::new();
+        for line in FLAGS.lines() {
+            let recorded: Value = serde_json::from_str(line).unwrap();
+            let flags = recorded["flags"].as_str().unwrap();
+            let (wanted, seen) = (answer_of(&recorded), typed(at, flags, &mask, Some(base)));
+            if seen != wanted {
+                faults.push(format!("{flags}\n  wanted {wanted}\n  seen   {seen}"));
+            }
+        }
+        assert!(faults.is_empty(), "{} lines do not hold\n{}", faults.len(), faults.join("\n"));
+    });
+}
+
+/// Creates the container by a command line, looks at it and removes it.
+fn typed(at: &At<'_>, flags: &str, mask: &Mask<'_>, base: Option<&Map<String, Value>>) -> Value {
+    let output = at.line(&format!("create {} busybox true", flags.replace('@', mask.volume)));
+    let mut told = json!({"code": output.code});
+    if !output.stderr.is_empty() {
+        // The program's own name is in some sentences.
+        told["says"] = mask.text(&output.stderr.replace("longshore", "docker"), "").into();
+    }
+    if output.code == 0 {
+        let id = output.stdout.trim();
+        let shown = described(at.daemon, &Mask { id, ..*mask }, base);
+        let shown = shown.as_object().unwrap().iter().filter(|(name, _)| *name != "status");
+        told.as_object_mut().unwrap().extend(shown.map(|(name, value)| (name.clone(), value.clone())));
+        at.ok(&format!("rm -f -v {id}"));
+    }
+    if flags.contains('@') {
+        testkit::http::request(at.daemon.socket(), "DELETE", &format!("/volumes/{}", mask.volume), None).unwrap();
+    }
+    told
+}
+
+/// Whether nothing can be compared here; reports the skip.
+fn is_elsewhere() -> bool {
+    if testkit::skip::without_root() {
+        return true;
+    }
+    let elsewhere = unified();
+    if elsewhere {
+        testkit::skip::report("what is shown was recorded on version 1 of cgroups");
+    }
+    elsewhere
+}
+
 /// The line without what is about it.
 fn answer_of(recorded: &Value) -> Value {
     let mut answer = recorded.as_object().unwrap().clone();
-    answer.retain(|name, _| !matches!(name.as_str(), "body" | "ours" | "why"));
+    answer.retain(|name, _| !matches!(name.as_str(), "body" | "flags" | "ours" | "why"));
     answer.into()
 }
 

@@ -171,8 +171,10 @@ fn read(root: BorrowedFd<'_>, file: &'static str) -> Result<String, UserError> {
         // under the container's device rules.
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let found = openat2(root.as_fd(), file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
-        if FileType::from_raw_mode(fstat(&found)?.st_mode) != FileType::RegularFile {
-            return Err(io::Error::from(io::ErrorKind::InvalidData));
+        match FileType::from_raw_mode(fstat(&found)?.st_mode) {
+            FileType::RegularFile => {}
+            FileType::Directory => return Err(io::ErrorKind::IsADirectory.into()),
+            _ => return Err(io::ErrorKind::InvalidData.into()),
         }
         let mut bytes = Vec::new();
         File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
@@ -227,6 +229,11 @@ mod tests {
         let fifo = rustix::fs::FileType::Fifo;
         rustix::fs::mknodat(&root, "etc/group", fifo, Mode::RWXU, 0).unwrap();
         assert!(matches!(resolve(root.as_fd(), "0", &[]), Err(UserError::Read { .. })));
+        std::fs::remove_file(dir.path().join("etc/group")).unwrap();
+        std::fs::create_dir(dir.path().join("etc/group")).unwrap();
+        let err = errdefs::chain(&resolve(root.as_fd(), "0", &[]).unwrap_err());
+        // Through the link of the users' file.
+        assert_eq!(err, "read etc/passwd of the container: is a directory");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub(super) fn warnings(config: &Value, spec: &Spec) -> Vec<String> {
     modes(spec, &mut all);
     variables(spec, &mut all);
     limits(spec, &mut all);
+    rules(spec, &mut all);
     all
 }
 
@@ -78,6 +79,17 @@ fn limits(spec: &Spec, all: &mut Vec<String>) {
     }
 }
 
+/// Rules of the filter for no call: a misspelt `names` is a field that nobody knows.
+fn rules(spec: &Spec, all: &mut Vec<String>) {
+    let rules = spec.linux.seccomp.as_ref().and_then(|profile| profile.get("syscalls")?.as_array());
+    for (index, rule) in rules.into_iter().flatten().enumerate() {
+        let names = |field| rule.get(field).is_some_and(|names| *names != Value::Array(Vec::new()) && names != "");
+        if !names("names") && !names("name") {
+            all.push(format!("linux.seccomp.syscalls[{index}].names: is empty or missing: the rule is for no call"));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -117,6 +129,14 @@ mod tests {
             let spec = serde_json::from_value(config.clone()).unwrap();
             assert_eq!(warnings(&config, &spec), [text], "{config}");
         }
+        let rules = json!([
+            {"names": ["read"], "action": "SCMP_ACT_ERRNO"}, {"name": "read", "action": "SCMP_ACT_ERRNO"},
+            {"names": [], "action": "SCMP_ACT_ERRNO"}, {"syscalls": ["read"], "action": "SCMP_ACT_ERRNO"},
+        ]);
+        let config = json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}}});
+        let text =
+            |index| format!("linux.seccomp.syscalls[{index}].names: is empty or missing: the rule is for no call");
+        assert_eq!(warnings(&config, &serde_json::from_value(config.clone()).unwrap()), [text(2), text(3)]);
         for good in [
             // A host's device, whose mode has its kind.
             json!({"linux": {"devices": [device(0o20666), device(0o60660)]}}),

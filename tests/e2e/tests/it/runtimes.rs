@@ -91,3 +91,16 @@ fn privileged_runtimes_are_told_and_refused_by_name() {
         at.remove(&name);
     });
 }
+
+#[test]
+fn privileged_other_runtimes_mount_images() {
+    with_runtimes(|at, runtime| {
+        at.daemon.load(testkit::images::Archive::Layers).unwrap();
+        let run = |rest: &str, program: &str| {
+            at.run(&format!("--runtime {runtime} --mount type=image,source=layers,target=/a{rest} busybox {program}"))
+        };
+        assert_eq!(run("", "ls /a/opaque"), "visible", "{runtime}");
+        assert_eq!(run(",image-subpath=opaque", "ls /a"), "visible", "{runtime}");
+        assert_eq!(run("", "sh -c 'touch /a/new 2>/dev/null || echo refused'"), "refused", "{runtime}");
+    });
+}

@@ -89,9 +89,9 @@ pub struct Node {
     /// Some of `rwm`; all of them if absent, `none` for none.
     #[serde(default)]
     pub permissions: String,
-    /// Owner; root if absent.
+    /// Owner; the container's user if absent.
     pub uid: Option<u32>,
-    /// Group; root's if absent.
+    /// Group; that user's if absent.
     pub gid: Option<u32>,
 }
 

@@ -111,6 +111,9 @@ fn look(node: &Node) -> Result<Device, CdiError> {
         file_mode: node.file_mode,
         uid: node.uid.unwrap_or_default(),
         gid: node.gid.unwrap_or_default(),
+        // Who may use the container may use its devices (CDI specification, "deviceNodes").
+        user_owns: node.uid.is_none(),
+        group_owns: node.gid.is_none(),
     };
     if node.kind.as_deref().is_some_and(|kind| kind == "p" || node.major.is_some_and(|major| major != 0)) {
         return Ok(described);

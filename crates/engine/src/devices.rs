@@ -114,6 +114,7 @@ pub(crate) fn node(path: PathBuf, metadata: &Metadata) -> Option<Device> {
         file_mode: Some(metadata.mode() & 0o7777),
         uid: metadata.uid(),
         gid: metadata.gid(),
+        ..Device::default()
     })
 }
 

@@ -187,7 +187,7 @@ pub fn default_device_rules() -> impl Iterator<Item = DeviceRule> {
 pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
     require_one_thread()?;
     let spec = options.spec;
-    let plan = Plan::new(spec)?;
+    let mut plan = Plan::new(spec)?;
     require_terminal(&spec.process, &options.stdio)?;
     labels::check_mounts(spec)?;
     let hooks = hooks(&options)?;
@@ -195,6 +195,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
     let seccomp = Filter::read(spec)?;
     let mut process =
         plan_process(options.id, plan.namespaces.all, &spec.process, options.user, root.as_fd(), seccomp.clone())??;
+    plan.devices.iter_mut().for_each(|(_, device)| device.give(process.uid, process.gid));
     process.kept = options.kept;
     process.machine = plan.machine.clone();
     process.labels.check_host()?;

@@ -37,7 +37,7 @@ pub(crate) struct ProcessPlan {
     search: Vec<String>,
     pub(crate) cwd: String,
     pub(crate) uid: u32,
-    gid: u32,
+    pub(crate) gid: u32,
     groups: Vec<Gid>,
     umask: u32,
     capabilities: CapabilitySets,

@@ -373,7 +373,7 @@ impl NamespaceKind {
 }
 
 /// A device node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Device {
     /// `c`, `b`, `u` or `p`.
@@ -396,6 +396,24 @@ pub struct Device {
     /// Group.
     #[serde(default)]
     pub gid: u32,
+    /// Ours: the owner is the container's user, whoever that is when its name has been looked up.
+    #[serde(rename = "longshoreUserOwns", default, skip_serializing_if = "std::ops::Not::not")]
+    pub user_owns: bool,
+    /// Ours: and the group is the user's.
+    #[serde(rename = "longshoreGroupOwns", default, skip_serializing_if = "std::ops::Not::not")]
+    pub group_owns: bool,
+}
+
+impl Device {
+    /// Gives it to the container's user, as far as it is to be theirs.
+    pub fn give(&mut self, uid: u32, gid: u32) {
+        if std::mem::take(&mut self.user_owns) {
+            self.uid = uid;
+        }
+        if std::mem::take(&mut self.group_owns) {
+            self.gid = gid;
+        }
+    }
 }
 
 fn is_zero(number: &i32) -> bool {

@@ -25,7 +25,7 @@ fn vendor() -> SpecFile {
 }
 
 fn number_one(node: &Node) -> Result<Device, Infallible> {
-    Ok(Device { kind: "c".into(), path: node.path.clone(), major: 1, minor: 9, file_mode: None, uid: 0, gid: 0 })
+    Ok(Device { kind: "c".into(), path: node.path.clone(), major: 1, minor: 9, ..Device::default() })
 }
 
 #[test]

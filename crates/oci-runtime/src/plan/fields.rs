@@ -147,7 +147,7 @@ fn devices() {
     for kind in ["c", "b", "u", "p"] {
         let node = json!({"type": kind, "path": "/dev/x", "major": 1, "minor": 2, "fileMode": 384, "uid": 3, "gid": 4});
         let text = format!(
-            r#"devices: [(0, Device {{ kind: "{kind}", path: "/dev/x", major: 1, minor: 2, file_mode: Some(384), uid: 3, gid: 4 }})]"#
+            r#"devices: [(0, Device {{ kind: "{kind}", path: "/dev/x", major: 1, minor: 2, file_mode: Some(384), uid: 3, gid: 4, user_owns: false, group_owns: false }})]"#
         );
         check(device(node), &text);
     }

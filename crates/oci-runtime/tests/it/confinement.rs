@@ -222,9 +222,7 @@ fn privileged_devices_and_tasks_are_limited() {
             path: "/dev/block".into(),
             major: 1,
             minor: 1,
-            file_mode: None,
-            uid: 0,
-            gid: 0,
+            ..oci::runtime::Device::default()
         });
         let text = fixture.run().text;
         assert_eq!(text, "^@^@\ncat: can't open '/dev/block': Operation not permitted\nforked\n");

@@ -50,6 +50,8 @@ pub(crate) fn make(dir: &Path, task: &CreateTask) -> Result<Spec, BundleError> {
     let mut spec = task.spec.clone();
     spec.root = Root { path: rootfs, readonly: spec.root.readonly, mounts: Vec::new() };
     spec.process.user = user.unwrap_or(spec.process.user);
+    let (uid, gid) = (spec.process.user.uid, spec.process.user.gid);
+    spec.linux.devices.iter_mut().for_each(|device| device.give(uid, gid));
     // It compiles the profile itself.
     spec.linux.seccomp_program = None;
     for namespace in &mut spec.linux.namespaces {

@@ -144,6 +144,14 @@ fn privileged_devices_by_name_are_what_their_vendors_describe() {
                        (: > /dev/other) 2>/dev/null && echo writes; true'";
         let printed = at.run(&format!("--device vendor.com/class=one {program}"));
         assert_eq!(printed, "yes /bin\nmounted\nreads", "it may be read alone");
+        // Nobody says whose it is: then the user's, by number or by name.
+        for (user, owner) in [("0", "0:0"), ("5:6", "5:6"), ("7", "7:0"), ("nobody", "")] {
+            let program = "busybox sh -c 'stat -c %u:%g /dev/other; echo $(id -u):$(id -g)'";
+            let told = at.run(&format!("-u {user} --device vendor.com/class=one {program}"));
+            let (node, runs) = told.split_once('\n').unwrap();
+            assert_eq!(node, runs, "{user}");
+            assert!(owner.is_empty() || owner == node, "{user}: {node}");
+        }
         assert_eq!(at.run("--gpus all busybox sh -c 'echo $GPUS'"), "all");
         let requests = at.ok(&format!("create --name {} --device vendor.com/class=one busybox", at.name("made")));
         let shown = at.inspect(&requests, "{{json .HostConfig.DeviceRequests}}");

@@ -125,13 +125,13 @@ fn run(log: &Log, call: Call) -> Result<u8, (String, u8)> {
         // Containers would be kept wherever the caller happens to be.
         return Err((UsageError::Empty { name: "root" }.to_string(), STATUS_FAILED));
     }
-    let root = call.global.value("root");
-    let root = root.map_or_else(|| rootless::root_default(ROOT_DEFAULT), PathBuf::from);
+    let given = call.global.value("root");
+    let root = given.map_or_else(|| rootless::root_default(ROOT_DEFAULT), PathBuf::from);
     // Relative to where we are now, not to the bundle.
     // Where that was removed, this says so, and nothing lands elsewhere.
     let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/proc/self/cwd"));
     let systemd = call.global.is_on("systemd-cgroup");
-    let store = Store { root: directory.join(root) };
+    let store = Store { root: directory.join(root), named: given.is_some() };
     let context = Context { store, log, rootless: call.rootless, systemd, directory };
     log.debug(&format!("longshore-runtime {command} {}", call.words.join(" ")));
     dispatch(&context, command, call.words).map_err(|err| {

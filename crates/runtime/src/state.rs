@@ -98,6 +98,8 @@ impl StateError {
 pub(crate) struct Store {
     /// The directory.
     pub(crate) root: PathBuf,
+    /// Whether the caller has named it: then it is a mistake that it is not there, and no want of containers.
+    pub(crate) named: bool,
 }
 
 /// One container's directory.
@@ -159,7 +161,7 @@ impl Store {
     /// The ids of all containers, sorted.
     pub(crate) fn ids(&self) -> Result<Vec<String>, StateError> {
         let entries = match fs::read_dir(&self.root) {
-            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(err) if err.kind() == io::ErrorKind::NotFound && !self.named => return Ok(Vec::new()),
             other => other.map_err(|err| self.unusable("read", err))?,
         };
         let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));

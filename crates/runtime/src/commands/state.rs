@@ -42,6 +42,11 @@ pub(crate) fn list(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     if !flags.words.is_empty() {
         return Err(UsageError::Words { command: "list", wanted: "exactly 0 argument(s)" }.into());
     }
+    let json = match flags.value("format").unwrap_or("table") {
+        "json" => true,
+        "table" | "" => false,
+        other => return Err(CommandError::Format { format: other.to_owned() }),
+    };
     let ids = context.store.ids()?;
     if flags.is_on("quiet") {
         print(&ids.iter().map(|id| format!("{id}\n")).collect::<String>())?;
@@ -57,10 +62,9 @@ pub(crate) fn list(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
             Err(err) => context.log.warning(&format!("load container {id}: {}", errdefs::chain(&err))),
         }
     }
-    match flags.value("format").unwrap_or("table") {
-        "json" => print(&format!("{}\n", serde_json::to_string(&all).expect("states have only texts and numbers")))?,
-        "table" | "" => print(&table(&all))?,
-        other => return Err(CommandError::Format { format: other.to_owned() }),
+    match json {
+        true => print(&format!("{}\n", serde_json::to_string(&all).expect("states have only texts and numbers")))?,
+        false => print(&table(&all))?,
     }
     Ok(0)
 }

@@ -7,7 +7,7 @@ use super::*;
 fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("root");
-    (dir, Store { root })
+    (dir, Store { root, named: false })
 }
 
 fn record(process: Option<FirstProcess>) -> Record {

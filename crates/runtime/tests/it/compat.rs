@@ -33,8 +33,8 @@ fn privileged_statuses_and_sentences_are_runcs_in_every_state() {
             (&["delete", "ID"], 1, missing),
             (&["delete", "--force", "ID"], 0, ""),
             (&["exec", "ID", "true"], 255, "exec failed: container does not exist"),
-            (&["list"], 0, ""),
             (&["create", "ID"], 0, ""),
+            (&["list"], 0, ""),
             (&["create", "ID"], 1, "longshore-runtime create failed: container with given ID already exists"),
             (&["resume", "ID"], 1, "container not paused"),
             (&["start", "ID"], 0, ""),
@@ -110,6 +110,7 @@ fn what_cannot_be_understood_has_runcs_statuses() {
     for words in [&["--help"][..], &["help"], &[]] {
         assert!(bundle.run(words).stdout.contains("GLOBAL OPTIONS:"));
     }
+    std::fs::create_dir(bundle.path("root")).unwrap();
     assert_eq!(bundle.run(&["list", "-f", "json"]).stdout, "[]\n");
     let output =
         std::process::Command::new(env!("CARGO_BIN_EXE_longshore-runtime")).args(["--criu", "/x", "list"]).output();

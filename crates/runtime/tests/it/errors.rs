@@ -29,6 +29,7 @@ fn privileged_a_bundle_that_cannot_be_carried_out_leaves_nothing() {
 #[test]
 fn a_full_standard_output_is_an_error_and_no_panic() {
     let bundle = Bundle::new(&["true"]);
+    fs::create_dir(bundle.path("root")).unwrap();
     for words in [&["--version"][..], &["--help"], &["list"], &["features"], &["list", "--help"]] {
         let full = fs::File::options().write(true).open("/dev/full").unwrap();
         let output = bundle.command(words).stdout(full).output().unwrap();

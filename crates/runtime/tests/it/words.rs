@@ -303,10 +303,11 @@ fn privileged_what_keeps_an_exec_from_its_program_is_named() {
 }
 
 #[test]
-fn a_root_that_is_a_file_or_somebody_elses_is_named() {
+fn a_root_that_is_missing_or_a_file_is_named() {
     let bundle = Bundle::new(&["true"]);
-    fs::write(bundle.path("root"), "").unwrap();
     let root = bundle.path("root").display().to_string();
+    check(&bundle, &[(&["list"], 1, &format!("--root: read {root}: no such file or directory"))]);
+    fs::write(bundle.path("root"), "").unwrap();
     let failed = |action: &str| format!("--root: {action} {root}: not a directory");
     check(
         &bundle,

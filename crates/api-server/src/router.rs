@@ -98,6 +98,7 @@ const ROUTES: &[Route] = routes![
     POST   "/containers/prune"     Plain  archive::prune,
     POST   "/commit"               Plain  commit::commit,
     POST   "/auth"                 Plain  login::login,
+    GET    "/distribution/{}/json" Plain  images::distribution,
     GET    "/exec/{}/json"         Plain   exec::inspect,
     POST   "/exec/{}/start"        Hijack exec::start,
     POST   "/exec/{}/resize"       Plain  exec::resize,

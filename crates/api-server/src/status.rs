@@ -68,6 +68,7 @@ failures! {
     ops::commit::CommitError,
     ops::create::CreateError,
     ops::disk_usage::UsageError,
+    ops::distribution::DistributionError,
     ops::events::EventsError,
     ops::exec::ExecError,
     ops::exec::ExecStartError,

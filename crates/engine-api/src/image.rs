@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oci::image::ExecConfig;
+use oci::image::{Descriptor, ExecConfig, Platform};
 use serde::{Deserialize, Serialize};
 
 use crate::json::null_as_default;
@@ -186,6 +186,16 @@ pub struct HistoryItem {
     pub size: i64,
     /// The image's references at that step.
     pub tags: Option<Vec<String>>,
+}
+
+/// `GET /distribution/{name}/json`: what a name means in its registry.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct DistributionInspect {
+    /// The manifest or index.
+    pub descriptor: Descriptor,
+    /// What its images run on; none if it does not say.
+    pub platforms: Option<Vec<Platform>>,
 }
 
 #[cfg(test)]

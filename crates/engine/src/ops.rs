@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod commit;
 pub mod create;
 pub mod disk_usage;
+pub mod distribution;
 pub mod events;
 pub mod exec;
 pub mod export;

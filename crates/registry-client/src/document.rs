@@ -2,7 +2,7 @@
 
 use http::header::{CONTENT_TYPE, LINK};
 use http::{HeaderMap, Method, StatusCode};
-use oci::image::{Descriptor, Index, Manifest, media_type};
+use oci::image::{Descriptor, Index, Manifest, Platform, media_type};
 use oci::{Digest, Reference};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -78,6 +78,14 @@ struct Document {
     bytes: Vec<u8>,
 }
 
+impl Document {
+    fn descriptor(&self) -> Descriptor {
+        let (media_type, digest) = (self.media_type.clone(), self.digest.clone());
+        let size = self.bytes.len() as u64;
+        Descriptor { media_type, digest, size, annotations: Default::default(), platform: None }
+    }
+}
+
 /// What a document is.
 enum Kind {
     Image(Manifest),
@@ -104,21 +112,14 @@ impl Session {
     ///
     /// Nothing but its manifest is fetched. A manifest that is not in an index is taken for what it is, whatever the platform.
     pub async fn resolve(&self, reference: &Reference, wanted: &Wanted) -> Result<Resolved, RegistryError> {
-        let (name, expected) = match self.digest_of(reference).await? {
-            Some(digest) => (digest.to_string(), Some(digest)),
-            None => (reference.tag().unwrap_or(oci::reference::DEFAULT_TAG).to_owned(), None),
-        };
+        let (name, expected) = self.name_of(reference).await?;
         let mut document = self.manifest(reference, &name, expected.as_ref()).await?;
         let digest = document.digest.clone();
         for _ in 0..NESTING_MAX {
             let index = match kind(reference, &document)? {
                 Kind::Image(manifest) => {
                     check_types(&manifest)?;
-                    let size = document.bytes.len() as u64;
-                    let (media_type, annotations) = (document.media_type, Default::default());
-                    let descriptor =
-                        Descriptor { media_type, digest: document.digest, size, annotations, platform: None };
-                    return Ok(Resolved { digest, manifest, descriptor, bytes: document.bytes });
+                    return Ok(Resolved { digest, manifest, descriptor: document.descriptor(), bytes: document.bytes });
                 }
                 Kind::Index(index) => index,
             };
@@ -127,6 +128,30 @@ impl Session {
             document = self.manifest(reference, chosen.digest.as_str(), Some(&chosen.digest)).await?;
         }
         Err(RegistryError::Nesting)
+    }
+
+    /// What `reference` means: the document's address, and what its images run on, as far as they say.
+    pub async fn inspect(&self, reference: &Reference) -> Result<(Descriptor, Vec<Platform>), RegistryError> {
+        let (name, expected) = self.name_of(reference).await?;
+        let document = self.manifest(reference, &name, expected.as_ref()).await?;
+        let platforms = match kind(reference, &document)? {
+            Kind::Index(index) => index.manifests.into_iter().map(|image| image.platform.unwrap_or_default()).collect(),
+            Kind::Image(manifest) => {
+                // What is no image of a program says nothing, and dockerd takes that for an answer.
+                let config = self.config(&manifest).await.ok();
+                let platform = config.and_then(|config| serde_json::from_slice::<Platform>(&config).ok());
+                platform.into_iter().filter(|platform| *platform != Platform::default()).collect()
+            }
+        };
+        Ok((document.descriptor(), platforms))
+    }
+
+    /// What to ask for, and what must come, if the registry tells that beforehand.
+    async fn name_of(&self, reference: &Reference) -> Result<(String, Option<Digest>), RegistryError> {
+        Ok(match self.digest_of(reference).await? {
+            Some(digest) => (digest.to_string(), Some(digest)),
+            None => (reference.tag().unwrap_or(oci::reference::DEFAULT_TAG).to_owned(), None),
+        })
     }
 
     /// The configuration of an image.

@@ -1,7 +1,9 @@
 //! Images.
 
 use engine::filters::Filters;
+use engine::ops::distribution;
 use engine::ops::images::{self, ImageQuery, LoadProgress};
+use engine_api::auth;
 use http::StatusCode;
 
 use crate::handlers::progress::Line;
@@ -31,6 +33,12 @@ pub(crate) async fn list(call: Call) -> Result<Answer, Failure> {
 pub(crate) async fn inspect(call: Call) -> Result<Answer, Failure> {
     let image = images::inspect(&call.engine, &call.name).await?;
     Ok(response::json(StatusCode::OK, &engine_api::versions::downgrade_image(call.version, image)))
+}
+
+/// `GET /distribution/{}/json`.
+pub(crate) async fn distribution(call: Call) -> Result<Answer, Failure> {
+    let authorization = call.headers.get(auth::HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    Ok(response::json(StatusCode::OK, &distribution::inspect(&call.engine, &call.name, authorization).await?))
 }
 
 /// `GET /images/{}/history`.

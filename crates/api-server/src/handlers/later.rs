@@ -12,7 +12,6 @@ const LATER: &[(&str, &str, &str)] = &[
     ("GET", "/images/get", "saving images"),
     ("GET", "/images/{}/get", "saving images"),
     ("POST", "/images/{}/push", "pushing images"),
-    ("GET", "/distribution/{}/json", "looking into registries"),
     ("POST", "/build", "building images"),
     ("POST", "/build/{}", "building images"),
     ("POST", "/session", "building images"),

@@ -218,6 +218,42 @@ fn privileged_what_cannot_be_pulled_is_told_in_dockers_words() {
     });
 }
 
+#[test]
+fn privileged_a_registry_is_asked_what_a_name_means() {
+    let (served, arm64) = (busybox(), of_arm64());
+    let index = Served::index(&[("amd64", &served), ("arm64", &arm64)]);
+    let (image, list) = (Server::start(move |request| served.answer(request)), Server::start(move |r| index.answer(r)));
+    ours(|daemon| {
+        let ask = |host: &str, name: &str| daemon.get(&format!("/v1.51/distribution/{host}/{name}/json")).unwrap();
+        let answer = ask(&image.host(), "busybox");
+        assert_eq!(answer.status, 200);
+        let told: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(told["Platforms"], serde_json::json!([{"architecture": "amd64", "os": "linux"}]));
+        let size = told["Descriptor"]["size"].as_u64().unwrap();
+        assert!(told["Descriptor"]["digest"].as_str().unwrap().starts_with("sha256:") && size > 100, "{told}");
+        let told: serde_json::Value = serde_json::from_slice(&ask(&list.host(), "busybox:1").body).unwrap();
+        let platforms = told["Platforms"].as_array().unwrap();
+        assert_eq!(
+            platforms.iter().map(|one| one["architecture"].as_str().unwrap()).collect::<Vec<_>>(),
+            ["amd64", "arm64"]
+        );
+        for (host, name, status, message) in [
+            (image.host(), "busybox:none", 404, "manifest unknown: manifest unknown"),
+            (
+                "127.0.0.1:1".to_owned(),
+                "a",
+                500,
+                "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
+            ),
+            (image.host(), "A", 400, "invalid reference format: repository name (A) must be lowercase"),
+        ] {
+            let answer = ask(&host, name);
+            let told: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+            assert_eq!((answer.status, told["message"].as_str().unwrap()), (status, message));
+        }
+    });
+}
+
 /// Serves it to those who say who they are.
 fn to_user(served: &Served, request: &Request) -> Answer {
     if request.header("authorization") == Some("Basic dXNlcjpzZWNyZXQ=") {

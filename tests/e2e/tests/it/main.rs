@@ -40,6 +40,7 @@ mod image_mounts;
 mod images;
 mod inspect;
 mod isolation;
+mod journald;
 mod lifecycle;
 mod links;
 mod live;

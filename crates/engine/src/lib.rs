@@ -67,6 +67,7 @@ pub mod links;
 mod log_target;
 pub mod networking;
 mod open;
+mod platforms;
 mod programs;
 mod propagation;
 mod pulls;

@@ -26,6 +26,7 @@ use crate::container::state::State;
 use crate::image_mounts;
 use crate::links::{self, LinkError};
 use crate::networking;
+use crate::platforms;
 use crate::registry::LookupError;
 use crate::sharing::{self, ShareError};
 use crate::volumes::{self, ClaimError};
@@ -176,6 +177,8 @@ fn plan(
     }
     let warnings = container_spec::validate(&config, &host, networking_config.as_ref(), &engine.facts)?;
     let image = named_image(engine, options, &config.image)?;
+    let asked = options.platform.as_deref().is_some_and(|platform| !platform.is_empty());
+    let foreign = image.as_ref().filter(|_| !asked).and_then(|image| platforms::warning(&image.config.platform));
     let no_defaults = ExecConfig::default();
     let (image_id, chain, defaults) = match &image {
         Some(image) => (image.id.to_string(), image.chain.clone(), &image.config.config),
@@ -208,7 +211,7 @@ fn plan(
         flat_read_only: options.flat_read_only,
         links,
     };
-    let warnings = warnings.iter().map(ToString::to_string).collect();
+    let warnings = warnings.iter().map(ToString::to_string).chain(foreign).collect();
     Ok(Plan { definition, ready, chain, warnings })
 }
 

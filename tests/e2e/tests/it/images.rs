@@ -157,3 +157,25 @@ fn privileged_a_running_container_holds_its_image_even_when_forced() {
         }
     });
 }
+
+#[test]
+fn privileged_an_image_for_another_machine_is_told() {
+    on_both(|at| {
+        let (image, name) = (at.image("foreign"), at.name("foreign"));
+        let tar = tempfile::NamedTempFile::new().unwrap();
+        // An archive of nothing.
+        std::fs::write(tar.path(), [0; 1024]).unwrap();
+        at.ok(&format!("import --platform linux/s390x {} {image}:1", tar.path().display()));
+        let output = at.line(&format!("create --name {name} {image}:1 true"));
+        assert_eq!(output.code, 0, "{output:?}");
+        let host = output.stderr.strip_prefix(
+            "WARNING: The requested image's platform (linux/s390x) does not match the detected host platform (linux/",
+        );
+        assert!(host.unwrap().ends_with(") and no specific platform was requested\n"), "{output:?}");
+        at.remove(&name);
+        let output = at.line(&format!("create --platform linux/s390x --name {name} {image}:1 true"));
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+        at.remove(&name);
+        at.ok(&format!("rmi {image}:1"));
+    });
+}

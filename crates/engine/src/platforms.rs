@@ -1,0 +1,159 @@
+//! Which images run on which machine: processors run programs of their older variants, too. Pure, but for the processor's
+//! own variant.
+
+use oci::image::Platform;
+
+/// What this machine runs at most, as dockerd tells it.
+pub(crate) fn of_machine() -> Platform {
+    let variant = variant_of_machine().to_owned();
+    Platform {
+        architecture: image::host_architecture().to_owned(),
+        os: "linux".to_owned(),
+        variant,
+        ..Platform::default()
+    }
+}
+
+/// The microarchitecture level (x86-64 psABI, "Microarchitecture Levels").
+#[cfg(target_arch = "x86_64")]
+fn variant_of_machine() -> &'static str {
+    macro_rules! all {
+        ($($feature:tt)*) => { true $(&& std::is_x86_feature_detected!($feature))* };
+    }
+    match () {
+        () if !all!("cmpxchg16b" "popcnt" "sse3" "sse4.1" "sse4.2" "ssse3") => "v1",
+        () if !all!("avx" "avx2" "bmi1" "bmi2" "f16c" "fma" "lzcnt" "movbe") => "v2",
+        () if !all!("avx512f" "avx512bw" "avx512cd" "avx512dq" "avx512vl") => "v3",
+        () => "v4",
+    }
+}
+
+/// Of 64-bit ARM every variant is told as the first one.
+#[cfg(not(target_arch = "x86_64"))]
+fn variant_of_machine() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "v8" } else { "" }
+}
+
+/// `linux/arm/v7`.
+pub(crate) fn shown(platform: &Platform) -> String {
+    let os = if platform.os.is_empty() { "unknown" } else { &platform.os };
+    let parts = [os, &platform.architecture, &platform.variant];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
+}
+
+/// Whether a machine of this platform runs an image of that one. An image that does not say its variant may be of any.
+pub(crate) fn runs(machine: &Platform, image: &Platform) -> bool {
+    let found = normal(&image.architecture, &image.variant);
+    // Images that say nothing were made for whatever machine that was.
+    let says = |own: &str, machine: &str| own.is_empty() || own == machine;
+    let own = normal(&machine.architecture, &machine.variant);
+    says(&image.os, &machine.os)
+        && (image.architecture.is_empty()
+            || vector(&own).iter().any(|runs| normal(&runs.0, &runs.1) == found)
+            || image.variant.is_empty() && found.0 == own.0)
+}
+
+/// What a user is told who runs an image for another machine without asking for that.
+pub(crate) fn warning(image: &Platform) -> Option<String> {
+    let machine = of_machine();
+    (!runs(&machine, image)).then(|| {
+        format!(
+            "The requested image's platform ({}) does not match the detected host platform ({}) and no specific platform \
+             was requested",
+            shown(image),
+            shown(&machine)
+        )
+    })
+}
+
+type Processor = (String, String);
+
+/// One word for each processor, and none for its first variant.
+fn normal(architecture: &str, variant: &str) -> Processor {
+    let (architecture, variant) = (architecture.to_lowercase(), variant.to_lowercase());
+    let (architecture, variant) = match (architecture.as_str(), variant.as_str()) {
+        ("x86_64" | "x86-64" | "amd64", "v1") => ("amd64", ""),
+        ("x86_64" | "x86-64", variant) => ("amd64", variant),
+        ("aarch64" | "arm64", "8" | "v8" | "v8.0") => ("arm64", ""),
+        ("aarch64", variant) => ("arm64", variant),
+        ("i386", _) => ("386", ""),
+        ("armhf", _) | ("arm", "" | "7") => ("arm", "v7"),
+        ("armel", _) | ("arm", "6") => ("arm", "v6"),
+        ("arm", "5") => ("arm", "v5"),
+        ("arm", "8") => ("arm", "v8"),
+        (architecture, variant) => (architecture, variant),
+    };
+    (architecture.to_owned(), variant.to_owned())
+}
+
+/// The processor and all that it runs programs of (containerd platforms, `platformVector`).
+fn vector((architecture, variant): &Processor) -> Vec<Processor> {
+    let one = |variant: String| (architecture.clone(), variant);
+    let number: Option<u32> = variant.strip_prefix('v').and_then(|number| number.parse().ok());
+    match architecture.as_str() {
+        "amd64" => {
+            let below = (1..number.unwrap_or(1)).map(|level| one(format!("v{level}")));
+            below.chain([one(variant.clone()), ("386".to_owned(), String::new())]).collect()
+        }
+        "arm" => {
+            let below = (5..number.unwrap_or(5)).map(|version| one(format!("v{version}")));
+            below.chain([one(variant.clone())]).collect()
+        }
+        "arm64" => {
+            let variant = if variant.is_empty() { "v8" } else { variant };
+            let (major, minor) = variant.split_once('.').unwrap_or((variant, "0"));
+            let minor: u32 = minor.parse().unwrap_or_default();
+            let mut all: Vec<Processor> = (0..=minor).map(|minor| one(format!("{major}.{minor}"))).collect();
+            if major == "v9" {
+                // Version 9 has all that 8.5 has, and so on.
+                all.extend((0..=minor + 5).map(|minor| one(format!("v8.{minor}"))));
+            }
+            all.push(one(variant.to_owned()));
+            all.extend(vector(&("arm".to_owned(), "v8".to_owned())));
+            all
+        }
+        _ => vec![one(variant.clone())],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn platform(text: &str) -> Platform {
+        let mut parts = text.split('/').map(str::to_owned);
+        let mut next = || parts.next().unwrap_or_default();
+        let (os, architecture, variant) = (next(), next(), next());
+        Platform { os, architecture, variant, ..Platform::default() }
+    }
+
+    #[test]
+    fn machines_run_images_of_their_older_variants() {
+        for (machine, image, wanted) in [
+            ("linux/amd64/v4", "linux/amd64", true),
+            ("linux/amd64/v4", "linux/amd64/v1", true),
+            ("linux/amd64/v4", "linux/amd64/v3", true),
+            ("linux/amd64/v2", "linux/amd64/v3", false),
+            ("linux/amd64", "linux/386", true),
+            ("linux/amd64/v4", "linux/arm64", false),
+            ("linux/amd64/v4", "windows/amd64", false),
+            ("linux/amd64/v4", "linux/x86_64", true),
+            ("linux/amd64", "/", true),
+            ("linux/arm64/v8", "linux/arm64", true),
+            ("linux/arm64/v8", "linux/arm64/v8", true),
+            ("linux/arm64/v8", "linux/arm64/v8.1", false),
+            ("linux/arm64/v8.2", "linux/arm64/v8.1", true),
+            ("linux/arm64/v9", "linux/arm64/v8.5", true),
+            ("linux/arm64", "linux/arm/v7", true),
+            ("linux/arm/v7", "linux/arm/v6", true),
+            ("linux/arm/v6", "linux/arm/v7", false),
+            ("linux/arm/v6", "linux/arm", true),
+            ("linux/riscv64", "linux/riscv64", true),
+        ] {
+            assert_eq!(runs(&platform(machine), &platform(image)), wanted, "{image} on {machine}");
+        }
+        assert!(runs(&of_machine(), &Platform { variant: String::new(), ..of_machine() }));
+        assert_eq!(shown(&platform("linux/arm/v7")), "linux/arm/v7");
+        assert_eq!(shown(&platform("/arm64")), "unknown/arm64");
+    }
+}

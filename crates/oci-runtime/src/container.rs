@@ -437,18 +437,8 @@ impl Container {
 
     /// Opens one of the first process's namespaces. Fails once the process was reaped, or has ended.
     pub fn namespace(&self, kind: NamespaceKind) -> io::Result<OwnedFd> {
-        let name = match kind {
-            NamespaceKind::Pid => "pid",
-            NamespaceKind::Network => "net",
-            NamespaceKind::Mount => "mnt",
-            NamespaceKind::Ipc => "ipc",
-            NamespaceKind::Uts => "uts",
-            NamespaceKind::User => "user",
-            NamespaceKind::Cgroup => "cgroup",
-            NamespaceKind::Time => "time",
-        };
         // The number is not another process's: we are the parent and have not reaped it, or the caller was told.
-        File::open(format!("/proc/{}/ns/{name}", self.pid.as_raw_nonzero())).map(OwnedFd::from)
+        File::open(format!("/proc/{}/ns/{}", self.pid.as_raw_nonzero(), kind.file_name())).map(OwnedFd::from)
     }
 
     /// Kills what is left and removes the cgroup. The first process must have been reaped, or be about to end.

@@ -116,15 +116,7 @@ impl Drop for Ran {
 
 /// What can be known of hooks before anything is done.
 pub(crate) fn check(hooks: &Hooks) -> Result<(), PlanError> {
-    let all = [
-        ("prestart", &hooks.prestart),
-        ("createRuntime", &hooks.create_runtime),
-        ("createContainer", &hooks.create_container),
-        ("startContainer", &hooks.start_container),
-        ("poststart", &hooks.poststart),
-        ("poststop", &hooks.poststop),
-    ];
-    for (name, hooks) in all {
+    for (name, hooks) in hooks.by_name() {
         for (index, hook) in hooks.iter().enumerate() {
             let failed = |err: FieldError, part: &str| err.at(format!("hooks.{name}[{index}].{part}"));
             if !hook.path.is_absolute() {

@@ -72,6 +72,20 @@ pub struct Hooks {
     pub poststop: Vec<Hook>,
 }
 
+impl Hooks {
+    /// All of them with the specification's names, in the order in which they run.
+    pub fn by_name(&self) -> [(&'static str, &[Hook]); 6] {
+        [
+            ("prestart", &self.prestart),
+            ("createRuntime", &self.create_runtime),
+            ("createContainer", &self.create_container),
+            ("startContainer", &self.start_container),
+            ("poststart", &self.poststart),
+            ("poststop", &self.poststop),
+        ]
+    }
+}
+
 /// One program, which gets the container's [`State`] on its standard input.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -357,6 +371,15 @@ pub enum NamespaceKind {
 }
 
 impl NamespaceKind {
+    /// Its file below `/proc/PID/ns` (namespaces(7)).
+    pub fn file_name(self) -> &'static str {
+        match self {
+            NamespaceKind::Network => "net",
+            NamespaceKind::Mount => "mnt",
+            other => other.word(),
+        }
+    }
+
     /// As the specification writes it.
     pub fn word(self) -> &'static str {
         match self {

@@ -248,17 +248,7 @@ fn options(images: &Path, work: &Path, search_path: &str) -> CriuOptions {
 
 /// Says where a namespace comes from, by a process's directory below /proc; nowhere is a new one.
 fn name_namespace(spec: &mut Spec, kind: NamespaceKind, process: &str) {
-    let name = match kind {
-        NamespaceKind::Pid => "pid",
-        NamespaceKind::Network => "net",
-        NamespaceKind::Mount => "mnt",
-        NamespaceKind::Ipc => "ipc",
-        NamespaceKind::Uts => "uts",
-        NamespaceKind::User => "user",
-        NamespaceKind::Cgroup => "cgroup",
-        NamespaceKind::Time => "time",
-    };
-    let path = (!process.is_empty()).then(|| PathBuf::from(format!("{process}/ns/{name}")));
+    let path = (!process.is_empty()).then(|| PathBuf::from(format!("{process}/ns/{}", kind.file_name())));
     spec.linux.namespaces.retain(|namespace| namespace.kind != kind);
     spec.linux.namespaces.push(Namespace { kind, path });
 }

@@ -49,14 +49,7 @@ fn modes(spec: &Spec, all: &mut Vec<String>) {
 /// Of a process's they are refused; a hook may be given what a shell would never take, and runc gives it.
 fn variables(spec: &Spec, all: &mut Vec<String>) {
     let Some(hooks) = &spec.hooks else { return };
-    for (name, hooks) in [
-        ("prestart", &hooks.prestart),
-        ("createRuntime", &hooks.create_runtime),
-        ("createContainer", &hooks.create_container),
-        ("startContainer", &hooks.start_container),
-        ("poststart", &hooks.poststart),
-        ("poststop", &hooks.poststop),
-    ] {
+    for (name, hooks) in hooks.by_name() {
         for (hook, entries) in hooks.iter().enumerate().map(|(hook, found)| (hook, &found.env)) {
             for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| !entry.contains('=')) {
                 let field = format!("hooks.{name}[{hook}].env[{index}]");

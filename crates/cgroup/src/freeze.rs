@@ -8,11 +8,20 @@ use crate::error::CgroupError;
 use crate::events::wait_for;
 use crate::group::pause;
 
+/// After so many looks at a cgroup that does not freeze its processes go on for a moment.
+const THAW_EVERY: u32 = 50;
+
 /// In the freezer's hierarchy of version 1; false when the deadline came first.
 pub(crate) fn set_v1(directory: &Path, frozen: bool, deadline: Instant) -> Result<bool, CgroupError> {
     let file = directory.join("freezer.state");
     let value = if frozen { "FROZEN" } else { "THAWED" };
-    loop {
+    for attempt in 1_u32.. {
+        // A process that is about to come in from outside, as those that runc adds, can wait for one that stands still
+        // already: all go on for a moment, and try again (runc does so, too).
+        if frozen && attempt % THAW_EVERY == 0 {
+            fs::write(&file, "THAWED").map_err(CgroupError::io("write", &file))?;
+            pause(deadline);
+        }
         // Written again each time: it can hang in FREEZING when processes fork meanwhile (runc does the same).
         fs::write(&file, value).map_err(CgroupError::io("write", &file))?;
         let text = fs::read_to_string(&file).map_err(CgroupError::io("read", &file))?;
@@ -20,9 +29,10 @@ pub(crate) fn set_v1(directory: &Path, frozen: bool, deadline: Instant) -> Resul
             return Ok(true);
         }
         if !pause(deadline) {
-            return Ok(false);
+            break;
         }
     }
+    Ok(false)
 }
 
 /// With version 2; false when the deadline came first.

@@ -110,6 +110,7 @@ impl CallError {
             CallError::NotADirectory(_) => Reason::WorkingDir,
             CallError::Log(_) => Reason::Log,
             CallError::Foreign(ForeignError::Bundle(BundleError::User(_))) => Reason::User,
+            CallError::Foreign(ForeignError::Bundle(BundleError::NotADirectory(_))) => Reason::WorkingDir,
             CallError::Foreign(_) => Reason::Foreign,
             CallError::Checkpoint(_) => Reason::Restore,
             _ => Reason::Runtime,

@@ -147,16 +147,14 @@ impl Foreign {
     }
 
     fn command(&self, verb: &str) -> Command {
+        self.command_logging(verb, &self.log())
+    }
+
+    /// A command whose last words are found in this file.
+    fn command_logging(&self, verb: &str, log: &Path) -> Command {
         let ForeignRuntime { path, args, root, .. } = &self.runtime;
         let mut command = Command::new(path);
-        command
-            .args(args)
-            .arg("--root")
-            .arg(root)
-            .arg("--log")
-            .arg(self.log())
-            .args(["--log-format", "json"])
-            .arg(verb);
+        command.args(args).arg("--root").arg(root).arg("--log").arg(log).args(["--log-format", "json"]).arg(verb);
         command.stdin(Standard::null()).stdout(Standard::null()).stderr(Standard::null());
         command
     }
@@ -172,13 +170,13 @@ impl Foreign {
         let ran = File::create(self.log()).and_then(|_| command.status());
         match ran.map_err(|source| ForeignError::Run { path: path(), source })?.success() {
             true => Ok(()),
-            false => Err(self.failure()),
+            false => Err(self.failure(&self.log())),
         }
     }
 
-    /// The last words of the log.
-    fn failure(&self) -> ForeignError {
-        let text = fs::read_to_string(self.log()).unwrap_or_default();
+    /// The last words of a log.
+    fn failure(&self, log: &Path) -> ForeignError {
+        let text = fs::read_to_string(log).unwrap_or_default();
         let said = text.lines().rev().find_map(|line| {
             let line: serde_json::Value = serde_json::from_str(line).ok()?;
             line["msg"].as_str().map(str::to_owned)

@@ -9,17 +9,20 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use oci::runtime::{Mount, Root, Spec, User};
 use oci_runtime::user::{self, UserError};
 use oci_runtime::{CreateError, UserRequest};
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat};
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, mount_change, move_mount};
 use rustix::thread::UnshareFlags;
 use shim_api::CreateTask;
+
+/// The version of the specification that every runtime takes: crun 1.8 refuses 1.1 and what came after it.
+const OLD_VERSION: &str = "1.0.2";
 
 /// Why there is no bundle.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +35,9 @@ pub(crate) enum BundleError {
     Mount { place: PathBuf, source: io::Error },
     #[error(transparent)]
     User(#[from] UserError),
+    /// The working directory. The text is dockerd's, who finds it out before its runtime runs.
+    #[error("Cannot mkdir: {0} is not a directory")]
+    NotADirectory(String),
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> BundleError {
@@ -46,6 +52,7 @@ pub(crate) fn make(dir: &Path, task: &CreateTask) -> Result<Spec, BundleError> {
     made.map_err(system("make the bundle's directory"))?;
     let root = oci_runtime::detached_root(&task.spec.root).map_err(BundleError::Root)?;
     let user = resolve(root.as_fd(), task)?;
+    check_directory(root.as_fd(), &task.spec.process.cwd)?;
     attach(&root, &rootfs)?;
     let mut spec = task.spec.clone();
     spec.root = Root { path: rootfs, readonly: spec.root.readonly, mounts: Vec::new() };
@@ -54,6 +61,8 @@ pub(crate) fn make(dir: &Path, task: &CreateTask) -> Result<Spec, BundleError> {
     spec.linux.devices.iter_mut().for_each(|device| device.give(uid, gid));
     // It compiles the profile itself.
     spec.linux.seccomp_program = None;
+    // Older runtimes refuse later versions by their number, and pass over what they do not know.
+    OLD_VERSION.clone_into(&mut spec.oci_version);
     for namespace in &mut spec.linux.namespaces {
         namespace.path = namespace.path.as_deref().map(of_ours);
     }
@@ -73,10 +82,18 @@ fn leave_host() -> io::Result<()> {
     Ok(mount_change("/", below)?)
 }
 
-fn resolve(root: std::os::fd::BorrowedFd<'_>, task: &CreateTask) -> Result<Option<User>, BundleError> {
+fn resolve(root: BorrowedFd<'_>, task: &CreateTask) -> Result<Option<User>, BundleError> {
     let request = task.user.as_deref().map(|user| UserRequest { user, groups: &task.groups });
     let resolved = request.map(|request| user::resolve(root, request.user, request.groups)).transpose()?;
     Ok(resolved.map(|resolved| User { umask: task.spec.process.user.umask, ..resolved.user }))
+}
+
+/// A working directory that is not there is made by the runtime, one that is a file is nobody's.
+fn check_directory(root: BorrowedFd<'_>, path: &str) -> Result<(), BundleError> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let found = rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT);
+    let is_file = found.and_then(fstat).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::Directory);
+    if is_file { Err(BundleError::NotADirectory(path.to_owned())) } else { Ok(()) }
 }
 
 fn attach(mount: &OwnedFd, place: &Path) -> Result<(), BundleError> {

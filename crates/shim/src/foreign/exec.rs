@@ -29,8 +29,25 @@ pub(crate) struct ForeignExec {
     runtime: (i32, Option<i32>),
     /// Of the runtime: it stands for a process that has ended and was reaped.
     ended: OwnedFd,
-    pid_file: PathBuf,
+    files: Files,
     console: Option<Console>,
+}
+
+/// What an exec has in the bundle until it has arrived. Each has a log of its own: others begin while it is at work.
+struct Files {
+    process: PathBuf,
+    pid: PathBuf,
+    log: PathBuf,
+    socket: PathBuf,
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        for file in [&self.process, &self.pid, &self.log, &self.socket] {
+            // Not all of them are made.
+            let _ = fs::remove_file(file);
+        }
+    }
 }
 
 impl Foreign {
@@ -54,22 +71,21 @@ impl Foreign {
             None => process,
         };
         let file = |suffix: &str| self.runtime.bundle.join(format!("{exec_id}.{suffix}"));
-        let (process_file, pid_file) = (file("json"), file("pid"));
+        let files = Files { process: file("json"), pid: file("pid"), log: file("log"), socket: file("sock") };
         let written = serde_json::to_vec(&process).map_err(io::Error::from);
-        written.and_then(|text| fs::write(&process_file, text)).map_err(CallError::Record)?;
-        let mut command = self.command("exec");
-        command.arg("--detach").arg("--process").arg(&process_file).arg("--pid-file").arg(&pid_file);
+        written.and_then(|text| fs::write(&files.process, text)).map_err(CallError::Record)?;
+        let mut command = self.command_logging("exec", &files.log);
+        command.arg("--detach").arg("--process").arg(&files.process).arg("--pid-file").arg(&files.pid);
         let stdio = ends.take_stdio();
         let console = self.console(&mut command, &stdio, &format!("{exec_id}.sock"))?;
         command.arg(&self.id);
         set_stdio(&mut command, stdio);
-        // Of the commands before it there is nothing more to know.
-        let ran = fs::File::create(self.log()).and_then(|_| command.spawn());
-        let runtime = ran.map_err(|source| ForeignError::Run { path: self.runtime.path.clone(), source })?;
+        let runtime =
+            command.spawn().map_err(|source| ForeignError::Run { path: self.runtime.path.clone(), source })?;
         // Reaped by the loop, like everybody.
         let runtime = (runtime.id().cast_signed(), None);
         let ended = open(Pid::from_raw(runtime.0))?;
-        self.execs.push(ForeignExec { asker, exec_id, note, ends, client, runtime, ended, pid_file, console });
+        self.execs.push(ForeignExec { asker, exec_id, note, ends, client, runtime, ended, files, console });
         Ok(())
     }
 
@@ -100,11 +116,15 @@ impl ForeignExec {
     /// The runtime has ended: with its streams and its client the process is an exec.
     fn arrive(self, task: &mut Task) -> Result<Answer, CallError> {
         if self.runtime.1 != Some(0) {
-            let failure = task.foreign.as_ref().map(Foreign::failure);
+            // An exec into a container that ends meanwhile fails in many ways: the end is what matters.
+            if task.container.as_ref().is_none_or(Container::has_ended) {
+                return Err(CallError::NotRunning);
+            }
+            let failure = task.foreign.as_ref().map(|foreign| foreign.failure(&self.files.log));
             return Err(failure.map_or(CallError::NotRunning, CallError::Foreign));
         }
         let console = self.console.map(take_console).transpose()?;
-        let pid = read_pid(&self.pid_file)?;
+        let pid = read_pid(&self.files.pid)?;
         let ended = task.foreign.as_mut().and_then(|foreign| foreign.take_stray(pid));
         let pidfd = if ended.is_some() { self.ended } else { open(Some(pid))? };
         let exec_id = self.exec_id.clone();

@@ -16,6 +16,8 @@ use crate::restart::Policy;
 const SIGNALS_FROM: i32 = 128;
 /// What the kernel sends to who makes a forbidden system call.
 const SIGSYS: i32 = 31;
+/// So many failed checks in a row tell something of a container that has ended: Docker's default of retries.
+const FAILURES_THAT_COUNT: i64 = 3;
 /// See [`crate::ops::kill::SIGKILL`].
 const SIGKILL: i32 = 9;
 
@@ -210,6 +212,11 @@ fn meaning(code: i32) -> String {
 fn health(state: &State, facts: &mut Vec<Reason>) {
     let Some(health) = &state.health else { return };
     let Some(last) = health.log.last().filter(|last| last.exit_code != 0) else { return };
+    // One or two that were cut by a pause or by the container's end say nothing.
+    let running = matches!(state.phase, Phase::Running { .. });
+    if !running && !state.found_unhealthy && health.failing_streak < FAILURES_THAT_COUNT {
+        return;
+    }
     let output = last.output.trim_end();
     let said = if output.is_empty() { "and printed nothing".to_owned() } else { format!("and printed: {output}") };
     let times = health.failing_streak;

@@ -13,7 +13,7 @@ use crate::step::{quiet, step};
 use crate::tools::apt;
 
 /// What tests talk to: packages, and their programs.
-const FOR_TESTS: [(&str, &str); 1] = [("docker-registry", "docker-registry")];
+const FOR_TESTS: [(&str, &str); 2] = [("docker-registry", "docker-registry"), ("runc", "runc")];
 
 /// Has everything that tests talk to, installed or unpacked.
 pub(crate) fn for_tests() -> Result<()> {
@@ -23,6 +23,10 @@ pub(crate) fn for_tests() -> Result<()> {
         // What it is linked with that few machines have.
         unpack("libwrap0")?;
         unpack("openssh-server")?;
+    }
+    if paths::program_of("crun", "crun").is_err() {
+        unpack("libyajl2")?;
+        step("unpack crun", || download("crun", &paths::unpacked("crun"), wrap_crun))?;
     }
     if paths::program_of("criu", "criu").is_err() {
         step("unpack criu", || fetch_criu(&paths::unpacked("criu")))?;
@@ -90,6 +94,22 @@ for loader in \"$usr\"/lib/*-linux-gnu/ld-linux-*.so.*; do
 done
 ";
 
+/// Puts a script in the place of crun that runs it with the library which few machines have.
+fn wrap_crun(files: &Path) -> Result<()> {
+    let program = files.join("usr/bin/crun");
+    fs::rename(&program, files.join("usr/bin/crun.real"))?;
+    fs::write(&program, CRUN_SCRIPT)?;
+    Ok(fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?)
+}
+
+const CRUN_SCRIPT: &str = "\
+#!/bin/sh
+here=${0%/crun}
+for library in \"$here\"/../../../libyajl2/usr/lib/*-linux-gnu; do
+    LD_LIBRARY_PATH=$library exec \"$here/crun.real\" \"$@\"
+done
+";
+
 /// Has the files of `package` in [`paths::unpacked`].
 pub(crate) fn unpack(package: &str) -> Result<()> {
     let place = paths::unpacked(package);
@@ -99,11 +119,11 @@ pub(crate) fn unpack(package: &str) -> Result<()> {
     if paths::program("apt-get").is_none() {
         bail!("missing: {package}. Its files belong into {}", place.display());
     }
-    step(&format!("unpack {package}"), || download(package, &place))?;
+    step(&format!("unpack {package}"), || download(package, &place, |_| Ok(())))?;
     Ok(())
 }
 
-fn download(package: &str, place: &Path) -> Result<()> {
+fn download(package: &str, place: &Path, prepare: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let parent = place.parent().context("a place below the target directory")?;
     fs::create_dir_all(parent)?;
     let scratch = tempfile::tempdir_in(parent)?;
@@ -117,6 +137,7 @@ fn download(package: &str, place: &Path) -> Result<()> {
     let archive = files.first().with_context(|| format!("apt-get brought nothing for {package}"))?.path();
     let files = scratch.path().join("files");
     quiet(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&files))?;
+    prepare(&files)?;
     settle(&files, place)
 }
 

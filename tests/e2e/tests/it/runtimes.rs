@@ -1,13 +1,20 @@
 //! Containers that another OCI runtime runs: runc and crun, as daemon.json names them.
 
+use std::fs;
 use std::path::PathBuf;
 
 use crate::support::{At, each};
-use testkit::Daemon;
+use testkit::{Cli, Daemon};
 
 /// The runtimes that are on this machine, or were unpacked; ours as one that is always there.
 fn runtimes(daemon: &Daemon) -> Vec<(&'static str, PathBuf)> {
-    let found = ["runc", "crun"].map(|name| Some((name, testkit::paths::program_of(name, name).ok()?)));
+    let found = ["runc", "crun"].map(|name| {
+        if name == "crun" && is_hybrid() {
+            // It takes no mixture of both versions of cgroups.
+            return None;
+        }
+        Some((name, testkit::paths::program_of(name, name).ok()?))
+    });
     let own = ("own", daemon.dist().join("longshore-runtime"));
     found
         .into_iter()
@@ -15,6 +22,11 @@ fn runtimes(daemon: &Daemon) -> Vec<(&'static str, PathBuf)> {
         .map(|(name, path)| (if name == "runc" { "the-runc" } else { name }, path))
         .chain([own])
         .collect()
+}
+
+/// Whether controllers are on both versions of cgroups.
+fn is_hybrid() -> bool {
+    fs::read_to_string("/sys/fs/cgroup/unified/cgroup.controllers").is_ok_and(|text| !text.trim().is_empty())
 }
 
 fn with_runtimes(test: impl Fn(&At<'_>, &str)) {
@@ -74,6 +86,54 @@ fn privileged_other_runtimes_take_signals_and_execs() {
         assert_eq!(at.ok(&format!("wait {name}")), "3", "{runtime}");
         assert_eq!(at.ok(&format!("logs {name}")), "up\ncaught", "{runtime}");
         at.ok(&format!("start {name}"));
+        at.remove(&name);
+    });
+}
+
+#[test]
+fn privileged_containers_of_other_runtimes_are_like_ours() {
+    with_runtimes(|at, runtime| {
+        let run = |rest: &str| at.line(&format!("run --rm --network none --runtime {runtime} {rest}"));
+        for (rest, code, said) in [
+            ("busybox /etc", 126, "/etc"),
+            ("busybox /etc/passwd", 126, "permission denied"),
+            ("-w /etc/passwd busybox true", 125, "Cannot mkdir: /etc/passwd is not a directory"),
+            ("-u nosuch busybox true", 125, "unable to find user nosuch: no matching entries in passwd file"),
+            ("--read-only busybox touch /x", 1, "Read-only file system"),
+            ("-m 8m --memory-swap 8m busybox tail /dev/zero", 137, ""),
+        ] {
+            let output = run(rest);
+            assert_eq!(output.code, code, "{runtime} {rest}: {output:?}");
+            assert!(output.stderr.contains(said), "{runtime} {rest}: {output:?}");
+        }
+        let name = at.name(runtime);
+        let script = "trap \"echo term; exit 9\" TERM; echo up; while :; do sleep 0.1; done";
+        let check = "--health-interval 50ms --health-cmd true";
+        let mut events = at.events(&name);
+        at.start(&name, &format!("--runtime {runtime} {check} busybox sh -c '{script}'"));
+        events.until("health_status: healthy").unwrap();
+        // Beside all those of health checks.
+        for _ in 0..10 {
+            assert_eq!(at.line(&format!("exec {name} nosuch")).code, 127, "{runtime}");
+        }
+        assert_eq!(at.ok(&format!("exec -t {name} tty")), "/dev/pts/0", "{runtime}");
+        at.fails(&format!("exec -u nosuch {name} true"), 1, "unable to find user nosuch");
+        at.ok(&format!("pause {name}"));
+        at.fails(&format!("exec {name} true"), 1, "is paused");
+        at.ok(&format!("unpause {name}"));
+        at.ok(&format!("update -m 30m --memory-swap 60m {name}"));
+        assert!(at.ok(&format!("top {name} -o pid,args")).contains("while :"), "{runtime}");
+        at.ok(&format!("stop {name}"));
+        let state = "{{.State.Status}} {{.State.ExitCode}} {{.State.OOMKilled}}";
+        assert_eq!(at.inspect(&name, state), "exited 9 false", "{runtime}");
+        assert_eq!(at.ok(&format!("logs {name}")), "up\nterm", "{runtime}");
+        if at.cli == Cli::Longshore {
+            let why = at.ok(&format!("why {name}"));
+            assert!(why.contains("It ended after it was asked to.") && !why.contains("health"), "{runtime}: {why}");
+        }
+        at.ok(&format!("start {name}"));
+        at.ok(&format!("kill {name}"));
+        assert_eq!(at.ok(&format!("wait {name}")), "137", "{runtime}");
         at.remove(&name);
     });
 }

@@ -165,6 +165,48 @@ fn privileged_checkpoints_survive_the_daemon_and_go_with_their_container() {
 }
 
 #[test]
+fn privileged_what_cannot_be_written_goes_on() {
+    with_criu(|at| {
+        let name = at.name("connected");
+        // CRIU writes no connection without being told to.
+        let connected = "sleep 1000 | nc -l -p 80 & until sleep 1000 | nc 127.0.0.1 80; do usleep 10000; done &";
+        at.start(&name, &format!("busybox sh -c '{connected} {COUNTER}'"));
+        let established = || at.ok(&format!("exec {name} netstat -tn")).contains("ESTABLISHED").then_some(());
+        until("they are connected", DEADLINE, established).unwrap();
+        let sentence = format!("Cannot checkpoint container {name}: criu failed: type DUMP errno ");
+        at.fails(&format!("checkpoint create {name} one"), 1, &sentence);
+        assert_eq!(at.ok(&format!("checkpoint ls {name}")), "CHECKPOINT NAME");
+        counts_on(at, &name);
+        // Its policy counts again.
+        assert_eq!(at.inspect(&name, "{{.State.Status}}"), "running");
+        at.remove(&name);
+    });
+}
+
+#[test]
+fn privileged_one_that_stands_still_is_written_too() {
+    with_criu(|at| {
+        let (owner, name) = (at.name("owner"), at.name("guest"));
+        at.ok(&format!("run -d --ipc shareable --name {owner} busybox sleep 1000"));
+        let shared = format!("--network container:{owner} --ipc container:{owner}");
+        let script = "echo kept > /t/file; touch /dev/shm/file; exec sleep 1000";
+        at.ok(&format!("run -d {shared} --tmpfs /t --read-only --init --name {name} busybox sh -c '{script}'"));
+        let written = || (at.line(&format!("exec {name} cat /dev/shm/file")).code == 0).then_some(());
+        until("the files are there", DEADLINE, written).unwrap();
+        at.ok(&format!("pause {name}"));
+        at.ok(&format!("checkpoint create {name} one"));
+        assert_eq!(at.inspect(&name, "{{.State.Status}}"), "exited");
+        at.ok(&format!("start --checkpoint one {name}"));
+        assert_eq!(
+            at.ok(&format!("exec {name} sh -c 'cat /t/file; ls /dev/shm; ip link | grep -c eth0'")),
+            "kept\nfile\n1"
+        );
+        at.remove(&name);
+        at.remove(&owner);
+    });
+}
+
+#[test]
 fn privileged_refusals_are_dockerds() {
     with_criu(|at| {
         let name = at.name("refused");

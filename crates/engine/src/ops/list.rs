@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use engine_api::container::{Port, Summary, SummaryHostConfig, SummaryNetworks};
+use container_spec::Point;
+use engine_api::container::{MountPoint, Port, Summary, SummaryHostConfig, SummaryNetworks};
 use errdefs::ErrorKind;
 
 use crate::Engine;
@@ -262,10 +263,18 @@ impl Candidate {
             },
             network_settings: SummaryNetworks { networks: view::networks(definition, self.place.as_deref()) },
             ports: self.ports(),
-            mounts: definition.mounts.iter().map(|point| point.shown.clone()).collect(),
+            mounts: definition.mounts.iter().map(told).collect(),
             ..Summary::default()
         }
     }
+}
+
+/// As `inspect` shows it, but not where volumes are that image or request declare by a path alone: dockerd's list was made
+/// before they are.
+fn told(point: &Point) -> MountPoint {
+    let declared = point.anonymous && point.shown.mode.is_empty();
+    let source = if declared { String::new() } else { point.shown.source.clone() };
+    MountPoint { source, ..point.shown.clone() }
 }
 
 /// Images as users named them, each name looked up once: most containers have few images between them.

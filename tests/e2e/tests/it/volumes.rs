@@ -81,6 +81,14 @@ fn privileged_volumes_that_nobody_named_go_with_rm_v_and_rm() {
 
         at.ok(&format!("create --network none --name {name} -v /anon busybox true"));
         let volume = volume_of(at, &name);
+        let filters = format!("all=1&filters=%7B%22name%22:%5B%22{name}%22%5D%7D");
+        let listed = at.daemon.get(&format!("/containers/json?{filters}")).unwrap().json().unwrap();
+        let mount = &listed[0]["Mounts"][0];
+        assert_eq!(
+            (&mount["Name"], &mount["Source"]),
+            (&volume.as_str().into(), &"".into()),
+            "lists do not say where it is"
+        );
         at.ok(&format!("rm -v {name}"));
         assert!(!exists(at, &volume), "rm -v takes it");
 

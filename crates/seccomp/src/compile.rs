@@ -18,6 +18,7 @@
 mod exact;
 mod shorten;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::str::FromStr;
@@ -95,11 +96,12 @@ pub fn compile(filter: &Filter) -> Result<Vec<u8>, CompileError> {
         context.add_arch(*architecture).map_err(compiled)?;
     }
     context.set_ctl_optimize(OPTIMIZE_BINARY_TREE).map_err(compiled)?;
+    let decided = exact::decided(filter, &architectures, default, action);
     for rule in &filter.syscalls {
         let action = action(rule.action, rule.errno_ret);
         // libseccomp refuses a rule that says what the default says.
         if action != default {
-            add_rule(&mut context, rule, action)?;
+            add_rule(&mut context, rule, action, &decided)?;
         }
     }
     let exact = exact::program(filter, &architectures, default, action);
@@ -139,10 +141,15 @@ fn action(action: Action, errno: Option<u32>) -> ScmpAction {
     }
 }
 
-fn add_rule(context: &mut ScmpFilterContext, rule: &FilterRule, action: ScmpAction) -> Result<(), CompileError> {
+fn add_rule(
+    context: &mut ScmpFilterContext,
+    rule: &FilterRule,
+    action: ScmpAction,
+    decided: &BTreeSet<&str>,
+) -> Result<(), CompileError> {
     let comparisons = |arguments: &[Argument]| arguments.iter().map(comparison).collect::<Vec<_>>();
     let alternatives: Vec<Vec<ScmpArgCompare>> = alternatives(rule).into_iter().map(comparisons).collect();
-    for name in &rule.names {
+    for name in rule.names.iter().filter(|name| !decided.contains(name.as_str())) {
         // A call that this libseccomp does not know cannot be named: it gets the default or ENOSYS.
         let Ok(call) = ScmpSyscall::from_name(name) else { continue };
         for comparisons in &alternatives {

@@ -13,7 +13,7 @@
 //!       return default
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use libseccomp::{ScmpAction, ScmpArch, ScmpSyscall};
 
@@ -54,6 +54,24 @@ pub(super) fn program(
     let named = |name: &ScmpArch| *name == ScmpArch::native() || architectures.contains(name);
     let of_machine = ARCHITECTURES.iter().filter(|(name, ..)| named(name));
     of_machine.flat_map(|(name, audit, wide)| architecture(&calls, default, *name, *audit, *wide)).collect()
+}
+
+/// The names of calls that [`program`] decides whatever the architecture: libseccomp need not see their rules, and must not,
+/// as some of them keep 2.5.4 in an endless loop.
+pub(super) fn decided<'a>(
+    filter: &'a Filter,
+    architectures: &[ScmpArch],
+    default: ScmpAction,
+    action: impl Fn(Action, Option<u32>) -> ScmpAction,
+) -> BTreeSet<&'a str> {
+    // Where a call is multiplexed, only libseccomp knows how.
+    let has_number = |name: &str, architecture: &ScmpArch| {
+        let number = ScmpSyscall::from_name_by_arch(name, *architecture).ok().map(i32::from);
+        ARCHITECTURES.iter().any(|(known, ..)| known == architecture) && number.is_some_and(|number| number >= 0)
+    };
+    let all = || architectures.iter().copied().chain([ScmpArch::native()]);
+    let names = calls(filter, default, action).into_iter().map(|call| call.name);
+    names.filter(|name| all().all(|architecture| has_number(name, &architecture))).collect()
 }
 
 /// The calls that are not left to libseccomp, by name.

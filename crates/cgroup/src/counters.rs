@@ -22,10 +22,12 @@ pub struct Usage {
     pub tasks: u64,
 }
 
-/// How many tasks the cgroup may have; `None` where that is not limited, or not known.
-pub fn tasks_max(group: &Cgroup) -> Option<u64> {
+/// How many tasks the cgroup may have, if it has as many; `None` where there is room, or it is not known.
+pub fn full_of_tasks(group: &Cgroup) -> Option<u64> {
     let directory = group.directory(Controller::Pids).ok()?;
-    fs::read_to_string(directory.join("pids.max")).ok()?.trim().parse().ok()
+    let number = |file: &str| fs::read_to_string(directory.join(file)).ok()?.trim().parse::<u64>().ok();
+    let limit = number("pids.max")?;
+    (number("pids.current")? >= limit).then_some(limit)
 }
 
 /// Tells when the kernel killed a process for memory.

@@ -38,7 +38,7 @@ pub mod systemd;
 mod tree;
 mod undo;
 
-pub use counters::{OomEvents, Usage, end_events, had_oom_kill, has_ended, tasks_max};
+pub use counters::{OomEvents, Usage, end_events, full_of_tasks, had_oom_kill, has_ended};
 pub use delegation::delegate;
 pub use error::CgroupError;
 pub use facts::{Controller, Hierarchies, Hierarchy, Version};

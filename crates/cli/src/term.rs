@@ -6,6 +6,7 @@ use std::sync::{Mutex, Once, PoisonError};
 use engine_api::progress::UNKNOWN_WIDTH;
 use rustix::fd::AsFd;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// What the terminal was before; the panic hook needs it, because a panic aborts without running destructors.
 static ORIGINAL: Mutex<Option<Termios>> = Mutex::new(None);
@@ -75,9 +76,13 @@ pub async fn ask_secret(question: &str) -> io::Result<Option<String>> {
     let question = question.to_owned();
     // Not a thread of the runtime's, which would wait for it at the end.
     std::thread::spawn(move || sender.send(ask(&question)));
+    let (mut hangup, mut terminate) = (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?);
     let typed = tokio::select! {
         line = line => line.unwrap_or_else(|_| Ok(String::new())).map(Some),
         _ = tokio::signal::ctrl_c() => Ok(None),
+        // A terminal that goes, and who ends us, must not find it without its echo either.
+        _ = hangup.recv() => Ok(None),
+        _ = terminate.recv() => Ok(None),
     };
     drop(restored);
     crate::say_line!("");

@@ -35,8 +35,7 @@ pub(crate) async fn facts(engine: &Engine, err: &LaunchError) -> Vec<String> {
 /// A port of the host's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// TCP if it is not known.
-    protocol: Option<Protocol>,
+    protocol: Protocol,
     address: Ipv4Addr,
     port: u16,
 }
@@ -44,17 +43,16 @@ pub(crate) struct Wanted {
 impl Wanted {
     fn meets(self, protocol: Protocol, address: Ipv4Addr, port: u16) -> bool {
         let meet = self.address == address || self.address.is_unspecified() || address.is_unspecified();
-        self.protocol.is_none_or(|own| own == protocol) && self.port == port && meet
+        self.protocol == protocol && self.port == port && meet
     }
 }
 
 impl std::fmt::Display for Wanted {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let protocol = match self.protocol {
-            Some(Protocol::Udp) => "/udp",
-            Some(Protocol::Sctp) => "/sctp",
-            Some(Protocol::Tcp) => "/tcp",
-            None => "",
+            Protocol::Udp => "/udp",
+            Protocol::Sctp => "/sctp",
+            Protocol::Tcp => "/tcp",
         };
         write!(out, "{}:{}{protocol}", self.address, self.port)
     }
@@ -64,10 +62,12 @@ impl std::fmt::Display for Wanted {
 pub(crate) fn port(err: &ConnectError) -> Option<Wanted> {
     let ConnectError::Join(JoinError::Ports { source, .. }) = err else { return None };
     match source {
-        PortError::Allocated { address, port } => Some(Wanted { protocol: None, address: *address, port: *port }),
+        PortError::Allocated { protocol, address, port } => {
+            Some(Wanted { protocol: *protocol, address: *address, port: *port })
+        }
         PortError::Bind { tried, source, .. } | PortError::BindInRange { tried, source, .. } => {
             let taken = source.0.kind() == std::io::ErrorKind::AddrInUse;
-            let (protocol, address, port) = (Some(tried.protocol), tried.host_address, tried.host_port);
+            let (protocol, address, port) = (tried.protocol, tried.host_address, tried.host_port);
             taken.then_some(Wanted { protocol, address, port })
         }
         PortError::Exhausted | PortError::InvalidRange { .. } => None,
@@ -77,7 +77,7 @@ pub(crate) fn port(err: &ConnectError) -> Option<Wanted> {
 /// The processes with a socket at this port, and their names. Blocks.
 fn holders(wanted: Wanted) -> Vec<(u32, String)> {
     let tables: &[&str] = match wanted.protocol {
-        Some(Protocol::Udp) => &["udp", "udp6"],
+        Protocol::Udp => &["udp", "udp6"],
         _ => &["tcp", "tcp6"],
     };
     let read = |table: &&str| fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();
@@ -104,7 +104,7 @@ fn holders(wanted: Wanted) -> Vec<(u32, String)> {
 /// The inodes of sockets that listen at the port, from a table of /proc/net (proc(5)); UDP has no other state.
 fn inodes(table: &str, wanted: Wanted) -> Vec<u64> {
     const LISTENS: &str = "0A";
-    let is_udp = wanted.protocol == Some(Protocol::Udp);
+    let is_udp = wanted.protocol == Protocol::Udp;
     let line = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let (address, port) = fields.get(1)?.split_once(':')?;
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn listeners_are_found_where_they_are_in_the_way() {
         let found = |address: [u8; 4], port| {
-            inodes(TABLE, Wanted { protocol: Some(Protocol::Tcp), address: address.into(), port })
+            inodes(TABLE, Wanted { protocol: Protocol::Tcp, address: address.into(), port })
         };
         assert_eq!(found([127, 0, 0, 1], 8080), [11]);
         assert_eq!(found([0, 0, 0, 0], 8080), [11]);
@@ -165,7 +165,7 @@ mod tests {
     fn we_are_found_ourselves() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let wanted = Wanted { protocol: Some(Protocol::Tcp), address: Ipv4Addr::UNSPECIFIED, port };
+        let wanted = Wanted { protocol: Protocol::Tcp, address: Ipv4Addr::UNSPECIFIED, port };
         let found = holders(wanted);
         assert!(found.iter().any(|(pid, name)| *pid == std::process::id() && !name.is_empty()), "{found:?}");
         assert_eq!(wanted.to_string(), format!("0.0.0.0:{port}/tcp"));

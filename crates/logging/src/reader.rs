@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::inotify;
 
@@ -21,6 +22,10 @@ const BLOCK_BYTES: usize = 128 * 1024;
 
 /// A line longer than this is no line of a log: the longest that is written has about 100 KiB and attributes.
 const LINE_MAX_BYTES: usize = 4 << 20;
+
+/// What looks like a rotation for longer than this is a gap that somebody has left: a writer that was killed, or whoever
+/// removed a file. Rotations take less than a millisecond.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What of a log is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,6 +108,8 @@ pub struct Reader {
     /// Nothing is written any more: what is there is read to its end, then no more is awaited.
     ending: bool,
     ended: bool,
+    /// Since when files have changed places at every look; absent if they did not at the last one.
+    disturbed: Option<Instant>,
     /// Bytes that were read from files, those of searches included.
     read_bytes: u64,
 }
@@ -111,7 +118,7 @@ impl Reader {
     /// Opens the log at `path` with its rotated files. A log that does not exist yet has no entries.
     pub fn open(path: &Path, options: ReadOptions) -> Result<Reader, ReadError> {
         let watch = if options.follow && !options.unwatched { Some(watch(path)?) } else { None };
-        let mut files = segment::open_all(path)?.files;
+        let mut files = segment::open_all(path, None)?.files;
         if let (false, Some(current)) = (options.follow, files.back_mut()) {
             // A container that writes all the time must not keep a reader who does not follow for ever.
             current.stop_at_end().map_err(|source| ReadError::Read { path: path.to_owned(), source })?;
@@ -128,6 +135,7 @@ impl Reader {
             parsed: 0,
             ending: false,
             ended: false,
+            disturbed: None,
             read_bytes,
         })
     }
@@ -224,17 +232,16 @@ impl Reader {
 
     /// Queues the files that are younger than the one being read.
     fn find_younger(&mut self) -> Result<(), ReadError> {
-        let found = segment::open_all(&self.path)?;
-        if !found.settled && !self.ending {
+        let reading = self.files.front().map(|segment| segment.identity);
+        let found = segment::open_all(&self.path, reading)?;
+        if found.settled || self.ending {
+            self.disturbed = None;
+        } else if self.disturbed.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
             // The end of the rotation wakes us.
             return Ok(());
         }
         let mut all = found.files;
-        let Some(reading) = self.files.front() else {
-            self.files = all;
-            return Ok(());
-        };
-        if let Some(at) = all.iter().rposition(|segment| segment.identity == reading.identity) {
+        if let Some(at) = all.iter().rposition(|segment| Some(segment.identity) == reading) {
             all.drain(..=at);
         }
         self.files.extend(all);

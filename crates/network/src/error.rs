@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use errdefs::ErrorKind;
 use netlink::NetlinkError;
 
-use crate::ports::Published;
+use crate::ports::{Protocol, Published};
 
 /// Why a published port cannot be had. The sentences are dockerd's.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +16,8 @@ pub enum PortError {
     /// Another container has it.
     #[error("Bind for {address}:{port} failed: port is already allocated")]
     Allocated {
+        /// Of which protocol.
+        protocol: Protocol,
         /// The address on which it is taken.
         address: Ipv4Addr,
         /// The port.

@@ -161,7 +161,7 @@ impl Ports {
         if group.is_exact() {
             let port = group.host_ports.0;
             return match self.conflict(group, port) {
-                Some(address) => Err(PortError::Allocated { address, port }),
+                Some(address) => Err(PortError::Allocated { protocol: group.protocol, address, port }),
                 None => Ok(self.insert(group, port)),
             };
         }

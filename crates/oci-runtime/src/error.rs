@@ -519,7 +519,7 @@ impl ExecError {
             ExecError::Clone { source, .. } if is_full(&source) => SystemError(source),
             other => return other,
         };
-        match cgroup::tasks_max(cgroup) {
+        match cgroup::full_of_tasks(cgroup) {
             Some(limit) => ExecError::NoTasks { limit, source },
             None => ProcessError::Step { step: Step::Clone, subject: String::new(), source }.into(),
         }

@@ -171,13 +171,14 @@ fn run_one(name: &str, index: usize, hook: &Hook, state: &State, ran: &mut Ran) 
             Err(HookError::Timeout { field: field(), path: path_of(), seconds })
         }
         Ok(Attended::Interrupted) => Err(HookError::Interrupted { field: field(), path: path_of() }),
-        Ok(Attended::Ended(exit)) => match refused(refusal).map_err(failed)? {
-            Some(err) => Err(failed(if hook.path.is_dir() { Errno::ISDIR.into() } else { err })),
-            None if exit == Exit::Code(0) => Ok(()),
-            None => {
-                let output = said(output).map_err(failed)?;
-                Err(HookError::Failed { field: field(), path: path_of(), status: exit.code(), output })
-            }
+        Ok(Attended::Ended(exit)) => match refused(refusal) {
+            Err(err) => Err(failed(err)),
+            Ok(Some(err)) => Err(failed(if hook.path.is_dir() { Errno::ISDIR.into() } else { err })),
+            Ok(None) if exit == Exit::Code(0) => Ok(()),
+            Ok(None) => Err(match said(output) {
+                Ok(output) => HookError::Failed { field: field(), path: path_of(), status: exit.code(), output },
+                Err(err) => failed(err),
+            }),
         },
     };
     if result.is_err() {

@@ -138,8 +138,11 @@ impl Session {
             Kind::Index(index) => index.manifests.into_iter().map(|image| image.platform.unwrap_or_default()).collect(),
             Kind::Image(manifest) => {
                 // What is no image of a program says nothing, and dockerd takes that for an answer.
-                let config = self.config(&manifest).await.ok();
-                let platform = config.and_then(|config| serde_json::from_slice::<Platform>(&config).ok());
+                let platform = match self.config(&manifest).await {
+                    Ok(config) => serde_json::from_slice::<Platform>(&config).ok(),
+                    Err(RegistryError::Config { source }) if source.passes() => return Err(*source),
+                    Err(_) => None,
+                };
                 platform.into_iter().filter(|platform| *platform != Platform::default()).collect()
             }
         };

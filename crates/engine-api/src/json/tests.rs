@@ -1,6 +1,7 @@
 use serde_json::{Map, json};
 
 use super::*;
+use crate::auth::AuthConfig;
 use crate::container::CreateRequest;
 use crate::exec::{ExecCreate, ExecStart};
 
@@ -247,6 +248,7 @@ fn shapes_and_types_agree() {
     shape_and_type_agree::<CreateRequest>(&["/HostConfig/KernelMemory", "/HostConfig/Mounts/0/ClusterOptions"]);
     shape_and_type_agree::<ExecCreate>(&[]);
     shape_and_type_agree::<ExecStart>(&[]);
+    shape_and_type_agree::<AuthConfig>(&[]);
 }
 
 #[test]

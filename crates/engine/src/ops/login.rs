@@ -53,17 +53,22 @@ pub(crate) fn credentials(auth: AuthConfig) -> Credentials {
 
 /// `host[:port]` of an address with or without scheme and path; none for Docker Hub, which goes by three names.
 fn host(address: &str) -> Result<Option<&str>, LoginError> {
-    let rest = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or(address);
+    let (scheme, rest) = match address.split_once("://") {
+        Some((scheme @ ("https" | "http"), rest)) => (scheme, rest),
+        _ => ("https", address),
+    };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    // What Go takes for a part of a host's name (net/url `validEncoded`, `shouldEscape`).
+    // What Go takes for no part of a host's name (net/url `validEncoded`, `shouldEscape`).
     let odd = |letter: &char| letter.is_ascii_control() || " \"<>\\^`{|}%".contains(*letter);
-    if let Some(letter) = host.chars().find(odd) {
-        let url = if rest.len() == address.len() { format!("https://{address}") } else { address.to_owned() };
-        let reason = format!("invalid character {:?} in host name", letter.to_string());
-        return Err(LoginError::Address { url, reason });
-    }
-    Ok(Some(host).filter(|host| !matches!(*host, "" | "docker.io" | "index.docker.io" | "registry-1.docker.io")))
+    let reason = match host.chars().find(odd) {
+        Some(letter) => format!("invalid character {:?} in host name", letter.to_string()),
+        // The password is for nobody whom the user has not named.
+        None if host.is_empty() && !address.is_empty() => "no host".to_owned(),
+        None => return Ok(Some(host).filter(|host| !matches!(*host, "" | "docker.io" | "index.docker.io"))),
+    };
+    // Without a name and password that may stand there.
+    Err(LoginError::Address { url: format!("{scheme}://{host}"), reason })
 }
 
 #[cfg(test)]
@@ -82,7 +87,11 @@ mod tests {
         ] {
             assert_eq!(host(address).unwrap(), expected, "{address}");
         }
+        for address in ["https://", "https:///v2/", "user@"] {
+            assert!(host(address).unwrap_err().to_string().ends_with(": no host"), "{address}");
+        }
         let said = "unable to parse server address: parse \"https://a b\": invalid character \" \" in host name";
         assert_eq!(host("a b").unwrap_err().to_string(), said);
+        assert_eq!(host("https://me:secret@a b/c").unwrap_err().to_string(), said);
     }
 }

@@ -156,11 +156,10 @@ fn restrictions(state: &State, host: &HostConfig) -> Vec<Reason> {
         return Vec::new();
     }
     let dropped = host.cap_drop.iter().flatten().map(String::as_str).collect::<Vec<_>>().join(", ");
-    let own_filter = host
-        .security_opt
-        .iter()
-        .flatten()
-        .any(|option| option.starts_with("seccomp") && !option.ends_with("unconfined"));
+    let profiles = host.security_opt.iter().flatten().filter_map(|option| option.split_once(['=', ':']));
+    let own_filter = profiles
+        .filter(|(name, _)| *name == "seccomp")
+        .any(|(_, profile)| !matches!(profile, "unconfined" | "builtin"));
     let dropped = (!dropped.is_empty()).then(|| {
         let text = format!(
             "it ran without capabilities that it was refused: {dropped}; what needs them fails, and nobody records that"

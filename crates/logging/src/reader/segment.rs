@@ -101,11 +101,12 @@ pub(super) struct Found {
     pub(super) settled: bool,
 }
 
-/// Opens every file of the log. Looks again, up to a bound, while files change places.
-pub(super) fn open_all(path: &Path) -> Result<Found, ReadError> {
+/// Opens the files of the log, from the youngest to `oldest`, or all of them if that is none or not among them. Looks again,
+/// up to a bound, while files change places.
+pub(super) fn open_all(path: &Path, oldest: Option<Identity>) -> Result<Found, ReadError> {
     let mut looks = 1;
     loop {
-        let found = look(path)?;
+        let found = look(path, oldest)?;
         if found.settled || looks == LOOKS {
             return Ok(found);
         }
@@ -115,9 +116,12 @@ pub(super) fn open_all(path: &Path) -> Result<Found, ReadError> {
 
 /// Opens from the youngest to the oldest, while a rotation moves the oldest first: it leaves a number without a file until
 /// it is done, or the current name with another file, or it was met and shows one file twice.
-fn look(path: &Path) -> Result<Found, ReadError> {
+fn look(path: &Path, oldest: Option<Identity>) -> Result<Found, ReadError> {
     let mut found = Found { files: VecDeque::new(), settled: true };
     for number in 0.. {
+        if oldest.is_some() && found.files.front().map(|segment| segment.identity) == oldest {
+            break;
+        }
         match open_number(path, number)? {
             Some(segment) if found.files.iter().any(|other| other.identity == segment.identity) => {}
             Some(segment) => found.files.push_front(segment),

@@ -146,6 +146,20 @@ fn what_a_writer_left_that_was_killed_while_files_changed_places_is_read() {
 }
 
 #[test]
+fn a_gap_that_stays_holds_up_no_follower() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    std::fs::write(rotated(&path, 2), lines(0..2)).unwrap();
+    std::fs::write(&path, lines(2..4)).unwrap();
+    let mut reader = Reader::open(&path, ReadOptions { follow: true, ..ReadOptions::default() }).unwrap();
+    assert_eq!(drain(&mut reader), ((0..4).collect(), Progress::Pending));
+    std::fs::rename(rotated(&path, 2), rotated(&path, 3)).unwrap();
+    std::fs::rename(&path, rotated(&path, 1)).unwrap();
+    std::fs::write(&path, lines(4..6)).unwrap();
+    assert_eq!(drain(&mut reader), (vec![4, 5], Progress::Pending));
+}
+
+#[test]
 fn a_follower_gets_every_line_once_while_files_change_places_all_the_time() {
     use crate::file::{LogFile, Rotation};
     let numbered = |number: usize| line(0).replace("0\\n", &format!("{number}\\n"));

@@ -33,7 +33,7 @@ fn privileged_who_holds_a_port_is_told() {
         assert!(!why(&at, &first).contains("is held by"));
         assert_eq!(publish(&second).code, 125);
         let text = why(&at, &second);
-        assert!(text.contains(&format!("127.0.0.1:{port} is published by the container {first}")), "{text}");
+        assert!(text.contains(&format!("127.0.0.1:{port}/tcp is published by the container {first}")), "{text}");
         at.remove(&first);
         at.remove(&second);
     });

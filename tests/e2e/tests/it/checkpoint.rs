@@ -169,7 +169,8 @@ fn privileged_what_cannot_be_written_goes_on() {
     with_criu(|at| {
         let name = at.name("connected");
         // CRIU writes no connection without being told to.
-        let connected = "sleep 1000 | nc -l -p 80 & until sleep 1000 | nc 127.0.0.1 80; do usleep 10000; done &";
+        let listening = "until netstat -tln | grep -q :80; do usleep 10000; done";
+        let connected = format!("sleep 1000 | nc -l -p 80 & ({listening}; sleep 1000 | nc 127.0.0.1 80) &");
         at.start(&name, &format!("busybox sh -c '{connected} {COUNTER}'"));
         let established = || at.ok(&format!("exec {name} netstat -tn")).contains("ESTABLISHED").then_some(());
         until("they are connected", DEADLINE, established).unwrap();

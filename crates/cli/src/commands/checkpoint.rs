@@ -23,8 +23,9 @@ pub async fn run(context: &Context, verb: CheckpointVerb, parsed: &Parsed) -> Re
             say_line!("{name}");
         }
         (CheckpointVerb::List, [container]) => {
+            let found = checkpoint::list(client, container, dir).await?;
             say_line!("CHECKPOINT NAME");
-            checkpoint::list(client, container, dir).await?.iter().for_each(|one| say_line!("{}", one.name));
+            found.iter().for_each(|one| say_line!("{}", one.name));
         }
         (CheckpointVerb::Remove, [container, name]) => checkpoint::remove(client, container, name, dir).await?,
         // The table says how many there are.

@@ -38,6 +38,9 @@ pub(crate) const LAST_SHIM_TIMEOUT: Duration = Duration::from_secs(10);
 /// mount ends with an error.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How long that may take of a container whose memory is read from files: as long as the writing of them.
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(3600);
+
 /// Docker's codes for a program that was found but cannot be executed, and for one that was not found.
 const PROGRAM_CODES: [i32; 2] = [126, 127];
 /// The second of them.
@@ -440,6 +443,7 @@ async fn new_shim(engine: &Engine, container: &Arc<Container>) -> Result<Arc<Shi
 async fn speak(container: &Container, shim: &Shim, prepared: Prepared) -> Result<(), LaunchError> {
     let held = std::mem::take(&mut container.live().held_clients);
     let clients = held.len();
+    let within = if prepared.task.restore.is_some() { RESTORE_TIMEOUT } else { START_TIMEOUT };
     let mut calls: Vec<(Call, Vec<OwnedFd>)> = vec![
         (Call::Hello { version: shim_api::VERSION }, vec![]),
         (Call::Create(Box::new(prepared.task)), prepared.descriptors),
@@ -449,7 +453,7 @@ async fn speak(container: &Container, shim: &Shim, prepared: Prepared) -> Result
     let mut answers = shim.link.send(calls).await.map_err(LaunchError::of_call)?.into_iter();
     let mut next = async || {
         let answer = answers.next().expect("every call has its answer");
-        Link::answer(answer, START_TIMEOUT).await.map_err(LaunchError::of_call)
+        Link::answer(answer, within).await.map_err(LaunchError::of_call)
     };
     match next().await? {
         Answer::Hello { version, .. } if version <= shim_api::VERSION => shim.greeted(version),

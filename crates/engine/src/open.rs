@@ -6,7 +6,6 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use errdefs::ErrorKind;
 use oci::ContainerId;
@@ -26,7 +25,6 @@ use crate::farewells::Farewells;
 use crate::networking::Networking;
 use crate::recorder::Recorder;
 use crate::registry::Registry;
-use crate::restart::Run;
 use crate::shim::{self, CallError, Observation, Shim, SpawnError, Spawner};
 use crate::supervise;
 
@@ -333,6 +331,9 @@ pub(crate) fn without_shim(engine: &Engine, container: &Arc<Container>, exit: Op
         // It ran when the machine went down, or lost its shim.
         (None, Phase::Running { .. }) => supervise::lost(engine, container),
         (None, Phase::Restarting) => restart(engine, container),
+        (None, Phase::Stopped) if state.pending.is_some() => {
+            supervise::perform(engine, container, vec![Effect::SettleCheckpoint]);
+        }
         (None, Phase::Stopped) if wants_start(container) => restart(engine, container),
         (None, Phase::Stopped) if container.rules().auto_remove && state.started_at_nanos != 0 => {
             supervise::perform(engine, container, vec![Effect::Remove]);
@@ -341,18 +342,12 @@ pub(crate) fn without_shim(engine: &Engine, container: &Arc<Container>, exit: Op
     }
 }
 
-/// Whether a container that does not run is one that its policy starts with the daemon (moby container `ShouldRestart`).
+/// Whether a container that does not run is one that its policy starts with the daemon (moby container `ShouldRestart`). One
+/// that has ended with its checkpoint is to go on from there.
 fn wants_start(container: &Container) -> bool {
     let state = container.state();
-    let nanos = u64::try_from(state.finished_at_nanos - state.started_at_nanos).unwrap_or(0);
-    let run = Run {
-        exit_code: state.exit_code,
-        duration: Duration::from_nanos(nanos),
-        restarts: state.restart_count,
-        stopped_by_client: state.manually_stopped,
-        unhealthy: state.found_unhealthy,
-    };
-    state.started_at_nanos != 0 && container.rules().policy.restarts_after(&run)
+    let may = state.started_at_nanos != 0 && state.checkpoint.is_none();
+    may && container.rules().policy.restarts_after(&state.run())
 }
 
 fn restart(engine: &Engine, container: &Arc<Container>) {

@@ -342,6 +342,7 @@ pub fn perform(engine: &Engine, container: &Arc<Container>, effects: Vec<Effect>
             }
             Effect::End => health::end(engine, container),
             Effect::Record => engine.recorder.mark(container),
+            Effect::SettleCheckpoint => crate::ops::checkpoint::settle_soon(engine, container),
             Effect::RestartAfter(delay) => restart_after(engine, container, delay),
             Effect::Remove => remove(engine, container),
         }

@@ -34,7 +34,7 @@ use oci::runtime::{NamespaceKind, Process, Spec};
 use serde::{Deserialize, Serialize};
 
 /// The version that this build speaks.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// What the daemon asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,8 +75,9 @@ pub enum Call {
     },
     /// Lets the program run. Answer: [`Answer::Started`].
     Start,
-    /// Writes the container to files. Since version 6. Answer, when everything is written: [`Answer::Done`]; the news of the
-    /// container's end, if that is to be its end, comes after it.
+    /// Writes the container to files. Since version 6; since version 7 the directory gets its name, daemon or no daemon.
+    /// Answer, when everything is written and named: [`Answer::Done`]; the news of the container's end, if that is to be its
+    /// end, comes after it.
     Checkpoint(Box<CheckpointTask>),
     /// Adds a process; with one descriptor, the client's stream, unless detached. Answer: [`Answer::ExecStarted`].
     Exec(Box<ExecTask>),
@@ -167,6 +168,8 @@ pub struct CheckpointTask {
     pub spec: Spec,
     /// The directory, which exists.
     pub images: std::path::PathBuf,
+    /// What that is called once everything in it is on the disk; in the same directory. Since version 7.
+    pub named: std::path::PathBuf,
     /// Where CRIU writes its log; made.
     pub work: std::path::PathBuf,
     /// Whether the container goes on afterwards.

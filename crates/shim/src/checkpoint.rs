@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   Checkpoint   a copy of this process has CRIU write, which takes as long as the memory is large; the loop goes on, and
-//!                hears of it through a pipe. The news of the container's end waits for that.
+//!                hears of it through a pipe. The copy syncs the files and gives their directory its name, whether or not
+//!                a daemon is there. The news of the container's end waits for that.
 //!   Create       with files: CRIU makes the container, in a private mount namespace, with the root in a [bundle]; its first
 //!                process is our child, and stands still
 //!   Start        it goes on
@@ -43,6 +44,8 @@ pub(crate) enum CheckpointError {
     Foreign,
     #[error("{action}")]
     System { action: &'static str, source: io::Error },
+    #[error("call what was written {}", path.display())]
+    Keep { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Bundle(#[from] BundleError),
     #[error(transparent)]
@@ -57,9 +60,10 @@ impl CheckpointError {
             CheckpointError::Busy => ErrorKind::Conflict,
             CheckpointError::Foreign => ErrorKind::NotImplemented,
             CheckpointError::Criu(err) => err.kind(),
-            CheckpointError::System { .. } | CheckpointError::Bundle(_) | CheckpointError::Open(_) => {
-                ErrorKind::Internal
-            }
+            CheckpointError::System { .. }
+            | CheckpointError::Keep { .. }
+            | CheckpointError::Bundle(_)
+            | CheckpointError::Open(_) => ErrorKind::Internal,
         }
     }
 }
@@ -114,7 +118,7 @@ impl Task {
         let streams = self.stream_names();
         // The log's thread never allocates, and the copy does not log.
         let copied = fork(NewNamespaces::default(), None, || {
-            let written = self.write_now(&request, &streams).map_err(|err| Failure {
+            let written = self.write_now(&request, &streams).and_then(|()| keep(&request)).map_err(|err| Failure {
                 kind: err.kind(),
                 message: errdefs::chain(&err),
                 exit_code: 128,
@@ -168,6 +172,17 @@ impl Task {
     }
 }
 
+/// Gives the files their name, once they are on the disk: by that a daemon knows that they are whole.
+fn keep(request: &CheckpointTask) -> Result<(), CheckpointError> {
+    let CheckpointTask { images, named, .. } = request;
+    let kept = File::open(images).and_then(|directory| {
+        rustix::fs::syncfs(directory)?;
+        std::fs::rename(images, named)?;
+        named.parent().map_or(Ok(()), stdx::fs::sync_dir)
+    });
+    kept.map_err(|source| CheckpointError::Keep { path: named.clone(), source })
+}
+
 /// Answers who asked for a checkpoint when it has come to something.
 pub(crate) fn answer(shim: &mut Shim, now: Instant) {
     let Some(task) = &mut shim.task else { return };
@@ -185,7 +200,7 @@ pub(crate) fn answer(shim: &mut Shim, now: Instant) {
     let Asker { connection, seq } = writing.asker;
     task.writing = None;
     let result = result.map(|()| Answer::Done);
-    // Whoever asked may be dead: its successor finds the files.
+    // Whoever asked may be dead: its successor finds the files by their name.
     shim.connections.send_to(connection, &shim_api::Message::Reply { seq, result });
 }
 

@@ -11,6 +11,7 @@
 //! ```
 //! `Stopped` is `created` to users as long as the container never ran, and `exited` afterwards.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,12 +84,36 @@ pub struct State {
     pub checkpoint: Option<String>,
     /// It was found unhealthy in this run, and is ended because its policy says so.
     pub found_unhealthy: bool,
-    /// It is being written to files, and ends with that: its policy does not start it again.
-    #[serde(skip)]
-    pub checkpointing: bool,
+    /// It is being written to files; if it is to end with that, its policy waits until it is known what came of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Box<Pending>>,
     /// `restart` stops it to start it again: it is not removed in between.
     #[serde(skip)]
     pub restarted_by_client: bool,
+}
+
+/// A checkpoint that is being written. In the record, so that a daemon that comes later finds out what became of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Its name.
+    pub name: String,
+    /// Where it will be.
+    pub path: PathBuf,
+    /// Where it is written.
+    pub begun: PathBuf,
+    /// Whether the container ends with it.
+    pub exit: bool,
+}
+
+/// What came of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It has its name.
+    Named,
+    /// CRIU has written everything, but it could not be given its name.
+    Left,
+    /// Nothing.
+    Nothing,
 }
 
 /// A signal that we have sent.
@@ -190,6 +215,8 @@ pub enum Input {
         /// Nanoseconds since 1970.
         at_nanos: i64,
     },
+    /// It is known what came of its checkpoint.
+    CheckpointSettled(Written),
     /// A client stopped it while it waited for its next start.
     RestartCancelled,
     /// Its removal begins.
@@ -222,6 +249,8 @@ pub enum Effect {
     End,
     /// Write the record.
     Record,
+    /// Find out what came of its checkpoint, and tell by [`Input::CheckpointSettled`].
+    SettleCheckpoint,
     /// Start it after that time.
     RestartAfter(Duration),
     /// Remove it.
@@ -311,6 +340,7 @@ impl State {
                 self.paused = false;
                 self.exited(rules)
             }
+            (_, Input::CheckpointSettled(written)) => self.settled(written, rules),
             (Phase::Restarting, Input::RestartCancelled) => {
                 self.phase = Phase::Stopped;
                 let effects = vec![Effect::WakeWaiters, Effect::Record];
@@ -340,18 +370,52 @@ impl State {
         vec![Effect::TellStart, Effect::Record]
     }
 
-    fn exited(&mut self, rules: Rules) -> Vec<Effect> {
+    /// Its last run.
+    pub(crate) fn run(&self) -> Run {
         let nanos = u64::try_from(self.finished_at_nanos - self.started_at_nanos).unwrap_or(0);
-        let run = Run {
+        Run {
             exit_code: self.exit_code,
             duration: Duration::from_nanos(nanos),
             restarts: self.restart_count,
             stopped_by_client: self.manually_stopped,
             unhealthy: self.found_unhealthy,
-        };
+        }
+    }
+
+    fn exited(&mut self, rules: Rules) -> Vec<Effect> {
+        let run = self.run();
         let tell = Effect::TellDie { exit_code: run.exit_code, duration: run.duration };
         let mut effects = vec![Effect::WakeWaiters, tell, Effect::Record];
-        if !self.end_requested && !self.checkpointing && rules.policy.restarts_after(&run) {
+        if let Some(pending) = &self.pending {
+            effects.push(Effect::SettleCheckpoint);
+            if pending.exit {
+                self.phase = Phase::Stopped;
+                return effects;
+            }
+        }
+        self.follow_policy(rules, effects)
+    }
+
+    /// A container that ended with its checkpoint is to go on from there; one that ended while it was written is nobody's
+    /// exception.
+    fn settled(&mut self, written: Written, rules: Rules) -> Vec<Effect> {
+        let Some(pending) = self.pending.take() else { return vec![] };
+        let held_back = pending.exit && self.phase == Phase::Stopped;
+        match written {
+            _ if !held_back => vec![Effect::Record],
+            Written::Nothing => self.follow_policy(rules, vec![Effect::Record]),
+            Written::Left => vec![Effect::Record],
+            Written::Named => {
+                self.checkpoint = Some(pending.name.clone());
+                self.stays_stopped(rules, vec![Effect::Record])
+            }
+        }
+    }
+
+    /// What comes after the end of a run.
+    fn follow_policy(&mut self, rules: Rules, mut effects: Vec<Effect>) -> Vec<Effect> {
+        let run = self.run();
+        if !self.end_requested && rules.policy.restarts_after(&run) {
             self.phase = Phase::Restarting;
             self.restart_count += 1;
             self.back_off = self.back_off.next(run.duration);
@@ -359,6 +423,10 @@ impl State {
             return effects;
         }
         self.phase = Phase::Stopped;
+        self.stays_stopped(rules, effects)
+    }
+
+    fn stays_stopped(&self, rules: Rules, effects: Vec<Effect>) -> Vec<Effect> {
         if self.restarted_by_client { effects } else { ended(rules, effects) }
     }
 }

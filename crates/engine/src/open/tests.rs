@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::connection::Connection;
 use crate::container::record::Definition;
-use crate::container::state::{Input, State};
+use crate::container::state::{Input, Pending, State};
 use crate::exec::{self, Exec};
 use crate::ops;
 use crate::ops::attach::AttachQuery;
@@ -482,4 +482,42 @@ async fn a_task_that_panics_begins_anew() {
     })
     .await;
     assert_eq!(runs.load(std::sync::atomic::Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn privileged_a_checkpoint_that_a_dead_daemon_had_begun_is_found() {
+    let scratch = Scratch::new();
+    let always = |host: &mut HostConfig| {
+        host.restart_policy = RestartPolicy { name: "always".into(), ..RestartPolicy::default() }
+    };
+    // What the shim has left: the state of the record, files under the name, files under the other.
+    let begin = |name: &str, state: State, kept: bool, files: &[&str]| {
+        let place = scratch.root.path().join(name);
+        let (path, begun) = (place.join("one"), place.join(".begun"));
+        let written = if kept { &path } else { &begun };
+        fs::create_dir_all(written).unwrap();
+        files.iter().for_each(|file| fs::write(written.join(file), "").unwrap());
+        let pending = Pending { name: "one".into(), path, begun: begun.clone(), exit: true };
+        (scratch.container(name, State { pending: Some(Box::new(pending)), ..state }, always), begun)
+    };
+    let whole = ["pages-1.img", "inventory.img"];
+    let (kept, _) = begin("kept", exited(137), true, &whole);
+    let (seen, _) = begin("seen", running(), true, &whole);
+    scratch.exit(&seen, 137);
+    let (left, left_files) = begin("left", exited(137), false, &whole);
+    let earlier = scratch.container("earlier", State { checkpoint: Some("one".into()), ..exited(137) }, always);
+    let (cut, cut_files) = begin("cut", running(), false, &whole[..1]);
+    let engine = scratch.open().await;
+    let state = |id| engine.containers.get(id).unwrap().state();
+    for id in [&kept, &seen, &left, &cut] {
+        until("it is settled", || state(id).pending.is_none()).await;
+    }
+    for id in [&kept, &seen] {
+        let state = state(id);
+        assert_eq!((state.name(), state.checkpoint.as_deref(), state.restart_count), ("exited", Some("one"), 0));
+    }
+    assert_eq!((state(&left).checkpoint, state(&left).restart_count, left_files.exists()), (None, 0, true));
+    assert_eq!((state(&cut).checkpoint, state(&cut).restart_count, cut_files.exists()), (None, 1, false));
+    // What an earlier daemon has found is not started either.
+    assert_eq!((state(&earlier).name(), state(&earlier).error.as_str()), ("exited", ""));
 }

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! <data-root>/containers/<id>/checkpoints/<name>/   or <directory of the request>/<name>/: what CRIU wrote
-//!                             checkpoints/.<id>-<name>   one that is being written
+//!                             checkpoints/.<id>-<random>/   one that is being written
 //! <data-root>/containers/<id>/criu/                 CRIU's log of the last time
 //! ```
-//! The shim has it written; a name is there when everything is. A container that ends with its checkpoint is left alone by
-//! its policy, as one that a client has stopped: it is to go on from there.
+//! The shim has it written, and gives it its name when everything is on the disk, whether or not a daemon is there. What is
+//! being written is in the container's record ([`Pending`]): at the container's end the name tells whether it ended with
+//! its checkpoint. Then its policy leaves it alone, as one that a client has stopped: it is to go on from there.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -18,18 +19,21 @@ use std::time::Duration;
 use engine_api::checkpoint::{CheckpointCreate, CheckpointSummary};
 use errdefs::ErrorKind;
 use oci::ContainerId;
+use oci::runtime::Spec;
 use shim_api::{Call, CheckpointTask, RestoreTask};
+use tokio::sync::watch;
 
 use crate::Engine;
-use crate::container::Container;
 use crate::container::name;
 use crate::container::record::ContainerDir;
-use crate::container::state::Phase;
+use crate::container::state::{Input, Pending, Phase, Written};
+use crate::container::{Container, Ending};
 use crate::launch::{self, LaunchError};
 use crate::ops::wait::ended_within;
 use crate::registry::LookupError;
 use crate::runtimes;
 use crate::shim::{CallError, Link, Shim};
+use crate::supervise;
 
 /// How long a container may take to be written: the memory of a large one on a slow disk.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(3600);
@@ -37,8 +41,8 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(3600);
 /// How long the news of its end may take then.
 const TOLD_WITHIN: Duration = Duration::from_secs(10);
 
-/// The first version of the protocol that knows of checkpoints.
-const SINCE_VERSION: u32 = 6;
+/// The first version of the protocol whose shims name what they have written.
+const SINCE_VERSION: u32 = 7;
 
 /// A checkpoint, as requests name it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,6 +86,12 @@ pub enum CheckpointError {
     /// There is something else of that name.
     #[error("{} exists and is not a directory", .0.display())]
     NotADirectory(PathBuf),
+    /// It would be removed, and its checkpoint with it. The text is ours: dockerd makes it, and removes both.
+    #[error(
+        "container {0} is removed when it ends, and its checkpoint with it: leave it running, or name a directory for \
+         the checkpoint"
+    )]
+    AutoRemove(String),
     /// CRIU is not installed. The text is ours: dockerd looks for it much later.
     #[error("checkpoints need CRIU, which is not in the PATH of longshored")]
     NoCriu,
@@ -104,6 +114,16 @@ pub enum CheckpointError {
         /// Why.
         source: CallError,
     },
+    /// It was written and has no name.
+    #[error("Cannot checkpoint container {container}: it has ended, and what was written is left in {}", path.display())]
+    Left {
+        /// As the client named it.
+        container: String,
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        source: CallError,
+    },
     /// A directory cannot be made, read or removed.
     #[error("{action} {}", path.display())]
     Directory {
@@ -121,7 +141,7 @@ impl CheckpointError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             CheckpointError::Lookup(err) => err.kind(),
-            CheckpointError::NotRunning(_) => ErrorKind::Conflict,
+            CheckpointError::NotRunning(_) | CheckpointError::AutoRemove(_) => ErrorKind::Conflict,
             CheckpointError::NoCriu | CheckpointError::OldShim(_) => ErrorKind::NotImplemented,
             CheckpointError::Write { source: CallError::Refused(failure), .. }
                 if failure.kind == ErrorKind::NotImplemented =>
@@ -161,7 +181,7 @@ pub async fn list(engine: &Engine, container: &str, dir: &str) -> Result<Vec<Che
             }
             Err(source) => return Err(CheckpointError::Directory { action: "read", path: root, source }),
         };
-        let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let directories = entries.flatten().filter(|entry| is_checkpoint(&entry.path()));
         let names = directories.filter_map(|entry| entry.file_name().into_string().ok());
         // Those that are being written have names that are none.
         let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
@@ -174,26 +194,31 @@ pub async fn list(engine: &Engine, container: &str, dir: &str) -> Result<Vec<Che
 /// Removes a checkpoint.
 pub async fn remove(engine: &Engine, container: &str, checkpoint: CheckpointName) -> Result<(), CheckpointError> {
     let found = engine.containers.find(container)?;
-    let path = existing(engine, &found, container, &checkpoint)?;
+    let (engine, container) = (engine.clone(), container.to_owned());
     bridge::blocking(move || {
+        let path = existing(&engine, &found, &container, &checkpoint)?;
         fs::remove_dir_all(&path).map_err(|source| CheckpointError::Directory { action: "remove", path, source })
     })
     .await
 }
 
 /// What a start needs to go on from a checkpoint.
-pub(crate) fn find(
+pub(crate) async fn find(
     engine: &Engine,
-    container: &Container,
-    checkpoint: &CheckpointName,
+    container: &Arc<Container>,
+    checkpoint: CheckpointName,
 ) -> Result<RestoreTask, CheckpointError> {
-    if !is_possible() {
-        return Err(CheckpointError::NoCriu);
-    }
-    let images = existing(engine, container, &format!("/{}", container.name()), checkpoint)?;
-    let work = engine.recorder.dir(container.id()).criu();
-    let bundle = engine.recorder.shim_dir(container.id()).join("bundle");
-    Ok(RestoreTask { images, work, bundle, search_path: search_path() })
+    let (engine, container) = (engine.clone(), container.clone());
+    bridge::blocking(move || {
+        if !is_possible() {
+            return Err(CheckpointError::NoCriu);
+        }
+        let images = existing(&engine, &container, &format!("/{}", container.name()), &checkpoint)?;
+        let work = engine.recorder.dir(container.id()).criu();
+        let bundle = engine.recorder.shim_dir(container.id()).join("bundle");
+        Ok(RestoreTask { images, work, bundle, search_path: search_path() })
+    })
+    .await
 }
 
 async fn create_in(
@@ -208,50 +233,137 @@ async fn create_in(
     if !name::is_valid(&request.checkpoint_id) {
         return Err(CheckpointError::Name(request.checkpoint_id));
     }
-    let place = Place::new(&root_of(engine, container, &request.checkpoint_dir), container, &request.checkpoint_id);
-    place.check(named, &request.checkpoint_id)?;
-    if !is_possible() {
-        return Err(CheckpointError::NoCriu);
+    if request.exit && request.checkpoint_dir.is_empty() && container.rules().auto_remove {
+        return Err(CheckpointError::AutoRemove(named.to_owned()));
     }
+    let (pending, spec) = {
+        let (engine, container, named) = (engine.clone(), container.clone(), named.to_owned());
+        bridge::blocking(move || begin(&engine, &container, named, request)).await?
+    };
     if shim.speaks() < SINCE_VERSION {
         return Err(CheckpointError::OldShim(named.to_owned()));
     }
-    let spec = {
-        let (engine, container) = (engine.clone(), container.clone());
-        let planned = bridge::blocking(move || launch::plan_again(&engine, &container)).await;
-        planned.map_err(|source| CheckpointError::Plan { container: named.to_owned(), source: Box::new(source) })?
-    };
     let task = CheckpointTask {
         spec,
-        images: place.begun.clone(),
+        images: pending.begun.clone(),
+        named: pending.path.clone(),
         work: engine.recorder.dir(container.id()).criu(),
-        leave_running: !request.exit,
+        leave_running: !pending.exit,
         search_path: search_path(),
     };
-    let (place, name) = (bridge::blocking(move || place.begin()).await?, request.checkpoint_id);
     let (mut ends, _) = container.watch();
-    container.live().state.checkpointing = request.exit;
+    let before = container.live().state.pending.replace(pending.clone());
+    // Whoever finds the container ended, and no daemon that waits for it, has to know why.
+    if let Err(source) = engine.recorder.write_now(container).await {
+        container.live().state.pending = before;
+        let path = pending.path.clone();
+        bridge::blocking(move || pending.discard()).await;
+        return Err(CheckpointError::Directory { action: "record", path, source });
+    }
     let written = write(&shim, task).await;
-    if let Err(source) = written {
-        container.live().state.checkpointing = false;
-        bridge::blocking(move || place.abandon()).await;
-        return Err(CheckpointError::Write { container: named.to_owned(), source });
+    if !matches!(written, Err(CallError::Refused(_)) | Ok(())) {
+        // Whether it is being written nobody can say: the files stay until the container's end tells.
+        return written.map_err(|source| CheckpointError::Write { container: named.to_owned(), source });
     }
-    let kept = bridge::blocking(move || place.keep()).await;
-    if request.exit {
-        // Who starts it next must not be told that it runs.
-        ended_within(&mut ends, container, TOLD_WITHIN).await;
-        let mut live = container.live();
-        live.state.checkpointing = false;
-        if kept.is_ok() && !live.state.is_running() {
-            live.state.checkpoint = Some(name);
-            drop(live);
-            engine.recorder.mark(container);
+    if is_busy(&written) {
+        // An earlier daemon, or a client that we have given up, had it begun; or it has ended: then who settles its end waits
+        // for us.
+        {
+            let mut live = container.live();
+            if before.is_some() || live.state.is_running() {
+                live.state.pending = before;
+            }
         }
+        engine.recorder.mark(container);
+        bridge::blocking(move || pending.discard()).await;
+        return written.map_err(|source| CheckpointError::Write { container: named.to_owned(), source });
     }
-    kept?;
+    if let Some(before) = before {
+        // The shim writes one at a time: of this one nobody writes any more.
+        bridge::blocking(move || before.discard()).await;
+    }
+    conclude(engine, container, &pending, written, &mut ends).await.map_err(|(left, source)| match left {
+        None => CheckpointError::Write { container: named.to_owned(), source },
+        Some(path) => CheckpointError::Left { container: named.to_owned(), path, source },
+    })?;
     engine.events.container(container, "checkpoint", []);
     Ok(())
+}
+
+/// The place of a new checkpoint, and what the container was made of. Blocks.
+fn begin(
+    engine: &Engine,
+    container: &Container,
+    named: String,
+    request: CheckpointCreate,
+) -> Result<(Box<Pending>, Spec), CheckpointError> {
+    let CheckpointCreate { checkpoint_id: name, checkpoint_dir: dir, exit } = request;
+    let root = root_of(engine, container, &dir);
+    let path = root.join(&name);
+    match fs::symlink_metadata(&path) {
+        Ok(found) if found.is_dir() => return Err(CheckpointError::Exists { name, container: named }),
+        Ok(_) => return Err(CheckpointError::NotADirectory(path)),
+        Err(_) => {}
+    }
+    if !is_possible() {
+        return Err(CheckpointError::NoCriu);
+    }
+    let planned = launch::plan_again(engine, container);
+    let spec = planned.map_err(|source| CheckpointError::Plan { container: named, source: Box::new(source) })?;
+    let begun = root.join(format!(".{}-{}", container.id(), stdx::id::random_hex::<4>()));
+    let pending = Box::new(Pending { name, path, begun, exit });
+    pending.make(&root)?;
+    Ok((pending, spec))
+}
+
+/// Whether another one is being written.
+fn is_busy(written: &Result<(), CallError>) -> bool {
+    matches!(written, Err(CallError::Refused(failure)) if failure.kind == ErrorKind::Conflict)
+}
+
+/// The end of a checkpoint of which the shim has told: nobody writes any more. With an error comes what is left of it.
+async fn conclude(
+    engine: &Engine,
+    container: &Arc<Container>,
+    pending: &Pending,
+    written: Result<(), CallError>,
+    ends: &mut watch::Receiver<Ending>,
+) -> Result<(), (Option<PathBuf>, CallError)> {
+    let begun = pending.begun.clone();
+    let ends_with_it = pending.exit && (written.is_ok() || bridge::blocking(move || is_checkpoint(&begun)).await);
+    if ends_with_it {
+        // Who starts it next must not be told that it runs.
+        ended_within(ends, container, TOLD_WITHIN).await;
+    }
+    if written.is_ok() && pending.exit && container.state().is_running() {
+        // The news of its end is late, and settles it when it comes.
+        return Ok(());
+    }
+    let left = match settle(engine, container).await {
+        Some(Written::Left) => Some(pending.begun.clone()),
+        _ => None,
+    };
+    written.map_err(|source| (left, source))
+}
+
+/// Finds out what became of a checkpoint, once the container has ended and nobody operates on it.
+pub(crate) fn settle_soon(engine: &Engine, container: &Arc<Container>) {
+    let (engine, container) = (engine.clone(), container.clone());
+    tokio::spawn(async move {
+        let _operation = container.operation.lock().await;
+        settle(&engine, &container).await;
+    });
+}
+
+/// The same for who holds the operation lock, and knows that nobody writes any more.
+async fn settle(engine: &Engine, container: &Arc<Container>) -> Option<Written> {
+    let (pending, runs) = {
+        let live = container.live();
+        (live.state.pending.clone()?, live.state.is_running())
+    };
+    let written = bridge::blocking(move || pending.finish(runs)).await;
+    supervise::feed(engine, container, Input::CheckpointSettled(written));
+    Some(written)
 }
 
 fn running_shim(container: &Container) -> Result<Arc<Shim>, CheckpointError> {
@@ -280,6 +392,7 @@ fn root_of(engine: &Engine, container: &Container, dir: &str) -> PathBuf {
     }
 }
 
+/// Blocks.
 fn existing(
     engine: &Engine,
     container: &Container,
@@ -287,54 +400,53 @@ fn existing(
     checkpoint: &CheckpointName,
 ) -> Result<PathBuf, CheckpointError> {
     let CheckpointName { name, dir } = checkpoint;
-    let path = root_of(engine, container, dir).join(name);
+    let missing = || CheckpointError::Missing { name: name.clone(), container: named.to_owned() };
     // No other name can be one, above all none that leads elsewhere.
-    match fs::metadata(&path).ok().filter(|_| name::is_valid(name)) {
-        None => Err(CheckpointError::Missing { name: name.clone(), container: named.to_owned() }),
-        Some(found) if found.is_dir() => Ok(path),
-        Some(_) => Err(CheckpointError::NotADirectory(path)),
+    if !name::is_valid(name) {
+        return Err(missing());
+    }
+    let path = root_of(engine, container, dir).join(name);
+    match fs::metadata(&path) {
+        Ok(found) if !found.is_dir() => Err(CheckpointError::NotADirectory(path)),
+        // The client says where to look: any directory of the host's could be meant.
+        Ok(_) if is_checkpoint(&path) => Ok(path),
+        _ => Err(missing()),
     }
 }
 
-/// Where a checkpoint will be, and where it is written.
-struct Place {
-    path: PathBuf,
-    begun: PathBuf,
+/// What CRIU writes last, before it ends what it has written. Without it a directory is no checkpoint, and nothing of ours.
+const INVENTORY: &str = "inventory.img";
+
+/// Whether that is a directory that CRIU has written, as a whole.
+fn is_checkpoint(path: &Path) -> bool {
+    path.join(INVENTORY).is_file()
 }
 
-impl Place {
-    fn new(root: &Path, container: &Container, name: &str) -> Place {
-        Place { path: root.join(name), begun: root.join(format!(".{}-{name}", container.id())) }
+impl Pending {
+    /// Makes the directory in which it is written. The place may be one in which others make things, too: what is there is not
+    /// taken.
+    fn make(&self, root: &Path) -> Result<(), CheckpointError> {
+        let failed = |source| CheckpointError::Directory { action: "create", path: self.begun.clone(), source };
+        stdx::fs::create_private_dir(root).map_err(failed)?;
+        DirBuilder::new().mode(0o700).create(&self.begun).map_err(failed)
     }
 
-    fn check(&self, container: &str, name: &str) -> Result<(), CheckpointError> {
-        match fs::metadata(&self.path) {
-            Ok(found) if found.is_dir() => {
-                Err(CheckpointError::Exists { name: name.to_owned(), container: container.to_owned() })
-            }
-            Ok(_) => Err(CheckpointError::NotADirectory(self.path.clone())),
-            Err(_) => Ok(()),
+    /// What became of it, now that nobody writes any more. The files are removed if there is nothing in them that is lost with
+    /// them: the container runs, or has ended by itself.
+    fn finish(&self, runs: bool) -> Written {
+        if is_checkpoint(&self.path) {
+            return Written::Named;
         }
+        if !runs && self.exit && is_checkpoint(&self.begun) {
+            tracing::error!(path = %self.begun.display(), name = self.name, "a checkpoint could not be given its name");
+            return Written::Left;
+        }
+        self.discard();
+        Written::Nothing
     }
 
-    fn begin(self) -> Result<Place, CheckpointError> {
-        let path = self.begun.clone();
-        let failed = |action| move |source| CheckpointError::Directory { action, path, source };
-        // One that a daemon before us has left unfinished.
-        stdx::fs::remove_if_exists(&self.begun).map_err(failed.clone()("remove"))?;
-        DirBuilder::new().mode(0o700).recursive(true).create(&self.begun).map_err(failed("create"))?;
-        Ok(self)
-    }
-
-    /// Gives it its name, once it is on the disk.
-    fn keep(self) -> Result<(), CheckpointError> {
-        let synced = fs::File::open(&self.begun).and_then(|directory| Ok(rustix::fs::syncfs(directory)?));
-        let kept = synced.and_then(|()| fs::rename(&self.begun, &self.path));
-        kept.map_err(|source| CheckpointError::Directory { action: "keep", path: self.path, source })
-    }
-
-    fn abandon(self) {
-        if let Err(err) = fs::remove_dir_all(&self.begun) {
+    fn discard(&self) {
+        if let Err(err) = stdx::fs::remove_if_exists(&self.begun) {
             tracing::warn!(path = %self.begun.display(), %err, "cannot remove an unfinished checkpoint");
         }
     }

@@ -67,7 +67,10 @@ async fn requested_from(
 ) -> Result<(), StartError> {
     let _operation = container.operation.lock().await;
     check(&container.state())?;
-    let from = from.map(|from| checkpoint::find(engine, container, &from)).transpose()?;
+    let from = match from {
+        Some(from) => Some(checkpoint::find(engine, container, from).await?),
+        None => None,
+    };
     supervise::feed(engine, container, Input::StartRequested);
     launch(engine, container, from).await.map_err(StartError::Launch)
 }

@@ -111,3 +111,45 @@ fn a_shortage_of_memory_is_told_and_kept() {
     assert_eq!(effects, [Effect::TellOom]);
     assert!(state.step(exit(137, 1), NO).0.oom_killed);
 }
+
+fn being_written(exit: bool) -> State {
+    let pending = Pending { name: "one".into(), path: "/c/one".into(), begun: "/c/.x".into(), exit };
+    State { pending: Some(Box::new(pending)), ..running() }
+}
+
+#[test]
+fn the_policy_waits_until_it_is_known_what_came_of_a_checkpoint() {
+    let (ended, effects) = being_written(true).step(exit(137, 1), ALWAYS);
+    assert_eq!(effects, [Effect::WakeWaiters, died(137, 1), Effect::Record, Effect::SettleCheckpoint]);
+    assert_eq!((ended.name(), ended.restart_count), ("exited", 0));
+    let settled = |written, rules| ended.clone().step(Input::CheckpointSettled(written), rules);
+    let (state, effects) = settled(Written::Named, ALWAYS);
+    assert_eq!((state.name(), state.checkpoint.as_deref(), state.pending), ("exited", Some("one"), None));
+    assert_eq!(effects, [Effect::Record]);
+    assert_eq!(settled(Written::Named, RM).1, [Effect::Record, Effect::Remove]);
+    let (state, effects) = settled(Written::Left, ALWAYS);
+    assert_eq!((state.name(), state.checkpoint, state.pending), ("exited", None, None));
+    assert_eq!(effects, [Effect::Record]);
+    // It died by itself.
+    let (state, effects) = settled(Written::Nothing, ALWAYS);
+    assert_eq!((state.name(), state.restart_count, state.pending.is_none()), ("restarting", 1, true));
+    assert_eq!(effects, [Effect::Record, Effect::RestartAfter(Duration::from_millis(100))]);
+    assert_eq!(settled(Written::Nothing, RM).1, [Effect::Record, Effect::Remove]);
+    // Once.
+    assert_eq!(state.step(Input::CheckpointSettled(Written::Nothing), ALWAYS).1, []);
+}
+
+#[test]
+fn the_policy_of_one_that_is_to_go_on_waits_for_nothing() {
+    let (state, effects) = being_written(false).step(exit(1, 1), ALWAYS);
+    assert_eq!(state.name(), "restarting");
+    assert!(
+        effects.contains(&Effect::SettleCheckpoint)
+            && effects.contains(&Effect::RestartAfter(Duration::from_millis(100)))
+    );
+    let (state, effects) = state.step(Input::CheckpointSettled(Written::Nothing), ALWAYS);
+    assert_eq!((state.name(), state.pending), ("restarting", None));
+    assert_eq!(effects, [Effect::Record]);
+    let (state, effects) = being_written(true).step(Input::CheckpointSettled(Written::Nothing), ALWAYS);
+    assert_eq!((state.name(), state.pending, effects.as_slice()), ("running", None, [Effect::Record].as_slice()));
+}

@@ -23,6 +23,7 @@ use tokio::task::AbortHandle;
 use crate::container::record::{Definition, Record};
 use crate::container::state::{Effect, Input, Rules, State};
 use crate::exec::Exec;
+use crate::registry::LookupError;
 use crate::shim::Shim;
 use crate::sync::lock;
 
@@ -59,6 +60,8 @@ pub struct Live {
     pub leaving: bool,
     /// A start is in progress.
     pub starting: bool,
+    /// It is being written to files: whoever wants to operate on it is refused.
+    pub being_written: bool,
     /// Clients that attached before the start.
     pub held_clients: Vec<HeldClient>,
     /// Processes added to it, by id.
@@ -108,6 +111,7 @@ impl Container {
                 place: None,
                 leaving: false,
                 starting: false,
+                being_written: false,
                 held_clients: Vec::new(),
                 execs: BTreeMap::new(),
                 health_watch: None,
@@ -218,6 +222,15 @@ impl Container {
         if starting {
             drop(self.operation.lock().await);
         }
+    }
+
+    /// The operation lock, for a client's operation: it is not kept waiting for a checkpoint, which may take an hour.
+    pub async fn operate(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, LookupError> {
+        let being_written = self.live().being_written;
+        if being_written {
+            return Err(LookupError::BeingWritten(self.name()));
+        }
+        Ok(self.operation.lock().await)
     }
 
     /// Its shim, if it has one.

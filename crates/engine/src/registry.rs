@@ -32,6 +32,9 @@ pub enum LookupError {
     /// The beginning of several ids.
     #[error("multiple IDs found with provided prefix: {0}")]
     Ambiguous(String),
+    /// It is there, but being written to files, which takes as long as its memory is large. The text is ours: dockerd waits.
+    #[error("container {0} is being checkpointed")]
+    BeingWritten(String),
 }
 
 impl LookupError {
@@ -40,6 +43,7 @@ impl LookupError {
         match self {
             LookupError::Empty | LookupError::Ambiguous(_) => ErrorKind::InvalidArgument,
             LookupError::NotFound(_) => ErrorKind::NotFound,
+            LookupError::BeingWritten(_) => ErrorKind::Conflict,
         }
     }
 }

@@ -228,7 +228,8 @@ async fn create_in(
     request: CheckpointCreate,
 ) -> Result<(), CheckpointError> {
     // Nobody may start, remove or pause it meanwhile. Signals are nobody's to keep away.
-    let _operation = container.operation.lock().await;
+    let _operation = container.operate().await?;
+    let _being_written = BeingWritten::begin(container);
     let shim = running_shim(container)?;
     if !name::is_valid(&request.checkpoint_id) {
         return Err(CheckpointError::Name(request.checkpoint_id));
@@ -288,6 +289,22 @@ async fn create_in(
     })?;
     engine.events.container(container, "checkpoint", []);
     Ok(())
+}
+
+/// Who comes meanwhile is refused.
+struct BeingWritten<'a>(&'a Container);
+
+impl BeingWritten<'_> {
+    fn begin(container: &Container) -> BeingWritten<'_> {
+        container.live().being_written = true;
+        BeingWritten(container)
+    }
+}
+
+impl Drop for BeingWritten<'_> {
+    fn drop(&mut self) {
+        self.0.live().being_written = false;
+    }
 }
 
 /// The place of a new checkpoint, and what the container was made of. Blocks.

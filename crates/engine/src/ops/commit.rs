@@ -166,7 +166,7 @@ async fn run(
     options: CommitOptions,
 ) -> Result<String, CommitError> {
     // Its directory stays: it is neither removed nor started anew meanwhile.
-    let _operation = container.operation.lock().await;
+    let _operation = container.operate().await?;
     if container.is_removed() {
         return Err(LookupError::NotFound(container.id().to_string()).into());
     }

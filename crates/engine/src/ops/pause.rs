@@ -85,7 +85,7 @@ pub async fn unpause(engine: &Engine, name: &str) -> Result<(), PauseError> {
 
 async fn pause_container(engine: &Engine, container: &Arc<Container>) -> Result<(), PauseError> {
     // A commit holds its container still under the same lock: neither lets go what the other holds.
-    let _operation = container.operation.lock().await;
+    let _operation = container.operate().await?;
     let (id, state) = (container.id().clone(), container.state());
     match state.phase {
         Phase::Running { .. } if state.paused => return Err(PauseError::Paused(id)),
@@ -114,7 +114,7 @@ async fn pause_container(engine: &Engine, container: &Arc<Container>) -> Result<
 }
 
 async fn unpause_container(engine: &Engine, container: &Arc<Container>) -> Result<(), PauseError> {
-    let _operation = container.operation.lock().await;
+    let _operation = container.operate().await?;
     let id = container.id().clone();
     if !container.state().paused {
         return Err(PauseError::NotPaused(id));

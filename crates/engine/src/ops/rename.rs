@@ -72,7 +72,7 @@ async fn rename_container(
     container: &std::sync::Arc<crate::container::Container>,
     new: String,
 ) -> Result<(), RenameError> {
-    let _operation = container.operation.lock().await;
+    let _operation = container.operate().await?;
     let old = container.name();
     if container.is_removed() {
         return Err(LookupError::NotFound(old).into());

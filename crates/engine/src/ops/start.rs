@@ -65,7 +65,7 @@ async fn requested_from(
     container: &Arc<Container>,
     from: Option<CheckpointName>,
 ) -> Result<(), StartError> {
-    let _operation = container.operation.lock().await;
+    let _operation = container.operate().await?;
     check(&container.state())?;
     let from = match from {
         Some(from) => Some(checkpoint::find(engine, container, from).await?),

@@ -79,7 +79,7 @@ pub async fn update(engine: &Engine, name: &str, request: UpdateRequest) -> Resu
 
 async fn change(engine: &Engine, container: &Arc<Container>, request: HostConfig) -> Result<(), UpdateError> {
     // A start finds either all of it or nothing.
-    let _operation = container.operation.lock().await;
+    let _operation = container.operate().await?;
     let id = container.id().clone();
     let phase = container.state().phase;
     if phase == Phase::Removing || container.is_removed() {

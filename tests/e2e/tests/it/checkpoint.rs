@@ -1,7 +1,7 @@
 //! `checkpoint` and `start --checkpoint`, with a real CRIU.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use testkit::process::{DEADLINE, until};
 use testkit::{Daemon, http, paths, skip};
@@ -246,13 +246,136 @@ fn privileged_refusals_are_dockerds() {
         assert_eq!((answer.status, answer.message()), missing("nosuch", &format!("/{name}")));
         assert_eq!(at.inspect(&name, "{{.State.Status}}"), "exited");
         at.fails(&format!("start --checkpoint one {name} other"), 1, "you cannot restore multiple containers at once");
-        // What is no checkpoint, and what cannot be one.
-        let place = at.daemon.scratch().path().join("empty");
-        fs::create_dir_all(place.join("none")).unwrap();
-        let line = format!("start --checkpoint-dir {} --checkpoint none {name}", place.display());
+        // A directory that CRIU has not written is no checkpoint: it is neither shown, nor removed, nor read.
+        let place = at.daemon.scratch().path().join(format!("others-{:?}", at.cli));
+        fs::create_dir_all(place.join("precious")).unwrap();
+        fs::write(place.join("precious/file"), "").unwrap();
+        let query = format!("dir={}", place.display());
+        assert_eq!(request("GET", &format!("{checkpoints}?{query}"), None).text().trim(), "[]");
+        let answer = request("DELETE", &format!("{checkpoints}/precious?{query}"), None);
+        assert_eq!((answer.status, answer.message()), missing("precious", &name));
+        assert!(place.join("precious/file").exists());
+        let line = format!("start --checkpoint-dir {} --checkpoint precious {name}", place.display());
+        at.fails(&line, 1, &format!("checkpoint precious does not exist for container /{name}"));
+        // One that calls itself one.
+        fs::write(place.join("precious/inventory.img"), "").unwrap();
         at.fails(&line, 1, "OCI runtime restore failed: ");
         at.ok(&format!("start {name}"));
         at.remove(&name);
+    });
+}
+
+#[test]
+fn privileged_one_that_removes_itself_is_not_written_away() {
+    with_criu(|at| {
+        let name = at.name("passing");
+        at.start(&name, &format!("--rm busybox sh -c '{COUNTER}'"));
+        let sentence = format!("container {name} is removed when it ends, and its checkpoint with it: ");
+        at.fails(&format!("checkpoint create {name} one"), 1, &sentence);
+        counts_on(at, &name);
+        at.ok(&format!("checkpoint create --leave-running {name} one"));
+        let place = at.daemon.scratch().path().join(format!("passing-{:?}", at.cli));
+        at.ok(&format!("checkpoint create --checkpoint-dir {} {name} one", place.display()));
+        assert!(place.join("one/inventory.img").exists());
+        let gone = || (at.line(&format!("inspect {name}")).code == 1).then_some(());
+        until("it is removed", DEADLINE, gone).unwrap();
+        // The head of the table comes with what is below it.
+        let output = at.line(&format!("checkpoint ls {name}"));
+        assert_eq!((output.code, output.stdout.as_str()), (1, ""));
+    });
+}
+
+/// A CRIU that waits: it makes the file `held` beside it, and goes on when there is a file `go`.
+fn slow_criu(real: &Path, directory: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::create_dir_all(directory).unwrap();
+    let (here, real) = (directory.display(), real.join("criu"));
+    let script = format!(
+        "#!/bin/sh\n[ -e {here}/go ] || : > {here}/held\nwhile [ ! -e {here}/go ]; do sleep 0.01; done\nexec {} \"$@\"\n",
+        real.display()
+    );
+    fs::write(directory.join("criu"), script).unwrap();
+    fs::set_permissions(directory.join("criu"), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Runs `test` with a container that has a policy, and the directory of a CRIU that waits.
+fn with_slow_criu(test: impl FnOnce(&mut Daemon, &str, &Path)) {
+    if skip::without_root() {
+        return;
+    }
+    let Some(real) = criu() else { return };
+    let place = tempfile::tempdir().unwrap();
+    slow_criu(&real, place.path());
+    let mut daemon = Daemon::start_finding(place.path()).unwrap();
+    if daemon.is_foreign() {
+        return;
+    }
+    let name = daemon.name("slow");
+    let at = At { daemon: &daemon, cli: testkit::Cli::Longshore };
+    at.start(&name, &format!("--restart always busybox sh -c 'i=0; while [ ! -e /end ]; do {BODY}; done'"));
+    test(&mut daemon, &name, place.path());
+    At { daemon: &daemon, cli: testkit::Cli::Longshore }.remove(&name);
+    daemon.finish().unwrap();
+}
+
+/// What the slow container does all the time.
+const BODY: &str = "i=$((i+1)); echo $i; sleep 0.05";
+
+fn held(place: &Path) {
+    until("CRIU is about to write", DEADLINE, || place.join("held").exists().then_some(())).unwrap();
+}
+
+#[test]
+fn privileged_a_checkpoint_outlives_the_daemon_that_began_it() {
+    with_slow_criu(|daemon, name, place| {
+        let cli = testkit::Cli::Longshore;
+        let client = At { daemon, cli }.spawn(&format!("checkpoint create {name} one"));
+        held(place);
+        daemon.kill9().unwrap();
+        assert_ne!(client.wait().unwrap().code, 0);
+        fs::write(place.join("go"), "").unwrap();
+        daemon.restart().unwrap();
+        let at = At { daemon, cli };
+        let ended = || (at.inspect(name, "{{.State.Status}}").trim() == "exited").then_some(());
+        until("it has ended", DEADLINE, ended).unwrap();
+        let listed = || (at.ok(&format!("checkpoint ls {name}")) == "CHECKPOINT NAME\none").then_some(());
+        until("it has its name", DEADLINE, listed).unwrap();
+        // Neither now nor by the next daemon.
+        daemon.kill9().unwrap();
+        daemon.restart().unwrap();
+        let at = At { daemon, cli };
+        assert_eq!(at.inspect(name, "{{.State.Status}} {{.RestartCount}}").trim(), "exited 0");
+        let lines = at.ok(&format!("logs {name}")).lines().count();
+        at.ok(&format!("start --checkpoint one {name}"));
+        let goes_on = || (at.ok(&format!("logs {name}")).lines().count() > lines + 2).then_some(());
+        until("it counts on", DEADLINE, goes_on).unwrap();
+        let text = at.ok(&format!("logs {name}"));
+        assert!(text.lines().enumerate().all(|(at, line)| line == (at + 1).to_string()), "{text}");
+    });
+}
+
+#[test]
+fn privileged_one_that_ends_while_it_is_written_is_started_again() {
+    with_slow_criu(|daemon, name, place| {
+        let at = At { daemon, cli: testkit::Cli::Longshore };
+        let client = at.spawn(&format!("checkpoint create {name} one"));
+        held(place);
+        // Who wants something of it meanwhile does not wait for the end of that.
+        let busy = format!("container {name} is being checkpointed");
+        at.fails(&format!("pause {name}"), 1, &busy);
+        at.fails(&format!("rename {name} {name}-other"), 1, &busy);
+        at.fails(&format!("update -m 64m {name}"), 1, &busy);
+        at.fails(&format!("commit {name}"), 1, &busy);
+        let process = PathBuf::from(format!("/proc/{}", at.inspect(name, "{{.State.Pid}}").trim()));
+        at.ok(&format!("exec {name} touch /end"));
+        until("it has ended", DEADLINE, || (!process.exists()).then_some(())).unwrap();
+        // CRIU comes too late.
+        fs::write(place.join("go"), "").unwrap();
+        let output = client.wait().unwrap();
+        assert_eq!(output.code, 1, "{}", output.stderr);
+        let again = || (at.inspect(name, "{{.RestartCount}}").trim() != "0").then_some(());
+        until("its policy starts it again", DEADLINE, again).unwrap();
+        assert_eq!(at.ok(&format!("checkpoint ls {name}")), "CHECKPOINT NAME");
     });
 }
 

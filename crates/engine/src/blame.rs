@@ -150,9 +150,8 @@ mod tests {
 
     #[test]
     fn listeners_are_found_where_they_are_in_the_way() {
-        let found = |address: [u8; 4], port| {
-            inodes(TABLE, Wanted { protocol: Protocol::Tcp, address: address.into(), port })
-        };
+        let found =
+            |address: [u8; 4], port| inodes(TABLE, Wanted { protocol: Protocol::Tcp, address: address.into(), port });
         assert_eq!(found([127, 0, 0, 1], 8080), [11]);
         assert_eq!(found([0, 0, 0, 0], 8080), [11]);
         assert_eq!(found([10, 0, 0, 1], 8080), [0_u64; 0]);

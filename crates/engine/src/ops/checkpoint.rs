@@ -480,3 +480,50 @@ impl ContainerDir {
         self.path().join("criu")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(root: &Path, exit: bool) -> Pending {
+        Pending { name: "one".into(), path: root.join("one"), begun: root.join(".begun"), exit }
+    }
+
+    #[test]
+    fn what_others_have_made_is_not_taken_for_ours() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = scratch.path().join("a/b");
+        let made = pending(&root, true);
+        made.make(&root).unwrap();
+        // Once more: it is there.
+        let err = made.make(&root).unwrap_err();
+        assert_eq!(err.to_string(), format!("create {}", made.begun.display()));
+        fs::remove_dir(&made.begun).unwrap();
+        std::os::unix::fs::symlink(scratch.path(), &made.begun).unwrap();
+        made.make(&root).unwrap_err();
+        // Nor is what it leads to removed with it.
+        made.discard();
+        assert!(scratch.path().exists() && !made.begun.exists());
+    }
+
+    #[test]
+    fn files_are_removed_only_if_nothing_is_lost_with_them() {
+        // What is in the files, whether the container runs, whether it was to end: what came of it, and whether files stay.
+        for (files, runs, exit, written, stays) in [
+            (&["pages-1.img"][..], false, true, Written::Nothing, false),
+            (&["inventory.img"], false, true, Written::Left, true),
+            (&["inventory.img"], true, true, Written::Nothing, false),
+            (&["inventory.img"], false, false, Written::Nothing, false),
+        ] {
+            let scratch = tempfile::tempdir().unwrap();
+            let made = pending(scratch.path(), exit);
+            made.make(scratch.path()).unwrap();
+            files.iter().for_each(|file| fs::write(made.begun.join(file), "").unwrap());
+            assert_eq!((made.finish(runs), made.begun.exists()), (written, stays), "{files:?} {runs} {exit}");
+            // With its name it is one, whatever else there is.
+            fs::create_dir_all(&made.path).unwrap();
+            fs::write(made.path.join(INVENTORY), "").unwrap();
+            assert_eq!(made.finish(runs), Written::Named);
+        }
+    }
+}

@@ -380,6 +380,30 @@ fn privileged_one_that_ends_while_it_is_written_is_started_again() {
 }
 
 #[test]
+fn privileged_what_cannot_be_named_is_kept_and_found() {
+    with_slow_criu(|daemon, name, place| {
+        let at = At { daemon, cli: testkit::Cli::Longshore };
+        let files = place.join("files");
+        let client = at.spawn(&format!("checkpoint create --checkpoint-dir {} {name} one", files.display()));
+        held(place);
+        // Somebody else takes the name.
+        fs::create_dir_all(files.join("one/others")).unwrap();
+        fs::write(place.join("go"), "").unwrap();
+        let output = client.wait().unwrap();
+        let left = format!("it has ended, and what was written is left in {}/.", files.display());
+        assert!(output.code == 1 && output.stderr.contains(&left), "{}", output.stderr);
+        let entries: Vec<PathBuf> = fs::read_dir(&files).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(entries.iter().any(|path| path.join("inventory.img").exists()), "{entries:?}");
+        assert_eq!(at.inspect(name, "{{.State.Status}} {{.RestartCount}}").trim(), "exited 0");
+        // The user gives it a name.
+        let written = entries.iter().find(|path| path.join("inventory.img").exists()).unwrap();
+        fs::rename(written, files.join("two")).unwrap();
+        at.ok(&format!("start --checkpoint-dir {} --checkpoint two {name}", files.display()));
+        assert_eq!(at.inspect(name, "{{.State.Status}}").trim(), "running");
+    });
+}
+
+#[test]
 fn privileged_without_criu_it_says_so() {
     // Where the machine has one of its own there is nothing to see.
     if paths::program("criu").is_some() {

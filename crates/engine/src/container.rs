@@ -224,9 +224,13 @@ impl Container {
         }
     }
 
-    /// The operation lock, for a client's operation: it is not kept waiting for a checkpoint, which may take an hour.
+    /// The operation lock, for a client's operation: it is not kept waiting for a checkpoint, which may take an hour. For the
+    /// end of one whose container has ended it waits: that takes moments, and is what `restart` finds.
     pub async fn operate(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, LookupError> {
-        let being_written = self.live().being_written;
+        let being_written = {
+            let live = self.live();
+            live.being_written && live.state.is_running()
+        };
         if being_written {
             return Err(LookupError::BeingWritten(self.name()));
         }

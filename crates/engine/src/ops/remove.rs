@@ -139,7 +139,8 @@ async fn remove_container(
         // Before the operation lock: a start that hangs must not make the container immortal.
         kill_first(engine, container, name).await?;
     }
-    let _operation = container.operation.lock().await;
+    // One that was killed is not written any more.
+    let _operation = if force { container.operation.lock().await } else { container.operate().await? };
     if container.is_removed() {
         return Err(LookupError::NotFound(name.to_owned()).into());
     }

@@ -366,6 +366,7 @@ fn privileged_one_that_ends_while_it_is_written_is_started_again() {
         at.fails(&format!("rename {name} {name}-other"), 1, &busy);
         at.fails(&format!("update -m 64m {name}"), 1, &busy);
         at.fails(&format!("commit {name}"), 1, &busy);
+        at.fails(&format!("rm {name}"), 1, &busy);
         let process = PathBuf::from(format!("/proc/{}", at.inspect(name, "{{.State.Pid}}").trim()));
         at.ok(&format!("exec {name} touch /end"));
         until("it has ended", DEADLINE, || (!process.exists()).then_some(())).unwrap();
@@ -376,6 +377,23 @@ fn privileged_one_that_ends_while_it_is_written_is_started_again() {
         let again = || (at.inspect(name, "{{.RestartCount}}").trim() != "0").then_some(());
         until("its policy starts it again", DEADLINE, again).unwrap();
         assert_eq!(at.ok(&format!("checkpoint ls {name}")), "CHECKPOINT NAME");
+    });
+}
+
+#[test]
+fn privileged_one_that_is_restarted_while_it_is_written_runs_again() {
+    with_slow_criu(|daemon, name, place| {
+        let at = At { daemon, cli: testkit::Cli::Longshore };
+        let before = at.inspect(name, "{{.State.Pid}}");
+        let client = at.spawn(&format!("checkpoint create {name} one"));
+        held(place);
+        let process = PathBuf::from(format!("/proc/{}", before.trim()));
+        let restart = at.spawn(&format!("restart -t 0 {name}"));
+        until("it has ended", DEADLINE, || (!process.exists()).then_some(())).unwrap();
+        fs::write(place.join("go"), "").unwrap();
+        assert_eq!(client.wait().unwrap().code, 1);
+        assert_eq!(restart.wait().unwrap().code, 0);
+        assert_eq!(at.inspect(name, "{{.State.Status}}").trim(), "running");
     });
 }
 

@@ -54,6 +54,16 @@ pub fn set_mask(set: SignalSet) -> io::Result<SignalSet> {
     }
 }
 
+/// Adds `set` to the mask of blocked signals of the calling thread; answers the one before.
+pub fn block(set: SignalSet) -> io::Result<SignalSet> {
+    let mut old = SignalSet::empty();
+    // SAFETY: both sets are initialised and live over the call.
+    match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set.0, &raw mut old.0) } {
+        0 => Ok(old),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
 /// Gives every signal its default effect and empties the mask, as a fresh program expects it.
 ///
 /// Rust's runtime ignores SIGPIPE, and what is ignored stays so over execve.

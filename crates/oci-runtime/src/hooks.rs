@@ -19,7 +19,8 @@ use oci::runtime::{Hook, Hooks, State};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, Mode, memfd_create};
 use rustix::io::Errno;
-use rustix::process::{Signal, umask};
+use rustix::process::{PidfdFlags, Signal, getpid, kill_current_process_group, pidfd_open, setpgid, umask};
+use sys::fd::keep_only;
 use sys::fork::{Child, NewNamespaces, fork};
 use sys::signal::{SignalFd, SignalSet};
 use sys::wait::Exit;
@@ -62,7 +63,7 @@ pub enum HookError {
         /// Its time.
         seconds: i64,
     },
-    /// A signal that the caller holds back came while it ran, and it was killed.
+    /// A signal to end came to the caller while it ran, and it was killed.
     #[error("{field}: {} was interrupted and killed", path.display())]
     Interrupted {
         /// Its full name.
@@ -109,8 +110,8 @@ impl Ran {
 
 impl Drop for Ran {
     fn drop(&mut self) {
-        // They have ended.
-        self.0.iter().for_each(|child| drop(sys::wait::try_wait(child.pidfd.as_fd())));
+        // They have ended, or were killed.
+        self.0.iter().for_each(|child| drop(sys::wait::wait(child.pidfd.as_fd())));
     }
 }
 
@@ -146,14 +147,18 @@ fn run_one(name: &str, index: usize, hook: &Hook, state: &State, ran: &mut Ran) 
     let (field, path_of) = (|| format!("hooks.{name}[{index}]"), || hook.path.clone());
     let failed = |source| HookError::Run { field: field(), path: path_of(), source };
     let (path, argv, envp) = strings(hook).map_err(failed)?;
-    let input = memory(&serde_json::to_vec(state).expect("a state has only texts and numbers")).map_err(failed)?;
+    // Its name is how others see what the runtime waits for.
+    let input =
+        memory(&field(), &serde_json::to_vec(state).expect("a state has only texts and numbers")).map_err(failed)?;
     // A file, not a pipe: nobody has to read while the hook writes.
-    let output = memory(b"").map_err(failed)?;
-    let refusal = memory(b"").map_err(failed)?;
+    let output = memory("output", b"").map_err(failed)?;
+    let refusal = memory("refusal", b"").map_err(failed)?;
+    let signals = Held::new().map_err(failed)?;
+    let keeper = if IN_CONTAINER.contains(&name) { None } else { Some(keep().map_err(failed)?) };
     let execute = || {
         umask(Mode::from_raw_mode(0o022));
         if name != IN_FILTER {
-            lead_group();
+            join_group(keeper.as_ref());
         }
         let prepared = sys::fd::set_standard([input.as_fd(), output.as_fd(), output.as_fd()])
             .and_then(|()| sys::signal::reset())
@@ -163,8 +168,14 @@ fn run_one(name: &str, index: usize, hook: &Hook, state: &State, ran: &mut Ran) 
         let _ = rustix::io::write(&refusal, &err.raw_os_error().unwrap_or_default().to_ne_bytes());
         127
     };
-    let child = fork(NewNamespaces::default(), None, execute).map_err(failed)?;
-    let result = match attend(&child, hook.timeout, name != IN_FILTER).map_err(failed) {
+    let child = match fork(NewNamespaces::default(), None, execute) {
+        Err(err) => {
+            keeper.as_ref().into_iter().try_for_each(end).map_err(failed)?;
+            return Err(failed(err));
+        }
+        Ok(child) => child,
+    };
+    let result = match attend(&child, hook.timeout, (name != IN_FILTER).then_some(&signals)).map_err(failed) {
         Err(err) => Err(err),
         Ok(Attended::TooLong) => {
             let seconds = hook.timeout.unwrap_or_default();
@@ -182,12 +193,20 @@ fn run_one(name: &str, index: usize, hook: &Hook, state: &State, ran: &mut Ran) 
         },
     };
     if result.is_err() {
-        kill_group(&child);
-        // It may never have led a group. It is ours and not reaped: it can only be there.
-        let _ = sys::signal::send(child.pidfd.as_fd(), Signal::KILL.as_raw());
-        sys::wait::wait(child.pidfd.as_fd()).map_err(failed)?;
+        kill_group(keeper.as_ref().unwrap_or(&child));
+        // It may never have been in a group.
+        [Some(&child), keeper.as_ref()].into_iter().flatten().try_for_each(end).map_err(failed)?;
     } else {
-        ran.0.push(child);
+        let leader = match keeper {
+            None => child,
+            Some(keeper) => {
+                // What the hook has left running may go on.
+                let _ = sys::signal::send(keeper.pidfd.as_fd(), Signal::KILL.as_raw());
+                sys::wait::wait(child.pidfd.as_fd()).map_err(failed)?;
+                keeper
+            }
+        };
+        ran.0.push(leader);
     }
     result
 }
@@ -196,11 +215,35 @@ fn run_one(name: &str, index: usize, hook: &Hook, state: &State, ran: &mut Ran) 
 /// they start ends with the container.
 const IN_FILTER: &str = "startContainer";
 
-/// Makes the calling process the first of a process group, which can be killed as a whole, and lets it end with the runtime,
-/// as it did when it was in the group of a terminal's command.
-fn lead_group() {
+/// Lists whose hooks run in the container, and end with it.
+const IN_CONTAINER: [&str; 2] = ["createContainer", IN_FILTER];
+
+/// Starts the first process of a hook's group, which kills the group when the calling process ends. The death signal of a
+/// hook reaches the hook alone, not what it has started; and as long as its first process is not reaped, the number is no
+/// other group's.
+fn keep() -> io::Result<Child> {
+    let runtime = pidfd_open(getpid(), PidfdFlags::empty())?;
+    let keeper = fork(NewNamespaces::default(), None, || {
+        // It does not fail for a process that has just been made.
+        let _ = setpgid(None, None);
+        // The caller's lock, above all, goes with the caller.
+        let kept = keep_only(0, [runtime.as_fd()], |[runtime]| {
+            while poll(&mut [PollFd::new(&runtime, PollFlags::IN)], None) == Err(Errno::INTR) {}
+            let _ = kill_current_process_group(Signal::KILL);
+            0
+        });
+        u8::from(kept.is_err())
+    })?;
+    // Whichever comes first: the hook needs the group. It fails only for one that has ended.
+    let _ = setpgid(Some(keeper.pid), Some(keeper.pid));
+    Ok(keeper)
+}
+
+/// Brings the calling process into the keeper's process group, or one of its own, which can be killed as a whole, and lets it
+/// end with the runtime, as it did when it was in the group of a terminal's command.
+fn join_group(keeper: Option<&Child>) {
     // Neither fails for a process that has just been made.
-    let _ = rustix::process::setpgid(None, None);
+    let _ = setpgid(None, keeper.map(|keeper| keeper.pid));
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
 }
 
@@ -210,6 +253,35 @@ fn kill_group(child: &Child) {
     let _ = rustix::process::kill_process_group(child.pid, Signal::KILL);
 }
 
+/// Kills and reaps a child. It is ours and not reaped: it can only be there.
+fn end(child: &Child) -> io::Result<()> {
+    let _ = sys::signal::send(child.pidfd.as_fd(), Signal::KILL.as_raw());
+    sys::wait::wait(child.pidfd.as_fd()).map(drop)
+}
+
+/// Signals to end, held back while a hook runs: the terminal does not send them to the hook, which has a process group of its
+/// own.
+struct Held {
+    before: SignalSet,
+    signals: SignalFd,
+}
+
+impl Held {
+    fn new() -> io::Result<Held> {
+        let set = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
+        let set = || set.iter().fold(SignalSet::empty(), |set, signal| set.with(signal.as_raw()));
+        let signals = SignalFd::open(set())?;
+        Ok(Held { before: sys::signal::block(set())?, signals })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It has been the mask before.
+        let _ = sys::signal::set_mask(self.before);
+    }
+}
+
 /// How waiting for a hook went.
 enum Attended {
     Ended(Exit),
@@ -217,25 +289,24 @@ enum Attended {
     Interrupted,
 }
 
-/// Waits for the hook's end without reaping it; at most for so many seconds. With `interruptible` a signal to end comes
-/// through that the caller holds back for its container: the terminal does not send it to the hook, which has a process
-/// group of its own.
-fn attend(child: &Child, timeout: Option<i64>, interruptible: bool) -> io::Result<Attended> {
+/// Waits for the hook's end without reaping it; at most for so many seconds, and until one of the signals comes.
+fn attend(child: &Child, timeout: Option<i64>, signals: Option<&Held>) -> io::Result<Attended> {
     // One that no clock reaches is none.
     let deadline = timeout.and_then(|s| Instant::now().checked_add(Duration::from_secs(s.unsigned_abs())));
-    let set = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
-    let set = set.iter().fold(SignalSet::empty(), |set, signal| set.with(signal.as_raw()));
-    let signals = interruptible.then(|| SignalFd::open(set)).transpose()?;
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let left = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
         let mut fds = vec![PollFd::new(&child.pidfd, PollFlags::IN)];
-        fds.extend(signals.as_ref().map(|signals| PollFd::new(signals, PollFlags::IN)));
+        fds.extend(signals.map(|held| PollFd::new(&held.signals, PollFlags::IN)));
         match poll(&mut fds, left.as_ref()) {
             Err(Errno::INTR) => {}
             Err(err) => return Err(err.into()),
             Ok(0) => return Ok(Attended::TooLong),
-            Ok(_) if fds[0].revents().is_empty() => return Ok(Attended::Interrupted),
+            Ok(_) if fds[0].revents().is_empty() => {
+                // It has had its effect: the caller cleans up.
+                signals.map_or(Ok(None), |held| held.signals.read())?;
+                return Ok(Attended::Interrupted);
+            }
             Ok(_) => return Ok(Attended::Ended(sys::wait::look(child.pidfd.as_fd())?)),
         }
     }
@@ -249,8 +320,8 @@ fn refused(mut refusal: File) -> io::Result<Option<io::Error>> {
     Ok((read == number.len()).then(|| io::Error::from_raw_os_error(i32::from_ne_bytes(number))))
 }
 
-fn memory(bytes: &[u8]) -> io::Result<File> {
-    let mut file = File::from(memfd_create("hook", MemfdFlags::CLOEXEC)?);
+fn memory(name: &str, bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create(name, MemfdFlags::CLOEXEC)?);
     file.write_all(bytes)?;
     file.rewind()?;
     Ok(file)

@@ -130,6 +130,9 @@ pub(crate) enum CommandError {
     /// Images could not be moved together.
     #[error("--parent-path must be relative")]
     AbsoluteParent,
+    /// A hook of its has taken it away.
+    #[error("container was deleted by a hook of its own")]
+    Deleted,
     /// It runs.
     #[error("cannot start an already running container")]
     StartRunning,

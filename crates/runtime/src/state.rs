@@ -7,12 +7,14 @@
 //!     state.json          the record: written before anything is made
 //!     process             the first process when it is there: a link to `<pid>:<start ticks>`, so that it is whole or absent
 //!     criu-root/          empty; where a restore shows the root to CRIU, in a mount namespace that ends with it
+//!     deleted               empty; a hook has asked for `delete --force`, and whoever waits for the hook is to obey
 //!     start.fifo          where the first process waits for `start`; gone, or without reader, when it has started
 //! ```
 //!
 //! The record comes first and goes last, so that whatever a killed runtime has made is found from it: the cgroup by its path,
 //! the processes in the cgroup. A directory without a readable record holds nothing else.
 
+mod holder;
 mod record;
 
 use std::collections::HashSet;
@@ -21,6 +23,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use cgroup::{Cgroup, Hierarchies, is_frozen};
 use oci_runtime::SystemError;
@@ -28,6 +31,7 @@ use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, mknodat, sy
 use rustix::io::Errno;
 use stdx::fs::{Durability, remove_if_exists, write_atomic};
 
+pub(crate) use holder::{Holder, Pause};
 use record::Head;
 pub(crate) use record::{FORMAT, FirstProcess, Record, Status};
 
@@ -58,6 +62,12 @@ pub(crate) enum StateError {
     /// There is none.
     #[error("container does not exist")]
     Missing,
+    /// Somebody else changes it, and goes on doing so.
+    #[error("container is being made or changed by {}", holder::described(holder.as_deref()))]
+    Busy {
+        /// Who, if that is known.
+        holder: Option<Box<Holder>>,
+    },
     /// The record is not one of ours.
     #[error("read {}", path.display())]
     Record {
@@ -131,11 +141,25 @@ impl Store {
         self.lock(id)
     }
 
-    /// Waits until nobody else changes the container.
+    /// Waits until nobody else changes the container, but not for a hook that takes long, nor for one that waits for us.
     pub(crate) fn lock(&self, id: &str) -> Result<Locked, StateError> {
-        let path = self.path(id)?;
-        let lock = open_directory(&path)?;
-        Locked { place: Place { path }, lock }.regain()
+        let deadline = Instant::now() + BUSY_WITHIN;
+        let mut pause = Pause::default();
+        loop {
+            if let Some(locked) = self.try_lock(id)? {
+                return Ok(locked);
+            }
+            let holder = self.holder(id);
+            if Instant::now() >= deadline || holder.as_ref().is_some_and(Holder::waits_for_us) {
+                return Err(StateError::Busy { holder: holder.map(Box::new) });
+            }
+            pause.wait(holder.as_ref());
+        }
+    }
+
+    /// Who has the lock of the container, as far as it can be seen.
+    pub(crate) fn holder(&self, id: &str) -> Option<Holder> {
+        Holder::of(&self.path(id).ok()?)
     }
 
     /// [`Store::lock`] without waiting: `None` if somebody else has it.
@@ -208,6 +232,9 @@ fn reserved(id: &str) -> &'static str {
     if matches!(id, "." | ".." | SECCOMP) { ", and no name of a directory that is there" } else { "" }
 }
 
+/// How long others have to be done with a container: as long as it takes without a hook.
+const BUSY_WITHIN: Duration = Duration::from_secs(3);
+
 /// No container's id.
 const SECCOMP: &str = ".seccomp";
 
@@ -269,6 +296,17 @@ impl Place {
         // Without a reader that is ENXIO (fifo(7)).
         let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::open(self.fifo(), flags, Mode::empty()).ok()
+    }
+
+    /// Lets whoever changes the container know that it is to go.
+    pub(crate) fn mark_deleted(&self) -> Result<(), StateError> {
+        let path = self.path.join("deleted");
+        fs::write(&path, "").map_err(StateError::io("create", &path))
+    }
+
+    /// Whether a hook has asked for its end.
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.path.join("deleted").exists()
     }
 
     fn record(&self) -> PathBuf {

@@ -108,6 +108,7 @@ fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result
         Ok((record, container)) => Ok((Made { locked, record }, container, foreground)),
         Err(err) => {
             coming.into_iter().for_each(Coming::abandon);
+            let err = if locked.place.is_deleted() { CommandError::Deleted } else { err };
             // The first error is the one to tell.
             if !is_left(&locked, hierarchies) {
                 let _ = locked.remove();
@@ -209,7 +210,11 @@ fn birth(
     })?;
     record.process = FirstProcess::new(container.pid);
     let recorded = record.process.map_or(Ok(()), |process| locked.save_process(process)).map_err(CommandError::from);
-    let handed = recorded.and_then(|()| {
+    let wanted = recorded.and_then(|()| {
+        let is_deleted = record.spec.hooks.is_some() && locked.place.is_deleted();
+        if is_deleted { Err(CommandError::Deleted) } else { Ok(()) }
+    });
+    let handed = wanted.and_then(|()| {
         Ok(given.hand_out(Role::First, container.pid, container.pidfd.as_fd(), container.console.as_ref())?)
     });
     if let Err(err) = handed {

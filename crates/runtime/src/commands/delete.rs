@@ -11,17 +11,19 @@ use rustix::process::Signal;
 use super::{Context, cgroup, hierarchies, hook_state};
 use crate::error::CommandError;
 use crate::scope;
-use crate::state::{FirstProcess, Locked, Record, StateError, Status};
+use crate::state::{FirstProcess, Locked, Pause, Record, StateError, Status};
 
 /// How long killed processes have to go.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Takes a stopped or created container away; with `force` any, and what is left of one.
 pub(crate) fn delete(context: &Context<'_>, id: &str, force: bool) -> Result<u8, CommandError> {
-    let locked = match if force { lock_by_force(context, id) } else { Ok(context.store.lock(id)?) } {
+    let locked = match if force { lock_by_force(context, id) } else { Ok(Some(context.store.lock(id)?)) } {
         Err(CommandError::State(StateError::Missing)) if force => return Ok(0),
         other => other?,
     };
+    // Whoever waits for the hook that we are in does the rest.
+    let Some(locked) = locked else { return Ok(0) };
     let record = match locked.place.load() {
         Ok(record) => record,
         // Its processes are known to whoever wrote it: forgotten here, they would run on.
@@ -47,10 +49,13 @@ pub(crate) fn delete(context: &Context<'_>, id: &str, force: bool) -> Result<u8,
 }
 
 /// Ends what holds the container first, if somebody does: a process that was being made when its maker was killed has the
-/// maker's lock, and where its cgroup is frozen it would never give it back.
-fn lock_by_force(context: &Context<'_>, id: &str) -> Result<Locked, CommandError> {
+/// maker's lock, and where its cgroup is frozen it would never give it back. `None` in a hook of whoever has the lock.
+fn lock_by_force(context: &Context<'_>, id: &str) -> Result<Option<Locked>, CommandError> {
     if let Some(locked) = context.store.try_lock(id)? {
-        return Ok(locked);
+        return Ok(Some(locked));
+    }
+    if context.store.holder(id).is_some_and(|holder| holder.waits_for_us()) {
+        context.store.open(id)?.mark_deleted()?;
     }
     // Without a record nothing was made yet: whoever is at work there will be done.
     if let Ok(record) = context.store.open(id).and_then(|place| place.load()) {
@@ -62,7 +67,32 @@ fn lock_by_force(context: &Context<'_>, id: &str) -> Result<Locked, CommandError
             err => err.into(),
         })?;
     }
-    Ok(context.store.lock(id)?)
+    wrest(context, id)
+}
+
+/// Takes the lock from whoever has it: ends what waits for a hook, and at last what takes too long otherwise.
+fn wrest(context: &Context<'_>, id: &str) -> Result<Option<Locked>, CommandError> {
+    let patience = Instant::now() + END_TIMEOUT;
+    let (mut pause, mut asked) = (Pause::default(), None);
+    loop {
+        if let Some(locked) = context.store.try_lock(id)? {
+            return Ok(Some(locked));
+        }
+        let holder = context.store.holder(id);
+        let is_late = Instant::now() >= patience;
+        match &holder {
+            Some(holder) if holder.waits_for_us() => return Ok(None),
+            Some(holder) if is_late => holder.send(Signal::KILL),
+            // It cleans up then, and may come to another hook.
+            Some(holder) if holder.hook.is_some() && holder.hook != asked => {
+                holder.send(Signal::TERM);
+                asked.clone_from(&holder.hook);
+            }
+            None if is_late => return Err(StateError::Busy { holder: None }.into()),
+            _ => {}
+        }
+        pause.wait(holder.as_ref());
+    }
 }
 
 /// Ends what runs, and removes cgroup and record.

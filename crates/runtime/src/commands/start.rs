@@ -6,7 +6,7 @@ use oci_runtime::hooks::run_all;
 use oci_runtime::open_gate;
 use rustix::process::Signal;
 
-use super::{Context, cgroup, hierarchies, hook_state};
+use super::{Context, cgroup, delete, hierarchies, hook_state};
 use crate::error::CommandError;
 use crate::state::{Locked, Record, Status};
 
@@ -29,6 +29,9 @@ pub(crate) fn start(context: &Context<'_>, id: &str) -> Result<u8, CommandError>
         if let Ok(group) = cgroup(&record, hierarchies) {
             let _ = group.kill();
         }
+        if matches!(err, CommandError::Deleted) {
+            delete::destroy(context, locked, &record)?;
+        }
         return Err(err);
     }
     Ok(0)
@@ -40,7 +43,11 @@ pub(crate) fn begin(locked: &Locked, record: &Record) -> Result<(), CommandError
     open_gate(&gate).map_err(CommandError::system("start the container"))?;
     locked.remove_gate()?;
     if let Some(hooks) = &record.spec.hooks {
-        run_all("poststart", &hooks.poststart, &hook_state(record, "running"))?;
+        let ran = run_all("poststart", &hooks.poststart, &hook_state(record, "running"));
+        if locked.place.is_deleted() {
+            return Err(CommandError::Deleted);
+        }
+        ran?;
     }
     Ok(())
 }

@@ -162,3 +162,102 @@ fn privileged_a_signal_ends_a_run_that_waits_for_a_hook() {
     assert!(!runs(&fs::read_to_string(&noted).unwrap()));
     bundle.assert_gone();
 }
+
+/// Whether somewhere a `sleep` of this length runs.
+fn sleeps(length: &str) -> bool {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|entry| {
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        Some(String::from_utf8_lossy(&line).replace('\0', " "))
+    });
+    lines.into_iter().any(|line| line.trim() == format!("sleep {length}"))
+}
+
+/// A hook that waits for a child of its own, which is told by the length of its sleep.
+fn waiting(bundle: &mut Bundle, name: &str) -> String {
+    // No other test's.
+    let length = format!("{}.{}", 90_000 + std::process::id() % 10_000, rand_digits(&bundle.id));
+    bundle.config["hooks"] = json!({ name: [shell(&format!("sleep {length}; true"))] });
+    length
+}
+
+/// Digits that no other bundle has.
+fn rand_digits(id: &str) -> String {
+    id.bytes().map(|byte| char::from(b'0' + byte % 10)).collect()
+}
+
+#[test]
+fn privileged_delete_by_force_ends_whoever_waits_for_a_hook() {
+    for name in ["createRuntime", "poststart"] {
+        let mut bundle = Bundle::new(&["sleep", "1000"]);
+        let length = waiting(&mut bundle, name);
+        let mut running = bundle.command(&["run", "-d", &bundle.id]).spawn().unwrap();
+        wait_until("the hook", || sleeps(&length));
+        // Nobody waits for ever.
+        let busy = format!(
+            "container is being made or changed by process {}, which waits for hooks.{name}[0]",
+            rustix::process::Pid::from_child(&running).as_raw_nonzero()
+        );
+        assert_eq!(bundle.err(&["delete"]), busy);
+        assert_eq!(bundle.err(&["pause"]), busy);
+        bundle.ok(&["delete", "-f"]);
+        assert_eq!(running.wait().unwrap().code(), Some(1));
+        assert!(!sleeps(&length));
+        bundle.assert_gone();
+    }
+}
+
+#[test]
+fn privileged_what_a_hook_has_started_ends_with_a_runtime_that_is_killed() {
+    for name in ["prestart", "poststart"] {
+        let mut bundle = Bundle::new(&["sleep", "1000"]);
+        let length = waiting(&mut bundle, name);
+        let mut running = bundle.command(&["run", "-d", &bundle.id]).spawn().unwrap();
+        wait_until("the hook", || sleeps(&length));
+        running.kill().unwrap();
+        running.wait().unwrap();
+        wait_until("the end of the hook's child", || !sleeps(&length));
+        bundle.ok(&["delete", "-f"]);
+        bundle.assert_gone();
+    }
+    // And with one that is told to end, which takes the container away all the same.
+    let mut bundle = Bundle::new(&["true"]);
+    let length = waiting(&mut bundle, "poststop");
+    bundle.ok(&["run", "-d"]);
+    bundle.wait_for_status("stopped");
+    let mut deleting = bundle.command(&["delete", &bundle.id]).spawn().unwrap();
+    wait_until("the hook", || sleeps(&length));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&deleting), rustix::process::Signal::TERM).unwrap();
+    assert_eq!(deleting.wait().unwrap().code(), Some(0));
+    assert!(!sleeps(&length));
+    bundle.assert_gone();
+}
+
+#[test]
+fn privileged_a_hook_that_deletes_its_container_waits_for_nobody() {
+    for (name, command) in [("createRuntime", "create"), ("poststart", "run"), ("poststart", "start")] {
+        let mut bundle = Bundle::new(&["sleep", "1000"]);
+        let program = format!("{} --root {}", env!("CARGO_BIN_EXE_longshore-runtime"), bundle.path("root").display());
+        let noted = bundle.path("noted");
+        let script = format!(
+            "{program} pause {id} 2> {noted}; echo $? >> {noted}; {program} delete -f {id}; echo $? >> {noted}",
+            id = bundle.id,
+            noted = noted.display()
+        );
+        bundle.config["hooks"] = json!({ name: [shell(&script)] });
+        let said = match command {
+            "start" => {
+                bundle.ok(&["create"]);
+                bundle.err(&["start"])
+            }
+            "run" => bundle.err(&["run", "-d"]),
+            _ => bundle.err(&["create"]),
+        };
+        assert!(said.ends_with("container was deleted by a hook of its own"), "{said}");
+        let noted = fs::read_to_string(&noted).unwrap();
+        let busy = format!("which waits for hooks.{name}[0]\"\n1\n0\n");
+        assert!(noted.contains("container is being made or changed by process "), "{noted}");
+        assert!(noted.ends_with(&busy), "{noted}");
+        bundle.assert_gone();
+    }
+}

@@ -111,5 +111,5 @@ pub use field::FieldError;
 pub use filter::ListenerError;
 pub use joining::{ExecProcess, Joining};
 pub use mounts::{clone_part, detached_root};
-pub use process::unknown_capabilities;
+pub use process::unavailable_capabilities;
 pub use rootless::{CgroupNeed, is_rootless};

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use oci::runtime::{Capabilities, ConsoleSize, Hook, Process, State};
+use oci::runtime::{Capabilities, ConsoleSize, Hook, Namespace, NamespaceKind, Process, State};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, accessat, fchown, fstat, stat};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, chdir, getcwd, ioctl_tiocsctty, setrlimit, setsid, umask};
@@ -461,7 +461,7 @@ fn set_id(field: &str, id: u32, set: rustix::io::Result<()>) -> Result<(), Failu
 
 impl CapabilitySets {
     /// Without a list there are none. What the host or its kernel has not is left out, as the specification demands
-    /// (runtime-spec config.md, "capabilities"); see [`unknown_capabilities`].
+    /// (runtime-spec config.md, "capabilities"); see [`unavailable_capabilities`].
     fn plan(capabilities: Option<&Capabilities>, held: capability::Set) -> CapabilitySets {
         let Some(names) = capabilities else { return CapabilitySets { dropped: held, ..Default::default() } };
         let set = |names: &[String]| {
@@ -479,12 +479,21 @@ impl CapabilitySets {
     }
 }
 
-/// The capabilities of a process that no kernel knows, each once: whoever runs it is to be warned.
-pub fn unknown_capabilities(process: &Process) -> Vec<&str> {
+/// The capabilities of a process that no kernel knows, or that the host has not, each once: whoever runs it is to be warned.
+pub fn unavailable_capabilities<'a>(process: &'a Process, namespaces: &[Namespace]) -> Vec<&'a str> {
+    unavailable(process, || match namespaces.iter().any(|namespace| namespace.kind == NamespaceKind::User) {
+        true => capability::known(),
+        false => capability::bounding(),
+    })
+}
+
+fn unavailable(process: &Process, held: impl FnOnce() -> capability::Set) -> Vec<&str> {
+    let held = process.capabilities.as_ref().map(|_| held()).unwrap_or_default();
     let sets = process.capabilities.iter().flat_map(|sets| {
         [&sets.bounding, &sets.effective, &sets.inheritable, &sets.permitted, &sets.ambient].into_iter().flatten()
     });
-    let mut unknown: Vec<_> = sets.filter(|name| oci::names::capability_number(name).is_none()).collect();
+    let has = |number: usize| held.0 & 1 << number != 0;
+    let mut unknown: Vec<_> = sets.filter(|name| !oci::names::capability_number(name).is_some_and(has)).collect();
     unknown.sort_unstable();
     unknown.dedup();
     unknown.into_iter().map(String::as_str).collect()
@@ -684,7 +693,9 @@ mod tests {
         let unknown = Capabilities { bounding: names(&["CAP_NOPE"]), ..Capabilities::default() };
         assert_eq!(CapabilitySets::plan(Some(&unknown), chown), CapabilitySets::plan(None, chown));
         let process = Process { capabilities: Some(unknown), ..Process::default() };
-        assert_eq!(unknown_capabilities(&process), ["CAP_NOPE"]);
+        assert_eq!(unavailable(&process, || chown), ["CAP_NOPE"]);
+        let process = Process { capabilities: Some(capabilities), ..Process::default() };
+        assert_eq!(unavailable(&process, || chown), ["CAP_SYS_RESOURCE"]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use cgroup::{Cgroup, Hierarchies};
-use oci::runtime::{Process, State};
+use oci::runtime::{Namespace, Process, State};
 
 use crate::error::CommandError;
 use crate::log::Log;
@@ -70,9 +70,10 @@ pub(crate) fn some_cgroup(
     if found.directories.is_empty() { Err(CommandError::NoCgroup { id: record.id.clone(), what }) } else { Ok(found) }
 }
 
-/// What no kernel knows is no error, but to be told (runtime-spec config.md, "capabilities"); runc's sentence.
-pub(crate) fn warn_of_capabilities(context: &Context<'_>, process: &Process) {
-    let unknown = oci_runtime::unknown_capabilities(process);
+/// What no kernel knows, or the host has not, is no error, but to be told (runtime-spec config.md, "capabilities"); runc's
+/// sentence.
+pub(crate) fn warn_of_capabilities(context: &Context<'_>, process: &Process, namespaces: &[Namespace]) {
+    let unknown = oci_runtime::unavailable_capabilities(process, namespaces);
     if !unknown.is_empty() {
         context.log.warning(&format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" ")));
     }

@@ -85,7 +85,7 @@ fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result
     let given = Given::parse(flags, &context.directory, environment, std::process::id())?;
     let directory = enter_bundle(context, flags)?;
     let mut plan = load(flags, &directory, id)?;
-    warn_of_capabilities(context, &plan.spec.process);
+    warn_of_capabilities(context, &plan.spec.process, &plan.spec.linux.namespaces);
     given.check(plan.spec.process.terminal, detach)?;
     given.announce(&mut plan.spec.process);
     let foreground = if detach { None } else { Some(Foreground::begin(&mut plan.spec.process)?) };

@@ -41,7 +41,7 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
             changed(&record.spec.process, flags, command)?
         }
     };
-    warn_of_capabilities(context, &process);
+    warn_of_capabilities(context, &process, &record.spec.linux.namespaces);
     if flags.is_on("tty") {
         process.terminal = true;
     }

@@ -242,6 +242,19 @@ fn privileged_unknown_capabilities_are_left_out_and_warned_of() {
     );
 }
 
+#[test]
+fn privileged_capabilities_that_the_host_has_not_are_warned_of() {
+    let mut bundle = Bundle::new(&["true"]);
+    let names = json!(["CAP_KILL", "CAP_WAKE_ALARM"]);
+    bundle.config["process"]["capabilities"] = json!({"bounding": names, "permitted": names});
+    let ours = bundle.command(&["run", &bundle.id]);
+    let mut command = std::process::Command::new("setpriv");
+    command.arg("--bounding-set=-wake_alarm").arg(ours.get_program()).args(ours.get_args());
+    assert!(command.current_dir(bundle.dir.path()).status().unwrap().success());
+    let log = fs::read_to_string(bundle.path("log")).unwrap();
+    assert!(log.contains("ignoring unknown or unavailable capabilities: [CAP_WAKE_ALARM]"), "{log}");
+}
+
 /// A process with a mount namespace of its own, which ends with the test.
 struct Holder(std::process::Child);
 

@@ -1,7 +1,7 @@
 //! `events`: what a container uses, now and again, and when its memory runs out; runc's lines to the letter.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use cgroup::{Cgroup, Stats, end_events, has_ended, stats};
@@ -12,7 +12,7 @@ use super::{Context, cgroup, hierarchies};
 use crate::arguments::{Parsed, UsageError};
 use crate::error::CommandError;
 use crate::one;
-use crate::state::Status;
+use crate::state::{Place, Status};
 
 /// How often counters are printed if nothing else is said; runc's.
 const INTERVAL_DEFAULT: &str = "5s";
@@ -59,20 +59,35 @@ pub(crate) fn events(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comman
         print(id, "stats", Some(stats(&group)?))?;
         return Ok(0);
     }
-    watch(context, id, &group, interval)?;
+    watch(context, id, &place, &group, interval)?;
     Ok(0)
 }
 
 /// Waits for whatever comes first: the next time to print, a kill for memory, or the end.
-fn watch(context: &Context<'_>, id: &str, group: &Cgroup, interval: Duration) -> Result<(), CommandError> {
+fn watch(
+    context: &Context<'_>,
+    id: &str,
+    place: &Place,
+    group: &Cgroup,
+    interval: Duration,
+) -> Result<(), CommandError> {
     let mut ooms = group.oom_events()?;
     let end = end_events(group)?;
     let mut next = Instant::now() + interval;
+    // A container that is being made has none yet.
+    let mut first = None;
     loop {
+        if first.is_none()
+            && let Some(process) = place.process()
+        {
+            let Some(process) = process.open() else { return Ok(()) };
+            first = Some(process);
+        }
         let left = next.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).map_err(|err| CommandError::system("wait")(io::Error::other(err)))?;
         let mut fds = vec![PollFd::new(&ooms, ooms.poll_flags())];
         fds.extend(end.as_ref().map(|end| PollFd::from_borrowed_fd(end.as_fd(), PollFlags::PRI)));
+        fds.extend(first.as_ref().map(|first| PollFd::new(first, PollFlags::IN)));
         match poll(&mut fds, Some(&left)) {
             Err(rustix::io::Errno::INTR) => {}
             other => other.map(drop).map_err(CommandError::system("wait for events"))?,
@@ -85,6 +100,11 @@ fn watch(context: &Context<'_>, id: &str, group: &Cgroup, interval: Duration) ->
         }
         if oom.map_err(CommandError::system("read memory events"))? {
             print(id, "oom", None)?;
+        }
+        // Its cgroup stays until it is deleted.
+        let has_ended = |first: &OwnedFd| sys::wait::readable(first.as_fd(), Instant::now()).unwrap_or(true);
+        if first.as_ref().is_some_and(has_ended) {
+            return Ok(());
         }
         if Instant::now() >= next {
             next += interval;

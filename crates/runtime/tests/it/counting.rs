@@ -127,6 +127,22 @@ fn privileged_counters_are_printed_once_or_until_the_end() {
 }
 
 #[test]
+fn privileged_events_end_with_the_container() {
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    bundle.ok(&["run", "-d"]);
+    let mut child = bundle.command(&["events", "--interval=50ms", &bundle.id]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("stats"));
+    bundle.run(&["kill", &bundle.id, "KILL"]);
+    // Its cgroup is still there.
+    lines.for_each(|line| drop(line.unwrap()));
+    assert!(child.wait().unwrap().success());
+    bundle.wait_for_status("stopped");
+    bundle.ok(&["delete"]);
+    bundle.assert_gone();
+}
+
+#[test]
 fn privileged_ps_shows_what_its_own_flags_say() {
     let bundle = Bundle::new(&["sh", "-c", "sleep 1001 & exec sleep 1002"]);
     bundle.ok(&["run", "-d"]);

@@ -215,8 +215,11 @@ impl Store {
         let is_file = err.kind() == io::ErrorKind::AlreadyExists;
         let err = if is_file { io::ErrorKind::NotADirectory.into() } else { err };
         let denied = err.kind() == io::ErrorKind::PermissionDenied && std::env::var_os("XDG_RUNTIME_DIR").is_none();
-        let hint =
-            if denied { " ($XDG_RUNTIME_DIR, which has another one for others than root, is not set)" } else { "" };
+        let hint = if denied && !self.named {
+            " ($XDG_RUNTIME_DIR, which has another one for others than root, is not set)"
+        } else {
+            ""
+        };
         StateError::Root { action, path: self.root.clone(), hint, source: SystemError(err) }
     }
 

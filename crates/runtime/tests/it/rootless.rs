@@ -82,6 +82,8 @@ fn privileged_an_ordinary_user_is_told_what_others_than_root_need() {
     let hint = "($XDG_RUNTIME_DIR, which has another one for others than root, is not set): permission denied";
     let text = said("unset XDG_RUNTIME_DIR; ", &["create", "one"]);
     assert!(text.contains("--root: create ") && text.contains(hint), "{text}");
+    let text = said("unset XDG_RUNTIME_DIR; ", &["--root", "/nosuch", "create", "one"]);
+    assert!(text.contains("--root: create /nosuch: permission denied"), "{text}");
     let text = said("rm config.json; ", &["spec"]);
     assert!(text.contains("level=warning") && text.contains("--rootless writes one for others"), "{text}");
     assert_eq!(said("rm config.json; ", &["spec", "--rootless"]), "");

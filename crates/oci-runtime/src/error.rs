@@ -172,8 +172,8 @@ pub enum ProcessError {
     /// The process ended before it was ready, and has a filter that can end it: its own action, or an error for a call that
     /// nothing goes on without.
     #[error(
-        "{field}: the container's process ended with status {status} before it was ready: the filter forbids a call \
-         that it needs"
+        "{field}: the filter has to allow what comes before the program: the container's process ended with status \
+         {status} before it was ready"
     )]
     Filtered {
         /// The filter's field that is at fault.

@@ -6,6 +6,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
 use sys::mount::{Attributes, set_attributes};
@@ -35,6 +36,16 @@ pub(crate) fn apply(root: BorrowedFd<'_>, plan: &MountPlan, file_system: bool) -
     let place = plan.destination.display();
     let mount = target::open(root, &plan.destination, Missing::Refuse);
     let mount = mount.map_err(Part::Destination.fault(plan, format!("remount {place}")))?;
+    // Without a flag that the kernel would set it says nothing.
+    let found = statx(&mount, "", AtFlags::EMPTY_PATH, StatxFlags::empty());
+    let is_place = found.is_ok_and(|found| {
+        let known = found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
+        known && !found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+    });
+    if is_place {
+        let what = format!("remount {place}: nothing is mounted there");
+        return Err(Part::Destination.fault(plan, what)(Errno::INVAL));
+    }
     let options = &plan.options;
     if file_system {
         reconfigure(mount.as_fd(), plan)?;

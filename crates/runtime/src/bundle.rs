@@ -139,6 +139,12 @@ pub(crate) enum BundleError {
     /// There is no root.
     #[error("root.path: is empty")]
     NoRoot,
+    /// It would be the host's, read-only or not.
+    #[error("root.path: {} is the host's own root, which cannot become a container's", path.display())]
+    HostRoot {
+        /// As given, from the bundle on.
+        path: PathBuf,
+    },
     /// A variable that no program can read. The words are runc's.
     #[error("{place}: {entry:?}: invalid environment variable: {fault}")]
     Variable {
@@ -193,6 +199,10 @@ pub(crate) fn load(directory: &Path, id: &str) -> Result<Plan, BundleError> {
             false => Err(io::ErrorKind::NotADirectory.into()),
         });
         is_directory.map_err(|err| BundleError::Root { path: path.clone(), source: SystemError(err) })?;
+        // A bind mount of it elsewhere is another mount, which can take its place.
+        if fs::canonicalize(path).is_ok_and(|path| path == Path::new("/")) {
+            return Err(BundleError::HostRoot { path: path.clone() });
+        }
     }
     Ok(plan)
 }

@@ -587,15 +587,18 @@ fn privileged_a_filter_that_forbids_every_call_ends_the_container() {
     for (action, text) in [
         (
             "SCMP_ACT_ERRNO",
-            "linux.seccomp.defaultAction: the container's process ended with status 139 before it was ready: the filter",
+            "linux.seccomp.defaultAction: the filter has to allow what comes before the program: the container's \
+             process ended with status 139 before it was ready",
         ),
         (
             "SCMP_ACT_KILL",
-            "linux.seccomp.defaultAction: the container's process ended with status 159 before it was ready: the filter",
+            "linux.seccomp.defaultAction: the filter has to allow what comes before the program: the container's \
+             process ended with status 159 before it was ready",
         ),
         (
             "SCMP_ACT_KILL_PROCESS",
-            "linux.seccomp.defaultAction: the container's process ended with status 159 before it was ready: the filter",
+            "linux.seccomp.defaultAction: the filter has to allow what comes before the program: the container's \
+             process ended with status 159 before it was ready",
         ),
     ] {
         bundle.config["linux"]["seccomp"] = json!({ "defaultAction": action });

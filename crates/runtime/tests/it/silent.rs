@@ -80,10 +80,16 @@ fn privileged_what_could_not_be_meant_is_refused_by_name() {
              such device",
         ),
         (
+            "mounts",
+            json!([{"destination": "/tmp", "type": "bind", "source": "/etc", "options": ["bind", "remount"]}]),
+            "mounts[0].destination: remount /tmp: nothing is mounted there: invalid argument",
+        ),
+        ("root", json!({"path": "/"}), "root.path: / is the host's own root, which cannot become a container's"),
+        (
             "linux.seccomp",
             json!({"defaultAction": "SCMP_ACT_ERRNO"}),
-            "linux.seccomp.defaultAction: the container's process ended with status 139 before it was ready: the filter \
-             forbids a call that it needs",
+            "linux.seccomp.defaultAction: the filter has to allow what comes before the program: the container's process \
+             ended with status 139 before it was ready",
         ),
         (
             "linux.seccomp",

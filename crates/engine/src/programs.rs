@@ -1,28 +1,33 @@
 //! The programs beside the daemon, and their versions: an update may have replaced one of them and not the others.
 
 use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use engine_api::system::Component;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tracing::debug;
 
 use crate::Engine;
 
-/// How long all of them may take to say who they are: they print one line.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long each of them may take to say who it is: it prints one line.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What each program said last, and the age of its file then: nobody is asked twice.
-static KNOWN: Mutex<BTreeMap<PathBuf, (SystemTime, String)>> = Mutex::new(BTreeMap::new());
+/// How much of what it says is read.
+const SAID_MAX_BYTES: u64 = 4096;
+
+/// What each program said last, if it did, and the age of its file then: nobody is asked twice.
+static KNOWN: Mutex<BTreeMap<PathBuf, (SystemTime, Option<String>)>> = Mutex::new(BTreeMap::new());
 
 /// The programs that are there, in the order in which a container meets them. Those that do not answer are left out.
 pub(crate) async fn components(engine: &Engine) -> Vec<Component> {
     let (shim, init) = (engine.config.shim_path.clone(), engine.config.init_path.clone());
     let runtime = shim.with_file_name("longshore-runtime");
-    let asked = bridge::blocking(move || [shim, runtime, init].iter().filter_map(|path| component(path)).collect());
-    tokio::time::timeout(TIMEOUT, asked).await.unwrap_or_default()
+    bridge::blocking(move || [shim, runtime, init].iter().filter_map(|path| component(path)).collect()).await
 }
 
 fn component(path: &Path) -> Option<Component> {
@@ -32,7 +37,9 @@ fn component(path: &Path) -> Option<Component> {
     let version = match known {
         Some((then, version)) if then == changed => version,
         _ => {
-            let version = ask(path)?;
+            let said = ask(path, TIMEOUT);
+            let version = said.inspect_err(|err| debug!("ask {} for its version: {err}", path.display())).ok();
+            let version = version.as_deref().and_then(version_in);
             let entry = (changed, version.clone());
             KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), entry);
             version
@@ -40,19 +47,26 @@ fn component(path: &Path) -> Option<Component> {
     };
     // Docker's programs have one, too, and clients print it.
     let details = BTreeMap::from([("GitCommit".to_owned(), String::new())]);
-    Some(Component { name, version, details })
+    Some(Component { name, version: version?, details })
 }
 
-fn ask(path: &Path) -> Option<String> {
-    let output = Command::new(path).arg("--version").stdin(Stdio::null()).output();
-    match output {
-        Ok(output) if output.status.success() => version_in(&String::from_utf8_lossy(&output.stdout)),
-        Ok(_) => None,
-        Err(err) => {
-            debug!("ask {} for its version: {err}", path.display());
-            None
-        }
+/// What a program says of its version. One that does not end is ended.
+fn ask(path: &Path, timeout: Duration) -> io::Result<String> {
+    let mut command = Command::new(path);
+    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())
+        .map_err(io::Error::from)
+        .and_then(|pidfd| sys::wait::readable(pidfd.as_fd(), Instant::now() + timeout));
+    if !matches!(ended, Ok(true)) {
+        child.kill()?;
     }
+    let status = child.wait()?;
+    let mut said = Vec::new();
+    if let Some(output) = child.stdout.take().filter(|_| status.success()) {
+        output.take(SAID_MAX_BYTES).read_to_end(&mut said)?;
+    }
+    ended.map(|_| String::from_utf8_lossy(&said).into_owned())
 }
 
 /// `1.2` of `program version 1.2`, which may go on: Docker's init has ` - git.de40ad0` behind it.
@@ -64,6 +78,16 @@ fn version_in(said: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_does_not_answer_is_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("silent");
+        std::fs::write(&program, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        assert_eq!(ask(&program, Duration::from_millis(50)).unwrap(), "");
+        assert!(ask(Path::new("/nosuch/program"), TIMEOUT).is_err());
+    }
 
     #[test]
     fn versions_are_found_in_what_programs_say() {

@@ -10,6 +10,7 @@
 //! - [`seccomp`], [`capability`], [`keyring`], [`bpf`] (devices): what limits a process.
 //! - [`fd`]: close_range, descriptors at given numbers. [`socket`]: descriptors over a unix socket, the peer's identity.
 //! - [`signal`]: masks, dispositions, signalfd. [`wait`]: exit statuses. [`terminal`]: pseudo-terminals.
+//! - [`quota`]: project ids of directories, and limits on them.
 //! - [`network`]: the loopback interface, netlink sockets. [`memory`]: giving pages back. `fortified`, `copy`: for musl.
 //!
 //! Whatever rustix covers safely is used from there directly, by every crate: no function here repeats one of its.
@@ -34,6 +35,7 @@ pub mod namespace;
 pub mod network;
 pub mod open;
 pub mod overlay;
+pub mod quota;
 pub mod scheduling;
 pub mod seccomp;
 pub mod signal;

@@ -1,7 +1,7 @@
 //! The one network interface that every network namespace has, and the options of netlink sockets.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -18,6 +18,16 @@ pub fn loopback_up() -> io::Result<()> {
     // SAFETY: SIOCSIFFLAGS reads one ifreq, whose name is NUL-terminated.
     crate::check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }.into())?;
     Ok(())
+}
+
+/// The network namespace that a socket is in.
+pub fn namespace_of(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // linux/sockios.h; not in libc.
+    const SIOCGSKNS: libc::c_ulong = 0x894c;
+    // SAFETY: SIOCGSKNS takes no argument, and answers a new descriptor, close-on-exec.
+    let fd = crate::check(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS as _) }.into())?;
+    // SAFETY: the kernel made it for us, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as _) })
 }
 
 /// How long an answer of the kernel may take; it is normally there when the request has been sent.

@@ -60,8 +60,27 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io:
 
 /// Receives bytes into `buffer` and descriptors, close-on-exec, appended to `fds`. 0 is the end of the stream.
 ///
-/// A message whose descriptors were cut off (more than [`FDS_MAX`]) is an error.
+/// A message whose descriptors were cut off is an error, and is gone: see [`receive_cut`].
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    let received = receive_cut(socket, buffer, fds)?;
+    if received.cut {
+        return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+    }
+    Ok(received.bytes)
+}
+
+/// What [`receive_cut`] has received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// How many bytes are in the buffer. 0 is the end of the stream.
+    pub bytes: usize,
+    /// Descriptors are missing that came with them: more than [`FDS_MAX`], or than this process may still open. The kernel
+    /// has closed them (recvmsg(2), MSG_CTRUNC).
+    pub cut: bool,
+}
+
+/// [`receive`] for those who go on with the bytes where descriptors were cut off.
+pub fn receive_cut(socket: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<Received> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
@@ -72,10 +91,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut Vec<OwnedFd>
             fds.extend(received);
         }
     }
-    if received.flags.contains(rustix::net::ReturnFlags::CTRUNC) {
-        return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
-    }
-    Ok(received.bytes)
+    Ok(Received { bytes: received.bytes, cut: received.flags.contains(rustix::net::ReturnFlags::CTRUNC) })
 }
 
 /// Who opened the other end of a connected unix socket, as it was at that time.
@@ -129,6 +145,23 @@ mod tests {
         assert_eq!(rustix::io::read(&fds[0], &mut through).unwrap(), 1);
         drop(left);
         assert_eq!(receive(right.as_fd(), &mut bytes, &mut fds).unwrap(), 0);
+    }
+
+    #[test]
+    fn bytes_outlive_descriptors_that_there_is_no_room_for() {
+        let (left, right) = UnixStream::pair().unwrap();
+        // More than ours ever send, and than the receiver's room is rounded up to.
+        const MANY: usize = 2 * FDS_MAX;
+        let many = [left.as_fd(); MANY];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MANY))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&many)));
+        sendmsg(&left, &[IoSlice::new(b"take")], &mut ancillary, SendFlags::NOSIGNAL).unwrap();
+        let (mut bytes, mut fds) = ([0; 8], Vec::new());
+        let received = receive_cut(right.as_fd(), &mut bytes, &mut fds).unwrap();
+        assert_eq!((received, &bytes[..4]), (Received { bytes: 4, cut: true }, b"take".as_slice()));
+        send(left.as_fd(), b"next", &[left.as_fd()]).unwrap();
+        assert_eq!(receive_cut(right.as_fd(), &mut bytes, &mut fds).unwrap(), Received { bytes: 4, cut: false });
     }
 
     #[test]

@@ -1,0 +1,408 @@
+//! A stage on its way through its instructions.
+
+use container_spec::signal::parse_signal;
+use dockerfile::{
+    CommandLine, Fault, Files, HealthCheck, InlineFile, Instruction, Kind, Run, RunNetwork, expand_words,
+};
+use engine_api::container::Config;
+use engine_api::paths::clean;
+use errdefs::ErrorKind;
+use oci::image::{Empty, ExecConfig, Healthcheck};
+
+use crate::args::{Arguments, VALUES_MAX};
+use crate::go;
+use crate::ports::{PortError, exposed};
+
+/// What commands find programs in where an image does not say (moby oci/defaults).
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Where the files of a command appear that are written in the Dockerfile.
+pub const SCRIPTS: &str = "/dev/pipes";
+
+/// Words of one `EXPOSE`: there are no more ports.
+const PORTS_MAX: usize = 65_536;
+
+/// Why an instruction cannot be carried out. The sentences are dockerd's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StepError {
+    /// A variable cannot be replaced, or an instruction of a base image not be read.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// It is none of ours yet.
+    #[error(
+        "the --{0} option requires BuildKit. Refer to https://docs.docker.com/go/buildkit/ to learn how to build images \
+         with BuildKit enabled"
+    )]
+    Option(&'static str),
+    /// A port is none.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// A signal is none.
+    #[error("Invalid signal: {0}")]
+    Signal(String),
+    /// Permission bits are none.
+    #[error("invalid chmod parameter: '{0}'. it should be octal string and between 0 and 07777")]
+    Mode(String),
+    /// There is no working directory.
+    #[error("cannot normalize nothing")]
+    NoDirectory,
+    /// A volume has no place.
+    #[error("VOLUME specified can not be an empty string")]
+    BlankVolume,
+}
+
+impl StepError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::InvalidArgument
+    }
+}
+
+/// A stage so far.
+#[derive(Clone, Debug, Default)]
+pub struct Stage {
+    /// What an image of it says of its containers.
+    pub config: Config,
+    /// Who maintains it.
+    pub author: String,
+    /// The arguments that it knows.
+    pub arguments: Arguments,
+    escape: char,
+    /// A command that came before its entry point stays.
+    command_set: bool,
+}
+
+/// What follows from an instruction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What history says of it; of [`Operation::Copy`] without what its files are.
+    pub words: Vec<String>,
+    /// What is done with files.
+    pub operation: Operation,
+    /// What the user is told.
+    pub note: Option<String>,
+}
+
+/// What is done with files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Nothing.
+    None,
+    /// A directory is made, unless it is there.
+    MakeDirectory(String),
+    /// Something is run.
+    Run(RunStep),
+    /// Files are copied.
+    Copy {
+        /// Which, and where to.
+        files: Box<Files>,
+        /// Whether archives are unpacked, and downloads made.
+        add: bool,
+    },
+}
+
+/// Something that is run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunStep {
+    /// The words.
+    pub command: Vec<String>,
+    /// The environment.
+    pub env: Vec<String>,
+    /// With which network.
+    pub network: RunNetwork,
+    /// A file that has to be at [`SCRIPTS`] meanwhile.
+    pub script: Option<InlineFile>,
+}
+
+impl Stage {
+    /// A stage that begins with an image that says so; answers the instructions that it asks for.
+    pub fn begin(base: &ExecConfig, author: &str, arguments: Arguments, escape: char) -> (Stage, Vec<String>) {
+        let mut config = Config {
+            user: base.user.clone(),
+            exposed_ports: base.exposed_ports.clone(),
+            env: base.env.clone(),
+            entrypoint: base.entrypoint.clone(),
+            cmd: base.cmd.clone(),
+            volumes: base.volumes.clone(),
+            working_dir: base.working_dir.clone(),
+            labels: base.labels.clone(),
+            stop_signal: base.stop_signal.clone(),
+            args_escaped: base.args_escaped,
+            healthcheck: base.healthcheck.clone(),
+            shell: base.shell.clone(),
+            ..Config::default()
+        };
+        let env = config.env.get_or_insert_default();
+        if !env.iter().any(|entry| entry.split('=').next() == Some("PATH")) {
+            env.push(PATH.to_owned());
+        }
+        let triggers = base.on_build.clone().unwrap_or_default();
+        (Stage { config, author: author.to_owned(), arguments, escape, command_set: false }, triggers)
+    }
+
+    /// Takes an instruction. `literal` is one whose variables are none.
+    pub fn step(&mut self, instruction: &Instruction, literal: bool) -> Result<Step, StepError> {
+        let instruction = match literal {
+            true => instruction.clone(),
+            false => instruction.expand(self.escape, &|name| self.value(name))?,
+        };
+        let mut note = None;
+        let comment = match instruction.kind {
+            Kind::Run(run) => return self.run(run),
+            Kind::Add(files) => return self.copy(files, true),
+            Kind::Copy(files) => return self.copy(files, false),
+            Kind::Workdir(path) => return self.workdir(&path),
+            Kind::Env(pairs) => self.env(pairs.into_iter().map(|pair| (pair.name, pair.value))),
+            Kind::Label(pairs) => {
+                let mut comment = "LABEL".to_owned();
+                for pair in pairs {
+                    comment.push_str(&format!(" {}={}", pair.name, pair.value));
+                    self.config.labels.get_or_insert_default().insert(pair.name, pair.value);
+                }
+                comment
+            }
+            Kind::Arg(args) => {
+                let told = args.iter().map(|arg| match &arg.default {
+                    Some(value) => format!("{}={value}", arg.name),
+                    None => arg.name.clone(),
+                });
+                let comment = format!("ARG {}", told.collect::<Vec<_>>().join(" "));
+                args.iter().for_each(|arg| self.arguments.add(arg));
+                comment
+            }
+            Kind::Cmd(line) => self.cmd(&line),
+            Kind::Entrypoint(line) => self.entrypoint(&line),
+            Kind::Expose(words) => self.expose(&words)?,
+            Kind::HealthCheck(check) => {
+                note = self.overridden_check();
+                self.health_check(check)
+            }
+            Kind::Maintainer(name) => {
+                self.author.clone_from(&name);
+                format!("MAINTAINER {name}")
+            }
+            Kind::OnBuild(trigger) => {
+                let comment = format!("ONBUILD {trigger}");
+                self.config.on_build.get_or_insert_default().push(trigger);
+                comment
+            }
+            Kind::Shell(words) => {
+                let comment = format!("SHELL {}", go::list(&words));
+                self.config.shell = Some(words);
+                comment
+            }
+            Kind::StopSignal(signal) => {
+                parse_signal(&signal).ok_or_else(|| StepError::Signal(signal.clone()))?;
+                self.config.stop_signal.clone_from(&signal);
+                format!("STOPSIGNAL {signal}")
+            }
+            Kind::User(user) => {
+                self.config.user.clone_from(&user);
+                format!("USER {user}")
+            }
+            Kind::Volume(places) => self.volumes(&places)?,
+        };
+        self.check_values()?;
+        Ok(Step { words: self.nop([String::from("#(nop) "), comment]), operation: Operation::None, note })
+    }
+
+    /// Refuses values that only grow by each other.
+    fn check_values(&self) -> Result<(), Fault> {
+        self.arguments.check()?;
+        let env = self.config.env.iter().flatten().map(String::len).sum::<usize>();
+        if env > VALUES_MAX { Err(Fault::TooLong) } else { Ok(()) }
+    }
+
+    fn value(&self, name: &str) -> Option<String> {
+        let own = self.config.env.iter().flatten().rev().find_map(|entry| {
+            let (own, value) = entry.split_once('=').unwrap_or((entry, ""));
+            (own == name).then(|| value.to_owned())
+        });
+        own.or_else(|| self.arguments.get(name))
+    }
+
+    fn shell(&self) -> Vec<String> {
+        let own = self.config.shell.clone().filter(|shell| !shell.is_empty());
+        own.unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()])
+    }
+
+    /// What history says of something that was not run.
+    pub fn nop(&self, words: impl IntoIterator<Item = String>) -> Vec<String> {
+        self.shell().into_iter().chain(words).collect()
+    }
+
+    fn env(&mut self, pairs: impl Iterator<Item = (String, String)>) -> String {
+        let mut comment = "ENV".to_owned();
+        for (name, value) in pairs {
+            let text = format!("{name}={value}");
+            comment.push_str(&format!(" {text}"));
+            let own = self.config.env.get_or_insert_default();
+            match own.iter_mut().find(|entry| entry.split('=').next() == Some(&name)) {
+                Some(entry) => *entry = text,
+                None => own.push(text),
+            }
+        }
+        comment
+    }
+
+    /// The words of a command.
+    fn command(&self, line: &CommandLine) -> Vec<String> {
+        match line.shell && !line.words.is_empty() {
+            true => self.nop(line.words.iter().cloned()),
+            false => line.words.clone(),
+        }
+    }
+
+    fn cmd(&mut self, line: &CommandLine) -> String {
+        let words = self.command(line);
+        let comment = format!("CMD {}", go::quote_list(&words));
+        self.config.cmd = Some(words);
+        self.command_set |= !line.words.is_empty();
+        comment
+    }
+
+    fn entrypoint(&mut self, line: &CommandLine) -> String {
+        let words = self.command(line);
+        let comment = format!("ENTRYPOINT {}", go::quote_list(&words));
+        self.config.entrypoint = Some(words).filter(|words| !words.is_empty());
+        if !self.command_set {
+            self.config.cmd = None;
+        }
+        comment
+    }
+
+    fn expose(&mut self, words: &[String]) -> Result<String, StepError> {
+        let mut ports = Vec::new();
+        for word in words {
+            ports.extend(expand_words(word, self.escape, &|name| self.value(name))?);
+            if ports.len() > PORTS_MAX {
+                return Err(Fault::TooLong.into());
+            }
+        }
+        for port in &ports {
+            let own = self.config.exposed_ports.get_or_insert_default();
+            own.extend(exposed(port)?.into_iter().map(|port| (port, Empty {})));
+        }
+        Ok(format!("EXPOSE {}", ports.join(" ")))
+    }
+
+    fn overridden_check(&self) -> Option<String> {
+        let test = self.config.healthcheck.as_ref()?.test.as_ref()?;
+        let is_one = test.first().is_some_and(|kind| kind != "NONE");
+        is_one.then(|| format!("Note: overriding previous HEALTHCHECK: {}\n", go::list(test)))
+    }
+
+    fn health_check(&mut self, check: HealthCheck) -> String {
+        let times = [check.interval, check.timeout, check.start_period, check.start_interval].map(go::duration);
+        let comment = format!("HEALTHCHECK &{{{} {} {}}}", go::list(&check.test), times.join(" "), check.retries);
+        self.config.healthcheck = Some(Healthcheck {
+            test: Some(check.test),
+            interval: check.interval,
+            timeout: check.timeout,
+            start_period: check.start_period,
+            start_interval: check.start_interval,
+            retries: check.retries,
+        });
+        comment
+    }
+
+    fn volumes(&mut self, places: &[String]) -> Result<String, StepError> {
+        if places.iter().any(String::is_empty) {
+            return Err(StepError::BlankVolume);
+        }
+        let own = self.config.volumes.get_or_insert_default();
+        own.extend(places.iter().map(|place| (place.clone(), Empty {})));
+        Ok(format!("VOLUME {}", go::list(places)))
+    }
+
+    fn workdir(&mut self, path: &str) -> Result<Step, StepError> {
+        self.config.working_dir = match path {
+            "" => return Err(StepError::NoDirectory),
+            path if path.starts_with('/') => path.to_owned(),
+            path => clean(&format!("/{}/{path}", self.config.working_dir)),
+        };
+        let place = self.config.working_dir.clone();
+        let words = self.nop([format!("#(nop) WORKDIR {place}")]);
+        Ok(Step { words, operation: Operation::MakeDirectory(clean(&place)), note: None })
+    }
+
+    fn run(&self, run: Run) -> Result<Step, StepError> {
+        if !run.mounts.is_empty() {
+            return Err(StepError::Option("mount"));
+        }
+        for flag in ["security", "device"] {
+            if run.flags.iter().any(|own| own == flag) && (run.insecure || flag == "device") {
+                return Err(StepError::Option(flag));
+            }
+        }
+        let (line, script) = with_files(run.command);
+        let command = self.command(&line);
+        let env = self.config.env.clone().unwrap_or_default();
+        let arguments = self.arguments.environment(&env);
+        let mut words = command.clone();
+        if !arguments.is_empty() {
+            let told: Vec<String> = arguments.iter().filter(|entry| self.arguments.counts(entry)).cloned().collect();
+            words = [format!("|{}", told.len())].into_iter().chain(told).chain(words).collect();
+        }
+        let env = env.into_iter().chain(arguments).collect();
+        let operation = Operation::Run(RunStep { command, env, network: run.network, script });
+        Ok(Step { words, operation, note: None })
+    }
+
+    fn copy(&self, mut files: Files, add: bool) -> Result<Step, StepError> {
+        if !files.checksum.is_empty() {
+            return Err(StepError::Option("checksum"));
+        }
+        if files.keep_git_dir.is_some() {
+            return Err(StepError::Option("keep-git-dir"));
+        }
+        if !files.chmod.is_empty() {
+            let mode = u32::from_str_radix(&files.chmod, 8).ok().filter(|mode| *mode <= 0o7777);
+            mode.ok_or_else(|| StepError::Mode(files.chmod.clone()))?;
+        }
+        let whole = self.absolute(&files.destination);
+        let told = std::mem::replace(&mut files.destination, whole);
+        let name = if add { "ADD" } else { "COPY" };
+        let words = self.nop([format!("#(nop) {name} "), format!(" in {told} ")]);
+        Ok(Step { words, operation: Operation::Copy { files: Box::new(files), add }, note: None })
+    }
+
+    /// From the root, with the end that asks for a directory.
+    fn absolute(&self, place: &str) -> String {
+        let is_directory = place.ends_with('/') || place.ends_with("/.") || matches!(place, "." | "..");
+        let whole = match place.starts_with('/') {
+            true => clean(place),
+            false => clean(&format!("/{}/{place}", self.config.working_dir)),
+        };
+        if is_directory && whole != "/" { whole + "/" } else { whole }
+    }
+}
+
+/// A command with its heredocs: as BuildKit reads them.
+fn with_files(mut line: CommandLine) -> (CommandLine, Option<InlineFile>) {
+    let files = std::mem::take(&mut line.files);
+    let ([word], Some(first)) = (&mut line.words[..], files.first()) else { return (line, None) };
+    let alone = word.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with("<<") && files.len() == 1;
+    let alone = alone && word.split_whitespace().count() == 1;
+    match alone {
+        true if first.text.starts_with("#!") => {
+            line.words = vec![format!("{SCRIPTS}/{}", first.name)];
+            line.shell = false;
+            (line, Some(first.clone()))
+        }
+        true => {
+            *word = first.text.clone();
+            (line, None)
+        }
+        // The shell reads them, and knows which tabs do not count.
+        false => {
+            for file in &files {
+                word.push_str(&format!("\n{}{}", file.raw, file.name));
+            }
+            (line, None)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

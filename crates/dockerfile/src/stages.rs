@@ -1,0 +1,111 @@
+//! A whole Dockerfile: arguments for all, and stages.
+
+use crate::fault::{Fault, ParseError};
+use crate::flags::{Flags, Takes};
+use crate::instruction::{self, Arg, Instruction, Kind};
+use crate::lines::{self, Node};
+
+/// A Dockerfile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dockerfile {
+    /// `# escape=`.
+    pub escape: char,
+    /// `# syntax=`.
+    pub syntax: Option<String>,
+    /// `# check=`.
+    pub check: Option<String>,
+    /// The `ARG`s before the first stage, each with its line.
+    pub arguments: Vec<Instruction>,
+    /// The stages, in order.
+    pub stages: Vec<Stage>,
+    /// Lines that go on behind an empty one, which will be an error one day.
+    pub empty_continuations: Vec<String>,
+}
+
+/// What is between one `FROM` and the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// Its name, in lower case; empty for none.
+    pub name: String,
+    /// An image, a stage or `scratch`, with variables.
+    pub base: String,
+    /// The wanted platform, with variables; empty for any.
+    pub platform: String,
+    /// The whole line, as written.
+    pub original: String,
+    /// Its line in the text, from 1.
+    pub line: usize,
+    /// Its instructions.
+    pub instructions: Vec<Instruction>,
+}
+
+impl Dockerfile {
+    /// All arguments before the first stage.
+    pub fn meta_args(&self) -> impl Iterator<Item = &Arg> {
+        self.arguments.iter().flat_map(|instruction| match &instruction.kind {
+            Kind::Arg(args) => args.as_slice(),
+            _ => &[],
+        })
+    }
+
+    /// The stage of a name, whatever its case.
+    pub fn stage(&self, name: &str) -> Option<usize> {
+        self.stages.iter().position(|stage| stage.name.eq_ignore_ascii_case(name))
+    }
+}
+
+/// Reads a Dockerfile.
+pub fn parse(text: &str) -> Result<Dockerfile, ParseError> {
+    let tree = lines::parse(text)?;
+    let (mut arguments, mut stages) = (Vec::new(), Vec::<Stage>::new());
+    for node in &tree.nodes {
+        let wrong = |fault| ParseError::Instruction { line: node.line, fault };
+        if node.name.eq_ignore_ascii_case("from") {
+            stages.push(from(node).map_err(wrong)?);
+            continue;
+        }
+        let instruction = instruction::parse(node).map_err(wrong)?;
+        match stages.last_mut() {
+            Some(stage) => stage.instructions.push(instruction),
+            None if matches!(instruction.kind, Kind::Arg(_)) => arguments.push(instruction),
+            None => return Err(ParseError::Misplaced { line: node.line, fault: Fault::NoStage }),
+        }
+    }
+    Ok(Dockerfile {
+        escape: tree.escape,
+        syntax: tree.syntax,
+        check: tree.check,
+        arguments,
+        stages,
+        empty_continuations: tree.empty_continuations,
+    })
+}
+
+fn from(node: &Node) -> Result<Stage, Fault> {
+    let (base, name) = match &node.args[..] {
+        [base] => (base, String::new()),
+        [base, word, name] if word.eq_ignore_ascii_case("as") => (base, stage_name(name)?),
+        _ => return Err(Fault::From),
+    };
+    let flags = Flags::parse(&node.flags, &[("platform", Takes::One)])?;
+    Ok(Stage {
+        name,
+        base: base.clone(),
+        platform: flags.text("platform"),
+        original: node.original.trim().to_owned(),
+        line: node.line,
+        instructions: Vec::new(),
+    })
+}
+
+fn stage_name(name: &str) -> Result<String, Fault> {
+    let lower = name.to_lowercase();
+    let mut letters = lower.chars();
+    let fits = letters.next().is_some_and(|letter| letter.is_ascii_lowercase())
+        && letters
+            .all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || matches!(letter, '-' | '_' | '.'));
+    if fits { Ok(lower) } else { Err(Fault::StageName(name.to_owned())) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::error::CgroupError;
 use crate::facts::{Controller, Hierarchies, Version};
@@ -86,10 +86,15 @@ pub(crate) fn followed(
 }
 
 fn below(path: &Path) -> Result<&Path, CgroupError> {
-    let normal = |part: std::path::Component<'_>| matches!(part, std::path::Component::Normal(_));
-    let below = path.strip_prefix("/").ok().filter(|below| below.components().all(normal));
-    let below = below.filter(|below| !below.as_os_str().is_empty());
-    below.ok_or_else(|| CgroupError::Path { path: path.to_owned() })
+    let refused = |fault| CgroupError::Path { path: path.to_owned(), fault };
+    let below = path.strip_prefix("/").map_err(|_| refused("is not absolute: it has to begin with /"))?;
+    if below.components().any(|part| part == Component::ParentDir) {
+        return Err(refused("has \"..\" in it, which could lead out of the hierarchy: it has to be written without"));
+    }
+    match below.components().next() {
+        None => Err(refused("is the hierarchy's root, which is the host's: it has to name a cgroup below")),
+        Some(_) => Ok(below),
+    }
 }
 
 /// Makes the directories with everything above them, and readies them for processes. What was made above is told in `above`.

@@ -54,10 +54,12 @@ pub enum CgroupError {
         version: Version,
     },
     /// The path could leave the hierarchy.
-    #[error("linux.cgroupsPath: {} is not absolute, has dots, or is the root", path.display())]
+    #[error("linux.cgroupsPath: {} {fault}", path.display())]
     Path {
         /// The path.
         path: PathBuf,
+        /// What is wrong with it.
+        fault: &'static str,
     },
     /// No hierarchy is mounted at all.
     #[error("no cgroup hierarchy is mounted")]

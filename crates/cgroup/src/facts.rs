@@ -47,7 +47,8 @@ pub enum Controller {
 }
 
 impl Controller {
-    pub(crate) const ALL: [Controller; 13] = [
+    /// All of them, in the order of the kernel's list.
+    pub const ALL: [Controller; 13] = [
         Controller::Memory,
         Controller::Cpu,
         Controller::Cpuacct,

@@ -18,7 +18,7 @@ use crate::events::wait_for;
 use crate::facts::{Controller, Hierarchies, Version};
 use crate::freeze;
 use crate::plan::plan;
-use crate::tree::{collect_procs, remove_tree};
+use crate::tree::{collect_procs, remove_tree, thaw};
 use crate::undo::Before;
 
 /// The cgroup of one container: a directory in each hierarchy that it needs.
@@ -114,14 +114,7 @@ impl Cgroup {
     ///
     /// With version 1 a limit whose hierarchy the container is not in moves its processes there.
     pub fn update(&mut self, hierarchies: &Hierarchies, resources: &Resources) -> Result<(), CgroupError> {
-        let resources = Resources { devices: Vec::new(), ..resources.clone() };
-        let writes = plan(&resources, hierarchies).map_err(|source| CgroupError::Plan { source })?;
-        if let (Version::V2, Some(memory)) = (self.version, &resources.memory) {
-            check_usage(self, memory)?;
-        }
-        extend(self, hierarchies, &writes)?;
-        let before = Before::read(self, &writes);
-        apply(self, &writes).inspect_err(|_| before.put_back())
+        change(self, hierarchies, resources).map(drop)
     }
 
     /// Opens what a new process needs to come in.
@@ -258,11 +251,11 @@ impl Cgroup {
         found
     }
 
-    /// Thaws the directory: a frozen process of version 1 does not even die.
+    /// Thaws the directory, and those that the container has made below and may have frozen: a frozen process of version 1
+    /// does not even die.
     fn let_die(&self) {
         if let (Version::V1, Ok(directory)) = (self.version, self.directory(Controller::Freezer)) {
-            // If it stays frozen the deadline tells.
-            let _ = fs::write(directory.join("freezer.state"), "THAWED");
+            thaw(directory);
         }
     }
 
@@ -304,6 +297,19 @@ impl Cgroup {
         let first = results.fold(Ok(()), Result::and);
         first.map_err(|(path, source)| CgroupError::Io { action: "remove", path, source })
     }
+}
+
+/// [`Cgroup::update`] for those who may have to take it back: what the files said before is the answer.
+pub fn change(group: &mut Cgroup, hierarchies: &Hierarchies, resources: &Resources) -> Result<Before, CgroupError> {
+    let resources = Resources { devices: Vec::new(), ..resources.clone() };
+    let writes = plan(&resources, hierarchies).map_err(|source| CgroupError::Plan { source })?;
+    if let (Version::V2, Some(memory)) = (group.version, &resources.memory) {
+        check_usage(group, memory)?;
+    }
+    extend(group, hierarchies, &writes)?;
+    let before = Before::read(group, &writes);
+    apply(group, &writes).inspect_err(|_| before.put_back())?;
+    Ok(before)
 }
 
 /// Cgroups below `parent`, as `--cgroup` of exec names them: a path, with version 1 for each controller that differs.

@@ -43,9 +43,10 @@ pub use delegation::delegate;
 pub use error::CgroupError;
 pub use facts::{Controller, Hierarchies, Hierarchy, Version};
 pub use field::Field;
-pub use group::{Cgroup, Entrance, below, is_frozen, signal_all};
+pub use group::{Cgroup, Entrance, below, change, is_frozen, signal_all};
 pub use plan::{Absent, PlanError, Write, cpu_weight, plan};
 pub use stats::{
     BlkioEntry, BlkioStats, CpuStats, CpuUsage, CpusetStats, HugetlbStats, MemoryEntry, MemoryStats, PidsStats,
     Pressure, PressureShare, Stats, Throttling, stats,
 };
+pub use undo::Before;

@@ -52,6 +52,21 @@ pub(crate) fn collect_procs(directory: &Path, found: &mut BTreeSet<i32>) {
     );
 }
 
+/// Lets the processes of a directory of version 1 and those below go on; above before below, as what is above holds them.
+pub(crate) fn thaw(directory: &Path) {
+    // If one stays frozen the deadline of whoever waits tells.
+    let _ = walk(
+        directory,
+        &mut |here| {
+            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            if let Ok(file) = openat(here, "freezer.state", flags, Mode::empty()) {
+                let _ = rustix::io::write(&file, b"THAWED");
+            }
+        },
+        &mut |_, _| {},
+    );
+}
+
 /// Calls `enter` in each directory before it looks at those below, and `leave` with a directory's parent and its name after
 /// them. A tree that is not there has no directories.
 ///

@@ -9,7 +9,7 @@ use crate::plan::{Absent, Write};
 
 /// What the files of a change said before it.
 #[derive(Debug)]
-pub(crate) struct Before(Vec<Old>);
+pub struct Before(Vec<Old>);
 
 /// One limit in one file.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Before {
 
     /// Puts back what is another one now, as far as the kernel takes it: the last change first, and once more what could not
     /// be before others were.
-    pub(crate) fn put_back(&self) {
+    pub fn put_back(&self) {
         for _ in 0..2 {
             for Old { path, value } in self.0.iter().rev() {
                 let now = fs::read_to_string(path).unwrap_or_default();

@@ -26,7 +26,7 @@ use crate::process::ProcessPlan;
 use crate::rootless::CgroupNeed;
 use crate::scheduling::Machine;
 use crate::supply::{clone_nodes, makes_nodes};
-use crate::user_namespace::bounding;
+use crate::user_namespace::{bounding, is_privileged};
 use crate::{labels, user};
 
 /// Standard input, output and error of a process.
@@ -188,6 +188,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
     require_one_thread()?;
     let spec = options.spec;
     let mut plan = Plan::new(spec)?;
+    require_root_or_namespace(&plan)?;
     require_terminal(&spec.process, &options.stdio)?;
     labels::check_mounts(spec)?;
     let hooks = hooks(&options)?;
@@ -250,6 +251,15 @@ pub fn create(options: CreateOptions<'_>) -> Result<Container, CreateError> {
             Err(err)
         }
     }
+}
+
+/// Mounts and namespaces are the host's root's to make, or those of a user namespace's.
+fn require_root_or_namespace(plan: &Plan) -> Result<(), CreateError> {
+    let uid = rustix::process::geteuid();
+    if uid.is_root() || plan.namespaces.all.contains(ThreadNameSpaceType::USER) || is_privileged()? {
+        return Ok(());
+    }
+    Err(FieldError::Rootless { uid: uid.as_raw() }.at("linux.namespaces").into())
 }
 
 /// A process that died says nothing; its cgroup may. And a file that is missing may be masked.

@@ -33,7 +33,7 @@ pub enum FieldError {
         most: i128,
     },
     /// A number too small, where the greatest is nothing to tell.
-    #[error("{number} {unit} are less than {least}")]
+    #[error("{number} {unit} are not {least} or more")]
     TooFew {
         /// The number.
         number: i64,
@@ -83,7 +83,7 @@ pub enum FieldError {
         path: String,
     },
     /// No list of numbers and ranges.
-    #[error("{text:?} is not a list of numbers up to {most}")]
+    #[error("{text:?} is not a list of numbers from 0 to {most} and of ranges of them, as 0-3,5")]
     List {
         /// As given.
         text: String,
@@ -136,8 +136,8 @@ pub enum FieldError {
         /// The mount point.
         path: String,
     },
-    /// Something else is bound over /proc, where programs believe what they read. The words are runc's.
-    #[error("{path} cannot be mounted because it is not of type proc")]
+    /// Something else is mounted over /proc, where programs believe what they read. The first words are runc's.
+    #[error("{path} cannot be mounted because it is not of type proc: only proc, or a bind mount of one, may be there")]
     NotProc {
         /// The mount point.
         path: String,
@@ -164,6 +164,15 @@ pub enum FieldError {
     RootDirectory {
         /// As given.
         path: String,
+    },
+    /// Who is not root makes containers in user namespaces alone. The first words are runc's.
+    #[error(
+        "rootless container requires user namespaces: user {uid} of the host needs one of type \"user\", and \
+         linux.uidMappings and linux.gidMappings (`spec --rootless` writes them)"
+    )]
+    Rootless {
+        /// The user.
+        uid: u32,
     },
     /// The host has nothing of the kind.
     #[error("{what} is disabled on this host or not supported by its kernel")]

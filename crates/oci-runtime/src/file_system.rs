@@ -14,6 +14,7 @@ use sys::overlay;
 
 use crate::fault::{Fault, Part, kernel_words};
 use crate::mounts::MountPlan;
+use crate::overlay_options;
 
 /// A new file system for a place below the root, as a detached mount; still writable if it is [`MountPlan::read_only_last`].
 pub(crate) fn new_file_system(plan: &MountPlan, kind: &str) -> Result<OwnedFd, Fault> {
@@ -89,6 +90,9 @@ fn configure(plan: &MountPlan, kind: &str, joined_lower: Option<&str>) -> Result
     data.chain(flags).try_for_each(|(key, value)| set(context, plan, kind, key, value))?;
     let failed = |err: Errno| {
         let what = format!("make the {kind} on {} of {source:?}{}", plan.destination.display(), kernel_words(context));
+        if let Some(why) = explained(plan, kind, err) {
+            return Part::Options.fault(plan, why)(err);
+        }
         // What is said of a source that is no disk.
         let part = if matches!(err, Errno::NOENT | Errno::NOTBLK) { Part::Source } else { Part::Whole };
         part.fault(plan, what)(err)
@@ -96,6 +100,22 @@ fn configure(plan: &MountPlan, kind: &str, joined_lower: Option<&str>) -> Result
     fsconfig_create(context).map_err(failed)?;
     let attributes = MountAttrFlags::from_bits_retain(plan.options.attributes.set as u32);
     fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(failed)
+}
+
+/// What is wrong with an overlay that the kernel does not make.
+fn explained(plan: &MountPlan, kind: &str, err: Errno) -> Option<String> {
+    let (options, place) = (Some(&plan.options).filter(|_| kind == "overlay")?, plan.destination.display());
+    if err == Errno::NOENT {
+        // Before Linux 6.5 it looks for layers only now.
+        let mut layers = options.data.iter().filter(|(key, _)| key == "lowerdir");
+        return layers.find_map(|(key, value)| {
+            let missing = overlay_options::missing_layer(key, value.as_deref())?;
+            let value = value.as_deref()?;
+            let which = if missing == value { String::new() } else { format!(" ({missing})") };
+            Some(format!("overlay on {place} refuses {:?}{which}", format!("{key}={value}")))
+        });
+    }
+    Some(format!("overlay on {place}: {}", overlay_options::explain(options)?))
 }
 
 /// Gives a file system one of its options.
@@ -112,7 +132,10 @@ pub(crate) fn set(
     };
     done.map_err(|err| {
         let option = value.map_or_else(|| key.to_owned(), |value| format!("{key}={value}"));
-        let words = kernel_words(context);
+        let missing = overlay_options::missing_layer(key, value).filter(|_| err == Errno::NOENT);
+        // The only one is in the option itself.
+        let missing = missing.filter(|layer| Some(layer.as_str()) != value);
+        let words = missing.map_or_else(|| kernel_words(context), |layer| format!(" ({layer})"));
         Part::Options.fault(plan, format!("{kind} on {} refuses {option:?}{words}", plan.destination.display()))(err)
     })
 }

@@ -87,6 +87,7 @@ mod labels;
 mod mount_options;
 mod mounts;
 mod net_devices;
+mod overlay_options;
 mod place;
 mod plan;
 mod process;

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use cgroup::{Cgroup, Hierarchies, Version};
+use cgroup::{Cgroup, Controller, Hierarchies, Version};
 use oci::runtime::{Mount, Root};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, symlinkat};
 use rustix::io::Errno;
@@ -24,6 +24,7 @@ use crate::field::FieldError;
 use crate::file_system::{file_system, new_file_system};
 use crate::id_map::{self, IdMap};
 use crate::mount_options::{self, MountOptions};
+use crate::overlay_options;
 use crate::process::is_proc;
 use crate::remount;
 use crate::supply::Wanted;
@@ -60,8 +61,25 @@ pub(crate) enum MountKind {
     Remount { file_system: bool },
 }
 
-/// Options that give an overlay its layers (overlayfs.rst).
-const LAYERS: [&str; 3] = ["lowerdir", "lowerdir+", "datadir+"];
+/// What the kernel knows of either version (kernel/cgroup/cgroup.c `cgroup2_fs_parameters`, cgroup-v1.c
+/// `cgroup1_fs_parameters`): the container's own cgroups are the ones that there are, so that they change nothing; what is
+/// none of them is a mistake. Controllers of version 1 are options, too.
+const CGROUP_OPTIONS: [&str; 14] = [
+    "all",
+    "clone_children",
+    "cpuset_v2_mode",
+    "favordynmods",
+    "memory_hugetlb_accounting",
+    "memory_localevents",
+    "memory_recursiveprot",
+    "name",
+    "none",
+    "noprefix",
+    "nsdelegate",
+    "pids_localevents",
+    "release_agent",
+    "xattr",
+];
 
 /// File systems whose content depends on who mounts them.
 const IN_CHILD: [&str; 3] = ["proc", "sysfs", "mqueue"];
@@ -91,21 +109,23 @@ impl MountPlan {
         if self.options.copy_up && kind != "tmpfs" {
             return refused("tmpcopyup".into(), "a mount that is not of type tmpfs");
         }
-        if matches!(&self.kind, MountKind::FileSystem(kind) if kind == "overlay")
-            && !LAYERS.iter().any(|key| self.options.has(key))
-        {
-            return Err(FieldError::Needs { with: "lowerdir=, the layers of the overlay" }.at(Part::Options.of(self)));
+        if matches!(&self.kind, MountKind::FileSystem(kind) if kind == "overlay") {
+            overlay_options::check(&self.options).map_err(|err| err.at(Part::Options.of(self)))?;
         }
-        if self.kind != MountKind::Bind {
-            return Ok(());
-        }
-        if self.source.as_os_str().is_empty() {
-            return Err(FieldError::Empty.at(Part::Source.of(self)));
-        }
+        let of_cgroups =
+            |key: &str| CGROUP_OPTIONS.contains(&key) || Controller::ALL.iter().any(|known| known.name() == key);
         // The kernel would ignore them, and with them what they were to limit.
-        match self.options.data.first() {
-            Some((key, None)) => refused(key.clone(), "a bind mount"),
-            Some((key, Some(value))) => refused(format!("{key}={value}"), "a bind mount"),
+        let (of, ignored) = match self.kind {
+            MountKind::Cgroup => ("a cgroup mount", self.options.data.iter().find(|(key, _)| !of_cgroups(key))),
+            MountKind::Bind if self.source.as_os_str().is_empty() => {
+                return Err(FieldError::Empty.at(Part::Source.of(self)));
+            }
+            MountKind::Bind => ("a bind mount", self.options.data.first()),
+            _ => return Ok(()),
+        };
+        match ignored {
+            Some((key, None)) => refused(key.clone(), of),
+            Some((key, Some(value))) => refused(format!("{key}={value}"), of),
             None => Ok(()),
         }
     }
@@ -165,13 +185,19 @@ impl MountPlan {
             "sys/crypto/fips_enabled",
         ];
         let Ok(below) = self.destination.strip_prefix("/proc") else { return Ok(()) };
+        let path = self.destination.display().to_string();
+        if below == Path::new("")
+            && matches!(self.kind, MountKind::FileSystem(_) | MountKind::InChild(_))
+            && !self.is_proc()
+        {
+            return Err(FieldError::NotProc { path }.at(Part::Type.of(self)));
+        }
         let allowed = match below.to_str() {
             // What is there stays what it is with other flags.
             Some("") => self.is_proc() || matches!(self.kind, MountKind::Bind | MountKind::Remount { .. }),
             Some(file) => ALLOWED.contains(&file),
             None => false,
         };
-        let path = self.destination.display().to_string();
         if allowed { Ok(()) } else { Err(FieldError::InsideProc { path }.at(format!("{}.destination", self.field))) }
     }
 }

@@ -221,7 +221,12 @@ mod tests {
         assert!(affinity.contains("first_processors: Some(Mask([11])), last_processors: None"), "{affinity}");
         for list in ["x", "1-", "3-1", "65536", "-1", ",", " ", "1-2-3"] {
             let text = process("execCPUAffinity", json!({ "final": list }));
-            assert_eq!(text, format!("process.execCPUAffinity.final: {list:?} is not a list of numbers up to 65535"));
+            assert_eq!(
+                text,
+                format!(
+                    "process.execCPUAffinity.final: {list:?} is not a list of numbers from 0 to 65535 and of ranges of them, as 0-3,5"
+                )
+            );
         }
     }
 
@@ -236,7 +241,10 @@ mod tests {
         for (policy, text) in [
             (json!({"mode": "MPOL_BIND"}), "is empty"),
             (json!({"mode": "MPOL_LOCAL", "nodes": "0"}), "contradicts MPOL_LOCAL"),
-            (json!({"mode": "MPOL_INTERLEAVE", "nodes": "a"}), "\"a\" is not a list of numbers up to 65535"),
+            (
+                json!({"mode": "MPOL_INTERLEAVE", "nodes": "a"}),
+                "\"a\" is not a list of numbers from 0 to 65535 and of ranges of them, as 0-3,5",
+            ),
         ] {
             assert_eq!(linux("memoryPolicy", policy), format!("linux.memoryPolicy.nodes: {text}"));
         }

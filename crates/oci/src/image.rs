@@ -115,6 +115,9 @@ pub struct ArchiveManifest {
     pub repo_tags: Option<Vec<String>>,
     /// The layers' paths in the archive, lowest first.
     pub layers: Vec<String>,
+    /// The id of the image that it was built from, if that is in the archive, too. Docker's alone.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub parent: String,
 }
 
 /// An image configuration (image-spec v1.1 config.md, and the fields Docker adds to it).

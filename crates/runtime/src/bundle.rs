@@ -1,6 +1,7 @@
 //! A bundle's config.json, read and judged before anything is made. Pure, but for the reading.
 
 mod advice;
+mod needed;
 mod twice;
 
 use std::fs::{self, File};
@@ -78,17 +79,25 @@ pub(crate) enum BundleError {
         field: String,
     },
     /// The root is not there, or is no directory.
-    #[error("root.path: {}", path.display())]
+    #[error("root.path: {}{}", path.display(), leads_to(target.as_deref()))]
     Root {
         /// As it was looked for.
         path: PathBuf,
+        /// Where it leads, if it is a symbolic link.
+        target: Option<PathBuf>,
         /// The kernel's answer.
         source: SystemError,
     },
     /// No version of the specification.
     #[error("ociVersion: is missing, 1.0.0 to {} are honoured", oci::runtime::VERSION)]
     NoVersion,
-    /// A version of the specification that came later, or none.
+    /// Not the form that the specification wants, which nobody could compare.
+    #[error("ociVersion: {version:?} is no semantic version, as {} is (MAJOR.MINOR.PATCH)", oci::runtime::VERSION)]
+    NoSemantic {
+        /// As given.
+        version: String,
+    },
+    /// A version of the specification whose major number is another one.
     #[error("ociVersion: {version:?} is not supported, only 1.0.0 to {}", oci::runtime::VERSION)]
     Version {
         /// As given.
@@ -136,6 +145,12 @@ pub(crate) enum BundleError {
         /// What is no limit.
         field: &'static str,
     },
+    /// The kernel would take it and change nothing.
+    #[error("linux.sysctl[{name:?}]: is empty, which sets nothing: it needs a value, or is to be left out")]
+    NoParameter {
+        /// The parameter.
+        name: String,
+    },
     /// There is no root.
     #[error("root.path: is empty")]
     NoRoot,
@@ -174,6 +189,10 @@ pub(crate) enum BundleError {
     Plan(#[from] oci_runtime::PlanError),
 }
 
+fn leads_to(target: Option<&Path>) -> String {
+    target.map_or_else(String::new, |target| format!(" is a symbolic link to {}", target.display()))
+}
+
 fn one_of(words: &[&str]) -> String {
     if words.is_empty() { String::new() } else { format!(", must be one of {}", words.join(", ")) }
 }
@@ -198,7 +217,11 @@ pub(crate) fn load(directory: &Path, id: &str) -> Result<Plan, BundleError> {
             true => Ok(()),
             false => Err(io::ErrorKind::NotADirectory.into()),
         });
-        is_directory.map_err(|err| BundleError::Root { path: path.clone(), source: SystemError(err) })?;
+        is_directory.map_err(|err| BundleError::Root {
+            path: path.clone(),
+            target: fs::read_link(path).ok(),
+            source: SystemError(err),
+        })?;
         // A bind mount of it elsewhere is another mount, which can take its place.
         if fs::canonicalize(path).is_ok_and(|path| path == Path::new("/")) {
             return Err(BundleError::HostRoot { path: path.clone() });
@@ -233,6 +256,9 @@ pub(crate) fn read_resources(file: impl Read, path: &Path) -> Result<Resources, 
         return Err(BundleError::NoResources { path: path.to_owned(), field });
     }
     let resources = typed(&value, "linux.resources")?;
+    if let Some(field) = needed::missing_limit(&value) {
+        return Err(BundleError::Missing { field });
+    }
     once(&resources)?;
     Ok(resources)
 }
@@ -303,10 +329,13 @@ fn plan(config: &Value, directory: &Path, id: &str) -> Result<Plan, BundleError>
     if spec.oci_version.is_empty() {
         return Err(BundleError::NoVersion);
     }
-    if !is_supported(&spec.oci_version) {
+    if !needed::is_semantic(&spec.oci_version) {
+        return Err(BundleError::NoSemantic { version: spec.oci_version });
+    }
+    if needed::numbers(&spec.oci_version).is_none_or(|(major, _)| major != 1) {
         return Err(BundleError::Version { version: spec.oci_version });
     }
-    if let Some(field) = missing(config, &spec) {
+    if let Some(field) = needed::missing(config, &spec) {
         return Err(BundleError::Missing { field });
     }
     if spec.root.mounts.is_empty() {
@@ -320,6 +349,9 @@ fn plan(config: &Value, directory: &Path, id: &str) -> Result<Plan, BundleError>
         namespace.path.take_if(|path| path.as_os_str().is_empty());
     }
     spec.linux.resources.as_ref().map_or(Ok(()), once)?;
+    if let Some((name, _)) = spec.linux.sysctl.iter().find(|(_, value)| value.is_empty()) {
+        return Err(BundleError::NoParameter { name: name.clone() });
+    }
     let warnings = advice::warnings(config, &spec);
     let asks_for_cgroup = asks_for_cgroup(&spec.linux);
     // A relative path begins at a place of the runtime's choice (runtime-spec config-linux.md, "Cgroups Path"): the root.
@@ -332,27 +364,6 @@ fn plan(config: &Value, directory: &Path, id: &str) -> Result<Plan, BundleError>
     check_variables(&spec.process.env, in_process)?;
     oci_runtime::check(&spec)?;
     Ok(Plan { spec, filter, asks_for_cgroup, warnings, cgroups_path })
-}
-
-/// The first field that every container needs and that is not there: an empty value is another mistake than none.
-fn missing(config: &Value, spec: &Spec) -> Option<String> {
-    let path = spec.root.mounts.is_empty().then_some(["root", "root.path"]);
-    let needed = path.into_iter().flatten().chain(["process", "process.cwd", "process.args"]);
-    let is_missing = |field: &&str| {
-        let mut names = field.split('.');
-        names.try_fold(config, |value, name| value.get(name)).is_none()
-    };
-    needed.into_iter().find(is_missing).map(str::to_owned).or_else(|| missing_number(config, spec))
-}
-
-/// Go writes zeroes out here: whoever leaves a device's number out has forgotten it (runtime-spec config-linux.md,
-/// "Devices").
-fn missing_number(config: &Value, spec: &Spec) -> Option<String> {
-    let given = config.pointer("/linux/devices")?.as_array()?;
-    let nodes = spec.linux.devices.iter().zip(given).enumerate().filter(|(_, (device, _))| device.kind != "p");
-    let mut numbers = nodes.flat_map(|(index, (_, given))| ["major", "minor"].map(|name| (index, given, name)));
-    let (index, _, name) = numbers.find(|(_, given, name)| given.get(name).is_none())?;
-    Some(format!("linux.devices[{index}].{name}"))
 }
 
 /// Refuses what is no `NAME=VALUE`, as runc does.
@@ -371,15 +382,6 @@ pub(crate) fn check_variables(env: &[String], place: impl Fn(usize) -> String) -
 /// The full name of a variable of a process's.
 pub(crate) fn in_process(index: usize) -> String {
     format!("process.env[{index}]")
-}
-
-/// Versions that begin with 1 (semver.org; runtime-spec config.md, "Specification version").
-fn is_supported(version: &str) -> bool {
-    let core = version.split(['-', '+']).next().unwrap_or_default();
-    let mut numbers = core.split('.').map(str::parse::<u32>);
-    numbers.next() == Some(Ok(1))
-        && numbers.next().is_some_and(|minor| minor.is_ok())
-        && numbers.all(|rest| rest.is_ok())
 }
 
 /// Where containers are whose specification says nothing: in no directory of their own, which nobody would take away, or
@@ -453,6 +455,15 @@ mod tests {
         for (changes, text) in [
             (json!({"ociVersion": "2.0.0"}), "ociVersion: \"2.0.0\" is not supported, only 1.0.0 to 1."),
             (json!({"ociVersion": null}), "ociVersion: is missing, 1.0.0 to 1."),
+            (json!({"ociVersion": "1.0"}), "ociVersion: \"1.0\" is no semantic version, as 1."),
+            (
+                linux("sysctl", json!({"net.ipv4.ip_forward": ""})),
+                "linux.sysctl[\"net.ipv4.ip_forward\"]: is empty, which sets nothing",
+            ),
+            (
+                linux("resources", json!({"blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0}]}})),
+                "linux.resources.blockIO.throttleReadBpsDevice[0].rate: is missing",
+            ),
             (
                 json!({"process": {"args": ["x"], "cwd": "/", "env": ["A=1", "bare"]}}),
                 "process.env[1]: \"bare\": invalid environment variable: missing '='",
@@ -532,7 +543,7 @@ mod tests {
             ),
             (
                 json!({"hooks": {"poststop": [{"path": "/bin/true", "timeout": 0}]}}),
-                "hooks.poststop[0].timeout: 0 seconds are less than 1",
+                "hooks.poststop[0].timeout: 0 seconds are not 1 or more",
             ),
             (
                 json!({"linux": {"namespaces": [{"type": "other"}]}}),

@@ -29,7 +29,7 @@ pub(crate) enum CommandError {
     #[error(transparent)]
     Seal(#[from] SealError),
     /// The system-call filter.
-    #[error("linux.seccomp")]
+    #[error("linux.seccomp{}", rule_of(.0))]
     Filter(#[from] seccomp::CacheError),
     /// The directory that was named for the bundle holds none.
     #[error("--bundle")]
@@ -148,6 +148,12 @@ pub(crate) enum CommandError {
     /// There is no process.
     #[error("container not running")]
     NotRunning,
+    /// There is no process yet. The first words are runc's.
+    #[error("container not running: it is being made by {by}, and delete --force ends that")]
+    NotMade {
+        /// Who makes it.
+        by: String,
+    },
     /// All of them are frozen. The first words are runc's.
     #[error("container not running: it is paused already")]
     PausedAlready,
@@ -186,6 +192,12 @@ pub(crate) enum CommandError {
     /// The process would not begin.
     #[error("cannot exec in a paused container (use --ignore-paused to override)")]
     ExecPaused,
+    /// The file of a process says all of it.
+    #[error("{what} and --process exclude each other: the file says all of the process, args included")]
+    BesideFile {
+        /// What was given, too.
+        what: String,
+    },
     /// There is no command.
     #[error("exec args cannot be empty")]
     NoArguments,
@@ -317,6 +329,16 @@ impl From<CreateError> for CommandError {
             },
             source => CommandError::Create { source },
         }
+    }
+}
+
+/// The rule that is at fault, as it is named behind `linux.seccomp`; empty if none is.
+fn rule_of(err: &seccomp::CacheError) -> String {
+    match err {
+        seccomp::CacheError::Compile(seccomp::CompileError::Contradiction { contradiction }) => {
+            format!(".syscalls[{}].action", contradiction.rule)
+        }
+        _ => String::new(),
     }
 }
 

@@ -31,7 +31,7 @@ use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, mknodat, sy
 use rustix::io::Errno;
 use stdx::fs::{Durability, remove_if_exists, write_atomic};
 
-pub(crate) use holder::{Holder, Pause};
+pub(crate) use holder::{Holder, Pause, described};
 use record::Head;
 pub(crate) use record::{FORMAT, FirstProcess, Record, Status};
 
@@ -75,6 +75,14 @@ pub(crate) enum StateError {
         path: PathBuf,
         /// Where and why.
         source: serde_json::Error,
+    },
+    /// What names the first process is not there, and nobody is making one; yet something runs.
+    #[error("{} is missing or damaged, and {processes} process(es) run in the container's cgroup: delete --force ends them", path.display())]
+    Lost {
+        /// What should name it.
+        path: PathBuf,
+        /// How many run.
+        processes: usize,
     },
     /// A later version has written it.
     #[error("{} has format {format}, which this version does not know", path.display())]
@@ -275,23 +283,37 @@ impl Place {
     }
 
     /// What the container is doing.
-    pub(crate) fn status(&self, record: &Record, hierarchies: &Hierarchies) -> Status {
-        let Some(process) = record.process else {
+    pub(crate) fn status(&self, record: &Record, hierarchies: &Hierarchies) -> Result<Status, StateError> {
+        if record.process.is_none() {
             let locked = open_directory(&self.path).and_then(|fd| {
                 flock(&fd, FlockOperation::NonBlockingLockShared).map_err(StateError::io("lock", &self.path))
             });
-            // Without a process and without somebody who makes one there will be none.
-            return if locked.is_err() { Status::Creating } else { Status::Stopped };
+            if locked.is_err() {
+                return Ok(Status::Creating);
+            }
+        }
+        self.settled(record, hierarchies)
+    }
+
+    /// What the container is doing that nobody is making.
+    fn settled(&self, record: &Record, hierarchies: &Hierarchies) -> Result<Status, StateError> {
+        let group = Cgroup::open(hierarchies, Path::new(&record.spec.linux.cgroups_path));
+        // It may have been made since the record was read.
+        let Some(process) = record.process.or_else(|| self.process()) else {
+            // Where the caller may make no cgroup nobody can know.
+            return match group.map_or(0, |group| group.procs_with_below().len()) {
+                0 => Ok(Status::Stopped),
+                processes => Err(StateError::Lost { path: self.link(), processes }),
+            };
         };
         if process.open().is_none() {
-            return Status::Stopped;
+            return Ok(Status::Stopped);
         }
-        let group = Cgroup::open(hierarchies, Path::new(&record.spec.linux.cgroups_path));
-        match group {
+        Ok(match group {
             Ok(group) if is_frozen(&group) => Status::Paused,
             _ if self.gate().is_some() => Status::Created,
             _ => Status::Running,
-        }
+        })
     }
 
     /// The gate, if the first process waits there.
@@ -348,11 +370,8 @@ impl Locked {
     }
 
     /// What the container is doing; as nobody else is at work, it is not being made.
-    pub(crate) fn status(&self, record: &Record, hierarchies: &Hierarchies) -> Status {
-        match record.process {
-            Some(_) => self.place.status(record, hierarchies),
-            None => Status::Stopped,
-        }
+    pub(crate) fn status(&self, record: &Record, hierarchies: &Hierarchies) -> Result<Status, StateError> {
+        self.place.settled(record, hierarchies)
     }
 
     /// Replaces the record.

@@ -16,6 +16,7 @@ use stdx::fs::{Durability, write_atomic};
 use stdx::sealed;
 
 use crate::compile::{CompileError, compile, unknown_calls};
+use crate::conflicts::{self, PassedOver};
 use crate::profile::{Profile, ProfileError};
 use crate::resolve::{Arch, Filter, resolve};
 
@@ -81,19 +82,28 @@ impl CacheError {
     }
 }
 
+/// What of a filter counts for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Names of calls that nobody knows.
+    pub unknown: Vec<String>,
+    /// Rules for calls that another one decides.
+    pub passed_over: Vec<PassedOver>,
+}
+
 /// The file that holds `filter` compiled ([`stdx::sealed`]), below `directory`, which must exist; compiles it if there is none
 /// yet, or if it is damaged.
 ///
 /// Where too many files are there, the oldest go, but for those that `needed` names: it is asked then alone.
 ///
-/// Names of calls that nobody knows are told to `unknown`, all at once, when the filter is compiled.
+/// What of the filter counts for nothing is told to `told`, all at once, when the filter is compiled.
 ///
 /// Blocks: microseconds if the file is there, milliseconds otherwise.
 pub fn cached(
     directory: &Path,
     filter: &Filter,
     needed: impl FnOnce() -> HashSet<PathBuf>,
-    unknown: impl FnOnce(&[String]),
+    told: impl FnOnce(&Findings),
 ) -> Result<PathBuf, CacheError> {
     let path = directory.join(format!("{}.bpf", key(filter)?));
     if is_whole(&path) {
@@ -106,10 +116,12 @@ pub fn cached(
         .and_then(|lock| lock.lock().map(|()| lock))
         .map_err(|source| CacheError::Lock { path: directory.to_owned(), source })?;
     if !is_whole(&path) {
+        let contradicted = |contradiction| CompileError::Contradiction { contradiction };
+        let passed_over = conflicts::find(filter).map_err(contradicted)?;
         let program = sealed::seal(&compile(filter)?);
-        let names = unknown_calls(filter);
-        if !names.is_empty() {
-            unknown(&names);
+        let found = Findings { unknown: unknown_calls(filter), passed_over };
+        if found != Findings::default() {
+            told(&found);
         }
         write_atomic(&path, &program, Durability::PowerCut)
             .map_err(|source| CacheError::Write { path: path.clone(), source })?;

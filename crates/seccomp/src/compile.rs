@@ -28,11 +28,12 @@ use libseccomp::error::SeccompError;
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 
 use self::shorten::shorten;
+use crate::conflicts::Contradiction;
 use crate::profile::{Action, Argument, Operator};
 use crate::resolve::{Filter, FilterRule};
 
 /// The error of SCMP_ACT_ERRNO and the value of SCMP_ACT_TRACE where a profile names none: EPERM.
-const ERRNO_DEFAULT: u32 = 1;
+pub(crate) const ERRNO_DEFAULT: u32 = 1;
 
 /// What a kernel answers for a call that it does not have.
 const ENOSYS: u32 = 38;
@@ -61,6 +62,15 @@ pub enum CompileError {
         /// Why.
         source: SeccompError,
     },
+    /// Two rules say different things of the same arguments of a call.
+    #[error(
+        "{} for {} contradicts syscalls[{}], which has {} for the same arguments",
+        contradiction.action, contradiction.name, contradiction.other, contradiction.earlier
+    )]
+    Contradiction {
+        /// Which.
+        contradiction: Contradiction,
+    },
     /// libseccomp could not make the program.
     #[error("compile seccomp filter")]
     Compile {
@@ -79,7 +89,9 @@ impl CompileError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            CompileError::Architecture { .. } | CompileError::Rule { .. } => ErrorKind::InvalidArgument,
+            CompileError::Architecture { .. } | CompileError::Rule { .. } | CompileError::Contradiction { .. } => {
+                ErrorKind::InvalidArgument
+            }
             CompileError::Compile { .. } | CompileError::Export { .. } => ErrorKind::Internal,
         }
     }
@@ -165,7 +177,7 @@ fn add_rule(
 
 /// All comparisons of a rule must hold; but libseccomp takes one per argument, and several of one argument mean "any of
 /// them" then (runc libcontainer/seccomp, matchCall).
-fn alternatives(rule: &FilterRule) -> Vec<&[Argument]> {
+pub(crate) fn alternatives(rule: &FilterRule) -> Vec<&[Argument]> {
     let mut indexes: Vec<u32> = rule.args.iter().map(|argument| argument.index).collect();
     indexes.sort_unstable();
     let repeated = indexes.windows(2).any(|pair| pair[0] == pair[1]);
@@ -343,6 +355,12 @@ fn decode(program: &[u8]) -> Vec<Instruction> {
         (u16::from_ne_bytes([a, b]), if_true, if_false, u32::from_ne_bytes(operand))
     };
     program.as_chunks().0.iter().map(instruction).collect()
+}
+
+/// What a program does with a call of x86-64 whose first argument is this.
+#[cfg(test)]
+pub(crate) fn decided_with(program: &[u8], number: u32, argument: u64) -> u32 {
+    tests::run(program, &tests::Call { number, architecture: 0xc000_003e, args: [argument, 0, 0, 0, 0, 0] })
 }
 
 #[cfg(test)]

@@ -17,11 +17,13 @@
 
 pub mod cache;
 pub mod compile;
+mod conflicts;
 mod default;
 pub mod profile;
 pub mod resolve;
 
-pub use cache::{CacheError, Programs, cached};
+pub use cache::{CacheError, Findings, Programs, cached};
 pub use compile::{CompileError, architecture_names, compile};
+pub use conflicts::{Contradiction, PassedOver};
 pub use profile::{Action, Argument, Operator, Profile, ProfileError};
 pub use resolve::{Arch, Filter, FilterRule, resolve};

@@ -230,7 +230,7 @@ pub enum ProfileError {
         action: Action,
     },
     /// The kernel would make another one of it.
-    #[error("{value} is too great, {} takes numbers up to {most}", action.word())]
+    #[error("{value} is no number of {}, which takes those from 0 to {most}", action.word())]
     Errno {
         /// `defaultErrnoRet`, or one of a rule.
         field: String,
@@ -248,7 +248,7 @@ pub enum ProfileError {
         index: usize,
     },
     /// System calls have six arguments.
-    #[error("{index} is more than 5, the number of the last argument")]
+    #[error("{index} is not between 0 and 5, the numbers of the arguments")]
     ArgumentIndex {
         /// Which.
         field: String,

@@ -167,12 +167,39 @@ fn privileged_a_kill_for_memory_is_counted() {
     assert!(scratch.0.oom_events().unwrap().take().unwrap());
 }
 
+/// With version 1 what stands still does not even die; a container that may write its cgroups can have frozen some.
+#[test]
+fn privileged_what_a_container_has_frozen_below_ends_with_it() {
+    let scratch = Scratch::new("frozen-below", &Resources::default());
+    let mut sleepers = [scratch.sleeper_below("a"), scratch.sleeper_below("a/b")];
+    let file = if scratch.0.version == Version::V1 { ("freezer.state", "FROZEN") } else { ("cgroup.freeze", "1") };
+    let mut directories = scratch.0.directories.iter().map(|(_, directory)| directory);
+    let directory = directories.find(|directory| directory.join("a").join(file.0).exists()).unwrap();
+    for below in ["a", "a/b"] {
+        fs::write(directory.join(below).join(file.0), file.1).unwrap();
+    }
+    scratch.0.destroy(TIMEOUT).unwrap();
+    assert!(!directory.exists());
+    for sleeper in &mut sleepers {
+        assert!(!sleeper.wait().unwrap().success());
+    }
+}
+
 #[test]
 fn paths_that_could_leave_the_hierarchy_are_refused() {
     let hierarchies = Hierarchies::parse("30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
-    for path in ["relative", "/", "/a/../../b", ""] {
-        let refused = directories::directories(&hierarchies, Path::new(path), &[]);
-        assert!(matches!(refused, Err(CgroupError::Path { .. })), "{path}");
+    for (path, why) in [
+        ("relative", "relative is not absolute: it has to begin with /"),
+        ("/", "/ is the hierarchy's root, which is the host's: it has to name a cgroup below"),
+        ("/.", "/. is the hierarchy's root, which is the host's: it has to name a cgroup below"),
+        (
+            "/a/../../b",
+            "/a/../../b has \"..\" in it, which could lead out of the hierarchy: it has to be written without",
+        ),
+        ("", " is not absolute: it has to begin with /"),
+    ] {
+        let refused = directories::directories(&hierarchies, Path::new(path), &[]).unwrap_err();
+        assert_eq!(refused.to_string(), format!("linux.cgroupsPath: {why}"), "{path}");
     }
 }
 

@@ -59,6 +59,7 @@ pub struct Restore<'a> {
 pub struct Restoring {
     /// Its first process, a child of ours.
     pub restored: Restored,
+    hooks: RanHooks,
     // Before CRIU: its processes end with the cgroup, and so does it.
     cgroup: Guard,
     criu: Criu,
@@ -95,6 +96,21 @@ impl Drop for Guard {
     }
 }
 
+/// Hooks that have run for a container: what they left running ends with one that fails, as in a create.
+#[derive(Debug, Default)]
+struct RanHooks {
+    ran: Ran,
+    kept: bool,
+}
+
+impl Drop for RanHooks {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.ran.kill();
+        }
+    }
+}
+
 impl Restoring {
     /// Makes everything, up to the moment at which the processes would go on. On failure nothing is left.
     ///
@@ -127,13 +143,14 @@ impl Restoring {
         let path = PathBuf::from(format!("/proc/{}/cgroup", criu.pid()));
         settings.cgroup_roots = cgroup_roots(&fs::read_to_string(&path).map_err(images("read", &path))?);
         criu.send(&request::work(Kind::Restore, &settings))?;
-        let restored = hear_restored(&criu, &restore, plan.namespaces.new_network)?;
-        Ok(Restoring { restored, cgroup, criu })
+        let mut hooks = RanHooks::default();
+        let restored = hear_restored(&criu, &restore, plan.namespaces.new_network, &mut hooks.ran)?;
+        Ok(Restoring { restored, hooks, cgroup, criu })
     }
 
     /// Lets the processes go on.
     pub fn release(self) -> Result<Restored, CriuError> {
-        let Restoring { restored, mut cgroup, criu } = self;
+        let Restoring { restored, mut hooks, mut cgroup, criu } = self;
         loop {
             criu.send(&request::notified(true))?;
             if criu.hear_of(Kind::Restore)?.0.kind == Kind::Restore {
@@ -141,14 +158,14 @@ impl Restoring {
             }
         }
         // From here on it is the container's.
-        cgroup.kept = true;
+        (cgroup.kept, hooks.kept) = (true, true);
         criu.finish()?;
         Ok(restored)
     }
 }
 
 /// Hears of CRIU's steps until everything is there.
-fn hear_restored(criu: &Criu, restore: &Restore<'_>, new_network: bool) -> Result<Restored, CriuError> {
+fn hear_restored(criu: &Criu, restore: &Restore<'_>, new_network: bool, ran: &mut Ran) -> Result<Restored, CriuError> {
     let mut console = None;
     loop {
         let (answer, mut fds) = criu.hear_of(Kind::Restore)?;
@@ -156,7 +173,7 @@ fn hear_restored(criu: &Criu, restore: &Restore<'_>, new_network: bool) -> Resul
         match (answer.script.as_str(), pid) {
             ("setup-namespaces", Some(pid)) => {
                 let hooks = restore.spec.hooks.as_ref().filter(|hooks| **hooks != Hooks::default());
-                run_hooks(hooks.map(|hooks| (hooks, restore.state)), pid, &mut Ran::default())?;
+                run_hooks(hooks.map(|hooks| (hooks, restore.state)), pid, ran)?;
                 if new_network {
                     loopback(pid).map_err(CriuError::talk("bring up the loopback interface"))?;
                 }

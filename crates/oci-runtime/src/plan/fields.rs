@@ -269,7 +269,7 @@ fn hooks() {
         check(hook(json!({"path": "x"})), &format!(r#"error: hooks.{name}[1].path: "x" is not an absolute path"#));
         check(
             hook(json!({"path": "/x", "timeout": -1})),
-            &format!("error: hooks.{name}[1].timeout: -1 seconds are less than 1"),
+            &format!("error: hooks.{name}[1].timeout: -1 seconds are not 1 or more"),
         );
     }
 }

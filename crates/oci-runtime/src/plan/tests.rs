@@ -66,7 +66,12 @@ fn what_cannot_be_done_is_named() {
             mount("/proc/self/attr", "bind", "ro"),
             "destination: /proc/self/attr cannot be mounted because it is inside /proc",
         ),
-        (mount("/proc", "tmpfs", "ro"), "destination: /proc cannot be mounted because it is inside /proc"),
+        (
+            mount("/proc", "tmpfs", "ro"),
+            "type: /proc cannot be mounted because it is not of type proc: only proc, or a bind mount of one, may be there",
+        ),
+        (mount("/c", "cgroup", "nosuch"), "options: \"nosuch\" is no option of a cgroup mount"),
+        (mount("/c", "cgroup2", "size=1"), "options: \"size=1\" is no option of a cgroup mount"),
     ] {
         // Each is named with its place in the list.
         let good = oci::runtime::Mount { destination: "/t".into(), kind: "tmpfs".into(), ..Default::default() };

@@ -3,11 +3,13 @@
 use oci::runtime::Spec;
 use serde_json::Value;
 
+use super::needed::numbers;
 use crate::refused::PLATFORMS;
 
 /// A sentence for each, with the field's full name.
 pub(super) fn warnings(config: &Value, spec: &Spec) -> Vec<String> {
     let mut all = Vec::new();
+    later_version(spec, &mut all);
     platforms(config, &mut all);
     relative_destinations(spec, &mut all);
     modes(spec, &mut all);
@@ -15,6 +17,14 @@ pub(super) fn warnings(config: &Value, spec: &Spec) -> Vec<String> {
     limits(spec, &mut all);
     rules(spec, &mut all);
     all
+}
+
+/// What a later minor version has more may be passed over (runtime-spec config.md, "Extensibility").
+fn later_version(spec: &Spec, all: &mut Vec<String>) {
+    let (given, ours) = (&spec.oci_version, oci::runtime::VERSION);
+    if numbers(given) > numbers(ours) {
+        all.push(format!("ociVersion: {given} is later than {ours}: what it has more is passed over"));
+    }
 }
 
 /// Empty ones: what asks for something is refused.
@@ -94,6 +104,10 @@ mod tests {
         let hook = json!([{"path": "/h", "env": ["A=1", "bare"]}]);
         let device = |mode: u32| json!({"type": "c", "path": "/dev/x", "major": 1, "minor": 3, "fileMode": mode});
         for (config, text) in [
+            (
+                json!({"ociVersion": "1.99.0"}),
+                "ociVersion: 1.99.0 is later than 1.3.0: what it has more is passed over",
+            ),
             (json!({"vm": {}}), "vm: is for another platform, and passed over"),
             (json!({"Solaris": {"milestone": ""}}), "Solaris: is for another platform, and passed over"),
             (

@@ -24,7 +24,7 @@ pub(crate) fn checkpoint(context: &Context<'_>, flags: &Parsed) -> Result<u8, Co
     let locked = context.store.lock(id)?;
     let record = locked.place.load()?;
     let hierarchies = hierarchies()?;
-    match locked.status(&record, hierarchies) {
+    match locked.status(&record, hierarchies)? {
         Status::Running | Status::Paused => {}
         other => return Err(CommandError::CheckpointState { status: other.word() }),
     }

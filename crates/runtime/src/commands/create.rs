@@ -7,6 +7,7 @@ use cgroup::{Cgroup, Hierarchies};
 use oci_runtime::checkpoint::descriptors;
 use oci_runtime::{CgroupNeed, Container, CreateOptions, Handover, SystemError};
 use rustix::process::Signal;
+use seccomp::{Findings, PassedOver};
 use stdx::time::Rfc3339;
 
 use super::{Context, delete, hierarchies, hook_state, start, warn_of_capabilities};
@@ -165,9 +166,17 @@ pub(super) fn new_record(
     let mut spec = plan.spec;
     if let Some(filter) = &plan.filter {
         // Once for each profile: profiles for many machines name what one of them does not know.
-        let warn = |names: &[String]| {
-            let text = names.join(", ");
-            context.log.warning(&format!("linux.seccomp.syscalls: calls that nobody knows are passed over: {text}"));
+        let warn = |found: &Findings| {
+            if !found.unknown.is_empty() {
+                let names = found.unknown.join(", ");
+                let text = format!("linux.seccomp.syscalls: calls that nobody knows are passed over: {names}");
+                context.log.warning(&text);
+            }
+            for PassedOver { rule, counts, names, action, other } in &found.passed_over {
+                let (field, names) = (format!("linux.seccomp.syscalls[{rule}].action"), names.join(", "));
+                let text = format!("{field}: {action} for {names} is passed over: syscalls[{counts}] has {other}");
+                context.log.warning(&text);
+            }
         };
         let program = seccomp::cached(&context.store.filters()?, filter, || context.store.used_filters(), warn)?;
         spec.linux.seccomp_program = Some(program);

@@ -30,7 +30,7 @@ pub(crate) fn delete(context: &Context<'_>, id: &str, force: bool) -> Result<u8,
         Err(err @ StateError::Format { .. }) => return Err(err.into()),
         // A runtime that was killed before it had made anything, or a record that nobody can read.
         Err(source) if force => {
-            let running = locked.place.process().filter(|process| process.open().is_some());
+            let running = locked.place.process().filter(|process| process.open_ending().is_some());
             if let Some(FirstProcess { pid, .. }) = running {
                 return Err(CommandError::Unreadable { id: id.to_owned(), pid, source });
             }
@@ -40,9 +40,11 @@ pub(crate) fn delete(context: &Context<'_>, id: &str, force: bool) -> Result<u8,
         Err(err) => return Err(err.into()),
     };
     match locked.status(&record, hierarchies()?) {
-        Status::Stopped | Status::Created => {}
+        // By its cgroup everything is found.
         _ if force => {}
-        other => return Err(CommandError::DeleteState { id: id.to_owned(), status: other.word() }),
+        Err(err) => return Err(err.into()),
+        Ok(Status::Stopped | Status::Created) => {}
+        Ok(other) => return Err(CommandError::DeleteState { id: id.to_owned(), status: other.word() }),
     }
     destroy(context, locked, &record)?;
     Ok(0)
@@ -98,7 +100,7 @@ fn wrest(context: &Context<'_>, id: &str) -> Result<Option<Locked>, CommandError
 /// Ends what runs, and removes cgroup and record.
 pub(crate) fn destroy(context: &Context<'_>, locked: Locked, record: &Record) -> Result<(), CommandError> {
     let group = cgroup(record, hierarchies()?)?;
-    let first = record.process.and_then(|process| process.open());
+    let first = record.process.and_then(FirstProcess::open_ending);
     if let Some(process) = &first {
         // It may end by itself meanwhile.
         let _ = sys::signal::send(process.as_fd(), Signal::KILL.as_raw());

@@ -51,7 +51,7 @@ pub(crate) fn events(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comman
         return Err(CommandError::Interval);
     }
     let hierarchies = hierarchies()?;
-    if place.status(&record, hierarchies) == Status::Stopped {
+    if place.status(&record, hierarchies)? == Status::Stopped {
         return Err(CommandError::EventsStopped { id: id.to_owned() });
     }
     let group = cgroup(&record, hierarchies)?;

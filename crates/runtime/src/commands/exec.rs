@@ -22,8 +22,10 @@ use crate::state::{Place, Record, Status};
 /// Runs another process in a container; its status is ours, unless it is to be left alone.
 pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandError> {
     let (id, command) = flags.words.split_first().ok_or(USAGE)?;
-    if command.is_empty() && flags.value("process").is_none() {
-        return Err(CommandError::NoArguments);
+    match flags.value("process") {
+        None if command.is_empty() => return Err(CommandError::NoArguments),
+        None => {}
+        Some(_) => refuse_beside_file(flags, command)?,
     }
     seal::ensure()?;
     let environment = |name: &str| std::env::var(name).ok();
@@ -49,7 +51,7 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     given.check(process.terminal, detach)?;
     given.announce(&mut process);
     let hierarchies = hierarchies()?;
-    match place.status(&record, hierarchies) {
+    match place.status(&record, hierarchies)? {
         Status::Stopped | Status::Creating => return Err(CommandError::ExecStopped),
         Status::Paused if !flags.is_on("ignore-paused") => return Err(CommandError::ExecPaused),
         Status::Paused => wait_for_resume(&place, &record, hierarchies)?,
@@ -65,7 +67,7 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     container.names_interpreter = true;
     let stdio = given.stdio(process.terminal)?;
     let executed = container.exec(ExecOptions { process: &process, user: None, stdio, kept: given.kept });
-    let mut executed = executed.map_err(|err| blame::blame(err, flags))?;
+    let mut executed = executed.map_err(|err| if_living(&record, blame::blame(err, flags)))?;
     if let Err(err) = given.hand_out(Role::Added, executed.pid, executed.pidfd.as_fd(), executed.console.as_ref()) {
         // Nobody would know of it; if it has ended, so much the better.
         let _ = sys::signal::send(executed.pidfd.as_fd(), rustix::process::Signal::KILL.as_raw());
@@ -73,6 +75,21 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     }
     let Some(foreground) = foreground else { return Ok(0) };
     Ok(foreground.wait(executed.pidfd.as_fd(), executed.console.take())?.code())
+}
+
+/// Flags that change what a file says, too, and would not.
+const OF_PROCESS: [&str; 8] =
+    ["cwd", "env", "user", "additional-gids", "process-label", "apparmor", "no-new-privs", "cap"];
+
+/// Refuses what a process from a file would not have; runc passes over it.
+fn refuse_beside_file(flags: &Parsed, command: &[String]) -> Result<(), CommandError> {
+    let given = OF_PROCESS.into_iter().find(|flag| !flags.values(flag).is_empty());
+    let what = match (given, command) {
+        (Some(flag), _) => format!("--{flag}"),
+        (None, []) => return Ok(()),
+        (None, words) => format!("the command {:?}", words.join(" ")),
+    };
+    Err(CommandError::BesideFile { what })
 }
 
 /// What the file itself has against it is told by its flag.
@@ -87,7 +104,7 @@ fn in_file(source: BundleError) -> CommandError {
 /// still from its first moment, cannot do what is left to do, and on version 1 of cgroups cannot even be killed.
 fn wait_for_resume(place: &Place, record: &Record, hierarchies: &cgroup::Hierarchies) -> Result<(), CommandError> {
     loop {
-        match place.status(record, hierarchies) {
+        match place.status(record, hierarchies)? {
             // No version 1 announces it.
             Status::Paused => std::thread::sleep(RESUME_INTERVAL),
             Status::Stopped => return Err(CommandError::ExecStopped),
@@ -105,14 +122,21 @@ fn open(context: &Context<'_>, record: &Record, hierarchies: &cgroup::Hierarchie
     let first = record.process.ok_or(CommandError::ExecStopped)?;
     let pidfd = first.open().ok_or(CommandError::ExecStopped)?;
     let pid = Pid::from_raw(first.pid).ok_or(CommandError::ExecStopped)?;
-    Ok(Container::open(Living {
+    let opened = Container::open(Living {
         id: &record.id,
         spec: &record.spec,
         pid,
         pidfd,
         hierarchies,
         cgroup: context.rootless.cgroup(false),
-    })?)
+    });
+    opened.map_err(|err| if_living(record, err.into()))
+}
+
+/// What failed only because the container has ended meanwhile is told as that.
+fn if_living(record: &Record, err: CommandError) -> CommandError {
+    let lives = record.process.is_some_and(|process| process.open().is_some());
+    if lives { err } else { CommandError::ExecStopped }
 }
 
 /// `PATH`, or with version 1 `CONTROLLER[,CONTROLLER]:PATH` each time. Pure.

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use super::{Context, cgroup, hierarchies};
 use crate::arguments::{Parsed, UsageError};
 use crate::error::CommandError;
-use crate::state::Record;
+use crate::state::{Record, Status, described};
 
 /// How long processes have to go on again.
 const THAW_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,9 +23,13 @@ pub(crate) fn kill(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
         [] => return Err(UsageError::Words { command: "kill", wanted: "a minimum of 1 argument(s)" }.into()),
         _ => return Err(UsageError::Words { command: "kill", wanted: "a maximum of 2 argument(s)" }.into()),
     };
-    let record = context.store.open(id)?.load()?;
+    let place = context.store.open(id)?;
+    let record = place.load()?;
     let signal = parse(text)?;
     let all = flags.is_on("all");
+    if record.process.is_none() && !all && place.status(&record, hierarchies()?)? == Status::Creating {
+        return Err(CommandError::NotMade { by: described(context.store.holder(id).as_ref()) });
+    }
     let sent = send(&record, signal, all);
     if sent.is_ok() && signal == Signal::KILL.as_raw() {
         let_die(&record)?;

@@ -17,7 +17,7 @@ pub(crate) fn pause(context: &Context<'_>, id: &str) -> Result<u8, CommandError>
     let locked = context.store.lock(id)?;
     let record = locked.place.load()?;
     let hierarchies = hierarchies()?;
-    match locked.status(&record, hierarchies) {
+    match locked.status(&record, hierarchies)? {
         Status::Created | Status::Running => some_cgroup(&record, hierarchies, FREEZES)?.freeze(FREEZE_TIMEOUT)?,
         Status::Paused => return Err(CommandError::PausedAlready),
         _ => return Err(CommandError::NotRunning),
@@ -30,7 +30,7 @@ pub(crate) fn resume(context: &Context<'_>, id: &str) -> Result<u8, CommandError
     let locked = context.store.lock(id)?;
     let record = locked.place.load()?;
     let hierarchies = hierarchies()?;
-    match locked.status(&record, hierarchies) {
+    match locked.status(&record, hierarchies)? {
         Status::Paused => some_cgroup(&record, hierarchies, FREEZES)?.thaw(FREEZE_TIMEOUT)?,
         _ => return Err(CommandError::NotPaused),
     }

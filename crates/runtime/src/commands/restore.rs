@@ -48,6 +48,9 @@ pub(crate) fn restore(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comma
             lsm_profile: text(flags, "lsm-profile"),
             lsm_mount_context: text(flags, "lsm-mount-context"),
         })?;
+        if locked.place.is_deleted() {
+            return Err(CommandError::Deleted);
+        }
         let restored = &restoring.restored;
         take_over(&locked, &mut record, restored)?;
         given.hand_out(Role::First, restored.pid, restored.pidfd.as_fd(), restored.console.as_ref())?;
@@ -63,6 +66,7 @@ pub(crate) fn restore(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comma
         }
         Err(err) => {
             coming.into_iter().for_each(Coming::abandon);
+            let err = if locked.place.is_deleted() { CommandError::Deleted } else { err };
             // The first error is the one to tell.
             if !is_left(&locked, hierarchies) {
                 let _ = locked.remove();

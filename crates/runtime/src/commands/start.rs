@@ -15,7 +15,7 @@ pub(crate) fn start(context: &Context<'_>, id: &str) -> Result<u8, CommandError>
     let locked = context.store.lock(id)?;
     let record = locked.place.load()?;
     let hierarchies = hierarchies()?;
-    match locked.status(&record, hierarchies) {
+    match locked.status(&record, hierarchies)? {
         Status::Created => {}
         Status::Stopped => return Err(CommandError::StartStopped),
         Status::Running => return Err(CommandError::StartRunning),

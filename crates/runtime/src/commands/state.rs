@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{Context, OCI_VERSION, hierarchies, print};
 use crate::arguments::{Parsed, UsageError};
 use crate::error::CommandError;
-use crate::state::{Place, Record, Status};
+use crate::state::{Place, Record, StateError, Status};
 
 /// A container as runc prints it: the specification's state, and more.
 #[derive(Debug, Serialize)]
@@ -32,7 +32,7 @@ struct Shown {
 /// Prints one container.
 pub(crate) fn state(context: &Context<'_>, id: &str) -> Result<u8, CommandError> {
     let place = context.store.open(id)?;
-    let shown = shown(&place, place.load()?, hierarchies()?, String::new());
+    let shown = shown(&place, place.load()?, hierarchies()?, String::new())?;
     print(&serde_json::to_string_pretty(&shown).expect("a state has only texts and numbers"))?;
     Ok(0)
 }
@@ -55,9 +55,12 @@ pub(crate) fn list(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     let hierarchies = hierarchies()?;
     let mut all = Vec::new();
     for id in ids {
-        let opened = context.store.open(&id).and_then(|place| Ok((place.owner()?, place.load()?, place)));
+        let opened = context.store.open(&id).and_then(|place| {
+            let owner = user_name(place.owner()?);
+            shown(&place, place.load()?, hierarchies, owner)
+        });
         match opened {
-            Ok((owner, record, place)) => all.push(shown(&place, record, hierarchies, user_name(owner))),
+            Ok(shown) => all.push(shown),
             // It may have gone meanwhile; another one's error does not hide the rest.
             Err(err) => context.log.warning(&format!("load container {id}: {}", errdefs::chain(&err))),
         }
@@ -69,10 +72,10 @@ pub(crate) fn list(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     Ok(0)
 }
 
-fn shown(place: &Place, record: Record, hierarchies: &Hierarchies, owner: String) -> Shown {
-    let status = place.status(&record, hierarchies);
+fn shown(place: &Place, record: Record, hierarchies: &Hierarchies, owner: String) -> Result<Shown, StateError> {
+    let status = place.status(&record, hierarchies)?;
     let pid = record.process.filter(|_| status != Status::Stopped).map_or(0, |process| process.pid);
-    Shown {
+    Ok(Shown {
         oci_version: OCI_VERSION,
         id: record.id,
         pid,
@@ -82,7 +85,7 @@ fn shown(place: &Place, record: Record, hierarchies: &Hierarchies, owner: String
         created: record.created,
         annotations: record.spec.annotations,
         owner,
-    }
+    })
 }
 
 /// The name of a user of the host, or `#` and the number, as runc prints it.

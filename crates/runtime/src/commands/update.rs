@@ -5,7 +5,7 @@ mod blame;
 use std::fs::File;
 use std::path::Path;
 
-use cgroup::{Cgroup, CgroupError};
+use cgroup::{Before, CgroupError};
 use oci::runtime::{
     BlockIo, CpuLimits, HugepageLimit, MemoryLimits, PidsLimit, Resources, ThrottleDevice, WeightDevice,
 };
@@ -25,7 +25,7 @@ pub(crate) fn update(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comman
     let locked = context.store.lock(id)?;
     let mut record = locked.place.load()?;
     let hierarchies = hierarchies()?;
-    if locked.status(&record, hierarchies) == Status::Stopped {
+    if locked.status(&record, hierarchies)? == Status::Stopped {
         return Err(CommandError::NotRunning);
     }
     let file = flags.value("resources").filter(|path| !path.is_empty());
@@ -50,14 +50,14 @@ pub(crate) fn update(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comman
     let merged = merge(&old, &change);
     let mut group = cgroup(&record, hierarchies)?;
     let new = to_apply(&merged, &change);
-    let mut changed = group.update(hierarchies, &new).map_err(CommandError::from);
-    if changed.is_ok() && record.scope.is_some() {
-        // What systemd knows less precisely it writes less precisely; so the kernel is told once more.
-        changed = scope::update(&record, &new).and_then(|()| Ok(group.update(hierarchies, &new)?));
-        if changed.is_err() {
-            put_back(context, &record, &mut group, &to_apply(&old, &change));
+    let changed = cgroup::change(&mut group, hierarchies, &new).map_err(CommandError::from).and_then(|before| {
+        if record.scope.is_none() {
+            return Ok(());
         }
-    }
+        // What systemd knows less precisely it writes less precisely; so the kernel is told once more.
+        let told = scope::update(&record, &new).and_then(|()| Ok(group.update(hierarchies, &new)?));
+        told.inspect_err(|_| put_back(context, &record, &before, &to_apply(&old, &change)))
+    });
     if let Err(err) = changed {
         return Err(if file.is_some() { err } else { blame::blame(err) });
     }
@@ -66,13 +66,15 @@ pub(crate) fn update(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comman
     Ok(0)
 }
 
-/// Tells systemd what the record has of the limits that it refused to change.
-fn put_back(context: &Context<'_>, record: &Record, group: &mut Cgroup, old: &Resources) {
-    let put = scope::update(record, old).and_then(|()| Ok(group.update(hierarchies()?, old)?));
-    if let Err(err) = put {
+/// Takes a change back that systemd refused or that failed after it: systemd has what the record has, the files have all that
+/// they had, whoever wrote it.
+fn put_back(context: &Context<'_>, record: &Record, before: &Before, old: &Resources) {
+    if let Err(err) = scope::update(record, old) {
         // The first error is the one to tell.
         context.log.warning(&format!("put back the limits: {}", errdefs::chain(&err)));
     }
+    // Last: systemd writes the files, too.
+    before.put_back();
 }
 
 /// Reads the file, or standard input for `-`.

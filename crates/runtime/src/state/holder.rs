@@ -50,7 +50,7 @@ impl Holder {
 }
 
 /// How errors name it.
-pub(super) fn described(holder: Option<&Holder>) -> String {
+pub(crate) fn described(holder: Option<&Holder>) -> String {
     match holder {
         None => "another process".to_owned(),
         Some(Holder { pid, hook: None, .. }) => format!("process {pid}"),

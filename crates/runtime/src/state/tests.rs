@@ -79,10 +79,10 @@ fn a_container_without_process_is_being_made_or_has_failed() {
     let hierarchies = Hierarchies::default();
     let locked = store.create("a").unwrap();
     let place = store.open("a").unwrap();
-    assert_eq!(place.status(&record(None), &hierarchies), Status::Creating);
-    assert_eq!(locked.status(&record(None), &hierarchies), Status::Stopped);
+    assert_eq!(place.status(&record(None), &hierarchies).unwrap(), Status::Creating);
+    assert_eq!(locked.status(&record(None), &hierarchies).unwrap(), Status::Stopped);
     drop(locked);
-    assert_eq!(place.status(&record(None), &hierarchies), Status::Stopped);
+    assert_eq!(place.status(&record(None), &hierarchies).unwrap(), Status::Stopped);
 }
 
 #[test]

@@ -317,7 +317,7 @@ fn privileged_values_that_cannot_be_are_named() {
         ),
         ("/mounts", mount("/a\0b"), "mounts[0].destination"),
         ("/mounts", mount(&format!("/{long}")), "mounts[0].destination: /a/a/a"),
-        ("/mounts/0/type", json!("nosuchfs"), "mounts[0].destination: /proc cannot be mounted"),
+        ("/mounts/0/type", json!("nosuchfs"), "mounts[0].type: /proc cannot be mounted because it is not of type proc"),
         (
             "/mounts/1",
             json!({"destination": "/dev", "type": "overlay", "source": "overlay", "options": ["upperdir=/u", "workdir=/w"]}),
@@ -418,7 +418,7 @@ fn privileged_values_that_cannot_be_are_named() {
         (
             "/linux/seccomp/syscalls/0/args/0/index",
             json!(7),
-            "linux.seccomp.syscalls[0].args[0].index: 7 is more than 5",
+            "linux.seccomp.syscalls[0].args[0].index: 7 is not between 0 and 5",
         ),
         (
             "/linux/resources/memory/limit",
@@ -433,7 +433,7 @@ fn privileged_values_that_cannot_be_are_named() {
         ),
         (
             "/linux/resources/blockIO",
-            json!({"weightDevice": [{"major": 8, "minor": 0}, {"major": 8, "minor": 16, "weight": 5}]}),
+            json!({"weightDevice": [{"major": 8, "minor": 0, "weight": 10}, {"major": 8, "minor": 16, "weight": 5}]}),
             "linux.resources.blockIO.weightDevice[1].weight: 5 is not between 10 and 1000",
         ),
         (
@@ -478,7 +478,7 @@ fn privileged_values_that_cannot_be_are_named() {
             "hooks.createRuntime[0].timeout: /bin/sleep took longer than 1 s and was killed",
         ),
         ("/hooks/createRuntime/0/args", json!(["a\0"]), "hooks.createRuntime[0].args[0]"),
-        ("/hooks/createRuntime/0/timeout", json!(0), "hooks.createRuntime[0].timeout: 0 seconds are less than 1"),
+        ("/hooks/createRuntime/0/timeout", json!(0), "hooks.createRuntime[0].timeout: 0 seconds are not 1 or more"),
         ("/hooks/preStart", json!([]), "hooks.preStart: unknown field, must be written \"prestart\""),
         ("/linux/CgroupsPath", json!("/x"), "linux.CgroupsPath: unknown field, must be written \"cgroupsPath\""),
         ("/annotations", json!({"a": 1}), "annotations.a"),

@@ -115,7 +115,11 @@ fn privileged_a_restore_whose_runtime_is_killed_leaves_nothing_that_delete_does_
     runtime.kill().unwrap();
     runtime.wait().unwrap();
     fs::remove_file(bundle.path("held")).unwrap();
-    wait_until("unlocked", || bundle.status() == "stopped");
+    // What it has made sees that it has gone, and ends.
+    wait_until("unlocked", || {
+        let done = bundle.run(&["state", &bundle.id]);
+        done.code == Some(1) || done.stdout.contains("\"stopped\"")
+    });
     bundle.ok(&["delete", "--force"]);
     assert_gone(&bundle);
 }
@@ -146,6 +150,27 @@ fn privileged_a_restore_that_fails_leaves_nothing() {
     assert!(text.ends_with(&format!("(log file: {})", bundle.path("work/restore.log").display())), "{text}");
     fs::write(bundle.path("images/descriptors.json"), "{").unwrap();
     assert!(bundle.err(&restore).starts_with("longshore-runtime restore failed: read "));
+    assert_gone(&bundle);
+}
+
+#[test]
+fn privileged_what_the_hooks_of_a_restore_started_ends_with_one_that_fails() {
+    let Some(mut bundle) = checkpointed() else { return };
+    let noted = bundle.path("noted");
+    let hook = |script: &str| json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}]});
+    bundle.config["hooks"] = hook(&format!("sleep 1000 & echo $! > {}", noted.display()));
+    // Everything is there by then.
+    let text = bundle.err(&words(&[&["restore", "-d", "--pid-file", "missing/pid"], &FILES]));
+    assert!(text.contains("--pid-file: write "), "{text}");
+    let pid = fs::read_to_string(&noted).unwrap();
+    let stat = || fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    wait_until("the end of what the hook has started", || stat().is_empty() || stat().contains(") Z "));
+    assert_gone(&bundle);
+    // One that takes its own container away.
+    let program = format!("{} --root {}", env!("CARGO_BIN_EXE_longshore-runtime"), bundle.path("root").display());
+    bundle.config["hooks"] = hook(&format!("{program} delete -f {}; echo $? > {}", bundle.id, noted.display()));
+    let text = bundle.err(&words(&[&["restore", "-d"], &FILES]));
+    assert!(text.ends_with("container was deleted by a hook of its own"), "{text}");
     assert_gone(&bundle);
 }
 

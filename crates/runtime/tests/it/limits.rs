@@ -167,3 +167,36 @@ fn privileged_a_change_of_limits_that_fails_changes_none() {
     bundle.ok(&["delete", "-f"]);
     bundle.assert_gone();
 }
+
+/// Limits that somebody else has changed, and those that the record has not, are what they were, too.
+#[test]
+fn privileged_an_update_that_systemd_refuses_after_the_kernel_has_agreed_changes_nothing() {
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    bundle.ok(&["run", "-d"]);
+    let limits = || {
+        [
+            limit(&bundle, Controller::Pids, "pids.max", "pids.max"),
+            limit(&bundle, Controller::Memory, "memory.limit_in_bytes", "memory.max"),
+            limit(&bundle, Controller::Cpu, "cpu.shares", "cpu.weight"),
+            limit(&bundle, Controller::Cpu, "cpu.cfs_quota_us", "cpu.max"),
+        ]
+    };
+    let group = bundle.cgroup();
+    let (_, pids) = group.directories.iter().find(|(known, _)| known.contains(&Controller::Pids)).unwrap();
+    fs::write(pids.join("pids.max"), "70").unwrap();
+    let before = limits();
+    assert_eq!(before[0], "70");
+    // A scope that no systemd has, if there is one.
+    let path = bundle.state_dir().join("state.json");
+    let mut record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    record["scope"] = json!({"unit": format!("longshore-test-{}.scope", bundle.id), "user": false});
+    fs::write(&path, record.to_string()).unwrap();
+    let said =
+        bundle.err(&["update", "--pids-limit", "50", "--memory", "96m", "--cpu-share", "512", "--cpu-quota", "5000"]);
+    assert!(said.contains("systemd"), "{said}");
+    assert_eq!(limits(), before);
+    let record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(record["spec"]["linux"]["resources"]["pids"], json!({"limit": 64}));
+    bundle.ok(&["delete", "-f"]);
+    bundle.assert_gone();
+}

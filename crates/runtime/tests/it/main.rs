@@ -8,6 +8,7 @@ mod crash;
 mod criu;
 mod criu_killed;
 mod delegation;
+mod ending;
 mod errors;
 mod escapes;
 mod every_limit;

@@ -87,6 +87,14 @@ fn privileged_an_ordinary_user_is_told_what_others_than_root_need() {
     let text = said("rm config.json; ", &["spec"]);
     assert!(text.contains("level=warning") && text.contains("--rootless writes one for others"), "{text}");
     assert_eq!(said("rm config.json; ", &["spec", "--rootless"]), "");
+    let mut bundle = bundle;
+    let linux = bundle.config["linux"].as_object_mut().unwrap();
+    linux.remove("uidMappings");
+    linux.remove("gidMappings");
+    linux["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "user");
+    let (_, text, code) = run(&bundle, &["run", "two"]);
+    let expected = "linux.namespaces: rootless container requires user namespaces: user 1 of the host needs one of type \\\"user\\\"";
+    assert!(code == Some(1) && text.contains(expected), "{text}");
 }
 
 #[test]

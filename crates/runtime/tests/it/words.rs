@@ -136,6 +136,17 @@ fn privileged_what_an_exec_is_asked_for_is_named_by_its_flag_or_its_field() {
                 255,
                 &format!("exec failed: --process: open {}: no such file or directory", file("nosuch")),
             ),
+            (
+                &["exec", "-p", "args.json", "ID", "ls", "-l"],
+                255,
+                "exec failed: the command \"ls -l\" and --process exclude each other: the file says all of the process, \
+                 args included",
+            ),
+            (
+                &["exec", "-p", "args.json", "--cwd", "/", "-e", "A=1", "ID"],
+                255,
+                "exec failed: --cwd and --process exclude each other: the file says all of the process, args included",
+            ),
             (&["exec", "-p", "/dev/null", "ID"], 255, "exec failed: --process: /dev/null is empty"),
             (
                 &["exec", "-p", "config.json", "ID"],

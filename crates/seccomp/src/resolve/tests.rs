@@ -112,15 +112,15 @@ fn what_a_program_alone_does_not_do_and_what_the_specification_forbids_is_named(
     };
     assert_eq!((errno("ERRNO", 4095), errno("TRACE", 65535)), (Ok(()), Ok(())));
     assert_eq!(errno("ERRNO", 4096).unwrap_err(), TOO_GREAT);
-    let text = "syscalls[0].errnoRet: 65537 is too great, SCMP_ACT_TRACE takes numbers up to 65535";
+    let text = "syscalls[0].errnoRet: 65537 is no number of SCMP_ACT_TRACE, which takes those from 0 to 65535";
     assert_eq!(errno("TRACE", 65537).unwrap_err(), text);
     let argument = r#","args":[{"index":6,"value":1,"op":"SCMP_CMP_EQ"}]"#;
-    let text = "syscalls[0].args[0].index: 6 is more than 5, the number of the last argument";
+    let text = "syscalls[0].args[0].index: 6 is not between 0 and 5, the numbers of the arguments";
     assert_eq!(strict(rule(argument)).unwrap_err(), text);
     assert_eq!(strict(rule("")), Ok(()));
 }
 
-const TOO_GREAT: &str = "syscalls[0].errnoRet: 4096 is too great, SCMP_ACT_ERRNO takes numbers up to 4095";
+const TOO_GREAT: &str = "syscalls[0].errnoRet: 4096 is no number of SCMP_ACT_ERRNO, which takes those from 0 to 4095";
 
 #[test]
 fn every_refusal_has_its_field_and_the_words_that_it_takes() {

@@ -148,6 +148,11 @@ impl<R: BufRead> TarReader<R> {
         TarReader { source, remaining: 0, padding: 0, ended: false }
     }
 
+    /// Where the bytes come from; who takes some of them breaks the archive.
+    pub fn source(&mut self) -> &mut R {
+        &mut self.source
+    }
+
     /// The next entry; what was left of the present one's data is skipped. `None` at the end of the archive.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         self.skip_data()?;
@@ -220,7 +225,20 @@ impl<R: BufRead> TarReader<R> {
     }
 
     fn skip_data(&mut self) -> Result<(), TarError> {
-        self.remaining += std::mem::take(&mut self.padding);
+        self.skip_remaining()?;
+        self.remaining = std::mem::take(&mut self.padding);
+        match self.skip_remaining() {
+            // Docker's client leaves out what follows the last byte where it adds a Dockerfile to a context, and Go's
+            // reader takes that for the end.
+            Err(TarError::Truncated) => {
+                (self.remaining, self.ended) = (0, true);
+                Ok(())
+            }
+            skipped => skipped,
+        }
+    }
+
+    fn skip_remaining(&mut self) -> Result<(), TarError> {
         loop {
             let length = self.chunk()?.len();
             if length == 0 {

@@ -192,6 +192,21 @@ impl Ingest {
     }
 }
 
+/// For whoever writes to any sink. Nothing is buffered.
+impl Write for Ingest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match Ingest::write(self, bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(IngestError::Write { source, .. }) => Err(source),
+            Err(err) => Err(io::Error::other(err)),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Drop for Ingest {
     fn drop(&mut self) {
         if !self.keep {

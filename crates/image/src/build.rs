@@ -14,7 +14,8 @@ use crate::load::assemble::assemble;
 use crate::load::plan::{Documents, LAYERS_MAX, PlannedImage, PlannedLayer};
 use crate::load::spool::{Spool, Spooled};
 use crate::pins::Pins;
-use crate::store::Store;
+use crate::store::{DOCUMENT_MAX, Store};
+use crate::unpacked::Staging;
 use crate::{ImageRecord, LoadError, Loaded};
 
 /// What a layer is called among the files of a load.
@@ -43,12 +44,11 @@ impl Store {
         if let Some(index) = missing {
             return Err(LoadError::Missing { path: below[index].to_string() });
         }
-        let stage = self.snapshots.stage()?;
-        let applied = layer::apply(layer, stage.path())?;
+        let unpacked = Staging::begin(self)?.fill(layer, u64::MAX)?;
         parsed.rootfs.kind = "layers".to_owned();
-        parsed.rootfs.diff_ids.push(applied.diff_id.clone());
+        parsed.rootfs.diff_ids.push(unpacked.applied.diff_id.clone());
         configure(&mut parsed);
-        let config = serde_json::to_vec(&parsed).expect("configurations have string keys and no failing serializers");
+        let config = document(&parsed)?;
         let id = Digest::from_sha256(&Sha256::digest(&config).into());
         let layers = parsed.rootfs.diff_ids.iter();
         let planned = PlannedImage {
@@ -61,11 +61,39 @@ impl Store {
             layer_blobs: Vec::new(),
             parent: parent.map(|parent| parent.id.clone()),
         };
-        let spooled = vec![Spooled::Unpacked { applied, stage, ingest: None }];
+        let spooled = vec![Spooled::Unpacked { unpacked, ingest: None }];
         let layers = HashMap::from([(LAYER.to_vec(), 0)]);
         let spool = Spool { pins, documents: Documents::default(), layers, spooled };
         let assembly = assemble(self, spool, vec![planned], &mut |_| {})?;
         let built = assembly.record(self, &mut |_| {})?;
         Ok(built.into_iter().next().expect("one image was planned"))
+    }
+}
+
+/// The bytes of a configuration that is ours. A longer one could neither be pushed nor loaded elsewhere.
+pub(crate) fn document(config: &ImageConfig) -> Result<Vec<u8>, LoadError> {
+    let bytes = serde_json::to_vec(config).expect("configurations have string keys and no failing serializers");
+    match bytes.len() as u64 {
+        ..=DOCUMENT_MAX => Ok(bytes),
+        _ => Err(LoadError::ConfigTooLong { limit_bytes: DOCUMENT_MAX }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configurations_are_bounded() {
+        let with = |length: usize| {
+            let mut config = ImageConfig::default();
+            config.config.env = Some(vec!["x".repeat(length)]);
+            document(&config)
+        };
+        let empty = with(0).unwrap().len();
+        let most = usize::try_from(DOCUMENT_MAX).unwrap() - empty;
+        assert_eq!(with(most).unwrap().len() as u64, DOCUMENT_MAX);
+        let err = with(most + 1).unwrap_err();
+        assert_eq!(err.to_string(), "the image's configuration exceeds 4194304 bytes");
     }
 }

@@ -25,9 +25,14 @@
 //! **Pulling** ([`Store::pull`]) is a load whose layers come from outside, one reader each, and whose compressed layers are
 //! partial blobs of the content store already; layers that are there, at any place, are not asked for.
 //!
+//! **Saving** ([`save`]) writes images as an archive, from what is held.
+//!
 //! **Building** ([`Store::build`]) is a load of one layer above those of an image that is here.
 //!
-//! **Which blobs are kept.** Configurations and manifests; compressed layers that a kept manifest names, so that a push
+//! **Layers come back.** With every layer the recipe of its tar is kept (crate `layer`), as a blob that the layer's record
+//! names. [`hold`] gives an image whose layers can be had as they were, whatever is removed meanwhile.
+//!
+//! **Which blobs are kept.** Recipes. Configurations and manifests; compressed layers that a kept manifest names, so that a push
 //! gives the digests of the pull. Plain tars of a docker-archive are not kept beside their extracted snapshot (they
 //! would double the disk use), and a manifest that names such layers is not kept either.
 //!
@@ -35,19 +40,31 @@
 //! print (each error's text is Docker's sentence, and no more).
 
 mod build;
+mod derive;
+mod held;
 mod load;
 mod metadata;
 mod pins;
 mod pull;
+mod push;
 mod record;
 mod remove;
+mod save;
 mod store;
+mod unpacked;
 mod usage;
 
+pub use derive::derive;
+pub use held::{Held, LayerTarError, hold};
+pub use layer::{COMPRESSOR, Compression, Compressor, Gzip};
 pub use load::plan::host_architecture;
-pub use load::{LoadError, LoadEvent, Loaded};
+pub use load::{LoadError, LoadEvent, Loaded, WantedPlatform, load_for};
 pub use pull::{PullError, PullEvent, PulledImage};
+pub use push::{
+    KeptBlob, PushImage, PushImageError, PushLayer, name_pushed, push_image, remember_compressed, repositories_with,
+};
 pub use record::ImageRecord;
 pub use remove::{ImageUser, RemoveError, RemoveOptions, Removed};
+pub use save::{SaveError, Saving, save};
 pub use store::{OpenError, ResolveError, Store, SweepError, TagError};
 pub use usage::LayerUsage;

@@ -13,6 +13,7 @@
 use std::io::{self, Read};
 
 use errdefs::ErrorKind;
+use oci::image::Platform;
 use oci::{Digest, Reference, ReferenceError};
 
 use crate::store::Store;
@@ -51,6 +52,14 @@ pub struct Loaded {
     pub references: Vec<Reference>,
 }
 
+/// The platform that is wanted of an archive, and no other.
+pub struct WantedPlatform<'a> {
+    /// As users read it.
+    pub text: String,
+    /// Whether an image is for it.
+    pub is_wanted: &'a dyn Fn(&Platform) -> bool,
+}
+
 /// Why an archive was not loaded. Where dockerd has a sentence that names no directory of its own, it is that.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -77,6 +86,12 @@ pub enum LoadError {
     /// It has more layers than can be mounted.
     #[error("max depth exceeded")]
     Depth,
+    /// What is said of an image is longer than registries take.
+    #[error("the image's configuration exceeds {limit_bytes} bytes")]
+    ConfigTooLong {
+        /// The longest.
+        limit_bytes: u64,
+    },
     /// A document is not what it should be.
     #[error("invalid archive: failed to decode {path}")]
     Document {
@@ -138,6 +153,14 @@ pub enum LoadError {
     /// Indexes name each other without end.
     #[error("indexes nest too deep")]
     Nesting,
+    /// An image that it is said to be built from is not that.
+    #[error("image {parent} is not a valid parent for {image}")]
+    Parent {
+        /// Which one.
+        image: Digest,
+        /// What it is said to be built from.
+        parent: Digest,
+    },
     /// A name in the archive is none.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
@@ -186,9 +209,20 @@ impl Store {
     /// Blocks until everything is on disk. Needs a few MiB of memory per layer in flight, of which there are at most
     /// three. `events` is called on this thread.
     pub fn load(&self, source: impl Read + Send, events: &mut dyn FnMut(LoadEvent)) -> Result<Vec<Loaded>, LoadError> {
-        let spool = spool::read(self, source)?;
-        let images = plan::plan(&spool.documents)?;
-        let assembly = assemble::assemble(self, spool, images, events)?;
-        assembly.record(self, events)
+        load_for(self, None, source, events)
     }
+}
+
+/// [`Store::load`], but only images of that platform: others of a docker-archive are left out, as dockerd does; a layout
+/// that has none is refused.
+pub fn load_for(
+    store: &Store,
+    platform: Option<&WantedPlatform<'_>>,
+    source: impl Read + Send,
+    events: &mut dyn FnMut(LoadEvent),
+) -> Result<Vec<Loaded>, LoadError> {
+    let spool = spool::read(store, source)?;
+    let images = plan::plan(&spool.documents, platform)?;
+    let assembly = assemble::assemble(store, spool, images, events)?;
+    assembly.record(store, events)
 }

@@ -32,7 +32,7 @@ pub(crate) struct Pinned {
 /// at the pins afterwards. So a layer is either seen and pinned in time, or not seen at all.
 pub(crate) struct Pins<'a> {
     store: &'a Store,
-    held: Vec<(ChainId, Option<Digest>)>,
+    held: Vec<(ChainId, Vec<Digest>)>,
     blobs: Vec<Digest>,
 }
 
@@ -46,7 +46,7 @@ impl<'a> Pins<'a> {
         let store = self.store;
         store.read(|state| {
             let layer = state.layers.get(chain_id)?;
-            self.add(chain_id, &layer.blob);
+            self.add(chain_id, layer);
             Some(layer.clone())
         })
     }
@@ -60,7 +60,7 @@ impl<'a> Pins<'a> {
         };
         store.read(|state| {
             let (chain_id, layer) = state.layers.iter().find(|(_, layer)| is_it(layer))?;
-            self.add(chain_id, &layer.blob);
+            self.add(chain_id, layer);
             Some((chain_id.clone(), layer.clone()))
         })
     }
@@ -71,14 +71,13 @@ impl<'a> Pins<'a> {
         self.blobs.push(blob.clone());
     }
 
-    fn add(&mut self, chain_id: &ChainId, blob: &Option<Digest>) {
+    fn add(&mut self, chain_id: &ChainId, layer: &StoredLayer) {
+        let blobs: Vec<Digest> = layer.blobs().cloned().collect();
         self.store.pinned(|pinned| {
             *pinned.layers.entry(chain_id.clone()).or_default() += 1;
-            if let Some(blob) = blob {
-                *pinned.blobs.entry(blob.clone()).or_default() += 1;
-            }
+            blobs.iter().for_each(|blob| *pinned.blobs.entry(blob.clone()).or_default() += 1);
         });
-        self.held.push((chain_id.clone(), blob.clone()));
+        self.held.push((chain_id.clone(), blobs));
     }
 }
 
@@ -92,9 +91,9 @@ impl Store {
 impl Drop for Pins<'_> {
     fn drop(&mut self) {
         self.store.pinned(|pinned| {
-            for (chain_id, blob) in &self.held {
+            for (chain_id, blobs) in &self.held {
                 release(&mut pinned.layers, chain_id);
-                blob.iter().for_each(|blob| release(&mut pinned.blobs, blob));
+                blobs.iter().for_each(|blob| release(&mut pinned.blobs, blob));
             }
             self.blobs.iter().for_each(|blob| release(&mut pinned.blobs, blob));
         });

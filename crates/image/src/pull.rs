@@ -17,16 +17,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use errdefs::ErrorKind;
-use layer::{Applied, ApplyError};
+use layer::ApplyError;
 use oci::image::{Descriptor, ImageConfig, Manifest};
 use oci::{Digest, Reference};
-use snapshot::{ChainId, Stage};
+use snapshot::ChainId;
 
 use crate::load::assemble::assemble;
 use crate::load::plan::{Documents, LAYERS_MAX, PlannedImage, PlannedLayer, blob_path};
 use crate::load::spool::{Spool, Spooled};
 use crate::pins::{Form, Pins};
 use crate::store::Store;
+use crate::unpacked::{Staging, Unpacked};
 use crate::{LoadError, Loaded};
 
 /// Layers unpacked at the same time.
@@ -119,11 +120,11 @@ pub enum PullError {
         /// Why.
         source: ApplyError,
     },
-    /// A directory for a layer cannot be made.
+    /// There is no room for a layer.
     #[error("prepare a layer")]
     Stage {
         /// Why.
-        source: snapshot::SnapshotError,
+        source: LoadError,
     },
     /// The image cannot be put together or recorded.
     #[error("store the image")]
@@ -166,11 +167,11 @@ impl Store {
         let mut spool = Spool { pins, documents: Documents::default(), layers: HashMap::new(), spooled: Vec::new() };
         let wanted = self.known(&image, &planned, &mut spool, events);
         let missing = wanted.into_iter().map(|descriptor| Missing { source: fetch(&descriptor), descriptor }).collect();
-        for (descriptor, applied, stage) in self.unpack(missing, events)? {
+        for (descriptor, unpacked) in self.unpack(missing, events)? {
             let ingest = self.content.verified(&descriptor.digest).map(Box::new);
             let path = blob_path(&descriptor.digest).into_bytes();
             spool.layers.insert(path, spool.spooled.len());
-            spool.spooled.push(Spooled::Unpacked { applied, stage, ingest });
+            spool.spooled.push(Spooled::Unpacked { unpacked, ingest });
         }
         let stored = assemble(self, spool, vec![planned], &mut |_| {})
             .and_then(|assembly| assembly.record(self, &mut |_| {}))
@@ -213,7 +214,7 @@ impl Store {
         &self,
         missing: VecDeque<Missing<R>>,
         events: &(dyn Fn(PullEvent) + Sync),
-    ) -> Result<Vec<(Descriptor, Applied, Stage)>, PullError> {
+    ) -> Result<Vec<(Descriptor, Box<Unpacked>)>, PullError> {
         let workers = missing.len().min(LAYERS_AT_ONCE);
         let (queue, failure) = (Mutex::new(missing), OnceLock::new());
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -245,18 +246,18 @@ impl Store {
         layer: Missing<R>,
         failure: &OnceLock<PullError>,
         events: &(dyn Fn(PullEvent) + Sync),
-    ) -> Result<(Descriptor, Applied, Stage), PullError> {
+    ) -> Result<(Descriptor, Box<Unpacked>), PullError> {
         let Missing { descriptor, source } = layer;
-        let stage = self.snapshots.stage().map_err(|source| PullError::Stage { source })?;
+        let staging = Staging::begin(self).map_err(|source| PullError::Stage { source })?;
         let limit = inflated_max(descriptor.size);
         let counted = Counted { source, descriptor: &descriptor, current: 0, told: None, failure, events };
-        let applied = layer::apply_limited(counted, stage.path(), limit);
-        let applied = applied.map_err(|source| PullError::Unpack { source })?;
+        let unpacked = staging.fill(counted, limit).map_err(|source| PullError::Unpack { source })?;
+        let applied = &unpacked.applied;
         if applied.digest != descriptor.digest || applied.size != descriptor.size {
             return Err(PullError::Layer { digest: descriptor.digest });
         }
         events(PullEvent::Complete(descriptor.digest.clone()));
-        Ok((descriptor, applied, stage))
+        Ok((descriptor, unpacked))
     }
 }
 

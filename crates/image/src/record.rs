@@ -89,6 +89,42 @@ pub(crate) struct StoredLayer {
     /// A compressed form of it that is kept. A manifest may name another one: the image knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) blob: Option<Digest>,
+    /// What its tar was besides this directory. Layers that were stored by a version without recipes have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) recipe: Option<StoredRecipe>,
+    /// What it was when it was compressed for a registry. No copy is kept: it can be made again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) compressed: Option<StoredCompressed>,
+}
+
+/// A compressed form of a layer that is not kept, and how it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredCompressed {
+    pub(crate) digest: Digest,
+    /// Its length.
+    pub(crate) bytes: u64,
+    /// Of the compressor.
+    pub(crate) version: u32,
+    /// Deflate's.
+    pub(crate) level: u32,
+    pub(crate) block_bytes: u32,
+}
+
+/// The blob that makes a layer's tar of its directory again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredRecipe {
+    pub(crate) digest: Digest,
+    /// Its length.
+    pub(crate) bytes: u64,
+    /// The tar's.
+    pub(crate) tar_bytes: u64,
+}
+
+impl StoredLayer {
+    /// The blobs that it needs.
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = &Digest> {
+        self.blob.iter().chain(self.recipe.iter().map(|recipe| &recipe.digest))
+    }
 }
 
 /// Everything in memory.

@@ -17,6 +17,9 @@ use crate::record::{ImageRecord, State, StoredImage, StoredLayer};
 /// The longest configuration, manifest or index that is read. Registries and containerd refuse longer ones, too.
 pub(crate) const DOCUMENT_MAX: u64 = 4 * 1024 * 1024;
 
+/// The longest configuration that is read of an image that is recorded: what was once accepted stays.
+pub(crate) const RECORDED_MAX: u64 = 64 * 1024 * 1024;
+
 /// All images of one daemon. One process owns a root.
 #[derive(Debug)]
 pub struct Store {
@@ -300,7 +303,7 @@ pub(crate) fn needed_blobs(state: &State) -> HashSet<Digest> {
     let mut needed: HashSet<Digest> = state.images.keys().cloned().collect();
     needed.extend(state.images.values().filter_map(|record| Some(record.manifest.as_ref()?.digest.clone())));
     needed.extend(state.images.values().flat_map(|record| record.layer_blobs.iter().cloned()));
-    needed.extend(state.layers.values().filter_map(|layer| layer.blob.clone()));
+    needed.extend(state.layers.values().flat_map(|layer| layer.blobs().cloned()));
     needed
 }
 
@@ -337,7 +340,7 @@ pub(crate) fn lookup_name(reference: &Reference) -> String {
 fn build_state(rows: Rows, content: &Content, torn: &mut Vec<String>) -> State {
     let mut state = State { layers: rows.layers, ..State::default() };
     for (id, stored) in rows.images {
-        let config = content.read(&id, DOCUMENT_MAX).ok();
+        let config = content.read(&id, RECORDED_MAX).ok();
         let record = config.and_then(|bytes| image_record(&id, &bytes, stored, &state.layers));
         match record {
             Some(record) => drop(state.images.insert(id, Arc::new(record))),

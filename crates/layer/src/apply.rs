@@ -15,6 +15,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps
 use rustix::io::Errno;
 
 use crate::pipeline::{self, CHUNKS_AHEAD, ChunkReader, Compression, Fed};
+use crate::recipe::Recorder;
 use crate::tree::{Directory, Handle, Missing, Tree, is_directory, is_whiteout, join, open_below, stat};
 use archive::{Entry, Kind, TarError, TarReader, Time, clean_path};
 
@@ -87,6 +88,12 @@ pub enum ApplyError {
         /// Why.
         source: io::Error,
     },
+    /// What is needed to re-create its tar cannot be written.
+    #[error("record layer")]
+    Record {
+        /// Why.
+        source: io::Error,
+    },
     /// The directory to fill cannot be opened.
     #[error("open layer directory {}", path.display())]
     Open {
@@ -106,7 +113,7 @@ impl ApplyError {
             ApplyError::Escape { .. } | ApplyError::Invalid { .. } | ApplyError::TooMuch { .. } => {
                 ErrorKind::InvalidArgument
             }
-            ApplyError::Create { .. } | ApplyError::Open { .. } => ErrorKind::Internal,
+            ApplyError::Create { .. } | ApplyError::Record { .. } | ApplyError::Open { .. } => ErrorKind::Internal,
         }
     }
 }
@@ -120,6 +127,26 @@ pub fn apply(source: impl Read + Send, directory: &Path) -> Result<Applied, Appl
 
 /// [`apply`] for a layer that fails when its tar is longer than `limit_bytes`, before the disk is full of it.
 pub fn apply_limited(source: impl Read + Send, directory: &Path, limit_bytes: u64) -> Result<Applied, ApplyError> {
+    run(source, directory, limit_bytes, None)
+}
+
+/// [`apply_limited`], and writes to `recipe` what [`crate::recreate`] needs to make the same tar of the directory again.
+pub fn apply_recorded(
+    source: impl Read + Send,
+    directory: &Path,
+    limit_bytes: u64,
+    recipe: &mut dyn Write,
+) -> Result<Applied, ApplyError> {
+    let recorder = Recorder::begin(recipe).map_err(|source| ApplyError::Record { source })?;
+    run(source, directory, limit_bytes, Some(recorder))
+}
+
+fn run(
+    source: impl Read + Send,
+    directory: &Path,
+    limit_bytes: u64,
+    recorder: Option<Recorder<'_>>,
+) -> Result<Applied, ApplyError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, directory, flags, Mode::empty());
     let root = root.map_err(|err| ApplyError::Open { path: directory.to_owned(), source: err.into() })?;
@@ -128,7 +155,7 @@ pub fn apply_limited(source: impl Read + Send, directory: &Path, limit_bytes: u6
     thread::scope(|scope| {
         let feeding = scope.spawn(move || pipeline::feed(source, limit_bytes, chunks, to_hash));
         let hashing = scope.spawn(move || pipeline::hash(hashed));
-        let unpacked = unpack(TarReader::new(ChunkReader::new(received)), root);
+        let unpacked = unpack(TarReader::new(ChunkReader::new(received, recorder)), root);
         let fed = feeding.join().expect("feeding has no invariant to break");
         let (diff_id, tar_bytes) = hashing.join().expect("hashing has no invariant to break");
         let Unpacked { content_bytes, implied, whiteouts } = unpacked?;
@@ -139,14 +166,18 @@ pub fn apply_limited(source: impl Read + Send, directory: &Path, limit_bytes: u6
     })
 }
 
-fn unpack(mut tar: TarReader<ChunkReader>, root: OwnedFd) -> Result<Unpacked, ApplyError> {
+fn unpack(mut tar: TarReader<ChunkReader<'_>>, root: OwnedFd) -> Result<Unpacked, ApplyError> {
     let archive = |source| ApplyError::Archive { source };
-    let mut unpacking =
-        Unpacking { tree: Tree::new(root), content_bytes: 0, whiteouts: Vec::new(), whiteouts_bytes: 0 };
+    let tree = Tree::new(root, tar.source().recorder.is_some());
+    let mut unpacking = Unpacking { tree, content_bytes: 0, whiteouts: Vec::new(), whiteouts_bytes: 0 };
     while let Some(entry) = tar.next_entry().map_err(archive)? {
         unpacking.entry(&entry, &mut tar)?;
     }
     tar.drain().map_err(archive)?;
+    if let Some(recorder) = tar.source().recorder.take() {
+        let recorded = recorder.finish(unpacking.tree.originals.take());
+        recorded.map_err(|source| ApplyError::Record { source })?;
+    }
     unpacking.finish()
 }
 
@@ -196,18 +227,18 @@ struct Unpacked {
 }
 
 impl Unpacking {
-    fn entry(&mut self, entry: &Entry, tar: &mut TarReader<ChunkReader>) -> Result<(), ApplyError> {
+    fn entry(&mut self, entry: &Entry, tar: &mut TarReader<ChunkReader<'_>>) -> Result<(), ApplyError> {
         let Some(path) = clean_path(&entry.path) else {
             return Err(ApplyError::Escape { path: String::from_utf8_lossy(&entry.path).into_owned() });
         };
         self.place(entry, &path, tar).map_err(|failure| failure.of(&path))?;
-        match self.tree.directories_bytes + self.whiteouts_bytes {
+        match self.tree.bytes() + self.whiteouts_bytes {
             ..=PATHS_BYTES_MAX => Ok(()),
             _ => Err(ApplyError::TooMuch { what: "directories" }),
         }
     }
 
-    fn place(&mut self, entry: &Entry, path: &[u8], tar: &mut TarReader<ChunkReader>) -> Result<(), Failure> {
+    fn place(&mut self, entry: &Entry, path: &[u8], tar: &mut TarReader<ChunkReader<'_>>) -> Result<(), Failure> {
         if path.is_empty() {
             return self.root(entry);
         }
@@ -304,13 +335,16 @@ impl Unpacking {
         parent: &Handle,
         name: &[u8],
         entry: &Entry,
-        tar: &mut TarReader<ChunkReader>,
+        tar: &mut TarReader<ChunkReader<'_>>,
     ) -> Result<(), Failure> {
         let fd = self.replacing(parent, name, |parent| {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             rustix::fs::openat(&*parent.fd, name, flags, Mode::RUSR | Mode::WUSR)
         })?;
         let mut file = File::from(fd);
+        if entry.segments.is_none() && entry.size > 0 {
+            self.record(parent, name, entry.size, tar);
+        }
         match &entry.segments {
             None => loop {
                 let chunk = tar.chunk()?;
@@ -328,6 +362,14 @@ impl Unpacking {
         let fd = OwnedFd::from(file);
         describe(&fd, entry)?;
         Ok(rustix::fs::futimens(&fd, &times(entry.mtime))?)
+    }
+
+    /// The data that comes is in a file. Of files with holes it stays in the recipe: how they lie in it need not be known.
+    fn record(&mut self, parent: &Handle, name: &[u8], length: u64, tar: &mut TarReader<ChunkReader<'_>>) {
+        if let (Some(recorder), Some(originals)) = (&mut tar.source().recorder, &mut self.tree.originals) {
+            let path = join(&parent.path, name);
+            originals.made(&path, recorder.file(&path, length));
+        }
     }
 
     fn make_link(&mut self, parent: &Handle, name: &[u8], entry: &Entry) -> Result<(), Failure> {
@@ -451,7 +493,7 @@ fn write_segments(
     file: &File,
     entry: &Entry,
     segments: &[crate::Segment],
-    tar: &mut TarReader<ChunkReader>,
+    tar: &mut TarReader<ChunkReader<'_>>,
 ) -> Result<(), Failure> {
     for segment in segments {
         let (mut offset, mut left) = (segment.offset, segment.length);

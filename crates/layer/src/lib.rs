@@ -16,18 +16,28 @@
 //! own root. Headers, names and sparse maps are bounded. Xattrs of overlayfs itself are dropped. The directory must be
 //! reachable by root alone until it is complete, since set-uid bits are real.
 //!
-//! Compression is told by magic number, never by media type. [`TarReader`] (crate `archive`) is also what `image` reads
-//! archives with.
+//! Compression is told by magic number, never by media type. [`TarReader`] and [`TarWriter`] (crate `archive`) are also what
+//! `image` reads and writes archives with.
+//!
+//! **The tar comes back exactly.** [`apply_recorded`] writes a recipe beside the directory: what the tar was besides the
+//! contents of files, compressed. [`recreate`] makes the same bytes of both again, and proves it by their DiffId.
+//!
+//! [`Gzip`] compresses such a tar for registries, the same bytes every time.
 //!
 //! No state, no locks. Deliberately not here: where directories lie (`snapshot`), which layers make an image (`image`),
 //! tar itself (`archive`).
 
 mod apply;
+mod compress;
 mod inherit;
 mod pipeline;
+mod recipe;
+mod recreate;
 mod tree;
 
-pub use apply::{Applied, ApplyError, apply, apply_limited};
-pub use archive::{Entry, Kind, Segment, TarError, TarReader, Time, clean_path};
+pub use apply::{Applied, ApplyError, apply, apply_limited, apply_recorded};
+pub use archive::{Entry, Kind, Segment, TarError, TarReader, TarWriter, Time, clean_path};
+pub use compress::{COMPRESSOR, Compressor, Gzip};
 pub use inherit::{InheritError, clone_tree, inherit};
 pub use pipeline::{Compression, decompress, looks_like_layer};
+pub use recreate::{RecreateError, recreate};

@@ -7,6 +7,8 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use oci::Digest;
 use sha2::{Digest as _, Sha256};
 
+use crate::recipe::Recorder;
+
 /// The size of a chunk: large enough that handing it over costs nothing, small enough to stay in the cache between
 /// inflating, hashing and writing.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -16,6 +18,9 @@ pub(crate) const CHUNKS_AHEAD: usize = 16;
 
 /// How much of a stream tells its compression.
 const MAGIC_BYTES: usize = 10;
+
+/// What `xz -9` makes is read with a window of 64 MiB, and some; a header may ask for 4 GiB.
+const XZ_MEMORY_KIB: u32 = 80 * 1024;
 
 pub(crate) type Chunk = Arc<Vec<u8>>;
 
@@ -28,15 +33,24 @@ pub enum Compression {
     Gzip,
     /// RFC 8878.
     Zstd,
+    /// Of bzip2 1.0; no registry's, but archives are.
+    Bzip2,
+    /// The .xz file format; the same.
+    Xz,
 }
 
 impl Compression {
-    /// Tells it from the first bytes of a stream; four are enough.
+    /// Tells it from the first bytes of a stream; ten are enough.
     pub fn detect(start: &[u8]) -> Compression {
         match start {
             [0x1f, 0x8b, 8, ..] => Compression::Gzip,
             // A frame, or a frame to skip, with which zstd:chunked may begin.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
+            // Its first block begins with the digits of pi, and an empty one ends with those of their root: a file's name,
+            // with which a tar begins, can look like the rest.
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..]
+            | [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72, 0x45, 0x38, 0x50, 0x90, ..] => Compression::Bzip2,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Compression::Xz,
             _ => Compression::Plain,
         }
     }
@@ -47,24 +61,10 @@ pub fn looks_like_layer(start: &[u8]) -> bool {
     Compression::detect(start) != Compression::Plain || archive::looks_like_tar(start)
 }
 
-/// The compressions that we know and cannot inflate; without a name they would be told as broken archives.
-fn unsupported(start: &[u8]) -> Option<&'static str> {
-    match start {
-        // Its first block begins with the digits of pi: a file's name, with which a tar begins, can look like the rest.
-        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => Some("bzip2"),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some("xz"),
-        _ => None,
-    }
-}
-
 /// Inflates a stream of whatever compression it has.
 pub fn decompress<'a>(mut source: impl Read + Send + 'a) -> io::Result<(Compression, Box<dyn Read + Send + 'a>)> {
     let mut start = Vec::with_capacity(MAGIC_BYTES);
     source.by_ref().take(MAGIC_BYTES as u64).read_to_end(&mut start)?;
-    if let Some(name) = unsupported(&start) {
-        let sentence = format!("compression with {name} is not supported: gzip, zstd and none are");
-        return Err(io::Error::new(io::ErrorKind::Unsupported, sentence));
-    }
     let compression = Compression::detect(&start);
     let whole = Cursor::new(start).chain(source);
     let reader: Box<dyn Read + Send + 'a> = match compression {
@@ -74,6 +74,13 @@ pub fn decompress<'a>(mut source: impl Read + Send + 'a) -> io::Result<(Compress
         }
         Compression::Zstd => {
             Box::new(zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(CHUNK_BYTES, whole))?)
+        }
+        Compression::Bzip2 => {
+            Box::new(bzip2::bufread::MultiBzDecoder::new(BufReader::with_capacity(CHUNK_BYTES, whole)))
+        }
+        Compression::Xz => {
+            let buffered = BufReader::with_capacity(CHUNK_BYTES, whole);
+            Box::new(lzma_rust2::XzReader::new_mem_limit(buffered, true, XZ_MEMORY_KIB))
         }
     };
     Ok((compression, reader))
@@ -184,19 +191,21 @@ impl<R: Read> Read for Counted<R> {
 }
 
 /// The receiving end of the chunks, as a reader that copies nothing.
-pub(crate) struct ChunkReader {
+pub(crate) struct ChunkReader<'a> {
     chunks: Receiver<io::Result<Chunk>>,
     current: Chunk,
     position: usize,
+    /// Sees all that is taken.
+    pub(crate) recorder: Option<Recorder<'a>>,
 }
 
-impl ChunkReader {
-    pub(crate) fn new(chunks: Receiver<io::Result<Chunk>>) -> ChunkReader {
-        ChunkReader { chunks, current: Chunk::default(), position: 0 }
+impl<'a> ChunkReader<'a> {
+    pub(crate) fn new(chunks: Receiver<io::Result<Chunk>>, recorder: Option<Recorder<'a>>) -> ChunkReader<'a> {
+        ChunkReader { chunks, current: Chunk::default(), position: 0, recorder }
     }
 }
 
-impl BufRead for ChunkReader {
+impl BufRead for ChunkReader<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.position == self.current.len()
             && let Ok(next) = self.chunks.recv()
@@ -207,11 +216,14 @@ impl BufRead for ChunkReader {
     }
 
     fn consume(&mut self, count: usize) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.taken(&self.current[self.position..self.position + count]);
+        }
         self.position += count;
     }
 }
 
-impl Read for ChunkReader {
+impl Read for ChunkReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let available = self.fill_buf()?;
         let count = available.len().min(buffer.len());
@@ -223,16 +235,67 @@ impl Read for ChunkReader {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Seek, Write};
+
     use super::*;
 
     #[test]
-    fn compressions_that_are_not_there_are_named() {
-        let told = |bytes: &[u8]| decompress(bytes).map(|(compression, _)| compression).map_err(|err| err.to_string());
-        let refused = |name: &str| Err(format!("compression with {name} is not supported: gzip, zstd and none are"));
-        assert_eq!(told(b"BZh91AY&SY..."), refused("bzip2"));
-        assert_eq!(told(b"\xfd7zXZ\0..."), refused("xz"));
-        // A tar whose first file has such a name.
-        assert_eq!(told(b"BZh9.txt\0\0\0"), Ok(Compression::Plain));
-        assert_eq!(told(b"BZ"), Ok(Compression::Plain));
+    fn compressions_are_told_by_their_first_bytes() {
+        for (bytes, expected) in [
+            (&b"BZh91AY&SY..."[..], Compression::Bzip2),
+            (b"\xfd7zXZ\0...", Compression::Xz),
+            // A tar whose first file has such a name.
+            (b"BZh9.txt\0\0\0", Compression::Plain),
+            (b"BZ", Compression::Plain),
+            (b"\x1f\x8b\x08\0", Compression::Gzip),
+        ] {
+            assert_eq!(Compression::detect(bytes), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn everything_that_the_usual_programs_make_is_inflated() {
+        let text: Vec<u8> = (0..400_000u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        for program in ["bzip2", "xz", "gzip", "zstd"] {
+            let run = |arguments: &[&str], input: &[u8]| {
+                let mut file = tempfile::tempfile().unwrap();
+                file.write_all(input).unwrap();
+                file.rewind().unwrap();
+                std::process::Command::new(program).args(arguments).stdin(file).output().map(|output| output.stdout)
+            };
+            // Without the program there is nothing to try.
+            let Ok(packed) = run(&["-9", "-c"], &text) else { continue };
+            // Two streams after one another are one.
+            for (bytes, expected) in
+                [(packed.clone(), text.clone()), ([packed.clone(), packed].concat(), text.repeat(2))]
+            {
+                let (compression, mut reader) = decompress(&bytes[..]).unwrap();
+                let mut inflated = Vec::new();
+                reader.read_to_end(&mut inflated).unwrap();
+                assert_ne!(compression, Compression::Plain);
+                assert!(inflated == expected, "{program}");
+                let cut = decompress(&bytes[..bytes.len() - 9])
+                    .and_then(|(_, mut reader)| reader.read_to_end(&mut Vec::new()));
+                assert!(cut.is_err(), "{program}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_window_that_no_program_makes_is_refused_before_it_is_made() {
+        // A stream's header and its first block's (xz file format, 3.1), which says how large the window is.
+        let with_window = |bits: u8| {
+            let mut block = vec![2, 0, 0x21, 1, bits, 0, 0, 0];
+            let mut crc = flate2::Crc::new();
+            crc.update(&block);
+            block.extend(crc.sum().to_le_bytes());
+            let stream = [b"\xfd7zXZ\0\0\x04\xe6\xd6\xb4\x46", &block[..]].concat();
+            decompress(&stream[..]).and_then(|(_, mut reader)| reader.read_to_end(&mut Vec::new())).unwrap_err().kind()
+        };
+        // 64 MiB: what `xz -9` has; here the data is missing. 1.5 GiB and 4 GiB.
+        assert_eq!(
+            [28, 37, 40].map(with_window),
+            [io::ErrorKind::UnexpectedEof, io::ErrorKind::OutOfMemory, io::ErrorKind::OutOfMemory]
+        );
     }
 }

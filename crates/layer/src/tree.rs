@@ -9,6 +9,8 @@ use rustix::io::Errno;
 
 use archive::Time;
 
+use crate::recipe::Originals;
+
 /// Open directories that are kept; an archive goes through its tree in order, so a few suffice.
 const OPEN_MAX: usize = 128;
 
@@ -59,6 +61,8 @@ pub(crate) struct Tree {
     pub(crate) directories: BTreeMap<Vec<u8>, Directory>,
     /// What `directories` takes in memory, roughly.
     pub(crate) directories_bytes: usize,
+    /// Where a recipe is written: what files were, before they are removed.
+    pub(crate) originals: Option<Originals>,
 }
 
 /// Whether a directory that is missing is made.
@@ -96,10 +100,16 @@ pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 impl Tree {
-    pub(crate) fn new(root: OwnedFd) -> Tree {
+    pub(crate) fn new(root: OwnedFd, recorded: bool) -> Tree {
         let directories = BTreeMap::from([(Vec::new(), Directory { implied: true, ..Directory::default() })]);
         let root = Handle { path: Vec::new(), fd: Rc::new(root) };
-        Tree { root, open: HashMap::new(), directories, directories_bytes: DIRECTORY_BYTES }
+        let originals = recorded.then(Originals::default);
+        Tree { root, open: HashMap::new(), directories, directories_bytes: DIRECTORY_BYTES, originals }
+    }
+
+    /// What all of it takes in memory, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        self.directories_bytes + self.originals.as_ref().map_or(0, Originals::bytes)
     }
 
     pub(crate) fn root(&self) -> &Handle {
@@ -210,16 +220,19 @@ impl Tree {
 
     /// Removes whatever is called `name`, so that something else can take its place.
     pub(crate) fn remove(&mut self, at: &Handle, name: &[u8]) -> Result<(), Errno> {
+        let path = join(&at.path, name);
+        if let Some(originals) = &mut self.originals {
+            originals.going(&*at.fd, name, &path);
+        }
         match rustix::fs::unlinkat(&*at.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
             Err(Errno::ISDIR) => {}
             Err(err) => return Err(err),
         }
-        let path = join(&at.path, name);
         let below = join(&path, b"");
         self.open.retain(|other, _| *other != path && !other.starts_with(&below));
         self.forget(&path, below);
-        empty(open_below(&*at.fd, name)?)?;
+        empty(open_below(&*at.fd, name)?, &path, self.originals.as_mut())?;
         rustix::fs::unlinkat(&*at.fd, name, AtFlags::REMOVEDIR)
     }
 
@@ -243,7 +256,7 @@ impl Tree {
 }
 
 /// [`DEPTH_MAX`] bounds the depth.
-fn empty(directory: OwnedFd) -> Result<(), Errno> {
+fn empty(directory: OwnedFd, path: &[u8], mut originals: Option<&mut Originals>) -> Result<(), Errno> {
     let mut dir = rustix::fs::Dir::new(directory)?;
     while let Some(entry) = dir.read() {
         let entry = entry?;
@@ -251,10 +264,14 @@ fn empty(directory: OwnedFd) -> Result<(), Errno> {
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
+        let below = join(path, name.to_bytes());
         if entry.file_type() == FileType::Directory {
-            empty(open_below(dir.fd()?, name.to_bytes())?)?;
+            empty(open_below(dir.fd()?, name.to_bytes())?, &below, originals.as_deref_mut())?;
             rustix::fs::unlinkat(dir.fd()?, name, AtFlags::REMOVEDIR)?;
         } else {
+            if let Some(originals) = originals.as_deref_mut() {
+                originals.going(dir.fd()?, name.to_bytes(), &below);
+            }
             rustix::fs::unlinkat(dir.fd()?, name, AtFlags::empty())?;
         }
     }

@@ -1,16 +1,19 @@
 //! One registry, as somebody with credentials sees it: what it wants to know, and answers to requests.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, HOST, LOCATION, RANGE, USER_AGENT, WWW_AUTHENTICATE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, RANGE, USER_AGENT, WWW_AUTHENTICATE,
+};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::auth::{self, Credentials, Given, Grant, bearer};
 use crate::challenge::{self, Challenge};
 use crate::connection::{Body, Scheme, Url};
 use crate::error::{ExchangeError, RegistryError};
+use crate::outgoing::Outgoing;
 use crate::session::{AGENT, Registry};
 
 /// Where every registry answers (distribution-spec, "end-1").
@@ -54,20 +57,34 @@ pub(crate) struct Ask<'a> {
     pub(crate) accept: Option<&'a str>,
     /// From which byte on.
     pub(crate) from: u64,
+    /// What is sent, with its type; an empty type is not told.
+    pub(crate) content: Option<(&'a str, Bytes)>,
 }
 
 impl Ask<'_> {
     pub(crate) fn get(path: &str) -> Ask<'_> {
-        Ask { method: Method::GET, path, accept: None, from: 0 }
+        Ask { method: Method::GET, path, accept: None, from: 0, content: None }
+    }
+
+    /// A request that changes something, without a body.
+    pub(crate) fn change(method: Method, path: &str) -> Ask<'_> {
+        Ask { method, content: Some(("", Bytes::new())), ..Ask::get(path) }
     }
 
     /// As Go writes it.
     pub(crate) fn verb(&self) -> &'static str {
-        if self.method == Method::HEAD { "Head" } else { "Get" }
+        match self.method {
+            Method::HEAD => "Head",
+            Method::POST => "Post",
+            Method::PUT => "Put",
+            Method::PATCH => "Patch",
+            _ => "Get",
+        }
     }
 
-    fn request(&self, url: &Url, authorization: Option<&HeaderValue>) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::default());
+    fn request(&self, url: &Url, authorization: Option<&HeaderValue>) -> Request<Outgoing> {
+        let body = self.content.as_ref().map(|(_, bytes)| bytes.clone()).unwrap_or_default();
+        let mut request = Request::new(Outgoing::Whole(body));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = url.path.parse().unwrap_or_default();
         let headers = request.headers_mut();
@@ -76,6 +93,13 @@ impl Ask<'_> {
         headers.extend(self.accept.and_then(|accept| Some((ACCEPT, HeaderValue::from_str(accept).ok()?))));
         if self.from > 0 {
             headers.extend(HeaderValue::from_str(&format!("bytes={}-", self.from)).ok().map(|range| (RANGE, range)));
+        }
+        if let Some((kind, bytes)) = &self.content {
+            headers.extend(
+                HeaderValue::from_str(kind).ok().filter(|kind| !kind.is_empty()).map(|kind| (CONTENT_TYPE, kind)),
+            );
+            // Registries want it also where there is nothing (RFC 9110, 8.6).
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
         }
         headers.extend(authorization.map(|value| (AUTHORIZATION, value.clone())));
         request
@@ -131,7 +155,11 @@ impl Access {
 
     /// Asks the registry, as whoever it wants us to be, and goes where it sends us.
     pub(crate) async fn ask(&self, ask: &Ask<'_>) -> Result<Reply, ExchangeError> {
-        let url = Url { path: ask.path.to_owned(), ..self.base.clone() };
+        self.ask_at(Url { path: ask.path.to_owned(), ..self.base.clone() }, ask).await
+    }
+
+    /// The same at an address that the registry named, which need not be its own.
+    pub(crate) async fn ask_at(&self, url: Url, ask: &Ask<'_>) -> Result<Reply, ExchangeError> {
         let authorization = self.authorization().await?;
         let reply = self.follow(url.clone(), ask, authorization.as_ref()).await?;
         if reply.response.status() != StatusCode::UNAUTHORIZED || reply.elsewhere {
@@ -155,12 +183,16 @@ impl Access {
         ask: &Ask<'_>,
         authorization: Option<&HeaderValue>,
     ) -> Result<Reply, ExchangeError> {
-        let home = (url.scheme, url.authority.clone());
         for _ in 0..=REDIRECTS_MAX {
             // Once and for all: a way back from another host is that host's idea, not ours.
-            let elsewhere = (url.scheme, &url.authority) != (home.0, &home.1);
+            let elsewhere = self.is_elsewhere(&url);
             let response = self.send(&url, ask, authorization.filter(|_| !elsewhere)).await?;
-            let moved = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+            // What changes something is only sent on where it stays the same (RFC 9110, 15.4).
+            let moved = match response.status().as_u16() {
+                307 | 308 => true,
+                301..=303 => ask.content.is_none(),
+                _ => false,
+            };
             match response.headers().get(LOCATION) {
                 Some(location) if moved => {
                     let text = String::from_utf8_lossy(location.as_bytes()).into_owned();
@@ -170,6 +202,42 @@ impl Access {
             }
         }
         Err(ExchangeError::Redirects { limit: REDIRECTS_MAX })
+    }
+
+    fn is_elsewhere(&self, url: &Url) -> bool {
+        (url.scheme, &url.authority) != (self.base.scheme, &self.base.authority)
+    }
+
+    /// Sends a body that is made meanwhile, once, to an address that the registry named.
+    pub(crate) async fn stream(
+        &self,
+        url: &Url,
+        headers: &[(HeaderName, String)],
+        body: Outgoing,
+        taken: &AtomicU64,
+    ) -> Result<Reply, ExchangeError> {
+        let elsewhere = self.is_elsewhere(url);
+        let authorization = self.authorization().await?.filter(|_| !elsewhere);
+        let mut request = Ask::get(&url.path).request(url, authorization.as_ref()).map(|_| body);
+        *request.method_mut() = Method::PATCH;
+        for (name, value) in headers {
+            request.headers_mut().extend(HeaderValue::from_str(value).ok().map(|value| (name.clone(), value)));
+        }
+        let response = self.registry.connector.stream(url, self.registry.verify(url), request, taken).await?;
+        Ok(Reply { response, elsewhere })
+    }
+
+    /// The same registry and person, for more than one repository.
+    pub(crate) fn with_scope(&self, scope: String) -> Access {
+        let challenge = self.standing().challenge.clone();
+        let standing = Mutex::new(Standing { challenge, ..Standing::default() });
+        let (registry, base, credentials) = (self.registry.clone(), self.base.clone(), self.credentials.clone());
+        Access { registry, base, credentials, scope, standing }
+    }
+
+    /// Where `location` leads, as the registry names it.
+    pub(crate) fn join(&self, location: &str) -> Result<Url, ExchangeError> {
+        self.base.join(location)
     }
 
     async fn send(

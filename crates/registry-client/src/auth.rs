@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode};
-use http_body_util::Full;
 use serde::Deserialize;
 
 use crate::connection::{Connector, Scheme, Url};
 use crate::error::ExchangeError;
+use crate::outgoing::Outgoing;
 use crate::session::Timing;
 
 /// The longest answer of a token server; real ones are a few KiB.
@@ -179,10 +179,14 @@ pub(crate) async fn ask(
 }
 
 /// GET with name and password, or POST of the refresh token (docs/spec/auth/oauth.md).
-fn request(realm: &Url, grant: &Grant) -> Result<(Url, impl Fn() -> Request<Full<Bytes>> + use<>), ExchangeError> {
+fn request(realm: &Url, grant: &Grant) -> Result<(Url, impl Fn() -> Request<Outgoing> + use<>), ExchangeError> {
     let mut fields: Vec<(&str, &str)> = Vec::new();
     fields.extend(grant.service.as_deref().map(|service| ("service", service)));
-    fields.extend(Some(("scope", grant.scope.as_str())).filter(|(_, scope)| !scope.is_empty()));
+    match grant.credentials {
+        // One field for all (RFC 6749, 3.3), or one for each (docs/spec/auth/token.md).
+        Credentials::Identity { .. } if !grant.scope.is_empty() => fields.push(("scope", &grant.scope)),
+        _ => fields.extend(grant.scope.split_whitespace().map(|scope| ("scope", scope))),
+    }
     let (mut url, mut form, mut authorization) = (realm.clone(), None, None);
     match &grant.credentials {
         Credentials::Identity { token } => {
@@ -206,7 +210,7 @@ fn request(realm: &Url, grant: &Grant) -> Result<(Url, impl Fn() -> Request<Full
     let target = url.clone();
     let build = move || {
         let method = if form.is_some() { Method::POST } else { Method::GET };
-        let mut request = Request::new(Full::new(form.clone().unwrap_or_default()));
+        let mut request = Request::new(Outgoing::Whole(form.clone().unwrap_or_default()));
         *request.method_mut() = method;
         *request.uri_mut() = target.path.parse().unwrap_or_default();
         let headers = request.headers_mut();

@@ -4,22 +4,25 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response, Uri};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::error::{DialError, ExchangeError};
+use crate::outgoing::Outgoing;
 use crate::session::Timing;
 use crate::tls;
 
@@ -28,6 +31,9 @@ const IDLE_PER_HOST: usize = 3;
 
 /// How long an idle connection is kept; servers close them after a minute or so.
 const IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// How long a connection from the pool may take to be ready. It is, unless its server has not read what it answered to.
+const READY_MAX: Duration = Duration::from_millis(100);
 
 /// What one connection may buffer of an answer.
 const BUFFER_BYTES: usize = 128 * 1024;
@@ -110,7 +116,28 @@ impl std::fmt::Display for Url {
 type Peer = (Scheme, String);
 
 /// A connection that waits for its next request, and since when.
-type Idle = (Instant, SendRequest<Full<Bytes>>);
+type Idle = (Instant, Wire);
+
+/// A connection, and the task that moves its bytes.
+#[derive(Debug)]
+struct Wire {
+    sender: SendRequest<Outgoing>,
+    task: AbortHandle,
+}
+
+impl Wire {
+    /// Whether it takes a request now. One that is still busy with its last one is not waited for.
+    async fn is_ready(&mut self) -> bool {
+        matches!(timeout(READY_MAX, self.sender.ready()).await, Ok(Ok(())))
+    }
+}
+
+impl Drop for Wire {
+    /// Ends it where it stands: a connection that is stuck in a write notices nothing else, and keeps what it sends.
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
 
 #[derive(Debug, Default)]
 struct Pool {
@@ -119,23 +146,23 @@ struct Pool {
 
 impl Pool {
     /// The connection that was used last: the one least likely to be closed by the server meanwhile.
-    fn take(&self, peer: &Peer) -> Option<SendRequest<Full<Bytes>>> {
+    fn take(&self, peer: &Peer) -> Option<Wire> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let connections = idle.get_mut(peer)?;
-        connections.retain(|(since, sender)| since.elapsed() < IDLE_MAX && !sender.is_closed());
-        connections.pop().map(|(_, sender)| sender)
+        connections.retain(|(since, wire)| since.elapsed() < IDLE_MAX && !wire.sender.is_closed());
+        connections.pop().map(|(_, wire)| wire)
     }
 
-    fn put(&self, peer: Peer, sender: SendRequest<Full<Bytes>>) {
+    fn put(&self, peer: Peer, wire: Wire) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         // Hosts that nobody asks any more must not keep sockets.
         idle.retain(|_, connections| {
-            connections.retain(|(since, sender)| since.elapsed() < IDLE_MAX && !sender.is_closed());
+            connections.retain(|(since, wire)| since.elapsed() < IDLE_MAX && !wire.sender.is_closed());
             !connections.is_empty()
         });
         let connections = idle.entry(peer).or_default();
         if connections.len() < IDLE_PER_HOST {
-            connections.push((Instant::now(), sender));
+            connections.push((Instant::now(), wire));
         }
     }
 }
@@ -153,7 +180,8 @@ pub(crate) struct Connector {
 /// The body of an answer; read to its end, it gives its connection back.
 pub(crate) struct Body {
     incoming: Incoming,
-    home: Option<(Arc<Pool>, Peer, SendRequest<Full<Bytes>>)>,
+    home: Option<(Arc<Pool>, Peer, Wire)>,
+    reusable: bool,
     idle: Duration,
 }
 
@@ -164,8 +192,8 @@ impl Body {
             let frame = timeout(self.idle, self.incoming.frame()).await.map_err(|_| ExchangeError::Stalled)?;
             match frame {
                 None => {
-                    if let Some((pool, peer, sender)) = self.home.take() {
-                        pool.put(peer, sender);
+                    if let Some((pool, peer, wire)) = self.home.take_if(|_| self.reusable) {
+                        pool.put(peer, wire);
                     }
                     return Ok(None);
                 }
@@ -206,28 +234,68 @@ impl Connector {
         &self,
         url: &Url,
         verify: bool,
-        request: impl Fn() -> Request<Full<Bytes>>,
+        request: impl Fn() -> Request<Outgoing>,
     ) -> Result<Response<Body>, ExchangeError> {
         let peer = (url.scheme, url.authority.clone());
-        if let Some(mut sender) = self.pool.take(&peer)
-            && sender.ready().await.is_ok()
-            && let Ok(Ok(response)) = timeout(self.timing.head, sender.send_request(request())).await
+        if let Some(mut wire) = self.pool.take(&peer)
+            && wire.is_ready().await
+            && let Ok(Ok(response)) = timeout(self.timing.head, wire.sender.send_request(request())).await
         {
-            return Ok(self.body(response, peer, sender));
+            return Ok(self.body(response, peer, wire));
         }
         // The server closes idle connections when it likes, also while a request is on its way: once more, on a new one.
-        let mut sender = self.connect(url, verify).await?;
-        let sent = timeout(self.timing.head, sender.send_request(request())).await;
+        let mut wire = self.connect(url, verify).await?;
+        let sent = timeout(self.timing.head, wire.sender.send_request(request())).await;
         let response = sent.map_err(|_| ExchangeError::Deadline)?.map_err(|source| ExchangeError::Http { source })?;
-        Ok(self.body(response, peer, sender))
+        Ok(self.body(response, peer, wire))
     }
 
-    fn body(&self, response: Response<Incoming>, peer: Peer, sender: SendRequest<Full<Bytes>>) -> Response<Body> {
-        let home = Some((self.pool.clone(), peer, sender));
-        response.map(|incoming| Body { incoming, home, idle: self.timing.idle })
+    /// One request whose body is made while it is sent: it goes once, and is given up when the connection takes nothing of it
+    /// for too long. `taken` counts the bytes of the body that it took.
+    pub(crate) async fn stream(
+        &self,
+        url: &Url,
+        verify: bool,
+        request: Request<Outgoing>,
+        taken: &AtomicU64,
+    ) -> Result<Response<Body>, ExchangeError> {
+        let peer = (url.scheme, url.authority.clone());
+        let mut pooled = self.pool.take(&peer);
+        if let Some(wire) = &mut pooled
+            && !wire.is_ready().await
+        {
+            pooled = None;
+        }
+        let mut wire = match pooled {
+            Some(wire) => wire,
+            None => self.connect(url, verify).await?,
+        };
+        let mut exchange = std::pin::pin!(wire.sender.send_request(request));
+        let mut before = 0;
+        let response = loop {
+            match timeout(self.timing.idle, &mut exchange).await {
+                Ok(answered) => break answered.map_err(|source| ExchangeError::Http { source })?,
+                Err(_) => {
+                    let now = taken.load(Ordering::Relaxed);
+                    if now == before {
+                        return Err(ExchangeError::Stalled);
+                    }
+                    before = now;
+                }
+            }
+        };
+        let mut response = self.body(response, peer, wire);
+        // What is refused need not have been read.
+        response.body_mut().reusable = response.status().is_success();
+        Ok(response)
     }
 
-    async fn connect(&self, url: &Url, verify: bool) -> Result<SendRequest<Full<Bytes>>, ExchangeError> {
+    fn body(&self, response: Response<Incoming>, peer: Peer, wire: Wire) -> Response<Body> {
+        let home = Some((self.pool.clone(), peer, wire));
+        response.map(|incoming| Body { incoming, home, reusable: true, idle: self.timing.idle })
+    }
+
+    async fn connect(&self, url: &Url, verify: bool) -> Result<Wire, ExchangeError> {
         let stream = self.dial(url).await?;
         match url.scheme {
             Scheme::Http => handshake(TokioIo::new(stream)).await,
@@ -293,19 +361,19 @@ fn refused(source: io::Error) -> ExchangeError {
     }
 }
 
-async fn handshake<T>(io: TokioIo<T>) -> Result<SendRequest<Full<Bytes>>, ExchangeError>
+async fn handshake<T>(io: TokioIo<T>) -> Result<Wire, ExchangeError>
 where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
     let made = http1::Builder::new().max_buf_size(BUFFER_BYTES).handshake(io).await;
     let (sender, connection) = made.map_err(|source| ExchangeError::Http { source })?;
-    tokio::spawn(async move {
+    let running = tokio::spawn(async move {
         if let Err(err) = connection.await {
             // Whoever has a request on it hears the same.
             tracing::debug!("a connection to a registry ended: {err}");
         }
     });
-    Ok(sender)
+    Ok(Wire { sender, task: running.abort_handle() })
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Manifests, indexes, configurations, lists of tags.
 
-use http::header::{CONTENT_TYPE, LINK};
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, LINK, RETRY_AFTER};
 use http::{HeaderMap, Method, StatusCode};
 use oci::image::{Descriptor, Index, Manifest, Platform, media_type};
 use oci::{Digest, Reference};
@@ -11,6 +13,10 @@ use crate::Wanted;
 use crate::access::{Ask, Reply};
 use crate::error::{Answer, RegistryError};
 use crate::session::Session;
+
+mod signatures;
+
+pub use signatures::Signed;
 
 /// The longest manifest, index or configuration. Registries and containerd refuse longer ones, too.
 const DOCUMENT_MAX: u64 = 4 * 1024 * 1024;
@@ -196,7 +202,7 @@ impl Session {
         format!("/v2/{}/blobs/{digest}", self.repository.path())
     }
 
-    fn manifest_path(&self, name: &str) -> String {
+    pub(crate) fn manifest_path(&self, name: &str) -> String {
         format!("/v2/{}/manifests/{name}", self.repository.path())
     }
 
@@ -219,18 +225,29 @@ impl Session {
     }
 
     /// A whole document, asked for again when that can help. For whom the registry's errors are about is `subject`.
-    async fn document(
+    pub(crate) async fn document(
         &self,
         ask: &Ask<'_>,
         subject: Option<&Reference>,
     ) -> Result<(HeaderMap, Vec<u8>), RegistryError> {
+        self.document_within(ask, subject, DOCUMENT_MAX).await
+    }
+
+    /// The same, of which no more than that is read.
+    async fn document_within(
+        &self,
+        ask: &Ask<'_>,
+        subject: Option<&Reference>,
+        limit_bytes: u64,
+    ) -> Result<(HeaderMap, Vec<u8>), RegistryError> {
         let timing = self.registry().settings.timing;
         let mut attempt = 1;
         loop {
-            match self.document_once(ask, subject).await {
+            match self.document_once(ask, subject, limit_bytes).await {
                 Err(err) if err.passes() && attempt < ATTEMPTS => {
+                    let Some(wait) = err.wait(timing.retry / 4 * attempt) else { return Err(err) };
                     tracing::debug!("ask a registry again: {}", errdefs::chain(&err));
-                    tokio::time::sleep(timing.retry / 4 * attempt).await;
+                    tokio::time::sleep(wait).await;
                     attempt += 1;
                 }
                 done => return done,
@@ -242,18 +259,28 @@ impl Session {
         &self,
         ask: &Ask<'_>,
         subject: Option<&Reference>,
+        limit_bytes: u64,
     ) -> Result<(HeaderMap, Vec<u8>), RegistryError> {
         let reply = self.ask(ask).await.map_err(|source| self.failed(ask, source))?;
         if !reply.response.status().is_success() {
             return Err(self.refused(reply, subject).await);
         }
         let (head, body) = reply.response.into_parts();
-        let bytes = body.read(DOCUMENT_MAX, self.registry().settings.timing.document).await;
+        let bytes = body.read(limit_bytes, self.registry().settings.timing.document).await;
         Ok((head.headers, bytes.map_err(|source| self.failed(ask, source))?))
     }
 
     /// What an answer says that is not what was asked for.
     pub(crate) async fn refused(&self, reply: Reply, subject: Option<&Reference>) -> RegistryError {
+        let after = retry_after(&reply);
+        let refusal = self.refusal(reply, subject).await;
+        match after {
+            Some(after) => RegistryError::Busy { after, refusal: Box::new(refusal) },
+            None => refusal,
+        }
+    }
+
+    async fn refusal(&self, reply: Reply, subject: Option<&Reference>) -> RegistryError {
         let status = reply.response.status();
         if reply.elsewhere || !status.is_client_error() {
             return RegistryError::Status { status };
@@ -273,8 +300,16 @@ impl Session {
     }
 }
 
-fn digest_of(bytes: &[u8]) -> Digest {
+pub(crate) fn digest_of(bytes: &[u8]) -> Digest {
     Digest::from_sha256(&Sha256::digest(bytes).into())
+}
+
+/// When a registry that has too much to do wants to be asked again; only of its own words, and not as a date, which clocks
+/// may not agree on (RFC 9110, 10.2.3).
+fn retry_after(reply: &Reply) -> Option<Duration> {
+    let busy = matches!(reply.response.status().as_u16(), 429 | 503);
+    let header = reply.response.headers().get(RETRY_AFTER).filter(|_| busy && !reply.elsewhere)?;
+    header.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// The first error of an answer, as Go's client of registries understands it (distribution registry/client/errors.go).

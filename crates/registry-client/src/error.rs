@@ -2,9 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use errdefs::ErrorKind;
 use oci::Digest;
+
+/// How long a registry may make us wait. Docker Hub's limits last for hours: whoever sits there wants to know now.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why there is no connection. The texts are Go's.
 #[derive(Debug, thiserror::Error)]
@@ -194,7 +198,7 @@ pub enum RegistryError {
     /// A request failed.
     #[error("{method} \"{url}\"")]
     Request {
-        /// `Get` or `Head`, as Go writes it.
+        /// `Get` and so on, as Go writes it.
         method: &'static str,
         /// Of what.
         url: String,
@@ -212,6 +216,23 @@ pub enum RegistryError {
     Status {
         /// The status.
         status: http::StatusCode,
+    },
+    /// It has too much to do, and says when to come back.
+    #[error("{refusal}")]
+    Busy {
+        /// When.
+        after: Duration,
+        /// What it says besides.
+        refusal: Box<RegistryError>,
+    },
+    /// It takes uploads, but does not say where.
+    #[error("the registry does not say where the upload goes")]
+    NoLocation,
+    /// What shall be sent cannot be read.
+    #[error("read what is to be sent")]
+    Source {
+        /// Why.
+        source: io::Error,
     },
     /// It does not let us in, or is no registry.
     #[error("login attempt to {url} failed with status: {status}")]
@@ -349,6 +370,7 @@ impl RegistryError {
                 429 | 503 => ErrorKind::Unavailable,
                 _ => ErrorKind::Internal,
             },
+            RegistryError::Busy { refusal, .. } => refusal.kind(),
             RegistryError::ManifestUnknown { .. }
             | RegistryError::NameUnknown { .. }
             | RegistryError::Denied { .. }
@@ -368,8 +390,18 @@ impl RegistryError {
             RegistryError::Status { status } => status.is_server_error(),
             RegistryError::Config { source } => source.passes(),
             RegistryError::Refused { answer } => answer.status >= 500,
-            RegistryError::Truncated => true,
+            RegistryError::Truncated | RegistryError::Busy { .. } => true,
             _ => false,
+        }
+    }
+
+    /// How long to wait before asking again, where `usual` is what we would do; nothing if the registry wants more patience
+    /// than a user has.
+    pub(crate) fn wait(&self, usual: Duration) -> Option<Duration> {
+        match self {
+            RegistryError::Busy { after, .. } => (*after <= PATIENCE).then(|| usual.max(*after)),
+            RegistryError::Config { source } => source.wait(usual),
+            _ => Some(usual),
         }
     }
 

@@ -149,22 +149,17 @@ impl Fetch<'_> {
                 return Err(err);
             }
             tracing::debug!("resume a layer at byte {position}: {}", errdefs::chain(&err));
-            if failures > 1 {
-                self.pause(settings.timing.retry * 2u32.saturating_pow(failures - 2).min(60)).await;
-            }
+            let usual = match failures {
+                1 => Duration::ZERO,
+                _ => settings.timing.retry * 2u32.saturating_pow(failures - 2).min(60),
+            };
+            let Some(wait) = err.wait(usual) else { return Err(err) };
+            let tell = |seconds| {
+                self.download.progress.send_replace(Progress::Retrying { seconds });
+            };
+            pause(wait, tell).await;
         }
         Ok(())
-    }
-
-    /// Waits, and says so every second as dockerd does.
-    async fn pause(&self, whole: Duration) {
-        let mut left = whole;
-        while !left.is_zero() {
-            self.download.progress.send_replace(Progress::Retrying { seconds: left.as_millis().div_ceil(1000) as u64 });
-            let step = left.min(Duration::from_secs(1));
-            tokio::time::sleep(step).await;
-            left -= step;
-        }
     }
 
     /// One request; moves `position` as far as it comes.
@@ -211,6 +206,17 @@ impl Fetch<'_> {
             true => Err(RegistryError::Truncated),
             false => Ok(()),
         }
+    }
+}
+
+/// Waits, and says every second how many are left, as dockerd does.
+pub(crate) async fn pause(whole: Duration, tell: impl Fn(u64)) {
+    let mut left = whole;
+    while !left.is_zero() {
+        tell(left.as_millis().div_ceil(1000) as u64);
+        let step = left.min(Duration::from_secs(1));
+        tokio::time::sleep(step).await;
+        left -= step;
     }
 }
 

@@ -3,14 +3,20 @@
 //! ```text
 //! Registry::session   which scheme (TLS, or plain HTTP where that is allowed), who we are (basic, token)
 //! Session::resolve    tag or digest -> index -> manifest for a platform; every document verified and bounded
+//! Session::signatures what cosign keeps beside an image; bounded, and nobody's word yet
 //! Session::config     the configuration, verified and bounded
 //! Transfer::open      a layer: a blocking reader over bytes that are still arriving
+//! Session::upload     a blob, if it is not there: mounted, or sent; then Session::put_manifest
 //! ```
 //! **Transfers.** One task per digest brings a blob into `content` as a partial blob, whoever asks for it: it is shared by
 //! all readers in the daemon, and ends when the last one is dropped. At most [`Settings::concurrent_downloads`] run at a
 //! time. A connection that is cut is resumed by Range where it ended, after a pause that grows; so is a transfer that an
 //! earlier process left. Readers see bytes as they arrive (bounded by the file, not by memory) and the end only after
 //! digest and length are verified.
+//!
+//! **Uploads** ask for the blob first, have it mounted from another repository if there is one, and send it in one piece, at
+//! most [`Settings::concurrent_uploads`] at a time, a few pieces of 128 KiB in memory each. One that is cut goes on where the
+//! registry says it ended, or begins anew where it says nothing. A blob may be made while it is sent: its digest is told last.
 //!
 //! **A registry is hostile.** Documents end at 4 MiB and blobs at their descriptor's size. Every wait has a deadline, and
 //! a body that trickles counts as cut. Redirects are bounded, credentials never leave the host that asked for them, nor
@@ -20,7 +26,7 @@
 //! transfer's state is locked by its writer and its readers, who wait on its condition variable.
 //!
 //! Deliberately not here: unpacking and recording (`image`), files with credentials (clients), the progress that clients
-//! print (the engine), pushing.
+//! print (the engine), making layers to push.
 
 mod access;
 mod auth;
@@ -30,14 +36,16 @@ mod document;
 mod download;
 mod error;
 mod fetch;
+mod outgoing;
 mod platform;
 mod range;
 mod session;
 mod tls;
 mod transfer;
+mod upload;
 
 pub use auth::Credentials;
-pub use document::Resolved;
+pub use document::{Resolved, Signed};
 pub use download::Progress;
 pub use error::{DialError, ExchangeError, RegistryError};
 pub use platform::{PlatformError, Wanted};
@@ -45,3 +53,4 @@ pub use range::{AddressRange, AddressRangeError};
 pub use session::{Registry, Session, Settings, Timing};
 pub use tls::TlsError;
 pub use transfer::{LayerProgress, Transfer};
+pub use upload::{Source, Tell, Upload, UploadProgress};

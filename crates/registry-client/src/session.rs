@@ -9,6 +9,7 @@ use std::time::Duration;
 use content::{Content, IngestError};
 use http::StatusCode;
 use oci::Reference;
+use tokio::sync::Semaphore;
 
 use crate::access::{Access, Ask, Reply};
 use crate::auth::{Credentials, Tokens};
@@ -76,6 +77,8 @@ pub struct Settings {
     pub concurrent_downloads: usize,
     /// How often a transfer is tried that does not get on (daemon.json, `max-download-attempts`).
     pub download_attempts: u32,
+    /// Layers that are sent at a time (daemon.json, `max-concurrent-uploads`).
+    pub concurrent_uploads: usize,
     /// How long things may take.
     pub timing: Timing,
 }
@@ -88,6 +91,7 @@ impl Default for Settings {
             certificates: vec!["/etc/docker/certs.d".into()],
             concurrent_downloads: 3,
             download_attempts: 5,
+            concurrent_uploads: 5,
             timing: Timing::default(),
         }
     }
@@ -98,6 +102,8 @@ impl Default for Settings {
 pub struct Registry {
     pub(crate) settings: Settings,
     pub(crate) downloads: Downloads,
+    /// For layers that are sent.
+    pub(crate) uploads: Semaphore,
     pub(crate) connector: Connector,
     pub(crate) tokens: Tokens,
     /// Hosts whose addresses, as they were last resolved, are in one of the ranges.
@@ -107,7 +113,7 @@ pub struct Registry {
 /// One repository, as somebody with credentials sees it.
 #[derive(Debug)]
 pub struct Session {
-    access: Access,
+    pub(crate) access: Access,
     /// The repository alone.
     pub(crate) repository: Reference,
 }
@@ -117,9 +123,11 @@ impl Registry {
     pub fn new(settings: Settings) -> Arc<Registry> {
         let connector = Connector::new(settings.certificates.clone(), settings.timing);
         let downloads = Downloads::new(settings.concurrent_downloads.max(1));
+        let uploads = Semaphore::new(settings.concurrent_uploads.max(1));
         Arc::new(Registry {
             settings,
             downloads,
+            uploads,
             connector,
             tokens: Tokens::default(),
             within_ranges: Mutex::default(),
@@ -138,12 +146,30 @@ impl Registry {
         reference: &Reference,
         credentials: Credentials,
     ) -> Result<Arc<Session>, RegistryError> {
+        self.session_for(reference, credentials, "pull").await
+    }
+
+    /// The same for somebody who changes the repository, too.
+    pub async fn push_session(
+        self: &Arc<Self>,
+        reference: &Reference,
+        credentials: Credentials,
+    ) -> Result<Arc<Session>, RegistryError> {
+        self.session_for(reference, credentials, "pull,push").await
+    }
+
+    async fn session_for(
+        self: &Arc<Self>,
+        reference: &Reference,
+        credentials: Credentials,
+        actions: &str,
+    ) -> Result<Arc<Session>, RegistryError> {
         let host = match reference.domain() {
             HUB_DOMAIN => HUB,
             host => host,
         };
         // Not the scope that the registry names: it must not get us a token for anything else.
-        let scope = format!("repository:{}:pull", reference.path());
+        let scope = format!("repository:{}:{actions}", reference.path());
         let (access, status) = self.access(host, credentials, scope).await?;
         if !status.is_success() && status != StatusCode::UNAUTHORIZED {
             return Err(RegistryError::Status { status });

@@ -38,7 +38,7 @@ mod remove;
 
 pub use chain::{ChainId, SnapshotKey, SnapshotKeyError};
 pub use changes::{ChangeKind, Changes, Stubs, is_opaque, is_whiteout};
-pub use overlay::{OpenError, Overlay, SnapshotError, Stage};
+pub use overlay::{Limit, OpenError, Overlay, SnapshotError, Stage};
 pub use part::view_part;
 pub use remove::SweepError;
 pub use stdx::tree::Usage;

@@ -28,6 +28,9 @@ pub struct Overlay {
     collecting: RwLock<()>,
 }
 
+/// Limits what is put into these directories, which are empty, together.
+pub type Limit<'a> = &'a dyn Fn(&[&Path]) -> io::Result<()>;
+
 /// A layer snapshot in the making; dropped without [`Overlay::commit`], it goes to the trash.
 #[derive(Debug)]
 pub struct Stage {
@@ -229,15 +232,17 @@ impl Overlay {
     ///
     /// Five system calls and two per layer, no sync. The snapshot's root has mode and owner of the uppermost layer's.
     pub fn prepare(&self, key: &SnapshotKey, chain: &[ChainId]) -> Result<Vec<Mount>, SnapshotError> {
-        self.prepare_keeping(key, chain, &[])
+        self.prepare_limited(key, chain, &[], None)
     }
 
-    /// The same, and as long as it is there the layers `kept` stay, too.
-    pub fn prepare_keeping(
+    /// The same, and as long as it is there the layers `kept` stay, too; `limit` limits what the container's own files may
+    /// take.
+    pub fn prepare_limited(
         &self,
         key: &SnapshotKey,
         chain: &[ChainId],
         kept: &[ChainId],
+        limit: Option<Limit<'_>>,
     ) -> Result<Vec<Mount>, SnapshotError> {
         // Shared among containers; excludes only `retain_layers`, which must not miss a container that is just appearing.
         let _appearing = self.collecting.read().unwrap_or_else(PoisonError::into_inner);
@@ -250,6 +255,11 @@ impl Overlay {
         let new = self.root.join("new").join(stdx::id::random_hex::<8>());
         let mut stage = Stage { path: new, trash: self.trash_path(), committed: false };
         fill_container(&stage.path, &lowers[0], chain).map_err(SnapshotError::io("create", &stage.path))?;
+        if let Some(limit) = limit {
+            // Not the directory of both: that is renamed, which a project would not allow everywhere.
+            let (upper, work) = (stage.path.join("fs"), stage.path.join("work"));
+            limit(&[&upper, &work]).map_err(SnapshotError::io("limit", &upper))?;
+        }
         if !kept.is_empty() {
             let file = stage.path.join("kept");
             fs::write(&file, listed(kept)).map_err(SnapshotError::io("write", &file))?;

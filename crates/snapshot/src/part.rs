@@ -17,13 +17,14 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
 use oci::runtime::Mount;
+use rustix::fs::{FileType, lstat};
+use rustix::io::Errno;
 
 use crate::chain::ChainId;
-use crate::changes::is_opaque;
+use crate::changes::{is_opaque, is_whiteout};
 use crate::overlay::{Overlay, SnapshotError, read_only};
 
 /// As many links as the kernel follows (path_resolution(7)).
@@ -71,12 +72,12 @@ fn look(stacked: &[PathBuf], name: &OsString) -> io::Result<Found> {
     let mut below = Vec::new();
     for directory in stacked {
         let place = directory.join(name);
-        let metadata = match fs::symlink_metadata(&place) {
-            Ok(metadata) => metadata,
-            Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
-            Err(err) => return Err(err),
+        let stat = match lstat(&place) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => continue,
+            Err(err) => return Err(err.into()),
         };
-        let kind = metadata.file_type();
+        let kind = FileType::from_raw_mode(stat.st_mode);
         if kind.is_dir() {
             let opaque = is_opaque(File::open(&place)?);
             below.push(place);
@@ -85,11 +86,10 @@ fn look(stacked: &[PathBuf], name: &OsString) -> io::Result<Found> {
             }
             continue;
         }
-        let whiteout = kind.is_char_device() && metadata.rdev() == 0;
         return Ok(match below.is_empty() {
             // Under a directory of an upper layer whatever is none is hidden, with all below it.
             false => Found::Directories(below),
-            true if whiteout => Found::Nothing,
+            true if is_whiteout(&stat) => Found::Nothing,
             true if kind.is_symlink() => Found::Link(fs::read_link(&place)?),
             true => Found::File(place),
         });

@@ -113,7 +113,7 @@ impl Volumes {
             entry.users.extend(user.cloned());
             return Ok(Created { volume: entry.volume.clone(), new: false });
         }
-        let checked = plan.options.as_ref().map_or(Ok(()), options::check);
+        let checked = plan.options.as_ref().map_or(Ok(()), |options| options::check(options, self.limits.is_some()));
         checked.map_err(|source| CreateError::Options { name: plan.name.to_string(), source })?;
         let (changing, _) = self.change(table, &plan.name);
         self.make(&plan).map_err(|(what, source)| CreateError::Io { name: plan.name.clone(), what, source })?;
@@ -126,7 +126,7 @@ impl Volumes {
 
     fn make(&self, volume: &Volume) -> Result<(), (&'static str, io::Error)> {
         let new = self.root.join(format!("{NEW}{}", stdx::id::random_hex::<8>()));
-        let staged = stage(&new, volume).and_then(|()| {
+        let staged = stage(self, &new, volume).and_then(|()| {
             let path = self.directory(&volume.name);
             // Something without a volume in it may be in the way: then it stays.
             let renamed = renameat_with(CWD, &new, CWD, &path, RenameFlags::NOREPLACE);
@@ -145,10 +145,22 @@ impl Volumes {
     }
 }
 
-fn stage(new: &Path, volume: &Volume) -> Result<(), (&'static str, io::Error)> {
+fn stage(volumes: &Volumes, new: &Path, volume: &Volume) -> Result<(), (&'static str, io::Error)> {
     make_directory(new, DIRECTORY_MODE).map_err(|err| ("make the volume's directory", err))?;
-    make_directory(&new.join(DATA), DATA_MODE).map_err(|err| ("make the data directory", err))?;
+    let data = new.join(DATA);
+    make_directory(&data, DATA_MODE).map_err(|err| ("make the data directory", err))?;
+    limit(volumes, &data, volume.limit()).map_err(|err| ("limit the data directory", err))?;
     record::save(new, volume).map_err(|err| ("write the volume's record", err))
+}
+
+/// Limits a directory that is empty.
+pub(crate) fn limit(volumes: &Volumes, directory: &Path, bytes: Option<u64>) -> io::Result<()> {
+    match (bytes, &volumes.limits) {
+        (None, _) => Ok(()),
+        (Some(bytes), Some(limits)) => limits.limit(&[directory], bytes),
+        // Of a volume that was made where there were quotas.
+        (Some(_), None) => Err(rustix::io::Errno::OPNOTSUPP.into()),
+    }
 }
 
 /// Makes a directory with that very mode, whatever the umask.

@@ -164,15 +164,29 @@ pub fn stage(volumes: &Volumes) -> Result<Staged<'_>, DuplicateError> {
 pub fn copy<'a>(volumes: &'a Volumes, name: &str) -> Result<Staged<'a>, DuplicateError> {
     let held = volumes.hold(name)?;
     let _mounted = held.mount_for_now()?;
-    copy_directory(volumes, &held.volume.name, &held.volume.mountpoint)
+    copy_directory(volumes, &held.volume.name, &held.volume.mountpoint, None)
 }
 
-fn copy_directory<'a>(volumes: &'a Volumes, name: &VolumeName, from: &Path) -> Result<Staged<'a>, DuplicateError> {
+/// The same, with the volume's limit on the copy, which is to become a volume of that size.
+pub fn copy_limited<'a>(volumes: &'a Volumes, name: &str) -> Result<Staged<'a>, DuplicateError> {
+    let held = volumes.hold(name)?;
+    let _mounted = held.mount_for_now()?;
+    copy_directory(volumes, &held.volume.name, &held.volume.mountpoint, held.volume.limit())
+}
+
+fn copy_directory<'a>(
+    volumes: &'a Volumes,
+    name: &VolumeName,
+    from: &Path,
+    limit: Option<u64>,
+) -> Result<Staged<'a>, DuplicateError> {
     let staged = stage(volumes)?;
+    create::limit(volumes, &staged.data(), limit).map_err(DuplicateError::io("limit the copy"))?;
     let source = open_directory(from).map_err(DuplicateError::io("open the volume"))?;
     let target = open_directory(&staged.data()).map_err(DuplicateError::io("open the copy"))?;
     let mut copier = Copier::new(target.as_fd()).map_err(DuplicateError::io("open the copy"))?;
-    copier.copy(source).map_err(|source| DuplicateError::Copy { name: name.clone(), source })?;
+    let copied = quota::obeying(|| copier.copy(source));
+    copied.map_err(|source| DuplicateError::Copy { name: name.clone(), source })?;
     Ok(staged)
 }
 
@@ -278,7 +292,7 @@ pub fn restore(
         let held = volumes.hold(name)?;
         refuse_mount(&held.volume)?;
         let found = find(volumes, &held.volume, snapshot)?;
-        copy_directory(volumes, &held.volume.name, &found.data)?
+        copy_directory(volumes, &held.volume.name, &found.data, held.volume.limit())?
     };
     staged.sync()?;
     let table = volumes.idle(name);

@@ -21,7 +21,7 @@ use crate::copy::{Copier, CopyError};
 use crate::create::make_directory;
 use crate::mount::MountError;
 use crate::name::VolumeName;
-use crate::record::DATA;
+use crate::record::{DATA, Volume};
 use crate::store::{Held, NotFound, Volumes};
 
 /// A copy that is being made.
@@ -121,18 +121,23 @@ impl Volumes {
             return Ok(Filled::NotEmpty);
         }
         let Some(source) = open_source(name, image_root, path)? else { return Ok(Filled::NothingThere) };
-        self.copy(name, &directory, source).inspect_err(|_| self.drop_copy(&directory))?;
+        quota::obeying(|| self.copy(&held.volume, &directory, source)).inspect_err(|_| self.drop_copy(&directory))?;
         settle(&directory, &self.gone()).map_err(failed("finish the copy"))?;
         Ok(Filled::Copied)
     }
 
     /// Makes the complete copy.
-    fn copy(&self, name: &VolumeName, directory: &Path, source: OwnedFd) -> Result<(), FillError> {
+    fn copy(&self, volume: &Volume, directory: &Path, source: OwnedFd) -> Result<(), FillError> {
+        let name = &volume.name;
         let failed = |what| move |source: io::Error| FillError::Io { name: name.clone(), what, source };
         let staged = directory.join(FILLING);
         // One that an earlier failure left.
         self.drop_copy(directory);
         make_directory(&staged, 0o700).map_err(failed("make a directory for the copy"))?;
+        if volume.limit().is_some() {
+            // Or its files could not be moved into the volume.
+            quota::share(&volume.mountpoint, &staged).map_err(failed("limit the copy"))?;
+        }
         let target = open_directory(&staged).map_err(failed("open the copy"))?;
         let mut copier = Copier::new(target.as_fd()).map_err(failed("open the copy"))?;
         copier.copy(source).map_err(|source| FillError::Copy { name: name.clone(), source })?;

@@ -38,6 +38,10 @@
 //! it ([`mount()`]): memory, a share of the network, a directory or a device of the host. What is mounted there is
 //! never deleted with the volume.
 //!
+//! **Sizes.** With the option `size` a volume's `_data` belongs to a project of its own (crate `quota`), and so does a copy of
+//! an image that is being made beside it. A clone, and what is brought back from a snapshot, has another one with the same
+//! limit; snapshots themselves have none, since nobody writes to them.
+//!
 //! One process owns a root. Blocks. Deliberately not here: mounting in containers (`container-spec` places, `oci-runtime`
 //! mounts), filters and events (`engine`), drivers other than `local`.
 
@@ -57,8 +61,8 @@ mod subpath;
 pub use copy::CopyError;
 pub use create::{CreateError, Created, Wanted};
 pub use duplicate::{
-    DuplicateError, Snapshot, Staged, check_new, check_snapshot, copy, refuse_mount, remove_snapshot, restore,
-    snapshots, stage,
+    DuplicateError, Snapshot, Staged, check_new, check_snapshot, copy, copy_limited, refuse_mount, remove_snapshot,
+    restore, snapshots, stage,
 };
 pub use fill::{FillError, Filled};
 pub use mount::{MountError, SystemReason, held_before, mount, put_down, settle_mount, settle_mounts};
@@ -67,5 +71,5 @@ pub use open::{Fault, OpenError};
 pub use options::OptionsError;
 pub use record::Volume;
 pub use remove::{DisownError, Pruned, RemoveError, SweepError, UsageError, usage_unless};
-pub use store::{ANONYMOUS_LABEL, DRIVER, Listed, NotFound, Volumes};
+pub use store::{ANONYMOUS_LABEL, DRIVER, Listed, NotFound, Volumes, limited_by};
 pub use subpath::{SubpathError, open_subpath};

@@ -43,6 +43,12 @@ pub enum MountError {
         /// Why.
         source: io::Error,
     },
+    /// It has a limit that nobody keeps, unlike when it was made.
+    #[error("error while mounting volume '{}': size quota requested for volume but no quota support", path.display())]
+    NoQuota {
+        /// The volume's data.
+        path: PathBuf,
+    },
     /// It has a type and no device.
     #[error("error while mounting volume '{}': missing device in volume options", path.display())]
     NoDevice {
@@ -95,7 +101,10 @@ impl MountError {
 pub fn mount(volumes: &Volumes, name: &str, holder: &ContainerId) -> Result<Arc<Volume>, MountError> {
     let volume = volumes.get(name)?.volume;
     if !volume.is_mount() {
-        return Ok(volume);
+        return match volume.limit() {
+            Some(_) if volumes.limits.is_none() => Err(MountError::NoQuota { path: volume.mountpoint.clone() }),
+            _ => Ok(volume),
+        };
     }
     let held = volumes.hold(name)?;
     held.mount()?;
@@ -146,6 +155,11 @@ impl Volume {
     /// Whether it is a mount of its own, and no directory.
     pub fn is_mount(&self) -> bool {
         options::wish(self.options.as_ref()).is_some()
+    }
+
+    /// How many bytes it may hold; none if it is not limited.
+    pub fn limit(&self) -> Option<u64> {
+        options::limit(self.options.as_ref())
     }
 }
 

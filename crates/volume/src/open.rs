@@ -122,7 +122,7 @@ impl Volumes {
                 Err(source) => faults.push(Fault::Io { name, source }),
             }
         }
-        Ok(Volumes { root: root.to_owned(), table: Mutex::new(table), changed: Condvar::new(), faults })
+        Ok(Volumes { root: root.to_owned(), table: Mutex::new(table), changed: Condvar::new(), faults, limits: None })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use engine_api::size::{SizeError, Units, parse};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
 /// The driver's options that dockerd knows.
@@ -20,11 +21,15 @@ pub enum OptionsError {
     #[error("missing required option: {0:?}")]
     Missing(&'static str),
     /// The size is none.
-    #[error("invalid size: '{0}'")]
-    Size(String),
+    #[error(transparent)]
+    Size(SizeError),
     /// The file system below cannot limit a directory.
     #[error("quota size requested but no quota support")]
     NoQuota,
+    /// A mount holds what its file system lets it, and somebody else's directory is not ours to limit. dockerd takes it, and
+    /// fails when the volume is used, or limits that directory.
+    #[error("size does not go with a device: it limits volumes that are directories of their own")]
+    SizeOfMount,
     /// A share's port belongs to the options of its mount.
     #[error("port not allowed in CIFS device URL, include 'port' in 'o='")]
     CifsPort,
@@ -52,8 +57,8 @@ pub(crate) struct Plan {
     pub(crate) data: String,
 }
 
-/// Refuses what dockerd refuses.
-pub(crate) fn check(options: &BTreeMap<String, String>) -> Result<(), OptionsError> {
+/// Refuses what dockerd refuses; sizes too where there are no `limits`.
+pub(crate) fn check(options: &BTreeMap<String, String>, limits: bool) -> Result<(), OptionsError> {
     if let Some(unknown) = options.keys().find(|name| !KNOWN.contains(&name.as_str())) {
         return Err(OptionsError::Unknown(unknown.clone()));
     }
@@ -61,11 +66,9 @@ pub(crate) fn check(options: &BTreeMap<String, String>) -> Result<(), OptionsErr
     if text("type") == "cifs" && has_port(text("device")) {
         return Err(OptionsError::CifsPort);
     }
-    if let Some(size) = options.get("size") {
-        let bytes = bytes(size).ok_or_else(|| OptionsError::Size(size.clone()))?;
-        if bytes > 0 {
-            return Err(OptionsError::NoQuota);
-        }
+    let size = options.get("size").map_or(Ok(0), |size| parse(size, Units::Binary)).map_err(OptionsError::Size)?;
+    if size > 0 && !limits {
+        return Err(OptionsError::NoQuota);
     }
     for (option, needed) in NEEDED {
         let missing = needed.iter().find(|needed| !options.contains_key(**needed));
@@ -73,22 +76,22 @@ pub(crate) fn check(options: &BTreeMap<String, String>) -> Result<(), OptionsErr
             return Err(OptionsError::Missing(missing));
         }
     }
-    Ok(())
+    match size {
+        1.. if wish(Some(options)).is_some() => Err(OptionsError::SizeOfMount),
+        _ => Ok(()),
+    }
+}
+
+/// How many bytes a volume with these options may hold; none if it is not limited.
+pub(crate) fn limit(options: Option<&BTreeMap<String, String>>) -> Option<u64> {
+    let size = options?.get("size")?;
+    parse(size, Units::Binary).ok().and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0)
 }
 
 /// `//host:445/share`
 fn has_port(device: &str) -> bool {
     let rest = device.split_once("//").map_or("", |(_, rest)| rest);
     rest.split('/').next().is_some_and(|host| host.contains(':'))
-}
-
-/// go-units' `RAMInBytes`, of which only whether it is more than nothing counts.
-fn bytes(text: &str) -> Option<u64> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let known = ["", "b", "k", "kb", "kib", "m", "mb", "mib", "g", "gb", "gib", "t", "tb", "tib", "p", "pb", "pib"];
-    let number: f64 = number.parse().ok()?;
-    known.contains(&unit.trim_start().to_lowercase().as_str()).then_some(number.ceil() as u64)
 }
 
 /// The mount that these options ask for; none if they ask for a directory.
@@ -203,19 +206,44 @@ mod tests {
             (&[("o", "size=10m")], "missing required option: \"device\""),
             (&[("device", "/tmp")], "missing required option: \"type\""),
             (&[("size", "abc")], "invalid size: 'abc'"),
+            (&[("size", "")], "invalid size: ''"),
+            (&[("size", "5zz")], "invalid suffix: 'zz'"),
+            (&[("size", "1bb")], "invalid suffix: 'bb'"),
+            (&[("size", "1.2.3")], "strconv.ParseFloat: parsing \"1.2.3\": invalid syntax"),
+            (&[("size", "-1")], "invalid size: '-1'"),
+            (&[("size", "1 k")], "quota size requested but no quota support"),
             (&[("size", "10m")], "quota size requested but no quota support"),
             (&[("type", "cifs"), ("device", "//h:1/x")], "port not allowed in CIFS device URL, include 'port' in 'o='"),
         ] {
-            assert_eq!(check(&map(pairs)).unwrap_err().to_string(), text, "{pairs:?}");
+            assert_eq!(check(&map(pairs), false).unwrap_err().to_string(), text, "{pairs:?}");
         }
         for pairs in [
             &[][..],
             &[("size", "0")],
+            &[("size", "0.5")],
+            &[("size", "0"), ("type", "tmpfs"), ("device", "tmpfs")],
             &[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m")],
             &[("type", ""), ("device", ""), ("o", "")],
         ] {
-            assert_eq!(check(&map(pairs)), Ok(()), "{pairs:?}");
+            assert_eq!(check(&map(pairs), false), Ok(()), "{pairs:?}");
         }
+    }
+
+    #[test]
+    fn sizes_limit_directories_alone() {
+        for (pairs, bytes) in [
+            (&[][..], None),
+            (&[("size", "0")], None),
+            (&[("size", "10m")], Some(10 << 20)),
+            (&[("size", "1.5 GiB"), ("type", ""), ("device", "")], Some(1_610_612_736)),
+        ] {
+            let options = map(pairs);
+            assert_eq!((check(&options, true), limit(Some(&options))), (Ok(()), bytes), "{pairs:?}");
+        }
+        let mount = map(&[("size", "10m"), ("type", "tmpfs"), ("device", "tmpfs")]);
+        assert_eq!(check(&mount, true), Err(OptionsError::SizeOfMount));
+        assert_eq!(check(&map(&[("size", "10m"), ("type", "tmpfs")]), true), Err(OptionsError::Missing("device")));
+        assert_eq!(limit(None), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use errdefs::ErrorKind;
 use oci::ContainerId;
+use quota::Projects;
 
 use crate::name::VolumeName;
 use crate::open::Fault;
@@ -25,6 +26,8 @@ pub struct Volumes {
     /// A slot is no longer changing, or its volume no longer held.
     pub(crate) changed: Condvar,
     pub(crate) faults: Vec<Fault>,
+    /// Who limits directories; none where nobody can.
+    pub(crate) limits: Option<Arc<Projects>>,
 }
 
 /// What a name means at the moment.
@@ -56,6 +59,11 @@ pub struct Listed {
     pub volume: Arc<Volume>,
     /// Containers that have it, sorted.
     pub users: Vec<ContainerId>,
+}
+
+/// The same store with limits on what volumes hold, if somebody can keep them.
+pub fn limited_by(volumes: Volumes, limits: Option<Arc<Projects>>) -> Volumes {
+    Volumes { limits, ..volumes }
 }
 
 /// There is no volume of that name. The text is dockerd's.

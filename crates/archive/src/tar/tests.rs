@@ -78,6 +78,11 @@ fn an_archive_ends_at_zeros_or_at_the_end() {
     assert_eq!(read(&file).unwrap().len(), 1);
     assert_eq!(read(&[&file[..], &[0; 512], &file[..]].concat()).unwrap().len(), 1);
     assert!(matches!(read(&file[..511]), Err(TarError::Truncated)));
+    // What fills the last block may be missing, the data may not.
+    let whole = [&header("f", b'0', "3")[..], b"abc"].concat();
+    assert_eq!(read(&whole).unwrap().len(), 1);
+    assert_eq!(read(&[&whole[..], &[0; 100]].concat()).unwrap().len(), 1);
+    assert!(matches!(read(&whole[..whole.len() - 1]), Err(TarError::Truncated)));
 }
 
 #[test]

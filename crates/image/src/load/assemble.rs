@@ -16,6 +16,7 @@ use crate::metadata::Change;
 use crate::pins::Pins;
 use crate::record::{State, StoredImage, StoredLayer, stored};
 use crate::store::{Store, image_record};
+use crate::unpacked::Unpacked;
 
 /// All that a load adds, on disk but not visible.
 pub(crate) struct Assembly<'a> {
@@ -36,6 +37,7 @@ struct Placing<'a> {
     slots: Vec<Slot>,
     layers: HashMap<ChainId, StoredLayer>,
     staged: Vec<(ChainId, Stage)>,
+    recipes: Vec<Ingest>,
 }
 
 /// A layer of the archive, and where it went.
@@ -48,10 +50,7 @@ enum Slot {
         layer: StoredLayer,
         bytes: u64,
     },
-    Unpacked {
-        applied: Applied,
-        stage: Stage,
-    },
+    Unpacked(Box<Unpacked>),
 }
 
 /// Makes directories of layers for all images; `events` hears of every new one.
@@ -64,12 +63,13 @@ pub(crate) fn assemble<'a>(
     let (mut slots, mut compressed) = (Vec::new(), Compressed::default());
     for spooled in spool.spooled {
         slots.push(match spooled {
-            Spooled::Unpacked { applied, stage, ingest } => {
+            Spooled::Unpacked { unpacked, ingest } => {
+                let applied = &unpacked.applied;
                 if let Some(ingest) = ingest {
                     compressed.of.insert(applied.digest.clone(), applied.diff_id.clone());
                     compressed.ingests.insert(applied.digest.clone(), *ingest);
                 }
-                Slot::Unpacked { applied, stage }
+                Slot::Unpacked(unpacked)
             }
             Spooled::Failed(err) => Slot::Failed(err),
             Spooled::Known { chain_id, layer, bytes } => {
@@ -79,13 +79,12 @@ pub(crate) fn assemble<'a>(
         });
     }
     let Spool { documents, layers: by_path, pins, .. } = Spool { spooled: Vec::new(), ..spool };
-    let (layers, staged) = (HashMap::new(), Vec::new());
-    let mut placing = Placing { store, documents, by_path, pins, slots, layers, staged };
+    let (layers, staged, recipes) = (HashMap::new(), Vec::new(), Vec::new());
+    let mut placing = Placing { store, documents, by_path, pins, slots, layers, staged, recipes };
     for image in &images {
         placing.image(image, events)?;
     }
-    let Placing { pins, mut layers, staged, .. } = placing;
-    let mut blobs = Vec::new();
+    let Placing { pins, mut layers, staged, recipes: mut blobs, .. } = placing;
     for image in &mut images {
         compressed.keep(image, &mut layers, &mut blobs);
         blobs.push(document(store, &image.config)?);
@@ -205,12 +204,13 @@ impl Placing<'_> {
                 layer::clone_tree(&self.directory(&chain_id), stage.path())?;
                 Ok((stage, layer, bytes))
             }
-            Slot::Unpacked { applied, stage } => {
-                check(&applied.diff_id)?;
-                verify(planned, &applied)?;
-                let (diff_id, bytes) = (applied.diff_id, applied.size);
-                let (size_bytes, implied, whiteouts) = (applied.content_bytes, applied.implied, applied.whiteouts);
-                Ok((stage, StoredLayer { diff_id, size_bytes, implied, whiteouts, blob: None }, bytes))
+            Slot::Unpacked(unpacked) => {
+                check(&unpacked.applied.diff_id)?;
+                verify(planned, &unpacked.applied)?;
+                let layer = unpacked.stored();
+                let Unpacked { applied, stage, recipe } = *unpacked;
+                self.recipes.push(recipe);
+                Ok((stage, layer, applied.size))
             }
         }
     }

@@ -3,13 +3,13 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
-use oci::image::{ArchiveManifest, Descriptor, ImageConfig, Index, Manifest, Platform};
+use oci::image::{ArchiveManifest, Descriptor, History, ImageConfig, Index, Manifest, Platform};
 use oci::{Digest, Reference};
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
-use super::LoadError;
 use super::spool::DOCUMENTS_MAX;
+use super::{LoadError, WantedPlatform};
 
 /// Indexes within indexes: a layout's own, an image's, and one to spare.
 const NESTING_MAX: usize = 4;
@@ -102,18 +102,48 @@ fn decode<T: DeserializeOwned>(bytes: &[u8], path: &str) -> Result<T, LoadError>
 }
 
 /// The images of an archive, in its order. A docker-archive that is an OCI layout, too, is read as the former.
-pub(crate) fn plan(documents: &Documents) -> Result<Vec<PlannedImage>, LoadError> {
+pub(crate) fn plan(
+    documents: &Documents,
+    platform: Option<&WantedPlatform<'_>>,
+) -> Result<Vec<PlannedImage>, LoadError> {
     let layout = documents.find("index.json").ok();
     let Ok(manifest) = documents.find("manifest.json") else {
         let index = decode(layout.ok_or(LoadError::NoManifest)?, "index.json")?;
-        return plan_layout(documents, &index);
+        return plan_layout(documents, &index, platform);
     };
     let manifest: Option<Vec<ArchiveManifest>> = decode(manifest, "manifest.json")?;
     // Only for the manifests: a layout that is broken does not matter to a docker-archive.
     let index = layout.and_then(|bytes| serde_json::from_slice::<Index>(bytes).ok());
     let manifest = manifest.ok_or(LoadError::NullManifest)?;
     let manifests = index.map(|index| Manifests::of(documents, &index)).unwrap_or_default();
-    bounded(manifest.into_iter().map(|entry| plan_archive(documents, entry, &manifests)))
+    let mut images = bounded(manifest.into_iter().map(|entry| plan_archive(documents, entry, &manifests)))?;
+    images.retain(|image| platform.is_none_or(|platform| (platform.is_wanted)(&image.parsed.platform)));
+    check_parents(&mut images)?;
+    Ok(images)
+}
+
+/// Keeps parents that are in the archive, too, and are what the image could have been built from.
+fn check_parents(images: &mut [PlannedImage]) -> Result<(), LoadError> {
+    let positions: HashMap<Digest, usize> =
+        images.iter().enumerate().map(|(index, image)| (image.id.clone(), index)).collect();
+    for index in 0..images.len() {
+        let Some(id) = images[index].parent.take().filter(|parent| *parent != images[index].id) else { continue };
+        let Some(position) = positions.get(&id) else { continue };
+        if !follows(&images[index].parsed.history, &images[*position].parsed.history) {
+            return Err(LoadError::Parent { image: images[index].id.clone(), parent: id });
+        }
+        images[index].parent = Some(id);
+    }
+    Ok(())
+}
+
+/// Whether a history is another one and a step more; images need not have any (moby image/tarexport/load.go,
+/// `checkValidParent`).
+fn follows(history: &[History], before: &[History]) -> bool {
+    match history.split_last() {
+        None => before.is_empty(),
+        Some((_, earlier)) => earlier == before,
+    }
 }
 
 /// Collects images as long as they are not more than an archive can mean: each has a copy of its documents.
@@ -155,7 +185,8 @@ fn plan_archive(
         references: references.collect::<Result<_, _>>()?,
         manifest,
         layer_blobs: Vec::new(),
-        parent: None,
+        // Something else than an id means nothing, as one that is not in the archive.
+        parent: entry.parent.parse().ok(),
     })
 }
 
@@ -216,17 +247,37 @@ fn bare(descriptor: &Descriptor) -> Descriptor {
     Descriptor { annotations: Default::default(), platform: None, ..descriptor.clone() }
 }
 
-fn plan_layout(documents: &Documents, index: &Index) -> Result<Vec<PlannedImage>, LoadError> {
-    let for_us = |descriptor: &&Descriptor| descriptor.platform.as_ref().is_none_or(is_host);
-    let mut wanted: Vec<&Descriptor> = index.manifests.iter().filter(for_us).collect();
-    if let ([], [only]) = (&wanted[..], &index.manifests[..]) {
-        // Asked for by whoever made the archive: loaded for another platform, as dockerd would.
-        wanted.push(only);
+fn plan_layout(
+    documents: &Documents,
+    index: &Index,
+    platform: Option<&WantedPlatform<'_>>,
+) -> Result<Vec<PlannedImage>, LoadError> {
+    let Some(platform) = platform else {
+        let host = WantedPlatform { text: format!("linux/{}", host_architecture()), is_wanted: &is_host };
+        let for_us = |descriptor: &&Descriptor| descriptor.platform.as_ref().is_none_or(is_host);
+        let mut wanted: Vec<&Descriptor> = index.manifests.iter().filter(for_us).collect();
+        if let ([], [only]) = (&wanted[..], &index.manifests[..]) {
+            // Asked for by whoever made the archive: loaded for another platform, as dockerd would.
+            wanted.push(only);
+        }
+        return bounded(wanted.into_iter().map(|descriptor| plan_manifest(documents, descriptor, &host)));
+    };
+    let is_wanted = platform.is_wanted;
+    let wanted = index.manifests.iter().filter(|one| one.platform.as_ref().is_none_or(is_wanted));
+    let mut images = bounded(wanted.map(|descriptor| plan_manifest(documents, descriptor, platform)))?;
+    // A manifest that stands alone says its platform only in the configuration.
+    images.retain(|image| is_wanted(&image.parsed.platform));
+    match images[..] {
+        [] if !index.manifests.is_empty() => Err(LoadError::Platform { platform: platform.text.clone() }),
+        _ => Ok(images),
     }
-    bounded(wanted.into_iter().map(|descriptor| plan_manifest(documents, descriptor)))
 }
 
-fn plan_manifest(documents: &Documents, named: &Descriptor) -> Result<PlannedImage, LoadError> {
+fn plan_manifest(
+    documents: &Documents,
+    named: &Descriptor,
+    platform: &WantedPlatform<'_>,
+) -> Result<PlannedImage, LoadError> {
     let mut descriptor = named.clone();
     for _ in 0..NESTING_MAX {
         let (path, bytes) = (blob_path(&descriptor.digest), documents.blob(&descriptor)?);
@@ -249,8 +300,9 @@ fn plan_manifest(documents: &Documents, named: &Descriptor) -> Result<PlannedIma
                 parent: None,
             });
         };
-        let ours = index.manifests.into_iter().find(|one| one.platform.as_ref().is_none_or(is_host));
-        descriptor = ours.ok_or_else(|| LoadError::Platform { platform: format!("linux/{}", host_architecture()) })?;
+        let is_wanted = platform.is_wanted;
+        let wanted = index.manifests.into_iter().find(|one| one.platform.as_ref().is_none_or(is_wanted));
+        descriptor = wanted.ok_or_else(|| LoadError::Platform { platform: platform.text.clone() })?;
     }
     Err(LoadError::Nesting)
 }

@@ -2,15 +2,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, BufReader, Cursor, Read};
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
 use content::Ingest;
-use layer::{Applied, ApplyError, Compression, Entry, Kind, TarReader};
+use layer::{ApplyError, Compression, Entry, Kind, TarReader};
 use oci::Digest;
 use sha2::{Digest as _, Sha256};
-use snapshot::{ChainId, Stage};
+use snapshot::ChainId;
 
 use super::LoadError;
 use super::plan::Documents;
@@ -18,6 +17,7 @@ use crate::pins::{Form, Pins};
 use crate::pull::inflated_max;
 use crate::record::StoredLayer;
 use crate::store::{DOCUMENT_MAX, Store};
+use crate::unpacked::{Staging, Unpacked};
 
 /// All documents of one archive together, with all paths and links. A registry's whole history of one repository is far smaller.
 pub(crate) const DOCUMENTS_MAX: u64 = 64 * 1024 * 1024;
@@ -53,8 +53,7 @@ pub(crate) struct Spool<'a> {
 pub(crate) enum Spooled {
     /// It lies in a staged directory.
     Unpacked {
-        applied: Applied,
-        stage: Stage,
+        unpacked: Box<Unpacked>,
         /// Its compressed bytes, if it is compressed.
         ingest: Option<Box<Ingest>>,
     },
@@ -67,8 +66,7 @@ pub(crate) enum Spooled {
 /// A layer on its way.
 struct Job<'scope> {
     index: usize,
-    thread: ScopedJoinHandle<'scope, Result<Applied, ApplyError>>,
-    stage: Stage,
+    thread: ScopedJoinHandle<'scope, Result<Box<Unpacked>, ApplyError>>,
     ingest: Option<Box<Ingest>>,
 }
 
@@ -166,15 +164,14 @@ impl Spooling<'_, '_, '_> {
         self.finish_to(LAYERS_AT_ONCE - 1);
         // Its real value comes when the job ends.
         self.spool.spooled.push(Spooled::Failed(LoadError::NoManifest));
-        let stage = self.store.snapshots.stage()?;
+        let staging = Staging::begin(self.store)?;
         let mut ingest = if compressed { Some(Box::new(self.store.content.begin()?)) } else { None };
         let (chunks, received) = sync_channel(CHUNKS_AHEAD);
-        let directory: PathBuf = stage.path().to_owned();
         let limit = inflated_max(size);
-        let thread = self.scope.spawn(move || layer::apply_limited(ChannelReader::new(received), &directory, limit));
+        let thread = self.scope.spawn(move || staging.fill(ChannelReader::new(received), limit));
         let fed = feed(start, tar, &chunks, ingest.as_deref_mut());
         drop(chunks);
-        self.jobs.push_back(Job { index, thread, stage, ingest });
+        self.jobs.push_back(Job { index, thread, ingest });
         fed
     }
 
@@ -193,9 +190,9 @@ impl Spooling<'_, '_, '_> {
             let Some(mut job) = self.jobs.pop_front() else { return };
             // An archive has as many layers as it likes.
             job.ingest.iter_mut().for_each(|ingest| ingest.rest());
-            let applied = job.thread.join().expect("applying has no invariant to break");
-            self.spool.spooled[job.index] = match applied {
-                Ok(applied) => Spooled::Unpacked { applied, stage: job.stage, ingest: job.ingest },
+            let unpacked = job.thread.join().expect("applying has no invariant to break");
+            self.spool.spooled[job.index] = match unpacked {
+                Ok(unpacked) => Spooled::Unpacked { unpacked, ingest: job.ingest },
                 Err(err) => Spooled::Failed(err.into()),
             };
         }

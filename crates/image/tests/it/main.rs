@@ -10,6 +10,7 @@ mod load;
 mod manifests;
 mod pull;
 mod remove;
+mod save;
 
 use std::path::{Path, PathBuf};
 

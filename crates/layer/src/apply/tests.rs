@@ -326,12 +326,12 @@ fn privileged_more_directories_than_fit_in_memory_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let root = rustix::fs::open(dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
     let mut unpacking =
-        Unpacking { tree: Tree::new(root), content_bytes: 0, whiteouts: Vec::new(), whiteouts_bytes: 0 };
+        Unpacking { tree: Tree::new(root, false), content_bytes: 0, whiteouts: Vec::new(), whiteouts_bytes: 0 };
     let bytes = Archive::new().file(".wh.a", b"").bytes();
     let (chunks, received) = sync_channel(2);
     chunks.send(Ok(std::sync::Arc::new(bytes))).unwrap();
     drop(chunks);
-    let mut tar = TarReader::new(ChunkReader::new(received));
+    let mut tar = TarReader::new(ChunkReader::new(received, None));
     let entry = tar.next_entry().unwrap().unwrap();
     unpacking.whiteouts_bytes = PATHS_BYTES_MAX - 200;
     unpacking.entry(&entry, &mut tar).unwrap();

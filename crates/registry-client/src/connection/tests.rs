@@ -38,7 +38,7 @@ fn serve(connections: usize) -> SocketAddr {
 async fn ask(certificates: &Path, address: SocketAddr, verify: bool) -> Result<StatusCode, ExchangeError> {
     let connector = Connector::new(vec![certificates.to_owned()], Timing::default());
     let url = Url::parse(&format!("https://{address}/v2/")).unwrap();
-    let response = connector.send(&url, verify, || Request::new(Full::default())).await?;
+    let response = connector.send(&url, verify, || Request::new(Outgoing::Whole(Bytes::new()))).await?;
     Ok(response.status())
 }
 

@@ -5,7 +5,9 @@ mod auth;
 mod documents;
 mod layers;
 mod pull;
+mod push;
 mod real;
+mod signatures;
 
 use std::io::Read;
 use std::sync::Arc;

@@ -200,11 +200,31 @@ fn what_a_container_keeps_stays_with_it() {
     let (_dir, overlay) = store();
     let (own, other) = (chain(1), chain(2)[1..].to_vec());
     commit_all(&overlay, &own);
-    assert!(matches!(overlay.prepare_keeping(&key("a"), &own, &other), Err(SnapshotError::MissingLayer { .. })));
+    assert!(matches!(overlay.prepare_limited(&key("a"), &own, &other, None), Err(SnapshotError::MissingLayer { .. })));
     commit_all(&overlay, &other);
-    overlay.prepare_keeping(&key("a"), &own, &other).unwrap();
+    overlay.prepare_limited(&key("a"), &own, &other, None).unwrap();
     assert_eq!(overlay.chain(&key("a")).unwrap(), own);
     assert_eq!(overlay.retain_layers([]).unwrap(), 0);
     overlay.remove(&key("a")).unwrap();
     assert_eq!(overlay.retain_layers([]).unwrap(), 2);
+}
+
+#[test]
+fn only_the_containers_own_empty_directories_are_limited_and_a_refusal_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let overlay = Overlay::open(dir.path()).unwrap();
+    let limited = std::cell::RefCell::new(Vec::new());
+    let limit = |directories: &[&Path]| {
+        for directory in directories {
+            assert_eq!(std::fs::read_dir(directory)?.count(), 0);
+            limited.borrow_mut().push(directory.file_name().unwrap().to_owned());
+        }
+        Ok(())
+    };
+    overlay.prepare_limited(&key("a"), &[], &[], Some(&limit)).unwrap();
+    assert_eq!(*limited.borrow(), ["fs", "work"]);
+    let refuse = |_: &[&Path]| Err(io::ErrorKind::QuotaExceeded.into());
+    let refused = overlay.prepare_limited(&key("b"), &[], &[], Some(&refuse)).unwrap_err();
+    assert!(matches!(refused, SnapshotError::Io { what: "limit", .. }), "{refused:?}");
+    assert_eq!(overlay.containers().unwrap(), [key("a")]);
 }

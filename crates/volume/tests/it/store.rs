@@ -417,3 +417,25 @@ proptest! {
         prop_assert_eq!(entries(dir.path()), model.keys().map(|name| (*name).to_owned()).collect());
     }
 }
+
+#[test]
+fn a_limit_that_nobody_keeps_any_more_is_told_at_the_next_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = |size: &str| Some(BTreeMap::from([("size".to_owned(), size.to_owned())]));
+    let volumes = Volumes::open(dir.path()).unwrap();
+    let wanted = Wanted { name: "limited".into(), options: options("0"), ..Wanted::default() };
+    let volume = volumes.create(&wanted, None).unwrap().volume;
+    let user = container('1');
+    volume::mount(&volumes, "limited", &user).unwrap();
+    let record = dir.path().join("limited/volume.json");
+    let text = fs::read_to_string(&record).unwrap().replace(r#""size":"0""#, r#""size":"10m""#);
+    fs::write(&record, text).unwrap();
+    let volumes = Volumes::open(dir.path()).unwrap();
+    assert_eq!(volumes.get("limited").unwrap().volume.limit(), Some(10 << 20));
+    let refused = volume::mount(&volumes, "limited", &user).unwrap_err().to_string();
+    let place = volume.mountpoint.display();
+    assert_eq!(
+        refused,
+        format!("error while mounting volume '{place}': size quota requested for volume but no quota support")
+    );
+}

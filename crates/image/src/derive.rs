@@ -1,0 +1,54 @@
+//! An image of another one's layers, that says something else.
+
+use std::collections::HashMap;
+
+use oci::image::ImageConfig;
+use oci::{Digest, Reference};
+use sha2::{Digest as _, Sha256};
+use snapshot::ChainId;
+
+use crate::build::document;
+use crate::load::assemble::assemble;
+use crate::load::plan::{Documents, PlannedImage, PlannedLayer};
+use crate::load::spool::Spool;
+use crate::pins::Pins;
+use crate::store::Store;
+use crate::{ImageRecord, LoadError, Loaded};
+
+/// Makes the image that `configure` describes, of the layers of `parent`; of none without one.
+///
+/// `configure` is given the configuration of the parent, or an empty one, and leaves its layers as they are. Blocks
+/// until everything is on disk.
+pub fn derive(
+    store: &Store,
+    parent: Option<&ImageRecord>,
+    reference: Option<Reference>,
+    configure: impl FnOnce(&mut ImageConfig),
+) -> Result<Loaded, LoadError> {
+    let mut parsed = parent.map(|parent| (*parent.config).clone()).unwrap_or_default();
+    let below = parsed.rootfs.diff_ids.clone();
+    let mut pins = Pins::new(store);
+    // Held before the work begins: a removal meanwhile leaves them.
+    let missing = ChainId::chain(&below).into_iter().position(|chain_id| pins.hold(&chain_id).is_none());
+    if let Some(index) = missing {
+        return Err(LoadError::Missing { path: below[index].to_string() });
+    }
+    parsed.rootfs.kind = "layers".to_owned();
+    configure(&mut parsed);
+    parsed.rootfs.diff_ids.clone_from(&below);
+    let config = document(&parsed)?;
+    let planned = PlannedImage {
+        id: Digest::from_sha256(&Sha256::digest(&config).into()),
+        config,
+        layers: below.iter().map(|_| PlannedLayer { path: Vec::new(), descriptor: None }).collect(),
+        parsed,
+        references: reference.into_iter().collect(),
+        manifest: None,
+        layer_blobs: Vec::new(),
+        parent: parent.map(|parent| parent.id.clone()),
+    };
+    let spool = Spool { pins, documents: Documents::default(), layers: HashMap::new(), spooled: Vec::new() };
+    let assembly = assemble(store, spool, vec![planned], &mut |_| {})?;
+    let derived = assembly.record(store, &mut |_| {})?;
+    Ok(derived.into_iter().next().expect("one image was planned"))
+}

@@ -1,0 +1,209 @@
+//! What a registry is given: documents, and each layer in the form in which it is kept.
+
+use std::fs::File;
+use std::io::{self, Read, Seek};
+
+use content::{Blob, ReadError};
+use errdefs::ErrorKind;
+use layer::{COMPRESSOR, Compression, Compressor};
+use oci::image::Manifest;
+use oci::{Digest, Reference};
+use snapshot::ChainId;
+
+use crate::metadata::Change;
+use crate::record::{ImageRecord, StoredCompressed};
+use crate::store::{DOCUMENT_MAX, RECORDED_MAX, Store};
+
+/// An image as it goes to a registry.
+#[derive(Debug)]
+pub struct PushImage {
+    /// The bytes of its configuration; its id is their digest.
+    pub config: Vec<u8>,
+    /// The manifest that it came with, type and bytes, if that and its layers are kept: it goes as it is.
+    pub manifest: Option<(String, Vec<u8>)>,
+    /// Its layers, lowest first.
+    pub layers: Vec<PushLayer>,
+}
+
+/// A layer as it goes to a registry.
+#[derive(Debug)]
+pub struct PushLayer {
+    /// The digest of its tar, by which users know it.
+    pub diff_id: Digest,
+    /// A compressed form that is kept.
+    pub kept: Option<KeptBlob>,
+    /// Without one: what [`COMPRESSOR`] makes of it, if it did that before.
+    pub compressed: Option<Blob>,
+    /// The length of its tar; 0 if that is not known.
+    pub tar_bytes: u64,
+}
+
+/// A compressed layer that is open, so that it stays until it is sent.
+#[derive(Debug)]
+pub struct KeptBlob {
+    /// Its address and length.
+    pub blob: Blob,
+    /// Its bytes.
+    pub file: File,
+    /// How it is compressed.
+    pub compression: Compression,
+}
+
+/// Why an image cannot be pushed.
+#[derive(Debug, thiserror::Error)]
+pub enum PushImageError {
+    /// It was removed.
+    #[error("No such image: {id}")]
+    Gone {
+        /// Its id.
+        id: Digest,
+    },
+    /// A document or a layer of it cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Its manifest cannot be understood any more.
+    #[error("decode the manifest of image {id}")]
+    Manifest {
+        /// Its id.
+        id: Digest,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A layer that is kept cannot be looked at.
+    #[error("read layer {digest}")]
+    Layer {
+        /// Which one.
+        digest: Digest,
+        /// Why.
+        source: io::Error,
+    },
+    /// The database does not take what is to be remembered.
+    #[error("record the push")]
+    Record {
+        /// Why.
+        source: redb::Error,
+    },
+}
+
+impl PushImageError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            PushImageError::Gone { .. } => ErrorKind::NotFound,
+            _ => ErrorKind::Internal,
+        }
+    }
+}
+
+/// Reads what a push of the image needs, and opens its layers. Blocks.
+pub fn push_image(store: &Store, id: &Digest) -> Result<PushImage, PushImageError> {
+    let record = store.get(id).ok_or_else(|| PushImageError::Gone { id: id.clone() })?;
+    let config = store.content.read(id, RECORDED_MAX)?;
+    let manifest = match &record.manifest {
+        Some(descriptor) => {
+            Some((descriptor.media_type.clone(), store.content.read(&descriptor.digest, DOCUMENT_MAX)?))
+        }
+        None => None,
+    };
+    let named: Vec<Digest> = match &manifest {
+        Some((_, bytes)) => {
+            let parsed: Manifest =
+                serde_json::from_slice(bytes).map_err(|source| PushImageError::Manifest { id: id.clone(), source })?;
+            parsed.layers.into_iter().map(|layer| layer.digest).collect()
+        }
+        None => Vec::new(),
+    };
+    let layers = record.config.rootfs.diff_ids.iter().zip(&record.chain).enumerate();
+    let layers = layers.map(|(index, (diff_id, chain_id))| {
+        let layer = store.read(|state| state.layers.get(chain_id).cloned());
+        let known = layer.as_ref().and_then(|layer| layer.blob.clone());
+        let is_named = index < named.len();
+        let kept = named.get(index).cloned().or(known).map(|digest| open_kept(store, digest)).transpose()?;
+        // Registries have no name for other compressions; a manifest that came from one may have.
+        let kept = kept.filter(|kept| is_named || !matches!(kept.compression, Compression::Bzip2 | Compression::Xz));
+        let tar_bytes = layer.as_ref().and_then(|layer| layer.recipe.as_ref()).map_or(0, |recipe| recipe.tar_bytes);
+        let compressed =
+            layer.and_then(|layer| layer.compressed).filter(is_present).map(|compressed| compressed.blob());
+        Ok(PushLayer { diff_id: diff_id.clone(), kept, compressed, tar_bytes })
+    });
+    Ok(PushImage { config, manifest, layers: layers.collect::<Result<_, PushImageError>>()? })
+}
+
+fn open_kept(store: &Store, digest: Digest) -> Result<KeptBlob, PushImageError> {
+    let mut file = store.content.reader(&digest)?;
+    let mut start = Vec::new();
+    let looked = (&file).take(4).read_to_end(&mut start).and_then(|_| file.rewind()).and_then(|()| file.metadata());
+    let size = looked.map_err(|source| PushImageError::Layer { digest: digest.clone(), source })?.len();
+    Ok(KeptBlob { blob: Blob { digest, size }, file, compression: Compression::detect(&start) })
+}
+
+/// Repositories of `registry` that have this layer, as far as is known: images of it were pulled from there, or pushed to.
+pub fn repositories_with(store: &Store, registry: &str, layer: &Digest) -> Vec<Reference> {
+    let made = |chain_id: &ChainId| {
+        store.read(|state| {
+            let compressed = state.layers.get(chain_id).and_then(|layer| layer.compressed.as_ref());
+            compressed.is_some_and(|compressed| compressed.digest == *layer)
+        })
+    };
+    let has = |record: &ImageRecord| record.layer_blobs.contains(layer) || record.chain.iter().any(made);
+    let images = store.list();
+    let known = images.iter().filter(|record| has(record)).flat_map(|record| &record.references);
+    let there = known.filter(|name| name.digest().is_some() && name.domain() == registry);
+    let mut paths: Vec<&str> = there.map(Reference::path).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    paths.into_iter().filter_map(|path| format!("{registry}/{path}").parse().ok()).collect()
+}
+
+/// Remembers what a compressor made of a layer of an image, so that the next push need not do it.
+pub fn remember_compressed(
+    store: &Store,
+    id: &Digest,
+    index: usize,
+    blob: &Blob,
+    compressor: Compressor,
+) -> Result<(), PushImageError> {
+    let mut metadata = store.writer();
+    let mut next = store.read(Clone::clone);
+    let chain_id = next.images.get(id).and_then(|image| image.chain.get(index).cloned());
+    // An image that was removed meanwhile needs no memory.
+    let Some((chain_id, layer)) = chain_id.and_then(|chain| Some((chain.clone(), next.layers.get_mut(&chain)?))) else {
+        return Ok(());
+    };
+    let Compressor { version, level, block_bytes } = compressor;
+    let (digest, bytes) = (blob.digest.clone(), blob.size);
+    layer.compressed = Some(StoredCompressed { digest, bytes, version, level, block_bytes });
+    let change = Change { layers: vec![(chain_id, Some(layer.clone()))], ..Change::default() };
+    metadata.commit(&change).map_err(|source| PushImageError::Record { source })?;
+    store.replace(next);
+    Ok(())
+}
+
+/// Whether our compressor would make the same bytes again.
+fn is_present(compressed: &StoredCompressed) -> bool {
+    let StoredCompressed { version, level, block_bytes, .. } = *compressed;
+    Compressor { version, level, block_bytes } == COMPRESSOR
+}
+
+impl StoredCompressed {
+    fn blob(self) -> Blob {
+        Blob { digest: self.digest, size: self.bytes }
+    }
+}
+
+/// Gives an image the name under which a registry knows it now, `repository@digest`.
+pub fn name_pushed(store: &Store, id: &Digest, name: &Reference) -> Result<(), PushImageError> {
+    let mut metadata = store.writer();
+    let mut next = store.read(Clone::clone);
+    if next.references.get(&name.to_string()).is_some_and(|(_, known)| known == id) {
+        return Ok(());
+    }
+    if !next.images.contains_key(id) {
+        return Err(PushImageError::Gone { id: id.clone() });
+    }
+    next.point(name, Some(id), None);
+    let change = Change { references: vec![(name.clone(), Some(id.clone()))], ..Change::default() };
+    metadata.commit(&change).map_err(|source| PushImageError::Record { source })?;
+    store.replace(next);
+    Ok(())
+}

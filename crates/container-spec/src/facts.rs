@@ -47,6 +47,8 @@ pub struct HostFacts {
     pub runtimes: Vec<String>,
     /// Who runs containers that do not say (`default-runtime`); empty for our own runtime.
     pub default_runtime: String,
+    /// Whether the file system of containers' own files keeps limits on them.
+    pub size_limits: bool,
     /// Device nodes below /dev on the host, for privileged containers.
     pub devices: Vec<oci::runtime::Device>,
 }

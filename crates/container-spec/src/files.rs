@@ -1,10 +1,14 @@
 //! Contents of /etc/hosts, /etc/resolv.conf and /etc/hostname.
 
+mod internal;
+
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
 use engine_api::container::Config;
 use engine_api::host_config::HostConfig;
+
+pub use internal::{InternalResolver, internal_resolver};
 
 /// What every container's /etc/hosts begins with.
 const HOSTS: &str = "127.0.0.1\tlocalhost\n\
@@ -26,10 +30,10 @@ const PUBLIC_SERVERS: [&str; 2] = ["8.8.8.8", "8.8.4.4"];
 pub const HOST_GATEWAY: &str = "host-gateway";
 
 /// What /etc/hosts has of networks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
-    /// The container's own.
-    pub own: Option<Ipv4Addr>,
+    /// The container's own, one a network.
+    pub own: Vec<Ipv4Addr>,
     /// The host's, as containers reach it. Without it entries that mean it are left out.
     pub gateway: Option<Ipv4Addr>,
 }
@@ -40,7 +44,7 @@ pub struct Addresses {
 pub fn hosts_file(
     config: &Config,
     host: &HostConfig,
-    addresses: Addresses,
+    addresses: &Addresses,
     links: &[String],
     host_file: &str,
 ) -> String {
@@ -60,17 +64,22 @@ pub fn hosts_file(
     for line in links {
         let _ = writeln!(text, "{line}");
     }
-    if let Some(own) = addresses.own {
-        let full = match (config.hostname.as_str(), config.domainname.as_str()) {
-            (hostname, "") => hostname.to_owned(),
-            (hostname, domain) => format!("{hostname}.{domain}"),
-        };
-        let _ = match full.split_once('.') {
-            None => writeln!(text, "{own}\t{full}"),
-            Some((first, _)) => writeln!(text, "{own}\t{full} {first}"),
-        };
+    for own in &addresses.own {
+        text.push_str(&own_line(config, *own));
     }
     text
+}
+
+/// The line of /etc/hosts that tells a container's own address, with its end.
+pub fn own_line(config: &Config, own: Ipv4Addr) -> String {
+    let full = match (config.hostname.as_str(), config.domainname.as_str()) {
+        (hostname, "") => hostname.to_owned(),
+        (hostname, domain) => format!("{hostname}.{domain}"),
+    };
+    match full.split_once('.') {
+        None => format!("{own}\t{full}\n"),
+        Some((first, _)) => format!("{own}\t{full} {first}\n"),
+    }
 }
 
 /// /etc/hostname.
@@ -215,19 +224,19 @@ mod tests {
     fn hosts_is_dockers() {
         let mut host = HostConfig { network_mode: "host".to_owned(), ..HostConfig::default() };
         let (mut config, nothing) = (Config { hostname: "box".to_owned(), ..Config::default() }, Addresses::default());
-        let hosts = hosts_file(&config, &host, nothing, &[], "127.0.0.1 localhost dock\n");
+        let hosts = hosts_file(&config, &host, &nothing, &[], "127.0.0.1 localhost dock\n");
         assert_eq!(hosts, "127.0.0.1 localhost dock\n");
         host.extra_hosts = list(&["a:1.2.3.4", "b:::1", "host:host-gateway"]);
         let extra = format!("{HOSTS}1.2.3.4\ta\n::1\tb\n");
-        assert_eq!(hosts_file(&config, &host, nothing, &[], "ignored"), extra);
+        assert_eq!(hosts_file(&config, &host, &nothing, &[], "ignored"), extra);
         host.network_mode = "bridge".to_owned();
         let addresses =
-            Addresses { own: Some(Ipv4Addr::new(172, 17, 0, 2)), gateway: Some(Ipv4Addr::new(172, 17, 0, 1)) };
+            Addresses { own: vec![Ipv4Addr::new(172, 17, 0, 2)], gateway: Some(Ipv4Addr::new(172, 17, 0, 1)) };
         let all = format!("{extra}172.17.0.1\thost\n172.17.0.2\tbox\n");
-        assert_eq!(hosts_file(&config, &host, addresses, &[], ""), all);
+        assert_eq!(hosts_file(&config, &host, &addresses, &[], ""), all);
         config.domainname = "lan".to_owned();
-        assert!(hosts_file(&config, &host, addresses, &[], "").ends_with("172.17.0.2\tbox.lan box\n"));
+        assert!(hosts_file(&config, &host, &addresses, &[], "").ends_with("172.17.0.2\tbox.lan box\n"));
         config = Config { hostname: "box.of.lan".to_owned(), ..Config::default() };
-        assert!(hosts_file(&config, &host, addresses, &[], "").ends_with("172.17.0.2\tbox.of.lan box\n"));
+        assert!(hosts_file(&config, &host, &addresses, &[], "").ends_with("172.17.0.2\tbox.of.lan box\n"));
     }
 }

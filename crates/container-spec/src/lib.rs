@@ -16,6 +16,7 @@
 //! - [`bind`], [`ports`], [`signal`], [`security`], [`links`], [`log`]: the small languages inside a request.
 //! - [`block_io`], [`capability`], [`device`], [`mounts`], [`namespaces`], [`plan`]: the parts of the specification.
 //! - [`cdi`]: devices by name, from files of their vendors.
+//! - [`storage`]: how much a container's own files may take.
 //! - [`update`]: other limits for a container that exists.
 //! - [`health`]: how a container is asked whether it is well.
 //! - [`files`]: contents of /etc/hosts, /etc/resolv.conf and /etc/hostname.
@@ -42,6 +43,7 @@ pub mod points;
 pub mod ports;
 pub mod security;
 pub mod signal;
+pub mod storage;
 pub mod update;
 pub mod validate;
 

@@ -27,6 +27,7 @@ pub(crate) fn facts() -> HostFacts {
         thermal_throttle_cpus: Vec::new(),
         runtimes: vec!["crun".to_owned()],
         default_runtime: String::new(),
+        size_limits: false,
         devices: Vec::new(),
     }
 }

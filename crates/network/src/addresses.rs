@@ -25,6 +25,8 @@ pub(crate) struct Addresses {
     range: Subnet,
     gateway: Ipv4Addr,
     taken: BTreeSet<Ipv4Addr>,
+    /// How many of these are nobody's endpoint.
+    set_aside: usize,
 }
 
 impl Addresses {
@@ -32,7 +34,13 @@ impl Addresses {
     /// given out.
     pub(crate) fn new(network: Subnet, range: Option<Subnet>, gateway: Ipv4Addr) -> Addresses {
         let network = network.network();
-        Addresses { network, range: range.map_or(network, Subnet::network), gateway, taken: BTreeSet::new() }
+        Addresses {
+            network,
+            range: range.map_or(network, Subnet::network),
+            gateway,
+            taken: BTreeSet::new(),
+            set_aside: 0,
+        }
     }
 
     /// Takes the wanted address, or the lowest free one, as dockerd does.
@@ -47,6 +55,18 @@ impl Addresses {
         };
         self.taken.insert(address);
         Ok(address)
+    }
+
+    /// Keeps an address from being given out.
+    pub(crate) fn set_aside(&mut self, address: Ipv4Addr) -> Result<(), NoAddress> {
+        self.take(Some(address))?;
+        self.set_aside += 1;
+        Ok(())
+    }
+
+    /// Whether nobody has an address.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.taken.len() == self.set_aside
     }
 
     /// Gives an address back.

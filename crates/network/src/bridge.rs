@@ -29,11 +29,12 @@ pub(crate) fn lock_choice() -> Result<File, NetworkError> {
 /// Decides the network's id, gateway and prefix: those of the configuration, else those of the record, else new ones.
 ///
 /// Those of a record count as long as the bridge is there or somebody `joined` it; else somebody may have taken the
-/// network meanwhile.
+/// network meanwhile. `others` are the networks that users made.
 pub(crate) fn plan(
     config: &Config,
     record: Option<BridgeRecord>,
     joined: bool,
+    others: &[Subnet],
     route: &mut Socket,
 ) -> Result<BridgeRecord, NetworkError> {
     let fixed = match (&config.bridge, config.bip) {
@@ -45,7 +46,7 @@ pub(crate) fn plan(
         (Some(gateway), _) => gateway,
         (None, Some(known)) if joined || link::by_name(route, &config.bridge_name())?.is_some() => known,
         (None, Some(known)) if !used(route)?.iter().any(|one| one.overlaps(known.network())) => known,
-        (None, _) => choose(config, route)?,
+        (None, _) => choose(config, others, route)?,
     };
     Ok(BridgeRecord {
         id: record.as_ref().map_or_else(stdx::id::random_hex::<32>, |record| record.id.clone()),
@@ -56,35 +57,43 @@ pub(crate) fn plan(
     })
 }
 
-/// Makes the bridge what it should be; creates it unless it is the user's.
+/// Makes the default bridge what it should be; creates it unless it is the user's.
 pub(crate) fn ensure(config: &Config, record: &BridgeRecord, socket: &mut Socket) -> Result<Link, NetworkError> {
     let name = config.bridge_name();
-    let found = link::by_name(socket, &name)?;
     if config.bridge.is_some() {
-        return found.ok_or(NetworkError::NoBridge { bridge: name });
+        return link::by_name(socket, &name)?.ok_or(NetworkError::NoBridge { bridge: name });
     }
-    if found.is_none() {
-        let mac = random_mac();
-        let create = link::create_bridge(&link::Bridge { name: &name, mac, mtu: config.mtu() });
-        socket.apply(vec![create, link::without_link_local(&name)])?;
+    make(&name, Subnet { address: record.gateway, prefix: record.prefix }, config.mtu(), socket)
+}
+
+/// A bridge of this name and address, created where it is missing, and up.
+pub(crate) fn make(name: &str, gateway: Subnet, mtu: u32, socket: &mut Socket) -> Result<Link, NetworkError> {
+    if link::by_name(socket, name)?.is_none() {
+        let create = link::create_bridge(&link::Bridge { name, mac: random_mac(), mtu });
+        socket.apply(vec![create, link::without_link_local(name)])?;
     }
-    let bridge = link::by_name(socket, &name)?.ok_or(NetworkError::NoBridge { bridge: name.clone() })?;
+    let missing = || NetworkError::NoBridge { bridge: name.to_owned() };
+    let bridge = link::by_name(socket, name)?.ok_or_else(missing)?;
     if bridge.kind != "bridge" {
-        return Err(NetworkError::NotABridge { name });
+        return Err(NetworkError::NotABridge { name: name.to_owned() });
     }
-    let gateway = address::Address { index: bridge.index, address: record.gateway, prefix: record.prefix };
-    socket.apply(vec![address::add(gateway), link::set_up(&name)])?;
+    let gateway = address::Address { index: bridge.index, address: gateway.address, prefix: gateway.prefix };
+    socket.apply(vec![address::add(gateway), link::set_up(name)])?;
     Ok(bridge)
 }
 
 /// The settings that let packets through. To be called when the packet filter guards them already.
 pub(crate) fn open_settings(config: &Config) -> Result<(), NetworkError> {
-    // Redirected packets from 127.0.0.1 leave through the bridge, which the kernel else takes for a mistake.
-    set(&format!("/proc/sys/net/ipv4/conf/{}/route_localnet", config.bridge_name()))?;
+    open_loopback(&config.bridge_name())?;
     if config.ip_forward && !forwarding_is_on()? {
         set(FORWARDING)?;
     }
     Ok(())
+}
+
+/// Redirected packets from 127.0.0.1 leave through a bridge, which the kernel else takes for a mistake.
+pub(crate) fn open_loopback(bridge: &str) -> Result<(), NetworkError> {
+    set(&format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet"))
 }
 
 /// An Ethernet address of nobody: locally administered, for one receiver.
@@ -134,16 +143,15 @@ fn address_of(bridge: &str, socket: &mut Socket) -> Result<Subnet, NetworkError>
 }
 
 /// The first network that this machine neither has an address in, nor a route to, nor a name server.
-fn choose(config: &Config, socket: &mut Socket) -> Result<Subnet, NetworkError> {
-    let defaults = subnet::default_pools();
-    let pools = if config.default_address_pools.is_empty() { &defaults } else { &config.default_address_pools };
-    let network = subnet::choose(pools, &used(socket)?).ok_or(NetworkError::NoSubnet)?;
+fn choose(config: &Config, others: &[Subnet], socket: &mut Socket) -> Result<Subnet, NetworkError> {
+    let used = [used(socket)?, others.to_vec()].concat();
+    let network = subnet::choose(&config.pools(), &used).ok_or(NetworkError::NoSubnet)?;
     let gateway = Ipv4Addr::from_bits(network.address.to_bits() | 1);
     Ok(Subnet { address: gateway, prefix: network.prefix })
 }
 
 /// The networks that this machine has an address in, a route to, or a name server.
-fn used(socket: &mut Socket) -> Result<Vec<Subnet>, NetworkError> {
+pub(crate) fn used(socket: &mut Socket) -> Result<Vec<Subnet>, NetworkError> {
     let addresses = address::list(socket)?.into_iter().map(|one| Subnet { address: one.address, prefix: one.prefix });
     let routes = route::list(socket)?.into_iter().map(|one| Subnet { address: one.address, prefix: one.prefix });
     let resolv_conf = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();

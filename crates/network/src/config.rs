@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use crate::subnet::Subnet;
+use crate::subnet::{self, Subnet};
 
 /// A range of addresses that networks are cut from (daemon.json `default-address-pools`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,11 +39,14 @@ pub struct Config {
     pub default_address_pools: Vec<AddressPool>,
     /// Where records are kept: a directory that a reboot empties. Created when needed.
     pub state_dir: PathBuf,
+    /// Where the networks are kept that users make; a file there. Created when needed.
+    pub data_dir: PathBuf,
 }
 
 impl Config {
     /// dockerd's defaults.
     pub fn new(instance_key: impl Into<String>, state_dir: impl Into<PathBuf>) -> Config {
+        let state_dir = state_dir.into();
         Config {
             instance_key: instance_key.into(),
             bridge: None,
@@ -55,7 +58,8 @@ impl Config {
             icc: true,
             host_address: Ipv4Addr::UNSPECIFIED,
             default_address_pools: Vec::new(),
-            state_dir: state_dir.into(),
+            data_dir: state_dir.clone(),
+            state_dir,
         }
     }
 
@@ -70,6 +74,13 @@ impl Config {
     /// The beginning of the names of all veth pairs of this instance; six more characters make one unique.
     pub(crate) fn link_prefix(&self) -> String {
         format!("v{}", self.instance_key)
+    }
+
+    pub(crate) fn pools(&self) -> Vec<AddressPool> {
+        match &self.default_address_pools[..] {
+            [] => subnet::default_pools(),
+            pools => pools.to_vec(),
+        }
     }
 
     pub(crate) fn mtu(&self) -> u32 {

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use errdefs::ErrorKind;
 use netlink::NetlinkError;
 
+use crate::options::OptionError;
 use crate::ports::{Protocol, Published};
+use crate::subnet::Subnet;
 
 /// Why a published port cannot be had. The sentences are dockerd's.
 #[derive(Debug, thiserror::Error)]
@@ -90,8 +92,10 @@ pub enum JoinError {
         source: PortError,
     },
     /// All addresses of the network are taken.
-    #[error("no available IPv4 addresses on this network's address pools: bridge ({network})")]
+    #[error("no available IPv4 addresses on this network's address pools: {name} ({network})")]
     AddressesExhausted {
+        /// The network's name.
+        name: String,
         /// The network's id.
         network: String,
     },
@@ -105,11 +109,16 @@ pub enum JoinError {
         address: Ipv4Addr,
     },
     /// The container is on the network already.
-    #[error("endpoint with name {name} already exists in network bridge")]
+    #[error("endpoint with name {name} already exists in network {network}")]
     Joined {
         /// The container's name.
         name: String,
+        /// The network's name.
+        network: String,
     },
+    /// There is no such network, or no longer.
+    #[error("network {0} not found")]
+    NoNetwork(String),
     /// The kernel allows a bridge 1,023 ports.
     #[error("bridge {bridge} is full: it has the 1023 ports that the kernel allows")]
     BridgeFull {
@@ -126,6 +135,7 @@ impl JoinError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             JoinError::AddressOutside { .. } => ErrorKind::InvalidArgument,
+            JoinError::NoNetwork(_) => ErrorKind::NotFound,
             JoinError::Joined { .. } | JoinError::AddressTaken => ErrorKind::Forbidden,
             JoinError::Ports { .. }
             | JoinError::AddressesExhausted { .. }
@@ -138,6 +148,101 @@ impl JoinError {
 impl From<NetworkError> for JoinError {
     fn from(err: NetworkError) -> JoinError {
         JoinError::Network(err)
+    }
+}
+
+/// Why a network could not be made. Nothing is left behind then. The sentences are dockerd's.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// Another network has the name.
+    #[error("network with name {0} already exists")]
+    Exists(String),
+    /// Another network of this instance has some of its addresses.
+    #[error("invalid pool request: Pool overlaps with other one on this address space")]
+    Overlap,
+    /// The pools have nothing that is free.
+    #[error("all predefined address pools have been fully subnetted{}", obstacle(in_the_way))]
+    Exhausted {
+        /// The last subnet of the pools, and the network of this machine that is in its way.
+        in_the_way: Option<(Subnet, Subnet)>,
+    },
+    /// The gateway cannot have this address.
+    #[error("failed to allocate gateway ({0}): Address already in use")]
+    GatewayTaken(Ipv4Addr),
+    /// An address that nobody is to get is somebody's.
+    #[error("failed to allocate secondary ip address ({name}:{address}): Address already in use")]
+    AuxiliaryTaken {
+        /// Its name.
+        name: String,
+        /// The address.
+        address: Ipv4Addr,
+    },
+    /// Another network has a bridge of this name.
+    #[error(
+        "cannot create network {id} ({bridge}): conflicts with network {other} ({bridge}): networks have same bridge name"
+    )]
+    BridgeTaken {
+        /// The id that the network would have had.
+        id: String,
+        /// The bridge.
+        bridge: String,
+        /// The other network's id.
+        other: String,
+    },
+    /// An option says nothing.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// The network could not be set up or recorded.
+    #[error("set up the network")]
+    Network(#[from] NetworkError),
+}
+
+fn obstacle(found: &Option<(Subnet, Subnet)>) -> String {
+    let text = |(wanted, other): &(Subnet, Subnet)| format!(" ({wanted} overlaps the route to {other})");
+    found.as_ref().map(text).unwrap_or_default()
+}
+
+impl CreateError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            CreateError::Exists(_) => ErrorKind::Conflict,
+            CreateError::Overlap | CreateError::BridgeTaken { .. } => ErrorKind::Forbidden,
+            CreateError::Exhausted { .. } => ErrorKind::InvalidArgument,
+            CreateError::GatewayTaken(_) | CreateError::AuxiliaryTaken { .. } => ErrorKind::Internal,
+            CreateError::Option(err) => err.kind(),
+            CreateError::Network(err) => err.kind(),
+        }
+    }
+}
+
+/// Why a network could not be removed. The sentences are dockerd's.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    /// There is none, or no longer.
+    #[error("network {0} not found")]
+    Missing(String),
+    /// Containers are on it.
+    #[error("error while removing network: network {name} has active endpoints ({})", endpoints.join(", "))]
+    InUse {
+        /// Its name.
+        name: String,
+        /// The endpoints, by name and id.
+        endpoints: Vec<String>,
+    },
+    /// What it has could not be taken away.
+    #[error("remove the network")]
+    Network(#[from] NetworkError),
+}
+
+impl RemoveError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            RemoveError::Missing(_) => ErrorKind::NotFound,
+            RemoveError::InUse { .. } => ErrorKind::Forbidden,
+            RemoveError::Network(err) => err.kind(),
+        }
     }
 }
 
@@ -162,6 +267,14 @@ pub enum NetworkError {
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
+    },
+    /// The networks that users made could not be read or written.
+    #[error("records of networks in {}", path.display())]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<redb::Error>,
     },
     /// A network namespace could not be made.
     #[error("make a network namespace")]
@@ -203,6 +316,7 @@ impl NetworkError {
             NetworkError::Netlink(_)
             | NetworkError::Setting { .. }
             | NetworkError::Record { .. }
+            | NetworkError::Store { .. }
             | NetworkError::Namespace { .. }
             | NetworkError::NoSubnet => ErrorKind::Internal,
         }

@@ -3,11 +3,12 @@
 //! ```text
 //! table ip longshore-<key>
 //!   raw          prerouting, before tracking: nothing from other links to a container's address that is not redirected
-//!                later; nothing from the bridge to or from 127.0.0.0/8 (the guard of route_localnet)
+//!                later; nothing from a bridge to or from 127.0.0.0/8 (the guard of route_localnet)
 //!   redirect     prerouting: packets to this machine, to a published port  -> container, except to 127.0.0.0/8
 //!   output       output: the same for this machine's own packets
-//!   forward      what enters or leaves the bridge; where we switched forwarding on, nothing else
-//!   masquerade   postrouting: containers leave with the host's address, and so does what returns to the bridge
+//!   forward      what enters or leaves the bridges, and nothing from one to another; where we switched forwarding on,
+//!                nothing else
+//!   masquerade   postrouting: containers leave with the host's address, and so does what returns to its bridge
 //!   maps: addresses (protocol . address . port), ports (protocol . port) -> container's address . port
 //! ```
 //! An accept ends only our chain: a firewall of the machine's owner still has its say.
@@ -22,6 +23,7 @@ use crate::config::Config;
 use crate::ports::{Protocol, Published};
 use crate::record::BridgeRecord;
 use crate::subnet::Subnet;
+use crate::user::UserNetwork;
 
 const BY_ADDRESS: &str = "addresses";
 const BY_PORT: &str = "ports";
@@ -37,11 +39,20 @@ const LOOPBACK: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 0, 0, 0), 8);
 /// What the rules depend on.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
+    pub(crate) bridges: Vec<BridgeRules>,
+    pub(crate) guards_forwarding: bool,
+}
+
+/// What the rules for one bridge depend on.
+#[derive(Clone, Debug)]
+pub(crate) struct BridgeRules {
     pub(crate) bridge: String,
+    /// The bridge's address.
     pub(crate) gateway: Subnet,
     pub(crate) icc: bool,
     pub(crate) masquerade: bool,
-    pub(crate) guards_forwarding: bool,
+    /// Nothing comes in, nothing goes out.
+    pub(crate) internal: bool,
 }
 
 /// A published port and where it leads.
@@ -54,14 +65,26 @@ pub(crate) struct Firewall {
     table: String,
 }
 
-impl Rules {
-    pub(crate) fn new(config: &Config, record: &BridgeRecord) -> Rules {
-        Rules {
+impl BridgeRules {
+    /// Those of the default bridge.
+    pub(crate) fn new(config: &Config, record: &BridgeRecord) -> BridgeRules {
+        BridgeRules {
             bridge: config.bridge_name(),
             gateway: Subnet { address: record.gateway, prefix: record.prefix },
             icc: config.icc,
             masquerade: config.ip_masq,
-            guards_forwarding: record.guards_forwarding,
+            internal: false,
+        }
+    }
+
+    /// Those of a user's network.
+    pub(crate) fn of(network: &UserNetwork) -> BridgeRules {
+        BridgeRules {
+            bridge: network.bridge.clone(),
+            gateway: Subnet { address: network.gateway, prefix: network.subnet.prefix },
+            icc: network.icc,
+            masquerade: network.masquerade && !network.internal,
+            internal: network.internal,
         }
     }
 }
@@ -123,16 +146,30 @@ impl Rules {
         let value = &[Field::Ipv4Address, Field::Port];
         change.create_map(&Map { name: BY_ADDRESS, key: &[Field::Protocol, Field::Ipv4Address, Field::Port], value });
         change.create_map(&Map { name: BY_PORT, key: &[Field::Protocol, Field::Port], value });
-        self.write_raw(change);
+        change.create_chain("raw", ChainKind::Filter, Hook::Prerouting, PRIORITY_RAW);
+        change.create_chain("forward", ChainKind::Filter, Hook::Forward, 0);
+        change.create_chain("masquerade", ChainKind::Nat, Hook::Postrouting, PRIORITY_MASQUERADE);
         write_redirections(change);
-        self.write_forward(change);
-        self.write_masquerade(change);
+        for one in &self.bridges {
+            one.write_raw(change);
+            one.write_inward(change);
+            one.write_masquerade(change);
+        }
+        // What enters from one bridge and leaves through another one has met that one's drop above.
+        for one in &self.bridges {
+            let verdict = if one.internal { &DROP } else { &ACCEPT };
+            append(change, "forward", &[&rule::interface_in(&one.bridge, true), verdict]);
+        }
+        if self.guards_forwarding {
+            append(change, "forward", &[&DROP]);
+        }
     }
+}
 
+impl BridgeRules {
     fn write_raw(&self, change: &mut Transaction<'_>) {
         let (entering, other) = (rule::interface_in(&self.bridge, true), rule::interface_in(&self.bridge, false));
         let network = self.gateway.network();
-        change.create_chain("raw", ChainKind::Filter, Hook::Prerouting, PRIORITY_RAW);
         // The guard: containers could else reach what listens on this machine's loopback (CVE-2020-8558).
         append(change, "raw", &[&entering, &rule::destination_in(LOOPBACK.0, LOOPBACK.1, true), &DROP]);
         append(change, "raw", &[&entering, &rule::source_in(LOOPBACK.0, LOOPBACK.1), &DROP]);
@@ -141,27 +178,24 @@ impl Rules {
         append(change, "raw", &[&other, &to_container, &not_gateway, &DROP]);
     }
 
-    fn write_forward(&self, change: &mut Transaction<'_>) {
+    /// What leaves through the bridge, to its containers.
+    fn write_inward(&self, change: &mut Transaction<'_>) {
         let (entering, leaving) = (rule::interface_in(&self.bridge, true), rule::interface_out(&self.bridge, true));
-        change.create_chain("forward", ChainKind::Filter, Hook::Forward, 0);
-        let known = rule::connection_state(rule::ESTABLISHED_OR_RELATED);
-        append(change, "forward", &[&leaving, &known, &ACCEPT]);
-        append(change, "forward", &[&leaving, &rule::connection_status(rule::REDIRECTED), &ACCEPT]);
+        if !self.internal {
+            let known = rule::connection_state(rule::ESTABLISHED_OR_RELATED);
+            append(change, "forward", &[&leaving, &known, &ACCEPT]);
+            append(change, "forward", &[&leaving, &rule::connection_status(rule::REDIRECTED), &ACCEPT]);
+        }
         if self.icc {
             append(change, "forward", &[&entering, &leaving, &ACCEPT]);
         }
         append(change, "forward", &[&leaving, &DROP]);
-        append(change, "forward", &[&entering, &ACCEPT]);
-        if self.guards_forwarding {
-            append(change, "forward", &[&DROP]);
-        }
     }
 
     fn write_masquerade(&self, change: &mut Transaction<'_>) {
         let leaving = rule::interface_out(&self.bridge, true);
         let network = self.gateway.network();
         let containers = rule::source_in(network.address, network.prefix);
-        change.create_chain("masquerade", ChainKind::Nat, Hook::Postrouting, PRIORITY_MASQUERADE);
         if self.masquerade {
             let elsewhere = rule::interface_out(&self.bridge, false);
             append(change, "masquerade", &[&containers, &elsewhere, &MASQUERADE]);

@@ -1,23 +1,29 @@
-//! Networks of containers: the default bridge, endpoints on it, published ports.
+//! Networks of containers: the default bridge, those that users make, endpoints on them, published ports.
 //!
 //! ```text
 //!  host                                                 container
-//!  eth0 --- nft table longshore-<key> --- bridge ls<key> --- v<key>xxxxxx === eth0 172.17.0.2
+//!  eth0 --- nft table longshore-<key> -+- bridge ls<key> --- v<key>xxxxxx === eth0 172.17.0.2
+//!                                      +- bridge br-<id> --- v<key>xxxxxx === eth1 172.18.0.2
 //!            ports:     tcp.8080 -> 172.17.0.2:80         (veth pair; the namespace is the container's)
 //!            addresses: tcp.127.0.0.1.8081 -> ...
 //! ```
 //!
-//! - [`Networks`] is the way in: `open`, `reconcile`, then `join` and `leave` of containers, `close`.
-//! - [`Config`], [`Subnet`] and the choice of one; [`ports`]: which host port a request gets; the addresses; all pure.
+//! - [`Networks`] is the way in: `open`, `reconcile`, then `join` and `leave` of containers, `connect` and `disconnect` of
+//!   running ones, `create` and `remove` of users' networks, `close`.
+//! - [`Config`], [`Subnet`] and the choice of one; [`UserNetwork`] and what a request for one comes to, with its options;
+//!   [`ports`]: which host port a request gets; the addresses; all pure.
 //! - `bridge`, `firewall`, `sandbox`: what is done to the kernel. Namespaces with a veth pair plugged into the bridge
-//!   are made ahead by a thread of their own; a join only names an address inside and adds map elements outside.
-//! - `record`: what survives the daemon.
+//!   are made ahead by a thread of their own; a join only names an address inside and adds map elements outside. For users'
+//!   networks pairs are made when they are asked for.
+//! - `record`: what survives the daemon. `store`: what survives a reboot.
 //!
 //! On disk, in a directory that a reboot empties (tmpfs), nothing synced:
 //! ```text
 //! <state_dir>/bridge.json            the network's id and subnet, and whether we switched forwarding on
-//! <state_dir>/endpoints/<container>  one endpoint: address, link, published ports
+//! <state_dir>/endpoints/<container>  its endpoints: addresses, links, published ports
 //! ```
+//! and synced, for good, `<data_dir>/networks.redb`: the networks that users made. Their bridges are made again at start.
+//!
 //! A record is written before the kernel is touched and removed after it is clean again: after a SIGKILL everything of
 //! ours in the kernel has a record, or dies with a namespace that only the daemon held. [`Networks::reconcile`] removes
 //! what no living container claims and replaces the whole table in one transaction.
@@ -25,8 +31,9 @@
 //! Leaving takes the published ports away at once and shuts the port of the bridge, so that address, name and ports are
 //! free when it returns. The veth pair itself goes some 10 ms later with its namespace: deleting it would take longer.
 //!
-//! Locks: `wired`, `firewall`, `route`, `state`, in this order; none while waiting for a sandbox. Everything blocks, for tens of microseconds.
-//! Deliberately not here: names (DNS), files in /etc of containers, networks other than the default bridge, IPv6.
+//! Locks: `users.changing`, `wired`, `firewall`, `route`, `state`, in this order, `users.networks` last; none while waiting for a
+//! sandbox. Everything blocks, for tens of microseconds, or a millisecond where a pair is made.
+//! Deliberately not here: names (DNS), files in /etc of containers, IPv6.
 
 mod addresses;
 mod bridge;
@@ -35,14 +42,21 @@ mod error;
 mod firewall;
 mod hold;
 mod networks;
+mod options;
 mod record;
+mod resolver;
 mod sandbox;
+mod store;
 mod subnet;
+mod user;
 
 pub mod ports;
 
 pub use config::{AddressPool, Config};
-pub use error::{JoinError, NetworkError, PortError, SystemReason};
-pub use networks::{Endpoint, EndpointRequest, Network, Networks, Place};
+pub use error::{CreateError, JoinError, NetworkError, PortError, RemoveError, SystemReason};
+pub use networks::{DEFAULT, Endpoint, EndpointRequest, JoinRequest, Joined, Network, Networks, Place};
+pub use options::OptionError;
 pub use ports::{PortRequest, Protocol, Published};
+pub use resolver::{RESOLVER, ResolverError, ResolverSockets};
 pub use subnet::Subnet;
+pub use user::{UserNetwork, UserNetworkRequest};

@@ -13,19 +13,91 @@ use stdx::fs::{Durability, remove_if_exists, write_atomic};
 use crate::error::NetworkError;
 use crate::ports::Published;
 
-/// An endpoint, as far as it must be known to go on with it or to remove it.
+/// A container's endpoints, as far as they must be known to go on with them or to remove them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written")]
+pub(crate) struct SandboxRecord {
+    pub(crate) container: String,
+    pub(crate) sandbox_id: String,
+    pub(crate) ports: Vec<Published>,
+    /// In the order of joining.
+    pub(crate) endpoints: Vec<EndpointRecord>,
+}
+
+/// A container's endpoint on one network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EndpointRecord {
-    pub(crate) container: String,
+    /// Which network: [`crate::DEFAULT`] or the id of a user's.
+    pub(crate) network: String,
+    /// That one's name.
+    pub(crate) network_name: String,
+    /// Whether that one leads nowhere.
+    pub(crate) internal: bool,
     pub(crate) endpoint_id: String,
-    pub(crate) sandbox_id: String,
     pub(crate) address: Ipv4Addr,
     pub(crate) mac: Mac,
     /// The end of the veth pair on the host.
     pub(crate) interface: String,
     /// That one's number, which unlike its name nobody can change.
     pub(crate) interface_index: u32,
-    pub(crate) ports: Vec<Published>,
+    /// The other end's name.
+    pub(crate) inner: String,
+    /// Of all networks the one of the highest priority has the gateway.
+    pub(crate) gateway_priority: i64,
+}
+
+impl SandboxRecord {
+    /// The endpoint whose network has the way out, and to which published ports lead: the highest priority, then the first
+    /// name, as with dockerd. Networks that lead nowhere have none.
+    pub(crate) fn gateway(&self) -> Option<&EndpointRecord> {
+        let outward = self.endpoints.iter().filter(|endpoint| !endpoint.internal);
+        outward.min_by_key(|endpoint| (std::cmp::Reverse(endpoint.gateway_priority), endpoint.network_name.as_str()))
+    }
+
+    /// The endpoint on a network.
+    pub(crate) fn on(&self, network: &str) -> Option<&EndpointRecord> {
+        self.endpoints.iter().find(|endpoint| endpoint.network == network)
+    }
+}
+
+/// A record as it is found: also that of a daemon which knew the default bridge alone.
+#[derive(Deserialize)]
+struct Written {
+    container: String,
+    sandbox_id: String,
+    ports: Vec<Published>,
+    #[serde(default)]
+    endpoints: Vec<EndpointRecord>,
+    #[serde(flatten)]
+    only: Option<OnlyEndpoint>,
+}
+
+#[derive(Deserialize)]
+struct OnlyEndpoint {
+    endpoint_id: String,
+    address: Ipv4Addr,
+    mac: Mac,
+    interface: String,
+    interface_index: u32,
+}
+
+impl From<Written> for SandboxRecord {
+    fn from(written: Written) -> SandboxRecord {
+        let Written { container, sandbox_id, ports, mut endpoints, only } = written;
+        endpoints.extend(only.map(|one| EndpointRecord {
+            network: crate::DEFAULT.to_owned(),
+            network_name: crate::DEFAULT.to_owned(),
+            internal: false,
+            endpoint_id: one.endpoint_id,
+            address: one.address,
+            mac: one.mac,
+            interface: one.interface,
+            interface_index: one.interface_index,
+            inner: crate::sandbox::INTERFACE.to_owned(),
+            gateway_priority: 0,
+        }));
+        SandboxRecord { container, sandbox_id, ports, endpoints }
+    }
 }
 
 /// The bridge network.
@@ -51,7 +123,7 @@ impl Records {
     }
 
     /// All endpoints. A file that cannot be understood is set aside: its container then counts as not joined.
-    pub(crate) fn endpoints(&self) -> Result<Vec<EndpointRecord>, NetworkError> {
+    pub(crate) fn endpoints(&self) -> Result<Vec<SandboxRecord>, NetworkError> {
         let directory = self.directory.join("endpoints");
         let entries = match fs::read_dir(&directory) {
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -77,7 +149,7 @@ impl Records {
         Ok(())
     }
 
-    pub(crate) fn write_endpoint(&self, record: &EndpointRecord) -> Result<(), NetworkError> {
+    pub(crate) fn write_endpoint(&self, record: &SandboxRecord) -> Result<(), NetworkError> {
         self.write(&self.endpoint(&record.container), record)
     }
 
@@ -137,4 +209,53 @@ fn remove(path: &Path) -> Result<(), NetworkError> {
 
 fn record_error(path: &Path, source: io::Error) -> NetworkError {
     NetworkError::Record { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(name: &str, internal: bool, gateway_priority: i64) -> EndpointRecord {
+        EndpointRecord {
+            network: format!("id of {name}"),
+            network_name: name.to_owned(),
+            internal,
+            endpoint_id: String::new(),
+            address: Ipv4Addr::LOCALHOST,
+            mac: [0; 6],
+            interface: String::new(),
+            interface_index: 0,
+            inner: "eth0".to_owned(),
+            gateway_priority,
+        }
+    }
+
+    #[test]
+    fn the_gateway_is_that_of_the_highest_priority_or_the_first_name() {
+        let gateway = |endpoints: &[EndpointRecord]| {
+            let record = SandboxRecord {
+                container: String::new(),
+                sandbox_id: String::new(),
+                ports: Vec::new(),
+                endpoints: endpoints.to_vec(),
+            };
+            record.gateway().map(|endpoint| endpoint.network_name.clone())
+        };
+        let (a, b, inside) = (endpoint("a", false, 0), endpoint("b", false, 0), endpoint("0", true, 9));
+        assert_eq!(gateway(&[b.clone(), a.clone(), inside.clone()]).as_deref(), Some("a"));
+        assert_eq!(gateway(&[a, endpoint("c", false, 1), b]).as_deref(), Some("c"));
+        assert_eq!(gateway(&[inside]), None);
+        assert_eq!(gateway(&[]), None);
+    }
+
+    #[test]
+    fn records_of_earlier_daemons_are_read() {
+        let old = r#"{"container":"c","endpoint_id":"e","sandbox_id":"s","address":"172.17.0.2","mac":[2,0,0,0,0,1],
+            "interface":"v0","interface_index":7,"ports":[]}"#;
+        let record: SandboxRecord = serde_json::from_str(old).unwrap();
+        assert_eq!(record.endpoints.len(), 1);
+        assert_eq!((record.endpoints[0].interface_index, record.endpoints[0].network.as_str()), (7, "bridge"));
+        let again: SandboxRecord = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
+        assert_eq!(again, record);
+    }
 }

@@ -1,4 +1,5 @@
-//! Network namespaces made ahead, each with a veth pair plugged into the bridge.
+//! Network namespaces made ahead, each with a veth pair plugged into the default bridge; and veth pairs plugged into
+//! namespaces that are there.
 //!
 //! Making one costs about a millisecond and changes the namespace of the thread that does it: a thread of its own does
 //! it, and keeps a few ready. Nobody but this process holds them, so they go, with their veth pairs, when it goes.
@@ -6,17 +7,18 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use netlink::link::{self, VethPair};
-use netlink::{NetlinkError, Protocol, Socket};
+use netlink::{NetlinkError, Protocol, Socket, address};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use crate::bridge;
 use crate::error::NetworkError;
+use crate::subnet::Subnet;
 
 /// The name of a container's interface.
 pub(crate) const INTERFACE: &str = "eth0";
@@ -184,12 +186,7 @@ impl Maker {
             .map_err(|source| NetworkError::Namespace { source })?;
         let mut socket = Socket::open(Protocol::Route)?;
         let interface = self.create_pair(&namespace)?;
-        // Only IPv4 so far; and whoever knows the address's last owner is told of the new one.
-        bridge::set(&format!("/proc/sys/net/ipv4/conf/{INTERFACE}/arp_notify"))?;
-        if let Err(err) = bridge::set(&format!("/proc/sys/net/ipv6/conf/{INTERFACE}/disable_ipv6")) {
-            // A kernel without IPv6 has no such setting.
-            tracing::debug!(%err, "IPv6 cannot be switched off");
-        }
+        prepare_interface(INTERFACE)?;
         let inner = {
             socket.apply(vec![link::set_up(INTERFACE)])?;
             link::by_name(&mut socket, INTERFACE)?
@@ -230,6 +227,109 @@ impl Maker {
             return Ok(name);
         }
     }
+}
+
+/// A veth pair to make between a bridge and a namespace.
+#[derive(Clone, Debug)]
+pub(crate) struct Plug {
+    /// The end on the host.
+    pub(crate) interface: String,
+    /// The end in the namespace.
+    pub(crate) inner: String,
+    pub(crate) bridge_index: u32,
+    pub(crate) mtu: u32,
+    pub(crate) mac: link::Mac,
+    /// With the lengths of their prefixes.
+    pub(crate) addresses: Vec<Subnet>,
+    pub(crate) hairpin: bool,
+    pub(crate) isolated: bool,
+}
+
+/// A namespace of a container, and a socket inside.
+#[derive(Debug)]
+pub(crate) struct Room {
+    pub(crate) namespace: OwnedFd,
+    pub(crate) socket: Socket,
+}
+
+impl Room {
+    /// A new namespace, with nothing in it but the loopback interface.
+    pub(crate) fn new() -> Result<Room, NetworkError> {
+        let failed = |source| NetworkError::Namespace { source };
+        let make = || {
+            sys::namespace::unshare(UnshareFlags::NEWNET).map_err(failed)?;
+            sys::network::loopback_up().map_err(failed)?;
+            Ok(Room { namespace: own_namespace().map_err(failed)?.into(), socket: Socket::open(Protocol::Route)? })
+        };
+        // The namespace of a thread that ends is nobody's.
+        on_a_thread(make)
+    }
+
+    /// That of a container that runs.
+    pub(crate) fn of(namespace: BorrowedFd<'_>) -> Result<Room, NetworkError> {
+        let failed = |source| NetworkError::Namespace { source };
+        let kept = namespace.try_clone_to_owned().map_err(failed)?;
+        let socket = inside(namespace, || Ok(Socket::open(Protocol::Route)?))?;
+        Ok(Room { namespace: kept, socket })
+    }
+
+    /// Makes the pair; answers the number of the end on the host. What fails half-way is the caller's to remove.
+    pub(crate) fn plug(&mut self, host: &mut Socket, plug: &Plug) -> Result<u32, NetworkError> {
+        let gone = || NetworkError::Namespace { source: io::ErrorKind::NotFound.into() };
+        let pair = VethPair {
+            name: &plug.interface,
+            master: plug.bridge_index,
+            mtu: plug.mtu,
+            peer_name: &plug.inner,
+            peer_namespace: self.namespace.as_fd(),
+        };
+        host.apply(vec![link::create_veth(&pair)])?;
+        inside(self.namespace.as_fd(), || prepare_interface(&plug.inner))?;
+        self.socket.apply(vec![link::set_up(&plug.inner)])?;
+        let inner = link::by_name(&mut self.socket, &plug.inner)?.ok_or_else(gone)?;
+        let address = |one: &Subnet| address::Address { index: inner.index, address: one.address, prefix: one.prefix };
+        let mut requests: Vec<_> = plug.addresses.iter().map(|one| address::add(address(one))).collect();
+        // Last: the kernel announces the addresses when it changes.
+        requests.push(link::set_mac(inner.index, plug.mac));
+        self.socket.apply(requests)?;
+        host.apply(vec![link::without_link_local(&plug.interface), link::set_up(&plug.interface)])?;
+        let outer = link::by_name(host, &plug.interface)?.ok_or_else(gone)?;
+        let isolate = plug.isolated.then(|| link::isolate_port(&plug.interface, outer.index));
+        let hairpin = plug.hairpin.then(|| link::hairpin_port(&plug.interface, outer.index));
+        host.apply(isolate.into_iter().chain(hairpin).collect())?;
+        Ok(outer.index)
+    }
+}
+
+/// Settings of an interface of the namespace that the calling thread is in.
+fn prepare_interface(name: &str) -> Result<(), NetworkError> {
+    // Only IPv4 so far; and whoever knows the address's last owner is told of the new one.
+    bridge::set(&format!("/proc/sys/net/ipv4/conf/{name}/arp_notify"))?;
+    if let Err(err) = bridge::set(&format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6")) {
+        // A kernel without IPv6 has no such setting.
+        tracing::debug!(%err, "IPv6 cannot be switched off");
+    }
+    Ok(())
+}
+
+/// Runs `work` on a thread in this namespace.
+fn inside<T: Send>(
+    namespace: BorrowedFd<'_>,
+    work: impl FnOnce() -> Result<T, NetworkError> + Send,
+) -> Result<T, NetworkError> {
+    on_a_thread(|| {
+        move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))
+            .map_err(|errno| NetworkError::Namespace { source: errno.into() })?;
+        work()
+    })
+}
+
+fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T, NetworkError> + Send) -> Result<T, NetworkError> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("namespace".to_owned()).spawn_scoped(scope, work);
+        let thread = thread.map_err(|source| NetworkError::Namespace { source })?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 fn own_namespace() -> io::Result<File> {

@@ -4,10 +4,12 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::AddressPool;
 
 /// An address with the length of its network's prefix: an interface's address, or a network where the rest is zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet {
     /// The address.
     pub address: Ipv4Addr,
@@ -80,15 +82,24 @@ pub(crate) fn default_pools() -> Vec<AddressPool> {
 
 /// The first network of the pools that overlaps none of those in use.
 pub(crate) fn choose(pools: &[AddressPool], used: &[Subnet]) -> Option<Subnet> {
-    let networks = pools.iter().filter(|pool| pool.base.prefix <= pool.size && pool.size <= 32).flat_map(|pool| {
+    candidates(pools).find(|network| !used.iter().any(|one| one.overlaps(*network)))
+}
+
+/// The last network of the pools, and what of those in use is in its way.
+pub(crate) fn last_obstacle(pools: &[AddressPool], used: &[Subnet]) -> Option<(Subnet, Subnet)> {
+    let last = candidates(pools).last()?;
+    used.iter().find(|one| one.overlaps(last)).map(|one| (last, one.network()))
+}
+
+fn candidates(pools: &[AddressPool]) -> impl Iterator<Item = Subnet> {
+    pools.iter().filter(|pool| pool.base.prefix <= pool.size && pool.size <= 32).flat_map(|pool| {
         let count = 1_u64 << (pool.size - pool.base.prefix);
         (0..count).map(|number| {
             let start = u64::from(pool.base.network().address.to_bits()) + (number << (32 - pool.size));
             // Within the pool's base, so within 32 bits.
             Subnet { address: Ipv4Addr::from_bits(start as u32), prefix: pool.size }
         })
-    });
-    networks.into_iter().find(|network| !used.iter().any(|one| one.overlaps(*network)))
+    })
 }
 
 #[cfg(test)]

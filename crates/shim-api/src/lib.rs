@@ -34,7 +34,7 @@ use oci::runtime::{NamespaceKind, Process, Spec};
 use serde::{Deserialize, Serialize};
 
 /// The version that this build speaks.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// What the daemon asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,7 +61,8 @@ pub enum Call {
     /// Makes the container up to the point where its program would be executed. The first descriptor is a network
     /// namespace if [`CreateTask::joins_network`]; then come those of [`CreateTask::joins`] and
     /// [`CreateTask::shares_memory`]; the others the shim keeps open until the container has ended: sockets
-    /// that hold its published ports, daemon or no daemon. Answer: [`Answer::Created`].
+    /// that hold its published ports, daemon or no daemon, and last of all those of [`CreateTask::lends`].
+    /// Answer: [`Answer::Created`].
     Create(Box<CreateTask>),
     /// Connects a client: one descriptor, the client's stream. The shim owns it from then on. Answer: [`Answer::Done`]; for
     /// one that is held [`Answer::Held`], as soon as everything can be read in the log that came before.
@@ -104,6 +105,11 @@ pub enum Call {
     },
     /// Asks how the container is. Answer: [`Answer::State`].
     State,
+    /// Has descriptors kept as long as the container's first process lives, in place of those that were kept to be lent
+    /// before. Since version 8. Answer: [`Answer::Done`].
+    Keep,
+    /// Asks for copies of the descriptors that are kept to be lent. Since version 8. Answer: [`Answer::Lent`].
+    Lend,
     /// Looks for a user in the container's files, as an exec will. Answer: [`Answer::Done`].
     CheckUser {
         /// `user[:group]` as the user wrote it.
@@ -143,6 +149,10 @@ pub struct CreateTask {
     /// Who makes the container instead of the shim itself. Since version 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<ForeignRuntime>,
+    /// How many of the descriptors, the last ones, are kept to be lent to later daemons: the sockets of the container's name
+    /// server, in which queries wait meanwhile. Since version 8.
+    #[serde(default)]
+    pub lends: u32,
     /// The files that it goes on from, instead of from its program's beginning. Since version 6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<RestoreTask>,
@@ -352,6 +362,11 @@ pub enum Answer {
         /// The log has everything up to this moment, in nanoseconds since 1970, and the client gets everything from then on.
         /// Absent without a log.
         logged_until_nanos: Option<u64>,
+    },
+    /// To [`Call::Lend`]. Since version 8.
+    Lent {
+        /// How many come with the first byte of this frame.
+        descriptors: u32,
     },
     /// To calls that have nothing to tell.
     Done,

@@ -14,7 +14,7 @@ use oci_runtime::{CreateError, CreateOptions, ExecError, Kept, ProcessError, Sta
 use shim_api::{Answer, Attach, Call, CreateTask, ExecTask, Failure, Reason, Request, VERSION};
 
 use crate::checkpoint::{self, CheckpointError};
-use crate::container::{Made, Task};
+use crate::container::{Descriptors, Made, Task};
 use crate::event_loop::{SIGKILL, Shim};
 use crate::exec::Exec;
 use crate::exit;
@@ -39,6 +39,8 @@ pub(crate) enum CallError {
     NoExec(String),
     #[error("request needs {wanted} descriptors and has {found}")]
     Descriptors { wanted: usize, found: usize },
+    #[error("connection has no room for descriptors")]
+    Busy,
     #[error("open streams")]
     Streams(#[source] io::Error),
     #[error("find cgroup hierarchies")]
@@ -76,6 +78,7 @@ impl CallError {
             CallError::Created => ErrorKind::AlreadyExists,
             CallError::NotRunning => ErrorKind::Conflict,
             CallError::Descriptors { .. } => ErrorKind::InvalidArgument,
+            CallError::Busy => ErrorKind::Unavailable,
             CallError::Streams(_) | CallError::Hierarchies(_) | CallError::Record(_) => ErrorKind::Internal,
             CallError::NotADirectory(_) | CallError::Foreign(_) => ErrorKind::Internal,
             CallError::Signal(err) if err.raw_os_error() == Some(NO_PROCESS) => ErrorKind::Conflict,
@@ -174,6 +177,16 @@ impl Shim {
                 let task = self.task.as_ref().ok_or(CallError::NotCreated)?;
                 task.signal_exec(&exec_id, signal).map_err(CallError::Signal).map(|()| Answer::Done)
             }
+            Call::Keep => {
+                let task = self.task.as_mut().filter(|task| task.is_alive()).ok_or(CallError::NotRunning)?;
+                task.kept.lent = descriptors;
+                Ok(Answer::Done)
+            }
+            // They go with the answer where that is sent.
+            Call::Lend => {
+                let task = self.task.as_ref().ok_or(CallError::NotCreated)?;
+                Ok(Answer::Lent { descriptors: task.kept.lent.len() as u32 })
+            }
             Call::State => Ok(Answer::State(self.task.as_ref().map(|task| task.run_state.clone()))),
             Call::CheckUser { user } => self.check_user(&user),
         };
@@ -195,6 +208,10 @@ impl Shim {
         if self.task.is_some() {
             return Err(CallError::Created);
         }
+        let lends = task.lends as usize;
+        let own = descriptors.len().checked_sub(lends);
+        let lent =
+            descriptors.split_off(own.ok_or(CallError::Descriptors { wanted: lends, found: descriptors.len() })?);
         // Open until the container is made: from then on its processes keep what they are for.
         let (_borrowed, joined) = borrow(&mut task, &mut descriptors)?;
         let log = crate::log::open(&task)?;
@@ -213,7 +230,7 @@ impl Shim {
             streams.set_log(log);
         }
         let pid = made.container.pid.as_raw_nonzero().get();
-        self.task = Some(Task::new(made, streams, descriptors, joined));
+        self.task = Some(Task::new(made, streams, Descriptors { _held: descriptors, lent }, joined));
         Ok(Answer::Created { pid })
     }
 

@@ -34,8 +34,7 @@ pub(crate) struct Task {
     pub(crate) joins: Vec<Join>,
     pub(crate) oom: OomWatch,
     pub(crate) exit: Option<(ExitRecord, Instant)>,
-    /// Kept open as long as its first process lives.
-    held: Vec<OwnedFd>,
+    pub(crate) kept: Descriptors,
     /// The exit was posted.
     pub(crate) told: bool,
     /// The runtime, if it is another one.
@@ -48,6 +47,15 @@ pub(crate) struct Task {
     pub(crate) joined: Vec<NamespaceKind>,
 }
 
+/// What is kept open as long as its first process lives.
+#[derive(Default)]
+pub(crate) struct Descriptors {
+    /// For its own sake.
+    pub(crate) _held: Vec<OwnedFd>,
+    /// Every daemon that asks gets copies.
+    pub(crate) lent: Vec<OwnedFd>,
+}
+
 /// A container as it comes from its runtime.
 pub(crate) struct Made {
     pub(crate) container: Container,
@@ -58,7 +66,7 @@ pub(crate) struct Made {
 }
 
 impl Task {
-    pub(crate) fn new(made: Made, streams: Streams, held: Vec<OwnedFd>, joined: Vec<NamespaceKind>) -> Task {
+    pub(crate) fn new(made: Made, streams: Streams, kept: Descriptors, joined: Vec<NamespaceKind>) -> Task {
         let Made { container, foreign, restoring } = made;
         let pid = container.pid.as_raw_nonzero().get();
         let run_state = RunState {
@@ -76,7 +84,7 @@ impl Task {
             joins: Vec::new(),
             oom: OomWatch::default(),
             exit: None,
-            held,
+            kept,
             told: false,
             foreign,
             restoring,
@@ -111,7 +119,7 @@ impl Task {
         let record = ExitRecord { exit_code, exited_at_nanos: now_nanos(), started_at_nanos, oom_killed, unexecuted };
         self.exit = Some((record, now));
         // Before anybody hears of the end.
-        self.held = Vec::new();
+        self.kept = Descriptors::default();
         self.streams.end(now);
         self.execs.iter().filter(|exec| exec.exit_code.is_none()).for_each(Exec::kill);
     }

@@ -9,16 +9,17 @@ use oci::ContainerId;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{DumpableBehavior, getpid, set_child_subreaper, set_dumpable_behavior};
 use rustix::time::Timespec;
-use shim_api::{Call, ExecState, Fact, Failure, Message};
+use shim_api::{Answer, Call, ExecState, Fact, Failure, Message};
 use sys::signal::{SignalFd, SignalSet};
 
+use crate::calls::CallError;
 use crate::checkpoint;
 use crate::container::Task;
 use crate::exec::{Ended, Exec};
 use crate::exit;
 use crate::foreign::Foreign;
 use crate::join::Arrival;
-use crate::server::{Connections, Listener};
+use crate::server::{Connection, Connections, Listener};
 use crate::streams::hold::{self, Marks};
 use crate::streams::{Part, Scratch, Streams};
 
@@ -276,7 +277,7 @@ impl Shim {
             let result = self.call(request, descriptors, self.connections.all[at].number);
             self.connections.all[at].subscribed |= hello && result.is_ok();
             if let Some(result) = result.transpose() {
-                self.connections.all[at].send(&Message::Reply { seq, result: result.map_err(Into::into) });
+                answer(&mut self.connections.all[at], self.task.as_ref(), seq, result);
             }
             if start && self.task.as_ref().is_some_and(|task| task.streams.is_empty()) {
                 // Nobody waits for its first words: most likely it lives for long.
@@ -433,4 +434,15 @@ impl Shim {
             task.streams.trim();
         }
     }
+}
+
+/// Sends an answer, with the descriptors that it tells of.
+fn answer(connection: &mut Connection, task: Option<&Task>, seq: u64, mut result: Result<Answer, CallError>) {
+    if let (Ok(answer @ Answer::Lent { .. }), Some(task)) = (&result, task) {
+        if connection.send_with(&Message::Reply { seq, result: Ok(answer.clone()) }, &task.kept.lent) {
+            return;
+        }
+        result = Err(CallError::Busy);
+    }
+    connection.send(&Message::Reply { seq, result: result.map_err(Into::into) });
 }

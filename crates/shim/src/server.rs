@@ -182,6 +182,20 @@ impl Connection {
         }
     }
 
+    /// Sends a message with descriptors. False where a daemon that does not read leaves no room for it.
+    pub(crate) fn send_with(&mut self, message: &Message, descriptors: &[OwnedFd]) -> bool {
+        self.flush();
+        if !self.outgoing.is_empty() || self.gone {
+            return false;
+        }
+        let bytes = encode(message);
+        let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        let sent = sys::socket::send(self.socket.as_fd(), &bytes, &borrowed);
+        // They went with the first byte.
+        self.outgoing.extend(sent.iter().flat_map(|sent| &bytes[*sent..]));
+        sent.is_ok()
+    }
+
     pub(crate) fn flush(&mut self) {
         while !self.outgoing.is_empty() && !self.gone {
             match rustix::net::send(&self.socket, &self.outgoing, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {

@@ -351,8 +351,13 @@ pub enum InvalidRequest {
         name: String,
     },
     /// A size of a container's files, and a file system that cannot keep it.
-    #[error("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")]
+    #[error(
+        "--storage-opt is supported only for overlay over xfs with 'pquota' mount option, or over ext4 with 'prjquota'"
+    )]
     NoProjectQuota,
+    /// A size of a container's files that is none.
+    #[error(transparent)]
+    StorageSize(engine_api::size::SizeError),
     /// Two ways to be read-only that exclude each other.
     #[error("mount options conflict: ReadOnlyNonRecursive && ReadOnlyForceRecursive")]
     ReadOnlyConflict,
@@ -383,7 +388,7 @@ pub enum InvalidRequest {
 }
 
 /// What is wrong with the settings of an endpoint. The networks that are always there let nobody choose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointFault {
     /// An address of the user's choice.
     #[error("user specified IP address is supported on user defined networks only")]
@@ -394,13 +399,25 @@ pub enum EndpointFault {
     /// Other names.
     #[error("network-scoped alias is supported only for containers in user defined networks")]
     Alias,
+    /// It is no IPv4 address.
+    #[error("invalid IPv4 address: {0}")]
+    Ipv4(String),
+    /// It is no IPv6 address.
+    #[error("invalid IPv6 address: {0}")]
+    Ipv6(String),
+    /// It is no address.
+    #[error("invalid link-local IP address: {0}")]
+    LinkLocal(String),
+    /// The network's addresses do not have it.
+    #[error("no configured subnet or ip-range contain the IP address {0}")]
+    Outside(String),
 }
 
-/// One fault as it is, several as a list.
-fn listed(faults: &[EndpointFault]) -> String {
+/// One fault as it is, several as a list: dockerd's form.
+pub fn listed<T: ToString>(faults: &[T]) -> String {
     match faults {
         [fault] => fault.to_string(),
-        faults => faults.iter().map(|fault| format!("* {fault}")).collect::<Vec<_>>().join("\n"),
+        faults => faults.iter().map(|fault| format!("* {}", fault.to_string())).collect::<Vec<_>>().join("\n"),
     }
 }
 
@@ -483,6 +500,7 @@ impl InvalidRequest {
             | InvalidRequest::SecurityOptionFormat { .. }
             | InvalidRequest::SecurityOption { .. }
             | InvalidRequest::StorageOption { .. }
+            | InvalidRequest::StorageSize(_)
             | InvalidRequest::NoProjectQuota => ErrorKind::Internal,
             _ => ErrorKind::InvalidArgument,
         }

@@ -4,6 +4,7 @@
 //! silently not done.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use engine_api::container::EndpointSettings;
 
@@ -45,7 +46,38 @@ fn name_of<'a>(mode: &str, name: &'a str) -> &'a str {
     if matches!(mode, "" | "default") && name == "default" { "bridge" } else { name }
 }
 
-/// Refuses networks that exclude each other or the mode. All of them are known to be predefined.
+/// What is wrong with an endpoint's settings, on a network that `user_defined` or not.
+///
+/// Whether a user's network has the addresses is not looked at.
+pub fn validate_endpoint(endpoint: &EndpointSettings, user_defined: bool) -> Vec<EndpointFault> {
+    let mut faults = Vec::new();
+    let text = |key: &str| endpoint.ipam_config.as_ref().and_then(|ipam| ipam[key].as_str()).unwrap_or_default();
+    let (ipv4, ipv6) = (text("IPv4Address"), text("IPv6Address"));
+    if !user_defined {
+        if !ipv4.is_empty() || !ipv6.is_empty() {
+            faults.push(EndpointFault::Address);
+        }
+        if endpoint.aliases.as_ref().is_some_and(|aliases| !aliases.is_empty()) {
+            faults.push(EndpointFault::Alias);
+        }
+    }
+    if !ipv4.is_empty() && !ipv4.parse::<Ipv4Addr>().is_ok_and(|address| !address.is_unspecified()) {
+        faults.push(EndpointFault::Ipv4(ipv4.to_owned()));
+    }
+    if !ipv6.is_empty() && !ipv6.parse::<Ipv6Addr>().is_ok_and(|address| !address.is_unspecified()) {
+        faults.push(EndpointFault::Ipv6(ipv6.to_owned()));
+    }
+    let link_local = endpoint.ipam_config.as_ref().and_then(|ipam| ipam["LinkLocalIPs"].as_array());
+    for one in link_local.into_iter().flatten() {
+        let text = one.as_str().unwrap_or_default();
+        if !text.parse::<IpAddr>().is_ok_and(|address| !address.is_unspecified()) {
+            faults.push(EndpointFault::LinkLocal(text.to_owned()));
+        }
+    }
+    faults
+}
+
+/// Refuses networks that exclude each other or the mode. dockerd does so when the container starts.
 pub(super) fn validate_together(mode: &str, endpoints: &Endpoints) -> Result<(), InvalidRequest> {
     let names: BTreeSet<&str> = endpoints.keys().map(|name| name_of(mode, name)).collect();
     let mode = if matches!(mode, "" | "default") { "bridge" } else { mode };
@@ -56,8 +88,9 @@ pub(super) fn validate_together(mode: &str, endpoints: &Endpoints) -> Result<(),
         _ if has("default") => NetworksFault::Missing("default".to_owned()),
         "host" => NetworksFault::Shared,
         _ if has("host") => NetworksFault::Host,
-        _ if names.len() > 1 => NetworksFault::None,
-        _ => NetworksFault::Mode,
+        _ if names.len() > 1 && (has("none") || mode == "none") => NetworksFault::None,
+        _ if has("none") || mode == "none" => NetworksFault::Mode,
+        _ => return Ok(()),
     };
     Err(InvalidRequest::Networks(fault))
 }
@@ -90,6 +123,11 @@ mod tests {
             ("host", "none", shared),
             ("none", "bridge", Some(NetworksFault::Mode)),
             ("default", "none", Some(NetworksFault::Mode)),
+            ("a", "a b", None),
+            ("a", "bridge", None),
+            ("a", "a none", Some(NetworksFault::None)),
+            ("host", "a", Some(NetworksFault::Shared)),
+            ("none", "a", Some(NetworksFault::Mode)),
             ("none", "default", missing.clone()),
             ("bridge", "default", missing),
         ] {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use engine_api::container::{Config, EndpointSettings, NetworkingConfig};
+use engine_api::container::{EndpointSettings, NetworkingConfig};
 use engine_api::host_config::HostConfig;
 use serde_json::Value;
 
@@ -12,7 +12,6 @@ use super::InvalidRequest;
 use crate::facts::HostFacts;
 
 pub(super) fn validate(
-    config: &Config,
     host: &HostConfig,
     networking: Option<&NetworkingConfig>,
     facts: &HostFacts,
@@ -21,19 +20,11 @@ pub(super) fn validate(
         return Err(InvalidRequest::Runtime { name: host.runtime.clone() });
     }
     let networks = networking.and_then(|networking| networking.endpoints_config.as_ref());
-    storage(host)?;
-    match namespaces(host).into_iter().chain(network(config, host, networks)).find(|(asked, _)| *asked) {
+    crate::storage::validate(host, facts)?;
+    match namespaces(host).into_iter().chain(network(networks)).find(|(asked, _)| *asked) {
         Some((_, option)) => Err(InvalidRequest::NotOffered { option }),
         None => Ok(()),
     }
-}
-
-fn any<T>(list: &Option<Vec<T>>) -> bool {
-    list.as_ref().is_some_and(|list| !list.is_empty())
-}
-
-fn any_entry<T>(map: &Option<BTreeMap<String, T>>) -> bool {
-    map.as_ref().is_some_and(|map| !map.is_empty())
 }
 
 type Asked = (bool, &'static str);
@@ -42,41 +33,34 @@ fn namespaces(host: &HostConfig) -> [Asked; 1] {
     [(!host.cgroup.is_empty(), "HostConfig.Cgroup")]
 }
 
-/// The sentences are those of dockerd's storage driver.
-fn storage(host: &HostConfig) -> Result<(), InvalidRequest> {
-    match host.storage_opt.iter().flatten().next() {
-        Some((name, _)) if !name.eq_ignore_ascii_case("size") => {
-            Err(InvalidRequest::StorageOption { name: name.clone() })
-        }
-        Some(_) => Err(InvalidRequest::NoProjectQuota),
+/// Refuses what no network offers.
+pub fn validate_endpoint(endpoint: &EndpointSettings) -> Result<(), InvalidRequest> {
+    let one = [(String::new(), endpoint.clone())].into();
+    match network(Some(&one)).into_iter().find(|(asked, _)| *asked) {
+        Some((_, option)) => Err(InvalidRequest::NotOffered { option }),
         None => Ok(()),
     }
 }
 
-fn network(config: &Config, host: &HostConfig, networks: Option<&BTreeMap<String, EndpointSettings>>) -> [Asked; 9] {
-    let known =
-        |name: &str| matches!(name, "" | "default" | "bridge" | "none" | "host") || name.starts_with("container:");
+fn network(networks: Option<&BTreeMap<String, EndpointSettings>>) -> [Asked; 3] {
     let endpoint = |asked: fn(&EndpointSettings) -> bool| networks.is_some_and(|all| all.values().any(asked));
     [
-        (!known(&host.network_mode), "--network NAME"),
-        (networks.is_some_and(|networks| networks.keys().any(|name| !known(name))), "--network NAME"),
-        (endpoint(has_address), "--link-local-ip"),
-        (endpoint(|endpoint| any_entry(&endpoint.driver_opts)), "--network driver-opt"),
-        (endpoint(|endpoint| endpoint.gw_priority != 0), "--network gw-priority"),
-        (endpoint(|endpoint| any(&endpoint.aliases)), "--network-alias"),
-        (endpoint(|endpoint| any(&endpoint.links)), "--network links"),
-        (endpoint(|endpoint| !endpoint.mac_address.is_empty()), "--mac-address"),
-        (!config.mac_address.is_empty(), "--mac-address"),
+        (endpoint(|endpoint| has_ipv6(endpoint, "IPv6Address")), "--ip6"),
+        (endpoint(|endpoint| has_ipv6(endpoint, "LinkLocalIPs")), "--link-local-ip with an IPv6 address"),
+        (endpoint(has_sysctls), "--network driver-opt com.docker.network.endpoint.sysctls"),
     ]
 }
 
-/// Any address: those of IPv4 and IPv6 have been refused already where there is nobody to ask for them.
-fn has_address(endpoint: &EndpointSettings) -> bool {
-    match &endpoint.ipam_config {
-        Some(Value::Object(members)) => members.values().any(|value| match value {
-            Value::Array(addresses) => !addresses.is_empty(),
-            value => !value.is_null() && value != "",
-        }),
-        other => other.as_ref().is_some_and(|value| !value.is_null()),
+fn has_sysctls(endpoint: &EndpointSettings) -> bool {
+    endpoint.driver_opts.iter().flatten().any(|(name, _)| name == "com.docker.network.endpoint.sysctls")
+}
+
+/// Whether an address of IPv6 is asked for: what is none has been refused already.
+fn has_ipv6(endpoint: &EndpointSettings, key: &str) -> bool {
+    let is_ipv6 = |value: &Value| value.as_str().is_some_and(|text| text.contains(':'));
+    match endpoint.ipam_config.as_ref().map(|ipam| &ipam[key]) {
+        Some(Value::Array(addresses)) => addresses.iter().any(is_ipv6),
+        Some(value) => is_ipv6(value),
+        None => false,
     }
 }

@@ -114,9 +114,11 @@ fn configurations_are_refused_in_dockers_words() {
 #[test]
 fn what_is_not_offered_is_refused_by_name() {
     for (request, option) in [
-        (r#""HostConfig":{"NetworkMode":"mine"}"#, "--network NAME"),
-        (r#""NetworkingConfig":{"EndpointsConfig":{"mine":{}}}"#, "--network NAME"),
-        (r#""NetworkingConfig":{"EndpointsConfig":{"default":{"DriverOpts":{"a":"b"}}}}"#, "--network driver-opt"),
+        (r#""NetworkingConfig":{"EndpointsConfig":{"mine":{"IPAMConfig":{"IPv6Address":"fd00::2"}}}}"#, "--ip6"),
+        (
+            r#""NetworkingConfig":{"EndpointsConfig":{"mine":{"IPAMConfig":{"LinkLocalIPs":["fe80::2"]}}}}"#,
+            "--link-local-ip with an IPv6 address",
+        ),
     ] {
         let refused = judged(&format!(r#"{{"Image":"a",{request}}}"#)).unwrap_err();
         assert_eq!(refused, InvalidRequest::NotOffered { option }, "{request}");
@@ -189,5 +191,7 @@ fn networks_that_do_not_go_together_are_never_taken_silently() {
     let sentence = "failed to set up container networking: HostConfig.NetworkMode must match the identity of a network in \
          NetworkSettings.Networks";
     assert_eq!(told(r#"{"bridge":{}}"#), Err(sentence.to_owned()));
-    assert_eq!(told(r#"{"none":{},"mine":{}}"#), Err("--network NAME is not supported yet".to_owned()));
+    let sentence = "failed to set up container networking: container cannot be connected to multiple networks with one of \
+         the networks in private (none) mode";
+    assert_eq!(told(r#"{"none":{},"mine":{}}"#), Err(sentence.to_owned()));
 }

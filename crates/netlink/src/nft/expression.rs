@@ -18,9 +18,10 @@ const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
-/// Offsets in an IPv4 header, and of the destination port in TCP's, UDP's and SCTP's.
+/// Offsets in an IPv4 header, and of the ports in TCP's, UDP's and SCTP's.
 const SOURCE_ADDRESS: u32 = 12;
 const DESTINATION_ADDRESS: u32 = 16;
+const SOURCE_PORT: u32 = 0;
 const DESTINATION_PORT: u32 = 2;
 
 /// `ct state established,related`.
@@ -48,6 +49,18 @@ pub enum Expression {
         length: u32,
         /// The register, from the first on.
         register: u32,
+    },
+    /// Loads a constant of up to four bytes into the first register.
+    LoadConstant {
+        /// The bytes.
+        value: Vec<u8>,
+    },
+    /// Writes the first register over two bytes of the transport header.
+    StorePort {
+        /// Where, in bytes.
+        offset: u32,
+        /// Where the header's checksum is, which is corrected.
+        checksum: u32,
     },
     /// Loads a `ct` key into the first register.
     LoadConnection {
@@ -108,6 +121,59 @@ pub fn source_in(address: Ipv4Addr, prefix: u8) -> [Expression; 3] {
 /// `ip daddr ADDRESS/PREFIX` or `ip daddr != ADDRESS/PREFIX`.
 pub fn destination_in(address: Ipv4Addr, prefix: u8, equal: bool) -> [Expression; 3] {
     address_in(DESTINATION_ADDRESS, address, prefix, equal)
+}
+
+/// A protocol whose packets have ports and a checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ported {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// One of a packet's ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Where it comes from.
+    Source,
+    /// Where it goes.
+    Destination,
+}
+
+/// `tcp dport PORT` and its like.
+pub fn port(protocol: Ported, end: End, port: u16) -> [Expression; 4] {
+    let number = match protocol {
+        Ported::Tcp => 6,
+        Ported::Udp => 17,
+    };
+    [
+        Expression::LoadMeta { key: META_PROTOCOL, register: 0 },
+        Expression::Compare { equal: true, value: vec![number] },
+        Expression::LoadPayload { base: TRANSPORT_HEADER, offset: end.offset(), length: 2, register: 0 },
+        Expression::Compare { equal: true, value: port.to_be_bytes().to_vec() },
+    ]
+}
+
+/// `tcp dport set PORT` and its like: no connection is tracked for it.
+pub fn set_port(protocol: Ported, end: End, port: u16) -> [Expression; 2] {
+    let checksum = match protocol {
+        Ported::Tcp => 16,
+        Ported::Udp => 6,
+    };
+    [
+        Expression::LoadConstant { value: port.to_be_bytes().to_vec() },
+        Expression::StorePort { offset: end.offset(), checksum },
+    ]
+}
+
+impl End {
+    fn offset(self) -> u32 {
+        match self {
+            End::Source => SOURCE_PORT,
+            End::Destination => DESTINATION_PORT,
+        }
+    }
 }
 
 /// `ct state` has one of these bits.
@@ -183,6 +249,18 @@ impl Expression {
             }
             Expression::LoadPayload { base, offset, length, register } => named("payload", &|data| {
                 data.be32(1, REGISTER + register).be32(2, *base).be32(3, *offset).be32(4, *length)
+            }),
+            Expression::LoadConstant { value } => {
+                named("immediate", &|data| data.be32(1, REGISTER).nest(2, |data| data.attribute(VALUE, value)))
+            }
+            // From the register; a checksum of the internet's kind (1) is corrected.
+            Expression::StorePort { offset, checksum } => named("payload", &|data| {
+                data.be32(2, TRANSPORT_HEADER)
+                    .be32(3, *offset)
+                    .be32(4, 2)
+                    .be32(5, REGISTER)
+                    .be32(6, 1)
+                    .be32(7, *checksum)
             }),
             Expression::LoadConnection { key } => named("ct", &|data| data.be32(1, REGISTER).be32(2, *key)),
             // The result "address type" (3), of the destination address (flag 2).

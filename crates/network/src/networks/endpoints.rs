@@ -1,4 +1,4 @@
-//! Who is on the bridge, in memory.
+//! Who is on which network, in memory.
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -7,24 +7,35 @@ use crate::addresses::{Addresses, NoAddress};
 use crate::firewall::Redirection;
 use crate::hold::{Hold, hold};
 use crate::ports::Ports;
-use crate::record::EndpointRecord;
-use crate::subnet::Subnet;
+use crate::record::SandboxRecord;
 
-/// An endpoint and what is held for it.
+/// A container's endpoints and what is held for them.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) record: EndpointRecord,
+    pub(super) record: SandboxRecord,
     pub(super) holds: Vec<Hold>,
 }
 
 impl Entry {
+    /// One without any endpoint.
+    pub(super) fn new(container: &str) -> Entry {
+        let record = SandboxRecord {
+            container: container.to_owned(),
+            sandbox_id: stdx::id::random_hex::<32>(),
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+        };
+        Entry { record, holds: Vec::new() }
+    }
+
     /// Where its published ports lead.
     pub(super) fn redirections(&self) -> Vec<Redirection> {
-        self.record.ports.iter().map(|published| (*published, self.record.address)).collect()
+        let Some(gateway) = self.record.gateway() else { return Vec::new() };
+        self.record.ports.iter().map(|published| (*published, gateway.address)).collect()
     }
 }
 
-/// Who is on the bridge, and what is given out.
+/// Who is on which network, and what is given out.
 #[derive(Debug)]
 pub(super) struct Endpoints {
     entries: HashMap<String, Entry>,
@@ -32,50 +43,70 @@ pub(super) struct Endpoints {
     busy: HashSet<String>,
     /// What the packet filter has, or is about to have, of each container.
     pub(super) published: HashMap<String, Vec<Redirection>>,
-    /// None until the network is known.
-    addresses: Option<Addresses>,
+    /// Of each network that is known.
+    addresses: HashMap<String, Addresses>,
     pub(super) ports: Ports,
 }
 
 impl Endpoints {
-    pub(super) fn new(any_ports: (u16, u16), records: Vec<EndpointRecord>) -> Endpoints {
+    pub(super) fn new(any_ports: (u16, u16), records: Vec<SandboxRecord>) -> Endpoints {
         let mut ports = Ports::new(any_ports);
         records.iter().flat_map(|record| &record.ports).for_each(|published| ports.note(published));
-        let entry = |record: EndpointRecord| (record.container.clone(), Entry { record, holds: Vec::new() });
+        let entry = |record: SandboxRecord| (record.container.clone(), Entry { record, holds: Vec::new() });
         let entries: HashMap<_, _> = records.into_iter().map(entry).collect();
         let redirections = |(container, entry): (&String, &Entry)| (container.clone(), entry.redirections());
         let published = entries.iter().map(redirections).filter(|(_, list)| !list.is_empty()).collect();
-        Endpoints { entries, busy: HashSet::new(), published, addresses: None, ports }
+        Endpoints { entries, busy: HashSet::new(), published, addresses: HashMap::new(), ports }
     }
 
-    /// Says which addresses there are; those of the endpoints are taken.
-    pub(super) fn set_network(&mut self, gateway: Subnet, range: Option<Subnet>) {
-        let mut addresses = Addresses::new(gateway, range, gateway.address);
-        for entry in self.entries.values() {
+    /// Says which addresses a network has; those of its endpoints are taken.
+    pub(super) fn set_network(&mut self, network: &str, mut addresses: Addresses) {
+        for endpoint in self.entries.values().filter_map(|entry| entry.record.on(network)) {
             // One outside of a network that was changed meanwhile is in nobody's way.
-            let _ = addresses.take(Some(entry.record.address));
+            let _ = addresses.take(Some(endpoint.address));
         }
-        self.addresses = Some(addresses);
+        self.addresses.insert(network.to_owned(), addresses);
     }
 
-    /// Takes an address for a container; `None` if it is on the network or about to be.
-    pub(super) fn take_address(
-        &mut self,
-        container: &str,
-        wanted: Option<Ipv4Addr>,
-    ) -> Option<Result<Ipv4Addr, NoAddress>> {
-        if self.entries.contains_key(container) || self.busy.contains(container) {
-            return None;
+    /// Forgets the addresses of a network, so that nobody joins it any more, unless somebody is on it.
+    pub(super) fn forget_unused(&mut self, network: &str) -> bool {
+        // Before the bridges are set up no addresses are known, but the records are.
+        let unused = self.addresses.get(network).is_none_or(Addresses::is_unused)
+            && self.entries.values().all(|entry| entry.record.on(network).is_none());
+        if unused {
+            self.addresses.remove(network);
         }
-        let taken = self.addresses.as_mut().map_or(Err(NoAddress::Exhausted), |addresses| addresses.take(wanted));
-        if taken.is_ok() {
-            self.busy.insert(container.to_owned());
-        }
-        Some(taken)
+        unused
     }
 
-    pub(super) fn record(&self, container: &str) -> Option<&EndpointRecord> {
+    /// A network is gone.
+    pub(super) fn forget_network(&mut self, network: &str) {
+        self.addresses.remove(network);
+    }
+
+    /// Begins the join of a container that is on no network and not about to be.
+    pub(super) fn begin(&mut self, container: &str) -> bool {
+        !self.entries.contains_key(container) && self.busy.insert(container.to_owned())
+    }
+
+    /// Takes an address of a network.
+    pub(super) fn take_address(&mut self, network: &str, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, NoAddress> {
+        self.addresses.get_mut(network).map_or(Err(NoAddress::Exhausted), |addresses| addresses.take(wanted))
+    }
+
+    /// Gives an address back.
+    pub(super) fn release_address(&mut self, network: &str, address: Ipv4Addr) {
+        if let Some(addresses) = self.addresses.get_mut(network) {
+            addresses.release(address);
+        }
+    }
+
+    pub(super) fn record(&self, container: &str) -> Option<&SandboxRecord> {
         self.entries.get(container).map(|entry| &entry.record)
+    }
+
+    pub(super) fn records(&self) -> impl Iterator<Item = &SandboxRecord> {
+        self.entries.values().map(|entry| &entry.record)
     }
 
     pub(super) fn insert(&mut self, container: String, entry: Entry) {
@@ -83,14 +114,14 @@ impl Endpoints {
         self.entries.insert(container, entry);
     }
 
-    /// Takes an endpoint out. What it had stays taken until [`Endpoints::release`].
+    /// Takes a container out. What it had stays taken until [`Endpoints::release`].
     pub(super) fn remove(&mut self, container: &str) -> Option<Entry> {
         let entry = self.entries.remove(container)?;
         self.busy.insert(container.to_owned());
         Some(entry)
     }
 
-    /// Takes an endpoint out with all that it had.
+    /// Takes a container out with all that it had.
     pub(super) fn forget(&mut self, container: &str) {
         if let Some(entry) = self.remove(container) {
             self.published.remove(container);
@@ -98,12 +129,12 @@ impl Endpoints {
         }
     }
 
-    /// Gives back what an endpoint had.
-    pub(super) fn release(&mut self, record: &EndpointRecord) {
+    /// Gives back what a container had.
+    pub(super) fn release(&mut self, record: &SandboxRecord) {
         self.busy.remove(&record.container);
         record.ports.iter().for_each(|published| self.ports.release(published));
-        if let Some(addresses) = &mut self.addresses {
-            addresses.release(record.address);
+        for endpoint in &record.endpoints {
+            self.release_address(&endpoint.network, endpoint.address);
         }
     }
 
@@ -129,11 +160,41 @@ impl Endpoints {
         self.entries.keys().cloned().collect()
     }
 
-    pub(super) fn interfaces(&self) -> HashSet<String> {
-        self.entries.values().map(|entry| entry.record.interface.clone()).collect()
+    /// The network of each interface on the host.
+    pub(super) fn interfaces(&self) -> HashMap<String, String> {
+        let endpoints = self.entries.values().flat_map(|entry| &entry.record.endpoints);
+        endpoints.map(|endpoint| (endpoint.interface.clone(), endpoint.network.clone())).collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.busy.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::EndpointRecord;
+
+    #[test]
+    fn a_network_with_records_is_in_use_also_while_its_addresses_are_unknown() {
+        let endpoint = EndpointRecord {
+            network: "n".to_owned(),
+            network_name: "name".to_owned(),
+            internal: false,
+            endpoint_id: String::new(),
+            address: Ipv4Addr::new(10, 0, 0, 2),
+            mac: [0; 6],
+            interface: String::new(),
+            interface_index: 0,
+            inner: "eth0".to_owned(),
+            gateway_priority: 0,
+        };
+        let record = SandboxRecord { endpoints: vec![endpoint], ..Entry::new("c").record };
+        let mut state = Endpoints::new((49153, 65535), vec![record]);
+        assert!(!state.forget_unused("n"));
+        assert!(state.forget_unused("other"));
+        state.forget("c");
+        assert!(state.forget_unused("n"));
     }
 }

@@ -17,10 +17,10 @@ const STATE: &str = "LONGSHORE_TEST_NETWORK_STATE";
 const SEED: &str = "LONGSHORE_TEST_NETWORK_SEED";
 
 /// A small generator, so that a failure can be repeated from its seed.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.0 >> 33) % limit
     }
@@ -32,7 +32,7 @@ fn victim(state: PathBuf) -> ! {
     let networks = Networks::open(Config::new("0123abcd", state)).unwrap();
     networks.reconcile(&[]).unwrap();
     // What joins under the same name again finds address and port free.
-    let mut joined: [Option<network::Endpoint>; 6] = Default::default();
+    let mut joined: [Option<network::Joined>; 6] = Default::default();
     loop {
         let number = random.below(6);
         let container = format!("c{number}");
@@ -81,7 +81,7 @@ fn privileged_nothing_is_left_of_a_killed_daemon() {
             assert!(left.is_empty(), "seed {seed}: {left:?}");
             // All is free again.
             let one = networks.join(&request("c0", &[publish(None, 8000, 80)])).unwrap();
-            assert_eq!(one.place.address, Ipv4Addr::new(172, 17, 0, 2));
+            assert_eq!(one.place.endpoints[0].address, Ipv4Addr::new(172, 17, 0, 2));
             let server = listen(&one, 80);
             inside(lab.second.as_fd(), || reach(&server, MACHINE, 8000)).unwrap();
             networks.leave("c0").unwrap();
@@ -108,13 +108,13 @@ fn privileged_containers_outlive_the_daemon() {
         run(&["nft", "flush", "ruleset"]);
         networks.reconcile(&["one", "unknown"]).unwrap();
         inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
-        inside(lab.second.as_fd(), || reach(&server, one.place.gateway, 8080)).unwrap();
+        inside(lab.second.as_fd(), || reach(&server, one.place.endpoints[0].gateway, 8080)).unwrap();
         reach(&server, HOME, 8080).unwrap();
         let ruleset = run(&["nft", "list", "ruleset"]);
         assert!(ruleset.contains("8080") && !ruleset.contains("8081"), "two is not alive: {ruleset}");
         drop(other);
         let three = networks.join(&request("three", &[])).unwrap();
-        assert_eq!(three.place.address, two.place.address);
+        assert_eq!(three.place.endpoints[0].address, two.place.endpoints[0].address);
         let refused = networks.join(&request("four", &[publish(None, 8080, 80)]));
         assert!(
             errdefs::chain(&refused.unwrap_err()).ends_with("Bind for 0.0.0.0:8080 failed: port is already allocated")
@@ -137,7 +137,7 @@ fn privileged_a_shared_hold_outlives_the_daemon() {
         networks.reconcile(&["one"]).unwrap();
         assert!(stream().is_err() && datagram().is_err());
         // Who ends tells so after it has let go.
-        let network::Endpoint { holds, namespace, .. } = one;
+        let network::Joined { holds, namespace, .. } = one;
         drop(holds);
         networks.leave("one").unwrap();
         stream().unwrap();

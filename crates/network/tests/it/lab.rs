@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use network::{Config, Endpoint, EndpointRequest, Networks, PortRequest, Protocol};
+use network::{Config, DEFAULT, EndpointRequest, JoinRequest, Joined, Networks, PortRequest, Protocol};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 pub(crate) const MACHINE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
@@ -93,13 +93,16 @@ pub(crate) fn host_behind(link: &str, here: Ipv4Addr, there: Ipv4Addr) -> File {
     host
 }
 
-pub(crate) fn request(container: &str, ports: &[PortRequest]) -> EndpointRequest {
-    EndpointRequest {
+pub(crate) fn request(container: &str, ports: &[PortRequest]) -> JoinRequest {
+    request_on(container, ports, vec![EndpointRequest::on(DEFAULT)])
+}
+
+pub(crate) fn request_on(container: &str, ports: &[PortRequest], endpoints: Vec<EndpointRequest>) -> JoinRequest {
+    JoinRequest {
         container: container.to_owned(),
         name: format!("name-of-{container}"),
         ports: ports.to_vec(),
-        mac: None,
-        address: None,
+        endpoints,
     }
 }
 
@@ -108,11 +111,11 @@ pub(crate) fn publish(host_address: Option<Ipv4Addr>, host_port: u16, container_
 }
 
 /// A server in the container.
-pub(crate) fn listen(endpoint: &Endpoint, port: u16) -> TcpListener {
+pub(crate) fn listen(endpoint: &Joined, port: u16) -> TcpListener {
     inside(endpoint.namespace.as_fd(), || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap())
 }
 
-pub(crate) fn bind_udp(endpoint: &Endpoint, port: u16) -> UdpSocket {
+pub(crate) fn bind_udp(endpoint: &Joined, port: u16) -> UdpSocket {
     let socket = inside(endpoint.namespace.as_fd(), || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
     socket

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
-use network::{Config, Networks, PortRequest, Protocol};
+use network::{Config, DEFAULT, EndpointRequest, Networks, PortRequest, Protocol};
 
 use crate::lab::*;
 
@@ -31,17 +31,17 @@ fn privileged_a_published_port_is_reached_from_everywhere() {
         let server = listen(&one, 80);
         let client = inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
         assert_eq!(client.ip(), NEIGHBOUR, "the server sees the client's address");
-        for address in [HOME, Ipv4Addr::new(127, 0, 0, 9), MACHINE, one.place.gateway] {
+        for address in [HOME, Ipv4Addr::new(127, 0, 0, 9), MACHINE, one.place.endpoints[0].gateway] {
             reach(&server, address, 8080).unwrap_or_else(|err| panic!("from the machine to {address}: {err}"));
         }
         for (who, endpoint) in [("itself", &one), ("a neighbour", &two)] {
-            for address in [MACHINE, one.place.gateway] {
+            for address in [MACHINE, one.place.endpoints[0].gateway] {
                 inside(endpoint.namespace.as_fd(), || reach(&server, address, 8080))
                     .unwrap_or_else(|err| panic!("from {who} to {address}: {err}"));
             }
         }
-        inside(two.namespace.as_fd(), || reach(&server, one.place.address, 80)).unwrap();
-        reach(&server, one.place.address, 80).unwrap();
+        inside(two.namespace.as_fd(), || reach(&server, one.place.endpoints[0].address, 80)).unwrap();
+        reach(&server, one.place.endpoints[0].address, 80).unwrap();
     });
 }
 
@@ -58,7 +58,13 @@ fn privileged_what_is_not_published_is_not_reached_from_the_link() {
             // A host that sends to 127.0.0.1 over the link: it has no loopback interface in the way.
             run(&["ip", "route", "add", "127.0.0.0/8", "via", "10.9.0.1"]);
             setting("conf/eth0/route_localnet", "1");
-            let tried = [(one.place.address, 80), (one.place.address, 81), (MACHINE, 8081), (HOME, 8081), (HOME, 8080)];
+            let tried = [
+                (one.place.endpoints[0].address, 80),
+                (one.place.endpoints[0].address, 81),
+                (MACHINE, 8081),
+                (HOME, 8081),
+                (HOME, 8080),
+            ];
             tried.into_iter().filter(|(address, port)| !is_unreachable(*address, *port)).collect()
         });
         assert!(reached.is_empty(), "{reached:?}");
@@ -75,8 +81,11 @@ fn privileged_what_comes_from_the_link_to_a_container_is_dropped_before_anybody_
         let one = networks.join(&request("one", &[])).unwrap();
         let server = listen(&one, 80);
         run(&["nft", "add table ip theirs; add chain ip theirs c { type nat hook prerouting priority -100; }"]);
-        run(&["nft", &format!("add rule ip theirs c tcp dport {{ 79, 81 }} dnat to {}:80", one.place.address)]);
-        assert!(inside(lab.second.as_fd(), || is_unreachable(one.place.address, 81)));
+        run(&[
+            "nft",
+            &format!("add rule ip theirs c tcp dport {{ 79, 81 }} dnat to {}:80", one.place.endpoints[0].address),
+        ]);
+        assert!(inside(lab.second.as_fd(), || is_unreachable(one.place.endpoints[0].address, 81)));
         // To the machine's own address the translation works, so it would have there.
         inside(lab.second.as_fd(), || reach(&server, MACHINE, 79)).unwrap();
     });
@@ -137,7 +146,7 @@ fn privileged_without_icc_containers_are_strangers() {
         let one = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
         let two = networks.join(&request("two", &[])).unwrap();
         let server = listen(&one, 80);
-        assert!(inside(two.namespace.as_fd(), || is_unreachable(one.place.address, 80)));
+        assert!(inside(two.namespace.as_fd(), || is_unreachable(one.place.endpoints[0].address, 80)));
         reach(&server, HOME, 8080).unwrap();
         inside(two.namespace.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
     });
@@ -152,12 +161,12 @@ fn privileged_address_and_port_are_free_when_leave_returns() {
         for round in 0..40 {
             let container = format!("c{round}");
             let endpoint = networks.join(&request(&container, &[publish(None, 8080, 80)])).unwrap();
-            assert_eq!(endpoint.place.address, Ipv4Addr::new(172, 17, 0, 3));
+            assert_eq!(endpoint.place.endpoints[0].address, Ipv4Addr::new(172, 17, 0, 3));
             let server = listen(&endpoint, 80);
             // The last one's namespace still lives here, with the same address.
             reach(&server, HOME, 8080).unwrap_or_else(|err| panic!("round {round}, from the machine: {err}"));
             inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
-            inside(witness.namespace.as_fd(), || reach(&server, endpoint.place.address, 80))
+            inside(witness.namespace.as_fd(), || reach(&server, endpoint.place.endpoints[0].address, 80))
                 .unwrap_or_else(|err| panic!("round {round}, from a neighbour: {err}"));
             networks.leave(&container).unwrap();
             last = Some((endpoint, server));
@@ -177,7 +186,8 @@ fn privileged_a_udp_port_gets_the_packets_of_its_owner_only() {
         for round in 0..4 {
             let container = format!("c{round}");
             let address = Some(Ipv4Addr::new(172, 17, 0, 10 + round));
-            let wish = network::EndpointRequest { address, ..request(&container, &[port]) };
+            let wanted = EndpointRequest { address, ..EndpointRequest::on(DEFAULT) };
+            let wish = request_on(&container, &[port], vec![wanted]);
             let endpoint = networks.join(&wish).unwrap();
             let server = bind_udp(&endpoint, 53);
             client.send_to(&[round], (MACHINE, 5353)).unwrap();

@@ -35,6 +35,8 @@ pub(crate) struct Daemon {
     seq: u64,
     /// Facts that came while a reply was awaited.
     facts: Vec<Fact>,
+    /// Descriptors that came.
+    pub(crate) descriptors: Vec<OwnedFd>,
 }
 
 /// A client's own end of its connection.
@@ -61,6 +63,7 @@ impl Shim {
             joins: Vec::new(),
             shares_memory: false,
             runtime: None,
+            lends: 0,
             restore: None,
             spool_dir: dir.path().to_owned(),
         };
@@ -132,7 +135,7 @@ impl Drop for Shim {
 impl Daemon {
     pub(crate) fn new(socket: UnixStream, id: &ContainerId) -> Daemon {
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        Daemon { socket, id: id.clone(), decoder: Decoder::default(), seq: 0, facts: vec![] }
+        Daemon { socket, id: id.clone(), decoder: Decoder::default(), seq: 0, facts: vec![], descriptors: vec![] }
     }
 
     /// Sends a request without waiting for its answer; answers its number.
@@ -194,7 +197,8 @@ impl Daemon {
             if let Some(message) = self.decoder.next_message().unwrap() {
                 return message;
             }
-            let count = self.socket.read(&mut buffer).expect("a message in time");
+            let count = sys::socket::receive(self.socket.as_fd(), &mut buffer, &mut self.descriptors);
+            let count = count.expect("a message in time");
             assert!(count > 0, "the shim closed the connection");
             self.decoder.push(&buffer[..count]);
         }

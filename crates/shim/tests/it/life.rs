@@ -70,6 +70,45 @@ fn privileged_a_container_is_born_into_its_network_and_its_ports_are_held_until_
 }
 
 #[test]
+fn privileged_every_daemon_is_lent_what_is_kept_for_it_until_the_end() {
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let mut shim = Shim::new("read line");
+    (shim.task.open_stdin, shim.task.lends) = (true, 2);
+    let missing = shim.daemon.send(Call::Create(Box::new(shim.task.clone())), &[theirs.as_fd()]);
+    assert_eq!(shim.daemon.reply(missing).unwrap_err().kind, errdefs::ErrorKind::InvalidArgument);
+    let mut shim = Shim::new("read line");
+    (shim.task.open_stdin, shim.task.lends) = (true, 1);
+    let create = shim.daemon.send(Call::Create(Box::new(shim.task.clone())), &[theirs.as_fd()]);
+    assert!(matches!(shim.daemon.reply(create), Ok(Answer::Created { .. })));
+    drop(theirs);
+    shim.start();
+    // What is kept later takes the place of what was kept before.
+    for text in [&b"first"[..], b"second"] {
+        let mut later = shim.connect();
+        assert_eq!(later.call(Call::Lend), Ok(Answer::Lent { descriptors: 1 }));
+        let mut lent = UnixStream::from(later.descriptors.pop().unwrap());
+        std::io::Write::write_all(&mut lent, text).unwrap();
+        let mut buffer = [0; 16];
+        let count = ours.read(&mut buffer).unwrap();
+        assert_eq!(&buffer[..count], text);
+        drop(lent);
+        let (new, theirs) = UnixStream::pair().unwrap();
+        let kept = shim.daemon.send(Call::Keep, &[theirs.as_fd()]);
+        assert_eq!(shim.daemon.reply(kept), Ok(Answer::Done));
+        drop(theirs);
+        assert_eq!(ours.read(&mut buffer).unwrap(), 0);
+        ours = new;
+        ours.set_nonblocking(true).unwrap();
+    }
+    shim.daemon.call(Call::Hello { version: VERSION }).unwrap();
+    shim.daemon.call(Call::Signal { signal: 9 }).unwrap();
+    assert_eq!(shim.daemon.exited().exit_code, 137);
+    assert_eq!(ours.read(&mut [0]).unwrap(), 0, "nothing is kept beyond the end");
+    shim.wait();
+}
+
+#[test]
 fn privileged_a_network_that_does_not_come_is_an_error() {
     let mut shim = Shim::new("true");
     shim.task.joins_network = true;

@@ -1,0 +1,171 @@
+//! A running container joins one more network, or leaves one of several.
+
+use std::os::fd::BorrowedFd;
+
+use super::endpoints::Entry;
+use super::{DEFAULT, JoinRequest, Networks, Place, Wired, join, ports};
+use crate::error::{JoinError, NetworkError};
+use crate::hold::Hold;
+use crate::record::SandboxRecord;
+use crate::sandbox::Room;
+
+impl Networks {
+    /// Gives a running container the places that it asks for beside those that it has. On an error it has what it had.
+    pub fn connect(&self, request: &JoinRequest, namespace: BorrowedFd<'_>) -> Result<Place, JoinError> {
+        let wired = self.wire()?;
+        let mut entry = take_out(self, request, &wired)?;
+        let (before, holds) = (entry.record.clone(), entry.holds.len());
+        let connected = add(self, request, &wired, namespace, &mut entry);
+        if connected.is_err() {
+            fall_back(self, &before, holds, &mut entry);
+        }
+        let place = self.place_of(&entry.record);
+        if connected.is_err() && before.endpoints.is_empty() {
+            // An entry without a place would only be in the way of the container's next start.
+            if let Err(err) = self.records.remove_endpoint(&request.container) {
+                tracing::warn!(err = errdefs::chain(&err), "the record of a connect that failed stays");
+            }
+            self.state().release(&entry.record);
+        } else {
+            self.state().insert(request.container.clone(), entry);
+        }
+        connected.map(|()| place)
+    }
+
+    /// Takes a running container off a network; without a namespace nothing is done inside. `None` if it is not on it.
+    pub fn disconnect(
+        &self,
+        container: &str,
+        network: &str,
+        namespace: Option<BorrowedFd<'_>>,
+    ) -> Result<Option<Place>, NetworkError> {
+        let wired = self.wire()?;
+        if self.state().record(container).is_none_or(|record| record.on(network).is_none()) {
+            return Ok(None);
+        }
+        let Some(mut entry) = self.state().remove(container) else { return Ok(None) };
+        let taken_off = take_off(self, &wired, &mut entry, network, namespace);
+        let place = self.place_of(&entry.record);
+        self.state().insert(container.to_owned(), entry);
+        taken_off.map(|()| Some(place))
+    }
+
+    /// Takes a container off all networks but these; for what an earlier daemon began.
+    pub fn keep_only(&self, container: &str, networks: &[impl AsRef<str>]) -> Result<(), NetworkError> {
+        let surplus = self.state().record(container).map(|record| {
+            let on = record.endpoints.iter().map(|endpoint| endpoint.network.clone());
+            on.filter(|network| !networks.iter().any(|kept| kept.as_ref() == network)).collect::<Vec<_>>()
+        });
+        for network in surplus.into_iter().flatten() {
+            self.disconnect(container, &network, None)?;
+        }
+        Ok(())
+    }
+}
+
+/// The container's entry, which nobody else touches meanwhile; a new one if it is on no network.
+fn take_out(networks: &Networks, request: &JoinRequest, wired: &Wired) -> Result<Entry, JoinError> {
+    let mut state = networks.state();
+    let joined = state.record(&request.container);
+    let wanted = request.endpoints.iter().find(|one| joined.is_some_and(|on| on.on(&one.network).is_some()));
+    if let Some(wanted) = wanted {
+        drop(state);
+        let name = networks.lan(wired, &wanted.network).map_or_else(|| DEFAULT.to_owned(), |lan| lan.name);
+        return Err(join::joined_already(request, name));
+    }
+    if let Some(entry) = state.remove(&request.container) {
+        return Ok(entry);
+    }
+    match state.begin(&request.container) {
+        true => Ok(Entry::new(&request.container)),
+        false => Err(join::joined_already(request, DEFAULT.to_owned())),
+    }
+}
+
+fn add(
+    networks: &Networks,
+    request: &JoinRequest,
+    wired: &Wired,
+    namespace: BorrowedFd<'_>,
+    entry: &mut Entry,
+) -> Result<(), JoinError> {
+    let had = entry.record.gateway().cloned();
+    let held = entry.holds.len();
+    for one in &request.endpoints {
+        let lan = networks.plan_endpoint(one, wired, entry)?;
+        let at = entry.record.endpoints.len() - 1;
+        entry.record.endpoints[at].interface = join::new_interface(networks);
+        networks.records.write_endpoint(&entry.record)?;
+        let mut room = Room::of(namespace)?;
+        join::plug(networks, wired, &mut room, &mut entry.record.endpoints[at], one, &lan)?;
+        if entry.record.gateway() != had.as_ref() {
+            join::route_outward(networks, wired, &mut room, entry)?;
+        }
+    }
+    if entry.record.ports.is_empty() {
+        ports::hold_all(networks, request, entry)?;
+    }
+    networks.records.write_endpoint(&entry.record)?;
+    if entry.record.gateway() != had.as_ref() {
+        ports::withdraw(networks, &entry.record.container)?;
+        ports::publish(networks, wired, entry)?;
+    }
+    if entry.holds.len() > held {
+        // Nobody who outlives us takes them: the next daemon holds these ports again.
+        drop(join::seal(entry));
+    }
+    Ok(())
+}
+
+/// Back to what a container had.
+fn fall_back(networks: &Networks, before: &SandboxRecord, holds: usize, entry: &mut Entry) {
+    let failed = |err: NetworkError| {
+        // The error of the connect is the one that matters.
+        tracing::warn!(err = errdefs::chain(&err), container = before.container, "a connect could not be undone");
+    };
+    for endpoint in entry.record.endpoints.split_off(before.endpoints.len()) {
+        if !endpoint.interface.is_empty() {
+            networks.remove_link(&endpoint.interface).unwrap_or_else(failed);
+        }
+        networks.state().release_address(&endpoint.network, endpoint.address);
+    }
+    entry.holds.drain(holds..).for_each(Hold::release);
+    for published in entry.record.ports.split_off(before.ports.len()) {
+        networks.state().ports.release(&published);
+    }
+    networks.records.write_endpoint(&entry.record).unwrap_or_else(failed);
+}
+
+fn take_off(
+    networks: &Networks,
+    wired: &Wired,
+    entry: &mut Entry,
+    network: &str,
+    namespace: Option<BorrowedFd<'_>>,
+) -> Result<(), NetworkError> {
+    let had = entry.record.gateway().cloned();
+    let Some(at) = entry.record.endpoints.iter().position(|endpoint| endpoint.network == network) else {
+        return Ok(());
+    };
+    let endpoint = entry.record.endpoints.remove(at);
+    let moved = entry.record.gateway() != had.as_ref();
+    if moved {
+        // Before the link goes: nothing is sent to an address that is free.
+        ports::withdraw(networks, &entry.record.container)?;
+    }
+    networks.remove_link(&endpoint.interface)?;
+    if moved && entry.record.gateway().is_none() {
+        entry.holds.drain(..).for_each(Hold::release);
+        let published = std::mem::take(&mut entry.record.ports);
+        published.iter().for_each(|one| networks.state().ports.release(one));
+    }
+    networks.records.write_endpoint(&entry.record)?;
+    networks.state().release_address(network, endpoint.address);
+    if moved {
+        if let Some(namespace) = namespace {
+            join::route_outward(networks, wired, &mut Room::of(namespace)?, entry)?;
+        }
+        ports::publish(networks, wired, entry)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! Joining and leaving: plan, apply, record, and the way back.
+
+use std::net::Ipv4Addr;
+
+use netlink::link;
+use netlink::{address, neighbour, route};
+use rustix::io::Errno;
+
+use super::endpoints::Entry;
+use super::{EndpointRequest, JoinRequest, Joined, Lan, Networks, Wired, lock, ports};
+use crate::DEFAULT;
+use crate::addresses::NoAddress;
+use crate::bridge;
+use crate::error::{JoinError, NetworkError};
+use crate::hold::Hold;
+use crate::record::EndpointRecord;
+use crate::sandbox::{INTERFACE, Plug, Room, Sandbox};
+use crate::subnet::Subnet;
+
+/// The kernel's mask for addresses that are nobody's to give (RFC 3927).
+const LINK_LOCAL_PREFIX: u8 = 16;
+
+impl Networks {
+    /// Gives a container its places, in a namespace of its own. On an error nothing is left of it.
+    pub fn join(&self, request: &JoinRequest) -> Result<Joined, JoinError> {
+        let wired = self.wire()?;
+        if !self.state().begin(&request.container) {
+            let network = request.endpoints.first().and_then(|first| self.lan(&wired, &first.network));
+            return Err(joined_already(request, network.map_or_else(|| DEFAULT.to_owned(), |lan| lan.name)));
+        }
+        let mut entry = Entry::new(&request.container);
+        let joined = self.plan(request, &wired, &mut entry).and_then(|lans| {
+            ports::hold_all(self, request, &mut entry)?;
+            apply(self, &wired, request, &lans, &mut entry)
+        });
+        let joined = joined.inspect_err(|_| undo(self, &mut entry))?;
+        self.state().insert(request.container.clone(), entry);
+        Ok(joined)
+    }
+
+    /// Takes a container off its networks; no error if it is on none.
+    ///
+    /// Its ports, its addresses and its name are free when this returns, although the veth pairs go only with the last
+    /// holder of the namespace.
+    pub fn leave(&self, container: &str) -> Result<(), NetworkError> {
+        let Some(mut entry) = self.state().remove(container) else { return Ok(()) };
+        // What fails is tried again by the next reconcile, for which the record stays.
+        let cleaned = clean(self, &mut entry);
+        self.state().release(&entry.record);
+        cleaned
+    }
+
+    /// Takes addresses and ids; the ports follow.
+    fn plan(&self, request: &JoinRequest, wired: &Wired, entry: &mut Entry) -> Result<Vec<Lan>, JoinError> {
+        let mut lans = Vec::with_capacity(request.endpoints.len());
+        for one in &request.endpoints {
+            lans.push(self.plan_endpoint(one, wired, entry)?);
+        }
+        Ok(lans)
+    }
+
+    /// Takes an address for one more endpoint, which it adds to the entry.
+    pub(super) fn plan_endpoint(
+        &self,
+        request: &EndpointRequest,
+        wired: &Wired,
+        entry: &mut Entry,
+    ) -> Result<Lan, JoinError> {
+        let missing = || JoinError::NoNetwork(request.network.clone());
+        let lan = self.lan(wired, &request.network).ok_or_else(missing)?;
+        let taken = self.state().take_address(&request.network, request.address);
+        let address = taken.map_err(|reason| match reason {
+            NoAddress::Exhausted => JoinError::AddressesExhausted { name: lan.name.clone(), network: lan.id.clone() },
+            NoAddress::Taken => JoinError::AddressTaken,
+            NoAddress::Outside => {
+                JoinError::AddressOutside { address: request.address.unwrap_or(Ipv4Addr::UNSPECIFIED) }
+            }
+        })?;
+        let numbered = || {
+            let taken = |name: &String| entry.record.endpoints.iter().any(|one| one.inner == *name);
+            let names = (0..=entry.record.endpoints.len()).map(|number| format!("{}{number}", lan.interface_prefix));
+            names.into_iter().find(|name| !taken(name)).unwrap_or_else(|| INTERFACE.to_owned())
+        };
+        let inner = request.interface.clone().unwrap_or_else(numbered);
+        entry.record.endpoints.push(EndpointRecord {
+            network: request.network.clone(),
+            network_name: lan.name.clone(),
+            internal: lan.internal,
+            endpoint_id: stdx::id::random_hex::<32>(),
+            address,
+            mac: request.mac.unwrap_or_else(bridge::random_mac),
+            interface: String::new(),
+            interface_index: 0,
+            inner,
+            gateway_priority: request.gateway_priority,
+        });
+        Ok(lan)
+    }
+}
+
+/// Records the endpoints, then makes them true in the kernel.
+fn apply(
+    networks: &Networks,
+    wired: &Wired,
+    request: &JoinRequest,
+    lans: &[Lan],
+    entry: &mut Entry,
+) -> Result<Joined, JoinError> {
+    let ready = match entry.record.endpoints.first_mut() {
+        Some(first) if first.network == DEFAULT && first.inner == INTERFACE => {
+            let sandbox = wired.pool.take().map_err(|err| bridge_full(err, &lans[0]))?;
+            first.interface.clone_from(&sandbox.interface);
+            first.interface_index = sandbox.interface_index;
+            Some(sandbox)
+        }
+        _ => None,
+    };
+    let ahead = usize::from(ready.is_some());
+    for endpoint in &mut entry.record.endpoints[ahead..] {
+        endpoint.interface = new_interface(networks);
+    }
+    networks.records.write_endpoint(&entry.record)?;
+    let mut room = match ready {
+        Some(sandbox) => furnish(networks, sandbox, &request.endpoints[0], &lans[0], entry)?,
+        None => Room::new()?,
+    };
+    for ((endpoint, one), lan) in entry.record.endpoints.iter_mut().zip(&request.endpoints).zip(lans).skip(ahead) {
+        plug(networks, wired, &mut room, endpoint, one, lan)?;
+    }
+    if entry.record.endpoints.len() > ahead {
+        // The numbers of the interfaces, for whoever cleans up.
+        networks.records.write_endpoint(&entry.record)?;
+        route_outward(networks, wired, &mut room, entry)?;
+    }
+    ports::publish(networks, wired, entry)?;
+    let holds = seal(entry);
+    Ok(Joined { namespace: room.namespace, holds, place: networks.place_of(&entry.record) })
+}
+
+/// Names the one address in a namespace that was made ahead for the default bridge.
+fn furnish(
+    networks: &Networks,
+    mut sandbox: Sandbox,
+    request: &EndpointRequest,
+    lan: &Lan,
+    entry: &Entry,
+) -> Result<Room, NetworkError> {
+    let endpoint = &entry.record.endpoints[0];
+    let index = sandbox.inner_index;
+    let address = |one: Subnet| address::Address { index, address: one.address, prefix: one.prefix };
+    let mut inside: Vec<_> =
+        addresses(endpoint, request, lan).into_iter().map(|one| address::add(address(one))).collect();
+    if entry.record.endpoints.len() == 1 {
+        inside.push(route::set_default(lan.gateway.address));
+    }
+    // The Ethernet address last: the kernel announces the IPv4 address when it changes.
+    inside.push(link::set_mac(index, endpoint.mac));
+    sandbox.socket.apply(inside)?;
+    let known = neighbour::set(lan.bridge_index, endpoint.address, endpoint.mac);
+    lock(&networks.route).apply(vec![known])?;
+    Ok(Room { namespace: sandbox.namespace, socket: sandbox.socket })
+}
+
+/// Makes the veth pair of an endpoint whose record is written.
+pub(super) fn plug(
+    networks: &Networks,
+    wired: &Wired,
+    room: &mut Room,
+    endpoint: &mut EndpointRecord,
+    request: &EndpointRequest,
+    lan: &Lan,
+) -> Result<(), JoinError> {
+    let plug = Plug {
+        interface: endpoint.interface.clone(),
+        inner: endpoint.inner.clone(),
+        bridge_index: lan.bridge_index,
+        mtu: lan.mtu,
+        mac: endpoint.mac,
+        addresses: addresses(endpoint, request, lan),
+        hairpin: wired.filters_bridged,
+        isolated: !lan.icc && !wired.filters_bridged,
+    };
+    let mut host = lock(&networks.route);
+    endpoint.interface_index = room.plug(&mut host, &plug).map_err(|err| bridge_full(err, lan))?;
+    let known = neighbour::set(lan.bridge_index, endpoint.address, endpoint.mac);
+    host.apply(vec![known]).map_err(NetworkError::from)?;
+    Ok(())
+}
+
+/// Sends what has no route of its own to the gateway that counts.
+pub(super) fn route_outward(
+    networks: &Networks,
+    wired: &Wired,
+    room: &mut Room,
+    entry: &Entry,
+) -> Result<(), NetworkError> {
+    let lan = entry.record.gateway().and_then(|endpoint| networks.lan(wired, &endpoint.network));
+    let Some(lan) = lan else { return Ok(()) };
+    Ok(room.socket.apply(vec![route::set_default(lan.gateway.address)])?)
+}
+
+/// A name for an interface on the host.
+pub(super) fn new_interface(networks: &Networks) -> String {
+    format!("{}{}", networks.config.link_prefix(), stdx::id::random_hex::<3>())
+}
+
+fn undo(networks: &Networks, entry: &mut Entry) {
+    if let Err(err) = clean(networks, entry) {
+        // The error of the join is the one that matters; the record stays, so that reconcile tries again.
+        tracing::warn!(%err, container = entry.record.container, "an endpoint could not be undone");
+    }
+    networks.state().release(&entry.record);
+}
+
+/// Takes a container out of the kernel, then its record.
+fn clean(networks: &Networks, entry: &mut Entry) -> Result<(), NetworkError> {
+    // Before the rules: a connection that finds our socket instead of the container would wait for ever.
+    entry.holds.drain(..).for_each(Hold::release);
+    ports::withdraw(networks, &entry.record.container)?;
+    for endpoint in entry.record.endpoints.iter().filter(|endpoint| endpoint.interface_index != 0) {
+        let port = link::disable_port(&endpoint.interface, endpoint.interface_index);
+        match lock(&networks.route).apply(vec![port]) {
+            // Gone with its namespace, the normal case after a container's end; or no port of a bridge any more.
+            Err(err) if matches!(err.errno(), Some(Errno::NODEV | Errno::OPNOTSUPP | Errno::INVAL)) => {}
+            disabled => disabled?,
+        }
+    }
+    networks.records.remove_endpoint(&entry.record.container)
+}
+
+/// Completes the holds of ports; answers one more descriptor of each, for whoever outlives us.
+pub(super) fn seal(entry: &Entry) -> Vec<std::os::fd::OwnedFd> {
+    for held in &entry.holds {
+        if let Err(errno) = held.seal() {
+            // Another program listens on the very address; it loses to the redirection, as with dockerd.
+            tracing::warn!(%errno, container = entry.record.container, "a published port is another program's too");
+        }
+    }
+    let shared = entry.holds.iter().filter_map(|held| {
+        // Without descriptors to spare the port is held as long as this process lives.
+        held.share().inspect_err(|err| tracing::warn!(%err, "the hold of a port is not shared")).ok()
+    });
+    shared.collect()
+}
+
+pub(super) fn joined_already(request: &JoinRequest, network: String) -> JoinError {
+    JoinError::Joined { name: request.name.clone(), network }
+}
+
+/// The addresses of an interface.
+fn addresses(endpoint: &EndpointRecord, request: &EndpointRequest, lan: &Lan) -> Vec<Subnet> {
+    let own = Subnet { address: endpoint.address, prefix: lan.gateway.prefix };
+    let link_local = request.link_local.iter().map(|address| Subnet { address: *address, prefix: LINK_LOCAL_PREFIX });
+    std::iter::once(own).chain(link_local).collect()
+}
+
+fn bridge_full(err: NetworkError, lan: &Lan) -> JoinError {
+    match err {
+        NetworkError::Netlink(err) if err.errno() == Some(Errno::XFULL) => {
+            JoinError::BridgeFull { bridge: lan.bridge.clone() }
+        }
+        err => JoinError::Network(err),
+    }
+}

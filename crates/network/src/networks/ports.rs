@@ -1,0 +1,118 @@
+//! Published ports of containers: held, redirected, and given back.
+
+use std::net::Ipv4Addr;
+use std::sync::Mutex;
+
+use netlink::{Socket, address};
+use rustix::io::Errno;
+
+use super::endpoints::Entry;
+use super::{JoinRequest, Networks, Wired, lock};
+use crate::error::{JoinError, NetworkError, PortError, SystemReason};
+use crate::firewall::{Firewall, Redirection};
+use crate::hold::{Hold, hold};
+use crate::ports::{self, Group, Published};
+
+/// How often a port out of a range is tried when other programs have the ones found, as dockerd does.
+const PORT_ATTEMPTS: usize = 10;
+
+/// Takes and holds all ports that a container wants, if one of its networks leads anywhere.
+pub(super) fn hold_all(networks: &Networks, request: &JoinRequest, entry: &mut Entry) -> Result<(), JoinError> {
+    if request.ports.is_empty() {
+        return Ok(());
+    }
+    let Some(gateway) = entry.record.gateway().cloned() else { return Ok(()) };
+    let default = networks.users.host_address(&gateway.network).unwrap_or(networks.config.host_address);
+    for group in ports::groups(&request.ports, default) {
+        let held = hold_group(networks, &group, gateway.address).map_err(|source| JoinError::Ports {
+            name: request.name.clone(),
+            id: gateway.endpoint_id.clone(),
+            source,
+        })?;
+        entry.record.ports.extend(held.0);
+        entry.holds.extend(held.1);
+    }
+    Ok(())
+}
+
+/// Takes a port for the group and holds it; from a range another one where other programs have those found.
+fn hold_group(
+    networks: &Networks,
+    group: &Group,
+    container: Ipv4Addr,
+) -> Result<(Vec<Published>, Vec<Hold>), PortError> {
+    let mut attempts = if group.is_exact() { 1 } else { PORT_ATTEMPTS };
+    loop {
+        let port = networks.state().ports.take(group)?;
+        let published: Vec<_> = group.published(port).collect();
+        let mut holds = Vec::new();
+        let failed = published.iter().find_map(|one| match hold(one) {
+            Ok(held) => {
+                holds.extend(held);
+                None
+            }
+            Err(errno) => Some((*one, errno)),
+        });
+        let Some((tried, errno)) = failed else { return Ok((published, holds)) };
+        holds.into_iter().for_each(Hold::release);
+        published.iter().for_each(|one| networks.state().ports.release(one));
+        attempts -= 1;
+        if attempts == 0 {
+            return Err(bind_error(group, tried, group.text(tried.host_address, container), errno));
+        }
+    }
+}
+
+/// Redirects a container's ports to it.
+pub(super) fn publish(networks: &Networks, wired: &Wired, entry: &Entry) -> Result<(), NetworkError> {
+    let redirections = entry.redirections();
+    if redirections.is_empty() {
+        return Ok(());
+    }
+    let mut firewall = lock(&networks.firewall);
+    networks.state().published.insert(entry.record.container.clone(), redirections.clone());
+    if let Err(err) = firewall.publish(&redirections) {
+        // Somebody flushed the packet filter; all of it is due again.
+        tracing::warn!(%err, "the packet filter is not what it was and is written anew");
+        let all = networks.state().redirections();
+        firewall.replace(&networks.rules(&wired.record), &all)?;
+    }
+    forget(&mut firewall, &redirections, &networks.route)
+}
+
+/// Redirects them no longer.
+pub(super) fn withdraw(networks: &Networks, container: &str) -> Result<(), NetworkError> {
+    let wired = lock(&networks.wired).clone();
+    let mut firewall = lock(&networks.firewall);
+    let Some(redirections) = networks.state().published.remove(container) else { return Ok(()) };
+    match firewall.withdraw(&redirections) {
+        Err(err) if err.errno() == Some(Errno::NOENT) => {
+            // Somebody flushed the packet filter. If this process has the network, what is due is written anew.
+            if let Some(wired) = wired {
+                let all = networks.state().redirections();
+                firewall.replace(&networks.rules(&wired.record), &all)?;
+            }
+        }
+        withdrawn => withdrawn?,
+    }
+    forget(&mut firewall, &redirections, &networks.route)
+}
+
+/// Forgets UDP connections, if UDP is concerned at all.
+fn forget(firewall: &mut Firewall, redirections: &[Redirection], route: &Mutex<Socket>) -> Result<(), NetworkError> {
+    if redirections.iter().any(|(published, _)| published.protocol == ports::Protocol::Udp) {
+        let local: Vec<_> = address::list(&mut lock(route))?.into_iter().map(|address| address.address).collect();
+        firewall.forget(redirections, &local)?;
+    }
+    Ok(())
+}
+
+fn bind_error(group: &Group, tried: Published, binding: String, errno: Errno) -> PortError {
+    let source = SystemReason(errno.into());
+    // dockerd counts "any port" as exact here: both ends of the range are 0.
+    if group.host_ports.0 == group.host_ports.1 {
+        PortError::Bind { binding, tried, source }
+    } else {
+        PortError::BindInRange { port: tried.host_port, binding, tried, source }
+    }
+}

@@ -1,0 +1,210 @@
+//! Networks that users made: making and removing them, and which are there.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use netlink::{Socket, link};
+
+use super::{DEFAULT, Lan, Networks, lock};
+use crate::bridge;
+use crate::error::{CreateError, NetworkError, RemoveError};
+use crate::store::Store;
+use crate::subnet::{self, Subnet};
+use crate::user::{Surroundings, UserNetwork, UserNetworkRequest};
+
+/// The networks that users made, by id.
+#[derive(Debug)]
+pub(super) struct Users {
+    /// Taken before all other locks, by whoever makes or removes a network.
+    changing: Mutex<Store>,
+    /// Held over field access only.
+    networks: Mutex<BTreeMap<String, User>>,
+}
+
+#[derive(Clone, Debug)]
+struct User {
+    network: Arc<UserNetwork>,
+    /// The bridge's number; none where it could not be made.
+    bridge_index: Option<u32>,
+}
+
+impl Users {
+    pub(super) fn open(path: PathBuf) -> Result<Users, NetworkError> {
+        let store = Store::new(path);
+        let user = |network: UserNetwork| (network.id.clone(), User { network: Arc::new(network), bridge_index: None });
+        let networks = store.load()?.into_iter().map(user).collect();
+        Ok(Users { changing: Mutex::new(store), networks: Mutex::new(networks) })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.networks).is_empty()
+    }
+
+    /// In the order of their making.
+    pub(super) fn all(&self) -> Vec<Arc<UserNetwork>> {
+        let mut all: Vec<_> = lock(&self.networks).values().map(|user| Arc::clone(&user.network)).collect();
+        all.sort_by_key(|network| network.created_at_nanos);
+        all
+    }
+
+    pub(super) fn subnets(&self) -> Vec<Subnet> {
+        lock(&self.networks).values().map(|user| user.network.subnet).collect()
+    }
+
+    pub(super) fn bridge_index(&self, id: &str) -> Option<u32> {
+        lock(&self.networks).get(id)?.bridge_index
+    }
+
+    /// The host address that ports are published on when nobody names one, if the network has one of its own.
+    pub(super) fn host_address(&self, id: &str) -> Option<Ipv4Addr> {
+        lock(&self.networks).get(id)?.network.host_address
+    }
+
+    /// None where there is no such network or its bridge could not be made.
+    pub(super) fn lan(&self, id: &str) -> Option<Lan> {
+        let User { network, bridge_index } = lock(&self.networks).get(id)?.clone();
+        Some(Lan {
+            name: network.name.clone(),
+            id: network.id.clone(),
+            bridge: network.bridge.clone(),
+            bridge_index: bridge_index?,
+            gateway: Subnet { address: network.gateway, prefix: network.subnet.prefix },
+            mtu: network.mtu,
+            icc: network.icc,
+            internal: network.internal,
+            interface_prefix: network.interface_prefix.clone(),
+        })
+    }
+
+    /// Makes their bridges. One that cannot be made keeps its network from being joined, and nothing else.
+    pub(super) fn set_up(&self, route: &mut Socket) {
+        for network in self.all() {
+            match make_bridge(&network, route) {
+                Ok(index) => self.insert(network, Some(index)),
+                Err(err) => {
+                    tracing::warn!(network = network.name, err = errdefs::chain(&err), "a network cannot be set up");
+                }
+            }
+        }
+    }
+
+    /// The bridges that are to go, as far as they are ours: they come back with the next daemon.
+    pub(super) fn take_down(&self) -> Vec<String> {
+        let mut networks = lock(&self.networks);
+        let mut bridges = Vec::new();
+        for user in networks.values_mut() {
+            if user.bridge_index.take().is_some() && !user.network.adopted {
+                bridges.push(user.network.bridge.clone());
+            }
+        }
+        bridges
+    }
+
+    fn insert(&self, network: Arc<UserNetwork>, bridge_index: Option<u32>) {
+        lock(&self.networks).insert(network.id.clone(), User { network, bridge_index });
+    }
+}
+
+impl Networks {
+    /// The networks that users made, in the order of their making.
+    pub fn user_networks(&self) -> Vec<Arc<UserNetwork>> {
+        self.users.all()
+    }
+
+    /// Makes a network: its record, its bridge, its rules. On an error nothing is left of it.
+    pub fn create(&self, request: UserNetworkRequest) -> Result<Arc<UserNetwork>, CreateError> {
+        let store = lock(&self.users.changing);
+        let others = self.users.all();
+        if request.name == DEFAULT || others.iter().any(|network| network.name == request.name) {
+            return Err(CreateError::Exists(request.name));
+        }
+        let wired = self.wire()?;
+        let mut route = lock(&self.route);
+        let choosing = bridge::lock_choice()?;
+        let mut network = plan(self, request, &wired.record, &others, &mut route)?;
+        network.adopted = link::by_name(&mut route, &network.bridge).map_err(NetworkError::from)?.is_some();
+        let network = Arc::new(network);
+        store.put(&network)?;
+        let made = make_bridge(&network, &mut route);
+        drop((route, choosing));
+        let made = made.and_then(|index| {
+            self.users.insert(Arc::clone(&network), Some(index));
+            self.state().set_network(&network.id, network.addresses());
+            self.replace_table(&wired.record)
+        });
+        if let Err(err) = made {
+            if let Err(err) = withdraw(self, &store, &network) {
+                tracing::warn!(err = errdefs::chain(&err), "a network that could not be made is not gone entirely");
+            }
+            return Err(err.into());
+        }
+        Ok(network)
+    }
+
+    /// Removes a network that nobody is on.
+    pub fn remove(&self, id: &str) -> Result<(), RemoveError> {
+        let store = lock(&self.users.changing);
+        let network = self.users.all().into_iter().find(|network| network.id == id);
+        let network = network.ok_or_else(|| RemoveError::Missing(id.to_owned()))?;
+        if !self.state().forget_unused(id) {
+            return Err(RemoveError::InUse { name: network.name.clone(), endpoints: Vec::new() });
+        }
+        Ok(withdraw(self, &store, &network)?)
+    }
+}
+
+/// Takes a network out of the kernel, then its record.
+fn withdraw(networks: &Networks, store: &Store, network: &UserNetwork) -> Result<(), NetworkError> {
+    lock(&networks.users.networks).remove(&network.id);
+    networks.state().forget_network(&network.id);
+    if let Some(wired) = lock(&networks.wired).clone() {
+        networks.replace_table(&wired.record)?;
+    }
+    if !network.adopted {
+        networks.remove_link(&network.bridge)?;
+    }
+    store.remove(&network.id)
+}
+
+fn plan(
+    networks: &Networks,
+    request: UserNetworkRequest,
+    default: &crate::record::BridgeRecord,
+    others: &[Arc<UserNetwork>],
+    route: &mut Socket,
+) -> Result<UserNetwork, CreateError> {
+    let mut subnets: Vec<Subnet> = others.iter().map(|network| network.subnet).collect();
+    subnets.push(Subnet { address: default.gateway, prefix: default.prefix }.network());
+    let name = networks.config.bridge_name();
+    let bridges = others.iter().map(|network| (network.bridge.as_str(), network.id.as_str()));
+    let mut used = Vec::new();
+    if request.subnet.is_none() {
+        used = bridge::used(route)?;
+        used.extend(&subnets);
+    }
+    let (pools, now) = (networks.config.pools(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    let around = Surroundings {
+        id: stdx::id::random_hex::<32>(),
+        now_nanos: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),
+        free: subnet::choose(&pools, &used),
+        subnets,
+        bridges: bridges.chain([(name.as_str(), default.id.as_str())]).collect(),
+        mtu: networks.config.mtu(),
+    };
+    match UserNetwork::plan(request, around) {
+        Err(CreateError::Exhausted { .. }) => {
+            Err(CreateError::Exhausted { in_the_way: subnet::last_obstacle(&pools, &used) })
+        }
+        planned => planned,
+    }
+}
+
+fn make_bridge(network: &UserNetwork, route: &mut Socket) -> Result<u32, NetworkError> {
+    let gateway = Subnet { address: network.gateway, prefix: network.subnet.prefix };
+    let made = bridge::make(&network.bridge, gateway, network.mtu, route)?;
+    bridge::open_loopback(&network.bridge)?;
+    Ok(made.index)
+}

@@ -1,0 +1,161 @@
+//! Networks that users make.
+
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+
+use network::{CreateError, DEFAULT, EndpointRequest, JoinError, Networks, RemoveError, UserNetworkRequest};
+
+use crate::lab::*;
+
+fn wish(name: &str, subnet: &str) -> UserNetworkRequest {
+    UserNetworkRequest { name: name.to_owned(), subnet: subnet.parse().ok(), ..UserNetworkRequest::default() }
+}
+
+fn routes(joined: &network::Joined) -> String {
+    inside(joined.namespace.as_fd(), || run(&["ip", "route", "show", "default"]))
+}
+
+#[test]
+fn privileged_networks_are_made_joined_and_removed() {
+    on_a_machine(|lab| {
+        let networks = lab.networks();
+        let a = networks.create(wish("a", "10.7.0.0/24")).unwrap();
+        let b = networks.create(wish("b", "")).unwrap();
+        assert_eq!(
+            (a.bridge.as_str(), b.subnet.to_string().as_str()),
+            (&*format!("br-{}", &a.id[..12]), "172.18.0.0/16")
+        );
+        assert!(matches!(networks.create(wish("a", "")), Err(CreateError::Exists(_))));
+        assert!(matches!(networks.create(wish("c", "10.7.0.0/25")), Err(CreateError::Overlap)));
+        let both = vec![EndpointRequest::on(&b.id), EndpointRequest::on(&a.id)];
+        let one = networks.join(&request_on("one", &[publish(None, 8080, 80)], both)).unwrap();
+        assert_eq!(one.place.on(&a.id).unwrap().address, Ipv4Addr::new(10, 7, 0, 2));
+        assert!(routes(&one).contains("via 10.7.0.1"), "the first name has the gateway");
+        let links = inside(one.namespace.as_fd(), || run(&["ip", "-o", "addr"]));
+        assert!(links.contains("eth0    inet 172.18.0.2/16") && links.contains("eth1    inet 10.7.0.2/24"), "{links}");
+        let two = networks.join(&request_on("two", &[], vec![EndpointRequest::on(&a.id)])).unwrap();
+        let three = networks.join(&request("three", &[])).unwrap();
+        let server = listen(&one, 80);
+        inside(two.namespace.as_fd(), || reach(&server, Ipv4Addr::new(10, 7, 0, 2), 80)).unwrap();
+        inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
+        // From another network nobody is reached but by the host's port.
+        for address in [Ipv4Addr::new(10, 7, 0, 2), Ipv4Addr::new(172, 18, 0, 2)] {
+            assert!(inside(three.namespace.as_fd(), || is_unreachable(address, 80)), "{address}");
+        }
+        inside(three.namespace.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
+        assert!(matches!(networks.remove(&a.id), Err(RemoveError::InUse { .. })));
+        for container in ["one", "two", "three"] {
+            networks.leave(container).unwrap();
+        }
+        networks.remove(&a.id).unwrap();
+        networks.remove(&b.id).unwrap();
+        assert!(!run(&["ip", "-o", "link"]).contains(&a.bridge));
+        assert!(networks.user_networks().is_empty());
+    });
+}
+
+#[test]
+fn privileged_running_containers_connect_and_disconnect() {
+    on_a_machine(|lab| {
+        let networks = lab.networks();
+        let a = networks.create(wish("a", "10.7.0.0/24")).unwrap();
+        let b = networks.create(wish("b", "10.8.0.0/24")).unwrap();
+        let inner = UserNetworkRequest { internal: true, ..wish("0", "10.6.0.0/24") };
+        let inner = networks.create(inner).unwrap();
+        let on = |network: &str| vec![EndpointRequest::on(network)];
+        let one = networks.join(&request_on("one", &[publish(None, 8080, 80)], on(&b.id))).unwrap();
+        let server = listen(&one, 80);
+        let here = one.namespace.as_fd();
+        let ports = [publish(None, 8080, 80)];
+        let place = networks.connect(&request_on("one", &ports, on(&a.id)), here).unwrap();
+        assert_eq!((place.endpoints.len(), place.ports.len()), (2, 1));
+        assert!(routes(&one).contains("via 10.7.0.1"));
+        inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
+        networks.connect(&request_on("one", &ports, on(&inner.id)), here).unwrap();
+        assert!(routes(&one).contains("via 10.7.0.1"), "an internal network leads nowhere");
+        let again = networks.connect(&request_on("one", &ports, on(&a.id)), here);
+        assert!(matches!(again, Err(JoinError::Joined { network, .. }) if network == "a"));
+        networks.disconnect("one", &a.id, Some(here)).unwrap().unwrap();
+        assert!(routes(&one).contains("via 10.8.0.1"));
+        inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
+        networks.disconnect("one", &b.id, Some(here)).unwrap().unwrap();
+        assert_eq!(routes(&one), "");
+        assert!(networks.place("one").unwrap().ports.is_empty());
+        assert!(inside(here, || is_unreachable(NEIGHBOUR, 80)));
+        assert_eq!(networks.disconnect("one", &b.id, Some(here)).unwrap(), None);
+        networks.connect(&request_on("one", &ports, on(DEFAULT)), here).unwrap();
+        inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
+        networks.leave("one").unwrap();
+        drop((one, server));
+        for network in [&a, &b, &inner] {
+            networks.remove(&network.id).unwrap();
+        }
+        networks.close().unwrap();
+        wait_until_links(0);
+        assert!(!run(&["nft", "list", "tables"]).contains("longshore"));
+    });
+}
+
+#[test]
+fn privileged_what_fails_leaves_nothing() {
+    on_a_machine(|lab| {
+        let networks = lab.networks();
+        let a = networks.create(wish("a", "10.7.0.0/30")).unwrap();
+        let on_a = || vec![EndpointRequest::on(&a.id)];
+        let one = networks.join(&request_on("one", &[], on_a())).unwrap();
+        let two = networks.join(&request("two", &[])).unwrap();
+        let full = networks.connect(&request_on("two", &[], on_a()), two.namespace.as_fd());
+        assert!(matches!(full, Err(JoinError::AddressesExhausted { name, .. }) if name == "a"));
+        // One that was on no network is on none, and starts all the same.
+        let full = networks.connect(&request_on("three", &[], on_a()), two.namespace.as_fd());
+        assert!(matches!(full, Err(JoinError::AddressesExhausted { .. })));
+        assert_eq!(networks.place("three"), None);
+        drop(networks.join(&request("three", &[])).unwrap());
+        networks.leave("three").unwrap();
+        // The name of an interface that is there.
+        let taken = EndpointRequest { interface: Some("eth0".to_owned()), ..EndpointRequest::on(DEFAULT) };
+        networks.connect(&request_on("one", &[], vec![taken]), one.namespace.as_fd()).unwrap_err();
+        assert_eq!(networks.place("one").unwrap(), one.place);
+        let links = run(&["ip", "-o", "link"]);
+        let (_, address) = (
+            links,
+            networks.connect(&request_on("one", &[], vec![EndpointRequest::on(DEFAULT)]), one.namespace.as_fd()),
+        );
+        assert_eq!(address.unwrap().on(DEFAULT).unwrap().address, Ipv4Addr::new(172, 17, 0, 3));
+        networks.leave("one").unwrap();
+        networks.leave("two").unwrap();
+    });
+}
+
+#[test]
+fn privileged_networks_and_bridges_are_there_again_after_a_reboot() {
+    on_a_machine(|lab| {
+        let mut config = lab.config();
+        config.data_dir = lab.directory.path().join("data");
+        let networks = Networks::open(config.clone()).unwrap();
+        networks.reconcile(&[]).unwrap();
+        let a = networks.create(wish("a", "10.7.0.0/24")).unwrap();
+        networks.close().unwrap();
+        drop(networks);
+        assert!(!run(&["ip", "-o", "link"]).contains(&a.bridge));
+        std::fs::remove_dir_all(&config.state_dir).unwrap();
+        let networks = Networks::open(config.clone()).unwrap();
+        networks.reconcile(&[]).unwrap();
+        assert!(run(&["ip", "-o", "addr"]).contains("10.7.0.1/24"));
+        assert_eq!(networks.user_networks(), std::slice::from_ref(&a));
+        let one = networks.join(&request_on("one", &[], vec![EndpointRequest::on(&a.id)])).unwrap();
+        // Killed: the next one finds the container, and the link that somebody unplugged is plugged again.
+        std::mem::forget(networks);
+        run(&["ip", "link", "delete", &a.bridge]);
+        let networks = Networks::open(config).unwrap();
+        networks.reconcile(&["one"]).unwrap();
+        assert_eq!(networks.place("one").unwrap(), one.place);
+        let two = networks.join(&request_on("two", &[], vec![EndpointRequest::on(&a.id)])).unwrap();
+        let server = listen(&one, 80);
+        inside(two.namespace.as_fd(), || reach(&server, one.place.endpoints[0].address, 80)).unwrap();
+        // What a connect began that nobody recorded.
+        networks.connect(&request_on("one", &[], vec![EndpointRequest::on(DEFAULT)]), one.namespace.as_fd()).unwrap();
+        networks.keep_only("one", &[&a.id]).unwrap();
+        assert_eq!(networks.place("one").unwrap(), one.place);
+    });
+}

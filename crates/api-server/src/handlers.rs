@@ -1,6 +1,7 @@
 //! Handlers: decode, call one operation of the engine, encode.
 
 pub(crate) mod archive;
+pub(crate) mod build;
 pub(crate) mod checkpoints;
 pub(crate) mod commit;
 pub(crate) mod containers;
@@ -15,6 +16,9 @@ pub(crate) mod logs;
 pub(crate) mod networks;
 pub(crate) mod progress;
 pub(crate) mod pull;
+pub(crate) mod push;
+pub(crate) mod save;
+pub(crate) mod swarm;
 pub(crate) mod system;
 pub(crate) mod volume_copies;
 pub(crate) mod volumes;

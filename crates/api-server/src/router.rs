@@ -10,8 +10,8 @@ use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, StatusCode, Uri};
 
 use crate::handlers::{
-    archive, checkpoints, commit, containers, disk, events, exec, images, later, live, login, logs, networks, pull,
-    system, volume_copies, volumes,
+    archive, build, checkpoints, commit, containers, disk, events, exec, images, later, live, login, logs, networks,
+    pull, push, save, swarm, system, volume_copies, volumes,
 };
 use crate::hijack::Outcome;
 use crate::query::{Query, unescape};
@@ -105,9 +105,12 @@ const ROUTES: &[Route] = routes![
     GET    "/images/json"          Plain   images::list,
     GET    "/images/{}/history"    Plain   images::history,
     GET    "/images/{}/json"       Plain   images::inspect,
+    GET    "/images/get"           Plain  save::several,
+    GET    "/images/{}/get"        Plain  save::one,
     POST   "/images/load"          Plain  images::load,
     POST   "/images/create"        Plain  pull::create,
     POST   "/images/{}/tag"        Plain  images::tag,
+    POST   "/images/{}/push"       Plain  push::push,
     GET    "/volumes"              Plain   volumes::list,
     GET    "/volumes/{}"           Plain   volumes::inspect,
     POST   "/volumes/create"       Plain  volumes::create,
@@ -121,11 +124,16 @@ const ROUTES: &[Route] = routes![
     POST   "/longshore/volumes/{}/restore" Plain volume_copies::restore,
     GET    "/system/df"            Plain   disk::usage,
     POST   "/images/prune"         Plain  disk::prune_images,
+    POST   "/build"                Plain  build::build,
     POST   "/build/prune"          Plain  disk::prune_caches,
     GET    "/networks"             Plain   networks::list,
     GET    "/networks/"            Plain   networks::list,
     GET    "/networks/{}"          Plain   networks::inspect,
     POST   "/networks/prune"       Plain  networks::prune,
+    POST   "/swarm/leave"          Plain  swarm::leave,
+    POST   "/networks/create"      Plain  networks::create,
+    POST   "/networks/{}/connect"  Plain  networks::connect,
+    POST   "/networks/{}/disconnect" Plain networks::disconnect,
     DELETE "/networks/{}"          Plain  networks::remove,
     DELETE "/volumes/{}"           Plain  volumes::remove,
 ];
@@ -350,9 +358,9 @@ mod tests {
             (Method::PUT, "/containers/a/archive", "ours"),
             (Method::HEAD, "/containers/a/archive", "ours"),
             (Method::POST, "/containers/prune", "ours"),
-            (Method::POST, "/build", "later"),
+            (Method::POST, "/build", "ours"),
             (Method::GET, "/networks", "ours"),
-            (Method::POST, "/networks/create", "later"),
+            (Method::POST, "/networks/create", "ours"),
             (Method::GET, "/swarm", "later"),
             (Method::POST, "/auth", "ours"),
             (Method::GET, "/nothing", "none"),

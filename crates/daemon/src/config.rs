@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use engine::{AddressRange, Changeable, RegistriesConfig, ResolverConfig, RuntimeConfig};
 use engine_api::host_config::{LogConfig, Ulimit};
+use engine_api::size::SizeError;
 
 use crate::listen::{Host, HostError};
 use crate::log::{Form, FormError, Level, LevelError};
@@ -91,6 +92,8 @@ pub(crate) struct Config {
     pub(crate) cdi_spec_dirs: Vec<PathBuf>,
     pub(crate) runtimes: BTreeMap<String, RuntimeConfig>,
     pub(crate) default_runtime: Option<String>,
+    /// How much the own files of a container may take; absent for no limit.
+    pub(crate) container_size_bytes: Option<u64>,
     pub(crate) log: LogConfig,
     pub(crate) ulimits: Vec<Ulimit>,
     pub(crate) init: bool,
@@ -99,6 +102,8 @@ pub(crate) struct Config {
     pub(crate) resolver: ResolverConfig,
     /// Absent for Docker's own.
     pub(crate) seccomp: Option<SeccompProfile>,
+    /// The policy about images; absent for the default one, if it is there.
+    pub(crate) trust_policy: Option<PathBuf>,
     /// The default bridge, without the instance's key and directory; absent for none.
     pub(crate) network: Option<network::Config>,
 }
@@ -144,6 +149,12 @@ pub(crate) enum ConfigError {
     Label(String),
     #[error("failed to set log opts: {0}")]
     Log(String),
+    #[error("unable to parse storage-opt key/value: {0}")]
+    StorageOption(String),
+    #[error("overlay2: unknown option {0}")]
+    StorageOptionName(String),
+    #[error(transparent)]
+    StorageSize(#[from] SizeError),
     #[error("specified default runtime '{0}' does not exist")]
     DefaultRuntime(String),
     #[error("insecure-registries: {0} is no range of addresses")]
@@ -198,6 +209,7 @@ pub(crate) fn plan(given: &Given) -> Result<Config, ConfigError> {
         cgroup_parent: text(given, "cgroup-parent").map(str::to_owned),
         cdi_spec_dirs: containers::cdi_spec_dirs(given)?,
         default_runtime: default_runtime(given)?,
+        container_size_bytes: containers::size_bytes(given)?,
         runtimes: runtimes(given),
         log: log(given)?,
         ulimits: ulimits(given),
@@ -206,6 +218,7 @@ pub(crate) fn plan(given: &Given) -> Result<Config, ConfigError> {
         experimental: switch(given, "experimental").unwrap_or(false),
         resolver: containers::resolver(given)?,
         seccomp: containers::seccomp(given)?,
+        trust_policy: trust_policy(given)?,
         network: bridge::plan(given)?,
     })
 }
@@ -237,9 +250,6 @@ fn refuse_unsupported(given: &Given) -> Result<(), ConfigError> {
 }
 
 fn changeable(given: &Given, debug: bool) -> Result<Changeable, ConfigError> {
-    if let Some(uploads @ ..0) = number(given, "max-concurrent-uploads") {
-        return Err(ConfigError::ConcurrentUploads(uploads));
-    }
     Ok(Changeable {
         debug,
         labels: containers::labels(given)?,
@@ -248,6 +258,7 @@ fn changeable(given: &Given, debug: bool) -> Result<Changeable, ConfigError> {
         cgroupns_mode: containers::cgroupns_mode(given)?,
         features: containers::features(given)?,
         registries: registries(given)?,
+        trust: None,
         shutdown_timeout_seconds: seconds(given, "shutdown-timeout", defaults::SHUTDOWN_TIMEOUT)?.as_secs(),
     })
 }
@@ -266,22 +277,27 @@ fn log(given: &Given) -> Result<LogConfig, ConfigError> {
 fn registries(given: &Given) -> Result<RegistriesConfig, ConfigError> {
     let defaults = RegistriesConfig::default();
     let concurrent = number(given, "max-concurrent-downloads").unwrap_or(defaults.concurrent_downloads as i64);
+    let uploads = number(given, "max-concurrent-uploads").unwrap_or(defaults.concurrent_uploads as i64);
     let attempts = number(given, "max-download-attempts").unwrap_or(defaults.download_attempts.into());
     let insecure = list(given, "insecure-registry").iter().map(|name| insecure_registry(name));
     Ok(RegistriesConfig {
         insecure: insecure.collect::<Result<_, _>>()?,
-        concurrent_downloads: match usize::try_from(concurrent)
-            .map_err(|_| ConfigError::ConcurrentDownloads(concurrent))?
-        {
-            // dockerd's way to say "any number".
-            0 => CONCURRENT_DOWNLOADS_MAX,
-            number => number.min(CONCURRENT_DOWNLOADS_MAX),
-        },
+        concurrent_downloads: at_once(concurrent).ok_or(ConfigError::ConcurrentDownloads(concurrent))?,
+        concurrent_uploads: at_once(uploads).ok_or(ConfigError::ConcurrentUploads(uploads))?,
         download_attempts: match u32::try_from(attempts) {
             Ok(attempts @ 1..) => attempts,
             _ => return Err(ConfigError::DownloadAttempts(attempts)),
         },
     })
+}
+
+/// How many transfers may go on; none if the number is negative.
+fn at_once(number: i64) -> Option<usize> {
+    match usize::try_from(number).ok()? {
+        // dockerd's way to say "any number".
+        0 => Some(CONCURRENT_DOWNLOADS_MAX),
+        number => Some(number.min(CONCURRENT_DOWNLOADS_MAX)),
+    }
 }
 
 /// `host[:port]`; a scheme that somebody copied is taken off, as dockerd does.
@@ -359,6 +375,16 @@ fn path(given: &Given, flag: &'static str) -> Result<Option<PathBuf>, ConfigErro
             Err(ConfigError::Relative { key: flag, value: text.to_owned() })
         }
         text => Ok(text.map(PathBuf::from)),
+    }
+}
+
+/// Empty elsewhere means the default; here it is a variable that was not set, and would let everything in.
+fn trust_policy(given: &Given) -> Result<Option<PathBuf>, ConfigError> {
+    match given.get("trust-policy") {
+        Some(Value::Text(text)) if text.is_empty() => {
+            Err(ConfigError::Relative { key: "trust-policy", value: String::new() })
+        }
+        _ => path(given, "trust-policy"),
     }
 }
 

@@ -29,6 +29,7 @@ mod reload;
 mod roots;
 mod settings;
 mod tls;
+mod trust;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -93,10 +94,12 @@ fn start(flags: Given) -> Result<()> {
         roots::require_root()?;
     }
     let given = file::merge(&file.0, file.1, flags.clone())?;
-    let config = config::plan(&given)?;
+    let mut config = config::plan(&given)?;
+    trust::load(&mut config)?;
     let seccomp = config.seccomp.as_ref().map(read_profile).transpose()?;
     let tls = config.tls.as_ref().map(tls::load).transpose().context("invalid TLS configuration")?;
     if only_validate {
+        trust::idle(&config).iter().for_each(|sentence| eprintln!("warning: trust policy: {sentence}"));
         println!("configuration OK");
         return Ok(());
     }
@@ -108,6 +111,7 @@ fn start(flags: Given) -> Result<()> {
         warn!("feature {name} changes nothing here");
     }
     config.api_warnings.iter().for_each(|warning| warn!("{warning}"));
+    trust::idle(&config).iter().for_each(|sentence| warn!("trust policy: {sentence}"));
     if config.on_demand {
         detach::detach().context("leave the caller's session")?;
     }
@@ -169,6 +173,7 @@ fn engine_config(config: &Config, seccomp: Option<SeccompConfig>, instance_key: 
         cdi_spec_dirs: config.cdi_spec_dirs.clone(),
         runtimes: config.runtimes.clone(),
         default_runtime: config.default_runtime.clone(),
+        container_size_bytes: config.container_size_bytes,
         default_log: config.log.clone(),
         default_ulimits: config.ulimits.clone(),
         default_init: config.init,
@@ -182,6 +187,7 @@ fn engine_config(config: &Config, seccomp: Option<SeccompConfig>, instance_key: 
         network: config.network.clone().map(|network| network::Config {
             instance_key: instance_key.to_owned(),
             state_dir: config.exec_root.join("network"),
+            data_dir: config.data_root.clone(),
             ..network
         }),
     })

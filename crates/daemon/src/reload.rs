@@ -16,6 +16,7 @@ use crate::file;
 use crate::log::Volume;
 use crate::settings::{Given, SETTINGS};
 use crate::tls::{self, Tls};
+use crate::trust;
 
 /// What is needed to read the configuration again.
 pub(crate) struct Reload {
@@ -60,10 +61,14 @@ impl Reload {
             Ok(given) => given,
             Err(err) => return error!("the configuration stays as it was: {}", errdefs::chain(&err)),
         };
-        let config = match config::plan(&given) {
+        let mut config = match config::plan(&given) {
             Ok(config) => config,
             Err(err) => return error!("the configuration stays as it was: {}", errdefs::chain(&err)),
         };
+        if let Err(err) = trust::load_again(&mut config, engine.current.settings().trust.as_ref()) {
+            return error!("the configuration stays as it was: {}", errdefs::chain(&err));
+        }
+        trust::idle(&config).iter().for_each(|sentence| warn!("trust policy: {sentence}"));
         let waiting = waiting(&self.given, &given);
         if !waiting.is_empty() {
             warn!("what changed counts when the daemon starts again: {}", waiting.join(", "));

@@ -1,5 +1,7 @@
 //! What a client shows to a registry through the daemon: the header `X-Registry-Auth`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// The header's name.
@@ -59,6 +61,16 @@ impl AuthConfig {
         let bytes = decode(text)?;
         // Go's decoder takes the first document, whatever follows.
         serde_json::Deserializer::from_slice(&bytes).into_iter().next()?.ok()
+    }
+
+    /// Reads a header that has one for each registry, `X-Registry-Config`; none if it cannot be read.
+    pub fn all_from_header(text: &str) -> BTreeMap<String, AuthConfig> {
+        decode(text).and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    /// Writes such a header.
+    pub fn all_to_header(all: &BTreeMap<String, AuthConfig>) -> String {
+        encode(&serde_json::to_vec(all).expect("texts can be written as JSON"))
     }
 
     /// Writes a header.
@@ -139,6 +151,9 @@ mod tests {
             assert_eq!(AuthConfig::from_header(text), None, "{text}");
         }
         assert_eq!(format!("{auth:?}"), "AuthConfig(...)");
+        let all = BTreeMap::from([("a.test".to_owned(), auth)]);
+        assert_eq!(AuthConfig::all_from_header(&AuthConfig::all_to_header(&all)), all);
+        assert!(AuthConfig::all_from_header("!").is_empty());
     }
 
     #[test]

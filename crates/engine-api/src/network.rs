@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::container::EndpointSettings;
 use crate::json::null_as_default;
 
 /// A network.
@@ -68,9 +69,82 @@ pub struct Ipam {
 pub struct IpamConfig {
     /// `10.0.0.0/8`.
     pub subnet: String,
+    /// The part of it that is given out.
+    #[serde(rename = "IPRange", skip_serializing_if = "String::is_empty")]
+    pub ip_range: String,
     /// The host's own address.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub gateway: String,
+    /// Addresses that nobody gets, by name.
+    #[serde(deserialize_with = "null_as_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub auxiliary_addresses: BTreeMap<String, String>,
+}
+
+/// `POST /networks/create`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkCreate {
+    /// Its name.
+    pub name: String,
+    /// `bridge` if empty.
+    pub driver: String,
+    /// `local` if empty.
+    pub scope: String,
+    /// Whether it has IPv4; it has if nothing is said.
+    #[serde(rename = "EnableIPv4")]
+    pub enable_ipv4: Option<bool>,
+    /// Whether it has IPv6.
+    #[serde(rename = "EnableIPv6")]
+    pub enable_ipv6: Option<bool>,
+    /// Its addresses.
+    #[serde(rename = "IPAM")]
+    pub ipam: Option<Ipam>,
+    /// It leads nowhere.
+    pub internal: bool,
+    /// Containers may join by themselves.
+    pub attachable: bool,
+    /// It is a cluster's entrance.
+    pub ingress: bool,
+    /// It is nothing but a configuration.
+    pub config_only: bool,
+    /// The network that its configuration is taken from.
+    pub config_from: Option<ConfigFrom>,
+    /// Options of the driver.
+    #[serde(deserialize_with = "null_as_default")]
+    pub options: BTreeMap<String, String>,
+    /// Free-form metadata.
+    #[serde(deserialize_with = "null_as_default")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Answer to `POST /networks/create`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkCreated {
+    /// 64 hex digits.
+    pub id: String,
+    /// Always empty.
+    pub warning: String,
+}
+
+/// `POST /networks/{}/connect`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkConnect {
+    /// Name or id.
+    pub container: String,
+    /// What the container wants there.
+    pub endpoint_config: Option<EndpointSettings>,
+}
+
+/// `POST /networks/{}/disconnect`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkDisconnect {
+    /// Name or id.
+    pub container: String,
+    /// Also where the network or the container is gone.
+    pub force: bool,
 }
 
 /// Where a network's configuration comes from.

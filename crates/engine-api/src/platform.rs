@@ -1,5 +1,7 @@
 //! Platforms as clients write them: `os`, `architecture`, `os/architecture[/variant]` (containerd `platforms.Parse`).
 
+pub use oci::image::Platform;
+
 /// Why a text names no platform. The texts are containerd's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlatformError {
@@ -38,6 +40,37 @@ impl PlatformError {
     /// Always the caller's mistake.
     pub fn kind(&self) -> errdefs::ErrorKind {
         errdefs::ErrorKind::InvalidArgument
+    }
+}
+
+/// Why a document describes no platform. The texts are dockerd's.
+#[derive(Debug, thiserror::Error)]
+pub enum PlatformJsonError {
+    /// It is no JSON.
+    #[error("failed to parse platform")]
+    Syntax(#[from] crate::json::CompactError),
+    /// It is other JSON.
+    #[error("failed to parse platform")]
+    Type(#[from] serde_json::Error),
+    /// It says what comes after the first two parts.
+    #[error("optional platform fields provided, but OS and Architecture are missing")]
+    OnlyOptional,
+    /// It lacks one of them.
+    #[error("both OS and Architecture must be provided")]
+    Incomplete,
+}
+
+/// A platform as requests carry it: the JSON of the OCI's type.
+pub fn from_json(text: &[u8]) -> Result<Platform, PlatformJsonError> {
+    // A list of values would do for a struct, too.
+    let fields: serde_json::Map<_, _> = serde_json::from_slice(&crate::json::compact(text)?)?;
+    let platform: Platform = serde_json::from_value(fields.into())?;
+    match (platform.os.is_empty(), platform.architecture.is_empty()) {
+        (false, false) => Ok(platform),
+        (true, true) if !platform.variant.is_empty() || !platform.os_version.is_empty() => {
+            Err(PlatformJsonError::OnlyOptional)
+        }
+        _ => Err(PlatformJsonError::Incomplete),
     }
 }
 
@@ -151,6 +184,20 @@ fn is_word(text: &str, more: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn platforms_of_requests_are_complete() {
+        let told = |text: &str| from_json(text.as_bytes()).map(|one| one.variant).map_err(|err| errdefs::chain(&err));
+        let incomplete = Err("both OS and Architecture must be provided".to_owned());
+        let only = Err("optional platform fields provided, but OS and Architecture are missing".to_owned());
+        assert_eq!(told(r#"{"os":"linux","architecture":"arm","variant":"v7"}"#), Ok("v7".to_owned()));
+        assert_eq!(told("{}"), incomplete);
+        assert_eq!(told(r#"{"os":"linux","variant":"v7"}"#), incomplete);
+        assert_eq!(told(r#"{"variant":"v7"}"#), only);
+        let syntax = "failed to parse platform: invalid character 'l' looking for beginning of value";
+        assert_eq!(told("linux/arm64"), Err(syntax.to_owned()));
+        assert!(told("[]").unwrap_err().starts_with("failed to parse platform: "));
+    }
 
     #[test]
     fn platforms_are_checked_as_containerd_checks_them() {

@@ -18,7 +18,9 @@ use std::str::FromStr;
 use crate::container::{self, Inspect};
 use crate::volume::VolumeCreate;
 
-pub use create::{UpgradeError, read_only_is_flat, upgrade_create, upgrade_platform, upgrade_update};
+pub use create::{
+    UpgradeError, read_only_is_flat, upgrade_create, upgrade_platform, upgrade_push_platform, upgrade_update,
+};
 pub use disk_usage::{UsageAnswer, downgrade_usage, upgrade_usage_parts};
 pub use image::{ImageAnswer, downgrade_image, downgrade_images};
 pub use system::{InfoAnswer, downgrade_info};
@@ -97,6 +99,15 @@ pub fn downgrade_summary(version: ApiVersion, container: &mut container::Summary
     // Annotations came with 1.46.
     if version.before(46) {
         container.host_config.annotations = None;
+    }
+}
+
+/// Which network gives the default route is asked since 1.48.
+pub fn upgrade_network_connect(version: ApiVersion, request: &mut crate::network::NetworkConnect) {
+    if let Some(endpoint) = &mut request.endpoint_config
+        && version.before(48)
+    {
+        endpoint.gw_priority = 0;
     }
 }
 

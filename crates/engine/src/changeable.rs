@@ -7,6 +7,7 @@ use engine_api::host_config::HostConfig;
 use registry_client::Registry;
 
 use crate::Engine;
+use crate::admission::TrustConfig;
 use crate::config::RegistriesConfig;
 use crate::sync::{read, write};
 
@@ -27,6 +28,8 @@ pub struct Changeable {
     pub features: BTreeMap<String, bool>,
     /// How registries are reached.
     pub registries: RegistriesConfig,
+    /// Which images may come in; all if absent.
+    pub trust: Option<TrustConfig>,
     /// Seconds that requests get when the daemon ends; told by the event of a reload.
     pub shutdown_timeout_seconds: u64,
 }
@@ -59,6 +62,7 @@ impl Changeable {
             ("labels", list(&self.labels)),
             ("live-restore", "true".to_owned()),
             ("max-concurrent-downloads", self.registries.concurrent_downloads.to_string()),
+            ("max-concurrent-uploads", self.registries.concurrent_uploads.to_string()),
             ("max-download-attempts", self.registries.download_attempts.to_string()),
             ("registry-mirrors", "[]".to_owned()),
             ("shutdown-timeout", self.shutdown_timeout_seconds.to_string()),

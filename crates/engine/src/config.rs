@@ -49,6 +49,8 @@ pub struct EngineConfig {
     pub runtimes: BTreeMap<String, RuntimeConfig>,
     /// Who runs containers that do not say; our own runtime if absent.
     pub default_runtime: Option<String>,
+    /// How much the own files of containers may take that do not say; absent for no limit.
+    pub container_size_bytes: Option<u64>,
 }
 
 /// Another OCI runtime.
@@ -110,10 +112,12 @@ pub struct RegistriesConfig {
     pub concurrent_downloads: usize,
     /// How often a transfer is tried that does not get on.
     pub download_attempts: u32,
+    /// Layers that are sent at a time.
+    pub concurrent_uploads: usize,
 }
 
 impl Default for RegistriesConfig {
     fn default() -> RegistriesConfig {
-        RegistriesConfig { insecure: Vec::new(), concurrent_downloads: 3, download_attempts: 5 }
+        RegistriesConfig { insecure: Vec::new(), concurrent_downloads: 3, download_attempts: 5, concurrent_uploads: 5 }
     }
 }

@@ -23,6 +23,7 @@ use tokio::task::AbortHandle;
 use crate::container::record::{Definition, Record};
 use crate::container::state::{Effect, Input, Rules, State};
 use crate::exec::Exec;
+use crate::networking::Attachments;
 use crate::registry::LookupError;
 use crate::shim::Shim;
 use crate::sync::lock;
@@ -52,6 +53,8 @@ pub struct Live {
     pub rules: Rules,
     /// How the host runs it, if that was changed since this daemon has known it: what counts instead of the definition's.
     pub updated: Option<Arc<HostConfig>>,
+    /// The networks that it is to be on, by name; where nobody said anything, that of its network mode.
+    pub networks: Option<Arc<Attachments>>,
     /// The shim, from its start until its process is gone.
     pub shim: Option<Arc<Shim>>,
     /// Where it is on its network; who takes this takes it off there.
@@ -97,6 +100,7 @@ impl Container {
     /// A container as its record says.
     pub fn new(record: Record) -> Container {
         let rules = Rules::of(&record.definition.host_config);
+        let networks = record.definition.networks.clone().map(Arc::new);
         Container {
             definition: record.definition,
             operation: Arc::default(),
@@ -107,6 +111,7 @@ impl Container {
                 state: record.state,
                 rules,
                 updated: None,
+                networks,
                 shim: None,
                 place: None,
                 leaving: false,
@@ -156,9 +161,16 @@ impl Container {
 
     /// What is known of it, as of now, for its record.
     pub fn definition_now(&self) -> Cow<'_, Definition> {
+        let networks = self.live().networks.clone();
         match self.host_config() {
-            Cow::Owned(host_config) => Cow::Owned(Definition { host_config, ..self.definition.clone() }),
-            Cow::Borrowed(_) => Cow::Borrowed(&self.definition),
+            Cow::Borrowed(_) if networks.as_deref() == self.definition.networks.as_ref() => {
+                Cow::Borrowed(&self.definition)
+            }
+            host_config => Cow::Owned(Definition {
+                host_config: host_config.into_owned(),
+                networks: networks.as_deref().cloned(),
+                ..self.definition.clone()
+            }),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use container_spec::HostFacts;
@@ -16,6 +16,7 @@ use crate::config::EngineConfig;
 use crate::container::Container;
 use crate::events::Events;
 use crate::farewells::Farewells;
+use crate::names::Names;
 use crate::networking::Networking;
 use crate::recorder::Recorder;
 use crate::registry::Registry;
@@ -57,11 +58,15 @@ pub struct Core {
     pub(crate) pulls: crate::pulls::Pulls,
     /// What containers keep beside themselves.
     pub volumes: volume::Volumes,
+    /// How much containers and volumes may hold.
+    pub limits: crate::limits::Limits,
     /// Held for reading while a container is made of an image, for writing while an image is removed: over our own disk's
     /// work only.
     pub image_users: tokio::sync::RwLock<()>,
     /// Who is on which network.
     pub networking: Networking,
+    /// What containers are called there, and who answers them.
+    pub names: Names,
     /// Writes records.
     pub recorder: Recorder,
     /// Compiled system-call filters.
@@ -78,6 +83,8 @@ pub struct Core {
     pub(crate) idle: Notify,
     /// How many removed containers still have something to clean up.
     pub(crate) departing: watch::Sender<usize>,
+    /// How many have been since memory was given back for it.
+    pub(crate) departed: AtomicU32,
 }
 
 /// One removed container's cleaning up, counted while it lives.
@@ -275,6 +282,7 @@ impl Engine {
             if let Err(err) = engine.volumes.sweep() {
                 warn!(err = errdefs::chain(&err), "cannot delete all removed volumes");
             }
+            engine.limits.reclaim();
             if let Err(err) = empty(&engine.trash()) {
                 warn!(%err, "cannot delete all directories of removed containers");
             }
@@ -285,8 +293,21 @@ impl Engine {
 
 impl Drop for Departure {
     fn drop(&mut self) {
-        self.0.departing.send_modify(|count| *count -= 1);
+        let mut last = false;
+        self.0.departing.send_modify(|count| {
+            *count -= 1;
+            last = *count == 0;
+        });
         self.0.tell_idle_changed();
+        // One by one the sweep gives memory back when all is quiet, for the next container needs it again.
+        let many = self.0.departed.fetch_add(1, Ordering::Relaxed) >= MANY;
+        if last
+            && many
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            self.0.departed.store(0, Ordering::Relaxed);
+            runtime.spawn_blocking(sys::memory::release_free_heap);
+        }
     }
 }
 
@@ -296,6 +317,9 @@ const DEPARTURE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long the sweep waits for more to sweep; well below the second after which nothing of a container is left.
 const SWEEP_DELAY: Duration = Duration::from_millis(100);
+
+/// After so many removals memory is given back as soon as none is left to do.
+const MANY: u32 = 64;
 
 /// After so long without removals what they took is given back; not in between, when the next one needs it again.
 const QUIET: Duration = Duration::from_secs(1);

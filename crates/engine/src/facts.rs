@@ -15,7 +15,7 @@ use crate::config::EngineConfig;
 pub(crate) const SHM_SIZE_BYTES: i64 = 64 << 20;
 
 /// Looks at the machine. Blocks briefly; a fact that cannot be found is taken for the poorer one.
-pub fn gather(config: &EngineConfig, hierarchies: &cgroup::Hierarchies) -> HostFacts {
+pub fn gather(config: &EngineConfig, hierarchies: &cgroup::Hierarchies, size_limits: bool) -> HostFacts {
     let uname = rustix::system::uname();
     let release = uname.release().to_string_lossy();
     let bounding = bounding_capabilities();
@@ -46,6 +46,7 @@ pub fn gather(config: &EngineConfig, hierarchies: &cgroup::Hierarchies) -> HostF
         thermal_throttle_cpus: thermal_throttle_cpus(),
         runtimes: config.runtimes.keys().cloned().collect(),
         default_runtime: config.default_runtime.clone().unwrap_or_default(),
+        size_limits,
         devices: devices(Path::new("/dev")).unwrap_or_default(),
     }
 }

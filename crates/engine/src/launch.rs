@@ -293,13 +293,14 @@ async fn prepare(engine: &Engine, container: &Arc<Container>) -> Result<Prepared
     });
     let (mut task, joined, borrowed) =
         tokio::time::timeout(START_TIMEOUT, planned).await.unwrap_or(Err(LaunchError::Stuck))?;
-    let (namespace, holds) = joined.keep();
+    let (namespace, holds, lends) = joined.keep();
+    task.lends = lends.len() as u32;
     task.joins_network = namespace.is_some();
     let Borrowed { namespaces, memory } = borrowed;
     task.shares_memory = memory.is_some();
     let (joins, namespaces): (_, Vec<OwnedFd>) = namespaces.into_iter().unzip();
     task.joins = joins;
-    let descriptors = namespace.into_iter().chain(namespaces).chain(memory).chain(holds).collect();
+    let descriptors = namespace.into_iter().chain(namespaces).chain(memory).chain(holds).chain(lends).collect();
     Ok(Prepared { task, descriptors })
 }
 
@@ -370,6 +371,7 @@ fn plan(
         joins: Vec::new(),
         shares_memory: false,
         runtime,
+        lends: 0,
         restore: None,
     };
     log_target::add(engine, container, &mut task).map_err(LaunchError::Plan)?;

@@ -19,10 +19,10 @@ use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
 use oci::ContainerId;
 use serde::{Deserialize, Serialize};
-use tracing::warn;
 
 use crate::Engine;
 use crate::container::Container;
+use crate::hosts;
 use crate::networking::Mode;
 use crate::registry::LookupError;
 use crate::sync::{read, write};
@@ -158,7 +158,8 @@ fn told<T>(engine: &Engine, container: &Container, tell: impl Fn(Linked<'_>) -> 
         if !runs {
             return Err(LinkError::NotRunning { name, link: full_name });
         }
-        let address = place.ok_or_else(|| LinkError::Elsewhere(name.clone()))?.address;
+        let endpoint = place.as_ref().and_then(|place| place.on(network::DEFAULT));
+        let address = endpoint.ok_or_else(|| LinkError::Elsewhere(name.clone()))?.address;
         Ok(tell(Linked { alias, full_name, name, address, config: &child.definition.config }))
     });
     told.collect()
@@ -176,24 +177,17 @@ pub(crate) fn config<'a>(engine: &Engine, container: &'a Container) -> Result<Co
     Ok(if linked.is_empty() { Cow::Borrowed(config) } else { Cow::Owned(with_environment(config, linked)) })
 }
 
-/// Gives all that link to a container its address, where they run. Blocks briefly.
+/// Gives all that link to a container its address, where they run. Blocks.
 pub(crate) fn tell_parents(engine: &Engine, child: &Container, address: std::net::Ipv4Addr) {
     for (parent, alias) in engine.containers.links().parents(child.id()) {
         rewrite(engine, &parent, |hosts| move_alias(hosts, &alias, address));
     }
 }
 
-/// The file of a running container, in place: it has it mounted.
-fn rewrite(engine: &Engine, id: &ContainerId, change: impl Fn(&str) -> Option<String>) {
-    if !engine.containers.get(id).is_some_and(|container| container.state().is_running()) {
-        return;
-    }
-    let path = engine.recorder.dir(id).hosts();
-    let changed = std::fs::read_to_string(&path).map(|hosts| change(&hosts));
-    let written = changed.and_then(|hosts| hosts.map_or(Ok(()), |hosts| std::fs::write(&path, hosts)));
-    if let Err(err) = written {
-        // The container that starts is not to fail for it.
-        warn!(container = %id, %err, "cannot update the hosts file of a container that links to another one");
+/// The file of a running container: it has it mounted. Blocks.
+fn rewrite(engine: &Engine, id: &ContainerId, change: impl FnOnce(&str) -> Option<String>) {
+    if engine.containers.get(id).is_some_and(|container| container.state().is_running()) {
+        hosts::edit(engine, id, change);
     }
 }
 
@@ -213,7 +207,7 @@ pub(crate) fn names(engine: &Engine, child: &ContainerId) -> Vec<String> {
     parents.filter_map(|(parent, alias)| Some(format!("/{}/{alias}", engine.containers.get(&parent)?.name()))).collect()
 }
 
-/// Takes the link `OTHER/ALIAS` away; answers whether that is the name of one. Blocks briefly.
+/// Takes the link `OTHER/ALIAS` away; answers whether that is the name of one. Blocks.
 pub(crate) fn remove(engine: &Engine, name: &str) -> bool {
     let Some((parent, alias)) = name.trim_start_matches('/').split_once('/') else { return false };
     let Ok(parent) = engine.containers.find(parent) else { return false };

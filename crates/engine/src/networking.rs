@@ -8,17 +8,23 @@
 //! the container off the network, so that this happens once. After a restart [`Networking::reconcile`] comes before the
 //! first join.
 
+pub mod attachments;
+pub(crate) mod find;
+pub mod ipam;
+pub(crate) mod resolver;
 pub(crate) mod view;
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use container_spec::files::{Addresses, HOST_GATEWAY, hosts_file};
 use container_spec::ports::{Protocol, publications};
+use engine_api::container::EndpointSettings;
 use errdefs::ErrorKind;
-use network::{EndpointRequest, Networks, PortRequest};
+use network::{DEFAULT, EndpointRequest, JoinRequest, Networks, PortRequest};
 use oci::ContainerId;
 use tokio::sync::watch;
 use tracing::{debug, warn};
@@ -29,6 +35,9 @@ use crate::container::record::Definition;
 use crate::container::state::Phase;
 use crate::links::{self, LinkError};
 use crate::registry::LookupError;
+
+/// The networks that a container is to be on, and what it wants there, by name.
+pub type Attachments = BTreeMap<String, EndpointSettings>;
 
 /// How many sockets the shim gets at most: half of a message (`sys::socket::FDS_MAX`), which clients' streams share.
 const HOLDS_MAX: usize = 32;
@@ -42,6 +51,12 @@ pub enum ConnectError {
     /// The daemon was told to have no bridge.
     #[error("failed to set up container networking: network bridge not found")]
     NoBridge,
+    /// A network is gone.
+    #[error("failed to set up container networking: network {0} not found")]
+    NoNetwork(String),
+    /// It wants of a network what that one does not have.
+    #[error(transparent)]
+    Endpoint(#[from] attachments::EndpointError),
     /// What it asks to publish is no port.
     #[error(transparent)]
     Ports(container_spec::InvalidRequest),
@@ -65,6 +80,9 @@ pub enum ConnectError {
     /// It does not reach a container that it links to.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// It finds no names.
+    #[error(transparent)]
+    Names(#[from] resolver::NameServerError),
     /// Its /etc/hosts cannot be written.
     #[error("write the container's hosts file")]
     Hosts(#[source] std::io::Error),
@@ -75,10 +93,12 @@ impl ConnectError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             ConnectError::Join(err) => err.kind(),
-            ConnectError::NoBridge => ErrorKind::NotFound,
+            ConnectError::NoBridge | ConnectError::NoNetwork(_) => ErrorKind::NotFound,
+            ConnectError::Endpoint(err) => err.kind(),
             ConnectError::DonorEnded { .. } => ErrorKind::Conflict,
             ConnectError::Ports(err) => err.kind(),
             ConnectError::Link(err) => err.kind(),
+            ConnectError::Names(err) => err.kind(),
             ConnectError::Donor(_) | ConnectError::Own | ConnectError::Namespace(..) | ConnectError::Hosts(_) => {
                 ErrorKind::Internal
             }
@@ -91,6 +111,8 @@ impl ConnectError {
 pub(crate) enum Mode<'a> {
     /// The default bridge.
     Bridge,
+    /// A network that somebody made.
+    User(&'a str),
     /// A namespace of its own, with nothing in it.
     None,
     /// The host's.
@@ -106,7 +128,8 @@ impl Mode<'_> {
             Some(donor) => Mode::Container(donor),
             None if mode == "host" => Mode::Host,
             None if mode == "none" || definition.config.network_disabled => Mode::None,
-            None => Mode::Bridge,
+            None if matches!(mode, "" | "default" | DEFAULT) => Mode::Bridge,
+            None => Mode::User(mode),
         }
     }
 }
@@ -128,6 +151,8 @@ pub(crate) struct Joined {
     namespace: Option<OwnedFd>,
     /// What holds its published ports.
     holds: Vec<OwnedFd>,
+    /// The sockets of its name server.
+    lends: Vec<OwnedFd>,
     /// Whose network it shares.
     pub(crate) donor: Option<Arc<Container>>,
     undo: Option<(Engine, Arc<Container>)>,
@@ -163,7 +188,13 @@ impl Networking {
                 warn!(err = errdefs::chain(&err), "the network is not as it should be");
             }
             for container in containers.iter().filter(|one| alive.contains(&one.id().as_str())) {
+                if let Some(wanted) = attachments::known(networks, container)
+                    && let Err(err) = networks.keep_only(container.id().as_str(), &wanted)
+                {
+                    warn!(err = errdefs::chain(&err), "a container stays on a network that it has left");
+                }
                 let Some(place) = networks.place(container.id().as_str()) else { continue };
+                attachments::note(networks, container, &place);
                 let mut live = container.live();
                 let ended = !matches!(live.state.phase, Phase::Running { .. });
                 live.place = (!ended).then(|| Arc::new(place));
@@ -190,7 +221,7 @@ impl Networking {
 pub(crate) fn prepare_soon(engine: &Engine, definition: &Definition) {
     let networking = &engine.networking;
     let unprepared = || !networking.prepared.swap(true, Ordering::Relaxed);
-    if Mode::of(definition) == Mode::Bridge && networking.networks.is_some() && unprepared() {
+    if matches!(Mode::of(definition), Mode::Bridge | Mode::User(_)) && networking.networks.is_some() && unprepared() {
         let engine = engine.clone();
         tokio::spawn(bridge::blocking(move || {
             // The start that needs it tries again, and tells the user why it cannot.
@@ -213,25 +244,29 @@ pub(crate) fn resolve_mode(engine: &Engine, mode: &mut String) {
 /// Connects a container that is about to start, and writes what its /etc/hosts has of it. Blocks.
 pub(crate) fn join(engine: &Engine, container: &Arc<Container>) -> Result<Joined, ConnectError> {
     let definition = &container.definition;
-    let mut joined = Joined { namespace: None, holds: Vec::new(), donor: None, undo: None };
+    let mut joined = Joined { namespace: None, holds: Vec::new(), lends: Vec::new(), donor: None, undo: None };
     let mut addresses = Addresses::default();
-    match Mode::of(definition) {
-        Mode::None | Mode::Host => {}
-        Mode::Container(donor) => {
-            let (donor, namespace) = donor_namespace(engine, container, donor)?;
-            (joined.namespace, joined.donor) = (Some(namespace), Some(donor));
-        }
-        Mode::Bridge => {
-            let networks = engine.networking.bridge().ok_or(ConnectError::NoBridge)?;
-            let endpoint = networks.join(&request(container)?).map_err(ConnectError::Join)?;
-            joined.undo = Some((engine.clone(), container.clone()));
-            addresses = Addresses { own: Some(endpoint.place.address), gateway: Some(endpoint.place.gateway) };
-            joined.namespace = Some(endpoint.namespace);
-            joined.holds = endpoint.holds;
-            // More do not go into one message. The others are held by us as long as we live.
-            joined.holds.truncate(HOLDS_MAX);
-            container.live().place = Some(Arc::new(endpoint.place));
-        }
+    if let Mode::Container(donor) = Mode::of(definition) {
+        let (donor, namespace) = donor_namespace(engine, container, donor)?;
+        (joined.namespace, joined.donor) = (Some(namespace), Some(donor));
+    }
+    let endpoints = attachments::requests(engine, container)?;
+    let mut on_default = None;
+    if !endpoints.is_empty() {
+        let networks = engine.networking.bridge().ok_or(ConnectError::NoBridge)?;
+        let made = networks.join(&request(container, endpoints)?).map_err(ConnectError::Join)?;
+        joined.undo = Some((engine.clone(), container.clone()));
+        addresses.own = made.place.endpoints.iter().map(|endpoint| endpoint.address).collect();
+        addresses.gateway = made.place.endpoints.first().map(|endpoint| endpoint.gateway);
+        on_default = made.place.on(DEFAULT).map(|endpoint| endpoint.address);
+        let namespace = joined.namespace.insert(made.namespace);
+        joined.holds = made.holds;
+        // More do not go into one message. The others are held by us as long as we live.
+        joined.holds.truncate(HOLDS_MAX);
+        attachments::note(networks, container, &made.place);
+        container.live().place = Some(Arc::new(made.place));
+        resolver::announce(engine, container);
+        joined.lends = resolver::open(engine, container, namespace.as_fd())?;
     }
     let names_gateway = |entry: &String| entry.split_once(':').is_some_and(|(_, address)| address == HOST_GATEWAY);
     let asks_gateway = definition.host_config.extra_hosts.iter().flatten().any(names_gateway);
@@ -239,19 +274,20 @@ pub(crate) fn join(engine: &Engine, container: &Arc<Container>) -> Result<Joined
         let network = engine.networking.bridge().map(Networks::network).transpose();
         addresses.gateway = network.ok().flatten().map(|network| network.gateway);
     }
-    if asks_gateway || addresses.own.is_some() {
+    if asks_gateway || !addresses.own.is_empty() {
         // Nobody on the host's network is here without names of its own, which replace the host's.
         let links = links::lines(engine, container)?;
-        let text = hosts_file(&definition.config, &definition.host_config, addresses, &links, "");
+        let text = hosts_file(&definition.config, &definition.host_config, &addresses, &links, "");
         std::fs::write(engine.recorder.dir(container.id()).hosts(), text).map_err(ConnectError::Hosts)?;
     }
-    if let Some(own) = addresses.own {
+    if let Some(own) = on_default {
         links::tell_parents(engine, container, own);
     }
     Ok(joined)
 }
 
-fn request(container: &Container) -> Result<EndpointRequest, ConnectError> {
+/// What crate `network` is to be asked for.
+pub(crate) fn request(container: &Container, endpoints: Vec<EndpointRequest>) -> Result<JoinRequest, ConnectError> {
     let Definition { config, host_config, .. } = &container.definition;
     let ports = publications(config, host_config).map_err(ConnectError::Ports)?;
     let port = |one: container_spec::ports::Publication| PortRequest {
@@ -264,12 +300,11 @@ fn request(container: &Container) -> Result<EndpointRequest, ConnectError> {
         host_address: one.host_address,
         host_ports: one.host_ports,
     };
-    Ok(EndpointRequest {
+    Ok(JoinRequest {
         container: container.id().to_string(),
         name: container.name(),
         ports: ports.into_iter().map(port).collect(),
-        mac: None,
-        address: None,
+        endpoints,
     })
 }
 
@@ -282,25 +317,32 @@ fn donor_namespace(
     if donor.id() == container.id() {
         return Err(ConnectError::Own);
     }
+    let namespace = namespace_of(&donor)?;
+    Ok((donor, namespace))
+}
+
+/// The network namespace of a container that runs. Blocks shortly.
+pub(crate) fn namespace_of(donor: &Container) -> Result<OwnedFd, ConnectError> {
     let run = |donor: &Container| match donor.state() {
         state @ crate::container::state::State { phase: Phase::Running { pid }, .. } => {
             Ok((pid, state.started_at_nanos))
         }
         state => Err(ConnectError::DonorEnded { name: donor.name(), state: state.name() }),
     };
-    let before = run(&donor)?;
+    let before = run(donor)?;
     let file = File::open(format!("/proc/{}/ns/net", before.0));
     // A process that ended may have left its number to another one.
-    if run(&donor)? != before {
+    if run(donor)? != before {
         return Err(ConnectError::DonorEnded { name: donor.name(), state: "restarting" });
     }
     let namespace = file.map_err(|source| ConnectError::Namespace(donor.id().clone(), source))?;
-    Ok((donor, namespace.into()))
+    Ok(namespace.into())
 }
 
 /// Takes a container off its network if it is on one; for a start that failed.
 pub(crate) async fn withdraw(engine: &Engine, container: &Container) {
     let place = container.live().place.take();
+    engine.names.forget(container.id());
     if place.is_some() {
         let (engine, id) = (engine.clone(), container.id().clone());
         bridge::blocking(move || engine.networking.bridge().into_iter().for_each(|networks| leave(networks, &id)))
@@ -308,7 +350,7 @@ pub(crate) async fn withdraw(engine: &Engine, container: &Container) {
     }
 }
 
-fn leave(networks: &Networks, id: &ContainerId) {
+pub(crate) fn leave(networks: &Networks, id: &ContainerId) {
     if let Err(err) = networks.leave(id.as_str()) {
         // What stays has a record, and is taken away by the next daemon.
         warn!(container = %id, err = errdefs::chain(&err), "the container left something on its network");
@@ -316,20 +358,23 @@ fn leave(networks: &Networks, id: &ContainerId) {
 }
 
 impl Joined {
-    /// The container's start goes on: it stays where it is. Answers the namespace, and what holds its ports.
-    pub(crate) fn keep(mut self) -> (Option<OwnedFd>, Vec<OwnedFd>) {
+    /// The container's start goes on: it stays where it is. Answers the namespace, and what holds its ports and waits for
+    /// questions.
+    pub(crate) fn keep(mut self) -> (Option<OwnedFd>, Vec<OwnedFd>, Vec<OwnedFd>) {
         self.undo = None;
-        (self.namespace.take(), std::mem::take(&mut self.holds))
+        (self.namespace.take(), std::mem::take(&mut self.holds), std::mem::take(&mut self.lends))
     }
 }
 
 impl Drop for Joined {
     /// Off the network again. Blocks: a join is undone where it was made.
     fn drop(&mut self) {
-        if let Some((engine, container)) = self.undo.take()
-            && container.live().place.take().is_some()
-            && let Some(networks) = engine.networking.bridge()
-        {
+        let Some((engine, container)) = self.undo.take() else { return };
+        if container.live().place.take().is_none() {
+            return;
+        }
+        engine.names.forget(container.id());
+        if let Some(networks) = engine.networking.bridge() {
             leave(networks, container.id());
         }
     }

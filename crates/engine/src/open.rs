@@ -22,7 +22,8 @@ use crate::container::state::{Effect, Phase};
 use crate::engine::Core;
 use crate::events::Events;
 use crate::farewells::Farewells;
-use crate::networking::Networking;
+use crate::limits::Limits;
+use crate::networking::{Networking, resolver};
 use crate::recorder::Recorder;
 use crate::registry::Registry;
 use crate::shim::{self, CallError, Observation, Shim, SpawnError, Spawner};
@@ -51,6 +52,9 @@ pub enum OpenError {
     /// Shims cannot be started.
     #[error(transparent)]
     Shim(#[from] SpawnError),
+    /// Containers are to be limited, and cannot be. The text is dockerd's.
+    #[error("Storage option overlay2.size not supported. Filesystem does not support Project Quota")]
+    NoQuotas(#[source] quota::Unlimited),
     /// The cgroup hierarchies cannot be found.
     #[error("find the cgroup hierarchies")]
     Cgroups(#[source] io::Error),
@@ -73,6 +77,8 @@ struct Found {
     records: Vec<Record>,
     /// Containers that have a shim's directory.
     with_shim: BTreeSet<ContainerId>,
+    /// What builds of an earlier daemon ran.
+    of_builds: Vec<ContainerId>,
     observations: mpsc::UnboundedReceiver<Observation>,
 }
 
@@ -84,7 +90,7 @@ impl Engine {
         // Before the first thread for what blocks begins.
         sys::memory::share_heap();
         let found = bridge::blocking(move || find(config)).await?;
-        let Found { core, records, with_shim, observations } = found;
+        let Found { core, records, with_shim, of_builds, observations } = found;
         let engine = Engine(Arc::new(core));
         for record in records {
             register(&engine, record);
@@ -93,6 +99,7 @@ impl Engine {
             engine.containers.links().add(&container, |id| engine.containers.get(id));
         }
         crate::volumes::recall(&engine, |id| with_shim.contains(id));
+        crate::limits::tell_unkept(&engine);
         tokio::spawn(supervise::run(engine.clone(), observations));
         let (recorder, sweeper) = (engine.clone(), engine.clone());
         tokio::spawn(outlive_panics("recorder", move || {
@@ -103,11 +110,16 @@ impl Engine {
         resume_all(&engine, &with_shim).await;
         let networking = engine.clone();
         bridge::blocking(move || {
-            networking.networking.reconcile(&networking.containers.all());
+            let containers = networking.containers.all();
+            networking.networking.reconcile(&containers);
+            containers.iter().for_each(|container| resolver::announce(&networking, container));
             crate::volumes::settle_mounts(&networking);
         })
         .await;
+        // All names are known: nobody is told that there is no such container.
+        resolver::resume(&engine).await;
         collect(&engine, with_shim).await;
+        tokio::spawn(crate::ops::build::remove_left_over(engine.clone(), of_builds));
         Ok(engine)
     }
 }
@@ -134,16 +146,19 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(|source| OpenError::Directory { path: dir.clone(), source })?;
     }
+    let of_builds = crate::ops::build::discard_left_over(&config.data_root, &config.data_root.join("trash"));
     let images = image::Store::open(&config.data_root).map_err(OpenError::Images)?;
     for torn in images.torn() {
         error!(record = %torn, "a record of the image store cannot be read");
     }
     let volumes = volume::Volumes::open(&config.data_root.join("volumes")).map_err(OpenError::Volumes)?;
+    let limits = limits(&config)?;
+    let volumes = volume::limited_by(volumes, limits.volumes.clone());
     let hierarchies = cgroup::Hierarchies::detect().map_err(OpenError::Cgroups)?;
     let (sender, observations) = mpsc::unbounded_channel();
     let records = ids_in(&containers)?.iter().filter_map(|id| read(&containers, id)).collect();
     let with_shim = ids_in(&shims)?.into_iter().collect();
-    let facts = crate::facts::gather(&config, &hierarchies);
+    let facts = crate::facts::gather(&config, &hierarchies, limits.containers.is_ok());
     let core = Core {
         filters: seccomp::Programs::new(seccomp, (facts.kernel.major, facts.kernel.minor)),
         facts,
@@ -155,10 +170,12 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
         farewells: Farewells::default(),
         images,
         volumes,
+        limits,
         current: Current::new(config.changeable.clone()),
         pulls: crate::pulls::Pulls::default(),
         image_users: tokio::sync::RwLock::default(),
         networking: Networking::open(config.network.clone()).map_err(OpenError::Network)?,
+        names: Default::default(),
         recorder: Recorder::new(containers, config.exec_root.clone()),
         spawner: Spawner::open(&config.shim_path)?,
         observations: sender,
@@ -167,9 +184,19 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
         swept: Notify::new(),
         idle: Notify::new(),
         departing: watch::Sender::new(0),
+        departed: std::sync::atomic::AtomicU32::new(0),
         config,
     };
-    Ok(Found { core, records, with_shim, observations })
+    Ok(Found { core, records, with_shim, of_builds, observations })
+}
+
+/// Who limits what; refused where all containers are to be limited and nobody can.
+fn limits(config: &EngineConfig) -> Result<Limits, OpenError> {
+    let limits = Limits::open(config);
+    match limits.containers {
+        Err(reason) if config.container_size_bytes.is_some() => Err(OpenError::NoQuotas(reason)),
+        containers => Ok(Limits { containers, ..limits }),
+    }
 }
 
 /// The directories whose names are ids.
@@ -279,7 +306,7 @@ async fn resume(engine: &Engine, container: &Arc<Container>) {
 
 async fn connect(engine: &Engine, container: &Arc<Container>, dir: &Path) -> io::Result<()> {
     crate::ops::commit::resume(engine, container);
-    let shim = Shim::find(dir, container.id().clone(), engine.observations.clone())?;
+    let shim = Shim::find(dir, container.id().clone(), engine.observations.clone()).await?;
     container.live().shim = Some(shim.clone());
     let run = match shim.hello().await {
         Ok(run) => run,

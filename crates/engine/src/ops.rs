@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod attach;
+pub mod build;
 pub mod build_cache;
 pub mod changes;
 pub mod checkpoint;
@@ -21,14 +22,18 @@ pub mod list;
 pub mod login;
 pub mod logs;
 pub mod metrics;
+pub mod network_connect;
+pub mod network_create;
 pub mod networks;
 pub mod pause;
 pub mod prune;
 pub mod pull;
+pub mod push;
 pub mod remove;
 pub mod rename;
 pub mod resize;
 pub mod restart;
+pub mod save;
 pub mod start;
 pub mod stats;
 pub mod stop;

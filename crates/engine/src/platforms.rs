@@ -53,6 +53,12 @@ pub(crate) fn runs(machine: &Platform, image: &Platform) -> bool {
             || image.variant.is_empty() && found.0 == own.0)
 }
 
+/// Whether an image is for that platform and no other (containerd platforms, `OnlyStrict`).
+pub(crate) fn is_exactly(wanted: &Platform, image: &Platform) -> bool {
+    wanted.os.eq_ignore_ascii_case(&image.os)
+        && normal(&wanted.architecture, &wanted.variant) == normal(&image.architecture, &image.variant)
+}
+
 /// What a user is told who runs an image for another machine without asking for that.
 pub(crate) fn warning(image: &Platform) -> Option<String> {
     let machine = of_machine();

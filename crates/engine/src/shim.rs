@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use oci::ContainerId;
@@ -25,6 +25,9 @@ pub use spawn::{SpawnError, Spawner};
 /// How long a shim that closed its connection may take to end: it removes cgroups, and flushes streams to slow clients.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long whoever lacks descriptors or memory waits before the next try.
+const SHORTAGE_PAUSE: Duration = Duration::from_secs(1);
+
 /// How long a shim may take to say hello: it is one thread that never blocks for long.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -36,6 +39,8 @@ pub struct Shim {
     gone: watch::Sender<bool>,
     /// Another connection to the same process has taken this one's place.
     replaced: watch::Sender<bool>,
+    /// Another connection is being made: it is not ended for having lost this one.
+    wanted: AtomicBool,
     /// Which version of the protocol it speaks; 0 until it has said so.
     version: AtomicU32,
 }
@@ -100,6 +105,7 @@ impl Shim {
             process,
             gone: watch::Sender::new(false),
             replaced: watch::Sender::new(false),
+            wanted: AtomicBool::new(false),
             version: AtomicU32::new(0),
         });
         let task = shim.clone();
@@ -126,8 +132,17 @@ impl Shim {
         Ok(shim)
     }
 
-    /// Finds a shim that lives, by its directory, and takes care of it.
-    pub fn find(
+    /// Finds a shim that lives, by its directory, and takes care of it. Waits as long as there are no descriptors for that:
+    /// it says nothing of the shim, whose container would be lost.
+    pub async fn find(
+        dir: &Path,
+        container: ContainerId,
+        observations: mpsc::UnboundedSender<Observation>,
+    ) -> std::io::Result<Arc<Shim>> {
+        patiently(|| Shim::try_find(dir, container.clone(), observations.clone())).await
+    }
+
+    fn try_find(
         dir: &Path,
         container: ContainerId,
         observations: mpsc::UnboundedSender<Observation>,
@@ -167,6 +182,16 @@ impl Shim {
         self.replaced.send_replace(true);
     }
 
+    /// Whether another connection is being made, for as long as which nobody ends it.
+    pub fn want(&self, wanted: bool) {
+        self.wanted.store(wanted, Ordering::Relaxed);
+    }
+
+    /// Whether another connection is being made.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed)
+    }
+
     /// Waits until the process is gone; false if it is not after that time.
     pub async fn wait_gone(&self, deadline: Duration) -> bool {
         let mut gone = self.gone.subscribe();
@@ -183,7 +208,13 @@ impl Shim {
     }
 
     async fn outlive(&self, container: &ContainerId) {
-        match tokio::time::timeout(END_TIMEOUT, self.ended()).await {
+        let outlived = loop {
+            let outlived = tokio::time::timeout(END_TIMEOUT, self.ended()).await;
+            if outlived.is_ok() || !self.is_wanted() {
+                break outlived;
+            }
+        };
+        match outlived {
             Ok(Ok(())) => {}
             Ok(Err(err)) => warn!(%container, %err, "cannot watch the shim's process"),
             Err(_) => {
@@ -201,10 +232,34 @@ impl Shim {
     /// Answers when the process has ended.
     pub async fn ended(&self) -> std::io::Result<()> {
         // A pidfd is readable once its process has ended (pidfd_open(2)).
-        let process = readiness::register(self.process.try_clone()?, Interest::READABLE)?;
+        let process = patiently(|| readiness::register(self.process.try_clone()?, Interest::READABLE)).await?;
         let _ready = process.readable().await?;
         Ok(())
     }
+}
+
+/// Does what needs descriptors, as soon as there are some.
+async fn patiently<T>(mut attempt: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    let mut told = false;
+    loop {
+        match attempt() {
+            Err(err) if is_shortage(&err) => {
+                if !std::mem::replace(&mut told, true) {
+                    warn!(%err, "a container's shim has to wait");
+                }
+                tokio::time::sleep(SHORTAGE_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Whether an error tells of what this process or the machine lacks, and so nothing of whom it was met with. ENOSPC is
+/// epoll's (epoll_ctl(2), max_user_watches).
+fn is_shortage(err: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let known = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::NOSPC];
+    err.raw_os_error().is_some_and(|code| known.iter().any(|one| one.raw_os_error() == code))
 }
 
 /// Connects to a shim through its directory's descriptor: a path may be longer than a socket address takes (107 bytes).

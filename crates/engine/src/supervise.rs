@@ -225,7 +225,10 @@ fn closed(engine: &Engine, container: &Arc<Container>, shim: Arc<Shim>) {
     }
     let (engine, container) = (engine.clone(), container.clone());
     tokio::spawn(async move {
-        if let Err(err) = reconnect(&engine, &container, &shim).await {
+        shim.want(true);
+        let reconnected = reconnect(&engine, &container, &shim).await;
+        shim.want(false);
+        if let Err(err) = reconnected {
             debug!(container = %container.id(), err = errdefs::chain(&*err), "no second connection to the shim");
             let still_ours = container.shim().is_none_or(|current| Arc::ptr_eq(&current, &shim));
             if still_ours
@@ -263,7 +266,7 @@ async fn reconnect(
     closed: &Shim,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let dir = engine.recorder.shim_dir(container.id());
-    let shim = Shim::find(&dir, container.id().clone(), engine.observations.clone())?;
+    let shim = Shim::find(&dir, container.id().clone(), engine.observations.clone()).await?;
     // Of the run and its execs the supervisor hears before we do.
     let run = match shim.hello().await {
         Ok(run) => run,

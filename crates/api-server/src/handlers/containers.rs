@@ -50,13 +50,14 @@ pub(crate) async fn inspect(call: Call) -> Result<Answer, Failure> {
 pub(crate) async fn create(mut call: Call) -> Result<Answer, Failure> {
     let body = call.json_text().await?.unwrap_or_default();
     let mut request = CreateRequest::decode(&body)?.ok_or(CreateError::Empty)?;
-    versions::upgrade_create(call.version, &mut request)?;
+    let warning = versions::upgrade_create(call.version, &mut request)?;
     let platform = versions::upgrade_platform(call.version, call.query.given("platform"));
     let platform = platform.map(platform::parse).transpose()?;
     let options = CreateOptions {
         name: call.query.given("name").map(str::to_owned),
         platform,
         flat_read_only: versions::read_only_is_flat(call.version),
+        warning,
     };
     let creation = ops::create::create(&call.engine, options, request);
     let created = call.engine.metrics.time(Action::Create, creation).await?;

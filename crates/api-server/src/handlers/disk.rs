@@ -39,5 +39,5 @@ pub(crate) async fn prune_caches(call: Call) -> Result<Answer, Failure> {
             return Err(Failure::new(ErrorKind::InvalidArgument, message));
         }
     }
-    Ok(response::json(StatusCode::OK, &build_cache::prune(&call.engine, &filters)?))
+    Ok(response::json(StatusCode::OK, &build_cache::prune(&call.engine, &filters).await?))
 }

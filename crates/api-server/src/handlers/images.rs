@@ -7,6 +7,7 @@ use engine_api::auth;
 use http::StatusCode;
 
 use crate::handlers::progress::Line;
+use crate::handlers::save;
 use crate::request::{Call, RequestBody};
 use crate::response::{self, Answer};
 use crate::status::Failure;
@@ -70,6 +71,7 @@ pub(crate) async fn remove(call: Call) -> Result<Answer, Failure> {
 /// `POST /images/load`: the archive is unpacked while it arrives; what happens is told line by line.
 pub(crate) async fn load(mut call: Call) -> Result<Answer, Failure> {
     let quiet = call.query.flag_or("quiet", true);
+    let platform = save::wanted_platform(&call)?;
     // No answer before the archive has begun: where a client cannot read its file, Go's would read the answer instead, and
     // tell that this was cut off.
     let first = call.body.chunk().await?;
@@ -85,7 +87,7 @@ pub(crate) async fn load(mut call: Call) -> Result<Answer, Failure> {
             // A client that has gone stops the load by the end of its body, if at all.
             let _ = progress.blocking_line(&line(step));
         };
-        let (loaded, ()) = tokio::join!(images::load(&engine, archive, tell), feed(first, body, upload));
+        let (loaded, ()) = tokio::join!(images::load(&engine, platform, archive, tell), feed(first, body, upload));
         if let Err(err) = loaded {
             let _ = sink.line(&Line::failed(errdefs::chain(&err))).await;
         }

@@ -22,8 +22,16 @@ pub(crate) enum Line {
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<String>,
     },
+    /// What a push tells programs about a tag.
+    Pushed {
+        #[serde(rename = "progressDetail")]
+        detail: Progress,
+        aux: PushedTag,
+    },
     /// What is printed as it is.
     Text { stream: String },
+    /// What was made, for programs.
+    Made { aux: Made },
     /// The end of what failed.
     Failed {
         #[serde(rename = "errorDetail")]
@@ -32,9 +40,27 @@ pub(crate) enum Line {
     },
 }
 
+/// A tag that is there.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct PushedTag {
+    tag: String,
+    digest: String,
+    size: u64,
+}
+
+/// What a build has made.
+#[derive(Serialize)]
+pub(crate) struct Made {
+    #[serde(rename = "ID")]
+    id: String,
+}
+
 /// Why it failed.
 #[derive(Serialize)]
 pub(crate) struct Detail {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<i64>,
     message: String,
 }
 
@@ -45,8 +71,29 @@ impl Line {
         Line::Part { status: status.into(), detail, text: detail.text(UNKNOWN_WIDTH), id }
     }
 
+    /// A part that was cut and waits.
+    pub(crate) fn retrying(id: String, seconds: u64) -> Line {
+        let plural = if seconds == 1 { "" } else { "s" };
+        Line::part(id, format!("Retrying in {seconds} second{plural}"), 0, 0)
+    }
+
+    /// A tag that is there.
+    pub(crate) fn pushed(tag: String, digest: String, size: u64) -> Line {
+        Line::Pushed { detail: Progress { current: 0, total: 0 }, aux: PushedTag { tag, digest, size } }
+    }
+
     /// A failure: the head is sent, and Docker's clients read it from the stream.
     pub(crate) fn failed(message: String) -> Line {
-        Line::Failed { detail: Detail { message: message.clone() }, error: message }
+        Line::failed_with(None, message)
+    }
+
+    /// The same, of a program that ended with a code.
+    pub(crate) fn failed_with(code: Option<i64>, message: String) -> Line {
+        Line::Failed { detail: Detail { code, message: message.clone() }, error: message }
+    }
+
+    /// An image.
+    pub(crate) fn made(id: String) -> Line {
+        Line::Made { aux: Made { id } }
     }
 }

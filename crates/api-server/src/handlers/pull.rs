@@ -41,7 +41,7 @@ pub(crate) async fn create(call: Call) -> Result<Answer, Failure> {
     }))
 }
 
-fn line(step: PullStep) -> Line {
+pub(crate) fn line(step: PullStep) -> Line {
     match step {
         PullStep::Said(status) => Line::Status { status, id: None },
         PullStep::About { id, status } => Line::Status { status, id: Some(id) },
@@ -55,10 +55,7 @@ fn layer(id: String, stage: Stage) -> Line {
         Stage::Wanted => ("Pulling fs layer", (0, 0)),
         Stage::Waiting => ("Waiting", (0, 0)),
         Stage::Downloading { current, total } => ("Downloading", (current, total)),
-        Stage::Retrying { seconds } => {
-            let plural = if seconds == 1 { "" } else { "s" };
-            return Line::part(id, format!("Retrying in {seconds} second{plural}"), 0, 0);
-        }
+        Stage::Retrying { seconds } => return Line::retrying(id, seconds),
         Stage::Verifying => ("Verifying Checksum", (0, 0)),
         Stage::Downloaded => ("Download complete", (0, 0)),
         Stage::Extracting { current, total } => ("Extracting", (current, total)),

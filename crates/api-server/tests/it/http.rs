@@ -108,6 +108,7 @@ fn config(dir: &TempDir) -> EngineConfig {
         changeable: Default::default(),
         runtimes: Default::default(),
         default_runtime: None,
+        container_size_bytes: None,
         network: None,
     }
 }

@@ -107,9 +107,8 @@ const TABLE: &[(&str, &str, u16, &str)] = &[
     ),
     ("GET /events?since=abc", "", 500, r#"{"message":"strconv.ParseInt: parsing \"abc\": invalid syntax"}"#),
     ("GET /events?since=1&until=2", "", 200, ""),
-    // Ours: what is not there yet is named.
-    ("POST /build", "", 501, r#"{"message":"building images is not supported yet"}"#),
-    ("POST /networks/create", "{}", 501, r#"{"message":"networks are not supported yet"}"#),
+    ("POST /build", "", 500, r#"{"message":"Cannot locate specified Dockerfile: Dockerfile"}"#),
+    ("POST /networks/create", "{}", 400, r#"{"message":"invalid name: name is empty"}"#),
     (
         "POST /images/create?fromImage=A&tag=1",
         "",
@@ -204,7 +203,7 @@ const UNREAD: &[(&str, u16, &str)] = &[
     ("POST /images/create?fromSrc=-&changes=FROM", 400, "FROM is not a valid change command"),
     ("PUT /containers/nope/archive?path=/", 404, "No such container: nope"),
     ("POST /images/create?fromImage=A", 400, "invalid reference format"),
-    ("POST /build", 501, "building images is not supported yet"),
+    ("POST /build", 500, "archive/tar: invalid tar header"),
     ("POST /nothing", 404, "page not found"),
     ("POST /v1.99/build", 400, "client version 1.99 is too new"),
     ("POST /containers/create", 413, "request body is larger than"),

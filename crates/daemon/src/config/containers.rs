@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use engine::ResolverConfig;
+use engine_api::size::{Units, parse};
 
 use super::{ConfigError, list, text};
 use crate::settings::{Given, Value};
@@ -46,6 +47,19 @@ pub(super) fn resolver(given: &Given) -> Result<ResolverConfig, ConfigError> {
         return Err(ConfigError::Domain(domain.clone()));
     }
     Ok(ResolverConfig { servers: servers.to_vec(), options: list(given, "dns-opt").to_vec(), search: search.to_vec() })
+}
+
+/// `overlay2.size=10G`, in dockerd's words where it is wrong; the last one counts, and 0 is no limit.
+pub(super) fn size_bytes(given: &Given) -> Result<Option<u64>, ConfigError> {
+    let mut size = 0;
+    for option in list(given, "storage-opt") {
+        let (name, value) = option.split_once('=').ok_or_else(|| ConfigError::StorageOption(option.clone()))?;
+        match name.trim().to_lowercase() {
+            name if name == "overlay2.size" => size = parse(value.trim(), Units::Binary)?,
+            name => return Err(ConfigError::StorageOptionName(name)),
+        }
+    }
+    Ok(u64::try_from(size).ok().filter(|size| *size > 0))
 }
 
 /// Where devices by name are described: `feature cdi=false`, or a single empty directory, is nowhere.

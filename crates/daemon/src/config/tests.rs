@@ -108,6 +108,10 @@ fn the_rest_is_refused_by_name() {
         ),
         (&["--mtu=-1"], "invalid default MTU: -1"),
         (&["--storage-driver=btrfs"], "storage-driver is not supported yet at \"btrfs\""),
+        (&["--storage-opt=overlay2.size"], "unable to parse storage-opt key/value: overlay2.size"),
+        (&["--storage-opt=overlay2.Other=1"], "overlay2: unknown option overlay2.other"),
+        (&["--storage-opt=overlay2.size=lots"], "invalid size: 'lots'"),
+        (&["--storage-opt=overlay2.size=5zz"], "invalid suffix: 'zz'"),
         (&["--registry-mirror=http://m"], "registry-mirrors is not supported yet at \"http://m\""),
         (&["--live-restore=false"], "live-restore cannot be switched off: containers always outlive the daemon"),
         (
@@ -211,4 +215,27 @@ fn the_documentation_knows_every_key() {
             assert!(row.ends_with(counts), "{row}");
         }
     }
+}
+
+#[test]
+fn the_size_of_containers_is_the_last_one_that_is_said() {
+    for (flags, size) in [
+        (&[][..], None),
+        (&["--storage-opt=overlay2.size=0"], None),
+        (&["--storage-opt=overlay2.size=10G"], Some(10 << 30)),
+        (&["--storage-opt=overlay2.size=1g", "--storage-opt= Overlay2.Size = 20m "], Some(20 << 20)),
+    ] {
+        assert_eq!(planned(flags).unwrap().container_size_bytes, size, "{flags:?}");
+    }
+}
+
+#[test]
+fn a_trust_policy_of_no_name_is_none_that_could_be_left_out() {
+    for (flag, sentence) in
+        [("--trust-policy=", "trust-policy: \"\" is no absolute path"), ("--trust-policy=a", "\"a\"")]
+    {
+        let refused = planned(&[flag]).err().unwrap_or_default();
+        assert!(refused.contains(sentence), "{flag}: {refused}");
+    }
+    assert_eq!(planned(&["--trust-policy=/p"]).unwrap().trust_policy.as_deref(), Some(Path::new("/p")));
 }

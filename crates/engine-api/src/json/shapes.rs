@@ -5,6 +5,7 @@ use crate::auth::AuthConfig;
 use crate::checkpoint::CheckpointCreate;
 use crate::container::CreateRequest;
 use crate::exec::{ExecCreate, ExecStart};
+use crate::network::{NetworkConnect, NetworkCreate, NetworkDisconnect};
 use crate::update::UpdateRequest;
 use crate::volume::VolumeCreate;
 use Shape::{Array, Bool, List, Map, Number, Object, Text, Words};
@@ -32,6 +33,21 @@ impl Document for ExecCreate {
 impl Document for ExecStart {
     const PREFIX: &'static str = "ExecStartOptions";
     const SHAPE: Shape = Object("container.ExecStartOptions", EXEC_START);
+}
+
+impl Document for NetworkCreate {
+    const PREFIX: &'static str = "CreateRequest";
+    const SHAPE: Shape = Object("network.CreateRequest", NETWORK_CREATE);
+}
+
+impl Document for NetworkConnect {
+    const PREFIX: &'static str = "ConnectOptions";
+    const SHAPE: Shape = Object("network.ConnectOptions", NETWORK_CONNECT);
+}
+
+impl Document for NetworkDisconnect {
+    const PREFIX: &'static str = "DisconnectOptions";
+    const SHAPE: Shape = Object("network.DisconnectOptions", NETWORK_DISCONNECT);
 }
 
 impl Document for UpdateRequest {
@@ -292,6 +308,36 @@ const VOLUME_CREATE: &[Field] = &[
     ("Labels", TEXT_BY_NAME),
     ("Name", TEXT),
 ];
+
+const NETWORK_CREATE: &[Field] = &[
+    ("Driver", TEXT),
+    ("Scope", TEXT),
+    ("EnableIPv4", Bool),
+    ("EnableIPv6", Bool),
+    ("IPAM", Object("network.IPAM", NETWORK_IPAM)),
+    ("Internal", Bool),
+    ("Attachable", Bool),
+    ("Ingress", Bool),
+    ("ConfigOnly", Bool),
+    ("ConfigFrom", Object("network.ConfigReference", &[("Network", TEXT)])),
+    ("Options", TEXT_BY_NAME),
+    ("Labels", TEXT_BY_NAME),
+    ("Name", TEXT),
+];
+
+const NETWORK_IPAM: &[Field] = &[
+    ("Driver", TEXT),
+    ("Options", TEXT_BY_NAME),
+    ("Config", List("[]network.IPAMConfig", &Object("network.IPAMConfig", NETWORK_RANGE))),
+];
+
+const NETWORK_RANGE: &[Field] =
+    &[("Subnet", TEXT), ("IPRange", TEXT), ("Gateway", TEXT), ("AuxiliaryAddresses", TEXT_BY_NAME)];
+
+const NETWORK_CONNECT: &[Field] =
+    &[("Container", TEXT), ("EndpointConfig", Object("network.EndpointSettings", ENDPOINT))];
+
+const NETWORK_DISCONNECT: &[Field] = &[("Container", TEXT), ("Force", Bool)];
 
 const AUTH: &[Field] = &[
     ("username", TEXT),

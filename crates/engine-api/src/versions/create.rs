@@ -26,6 +26,12 @@ pub enum UpgradeError {
         /// Its first version.
         since: ApiVersion,
     },
+    /// Two Ethernet addresses for one network.
+    #[error(
+        "unable to migrate container-wide MAC address to a specific network: the container-wide MAC address must match \
+         the endpoint-specific MAC address for the main network, or be left empty"
+    )]
+    MacAddress,
     /// A container is connected to one network at its creation before 1.44.
     #[error("Container cannot be created with multiple network endpoints: {0}")]
     Networks(String),
@@ -40,8 +46,9 @@ impl UpgradeError {
 
 /// Lifts a create request of `version` to the newest one (moby `postContainersCreate`).
 ///
-/// That cgroup namespaces were `host` on version 1 before 1.41 needs no rule: there they are to this day.
-pub fn upgrade_create(version: ApiVersion, request: &mut CreateRequest) -> Result<(), UpgradeError> {
+/// That cgroup namespaces were `host` on version 1 before 1.41 needs no rule: there they are to this day. Answers what the user
+/// should know of it.
+pub fn upgrade_create(version: ApiVersion, request: &mut CreateRequest) -> Result<Option<&'static str>, UpgradeError> {
     if let Some(host) = &mut request.host_config {
         upgrade_host(version, host);
         host.mounts.iter_mut().flatten().try_for_each(|mount| upgrade_mount(version, mount))?;
@@ -52,11 +59,40 @@ pub fn upgrade_create(version: ApiVersion, request: &mut CreateRequest) -> Resul
         healthcheck.start_interval = 0;
     }
     let has_address = !request.config.mac_address.is_empty();
-    match &mut request.networking_config {
-        Some(networking) => upgrade_networks(version, has_address, networking),
-        None => Ok(()),
+    if let Some(networking) = &mut request.networking_config {
+        upgrade_networks(version, has_address, networking)?;
     }
+    if has_address { carry_address(version, request) } else { Ok(None) }
 }
+
+/// The Ethernet address of a container as a whole is that of its main network.
+fn carry_address(version: ApiVersion, request: &mut CreateRequest) -> Result<Option<&'static str>, UpgradeError> {
+    let mode = request.host_config.as_ref().map_or("", |host| host.network_mode.as_str());
+    let mode = if matches!(mode, "" | "default") { "bridge" } else { mode }.to_owned();
+    if matches!(mode.as_str(), "host" | "none") || mode.starts_with("container:") {
+        return Ok(None);
+    }
+    let address = request.config.mac_address.clone();
+    let networking = request.networking_config.get_or_insert_default();
+    let endpoints = networking.endpoints_config.get_or_insert_default();
+    let names = [mode.as_str(), if mode == "bridge" { "default" } else { "" }];
+    let known = names.into_iter().find(|name| endpoints.contains_key(*name)).map(str::to_owned);
+    let only = endpoints.keys().next().filter(|_| endpoints.len() == 1).cloned();
+    let endpoint = endpoints.entry(known.or(only).unwrap_or(mode)).or_default();
+    if version.before(44) {
+        endpoint.mac_address = address;
+        return Ok(None);
+    }
+    if !endpoint.mac_address.is_empty() && endpoint.mac_address != address {
+        return Err(UpgradeError::MacAddress);
+    }
+    endpoint.mac_address = address;
+    request.config.mac_address.clear();
+    Ok(Some(DEPRECATED_ADDRESS))
+}
+
+const DEPRECATED_ADDRESS: &str =
+    "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead.";
 
 /// Lifts an update of `version` to the newest one: limits on tasks could not be changed before 1.40.
 pub fn upgrade_update(version: ApiVersion, request: &mut UpdateRequest) {
@@ -68,6 +104,11 @@ pub fn upgrade_update(version: ApiVersion, request: &mut UpdateRequest) {
 /// The wanted platform: before 1.41 there was none.
 pub fn upgrade_platform(version: ApiVersion, platform: Option<&str>) -> Option<&str> {
     platform.filter(|_| !version.before(41))
+}
+
+/// The platform that a pushed image shall have: before 1.46 it said nothing.
+pub fn upgrade_push_platform(version: ApiVersion, platform: Option<&str>) -> Option<&str> {
+    platform.filter(|_| !version.before(46))
 }
 
 /// Whether a read-only bind leaves what is mounted below it writable: before 1.44 every one did.
@@ -163,7 +204,7 @@ mod tests {
     fn upgraded(minor: u32, request: &Value, pointer: &str) -> Value {
         let mut request: CreateRequest = serde_json::from_value(request.clone()).unwrap();
         match upgrade_create(ApiVersion { major: 1, minor }, &mut request) {
-            Ok(()) => serde_json::to_value(request).unwrap().pointer(pointer).cloned().unwrap_or_default(),
+            Ok(_) => serde_json::to_value(request).unwrap().pointer(pointer).cloned().unwrap_or_default(),
             Err(err) => err.to_string().into(),
         }
     }
@@ -244,9 +285,14 @@ mod tests {
         let refused = "Container cannot be created with multiple network endpoints: a, b";
         assert_eq!(upgraded(43, &networks, "/Image"), refused);
         assert_eq!(upgraded(44, &networks, "/Image"), "");
-        // With a container-wide address those of the endpoints are left for the engine to judge.
+        // A container-wide address is that of the main network, and since 1.44 no other one.
         let both = json!({"MacAddress": "1", "NetworkingConfig": {"EndpointsConfig": {"n": {"MacAddress": "2"}}}});
-        assert_eq!(upgraded(43, &both, "/NetworkingConfig/EndpointsConfig/n/MacAddress"), "2");
+        assert_eq!(upgraded(43, &both, "/NetworkingConfig/EndpointsConfig/n/MacAddress"), "1");
+        let differ = upgraded(44, &both, "/MacAddress");
+        assert!(differ.as_str().unwrap().ends_with("for the main network, or be left empty"), "{differ}");
+        let alone = json!({"MacAddress": "1"});
+        assert_eq!(upgraded(44, &alone, "/NetworkingConfig/EndpointsConfig/bridge/MacAddress"), "1");
+        assert_eq!(upgraded(44, &alone, "/MacAddress"), Value::Null);
     }
 
     #[test]
@@ -254,6 +300,10 @@ mod tests {
         let version = |minor| ApiVersion { major: 1, minor };
         assert_eq!(upgrade_platform(version(40), Some("linux/arm64")), None);
         assert_eq!(upgrade_platform(version(41), Some("linux/arm64")), Some("linux/arm64"));
+        assert_eq!(
+            (upgrade_push_platform(version(45), Some("x")), upgrade_push_platform(version(46), Some("x"))),
+            (None, Some("x"))
+        );
         assert!(read_only_is_flat(version(43)) && !read_only_is_flat(version(44)));
     }
 }

@@ -15,6 +15,7 @@ use stdx::fs::Durability;
 
 use crate::container::state::State;
 use crate::links::Link;
+use crate::networking::Attachments;
 
 /// The version of the record's shape; grows with changes that an older daemon could not read.
 const VERSION: u32 = 1;
@@ -44,6 +45,9 @@ pub struct Definition {
     /// The containers that it links to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<Link>,
+    /// The networks that it is to be on, by name; where nobody said anything, that of its network mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub networks: Option<Attachments>,
 }
 
 /// The whole record.
@@ -215,6 +219,7 @@ mod tests {
             mounts: vec![serde_json::from_str(MOUNT).unwrap()],
             flat_read_only: true,
             links: vec![Link { to: id.clone(), alias: "db".into() }],
+            networks: Some([("own".to_owned(), Default::default())].into()),
         }
     }
 

@@ -1,58 +1,99 @@
 //! What users see of a container's network.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use container_spec::ports::{ContainerPort, Protocol, exposed};
 use engine_api::container::{EndpointSettings, NetworkSettings, Port};
 use engine_api::host_config::PortBinding;
-use network::Place;
+use network::{DEFAULT, Endpoint, Place};
 
-use super::Mode;
+use super::{Attachments, Mode, attachments};
 use crate::container::record::Definition;
 
-/// The name of the network that a container is on; none where it shares another container's.
-pub(crate) fn network_name(definition: &Definition) -> Option<&'static str> {
+/// What there is to see of a container's networks.
+#[derive(Clone)]
+pub(crate) struct Seen<'a> {
+    pub(crate) definition: &'a Definition,
+    /// The container's name.
+    pub(crate) name: &'a str,
+    pub(crate) networks: Option<Arc<Attachments>>,
+    pub(crate) place: Option<Arc<Place>>,
+}
+
+/// The name of the network that a container's mode puts it on; none where it shares another container's.
+pub(crate) fn network_name(definition: &Definition) -> Option<&str> {
     match Mode::of(definition) {
-        Mode::Bridge => Some("bridge"),
+        Mode::Bridge => Some(DEFAULT),
         // A container without any network is not even in the one of that name.
         Mode::None if definition.config.network_disabled => None,
         Mode::None => Some("none"),
         Mode::Host => Some("host"),
+        Mode::User(name) => Some(name),
         Mode::Container(_) => None,
     }
 }
 
-/// By network name, as `ps` and `inspect` show it.
-pub(crate) fn networks(definition: &Definition, place: Option<&Place>) -> BTreeMap<String, EndpointSettings> {
-    let name = network_name(definition).map(str::to_owned);
-    let endpoint = place.map(|place| EndpointSettings {
-        mac_address: mac(place),
-        network_id: place.network_id.clone(),
-        endpoint_id: place.endpoint_id.clone(),
-        gateway: place.gateway.to_string(),
-        ip_address: place.address.to_string(),
-        ip_prefix_len: place.prefix.into(),
-        ..EndpointSettings::default()
-    });
-    name.into_iter().map(|name| (name, endpoint.clone().unwrap_or_default())).collect()
+impl Seen<'_> {
+    /// By network name, as `ps` and `inspect` show it.
+    pub(crate) fn networks(&self) -> BTreeMap<String, EndpointSettings> {
+        let Some(networks) = &self.networks else {
+            let endpoint = self.place.as_ref().and_then(|place| place.on(DEFAULT));
+            let settings = endpoint.map(|endpoint| filled(EndpointSettings::default(), endpoint)).unwrap_or_default();
+            return network_name(self.definition).map(|name| (name.to_owned(), settings)).into_iter().collect();
+        };
+        let shown = |(name, settings): (&String, &EndpointSettings)| {
+            let key = attachments::key(name, settings);
+            let endpoint = self.place.as_ref().and_then(|place| place.on(key));
+            let mut shown = settings.clone();
+            if shown.dns_names.is_some() {
+                shown.dns_names = Some(attachments::dns_names(self.definition, self.name, settings));
+            }
+            match endpoint {
+                Some(endpoint) => shown = filled(shown, endpoint),
+                // The wish is not told when it has been fulfilled once.
+                None if !shown.network_id.is_empty() => shown.mac_address.clear(),
+                None => {}
+            }
+            (name.clone(), shown)
+        };
+        networks.iter().map(shown).collect()
+    }
+
+    /// As `inspect` shows it. `pid` is the container's first process.
+    pub(crate) fn settings(&self, pid: i32) -> NetworkSettings {
+        let networks = self.networks();
+        let Some(place) = &self.place else { return NetworkSettings { networks, ..NetworkSettings::default() } };
+        let settings = NetworkSettings {
+            sandbox_id: place.sandbox_id.clone(),
+            // Nothing is mounted for it: the process has it.
+            sandbox_key: if pid > 0 { format!("/proc/{pid}/ns/net") } else { String::new() },
+            ports: bindings(self.definition, place),
+            networks,
+            ..NetworkSettings::default()
+        };
+        let Some(endpoint) = place.on(DEFAULT) else { return settings };
+        NetworkSettings {
+            endpoint_id: endpoint.endpoint_id.clone(),
+            gateway: endpoint.gateway.to_string(),
+            ip_address: endpoint.address.to_string(),
+            ip_prefix_len: endpoint.prefix.into(),
+            mac_address: mac(endpoint),
+            ..settings
+        }
+    }
 }
 
-/// As `inspect` shows it. `pid` is the container's first process.
-pub(crate) fn settings(definition: &Definition, place: Option<&Place>, pid: i32) -> NetworkSettings {
-    let networks = networks(definition, place);
-    let Some(place) = place else { return NetworkSettings { networks, ..NetworkSettings::default() } };
-    NetworkSettings {
-        sandbox_id: place.sandbox_id.clone(),
-        // Nothing is mounted for it: the process has it.
-        sandbox_key: if pid > 0 { format!("/proc/{pid}/ns/net") } else { String::new() },
-        ports: bindings(definition, place),
-        endpoint_id: place.endpoint_id.clone(),
-        gateway: place.gateway.to_string(),
-        ip_address: place.address.to_string(),
-        ip_prefix_len: place.prefix.into(),
-        mac_address: mac(place),
-        networks,
-        ..NetworkSettings::default()
+/// With what has come of the settings.
+fn filled(settings: EndpointSettings, endpoint: &Endpoint) -> EndpointSettings {
+    EndpointSettings {
+        mac_address: mac(endpoint),
+        network_id: endpoint.network_id.clone(),
+        endpoint_id: endpoint.endpoint_id.clone(),
+        gateway: if endpoint.internal { String::new() } else { endpoint.gateway.to_string() },
+        ip_address: endpoint.address.to_string(),
+        ip_prefix_len: endpoint.prefix.into(),
+        ..settings
     }
 }
 
@@ -95,7 +136,8 @@ fn protocol(port: ContainerPort) -> &'static str {
     }
 }
 
-fn mac(place: &Place) -> String {
-    let [a, b, c, d, e, f] = place.mac;
+/// An Ethernet address as text.
+pub(crate) fn mac(endpoint: &Endpoint) -> String {
+    let [a, b, c, d, e, f] = endpoint.mac;
     format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use engine_api::container::Config;
 use engine_api::exec::ExecCreate;
 use engine_api::host_config::{HostConfig, LogConfig, RestartPolicy};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shim_api::frame::{Decoder, encode};
 use shim_api::{Answer, ExecState, ExitRecord, Message, Request, RunState};
 use stdx::fs::Durability;
@@ -57,6 +58,7 @@ impl Scratch {
             changeable: Default::default(),
             runtimes: Default::default(),
             default_runtime: None,
+            container_size_bytes: None,
             network: None,
         }
     }
@@ -83,6 +85,7 @@ impl Scratch {
         let mut host_config = HostConfig { network_mode: "none".into(), ..HostConfig::default() };
         change(&mut host_config);
         let definition = Definition {
+            networks: None,
             id: id.clone(),
             created_at_nanos: 5,
             image_id: "sha256:0".into(),
@@ -375,6 +378,47 @@ async fn privileged_a_lost_connection_is_made_again_before_the_container_is_lost
     until("it is not lost", || !container.state().is_running()).await;
     assert_eq!(container.state().exit_code, supervise::EXIT_CODE_LOST);
     assert_eq!(shim.join().unwrap(), 2);
+}
+
+#[tokio::test]
+async fn privileged_a_container_is_not_lost_while_there_are_no_descriptors_for_its_shim() {
+    let scratch = Scratch::new();
+    let id = scratch.container("x", running(), |_| {});
+    fs::create_dir_all(scratch.shim_dir(&id)).unwrap();
+    let listener = UnixListener::bind(shim_api::paths::socket(&scratch.shim_dir(&id))).unwrap();
+    let run = RunState { pid: 1 << 21, pid_start_ticks: 0, shim_pid: 0, started: true, started_at_nanos: 9 };
+    // One connection each, so that it opens none while there are no descriptors.
+    let serve = move |listener: UnixListener, run: RunState, ends: sync::Receiver<()>| {
+        let (mut socket, _) = listener.accept().unwrap();
+        let request = read_request(&socket);
+        let hello = Answer::Hello { version: shim_api::VERSION, state: Some(run), execs: vec![] };
+        socket.write_all(&encode(&Message::Reply { seq: request.seq, result: Ok(hello) })).unwrap();
+        // An error says that the test is over.
+        _ = ends.recv();
+        listener
+    };
+    let (end, ends) = sync::channel();
+    let first_run = run.clone();
+    let shim = std::thread::spawn(move || serve(listener, first_run, ends));
+
+    let engine = scratch.open().await;
+    let container = engine.containers.get(&id).unwrap();
+    let first = container.shim().unwrap();
+    let usual = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..usual }).unwrap();
+    end.send(()).unwrap();
+    // The first try is made right after that.
+    until("it is not missed", || first.is_wanted() || !container.state().is_running()).await;
+    assert_eq!(container.state().name(), "running");
+    setrlimit(Resource::Nofile, usual).unwrap();
+    let listener = shim.join().unwrap();
+    let (end, ends) = sync::channel();
+    let shim = std::thread::spawn(move || serve(listener, run, ends));
+    until("no second connection", || container.shim().is_some_and(|shim| !Arc::ptr_eq(&shim, &first))).await;
+    assert_eq!(container.state().name(), "running");
+    drop(end);
+    drop(shim.join().unwrap());
+    until("it is not lost", || !container.state().is_running()).await;
 }
 
 #[tokio::test]

@@ -1,11 +1,15 @@
-//! `POST /build/prune`: nothing builds yet, so there is nothing to free.
+//! What builds remember: `POST /build/prune`, and its part of `GET /system/df`.
+//!
+//! A record is a file of some hundred bytes; what takes space are the images of the steps, which go as images do. Without
+//! its record a step is done again.
 
-use engine_api::disk_usage::CachesPruned;
+use engine_api::disk_usage::{CacheRecord, CachesPruned};
 use errdefs::ErrorKind;
 
 use crate::Engine;
 use crate::clock::now_nanos;
 use crate::filters::{FilterError, Filters};
+use crate::ops::build;
 use crate::time_query;
 
 /// `label` is taken and means nothing, as with dockerd: `system prune` sends it to all that it prunes.
@@ -36,15 +40,51 @@ impl CachePruneError {
     }
 }
 
-/// Checks the filters, and removes nothing.
-pub fn prune(engine: &Engine, filters: &Filters) -> Result<CachesPruned, CachePruneError> {
+/// Digits of a record's id.
+const ID_DIGITS: usize = 25;
+
+fn id_of(key: &str) -> &str {
+    key.get(..ID_DIGITS).unwrap_or(key)
+}
+
+/// All records.
+pub(crate) async fn list(engine: &Engine) -> Vec<CacheRecord> {
+    let task = engine.clone();
+    let all = bridge::blocking(move || build::remembered(&task)).await;
+    let record = |step: build::Remembered| CacheRecord {
+        id: id_of(&step.key).to_owned(),
+        kind: "regular".to_owned(),
+        description: step.about,
+        ..CacheRecord::default()
+    };
+    all.into_iter().map(record).collect()
+}
+
+/// Forgets what the filters say, all without them.
+pub async fn prune(engine: &Engine, filters: &Filters) -> Result<CachesPruned, CachePruneError> {
     filters.check(&FILTERS)?;
     if filters.has("until") && filters.has("unused-for") {
         return Err(CachePruneError::Conflicting);
     }
-    for text in filters.get("until") {
-        time_query::parse_any(text, now_nanos()).map_err(|_| CachePruneError::Time(text.to_owned()))?;
+    let (now, mut before) = (now_nanos(), i64::MAX);
+    for text in filters.get("until").chain(filters.get("unused-for")) {
+        let time = time_query::parse_any(text, now).map_err(|_| CachePruneError::Time(text.to_owned()))?;
+        before = before.min(time.unwrap_or(i64::MAX));
     }
+    let (task, filters) = (engine.clone(), filters.clone());
+    let forgotten = bridge::blocking(move || {
+        let wanted = |step: &build::Remembered| {
+            step.created_at_nanos < before
+                && (!filters.has("id") || filters.get("id").any(|id| id == id_of(&step.key)))
+                && (!filters.has("type") || filters.get("type").any(|kind| kind == "regular"))
+                // Nothing of ours is any of these.
+                && ["parent", "description"].iter().all(|name| !filters.has(name))
+        };
+        let steps = build::remembered(&task).into_iter().filter(wanted);
+        let gone = steps.filter(|step| build::forget(&task, &step.key).is_ok());
+        gone.map(|step| id_of(&step.key).to_owned()).collect::<Vec<_>>()
+    })
+    .await;
     engine.events.caches_pruned(0);
-    Ok(CachesPruned::default())
+    Ok(CachesPruned { caches_deleted: Some(forgotten).filter(|ids| !ids.is_empty()), space_reclaimed: 0 })
 }

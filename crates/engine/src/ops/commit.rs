@@ -10,10 +10,10 @@ use archive::{Entry, Kind, Pack, PackError, TarWriter};
 use engine_api::container::Config;
 use errdefs::ErrorKind;
 use image::ImageRecord;
-use oci::image::{ExecConfig, History, ImageConfig};
+use oci::image::{ExecConfig, History, ImageConfig, Platform};
 use oci::{Digest, Reference, ReferenceError};
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use snapshot::Changes;
+use snapshot::{Changes, SnapshotKey, Stubs};
 use tracing::warn;
 
 use crate::Engine;
@@ -286,27 +286,66 @@ fn build(
     config: ExecConfig,
     step: History,
 ) -> Result<image::Loaded, CommitError> {
-    let (snapshots, key) = (engine.images.snapshots(), snapshot_key(container.id()));
-    let changes = snapshots.changes(&key, STUBS).map_err(CommitError::Compare)?;
+    let key = snapshot_key(container.id());
+    let changes = engine.images.snapshots().changes(&key, STUBS).map_err(CommitError::Compare)?;
+    build_of(engine, &key, &changes, parent, reference, |image| {
+        describe(image, super::import::host_platform(), config, step)
+    })
+}
+
+/// An image of what a snapshot changed above its parent's layers.
+fn build_of(
+    engine: &Engine,
+    key: &SnapshotKey,
+    changes: &Changes,
+    parent: Option<&ImageRecord>,
+    reference: Option<Reference>,
+    configure: impl FnOnce(&mut ImageConfig),
+) -> Result<image::Loaded, CommitError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let upper = openat(CWD, snapshots.upper(&key), flags, Mode::empty());
+    let upper = openat(CWD, engine.images.snapshots().upper(key), flags, Mode::empty());
     let upper = upper.map_err(|err| CommitError::Open(err.into()))?;
     let (reader, writer) = io::pipe().map_err(CommitError::Open)?;
     let (done, outcome) = mpsc::channel();
     let built = thread::scope(|scope| {
         scope.spawn(move || {
-            let packed = pack(upper, writer, &changes);
+            let packed = pack(upper, writer, changes);
             // Whoever reads has given up.
             let _ = done.send(packed);
         });
-        engine.images.build(parent, Layer { reader, outcome }, reference, |image| describe(image, config, step))
+        engine.images.build(parent, Layer { reader, outcome }, reference, configure)
     });
     Ok(built?)
 }
 
-fn describe(image: &mut ImageConfig, config: ExecConfig, step: History) {
+/// A step of a build: an image of what a snapshot changed, if there is one, or that only says something else. The
+/// platform is that of one without a parent.
+pub(super) fn build_step(
+    engine: &Engine,
+    key: Option<(&SnapshotKey, Stubs<'_>)>,
+    parent: Option<&ImageRecord>,
+    (config, platform): (&Config, Platform),
+    mut step: History,
+) -> Result<Digest, CommitError> {
+    let config = exec_config(config);
+    let changes = match key {
+        Some((key, stubs)) => Some((key, engine.images.snapshots().changes(key, stubs).map_err(CommitError::Compare)?)),
+        None => None,
+    };
+    let changed = changes.filter(|(_, changes)| !changes.paths.is_empty());
+    step.empty_layer = changed.is_none();
+    let configure = |image: &mut ImageConfig| describe(image, platform, config, step);
+    let built = match &changed {
+        Some((key, changes)) => build_of(engine, key, changes, parent, None, configure)?,
+        None => image::derive(&engine.images, parent, None, configure)?,
+    };
+    Ok(built.id)
+}
+
+/// `platform` is that of an image that has no parent to say so.
+fn describe(image: &mut ImageConfig, platform: Platform, config: ExecConfig, step: History) {
     if image.platform.os.is_empty() {
-        image.platform = super::import::host_platform();
+        image.platform = platform;
     }
     image.created.clone_from(&step.created);
     image.author.clone_from(&step.author);

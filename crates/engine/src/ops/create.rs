@@ -24,8 +24,10 @@ use crate::container::name;
 use crate::container::record::{Definition, Record};
 use crate::container::state::State;
 use crate::image_mounts;
+use crate::limits;
 use crate::links::{self, LinkError};
 use crate::networking;
+use crate::networking::attachments::{self, EndpointError};
 use crate::platforms;
 use crate::registry::LookupError;
 use crate::sharing::{self, ShareError};
@@ -40,6 +42,8 @@ pub struct CreateOptions {
     pub platform: Option<String>,
     /// Whether read-only binds leave what is mounted below them writable, as old clients expect.
     pub flat_read_only: bool,
+    /// What the user should know of the request as it came.
+    pub warning: Option<&'static str>,
 }
 
 /// Why [`create`] failed. The texts are dockerd's.
@@ -99,6 +103,9 @@ pub enum CreateError {
     /// A container that it is to link to cannot be linked to.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// It wants of a network what that one does not have.
+    #[error(transparent)]
+    Network(#[from] EndpointError),
     /// Its volumes cannot be made ready.
     #[error(transparent)]
     Volumes(#[from] ClaimError),
@@ -126,6 +133,7 @@ impl CreateError {
             CreateError::VolumesFrom(_) => ErrorKind::InvalidArgument,
             CreateError::Share(err) => err.kind(),
             CreateError::Link(err) => err.kind(),
+            CreateError::Network(err) => err.kind(),
             CreateError::Volumes(err) => err.kind(),
             CreateError::Snapshot(_) | CreateError::Files { .. } => ErrorKind::Internal,
         }
@@ -150,7 +158,21 @@ pub async fn create(
     options: CreateOptions,
     request: CreateRequest,
 ) -> Result<CreateResponse, CreateError> {
-    let id: ContainerId = stdx::id::random_hex::<32>().parse().expect("32 random bytes are 64 hex digits");
+    create_as(engine, random_id(), options, request).await
+}
+
+/// An id that no container has.
+pub(crate) fn random_id() -> ContainerId {
+    stdx::id::random_hex::<32>().parse().expect("32 random bytes are 64 hex digits")
+}
+
+/// The same, for who has to know the id before there is a container.
+pub(crate) async fn create_as(
+    engine: &Engine,
+    id: ContainerId,
+    options: CreateOptions,
+    request: CreateRequest,
+) -> Result<CreateResponse, CreateError> {
     let plan = plan(engine, &id, &options, request)?;
     check_bind_sources(&plan.definition.mounts).await?;
     let name = reserve_name(engine, options.name.as_deref(), &id)?;
@@ -190,6 +212,7 @@ fn plan(
     container_spec::normalize_host(&mut host, &engine.facts);
     networking::resolve_mode(engine, &mut host.network_mode);
     sharing::resolve(engine, &mut host)?;
+    let networks = attachments::plan(engine, &host.network_mode, networking_config)?;
     let links = links::resolve(engine, &host)?;
     if config.hostname.is_empty() {
         config.hostname =
@@ -210,8 +233,10 @@ fn plan(
         mounts,
         flat_read_only: options.flat_read_only,
         links,
+        networks,
     };
-    let warnings = warnings.iter().map(ToString::to_string).chain(foreign).collect();
+    let warnings = warnings.iter().map(ToString::to_string).chain(foreign);
+    let warnings = warnings.chain(options.warning.map(str::to_owned)).collect();
     Ok(Plan { definition, ready, chain, warnings })
 }
 
@@ -355,7 +380,11 @@ fn make(engine: &Engine, record: &mut Record, ready: &[Ready], chain: &[snapshot
     let id = &record.definition.id.clone();
     let key = snapshot_key(id);
     let kept = image_mounts::layers(&record.definition.mounts);
-    let root = engine.images.snapshots().prepare_keeping(&key, chain, &kept).map_err(CreateError::Snapshot)?;
+    let bytes = limits::of_container(engine, &record.definition.host_config)?;
+    let limit = bytes.map(|bytes| move |directories: &[&Path]| limits::apply(engine, directories, bytes));
+    let limit = limit.as_ref().map(|limit| limit as snapshot::Limit<'_>);
+    let prepared = engine.images.snapshots().prepare_limited(&key, chain, &kept, limit);
+    let root = prepared.map_err(CreateError::Snapshot)?;
     let written = make_mark(&root).and_then(|()| {
         let claimed = volumes::claim(engine, id, &mut record.definition.mounts, ready, &root)?;
         write_files(engine, record).inspect_err(|_| claimed.take_back(engine, id))
@@ -393,7 +422,7 @@ fn write_files(engine: &Engine, record: &Record) -> Result<(), CreateError> {
     let resolving = engine.config.resolver.complete(host);
     let of_host = |path| std::fs::read_to_string(path).unwrap_or_default();
     // With addresses at the start.
-    let hosts = hosts_file(&definition.config, host, Addresses::default(), &[], &of_host("/etc/hosts"));
+    let hosts = hosts_file(&definition.config, host, &Addresses::default(), &[], &of_host("/etc/hosts"));
     for (path, text) in [
         (dir.hostname(), container_spec::files::hostname_file(&definition.config)),
         (dir.hosts(), hosts),

@@ -52,8 +52,10 @@ pub async fn disk_usage(engine: &Engine, parts: UsageParts) -> Result<DiskUsage,
         async { if parts.volumes { Ok(Some(all_volumes(engine).await)) } else { Ok(None) } },
     )?;
     let (images, layers_size) = images.map_or((None, 0), |(images, bytes)| (Some(images), bytes));
-    // Nothing builds yet, so nothing is cached.
-    let build_cache = parts.build_cache.then(Vec::new);
+    let build_cache = match parts.build_cache {
+        true => Some(super::build_cache::list(engine).await),
+        false => None,
+    };
     Ok(DiskUsage { layers_size, images, containers, volumes, build_cache })
 }
 

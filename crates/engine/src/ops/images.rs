@@ -8,13 +8,15 @@ use std::sync::Arc;
 
 use engine_api::image::{Deleted, GraphDriver, HistoryItem, Inspect, InspectConfig, Metadata, RootFs, Summary};
 use errdefs::ErrorKind;
-use image::{ImageRecord, ImageUser, LoadEvent, RemoveOptions, Removed};
+use image::{ImageRecord, ImageUser, LoadEvent, RemoveOptions, Removed, WantedPlatform};
+use oci::image::Platform;
 use oci::{Digest, Reference, ReferenceError};
 
-use crate::Engine;
 use crate::clock::parse_rfc3339;
 use crate::filters::{FilterError, Filters};
+use crate::platforms;
 use crate::time_query::TimeError;
+use crate::{AdmissionError, Engine, admission};
 
 /// What comes in the query of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,6 +68,9 @@ pub enum ImageError {
     /// It cannot be removed.
     #[error(transparent)]
     Remove(#[from] image::RemoveError),
+    /// The administrator's policy lets no archive in.
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
     /// The archive cannot be loaded.
     #[error(transparent)]
     Load(#[from] image::LoadError),
@@ -89,6 +94,7 @@ impl ImageError {
             ImageError::Reference(_) | ImageError::TagFormat => ErrorKind::InvalidArgument,
             ImageError::Tag(err) => err.kind(),
             ImageError::Remove(err) => err.kind(),
+            ImageError::Admission(err) => err.kind(),
             ImageError::Load(err) => err.kind(),
             ImageError::Filter(err) => err.kind(),
             ImageError::Time(err) => err.kind(),
@@ -293,13 +299,20 @@ fn users(engine: &Engine) -> Vec<ImageUser> {
 /// Loads an archive. Both closures run on a thread that may block.
 pub async fn load(
     engine: &Engine,
+    platform: Option<Platform>,
     archive: impl Read + Send + 'static,
     mut progress: impl FnMut(LoadProgress) + Send + 'static,
 ) -> Result<(), ImageError> {
+    admission::archive(engine)?;
     let task = engine.clone();
     let run = async move {
         bridge::blocking(move || {
-            task.images.load(archive, &mut |event| steps(event).into_iter().for_each(&mut progress))
+            let is_wanted =
+                |found: &Platform| platform.as_ref().is_none_or(|wanted| platforms::is_exactly(wanted, found));
+            let wanted = platform.as_ref();
+            let wanted = wanted.map(|one| WantedPlatform { text: platforms::shown(one), is_wanted: &is_wanted });
+            let mut tell = |event| steps(event).into_iter().for_each(&mut progress);
+            image::load_for(&task.images, wanted.as_ref(), archive, &mut tell)
         })
         .await
     };

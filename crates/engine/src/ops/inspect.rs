@@ -14,7 +14,7 @@ use crate::container::Container;
 use crate::container::record::Definition;
 use crate::container::state::State;
 use crate::links;
-use crate::networking::view;
+use crate::networking::view::Seen;
 use crate::ops::create::snapshot_key;
 use crate::ops::list::sizes;
 use crate::registry::LookupError;
@@ -55,12 +55,13 @@ pub async fn inspect(engine: &Engine, name: &str, size: bool) -> Result<Inspect,
 
 fn describe(engine: &Engine, container: &Container) -> Inspect {
     let definition = &container.definition;
-    let (name, state, place, execs) = {
+    let (name, state, networks, place, execs) = {
         let live = container.live();
         let open = live.execs.values().filter(|exec| exec.progress().exit_code.is_none());
         (
             live.name.clone(),
             live.state.clone(),
+            live.networks.clone(),
             live.place.clone(),
             open.map(|exec| exec.id.clone()).collect::<Vec<_>>(),
         )
@@ -93,7 +94,7 @@ fn describe(engine: &Engine, container: &Container) -> Inspect {
         app_armor_profile: apparmor(engine, definition, &state),
         mounts: definition.mounts.iter().map(|point| point.shown.clone()).collect(),
         config: definition.config.clone(),
-        network_settings: view::settings(definition, place.as_deref(), state.pid()),
+        network_settings: Seen { definition, name: &name, networks, place }.settings(state.pid()),
         ..Inspect::default()
     }
 }

@@ -12,7 +12,8 @@ use crate::container::Container;
 use crate::container::state::State;
 use crate::container::status::status;
 use crate::filters::{FilterError, Filters, PortFilter};
-use crate::networking::view;
+use crate::networking::Attachments;
+use crate::networking::view::{self, Seen};
 use crate::ops::create::snapshot_key;
 use crate::registry::LookupError;
 use crate::upkeep::unless_left;
@@ -93,6 +94,7 @@ struct Candidate {
     container: Arc<Container>,
     name: String,
     state: State,
+    networks: Option<Arc<Attachments>>,
     place: Option<Arc<network::Place>>,
 }
 
@@ -190,7 +192,7 @@ impl Wanted {
         if !self.filters.has("network") {
             return true;
         }
-        let networks = view::networks(&candidate.container.definition, candidate.place.as_deref());
+        let networks = candidate.seen().networks();
         let known = |wanted: &str| {
             networks
                 .iter()
@@ -231,12 +233,18 @@ impl Candidate {
     fn new(container: Arc<Container>) -> Candidate {
         let live = container.live();
         let (name, state, place) = (live.name.clone(), live.state.clone(), live.place.clone());
+        let networks = live.networks.clone();
         drop(live);
-        Candidate { container, name, state, place }
+        Candidate { container, name, state, networks, place }
     }
 
     fn order(&self) -> (i64, &oci::ContainerId) {
         (self.container.definition.created_at_nanos, self.container.id())
+    }
+
+    fn seen(&self) -> Seen<'_> {
+        let (networks, place) = (self.networks.clone(), self.place.clone());
+        Seen { definition: &self.container.definition, name: &self.name, networks, place }
     }
 
     /// Those of a container that is not on the bridge are told of nowhere.
@@ -261,7 +269,7 @@ impl Candidate {
                 network_mode: host.network_mode.clone(),
                 annotations: host.annotations.clone(),
             },
-            network_settings: SummaryNetworks { networks: view::networks(definition, self.place.as_deref()) },
+            network_settings: SummaryNetworks { networks: self.seen().networks() },
             ports: self.ports(),
             mounts: definition.mounts.iter().map(told).collect(),
             ..Summary::default()

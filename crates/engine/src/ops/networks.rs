@@ -1,4 +1,5 @@
-//! `GET /networks` and what else can be said of the networks that are always there: `bridge`, `host` and `none`.
+//! `GET /networks` and what else can be said of networks: those that are always there, `bridge`, `host` and `none`, and
+//! those that users made. How these are made: `network_create`; how containers join and leave them: `network_connect`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +8,9 @@ use std::time::UNIX_EPOCH;
 use engine_api::disk_usage::NetworksPruned;
 use engine_api::network::{Ipam, IpamConfig, Member, Network};
 use errdefs::ErrorKind;
+use network::{DEFAULT, UserNetwork};
 use sha2::{Digest, Sha256};
+use tracing::warn;
 
 use crate::Engine;
 use crate::clock::{now_nanos, rfc3339};
@@ -25,6 +28,9 @@ pub enum NetworksError {
     /// It is always there.
     #[error("{0} is a pre-defined network and cannot be removed")]
     Predefined(String),
+    /// It cannot be removed.
+    #[error(transparent)]
+    Remove(#[from] network::RemoveError),
     /// The filters are wrong.
     #[error(transparent)]
     Filter(#[from] FilterError),
@@ -51,6 +57,7 @@ impl NetworksError {
         match self {
             NetworksError::NotFound(_) => ErrorKind::NotFound,
             NetworksError::Predefined(_) => ErrorKind::Forbidden,
+            NetworksError::Remove(err) => err.kind(),
             NetworksError::Filter(err) => err.kind(),
             NetworksError::Dangling | NetworksError::ManyTimes | NetworksError::Time(_) => ErrorKind::InvalidArgument,
             // dockerd does not mark it as the caller's mistake.
@@ -66,11 +73,12 @@ pub async fn list(engine: &Engine, filters: &Filters, detailed: bool) -> Result<
     if let Some(kind) = filters.get("type").find(|kind| !matches!(*kind, "custom" | "builtin")) {
         return Err(NetworksError::Type(kind.to_owned()));
     }
-    // One that is always there is never without use.
-    let dangling = filters.boolean("dangling").map_err(|_| NetworksError::Dangling)? == Some(true);
+    let dangling = filters.boolean("dangling").map_err(|_| NetworksError::Dangling)?;
     let wanted = |network: &Network| {
-        !dangling
-            && filters.exact("type", "builtin")
+        let predefined = is_predefined(&network.name);
+        // One that is always there is never without use.
+        dangling.is_none_or(|dangling| dangling != (predefined || !network.containers.is_empty()))
+            && filters.exact("type", if predefined { "builtin" } else { "custom" })
             && filters.exact("driver", &network.driver)
             && filters.exact("scope", &network.scope)
             && filters.pattern("name", &network.name)
@@ -96,57 +104,126 @@ pub async fn inspect(engine: &Engine, name: &str, scope: &str) -> Result<Network
     found.cloned().ok_or_else(|| NetworksError::NotFound(name.to_owned()))
 }
 
-/// Removes a network: of those that are there, none can be.
+/// Removes a network that nobody is on.
 pub async fn remove(engine: &Engine, name: &str) -> Result<(), NetworksError> {
     let network = inspect(engine, name, "").await?;
-    Err(NetworksError::Predefined(network.name))
-}
-
-/// Removes networks that nobody uses: those that are always there stay.
-pub fn prune(engine: &Engine, filters: &Filters) -> Result<NetworksPruned, NetworksError> {
-    check_prune(filters)?;
-    engine.events.networks_pruned();
-    Ok(NetworksPruned::default())
-}
-
-fn check_prune(filters: &Filters) -> Result<(), NetworksError> {
-    filters.check(&["label", "label!", "until"])?;
-    let given: Vec<&str> = filters.get("until").collect();
-    match given[..] {
-        [] => {}
-        [text] => {
-            time_query::parse_any(text, now_nanos()).map_err(|_| NetworksError::Time(text.to_owned()))?;
-        }
-        _ => return Err(NetworksError::ManyTimes),
+    if is_predefined(&network.name) {
+        return Err(NetworksError::Predefined(network.name));
     }
+    let endpoints: Vec<String> = network.containers.values().map(in_use).collect();
+    let (task, id) = (engine.clone(), network.id.clone());
+    let removed =
+        bridge::blocking(move || task.networking.bridge().map_or(Ok(()), |networks| networks.remove(&id))).await;
+    match removed {
+        Err(network::RemoveError::InUse { name, .. }) => {
+            return Err(network::RemoveError::InUse { name, endpoints }.into());
+        }
+        removed => removed?,
+    }
+    tell_network(engine, &network.id, &network.name, "destroy");
     Ok(())
 }
 
-/// Tells that a container joined a network or left it. One that shares another container's is on none.
+/// An endpoint as the refusal names it.
+fn in_use(member: &Member) -> String {
+    let id = member.endpoint_id.get(..12).unwrap_or(&member.endpoint_id);
+    format!("name:{:?} id:{id:?}", member.name)
+}
+
+/// Removes networks that nobody uses: those that are always there stay.
+pub async fn prune(engine: &Engine, filters: &Filters) -> Result<NetworksPruned, NetworksError> {
+    let until = check_prune(filters)?;
+    let mut removed = Vec::new();
+    for network in all(engine).await? {
+        let old_enough = || until.is_none_or(|until| created_before(&network, until));
+        let wanted = filters.labels("label", &network.labels)
+            && (!filters.has("label!") || !filters.labels("label!", &network.labels));
+        if is_predefined(&network.name) || !network.containers.is_empty() || !wanted || !old_enough() {
+            continue;
+        }
+        match remove(engine, &network.id).await {
+            Ok(()) => removed.push(network.name),
+            // Somebody joined it meanwhile.
+            Err(err) => warn!(network = network.name, err = errdefs::chain(&err), "a network was not pruned"),
+        }
+    }
+    engine.events.networks_pruned();
+    Ok(NetworksPruned { networks_deleted: (!removed.is_empty()).then_some(removed) })
+}
+
+fn created_before(network: &Network, until_nanos: i64) -> bool {
+    crate::clock::parse_rfc3339(&network.created).is_some_and(|created| created < until_nanos)
+}
+
+fn check_prune(filters: &Filters) -> Result<Option<i64>, NetworksError> {
+    filters.check(&["label", "label!", "until"])?;
+    let given: Vec<&str> = filters.get("until").collect();
+    match given[..] {
+        [] => Ok(None),
+        [text] => time_query::parse_any(text, now_nanos()).map_err(|_| NetworksError::Time(text.to_owned())),
+        _ => Err(NetworksError::ManyTimes),
+    }
+}
+
+/// Tells that a container joined its networks or left them. One that shares another container's is on none.
 pub(crate) fn tell(engine: &Engine, container: &Container, action: &str) {
-    let Some(name) = view::network_name(&container.definition) else { return };
+    let networks = container.live().networks.clone();
+    match networks {
+        None => view::network_name(&container.definition)
+            .into_iter()
+            .for_each(|name| tell_endpoint(engine, container, (name, ""), action)),
+        Some(networks) => networks
+            .iter()
+            .for_each(|(name, settings)| tell_endpoint(engine, container, (name, &settings.network_id), action)),
+    }
+}
+
+/// Tells that a container joined a network or left it; the network by name, and by its id if it is somebody's.
+pub(crate) fn tell_endpoint(engine: &Engine, container: &Container, (name, id): (&str, &str), action: &str) {
     let (id, driver) = match name {
         // Known to whoever has joined, without a look at the disk.
-        "bridge" => (engine.networking.bridge().and_then(|bridge| Some(bridge.network().ok()?.id)), "bridge"),
-        "none" => (Some(id(engine, name)), "null"),
-        name => (Some(id(engine, name)), name),
+        DEFAULT => (engine.networking.bridge().and_then(|bridge| Some(bridge.network().ok()?.id)), "bridge"),
+        "none" => (Some(own_id(engine, name)), "null"),
+        "host" => (Some(own_id(engine, name)), "host"),
+        _ => (Some(id.to_owned()), "bridge"),
     };
     let attributes =
         [("container", container.id().to_string()), ("name", name.to_owned()), ("type", driver.to_owned())];
     engine.events.network(&id.unwrap_or_default(), action, attributes);
 }
 
+/// Tells that a user's network was made or removed.
+pub(crate) fn tell_network(engine: &Engine, id: &str, name: &str, action: &str) {
+    engine.events.network(id, action, [("name", name.to_owned()), ("type", "bridge".to_owned())]);
+}
+
+/// The networks that are always there.
+pub(crate) const PREDEFINED: [&str; 3] = [DEFAULT, "host", "none"];
+
+fn is_predefined(name: &str) -> bool {
+    PREDEFINED.contains(&name)
+}
+
+/// The id of a network that is always there; empty for a bridge that is not. Blocks shortly.
+pub(crate) fn predefined_id(engine: &Engine, name: &str) -> String {
+    match name {
+        DEFAULT => engine.networking.bridge().and_then(|bridge| Some(bridge.network().ok()?.id)).unwrap_or_default(),
+        name => own_id(engine, name),
+    }
+}
+
 async fn all(engine: &Engine) -> Result<Vec<Network>, NetworksError> {
     let task = engine.clone();
-    let (bridge, created) = bridge::blocking(move || {
+    let (bridge, users, created) = bridge::blocking(move || {
         let bridge = task.networking.bridge().map(network::Networks::network).transpose();
-        bridge.map(|bridge| (bridge, created(&task))).map_err(NetworksError::Bridge)
+        let users = task.networking.bridge().map(network::Networks::user_networks).unwrap_or_default();
+        bridge.map(|bridge| (bridge, users, created(&task))).map_err(NetworksError::Bridge)
     })
     .await?;
     let containers = engine.containers.all();
     let plain = |name: &str, driver: &str| Network {
         name: name.to_owned(),
-        id: id(engine, name),
+        id: own_id(engine, name),
         created: created.clone(),
         scope: "local".to_owned(),
         driver: driver.to_owned(),
@@ -155,8 +232,33 @@ async fn all(engine: &Engine) -> Result<Vec<Network>, NetworksError> {
         containers: members(&containers, name),
         ..Network::default()
     };
+    let users = users.iter().map(|network| of_user(network, members(&containers, &network.id)));
     let bridge = bridge.map(|found| of_bridge(plain("bridge", "bridge"), &found));
-    Ok(bridge.into_iter().chain([plain("host", "host"), plain("none", "null")]).collect())
+    Ok(bridge.into_iter().chain([plain("host", "host"), plain("none", "null")]).chain(users).collect())
+}
+
+fn of_user(network: &UserNetwork, containers: BTreeMap<String, Member>) -> Network {
+    let range = IpamConfig {
+        subnet: network.subnet.to_string(),
+        ip_range: network.range.map(|range| range.to_string()).unwrap_or_default(),
+        gateway: if network.from_pools || network.gateway_wanted { network.gateway.to_string() } else { String::new() },
+        auxiliary_addresses: network.auxiliary.iter().map(|(name, one)| (name.clone(), one.to_string())).collect(),
+    };
+    Network {
+        name: network.name.clone(),
+        id: network.id.clone(),
+        created: rfc3339(network.created_at_nanos),
+        scope: network.scope.clone(),
+        driver: "bridge".to_owned(),
+        enable_ipv4: true,
+        ipam: Ipam { driver: "default".to_owned(), options: network.ipam_options.clone(), config: Some(vec![range]) },
+        internal: network.internal,
+        attachable: network.attachable,
+        containers,
+        options: network.options.clone(),
+        labels: network.labels.clone(),
+        ..Network::default()
+    }
 }
 
 fn of_bridge(plain: Network, found: &network::Network) -> Network {
@@ -168,7 +270,8 @@ fn of_bridge(plain: Network, found: &network::Network) -> Network {
         ("com.docker.network.bridge.name", found.bridge.clone()),
         ("com.docker.network.driver.mtu", found.mtu.to_string()),
     ];
-    let range = IpamConfig { subnet: found.subnet.to_string(), gateway: found.gateway.to_string() };
+    let range =
+        IpamConfig { subnet: found.subnet.to_string(), gateway: found.gateway.to_string(), ..IpamConfig::default() };
     Network {
         id: found.id.clone(),
         ipam: Ipam { config: Some(vec![range]), ..plain.ipam },
@@ -177,31 +280,31 @@ fn of_bridge(plain: Network, found: &network::Network) -> Network {
     }
 }
 
-/// Who runs on a network.
-fn members(containers: &[Arc<Container>], network: &str) -> BTreeMap<String, Member> {
-    let on_it = containers.iter().filter(|container| view::network_name(&container.definition) == Some(network));
+/// Who runs on a network: one that is always there, by name, or a user's, by id.
+pub(crate) fn members(containers: &[Arc<Container>], network: &str) -> BTreeMap<String, Member> {
     let member = |container: &Arc<Container>| {
         let live = container.live();
         live.state.is_running().then_some(())?;
-        let endpoint = view::networks(&container.definition, live.place.as_deref()).remove(network)?;
-        let address = match endpoint.ip_prefix_len {
-            0 => String::new(),
-            bits => format!("{}/{bits}", endpoint.ip_address),
-        };
-        let member = Member {
-            name: live.name.clone(),
-            endpoint_id: endpoint.endpoint_id,
-            mac_address: endpoint.mac_address,
-            ipv4_address: address,
-            ipv6_address: String::new(),
+        let endpoint = live.place.as_ref().and_then(|place| place.on(network));
+        let elsewhere = || network != DEFAULT && view::network_name(&container.definition) == Some(network);
+        let member = match endpoint {
+            Some(endpoint) => Member {
+                name: live.name.clone(),
+                endpoint_id: endpoint.endpoint_id.clone(),
+                mac_address: view::mac(endpoint),
+                ipv4_address: format!("{}/{}", endpoint.address, endpoint.prefix),
+                ipv6_address: String::new(),
+            },
+            None if live.networks.is_none() && elsewhere() => Member { name: live.name.clone(), ..Member::default() },
+            None => return None,
         };
         Some((container.id().to_string(), member))
     };
-    on_it.filter_map(member).collect()
+    containers.iter().filter_map(member).collect()
 }
 
 /// The id of a network that has no record: the same as long as the engine has its own.
-fn id(engine: &Engine, name: &str) -> String {
+fn own_id(engine: &Engine, name: &str) -> String {
     let hash = Sha256::digest(format!("{}/networks/{name}", engine.id));
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -221,9 +324,9 @@ mod tests {
     fn filters_of_a_prune_have_dockerds_words() {
         let pruned = |key: &str, values: &[&str]| {
             let values = values.iter().map(|value| (*value).to_owned()).collect();
-            check_prune(&Filters([(key.to_owned(), values)].into())).map_err(|err| err.to_string())
+            check_prune(&Filters([(key.to_owned(), values)].into())).map(drop).map_err(|err| err.to_string())
         };
-        assert_eq!(pruned("until", &["24h"]), Ok(()));
+        assert!(pruned("until", &["24h"]).is_ok());
         for (key, values, text) in [
             ("zz", &["x"][..], "invalid filter 'zz'"),
             ("until", &["x"], "failed to parse value as time or duration: \"x\""),

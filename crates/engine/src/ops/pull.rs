@@ -11,11 +11,11 @@ use registry_client::{Credentials, RegistryError, Resolved, Session, Wanted};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::Engine;
 use crate::ops::create::check_platform;
 use crate::ops::login::credentials;
 pub use crate::pulls::Stage;
 use crate::pulls::{Follower, Key, News};
+use crate::{AdmissionError, Engine, admission};
 
 /// The longest configuration that the store holds.
 const CONFIG_MAX: u64 = 4 * 1024 * 1024;
@@ -94,6 +94,9 @@ pub enum PullError {
     /// The registry does not give it.
     #[error(transparent)]
     Registry(Arc<RegistryError>),
+    /// The administrator's policy does not let it in, or cannot be followed.
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
     /// It cannot be stored.
     #[error(transparent)]
     Store(image::PullError),
@@ -111,6 +114,7 @@ impl PullError {
             PullError::Wanted(err) => err.kind(),
             PullError::Reserved { .. } => ErrorKind::Forbidden,
             PullError::Registry(err) => err.kind(),
+            PullError::Admission(err) => err.kind(),
             PullError::Store(err) => err.kind(),
             PullError::Shared(err) => err.kind(),
         }
@@ -125,6 +129,12 @@ impl From<RegistryError> for PullError {
 
 /// What the query means.
 pub fn plan(query: &PullQuery) -> Result<Plan, PullError> {
+    // dockerd takes what it cannot read for nothing, too.
+    plan_with(query, AuthConfig::from_header(&query.authorization))
+}
+
+/// The same with a login that is known already.
+pub(super) fn plan_with(query: &PullQuery, login: Option<AuthConfig>) -> Result<Plan, PullError> {
     let platform = Some(&query.platform[..]).filter(|text| !text.is_empty());
     let platform = platform.map(|text| engine_api::platform::parse(text).map(|told| (text, told))).transpose()?;
     let platform = platform.map(|(text, told)| Wanted::parse(text).map(|wanted| (wanted, told))).transpose()?;
@@ -139,8 +149,7 @@ pub fn plan(query: &PullQuery) -> Result<Plan, PullError> {
     if reference.familiar_name() == "scratch" {
         return Err(PullError::Reserved { name: reference.familiar_name() });
     }
-    // dockerd takes what it cannot read for nothing, too.
-    let credentials = AuthConfig::from_header(&query.authorization).map(credentials).unwrap_or_default();
+    let credentials = login.map(credentials).unwrap_or_default();
     Ok(Plan { reference, platform, credentials })
 }
 
@@ -205,7 +214,7 @@ impl Client {
         let familiar = reference.familiar();
         let status = if newer { "Downloaded newer image for" } else { "Image is up to date for" };
         self.tell(PullStep::Said(format!("Status: {status} {familiar}"))).await;
-        self.tell_event(&reference);
+        tell_event(&self.engine, &reference, "pull");
         if let Some(told) = told
             && let Ok(image) = self.engine.images.resolve(&reference.to_string())
             && let Err(err) = check_platform(Some(&told), &reference.to_string(), &image)
@@ -214,15 +223,6 @@ impl Client {
             self.tell(PullStep::Said(format!("WARNING: {err}"))).await;
         }
         Ok(())
-    }
-
-    /// As dockerd's: the name is the event's subject.
-    fn tell_event(&self, reference: &Reference) {
-        let image = self.engine.images.resolve(&reference.to_string());
-        let labels = image.ok().and_then(|image| image.config.config.labels.clone());
-        let mut attributes: BTreeMap<String, String> = labels.unwrap_or_default();
-        attributes.insert("name".to_owned(), reference.familiar_name());
-        self.engine.events.image(&reference.familiar(), "pull", attributes);
     }
 
     /// Pulls one tag or digest; answers whether the name means another image now.
@@ -237,6 +237,7 @@ impl Client {
             self.tell(PullStep::About { id, status: format!("Pulling from {}", name.path()) }).await;
         }
         let resolved = resolved?;
+        admission::image(&self.engine, session, name, &resolved).await?;
         // As dockerd, which looks only where it has layers to fetch.
         if wanted.os() != "linux" && self.engine.images.get(&resolved.manifest.config.digest).is_none() {
             return Err(PullError::System);
@@ -301,6 +302,15 @@ impl Client {
         }
         Ok(session.config(&resolved.manifest).await?)
     }
+}
+
+/// As dockerd's: the name is the event's subject.
+pub(super) fn tell_event(engine: &Engine, reference: &Reference, action: &str) {
+    let image = engine.images.resolve(&reference.to_string());
+    let labels = image.ok().and_then(|image| image.config.config.labels.clone());
+    let mut attributes: BTreeMap<String, String> = labels.unwrap_or_default();
+    attributes.insert("name".to_owned(), reference.familiar_name());
+    engine.events.image(&reference.familiar(), action, attributes);
 }
 
 /// The name itself, or one for each tag of the repository.

@@ -109,7 +109,9 @@ impl RemoveError {
 pub async fn remove(engine: &Engine, name: &str, options: RemoveOptions) -> Result<(), RemoveError> {
     let container = engine.containers.find(name)?;
     if options.link {
-        return if links::remove(engine, name) { Ok(()) } else { Err(RemoveError::DefaultLink) };
+        let (task, link) = (engine.clone(), name.to_owned());
+        let removed = bridge::blocking(move || links::remove(&task, &link)).await;
+        return if removed { Ok(()) } else { Err(RemoveError::DefaultLink) };
     }
     let (engine, name) = (engine.clone(), name.to_owned());
     engine.clone().detached(async move { remove_container(&engine, &container, &name, options).await }).await

@@ -5,6 +5,7 @@ use oci::ContainerId;
 
 use crate::Engine;
 use crate::container::name;
+use crate::networking::resolver;
 use crate::registry::LookupError;
 
 /// Why [`rename`] failed. The texts are dockerd's.
@@ -92,6 +93,7 @@ async fn rename_container(
         return Err(RenameError::Record(err));
     }
     engine.containers.release(&old, id);
+    resolver::announce(engine, container);
     engine.events.container(container, "rename", [("oldName", format!("/{old}"))]);
     Ok(())
 }

@@ -39,8 +39,10 @@ pub async fn info(engine: &Engine) -> Info {
     let machine = machine(facts);
     let mut warnings = config.api_warnings.clone();
     warnings.extend(warnings::of_machine(&machine));
-    let (security_options, unusual) = security_options(facts, config, &settings.cgroupns_mode);
+    let (mut security_options, unusual) = security_options(facts, config, &settings.cgroupns_mode);
     warnings.extend(unusual);
+    let trust = settings.trust.iter().map(|trust| format!("name=trust,profile={}", trust.path.display()));
+    security_options.extend(trust);
     Info {
         id: engine.id.clone(),
         containers: count(containers.len()),

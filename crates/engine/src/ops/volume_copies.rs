@@ -119,9 +119,14 @@ impl Users {
 }
 
 /// Copies a volume's files as they are at one moment.
-fn copy<'a>(engine: &'a Engine, users: &Users, name: &str) -> Result<volume::Staged<'a>, VolumeCopyError> {
+fn copy<'a>(
+    engine: &'a Engine,
+    users: &Users,
+    name: &str,
+    copy: fn(&'a volume::Volumes, &str) -> Result<volume::Staged<'a>, DuplicateError>,
+) -> Result<volume::Staged<'a>, VolumeCopyError> {
     let still = users.hold(engine)?;
-    let copied = volume::copy(&engine.volumes, name);
+    let copied = copy(&engine.volumes, name);
     drop(still);
     Ok(copied?)
 }
@@ -170,7 +175,7 @@ fn write(
     told: oneshot::Sender<Result<(), VolumeCopyError>>,
     out: impl Finish,
 ) {
-    let staged = copy(engine, &users, name);
+    let staged = copy(engine, &users, name, volume::copy);
     // From here on nobody waits for the client.
     drop(users);
     let opened = staged.and_then(|staged| Ok((open(&staged, name)?, staged)));
@@ -249,12 +254,15 @@ pub async fn clone(engine: &Engine, name: &str, new_name: &str) -> Result<WireVo
     let (source, wanted) = (name.to_owned(), Wanted { name: new_name.to_owned(), ..Wanted::default() });
     let made = with_users(engine, name, move |engine, users| {
         volume::check_new(&engine.volumes, &wanted)?;
-        let labels = engine.volumes.get(&source).map_err(DuplicateError::from)?.volume.labels.clone();
-        let labels = labels.map(|mut labels| {
+        let source_volume = engine.volumes.get(&source).map_err(DuplicateError::from)?.volume;
+        let labels = source_volume.labels.clone().map(|mut labels| {
             labels.remove(volume::ANONYMOUS_LABEL);
             labels
         });
-        Ok(copy(engine, users, &source)?.publish(&Wanted { labels, ..wanted })?)
+        // A copy of a mount is a directory; that of a limited directory has the same limit.
+        let options = source_volume.options.clone().filter(|_| source_volume.limit().is_some());
+        let copied = copy(engine, users, &source, volume::copy_limited)?;
+        Ok(copied.publish(&Wanted { labels, options, ..wanted })?)
     });
     publish(engine, made.await)
 }
@@ -274,7 +282,7 @@ pub async fn snapshot(engine: &Engine, name: &str, snapshot: &str) -> Result<Vol
         volume::refuse_mount(&listed.volume)?;
         let snapshot = if snapshot.is_empty() { now_as_name() } else { snapshot };
         volume::check_snapshot(&engine.volumes, &volume, &snapshot)?;
-        let kept = copy(engine, users, &volume)?.keep(&volume, &snapshot)?;
+        let kept = copy(engine, users, &volume, volume::copy)?.keep(&volume, &snapshot)?;
         engine.events.volume(&volume, "snapshot", [("snapshot", kept.name.clone())]);
         Ok(wire_snapshot(&kept))
     })

@@ -10,6 +10,7 @@ use errdefs::ErrorKind;
 use oci::ContainerId;
 use shim_api::frame::{Decoder, encode};
 use shim_api::{Answer, Call, Failure, Message, Request};
+use sys::socket::Received;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
@@ -39,6 +40,8 @@ pub struct Link {
 #[derive(Default)]
 struct Waiting {
     next: u64,
+    /// Descriptors that came with answers whose askers have not fetched them yet.
+    descriptors: Vec<OwnedFd>,
     askers: HashMap<u64, oneshot::Sender<Outcome>>,
     closed: bool,
 }
@@ -62,6 +65,9 @@ pub enum CallError {
     /// The shim did not answer in time.
     #[error("the container's shim does not answer")]
     Timeout,
+    /// What it lends came without descriptors.
+    #[error("the daemon has no descriptors left for what the container's shim lends")]
+    Cut,
     /// The frame could not be sent.
     #[error("send to the container's shim")]
     Send(#[source] io::Error),
@@ -72,7 +78,7 @@ impl CallError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             CallError::Refused(failure) => failure.kind,
-            CallError::Closed | CallError::Timeout | CallError::Send(_) => ErrorKind::Internal,
+            CallError::Closed | CallError::Timeout | CallError::Cut | CallError::Send(_) => ErrorKind::Internal,
         }
     }
 }
@@ -96,6 +102,21 @@ impl Link {
         let mut answers = self.send(vec![(call, descriptors)]).await?;
         let answer = answers.pop().expect("one call gives one answer");
         Link::answer(answer, ANSWER_TIMEOUT).await
+    }
+
+    /// Asks for copies of what the shim keeps to lend it. One caller at a time; the shim speaks version 8.
+    pub async fn lend(&self) -> Result<Vec<OwnedFd>, CallError> {
+        match self.call(Call::Lend, vec![]).await? {
+            Answer::Lent { descriptors } => {
+                let mut arrived = std::mem::take(&mut lock(&self.waiting).descriptors);
+                if arrived.len() < descriptors as usize {
+                    return Err(CallError::Cut);
+                }
+                arrived.truncate(descriptors as usize);
+                Ok(arrived)
+            }
+            _ => Err(CallError::Closed),
+        }
     }
 
     /// Waits for an answer to [`Link::send`].
@@ -185,14 +206,25 @@ impl Reader {
         let mut buffer = [0; READ_BYTES];
         loop {
             self.socket.readable().await?;
-            let count = match self.socket.try_read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(count) => count,
+            let mut descriptors = Vec::new();
+            let receive = || sys::socket::receive_cut(self.socket.as_fd(), &mut buffer, &mut descriptors);
+            let received = match self.socket.try_io(Interest::READABLE, receive) {
+                Ok(Received { bytes: 0, .. }) => return Ok(()),
+                Ok(received) => received,
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(err) if err.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
                 Err(err) => return Err(err.into()),
             };
-            decoder.push(&buffer[..count]);
+            decoder.push(&buffer[..received.bytes]);
+            if received.cut {
+                // The process has no room for more. Some of them are as good as none: only this loan fails.
+                descriptors.clear();
+            }
+            if received.cut || !descriptors.is_empty() {
+                let mut waiting = lock(&link.waiting);
+                // Whoever asked before and did not wait for the answer left some: they are of no use to anybody.
+                waiting.descriptors = descriptors;
+            }
             while let Some(message) = decoder.next_message::<Message>()? {
                 self.deliver(link, message);
             }

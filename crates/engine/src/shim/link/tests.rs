@@ -2,6 +2,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdStream;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shim_api::{Fact, RunState};
 
 use super::*;
@@ -99,4 +100,41 @@ async fn rubbish_closes_the_connection() {
     socket.write_all(b"\x01\0\0\0{").unwrap();
     let err = link.call(Call::State, vec![]).await.unwrap_err();
     assert!(matches!(err, CallError::Closed), "{err:?}");
+}
+
+/// The shim's half: answers each of `count` requests, loans with two descriptors.
+fn lender(mut socket: StdStream, count: usize) {
+    let (mut decoder, mut buffer) = (Decoder::default(), [0; 1000]);
+    for _ in 0..count {
+        let request: Request = loop {
+            if let Some(request) = decoder.next_message().unwrap() {
+                break request;
+            }
+            let read = socket.read(&mut buffer).unwrap();
+            assert_ne!(read, 0, "the connection is closed");
+            decoder.push(&buffer[..read]);
+        };
+        let (result, descriptors) = match request.call {
+            Call::Lend => (Ok(Answer::Lent { descriptors: 2 }), vec![socket.as_fd(); 2]),
+            _ => (Ok(Answer::Done), vec![]),
+        };
+        let frame = encode(&Message::Reply { seq: request.seq, result });
+        assert_eq!(sys::socket::send(socket.as_fd(), &frame, &descriptors).unwrap(), frame.len());
+    }
+}
+
+#[tokio::test]
+async fn without_descriptors_left_a_loan_fails_and_the_connection_stays() {
+    let (link, socket, _observations) = connect();
+    let served = std::thread::spawn(|| lender(socket, 4));
+    assert_eq!(link.lend().await.unwrap().len(), 2);
+    let usual = getrlimit(Resource::Nofile);
+    // What is open stays so; nothing more is opened.
+    setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..usual }).unwrap();
+    let refused = link.lend().await.map(|lent| lent.len());
+    assert!(matches!(refused, Err(CallError::Cut)), "{refused:?}");
+    assert_eq!(link.call(Call::State, vec![]).await.unwrap(), Answer::Done);
+    setrlimit(Resource::Nofile, usual).unwrap();
+    assert_eq!(link.lend().await.unwrap().len(), 2);
+    served.join().unwrap();
 }

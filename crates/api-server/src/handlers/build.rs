@@ -1,0 +1,204 @@
+//! Images of Dockerfiles.
+
+mod tail;
+
+use std::collections::BTreeMap;
+
+use engine::ops::build::{self, BuildError, BuildLine, BuildOptions, Building};
+use engine_api::auth::AuthConfig;
+use engine_api::exec::ExecCreate;
+use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
+use engine_api::json::DecodeError;
+use errdefs::ErrorKind;
+use http::StatusCode;
+use serde::de::DeserializeOwned;
+
+use self::tail::Tail;
+use crate::handlers::progress::Line;
+use crate::handlers::pull;
+use crate::query::Query;
+use crate::request::{Call, RequestBody};
+use crate::response::{self, Answer, Sink};
+use crate::status::Failure;
+use crate::upload::{self, feed};
+
+/// Logins by registry (moby api/types/registry, `X-Registry-Config`).
+const LOGINS: &str = "x-registry-config";
+
+/// `POST /build`.
+pub(crate) async fn build(mut call: Call) -> Result<Answer, Failure> {
+    check(&call.query)?;
+    let mut options = options(&call)?;
+    let logins = call.headers.get(LOGINS).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    options.logins = AuthConfig::all_from_header(logins);
+    let quiet = call.query.flag("q");
+    let names_images = !call.version.before(30);
+    let first = call.body.chunk().await?;
+    let (upload, archive) = upload::channel();
+    let body = std::mem::replace(&mut call.body, RequestBody::Whole(Default::default()));
+    let mut building = build::start(&call.engine, options, archive)?;
+    // Ends with the body, or when nobody reads it any more.
+    tokio::spawn(feed(first, body, upload));
+    // What fails before there is anything to tell has a status of its own.
+    let Some(first) = building.next().await.transpose()? else {
+        return Ok(response::empty(StatusCode::OK));
+    };
+    Ok(call.stream("application/json", async move |sink| match quiet {
+        true => tell_outcome(building, first, sink).await,
+        false => tell_all(building, first, names_images, sink).await,
+    }))
+}
+
+async fn tell_all(mut building: Building, first: BuildLine, names_images: bool, sink: Sink) {
+    let mut next = Some(Ok(first));
+    while let Some(line) = next {
+        let told = match line {
+            Ok(BuildLine::Image(_)) if !names_images => Ok(()),
+            line => sink.line(&line.map_or_else(|err| failed(&err), told)).await,
+        };
+        // Dropped with us, the build ends when its client has gone.
+        if told.is_err() {
+            return;
+        }
+        next = building.next().await;
+    }
+}
+
+/// The image's id alone; the last of what was told only where it fails.
+async fn tell_outcome(mut building: Building, first: BuildLine, sink: Sink) {
+    let mut tail = Tail::default();
+    tail.push(first);
+    while let Some(line) = building.next().await {
+        match line {
+            Ok(line) => tail.push(line),
+            Err(err) => {
+                for line in tail.lines().chain([failed(&err)]) {
+                    if sink.line(&line).await.is_err() {
+                        return;
+                    }
+                }
+                return;
+            }
+        }
+    }
+    let image = building.image.take().unwrap_or_default();
+    // A client that has gone needs no answer.
+    let _ = sink.line(&Line::Text { stream: format!("{image}\n") }).await;
+}
+
+fn told(line: BuildLine) -> Line {
+    match line {
+        BuildLine::Text(stream) => Line::Text { stream },
+        BuildLine::Image(id) => Line::made(id),
+        BuildLine::Pull(step) => pull::line(step),
+    }
+}
+
+fn failed(err: &BuildError) -> Line {
+    Line::failed_with(err.code(), errdefs::chain(err))
+}
+
+/// Refuses what is not there.
+fn check(query: &Query) -> Result<(), Failure> {
+    if query.given("securityopt").is_some() {
+        return Err(Failure::invalid("security options are not supported on linux"));
+    }
+    if query.flag("squash") {
+        return Err(Failure::invalid("squash is only supported with experimental mode"));
+    }
+    match query.text("version") {
+        "" | "1" => {}
+        "2" => return Err(not_yet("building with BuildKit's protocol")),
+        other => return Err(Failure::invalid(format!("invalid version {other:?}"))),
+    }
+    if query.given("outputs").is_some() {
+        return Err(not_yet("another output of a build than an image"));
+    }
+    match query.text("remote") {
+        "" => Ok(()),
+        "client-session" => Err(Failure::invalid(
+            "experimental session with v1 builder is no longer supported, use builder version v2 (BuildKit) instead",
+        )),
+        url if url.contains("://") || url.starts_with("git@") || url.starts_with("github.com/") => {
+            Err(not_yet("a build context of a URL"))
+        }
+        other => {
+            let sentence = format!("remoteURL ({other}) could not be recognized as URL");
+            Err(Failure::new(ErrorKind::Internal, sentence))
+        }
+    }
+}
+
+fn not_yet(what: &str) -> Failure {
+    Failure::new(ErrorKind::NotImplemented, format!("{what} is not supported yet"))
+}
+
+fn options(call: &Call) -> Result<BuildOptions, Failure> {
+    let query = &call.query;
+    let force_remove = query.flag("forcerm");
+    Ok(BuildOptions {
+        names: query.all("t").into_iter().filter(|name| !name.is_empty()).collect(),
+        dockerfile: query.text("dockerfile").to_owned(),
+        arguments: json::<BTreeMap<String, Option<String>>>(query, "buildargs", "error reading build args")?,
+        labels: json(query, "labels", "error reading labels")?,
+        target: query.text("target").to_owned(),
+        // Until 1.32 dockerd did not know it, and no client sends it.
+        platform: query.text("platform").to_owned(),
+        no_cache: query.flag("nocache"),
+        pull: query.flag("pull"),
+        remove: force_remove || query.given("rm").is_none() || query.flag("rm"),
+        force_remove,
+        cache_from: json(query, "cachefrom", "error reading cache-from")?,
+        host: host(query)?,
+        logins: BTreeMap::new(),
+    })
+}
+
+/// How commands are run.
+fn host(query: &Query) -> Result<HostConfig, Failure> {
+    let number = |name: &str| query.text(name).parse::<i64>().unwrap_or(0);
+    let ulimits: Vec<Ulimit> = json(query, "ulimits", "error reading ulimit settings")?;
+    let shm_size = match query.given("shmsize") {
+        None => 0,
+        Some(text) => {
+            crate::query::decimal(text).map_err(|cause| crate::query::not_a_number("ParseInt", text, cause))?
+        }
+    };
+    let isolation = query.text("isolation");
+    if !matches!(isolation.to_lowercase().as_str(), "" | "default") {
+        return Err(Failure::invalid(format!("unsupported isolation: {isolation:?}")));
+    }
+    let network = query.text("networkmode");
+    Ok(HostConfig {
+        log_config: LogConfig { kind: "none".to_owned(), ..LogConfig::default() },
+        network_mode: if network.is_empty() { "default".to_owned() } else { network.to_owned() },
+        extra_hosts: Some(query.all("extrahosts")).filter(|hosts| !hosts.is_empty()),
+        shm_size,
+        cpu_shares: number("cpushares"),
+        cpu_period: number("cpuperiod"),
+        cpu_quota: number("cpuquota"),
+        cpuset_cpus: query.text("cpusetcpus").to_owned(),
+        cpuset_mems: query.text("cpusetmems").to_owned(),
+        memory: number("memory"),
+        memory_swap: number("memswap"),
+        cgroup_parent: query.text("cgroupparent").to_owned(),
+        ulimits: Some(ulimits).filter(|ulimits| !ulimits.is_empty()),
+        ..HostConfig::default()
+    })
+}
+
+/// A parameter in JSON; null is nothing, as Go reads it.
+fn json<T: DeserializeOwned + Default>(query: &Query, name: &str, what: &str) -> Result<T, Failure> {
+    let Some(text) = query.given(name) else { return Ok(T::default()) };
+    let value: Option<T> =
+        serde_json::from_str(text).map_err(|_| Failure::invalid(format!("{what}: {}", go_error(text))))?;
+    Ok(value.unwrap_or_default())
+}
+
+/// What Go says of a text that is no JSON, or not what is wanted.
+fn go_error(text: &str) -> String {
+    match engine_api::json::decode::<ExecCreate>(text.as_bytes()) {
+        Err(DecodeError::Syntax(err)) => err.to_string(),
+        _ => "it has another type than what is wanted".to_owned(),
+    }
+}

@@ -1,0 +1,257 @@
+//! What a request for a network comes to, and what is refused of it, in dockerd's words. Pure.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use container_spec::validate::listed;
+use engine_api::network::{Ipam, IpamConfig, NetworkCreate};
+use errdefs::ErrorKind;
+use network::{Subnet, UserNetworkRequest};
+
+/// Why a request for a network is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// It has no name.
+    #[error("invalid name: name is empty")]
+    NoName,
+    /// The name is that of a network that is always there.
+    #[error("operation is not permitted on predefined {0} network ")]
+    Predefined(String),
+    /// There is one of its kind, and never another one.
+    #[error("only one instance of \"{0}\" network is allowed")]
+    OnlyOne(String),
+    /// No driver of this name.
+    #[error("plugin {0:?} not found")]
+    Driver(String),
+    /// It takes a cluster.
+    #[error(
+        "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to \
+         swarm and try again."
+    )]
+    NotInSwarm,
+    /// Likewise.
+    #[error("cannot create a swarm scoped network when swarm is not active")]
+    SwarmScope,
+    /// Likewise.
+    #[error("Ingress network can only be global scope network")]
+    Ingress,
+    /// It would have no addresses at all.
+    #[error("IPv4 or IPv6 must be enabled")]
+    NoFamily,
+    /// Its addresses do not go together.
+    #[error("invalid network config:\n{}", listed(.0))]
+    Addresses(Vec<String>),
+    /// A bridge has one range of addresses.
+    #[error("bridge driver doesn't support multiple subnets")]
+    ManySubnets,
+    /// Longshore does not do this.
+    #[error("{0} is not supported by Longshore yet")]
+    NotOffered(String),
+}
+
+impl RequestError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            RequestError::NoName | RequestError::NoFamily | RequestError::Addresses(_) => ErrorKind::InvalidArgument,
+            RequestError::Driver(_) => ErrorKind::NotFound,
+            RequestError::NotOffered(_) => ErrorKind::NotImplemented,
+            RequestError::Predefined(_)
+            | RequestError::OnlyOne(_)
+            | RequestError::NotInSwarm
+            | RequestError::SwarmScope
+            | RequestError::Ingress
+            | RequestError::ManySubnets => ErrorKind::Forbidden,
+        }
+    }
+}
+
+/// Reads a request.
+pub(crate) fn plan(request: NetworkCreate) -> Result<UserNetworkRequest, RequestError> {
+    refuse(&request)?;
+    let ipam = request.ipam.unwrap_or_default();
+    let ranges = ipam.config.as_deref().unwrap_or_default();
+    let faults: Vec<String> = ranges.iter().flat_map(faults).collect();
+    if !faults.is_empty() {
+        return Err(RequestError::Addresses(faults));
+    }
+    if ranges.len() > 1 {
+        return Err(RequestError::ManySubnets);
+    }
+    let range = ranges.first().cloned().unwrap_or_default();
+    let address = |(name, text): (String, String)| Some((name, text.parse::<Ipv4Addr>().ok()?));
+    Ok(UserNetworkRequest {
+        name: request.name,
+        scope: request.scope,
+        subnet: range.subnet.parse().ok(),
+        gateway: range.gateway.parse().ok(),
+        range: range.ip_range.parse().ok(),
+        auxiliary: range.auxiliary_addresses.into_iter().filter_map(address).collect::<BTreeMap<_, _>>(),
+        ipam_options: ipam.options,
+        internal: request.internal,
+        attachable: request.attachable,
+        options: request.options,
+        labels: request.labels,
+    })
+}
+
+/// What is refused as a whole, in dockerd's order.
+fn refuse(request: &NetworkCreate) -> Result<(), RequestError> {
+    let not_offered = |what: &str| Err(RequestError::NotOffered(what.to_owned()));
+    if request.name.trim().is_empty() {
+        return Err(RequestError::NoName);
+    }
+    if matches!(request.name.as_str(), "bridge" | "host" | "none" | "default") {
+        return Err(RequestError::Predefined(request.name.clone()));
+    }
+    if request.ingress {
+        return Err(RequestError::Ingress);
+    }
+    if request.scope == "swarm" {
+        return Err(RequestError::SwarmScope);
+    }
+    match request.driver.as_str() {
+        "" | "default" | "bridge" => {}
+        "host" | "null" => return Err(RequestError::OnlyOne(request.driver.clone())),
+        "overlay" => return Err(RequestError::NotInSwarm),
+        driver @ ("macvlan" | "ipvlan") => return not_offered(&format!("network driver {driver}")),
+        driver => return Err(RequestError::Driver(driver.to_owned())),
+    }
+    if request.config_only {
+        return not_offered("a network that is only a configuration (--config-only)");
+    }
+    if request.config_from.as_ref().is_some_and(|from| !from.network.is_empty()) {
+        return not_offered("a network's configuration from another one (--config-from)");
+    }
+    let ipv6 = request.enable_ipv6 == Some(true);
+    if request.enable_ipv4 == Some(false) && !ipv6 {
+        return Err(RequestError::NoFamily);
+    }
+    let ipam = request.ipam.as_ref();
+    let is_ipv6 = |range: &IpamConfig| range.subnet.contains(':');
+    if ipv6 || ipam.is_some_and(|ipam| ipam.config.iter().flatten().any(is_ipv6)) {
+        return not_offered("IPv6 in networks (--ipv6)");
+    }
+    match ipam {
+        Some(Ipam { driver, .. }) if !matches!(driver.as_str(), "" | "default") => {
+            Err(RequestError::Driver(driver.clone()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What is wrong with a range of addresses.
+fn faults(range: &IpamConfig) -> Vec<String> {
+    let Ok(subnet) = range.subnet.parse::<Subnet>() else {
+        return vec![format!("invalid subnet {}: invalid CIDR block notation", range.subnet)];
+    };
+    if subnet.network() != subnet {
+        return vec![format!("invalid subnet {subnet}: it should be {}", subnet.network())];
+    }
+    let mut faults = Vec::new();
+    if !range.ip_range.is_empty() {
+        faults.extend(range_fault(&range.ip_range, subnet));
+    }
+    if !range.gateway.is_empty() {
+        let what = format!("gateway {}", range.gateway);
+        faults.extend(address_fault(&what, &range.gateway, subnet));
+    }
+    for (name, address) in &range.auxiliary_addresses {
+        faults.extend(address_fault(&format!("auxiliary address {name}"), address, subnet));
+    }
+    faults
+}
+
+fn range_fault(text: &str, subnet: Subnet) -> Option<String> {
+    let Ok(range) = text.parse::<Subnet>() else {
+        return Some(format!("invalid ip-range {text}: invalid CIDR block notation"));
+    };
+    if range.prefix < subnet.prefix {
+        return Some(format!("invalid ip-range {text}: CIDR block is bigger than its parent subnet {subnet}"));
+    }
+    if range.network() != range {
+        return Some(format!("invalid ip-range {text}: it should be {}", range.network()));
+    }
+    (!subnet.contains(range.address))
+        .then(|| format!("invalid ip-range {text}: parent subnet {subnet} doesn't contain ip-range"))
+}
+
+fn address_fault(what: &str, text: &str, subnet: Subnet) -> Option<String> {
+    match text.parse::<Ipv4Addr>() {
+        Err(_) => Some(format!("invalid {what}: invalid address")),
+        Ok(address) if !subnet.contains(address) => {
+            Some(format!("invalid {what}: parent subnet {subnet} doesn't contain this address"))
+        }
+        Ok(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(body: &str) -> String {
+        let body = body.replace('\'', "\"");
+        match plan(serde_json::from_str(&body).unwrap()) {
+            Ok(request) => format!("{:?}", request.subnet.map(|subnet| subnet.to_string())),
+            Err(err) => err.to_string(),
+        }
+    }
+
+    #[test]
+    fn requests_are_refused_in_dockerds_words() {
+        for (body, text) in [
+            ("{}", "invalid name: name is empty"),
+            ("{'Name':'host'}", "operation is not permitted on predefined host network "),
+            ("{'Name':'n','Driver':'nosuch'}", "plugin \"nosuch\" not found"),
+            ("{'Name':'n','Driver':'null'}", "only one instance of \"null\" network is allowed"),
+            ("{'Name':'n','Scope':'swarm'}", "cannot create a swarm scoped network when swarm is not active"),
+            ("{'Name':'n','Ingress':true}", "Ingress network can only be global scope network"),
+            ("{'Name':'n','EnableIPv4':false}", "IPv4 or IPv6 must be enabled"),
+            ("{'Name':'n','IPAM':{'Driver':'zz'}}", "plugin \"zz\" not found"),
+            ("{'Name':'n','Driver':'macvlan'}", "network driver macvlan is not supported by Longshore yet"),
+            ("{'Name':'n','EnableIPv6':true}", "IPv6 in networks (--ipv6) is not supported by Longshore yet"),
+            ("{'Name':'n','IPAM':{'Config':null,'Options':null}}", "None"),
+        ] {
+            assert_eq!(told(body), text, "{body}");
+        }
+    }
+
+    #[test]
+    fn ranges_that_do_not_go_together_are_all_named() {
+        for (range, text) in [
+            ("'Subnet':'10.9.0.0/16','IPRange':'10.9.4.0/24','Gateway':'10.9.0.9'", "Some(\"10.9.0.0/16\")"),
+            ("'Subnet':'10.9.0.1/16'", "invalid subnet 10.9.0.1/16: it should be 10.9.0.0/16"),
+            ("'Subnet':'zz'", "invalid subnet zz: invalid CIDR block notation"),
+            ("'Gateway':'10.9.0.1'", "invalid subnet : invalid CIDR block notation"),
+            (
+                "'Subnet':'10.9.0.0/16','Gateway':'10.8.0.1'",
+                "invalid gateway 10.8.0.1: parent subnet 10.9.0.0/16 doesn't contain this address",
+            ),
+            ("'Subnet':'10.9.0.0/16','Gateway':'x'", "invalid gateway x: invalid address"),
+            (
+                "'Subnet':'10.9.0.0/16','IPRange':'10.8.0.0/24'",
+                "invalid ip-range 10.8.0.0/24: parent subnet 10.9.0.0/16 doesn't contain ip-range",
+            ),
+            (
+                "'Subnet':'10.9.0.0/16','IPRange':'10.9.4.3/24'",
+                "invalid ip-range 10.9.4.3/24: it should be 10.9.4.0/24",
+            ),
+            (
+                "'Subnet':'10.9.0.0/16','IPRange':'10.0.0.0/8'",
+                "invalid ip-range 10.0.0.0/8: CIDR block is bigger than its parent subnet 10.9.0.0/16",
+            ),
+            (
+                "'Subnet':'10.9.0.0/16','AuxiliaryAddresses':{'r':'10.8.0.4'}",
+                "invalid auxiliary address r: parent subnet 10.9.0.0/16 doesn't contain this address",
+            ),
+            (
+                "'Subnet':'10.9.0.0/16','Gateway':'x','AuxiliaryAddresses':{'r':'y'}",
+                "* invalid gateway x: invalid address\n* invalid auxiliary address r: invalid address",
+            ),
+        ] {
+            let told = told(&format!("{{'Name':'n','IPAM':{{'Config':[{{{range}}}]}}}}"));
+            assert_eq!(told.strip_prefix("invalid network config:\n").unwrap_or(&told), text, "{range}");
+        }
+    }
+}

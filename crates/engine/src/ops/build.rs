@@ -1,0 +1,274 @@
+//! `POST /build`: an image of a Dockerfile and a context.
+//!
+//! ```text
+//! context --receive--> Tree, Dockerfile --builder::plan--> stages --solve--> for each step
+//!                                                           known by its key: the image that it came to
+//!                                                           else: run or copy, then record the image
+//! ```
+//! As with dockerd's own builder each step is an image, the child of the one before; who asks for a list of all sees them,
+//! and they go with the image whose last name goes. What is told is what dockerd tells, but that nothing is said to be run
+//! where nothing is.
+
+mod cache;
+mod copy;
+mod receive;
+mod run;
+mod solve;
+mod sources;
+mod tree;
+mod work;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use engine_api::host_config::HostConfig;
+use errdefs::ErrorKind;
+use oci::{Reference, ReferenceError};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::Engine;
+use crate::ops::attach::AttachError;
+use crate::ops::commit::CommitError;
+use crate::ops::create::CreateError;
+use crate::ops::images::ImageError;
+use crate::ops::pull::{PullError, PullStep};
+use crate::ops::start::StartError;
+use crate::ops::wait::WaitError;
+pub(crate) use cache::{Remembered, forget, remembered};
+pub use copy::{CopyError, OwnerError};
+pub use receive::ContextError;
+pub(crate) use receive::discard_left_over;
+pub(crate) use run::remove_left_over;
+pub use sources::SourceError;
+pub use work::WorkError;
+
+/// How many lines may wait for a client.
+const LINES: usize = 16;
+
+/// What is built, and how.
+#[derive(Clone, Debug, Default)]
+pub struct BuildOptions {
+    /// The names of the image.
+    pub names: Vec<String>,
+    /// Where the Dockerfile is in the context; empty for the usual place.
+    pub dockerfile: String,
+    /// Build arguments; without a value only their name was given.
+    pub arguments: BTreeMap<String, Option<String>>,
+    /// Labels of the image.
+    pub labels: BTreeMap<String, String>,
+    /// The wanted stage; empty for the last one.
+    pub target: String,
+    /// The wanted platform; empty for this machine's.
+    pub platform: String,
+    /// Whether what is known is done again.
+    pub no_cache: bool,
+    /// Whether base images are looked for in registries even if they are here.
+    pub pull: bool,
+    /// Whether containers go that ended well.
+    pub remove: bool,
+    /// Whether those go that did not, too.
+    pub force_remove: bool,
+    /// Images that were to be cached from.
+    pub cache_from: Vec<String>,
+    /// How commands are run.
+    pub host: HostConfig,
+    /// `X-Registry-Config`: logins by registry, in JSON.
+    pub logins: BTreeMap<String, engine_api::auth::AuthConfig>,
+}
+
+/// Something to tell the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BuildLine {
+    /// What is printed as it is.
+    Text(String),
+    /// The image that a stage came to.
+    Image(String),
+    /// An image that is pulled.
+    Pull(PullStep),
+}
+
+/// Why nothing was built. The texts are dockerd's.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A name is none.
+    #[error(transparent)]
+    Name(#[from] ReferenceError),
+    /// A name has a digest.
+    #[error("build tag cannot contain a digest")]
+    NameDigest,
+    /// The context is none.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// The Dockerfile cannot be planned.
+    #[error(transparent)]
+    Plan(#[from] builder::PlanError),
+    /// An instruction cannot be carried out.
+    #[error(transparent)]
+    Step(#[from] builder::StepError),
+    /// An instruction that a base image asks for is none.
+    #[error(transparent)]
+    Trigger(#[from] dockerfile::ParseError),
+    /// The platform is none.
+    #[error(transparent)]
+    Platform(#[from] engine_api::platform::PlatformError),
+    /// A base image does not come.
+    #[error(transparent)]
+    Pull(#[from] PullError),
+    /// A base image is not here.
+    #[error(transparent)]
+    Image(#[from] image::ResolveError),
+    /// A base image is for another platform.
+    #[error(transparent)]
+    Base(CreateError),
+    /// Files are not there.
+    #[error("{instruction} failed")]
+    Source {
+        /// `COPY` or `ADD`.
+        instruction: &'static str,
+        /// Why.
+        source: SourceError,
+    },
+    /// What files are to be copied from is not there.
+    #[error("invalid from flag value {from}")]
+    From {
+        /// As it was named.
+        from: String,
+        /// Why.
+        source: Box<BuildError>,
+    },
+    /// Files are not copied.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// There is no tree to write to.
+    #[error(transparent)]
+    Work(#[from] WorkError),
+    /// A container cannot be made.
+    #[error(transparent)]
+    Create(CreateError),
+    /// Its output cannot be had.
+    #[error(transparent)]
+    Attach(AttachError),
+    /// Its end cannot be waited for.
+    #[error(transparent)]
+    Wait(WaitError),
+    /// It cannot be started.
+    #[error(transparent)]
+    Start(StartError),
+    /// A command asks for the host's network, which the build has not. BuildKit's sentence.
+    #[error("network.host is not allowed")]
+    HostNetwork,
+    /// A file for a command cannot be written.
+    #[error("write a file for a command")]
+    Script(#[source] std::io::Error),
+    /// A command fails.
+    #[error("The command '{command}' returned a non-zero code: {code}")]
+    NonZero {
+        /// Its words.
+        command: String,
+        /// Its code.
+        code: i64,
+    },
+    /// An image cannot be made.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// There is nothing to name.
+    #[error("No image was generated. Is your Dockerfile empty?")]
+    Nothing,
+    /// It cannot be named.
+    #[error(transparent)]
+    Tag(ImageError),
+}
+
+impl BuildError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            BuildError::Context(
+                ContextError::Empty(_) | ContextError::Syntax { .. } | ContextError::Instruction(_),
+            ) => ErrorKind::InvalidArgument,
+            BuildError::Plan(err) => err.kind(),
+            BuildError::Platform(err) => err.kind(),
+            _ => ErrorKind::Internal,
+        }
+    }
+
+    /// The code of a command that failed.
+    pub fn code(&self) -> Option<i64> {
+        match self {
+            BuildError::NonZero { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+}
+
+/// Whom lines are told.
+#[derive(Clone, Debug)]
+struct Lines(mpsc::Sender<BuildLine>);
+
+impl Lines {
+    async fn tell(&self, line: BuildLine) {
+        // A client that has gone ends us soon.
+        let _ = self.0.send(line).await;
+    }
+
+    async fn text(&self, text: impl Into<String>) {
+        self.tell(BuildLine::Text(text.into())).await;
+    }
+}
+
+/// A build that goes on; dropped, it ends.
+#[derive(Debug)]
+pub struct Building {
+    lines: mpsc::Receiver<BuildLine>,
+    task: Option<JoinHandle<Result<String, BuildError>>>,
+    /// The image, once it is there.
+    pub image: Option<String>,
+}
+
+impl Building {
+    /// The next line; nothing more comes behind an error.
+    pub async fn next(&mut self) -> Option<Result<BuildLine, BuildError>> {
+        if let Some(line) = self.lines.recv().await {
+            return Some(Ok(line));
+        }
+        match self.task.take()?.await {
+            Ok(Ok(image)) => {
+                self.image = Some(image);
+                None
+            }
+            Ok(Err(err)) => Some(Err(err)),
+            Err(err) => match err.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is shutting down: whoever waits here is about to be dropped, too.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}
+
+impl Drop for Building {
+    fn drop(&mut self) {
+        self.task.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Begins a build. Reads the context on a thread that may block.
+pub fn start(
+    engine: &Engine,
+    options: BuildOptions,
+    archive: impl Read + Send + 'static,
+) -> Result<Building, BuildError> {
+    let names = options.names.iter().map(|name| new_name(name)).collect::<Result<Vec<_>, _>>()?;
+    let (sender, lines) = mpsc::channel(LINES);
+    let task = tokio::spawn(solve::build(engine.clone(), options, names, archive, Lines(sender)));
+    Ok(Building { lines, task: Some(task), image: None })
+}
+
+fn new_name(text: &str) -> Result<Reference, BuildError> {
+    let name: Reference = text.parse()?;
+    if name.digest().is_some() {
+        return Err(BuildError::NameDigest);
+    }
+    Ok(name.with_default_tag())
+}

@@ -1,0 +1,279 @@
+//! `COPY` and `ADD`: files of a tree into another one.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Cursor, Read};
+use std::os::fd::AsFd;
+use std::thread;
+
+use archive::UnpackError;
+use archive::{Entry, Kind, Overwrite, Owner, Pack, PackError, Resolution, TarReader, TarWriter, Time, Unpack};
+use dockerfile::{Files, InlineFile, PatternError, Patterns};
+use rustix::fs::{FileType, OFlags};
+
+use super::sources::Source;
+use super::tree::{self, Found, Tree};
+use super::work::{Work, WorkError};
+
+/// How much is handed on at once.
+const PIECE_BYTES: usize = 128 * 1024;
+
+/// How much of a file is looked at to see whether it is an archive: more than a header of tar.
+const HEAD_BYTES: usize = 1024;
+
+/// How much of the users' file is read: more than anybody has.
+const DATABASE_MAX: u64 = 4 * 1024 * 1024;
+
+/// Why files are not copied. The texts are dockerd's where it has one.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// It is not clear where to.
+    #[error("When using {0} with more than one source file, the destination must be a directory and end with a /")]
+    Destination(&'static str),
+    /// The owner is none.
+    #[error("unable to convert uid/gid chown string to host mapping: {0}")]
+    Owner(OwnerError),
+    /// A pattern of what is left out is broken.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// A tree to copy to is not there.
+    #[error("failed to copy files")]
+    Work(#[from] WorkError),
+    /// A source has gone.
+    #[error("failed to copy files: source path not found")]
+    Source(#[source] io::Error),
+    /// It cannot be read.
+    #[error("failed to copy files")]
+    Pack(#[from] PackError),
+    /// It cannot be written.
+    #[error("failed to copy files")]
+    Unpack(#[from] UnpackError),
+    /// What is between reading and writing fails.
+    #[error("failed to copy files")]
+    Pipe(#[source] io::Error),
+}
+
+/// Why an owner is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OwnerError {
+    /// There are too many parts.
+    #[error("invalid chown string format: {0}")]
+    Format(String),
+    /// There is no such user.
+    #[error("can't find uid for user {0}: no such user: {0}")]
+    User(String),
+    /// There is no such group.
+    #[error("can't find gid for group {0}: no such group: {0}")]
+    Group(String),
+}
+
+/// How files are copied.
+pub(super) struct Copying<'a> {
+    pub(super) tree: &'a Tree,
+    pub(super) work: &'a Work,
+    files: &'a Files,
+    add: bool,
+    owner: Option<(u32, u32)>,
+    mode: Option<u32>,
+    exclude: Patterns,
+}
+
+impl<'a> Copying<'a> {
+    /// Checks what is wanted.
+    pub(super) fn new(tree: &'a Tree, work: &'a Work, files: &'a Files, add: bool) -> Result<Copying<'a>, CopyError> {
+        let owner = match files.chown.as_str() {
+            // What comes from another image keeps its owners.
+            "" if !files.from.is_empty() => None,
+            "" => Some((0, 0)),
+            chown => Some(owner(work, chown).map_err(CopyError::Owner)?),
+        };
+        let mode = u32::from_str_radix(&files.chmod, 8).ok();
+        let exclude = Patterns::new(&files.exclude)?;
+        Ok(Copying { tree, work, files, add, owner, mode, exclude })
+    }
+
+    /// Copies everything. Blocks.
+    pub(super) fn run(&self, sources: &[Source]) -> Result<(), CopyError> {
+        let destination = self.files.destination.as_str();
+        if sources.len() + self.files.inline.len() > 1 && !destination.ends_with('/') {
+            return Err(CopyError::Destination(if self.add { "ADD" } else { "COPY" }));
+        }
+        for source in sources {
+            if self.files.parents {
+                let above = source.path.rsplit_once('/').map_or("", |(above, _)| above);
+                self.one(source, &format!("{}/{above}/", destination.trim_end_matches('/')))?;
+            } else {
+                self.one(source, destination)?;
+            }
+        }
+        self.files.inline.iter().try_for_each(|file| self.inline(file, destination))
+    }
+
+    fn one(&self, source: &Source, destination: &str) -> Result<(), CopyError> {
+        let found = self.tree.find(&source.path).map_err(|err| CopyError::Source(err.into()))?;
+        let name = source.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        if found.is_directory() {
+            let whole = match self.files.parents {
+                true => format!("{destination}{name}"),
+                false => destination.to_owned(),
+            };
+            self.work.make_directories(&whole, self.new_owner())?;
+            return self.pack(found, b"", &whole);
+        }
+        if self.add && self.files.unpack != Some(false) && self.unpack(&found, destination)? {
+            return Ok(());
+        }
+        let (directory, name) = self.place(destination, name);
+        self.work.make_directories(&directory, self.new_owner())?;
+        self.pack(found, name.as_bytes(), &directory)
+    }
+
+    /// The directory and the name that a file gets.
+    fn place(&self, destination: &str, name: &str) -> (String, String) {
+        let opened = tree::open(self.work.root(), destination, OFlags::PATH);
+        let is_directory = opened
+            .and_then(rustix::fs::fstat)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+        if is_directory || destination.ends_with('/') {
+            return (destination.to_owned(), name.to_owned());
+        }
+        // A link that is there already leads to what is replaced.
+        let own = self.work.root().try_clone().ok().and_then(|root| Tree::new(root).ok());
+        let real = own.and_then(|tree| tree.find(destination).ok());
+        let real = real.map_or_else(|| destination.to_owned(), |found| format!("/{}", found.path));
+        let (directory, name) = real.rsplit_once('/').unwrap_or(("", &real));
+        (format!("{directory}/"), name.to_owned())
+    }
+
+    fn new_owner(&self) -> (u32, u32) {
+        self.owner.unwrap_or((0, 0))
+    }
+
+    fn options<'b>(&'b self, directory: &'b str) -> Unpack<'b> {
+        Unpack {
+            root: self.work.root().as_fd(),
+            directory: directory.as_bytes(),
+            resolution: Resolution::InRoot,
+            overwrite: Overwrite::Allow,
+            owner: self.owner.map_or(Owner::Archive, |(uid, gid)| Owner::Fixed(uid, gid)),
+            rename: None,
+            top: false,
+        }
+    }
+
+    /// Carries a file, or what is in a directory, into a directory that is there.
+    fn pack(&self, found: Found, name: &[u8], directory: &str) -> Result<(), CopyError> {
+        let (reader, writer) = io::pipe().map_err(CopyError::Pipe)?;
+        let (packed, unpacked) = thread::scope(|scope| {
+            let packing = scope.spawn(move || self.send(found, name, writer));
+            let mut tar = TarReader::new(BufReader::with_capacity(PIECE_BYTES, reader));
+            let unpacked = archive::unpack(&mut tar, &self.options(directory));
+            drop(tar);
+            (packing.join(), unpacked)
+        });
+        let packed = packed.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // Who writes fails because the other one has.
+        match packed {
+            Err(PackError::Write(_)) => {}
+            packed => packed?,
+        }
+        Ok(unpacked?)
+    }
+
+    fn send(&self, found: Found, name: &[u8], writer: io::PipeWriter) -> Result<(), PackError> {
+        let mut tar = TarWriter::new(BufWriter::with_capacity(PIECE_BYTES, writer));
+        let prefix = found.path.clone();
+        let mut entry = |seen: &archive::Seen<'_>, entry: &mut Entry, _: &mut Vec<Entry>| {
+            if !self.exclude.is_empty() && !seen.path.is_empty() {
+                let inside = String::from_utf8_lossy(seen.path);
+                let whole = if prefix.is_empty() { inside.into_owned() } else { format!("{prefix}/{inside}") };
+                if self.exclude.exclude(&whole) && !self.exclude.may_hold_exceptions(&whole) {
+                    return Ok(false);
+                }
+            }
+            if let Some(mode) = self.mode.filter(|_| entry.kind != Kind::Symlink) {
+                entry.mode = mode;
+            }
+            Ok(true)
+        };
+        let options = Pack { name, xattr: is_copied, holes: true, entry: &mut entry };
+        archive::pack(&mut tar, found.place, options)?;
+        tar.finish().map(drop).map_err(PackError::Write)
+    }
+
+    /// Unpacks what is an archive; answers whether it is one.
+    fn unpack(&self, found: &Found, directory: &str) -> Result<bool, CopyError> {
+        if FileType::from_raw_mode(found.stat.st_mode) != FileType::RegularFile {
+            return Ok(false);
+        }
+        let open = || archive::reopen(&found.place, OFlags::RDONLY).map(File::from);
+        let mut head = Vec::new();
+        let file = open().map_err(|err| CopyError::Source(err.into()))?;
+        // What cannot be inflated is no archive of ours, and is copied as it is.
+        let Ok((_, plain)) = layer::decompress(file) else { return Ok(false) };
+        if plain.take(HEAD_BYTES as u64).read_to_end(&mut head).is_err()
+            || head.iter().all(|byte| *byte == 0)
+            || !archive::looks_like_tar(&head)
+        {
+            return Ok(false);
+        }
+        self.work.make_directories(directory, self.new_owner())?;
+        let file = open().map_err(|err| CopyError::Source(err.into()))?;
+        let (_, plain) = layer::decompress(file).map_err(CopyError::Source)?;
+        let mut tar = TarReader::new(BufReader::with_capacity(PIECE_BYTES, plain));
+        let owner = if self.files.chown.is_empty() { Owner::Archive } else { self.options(directory).owner };
+        let options = Unpack { owner, top: true, ..self.options(directory) };
+        archive::unpack(&mut tar, &options)?;
+        Ok(true)
+    }
+
+    fn inline(&self, file: &InlineFile, destination: &str) -> Result<(), CopyError> {
+        let (directory, name) = self.place(destination, &file.name);
+        self.work.make_directories(&directory, self.new_owner())?;
+        let entry = Entry {
+            path: name.into_bytes(),
+            kind: Kind::File,
+            link: Vec::new(),
+            mode: self.mode.unwrap_or(0o644),
+            uid: 0,
+            gid: 0,
+            mtime: Time { secs: crate::clock::now_nanos() / 1_000_000_000, nanos: 0 },
+            size: file.text.len() as u64,
+            device: (0, 0),
+            xattrs: Vec::new(),
+            segments: None,
+        };
+        let mut tar = TarWriter::new(Vec::new());
+        let written = tar.begin(&entry).and_then(|()| tar.data(file.text.as_bytes()));
+        let bytes = written.and_then(|()| tar.finish()).map_err(CopyError::Pipe)?;
+        Ok(archive::unpack(&mut TarReader::new(Cursor::new(bytes)), &self.options(&directory))?)
+    }
+}
+
+/// What files keep that are copied (moby pkg/archive).
+fn is_copied(xattr: &[u8]) -> bool {
+    xattr == b"security.capability"
+}
+
+/// The numbers of `USER[:GROUP]`, as the tree's own files have them.
+fn owner(work: &Work, chown: &str) -> Result<(u32, u32), OwnerError> {
+    let parts: Vec<&str> = chown.split(':').collect();
+    let (user, group) = match parts[..] {
+        [user] => (user, user),
+        [user, group] => (user, group),
+        _ => return Err(OwnerError::Format(chown.to_owned())),
+    };
+    let uid = number(work, "etc/passwd", user).ok_or_else(|| OwnerError::User(user.to_owned()))?;
+    let gid = number(work, "etc/group", group).ok_or_else(|| OwnerError::Group(group.to_owned()))?;
+    Ok((uid, gid))
+}
+
+fn number(work: &Work, database: &str, name: &str) -> Option<u32> {
+    if let Ok(number) = name.parse() {
+        return Some(number);
+    }
+    let tree = Tree::new(work.root().try_clone().ok()?).ok()?;
+    let bytes = tree.read(database, DATABASE_MAX).ok()??;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut lines = text.lines().map(|line| line.split(':'));
+    lines.find_map(|mut fields| (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?)
+}

@@ -1,0 +1,187 @@
+//! The context: a tar from the client, as files that only descriptors lead to from here on.
+
+use std::fs::DirBuilder;
+use std::io::{self, BufReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use archive::{Overwrite, Owner, Resolution, TarReader, Unpack, UnpackError};
+use dockerfile::{Dockerfile, ParseError, Patterns};
+use oci::ContainerId;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use tracing::debug;
+
+use super::run::MARK;
+use super::tree::Tree;
+use crate::Engine;
+
+/// How much is read at once.
+const PIECE_BYTES: usize = 128 * 1024;
+
+/// The longest Dockerfile and `.dockerignore`.
+const TEXT_MAX: u64 = 16 * 1024 * 1024;
+
+/// What it is called if nobody says otherwise.
+const DOCKERFILE: &str = "Dockerfile";
+
+/// Why there is no context. The texts are dockerd's where it has one.
+#[derive(Debug, thiserror::Error)]
+pub enum ContextError {
+    /// There is no place for it.
+    #[error("make a place for the build context")]
+    Place(#[source] io::Error),
+    /// It does not come, or is compressed in an unknown way.
+    #[error("read the build context")]
+    Decompress(#[source] io::Error),
+    /// It cannot be unpacked.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+    /// The Dockerfile is not in it.
+    #[error("Cannot locate specified Dockerfile: {0}")]
+    NoDockerfile(String),
+    /// The Dockerfile cannot be read.
+    #[error("unexpected error reading Dockerfile")]
+    Read(#[source] io::Error),
+    /// Nothing is in it.
+    #[error("the Dockerfile ({0}) cannot be empty")]
+    Empty(String),
+    /// It falls into no instructions.
+    #[error("failed to parse {name}: {why}")]
+    Syntax {
+        /// Which one.
+        name: String,
+        /// Why.
+        why: Box<ParseError>,
+    },
+    /// An instruction is none.
+    #[error(transparent)]
+    Instruction(ParseError),
+}
+
+/// A build's own directory; gone when it is dropped.
+pub(super) struct Place {
+    engine: Engine,
+    path: PathBuf,
+}
+
+/// What builds need.
+pub(super) struct Context {
+    pub(super) tree: Tree,
+    pub(super) dockerfile: Dockerfile,
+    pub(super) place: Place,
+}
+
+impl Place {
+    fn new(engine: &Engine) -> io::Result<Place> {
+        let path = engine.config.data_root.join("builds").join(stdx::id::random_hex::<8>());
+        DirBuilder::new().recursive(true).mode(0o700).create(path.join("context"))?;
+        Ok(Place { engine: engine.clone(), path })
+    }
+
+    /// A path in it.
+    pub(super) fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // One rename: what takes time is the sweeper's.
+        let trash = self.engine.trash().join(stdx::id::random_hex::<8>());
+        if let Err(err) = std::fs::rename(&self.path, trash) {
+            debug!(%err, "the directory of a build stays behind");
+        }
+        self.engine.sweep_soon();
+    }
+}
+
+/// Sets aside what builds of an earlier daemon left; answers the containers that they ran.
+pub(crate) fn discard_left_over(data_root: &Path, trash: &Path) -> Vec<ContainerId> {
+    let left = data_root.join("builds");
+    let containers = marked(&left);
+    match std::fs::rename(left, trash.join(stdx::id::random_hex::<8>())) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => debug!(%err, "what earlier builds left stays"),
+        _ => {}
+    }
+    containers
+}
+
+/// The containers that builds have named.
+fn marked(builds: &Path) -> Vec<ContainerId> {
+    let names = |path: &Path| {
+        // What is not there names nothing.
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
+    let of_all = names(builds).into_iter().flat_map(|build| names(&builds.join(build)));
+    of_all.filter_map(|name| name.strip_prefix(MARK)?.parse().ok()).collect()
+}
+
+/// Takes the context and reads its Dockerfile. Blocks.
+pub(super) fn receive(engine: &Engine, archive: impl Read + Send, name: &str) -> Result<Context, ContextError> {
+    let place = Place::new(engine).map_err(ContextError::Place)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, place.join("context"), flags, Mode::empty());
+    let root = root.map_err(|err| ContextError::Place(err.into()))?;
+    unpack(&root, archive)?;
+    let tree = Tree::new(root).map_err(ContextError::Place)?;
+    let name = if name.is_empty() { DOCKERFILE } else { name };
+    let (name, text) = text(&tree, name)?;
+    let dockerfile = parse(&name, &text)?;
+    leave_out(&tree, &name);
+    Ok(Context { tree, dockerfile, place })
+}
+
+fn unpack(root: &OwnedFd, mut archive: impl Read + Send) -> Result<(), ContextError> {
+    let (_, plain) = layer::decompress(&mut archive).map_err(ContextError::Decompress)?;
+    let mut tar = TarReader::new(BufReader::with_capacity(PIECE_BYTES, plain));
+    let unpack = Unpack {
+        root: root.as_fd(),
+        directory: b"/",
+        resolution: Resolution::InRoot,
+        overwrite: Overwrite::Allow,
+        owner: Owner::Archive,
+        rename: None,
+        top: false,
+    };
+    archive::unpack(&mut tar, &unpack)?;
+    drop(tar);
+    // What stands behind the end is nobody's, but while it is not read nobody hears the client go.
+    io::copy(&mut archive, &mut io::sink()).map(drop).map_err(ContextError::Decompress)
+}
+
+fn text(tree: &Tree, name: &str) -> Result<(String, Vec<u8>), ContextError> {
+    if let Some(bytes) = tree.read(name, TEXT_MAX).map_err(ContextError::Read)? {
+        return Ok((name.to_owned(), bytes));
+    }
+    let lower = name.to_lowercase();
+    if name == DOCKERFILE
+        && let Some(bytes) = tree.read(&lower, TEXT_MAX).map_err(ContextError::Read)?
+    {
+        return Ok((lower, bytes));
+    }
+    Err(ContextError::NoDockerfile(name.to_owned()))
+}
+
+pub(super) fn parse(name: &str, text: &[u8]) -> Result<Dockerfile, ContextError> {
+    if text.is_empty() {
+        return Err(ContextError::Empty(name.to_owned()));
+    }
+    dockerfile::parse(&String::from_utf8_lossy(text)).map_err(|err| match err {
+        why @ ParseError::Syntax { .. } => ContextError::Syntax { name: name.to_owned(), why: Box::new(why) },
+        err => ContextError::Instruction(err),
+    })
+}
+
+/// Removes the files that were sent for the build alone and that `.dockerignore` does not want copied.
+fn leave_out(tree: &Tree, name: &str) {
+    let Ok(Some(text)) = tree.read(".dockerignore", TEXT_MAX) else { return };
+    // One that is broken was the client's business, which has sent what it wanted.
+    let Ok(patterns) = Patterns::read(&String::from_utf8_lossy(&text)) else { return };
+    for file in [".dockerignore", name] {
+        if patterns.exclude(file) {
+            tree.remove(file);
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! `RUN`: a container whose output goes to whoever builds.
+//!
+//! From before it is made until it is removed or left to the user, a file in the build's own directory names it: what a
+//! daemon that dies leaves, the next one removes.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use builder::stage::SCRIPTS;
+use builder::{RunStep, Stage};
+use dockerfile::RunNetwork;
+use engine_api::container::{Config, CreateRequest};
+use engine_api::host_config::HostConfig;
+use errdefs::ErrorKind;
+use oci::image::Healthcheck;
+use oci::{ContainerId, Digest};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tracing::{debug, warn};
+
+use super::receive::Place;
+use super::{BuildError, BuildLine, Lines};
+use crate::Engine;
+use crate::connection::Connection;
+use crate::ops::attach::{self, AttachError, AttachQuery};
+use crate::ops::create::{self, CreateOptions};
+use crate::ops::remove::{self, RemoveOptions};
+use crate::ops::start::{self, StartError};
+use crate::ops::wait::{self, Condition};
+use crate::stream::StreamError;
+
+/// How much output is told at once.
+const PIECE_BYTES: usize = 32 * 1024;
+
+/// The number of standard error in a frame's head.
+const STDERR: u8 = 2;
+
+/// A container of a build, which goes when the build is given up.
+pub(super) struct Running {
+    engine: Engine,
+    id: ContainerId,
+    /// The file that names it.
+    mark: PathBuf,
+    kept: bool,
+}
+
+impl Running {
+    pub(super) fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    /// Leaves the container to the user.
+    pub(super) fn keep(mut self) {
+        self.kept = true;
+        self.forget();
+    }
+
+    fn forget(&self) {
+        if let Err(err) = stdx::fs::remove_if_exists(&self.mark) {
+            // It goes with the build's directory.
+            debug!(%err, "the mark of a build's container stays");
+        }
+    }
+
+    /// Removes the container.
+    pub(super) async fn remove(mut self, lines: &Lines) {
+        self.kept = true;
+        let removed = remove::remove(&self.engine, self.id.as_str(), GONE).await;
+        let short = self.id.short();
+        let line = match removed {
+            Ok(()) => format!(" ---> Removed intermediate container {short}\n"),
+            Err(err) => format!("Removing intermediate container {short}: {}\n", errdefs::chain(&err)),
+        };
+        self.forget();
+        lines.text(line).await;
+    }
+}
+
+/// How containers of builds are removed.
+const GONE: RemoveOptions = RemoveOptions { force: true, volumes: true, link: false };
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        let (engine, id) = (self.engine.clone(), self.id.clone());
+        tokio::spawn(async move { give_up(&engine, &id).await });
+    }
+}
+
+/// Removes the container of a build that is given up. One that is just being started is in the way of that for a moment.
+async fn give_up(engine: &Engine, id: &ContainerId) {
+    for pause in PAUSES {
+        match remove::remove(engine, id.as_str(), GONE).await {
+            Ok(()) => return,
+            // It was never made.
+            Err(err) if err.kind() == ErrorKind::NotFound => return,
+            Err(err) => warn!(container = %id, err = errdefs::chain(&err), "the container of a build is still there"),
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// How long to wait until the removal of a container is tried again.
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(60)];
+
+/// Removes the containers of builds that an earlier daemon did not end.
+pub(crate) async fn remove_left_over(engine: Engine, left: Vec<ContainerId>) {
+    for id in left {
+        give_up(&engine, &id).await;
+    }
+}
+
+/// What names of such files begin with.
+pub(super) const MARK: &str = "container-";
+
+/// Whose command is run.
+#[derive(Clone, Copy)]
+pub(super) struct Whose<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) lines: &'a Lines,
+    pub(super) place: &'a Place,
+}
+
+/// The network of a command, of the build's own and the one that the command asks for. Who wrote the Dockerfile is not
+/// who runs the build: the host's network is had only where the latter wants it.
+pub(super) fn network(build: &str, wanted: RunNetwork) -> Result<&str, BuildError> {
+    match wanted {
+        RunNetwork::Default => Ok(build),
+        RunNetwork::None => Ok("none"),
+        RunNetwork::Host if build == "host" => Ok(build),
+        RunNetwork::Host => Err(BuildError::HostNetwork),
+    }
+}
+
+/// Runs a command above an image to its end; answers its container, and its code or why it was not begun.
+pub(super) async fn run(
+    Whose { engine, lines, place }: Whose<'_>,
+    stage: &Stage,
+    image: Option<&Digest>,
+    step: &RunStep,
+    mut host: HostConfig,
+    script: Option<PathBuf>,
+) -> Result<(Running, Result<i64, StartError>), BuildError> {
+    if let (Some(path), Some(file)) = (script, &step.script) {
+        host.binds = Some(vec![format!("{}:{SCRIPTS}/{}:ro", path.display(), file.name)]);
+    }
+    let config = Config {
+        cmd: Some(step.command.clone()),
+        env: Some(step.env.clone()),
+        // Neither the image's entry point nor its check is wanted.
+        entrypoint: Some(vec![String::new()]),
+        healthcheck: Some(Healthcheck { test: Some(vec!["NONE".to_owned()]), ..Healthcheck::default() }),
+        image: image.map(Digest::to_string).unwrap_or_default(),
+        on_build: None,
+        ..stage.config.clone()
+    };
+    let request = CreateRequest { config, host_config: Some(host), networking_config: None };
+    let (running, warnings) = make(engine, place, request).await?;
+    let id = running.id().clone();
+    for warning in warnings {
+        lines.text(format!(" ---> [Warning] {warning}\n")).await;
+    }
+    lines.text(format!(" ---> Running in {}\n", id.short())).await;
+    let stream = attached(engine, id.as_str()).await.map_err(BuildError::Attach)?;
+    let waiting = wait::wait(engine, id.as_str(), Condition::NextExit).await.map_err(BuildError::Wait)?;
+    if let Err(err) = start::start(engine, id.as_str(), None).await {
+        return Ok((running, Err(err)));
+    }
+    follow(stream, lines).await;
+    let ended = waiting.finish().await;
+    Ok((running, Ok(ended.status_code)))
+}
+
+/// Makes a container that goes when nobody waits for it any more, and tells what the user should know of it.
+async fn make(engine: &Engine, place: &Place, request: CreateRequest) -> Result<(Running, Vec<String>), BuildError> {
+    let id = create::random_id();
+    let mark = place.join(&format!("{MARK}{id}"));
+    std::fs::write(&mark, "").map_err(BuildError::Script)?;
+    let own = engine.clone();
+    let work = async move {
+        let engine = own;
+        let running = Running { engine: engine.clone(), id: id.clone(), mark, kept: false };
+        let created = create::create_as(&engine, id, CreateOptions::default(), request).await;
+        created.map(|created| (running, created.warnings)).map_err(BuildError::Create)
+    };
+    // Whoever gives up meanwhile drops what this answers, and the container with it.
+    engine.detached(work).await
+}
+
+/// Our end of the container's output.
+async fn attached(engine: &Engine, id: &str) -> Result<UnixStream, AttachError> {
+    let failed = |err| AttachError::Stream(StreamError::Register(err));
+    let (ours, theirs) = StdStream::pair().map_err(failed)?;
+    ours.set_nonblocking(true).map_err(failed)?;
+    let stream = UnixStream::from_std(ours).map_err(failed)?;
+    let query = AttachQuery { stream: true, stdout: true, stderr: true, ..AttachQuery::default() };
+    let connection =
+        Connection { stream: OwnedFd::from(theirs), head: Vec::new(), already_read: Vec::new(), gate: None };
+    attach::prepare(engine, id, query).await?.connect(connection).await?;
+    Ok(stream)
+}
+
+/// Tells all that comes, to the end.
+async fn follow(mut stream: UnixStream, lines: &Lines) {
+    let mut head = [0; 8];
+    let mut piece = vec![0; PIECE_BYTES];
+    while stream.read_exact(&mut head).await.is_ok() {
+        let mut left = u32::from_be_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        while left > 0 {
+            let wanted = left.min(piece.len());
+            let Ok(count @ 1..) = stream.read(&mut piece[..wanted]).await else { return };
+            left -= count;
+            let text = String::from_utf8_lossy(&piece[..count]);
+            let text = if head[0] == STDERR { format!("\u{1b}[91m{text}\u{1b}[0m") } else { text.into_owned() };
+            lines.tell(BuildLine::Text(text)).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_network_is_for_builds_that_have_it() {
+        for (build, wanted, network_mode) in [
+            ("default", RunNetwork::Default, Some("default")),
+            ("default", RunNetwork::None, Some("none")),
+            ("default", RunNetwork::Host, None),
+            ("none", RunNetwork::Host, None),
+            ("none", RunNetwork::Default, Some("none")),
+            ("own", RunNetwork::Default, Some("own")),
+            ("own", RunNetwork::Host, None),
+            ("host", RunNetwork::Default, Some("host")),
+            ("host", RunNetwork::Host, Some("host")),
+            ("host", RunNetwork::None, Some("none")),
+        ] {
+            let found = network(build, wanted);
+            assert_eq!(found.ok(), network_mode, "{build} {wanted:?}");
+        }
+        assert_eq!(network("default", RunNetwork::Host).unwrap_err().to_string(), "network.host is not allowed");
+    }
+}

@@ -1,0 +1,504 @@
+//! One step after the other.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::Arc;
+
+use builder::cache::{Key, key};
+use builder::{Arguments, Base, Operation, Plan, PlannedStage, Platforms, RunStep, Stage, Step, StepError, Wanted};
+use dockerfile::{Dockerfile, Files, Instruction, Kind};
+use engine_api::auth::AuthConfig;
+use image::ImageRecord;
+use oci::image::{ExecConfig, History, Platform};
+use oci::{Digest, Reference};
+use snapshot::Stubs;
+
+use super::copy::Copying;
+use super::receive::{self, Context};
+use super::run::Whose;
+use super::sources::{self, Source};
+use super::tree::Tree;
+use super::work::{Work, tree_of};
+use super::{BuildError, BuildLine, BuildOptions, Lines, cache, run};
+use crate::Engine;
+use crate::clock::{now_nanos, rfc3339};
+use crate::ops::changes::STUBS;
+use crate::ops::create::{check_platform, snapshot_key};
+use crate::ops::pull::{self, PullQuery};
+use crate::ops::{commit, images, import};
+
+/// Nobody but us writes to the tree of a copy.
+const NO_STUBS: Stubs<'static> = Stubs { files: &[], directories: &[] };
+
+/// Digits of an id that are told.
+const SHORT: usize = 12;
+
+/// A build on its way.
+struct Solver {
+    engine: Engine,
+    options: BuildOptions,
+    lines: Lines,
+    context: Arc<Context>,
+    /// The steps begun so far, and all of them.
+    at: usize,
+    steps: usize,
+    /// What stages came to, by their place in the Dockerfile.
+    outcomes: HashMap<usize, Option<Digest>>,
+    names: HashMap<String, usize>,
+    /// Trees of images that something was copied from.
+    trees: HashMap<Digest, Arc<Tree>>,
+}
+
+/// A stage that is being solved.
+struct Solving {
+    stage: Stage,
+    image: Option<Digest>,
+    /// What it is for if it begins with nothing; what it begins with says so otherwise.
+    platform: Platform,
+    /// Whether nothing behind this is known any more.
+    missed: bool,
+}
+
+impl Solving {
+    /// What a step is known by.
+    fn key(&self, words: &[String], more: &[String]) -> Key {
+        let platform = match &self.image {
+            Some(_) => String::new(),
+            None => format!("{:?}", self.platform),
+        };
+        key(self.image.as_ref(), &self.stage.config, words, &[&[platform], more].concat())
+    }
+}
+
+/// Builds; answers the image's id.
+pub(super) async fn build(
+    engine: Engine,
+    options: BuildOptions,
+    names: Vec<Reference>,
+    archive: impl Read + Send + 'static,
+    lines: Lines,
+) -> Result<String, BuildError> {
+    let task = engine.clone();
+    // What a Dockerfile makes of its variables takes as long as its author likes, within bounds.
+    let planned = bridge::blocking(move || {
+        let context = receive::receive(&task, archive, &options.dockerfile)?;
+        let (plan, arguments) = plan(&context.dockerfile, &options)?;
+        Ok::<_, BuildError>((context, plan, arguments, options))
+    });
+    let (context, plan, arguments, options) = planned.await?;
+    let mut solver = Solver {
+        engine,
+        options,
+        lines,
+        context: Arc::new(context),
+        at: 0,
+        steps: plan.steps,
+        outcomes: HashMap::new(),
+        names: HashMap::new(),
+        trees: HashMap::new(),
+    };
+    solver.all(plan, arguments, names).await
+}
+
+/// The stages that are built, and the arguments that they begin with.
+fn plan(dockerfile: &Dockerfile, options: &BuildOptions) -> Result<(Plan, Arguments), BuildError> {
+    let mut arguments = Arguments::new(options.arguments.clone(), &platforms(&options.platform)?);
+    for instruction in &dockerfile.arguments {
+        let expanded = instruction.expand(dockerfile.escape, &|name| arguments.get(name));
+        if let Kind::Arg(args) = expanded.map_err(builder::PlanError::Expand)?.kind {
+            args.iter().for_each(|arg| arguments.add_global(arg));
+        }
+        arguments.check().map_err(builder::PlanError::Expand)?;
+    }
+    let wanted = Wanted { target: options.target.clone(), labels: options.labels.clone() };
+    Ok((builder::plan(dockerfile, &wanted, &arguments)?, arguments))
+}
+
+/// Takes an instruction; where there may be variables on a thread that may block.
+async fn step(solving: &mut Solving, instruction: &Instruction, literal: bool) -> Result<Step, StepError> {
+    if literal || !instruction.original.contains('$') {
+        return solving.stage.step(instruction, literal);
+    }
+    let (mut stage, instruction) = (std::mem::take(&mut solving.stage), instruction.clone());
+    let (stage, step) = bridge::blocking(move || {
+        let step = stage.step(&instruction, literal);
+        (stage, step)
+    })
+    .await;
+    solving.stage = stage;
+    step
+}
+
+/// This machine, and what is built for.
+fn platforms(wanted: &str) -> Result<Platforms, BuildError> {
+    let host = import::host_platform();
+    let build = [host.os, host.architecture, host.variant];
+    if wanted.is_empty() {
+        return Ok(Platforms { target: build.clone(), build });
+    }
+    let wanted = engine_api::platform::parse(wanted)?;
+    let mut parts = wanted.split('/').map(str::to_owned);
+    let target = std::array::from_fn(|_| parts.next().unwrap_or_default());
+    Ok(Platforms { build, target })
+}
+
+/// What an image is for that begins with nothing.
+fn platform(wanted: &str) -> Result<Platform, BuildError> {
+    let [os, architecture, variant] = platforms(wanted)?.target;
+    let architecture = if architecture.is_empty() { import::host_platform().architecture } else { architecture };
+    Ok(Platform { os, architecture, variant, ..Platform::default() })
+}
+
+fn short(image: Option<&Digest>) -> &str {
+    image.map(|image| &image.hex()[..SHORT]).unwrap_or_default()
+}
+
+impl Solver {
+    async fn all(&mut self, plan: Plan, mut arguments: Arguments, names: Vec<Reference>) -> Result<String, BuildError> {
+        self.warn().await;
+        let context = self.context.clone();
+        for instruction in &context.dockerfile.arguments {
+            self.announce(&instruction.original).await;
+        }
+        let mut last = None;
+        for planned in &plan.stages {
+            last = self.stage(planned, &mut arguments).await?;
+        }
+        let unused = arguments.unused();
+        if !unused.is_empty() {
+            let told = builder::go::list(&unused);
+            self.lines.text(format!("[Warning] One or more build-args {told} were not consumed\n")).await;
+        }
+        let image = last.ok_or(BuildError::Nothing)?;
+        self.lines.text(format!("Successfully built {}\n", short(Some(&image)))).await;
+        for name in names {
+            let (repository, tag) = (name.familiar_name(), name.tag().unwrap_or_default().to_owned());
+            images::tag(&self.engine, image.as_str(), &repository, &tag).await.map_err(BuildError::Tag)?;
+            self.lines.text(format!("Successfully tagged {}\n", name.familiar())).await;
+        }
+        Ok(image.to_string())
+    }
+
+    async fn warn(&self) {
+        let empty = &self.context.dockerfile.empty_continuations;
+        for line in empty {
+            self.lines.text(format!("[WARNING]: Empty continuation line found in: {line}\n")).await;
+        }
+        if !empty.is_empty() {
+            let told = "[WARNING]: Empty continuation lines will become errors in a future release.\n";
+            self.lines.text(told).await;
+        }
+        if !self.options.cache_from.is_empty() {
+            let told = "[Warning] cache-from is not supported yet: only what was built here is known\n";
+            self.lines.text(told).await;
+        }
+    }
+
+    async fn announce(&mut self, original: &str) {
+        self.at += 1;
+        self.lines.text(format!("Step {}/{} : {original}", self.at, self.steps)).await;
+        self.lines.text("\n").await;
+    }
+
+    async fn stage(&mut self, planned: &PlannedStage, arguments: &mut Arguments) -> Result<Option<Digest>, BuildError> {
+        self.announce(&planned.original).await;
+        let base = self.base(planned).await?;
+        let empty = ExecConfig::default();
+        let config = base.as_ref().map_or(&empty, |base| &base.config.config);
+        let escape = self.context.dockerfile.escape;
+        let (stage, triggers) = Stage::begin(config, "", arguments.for_stage(), escape);
+        let image = base.map(|base| base.id.clone());
+        let wanted = if planned.platform.is_empty() { &self.options.platform } else { &planned.platform };
+        let mut solving = Solving { stage, image, platform: platform(wanted)?, missed: self.options.no_cache };
+        self.triggers(&mut solving, &triggers).await?;
+        self.lines.text(format!(" ---> {}\n", short(solving.image.as_ref()))).await;
+        let literal_from = planned.instructions.len() - planned.added;
+        for (index, instruction) in planned.instructions.iter().enumerate() {
+            self.announce(&instruction.original).await;
+            self.instruction(&mut solving, instruction, index >= literal_from).await?;
+            self.lines.text(format!(" ---> {}\n", short(solving.image.as_ref()))).await;
+        }
+        if let Some(image) = &solving.image {
+            self.lines.tell(BuildLine::Image(image.to_string())).await;
+        }
+        arguments.merge(&solving.stage.arguments);
+        self.outcomes.insert(planned.index, solving.image.clone());
+        if !planned.name.is_empty() {
+            self.names.insert(planned.name.clone(), planned.index);
+        }
+        Ok(solving.image)
+    }
+
+    /// What a base image asks for.
+    async fn triggers(&mut self, solving: &mut Solving, triggers: &[String]) -> Result<(), BuildError> {
+        if triggers.is_empty() {
+            return Ok(());
+        }
+        let plural = if triggers.len() == 1 { "" } else { "s" };
+        self.lines.text(format!("# Executing {} build trigger{plural}\n", triggers.len())).await;
+        for trigger in triggers {
+            let instruction = dockerfile::parse_trigger(trigger)?;
+            self.instruction(solving, &instruction, false).await?;
+        }
+        Ok(())
+    }
+
+    /// The image that a stage begins with; `None` for nothing.
+    async fn base(&self, planned: &PlannedStage) -> Result<Option<Arc<ImageRecord>>, BuildError> {
+        let name = match &planned.base {
+            Base::Scratch => return Ok(None),
+            Base::Stage(index) => match self.outcomes.get(index).cloned().flatten() {
+                None => return Ok(None),
+                Some(image) => return Ok(Some(self.engine.images.resolve(image.as_str())?)),
+            },
+            Base::Image(name) => name,
+        };
+        let platform = if planned.platform.is_empty() { &self.options.platform } else { &planned.platform };
+        self.image(name, platform).await.map(Some)
+    }
+
+    /// An image by name, from its registry if it is not here.
+    async fn image(&self, name: &str, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {
+        let here = self.engine.images.resolve(name);
+        if let Ok(image) = here
+            && !self.options.pull
+            && check_platform(Some(platform), name, &image).is_ok()
+        {
+            return Ok(image);
+        }
+        let query = PullQuery {
+            image: name.to_owned(),
+            tag: self.default_tag(name),
+            platform: platform.to_owned(),
+            authorization: String::new(),
+        };
+        let login = name.parse::<Reference>().ok().and_then(|name| self.login(name.domain()));
+        let mut pulling = pull::start(&self.engine, pull::plan_with(&query, login)?);
+        while let Some(step) = pulling.next().await {
+            self.lines.tell(BuildLine::Pull(step?)).await;
+        }
+        let image = self.engine.images.resolve(name)?;
+        check_platform(Some(platform), name, &image).map_err(BuildError::Base)?;
+        Ok(image)
+    }
+
+    fn default_tag(&self, name: &str) -> String {
+        let bare = name.parse::<Reference>().is_ok_and(|name| name.tag().is_none() && name.digest().is_none());
+        if bare { "latest".to_owned() } else { String::new() }
+    }
+
+    /// The user's login at a registry; Docker's hub is known by its old address.
+    fn login(&self, domain: &str) -> Option<AuthConfig> {
+        let own = self.options.logins.get(domain);
+        let hub = (domain == "docker.io").then(|| self.options.logins.get("https://index.docker.io/v1/")).flatten();
+        own.or(hub).cloned()
+    }
+
+    async fn instruction(
+        &mut self,
+        solving: &mut Solving,
+        instruction: &Instruction,
+        literal: bool,
+    ) -> Result<(), BuildError> {
+        let step = step(solving, instruction, literal).await?;
+        if let Some(note) = &step.note {
+            self.lines.text(note.clone()).await;
+        }
+        match step.operation.clone() {
+            Operation::None => self.configure(solving, step, None).await,
+            Operation::MakeDirectory(path) => self.configure(solving, step, Some(path)).await,
+            Operation::Run(run) => self.run(solving, step, run).await,
+            Operation::Copy { files, add } => self.copy(solving, step, files, add).await,
+        }
+    }
+
+    /// Goes on from what a step came to before, if that is known.
+    async fn known(&self, solving: &mut Solving, key: &Key) -> bool {
+        if solving.missed {
+            return false;
+        }
+        let (engine, key, parent) = (self.engine.clone(), key.clone(), solving.image.clone());
+        let found = bridge::blocking(move || cache::look_up(&engine, &key, parent.as_ref())).await;
+        match found {
+            Some(image) => {
+                self.lines.text(" ---> Using cache\n").await;
+                solving.image = Some(image);
+                true
+            }
+            None => {
+                solving.missed = true;
+                false
+            }
+        }
+    }
+
+    /// A step that leaves files as they are, or makes a directory.
+    async fn configure(&self, solving: &mut Solving, step: Step, path: Option<String>) -> Result<(), BuildError> {
+        let key = solving.key(&step.words, &[]);
+        if self.known(solving, &key).await {
+            return Ok(());
+        }
+        self.record(solving, key, step.words, move |engine, parent| {
+            let Some(path) = path else { return Ok(None) };
+            let work = Work::above(engine, parent)?;
+            work.make_directories(&path, (0, 0))?;
+            Ok(Some(work))
+        })
+        .await
+    }
+
+    /// Has files made by `make`, and records the image.
+    async fn record(
+        &self,
+        solving: &mut Solving,
+        key: Key,
+        words: Vec<String>,
+        make: impl FnOnce(&Engine, Option<&ImageRecord>) -> Result<Option<Work>, BuildError> + Send + 'static,
+    ) -> Result<(), BuildError> {
+        let (engine, config, platform) = (self.engine.clone(), solving.stage.config.clone(), solving.platform.clone());
+        let parent = self.parent(solving)?;
+        let step = history(&solving.stage, &words);
+        let recorded = bridge::blocking(move || {
+            let work = make(&engine, parent.as_deref())?;
+            let key_of_work = work.as_ref().map(|work| (&work.key, NO_STUBS));
+            let image = commit::build_step(&engine, key_of_work, parent.as_deref(), (&config, platform), step)?;
+            cache::remember(&engine, &key, &image, &words);
+            Ok::<_, BuildError>(image)
+        });
+        solving.image = Some(recorded.await?);
+        Ok(())
+    }
+
+    fn parent(&self, solving: &Solving) -> Result<Option<Arc<ImageRecord>>, BuildError> {
+        let resolved = solving.image.as_ref().map(|image| self.engine.images.resolve(image.as_str()));
+        Ok(resolved.transpose()?)
+    }
+
+    async fn run(&self, solving: &mut Solving, step: Step, run: RunStep) -> Result<(), BuildError> {
+        let mut host = self.options.host.clone();
+        host.network_mode = run::network(&host.network_mode, run.network)?.to_owned();
+        let more = [format!("network={:?}", run.network), format!("script={:?}", run.script)];
+        let key = solving.key(&step.words, &more);
+        if self.known(solving, &key).await {
+            return Ok(());
+        }
+        let script = match &run.script {
+            Some(file) => Some(self.script(&file.text).await.map_err(BuildError::Script)?),
+            None => None,
+        };
+        let whose = Whose { engine: &self.engine, lines: &self.lines, place: &self.context.place };
+        let ran = run::run(whose, &solving.stage, solving.image.as_ref(), &run, host, script).await;
+        let (running, ended) = ran?;
+        let force = self.options.force_remove;
+        if !matches!(ended, Ok(0)) {
+            match force {
+                true => running.remove(&self.lines).await,
+                false => running.keep(),
+            }
+            let code = ended.map_err(BuildError::Start)?;
+            return Err(BuildError::NonZero { command: run.command.join(" "), code });
+        }
+        let (engine, config, parent) = (self.engine.clone(), solving.stage.config.clone(), self.parent(solving)?);
+        let (container, history) = (snapshot_key(running.id()), history(&solving.stage, &step.words));
+        let platform = solving.platform.clone();
+        let recorded = bridge::blocking(move || {
+            let work = Some((&container, STUBS));
+            let image = commit::build_step(&engine, work, parent.as_deref(), (&config, platform), history)?;
+            cache::remember(&engine, &key, &image, &step.words);
+            Ok::<_, BuildError>(image)
+        });
+        solving.image = Some(recorded.await?);
+        match self.options.remove || force {
+            true => running.remove(&self.lines).await,
+            false => running.keep(),
+        }
+        Ok(())
+    }
+
+    /// Writes a command's own file.
+    async fn script(&self, text: &str) -> std::io::Result<std::path::PathBuf> {
+        use std::os::unix::fs::PermissionsExt;
+        let (path, text) = (self.context.place.join(&format!("script-{}", self.at)), text.to_owned());
+        bridge::blocking(move || {
+            std::fs::write(&path, text)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+            Ok(path)
+        })
+        .await
+    }
+
+    async fn copy(
+        &mut self,
+        solving: &mut Solving,
+        step: Step,
+        files: Box<Files>,
+        add: bool,
+    ) -> Result<(), BuildError> {
+        let name = if add { "ADD" } else { "COPY" };
+        let from = self.tree(&files.from).await;
+        let from = from.map_err(|err| BuildError::From { from: files.from.clone(), source: Box::new(err) })?;
+        let (context, wanted) = (self.context.clone(), files.clone());
+        let (from, found) = bridge::blocking(move || {
+            let tree = from.as_deref().unwrap_or(&context.tree);
+            let found = sources::select(tree, &wanted, add);
+            (from, found)
+        })
+        .await;
+        let found: Vec<Source> = found.map_err(|source| BuildError::Source { instruction: name, source })?;
+        let words = copy_words(step.words, &found, &files);
+        let mut more = vec![files.chmod.clone(), format!("{:?} {} {:?}", files.exclude, files.parents, files.unpack)];
+        // Files of an image keep their owners.
+        more.push(format!("from={}", !files.from.is_empty()));
+        more.extend(found.iter().map(|source| source.exact.clone()));
+        let key = solving.key(&words, &more);
+        if self.known(solving, &key).await {
+            return Ok(());
+        }
+        let context = self.context.clone();
+        self.record(solving, key, words, move |engine, parent| {
+            let work = Work::above(engine, parent)?;
+            Copying::new(from.as_deref().unwrap_or(&context.tree), &work, &files, add)?.run(&found)?;
+            Ok(Some(work))
+        })
+        .await
+    }
+
+    /// The tree of what `--from` names; `None` for the context.
+    async fn tree(&mut self, from: &str) -> Result<Option<Arc<Tree>>, BuildError> {
+        if from.is_empty() {
+            return Ok(None);
+        }
+        let stage = self.names.get(&from.to_lowercase()).copied().or_else(|| from.parse().ok());
+        let image = match stage.and_then(|index| self.outcomes.get(&index)) {
+            Some(Some(image)) => self.engine.images.resolve(image.as_str())?,
+            Some(None) => return Err(BuildError::Nothing),
+            None => self.image(from, &self.options.platform).await?,
+        };
+        if let Some(tree) = self.trees.get(&image.id) {
+            return Ok(Some(tree.clone()));
+        }
+        let (engine, id) = (self.engine.clone(), image.id.clone());
+        let tree = Arc::new(bridge::blocking(move || tree_of(&engine, &image)).await?);
+        self.trees.insert(id, tree.clone());
+        Ok(Some(tree))
+    }
+}
+
+/// What history says of a copy: dockerd's words, with what the files are.
+fn copy_words(mut words: Vec<String>, found: &[Source], files: &Files) -> Vec<String> {
+    let behind = words.pop().unwrap_or_default();
+    let chown = if files.chown.is_empty() { String::new() } else { format!("--chown={} ", files.chown) };
+    let whole = format!("{}{chown}{}{behind}", words.pop().unwrap_or_default(), sources::sum(found, files));
+    words.push(whole);
+    words
+}
+
+fn history(stage: &Stage, words: &[String]) -> History {
+    History {
+        created: Some(rfc3339(now_nanos())),
+        created_by: words.join(" "),
+        author: stage.author.clone(),
+        comment: String::new(),
+        empty_layer: false,
+    }
+}

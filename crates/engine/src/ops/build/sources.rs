@@ -1,0 +1,314 @@
+//! Which files a `COPY` or an `ADD` means.
+
+use std::io;
+
+use dockerfile::{Files, glob_match};
+use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
+
+use super::tree::{Looked, Tree, hex};
+
+/// Something that is copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Source {
+    /// From the root of its tree, as it was named.
+    pub(super) path: String,
+    /// What is in it, as history says it.
+    pub(super) sum: String,
+    /// All that a copy of it depends on: dockerd's sum knows neither links nor the names that a copy has.
+    pub(super) exact: String,
+}
+
+/// Why there are none. The sentences are dockerd's.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// It is not in the context.
+    #[error("file not found in build context or excluded by .dockerignore: stat {0}: file does not exist")]
+    NotInContext(String),
+    /// It is not in the image.
+    #[error("stat {0}: file does not exist")]
+    NotFound(String),
+    /// It is outside.
+    #[error("forbidden path outside the build context: {0} ()")]
+    Forbidden(String),
+    /// Nothing fits.
+    #[error("no source files were specified")]
+    None,
+    /// Only `ADD` downloads.
+    #[error("source can't be a URL for COPY")]
+    Url,
+    /// We do not download yet.
+    #[error("downloading {0} is not supported yet")]
+    Download(String),
+    /// There is no context.
+    #[error("missing build context")]
+    NoContext,
+    /// It cannot be read.
+    #[error("read {path}")]
+    Read {
+        /// From the root of its tree.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What is copied, in order. Reads all of it.
+pub(super) fn select(tree: &Tree, files: &Files, add: bool) -> Result<Vec<Source>, SourceError> {
+    let mut found = Vec::new();
+    for named in &files.sources {
+        if is_url(named) {
+            return Err(if add { SourceError::Download(named.clone()) } else { SourceError::Url });
+        }
+        let path = named.strip_prefix('/').unwrap_or(named);
+        let path = path.strip_prefix("./").unwrap_or(path);
+        if climbs(path) {
+            return Err(SourceError::Forbidden(path.to_owned()));
+        }
+        if !has_wildcards(path) {
+            found.push(one(tree, path, files.from.is_empty())?);
+            continue;
+        }
+        let failed = |err: Errno| SourceError::Read { path: path.to_owned(), source: err.into() };
+        let pattern = engine_api::paths::clean(&format!("/{path}"));
+        let levels = pattern.split('/').count() - 1;
+        for fit in tree.walk("", levels).map_err(failed)? {
+            let fit = String::from_utf8_lossy(&fit);
+            if glob_match(&pattern[1..], &fit) {
+                found.push(one(tree, &fit, files.from.is_empty())?);
+            }
+        }
+    }
+    if found.is_empty() && files.inline.is_empty() { Err(SourceError::None) } else { Ok(found) }
+}
+
+/// What the words of the history say of the files.
+pub(super) fn sum(sources: &[Source], files: &Files) -> String {
+    let inline = files.inline.iter().map(|file| {
+        let mut hash = Sha256::new();
+        hash.update(format!("{}\0{}", file.name, file.text));
+        format!("file:{}", hex(hash))
+    });
+    let sums: Vec<String> = sources.iter().map(|source| source.sum.clone()).chain(inline).collect();
+    match &sums[..] {
+        [sum] => sum.clone(),
+        sums => all("multi", sums),
+    }
+}
+
+fn all(kind: &str, sums: &[String]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(sums.join(","));
+    format!("{kind}:{}", hex(hash))
+}
+
+fn one(tree: &Tree, path: &str, context: bool) -> Result<Source, SourceError> {
+    let failed = |source: io::Error| SourceError::Read { path: path.to_owned(), source };
+    let found = match tree.find(path) {
+        Err(Errno::NOENT | Errno::NOTDIR) if context => return Err(SourceError::NotInContext(path.to_owned())),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Err(SourceError::NotFound(path.to_owned())),
+        found => found.map_err(|err| failed(err.into()))?,
+    };
+    let mut exact = Exact::new(path);
+    let sum = if found.is_directory() {
+        let paths = tree.walk(&found.path, usize::MAX).map_err(|err| failed(err.into()))?;
+        let sums = paths.iter().map(|path| {
+            let sum = tree.sum(path)?;
+            exact.add(path, &tree.look(path)?, &sum);
+            Ok(sum)
+        });
+        let mut sums = sums.collect::<io::Result<Vec<_>>>().map_err(failed)?;
+        sums.sort();
+        all("dir", &sums)
+    } else {
+        // A link that is named itself is what it leads to.
+        let sum = tree.sum(path.as_bytes()).map_err(failed)?;
+        exact.add(b"", &Looked { stat: found.stat, link: Vec::new() }, &sum);
+        format!("file:{sum}")
+    };
+    Ok(Source { path: path.to_owned(), sum, exact: exact.finish() })
+}
+
+/// A hash of all that a copy depends on.
+struct Exact(Sha256);
+
+impl Exact {
+    /// Of what was named so, as which a file is copied.
+    fn new(path: &str) -> Exact {
+        let mut exact = Exact(Sha256::new());
+        exact.part(path.as_bytes());
+        exact
+    }
+
+    fn part(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_be_bytes());
+        self.0.update(bytes);
+    }
+
+    /// One file; its bytes are in its sum.
+    fn add(&mut self, path: &[u8], looked: &Looked, sum: &str) {
+        let stat = &looked.stat;
+        self.part(path);
+        for number in [stat.st_mode, stat.st_uid, stat.st_gid] {
+            self.part(&number.to_be_bytes());
+        }
+        self.part(&stat.st_rdev.to_be_bytes());
+        self.part(&looked.link);
+        self.part(sum.as_bytes());
+    }
+
+    fn finish(self) -> String {
+        hex(self.0)
+    }
+}
+
+/// Whether an argument is a place on the network (moby builder/remotecontext/urlutil).
+pub(super) fn is_url(path: &str) -> bool {
+    path.starts_with("http://") || path.starts_with("https://")
+}
+
+/// Whether a path leads out of where it begins.
+fn climbs(path: &str) -> bool {
+    let mut depth = 0_i64;
+    path.split('/').any(|part| {
+        depth += match part {
+            "" | "." => 0,
+            ".." => -1,
+            _ => 1,
+        };
+        depth < 0
+    })
+}
+
+fn has_wildcards(path: &str) -> bool {
+    let mut letters = path.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => drop(letters.next()),
+            '*' | '?' | '[' => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn tree() -> (tempfile::TempDir, Tree) {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        fs::create_dir_all(root.join("sub/deep")).unwrap();
+        fs::write(root.join("sub/a"), "hi\n").unwrap();
+        fs::write(root.join("sub/deep/b"), "").unwrap();
+        fs::write(root.join("file.txt"), "f\n").unwrap();
+        symlink("sub/a", root.join("link")).unwrap();
+        symlink("/etc/passwd", root.join("out")).unwrap();
+        let opened: OwnedFd = fs::File::open(root).unwrap().into();
+        (directory, Tree::new(opened).unwrap())
+    }
+
+    fn files(sources: &[&str]) -> Files {
+        Files { sources: sources.iter().map(|path| (*path).to_owned()).collect(), ..Files::default() }
+    }
+
+    #[test]
+    fn what_is_named_is_found() {
+        let (_directory, tree) = tree();
+        let paths = |sources: &[&str]| match select(&tree, &files(sources), false) {
+            Ok(found) => found.into_iter().map(|source| source.path).collect::<Vec<_>>().join(" "),
+            Err(err) => err.to_string(),
+        };
+        for (sources, wanted) in [
+            (&["file.txt", "/sub"][..], "file.txt sub"),
+            (&["./link"], "link"),
+            (&["*.txt", "s?b"], "file.txt sub"),
+            (&["*/a", "sub/*/b"], "sub/a sub/deep/b"),
+            (&["*"], "file not found in build context or excluded by .dockerignore: stat out: file does not exist"),
+            (&["x*"], "no source files were specified"),
+            (&["../x"], "forbidden path outside the build context: ../x ()"),
+            (&["a/../../x"], "forbidden path outside the build context: a/../../x ()"),
+            (&["http://a/b"], "source can't be a URL for COPY"),
+        ] {
+            assert_eq!(paths(sources), wanted, "{sources:?}");
+        }
+    }
+
+    #[test]
+    fn sums_tell_what_is_in_a_file() {
+        let (directory, tree) = tree();
+        let sum = |path: &str| select(&tree, &files(&[path]), false).unwrap()[0].sum.clone();
+        let (file, link, all) = (sum("file.txt"), sum("link"), sum("sub"));
+        assert!(file.starts_with("file:") && all.starts_with("dir:"));
+        // A link is what it leads to.
+        assert_eq!(link, sum("sub/a"));
+        fs::write(directory.path().join("sub/deep/b"), "x").unwrap();
+        assert_eq!((sum("file.txt"), sum("link")), (file, link));
+        assert_ne!(sum("sub"), all);
+    }
+
+    /// What a tree of links and odd names comes to, before and behind a change of it.
+    fn changed(change: impl Fn(&std::path::Path)) -> (Source, Source) {
+        let (directory, tree) = tree();
+        let root = directory.path().join("sub");
+        symlink("nowhere", root.join("dangling")).unwrap();
+        symlink("a", root.join("one")).unwrap();
+        symlink("deep/b", root.join("two")).unwrap();
+        fs::write(root.join(odd(1)), "odd").unwrap();
+        let of = || select(&tree, &files(&["sub"]), false).unwrap().remove(0);
+        let before = of();
+        assert_eq!(before, of());
+        change(&root);
+        (before, of())
+    }
+
+    /// A name that is no text.
+    fn odd(letter: u8) -> std::ffi::OsString {
+        std::os::unix::ffi::OsStringExt::from_vec(vec![b'o', 0xff, letter])
+    }
+
+    #[test]
+    fn whatever_a_copy_depends_on_is_in_its_key() {
+        type Change = fn(&std::path::Path);
+        let changes: [(&str, Change); 7] = [
+            ("a dangling link leads elsewhere", |root| {
+                fs::remove_file(root.join("dangling")).unwrap();
+                symlink("elsewhere", root.join("dangling")).unwrap();
+            }),
+            ("a link has another name", |root| fs::rename(root.join("one"), root.join("other")).unwrap()),
+            ("links are exchanged", |root| {
+                fs::rename(root.join("one"), root.join("three")).unwrap();
+                fs::rename(root.join("two"), root.join("one")).unwrap();
+                fs::rename(root.join("three"), root.join("two")).unwrap();
+            }),
+            ("a link leads to the same place another way", |root| {
+                fs::remove_file(root.join("one")).unwrap();
+                symlink("./a", root.join("one")).unwrap();
+            }),
+            ("a link is the file that it led to", |root| {
+                fs::remove_file(root.join("one")).unwrap();
+                fs::copy(root.join("a"), root.join("one")).unwrap();
+            }),
+            ("an odd name has other bytes in it", |root| fs::write(root.join(odd(1)), "other").unwrap()),
+            ("an odd name is another one", |root| fs::rename(root.join(odd(1)), root.join(odd(2))).unwrap()),
+        ];
+        for (what, change) in changes {
+            let (before, behind) = changed(change);
+            assert_ne!(before.exact, behind.exact, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_copied_as_it_is_named() {
+        let (directory, tree) = tree();
+        symlink("sub/a", directory.path().join("another")).unwrap();
+        let exact = |path: &str| select(&tree, &files(&[path]), false).unwrap().remove(0).exact;
+        assert_ne!(exact("link"), exact("another"));
+        assert_eq!(exact("link"), exact("link"));
+    }
+}

@@ -1,0 +1,282 @@
+//! A tree that files are copied from: the context, or the root of an image. Nothing in it leads out of it.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+use rustix::path::Arg;
+use sha2::{Digest as _, Sha256};
+use sys::open::openat2;
+
+/// How much of a file is read at once.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// Levels of directories that are looked into.
+const DEPTH_MAX: usize = 1024;
+
+/// A tree.
+#[derive(Debug)]
+pub(super) struct Tree {
+    root: OwnedFd,
+    /// What `/proc/self/fd` says of the root.
+    place: Vec<u8>,
+}
+
+/// Something in a tree.
+pub(super) struct Found {
+    /// Itself, as a place.
+    pub(super) place: OwnedFd,
+    /// What it is; of a link that was followed what that leads to.
+    pub(super) stat: Stat,
+    /// Its path from the root, without a slash in front, when links are followed.
+    pub(super) path: String,
+}
+
+/// Something in a tree, links not followed.
+pub(super) struct Looked {
+    /// What it is.
+    pub(super) stat: Stat,
+    /// Where it leads to, if it is a link.
+    pub(super) link: Vec<u8>,
+}
+
+impl Found {
+    pub(super) fn is_directory(&self) -> bool {
+        FileType::from_raw_mode(self.stat.st_mode) == FileType::Directory
+    }
+}
+
+impl Tree {
+    pub(super) fn new(root: OwnedFd) -> io::Result<Tree> {
+        let place = told(&root)?;
+        Ok(Tree { root, place })
+    }
+
+    /// What is at a path, links followed as in a chroot.
+    pub(super) fn find<P: Arg + Copy>(&self, path: P) -> Result<Found, Errno> {
+        let place = open(&self.root, path, OFlags::PATH)?;
+        let stat = rustix::fs::fstat(&place)?;
+        let told = told(&place).map_err(|_| Errno::IO)?;
+        let inside = told.strip_prefix(&self.place[..]).unwrap_or(&told);
+        let path = String::from_utf8_lossy(inside).trim_matches('/').to_owned();
+        Ok(Found { place, stat, path })
+    }
+
+    /// What is at a path, links followed but for the last.
+    pub(super) fn look(&self, path: &[u8]) -> Result<Looked, Errno> {
+        let place = open(&self.root, path, OFlags::PATH | OFlags::NOFOLLOW)?;
+        let stat = rustix::fs::fstat(&place)?;
+        let link = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Symlink => rustix::fs::readlinkat(&place, c"", Vec::new())?.into_bytes(),
+            _ => Vec::new(),
+        };
+        Ok(Looked { stat, link })
+    }
+
+    /// A file's bytes, at most `most` of them; `None` if there is none.
+    pub(super) fn read(&self, path: &str, most: u64) -> io::Result<Option<Vec<u8>>> {
+        let found = match self.find(path) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            found => found?,
+        };
+        if FileType::from_raw_mode(found.stat.st_mode) != FileType::RegularFile {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        let mut bytes = Vec::new();
+        let file = File::from(archive::reopen(&found.place, OFlags::RDONLY)?);
+        file.take(most + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > most { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(Some(bytes)) }
+    }
+
+    /// Removes a file, which need not be there. Like everything that is found here it is in the tree, wherever links and
+    /// `..` of its path would lead from outside.
+    pub(super) fn remove(&self, path: &str) {
+        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+        if matches!(name, "" | "." | "..") {
+            return;
+        }
+        let above = if above.is_empty() { "/" } else { above };
+        // What stays could be copied, though nobody wants it: no more than that.
+        let Ok(parent) = open(&self.root, above, OFlags::PATH | OFlags::DIRECTORY) else { return };
+        // A single name, no link of which is followed.
+        let _ = rustix::fs::unlinkat(&parent, name, rustix::fs::AtFlags::empty());
+    }
+
+    /// All paths below a directory, itself first unless it is the root, each directory before what is in it; down to so
+    /// many levels. Links are not followed but at `path` itself.
+    pub(super) fn walk(&self, path: &str, levels: usize) -> Result<Vec<Vec<u8>>, Errno> {
+        let mut paths = Vec::new();
+        if !path.is_empty() {
+            paths.push(path.into());
+        }
+        let place = open(&self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        self.walk_in(&place, path.as_bytes(), levels.min(DEPTH_MAX), &mut paths)?;
+        Ok(paths)
+    }
+
+    fn walk_in(&self, directory: &OwnedFd, path: &[u8], levels: usize, paths: &mut Vec<Vec<u8>>) -> Result<(), Errno> {
+        if levels == 0 {
+            return Ok(());
+        }
+        let mut names: Vec<(CString, FileType)> = Vec::new();
+        for entry in Dir::read_from(directory)? {
+            let entry = entry?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                names.push((entry.file_name().to_owned(), entry.file_type()));
+            }
+        }
+        names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        for (name, kind) in names {
+            let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
+            let inside = [path, slash, name.as_bytes()].concat();
+            paths.push(inside.clone());
+            if matches!(kind, FileType::Directory | FileType::Unknown) {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                match rustix::fs::openat(directory, &name, flags, Mode::empty()) {
+                    Ok(child) => self.walk_in(&child, &inside, levels - 1, paths)?,
+                    Err(Errno::NOTDIR | Errno::LOOP) => {}
+                    Err(err) => return Err(err),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What dockerd calls the sum of a file: of what a tar would say of it but its time, and of its bytes (moby
+    /// pkg/tarsum, version 1). A link that leads nowhere has its own path for one.
+    pub(super) fn sum(&self, path: &[u8]) -> io::Result<String> {
+        let found = match self.find(path) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(String::from_utf8_lossy(path).into_owned()),
+            found => found?,
+        };
+        let kind = FileType::from_raw_mode(found.stat.st_mode);
+        let mut hash = Sha256::new();
+        header(&mut hash, &found, kind);
+        if kind == FileType::RegularFile && found.stat.st_size > 0 {
+            let mut file = File::from(archive::reopen(&found.place, OFlags::RDONLY)?);
+            let mut piece = vec![0; PIECE_BYTES.min(usize::try_from(found.stat.st_size).unwrap_or(PIECE_BYTES))];
+            loop {
+                match file.read(&mut piece) {
+                    Ok(0) => break,
+                    Ok(count) => hash.update(&piece[..count]),
+                    Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                    Err(err) => return Err(err),
+                }
+            }
+        }
+        Ok(hex(hash))
+    }
+}
+
+fn header(hash: &mut Sha256, found: &Found, kind: FileType) {
+    let stat = &found.stat;
+    let slash = if kind == FileType::Directory { "/" } else { "" };
+    let size = if kind == FileType::RegularFile { stat.st_size } else { 0 };
+    let flag = match kind {
+        FileType::Directory => '5',
+        FileType::CharacterDevice => '3',
+        FileType::BlockDevice => '4',
+        FileType::Fifo => '6',
+        _ => '0',
+    };
+    let (major, minor) = match kind {
+        FileType::CharacterDevice | FileType::BlockDevice => {
+            (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev))
+        }
+        _ => (0, 0),
+    };
+    hash.update(format!(
+        "name{}{slash}mode{}uid{}gid{}size{size}typeflag{flag}linknameunamegnamedevmajor{major}devminor{minor}",
+        found.path,
+        stat.st_mode & 0o7777,
+        stat.st_uid,
+        stat.st_gid
+    ));
+    if kind != FileType::RegularFile {
+        return;
+    }
+    let mut value = [0; 256];
+    let path = format!("/proc/self/fd/{}", found.place.as_raw_fd());
+    if let Ok(length) = rustix::fs::getxattr(&*path, "security.capability", &mut value[..]) {
+        hash.update(b"security.capability");
+        hash.update(&value[..length]);
+    }
+}
+
+pub(super) fn hex(hash: Sha256) -> String {
+    oci::Digest::from_sha256(&hash.finalize().into()).hex().to_owned()
+}
+
+/// Opens a path below `root`, links followed as in a chroot.
+pub(super) fn open<P: Arg + Copy>(root: &OwnedFd, path: P, flags: OFlags) -> Result<OwnedFd, Errno> {
+    use std::os::fd::AsFd;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let flags = flags | OFlags::CLOEXEC;
+    match path.to_string_lossy().is_empty() {
+        true => openat2(root.as_fd(), ".", flags, Mode::empty(), resolve),
+        false => openat2(root.as_fd(), path, flags, Mode::empty(), resolve),
+    }
+}
+
+/// What the kernel calls what a descriptor stands for.
+fn told(place: &OwnedFd) -> io::Result<Vec<u8>> {
+    let link = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let told = rustix::fs::readlinkat(CWD, link, Vec::new())?.into_bytes();
+    Ok(if told == b"/" { Vec::new() } else { told })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::*;
+
+    fn tree_in(root: &Path) -> Tree {
+        Tree::new(File::open(root).unwrap().into()).unwrap()
+    }
+
+    #[test]
+    fn nothing_outside_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (outside, root) = (directory.path().join("outside"), directory.path().join("root"));
+        fs::create_dir_all(&outside).unwrap();
+        fs::create_dir_all(root.join("sub")).unwrap();
+        let victim = outside.join("file");
+        fs::write(&victim, "x").unwrap();
+        symlink(&outside, root.join("linked")).unwrap();
+        symlink("../outside", root.join("climbing")).unwrap();
+        let tree = tree_in(&root);
+        let absolute = victim.to_str().unwrap();
+        for path in
+            [absolute, "../outside/file", "sub/../../outside/file", "linked/file", "climbing/file", "", ".", "..", "/"]
+        {
+            tree.remove(path);
+            assert!(victim.exists(), "{path}");
+        }
+        assert!(root.join("sub").exists());
+    }
+
+    #[test]
+    fn files_of_the_tree_are_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        fs::create_dir(root.join("sub")).unwrap();
+        symlink("/sub", root.join("linked")).unwrap();
+        for (path, file) in
+            [("a", "a"), ("/a", "a"), ("../a", "a"), ("sub/a", "sub/a"), ("/sub/a", "sub/a"), ("linked/a", "sub/a")]
+        {
+            fs::write(root.join(file), "x").unwrap();
+            tree_in(root).remove(path);
+            assert!(!root.join(file).exists(), "{path}");
+        }
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        symlink(outside.path(), root.join("link")).unwrap();
+        tree_in(root).remove("link");
+        assert!(outside.path().exists() && fs::symlink_metadata(root.join("link")).is_err());
+    }
+}

@@ -1,0 +1,105 @@
+//! Trees that are written to: a snapshot above an image's layers, mounted where only a descriptor leads.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use image::ImageRecord;
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use snapshot::SnapshotKey;
+use tracing::debug;
+
+use super::tree::{self, Tree};
+use crate::Engine;
+use crate::view::mount_detached;
+
+/// Mode of directories that nobody says anything about.
+const DIRECTORY_MODE: u32 = 0o755;
+
+/// Why a tree is not there. The rest of the sentence is the system's.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkError {
+    /// Its layers cannot be put together.
+    #[error("find the image's layers")]
+    Snapshot(#[from] snapshot::SnapshotError),
+    /// It cannot be mounted.
+    #[error("mount the image's layers")]
+    Mount(#[source] io::Error),
+    /// A directory cannot be made.
+    #[error("make directory {path}")]
+    Directory {
+        /// From the root.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A snapshot that is written to; gone when it is dropped.
+pub(super) struct Work {
+    engine: Engine,
+    pub(super) key: SnapshotKey,
+    root: Option<OwnedFd>,
+}
+
+impl Work {
+    /// One above an image's layers, or above nothing. Blocks.
+    pub(super) fn above(engine: &Engine, image: Option<&ImageRecord>) -> Result<Work, WorkError> {
+        let key: SnapshotKey = stdx::id::random_hex::<32>().parse().expect("64 hex digits are a key");
+        let chain = image.map(|image| image.chain.clone()).unwrap_or_default();
+        let mounts = engine.images.snapshots().prepare(&key, &chain)?;
+        let mut work = Work { engine: engine.clone(), key, root: None };
+        work.root = Some(mount_detached(&mounts).map_err(WorkError::Mount)?);
+        Ok(work)
+    }
+
+    pub(super) fn root(&self) -> &OwnedFd {
+        self.root.as_ref().expect("it is taken at the end alone")
+    }
+
+    /// Makes a directory and those above it, where they are missing.
+    pub(super) fn make_directories(&self, path: &str, owner: (u32, u32)) -> Result<(), WorkError> {
+        let failed = |err: Errno| WorkError::Directory { path: path.to_owned(), source: err.into() };
+        let mut above = String::new();
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            let whole = format!("{above}/{part}");
+            match tree::open(self.root(), &*whole, OFlags::PATH | OFlags::DIRECTORY) {
+                Ok(_) => {}
+                Err(Errno::NOENT) => self.make(&above, part, owner).map_err(failed)?,
+                Err(err) => return Err(failed(err)),
+            }
+            above = whole;
+        }
+        Ok(())
+    }
+
+    fn make(&self, above: &str, name: &str, (uid, gid): (u32, u32)) -> Result<(), Errno> {
+        let parent = tree::open(self.root(), above, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let mode = Mode::from_raw_mode(DIRECTORY_MODE);
+        rustix::fs::mkdirat(&parent, name, mode)?;
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        rustix::fs::chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        // Whatever our umask is.
+        let made = tree::open(self.root(), &*format!("{above}/{name}"), OFlags::RDONLY | OFlags::DIRECTORY)?;
+        rustix::fs::fchmod(made.as_fd(), mode)
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        // Nothing may have it mounted when it goes.
+        drop(self.root.take());
+        if let Err(err) = self.engine.images.snapshots().remove(&self.key) {
+            // The next start of the daemon finds it without a container.
+            debug!(err = errdefs::chain(&err), "the files of a build step stay behind");
+        }
+        self.engine.sweep_soon();
+    }
+}
+
+/// The files of an image, to be read. Blocks.
+pub(super) fn tree_of(engine: &Engine, image: &ImageRecord) -> Result<Tree, WorkError> {
+    let mounts = engine.images.snapshots().view(&image.chain)?;
+    let root = mount_detached(&mounts).map_err(WorkError::Mount)?;
+    Tree::new(root).map_err(WorkError::Mount)
+}

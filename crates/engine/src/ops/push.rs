@@ -1,0 +1,527 @@
+//! `POST /images/{name}/push`: an image to a registry.
+//!
+//! ```text
+//! plan      the query: which tags of which repository, and who we are
+//! check     the wanted platform; what is wrong here has a status of its own
+//! layers    all at once, as many as the registry client sends at a time: there, mounted, or sent
+//! config, manifest, and the name `repository@digest`
+//! ```
+//! A layer whose compressed form is kept goes as it is, and so does the manifest that an image came with: what was pulled
+//! has the same digests when it is pushed. Other layers are made again and compressed while they are sent; what comes out is
+//! remembered, so that the next push asks for it and makes nothing.
+
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use content::Blob;
+use engine_api::auth::AuthConfig;
+use errdefs::ErrorKind;
+use image::{COMPRESSOR, Compression, KeptBlob, PushImage, PushImageError, PushLayer};
+use oci::image::media_type;
+use oci::{Digest, Reference, ReferenceError};
+pub use registry_client::UploadProgress;
+use registry_client::{Credentials, RegistryError, Session, Source, Upload};
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::Engine;
+use crate::held_layers::HeldLayers;
+use crate::ops::create::{CreateError, check_platform};
+use crate::ops::login::credentials;
+use crate::ops::pull::tell_event;
+
+/// How many steps may wait for a client.
+const STEPS: usize = 100;
+
+/// Numbers of one layer that may wait besides.
+const NUMBERS: usize = 8;
+
+/// What is said once about a layer: that it waits, and how it ended.
+const SENTENCES: usize = 4;
+
+/// What comes in the path, the query and the headers.
+#[derive(Clone, Debug, Default)]
+pub struct PushQuery {
+    /// The repository, or one tag of it.
+    pub name: String,
+    /// `tag`; empty for the name's, or for all.
+    pub tag: String,
+    /// `platform`, as `os/architecture[/variant]`, which may be empty.
+    pub platform: String,
+    /// `X-Registry-Auth`, which may be empty.
+    pub authorization: String,
+}
+
+/// What is wanted.
+#[derive(Debug)]
+pub struct Plan {
+    /// Without a tag and a digest: all tags.
+    reference: Reference,
+    credentials: Credentials,
+}
+
+/// Something to tell the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PushStep {
+    /// A sentence about the whole.
+    Said(String),
+    /// A layer has got on.
+    Layer {
+        /// The first 12 digits of the digest of its tar.
+        id: String,
+        /// Where it is.
+        stage: PushStage,
+    },
+    /// A tag is there.
+    Pushed {
+        /// Which one.
+        tag: String,
+        /// Its manifest's.
+        digest: Digest,
+        /// The length of its manifest.
+        size: u64,
+    },
+}
+
+/// Where a layer is on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PushStage {
+    /// It will go.
+    Preparing,
+    /// It goes, or need not.
+    Upload(UploadProgress),
+}
+
+/// Why an image did not go. The texts are dockerd's.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// The name is none.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// The tag is none.
+    #[error("invalid tag format")]
+    TagFormat,
+    /// There is no such image to compare with the wanted platform.
+    #[error(transparent)]
+    Resolve(#[from] image::ResolveError),
+    /// It is for another platform.
+    #[error(transparent)]
+    Platform(#[from] CreateError),
+    /// No image has a name in that repository.
+    #[error("An image does not exist locally with the tag: {name}")]
+    NoImage {
+        /// The repository.
+        name: String,
+    },
+    /// No image has that tag.
+    #[error("tag does not exist: {name}")]
+    NoTag {
+        /// With the tag.
+        name: String,
+    },
+    /// A digest is not a name to give.
+    #[error("cannot push a digest reference")]
+    Digest,
+    /// The repository's images have digests alone.
+    #[error("no tags to push for {name}")]
+    NoTags {
+        /// The repository.
+        name: String,
+    },
+    /// The registry does not take it.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// It cannot be read.
+    #[error(transparent)]
+    Image(#[from] PushImageError),
+    /// No thread to make layers on.
+    #[error("hold the layers of the image")]
+    Hold(#[source] io::Error),
+}
+
+impl PushError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            PushError::Reference(_) | PushError::TagFormat => ErrorKind::InvalidArgument,
+            PushError::Resolve(err) => err.kind(),
+            PushError::Platform(err) => err.kind(),
+            PushError::NoImage { .. } | PushError::NoTag { .. } | PushError::NoTags { .. } => ErrorKind::NotFound,
+            PushError::Digest => ErrorKind::InvalidArgument,
+            PushError::Registry(err) => err.kind(),
+            PushError::Image(err) => err.kind(),
+            PushError::Hold(_) => ErrorKind::Internal,
+        }
+    }
+}
+
+/// What the query means; looks at the image only where a platform is wanted.
+pub fn plan(engine: &Engine, query: &PushQuery) -> Result<Plan, PushError> {
+    let reference = reference(&query.name, &query.tag)?;
+    if !query.platform.is_empty() {
+        let image = engine.images.resolve(&reference.to_string())?;
+        check_platform(Some(&query.platform), &reference.familiar(), &image)?;
+    }
+    // dockerd takes what it cannot read for nothing, too.
+    let credentials = AuthConfig::from_header(&query.authorization).map(credentials).unwrap_or_default();
+    Ok(Plan { reference, credentials })
+}
+
+fn reference(name: &str, tag: &str) -> Result<Reference, PushError> {
+    let reference: Reference = name.parse()?;
+    if tag.is_empty() {
+        return Ok(reference);
+    }
+    // A digest is no tag.
+    let tagged: Result<Reference, _> = format!("{}/{}:{tag}", reference.domain(), reference.path()).parse();
+    tagged.ok().filter(|tagged| tagged.tag() == Some(tag)).ok_or(PushError::TagFormat)
+}
+
+/// A push that goes on; dropped, it ends.
+#[derive(Debug)]
+pub struct Pushing {
+    steps: mpsc::Receiver<PushStep>,
+    task: Option<JoinHandle<Result<(), PushError>>>,
+}
+
+impl Pushing {
+    /// The next step; nothing more comes behind an error.
+    pub async fn next(&mut self) -> Option<Result<PushStep, PushError>> {
+        if let Some(step) = self.steps.recv().await {
+            return Some(Ok(step));
+        }
+        match self.task.take()?.await {
+            Ok(Ok(())) => None,
+            Ok(Err(err)) => Some(Err(err)),
+            Err(err) => match err.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is shutting down: whoever waits here is about to be dropped, too.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}
+
+impl Drop for Pushing {
+    fn drop(&mut self) {
+        self.task.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Begins a push.
+pub fn start(engine: &Engine, plan: Plan) -> Pushing {
+    let (sender, steps) = mpsc::channel(STEPS);
+    let client = Client { engine: engine.clone(), steps: sender };
+    Pushing { steps, task: Some(tokio::spawn(client.push(plan))) }
+}
+
+/// Whom a push is for.
+#[derive(Clone)]
+struct Client {
+    engine: Engine,
+    steps: mpsc::Sender<PushStep>,
+}
+
+impl Client {
+    async fn tell(&self, step: PushStep) {
+        // A client that has gone ends us soon.
+        let _ = self.steps.send(step).await;
+    }
+
+    async fn push(self, plan: Plan) -> Result<(), PushError> {
+        let Plan { reference, credentials } = plan;
+        let repository = format!("{}/{}", reference.domain(), reference.path());
+        self.tell(PushStep::Said(format!("The push refers to repository [{repository}]"))).await;
+        let named = self.named(&repository);
+        if named.is_empty() {
+            return Err(PushError::NoImage { name: reference.familiar_name() });
+        }
+        let session = self.engine.current.registries().push_session(&reference, credentials).await?;
+        for (tag, id) in chosen(&reference, named)? {
+            self.push_tag(&session, &tag, &id).await?;
+        }
+        tell_event(&self.engine, &reference, "push");
+        Ok(())
+    }
+
+    /// The names of a repository and what they mean, sorted.
+    fn named(&self, repository: &str) -> Vec<(Reference, Digest)> {
+        let images = self.engine.images.list();
+        let names =
+            images.iter().flat_map(|image| image.references.iter().map(|name| (name.clone(), image.id.clone())));
+        let mut names: Vec<_> =
+            names.filter(|(name, _)| format!("{}/{}", name.domain(), name.path()) == repository).collect();
+        names.sort_by_key(|(name, _)| name.to_string());
+        names
+    }
+
+    async fn push_tag(&self, session: &Arc<Session>, name: &Reference, id: &Digest) -> Result<(), PushError> {
+        let (engine, of) = (self.engine.clone(), id.clone());
+        let image = bridge::blocking(move || image::push_image(&engine.images, &of)).await?;
+        let PushImage { config, manifest, layers } = image;
+        let held = self.hold(id, &layers).await?;
+        let compressions: Vec<_> =
+            layers.iter().map(|layer| layer.kept.as_ref().map(|kept| kept.compression)).collect();
+        let blobs = self.push_layers(session, name, layers, &held).await?;
+        let blob = Blob { digest: id.clone(), size: config.len() as u64 };
+        let upload = Upload { blob: Some(blob.clone()), mounts: Vec::new(), source: Arc::new(Document(config)) };
+        session.upload(&upload, Arc::new(|_| {})).await?;
+        let (kind, bytes) = manifest.unwrap_or_else(|| make_manifest(&blob, &blobs, &compressions));
+        let tag = name.tag().unwrap_or(oci::reference::DEFAULT_TAG).to_owned();
+        let (digest, size) = (session.put_manifest(&tag, &kind, &bytes).await?, bytes.len() as u64);
+        self.tell(PushStep::Said(format!("{tag}: digest: {digest} size: {size}"))).await;
+        let digested: Reference = format!("{}/{}@{digest}", name.domain(), name.path()).parse()?;
+        let (engine, id) = (self.engine.clone(), id.clone());
+        bridge::blocking(move || image::name_pushed(&engine.images, &id, &digested)).await?;
+        self.tell(PushStep::Pushed { tag, digest, size }).await;
+        Ok(())
+    }
+
+    /// Answers what the registry has now, lowest first.
+    async fn push_layers(
+        &self,
+        session: &Arc<Session>,
+        name: &Reference,
+        layers: Vec<PushLayer>,
+        held: &Option<Arc<Making>>,
+    ) -> Result<Vec<Blob>, PushError> {
+        // From the top, as dockerd tells them.
+        for layer in layers.iter().rev() {
+            let id = short(&layer.diff_id);
+            self.tell(PushStep::Layer { id, stage: PushStage::Preparing }).await;
+        }
+        let mut blobs: Vec<Option<Blob>> = layers.iter().map(|_| None).collect();
+        let (mut uploads, mut begun) = (JoinSet::new(), Vec::<(Digest, usize)>::new());
+        let mut same = Vec::new();
+        for (index, layer) in layers.into_iter().enumerate().rev() {
+            if let Some((_, first)) = begun.iter().find(|(diff_id, _)| *diff_id == layer.diff_id) {
+                same.push((index, *first));
+                continue;
+            }
+            begun.push((layer.diff_id.clone(), index));
+            let (client, session, name, held) = (self.clone(), session.clone(), name.clone(), held.clone());
+            uploads.spawn(async move {
+                client.push_layer(&session, &name, (index, layer), held).await.map(|blob| (index, blob))
+            });
+        }
+        // Dropped on the first failure, the set ends all others.
+        while let Some(ended) = uploads.join_next().await {
+            match ended {
+                Ok(done) => {
+                    let (index, blob) = done?;
+                    blobs[index] = Some(blob);
+                }
+                Err(err) => match err.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => return Err(RegistryError::Cancelled.into()),
+                },
+            }
+        }
+        for (index, first) in same {
+            blobs[index] = blobs[first].clone();
+        }
+        Ok(blobs.into_iter().flatten().collect())
+    }
+
+    /// Holds the layers that have to be compressed, if there are such.
+    async fn hold(&self, id: &Digest, layers: &[PushLayer]) -> Result<Option<Arc<Making>>, PushError> {
+        if layers.iter().all(|layer| layer.kept.is_some()) {
+            return Ok(None);
+        }
+        let (engine, of) = (self.engine.clone(), id.clone());
+        let held = bridge::blocking(move || HeldLayers::hold(&engine, &of)).await.map_err(PushError::Hold)?;
+        let layers = held.ok_or_else(|| PushImageError::Gone { id: id.clone() })?;
+        Ok(Some(Arc::new(Making { image: id.clone(), layers })))
+    }
+
+    async fn push_layer(
+        &self,
+        session: &Session,
+        name: &Reference,
+        (index, layer): (usize, PushLayer),
+        held: Option<Arc<Making>>,
+    ) -> Result<Blob, PushError> {
+        let id = short(&layer.diff_id);
+        let (blob, source, made): (_, Arc<dyn Source>, _) = match (layer.kept, held) {
+            (Some(kept), _) => (Some(kept.blob.clone()), Arc::new(Kept(Arc::new(kept))), None),
+            (None, held) => {
+                let making = held.expect("held are the layers of an image of which one is not kept");
+                let image = making.image.clone();
+                let made = Made { making, index, total: layer.tar_bytes, done: Arc::default() };
+                (layer.compressed.clone(), Arc::new(made), Some(image))
+            }
+        };
+        let mounts =
+            blob.as_ref().map(|blob| image::repositories_with(&self.engine.images, name.domain(), &blob.digest));
+        let mounts = mounts.into_iter().flatten().filter(|other| other.path() != name.path()).collect();
+        let upload = Upload { blob, mounts, source };
+        let (told, mut heard) = mpsc::channel(NUMBERS + SENTENCES);
+        let tell = move |progress: UploadProgress| {
+            let is_number = matches!(progress, UploadProgress::Sending { .. } | UploadProgress::Retrying { .. });
+            // Numbers that a slow client does not take are followed by others; there is room for what is said once.
+            if !is_number || told.capacity() > SENTENCES {
+                let _ = told.try_send(progress);
+            }
+        };
+        let hear = async {
+            while let Some(progress) = heard.recv().await {
+                self.tell(PushStep::Layer { id: id.clone(), stage: PushStage::Upload(progress) }).await;
+            }
+        };
+        // Whoever tells is gone with the upload.
+        let (uploaded, ()) = tokio::join!(session.upload(&upload, Arc::new(tell)), hear);
+        let blob = uploaded?;
+        if let Some(image) = made.filter(|_| layer.compressed.is_none()) {
+            let (engine, known) = (self.engine.clone(), blob.clone());
+            let remember = move || image::remember_compressed(&engine.images, &image, index, &known, COMPRESSOR);
+            bridge::blocking(remember).await?;
+        }
+        Ok(blob)
+    }
+}
+
+/// The tags that are wanted.
+fn chosen(reference: &Reference, named: Vec<(Reference, Digest)>) -> Result<Vec<(Reference, Digest)>, PushError> {
+    if reference.tag().is_some() {
+        let found = named.into_iter().find(|(name, _)| name.digest().is_none() && name.tag() == reference.tag());
+        return found.map(|found| vec![found]).ok_or_else(|| PushError::NoTag { name: reference.familiar() });
+    }
+    if reference.digest().is_some() {
+        return Err(PushError::Digest);
+    }
+    let tagged: Vec<_> = named.into_iter().filter(|(name, _)| name.tag().is_some()).collect();
+    match tagged.is_empty() {
+        true => Err(PushError::NoTags { name: reference.familiar_name() }),
+        false => Ok(tagged),
+    }
+}
+
+fn short(diff_id: &Digest) -> String {
+    diff_id.hex()[..12].to_owned()
+}
+
+/// A document to be sent.
+struct Document(Vec<u8>);
+
+impl Source for Document {
+    fn open(&self, from: u64) -> io::Result<Box<dyn Read + Send>> {
+        let rest = self.0.get(from as usize..).unwrap_or_default().to_vec();
+        Ok(Box::new(io::Cursor::new(rest)))
+    }
+
+    fn progress(&self, sent: u64) -> (u64, u64) {
+        (sent, self.0.len() as u64)
+    }
+}
+
+/// A compressed layer that is kept.
+struct Kept(Arc<KeptBlob>);
+
+impl Source for Kept {
+    fn open(&self, from: u64) -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(KeptReader { kept: self.0.clone(), position: from }))
+    }
+
+    fn progress(&self, sent: u64) -> (u64, u64) {
+        (sent, self.0.blob.size)
+    }
+}
+
+/// An image whose layers are compressed while they are sent.
+#[derive(Debug)]
+struct Making {
+    image: Digest,
+    layers: HeldLayers,
+}
+
+/// One of its layers.
+struct Made {
+    making: Arc<Making>,
+    index: usize,
+    /// The length of its tar.
+    total: u64,
+    /// What of it was compressed.
+    done: Arc<AtomicU64>,
+}
+
+impl Source for Made {
+    fn open(&self, from: u64) -> io::Result<Box<dyn Read + Send>> {
+        let mut reader = self.making.layers.gzip(self.index, COMPRESSOR, self.done.clone());
+        // It is the same every time: what was sent already is passed over.
+        io::copy(&mut reader.by_ref().take(from), &mut io::sink())?;
+        Ok(Box::new(reader))
+    }
+
+    fn progress(&self, _sent: u64) -> (u64, u64) {
+        (self.done.load(Ordering::Relaxed), self.total)
+    }
+}
+
+/// Reads at a position of its own: an attempt that was given up may still be reading.
+struct KeptReader {
+    kept: Arc<KeptBlob>,
+    position: u64,
+}
+
+impl Read for KeptReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.kept.file.read_at(buffer, self.position)?;
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+/// A descriptor in the order in which Docker writes its fields.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Described<'a> {
+    media_type: &'a str,
+    size: u64,
+    digest: &'a Digest,
+}
+
+/// A manifest in the order in which Docker writes its fields (distribution, manifest-v2-2.md).
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Written<'a> {
+    schema_version: u32,
+    media_type: &'a str,
+    config: Described<'a>,
+    layers: Vec<Described<'a>>,
+}
+
+/// The manifest of an image that has none: Docker's, or OCI's where a layer is in a form that Docker's has no type for.
+fn make_manifest(config: &Blob, layers: &[Blob], compressions: &[Option<Compression>]) -> (String, Vec<u8>) {
+    let docker = compressions.iter().flatten().all(|compression| *compression == Compression::Gzip);
+    let (manifest, config_type) = match docker {
+        true => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG),
+        false => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG),
+    };
+    let layer_type = |compression: Option<Compression>| match compression {
+        _ if docker => media_type::DOCKER_LAYER_GZIP,
+        Some(Compression::Zstd) => media_type::OCI_LAYER_ZSTD,
+        Some(Compression::Plain) => media_type::OCI_LAYER,
+        // What has no type of its own is not kept for this.
+        Some(Compression::Gzip | Compression::Bzip2 | Compression::Xz) | None => media_type::OCI_LAYER_GZIP,
+    };
+    let layers = layers.iter().zip(compressions).map(|(blob, compression)| Described {
+        media_type: layer_type(*compression),
+        size: blob.size,
+        digest: &blob.digest,
+    });
+    let written = Written {
+        schema_version: 2,
+        media_type: manifest,
+        config: Described { media_type: config_type, size: config.size, digest: &config.digest },
+        layers: layers.collect(),
+    };
+    // With three blanks, as Docker's client of registries writes them.
+    let mut bytes = Vec::new();
+    let mut serializer =
+        serde_json::Serializer::with_formatter(&mut bytes, serde_json::ser::PrettyFormatter::with_indent(b"   "));
+    written.serialize(&mut serializer).expect("documents have string keys and no failing serializers");
+    (manifest.to_owned(), bytes)
+}

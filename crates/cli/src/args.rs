@@ -14,9 +14,11 @@ use crate::plan::values;
 pub mod clap_tree;
 pub mod help;
 pub mod later;
+pub mod network_flags;
 pub mod run_flags;
 pub mod tables;
 pub mod verbs;
+pub mod volume_flags;
 
 use later::Wait;
 pub use tables::{Command, Group, Verb};

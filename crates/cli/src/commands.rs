@@ -15,6 +15,8 @@ use crate::say_line;
 pub mod api_socket;
 mod at_once;
 pub mod attach;
+pub mod bootstrap;
+pub mod build;
 pub mod changes;
 pub mod checkpoint;
 pub mod context;
@@ -40,7 +42,9 @@ pub mod port;
 pub mod progress;
 pub mod prune;
 pub mod pull;
+pub mod push;
 pub mod run;
+pub mod save;
 pub mod start;
 pub mod stats;
 pub mod successor;
@@ -142,6 +146,7 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
     match verb {
         Verb::Run => run::run(context, parsed).await,
         Verb::Create => create::run(context, parsed).await,
+        Verb::Build => build::run(context, parsed).await,
         Verb::Start => start::run(context, parsed).await,
         Verb::Stop | Verb::Restart => lifecycle::stop(context, verb, parsed).await,
         Verb::Kill => lifecycle::kill(context, parsed).await,
@@ -171,9 +176,11 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
         Verb::RemoveImage => images::remove(context, parsed).await,
         Verb::History => history::run(context, parsed).await,
         Verb::Pull => pull::run(context, parsed).await,
+        Verb::Push => push::run(context, parsed).await,
         Verb::Login => login::run(context, parsed).await,
         Verb::Logout => login::out(context, parsed),
         Verb::Load => load::run(context, parsed).await,
+        Verb::Save => save::run(context, parsed).await,
         Verb::CreateVolume => volume::create(context, parsed).await,
         Verb::ListVolumes => volume::list(context, parsed).await,
         Verb::PruneVolumes => volume::prune(context, parsed).await,
@@ -184,11 +191,16 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
         Verb::SnapshotVolume => volume_copies::snapshot(context, parsed).await,
         Verb::UpdateVolume => volume::update(context, parsed).await,
         Verb::DiskUsage => disk_usage::run(context, parsed).await,
+        Verb::Bootstrap => bootstrap::run(context, parsed).await,
         Verb::PruneImages => prune::images(context, parsed).await,
         Verb::PruneNetworks => prune::networks(context, parsed).await,
         Verb::PruneCaches => prune::caches(context, parsed).await,
         Verb::PruneAll => prune::everything(context, parsed).await,
         Verb::ListNetworks => network::list(context, parsed).await,
+        Verb::CreateNetwork => network::create(context, parsed).await,
+        Verb::ConnectNetwork => network::connect(context, parsed).await,
+        Verb::DisconnectNetwork => network::disconnect(context, parsed).await,
+        Verb::RemoveNetwork => network::remove(context, parsed).await,
         Verb::Version => version::run(context, parsed).await,
         Verb::Info => info::run(context, parsed).await,
         Verb::Events => events::run(context, parsed).await,
@@ -215,6 +227,11 @@ impl Outcomes {
             Ok(line) => say_line!("{line}"),
             Err(err) => self.failures.push(client_error(&err)),
         }
+    }
+
+    /// Whether there was a failure.
+    pub fn has_failed(&self) -> bool {
+        !self.failures.is_empty()
     }
 
     /// Notes a failure that no daemon told.

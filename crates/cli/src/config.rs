@@ -57,6 +57,9 @@ pub struct ConfigFile {
     /// The programs that keep the logins of some registries.
     #[serde(rename = "credHelpers", deserialize_with = "null_is_empty")]
     pub credential_helpers: BTreeMap<String, String>,
+    /// Whether it is the user's own, in `~/.docker`: whoever names another directory wants what is in it apart.
+    #[serde(skip)]
+    pub is_the_users: bool,
 }
 
 /// Go's decoder takes `null` for an empty map, and Go's programs write it.
@@ -77,25 +80,29 @@ impl ConfigFile {
 
     /// Reads it; one that cannot be read is an empty one, and nothing is said about it.
     pub fn load_quietly(directory: &str) -> ConfigFile {
-        let text = std::fs::read(self::directory(directory).join("config.json"));
-        text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+        let directory = self::directory(directory);
+        let text = std::fs::read(directory.join("config.json"));
+        let file: ConfigFile = text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        ConfigFile { is_the_users: is_the_users(&directory), ..file }
     }
 
     /// Reads it; a missing file is an empty one.
     pub fn load(directory: &str) -> Result<ConfigFile, Exit> {
-        let path = self::directory(directory).join("config.json");
+        let directory = self::directory(directory);
+        let path = directory.join("config.json");
         // Docker warns and goes on, too: a file that somebody else wrote must not take away `ps`.
         let warn = |sentence: String| {
             warn_line!("WARNING: Error {sentence}");
             ConfigFile::default()
         };
         let shown = path.display();
-        Ok(match std::fs::read(&path) {
+        let file = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .unwrap_or_else(|err| warn(format!("parsing config file ({shown}): {err}"))),
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => ConfigFile::default(),
             Err(err) => warn(format!("loading config file: open {shown}: {}", go_error(&err))),
-        })
+        };
+        Ok(ConfigFile { is_the_users: is_the_users(&directory), ..file })
     }
 }
 
@@ -108,6 +115,11 @@ pub fn directory(given: &str) -> PathBuf {
         },
         given => PathBuf::from(given),
     }
+}
+
+fn is_the_users(directory: &Path) -> bool {
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+    home.is_some_and(|home| directory == Path::new(&home).join(".docker"))
 }
 
 /// Notes in config.json which context is in use; none if `name` is empty.

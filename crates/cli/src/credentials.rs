@@ -2,7 +2,7 @@
 //!
 //! A helper is a program `docker-credential-NAME`: `get` reads the registry's address from standard input and prints
 //! `{"ServerURL": ..., "Username": ..., "Secret": ...}`, or why not, and fails; `store` reads such an object, `erase` an address
-//! (docker-credential-helpers).
+//! (docker-credential-helpers). Where nobody has chosen one, [`own`] keeps what is not kept by a keychain, in a [`vault`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -15,6 +15,9 @@ use serde::Deserialize;
 
 use crate::config::{self, ConfigFile, EditError};
 use crate::report::go_error;
+
+pub mod own;
+mod vault;
 
 /// The domain of Docker Hub's images.
 const HUB_DOMAIN: &str = "docker.io";
@@ -147,7 +150,7 @@ pub fn of_server(config: &ConfigFile, key: &str) -> Result<AuthConfig, Credentia
 /// password is in it, for everybody to read who may read it.
 pub fn keep(config: &ConfigFile, directory: &Path, auth: &AuthConfig) -> Result<Option<PathBuf>, CredentialsError> {
     let key = &auth.server_address;
-    let helper = helper(config, key);
+    let (helper, chosen) = (helper(config, key), default_store(config, key));
     if let Some(program) = &helper {
         let (username, secret) = match &auth.identity_token[..] {
             "" => (&auth.username[..], &auth.password),
@@ -164,6 +167,10 @@ pub fn keep(config: &ConfigFile, directory: &Path, auth: &AuthConfig) -> Result<
         return Ok(None);
     }
     config::edit(directory, |members| {
+        // What was chosen because it was there has to be found the next time, by others, too.
+        if let Some(name) = chosen {
+            members.insert("credsStore".to_owned(), name.into());
+        }
         let auths = members.entry("auths").or_insert_with(|| serde_json::json!({}));
         if !auths.is_object() {
             *auths = serde_json::json!({});
@@ -241,14 +248,21 @@ pub fn hosted<'a>(address: &'a str) -> &'a str {
 fn helper(config: &ConfigFile, key: &str) -> Option<String> {
     let name = match config.credential_helpers.get(key) {
         Some(name) => name.clone(),
-        None if config.names_credentials() => config.credentials_store.clone(),
-        // Nobody has chosen yet: the system's keychain, if its helper is installed.
-        None => {
-            let keychain = if is_on_path("pass") { "pass" } else { "secretservice" };
-            if is_on_path(&program(keychain)) { keychain.to_owned() } else { String::new() }
-        }
+        None => default_store(config, key).map_or_else(|| config.credentials_store.clone(), str::to_owned),
     };
     (!name.is_empty()).then(|| program(&name))
+}
+
+/// What keeps the login of `key` where nobody has chosen yet: the system's keychain, if its helper is installed, else our
+/// own, if it is where other programs find it, too. There is one for each user: a directory that is to be thrown away, as
+/// those of CI jobs, keeps what is in it to itself.
+fn default_store(config: &ConfigFile, key: &str) -> Option<&'static str> {
+    if config.names_credentials() || config.credential_helpers.contains_key(key) {
+        return None;
+    }
+    let keychain = if is_on_path("pass") { "pass" } else { "secretservice" };
+    let own = config.is_the_users.then_some(own::NAME);
+    [Some(keychain), own].into_iter().flatten().find(|name| is_on_path(&program(name)))
 }
 
 fn program(name: &str) -> String {
@@ -303,6 +317,12 @@ fn not_run(program: &str, err: &io::Error) -> String {
 
 /// Runs a helper; answers how it failed, if it did, and what it printed. Its standard error is ours.
 fn run(program: &str, verb: &str, text: &str) -> io::Result<(Option<String>, Vec<u8>)> {
+    if program == own::PROGRAM {
+        return Ok(match own::answer(verb, text) {
+            Ok(printed) => (None, printed.into_bytes()),
+            Err(printed) => (Some("exit status 1".to_owned()), printed.into_bytes()),
+        });
+    }
     let mut child = Command::new(program).arg(verb).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     if let Some(mut input) = child.stdin.take() {
         match input.write_all(text.as_bytes()) {

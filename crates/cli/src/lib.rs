@@ -9,7 +9,7 @@
 //! - [`stream`], [`term`], [`detach`], [`signals`]: a container's streams and the user's terminal. [`entries`]: a log that
 //!   is followed from one daemon to the next.
 //! - [`complete`]: what the shells ask at a press of the tabulator.
-//! - [`console`]: printing. [`config`]: config.json. [`contexts`]: named daemons. [`connection`]: which daemon is meant. [`credentials`]: what is shown to registries.
+//! - [`context_tar`]: what a build sends. [`console`]: printing. [`config`]: config.json. [`contexts`]: named daemons. [`connection`]: which daemon is meant. [`credentials`]: what is shown to registries.
 //!   [`report`]: how errors read, and the exit status.
 //!
 //! Start-up is part of every measurement, so nothing is loaded or built that the command does not need: one thread, no
@@ -21,6 +21,7 @@ pub mod complete;
 pub mod config;
 pub mod connection;
 pub mod console;
+pub mod context_tar;
 pub mod contexts;
 pub mod credentials;
 pub mod detach;
@@ -53,6 +54,9 @@ pub fn run(arguments: Vec<String>) -> u8 {
         say!("{}", complete::run(program(&arguments), &arguments[2..], word == "__complete"));
         return 0;
     }
+    if own_name(&arguments) == credentials::own::PROGRAM {
+        return keep_credentials(arguments.get(1).map_or("", String::as_str));
+    }
     let exit = match understand(&arguments) {
         Ok(Asked::Print(text)) => {
             say!("{text}");
@@ -76,8 +80,27 @@ pub fn run(arguments: Vec<String>) -> u8 {
 
 /// Called as `docker`, we are it; else we are ourselves.
 fn program(arguments: &[String]) -> &'static str {
-    let name = arguments.first().and_then(|path| path.rsplit('/').next()).unwrap_or("");
-    if name == "docker" { "docker" } else { "longshore" }
+    if own_name(arguments) == "docker" { "docker" } else { "longshore" }
+}
+
+fn own_name(arguments: &[String]) -> &str {
+    arguments.first().and_then(|path| path.rsplit('/').next()).unwrap_or("")
+}
+
+/// Called as a program that keeps logins, we are that.
+fn keep_credentials(verb: &str) -> u8 {
+    let read = || match verb {
+        "store" | "get" | "erase" => std::io::read_to_string(std::io::stdin()).map_err(|err| report::go_error(&err)),
+        _ => Ok(String::new()),
+    };
+    let answer = match verb {
+        "" => Err(credentials::own::usage()),
+        _ => read().and_then(|input| credentials::own::answer(verb, &input)),
+    };
+    // Failures go to standard output, too: that is where who asks looks for them.
+    let (printed, status) = answer.map_or_else(|printed| (printed, 1), |printed| (printed, 0));
+    say!("{printed}");
+    status
 }
 
 fn understand(arguments: &[String]) -> Result<Asked, Exit> {

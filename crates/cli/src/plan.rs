@@ -1,5 +1,7 @@
 //! From a command line to what the API wants: pure functions of the command line and its [`Surroundings`].
 
+pub mod bootstrap;
+pub mod build;
 pub mod capabilities;
 pub mod copy;
 pub mod create;
@@ -7,6 +9,7 @@ pub mod devices;
 pub mod environment;
 pub mod filters;
 pub mod health;
+pub mod ipam;
 pub mod mount;
 pub mod network;
 pub mod ports;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use engine_api::auth::{self, AuthConfig};
 use engine_api::disk_usage::ImagesPruned;
 use engine_api::image::{Deleted, HistoryItem, Summary};
+use engine_api::platform::Platform;
 use http::Method;
 
 use crate::call::{Answer, Client, Payload, Upload};
@@ -61,14 +62,42 @@ pub async fn prune(client: &Client, filters: &str) -> Result<ImagesPruned, Clien
     crate::call::decode(&path, &bytes)
 }
 
+/// Saves images as an archive, which the answer is. `platform` is `os[/architecture[/variant]]`, or empty.
+pub async fn save(client: &Client, names: &[String], platform: &str) -> Result<Answer, ClientError> {
+    let mut query = Query::new("/images/get");
+    for name in names {
+        query = query.with("names", name);
+    }
+    if !platform.is_empty() {
+        query = query.with("platform", &platform_json(platform));
+    }
+    client.stream(Method::GET, &query.build(), Payload::Empty).await
+}
+
+/// A platform as requests carry it.
+fn platform_json(text: &str) -> String {
+    let parts: Vec<&str> = text.split('/').collect();
+    let mut platform = serde_json::Map::new();
+    for (key, part) in ["architecture", "os", "variant"].iter().zip([1, 0, 2]) {
+        let part = parts.get(part).copied().unwrap_or_default();
+        if part.is_empty() && *key == "variant" {
+            continue;
+        }
+        platform.insert((*key).to_owned(), part.into());
+    }
+    serde_json::Value::Object(platform).to_string()
+}
+
 /// Loads images from an archive. The answer is a stream of progress (see [`crate::lines`]).
-pub async fn load(client: &Client, archive: Upload, quiet: bool) -> Result<Answer, ClientError> {
-    client.stream(Method::POST, &load_path(quiet), Payload::Archive(archive)).await
+pub async fn load(client: &Client, archive: Upload, quiet: bool, platform: &str) -> Result<Answer, ClientError> {
+    client.stream(Method::POST, &load_path(quiet, platform), Payload::Archive(archive)).await
 }
 
 /// Where archives go.
-pub fn load_path(quiet: bool) -> String {
-    Query::new("/images/load").with("quiet", if quiet { "1" } else { "0" }).build()
+pub fn load_path(quiet: bool, platform: &str) -> String {
+    let query = Query::new("/images/load");
+    let query = if platform.is_empty() { query } else { query.with("platform", &platform_json(platform)) };
+    query.with("quiet", if quiet { "1" } else { "0" }).build()
 }
 
 /// What to pull.
@@ -91,6 +120,30 @@ pub async fn pull(client: &Client, options: &PullOptions) -> Result<Answer, Clie
         // The daemon compares it with what stands in images: Docker's client lowers it, too.
         .with_text("platform", &options.platform.to_lowercase())
         .with_text("tag", &options.tag);
+    let auth = options.auth.to_header();
+    client.stream_with(Method::POST, &query.build(), &[(auth::HEADER, &auth)], Payload::Empty).await
+}
+
+/// What to push.
+#[derive(Clone, Debug, Default)]
+pub struct PushOptions {
+    /// The repository, with its registry.
+    pub repository: String,
+    /// The tag; empty for all tags.
+    pub tag: String,
+    /// The image must be for this one, if one is given.
+    pub platform: Option<Platform>,
+    /// What is shown to the registry.
+    pub auth: AuthConfig,
+}
+
+/// Pushes an image. The answer is a stream of progress.
+pub async fn push(client: &Client, options: &PushOptions) -> Result<Answer, ClientError> {
+    let platform = options.platform.as_ref().map(serde_json::to_string);
+    let platform = platform.map(|json| json.expect("a platform has string keys and no failing serializers"));
+    let query = Query::new(format!("/images/{}/push", options.repository))
+        .with_text("tag", &options.tag)
+        .with_text("platform", &platform.unwrap_or_default());
     let auth = options.auth.to_header();
     client.stream_with(Method::POST, &query.build(), &[(auth::HEADER, &auth)], Payload::Empty).await
 }

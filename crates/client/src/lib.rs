@@ -21,6 +21,7 @@
 //! Version negotiation costs no round trip: paths carry our newest version, and a daemon that calls it too new says in
 //! the same sentence which one it takes. Deliberately not here: printing, terminals, the decision what to do.
 
+pub mod build;
 pub mod call;
 pub mod checkpoint;
 pub mod container;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use engine_api::disk_usage::NetworksPruned;
-use engine_api::network::Network;
+use engine_api::network::{Network, NetworkConnect, NetworkCreate, NetworkCreated, NetworkDisconnect};
 use http::Method;
 
 use crate::call::{Client, Payload};
@@ -17,6 +17,28 @@ pub async fn list(client: &Client, filters: &str) -> Result<Vec<Network>, Client
 /// Shows a network as the daemon's own bytes.
 pub async fn inspect_raw(client: &Client, name: &str) -> Result<Bytes, ClientError> {
     client.call(Method::GET, &format!("/networks/{}", segment(name)), Payload::Empty).await
+}
+
+/// Makes a network.
+pub async fn create(client: &Client, request: &NetworkCreate) -> Result<NetworkCreated, ClientError> {
+    client.post("/networks/create", request).await
+}
+
+/// Removes a network.
+pub async fn remove(client: &Client, name: &str) -> Result<(), ClientError> {
+    client.call(Method::DELETE, &format!("/networks/{}", segment(name)), Payload::Empty).await.map(drop)
+}
+
+/// Connects a container to a network.
+pub async fn connect(client: &Client, name: &str, request: &NetworkConnect) -> Result<(), ClientError> {
+    let path = format!("/networks/{}/connect", segment(name));
+    client.call(Method::POST, &path, Payload::json(request)).await.map(drop)
+}
+
+/// Disconnects a container from a network.
+pub async fn disconnect(client: &Client, name: &str, request: &NetworkDisconnect) -> Result<(), ClientError> {
+    let path = format!("/networks/{}/disconnect", segment(name));
+    client.call(Method::POST, &path, Payload::json(request)).await.map(drop)
 }
 
 /// Removes networks that nobody uses.

@@ -15,13 +15,11 @@ pub enum Wait {
     Clusters,
     /// Compose files.
     Compose,
-    /// Bridges and others beside the default one.
-    Networks,
     /// One name, several images.
     Platforms,
     /// Drivers in containers.
     Plugins,
-    /// Logging in, pushing, saving, searching.
+    /// Searching.
     Registries,
     /// Signatures.
     Trust,
@@ -33,10 +31,9 @@ impl fmt::Display for Wait {
             Wait::Builds => "building images",
             Wait::Clusters => "clusters",
             Wait::Compose => "Compose files",
-            Wait::Networks => "networks beside the default ones",
             Wait::Platforms => "images of several platforms",
             Wait::Plugins => "plugins",
-            Wait::Registries => "pushing and saving images",
+            Wait::Registries => "searching images",
             Wait::Trust => "signed images",
         })
     }
@@ -62,19 +59,12 @@ const fn later(paths: &'static [&'static str], usage: &'static str, about: &'sta
 /// The commands.
 #[rustfmt::skip]
 pub static LATER: &[Later] = &[
-    later(&["build", "builder build", "image build", "buildx build"], "[OPTIONS] PATH | URL | -", "Make an image from a Dockerfile", Wait::Builds),
-    later(&["push", "image push"], "[OPTIONS] NAME[:TAG]", "Push an image to a registry", Wait::Registries),
     later(&["search"], "[OPTIONS] TERM", "Look for images in a registry", Wait::Registries),
-    later(&["save", "image save"], "[OPTIONS] IMAGE [IMAGE...]", "Write images as a tar archive", Wait::Registries),
     later(&["manifest annotate"], "[OPTIONS] MANIFEST_LIST MANIFEST", "Say which platform an image of a list is for", Wait::Platforms),
     later(&["manifest create"], "MANIFEST_LIST MANIFEST [MANIFEST...]", "Begin a list of images", Wait::Platforms),
     later(&["manifest inspect"], "[OPTIONS] [MANIFEST_LIST] MANIFEST", "Show a manifest or a list of them", Wait::Platforms),
     later(&["manifest push"], "[OPTIONS] MANIFEST_LIST", "Push a list of images to a registry", Wait::Platforms),
     later(&["manifest rm"], "MANIFEST_LIST [MANIFEST_LIST...]", "Remove lists of images", Wait::Platforms),
-    later(&["network connect"], "[OPTIONS] NETWORK CONTAINER", "Connect a container to a network", Wait::Networks),
-    later(&["network create"], "[OPTIONS] NETWORK", "Create a network", Wait::Networks),
-    later(&["network disconnect"], "[OPTIONS] NETWORK CONTAINER", "Disconnect a container from a network", Wait::Networks),
-    later(&["network rm", "network remove"], "NETWORK [NETWORK...]", "Remove networks", Wait::Networks),
     later(&["plugin create"], "[OPTIONS] PLUGIN PLUGIN-DATA-DIR", "Make a plugin of files", Wait::Plugins),
     later(&["plugin disable"], "[OPTIONS] PLUGIN", "Switch a plugin off", Wait::Plugins),
     later(&["plugin enable"], "[OPTIONS] PLUGIN", "Switch a plugin on", Wait::Plugins),

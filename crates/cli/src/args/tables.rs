@@ -2,7 +2,12 @@
 
 use super::later::Wait;
 use super::run_flags::{CREATE, DISABLE_CONTENT_TRUST, RUN_ONLY, UPDATE};
-use super::{CheckpointVerb, ContextVerb, Flag, Kind};
+use super::{CheckpointVerb, ContextVerb, Flag, Kind, network_flags, volume_flags};
+
+mod archives;
+mod bootstrap;
+mod build;
+mod registries;
 
 /// What a command does; one variant, one file of `commands`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +16,8 @@ pub enum Verb {
     Run,
     /// `create`
     Create,
+    /// `build`, `image build`
+    Build,
     /// `start`
     Start,
     /// `stop`
@@ -69,12 +76,16 @@ pub enum Verb {
     History,
     /// `pull`
     Pull,
+    /// `push`
+    Push,
     /// `login`
     Login,
     /// `logout`
     Logout,
     /// `load`
     Load,
+    /// `save`
+    Save,
     /// `tag`
     Tag,
     /// `rmi`, `image rm`
@@ -99,12 +110,22 @@ pub enum Verb {
     SnapshotVolume,
     /// `volume update`
     UpdateVolume,
+    /// `image bootstrap`
+    Bootstrap,
     /// `image prune`
     PruneImages,
     /// `network ls`
     ListNetworks,
     /// `network inspect`
     InspectNetwork,
+    /// `network create`
+    CreateNetwork,
+    /// `network connect`
+    ConnectNetwork,
+    /// `network disconnect`
+    DisconnectNetwork,
+    /// `network rm`
+    RemoveNetwork,
     /// `network prune`
     PruneNetworks,
     /// `builder prune`
@@ -283,22 +304,6 @@ const CHANGE: Flag =
     Flag::value("change", Kind::List, "list", "Apply an instruction of a Dockerfile to the image").short('c');
 const PLATFORM: Flag = Flag::value("platform", Kind::Text, "string", "Platform of the image").later(Wait::Platforms);
 
-/// Of volumes that a cluster's plugins make.
-const CLUSTER_VOLUME: &[Flag] = &[
-    Flag::value("availability", Kind::Text, "string", "active, pause or drain").default("active").later(Wait::Clusters),
-    Flag::value("group", Kind::Text, "string", "Group of volumes that it is one of").later(Wait::Clusters),
-    Flag::value("limit-bytes", Kind::Bytes, "bytes", "Size it may have").default("0").later(Wait::Clusters),
-    Flag::value("required-bytes", Kind::Bytes, "bytes", "Size it must have").default("0").later(Wait::Clusters),
-    Flag::value("scope", Kind::Text, "string", "single or multi").default("single").later(Wait::Clusters),
-    Flag::value("secret", Kind::Map, "map", "Secret of its plugin").default("map[]").later(Wait::Clusters),
-    Flag::value("sharing", Kind::Text, "string", "none, readonly, onewriter or all")
-        .default("none")
-        .later(Wait::Clusters),
-    Flag::value("topology-preferred", Kind::List, "list", "Where it should be").later(Wait::Clusters),
-    Flag::value("topology-required", Kind::List, "list", "Where it must be").later(Wait::Clusters),
-    Flag::value("type", Kind::Text, "string", "block or mount").default("block").later(Wait::Clusters),
-];
-
 const CONTEXT_DESCRIPTION: Flag = Flag::value("description", Kind::Text, "string", "What it is for");
 const CONTEXT_DOCKER: Flag = Flag::value(
     "docker",
@@ -349,22 +354,10 @@ pub static COMMANDS: &[Command] = &[
             QUIET_IDS,
             Flag::bool("size", "Also show sizes").short('s'),
         ]]),
-    command(&["pull", "image pull"], "[OPTIONS] NAME[:TAG|@DIGEST]", "Pull an image from a registry", Verb::Pull)
-        .flags(&[&[
-            Flag::bool("all-tags", "Pull every tag of the repository").short('a'),
-            DISABLE_CONTENT_TRUST,
-            Flag::value("platform", Kind::Text, "string", "Platform of the image"),
-            Flag::bool("quiet", "Do not show progress").short('q'),
-        ]])
-        .arity(Arity::Exactly(1)),
-    command(&["login"], "[OPTIONS] [SERVER]", "Log in to a registry", Verb::Login)
-        .flags(&[&[
-            Flag::value("password", Kind::Text, "string", "Password, or a token in its place").short('p'),
-            Flag::bool("password-stdin", "Take the password from standard input"),
-            Flag::value("username", Kind::Text, "string", "Name").short('u'),
-        ]])
-        .arity(Arity::Max(1)),
-    command(&["logout"], "[SERVER]", "Log out of a registry", Verb::Logout).arity(Arity::Max(1)),
+    registries::PULL,
+    registries::PUSH,
+    registries::LOGIN,
+    registries::LOGOUT,
     command(&["images", "image ls", "image list"], "[OPTIONS] [REPOSITORY[:TAG]]", "List images", Verb::Images)
         .flags(&[&[
             Flag::bool("all", "Also intermediate images").short('a'),
@@ -556,11 +549,8 @@ pub static COMMANDS: &[Command] = &[
     )
     .flags(&[&[Flag::value("signal", Kind::Text, "string", "The signal, instead of KILL").short('s')]])
     .arity(Arity::Min(1)),
-    command(&["load", "image load"], "[OPTIONS]", "Load images from an archive", Verb::Load).flags(&[&[
-        Flag::value("input", Kind::Text, "string", "Read this file instead of standard input").short('i'),
-        Flag::value("platform", Kind::Strings, "string", "Load only these platforms").later(Wait::Platforms),
-        Flag::bool("quiet", "Do not show progress").short('q'),
-    ]]),
+    archives::LOAD,
+    archives::SAVE,
     command(&["logs", "container logs"], "[OPTIONS] CONTAINER", "Show what a container has printed", Verb::Logs)
         .flags(&[&[
             Flag::bool("details", "Also show what the log driver was told to keep"),
@@ -678,15 +668,7 @@ pub static COMMANDS: &[Command] = &[
     )
     .arity(Arity::Min(1)),
     command(&["volume create"], "[OPTIONS] [VOLUME]", "Create a volume", Verb::CreateVolume)
-        .flags(&[
-            &[
-                Flag::value("driver", Kind::Text, "string", "Driver that makes it").short('d').default("local"),
-                Flag::value("label", Kind::Label, "list", "Attach metadata"),
-                Flag::value("name", Kind::Text, "string", "Name it").hidden(),
-                Flag::value("opt", Kind::Map, "map", "Option of the driver").short('o').default("map[]"),
-            ],
-            CLUSTER_VOLUME,
-        ])
+        .flags(&[volume_flags::CREATE, volume_flags::CLUSTER])
         .arity(Arity::Max(1)),
     command(&["volume inspect"], "[OPTIONS] VOLUME [VOLUME...]", "Show all about volumes", Verb::InspectVolume)
         .flags(&[&[FORMAT.short('f')]])
@@ -723,6 +705,7 @@ pub static COMMANDS: &[Command] = &[
     command(&["volume update"], "[OPTIONS] [VOLUME]", "Update a volume of a cluster", Verb::UpdateVolume)
         .flags(&[&[Flag::value("availability", Kind::Text, "string", "active, pause or drain").default("active")]])
         .arity(Arity::Between(1, 1)),
+    bootstrap::BOOTSTRAP,
     command(&["image prune"], "[OPTIONS]", "Remove images that nothing needs", Verb::PruneImages).flags(&[&[
         Flag::bool("all", "All that no container has, not only those without a tag").short('a'),
         PRUNE_FILTER,
@@ -733,8 +716,26 @@ pub static COMMANDS: &[Command] = &[
     command(&["network inspect"], "[OPTIONS] NETWORK [NETWORK...]", "Show all about networks", Verb::InspectNetwork)
         .flags(&[&[FORMAT.short('f'), Flag::bool("verbose", "Also show what helps to find mistakes").short('v')]])
         .arity(Arity::Min(1)),
+    command(&["network create"], "[OPTIONS] NETWORK", "Create a network", Verb::CreateNetwork)
+        .flags(&[network_flags::CREATE])
+        .arity(Arity::Exactly(1)),
+    command(&["network connect"], "[OPTIONS] NETWORK CONTAINER", "Connect a container", Verb::ConnectNetwork)
+        .flags(&[network_flags::CONNECT])
+        .arity(Arity::Exactly(2)),
+    command(
+        &["network disconnect"],
+        "[OPTIONS] NETWORK CONTAINER",
+        "Disconnect a container from a network",
+        Verb::DisconnectNetwork,
+    )
+    .flags(&[&[Flag::bool("force", "Also where the container or the network is gone").short('f')]])
+    .arity(Arity::Exactly(2)),
+    command(&["network rm", "network remove"], "NETWORK [NETWORK...]", "Remove networks", Verb::RemoveNetwork)
+        .flags(&[&[Flag::bool("force", "Also if there is none of that name").short('f')]])
+        .arity(Arity::Min(1)),
     command(&["network prune"], "[OPTIONS]", "Remove networks that no container has", Verb::PruneNetworks)
         .flags(&[&[PRUNE_FILTER, FORCE]]),
+    build::BUILD,
     command(&["builder prune", "buildx prune"], "", "Remove what builds have cached", Verb::PruneCaches).flags(&[&[
         Flag::bool("all", "All of it, not only what nothing refers to").short('a'),
         PRUNE_FILTER,

@@ -1,7 +1,10 @@
 //! `diff`, `export`, `commit`, `import` and `container prune`.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write};
+#[cfg(unix)]
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use client::container::{self, CommitOptions};
 use client::image::{self, ImportOptions};
@@ -31,7 +34,7 @@ pub async fn export(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     if path.is_empty() && io::stdout().is_terminal() {
         return Err(Exit::new(1, "cowardly refusing to save to a terminal. Use the -o flag or redirect"));
     }
-    let mut output = if path.is_empty() { None } else { Some(Output::begin(path, "container")?) };
+    let mut output = if path.is_empty() { None } else { Some(Output::begin(path, "export container")?) };
     let mut answer = container::export(&context.client, name).await?;
     while let Some(piece) = answer.next().await? {
         match &mut output {
@@ -51,12 +54,22 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn begin(path: &str, what: &str) -> Result<Output, Exit> {
-        let failed = |err: &io::Error| Exit::new(1, format!("failed to export {what}: {path}: {}", go_error(err)));
+        let failed = |err: &io::Error| Exit::new(1, format!("failed to {what}: {path}: {}", go_error(err)));
         if std::fs::metadata(path).is_ok_and(|found| found.is_dir()) {
-            return Err(Exit::new(1, format!("failed to export {what}: cannot write to a directory")));
+            return Err(Exit::new(1, format!("failed to {what}: cannot write to a directory")));
+        }
+        let directory = Path::new(path).parent().filter(|path| !path.as_os_str().is_empty());
+        if let Some((directory, err)) = directory.and_then(|path| Some((path, std::fs::metadata(path).err()?))) {
+            let sentence = format!("invalid output path: stat {}: {}", directory.display(), go_error(&err));
+            return Err(Exit::new(1, format!("failed to {what}: {sentence}")));
         }
         let unfinished = format!("{path}.tmp-{}", std::process::id());
-        let file = File::create_new(&unfinished).map_err(|err| failed(&err))?;
+        // What is in a container may be secret: for nobody else's eyes, as Docker's client has it.
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        options.mode(0o600);
+        let file = options.open(&unfinished).map_err(|err| failed(&err))?;
         Ok(Output { path: path.to_owned(), unfinished, file: Some(file) })
     }
 

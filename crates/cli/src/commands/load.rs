@@ -18,6 +18,7 @@ const PIECE_BYTES: usize = 256 << 10;
 /// `load`
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let input = parsed.text("input");
+    let wanted = super::save::wanted_platform(parsed)?;
     let quiet = parsed.flag("quiet") || !io::stdout().is_terminal();
     let source: Box<dyn Read + Send> = match input {
         "" if io::stdin().is_terminal() => {
@@ -28,13 +29,13 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
             let file = File::open(path).map_err(|err| Exit::new(1, format!("open {path}: {}", go_error(&err))))?;
             // It can be opened and not read. Docker learns that while it sends, and says so; we say so without a request.
             if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-                let url = context.client.url(&image::load_path(quiet));
+                let url = context.client.url(&image::load_path(quiet, &wanted));
                 return Err(Exit::new(1, format!("error during connect: Post \"{url}\": read {path}: is a directory")));
             }
             Box::new(file)
         }
     };
-    let mut answer = image::load(&context.client, upload(source), quiet).await?;
+    let mut answer = image::load(&context.client, upload(source), quiet, &wanted).await?;
     if answer.content_type().starts_with("application/json") {
         return progress::show(answer, progress::Target::Stdout, false).await;
     }

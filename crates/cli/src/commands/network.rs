@@ -1,18 +1,21 @@
-//! `network ls`.
+//! `network connect`, `create`, `disconnect`, `ls`, `rm`.
+
+use std::collections::BTreeMap;
 
 use client::network;
-use engine_api::network::Network;
+use engine_api::container::EndpointSettings;
+use engine_api::network::{ConfigFrom, Network, NetworkConnect, NetworkCreate, NetworkDisconnect};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::Context;
+use super::{Context, Outcomes};
 use crate::args::Parsed;
 use crate::format::listing::{Listing, Row, Shape};
 use crate::format::short_id;
-use crate::plan::filters;
+use crate::plan::{filters, ipam};
 use crate::report::Exit;
-use crate::say;
+use crate::{say, say_line};
 
 const TITLES: &[(&str, &str)] = &[
     ("ID", "NETWORK ID"),
@@ -47,6 +50,84 @@ pub async fn list(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let listing = Listing { titles: TITLES, rows, type_name: "*network.networkContext" };
     say!("{}", listing.render(&shape)?);
     Ok(())
+}
+
+/// `network create`
+pub async fn create(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let ipam = ipam::plan(parsed).map_err(|err| Exit::error(&err))?;
+    let family = |flag: &str| parsed.given(flag).then(|| parsed.flag(flag));
+    let config_from = parsed.text("config-from");
+    let request = NetworkCreate {
+        name: parsed.positionals[0].clone(),
+        driver: parsed.text("driver").to_owned(),
+        scope: parsed.text("scope").to_owned(),
+        enable_ipv4: family("ipv4"),
+        enable_ipv6: family("ipv6"),
+        ipam: Some(ipam),
+        internal: parsed.flag("internal"),
+        attachable: parsed.flag("attachable"),
+        ingress: parsed.flag("ingress"),
+        config_only: parsed.flag("config-only"),
+        config_from: (!config_from.is_empty()).then(|| ConfigFrom { network: config_from.to_owned() }),
+        options: ipam::pairs(parsed, "opt"),
+        labels: ipam::pairs(parsed, "label"),
+    };
+    say_line!("{}", network::create(&context.client, &request).await?.id);
+    Ok(())
+}
+
+/// `network connect`
+pub async fn connect(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let mut options = BTreeMap::new();
+    for text in &ipam::strings(parsed, "driver-opt") {
+        match text.split_once('=').map(|(name, value)| (name.trim(), value.trim())) {
+            Some((name, value)) if !name.is_empty() => options.insert(name.to_owned(), value.to_owned()),
+            _ => return Err(Exit::new(1, "invalid key/value pair format in driver options")),
+        };
+    }
+    let mut wanted = Map::new();
+    for (key, flag) in [("IPv4Address", "ip"), ("IPv6Address", "ip6")] {
+        if !parsed.text(flag).is_empty() {
+            wanted.insert(key.to_owned(), parsed.text(flag).into());
+        }
+    }
+    let link_local = ipam::strings(parsed, "link-local-ip");
+    if !link_local.is_empty() {
+        wanted.insert("LinkLocalIPs".to_owned(), link_local.into());
+    }
+    let links = parsed.list("link").to_vec();
+    let endpoint = EndpointSettings {
+        ipam_config: Some(Value::Object(wanted)),
+        links: (!links.is_empty()).then_some(links),
+        aliases: Some(ipam::strings(parsed, "alias")),
+        driver_opts: Some(options),
+        gw_priority: parsed.int("gw-priority").unwrap_or(0),
+        ..EndpointSettings::default()
+    };
+    let request = NetworkConnect { container: parsed.positionals[1].clone(), endpoint_config: Some(endpoint) };
+    Ok(network::connect(&context.client, &parsed.positionals[0], &request).await?)
+}
+
+/// `network disconnect`
+pub async fn disconnect(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let request = NetworkDisconnect { container: parsed.positionals[1].clone(), force: parsed.flag("force") };
+    Ok(network::disconnect(&context.client, &parsed.positionals[0], &request).await?)
+}
+
+/// `network rm`
+pub async fn remove(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let mut outcomes = Outcomes::default();
+    for name in &parsed.positionals {
+        match network::remove(&context.client, name).await {
+            Err(err) if parsed.flag("force") && err.is_not_found() => {}
+            removed => outcomes.note(removed.map(|()| name.clone())),
+        }
+    }
+    if outcomes.has_failed() {
+        // docker says the status, too.
+        outcomes.fail("exit status 1");
+    }
+    outcomes.finish()
 }
 
 fn row(network: &Network, full: bool) -> Row {

@@ -6,7 +6,7 @@ use client::call::Answer;
 use client::lines::Documents;
 use engine_api::progress::{Progress, UNKNOWN_WIDTH};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::console::BROKEN_PIPE_STATUS;
@@ -60,17 +60,30 @@ struct Message {
     #[serde(rename = "errorDetail")]
     error: Option<Failure>,
     /// Facts for programs.
-    aux: Option<IgnoredAny>,
+    aux: Option<Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Failure {
+    /// What the command ends with; 0 for nothing in particular.
+    code: i64,
     message: String,
 }
 
 /// Shows the whole stream; an error in it is the command's.
-pub async fn show(mut answer: Answer, target: Target, quiet: bool) -> Result<(), Exit> {
+pub async fn show(answer: Answer, target: Target, quiet: bool) -> Result<(), Exit> {
+    let target = if quiet { None } else { Some(target) };
+    follow(answer, target, &mut String::new(), &mut |_| {}).await
+}
+
+/// The same; without a target what would be shown is added to `told`. `aux` gets what is told to programs.
+pub async fn follow(
+    mut answer: Answer,
+    target: Option<Target>,
+    told: &mut String,
+    aux: &mut dyn FnMut(Value),
+) -> Result<(), Exit> {
     let mut documents = Documents::default();
     let mut screen = Screen::default();
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|err| Exit::error(&err))?;
@@ -82,10 +95,11 @@ pub async fn show(mut answer: Answer, target: Target, quiet: bool) -> Result<(),
         };
         let Some(bytes) = bytes else { break };
         documents.feed(&bytes);
-        let columns = target.columns();
-        let (text, outcome) = screen.draw_all(&mut documents, columns);
-        if !quiet {
-            target.write(&text)?;
+        let columns = target.and_then(Target::columns);
+        let (text, outcome) = screen.draw_all(&mut documents, columns, aux);
+        match target {
+            Some(target) => target.write(&text)?,
+            None => told.push_str(&text),
         }
         outcome?;
     }
@@ -103,13 +117,20 @@ struct Screen {
 
 impl Screen {
     /// Draws all messages that are there, up to an error.
-    fn draw_all(&mut self, documents: &mut Documents, columns: Option<u16>) -> (String, Result<(), Exit>) {
+    fn draw_all(
+        &mut self,
+        documents: &mut Documents,
+        columns: Option<u16>,
+        aux: &mut dyn FnMut(Value),
+    ) -> (String, Result<(), Exit>) {
         let mut text = String::new();
         while let Some(message) = documents.take::<Message>() {
             match message {
                 Err(err) => return (text, Err(Exit::error(&err))),
-                Ok(Message { error: Some(error), .. }) => return (text, Err(Exit::new(1, error.message))),
-                Ok(Message { aux: Some(_), .. }) => {}
+                Ok(Message { error: Some(error), .. }) => {
+                    return (text, Err(Exit::new(u8::try_from(error.code).unwrap_or(1).max(1), error.message)));
+                }
+                Ok(Message { aux: Some(fact), .. }) => aux(fact),
                 Ok(message) => text.push_str(&self.draw(&message, columns)),
             }
         }
@@ -182,7 +203,7 @@ mod tests {
     fn draw(text: &str, columns: Option<u16>) -> (String, Result<(), Exit>) {
         let mut documents = Documents::default();
         documents.feed(text.as_bytes());
-        Screen::default().draw_all(&mut documents, columns)
+        Screen::default().draw_all(&mut documents, columns, &mut |_| {})
     }
 
     #[test]
@@ -220,6 +241,8 @@ mod tests {
     fn an_error_ends_it_behind_what_was_shown() {
         let text = r#"{"status":"a"}{"errorDetail":{"message":"no space"},"error":"no space"}{"status":"b"}"#;
         assert_eq!(draw(text, None), ("a\n".to_owned(), Err(Exit::new(1, "no space"))));
+        let text = r#"{"errorDetail":{"code":3,"message":"no"},"error":"no"}"#;
+        assert_eq!(draw(text, None).1, Err(Exit::new(3, "no")));
         assert!(draw("{x", None).1.is_err());
     }
 }

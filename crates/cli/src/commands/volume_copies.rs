@@ -25,7 +25,7 @@ pub async fn export(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         return Err(Exit::new(1, "cowardly refusing to save to a terminal. Use the -o flag or redirect"));
     }
     let mut answer = volume::export(&context.client, name).await?;
-    let mut output = if path.is_empty() { None } else { Some(Output::begin(path, "volume")?) };
+    let mut output = if path.is_empty() { None } else { Some(Output::begin(path, "export volume")?) };
     while let Some(piece) = answer.next().await? {
         match &mut output {
             Some(output) => output.write(&piece)?,

@@ -35,7 +35,7 @@ fn words_are_completed_by_their_place() {
         ("images --tr", ":4 "),
         ("swa", "swarm :4 "),
         ("swarm in", ":4 "),
-        ("buil", "builder buildx :4 "),
+        ("buil", "build builder buildx :4 "),
         ("nope a", ":4 "),
         ("run --nope a", ":4 "),
         // Nobody answers.

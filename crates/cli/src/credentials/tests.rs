@@ -115,3 +115,13 @@ fn a_helper_lists_what_it_keeps() {
     let keys: Vec<String> = all(&file).unwrap().into_keys().collect();
     assert_eq!(keys, ["a.test", "b.test"]);
 }
+
+#[test]
+fn a_store_that_is_there_is_chosen_only_while_nobody_has_chosen() {
+    for text in
+        [r#"{"auths": {"a.test": {"auth": "dTpw"}}}"#, r#"{"credsStore": "x"}"#, r#"{"credHelpers": {"b.test": "y"}}"#]
+    {
+        let config = ConfigFile { is_the_users: true, ..config(text) };
+        assert_eq!(default_store(&config, "a.test"), None, "{text}");
+    }
+}

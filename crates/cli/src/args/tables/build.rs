@@ -1,0 +1,56 @@
+//! `build`.
+
+use super::{Arity, Command, DISABLE_CONTENT_TRUST, Flag, Kind, Verb, Wait, command};
+
+/// The command.
+pub(super) const BUILD: Command = command(
+    &["build", "builder build", "image build", "buildx build"],
+    "[OPTIONS] PATH | URL | -",
+    "Make an image from a Dockerfile",
+    Verb::Build,
+)
+.flags(&[FLAGS])
+.arity(Arity::Exactly(1));
+
+const fn text(long: &'static str, help: &'static str) -> Flag {
+    Flag::value(long, Kind::Text, "string", help)
+}
+
+const fn int(long: &'static str, help: &'static str) -> Flag {
+    Flag::value(long, Kind::Int, "int", help).default("0")
+}
+
+/// In the order of their names.
+const FLAGS: &[Flag] = &[
+    Flag::value("add-host", Kind::List, "list", "Add a host to /etc/hosts of its commands (host:ip)"),
+    Flag::value("build-arg", Kind::List, "list", "Value of an ARG of the Dockerfile (name=value)"),
+    Flag::value("cache-from", Kind::Strings, "strings", "Images that may hold steps already"),
+    text("cgroup-parent", "Cgroup above those of its commands"),
+    Flag::bool("compress", "Send the context compressed").later(Wait::Builds),
+    int("cpu-period", "Length of a scheduler period, in microseconds"),
+    int("cpu-quota", "Processor time in a scheduler period, in microseconds"),
+    int("cpu-shares", "Relative weight of the processor time of its commands").short('c'),
+    text("cpuset-cpus", "Processors that its commands may use (0-3, 0,1)"),
+    text("cpuset-mems", "Memory nodes that its commands may use (0-3, 0,1)"),
+    DISABLE_CONTENT_TRUST,
+    text("file", "The Dockerfile, if it is not PATH/Dockerfile").short('f'),
+    Flag::bool("force-rm", "Remove containers of commands that fail, too"),
+    text("iidfile", "Write the image's ID into this file"),
+    text("isolation", "Isolation of its commands (Windows)"),
+    Flag::value("label", Kind::List, "list", "Give the image a label (name=value)"),
+    Flag::value("memory", Kind::Bytes, "bytes", "Memory that its commands may use").short('m').default("0"),
+    Flag::value("memory-swap", Kind::SwapBytes, "bytes", "Memory and swap they may use; -1 for any amount")
+        .default("0"),
+    Flag::value("network", Kind::Text, "string", "Network of its commands").default("default"),
+    Flag::bool("no-cache", "Do everything again"),
+    text("platform", "Platform to build for"),
+    Flag::bool("pull", "Look for newer base images"),
+    Flag::bool("quiet", "Only print the image's ID").short('q'),
+    Flag::bool("rm", "Remove containers of commands that end well").default("true"),
+    Flag::value("security-opt", Kind::Strings, "strings", "Security options"),
+    Flag::value("shm-size", Kind::Bytes, "bytes", "Size of /dev/shm of its commands").default("0"),
+    Flag::bool("squash", "Make one layer of all new ones").later(Wait::Builds),
+    Flag::value("tag", Kind::List, "list", "Name the image (name[:tag])").short('t'),
+    text("target", "Build this stage"),
+    Flag::value("ulimit", Kind::Ulimit, "ulimit", "Limit of a resource of its commands (name=soft[:hard])"),
+];

@@ -1,0 +1,151 @@
+//! `build`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use client::build::{self, BuildOptions};
+
+use super::progress::{self, Target};
+use super::{Context, load};
+use crate::args::Parsed;
+use crate::report::{Exit, go_error};
+use crate::{config, context_tar, credentials, plan, say, warn_line};
+use context_tar::{Sent, Source};
+
+/// `build`
+pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let Some(place) = parsed.positionals.first() else { return Ok(()) };
+    let id_file = parsed.text("iidfile");
+    if !id_file.is_empty()
+        && let Err(err) = fs::remove_file(id_file)
+        && err.kind() != io::ErrorKind::NotFound
+    {
+        return Err(Exit::new(1, format!("Removing image ID file: remove {id_file}: {}", go_error(&err))));
+    }
+    config::check_content_trust(parsed)?;
+    let mut options = plan::build::options(parsed, arguments(context, parsed)).map_err(|err| Exit::error(&err))?;
+    options.platform = config::platform(parsed);
+    options.logins = credentials::all(&context.config).map_err(|err| Exit::error(&err))?;
+    let (source, name) = source(place, parsed.text("file"))?;
+    options.dockerfile = name;
+    let quiet = parsed.flag("quiet");
+    send(context, &options, source, quiet, id_file).await
+}
+
+async fn send(
+    context: &Context,
+    options: &BuildOptions,
+    source: Source,
+    quiet: bool,
+    id_file: &str,
+) -> Result<(), Exit> {
+    let archive = source.open().map_err(|err| Exit::error(&err))?;
+    let sent = Sent::new(archive, !quiet, io::stdout().is_terminal());
+    let answer = build::build(&context.client, load::upload(Box::new(sent)), options).await?;
+    let mut image = String::new();
+    let mut told = String::new();
+    let shown = progress::follow(answer, if quiet { None } else { Some(Target::Stdout) }, &mut told, &mut |aux| {
+        if let Some(id) = aux.get("ID").and_then(|id| id.as_str()) {
+            id.clone_into(&mut image);
+        }
+    })
+    .await;
+    if let Err(exit) = shown {
+        if quiet {
+            warn_line!("{}", told.trim_end());
+        }
+        return Err(exit);
+    }
+    if quiet {
+        image.clone_from(&told);
+        say!("{told}");
+    }
+    if id_file.is_empty() {
+        return Ok(());
+    }
+    if image.is_empty() {
+        return Err(Exit::new(1, format!("Server did not provide an image ID. Cannot write {id_file}")));
+    }
+    fs::write(id_file, image).map_err(|err| Exit::new(1, format!("open {id_file}: {}", go_error(&err))))
+}
+
+/// `--build-arg`, and the proxies of the configuration.
+fn arguments(context: &Context, parsed: &Parsed) -> BTreeMap<String, Option<String>> {
+    let given = parsed.list("build-arg");
+    let host = context.client.endpoint().to_string();
+    let proxies = plan::proxies::variables(&context.config.proxies, &host, given);
+    let pair = |text: &String| match text.split_once('=') {
+        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+        None => (text.clone(), std::env::var(text).ok()),
+    };
+    given.iter().chain(&proxies).map(pair).collect()
+}
+
+/// Where the context is, and what its Dockerfile is called in it.
+fn source(place: &str, file: &str) -> Result<(Source, String), Exit> {
+    let refused = |sentence: String| Exit::new(1, format!("unable to prepare context: {sentence}"));
+    if place == "-" {
+        if file == "-" {
+            let sentence = "invalid argument: can't use stdin for both build context and dockerfile";
+            return Err(Exit::new(1, sentence));
+        }
+        let mut start = Vec::new();
+        let read = io::stdin().take(context_tar::HEAD_BYTES).read_to_end(&mut start);
+        read.map_err(|err| refused(format!("failed to peek context header from STDIN: {}", go_error(&err))))?;
+        return context_tar::of_input(start, file).map_err(|err| refused(err.to_string()));
+    }
+    let directory = Path::new(place);
+    if fs::metadata(directory).is_err() {
+        let is_url =
+            ["http://", "https://", "git://", "git@", "github.com/"].iter().any(|start| place.starts_with(start));
+        return Err(match is_url {
+            true => Exit::new(1, "a build context of a URL is not supported yet: fetch it, and give the directory"),
+            false => Exit::new(1, format!("unable to prepare context: path {place:?} not found")),
+        });
+    }
+    let directory = fs::canonicalize(directory).map_err(|err| refused(go_error(&err)))?;
+    if !directory.is_dir() {
+        return Err(refused(format!("context must be a directory: {}", directory.display())));
+    }
+    if file == "-" {
+        let mut text = Vec::new();
+        io::stdin().read_to_end(&mut text).map_err(|err| refused(go_error(&err)))?;
+        return Ok(Source::with_dockerfile(directory, text));
+    }
+    let whole = dockerfile(&directory, file).map_err(refused)?;
+    match whole.strip_prefix(&directory) {
+        Ok(inside) => {
+            let name = inside.to_string_lossy().into_owned();
+            Ok((Source::Directory { directory, name: name.clone(), text: None }, name))
+        }
+        // One beside the context is sent with it.
+        Err(_) => {
+            let text =
+                fs::read(&whole).map_err(|err| refused(format!("unable to open Dockerfile: {}", go_error(&err))))?;
+            Ok(Source::with_dockerfile(directory, text))
+        }
+    }
+}
+
+/// The Dockerfile's path.
+fn dockerfile(directory: &Path, file: &str) -> Result<PathBuf, String> {
+    let path = match file {
+        "" => {
+            let usual = directory.join("Dockerfile");
+            let lower = directory.join("dockerfile");
+            if !usual.exists() && lower.exists() { lower } else { usual }
+        }
+        file => PathBuf::from(file),
+    };
+    let wrong = |err: io::Error| {
+        let whole = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+        format!("unable to evaluate symlinks in Dockerfile path: lstat {}: {}", whole.display(), go_error(&err))
+    };
+    // A link within the context stays what it is; one that leads out is refused by the daemon.
+    fs::metadata(&path).map_err(wrong)?;
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let above = fs::canonicalize(above).map_err(|err| go_error(&err))?;
+    Ok(above.join(path.file_name().unwrap_or_default()))
+}

@@ -1,0 +1,102 @@
+//! Building images.
+
+use std::collections::BTreeMap;
+
+use engine_api::auth::AuthConfig;
+use engine_api::host_config::Ulimit;
+use http::Method;
+
+use crate::call::{Answer, Client, Payload, Upload};
+use crate::error::ClientError;
+use crate::query::Query;
+
+/// The header of [`BuildOptions::logins`].
+const LOGINS: &str = "X-Registry-Config";
+
+/// What is built, and how.
+#[derive(Clone, Debug, Default)]
+pub struct BuildOptions {
+    /// The names of the image.
+    pub names: Vec<String>,
+    /// Where the Dockerfile is in the context.
+    pub dockerfile: String,
+    /// Build arguments; without a value only their name was given.
+    pub arguments: BTreeMap<String, Option<String>>,
+    /// Labels of the image.
+    pub labels: BTreeMap<String, String>,
+    /// The wanted stage; empty for the last one.
+    pub target: String,
+    /// The wanted platform; empty for the daemon's own.
+    pub platform: String,
+    /// Whether only the image's id is told.
+    pub quiet: bool,
+    /// Whether what is known is done again.
+    pub no_cache: bool,
+    /// Whether base images are looked for in registries even if they are there.
+    pub pull: bool,
+    /// Whether containers go that ended well.
+    pub remove: bool,
+    /// Whether those go that did not, too.
+    pub force_remove: bool,
+    /// Images to be cached from.
+    pub cache_from: Vec<String>,
+    /// `NAME:ADDRESS`.
+    pub extra_hosts: Vec<String>,
+    /// Security options.
+    pub security: Vec<String>,
+    /// The network of commands.
+    pub network: String,
+    /// Windows only.
+    pub isolation: String,
+    /// The parent cgroup.
+    pub cgroup_parent: String,
+    /// `0-2,4`.
+    pub cpuset_cpus: String,
+    /// `0-2,4`.
+    pub cpuset_mems: String,
+    /// Numbers by their names in the request: `memory`, `memswap`, `cpushares`, `cpuperiod`, `cpuquota`, `shmsize`.
+    pub numbers: Vec<(&'static str, i64)>,
+    /// Resource limits.
+    pub ulimits: Vec<Ulimit>,
+    /// What is shown to registries.
+    pub logins: BTreeMap<String, AuthConfig>,
+}
+
+impl BuildOptions {
+    /// The request's path.
+    pub fn path(&self) -> String {
+        let json = |value: Result<String, serde_json::Error>| value.expect("texts and numbers are always JSON");
+        let mut query = Query::new("/build")
+            .with("buildargs", &json(serde_json::to_string(&self.arguments)))
+            .with("cachefrom", &json(serde_json::to_string(&self.cache_from)))
+            .with("labels", &json(serde_json::to_string(&self.labels)))
+            .with("ulimits", &json(serde_json::to_string(&self.ulimits)))
+            .with_text("dockerfile", &self.dockerfile)
+            .with_text("target", &self.target)
+            .with_text("platform", &self.platform.to_lowercase())
+            .with_text("networkmode", &self.network)
+            .with_text("isolation", &self.isolation)
+            .with_text("cgroupparent", &self.cgroup_parent)
+            .with_text("cpusetcpus", &self.cpuset_cpus)
+            .with_text("cpusetmems", &self.cpuset_mems)
+            .with_flag("q", self.quiet)
+            .with_flag("nocache", self.no_cache)
+            .with_flag("pull", self.pull)
+            .with("rm", if self.remove { "1" } else { "0" })
+            .with_flag("forcerm", self.force_remove)
+            .with("version", "1");
+        for (name, number) in &self.numbers {
+            query = query.with(name, &number.to_string());
+        }
+        for (name, values) in [("t", &self.names), ("extrahosts", &self.extra_hosts), ("securityopt", &self.security)] {
+            query = values.iter().fold(query, |query, value| query.with(name, value));
+        }
+        query.build()
+    }
+}
+
+/// Builds an image. The answer is a stream of progress.
+pub async fn build(client: &Client, context: Upload, options: &BuildOptions) -> Result<Answer, ClientError> {
+    let logins = AuthConfig::all_to_header(&options.logins);
+    client.stream_with(Method::POST, &options.path(), &[(LOGINS, &logins)], Payload::Archive(context)).await
+}

@@ -22,10 +22,15 @@
 //! there). We start one on it, on a free port. Peers that do not see our loopback need one on the same directory in their
 //! namespace, at `--peer-registry ADDRESS:PORT`: then everybody's bytes are the same, from the same page cache. Without a
 //! directory the row is left out.
+//!
+//! **Archives** are loaded from `--archive FILE`, a docker-archive with `big10:latest` in it, and saved beside it: peers in
+//! a file system of their own must see it under the same name. Without it those rows are left out.
 
+mod archives;
 mod cpu;
 mod engine;
 mod first_run;
+mod names;
 mod oci;
 mod pull;
 mod report;
@@ -54,6 +59,8 @@ struct Options {
     registry: Option<PathBuf>,
     /// `address:port` of the registry of the peers, when they do not see ours.
     peer_registry: Option<String>,
+    /// A docker-archive that has the image to load and save.
+    archive: Option<PathBuf>,
     /// OCI runtimes.
     runtimes: Vec<Peer>,
 }
@@ -121,12 +128,18 @@ fn is_of_runtimes(row: &rows::Row) -> bool {
 }
 
 /// The rows to measure. Without a runtime beside ours there is nothing to compare its rows with; they are measured if they
-/// are named. Without a registry nothing is pulled, which is an error only when somebody named the row.
+/// are named. Without a registry nothing is pulled, which is an error only when somebody named the row; likewise archives.
 fn chosen(options: &Options) -> Result<Vec<&'static rows::Row>> {
     let named = |row: &rows::Row| options.only.iter().any(|only| only == row.name);
-    let possible = |row: &rows::Row| options.registry.is_some() || !matches!(row.work, rows::Work::Pull(_));
-    let missing = rows::ROWS.iter().find(|row| named(row) && !possible(row));
-    ensure!(missing.is_none(), "{} needs --registry", missing.map_or("", |row| row.name));
+    let lacks = |row: &rows::Row| match row.work {
+        rows::Work::Pull(_) if options.registry.is_none() => Some("--registry"),
+        rows::Work::Load(_) | rows::Work::Save(_) if options.archive.is_none() => Some("--archive"),
+        _ => None,
+    };
+    if let Some((row, option)) = rows::ROWS.iter().filter(|row| named(row)).find_map(|row| Some((row, lacks(row)?))) {
+        bail!("{} needs {option}", row.name);
+    }
+    let possible = |row: &rows::Row| lacks(row).is_none();
     let comparable = |row: &rows::Row| possible(row) && (!options.runtimes.is_empty() || !is_of_runtimes(row));
     Ok(rows::ROWS.iter().filter(|row| named(row) || options.only.is_empty() && comparable(row)).collect())
 }
@@ -146,6 +159,7 @@ fn parse(arguments: &[&str]) -> Result<Options> {
             "--runs" => options.runs = value.parse().with_context(|| format!("--runs {value}"))?,
             "--dist" => options.dist = Some(std::path::absolute(value)?),
             "--registry" => options.registry = Some(std::path::absolute(value)?),
+            "--archive" => options.archive = Some(std::path::absolute(value)?),
             "--peer-registry" => options.peer_registry = Some(value.to_owned()),
             "--only" if row_names().any(|name| name == value) => options.only.push(value.to_owned()),
             "--only" => bail!("no row {value}: see --list"),

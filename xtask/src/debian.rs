@@ -28,6 +28,10 @@ pub(crate) fn for_tests() -> Result<()> {
         unpack("libyajl2")?;
         step("unpack crun", || download("crun", &paths::unpacked("crun"), wrap_crun))?;
     }
+    if paths::program_of("xfsprogs", "mkfs.xfs").is_err() {
+        XFS_LIBRARIES.iter().try_for_each(|library| unpack(library))?;
+        step("unpack xfsprogs", || download("xfsprogs", &paths::unpacked("xfsprogs"), wrap_xfs))?;
+    }
     if paths::program_of("criu", "criu").is_err() {
         step("unpack criu", || fetch_criu(&paths::unpacked("criu")))?;
     }
@@ -108,6 +112,27 @@ here=${0%/crun}
 for library in \"$here\"/../../../libyajl2/usr/lib/*-linux-gnu; do
     LD_LIBRARY_PATH=$library exec \"$here/crun.real\" \"$@\"
 done
+";
+
+/// What mkfs.xfs is linked with that few machines have.
+const XFS_LIBRARIES: [&str; 2] = ["libinih1", "liburcu8"];
+
+/// Puts a script beside mkfs.xfs that runs it with these libraries.
+fn wrap_xfs(files: &Path) -> Result<()> {
+    let directory = files.join("usr/sbin");
+    fs::create_dir_all(&directory)?;
+    let program = directory.join("mkfs.xfs");
+    fs::write(&program, XFS_SCRIPT)?;
+    Ok(fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?)
+}
+
+const XFS_SCRIPT: &str = "\
+#!/bin/sh
+here=${0%/usr/sbin/mkfs.xfs}
+for library in \"$here\"/../libinih1/usr/lib/*-linux-gnu \"$here\"/../liburcu8/usr/lib/*-linux-gnu; do
+    libraries=$libraries:$library
+done
+LD_LIBRARY_PATH=$libraries exec \"$here/sbin/mkfs.xfs\" \"$@\"
 ";
 
 /// Has the files of `package` in [`paths::unpacked`].

@@ -4,6 +4,7 @@
 //! target/dist/        release             target/dist-dev/    for tests
 //!   longshored          profile release, host's target; finds the last two beside itself
 //!   longshore           profile release, musl (for tests the host's target, too)
+//!   docker-credential-longshore -> longshore
 //!   longshore-shim      profile static, musl
 //!   longshore-init
 //!   longshore-runtime
@@ -13,6 +14,7 @@
 //! Programs that compile system-call filters hold Debian's libseccomp.a, which musl's linker takes as well (`sys`, "fortified").
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -55,6 +57,10 @@ pub(crate) fn build(kind: Kind) -> Result<PathBuf> {
         for binary in &build.binaries {
             install(&build.output().join(binary), &dir.join(binary))?;
         }
+    }
+    let helper = dir.join("docker-credential-longshore");
+    if fs::symlink_metadata(&helper).is_err() {
+        symlink("longshore", helper)?;
     }
     Ok(dir)
 }

@@ -86,7 +86,7 @@ const RUNTIME_GROUPS: [Group; 3] = [
 
 /// What else runs in the machine: all that reads, writes or mounts cgroups, and what depends on how processes are stopped,
 /// killed and counted. The rest is the same on either version, but for what an older kernel lacks.
-const ENGINE_GROUPS: [Group; 9] = [
+const ENGINE_GROUPS: [Group; 11] = [
     Group { package: "shim", tests: &["exec::", "orphans::"], except: &[] },
     Group { package: "engine", tests: &["open::tests::privileged_cgroups"], except: &[] },
     // What only version 2 has.
@@ -107,6 +107,9 @@ const ENGINE_GROUPS: [Group; 9] = [
     // A later daemon finds what the earlier one made. Not where twenty containers write all the time: they need minutes.
     Group { package: "e2e", tests: &["death::"], except: &["death::privileged_heavy", "death::privileged_quick"] },
     Group { package: "testkit", tests: &["leaks::"], except: &[] },
+    // File systems with quotas for projects.
+    Group { package: "quota", tests: &["limits::"], except: &[] },
+    Group { package: "e2e", tests: &["sizes::"], except: &["sizes::privileged_sizes", "sizes::privileged_a_daemon"] },
     // Overlays of a kernel before 6.5, which takes all layers in one option.
     Group { package: "sys", tests: &["overlay::"], except: &[] },
     Group {

@@ -9,23 +9,51 @@ use anyhow::{Context, Result, ensure};
 use rustix::mount::UnmountFlags;
 use tempfile::TempDir;
 
-use crate::process;
+use crate::{paths, process};
 
-/// An ext4 file system in a file, mounted as long as this lives.
+/// A file system in a file, mounted as long as this lives.
 #[derive(Debug)]
 pub struct SmallDisk {
     dir: TempDir,
 }
 
+/// File systems with quotas for projects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// ext4, mounted with `prjquota`.
+    Ext4,
+    /// XFS, mounted with `pquota`.
+    Xfs,
+}
+
 impl SmallDisk {
-    /// Makes and mounts one of that many MiB; as root there are no blocks in reserve.
+    /// Makes and mounts an ext4 of that many MiB; as root there are no blocks in reserve.
     pub fn new(mebibytes: u64) -> Result<SmallDisk> {
+        SmallDisk::make(mebibytes, Command::new("mkfs.ext4").args(["-q", "-m", "0"]), "loop")
+    }
+
+    /// One that keeps limits of projects. Needs a kernel with quotas.
+    pub fn with_projects(kind: Kind) -> Result<SmallDisk> {
+        match kind {
+            Kind::Ext4 => {
+                let options = ["-q", "-m", "0", "-O", "quota,project", "-E", "quotatype=prjquota"];
+                SmallDisk::make(128, Command::new("mkfs.ext4").args(options), "loop,prjquota")
+            }
+            // Below 300 MiB mkfs.xfs refuses.
+            Kind::Xfs => {
+                let mkfs = paths::program_of("xfsprogs", "mkfs.xfs")?;
+                SmallDisk::make(320, Command::new(mkfs).arg("-q"), "loop,pquota")
+            }
+        }
+    }
+
+    fn make(mebibytes: u64, mkfs: &mut Command, options: &str) -> Result<SmallDisk> {
         let disk = SmallDisk { dir: tempfile::Builder::new().prefix("longshore-disk-").tempdir()? };
         let image = disk.dir.path().join("image");
         File::create(&image)?.set_len(mebibytes << 20)?;
         fs::create_dir(disk.path())?;
-        run(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image))?;
-        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(disk.path()))?;
+        run(mkfs.arg(&image))?;
+        run(Command::new("mount").args(["-o", options]).arg(&image).arg(disk.path()))?;
         Ok(disk)
     }
 

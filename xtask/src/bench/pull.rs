@@ -18,13 +18,23 @@ pub(super) fn forget(engine: &Engine, image: &str) {
     let _ = engine.run(&["rmi".into(), "-f".into(), image.into()]);
 }
 
-/// Pulls `image` and removes it again. With `store`, where the engine keeps its images, it fails when the removed image
-/// is still there after a time: the next pull would find it.
+/// Pulls `image` and removes it again.
 pub(super) fn sample(engine: &Engine, image: &str, store: Option<&Path>) -> Result<Sample> {
+    removed(engine, image, store, || engine.sample(&["pull".into(), "-q".into(), image.into()]))
+}
+
+/// Measures how `image` comes, and removes it again. With `store`, where the engine keeps its images, it fails when the
+/// removed image is still there after a time: the next sample would find it.
+pub(super) fn removed(
+    engine: &Engine,
+    image: &str,
+    store: Option<&Path>,
+    sample: impl FnOnce() -> Result<Sample>,
+) -> Result<Sample> {
     let before = store.map(bytes).transpose()?;
     // What others have written is not this engine's to wait for.
     rustix::fs::sync();
-    let sample = engine.sample(&["pull".into(), "-q".into(), image.into()])?;
+    let sample = sample()?;
     engine.run(&["rmi".into(), "-f".into(), image.into()])?;
     if let (Some(store), Some(before)) = (store, before) {
         let gone = || bytes(store).is_ok_and(|after| after < before + LEFT_BYTES).then_some(());

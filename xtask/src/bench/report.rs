@@ -95,7 +95,11 @@ pub(super) fn left_out(results: &[Measured], options: &Options) -> String {
 
 /// The option without which a row is not measured.
 fn needs(row: &Row) -> &'static str {
-    if matches!(row.work, Work::Oci(_)) { "--runtime" } else { "--registry" }
+    match row.work {
+        Work::Oci(_) => "--runtime",
+        Work::Load(_) | Work::Save(_) => "--archive",
+        _ => "--registry",
+    }
 }
 
 fn is_oci(name: &str) -> bool {

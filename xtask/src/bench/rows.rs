@@ -20,6 +20,10 @@ pub(super) enum Scene {
     Running(usize),
     /// Running containers on the default bridge; ended like those without a network.
     Bridged(usize),
+    /// A running container on the default bridge, and a network beside it, `{scene}net`.
+    Networked,
+    /// Running containers on a network of their own.
+    Named(usize),
     /// Containers that were created, and one of them run.
     Stopped(usize),
     /// A container that wrote so many lines, and ended.
@@ -43,6 +47,12 @@ pub(super) enum Work {
     DockerLine(&'static [&'static str]),
     /// Pull of an image, of which nothing is there, from a registry on loopback.
     Pull(&'static str),
+    /// Load of an archive with that image, of which nothing is there.
+    Load(&'static str),
+    /// Save of an image to a file.
+    Save(&'static str),
+    /// Questions for the names of the scene, asked by its first containers.
+    Names { askers: usize },
     /// PSS of our daemon.
     DaemonMemory,
     /// PSS of our shims divided by their number.
@@ -111,6 +121,9 @@ const OCI_KILL: &[&str] = &["kill", "{id}", "KILL"];
 const fn verb(before: &'static [&'static [&'static str]], line: &'static [&'static str]) -> Work {
     Work::Oci(Oci::Verb { before, line })
 }
+
+/// 10 layers, 1 GB.
+const BIG: &str = "big10:latest";
 
 const TRUE: [&str; 6] = ["run", "--rm", "--network", "none", "busybox", "true"];
 
@@ -204,6 +217,16 @@ pub(super) const ROWS: &[Row] = &[
         bound: Bound::Kib(768.0),
     },
     Row {
+        name: "network-connect",
+        about: "network connect N C, of a running container",
+        scene: Scene::Networked,
+        work: Work::Line {
+            line: &["network", "connect", "{scene}net", "{scene}0"],
+            cleanup: &["network", "disconnect", "{scene}net", "{scene}0"],
+        },
+        bound: of_docker(5.0),
+    },
+    Row {
         name: "run-bridge",
         about: "run --rm busybox true, on the default bridge",
         scene: Scene::Empty,
@@ -263,8 +286,22 @@ pub(super) const ROWS: &[Row] = &[
         name: "pull",
         about: "pull of 10 layers, 1 GB, from a registry on loopback (needs --registry)",
         scene: Scene::Empty,
-        work: Work::Pull("big10:latest"),
+        work: Work::Pull(BIG),
         bound: wall_of_docker(2.0),
+    },
+    Row {
+        name: "load",
+        about: "load -q of 10 layers, 1 GB, from a docker-archive (needs --archive)",
+        scene: Scene::Empty,
+        work: Work::Load(BIG),
+        bound: Bound::OfDocker { wall: 0.45, cpu: None },
+    },
+    Row {
+        name: "save",
+        about: "save -o of 10 layers, 1 GB (needs --archive)",
+        scene: Scene::Empty,
+        work: Work::Save(BIG),
+        bound: Bound::OfDocker { wall: 0.35, cpu: None },
     },
     Row {
         name: "log-write",
@@ -279,6 +316,13 @@ pub(super) const ROWS: &[Row] = &[
         scene: Scene::Logged(1_000_000),
         work: Work::Line { line: &["logs", "{scene}0"], cleanup: &[] },
         bound: wall_of_docker(8.0),
+    },
+    Row {
+        name: "names-500",
+        about: "99 of 100 answers to 5,000 questions a second for the names of 500 containers on one network",
+        scene: Scene::Named(500),
+        work: Work::Names { askers: 8 },
+        bound: Bound::WallMs(2.0),
     },
     Row {
         name: "oci-run",

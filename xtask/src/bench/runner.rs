@@ -13,7 +13,7 @@ use testkit::{Cli, Daemon, leaks};
 use super::cpu::Accounts;
 use super::engine::{Engine, Peer, Sample};
 use super::rows::{Bound, KILLED, Row, Scene, Work};
-use super::{Options, first_run, pull};
+use super::{Options, archives, first_run, names, pull};
 
 /// Samples of one engine for one row.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +52,7 @@ pub(super) struct Runner {
     kept: Vec<PathBuf>,
     /// Our data root.
     data: TempDir,
+    archive: Option<PathBuf>,
     /// Ends with us.
     _registry: Option<Debian>,
     // Last: dropped when nobody is in its cgroups any more.
@@ -102,7 +103,8 @@ impl Runner {
         let peers = options.peers.iter().map(engine).collect();
         let mark = format!("bench{}", std::process::id());
         let (runs, fresh) = (options.runs, 0);
-        Ok(Runner { daemon, ours, peers, runs, mark, fresh, kept, data, _registry: registry, accounts })
+        let archive = options.archive.clone();
+        Ok(Runner { daemon, ours, peers, runs, mark, fresh, kept, data, archive, _registry: registry, accounts })
     }
 
     /// What of the figures of peers is the way into their namespaces.
@@ -186,6 +188,12 @@ impl Runner {
                 }
                 return self.interleaved(engines, self.runs, |runner, engine| runner.pull(engine, image));
             }
+            Work::Load(image) => {
+                engines.iter().for_each(|engine| pull::forget(engine, image));
+                return self.interleaved(engines, self.runs, |runner, engine| runner.load(engine, image));
+            }
+            Work::Save(image) => return self.saves(engines, image),
+            Work::Names { askers } => Values::Time(self.ask_names(row.scene, askers)?),
             Work::DaemonMemory => Values::Kib(vec![pss(self.daemon.pid().context("the daemon is down")?)?]),
             Work::ShimMemory => Values::Kib(vec![self.shim_memory()?]),
             Work::Ready => Values::Time(self.ready()?),
@@ -266,6 +274,26 @@ impl Runner {
         pull::sample(engine, &image_name(engine, image)?, ours.then_some(self.data.path()))
     }
 
+    fn load(&self, engine: &Engine, image: &str) -> Result<Sample> {
+        let ours = engine.name == self.ours.name;
+        archives::load(engine, self.archive()?, image, ours.then_some(self.data.path()))
+    }
+
+    /// Each engine has the image for so long.
+    fn saves(&mut self, engines: &[Engine], image: &str) -> Result<Vec<Series>> {
+        let archive = self.archive()?.to_owned();
+        for engine in engines {
+            engine.run(&["load".into(), "-q".into(), "-i".into(), archive.display().to_string()])?;
+        }
+        let saved = self.interleaved(engines, self.runs, |_, engine| archives::save(engine, &archive, image));
+        engines.iter().for_each(|engine| pull::forget(engine, image));
+        saved
+    }
+
+    fn archive(&self) -> Result<&Path> {
+        self.archive.as_deref().context("no archive")
+    }
+
     /// Leaves the scene as it found it.
     fn remove_scene(&mut self, engine: &Engine, scene: Scene) -> Result<Sample> {
         let sample = engine.sample(&self.removal(scene, engine))?;
@@ -290,6 +318,14 @@ impl Runner {
             Scene::Empty => return Ok(()),
             Scene::Running(count) => (count, &["run", "-d"], &NO_NETWORK),
             Scene::Bridged(count) => (count, &["run", "-d"], &[]),
+            Scene::Networked => {
+                engine.run(&self.names(engine, &["network", "create", "{scene}net"]))?;
+                (1, &["run", "-d"], &[])
+            }
+            Scene::Named(count) => {
+                engine.run(&self.names(engine, &["network", "create", "{scene}net"]))?;
+                (count, &["run", "-d"], &["--network", "{scene}net"])
+            }
             Scene::Stopped(count) => (count, &["create"], &NO_NETWORK),
             Scene::Logged(lines) => {
                 let name = format!("{}0", self.scene_name(engine));
@@ -313,18 +349,40 @@ impl Runner {
     }
 
     fn clear(&self, scene: Scene, engine: &Engine) -> Result<()> {
-        if scene == Scene::Empty { Ok(()) } else { engine.run(&self.removal(scene, engine)) }
+        if scene == Scene::Empty {
+            return Ok(());
+        }
+        engine.run(&self.removal(scene, engine))?;
+        match scene {
+            Scene::Named(_) | Scene::Networked => engine.run(&self.names(engine, &["network", "rm", "{scene}net"])),
+            _ => Ok(()),
+        }
     }
 
     /// The line that removes a scene.
     fn removal(&self, scene: Scene, engine: &Engine) -> Vec<String> {
         let count = match scene {
             Scene::Empty => 0,
-            Scene::Logged(_) => 1,
-            Scene::Running(count) | Scene::Bridged(count) | Scene::Stopped(count) => count,
+            Scene::Logged(_) | Scene::Networked => 1,
+            Scene::Running(count) | Scene::Bridged(count) | Scene::Named(count) | Scene::Stopped(count) => count,
         };
-        let names = (0..count).map(|number| format!("{}{number}", self.scene_name(engine)));
-        ["rm".to_owned(), "-f".to_owned()].into_iter().chain(names).collect()
+        ["rm".to_owned(), "-f".to_owned()].into_iter().chain(self.numbered(engine, count)).collect()
+    }
+
+    fn numbered(&self, engine: &Engine, count: usize) -> impl Iterator<Item = String> {
+        let scene = self.scene_name(engine);
+        (0..count).map(move |number| format!("{scene}{number}"))
+    }
+
+    fn ask_names(&self, scene: Scene, askers: usize) -> Result<Vec<Sample>> {
+        let Scene::Named(count) = scene else { bail!("nobody has a name") };
+        let names: Vec<String> = self.numbered(&self.ours, count).collect();
+        let pid = |name: &String| -> Result<i32> {
+            let shown = self.daemon.cli(Cli::Longshore, &["inspect", "-f", "{{.State.Pid}}", name])?;
+            Ok(shown.stdout.trim().parse()?)
+        };
+        let askers = names.iter().take(askers).map(pid).collect::<Result<Vec<_>>>()?;
+        names::samples(&askers, &names, self.runs)
     }
 
     fn shim_memory(&self) -> Result<f64> {

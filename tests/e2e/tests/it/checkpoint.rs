@@ -112,10 +112,11 @@ fn privileged_one_that_is_left_running_goes_on_and_so_does_its_copy() {
 fn privileged_clients_are_attached_to_what_was_restored() {
     with_criu(|at| {
         let name = at.name("talk");
-        at.start(&name, "-i busybox sh -c 'read one; read two; echo got $one $two; echo err >&2; exit 3'");
+        at.start(&name, "-i busybox sh -c 'read one; read two; echo err >&2; echo got $one $two; exit 3'");
         at.ok(&format!("checkpoint create {name} one"));
         let mut client = at.spawn(&format!("start -ai --checkpoint one {name}"));
         client.send(b"a\nb\n").unwrap();
+        // The end of the input, which `wait` makes, is that of this client: the errors have to be out before.
         client.read_until("got a b\n").unwrap();
         let output = client.wait().unwrap();
         assert_eq!((output.code, output.stderr.as_str()), (3, "err\n"));

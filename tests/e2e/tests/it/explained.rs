@@ -104,10 +104,11 @@ fn privileged_health_checks_are_counted() {
     if testkit::skip::without_root() || std::env::var_os(testkit::daemon::HOST_VARIABLE).is_some() {
         return;
     }
+    let daemon = Daemon::start_with(&["--metrics-addr", "127.0.0.1:0"]).unwrap();
     // The address is told in the daemon's log alone.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = format!("127.0.0.1:{port}");
-    let daemon = Daemon::start_with(&["--metrics-addr", &address]).unwrap();
+    let log = daemon.scratch().log();
+    let (_, rest) = log.split_once("metrics API listening on ").unwrap_or_else(|| panic!("{log}"));
+    let address = rest.split(['"', ' ', '\n']).next().unwrap().to_owned();
     daemon.load(testkit::images::Archive::Busybox).unwrap();
     let at = At { daemon: &daemon, cli: Cli::Longshore };
     let name = at.name("checked");

@@ -179,3 +179,42 @@ fn privileged_a_helper_keeps_the_login() {
         fs::remove_file(&told).unwrap();
     });
 }
+
+#[test]
+fn privileged_where_our_helper_is_found_no_login_is_in_clear_text() {
+    let server = of_names();
+    on_both(|at| {
+        if at.daemon.is_foreign() {
+            return;
+        }
+        let home = at.daemon.scratch().home();
+        let path = format!("{}:{}", at.daemon.dist().display(), std::env::var("PATH").unwrap());
+        let run = |cli, words: &str| {
+            let mut command = at.daemon.command(cli).unwrap();
+            command.env("PATH", &path).env_remove("XDG_DATA_HOME").env_remove("XDG_CONFIG_HOME");
+            let output = process::run(command.args(words.split(' ')), b"").unwrap();
+            assert_eq!(output.code, 0, "{words}: {}", output.stderr);
+            output
+        };
+        let host = server.host();
+        let output = run(testkit::Cli::Longshore, &format!("login -u user -p secret {host}"));
+        assert!(!output.stderr.contains(OPEN), "{}", output.stderr);
+        let text = fs::read(config(at)).unwrap();
+        let written: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(written, serde_json::json!({"auths": {&host: {}}, "credsStore": "longshore"}));
+        let logins = home.join(".local/share/longshore/logins");
+        let sealed = fs::read(&logins).unwrap();
+        assert!(!sealed.windows(6).any(|part| part == b"secret"));
+        for file in [&logins, &home.join(".config/longshore/logins.key")] {
+            assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+        }
+        // Docker's client finds it, too, and so does whatever knows its configuration.
+        let output = run(at.cli, &format!("login {host}"));
+        assert_eq!(output.stdout, "Login Succeeded\n");
+        assert!(output.stderr.contains("Authenticating with existing credentials"), "{}", output.stderr);
+        run(at.cli, &format!("logout {host}"));
+        assert_eq!(kept(at), serde_json::json!({}));
+        assert_ne!(fs::read(&logins).unwrap(), sealed);
+        fs::remove_file(config(at)).unwrap();
+    });
+}

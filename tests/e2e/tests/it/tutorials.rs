@@ -95,7 +95,7 @@ const LIBRARY: [(&str, &[&str]); 3] = [
         ],
     ),
 ];
-const TAGS: [&str; 7] = ["latest", "20.04", "18.04", "5.7", "dind", "2", "1.0"];
+const TAGS: [&str; 9] = ["latest", "20.04", "18.04", "5.7", "dind", "2", "1.0", "3.6", "3.9"];
 
 /// A registry with those of the images that the text names.
 fn registry(text: &str) -> Debian {
@@ -108,6 +108,8 @@ fn registry(text: &str) -> Debian {
             program("bin/python", SHELL),
             program("bin/serve", SERVE),
             program("bin/hello", "#!/bin/sh\necho 'hello docker!'\n"),
+            program("bin/pip", ECHO),
+            program("bin/apt-get", ECHO),
             program("bin/java", ECHO),
             program("bin/mysql", ECHO),
             Entry::dir("app", 0o755),
@@ -217,6 +219,8 @@ impl Tutorial<'_> {
         for image in ours(self.at.ok("images --format '{{.Repository}}:{{.Tag}}'")) {
             self.at.ok(&format!("rmi -f {image}"));
         }
+        let networks = ["my-bridge-network", "my-custom-network"].map(|name| self.at.name(name));
+        self.at.ok(&format!("network rm -f {}", networks.join(" ")));
     }
 }
 
@@ -249,6 +253,11 @@ fn type_all(text: &str) {
 #[test]
 fn privileged_the_lines_about_images_do_what_is_documented() {
     type_all(include_str!("tutorials/images.txt"));
+}
+
+#[test]
+fn privileged_the_lines_about_builds_do_what_is_documented() {
+    type_all(include_str!("tutorials/builds.txt"));
 }
 
 #[test]

@@ -15,6 +15,21 @@ pub struct Request {
     pub path: String,
     /// Lower-case names.
     pub headers: Vec<(String, String)>,
+    /// What came of the body.
+    pub body: Vec<u8>,
+}
+
+/// How much of a request's body is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Take {
+    /// All.
+    All,
+    /// So many bytes; then the connection ends. The handler sees them, and its answer goes nowhere.
+    Cut(usize),
+    /// Nothing, and the connection stays.
+    Nothing,
+    /// Nothing, but an answer comes, and the connection stays.
+    Early,
 }
 
 impl Request {
@@ -65,6 +80,8 @@ impl Answer {
 
 type Handler = dyn Fn(&Request) -> Answer + Send + Sync;
 
+type Taking = dyn Fn(&Request) -> Take + Send + Sync;
+
 /// Runs until it is dropped.
 #[derive(Debug)]
 pub struct Server {
@@ -79,20 +96,28 @@ pub struct Server {
 impl Server {
     /// On a port that the kernel chooses.
     pub fn start(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Server {
+        Server::start_taking(|_| Take::All, handler)
+    }
+
+    /// The same; `taking` is asked about every request before its body is read.
+    pub fn start_taking(
+        taking: impl Fn(&Request) -> Take + Send + Sync + 'static,
+        handler: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (seen, connections, stopped) = (Arc::default(), Arc::default(), Arc::<AtomicBool>::default());
         let server = Server { address, seen, connections, stopped };
         let (seen, connections, stopped) = (server.seen.clone(), server.connections.clone(), server.stopped.clone());
-        let handler: Arc<Handler> = Arc::new(handler);
+        let (handler, taking): (Arc<Handler>, Arc<Taking>) = (Arc::new(handler), Arc::new(taking));
         std::thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
                 if stopped.load(Ordering::Acquire) {
                     return;
                 }
                 connections.lock().unwrap().push(stream.try_clone().unwrap());
-                let (seen, handler) = (seen.clone(), handler.clone());
-                std::thread::spawn(move || serve(&stream, &seen, &*handler));
+                let (seen, handler, taking) = (seen.clone(), handler.clone(), taking.clone());
+                std::thread::spawn(move || serve(&stream, &seen, &*taking, &*handler));
             }
         });
         server
@@ -121,10 +146,32 @@ impl Drop for Server {
     }
 }
 
-fn serve(stream: &TcpStream, seen: &Mutex<Vec<Request>>, handler: &Handler) {
+fn serve(stream: &TcpStream, seen: &Mutex<Vec<Request>>, taking: &Taking, handler: &Handler) {
     let mut reader = BufReader::new(stream);
-    while let Some(request) = read_request(&mut reader) {
+    while let Some(mut request) = read_head(&mut reader) {
+        let take = taking(&request);
+        let read = match take {
+            Take::Nothing => {
+                seen.lock().unwrap().push(request.clone());
+                // Until the client gives up, which the kernel tells without a byte being read.
+                return std::thread::park();
+            }
+            Take::Early => {
+                seen.lock().unwrap().push(request.clone());
+                write_answer(stream, &request, &handler(&request));
+                return std::thread::park();
+            }
+            Take::All => read_body(&mut reader, &mut request, usize::MAX),
+            Take::Cut(bytes) => read_body(&mut reader, &mut request, bytes),
+        };
+        if read.is_none() {
+            break;
+        }
         seen.lock().unwrap().push(request.clone());
+        if matches!(take, Take::Cut(_)) {
+            handler(&request);
+            break;
+        }
         if !write_answer(stream, &request, &handler(&request)) {
             break;
         }
@@ -133,7 +180,7 @@ fn serve(stream: &TcpStream, seen: &Mutex<Vec<Request>>, handler: &Handler) {
     let _ = stream.shutdown(Shutdown::Both);
 }
 
-fn read_request(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
+fn read_head(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
     let mut line = Vec::new();
     reader.read_until(b'\n', &mut line).ok()?;
     // A TLS greeting is none.
@@ -147,11 +194,29 @@ fn read_request(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
         let Some((name, value)) = line.split_once(':') else { break };
         headers.push((name.to_lowercase(), value.trim().to_owned()));
     }
-    let request = Request { method, path, headers };
-    let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    Some(request)
+    Some(Request { method, path, headers, body: Vec::new() })
+}
+
+/// At most `limit` bytes of the body, which has a length or comes in chunks.
+fn read_body(reader: &mut BufReader<&TcpStream>, request: &mut Request, limit: usize) -> Option<()> {
+    if request.header("transfer-encoding") != Some("chunked") {
+        let length: usize = request.header("content-length").map_or(0, |length| length.parse().unwrap());
+        request.body = vec![0; length.min(limit)];
+        return reader.read_exact(&mut request.body).ok();
+    }
+    while request.body.len() < limit {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let length = usize::from_str_radix(line.trim(), 16).ok()?;
+        let mut chunk = vec![0; length + 2];
+        reader.read_exact(&mut chunk).ok()?;
+        if length == 0 {
+            break;
+        }
+        request.body.extend_from_slice(&chunk[..length]);
+    }
+    request.body.truncate(limit);
+    Some(())
 }
 
 /// Whether the connection can be used again.

@@ -129,6 +129,8 @@ impl Attachment {
         if self.query.stream && !self.query.logs {
             return self.stream(connection).await;
         }
+        // From its answer on the client may ask for a start, and that run may be over before the client can be held for it.
+        let ended_before = self.ended_at();
         connection = greet(connection).await?;
         if !self.query.logs {
             self.tell();
@@ -146,7 +148,7 @@ impl Attachment {
         }
         send_available(&mut log, &mut sink).await?;
         self.tell();
-        if self.query.stream { self.go_on(log, sink, already_read).await } else { Ok(()) }
+        if self.query.stream { self.go_on(log, sink, already_read, ended_before).await } else { Ok(()) }
     }
 
     fn wants(&self, already_read: Vec<u8>) -> Attach {
@@ -183,8 +185,15 @@ impl Attachment {
 
     /// Hands over a client who has what was logged until now: without a gap, and nothing twice.
     ///
-    /// The shim marks the log and holds the client, who gets what the log has before the mark and is then let go.
-    async fn go_on(&self, mut log: LogStream, mut sink: Sink, already_read: Vec<u8>) -> Result<(), AttachError> {
+    /// The shim marks the log and holds the client, who gets what the log has before the mark and is then let go. If a run has
+    /// ended since `ended_before`, the stream ends with it.
+    async fn go_on(
+        &self,
+        mut log: LogStream,
+        mut sink: Sink,
+        already_read: Vec<u8>,
+        ended_before: i64,
+    ) -> Result<(), AttachError> {
         loop {
             send_available(&mut log, &mut sink).await?;
             let Some(shim) = self.running() else {
@@ -192,14 +201,12 @@ impl Attachment {
                 if self.running().is_some() {
                     continue;
                 }
-                // It may have run and ended since we looked.
-                let Some(bytes) = log.available().await.map_err(AttachError::Logs)? else {
-                    let stream = sink.into_inner().map_err(AttachError::Stream)?;
-                    return self.hold(self.wants(already_read), stream);
-                };
-                drop(operation);
-                sink.write(&bytes).await.map_err(AttachError::Stream)?;
-                continue;
+                if self.ended_at() != ended_before {
+                    drop(operation);
+                    return send_available(&mut log, &mut sink).await;
+                }
+                let stream = sink.into_inner().map_err(AttachError::Stream)?;
+                return self.hold(self.wants(already_read), stream);
             };
             if shim.speaks() < HOLDS_SINCE {
                 let attach = self.wants(already_read);
@@ -255,6 +262,11 @@ impl Attachment {
 
     fn tell(&self) {
         self.engine.events.container(&self.container, "attach", []);
+    }
+
+    /// When its last run ended.
+    fn ended_at(&self) -> i64 {
+        self.container.state().finished_at_nanos
     }
 
     fn running(&self) -> Option<Arc<Shim>> {

@@ -134,6 +134,28 @@ fn privileged_attach_with_logs_waits_for_the_start_like_any_other() {
     });
 }
 
+#[test]
+fn privileged_attach_with_logs_ends_with_a_run_that_was_over_before_it_was_read() {
+    once(|at| {
+        let name = at.name("slow");
+        at.ok(&format!("create --network none --name {name} busybox seq 700000"));
+        at.ok(&format!("start {name}"));
+        at.ok(&format!("wait {name}"));
+        let path = format!("/containers/{name}/attach?logs=1&stream=1&stdout=1");
+        let (mut reader, _) = hijack(at.daemon, &path, "");
+        // More than what fits between both of us: the daemon is still sending the log when the second run is over.
+        let mut bytes = vec![0; 16];
+        reader.read_exact(&mut bytes).unwrap();
+        at.ok(&format!("start {name}"));
+        at.ok(&format!("wait {name}"));
+        reader.read_to_end(&mut bytes).unwrap();
+        let run: String = (1..=700_000).map(|n| format!("{n}\n")).collect();
+        let (out, _) = parted(&bytes);
+        assert!(out == run.repeat(2), "{} bytes", out.len());
+        at.remove(&name);
+    });
+}
+
 /// The headers of a web socket's handshake.
 const HANDSHAKE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";

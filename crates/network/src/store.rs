@@ -53,7 +53,9 @@ impl Store {
     }
 
     fn read(&self) -> Result<Vec<UserNetwork>, redb::Error> {
-        let read = open(&self.path)?.begin_read()?;
+        // It has to outlive the transaction: what is not in memory by then cannot be read from a database that is closed.
+        let database = open(&self.path)?;
+        let read = database.begin_read()?;
         let table = match read.open_table(NETWORKS) {
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
             table => table?,
@@ -107,7 +109,7 @@ fn open(path: &Path) -> Result<Database, redb::Error> {
 /// Whether it is the file's fault, not that of the system (a full disk, no descriptor) or of another process.
 fn is_torn(err: &redb::Error) -> bool {
     match err {
-        redb::Error::DatabaseAlreadyOpen => false,
+        redb::Error::DatabaseAlreadyOpen | redb::Error::DatabaseClosed => false,
         redb::Error::Io(err) => err.raw_os_error().is_none(),
         _ => true,
     }

@@ -3,10 +3,13 @@
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use netlink::link::{self, Link};
 use netlink::{Socket, address, route};
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 
 use crate::config::Config;
 use crate::error::NetworkError;
@@ -15,15 +18,34 @@ use crate::subnet::{self, Subnet};
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
+/// How long another instance may take to choose a network before we give up.
+const CHOICE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Held while a network is chosen and until the bridge has it. For all who share our network namespace, and nobody else:
 /// it is the lock of the namespace's own file. It goes with its holder.
 pub(crate) fn lock_choice() -> Result<File, NetworkError> {
-    let lock = || {
-        let namespace = File::open("/proc/thread-self/ns/net")?;
-        rustix::fs::flock(&namespace, FlockOperation::LockExclusive)?;
-        Ok(namespace)
+    lock_choice_within(CHOICE_TIMEOUT)
+}
+
+fn lock_choice_within(timeout: Duration) -> Result<File, NetworkError> {
+    let failed = |source| NetworkError::Namespace { source };
+    let namespace = File::open("/proc/thread-self/ns/net").map_err(failed)?;
+    match rustix::fs::flock(&namespace, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => return Ok(namespace),
+        Err(Errno::WOULDBLOCK) => {}
+        Err(err) => return Err(failed(err.into())),
+    }
+    // The kernel waits without a limit of its own. A thread that waits too long ends with the holder, and lets go at once.
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let wait = move || {
+        let locked = rustix::fs::flock(&namespace, FlockOperation::LockExclusive);
+        let _ = sender.send(locked.map(|()| namespace));
     };
-    lock().map_err(|source| NetworkError::Namespace { source })
+    std::thread::Builder::new().name("choice".to_owned()).spawn(wait).map_err(failed)?;
+    match receiver.recv_timeout(timeout) {
+        Ok(locked) => locked.map_err(|err| failed(err.into())),
+        Err(_) => Err(NetworkError::Choosing { seconds: timeout.as_secs() }),
+    }
 }
 
 /// Decides the network's id, gateway and prefix: those of the configuration, else those of the record, else new ones.

@@ -282,6 +282,12 @@ pub enum NetworkError {
         /// The system's reason.
         source: io::Error,
     },
+    /// Somebody else chooses a network in this network namespace, and does not end.
+    #[error("another daemon of this host has been making a network for {seconds} s: is it stopped?")]
+    Choosing {
+        /// How long we waited.
+        seconds: u64,
+    },
     /// The thread that makes namespaces ahead is not there, or did not answer in time.
     #[error("no network namespace within {seconds} s")]
     NoSandbox {
@@ -318,6 +324,7 @@ impl NetworkError {
             | NetworkError::Record { .. }
             | NetworkError::Store { .. }
             | NetworkError::Namespace { .. }
+            | NetworkError::Choosing { .. }
             | NetworkError::NoSubnet => ErrorKind::Internal,
         }
     }

@@ -298,9 +298,9 @@ impl Networks {
         if let Some(wired) = &*slot {
             return Ok(Arc::clone(wired));
         }
-        let mut route = lock(&self.route);
         // Two instances that look for a free network at once would find the same one.
         let choosing = bridge::lock_choice()?;
+        let mut route = lock(&self.route);
         let record = self.plan_default(&mut route)?;
         let bridge = bridge::ensure(&self.config, &record, &mut route)?;
         self.users.set_up(&mut route);

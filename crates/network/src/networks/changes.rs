@@ -17,7 +17,7 @@ impl Networks {
         let (before, holds) = (entry.record.clone(), entry.holds.len());
         let connected = add(self, request, &wired, namespace, &mut entry);
         if connected.is_err() {
-            fall_back(self, &before, holds, &mut entry);
+            fall_back(self, &wired, &before, holds, namespace, &mut entry);
         }
         let place = self.place_of(&entry.record);
         if connected.is_err() && before.endpoints.is_empty() {
@@ -118,11 +118,19 @@ fn add(
 }
 
 /// Back to what a container had.
-fn fall_back(networks: &Networks, before: &SandboxRecord, holds: usize, entry: &mut Entry) {
+fn fall_back(
+    networks: &Networks,
+    wired: &Wired,
+    before: &SandboxRecord,
+    holds: usize,
+    namespace: BorrowedFd<'_>,
+    entry: &mut Entry,
+) {
     let failed = |err: NetworkError| {
         // The error of the connect is the one that matters.
         tracing::warn!(err = errdefs::chain(&err), container = before.container, "a connect could not be undone");
     };
+    let moved = entry.record.gateway() != before.gateway();
     for endpoint in entry.record.endpoints.split_off(before.endpoints.len()) {
         if !endpoint.interface.is_empty() {
             networks.remove_link(&endpoint.interface).unwrap_or_else(failed);
@@ -134,6 +142,24 @@ fn fall_back(networks: &Networks, before: &SandboxRecord, holds: usize, entry: &
         networks.state().ports.release(&published);
     }
     networks.records.write_endpoint(&entry.record).unwrap_or_else(failed);
+    if moved {
+        lead(networks, wired, Some(namespace), entry).unwrap_or_else(failed);
+    }
+}
+
+/// Sends packets out by the network that counts, and those for published ports to the address there.
+fn lead(
+    networks: &Networks,
+    wired: &Wired,
+    namespace: Option<BorrowedFd<'_>>,
+    entry: &Entry,
+) -> Result<(), NetworkError> {
+    let routed = match namespace {
+        Some(namespace) => join::route_outward(networks, wired, &mut Room::of(namespace)?, entry),
+        None => Ok(()),
+    };
+    // Each of them does good without the other.
+    ports::withdraw(networks, &entry.record.container).and_then(|()| ports::publish(networks, wired, entry)).and(routed)
 }
 
 fn take_off(
@@ -143,29 +169,32 @@ fn take_off(
     network: &str,
     namespace: Option<BorrowedFd<'_>>,
 ) -> Result<(), NetworkError> {
-    let had = entry.record.gateway().cloned();
-    let Some(at) = entry.record.endpoints.iter().position(|endpoint| endpoint.network == network) else {
+    let mut after = entry.record.clone();
+    let Some(at) = after.endpoints.iter().position(|endpoint| endpoint.network == network) else {
         return Ok(());
     };
-    let endpoint = entry.record.endpoints.remove(at);
-    let moved = entry.record.gateway() != had.as_ref();
+    let endpoint = after.endpoints.remove(at);
+    let moved = after.gateway() != entry.record.gateway();
     if moved {
         // Before the link goes: nothing is sent to an address that is free.
         ports::withdraw(networks, &entry.record.container)?;
     }
-    networks.remove_link(&endpoint.interface)?;
+    if let Err(err) = networks.remove_link(&endpoint.interface) {
+        // It is on the network as before.
+        if let Err(err) = ports::publish(networks, wired, entry) {
+            tracing::warn!(err = errdefs::chain(&err), container = after.container, "published ports are withdrawn");
+        }
+        return Err(err);
+    }
+    entry.record = after;
     if moved && entry.record.gateway().is_none() {
         entry.holds.drain(..).for_each(Hold::release);
         let published = std::mem::take(&mut entry.record.ports);
         published.iter().for_each(|one| networks.state().ports.release(one));
     }
-    networks.records.write_endpoint(&entry.record)?;
+    // It is off the network now, whatever the disk says: the next reconcile reads the record, and finds no link.
+    let written = networks.records.write_endpoint(&entry.record);
     networks.state().release_address(network, endpoint.address);
-    if moved {
-        if let Some(namespace) = namespace {
-            join::route_outward(networks, wired, &mut Room::of(namespace)?, entry)?;
-        }
-        ports::publish(networks, wired, entry)?;
-    }
-    Ok(())
+    let led = if moved { lead(networks, wired, namespace, entry) } else { Ok(()) };
+    written.and(led)
 }

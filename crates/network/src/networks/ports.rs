@@ -80,20 +80,22 @@ pub(super) fn publish(networks: &Networks, wired: &Wired, entry: &Entry) -> Resu
     forget(&mut firewall, &redirections, &networks.route)
 }
 
-/// Redirects them no longer.
+/// Redirects them no longer. On an error they are redirected as before.
 pub(super) fn withdraw(networks: &Networks, container: &str) -> Result<(), NetworkError> {
     let wired = lock(&networks.wired).clone();
     let mut firewall = lock(&networks.firewall);
     let Some(redirections) = networks.state().published.remove(container) else { return Ok(()) };
-    match firewall.withdraw(&redirections) {
-        Err(err) if err.errno() == Some(Errno::NOENT) => {
-            // Somebody flushed the packet filter. If this process has the network, what is due is written anew.
-            if let Some(wired) = wired {
-                let all = networks.state().redirections();
-                firewall.replace(&networks.rules(&wired.record), &all)?;
-            }
-        }
-        withdrawn => withdrawn?,
+    let withdrawn = match firewall.withdraw(&redirections) {
+        // Somebody flushed the packet filter. If this process has the network, what is due is written anew.
+        Err(err) if err.errno() == Some(Errno::NOENT) => wired.map_or(Ok(()), |wired| {
+            let all = networks.state().redirections();
+            firewall.replace(&networks.rules(&wired.record), &all)
+        }),
+        withdrawn => withdrawn,
+    };
+    if let Err(err) = withdrawn {
+        networks.state().published.insert(container.to_owned(), redirections);
+        return Err(err.into());
     }
     forget(&mut firewall, &redirections, &networks.route)
 }

@@ -122,8 +122,9 @@ impl Networks {
             return Err(CreateError::Exists(request.name));
         }
         let wired = self.wire()?;
-        let mut route = lock(&self.route);
+        // Not while anybody waits for the route socket: another daemon may hold it for long.
         let choosing = bridge::lock_choice()?;
+        let mut route = lock(&self.route);
         let mut network = plan(self, request, &wired.record, &others, &mut route)?;
         network.adopted = link::by_name(&mut route, &network.bridge).map_err(NetworkError::from)?.is_some();
         let network = Arc::new(network);
@@ -144,7 +145,7 @@ impl Networks {
         Ok(network)
     }
 
-    /// Removes a network that nobody is on.
+    /// Removes a network that nobody is on. On an error it is there as before.
     pub fn remove(&self, id: &str) -> Result<(), RemoveError> {
         let store = lock(&self.users.changing);
         let network = self.users.all().into_iter().find(|network| network.id == id);
@@ -152,7 +153,21 @@ impl Networks {
         if !self.state().forget_unused(id) {
             return Err(RemoveError::InUse { name: network.name.clone(), endpoints: Vec::new() });
         }
-        Ok(withdraw(self, &store, &network)?)
+        withdraw(self, &store, &network).inspect_err(|_| self.put_back(&network))?;
+        Ok(())
+    }
+
+    /// A network that could not be removed.
+    fn put_back(&self, network: &Arc<UserNetwork>) {
+        let made = make_bridge(network, &mut lock(&self.route));
+        let index = made.as_ref().ok().copied();
+        self.users.insert(Arc::clone(network), index);
+        self.state().set_network(&network.id, network.addresses());
+        let wired = lock(&self.wired).clone();
+        let again = wired.map_or(Ok(()), |wired| self.replace_table(&wired.record));
+        if let Err(err) = made.and(again) {
+            tracing::warn!(network = network.name, err = errdefs::chain(&err), "a network is only half there");
+        }
     }
 }
 

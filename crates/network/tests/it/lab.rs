@@ -3,10 +3,10 @@
 //! Threads are the actors: a thread in a namespace opens a socket, and the socket stays there when the thread has ended.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use network::{Config, DEFAULT, EndpointRequest, JoinRequest, Joined, Networks, PortRequest, Protocol};
@@ -155,15 +155,36 @@ pub(crate) fn is_unreachable(address: Ipv4Addr, port: u16) -> bool {
 
 /// Waits until no veth pair of ours is left but those that are ready for containers to come.
 pub(crate) fn wait_until_links(count: usize) {
+    let found = || run(&["ip", "-o", "link"]).lines().filter(|line| line.contains(": v0123abcd")).count();
+    wait_until(&format!("there are {count} links"), || found() == count);
+}
+
+pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + DEADLINE;
-    loop {
-        let links = run(&["ip", "-o", "link"]);
-        let found = links.lines().filter(|line| line.contains(": v0123abcd")).count();
-        if found == count {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{found} links instead of {count}:\n{links}");
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}\n{}", run(&["ip", "-o", "link"]));
         std::thread::yield_now();
+    }
+}
+
+/// The table of our rules, taken by somebody who lets nobody else change it until this is dropped.
+pub(crate) struct TakenTable(Child);
+
+impl TakenTable {
+    pub(crate) fn new() -> TakenTable {
+        let mut nft = Command::new("nft").arg("-i").stdin(Stdio::piped()).spawn().unwrap();
+        let table = "table ip longshore-0123abcd";
+        writeln!(nft.stdin.as_mut().unwrap(), "delete {table}; add {table} {{ flags owner; }}").unwrap();
+        wait_until("the table is taken", || run(&["nft", "list", "ruleset"]).contains("flags owner"));
+        TakenTable(nft)
+    }
+}
+
+impl Drop for TakenTable {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
+        wait_until("the table is gone", || !run(&["nft", "list", "ruleset"]).contains("flags owner"));
     }
 }
 

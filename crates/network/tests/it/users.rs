@@ -97,6 +97,64 @@ fn privileged_running_containers_connect_and_disconnect() {
 }
 
 #[test]
+fn privileged_what_the_packet_filter_refuses_is_as_before() {
+    on_a_machine(|lab| {
+        let networks = lab.networks();
+        let a = networks.create(wish("a", "10.7.0.0/24")).unwrap();
+        let b = networks.create(wish("b", "10.8.0.0/24")).unwrap();
+        let on = |network: &str| vec![EndpointRequest::on(network)];
+        let ports = [publish(None, 8080, 80)];
+        let one = networks.join(&request_on("one", &ports, on(&b.id))).unwrap();
+        let (server, here) = (listen(&one, 80), one.namespace.as_fd());
+        let taken = TakenTable::new();
+        networks.connect(&request_on("one", &ports, on(&a.id)), here).unwrap_err();
+        assert!(routes(&one).contains("via 10.8.0.1"), "{}", routes(&one));
+        networks.disconnect("one", &b.id, Some(here)).unwrap_err();
+        let place = networks.place("one").unwrap();
+        assert!(place.on(&b.id).is_some() && place.endpoints.len() == 1 && place.ports.len() == 1, "{place:?}");
+        assert!(matches!(networks.remove(&a.id), Err(RemoveError::Network(_))));
+        assert_eq!(networks.user_networks().len(), 2);
+        drop(taken);
+        networks.connect(&request_on("one", &ports, on(&a.id)), here).unwrap();
+        inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
+        networks.disconnect("one", &a.id, Some(here)).unwrap().unwrap();
+        inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
+        networks.remove(&a.id).unwrap();
+    });
+}
+
+#[test]
+fn privileged_a_choice_that_waits_holds_up_nobody_else() {
+    on_a_machine(|lab| {
+        let networks = lab.networks();
+        networks.join(&request("first", &[])).unwrap();
+        let choosing = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
+        rustix::fs::flock(&choosing, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let made = scope.spawn(|| networks.create(wish("a", "10.7.0.0/24")));
+            wait_until("the choice waits", || {
+                std::fs::read_to_string("/proc/locks").unwrap().contains(&waiting(&choosing))
+            });
+            let networks = &networks;
+            scope.spawn(move || sender.send(networks.join(&request("second", &[])).map(drop)));
+            let joined = receiver.recv_timeout(std::time::Duration::from_secs(5));
+            drop(choosing);
+            joined.expect("it starts while another one waits").unwrap();
+            made.join().unwrap().unwrap();
+        });
+    });
+}
+
+/// How the kernel lists who waits for the lock of this file, without the process, which is anybody of this test.
+fn waiting(file: &std::fs::File) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = file.metadata().unwrap();
+    let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    format!("-> FLOCK  ADVISORY  WRITE {} {major:02x}:{minor:02x}:{} ", std::process::id(), metadata.ino())
+}
+
+#[test]
 fn privileged_what_fails_leaves_nothing() {
     on_a_machine(|lab| {
         let networks = lab.networks();

@@ -9,6 +9,7 @@ pub(crate) mod disk;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod images;
+pub(crate) mod import;
 pub(crate) mod later;
 pub(crate) mod live;
 pub(crate) mod login;

@@ -161,15 +161,28 @@ pub struct ImportOptions {
     pub platform: String,
 }
 
+/// Where the archive is.
+#[derive(Debug)]
+pub enum ImportSource {
+    /// Here; it is sent.
+    Archive(Upload),
+    /// At an address, where the daemon fetches it.
+    Address(String),
+}
+
 /// Makes an image of an archive of files. The answer is a stream of progress.
-pub async fn import(client: &Client, archive: Upload, options: &ImportOptions) -> Result<Answer, ClientError> {
+pub async fn import(client: &Client, source: ImportSource, options: &ImportOptions) -> Result<Answer, ClientError> {
+    let (from, payload) = match source {
+        ImportSource::Archive(archive) => ("-".to_owned(), Payload::Archive(archive)),
+        ImportSource::Address(address) => (address, Payload::Empty),
+    };
     let mut query = Query::new("/images/create")
-        .with("fromSrc", "-")
+        .with("fromSrc", &from)
         .with_text("repo", &options.repository)
         .with_text("message", &options.message)
         .with_text("platform", &options.platform.to_lowercase());
     for change in &options.changes {
         query = query.with("changes", change);
     }
-    client.stream(Method::POST, &query.build(), Payload::Archive(archive)).await
+    client.stream(Method::POST, &query.build(), payload).await
 }

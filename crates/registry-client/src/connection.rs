@@ -112,8 +112,8 @@ impl std::fmt::Display for Url {
     }
 }
 
-/// Who a pooled connection goes to.
-type Peer = (Scheme, String);
+/// Who a pooled connection goes to, and whether that was verified.
+type Peer = (Scheme, String, bool);
 
 /// A connection that waits for its next request, and since when.
 type Idle = (Instant, Wire);
@@ -236,7 +236,7 @@ impl Connector {
         verify: bool,
         request: impl Fn() -> Request<Outgoing>,
     ) -> Result<Response<Body>, ExchangeError> {
-        let peer = (url.scheme, url.authority.clone());
+        let peer = (url.scheme, url.authority.clone(), verify);
         if let Some(mut wire) = self.pool.take(&peer)
             && wire.is_ready().await
             && let Ok(Ok(response)) = timeout(self.timing.head, wire.sender.send_request(request())).await
@@ -259,7 +259,7 @@ impl Connector {
         request: Request<Outgoing>,
         taken: &AtomicU64,
     ) -> Result<Response<Body>, ExchangeError> {
-        let peer = (url.scheme, url.authority.clone());
+        let peer = (url.scheme, url.authority.clone(), verify);
         let mut pooled = self.pool.take(&peer);
         if let Some(wire) = &mut pooled
             && !wire.is_ready().await

@@ -7,6 +7,7 @@
 //! Session::config     the configuration, verified and bounded
 //! Transfer::open      a layer: a blocking reader over bytes that are still arriving
 //! Session::upload     a blob, if it is not there: mounted, or sent; then Session::put_manifest
+//! Registry::fetch     what lies at an address of the web; no registry at all, but the same ways
 //! ```
 //! **Transfers.** One task per digest brings a blob into `content` as a partial blob, whoever asks for it: it is shared by
 //! all readers in the daemon, and ends when the last one is dropped. At most [`Settings::concurrent_downloads`] run at a
@@ -43,6 +44,7 @@ mod session;
 mod tls;
 mod transfer;
 mod upload;
+mod web;
 
 pub use auth::Credentials;
 pub use document::{Resolved, Signed};
@@ -54,3 +56,4 @@ pub use session::{Registry, Session, Settings, Timing};
 pub use tls::TlsError;
 pub use transfer::{LayerProgress, Transfer};
 pub use upload::{Source, Tell, Upload, UploadProgress};
+pub use web::{Fetched, WebAddress, WebError};

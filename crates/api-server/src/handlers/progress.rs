@@ -14,6 +14,7 @@ pub(crate) enum Line {
         detail: Progress,
         #[serde(rename = "progress", skip_serializing_if = "String::is_empty")]
         text: String,
+        #[serde(skip_serializing_if = "String::is_empty")]
         id: String,
     },
     /// A sentence.
@@ -69,6 +70,12 @@ impl Line {
     pub(crate) fn part(id: String, status: impl Into<String>, current: u64, total: u64) -> Line {
         let detail = Progress { current: current.cast_signed(), total: total.cast_signed() };
         Line::Part { status: status.into(), detail, text: detail.text(UNKNOWN_WIDTH), id }
+    }
+
+    /// What has no parts, and how far it is; `total` is -1 where nobody knows.
+    pub(crate) fn whole(status: &str, current: i64, total: i64) -> Line {
+        let detail = Progress { current, total };
+        Line::Part { status: status.to_owned(), detail, text: detail.text(UNKNOWN_WIDTH), id: String::new() }
     }
 
     /// A part that was cut and waits.

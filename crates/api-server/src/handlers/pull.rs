@@ -3,7 +3,7 @@
 use engine::ops::pull::{self, PullQuery, PullStep, Stage};
 use engine_api::auth;
 
-use crate::handlers::commit;
+use crate::handlers::import;
 use crate::handlers::progress::Line;
 use crate::request::Call;
 use crate::response::Answer;
@@ -12,8 +12,7 @@ use crate::status::Failure;
 /// `POST /images/create`: pull, or import.
 pub(crate) async fn create(call: Call) -> Result<Answer, Failure> {
     let Some(image) = call.query.given("fromImage") else {
-        let source = call.query.text("fromSrc").to_owned();
-        return commit::import(call, &source).await;
+        return import::import(call).await;
     };
     let authorization = call.headers.get(auth::HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let plan = pull::plan(&PullQuery {

@@ -1,13 +1,13 @@
 //! `diff`, `export`, `commit`, `import` and `container prune`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Write};
 #[cfg(unix)]
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use client::container::{self, CommitOptions};
-use client::image::{self, ImportOptions};
+use client::image::{self, ImportOptions, ImportSource};
 use oci::{Reference, ReferenceError};
 
 use super::load::upload;
@@ -130,15 +130,13 @@ pub async fn import(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     if !name.is_empty() {
         name.parse::<Reference>().map_err(|err: ReferenceError| Exit::new(1, err.to_string()))?;
     }
-    let file: Box<dyn Read + Send> = match source.as_str() {
-        "-" => Box::new(io::stdin()),
-        url if url.starts_with("http://") || url.starts_with("https://") => {
-            return Err(Exit::new(
-                1,
-                "importing from a URL is not supported yet: pipe it, `curl URL | longshore import -`",
-            ));
+    let source = match source.as_str() {
+        "-" => ImportSource::Archive(upload(Box::new(io::stdin()))),
+        url if url.starts_with("http://") || url.starts_with("https://") => ImportSource::Address(url.to_owned()),
+        path => {
+            let file = File::open(path).map_err(|err| Exit::new(1, format!("open {path}: {}", go_error(&err))))?;
+            ImportSource::Archive(upload(Box::new(file)))
         }
-        path => Box::new(File::open(path).map_err(|err| Exit::new(1, format!("open {path}: {}", go_error(&err))))?),
     };
     let options = ImportOptions {
         repository: name.to_owned(),
@@ -146,7 +144,7 @@ pub async fn import(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         changes: parsed.list("change").to_vec(),
         platform: config::platform(parsed),
     };
-    let answer = image::import(&context.client, upload(file), &options).await?;
+    let answer = image::import(&context.client, source, &options).await?;
     progress::show(answer, progress::Target::Stdout, false).await
 }
 

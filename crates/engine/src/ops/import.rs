@@ -1,4 +1,4 @@
-//! `POST /images/create?fromSrc=-`: an image of a tar.
+//! `POST /images/create?fromSrc=`: an image of a tar, which comes with the request or lies at an address of the web.
 
 use std::io::Read;
 
@@ -6,6 +6,8 @@ use engine_api::container::Config;
 use errdefs::ErrorKind;
 use oci::image::{History, ImageConfig, Platform};
 use oci::{Reference, ReferenceError};
+use registry_client::WebError;
+pub use registry_client::{Fetched, WebAddress};
 
 use crate::Engine;
 use crate::clock::{now_nanos, rfc3339};
@@ -16,6 +18,8 @@ use crate::ops::images;
 /// What is made of the tar.
 #[derive(Clone, Debug, Default)]
 pub struct ImportOptions {
+    /// Where the tar is: `-` for the request's body, else an address of the web.
+    pub source: String,
     /// The new image's name; empty for none.
     pub repository: String,
     /// Its tag.
@@ -46,6 +50,9 @@ pub enum ImportError {
     /// It is for another operating system.
     #[error("operating system is not supported")]
     OperatingSystem,
+    /// It does not come from where it lies.
+    #[error(transparent)]
+    Web(#[from] WebError),
     /// The image cannot be made.
     #[error(transparent)]
     Build(#[from] image::LoadError),
@@ -57,6 +64,7 @@ impl ImportError {
         match self {
             ImportError::Build(err) => err.kind(),
             ImportError::Platform(err) => err.kind(),
+            ImportError::Web(err) => err.kind(),
             _ => ErrorKind::InvalidArgument,
         }
     }
@@ -69,6 +77,8 @@ pub struct ImportPlan {
     config: Config,
     platform: Platform,
     message: String,
+    /// Where the tar lies, if it does not come with the request.
+    pub address: Option<WebAddress>,
 }
 
 /// Checks what is wanted, before the first byte is read.
@@ -83,7 +93,18 @@ pub fn plan(options: &ImportOptions) -> Result<ImportPlan, ImportError> {
     }
     let mut config = Config::default();
     instructions::apply(&options.changes, &mut config)?;
-    Ok(ImportPlan { reference, config, platform, message: options.message.clone() })
+    let address = (options.source != "-").then(|| WebAddress::parse(&options.source)).transpose()?;
+    let message = match &options.message[..] {
+        // What an image says of itself goes wherever it goes: no password in it.
+        "" => format!("Imported from {}", address.as_ref().map_or("-".to_owned(), WebAddress::to_string)),
+        given => given.to_owned(),
+    };
+    Ok(ImportPlan { reference, config, platform, message, address })
+}
+
+/// Asks for the tar that lies at an address.
+pub async fn fetch(engine: &Engine, address: &WebAddress) -> Result<Fetched, ImportError> {
+    Ok(engine.current.registries().fetch(address).await?)
 }
 
 fn platform(text: &str) -> Result<Platform, ImportError> {
@@ -106,23 +127,26 @@ pub(crate) fn host_platform() -> Platform {
 
 /// Makes an image of a tar, compressed or not, which is read on a thread that may block; answers its id.
 pub async fn import(engine: &Engine, plan: ImportPlan, tar: impl Read + Send + 'static) -> Result<String, ImportError> {
-    let ImportPlan { reference, config, platform, message } = plan;
+    let task = engine.clone();
+    // Whoever asked may leave at any moment: what is half there then is swept all the same.
+    engine.detached(async move { import_all(&task, plan, tar).await }).await
+}
+
+async fn import_all(engine: &Engine, plan: ImportPlan, tar: impl Read + Send + 'static) -> Result<String, ImportError> {
+    let ImportPlan { reference, config, platform, message, .. } = plan;
     let (task, named) = (engine.clone(), reference.clone());
     let created = Some(rfc3339(now_nanos()));
     let step = History { created, comment: message, ..History::default() };
-    let run = async move {
-        bridge::blocking(move || {
-            let configure = |image: &mut ImageConfig| {
-                image.platform = platform;
-                image.created.clone_from(&step.created);
-                image.config = commit::exec_config(&config);
-                image.history = vec![step];
-            };
-            task.images.build(None, tar, named, configure)
-        })
-        .await
-    };
-    let built = engine.detached(run).await;
+    let built = bridge::blocking(move || {
+        let configure = |image: &mut ImageConfig| {
+            image.platform = platform;
+            image.created.clone_from(&step.created);
+            image.config = commit::exec_config(&config);
+            image.history = vec![step];
+        };
+        task.images.build(None, tar, named, configure)
+    });
+    let built = built.await;
     if built.is_err() {
         engine.sweep_soon();
     }

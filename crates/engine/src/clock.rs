@@ -46,6 +46,16 @@ pub(crate) fn rfc3339(nanos: i64) -> String {
 
 /// Seconds and nanoseconds since 1970 of an RFC 3339 text, as one number of nanoseconds; `None` if it is none.
 pub(crate) fn parse_rfc3339(text: &str) -> Option<i64> {
+    let (seconds, nanos) = parse_parts(text)?;
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanos)
+}
+
+/// The whole seconds since 1970 alone; that goes back to Go's zero time, which nanoseconds do not.
+pub(crate) fn parse_rfc3339_seconds(text: &str) -> Option<i64> {
+    parse_parts(text).map(|(seconds, _)| seconds)
+}
+
+fn parse_parts(text: &str) -> Option<(i64, i64)> {
     let (date, rest) = text.split_once(['T', 't'])?;
     let zone_at = rest.find(['Z', 'z', '+', '-'])?;
     let (time, zone) = rest.split_at(zone_at);
@@ -56,13 +66,18 @@ pub(crate) fn parse_rfc3339(text: &str) -> Option<i64> {
         ("Z" | "z", "") => 0,
         (sign, zone) => {
             let (hours, minutes) = zone.split_once(':')?;
-            let seconds = hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60;
+            let seconds = i64::from(hours.parse::<u16>().ok()?) * 3600 + i64::from(minutes.parse::<u16>().ok()?) * 60;
             if sign == "-" { -seconds } else { seconds }
         }
     };
     let digits: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
+    // What an image says of itself may be any number.
+    let sane = [(year, 9999), (month, 12), (day, 31), (hour, 24), (minute, 60), (second, 60)];
+    if sane.iter().any(|(number, most)| !(0..=*most).contains(number)) || offset_s.abs() > 86_400 {
+        return None;
+    }
     let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset_s;
-    seconds.checked_mul(1_000_000_000)?.checked_add(digits.parse().ok()?)
+    Some((seconds, digits.parse().ok()?))
 }
 
 fn numbers(text: &str, separator: char) -> Option<[i64; 3]> {
@@ -111,5 +126,13 @@ mod tests {
             }
         }
         assert_eq!(rfc3339(0), "0001-01-01T00:00:00Z");
+        for (text, seconds) in [
+            ("0001-01-01T00:00:00Z", Some(-62_135_596_800)),
+            ("2026-01-01T01:00:00.5+02:00", Some(1_767_222_000)),
+            ("9223372036854775807-01-01T00:00:00Z", None),
+            ("2026-01-01T00:00:00+9223372036854775807:00", None),
+        ] {
+            assert_eq!(parse_rfc3339_seconds(text), seconds, "{text}");
+        }
     }
 }

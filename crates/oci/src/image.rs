@@ -5,9 +5,24 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Digest;
+
+/// `null` is a field that is not there, as Go reads it: programs that build images write either.
+fn null_as_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// The same of the elements of a list.
+fn nulls_as_defaults<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    let list: Option<Vec<Option<T>>> = Option::deserialize(deserializer)?;
+    Ok(list.unwrap_or_default().into_iter().map(Option::unwrap_or_default).collect())
+}
 
 /// Media types that we read and write.
 pub mod media_type {
@@ -132,18 +147,18 @@ pub struct ImageConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
     /// Who made it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "String::is_empty")]
     pub author: String,
     /// What a container of it runs by default.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub config: ExecConfig,
     /// The uncompressed layers.
     pub rootfs: RootFs,
     /// How it was made, oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "nulls_as_defaults", skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
     /// Docker's version that made it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "String::is_empty")]
     pub docker_version: String,
 }
 
@@ -154,7 +169,7 @@ pub struct RootFs {
     #[serde(rename = "type")]
     pub kind: String,
     /// Digests of the uncompressed layers, lowest first.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub diff_ids: Vec<Digest>,
 }
 
@@ -165,16 +180,16 @@ pub struct History {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
     /// The command.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "String::is_empty")]
     pub created_by: String,
     /// Who made it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "String::is_empty")]
     pub author: String,
     /// Free text.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "String::is_empty")]
     pub comment: String,
     /// Whether the step made no layer.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "std::ops::Not::not")]
     pub empty_layer: bool,
 }
 
@@ -260,4 +275,22 @@ fn is_empty(list: &Option<Vec<String>>) -> bool {
 
 fn is_zero(n: &i64) -> bool {
     *n == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configurations_of_every_builder_are_read() {
+        let history = |json: &str| {
+            let text = format!(r#"{{"rootfs":{{"type":"layers","diff_ids":null}},"config":null,"author":null{json}}}"#);
+            serde_json::from_str::<ImageConfig>(&text).unwrap().history
+        };
+        assert_eq!(history(""), []);
+        assert_eq!(history(r#","history":null"#), []);
+        let step = |created_by: &str| History { created_by: created_by.to_owned(), ..History::default() };
+        let nulls = r#","history":[null,{"created":null,"created_by":"b","empty_layer":null},{"created_by":null}]"#;
+        assert_eq!(history(nulls), [step(""), step("b"), step("")]);
+    }
 }

@@ -22,6 +22,9 @@ const TITLES: &[(&str, &str)] = &[
     ("Comment", "COMMENT"),
 ];
 
+/// 2000-01-01: Docker's client believes nothing before it.
+const EPOCH: i64 = 946_684_800;
+
 /// `history`
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let Some(name) = parsed.positionals.first() else { return Ok(()) };
@@ -42,9 +45,9 @@ fn row(item: &HistoryItem, now: i64, human: bool, full: bool) -> Row {
     let command = item.created_by.replace('\t', " ");
     let size = if human { units::human_size(item.size as f64, 3) } else { item.size.to_string() };
     let moment = UNIX_EPOCH + std::time::Duration::from_secs(item.created.max(0) as u64);
-    // Before 1970: the image does not say.
+    // The image does not say, or its builder left it out for the sake of reproducible bytes.
     let since = match item.created {
-        ..=0 => "N/A".to_owned(),
+        ..=EPOCH => "N/A".to_owned(),
         created => format!("{} ago", units::human_duration(now - created)),
     };
     let fields = [

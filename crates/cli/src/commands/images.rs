@@ -32,6 +32,9 @@ pub(super) const TITLES: &[(&str, &str)] = &[
 ];
 
 /// The end of `--format raw`.
+/// Year 1, in seconds since 1970.
+const ZERO_TIME: i64 = -62_135_596_800;
+
 const RAW: &str = "image_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n";
 
 /// `images`
@@ -109,7 +112,7 @@ pub(super) fn row(image: &Summary, now: i64, full: bool, [repository, tag, diges
     let fields = [
         ("Containers", count(image.containers)),
         ("CreatedAt", local_time(image.created)),
-        ("CreatedSince", format!("{} ago", units::human_duration(now - image.created))),
+        ("CreatedSince", created_since(image.created, now)),
         ("Digest", digest.clone()),
         ("ID", id.to_owned()),
         ("Repository", repository.clone()),
@@ -120,6 +123,14 @@ pub(super) fn row(image: &Summary, now: i64, full: bool, [repository, tag, diges
         ("VirtualSize", size(image.size, 4)),
     ];
     Row::of(fields)
+}
+
+/// Nothing for Go's zero time, which stands for nobody knows when.
+fn created_since(created: i64, now: i64) -> String {
+    match created {
+        ZERO_TIME => String::new(),
+        _ => format!("{} ago", units::human_duration(now - created)),
+    }
 }
 
 /// Go's `time.Time.String`: `2026-01-01 00:00:00 +0000 UTC`.

@@ -12,7 +12,7 @@ use image::{ImageRecord, ImageUser, LoadEvent, RemoveOptions, Removed, WantedPla
 use oci::image::Platform;
 use oci::{Digest, Reference, ReferenceError};
 
-use crate::clock::parse_rfc3339;
+use crate::clock::{parse_rfc3339, parse_rfc3339_seconds};
 use crate::filters::{FilterError, Filters};
 use crate::platforms;
 use crate::time_query::TimeError;
@@ -124,7 +124,7 @@ fn summary(image: &ImageRecord, wanted: &filter::Wanted, containers: usize) -> S
     let keep = |names: Vec<String>| names.into_iter().filter(|name| wanted.matches_name(name)).collect();
     Summary {
         containers: i64::try_from(containers).unwrap_or(i64::MAX),
-        created: created_nanos(image).div_euclid(1_000_000_000),
+        created: image.created().and_then(parse_rfc3339_seconds).unwrap_or(0),
         id: image.id.to_string(),
         labels: image.config.config.labels.clone(),
         parent_id: image.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -195,6 +195,9 @@ fn graph_driver(engine: &Engine, image: &ImageRecord) -> GraphDriver {
 }
 
 /// How an image was made, newest step first.
+///
+/// A history is what whoever built the image says. Steps without layers for all of them have no size, and layers without
+/// steps are not shown, as by dockerd, which does not take the former at all.
 pub async fn history(engine: &Engine, name: &str) -> Result<Vec<HistoryItem>, ImageError> {
     let image = engine.images.resolve(name)?;
     let (task, measured) = (engine.clone(), image.clone());
@@ -205,7 +208,7 @@ pub async fn history(engine: &Engine, name: &str) -> Result<Vec<HistoryItem>, Im
     let mut sizes = sizes.await.map_err(ImageError::Size)?.into_iter();
     let steps = image.config.history.iter().map(|step| HistoryItem {
         comment: step.comment.clone(),
-        created: step.created.as_deref().and_then(parse_rfc3339).unwrap_or(0).div_euclid(1_000_000_000),
+        created: step.created.as_deref().and_then(parse_rfc3339_seconds).unwrap_or(0),
         created_by: step.created_by.clone(),
         id: "<missing>".to_owned(),
         size: if step.empty_layer { 0 } else { signed(sizes.next().unwrap_or(0)) },
@@ -213,11 +216,19 @@ pub async fn history(engine: &Engine, name: &str) -> Result<Vec<HistoryItem>, Im
     });
     let mut items: Vec<HistoryItem> = steps.collect();
     items.reverse();
-    if let Some(newest) = items.first_mut() {
-        newest.id = image.id.to_string();
-        newest.tags = Some(image.repo_tags()).filter(|tags| !tags.is_empty());
-    }
+    name_steps(engine, &image, &mut items);
     Ok(items)
+}
+
+/// The newest step made the image itself, the one before it its parent, as far as these are here.
+fn name_steps(engine: &Engine, image: &Arc<ImageRecord>, items: &mut [HistoryItem]) {
+    let mut made = Some(Arc::clone(image));
+    for item in items {
+        let Some(image) = made else { return };
+        item.id = image.id.to_string();
+        item.tags = Some(image.repo_tags()).filter(|tags| !tags.is_empty());
+        made = image.parent.as_ref().and_then(|parent| engine.images.get(parent));
+    }
 }
 
 /// Gives an image another name; `tag` may be empty.
@@ -304,9 +315,9 @@ pub async fn load(
     mut progress: impl FnMut(LoadProgress) + Send + 'static,
 ) -> Result<(), ImageError> {
     admission::archive(engine)?;
-    let task = engine.clone();
+    let (task, sweeper) = (engine.clone(), engine.clone());
     let run = async move {
-        bridge::blocking(move || {
+        let loaded = bridge::blocking(move || {
             let is_wanted =
                 |found: &Platform| platform.as_ref().is_none_or(|wanted| platforms::is_exactly(wanted, found));
             let wanted = platform.as_ref();
@@ -314,14 +325,14 @@ pub async fn load(
             let mut tell = |event| steps(event).into_iter().for_each(&mut progress);
             image::load_for(&task.images, wanted.as_ref(), archive, &mut tell)
         })
-        .await
+        .await;
+        if loaded.is_err() {
+            // The layers that were there before the error are in the trash, whether or not anybody waits for us still.
+            sweeper.sweep_soon();
+        }
+        loaded
     };
-    let loaded = engine.detached(run).await;
-    if loaded.is_err() {
-        // The layers that were there before the error are in the trash.
-        engine.sweep_soon();
-    }
-    for image in loaded? {
+    for image in engine.detached(run).await? {
         let name = image.references.first().map_or_else(|| image.id.to_string(), Reference::familiar);
         engine.events.image(image.id.as_str(), "load", BTreeMap::from([("name".to_owned(), name)]));
     }

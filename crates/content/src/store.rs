@@ -235,6 +235,21 @@ impl Content {
         Ok(digests)
     }
 
+    /// What all blobs take together.
+    pub fn bytes(&self) -> Result<u64, ReadError> {
+        let failed = |source| ReadError::List { path: self.blobs.clone(), source };
+        let mut bytes: u64 = 0;
+        for entry in fs::read_dir(&self.blobs).map_err(failed)? {
+            match entry.map_err(failed)?.metadata() {
+                Ok(metadata) => bytes = bytes.saturating_add(metadata.len()),
+                // Removed meanwhile.
+                Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(failed(source)),
+            }
+        }
+        Ok(bytes)
+    }
+
     /// Removes a blob; that it is absent already is success. Readers that have it open keep it.
     pub fn remove(&self, digest: &Digest) -> Result<(), RemoveError> {
         stdx::fs::remove_if_exists(&self.path(digest)).map_err(|source| RemoveError { digest: digest.clone(), source })

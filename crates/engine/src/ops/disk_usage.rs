@@ -34,6 +34,9 @@ pub enum UsageError {
     /// What cut pulls have left cannot be measured.
     #[error("measure what cut pulls have left")]
     Partials(#[source] content::IngestError),
+    /// What is kept beside the layers cannot be measured.
+    #[error("measure what is kept beside layers")]
+    Blobs(#[source] content::ReadError),
 }
 
 impl UsageError {
@@ -71,10 +74,13 @@ async fn images_and_layers(engine: &Engine) -> Result<(Vec<Summary>, i64), Usage
     Ok((images, i64::try_from(all).unwrap_or(i64::MAX)))
 }
 
-/// Bytes of layers that belong to no image but to containers whose image was removed, and of partial blobs.
+/// Bytes of layers that belong to no image but to containers whose image was removed, of partial blobs, and of what is
+/// kept beside the layers: configurations, manifests, compressed layers, and the recipes that give their tars back.
 fn other_bytes(engine: &Engine, known: &LayerUsage, stop: &AtomicBool) -> Result<u64, UsageError> {
-    let partials = engine.images.content().partial_sizes().map_err(UsageError::Partials)?;
+    let content = engine.images.content();
+    let partials = content.partial_sizes().map_err(UsageError::Partials)?;
     let mut bytes: u64 = partials.iter().map(|(_, bytes)| bytes).sum();
+    bytes = bytes.saturating_add(content.bytes().map_err(UsageError::Blobs)?);
     let imageless = |container: &Container| {
         let id = container.definition.image_id.parse();
         !id.is_ok_and(|id| engine.images.get(&id).is_some())

@@ -10,7 +10,7 @@
 //! - [`seccomp`], [`capability`], [`keyring`], [`bpf`] (devices): what limits a process.
 //! - [`fd`]: close_range, descriptors at given numbers. [`socket`]: descriptors over a unix socket, the peer's identity.
 //! - [`signal`]: masks, dispositions, signalfd. [`wait`]: exit statuses. [`terminal`]: pseudo-terminals.
-//! - [`quota`]: project ids of directories, and limits on them.
+//! - [`quota`]: project ids of directories, and limits on them. [`btrfs`]: its subvolumes.
 //! - [`network`]: the loopback interface, netlink sockets. [`memory`]: giving pages back. `fortified`, `copy`: for musl.
 //!
 //! Whatever rustix covers safely is used from there directly, by every crate: no function here repeats one of its.
@@ -19,6 +19,7 @@
 
 pub mod binary;
 pub mod bpf;
+pub mod btrfs;
 pub mod capability;
 // Other targets have better functions, and tests look at these.
 #[cfg(all(target_arch = "x86_64", any(target_env = "musl", test)))]

@@ -13,7 +13,8 @@ use crate::step::{quiet, step};
 use crate::tools::apt;
 
 /// What tests talk to: packages, and their programs.
-const FOR_TESTS: [(&str, &str); 2] = [("docker-registry", "docker-registry"), ("runc", "runc")];
+const FOR_TESTS: [(&str, &str); 3] =
+    [("docker-registry", "docker-registry"), ("runc", "runc"), ("btrfs-progs", "mkfs.btrfs")];
 
 /// Has everything that tests talk to, installed or unpacked.
 pub(crate) fn for_tests() -> Result<()> {

@@ -92,6 +92,8 @@ pub(crate) struct Config {
     pub(crate) cdi_spec_dirs: Vec<PathBuf>,
     pub(crate) runtimes: BTreeMap<String, RuntimeConfig>,
     pub(crate) default_runtime: Option<String>,
+    /// What puts layers together; absent for what is found or works.
+    pub(crate) storage_driver: Option<String>,
     /// How much the own files of a container may take; absent for no limit.
     pub(crate) container_size_bytes: Option<u64>,
     pub(crate) log: LogConfig,
@@ -209,6 +211,7 @@ pub(crate) fn plan(given: &Given) -> Result<Config, ConfigError> {
         cgroup_parent: text(given, "cgroup-parent").map(str::to_owned),
         cdi_spec_dirs: containers::cdi_spec_dirs(given)?,
         default_runtime: default_runtime(given)?,
+        storage_driver: text(given, "storage-driver").filter(|name| !name.is_empty()).map(str::to_owned),
         container_size_bytes: containers::size_bytes(given)?,
         runtimes: runtimes(given),
         log: log(given)?,

@@ -173,6 +173,7 @@ fn engine_config(config: &Config, seccomp: Option<SeccompConfig>, instance_key: 
         cdi_spec_dirs: config.cdi_spec_dirs.clone(),
         runtimes: config.runtimes.clone(),
         default_runtime: config.default_runtime.clone(),
+        storage_driver: storage_driver(config),
         container_size_bytes: config.container_size_bytes,
         default_log: config.log.clone(),
         default_ulimits: config.ulimits.clone(),
@@ -191,6 +192,15 @@ fn engine_config(config: &Config, seccomp: Option<SeccompConfig>, instance_key: 
             ..network
         }),
     })
+}
+
+/// dockerd's environment counts before its settings.
+fn storage_driver(config: &Config) -> Option<String> {
+    let Some(name) = std::env::var("DOCKER_DRIVER").ok().filter(|name| !name.is_empty()) else {
+        return config.storage_driver.clone();
+    };
+    info!("the storage driver is that of the environment's DOCKER_DRIVER, {name}");
+    Some(name)
 }
 
 /// Reads the profile of system calls that the administrator has chosen.

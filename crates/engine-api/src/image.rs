@@ -134,9 +134,8 @@ impl From<&ExecConfig> for InspectConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct GraphDriver {
-    /// `ID`, `LowerDir`, `UpperDir`, `WorkDir`, `MergedDir`.
-    #[serde(deserialize_with = "null_as_default")]
-    pub data: BTreeMap<String, String>,
+    /// `ID`, `LowerDir`, `UpperDir`, `WorkDir`, `MergedDir`; null with drivers other than overlay2.
+    pub data: Option<BTreeMap<String, String>>,
     /// `overlay2`.
     pub name: String,
 }

@@ -79,7 +79,7 @@ pub struct Info {
     /// The storage driver.
     pub driver: String,
     /// What it says of itself.
-    pub driver_status: Vec<[String; 2]>,
+    pub driver_status: Option<Vec<[String; 2]>>,
     /// Volume, network, authorization and log plugins.
     pub plugins: Value,
     /// Memory limits work.

@@ -49,6 +49,8 @@ pub struct EngineConfig {
     pub runtimes: BTreeMap<String, RuntimeConfig>,
     /// Who runs containers that do not say; our own runtime if absent.
     pub default_runtime: Option<String>,
+    /// What puts layers together; absent for what is found or works here.
+    pub storage_driver: Option<String>,
     /// How much the own files of containers may take that do not say; absent for no limit.
     pub container_size_bytes: Option<u64>,
 }

@@ -24,10 +24,10 @@ pub struct Limits {
 
 impl Limits {
     /// Finds out, when the stores are there. One owner for each file system, and mostly both lie in the same.
-    pub fn open(config: &EngineConfig) -> Limits {
+    pub fn open(config: &EngineConfig, snapshots: &Path) -> Limits {
         let key = u32::from_str_radix(&config.instance_key, 16).unwrap_or_default();
         let open = |path: &Path| Projects::open(path, key).map(Arc::new);
-        let containers = open(&config.data_root.join("snapshots"));
+        let containers = open(snapshots);
         let at = config.data_root.join("volumes");
         let volumes = match &containers {
             Ok(projects) if projects.covers(&at) => Some(projects.clone()),

@@ -11,7 +11,7 @@ use errdefs::ErrorKind;
 use oci::ContainerId;
 use shim_api::{Answer, ExitRecord, RunState};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::Engine;
 use crate::changeable::Current;
@@ -40,6 +40,19 @@ pub enum OpenError {
         /// Why.
         source: io::Error,
     },
+    /// There is no storage driver.
+    #[error(transparent)]
+    Driver(#[from] snapshot::DriverError),
+    /// A container runs on files that another driver keeps.
+    #[error("container {container} runs on the storage driver {theirs}: stop it before the daemon starts with {ours}")]
+    DriverInUse {
+        /// Which one.
+        container: String,
+        /// Its driver.
+        theirs: String,
+        /// The one that was chosen.
+        ours: &'static str,
+    },
     /// The image store does not open.
     #[error("open the image store")]
     Images(#[source] image::OpenError),
@@ -66,6 +79,8 @@ impl OpenError {
         match self {
             OpenError::Images(err) => err.kind(),
             OpenError::Volumes(err) => err.kind(),
+            OpenError::Driver(err) => err.kind(),
+            OpenError::DriverInUse { .. } => ErrorKind::Conflict,
             _ => ErrorKind::Internal,
         }
     }
@@ -147,17 +162,19 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
         made.map_err(|source| OpenError::Directory { path: dir.clone(), source })?;
     }
     let of_builds = crate::ops::build::discard_left_over(&config.data_root, &config.data_root.join("trash"));
-    let images = image::Store::open(&config.data_root).map_err(OpenError::Images)?;
+    let choice = choose_driver(&config)?;
+    let images = image::Store::open_on(&choice.root, choice.driver).map_err(OpenError::Images)?;
     for torn in images.torn() {
         error!(record = %torn, "a record of the image store cannot be read");
     }
     let volumes = volume::Volumes::open(&config.data_root.join("volumes")).map_err(OpenError::Volumes)?;
-    let limits = limits(&config)?;
+    let limits = limits(&config, &choice.root.join("snapshots"))?;
     let volumes = volume::limited_by(volumes, limits.volumes.clone());
     let hierarchies = cgroup::Hierarchies::detect().map_err(OpenError::Cgroups)?;
     let (sender, observations) = mpsc::unbounded_channel();
-    let records = ids_in(&containers)?.iter().filter_map(|id| read(&containers, id)).collect();
-    let with_shim = ids_in(&shims)?.into_iter().collect();
+    let records: Vec<Record> = ids_in(&containers)?.iter().filter_map(|id| read(&containers, id)).collect();
+    let mut with_shim: BTreeSet<ContainerId> = ids_in(&shims)?.into_iter().collect();
+    let records = of_driver(records, choice.driver, &shims, &mut with_shim)?;
     let facts = crate::facts::gather(&config, &hierarchies, limits.containers.is_ok());
     let core = Core {
         filters: seccomp::Programs::new(seccomp, (facts.kernel.major, facts.kernel.minor)),
@@ -190,9 +207,45 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
     Ok(Found { core, records, with_shim, of_builds, observations })
 }
 
+/// What puts layers together; the log says why it is not a better one, and of which ones the images are not seen.
+fn choose_driver(config: &EngineConfig) -> Result<snapshot::Choice, OpenError> {
+    let choice = snapshot::choose(&config.data_root, config.storage_driver.as_deref())?;
+    for (driver, reason) in &choice.passed_over {
+        let reason = errdefs::chain(reason);
+        warn!(%driver, reason, "the storage driver cannot be used here: the next one is tried");
+    }
+    for driver in &choice.unseen {
+        info!(%driver, "images and containers of this storage driver are not seen, and back when it is chosen again");
+    }
+    info!(driver = %choice.driver, "storage driver");
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&choice.root);
+    made.map_err(|source| OpenError::Directory { path: choice.root.clone(), source })?;
+    Ok(choice)
+}
+
+/// The records of containers that were made with this driver. The others, and what their shims have left, are not looked
+/// at, as dockerd does; they cannot be while one runs.
+fn of_driver(
+    records: Vec<Record>,
+    driver: snapshot::Driver,
+    shims: &Path,
+    with_shim: &mut BTreeSet<ContainerId>,
+) -> Result<Vec<Record>, OpenError> {
+    let is_ours = |record: &Record| record.definition.storage_driver() == driver.name();
+    let (ours, others): (Vec<Record>, Vec<Record>) = records.into_iter().partition(is_ours);
+    for other in others {
+        let (id, theirs) = (&other.definition.id, other.definition.storage_driver().to_owned());
+        if with_shim.remove(id) && shim::connect(&shims.join(id.as_str())).is_ok() {
+            return Err(OpenError::DriverInUse { container: other.name, theirs, ours: driver.name() });
+        }
+        debug!(container = %id, driver = theirs, "not seen: it was made with another storage driver");
+    }
+    Ok(ours)
+}
+
 /// Who limits what; refused where all containers are to be limited and nobody can.
-fn limits(config: &EngineConfig) -> Result<Limits, OpenError> {
-    let limits = Limits::open(config);
+fn limits(config: &EngineConfig, snapshots: &Path) -> Result<Limits, OpenError> {
+    let limits = Limits::open(config, snapshots);
     match limits.containers {
         Err(reason) if config.container_size_bytes.is_some() => Err(OpenError::NoQuotas(reason)),
         containers => Ok(Limits { containers, ..limits }),

@@ -17,7 +17,7 @@ pub struct ImageRecord {
     pub config: Arc<ImageConfig>,
     /// Length of the configuration's bytes.
     pub config_bytes: u64,
-    /// Snapshots of its layers, lowest first: what `snapshot::Overlay::prepare` takes. The last one is the image's tree.
+    /// Snapshots of its layers, lowest first: what `snapshot::Snapshots::prepare` takes. The last one is the image's tree.
     pub chain: Vec<ChainId>,
     /// Lengths of all files of all layers: what `docker images` shows.
     pub size_bytes: u64,

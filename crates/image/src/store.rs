@@ -8,7 +8,7 @@ use content::Content;
 use errdefs::ErrorKind;
 use oci::image::ImageConfig;
 use oci::{Digest, Reference, ReferenceError};
-use snapshot::{ChainId, Overlay};
+use snapshot::{ChainId, Driver, Snapshots};
 
 use crate::metadata::{Change, Metadata, Rows};
 use crate::pins::Pinned;
@@ -24,7 +24,7 @@ pub(crate) const RECORDED_MAX: u64 = 64 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Store {
     pub(crate) content: Content,
-    pub(crate) snapshots: Overlay,
+    pub(crate) snapshots: Snapshots,
     pub(crate) metadata: Mutex<Metadata>,
     pub(crate) state: RwLock<State>,
     /// What loads count on.
@@ -166,12 +166,19 @@ impl SweepError {
 }
 
 impl Store {
-    /// Opens or creates the store below `root`, and sets aside what a dead process left. Blocks, briefly.
+    /// Opens or creates the store below `root`, on overlay2. See [`Store::open_on`].
+    pub fn open(root: &Path) -> Result<Store, OpenError> {
+        Store::open_on(root, Driver::Overlay2)
+    }
+
+    /// Opens or creates the store below `root`, which is this driver's, and sets aside what a dead process left. Blocks,
+    /// briefly.
     ///
     /// Call [`Store::sweep`] afterwards, in the background.
-    pub fn open(root: &Path) -> Result<Store, OpenError> {
+    pub fn open_on(root: &Path, driver: Driver) -> Result<Store, OpenError> {
         let content = Content::open(&root.join("content")).map_err(|source| OpenError::Content { source })?;
-        let snapshots = Overlay::open(&root.join("snapshots")).map_err(|source| OpenError::Snapshots { source })?;
+        let snapshots = Snapshots::open(&root.join("snapshots"), driver);
+        let snapshots = snapshots.map_err(|source| OpenError::Snapshots { source })?;
         let path = root.join("images.redb");
         let opened = Metadata::open(&path).and_then(|(metadata, aside)| Ok((metadata.read()?, metadata, aside)));
         let (rows, metadata, aside) = opened.map_err(|source| OpenError::Database { path, source })?;
@@ -206,7 +213,7 @@ impl Store {
     }
 
     /// The snapshots of layers and containers.
-    pub fn snapshots(&self) -> &Overlay {
+    pub fn snapshots(&self) -> &Snapshots {
         &self.snapshots
     }
 

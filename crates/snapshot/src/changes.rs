@@ -1,16 +1,18 @@
 //! What a container changed: its own files, compared with the layers below by name alone.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::CString;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, statat};
 use rustix::io::Errno;
+use stdx::tree::Usage;
 
-use crate::chain::SnapshotKey;
-use crate::overlay::{Overlay, SnapshotError};
+use crate::copy::same_capabilities;
+use crate::store::SnapshotError;
 
 /// Levels that are compared, each with an open descriptor for itself and for every layer that has it.
 const DEPTH_MAX: usize = 256;
@@ -58,7 +60,11 @@ struct Level {
 
 struct Comparing<'a> {
     stubs: Stubs<'a>,
+    how: Comparison<'a>,
     changes: Changes,
+    usage: Usage,
+    /// Files of several names that were counted.
+    linked: HashSet<(u64, u64)>,
 }
 
 /// Why a comparison ended.
@@ -67,18 +73,22 @@ enum Failure {
     System(Vec<u8>, Errno),
 }
 
-impl Overlay {
-    /// What the container of that key changed. Looks at its own files alone, and up their names in the layers. Blocks.
-    ///
-    /// It may be running: what vanishes meanwhile was never there.
-    pub fn changes(&self, key: &SnapshotKey, stubs: Stubs<'_>) -> Result<Changes, SnapshotError> {
-        let chain = self.chain(key)?;
-        let lowers = chain.iter().rev().map(|chain_id| self.layer(chain_id));
-        compare(&self.upper(key), lowers.collect(), stubs)
-    }
+/// How a comparison is made.
+#[derive(Clone, Copy)]
+pub(crate) struct Comparison<'a> {
+    /// The container has all files, not its own alone: what it has like the layers is no change, what it lacks is gone.
+    pub(crate) whole: bool,
+    /// Ends it soon.
+    pub(crate) stop: &'a AtomicBool,
 }
 
-fn compare(upper: &Path, lowers: Vec<PathBuf>, stubs: Stubs<'_>) -> Result<Changes, SnapshotError> {
+/// What `upper` has changed of `lowers`, uppermost first; and what the changed files take.
+pub(crate) fn compare(
+    upper: &Path,
+    lowers: &[PathBuf],
+    stubs: Stubs<'_>,
+    how: Comparison<'_>,
+) -> Result<(Changes, Usage), SnapshotError> {
     let open = |path: &Path| {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(CWD, path, flags, Mode::empty());
@@ -86,14 +96,15 @@ fn compare(upper: &Path, lowers: Vec<PathBuf>, stubs: Stubs<'_>) -> Result<Chang
     };
     let lowers = lowers.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
     let level = Level { path: Vec::new(), upper: open(upper)?, lowers, depth: 0 };
-    let mut comparing = Comparing { stubs, changes: Changes::default() };
+    let (changes, usage, linked) = (Changes::default(), Usage::default(), HashSet::new());
+    let mut comparing = Comparing { stubs, how, changes, usage, linked };
     comparing.level(&level).map_err(|failure| match failure {
         Failure::TooDeep => SnapshotError::TooDeep { path: upper.to_owned() },
         Failure::System(path, err) => {
             SnapshotError::io("compare", &upper.join(String::from_utf8_lossy(&path).as_ref()))(io::Error::from(err))
         }
     })?;
-    Ok(comparing.changes)
+    Ok((comparing.changes, comparing.usage))
 }
 
 impl Comparing<'_> {
@@ -105,6 +116,9 @@ impl Comparing<'_> {
             let name = entry.map_err(failed)?.file_name().to_owned();
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
+            }
+            if self.how.stop.load(Ordering::Relaxed) {
+                return Err(failed(Errno::INTR));
             }
             let stat = match statat(&level.upper, &*name, AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => continue,
@@ -120,7 +134,36 @@ impl Comparing<'_> {
             }
             visible |= self.one(level, &name, path, &stat)?;
         }
+        if self.how.whole {
+            visible |= self.gone(level).map_err(failed)?;
+        }
         Ok((visible, last_stub))
+    }
+
+    /// Notes what the layers have and the container, which has all files, has not.
+    fn gone(&mut self, level: &Level) -> Result<bool, Errno> {
+        let mut visible = false;
+        for lower in &level.lowers {
+            for entry in Dir::read_from(lower)? {
+                let name = entry?.file_name().to_owned();
+                if matches!(name.to_bytes(), b"." | b"..") {
+                    continue;
+                }
+                if let Err(Errno::NOENT) = statat(&level.upper, &*name, AtFlags::SYMLINK_NOFOLLOW) {
+                    self.note(&level.path, join(&level.path, name.to_bytes()), ChangeKind::Deleted);
+                    visible = true;
+                }
+            }
+        }
+        Ok(visible)
+    }
+
+    fn count(&mut self, stat: &Stat) {
+        if stat.st_nlink > 1 && !is_directory(stat) && !self.linked.insert((stat.st_dev, stat.st_ino)) {
+            return;
+        }
+        self.usage.inodes += 1;
+        self.usage.bytes += if is_directory(stat) { 0 } else { u64::try_from(stat.st_size).unwrap_or(0) };
     }
 
     /// Compares one path; answers whether it, or anything in it, is more than a stub.
@@ -132,6 +175,10 @@ impl Comparing<'_> {
         }
         let below = find(&level.lowers, name).map_err(failed)?;
         if !is_directory(stat) {
+            if self.how.whole && below.as_ref().is_some_and(|below| is_same(level, name, stat, below)) {
+                return Ok(false);
+            }
+            self.count(stat);
             let kind = if below.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
             self.note(&level.path, path, kind);
             return Ok(true);
@@ -149,7 +196,10 @@ impl Comparing<'_> {
                 self.changes.hidden.insert(path);
                 return Ok(false);
             }
-            None => self.note(&level.path, path, ChangeKind::Added),
+            None => {
+                self.count(stat);
+                self.note(&level.path, path, ChangeKind::Added);
+            }
             Some(below) if described(stat) != described(&below) || moved(&below) => {
                 self.changes.paths.insert(path, ChangeKind::Modified);
             }
@@ -212,9 +262,23 @@ fn find(lowers: &[OwnedFd], name: &CString) -> Result<Option<Stat>, Errno> {
     Ok(None)
 }
 
-fn open_below(at: impl AsFd, name: &CString) -> Result<OwnedFd, Errno> {
+/// Whether a file that is no directory is that of the layers: dockerd's rule (moby go-archive, `statDifferent`), and the
+/// targets of links. Content alone, with the same length and time, is not seen.
+fn is_same(level: &Level, name: &CString, stat: &Stat, below: &Stat) -> bool {
+    let same = described(stat) == described(below)
+        && (stat.st_rdev, stat.st_size, mtime(stat)) == (below.st_rdev, below.st_size, mtime(below));
+    let Some(lower) = level.lowers.first().filter(|_| same) else { return false };
+    let target = |at: &OwnedFd| rustix::fs::readlinkat(at, &**name, Vec::new());
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Symlink => matches!((target(&level.upper), target(lower)), (Ok(a), Ok(b)) if a == b),
+        FileType::RegularFile if stat.st_mode & 0o111 != 0 => same_capabilities(&level.upper, lower, name),
+        _ => true,
+    }
+}
+
+pub(crate) fn open_below(at: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(at, &**name, flags, Mode::empty())
+    rustix::fs::openat(at, name, flags, Mode::empty())
 }
 
 fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
@@ -233,7 +297,7 @@ fn is_file(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
 }
 
-fn is_directory(stat: &Stat) -> bool {
+pub(crate) fn is_directory(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 

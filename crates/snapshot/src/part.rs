@@ -25,7 +25,8 @@ use rustix::io::Errno;
 
 use crate::chain::ChainId;
 use crate::changes::{is_opaque, is_whiteout};
-use crate::overlay::{Overlay, SnapshotError, read_only};
+use crate::overlay::read_only;
+use crate::store::{SnapshotError, Snapshots};
 
 /// As many links as the kernel follows (path_resolution(7)).
 const LINKS_MAX: usize = 40;
@@ -43,8 +44,8 @@ enum Found {
 }
 
 /// How to mount what is at `part` of `chain` (lowest first) read-only: a directory or a single file.
-pub fn view_part(snapshots: &Overlay, chain: &[ChainId], part: &Path) -> Result<Vec<Mount>, SnapshotError> {
-    let layers = snapshots.lowers(chain)?;
+pub fn view_part(snapshots: &Snapshots, chain: &[ChainId], part: &Path) -> Result<Vec<Mount>, SnapshotError> {
+    let layers = snapshots.stack(chain)?;
     let missing = || SnapshotError::NoSuchPart { part: part.to_owned() };
     let (mut here, mut walked, mut links) = (layers.clone(), Vec::new(), 0);
     let mut rest = names(part);

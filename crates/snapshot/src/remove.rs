@@ -1,11 +1,12 @@
 //! Removing trees that a container made.
 
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 
 use errdefs::ErrorKind;
 
-use crate::overlay::Overlay;
+use crate::store::Snapshots;
 
 /// Trees of the trash that could not be removed; they are tried again at the next sweep.
 #[derive(Debug, thiserror::Error)]
@@ -26,12 +27,16 @@ impl SweepError {
     }
 }
 
-impl Overlay {
+impl Snapshots {
     /// Removes what `remove`, `retain_layers` and dropped stages put in the trash; returns the number of trees.
     ///
     /// Takes as long as the trees are large: call it in the background. Two sweeps at once do no harm.
     pub fn sweep(&self) -> Result<usize, SweepError> {
-        let swept = stdx::tree::sweep(&self.root.join("trash"), "");
+        let trash = self.place.root.join("trash");
+        for entry in fs::read_dir(&trash).into_iter().flatten().flatten() {
+            self.snapshotter.discard(&entry.path());
+        }
+        let swept = stdx::tree::sweep(&trash, "");
         swept.map_err(|left| SweepError { path: left.path, more: left.more, source: left.source })
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::mount::UnmountFlags;
 use tempfile::TempDir;
 
-use crate::{paths, process};
+use crate::{paths, process, skip};
 
 /// A file system in a file, mounted as long as this lives.
 #[derive(Debug)]
@@ -45,6 +45,21 @@ impl SmallDisk {
                 SmallDisk::make(320, Command::new(mkfs).arg("-q"), "loop,pquota")
             }
         }
+    }
+
+    /// One with btrfs; where there cannot be one, the running test is told to be skipped in part, and why.
+    pub fn btrfs() -> Result<Option<SmallDisk>> {
+        let Ok(mkfs) = paths::program_of("btrfs-progs", "mkfs.btrfs") else {
+            skip::report("no mkfs.btrfs on this machine: apt-get install btrfs-progs");
+            return Ok(None);
+        };
+        let known = fs::read_to_string("/proc/filesystems")?;
+        if !known.lines().any(|line| line.trim() == "btrfs") {
+            skip::report("this kernel has no btrfs");
+            return Ok(None);
+        }
+        // Below 109 MiB mkfs.btrfs refuses; the file has holes.
+        SmallDisk::make(512, Command::new(mkfs).arg("-q"), "loop").map(Some)
     }
 
     fn make(mebibytes: u64, mkfs: &mut Command, options: &str) -> Result<SmallDisk> {

@@ -107,7 +107,6 @@ fn the_rest_is_refused_by_name() {
             "default-address-pool: \"base=10.0.0.0/16,size=8\" is no range of IPv4 addresses",
         ),
         (&["--mtu=-1"], "invalid default MTU: -1"),
-        (&["--storage-driver=btrfs"], "storage-driver is not supported yet at \"btrfs\""),
         (&["--storage-opt=overlay2.size"], "unable to parse storage-opt key/value: overlay2.size"),
         (&["--storage-opt=overlay2.Other=1"], "overlay2: unknown option overlay2.other"),
         (&["--storage-opt=overlay2.size=lots"], "invalid size: 'lots'"),

@@ -48,6 +48,16 @@ pub struct Definition {
     /// The networks that it is to be on, by name; where nobody said anything, that of its network mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub networks: Option<Attachments>,
+    /// What keeps its files, if that is not overlay2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_driver: Option<String>,
+}
+
+impl Definition {
+    /// What keeps its files.
+    pub fn storage_driver(&self) -> &str {
+        self.storage_driver.as_deref().unwrap_or(snapshot::Driver::Overlay2.name())
+    }
 }
 
 /// The whole record.
@@ -220,6 +230,7 @@ mod tests {
             flat_read_only: true,
             links: vec![Link { to: id.clone(), alias: "db".into() }],
             networks: Some([("own".to_owned(), Default::default())].into()),
+            storage_driver: Some("vfs".into()),
         }
     }
 

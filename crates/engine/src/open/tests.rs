@@ -59,6 +59,8 @@ impl Scratch {
             runtimes: Default::default(),
             default_runtime: None,
             container_size_bytes: None,
+            // It works for everybody.
+            storage_driver: Some("vfs".into()),
             network: None,
         }
     }
@@ -86,6 +88,7 @@ impl Scratch {
         change(&mut host_config);
         let definition = Definition {
             networks: None,
+            storage_driver: Some("vfs".into()),
             id: id.clone(),
             created_at_nanos: 5,
             image_id: "sha256:0".into(),

@@ -303,7 +303,9 @@ fn build_of(
     configure: impl FnOnce(&mut ImageConfig),
 ) -> Result<image::Loaded, CommitError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let upper = openat(CWD, engine.images.snapshots().upper(key), flags, Mode::empty());
+    // There as long as it is packed.
+    let own = engine.images.snapshots().own_files(key, changes).map_err(CommitError::Compare)?;
+    let upper = openat(CWD, own.path(), flags, Mode::empty());
     let upper = upper.map_err(|err| CommitError::Open(err.into()))?;
     let (reader, writer) = io::pipe().map_err(CommitError::Open)?;
     let (done, outcome) = mpsc::channel();

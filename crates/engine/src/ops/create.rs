@@ -15,7 +15,7 @@ use errdefs::ErrorKind;
 use image::ImageRecord;
 use oci::ContainerId;
 use oci::image::ExecConfig;
-use snapshot::SnapshotKey;
+use snapshot::{Driver, SnapshotKey};
 use stdx::fs::Durability;
 
 use crate::Engine;
@@ -234,6 +234,9 @@ fn plan(
         flat_read_only: options.flat_read_only,
         links,
         networks,
+        storage_driver: Some(engine.images.snapshots().driver())
+            .filter(|driver| *driver != Driver::Overlay2)
+            .map(|driver| driver.name().to_owned()),
     };
     let warnings = warnings.iter().map(ToString::to_string).chain(foreign);
     let warnings = warnings.chain(options.warning.map(str::to_owned)).collect();
@@ -400,12 +403,15 @@ fn make(engine: &Engine, record: &mut Record, ready: &[Ready], chain: &[snapshot
 /// `/.dockerenv`, by which programs know that they are in a container.
 fn make_mark(root: &[oci::runtime::Mount]) -> Result<(), CreateError> {
     let upper = root.iter().flat_map(|mount| &mount.options).find_map(|option| option.strip_prefix(UPPER));
-    // Without a layer of its own there is no place for it.
-    let Some(upper) = upper else { return Ok(()) };
-    let path = Path::new(upper).join(".dockerenv");
+    // A root that is one directory has everything in that.
+    let whole = root.iter().find(|mount| mount.kind == "bind").map(|mount| mount.source.as_path());
+    let Some(upper) = upper.map(Path::new).or(whole) else { return Ok(()) };
+    let path = upper.join(".dockerenv");
     let made = File::options().write(true).create_new(true).open(&path);
     // Docker's mode, whatever our umask is.
     let made = made.and_then(|file| file.set_permissions(Permissions::from_mode(0o755)));
+    // The image may have one: it was made of a container.
+    let made = made.or_else(|err| if err.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(err) });
     made.map_err(|source| CreateError::Files { path, source })
 }
 

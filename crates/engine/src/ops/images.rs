@@ -173,6 +173,10 @@ pub async fn inspect(engine: &Engine, name: &str) -> Result<Inspect, ImageError>
 
 /// The uppermost layer is shown as the upper directory, as dockerd does.
 fn graph_driver(engine: &Engine, image: &ImageRecord) -> GraphDriver {
+    let driver = engine.images.snapshots().driver();
+    if driver != snapshot::Driver::Overlay2 {
+        return GraphDriver { name: driver.name().to_owned(), data: None };
+    }
     let mounts = engine.images.snapshots().view(&image.chain).unwrap_or_default();
     let layers: Vec<String> = mounts
         .iter()
@@ -191,7 +195,7 @@ fn graph_driver(engine: &Engine, image: &ImageRecord) -> GraphDriver {
     if !lower.is_empty() {
         data.insert("LowerDir".to_owned(), lower.join(":"));
     }
-    GraphDriver { data, name: "overlay2".to_owned() }
+    GraphDriver { data: Some(data), name: driver.name().to_owned() }
 }
 
 /// How an image was made, newest step first.

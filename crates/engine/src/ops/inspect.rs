@@ -84,7 +84,7 @@ fn describe(engine: &Engine, container: &Container) -> Inspect {
         log_path: if logged { begun(dir.log(id)) } else { String::new() },
         name: format!("/{name}"),
         restart_count: state.restart_count.into(),
-        driver: "overlay2".to_owned(),
+        driver: definition.storage_driver().to_owned(),
         platform: "linux".to_owned(),
         exec_ids: (!execs.is_empty()).then_some(execs),
         host_config: HostConfig {
@@ -126,6 +126,10 @@ fn wire_state(state: &State) -> WireState {
 
 /// Where its layers lie. `MergedDir` is empty: nothing of a container is mounted on the host.
 async fn graph_driver(engine: &Engine, container: &Arc<Container>) -> GraphDriver {
+    let driver = engine.images.snapshots().driver();
+    if driver != snapshot::Driver::Overlay2 {
+        return GraphDriver { name: driver.name().to_owned(), data: None };
+    }
     let (task, key) = (engine.clone(), snapshot_key(container.id()));
     let mounts = bridge::blocking(move || task.images.snapshots().mounts(&key)).await.unwrap_or_default();
     let options = || mounts.iter().flat_map(|mount| &mount.options);
@@ -139,7 +143,7 @@ async fn graph_driver(engine: &Engine, container: &Arc<Container>) -> GraphDrive
         ("WorkDir", option("workdir=")),
     ];
     GraphDriver {
-        data: data.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<BTreeMap<_, _>>(),
-        name: "overlay2".to_owned(),
+        data: Some(data.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<BTreeMap<_, _>>()),
+        name: driver.name().to_owned(),
     }
 }

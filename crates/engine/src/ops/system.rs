@@ -11,6 +11,7 @@ use container_spec::{CgroupLayout, HostFacts};
 use engine_api::system::{Component, Info, Platform, Version};
 use engine_api::versions;
 use serde_json::{Value, json};
+use snapshot::Driver;
 
 use crate::Engine;
 use crate::cdi;
@@ -50,8 +51,8 @@ pub async fn info(engine: &Engine) -> Info {
         containers_paused: count(paused),
         containers_stopped: count(containers.len() - running),
         images: count(engine.images.list().len()),
-        driver: "overlay2".to_owned(),
-        driver_status: driver_status(&backing),
+        driver: engine.images.snapshots().driver().name().to_owned(),
+        driver_status: driver_status(engine.images.snapshots().driver(), &backing),
         runtimes: crate::runtimes::shown(engine),
         plugins: plugins(engine.networking.bridge().is_some()),
         n_fd: count(fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)),
@@ -117,16 +118,20 @@ fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn driver_status(backing: &str) -> Vec<[String; 2]> {
-    [
-        ("Backing Filesystem", backing),
-        ("Supports d_type", "true"),
-        ("Using metacopy", "false"),
-        ("Native Overlay Diff", "true"),
-        ("userxattr", "false"),
-    ]
-    .map(|(name, value)| [name.to_owned(), value.to_owned()])
-    .to_vec()
+/// dockerd's words; of vfs it has none.
+fn driver_status(driver: Driver, backing: &str) -> Option<Vec<[String; 2]>> {
+    let told: &[(&str, &str)] = match driver {
+        Driver::Vfs => return None,
+        Driver::Btrfs => &[("Btrfs", "")],
+        Driver::Overlay2 => &[
+            ("Backing Filesystem", backing),
+            ("Supports d_type", "true"),
+            ("Using metacopy", "false"),
+            ("Native Overlay Diff", "true"),
+            ("userxattr", "false"),
+        ],
+    };
+    Some(told.iter().map(|(name, value)| [(*name).to_owned(), (*value).to_owned()]).collect())
 }
 
 /// What the data root lies on, by dockerd's names (moby daemon/internal/fstype); the numbers are those of statfs(2).

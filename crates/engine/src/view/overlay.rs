@@ -9,8 +9,10 @@ use oci::runtime::Mount;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen, open_tree,
 };
+use sys::mount::Attributes;
 use sys::overlay;
 
 /// The root that `mounts` describe. Blocks.
@@ -18,8 +20,16 @@ pub(crate) fn mount_detached(mounts: &[Mount]) -> io::Result<OwnedFd> {
     // One mount is what `snapshot` answers.
     let [mount] = mounts else { return Err(io::ErrorKind::InvalidInput.into()) };
     if matches!(mount.kind.as_str(), "" | "bind") {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        return Ok(openat(CWD, &mount.source, flags, Mode::empty())?);
+        if mount.options.iter().any(|option| option == "ro") {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            return Ok(openat(CWD, &mount.source, flags, Mode::empty())?);
+        }
+        // Something may be mounted in it: a mount of its own, of which the host's hears nothing.
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let root = open_tree(CWD, &mount.source, flags)?;
+        let private = Attributes { propagation: Attributes::PRIVATE, ..Attributes::default() };
+        sys::mount::set_attributes(root.as_fd(), private, false)?;
+        return Ok(root);
     }
     let option = |option: &String| match option.split_once('=') {
         Some((name, value)) => (name.to_owned(), Some(value.to_owned())),

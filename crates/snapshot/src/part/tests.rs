@@ -1,12 +1,13 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
+use crate::Driver;
 
 /// Layers, lowest first, each a list of `path/` for a directory, `path!` for an opaque one, `path -> target` for a link,
 /// `path~` for a whiteout, else a file.
-fn layers(all: &[&str]) -> (tempfile::TempDir, Overlay, Vec<ChainId>) {
+fn layers(all: &[&str]) -> (tempfile::TempDir, Snapshots, Vec<ChainId>) {
     let dir = tempfile::tempdir().unwrap();
-    let overlay = Overlay::open(&dir.path().join("s")).unwrap();
+    let overlay = Snapshots::open(&dir.path().join("s"), Driver::Overlay2).unwrap();
     let digest = |n: usize| format!("sha256:{n:064}").parse().unwrap();
     let chain = ChainId::chain(&(0..all.len()).map(digest).collect::<Vec<_>>());
     for (layer, chain_id) in all.iter().zip(&chain) {

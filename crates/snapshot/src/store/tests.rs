@@ -1,9 +1,11 @@
+use std::os::unix::fs::MetadataExt;
+
 use super::*;
 use crate::SweepError;
 
-fn store() -> (tempfile::TempDir, Overlay) {
+fn store() -> (tempfile::TempDir, Snapshots) {
     let dir = tempfile::tempdir().unwrap();
-    let overlay = Overlay::open(&dir.path().join("s")).unwrap();
+    let overlay = Snapshots::open(&dir.path().join("s"), Driver::Overlay2).unwrap();
     (dir, overlay)
 }
 
@@ -12,7 +14,7 @@ fn chain(count: usize) -> Vec<ChainId> {
     ChainId::chain(&(0..count).map(digest).collect::<Vec<_>>())
 }
 
-fn commit_all(overlay: &Overlay, chain: &[ChainId]) {
+fn commit_all(overlay: &Snapshots, chain: &[ChainId]) {
     for (n, chain_id) in chain.iter().enumerate() {
         let stage = overlay.stage().unwrap();
         fs::write(stage.path().join(format!("file{n}")), "text").unwrap();
@@ -20,8 +22,8 @@ fn commit_all(overlay: &Overlay, chain: &[ChainId]) {
     }
 }
 
-fn trash(overlay: &Overlay) -> usize {
-    fs::read_dir(overlay.root.join("trash")).unwrap().count()
+fn trash(overlay: &Snapshots) -> usize {
+    fs::read_dir(overlay.place.root.join("trash")).unwrap().count()
 }
 
 fn key(text: &str) -> SnapshotKey {
@@ -35,7 +37,7 @@ fn mounts_name_the_lower_directories_uppermost_first() {
     commit_all(&overlay, &chain);
     let mounts = overlay.prepare(&key("c1"), &chain).unwrap();
     assert_eq!(mounts, overlay.mounts(&key("c1")).unwrap());
-    let root = overlay.root.display();
+    let root = overlay.place.root.display();
     assert_eq!(
         mounts[0].options,
         [
@@ -50,7 +52,7 @@ fn mounts_name_the_lower_directories_uppermost_first() {
         ]
     );
     assert_eq!(overlay.view(&chain[..1]).unwrap()[0].source, overlay.layer(&chain[0]));
-    assert_eq!(overlay.view(&[]).unwrap()[0].source, overlay.root.join("empty"));
+    assert_eq!(overlay.view(&[]).unwrap()[0].source, overlay.place.root.join("empty"));
     assert_eq!(overlay.view(&chain).unwrap()[0].options[2], "ro");
 }
 
@@ -63,7 +65,7 @@ fn a_snapshot_is_made_once_and_of_what_exists() {
     assert!(matches!(overlay.mounts(&key("a")), Err(SnapshotError::NotFound { .. })));
     overlay.prepare(&key("a"), &chain[..1]).unwrap();
     assert!(matches!(overlay.prepare(&key("a"), &chain[..1]), Err(SnapshotError::Exists { .. })));
-    assert_eq!(fs::read_dir(overlay.root.join("new")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(overlay.place.root.join("new")).unwrap().count(), 0);
     assert_eq!(overlay.containers().unwrap(), [key("a")]);
 }
 
@@ -112,8 +114,8 @@ fn what_a_dead_process_left_half_made_is_set_aside_at_open() -> Result<(), Sweep
     let stage = overlay.stage().unwrap();
     fs::write(stage.path().join("half"), "").unwrap();
     std::mem::forget(stage);
-    let again = Overlay::open(&overlay.root).unwrap();
-    assert_eq!(fs::read_dir(overlay.root.join("new")).unwrap().count(), 0);
+    let again = Snapshots::open(&overlay.place.root, Driver::Overlay2).unwrap();
+    assert_eq!(fs::read_dir(overlay.place.root.join("new")).unwrap().count(), 0);
     assert_eq!(again.sweep()?, 1);
     Ok(())
 }
@@ -135,7 +137,7 @@ fn a_torn_record_of_layers_is_told_from_no_layers() {
     let (_dir, overlay) = store();
     overlay.prepare(&key("a"), &[]).unwrap();
     assert!(overlay.mounts(&key("a")).is_ok());
-    fs::write(overlay.root.join("c/a/lower"), "").unwrap();
+    fs::write(overlay.place.root.join("c/a/lower"), "").unwrap();
     assert!(matches!(overlay.mounts(&key("a")), Err(SnapshotError::Torn { .. })));
 }
 
@@ -212,7 +214,7 @@ fn what_a_container_keeps_stays_with_it() {
 #[test]
 fn only_the_containers_own_empty_directories_are_limited_and_a_refusal_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let overlay = Overlay::open(dir.path()).unwrap();
+    let overlay = Snapshots::open(dir.path(), Driver::Overlay2).unwrap();
     let limited = std::cell::RefCell::new(Vec::new());
     let limit = |directories: &[&Path]| {
         for directory in directories {

@@ -68,6 +68,7 @@ mod sharing;
 mod shims;
 mod sizes;
 mod soak;
+mod storage;
 mod streams;
 mod stuck;
 mod support;

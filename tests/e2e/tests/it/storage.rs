@@ -1,0 +1,277 @@
+//! Storage drivers: what people do with images and containers works alike on each.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use rustix::mount::UnmountFlags;
+use testkit::disk::SmallDisk;
+use testkit::images::Archive;
+use testkit::process::{DEADLINE, run, until};
+use testkit::registry::Debian;
+use testkit::{Cli, Daemon, Output};
+
+use crate::support::{At, each, ours};
+
+/// What this machine has beside overlay2, with where its data is to be.
+fn on_each(test: impl Fn(Daemon, &str, &Path)) {
+    if testkit::skip::without_root() {
+        return;
+    }
+    let disk = SmallDisk::btrfs().unwrap();
+    for driver in ["vfs", "btrfs"] {
+        let place = match (driver, &disk) {
+            ("btrfs", None) => continue,
+            ("btrfs", Some(disk)) => tempfile::tempdir_in(disk.path()).unwrap(),
+            _ => tempfile::tempdir().unwrap(),
+        };
+        println!("on {driver}");
+        let root = place.path().join("data");
+        let daemon = Daemon::start_with(&["--data-root", &root.display().to_string(), "-s", driver]).unwrap();
+        if daemon.is_foreign() {
+            return testkit::skip::report("this is about a daemon of the test's own");
+        }
+        daemon.load(Archive::Busybox).unwrap();
+        test(daemon, driver, &root.join("drivers").join(driver));
+    }
+}
+
+#[test]
+fn privileged_containers_and_images_are_as_ever_on_every_driver() {
+    on_each(|daemon, driver, _| {
+        each(&daemon, |at| {
+            let status = if driver == "vfs" { "null" } else { r#"[["Btrfs",""]]"# };
+            assert_eq!(at.ok("info -f '{{.Driver}} {{json .DriverStatus}}'"), format!("{driver} {status}"));
+            containers(at, driver);
+            committed(at);
+            built(at);
+            saved(at);
+        });
+        daemon.finish().unwrap();
+    });
+}
+
+fn containers(at: &At<'_>, driver: &str) {
+    assert_eq!(at.run("busybox echo hi"), "hi");
+    let name = at.name("c");
+    let script =
+        "echo mine >/mine; mkdir /d; echo x >/d/y; echo more >>/etc/passwd; while ! test -e /end; do sleep 0.1; done";
+    at.start(&name, &format!("-v {name}:/bin busybox sh -c '{script}'"));
+    let graph = at.inspect(&name, "{{.Driver}} {{.GraphDriver.Name}} {{json .GraphDriver.Data}}");
+    assert_eq!(graph, format!("{driver} {driver} null"));
+    let image = at.ok("image inspect -f '{{json .GraphDriver}}' busybox");
+    assert_eq!(image, format!(r#"{{"Data":null,"Name":"{driver}"}}"#));
+    let changed = || at.ok(&format!("diff {name}"));
+    until("the container has written", DEADLINE, || changed().contains("/etc/passwd").then_some(())).unwrap();
+    // Whether the directory itself is told depends on how soon after the files of the start it was changed.
+    let told: Vec<String> = changed().lines().filter(|line| *line != "C /etc").map(str::to_owned).collect();
+    assert_eq!(told, ["A /d", "A /d/y", "C /etc/passwd", "A /mine"]);
+    assert_eq!(at.ok(&format!("exec {name} cat /d/y")), "x");
+    // The volume was filled from the image.
+    assert!(at.ok(&format!("exec {name} ls /bin")).contains("sh"));
+    assert!(at.ok(&format!("cp {name}:/mine -")).contains("mine"));
+    at.ok(&format!("cp {} {name}:/end", std::env::current_exe().unwrap().display()));
+    assert_eq!(at.ok(&format!("wait {name}")), "0");
+    // Stopped.
+    assert!(changed().contains("A /end"));
+    assert!(at.ok(&format!("cp {name}:/d/y -")).contains('x'));
+    assert!(at.ok(&format!("export {name}")).contains("mine"));
+    let size: i64 = at.ok(&format!("inspect -s -f '{{{{.SizeRw}}}}' {name}")).parse().unwrap();
+    let length = fs::metadata(std::env::current_exe().unwrap()).unwrap().len();
+    assert!((length..length + 65536).contains(&(size as u64)), "{size} of {length}");
+    at.remove(&name);
+    at.ok(&format!("volume rm {name}"));
+    // Another one has nothing of it.
+    assert_eq!(at.run("busybox sh -c 'test ! -e /mine && ! grep more /etc/passwd'"), "");
+    let mounted = "--mount type=image,source=busybox,target=/image busybox test -x /image/bin/sh";
+    at.run(mounted);
+    at.ok("system df -v");
+}
+
+fn committed(at: &At<'_>) {
+    let (name, image) = (at.name("changed"), at.image("committed"));
+    let script = "mkdir /new; echo a >/new/a; ln /new/a /new/b; rm -r /etc/group; ln -s a /new/c; chmod 700 /etc";
+    at.ok(&format!("run --network none --name {name} busybox sh -c '{script}'"));
+    at.ok(&format!("commit {name} {image}"));
+    let look = "cat /new/a /new/b /new/c; test -e /etc/group || echo gone; stat -c %a /etc";
+    assert_eq!(at.run(&format!("{image} sh -c '{look}'")), "a\na\na\ngone\n700");
+    // Above it again.
+    at.remove(&name);
+    at.ok(&format!("run --network none --name {name} {image} rm -r /new"));
+    assert_eq!(at.ok(&format!("diff {name}")), "D /new");
+    at.remove(&name);
+    at.ok(&format!("rmi {image}"));
+}
+
+fn built(at: &At<'_>) {
+    let image = at.image("built");
+    let file = "FROM busybox\nRUN echo one >/one\nWORKDIR /w\nRUN rm /one && echo two >/w/two\n\
+                FROM busybox\nCOPY --from=0 /w /copied\nRUN cat /copied/two >/three\nCMD cat /three";
+    let built = at.with_input(&format!("build -q -t {image} -"), file.as_bytes());
+    assert_eq!(built.code, 0, "{built:?}");
+    assert_eq!(at.run(&image), "two");
+    at.ok(&format!("rmi {image}"));
+}
+
+fn saved(at: &At<'_>) {
+    let (image, dir) = (at.image("saved"), tempfile::tempdir().unwrap());
+    let archive = dir.path().join("archive").display().to_string();
+    let built = at.with_input(&format!("build -q -t {image} -"), b"FROM busybox\nRUN echo saved >/it\nCMD cat /it\n");
+    assert_eq!(built.code, 0, "{built:?}");
+    let id = at.inspect(&image, "{{.Id}}");
+    at.ok(&format!("save -o {archive} {image}"));
+    at.ok(&format!("rmi {image}"));
+    at.ok(&format!("load -i {archive}"));
+    assert_eq!((at.inspect(&image, "{{.Id}}"), at.run(&image)), (id.clone(), "saved".to_owned()));
+    let registry = Debian::start().unwrap();
+    let pushed = format!("{}/saved", registry.host());
+    at.ok(&format!("tag {image} {pushed}"));
+    at.ok(&format!("push -q {pushed}"));
+    at.ok(&format!("rmi {image} {pushed}"));
+    at.ok(&format!("pull -q {pushed}"));
+    assert_eq!((at.inspect(&pushed, "{{.Id}}"), at.run(&pushed)), (id, "saved".to_owned()));
+    at.ok(&format!("rmi {pushed}"));
+}
+
+#[test]
+fn privileged_nothing_stays_of_what_is_removed_on_any_driver() {
+    on_each(|mut daemon, _, root| {
+        let at = At { daemon: &daemon, cli: Cli::Longshore };
+        at.ok("run --network none --name kept busybox sh -c 'echo mine >/mine'");
+        daemon.kill9().unwrap();
+        let planted = plant(&root.join("snapshots"));
+        daemon.restart().unwrap();
+        let gone = || planted.iter().all(|file| !file.exists()).then_some(());
+        until("nothing of what no record owns is left", DEADLINE, gone).unwrap();
+        let at = At { daemon: &daemon, cli: Cli::Longshore };
+        assert_eq!(at.ok("diff kept"), "A /mine");
+        at.ok("rm kept");
+        at.ok("rmi busybox");
+        let count = |name| fs::read_dir(root.join("snapshots").join(name)).unwrap().count();
+        let empty = || (["l", "m", "c", "new", "trash"].map(count) == [0; 5]).then_some(());
+        until("nothing of the image is left", DEADLINE, empty).unwrap();
+        daemon.finish().unwrap();
+    });
+}
+
+/// Puts there what a death at a bad moment may leave.
+fn plant(root: &Path) -> Vec<std::path::PathBuf> {
+    let id = "c0ffee".repeat(11)[..64].to_owned();
+    let files = [
+        format!("l/{}/etc/file", &id[..32]),
+        format!("m/{}/etc/file", &id[..32]),
+        format!("c/{id}/fs/file"),
+        "new/0123456789abcdef/file".to_owned(),
+        "trash/0123456789abcdef/deep/file".to_owned(),
+    ];
+    let planted = files.map(|file| root.join(file));
+    for file in &planted {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, "left").unwrap();
+    }
+    planted.into()
+}
+
+#[test]
+fn privileged_images_of_another_driver_are_not_seen_and_back_with_it() {
+    ours(|daemon| {
+        let with = |daemon: &mut Daemon, text: &str| {
+            daemon.scratch().write("daemon.json", text).unwrap();
+            daemon.restart().unwrap();
+        };
+        let vfs = r#"{"storage-driver":"vfs"}"#;
+        let at = At { daemon, cli: Cli::Longshore };
+        at.ok("run --network none --name kept -v data:/data busybox sh -c 'echo mine >/mine; echo x >/data/x'");
+        with(daemon, vfs);
+        let at = At { daemon, cli: Cli::Longshore };
+        assert_eq!((at.ok("images -q"), at.ok("ps -aq")), (String::new(), String::new()));
+        assert!(daemon.scratch().log().contains("not seen"), "{}", daemon.scratch().log());
+        daemon.load(Archive::Busybox).unwrap();
+        at.ok("run --network none --name other busybox true");
+        with(daemon, "{}");
+        let at = At { daemon, cli: Cli::Longshore };
+        assert_eq!(at.ok("ps -a --format '{{.Names}}'"), "kept");
+        assert_eq!(
+            (at.ok("diff kept"), at.inspect("kept", "{{.Driver}}")),
+            ("A /data\nA /mine".into(), "overlay2".into())
+        );
+        assert_eq!(at.run("-v data:/data busybox cat /data/x"), "x");
+        // One that runs is not left alone.
+        at.start("runs", "busybox sleep 1000");
+        daemon.scratch().write("daemon.json", vfs).unwrap();
+        let told = format!("{:?}", daemon.restart().unwrap_err());
+        assert!(told.contains("container runs runs on the storage driver overlay2: stop it"), "{told}");
+        with(daemon, "{}");
+        let at = At { daemon, cli: Cli::Longshore };
+        assert_eq!(at.inspect("runs", "{{.State.Running}}"), "true");
+        at.ok("rm -f runs kept");
+        with(daemon, vfs);
+        At { daemon, cli: Cli::Longshore }.ok("rm other");
+        with(daemon, "{}");
+    });
+}
+
+/// Starts one more daemon on this data root, which must end by itself.
+fn refused(daemon: &Daemon, data: &Path, change: impl FnOnce(&mut Command)) -> Output {
+    let scratch = daemon.scratch().path();
+    let mut other = Command::new(daemon.dist().join("longshored"));
+    other.arg(format!("--data-root={}", data.display()));
+    other.arg(format!("--exec-root={}", scratch.join("other-exec").display()));
+    other.arg(format!("--host=unix://{}", scratch.join("other.sock").display()));
+    other.arg(format!("--pidfile={}", scratch.join("other.pid").display()));
+    other.arg("--bridge=none");
+    change(&mut other);
+    run(&mut other, b"").unwrap()
+}
+
+#[test]
+fn privileged_drivers_that_cannot_be_are_refused_in_docker_s_words() {
+    ours(|daemon| {
+        let data = daemon.scratch().path().join("other-data");
+        let removed = "[graphdriver] ERROR: the aufs storage-driver has been deprecated and removed; visit \
+                       https://docs.docker.com/go/storage-driver/ for more information: aufs";
+        for (driver, sentence) in [
+            ("aufs", removed),
+            ("zfs", "prerequisites for driver not satisfied (wrong filesystem?): zfs"),
+            ("btrfs", "prerequisites for driver not satisfied (wrong filesystem?): btrfs"),
+            ("nothing", "driver not supported: nothing"),
+        ] {
+            let output = refused(daemon, &data, |other| drop(other.args(["-s", driver])));
+            let sentence = format!("error initializing graphdriver: {sentence}");
+            assert!(output.code == 1 && output.stderr.contains(&sentence), "{driver}: {output:?}");
+        }
+        let by_environment = |other: &mut Command| drop(other.env("DOCKER_DRIVER", "devicemapper").args(["-s", "vfs"]));
+        let output = refused(daemon, &data, by_environment);
+        assert!(output.code == 1 && output.stderr.contains("the devicemapper storage-driver"), "{output:?}");
+    });
+}
+
+#[test]
+fn privileged_where_overlays_cannot_be_the_next_driver_is_taken_and_told() {
+    if testkit::skip::without_root() {
+        return;
+    }
+    // As in a container of another engine: an overlay does not take another one's files as its upper ones.
+    let disk = SmallDisk::new(64).unwrap();
+    let at = |name: &str| disk.path().join(name);
+    ["lower", "upper", "work", "merged"].iter().for_each(|name| fs::create_dir(at(name)).unwrap());
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        at("lower").display(),
+        at("upper").display(),
+        at("work").display()
+    );
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "overlay", "-o", &options, "overlay"]).arg(at("merged"));
+    assert_eq!(run(&mut mount, b"").unwrap().code, 0);
+    let daemon = Daemon::start_with(&["--data-root", &at("merged/data").display().to_string()]).unwrap();
+    if !daemon.is_foreign() {
+        daemon.load(Archive::Busybox).unwrap();
+        let at = At { daemon: &daemon, cli: Cli::Longshore };
+        assert_eq!((at.ok("info -f '{{.Driver}}'"), at.run("busybox echo hi")), ("vfs".into(), "hi".into()));
+        let log = daemon.scratch().log();
+        assert!(log.contains("overlay2") && log.contains("the next one is tried"), "{log}");
+    }
+    daemon.finish().unwrap();
+    rustix::mount::unmount(at("merged"), UnmountFlags::DETACH).unwrap();
+}

@@ -236,11 +236,11 @@ fn privileged_drivers_that_cannot_be_are_refused_in_docker_s_words() {
             ("btrfs", "prerequisites for driver not satisfied (wrong filesystem?): btrfs"),
             ("nothing", "driver not supported: nothing"),
         ] {
-            let output = refused(daemon, &data, |other| drop(other.args(["-s", driver])));
+            let output = refused(daemon, &data, |other| _ = other.args(["-s", driver]));
             let sentence = format!("error initializing graphdriver: {sentence}");
             assert!(output.code == 1 && output.stderr.contains(&sentence), "{driver}: {output:?}");
         }
-        let by_environment = |other: &mut Command| drop(other.env("DOCKER_DRIVER", "devicemapper").args(["-s", "vfs"]));
+        let by_environment = |other: &mut Command| _ = other.env("DOCKER_DRIVER", "devicemapper").args(["-s", "vfs"]);
         let output = refused(daemon, &data, by_environment);
         assert!(output.code == 1 && output.stderr.contains("the devicemapper storage-driver"), "{output:?}");
     });

@@ -163,7 +163,7 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
     }
     let of_builds = crate::ops::build::discard_left_over(&config.data_root, &config.data_root.join("trash"));
     let choice = choose_driver(&config)?;
-    let images = image::Store::open_on(&choice.root, choice.driver).map_err(OpenError::Images)?;
+    let images = image::open_on(&choice.root, choice.driver).map_err(OpenError::Images)?;
     for torn in images.torn() {
         error!(record = %torn, "a record of the image store cannot be read");
     }

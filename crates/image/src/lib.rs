@@ -8,7 +8,7 @@
 //! <root>/snapshots/               crate `snapshot`: one directory per layer, one per container
 //! ```
 //! An image's **id** is the digest of its configuration's bytes, kept as a blob exactly as they came. The database is
-//! the truth, and everything else is reachable from it or garbage. [`Store::open`] reads it whole into memory, where
+//! the truth, and everything else is reachable from it or garbage. [`open_on`] reads it whole into memory, where
 //! parsed [`ImageRecord`]s are shared: [`Store::resolve`], [`Store::list`] and [`Store::get`] do no I/O.
 //!
 //! **Writing.** One writer at a time (`metadata`, held across its commit); then the new state replaces the old one under
@@ -66,5 +66,5 @@ pub use push::{
 pub use record::ImageRecord;
 pub use remove::{ImageUser, RemoveError, RemoveOptions, Removed};
 pub use save::{SaveError, Saving, save};
-pub use store::{OpenError, ResolveError, Store, SweepError, TagError};
+pub use store::{OpenError, ResolveError, Store, SweepError, TagError, open_on};
 pub use usage::LayerUsage;

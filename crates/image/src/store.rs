@@ -166,40 +166,9 @@ impl SweepError {
 }
 
 impl Store {
-    /// Opens or creates the store below `root`, on overlay2. See [`Store::open_on`].
+    /// Opens or creates the store below `root`, on overlay2. See [`open_on`].
     pub fn open(root: &Path) -> Result<Store, OpenError> {
-        Store::open_on(root, Driver::Overlay2)
-    }
-
-    /// Opens or creates the store below `root`, which is this driver's, and sets aside what a dead process left. Blocks,
-    /// briefly.
-    ///
-    /// Call [`Store::sweep`] afterwards, in the background.
-    pub fn open_on(root: &Path, driver: Driver) -> Result<Store, OpenError> {
-        let content = Content::open(&root.join("content")).map_err(|source| OpenError::Content { source })?;
-        let snapshots = Snapshots::open(&root.join("snapshots"), driver);
-        let snapshots = snapshots.map_err(|source| OpenError::Snapshots { source })?;
-        let path = root.join("images.redb");
-        let opened = Metadata::open(&path).and_then(|(metadata, aside)| Ok((metadata.read()?, metadata, aside)));
-        let (rows, metadata, aside) = opened.map_err(|source| OpenError::Database { path, source })?;
-        let mut torn = rows.torn.clone();
-        let state = build_state(rows, &content, &mut torn);
-        let store = Store {
-            content,
-            snapshots,
-            metadata: Mutex::new(metadata),
-            state: RwLock::new(state),
-            pins: Mutex::default(),
-            root: root.to_owned(),
-            torn,
-        };
-        match aside {
-            Some(aside) => Ok(Store { torn: vec![aside.display().to_string()], ..store }),
-            None => {
-                store.collect().map_err(|source| OpenError::Collect { source })?;
-                Ok(store)
-            }
-        }
+        open_on(root, Driver::Overlay2)
     }
 
     /// Records that could not be read when the store opened, for the log. Usually none.
@@ -303,6 +272,37 @@ impl Store {
     /// The caller holds `metadata`.
     pub(crate) fn replace(&self, next: State) {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = next;
+    }
+}
+
+/// Opens or creates the store below `root`, which is this driver's, and sets aside what a dead process left. Blocks,
+/// briefly.
+///
+/// Call [`Store::sweep`] afterwards, in the background.
+pub fn open_on(root: &Path, driver: Driver) -> Result<Store, OpenError> {
+    let content = Content::open(&root.join("content")).map_err(|source| OpenError::Content { source })?;
+    let snapshots = Snapshots::open(&root.join("snapshots"), driver);
+    let snapshots = snapshots.map_err(|source| OpenError::Snapshots { source })?;
+    let path = root.join("images.redb");
+    let opened = Metadata::open(&path).and_then(|(metadata, aside)| Ok((metadata.read()?, metadata, aside)));
+    let (rows, metadata, aside) = opened.map_err(|source| OpenError::Database { path, source })?;
+    let mut torn = rows.torn.clone();
+    let state = build_state(rows, &content, &mut torn);
+    let store = Store {
+        content,
+        snapshots,
+        metadata: Mutex::new(metadata),
+        state: RwLock::new(state),
+        pins: Mutex::default(),
+        root: root.to_owned(),
+        torn,
+    };
+    match aside {
+        Some(aside) => Ok(Store { torn: vec![aside.display().to_string()], ..store }),
+        None => {
+            store.collect().map_err(|source| OpenError::Collect { source })?;
+            Ok(store)
+        }
     }
 }
 

@@ -44,20 +44,20 @@ pub(crate) trait Snapshotter: fmt::Debug + Send + Sync {
         stop: &AtomicBool,
     ) -> Result<Changes, SnapshotError>;
 
-    /// What a container's own files take, beside what the layers have; `stop` ends it soon.
+    /// What a container's own files take, beside what its `chain` has, which is read where it is needed; `stop` ends it soon.
     fn usage(
         &self,
         place: &Place,
         container: &Path,
-        chain: &[ChainId],
+        chain: &dyn Fn() -> Result<Vec<ChainId>, SnapshotError>,
         stop: &AtomicBool,
     ) -> Result<Usage, SnapshotError>;
 
     /// A directory of a container's own files, where overlayfs would have it.
     fn own_files(&self, place: &Place, container: &Path, changes: &Changes) -> Result<OwnFiles, SnapshotError>;
 
-    /// Removes at once what it can of a tree in the trash; the rest goes file by file.
-    fn discard(&self, tree: &Path);
+    /// Removes at once what it can of the trees in this directory; the rest goes file by file.
+    fn discard(&self, trash: &Path);
 }
 
 /// What a container changed, as overlayfs keeps it: files, whiteouts and opaque directories.

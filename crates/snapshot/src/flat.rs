@@ -147,10 +147,10 @@ impl Snapshotter for Flat {
         &self,
         place: &Place,
         container: &Path,
-        chain: &[ChainId],
+        chain: &dyn Fn() -> Result<Vec<ChainId>, SnapshotError>,
         stop: &AtomicBool,
     ) -> Result<Usage, SnapshotError> {
-        let stack = self.stack(place, chain)?;
+        let stack = self.stack(place, &chain()?)?;
         let how = Comparison { whole: true, stop };
         compare(&container.join("fs"), &stack, Stubs::default(), how).map(|(_, usage)| usage)
     }
@@ -165,13 +165,15 @@ impl Snapshotter for Flat {
         Ok(OwnFiles { path: stage.path.clone(), _made: Some(stage) })
     }
 
-    fn discard(&self, tree: &Path) {
+    fn discard(&self, trash: &Path) {
         if !self.subvolumes {
             return;
         }
         // Whatever this cannot, as where a container has made subvolumes of its own, the sweep removes file by file.
-        for place in [tree.join("fs"), tree.to_owned()] {
-            let _ = in_parent(&place, |parent, name| sys::btrfs::destroy(parent, name));
+        for tree in fs::read_dir(trash).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            for place in [tree.join("fs"), tree] {
+                let _ = in_parent(&place, |parent, name| sys::btrfs::destroy(parent, name));
+            }
         }
     }
 }

@@ -58,7 +58,7 @@ impl Snapshotter for Overlay {
         &self,
         _place: &Place,
         container: &Path,
-        _chain: &[ChainId],
+        _chain: &dyn Fn() -> Result<Vec<ChainId>, SnapshotError>,
         stop: &AtomicBool,
     ) -> Result<Usage, SnapshotError> {
         of_tree(&container.join("fs"), stop)
@@ -68,7 +68,7 @@ impl Snapshotter for Overlay {
         Ok(OwnFiles { path: container.join("fs"), _made: None })
     }
 
-    fn discard(&self, _tree: &Path) {}
+    fn discard(&self, _trash: &Path) {}
 }
 
 fn fill(container: &Path, top: &Path) -> io::Result<()> {

@@ -1,6 +1,5 @@
 //! Removing trees that a container made.
 
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 
@@ -33,9 +32,7 @@ impl Snapshots {
     /// Takes as long as the trees are large: call it in the background. Two sweeps at once do no harm.
     pub fn sweep(&self) -> Result<usize, SweepError> {
         let trash = self.place.root.join("trash");
-        for entry in fs::read_dir(&trash).into_iter().flatten().flatten() {
-            self.snapshotter.discard(&entry.path());
-        }
+        self.snapshotter.discard(&trash);
         let swept = stdx::tree::sweep(&trash, "");
         swept.map_err(|left| SweepError { path: left.path, more: left.more, source: left.source })
     }

@@ -339,9 +339,7 @@ impl Snapshots {
         if !container.join("fs").exists() {
             return Err(SnapshotError::NotFound { key: key.clone() });
         }
-        // A torn record is no reason to count nothing where the layers are not looked at.
-        let chain = self.chain(key).unwrap_or_default();
-        self.snapshotter.usage(&self.place, &container, &chain, stop)
+        self.snapshotter.usage(&self.place, &container, &|| self.chain(key), stop)
     }
 
     /// What one layer takes. Walks all its files.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use engine::{AddressRange, Changeable, RegistriesConfig, ResolverConfig, RuntimeConfig};
+use engine::{AddressRange, Changeable, MirrorError, Mirrors, RegistriesConfig, ResolverConfig, RuntimeConfig};
 use engine_api::host_config::{LogConfig, Ulimit};
 use engine_api::size::SizeError;
 
@@ -163,6 +163,8 @@ pub(crate) enum ConfigError {
     RegistryRange(String),
     #[error("insecure registry {0} should not contain '://'")]
     RegistryScheme(String),
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
     #[error("invalid max concurrent downloads: {0}")]
     ConcurrentDownloads(i64),
     #[error("invalid max download attempts: {0}")]
@@ -282,9 +284,14 @@ fn registries(given: &Given) -> Result<RegistriesConfig, ConfigError> {
     let concurrent = number(given, "max-concurrent-downloads").unwrap_or(defaults.concurrent_downloads as i64);
     let uploads = number(given, "max-concurrent-uploads").unwrap_or(defaults.concurrent_uploads as i64);
     let attempts = number(given, "max-download-attempts").unwrap_or(defaults.download_attempts.into());
+    let by_host = match given.get("registry-mirror-by-host") {
+        Some(Value::Mirrors(mirrors)) => mirrors.clone(),
+        _ => BTreeMap::new(),
+    };
     let insecure = list(given, "insecure-registry").iter().map(|name| insecure_registry(name));
     Ok(RegistriesConfig {
         insecure: insecure.collect::<Result<_, _>>()?,
+        mirrors: Mirrors::parse(list(given, "registry-mirror"), &by_host)?,
         concurrent_downloads: at_once(concurrent).ok_or(ConfigError::ConcurrentDownloads(concurrent))?,
         concurrent_uploads: at_once(uploads).ok_or(ConfigError::ConcurrentUploads(uploads))?,
         download_attempts: match u32::try_from(attempts) {

@@ -117,6 +117,11 @@ mod tests {
         assert_eq!(shown, wanted);
         assert_eq!(merged("", &[]), Ok(Given::new()));
         assert_eq!(merged(r#"{"debug":null}"#, &["-D"]), merged("", &["-D"]));
+        let mirrors =
+            merged(r#"{"registry-mirrors-by-host":{"a.b":["http://m","http://n"],"*":["http://{host}"]}}"#, &[]);
+        let flags = ["a.b=http://m", "*=http://{host}", "a.b=http://n"];
+        let flags = flags.map(|mirror| format!("--registry-mirror-by-host={mirror}"));
+        assert_eq!(mirrors, merged("", &flags.each_ref().map(String::as_str)));
         let pools = merged(r#"{"default-address-pools":[{"base":"10.0.0.0/8","size":24}]}"#, &[]);
         assert_eq!(pools, merged("", &["--default-address-pool", "base=10.0.0.0/8,size=24"]));
     }
@@ -152,6 +157,8 @@ mod tests {
             refused(r#"{"key":null}"#, &[]),
             "the following directives don't match any configuration option: key"
         );
+        let mirrors = refused(r#"{"registry-mirrors-by-host":{"a.b":"http://m"}}"#, &[]);
+        assert_eq!(mirrors, "registry-mirrors-by-host: must be an object of lists of strings");
         assert_eq!(refused(r#"{"debug":"x"}"#, &[]), "debug: must be true or false");
         assert_eq!(
             refused(r#"{"validate":true}"#, &[]),

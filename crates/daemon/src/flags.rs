@@ -118,6 +118,7 @@ fn value_name(kind: Kind) -> &'static str {
         Kind::Pools => "pool-options",
         Kind::Any => "",
         Kind::Runtimes => "runtime",
+        Kind::Mirrors => "mirror",
     }
 }
 

@@ -41,6 +41,8 @@ pub(crate) enum Kind {
     Ulimits,
     /// `base=10.0.0.0/8,size=24`, given several times, or as a list of objects.
     Pools,
+    /// `host=address`, given several times, or as an object of lists.
+    Mirrors,
     /// Anything: for keys that are not looked into.
     Any,
 }
@@ -66,6 +68,7 @@ pub(crate) enum Value {
     Pairs(BTreeMap<String, String>),
     Ulimits(Vec<Ulimit>),
     Runtimes(BTreeMap<String, RuntimeConfig>),
+    Mirrors(BTreeMap<String, Vec<String>>),
 }
 
 /// What was set, by the flag's name.
@@ -82,6 +85,8 @@ pub(crate) enum ValueError {
     Ulimit(String),
     #[error("invalid runtime argument: {0}")]
     Runtime(String),
+    #[error("invalid mirror: {0:?} is no host=address")]
+    Mirror(String),
     #[error("must be {0}")]
     Type(&'static str),
 }
@@ -106,7 +111,7 @@ const fn ignored(flag: &'static str, key: &'static str, kind: Kind, why: &'stati
     Setting { flag, short: None, key, kind, support: Support::Ignored(why), reloadable: false, help: "" }
 }
 
-use Kind::{Any, List, Number, Pairs, Pools, Runtimes, Switch, Text, Ulimits};
+use Kind::{Any, List, Mirrors, Number, Pairs, Pools, Runtimes, Switch, Text, Ulimits};
 
 /// The table.
 pub(crate) const SETTINGS: &[Setting] = &[
@@ -169,6 +174,18 @@ pub(crate) const SETTINGS: &[Setting] = &[
     set("ready-fd", "", Number, "Descriptor to write one byte to when listening"),
     set("shim-path", "", Text, "The program beside each container"),
     live(set("shutdown-timeout", "shutdown-timeout", Number, "Seconds for requests to end when the daemon ends")),
+    live(set(
+        "registry-mirror",
+        "registry-mirrors",
+        List,
+        "Who is asked before Docker Hub: http(s)://host[:port][/path]",
+    )),
+    live(set(
+        "registry-mirror-by-host",
+        "registry-mirrors-by-host",
+        Mirrors,
+        "Who is asked before another registry: host=http(s)://host[:port][/path]",
+    )),
     set("seccomp-profile", "seccomp-profile", Text, "Profile of system calls: a file, unconfined or builtin"),
     short('s', set("storage-driver", "storage-driver", Text, "What puts layers together: overlay2, btrfs or vfs")),
     set("storage-opt", "storage-opts", List, "overlay2.size=SIZE: how much containers may write that do not say"),
@@ -218,7 +235,6 @@ pub(crate) const SETTINGS: &[Setting] = &[
     only("no-proxy", "no-proxy", Text, &[""]),
     only("node-generic-resource", "node-generic-resources", List, &[]),
     only("raw-logs", "raw-logs", Switch, &["true", "false"]),
-    only("registry-mirror", "registry-mirrors", List, &[]),
     only("rootless", "rootless", Switch, &["false"]),
     only("selinux-enabled", "selinux-enabled", Switch, &["false"]),
     only("swarm-default-advertise-addr", "swarm-default-advertise-addr", Text, &[""]),
@@ -243,6 +259,12 @@ impl Kind {
             Kind::Pools => Value::List(vec![text.to_owned()]),
             Kind::Any => Value::Text(text.to_owned()),
             Kind::Runtimes => Value::Runtimes(BTreeMap::from([parse_runtime(text)?])),
+            Kind::Mirrors => match text.split_once('=') {
+                Some((host, mirror)) if !mirror.is_empty() => {
+                    Value::Mirrors(BTreeMap::from([(host.to_owned(), vec![mirror.to_owned()])]))
+                }
+                _ => return Err(ValueError::Mirror(text.to_owned())),
+            },
         })
     }
 
@@ -273,6 +295,11 @@ impl Kind {
                 .map(|(name, value)| load_runtime(name, value))
                 .collect::<Result<_, _>>()
                 .map(Value::Runtimes),
+            (Kind::Mirrors, Json::Object(members)) => members
+                .iter()
+                .map(|(host, mirrors)| Ok((host.clone(), load_mirrors(mirrors)?)))
+                .collect::<Result<_, _>>()
+                .map(Value::Mirrors),
             _ => Err(self.wanted()),
         }
     }
@@ -288,6 +315,7 @@ impl Kind {
             Kind::Pools => "a list of objects with base and size",
             Kind::Any => "any value",
             Kind::Runtimes => "an object of objects with path and runtimeArgs",
+            Kind::Mirrors => "an object of lists of strings",
         })
     }
 }
@@ -313,6 +341,10 @@ impl Value {
                 all.extend(more);
                 Value::Runtimes(all)
             }
+            (Value::Mirrors(mut all), Value::Mirrors(more)) => {
+                more.into_iter().for_each(|(host, mirrors)| all.entry(host).or_default().extend(mirrors));
+                Value::Mirrors(all)
+            }
             (_, last) => last,
         }
     }
@@ -331,6 +363,9 @@ impl Value {
             Value::Runtimes(runtimes) => {
                 runtimes.iter().map(|(name, runtime)| format!("{name}={}", runtime.path.display())).collect()
             }
+            Value::Mirrors(mirrors) => {
+                mirrors.iter().map(|(host, mirrors)| format!("{host}={}", mirrors.join(","))).collect()
+            }
         }
     }
 
@@ -340,7 +375,7 @@ impl Value {
         match self {
             Value::Text(text) => without_password(text),
             Value::Switch(_) | Value::Number(_) => texts,
-            Value::List(_) | Value::Ulimits(_) | Value::Runtimes(_) => format!("[{texts}]"),
+            Value::List(_) | Value::Ulimits(_) | Value::Runtimes(_) | Value::Mirrors(_) => format!("[{texts}]"),
             Value::Pairs(pairs) => {
                 let pairs: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}:{value}")).collect();
                 format!("map[{}]", pairs.join(" "))
@@ -414,6 +449,11 @@ fn load_pool(json: &Json) -> Result<String, ValueError> {
     let size = json.get("size").and_then(Json::as_i64);
     let (base, size) = base.zip(size).ok_or(Kind::Pools.wanted())?;
     Ok(format!("base={base},size={size}"))
+}
+
+fn load_mirrors(json: &Json) -> Result<Vec<String>, ValueError> {
+    let list = json.as_array().ok_or(Kind::Mirrors.wanted())?;
+    list.iter().map(|text| text.as_str().map(str::to_owned).ok_or(Kind::Mirrors.wanted())).collect()
 }
 
 fn load_text(json: &Json) -> Result<String, ValueError> {

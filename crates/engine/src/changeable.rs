@@ -50,6 +50,7 @@ impl Changeable {
     /// What the event of a reload says, in dockerd's names and forms (moby daemon/reload.go).
     fn attributes(&self) -> BTreeMap<String, String> {
         let list = |texts: &[String]| serde_json::to_string(texts).expect("texts are JSON");
+        let by_host = serde_json::to_string(&self.registries.mirrors.by_host).expect("texts are JSON");
         let features: Vec<String> = self.features.iter().map(|(name, on)| format!("{name}:{on}")).collect();
         let shm_size = self.shm_size_bytes.unwrap_or(crate::facts::SHM_SIZE_BYTES);
         [
@@ -64,7 +65,8 @@ impl Changeable {
             ("max-concurrent-downloads", self.registries.concurrent_downloads.to_string()),
             ("max-concurrent-uploads", self.registries.concurrent_uploads.to_string()),
             ("max-download-attempts", self.registries.download_attempts.to_string()),
-            ("registry-mirrors", "[]".to_owned()),
+            ("registry-mirrors", list(&self.registries.mirrors.hub)),
+            ("registry-mirrors-by-host", by_host),
             ("shutdown-timeout", self.shutdown_timeout_seconds.to_string()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
@@ -168,6 +170,8 @@ mod tests {
             ("max-concurrent-downloads", "3"),
             ("default-shm-size", "67108864"),
             ("insecure-registries", "[]"),
+            ("registry-mirrors", "[]"),
+            ("registry-mirrors-by-host", "{}"),
         ] {
             assert_eq!(attributes[name], value, "{name}");
         }

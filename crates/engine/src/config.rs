@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
+use registry_client::Mirrors;
 
 use crate::changeable::Changeable;
 
@@ -110,6 +111,8 @@ pub struct RegistriesConfig {
     /// Registries, `host[:port]` or ranges of addresses, that need no good certificate, nor TLS. Those on this machine
     /// never do.
     pub insecure: Vec<String>,
+    /// Who is asked before a registry.
+    pub mirrors: Mirrors,
     /// Layers in transfer at a time.
     pub concurrent_downloads: usize,
     /// How often a transfer is tried that does not get on.
@@ -120,6 +123,12 @@ pub struct RegistriesConfig {
 
 impl Default for RegistriesConfig {
     fn default() -> RegistriesConfig {
-        RegistriesConfig { insecure: Vec::new(), concurrent_downloads: 3, download_attempts: 5, concurrent_uploads: 5 }
+        RegistriesConfig {
+            insecure: Vec::new(),
+            mirrors: Mirrors::default(),
+            concurrent_downloads: 3,
+            download_attempts: 5,
+            concurrent_uploads: 5,
+        }
     }
 }

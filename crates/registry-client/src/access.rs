@@ -16,9 +16,6 @@ use crate::error::{ExchangeError, RegistryError};
 use crate::outgoing::Outgoing;
 use crate::session::{AGENT, Registry};
 
-/// Where every registry answers (distribution-spec, "end-1").
-const GREETING: &str = "/v2/";
-
 /// How often one request may be sent on; Go's and so dockerd's bound.
 const REDIRECTS_MAX: usize = 10;
 
@@ -26,6 +23,7 @@ const REDIRECTS_MAX: usize = 10;
 #[derive(Debug)]
 pub(crate) struct Access {
     pub(crate) registry: Arc<Registry>,
+    /// Where it greets: every registry does at `/v2/` (distribution-spec, "end-1").
     base: Url,
     credentials: Credentials,
     /// What a token must be good for, as token servers write it; empty to show only who we are.
@@ -113,7 +111,7 @@ impl Access {
 
     /// Finds out what it wants to know; answers the status, which says whether it is a registry.
     pub(crate) async fn greet(&self) -> Result<StatusCode, RegistryError> {
-        let ask = Ask::get(GREETING);
+        let ask = Ask::get(&self.base.path);
         let response = self.send(&self.base, &ask, None).await.map_err(|source| self.failed(&ask, source))?;
         if response.status() == StatusCode::UNAUTHORIZED {
             self.standing().challenge = challenge_of(&response);
@@ -124,7 +122,7 @@ impl Access {
     /// Greets it once more, as who we are. Answers what may be shown instead of the password from now on, if a token server
     /// gives out such.
     pub(crate) async fn prove(&self) -> Result<Option<String>, RegistryError> {
-        let ask = Ask::get(GREETING);
+        let ask = Ask::get(&self.base.path);
         let failed = |source| self.failed(&ask, source);
         let identity = self.identity().await.map_err(failed)?;
         let authorization = self.authorization().await.map_err(failed)?;

@@ -185,7 +185,7 @@ impl Session {
             #[serde(default)]
             tags: Option<Vec<String>>,
         }
-        let (mut path, mut tags) = (format!("/v2/{}/tags/list", self.repository.path()), Vec::new());
+        let (mut path, mut tags) = (format!("{}/tags/list", self.root), Vec::new());
         for _ in 0..PAGES_MAX {
             let (headers, bytes) = self.document(&Ask::get(&path), Some(&self.repository)).await?;
             let page: Page = serde_json::from_slice(&bytes).map_err(|source| RegistryError::Manifest { source })?;
@@ -199,11 +199,11 @@ impl Session {
     }
 
     pub(crate) fn blob_path(&self, digest: &Digest) -> String {
-        format!("/v2/{}/blobs/{digest}", self.repository.path())
+        format!("{}/blobs/{digest}", self.root)
     }
 
     pub(crate) fn manifest_path(&self, name: &str) -> String {
-        format!("/v2/{}/manifests/{name}", self.repository.path())
+        format!("{}/manifests/{name}", self.root)
     }
 
     async fn manifest(
@@ -421,7 +421,7 @@ fn next_page(headers: &HeaderMap) -> Option<String> {
     let link = headers.get(LINK)?.to_str().ok()?;
     let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
     let is_next = parameters.replace(['"', ' '], "").contains("rel=next");
-    (is_next && target.starts_with("/v2/")).then(|| target.to_owned())
+    (is_next && target.starts_with('/') && !target.starts_with("//")).then(|| target.to_owned())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! Session::resolve    tag or digest -> index -> manifest for a platform; every document verified and bounded
 //! Session::signatures what cosign keeps beside an image; bounded, and nobody's word yet
 //! Session::config     the configuration, verified and bounded
+//! Registry::mirrors   who is asked before it, as nobody: Registry::mirror_session
 //! Transfer::open      a layer: a blocking reader over bytes that are still arriving
 //! Session::upload     a blob, if it is not there: mounted, or sent; then Session::put_manifest
 //! Registry::fetch     what lies at an address of the web; no registry at all, but the same ways
@@ -37,6 +38,7 @@ mod document;
 mod download;
 mod error;
 mod fetch;
+mod mirror;
 mod outgoing;
 mod platform;
 mod range;
@@ -50,6 +52,7 @@ pub use auth::Credentials;
 pub use document::{Resolved, Signed};
 pub use download::Progress;
 pub use error::{DialError, ExchangeError, RegistryError};
+pub use mirror::{Mirror, MirrorError, Mirrors};
 pub use platform::{PlatformError, Wanted};
 pub use range::{AddressRange, AddressRangeError};
 pub use session::{Registry, Session, Settings, Timing};

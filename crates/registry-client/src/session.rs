@@ -16,6 +16,7 @@ use crate::auth::{Credentials, Tokens};
 use crate::connection::{Connector, Scheme, Url};
 use crate::download::Downloads;
 use crate::error::{ExchangeError, RegistryError};
+use crate::mirror::{HUB_DOMAIN, Mirror, Mirrors};
 use crate::range::AddressRange;
 
 /// How we introduce ourselves.
@@ -23,9 +24,6 @@ pub(crate) const AGENT: &str = concat!("longshore/", env!("CARGO_PKG_VERSION"));
 
 /// Where Docker Hub's registry is.
 const HUB: &str = "registry-1.docker.io";
-
-/// Its name in references.
-const HUB_DOMAIN: &str = "docker.io";
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +69,8 @@ pub struct Settings {
     pub insecure: Vec<String>,
     /// The same for all that have an address in one of these.
     pub insecure_ranges: Vec<AddressRange>,
+    /// Who is asked before a registry.
+    pub mirrors: Mirrors,
     /// Directories with `<host[:port]>/*.crt`, authorities that vouch for that host.
     pub certificates: Vec<PathBuf>,
     /// Layers in transfer at a time (daemon.json, `max-concurrent-downloads`).
@@ -88,6 +88,7 @@ impl Default for Settings {
         Settings {
             insecure: Vec::new(),
             insecure_ranges: Vec::new(),
+            mirrors: Mirrors::default(),
             certificates: vec!["/etc/docker/certs.d".into()],
             concurrent_downloads: 3,
             download_attempts: 5,
@@ -116,6 +117,8 @@ pub struct Session {
     pub(crate) access: Access,
     /// The repository alone.
     pub(crate) repository: Reference,
+    /// Where it is at whoever is asked: a path without a slash at its end.
+    pub(crate) root: String,
 }
 
 impl Registry {
@@ -171,12 +174,27 @@ impl Registry {
         // Not the scope that the registry names: it must not get us a token for anything else.
         let scope = format!("repository:{}:{actions}", reference.path());
         let (access, status) = self.access(host, credentials, scope).await?;
-        if !status.is_success() && status != StatusCode::UNAUTHORIZED {
-            return Err(RegistryError::Status { status });
-        }
-        let name = format!("{}/{}", reference.domain(), reference.path());
-        let repository = name.parse().expect("the repository of a reference is a reference");
-        Ok(Arc::new(Session { access, repository }))
+        Session::greeted(access, status, reference, format!("/v2/{}", reference.path()))
+    }
+
+    /// Who is asked for the repository of `reference` before its own registry, in this order.
+    pub fn mirrors(&self, reference: &Reference) -> Vec<Mirror> {
+        self.settings.mirrors.of(reference.domain())
+    }
+
+    /// Greets a mirror, in the way that its address says and in no other. It never sees anybody's credentials: they are for
+    /// the registry.
+    pub async fn mirror_session(
+        self: &Arc<Self>,
+        mirror: &Mirror,
+        reference: &Reference,
+    ) -> Result<Arc<Session>, RegistryError> {
+        self.look_into_ranges(&mirror.authority).await;
+        let path = format!("{}{}", mirror.project, reference.path());
+        let scope = format!("repository:{path}:pull");
+        let access = Access::new(self.clone(), mirror.base(), Credentials::Anonymous, scope);
+        let status = access.greet().await?;
+        Session::greeted(access, status, reference, format!("{}/v2/{path}", mirror.prefix))
     }
 
     /// Shows the registry at `host[:port]` who we are; Docker Hub's if there is none. Answers what may be shown instead of the
@@ -262,6 +280,21 @@ fn host_of(authority: &str) -> &str {
 }
 
 impl Session {
+    /// Once the registry has said what it wants.
+    fn greeted(
+        access: Access,
+        status: StatusCode,
+        reference: &Reference,
+        root: String,
+    ) -> Result<Arc<Session>, RegistryError> {
+        if !status.is_success() && status != StatusCode::UNAUTHORIZED {
+            return Err(RegistryError::Status { status });
+        }
+        let name = format!("{}/{}", reference.domain(), reference.path());
+        let repository = name.parse().expect("the repository of a reference is a reference");
+        Ok(Arc::new(Session { access, repository, root }))
+    }
+
     /// The registries that it is one of.
     pub(crate) fn registry(&self) -> &Registry {
         &self.access.registry

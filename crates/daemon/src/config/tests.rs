@@ -111,7 +111,6 @@ fn the_rest_is_refused_by_name() {
         (&["--storage-opt=overlay2.Other=1"], "overlay2: unknown option overlay2.other"),
         (&["--storage-opt=overlay2.size=lots"], "invalid size: 'lots'"),
         (&["--storage-opt=overlay2.size=5zz"], "invalid suffix: 'zz'"),
-        (&["--registry-mirror=http://m"], "registry-mirrors is not supported yet at \"http://m\""),
         (&["--live-restore=false"], "live-restore cannot be switched off: containers always outlive the daemon"),
         (
             &["--log-driver=gelf"],
@@ -147,6 +146,14 @@ fn the_rest_is_refused_by_name() {
         (&["--label=a=1", "--label=a=2"], "conflict labels for a=2 and a=1"),
         (&["--feature=containerd-snapshotter"], "features is not supported yet at \"containerd-snapshotter=true\""),
         (&["--max-concurrent-uploads=-1"], "invalid max concurrent uploads: -1"),
+        (
+            &["--registry-mirror=ftp://m"],
+            "invalid mirror: unsupported scheme \"ftp\" in \"ftp://m\": must use either 'https://' or 'http://'",
+        ),
+        (
+            &["--registry-mirror=http://m", "--registry-mirror-by-host=docker.io=http://n"],
+            "docker.io has mirrors in registry-mirrors and in registry-mirrors-by-host: name them in one place",
+        ),
         (&["--insecure-registry=10.0.0.0/99"], "insecure-registries: 10.0.0.0/99 is no range of addresses"),
         (
             &["-H", "tcp://0.0.0.0:2375"],

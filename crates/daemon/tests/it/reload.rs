@@ -17,6 +17,7 @@ fn privileged_what_can_change_changes_at_once() {
     scratch.write(
         "daemon.json",
         r#"{"debug":true,"labels":["a=b"],"insecure-registries":["r:5000","10.0.0.0/8"],"default-shm-size":"1m",
+            "registry-mirrors":["http://m:1"],"registry-mirrors-by-host":{"a.b":["https://n"]},
             "default-ipc-mode":"shareable","max-concurrent-downloads":7,"shutdown-timeout":9,"bip":"10.99.0.1/16"}"#,
     );
     daemon.signal(Signal::HUP);
@@ -27,6 +28,8 @@ fn privileged_what_can_change_changes_at_once() {
         r#""debug":"true""#,
         r#""labels":"[\"a=b\"]""#,
         r#""insecure-registries":"[\"r:5000\",\"10.0.0.0/8\"]""#,
+        r#""registry-mirrors":"[\"http://m:1/\"]""#,
+        r#""registry-mirrors-by-host":"{\"a.b\":[\"https://n/\"]}""#,
         r#""default-shm-size":"1048576""#,
         r#""default-ipc-mode":"shareable""#,
         r#""max-concurrent-downloads":"7""#,
@@ -37,7 +40,14 @@ fn privileged_what_can_change_changes_at_once() {
         assert!(event.contains(part), "{part} is not in {event}");
     }
     let info = scratch.get("/info");
-    for part in [r#""Debug":true"#, r#""Labels":["a=b"]"#, r#"["10.0.0.0/8","127.0.0.0/8","::1/128"]"#, r#""r:5000""#] {
+    for part in [
+        r#""Debug":true"#,
+        r#""Labels":["a=b"]"#,
+        r#"["10.0.0.0/8","127.0.0.0/8","::1/128"]"#,
+        r#""r:5000""#,
+        r#""Mirrors":["http://m:1/"]}"#,
+        r#""a.b":{"Mirrors":["https://n/"],"Name":"a.b","Official":false,"Secure":true}"#,
+    ] {
         assert!(info.contains(part), "{part} is not in {info}");
     }
     // What cannot is named.

@@ -1,10 +1,14 @@
 //! `GET /distribution/{name}/json`
 
+use std::sync::Arc;
+
 use engine_api::auth::AuthConfig;
 use engine_api::image::DistributionInspect;
 use errdefs::ErrorKind;
+use oci::image::Descriptor;
 use oci::{Reference, ReferenceError};
-use registry_client::RegistryError;
+use registry_client::{Registry, RegistryError};
+use tracing::info;
 
 use crate::Engine;
 use crate::ops::login::credentials;
@@ -57,7 +61,25 @@ pub async fn inspect(
 ) -> Result<DistributionInspect, DistributionError> {
     let reference: Reference = name.parse()?;
     let credentials = AuthConfig::from_header(authorization).map(credentials).unwrap_or_default();
-    let session = engine.current.registries().session(&reference, credentials).await?;
-    let (descriptor, platforms) = session.inspect(&reference).await?;
+    let registries = engine.current.registries();
+    let (descriptor, platforms) = match inspect_mirrored(&registries, &reference).await {
+        Some(found) => found,
+        None => registries.session(&reference, credentials).await?.inspect(&reference).await?,
+    };
     Ok(DistributionInspect { descriptor, platforms: Some(platforms).filter(|platforms| !platforms.is_empty()) })
+}
+
+/// What the first mirror says that knows it.
+async fn inspect_mirrored(
+    registries: &Arc<Registry>,
+    reference: &Reference,
+) -> Option<(Descriptor, Vec<oci::image::Platform>)> {
+    for mirror in registries.mirrors(reference) {
+        let asking = async { registries.mirror_session(&mirror, reference).await?.inspect(reference).await };
+        match asking.await {
+            Ok(found) => return Some(found),
+            Err(err) => info!(%mirror, "the next one is asked: {}", errdefs::chain(&err)),
+        }
+    }
+    None
 }

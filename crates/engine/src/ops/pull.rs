@@ -7,9 +7,10 @@ use engine_api::auth::AuthConfig;
 use errdefs::ErrorKind;
 use image::PulledImage;
 use oci::{Digest, Reference, ReferenceError};
-use registry_client::{Credentials, RegistryError, Resolved, Session, Wanted};
+use registry_client::{Credentials, Registry, RegistryError, Resolved, Session, Wanted};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tracing::info;
 
 use crate::ops::create::check_platform;
 use crate::ops::login::credentials;
@@ -121,6 +122,19 @@ impl PullError {
     }
 }
 
+impl PullError {
+    /// Whether it may go better elsewhere: everything but what another one would say, too (moby distribution/errors.go,
+    /// `continueOnError`). A policy that wants signatures does not find them at a mirror that leaves them out.
+    fn is_of_whom_we_ask(&self) -> bool {
+        match self {
+            PullError::Registry(err) => !matches!(**err, RegistryError::Cancelled | RegistryError::LayerType { .. }),
+            PullError::Admission(_) => true,
+            PullError::Shared(err) => err.is_of_whom_we_ask(),
+            _ => false,
+        }
+    }
+}
+
 impl From<RegistryError> for PullError {
     fn from(err: RegistryError) -> PullError {
         PullError::Registry(Arc::new(err))
@@ -206,11 +220,14 @@ impl Client {
     async fn pull(self, plan: Plan) -> Result<(), PullError> {
         let Plan { reference, platform, credentials } = plan;
         let (wanted, told) = platform.map_or_else(|| (Wanted::host(), None), |(wanted, told)| (wanted, Some(told)));
-        let session = self.engine.current.registries().session(&reference, credentials).await?;
-        let mut newer = false;
-        for name in names(&session, &reference).await? {
-            newer |= self.pull_one(&session, &name, &wanted).await?;
-        }
+        let registries = self.engine.current.registries();
+        let newer = match self.pull_mirrored(&registries, &reference, &wanted).await {
+            Some(pulled) => pulled?,
+            None => {
+                let session = registries.session(&reference, credentials).await?;
+                self.pull_names(&session, &reference, &wanted).await?
+            }
+        };
         let familiar = reference.familiar();
         let status = if newer { "Downloaded newer image for" } else { "Image is up to date for" };
         self.tell(PullStep::Said(format!("Status: {status} {familiar}"))).await;
@@ -223,6 +240,42 @@ impl Client {
             self.tell(PullStep::Said(format!("WARNING: {err}"))).await;
         }
         Ok(())
+    }
+
+    /// From the first mirror that does; what is wrong with a mirror is told to the log alone.
+    async fn pull_mirrored(
+        &self,
+        registries: &Arc<Registry>,
+        reference: &Reference,
+        wanted: &Wanted,
+    ) -> Option<Result<bool, PullError>> {
+        for mirror in registries.mirrors(reference) {
+            let pulling = async {
+                let session = registries.mirror_session(&mirror, reference).await?;
+                self.pull_names(&session, reference, wanted).await
+            };
+            match pulling.await {
+                Err(err) if err.is_of_whom_we_ask() => {
+                    info!(%mirror, "Attempting next endpoint for pull after error: {}", errdefs::chain(&err));
+                }
+                done => return Some(done),
+            }
+        }
+        None
+    }
+
+    /// Pulls what the reference means; answers whether a name means another image now.
+    async fn pull_names(
+        &self,
+        session: &Arc<Session>,
+        reference: &Reference,
+        wanted: &Wanted,
+    ) -> Result<bool, PullError> {
+        let mut newer = false;
+        for name in names(session, reference).await? {
+            newer |= self.pull_one(session, &name, wanted).await?;
+        }
+        Ok(newer)
     }
 
     /// Pulls one tag or digest; answers whether the name means another image now.

@@ -15,7 +15,7 @@ use snapshot::Driver;
 
 use crate::Engine;
 use crate::cdi;
-use crate::config::EngineConfig;
+use crate::config::{EngineConfig, RegistriesConfig};
 use crate::log_target;
 use crate::programs;
 
@@ -64,7 +64,7 @@ pub async fn info(engine: &Engine) -> Info {
         operating_system: release_field(&release, "PRETTY_NAME"),
         os_version: release_field(&release, "VERSION_ID"),
         index_server_address: INDEX_SERVER.to_owned(),
-        registry_config: registry_config(&settings.registries.insecure),
+        registry_config: registry_config(&settings.registries),
         docker_root_dir: config.data_root.display().to_string(),
         labels: settings.labels.clone(),
         experimental_build: config.experimental,
@@ -165,16 +165,22 @@ fn plugins(bridge: bool) -> Value {
     })
 }
 
-/// Registries that need no certificate: names, and ranges of addresses with those that every engine trusts.
-fn registry_config(insecure: &[String]) -> Value {
+/// Registries that need no certificate: names, and ranges of addresses with those that every engine trusts; and mirrors.
+/// dockerd has mirrors of the Hub alone; others have a place of their own in the same form.
+fn registry_config(registries: &RegistriesConfig) -> Value {
+    let (insecure, mirrors) = (&registries.insecure, &registries.mirrors);
     let (ranges, names): (Vec<&String>, Vec<&String>) = insecure.iter().partition(|name| name.contains('/'));
-    let mut indexes = BTreeMap::new();
-    let index =
-        |name: &str, official: bool| json!({"Mirrors": [], "Name": name, "Official": official, "Secure": official});
-    indexes.insert("docker.io", index("docker.io", true));
+    let index = |name: &str, secure: bool| {
+        let (official, named) = (name == "docker.io", mirrors.by_host.get(name));
+        let mirrors = if official && named.is_none() { Some(&mirrors.hub) } else { named };
+        json!({"Mirrors": mirrors.map_or(&[][..], Vec::as_slice), "Name": name, "Official": official, "Secure": secure})
+    };
+    let secure = mirrors.by_host.keys().map(String::as_str).chain(["docker.io"]);
+    let mut indexes: BTreeMap<&str, Value> = secure.map(|name| (name, index(name, true))).collect();
     indexes.extend(names.iter().map(|name| (name.as_str(), index(name, false))));
+    let all = Some(&mirrors.hub).filter(|hub| !hub.is_empty());
     let ranges = ranges.iter().map(|range| range.as_str()).chain(["127.0.0.0/8", "::1/128"]);
-    json!({"IndexConfigs": indexes, "InsecureRegistryCIDRs": ranges.collect::<Vec<_>>(), "Mirrors": null})
+    json!({"IndexConfigs": indexes, "InsecureRegistryCIDRs": ranges.collect::<Vec<_>>(), "Mirrors": all})
 }
 
 /// Where networks come from, if the administrator has said so.

@@ -4,6 +4,7 @@
 mod auth;
 mod documents;
 mod layers;
+mod mirrors;
 mod pull;
 mod push;
 mod real;

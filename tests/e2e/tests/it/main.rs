@@ -53,6 +53,7 @@ mod load_and_run;
 mod log_drivers;
 mod login;
 mod logs;
+mod mirrors;
 mod names;
 mod network;
 mod on_demand;

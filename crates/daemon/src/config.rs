@@ -291,6 +291,7 @@ fn registries(given: &Given) -> Result<RegistriesConfig, ConfigError> {
     let insecure = list(given, "insecure-registry").iter().map(|name| insecure_registry(name));
     Ok(RegistriesConfig {
         insecure: insecure.collect::<Result<_, _>>()?,
+        certificates: certificates(given),
         mirrors: Mirrors::parse(list(given, "registry-mirror"), &by_host)?,
         concurrent_downloads: at_once(concurrent).ok_or(ConfigError::ConcurrentDownloads(concurrent))?,
         concurrent_uploads: at_once(uploads).ok_or(ConfigError::ConcurrentUploads(uploads))?,
@@ -299,6 +300,12 @@ fn registries(given: &Given) -> Result<RegistriesConfig, ConfigError> {
             _ => return Err(ConfigError::DownloadAttempts(attempts)),
         },
     })
+}
+
+/// Beside daemon.json, and where Docker's are.
+fn certificates(given: &Given) -> Vec<PathBuf> {
+    let own = config_file(given).0.with_file_name("certs.d");
+    std::iter::once(own).chain(RegistriesConfig::default().certificates).collect()
 }
 
 /// How many transfers may go on; none if the number is negative.

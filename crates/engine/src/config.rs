@@ -111,6 +111,8 @@ pub struct RegistriesConfig {
     /// Registries, `host[:port]` or ranges of addresses, that need no good certificate, nor TLS. Those on this machine
     /// never do.
     pub insecure: Vec<String>,
+    /// Directories with `<host[:port]>/`, authorities and certificates for that registry.
+    pub certificates: Vec<PathBuf>,
     /// Who is asked before a registry.
     pub mirrors: Mirrors,
     /// Layers in transfer at a time.
@@ -125,6 +127,7 @@ impl Default for RegistriesConfig {
     fn default() -> RegistriesConfig {
         RegistriesConfig {
             insecure: Vec::new(),
+            certificates: vec!["/etc/docker/certs.d".into()],
             mirrors: Mirrors::default(),
             concurrent_downloads: 3,
             download_attempts: 5,

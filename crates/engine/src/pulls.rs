@@ -79,6 +79,7 @@ pub(crate) fn registries(config: &RegistriesConfig) -> Arc<Registry> {
         insecure: names.into_iter().cloned().collect(),
         // What is no range was refused with the rest of the configuration.
         insecure_ranges: ranges.iter().filter_map(|range| range.parse().ok()).collect(),
+        certificates: config.certificates.clone(),
         mirrors: config.mirrors.clone(),
         concurrent_downloads: config.concurrent_downloads,
         download_attempts: config.download_attempts,

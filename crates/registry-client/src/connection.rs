@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,8 +14,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -24,7 +24,7 @@ use tokio_rustls::TlsConnector;
 use crate::error::{DialError, ExchangeError};
 use crate::outgoing::Outgoing;
 use crate::session::Timing;
-use crate::tls;
+use crate::tls::{self, HostFiles, TlsError};
 
 /// Idle connections kept per host: as many as downloads run by default.
 const IDLE_PER_HOST: usize = 3;
@@ -153,6 +153,11 @@ impl Pool {
         connections.pop().map(|(_, wire)| wire)
     }
 
+    /// Closes what waits for requests to a host: whoever is there knew us by another certificate.
+    fn forget(&self, authority: &str) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, host), _| host != authority);
+    }
+
     fn put(&self, peer: Peer, wire: Wire) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         // Hosts that nobody asks any more must not keep sockets.
@@ -172,9 +177,18 @@ impl Pool {
 pub(crate) struct Connector {
     certificates: Vec<PathBuf>,
     pool: Arc<Pool>,
-    /// What connections to a host believe, by host and whether it is verified.
-    configs: Mutex<HashMap<(String, bool), Arc<ClientConfig>>>,
+    /// What the system believes, once it was read.
+    roots: Arc<OnceLock<RootCertStore>>,
+    /// What connections to a host believe and show, by host and whether it is verified.
+    configs: Mutex<HashMap<(String, bool), Known>>,
     timing: Timing,
+}
+
+/// What was made of a host's files, and of which.
+#[derive(Clone, Debug)]
+struct Known {
+    fingerprint: [u8; 32],
+    config: Arc<ClientConfig>,
 }
 
 /// The body of an answer; read to its end, it gives its connection back.
@@ -226,7 +240,7 @@ impl Body {
 
 impl Connector {
     pub(crate) fn new(certificates: Vec<PathBuf>, timing: Timing) -> Connector {
-        Connector { certificates, pool: Arc::default(), configs: Mutex::default(), timing }
+        Connector { certificates, pool: Arc::default(), roots: Arc::default(), configs: Mutex::default(), timing }
     }
 
     /// One request and the head of its answer. `verify` says whether a certificate must be good.
@@ -332,19 +346,46 @@ impl Connector {
     }
 
     async fn config(&self, url: &Url, verify: bool) -> Result<Arc<ClientConfig>, ExchangeError> {
-        let key = (url.authority.clone(), verify);
-        let cached = |key| self.configs.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
-        if let Some(config) = cached(&key) {
-            return Ok(config);
+        match self.known(&url.authority, verify) {
+            Some(known) => Ok(known.config),
+            None => Ok(self.learn(&url.authority, verify).await?),
         }
-        let (certificates, host) = (self.certificates.clone(), url.authority.clone());
-        let config = bridge::blocking(move || tls::config(&certificates, &host, verify)).await?;
+    }
+
+    fn known(&self, authority: &str, verify: bool) -> Option<Known> {
+        let configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        configs.get(&(authority.to_owned(), verify)).cloned()
+    }
+
+    /// Reads what is kept for a host, which may have changed since it was asked last.
+    pub(crate) async fn learn(&self, authority: &str, verify: bool) -> Result<Arc<ClientConfig>, TlsError> {
+        let (before, key) = (self.known(authority, verify), (authority.to_owned(), verify));
+        let (directories, host, roots) = (self.certificates.clone(), authority.to_owned(), self.roots.clone());
+        let known = bridge::blocking(move || {
+            let files = HostFiles::read(&directories, &host)?;
+            if let Some(known) = before.filter(|known| known.fingerprint == files.fingerprint) {
+                return Ok(known);
+            }
+            let roots = match roots.get() {
+                Some(roots) => roots,
+                None => {
+                    let read = tls::system_roots()?;
+                    roots.get_or_init(|| read)
+                }
+            };
+            Ok(Known { fingerprint: files.fingerprint, config: files.config(roots, verify)? })
+        });
+        let known = known.await?;
         let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
         // Redirects name as many hosts as a registry likes.
         if configs.len() >= 64 {
             configs.clear();
         }
-        Ok(configs.entry(key).or_insert(config).clone())
+        let (config, fingerprint) = (known.config.clone(), known.fingerprint);
+        if configs.insert(key, known).is_some_and(|old| old.fingerprint != fingerprint) {
+            self.pool.forget(authority);
+        }
+        Ok(config)
     }
 }
 

@@ -61,7 +61,7 @@ pub enum ExchangeError {
     Dial(#[from] DialError),
     /// The files with certificates.
     #[error(transparent)]
-    Tls(#[from] crate::TlsError),
+    Tls(Box<crate::TlsError>),
     /// The other side does not speak TLS, but perhaps HTTP.
     #[error("http: server gave HTTP response to HTTPS client")]
     PlainHttp,
@@ -142,6 +142,12 @@ pub enum ExchangeError {
     },
 }
 
+impl From<crate::TlsError> for ExchangeError {
+    fn from(err: crate::TlsError) -> ExchangeError {
+        ExchangeError::Tls(Box::new(err))
+    }
+}
+
 impl ExchangeError {
     /// Why a body stopped.
     pub(crate) fn of_body(source: hyper::Error) -> ExchangeError {
@@ -205,6 +211,9 @@ pub enum RegistryError {
         /// Why.
         source: ExchangeError,
     },
+    /// What is kept in files about the registry.
+    #[error(transparent)]
+    Tls(Box<crate::TlsError>),
     /// The registry says what is wrong, and it is not one of those below.
     #[error("{answer}")]
     Refused {
@@ -358,6 +367,12 @@ pub enum RegistryError {
     Cancelled,
 }
 
+impl From<crate::TlsError> for RegistryError {
+    fn from(err: crate::TlsError) -> RegistryError {
+        RegistryError::Tls(Box::new(err))
+    }
+}
+
 impl RegistryError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
@@ -376,6 +391,7 @@ impl RegistryError {
             | RegistryError::Denied { .. }
             | RegistryError::NoMatch { .. } => ErrorKind::NotFound,
             RegistryError::NotAnImage { .. }
+            | RegistryError::Tls(_)
             | RegistryError::Format
             | RegistryError::Schema1 { .. }
             | RegistryError::LayerType { .. } => ErrorKind::InvalidArgument,

@@ -71,7 +71,8 @@ pub struct Settings {
     pub insecure_ranges: Vec<AddressRange>,
     /// Who is asked before a registry.
     pub mirrors: Mirrors,
-    /// Directories with `<host[:port]>/*.crt`, authorities that vouch for that host.
+    /// Directories with `<host[:port]>/`: there `*.crt`, authorities that vouch for that host, and `*.cert` with `*.key`, what
+    /// is shown to it.
     pub certificates: Vec<PathBuf>,
     /// Layers in transfer at a time (daemon.json, `max-concurrent-downloads`).
     pub concurrent_downloads: usize,
@@ -190,6 +191,7 @@ impl Registry {
         reference: &Reference,
     ) -> Result<Arc<Session>, RegistryError> {
         self.look_into_ranges(&mirror.authority).await;
+        self.connector.learn(&mirror.authority, !self.is_insecure(&mirror.authority)).await?;
         let path = format!("{}{}", mirror.project, reference.path());
         let scope = format!("repository:{path}:pull");
         let access = Access::new(self.clone(), mirror.base(), Credentials::Anonymous, scope);
@@ -216,6 +218,7 @@ impl Registry {
         scope: String,
     ) -> Result<(Access, StatusCode), RegistryError> {
         self.look_into_ranges(host).await;
+        self.connector.learn(host, !self.is_insecure(host)).await?;
         let access = |scheme| {
             let base = Url { scheme, authority: host.to_owned(), path: "/v2/".to_owned() };
             Access::new(self.clone(), base, credentials.clone(), scope.clone())

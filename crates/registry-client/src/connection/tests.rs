@@ -4,7 +4,9 @@ use std::path::Path;
 use http::StatusCode;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection};
+use rustls::server::{WantsServerCert, WebPkiClientVerifier};
+use rustls::{ConfigBuilder, ServerConfig, ServerConnection};
+use testkit::Certificates;
 
 use super::*;
 
@@ -14,10 +16,23 @@ const KEY: &[u8] = include_bytes!("tests/key.pem");
 
 /// Answers one request per connection, over TLS, until the last one that is expected.
 fn serve(connections: usize) -> SocketAddr {
+    let builder = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    serve_with(connections, builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth())
+}
+
+/// The same for whoever shows a certificate of this authority.
+fn serve_known(connections: usize, authority: &Path) -> SocketAddr {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(authority).unwrap()).unwrap();
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    serve_with(connections, builder.with_client_cert_verifier(clients))
+}
+
+fn serve_with(connections: usize, builder: ConfigBuilder<ServerConfig, WantsServerCert>) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let builder = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
     let certificate = CertificateDer::from_pem_slice(CERTIFICATE).unwrap();
     let config = builder.with_single_cert(vec![certificate], PrivateKeyDer::from_pem_slice(KEY).unwrap());
     let config = Arc::new(config.unwrap());
@@ -53,6 +68,9 @@ async fn certificates_are_verified_unless_the_host_needs_none() {
     let err = ask(empty.path(), address, true).await.unwrap_err();
     assert!(errdefs::chain(&err).contains("UnknownIssuer"), "{err:?}");
     assert_eq!(ask(filled.path(), address, true).await.unwrap(), StatusCode::OK);
+    for host in ["..", ".", "", "a/b"] {
+        assert!(HostFiles::read(&[directory.join("x")], host).unwrap().config(&RootCertStore::empty(), true).is_ok());
+    }
     std::fs::write(directory.join("ca.crt"), "-----BEGIN CERTIFICATE-----\nnone").unwrap();
     let err = ask(filled.path(), address, true).await.unwrap_err();
     assert!(matches!(err, ExchangeError::Tls(_)), "{err:?}");
@@ -77,4 +95,56 @@ fn addresses_are_parsed_and_followed() {
         let joined = base.join(location).ok().map(|url| url.to_string());
         assert_eq!(joined.as_deref(), expected, "{location}");
     }
+}
+
+#[tokio::test]
+async fn a_server_that_asks_who_we_are_is_shown_the_certificate_that_it_knows() {
+    let made = Certificates::make().unwrap();
+    let address = serve_known(4, &made.path().join("ca.pem"));
+    let dir = tempfile::tempdir().unwrap();
+    let directory = dir.path().join(address.to_string());
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("ca.crt"), CERTIFICATE).unwrap();
+    let put = |name: &str, from: &Path| {
+        std::fs::copy(from.join("cert.pem"), directory.join(format!("{name}.cert"))).unwrap();
+        std::fs::copy(from.join("key.pem"), directory.join(format!("{name}.key"))).unwrap();
+    };
+    // In TLS 1.3 a client hears with the answer that it is not known.
+    let unknown = ask(dir.path(), address, true).await.unwrap_err();
+    assert!(errdefs::chain(&unknown).contains("CertificateRequired"), "{unknown:?}");
+    put("client", &made.client());
+    assert_eq!(ask(dir.path(), address, true).await.unwrap(), StatusCode::OK);
+    assert_eq!(ask(dir.path(), address, false).await.unwrap(), StatusCode::OK);
+    put("a-stranger", &made.stranger());
+    std::fs::remove_file(directory.join("client.cert")).unwrap();
+    std::fs::remove_file(directory.join("client.key")).unwrap();
+    // Another authority of the same name has vouched for him: he is shown, and not believed.
+    assert!(ask(dir.path(), address, true).await.is_err());
+}
+
+#[tokio::test]
+async fn half_a_certificate_is_refused_in_dockerds_words_and_files_are_read_anew() {
+    let made = Certificates::make().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let directory = dir.path().join("h:1");
+    std::fs::create_dir(&directory).unwrap();
+    let connector = Connector::new(vec![dir.path().to_owned()], Timing::default());
+    let first = connector.learn("h:1", true).await.unwrap();
+    assert!(Arc::ptr_eq(&first, &connector.learn("h:1", true).await.unwrap()));
+    let put = |name: &str, file: &str| std::fs::copy(made.client().join(file), directory.join(name)).unwrap();
+    put("client.cert", "cert.pem");
+    let refused = connector.learn("h:1", true).await.unwrap_err().to_string();
+    let sentence =
+        "missing key client.key for client certificate client.cert. CA certificates must use the extension .crt";
+    assert_eq!(refused, sentence);
+    put("client.key", "key.pem");
+    assert!(!Arc::ptr_eq(&first, &connector.learn("h:1", true).await.unwrap()));
+    std::fs::remove_file(directory.join("client.cert")).unwrap();
+    let refused = connector.learn("h:1", true).await.unwrap_err().to_string();
+    assert_eq!(refused, "missing client certificate client.cert for key client.key");
+    std::fs::copy(made.stranger().join("cert.pem"), directory.join("client.cert")).unwrap();
+    let refused = connector.learn("h:1", true).await.unwrap_err();
+    assert!(matches!(refused, TlsError::Identity { .. }), "{refused:?}");
+    std::fs::write(directory.join("client.cert"), "").unwrap();
+    assert!(connector.learn("h:1", true).await.is_err());
 }

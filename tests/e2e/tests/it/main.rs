@@ -17,6 +17,7 @@ mod build;
 mod build_ends;
 mod cgroup2;
 mod checkpoint;
+mod client_certificates;
 mod completion;
 mod configured;
 mod crash;

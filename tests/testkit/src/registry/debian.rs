@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use super::served::{Served, digest};
+use crate::Certificates;
 use crate::http::{self, Response};
 use crate::paths;
 use crate::process::DEADLINE;
@@ -26,22 +27,37 @@ impl Debian {
     pub fn start() -> Result<Debian> {
         let dir = tempfile::tempdir()?;
         let data = dir.path().join("data");
-        Debian::listen(dir, &data, "")
+        Debian::listen(dir, &data, "", "")
+    }
+
+    /// Starts it, empty, with TLS, for those alone who show a certificate of the same authority.
+    pub fn demanding(certificates: &Certificates) -> Result<Debian> {
+        let dir = tempfile::tempdir()?;
+        let data = dir.path().join("data");
+        let file = |name: &str| certificates.server().join(name).display().to_string();
+        let tls = format!(
+            ", tls: {{certificate: '{}', key: '{}', clientcas: ['{}']}}",
+            file("cert.pem"),
+            file("key.pem"),
+            file("ca.pem")
+        );
+        Debian::listen(dir, &data, "", &tls)
     }
 
     /// Starts it on what another one has stored in `data`, which it does not change: others may read it, too.
     pub fn reading(data: &Path) -> Result<Debian> {
         let data = std::fs::canonicalize(data).with_context(|| format!("registry in {}", data.display()))?;
         let storage = "  cache: {blobdescriptor: inmemory}\n  maintenance: {readonly: {enabled: true}}\n";
-        Debian::listen(tempfile::tempdir()?, &data, storage)
+        Debian::listen(tempfile::tempdir()?, &data, storage, "")
     }
 
-    /// `storage` is what more its configuration says of how it stores; `dir` holds that configuration.
-    fn listen(dir: tempfile::TempDir, data: &Path, storage: &str) -> Result<Debian> {
+    /// `storage` is what more its configuration says of how it stores, `tls` of how it is reached; `dir` holds that
+    /// configuration.
+    fn listen(dir: tempfile::TempDir, data: &Path, storage: &str, tls: &str) -> Result<Debian> {
         let config = dir.path().join("config.yml");
         let text = format!(
             "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: '{}'}}\n{storage}\
-             http: {{addr: '127.0.0.1:0'}}\n",
+             http: {{addr: '127.0.0.1:0'{tls}}}\n",
             data.display()
         );
         std::fs::write(&config, text)?;

@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use engine::{AddressRange, Changeable, MirrorError, Mirrors, RegistriesConfig, ResolverConfig, RuntimeConfig};
+use engine::{
+    AddressRange, Changeable, MirrorError, Mirrors, Proxies, ProxyError, RegistriesConfig, ResolverConfig,
+    RuntimeConfig,
+};
 use engine_api::host_config::{LogConfig, Ulimit};
 use engine_api::size::SizeError;
 
@@ -165,6 +168,8 @@ pub(crate) enum ConfigError {
     RegistryScheme(String),
     #[error(transparent)]
     Mirror(#[from] MirrorError),
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     #[error("invalid max concurrent downloads: {0}")]
     ConcurrentDownloads(i64),
     #[error("invalid max download attempts: {0}")]
@@ -292,6 +297,7 @@ fn registries(given: &Given) -> Result<RegistriesConfig, ConfigError> {
     Ok(RegistriesConfig {
         insecure: insecure.collect::<Result<_, _>>()?,
         certificates: certificates(given),
+        proxies: proxies(given)?,
         mirrors: Mirrors::parse(list(given, "registry-mirror"), &by_host)?,
         concurrent_downloads: at_once(concurrent).ok_or(ConfigError::ConcurrentDownloads(concurrent))?,
         concurrent_uploads: at_once(uploads).ok_or(ConfigError::ConcurrentUploads(uploads))?,
@@ -300,6 +306,28 @@ fn registries(given: &Given) -> Result<RegistriesConfig, ConfigError> {
             _ => return Err(ConfigError::DownloadAttempts(attempts)),
         },
     })
+}
+
+/// What the settings say; the environment counts where they say nothing.
+fn proxies(given: &Given) -> Result<Proxies, ConfigError> {
+    let said = |flag| text(given, flag).unwrap_or_default().to_owned();
+    let proxies = Proxies { http: said("http-proxy"), https: said("https-proxy"), none: said("no-proxy") };
+    proxies.check()?;
+    Ok(proxies)
+}
+
+impl Config {
+    /// Takes proxies from the daemon's environment where the settings name none, as dockerd does. What is wrong there is told
+    /// when a registry is asked.
+    pub(crate) fn add_environment(&mut self, variable: impl Fn(&str) -> Option<String>) {
+        let proxies = &mut self.changeable.registries.proxies;
+        let fields =
+            [("HTTP_PROXY", &mut proxies.http), ("HTTPS_PROXY", &mut proxies.https), ("NO_PROXY", &mut proxies.none)];
+        for (name, field) in fields.into_iter().filter(|(_, field)| field.is_empty()) {
+            let said = |name: &str| variable(name).filter(|value| !value.is_empty());
+            *field = said(name).or_else(|| said(&name.to_lowercase())).unwrap_or_default();
+        }
+    }
 }
 
 /// Beside daemon.json, and where Docker's are.

@@ -95,6 +95,7 @@ fn start(flags: Given) -> Result<()> {
     }
     let given = file::merge(&file.0, file.1, flags.clone())?;
     let mut config = config::plan(&given)?;
+    config.add_environment(|name| std::env::var(name).ok());
     trust::load(&mut config)?;
     let seccomp = config.seccomp.as_ref().map(read_profile).transpose()?;
     let tls = config.tls.as_ref().map(tls::load).transpose().context("invalid TLS configuration")?;

@@ -65,6 +65,7 @@ impl Reload {
             Ok(config) => config,
             Err(err) => return error!("the configuration stays as it was: {}", errdefs::chain(&err)),
         };
+        config.add_environment(|name| std::env::var(name).ok());
         if let Err(err) = trust::load_again(&mut config, engine.current.settings().trust.as_ref()) {
             return error!("the configuration stays as it was: {}", errdefs::chain(&err));
         }

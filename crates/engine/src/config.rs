@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
-use registry_client::Mirrors;
+use registry_client::{Mirrors, Proxies};
 
 use crate::changeable::Changeable;
 
@@ -113,6 +113,8 @@ pub struct RegistriesConfig {
     pub insecure: Vec<String>,
     /// Directories with `<host[:port]>/`, authorities and certificates for that registry.
     pub certificates: Vec<PathBuf>,
+    /// What stands between us and registries.
+    pub proxies: Proxies,
     /// Who is asked before a registry.
     pub mirrors: Mirrors,
     /// Layers in transfer at a time.
@@ -128,6 +130,7 @@ impl Default for RegistriesConfig {
         RegistriesConfig {
             insecure: Vec::new(),
             certificates: vec!["/etc/docker/certs.d".into()],
+            proxies: Proxies::default(),
             mirrors: Mirrors::default(),
             concurrent_downloads: 3,
             download_attempts: 5,

@@ -93,4 +93,4 @@ pub use engine::Engine;
 pub use log_target::check_log;
 pub use open::OpenError;
 pub use registry::LookupError;
-pub use registry_client::{AddressRange, MirrorError, Mirrors};
+pub use registry_client::{AddressRange, MirrorError, Mirrors, Proxies, ProxyError};

@@ -81,6 +81,7 @@ pub(crate) fn registries(config: &RegistriesConfig) -> Arc<Registry> {
         insecure_ranges: ranges.iter().filter_map(|range| range.parse().ok()).collect(),
         certificates: config.certificates.clone(),
         mirrors: config.mirrors.clone(),
+        proxies: config.proxies.clone(),
         concurrent_downloads: config.concurrent_downloads,
         download_attempts: config.download_attempts,
         concurrent_uploads: config.concurrent_uploads,

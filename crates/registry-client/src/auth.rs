@@ -70,8 +70,12 @@ impl Credentials {
     /// The header for a registry that wants name and password.
     pub(crate) fn basic(&self) -> Result<HeaderValue, ExchangeError> {
         let Credentials::Basic { username, password } = self else { return Err(ExchangeError::NoCredentials) };
-        header(&format!("Basic {}", base64(format!("{username}:{password}").as_bytes())))
+        basic(username, password)
     }
+}
+
+pub(crate) fn basic(username: &str, password: &str) -> Result<HeaderValue, ExchangeError> {
+    header(&format!("Basic {}", base64(format!("{username}:{password}").as_bytes())))
 }
 
 fn header(text: &str) -> Result<HeaderValue, ExchangeError> {

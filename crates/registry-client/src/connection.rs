@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::header::PROXY_AUTHORIZATION;
 use http::{Request, Response, Uri};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -23,6 +24,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::error::{DialError, ExchangeError};
 use crate::outgoing::Outgoing;
+use crate::proxy::{self, Proxies, Proxy};
 use crate::session::Timing;
 use crate::tls::{self, HostFiles, TlsError};
 
@@ -85,7 +87,7 @@ impl Url {
         }
     }
 
-    fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         let host = match self.authority.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => host,
             _ => &self.authority,
@@ -93,7 +95,7 @@ impl Url {
         host.trim_start_matches('[').trim_end_matches(']')
     }
 
-    fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         let port = self.authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
         port.unwrap_or(match self.scheme {
             Scheme::Http => 80,
@@ -176,6 +178,7 @@ impl Pool {
 #[derive(Debug)]
 pub(crate) struct Connector {
     certificates: Vec<PathBuf>,
+    proxies: Proxies,
     pool: Arc<Pool>,
     /// What the system believes, once it was read.
     roots: Arc<OnceLock<RootCertStore>>,
@@ -239,8 +242,9 @@ impl Body {
 }
 
 impl Connector {
-    pub(crate) fn new(certificates: Vec<PathBuf>, timing: Timing) -> Connector {
-        Connector { certificates, pool: Arc::default(), roots: Arc::default(), configs: Mutex::default(), timing }
+    pub(crate) fn new(certificates: Vec<PathBuf>, proxies: Proxies, timing: Timing) -> Connector {
+        let (pool, roots, configs) = (Arc::default(), Arc::default(), Mutex::default());
+        Connector { certificates, proxies, pool, roots, configs, timing }
     }
 
     /// One request and the head of its answer. `verify` says whether a certificate must be good.
@@ -251,6 +255,8 @@ impl Connector {
         request: impl Fn() -> Request<Outgoing>,
     ) -> Result<Response<Body>, ExchangeError> {
         let peer = (url.scheme, url.authority.clone(), verify);
+        let proxy = self.proxies.of(url)?;
+        let request = || sent_by(proxy.as_ref(), url, request());
         if let Some(mut wire) = self.pool.take(&peer)
             && wire.is_ready().await
             && let Ok(Ok(response)) = timeout(self.timing.head, wire.sender.send_request(request())).await
@@ -258,7 +264,7 @@ impl Connector {
             return Ok(self.body(response, peer, wire));
         }
         // The server closes idle connections when it likes, also while a request is on its way: once more, on a new one.
-        let mut wire = self.connect(url, verify).await?;
+        let mut wire = self.connect(url, proxy.as_ref(), verify).await?;
         let sent = timeout(self.timing.head, wire.sender.send_request(request())).await;
         let response = sent.map_err(|_| ExchangeError::Deadline)?.map_err(|source| ExchangeError::Http { source })?;
         Ok(self.body(response, peer, wire))
@@ -274,6 +280,8 @@ impl Connector {
         taken: &AtomicU64,
     ) -> Result<Response<Body>, ExchangeError> {
         let peer = (url.scheme, url.authority.clone(), verify);
+        let proxy = self.proxies.of(url)?;
+        let request = sent_by(proxy.as_ref(), url, request);
         let mut pooled = self.pool.take(&peer);
         if let Some(wire) = &mut pooled
             && !wire.is_ready().await
@@ -282,7 +290,7 @@ impl Connector {
         }
         let mut wire = match pooled {
             Some(wire) => wire,
-            None => self.connect(url, verify).await?,
+            None => self.connect(url, proxy.as_ref(), verify).await?,
         };
         let mut exchange = std::pin::pin!(wire.sender.send_request(request));
         let mut before = 0;
@@ -309,8 +317,11 @@ impl Connector {
         response.map(|incoming| Body { incoming, home, reusable: true, idle: self.timing.idle })
     }
 
-    async fn connect(&self, url: &Url, verify: bool) -> Result<Wire, ExchangeError> {
-        let stream = self.dial(url).await?;
+    async fn connect(&self, url: &Url, proxy: Option<&Proxy>, verify: bool) -> Result<Wire, ExchangeError> {
+        let stream = match proxy {
+            None => self.dial(url).await?,
+            Some(proxy) => self.dial_proxy(url, proxy).await?,
+        };
         match url.scheme {
             Scheme::Http => handshake(TokioIo::new(stream)).await,
             Scheme::Https => {
@@ -322,6 +333,17 @@ impl Connector {
                 handshake(TokioIo::new(stream)).await
             }
         }
+    }
+
+    /// A connection to the proxy; to an address with TLS a tunnel through it.
+    async fn dial_proxy(&self, url: &Url, proxy: &Proxy) -> Result<TcpStream, ExchangeError> {
+        let dialled = self.dial(&proxy.url).await;
+        let mut stream = dialled.map_err(|source| ExchangeError::Proxy { source: Box::new(source) })?;
+        if url.scheme == Scheme::Https {
+            let tunnel = timeout(self.timing.connect, proxy::tunnel(&mut stream, proxy, url)).await;
+            tunnel.map_err(|_| ExchangeError::Deadline)??;
+        }
+        Ok(stream)
     }
 
     async fn dial(&self, url: &Url) -> Result<TcpStream, ExchangeError> {
@@ -387,6 +409,14 @@ impl Connector {
         }
         Ok(config)
     }
+}
+
+/// A request as a proxy wants it that is to send it on: with the whole address (RFC 9112, 3.2.2), and with who we are to it.
+fn sent_by(proxy: Option<&Proxy>, url: &Url, mut request: Request<Outgoing>) -> Request<Outgoing> {
+    let Some(proxy) = proxy.filter(|_| url.scheme == Scheme::Http) else { return request };
+    *request.uri_mut() = url.to_string().parse().unwrap_or_default();
+    request.headers_mut().extend(proxy.authorization.clone().map(|value| (PROXY_AUTHORIZATION, value)));
+    request
 }
 
 /// A server that answers a TLS greeting with something else speaks something else.

@@ -59,6 +59,27 @@ pub enum ExchangeError {
     /// No connection.
     #[error(transparent)]
     Dial(#[from] DialError),
+    /// The proxy does not answer. The words are Go's.
+    #[error("proxyconnect tcp")]
+    Proxy {
+        /// Why.
+        source: Box<ExchangeError>,
+    },
+    /// There is no way to ask it.
+    #[error(transparent)]
+    ProxyAddress(#[from] crate::ProxyError),
+    /// The proxy hung up.
+    #[error("ask the proxy for a tunnel")]
+    Tunnel {
+        /// Why.
+        source: io::Error,
+    },
+    /// The proxy does not let us through.
+    #[error("{reason}")]
+    NoTunnel {
+        /// In the words of its status.
+        reason: String,
+    },
     /// The files with certificates.
     #[error(transparent)]
     Tls(Box<crate::TlsError>),
@@ -159,6 +180,11 @@ impl ExchangeError {
             cause = err.source();
         }
         ExchangeError::Http { source }
+    }
+
+    /// Whether nothing there has spoken TLS; a proxy may have kept us from asking.
+    pub(crate) fn is_not_tls(&self) -> bool {
+        matches!(self, ExchangeError::PlainHttp | ExchangeError::Dial(_) | ExchangeError::NoTunnel { .. })
     }
 
     /// Whether the same request may succeed a little later.

@@ -6,6 +6,7 @@
 //! Session::signatures what cosign keeps beside an image; bounded, and nobody's word yet
 //! Session::config     the configuration, verified and bounded
 //! Registry::mirrors   who is asked before it, as nobody: Registry::mirror_session
+//! Proxies             between us and all of them
 //! Transfer::open      a layer: a blocking reader over bytes that are still arriving
 //! Session::upload     a blob, if it is not there: mounted, or sent; then Session::put_manifest
 //! Registry::fetch     what lies at an address of the web; no registry at all, but the same ways
@@ -41,6 +42,7 @@ mod fetch;
 mod mirror;
 mod outgoing;
 mod platform;
+mod proxy;
 mod range;
 mod session;
 mod tls;
@@ -54,6 +56,7 @@ pub use download::Progress;
 pub use error::{DialError, ExchangeError, RegistryError};
 pub use mirror::{Mirror, MirrorError, Mirrors};
 pub use platform::{PlatformError, Wanted};
+pub use proxy::{Proxies, ProxyError};
 pub use range::{AddressRange, AddressRangeError};
 pub use session::{Registry, Session, Settings, Timing};
 pub use tls::TlsError;

@@ -17,6 +17,7 @@ use crate::connection::{Connector, Scheme, Url};
 use crate::download::Downloads;
 use crate::error::{ExchangeError, RegistryError};
 use crate::mirror::{HUB_DOMAIN, Mirror, Mirrors};
+use crate::proxy::Proxies;
 use crate::range::AddressRange;
 
 /// How we introduce ourselves.
@@ -71,6 +72,8 @@ pub struct Settings {
     pub insecure_ranges: Vec<AddressRange>,
     /// Who is asked before a registry.
     pub mirrors: Mirrors,
+    /// What stands between us and registries.
+    pub proxies: Proxies,
     /// Directories with `<host[:port]>/`: there `*.crt`, authorities that vouch for that host, and `*.cert` with `*.key`, what
     /// is shown to it.
     pub certificates: Vec<PathBuf>,
@@ -90,6 +93,7 @@ impl Default for Settings {
             insecure: Vec::new(),
             insecure_ranges: Vec::new(),
             mirrors: Mirrors::default(),
+            proxies: Proxies::default(),
             certificates: vec!["/etc/docker/certs.d".into()],
             concurrent_downloads: 3,
             download_attempts: 5,
@@ -125,7 +129,7 @@ pub struct Session {
 impl Registry {
     /// Must be called within a tokio runtime only in so far as its methods must.
     pub fn new(settings: Settings) -> Arc<Registry> {
-        let connector = Connector::new(settings.certificates.clone(), settings.timing);
+        let connector = Connector::new(settings.certificates.clone(), settings.proxies.clone(), settings.timing);
         let downloads = Downloads::new(settings.concurrent_downloads.max(1));
         let uploads = Semaphore::new(settings.concurrent_uploads.max(1));
         Arc::new(Registry {
@@ -227,9 +231,7 @@ impl Registry {
         match first.greet().await {
             Ok(status) => Ok((first, status)),
             // Something that speaks TLS there is never asked again without: it would see the credentials.
-            Err(RegistryError::Request { source: ExchangeError::PlainHttp | ExchangeError::Dial(_), .. })
-                if self.is_insecure(host) =>
-            {
+            Err(RegistryError::Request { source, .. }) if source.is_not_tls() && self.is_insecure(host) => {
                 let second = access(Scheme::Http);
                 let status = second.greet().await?;
                 Ok((second, status))

@@ -245,3 +245,20 @@ fn a_trust_policy_of_no_name_is_none_that_could_be_left_out() {
     }
     assert_eq!(planned(&["--trust-policy=/p"]).unwrap().trust_policy.as_deref(), Some(Path::new("/p")));
 }
+
+#[test]
+fn the_environments_proxies_count_where_nothing_is_said() {
+    let shown = |flags: &[&str]| {
+        let mut config = planned(flags).unwrap();
+        let variables = [("HTTP_PROXY", "http://a"), ("https_proxy", "http://b"), ("NO_PROXY", ""), ("no_proxy", "c")];
+        let variables = BTreeMap::from(variables);
+        config.add_environment(|name| variables.get(name).map(|value| (*value).to_owned()));
+        let proxies = config.changeable.registries.proxies;
+        [proxies.http, proxies.https, proxies.none]
+    };
+    assert_eq!(shown(&[]), ["http://a", "http://b", "c"]);
+    assert_eq!(shown(&["--http-proxy=http://x:1", "--no-proxy=y"]), ["http://x:1", "http://b", "y"]);
+    let refused = planned(&["--https-proxy=socks5://u:secret@h"]).unwrap_err();
+    let sentence = "invalid proxy address \"socks5://xxxxx:xxxxx@h\": it must be [http://][user:password@]host[:port]";
+    assert_eq!(refused, sentence);
+}

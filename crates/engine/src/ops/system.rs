@@ -44,6 +44,7 @@ pub async fn info(engine: &Engine) -> Info {
     warnings.extend(unusual);
     let trust = settings.trust.iter().map(|trust| format!("name=trust,profile={}", trust.path.display()));
     security_options.extend(trust);
+    let proxies = settings.registries.proxies.shown();
     Info {
         id: engine.id.clone(),
         containers: count(containers.len()),
@@ -65,6 +66,9 @@ pub async fn info(engine: &Engine) -> Info {
         os_version: release_field(&release, "VERSION_ID"),
         index_server_address: INDEX_SERVER.to_owned(),
         registry_config: registry_config(&settings.registries),
+        http_proxy: proxies.http,
+        https_proxy: proxies.https,
+        no_proxy: proxies.none,
         docker_root_dir: config.data_root.display().to_string(),
         labels: settings.labels.clone(),
         experimental_build: config.experimental,

@@ -51,7 +51,7 @@ fn serve_with(connections: usize, builder: ConfigBuilder<ServerConfig, WantsServ
 }
 
 async fn ask(certificates: &Path, address: SocketAddr, verify: bool) -> Result<StatusCode, ExchangeError> {
-    let connector = Connector::new(vec![certificates.to_owned()], Timing::default());
+    let connector = Connector::new(vec![certificates.to_owned()], Proxies::default(), Timing::default());
     let url = Url::parse(&format!("https://{address}/v2/")).unwrap();
     let response = connector.send(&url, verify, || Request::new(Outgoing::Whole(Bytes::new()))).await?;
     Ok(response.status())
@@ -128,7 +128,7 @@ async fn half_a_certificate_is_refused_in_dockerds_words_and_files_are_read_anew
     let dir = tempfile::tempdir().unwrap();
     let directory = dir.path().join("h:1");
     std::fs::create_dir(&directory).unwrap();
-    let connector = Connector::new(vec![dir.path().to_owned()], Timing::default());
+    let connector = Connector::new(vec![dir.path().to_owned()], Proxies::default(), Timing::default());
     let first = connector.learn("h:1", true).await.unwrap();
     assert!(Arc::ptr_eq(&first, &connector.learn("h:1", true).await.unwrap()));
     let put = |name: &str, file: &str| std::fs::copy(made.client().join(file), directory.join(name)).unwrap();
@@ -147,4 +147,64 @@ async fn half_a_certificate_is_refused_in_dockerds_words_and_files_are_read_anew
     assert!(matches!(refused, TlsError::Identity { .. }), "{refused:?}");
     std::fs::write(directory.join("client.cert"), "").unwrap();
     assert!(connector.learn("h:1", true).await.is_err());
+}
+
+/// A proxy that lets through who is known to it, whatever host he asks for, and counts what it was asked.
+fn proxy(target: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, asked) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+    let seen = asked.clone();
+    std::thread::spawn(move || {
+        while let Ok((mut client, _)) = listener.accept() {
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && matches!(client.read(&mut byte), Ok(1)) {
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8(head).unwrap();
+            seen.lock().unwrap().push(head.lines().next().unwrap_or_default().to_owned());
+            if !head.contains("Proxy-Authorization: Basic dTpw\r\n") {
+                client.write_all(b"HTTP/1.1 407 Who are you?\r\nContent-Length: 0\r\n\r\n").unwrap();
+                continue;
+            }
+            let mut server = std::net::TcpStream::connect(target).unwrap();
+            client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+            });
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut server, &mut client);
+            });
+        }
+    });
+    (address, asked)
+}
+
+async fn ask_through(proxies: Proxies, url: &str) -> Result<StatusCode, ExchangeError> {
+    let connector = Connector::new(Vec::new(), proxies, Timing::default());
+    let url = Url::parse(url).unwrap();
+    let response = connector.send(&url, false, || Request::new(Outgoing::Whole(Bytes::new()))).await?;
+    Ok(response.status())
+}
+
+#[tokio::test]
+async fn tls_goes_through_a_tunnel_that_a_proxy_gives_to_who_is_known_to_it() {
+    let (address, asked) = proxy(serve(1));
+    let through = |user: &str| Proxies { https: format!("http://{user}{address}"), ..Proxies::default() };
+    let answered = ask_through(through("u:p@"), "https://registry.invalid:5000/v2/").await;
+    assert_eq!(answered.unwrap(), StatusCode::OK);
+    let refused = ask_through(through(""), "https://registry.invalid/v2/").await.unwrap_err();
+    assert_eq!(errdefs::chain(&refused), "Proxy Authentication Required");
+    let lines = ["CONNECT registry.invalid:5000 HTTP/1.1", "CONNECT registry.invalid:443 HTTP/1.1"];
+    assert_eq!(*asked.lock().unwrap(), lines);
+    // Nobody listens where somebody has just stopped to.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let proxies = Proxies { https: nobody.to_string(), ..Proxies::default() };
+    let refused = ask_through(proxies, "https://registry.invalid/v2/").await.unwrap_err();
+    let sentence = format!("proxyconnect tcp: dial tcp {nobody}: connect: connection refused");
+    assert_eq!(errdefs::chain(&refused), sentence);
+    let wrong = Proxies { https: "socks5://x".into(), ..Proxies::default() };
+    let refused = ask_through(wrong, "https://registry.invalid/v2/").await.unwrap_err();
+    assert!(matches!(refused, ExchangeError::ProxyAddress(_)), "{refused:?}");
 }

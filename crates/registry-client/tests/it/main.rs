@@ -5,6 +5,7 @@ mod auth;
 mod documents;
 mod layers;
 mod mirrors;
+mod proxies;
 mod pull;
 mod push;
 mod real;

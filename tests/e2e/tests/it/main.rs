@@ -61,6 +61,7 @@ mod on_demand;
 mod pause;
 mod pull;
 mod push;
+mod registry_proxies;
 mod remote;
 mod restart_policy;
 mod runtimes;

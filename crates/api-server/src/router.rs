@@ -103,6 +103,7 @@ const ROUTES: &[Route] = routes![
     POST   "/exec/{}/start"        Hijack exec::start,
     POST   "/exec/{}/resize"       Plain  exec::resize,
     GET    "/images/json"          Plain   images::list,
+    GET    "/images/search"        Plain   images::search,
     GET    "/images/{}/history"    Plain   images::history,
     GET    "/images/{}/json"       Plain   images::inspect,
     GET    "/images/get"           Plain  save::several,

@@ -94,6 +94,7 @@ failures! {
     ops::resize::ResizeError,
     ops::restart::RestartError,
     ops::save::SaveError,
+    ops::search::SearchError,
     ops::start::StartError,
     ops::stats::StatsError,
     ops::stop::StopError,

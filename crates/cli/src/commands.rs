@@ -45,6 +45,7 @@ pub mod pull;
 pub mod push;
 pub mod run;
 pub mod save;
+pub mod search;
 pub mod start;
 pub mod stats;
 pub mod successor;
@@ -175,6 +176,7 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
         Verb::Tag => images::tag(context, parsed).await,
         Verb::RemoveImage => images::remove(context, parsed).await,
         Verb::History => history::run(context, parsed).await,
+        Verb::Search => search::run(context, parsed).await,
         Verb::Pull => pull::run(context, parsed).await,
         Verb::Push => push::run(context, parsed).await,
         Verb::Login => login::run(context, parsed).await,

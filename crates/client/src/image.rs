@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use engine_api::auth::{self, AuthConfig};
 use engine_api::disk_usage::ImagesPruned;
-use engine_api::image::{Deleted, HistoryItem, Summary};
+use engine_api::image::{Deleted, HistoryItem, SearchResult, Summary};
 use engine_api::platform::Platform;
 use http::Method;
 
@@ -146,6 +146,30 @@ pub async fn push(client: &Client, options: &PushOptions) -> Result<Answer, Clie
         .with_text("platform", &platform.unwrap_or_default());
     let auth = options.auth.to_header();
     client.stream_with(Method::POST, &query.build(), &[(auth::HEADER, &auth)], Payload::Empty).await
+}
+
+/// What to look for.
+#[derive(Clone, Debug, Default)]
+pub struct SearchOptions {
+    /// With the registry before it, if that is not Docker Hub.
+    pub term: String,
+    /// How many at most; 0 for the daemon's own idea.
+    pub limit: i64,
+    /// Docker's JSON of filters; empty for none.
+    pub filters: String,
+    /// What is shown to the registry.
+    pub auth: AuthConfig,
+}
+
+/// Searches a registry.
+pub async fn search(client: &Client, options: &SearchOptions) -> Result<Vec<SearchResult>, ClientError> {
+    let limit = if options.limit > 0 { options.limit.to_string() } else { String::new() };
+    let query = Query::new("/images/search")
+        .with("term", &options.term)
+        .with_text("limit", &limit)
+        .with_text("filters", &options.filters);
+    let auth = options.auth.to_header();
+    client.stream_with(Method::GET, &query.build(), &[(auth::HEADER, &auth)], Payload::Empty).await?.json().await
 }
 
 /// What is made of an archive.

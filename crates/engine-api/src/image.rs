@@ -187,6 +187,22 @@ pub struct HistoryItem {
     pub tags: Option<Vec<String>>,
 }
 
+/// One element of `GET /images/search`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SearchResult {
+    /// How many like it.
+    pub star_count: i64,
+    /// Whether Docker vouches for it.
+    pub is_official: bool,
+    /// Its name.
+    pub name: String,
+    /// Always false.
+    pub is_automated: bool,
+    /// What its owner says of it.
+    pub description: String,
+}
+
 /// `GET /distribution/{name}/json`: what a name means in its registry.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]

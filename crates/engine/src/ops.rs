@@ -34,6 +34,7 @@ pub mod rename;
 pub mod resize;
 pub mod restart;
 pub mod save;
+pub mod search;
 pub mod start;
 pub mod stats;
 pub mod stop;

@@ -233,6 +233,18 @@ impl Access {
         Access { registry, base, credentials, scope, standing }
     }
 
+    /// The same registry, which says at another path what it wants.
+    pub(crate) fn greeting_at(self, path: &str) -> Access {
+        Access { base: Url { path: path.to_owned(), ..self.base }, ..self }
+    }
+
+    /// Shows name and password, if we have such, to a registry that does not ask: those of the first protocol do not.
+    pub(crate) fn offer(&self) {
+        if matches!(self.credentials, Credentials::Basic { .. }) {
+            self.standing().challenge.get_or_insert(Challenge::Basic);
+        }
+    }
+
     /// Where `location` leads, as the registry names it.
     pub(crate) fn join(&self, location: &str) -> Result<Url, ExchangeError> {
         self.base.join(location)

@@ -243,7 +243,7 @@ fn denied(status: StatusCode, body: &[u8]) -> ExchangeError {
 }
 
 /// `a=b&c=d`, with everything escaped that is not plain (RFC 3986, 2.3).
-fn encode(fields: &[(&str, &str)]) -> String {
+pub(crate) fn encode(fields: &[(&str, &str)]) -> String {
     let escape = |text: &str| {
         text.bytes()
             .map(|b| match b {

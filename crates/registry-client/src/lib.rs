@@ -7,6 +7,7 @@
 //! Session::config     the configuration, verified and bounded
 //! Registry::mirrors   who is asked before it, as nobody: Registry::mirror_session
 //! Proxies             between us and all of them
+//! Registry::search    what a registry offers, where it says
 //! Transfer::open      a layer: a blocking reader over bytes that are still arriving
 //! Session::upload     a blob, if it is not there: mounted, or sent; then Session::put_manifest
 //! Registry::fetch     what lies at an address of the web; no registry at all, but the same ways
@@ -44,6 +45,7 @@ mod outgoing;
 mod platform;
 mod proxy;
 mod range;
+mod search;
 mod session;
 mod tls;
 mod transfer;
@@ -58,6 +60,7 @@ pub use mirror::{Mirror, MirrorError, Mirrors};
 pub use platform::{PlatformError, Wanted};
 pub use proxy::{Proxies, ProxyError};
 pub use range::{AddressRange, AddressRangeError};
+pub use search::{Found, SearchError};
 pub use session::{Registry, Session, Settings, Timing};
 pub use tls::TlsError;
 pub use transfer::{LayerProgress, Transfer};

@@ -194,8 +194,7 @@ impl Registry {
         mirror: &Mirror,
         reference: &Reference,
     ) -> Result<Arc<Session>, RegistryError> {
-        self.look_into_ranges(&mirror.authority).await;
-        self.connector.learn(&mirror.authority, !self.is_insecure(&mirror.authority)).await?;
+        self.meet(&mirror.authority).await?;
         let path = format!("{}{}", mirror.project, reference.path());
         let scope = format!("repository:{path}:pull");
         let access = Access::new(self.clone(), mirror.base(), Credentials::Anonymous, scope);
@@ -221,8 +220,7 @@ impl Registry {
         credentials: Credentials,
         scope: String,
     ) -> Result<(Access, StatusCode), RegistryError> {
-        self.look_into_ranges(host).await;
-        self.connector.learn(host, !self.is_insecure(host)).await?;
+        self.meet(host).await?;
         let access = |scheme| {
             let base = Url { scheme, authority: host.to_owned(), path: "/v2/".to_owned() };
             Access::new(self.clone(), base, credentials.clone(), scope.clone())
@@ -238,6 +236,12 @@ impl Registry {
             }
             Err(err) => Err(err),
         }
+    }
+
+    /// Finds out what is known here of a host, before it is asked.
+    pub(crate) async fn meet(&self, authority: &str) -> Result<(), RegistryError> {
+        self.look_into_ranges(authority).await;
+        Ok(self.connector.learn(authority, !self.is_insecure(authority)).await.map(drop)?)
     }
 
     /// Finds out whether a host is in one of the ranges that the administrator trusts. Nobody's word is taken for longer
@@ -263,7 +267,7 @@ impl Registry {
     }
 
     /// Whether it needs neither TLS nor a good certificate: it is on this machine, or the administrator says so.
-    fn is_insecure(&self, authority: &str) -> bool {
+    pub(crate) fn is_insecure(&self, authority: &str) -> bool {
         let host = host_of(authority);
         let address = host.parse::<IpAddr>();
         host == "localhost"

@@ -3,11 +3,13 @@
 use engine::filters::Filters;
 use engine::ops::distribution;
 use engine::ops::images::{self, ImageQuery, LoadProgress};
+use engine::ops::search::{self, SearchQuery};
 use engine_api::auth;
 use http::StatusCode;
 
 use crate::handlers::progress::Line;
 use crate::handlers::save;
+use crate::query::decimal;
 use crate::request::{Call, RequestBody};
 use crate::response::{self, Answer};
 use crate::status::Failure;
@@ -38,8 +40,27 @@ pub(crate) async fn inspect(call: Call) -> Result<Answer, Failure> {
 
 /// `GET /distribution/{}/json`.
 pub(crate) async fn distribution(call: Call) -> Result<Answer, Failure> {
-    let authorization = call.headers.get(auth::HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    Ok(response::json(StatusCode::OK, &distribution::inspect(&call.engine, &call.name, authorization).await?))
+    Ok(response::json(StatusCode::OK, &distribution::inspect(&call.engine, &call.name, authorization(&call)).await?))
+}
+
+/// `GET /images/search`.
+pub(crate) async fn search(call: Call) -> Result<Answer, Failure> {
+    let limit = call.query.given("limit").map(|text| {
+        let refused =
+            |cause| Failure::invalid(format!("invalid limit specified: strconv.Atoi: parsing {text:?}: {cause}"));
+        decimal(text).map_err(refused)
+    });
+    let query = SearchQuery {
+        term: call.query.text("term").to_owned(),
+        limit: limit.transpose()?.unwrap_or_default(),
+        filters: Filters(call.query.filters()?),
+        authorization: authorization(&call).to_owned(),
+    };
+    Ok(response::json(StatusCode::OK, &search::search(&call.engine, &query).await?))
+}
+
+fn authorization(call: &Call) -> &str {
+    call.headers.get(auth::HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// `GET /images/{}/history`.

@@ -8,7 +8,6 @@ use crate::status::Failure;
 
 /// Docker's other routes: methods, pattern, and what they are for. The first that fits counts.
 const LATER: &[(&str, &str, &str)] = &[
-    ("GET", "/images/search", "searching images"),
     ("GET", "/images/get", "saving images"),
     ("GET", "/images/{}/get", "saving images"),
     ("POST", "/build/{}", "building images"),

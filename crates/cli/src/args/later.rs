@@ -19,8 +19,6 @@ pub enum Wait {
     Platforms,
     /// Drivers in containers.
     Plugins,
-    /// Searching.
-    Registries,
     /// Signatures.
     Trust,
 }
@@ -33,7 +31,6 @@ impl fmt::Display for Wait {
             Wait::Compose => "Compose files",
             Wait::Platforms => "images of several platforms",
             Wait::Plugins => "plugins",
-            Wait::Registries => "searching images",
             Wait::Trust => "signed images",
         })
     }
@@ -59,7 +56,6 @@ const fn later(paths: &'static [&'static str], usage: &'static str, about: &'sta
 /// The commands.
 #[rustfmt::skip]
 pub static LATER: &[Later] = &[
-    later(&["search"], "[OPTIONS] TERM", "Look for images in a registry", Wait::Registries),
     later(&["manifest annotate"], "[OPTIONS] MANIFEST_LIST MANIFEST", "Say which platform an image of a list is for", Wait::Platforms),
     later(&["manifest create"], "MANIFEST_LIST MANIFEST [MANIFEST...]", "Begin a list of images", Wait::Platforms),
     later(&["manifest inspect"], "[OPTIONS] [MANIFEST_LIST] MANIFEST", "Show a manifest or a list of them", Wait::Platforms),

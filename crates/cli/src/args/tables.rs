@@ -74,6 +74,8 @@ pub enum Verb {
     PruneContainers,
     /// `history`
     History,
+    /// `search`
+    Search,
     /// `pull`
     Pull,
     /// `push`
@@ -428,6 +430,9 @@ pub static COMMANDS: &[Command] = &[
     )
     .flags(&[&[Flag::value("output", Kind::Text, "string", "Write to this file").short('o')]])
     .arity(Arity::Exactly(1)),
+    command(&["search"], "[OPTIONS] TERM", "Look for images in a registry", Verb::Search)
+        .flags(&[&[FILTER, FORMAT, Flag::value("limit", Kind::Int, "int", "Show so many at most"), NO_TRUNC]])
+        .arity(Arity::Exactly(1)),
     command(&["history", "image history"], "[OPTIONS] IMAGE", "Show how an image was made", Verb::History)
         .flags(&[&[
             FORMAT,

@@ -92,6 +92,11 @@ impl Shape {
         Shape::Template(if quiet { identity } else { everything }.to_owned())
     }
 
+    /// Whether it shows rows as JSON.
+    pub fn is_json(&self) -> bool {
+        matches!(self, Shape::Template(text) | Shape::TableTemplate(text) if text.contains("json ."))
+    }
+
     /// Whether it shows a field.
     pub fn shows(&self, field: &str) -> bool {
         match self {

@@ -67,6 +67,7 @@ mod restart_policy;
 mod runtimes;
 mod save;
 mod sdks;
+mod search;
 mod sharing;
 mod shims;
 mod sizes;

@@ -44,7 +44,7 @@ pub enum SearchError {
     /// Nobody is there who can be believed.
     #[error(
         "invalid registry endpoint {endpoint}: {}. If this private registry supports only HTTP or HTTPS with an unknown CA certificate, please add `--insecure-registry {host}` to the daemon's arguments. In the case of HTTPS, if you have access to the registry's CA certificate, no need for the flag; simply place the CA certificate at /etc/docker/certs.d/{host}/ca.crt",
-        errdefs::chain(reason)
+        errdefs::chain(.reason)
     )]
     Endpoint {
         /// Where.
@@ -57,8 +57,8 @@ pub enum SearchError {
     /// Nobody is there at all.
     #[error(
         "invalid registry endpoint {endpoint:?}. HTTPS attempt: {}. HTTP attempt: {}",
-        errdefs::chain(secure),
-        errdefs::chain(plain)
+        errdefs::chain(.secure),
+        errdefs::chain(.plain)
     )]
     NoEndpoint {
         /// Where.
@@ -70,7 +70,7 @@ pub enum SearchError {
     },
     /// The registry does not answer.
     #[error(transparent)]
-    Registry(#[from] RegistryError),
+    Registry(Box<RegistryError>),
     /// It does not search, or not for us.
     #[error("Unexpected status code {}", status.as_u16())]
     Status {
@@ -83,6 +83,12 @@ pub enum SearchError {
         /// Why.
         source: serde_json::Error,
     },
+}
+
+impl From<RegistryError> for SearchError {
+    fn from(err: RegistryError) -> SearchError {
+        SearchError::Registry(Box::new(err))
+    }
 }
 
 impl SearchError {
@@ -122,8 +128,12 @@ impl Registry {
         access.offer();
         let path = format!("/v1/search?{}", auth::encode(&[("q", term), ("n", &limit.to_string())]));
         let ask = Ask::get(&path);
-        let failed = |source: ExchangeError| SearchError::Registry(access.failed(&ask, source));
-        let reply = access.ask(&ask).await.map_err(failed)?;
+        let failed = |source: ExchangeError| SearchError::from(access.failed(&ask, source));
+        let reply = match access.ask(&ask).await {
+            // It wants to know who we are, and nobody told us.
+            Err(ExchangeError::NoCredentials) => return Err(SearchError::Status { status: StatusCode::UNAUTHORIZED }),
+            asked => asked.map_err(failed)?,
+        };
         if reply.response.status() != StatusCode::OK {
             return Err(SearchError::Status { status: reply.response.status() });
         }

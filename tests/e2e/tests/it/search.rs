@@ -67,7 +67,7 @@ fn privileged_a_registry_is_searched() {
 /// Who has a login shows it.
 fn logged_in(at: &At<'_>, server: &Server) {
     let host = server.host();
-    at.fails(&format!("search {host}/secret"), 1, "");
+    at.fails(&format!("search {host}/secret"), 1, "Unexpected status code 401");
     let config = tempfile::tempdir().unwrap();
     std::fs::write(config.path().join("config.json"), format!(r#"{{"auths":{{"{host}":{{"auth":"dTpw"}}}}}}"#))
         .unwrap();

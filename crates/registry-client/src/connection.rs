@@ -157,7 +157,7 @@ impl Pool {
 
     /// Closes what waits for requests to a host: whoever is there knew us by another certificate.
     fn forget(&self, authority: &str) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, host), _| host != authority);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, host, _), _| host != authority);
     }
 
     fn put(&self, peer: Peer, wire: Wire) {

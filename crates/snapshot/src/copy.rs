@@ -282,7 +282,7 @@ fn open(path: &Path) -> Result<OwnedFd> {
 fn find(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd> {
     let mut at = open_below(root, c".")?;
     for part in path.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
-        at = open_below(&at, &*std::ffi::CString::new(part).map_err(|_| Errno::INVAL)?)?;
+        at = open_below(&at, &std::ffi::CString::new(part).map_err(|_| Errno::INVAL)?)?;
     }
     Ok(at)
 }

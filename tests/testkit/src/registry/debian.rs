@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_second_registry_reads_what_the_first_has_stored_and_changes_nothing() {
         let data = tempfile::tempdir().unwrap();
-        let first = Debian::listen(tempfile::tempdir().unwrap(), data.path(), "").unwrap();
+        let first = Debian::listen(tempfile::tempdir().unwrap(), data.path(), "", "").unwrap();
         let served = Served::new(&[1000]);
         first.push(&served, "a/b").unwrap();
         let second = Debian::reading(data.path()).unwrap();

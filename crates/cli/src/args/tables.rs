@@ -2,7 +2,7 @@
 
 use super::later::Wait;
 use super::run_flags::{CREATE, DISABLE_CONTENT_TRUST, RUN_ONLY, UPDATE};
-use super::{CheckpointVerb, ContextVerb, Flag, Kind, network_flags, volume_flags};
+use super::{CheckpointVerb, ContextVerb, Flag, Kind, NetworkVerb, network_flags, volume_flags};
 
 mod archives;
 mod bootstrap;
@@ -116,18 +116,8 @@ pub enum Verb {
     Bootstrap,
     /// `image prune`
     PruneImages,
-    /// `network ls`
-    ListNetworks,
     /// `network inspect`
     InspectNetwork,
-    /// `network create`
-    CreateNetwork,
-    /// `network connect`
-    ConnectNetwork,
-    /// `network disconnect`
-    DisconnectNetwork,
-    /// `network rm`
-    RemoveNetwork,
     /// `network prune`
     PruneNetworks,
     /// `builder prune`
@@ -144,6 +134,8 @@ pub enum Verb {
     Events,
     /// `why`
     Why,
+    /// `network` and what follows, but for what other groups have, too
+    Network(NetworkVerb),
     /// `checkpoint` and what follows
     Checkpoint(CheckpointVerb),
     /// `context` and what follows
@@ -716,28 +708,38 @@ pub static COMMANDS: &[Command] = &[
         PRUNE_FILTER,
         FORCE,
     ]]),
-    command(&["network ls", "network list"], "[OPTIONS]", "List networks", Verb::ListNetworks)
+    command(&["network ls", "network list"], "[OPTIONS]", "List networks", Verb::Network(NetworkVerb::List))
         .flags(&[&[FILTER, FORMAT, NO_TRUNC, QUIET_IDS]]),
     command(&["network inspect"], "[OPTIONS] NETWORK [NETWORK...]", "Show all about networks", Verb::InspectNetwork)
         .flags(&[&[FORMAT.short('f'), Flag::bool("verbose", "Also show what helps to find mistakes").short('v')]])
         .arity(Arity::Min(1)),
-    command(&["network create"], "[OPTIONS] NETWORK", "Create a network", Verb::CreateNetwork)
+    command(&["network create"], "[OPTIONS] NETWORK", "Create a network", Verb::Network(NetworkVerb::Create))
         .flags(&[network_flags::CREATE])
         .arity(Arity::Exactly(1)),
-    command(&["network connect"], "[OPTIONS] NETWORK CONTAINER", "Connect a container", Verb::ConnectNetwork)
-        .flags(&[network_flags::CONNECT])
-        .arity(Arity::Exactly(2)),
+    command(
+        &["network connect"],
+        "[OPTIONS] NETWORK CONTAINER",
+        "Connect a container",
+        Verb::Network(NetworkVerb::Connect),
+    )
+    .flags(&[network_flags::CONNECT])
+    .arity(Arity::Exactly(2)),
     command(
         &["network disconnect"],
         "[OPTIONS] NETWORK CONTAINER",
         "Disconnect a container from a network",
-        Verb::DisconnectNetwork,
+        Verb::Network(NetworkVerb::Disconnect),
     )
     .flags(&[&[Flag::bool("force", "Also where the container or the network is gone").short('f')]])
     .arity(Arity::Exactly(2)),
-    command(&["network rm", "network remove"], "NETWORK [NETWORK...]", "Remove networks", Verb::RemoveNetwork)
-        .flags(&[&[Flag::bool("force", "Also if there is none of that name").short('f')]])
-        .arity(Arity::Min(1)),
+    command(
+        &["network rm", "network remove"],
+        "NETWORK [NETWORK...]",
+        "Remove networks",
+        Verb::Network(NetworkVerb::Remove),
+    )
+    .flags(&[&[Flag::bool("force", "Also if there is none of that name").short('f')]])
+    .arity(Arity::Min(1)),
     command(&["network prune"], "[OPTIONS]", "Remove networks that no container has", Verb::PruneNetworks)
         .flags(&[&[PRUNE_FILTER, FORCE]]),
     build::BUILD,

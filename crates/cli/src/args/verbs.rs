@@ -33,3 +33,18 @@ pub enum ContextVerb {
     /// `context use`
     Use,
 }
+
+/// What is done with networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkVerb {
+    /// `network ls`
+    List,
+    /// `network create`
+    Create,
+    /// `network connect`
+    Connect,
+    /// `network disconnect`
+    Disconnect,
+    /// `network rm`
+    Remove,
+}

@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 
 use super::{Context, Outcomes};
-use crate::args::Parsed;
+use crate::args::{NetworkVerb, Parsed};
 use crate::format::listing::{Listing, Row, Shape};
 use crate::format::short_id;
 use crate::plan::{filters, ipam};
@@ -32,8 +32,19 @@ const TITLES: &[(&str, &str)] = &[
 /// `--format raw`
 const RAW: &str = "network_id: {{.ID}}\nname: {{.Name}}\ndriver: {{.Driver}}\nscope: {{.Scope}}\n";
 
+/// Runs one of the commands of `network`.
+pub async fn run(context: &Context, verb: NetworkVerb, parsed: &Parsed) -> Result<(), Exit> {
+    match verb {
+        NetworkVerb::List => list(context, parsed).await,
+        NetworkVerb::Create => create(context, parsed).await,
+        NetworkVerb::Connect => connect(context, parsed).await,
+        NetworkVerb::Disconnect => disconnect(context, parsed).await,
+        NetworkVerb::Remove => remove(context, parsed).await,
+    }
+}
+
 /// `network ls`
-pub async fn list(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+async fn list(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let quiet = parsed.flag("quiet");
     let format = match parsed.text("format") {
         "" if !quiet => &context.config.networks_format,
@@ -53,7 +64,7 @@ pub async fn list(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 }
 
 /// `network create`
-pub async fn create(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+async fn create(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let ipam = ipam::plan(parsed).map_err(|err| Exit::error(&err))?;
     let family = |flag: &str| parsed.given(flag).then(|| parsed.flag(flag));
     let config_from = parsed.text("config-from");
@@ -77,7 +88,7 @@ pub async fn create(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 }
 
 /// `network connect`
-pub async fn connect(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+async fn connect(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let mut options = BTreeMap::new();
     for text in &ipam::strings(parsed, "driver-opt") {
         match text.split_once('=').map(|(name, value)| (name.trim(), value.trim())) {
@@ -109,13 +120,13 @@ pub async fn connect(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 }
 
 /// `network disconnect`
-pub async fn disconnect(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+async fn disconnect(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let request = NetworkDisconnect { container: parsed.positionals[1].clone(), force: parsed.flag("force") };
     Ok(network::disconnect(&context.client, &parsed.positionals[0], &request).await?)
 }
 
 /// `network rm`
-pub async fn remove(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+async fn remove(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let mut outcomes = Outcomes::default();
     for name in &parsed.positionals {
         match network::remove(&context.client, name).await {

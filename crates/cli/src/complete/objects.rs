@@ -5,7 +5,7 @@ use client::{image, network, system, volume};
 use serde::Deserialize;
 
 use super::Answer;
-use crate::args::{Command, ContextVerb, Parsed, Verb};
+use crate::args::{Command, ContextVerb, NetworkVerb, Parsed, Verb};
 use crate::commands::Context;
 use crate::contexts::DEFAULT;
 
@@ -91,9 +91,11 @@ pub(super) fn wanted(command: &Command, parsed: &Parsed) -> Wanted {
         Verb::ImportVolume => first(Wanted::Volumes("")),
         Verb::SnapshotVolume if count == 1 => Wanted::Volumes(""),
         Verb::SnapshotVolume => first(Wanted::Words(&["create", "ls", "restore", "rm"])),
-        Verb::InspectNetwork | Verb::RemoveNetwork => Wanted::Networks,
-        Verb::ConnectNetwork | Verb::DisconnectNetwork if count == 0 => Wanted::Networks,
-        Verb::ConnectNetwork | Verb::DisconnectNetwork if count == 1 => Wanted::Containers(&[], ""),
+        Verb::InspectNetwork | Verb::Network(NetworkVerb::Remove) => Wanted::Networks,
+        Verb::Network(NetworkVerb::Connect) | Verb::Network(NetworkVerb::Disconnect) if count == 0 => Wanted::Networks,
+        Verb::Network(NetworkVerb::Connect) | Verb::Network(NetworkVerb::Disconnect) if count == 1 => {
+            Wanted::Containers(&[], "")
+        }
         Verb::Context(ContextVerb::Inspect | ContextVerb::Remove) => Wanted::Contexts,
         Verb::Context(ContextVerb::Export) if count == 1 => Wanted::Files,
         Verb::Context(ContextVerb::Import) => {

@@ -2,7 +2,7 @@
 
 use super::objects::Wanted;
 use super::{Answer, takes_files};
-use crate::args::{Command, Flag, Kind, Verb};
+use crate::args::{Command, Flag, Kind, NetworkVerb, Verb};
 
 /// What is known of a flag's values.
 pub(super) enum Known {
@@ -135,7 +135,7 @@ fn filters(verb: Verb) -> &'static [&'static str] {
         ],
         Verb::Images => &["before=", "dangling=", "label=", "reference=", "since=", "until="],
         Verb::ListVolumes => &["dangling=", "driver=", "label=", "name="],
-        Verb::ListNetworks => &["dangling=", "driver=", "id=", "label=", "name=", "scope=", "type="],
+        Verb::Network(NetworkVerb::List) => &["dangling=", "driver=", "id=", "label=", "name=", "scope=", "type="],
         Verb::Events => {
             &["container=", "daemon=", "event=", "image=", "label=", "network=", "scope=", "type=", "volume="]
         }
@@ -150,7 +150,7 @@ fn filter_values(verb: Verb, name: &str) -> &'static [&'static str] {
         (Verb::List, "status") => &["created", "dead", "exited", "paused", "removing", "restarting", "running"],
         (Verb::List, "health") => &["healthy", "none", "starting", "unhealthy"],
         (_, "dangling" | "is-task" | "all") => &["false", "true"],
-        (Verb::ListNetworks, "type") => &["builtin", "custom"],
+        (Verb::Network(NetworkVerb::List), "type") => &["builtin", "custom"],
         (Verb::Events, "type") => &["container", "daemon", "image", "network", "volume"],
         (_, "scope") => &["local", "swarm"],
         (Verb::Events, "event") => &[

@@ -72,7 +72,7 @@ impl Debian {
         let mut lines = BufReader::new(stderr).lines().map_while(std::result::Result::ok);
         let host = lines.find_map(|line| {
             let (_, rest) = line.split_once("listening on ")?;
-            Some(rest.split(|c: char| c == '"' || c.is_whitespace()).next()?.to_owned())
+            Some(rest.split(|c: char| c == '"' || c == ',' || c.is_whitespace()).next()?.to_owned())
         });
         registry.host = host.context("docker-registry ended before it listened")?;
         // Whoever stops reading would block it.

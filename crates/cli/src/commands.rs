@@ -29,6 +29,7 @@ pub mod exec;
 pub mod follow;
 pub mod generate;
 pub mod history;
+mod image_tree;
 pub mod images;
 pub mod info;
 pub mod inspect;

@@ -23,22 +23,32 @@ pub struct ListOptions {
     pub all: bool,
     /// Docker's JSON of filters; empty for none.
     pub filters: String,
+    /// What each stands for, platform by platform.
+    pub manifests: bool,
 }
 
 /// Lists images.
 pub async fn list(client: &Client, options: &ListOptions) -> Result<Vec<Summary>, ClientError> {
     let query = Query::new("/images/json").with_flag("all", options.all).with_text("filters", &options.filters);
+    let query = query.with_flag("manifests", options.manifests);
     client.get(&query.build()).await
 }
 
 /// Shows an image as the daemon's own bytes.
-pub async fn inspect_raw(client: &Client, name: &str) -> Result<Bytes, ClientError> {
-    client.call(Method::GET, &path(name, "/json"), Payload::Empty).await
+///
+/// `platform` is `os[/architecture[/variant]]`, or empty.
+pub async fn inspect_raw(client: &Client, name: &str, platform: &str) -> Result<Bytes, ClientError> {
+    let path = with_platform(Query::new(path(name, "/json")), "platform", platform).build();
+    client.call(Method::GET, &path, Payload::Empty).await
 }
 
-/// How an image was made, newest step first.
-pub async fn history(client: &Client, name: &str) -> Result<Vec<HistoryItem>, ClientError> {
-    client.get(&path(name, "/history")).await
+/// How an image was made, newest step first. `platform` is `os[/architecture[/variant]]`, or empty.
+pub async fn history(client: &Client, name: &str, platform: &str) -> Result<Vec<HistoryItem>, ClientError> {
+    client.get(&with_platform(Query::new(path(name, "/history")), "platform", platform).build()).await
+}
+
+fn with_platform(query: Query, key: &str, platform: &str) -> Query {
+    if platform.is_empty() { query } else { query.with(key, &platform_json(platform)) }
 }
 
 /// Gives an image one more name.
@@ -47,9 +57,18 @@ pub async fn tag(client: &Client, name: &str, repository: &str, tag: &str) -> Re
     client.call(Method::POST, &query.build(), Payload::Empty).await.map(drop)
 }
 
-/// Removes a name and, with its last one, the image.
-pub async fn remove(client: &Client, name: &str, force: bool, prune: bool) -> Result<Vec<Deleted>, ClientError> {
-    let query = Query::new(path(name, "")).with_flag("force", force).with_flag("noprune", !prune);
+/// Removes a name and, with its last one, the image; of images for several platforms only those that are named.
+pub async fn remove(
+    client: &Client,
+    name: &str,
+    force: bool,
+    prune: bool,
+    platforms: &[String],
+) -> Result<Vec<Deleted>, ClientError> {
+    let mut query = Query::new(path(name, "")).with_flag("force", force).with_flag("noprune", !prune);
+    for platform in platforms {
+        query = with_platform(query, "platforms", platform);
+    }
     let path = query.build();
     let bytes = client.call(Method::DELETE, &path, Payload::Empty).await?;
     crate::call::decode(&path, &bytes)

@@ -29,8 +29,77 @@ pub struct Summary {
     pub repo_tags: Vec<String>,
     /// Bytes shared with other images; -1 if not counted.
     pub shared_size: i64,
-    /// Bytes of its layers, uncompressed.
+    /// Bytes of its layers, uncompressed; with `manifests` of all that is here of it.
     pub size: i64,
+    /// What the name means: an index or a manifest. Told with `manifests` alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descriptor: Option<Descriptor>,
+    /// The images that it stands for, and what belongs to them; since 1.48, for who asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<Vec<ManifestSummary>>,
+}
+
+/// One of the images that a name stands for, here or not, or what belongs to one (moby `image.ManifestSummary`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ManifestSummary {
+    /// The manifest's digest.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// The manifest, as the index describes it.
+    pub descriptor: Descriptor,
+    /// Whether it is here.
+    pub available: bool,
+    /// What is here of it.
+    pub size: ManifestSize,
+    /// `image`, `attestation` or `unknown`.
+    pub kind: String,
+    /// Of an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_data: Option<ImageData>,
+    /// Of an attestation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation_data: Option<AttestationData>,
+}
+
+/// Bytes of a [`ManifestSummary`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ManifestSize {
+    /// Blobs as a registry has them.
+    pub content: i64,
+    /// These, and the unpacked layers.
+    pub total: i64,
+}
+
+/// What a [`ManifestSummary`] says of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ImageData {
+    /// What it runs on.
+    pub platform: Platform,
+    /// Its unpacked layers.
+    pub size: UnpackedSize,
+    /// Ids of the containers that are made of it.
+    #[serde(deserialize_with = "null_as_default")]
+    pub containers: Vec<String>,
+}
+
+/// Bytes of unpacked layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct UnpackedSize {
+    /// Of all of them.
+    pub unpacked: i64,
+}
+
+/// What a [`ManifestSummary`] says of an attestation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct AttestationData {
+    /// The digest of the image's manifest that it is about.
+    #[serde(rename = "For")]
+    pub of: String,
 }
 
 /// Body of `GET /images/{name}/json`.
@@ -74,6 +143,12 @@ pub struct Inspect {
     pub root_fs: RootFs,
     /// What this engine knows of it.
     pub metadata: Metadata,
+    /// What the name means: an index or a manifest. Told with `manifests` alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descriptor: Option<Descriptor>,
+    /// The images that it stands for; since 1.48, for who asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<Vec<ManifestSummary>>,
 }
 
 /// Image defaults as `inspect` shows them: what Docker always shows, then what only some images have.

@@ -92,5 +92,6 @@ pub use config::{EngineConfig, RegistriesConfig, ResolverConfig, RuntimeConfig, 
 pub use engine::Engine;
 pub use log_target::check_log;
 pub use open::OpenError;
+pub use platforms::PlatformMismatch;
 pub use registry::LookupError;
 pub use registry_client::{AddressRange, MirrorError, Mirrors, Proxies, ProxyError};

@@ -1,7 +1,70 @@
 //! Which images run on which machine: processors run programs of their older variants, too. Pure, but for the processor's
 //! own variant.
 
+use std::sync::Arc;
+
+use errdefs::ErrorKind;
+use image::ImageRecord;
 use oci::image::Platform;
+
+/// What a name stands for is for another platform than the wanted one. The text is dockerd's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "image with reference {image} was found but its platform ({found}) does not match the specified platform ({wanted})"
+)]
+pub struct PlatformMismatch {
+    /// The image, as the user named it.
+    image: String,
+    /// The image's.
+    found: String,
+    /// The request's.
+    wanted: String,
+}
+
+impl PlatformMismatch {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::NotFound
+    }
+}
+
+/// Of the images that a name stands for, the first of which is what it means, the one for a platform; without a wish the
+/// first.
+pub(crate) fn choose(
+    images: &[Arc<ImageRecord>],
+    name: &str,
+    wanted: Option<&str>,
+) -> Result<Arc<ImageRecord>, PlatformMismatch> {
+    let fits = |image: &&Arc<ImageRecord>| check(wanted, name, image).is_ok();
+    match images.iter().find(fits) {
+        Some(image) => Ok(Arc::clone(image)),
+        None => {
+            let meant = images.first().expect("a name that stands for nothing was refused before");
+            check(wanted, name, meant).map(|()| Arc::clone(meant))
+        }
+    }
+}
+
+/// An image of another platform than the wanted one is as good as none. Only the parts that the request states are compared.
+pub(crate) fn check(wanted: Option<&str>, name: &str, image: &ImageRecord) -> Result<(), PlatformMismatch> {
+    let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else { return Ok(()) };
+    let platform = &image.config.platform;
+    let parts = [&platform.os, &platform.architecture, &platform.variant];
+    if wanted.split('/').zip(parts).all(|(wanted, found)| other_name(wanted) == found || found.is_empty()) {
+        return Ok(());
+    }
+    let found = format!("{}/{}", platform.os, platform.architecture);
+    Err(PlatformMismatch { image: name.to_owned(), found, wanted: wanted.to_owned() })
+}
+
+/// Other names of the same processors (containerd platforms `normalizeArch`).
+fn other_name(part: &str) -> &str {
+    match part {
+        "x86_64" | "x86-64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
 
 /// What this machine runs at most, as dockerd tells it.
 pub(crate) fn of_machine() -> Platform {

@@ -58,6 +58,7 @@ impl Store {
             parsed,
             references: reference.into_iter().collect(),
             manifest: None,
+            index: None,
             layer_blobs: Vec::new(),
             parent: parent.map(|parent| parent.id.clone()),
         };

@@ -44,6 +44,7 @@ pub fn derive(
         parsed,
         references: reference.into_iter().collect(),
         manifest: None,
+        index: None,
         layer_blobs: Vec::new(),
         parent: parent.map(|parent| parent.id.clone()),
     };

@@ -32,7 +32,9 @@
 //! **Layers come back.** With every layer the recipe of its tar is kept (crate `layer`), as a blob that the layer's record
 //! names. [`hold`] gives an image whose layers can be had as they were, whatever is removed meanwhile.
 //!
-//! **Which blobs are kept.** Recipes. Configurations and manifests; compressed layers that a kept manifest names, so that a push
+//! **One name, several images** (`platforms`): images of one index for several platforms are kept side by side.
+//!
+//! **Which blobs are kept.** Recipes. Configurations, manifests, and indexes through which images came; compressed layers that a kept manifest names, so that a push
 //! gives the digests of the pull. Plain tars of a docker-archive are not kept beside their extracted snapshot (they
 //! would double the disk use), and a manifest that names such layers is not kept either.
 //!
@@ -45,6 +47,7 @@ mod held;
 mod load;
 mod metadata;
 mod pins;
+mod platforms;
 mod pull;
 mod push;
 mod record;
@@ -59,12 +62,14 @@ pub use held::{Held, LayerTarError, hold};
 pub use layer::{COMPRESSOR, Compression, Compressor, Gzip};
 pub use load::plan::host_architecture;
 pub use load::{LoadError, LoadEvent, Loaded, WantedPlatform, load_for};
+pub use platforms::resolve_all;
 pub use pull::{PullError, PullEvent, PulledImage};
 pub use push::{
-    KeptBlob, PushImage, PushImageError, PushLayer, name_pushed, push_image, remember_compressed, repositories_with,
+    KeptBlob, PushImage, PushImageError, PushLayer, index_of, name_pushed, push_image, remember_compressed,
+    repositories_with,
 };
 pub use record::ImageRecord;
-pub use remove::{ImageUser, RemoveError, RemoveOptions, Removed};
+pub use remove::{ImageUser, RemoveError, RemoveOptions, Removed, remove_platform};
 pub use save::{SaveError, Saving, save};
 pub use store::{OpenError, ResolveError, Store, SweepError, TagError, open_on};
 pub use usage::LayerUsage;

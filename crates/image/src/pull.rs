@@ -58,6 +58,8 @@ pub struct PulledImage {
     pub descriptor: Descriptor,
     /// The manifest's bytes.
     pub manifest_bytes: Vec<u8>,
+    /// The index that names the manifest, and its bytes, if the name means one.
+    pub index: Option<(Descriptor, Vec<u8>)>,
     /// The names that it gets: the tag, and the repository with the digest of what was asked for.
     pub references: Vec<Reference>,
 }
@@ -290,6 +292,7 @@ fn plan(image: &PulledImage) -> Result<PlannedImage, PullError> {
         layers: layers.collect(),
         references: image.references.clone(),
         manifest: Some((image.descriptor.clone(), image.manifest_bytes.clone())),
+        index: image.index.clone(),
         layer_blobs: Vec::new(),
         parent: None,
     })

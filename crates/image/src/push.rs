@@ -1,17 +1,19 @@
 //! What a registry is given: documents, and each layer in the form in which it is kept.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 
 use content::{Blob, ReadError};
 use errdefs::ErrorKind;
 use layer::{COMPRESSOR, Compression, Compressor};
-use oci::image::Manifest;
+use oci::image::{Descriptor, Index, Manifest, media_type};
 use oci::{Digest, Reference};
 use snapshot::ChainId;
 
 use crate::metadata::Change;
 use crate::record::{ImageRecord, StoredCompressed};
+use crate::remove::difference;
 use crate::store::{DOCUMENT_MAX, RECORDED_MAX, Store};
 
 /// An image as it goes to a registry.
@@ -137,6 +139,39 @@ fn open_kept(store: &Store, digest: Digest) -> Result<KeptBlob, PushImageError> 
     Ok(KeptBlob { blob: Blob { digest, size }, file, compression: Compression::detect(&start) })
 }
 
+/// The index of images that were pushed, type and bytes: the very one through which they came if these are all that it
+/// names, else one of the same with these alone.
+pub fn index_of(
+    store: &Store,
+    first: &ImageRecord,
+    pushed: &[Descriptor],
+) -> Result<(String, Vec<u8>), PushImageError> {
+    let is_pushed = |entry: &Descriptor| pushed.iter().any(|image| image.digest == entry.digest);
+    let came = match &first.index {
+        Some(descriptor) => {
+            let bytes = store.content.read(&descriptor.digest, DOCUMENT_MAX)?;
+            let failed = |source| PushImageError::Manifest { id: first.id.clone(), source };
+            let index: Index = serde_json::from_slice(&bytes).map_err(failed)?;
+            if index.manifests.iter().all(is_pushed) {
+                return Ok((descriptor.media_type.clone(), bytes));
+            }
+            Some((descriptor.media_type.clone(), index))
+        }
+        None => None,
+    };
+    let (kind, mut index) = came.unwrap_or_else(|| {
+        let kind = media_type::OCI_INDEX.to_owned();
+        let index =
+            Index { schema_version: 2, media_type: kind.clone(), manifests: Vec::new(), annotations: BTreeMap::new() };
+        (kind, index)
+    });
+    index.manifests.retain(is_pushed);
+    let named: Vec<Digest> = index.manifests.iter().map(|entry| entry.digest.clone()).collect();
+    index.manifests.extend(pushed.iter().filter(|image| !named.contains(&image.digest)).cloned());
+    let bytes = serde_json::to_vec(&index).expect("documents have string keys and no failing serializers");
+    Ok((kind, bytes))
+}
+
 /// Repositories of `registry` that have this layer, as far as is known: images of it were pulled from there, or pushed to.
 pub fn repositories_with(store: &Store, registry: &str, layer: &Digest) -> Vec<Reference> {
     let made = |chain_id: &ChainId| {
@@ -191,18 +226,19 @@ impl StoredCompressed {
     }
 }
 
-/// Gives an image the name under which a registry knows it now, `repository@digest`.
-pub fn name_pushed(store: &Store, id: &Digest, name: &Reference) -> Result<(), PushImageError> {
+/// Gives images the name under which a registry knows them now, `repository@digest`; several where it is that of an index.
+pub fn name_pushed(store: &Store, ids: &[Digest], name: &Reference) -> Result<(), PushImageError> {
     let mut metadata = store.writer();
-    let mut next = store.read(Clone::clone);
-    if next.references.get(&name.to_string()).is_some_and(|(_, known)| known == id) {
+    let before = store.read(Clone::clone);
+    let mut next = before.clone();
+    let image = |id: &Digest| next.images.get(id).cloned().ok_or_else(|| PushImageError::Gone { id: id.clone() });
+    let images = ids.iter().map(image).collect::<Result<Vec<_>, _>>()?;
+    if next.group(name).iter().map(|image| &image.id).eq(ids) {
         return Ok(());
     }
-    if !next.images.contains_key(id) {
-        return Err(PushImageError::Gone { id: id.clone() });
-    }
-    next.point(name, Some(id), None);
-    let change = Change { references: vec![(name.clone(), Some(id.clone()))], ..Change::default() };
+    next.point(name, None, None);
+    next.gather(name, &images, None);
+    let change = difference(&before, &next);
     metadata.commit(&change).map_err(|source| PushImageError::Record { source })?;
     store.replace(next);
     Ok(())

@@ -27,6 +27,10 @@ pub struct ImageRecord {
     pub manifest: Option<Descriptor>,
     /// The compressed layers that this manifest names; kept with it.
     pub layer_blobs: Vec<Digest>,
+    /// The index through which it came, if it came through one; kept with the manifest.
+    pub index: Option<Descriptor>,
+    /// Names that mean another image here, and this one where its platform is asked for. Sorted.
+    pub platform_of: Vec<Reference>,
     /// The image it was built from, if that is known and here.
     pub parent: Option<Digest>,
     /// When a name was last given to it, RFC 3339; inspect's `Metadata.LastTagTime`.
@@ -51,6 +55,11 @@ impl ImageRecord {
         digested.map(Reference::familiar).collect()
     }
 
+    /// Whether it is here for the sake of another image alone, whose names it has for its platform.
+    pub fn is_beside(&self) -> bool {
+        self.references.is_empty() && !self.platform_of.is_empty()
+    }
+
     /// When it was made, RFC 3339, as its configuration says.
     pub fn created(&self) -> Option<&str> {
         self.config.created.as_deref()
@@ -68,6 +77,11 @@ pub(crate) struct StoredImage {
     pub(crate) manifest: Option<Descriptor>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) layer_blobs: Vec<Digest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) index: Option<Descriptor>,
+    /// Versions that do not know it keep one image a name, and see this one without any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) platform_of: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) parent: Option<Digest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,9 +160,12 @@ impl State {
         self.images.values().any(|record| record.parent.as_ref() == Some(id))
     }
 
-    /// Sets which image a name means, or that it means none.
+    /// Sets which image a name means, or that it means none. What was kept beside another image loses the name, too.
     pub(crate) fn point(&mut self, reference: &Reference, target: Option<&Digest>, now: Option<&str>) {
         let name = reference.to_string();
+        if self.references.get(&name).map(|(_, old)| old) != target {
+            self.disperse(reference);
+        }
         if let Some((_, old)) = self.references.remove(&name) {
             self.change(&old, |record| record.references.retain(|other| other != reference));
         }
@@ -162,7 +179,7 @@ impl State {
         }
     }
 
-    fn change(&mut self, id: &Digest, change: impl FnOnce(&mut ImageRecord)) {
+    pub(crate) fn change(&mut self, id: &Digest, change: impl FnOnce(&mut ImageRecord)) {
         if let Some(record) = self.images.get_mut(id) {
             change(Arc::make_mut(record));
         }
@@ -173,7 +190,25 @@ pub(crate) fn stored(record: &ImageRecord) -> StoredImage {
     StoredImage {
         manifest: record.manifest.clone(),
         layer_blobs: record.layer_blobs.clone(),
+        index: record.index.clone(),
+        platform_of: record.platform_of.iter().map(Reference::to_string).collect(),
         parent: record.parent.clone(),
         last_tagged: record.last_tagged.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_other_versions_are_read() {
+        let old = r#"{"last_tagged":"2026-01-01T00:00:00Z"}"#;
+        let read: StoredImage = serde_json::from_str(old).unwrap();
+        assert_eq!((&read.index, read.platform_of.len()), (&None, 0));
+        // What is new is not written where it says nothing, and whatever a later version adds is passed by.
+        assert_eq!(serde_json::to_string(&read).unwrap(), old);
+        let later = r#"{"last_tagged":"2026-01-01T00:00:00Z","platform_of":["a:1"],"later":1}"#;
+        assert_eq!(serde_json::from_str::<StoredImage>(later).unwrap().platform_of, ["a:1"]);
     }
 }

@@ -1,13 +1,16 @@
 //! `rmi`: takes names away, and the image when no name is left. The rules and sentences are dockerd's (moby
 //! daemon/images/image_delete.go).
 
+use std::sync::Arc;
+
 use errdefs::ErrorKind;
 use oci::{Digest, Reference};
 use snapshot::ChainId;
 use tracing::debug;
 
 use crate::metadata::Change;
-use crate::record::{State, short, stored};
+use crate::platforms::{meant_by, named};
+use crate::record::{ImageRecord, State, short, stored};
 use crate::store::{ResolveError, Store, lookup_name, needed_blobs, resolve};
 
 /// A container and the image it was made from.
@@ -128,18 +131,7 @@ impl Store {
     /// Layers and blobs that nothing needs any more are set aside at once; [`Store::sweep`] removes them. A container
     /// whose image is removed by force keeps its layers.
     pub fn remove(&self, name: &str, options: RemoveOptions, users: &[ImageUser]) -> Result<Vec<Removed>, RemoveError> {
-        let mut metadata = self.writer();
-        let before = self.read(Clone::clone);
-        let mut next = before.clone();
-        let removed = plan(&mut next, name, options, users)?;
-        metadata.commit(&difference(&before, &next)).map_err(|source| RemoveError::Record { source })?;
-        self.replace(next);
-        // The image is gone, whatever happens now: what stays behind is collected at the next start.
-        if let Err(err) = self.collect_layers() {
-            debug!("layers of {name} stay behind: {}", errdefs::chain(&err));
-        }
-        self.drop_blobs(&before);
-        Ok(removed)
+        remove_planned(self, name, |state| plan(state, name, options, users))
     }
 
     /// Removes the blobs that were needed `before` and are not now. The caller holds `metadata`.
@@ -154,8 +146,38 @@ impl Store {
     }
 }
 
+/// As [`Store::remove`] of the first image that is wanted, where a name stands for several.
+pub fn remove_platform(
+    store: &Store,
+    name: &str,
+    options: RemoveOptions,
+    users: &[ImageUser],
+    is_wanted: &dyn Fn(&ImageRecord) -> bool,
+) -> Result<Vec<Removed>, RemoveError> {
+    remove_planned(store, name, |state| plan_platform(state, name, options, users, is_wanted))
+}
+
+fn remove_planned(
+    store: &Store,
+    name: &str,
+    plan: impl FnOnce(&mut State) -> Result<Vec<Removed>, RemoveError>,
+) -> Result<Vec<Removed>, RemoveError> {
+    let mut metadata = store.writer();
+    let before = store.read(Clone::clone);
+    let mut next = before.clone();
+    let removed = plan(&mut next)?;
+    metadata.commit(&difference(&before, &next)).map_err(|source| RemoveError::Record { source })?;
+    store.replace(next);
+    // The image is gone, whatever happens now: what stays behind is collected at the next start.
+    if let Err(err) = store.collect_layers() {
+        debug!("layers of {name} stay behind: {}", errdefs::chain(&err));
+    }
+    store.drop_blobs(&before);
+    Ok(removed)
+}
+
 /// What the database must be told so that it says `after`.
-fn difference(before: &State, after: &State) -> Change {
+pub(crate) fn difference(before: &State, after: &State) -> Change {
     let mut change = Change::default();
     for id in before.images.keys() {
         if !after.images.contains_key(id) {
@@ -163,13 +185,18 @@ fn difference(before: &State, after: &State) -> Change {
         }
     }
     for (id, record) in &after.images {
-        if before.images.get(id).is_none_or(|old| stored(old) != stored(record)) {
+        if before.images.get(id).is_none_or(|old| !Arc::ptr_eq(old, record) && stored(old) != stored(record)) {
             change.images.push((id.clone(), Some(stored(record))));
         }
     }
     for (name, (reference, _)) in &before.references {
         if !after.references.contains_key(name) {
             change.references.push((reference.clone(), None));
+        }
+    }
+    for (name, (reference, id)) in &after.references {
+        if before.references.get(name).is_none_or(|(_, old)| old != id) {
+            change.references.push((reference.clone(), Some(id.clone())));
         }
     }
     for chain_id in before.layers.keys().filter(|chain_id| !after.layers.contains_key(chain_id)) {
@@ -186,7 +213,7 @@ fn plan(
     users: &[ImageUser],
 ) -> Result<Vec<Removed>, RemoveError> {
     let record = resolve(state, name)?;
-    let mut plan = Plan { state, users, removed: Vec::new() };
+    let mut plan = Plan { state, users, removed: Vec::new(), unnamed: Vec::new() };
     let by_id = [record.id.as_str(), record.id.hex()].iter().any(|id| id.starts_with(name));
     let is_single = is_single(&record.references);
     if by_id {
@@ -206,7 +233,41 @@ fn plan(
             plan.delete(&record.id, options, true)?;
         }
     }
+    plan.delete_unnamed(options)?;
     Ok(plan.removed)
+}
+
+/// The same for one of the images that the name stands for; the others stay, and it means one of them.
+fn plan_platform(
+    state: &mut State,
+    name: &str,
+    options: RemoveOptions,
+    users: &[ImageUser],
+    is_wanted: &dyn Fn(&ImageRecord) -> bool,
+) -> Result<Vec<Removed>, RemoveError> {
+    let images = meant_by(state, name)?;
+    let wanted = images.iter().find(|image| is_wanted(image));
+    let wanted = wanted.ok_or_else(|| ResolveError::NotFound { name: name.to_owned() })?;
+    match named(state, name) {
+        Some(reference) if images.len() > 1 => {
+            let mut plan = Plan { state, users, removed: Vec::new(), unnamed: Vec::new() };
+            // The digest of the repository is another name of the same images, and goes with its last tag.
+            let repository = reference.familiar_name();
+            let others = plan.names_of(&wanted.id);
+            let tagged = |other: &&Reference| other.familiar_name() == repository && other.tag().is_some();
+            let last_tag = others.iter().filter(tagged).all(|other| *other == reference);
+            plan.state.leave(&reference, &wanted.id);
+            let digests = others.iter().filter(|other| other.familiar_name() == repository && other.digest().is_some());
+            for digest in digests.filter(|_| last_tag) {
+                plan.state.leave(digest, &wanted.id);
+            }
+            if plan.names_of(&wanted.id).is_empty() {
+                plan.delete(&wanted.id, options, false)?;
+            }
+            Ok(plan.removed)
+        }
+        _ => plan(state, name, options, users),
+    }
 }
 
 /// Whether all names are of one repository, with at most one tag among them (`isSingleReference`).
@@ -229,18 +290,40 @@ struct Plan<'a> {
     state: &'a mut State,
     users: &'a [ImageUser],
     removed: Vec<Removed>,
+    /// What was kept beside an image whose name went.
+    unnamed: Vec<Digest>,
 }
 
 impl Plan<'_> {
     fn untag(&mut self, reference: &Reference, id: &Digest) {
+        self.unnamed.extend(self.state.siblings(reference).iter().map(|image| image.id.clone()));
         self.state.point(reference, None, None);
         self.removed.push(Removed::Untagged { reference: reference.clone(), image: id.clone() });
     }
 
+    /// Takes all names from an image; those that others have for their platforms mean one of them now.
     fn untag_all(&mut self, id: &Digest) {
         for reference in self.references(id) {
-            self.untag(&reference, id);
+            if !self.state.leave(&reference, id) {
+                self.removed.push(Removed::Untagged { reference, image: id.clone() });
+            }
         }
+    }
+
+    /// Removes what was kept beside an image and has no name any more, unless somebody needs it.
+    fn delete_unnamed(&mut self, options: RemoveOptions) -> Result<(), RemoveError> {
+        for id in std::mem::take(&mut self.unnamed) {
+            if self.names_of(&id).is_empty() {
+                self.delete(&id, options, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All names, also those that it has for its platform alone.
+    fn names_of(&self, id: &Digest) -> Vec<Reference> {
+        let record = self.state.images.get(id);
+        record.map(|record| [&record.references[..], &record.platform_of[..]].concat()).unwrap_or_default()
     }
 
     fn references(&self, id: &Digest) -> Vec<Reference> {
@@ -291,6 +374,9 @@ impl Plan<'_> {
             return if quiet && (!dangling || used) { Ok(()) } else { Err(conflict) };
         }
         self.untag_all(id);
+        for reference in self.names_of(id) {
+            self.state.leave(&reference, id);
+        }
         let Some(record) = self.state.images.remove(id) else { return Ok(()) };
         self.removed.push(Removed::Image(id.clone()));
         self.drop_layers(id, &record.chain);

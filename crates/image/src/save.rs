@@ -95,6 +95,7 @@ pub fn save<'a>(
     let mut wanted: Vec<(Digest, Vec<Reference>)> = Vec::new();
     for name in names {
         for (id, tag) in store.read(|state| find(state, name))? {
+            let id = store.read(|state| for_platform(state, id, tag.as_ref(), platform));
             let position = wanted.iter().position(|(other, _)| *other == id).unwrap_or_else(|| {
                 wanted.push((id, Vec::new()));
                 wanted.len() - 1
@@ -112,6 +113,13 @@ pub fn save<'a>(
         images.push(Chosen { held, tags });
     }
     plan(images)
+}
+
+/// Of the images that a tag stands for the one of the wanted platform, if it is here.
+fn for_platform(state: &State, id: Digest, tag: Option<&Reference>, platform: Option<&WantedPlatform<'_>>) -> Digest {
+    let (Some(tag), Some(platform)) = (tag, platform) else { return id };
+    let found = state.group(tag).into_iter().find(|image| (platform.is_wanted)(&image.config.platform));
+    found.map_or(id, |image| image.id.clone())
 }
 
 /// What a name means: a tag of an image, all tags of a repository, or an image alone.

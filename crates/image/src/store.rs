@@ -10,9 +10,11 @@ use oci::image::ImageConfig;
 use oci::{Digest, Reference, ReferenceError};
 use snapshot::{ChainId, Driver, Snapshots};
 
-use crate::metadata::{Change, Metadata, Rows};
+use crate::metadata::{Metadata, Rows};
 use crate::pins::Pinned;
+use crate::platforms::{meant_by, named};
 use crate::record::{ImageRecord, State, StoredImage, StoredLayer};
+use crate::remove::difference;
 
 /// The longest configuration, manifest or index that is read. Registries and containerd refuse longer ones, too.
 pub(crate) const DOCUMENT_MAX: u64 = 4 * 1024 * 1024;
@@ -217,15 +219,17 @@ impl Store {
         let mut metadata = self.writer();
         let target = target.clone().with_default_tag();
         let now = stdx::time::Rfc3339::now().to_string();
-        let mut next = self.read(Clone::clone);
-        let id = resolve(&next, source)?.id.clone();
-        next.point(&target, Some(&id), Some(&now));
-        let record = next.images[&id].clone();
-        let change = Change {
-            images: vec![(id.clone(), Some(crate::record::stored(&record)))],
-            references: vec![(target, Some(id))],
-            ..Change::default()
-        };
+        let before = self.read(Clone::clone);
+        let mut next = before.clone();
+        let images = meant_by(&next, source)?;
+        if named(&next, source).as_ref() == Some(&target) {
+            next.point(&target, images.first().map(|image| &image.id), Some(&now));
+        } else {
+            next.point(&target, None, None);
+            next.gather(&target, &images, Some(&now));
+        }
+        let record = resolve(&next, &target.to_string())?;
+        let change = difference(&before, &next);
         metadata.commit(&change).map_err(|source| TagError::Record { source })?;
         self.replace(next);
         Ok(record)
@@ -309,6 +313,7 @@ pub fn open_on(root: &Path, driver: Driver) -> Result<Store, OpenError> {
 pub(crate) fn needed_blobs(state: &State) -> HashSet<Digest> {
     let mut needed: HashSet<Digest> = state.images.keys().cloned().collect();
     needed.extend(state.images.values().filter_map(|record| Some(record.manifest.as_ref()?.digest.clone())));
+    needed.extend(state.images.values().filter_map(|record| Some(record.index.as_ref()?.digest.clone())));
     needed.extend(state.images.values().flat_map(|record| record.layer_blobs.iter().cloned()));
     needed.extend(state.layers.values().flat_map(|layer| layer.blobs().cloned()));
     needed
@@ -361,9 +366,12 @@ fn build_state(rows: Rows, content: &Content, torn: &mut Vec<String>) -> State {
     }
     for (reference, id) in rows.references {
         if state.images.contains_key(&id) {
+            let beside = state.siblings(&reference);
             state.point(&reference, Some(&id), None);
+            state.keep_beside(&reference, &id, &beside);
         }
     }
+    state.forget_lost_names();
     state
 }
 
@@ -388,6 +396,8 @@ pub(crate) fn image_record(
         references: Vec::new(),
         manifest: stored.manifest,
         layer_blobs: stored.layer_blobs,
+        index: stored.index,
+        platform_of: stored.platform_of.iter().filter_map(|name| name.parse().ok()).collect(),
         parent: stored.parent,
         last_tagged: stored.last_tagged,
     })

@@ -75,6 +75,8 @@ pub struct Resolved {
     pub descriptor: Descriptor,
     /// Its bytes, verified.
     pub bytes: Vec<u8>,
+    /// The index that the name means, and its bytes, if it means one.
+    pub index: Option<(Descriptor, Vec<u8>)>,
 }
 
 /// A document with its type.
@@ -120,18 +122,21 @@ impl Session {
     pub async fn resolve(&self, reference: &Reference, wanted: &Wanted) -> Result<Resolved, RegistryError> {
         let (name, expected) = self.name_of(reference).await?;
         let mut document = self.manifest(reference, &name, expected.as_ref()).await?;
-        let digest = document.digest.clone();
+        let (digest, mut outermost) = (document.digest.clone(), None);
         for _ in 0..NESTING_MAX {
             let index = match kind(reference, &document)? {
                 Kind::Image(manifest) => {
                     check_types(&manifest)?;
-                    return Ok(Resolved { digest, manifest, descriptor: document.descriptor(), bytes: document.bytes });
+                    let (descriptor, bytes) = (document.descriptor(), document.bytes);
+                    return Ok(Resolved { digest, manifest, descriptor, bytes, index: outermost });
                 }
                 Kind::Index(index) => index,
             };
             let chosen = wanted.choose(&index.manifests).into_iter().next();
             let chosen = chosen.ok_or_else(|| RegistryError::NoMatch { platform: wanted.to_string() })?;
-            document = self.manifest(reference, chosen.digest.as_str(), Some(&chosen.digest)).await?;
+            let next = self.manifest(reference, chosen.digest.as_str(), Some(&chosen.digest)).await?;
+            let index = std::mem::replace(&mut document, next);
+            outermost = outermost.or_else(|| Some((index.descriptor(), index.bytes)));
         }
         Err(RegistryError::Nesting)
     }

@@ -4,7 +4,7 @@ use engine::filters::Filters;
 use engine::ops::distribution;
 use engine::ops::images::{self, ImageQuery, LoadProgress};
 use engine::ops::search::{self, SearchQuery};
-use engine_api::auth;
+use engine_api::{auth, platform};
 use http::StatusCode;
 
 use crate::handlers::progress::Line;
@@ -26,6 +26,7 @@ pub(crate) async fn list(call: Call) -> Result<Answer, Failure> {
         all: call.query.flag("all"),
         digests: call.query.flag("digests"),
         shared_size: call.query.flag("shared-size") && !call.version.before(42),
+        manifests: call.query.flag("manifests") && !call.version.before(48),
         filters,
     };
     let images = images::list(&call.engine, query).await?;
@@ -34,7 +35,12 @@ pub(crate) async fn list(call: Call) -> Result<Answer, Failure> {
 
 /// `GET /images/{}/json`.
 pub(crate) async fn inspect(call: Call) -> Result<Answer, Failure> {
-    let image = images::inspect(&call.engine, &call.name).await?;
+    let manifests = call.query.flag("manifests") && !call.version.before(48);
+    let platform = platform_since(&call, 49, "platform")?;
+    if manifests && platform.is_some() {
+        return Err(Failure::invalid("conflicting options: manifests and platform options cannot both be set"));
+    }
+    let image = images::inspect(&call.engine, &call.name, platform.as_deref(), manifests).await?;
     Ok(response::json(StatusCode::OK, &engine_api::versions::downgrade_image(call.version, image)))
 }
 
@@ -65,7 +71,25 @@ fn authorization(call: &Call) -> &str {
 
 /// `GET /images/{}/history`.
 pub(crate) async fn history(call: Call) -> Result<Answer, Failure> {
-    Ok(response::json(StatusCode::OK, &images::history(&call.engine, &call.name).await?))
+    let platform = platform_since(&call, 48, "platform")?;
+    Ok(response::json(StatusCode::OK, &images::history(&call.engine, &call.name, platform.as_deref()).await?))
+}
+
+/// The one platform that a request is about, `os/architecture[/variant]`; before that version of the API nobody asked.
+fn platform_since(call: &Call, minor: u32, key: &str) -> Result<Option<String>, Failure> {
+    let given = if call.version.before(minor) { Vec::new() } else { call.query.all(key) };
+    let mut platforms = Vec::new();
+    for text in given.iter().filter(|text| !text.is_empty()) {
+        let platform = platform::from_json(text.as_bytes()).map_err(|err| Failure::invalid(errdefs::chain(&err)))?;
+        let parts = [platform.os, platform.architecture, platform.variant].join("/");
+        platforms.push(parts.trim_end_matches('/').to_owned());
+    }
+    match platforms.len() {
+        0 | 1 => Ok(platforms.pop()),
+        _ if key == "platforms" => Err(Failure::invalid("multiple platforms are not supported")),
+        // Go takes the first of several values.
+        _ => Ok(platforms.into_iter().next()),
+    }
 }
 
 /// `POST /images/{}/tag`.
@@ -85,7 +109,8 @@ pub(crate) async fn remove(call: Call) -> Result<Answer, Failure> {
         return Err(Failure::invalid("image name cannot be blank"));
     }
     let (force, no_prune) = (call.query.flag("force"), call.query.flag("noprune"));
-    let removed = images::remove(&call.engine, &call.name, force, no_prune).await?;
+    let platform = platform_since(&call, 50, "platforms")?;
+    let removed = images::remove(&call.engine, &call.name, force, no_prune, platform).await?;
     Ok(response::json(StatusCode::OK, &removed))
 }
 

@@ -296,7 +296,7 @@ const STOP: &[Flag] = &[
 ];
 const CHANGE: Flag =
     Flag::value("change", Kind::List, "list", "Apply an instruction of a Dockerfile to the image").short('c');
-const PLATFORM: Flag = Flag::value("platform", Kind::Text, "string", "Platform of the image").later(Wait::Platforms);
+const PLATFORM: Flag = Flag::value("platform", Kind::Text, "string", "Platform of the image");
 
 const CONTEXT_DESCRIPTION: Flag = Flag::value("description", Kind::Text, "string", "What it is for");
 const CONTEXT_DOCKER: Flag = Flag::value(
@@ -360,7 +360,7 @@ pub static COMMANDS: &[Command] = &[
             FORMAT,
             NO_TRUNC,
             QUIET_IDS,
-            Flag::bool("tree", "Show platforms as a tree").later(Wait::Platforms),
+            Flag::bool("tree", "Show platforms as a tree"),
         ]])
         .arity(Arity::Max(1)),
     command(
@@ -602,7 +602,7 @@ pub static COMMANDS: &[Command] = &[
         .flags(&[&[
             Flag::bool("force", "Also if stopped containers use it").short('f'),
             Flag::bool("no-prune", "Keep untagged parents"),
-            Flag::value("platform", Kind::Strings, "strings", "Remove only these platforms").later(Wait::Platforms),
+            Flag::value("platform", Kind::Strings, "strings", "Remove only these platforms"),
         ]])
         .arity(Arity::Min(1)),
     command(

@@ -171,7 +171,7 @@ fn reference(image: &str) -> Result<Option<Reference>, Failure> {
 
 /// Whether what was not found is the image, or the one for the platform, and not a container or a network.
 async fn misses_image(context: &Context, reference: &Reference, platform: &str) -> Result<bool, Failure> {
-    match client::image::inspect_raw(&context.client, &reference.to_string()).await {
+    match client::image::inspect_raw(&context.client, &reference.to_string(), "").await {
         Ok(_) => Ok(!platform.is_empty()),
         Err(err) if err.is_not_found() => Ok(true),
         Err(err) => Err(Failure::Client(err)),

@@ -32,7 +32,8 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let created = if human { "CreatedSince" } else { "CreatedAt" };
     let quiet = parsed.flag("quiet") && matches!(parsed.text("format"), "" | "table");
     let shape = Shape::parse(parsed.text("format"), quiet, vec!["ID", created, "CreatedBy", "Size", "Comment"]);
-    let items = image::history(&context.client, name).await?;
+    let platform = super::save::wanted_platform(parsed)?;
+    let items = image::history(&context.client, name, &platform).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
     let full = parsed.flag("no-trunc");
     let rows = items.iter().map(|item| row(item, now, human, full)).collect();

@@ -5,11 +5,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use client::image::{self, ListOptions};
 use engine_api::image::{Deleted, Summary};
+use engine_api::platform;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use oci::Reference;
 
-use super::Context;
+use super::{Context, image_tree};
 use crate::args::Parsed;
 use crate::format::listing::{Listing, Row, Shape};
 use crate::format::{short_id, units};
@@ -32,13 +33,14 @@ pub(super) const TITLES: &[(&str, &str)] = &[
 ];
 
 /// The end of `--format raw`.
-/// Year 1, in seconds since 1970.
-const ZERO_TIME: i64 = -62_135_596_800;
-
 const RAW: &str = "image_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n";
 
 /// `images`
 pub async fn list(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    let tree = parsed.flag("tree");
+    if tree {
+        image_tree::check(parsed)?;
+    }
     let quiet = parsed.flag("quiet");
     let given = parsed.text("format");
     let format = if given.is_empty() && !quiet { &context.config.images_format } else { given };
@@ -54,8 +56,12 @@ pub async fn list(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     };
     let pattern = parsed.positionals.first().map(|name| format!("reference={name}"));
     let given = parsed.list("filter").iter().map(String::as_str).chain(pattern.as_deref());
-    let options = ListOptions { all: parsed.flag("all"), filters: filters::encode(given) };
+    let options = ListOptions { all: parsed.flag("all"), filters: filters::encode(given), manifests: tree };
     let images = image::list(&context.client, &options).await?;
+    if tree {
+        say!("{}", image_tree::of(&images, parsed.flag("all")));
+        return Ok(());
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
     let (digests, full) = (parsed.flag("digests") || shape.shows("Digest"), parsed.flag("no-trunc"));
     let rows = images.iter().flat_map(|image| rows(image, now, digests, full)).collect();
@@ -125,6 +131,9 @@ pub(super) fn row(image: &Summary, now: i64, full: bool, [repository, tag, diges
     Row::of(fields)
 }
 
+/// Year 1, in seconds since 1970.
+const ZERO_TIME: i64 = -62_135_596_800;
+
 /// Nothing for Go's zero time, which stands for nobody knows when.
 fn created_since(created: i64, now: i64) -> String {
     match created {
@@ -165,10 +174,12 @@ pub async fn tag(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 /// `rmi`
 pub async fn remove(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let (force, prune) = (parsed.flag("force"), !parsed.flag("no-prune"));
+    let platforms = parsed.list("platform").iter().map(|text| platform::parse(text)).collect::<Result<Vec<_>, _>>();
+    let platforms = platforms.map_err(|err| Exit::new(1, format!("invalid platform: {err}")))?;
     let mut failures = Vec::new();
     let mut fatal = false;
     for name in &parsed.positionals {
-        match image::remove(&context.client, name, force, prune).await {
+        match image::remove(&context.client, name, force, prune, &platforms).await {
             Ok(deleted) => deleted.iter().for_each(|deleted| match deleted {
                 Deleted::Untagged(name) => say_line!("Untagged: {name}"),
                 Deleted::Deleted(id) => say_line!("Deleted: {id}"),

@@ -32,9 +32,10 @@ pub async fn run(context: &Context, verb: Verb, parsed: &Parsed) -> Result<(), E
         "" | "json" => None,
         text => Some(Format::parse(text).map_err(|err| Exit::new(64, format!("template parsing error: {err}")))?),
     };
+    let platform = if kinds == Kinds::Image { super::save::wanted_platform(parsed)? } else { String::new() };
     let mut outcomes = Vec::new();
     for name in &parsed.positionals {
-        let outcome = inspect(context, kinds, name, parsed.flag("size")).await;
+        let outcome = inspect(context, kinds, name, parsed.flag("size"), &platform).await;
         // What only `volume inspect` looks for is a struct to Docker's client, and nothing else.
         outcomes.push(outcome.map(|found| Found { or_raw: verb != Verb::InspectVolume, ..found }));
     }
@@ -85,13 +86,13 @@ fn kinds(verb: Verb, parsed: &Parsed) -> Result<Kinds, Exit> {
     }
 }
 
-async fn inspect(context: &Context, kinds: Kinds, name: &str, size: bool) -> Result<Found, String> {
+async fn inspect(context: &Context, kinds: Kinds, name: &str, size: bool, platform: &str) -> Result<Found, String> {
     let client = &context.client;
     match kinds {
         Kinds::Container => decoded(container::inspect_raw(client, name, size).await, CONTAINER),
         // This would be the path of the list of images.
         Kinds::Image if name.is_empty() => Err(format!("Error: No such image: {name}")),
-        Kinds::Image => decoded(image::inspect_raw(client, name).await, IMAGE),
+        Kinds::Image => decoded(image::inspect_raw(client, name, platform).await, IMAGE),
         Kinds::Network => decoded(network::inspect_raw(client, name).await, NETWORK),
         Kinds::Volume => decoded(volume::inspect_raw(client, name).await, VOLUME),
         Kinds::Any => any(client, name, size).await,
@@ -106,7 +107,7 @@ async fn any(client: &client::Client, name: &str, size: bool) -> Result<Found, S
         Err(err) if err.is_not_found() => {}
         outcome => return decoded(outcome, CONTAINER),
     }
-    match image::inspect_raw(client, name).await {
+    match image::inspect_raw(client, name, "").await {
         Err(err) if is_missing(&err) => {}
         outcome => return decoded(outcome, IMAGE),
     }

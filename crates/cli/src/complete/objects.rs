@@ -182,7 +182,7 @@ async fn containers(context: &Context, states: &[&str]) -> Option<Vec<String>> {
 }
 
 async fn images(context: &Context, with_repositories: bool) -> Option<Vec<String>> {
-    let found = image::list(&context.client, &image::ListOptions { all: false, filters: String::new() }).await.ok()?;
+    let found = image::list(&context.client, &image::ListOptions::default()).await.ok()?;
     let tags = found.iter().flat_map(|image| image.repo_tags.iter());
     let mut names: Vec<String> = tags.filter(|tag| !tag.contains("<none>")).cloned().collect();
     if with_repositories {

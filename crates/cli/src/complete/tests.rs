@@ -32,7 +32,8 @@ fn words_are_completed_by_their_place() {
         ("volume snapshot r", "restore rm :4 "),
         // What is behind the image belongs to the container, and what is not there yet is not offered.
         ("run busybox --entry", ":4 "),
-        ("images --tr", ":4 "),
+        ("images --tr", "--tree :4 "),
+        ("build --squ", ":4 "),
         ("swa", "swarm :4 "),
         ("swarm in", ":4 "),
         ("buil", "build builder buildx :4 "),

@@ -28,7 +28,7 @@ use crate::limits;
 use crate::links::{self, LinkError};
 use crate::networking;
 use crate::networking::attachments::{self, EndpointError};
-use crate::platforms;
+use crate::platforms::{self, PlatformMismatch};
 use crate::registry::LookupError;
 use crate::sharing::{self, ShareError};
 use crate::volumes::{self, ClaimError};
@@ -59,18 +59,8 @@ pub enum CreateError {
     #[error(transparent)]
     Image(#[from] image::ResolveError),
     /// The image is for another platform than the wanted one.
-    #[error(
-        "image with reference {image} was found but its platform ({found}) does not match the specified platform \
-         ({wanted})"
-    )]
-    Platform {
-        /// The image, as the user named it.
-        image: String,
-        /// The image's.
-        found: String,
-        /// The request's.
-        wanted: String,
-    },
+    #[error(transparent)]
+    Platform(#[from] PlatformMismatch),
     /// The name is not allowed.
     #[error("Invalid container name ({name}), only {} are allowed", crate::container::name::ALLOWED)]
     Name {
@@ -126,7 +116,7 @@ impl CreateError {
             CreateError::Empty | CreateError::Name { .. } => ErrorKind::InvalidArgument,
             CreateError::Invalid(err) => err.kind(),
             CreateError::Image(err) => err.kind(),
-            CreateError::Platform { .. } => ErrorKind::NotFound,
+            CreateError::Platform(err) => err.kind(),
             CreateError::NameTaken { .. } => ErrorKind::Conflict,
             CreateError::SourcesStuck => ErrorKind::Unavailable,
             // dockerd says that the request is wrong, not that something is missing: its clients would pull the image.
@@ -262,30 +252,8 @@ fn named_image(engine: &Engine, options: &CreateOptions, name: &str) -> Result<O
     if name.is_empty() {
         return Ok(None);
     }
-    let image = engine.images.resolve(name)?;
-    check_platform(options.platform.as_deref(), name, &image)?;
-    Ok(Some(image))
-}
-
-/// Only the parts that the request states are compared.
-pub(crate) fn check_platform(wanted: Option<&str>, name: &str, image: &ImageRecord) -> Result<(), CreateError> {
-    let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else { return Ok(()) };
-    let platform = &image.config.platform;
-    let parts = [&platform.os, &platform.architecture, &platform.variant];
-    if wanted.split('/').zip(parts).all(|(wanted, found)| normal(wanted) == found || found.is_empty()) {
-        return Ok(());
-    }
-    let found = format!("{}/{}", platform.os, platform.architecture);
-    Err(CreateError::Platform { image: name.to_owned(), found, wanted: wanted.to_owned() })
-}
-
-/// Other names of the same processors (containerd platforms `normalizeArch`).
-fn normal(part: &str) -> &str {
-    match part {
-        "x86_64" | "x86-64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
+    let images = image::resolve_all(&engine.images, name)?;
+    Ok(Some(platforms::choose(&images, name, options.platform.as_deref())?))
 }
 
 /// The daemon's log driver, and its options where the container uses the same driver.

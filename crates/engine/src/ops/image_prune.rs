@@ -74,7 +74,9 @@ impl Wanted {
         let is_parent = parents.contains(&image.id);
         let no_labels = Default::default();
         let labels = image.config.config.labels.as_ref().unwrap_or(&no_labels);
-        !(is_parent && (self.dangling || image.references.is_empty()))
+        // What is kept beside another image goes with that one's names.
+        !image.is_beside()
+            && !(is_parent && (self.dangling || image.references.is_empty()))
             && self.until.is_none_or(|until| image.created().is_some() && created_nanos(image) <= until)
             && self.filters.labels("label", labels)
             && !(self.filters.has("label!") && self.filters.labels("label!", labels))

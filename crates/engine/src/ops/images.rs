@@ -1,6 +1,7 @@
 //! Images: lists, inspection, names, removal, archives.
 
 mod filter;
+mod manifests;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -14,7 +15,7 @@ use oci::{Digest, Reference, ReferenceError};
 
 use crate::clock::{parse_rfc3339, parse_rfc3339_seconds};
 use crate::filters::{FilterError, Filters};
-use crate::platforms;
+use crate::platforms::{self, PlatformMismatch};
 use crate::time_query::TimeError;
 use crate::{AdmissionError, Engine, admission};
 
@@ -27,6 +28,8 @@ pub struct ImageQuery {
     pub digests: bool,
     /// Whether shared sizes are computed.
     pub shared_size: bool,
+    /// Whether it is told what a name stands for, platform by platform.
+    pub manifests: bool,
     /// Which are wanted.
     pub filters: Filters,
 }
@@ -80,6 +83,9 @@ pub enum ImageError {
     /// A filter's value is no time.
     #[error(transparent)]
     Time(#[from] TimeError),
+    /// None of its images is for the wanted platform.
+    #[error(transparent)]
+    Platform(#[from] PlatformMismatch),
     /// A layer cannot be measured.
     #[error("measure a layer")]
     Size(#[source] snapshot::SnapshotError),
@@ -98,12 +104,13 @@ impl ImageError {
             ImageError::Load(err) => err.kind(),
             ImageError::Filter(err) => err.kind(),
             ImageError::Time(err) => err.kind(),
+            ImageError::Platform(err) => err.kind(),
             ImageError::Size(err) => err.kind(),
         }
     }
 }
 
-/// Lists images, newest first. Does no I/O.
+/// Lists images, newest first. Does no I/O, unless manifests are wanted.
 pub async fn list(engine: &Engine, query: ImageQuery) -> Result<Vec<Summary>, ImageError> {
     let wanted = filter::Wanted::check(engine, &query)?;
     let containers = engine.containers.all();
@@ -114,10 +121,14 @@ pub async fn list(engine: &Engine, query: ImageQuery) -> Result<Vec<Summary>, Im
     };
     let shared = query.shared_size.then(|| engine.images.layer_usage());
     let shared = |image: &ImageRecord| shared.as_ref().map_or(-1, |usage| signed(usage.shared_bytes(image)));
-    Ok(images
-        .iter()
+    let summaries = images.iter();
+    let summaries = summaries
         .map(|image| Summary { shared_size: shared(image), ..summary(image, &wanted, users(image)) })
-        .collect())
+        .collect();
+    match query.manifests {
+        true => Ok(manifests::add(engine, images, summaries).await),
+        false => Ok(summaries),
+    }
 }
 
 fn summary(image: &ImageRecord, wanted: &filter::Wanted, containers: usize) -> Summary {
@@ -132,6 +143,8 @@ fn summary(image: &ImageRecord, wanted: &filter::Wanted, containers: usize) -> S
         repo_tags: keep(image.repo_tags()),
         shared_size: -1,
         size: signed(image.size_bytes),
+        descriptor: None,
+        manifests: None,
     }
 }
 
@@ -143,12 +156,25 @@ fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// Everything about an image. Does no I/O.
-pub async fn inspect(engine: &Engine, name: &str) -> Result<Inspect, ImageError> {
-    let image = engine.images.resolve(name)?;
+/// Everything about an image: the one for a platform, if one is wanted. Does no I/O, unless `with_manifests`.
+pub async fn inspect(
+    engine: &Engine,
+    name: &str,
+    platform: Option<&str>,
+    with_manifests: bool,
+) -> Result<Inspect, ImageError> {
+    let image = platforms::choose(&image::resolve_all(&engine.images, name)?, name, platform)?;
+    let (descriptor, manifests) = match with_manifests {
+        true => manifests::of_image(engine, image.clone()).await,
+        false => (None, None),
+    };
+    Ok(Inspect { descriptor, manifests, ..inspected(engine, &image) })
+}
+
+fn inspected(engine: &Engine, image: &ImageRecord) -> Inspect {
     let config = &image.config;
     let last = config.history.last();
-    Ok(Inspect {
+    Inspect {
         id: image.id.to_string(),
         repo_tags: image.repo_tags(),
         repo_digests: image.repo_digests(),
@@ -162,13 +188,15 @@ pub async fn inspect(engine: &Engine, name: &str) -> Result<Inspect, ImageError>
         variant: config.platform.variant.clone(),
         os: config.platform.os.clone(),
         size: signed(image.size_bytes),
-        graph_driver: graph_driver(engine, &image),
+        graph_driver: graph_driver(engine, image),
         root_fs: RootFs {
             kind: "layers".to_owned(),
             layers: config.rootfs.diff_ids.iter().map(ToString::to_string).collect(),
         },
         metadata: Metadata { last_tag_time: image.last_tagged.clone().unwrap_or_else(|| stdx::time::ZERO.to_owned()) },
-    })
+        descriptor: None,
+        manifests: None,
+    }
 }
 
 /// The uppermost layer is shown as the upper directory, as dockerd does.
@@ -202,8 +230,8 @@ fn graph_driver(engine: &Engine, image: &ImageRecord) -> GraphDriver {
 ///
 /// A history is what whoever built the image says. Steps without layers for all of them have no size, and layers without
 /// steps are not shown, as by dockerd, which does not take the former at all.
-pub async fn history(engine: &Engine, name: &str) -> Result<Vec<HistoryItem>, ImageError> {
-    let image = engine.images.resolve(name)?;
+pub async fn history(engine: &Engine, name: &str, platform: Option<&str>) -> Result<Vec<HistoryItem>, ImageError> {
+    let image = platforms::choose(&image::resolve_all(&engine.images, name)?, name, platform)?;
     let (task, measured) = (engine.clone(), image.clone());
     let sizes = bridge::blocking(move || {
         let usage = |chain| task.images.snapshots().layer_usage(chain).map(|usage| usage.bytes);
@@ -251,14 +279,33 @@ pub async fn tag(engine: &Engine, name: &str, repository: &str, tag: &str) -> Re
     Ok(())
 }
 
-/// Removes a name, and the image with its last one.
-pub async fn remove(engine: &Engine, name: &str, force: bool, no_prune: bool) -> Result<Vec<Deleted>, ImageError> {
-    let removed = take_away(engine, name, RemoveOptions { force, prune_parents: !no_prune }).await?;
+/// Removes a name, and the image with its last one; of images for several platforms only the wanted one.
+pub async fn remove(
+    engine: &Engine,
+    name: &str,
+    force: bool,
+    no_prune: bool,
+    platform: Option<String>,
+) -> Result<Vec<Deleted>, ImageError> {
+    let options = RemoveOptions { force, prune_parents: !no_prune };
+    if platform.is_some() {
+        platforms::choose(&image::resolve_all(&engine.images, name)?, name, platform.as_deref())?;
+    }
+    let removed = take(engine, name, options, platform).await?;
     Ok(removed.into_iter().map(deleted).collect())
 }
 
 /// The same, and tells of it.
 pub(crate) async fn take_away(engine: &Engine, name: &str, options: RemoveOptions) -> Result<Vec<Removed>, ImageError> {
+    take(engine, name, options, None).await
+}
+
+async fn take(
+    engine: &Engine,
+    name: &str,
+    options: RemoveOptions,
+    platform: Option<String>,
+) -> Result<Vec<Removed>, ImageError> {
     let (task, named) = (engine.clone(), name.to_owned());
     // Its labels are told when its names go, and nobody knows them any more then.
     let before = engine.images.resolve(name).ok();
@@ -268,7 +315,11 @@ pub(crate) async fn take_away(engine: &Engine, name: &str, options: RemoveOption
         let _removing = core.image_users.write().await;
         let users = users(&core);
         bridge::blocking(move || {
-            let removed = task.images.remove(&named, options, &users);
+            let is_wanted = |image: &ImageRecord| platforms::check(platform.as_deref(), &named, image).is_ok();
+            let removed = match platform {
+                Some(_) => image::remove_platform(&task.images, &named, options, &users, &is_wanted),
+                None => task.images.remove(&named, options, &users),
+            };
             crate::pulls::forget_cut(&task);
             removed
         })

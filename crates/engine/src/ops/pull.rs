@@ -5,18 +5,17 @@ use std::sync::Arc;
 
 use engine_api::auth::AuthConfig;
 use errdefs::ErrorKind;
-use image::PulledImage;
+use image::{ImageRecord, PulledImage};
 use oci::{Digest, Reference, ReferenceError};
 use registry_client::{Credentials, Registry, RegistryError, Resolved, Session, Wanted};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::info;
 
-use crate::ops::create::check_platform;
 use crate::ops::login::credentials;
 pub use crate::pulls::Stage;
 use crate::pulls::{Follower, Key, News};
-use crate::{AdmissionError, Engine, admission};
+use crate::{AdmissionError, Engine, admission, platforms};
 
 /// The longest configuration that the store holds.
 const CONFIG_MAX: u64 = 4 * 1024 * 1024;
@@ -233,8 +232,8 @@ impl Client {
         self.tell(PullStep::Said(format!("Status: {status} {familiar}"))).await;
         tell_event(&self.engine, &reference, "pull");
         if let Some(told) = told
-            && let Ok(image) = self.engine.images.resolve(&reference.to_string())
-            && let Err(err) = check_platform(Some(&told), &reference.to_string(), &image)
+            && let Ok(images) = image::resolve_all(&self.engine.images, &reference.to_string())
+            && let Err(err) = platforms::choose(&images, &reference.to_string(), Some(&told))
         {
             // A manifest without an index says nothing of platforms: it was pulled for what it is.
             self.tell(PullStep::Said(format!("WARNING: {err}"))).await;
@@ -311,18 +310,23 @@ impl Client {
             manifest: resolved.manifest.clone(),
             descriptor: resolved.descriptor.clone(),
             manifest_bytes: resolved.bytes.clone(),
+            index: resolved.index.clone(),
             references: names.clone(),
         };
         loop {
-            if self.engine.images.get(&id).is_some_and(|image| names.iter().all(|name| image.references.contains(name)))
-            {
+            let has_all = |image: &ImageRecord| {
+                let has = |name| image.references.contains(name) || image.platform_of.contains(name);
+                // An earlier version did not record through which index it came.
+                names.iter().all(has) && (resolved.index.is_none() || image.index.is_some())
+            };
+            if self.engine.images.get(&id).is_some_and(|image| has_all(&image)) {
                 return Ok(false);
             }
-            let before = self.engine.images.resolve(&names[0].to_string()).ok().map(|image| image.id.clone());
+            let before = image::resolve_all(&self.engine.images, &names[0].to_string()).unwrap_or_default();
             let config = self.config(session, &resolved).await?;
             let (follower, ours) = Follower::join(&self.engine, key.clone(), || (image(config), session.clone()));
             match (self.follow(follower).await, ours) {
-                (Ok(()), true) => return Ok(before != Some(id)),
+                (Ok(()), true) => return Ok(before.iter().all(|image| image.id != id)),
                 // It came under somebody else's names; ours are given to it now.
                 (Ok(()), false) => {}
                 (Err(err), _) => return Err(PullError::Shared(err)),

@@ -6,6 +6,8 @@
 //! layers    all at once, as many as the registry client sends at a time: there, mounted, or sent
 //! config, manifest, and the name `repository@digest`
 //! ```
+//! A name of several images (crate `image`, `platforms`) is an index: of each image all that, then the index.
+//!
 //! A layer whose compressed form is kept goes as it is, and so does the manifest that an image came with: what was pulled
 //! has the same digests when it is pushed. Other layers are made again and compressed while they are sent; what comes out is
 //! remembered, so that the next push asks for it and makes nothing.
@@ -18,20 +20,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use content::Blob;
 use engine_api::auth::AuthConfig;
 use errdefs::ErrorKind;
-use image::{COMPRESSOR, Compression, KeptBlob, PushImage, PushImageError, PushLayer};
-use oci::image::media_type;
+use image::{COMPRESSOR, Compression, ImageRecord, KeptBlob, PushImage, PushImageError, PushLayer};
+use oci::image::{Descriptor, media_type};
 use oci::{Digest, Reference, ReferenceError};
 pub use registry_client::UploadProgress;
 use registry_client::{Credentials, RegistryError, Session, Source, Upload};
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::Engine;
 use crate::held_layers::HeldLayers;
-use crate::ops::create::{CreateError, check_platform};
 use crate::ops::login::credentials;
 use crate::ops::pull::tell_event;
+use crate::platforms::{self, PlatformMismatch};
 
 /// How many steps may wait for a client.
 const STEPS: usize = 100;
@@ -60,6 +63,8 @@ pub struct PushQuery {
 pub struct Plan {
     /// Without a tag and a digest: all tags.
     reference: Reference,
+    /// Only the image for this one, where a tag stands for several.
+    platform: Option<String>,
     credentials: Credentials,
 }
 
@@ -109,7 +114,7 @@ pub enum PushError {
     Resolve(#[from] image::ResolveError),
     /// It is for another platform.
     #[error(transparent)]
-    Platform(#[from] CreateError),
+    Platform(#[from] PlatformMismatch),
     /// No image has a name in that repository.
     #[error("An image does not exist locally with the tag: {name}")]
     NoImage {
@@ -162,12 +167,13 @@ impl PushError {
 pub fn plan(engine: &Engine, query: &PushQuery) -> Result<Plan, PushError> {
     let reference = reference(&query.name, &query.tag)?;
     if !query.platform.is_empty() {
-        let image = engine.images.resolve(&reference.to_string())?;
-        check_platform(Some(&query.platform), &reference.familiar(), &image)?;
+        let images = image::resolve_all(&engine.images, &reference.to_string())?;
+        platforms::choose(&images, &reference.familiar(), Some(&query.platform))?;
     }
+    let platform = Some(query.platform.clone()).filter(|platform| !platform.is_empty());
     // dockerd takes what it cannot read for nothing, too.
     let credentials = AuthConfig::from_header(&query.authorization).map(credentials).unwrap_or_default();
-    Ok(Plan { reference, credentials })
+    Ok(Plan { reference, platform, credentials })
 }
 
 fn reference(name: &str, tag: &str) -> Result<Reference, PushError> {
@@ -232,7 +238,7 @@ impl Client {
     }
 
     async fn push(self, plan: Plan) -> Result<(), PushError> {
-        let Plan { reference, credentials } = plan;
+        let Plan { reference, platform, credentials } = plan;
         let repository = format!("{}/{}", reference.domain(), reference.path());
         self.tell(PushStep::Said(format!("The push refers to repository [{repository}]"))).await;
         let named = self.named(&repository);
@@ -240,8 +246,12 @@ impl Client {
             return Err(PushError::NoImage { name: reference.familiar_name() });
         }
         let session = self.engine.current.registries().push_session(&reference, credentials).await?;
-        for (tag, id) in chosen(&reference, named)? {
-            self.push_tag(&session, &tag, &id).await?;
+        for (tag, _) in chosen(&reference, named)? {
+            let mut images = image::resolve_all(&self.engine.images, &tag.to_string())?;
+            if platform.is_some() {
+                images = vec![platforms::choose(&images, &tag.familiar(), platform.as_deref())?];
+            }
+            self.push_tag(&session, &tag, &images).await?;
         }
         tell_event(&self.engine, &reference, "push");
         Ok(())
@@ -258,7 +268,43 @@ impl Client {
         names
     }
 
-    async fn push_tag(&self, session: &Arc<Session>, name: &Reference, id: &Digest) -> Result<(), PushError> {
+    async fn push_tag(
+        &self,
+        session: &Arc<Session>,
+        name: &Reference,
+        images: &[Arc<ImageRecord>],
+    ) -> Result<(), PushError> {
+        let tag = name.tag().unwrap_or(oci::reference::DEFAULT_TAG).to_owned();
+        let (kind, bytes) = match images {
+            [image] => self.push_image(session, name, &image.id).await?,
+            images => {
+                let mut pushed = Vec::new();
+                for image in images {
+                    let (kind, bytes) = self.push_image(session, name, &image.id).await?;
+                    let digest = Digest::from_sha256(&Sha256::digest(&bytes).into());
+                    session.put_manifest(digest.as_str(), &kind, &bytes).await?;
+                    pushed.push(described(image, kind, digest, bytes.len() as u64));
+                }
+                let (engine, first) = (self.engine.clone(), Arc::clone(&images[0]));
+                bridge::blocking(move || image::index_of(&engine.images, &first, &pushed)).await?
+            }
+        };
+        let (digest, size) = (session.put_manifest(&tag, &kind, &bytes).await?, bytes.len() as u64);
+        self.tell(PushStep::Said(format!("{tag}: digest: {digest} size: {size}"))).await;
+        let digested: Reference = format!("{}/{}@{digest}", name.domain(), name.path()).parse()?;
+        let (engine, ids) = (self.engine.clone(), images.iter().map(|image| image.id.clone()).collect::<Vec<_>>());
+        bridge::blocking(move || image::name_pushed(&engine.images, &ids, &digested)).await?;
+        self.tell(PushStep::Pushed { tag, digest, size }).await;
+        Ok(())
+    }
+
+    /// Has the registry hold all that an image is but its manifest, which is answered.
+    async fn push_image(
+        &self,
+        session: &Arc<Session>,
+        name: &Reference,
+        id: &Digest,
+    ) -> Result<(String, Vec<u8>), PushError> {
         let (engine, of) = (self.engine.clone(), id.clone());
         let image = bridge::blocking(move || image::push_image(&engine.images, &of)).await?;
         let PushImage { config, manifest, layers } = image;
@@ -269,15 +315,7 @@ impl Client {
         let blob = Blob { digest: id.clone(), size: config.len() as u64 };
         let upload = Upload { blob: Some(blob.clone()), mounts: Vec::new(), source: Arc::new(Document(config)) };
         session.upload(&upload, Arc::new(|_| {})).await?;
-        let (kind, bytes) = manifest.unwrap_or_else(|| make_manifest(&blob, &blobs, &compressions));
-        let tag = name.tag().unwrap_or(oci::reference::DEFAULT_TAG).to_owned();
-        let (digest, size) = (session.put_manifest(&tag, &kind, &bytes).await?, bytes.len() as u64);
-        self.tell(PushStep::Said(format!("{tag}: digest: {digest} size: {size}"))).await;
-        let digested: Reference = format!("{}/{}@{digest}", name.domain(), name.path()).parse()?;
-        let (engine, id) = (self.engine.clone(), id.clone());
-        bridge::blocking(move || image::name_pushed(&engine.images, &id, &digested)).await?;
-        self.tell(PushStep::Pushed { tag, digest, size }).await;
-        Ok(())
+        Ok(manifest.unwrap_or_else(|| make_manifest(&blob, &blobs, &compressions)))
     }
 
     /// Answers what the registry has now, lowest first.
@@ -397,6 +435,12 @@ fn chosen(reference: &Reference, named: Vec<(Reference, Digest)>) -> Result<Vec<
         true => Err(PushError::NoTags { name: reference.familiar_name() }),
         false => Ok(tagged),
     }
+}
+
+/// An image in an index.
+fn described(image: &ImageRecord, media_type: String, digest: Digest, size: u64) -> Descriptor {
+    let platform = Some(image.config.platform.clone());
+    Descriptor { media_type, digest, size, annotations: Default::default(), platform }
 }
 
 fn short(diff_id: &Digest) -> String {

@@ -1,12 +1,12 @@
 //! Gives every layer its place, then records the images.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use content::{Expected, Ingest, Sync};
 use layer::Applied;
-use oci::Digest;
 use oci::image::Manifest;
+use oci::{Digest, Reference};
 use snapshot::{ChainId, Stage};
 
 use super::plan::{Documents, PlannedImage, PlannedLayer};
@@ -15,6 +15,7 @@ use super::{LoadError, LoadEvent, Loaded};
 use crate::metadata::Change;
 use crate::pins::Pins;
 use crate::record::{State, StoredImage, StoredLayer, stored};
+use crate::remove::difference;
 use crate::store::{Store, image_record};
 use crate::unpacked::Unpacked;
 
@@ -91,6 +92,9 @@ pub(crate) fn assemble<'a>(
         if let Some((_, manifest)) = &image.manifest {
             blobs.push(document(store, manifest)?);
         }
+        if let Some((_, index)) = &image.index {
+            blobs.push(document(store, index)?);
+        }
     }
     Ok(Assembly { images, layers, staged, blobs, _pins: pins })
 }
@@ -115,7 +119,7 @@ impl Compressed {
     /// Keeps a manifest with all its layers, or neither: the crate page says why. One that names a layer which is not
     /// the image's is not kept either.
     fn keep(&mut self, image: &mut PlannedImage, layers: &mut HashMap<ChainId, StoredLayer>, blobs: &mut Vec<Ingest>) {
-        let Some((_, bytes)) = &image.manifest else { return };
+        let Some((_, bytes)) = &image.manifest else { return image.index = None };
         let manifest = serde_json::from_slice::<Manifest>(bytes);
         let digests: Vec<Digest> = manifest
             .map(|manifest| manifest.layers.into_iter().map(|layer| layer.digest).collect())
@@ -128,7 +132,7 @@ impl Compressed {
             self.of.get(digest) == Some(&diff_ids[index]) || held(&chain[index]) == Some(digest)
         };
         if digests.len() != chain.len() || !digests.iter().enumerate().all(is_here) {
-            image.manifest = None;
+            (image.manifest, image.index) = (None, None);
             return;
         }
         for (digest, chain_id) in digests.iter().zip(&chain) {
@@ -257,7 +261,8 @@ impl Assembly<'_> {
         for image in &loaded {
             for reference in &image.references {
                 match before.references.get(&reference.to_string()) {
-                    Some((_, old)) if *old != image.id => {
+                    // Beside it, the old one keeps the name for its platform.
+                    Some((_, old)) if *old != image.id && !has_name(store, old, reference) => {
                         events(LoadEvent::Renamed { reference: reference.clone(), old: old.clone() });
                     }
                     _ => {}
@@ -278,35 +283,36 @@ impl Assembly<'_> {
         }
         let synced = store.snapshots.sync_names().and_then(|()| store.content.sync_names());
         synced.map_err(|source| LoadError::Sync { source })?;
-        let mut next = store.read(Clone::clone);
+        let before = store.read(Clone::clone);
+        let mut next = before.clone();
         next.layers.extend(self.layers.clone());
         let now = stdx::time::Rfc3339::now().to_string();
-        let (mut loaded, mut named) = (Vec::new(), Vec::new());
+        let mut loaded = Vec::new();
         for image in self.images {
             let old = next.images.get(&image.id).map(|record| stored(record)).unwrap_or_default();
-            let (manifest, layer_blobs) = match image.manifest {
-                Some((descriptor, _)) => (Some(descriptor), image.layer_blobs),
-                None => (old.manifest, old.layer_blobs),
+            let (manifest, layer_blobs, index) = match image.manifest {
+                Some((descriptor, _)) => {
+                    (Some(descriptor), image.layer_blobs, image.index.map(|(descriptor, _)| descriptor).or(old.index))
+                }
+                None => (old.manifest, old.layer_blobs, old.index),
             };
             let parent = image.parent.or(old.parent.clone());
-            let stored = StoredImage { manifest, layer_blobs, parent, ..old };
+            let stored = StoredImage { manifest, layer_blobs, index, parent, ..old };
             let record = image_record(&image.id, &image.config, stored, &next.layers);
             let mut record = record.expect("the plan parsed this configuration, and its layers were placed");
             record.references = next.images.get(&image.id).map(|old| old.references.clone()).unwrap_or_default();
             next.images.insert(image.id.clone(), record.into());
             for reference in &image.references {
-                next.point(reference, Some(&image.id), Some(&now));
-                named.push((reference.clone(), Some(image.id.clone())));
+                next.join(reference, &image.id, Some(&now));
             }
             loaded.push(Loaded { id: image.id, references: image.references });
         }
-        let ids: HashSet<&Digest> = loaded.iter().map(|image| &image.id).collect();
-        let images = ids.into_iter().map(|id| (id.clone(), Some(stored(&next.images[id]))));
-        let change = Change {
-            images: images.collect(),
-            references: named,
-            layers: self.layers.into_iter().map(|(chain_id, layer)| (chain_id, Some(layer))).collect(),
-        };
+        let layers = self.layers.into_iter().map(|(chain_id, layer)| (chain_id, Some(layer))).collect();
+        let change = Change { layers, ..difference(&before, &next) };
         Ok((change, next, loaded))
     }
+}
+
+fn has_name(store: &Store, id: &Digest, reference: &Reference) -> bool {
+    store.get(id).is_some_and(|image| image.platform_of.contains(reference) || image.references.contains(reference))
 }

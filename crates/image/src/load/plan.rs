@@ -43,6 +43,8 @@ pub(crate) struct PlannedImage {
     pub(crate) references: Vec<Reference>,
     /// The OCI manifest and its bytes, if the archive has one for this image.
     pub(crate) manifest: Option<(Descriptor, Vec<u8>)>,
+    /// The index through which it came, and its bytes; kept with the manifest.
+    pub(crate) index: Option<(Descriptor, Vec<u8>)>,
     /// The compressed layers that are kept with the manifest; known once they are verified.
     pub(crate) layer_blobs: Vec<Digest>,
     /// The image that it was built from, if it was built here.
@@ -151,7 +153,8 @@ fn bounded(images: impl Iterator<Item = Result<PlannedImage, LoadError>>) -> Res
     let (mut planned, mut bytes) = (Vec::new(), 0);
     for image in images {
         let image = image?;
-        bytes += (image.config.len() + image.manifest.as_ref().map_or(0, |(_, bytes)| bytes.len())) as u64;
+        let length = |document: &Option<(Descriptor, Vec<u8>)>| document.as_ref().map_or(0, |(_, bytes)| bytes.len());
+        bytes += (image.config.len() + length(&image.manifest) + length(&image.index)) as u64;
         if planned.len() == IMAGES_MAX {
             return Err(LoadError::TooMuch { what: "number of images", limit: IMAGES_MAX as u64 });
         }
@@ -184,6 +187,7 @@ fn plan_archive(
         layers: layers.collect(),
         references: references.collect::<Result<_, _>>()?,
         manifest,
+        index: None,
         layer_blobs: Vec::new(),
         // Something else than an id means nothing, as one that is not in the archive.
         parent: entry.parent.parse().ok(),
@@ -278,10 +282,10 @@ fn plan_manifest(
     named: &Descriptor,
     platform: &WantedPlatform<'_>,
 ) -> Result<PlannedImage, LoadError> {
-    let mut descriptor = named.clone();
+    let (mut descriptor, mut index) = (named.clone(), None);
     for _ in 0..NESTING_MAX {
         let (path, bytes) = (blob_path(&descriptor.digest), documents.blob(&descriptor)?);
-        let Some(index) = as_index(bytes) else {
+        let Some(list) = as_index(bytes) else {
             let manifest: Manifest = decode(bytes, &path)?;
             let config = documents.blob(&manifest.config)?;
             let parsed = parse_config(config, &blob_path(&manifest.config.digest), manifest.layers.len())?;
@@ -296,12 +300,15 @@ fn plan_manifest(
                 layers: layers.collect(),
                 references: name(named)?.into_iter().collect(),
                 manifest: Some((bare(&descriptor), bytes.to_vec())),
+                index,
                 layer_blobs: Vec::new(),
                 parent: None,
             });
         };
         let is_wanted = platform.is_wanted;
-        let wanted = index.manifests.into_iter().find(|one| one.platform.as_ref().is_none_or(is_wanted));
+        // The outermost one is what the name means.
+        index = index.or_else(|| Some((bare(&descriptor), bytes.to_vec())));
+        let wanted = list.manifests.into_iter().find(|one| one.platform.as_ref().is_none_or(is_wanted));
         descriptor = wanted.ok_or_else(|| LoadError::Platform { platform: platform.text.clone() })?;
     }
     Err(LoadError::Nesting)
@@ -321,7 +328,7 @@ fn name(descriptor: &Descriptor) -> Result<Option<Reference>, LoadError> {
     }
 }
 
-fn is_host(platform: &Platform) -> bool {
+pub(crate) fn is_host(platform: &Platform) -> bool {
     platform.os == "linux" && platform.architecture == host_architecture()
 }
 

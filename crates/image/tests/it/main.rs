@@ -8,6 +8,7 @@ mod crash;
 mod full;
 mod load;
 mod manifests;
+mod platforms;
 mod pull;
 mod remove;
 mod save;

@@ -44,8 +44,8 @@ fn privileged_another_manifest_of_the_same_image_takes_the_place_of_the_first() 
     for compress in [gzip, zstd as Compress, gzip] {
         scratch.load(&layout("a:1", &layers(), compress, "")).unwrap();
         assert!(keeps_manifest(&scratch.store, "a:1"));
-        // Configuration, manifest, two layers and their recipes.
-        assert_eq!(names(&scratch.dir.path().join("content/blobs/sha256")).len(), 6);
+        // Configuration, index, manifest, two layers and their recipes.
+        assert_eq!(names(&scratch.dir.path().join("content/blobs/sha256")).len(), 7);
     }
     scratch.store.remove("a:1", RemoveOptions::default(), &[]).unwrap();
     assert!(leftovers(scratch.dir.path()).is_empty());

@@ -24,6 +24,7 @@ async fn privileged_an_image_is_pulled_and_is_up_to_date_then() {
         let config = session.config(&resolved.manifest).await.unwrap();
         let digested = reference(&server.host(), &format!("r@{}", resolved.digest));
         let image = PulledImage {
+            index: None,
             config,
             manifest: resolved.manifest,
             descriptor: resolved.descriptor,

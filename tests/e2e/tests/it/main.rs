@@ -59,6 +59,7 @@ mod names;
 mod network;
 mod on_demand;
 mod pause;
+mod platforms;
 mod pull;
 mod push;
 mod registry_proxies;

@@ -23,9 +23,10 @@ use super::{BuildError, BuildLine, BuildOptions, Lines, cache, run};
 use crate::Engine;
 use crate::clock::{now_nanos, rfc3339};
 use crate::ops::changes::STUBS;
-use crate::ops::create::{check_platform, snapshot_key};
+use crate::ops::create::snapshot_key;
 use crate::ops::pull::{self, PullQuery};
 use crate::ops::{commit, images, import};
+use crate::platforms;
 
 /// Nobody but us writes to the tree of a copy.
 const NO_STUBS: Stubs<'static> = Stubs { files: &[], directories: &[] };
@@ -259,10 +260,10 @@ impl Solver {
 
     /// An image by name, from its registry if it is not here.
     async fn image(&self, name: &str, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {
-        let here = self.engine.images.resolve(name);
-        if let Ok(image) = here
+        let here = image::resolve_all(&self.engine.images, name);
+        if let Ok(images) = here
             && !self.options.pull
-            && check_platform(Some(platform), name, &image).is_ok()
+            && let Ok(image) = platforms::choose(&images, name, Some(platform))
         {
             return Ok(image);
         }
@@ -277,9 +278,8 @@ impl Solver {
         while let Some(step) = pulling.next().await {
             self.lines.tell(BuildLine::Pull(step?)).await;
         }
-        let image = self.engine.images.resolve(name)?;
-        check_platform(Some(platform), name, &image).map_err(BuildError::Base)?;
-        Ok(image)
+        let images = image::resolve_all(&self.engine.images, name)?;
+        platforms::choose(&images, name, Some(platform)).map_err(|err| BuildError::Base(err.into()))
     }
 
     fn default_tag(&self, name: &str) -> String {

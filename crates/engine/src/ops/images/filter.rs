@@ -50,6 +50,10 @@ impl Wanted {
     }
 
     fn matches_names(&self, image: &ImageRecord) -> bool {
+        // It is shown with the image that its names mean.
+        if image.is_beside() {
+            return false;
+        }
         let is_parent = self.parents.contains(&image.id);
         if image.references.is_empty() {
             let shown = self.all || !is_parent;

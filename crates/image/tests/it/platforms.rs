@@ -1,0 +1,177 @@
+//! Images of one index for several platforms, side by side under one name.
+
+use std::io::Cursor;
+
+use image::{ImageUser, PulledImage, RemoveError, RemoveOptions, Store, remove_platform};
+use oci::image::{Descriptor, Manifest, Platform};
+use oci::{Digest, Reference};
+use serde_json::json;
+
+use crate::archive::{digest, gzip, layer};
+use crate::{Scratch, leftovers};
+
+fn describe(bytes: &[u8], architecture: Option<&str>) -> Descriptor {
+    let platform = architecture.map(|architecture| Platform {
+        architecture: architecture.to_owned(),
+        os: "linux".to_owned(),
+        ..Platform::default()
+    });
+    let (media_type, size) = ("x".to_owned(), bytes.len() as u64);
+    Descriptor { media_type, digest: digest(bytes), size, annotations: Default::default(), platform }
+}
+
+/// An image of one layer.
+struct Made {
+    architecture: String,
+    layer: Vec<u8>,
+    config: Vec<u8>,
+    manifest: Vec<u8>,
+}
+
+fn made(architecture: &str, content: &str) -> Made {
+    let tar = layer(&[("f", content)]);
+    let config = json!({
+        "architecture": architecture, "os": "linux", "config": {},
+        "rootfs": { "type": "layers", "diff_ids": [digest(&tar)] },
+    });
+    let (layer, config) = (gzip(&tar), config.to_string().into_bytes());
+    let (config_of, layer_of) = (describe(&config, None), describe(&layer, None));
+    let manifest = json!({ "schemaVersion": 2, "config": config_of, "layers": [layer_of] });
+    Made { architecture: architecture.to_owned(), layer, config, manifest: manifest.to_string().into_bytes() }
+}
+
+/// An index of these, as a registry has it.
+struct Published {
+    images: Vec<Made>,
+    index: Vec<u8>,
+}
+
+fn published(images: Vec<Made>) -> Published {
+    let entries: Vec<_> = images.iter().map(|image| describe(&image.manifest, Some(&image.architecture))).collect();
+    let index = json!({ "schemaVersion": 2, "manifests": entries }).to_string().into_bytes();
+    Published { images, index }
+}
+
+impl Published {
+    /// Pulls one of them under `h:1/r:1` and the index's digest; answers its id.
+    fn pull(&self, store: &Store, number: usize) -> Digest {
+        let Made { layer, config, manifest, .. } = &self.images[number];
+        let names = ["h:1/r:1".to_owned(), format!("h:1/r@{}", digest(&self.index))];
+        let image = PulledImage {
+            config: config.clone(),
+            manifest: serde_json::from_slice::<Manifest>(manifest).unwrap(),
+            descriptor: describe(manifest, None),
+            manifest_bytes: manifest.clone(),
+            index: Some((describe(&self.index, None), self.index.clone())),
+            references: names.iter().map(|name| name.parse().unwrap()).collect(),
+        };
+        let fetch = |_: &Descriptor| {
+            store.content().partial(&digest(layer)).unwrap().write(layer).unwrap();
+            Cursor::new(layer.clone())
+        };
+        store.pull(image, fetch, &|_| {}).unwrap().id
+    }
+}
+
+fn two() -> Published {
+    published(vec![made(image::host_architecture(), "here"), made("s390x", "there")])
+}
+
+/// The platforms that a name stands for, first that of what it means.
+fn platforms(store: &Store, name: &str) -> Vec<String> {
+    let images = image::resolve_all(store, name).unwrap_or_default();
+    images.iter().map(|image| image.config.platform.architecture.clone()).collect()
+}
+
+fn plain() -> RemoveOptions {
+    RemoveOptions { force: false, prune_parents: true }
+}
+
+#[test]
+fn privileged_platforms_of_one_index_are_kept_side_by_side() {
+    for order in [[0, 1], [1, 0]] {
+        let (scratch, remote, here) = (Scratch::new(), two(), image::host_architecture());
+        order.iter().for_each(|number| drop(remote.pull(&scratch.store, *number)));
+        let by_digest = format!("h:1/r@{}", digest(&remote.index));
+        let scratch = scratch.reopened();
+        for name in ["h:1/r:1", &by_digest] {
+            assert_eq!(platforms(&scratch.store, name), [here, "s390x"], "{order:?}: this machine's comes first");
+        }
+        assert!(scratch.store.content().contains(&digest(&remote.index)), "{order:?}");
+        scratch.store.remove("h:1/r:1", plain(), &[]).unwrap();
+        assert_eq!(scratch.store.list().len(), 0, "{order:?}");
+        assert!(leftovers(scratch.dir.path()).is_empty(), "{order:?}");
+    }
+}
+
+#[test]
+fn privileged_without_an_image_for_this_machine_the_last_one_is_meant() {
+    let (scratch, remote) = (Scratch::new(), published(vec![made("s390x", "1"), made("ppc64le", "2")]));
+    remote.pull(&scratch.store, 0);
+    remote.pull(&scratch.store, 1);
+    assert_eq!(platforms(&scratch.store, "h:1/r:1"), ["ppc64le", "s390x"]);
+    assert_eq!(platforms(&scratch.reopened().store, "h:1/r:1"), ["ppc64le", "s390x"]);
+}
+
+#[test]
+fn privileged_another_index_takes_the_name_from_all() {
+    let (scratch, first) = (Scratch::new(), two());
+    let old: Vec<Digest> = [0, 1].map(|number| first.pull(&scratch.store, number)).into();
+    let second = published(vec![made("s390x", "newer")]);
+    let new = second.pull(&scratch.store, 0);
+    assert_eq!(scratch.store.resolve("h:1/r:1").unwrap().id, new);
+    assert_eq!(platforms(&scratch.store, "h:1/r:1"), ["s390x"]);
+    // The old digest still stands for both.
+    let by_digest: Reference = format!("h:1/r@{}", digest(&first.index)).parse().unwrap();
+    let scratch = scratch.reopened();
+    let kept = image::resolve_all(&scratch.store, &by_digest.to_string()).unwrap();
+    assert_eq!(kept.iter().map(|image| image.id.clone()).collect::<Vec<_>>(), old);
+}
+
+#[test]
+fn privileged_a_tag_of_several_is_a_name_of_all_of_them() {
+    let (scratch, remote, here) = (Scratch::new(), two(), image::host_architecture());
+    let ids = [0, 1].map(|number| remote.pull(&scratch.store, number));
+    scratch.store.tag("h:1/r:1", &"copy:1".parse().unwrap()).unwrap();
+    scratch.store.tag("copy:1", &"copy:1".parse().unwrap()).unwrap();
+    scratch.store.tag(ids[1].as_str(), &"alone:1".parse().unwrap()).unwrap();
+    scratch.store.remove("h:1/r:1", plain(), &[]).unwrap();
+    let scratch = scratch.reopened();
+    assert_eq!(platforms(&scratch.store, "copy:1"), [here, "s390x"]);
+    assert_eq!(platforms(&scratch.store, "alone:1"), ["s390x"]);
+    // What has a name of its own stays.
+    scratch.store.remove("copy:1", plain(), &[]).unwrap();
+    assert_eq!(scratch.store.list().iter().map(|image| image.id.clone()).collect::<Vec<_>>(), [ids[1].clone()]);
+    scratch.store.remove("alone:1", plain(), &[]).unwrap();
+    assert!(leftovers(scratch.dir.path()).is_empty());
+}
+
+#[test]
+fn privileged_one_platform_goes_and_the_others_stay() {
+    for (number, left) in [(0, "s390x"), (1, image::host_architecture())] {
+        let (scratch, remote) = (Scratch::new(), two());
+        let ids = [0, 1].map(|number| remote.pull(&scratch.store, number));
+        let gone = ids[number].clone();
+        let user = [ImageUser { container: "0123456789abcdef".into(), image: gone.clone(), running: false }];
+        let refused = remove_platform(&scratch.store, "h:1/r:1", plain(), &user, &|image| image.id == gone);
+        assert!(matches!(refused, Err(RemoveError::Conflict { .. })), "{refused:?}");
+        remove_platform(&scratch.store, "h:1/r:1", plain(), &[], &|image| image.id == gone).unwrap();
+        let scratch = scratch.reopened();
+        assert_eq!(platforms(&scratch.store, "h:1/r:1"), [left]);
+        assert!(scratch.store.get(&gone).is_none());
+        // The last one goes as an image that was alone.
+        remove_platform(&scratch.store, "h:1/r:1", plain(), &[], &|_| true).unwrap();
+        assert!(leftovers(scratch.dir.path()).is_empty());
+    }
+}
+
+#[test]
+fn privileged_an_image_that_goes_by_its_id_leaves_its_names_to_the_others() {
+    let (scratch, remote) = (Scratch::new(), two());
+    let ids = [0, 1].map(|number| remote.pull(&scratch.store, number));
+    scratch.store.remove(ids[0].as_str(), plain(), &[]).unwrap();
+    let scratch = scratch.reopened();
+    assert_eq!(platforms(&scratch.store, "h:1/r:1"), ["s390x"]);
+    scratch.store.remove(ids[1].as_str(), plain(), &[]).unwrap();
+    assert!(leftovers(scratch.dir.path()).is_empty());
+}

@@ -25,6 +25,12 @@ const TOOLS: &[Tool] = &[
     // Tests press the tabulator in them.
     Tool { package: "zsh", present: || paths::program("zsh").is_some() },
     Tool { package: "fish", present: || paths::program("fish").is_some() },
+    // What tests make in network namespaces of their own, and see of what we make there.
+    Tool { package: "iproute2", present: || paths::program("ip").is_some() },
+    Tool { package: "nftables", present: || paths::program("nft").is_some() },
+    // Gives ordinary users more ids of a user namespace.
+    Tool { package: "uidmap", present: || paths::program("newuidmap").is_some() },
+    Tool { package: "procps", present: || paths::program("ps").is_some() },
     // Its musl-gcc links the static programs where the linker of the machine cannot.
     Tool { package: "musl-tools", present: || paths::program("musl-gcc").is_some() },
 ];

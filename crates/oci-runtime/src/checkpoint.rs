@@ -87,6 +87,7 @@ impl CriuOptions {
             file_locks: self.file_locks,
             auto_dedup: self.auto_dedup,
             lazy_pages: self.lazy_pages,
+            network_lock: criu::network_lock(&self.search_path()),
             ..Settings::default()
         }
     }

@@ -316,7 +316,7 @@ pub enum CreateError {
     WriteMap {
         /// The field's full name.
         field: String,
-        /// The file, or the program that should have written it.
+        /// The file that says them.
         program: String,
         /// The kernel's answer.
         source: io::Error,

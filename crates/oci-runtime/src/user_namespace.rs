@@ -269,14 +269,14 @@ pub(crate) fn write_map(field: &str, pid: Pid, mappings: &[IdMapping], map: &Map
 fn run_tool(field: &str, pid: Pid, mappings: &[IdMapping], tool: &'static str) -> Result<(), CreateError> {
     let numbers = mappings.iter().flat_map(|one| [one.container_id, one.host_id, one.size]);
     let words = std::iter::once(pid.as_raw_nonzero().get().to_string()).chain(numbers.map(|number| number.to_string()));
-    let field = field.to_owned();
-    let failed = |source| CreateError::WriteMap { field: field.clone(), program: tool.to_owned(), source };
-    let output = Command::new(tool).args(words).output().map_err(failed)?;
+    let failed = |text: String| CreateError::MapTool { field: field.to_owned(), tool, text };
+    let output = Command::new(tool).args(words).output().map_err(|source| {
+        // It is denied, not missing, if a directory of PATH is closed to this user.
+        failed(format!("{source}: is it installed? Debian has it in the package uidmap"))
+    })?;
     match output.status.success() {
         true => Ok(()),
-        false => {
-            Err(CreateError::MapTool { field, tool, text: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
-        }
+        false => Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
     }
 }
 

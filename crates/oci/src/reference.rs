@@ -77,15 +77,14 @@ impl Reference {
         self
     }
 
-    /// The repository as users see it: the default domain and `library/` left out.
+    /// The repository as users see it: the default domain and `library/` left out, unless that would mean another one.
     pub fn familiar_name(&self) -> String {
-        if self.domain != DEFAULT_DOMAIN {
-            return format!("{}/{}", self.domain, self.path);
-        }
-        match self.path.strip_prefix(OFFICIAL) {
-            Some(rest) if !rest.contains('/') => rest.to_owned(),
-            _ => self.path.clone(),
-        }
+        let short = match self.path.strip_prefix(OFFICIAL) {
+            Some(rest) if !rest.contains('/') => rest,
+            _ => &self.path,
+        };
+        let means_this = self.domain == DEFAULT_DOMAIN && split_domain(short).0 == DEFAULT_DOMAIN && !is_id(short);
+        if means_this { short.to_owned() } else { format!("{}/{}", self.domain, self.path) }
     }
 
     /// The reference as users see it: `busybox:latest`.
@@ -116,7 +115,7 @@ impl FromStr for Reference {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        if is_id(text) {
             return Err(ReferenceError::LooksLikeId(text.to_owned()));
         }
         let (rest, digest) = match text.split_once('@') {
@@ -140,6 +139,11 @@ impl FromStr for Reference {
         }
         Ok(Reference { domain: domain.to_owned(), path, tag: tag.map(str::to_owned), digest })
     }
+}
+
+/// Whether it would read as the id of an image.
+fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// A colon starts a tag only behind the last slash: before it, it starts a port.
@@ -220,6 +224,7 @@ mod tests {
             ("index.docker.io/busybox", "docker.io/library/busybox", "busybox"),
             ("docker.io/library/busybox", "docker.io/library/busybox", "busybox"),
             ("me/app", "docker.io/me/app", "me/app"),
+            ("docker.io/me.net/app", "docker.io/me.net/app", "docker.io/me.net/app"),
             ("localhost/app", "localhost/app", "localhost/app"),
             ("127.0.0.1:5000/a/b__c:v1.2", "127.0.0.1:5000/a/b__c:v1.2", "127.0.0.1:5000/a/b__c:v1.2"),
             ("[::1]:5000/a", "[::1]:5000/a", "[::1]:5000/a"),

@@ -3,6 +3,8 @@
 //! The reference is a model in memory, written from the words of image-spec's layer.md: deletions first, then entries.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod fuzz;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -17,7 +17,7 @@ use sys::mount::{Attributes, set_attributes};
 
 use super::Directories;
 use super::error::{CriuError, errors_of};
-use super::request::{self, Answer, Feature, Kind};
+use super::request::{self, Answer, Feature, Kind, NetworkLock};
 use crate::channel::{At, Channel, Failure, Message};
 use crate::error::Step;
 use crate::target;
@@ -233,13 +233,27 @@ pub(super) fn require_installed(search_path: &OsStr) -> Result<(), CriuError> {
     program(search_path).map(drop).ok_or(CriuError::Missing)
 }
 
-/// The host's CRIU, looked up as a shell does.
+/// The host's CRIU.
 fn program(search_path: &OsStr) -> Option<CString> {
-    let candidates = std::env::split_paths(search_path).map(|directory| directory.join("criu"));
-    let found = candidates
+    find(search_path, "criu").map(|file| string(file.into_os_string()))
+}
+
+/// How CRIU keeps packets away from connections meanwhile: by iptables, its own choice, where that is installed.
+pub(super) fn network_lock(search_path: &OsStr) -> NetworkLock {
+    let is_there = |name| find(search_path, name).is_some();
+    if is_there("iptables-restore") && is_there("ip6tables-restore") {
+        NetworkLock::Default
+    } else {
+        NetworkLock::Nftables
+    }
+}
+
+/// A program of the host's, looked up as a shell does.
+fn find(search_path: &OsStr, name: &str) -> Option<PathBuf> {
+    let candidates = std::env::split_paths(search_path).map(|directory| directory.join(name));
+    candidates
         .into_iter()
-        .find(|file| file.is_file() && accessat(CWD, file, Access::EXEC_OK, rustix::fs::AtFlags::EACCESS).is_ok())?;
-    Some(string(found.into_os_string()))
+        .find(|file| file.is_file() && accessat(CWD, file, Access::EXEC_OK, rustix::fs::AtFlags::EACCESS).is_ok())
 }
 
 fn string(text: OsString) -> CString {
@@ -250,4 +264,26 @@ fn string(text: OsString) -> CString {
 pub(super) fn null() -> Result<OwnedFd, CriuError> {
     let opened = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
     opened.map_err(|err| CriuError::talk("open /dev/null")(err.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use super::*;
+
+    #[test]
+    fn packets_are_kept_away_by_what_is_installed() {
+        let (some, all) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let install = |directory: &tempfile::TempDir, name: &str| {
+            let file =
+                std::fs::OpenOptions::new().create_new(true).write(true).mode(0o755).open(directory.path().join(name));
+            drop(file.unwrap());
+        };
+        install(&some, "iptables-restore");
+        ["iptables-restore", "ip6tables-restore"].into_iter().for_each(|name| install(&all, name));
+        assert_eq!(network_lock(OsStr::new("")), NetworkLock::Nftables);
+        assert_eq!(network_lock(some.path().as_os_str()), NetworkLock::Nftables);
+        assert_eq!(network_lock(all.path().as_os_str()), NetworkLock::Default);
+    }
 }

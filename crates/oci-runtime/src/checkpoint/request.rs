@@ -48,6 +48,16 @@ pub enum CgroupMode {
     Default = 6,
 }
 
+/// How connections are cut off while they are written or made again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum NetworkLock {
+    /// CRIU's choice, which is iptables or what it was built with.
+    #[default]
+    Default,
+    /// By rules of nftables, for which it needs no other program.
+    Nftables,
+}
+
 /// Settings of a dump or a restore; what is absent, empty or off is not sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Settings {
@@ -86,6 +96,7 @@ pub(super) struct Settings {
     pub(super) cgroup_roots: Vec<(String, String)>,
     pub(super) lsm_profile: Option<String>,
     pub(super) lsm_mount_context: Option<String>,
+    pub(super) network_lock: NetworkLock,
 }
 
 /// CRIU's level of words in its log that names every file; what is wrong can be found from it (runc's).
@@ -126,6 +137,9 @@ impl Settings {
         message.number(34, self.cgroups as u64).number(38, EMPTY_NETWORK);
         if let Some(work) = self.work {
             message.signed(17, work);
+        }
+        if self.network_lock == NetworkLock::Nftables {
+            message.number(64, 2);
         }
         self.add_texts(&mut message);
         self.add_lists(&mut message);
@@ -344,6 +358,7 @@ mod tests {
             mounts: vec![("/data".into(), "/data".into())],
             external: vec!["net[4026]:extRootNetNS".into()],
             page_server: Some(("::1".into(), 9)),
+            network_lock: NetworkLock::Nftables,
             ..Settings::default()
         };
         let message = work(Kind::Dump, &settings);
@@ -357,6 +372,7 @@ mod tests {
         has(3, Value::Number(1));
         has(10, Value::Bytes(b"dump.log"));
         has(34, Value::Number(6));
+        has(64, Value::Number(2));
         has(37, Value::Bytes(b"net[4026]:extRootNetNS"));
         has(23, Value::Bytes(b"\x0a\x05/data\x12\x05/data"));
         has(11, Value::Bytes(b"\x0a\x03::1\x10\x09"));

@@ -77,3 +77,52 @@ fn the_next_page_is_on_the_same_registry() {
         assert_eq!(next_page(&headers).as_deref(), expected, "{link}");
     }
 }
+
+#[test]
+fn slow_manifests_of_any_shape_are_an_image_or_an_index_or_refused() {
+    let reference: Reference = "a/b:1".parse().unwrap();
+    let types = [
+        media_type::OCI_MANIFEST,
+        media_type::DOCKER_MANIFEST,
+        media_type::OCI_INDEX,
+        media_type::DOCKER_LIST,
+        media_type::OCI_CONFIG,
+        SCHEMA1_TYPES[0],
+        "application/json",
+        "",
+    ];
+    let descriptor = serde_json::json!({
+        "mediaType": LAYER_TYPES[0], "size": 1, "digest": format!("sha256:{:064x}", 7), "urls": ["http://a"],
+        "platform": {"architecture": "amd64", "os": "linux", "variant": ""}, "annotations": {"a": "b"},
+    });
+    let documents = [
+        serde_json::json!({"schemaVersion": 2, "mediaType": "", "config": descriptor, "layers": [descriptor, descriptor]}),
+        serde_json::json!({"schemaVersion": 2, "mediaType": "", "manifests": [descriptor, descriptor], "annotations": {}}),
+    ];
+    let (mut images, mut indexes) = (0, 0);
+    testkit::mutate::rounds(|mutator| {
+        let mut value = mutator.pick(&documents).clone();
+        value["mediaType"] = (*mutator.pick(&types)).into();
+        let text = mutator.json(&value).to_string().into_bytes();
+        let text = if mutator.once_in(4) { mutator.bytes(&text) } else { text };
+        let header = *mutator.pick(&types);
+        let has = |field: &str| text.windows(field.len()).any(|window| window == field.as_bytes());
+        let document = Document { digest: digest_of(&text), media_type: header.into(), bytes: text.clone() };
+        match kind(&reference, &document) {
+            Ok(Kind::Image(manifest)) => {
+                images += 1;
+                assert!(has("\"layers\"") && has("\"config\""), "{}", String::from_utf8_lossy(&text));
+                // Whatever it says, it is an answer.
+                let _: Result<(), RegistryError> = check_types(&manifest);
+            }
+            Ok(Kind::Index(index)) => {
+                indexes += 1;
+                assert!(has("\"manifests\"") && !has("\"layers\""), "{}", String::from_utf8_lossy(&text));
+                let chosen = Wanted::host().choose(&index.manifests);
+                assert!(chosen.len() <= index.manifests.len());
+            }
+            Err(err) => assert!(!err.to_string().is_empty()),
+        }
+    });
+    assert!(images > 0 && indexes > 0, "{images} images, {indexes} indexes");
+}

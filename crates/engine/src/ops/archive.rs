@@ -212,21 +212,22 @@ fn send(
         return;
     }
     engine.events.container(container, "archive-path", []);
-    if let Err(err) = pack(place, name.as_bytes(), out, is_carried) {
+    if let Err(err) =
+        pack(place, name.as_bytes(), out, is_carried).and_then(|out| out.finish().map_err(PackError::Write))
+    {
         // The head is sent: the end of the connection is all that can be told.
         debug!(container = %container.id(), err = errdefs::chain(&err), "cannot send files");
     }
 }
 
-/// Packs a tree to its end.
-pub(super) fn pack(place: OwnedFd, name: &[u8], out: impl Finish, xattr: fn(&[u8]) -> bool) -> Result<(), PackError> {
+/// Packs a tree to its end; what it was written to is given back, to be finished.
+pub(super) fn pack<W: Write>(place: OwnedFd, name: &[u8], out: W, xattr: fn(&[u8]) -> bool) -> Result<W, PackError> {
     let mut tar = TarWriter::new(io::BufWriter::with_capacity(PIECE_BYTES, out));
     // Programs that get such an archive give it on to others that know no holes.
     let options = Pack { name, xattr, holes: false, entry: &mut |_, _, _| Ok(true) };
     archive::pack(&mut tar, place, options)?;
     let buffered = tar.finish().map_err(PackError::Write)?;
-    let out = buffered.into_inner().map_err(|err| PackError::Write(err.into_error()))?;
-    out.finish().map_err(PackError::Write)
+    buffered.into_inner().map_err(|err| PackError::Write(err.into_error()))
 }
 
 /// What `cp` carries from one root to another.

@@ -1,5 +1,6 @@
 //! `GET /containers/{id}/export`: the root of a container, without what is mounted in it.
 
+use ::archive::PackError;
 use errdefs::ErrorKind;
 use tokio::sync::oneshot;
 use tracing::debug;
@@ -57,7 +58,7 @@ pub async fn export(engine: &Engine, name: &str, out: impl Finish + Send + 'stat
             }
         };
         let (task, inside) = (engine.clone(), container.clone());
-        let written = bridge::blocking(move || {
+        bridge::blocking(move || {
             let place = view::open(&task, &inside, Mounts::None, &leave)
                 .map_err(ArchiveError::from)
                 .and_then(|view| view.open(".", false).map(|place| (view, place)).map_err(no_root));
@@ -65,19 +66,21 @@ pub async fn export(engine: &Engine, name: &str, out: impl Finish + Send + 'stat
                 Ok(opened_root) => opened_root,
                 Err(err) => {
                     let _ = opened.send(Err(err));
-                    return false;
+                    return;
                 }
             };
             if opened.send(Ok(())).is_err() {
-                return false;
+                return;
             }
-            let packed = archive::pack(place, b"", out, is_exported);
+            let written = archive::pack(place, b"", out, is_exported).and_then(|out| {
+                // Told before the client has all of it, and does what is told after that.
+                task.events.container(&inside, "export", []);
+                out.finish().map_err(PackError::Write)
+            });
             // The head is sent: the end of the connection is all that can be told.
-            packed.inspect_err(|err| debug!("export: {}", errdefs::chain(err))).is_ok()
-        });
-        if written.await {
-            engine.events.container(&container, "export", []);
-        }
+            let _ = written.inspect_err(|err| debug!("export: {}", errdefs::chain(err)));
+        })
+        .await;
     });
     let opened = told.await.unwrap_or(Err(ArchiveError::Ending));
     opened.map_err(|source| ExportError::Files { container: name.to_owned(), source })

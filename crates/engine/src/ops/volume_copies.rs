@@ -5,7 +5,7 @@
 //! an archive is packed from a copy.
 
 use std::collections::BTreeSet;
-use std::io::{BufReader, BufWriter, Read};
+use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -189,11 +189,13 @@ fn write(
     if told.send(Ok(())).is_err() {
         return;
     }
-    match pack(place, out) {
-        Ok(()) => engine.events.volume(name, "export", []),
-        // The head is sent: the end of the connection is all that can be told.
-        Err(err) => debug!("export of a volume: {}", errdefs::chain(&err)),
-    }
+    let written = pack(place, out).and_then(|out| {
+        // Told before the client has all of it, and does what is told after that.
+        engine.events.volume(name, "export", []);
+        out.finish().map_err(PackError::Write)
+    });
+    // The head is sent: the end of the connection is all that can be told.
+    let _ = written.inspect_err(|err| debug!("export of a volume: {}", errdefs::chain(err)));
 }
 
 fn open(staged: &volume::Staged<'_>, name: &str) -> Result<OwnedFd, VolumeCopyError> {
@@ -202,14 +204,13 @@ fn open(staged: &volume::Staged<'_>, name: &str) -> Result<OwnedFd, VolumeCopyEr
     opened.map_err(|err| VolumeCopyError::Open { name: name.to_owned(), source: err.into() })
 }
 
-fn pack(place: OwnedFd, out: impl Finish) -> Result<(), PackError> {
+fn pack<W: Write>(place: OwnedFd, out: W) -> Result<W, PackError> {
     let mut tar = TarWriter::new(BufWriter::with_capacity(PIECE_BYTES, out));
     // The volume's own directory is the archive's first entry, so that its owner and mode are not lost.
     let options = Pack { name: b".", xattr: is_exported, holes: true, entry: &mut |_, _, _| Ok(true) };
     archive::pack(&mut tar, place, options)?;
     let buffered = tar.finish().map_err(PackError::Write)?;
-    let out = buffered.into_inner().map_err(|err| PackError::Write(err.into_error()))?;
-    out.finish().map_err(PackError::Write)
+    buffered.into_inner().map_err(|err| PackError::Write(err.into_error()))
 }
 
 /// Makes a volume of an archive, compressed or not: all of it, or nothing.

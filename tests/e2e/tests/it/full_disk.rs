@@ -2,6 +2,7 @@
 
 use testkit::disk::SmallDisk;
 use testkit::images::Archive;
+use testkit::process::{DEADLINE, until};
 use testkit::registry::{Served, Server};
 use testkit::{Cli, Daemon};
 
@@ -179,6 +180,11 @@ fn privileged_copies_of_volumes_and_prunes_stand_a_full_disk() {
         }
         let archive = small.daemon.scratch().path().join("volume.tar");
         At { daemon: &small.daemon, cli: Cli::Longshore }.ok(&format!("volume export -o {} data", archive.display()));
+        // What it was copied to goes behind the client's back, and would leave room for another one.
+        let volumes = small.disk.path().join("data/volumes");
+        let names = || std::fs::read_dir(&volumes).unwrap().map(|entry| entry.unwrap().file_name());
+        let none = || names().all(|name| !name.as_encoded_bytes().starts_with(b".")).then_some(());
+        until("the copy is gone", DEADLINE, none).unwrap();
         small.disk.fill().unwrap();
         let at = At { daemon: &small.daemon, cli: Cli::Longshore };
         for line in ["volume clone data copy", "volume snapshot create data second", "volume export data"] {

@@ -86,7 +86,7 @@ const RUNTIME_GROUPS: [Group; 3] = [
 
 /// What else runs in the machine: all that reads, writes or mounts cgroups, and what depends on how processes are stopped,
 /// killed and counted. The rest is the same on either version, but for what an older kernel lacks.
-const ENGINE_GROUPS: [Group; 12] = [
+const ENGINE_GROUPS: [Group; 11] = [
     Group { package: "shim", tests: &["exec::", "orphans::"], except: &[] },
     Group { package: "engine", tests: &["open::tests::privileged_cgroups"], except: &[] },
     // What only version 2 has.
@@ -104,8 +104,6 @@ const ENGINE_GROUPS: [Group; 12] = [
         tests: &["stuck::", "shims::", "idle::", "lifecycle::", "exec::", "system::", "restart_policy::"],
         except: &[],
     },
-    // Standing still, counting and limiting while they run; checks that hang; copies of volumes with their users frozen.
-    Group { package: "e2e", tests: &["devices::", "health::", "live::", "pause::", "volume_copies::"], except: &[] },
     // A later daemon finds what the earlier one made. Not where twenty containers write all the time: they need minutes.
     Group { package: "e2e", tests: &["death::"], except: &["death::privileged_heavy", "death::privileged_quick"] },
     Group { package: "testkit", tests: &["leaks::"], except: &[] },

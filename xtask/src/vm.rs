@@ -15,7 +15,8 @@
 //! ```
 //!
 //! The same programs and test binaries run in both, from the same paths. Everything that is kept is below `target/vm`:
-//! `kernel`, and for each boot `initramfs.BOOT`, `plan.BOOT.json` and `console.BOOT`, the kernel's messages of the last run.
+//! `kernel`, and for each boot `initramfs.BOOT`, `plan.BOOT.json` and `console.BOOT`, the kernel's messages of the last run;
+//! where there are more tests than one machine has time for, for each part (`bare-1`, `bare-2`).
 //! The machine has a deadline, from outside as from inside, and no network.
 
 mod account;
@@ -48,6 +49,10 @@ pub(crate) use guest::run as guest;
 
 /// How long the machine may run. Beyond that it is killed, and the run has failed.
 const DEADLINE: Duration = Duration::from_secs(20 * 60);
+
+/// How many tests one machine runs, of those that take four seconds each on two processors without KVM: half of its time.
+/// What is more gets another machine, after it.
+const CASES_MAX: usize = 160;
 
 /// What reaches the host's files; the rest is loaded when something asks for it.
 const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
@@ -86,7 +91,7 @@ const RUNTIME_GROUPS: [Group; 3] = [
 
 /// What else runs in the machine: all that reads, writes or mounts cgroups, and what depends on how processes are stopped,
 /// killed and counted. The rest is the same on either version, but for what an older kernel lacks.
-const ENGINE_GROUPS: [Group; 11] = [
+const ENGINE_GROUPS: [Group; 12] = [
     Group { package: "shim", tests: &["exec::", "orphans::"], except: &[] },
     Group { package: "engine", tests: &["open::tests::privileged_cgroups"], except: &[] },
     // What only version 2 has.
@@ -103,6 +108,17 @@ const ENGINE_GROUPS: [Group; 11] = [
         package: "e2e",
         tests: &["stuck::", "shims::", "idle::", "lifecycle::", "exec::", "system::", "restart_policy::"],
         except: &[],
+    },
+    // Standing still, counting and limiting while they run; checks that hang; copies of volumes with their users frozen.
+    Group {
+        package: "e2e",
+        tests: &["devices::", "health::", "live::", "pause::", "volume_copies::"],
+        // What only version 1 refuses or names so; extended attributes, which the machine's root has not.
+        except: &[
+            "devices::privileged_limits_reach",
+            "live::privileged_what_cannot_be_changed",
+            "volume_copies::privileged_copies_keep",
+        ],
     },
     // A later daemon finds what the earlier one made. Not where twenty containers write all the time: they need minutes.
     Group { package: "e2e", tests: &["death::"], except: &["death::privileged_heavy", "death::privileged_quick"] },
@@ -194,8 +210,18 @@ impl<'a> Wish<'a> {
         };
         // A name that no test has is found before the first machine starts.
         let lists = self.boots.iter().map(|boot| Ok((*boot, select(*boot)?))).collect::<Result<Vec<_>>>()?;
-        lists.into_iter().map(|(boot, cases)| run(boot, cases)).fold(Ok(()), Result::and)
+        let parts = lists.iter().flat_map(|(boot, cases)| parts(*boot, cases));
+        parts.map(|(boot, name, cases)| run(boot, &name, cases)).fold(Ok(()), Result::and)
     }
+}
+
+/// The machines that these tests need, with the names of their files: no more tests in one than it has time for, and about
+/// as many in each.
+fn parts(boot: Boot, cases: &[event::Case]) -> Vec<(Boot, String, Vec<event::Case>)> {
+    let machines = cases.len().div_ceil(CASES_MAX).max(1);
+    let parts = cases.chunks(cases.len().div_ceil(machines).max(1)).map(<[event::Case]>::to_vec);
+    let name = |number: usize| if machines == 1 { boot.to_string() } else { format!("{boot}-{number}") };
+    parts.enumerate().map(|(index, part)| (boot, name(index + 1), part)).collect()
 }
 
 fn check_machine() -> Result<()> {
@@ -215,7 +241,7 @@ fn prepare() -> Result<Vec<list::Binary>> {
     step("build the tests", || binaries::build(&[]))
 }
 
-fn run(boot: Boot, cases: Vec<event::Case>) -> Result<()> {
+fn run(boot: Boot, name: &str, cases: Vec<event::Case>) -> Result<()> {
     let dir = paths::target().join("vm");
     fs::create_dir_all(&dir)?;
     let busybox = paths::busybox()?;
@@ -229,14 +255,14 @@ fn run(boot: Boot, cases: Vec<event::Case>) -> Result<()> {
         environment: environment(),
         cases,
     };
-    let plan_file = dir.join(format!("plan.{boot}.json"));
+    let plan_file = dir.join(format!("plan.{name}.json"));
     fs::write(&plan_file, serde_json::to_vec(&plan)?)?;
-    let (initramfs, console) = (dir.join(format!("initramfs.{boot}")), dir.join(format!("console.{boot}")));
+    let (initramfs, console) = (dir.join(format!("initramfs.{name}")), dir.join(format!("console.{name}")));
     let machine = Machine { boot, kernel: kernel.image, initramfs, console, processors };
     let entries = entries(boot, &kernel.modules, &busybox, &plan_file)?;
     fs::write(&machine.initramfs, initramfs::archive(&entries))?;
     let (count, console) = (plan.cases.len(), machine.console.display());
-    println!("{count} tests in a virtual machine, {boot}; the kernel's messages: {console}");
+    println!("{count} tests in a virtual machine, {name}; the kernel's messages: {console}");
     let begin = Instant::now();
     let mut account = Account::new(boot, &plan.cases);
     let ran = machine.run(DEADLINE, |line| account.take(&line));

@@ -108,6 +108,21 @@ fn every_boot_has_the_cgroups_that_it_is_for() {
 }
 
 #[test]
+fn more_tests_than_one_machine_has_time_for_are_shared_out() {
+    let cases = |count: usize| -> Vec<Case> {
+        let case = |n| Case { program: PathBuf::new(), directory: "/crates/x".into(), name: format!("{n}") };
+        (0..count).map(case).collect()
+    };
+    let sizes = |count| -> Vec<(String, usize)> {
+        parts(Boot::Bare, &cases(count)).into_iter().map(|(_, name, part)| (name, part.len())).collect()
+    };
+    assert_eq!(sizes(CASES_MAX), [("bare".to_owned(), CASES_MAX)]);
+    assert_eq!(sizes(CASES_MAX + 1), [("bare-1".to_owned(), 81), ("bare-2".to_owned(), 80)]);
+    let whole: Vec<Case> = parts(Boot::Bare, &cases(400)).into_iter().flat_map(|(_, _, part)| part).collect();
+    assert_eq!(titles(&whole), titles(&cases(400)));
+}
+
+#[test]
 fn a_wish_is_all_boots_or_one() {
     let parse = |words| Wish::parse(words).unwrap();
     assert_eq!(parse(&[]).boots, Boot::ALL);

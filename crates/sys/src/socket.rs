@@ -34,6 +34,9 @@ pub fn drop_packets(socket: BorrowedFd<'_>) -> io::Result<()> {
 
 /// How many bytes the other end has yet to read, and what the kernel keeps with them: 0 when it has read everything (unix(7),
 /// SIOCOUTQ). `None` for a socket of another family, where bytes count as long as they are on their way.
+///
+/// Whoever is woken by a reader has the last word of it: the kernel wakes him while it still counts 1 for what was read
+/// (net/core/sock.c, sock_wfree), and never again for that.
 pub fn unread(socket: BorrowedFd<'_>) -> io::Result<Option<usize>> {
     if rustix::net::sockopt::socket_domain(socket)? != rustix::net::AddressFamily::UNIX {
         return Ok(None);
@@ -41,7 +44,7 @@ pub fn unread(socket: BorrowedFd<'_>) -> io::Result<Option<usize>> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the kernel writes one int, which outlives the call.
     crate::check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) }.into())?;
-    Ok(Some(usize::try_from(bytes).unwrap_or(0)))
+    Ok(Some(usize::try_from(bytes).unwrap_or(0)).map(|bytes| if bytes == 1 { 0 } else { bytes }))
 }
 
 /// Sends `bytes` (not empty) and `fds` with it; answers the number of bytes sent, which can be fewer on a stream.
@@ -129,9 +132,11 @@ pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use std::collections::BTreeSet;
+    use std::io::{Read, Write};
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
     fn descriptors_arrive_with_their_bytes() {
@@ -162,6 +167,31 @@ mod tests {
         assert_eq!((received, &bytes[..4]), (Received { bytes: 4, cut: true }, b"take".as_slice()));
         send(left.as_fd(), b"next", &[left.as_fd()]).unwrap();
         assert_eq!(receive_cut(right.as_fd(), &mut bytes, &mut fds).unwrap(), Received { bytes: 4, cut: false });
+    }
+
+    #[test]
+    fn what_is_being_read_is_read_for_whoever_the_reader_wakes() {
+        let (left, mut right) = UnixStream::pair().unwrap();
+        let looked = left.try_clone().unwrap();
+        let (counts, mut seen) = (AtomicBool::new(true), BTreeSet::new());
+        std::thread::scope(|scope| {
+            let look = || {
+                let mut seen = BTreeSet::new();
+                while counts.load(Ordering::Relaxed) {
+                    seen.insert(unread(looked.as_fd()).unwrap().unwrap());
+                }
+                seen
+            };
+            let looker = scope.spawn(look);
+            for _ in 0..100_000 {
+                (&left).write_all(b"x").unwrap();
+                right.read_exact(&mut [0; 1]).unwrap();
+            }
+            counts.store(false, Ordering::Relaxed);
+            seen = looker.join().unwrap();
+        });
+        // A message is more than its byte; anything between that and nothing would be a reader whom nobody wakes for again.
+        assert!(seen.iter().all(|&bytes| bytes == 0 || bytes > 100), "{seen:?}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use container_spec::HostFacts;
-use oci::ContainerId;
+use oci::{ContainerId, Digest};
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, error, warn};
 
@@ -252,6 +252,14 @@ impl Engine {
     pub(crate) fn departure(&self) -> Departure {
         self.departing.send_modify(|count| *count += 1);
         Departure(self.clone())
+    }
+
+    /// Images that were held are not any more: of those that were removed meanwhile the layers go.
+    pub(crate) fn let_go<'a>(&self, images: impl IntoIterator<Item = &'a Digest>) {
+        if images.into_iter().any(|id| self.images.get(id).is_none()) {
+            self.upkeep.layers_left.store(true, Ordering::Relaxed);
+            self.sweep_soon();
+        }
     }
 
     /// Deletes removed directories whenever there are some, and gives memory back when that is over; a task.

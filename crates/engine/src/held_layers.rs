@@ -41,6 +41,8 @@ impl HeldLayers {
                     scope.spawn(move || job(held));
                 }
             });
+            drop(held);
+            engine.let_go([&id]);
         })?;
         Ok(is_held.recv().ok().map(|()| HeldLayers(jobs)))
     }

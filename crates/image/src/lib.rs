@@ -65,7 +65,7 @@ pub use load::{LoadError, LoadEvent, Loaded, WantedPlatform, load_for};
 pub use platforms::resolve_all;
 pub use pull::{PullError, PullEvent, PulledImage};
 pub use push::{
-    KeptBlob, PushImage, PushImageError, PushLayer, index_of, name_pushed, push_image, remember_compressed,
+    KeptBlob, PushImage, PushImageError, PushLayer, CameBy, came_by, index_of, name_pushed, push_image, remember_compressed,
     repositories_with,
 };
 pub use record::ImageRecord;

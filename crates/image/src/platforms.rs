@@ -4,13 +4,14 @@
 //! references   name -> id              the image that the name means where nobody asks for a platform
 //! platform_of  in an image's record    the names that mean this image where its platform is asked for
 //! ```
-//! Images share a name only when they came through one index, the very same bytes: then all of them are what the name
-//! means in its registry. Of these the name means the one for this machine, or else the one that came last. A name that is
+//! Images share a name only when they have it through one index, the very same bytes: then all of them are what the name
+//! means in its registry. An image may have other names through other indexes. Of these the name means the one for this machine, or else the one that came last. A name that is
 //! given to something else is taken from all of them. Everything here is pure.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use oci::image::Descriptor;
 use oci::{Digest, Reference};
 
 use crate::load::plan::is_host;
@@ -26,29 +27,37 @@ impl State {
     /// Takes a name from all that is kept beside the image that it means.
     pub(crate) fn disperse(&mut self, reference: &Reference) {
         for sibling in self.siblings(reference) {
-            self.change(&sibling.id, |record| record.platform_of.retain(|other| other != reference));
+            self.change(&sibling.id, |record| {
+                record.platform_of.retain(|other| other != reference);
+                record.came_by.remove(&reference.to_string());
+            });
         }
     }
 
-    /// Gives the name to an image that came through an index, beside those that came through the same one.
-    pub(crate) fn join(&mut self, reference: &Reference, id: &Digest, now: Option<&str>) {
+    /// Gives the name to an image that came now: through an index beside those that have the name through the same one, else
+    /// alone.
+    pub(crate) fn join(&mut self, reference: &Reference, id: &Digest, index: Option<&Descriptor>, now: Option<&str>) {
         let Some(image) = self.images.get(id).cloned() else { return };
-        let meant = self.references.get(&reference.to_string()).and_then(|(_, meant)| self.images.get(meant).cloned());
         let came_with = |other: &ImageRecord| {
-            let same =
-                |index: &oci::image::Descriptor| other.index.as_ref().is_some_and(|other| other.digest == index.digest);
-            image.index.as_ref().is_some_and(same) && other.config.platform != image.config.platform
+            let same = |index: &Descriptor| other.index_of(reference).is_some_and(|other| other.digest == index.digest);
+            index.is_some_and(same) && other.config.platform != image.config.platform
         };
-        let mut beside = self.siblings(reference);
-        beside.extend(meant);
+        let mut beside = self.group(reference);
         beside.retain(|other| other.id != *id && came_with(other));
         beside.insert(0, image);
         self.point(reference, None, None);
-        self.gather(reference, &beside, now);
+        self.gather(reference, &beside, |_| index.cloned(), now);
     }
 
-    /// Gives the name to all of these: it means the one for this machine, or the first.
-    pub(crate) fn gather(&mut self, reference: &Reference, images: &[Arc<ImageRecord>], now: Option<&str>) {
+    /// Gives the name to all of these: it means the one for this machine, or the first. `index` says through which index an
+    /// image has it.
+    pub(crate) fn gather(
+        &mut self,
+        reference: &Reference,
+        images: &[Arc<ImageRecord>],
+        index: impl Fn(&ImageRecord) -> Option<Descriptor>,
+        now: Option<&str>,
+    ) {
         let Some(meant) = images.iter().find(|image| is_host(&image.config.platform)).or(images.first()) else {
             return;
         };
@@ -56,14 +65,22 @@ impl State {
         for other in images.iter().filter(|other| other.id != meant.id) {
             self.put_beside(reference, &other.id);
         }
+        for image in images {
+            self.note_index(reference, &image.id, index(image));
+        }
+    }
+
+    fn note_index(&mut self, reference: &Reference, id: &Digest, index: Option<Descriptor>) {
+        self.change(id, |record| drop(index.map(|index| record.came_by.insert(reference.to_string(), index))));
     }
 
     /// After a start: what the records say is kept beside an image, unless a version that does not know of such has given
     /// the name to another one since.
     pub(crate) fn keep_beside(&mut self, reference: &Reference, meant: &Digest, beside: &[Arc<ImageRecord>]) {
-        if self.images.get(meant).is_some_and(|image| image.index.is_some()) {
+        if self.images.get(meant).is_some_and(|image| image.index_of(reference).is_some()) {
             for image in beside.iter().filter(|image| image.id != *meant) {
                 self.put_beside(reference, &image.id);
+                self.note_index(reference, &image.id, image.came_by.get(&reference.to_string()).cloned());
             }
         }
     }
@@ -76,11 +93,16 @@ impl State {
         });
     }
 
-    /// After a start: no image is kept for a name that means nothing.
+    /// After a start: no image is kept for a name that means nothing, and no index for a name that an image has not.
     pub(crate) fn forget_lost_names(&mut self) {
         let names: BTreeSet<String> = self.references.keys().cloned().collect();
-        for record in self.images.values_mut().filter(|record| !record.platform_of.is_empty()) {
-            Arc::make_mut(record).platform_of.retain(|name| names.contains(&name.to_string()));
+        let told = |record: &&mut Arc<ImageRecord>| !record.platform_of.is_empty() || !record.came_by.is_empty();
+        for record in self.images.values_mut().filter(told) {
+            let record = Arc::make_mut(record);
+            record.platform_of.retain(|name| names.contains(&name.to_string()));
+            let own: BTreeSet<String> =
+                record.references.iter().chain(&record.platform_of).map(Reference::to_string).collect();
+            record.came_by.retain(|name, _| own.contains(name));
         }
     }
 
@@ -89,7 +111,7 @@ impl State {
         let mut left = self.group(reference);
         left.retain(|image| image.id != *id);
         self.point(reference, None, None);
-        self.gather(reference, &left, None);
+        self.gather(reference, &left, |image| image.index_of(reference).cloned(), None);
         !left.is_empty()
     }
 

@@ -139,25 +139,31 @@ fn open_kept(store: &Store, digest: Digest) -> Result<KeptBlob, PushImageError> 
     Ok(KeptBlob { blob: Blob { digest, size }, file, compression: Compression::detect(&start) })
 }
 
+/// An index, as it came and as it is understood.
+#[derive(Debug)]
+pub struct CameBy {
+    kind: String,
+    bytes: Vec<u8>,
+    index: Index,
+}
+
+/// The index through which an image has a name, if it has it through one and that is kept. Blocks.
+pub fn came_by(store: &Store, image: &ImageRecord, name: &Reference) -> Result<Option<CameBy>, PushImageError> {
+    let kept = |index: &&Descriptor| store.content.contains(&index.digest);
+    let Some(descriptor) = image.index_of(name).filter(kept) else { return Ok(None) };
+    let bytes = store.content.read(&descriptor.digest, DOCUMENT_MAX)?;
+    let failed = |source| PushImageError::Manifest { id: image.id.clone(), source };
+    let index = serde_json::from_slice(&bytes).map_err(failed)?;
+    Ok(Some(CameBy { kind: descriptor.media_type.clone(), bytes, index }))
+}
+
 /// The index of images that were pushed, type and bytes: the very one through which they came if these are all that it
-/// names, else one of the same with these alone.
-pub fn index_of(
-    store: &Store,
-    first: &ImageRecord,
-    pushed: &[Descriptor],
-) -> Result<(String, Vec<u8>), PushImageError> {
+/// names, else one of the same with these alone. Pure.
+pub fn index_of(came: Option<CameBy>, pushed: &[Descriptor]) -> (String, Vec<u8>) {
     let is_pushed = |entry: &Descriptor| pushed.iter().any(|image| image.digest == entry.digest);
-    let came = match &first.index {
-        Some(descriptor) => {
-            let bytes = store.content.read(&descriptor.digest, DOCUMENT_MAX)?;
-            let failed = |source| PushImageError::Manifest { id: first.id.clone(), source };
-            let index: Index = serde_json::from_slice(&bytes).map_err(failed)?;
-            if index.manifests.iter().all(is_pushed) {
-                return Ok((descriptor.media_type.clone(), bytes));
-            }
-            Some((descriptor.media_type.clone(), index))
-        }
-        None => None,
+    let came = match came {
+        Some(came) if came.index.manifests.iter().all(is_pushed) => return (came.kind, came.bytes),
+        came => came.map(|came| (came.kind, came.index)),
     };
     let (kind, mut index) = came.unwrap_or_else(|| {
         let kind = media_type::OCI_INDEX.to_owned();
@@ -168,8 +174,7 @@ pub fn index_of(
     index.manifests.retain(is_pushed);
     let named: Vec<Digest> = index.manifests.iter().map(|entry| entry.digest.clone()).collect();
     index.manifests.extend(pushed.iter().filter(|image| !named.contains(&image.digest)).cloned());
-    let bytes = serde_json::to_vec(&index).expect("documents have string keys and no failing serializers");
-    Ok((kind, bytes))
+    (kind, serde_json::to_vec(&index).expect("documents have string keys and no failing serializers"))
 }
 
 /// Repositories of `registry` that have this layer, as far as is known: images of it were pulled from there, or pushed to.
@@ -227,17 +232,21 @@ impl StoredCompressed {
 }
 
 /// Gives images the name under which a registry knows them now, `repository@digest`; several where it is that of an index.
+/// Those that are gone meanwhile need none.
 pub fn name_pushed(store: &Store, ids: &[Digest], name: &Reference) -> Result<(), PushImageError> {
     let mut metadata = store.writer();
     let before = store.read(Clone::clone);
     let mut next = before.clone();
-    let image = |id: &Digest| next.images.get(id).cloned().ok_or_else(|| PushImageError::Gone { id: id.clone() });
-    let images = ids.iter().map(image).collect::<Result<Vec<_>, _>>()?;
-    if next.group(name).iter().map(|image| &image.id).eq(ids) {
+    let images: Vec<_> = ids.iter().filter_map(|id| next.images.get(id).cloned()).collect();
+    if images.is_empty() || next.group(name).iter().map(|image| &image.id).eq(ids) {
         return Ok(());
     }
+    let pushed = |image: &ImageRecord| {
+        let known = image.index.iter().chain(image.came_by.values());
+        known.into_iter().find(|index| name.digest() == Some(&index.digest)).cloned()
+    };
     next.point(name, None, None);
-    next.gather(name, &images, None);
+    next.gather(name, &images, pushed, None);
     let change = difference(&before, &next);
     metadata.commit(&change).map_err(|source| PushImageError::Record { source })?;
     store.replace(next);

@@ -27,8 +27,10 @@ pub struct ImageRecord {
     pub manifest: Option<Descriptor>,
     /// The compressed layers that this manifest names; kept with it.
     pub layer_blobs: Vec<Digest>,
-    /// The index through which it came, if it came through one; kept with the manifest.
+    /// The index through which it came last, if it came through one.
     pub index: Option<Descriptor>,
+    /// The index through which it came by each of its names, for those that it has from one.
+    pub came_by: BTreeMap<String, Descriptor>,
     /// Names that mean another image here, and this one where its platform is asked for. Sorted.
     pub platform_of: Vec<Reference>,
     /// The image it was built from, if that is known and here.
@@ -60,6 +62,13 @@ impl ImageRecord {
         self.references.is_empty() && !self.platform_of.is_empty()
     }
 
+    /// The index through which it has that name.
+    pub fn index_of(&self, name: &Reference) -> Option<&Descriptor> {
+        // Earlier versions recorded one index for all names.
+        let only = self.index.as_ref().filter(|_| self.came_by.is_empty());
+        self.came_by.get(&name.to_string()).or(only)
+    }
+
     /// When it was made, RFC 3339, as its configuration says.
     pub fn created(&self) -> Option<&str> {
         self.config.created.as_deref()
@@ -79,6 +88,8 @@ pub(crate) struct StoredImage {
     pub(crate) layer_blobs: Vec<Digest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) index: Option<Descriptor>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) came_by: BTreeMap<String, Descriptor>,
     /// Versions that do not know it keep one image a name, and see this one without any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) platform_of: Vec<String>,
@@ -167,7 +178,12 @@ impl State {
             self.disperse(reference);
         }
         if let Some((_, old)) = self.references.remove(&name) {
-            self.change(&old, |record| record.references.retain(|other| other != reference));
+            self.change(&old, |record| {
+                record.references.retain(|other| other != reference);
+                if target != Some(&old) {
+                    record.came_by.remove(&name);
+                }
+            });
         }
         if let Some(id) = target {
             self.references.insert(name, (reference.clone(), id.clone()));
@@ -191,6 +207,7 @@ pub(crate) fn stored(record: &ImageRecord) -> StoredImage {
         manifest: record.manifest.clone(),
         layer_blobs: record.layer_blobs.clone(),
         index: record.index.clone(),
+        came_by: record.came_by.clone(),
         platform_of: record.platform_of.iter().map(Reference::to_string).collect(),
         parent: record.parent.clone(),
         last_tagged: record.last_tagged.clone(),
@@ -205,7 +222,7 @@ mod tests {
     fn records_of_other_versions_are_read() {
         let old = r#"{"last_tagged":"2026-01-01T00:00:00Z"}"#;
         let read: StoredImage = serde_json::from_str(old).unwrap();
-        assert_eq!((&read.index, read.platform_of.len()), (&None, 0));
+        assert_eq!((&read.index, read.platform_of.len(), read.came_by.len()), (&None, 0, 0));
         // What is new is not written where it says nothing, and whatever a later version adds is passed by.
         assert_eq!(serde_json::to_string(&read).unwrap(), old);
         let later = r#"{"last_tagged":"2026-01-01T00:00:00Z","platform_of":["a:1"],"later":1}"#;

@@ -224,10 +224,12 @@ fn plan(
         }
         plan.delete(&record.id, options, false)?;
     } else {
-        let user = users.iter().find(|user| user.image == record.id);
+        // Those for other platforms lose the name, too.
+        let meant = meant_by(plan.state, name)?;
+        let user = users.iter().find(|user| meant.iter().any(|image| user.image == image.id));
         if let Some(user) = user.filter(|_| !options.force && is_single) {
             let (name, container) = (name.to_owned(), user.container.clone());
-            return Err(RemoveError::LastName { name, container, image: record.id.clone() });
+            return Err(RemoveError::LastName { name, container, image: user.image.clone() });
         }
         if plan.untag_name(name, &record.id)? {
             plan.delete(&record.id, options, true)?;

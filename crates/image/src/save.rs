@@ -94,8 +94,9 @@ pub fn save<'a>(
 ) -> Result<Saving<'a>, SaveError> {
     let mut wanted: Vec<(Digest, Vec<Reference>)> = Vec::new();
     for name in names {
-        for (id, tag) in store.read(|state| find(state, name))? {
-            let id = store.read(|state| for_platform(state, id, tag.as_ref(), platform));
+        for (id, found) in store.read(|state| find(state, name))? {
+            let id = store.read(|state| for_platform(state, id, found.as_ref(), platform));
+            let tag = found.filter(|found| found.tag().is_some());
             let position = wanted.iter().position(|(other, _)| *other == id).unwrap_or_else(|| {
                 wanted.push((id, Vec::new()));
                 wanted.len() - 1
@@ -115,14 +116,14 @@ pub fn save<'a>(
     plan(images)
 }
 
-/// Of the images that a tag stands for the one of the wanted platform, if it is here.
-fn for_platform(state: &State, id: Digest, tag: Option<&Reference>, platform: Option<&WantedPlatform<'_>>) -> Digest {
-    let (Some(tag), Some(platform)) = (tag, platform) else { return id };
-    let found = state.group(tag).into_iter().find(|image| (platform.is_wanted)(&image.config.platform));
+/// Of the images that a name stands for the one of the wanted platform, if it is here.
+fn for_platform(state: &State, id: Digest, name: Option<&Reference>, platform: Option<&WantedPlatform<'_>>) -> Digest {
+    let (Some(name), Some(platform)) = (name, platform) else { return id };
+    let found = state.group(name).into_iter().find(|image| (platform.is_wanted)(&image.config.platform));
     found.map_or(id, |image| image.id.clone())
 }
 
-/// What a name means: a tag of an image, all tags of a repository, or an image alone.
+/// What a name means: a tag or a digest of an image, all of a repository, or an image alone.
 fn find(state: &State, name: &str) -> Result<Vec<(Digest, Option<Reference>)>, SaveError> {
     let absent = || SaveError::NotFound(name.to_owned());
     let by_prefix = |hex: &str| match &state.by_prefix(hex)[..] {
@@ -140,14 +141,13 @@ fn find(state: &State, name: &str) -> Result<Vec<(Digest, Option<Reference>)>, S
     if reference.familiar_name() == "sha256" {
         return by_prefix(name.strip_prefix("sha256:").unwrap_or(name));
     }
-    let tagged = |reference: &Reference| reference.tag().is_some().then(|| reference.clone());
     if reference.tag().is_some() || reference.digest().is_some() {
         let (found, id) = state.references.get(&lookup_name(&reference)).ok_or(SaveError::NoReference)?;
-        return Ok(vec![(id.clone(), tagged(found))]);
+        return Ok(vec![(id.clone(), Some(found.clone()))]);
     }
     let repository = reference.familiar_name();
     let of_repository = state.references.values().filter(|(other, _)| other.familiar_name() == repository);
-    let all: Vec<_> = of_repository.map(|(other, id)| (id.clone(), tagged(other))).collect();
+    let all: Vec<_> = of_repository.map(|(other, id)| (id.clone(), Some(other.clone()))).collect();
     if all.is_empty() { by_prefix(name) } else { Ok(all) }
 }
 

@@ -226,7 +226,9 @@ impl Store {
             next.point(&target, images.first().map(|image| &image.id), Some(&now));
         } else {
             next.point(&target, None, None);
-            next.gather(&target, &images, Some(&now));
+            let source = named(&next, source);
+            let index = |image: &ImageRecord| image.index_of(source.as_ref()?).cloned();
+            next.gather(&target, &images, index, Some(&now));
         }
         let record = resolve(&next, &target.to_string())?;
         let change = difference(&before, &next);
@@ -313,7 +315,8 @@ pub fn open_on(root: &Path, driver: Driver) -> Result<Store, OpenError> {
 pub(crate) fn needed_blobs(state: &State) -> HashSet<Digest> {
     let mut needed: HashSet<Digest> = state.images.keys().cloned().collect();
     needed.extend(state.images.values().filter_map(|record| Some(record.manifest.as_ref()?.digest.clone())));
-    needed.extend(state.images.values().filter_map(|record| Some(record.index.as_ref()?.digest.clone())));
+    let indexes = state.images.values().flat_map(|record| record.index.iter().chain(record.came_by.values()));
+    needed.extend(indexes.map(|index| index.digest.clone()));
     needed.extend(state.images.values().flat_map(|record| record.layer_blobs.iter().cloned()));
     needed.extend(state.layers.values().flat_map(|layer| layer.blobs().cloned()));
     needed
@@ -397,6 +400,7 @@ pub(crate) fn image_record(
         manifest: stored.manifest,
         layer_blobs: stored.layer_blobs,
         index: stored.index,
+        came_by: stored.came_by,
         platform_of: stored.platform_of.iter().filter_map(|name| name.parse().ok()).collect(),
         parent: stored.parent,
         last_tagged: stored.last_tagged,

@@ -22,8 +22,8 @@ const PORT: &str = "/dev/ttyS1";
 const SCRATCH: &str = "/longshore-tests";
 
 /// Modules whose devices tests use: a node that is not there makes the kernel ask for nothing. And the scheduler that weighs
-/// what cgroups write to disks.
-const DEVICES: [&str; 4] = ["fuse", "loop", "tun", "bfq"];
+/// what cgroups write to disks, and a file system that the kernel does not find when two mounts ask for it at once.
+const MODULES: [&str; 5] = ["fuse", "loop", "tun", "bfq", "xfs"];
 
 /// How long one test may take; without KVM everything takes ten times as long.
 const CASE_LIMIT: Duration = Duration::from_secs(120);
@@ -95,8 +95,8 @@ fn furnish(plan: &Plan) -> Result<()> {
     }
     symlink(&plan.busybox, "/run/modprobe")?;
     fs::write("/proc/sys/kernel/modprobe", "/run/modprobe")?;
-    let loaded = Command::new("/run/modprobe").arg("-a").args(DEVICES).status()?;
-    ensure!(loaded.success(), "load {}: {loaded}", DEVICES.join(", "));
+    let loaded = Command::new("/run/modprobe").arg("-a").args(MODULES).status()?;
+    ensure!(loaded.success(), "load {}: {loaded}", MODULES.join(", "));
     let up = Command::new(&plan.busybox).args(["ip", "link", "set", "lo", "up"]).status()?;
     ensure!(up.success(), "the loopback device: {up}");
     Ok(())

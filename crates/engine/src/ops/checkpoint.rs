@@ -231,6 +231,9 @@ async fn create_in(
     let _operation = container.operate().await?;
     let _being_written = BeingWritten::begin(container);
     let shim = running_shim(container)?;
+    if shim.speaks() < SINCE_VERSION {
+        return Err(CheckpointError::OldShim(named.to_owned()));
+    }
     if !name::is_valid(&request.checkpoint_id) {
         return Err(CheckpointError::Name(request.checkpoint_id));
     }
@@ -241,9 +244,6 @@ async fn create_in(
         let (engine, container, named) = (engine.clone(), container.clone(), named.to_owned());
         bridge::blocking(move || begin(&engine, &container, named, request)).await?
     };
-    if shim.speaks() < SINCE_VERSION {
-        return Err(CheckpointError::OldShim(named.to_owned()));
-    }
     let task = CheckpointTask {
         spec,
         images: pending.begun.clone(),

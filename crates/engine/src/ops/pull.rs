@@ -315,9 +315,10 @@ impl Client {
         };
         loop {
             let has_all = |image: &ImageRecord| {
+                let index = resolved.index.as_ref().map(|(index, _)| &index.digest);
+                let came_so = |name: &Reference| image.index_of(name).map(|index| &index.digest) == index;
                 let has = |name| image.references.contains(name) || image.platform_of.contains(name);
-                // An earlier version did not record through which index it came.
-                names.iter().all(has) && (resolved.index.is_none() || image.index.is_some())
+                names.iter().all(|name| has(name) && came_so(name))
             };
             if self.engine.images.get(&id).is_some_and(|image| has_all(&image)) {
                 return Ok(false);

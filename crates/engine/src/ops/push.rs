@@ -278,6 +278,9 @@ impl Client {
         let (kind, bytes) = match images {
             [image] => self.push_image(session, name, &image.id).await?,
             images => {
+                // Read before anything is sent: what the name means may be replaced meanwhile.
+                let (engine, first, of) = (self.engine.clone(), Arc::clone(&images[0]), name.clone());
+                let came = bridge::blocking(move || image::came_by(&engine.images, &first, &of)).await?;
                 let mut pushed = Vec::new();
                 for image in images {
                     let (kind, bytes) = self.push_image(session, name, &image.id).await?;
@@ -285,8 +288,7 @@ impl Client {
                     session.put_manifest(digest.as_str(), &kind, &bytes).await?;
                     pushed.push(described(image, kind, digest, bytes.len() as u64));
                 }
-                let (engine, first) = (self.engine.clone(), Arc::clone(&images[0]));
-                bridge::blocking(move || image::index_of(&engine.images, &first, &pushed)).await?
+                image::index_of(came, &pushed)
             }
         };
         let (digest, size) = (session.put_manifest(&tag, &kind, &bytes).await?, bytes.len() as u64);

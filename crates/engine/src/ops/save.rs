@@ -57,13 +57,15 @@ pub async fn save(engine: &Engine, options: SaveOptions, out: impl Finish + Send
             }
         };
         saving.ids().for_each(|id| images::tell_made(&task, id, "save", id.as_str()));
-        if opened.send(Ok(())).is_err() {
-            return;
-        }
-        // The head is sent: the end of the connection is all that can be told.
-        if let Err(err) = write(&saving, out) {
+        // The head is sent then: the end of the connection is all that can be told.
+        if opened.send(Ok(())).is_ok()
+            && let Err(err) = write(&saving, out)
+        {
             debug!("save: {}", errdefs::chain(&err));
         }
+        let saved: Vec<_> = saving.ids().cloned().collect();
+        drop(saving);
+        task.let_go(&saved);
     }));
     told.await.unwrap_or(Err(SaveError::Ending))
 }

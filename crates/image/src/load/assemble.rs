@@ -91,9 +91,10 @@ pub(crate) fn assemble<'a>(
         blobs.push(document(store, &image.config)?);
         if let Some((_, manifest)) = &image.manifest {
             blobs.push(document(store, manifest)?);
-        }
-        if let Some((_, index)) = &image.index {
-            blobs.push(document(store, index)?);
+            // Without the manifest nobody reads it.
+            if let Some((_, index)) = &image.index {
+                blobs.push(document(store, index)?);
+            }
         }
     }
     Ok(Assembly { images, layers, staged, blobs, _pins: pins })
@@ -117,9 +118,9 @@ struct Compressed {
 
 impl Compressed {
     /// Keeps a manifest with all its layers, or neither: the crate page says why. One that names a layer which is not
-    /// the image's is not kept either.
+    /// the image's is not kept either. Which index it was stays: that says which images belong together.
     fn keep(&mut self, image: &mut PlannedImage, layers: &mut HashMap<ChainId, StoredLayer>, blobs: &mut Vec<Ingest>) {
-        let Some((_, bytes)) = &image.manifest else { return image.index = None };
+        let Some((_, bytes)) = &image.manifest else { return };
         let manifest = serde_json::from_slice::<Manifest>(bytes);
         let digests: Vec<Digest> = manifest
             .map(|manifest| manifest.layers.into_iter().map(|layer| layer.digest).collect())
@@ -132,7 +133,7 @@ impl Compressed {
             self.of.get(digest) == Some(&diff_ids[index]) || held(&chain[index]) == Some(digest)
         };
         if digests.len() != chain.len() || !digests.iter().enumerate().all(is_here) {
-            (image.manifest, image.index) = (None, None);
+            image.manifest = None;
             return;
         }
         for (digest, chain_id) in digests.iter().zip(&chain) {
@@ -290,20 +291,19 @@ impl Assembly<'_> {
         let mut loaded = Vec::new();
         for image in self.images {
             let old = next.images.get(&image.id).map(|record| stored(record)).unwrap_or_default();
-            let (manifest, layer_blobs, index) = match image.manifest {
-                Some((descriptor, _)) => {
-                    (Some(descriptor), image.layer_blobs, image.index.map(|(descriptor, _)| descriptor).or(old.index))
-                }
-                None => (old.manifest, old.layer_blobs, old.index),
+            let (manifest, layer_blobs) = match image.manifest {
+                Some((descriptor, _)) => (Some(descriptor), image.layer_blobs),
+                None => (old.manifest, old.layer_blobs),
             };
-            let parent = image.parent.or(old.parent.clone());
+            let came = image.index.map(|(descriptor, _)| descriptor);
+            let (index, parent) = (came.clone().or(old.index), image.parent.or(old.parent));
             let stored = StoredImage { manifest, layer_blobs, index, parent, ..old };
             let record = image_record(&image.id, &image.config, stored, &next.layers);
             let mut record = record.expect("the plan parsed this configuration, and its layers were placed");
             record.references = next.images.get(&image.id).map(|old| old.references.clone()).unwrap_or_default();
             next.images.insert(image.id.clone(), record.into());
             for reference in &image.references {
-                next.join(reference, &image.id, Some(&now));
+                next.join(reference, &image.id, came.as_ref(), Some(&now));
             }
             loaded.push(Loaded { id: image.id, references: image.references });
         }

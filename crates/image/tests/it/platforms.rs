@@ -55,14 +55,26 @@ fn published(images: Vec<Made>) -> Published {
 impl Published {
     /// Pulls one of them under `h:1/r:1` and the index's digest; answers its id.
     fn pull(&self, store: &Store, number: usize) -> Digest {
-        let Made { layer, config, manifest, .. } = &self.images[number];
-        let names = ["h:1/r:1".to_owned(), format!("h:1/r@{}", digest(&self.index))];
+        self.pull_as(store, number, "h:1/r:1")
+    }
+
+    /// The same under another name of that repository.
+    fn pull_as(&self, store: &Store, number: usize, name: &str) -> Digest {
+        let names = [name.to_owned(), format!("h:1/r@{}", digest(&self.index))];
+        self.images[number].pull(store, &names, Some(&self.index))
+    }
+}
+
+impl Made {
+    /// Pulls it under these names.
+    fn pull(&self, store: &Store, names: &[String], index: Option<&[u8]>) -> Digest {
+        let Made { layer, config, manifest, .. } = self;
         let image = PulledImage {
             config: config.clone(),
             manifest: serde_json::from_slice::<Manifest>(manifest).unwrap(),
             descriptor: describe(manifest, None),
             manifest_bytes: manifest.clone(),
-            index: Some((describe(&self.index, None), self.index.clone())),
+            index: index.map(|index| (describe(index, None), index.to_vec())),
             references: names.iter().map(|name| name.parse().unwrap()).collect(),
         };
         let fetch = |_: &Descriptor| {
@@ -126,6 +138,75 @@ fn privileged_another_index_takes_the_name_from_all() {
     let scratch = scratch.reopened();
     let kept = image::resolve_all(&scratch.store, &by_digest.to_string()).unwrap();
     assert_eq!(kept.iter().map(|image| image.id.clone()).collect::<Vec<_>>(), old);
+}
+
+#[test]
+fn privileged_an_image_of_two_indexes_keeps_the_names_of_both() {
+    let (scratch, here) = (Scratch::new(), image::host_architecture());
+    let first = published(vec![made(here, "here"), made("s390x", "there"), made("ppc64le", "later")]);
+    // Its first image is the very one of the other.
+    let second = published(vec![made(here, "here"), made("s390x", "newer")]);
+    first.pull(&scratch.store, 0);
+    first.pull(&scratch.store, 1);
+    second.pull_as(&scratch.store, 0, "h:1/r:2");
+    let scratch = scratch.reopened();
+    first.pull(&scratch.store, 2);
+    let sorted = |store: &Store| {
+        let mut found = platforms(store, "h:1/r:1");
+        found[1..].sort();
+        found
+    };
+    assert_eq!(sorted(&scratch.store), [here, "ppc64le", "s390x"]);
+    assert_eq!(platforms(&scratch.store, "h:1/r:2"), [here]);
+    let image = scratch.store.resolve("h:1/r:1").unwrap();
+    for (name, index) in [("h:1/r:1", &first.index), ("h:1/r:2", &second.index)] {
+        let came = image::came_by(&scratch.store, &image, &name.parse().unwrap()).unwrap().unwrap();
+        let named: Vec<Descriptor> = [0, 1, 2]
+            .iter()
+            .filter_map(|&number| if name == "h:1/r:1" { first.images.get(number) } else { second.images.get(number) })
+            .map(|image| describe(&image.manifest, None))
+            .collect();
+        assert_eq!(image::index_of(Some(came), &named).1, *index, "{name}");
+    }
+    // What is taken away with one name does not take the other's index along.
+    scratch.store.remove("h:1/r:2", plain(), &[]).unwrap();
+    assert!(scratch.store.content().contains(&digest(&first.index)));
+    assert_eq!(sorted(&scratch.reopened().store), [here, "ppc64le", "s390x"]);
+}
+
+#[test]
+fn privileged_what_comes_without_an_index_takes_the_name_from_all() {
+    let (scratch, remote, here) = (Scratch::new(), two(), image::host_architecture());
+    let ids = [0, 1].map(|number| remote.pull(&scratch.store, number));
+    // The registry gives the manifest alone now.
+    assert_eq!(remote.images[0].pull(&scratch.store, &["h:1/r:1".to_owned()], None), ids[0]);
+    assert_eq!(platforms(&scratch.store, "h:1/r:1"), [here]);
+    let by_digest = format!("h:1/r@{}", digest(&remote.index));
+    let scratch = scratch.reopened();
+    assert_eq!(platforms(&scratch.store, "h:1/r:1"), [here]);
+    assert_eq!(platforms(&scratch.store, &by_digest), [here, "s390x"], "the digest still stands for both");
+}
+
+#[test]
+fn privileged_a_repository_is_saved_for_the_platform_that_is_asked_for() {
+    let (scratch, remote) = (Scratch::new(), two());
+    let ids = [0, 1].map(|number| remote.pull(&scratch.store, number));
+    let is_wanted = |platform: &Platform| platform.architecture == "s390x";
+    let platform = image::WantedPlatform { text: "linux/s390x".to_owned(), is_wanted: &is_wanted };
+    for name in ["h:1/r", "h:1/r:1", &format!("h:1/r@{}", digest(&remote.index))] {
+        let saving = image::save(&scratch.store, &[name.to_owned()], Some(&platform)).unwrap();
+        assert_eq!(saving.ids().collect::<Vec<_>>(), [&ids[1]], "{name}");
+    }
+}
+
+#[test]
+fn privileged_a_platform_in_use_keeps_the_last_name_of_all() {
+    let (scratch, remote) = (Scratch::new(), two());
+    let ids = [0, 1].map(|number| remote.pull(&scratch.store, number));
+    let user = ImageUser { image: ids[1].clone(), container: "c".to_owned(), running: false };
+    let refused = scratch.store.remove("h:1/r:1", plain(), &[user]);
+    assert!(matches!(&refused, Err(RemoveError::LastName { image, .. }) if *image == ids[1]), "{refused:?}");
+    assert_eq!(platforms(&scratch.store, "h:1/r:1").len(), 2);
 }
 
 #[test]

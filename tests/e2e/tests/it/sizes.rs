@@ -124,7 +124,7 @@ fn containers(kind: Kind) {
     on(kind, &[], |daemon, disk| {
         let start = |name: &str, daemon: &Daemon| at(daemon).start(name, "--storage-opt size=4m busybox sleep 1000");
         start("one", daemon);
-        assert_eq!(at(daemon).inspect("one", "{{json .HostConfig.StorageOpt}}"), r#"{"size":"10m"}"#);
+        assert_eq!(at(daemon).inspect("one", "{{json .HostConfig.StorageOpt}}"), r#"{"size":"4m"}"#);
         assert_eq!(size_kib(&at(daemon), "one", "/"), 4 << 10);
         at(daemon).ok(&format!("exec one {}", write("/file", 2)));
         // Found again by the next daemon, and by a container that starts again.
@@ -193,7 +193,7 @@ fn privileged_vm_volumes_hold_so_much_and_no_more_on_xfs() {
 fn volumes(kind: Kind) {
     on(kind, &[], |daemon, disk| {
         at(daemon).ok("volume create -o size=4m vol");
-        assert_eq!(at(daemon).ok("volume inspect -f '{{json .Options}}' vol"), r#"{"size":"10m"}"#);
+        assert_eq!(at(daemon).ok("volume inspect -f '{{json .Options}}' vol"), r#"{"size":"4m"}"#);
         at(daemon).start("has", "-v vol:/v busybox sleep 1000");
         assert_eq!(size_kib(&at(daemon), "has", "/v"), 4 << 10);
         at(daemon).ok(&format!("exec has {}", write("/v/file", 2)));
@@ -204,7 +204,7 @@ fn volumes(kind: Kind) {
         at.ok("exec has rm /v/more");
         // Copies have the same limit, and do not count with the original.
         at.ok("volume clone vol copy");
-        assert_eq!(at.ok("volume inspect -f '{{json .Options}}' copy"), r#"{"size":"10m"}"#);
+        assert_eq!(at.ok("volume inspect -f '{{json .Options}}' copy"), r#"{"size":"4m"}"#);
         at.ok("volume snapshot create vol kept");
         at.ok("rm -f has");
         at.ok("volume snapshot restore vol kept");

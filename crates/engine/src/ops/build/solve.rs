@@ -17,8 +17,7 @@ use super::copy::Copying;
 use super::receive::{self, Context};
 use super::run::Whose;
 use super::sources::{self, Source};
-use super::tree::Tree;
-use super::work::{Work, tree_of};
+use super::work::{ImageTree, Work, tree_of};
 use super::{BuildError, BuildLine, BuildOptions, Lines, cache, run};
 use crate::Engine;
 use crate::clock::{now_nanos, rfc3339};
@@ -47,7 +46,7 @@ struct Solver {
     outcomes: HashMap<usize, Option<Digest>>,
     names: HashMap<String, usize>,
     /// Trees of images that something was copied from.
-    trees: HashMap<Digest, Arc<Tree>>,
+    trees: HashMap<Digest, Arc<ImageTree>>,
 }
 
 /// A stage that is being solved.
@@ -439,7 +438,7 @@ impl Solver {
         let from = from.map_err(|err| BuildError::From { from: files.from.clone(), source: Box::new(err) })?;
         let (context, wanted) = (self.context.clone(), files.clone());
         let (from, found) = bridge::blocking(move || {
-            let tree = from.as_deref().unwrap_or(&context.tree);
+            let tree = from.as_ref().map_or(&context.tree, |from| &from.tree);
             let found = sources::select(tree, &wanted, add);
             (from, found)
         })
@@ -457,14 +456,15 @@ impl Solver {
         let context = self.context.clone();
         self.record(solving, key, words, move |engine, parent| {
             let work = Work::above(engine, parent)?;
-            Copying::new(from.as_deref().unwrap_or(&context.tree), &work, &files, add)?.run(&found)?;
+            let tree = from.as_ref().map_or(&context.tree, |from| &from.tree);
+            Copying::new(tree, &work, &files, add)?.run(&found)?;
             Ok(Some(work))
         })
         .await
     }
 
     /// The tree of what `--from` names; `None` for the context.
-    async fn tree(&mut self, from: &str) -> Result<Option<Arc<Tree>>, BuildError> {
+    async fn tree(&mut self, from: &str) -> Result<Option<Arc<ImageTree>>, BuildError> {
         if from.is_empty() {
             return Ok(None);
         }

@@ -97,9 +97,16 @@ impl Drop for Work {
     }
 }
 
-/// The files of an image, to be read. Blocks.
-pub(super) fn tree_of(engine: &Engine, image: &ImageRecord) -> Result<Tree, WorkError> {
-    let mounts = engine.images.snapshots().view(&image.chain)?;
-    let root = mount_detached(&mounts).map_err(WorkError::Mount)?;
-    Tree::new(root).map_err(WorkError::Mount)
+/// The files of an image, to be read. However the image ends meanwhile, its layers stay.
+pub(super) struct ImageTree {
+    // Unmounted before what holds the layers goes.
+    pub(super) tree: Tree,
+    _held: Work,
+}
+
+/// Opens the files of an image. Blocks.
+pub(super) fn tree_of(engine: &Engine, image: &ImageRecord) -> Result<ImageTree, WorkError> {
+    let mut held = Work::above(engine, Some(image))?;
+    let root = held.root.take().expect("it has just been mounted");
+    Ok(ImageTree { tree: Tree::new(root).map_err(WorkError::Mount)?, _held: held })
 }

@@ -9,12 +9,12 @@ use crate::facts::{Controller, Hierarchies, Version};
 use crate::group::Cgroup;
 use crate::plan::Write;
 
-/// What every container is put under where it is mounted: what can limit it later, count it or freeze it.
-///
-/// Not cpuset: a new directory must be filled first, and nothing is counted there.
-const CONTROLLERS_DEFAULT: [Controller; 7] = [
+/// What every container is put under where it is mounted: what can limit it later, count it or freeze it. Without cpuset a
+/// Java machine takes the host's memory for its own (cgroupSubsystem_linux.cpp, `determine_type`).
+const CONTROLLERS_DEFAULT: [Controller; 8] = [
     Controller::Cpu,
     Controller::Cpuacct,
+    Controller::Cpuset,
     Controller::Memory,
     Controller::Devices,
     Controller::Freezer,
@@ -189,19 +189,38 @@ fn enable(directory: &Path, controllers: &[Controller], writes: &[Write]) -> Res
 }
 
 /// A new directory of version 1's cpuset is empty, and takes no process until it has processors and memory nodes.
+///
+/// What is filled here hands them down by itself from then on: the next container finds its own full, and a systemd inside
+/// one can use what it makes below.
 pub(crate) fn inherit_cpuset(mount: &Path, path: &Path) -> Result<(), CgroupError> {
+    let whole = mount.join(path.strip_prefix("/").unwrap_or(path));
+    if !is_empty(&whole.join(CPUSET_FILES[1]))? && !is_empty(&whole.join(CPUSET_FILES[0]))? {
+        return Ok(());
+    }
     let mut directory = mount.to_owned();
     for part in path.components().skip(1) {
         let child = directory.join(part);
-        for file in ["cpuset.cpus", "cpuset.mems"] {
+        let mut filled = false;
+        for file in CPUSET_FILES {
             let (from, to) = (directory.join(file), child.join(file));
-            let own = fs::read_to_string(&to).map_err(CgroupError::io("read", &to))?;
-            if own.trim().is_empty() {
+            if is_empty(&to)? {
                 let value = fs::read_to_string(&from).map_err(CgroupError::io("read", &from))?;
                 fs::write(&to, value.trim()).map_err(CgroupError::io("write", &to))?;
+                filled = true;
             }
+        }
+        if filled {
+            // A kernel that does not want to is asked again by the next container.
+            let _ = fs::write(child.join("cgroup.clone_children"), "1");
         }
         directory = child;
     }
     Ok(())
+}
+
+const CPUSET_FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
+
+fn is_empty(file: &Path) -> Result<bool, CgroupError> {
+    let text = fs::read_to_string(file).map_err(CgroupError::io("read", file))?;
+    Ok(text.trim().is_empty())
 }

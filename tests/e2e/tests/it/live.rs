@@ -3,6 +3,7 @@
 use std::fs;
 
 use serde_json::Value;
+use testkit::process::{DEADLINE, until};
 
 use crate::support::{At, cgroup, on_both, ours, unified};
 
@@ -37,6 +38,24 @@ fn privileged_limits_change_while_a_container_runs_and_stay() {
         at.ok(&format!("start {name}"));
         assert_eq!(memory(at), (96 << 20).to_string(), "also of one that was stopped");
         at.remove(&name);
+    });
+}
+
+#[test]
+fn privileged_other_processors_bind_later_processes_too_and_leave_nothing() {
+    on_both(|at| {
+        let name = at.name("processors");
+        at.start(&name, "busybox sleep 1000");
+        at.ok(&format!("update --cpuset-cpus 0 {name}"));
+        let allowed = |process: &str| {
+            let line = at.ok(&format!("exec {name} grep Cpus_allowed_list /proc/{process}/status"));
+            line.split_whitespace().next_back().map(str::to_owned)
+        };
+        assert_eq!((allowed("1").as_deref(), allowed("self").as_deref()), (Some("0"), Some("0")));
+        let directory = cgroup(at, &name, "cpuset");
+        assert!(directory.exists(), "{directory:?}");
+        at.remove(&name);
+        until("the cgroup goes", DEADLINE, || (!directory.exists()).then_some(())).unwrap();
     });
 }
 

@@ -227,6 +227,7 @@ fn linux(host: &HostConfig, facts: &HostFacts, placement: &Placement) -> Result<
             ..Resources::default()
         }),
         seccomp_program: placement.seccomp_program.map(Path::to_owned),
+        mount_table: true,
         rootfs_propagation: mounts::root_propagation(placement.points).to_owned(),
         sysctl: sysctls(host, facts),
         masked_paths: host.masked_paths.clone().unwrap_or_default(),

@@ -144,6 +144,9 @@ impl Birth<'_> {
         if self.plan.set_up_dev {
             self.make_devices()?;
         }
+        if self.plan.mount_table {
+            self.link_mount_table();
+        }
         let cwd = &self.process.cwd;
         target::open(self.root, Path::new(cwd), Missing::Directory).at(Step::MakeCwd, cwd)?;
         Ok(writable)
@@ -272,6 +275,14 @@ impl Birth<'_> {
             target::open(self.root, Path::new("/dev/console"), Missing::File).at(Step::MakeNode, "/dev/console")?;
         }
         Ok(())
+    }
+
+    /// What reads the old table of mounts finds the kernel's. A root that has one keeps it, and one that takes none goes
+    /// without.
+    fn link_mount_table(&self) {
+        if let Ok((parent, name)) = target::parent(self.root, Path::new("/etc/mtab")) {
+            let _ = symlinkat("/proc/mounts", &parent, name);
+        }
     }
 
     fn make_device(&self, device: &Device) -> io::Result<()> {

@@ -36,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) hostname: String,
     pub(crate) domainname: String,
     pub(crate) sysctl: Vec<Parameter>,
+    /// `/etc/mtab` leads to the mounts.
+    pub(crate) mount_table: bool,
     pub(crate) masked: Vec<PathBuf>,
     pub(crate) read_only: Vec<PathBuf>,
     pub(crate) machine: Machine,
@@ -105,6 +107,7 @@ impl Plan {
             hostname: spec.hostname.clone(),
             domainname: spec.domainname.clone(),
             sysctl: sysctl::plan(linux, &namespaces)?,
+            mount_table: linux.mount_table,
             masked: masked(&linux.masked_paths)?,
             read_only: paths("linux.readonlyPaths", &linux.readonly_paths)?,
             machine: Machine::plan(linux)?,

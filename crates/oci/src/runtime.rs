@@ -298,6 +298,9 @@ pub struct Linux {
     /// `struct sock_filter` in host byte order).
     #[serde(rename = "longshoreSeccompProgram", skip_serializing_if = "Option::is_none")]
     pub seccomp_program: Option<PathBuf>,
+    /// Ours: whether `/etc/mtab` shall lead to the container's mounts where the root has none (as dockerd's init layer).
+    #[serde(rename = "longshoreMountTable", skip_serializing_if = "std::ops::Not::not")]
+    pub mount_table: bool,
     /// Kernel parameters of the container's namespaces.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sysctl: BTreeMap<String, String>,

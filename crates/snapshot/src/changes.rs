@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, statat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, readlinkat, statat};
 use rustix::io::Errno;
 use stdx::tree::Usage;
 
@@ -37,6 +37,8 @@ pub enum ChangeKind {
 pub struct Stubs<'a> {
     /// Empty files, as paths from the root without a slash in front.
     pub files: &'a [&'a str],
+    /// Links, with what they say.
+    pub links: &'a [(&'a str, &'a str)],
     /// Directories.
     pub directories: &'a [&'a str],
 }
@@ -125,9 +127,7 @@ impl Comparing<'_> {
                 stat => stat.map_err(failed)?,
             };
             let path = join(&level.path, name.to_bytes());
-            let is_stub =
-                is_file(&stat) && stat.st_size == 0 && self.stubs.files.iter().any(|stub| stub.as_bytes() == path);
-            if is_stub {
+            if self.is_stub(level, &name, &path, &stat) {
                 last_stub = last_stub.max(Some(mtime(&stat)));
                 self.changes.hidden.insert(path);
                 continue;
@@ -138,6 +138,17 @@ impl Comparing<'_> {
             visible |= self.gone(level).map_err(failed)?;
         }
         Ok((visible, last_stub))
+    }
+
+    fn is_stub(&self, level: &Level, name: &CStr, path: &[u8], stat: &Stat) -> bool {
+        if is_file(stat) {
+            return stat.st_size == 0 && self.stubs.files.iter().any(|stub| stub.as_bytes() == path);
+        }
+        let mut links = self.stubs.links.iter().filter(|(stub, _)| stub.as_bytes() == path);
+        FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
+            && links.any(|(_, target)| {
+                readlinkat(&level.upper, name, Vec::new()).is_ok_and(|to| to.to_bytes() == target.as_bytes())
+            })
     }
 
     /// Notes what the layers have and the container, which has all files, has not.

@@ -50,6 +50,7 @@ pub(crate) trait Snapshotter: fmt::Debug + Send + Sync {
         place: &Place,
         container: &Path,
         chain: &dyn Fn() -> Result<Vec<ChainId>, SnapshotError>,
+        stubs: Stubs<'_>,
         stop: &AtomicBool,
     ) -> Result<Usage, SnapshotError>;
 

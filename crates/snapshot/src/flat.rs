@@ -148,11 +148,12 @@ impl Snapshotter for Flat {
         place: &Place,
         container: &Path,
         chain: &dyn Fn() -> Result<Vec<ChainId>, SnapshotError>,
+        stubs: Stubs<'_>,
         stop: &AtomicBool,
     ) -> Result<Usage, SnapshotError> {
         let stack = self.stack(place, &chain()?)?;
         let how = Comparison { whole: true, stop };
-        compare(&container.join("fs"), &stack, Stubs::default(), how).map(|(_, usage)| usage)
+        compare(&container.join("fs"), &stack, stubs, how).map(|(_, usage)| usage)
     }
 
     fn own_files(&self, place: &Place, container: &Path, changes: &Changes) -> Result<OwnFiles, SnapshotError> {

@@ -59,9 +59,17 @@ impl Snapshotter for Overlay {
         _place: &Place,
         container: &Path,
         _chain: &dyn Fn() -> Result<Vec<ChainId>, SnapshotError>,
+        stubs: Stubs<'_>,
         stop: &AtomicBool,
     ) -> Result<Usage, SnapshotError> {
-        of_tree(&container.join("fs"), stop)
+        let own = container.join("fs");
+        let mut usage = of_tree(&own, stop)?;
+        // Stubs of files are empty; a link is as long as what it says.
+        let is_there =
+            |(link, target): &&(&str, &str)| fs::read_link(own.join(link)).is_ok_and(|to| to == Path::new(target));
+        let links = stubs.links.iter().filter(is_there).map(|(_, target)| target.len() as u64);
+        usage.bytes = usage.bytes.saturating_sub(links.sum());
+        Ok(usage)
     }
 
     fn own_files(&self, _place: &Place, container: &Path, _changes: &Changes) -> Result<OwnFiles, SnapshotError> {

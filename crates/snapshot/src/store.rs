@@ -328,18 +328,18 @@ impl Snapshots {
         self.place.container(key).join("fs")
     }
 
-    /// What a container's own files take. Walks them all.
-    pub fn usage(&self, key: &SnapshotKey) -> Result<Usage, SnapshotError> {
-        self.usage_unless(key, &AtomicBool::new(false))
+    /// What a container's own files take, without stubs. Walks them all.
+    pub fn usage(&self, key: &SnapshotKey, stubs: Stubs<'_>) -> Result<Usage, SnapshotError> {
+        self.usage_unless(key, stubs, &AtomicBool::new(false))
     }
 
     /// The same; ends with an error soon after somebody sets `stop`.
-    pub fn usage_unless(&self, key: &SnapshotKey, stop: &AtomicBool) -> Result<Usage, SnapshotError> {
+    pub fn usage_unless(&self, key: &SnapshotKey, stubs: Stubs<'_>, stop: &AtomicBool) -> Result<Usage, SnapshotError> {
         let container = self.place.container(key);
         if !container.join("fs").exists() {
             return Err(SnapshotError::NotFound { key: key.clone() });
         }
-        self.snapshotter.usage(&self.place, &container, &|| self.chain(key), stop)
+        self.snapshotter.usage(&self.place, &container, &|| self.chain(key), stubs, stop)
     }
 
     /// What one layer takes. Walks all its files.

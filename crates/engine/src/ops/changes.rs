@@ -11,6 +11,7 @@ use crate::registry::LookupError;
 /// What a start makes in a root for its mounts, and `create` to mark it. dockerd has these in a layer of their own.
 pub(crate) const STUBS: Stubs<'static> = Stubs {
     files: &[".dockerenv", "etc/hostname", "etc/hosts", "etc/resolv.conf", "dev/console"],
+    links: &[("etc/mtab", "/proc/mounts")],
     directories: &["dev", "dev/pts", "dev/shm", "dev/mqueue", "etc", "proc", "sys"],
 };
 

@@ -14,6 +14,7 @@ use crate::container::status::status;
 use crate::filters::{FilterError, Filters, PortFilter};
 use crate::networking::Attachments;
 use crate::networking::view::{self, Seen};
+use crate::ops::changes::STUBS;
 use crate::ops::create::snapshot_key;
 use crate::registry::LookupError;
 use crate::upkeep::unless_left;
@@ -122,7 +123,7 @@ pub async fn list(engine: &Engine, query: ListQuery, mut each: impl FnMut(Summar
 /// Bytes of a container's own files, and of these and its image's together.
 pub(crate) async fn sizes(engine: &Engine, container: &Arc<Container>) -> Result<(i64, i64), snapshot::SnapshotError> {
     let (task, key) = (engine.clone(), snapshot_key(container.id()));
-    let own = unless_left(move |stop| task.images.snapshots().usage_unless(&key, stop)).await?.bytes;
+    let own = unless_left(move |stop| task.images.snapshots().usage_unless(&key, STUBS, stop)).await?.bytes;
     let image = container.definition.image_id.parse().ok().and_then(|id| engine.images.get(&id));
     let all = own + image.map_or(0, |image| image.size_bytes);
     let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);

@@ -59,8 +59,8 @@ pub(crate) fn make(dir: &Path, task: &CreateTask) -> Result<Spec, BundleError> {
     spec.process.user = user.unwrap_or(spec.process.user);
     let (uid, gid) = (spec.process.user.uid, spec.process.user.gid);
     spec.linux.devices.iter_mut().for_each(|device| device.give(uid, gid));
-    // It compiles the profile itself.
-    spec.linux.seccomp_program = None;
+    // It compiles the profile itself, and knows only what the specification has.
+    (spec.linux.seccomp_program, spec.linux.mount_table) = (None, false);
     // Older runtimes refuse later versions by their number, and pass over what they do not know.
     OLD_VERSION.clone_into(&mut spec.oci_version);
     for namespace in &mut spec.linux.namespaces {

@@ -4,7 +4,8 @@ use rustix::fs::XattrFlags;
 
 use super::*;
 
-const STUBS: Stubs<'static> = Stubs { files: &[".mark", "etc/hosts"], directories: &["etc", "dev"] };
+const STUBS: Stubs<'static> =
+    Stubs { files: &[".mark", "etc/hosts"], links: &[("etc/mtab", "/mounts")], directories: &["etc", "dev"] };
 
 /// `lower`, `lower2` (below it) and `upper`, each with these files; a name that ends in a slash is a directory, one that
 /// begins with `-` a whiteout, and `!` stands behind an opaque directory.
@@ -50,6 +51,10 @@ fn make(layer: &Path, name: &str) {
         Some(gone) => {
             rustix::fs::mknodat(CWD, layer.join(gone), FileType::CharacterDevice, Mode::empty(), 0).unwrap();
         }
+        None if name.contains("->") => {
+            let (name, target) = name.split_once("->").unwrap();
+            std::os::unix::fs::symlink(target, layer.join(name)).unwrap();
+        }
         None => fs::write(layer.join(name), if name == "etc/full" { "x" } else { "" }).unwrap(),
     }
 }
@@ -90,6 +95,8 @@ fn privileged_what_a_start_makes_is_hidden() {
         (&["etc+", "etc/hosts"], &[], &["- etc", "- etc/hosts"]),
         (&["etc+", "etc/hosts", "etc/full"], &["etc/"], &["C etc", "A etc/full", "- etc/hosts"]),
         (&["dev+", "dev/x"], &[], &["A dev", "A dev/x"]),
+        (&["etc+", "etc/mtab->/mounts"], &["etc/"], &["- etc", "- etc/mtab"]),
+        (&["etc+", "etc/mtab->/other"], &["etc/"], &["C etc", "A etc/mtab"]),
     ] {
         assert_eq!(changes(upper, lower, &[]), wanted, "{upper:?} {lower:?}");
     }

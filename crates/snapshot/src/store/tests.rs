@@ -102,7 +102,7 @@ fn what_nests_deeper_than_descriptors_allow_is_removed_too() {
         rustix::fs::mkdirat(&at, "d", rustix::fs::Mode::RWXU).unwrap();
         at = rustix::fs::openat(&at, "d", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty()).unwrap().into();
     }
-    assert!(matches!(overlay.usage(&key("a")), Err(SnapshotError::TooDeep { .. })));
+    assert!(matches!(overlay.usage(&key("a"), Stubs::default()), Err(SnapshotError::TooDeep { .. })));
     overlay.remove(&key("a")).unwrap();
     assert!(overlay.sweep().unwrap() > 1);
     assert_eq!(trash(&overlay), 0);
@@ -149,7 +149,7 @@ fn usage_counts_hard_links_once() {
     fs::create_dir(upper.join("d")).unwrap();
     fs::write(upper.join("d/x"), "12345").unwrap();
     fs::hard_link(upper.join("d/x"), upper.join("y")).unwrap();
-    assert_eq!(overlay.usage(&key("a")).unwrap(), Usage { bytes: 5, inodes: 2 });
+    assert_eq!(overlay.usage(&key("a"), Stubs::default()).unwrap(), Usage { bytes: 5, inodes: 2 });
 }
 
 #[test]

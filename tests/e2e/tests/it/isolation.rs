@@ -211,6 +211,24 @@ fn privileged_programs_know_that_they_are_in_a_container() {
 }
 
 #[test]
+fn privileged_old_tables_and_version_1_are_where_programs_look_for_them() {
+    on_both(|at| {
+        let look = "readlink /etc/mtab; head -c 1 /etc/mtab >/dev/null && echo read";
+        let name = at.name("mtab");
+        assert_eq!(at.ok(&format!("run --name {name} busybox sh -c '{look}'")), "/proc/mounts\nread");
+        assert_eq!(at.ok(&format!("diff {name}")), "", "nobody is told of what a start makes");
+        at.remove(&name);
+        if std::path::Path::new("/sys/fs/cgroup/cpuset/cpuset.cpus").exists() {
+            // A Java machine that does not find one of these takes the host's memory for its own.
+            let mounts = at.run("busybox ls /sys/fs/cgroup");
+            for controller in ["cpu", "cpuacct", "cpuset", "memory"] {
+                assert!(mounts.split_whitespace().any(|mount| mount == controller), "{controller}: {mounts}");
+            }
+        }
+    });
+}
+
+#[test]
 fn privileged_system_calls_are_denied_as_dockers_profile_does() {
     on_both(|at| {
         for (script, expected) in [

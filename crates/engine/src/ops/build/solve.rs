@@ -28,7 +28,7 @@ use crate::ops::{commit, images, import};
 use crate::platforms;
 
 /// Nobody but us writes to the tree of a copy.
-const NO_STUBS: Stubs<'static> = Stubs { files: &[], directories: &[] };
+const NO_STUBS: Stubs<'static> = Stubs { files: &[], links: &[], directories: &[] };
 
 /// Digits of an id that are told.
 const SHORT: usize = 12;

@@ -6,7 +6,9 @@ use std::fs::File;
 use std::io::{self, BufRead, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, StatxAttributes, StatxFlags, Timespec, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 use crate::pack::{join, stat_at};
@@ -82,6 +84,12 @@ pub enum UnpackError {
         path: String,
         /// Where it leads.
         target: String,
+    },
+    /// Something is mounted where something else shall be. The text is dockerd's.
+    #[error("RemoveAll {path}: device or resource busy")]
+    Mounted {
+        /// Its path in the archive.
+        path: String,
     },
     /// A directory stands in the way.
     #[error("cannot overwrite directory {path:?} with non-directory {directory:?}")]
@@ -255,7 +263,10 @@ impl Unpacking<'_> {
             (false, true) if self.options.overwrite == Overwrite::Refuse => {
                 Err(Failure::Known(UnpackError::IsNoDirectory { path, directory }))
             }
-            _ => Ok(remove(parent, name, DEPTH_MAX)?),
+            _ => match remove(parent, name, DEPTH_MAX) {
+                Err(Errno::BUSY) => Err(Failure::Known(UnpackError::Mounted { path })),
+                removed => Ok(removed?),
+            },
         }
     }
 
@@ -411,8 +422,12 @@ fn set_times(place: &OwnedFd, mtime: Time) -> Result<(), Errno> {
     rustix::fs::utimensat(CWD, proc_path(place), &times(mtime), AtFlags::empty())
 }
 
-/// Removes whatever is called `name`, following nothing.
+/// Removes whatever is called `name`, following nothing. What is a mount is busy, as it is for who has it in his own
+/// namespace: in another one the kernel would take the mount away, and what is written then would be seen by nobody.
 fn remove(parent: impl AsFd, name: &CStr, depth: usize) -> Result<(), Errno> {
+    if is_mounted(parent.as_fd(), name) {
+        return Err(Errno::BUSY);
+    }
     match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => {}
@@ -428,6 +443,12 @@ fn remove(parent: impl AsFd, name: &CStr, depth: usize) -> Result<(), Errno> {
         }
     }
     rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)
+}
+
+fn is_mounted(parent: BorrowedFd<'_>, name: &CStr) -> bool {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let found = rustix::fs::statx(parent, name, flags, StatxFlags::empty());
+    found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 #[cfg(test)]

@@ -179,6 +179,28 @@ fn privileged_paths_lead_into_the_containers_mounts() {
     });
 }
 
+#[test]
+fn privileged_what_is_mounted_is_not_replaced_behind_the_containers_back() {
+    on_both(|at| {
+        let (name, dir) = (at.name("busy"), tempfile::tempdir().unwrap());
+        let file = dir.path().join("file");
+        fs::write(&file, "text").unwrap();
+        at.start(&name, "busybox sleep 1000");
+        for state in ["running", "exited"] {
+            assert_eq!(at.inspect(&name, "{{.State.Status}}"), state);
+            let line = format!("cp {} {name}:/etc/hosts", file.display());
+            at.fails(&line, 1, "RemoveAll hosts: device or resource busy");
+            let hosts = bytes(at, &format!("cp {name}:/etc/hosts -"));
+            assert!(String::from_utf8_lossy(&hosts).contains("localhost"), "{state}");
+            if state == "running" {
+                assert!(at.ok(&format!("exec {name} cat /etc/hosts")).contains("localhost"));
+                at.ok(&format!("stop -t 0 {name}"));
+            }
+        }
+        at.remove(&name);
+    });
+}
+
 /// CVE-2018-15664 and its kin: whatever a container's links say, the host's files are neither read nor written.
 #[test]
 fn privileged_links_of_a_container_never_leave_it() {

@@ -41,6 +41,17 @@ pub struct Container {
     pub recording: tokio::sync::Mutex<()>,
     live: Mutex<Live>,
     endings: watch::Sender<Ending>,
+    /// How many times what is left in its cgroup is being ended just now.
+    sweepers: watch::Sender<usize>,
+}
+
+/// Somebody ends what is left in a container's cgroup, until this is dropped.
+pub struct CgroupSweeper(Arc<Container>);
+
+impl Drop for CgroupSweeper {
+    fn drop(&mut self) {
+        self.0.sweepers.send_modify(|count| *count -= 1);
+    }
 }
 
 /// What changes.
@@ -123,6 +134,7 @@ impl Container {
                 restart_timer: None,
             }),
             endings: watch::Sender::default(),
+            sweepers: watch::Sender::default(),
         }
     }
 
@@ -219,6 +231,18 @@ impl Container {
     /// Whether it was removed.
     pub fn is_removed(&self) -> bool {
         self.endings.borrow().removed
+    }
+
+    /// Counts somebody who ends what is left in its cgroup.
+    pub fn sweep_cgroup(self: &Arc<Self>) -> CgroupSweeper {
+        self.sweepers.send_modify(|count| *count += 1);
+        CgroupSweeper(self.clone())
+    }
+
+    /// Waits until nobody does: whoever made the cgroup anew meanwhile would lose it.
+    pub async fn cgroup_swept(&self) {
+        // The sender is ours.
+        let _ = self.sweepers.subscribe().wait_for(|count| *count == 0).await;
     }
 
     /// Its ends from now on, and its state now: no end lies between the two.

@@ -155,11 +155,14 @@ impl Core {
         self.swept.notify_one();
     }
 
-    /// Kills what is left in a container's cgroup, and removes it, on another thread.
-    pub fn end_cgroup(&self, container: &Container) {
+    /// Kills what is left in a container's cgroup, and removes it, on another thread. Its next start waits for that.
+    pub fn end_cgroup(&self, container: &Arc<Container>) {
         let path = Path::new(&self.cgroup_parent_of(container)).join(container.id().as_str());
-        let hierarchies = self.hierarchies.clone();
-        tokio::spawn(bridge::blocking(move || end_cgroup(&hierarchies, &path, CGROUP_END_TIMEOUT)));
+        let (hierarchies, sweeper) = (self.hierarchies.clone(), container.sweep_cgroup());
+        tokio::spawn(bridge::blocking(move || {
+            end_cgroup(&hierarchies, &path, CGROUP_END_TIMEOUT);
+            drop(sweeper);
+        }));
     }
 
     /// Ends what is left in the cgroups below ours that belong to no container that `lives`. Blocks.

@@ -216,6 +216,7 @@ pub(crate) async fn launch(
     from: Option<RestoreTask>,
 ) -> Result<(), LaunchError> {
     let _starting = Starting::begin(container);
+    container.cgroup_swept().await;
     let launched = match prepare(engine, container).await {
         Ok(mut prepared) => {
             prepared.task.restore = from;

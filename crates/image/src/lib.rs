@@ -65,8 +65,8 @@ pub use load::{LoadError, LoadEvent, Loaded, WantedPlatform, load_for};
 pub use platforms::resolve_all;
 pub use pull::{PullError, PullEvent, PulledImage};
 pub use push::{
-    KeptBlob, PushImage, PushImageError, PushLayer, CameBy, came_by, index_of, name_pushed, push_image, remember_compressed,
-    repositories_with,
+    CameBy, KeptBlob, PushImage, PushImageError, PushLayer, came_by, index_of, name_pushed, push_image,
+    remember_compressed, repositories_with,
 };
 pub use record::ImageRecord;
 pub use remove::{ImageUser, RemoveError, RemoveOptions, Removed, remove_platform};

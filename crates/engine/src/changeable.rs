@@ -86,7 +86,7 @@ struct State {
 impl Current {
     /// Begins with these.
     pub(crate) fn new(settings: Changeable) -> Current {
-        let registries = crate::pulls::registries(&settings.registries);
+        let registries = Registry::new(crate::pulls::settings(&settings.registries));
         Current(RwLock::new(State { settings: Arc::new(settings), registries }))
     }
 
@@ -107,7 +107,7 @@ impl Current {
     fn replace(&self, settings: Changeable) {
         let mut state = write(&self.0);
         if state.settings.registries != settings.registries {
-            state.registries = crate::pulls::registries(&settings.registries);
+            state.registries = state.registries.changed(crate::pulls::settings(&settings.registries));
         }
         state.settings = Arc::new(settings);
     }

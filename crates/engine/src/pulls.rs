@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use image::{PullEvent, PulledImage};
 use oci::Digest;
-use registry_client::{LayerProgress, Progress, Registry, Session, Settings, Transfer};
+use registry_client::{LayerProgress, Progress, Session, Settings, Transfer};
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, warn};
 
@@ -72,10 +72,10 @@ impl Stage {
     }
 }
 
-/// Registries, as the administrator wants them to be reached.
-pub(crate) fn registries(config: &RegistriesConfig) -> Arc<Registry> {
+/// How the administrator wants registries to be reached.
+pub(crate) fn settings(config: &RegistriesConfig) -> Settings {
     let (ranges, names): (Vec<&String>, Vec<&String>) = config.insecure.iter().partition(|name| name.contains('/'));
-    Registry::new(Settings {
+    Settings {
         insecure: names.into_iter().cloned().collect(),
         // What is no range was refused with the rest of the configuration.
         insecure_ranges: ranges.iter().filter_map(|range| range.parse().ok()).collect(),
@@ -86,7 +86,7 @@ pub(crate) fn registries(config: &RegistriesConfig) -> Arc<Registry> {
         download_attempts: config.download_attempts,
         concurrent_uploads: config.concurrent_uploads,
         ..Settings::default()
-    })
+    }
 }
 
 /// What a pull is known by: the registry, since another one's bytes may be lies, and the image's manifest.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use content::Content;
 use oci::Digest;
 use oci::image::Descriptor;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 
 use crate::error::RegistryError;
 use crate::fetch;
@@ -51,10 +51,9 @@ impl Progress {
 }
 
 /// All transfers of a daemon.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Downloads {
     running: Mutex<HashMap<Digest, Arc<Download>>>,
-    pub(crate) permits: Arc<Semaphore>,
 }
 
 /// One transfer.
@@ -90,10 +89,6 @@ struct State {
 }
 
 impl Downloads {
-    pub(crate) fn new(concurrent: usize) -> Downloads {
-        Downloads { running: Mutex::default(), permits: Arc::new(Semaphore::new(concurrent)) }
-    }
-
     /// A reader of that blob, and the transfer if it must be started: by the caller, with [`run`].
     pub(crate) fn join(&self, descriptor: &Descriptor, domain: &str) -> (Arc<Download>, bool) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);

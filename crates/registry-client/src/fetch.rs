@@ -25,7 +25,7 @@ const GETS_ON_PART: u64 = 32;
 
 /// Brings the blob into the content store, as a partial blob that is whole and verified.
 pub(crate) async fn fetch(session: &Session, content: &Content, download: &Arc<Download>) -> Result<(), RegistryError> {
-    let permits = &session.registry().downloads.permits;
+    let permits = &session.registry().downloading;
     let permit = match permits.clone().try_acquire_owned() {
         Ok(permit) => permit,
         Err(_) => {

@@ -103,11 +103,14 @@ impl Default for Settings {
     }
 }
 
-/// All registries, as this daemon reaches them. Cheap to make; one per daemon, since transfers are shared in it.
+/// All registries, as this daemon reaches them. Cheap to make; all of a daemon are made of its first one by
+/// [`Registry::changed`], since transfers are shared in it.
 #[derive(Debug)]
 pub struct Registry {
     pub(crate) settings: Settings,
-    pub(crate) downloads: Downloads,
+    pub(crate) downloads: Arc<Downloads>,
+    /// For layers that come.
+    pub(crate) downloading: Arc<Semaphore>,
     /// For layers that are sent.
     pub(crate) uploads: Semaphore,
     pub(crate) connector: Connector,
@@ -129,12 +132,23 @@ pub struct Session {
 impl Registry {
     /// Must be called within a tokio runtime only in so far as its methods must.
     pub fn new(settings: Settings) -> Arc<Registry> {
+        Registry::with(settings, Arc::default())
+    }
+
+    /// All registries, reached in another way from now on. Sessions of before keep theirs, and their transfers are still
+    /// shared: two of one blob would write to one file.
+    pub fn changed(&self, settings: Settings) -> Arc<Registry> {
+        Registry::with(settings, self.downloads.clone())
+    }
+
+    fn with(settings: Settings, downloads: Arc<Downloads>) -> Arc<Registry> {
         let connector = Connector::new(settings.certificates.clone(), settings.proxies.clone(), settings.timing);
-        let downloads = Downloads::new(settings.concurrent_downloads.max(1));
+        let downloading = Arc::new(Semaphore::new(settings.concurrent_downloads.max(1)));
         let uploads = Semaphore::new(settings.concurrent_uploads.max(1));
         Arc::new(Registry {
             settings,
             downloads,
+            downloading,
             uploads,
             connector,
             tokens: Tokens::default(),

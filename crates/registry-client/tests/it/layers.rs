@@ -163,6 +163,24 @@ async fn two_pulls_share_one_transfer() {
 }
 
 #[tokio::test]
+async fn registries_that_were_changed_share_the_transfers_of_before() {
+    let served = Served::new(&[400_000]);
+    let layer = served.layers[0].clone();
+    let server = Server::start(move |request| served.answer(request));
+    let mut scratch = Scratch::new();
+    let (first, resolved, _first) = scratch.transfer(&server).await;
+    scratch.registry = scratch.registry.changed(Settings { concurrent_downloads: 1, ..settings() });
+    let (second, _, _second) = scratch.transfer(&server).await;
+    // Both join before either reads.
+    let descriptor = &resolved.manifest.layers[0];
+    let (mut one, mut two) = (first.open(descriptor), second.open(descriptor));
+    let one = tokio::task::spawn_blocking(move || read(&mut one).unwrap());
+    let two = tokio::task::spawn_blocking(move || read(&mut two).unwrap());
+    assert!(one.await.unwrap() == layer && two.await.unwrap() == layer);
+    assert_eq!(server.requests(digest(&layer).as_str()).len(), 1);
+}
+
+#[tokio::test]
 async fn the_last_reader_that_leaves_ends_the_transfer_and_the_next_one_goes_on() {
     let served = Served::new(&[400_000]);
     let layer = served.layers[0].clone();

@@ -54,6 +54,35 @@ impl Progress {
 #[derive(Debug, Default)]
 pub(crate) struct Downloads {
     running: Mutex<HashMap<Digest, Arc<Download>>>,
+    held: Mutex<HashMap<Digest, Held>>,
+}
+
+/// A blob that pulls count on.
+#[derive(Debug, Default)]
+struct Held {
+    pulls: usize,
+    /// Its length, once it is there and verified.
+    whole: Option<u64>,
+}
+
+/// Keeps what comes of a blob: from before its transfer until the pull is recorded or given up. A transfer that has ended is
+/// in no list, but its bytes wait for those of other layers.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    downloads: Arc<Downloads>,
+    digest: Digest,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut held = self.downloads.held();
+        if let Entry::Occupied(mut entry) = held.entry(self.digest.clone()) {
+            entry.get_mut().pulls -= 1;
+            if entry.get().pulls == 0 {
+                entry.remove();
+            }
+        }
+    }
 }
 
 /// One transfer.
@@ -109,8 +138,27 @@ impl Downloads {
         (download, true)
     }
 
-    /// Removes what ended transfers of a blob have brought, unless another one goes on with it.
+    /// Keeps a blob that is about to be transferred.
+    pub(crate) fn hold(self: &Arc<Self>, digest: &Digest) -> Hold {
+        self.held().entry(digest.clone()).or_default().pulls += 1;
+        Hold { downloads: self.clone(), digest: digest.clone() }
+    }
+
+    /// How long a blob is that some pull has, whole and verified, and has not recorded yet.
+    pub(crate) fn whole(&self, digest: &Digest) -> Option<u64> {
+        self.held().get(digest)?.whole
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<Digest, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes what ended transfers of a blob have brought, unless another one goes on with it or a pull keeps it.
     pub(crate) fn discard(&self, digest: &Digest, content: &Content) {
+        // Who begins to keep it from here on begins its transfer behind, too, and finds the removal below.
+        if self.held().contains_key(digest) {
+            return;
+        }
         // In the list like a transfer that was given up: the next one waits until the file is gone.
         let nothing = Descriptor {
             media_type: String::new(),
@@ -148,8 +196,14 @@ pub(crate) async fn run(session: Arc<Session>, content: Content, download: Arc<D
         let _ = predecessor.progress.subscribe().wait_for(|progress| progress.is_over()).await;
     }
     let outcome = fetch::fetch(&session, &content, &download).await.map_err(Arc::new);
+    let downloads = &session.registry().downloads;
+    if outcome.is_ok()
+        && let Some(held) = downloads.held().get_mut(&download.descriptor.digest)
+    {
+        held.whole = Some(download.descriptor.size);
+    }
     // In this order: who sees the end of this one starts another one, which must not find this one running.
-    session.registry().downloads.end(&download);
+    downloads.end(&download);
     let progress = if outcome.is_ok() { Progress::Complete } else { Progress::Failed };
     download.state().outcome = Some(outcome);
     download.changed.notify_all();

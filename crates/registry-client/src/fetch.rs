@@ -52,6 +52,11 @@ struct Fetch<'a> {
 impl Fetch<'_> {
     async fn run(&self) -> Result<(), RegistryError> {
         let descriptor = &self.download.descriptor;
+        // Bytes of this digest are there, and another pull is about to record them: the wrong length must not touch them.
+        let whole = self.session.registry().downloads.whole(&descriptor.digest);
+        if whole.is_some_and(|whole| whole != descriptor.size) {
+            return Err(RegistryError::LayerDigest { digest: descriptor.digest.clone() });
+        }
         if self.open_blob().await? {
             return Ok(());
         }

@@ -10,7 +10,7 @@ use oci::image::Descriptor;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use crate::download::{self, Download, Progress, Reader};
+use crate::download::{self, Download, Hold, Progress, Reader};
 use crate::error::RegistryError;
 use crate::session::Session;
 
@@ -23,7 +23,7 @@ pub struct LayerProgress {
     pub progress: Progress,
 }
 
-/// All transfers of one pull; dropped, it lets go of them.
+/// All transfers of one pull; dropped, it lets go of them and of what they brought: not before that is recorded.
 #[derive(Debug)]
 pub struct Transfer {
     session: Arc<Session>,
@@ -31,7 +31,7 @@ pub struct Transfer {
     runtime: Handle,
     reports: mpsc::Sender<LayerProgress>,
     cancelled: Arc<AtomicBool>,
-    opened: Mutex<Vec<Arc<Download>>>,
+    opened: Mutex<Vec<(Arc<Download>, Hold)>>,
     failure: Arc<Mutex<Option<Arc<RegistryError>>>>,
 }
 
@@ -67,7 +67,9 @@ impl Transfer {
     /// Starts the transfer of a layer, or joins the one that runs. Does not block.
     pub fn open(&self, layer: &Descriptor) -> LayerReader {
         let domain = self.session.repository.domain();
-        let (download, is_new) = self.session.registry().downloads.join(layer, domain);
+        let downloads = &self.session.registry().downloads;
+        let hold = downloads.hold(&layer.digest);
+        let (download, is_new) = downloads.join(layer, domain);
         if is_new {
             self.runtime.spawn(download::run(self.session.clone(), self.content.clone(), download.clone()));
         }
@@ -77,7 +79,7 @@ impl Transfer {
             self.reports.clone(),
             self.cancelled.clone(),
         ));
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).push(download.clone());
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).push((download.clone(), hold));
         let reader = Reader { download, cancelled: self.cancelled.clone(), position: 0 };
         LayerReader { reader, failure: self.failure.clone() }
     }
@@ -85,18 +87,19 @@ impl Transfer {
     /// Makes all readers fail, at once; for a client that left.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|download| download.wake());
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|(download, _)| download.wake());
     }
 
-    /// Throws away what came, but for what others read: when the bytes themselves are what was wrong. No reader of this
-    /// transfer may be left.
+    /// Throws away what came, but for what others read or keep: when the bytes themselves are what was wrong. No reader of
+    /// this transfer may be left.
     pub async fn discard(&self) {
         let opened = std::mem::take(&mut *self.opened.lock().unwrap_or_else(PoisonError::into_inner));
-        for download in opened.iter().filter(|download| !download.is_read()) {
+        for (download, hold) in opened.into_iter().filter(|(download, _)| !download.is_read()) {
             // The sender is in what we hold, so this cannot fail.
             let _ = download.progress.subscribe().wait_for(|progress| progress.is_over()).await;
             let (session, content) = (self.session.clone(), self.content.clone());
             let digest = download.descriptor.digest.clone();
+            drop(hold);
             bridge::blocking(move || session.registry().downloads.discard(&digest, &content)).await;
         }
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use content::{Content, Expected, Sync};
+use oci::image::Descriptor;
 use registry_client::{Progress, Registry, RegistryError, Settings, Timing};
 use testkit::registry::{Answer, Served, Server};
 
@@ -305,4 +306,51 @@ async fn a_registry_that_restarts_is_asked_again() {
         _ => served.answer(request),
     });
     assert!(Scratch::new().layers(&server).await.unwrap() == expected);
+}
+
+#[tokio::test]
+async fn what_a_pull_has_brought_is_its_own_until_the_pull_is_over() {
+    let served = Served::new(&[100_000]);
+    let layer = served.layers[0].clone();
+    let server = Server::start(move |request| served.answer(request));
+    let scratch = Scratch::new();
+    let (transfer, resolved, _reported) = scratch.transfer(&server).await;
+    let (other, _, _other) = scratch.transfer(&server).await;
+    let mut reader = transfer.open(&resolved.manifest.layers[0]);
+    assert!(bridge::blocking(move || read(&mut reader)).await.unwrap() == layer);
+    // Somebody prunes, and somebody else, to whom these bytes are no good, throws them away.
+    scratch.registry.discard_cut(&scratch.content).unwrap();
+    drop(other.open(&resolved.manifest.layers[0]));
+    other.discard().await;
+    assert!(scratch.content.verified(&digest(&layer)).is_some(), "another layer of the image may still come");
+    drop(transfer);
+    scratch.registry.discard_cut(&scratch.content).unwrap();
+    assert_eq!(scratch.partials(), 0);
+}
+
+#[tokio::test]
+async fn a_wrong_length_spoils_nothing_that_another_pull_has_brought() {
+    let served = Served::new(&[100_000]);
+    let layer = served.layers[0].clone();
+    // Whoever asks for more than there is gets it.
+    let server =
+        Server::start(move |request| match served.is_layer(request) && request.from() >= served.layers[0].len() {
+            true => Answer::new(206, "x").with("Content-Range", format!("bytes {0}-{0}/*", request.from())),
+            false => served.answer(request),
+        });
+    let scratch = Scratch::new();
+    let (transfer, resolved, _reported) = scratch.transfer(&server).await;
+    let descriptor = &resolved.manifest.layers[0];
+    let mut reader = transfer.open(descriptor);
+    assert!(bridge::blocking(move || read(&mut reader)).await.unwrap() == layer);
+    for size in [descriptor.size - 1, descriptor.size + 1] {
+        let (wrong, _, _wrong) = scratch.transfer(&server).await;
+        let mut reader = wrong.open(&Descriptor { size, ..descriptor.clone() });
+        assert!(bridge::blocking(move || read(&mut reader)).await.is_err());
+        assert!(matches!(*wrong.failure().unwrap(), RegistryError::LayerDigest { .. }));
+        wrong.discard().await;
+    }
+    let expected = Expected { digest: Some(digest(&layer)), size: Some(layer.len() as u64) };
+    scratch.content.verified(&digest(&layer)).unwrap().commit(&expected, Sync::Later).unwrap();
+    assert!(scratch.content.read(&digest(&layer), 1 << 20).unwrap() == layer);
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::PROXY_AUTHORIZATION;
-use http::{Request, Response, Uri};
+use http::{Method, Request, Response, Uri};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -259,11 +259,20 @@ impl Connector {
         let request = || sent_by(proxy.as_ref(), url, request());
         if let Some(mut wire) = self.pool.take(&peer)
             && wire.is_ready().await
-            && let Ok(Ok(response)) = timeout(self.timing.head, wire.sender.send_request(request())).await
         {
-            return Ok(self.body(response, peer, wire));
+            let first = request();
+            let is_repeatable = matches!(*first.method(), Method::GET | Method::HEAD);
+            match timeout(self.timing.head, wire.sender.try_send_request(first)).await {
+                Ok(Ok(response)) => return Ok(self.body(response, peer, wire)),
+                // The server closes idle connections when it likes, also while a request is on its way: once more, on a new
+                // one. Not what changes something, for it may have been done (RFC 9110, 9.2.2).
+                Ok(Err(err)) if !is_repeatable && err.message().is_none() => {
+                    return Err(ExchangeError::Http { source: err.into_error() });
+                }
+                Err(_) if !is_repeatable => return Err(ExchangeError::Deadline),
+                _ => {}
+            }
         }
-        // The server closes idle connections when it likes, also while a request is on its way: once more, on a new one.
         let mut wire = self.connect(url, proxy.as_ref(), verify).await?;
         let sent = timeout(self.timing.head, wire.sender.send_request(request())).await;
         let response = sent.map_err(|_| ExchangeError::Deadline)?.map_err(|source| ExchangeError::Http { source })?;

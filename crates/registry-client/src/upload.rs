@@ -107,7 +107,7 @@ impl Session {
                 uploads.acquire().await.expect("nobody closes the semaphore")
             }
         };
-        Sending { session: self, upload, tell, place: None, begun: false }.run().await
+        Sending { session: self, upload, tell, blob: upload.blob.clone(), place: None, begun: false }.run().await
     }
 
     /// Gives a tag, or a digest, to a manifest whose blobs are there.
@@ -142,6 +142,8 @@ struct Sending<'a> {
     session: &'a Session,
     upload: &'a Upload,
     tell: Tell,
+    /// What is known of it: one that is made while it is sent is known once all of it was.
+    blob: Option<Blob>,
     /// Where a cut upload may go on.
     place: Option<Url>,
     begun: bool,
@@ -177,7 +179,7 @@ impl Sending<'_> {
 
     /// Tells in `from` where it began.
     async fn attempt(&mut self, from: &mut u64) -> Result<Blob, RegistryError> {
-        if let Some(blob) = &self.upload.blob
+        if let Some(blob) = &self.blob
             && self.is_there(&blob.digest).await?
         {
             (self.tell)(if self.begun { UploadProgress::Sent } else { UploadProgress::Exists });
@@ -194,6 +196,7 @@ impl Sending<'_> {
         *from = place.from;
         self.place = Some(place.url.clone());
         let (blob, url) = self.send(place).await?;
+        self.blob = Some(blob.clone());
         self.place = Some(url.clone());
         self.finish(url, &blob.digest).await?;
         (self.tell)(UploadProgress::Sent);

@@ -272,3 +272,22 @@ async fn a_refusal_that_comes_before_the_bytes_are_read_is_told() {
     let (sent, _) = send(&server, settings(), &upload(&layer(30_000_000), true)).await;
     assert_eq!(errdefs::chain(&sent.unwrap_err()), "denied: too much");
 }
+
+#[tokio::test]
+async fn an_upload_that_was_finished_without_a_word_is_found_and_not_finished_again() {
+    for known in [true, false] {
+        // It makes a blob of the upload, and hangs up. The connection has been used before.
+        let cuts = AtomicUsize::new(0);
+        let take = move |request: &Request| match request.method == "PUT" && cuts.fetch_add(1, Ordering::Relaxed) < 1 {
+            true => Take::Cut(0),
+            false => Take::All,
+        };
+        let (server, received) = registry(take, |_| None);
+        let bytes = layer(300_000);
+        let (sent, told) = send(&server, patient(), &upload(&bytes, known)).await;
+        assert_eq!((sent.unwrap().digest, told), (digest(&bytes), vec!["Sent".to_owned()]));
+        assert_eq!(received.repository("r").blobs[digest(&bytes).as_str()], bytes);
+        let count = |method: &str| server.requests("uploads").iter().filter(|one| one.method == method).count();
+        assert_eq!((count("PUT"), count("PATCH")), (1, 1), "sent once");
+    }
+}

@@ -89,10 +89,10 @@ pub(crate) fn settings(config: &RegistriesConfig) -> Settings {
     }
 }
 
-/// What a pull is known by: the registry, since another one's bytes may be lies, and the image's manifest.
+/// What a pull is known by: whom it comes from, since somebody else's bytes may be lies, and the image's manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
-    pub(crate) domain: String,
+    pub(crate) origin: String,
     pub(crate) manifest: Digest,
 }
 

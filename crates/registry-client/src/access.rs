@@ -109,6 +109,11 @@ impl Access {
         Access { registry, base, credentials, scope, standing: Mutex::default() }
     }
 
+    /// Where it is.
+    pub(crate) fn base(&self) -> &Url {
+        &self.base
+    }
+
     /// Finds out what it wants to know; answers the status, which says whether it is a registry.
     pub(crate) async fn greet(&self) -> Result<StatusCode, RegistryError> {
         let ask = Ask::get(&self.base.path);

@@ -94,8 +94,8 @@ impl Drop for Hold {
 #[derive(Debug)]
 pub(crate) struct Download {
     pub(crate) descriptor: Descriptor,
-    /// The registry that it comes from.
-    domain: String,
+    /// Whom it comes from.
+    origin: String,
     state: Mutex<State>,
     /// `state` changed in a way that readers wait for.
     changed: Condvar,
@@ -119,21 +119,21 @@ struct State {
 
 impl Downloads {
     /// A reader of that blob, and the transfer if it must be started: by the caller, with [`run`].
-    pub(crate) fn join(&self, descriptor: &Descriptor, domain: &str) -> (Arc<Download>, bool) {
+    pub(crate) fn join(&self, descriptor: &Descriptor, origin: &str) -> (Arc<Download>, bool) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let predecessor = running.get(&descriptor.digest).cloned();
         if let Some(download) = &predecessor {
             let mut state = download.state();
-            // Another length means that one of the two manifests is wrong: each shall hear of its own. What another
-            // registry gives may be a lie, for which this one shall not pay: it goes on with what is there then.
-            let same = download.descriptor.size == descriptor.size && download.domain == domain;
+            // Another length means that one of the two manifests is wrong: each shall hear of its own. What somebody
+            // else gives may be a lie, for which this one shall not pay: it goes on with what is there then.
+            let same = download.descriptor.size == descriptor.size && download.origin == origin;
             if same && !state.abandoned && state.outcome.is_none() {
                 state.readers += 1;
                 return (download.clone(), false);
             }
         }
         let state = State { readers: 1, ..State::default() };
-        let download = Arc::new(Download::new(descriptor, domain, state, predecessor));
+        let download = Arc::new(Download::new(descriptor, origin, state, predecessor));
         running.insert(descriptor.digest.clone(), download.clone());
         (download, true)
     }
@@ -211,10 +211,10 @@ pub(crate) async fn run(session: Arc<Session>, content: Content, download: Arc<D
 }
 
 impl Download {
-    fn new(descriptor: &Descriptor, domain: &str, state: State, predecessor: Option<Arc<Download>>) -> Download {
+    fn new(descriptor: &Descriptor, origin: &str, state: State, predecessor: Option<Arc<Download>>) -> Download {
         Download {
             descriptor: descriptor.clone(),
-            domain: domain.to_owned(),
+            origin: origin.to_owned(),
             state: Mutex::new(state),
             changed: Condvar::new(),
             progress: watch::Sender::new(Progress::New),

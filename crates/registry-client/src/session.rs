@@ -318,6 +318,12 @@ impl Session {
         Ok(Arc::new(Session { access, repository, root }))
     }
 
+    /// Which registry this is, and who is asked in its place: another one's bytes may be lies, and its failure says nothing
+    /// of this one.
+    pub fn origin(&self) -> String {
+        format!("{} {}", self.repository.domain(), self.access.base())
+    }
+
     /// The registries that it is one of.
     pub(crate) fn registry(&self) -> &Registry {
         &self.access.registry

@@ -66,10 +66,9 @@ impl Transfer {
 
     /// Starts the transfer of a layer, or joins the one that runs. Does not block.
     pub fn open(&self, layer: &Descriptor) -> LayerReader {
-        let domain = self.session.repository.domain();
         let downloads = &self.session.registry().downloads;
         let hold = downloads.hold(&layer.digest);
-        let (download, is_new) = downloads.join(layer, domain);
+        let (download, is_new) = downloads.join(layer, &self.session.origin());
         if is_new {
             self.runtime.spawn(download::run(self.session.clone(), self.content.clone(), download.clone()));
         }

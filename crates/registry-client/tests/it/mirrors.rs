@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use registry_client::{Mirror, Mirrors, Wanted};
+use registry_client::{Mirror, Mirrors, Transfer, Wanted};
 use testkit::registry::{Answer, Request, Served, Server};
+use tokio::sync::mpsc;
 
-use crate::{Registry, reference, settings};
+use crate::{Registry, Scratch, impatient, read, reference, settings};
 
 fn registry(hub: &[String], by_host: &[(String, String)]) -> std::sync::Arc<Registry> {
     let mut hosts: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -80,4 +81,34 @@ async fn a_mirror_that_is_none_says_so_and_a_registry_without_mirrors_has_none()
     });
     let refused = tls.mirror_session(&tls.mirrors(&name)[0], &name).await.unwrap_err();
     assert!(errdefs::chain(&refused).contains("server gave HTTP response to HTTPS client"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_a_mirror_does_not_give_comes_from_the_registry() {
+    let served = Served::new(&[100_000]);
+    let layer = served.layers[0].clone();
+    let origin = Server::start({
+        let served = served.clone();
+        move |request| served.answer(request)
+    });
+    let dead = Server::start(move |request| match served.is_layer(request) {
+        true => Answer { hang: true, length: Some(served.layers[0].len() as u64), ..Answer::new(200, "") },
+        false => served.answer(request),
+    });
+    let by_host = BTreeMap::from([(origin.host(), vec![format!("http://{}", dead.host())])]);
+    let mirrors = Mirrors::parse(&[], &by_host).unwrap();
+    let scratch = Scratch::with(crate::Settings { mirrors, ..impatient() });
+    let name = reference(&origin.host(), "r:1");
+    let mirror = scratch.registry.mirrors(&name).remove(0);
+    let session = scratch.registry.mirror_session(&mirror, &name).await.unwrap();
+    let (reports, _reported) = mpsc::channel(64);
+    let mirrored = Transfer::new(session, &scratch.content, reports);
+    let (direct, resolved, _direct) = scratch.transfer(&origin).await;
+    // The second one begins while the first one runs.
+    let descriptor = &resolved.manifest.layers[0];
+    let (mut one, mut two) = (mirrored.open(descriptor), direct.open(descriptor));
+    let one = tokio::task::spawn_blocking(move || read(&mut one));
+    let two = tokio::task::spawn_blocking(move || read(&mut two));
+    assert!(one.await.unwrap().is_err());
+    assert!(two.await.unwrap().unwrap() == layer);
 }

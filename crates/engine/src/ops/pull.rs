@@ -6,6 +6,7 @@ use std::sync::Arc;
 use engine_api::auth::AuthConfig;
 use errdefs::ErrorKind;
 use image::{ImageRecord, PulledImage};
+use layer::ApplyError;
 use oci::{Digest, Reference, ReferenceError};
 use registry_client::{Credentials, Registry, RegistryError, Resolved, Session, Wanted};
 use tokio::sync::mpsc;
@@ -91,6 +92,12 @@ pub enum PullError {
         /// Which one.
         name: String,
     },
+    /// A mirror that is asked for all tags has none, which the registry may well have. For the log.
+    #[error("no tags of {name}")]
+    NoTags {
+        /// Of which repository.
+        name: String,
+    },
     /// The registry does not give it.
     #[error(transparent)]
     Registry(Arc<RegistryError>),
@@ -113,6 +120,7 @@ impl PullError {
             PullError::Platform(err) => err.kind(),
             PullError::Wanted(err) => err.kind(),
             PullError::Reserved { .. } => ErrorKind::Forbidden,
+            PullError::NoTags { .. } => ErrorKind::NotFound,
             PullError::Registry(err) => err.kind(),
             PullError::Admission(err) => err.kind(),
             PullError::Store(err) => err.kind(),
@@ -123,11 +131,19 @@ impl PullError {
 
 impl PullError {
     /// Whether it may go better elsewhere: everything but what another one would say, too (moby distribution/errors.go,
-    /// `continueOnError`). A policy that wants signatures does not find them at a mirror that leaves them out.
+    /// `continueOnError`), and what this machine cannot do. A policy that wants signatures does not find them at a mirror
+    /// that leaves them out.
     fn is_of_whom_we_ask(&self) -> bool {
         match self {
-            PullError::Registry(err) => !matches!(**err, RegistryError::Cancelled | RegistryError::LayerType { .. }),
-            PullError::Admission(_) => true,
+            PullError::Registry(err) => !matches!(
+                **err,
+                RegistryError::Cancelled | RegistryError::LayerType { .. } | RegistryError::Write { .. }
+            ),
+            PullError::Store(image::PullError::Stage { .. } | image::PullError::Store { .. }) => false,
+            PullError::Store(image::PullError::Unpack { source }) => {
+                !matches!(source, ApplyError::Create { .. } | ApplyError::Record { .. } | ApplyError::Open { .. })
+            }
+            PullError::Admission(_) | PullError::TagFormat | PullError::NoTags { .. } | PullError::Store(_) => true,
             PullError::Shared(err) => err.is_of_whom_we_ask(),
             _ => false,
         }
@@ -224,7 +240,7 @@ impl Client {
             Some(pulled) => pulled?,
             None => {
                 let session = registries.session(&reference, credentials).await?;
-                self.pull_names(&session, &reference, &wanted).await?
+                self.pull_names(&session, &names(&session, &reference).await?, &wanted).await?
             }
         };
         let familiar = reference.familiar();
@@ -251,7 +267,11 @@ impl Client {
         for mirror in registries.mirrors(reference) {
             let pulling = async {
                 let session = registries.mirror_session(&mirror, reference).await?;
-                self.pull_names(&session, reference, wanted).await
+                let names = names(&session, reference).await?;
+                if names.is_empty() {
+                    return Err(PullError::NoTags { name: reference.familiar_name() });
+                }
+                self.pull_names(&session, &names, wanted).await
             };
             match pulling.await {
                 Err(err) if err.is_of_whom_we_ask() => {
@@ -263,16 +283,16 @@ impl Client {
         None
     }
 
-    /// Pulls what the reference means; answers whether a name means another image now.
+    /// Pulls all of these; answers whether a name means another image now.
     async fn pull_names(
         &self,
         session: &Arc<Session>,
-        reference: &Reference,
+        names: &[Reference],
         wanted: &Wanted,
     ) -> Result<bool, PullError> {
         let mut newer = false;
-        for name in names(session, reference).await? {
-            newer |= self.pull_one(session, &name, wanted).await?;
+        for name in names {
+            newer |= self.pull_one(session, name, wanted).await?;
         }
         Ok(newer)
     }
@@ -429,6 +449,33 @@ mod tests {
             ),
         ] {
             assert_eq!(planned(image, tag, platform), Err((kind, sentence.to_owned())), "{image}:{tag}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_mirror_is_no_reason_to_stop_and_what_is_wrong_here_is() {
+        let digest = || format!("sha256:{:064}", 1).parse().unwrap();
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let unpack = |source| PullError::Store(image::PullError::Unpack { source });
+        let write = content::IngestError::Write { path: "/x".into(), source: full() };
+        for (err, goes_on) in [
+            (PullError::TagFormat, true),
+            (PullError::NoTags { name: "r".into() }, true),
+            (PullError::Store(image::PullError::NoRootFs), true),
+            (PullError::Store(image::PullError::Layers), true),
+            (PullError::Store(image::PullError::Depth), true),
+            (PullError::Store(image::PullError::Layer { digest: digest() }), true),
+            (unpack(ApplyError::Escape { path: "../x".into() }), true),
+            (PullError::Shared(Arc::new(PullError::Store(image::PullError::Layers))), true),
+            (RegistryError::LayerDigest { digest: digest() }.into(), true),
+            (unpack(ApplyError::Create { path: "x".into(), source: full() }), false),
+            (PullError::Store(image::PullError::Stage { source: image::LoadError::Sync { source: full() } }), false),
+            (PullError::Store(image::PullError::Store { source: image::LoadError::Sync { source: full() } }), false),
+            (RegistryError::Write { digest: digest(), source: write }.into(), false),
+            (RegistryError::Cancelled.into(), false),
+            (PullError::System, false),
+        ] {
+            assert_eq!(err.is_of_whom_we_ask(), goes_on, "{err:?}");
         }
     }
 

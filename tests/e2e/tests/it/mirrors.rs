@@ -57,10 +57,24 @@ fn privileged_mirrors_of_the_hub_are_asked_in_order_and_see_no_credentials() {
 fn privileged_a_registry_is_asked_when_no_mirror_does() {
     ours(|daemon| {
         let (good, bad) = good_and_bad();
+        let tags = |tags: &str| Answer::new(200, format!(r#"{{"name":"r","tags":{tags}}}"#));
         let origin = Server::start({
             let served = Served::new(&[100, 7]);
-            move |request| served.answer(request)
+            move |request| match request.path.contains("/tags/list") {
+                true => tags(r#"["1"]"#),
+                false => served.answer(request),
+            }
         });
+        // It knows of no tags.
+        let tagless = Server::start(move |request| match &request.path[..] {
+            "/v2/" => Answer::new(200, "{}"),
+            path if path.contains("/tags/list") => tags("null"),
+            _ => Answer::new(404, ""),
+        });
+        // Its configuration has fewer layers than its manifest.
+        let config = br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
+        let served = Served::of(Served::new(&[5]).layers, config);
+        let misfit = Server::start(move |request| served.answer(request));
         // It has the manifest, and of the layers nothing that is true.
         let served = Served::new(&[100, 7]);
         let liar = Server::start(move |request| match served.is_layer(request) {
@@ -68,7 +82,11 @@ fn privileged_a_registry_is_asked_when_no_mirror_does() {
             false => served.answer(request),
         });
         let info = |daemon: &Daemon| daemon.get("/v1.47/info").unwrap().text();
-        for (mirrors, asks) in [(vec![&bad, &liar], true), (vec![&good], false)] {
+        for (mirrors, pull, asks) in [
+            (vec![&bad, &liar, &misfit], "pull", true),
+            (vec![&tagless], "pull -a", true),
+            (vec![&good], "pull", false),
+        ] {
             let urls: Vec<String> = mirrors.iter().map(|server| format!("\"http://{}\"", server.host())).collect();
             let text = format!(r#"{{"registry-mirrors-by-host":{{"{}":[{}]}}}}"#, origin.host(), urls.join(","));
             daemon.scratch().write("daemon.json", &text).unwrap();
@@ -80,7 +98,7 @@ fn privileged_a_registry_is_asked_when_no_mirror_does() {
             let name = format!("{}/r:1", origin.host());
             for cli in daemon.clis() {
                 let at = At { daemon, cli };
-                at.ok(&format!("pull {name}"));
+                at.ok(&format!("{pull} {}", if pull == "pull" { &name } else { name.trim_end_matches(":1") }));
                 at.ok(&format!("rmi {name}"));
             }
             assert!(mirrors.iter().all(|mirror| !mirror.requests("/v2/").is_empty()));

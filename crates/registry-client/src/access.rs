@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::auth::{self, Credentials, Given, Grant, bearer};
 use crate::challenge::{self, Challenge};
-use crate::connection::{Body, Scheme, Url};
+use crate::connection::{Body, Scheme, Terms, Url};
 use crate::error::{ExchangeError, RegistryError};
 use crate::outgoing::Outgoing;
 use crate::session::{AGENT, Registry};
@@ -117,7 +117,7 @@ impl Access {
     /// Finds out what it wants to know; answers the status, which says whether it is a registry.
     pub(crate) async fn greet(&self) -> Result<StatusCode, RegistryError> {
         let ask = Ask::get(&self.base.path);
-        let response = self.send(&self.base, &ask, None).await.map_err(|source| self.failed(&ask, source))?;
+        let response = self.send(&self.base, false, &ask, None).await.map_err(|source| self.failed(&ask, source))?;
         if response.status() == StatusCode::UNAUTHORIZED {
             self.standing().challenge = challenge_of(&response);
         }
@@ -131,7 +131,7 @@ impl Access {
         let failed = |source| self.failed(&ask, source);
         let identity = self.identity().await.map_err(failed)?;
         let authorization = self.authorization().await.map_err(failed)?;
-        let response = self.send(&self.base, &ask, authorization.as_ref()).await.map_err(failed)?;
+        let response = self.send(&self.base, false, &ask, authorization.as_ref()).await.map_err(failed)?;
         match response.status() {
             StatusCode::OK => Ok(identity),
             status => Err(RegistryError::Login { url: self.base.to_string(), status }),
@@ -189,7 +189,7 @@ impl Access {
         for _ in 0..=REDIRECTS_MAX {
             // Once and for all: a way back from another host is that host's idea, not ours.
             let elsewhere = self.is_elsewhere(&url);
-            let response = self.send(&url, ask, authorization.filter(|_| !elsewhere)).await?;
+            let response = self.send(&url, elsewhere, ask, authorization.filter(|_| !elsewhere)).await?;
             // What changes something is only sent on where it stays the same (RFC 9110, 15.4).
             let moved = match response.status().as_u16() {
                 307 | 308 => true,
@@ -226,7 +226,7 @@ impl Access {
         for (name, value) in headers {
             request.headers_mut().extend(HeaderValue::from_str(value).ok().map(|value| (name.clone(), value)));
         }
-        let response = self.registry.connector.stream(url, self.registry.verify(url), request, taken).await?;
+        let response = self.registry.connector.stream(url, self.terms(url, elsewhere), request, taken).await?;
         Ok(Reply { response, elsewhere })
     }
 
@@ -258,11 +258,18 @@ impl Access {
     async fn send(
         &self,
         url: &Url,
+        elsewhere: bool,
         ask: &Ask<'_>,
         authorization: Option<&HeaderValue>,
     ) -> Result<Response<Body>, ExchangeError> {
-        let verify = self.registry.verify(url);
-        self.registry.connector.send(url, verify, || ask.request(url, authorization)).await
+        let terms = self.terms(url, elsewhere);
+        self.registry.connector.send(url, terms, || ask.request(url, authorization)).await
+    }
+
+    /// A host that the registry sends us to sees no certificate of ours, as it sees no password.
+    fn terms(&self, url: &Url, elsewhere: bool) -> Terms<'_> {
+        let identity = Some(&self.base.authority[..]).filter(|_| !elsewhere);
+        Terms { verify: self.registry.verify(url), identity }
     }
 
     /// The header that the registry wants, if it wants one.
@@ -298,8 +305,9 @@ impl Access {
     /// Asks a token server.
     async fn token(&self, grant: &Grant) -> Result<Given, ExchangeError> {
         let (registry, protected) = (&self.registry, self.base.scheme == Scheme::Https);
-        let verify = |url: &Url| registry.verify(url);
-        auth::ask(&registry.connector, &registry.settings.timing, grant, protected, &verify).await
+        // As dockerd does: who speaks for the registry sees the certificate that is the registry's, and no other.
+        let terms = |url: &Url| self.terms(url, false);
+        auth::ask(&registry.connector, &registry.settings.timing, grant, protected, &terms).await
     }
 
     fn standing(&self) -> std::sync::MutexGuard<'_, Standing> {

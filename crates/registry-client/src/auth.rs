@@ -9,7 +9,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode};
 use serde::Deserialize;
 
-use crate::connection::{Connector, Scheme, Url};
+use crate::connection::{Connector, Scheme, Terms, Url};
 use crate::error::ExchangeError;
 use crate::outgoing::Outgoing;
 use crate::session::Timing;
@@ -155,12 +155,12 @@ impl Tokens {
 }
 
 /// Asks the realm for a token. `protected` says whether the registry that named the realm speaks TLS.
-pub(crate) async fn ask(
+pub(crate) async fn ask<'a>(
     connector: &Connector,
     timing: &Timing,
     grant: &Grant,
     protected: bool,
-    verify: &(dyn Fn(&Url) -> bool + Sync),
+    terms: &(dyn Fn(&Url) -> Terms<'a> + Sync),
 ) -> Result<Given, ExchangeError> {
     let realm = Url::parse(&grant.realm)?;
     let secret = grant.credentials != Credentials::Anonymous;
@@ -169,7 +169,7 @@ pub(crate) async fn ask(
         return Err(ExchangeError::UnprotectedRealm { realm: realm.to_string() });
     }
     let (url, request) = request(&realm, grant)?;
-    let response = connector.send(&url, verify(&url), request).await?;
+    let response = connector.send(&url, terms(&url), request).await?;
     let status = response.status();
     let body = response.into_body().read(TOKEN_MAX, timing.document).await?;
     if !status.is_success() {

@@ -114,8 +114,32 @@ impl std::fmt::Display for Url {
     }
 }
 
-/// Who a pooled connection goes to, and whether that was verified.
-type Peer = (Scheme, String, bool);
+/// What a host must show, and what it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms<'a> {
+    /// Whether its certificate must be good.
+    pub(crate) verify: bool,
+    /// The `host[:port]` whose certificates of ours it is shown if it asks for one: those of the registry that somebody wants
+    /// to ask, not those of whomever an answer names.
+    pub(crate) identity: Option<&'a str>,
+}
+
+/// A host on terms.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Met {
+    authority: String,
+    verify: bool,
+    identity: Option<String>,
+}
+
+impl Met {
+    fn new(authority: &str, terms: Terms<'_>) -> Met {
+        Met { authority: authority.to_owned(), verify: terms.verify, identity: terms.identity.map(str::to_owned) }
+    }
+}
+
+/// Who a pooled connection goes to, and on which terms.
+type Peer = (Scheme, Met);
 
 /// A connection that waits for its next request, and since when.
 type Idle = (Instant, Wire);
@@ -157,7 +181,7 @@ impl Pool {
 
     /// Closes what waits for requests to a host: whoever is there knew us by another certificate.
     fn forget(&self, authority: &str) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, host, _), _| host != authority);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, met), _| met.authority != authority);
     }
 
     fn put(&self, peer: Peer, wire: Wire) {
@@ -182,8 +206,8 @@ pub(crate) struct Connector {
     pool: Arc<Pool>,
     /// What the system believes, once it was read.
     roots: Arc<OnceLock<RootCertStore>>,
-    /// What connections to a host believe and show, by host and whether it is verified.
-    configs: Mutex<HashMap<(String, bool), Known>>,
+    /// What connections to a host believe and show.
+    configs: Mutex<HashMap<Met, Known>>,
     timing: Timing,
 }
 
@@ -247,14 +271,14 @@ impl Connector {
         Connector { certificates, proxies, pool, roots, configs, timing }
     }
 
-    /// One request and the head of its answer. `verify` says whether a certificate must be good.
+    /// One request and the head of its answer.
     pub(crate) async fn send(
         &self,
         url: &Url,
-        verify: bool,
+        terms: Terms<'_>,
         request: impl Fn() -> Request<Outgoing>,
     ) -> Result<Response<Body>, ExchangeError> {
-        let peer = (url.scheme, url.authority.clone(), verify);
+        let peer = (url.scheme, Met::new(&url.authority, terms));
         let proxy = self.proxies.of(url)?;
         let request = || sent_by(proxy.as_ref(), url, request());
         if let Some(mut wire) = self.pool.take(&peer)
@@ -273,7 +297,7 @@ impl Connector {
                 _ => {}
             }
         }
-        let mut wire = self.connect(url, proxy.as_ref(), verify).await?;
+        let mut wire = self.connect(url, proxy.as_ref(), terms).await?;
         let sent = timeout(self.timing.head, wire.sender.send_request(request())).await;
         let response = sent.map_err(|_| ExchangeError::Deadline)?.map_err(|source| ExchangeError::Http { source })?;
         Ok(self.body(response, peer, wire))
@@ -284,11 +308,11 @@ impl Connector {
     pub(crate) async fn stream(
         &self,
         url: &Url,
-        verify: bool,
+        terms: Terms<'_>,
         request: Request<Outgoing>,
         taken: &AtomicU64,
     ) -> Result<Response<Body>, ExchangeError> {
-        let peer = (url.scheme, url.authority.clone(), verify);
+        let peer = (url.scheme, Met::new(&url.authority, terms));
         let proxy = self.proxies.of(url)?;
         let request = sent_by(proxy.as_ref(), url, request);
         let mut pooled = self.pool.take(&peer);
@@ -299,7 +323,7 @@ impl Connector {
         }
         let mut wire = match pooled {
             Some(wire) => wire,
-            None => self.connect(url, proxy.as_ref(), verify).await?,
+            None => self.connect(url, proxy.as_ref(), terms).await?,
         };
         let mut exchange = std::pin::pin!(wire.sender.send_request(request));
         let mut before = 0;
@@ -326,7 +350,7 @@ impl Connector {
         response.map(|incoming| Body { incoming, home, reusable: true, idle: self.timing.idle })
     }
 
-    async fn connect(&self, url: &Url, proxy: Option<&Proxy>, verify: bool) -> Result<Wire, ExchangeError> {
+    async fn connect(&self, url: &Url, proxy: Option<&Proxy>, terms: Terms<'_>) -> Result<Wire, ExchangeError> {
         let stream = match proxy {
             None => self.dial(url).await?,
             Some(proxy) => self.dial_proxy(url, proxy).await?,
@@ -336,7 +360,7 @@ impl Connector {
             Scheme::Https => {
                 let invalid = |_| ExchangeError::ServerName { host: url.host().to_owned() };
                 let name = ServerName::try_from(url.host().to_owned()).map_err(invalid)?;
-                let connector = TlsConnector::from(self.config(url, verify).await?);
+                let connector = TlsConnector::from(self.learn(&url.authority, terms).await?);
                 let wrapped = timeout(self.timing.connect, connector.connect(name, stream)).await;
                 let stream = wrapped.map_err(|_| ExchangeError::Deadline)?.map_err(refused)?;
                 handshake(TokioIo::new(stream)).await
@@ -376,24 +400,13 @@ impl Connector {
         Err(failed.into())
     }
 
-    async fn config(&self, url: &Url, verify: bool) -> Result<Arc<ClientConfig>, ExchangeError> {
-        match self.known(&url.authority, verify) {
-            Some(known) => Ok(known.config),
-            None => Ok(self.learn(&url.authority, verify).await?),
-        }
-    }
-
-    fn known(&self, authority: &str, verify: bool) -> Option<Known> {
-        let configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
-        configs.get(&(authority.to_owned(), verify)).cloned()
-    }
-
     /// Reads what is kept for a host, which may have changed since it was asked last.
-    pub(crate) async fn learn(&self, authority: &str, verify: bool) -> Result<Arc<ClientConfig>, TlsError> {
-        let (before, key) = (self.known(authority, verify), (authority.to_owned(), verify));
-        let (directories, host, roots) = (self.certificates.clone(), authority.to_owned(), self.roots.clone());
+    pub(crate) async fn learn(&self, authority: &str, terms: Terms<'_>) -> Result<Arc<ClientConfig>, TlsError> {
+        let key = Met::new(authority, terms);
+        let before = self.configs.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let (directories, met, roots) = (self.certificates.clone(), key.clone(), self.roots.clone());
         let known = bridge::blocking(move || {
-            let files = HostFiles::read(&directories, &host)?;
+            let files = HostFiles::read(&directories, &met.authority, met.identity.as_deref())?;
             if let Some(known) = before.filter(|known| known.fingerprint == files.fingerprint) {
                 return Ok(known);
             }
@@ -404,7 +417,7 @@ impl Connector {
                     roots.get_or_init(|| read)
                 }
             };
-            Ok(Known { fingerprint: files.fingerprint, config: files.config(roots, verify)? })
+            Ok(Known { fingerprint: files.fingerprint, config: files.config(roots, met.verify)? })
         });
         let known = known.await?;
         let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::access::{Access, Ask, Reply};
 use crate::auth::{Credentials, Tokens};
-use crate::connection::{Connector, Scheme, Url};
+use crate::connection::{Connector, Scheme, Terms, Url};
 use crate::download::Downloads;
 use crate::error::{ExchangeError, RegistryError};
 use crate::mirror::{HUB_DOMAIN, Mirror, Mirrors};
@@ -255,7 +255,8 @@ impl Registry {
     /// Finds out what is known here of a host, before it is asked.
     pub(crate) async fn meet(&self, authority: &str) -> Result<(), RegistryError> {
         self.look_into_ranges(authority).await;
-        Ok(self.connector.learn(authority, !self.is_insecure(authority)).await.map(drop)?)
+        let terms = Terms { verify: !self.is_insecure(authority), identity: Some(authority) };
+        Ok(self.connector.learn(authority, terms).await.map(drop)?)
     }
 
     /// Finds out whether a host is in one of the ranges that the administrator trusts. Nobody's word is taken for longer

@@ -87,13 +87,14 @@ pub(crate) struct HostFiles {
 }
 
 impl HostFiles {
-    /// Reads the host's directory in each of `directories`; that there is none is usual.
-    pub(crate) fn read(directories: &[PathBuf], host: &str) -> Result<HostFiles, TlsError> {
-        let mut found = HostFiles::default();
-        // A redirect may name any host.
-        let inside = !matches!(host, "" | "." | "..") && !host.contains('/');
-        for directory in directories.iter().filter(|_| inside) {
-            found.add(&directory.join(host))?;
+    /// Reads the authorities of the host in each of `directories`, and the certificates of ours that are kept for `identity`;
+    /// that there are none is usual.
+    pub(crate) fn read(directories: &[PathBuf], host: &str, identity: Option<&str>) -> Result<HostFiles, TlsError> {
+        let mut found = HostFiles::of(directories, host)?;
+        match identity {
+            Some(identity) if identity == host => {}
+            Some(identity) => found.identities = HostFiles::of(directories, identity)?.identities,
+            None => found.identities.clear(),
         }
         let mut hash = Sha256::new();
         let authorities = found.authorities.iter().map(|(_, bytes)| bytes);
@@ -102,6 +103,16 @@ impl HostFiles {
             hash.update(bytes);
         }
         found.fingerprint = hash.finalize().into();
+        Ok(found)
+    }
+
+    fn of(directories: &[PathBuf], host: &str) -> Result<HostFiles, TlsError> {
+        let mut found = HostFiles::default();
+        // A redirect may name any host.
+        let inside = !matches!(host, "" | "." | "..") && !host.contains('/');
+        for directory in directories.iter().filter(|_| inside) {
+            found.add(&directory.join(host))?;
+        }
         Ok(found)
     }
 

@@ -7,6 +7,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{WantsServerCert, WebPkiClientVerifier};
 use rustls::{ConfigBuilder, ServerConfig, ServerConnection};
 use testkit::Certificates;
+use testkit::registry::{Answer, Server};
 
 use super::*;
 
@@ -50,10 +51,15 @@ fn serve_with(connections: usize, builder: ConfigBuilder<ServerConfig, WantsServ
     address
 }
 
+fn known(host: &str) -> Terms<'_> {
+    Terms { verify: true, identity: Some(host) }
+}
+
 async fn ask(certificates: &Path, address: SocketAddr, verify: bool) -> Result<StatusCode, ExchangeError> {
     let connector = Connector::new(vec![certificates.to_owned()], Proxies::default(), Timing::default());
     let url = Url::parse(&format!("https://{address}/v2/")).unwrap();
-    let response = connector.send(&url, verify, || Request::new(Outgoing::Whole(Bytes::new()))).await?;
+    let terms = Terms { verify, identity: Some(&url.authority) };
+    let response = connector.send(&url, terms, || Request::new(Outgoing::Whole(Bytes::new()))).await?;
     Ok(response.status())
 }
 
@@ -69,7 +75,9 @@ async fn certificates_are_verified_unless_the_host_needs_none() {
     assert!(errdefs::chain(&err).contains("UnknownIssuer"), "{err:?}");
     assert_eq!(ask(filled.path(), address, true).await.unwrap(), StatusCode::OK);
     for host in ["..", ".", "", "a/b"] {
-        assert!(HostFiles::read(&[directory.join("x")], host).unwrap().config(&RootCertStore::empty(), true).is_ok());
+        assert!(
+            HostFiles::read(&[directory.join("x")], host, None).unwrap().config(&RootCertStore::empty(), true).is_ok()
+        );
     }
     std::fs::write(directory.join("ca.crt"), "-----BEGIN CERTIFICATE-----\nnone").unwrap();
     let err = ask(filled.path(), address, true).await.unwrap_err();
@@ -122,6 +130,44 @@ async fn a_server_that_asks_who_we_are_is_shown_the_certificate_that_it_knows() 
     assert!(ask(dir.path(), address, true).await.is_err());
 }
 
+/// A registry that names a token server, and what it sends on to.
+fn registry(realm: String) -> Server {
+    Server::start(move |request| match request.path.starts_with("/web") {
+        true => Answer::new(302, "").with("Location", realm.clone()),
+        false => Answer::new(401, "").with("WWW-Authenticate", format!("Bearer realm=\"{realm}\"")),
+    })
+}
+
+#[tokio::test]
+async fn only_the_registry_that_is_asked_and_who_speaks_for_it_are_shown_its_certificate() {
+    let made = Certificates::make().unwrap();
+    let address = serve_known(3, &made.path().join("ca.pem"));
+    let server = registry(format!("https://{address}/token"));
+    let dir = tempfile::tempdir().unwrap();
+    let put = |host: &str| {
+        let directory = dir.path().join(host);
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::copy(made.client().join("cert.pem"), directory.join("client.cert")).unwrap();
+        std::fs::copy(made.client().join("key.pem"), directory.join("client.key")).unwrap();
+    };
+    put(&address.to_string());
+    std::fs::write(dir.path().join(address.to_string()).join("ca.crt"), CERTIFICATE).unwrap();
+    let registry = crate::Registry::new(crate::Settings {
+        certificates: vec![dir.path().to_owned()],
+        ..crate::Settings::default()
+    });
+    let me = crate::Credentials::Basic { username: "u".into(), password: "p".into() };
+    // Whoever has a certificate for the host that is named is not to be had by naming it.
+    let refused = registry.login(Some(&server.host()), me.clone()).await.unwrap_err();
+    assert!(errdefs::chain(&refused).contains("CertificateRequired"), "{refused:?}");
+    let fetched = registry.fetch(&crate::WebAddress::parse(&format!("http://{}/web", server.host())).unwrap()).await;
+    assert!(errdefs::chain(&fetched.unwrap_err()).contains("CertificateRequired"));
+    // dockerd shows its token server what is kept for the registry.
+    put(&server.host());
+    let refused = registry.login(Some(&server.host()), me).await.unwrap_err();
+    assert!(errdefs::chain(&refused).ends_with("did not include a token in the response"), "{refused:?}");
+}
+
 #[tokio::test]
 async fn half_a_certificate_is_refused_in_dockerds_words_and_files_are_read_anew() {
     let made = Certificates::make().unwrap();
@@ -129,24 +175,24 @@ async fn half_a_certificate_is_refused_in_dockerds_words_and_files_are_read_anew
     let directory = dir.path().join("h:1");
     std::fs::create_dir(&directory).unwrap();
     let connector = Connector::new(vec![dir.path().to_owned()], Proxies::default(), Timing::default());
-    let first = connector.learn("h:1", true).await.unwrap();
-    assert!(Arc::ptr_eq(&first, &connector.learn("h:1", true).await.unwrap()));
+    let first = connector.learn("h:1", known("h:1")).await.unwrap();
+    assert!(Arc::ptr_eq(&first, &connector.learn("h:1", known("h:1")).await.unwrap()));
     let put = |name: &str, file: &str| std::fs::copy(made.client().join(file), directory.join(name)).unwrap();
     put("client.cert", "cert.pem");
-    let refused = connector.learn("h:1", true).await.unwrap_err().to_string();
+    let refused = connector.learn("h:1", known("h:1")).await.unwrap_err().to_string();
     let sentence =
         "missing key client.key for client certificate client.cert. CA certificates must use the extension .crt";
     assert_eq!(refused, sentence);
     put("client.key", "key.pem");
-    assert!(!Arc::ptr_eq(&first, &connector.learn("h:1", true).await.unwrap()));
+    assert!(!Arc::ptr_eq(&first, &connector.learn("h:1", known("h:1")).await.unwrap()));
     std::fs::remove_file(directory.join("client.cert")).unwrap();
-    let refused = connector.learn("h:1", true).await.unwrap_err().to_string();
+    let refused = connector.learn("h:1", known("h:1")).await.unwrap_err().to_string();
     assert_eq!(refused, "missing client certificate client.cert for key client.key");
     std::fs::copy(made.stranger().join("cert.pem"), directory.join("client.cert")).unwrap();
-    let refused = connector.learn("h:1", true).await.unwrap_err();
+    let refused = connector.learn("h:1", known("h:1")).await.unwrap_err();
     assert!(matches!(refused, TlsError::Identity { .. }), "{refused:?}");
     std::fs::write(directory.join("client.cert"), "").unwrap();
-    assert!(connector.learn("h:1", true).await.is_err());
+    assert!(connector.learn("h:1", known("h:1")).await.is_err());
 }
 
 /// A proxy that lets through who is known to it, whatever host he asks for, and counts what it was asked.
@@ -184,7 +230,9 @@ fn proxy(target: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
 async fn ask_through(proxies: Proxies, url: &str) -> Result<StatusCode, ExchangeError> {
     let connector = Connector::new(Vec::new(), proxies, Timing::default());
     let url = Url::parse(url).unwrap();
-    let response = connector.send(&url, false, || Request::new(Outgoing::Whole(Bytes::new()))).await?;
+    let response = connector
+        .send(&url, Terms { verify: false, identity: None }, || Request::new(Outgoing::Whole(Bytes::new())))
+        .await?;
     Ok(response.status())
 }
 

@@ -150,6 +150,10 @@ mod tests {
             "the following directives are specified both as a flag and in the configuration file: http-proxy: (from flag: http://xxxxx:xxxxx@c, from file: http://xxxxx:xxxxx@h)"
         );
         assert_eq!(
+            refused(r#"{"proxies":{"http-proxy":"u:p@h:1"}}"#, &["--http-proxy", "a:b@c"]),
+            "the following directives are specified both as a flag and in the configuration file: http-proxy: (from flag: xxxxx:xxxxx@c, from file: xxxxx:xxxxx@h:1)"
+        );
+        assert_eq!(
             refused(r#"{"proxies":{"http-proxy":"x","foo":"y"}}"#, &[]),
             "the following directives don't match any configuration option: foo"
         );

@@ -373,7 +373,7 @@ impl Value {
     pub(crate) fn shown(&self) -> String {
         let texts = self.texts().join(" ");
         match self {
-            Value::Text(text) => without_password(text),
+            Value::Text(text) => engine::without_password(text),
             Value::Switch(_) | Value::Number(_) => texts,
             Value::List(_) | Value::Ulimits(_) | Value::Runtimes(_) | Value::Mirrors(_) => format!("[{texts}]"),
             Value::Pairs(pairs) => {
@@ -381,16 +381,6 @@ impl Value {
                 format!("map[{}]", pairs.join(" "))
             }
         }
-    }
-}
-
-/// An address with its user and password covered (moby daemon/config `MaskCredentials`).
-fn without_password(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    match authority.rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}://xxxxx:xxxxx@{host}{path}"),
-        None => text.to_owned(),
     }
 }
 

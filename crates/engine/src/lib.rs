@@ -94,4 +94,4 @@ pub use log_target::check_log;
 pub use open::OpenError;
 pub use platforms::PlatformMismatch;
 pub use registry::LookupError;
-pub use registry_client::{AddressRange, MirrorError, Mirrors, Proxies, ProxyError};
+pub use registry_client::{AddressRange, MirrorError, Mirrors, Proxies, ProxyError, without_password};

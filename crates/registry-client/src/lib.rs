@@ -58,7 +58,7 @@ pub use download::Progress;
 pub use error::{DialError, ExchangeError, RegistryError};
 pub use mirror::{Mirror, MirrorError, Mirrors};
 pub use platform::{PlatformError, Wanted};
-pub use proxy::{Proxies, ProxyError};
+pub use proxy::{Proxies, ProxyError, without_password};
 pub use range::{AddressRange, AddressRangeError};
 pub use search::{Found, SearchError};
 pub use session::{Registry, Session, Settings, Timing};

@@ -139,8 +139,8 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// An address with its user and password covered (moby daemon/config `MaskCredentials`).
-fn without_password(text: &str) -> String {
+/// An address, with a scheme or without, with its user and password covered (moby daemon/config `MaskCredentials`).
+pub fn without_password(text: &str) -> String {
     let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     match authority.rsplit_once('@') {

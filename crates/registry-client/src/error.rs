@@ -425,6 +425,12 @@ impl RegistryError {
         }
     }
 
+    /// Whether nothing there has spoken TLS. Whoever has is never asked again without: all that is between us would see the
+    /// credentials.
+    pub(crate) fn is_not_tls(&self) -> bool {
+        matches!(self, RegistryError::Request { source, .. } if source.is_not_tls())
+    }
+
     /// Whether the same request may succeed a little later.
     pub(crate) fn passes(&self) -> bool {
         match self {

@@ -158,6 +158,9 @@ impl Registry {
             let (endpoint, host) = (format!("https://{host}/v1/"), host.to_owned());
             return Err(SearchError::Endpoint { endpoint, host, reason });
         }
+        if !reason.is_not_tls() {
+            return Err(SearchError::Registry(reason));
+        }
         let second = self.index(Scheme::Http, host, credentials);
         match second.greet().await {
             Ok(_) => Ok(second),

@@ -242,8 +242,7 @@ impl Registry {
         let first = access(Scheme::Https);
         match first.greet().await {
             Ok(status) => Ok((first, status)),
-            // Something that speaks TLS there is never asked again without: it would see the credentials.
-            Err(RegistryError::Request { source, .. }) if source.is_not_tls() && self.is_insecure(host) => {
+            Err(err) if err.is_not_tls() && self.is_insecure(host) => {
                 let second = access(Scheme::Http);
                 let status = second.greet().await?;
                 Ok((second, status))

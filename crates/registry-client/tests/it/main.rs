@@ -9,6 +9,7 @@ mod proxies;
 mod pull;
 mod push;
 mod real;
+mod search;
 mod signatures;
 
 use std::io::Read;

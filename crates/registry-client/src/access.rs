@@ -186,9 +186,10 @@ impl Access {
         ask: &Ask<'_>,
         authorization: Option<&HeaderValue>,
     ) -> Result<Reply, ExchangeError> {
+        let mut elsewhere = false;
         for _ in 0..=REDIRECTS_MAX {
             // Once and for all: a way back from another host is that host's idea, not ours.
-            let elsewhere = self.is_elsewhere(&url);
+            elsewhere |= self.is_elsewhere(&url);
             let response = self.send(&url, elsewhere, ask, authorization.filter(|_| !elsewhere)).await?;
             // What changes something is only sent on where it stays the same (RFC 9110, 15.4).
             let moved = match response.status().as_u16() {

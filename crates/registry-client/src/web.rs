@@ -265,11 +265,11 @@ impl Registry {
     }
 
     async fn follow_web(&self, address: &WebAddress) -> Result<Response<Body>, ExchangeError> {
-        let mut url = address.url.clone();
+        let (mut url, mut elsewhere) = (address.url.clone(), false);
         for _ in 0..=REDIRECTS_MAX {
-            // A password is for the host that it was typed for alone.
-            let home = (url.scheme, &url.authority) == (address.url.scheme, &address.url.authority);
-            let authorization = address.authorization.as_ref().filter(|_| home);
+            // A password is for the host that it was typed for alone, and a way back to it is the other host's idea.
+            elsewhere |= (url.scheme, &url.authority) != (address.url.scheme, &address.url.authority);
+            let authorization = address.authorization.as_ref().filter(|_| !elsewhere);
             let response = self.connector.send(&url, WEB, || request(&url, authorization)).await?;
             let moved = matches!(response.status().as_u16(), 301..=303 | 307 | 308);
             match response.headers().get(LOCATION) {

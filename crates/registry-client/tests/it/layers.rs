@@ -1,14 +1,16 @@
 //! Layers from registries that do it badly.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use content::{Content, Expected, Sync};
 use oci::image::Descriptor;
-use registry_client::{Progress, Registry, RegistryError, Settings, Timing};
+use registry_client::{Credentials, Progress, Registry, RegistryError, Settings, Timing, Transfer, Wanted, WebAddress};
 use testkit::registry::{Answer, Served, Server};
+use tokio::sync::mpsc;
 
-use crate::{Scratch, digest, impatient, read, settings};
+use crate::{Scratch, digest, impatient, read, reference, settings};
 
 #[tokio::test]
 async fn layers_are_read_while_they_come_and_become_blobs() {
@@ -353,4 +355,37 @@ async fn a_wrong_length_spoils_nothing_that_another_pull_has_brought() {
     let expected = Expected { digest: Some(digest(&layer)), size: Some(layer.len() as u64) };
     scratch.content.verified(&digest(&layer)).unwrap().commit(&expected, Sync::Later).unwrap();
     assert!(scratch.content.read(&digest(&layer), 1 << 20).unwrap() == layer);
+}
+
+#[tokio::test]
+async fn credentials_that_have_left_a_host_do_not_come_back_to_it() {
+    let back = Arc::new(OnceLock::<String>::new());
+    let way = back.clone();
+    let elsewhere = Server::start(move |_| Answer::new(307, "").with("Location", way.get().unwrap().clone()));
+    let there = format!("http://{}/x", elsewhere.host());
+    let served = Served::new(&[1000]);
+    let layer = served.layers[0].clone();
+    let server = Server::start(move |request| match request.header("authorization") {
+        _ if request.path == "/secret" => Answer::new(200, served.layers[0].clone()),
+        None => Answer::new(401, "{}").with("WWW-Authenticate", "Basic realm=\"r\""),
+        Some(_) if served.is_layer(request) || request.path == "/web" => {
+            Answer::new(307, "").with("Location", there.clone())
+        }
+        Some(_) => served.answer(request),
+    });
+    back.set(format!("http://{}/secret", server.host())).unwrap();
+    let registry = Registry::new(settings());
+    let name = reference(&server.host(), "r:1");
+    let me = Credentials::Basic { username: "me".into(), password: "secret".into() };
+    let session = registry.session(&name, me).await.unwrap();
+    let resolved = session.resolve(&name, &Wanted::parse("linux/amd64").unwrap()).await.unwrap();
+    let scratch = Scratch::new();
+    let (reports, _reported) = mpsc::channel(64);
+    let transfer = Transfer::new(session, &scratch.content, reports);
+    let mut reader = transfer.open(&resolved.manifest.layers[0]);
+    assert!(bridge::blocking(move || read(&mut reader)).await.unwrap() == layer);
+    let address = WebAddress::parse(&format!("http://me:secret@{}/web", server.host())).unwrap();
+    registry.fetch(&address).await.unwrap();
+    let asked = server.requests("/secret");
+    assert_eq!(asked.iter().map(|request| request.header("authorization")).collect::<Vec<_>>(), [None, None]);
 }

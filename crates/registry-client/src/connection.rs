@@ -95,12 +95,14 @@ impl Url {
         host.trim_start_matches('[').trim_end_matches(']')
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        let port = self.authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-        port.unwrap_or(match self.scheme {
-            Scheme::Http => 80,
-            Scheme::Https => 443,
-        })
+    /// The one that is written, else the scheme's.
+    pub(crate) fn port(&self) -> Result<u16, DialError> {
+        let written = self.authority.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.contains(']'));
+        match (written, self.scheme) {
+            (None | Some(""), Scheme::Http) => Ok(80),
+            (None | Some(""), Scheme::Https) => Ok(443),
+            (Some(port), _) => port.parse().map_err(|_| DialError::Port { port: port.to_owned() }),
+        }
     }
 }
 
@@ -381,7 +383,7 @@ impl Connector {
 
     async fn dial(&self, url: &Url) -> Result<TcpStream, ExchangeError> {
         let host = url.host().to_owned();
-        let lookup = timeout(self.timing.connect, tokio::net::lookup_host((&host[..], url.port()))).await;
+        let lookup = timeout(self.timing.connect, tokio::net::lookup_host((&host[..], url.port()?))).await;
         let found = lookup.map_err(|_| DialError::LookupDeadline { host: host.clone() })?;
         let addresses: Vec<SocketAddr> =
             found.map_err(|err| DialError::Lookup { host: host.clone(), reason: err.to_string() })?.collect();

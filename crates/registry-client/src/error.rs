@@ -21,6 +21,12 @@ pub enum DialError {
         /// Why, in the resolver's words; not printed, because clients know Go's.
         reason: String,
     },
+    /// There is no such port.
+    #[error("dial tcp: address {port}: invalid port")]
+    Port {
+        /// What is written.
+        port: String,
+    },
     /// The address does not answer, or not in the way of a connection.
     #[error("dial tcp {address}: connect: {}", reason(.error))]
     Connect {

@@ -60,14 +60,14 @@ impl Proxies {
     }
 
     /// The proxy for this address, if it is not reached without.
-    pub(crate) fn of(&self, url: &Url) -> Result<Option<Proxy>, ProxyError> {
+    pub(crate) fn of(&self, url: &Url) -> Result<Option<Proxy>, ExchangeError> {
         let text = match url.scheme {
             Scheme::Http => &self.http,
             Scheme::Https => &self.https,
         };
-        match text.is_empty() || self.spares(url.host(), url.port()) {
+        match text.is_empty() || self.spares(url.host(), url.port()?) {
             true => Ok(None),
-            false => parse(text).map(Some),
+            false => Ok(Some(parse(text)?)),
         }
     }
 
@@ -120,6 +120,7 @@ fn parse(text: &str) -> Result<Proxy, ProxyError> {
         return Err(refused());
     }
     let url = Url::parse(&format!("http://{host}/")).map_err(|_| refused())?;
+    url.port().map_err(|_| refused())?;
     let authorization = user.map(|user| {
         let (name, password) = user.split_once(':').unwrap_or((user, ""));
         auth::basic(&decoded(name), &decoded(password)).map_err(|_| refused())
@@ -158,7 +159,7 @@ pub(crate) async fn tunnel<T: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<(), ExchangeError> {
     let broken = |source| ExchangeError::Tunnel { source };
     let host = if target.host().contains(':') { format!("[{}]", target.host()) } else { target.host().to_owned() };
-    let place = format!("{host}:{}", target.port());
+    let place = format!("{host}:{}", target.port()?);
     let mut request = format!("CONNECT {place} HTTP/1.1\r\nHost: {place}\r\nUser-Agent: {}\r\n", crate::session::AGENT);
     if let Some(value) = proxy.authorization.as_ref().and_then(|value| value.to_str().ok()) {
         request.push_str(&format!("Proxy-Authorization: {value}\r\n"));
@@ -247,7 +248,9 @@ mod tests {
             let shown = proxy.authorization.as_ref().map(|value| value.to_str().unwrap());
             assert_eq!((proxy.url.to_string().as_str(), shown), (url, authorization));
         }
-        for text in ["socks5://u:secret@h", "https://h", "http://", "http://a b", "http://u:secret@"] {
+        for text in
+            ["socks5://u:secret@h", "https://h", "http://", "http://a b", "http://u:secret@", "u:secret@h:99999"]
+        {
             let refused = parse(text).err().unwrap().to_string();
             assert!(refused.starts_with("invalid proxy address") && !refused.contains("secret"), "{refused}");
         }

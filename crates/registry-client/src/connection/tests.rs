@@ -87,9 +87,13 @@ async fn certificates_are_verified_unless_the_host_needs_none() {
 #[test]
 fn addresses_are_parsed_and_followed() {
     let base = Url::parse("https://a.b:5000/v2/?x").unwrap();
-    assert_eq!((base.host(), base.port(), &base.path[..]), ("a.b", 5000, "/v2/?x"));
+    assert_eq!((base.host(), base.port().unwrap(), &base.path[..]), ("a.b", 5000, "/v2/?x"));
     assert_eq!(Url::parse("http://[::1]:80/").unwrap().host(), "::1");
-    assert_eq!(Url::parse("http://[::1]/").unwrap().port(), 80);
+    assert_eq!(Url::parse("http://[::1]/").unwrap().port().unwrap(), 80);
+    for port in ["99999", "x", "-1"] {
+        let url = Url { scheme: Scheme::Https, authority: format!("h:{port}"), path: "/".to_owned() };
+        assert_eq!(url.port().unwrap_err().to_string(), format!("dial tcp: address {port}: invalid port"));
+    }
     for (location, expected) in [
         ("/c?d=e", Some("https://a.b:5000/c?d=e")),
         ("http://x/y", Some("http://x/y")),

@@ -389,3 +389,11 @@ async fn credentials_that_have_left_a_host_do_not_come_back_to_it() {
     let asked = server.requests("/secret");
     assert_eq!(asked.iter().map(|request| request.header("authorization")).collect::<Vec<_>>(), [None, None]);
 }
+
+#[tokio::test]
+async fn a_port_that_is_none_is_said_to_be_none() {
+    let registry = Registry::new(settings());
+    let refused = registry.session(&reference("127.0.0.1:99999", "r:1"), Credentials::Anonymous).await.unwrap_err();
+    let said = errdefs::chain(&refused);
+    assert!(said.ends_with("dial tcp: address 99999: invalid port"), "{said}");
+}

@@ -63,7 +63,7 @@ pub use layer::{COMPRESSOR, Compression, Compressor, Gzip};
 pub use load::plan::host_architecture;
 pub use load::{LoadError, LoadEvent, Loaded, WantedPlatform, load_for};
 pub use platforms::resolve_all;
-pub use pull::{PullError, PullEvent, PulledImage};
+pub use pull::{PullError, PullEvent, PulledImage, inflated_max};
 pub use push::{
     CameBy, KeptBlob, PushImage, PushImageError, PushLayer, came_by, index_of, name_pushed, push_image,
     remember_compressed, repositories_with,

@@ -42,8 +42,8 @@ const INFLATION_MAX: u64 = 1100;
 /// What every layer may be long, however short its blob: zstd says a thousand zeros in a few bytes.
 const INFLATED_ALWAYS: u64 = 64 * 1024 * 1024;
 
-/// How long a layer may be whose blob is so long; before the disk is full of one that is made to fill it.
-pub(crate) fn inflated_max(blob_bytes: u64) -> u64 {
+/// How many bytes a layer may be long whose blob is so long; before the disk is full of one that is made to fill it.
+pub fn inflated_max(blob_bytes: u64) -> u64 {
     blob_bytes.saturating_mul(INFLATION_MAX).max(INFLATED_ALWAYS)
 }
 

@@ -74,8 +74,36 @@ impl Credentials {
     }
 }
 
-pub(crate) fn basic(username: &str, password: &str) -> Result<HeaderValue, ExchangeError> {
-    header(&format!("Basic {}", base64(format!("{username}:{password}").as_bytes())))
+fn basic(username: &str, password: &str) -> Result<HeaderValue, ExchangeError> {
+    basic_of(format!("{username}:{password}").as_bytes())
+}
+
+/// Of `name:password` or `name` as they stand before the host of an address (RFC 3986, 3.2.1).
+pub(crate) fn basic_of_user(user: &str) -> Result<HeaderValue, ExchangeError> {
+    let colon = if user.contains(':') { "" } else { ":" };
+    basic_of(&[unescape(user), colon.into()].concat())
+}
+
+fn basic_of(pair: &[u8]) -> Result<HeaderValue, ExchangeError> {
+    header(&format!("Basic {}", base64(pair)))
+}
+
+/// The percent sign at `at` and two digits behind it, as a byte (RFC 3986, 2.1).
+pub(crate) fn escaped(bytes: &[u8], at: usize) -> Option<u8> {
+    let digits = bytes.get(at..at + 3).filter(|found| found[0] == b'%')?;
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    u8::try_from(digit(digits[1])? * 16 + digit(digits[2])?).ok()
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let (mut plain, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        let (byte, length) = escaped(bytes, at).map_or((bytes[at], 1), |byte| (byte, 3));
+        plain.push(byte);
+        at += length;
+    }
+    plain
 }
 
 fn header(text: &str) -> Result<HeaderValue, ExchangeError> {
@@ -256,7 +284,7 @@ pub(crate) fn encode(fields: &[(&str, &str)]) -> String {
 }
 
 /// RFC 4648, 4.
-pub(crate) fn base64(bytes: &[u8]) -> String {
+fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {

@@ -121,23 +121,8 @@ fn parse(text: &str) -> Result<Proxy, ProxyError> {
     }
     let url = Url::parse(&format!("http://{host}/")).map_err(|_| refused())?;
     url.port().map_err(|_| refused())?;
-    let authorization = user.map(|user| {
-        let (name, password) = user.split_once(':').unwrap_or((user, ""));
-        auth::basic(&decoded(name), &decoded(password)).map_err(|_| refused())
-    });
-    Ok(Proxy { url, authorization: authorization.transpose()? })
-}
-
-/// `%41` is `A` (RFC 3986, 2.1).
-fn decoded(text: &str) -> String {
-    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
-    while let Some((first, behind)) = rest.split_first() {
-        let digits = behind.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        let byte = digits.filter(|_| *first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(byte.unwrap_or(*first));
-        rest = if byte.is_some() { &behind[2..] } else { behind };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    let authorization = user.map(auth::basic_of_user).transpose().map_err(|_| refused())?;
+    Ok(Proxy { url, authorization })
 }
 
 /// An address, with a scheme or without, with its user and password covered (moby daemon/config `MaskCredentials`).
@@ -243,6 +228,8 @@ mod tests {
             ("http://u:p@h:1/x", "http://h:1/", Some("Basic dTpw")),
             ("http://u%40v:p%3a@h", "http://h/", Some("Basic dUB2OnA6")),
             ("u@h", "http://h/", Some("Basic dTo=")),
+            // Two digits are two digits, whatever a number may begin with.
+            ("%+f@h", "http://h/", Some("Basic JStmOg==")),
         ] {
             let proxy = parse(text).unwrap();
             let shown = proxy.authorization.as_ref().map(|value| value.to_str().unwrap());

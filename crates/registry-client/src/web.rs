@@ -13,7 +13,7 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, LOCATION, USER_AGENT};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::ext::ReasonPhrase;
 
-use crate::auth::base64;
+use crate::auth::{self, escaped};
 use crate::connection::{Body, Terms, Url};
 use crate::error::{DialError, ExchangeError};
 use crate::outgoing::Outgoing;
@@ -139,7 +139,7 @@ impl WebAddress {
             None => format!("{user}@"),
         });
         let shown = format!("{scheme}://{}{host}{path}", shown_user.unwrap_or_default());
-        let authorization = user.map(basic).transpose().map_err(|()| invalid())?;
+        let authorization = user.map(auth::basic_of_user).transpose().map_err(|_| invalid())?;
         Ok(WebAddress { url, authorization, shown })
     }
 }
@@ -149,31 +149,6 @@ impl std::fmt::Display for WebAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.shown)
     }
-}
-
-fn basic(user: &str) -> Result<HeaderValue, ()> {
-    let pair = if user.contains(':') { unescape(user) } else { [unescape(user), b":".to_vec()].concat() };
-    let mut value = HeaderValue::from_str(&format!("Basic {}", base64(&pair))).map_err(|_| ())?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-/// The sign at `at` and two digits behind it, as a byte.
-fn escaped(bytes: &[u8], at: usize) -> Option<u8> {
-    let digits = bytes.get(at..at + 3).filter(|found| found[0] == b'%')?;
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    u8::try_from(digit(digits[1])? * 16 + digit(digits[2])?).ok()
-}
-
-fn unescape(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let (mut plain, mut at) = (Vec::new(), 0);
-    while at < bytes.len() {
-        let (byte, length) = escaped(bytes, at).map_or((bytes[at], 1), |byte| (byte, 3));
-        plain.push(byte);
-        at += length;
-    }
-    plain
 }
 
 fn check_escapes(text: &str, part: &str) -> Result<(), WebError> {
@@ -406,7 +381,7 @@ mod tests {
     #[test]
     fn a_user_is_shown_to_the_server_alone() {
         let address = WebAddress::parse("http://me:a%3Ab@h/x").unwrap();
-        assert_eq!(address.authorization.unwrap(), format!("Basic {}", base64(b"me:a:b")));
+        assert_eq!(address.authorization.unwrap(), "Basic bWU6YTpi");
         assert_eq!(WebAddress::parse("http://h/x").unwrap().authorization, None);
     }
 

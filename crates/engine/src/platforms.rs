@@ -6,6 +6,7 @@ use std::sync::Arc;
 use errdefs::ErrorKind;
 use image::ImageRecord;
 use oci::image::Platform;
+use registry_client::processor;
 
 /// What a name stands for is for another platform than the wanted one. The text is dockerd's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,15 +29,18 @@ impl PlatformMismatch {
     }
 }
 
-/// Of the images that a name stands for, the first of which is what it means, the one for a platform; without a wish the
-/// first.
+/// Of the images that a name stands for, the first of which is what it means, the one for a platform: rather one that says
+/// so than one that does not say its variant. Without a wish the first.
 pub(crate) fn choose(
     images: &[Arc<ImageRecord>],
     name: &str,
     wanted: Option<&str>,
 ) -> Result<Arc<ImageRecord>, PlatformMismatch> {
-    let fits = |image: &&Arc<ImageRecord>| check(wanted, name, image).is_ok();
-    match images.iter().find(fits) {
+    let found = match wanted.filter(|wanted| !wanted.is_empty()) {
+        None => images.first(),
+        Some(wanted) => best(images, |image| &image.config.platform, wanted),
+    };
+    match found {
         Some(image) => Ok(Arc::clone(image)),
         None => {
             let meant = images.first().expect("a name that stands for nothing was refused before");
@@ -49,21 +53,40 @@ pub(crate) fn choose(
 pub(crate) fn check(wanted: Option<&str>, name: &str, image: &ImageRecord) -> Result<(), PlatformMismatch> {
     let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else { return Ok(()) };
     let platform = &image.config.platform;
-    let parts = [&platform.os, &platform.architecture, &platform.variant];
-    if wanted.split('/').zip(parts).all(|(wanted, found)| other_name(wanted) == found || found.is_empty()) {
+    if fits(wanted, platform) {
         return Ok(());
     }
     let found = format!("{}/{}", platform.os, platform.architecture);
     Err(PlatformMismatch { image: name.to_owned(), found, wanted: wanted.to_owned() })
 }
 
-/// Other names of the same processors (containerd platforms `normalizeArch`).
-fn other_name(part: &str) -> &str {
-    match part {
-        "x86_64" | "x86-64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
+/// The first that fits, rather one that says so than one that does not say its variant.
+fn best<'a, T>(all: &'a [T], platform: impl Fn(&T) -> &Platform, wanted: &str) -> Option<&'a T> {
+    let fitting = || all.iter().filter(|one| fits(wanted, platform(one)));
+    let says_so = fitting().find(|one| !platform(one).variant.is_empty());
+    says_so.filter(|_| states_variant(wanted)).or_else(|| fitting().next())
+}
+
+/// Whether an image is for `os[/architecture[/variant]]`, as far as that and the image say. An image that does not say its
+/// variant may be of any.
+fn fits(wanted: &str, image: &Platform) -> bool {
+    let (os, architecture, variant) = parts(wanted);
+    let (asked, found) = (processor(architecture, variant), processor(&image.architecture, &image.variant));
+    let any = image.architecture.is_empty() || architecture.is_empty();
+    (image.os.is_empty() || os == image.os)
+        && (any || asked == found || asked.0 == found.0 && (image.variant.is_empty() || !states_variant(wanted)))
+}
+
+fn parts(wanted: &str) -> (&str, &str, &str) {
+    let mut parts = wanted.split('/');
+    let mut next = || parts.next().unwrap_or_default();
+    (next(), next(), next())
+}
+
+/// Whether it says a variant; these two names of processors do.
+fn states_variant(wanted: &str) -> bool {
+    let (_, architecture, variant) = parts(wanted);
+    !variant.is_empty() || matches!(architecture, "armhf" | "armel")
 }
 
 /// What this machine runs at most, as dockerd tells it.
@@ -106,20 +129,20 @@ pub(crate) fn shown(platform: &Platform) -> String {
 
 /// Whether a machine of this platform runs an image of that one. An image that does not say its variant may be of any.
 pub(crate) fn runs(machine: &Platform, image: &Platform) -> bool {
-    let found = normal(&image.architecture, &image.variant);
+    let found = processor(&image.architecture, &image.variant);
     // Images that say nothing were made for whatever machine that was.
     let says = |own: &str, machine: &str| own.is_empty() || own == machine;
-    let own = normal(&machine.architecture, &machine.variant);
+    let own = processor(&machine.architecture, &machine.variant);
     says(&image.os, &machine.os)
         && (image.architecture.is_empty()
-            || vector(&own).iter().any(|runs| normal(&runs.0, &runs.1) == found)
+            || vector(&own).iter().any(|runs| processor(&runs.0, &runs.1) == found)
             || image.variant.is_empty() && found.0 == own.0)
 }
 
 /// Whether an image is for that platform and no other (containerd platforms, `OnlyStrict`).
 pub(crate) fn is_exactly(wanted: &Platform, image: &Platform) -> bool {
     wanted.os.eq_ignore_ascii_case(&image.os)
-        && normal(&wanted.architecture, &wanted.variant) == normal(&image.architecture, &image.variant)
+        && processor(&wanted.architecture, &wanted.variant) == processor(&image.architecture, &image.variant)
 }
 
 /// What a user is told who runs an image for another machine without asking for that.
@@ -136,24 +159,6 @@ pub(crate) fn warning(image: &Platform) -> Option<String> {
 }
 
 type Processor = (String, String);
-
-/// One word for each processor, and none for its first variant.
-fn normal(architecture: &str, variant: &str) -> Processor {
-    let (architecture, variant) = (architecture.to_lowercase(), variant.to_lowercase());
-    let (architecture, variant) = match (architecture.as_str(), variant.as_str()) {
-        ("x86_64" | "x86-64" | "amd64", "v1") => ("amd64", ""),
-        ("x86_64" | "x86-64", variant) => ("amd64", variant),
-        ("aarch64" | "arm64", "8" | "v8" | "v8.0") => ("arm64", ""),
-        ("aarch64", variant) => ("arm64", variant),
-        ("i386", _) => ("386", ""),
-        ("armhf", _) | ("arm", "" | "7") => ("arm", "v7"),
-        ("armel", _) | ("arm", "6") => ("arm", "v6"),
-        ("arm", "5") => ("arm", "v5"),
-        ("arm", "8") => ("arm", "v8"),
-        (architecture, variant) => (architecture, variant),
-    };
-    (architecture.to_owned(), variant.to_owned())
-}
 
 /// The processor and all that it runs programs of (containerd platforms, `platformVector`).
 fn vector((architecture, variant): &Processor) -> Vec<Processor> {
@@ -194,6 +199,38 @@ mod tests {
         let mut next = || parts.next().unwrap_or_default();
         let (os, architecture, variant) = (next(), next(), next());
         Platform { os, architecture, variant, ..Platform::default() }
+    }
+
+    #[test]
+    fn a_wish_is_compared_by_whatever_name_a_processor_goes() {
+        for (wanted, image, fitting) in [
+            ("linux", "linux/arm64", true),
+            ("linux/x86_64", "linux/amd64", true),
+            ("linux/amd64", "linux/amd64/v3", true),
+            ("linux/arm64/v8", "linux/arm64", true),
+            ("linux/aarch64", "linux/arm64/v8", true),
+            ("linux/arm64/v8", "linux/arm64/v9", false),
+            ("linux/armhf", "linux/arm/v7", true),
+            ("linux/armhf", "linux/arm/v6", false),
+            ("linux/arm", "linux/arm/v6", true),
+            ("linux/arm/v6", "linux/arm", true),
+            ("linux/arm/v6", "linux/arm/v7", false),
+            ("linux/arm64", "/", true),
+            ("linux/arm64", "linux/amd64", false),
+            ("windows/amd64", "linux/amd64", false),
+        ] {
+            assert_eq!(fits(wanted, &platform(image)), fitting, "{image} for {wanted}");
+        }
+        let all = ["linux/amd64", "linux/arm", "linux/arm/v6", "linux/arm/v7"].map(platform);
+        for (wanted, chosen) in [
+            ("linux/arm/v7", Some(3)),
+            ("linux/armel", Some(2)),
+            ("linux/arm/v8", Some(1)),
+            ("linux/arm", Some(1)),
+            ("linux/s390x", None),
+        ] {
+            assert_eq!(best(&all, |one| one, wanted), chosen.map(|index: usize| &all[index]), "{wanted}");
+        }
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub use document::{Resolved, Signed};
 pub use download::Progress;
 pub use error::{DialError, ExchangeError, RegistryError};
 pub use mirror::{Mirror, MirrorError, Mirrors};
-pub use platform::{PlatformError, Wanted};
+pub use platform::{PlatformError, Wanted, processor};
 pub use proxy::{Proxies, ProxyError, without_password};
 pub use range::{AddressRange, AddressRangeError};
 pub use search::{Found, SearchError};

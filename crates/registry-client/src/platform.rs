@@ -97,24 +97,9 @@ impl Wanted {
         Ok(Wanted(Platform { os, architecture: part(1), variant: part(2), ..Platform::default() }).normalized())
     }
 
-    /// One name per architecture and variant (containerd platforms/database.go, `normalizeArch`).
     fn normalized(self) -> Wanted {
-        let Platform { os, architecture, variant, os_version } = self.0;
-        let (architecture, variant) = match (&architecture[..], &variant[..]) {
-            ("i386", _) => ("386", ""),
-            ("x86_64" | "x86-64" | "amd64", "v1") => ("amd64", ""),
-            ("x86_64" | "x86-64", variant) => ("amd64", variant),
-            ("aarch64" | "arm64", "8" | "v8" | "v8.0") => ("arm64", ""),
-            ("aarch64", variant) => ("arm64", variant),
-            ("armhf", _) => ("arm", "v7"),
-            ("armel", _) => ("arm", "v6"),
-            ("arm", "" | "7") => ("arm", "v7"),
-            ("arm", "5") => ("arm", "v5"),
-            ("arm", "6") => ("arm", "v6"),
-            ("arm", "8") => ("arm", "v8"),
-            other => other,
-        };
-        Wanted(Platform { os, architecture: architecture.to_owned(), variant: variant.to_owned(), os_version })
+        let (architecture, variant) = processor(&self.0.architecture, &self.0.variant);
+        Wanted(Platform { architecture, variant, ..self.0 })
     }
 
     /// Platforms that can run what is wanted, the best one first (containerd platforms/compare.go, `platformVector`).
@@ -164,6 +149,25 @@ impl Wanted {
         ranked.sort_by_key(|(rank, _)| *rank);
         ranked.into_iter().map(|(_, one)| one).collect()
     }
+}
+
+/// One architecture and variant for all names of a processor, and no variant for its first one (containerd
+/// platforms/database.go, `normalizeArch`).
+pub fn processor(architecture: &str, variant: &str) -> (String, String) {
+    let (architecture, variant) = (architecture.to_lowercase(), variant.to_lowercase());
+    let (architecture, variant) = match (&architecture[..], &variant[..]) {
+        ("i386", _) => ("386", ""),
+        ("x86_64" | "x86-64" | "amd64", "v1") => ("amd64", ""),
+        ("x86_64" | "x86-64", variant) => ("amd64", variant),
+        ("aarch64" | "arm64", "8" | "v8" | "v8.0") => ("arm64", ""),
+        ("aarch64", variant) => ("arm64", variant),
+        ("armhf", _) | ("arm", "" | "7") => ("arm", "v7"),
+        ("armel", _) | ("arm", "6") => ("arm", "v6"),
+        ("arm", "5") => ("arm", "v5"),
+        ("arm", "8") => ("arm", "v8"),
+        other => other,
+    };
+    (architecture.to_owned(), variant.to_owned())
 }
 
 impl std::fmt::Display for Wanted {

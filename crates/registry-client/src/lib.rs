@@ -16,15 +16,17 @@
 //! all readers in the daemon, and ends when the last one is dropped. At most [`Settings::concurrent_downloads`] run at a
 //! time. A connection that is cut is resumed by Range where it ended, after a pause that grows; so is a transfer that an
 //! earlier process left. Readers see bytes as they arrive (bounded by the file, not by memory) and the end only after
-//! digest and length are verified.
+//! digest and length are verified. What a transfer brought belongs to its pulls until they are recorded: nobody else removes
+//! or changes it. Other settings ([`Registry::changed`]) change nothing of this.
 //!
 //! **Uploads** ask for the blob first, have it mounted from another repository if there is one, and send it in one piece, at
 //! most [`Settings::concurrent_uploads`] at a time, a few pieces of 128 KiB in memory each. One that is cut goes on where the
 //! registry says it ended, or begins anew where it says nothing. A blob may be made while it is sent: its digest is told last.
 //!
 //! **A registry is hostile.** Documents end at 4 MiB and blobs at their descriptor's size. Every wait has a deadline, and
-//! a body that trickles counts as cut. Redirects are bounded, credentials never leave the host that asked for them, nor
-//! go over plain HTTP to a realm that a registry behind TLS names. No text of a registry is taken for more than text.
+//! a body that trickles counts as cut. Redirects are bounded, credentials never leave the host that asked for them nor come
+//! back to it by way of another one, nor go over plain HTTP to a realm that a registry behind TLS names. No text of a
+//! registry is taken for more than text.
 //!
 //! **Locks** (all held for map access only): the pool of idle connections, the cache of tokens, the transfers; each
 //! transfer's state is locked by its writer and its readers, who wait on its condition variable.

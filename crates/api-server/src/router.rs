@@ -125,6 +125,7 @@ const ROUTES: &[Route] = routes![
     POST   "/longshore/volumes/{}/restore" Plain volume_copies::restore,
     GET    "/system/df"            Plain   disk::usage,
     POST   "/images/prune"         Plain  disk::prune_images,
+    GET    "/longshore/images/budget" Plain disk::image_budget,
     POST   "/build"                Plain  build::build,
     POST   "/build/prune"          Plain  disk::prune_caches,
     GET    "/networks"             Plain   networks::list,

@@ -16,6 +16,7 @@ pub mod api_socket;
 mod at_once;
 pub mod attach;
 pub mod bootstrap;
+pub mod budget;
 pub mod build;
 pub mod changes;
 pub mod checkpoint;
@@ -195,6 +196,7 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
         Verb::UpdateVolume => volume::update(context, parsed).await,
         Verb::DiskUsage => disk_usage::run(context, parsed).await,
         Verb::Bootstrap => bootstrap::run(context, parsed).await,
+        Verb::ExplainBudget => budget::run(context, parsed).await,
         Verb::PruneImages => prune::images(context, parsed).await,
         Verb::PruneNetworks => prune::networks(context, parsed).await,
         Verb::PruneCaches => prune::caches(context, parsed).await,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use engine_api::auth::{self, AuthConfig};
-use engine_api::disk_usage::ImagesPruned;
+use engine_api::disk_usage::{ImageBudget, ImagesPruned};
 use engine_api::image::{Deleted, HistoryItem, SearchResult, Summary};
 use engine_api::platform::Platform;
 use http::Method;
@@ -79,6 +79,11 @@ pub async fn prune(client: &Client, filters: &str) -> Result<ImagesPruned, Clien
     let path = Query::new("/images/prune").with_text("filters", filters).build();
     let bytes = client.call(Method::POST, &path, Payload::Empty).await?;
     crate::call::decode(&path, &bytes)
+}
+
+/// What the budget for images would remove now.
+pub async fn budget(client: &Client) -> Result<ImageBudget, ClientError> {
+    client.get("/longshore/images/budget").await
 }
 
 /// Saves images as an archive, which the answer is. `platform` is `os[/architecture[/variant]]`, or empty.

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use engine::{
-    AddressRange, Changeable, MirrorError, Mirrors, Proxies, ProxyError, RegistriesConfig, ResolverConfig,
-    RuntimeConfig,
+    AddressRange, Changeable, ImageBudgetConfig, MirrorError, Mirrors, Proxies, ProxyError, RegistriesConfig,
+    ResolverConfig, RuntimeConfig,
 };
 use engine_api::host_config::{LogConfig, Ulimit};
 use engine_api::size::SizeError;
@@ -97,6 +97,8 @@ pub(crate) struct Config {
     pub(crate) default_runtime: Option<String>,
     /// What puts layers together; absent for what is found or works.
     pub(crate) storage_driver: Option<String>,
+    /// How much images may take; absent for no limit.
+    pub(crate) image_budget: Option<ImageBudgetConfig>,
     /// How much the own files of a container may take; absent for no limit.
     pub(crate) container_size_bytes: Option<u64>,
     pub(crate) log: LogConfig,
@@ -160,6 +162,10 @@ pub(crate) enum ConfigError {
     StorageOptionName(String),
     #[error(transparent)]
     StorageSize(#[from] SizeError),
+    #[error("image-budget-low: {low} is above image-budget-high: {high}")]
+    Budget { low: u64, high: u64 },
+    #[error("{0}: image-budget-high is not set")]
+    NoBudget(&'static str),
     #[error("specified default runtime '{0}' does not exist")]
     DefaultRuntime(String),
     #[error("insecure-registries: {0} is no range of addresses")]
@@ -219,6 +225,7 @@ pub(crate) fn plan(given: &Given) -> Result<Config, ConfigError> {
         cdi_spec_dirs: containers::cdi_spec_dirs(given)?,
         default_runtime: default_runtime(given)?,
         storage_driver: text(given, "storage-driver").filter(|name| !name.is_empty()).map(str::to_owned),
+        image_budget: containers::image_budget(given)?,
         container_size_bytes: containers::size_bytes(given)?,
         runtimes: runtimes(given),
         log: log(given)?,

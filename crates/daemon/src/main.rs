@@ -175,6 +175,7 @@ fn engine_config(config: &Config, seccomp: Option<SeccompConfig>, instance_key: 
         runtimes: config.runtimes.clone(),
         default_runtime: config.default_runtime.clone(),
         storage_driver: storage_driver(config),
+        image_budget: config.image_budget.clone(),
         container_size_bytes: config.container_size_bytes,
         default_log: config.log.clone(),
         default_ulimits: config.ulimits.clone(),

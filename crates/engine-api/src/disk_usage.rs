@@ -90,6 +90,38 @@ pub struct ImagesPruned {
     pub space_reclaimed: u64,
 }
 
+/// Answer to `GET /longshore/images/budget`, which Docker does not have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ImageBudget {
+    /// Bytes of the layers of all images.
+    pub total_bytes: u64,
+    /// Above it images are removed; 0 for no budget.
+    pub high_bytes: u64,
+    /// Until it is kept.
+    pub low_bytes: u64,
+    /// The least recently used first; empty without a budget.
+    pub images: Vec<BudgetedImage>,
+}
+
+/// What would become of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct BudgetedImage {
+    /// `sha256:...`.
+    pub id: String,
+    /// Its first name, or the beginning of its id.
+    pub name: String,
+    /// RFC 3339.
+    pub last_used: String,
+    /// Whether it would be removed now.
+    pub goes: bool,
+    /// What would be free then.
+    pub frees_bytes: u64,
+    /// Why.
+    pub why: String,
+}
+
 /// Answer to `POST /build/prune`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

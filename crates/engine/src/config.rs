@@ -52,8 +52,21 @@ pub struct EngineConfig {
     pub default_runtime: Option<String>,
     /// What puts layers together; absent for what is found or works here.
     pub storage_driver: Option<String>,
+    /// How much images may take; absent for as much as there is room for.
+    pub image_budget: Option<ImageBudgetConfig>,
     /// How much the own files of containers may take that do not say; absent for no limit.
     pub container_size_bytes: Option<u64>,
+}
+
+/// How much the layers of all images may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageBudgetConfig {
+    /// Above it images are removed.
+    pub high_bytes: u64,
+    /// Until it is kept.
+    pub low_bytes: u64,
+    /// Names of those that stay, in which `*` stands for any letters.
+    pub pins: Vec<String>,
 }
 
 /// Another OCI runtime.

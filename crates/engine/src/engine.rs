@@ -78,6 +78,8 @@ pub struct Core {
     /// Whether containers are being pruned.
     pub pruning: std::sync::atomic::AtomicBool,
     pub(crate) upkeep: crate::upkeep::Upkeep,
+    /// When images were last used, for their budget.
+    pub(crate) image_uses: crate::ops::image_budget::Uses,
     /// Wakes the sweeper.
     pub swept: Notify,
     pub(crate) idle: Notify,
@@ -226,7 +228,11 @@ impl Engine {
         self.recorder.flush().await;
         self.await_departures().await;
         let engine = self.clone();
-        bridge::blocking(move || engine.networking.close()).await;
+        bridge::blocking(move || {
+            engine.networking.close();
+            crate::ops::image_budget::keep_uses(&engine);
+        })
+        .await;
         // The next container makes it again; left empty it would stay on the machine for ever.
         let (hierarchies, parent) = (self.hierarchies.clone(), PathBuf::from(self.cgroup_parent()));
         if let Err(err) = bridge::blocking(move || hierarchies.remove_unused(&parent)).await {

@@ -198,6 +198,7 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
         observations: sender,
         pruning: Default::default(),
         upkeep: Default::default(),
+        image_uses: crate::ops::image_budget::Uses::load(&config.data_root),
         swept: Notify::new(),
         idle: Notify::new(),
         departing: watch::Sender::new(0),

@@ -13,6 +13,7 @@ pub mod distribution;
 pub mod events;
 pub mod exec;
 pub mod export;
+pub mod image_budget;
 pub mod image_prune;
 pub mod images;
 pub mod import;

@@ -1,7 +1,7 @@
 //! What is taken on disk, and what prunes of images and caches free.
 
 use engine::filters::Filters;
-use engine::ops::{build_cache, disk_usage, image_prune};
+use engine::ops::{build_cache, disk_usage, image_budget, image_prune};
 use engine_api::versions;
 use errdefs::ErrorKind;
 use http::StatusCode;
@@ -24,6 +24,11 @@ pub(crate) async fn usage(call: Call) -> Result<Answer, Failure> {
 pub(crate) async fn prune_images(call: Call) -> Result<Answer, Failure> {
     let filters = Filters(call.query.filters()?);
     Ok(response::json(StatusCode::OK, &image_prune::prune(&call.engine, filters).await?))
+}
+
+/// `GET /longshore/images/budget`, which Docker does not have.
+pub(crate) async fn image_budget(call: Call) -> Result<Answer, Failure> {
+    Ok(response::json(StatusCode::OK, &image_budget::explain(&call.engine)))
 }
 
 /// `POST /build/prune`.

@@ -109,6 +109,7 @@ fn config(dir: &TempDir) -> EngineConfig {
         runtimes: Default::default(),
         default_runtime: None,
         container_size_bytes: None,
+        image_budget: None,
         storage_driver: None,
         network: None,
     }

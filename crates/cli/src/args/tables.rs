@@ -7,6 +7,7 @@ use super::{CheckpointVerb, ContextVerb, Flag, Kind, NetworkVerb, network_flags,
 mod archives;
 mod bootstrap;
 mod build;
+mod image_upkeep;
 mod registries;
 
 /// What a command does; one variant, one file of `commands`.
@@ -114,6 +115,8 @@ pub enum Verb {
     UpdateVolume,
     /// `image bootstrap`
     Bootstrap,
+    /// `image budget`
+    ExplainBudget,
     /// `image prune`
     PruneImages,
     /// `network inspect`
@@ -703,11 +706,8 @@ pub static COMMANDS: &[Command] = &[
         .flags(&[&[Flag::value("availability", Kind::Text, "string", "active, pause or drain").default("active")]])
         .arity(Arity::Between(1, 1)),
     bootstrap::BOOTSTRAP,
-    command(&["image prune"], "[OPTIONS]", "Remove images that nothing needs", Verb::PruneImages).flags(&[&[
-        Flag::bool("all", "All that no container has, not only those without a tag").short('a'),
-        PRUNE_FILTER,
-        FORCE,
-    ]]),
+    image_upkeep::BUDGET,
+    image_upkeep::PRUNE,
     command(&["network ls", "network list"], "[OPTIONS]", "List networks", Verb::Network(NetworkVerb::List))
         .flags(&[&[FILTER, FORMAT, NO_TRUNC, QUIET_IDS]]),
     command(&["network inspect"], "[OPTIONS] NETWORK [NETWORK...]", "Show all about networks", Verb::InspectNetwork)

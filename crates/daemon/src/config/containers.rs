@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use engine::ResolverConfig;
+use engine::{ImageBudgetConfig, ResolverConfig};
 use engine_api::size::{Units, parse};
 
 use super::{ConfigError, list, text};
@@ -60,6 +60,24 @@ pub(super) fn size_bytes(given: &Given) -> Result<Option<u64>, ConfigError> {
         }
     }
     Ok(u64::try_from(size).ok().filter(|size| *size > 0))
+}
+
+/// How much images may take. The low mark is four fifths of the high one if nothing is said.
+pub(super) fn image_budget(given: &Given) -> Result<Option<ImageBudgetConfig>, ConfigError> {
+    let mark = |key: &'static str| -> Result<Option<u64>, ConfigError> {
+        let Some(text) = text(given, key).filter(|text| !text.is_empty()) else { return Ok(None) };
+        Ok(u64::try_from(parse(text, Units::Binary)?).ok().filter(|bytes| *bytes > 0))
+    };
+    let (high, low, pins) = (mark("image-budget-high")?, mark("image-budget-low")?, list(given, "image-pin").to_vec());
+    match (high, low) {
+        (None, Some(_)) => Err(ConfigError::NoBudget("image-budget-low")),
+        (None, None) if !pins.is_empty() => Err(ConfigError::NoBudget("image-pins")),
+        (None, None) => Ok(None),
+        (Some(high), Some(low)) if low > high => Err(ConfigError::Budget { low, high }),
+        (Some(high_bytes), low) => {
+            Ok(Some(ImageBudgetConfig { high_bytes, low_bytes: low.unwrap_or(high_bytes / 5 * 4), pins }))
+        }
+    }
 }
 
 /// Where devices by name are described: `feature cdi=false`, or a single empty directory, is nowhere.

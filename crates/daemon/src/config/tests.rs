@@ -107,6 +107,13 @@ fn the_rest_is_refused_by_name() {
             "default-address-pool: \"base=10.0.0.0/16,size=8\" is no range of IPv4 addresses",
         ),
         (&["--mtu=-1"], "invalid default MTU: -1"),
+        (&["--image-budget-low=1g"], "image-budget-low: image-budget-high is not set"),
+        (&["--image-pin=debian"], "image-pins: image-budget-high is not set"),
+        (&["--image-budget-high=lots"], "invalid size: 'lots'"),
+        (
+            &["--image-budget-high=1k", "--image-budget-low=2k"],
+            "image-budget-low: 2048 is above image-budget-high: 1024",
+        ),
         (&["--storage-opt=overlay2.size"], "unable to parse storage-opt key/value: overlay2.size"),
         (&["--storage-opt=overlay2.Other=1"], "overlay2: unknown option overlay2.other"),
         (&["--storage-opt=overlay2.size=lots"], "invalid size: 'lots'"),
@@ -221,6 +228,17 @@ fn the_documentation_knows_every_key() {
             assert!(row.ends_with(counts), "{row}");
         }
     }
+}
+
+#[test]
+fn the_budget_of_images_has_two_marks_and_pins() {
+    let planned =
+        |flags: &[&str]| planned(flags).unwrap().image_budget.map(|one| (one.high_bytes, one.low_bytes, one.pins));
+    assert_eq!(planned(&[]), None);
+    assert_eq!(planned(&["--image-budget-high=0"]), None);
+    assert_eq!(planned(&["--image-budget-high=10k"]), Some((10240, 8192, vec![])));
+    let flags = ["--image-budget-high=10k", "--image-budget-low=1k", "--image-pin=a:*", "--image-pin=b"];
+    assert_eq!(planned(&flags), Some((10240, 1024, vec!["a:*".into(), "b".into()])));
 }
 
 #[test]

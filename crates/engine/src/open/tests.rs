@@ -59,6 +59,7 @@ impl Scratch {
             runtimes: Default::default(),
             default_runtime: None,
             container_size_bytes: None,
+            image_budget: None,
             // It works for everybody.
             storage_driver: Some("vfs".into()),
             network: None,

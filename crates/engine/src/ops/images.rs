@@ -387,7 +387,9 @@ pub async fn load(
         }
         loaded
     };
-    for image in engine.detached(run).await? {
+    let loaded = engine.detached(run).await?;
+    super::image_budget::look_soon(engine, loaded.iter().map(|image| image.id.clone()).collect());
+    for image in loaded {
         let name = image.references.first().map_or_else(|| image.id.to_string(), Reference::familiar);
         engine.events.image(image.id.as_str(), "load", BTreeMap::from([("name".to_owned(), name)]));
     }

@@ -247,6 +247,8 @@ impl Client {
         let status = if newer { "Downloaded newer image for" } else { "Image is up to date for" };
         self.tell(PullStep::Said(format!("Status: {status} {familiar}"))).await;
         tell_event(&self.engine, &reference, "pull");
+        let pulled = self.engine.images.resolve(&reference.to_string()).map(|image| image.id.clone());
+        super::image_budget::look_soon(&self.engine, pulled.into_iter().collect());
         if let Some(told) = told
             && let Ok(images) = image::resolve_all(&self.engine.images, &reference.to_string())
             && let Err(err) = platforms::choose(&images, &reference.to_string(), Some(&told))

@@ -13,6 +13,7 @@
 mod access;
 mod api_socket;
 mod bootstrap;
+mod budget;
 mod build;
 mod build_ends;
 mod cgroup2;

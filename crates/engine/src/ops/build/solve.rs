@@ -24,7 +24,7 @@ use crate::clock::{now_nanos, rfc3339};
 use crate::ops::changes::STUBS;
 use crate::ops::create::snapshot_key;
 use crate::ops::pull::{self, PullQuery};
-use crate::ops::{commit, images, import};
+use crate::ops::{commit, image_budget, images, import};
 use crate::platforms;
 
 /// Nobody but us writes to the tree of a copy.
@@ -176,6 +176,7 @@ impl Solver {
             images::tag(&self.engine, image.as_str(), &repository, &tag).await.map_err(BuildError::Tag)?;
             self.lines.text(format!("Successfully tagged {}\n", name.familiar())).await;
         }
+        image_budget::look_soon(&self.engine, vec![image.clone()]);
         Ok(image.to_string())
     }
 

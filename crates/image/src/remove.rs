@@ -332,7 +332,7 @@ impl Plan<'_> {
         self.state.images.get(id).map(|record| record.references.clone()).unwrap_or_default()
     }
 
-    /// Takes one name away; whether the image has no other. Digests of a repository go with its last tag.
+    /// Takes one name away; whether the image has no other, not even for its platform alone. Digests of a repository go with its last tag.
     fn untag_name(&mut self, name: &str, id: &Digest) -> Result<bool, ResolveError> {
         let typed = name.parse::<Reference>()?.with_default_tag();
         let key = lookup_name(&typed);
@@ -347,7 +347,7 @@ impl Plan<'_> {
                 self.untag(digest, id);
             }
         }
-        Ok(self.references(id).is_empty())
+        Ok(self.names_of(id).is_empty())
     }
 
     fn check(&self, id: &Digest, mask: Mask) -> Result<(), RemoveError> {

@@ -256,3 +256,13 @@ fn privileged_an_image_that_goes_by_its_id_leaves_its_names_to_the_others() {
     scratch.store.remove(ids[1].as_str(), plain(), &[]).unwrap();
     assert!(leftovers(scratch.dir.path()).is_empty());
 }
+
+#[test]
+fn privileged_a_name_of_its_own_goes_and_the_image_stays_beside_another() {
+    let (scratch, remote, here) = (Scratch::new(), two(), image::host_architecture());
+    let ids = [0, 1].map(|number| remote.pull(&scratch.store, number));
+    scratch.store.tag(ids[1].as_str(), &"own:1".parse().unwrap()).unwrap();
+    let removed = scratch.store.remove("own:1", plain(), &[]).unwrap();
+    assert_eq!(removed.len(), 1, "the name alone: {removed:?}");
+    assert_eq!(platforms(&scratch.store, "h:1/r:1"), [here, "s390x"]);
+}

@@ -69,6 +69,7 @@ failures! {
     ops::commit::CommitError,
     ops::create::CreateError,
     ops::disk_usage::UsageError,
+    ops::image_budget::BudgetError,
     ops::distribution::DistributionError,
     ops::events::EventsError,
     ops::exec::ExecError,

@@ -1,5 +1,6 @@
 //! The directory of blobs.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
@@ -237,17 +238,26 @@ impl Content {
 
     /// What all blobs take together.
     pub fn bytes(&self) -> Result<u64, ReadError> {
+        Ok(self.sizes()?.values().fold(0, |sum, bytes| sum.saturating_add(*bytes)))
+    }
+
+    /// All blobs and their lengths.
+    pub fn sizes(&self) -> Result<HashMap<Digest, u64>, ReadError> {
         let failed = |source| ReadError::List { path: self.blobs.clone(), source };
-        let mut bytes: u64 = 0;
+        let mut sizes = HashMap::new();
         for entry in fs::read_dir(&self.blobs).map_err(failed)? {
-            match entry.map_err(failed)?.metadata() {
-                Ok(metadata) => bytes = bytes.saturating_add(metadata.len()),
+            let entry = entry.map_err(failed)?;
+            let digest = entry.file_name().to_str().and_then(|hex| format!("sha256:{hex}").parse().ok());
+            match (digest, entry.metadata()) {
+                (Some(digest), Ok(metadata)) => drop(sizes.insert(digest, metadata.len())),
+                // No name of ours.
+                (None, _) => {}
                 // Removed meanwhile.
-                Err(err) if err.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(failed(source)),
+                (_, Err(err)) if err.kind() == io::ErrorKind::NotFound => {}
+                (_, Err(source)) => return Err(failed(source)),
             }
         }
-        Ok(bytes)
+        Ok(sizes)
     }
 
     /// Removes a blob; that it is absent already is success. Readers that have it open keep it.

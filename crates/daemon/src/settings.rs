@@ -155,6 +155,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     set("idle-timeout", "", Number, "Seconds without work before a daemon on demand ends"),
     set("image-budget-high", "image-budget-high", Text, "Size of all images above which unused ones are removed"),
     set("image-budget-low", "image-budget-low", Text, "Size of all images until which they are"),
+    set("image-budget-min-age", "image-budget-min-age", Number, "Seconds for which an image stays after its last use"),
     set("image-pin", "image-pins", List, "Names of images that are not removed for the budget; * is any letters"),
     set("init", "init", Switch, "Give containers an init program"),
     set("init-path", "init-path", Text, "The init program"),

@@ -94,7 +94,7 @@ pub struct ImagesPruned {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ImageBudget {
-    /// Bytes of the layers of all images.
+    /// Bytes of all images: layers, and blobs that are kept beside them, each counted once.
     pub total_bytes: u64,
     /// Above it images are removed; 0 for no budget.
     pub high_bytes: u64,
@@ -112,7 +112,9 @@ pub struct BudgetedImage {
     pub id: String,
     /// Its first name, or the beginning of its id.
     pub name: String,
-    /// RFC 3339.
+    /// `os/architecture[/variant]`: several images may share a name.
+    pub platform: String,
+    /// RFC 3339; of images that share names that of the last one.
     pub last_used: String,
     /// Whether it would be removed now.
     pub goes: bool,

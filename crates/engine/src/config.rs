@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
 use registry_client::{Mirrors, Proxies};
@@ -58,8 +59,8 @@ pub struct EngineConfig {
     pub container_size_bytes: Option<u64>,
 }
 
-/// How much the layers of all images may take.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How much all images may take.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageBudgetConfig {
     /// Above it images are removed.
     pub high_bytes: u64,
@@ -67,6 +68,8 @@ pub struct ImageBudgetConfig {
     pub low_bytes: u64,
     /// Names of those that stay, in which `*` stands for any letters.
     pub pins: Vec<String>,
+    /// What was used, pulled or made since stays: somebody may be about to use it.
+    pub min_age: Duration,
 }
 
 /// Another OCI runtime.

@@ -230,7 +230,7 @@ impl Engine {
         let engine = self.clone();
         bridge::blocking(move || {
             engine.networking.close();
-            crate::ops::image_budget::keep_uses(&engine);
+            crate::ops::image_budget::keep(&engine);
         })
         .await;
         // The next container makes it again; left empty it would stay on the machine for ever.

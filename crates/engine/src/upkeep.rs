@@ -14,6 +14,8 @@ use crate::sync::lock;
 pub(crate) struct Upkeep {
     /// Images are being pruned.
     pub(crate) images: AtomicBool,
+    /// The budget for images is looked at. Pruning is another matter: a user's is not refused for it.
+    pub(crate) budget: tokio::sync::Mutex<()>,
     /// A container is gone whose layers may have been no image's.
     pub(crate) layers_left: AtomicBool,
     /// Bytes of layers that are no image's, and of partial blobs.

@@ -34,6 +34,8 @@
 //!
 //! **One name, several images** (`platforms`): images of one index for several platforms are kept side by side.
 //!
+//! **Removing** by a user's word takes names away (`remove`); what removes by itself ([`evict`]) takes whole images or nothing.
+//!
 //! **Which blobs are kept.** Recipes. Configurations, manifests, and indexes through which images came; compressed layers that a kept manifest names, so that a push
 //! gives the digests of the pull. Plain tars of a docker-archive are not kept beside their extracted snapshot (they
 //! would double the disk use), and a manifest that names such layers is not kept either.
@@ -43,6 +45,7 @@
 
 mod build;
 mod derive;
+mod evict;
 mod held;
 mod load;
 mod metadata;
@@ -58,6 +61,7 @@ mod unpacked;
 mod usage;
 
 pub use derive::derive;
+pub use evict::evict;
 pub use held::{Held, LayerTarError, hold};
 pub use layer::{COMPRESSOR, Compression, Compressor, Gzip};
 pub use load::plan::host_architecture;
@@ -72,4 +76,4 @@ pub use record::ImageRecord;
 pub use remove::{ImageUser, RemoveError, RemoveOptions, Removed, remove_platform};
 pub use save::{SaveError, Saving, save};
 pub use store::{OpenError, ResolveError, Store, SweepError, TagError, open_on};
-pub use usage::LayerUsage;
+pub use usage::{ImageParts, LayerUsage, Part, image_parts};

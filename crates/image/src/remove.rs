@@ -157,7 +157,7 @@ pub fn remove_platform(
     remove_planned(store, name, |state| plan_platform(state, name, options, users, is_wanted))
 }
 
-fn remove_planned(
+pub(crate) fn remove_planned(
     store: &Store,
     name: &str,
     plan: impl FnOnce(&mut State) -> Result<Vec<Removed>, RemoveError>,
@@ -213,7 +213,7 @@ fn plan(
     users: &[ImageUser],
 ) -> Result<Vec<Removed>, RemoveError> {
     let record = resolve(state, name)?;
-    let mut plan = Plan { state, users, removed: Vec::new(), unnamed: Vec::new() };
+    let mut plan = Plan::new(state, users);
     let by_id = [record.id.as_str(), record.id.hex()].iter().any(|id| id.starts_with(name));
     let is_single = is_single(&record.references);
     if by_id {
@@ -252,7 +252,7 @@ fn plan_platform(
     let wanted = wanted.ok_or_else(|| ResolveError::NotFound { name: name.to_owned() })?;
     match named(state, name) {
         Some(reference) if images.len() > 1 => {
-            let mut plan = Plan { state, users, removed: Vec::new(), unnamed: Vec::new() };
+            let mut plan = Plan::new(state, users);
             // The digest of the repository is another name of the same images, and goes with its last tag.
             let repository = reference.familiar_name();
             let others = plan.names_of(&wanted.id);
@@ -288,16 +288,22 @@ enum Mask {
     All,
 }
 
-struct Plan<'a> {
+pub(crate) struct Plan<'a> {
     state: &'a mut State,
     users: &'a [ImageUser],
-    removed: Vec<Removed>,
+    pub(crate) removed: Vec<Removed>,
     /// What was kept beside an image whose name went.
     unnamed: Vec<Digest>,
 }
 
+impl<'a> Plan<'a> {
+    pub(crate) fn new(state: &'a mut State, users: &'a [ImageUser]) -> Plan<'a> {
+        Plan { state, users, removed: Vec::new(), unnamed: Vec::new() }
+    }
+}
+
 impl Plan<'_> {
-    fn untag(&mut self, reference: &Reference, id: &Digest) {
+    pub(crate) fn untag(&mut self, reference: &Reference, id: &Digest) {
         self.unnamed.extend(self.state.siblings(reference).iter().map(|image| image.id.clone()));
         self.state.point(reference, None, None);
         self.removed.push(Removed::Untagged { reference: reference.clone(), image: id.clone() });
@@ -379,13 +385,19 @@ impl Plan<'_> {
         for reference in self.names_of(id) {
             self.state.leave(&reference, id);
         }
-        let Some(record) = self.state.images.remove(id) else { return Ok(()) };
-        self.removed.push(Removed::Image(id.clone()));
-        self.drop_layers(id, &record.chain);
-        match record.parent.clone().filter(|parent| options.prune_parents && self.state.images.contains_key(parent)) {
+        let parent = self.state.images.get(id).and_then(|record| record.parent.clone());
+        self.take(id);
+        match parent.filter(|parent| options.prune_parents && self.state.images.contains_key(parent)) {
             Some(parent) => self.delete(&parent, RemoveOptions { force: false, ..options }, true),
             None => Ok(()),
         }
+    }
+
+    /// Takes an image away that has no name any more, and the layers that are only its own.
+    pub(crate) fn take(&mut self, id: &Digest) {
+        let Some(record) = self.state.images.remove(id) else { return };
+        self.removed.push(Removed::Image(id.clone()));
+        self.drop_layers(id, &record.chain);
     }
 
     /// Uppermost first, down to the first that something else needs.

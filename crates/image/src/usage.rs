@@ -1,10 +1,13 @@
-//! What layers take, from records: nothing is measured.
+//! What images take: layers from records, which are not measured again, and blobs by their lengths.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
+use content::ReadError;
+use oci::Digest;
 use snapshot::ChainId;
 
-use crate::record::ImageRecord;
+use crate::record::{ImageRecord, State};
 use crate::store::Store;
 
 /// The layers of all images at one moment.
@@ -12,6 +15,45 @@ use crate::store::Store;
 pub struct LayerUsage {
     /// Bytes of each layer, and how many images have it.
     layers: HashMap<ChainId, (u64, usize)>,
+}
+
+/// Something on the disk that images have, maybe several the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// An unpacked layer.
+    Layer(ChainId),
+    /// A configuration, a manifest, an index, a compressed layer, or the recipe of one.
+    Blob(Digest),
+}
+
+/// An image, and what it takes.
+#[derive(Clone, Debug)]
+pub struct ImageParts {
+    /// Which one.
+    pub image: Arc<ImageRecord>,
+    /// What would go with it if no other had it, and its bytes. Each once.
+    pub parts: Vec<(Part, u64)>,
+}
+
+/// All images with what they take, by id. Blocks: how long blobs are is read from the disk.
+pub fn image_parts(store: &Store) -> Result<Vec<ImageParts>, ReadError> {
+    let sizes = store.content.sizes()?;
+    Ok(store.read(|state| {
+        let images = state.images.values();
+        images.map(|image| ImageParts { image: Arc::clone(image), parts: parts(state, image, &sizes) }).collect()
+    }))
+}
+
+fn parts(state: &State, image: &ImageRecord, sizes: &HashMap<Digest, u64>) -> Vec<(Part, u64)> {
+    let documents = [&image.manifest, &image.index].into_iter().flatten().map(|document| &document.digest);
+    let layers = image.chain.iter().filter_map(|chain_id| Some((chain_id, state.layers.get(chain_id)?)));
+    let kept = layers.clone().flat_map(|(_, layer)| layer.blobs());
+    let blobs = std::iter::once(&image.id).chain(documents).chain(&image.layer_blobs).chain(kept);
+    // One that was made or removed since is none that counts.
+    let blobs = blobs.filter_map(|blob| Some((Part::Blob(blob.clone()), *sizes.get(blob)?)));
+    let layers = layers.map(|(chain_id, layer)| (Part::Layer(chain_id.clone()), layer.size_bytes));
+    let mut seen = HashSet::new();
+    layers.chain(blobs).filter(|(part, _)| seen.insert(part.clone())).collect()
 }
 
 impl Store {

@@ -28,7 +28,7 @@ pub(crate) async fn prune_images(call: Call) -> Result<Answer, Failure> {
 
 /// `GET /longshore/images/budget`, which Docker does not have.
 pub(crate) async fn image_budget(call: Call) -> Result<Answer, Failure> {
-    Ok(response::json(StatusCode::OK, &image_budget::explain(&call.engine)))
+    Ok(response::json(StatusCode::OK, &image_budget::explain(&call.engine).await?))
 }
 
 /// `POST /build/prune`.

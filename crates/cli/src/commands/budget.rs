@@ -12,6 +12,7 @@ use crate::{say, say_line};
 const TITLES: &[(&str, &str)] = &[
     ("ID", "IMAGE ID"),
     ("Name", "NAME"),
+    ("Platform", "PLATFORM"),
     ("LastUsed", "LAST USED"),
     ("Goes", "GOES"),
     ("Frees", "FREES"),
@@ -22,7 +23,7 @@ const TITLES: &[(&str, &str)] = &[
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let budget = image::budget(&context.client).await?;
     let size = |bytes: u64| units::human_size(bytes as f64, 4);
-    let columns = vec!["Name", "LastUsed", "Goes", "Frees", "Why"];
+    let columns = vec!["Name", "Platform", "LastUsed", "Goes", "Frees", "Why"];
     let shape = Shape::parse(parsed.text("format"), false, columns);
     if let Shape::Table(_) = shape {
         if budget.high_bytes == 0 {
@@ -46,6 +47,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
             ("ID", short_id(&image.id).to_owned()),
             ("LastUsed", image.last_used),
             ("Name", image.name),
+            ("Platform", image.platform),
             ("Why", image.why),
         ])
     });

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use engine::{ImageBudgetConfig, ResolverConfig};
 use engine_api::size::{Units, parse};
 
-use super::{ConfigError, list, text};
+use super::{ConfigError, list, seconds, text};
 use crate::settings::{Given, Value};
 
 /// The profile of system calls, still to be read.
@@ -62,6 +62,10 @@ pub(super) fn size_bytes(given: &Given) -> Result<Option<u64>, ConfigError> {
     Ok(u64::try_from(size).ok().filter(|size| *size > 0))
 }
 
+/// How long images stay after their last use if nothing is said: what was pulled first of several is still there when the
+/// last one is, and they are started.
+const IMAGE_AGE_SECONDS: i64 = 600;
+
 /// How much images may take. The low mark is four fifths of the high one if nothing is said.
 pub(super) fn image_budget(given: &Given) -> Result<Option<ImageBudgetConfig>, ConfigError> {
     let mark = |key: &'static str| -> Result<Option<u64>, ConfigError> {
@@ -69,13 +73,14 @@ pub(super) fn image_budget(given: &Given) -> Result<Option<ImageBudgetConfig>, C
         Ok(u64::try_from(parse(text, Units::Binary)?).ok().filter(|bytes| *bytes > 0))
     };
     let (high, low, pins) = (mark("image-budget-high")?, mark("image-budget-low")?, list(given, "image-pin").to_vec());
+    let min_age = seconds(given, "image-budget-min-age", IMAGE_AGE_SECONDS)?;
     match (high, low) {
         (None, Some(_)) => Err(ConfigError::NoBudget("image-budget-low")),
         (None, None) if !pins.is_empty() => Err(ConfigError::NoBudget("image-pins")),
         (None, None) => Ok(None),
         (Some(high), Some(low)) if low > high => Err(ConfigError::Budget { low, high }),
         (Some(high_bytes), low) => {
-            Ok(Some(ImageBudgetConfig { high_bytes, low_bytes: low.unwrap_or(high_bytes / 5 * 4), pins }))
+            Ok(Some(ImageBudgetConfig { high_bytes, low_bytes: low.unwrap_or(high_bytes / 5 * 4), pins, min_age }))
         }
     }
 }

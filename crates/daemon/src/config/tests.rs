@@ -242,6 +242,13 @@ fn the_budget_of_images_has_two_marks_and_pins() {
 }
 
 #[test]
+fn images_stay_for_a_while_after_their_last_use() {
+    let age = |flags: &[&str]| planned(flags).unwrap().image_budget.map(|one| one.min_age.as_secs());
+    assert_eq!(age(&["--image-budget-high=10k"]), Some(600));
+    assert_eq!(age(&["--image-budget-high=10k", "--image-budget-min-age=0"]), Some(0));
+}
+
+#[test]
 fn the_size_of_containers_is_the_last_one_that_is_said() {
     for (flags, size) in [
         (&[][..], None),

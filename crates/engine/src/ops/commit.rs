@@ -191,7 +191,7 @@ async fn run(
     let built = built.await;
     if let Ok(image) = &built {
         tell(&engine, &container, &image.id, comment, reference.map(|reference| reference.familiar()));
-        super::image_budget::look_soon(&engine, vec![image.id.clone()]);
+        super::image_budget::look_soon(&engine, [image.id.clone()]);
     }
     if paused {
         engine.events.container(&container, "unpause", []);

@@ -329,7 +329,7 @@ async fn apply(engine: &Engine, name: String, plan: Plan) -> Result<CreateRespon
             return Err(err);
         }
     };
-    super::image_budget::note_use(engine, &record.definition.image_id);
+    super::image_budget::note(engine, &record.definition.image_id);
     let container = Arc::new(Container::new(record));
     engine.containers.insert(container.clone());
     engine.containers.links().add(&container, |id| engine.containers.get(id));

@@ -1,288 +1,260 @@
-//! A budget for images: `GET /images/budget` says what would go, and what grows the disk makes it go.
+//! A budget for images: `GET /longshore/images/budget` says what would go, and what grows the disk makes it go.
 //!
-//! Off unless `image-budget-high` is set. When the layers of all images take more than that, images go until they take no
-//! more than `image-budget-low`, the least recently used first (docs/adr/0005). It is looked at after a pull, load, build,
-//! commit or import, by a task of its own; never by a start, which only notes the time in memory.
+//! Off unless `image-budget-high` is set. When all images together take more than that, images go until they take no more
+//! than `image-budget-low`, the least recently used first (docs/adr/0006). It is looked at after a pull, load, build,
+//! commit, import or push, by a task of its own; never by a start, which only notes the time in memory.
 //!
 //! ```text
+//! survey    images with their layers and blobs, in groups that share names; who needs them; when they were used
+//! plan      which groups go (pure)
+//! apply     each group by itself, whole or not at all; what is needed or changed by then stays
+//!
 //! <data-root>/image-uses.json     image id -> nanoseconds since 1970 of its last use; written when it is looked at, and at
 //!                                 the daemon's end. What a kill loses is made up for by the time of the last tag.
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::sync::{Arc, Mutex};
+mod plan;
+mod uses;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use engine_api::disk_usage::{BudgetedImage, ImageBudget};
-use image::{ImageRecord, RemoveOptions, Removed};
+use errdefs::ErrorKind;
+use image::{ImageParts, ImageRecord, Part, Removed};
 use oci::Digest;
 use snapshot::ChainId;
 use tracing::{info, warn};
 
+use self::plan::{Decision, Fate, Group, Member};
+pub(crate) use self::uses::{Holding, Uses, hold, keep, note};
 use crate::Engine;
 use crate::clock::{now_nanos, parse_rfc3339, rfc3339};
 use crate::config::ImageBudgetConfig;
-use crate::ops::images::{self, created_nanos};
-use crate::sync::lock;
-use crate::upkeep::Turn;
+use crate::ops::create::snapshot_key;
+use crate::ops::images;
+use crate::platforms;
 
-/// The label by which an image's maker pins it.
-const PIN: &str = "longshore.pin";
-
-/// When images were last used, in memory.
-#[derive(Debug, Default)]
-pub(crate) struct Uses(Mutex<HashMap<Digest, i64>>);
-
-/// What is known of an image when the budget is looked at.
-#[derive(Clone, Debug)]
-struct Candidate {
-    id: Digest,
-    parent: Option<Digest>,
-    name: String,
-    /// Layers and their bytes.
-    layers: Vec<(ChainId, u64)>,
-    last_used_nanos: i64,
-    /// Why it stays in any case.
-    stays: Option<String>,
+/// Why it is not known what would go.
+#[derive(Debug, thiserror::Error)]
+pub enum BudgetError {
+    /// What is kept of images cannot be measured.
+    #[error("measure what is kept of images")]
+    Blobs(#[from] content::ReadError),
 }
 
-/// What becomes of an image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Fate {
-    /// It goes, and so many bytes with it.
-    Goes(u64),
-    /// It stays.
-    Stays(String),
-}
-
-impl Uses {
-    /// What was kept; what cannot be read is forgotten.
-    pub(crate) fn load(data_root: &std::path::Path) -> Uses {
-        let text = fs::read(data_root.join("image-uses.json")).unwrap_or_default();
-        let kept: HashMap<String, i64> = serde_json::from_slice(&text).unwrap_or_default();
-        let kept = kept.into_iter().filter_map(|(id, nanos)| Some((id.parse().ok()?, nanos)));
-        Uses(Mutex::new(kept.collect()))
+impl BudgetError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::Internal
     }
 }
 
-/// A container is made of that image. In memory alone: every start comes by here.
-pub(crate) fn note_use(engine: &Engine, image_id: &str) {
-    if engine.config.image_budget.is_some()
-        && let Ok(id) = image_id.parse()
-    {
-        lock(&engine.image_uses.0).insert(id, now_nanos());
-    }
+/// What there is.
+struct Survey {
+    /// When it was looked at, in nanoseconds since 1970.
+    seen_nanos: i64,
+    /// The least recently used first.
+    groups: Vec<Group>,
+    images: HashMap<Digest, Arc<ImageRecord>>,
+    /// What containers keep whose images are gone.
+    held: HashSet<Part>,
 }
 
-/// Keeps what is known of images that are still here. Blocks.
-pub(crate) fn keep_uses(engine: &Engine) {
-    if engine.config.image_budget.is_none() {
-        return;
-    }
-    let uses: BTreeMap<String, i64> = {
-        let mut uses = lock(&engine.image_uses.0);
-        uses.retain(|id, _| engine.images.get(id).is_some());
-        uses.iter().map(|(id, nanos)| (id.to_string(), *nanos)).collect()
-    };
-    let text = serde_json::to_vec(&uses).unwrap_or_default();
-    let path = engine.config.data_root.join("image-uses.json");
-    if let Err(err) = stdx::fs::write_atomic(&path, &text, stdx::fs::Durability::ProcessDeath) {
-        warn!(%err, "when images were used is not kept");
-    }
-}
-
-/// What the budget would do now, and why. No I/O.
-pub fn explain(engine: &Engine) -> ImageBudget {
-    let total = engine.images.layer_usage().total_bytes();
-    let Some(budget) = &engine.config.image_budget else {
-        return ImageBudget { total_bytes: total, ..ImageBudget::default() };
-    };
-    let candidates = candidates(engine, budget, &[]);
-    let fates = plan(&candidates, total, budget);
-    let image = |(candidate, fate): (&Candidate, &Fate)| BudgetedImage {
-        id: candidate.id.to_string(),
-        name: candidate.name.clone(),
-        last_used: rfc3339(candidate.last_used_nanos),
-        goes: matches!(fate, Fate::Goes(_)),
-        frees_bytes: if let Fate::Goes(bytes) = fate { *bytes } else { 0 },
-        why: match fate {
-            Fate::Goes(_) => "least recently used".to_owned(),
-            Fate::Stays(why) => why.clone(),
-        },
-    };
-    ImageBudget {
-        total_bytes: total,
-        high_bytes: budget.high_bytes,
-        low_bytes: budget.low_bytes,
-        images: candidates.iter().zip(&fates).map(image).collect(),
-    }
-}
-
-/// Looks at the budget, in a task of its own, after these images were made or pulled: they stay, for whoever asked for them
-/// is about to use them.
-pub(crate) fn look_soon(engine: &Engine, made: Vec<Digest>) {
-    if engine.config.image_budget.is_none() {
-        return;
-    }
-    let engine = engine.clone();
-    tokio::spawn(async move { look(&engine, &made).await });
-}
-
-async fn look(engine: &Engine, made: &[Digest]) {
-    // Whoever prunes or looks already makes room, and looks again before it ends.
-    let Some(_turn) = Turn::take(&engine.upkeep.images) else { return };
-    let Some(budget) = &engine.config.image_budget else { return };
-    while engine.images.layer_usage().total_bytes() > budget.high_bytes && make_room(engine, budget, made).await > 0 {}
-    let left = engine.images.layer_usage().total_bytes();
-    if left > budget.high_bytes {
-        warn!(left, high = budget.high_bytes, "the budget for images is not kept: `longshore image budget` says why");
-    }
+/// What the budget would do now, and why.
+pub async fn explain(engine: &Engine) -> Result<ImageBudget, BudgetError> {
     let task = engine.clone();
-    bridge::blocking(move || keep_uses(&task)).await;
-}
-
-/// Removes what goes; answers how many bytes went.
-async fn make_room(engine: &Engine, budget: &ImageBudgetConfig, made: &[Digest]) -> u64 {
-    let candidates = candidates(engine, budget, made);
-    let fates = plan(&candidates, engine.images.layer_usage().total_bytes(), budget);
-    let mut reclaimed_bytes = 0_u64;
-    let goes = |(_, fate): &(&Candidate, &Fate)| matches!(fate, Fate::Goes(_));
-    for (candidate, _) in candidates.iter().zip(&fates).filter(goes) {
-        reclaimed_bytes = reclaimed_bytes.saturating_add(remove(engine, candidate).await);
-    }
-    engine.events.images_pruned(reclaimed_bytes);
-    reclaimed_bytes
-}
-
-/// Removes an image by all its names; answers the bytes of layers that went.
-async fn remove(engine: &Engine, candidate: &Candidate) -> u64 {
-    let Some(record) = engine.images.get(&candidate.id) else { return 0 };
-    let names: Vec<String> = match record.references.is_empty() {
-        true => vec![candidate.id.to_string()],
-        false => record.references.iter().map(oci::Reference::familiar).collect(),
+    let survey = bridge::blocking(move || survey(&task)).await?;
+    let total_bytes = plan::total_bytes(&survey.groups);
+    let Some(budget) = &engine.config.image_budget else {
+        return Ok(ImageBudget { total_bytes, ..ImageBudget::default() });
     };
-    let mut bytes = 0_u64;
-    for name in names {
-        match images::take_away(engine, &name, RemoveOptions::default()).await {
-            Ok(removed) => {
-                let of = |chain_id: &ChainId| candidate.layers.iter().find(|(layer, _)| layer == chain_id);
-                let layers = removed.iter().filter_map(|gone| match gone {
-                    Removed::Layer(chain_id) => of(chain_id),
-                    _ => None,
-                });
-                bytes = layers.fold(bytes, |bytes, (_, more)| bytes.saturating_add(*more));
+    let decision = plan::plan(&survey.groups, &survey.held, budget);
+    let images = (0..survey.groups.len()).flat_map(|at| explained(&survey, &decision, at)).collect();
+    Ok(ImageBudget { total_bytes, high_bytes: budget.high_bytes, low_bytes: budget.low_bytes, images })
+}
+
+fn explained(survey: &Survey, decision: &Decision, at: usize) -> Vec<BudgetedImage> {
+    let group = &survey.groups[at];
+    let staying = group.members.iter().find_map(|member| Some((&member.id, member.stays.as_ref()?)));
+    let why = |member: &Member| match (&decision.fates[at], &member.stays, staying) {
+        (Fate::Goes(_), ..) => "least recently used".to_owned(),
+        (_, Some(own), _) => own.clone(),
+        (_, None, Some((other, reason))) => format!("it goes with {} alone: {reason}", &other.hex()[..12]),
+        (_, None, None) => decision.why[at].clone(),
+    };
+    let members = group.members.iter().enumerate().map(|(place, member)| {
+        let frees_bytes = match &decision.fates[at] {
+            Fate::Goes(bytes) => bytes[place],
+            Fate::Stays => 0,
+        };
+        let image = &survey.images[&member.id];
+        BudgetedImage {
+            id: member.id.to_string(),
+            name: shown_name(image),
+            platform: platforms::shown(&image.config.platform),
+            last_used: rfc3339(group.last_used_nanos),
+            goes: decision.fates[at] != Fate::Stays,
+            frees_bytes,
+            why: why(member),
+        }
+    });
+    members.collect()
+}
+
+/// Its first tag, or what else it is called.
+fn shown_name(image: &ImageRecord) -> String {
+    let names = || image.references.iter().chain(&image.platform_of);
+    let first = names().find(|name| name.tag().is_some()).or_else(|| names().next());
+    first.map_or_else(|| image.short_id().to_owned(), oci::Reference::familiar)
+}
+
+/// Looks at the budget, in a task of its own, after these images were made, pulled or pushed: that is a use of them.
+pub(crate) fn look_soon(engine: &Engine, made: impl IntoIterator<Item = Digest>) {
+    if engine.config.image_budget.is_none() {
+        return;
+    }
+    made.into_iter().for_each(|id| note(engine, id.as_str()));
+    let engine = engine.clone();
+    tokio::spawn(async move {
+        // One at a time, and each: whoever looks may have begun before we came.
+        let _turn = engine.upkeep.budget.lock().await;
+        if let Err(err) = look(&engine).await {
+            warn!(err = errdefs::chain(&err), "the budget for images is not looked at");
+        }
+        let task = engine.clone();
+        bridge::blocking(move || keep(&task)).await;
+    });
+}
+
+async fn look(engine: &Engine) -> Result<(), BudgetError> {
+    let Some(budget) = &engine.config.image_budget else { return Ok(()) };
+    loop {
+        let task = engine.clone();
+        let survey = bridge::blocking(move || survey(&task)).await?;
+        let left = plan::total_bytes(&survey.groups);
+        if left <= budget.high_bytes {
+            return Ok(());
+        }
+        if !make_room(engine, &survey, budget).await {
+            warn!(
+                left,
+                high = budget.high_bytes,
+                "the budget for images is not kept: `longshore image budget` says why"
+            );
+            return Ok(());
+        }
+    }
+}
+
+/// Removes what goes; whether something went.
+async fn make_room(engine: &Engine, survey: &Survey, budget: &ImageBudgetConfig) -> bool {
+    let decision = plan::plan(&survey.groups, &survey.held, budget);
+    let (mut went, mut reclaimed_bytes) = (false, 0_u64);
+    for (group, fate) in survey.groups.iter().zip(&decision.fates) {
+        let Fate::Goes(frees) = fate else { continue };
+        let images: Vec<_> = group.members.iter().map(|member| survey.images[&member.id].clone()).collect();
+        let name = shown_name(&images[0]);
+        match images::evict(engine, images, survey.seen_nanos).await {
+            Ok(Some(removed)) => {
+                let bytes = frees.iter().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
+                let images = removed.iter().filter(|gone| matches!(gone, Removed::Image(_))).count();
+                info!(name, images, bytes, "removed for the budget: nothing was used less recently");
+                went = true;
+                reclaimed_bytes = reclaimed_bytes.saturating_add(bytes);
             }
-            // A container has it by now, or its digest went with its tag.
-            Err(err) => tracing::debug!(name, err = errdefs::chain(&err), "an image stays"),
+            Ok(None) => tracing::debug!(name, "an image stays: it is needed by now, or not what it was"),
+            Err(err) => warn!(name, err = errdefs::chain(&err), "an image is not removed for the budget"),
         }
     }
-    if engine.images.get(&candidate.id).is_none() {
-        info!(image = candidate.name, bytes, "removed for the budget: it was the least recently used one");
+    if went {
+        engine.events.images_pruned(reclaimed_bytes);
     }
-    bytes
+    went
 }
 
-fn candidates(engine: &Engine, budget: &ImageBudgetConfig, made: &[Digest]) -> Vec<Candidate> {
-    let usage = engine.images.layer_usage();
-    let mut users: HashMap<Digest, String> = HashMap::new();
-    for container in engine.containers.all() {
-        let mounted = container.definition.mounts.iter().filter(|point| point.shown.kind == "image");
-        let named =
-            mounted.filter_map(|point| engine.images.resolve(&point.shown.name).ok()).map(|image| image.id.clone());
-        for id in container.definition.image_id.parse().into_iter().chain(named) {
-            users.entry(id).or_insert_with(|| container.name());
-        }
-    }
-    let uses = lock(&engine.image_uses.0);
-    let candidate = |image: Arc<ImageRecord>| {
-        let last_used_nanos = uses.get(&image.id).copied().unwrap_or(0).max(known_nanos(&image));
-        let name = image.repo_tags().first().or(image.repo_digests().first()).cloned();
-        let layers =
-            image.chain.iter().map(|chain_id| (chain_id.clone(), usage.bytes(chain_id).unwrap_or(0))).collect();
-        let stays = match users.get(&image.id) {
-            Some(container) => Some(format!("container {container} has it")),
-            None if made.contains(&image.id) => Some("it was just made".to_owned()),
-            None => pinned(&image, budget),
-        };
-        let name = name.unwrap_or_else(|| image.short_id().to_owned());
-        Candidate { id: image.id.clone(), parent: image.parent.clone(), name, layers, last_used_nanos, stays }
+/// Blocks.
+fn survey(engine: &Engine) -> Result<Survey, BudgetError> {
+    let all = image::image_parts(&engine.images)?;
+    let no_budget = ImageBudgetConfig::default();
+    let budget = engine.config.image_budget.as_ref().unwrap_or(&no_budget);
+    // The time first: what is used from then on counts as used since.
+    let (now, users, uses) = (now_nanos(), users(engine), engine.image_uses.last_nanos());
+    let recent = |last: i64| {
+        let young = u128::from(now.abs_diff(last)) < budget.min_age.as_nanos() || last > now;
+        young.then(|| format!("it was used less than {} seconds ago", budget.min_age.as_secs()))
     };
-    let mut candidates: Vec<Candidate> = engine.images.list().into_iter().map(candidate).collect();
-    candidates.sort_by(|a, b| (a.last_used_nanos, &a.id).cmp(&(b.last_used_nanos, &b.id)));
-    candidates
-}
-
-/// When it got its last name, else when it was made.
-fn known_nanos(image: &ImageRecord) -> i64 {
-    let tagged = image.last_tagged.as_deref().and_then(parse_rfc3339);
-    tagged.unwrap_or_else(|| created_nanos(image))
-}
-
-/// Why nobody may take it away, if there is a reason in the image itself.
-fn pinned(image: &ImageRecord, budget: &ImageBudgetConfig) -> Option<String> {
-    if image.config.config.labels.as_ref().and_then(|labels| labels.get(PIN)).is_some_and(|value| value == "true") {
-        return Some(format!("pinned by its label {PIN}"));
-    }
-    let tags = image.repo_tags();
-    if let Some(pin) = budget.pins.iter().find(|pin| tags.iter().any(|tag| matches(pin, tag))) {
-        return Some(format!("pinned by image-pins {pin}"));
-    }
-    // One that was built, loaded or committed here under a name may be nowhere else.
-    let only_here = !tags.is_empty() && image.repo_digests().is_empty();
-    only_here.then(|| "it has a name and no registry's digest: it may be nowhere else".to_owned())
-}
-
-/// `*` stands for any letters; without a tag any tag is meant.
-fn matches(pattern: &str, name: &str) -> bool {
-    let last = pattern.rsplit('/').next().unwrap_or(pattern);
-    let whole = if last.contains(':') { pattern.to_owned() } else { format!("{pattern}:*") };
-    let mut parts = whole.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
-    let mut parts = parts.peekable();
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            return rest.ends_with(part);
-        }
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.is_empty()
-}
-
-/// Decides; `candidates` are the least recently used first.
-fn plan(candidates: &[Candidate], total_bytes: u64, budget: &ImageBudgetConfig) -> Vec<Fate> {
-    let enough = |why: &str| Fate::Stays(why.to_owned());
-    let mut fates: Vec<Option<Fate>> = candidates.iter().map(|one| one.stays.clone().map(Fate::Stays)).collect();
-    if total_bytes <= budget.high_bytes {
-        return fates.into_iter().map(|fate| fate.unwrap_or_else(|| enough("there is room"))).collect();
-    }
-    let mut users: HashMap<&ChainId, usize> = HashMap::new();
-    for (chain_id, _) in candidates.iter().flat_map(|one| &one.layers) {
-        *users.entry(chain_id).or_default() += 1;
-    }
-    let mut left = total_bytes;
-    while left > budget.low_bytes {
-        // What others were built from waits for them.
-        let is_parent = |id: &Digest| {
-            let mut rest = candidates.iter().zip(&fates).filter(|(_, fate)| !matches!(fate, Some(Fate::Goes(_))));
-            rest.any(|(other, _)| other.parent.as_ref() == Some(id))
+    let mut groups = Vec::new();
+    for places in plan::sharing(&all.iter().map(|one| names(&one.image)).collect::<Vec<_>>()) {
+        let mut of_group: Vec<&ImageParts> = places.into_iter().map(|place| &all[place]).collect();
+        of_group.sort_by_key(|one| one.image.is_beside());
+        let last_used = |one: &&ImageParts| uses.get(&one.image.id).copied().unwrap_or(0).max(known_nanos(&one.image));
+        let last_used_nanos = of_group.iter().map(last_used).max().unwrap_or(0);
+        let member = |ImageParts { image, parts }: &ImageParts| Member {
+            id: image.id.clone(),
+            parent: image.parent.clone(),
+            parts: parts.clone(),
+            stays: users
+                .reason(engine, image)
+                .or_else(|| plan::pinned(image, budget))
+                .or_else(|| recent(last_used_nanos)),
         };
-        let next = (0..candidates.len()).find(|at| fates[*at].is_none() && !is_parent(&candidates[*at].id));
-        let Some(next) = next else { break };
-        let mut frees = 0_u64;
-        for (chain_id, bytes) in &candidates[next].layers {
-            let count = users.entry(chain_id).or_default();
-            *count = count.saturating_sub(1);
-            frees += if *count == 0 { *bytes } else { 0 };
-        }
-        left = left.saturating_sub(frees);
-        fates[next] = Some(Fate::Goes(frees));
+        groups.push(Group { members: of_group.into_iter().map(member).collect(), last_used_nanos });
     }
-    let rest = if left > budget.low_bytes { "other images were built from it" } else { "there is room without it" };
-    fates.into_iter().map(|fate| fate.unwrap_or_else(|| enough(rest))).collect()
+    groups.sort_by(|a, b| (a.last_used_nanos, &a.members[0].id).cmp(&(b.last_used_nanos, &b.members[0].id)));
+    let images = all.into_iter().map(|one| (one.image.id.clone(), one.image)).collect();
+    Ok(Survey { seen_nanos: now, groups, images, held: held_by_containers(engine) })
 }
 
-#[cfg(test)]
-mod tests;
+fn names(image: &ImageRecord) -> Vec<String> {
+    image.references.iter().chain(&image.platform_of).map(ToString::to_string).collect()
+}
+
+/// When it got its last name. When it was made says nothing: whoever made it says that.
+fn known_nanos(image: &ImageRecord) -> i64 {
+    image.last_tagged.as_deref().and_then(parse_rfc3339).unwrap_or(0)
+}
+
+/// The containers of images, running or not.
+pub(crate) struct Users {
+    /// By the image that they were made of.
+    made_of: HashMap<Digest, String>,
+    /// By the layers that they mount, the uppermost last.
+    mounting: HashMap<Vec<ChainId>, String>,
+}
+
+impl Users {
+    /// Why the image is needed now, if it is.
+    pub(crate) fn reason(&self, engine: &Engine, image: &ImageRecord) -> Option<String> {
+        let container = self.made_of.get(&image.id).or_else(|| self.mounting.get(&image.chain));
+        let has = container.map(|name| format!("container {name} has it"));
+        has.or_else(|| engine.image_uses.is_held(&image.id).then(|| "a build or a push needs it".to_owned()))
+    }
+}
+
+pub(crate) fn users(engine: &Engine) -> Users {
+    let mut users = Users { made_of: HashMap::new(), mounting: HashMap::new() };
+    for container in engine.containers.all() {
+        if let Ok(id) = container.definition.image_id.parse() {
+            users.made_of.entry(id).or_insert_with(|| container.name());
+        }
+        for point in container.definition.mounts.iter().filter(|point| !point.layers.is_empty()) {
+            let chain = point.layers.iter().cloned().map(ChainId).collect();
+            users.mounting.entry(chain).or_insert_with(|| container.name());
+        }
+    }
+    users
+}
+
+/// Layers of containers whose images were removed by force, which no image's removal frees. Blocks.
+fn held_by_containers(engine: &Engine) -> HashSet<Part> {
+    let mut held = HashSet::new();
+    for container in engine.containers.all() {
+        // One that is being removed has none.
+        let chain = engine.images.snapshots().chain(&snapshot_key(container.id())).unwrap_or_default();
+        held.extend(chain.into_iter().map(Part::Layer));
+        let mounted = container.definition.mounts.iter().flat_map(|point| &point.layers);
+        held.extend(mounted.cloned().map(|digest| Part::Layer(ChainId(digest))));
+    }
+    held
+}

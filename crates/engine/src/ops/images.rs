@@ -15,6 +15,7 @@ use oci::{Digest, Reference, ReferenceError};
 
 use crate::clock::{parse_rfc3339, parse_rfc3339_seconds};
 use crate::filters::{FilterError, Filters};
+use crate::ops::image_budget;
 use crate::platforms::{self, PlatformMismatch};
 use crate::time_query::TimeError;
 use crate::{AdmissionError, Engine, admission};
@@ -326,21 +327,53 @@ async fn take(
         .await
     };
     let removed = engine.detached(run).await?;
+    tell_removed(engine, &removed, before.as_slice());
+    Ok(removed)
+}
+
+/// Removes images by no user's word, with all their names; `None`, and nothing is changed, if one is needed by now, was used
+/// since it was seen, or is not what it was.
+pub(crate) async fn evict(
+    engine: &Engine,
+    images: Vec<Arc<ImageRecord>>,
+    seen_nanos: i64,
+) -> Result<Option<Vec<Removed>>, ImageError> {
+    let (task, before) = (engine.clone(), images.clone());
+    let run = async move {
+        let core = task.clone();
+        // As above; builds and pushes hold what they need with this lock, too.
+        let _removing = core.image_users.write().await;
+        bridge::blocking(move || {
+            let users = image_budget::users(&task);
+            let is_needed = |image: &ImageRecord| {
+                users.reason(&task, image).is_some() || task.image_uses.is_used_since(&image.id, seen_nanos)
+            };
+            let evicted = image::evict(&task.images, &images, &is_needed);
+            crate::pulls::forget_cut(&task);
+            evicted
+        })
+        .await
+    };
+    let removed = engine.detached(run).await?;
+    tell_removed(engine, removed.as_deref().unwrap_or_default(), &before);
+    Ok(removed)
+}
+
+fn tell_removed(engine: &Engine, removed: &[Removed], before: &[Arc<ImageRecord>]) {
     engine.sweep_soon();
-    for event in &removed {
+    for event in removed {
         let plain = |id: &Digest, action| {
             engine.events.image(id.as_str(), action, BTreeMap::from([("name".to_owned(), id.to_string())]));
         };
-        match (event, &before) {
-            (Removed::Untagged { image, .. }, Some(before)) if before.id == *image => {
-                tell(engine, before, "untag", image.as_str());
-            }
-            (Removed::Untagged { image, .. }, _) => plain(image, "untag"),
-            (Removed::Image(id), _) => plain(id, "delete"),
-            (Removed::Layer(_), _) => {}
+        match event {
+            Removed::Untagged { image, .. } => match before.iter().find(|before| before.id == *image) {
+                Some(before) => tell(engine, before, "untag", image.as_str()),
+                None => plain(image, "untag"),
+            },
+            Removed::Image(id) => plain(id, "delete"),
+            Removed::Layer(_) => {}
         }
     }
-    Ok(removed)
 }
 
 pub(crate) fn deleted(removed: Removed) -> Deleted {
@@ -388,7 +421,7 @@ pub async fn load(
         loaded
     };
     let loaded = engine.detached(run).await?;
-    super::image_budget::look_soon(engine, loaded.iter().map(|image| image.id.clone()).collect());
+    image_budget::look_soon(engine, loaded.iter().map(|image| image.id.clone()));
     for image in loaded {
         let name = image.references.first().map_or_else(|| image.id.to_string(), Reference::familiar);
         engine.events.image(image.id.as_str(), "load", BTreeMap::from([("name".to_owned(), name)]));

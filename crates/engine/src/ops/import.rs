@@ -166,7 +166,7 @@ async fn import_all(engine: &Engine, plan: ImportPlan, tar: impl Read + Send + '
         images::tell_made(engine, &made, "tag", &reference.familiar());
     }
     images::tell_made(engine, &made, "import", &id);
-    super::image_budget::look_soon(engine, vec![made]);
+    super::image_budget::look_soon(engine, [made]);
     Ok(id)
 }
 

@@ -247,8 +247,9 @@ impl Client {
         let status = if newer { "Downloaded newer image for" } else { "Image is up to date for" };
         self.tell(PullStep::Said(format!("Status: {status} {familiar}"))).await;
         tell_event(&self.engine, &reference, "pull");
-        let pulled = self.engine.images.resolve(&reference.to_string()).map(|image| image.id.clone());
-        super::image_budget::look_soon(&self.engine, pulled.into_iter().collect());
+        // One that was pulled for another platform is among them.
+        let pulled = image::resolve_all(&self.engine.images, &reference.to_string()).unwrap_or_default();
+        super::image_budget::look_soon(&self.engine, pulled.iter().map(|image| image.id.clone()));
         if let Some(told) = told
             && let Ok(images) = image::resolve_all(&self.engine.images, &reference.to_string())
             && let Err(err) = platforms::choose(&images, &reference.to_string(), Some(&told))
@@ -342,9 +343,13 @@ impl Client {
                 let has = |name| image.references.contains(name) || image.platform_of.contains(name);
                 names.iter().all(|name| has(name) && came_so(name))
             };
+            // With this lock, so that the budget does not take what we call up to date.
+            let users = self.engine.image_users.read().await;
+            super::image_budget::note(&self.engine, id.as_str());
             if self.engine.images.get(&id).is_some_and(|image| has_all(&image)) {
                 return Ok(false);
             }
+            drop(users);
             let before = image::resolve_all(&self.engine.images, &names[0].to_string()).unwrap_or_default();
             let config = self.config(session, &resolved).await?;
             let (follower, ours) = Follower::join(&self.engine, key.clone(), || (image(config), session.clone()));

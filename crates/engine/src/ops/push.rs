@@ -32,6 +32,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::Engine;
 use crate::held_layers::HeldLayers;
+use crate::ops::image_budget;
 use crate::ops::login::credentials;
 use crate::ops::pull::tell_event;
 use crate::platforms::{self, PlatformMismatch};
@@ -246,7 +247,11 @@ impl Client {
             return Err(PushError::NoImage { name: reference.familiar_name() });
         }
         let session = self.engine.current.registries().push_session(&reference, credentials).await?;
-        for (tag, _) in chosen(&reference, named)? {
+        let chosen = chosen(&reference, named)?;
+        let ids = self.all_of(&chosen);
+        // Without this the budget may take them when the first of their tags is there.
+        let _held = image_budget::hold(&self.engine, ids.clone()).await;
+        for (tag, _) in chosen {
             let mut images = image::resolve_all(&self.engine.images, &tag.to_string())?;
             if platform.is_some() {
                 images = vec![platforms::choose(&images, &tag.familiar(), platform.as_deref())?];
@@ -254,7 +259,15 @@ impl Client {
             self.push_tag(&session, &tag, &images).await?;
         }
         tell_event(&self.engine, &reference, "push");
+        image_budget::look_soon(&self.engine, ids);
         Ok(())
+    }
+
+    /// The images of these names, those for other platforms, too.
+    fn all_of(&self, names: &[(Reference, Digest)]) -> Vec<Digest> {
+        let of_name = |(name, _): &(Reference, Digest)| image::resolve_all(&self.engine.images, &name.to_string());
+        let images = names.iter().filter_map(|name| of_name(name).ok()).flatten();
+        images.map(|image| image.id.clone()).collect()
     }
 
     /// The names of a repository and what they mean, sorted.

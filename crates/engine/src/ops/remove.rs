@@ -169,6 +169,7 @@ async fn remove_container(
         engine.farewells.keep(container.id(), container.state().exit_code);
     }
     engine.containers.remove(container.id());
+    super::image_budget::note(engine, &container.definition.image_id);
     container.tell_removed();
     engine.events.container(container, "destroy", []);
     tokio::spawn(clean_up(engine.departure(), engine.clone(), container.clone()));

@@ -1,8 +1,9 @@
 //! Images of one index for several platforms, side by side under one name.
 
+use std::collections::HashMap;
 use std::io::Cursor;
 
-use image::{ImageUser, PulledImage, RemoveError, RemoveOptions, Store, remove_platform};
+use image::{ImageUser, Part, PulledImage, RemoveError, RemoveOptions, Removed, Store, evict, remove_platform};
 use oci::image::{Descriptor, Manifest, Platform};
 use oci::{Digest, Reference};
 use serde_json::json;
@@ -265,4 +266,54 @@ fn privileged_a_name_of_its_own_goes_and_the_image_stays_beside_another() {
     let removed = scratch.store.remove("own:1", plain(), &[]).unwrap();
     assert_eq!(removed.len(), 1, "the name alone: {removed:?}");
     assert_eq!(platforms(&scratch.store, "h:1/r:1"), [here, "s390x"]);
+}
+
+#[test]
+fn privileged_what_goes_by_nobodys_word_goes_whole_or_not_at_all() {
+    let (scratch, remote) = (Scratch::new(), two());
+    let [here, there] = [0, 1].map(|number| remote.pull(&scratch.store, number));
+    let store = &scratch.store;
+    let seen = |ids: &[&Digest]| ids.iter().map(|id| store.get(id).unwrap()).collect::<Vec<_>>();
+    let both = seen(&[&here, &there]);
+    // Each has a name together with the other.
+    for alone in [&here, &there] {
+        assert_eq!(evict(store, &seen(&[alone]), &|_| false).unwrap(), None);
+    }
+    assert_eq!(evict(store, &both, &|image| image.id == there).unwrap(), None, "somebody needs it");
+    // Named since it was seen.
+    store.tag(there.as_str(), &"mine:1".parse().unwrap()).unwrap();
+    assert_eq!(evict(store, &both, &|_| false).unwrap(), None);
+    store.remove("mine:1", plain(), &[]).unwrap();
+    // Built from since.
+    let parent = store.get(&here).unwrap();
+    let child = image::derive(store, Some(&*parent), None, |config| config.author = "b".to_owned()).unwrap();
+    let both = seen(&[&here, &there]);
+    assert_eq!(evict(store, &both, &|_| false).unwrap(), None);
+    store.remove(child.id.as_str(), plain(), &[]).unwrap();
+    assert_eq!(store.list().len(), 2, "nothing was changed");
+    let gone = evict(store, &seen(&[&here, &there]), &|_| false).unwrap().unwrap();
+    let untagged = gone.iter().filter(|gone| matches!(gone, Removed::Untagged { .. })).count();
+    assert_eq!((untagged, gone.len()), (2, 6), "{gone:?}");
+    assert_eq!((store.list().len(), store.content().list().unwrap().len()), (0, 0));
+    assert!(leftovers(scratch.dir.path()).is_empty());
+    assert_eq!(evict(store, &both, &|_| false).unwrap(), None, "it is gone already");
+}
+
+#[test]
+fn privileged_what_images_take_is_each_part_once() {
+    let (scratch, remote) = (Scratch::new(), two());
+    for number in [0, 1] {
+        remote.pull(&scratch.store, number);
+    }
+    let all = image::image_parts(&scratch.store).unwrap();
+    let blobs: HashMap<Part, u64> = all.iter().flat_map(|one| one.parts.clone()).collect();
+    let kept = blobs.iter().filter(|(part, _)| matches!(part, Part::Blob(_))).map(|(_, bytes)| bytes).sum::<u64>();
+    assert_eq!(
+        kept,
+        scratch.store.content().bytes().unwrap(),
+        "layers as they came, recipes, documents, the index once"
+    );
+    assert_eq!(blobs.values().sum::<u64>(), kept + scratch.store.layer_usage().total_bytes());
+    // Of one alone: its layer, its recipe, the compressed layer, configuration, manifest, and the index.
+    assert_eq!(all.iter().map(|one| one.parts.len()).collect::<Vec<_>>(), [6, 6]);
 }

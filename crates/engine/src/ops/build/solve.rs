@@ -23,8 +23,9 @@ use crate::Engine;
 use crate::clock::{now_nanos, rfc3339};
 use crate::ops::changes::STUBS;
 use crate::ops::create::snapshot_key;
+use crate::ops::image_budget::{self, Holding};
 use crate::ops::pull::{self, PullQuery};
-use crate::ops::{commit, image_budget, images, import};
+use crate::ops::{commit, images, import};
 use crate::platforms;
 
 /// Nobody but us writes to the tree of a copy.
@@ -47,6 +48,8 @@ struct Solver {
     names: HashMap<String, usize>,
     /// Trees of images that something was copied from.
     trees: HashMap<Digest, Arc<ImageTree>>,
+    /// Images that the budget leaves alone until the build has ended.
+    held: Vec<Holding>,
 }
 
 /// A stage that is being solved.
@@ -96,6 +99,7 @@ pub(super) async fn build(
         outcomes: HashMap::new(),
         names: HashMap::new(),
         trees: HashMap::new(),
+        held: Vec::new(),
     };
     solver.all(plan, arguments, names).await
 }
@@ -176,7 +180,7 @@ impl Solver {
             images::tag(&self.engine, image.as_str(), &repository, &tag).await.map_err(BuildError::Tag)?;
             self.lines.text(format!("Successfully tagged {}\n", name.familiar())).await;
         }
-        image_budget::look_soon(&self.engine, vec![image.clone()]);
+        image_budget::look_soon(&self.engine, [image.clone()]);
         Ok(image.to_string())
     }
 
@@ -245,7 +249,7 @@ impl Solver {
     }
 
     /// The image that a stage begins with; `None` for nothing.
-    async fn base(&self, planned: &PlannedStage) -> Result<Option<Arc<ImageRecord>>, BuildError> {
+    async fn base(&mut self, planned: &PlannedStage) -> Result<Option<Arc<ImageRecord>>, BuildError> {
         let name = match &planned.base {
             Base::Scratch => return Ok(None),
             Base::Stage(index) => match self.outcomes.get(index).cloned().flatten() {
@@ -254,16 +258,17 @@ impl Solver {
             },
             Base::Image(name) => name,
         };
-        let platform = if planned.platform.is_empty() { &self.options.platform } else { &planned.platform };
-        self.image(name, platform).await.map(Some)
+        let platform = if planned.platform.is_empty() { &self.options.platform } else { &planned.platform }.clone();
+        self.image(name, &platform).await.map(Some)
     }
 
     /// An image by name, from its registry if it is not here.
-    async fn image(&self, name: &str, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {
+    async fn image(&mut self, name: &str, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {
         let here = image::resolve_all(&self.engine.images, name);
         if let Ok(images) = here
             && !self.options.pull
             && let Ok(image) = platforms::choose(&images, name, Some(platform))
+            && self.hold(&image).await
         {
             return Ok(image);
         }
@@ -279,7 +284,18 @@ impl Solver {
             self.lines.tell(BuildLine::Pull(step?)).await;
         }
         let images = image::resolve_all(&self.engine.images, name)?;
-        platforms::choose(&images, name, Some(platform)).map_err(|err| BuildError::Base(err.into()))
+        let image = platforms::choose(&images, name, Some(platform)).map_err(|err| BuildError::Base(err.into()))?;
+        // Who removes it now does so by a user's word.
+        self.hold(&image).await;
+        Ok(image)
+    }
+
+    /// Whether it is here still; then the budget leaves it here.
+    async fn hold(&mut self, image: &ImageRecord) -> bool {
+        let holding = image_budget::hold(&self.engine, vec![image.id.clone()]).await;
+        let is_here = holding.is_some();
+        self.held.extend(holding);
+        is_here
     }
 
     fn default_tag(&self, name: &str) -> String {
@@ -470,10 +486,11 @@ impl Solver {
             return Ok(None);
         }
         let stage = self.names.get(&from.to_lowercase()).copied().or_else(|| from.parse().ok());
+        let platform = self.options.platform.clone();
         let image = match stage.and_then(|index| self.outcomes.get(&index)) {
             Some(Some(image)) => self.engine.images.resolve(image.as_str())?,
             Some(None) => return Err(BuildError::Nothing),
-            None => self.image(from, &self.options.platform).await?,
+            None => self.image(from, &platform).await?,
         };
         if let Some(tree) = self.trees.get(&image.id) {
             return Ok(Some(tree.clone()));

@@ -7,6 +7,7 @@ use super::{CheckpointVerb, ContextVerb, Flag, Kind, NetworkVerb, network_flags,
 mod archives;
 mod bootstrap;
 mod build;
+mod contexts;
 mod image_upkeep;
 mod registries;
 
@@ -476,28 +477,9 @@ pub static COMMANDS: &[Command] = &[
     command(&["context create"], "[OPTIONS] CONTEXT", "Create a context", Verb::Context(ContextVerb::Create))
         .flags(&[&[CONTEXT_DESCRIPTION, CONTEXT_DOCKER, CONTEXT_FROM]])
         .arity(Arity::Exactly(1)),
-    command(
-        &["context export"],
-        "[OPTIONS] CONTEXT [FILE|-]",
-        "Export a context to a tar archive FILE or a tar stream on STDOUT.",
-        Verb::Context(ContextVerb::Export),
-    )
-    .arity(Arity::Between(1, 2)),
-    command(
-        &["context import"],
-        "CONTEXT FILE|-",
-        "Import a context from a tar archive",
-        Verb::Context(ContextVerb::Import),
-    )
-    .arity(Arity::Exactly(2)),
-    command(
-        &["context inspect"],
-        "[OPTIONS] [CONTEXT] [CONTEXT...]",
-        "Show all about contexts",
-        Verb::Context(ContextVerb::Inspect),
-    )
-    .flags(&[&[FORMAT.short('f')]])
-    .arity(Arity::Min(0)),
+    contexts::EXPORT,
+    contexts::IMPORT,
+    contexts::INSPECT,
     command(&["context ls", "context list"], "[OPTIONS]", "List contexts", Verb::Context(ContextVerb::List))
         .flags(&[&[FORMAT, Flag::bool("quiet", "Only show names").short('q')]]),
     command(

@@ -18,6 +18,7 @@ pub(crate) mod networks;
 pub(crate) mod progress;
 pub(crate) mod pull;
 pub(crate) mod push;
+pub(crate) mod registry_manifest;
 pub(crate) mod save;
 pub(crate) mod swarm;
 pub(crate) mod system;

@@ -11,7 +11,7 @@ use http::{Method, StatusCode, Uri};
 
 use crate::handlers::{
     archive, build, checkpoints, commit, containers, disk, events, exec, images, later, live, login, logs, networks,
-    pull, push, save, swarm, system, volume_copies, volumes,
+    pull, push, registry_manifest, save, swarm, system, volume_copies, volumes,
 };
 use crate::hijack::Outcome;
 use crate::query::{Query, unescape};
@@ -126,6 +126,9 @@ const ROUTES: &[Route] = routes![
     GET    "/system/df"            Plain   disk::usage,
     POST   "/images/prune"         Plain  disk::prune_images,
     GET    "/longshore/images/budget" Plain disk::image_budget,
+    GET    "/longshore/registry/manifest" Plain registry_manifest::read,
+    PUT    "/longshore/registry/manifest" Plain registry_manifest::write,
+    POST   "/longshore/registry/mount" Plain registry_manifest::mount,
     POST   "/build"                Plain  build::build,
     POST   "/build/prune"          Plain  disk::prune_caches,
     GET    "/networks"             Plain   networks::list,

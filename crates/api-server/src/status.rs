@@ -70,6 +70,7 @@ failures! {
     ops::create::CreateError,
     ops::disk_usage::UsageError,
     ops::image_budget::BudgetError,
+    ops::registry_manifest::ManifestError,
     ops::distribution::DistributionError,
     ops::events::EventsError,
     ops::exec::ExecError,

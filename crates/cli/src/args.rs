@@ -22,7 +22,7 @@ pub mod volume_flags;
 
 use later::Wait;
 pub use tables::{Command, Group, Verb};
-pub use verbs::{CheckpointVerb, ContextVerb, NetworkVerb};
+pub use verbs::{CheckpointVerb, ContextVerb, ManifestVerb, NetworkVerb};
 
 /// What a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

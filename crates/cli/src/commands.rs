@@ -39,6 +39,7 @@ pub mod list;
 pub mod load;
 pub mod login;
 pub mod logs;
+pub mod manifest;
 pub mod network;
 pub mod port;
 pub mod progress;
@@ -195,6 +196,7 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
         Verb::SnapshotVolume => volume_copies::snapshot(context, parsed).await,
         Verb::UpdateVolume => volume::update(context, parsed).await,
         Verb::DiskUsage => disk_usage::run(context, parsed).await,
+        Verb::Manifest(verb) => manifest::run(context, verb, parsed).await,
         Verb::Bootstrap => bootstrap::run(context, parsed).await,
         Verb::ExplainBudget => budget::run(context, parsed).await,
         Verb::PruneImages => prune::images(context, parsed).await,

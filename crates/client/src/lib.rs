@@ -15,7 +15,8 @@
 //!   unix sockets.
 //! - [`tls`] and [`ssh`]: the two ways to daemons on other machines.
 //! - [`on_demand`]: starts the daemon when nothing listens on the default local socket.
-//! - [`container`], [`checkpoint`], [`exec`], [`image`], [`volume`], [`network`], [`system`]: the calls, one function each.
+//! - [`container`], [`checkpoint`], [`exec`], [`image`], [`volume`], [`network`], [`registry`],
+//!   [`system`]: the calls, one function each.
 //! - [`frame`], [`lines`]: the two encodings of streams.
 //!
 //! Version negotiation costs no round trip: paths carry our newest version, and a daemon that calls it too new says in
@@ -36,6 +37,7 @@ pub mod live;
 pub mod network;
 pub mod on_demand;
 pub mod query;
+pub mod registry;
 pub mod ssh;
 pub mod system;
 pub mod tls;

@@ -113,7 +113,7 @@ fn encode(bytes: &[u8]) -> String {
 }
 
 /// Both alphabets of RFC 4648, with padding or without.
-pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
+pub fn decode(text: &str) -> Option<Vec<u8>> {
     let text = text.trim().trim_end_matches('=');
     let (mut bytes, mut bits, mut held) = (Vec::with_capacity(text.len() * 3 / 4), 0u32, 0);
     for letter in text.bytes() {

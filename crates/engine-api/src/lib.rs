@@ -9,6 +9,7 @@
 //! - [`disk_usage`]: what they take, and what prunes free.
 //! - [`auth`]: what a client shows to a registry.
 //! - [`json`]: the one way in which request bodies are decoded.
+//! - [`manifest`]: documents of registries, as they are.
 //! - [`paths`], [`platform`], [`ports`], [`size`]: what clients write for paths inside, platforms, ports and sizes.
 //! - [`path_stat`], [`changes`]: files of containers; [`checkpoint`]: the whole of them.
 //! - [`stats`], [`update`]: what containers use, and what they may from now on.
@@ -28,6 +29,7 @@ pub mod exec;
 pub mod host_config;
 pub mod image;
 pub mod json;
+pub mod manifest;
 pub mod network;
 pub mod path_stat;
 pub mod paths;

@@ -30,6 +30,7 @@ pub mod pause;
 pub mod prune;
 pub mod pull;
 pub mod push;
+pub mod registry_manifest;
 pub mod remove;
 pub mod rename;
 pub mod resize;

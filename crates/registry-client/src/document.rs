@@ -14,8 +14,10 @@ use crate::access::{Ask, Reply};
 use crate::error::{Answer, RegistryError};
 use crate::session::Session;
 
+mod raw;
 mod signatures;
 
+pub use raw::{RawManifest, mount};
 pub use signatures::Signed;
 
 /// The longest manifest, index or configuration. Registries and containerd refuse longer ones, too.

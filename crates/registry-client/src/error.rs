@@ -437,6 +437,11 @@ impl RegistryError {
         matches!(self, RegistryError::Request { source, .. } if source.is_not_tls())
     }
 
+    /// Whether what answers speaks HTTP without TLS.
+    pub fn is_plain_http(&self) -> bool {
+        matches!(self, RegistryError::Request { source: ExchangeError::PlainHttp, .. })
+    }
+
     /// Whether the same request may succeed a little later.
     pub(crate) fn passes(&self) -> bool {
         match self {

@@ -171,6 +171,20 @@ impl Registry {
         self.session_for(reference, credentials, "pull").await
     }
 
+    /// The same over TLS alone, also where more is allowed.
+    pub async fn protected_session(
+        self: &Arc<Self>,
+        reference: &Reference,
+        credentials: Credentials,
+    ) -> Result<Arc<Session>, RegistryError> {
+        let host = host_of_registry(reference);
+        self.meet(host).await?;
+        let base = Url { scheme: Scheme::Https, authority: host.to_owned(), path: "/v2/".to_owned() };
+        let access = Access::new(self.clone(), base, credentials, scope(reference, "pull"));
+        let status = access.greet().await?;
+        Session::greeted(access, status, reference, format!("/v2/{}", reference.path()))
+    }
+
     /// The same for somebody who changes the repository, too.
     pub async fn push_session(
         self: &Arc<Self>,
@@ -186,13 +200,8 @@ impl Registry {
         credentials: Credentials,
         actions: &str,
     ) -> Result<Arc<Session>, RegistryError> {
-        let host = match reference.domain() {
-            HUB_DOMAIN => HUB,
-            host => host,
-        };
-        // Not the scope that the registry names: it must not get us a token for anything else.
-        let scope = format!("repository:{}:{actions}", reference.path());
-        let (access, status) = self.access(host, credentials, scope).await?;
+        let scope = scope(reference, actions);
+        let (access, status) = self.access(host_of_registry(reference), credentials, scope).await?;
         Session::greeted(access, status, reference, format!("/v2/{}", reference.path()))
     }
 
@@ -294,6 +303,19 @@ impl Registry {
     pub(crate) fn verify(&self, url: &Url) -> bool {
         !self.is_insecure(&url.authority)
     }
+}
+
+/// Where the registry of an image is.
+fn host_of_registry(reference: &Reference) -> &str {
+    match reference.domain() {
+        HUB_DOMAIN => HUB,
+        host => host,
+    }
+}
+
+/// What a token is for. Not the scope that the registry names: it must not get us a token for anything else.
+fn scope(reference: &Reference, actions: &str) -> String {
+    format!("repository:{}:{actions}", reference.path())
 }
 
 /// The host of `host[:port]`, without the brackets of an IPv6 address.

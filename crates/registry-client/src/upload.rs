@@ -243,11 +243,8 @@ impl Sending<'_> {
         let mounts = if self.begun { &[][..] } else { &self.upload.mounts };
         for from in mounts.iter().take(MOUNTS_MAX) {
             let Some(blob) = &self.upload.blob else { break };
-            let path = format!("{path}?mount={}&from={}", blob.digest, from.path());
-            let scope = format!("repository:{repository}:pull,push repository:{}:pull", from.path());
-            let ask = Ask::change(Method::POST, &path);
             // Whoever may not read there may still write here.
-            let Ok(reply) = self.session.access.with_scope(scope).ask(&ask).await else { continue };
+            let Ok(reply) = self.session.ask_to_mount(&blob.digest, from).await else { continue };
             match reply.response.status() {
                 StatusCode::CREATED => {
                     drain(reply).await;

@@ -65,7 +65,7 @@ pub(crate) async fn search(call: Call) -> Result<Answer, Failure> {
     Ok(response::json(StatusCode::OK, &search::search(&call.engine, &query).await?))
 }
 
-fn authorization(call: &Call) -> &str {
+pub(super) fn authorization(call: &Call) -> &str {
     call.headers.get(auth::HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 

@@ -15,8 +15,6 @@ pub enum Wait {
     Clusters,
     /// Compose files.
     Compose,
-    /// One name, several images.
-    Platforms,
     /// Drivers in containers.
     Plugins,
     /// Signatures.
@@ -29,7 +27,6 @@ impl fmt::Display for Wait {
             Wait::Builds => "building images",
             Wait::Clusters => "clusters",
             Wait::Compose => "Compose files",
-            Wait::Platforms => "images of several platforms",
             Wait::Plugins => "plugins",
             Wait::Trust => "signed images",
         })
@@ -56,11 +53,6 @@ const fn later(paths: &'static [&'static str], usage: &'static str, about: &'sta
 /// The commands.
 #[rustfmt::skip]
 pub static LATER: &[Later] = &[
-    later(&["manifest annotate"], "[OPTIONS] MANIFEST_LIST MANIFEST", "Say which platform an image of a list is for", Wait::Platforms),
-    later(&["manifest create"], "MANIFEST_LIST MANIFEST [MANIFEST...]", "Begin a list of images", Wait::Platforms),
-    later(&["manifest inspect"], "[OPTIONS] [MANIFEST_LIST] MANIFEST", "Show a manifest or a list of them", Wait::Platforms),
-    later(&["manifest push"], "[OPTIONS] MANIFEST_LIST", "Push a list of images to a registry", Wait::Platforms),
-    later(&["manifest rm"], "MANIFEST_LIST [MANIFEST_LIST...]", "Remove lists of images", Wait::Platforms),
     later(&["plugin create"], "[OPTIONS] PLUGIN PLUGIN-DATA-DIR", "Make a plugin of files", Wait::Plugins),
     later(&["plugin disable"], "[OPTIONS] PLUGIN", "Switch a plugin off", Wait::Plugins),
     later(&["plugin enable"], "[OPTIONS] PLUGIN", "Switch a plugin on", Wait::Plugins),

@@ -2,13 +2,14 @@
 
 use super::later::Wait;
 use super::run_flags::{CREATE, DISABLE_CONTENT_TRUST, RUN_ONLY, UPDATE};
-use super::{CheckpointVerb, ContextVerb, Flag, Kind, NetworkVerb, network_flags, volume_flags};
+use super::{CheckpointVerb, ContextVerb, Flag, Kind, ManifestVerb, NetworkVerb, network_flags, volume_flags};
 
 mod archives;
 mod bootstrap;
 mod build;
 mod contexts;
 mod image_upkeep;
+mod manifests;
 mod registries;
 
 /// What a command does; one variant, one file of `commands`.
@@ -114,6 +115,8 @@ pub enum Verb {
     SnapshotVolume,
     /// `volume update`
     UpdateVolume,
+    /// A verb of lists of images.
+    Manifest(ManifestVerb),
     /// `image bootstrap`
     Bootstrap,
     /// `image budget`
@@ -688,6 +691,11 @@ pub static COMMANDS: &[Command] = &[
         .flags(&[&[Flag::value("availability", Kind::Text, "string", "active, pause or drain").default("active")]])
         .arity(Arity::Between(1, 1)),
     bootstrap::BOOTSTRAP,
+    manifests::ANNOTATE,
+    manifests::CREATE,
+    manifests::INSPECT,
+    manifests::PUSH,
+    manifests::REMOVE,
     image_upkeep::BUDGET,
     image_upkeep::PRUNE,
     command(&["network ls", "network list"], "[OPTIONS]", "List networks", Verb::Network(NetworkVerb::List))

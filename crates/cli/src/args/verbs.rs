@@ -34,6 +34,21 @@ pub enum ContextVerb {
     Use,
 }
 
+/// What is done with lists of images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ManifestVerb {
+    /// `manifest annotate`
+    Annotate,
+    /// `manifest create`
+    Create,
+    /// `manifest inspect`
+    Inspect,
+    /// `manifest push`
+    Push,
+    /// `manifest rm`
+    Remove,
+}
+
 /// What is done with networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkVerb {

@@ -55,6 +55,7 @@ mod load_and_run;
 mod log_drivers;
 mod login;
 mod logs;
+mod manifests;
 mod mirrors;
 mod names;
 mod network;

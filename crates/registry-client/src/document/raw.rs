@@ -1,0 +1,66 @@
+//! Documents as they are, for whoever puts lists of images together; and blobs from another repository.
+
+use http::{Method, StatusCode};
+use oci::image::Descriptor;
+use oci::{Digest, Reference};
+
+use super::{Kind, kind};
+use crate::access::{Ask, Reply};
+use crate::error::RegistryError;
+use crate::session::Session;
+
+/// A manifest or an index, as a registry has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawManifest {
+    /// Its address, length and type.
+    pub descriptor: Descriptor,
+    /// Its bytes, verified where its digest was known.
+    pub bytes: Vec<u8>,
+    /// The configuration's bytes, verified; absent for an index.
+    pub config: Option<Vec<u8>>,
+}
+
+impl Session {
+    /// What `reference` means, as it is.
+    pub async fn raw_manifest(&self, reference: &Reference) -> Result<RawManifest, RegistryError> {
+        let (name, expected) = self.name_of(reference).await?;
+        let document = self.manifest(reference, &name, expected.as_ref()).await?;
+        let config = match kind(reference, &document)? {
+            Kind::Index(_) => None,
+            Kind::Image(manifest) => Some(self.config(&manifest).await?),
+        };
+        Ok(RawManifest { descriptor: document.descriptor(), bytes: document.bytes, config })
+    }
+
+    /// The answer to the wish for a blob of another repository: it is there now, or may be uploaded.
+    pub(crate) async fn ask_to_mount(&self, blob: &Digest, from: &Reference) -> Result<Reply, RegistryError> {
+        let repository = self.repository.path();
+        let path = format!("/v2/{repository}/blobs/uploads/?mount={blob}&from={}", from.path());
+        let scope = format!("repository:{repository}:pull,push repository:{}:pull", from.path());
+        let ask = Ask::change(Method::POST, &path);
+        self.access.with_scope(scope).ask(&ask).await.map_err(|source| self.failed(&ask, source))
+    }
+}
+
+/// Has the registry take a blob from another of its repositories; whether it did.
+pub async fn mount(session: &Session, blob: &Digest, from: &Reference) -> Result<bool, RegistryError> {
+    let reply = session.ask_to_mount(blob, from).await?;
+    match reply.response.status() {
+        StatusCode::CREATED => Ok(true),
+        StatusCode::ACCEPTED => {
+            give_up(session, &reply).await;
+            Ok(false)
+        }
+        _ => Err(session.refused(reply, None).await),
+    }
+}
+
+/// Ends an upload that nobody wanted. Registries end it themselves, in time.
+async fn give_up(session: &Session, reply: &Reply) {
+    let location = reply.response.headers().get(http::header::LOCATION).and_then(|value| value.to_str().ok());
+    let Some(Ok(url)) = location.map(|location| session.access.join(location)) else { return };
+    let path = url.path.clone();
+    if let Err(err) = session.access.ask_at(url, &Ask::change(Method::DELETE, &path)).await {
+        tracing::debug!("an upload is left to the registry: {}", errdefs::chain(&err));
+    }
+}

@@ -154,11 +154,20 @@ pub enum LogStartFault {
         reason: String,
     },
     /// A template that does not fit.
-    #[error("template: log-tag: executing \"log-tag\": {reason}")]
+    #[error("template: log-tag:{line}:{column}: executing \"log-tag\" at <{text}>: {reason}")]
     TagField {
-        /// Why.
+        /// The line, from 1.
+        line: usize,
+        /// The byte in it, from 0, as Go's templates count.
+        column: usize,
+        /// What does not fit, as the user wrote it.
+        text: String,
+        /// Why; never with a value of the container's.
         reason: String,
     },
+    /// A template that asks for more than is given to one.
+    #[error("template: log-tag: it writes too much or does not end")]
+    TagLimit,
     /// What a create would have refused: the record is older.
     #[error(transparent)]
     Option(#[from] LogFault),

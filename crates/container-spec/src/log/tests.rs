@@ -82,7 +82,25 @@ fn values_are_read_at_the_start() {
     check("local", ("compress", "x"), sentence);
     assert!(plan_of("json-file", &[("labels-regex", "(")]).unwrap_err().contains("error parsing regexp: "));
     assert!(plan_of("json-file", &[("tag", "{{")]).unwrap_err().contains("template: log-tag:1: "));
-    assert!(plan_of("json-file", &[("tag", "{{.Foo}}")]).unwrap_err().contains("executing \"log-tag\""));
+}
+
+/// The sentences are dockerd's; where ours differs, it says less.
+#[test]
+fn a_tag_that_does_not_fit_is_told_without_the_containers_values() {
+    let check = |tag: &str, sentence: &str| {
+        let prefix = "failed to create task for container: failed to initialize logging driver: template: log-tag:";
+        let found = plan_of("json-file", &[("tag", tag)]).unwrap_err();
+        assert_eq!(found, format!("{prefix}{sentence}"), "{tag}");
+    };
+    let no = "can't evaluate field Nope in type";
+    check("{{.Nope}}", &format!("1:2: executing \"log-tag\" at <.Nope>: {no} *logger.Info"));
+    check("{{.Name.Nope}}", &format!("1:7: executing \"log-tag\" at <.Name.Nope>: {no} string"));
+    check("{{.ContainerEnv.Nope}}", &format!("1:15: executing \"log-tag\" at <.ContainerEnv.Nope>: {no} []string"));
+    check("a\n{{ .Nope }}", &format!("2:3: executing \"log-tag\" at <.Nope>: {no} *logger.Info"));
+    for tag in ["{{range .ContainerEnv.A}}{{end}}", "{{.ContainerEnv 1}}", "{{index .ContainerEnv 9}}", "{{len 1 .ContainerEnv}}"] {
+        let found = plan_of("json-file", &[("tag", tag)]).unwrap_err();
+        assert!(found.contains("executing \"log-tag\" at <") && !found.contains("A=1"), "{tag}: {found}");
+    }
 }
 
 #[test]

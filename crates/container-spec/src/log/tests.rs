@@ -97,7 +97,12 @@ fn a_tag_that_does_not_fit_is_told_without_the_containers_values() {
     check("{{.Name.Nope}}", &format!("1:7: executing \"log-tag\" at <.Name.Nope>: {no} string"));
     check("{{.ContainerEnv.Nope}}", &format!("1:15: executing \"log-tag\" at <.ContainerEnv.Nope>: {no} []string"));
     check("a\n{{ .Nope }}", &format!("2:3: executing \"log-tag\" at <.Nope>: {no} *logger.Info"));
-    for tag in ["{{range .ContainerEnv.A}}{{end}}", "{{.ContainerEnv 1}}", "{{index .ContainerEnv 9}}", "{{len 1 .ContainerEnv}}"] {
+    for tag in [
+        "{{range .ContainerEnv.A}}{{end}}",
+        "{{.ContainerEnv 1}}",
+        "{{index .ContainerEnv 9}}",
+        "{{len 1 .ContainerEnv}}",
+    ] {
         let found = plan_of("json-file", &[("tag", tag)]).unwrap_err();
         assert!(found.contains("executing \"log-tag\" at <") && !found.contains("A=1"), "{tag}: {found}");
     }

@@ -162,7 +162,7 @@ fn registries(engine: &Engine, name: &Reference, insecure: bool) -> Arc<Registry
     let settings = engine.current.settings();
     let mut config: RegistriesConfig = settings.registries.clone();
     config.insecure.push(name.domain().to_owned());
-    pulls::registries(&config)
+    engine.current.registries().changed(pulls::settings(&config))
 }
 
 /// What Docker's client takes for a registry that does not have it (docker/cli registry/client/fetcher.go, `continueOnError`).

@@ -126,6 +126,7 @@ fn image(names: &str, label: Option<&str>) -> ImageRecord {
         manifest: None,
         layer_blobs: Vec::new(),
         index: None,
+        came_by: Default::default(),
         platform_of: parse(beside),
         parent: None,
         last_tagged: None,

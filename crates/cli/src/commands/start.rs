@@ -60,7 +60,6 @@ async fn start_all(context: &Context, names: &[String]) -> Result<(), Exit> {
 async fn attached(context: &Context, parsed: &Parsed, inspect: &engine_api::container::Inspect) -> Result<(), Exit> {
     let (id, config) = (&inspect.id, &inspect.config);
     let stdin = parsed.flag("interactive") && config.open_stdin;
-    term::check_tty(stdin, config.tty)?;
     let detach_keys = context.detach_keys(parsed);
     let options = AttachOptions { stdin, stdout: true, stderr: true, detach_keys: detach_keys.to_owned() };
     let condition = if inspect.host_config.auto_remove { "removed" } else { "next-exit" };

@@ -111,6 +111,19 @@ fn privileged_without_a_terminal_t_is_refused_and_nothing_is_left() {
     }
 }
 
+/// Only a container that is made by the same command would have nobody at its terminal.
+#[test]
+fn privileged_a_container_with_a_terminal_is_started_without_one() {
+    on_both(|at| {
+        let name = at.name("started-without");
+        at.ok(&format!("create -it --network none --name {name} busybox echo hi"));
+        let output = at.line(&format!("start -ai {name}"));
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+        assert_eq!(at.ok(&format!("logs {name}")).trim(), "hi");
+        at.remove(&name);
+    });
+}
+
 #[test]
 fn privileged_signals_to_the_command_line_reach_the_program() {
     on_both(|at| {

@@ -216,6 +216,44 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
     }
 }
 
+/// Whether a command only waits for a daemon, so that an interruption ends it wherever it is. The others pass signals on,
+/// or read what is typed: that holds the one thread we have, and a signal that is caught would be lost on it.
+pub fn ends_at_once(verb: Verb) -> bool {
+    matches!(
+        verb,
+        Verb::Stop
+            | Verb::Restart
+            | Verb::Kill
+            | Verb::Pause
+            | Verb::Unpause
+            | Verb::Update
+            | Verb::Top
+            | Verb::Stats
+            | Verb::Wait
+            | Verb::Remove
+            | Verb::List
+            | Verb::Diff
+            | Verb::Export
+            | Verb::Commit
+            | Verb::Logs
+            | Verb::Inspect
+            | Verb::InspectContainer
+            | Verb::InspectImage
+            | Verb::InspectVolume
+            | Verb::InspectNetwork
+            | Verb::Images
+            | Verb::RemoveImage
+            | Verb::Search
+            | Verb::Save
+            | Verb::RemoveVolume
+            | Verb::DiskUsage
+            | Verb::Version
+            | Verb::Info
+            | Verb::Events
+            | Verb::Why
+    )
+}
+
 /// Prints what comes of each name, goes on after a failure, and fails at the end with all sentences.
 #[derive(Debug, Default)]
 pub struct Outcomes {

@@ -235,8 +235,19 @@ fn execute(
     let context = Context::new(program, path, global, command.verb)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|err| Exit::error(&err))?;
-    let outcome = runtime.block_on(commands::dispatch(&context, command.verb, &parsed));
+    let outcome = runtime.block_on(run_command(&context, command.verb, &parsed));
     // A thread may wait for standard input for ever; the end of the process ends it.
     runtime.shutdown_background();
     outcome
+}
+
+async fn run_command(context: &Context, verb: Verb, parsed: &Parsed) -> Result<(), Exit> {
+    if !commands::ends_at_once(verb) {
+        return commands::dispatch(context, verb, parsed).await;
+    }
+    let caught = signals::Caught::ending();
+    tokio::select! {
+        outcome = commands::dispatch(context, verb, parsed) => outcome,
+        exit = signals::ended(caught) => Err(exit),
+    }
 }

@@ -51,6 +51,11 @@ impl Caught {
         Caught::of(&[(1, "HUP"), (2, "INT"), (3, "QUIT"), (15, "TERM")])
     }
 
+    /// Catches what a user ends a command with.
+    pub fn ending() -> Caught {
+        Caught::of(&[(2, "INT"), (15, "TERM")])
+    }
+
     /// Catches changes of the terminal's size.
     pub fn resize() -> Caught {
         Caught::of(&[(28, "WINCH")])
@@ -96,7 +101,15 @@ pub async fn forward(client: &Client, id: &str, caught: Caught) -> Exit {
 /// Nobody passes signals on: waits until the user insists on getting out.
 pub async fn insist() -> Exit {
     let (sender, _nobody) = mpsc::unbounded_channel();
-    count(Caught::of(&[(2, "INT"), (15, "TERM")]), sender).await
+    count(Caught::ending(), sender).await
+}
+
+/// Waits until the user has enough: the status that says by which signal.
+///
+/// Ended by the signal itself, we would take the rest of the shell's line with us, where Docker's client does not.
+pub async fn ended(mut caught: Caught) -> Exit {
+    let (number, _) = caught.next().await;
+    Exit::silent(128 + number as u8)
 }
 
 async fn count(mut caught: Caught, sender: mpsc::UnboundedSender<&'static str>) -> Exit {

@@ -1,7 +1,10 @@
 //! A terminal: typing, sizes, keys that detach, keys that interrupt.
 
-use rustix::process::{Pid, Signal};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
 
 use testkit::process::{DEADLINE, until};
 use testkit::{Cli, Daemon, Pty};
@@ -120,6 +123,25 @@ fn privileged_a_container_with_a_terminal_is_started_without_one() {
         let output = at.line(&format!("start -ai {name}"));
         assert_eq!((output.code, output.stderr.as_str()), (0, ""));
         assert_eq!(at.ok(&format!("logs {name}")).trim(), "hi");
+        at.remove(&name);
+    });
+}
+
+/// Ended by the signal itself, a command would take the rest of the shell's line with it.
+#[test]
+fn privileged_an_interrupted_command_ends_with_a_status() {
+    on_both(|at| {
+        let name = at.name("interrupted");
+        at.ok(&format!("run -d --network none --name {name} busybox sh -c 'echo up; sleep 1000'"));
+        for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+            for line in [format!("logs -f {name}"), format!("events --since 1 --filter container={name}")] {
+                let mut child = at.command(&line).stdout(Stdio::piped()).spawn().unwrap();
+                BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+                rustix::process::kill_process(Pid::from_child(&child), signal).unwrap();
+                let status = testkit::process::wait(&mut child, DEADLINE).unwrap();
+                assert_eq!(status.code(), Some(code), "{line} {signal:?}");
+            }
+        }
         at.remove(&name);
     });
 }

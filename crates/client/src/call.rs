@@ -289,6 +289,9 @@ impl Client {
             io::ErrorKind::PermissionDenied => ClientError::Denied { endpoint, source },
             // What TLS complains of, and what ssh does.
             io::ErrorKind::InvalidData | io::ErrorKind::Other => ClientError::Refused { endpoint, source },
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut => ClientError::Connect { endpoint, source },
+            // A name that nobody knows, a host without a way to it: whether a daemon runs there is not the question.
+            _ if matches!(endpoint, Endpoint::Tcp(_)) => ClientError::Refused { endpoint, source },
             _ => ClientError::Connect { endpoint, source },
         }
     }

@@ -11,7 +11,7 @@ use crate::Endpoint;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nothing listens there.
-    #[error("Cannot connect to the Longshore daemon at {endpoint}. Is the daemon running? Start it with `longshored`")]
+    #[error("Cannot connect to the Longshore daemon at {endpoint}. Is the daemon running?{}", hint(endpoint))]
     Connect {
         /// Where we looked.
         endpoint: Endpoint,
@@ -135,6 +135,14 @@ impl ClientError {
     /// Whether the daemon says that the object does not exist.
     pub fn is_not_found(&self) -> bool {
         self.kind() == ErrorKind::NotFound
+    }
+}
+
+/// What helps where nothing listens: of another machine we do not know what runs there.
+fn hint(endpoint: &Endpoint) -> &'static str {
+    match endpoint {
+        Endpoint::Unix(_) => " Start it with `longshored`",
+        Endpoint::Tcp(_) | Endpoint::Ssh(_) => "",
     }
 }
 

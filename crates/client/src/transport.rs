@@ -1,6 +1,7 @@
 //! Connections to a daemon.
 
 use std::io;
+use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -20,7 +21,7 @@ pub async fn connect(endpoint: &Endpoint, tls: Option<&Tls>) -> io::Result<Box<d
     match endpoint {
         Endpoint::Unix(path) => unix::connect(path).await,
         Endpoint::Tcp(address) => {
-            let stream = TcpStream::connect(address.as_str()).await?;
+            let stream = TcpStream::connect(&look_up(address).await?[..]).await?;
             stream.set_nodelay(true)?;
             match tls {
                 Some(tls) => tls.connect(address, stream).await,
@@ -29,4 +30,15 @@ pub async fn connect(endpoint: &Endpoint, tls: Option<&Tls>) -> io::Result<Box<d
         }
         Endpoint::Ssh(host) => host.connect(),
     }
+}
+
+/// The addresses of `host:port`; errors begin as Go's do.
+async fn look_up(address: &str) -> io::Result<Vec<SocketAddr>> {
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+    if port.parse::<u16>().is_err() {
+        let sentence = format!("dial tcp: address {port}: invalid port");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
+    }
+    let unknown = |err| io::Error::new(io::ErrorKind::HostUnreachable, format!("dial tcp: lookup {host}: {err}"));
+    Ok(tokio::net::lookup_host(address).await.map_err(unknown)?.collect())
 }

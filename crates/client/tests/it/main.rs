@@ -191,3 +191,26 @@ async fn nobody_there_is_said_so() {
         format!("Cannot connect to the Longshore daemon at unix://{}. Is the daemon running?", path.display());
     assert!(err.to_string().starts_with(&sentence), "{err}");
 }
+
+#[tokio::test]
+async fn why_another_host_cannot_be_reached_is_said() {
+    let check = async |host: &str, sentence: &str| {
+        let client = Client::new(host.parse().unwrap(), Options::default());
+        let err = container::start(&client, "a").await.unwrap_err();
+        let source = std::error::Error::source(&err).map(|err| err.to_string()).unwrap_or_default();
+        let found = format!("{err}: {source}");
+        assert!(found.starts_with(sentence), "{host}: {found}");
+        assert!(!found.contains("longshored"), "{host}: {found}");
+    };
+    check("tcp://nope:99999", "error during connect: tcp://nope:99999: dial tcp: address 99999: invalid port").await;
+    // A label of 64 letters is a name that no resolver asks for.
+    let long = "a".repeat(64);
+    check(&format!("tcp://{long}:1"), &format!("error during connect: tcp://{long}:1: dial tcp: lookup {long}: "))
+        .await;
+    // Whose port it is not any more, once the listener is gone.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = listener.local_addr().unwrap();
+    drop(listener);
+    let sentence = format!("Cannot connect to the Longshore daemon at tcp://{gone}. Is the daemon running?: ");
+    check(&format!("tcp://{gone}"), &sentence).await;
+}

@@ -136,6 +136,8 @@ const ROUTES: &[Route] = routes![
     GET    "/networks/{}"          Plain   networks::inspect,
     POST   "/networks/prune"       Plain  networks::prune,
     POST   "/swarm/leave"          Plain  swarm::leave,
+    GET    "/plugins"              Plain  later::plugins,
+    POST   "/session"              Plain  later::session,
     POST   "/networks/create"      Plain  networks::create,
     POST   "/networks/{}/connect"  Plain  networks::connect,
     POST   "/networks/{}/disconnect" Plain networks::disconnect,

@@ -1,8 +1,12 @@
 //! What Docker has and we do not have yet: refused by name, so that nobody takes it for a mistake of theirs.
 
 use errdefs::ErrorKind;
-use http::Method;
+use http::header::UPGRADE;
+use http::{Method, StatusCode};
 
+use super::swarm;
+use crate::request::Call;
+use crate::response::{self, Answer};
 use crate::router::wildcard;
 use crate::status::Failure;
 
@@ -11,24 +15,27 @@ const LATER: &[(&str, &str, &str)] = &[
     ("GET", "/images/get", "saving images"),
     ("GET", "/images/{}/get", "saving images"),
     ("POST", "/build/{}", "building images"),
-    ("POST", "/session", "building images"),
     ("POST", "/grpc", "building images"),
     ("PUT", "/volumes/{}", "updating cluster volumes"),
-    ("GET", "/plugins", "plugins"),
     ("GET POST DELETE", "/plugins/{}", "plugins"),
-    ("GET", "/swarm", "swarm mode"),
-    ("GET POST", "/swarm/{}", "swarm mode"),
-    ("GET", "/services", "swarm mode"),
-    ("GET POST DELETE", "/services/{}", "swarm mode"),
-    ("GET", "/nodes", "swarm mode"),
-    ("GET POST DELETE", "/nodes/{}", "swarm mode"),
-    ("GET", "/tasks", "swarm mode"),
-    ("GET", "/tasks/{}", "swarm mode"),
-    ("GET", "/secrets", "swarm mode"),
-    ("GET POST DELETE", "/secrets/{}", "swarm mode"),
-    ("GET", "/configs", "swarm mode"),
-    ("GET POST DELETE", "/configs/{}", "swarm mode"),
+    ("POST", "/swarm/init", "swarm mode"),
+    ("POST", "/swarm/join", "swarm mode"),
+    ("GET", "/swarm", CLUSTER),
+    ("GET POST", "/swarm/{}", CLUSTER),
+    ("GET", "/services", CLUSTER),
+    ("GET POST DELETE", "/services/{}", CLUSTER),
+    ("GET", "/nodes", CLUSTER),
+    ("GET POST DELETE", "/nodes/{}", CLUSTER),
+    ("GET", "/tasks", CLUSTER),
+    ("GET", "/tasks/{}", CLUSTER),
+    ("GET", "/secrets", CLUSTER),
+    ("GET POST DELETE", "/secrets/{}", CLUSTER),
+    ("GET", "/configs", CLUSTER),
+    ("GET POST DELETE", "/configs/{}", CLUSTER),
 ];
+
+/// What only a member of a cluster has.
+const CLUSTER: &str = "cluster";
 
 /// What a route of Docker's is for that we do not have.
 pub(crate) fn what(method: &Method, path: &str) -> Option<&'static str> {
@@ -40,6 +47,22 @@ pub(crate) fn what(method: &Method, path: &str) -> Option<&'static str> {
 
 /// The refusal.
 pub(crate) fn failure(what: &str) -> Failure {
+    if what == CLUSTER {
+        return swarm::no_manager();
+    }
     let verb = if what.ends_with('s') && !what.contains(' ') { "are" } else { "is" };
     Failure::new(ErrorKind::NotImplemented, format!("{what} {verb} not supported yet"))
+}
+
+/// `GET /plugins`: there is none.
+pub(crate) async fn plugins(_: Call) -> Result<Answer, Failure> {
+    Ok(response::json(StatusCode::OK, &[(); 0]))
+}
+
+/// `POST /session`: what BuildKit's clients open beside a build.
+pub(crate) async fn session(call: Call) -> Result<Answer, Failure> {
+    if !call.headers.contains_key(UPGRADE) {
+        return Err(Failure::new(ErrorKind::InvalidArgument, "no upgrade proto in request".to_owned()));
+    }
+    Err(failure("building images"))
 }

@@ -9,6 +9,9 @@ use std::os::unix::net::UnixStream;
 
 use http::Api;
 
+/// What dockerd says without a cluster.
+const NO_MANAGER: &str = r#"{"message":"This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again."}"#;
+
 /// Requests, and how their answers begin and end. Each sentence is what dockerd 28.5 answers.
 const TABLE: &[(&str, &str, u16, &str)] = &[
     ("GET /_ping", "", 200, "OK"),
@@ -18,6 +21,14 @@ const TABLE: &[(&str, &str, u16, &str)] = &[
     ("OPTIONS /anything", "", 200, ""),
     ("GET /nothing", "", 404, r#"{"message":"page not found"}"#),
     ("PUT /version", "", 404, r#"{"message":"page not found"}"#),
+    ("GET /plugins", "", 200, "[]"),
+    ("GET /swarm", "", 503, NO_MANAGER),
+    ("GET /services", "", 503, NO_MANAGER),
+    ("DELETE /nodes/x", "", 503, NO_MANAGER),
+    ("GET /tasks/x", "", 503, NO_MANAGER),
+    ("POST /secrets/create", "{}", 503, NO_MANAGER),
+    ("POST /configs/x/update?version=1", "{}", 503, NO_MANAGER),
+    ("POST /session", "", 400, r#"{"message":"no upgrade proto in request"}"#),
     (
         "GET /v1.99/info",
         "",

@@ -248,14 +248,16 @@ fn validate_sysctls(host: &HostConfig) -> Result<(), InvalidRequest> {
         let dotted = name.replace('/', ".");
         let is_ipc = oci::names::IPC_SYSCTLS.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.");
         let is_net = dotted.starts_with("net.");
-        if name.contains("..") || !(is_ipc || is_net || dotted == "kernel.domainname") {
-            return Err(InvalidRequest::Sysctl { name: name.clone() });
+        let is_own_domain = dotted == "kernel.domainname" && host.uts_mode != "host";
+        let name = name.clone();
+        if name.contains("..") || !(is_ipc || is_net || is_own_domain) {
+            return Err(InvalidRequest::Sysctl { name });
         }
-        let shared = is_ipc && host.ipc_mode == "host"
-            || is_net && host.network_mode == "host"
-            || dotted == "kernel.domainname" && host.uts_mode == "host";
-        if shared {
-            return Err(InvalidRequest::SysctlOfHost { name: name.clone() });
+        if is_ipc && host.ipc_mode == "host" {
+            return Err(InvalidRequest::SysctlOfHostIpc { name });
+        }
+        if is_net && host.network_mode == "host" {
+            return Err(InvalidRequest::SysctlOfHostNetwork { name });
         }
     }
     Ok(())

@@ -278,9 +278,15 @@ pub enum InvalidRequest {
         /// As given.
         name: String,
     },
-    /// A kernel parameter of a namespace that is the host's.
-    #[error("sysctl {name:?} not allowed in host network, IPC or UTS namespace")]
-    SysctlOfHost {
+    /// A kernel parameter of the network, which is the host's.
+    #[error("sysctl {name:?} not allowed in host network namespace")]
+    SysctlOfHostNetwork {
+        /// As given.
+        name: String,
+    },
+    /// A kernel parameter of the IPC namespace, which is the host's.
+    #[error("sysctl {name:?} is not allowed in the hosts ipc namespace")]
+    SysctlOfHostIpc {
         /// As given.
         name: String,
     },

@@ -85,6 +85,18 @@ fn host_configurations_are_refused_in_dockers_words() {
             r#""RestartPolicy":{"Name":"always","MaximumRetryCount":1}"#,
             "invalid restart policy: maximum retry count can only be used with 'on-failure'",
         ),
+        (
+            r#""Sysctls":{"net.ipv4.ip_forward":"1"},"NetworkMode":"host""#,
+            r#"sysctl "net.ipv4.ip_forward" not allowed in host network namespace"#,
+        ),
+        (
+            r#""Sysctls":{"kernel.shmmax":"1"},"IpcMode":"host""#,
+            r#"sysctl "kernel.shmmax" is not allowed in the hosts ipc namespace"#,
+        ),
+        (
+            r#""Sysctls":{"kernel.domainname":"x"},"UTSMode":"host""#,
+            r#"sysctl "kernel.domainname" is not in a separate kernel namespace"#,
+        ),
         (r#""Sysctls":{"kernel.panic":"1"}"#, r#"sysctl "kernel.panic" is not in a separate kernel namespace"#),
         (
             r#""Sysctls":{"net/../kernel/panic":"1"}"#,

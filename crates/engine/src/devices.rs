@@ -17,20 +17,20 @@ use oci::runtime::{BlockIo, Device, ThrottleDevice, WeightDevice};
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     /// It is not there, or is none.
-    #[error("error gathering device information while adding custom device {path:?}: {}", reason(source))]
+    #[error("error gathering device information while adding custom device {path:?}: {}", reason(cause))]
     Gather {
         /// As given.
         path: String,
-        /// Why.
-        source: io::Error,
+        /// Why. The sentence says it: as a source it would be said twice.
+        cause: io::Error,
     },
     /// A device that is to be limited is not there.
-    #[error("stat {path}: {}", reason(source))]
+    #[error("stat {path}: {}", reason(cause))]
     Stat {
         /// As given.
         path: String,
-        /// Why.
-        source: io::Error,
+        /// Why. The sentence says it: as a source it would be said twice.
+        cause: io::Error,
     },
 }
 
@@ -57,7 +57,7 @@ pub(crate) fn gather(host: &HostConfig, facts: &HostFacts) -> Result<HostDevices
     let mut devices = HostDevices::default();
     for mapping in host.devices.iter().flatten().filter(|mapping| !is_covered(host, mapping)) {
         let granted = grant(mapping);
-        let failed = |source| DeviceError::Gather { path: mapping.path_on_host.clone(), source };
+        let failed = |cause| DeviceError::Gather { path: mapping.path_on_host.clone(), cause };
         devices.granted.extend(granted.map_err(failed)?);
     }
     devices.block_io = block_io(host, facts)?;
@@ -140,7 +140,7 @@ fn block_io(host: &HostConfig, facts: &HostFacts) -> Result<BlockIo, DeviceError
 }
 
 fn numbers(path: &str) -> Result<(i64, i64), DeviceError> {
-    let metadata = std::fs::metadata(path).map_err(|source| DeviceError::Stat { path: path.to_owned(), source })?;
+    let metadata = std::fs::metadata(path).map_err(|cause| DeviceError::Stat { path: path.to_owned(), cause })?;
     Ok((rustix::fs::major(metadata.rdev()).into(), rustix::fs::minor(metadata.rdev()).into()))
 }
 
@@ -175,10 +175,11 @@ mod tests {
             let devices = Some(vec![mapping(path, "/dev/x")]);
             let host = HostConfig { devices, ..HostConfig::default() };
             let told = host.devices.iter().flatten().find_map(|mapping| grant(mapping).err());
-            let told = DeviceError::Gather { path: path.to_owned(), source: told.unwrap() }.to_string();
+            let told = DeviceError::Gather { path: path.to_owned(), cause: told.unwrap() };
+            let told = errdefs::chain(&told);
             let prefix = "error gathering device information while adding custom device";
             assert_eq!(told, format!("{prefix} {path:?}: {reason}"));
         }
-        assert_eq!(numbers("/nosuch").unwrap_err().to_string(), "stat /nosuch: no such file or directory");
+        assert_eq!(errdefs::chain(&numbers("/nosuch").unwrap_err()), "stat /nosuch: no such file or directory");
     }
 }

@@ -3,7 +3,7 @@
 mod internal;
 
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use engine_api::container::Config;
 use engine_api::host_config::HostConfig;
@@ -32,10 +32,10 @@ pub const HOST_GATEWAY: &str = "host-gateway";
 /// What /etc/hosts has of networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
-    /// The container's own, one a network.
-    pub own: Vec<Ipv4Addr>,
+    /// The container's own, one a network and family.
+    pub own: Vec<IpAddr>,
     /// The host's, as containers reach it. Without it entries that mean it are left out.
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
 }
 
 /// /etc/hosts. `host_file` is the host's own, which a container on the host network sees unless it adds names.
@@ -71,7 +71,7 @@ pub fn hosts_file(
 }
 
 /// The line of /etc/hosts that tells a container's own address, with its end.
-pub fn own_line(config: &Config, own: Ipv4Addr) -> String {
+pub fn own_line(config: &Config, own: IpAddr) -> String {
     let full = match (config.hostname.as_str(), config.domainname.as_str()) {
         (hostname, "") => hostname.to_owned(),
         (hostname, domain) => format!("{hostname}.{domain}"),
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(hosts_file(&config, &host, &nothing, &[], "ignored"), extra);
         host.network_mode = "bridge".to_owned();
         let addresses =
-            Addresses { own: vec![Ipv4Addr::new(172, 17, 0, 2)], gateway: Some(Ipv4Addr::new(172, 17, 0, 1)) };
+            Addresses { own: vec![IpAddr::from([172, 17, 0, 2])], gateway: Some(IpAddr::from([172, 17, 0, 1])) };
         let all = format!("{extra}172.17.0.1\thost\n172.17.0.2\tbox\n");
         assert_eq!(hosts_file(&config, &host, &addresses, &[], ""), all);
         config.domainname = "lan".to_owned();

@@ -1,7 +1,7 @@
 //! Which ports a container serves, and where the host publishes them.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use engine_api::container::Config;
 use engine_api::host_config::{HostConfig, PortBinding};
@@ -35,7 +35,7 @@ pub struct Publication {
     /// Inside.
     pub port: ContainerPort,
     /// The host's address; absent for the daemon's default.
-    pub host_address: Option<Ipv4Addr>,
+    pub host_address: Option<IpAddr>,
     /// The first and the last host port that will do; both 0 for any.
     pub host_ports: (u16, u16),
 }
@@ -87,13 +87,7 @@ fn publication(port: ContainerPort, binding: &PortBinding) -> Result<Publication
     let invalid = || InvalidRequest::Port { text: binding.host_port.clone() };
     let host_address = match binding.host_ip.as_str() {
         "" => None,
-        text => match text.parse() {
-            Ok(IpAddr::V4(address)) => Some(address),
-            Ok(IpAddr::V6(_)) => {
-                return Err(InvalidRequest::NotOffered { option: "--publish on an IPv6 address" });
-            }
-            Err(_) => return Err(InvalidRequest::HostIp { text: text.to_owned() }),
-        },
+        text => Some(text.parse().map_err(|_| InvalidRequest::HostIp { text: text.to_owned() })?),
     };
     let range = binding.host_port.split('/').next().unwrap_or_default();
     let number = |text: &str| ports::number(text).map_err(|_| invalid());
@@ -125,11 +119,12 @@ mod tests {
 
     #[test]
     fn bindings_are_read() {
-        let bindings = r#"{"PortBindings":{"80/tcp":[{"HostIp":"127.0.0.1","HostPort":""},{"HostPort":"8000-8010"}],
-            "81/UDP":[{"HostIp":"0.0.0.0","HostPort":"81"}],"82":null}}"#;
+        let bindings = r#"{"PortBindings":{"80/tcp":[{"HostIp":"127.0.0.1","HostPort":""},{"HostPort":"8000-8010"},
+            {"HostIp":"::1","HostPort":"8080"}],"81/UDP":[{"HostIp":"0.0.0.0","HostPort":"81"}],"82":null}}"#;
         let expected = [
             publication_of(80, Protocol::Tcp, Some("127.0.0.1"), (0, 0)),
             publication_of(80, Protocol::Tcp, None, (8000, 8010)),
+            publication_of(80, Protocol::Tcp, Some("::1"), (8080, 8080)),
             publication_of(81, Protocol::Udp, Some("0.0.0.0"), (81, 81)),
         ];
         assert_eq!(read(bindings, "{}").unwrap(), expected);
@@ -157,7 +152,6 @@ mod tests {
             (r#"{"+80/tcp":[]}"#, "invalid port specification: \"+80\""),
             (r#"{"80/tcp":[{"HostPort":"9-8"}]}"#, "invalid port specification: \"9-8\""),
             (r#"{"80/tcp":[{"HostIp":"nowhere"}]}"#, "invalid IP address: nowhere"),
-            (r#"{"80/tcp":[{"HostIp":"::1"}]}"#, "--publish on an IPv6 address is not supported yet"),
         ] {
             let err = read(&format!(r#"{{"PortBindings":{bindings}}}"#), "{}").unwrap_err();
             assert_eq!(err.to_string(), refusal);

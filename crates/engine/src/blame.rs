@@ -3,7 +3,7 @@
 //! Only failures pay for this. What is asked for is bounded by the number of processes, and given up after a second.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use network::{JoinError, PortError, Protocol};
@@ -36,13 +36,14 @@ pub(crate) async fn facts(engine: &Engine, err: &LaunchError) -> Vec<String> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
     protocol: Protocol,
-    address: Ipv4Addr,
+    address: IpAddr,
     port: u16,
 }
 
 impl Wanted {
-    fn meets(self, protocol: Protocol, address: Ipv4Addr, port: u16) -> bool {
-        let meet = self.address == address || self.address.is_unspecified() || address.is_unspecified();
+    fn meets(self, protocol: Protocol, address: IpAddr, port: u16) -> bool {
+        let any = self.address.is_unspecified() || address.is_unspecified();
+        let meet = self.address == address || any && self.address.is_ipv4() == address.is_ipv4();
         self.protocol == protocol && self.port == port && meet
     }
 }
@@ -54,7 +55,7 @@ impl std::fmt::Display for Wanted {
             Protocol::Sctp => "/sctp",
             Protocol::Tcp => "/tcp",
         };
-        write!(out, "{}:{}{protocol}", self.address, self.port)
+        write!(out, "{}{protocol}", SocketAddr::new(self.address, self.port))
     }
 }
 
@@ -70,7 +71,7 @@ pub(crate) fn port(err: &ConnectError) -> Option<Wanted> {
             let (protocol, address, port) = (tried.protocol, tried.host_address, tried.host_port);
             taken.then_some(Wanted { protocol, address, port })
         }
-        PortError::Exhausted | PortError::InvalidRange { .. } => None,
+        PortError::Exhausted | PortError::NeedsRelay(_) | PortError::InvalidRange { .. } => None,
     }
 }
 
@@ -129,12 +130,12 @@ fn ip(text: &str) -> Option<IpAddr> {
 }
 
 /// Whether a socket at that address is in the way of one at the other.
-fn covers(held: IpAddr, wanted: Ipv4Addr) -> bool {
-    match held.to_canonical() {
-        held if held.is_unspecified() || wanted.is_unspecified() => true,
-        IpAddr::V4(held) => held == wanted,
-        IpAddr::V6(_) => false,
-    }
+fn covers(held: IpAddr, wanted: IpAddr) -> bool {
+    let held = held.to_canonical();
+    // A socket at all addresses of IPv6 is often at those of IPv4, too; of which kind it is the table does not tell.
+    held == Ipv6Addr::UNSPECIFIED
+        || held == wanted
+        || held.is_ipv4() == wanted.is_ipv4() && (held.is_unspecified() || wanted.is_unspecified())
 }
 
 #[cfg(test)]
@@ -164,7 +165,7 @@ mod tests {
     fn we_are_found_ourselves() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let wanted = Wanted { protocol: Protocol::Tcp, address: Ipv4Addr::UNSPECIFIED, port };
+        let wanted = Wanted { protocol: Protocol::Tcp, address: Ipv4Addr::UNSPECIFIED.into(), port };
         let found = holders(wanted);
         assert!(found.iter().any(|(pid, name)| *pid == std::process::id() && !name.is_empty()), "{found:?}");
         assert_eq!(wanted.to_string(), format!("0.0.0.0:{port}/tcp"));

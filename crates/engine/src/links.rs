@@ -159,7 +159,8 @@ fn told<T>(engine: &Engine, container: &Container, tell: impl Fn(Linked<'_>) -> 
             return Err(LinkError::NotRunning { name, link: full_name });
         }
         let endpoint = place.as_ref().and_then(|place| place.on(network::DEFAULT));
-        let address = endpoint.ok_or_else(|| LinkError::Elsewhere(name.clone()))?.address;
+        let of_ipv4 = endpoint.and_then(|endpoint| endpoint.ipv4);
+        let address = of_ipv4.ok_or_else(|| LinkError::Elsewhere(name.clone()))?.address;
         Ok(tell(Linked { alias, full_name, name, address, config: &child.definition.config }))
     });
     told.collect()

@@ -16,6 +16,7 @@ pub(crate) mod view;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -256,9 +257,9 @@ pub(crate) fn join(engine: &Engine, container: &Arc<Container>) -> Result<Joined
         let networks = engine.networking.bridge().ok_or(ConnectError::NoBridge)?;
         let made = networks.join(&request(container, endpoints)?).map_err(ConnectError::Join)?;
         joined.undo = Some((engine.clone(), container.clone()));
-        addresses.own = made.place.endpoints.iter().map(|endpoint| endpoint.address).collect();
-        addresses.gateway = made.place.endpoints.first().map(|endpoint| endpoint.gateway);
-        on_default = made.place.on(DEFAULT).map(|endpoint| endpoint.address);
+        addresses.own = made.place.endpoints.iter().flat_map(network::Endpoint::addresses).collect();
+        addresses.gateway = made.place.endpoints.first().and_then(gateway_of);
+        on_default = made.place.on(DEFAULT).and_then(|endpoint| endpoint.ipv4).map(|own| own.address);
         let namespace = joined.namespace.insert(made.namespace);
         joined.holds = made.holds;
         // More do not go into one message. The others are held by us as long as we live.
@@ -272,7 +273,7 @@ pub(crate) fn join(engine: &Engine, container: &Arc<Container>) -> Result<Joined
     let asks_gateway = definition.host_config.extra_hosts.iter().flatten().any(names_gateway);
     if asks_gateway && addresses.gateway.is_none() {
         let network = engine.networking.bridge().map(Networks::network).transpose();
-        addresses.gateway = network.ok().flatten().map(|network| network.gateway);
+        addresses.gateway = network.ok().flatten().map(|network| network.gateway.into());
     }
     if asks_gateway || !addresses.own.is_empty() {
         // Nobody on the host's network is here without names of its own, which replace the host's.
@@ -284,6 +285,12 @@ pub(crate) fn join(engine: &Engine, container: &Arc<Container>) -> Result<Joined
         links::tell_parents(engine, container, own);
     }
     Ok(joined)
+}
+
+/// The host's address on a network.
+fn gateway_of(endpoint: &network::Endpoint) -> Option<IpAddr> {
+    let ipv4 = endpoint.ipv4.map(|own| IpAddr::V4(own.gateway));
+    ipv4.or(endpoint.ipv6.map(|own| IpAddr::V6(own.gateway)))
 }
 
 /// What crate `network` is to be asked for.

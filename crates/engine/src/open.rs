@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use errdefs::ErrorKind;
 use oci::ContainerId;
+use sha2::{Digest, Sha256};
 use shim_api::{Answer, ExitRecord, RunState};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
@@ -176,11 +177,13 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
     let mut with_shim: BTreeSet<ContainerId> = ids_in(&shims)?.into_iter().collect();
     let records = of_driver(records, choice.driver, &shims, &mut with_shim)?;
     let facts = crate::facts::gather(&config, &hierarchies, limits.containers.is_ok());
+    let id = engine_id(&config.data_root);
+    let network = config.network.clone().map(|network| network::Config { site: site(&id), ..network });
     let core = Core {
         filters: seccomp::Programs::new(seccomp, (facts.kernel.major, facts.kernel.minor)),
         facts,
         hierarchies,
-        id: engine_id(&config.data_root),
+        id,
         containers: Registry::default(),
         events: Events::default(),
         metrics: Default::default(),
@@ -191,7 +194,7 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
         current: Current::new(config.changeable.clone()),
         pulls: crate::pulls::Pulls::default(),
         image_users: tokio::sync::RwLock::default(),
-        networking: Networking::open(config.network.clone()).map_err(OpenError::Network)?,
+        networking: Networking::open(network).map_err(OpenError::Network)?,
         names: Default::default(),
         recorder: Recorder::new(containers, config.exec_root.clone()),
         spawner: Spawner::open(&config.shim_path)?,
@@ -305,6 +308,13 @@ fn engine_id(data_root: &Path) -> String {
         warn!(%err, "the engine's id cannot be kept");
     }
     id
+}
+
+/// The bits of this engine's own addresses of IPv6 (RFC 4193): the same as long as it has its id.
+fn site(engine_id: &str) -> [u8; 5] {
+    let digest: [u8; 32] = Sha256::digest(engine_id).into();
+    let [a, b, c, d, e, ..] = digest;
+    [a, b, c, d, e]
 }
 
 fn register(engine: &Engine, mut record: Record) {

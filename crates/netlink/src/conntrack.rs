@@ -3,16 +3,15 @@
 //! The kernel translates addresses by what it decided at the first packet of a connection, and a UDP "connection" lives
 //! as long as packets come: without this, a new owner of an address or port would get the packets meant for the old one.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::error::NetlinkError;
+use crate::family;
 use crate::message::{self, DUMP, Message};
 use crate::socket::{Request, Socket};
 
 const CT_GET: u16 = 1 << 8 | 1;
 const CT_DELETE: u16 = 1 << 8 | 2;
-/// struct nfgenmsg: AF_INET, version 0, no resource.
-const HEADER: [u8; 4] = [2, 0, 0, 0];
 const IPPROTO_UDP: u8 = 17;
 
 const CTA_TUPLE_ORIG: u16 = 1;
@@ -20,8 +19,9 @@ const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_ID: u16 = 12;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
-const CTA_IP_V4_SRC: u16 = 1;
-const CTA_IP_V4_DST: u16 = 2;
+/// Of IPv4, and of IPv6.
+const CTA_IP_SRC: [u16; 2] = [1, 3];
+const CTA_IP_DST: [u16; 2] = [2, 4];
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_DST_PORT: u16 = 3;
 
@@ -29,21 +29,21 @@ const CTA_PROTO_DST_PORT: u16 = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// Where the first packet was sent to.
-    pub destination: Ipv4Addr,
+    pub destination: IpAddr,
     /// The port it was sent to.
     pub port: u16,
     /// Who answers: the destination itself, or where the packets are redirected to.
-    pub answered_by: Ipv4Addr,
+    pub answered_by: IpAddr,
 }
 
 /// Forgets the UDP connections that `chosen` picks; answers how many. Reads all tracked connections.
 pub fn forget_udp(socket: &mut Socket, chosen: impl Fn(&Connection) -> bool) -> Result<usize, NetlinkError> {
-    let message = Message::new(CT_GET, DUMP).fixed(&HEADER);
+    let message = Message::new(CT_GET, DUMP).fixed(&header(family::ANY));
     let mut deletions = Vec::new();
     socket.dump(Request { what: "list tracked connections".into(), message }, |answer| {
-        let Some(attributes) = answer.body.get(4..) else { return };
+        let (Some(family), Some(attributes)) = (answer.body.first(), answer.body.get(4..)) else { return };
         if parse(attributes).is_some_and(|connection| chosen(&connection)) {
-            deletions.extend(deletion(attributes));
+            deletions.extend(deletion(*family, attributes));
         }
     })?;
     // One by one: each may have ended by itself meanwhile, which is what we want.
@@ -58,8 +58,13 @@ pub fn forget_udp(socket: &mut Socket, chosen: impl Fn(&Connection) -> bool) -> 
     Ok(forgotten)
 }
 
-fn deletion(attributes: &[u8]) -> Option<Request> {
-    let mut message = Message::new(CT_DELETE, 0).fixed(&HEADER);
+/// struct nfgenmsg: the family, version 0, no resource.
+fn header(family: u8) -> [u8; 4] {
+    [family, 0, 0, 0]
+}
+
+fn deletion(family: u8, attributes: &[u8]) -> Option<Request> {
+    let mut message = Message::new(CT_DELETE, 0).fixed(&header(family));
     let original = message::attribute(attributes, CTA_TUPLE_ORIG)?;
     // The tuple goes back as it came, as a nested attribute.
     message = message.nest(CTA_TUPLE_ORIG, |tuple| tuple.fixed(original));
@@ -78,13 +83,13 @@ fn parse(attributes: &[u8]) -> Option<Connection> {
     }
     let port = message::attribute(protocol, CTA_PROTO_DST_PORT)?;
     Some(Connection {
-        destination: address(original, CTA_IP_V4_DST)?,
+        destination: address(original, CTA_IP_DST)?,
         port: u16::from_be_bytes(port.try_into().ok()?),
-        answered_by: address(reply, CTA_IP_V4_SRC)?,
+        answered_by: address(reply, CTA_IP_SRC)?,
     })
 }
 
-fn address(tuple: &[u8], kind: u16) -> Option<Ipv4Addr> {
-    let octets: [u8; 4] = message::attribute(message::attribute(tuple, CTA_TUPLE_IP)?, kind)?.try_into().ok()?;
-    Some(octets.into())
+fn address(tuple: &[u8], kinds: [u16; 2]) -> Option<IpAddr> {
+    let addresses = message::attribute(tuple, CTA_TUPLE_IP)?;
+    family::address(kinds.into_iter().find_map(|kind| message::attribute(addresses, kind))?)
 }

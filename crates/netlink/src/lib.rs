@@ -14,6 +14,7 @@
 //! the kernel works on the request: answers are in the socket's queue when `sendmsg` returns.
 
 mod error;
+mod family;
 mod socket;
 
 pub mod address;

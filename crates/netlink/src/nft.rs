@@ -1,4 +1,4 @@
-//! nf_tables: transactions on one table of the family `ip`.
+//! nf_tables: transactions on one table of the family `ip`, and on that of the same name of the family `ip6`.
 //!
 //! A [`Transaction`] collects changes and [`Transaction::commit`] applies them whole or not at all. Check before you
 //! commit: a refused transaction costs the kernel 8 to 16 ms, where one that succeeds costs tens of microseconds.
@@ -9,6 +9,7 @@
 pub mod expression;
 
 use crate::error::NetlinkError;
+use crate::family;
 use crate::message::{APPEND, CREATE, DUMP, Message};
 use crate::socket::{Request, Socket};
 
@@ -27,8 +28,6 @@ const DELETE_ELEMENT: u16 = SUBSYSTEM | 14;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 
-/// struct nfgenmsg: AF_INET, version 0, no resource.
-const HEADER: [u8; 4] = [2, 0, 0, 0];
 /// The frame of a transaction names the subsystem, in network byte order.
 const FRAME: [u8; 4] = [0, 0, 0, 10];
 
@@ -37,6 +36,27 @@ const DATA_VALUE: u16 = 1;
 const SET_MAP: u32 = 8;
 /// How many elements go into one message: their attribute's length has 16 bits.
 const ELEMENTS_IN_MESSAGE: usize = 512;
+
+/// Which packets a table sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Family {
+    /// `ip`
+    #[default]
+    Ipv4,
+    /// `ip6`
+    Ipv6,
+}
+
+impl Family {
+    /// struct nfgenmsg: the family, version 0, no resource.
+    fn header(self) -> [u8; 4] {
+        let number = match self {
+            Family::Ipv4 => family::IPV4,
+            Family::Ipv6 => family::IPV6,
+        };
+        [number, 0, 0, 0]
+    }
+}
 
 /// Where a base chain stands in a packet's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,10 +96,19 @@ pub struct Map<'a> {
 pub enum Field {
     /// ipv4_addr
     Ipv4Address = 7,
+    /// ipv6_addr
+    Ipv6Address = 8,
     /// inet_proto
     Protocol = 12,
     /// inet_service
     Port = 13,
+}
+
+impl Field {
+    /// Its length in bytes, padded to four.
+    fn length(self) -> u32 {
+        if self == Field::Ipv6Address { 16 } else { 4 }
+    }
 }
 
 /// One element of a map. Every part of key and value is padded to four bytes.
@@ -95,28 +124,35 @@ pub struct Element {
 #[derive(Clone, Debug)]
 pub struct Transaction<'a> {
     table: &'a str,
+    family: Family,
     requests: Vec<Request>,
 }
 
 impl<'a> Transaction<'a> {
-    /// An empty transaction on `table` of family `ip`.
+    /// An empty transaction on `table`, first that of family `ip`.
     pub fn new(table: &'a str) -> Transaction<'a> {
         let begin = Message::new(BATCH_BEGIN, 0).fixed(&FRAME);
         Transaction {
             table,
+            family: Family::Ipv4,
             requests: vec![Request { what: format!("change nft table {table}").into(), message: begin }],
         }
     }
 
+    /// What follows changes the table of this family.
+    pub fn on(&mut self, family: Family) {
+        self.family = family;
+    }
+
     /// Creates the table; no error if it is there.
     pub fn create_table(&mut self) {
-        let message = Message::new(NEW_TABLE, CREATE).fixed(&HEADER).text(1, self.table);
+        let message = Message::new(NEW_TABLE, CREATE).fixed(&self.family.header()).text(1, self.table);
         self.push(format!("create nft table {}", self.table), message);
     }
 
     /// Deletes the table with all that is in it.
     pub fn delete_table(&mut self) {
-        let message = Message::new(DELETE_TABLE, 0).fixed(&HEADER).text(1, self.table);
+        let message = Message::new(DELETE_TABLE, 0).fixed(&self.family.header()).text(1, self.table);
         self.push(format!("delete nft table {}", self.table), message);
     }
 
@@ -127,7 +163,7 @@ impl<'a> Transaction<'a> {
             ChainKind::Nat => "nat",
         };
         let message = Message::new(NEW_CHAIN, CREATE)
-            .fixed(&HEADER)
+            .fixed(&self.family.header())
             .text(1, self.table)
             .text(3, name)
             .nest(4, |place| place.be32(1, hook as u32).be32(2, priority.cast_unsigned()))
@@ -137,8 +173,11 @@ impl<'a> Transaction<'a> {
 
     /// Appends a rule to a chain.
     pub fn append_rule(&mut self, chain: &str, expressions: &[Expression]) {
-        let message =
-            Message::new(NEW_RULE, CREATE | APPEND).fixed(&HEADER).text(1, self.table).text(2, chain).nest(4, |list| {
+        let message = Message::new(NEW_RULE, CREATE | APPEND)
+            .fixed(&self.family.header())
+            .text(1, self.table)
+            .text(2, chain)
+            .nest(4, |list| {
                 expressions.iter().fold(list, |list, one| list.nest(LIST_ELEMENT, |entry| one.encode(entry)))
             });
         self.push(format!("append rule to nft chain {chain}"), message);
@@ -148,16 +187,17 @@ impl<'a> Transaction<'a> {
     pub fn create_map(&mut self, map: &Map<'_>) {
         // nft(8) writes a concatenation of types as six bits each; the kernel only keeps the number for it.
         let concatenation = |fields: &[Field]| fields.iter().fold(0, |all, field| all << 6 | *field as u32);
+        let length = |fields: &[Field]| fields.iter().map(|field| field.length()).sum();
         let id = self.requests.len() as u32;
         let message = Message::new(NEW_SET, CREATE)
-            .fixed(&HEADER)
+            .fixed(&self.family.header())
             .text(1, self.table)
             .text(2, map.name)
             .be32(3, SET_MAP)
             .be32(4, concatenation(map.key))
-            .be32(5, 4 * map.key.len() as u32)
+            .be32(5, length(map.key))
             .be32(6, concatenation(map.value))
-            .be32(7, 4 * map.value.len() as u32)
+            .be32(7, length(map.value))
             .be32(10, id);
         self.push(format!("create nft map {}", map.name), message);
     }
@@ -184,15 +224,18 @@ impl<'a> Transaction<'a> {
 
     fn elements(&mut self, kind: u16, flags: u16, map: &str, elements: &[Element], verb: &str) {
         for part in elements.chunks(ELEMENTS_IN_MESSAGE) {
-            let message = Message::new(kind, flags).fixed(&HEADER).text(1, self.table).text(2, map).nest(3, |list| {
-                part.iter().fold(list, |list, element| {
-                    list.nest(LIST_ELEMENT, |entry| {
-                        entry
-                            .nest(1, |key| key.attribute(DATA_VALUE, &element.key))
-                            .nest(2, |value| value.attribute(DATA_VALUE, &element.value))
+            let message = Message::new(kind, flags).fixed(&self.family.header()).text(1, self.table).text(2, map).nest(
+                3,
+                |list| {
+                    part.iter().fold(list, |list, element| {
+                        list.nest(LIST_ELEMENT, |entry| {
+                            entry
+                                .nest(1, |key| key.attribute(DATA_VALUE, &element.key))
+                                .nest(2, |value| value.attribute(DATA_VALUE, &element.value))
+                        })
                     })
-                })
-            });
+                },
+            );
             self.push(format!("{verb} elements of nft map {map}"), message);
         }
     }
@@ -202,9 +245,9 @@ impl<'a> Transaction<'a> {
     }
 }
 
-/// Whether a table of family `ip` exists.
-pub fn table_exists(socket: &mut Socket, table: &str) -> Result<bool, NetlinkError> {
-    let message = Message::new(GET_TABLE, 0).fixed(&HEADER).text(1, table);
+/// Whether a table exists.
+pub fn table_exists(socket: &mut Socket, family: Family, table: &str) -> Result<bool, NetlinkError> {
+    let message = Message::new(GET_TABLE, 0).fixed(&family.header()).text(1, table);
     let asked = socket.dump(Request { what: format!("look up nft table {table}").into(), message }, |_| {});
     match asked {
         Err(NetlinkError::Refused { source, .. }) if source.is_missing() => Ok(false),
@@ -213,9 +256,9 @@ pub fn table_exists(socket: &mut Socket, table: &str) -> Result<bool, NetlinkErr
 }
 
 /// The elements of a map.
-pub fn elements(socket: &mut Socket, table: &str, map: &str) -> Result<Vec<Element>, NetlinkError> {
+pub fn elements(socket: &mut Socket, family: Family, table: &str, map: &str) -> Result<Vec<Element>, NetlinkError> {
     use crate::message::{attribute, attributes};
-    let message = Message::new(GET_ELEMENT, DUMP).fixed(&HEADER).text(1, table).text(2, map);
+    let message = Message::new(GET_ELEMENT, DUMP).fixed(&family.header()).text(1, table).text(2, map);
     let mut elements = Vec::new();
     socket.dump(Request { what: format!("list elements of nft map {map}").into(), message }, |answer| {
         let list = answer.body.get(4..).and_then(|body| attribute(body, 3)).unwrap_or_default();

@@ -1,14 +1,14 @@
-//! IPv4 routes.
+//! Routes.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::error::NetlinkError;
+use crate::family;
 use crate::message::{self, CREATE, DUMP, Message, REPLACE};
 use crate::socket::{Request, Socket};
 
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
-const AF_INET: u8 = 2;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_BOOT: u8 = 3;
 const RT_SCOPE_UNIVERSE: u8 = 0;
@@ -20,22 +20,35 @@ const RTA_GATEWAY: u16 = 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination {
     /// The network.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The length of its prefix in bits; 0 is the default route.
     pub prefix: u8,
 }
 
-/// Sends everything without a route of its own to `gateway`.
-pub fn set_default(gateway: Ipv4Addr) -> Request {
+/// Sends everything of the family without a route of its own to `gateway`.
+pub fn set_default(gateway: IpAddr) -> Request {
     let message = Message::new(RTM_NEWROUTE, CREATE | REPLACE)
-        .fixed(&[AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0, 0, 0, 0])
-        .attribute(RTA_GATEWAY, &gateway.octets());
+        .fixed(&[
+            family::number(gateway),
+            0,
+            0,
+            0,
+            RT_TABLE_MAIN,
+            RTPROT_BOOT,
+            RT_SCOPE_UNIVERSE,
+            RTN_UNICAST,
+            0,
+            0,
+            0,
+            0,
+        ])
+        .attribute(RTA_GATEWAY, &family::octets(gateway));
     Request { what: format!("set default route via {gateway}").into(), message }
 }
 
-/// The destinations of the main table.
+/// The destinations of the main table, of both families.
 pub fn list(socket: &mut Socket) -> Result<Vec<Destination>, NetlinkError> {
-    let message = Message::new(RTM_GETROUTE, DUMP).fixed(&[AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let message = Message::new(RTM_GETROUTE, DUMP).fixed(&[family::ANY, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     let mut routes = Vec::new();
     socket.dump(Request { what: "list routes".into(), message }, |answer| routes.extend(parse(answer.body)))?;
     Ok(routes)
@@ -45,9 +58,11 @@ fn parse(body: &[u8]) -> Option<Destination> {
     if *body.get(4)? != RT_TABLE_MAIN {
         return None;
     }
-    let address = match message::attribute(body.get(12..)?, RTA_DST) {
-        Some(octets) => Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?),
-        None => Ipv4Addr::UNSPECIFIED,
+    let address = match (message::attribute(body.get(12..)?, RTA_DST), *body.first()?) {
+        (Some(octets), _) => family::address(octets)?,
+        (None, family::IPV4) => Ipv4Addr::UNSPECIFIED.into(),
+        (None, family::IPV6) => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return None,
     };
     Some(Destination { address, prefix: *body.get(1)? })
 }

@@ -1,7 +1,7 @@
 //! Which addresses of the network are given out.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::subnet::Subnet;
 
@@ -16,23 +16,23 @@ pub(crate) enum NoAddress {
     Outside,
 }
 
-/// The addresses of one network.
+/// The addresses of one family of one network.
 ///
 /// Invariant: `taken` never holds an address outside of the network. The set is small: a bridge has 1,023 ports at most.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     network: Subnet,
     range: Subnet,
-    gateway: Ipv4Addr,
-    taken: BTreeSet<Ipv4Addr>,
+    gateway: IpAddr,
+    taken: BTreeSet<IpAddr>,
     /// How many of these are nobody's endpoint.
     set_aside: usize,
 }
 
 impl Addresses {
-    /// All addresses of `network` are free but its first, its last and the gateway's; unasked, only those of `range` are
-    /// given out.
-    pub(crate) fn new(network: Subnet, range: Option<Subnet>, gateway: Ipv4Addr) -> Addresses {
+    /// All addresses of `network` are free but its first, in IPv4 its last, and the gateway's; unasked, only those of
+    /// `range` are given out.
+    pub(crate) fn new(network: Subnet, range: Option<Subnet>, gateway: IpAddr) -> Addresses {
         let network = network.network();
         Addresses {
             network,
@@ -43,8 +43,13 @@ impl Addresses {
         }
     }
 
+    /// Whether they are of IPv6.
+    pub(crate) fn is_ipv6(&self) -> bool {
+        self.network.address.is_ipv6()
+    }
+
     /// Takes the wanted address, or the lowest free one, as dockerd does.
-    pub(crate) fn take(&mut self, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, NoAddress> {
+    pub(crate) fn take(&mut self, wanted: Option<IpAddr>) -> Result<IpAddr, NoAddress> {
         let address = match wanted {
             Some(address) if !self.network.contains(address) => return Err(NoAddress::Outside),
             Some(address) if self.is_reserved(address) || self.taken.contains(&address) => {
@@ -58,7 +63,7 @@ impl Addresses {
     }
 
     /// Keeps an address from being given out.
-    pub(crate) fn set_aside(&mut self, address: Ipv4Addr) -> Result<(), NoAddress> {
+    pub(crate) fn set_aside(&mut self, address: IpAddr) -> Result<(), NoAddress> {
         self.take(Some(address))?;
         self.set_aside += 1;
         Ok(())
@@ -70,17 +75,19 @@ impl Addresses {
     }
 
     /// Gives an address back.
-    pub(crate) fn release(&mut self, address: Ipv4Addr) {
+    pub(crate) fn release(&mut self, address: IpAddr) {
         self.taken.remove(&address);
     }
 
-    fn lowest_free(&self) -> Option<Ipv4Addr> {
-        let all = self.range.address.to_bits()..=self.range.last().to_bits();
-        all.map(Ipv4Addr::from_bits).find(|address| !self.is_reserved(*address) && !self.taken.contains(address))
+    fn lowest_free(&self) -> Option<IpAddr> {
+        self.range.addresses().find(|address| !self.is_reserved(*address) && !self.taken.contains(address))
     }
 
-    fn is_reserved(&self, address: Ipv4Addr) -> bool {
-        address == self.gateway || address == self.network.address || address == self.network.last()
+    fn is_reserved(&self, address: IpAddr) -> bool {
+        address == self.gateway
+            || address == self.network.address
+            // IPv6 has no broadcasts.
+            || address.is_ipv4() && address == self.network.last()
     }
 }
 
@@ -94,10 +101,17 @@ mod tests {
         Addresses::new(network, range.map(|range| range.parse().unwrap()), network.address)
     }
 
+    fn last_octet(address: IpAddr) -> u8 {
+        match address {
+            IpAddr::V4(address) => address.octets()[3],
+            IpAddr::V6(address) => address.octets()[15],
+        }
+    }
+
     #[test]
     fn the_lowest_free_one() {
         let mut addresses = addresses("172.17.0.1/16", None);
-        let at = |last| Ipv4Addr::new(172, 17, 0, last);
+        let at = |last| IpAddr::from([172, 17, 0, last]);
         assert_eq!(addresses.take(None), Ok(at(2)));
         assert_eq!(addresses.take(Some(at(4))), Ok(at(4)));
         assert_eq!(addresses.take(None), Ok(at(3)));
@@ -107,15 +121,27 @@ mod tests {
         assert_eq!(addresses.take(Some(at(4))), Err(NoAddress::Taken));
         assert_eq!(addresses.take(Some(at(1))), Err(NoAddress::Taken));
         assert_eq!(addresses.take(Some(at(0))), Err(NoAddress::Taken));
-        assert_eq!(addresses.take(Some(Ipv4Addr::new(10, 0, 0, 1))), Err(NoAddress::Outside));
+        assert_eq!(addresses.take(Some(IpAddr::from([10, 0, 0, 1]))), Err(NoAddress::Outside));
     }
 
     #[test]
     fn a_fixed_part_of_the_network() {
         let mut addresses = addresses("10.0.0.1/24", Some("10.0.0.128/30"));
-        let given: Vec<_> = std::iter::from_fn(|| addresses.take(None).ok()).map(|one| one.octets()[3]).collect();
+        let given: Vec<_> = std::iter::from_fn(|| addresses.take(None).ok()).map(last_octet).collect();
         assert_eq!(given, [128, 129, 130, 131]);
         assert_eq!(addresses.take(None), Err(NoAddress::Exhausted));
+    }
+
+    #[test]
+    fn a_network_of_ipv6() {
+        let mut addresses = addresses("fd00:7::1/126", None);
+        assert!(addresses.is_ipv6());
+        let given: Vec<_> = std::iter::from_fn(|| addresses.take(None).ok()).map(last_octet).collect();
+        assert_eq!(given, [2, 3], "the last one is nobody's broadcast address");
+        assert_eq!(addresses.take(Some("fd00:7::".parse().unwrap())), Err(NoAddress::Taken));
+        assert_eq!(addresses.take(Some(IpAddr::from([10, 0, 0, 1]))), Err(NoAddress::Outside));
+        let mut wide = self::addresses("fd00:7::1/64", Some("fd00:7::ff00/120"));
+        assert_eq!(wide.take(None).unwrap().to_string(), "fd00:7::ff00");
     }
 
     proptest! {
@@ -124,12 +150,12 @@ mod tests {
             let mut addresses = addresses("10.0.0.1/27", None);
             let mut given = BTreeSet::new();
             for (take, last) in steps {
-                let wanted = Ipv4Addr::new(10, 0, 0, last);
+                let wanted = IpAddr::from([10, 0, 0, last]);
                 if take {
                     match addresses.take((last % 2 == 0).then_some(wanted)) {
                         Ok(address) => {
                             prop_assert!(given.insert(address));
-                            prop_assert!(![0, 1, 31].contains(&address.octets()[3]));
+                            prop_assert!(![0, 1, 31].contains(&last_octet(address)));
                         }
                         Err(NoAddress::Exhausted) => prop_assert_eq!(given.len(), 29),
                         Err(reason) => prop_assert_eq!(reason, NoAddress::Taken),

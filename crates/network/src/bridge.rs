@@ -1,7 +1,7 @@
 //! The bridge: its network, its link, and the kernel settings that go with it.
 
 use std::fs::{self, File};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -17,6 +17,11 @@ use crate::record::BridgeRecord;
 use crate::subnet::{self, Subnet};
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+const FORWARDING_OF_IPV6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
+
+/// The address by which a bridge asks its neighbours of IPv6 where they are, as with dockerd: without one of the link it
+/// cannot ask at all.
+const LINK_LOCAL: Subnet = Subnet { address: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)), prefix: 64 };
 
 /// How long another instance may take to choose a network before we give up.
 const CHOICE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,19 +68,22 @@ pub(crate) fn plan(
         (Some(name), _) => Some(address_of(name, route)?),
         (None, bip) => bip,
     };
-    let known = record.as_ref().map(|record| Subnet { address: record.gateway, prefix: record.prefix });
-    let gateway = match (fixed, known) {
+    let known = record.as_ref().map(|record| Subnet::new(record.gateway, record.prefix));
+    let gateway: Subnet = match (fixed, known) {
         (Some(gateway), _) => gateway,
         (None, Some(known)) if joined || link::by_name(route, &config.bridge_name())?.is_some() => known,
         (None, Some(known)) if !used(route)?.iter().any(|one| one.overlaps(known.network())) => known,
         (None, _) => choose(config, others, route)?,
     };
+    let IpAddr::V4(address) = gateway.address else { return Err(NetworkError::NoSubnet) };
+    let guarded = record.as_ref().is_some_and(|record| record.guards_forwarding);
+    let guarded_of_ipv6 = record.as_ref().is_some_and(|record| record.guards_forwarding_of_ipv6);
     Ok(BridgeRecord {
         id: record.as_ref().map_or_else(stdx::id::random_hex::<32>, |record| record.id.clone()),
-        gateway: gateway.address,
+        gateway: address,
         prefix: gateway.prefix,
-        guards_forwarding: record.is_some_and(|record| record.guards_forwarding)
-            || config.ip_forward && !forwarding_is_on()?,
+        guards_forwarding: guarded || config.ip_forward && !is_on(FORWARDING)?,
+        guards_forwarding_of_ipv6: guarded_of_ipv6,
     })
 }
 
@@ -85,11 +93,11 @@ pub(crate) fn ensure(config: &Config, record: &BridgeRecord, socket: &mut Socket
     if config.bridge.is_some() {
         return link::by_name(socket, &name)?.ok_or(NetworkError::NoBridge { bridge: name });
     }
-    make(&name, Subnet { address: record.gateway, prefix: record.prefix }, config.mtu(), socket)
+    make(&name, &[Subnet::new(record.gateway, record.prefix)], config.mtu(), socket)
 }
 
-/// A bridge of this name and address, created where it is missing, and up.
-pub(crate) fn make(name: &str, gateway: Subnet, mtu: u32, socket: &mut Socket) -> Result<Link, NetworkError> {
+/// A bridge of this name and these addresses, created where it is missing, and up.
+pub(crate) fn make(name: &str, gateways: &[Subnet], mtu: u32, socket: &mut Socket) -> Result<Link, NetworkError> {
     if link::by_name(socket, name)?.is_none() {
         let create = link::create_bridge(&link::Bridge { name, mac: random_mac(), mtu });
         socket.apply(vec![create, link::without_link_local(name)])?;
@@ -99,18 +107,36 @@ pub(crate) fn make(name: &str, gateway: Subnet, mtu: u32, socket: &mut Socket) -
     if bridge.kind != "bridge" {
         return Err(NetworkError::NotABridge { name: name.to_owned() });
     }
-    let gateway = address::Address { index: bridge.index, address: gateway.address, prefix: gateway.prefix };
-    socket.apply(vec![address::add(gateway), link::set_up(name)])?;
+    let ipv6 = gateways.iter().any(|gateway| gateway.address.is_ipv6());
+    if ipv6 {
+        write(&format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "0")?;
+        // No container tells this machine where to send its packets.
+        write(&format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0")?;
+    }
+    let own = gateways.iter().chain(ipv6.then_some(&LINK_LOCAL));
+    let add = |one: &Subnet| address::Address { index: bridge.index, address: one.address, prefix: one.prefix };
+    let addresses = own.map(|one| address::add(add(one)));
+    socket.apply(addresses.chain([link::set_up(name)]).collect())?;
     Ok(bridge)
 }
 
 /// The settings that let packets through. To be called when the packet filter guards them already.
 pub(crate) fn open_settings(config: &Config) -> Result<(), NetworkError> {
     open_loopback(&config.bridge_name())?;
-    if config.ip_forward && !forwarding_is_on()? {
+    if config.ip_forward && !is_on(FORWARDING)? {
         set(FORWARDING)?;
     }
     Ok(())
+}
+
+/// Likewise for IPv6, once a network has such addresses.
+pub(crate) fn open_settings_of_ipv6(config: &Config) -> Result<(), NetworkError> {
+    if needs_forwarding_of_ipv6(config)? { set(FORWARDING_OF_IPV6) } else { Ok(()) }
+}
+
+/// Whether IPv6 is not forwarded so far, and shall be.
+pub(crate) fn needs_forwarding_of_ipv6(config: &Config) -> Result<bool, NetworkError> {
+    Ok(config.ip_forward && !is_on(FORWARDING_OF_IPV6)?)
 }
 
 /// Redirected packets from 127.0.0.1 leave through a bridge, which the kernel else takes for a mistake.
@@ -133,12 +159,22 @@ pub(crate) fn random_mac() -> link::Mac {
 /// Whether frames that stay on a bridge pass IPv4's packet filter (br_netfilter). A packet that is redirected back to its
 /// bridge then stays there, instead of being routed.
 pub(crate) fn filters_bridged() -> bool {
-    fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").is_ok_and(|text| text.trim() != "0")
+    is_on("/proc/sys/net/bridge/bridge-nf-call-iptables").unwrap_or(false)
+}
+
+/// Likewise that of IPv6.
+pub(crate) fn filters_bridged_of_ipv6() -> bool {
+    is_on("/proc/sys/net/bridge/bridge-nf-call-ip6tables").unwrap_or(false)
 }
 
 /// Writes 1 into a kernel setting.
 pub(crate) fn set(path: &str) -> Result<(), NetworkError> {
-    fs::write(path, "1").map_err(|source| NetworkError::Setting { path: PathBuf::from(path), source })
+    write(path, "1")
+}
+
+/// Writes a kernel setting.
+pub(crate) fn write(path: &str, value: &str) -> Result<(), NetworkError> {
+    fs::write(path, value).map_err(|source| NetworkError::Setting { path: PathBuf::from(path), source })
 }
 
 /// The range that the kernel takes ports from by itself; Docker's when it cannot be read.
@@ -151,16 +187,17 @@ pub(crate) fn dynamic_ports() -> (u16, u16) {
     }
 }
 
-fn forwarding_is_on() -> Result<bool, NetworkError> {
-    let text = fs::read_to_string(FORWARDING)
-        .map_err(|source| NetworkError::Setting { path: PathBuf::from(FORWARDING), source })?;
+fn is_on(path: &str) -> Result<bool, NetworkError> {
+    let text =
+        fs::read_to_string(path).map_err(|source| NetworkError::Setting { path: PathBuf::from(path), source })?;
     Ok(text.trim() != "0")
 }
 
 fn address_of(bridge: &str, socket: &mut Socket) -> Result<Subnet, NetworkError> {
     let missing = || NetworkError::NoBridge { bridge: bridge.to_owned() };
     let link = link::by_name(socket, bridge)?.ok_or_else(missing)?;
-    let found = address::list(socket)?.into_iter().find(|address| address.index == link.index).ok_or_else(missing)?;
+    let is_its = |one: &address::Address| one.index == link.index && one.address.is_ipv4();
+    let found = address::list(socket)?.into_iter().find(is_its).ok_or_else(missing)?;
     Ok(Subnet { address: found.address, prefix: found.prefix })
 }
 
@@ -168,7 +205,8 @@ fn address_of(bridge: &str, socket: &mut Socket) -> Result<Subnet, NetworkError>
 fn choose(config: &Config, others: &[Subnet], socket: &mut Socket) -> Result<Subnet, NetworkError> {
     let used = [used(socket)?, others.to_vec()].concat();
     let network = subnet::choose(&config.pools(), &used).ok_or(NetworkError::NoSubnet)?;
-    let gateway = Ipv4Addr::from_bits(network.address.to_bits() | 1);
+    // The first behind the network's own; of a network that has but one address, that.
+    let gateway = network.addresses().nth(1).unwrap_or(network.address);
     Ok(Subnet { address: gateway, prefix: network.prefix })
 }
 
@@ -177,12 +215,14 @@ pub(crate) fn used(socket: &mut Socket) -> Result<Vec<Subnet>, NetworkError> {
     let addresses = address::list(socket)?.into_iter().map(|one| Subnet { address: one.address, prefix: one.prefix });
     let routes = route::list(socket)?.into_iter().map(|one| Subnet { address: one.address, prefix: one.prefix });
     let resolv_conf = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let servers = name_servers(&resolv_conf).map(|address| Subnet { address, prefix: 32 });
+    let servers =
+        name_servers(&resolv_conf).map(|address| Subnet::new(address, if address.is_ipv4() { 32 } else { 128 }));
     // A default route leads everywhere.
     Ok(addresses.chain(routes).chain(servers).filter(|subnet| subnet.prefix > 0).collect())
 }
 
-fn name_servers(resolv_conf: &str) -> impl Iterator<Item = Ipv4Addr> {
+fn name_servers(resolv_conf: &str) -> impl Iterator<Item = IpAddr> {
     let values = resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
-    values.filter_map(|value| value.trim().parse().ok())
+    // Behind a percent sign follows the link of an address of IPv6.
+    values.filter_map(|value| value.trim().split('%').next()?.parse().ok())
 }

@@ -35,8 +35,10 @@ pub struct Config {
     pub icc: bool,
     /// `--ip`: the host address that ports are published on when the request names none.
     pub host_address: Ipv4Addr,
-    /// `--default-address-pool`; empty means Docker's.
+    /// `--default-address-pool`; none of a family means Docker's.
     pub default_address_pools: Vec<AddressPool>,
+    /// The 40 bits by which this site's addresses of IPv6 differ from those of others (RFC 4193).
+    pub site: [u8; 5],
     /// Where records are kept: a directory that a reboot empties. Created when needed.
     pub state_dir: PathBuf,
     /// Where the networks are kept that users make; a file there. Created when needed.
@@ -46,9 +48,10 @@ pub struct Config {
 impl Config {
     /// dockerd's defaults.
     pub fn new(instance_key: impl Into<String>, state_dir: impl Into<PathBuf>) -> Config {
-        let state_dir = state_dir.into();
+        let (instance_key, state_dir) = (instance_key.into(), state_dir.into());
         Config {
-            instance_key: instance_key.into(),
+            site: site(&instance_key),
+            instance_key,
             bridge: None,
             bip: None,
             fixed_cidr: None,
@@ -76,14 +79,32 @@ impl Config {
         format!("v{}", self.instance_key)
     }
 
+    /// The pools of IPv4.
     pub(crate) fn pools(&self) -> Vec<AddressPool> {
-        match &self.default_address_pools[..] {
-            [] => subnet::default_pools(),
-            pools => pools.to_vec(),
-        }
+        self.pools_or(false, subnet::default_pools)
+    }
+
+    /// The pools of IPv6.
+    pub(crate) fn pools_of_ipv6(&self) -> Vec<AddressPool> {
+        self.pools_or(true, || vec![subnet::site_pool(self.site)])
+    }
+
+    fn pools_or(&self, ipv6: bool, default: impl FnOnce() -> Vec<AddressPool>) -> Vec<AddressPool> {
+        let given = self.default_address_pools.iter().filter(|pool| pool.base.address.is_ipv6() == ipv6);
+        let pools: Vec<_> = given.copied().collect();
+        if pools.is_empty() { default() } else { pools }
     }
 
     pub(crate) fn mtu(&self) -> u32 {
         if self.mtu == 0 { 1500 } else { self.mtu }
     }
+}
+
+/// Where nothing better is known: instances of one machine differ at least.
+fn site(instance_key: &str) -> [u8; 5] {
+    let mut site = [0; 5];
+    for (at, byte) in instance_key.bytes().enumerate() {
+        site[at % 5] ^= byte.rotate_left(at as u32);
+    }
+    site
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use errdefs::ErrorKind;
@@ -21,13 +21,16 @@ pub enum PortError {
         /// Of which protocol.
         protocol: Protocol,
         /// The address on which it is taken.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The port.
         port: u16,
     },
     /// Every port of the range is another container's.
     #[error("all ports are allocated")]
     Exhausted,
+    /// The container has no address of the family, or it is ::1, where no rule leads to a container: it would take a relay.
+    #[error("publishing a port on {0} for this container takes a relay, which is not supported by Longshore yet")]
+    NeedsRelay(IpAddr),
     /// The range ends before it begins.
     #[error("invalid port range: {first}-{last}")]
     InvalidRange {
@@ -92,8 +95,10 @@ pub enum JoinError {
         source: PortError,
     },
     /// All addresses of the network are taken.
-    #[error("no available IPv4 addresses on this network's address pools: {name} ({network})")]
+    #[error("no available {family} addresses on this network's address pools: {name} ({network})")]
     AddressesExhausted {
+        /// IPv4 or IPv6.
+        family: &'static str,
         /// The network's name.
         name: String,
         /// The network's id.
@@ -106,7 +111,7 @@ pub enum JoinError {
     #[error("invalid address {address}: It does not belong to any of this network's subnets")]
     AddressOutside {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// The container is on the network already.
     #[error("endpoint with name {name} already exists in network {network}")]
@@ -168,14 +173,17 @@ pub enum CreateError {
     },
     /// The gateway cannot have this address.
     #[error("failed to allocate gateway ({0}): Address already in use")]
-    GatewayTaken(Ipv4Addr),
+    GatewayTaken(IpAddr),
+    /// There is none to be had.
+    #[error("failed to allocate gateway (): no available addresses on this pool")]
+    NoGateway,
     /// An address that nobody is to get is somebody's.
     #[error("failed to allocate secondary ip address ({name}:{address}): Address already in use")]
     AuxiliaryTaken {
         /// Its name.
         name: String,
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// Another network has a bridge of this name.
     #[error(
@@ -209,7 +217,9 @@ impl CreateError {
             CreateError::Exists(_) => ErrorKind::Conflict,
             CreateError::Overlap | CreateError::BridgeTaken { .. } => ErrorKind::Forbidden,
             CreateError::Exhausted { .. } => ErrorKind::InvalidArgument,
-            CreateError::GatewayTaken(_) | CreateError::AuxiliaryTaken { .. } => ErrorKind::Internal,
+            CreateError::GatewayTaken(_) | CreateError::NoGateway | CreateError::AuxiliaryTaken { .. } => {
+                ErrorKind::Internal
+            }
             CreateError::Option(err) => err.kind(),
             CreateError::Network(err) => err.kind(),
         }

@@ -1,4 +1,4 @@
-//! The packet filter: one table of our own, with one map element per published port.
+//! The packet filter: one table of our own a family, with one map element per published port.
 //!
 //! ```text
 //! table ip longshore-<key>
@@ -11,13 +11,18 @@
 //!   masquerade   postrouting: containers leave with the host's address, and so does what returns to its bridge
 //!   maps: addresses (protocol . address . port), ports (protocol . port) -> container's address . port
 //! ```
+//! The table `ip6 longshore-<key>` is there while a network has addresses of IPv6, and changes in the same transactions. It is
+//! the same but for the loopback addresses: packets from and to ::1 enter by no link, the kernel sees to that, not even answers that
+//! were translated. So nothing to ::1 is redirected, and a connection to a published port there is refused (`refuse`, at output) instead of waiting
+//! for ever: clients that try it first, for `localhost`, go on to 127.0.0.1.
+//!
 //! An accept ends only our chain: a firewall of the machine's owner still has its say.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink::nft::expression::{self as rule, Verdict};
-use netlink::nft::{ChainKind, Element, Expression, Field, Hook, Map, Transaction};
-use netlink::{NetlinkError, Protocol as Family, Socket, conntrack};
+use netlink::nft::{self, ChainKind, Element, Expression, Family, Field, Hook, Map, Transaction};
+use netlink::{NetlinkError, Protocol as Netlink, Socket, conntrack};
 
 use crate::config::Config;
 use crate::ports::{Protocol, Published};
@@ -34,35 +39,41 @@ const PRIORITY_RAW: i32 = -300;
 const PRIORITY_REDIRECT: i32 = -101;
 const PRIORITY_MASQUERADE: i32 = 99;
 
-const LOOPBACK: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 0, 0, 0), 8);
+const LOOPBACK: (IpAddr, u8) = (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8);
+const LOOPBACK_OF_IPV6: (IpAddr, u8) = (IpAddr::V6(Ipv6Addr::LOCALHOST), 128);
+/// Where filters usually stand (NF_IP_PRI_FILTER): behind the redirections.
+const PRIORITY_REFUSE: i32 = 0;
 
 /// What the rules depend on.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) bridges: Vec<BridgeRules>,
     pub(crate) guards_forwarding: bool,
+    pub(crate) guards_forwarding_of_ipv6: bool,
 }
 
 /// What the rules for one bridge depend on.
 #[derive(Clone, Debug)]
 pub(crate) struct BridgeRules {
     pub(crate) bridge: String,
-    /// The bridge's address.
-    pub(crate) gateway: Subnet,
+    /// The bridge's addresses.
+    pub(crate) gateways: Vec<Subnet>,
     pub(crate) icc: bool,
     pub(crate) masquerade: bool,
     /// Nothing comes in, nothing goes out.
     pub(crate) internal: bool,
 }
 
-/// A published port and where it leads.
-pub(crate) type Redirection = (Published, Ipv4Addr);
+/// A published port and where it leads, which is of the same family.
+pub(crate) type Redirection = (Published, IpAddr);
 
 /// The table, and the socket to change it through.
 #[derive(Debug)]
 pub(crate) struct Firewall {
     socket: Socket,
     table: String,
+    /// Whether there is a table of IPv6, as far as this process knows.
+    stands_of_ipv6: Option<bool>,
 }
 
 impl BridgeRules {
@@ -70,7 +81,7 @@ impl BridgeRules {
     pub(crate) fn new(config: &Config, record: &BridgeRecord) -> BridgeRules {
         BridgeRules {
             bridge: config.bridge_name(),
-            gateway: Subnet { address: record.gateway, prefix: record.prefix },
+            gateways: vec![Subnet::new(record.gateway, record.prefix)],
             icc: config.icc,
             masquerade: config.ip_masq,
             internal: false,
@@ -81,7 +92,7 @@ impl BridgeRules {
     pub(crate) fn of(network: &UserNetwork) -> BridgeRules {
         BridgeRules {
             bridge: network.bridge.clone(),
-            gateway: Subnet { address: network.gateway, prefix: network.subnet.prefix },
+            gateways: network.gateways(),
             icc: network.icc,
             masquerade: network.masquerade && !network.internal,
             internal: network.internal,
@@ -91,26 +102,50 @@ impl BridgeRules {
 
 impl Firewall {
     pub(crate) fn open(table: String) -> Result<Firewall, NetlinkError> {
-        Ok(Firewall { socket: Socket::open(Family::Netfilter)?, table })
+        Ok(Firewall { socket: Socket::open(Netlink::Netfilter)?, table, stands_of_ipv6: None })
     }
 
-    /// Replaces the whole table in one transaction; packets meet the old one or the new one.
+    /// Replaces the whole table of each family in one transaction; packets meet the old ones or the new ones.
     pub(crate) fn replace(&mut self, rules: &Rules, redirections: &[Redirection]) -> Result<(), NetlinkError> {
+        let with_ipv6 = rules.has_ipv6();
+        // A kernel without IPv6 would refuse it all.
+        let families = if with_ipv6 || self.stands_of_ipv6()? { &FAMILIES[..] } else { &FAMILIES[..1] };
         let mut change = Transaction::new(&self.table);
-        // Creating it first makes deleting it succeed.
-        change.create_table();
-        change.delete_table();
-        change.create_table();
-        rules.write(&mut change);
+        for family in families {
+            change.on(*family);
+            // Creating it first makes deleting it succeed.
+            change.create_table();
+            change.delete_table();
+            if *family == Family::Ipv4 || with_ipv6 {
+                change.create_table();
+                rules.write(&mut change, *family);
+            }
+        }
         add(&mut change, redirections);
-        change.commit(&mut self.socket)
+        change.commit(&mut self.socket)?;
+        self.stands_of_ipv6 = Some(with_ipv6);
+        Ok(())
     }
 
     pub(crate) fn remove(&mut self) -> Result<(), NetlinkError> {
+        let families = if self.stands_of_ipv6()? { &FAMILIES[..] } else { &FAMILIES[..1] };
         let mut change = Transaction::new(&self.table);
-        change.create_table();
-        change.delete_table();
-        change.commit(&mut self.socket)
+        for family in families {
+            change.on(*family);
+            change.create_table();
+            change.delete_table();
+        }
+        change.commit(&mut self.socket)?;
+        self.stands_of_ipv6 = Some(false);
+        Ok(())
+    }
+
+    /// Whether there is a table of IPv6, perhaps an earlier daemon's.
+    fn stands_of_ipv6(&mut self) -> Result<bool, NetlinkError> {
+        match self.stands_of_ipv6 {
+            Some(stands) => Ok(stands),
+            None => nft::table_exists(&mut self.socket, Family::Ipv6, &self.table),
+        }
     }
 
     pub(crate) fn publish(&mut self, redirections: &[Redirection]) -> Result<(), NetlinkError> {
@@ -121,17 +156,19 @@ impl Firewall {
 
     pub(crate) fn withdraw(&mut self, redirections: &[Redirection]) -> Result<(), NetlinkError> {
         let mut change = Transaction::new(&self.table);
-        for (map, elements) in elements(redirections) {
+        for (family, map, elements) in elements(redirections) {
+            change.on(family);
             change.delete_elements(map, &elements);
         }
         change.commit(&mut self.socket)
     }
 
     /// Forgets the UDP connections that the kernel would go on treating as before these ports came or went.
-    pub(crate) fn forget(&mut self, redirections: &[Redirection], local: &[Ipv4Addr]) -> Result<(), NetlinkError> {
+    pub(crate) fn forget(&mut self, redirections: &[Redirection], local: &[IpAddr]) -> Result<(), NetlinkError> {
         let concerns = |connection: &conntrack::Connection, (published, container): &Redirection| {
             published.protocol == Protocol::Udp
                 && connection.port == published.host_port
+                && container.is_ipv4() == connection.destination.is_ipv4()
                 && (published.host_address.is_unspecified() || published.host_address == connection.destination)
                 && (connection.answered_by == *container
                     || connection.answered_by == connection.destination && local.contains(&connection.destination))
@@ -141,40 +178,65 @@ impl Firewall {
     }
 }
 
+/// In the order of changes.
+const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+
 impl Rules {
-    fn write(&self, change: &mut Transaction<'_>) {
-        let value = &[Field::Ipv4Address, Field::Port];
-        change.create_map(&Map { name: BY_ADDRESS, key: &[Field::Protocol, Field::Ipv4Address, Field::Port], value });
+    fn has_ipv6(&self) -> bool {
+        self.bridges.iter().any(|one| one.gateway(Family::Ipv6).is_some())
+    }
+
+    fn write(&self, change: &mut Transaction<'_>, family: Family) {
+        let address = match family {
+            Family::Ipv4 => Field::Ipv4Address,
+            Family::Ipv6 => Field::Ipv6Address,
+        };
+        let value = &[address, Field::Port];
+        change.create_map(&Map { name: BY_ADDRESS, key: &[Field::Protocol, address, Field::Port], value });
         change.create_map(&Map { name: BY_PORT, key: &[Field::Protocol, Field::Port], value });
         change.create_chain("raw", ChainKind::Filter, Hook::Prerouting, PRIORITY_RAW);
         change.create_chain("forward", ChainKind::Filter, Hook::Forward, 0);
         change.create_chain("masquerade", ChainKind::Nat, Hook::Postrouting, PRIORITY_MASQUERADE);
-        write_redirections(change);
+        write_redirections(change, family);
         for one in &self.bridges {
-            one.write_raw(change);
+            one.write_raw(change, family);
             one.write_inward(change);
-            one.write_masquerade(change);
+            one.write_masquerade(change, family);
         }
         // What enters from one bridge and leaves through another one has met that one's drop above.
         for one in &self.bridges {
-            let verdict = if one.internal { &DROP } else { &ACCEPT };
+            // Nobody there has an address of the family but one that he gave himself.
+            let leads_nowhere = one.internal || one.gateway(family).is_none();
+            let verdict = if leads_nowhere { &DROP } else { &ACCEPT };
             append(change, "forward", &[&rule::interface_in(&one.bridge, true), verdict]);
         }
-        if self.guards_forwarding {
+        let guards = match family {
+            Family::Ipv4 => self.guards_forwarding,
+            Family::Ipv6 => self.guards_forwarding_of_ipv6,
+        };
+        if guards {
             append(change, "forward", &[&DROP]);
         }
     }
 }
 
 impl BridgeRules {
-    fn write_raw(&self, change: &mut Transaction<'_>) {
+    /// The bridge's address of a family.
+    fn gateway(&self, family: Family) -> Option<Subnet> {
+        self.gateways.iter().copied().find(|gateway| gateway.address.is_ipv4() == (family == Family::Ipv4))
+    }
+
+    fn write_raw(&self, change: &mut Transaction<'_>, family: Family) {
         let (entering, other) = (rule::interface_in(&self.bridge, true), rule::interface_in(&self.bridge, false));
-        let network = self.gateway.network();
-        // The guard: containers could else reach what listens on this machine's loopback (CVE-2020-8558).
-        append(change, "raw", &[&entering, &rule::destination_in(LOOPBACK.0, LOOPBACK.1, true), &DROP]);
-        append(change, "raw", &[&entering, &rule::source_in(LOOPBACK.0, LOOPBACK.1), &DROP]);
+        if family == Family::Ipv4 {
+            // The guard: containers could else reach what listens on this machine's loopback (CVE-2020-8558).
+            append(change, "raw", &[&entering, &rule::destination_in(LOOPBACK.0, LOOPBACK.1, true), &DROP]);
+            append(change, "raw", &[&entering, &rule::source_in(LOOPBACK.0, LOOPBACK.1), &DROP]);
+        }
+        let Some(gateway) = self.gateway(family).filter(|gateway| !is_link_local(gateway.address)) else { return };
+        let network = gateway.network();
         let to_container = rule::destination_in(network.address, network.prefix, true);
-        let not_gateway = rule::destination_in(self.gateway.address, 32, false);
+        let not_gateway = rule::destination_in(gateway.address, gateway.width(), false);
         append(change, "raw", &[&other, &to_container, &not_gateway, &DROP]);
     }
 
@@ -192,9 +254,10 @@ impl BridgeRules {
         append(change, "forward", &[&leaving, &DROP]);
     }
 
-    fn write_masquerade(&self, change: &mut Transaction<'_>) {
+    fn write_masquerade(&self, change: &mut Transaction<'_>, family: Family) {
+        let Some(gateway) = self.gateway(family) else { return };
         let leaving = rule::interface_out(&self.bridge, true);
-        let network = self.gateway.network();
+        let network = gateway.network();
         let containers = rule::source_in(network.address, network.prefix);
         if self.masquerade {
             let elsewhere = rule::interface_out(&self.bridge, false);
@@ -203,29 +266,43 @@ impl BridgeRules {
         // The answer to one's own published port, or a neighbour's, would else go directly and not be recognised.
         let redirected = rule::connection_status(rule::REDIRECTED);
         append(change, "masquerade", &[&containers, &leaving, &redirected, &MASQUERADE]);
-        append(change, "masquerade", &[&rule::source_in(LOOPBACK.0, LOOPBACK.1), &leaving, &MASQUERADE]);
+        if family == Family::Ipv4 {
+            append(change, "masquerade", &[&rule::source_in(LOOPBACK.0, LOOPBACK.1), &leaving, &MASQUERADE]);
+        }
     }
+}
+
+/// Whether an address means somebody else on each link: a rule about it would hit this machine's neighbours, too.
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 const ACCEPT: [Expression; 1] = [Expression::Verdict(Verdict::Accept)];
 const DROP: [Expression; 1] = [Expression::Verdict(Verdict::Drop)];
-const REDIRECT: [Expression; 1] = [Expression::Redirect];
 const MASQUERADE: [Expression; 1] = [Expression::Masquerade];
+const RESET: [Expression; 1] = [Expression::Reset];
 
-fn write_redirections(change: &mut Transaction<'_>) {
+fn write_redirections(change: &mut Transaction<'_>, family: Family) {
     let local = rule::to_this_machine();
+    let (by_address, redirect) = (rule::find_by_address(BY_ADDRESS, family), [Expression::Redirect { family }]);
     for (chain, hook) in [("redirect", Hook::Prerouting), ("output", Hook::Output)] {
         change.create_chain(chain, ChainKind::Nat, hook, PRIORITY_REDIRECT);
-        if hook == Hook::Prerouting {
+        if hook == Hook::Prerouting && family == Family::Ipv4 {
             // From a link nobody may reach what is published on 127.0.0.1, nor the socket that holds the port. The kernel
             // drops these too, where route_localnet is off. This machine's own packets have been through `output`.
             let loopback = rule::destination_in(LOOPBACK.0, LOOPBACK.1, true);
-            append(change, chain, &[&loopback, &rule::find_by_address(BY_ADDRESS), &DROP]);
+            append(change, chain, &[&loopback, &by_address, &DROP]);
             append(change, chain, &[&loopback, &rule::find_by_port(BY_PORT), &DROP]);
             append(change, chain, &[&loopback, &ACCEPT]);
         }
-        append(change, chain, &[&local, &rule::find_by_address(BY_ADDRESS), &REDIRECT]);
-        append(change, chain, &[&local, &rule::find_by_port(BY_PORT), &REDIRECT]);
+        if hook == Hook::Output && family == Family::Ipv6 {
+            let loopback = rule::destination_in(LOOPBACK_OF_IPV6.0, LOOPBACK_OF_IPV6.1, true);
+            append(change, chain, &[&loopback, &ACCEPT]);
+            change.create_chain("refuse", ChainKind::Filter, Hook::Output, PRIORITY_REFUSE);
+            append(change, "refuse", &[&loopback, &rule::is_tcp(), &rule::find_by_port(BY_PORT), &RESET]);
+        }
+        append(change, chain, &[&local, &by_address, &redirect]);
+        append(change, chain, &[&local, &rule::find_by_port(BY_PORT), &redirect]);
     }
 }
 
@@ -234,26 +311,36 @@ fn append(change: &mut Transaction<'_>, chain: &str, parts: &[&[Expression]]) {
 }
 
 fn add(change: &mut Transaction<'_>, redirections: &[Redirection]) {
-    for (map, elements) in elements(redirections) {
+    for (family, map, elements) in elements(redirections) {
+        change.on(family);
         change.add_elements(map, &elements);
     }
 }
 
 /// The elements for each map.
-fn elements(redirections: &[Redirection]) -> [(&'static str, Vec<Element>); 2] {
-    let (any, one): (Vec<_>, Vec<_>) = redirections.iter().partition(|(one, _)| one.host_address.is_unspecified());
-    let encode = |list: Vec<&Redirection>| list.into_iter().map(element).collect();
-    [(BY_ADDRESS, encode(one)), (BY_PORT, encode(any))]
+fn elements(redirections: &[Redirection]) -> Vec<(Family, &'static str, Vec<Element>)> {
+    let mut maps = Vec::with_capacity(4);
+    for family in FAMILIES {
+        let of_family = redirections.iter().filter(|(_, to)| to.is_ipv4() == (family == Family::Ipv4));
+        let (any, one): (Vec<_>, Vec<_>) = of_family.partition(|(one, _)| one.host_address.is_unspecified());
+        let encode = |list: Vec<&Redirection>| list.into_iter().map(element).collect();
+        maps.extend([(family, BY_ADDRESS, encode(one)), (family, BY_PORT, encode(any))]);
+    }
+    maps
 }
 
 fn element((published, container): &Redirection) -> Element {
     let port = |number: u16| [number.to_be_bytes(), [0; 2]].concat();
+    let octets = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
     let mut key = vec![published.protocol.number(), 0, 0, 0];
     if !published.host_address.is_unspecified() {
-        key.extend(published.host_address.octets());
+        key.extend(octets(published.host_address));
     }
     key.extend(port(published.host_port));
-    let mut value = container.octets().to_vec();
+    let mut value = octets(*container);
     value.extend(port(published.container_port));
     Element { key, value }
 }

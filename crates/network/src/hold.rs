@@ -1,6 +1,6 @@
 //! Holding a host port, so that no other program takes it while it is published.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -14,7 +14,7 @@ use crate::ports::{Protocol, Published};
 #[derive(Debug)]
 pub(crate) struct Hold {
     socket: OwnedFd,
-    protocol: Protocol,
+    published: Published,
 }
 
 /// Binds the host port. SCTP ports are not held: the kernel may have no such sockets.
@@ -24,17 +24,28 @@ pub(crate) fn hold(published: &Published) -> Result<Option<Hold>, Errno> {
         Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
         Protocol::Sctp => return Ok(None),
     };
-    let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, Some(protocol))?;
+    let ipv6 = published.host_address.is_ipv6();
+    let family = if ipv6 { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, Some(protocol))?;
+    if ipv6 {
+        // The port of IPv4 is held by a socket of its own, or another program's.
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
     // Else closed connections of a program that had the port before would be in the way for a minute (TIME_WAIT).
     sockopt::set_socket_reuseaddr(&socket, true)?;
     // While rules are replaced a packet may meet neither the old ones nor the new ones. What comes through must not be
     // taken for a connection, which nobody would ever serve: dropped, it is sent again and finds its way.
     sys::socket::drop_packets(socket.as_fd()).map_err(|err| Errno::from_io_error(&err).unwrap_or(Errno::IO))?;
-    bind(&socket, &SocketAddrV4::new(published.host_address, published.host_port))?;
-    Ok(Some(Hold { socket, protocol: published.protocol }))
+    bind(&socket, &SocketAddr::new(published.host_address, published.host_port))?;
+    Ok(Some(Hold { socket, published: *published }))
 }
 
 impl Hold {
+    /// What it holds.
+    pub(crate) fn published(&self) -> &Published {
+        &self.published
+    }
+
     /// One more descriptor of the socket, for somebody who outlives this process.
     pub(crate) fn share(&self) -> std::io::Result<OwnedFd> {
         self.socket.try_clone()
@@ -44,7 +55,7 @@ impl Hold {
     ///
     /// With SO_REUSEADDR the kernel refuses a TCP port to others only while somebody listens, a UDP port never.
     pub(crate) fn seal(&self) -> Result<(), Errno> {
-        match self.protocol {
+        match self.published.protocol {
             Protocol::Tcp => listen(&self.socket, 0),
             Protocol::Udp | Protocol::Sctp => sockopt::set_socket_reuseaddr(&self.socket, false),
         }
@@ -53,7 +64,7 @@ impl Hold {
     /// Frees a TCP port also where somebody shares the socket. Without this a port goes with the last descriptor: who holds the
     /// port beyond the end of this process goes on doing so.
     pub(crate) fn release(self) {
-        let freed = match self.protocol {
+        let freed = match self.published.protocol {
             Protocol::Tcp => shutdown(&self.socket, Shutdown::Both),
             Protocol::Udp | Protocol::Sctp => sockopt::set_socket_reuseaddr(&self.socket, true),
         };
@@ -66,7 +77,7 @@ impl Hold {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, TcpStream};
+    use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
     use std::time::Duration;
 
     use super::*;
@@ -75,8 +86,12 @@ mod tests {
     fn nobody_connects_to_a_hold() {
         let port = rustix::net::getsockname(std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).unwrap();
         let port = SocketAddrV4::try_from(port).unwrap();
-        let published =
-            Published { protocol: Protocol::Tcp, container_port: 80, host_address: *port.ip(), host_port: port.port() };
+        let published = Published {
+            protocol: Protocol::Tcp,
+            container_port: 80,
+            host_address: (*port.ip()).into(),
+            host_port: port.port(),
+        };
         let held = hold(&published).unwrap().unwrap();
         held.seal().unwrap();
         let err = TcpStream::connect_timeout(&port.into(), Duration::from_millis(300)).unwrap_err();

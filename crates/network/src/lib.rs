@@ -33,7 +33,8 @@
 //!
 //! Locks: `users.changing`, `wired`, `firewall`, `route`, `state`, in this order, `users.networks` last; none while waiting for a
 //! sandbox. Everything blocks, for tens of microseconds, or a millisecond where a pair is made.
-//! Deliberately not here: names (DNS), files in /etc of containers, IPv6.
+//! Users' networks have addresses of IPv4, IPv6 or both, the default bridge of IPv4 alone.
+//! Deliberately not here: names (DNS), files in /etc of containers.
 
 mod addresses;
 mod bridge;
@@ -54,9 +55,11 @@ pub mod ports;
 
 pub use config::{AddressPool, Config};
 pub use error::{CreateError, JoinError, NetworkError, PortError, RemoveError, SystemReason};
-pub use networks::{DEFAULT, Endpoint, EndpointRequest, JoinRequest, Joined, Network, Networks, Place};
+pub use networks::{
+    DEFAULT, Endpoint, EndpointRequest, InterfaceAddress, JoinRequest, Joined, Network, Networks, Place,
+};
 pub use options::OptionError;
 pub use ports::{PortRequest, Protocol, Published};
 pub use resolver::{RESOLVER, ResolverError, ResolverSockets};
 pub use subnet::Subnet;
-pub use user::{UserNetwork, UserNetworkRequest};
+pub use user::{AddressRange, RangeRequest, UserNetwork, UserNetworkRequest};

@@ -6,8 +6,9 @@ mod join;
 mod ports;
 mod users;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use netlink::link::{self, Link, Mac};
@@ -50,9 +51,11 @@ pub struct EndpointRequest {
     /// The Ethernet address; a random one if none is wanted.
     pub mac: Option<Mac>,
     /// The IPv4 address; the lowest free one if none is wanted.
-    pub address: Option<Ipv4Addr>,
+    pub ipv4: Option<Ipv4Addr>,
+    /// Likewise of IPv6, where the network has such addresses.
+    pub ipv6: Option<Ipv6Addr>,
     /// More addresses of the interface, which are nobody's to give.
-    pub link_local: Vec<Ipv4Addr>,
+    pub link_local: Vec<IpAddr>,
     /// The interface's name in the container; the next number if none is wanted.
     pub interface: Option<String>,
     /// Of all networks the one of the highest priority has the gateway.
@@ -89,6 +92,17 @@ pub struct Place {
     pub endpoints: Vec<Endpoint>,
 }
 
+/// An address on a network, and what goes with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterfaceAddress<A> {
+    /// The container's address.
+    pub address: A,
+    /// The length of the network's prefix in bits.
+    pub prefix: u8,
+    /// The bridge's address.
+    pub gateway: A,
+}
+
 /// A container's place on one network, as users see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -98,12 +112,10 @@ pub struct Endpoint {
     pub network_id: String,
     /// 64 hex digits.
     pub endpoint_id: String,
-    /// The container's address.
-    pub address: Ipv4Addr,
-    /// The length of the network's prefix in bits.
-    pub prefix: u8,
-    /// The bridge's address.
-    pub gateway: Ipv4Addr,
+    /// Its address of IPv4, if the network has such addresses.
+    pub ipv4: Option<InterfaceAddress<Ipv4Addr>>,
+    /// Its address of IPv6, if the network has such addresses.
+    pub ipv6: Option<InterfaceAddress<Ipv6Addr>>,
     /// Whether the network leads nowhere, so that nobody uses its gateway.
     pub internal: bool,
     /// The container's Ethernet address.
@@ -114,6 +126,14 @@ impl Place {
     /// Its endpoint on a network.
     pub fn on(&self, network: &str) -> Option<&Endpoint> {
         self.endpoints.iter().find(|endpoint| endpoint.network == network)
+    }
+}
+
+impl Endpoint {
+    /// Its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let ipv4 = self.ipv4.map(|own| IpAddr::V4(own.address));
+        ipv4.into_iter().chain(self.ipv6.map(|own| IpAddr::V6(own.address)))
     }
 }
 
@@ -149,6 +169,8 @@ pub struct Networks {
     firewall: Mutex<Firewall>,
     route: Mutex<Socket>,
     state: Mutex<Endpoints>,
+    /// As in the record of the bridge; it becomes true with the first network of IPv6.
+    guards_forwarding_of_ipv6: AtomicBool,
 }
 
 /// What stands in the kernel once somebody needed it.
@@ -158,6 +180,8 @@ struct Wired {
     bridge_index: u32,
     /// Whether frames that stay on a bridge pass the packet filter.
     filters_bridged: bool,
+    /// Likewise that of IPv6.
+    filters_bridged_of_ipv6: bool,
     pool: Pool,
 }
 
@@ -169,11 +193,41 @@ struct Lan {
     id: String,
     bridge: String,
     bridge_index: u32,
-    gateway: Subnet,
+    /// The bridge's addresses.
+    gateways: Vec<Subnet>,
     mtu: u32,
     icc: bool,
     internal: bool,
     interface_prefix: String,
+}
+
+impl Lan {
+    fn ipv4(&self) -> Option<(Ipv4Addr, u8)> {
+        self.gateways.iter().find_map(|one| match one.address {
+            IpAddr::V4(address) => Some((address, one.prefix)),
+            IpAddr::V6(_) => None,
+        })
+    }
+
+    fn ipv6(&self) -> Option<(Ipv6Addr, u8)> {
+        self.gateways.iter().find_map(|one| match one.address {
+            IpAddr::V6(address) => Some((address, one.prefix)),
+            IpAddr::V4(_) => None,
+        })
+    }
+
+    /// An address of it, with the length of its prefix.
+    fn own(&self, address: IpAddr) -> Option<Subnet> {
+        let gateway = self.gateways.iter().find(|gateway| gateway.address.is_ipv4() == address.is_ipv4())?;
+        Some(Subnet { address, prefix: gateway.prefix })
+    }
+}
+
+impl Wired {
+    /// Whether no frame that stays on a bridge goes past the packet filter.
+    fn filters_all_bridged(&self, lan: &Lan) -> bool {
+        self.filters_bridged && (self.filters_bridged_of_ipv6 || lan.ipv6().is_none())
+    }
 }
 
 impl Networks {
@@ -187,6 +241,7 @@ impl Networks {
             users: Users::open(config.data_dir.join("networks.redb"))?,
             wired: Mutex::new(None),
             state: Mutex::new(state),
+            guards_forwarding_of_ipv6: AtomicBool::new(false),
             records,
             config,
         })
@@ -245,7 +300,7 @@ impl Networks {
             None => self.plan_default(&mut lock(&self.route))?,
         };
         Ok(Network {
-            subnet: Subnet { address: record.gateway, prefix: record.prefix }.network(),
+            subnet: Subnet::new(record.gateway, record.prefix).network(),
             id: record.id,
             bridge: self.config.bridge_name(),
             gateway: record.gateway,
@@ -289,7 +344,18 @@ impl Networks {
         let joined = self.state().records().any(|record| record.on(DEFAULT).is_some());
         let record = bridge::plan(&self.config, self.records.bridge()?, joined, &self.users.subnets(), route)?;
         self.records.write_bridge(&record)?;
+        self.guards_forwarding_of_ipv6.store(record.guards_forwarding_of_ipv6, Ordering::Relaxed);
         Ok(record)
+    }
+
+    /// Where IPv6 is about to be forwarded for the first time, nothing but ours shall be. Before the table is written.
+    fn guard_ipv6(&self, default: &BridgeRecord) -> Result<(), NetworkError> {
+        if self.users.have_ipv6() && bridge::needs_forwarding_of_ipv6(&self.config)? {
+            let record = BridgeRecord { guards_forwarding_of_ipv6: true, ..default.clone() };
+            self.records.write_bridge(&record)?;
+            self.guards_forwarding_of_ipv6.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// What stands in the kernel; sets it up for the first who needs it.
@@ -305,13 +371,17 @@ impl Networks {
         let bridge = bridge::ensure(&self.config, &record, &mut route)?;
         self.users.set_up(&mut route);
         drop((route, choosing));
-        let gateway = Subnet { address: record.gateway, prefix: record.prefix };
-        self.state().set_network(DEFAULT, Addresses::new(gateway, self.config.fixed_cidr, gateway.address));
+        let gateway = Subnet::new(record.gateway, record.prefix);
+        self.state().set_network(DEFAULT, vec![Addresses::new(gateway, self.config.fixed_cidr, gateway.address)]);
         for network in self.users.all() {
             self.state().set_network(&network.id, network.addresses());
         }
+        self.guard_ipv6(&record)?;
         self.replace_table(&record)?;
         bridge::open_settings(&self.config)?;
+        if self.users.have_ipv6() {
+            bridge::open_settings_of_ipv6(&self.config)?;
+        }
         let filters_bridged = bridge::filters_bridged();
         let pool = Pool::start(Plan {
             bridge_index: bridge.index,
@@ -320,7 +390,13 @@ impl Networks {
             hairpin: filters_bridged,
             isolated: !self.config.icc && !filters_bridged,
         })?;
-        let wired = Arc::new(Wired { record, bridge_index: bridge.index, filters_bridged, pool });
+        let wired = Arc::new(Wired {
+            record,
+            bridge_index: bridge.index,
+            filters_bridged,
+            filters_bridged_of_ipv6: bridge::filters_bridged_of_ipv6(),
+            pool,
+        });
         *slot = Some(Arc::clone(&wired));
         Ok(wired)
     }
@@ -338,6 +414,7 @@ impl Networks {
         Rules {
             bridges: std::iter::once(BridgeRules::new(&self.config, default)).chain(users).collect(),
             guards_forwarding: default.guards_forwarding,
+            guards_forwarding_of_ipv6: self.guards_forwarding_of_ipv6.load(Ordering::Relaxed),
         }
     }
 
@@ -351,7 +428,7 @@ impl Networks {
             id: wired.record.id.clone(),
             bridge: self.config.bridge_name(),
             bridge_index: wired.bridge_index,
-            gateway: Subnet { address: wired.record.gateway, prefix: wired.record.prefix },
+            gateways: vec![Subnet::new(wired.record.gateway, wired.record.prefix)],
             mtu: self.config.mtu(),
             icc: self.config.icc,
             internal: false,
@@ -363,13 +440,13 @@ impl Networks {
         let wired = lock(&self.wired).clone();
         let endpoint = |endpoint: &EndpointRecord| {
             let lan = self.lan(wired.as_deref()?, &endpoint.network)?;
+            let (ipv4, ipv6) = (endpoint.ipv4.zip(lan.ipv4()), endpoint.ipv6.zip(lan.ipv6()));
             Some(Endpoint {
                 network: endpoint.network.clone(),
                 network_id: lan.id,
                 endpoint_id: endpoint.endpoint_id.clone(),
-                address: endpoint.address,
-                prefix: lan.gateway.prefix,
-                gateway: lan.gateway.address,
+                ipv4: ipv4.map(|(address, (gateway, prefix))| InterfaceAddress { address, prefix, gateway }),
+                ipv6: ipv6.map(|(address, (gateway, prefix))| InterfaceAddress { address, prefix, gateway }),
                 internal: lan.internal,
                 mac: endpoint.mac,
             })

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -50,7 +50,7 @@ pub struct PortRequest {
     /// The container's port.
     pub container_port: u16,
     /// The host's address; none means the one of the configuration.
-    pub host_address: Option<Ipv4Addr>,
+    pub host_address: Option<IpAddr>,
     /// The first and the last host port that will do; both 0 mean any.
     pub host_ports: (u16, u16),
 }
@@ -62,8 +62,8 @@ pub struct Published {
     pub protocol: Protocol,
     /// The container's port.
     pub container_port: u16,
-    /// The host's address; 0.0.0.0 means all.
-    pub host_address: Ipv4Addr,
+    /// The host's address; 0.0.0.0 means all, and :: all of IPv6.
+    pub host_address: IpAddr,
     /// The host's port.
     pub host_port: u16,
 }
@@ -74,7 +74,7 @@ pub(crate) struct Group {
     pub(crate) protocol: Protocol,
     pub(crate) container_port: u16,
     pub(crate) host_ports: (u16, u16),
-    pub(crate) addresses: Vec<Ipv4Addr>,
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 impl Group {
@@ -95,7 +95,12 @@ impl Group {
     }
 
     /// The binding as dockerd prints it in errors: `0.0.0.0:8080:172.17.0.2:80/tcp`.
-    pub(crate) fn text(&self, host: Ipv4Addr, container: Ipv4Addr) -> String {
+    pub(crate) fn text(&self, host: IpAddr, container: IpAddr) -> String {
+        let bracketed = |address: IpAddr| match address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        };
+        let (host, container) = (bracketed(host), bracketed(container));
         let ports = match self.host_ports {
             (0, _) => String::new(),
             (first, last) if first == last => first.to_string(),
@@ -105,9 +110,22 @@ impl Group {
     }
 }
 
+/// The addresses that a port without one is published on: the network's own, and where that is all of IPv4 all of IPv6, too,
+/// as far as the container has addresses of the family.
+pub(crate) fn defaults(host_address: Ipv4Addr, ipv4: bool, ipv6: bool) -> Vec<IpAddr> {
+    let all_of_ipv6 = (ipv6 && host_address.is_unspecified()).then_some(Ipv6Addr::UNSPECIFIED.into());
+    ipv4.then_some(host_address.into()).into_iter().chain(all_of_ipv6).collect()
+}
+
 /// Sorts requests into groups, in dockerd's order: exact host ports first, so that no range takes one of them.
-pub(crate) fn groups(requests: &[PortRequest], default_address: Ipv4Addr) -> Vec<Group> {
-    let mut sorted: Vec<_> = requests.iter().map(|one| (*one, one.host_address.unwrap_or(default_address))).collect();
+pub(crate) fn groups(requests: &[PortRequest], defaults: &[IpAddr]) -> Vec<Group> {
+    let mut sorted: Vec<(PortRequest, IpAddr)> = Vec::new();
+    for one in requests {
+        match one.host_address {
+            Some(address) => sorted.push((*one, address)),
+            None => sorted.extend(defaults.iter().map(|address| (*one, *address))),
+        }
+    }
     sorted.sort_by(|(a, a_address), (b, b_address)| order(a, b).then(a_address.cmp(b_address)));
     let mut groups: Vec<Group> = Vec::new();
     for (request, address) in sorted {
@@ -136,13 +154,13 @@ fn order(a: &PortRequest, b: &PortRequest) -> Ordering {
 
 /// The host ports that this instance has given out.
 ///
-/// Invariant: no two entries of one protocol and port have the same address, or 0.0.0.0 and another.
+/// Invariant: no two entries of one protocol and port have the same address, or all of a family and another of it.
 #[derive(Debug)]
 pub(crate) struct Ports {
     any: (u16, u16),
-    taken: HashMap<(Protocol, u16), Vec<Ipv4Addr>>,
+    taken: HashMap<(Protocol, u16), Vec<IpAddr>>,
     /// The port that a range gave last: the next search begins behind it, so that ports are not reused at once.
-    last: HashMap<(Protocol, Ipv4Addr, (u16, u16)), u16>,
+    last: HashMap<(Protocol, IpAddr, (u16, u16)), u16>,
 }
 
 impl Ports {
@@ -199,10 +217,11 @@ impl Ports {
     }
 
     /// The address on which the port is taken, if one is in the group's way.
-    fn conflict(&self, group: &Group, port: u16) -> Option<Ipv4Addr> {
+    fn conflict(&self, group: &Group, port: u16) -> Option<IpAddr> {
         let taken = self.taken.get(&(group.protocol, port))?;
-        let meets = |taken: &Ipv4Addr| {
-            taken.is_unspecified() || group.addresses.iter().any(|address| address.is_unspecified() || address == taken)
+        let meets = |taken: &IpAddr| {
+            let mut same_family = group.addresses.iter().filter(|address| address.is_ipv4() == taken.is_ipv4());
+            same_family.any(|address| taken.is_unspecified() || address.is_unspecified() || address == taken)
         };
         taken.iter().copied().find(meets)
     }

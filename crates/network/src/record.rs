@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use netlink::link::Mac;
@@ -34,7 +34,10 @@ pub(crate) struct EndpointRecord {
     /// Whether that one leads nowhere.
     pub(crate) internal: bool,
     pub(crate) endpoint_id: String,
-    pub(crate) address: Ipv4Addr,
+    #[serde(default, rename = "address")]
+    pub(crate) ipv4: Option<Ipv4Addr>,
+    #[serde(default)]
+    pub(crate) ipv6: Option<Ipv6Addr>,
     pub(crate) mac: Mac,
     /// The end of the veth pair on the host.
     pub(crate) interface: String,
@@ -47,16 +50,45 @@ pub(crate) struct EndpointRecord {
 }
 
 impl SandboxRecord {
-    /// The endpoint whose network has the way out, and to which published ports lead: the highest priority, then the first
-    /// name, as with dockerd. Networks that lead nowhere have none.
+    /// The endpoint whose network has the way out for IPv4, and to which ports of such addresses lead: the highest priority,
+    /// then the first name, as with dockerd. Networks that lead nowhere have none.
     pub(crate) fn gateway(&self) -> Option<&EndpointRecord> {
-        let outward = self.endpoints.iter().filter(|endpoint| !endpoint.internal);
+        self.outward(|endpoint| endpoint.ipv4.is_some())
+    }
+
+    /// Likewise for IPv6; it may be another one.
+    pub(crate) fn gateway_of_ipv6(&self) -> Option<&EndpointRecord> {
+        self.outward(|endpoint| endpoint.ipv6.is_some())
+    }
+
+    fn outward(&self, has_family: impl Fn(&EndpointRecord) -> bool) -> Option<&EndpointRecord> {
+        let outward = self.endpoints.iter().filter(|endpoint| !endpoint.internal && has_family(endpoint));
         outward.min_by_key(|endpoint| (std::cmp::Reverse(endpoint.gateway_priority), endpoint.network_name.as_str()))
+    }
+
+    /// Both, by their networks: what decides on routes and ports.
+    pub(crate) fn gateways(&self) -> [Option<&str>; 2] {
+        [self.gateway(), self.gateway_of_ipv6()].map(|endpoint| endpoint.map(|one| one.network.as_str()))
+    }
+
+    /// Where a port leads that is published on this address: IPv4 stays IPv4.
+    pub(crate) fn target(&self, host: IpAddr) -> Option<IpAddr> {
+        match host {
+            IpAddr::V4(_) => self.gateway()?.ipv4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.gateway_of_ipv6()?.ipv6.map(IpAddr::V6),
+        }
     }
 
     /// The endpoint on a network.
     pub(crate) fn on(&self, network: &str) -> Option<&EndpointRecord> {
         self.endpoints.iter().find(|endpoint| endpoint.network == network)
+    }
+}
+
+impl EndpointRecord {
+    /// Its addresses.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.ipv4.map(IpAddr::V4).into_iter().chain(self.ipv6.map(IpAddr::V6))
     }
 }
 
@@ -89,7 +121,8 @@ impl From<Written> for SandboxRecord {
             network_name: crate::DEFAULT.to_owned(),
             internal: false,
             endpoint_id: one.endpoint_id,
-            address: one.address,
+            ipv4: Some(one.address),
+            ipv6: None,
             mac: one.mac,
             interface: one.interface,
             interface_index: one.interface_index,
@@ -109,6 +142,9 @@ pub(crate) struct BridgeRecord {
     pub(crate) prefix: u8,
     /// Whether forwarding was off until we switched it on, so that we keep this machine from routing for others.
     pub(crate) guards_forwarding: bool,
+    /// Likewise of IPv6, which we switch on for the first network with such addresses.
+    #[serde(default)]
+    pub(crate) guards_forwarding_of_ipv6: bool,
 }
 
 /// The directory of the records.
@@ -221,7 +257,8 @@ mod tests {
             network_name: name.to_owned(),
             internal,
             endpoint_id: String::new(),
-            address: Ipv4Addr::LOCALHOST,
+            ipv4: Some(Ipv4Addr::LOCALHOST),
+            ipv6: None,
             mac: [0; 6],
             interface: String::new(),
             interface_index: 0,
@@ -246,6 +283,21 @@ mod tests {
         assert_eq!(gateway(&[a, endpoint("c", false, 1), b]).as_deref(), Some("c"));
         assert_eq!(gateway(&[inside]), None);
         assert_eq!(gateway(&[]), None);
+    }
+
+    #[test]
+    fn each_family_has_a_gateway_of_its_own() {
+        let (mut a, mut b) = (endpoint("a", false, 0), endpoint("b", false, 0));
+        b.ipv6 = Some(Ipv6Addr::LOCALHOST);
+        let record = |endpoints: &[EndpointRecord]| SandboxRecord {
+            container: String::new(),
+            sandbox_id: String::new(),
+            ports: Vec::new(),
+            endpoints: endpoints.to_vec(),
+        };
+        assert_eq!(record(&[a.clone(), b.clone()]).gateways(), [Some("id of a"), Some("id of b")]);
+        a.ipv4 = None;
+        assert_eq!(record(&[a, b]).gateways(), [Some("id of b"), Some("id of b")]);
     }
 
     #[test]

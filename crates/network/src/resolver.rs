@@ -101,12 +101,12 @@ fn rewrite(port: u16) -> Transaction<'static> {
     change.create_chain(CHAIN, ChainKind::Filter, Hook::Output, PRIORITY_REWRITE);
     for protocol in [Ported::Udp, Ported::Tcp] {
         let question = [
-            &rule::destination_in(RESOLVER, 32, true)[..],
+            &rule::destination_in(RESOLVER.into(), 32, true)[..],
             &rule::port(protocol, End::Destination, PORT),
             &rule::set_port(protocol, End::Destination, port),
         ];
         let answer = [
-            &rule::source_in(RESOLVER, 32)[..],
+            &rule::source_in(RESOLVER.into(), 32)[..],
             &rule::port(protocol, End::Source, port),
             &rule::set_port(protocol, End::Source, PORT),
         ];

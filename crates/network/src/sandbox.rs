@@ -186,7 +186,7 @@ impl Maker {
             .map_err(|source| NetworkError::Namespace { source })?;
         let mut socket = Socket::open(Protocol::Route)?;
         let interface = self.create_pair(&namespace)?;
-        prepare_interface(INTERFACE)?;
+        prepare_interface(INTERFACE, false)?;
         let inner = {
             socket.apply(vec![link::set_up(INTERFACE)])?;
             link::by_name(&mut socket, INTERFACE)?
@@ -241,6 +241,8 @@ pub(crate) struct Plug {
     pub(crate) mac: link::Mac,
     /// With the lengths of their prefixes.
     pub(crate) addresses: Vec<Subnet>,
+    /// Whether the network has IPv6: else no address of it gets on the interface, for no rule would know it.
+    pub(crate) ipv6: bool,
     pub(crate) hairpin: bool,
     pub(crate) isolated: bool,
 }
@@ -284,11 +286,12 @@ impl Room {
             peer_namespace: self.namespace.as_fd(),
         };
         host.apply(vec![link::create_veth(&pair)])?;
-        inside(self.namespace.as_fd(), || prepare_interface(&plug.inner))?;
-        self.socket.apply(vec![link::set_up(&plug.inner)])?;
+        inside(self.namespace.as_fd(), || prepare_interface(&plug.inner, plug.ipv6))?;
         let inner = link::by_name(&mut self.socket, &plug.inner)?.ok_or_else(gone)?;
         let address = |one: &Subnet| address::Address { index: inner.index, address: one.address, prefix: one.prefix };
-        let mut requests: Vec<_> = plug.addresses.iter().map(|one| address::add(address(one))).collect();
+        // The address of the link, which IPv6 has besides, is made of the Ethernet address when the link comes up.
+        let mut requests = vec![link::set_mac(inner.index, plug.mac), link::set_up(&plug.inner)];
+        requests.extend(plug.addresses.iter().map(|one| address::add(address(one))));
         // Last: the kernel announces the addresses when it changes.
         requests.push(link::set_mac(inner.index, plug.mac));
         self.socket.apply(requests)?;
@@ -302,10 +305,15 @@ impl Room {
 }
 
 /// Settings of an interface of the namespace that the calling thread is in.
-fn prepare_interface(name: &str) -> Result<(), NetworkError> {
-    // Only IPv4 so far; and whoever knows the address's last owner is told of the new one.
+fn prepare_interface(name: &str, ipv6: bool) -> Result<(), NetworkError> {
+    // Whoever knows the address's last owner is told of the new one.
     bridge::set(&format!("/proc/sys/net/ipv4/conf/{name}/arp_notify"))?;
-    if let Err(err) = bridge::set(&format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6")) {
+    let disable = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+    if ipv6 {
+        bridge::set(&format!("/proc/sys/net/ipv6/conf/{name}/ndisc_notify"))?;
+        return bridge::write(&disable, "0");
+    }
+    if let Err(err) = bridge::set(&disable) {
         // A kernel without IPv6 has no such setting.
         tracing::debug!(%err, "IPv6 cannot be switched off");
     }

@@ -125,6 +125,7 @@ mod tests {
             id: id.repeat(64),
             now_nanos: 1,
             free: Some("172.18.0.0/16".parse().unwrap()),
+            free_ipv6: None,
             subnets: Vec::new(),
             bridges: Vec::new(),
             mtu: 1500,

@@ -1,7 +1,7 @@
-//! IPv4 networks, and the choice of one that nobody uses.
+//! Networks of either family, and the choice of one that nobody uses.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -12,20 +12,26 @@ use crate::config::AddressPool;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet {
     /// The address.
-    pub address: Ipv4Addr,
-    /// The length of the prefix in bits, 0 to 32.
+    pub address: IpAddr,
+    /// The length of the prefix in bits, 0 to 32 or 128.
     pub prefix: u8,
 }
 
 impl Subnet {
+    /// An address with the length of its network's prefix.
+    pub fn new(address: impl Into<IpAddr>, prefix: u8) -> Subnet {
+        Subnet { address: address.into(), prefix }
+    }
+
     /// The network of this address: what follows the prefix is zero.
     pub fn network(self) -> Subnet {
-        Subnet { address: Ipv4Addr::from_bits(self.address.to_bits() & self.mask()), prefix: self.prefix }
+        Subnet { address: self.at(to_bits(self.address) & !self.host_bits()), prefix: self.prefix }
     }
 
     /// Whether the address lies in this network.
-    pub fn contains(self, address: Ipv4Addr) -> bool {
-        (address.to_bits() ^ self.address.to_bits()) & self.mask() == 0
+    pub fn contains(self, address: IpAddr) -> bool {
+        self.address.is_ipv4() == address.is_ipv4()
+            && (to_bits(address) ^ to_bits(self.address)) & !self.host_bits() == 0
     }
 
     /// Whether the networks have an address in common.
@@ -34,13 +40,42 @@ impl Subnet {
             || other.contains(self.address) && other.prefix <= self.prefix
     }
 
-    /// The last address, which is the broadcast address.
-    pub fn last(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.address.to_bits() | !self.mask())
+    /// The last address, which in IPv4 is the broadcast address.
+    pub fn last(self) -> IpAddr {
+        self.at(to_bits(self.address) | self.host_bits())
     }
 
-    fn mask(self) -> u32 {
-        !u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0)
+    /// All its addresses, from the first on.
+    pub(crate) fn addresses(self) -> impl Iterator<Item = IpAddr> {
+        (to_bits(self.network().address)..=to_bits(self.last())).map(move |bits| self.at(bits))
+    }
+
+    /// How many bits an address of this family has.
+    pub fn width(self) -> u8 {
+        if self.address.is_ipv4() { 32 } else { 128 }
+    }
+
+    /// The bits behind the prefix.
+    fn host_bits(self) -> u128 {
+        let free = u32::from(self.width().saturating_sub(self.prefix));
+        // A shift by all bits is none.
+        1_u128.checked_shl(free).unwrap_or(0).wrapping_sub(1)
+    }
+
+    /// The address of this family that has these bits.
+    fn at(self, bits: u128) -> IpAddr {
+        match self.address {
+            // No more than these: they come from an address of this family and a mask.
+            IpAddr::V4(_) => Ipv4Addr::from_bits(bits as u32).into(),
+            IpAddr::V6(_) => Ipv6Addr::from_bits(bits).into(),
+        }
+    }
+}
+
+fn to_bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => address.to_bits(),
     }
 }
 
@@ -50,9 +85,9 @@ impl fmt::Display for Subnet {
     }
 }
 
-/// A text is not `ADDRESS/PREFIX` with an IPv4 address.
+/// A text is not `ADDRESS/PREFIX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an IPv4 address with the length of a prefix")]
+#[error("not an address with the length of a prefix")]
 pub struct NotASubnet;
 
 impl FromStr for Subnet {
@@ -60,15 +95,15 @@ impl FromStr for Subnet {
 
     fn from_str(text: &str) -> Result<Subnet, NotASubnet> {
         let (address, prefix) = text.split_once('/').ok_or(NotASubnet)?;
-        let address = address.parse().map_err(|_| NotASubnet)?;
-        let prefix: u8 = prefix.parse().map_err(|_| NotASubnet)?;
-        if prefix > 32 { Err(NotASubnet) } else { Ok(Subnet { address, prefix }) }
+        let address: IpAddr = address.parse().map_err(|_| NotASubnet)?;
+        let subnet = Subnet { address, prefix: prefix.parse().map_err(|_| NotASubnet)? };
+        if subnet.prefix > subnet.width() { Err(NotASubnet) } else { Ok(subnet) }
     }
 }
 
 /// Docker's pools for networks of one machine: 172.17.0.0/16 to 172.31.0.0/16, then 192.168.0.0/16 in parts of /20.
 pub(crate) fn default_pools() -> Vec<AddressPool> {
-    let pool = |octets: [u8; 4], prefix, size| AddressPool { base: Subnet { address: octets.into(), prefix }, size };
+    let pool = |octets: [u8; 4], prefix, size| AddressPool { base: Subnet::new(octets, prefix), size };
     vec![
         pool([172, 17, 0, 0], 16, 16),
         pool([172, 18, 0, 0], 16, 16),
@@ -80,26 +115,41 @@ pub(crate) fn default_pools() -> Vec<AddressPool> {
     ]
 }
 
+/// The pool that networks of IPv6 are cut from unless somebody names others: those of a site, by its 40 random bits
+/// (RFC 4193), in parts of /64.
+pub(crate) fn site_pool(site: [u8; 5]) -> AddressPool {
+    let [a, b, c, d, e] = site;
+    let address = Ipv6Addr::from([0xfd, a, b, c, d, e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    AddressPool { base: Subnet::new(address, 48), size: 64 }
+}
+
 /// The first network of the pools that overlaps none of those in use.
 pub(crate) fn choose(pools: &[AddressPool], used: &[Subnet]) -> Option<Subnet> {
-    candidates(pools).find(|network| !used.iter().any(|one| one.overlaps(*network)))
+    pools.iter().filter(|pool| pool.is_sound()).find_map(|pool| choose_from(pool, used))
+}
+
+fn choose_from(pool: &AddressPool, used: &[Subnet]) -> Option<Subnet> {
+    let mut candidate = Subnet { prefix: pool.size, ..pool.base.network() };
+    // From one obstacle behind the next: a pool of IPv6 has more networks than anybody could look at.
+    while let Some(obstacle) = used.iter().find(|one| one.overlaps(candidate)) {
+        let end = to_bits(obstacle.last()).max(to_bits(candidate.last()));
+        let next = end.checked_add(1).filter(|next| *next <= to_bits(pool.base.last()))?;
+        candidate = Subnet { address: candidate.at(next), ..candidate };
+    }
+    Some(candidate)
 }
 
 /// The last network of the pools, and what of those in use is in its way.
 pub(crate) fn last_obstacle(pools: &[AddressPool], used: &[Subnet]) -> Option<(Subnet, Subnet)> {
-    let last = candidates(pools).last()?;
+    let pool = pools.iter().rfind(|pool| pool.is_sound())?;
+    let last = Subnet { address: pool.base.last(), prefix: pool.size }.network();
     used.iter().find(|one| one.overlaps(last)).map(|one| (last, one.network()))
 }
 
-fn candidates(pools: &[AddressPool]) -> impl Iterator<Item = Subnet> {
-    pools.iter().filter(|pool| pool.base.prefix <= pool.size && pool.size <= 32).flat_map(|pool| {
-        let count = 1_u64 << (pool.size - pool.base.prefix);
-        (0..count).map(|number| {
-            let start = u64::from(pool.base.network().address.to_bits()) + (number << (32 - pool.size));
-            // Within the pool's base, so within 32 bits.
-            Subnet { address: Ipv4Addr::from_bits(start as u32), prefix: pool.size }
-        })
-    })
+impl AddressPool {
+    fn is_sound(&self) -> bool {
+        self.base.prefix <= self.size && self.size <= self.base.width()
+    }
 }
 
 #[cfg(test)]
@@ -114,7 +164,10 @@ mod tests {
     fn texts() {
         assert_eq!(subnet("172.17.0.1/16").network().to_string(), "172.17.0.0/16");
         assert_eq!(subnet("172.17.0.1/16").last(), Ipv4Addr::new(172, 17, 255, 255));
-        for bad in ["", "172.17.0.1", "172.17.0.1/33", "x/16", "::1/64", "1.2.3.4/-1"] {
+        assert_eq!(subnet("fd00:1::5/64").network().to_string(), "fd00:1::/64");
+        assert_eq!(subnet("fd00:1::/120").last().to_string(), "fd00:1::ff");
+        assert_eq!(subnet("::/0").last().to_string(), "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff");
+        for bad in ["", "172.17.0.1", "172.17.0.1/33", "x/16", "::1/129", "1.2.3.4/-1"] {
             assert_eq!(bad.parse::<Subnet>(), Err(NotASubnet), "{bad}");
         }
     }
@@ -127,6 +180,9 @@ mod tests {
             ("10.0.0.0/16", "10.1.0.0/16", false),
             ("0.0.0.0/0", "10.1.0.0/16", true),
             ("10.1.2.3/32", "10.1.2.3/32", true),
+            ("fd00:1::/48", "fd00:1:0:4::/64", true),
+            ("fd00:1::/64", "fd00:2::/64", false),
+            ("::/0", "10.1.0.0/16", false),
         ] {
             assert_eq!(subnet(a).overlaps(subnet(b)), overlap, "{a} {b}");
         }
@@ -144,5 +200,22 @@ mod tests {
         assert_eq!(choose(&["172.16.0.0/12"]).unwrap(), "192.168.0.0/20");
         assert_eq!(choose(&["172.16.0.0/12", "192.168.1.0/24"]).unwrap(), "192.168.16.0/20");
         assert_eq!(choose(&["172.16.0.0/12", "192.168.0.0/16"]), None);
+    }
+    #[test]
+    fn networks_of_ipv6_are_cut_from_the_sites_own() {
+        let pools = [site_pool([1, 2, 3, 4, 5])];
+        let chosen = |used: &[&str]| {
+            let used: Vec<_> = used.iter().map(|text| subnet(text)).collect();
+            choose(&pools, &used).map(|network| network.to_string())
+        };
+        assert_eq!(chosen(&[]).unwrap(), "fd01:203:405::/64");
+        assert_eq!(chosen(&["fd01:203:405::/64", "fd01:203:405:1::9/128"]).unwrap(), "fd01:203:405:2::/64");
+        assert_eq!(chosen(&["fd01:203:405::/49", "10.0.0.0/8"]).unwrap(), "fd01:203:405:8000::/64");
+        assert_eq!(chosen(&["fd00::/8"]), None);
+        let everything = AddressPool { base: subnet("8000::/1"), size: 128 };
+        assert_eq!(choose(&[everything], &[subnet("8000::/2")]), Some(subnet("c000::/128")));
+        assert_eq!(choose(&[everything], &[subnet("8000::/2"), subnet("c000::/2")]), None);
+        let (last, obstacle) = last_obstacle(&pools, &[subnet("fd00::1/8")]).unwrap();
+        assert_eq!((last.to_string().as_str(), obstacle), ("fd01:203:405:ffff::/64", subnet("fd00::/8")));
     }
 }

@@ -1,7 +1,7 @@
 //! Networks that users make: what is recorded of one, and what a request for one comes to. Pure.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,19 @@ use crate::subnet::Subnet;
 /// How many characters of a network's id its bridge is named by, as with dockerd.
 const ID_IN_NAME: usize = 12;
 
+/// What is wanted of a network's addresses of one family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RangeRequest {
+    /// All of them; from the pools if none are wanted.
+    pub subnet: Option<Subnet>,
+    /// The bridge's address; the first free one if none is wanted.
+    pub gateway: Option<IpAddr>,
+    /// The part of the addresses that are given out unasked.
+    pub range: Option<Subnet>,
+    /// Addresses that are given to nobody, by whatever name.
+    pub auxiliary: BTreeMap<String, IpAddr>,
+}
+
 /// A wanted network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserNetworkRequest {
@@ -20,14 +33,14 @@ pub struct UserNetworkRequest {
     pub name: String,
     /// As given, for whoever looks.
     pub scope: String,
-    /// Its addresses; from the pools if none are wanted.
-    pub subnet: Option<Subnet>,
-    /// The bridge's address; the first free one if none is wanted.
-    pub gateway: Option<Ipv4Addr>,
-    /// The part of the addresses that are given out unasked.
-    pub range: Option<Subnet>,
-    /// Addresses that are given to nobody, by whatever name.
-    pub auxiliary: BTreeMap<String, Ipv4Addr>,
+    /// It has no addresses of IPv4.
+    pub without_ipv4: bool,
+    /// Those it has.
+    pub ipv4: RangeRequest,
+    /// It has addresses of IPv6.
+    pub with_ipv6: bool,
+    /// These.
+    pub ipv6: RangeRequest,
     /// Options of the address management, for whoever looks.
     pub ipam_options: Option<BTreeMap<String, String>>,
     /// It leads nowhere.
@@ -38,6 +51,23 @@ pub struct UserNetworkRequest {
     pub options: BTreeMap<String, String>,
     /// Free-form metadata.
     pub labels: BTreeMap<String, String>,
+}
+
+/// A network's addresses of one family.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressRange {
+    /// All of them.
+    pub subnet: Subnet,
+    /// Whether they came from the pools, and with them the gateway.
+    pub from_pools: bool,
+    /// The bridge's address.
+    pub gateway: IpAddr,
+    /// Whether somebody wanted that one.
+    pub gateway_wanted: bool,
+    /// The part of the addresses that are given out unasked.
+    pub range: Option<Subnet>,
+    /// Addresses that are given to nobody.
+    pub auxiliary: BTreeMap<String, IpAddr>,
 }
 
 /// A network that somebody made: its record.
@@ -51,18 +81,15 @@ pub struct UserNetwork {
     pub created_at_nanos: i64,
     /// As given.
     pub scope: String,
-    /// The network's addresses.
-    pub subnet: Subnet,
-    /// Whether they came from the pools, and with them the gateway.
-    pub from_pools: bool,
-    /// The bridge's address.
-    pub gateway: Ipv4Addr,
-    /// Whether somebody wanted that one.
-    pub gateway_wanted: bool,
-    /// The part of the addresses that are given out unasked.
-    pub range: Option<Subnet>,
-    /// Addresses that are given to nobody.
-    pub auxiliary: BTreeMap<String, Ipv4Addr>,
+    /// Its addresses of IPv4. In the record their fields stand among its own, as they did before there was IPv6.
+    #[serde(flatten)]
+    pub ipv4: Option<AddressRange>,
+    /// Its addresses of IPv6.
+    #[serde(default)]
+    pub ipv6: Option<AddressRange>,
+    /// What somebody wanted of a family that it does not have: it is shown, and means nothing.
+    #[serde(default)]
+    pub idle: Vec<AddressRange>,
     /// As given.
     pub ipam_options: Option<BTreeMap<String, String>>,
     /// It leads nowhere.
@@ -95,8 +122,10 @@ pub(crate) struct Surroundings<'a> {
     /// The new network's id.
     pub(crate) id: String,
     pub(crate) now_nanos: i64,
-    /// A subnet of the pools that nobody uses.
+    /// A subnet of the pools of IPv4 that nobody uses.
     pub(crate) free: Option<Subnet>,
+    /// Likewise of IPv6.
+    pub(crate) free_ipv6: Option<Subnet>,
     /// The subnets of all other networks of this instance.
     pub(crate) subnets: Vec<Subnet>,
     /// Bridges of other networks: name and the network's id.
@@ -110,29 +139,24 @@ impl UserNetwork {
     pub(crate) fn plan(request: UserNetworkRequest, around: Surroundings<'_>) -> Result<UserNetwork, CreateError> {
         let options = options::parse(&request.options)?;
         let bridge = bridge_name(&options, &around)?;
-        let subnet = match request.subnet {
-            Some(wanted) if around.subnets.iter().any(|one| one.overlaps(wanted)) => return Err(CreateError::Overlap),
-            Some(wanted) => wanted,
-            None => around.free.ok_or(CreateError::Exhausted { in_the_way: None })?,
-        };
-        let gateway = plan_gateway(&request, subnet)?;
-        let mut addresses = Addresses::new(subnet, request.range, gateway);
-        for (name, address) in &request.auxiliary {
-            addresses
-                .set_aside(*address)
-                .map_err(|_| CreateError::AuxiliaryTaken { name: name.clone(), address: *address })?;
+        let (mut families, mut idle) = ([None, None], Vec::new());
+        let wanted = [(!request.without_ipv4, request.ipv4), (request.with_ipv6, request.ipv6)];
+        for (at, (enabled, range)) in wanted.into_iter().enumerate() {
+            let free = if at == 0 { around.free } else { around.free_ipv6 };
+            match enabled {
+                true => families[at] = Some(AddressRange::plan(range, free, &around.subnets)?),
+                false => idle.extend(AddressRange::of_nobody(range)),
+            }
         }
+        let [ipv4, ipv6] = families;
         Ok(UserNetwork {
             id: around.id,
             name: request.name,
             created_at_nanos: around.now_nanos,
             scope: if request.scope.is_empty() { "local".to_owned() } else { request.scope },
-            subnet,
-            from_pools: request.subnet.is_none(),
-            gateway,
-            gateway_wanted: request.gateway.is_some(),
-            range: request.range,
-            auxiliary: request.auxiliary,
+            ipv4,
+            ipv6,
+            idle,
             ipam_options: request.ipam_options,
             internal: request.internal,
             attachable: request.attachable,
@@ -148,8 +172,64 @@ impl UserNetwork {
         })
     }
 
+    /// Its addresses of each family that it has.
+    pub fn ranges(&self) -> impl Iterator<Item = &AddressRange> {
+        self.ipv4.iter().chain(&self.ipv6)
+    }
+
+    /// Its bridge's addresses, with the lengths of their prefixes.
+    pub(crate) fn gateways(&self) -> Vec<Subnet> {
+        self.ranges().map(AddressRange::gateway).collect()
+    }
+
     /// Its addresses, of which none are taken but those that nobody gets.
-    pub(crate) fn addresses(&self) -> Addresses {
+    pub(crate) fn addresses(&self) -> Vec<Addresses> {
+        self.ranges().map(AddressRange::addresses).collect()
+    }
+}
+
+impl AddressRange {
+    fn plan(request: RangeRequest, free: Option<Subnet>, others: &[Subnet]) -> Result<AddressRange, CreateError> {
+        let subnet = match request.subnet {
+            Some(wanted) if others.iter().any(|one| one.overlaps(wanted)) => return Err(CreateError::Overlap),
+            Some(wanted) => wanted,
+            None => free.ok_or(CreateError::Exhausted { in_the_way: None })?,
+        };
+        let gateway = plan_gateway(&request, subnet)?;
+        let mut addresses = Addresses::new(subnet, request.range, gateway);
+        for (name, address) in &request.auxiliary {
+            addresses
+                .set_aside(*address)
+                .map_err(|_| CreateError::AuxiliaryTaken { name: name.clone(), address: *address })?;
+        }
+        Ok(AddressRange {
+            subnet,
+            from_pools: request.subnet.is_none(),
+            gateway,
+            gateway_wanted: request.gateway.is_some(),
+            range: request.range,
+            auxiliary: request.auxiliary,
+        })
+    }
+
+    /// What is wanted of a family that the network does not have.
+    fn of_nobody(request: RangeRequest) -> Option<AddressRange> {
+        let subnet = request.subnet?;
+        Some(AddressRange {
+            subnet,
+            from_pools: false,
+            gateway: request.gateway.unwrap_or(subnet.address),
+            gateway_wanted: request.gateway.is_some(),
+            range: request.range,
+            auxiliary: request.auxiliary,
+        })
+    }
+
+    fn gateway(&self) -> Subnet {
+        Subnet { address: self.gateway, prefix: self.subnet.prefix }
+    }
+
+    fn addresses(&self) -> Addresses {
         let mut addresses = Addresses::new(self.subnet, self.range, self.gateway);
         for address in self.auxiliary.values() {
             // They were free when the network was planned.
@@ -169,17 +249,20 @@ fn bridge_name(options: &Options, around: &Surroundings<'_>) -> Result<String, C
     }
 }
 
-fn plan_gateway(request: &UserNetworkRequest, subnet: Subnet) -> Result<Ipv4Addr, CreateError> {
+fn plan_gateway(request: &RangeRequest, subnet: Subnet) -> Result<IpAddr, CreateError> {
+    if subnet.prefix == 128 {
+        return Err(CreateError::NoGateway);
+    }
     let (network, last) = (subnet.network().address, subnet.last());
+    let two = subnet.prefix + 1 >= subnet.width();
+    // IPv6 has no broadcasts: its last address is one like others.
+    let free = |address: &IpAddr| two || *address != network && (subnet.address.is_ipv6() || *address != last);
     if let Some(wanted) = request.gateway {
-        let reserved = subnet.prefix < 31 && (wanted == network || wanted == last);
-        return if reserved { Err(CreateError::GatewayTaken(wanted)) } else { Ok(wanted) };
+        return if free(&wanted) { Ok(wanted) } else { Err(CreateError::GatewayTaken(wanted)) };
     }
     let candidates = request.range.map_or(subnet, Subnet::network);
-    let all = candidates.network().address.to_bits()..=candidates.last().to_bits();
-    let free = |address: &Ipv4Addr| subnet.prefix >= 31 || *address != network && *address != last;
     // Auxiliary addresses are not looked at: dockerd takes the gateway first, and then complains about those.
-    all.map(Ipv4Addr::from_bits).find(free).ok_or(CreateError::Exhausted { in_the_way: None })
+    candidates.addresses().find(free).ok_or(CreateError::Exhausted { in_the_way: None })
 }
 
 #[cfg(test)]

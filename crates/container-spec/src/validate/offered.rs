@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 use engine_api::container::{EndpointSettings, NetworkingConfig};
 use engine_api::host_config::HostConfig;
-use serde_json::Value;
 
 use super::InvalidRequest;
 use crate::facts::HostFacts;
@@ -42,25 +41,11 @@ pub fn validate_endpoint(endpoint: &EndpointSettings) -> Result<(), InvalidReque
     }
 }
 
-fn network(networks: Option<&BTreeMap<String, EndpointSettings>>) -> [Asked; 3] {
+fn network(networks: Option<&BTreeMap<String, EndpointSettings>>) -> [Asked; 1] {
     let endpoint = |asked: fn(&EndpointSettings) -> bool| networks.is_some_and(|all| all.values().any(asked));
-    [
-        (endpoint(|endpoint| has_ipv6(endpoint, "IPv6Address")), "--ip6"),
-        (endpoint(|endpoint| has_ipv6(endpoint, "LinkLocalIPs")), "--link-local-ip with an IPv6 address"),
-        (endpoint(has_sysctls), "--network driver-opt com.docker.network.endpoint.sysctls"),
-    ]
+    [(endpoint(has_sysctls), "--network driver-opt com.docker.network.endpoint.sysctls")]
 }
 
 fn has_sysctls(endpoint: &EndpointSettings) -> bool {
     endpoint.driver_opts.iter().flatten().any(|(name, _)| name == "com.docker.network.endpoint.sysctls")
-}
-
-/// Whether an address of IPv6 is asked for: what is none has been refused already.
-fn has_ipv6(endpoint: &EndpointSettings, key: &str) -> bool {
-    let is_ipv6 = |value: &Value| value.as_str().is_some_and(|text| text.contains(':'));
-    match endpoint.ipam_config.as_ref().map(|ipam| &ipam[key]) {
-        Some(Value::Array(addresses)) => addresses.iter().any(is_ipv6),
-        Some(value) => is_ipv6(value),
-        None => false,
-    }
 }

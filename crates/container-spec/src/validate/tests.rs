@@ -125,17 +125,13 @@ fn configurations_are_refused_in_dockers_words() {
 
 #[test]
 fn what_is_not_offered_is_refused_by_name() {
-    for (request, option) in [
-        (r#""NetworkingConfig":{"EndpointsConfig":{"mine":{"IPAMConfig":{"IPv6Address":"fd00::2"}}}}"#, "--ip6"),
-        (
-            r#""NetworkingConfig":{"EndpointsConfig":{"mine":{"IPAMConfig":{"LinkLocalIPs":["fe80::2"]}}}}"#,
-            "--link-local-ip with an IPv6 address",
-        ),
-    ] {
-        let refused = judged(&format!(r#"{{"Image":"a",{request}}}"#)).unwrap_err();
-        assert_eq!(refused, InvalidRequest::NotOffered { option }, "{request}");
-        assert_eq!(refused.kind(), ErrorKind::NotImplemented);
-    }
+    let options = r#"{"com.docker.network.endpoint.sysctls":"a=b"}"#;
+    let request =
+        format!(r#"{{"Image":"a","NetworkingConfig":{{"EndpointsConfig":{{"mine":{{"DriverOpts":{options}}}}}}}}}"#);
+    let refused = judged(&request).unwrap_err();
+    let option = "--network driver-opt com.docker.network.endpoint.sysctls";
+    assert_eq!(refused, InvalidRequest::NotOffered { option });
+    assert_eq!(refused.kind(), ErrorKind::NotImplemented);
 }
 
 /// What docker 28's command line sends for `docker run busybox`, and a request with nothing in it.

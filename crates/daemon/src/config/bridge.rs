@@ -41,8 +41,11 @@ fn address(text: &str) -> Result<Ipv4Addr, ConfigError> {
     text.parse().map_err(|_| ConfigError::Address(text.to_owned()))
 }
 
+/// One of IPv4.
 fn subnet(key: &'static str, text: &str) -> Result<Subnet, ConfigError> {
-    text.parse().map_err(|_| ConfigError::Subnet { key, value: text.to_owned() })
+    let subnet: Option<Subnet> = text.parse().ok();
+    let of_ipv4 = subnet.filter(|subnet| subnet.address.is_ipv4());
+    of_ipv4.ok_or_else(|| ConfigError::Subnet { key, value: text.to_owned() })
 }
 
 /// `base=172.30.0.0/16,size=24`, dockerd's form.
@@ -57,5 +60,5 @@ fn pool(text: &str) -> Result<AddressPool, ConfigError> {
         }
     }
     let (base, size): (Subnet, u8) = base.zip(size).ok_or_else(refused)?;
-    if size < base.prefix || size > 32 { Err(refused()) } else { Ok(AddressPool { base, size }) }
+    if size < base.prefix || size > base.width() { Err(refused()) } else { Ok(AddressPool { base, size }) }
 }

@@ -3,13 +3,13 @@
 //! A record names networks as users do; the id is added when the container has been on one. From then on the id counts, so
 //! that a network of the same name that somebody made later is another one, as with dockerd.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use container_spec::validate::{EndpointFault, listed, validate_endpoint};
 use engine_api::container::{EndpointSettings, NetworkingConfig};
 use errdefs::ErrorKind;
-use network::{DEFAULT, EndpointRequest, Networks, UserNetwork};
+use network::{AddressRange, DEFAULT, EndpointRequest, Networks, UserNetwork};
 
 use super::find::{self, Found, find};
 use super::{Attachments, ConnectError, Mode};
@@ -111,17 +111,24 @@ pub(crate) fn wish(settings: EndpointSettings) -> EndpointSettings {
 pub(crate) fn check(network: Option<&Found>, settings: &EndpointSettings) -> Result<(), Vec<EndpointFault>> {
     let predefined = matches!(network, Some(Found::Predefined(_)));
     let mut faults = validate_endpoint(settings, !predefined);
-    if let (Some(Found::User(network)), Some(wanted)) = (network, wanted_address(settings)) {
-        faults.extend(outside(network, wanted));
+    if let Some(Found::User(network)) = network {
+        let ipv4 = wanted_ipv4(settings).and_then(|wanted| outside(network, wanted.into()));
+        let ipv6 = wanted_ipv6(settings).and_then(|wanted| outside(network, wanted.into()));
+        faults.extend(ipv4.into_iter().chain(ipv6));
     }
     if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 
-fn outside(network: &UserNetwork, wanted: Ipv4Addr) -> Option<EndpointFault> {
-    if network.from_pools {
+/// Addresses are wanted of subnets that somebody has chosen; that of a family which the network does not have is taken
+/// and forgotten, as with dockerd.
+fn outside(network: &UserNetwork, wanted: IpAddr) -> Option<EndpointFault> {
+    let of_family = |range: &&AddressRange| range.subnet.address.is_ipv4() == wanted.is_ipv4();
+    let mut chosen =
+        network.ranges().chain(&network.idle).filter(of_family).filter(|range| !range.from_pools).peekable();
+    if chosen.peek().is_none() {
         return Some(EndpointFault::Subnet);
     }
-    (!network.subnet.contains(wanted)).then(|| EndpointFault::Outside(wanted.to_string()))
+    (!chosen.any(|range| range.subnet.contains(wanted))).then(|| EndpointFault::Outside(wanted.to_string()))
 }
 
 /// Refuses what is no Ethernet address.
@@ -142,8 +149,12 @@ fn mac(text: &str) -> Option<[u8; 6]> {
     Some(mac)
 }
 
-fn wanted_address(settings: &EndpointSettings) -> Option<Ipv4Addr> {
+fn wanted_ipv4(settings: &EndpointSettings) -> Option<Ipv4Addr> {
     settings.ipam_config.as_ref()?["IPv4Address"].as_str()?.parse().ok()
+}
+
+fn wanted_ipv6(settings: &EndpointSettings) -> Option<Ipv6Addr> {
+    settings.ipam_config.as_ref()?["IPv6Address"].as_str()?.parse().ok()
 }
 
 /// What settings come to on a network.
@@ -153,7 +164,8 @@ pub(crate) fn request(key: &str, settings: &EndpointSettings) -> EndpointRequest
     let option = |name: &str| settings.driver_opts.as_ref()?.get(name).cloned();
     EndpointRequest {
         mac: mac(&settings.mac_address),
-        address: wanted_address(settings),
+        ipv4: wanted_ipv4(settings),
+        ipv6: wanted_ipv6(settings),
         link_local: link_local.collect(),
         interface: option(INTERFACE).filter(|name| !name.is_empty()),
         gateway_priority: settings.gw_priority,
@@ -225,14 +237,15 @@ mod tests {
     #[test]
     fn settings_are_read() {
         let settings = serde_json::from_str(
-            r#"{"IPAMConfig":{"IPv4Address":"10.1.2.3","LinkLocalIPs":["169.254.1.1"]},"MacAddress":"02-42-AC-11-00-09",
+            r#"{"IPAMConfig":{"IPv4Address":"10.1.2.3","IPv6Address":"fd00::3","LinkLocalIPs":["169.254.1.1","fe80::9"]},"MacAddress":"02-42-AC-11-00-09",
                "DriverOpts":{"com.docker.network.endpoint.ifname":"lan0"},"GwPriority":7}"#,
         );
         let settings: EndpointSettings = settings.unwrap();
         let expected = EndpointRequest {
             mac: Some([2, 0x42, 0xac, 0x11, 0, 9]),
-            address: Some(Ipv4Addr::new(10, 1, 2, 3)),
-            link_local: vec![Ipv4Addr::new(169, 254, 1, 1)],
+            ipv4: Some(Ipv4Addr::new(10, 1, 2, 3)),
+            ipv6: Some("fd00::3".parse().unwrap()),
+            link_local: vec![IpAddr::from([169, 254, 1, 1]), "fe80::9".parse().unwrap()],
             interface: Some("lan0".to_owned()),
             gateway_priority: 7,
             ..EndpointRequest::on("x")

@@ -1,12 +1,11 @@
 //! What a request for a network comes to, and what is refused of it, in dockerd's words. Pure.
 
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use container_spec::validate::listed;
 use engine_api::network::{Ipam, IpamConfig, NetworkCreate};
 use errdefs::ErrorKind;
-use network::{Subnet, UserNetworkRequest};
+use network::{RangeRequest, Subnet, UserNetworkRequest};
 
 /// Why a request for a network is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,24 +74,35 @@ pub(crate) fn plan(request: NetworkCreate) -> Result<UserNetworkRequest, Request
     if !faults.is_empty() {
         return Err(RequestError::Addresses(faults));
     }
-    if ranges.len() > 1 {
+    let (ipv6, ipv4): (Vec<_>, Vec<_>) = ranges.iter().cloned().partition(|range| range.subnet.contains(':'));
+    if ipv4.len() > 1 || ipv6.len() > 1 {
         return Err(RequestError::ManySubnets);
     }
-    let range = ranges.first().cloned().unwrap_or_default();
-    let address = |(name, text): (String, String)| Some((name, text.parse::<Ipv4Addr>().ok()?));
+    let of_family = |ranges: Vec<IpamConfig>| ranges.into_iter().next().map(range).unwrap_or_default();
     Ok(UserNetworkRequest {
         name: request.name,
         scope: request.scope,
-        subnet: range.subnet.parse().ok(),
-        gateway: range.gateway.parse().ok(),
-        range: range.ip_range.parse().ok(),
-        auxiliary: range.auxiliary_addresses.into_iter().filter_map(address).collect::<BTreeMap<_, _>>(),
+        without_ipv4: request.enable_ipv4 == Some(false),
+        ipv4: of_family(ipv4),
+        with_ipv6: request.enable_ipv6 == Some(true),
+        ipv6: of_family(ipv6),
         ipam_options: ipam.options,
         internal: request.internal,
         attachable: request.attachable,
         options: request.options,
         labels: request.labels,
     })
+}
+
+/// One that has been looked at.
+fn range(config: IpamConfig) -> RangeRequest {
+    let address = |(name, text): (String, String)| Some((name, text.parse::<IpAddr>().ok()?));
+    RangeRequest {
+        subnet: config.subnet.parse().ok(),
+        gateway: config.gateway.parse().ok(),
+        range: config.ip_range.parse().ok(),
+        auxiliary: config.auxiliary_addresses.into_iter().filter_map(address).collect(),
+    }
 }
 
 /// What is refused as a whole, in dockerd's order.
@@ -123,16 +133,10 @@ fn refuse(request: &NetworkCreate) -> Result<(), RequestError> {
     if request.config_from.as_ref().is_some_and(|from| !from.network.is_empty()) {
         return not_offered("a network's configuration from another one (--config-from)");
     }
-    let ipv6 = request.enable_ipv6 == Some(true);
-    if request.enable_ipv4 == Some(false) && !ipv6 {
+    if request.enable_ipv4 == Some(false) && request.enable_ipv6 != Some(true) {
         return Err(RequestError::NoFamily);
     }
-    let ipam = request.ipam.as_ref();
-    let is_ipv6 = |range: &IpamConfig| range.subnet.contains(':');
-    if ipv6 || ipam.is_some_and(|ipam| ipam.config.iter().flatten().any(is_ipv6)) {
-        return not_offered("IPv6 in networks (--ipv6)");
-    }
-    match ipam {
+    match request.ipam.as_ref() {
         Some(Ipam { driver, .. }) if !matches!(driver.as_str(), "" | "default") => {
             Err(RequestError::Driver(driver.clone()))
         }
@@ -177,7 +181,7 @@ fn range_fault(text: &str, subnet: Subnet) -> Option<String> {
 }
 
 fn address_fault(what: &str, text: &str, subnet: Subnet) -> Option<String> {
-    match text.parse::<Ipv4Addr>() {
+    match text.parse::<IpAddr>() {
         Err(_) => Some(format!("invalid {what}: invalid address")),
         Ok(address) if !subnet.contains(address) => {
             Some(format!("invalid {what}: parent subnet {subnet} doesn't contain this address"))
@@ -193,7 +197,7 @@ mod tests {
     fn told(body: &str) -> String {
         let body = body.replace('\'', "\"");
         match plan(serde_json::from_str(&body).unwrap()) {
-            Ok(request) => format!("{:?}", request.subnet.map(|subnet| subnet.to_string())),
+            Ok(request) => format!("{:?}", request.ipv4.subnet.or(request.ipv6.subnet).map(|one| one.to_string())),
             Err(err) => err.to_string(),
         }
     }
@@ -210,7 +214,8 @@ mod tests {
             ("{'Name':'n','EnableIPv4':false}", "IPv4 or IPv6 must be enabled"),
             ("{'Name':'n','IPAM':{'Driver':'zz'}}", "plugin \"zz\" not found"),
             ("{'Name':'n','Driver':'macvlan'}", "network driver macvlan is not supported by Longshore yet"),
-            ("{'Name':'n','EnableIPv6':true}", "IPv6 in networks (--ipv6) is not supported by Longshore yet"),
+            ("{'Name':'n','EnableIPv4':false,'EnableIPv6':false}", "IPv4 or IPv6 must be enabled"),
+            ("{'Name':'n','EnableIPv6':true}", "None"),
             ("{'Name':'n','IPAM':{'Config':null,'Options':null}}", "None"),
         ] {
             assert_eq!(told(body), text, "{body}");
@@ -229,6 +234,14 @@ mod tests {
                 "invalid gateway 10.8.0.1: parent subnet 10.9.0.0/16 doesn't contain this address",
             ),
             ("'Subnet':'10.9.0.0/16','Gateway':'x'", "invalid gateway x: invalid address"),
+            ("'Subnet':'fd00:1::/64','Gateway':'fd00:1::9'", "Some(\"fd00:1::/64\")"),
+            ("'Subnet':'fd00:1::1/64'", "invalid subnet fd00:1::1/64: it should be fd00:1::/64"),
+            (
+                "'Subnet':'fd00:1::/64','Gateway':'10.9.0.1'",
+                "invalid gateway 10.9.0.1: parent subnet fd00:1::/64 doesn't contain this address",
+            ),
+            ("'Subnet':'fd00:1::/64'},{'Subnet':'10.9.0.0/16'", "Some(\"10.9.0.0/16\")"),
+            ("'Subnet':'fd00:1::/64'},{'Subnet':'fd00:2::/64'", "bridge driver doesn't support multiple subnets"),
             (
                 "'Subnet':'10.9.0.0/16','IPRange':'10.8.0.0/24'",
                 "invalid ip-range 10.8.0.0/24: parent subnet 10.9.0.0/16 doesn't contain ip-range",

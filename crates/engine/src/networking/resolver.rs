@@ -93,7 +93,7 @@ fn memberships(networks: &Networks, container: &Container, place: &Place) -> Vec
             endpoint: dns::Endpoint {
                 container: container.id().to_string(),
                 names: names.unwrap_or_default(),
-                addresses: vec![IpAddr::V4(endpoint.address)],
+                addresses: endpoint.addresses().collect(),
                 links: links(&settings),
                 priority: settings.gw_priority,
             },

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use container_spec::ports::{ContainerPort, Protocol, exposed};
 use engine_api::container::{EndpointSettings, NetworkSettings, Port};
 use engine_api::host_config::PortBinding;
-use network::{DEFAULT, Endpoint, Place};
+use network::{DEFAULT, Endpoint, InterfaceAddress, Place};
 
 use super::{Attachments, Mode, attachments};
 use crate::container::record::Definition;
@@ -73,28 +73,38 @@ impl Seen<'_> {
             ..NetworkSettings::default()
         };
         let Some(endpoint) = place.on(DEFAULT) else { return settings };
-        NetworkSettings {
-            endpoint_id: endpoint.endpoint_id.clone(),
-            gateway: endpoint.gateway.to_string(),
-            ip_address: endpoint.address.to_string(),
-            ip_prefix_len: endpoint.prefix.into(),
-            mac_address: mac(endpoint),
-            ..settings
+        let mut settings =
+            NetworkSettings { endpoint_id: endpoint.endpoint_id.clone(), mac_address: mac(endpoint), ..settings };
+        // The default bridge has no other addresses.
+        if let Some(own) = endpoint.ipv4 {
+            settings.gateway = own.gateway.to_string();
+            settings.ip_address = own.address.to_string();
+            settings.ip_prefix_len = own.prefix.into();
         }
+        settings
     }
 }
 
 /// With what has come of the settings.
 fn filled(settings: EndpointSettings, endpoint: &Endpoint) -> EndpointSettings {
-    EndpointSettings {
+    let mut filled = EndpointSettings {
         mac_address: mac(endpoint),
         network_id: endpoint.network_id.clone(),
         endpoint_id: endpoint.endpoint_id.clone(),
-        gateway: if endpoint.internal { String::new() } else { endpoint.gateway.to_string() },
-        ip_address: endpoint.address.to_string(),
-        ip_prefix_len: endpoint.prefix.into(),
         ..settings
+    };
+    let led = |gateway: &dyn ToString| if endpoint.internal { String::new() } else { gateway.to_string() };
+    if let Some(own) = endpoint.ipv4 {
+        filled.gateway = led(&own.gateway);
+        filled.ip_address = own.address.to_string();
+        filled.ip_prefix_len = own.prefix.into();
     }
+    if let Some(own) = endpoint.ipv6 {
+        filled.ipv6_gateway = led(&own.gateway);
+        filled.global_ipv6_address = own.address.to_string();
+        filled.global_ipv6_prefix_len = own.prefix.into();
+    }
+    filled
 }
 
 /// The ports, as `ps` shows them: published ones, and those that are only exposed.
@@ -134,6 +144,11 @@ fn protocol(port: ContainerPort) -> &'static str {
         Protocol::Udp => "udp",
         Protocol::Sctp => "sctp",
     }
+}
+
+/// `172.18.0.2/16`, or nothing.
+pub(crate) fn with_prefix<A: std::fmt::Display>(own: Option<InterfaceAddress<A>>) -> String {
+    own.map(|own| format!("{}/{}", own.address, own.prefix)).unwrap_or_default()
 }
 
 /// An Ethernet address as text.

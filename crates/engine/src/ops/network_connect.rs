@@ -4,7 +4,7 @@
 //! that was killed in between has left, the next one takes away.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -156,12 +156,12 @@ async fn connect_container(
     }
     let place = place?;
     add(container, found.name(), settings);
-    let address = place.on(&key).map(|endpoint| endpoint.address);
+    let addresses = place.on(&key).into_iter().flat_map(network::Endpoint::addresses);
+    let lines: String = addresses.map(|address| own_line(&container.definition.config, address)).collect();
     keep(engine, container, place).await;
     write(engine, container).await?;
-    if let Some(address) = address {
-        let line = own_line(&container.definition.config, address);
-        edit_hosts(engine, container, move |hosts| Some(format!("{hosts}{line}"))).await;
+    if !lines.is_empty() {
+        edit_hosts(engine, container, move |hosts| Some(format!("{hosts}{lines}"))).await;
     }
     let id = found.user().map_or("", |network| network.id.as_str());
     networks::tell_endpoint(engine, container, (found.name(), id), "connect");
@@ -197,14 +197,17 @@ async fn disconnect_container(
     if !is_on(container, &name) {
         return Err(not_connected(""));
     }
-    let address = found.key().and_then(|key| Some(container.live().place.as_ref()?.on(key)?.address));
+    let addresses = found.key().and_then(|key| {
+        let live = container.live();
+        Some(live.place.as_ref()?.on(key)?.addresses().collect::<Vec<_>>())
+    });
     remove(container, &name);
     write(engine, container).await?;
     if let Some(key) = found.key() {
         take_off(engine, container, key).await?;
     }
-    if let Some(address) = address {
-        edit_hosts(engine, container, move |hosts| Some(without(hosts, address))).await;
+    if let Some(addresses) = addresses {
+        edit_hosts(engine, container, move |hosts| Some(without(hosts, &addresses))).await;
     }
     let id = found.user().map_or("", |network| network.id.as_str());
     networks::tell_endpoint(engine, container, (&name, id), "disconnect");
@@ -353,9 +356,10 @@ async fn edit_hosts(
     bridge::blocking(move || hosts::edit(&engine, &id, change)).await;
 }
 
-fn without(hosts: &str, address: Ipv4Addr) -> String {
-    let own = format!("{address}\t");
-    hosts.split_inclusive('\n').filter(|line| !line.starts_with(&own)).collect()
+fn without(hosts: &str, addresses: &[IpAddr]) -> String {
+    let own: Vec<String> = addresses.iter().map(|address| format!("{address}\t")).collect();
+    let is_own = |line: &&str| own.iter().any(|own| line.starts_with(own.as_str()));
+    hosts.split_inclusive('\n').filter(|line| !is_own(line)).collect()
 }
 
 #[cfg(test)]
@@ -364,7 +368,8 @@ mod tests {
 
     #[test]
     fn an_address_leaves_the_hosts_file_with_its_network() {
-        let hosts = "127.0.0.1\tlocalhost\n10.0.0.2\tbox\n10.0.0.23\tother\n";
-        assert_eq!(without(hosts, Ipv4Addr::new(10, 0, 0, 2)), "127.0.0.1\tlocalhost\n10.0.0.23\tother\n");
+        let hosts = "127.0.0.1\tlocalhost\n10.0.0.2\tbox\nfd00::2\tbox\n10.0.0.23\tother\n";
+        let own = [IpAddr::from([10, 0, 0, 2]), "fd00::2".parse().unwrap()];
+        assert_eq!(without(hosts, &own), "127.0.0.1\tlocalhost\n10.0.0.23\tother\n");
     }
 }

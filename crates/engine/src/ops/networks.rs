@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use engine_api::disk_usage::NetworksPruned;
 use engine_api::network::{Ipam, IpamConfig, Member, Network};
 use errdefs::ErrorKind;
-use network::{DEFAULT, UserNetwork};
+use network::{AddressRange, DEFAULT, UserNetwork};
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
@@ -238,26 +238,38 @@ async fn all(engine: &Engine) -> Result<Vec<Network>, NetworksError> {
 }
 
 fn of_user(network: &UserNetwork, containers: BTreeMap<String, Member>) -> Network {
-    let range = IpamConfig {
-        subnet: network.subnet.to_string(),
-        ip_range: network.range.map(|range| range.to_string()).unwrap_or_default(),
-        gateway: if network.from_pools || network.gateway_wanted { network.gateway.to_string() } else { String::new() },
-        auxiliary_addresses: network.auxiliary.iter().map(|(name, one)| (name.clone(), one.to_string())).collect(),
-    };
+    let is_ipv6 = |range: &&AddressRange| range.subnet.address.is_ipv6();
+    let mut ranges: Vec<&AddressRange> = network.ranges().chain(&network.idle).collect();
+    // What somebody asked for comes before what the pools gave.
+    ranges.sort_by_key(|range| (range.from_pools, is_ipv6(range)));
     Network {
         name: network.name.clone(),
         id: network.id.clone(),
         created: rfc3339(network.created_at_nanos),
         scope: network.scope.clone(),
         driver: "bridge".to_owned(),
-        enable_ipv4: true,
-        ipam: Ipam { driver: "default".to_owned(), options: network.ipam_options.clone(), config: Some(vec![range]) },
+        enable_ipv4: network.ipv4.is_some(),
+        enable_ipv6: network.ipv6.is_some(),
+        ipam: Ipam {
+            driver: "default".to_owned(),
+            options: network.ipam_options.clone(),
+            config: Some(ranges.into_iter().map(of_range).collect()),
+        },
         internal: network.internal,
         attachable: network.attachable,
         containers,
         options: network.options.clone(),
         labels: network.labels.clone(),
         ..Network::default()
+    }
+}
+
+fn of_range(range: &AddressRange) -> IpamConfig {
+    IpamConfig {
+        subnet: range.subnet.to_string(),
+        ip_range: range.range.map(|range| range.to_string()).unwrap_or_default(),
+        gateway: if range.from_pools || range.gateway_wanted { range.gateway.to_string() } else { String::new() },
+        auxiliary_addresses: range.auxiliary.iter().map(|(name, one)| (name.clone(), one.to_string())).collect(),
     }
 }
 
@@ -292,8 +304,8 @@ pub(crate) fn members(containers: &[Arc<Container>], network: &str) -> BTreeMap<
                 name: live.name.clone(),
                 endpoint_id: endpoint.endpoint_id.clone(),
                 mac_address: view::mac(endpoint),
-                ipv4_address: format!("{}/{}", endpoint.address, endpoint.prefix),
-                ipv6_address: String::new(),
+                ipv4_address: view::with_prefix(endpoint.ipv4),
+                ipv6_address: view::with_prefix(endpoint.ipv6),
             },
             None if live.networks.is_none() && elsewhere() => Member { name: live.name.clone(), ..Member::default() },
             None => return None,

@@ -3,8 +3,10 @@
 //! The kernel has sixteen registers of four bytes. A comparison loads into the first and compares; a lookup loads the
 //! parts of its key side by side from the first on and, in a map, gets the value there again.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+use super::Family;
+use crate::family;
 use crate::message::Message;
 
 /// NFT_REG32_00, the first register of four bytes.
@@ -18,9 +20,7 @@ const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
-/// Offsets in an IPv4 header, and of the ports in TCP's, UDP's and SCTP's.
-const SOURCE_ADDRESS: u32 = 12;
-const DESTINATION_ADDRESS: u32 = 16;
+/// Offsets of the ports in TCP's, UDP's and SCTP's headers.
 const SOURCE_PORT: u32 = 0;
 const DESTINATION_PORT: u32 = 2;
 
@@ -69,10 +69,10 @@ pub enum Expression {
     },
     /// Loads the type of the packet's destination address into the first register.
     LoadDestinationType,
-    /// Masks the first register.
+    /// Masks the first registers.
     Mask {
         /// What is kept.
-        mask: [u8; 4],
+        mask: Vec<u8>,
     },
     /// Leaves the rule unless the first register compares.
     Compare {
@@ -86,10 +86,15 @@ pub enum Expression {
         /// The map's name.
         map: String,
     },
-    /// Redirects to the address in the first register and the port in the second.
-    Redirect,
+    /// Redirects to the address in the first registers and the port in the one behind it.
+    Redirect {
+        /// Which addresses.
+        family: Family,
+    },
     /// Sends with the address of the interface that the packet leaves through.
     Masquerade,
+    /// Drops a packet of TCP and tells its sender that nobody listens.
+    Reset,
     /// Ends the packet's way through the chain.
     Verdict(Verdict),
 }
@@ -113,14 +118,14 @@ pub fn interface_out(name: &str, equal: bool) -> [Expression; 2] {
     interface(META_INTERFACE_OUT, name, equal)
 }
 
-/// `ip saddr ADDRESS/PREFIX`.
-pub fn source_in(address: Ipv4Addr, prefix: u8) -> [Expression; 3] {
-    address_in(SOURCE_ADDRESS, address, prefix, true)
+/// `ip saddr ADDRESS/PREFIX`, or `ip6`.
+pub fn source_in(address: IpAddr, prefix: u8) -> [Expression; 3] {
+    address_in(source_offset(family_of(address)), address, prefix, true)
 }
 
-/// `ip daddr ADDRESS/PREFIX` or `ip daddr != ADDRESS/PREFIX`.
-pub fn destination_in(address: Ipv4Addr, prefix: u8, equal: bool) -> [Expression; 3] {
-    address_in(DESTINATION_ADDRESS, address, prefix, equal)
+/// `ip daddr ADDRESS/PREFIX` or `ip daddr != ADDRESS/PREFIX`, or `ip6`.
+pub fn destination_in(address: IpAddr, prefix: u8, equal: bool) -> [Expression; 3] {
+    address_in(destination_offset(family_of(address)), address, prefix, equal)
 }
 
 /// A protocol whose packets have ports and a checksum.
@@ -153,6 +158,11 @@ pub fn port(protocol: Ported, end: End, port: u16) -> [Expression; 4] {
         Expression::LoadPayload { base: TRANSPORT_HEADER, offset: end.offset(), length: 2, register: 0 },
         Expression::Compare { equal: true, value: port.to_be_bytes().to_vec() },
     ]
+}
+
+/// `meta l4proto tcp`.
+pub fn is_tcp() -> [Expression; 2] {
+    [Expression::LoadMeta { key: META_PROTOCOL, register: 0 }, Expression::Compare { equal: true, value: vec![6] }]
 }
 
 /// `tcp dport set PORT` and its like: no connection is tracked for it.
@@ -193,11 +203,17 @@ pub fn to_this_machine() -> [Expression; 2] {
 }
 
 /// `meta l4proto . ip daddr . th dport map @MAP`: leaves the value in the registers, for what follows.
-pub fn find_by_address(map: &str) -> [Expression; 4] {
+pub fn find_by_address(map: &str, family: Family) -> [Expression; 4] {
+    let (offset, length) = (destination_offset(family), address_length(family));
     [
         Expression::LoadMeta { key: META_PROTOCOL, register: 0 },
-        Expression::LoadPayload { base: NETWORK_HEADER, offset: DESTINATION_ADDRESS, length: 4, register: 1 },
-        Expression::LoadPayload { base: TRANSPORT_HEADER, offset: DESTINATION_PORT, length: 2, register: 2 },
+        Expression::LoadPayload { base: NETWORK_HEADER, offset, length, register: 1 },
+        Expression::LoadPayload {
+            base: TRANSPORT_HEADER,
+            offset: DESTINATION_PORT,
+            length: 2,
+            register: 1 + length / 4,
+        },
         Expression::Lookup { map: map.to_owned() },
     ]
 }
@@ -217,20 +233,46 @@ fn interface(key: u32, name: &str, equal: bool) -> [Expression; 2] {
     [Expression::LoadMeta { key, register: 0 }, Expression::Compare { equal, value }]
 }
 
-fn address_in(offset: u32, address: Ipv4Addr, prefix: u8, equal: bool) -> [Expression; 3] {
-    let mask = !u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
-    let value = (address.to_bits() & mask).to_be_bytes().to_vec();
+fn address_in(offset: u32, address: IpAddr, prefix: u8, equal: bool) -> [Expression; 3] {
+    let octets = family::octets(address);
+    let bits = |at: usize| usize::from(prefix).saturating_sub(8 * at).min(8);
+    let mask: Vec<u8> = (0..octets.len()).map(|at| !0xff_u8.checked_shr(bits(at) as u32).unwrap_or(0)).collect();
+    let value = octets.iter().zip(&mask).map(|(octet, mask)| octet & mask).collect();
     [
-        Expression::LoadPayload { base: NETWORK_HEADER, offset, length: 4, register: 0 },
-        Expression::Mask { mask: mask.to_be_bytes() },
+        Expression::LoadPayload { base: NETWORK_HEADER, offset, length: octets.len() as u32, register: 0 },
+        Expression::Mask { mask },
         Expression::Compare { equal, value },
     ]
+}
+
+fn family_of(address: IpAddr) -> Family {
+    if address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }
+}
+
+/// Where the source address is in the header.
+fn source_offset(family: Family) -> u32 {
+    match family {
+        Family::Ipv4 => 12,
+        Family::Ipv6 => 8,
+    }
+}
+
+/// It follows the source address.
+fn destination_offset(family: Family) -> u32 {
+    source_offset(family) + address_length(family)
+}
+
+fn address_length(family: Family) -> u32 {
+    match family {
+        Family::Ipv4 => 4,
+        Family::Ipv6 => 16,
+    }
 }
 
 fn connection(key: u32, bits: u32) -> [Expression; 3] {
     [
         Expression::LoadConnection { key },
-        Expression::Mask { mask: bits.to_ne_bytes() },
+        Expression::Mask { mask: bits.to_ne_bytes().to_vec() },
         Expression::Compare { equal: false, value: vec![0; 4] },
     ]
 }
@@ -268,9 +310,9 @@ impl Expression {
             Expression::Mask { mask } => named("bitwise", &|data| {
                 data.be32(1, REGISTER)
                     .be32(2, REGISTER)
-                    .be32(3, 4)
+                    .be32(3, mask.len() as u32)
                     .nest(4, |value| value.attribute(VALUE, mask))
-                    .nest(5, |value| value.attribute(VALUE, &[0; 4]))
+                    .nest(5, |value| value.attribute(VALUE, &vec![0; mask.len()]))
             }),
             Expression::Compare { equal, value } => named("cmp", &|data| {
                 let differs = u32::from(!equal);
@@ -279,11 +321,14 @@ impl Expression {
             Expression::Lookup { map } => {
                 named("lookup", &|data| data.text(1, map).be32(2, REGISTER).be32(3, REGISTER))
             }
-            // Type DNAT (1), family AF_INET (2).
-            Expression::Redirect => {
-                named("nat", &|data| data.be32(1, 1).be32(2, 2).be32(3, REGISTER).be32(5, REGISTER + 1))
-            }
+            // Type DNAT (1).
+            Expression::Redirect { family } => named("nat", &|data| {
+                let port = REGISTER + address_length(*family) / 4;
+                data.be32(1, 1).be32(2, family.header()[0].into()).be32(3, REGISTER).be32(5, port)
+            }),
             Expression::Masquerade => named("masq", &|data| data),
+            // NFT_REJECT_TCP_RST; the code is that of ICMP, which this is not.
+            Expression::Reset => named("reject", &|data| data.be32(1, 1).attribute(2, &[0])),
             Expression::Verdict(verdict) => named("immediate", &|data| {
                 // Into the verdict register: NF_DROP or NF_ACCEPT.
                 data.be32(1, 0)

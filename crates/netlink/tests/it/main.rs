@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use netlink::nft::expression::{self as rule, Verdict};
-use netlink::nft::{ChainKind, Element, Expression, Field, Hook, Map, Transaction};
+use netlink::nft::{ChainKind, Element, Expression, Family, Field, Hook, Map, Transaction};
 use netlink::{NetlinkError, Protocol, Socket, address, conntrack, link, neighbour, nft, route};
 use rustix::thread::UnshareFlags;
 
@@ -51,16 +51,16 @@ fn privileged_a_bridge_has_what_was_asked_for() {
             (found.kind.as_str(), found.mac, found.mtu, found.up),
             ("bridge", Some([2, 0, 0, 0, 0, 1]), 1400, true)
         );
-        let gateway = address::Address { index: found.index, address: Ipv4Addr::new(172, 17, 0, 1), prefix: 16 };
+        let gateway = address::Address { index: found.index, address: Ipv4Addr::new(172, 17, 0, 1).into(), prefix: 16 };
         // Twice: having the address is no error.
         socket.apply(vec![address::add(gateway), address::add(gateway)]).unwrap();
         assert!(address::list(&mut socket).unwrap().contains(&gateway));
         let mac = [2, 0, 0, 0, 0, 9];
-        socket.apply(vec![neighbour::set(found.index, Ipv4Addr::new(172, 17, 0, 2), mac)]).unwrap();
+        socket.apply(vec![neighbour::set(found.index, Ipv4Addr::new(172, 17, 0, 2).into(), mac)]).unwrap();
         assert!(output("ip", &["neigh"]).contains("172.17.0.2 dev ls0 lladdr 02:00:00:00:00:09"));
         assert!(output("ip", &["addr", "show", "ls0"]).contains("inet 172.17.0.1/16 brd 172.17.255.255"));
         let routes = route::list(&mut socket).unwrap();
-        let own = route::Destination { address: Ipv4Addr::new(172, 17, 0, 0), prefix: 16 };
+        let own = route::Destination { address: Ipv4Addr::new(172, 17, 0, 0).into(), prefix: 16 };
         assert_eq!(routes, [own]);
         let names: Vec<_> = link::list(&mut socket, None).unwrap().into_iter().map(|link| link.name).collect();
         assert!(names.contains(&"lo".to_owned()) && names.contains(&"ls0".to_owned()), "{names:?}");
@@ -92,10 +92,13 @@ fn privileged_a_veth_pair_reaches_into_another_namespace() {
         guest.apply(vec![link::set_up("eth0")]).unwrap();
         let eth0 = link::by_name(&mut guest, "eth0").unwrap().unwrap();
         assert!(netlink::requests_sent() >= before + 3);
-        let inner = address::Address { index: eth0.index, address: Ipv4Addr::new(172, 17, 0, 2), prefix: 16 };
+        let inner = address::Address { index: eth0.index, address: Ipv4Addr::new(172, 17, 0, 2).into(), prefix: 16 };
         let mac = [2, 0, 0, 0, 0, 7];
-        let requests =
-            vec![address::add(inner), link::set_mac(eth0.index, mac), route::set_default(Ipv4Addr::new(172, 17, 0, 1))];
+        let requests = vec![
+            address::add(inner),
+            link::set_mac(eth0.index, mac),
+            route::set_default(Ipv4Addr::new(172, 17, 0, 1).into()),
+        ];
         guest.apply(requests).unwrap();
         let ports = link::list(&mut host, Some(found.index)).unwrap();
         assert_eq!(ports.len(), 1);
@@ -160,9 +163,17 @@ fn table(socket: &mut Socket) {
     let local = rule::to_this_machine();
     change.append_rule(
         "prerouting",
-        &[&local[..], &rule::find_by_address("addresses"), &[Expression::Redirect]].concat(),
+        &[
+            &local[..],
+            &rule::find_by_address("addresses", Family::Ipv4),
+            &[Expression::Redirect { family: Family::Ipv4 }],
+        ]
+        .concat(),
     );
-    change.append_rule("prerouting", &[&local[..], &rule::find_by_port("ports"), &[Expression::Redirect]].concat());
+    change.append_rule(
+        "prerouting",
+        &[&local[..], &rule::find_by_port("ports"), &[Expression::Redirect { family: Family::Ipv4 }]].concat(),
+    );
     let accept = [Expression::Verdict(Verdict::Accept)];
     change.append_rule(
         "forward",
@@ -172,10 +183,13 @@ fn table(socket: &mut Socket) {
     change.append_rule("forward", &[&rule::connection_status(rule::REDIRECTED)[..], &accept].concat());
     change.append_rule(
         "forward",
-        &[&rule::destination_in(Ipv4Addr::new(172, 17, 0, 1), 32, false)[..], &[Expression::Verdict(Verdict::Drop)]]
-            .concat(),
+        &[
+            &rule::destination_in(Ipv4Addr::new(172, 17, 0, 1).into(), 32, false)[..],
+            &[Expression::Verdict(Verdict::Drop)],
+        ]
+        .concat(),
     );
-    let subnet = rule::source_in(Ipv4Addr::new(172, 17, 0, 0), 16);
+    let subnet = rule::source_in(Ipv4Addr::new(172, 17, 0, 0).into(), 16);
     change.append_rule(
         "postrouting",
         &[&subnet[..], &rule::interface_out("ls0", false), &[Expression::Masquerade]].concat(),
@@ -187,9 +201,9 @@ fn table(socket: &mut Socket) {
 fn privileged_nft_reads_what_the_encoder_wrote() {
     in_scratch_namespace(|| {
         let mut socket = Socket::open(Protocol::Netfilter).unwrap();
-        assert!(!nft::table_exists(&mut socket, "longshore-test").unwrap());
+        assert!(!nft::table_exists(&mut socket, Family::Ipv4, "longshore-test").unwrap());
         table(&mut socket);
-        assert!(nft::table_exists(&mut socket, "longshore-test").unwrap());
+        assert!(nft::table_exists(&mut socket, Family::Ipv4, "longshore-test").unwrap());
         let shown = output("nft", &["list", "ruleset"]);
         for line in [
             "type inet_proto . inet_service : ipv4_addr . inet_service",
@@ -223,17 +237,20 @@ fn privileged_a_transaction_is_whole_or_nothing() {
         change.delete_elements("ports", &[element(1, [0; 4])]);
         let refused = change.commit(&mut socket).unwrap_err();
         assert_eq!(refused.to_string(), "delete elements of nft map ports");
-        assert_eq!(nft::elements(&mut socket, "longshore-test", "ports").unwrap(), std::slice::from_ref(&one));
+        assert_eq!(
+            nft::elements(&mut socket, Family::Ipv4, "longshore-test", "ports").unwrap(),
+            std::slice::from_ref(&one)
+        );
         let mut change = Transaction::new("longshore-test");
         change.add_elements("ports", std::slice::from_ref(&two));
         change.delete_elements("ports", &[one]);
         change.commit(&mut socket).unwrap();
-        assert_eq!(nft::elements(&mut socket, "longshore-test", "ports").unwrap(), [two]);
+        assert_eq!(nft::elements(&mut socket, Family::Ipv4, "longshore-test", "ports").unwrap(), [two]);
         let many: Vec<_> = (1..=3000).map(|port| element(port, [172, 17, 0, 4])).collect();
         let mut change = Transaction::new("longshore-test");
         change.add_elements("ports", &many);
         change.commit(&mut socket).unwrap();
-        assert_eq!(nft::elements(&mut socket, "longshore-test", "ports").unwrap().len(), 3001);
+        assert_eq!(nft::elements(&mut socket, Family::Ipv4, "longshore-test", "ports").unwrap().len(), 3001);
         Transaction::new("longshore-test").commit(&mut socket).unwrap();
         let refused = conntrack::forget_udp(&mut socket, |_| true).unwrap();
         assert_eq!(refused, 0);
@@ -251,6 +268,92 @@ fn privileged_a_refusal_of_the_whole_transaction_does_not_hang() {
         let mut change = Transaction::new("longshore-test");
         change.delete_table();
         change.commit(&mut socket).unwrap();
-        assert!(!nft::table_exists(&mut socket, "longshore-test").unwrap());
+        assert!(!nft::table_exists(&mut socket, Family::Ipv4, "longshore-test").unwrap());
+    });
+}
+
+const LAN: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x17, 0, 0, 0, 0, 0, 0);
+
+fn on_lan(last: u16) -> std::net::IpAddr {
+    Ipv6Addr::from_bits(LAN.to_bits() | u128::from(last)).into()
+}
+
+#[test]
+fn privileged_addresses_and_routes_of_ipv6_are_there_at_once() {
+    in_scratch_namespace(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let found = bridge(&mut socket, "ls0");
+        let own = address::Address { index: found.index, address: on_lan(1), prefix: 64 };
+        let mac = [2, 0, 0, 0, 0, 9];
+        let requests = vec![
+            address::add(own),
+            address::add(own),
+            route::set_default(on_lan(2)),
+            route::set_default(on_lan(3)),
+            neighbour::set(found.index, on_lan(3), mac),
+        ];
+        socket.apply(requests).unwrap();
+        let addresses = address::list(&mut socket).unwrap();
+        assert!(addresses.contains(&own), "{addresses:?}");
+        let shown = output("ip", &["-6", "addr", "show", "dev", "ls0"]);
+        assert!(shown.contains("fd00:17::1/64 scope global nodad") && !shown.contains("tentative"), "{shown}");
+        let routes = route::list(&mut socket).unwrap();
+        for (address, prefix) in [(LAN, 64), (Ipv6Addr::UNSPECIFIED, 0)] {
+            let wanted = route::Destination { address: address.into(), prefix };
+            assert_eq!(routes.iter().filter(|route| **route == wanted).count(), 1, "{wanted:?} {routes:?}");
+        }
+        assert!(output("ip", &["-6", "route"]).contains("default via fd00:17::3"));
+        assert!(output("ip", &["-6", "neigh"]).contains("fd00:17::3 dev ls0 lladdr 02:00:00:00:00:09 REACHABLE"));
+    });
+}
+
+#[test]
+fn privileged_a_table_of_ipv6_changes_with_that_of_ipv4() {
+    in_scratch_namespace(|| {
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        table(&mut socket);
+        let mut change = Transaction::new("longshore-test");
+        change.delete_table();
+        change.on(Family::Ipv6);
+        change.create_table();
+        let value = &[Field::Ipv6Address, Field::Port];
+        let key = &[Field::Protocol, Field::Ipv6Address, Field::Port];
+        change.create_map(&Map { name: "addresses", key, value });
+        change.create_map(&Map { name: "ports", key: &[Field::Protocol, Field::Port], value });
+        change.create_chain("prerouting", ChainKind::Nat, Hook::Prerouting, -101);
+        change.create_chain("postrouting", ChainKind::Nat, Hook::Postrouting, 99);
+        let redirect = [Expression::Redirect { family: Family::Ipv6 }];
+        let local = rule::to_this_machine();
+        let by_address = rule::find_by_address("addresses", Family::Ipv6);
+        change.append_rule("prerouting", &[&local[..], &by_address, &redirect].concat());
+        change.append_rule("prerouting", &[&local[..], &rule::find_by_port("ports"), &redirect].concat());
+        let containers = rule::source_in(on_lan(0), 61);
+        let drop = [Expression::Verdict(Verdict::Drop)];
+        let gateway = rule::destination_in(on_lan(1), 128, false);
+        change.append_rule("prerouting", &[&gateway[..], &drop].concat());
+        change.append_rule("postrouting", &[&containers[..], &[Expression::Masquerade]].concat());
+        change.create_chain("output", ChainKind::Filter, Hook::Output, 0);
+        change
+            .append_rule("output", &[&rule::is_tcp()[..], &rule::find_by_port("ports"), &[Expression::Reset]].concat());
+        let mut one = Element { key: vec![6, 0, 0, 0, 0x1f, 0x90, 0, 0], value: vec![] };
+        one.value.extend(LAN.octets());
+        one.value.extend([0, 80, 0, 0]);
+        change.add_elements("ports", std::slice::from_ref(&one));
+        change.commit(&mut socket).unwrap();
+        assert!(!nft::table_exists(&mut socket, Family::Ipv4, "longshore-test").unwrap());
+        assert_eq!(nft::elements(&mut socket, Family::Ipv6, "longshore-test", "ports").unwrap(), [one]);
+        let shown = output("nft", &["list", "ruleset"]);
+        for line in [
+            "table ip6 longshore-test",
+            "type inet_proto . ipv6_addr . inet_service : ipv6_addr . inet_service",
+            "tcp . 8080 : fd00:17:: . 80",
+            "fib daddr type local dnat ip6 to meta l4proto . ip6 daddr . th dport map @addresses",
+            "fib daddr type local dnat ip6 to meta l4proto . th dport map @ports",
+            "ip6 daddr != fd00:17::1 drop",
+            "ip6 saddr fd00:17::/61 masquerade",
+            "reject with tcp reset",
+        ] {
+            assert!(shown.contains(line), "{line}\n in\n{shown}");
+        }
     });
 }

@@ -89,7 +89,7 @@ fn add(
     namespace: BorrowedFd<'_>,
     entry: &mut Entry,
 ) -> Result<(), JoinError> {
-    let had = entry.record.gateway().cloned();
+    let had = entry.record.clone();
     let held = entry.holds.len();
     for one in &request.endpoints {
         let lan = networks.plan_endpoint(one, wired, entry)?;
@@ -98,15 +98,13 @@ fn add(
         networks.records.write_endpoint(&entry.record)?;
         let mut room = Room::of(namespace)?;
         join::plug(networks, wired, &mut room, &mut entry.record.endpoints[at], one, &lan)?;
-        if entry.record.gateway() != had.as_ref() {
+        if entry.record.gateways() != had.gateways() {
             join::route_outward(networks, wired, &mut room, entry)?;
         }
     }
-    if entry.record.ports.is_empty() {
-        ports::hold_all(networks, request, entry)?;
-    }
+    ports::hold_all(networks, request, entry, had.gateways())?;
     networks.records.write_endpoint(&entry.record)?;
-    if entry.record.gateway() != had.as_ref() {
+    if entry.record.gateways() != had.gateways() {
         ports::withdraw(networks, &entry.record.container)?;
         ports::publish(networks, wired, entry)?;
     }
@@ -130,12 +128,12 @@ fn fall_back(
         // The error of the connect is the one that matters.
         tracing::warn!(err = errdefs::chain(&err), container = before.container, "a connect could not be undone");
     };
-    let moved = entry.record.gateway() != before.gateway();
+    let moved = entry.record.gateways() != before.gateways();
     for endpoint in entry.record.endpoints.split_off(before.endpoints.len()) {
         if !endpoint.interface.is_empty() {
             networks.remove_link(&endpoint.interface).unwrap_or_else(failed);
         }
-        networks.state().release_address(&endpoint.network, endpoint.address);
+        networks.state().release_addresses(&endpoint);
     }
     entry.holds.drain(holds..).for_each(Hold::release);
     for published in entry.record.ports.split_off(before.ports.len()) {
@@ -174,7 +172,7 @@ fn take_off(
         return Ok(());
     };
     let endpoint = after.endpoints.remove(at);
-    let moved = after.gateway() != entry.record.gateway();
+    let moved = after.gateways() != entry.record.gateways();
     if moved {
         // Before the link goes: nothing is sent to an address that is free.
         ports::withdraw(networks, &entry.record.container)?;
@@ -187,14 +185,13 @@ fn take_off(
         return Err(err);
     }
     entry.record = after;
-    if moved && entry.record.gateway().is_none() {
-        entry.holds.drain(..).for_each(Hold::release);
-        let published = std::mem::take(&mut entry.record.ports);
-        published.iter().for_each(|one| networks.state().ports.release(one));
+    if moved {
+        let gone = entry.release_unled();
+        gone.iter().for_each(|one| networks.state().ports.release(one));
     }
     // It is off the network now, whatever the disk says: the next reconcile reads the record, and finds no link.
     let written = networks.records.write_endpoint(&entry.record);
-    networks.state().release_address(network, endpoint.address);
+    networks.state().release_addresses(&endpoint);
     let led = if moved { lead(networks, wired, namespace, entry) } else { Ok(()) };
     written.and(led)
 }

@@ -1,13 +1,13 @@
 //! Who is on which network, in memory.
 
 use std::collections::{HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::addresses::{Addresses, NoAddress};
 use crate::firewall::Redirection;
 use crate::hold::{Hold, hold};
-use crate::ports::Ports;
-use crate::record::SandboxRecord;
+use crate::ports::{Ports, Published};
+use crate::record::{EndpointRecord, SandboxRecord};
 
 /// A container's endpoints and what is held for them.
 #[derive(Debug)]
@@ -30,10 +30,26 @@ impl Entry {
 
     /// Where its published ports lead.
     pub(super) fn redirections(&self) -> Vec<Redirection> {
-        let Some(gateway) = self.record.gateway() else { return Vec::new() };
-        self.record.ports.iter().map(|published| (*published, gateway.address)).collect()
+        let to = |published: &Published| Some((*published, self.record.target(published.host_address)?));
+        self.record.ports.iter().filter_map(to).collect()
+    }
+
+    /// Takes the ports out that lead nowhere any more, and releases what holds them.
+    pub(super) fn release_unled(&mut self) -> Vec<Published> {
+        let Entry { record, holds } = self;
+        let leads = |published: &Published| record.target(published.host_address).is_some();
+        holds.extract_if(.., |hold| !leads(hold.published())).for_each(Hold::release);
+        let (kept, gone) = record.ports.iter().copied().partition(leads);
+        record.ports = kept;
+        gone
     }
 }
+
+/// The addresses of one endpoint.
+pub(super) type Pair = (Option<Ipv4Addr>, Option<Ipv6Addr>);
+
+/// Why an endpoint gets no address, and of which family.
+pub(super) type NoPair = (NoAddress, &'static str);
 
 /// Who is on which network, and what is given out.
 #[derive(Debug)]
@@ -44,7 +60,7 @@ pub(super) struct Endpoints {
     /// What the packet filter has, or is about to have, of each container.
     pub(super) published: HashMap<String, Vec<Redirection>>,
     /// Of each network that is known.
-    addresses: HashMap<String, Addresses>,
+    addresses: HashMap<String, Vec<Addresses>>,
     pub(super) ports: Ports,
 }
 
@@ -60,10 +76,13 @@ impl Endpoints {
     }
 
     /// Says which addresses a network has; those of its endpoints are taken.
-    pub(super) fn set_network(&mut self, network: &str, mut addresses: Addresses) {
-        for endpoint in self.entries.values().filter_map(|entry| entry.record.on(network)) {
-            // One outside of a network that was changed meanwhile is in nobody's way.
-            let _ = addresses.take(Some(endpoint.address));
+    pub(super) fn set_network(&mut self, network: &str, mut addresses: Vec<Addresses>) {
+        let endpoints = self.entries.values().filter_map(|entry| entry.record.on(network));
+        for taken in endpoints.flat_map(EndpointRecord::addresses) {
+            for family in addresses.iter_mut().filter(|family| family.is_ipv6() == taken.is_ipv6()) {
+                // One outside of a network that was changed meanwhile is in nobody's way.
+                let _ = family.take(Some(taken));
+            }
         }
         self.addresses.insert(network.to_owned(), addresses);
     }
@@ -71,7 +90,7 @@ impl Endpoints {
     /// Forgets the addresses of a network, so that nobody joins it any more, unless somebody is on it.
     pub(super) fn forget_unused(&mut self, network: &str) -> bool {
         // Before the bridges are set up no addresses are known, but the records are.
-        let unused = self.addresses.get(network).is_none_or(Addresses::is_unused)
+        let unused = self.addresses.get(network).is_none_or(|addresses| addresses.iter().all(Addresses::is_unused))
             && self.entries.values().all(|entry| entry.record.on(network).is_none());
         if unused {
             self.addresses.remove(network);
@@ -89,15 +108,38 @@ impl Endpoints {
         !self.entries.contains_key(container) && self.busy.insert(container.to_owned())
     }
 
-    /// Takes an address of a network.
-    pub(super) fn take_address(&mut self, network: &str, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, NoAddress> {
-        self.addresses.get_mut(network).map_or(Err(NoAddress::Exhausted), |addresses| addresses.take(wanted))
+    /// Takes an address of each family that a network has; on an error none.
+    pub(super) fn take_addresses(&mut self, network: &str, wanted: Pair) -> Result<Pair, NoPair> {
+        let Some(families) = self.addresses.get_mut(network) else { return Err((NoAddress::Exhausted, "IPv4")) };
+        let (mut pair, mut taken): (Pair, Vec<IpAddr>) = ((None, None), Vec::new());
+        for at in 0..families.len() {
+            let wanted = match families[at].is_ipv6() {
+                true => wanted.1.map(IpAddr::V6),
+                false => wanted.0.map(IpAddr::V4),
+            };
+            match families[at].take(wanted) {
+                Ok(address) => taken.push(address),
+                Err(reason) => {
+                    let named = if families[at].is_ipv6() { "IPv6" } else { "IPv4" };
+                    families.iter_mut().zip(&taken).for_each(|(family, address)| family.release(*address));
+                    return Err((reason, named));
+                }
+            }
+        }
+        for address in taken {
+            match address {
+                IpAddr::V4(address) => pair.0 = Some(address),
+                IpAddr::V6(address) => pair.1 = Some(address),
+            }
+        }
+        Ok(pair)
     }
 
-    /// Gives an address back.
-    pub(super) fn release_address(&mut self, network: &str, address: Ipv4Addr) {
-        if let Some(addresses) = self.addresses.get_mut(network) {
-            addresses.release(address);
+    /// Gives the addresses of an endpoint back.
+    pub(super) fn release_addresses(&mut self, endpoint: &EndpointRecord) {
+        for family in self.addresses.get_mut(&endpoint.network).into_iter().flatten() {
+            // Those of the other family it does not know.
+            endpoint.addresses().for_each(|address| family.release(address));
         }
     }
 
@@ -134,7 +176,7 @@ impl Endpoints {
         self.busy.remove(&record.container);
         record.ports.iter().for_each(|published| self.ports.release(published));
         for endpoint in &record.endpoints {
-            self.release_address(&endpoint.network, endpoint.address);
+            self.release_addresses(endpoint);
         }
     }
 
@@ -174,7 +216,6 @@ impl Endpoints {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::EndpointRecord;
 
     #[test]
     fn a_network_with_records_is_in_use_also_while_its_addresses_are_unknown() {
@@ -183,7 +224,8 @@ mod tests {
             network_name: "name".to_owned(),
             internal: false,
             endpoint_id: String::new(),
-            address: Ipv4Addr::new(10, 0, 0, 2),
+            ipv4: Some(Ipv4Addr::new(10, 0, 0, 2)),
+            ipv6: None,
             mac: [0; 6],
             interface: String::new(),
             interface_index: 0,
@@ -196,5 +238,25 @@ mod tests {
         assert!(state.forget_unused("other"));
         state.forget("c");
         assert!(state.forget_unused("n"));
+    }
+
+    #[test]
+    fn an_endpoint_has_both_addresses_or_none() {
+        let mut state = Endpoints::new((49153, 65535), Vec::new());
+        let family = |text: &str| {
+            let gateway: crate::Subnet = text.parse().unwrap();
+            Addresses::new(gateway, None, gateway.address)
+        };
+        state.set_network("n", vec![family("10.0.0.1/24"), family("fd00::1/127")]);
+        let first = state.take_addresses("n", (None, None));
+        // A network of two addresses has none but its gateway's and its own.
+        assert_eq!(first, Err((NoAddress::Exhausted, "IPv6")));
+        state.set_network("n", vec![family("10.0.0.1/24"), family("fd00::1/64")]);
+        let (ipv4, ipv6) = (Ipv4Addr::new(10, 0, 0, 2), "fd00::2".parse().unwrap());
+        assert_eq!(state.take_addresses("n", (None, None)), Ok((Some(ipv4), Some(ipv6))));
+        assert_eq!(state.take_addresses("n", (None, Some(ipv6))), Err((NoAddress::Taken, "IPv6")));
+        assert_eq!(state.take_addresses("n", (Some(ipv4), None)), Err((NoAddress::Taken, "IPv4")));
+        let third = Ipv4Addr::new(10, 0, 0, 3);
+        assert_eq!(state.take_addresses("n", (None, None)).unwrap().0, Some(third), "nothing stayed taken");
     }
 }

@@ -1,6 +1,6 @@
 //! Joining and leaving: plan, apply, record, and the way back.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use netlink::link;
 use netlink::{address, neighbour, route};
@@ -17,8 +17,9 @@ use crate::record::EndpointRecord;
 use crate::sandbox::{INTERFACE, Plug, Room, Sandbox};
 use crate::subnet::Subnet;
 
-/// The kernel's mask for addresses that are nobody's to give (RFC 3927).
+/// The length of the prefix of addresses that are nobody's to give (RFC 3927, RFC 4291).
 const LINK_LOCAL_PREFIX: u8 = 16;
+const LINK_LOCAL_PREFIX_OF_IPV6: u8 = 64;
 
 impl Networks {
     /// Gives a container its places, in a namespace of its own. On an error nothing is left of it.
@@ -30,7 +31,7 @@ impl Networks {
         }
         let mut entry = Entry::new(&request.container);
         let joined = self.plan(request, &wired, &mut entry).and_then(|lans| {
-            ports::hold_all(self, request, &mut entry)?;
+            ports::hold_all(self, request, &mut entry, [None, None])?;
             apply(self, &wired, request, &lans, &mut entry)
         });
         let joined = joined.inspect_err(|_| undo(self, &mut entry))?;
@@ -68,12 +69,16 @@ impl Networks {
     ) -> Result<Lan, JoinError> {
         let missing = || JoinError::NoNetwork(request.network.clone());
         let lan = self.lan(wired, &request.network).ok_or_else(missing)?;
-        let taken = self.state().take_address(&request.network, request.address);
-        let address = taken.map_err(|reason| match reason {
-            NoAddress::Exhausted => JoinError::AddressesExhausted { name: lan.name.clone(), network: lan.id.clone() },
+        let taken = self.state().take_addresses(&request.network, (request.ipv4, request.ipv6));
+        let (ipv4, ipv6) = taken.map_err(|(reason, family)| match reason {
+            NoAddress::Exhausted => {
+                JoinError::AddressesExhausted { family, name: lan.name.clone(), network: lan.id.clone() }
+            }
             NoAddress::Taken => JoinError::AddressTaken,
             NoAddress::Outside => {
-                JoinError::AddressOutside { address: request.address.unwrap_or(Ipv4Addr::UNSPECIFIED) }
+                let wanted = (request.ipv4.map(IpAddr::V4), request.ipv6.map(IpAddr::V6));
+                let address = if family == "IPv6" { wanted.1 } else { wanted.0 };
+                JoinError::AddressOutside { address: address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()) }
             }
         })?;
         let numbered = || {
@@ -87,7 +92,8 @@ impl Networks {
             network_name: lan.name.clone(),
             internal: lan.internal,
             endpoint_id: stdx::id::random_hex::<32>(),
-            address,
+            ipv4,
+            ipv6,
             mac: request.mac.unwrap_or_else(bridge::random_mac),
             interface: String::new(),
             interface_index: 0,
@@ -151,13 +157,12 @@ fn furnish(
     let mut inside: Vec<_> =
         addresses(endpoint, request, lan).into_iter().map(|one| address::add(address(one))).collect();
     if entry.record.endpoints.len() == 1 {
-        inside.push(route::set_default(lan.gateway.address));
+        inside.extend(lan.gateways.iter().map(|gateway| route::set_default(gateway.address)));
     }
     // The Ethernet address last: the kernel announces the IPv4 address when it changes.
     inside.push(link::set_mac(index, endpoint.mac));
     sandbox.socket.apply(inside)?;
-    let known = neighbour::set(lan.bridge_index, endpoint.address, endpoint.mac);
-    lock(&networks.route).apply(vec![known])?;
+    lock(&networks.route).apply(known(endpoint, lan))?;
     Ok(Room { namespace: sandbox.namespace, socket: sandbox.socket })
 }
 
@@ -177,26 +182,32 @@ pub(super) fn plug(
         mtu: lan.mtu,
         mac: endpoint.mac,
         addresses: addresses(endpoint, request, lan),
-        hairpin: wired.filters_bridged,
-        isolated: !lan.icc && !wired.filters_bridged,
+        ipv6: lan.ipv6().is_some(),
+        hairpin: wired.filters_bridged || wired.filters_bridged_of_ipv6,
+        isolated: !lan.icc && !wired.filters_all_bridged(lan),
     };
     let mut host = lock(&networks.route);
     endpoint.interface_index = room.plug(&mut host, &plug).map_err(|err| bridge_full(err, lan))?;
-    let known = neighbour::set(lan.bridge_index, endpoint.address, endpoint.mac);
-    host.apply(vec![known]).map_err(NetworkError::from)?;
+    host.apply(known(endpoint, lan)).map_err(NetworkError::from)?;
     Ok(())
 }
 
-/// Sends what has no route of its own to the gateway that counts.
+/// Tells this machine who has the addresses of an endpoint: it need not ask.
+fn known(endpoint: &EndpointRecord, lan: &Lan) -> Vec<netlink::Request> {
+    endpoint.addresses().map(|address| neighbour::set(lan.bridge_index, address, endpoint.mac)).collect()
+}
+
+/// Sends what has no route of its own to the gateways that count.
 pub(super) fn route_outward(
     networks: &Networks,
     wired: &Wired,
     room: &mut Room,
     entry: &Entry,
 ) -> Result<(), NetworkError> {
-    let lan = entry.record.gateway().and_then(|endpoint| networks.lan(wired, &endpoint.network));
-    let Some(lan) = lan else { return Ok(()) };
-    Ok(room.socket.apply(vec![route::set_default(lan.gateway.address)])?)
+    let lan = |endpoint: Option<&EndpointRecord>| networks.lan(wired, &endpoint?.network);
+    let ipv4 = lan(entry.record.gateway()).and_then(|lan| lan.ipv4()).map(|(gateway, _)| IpAddr::V4(gateway));
+    let ipv6 = lan(entry.record.gateway_of_ipv6()).and_then(|lan| lan.ipv6()).map(|(gateway, _)| IpAddr::V6(gateway));
+    Ok(room.socket.apply(ipv4.into_iter().chain(ipv6).map(route::set_default).collect())?)
 }
 
 /// A name for an interface on the host.
@@ -249,9 +260,12 @@ pub(super) fn joined_already(request: &JoinRequest, network: String) -> JoinErro
 
 /// The addresses of an interface.
 fn addresses(endpoint: &EndpointRecord, request: &EndpointRequest, lan: &Lan) -> Vec<Subnet> {
-    let own = Subnet { address: endpoint.address, prefix: lan.gateway.prefix };
-    let link_local = request.link_local.iter().map(|address| Subnet { address: *address, prefix: LINK_LOCAL_PREFIX });
-    std::iter::once(own).chain(link_local).collect()
+    let own = endpoint.addresses().filter_map(|address| lan.own(address));
+    let link_local = request.link_local.iter().map(|address| {
+        let prefix = if address.is_ipv4() { LINK_LOCAL_PREFIX } else { LINK_LOCAL_PREFIX_OF_IPV6 };
+        Subnet { address: *address, prefix }
+    });
+    own.chain(link_local).collect()
 }
 
 fn bridge_full(err: NetworkError, lan: &Lan) -> JoinError {

@@ -1,6 +1,6 @@
 //! Published ports of containers: held, redirected, and given back.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Mutex;
 
 use netlink::{Socket, address};
@@ -11,24 +11,33 @@ use super::{JoinRequest, Networks, Wired, lock};
 use crate::error::{JoinError, NetworkError, PortError, SystemReason};
 use crate::firewall::{Firewall, Redirection};
 use crate::hold::{Hold, hold};
-use crate::ports::{self, Group, Published};
+use crate::ports::{self, Group, PortRequest, Published};
 
 /// How often a port out of a range is tried when other programs have the ones found, as dockerd does.
 const PORT_ATTEMPTS: usize = 10;
 
-/// Takes and holds all ports that a container wants, if one of its networks leads anywhere.
-pub(super) fn hold_all(networks: &Networks, request: &JoinRequest, entry: &mut Entry) -> Result<(), JoinError> {
-    if request.ports.is_empty() {
-        return Ok(());
+/// Takes and holds all ports that a container wants, of the families in which it leads anywhere and `had` no gateway before.
+pub(super) fn hold_all(
+    networks: &Networks,
+    request: &JoinRequest,
+    entry: &mut Entry,
+    had: [Option<&str>; 2],
+) -> Result<(), JoinError> {
+    let record = &entry.record;
+    let Some(gateway) = record.gateway().or(record.gateway_of_ipv6()).cloned() else { return Ok(()) };
+    let failed = |source| JoinError::Ports { name: request.name.clone(), id: gateway.endpoint_id.clone(), source };
+    let [ipv4, ipv6] = record.gateways();
+    let (ipv4, ipv6) = (had[0].is_none() && ipv4.is_some(), had[1].is_none() && ipv6.is_some());
+    let named = request.ports.iter().filter_map(|one| one.host_address);
+    let needs_relay = |host: &IpAddr| *host == Ipv6Addr::LOCALHOST || record.target(*host).is_none();
+    if let Some(host) = named.into_iter().find(needs_relay) {
+        return Err(failed(PortError::NeedsRelay(host)));
     }
-    let Some(gateway) = entry.record.gateway().cloned() else { return Ok(()) };
+    let is_new = |one: &&PortRequest| one.host_address.is_none_or(|host| if host.is_ipv4() { ipv4 } else { ipv6 });
+    let requests: Vec<PortRequest> = request.ports.iter().filter(is_new).copied().collect();
     let default = networks.users.host_address(&gateway.network).unwrap_or(networks.config.host_address);
-    for group in ports::groups(&request.ports, default) {
-        let held = hold_group(networks, &group, gateway.address).map_err(|source| JoinError::Ports {
-            name: request.name.clone(),
-            id: gateway.endpoint_id.clone(),
-            source,
-        })?;
+    for group in ports::groups(&requests, &ports::defaults(default, ipv4, ipv6)) {
+        let held = hold_group(networks, &group, |host| entry.record.target(host)).map_err(failed)?;
         entry.record.ports.extend(held.0);
         entry.holds.extend(held.1);
     }
@@ -39,7 +48,7 @@ pub(super) fn hold_all(networks: &Networks, request: &JoinRequest, entry: &mut E
 fn hold_group(
     networks: &Networks,
     group: &Group,
-    container: Ipv4Addr,
+    container: impl Fn(IpAddr) -> Option<IpAddr>,
 ) -> Result<(Vec<Published>, Vec<Hold>), PortError> {
     let mut attempts = if group.is_exact() { 1 } else { PORT_ATTEMPTS };
     loop {
@@ -58,7 +67,8 @@ fn hold_group(
         published.iter().for_each(|one| networks.state().ports.release(one));
         attempts -= 1;
         if attempts == 0 {
-            return Err(bind_error(group, tried, group.text(tried.host_address, container), errno));
+            let to = container(tried.host_address).unwrap_or(tried.host_address);
+            return Err(bind_error(group, tried, group.text(tried.host_address, to), errno));
         }
     }
 }

@@ -51,7 +51,12 @@ impl Users {
     }
 
     pub(super) fn subnets(&self) -> Vec<Subnet> {
-        lock(&self.networks).values().map(|user| user.network.subnet).collect()
+        let networks = lock(&self.networks);
+        networks.values().flat_map(|user| user.network.ranges().map(|range| range.subnet)).collect()
+    }
+
+    pub(super) fn have_ipv6(&self) -> bool {
+        lock(&self.networks).values().any(|user| user.network.ipv6.is_some())
     }
 
     pub(super) fn bridge_index(&self, id: &str) -> Option<u32> {
@@ -71,7 +76,7 @@ impl Users {
             id: network.id.clone(),
             bridge: network.bridge.clone(),
             bridge_index: bridge_index?,
-            gateway: Subnet { address: network.gateway, prefix: network.subnet.prefix },
+            gateways: network.gateways(),
             mtu: network.mtu,
             icc: network.icc,
             internal: network.internal,
@@ -134,7 +139,10 @@ impl Networks {
         let made = made.and_then(|index| {
             self.users.insert(Arc::clone(&network), Some(index));
             self.state().set_network(&network.id, network.addresses());
-            self.replace_table(&wired.record)
+            self.guard_ipv6(&wired.record)?;
+            self.replace_table(&wired.record)?;
+            // The table guards what this lets through.
+            if network.ipv6.is_some() { bridge::open_settings_of_ipv6(&self.config) } else { Ok(()) }
         });
         if let Err(err) = made {
             if let Err(err) = withdraw(self, &store, &network) {
@@ -191,35 +199,41 @@ fn plan(
     others: &[Arc<UserNetwork>],
     route: &mut Socket,
 ) -> Result<UserNetwork, CreateError> {
-    let mut subnets: Vec<Subnet> = others.iter().map(|network| network.subnet).collect();
-    subnets.push(Subnet { address: default.gateway, prefix: default.prefix }.network());
+    let default_subnet = Subnet::new(default.gateway, default.prefix).network();
+    let of_others = others.iter().flat_map(|network| network.ranges().map(|range| range.subnet));
+    let subnets: Vec<Subnet> = of_others.chain([default_subnet]).collect();
     let name = networks.config.bridge_name();
     let bridges = others.iter().map(|network| (network.bridge.as_str(), network.id.as_str()));
+    let needs_ipv4 = !request.without_ipv4 && request.ipv4.subnet.is_none();
+    let needs_ipv6 = request.with_ipv6 && request.ipv6.subnet.is_none();
     let mut used = Vec::new();
-    if request.subnet.is_none() {
+    if needs_ipv4 || needs_ipv6 {
         used = bridge::used(route)?;
         used.extend(&subnets);
     }
-    let (pools, now) = (networks.config.pools(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (pools, pools_of_ipv6) = (networks.config.pools(), networks.config.pools_of_ipv6());
+    let free = subnet::choose(&pools, &used);
     let around = Surroundings {
         id: stdx::id::random_hex::<32>(),
         now_nanos: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),
-        free: subnet::choose(&pools, &used),
+        free,
+        free_ipv6: if needs_ipv6 { subnet::choose(&pools_of_ipv6, &used) } else { None },
         subnets,
         bridges: bridges.chain([(name.as_str(), default.id.as_str())]).collect(),
         mtu: networks.config.mtu(),
     };
     match UserNetwork::plan(request, around) {
         Err(CreateError::Exhausted { .. }) => {
-            Err(CreateError::Exhausted { in_the_way: subnet::last_obstacle(&pools, &used) })
+            let exhausted = if needs_ipv4 && free.is_none() { &pools } else { &pools_of_ipv6 };
+            Err(CreateError::Exhausted { in_the_way: subnet::last_obstacle(exhausted, &used) })
         }
         planned => planned,
     }
 }
 
 fn make_bridge(network: &UserNetwork, route: &mut Socket) -> Result<u32, NetworkError> {
-    let gateway = Subnet { address: network.gateway, prefix: network.subnet.prefix };
-    let made = bridge::make(&network.bridge, gateway, network.mtu, route)?;
+    let made = bridge::make(&network.bridge, &network.gateways(), network.mtu, route)?;
     bridge::open_loopback(&network.bridge)?;
     Ok(made.index)
 }

@@ -5,7 +5,8 @@ fn around(free: Option<&str>) -> Surroundings<'static> {
         id: "0123456789ab".repeat(6)[..64].to_owned(),
         now_nanos: 5,
         free: free.map(|text| text.parse().unwrap()),
-        subnets: vec!["172.17.0.0/16".parse().unwrap()],
+        free_ipv6: Some("fd00:9::/64".parse().unwrap()),
+        subnets: vec!["172.17.0.0/16".parse().unwrap(), "fd00:17::/64".parse().unwrap()],
         bridges: vec![("docker0", "f00")],
         mtu: 1500,
     }
@@ -13,20 +14,27 @@ fn around(free: Option<&str>) -> Surroundings<'static> {
 
 fn request(subnet: &str, gateway: &str, range: &str, auxiliary: &str) -> UserNetworkRequest {
     let auxiliary = (!auxiliary.is_empty()).then(|| ("r".to_owned(), auxiliary.parse().unwrap()));
-    UserNetworkRequest {
-        name: "n".to_owned(),
+    let wanted = RangeRequest {
         subnet: subnet.parse().ok(),
         gateway: gateway.parse().ok(),
         range: range.parse().ok(),
         auxiliary: auxiliary.into_iter().collect(),
-        ..UserNetworkRequest::default()
+    };
+    let request = UserNetworkRequest { name: "n".to_owned(), ..UserNetworkRequest::default() };
+    match subnet.contains(':') {
+        true => UserNetworkRequest { without_ipv4: true, with_ipv6: true, ipv6: wanted, ..request },
+        false => UserNetworkRequest { ipv4: wanted, ..request },
     }
 }
 
 fn told(request: UserNetworkRequest) -> Result<String, String> {
     let planned = UserNetwork::plan(request, around(Some("172.18.0.0/16"))).map_err(|err| err.to_string())?;
-    let first = planned.addresses().take(None).map_or_else(|reason| format!("{reason:?}"), |first| first.to_string());
-    Ok(format!("{} {} {first}", planned.subnet, planned.gateway))
+    let mut told = Vec::new();
+    for (range, mut addresses) in planned.ranges().zip(planned.addresses()) {
+        let first = addresses.take(None).map_or_else(|reason| format!("{reason:?}"), |first| first.to_string());
+        told.push(format!("{} {} {first}", range.subnet, range.gateway));
+    }
+    Ok(told.join(", "))
 }
 
 #[test]
@@ -39,6 +47,10 @@ fn addresses_are_planned_as_dockerd_plans_them() {
         ("10.9.0.0/16", "", "", "10.9.0.2", "10.9.0.0/16 10.9.0.1 10.9.0.3"),
         ("10.9.0.0/30", "", "", "10.9.0.2", "10.9.0.0/30 10.9.0.1 Exhausted"),
         ("10.9.0.0/32", "", "", "", "10.9.0.0/32 10.9.0.0 Exhausted"),
+        ("fd00:1::/64", "", "", "", "fd00:1::/64 fd00:1::1 fd00:1::2"),
+        ("fd00:1::/64", "fd00:1::ffff:ffff:ffff:ffff", "", "", "fd00:1::/64 fd00:1::ffff:ffff:ffff:ffff fd00:1::1"),
+        ("fd00:1::/64", "", "fd00:1::100/120", "", "fd00:1::/64 fd00:1::100 fd00:1::101"),
+        ("fd00:1::/126", "", "", "fd00:1::2", "fd00:1::/126 fd00:1::1 fd00:1::3"),
     ] {
         assert_eq!(told(request(subnet, gateway, range, auxiliary)), Ok(planned.to_owned()), "{subnet} {gateway}");
     }
@@ -51,6 +63,9 @@ fn what_cannot_be_planned_is_refused_in_dockerds_words() {
         ("10.9.0.0/16", "10.9.0.0", "", "failed to allocate gateway (10.9.0.0): Address already in use"),
         ("10.9.0.0/16", "10.9.255.255", "", "failed to allocate gateway (10.9.255.255): Address already in use"),
         ("10.9.0.0/16", "", "10.9.0.1", "failed to allocate secondary ip address (r:10.9.0.1): Address already in use"),
+        ("fd00:17::/80", "", "", "invalid pool request: Pool overlaps with other one on this address space"),
+        ("fd00:1::/64", "fd00:1::", "", "failed to allocate gateway (fd00:1::): Address already in use"),
+        ("fd00:1::/128", "", "", "failed to allocate gateway (): no available addresses on this pool"),
     ] {
         assert_eq!(told(request(subnet, gateway, "", auxiliary)), Err(text.to_owned()), "{subnet}");
     }
@@ -73,4 +88,35 @@ fn bridges_are_named_after_the_network_or_as_wanted() {
         text.ends_with("(docker0): conflicts with network f00 (docker0): networks have same bridge name"),
         "{text}"
     );
+}
+
+#[test]
+fn networks_have_the_families_that_are_wanted() {
+    let both = UserNetworkRequest { with_ipv6: true, ..request("", "", "", "") };
+    assert_eq!(told(both.clone()).unwrap(), "172.18.0.0/16 172.18.0.1 172.18.0.2, fd00:9::/64 fd00:9::1 fd00:9::2");
+    let second = UserNetworkRequest { without_ipv4: true, ipv4: request("10.9.0.0/16", "", "", "").ipv4, ..both };
+    let planned = UserNetwork::plan(second, around(None)).unwrap();
+    assert_eq!((planned.ipv4, planned.idle.len()), (None, 1));
+    assert_eq!(planned.idle[0].subnet.to_string(), "10.9.0.0/16");
+}
+
+#[test]
+fn records_from_before_ipv6_are_read_and_new_ones_too() {
+    let old = r#"{"id":"f00","name":"n","created_at_nanos":5,"scope":"local","subnet":{"address":"10.9.0.0","prefix":16},
+        "from_pools":false,"gateway":"10.9.0.1","gateway_wanted":true,"range":null,"auxiliary":{"r":"10.9.0.3"},
+        "ipam_options":null,"internal":false,"attachable":false,"options":{},"labels":{},"bridge":"br-f00",
+        "adopted":false,"mtu":1500,"icc":true,"masquerade":true,"host_address":"127.0.0.1","interface_prefix":"eth"}"#;
+    let record: UserNetwork = serde_json::from_str(old).unwrap();
+    let range = record.ipv4.as_ref().unwrap();
+    assert_eq!((range.gateway.to_string().as_str(), range.auxiliary.len()), ("10.9.0.1", 1));
+    assert_eq!(record.ipv6, None);
+    let mut networks = vec![record];
+    for without_ipv4 in [false, true] {
+        let wanted = UserNetworkRequest { without_ipv4, with_ipv6: true, ..request("", "", "", "") };
+        networks.push(UserNetwork::plan(wanted, around(Some("172.18.0.0/16"))).unwrap());
+    }
+    for network in networks {
+        let again: UserNetwork = serde_json::from_str(&serde_json::to_string(&network).unwrap()).unwrap();
+        assert_eq!(again, network);
+    }
 }

@@ -81,7 +81,7 @@ fn privileged_nothing_is_left_of_a_killed_daemon() {
             assert!(left.is_empty(), "seed {seed}: {left:?}");
             // All is free again.
             let one = networks.join(&request("c0", &[publish(None, 8000, 80)])).unwrap();
-            assert_eq!(one.place.endpoints[0].address, Ipv4Addr::new(172, 17, 0, 2));
+            assert_eq!(one.place.endpoints[0].ipv4.unwrap().address, Ipv4Addr::new(172, 17, 0, 2));
             let server = listen(&one, 80);
             inside(lab.second.as_fd(), || reach(&server, MACHINE, 8000)).unwrap();
             networks.leave("c0").unwrap();
@@ -108,13 +108,13 @@ fn privileged_containers_outlive_the_daemon() {
         run(&["nft", "flush", "ruleset"]);
         networks.reconcile(&["one", "unknown"]).unwrap();
         inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
-        inside(lab.second.as_fd(), || reach(&server, one.place.endpoints[0].gateway, 8080)).unwrap();
+        inside(lab.second.as_fd(), || reach(&server, one.place.endpoints[0].ipv4.unwrap().gateway, 8080)).unwrap();
         reach(&server, HOME, 8080).unwrap();
         let ruleset = run(&["nft", "list", "ruleset"]);
         assert!(ruleset.contains("8080") && !ruleset.contains("8081"), "two is not alive: {ruleset}");
         drop(other);
         let three = networks.join(&request("three", &[])).unwrap();
-        assert_eq!(three.place.endpoints[0].address, two.place.endpoints[0].address);
+        assert_eq!(three.place.endpoints[0].ipv4.unwrap().address, two.place.endpoints[0].ipv4.unwrap().address);
         let refused = networks.join(&request("four", &[publish(None, 8080, 80)]));
         assert!(
             errdefs::chain(&refused.unwrap_err()).ends_with("Bind for 0.0.0.0:8080 failed: port is already allocated")

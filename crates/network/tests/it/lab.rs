@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -107,12 +107,25 @@ pub(crate) fn request_on(container: &str, ports: &[PortRequest], endpoints: Vec<
 }
 
 pub(crate) fn publish(host_address: Option<Ipv4Addr>, host_port: u16, container_port: u16) -> PortRequest {
+    let host_address = host_address.map(IpAddr::V4);
     PortRequest { protocol: Protocol::Tcp, container_port, host_address, host_ports: (host_port, host_port) }
 }
 
 /// A server in the container.
 pub(crate) fn listen(endpoint: &Joined, port: u16) -> TcpListener {
     inside(endpoint.namespace.as_fd(), || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap())
+}
+
+/// Likewise, for IPv6 alone.
+pub(crate) fn listen_on_ipv6(endpoint: &Joined, port: u16) -> TcpListener {
+    inside(endpoint.namespace.as_fd(), || {
+        let socket =
+            rustix::net::socket(rustix::net::AddressFamily::INET6, rustix::net::SocketType::STREAM, None).unwrap();
+        rustix::net::sockopt::set_ipv6_v6only(&socket, true).unwrap();
+        rustix::net::bind(&socket, &SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).unwrap();
+        rustix::net::listen(&socket, 16).unwrap();
+        TcpListener::from(socket)
+    })
 }
 
 pub(crate) fn bind_udp(endpoint: &Joined, port: u16) -> UdpSocket {
@@ -122,17 +135,17 @@ pub(crate) fn bind_udp(endpoint: &Joined, port: u16) -> UdpSocket {
 }
 
 /// Connects from the calling thread's namespace, and answers whom the server sees.
-pub(crate) fn reach(server: &TcpListener, address: Ipv4Addr, port: u16) -> io::Result<SocketAddr> {
+pub(crate) fn reach(server: &TcpListener, address: impl Into<IpAddr>, port: u16) -> io::Result<SocketAddr> {
     reach_within(server, address, port, DEADLINE)
 }
 
 pub(crate) fn reach_within(
     server: &TcpListener,
-    address: Ipv4Addr,
+    address: impl Into<IpAddr>,
     port: u16,
     within: Duration,
 ) -> io::Result<SocketAddr> {
-    let stream = TcpStream::connect_timeout(&(address, port).into(), within)?;
+    let stream = TcpStream::connect_timeout(&(address.into(), port).into(), within)?;
     server.set_nonblocking(true)?;
     let own = stream.local_addr()?.port();
     let deadline = Instant::now() + DEADLINE;
@@ -149,8 +162,8 @@ pub(crate) fn reach_within(
 }
 
 /// Whether no connection comes about within a glimpse.
-pub(crate) fn is_unreachable(address: Ipv4Addr, port: u16) -> bool {
-    TcpStream::connect_timeout(&(address, port).into(), GLIMPSE).is_err()
+pub(crate) fn is_unreachable(address: impl Into<IpAddr>, port: u16) -> bool {
+    TcpStream::connect_timeout(&(address.into(), port).into(), GLIMPSE).is_err()
 }
 
 /// Waits until no veth pair of ours is left but those that are ready for containers to come.

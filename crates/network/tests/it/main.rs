@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crash;
+mod ipv6;
 mod lab;
 mod reach;
 mod users;
@@ -31,10 +32,10 @@ fn privileged_an_endpoint_is_dockers() {
         let networks = lab.networks();
         let endpoint = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
         assert_eq!(
-            (endpoint.place.endpoints[0].address, endpoint.place.endpoints[0].prefix),
+            (endpoint.place.endpoints[0].ipv4.unwrap().address, endpoint.place.endpoints[0].ipv4.unwrap().prefix),
             (Ipv4Addr::new(172, 17, 0, 2), 16)
         );
-        assert_eq!(endpoint.place.endpoints[0].gateway, Ipv4Addr::new(172, 17, 0, 1));
+        assert_eq!(endpoint.place.endpoints[0].ipv4.unwrap().gateway, Ipv4Addr::new(172, 17, 0, 1));
         assert_eq!((endpoint.place.endpoints[0].endpoint_id.len(), endpoint.place.sandbox_id.len()), (64, 64));
         assert_eq!(endpoint.place.endpoints[0].mac[0] & 3, 2, "locally administered, for one receiver");
         let shown = inside(std::os::fd::AsFd::as_fd(&endpoint.namespace), || run(&["ip", "addr"]));
@@ -44,7 +45,7 @@ fn privileged_an_endpoint_is_dockers() {
         }
         assert!(!shown.contains("fe80"), "{shown}");
         let second = networks.join(&request("two", &[])).unwrap();
-        assert_eq!(second.place.endpoints[0].address, Ipv4Addr::new(172, 17, 0, 3));
+        assert_eq!(second.place.endpoints[0].ipv4.unwrap().address, Ipv4Addr::new(172, 17, 0, 3));
         assert!(matches!(networks.join(&request("two", &[])), Err(JoinError::Joined { .. })));
         let network = networks.network().unwrap();
         assert_eq!((network.subnet.to_string().as_str(), network.bridge.as_str()), ("172.17.0.0/16", "ls0123abcd"));
@@ -57,14 +58,11 @@ fn privileged_a_wanted_address_and_mac() {
         let networks = lab.networks();
         let wanted = Ipv4Addr::new(172, 17, 3, 4);
         let mac = [2, 0x42, 1, 2, 3, 4];
-        let wanted_place = network::EndpointRequest {
-            mac: Some(mac),
-            address: Some(wanted),
-            ..network::EndpointRequest::on("bridge")
-        };
+        let wanted_place =
+            network::EndpointRequest { mac: Some(mac), ipv4: Some(wanted), ..network::EndpointRequest::on("bridge") };
         let wish = request_on("one", &[], vec![wanted_place]);
         let endpoint = networks.join(&wish).unwrap();
-        assert_eq!((endpoint.place.endpoints[0].address, endpoint.place.endpoints[0].mac), (wanted, mac));
+        assert_eq!((endpoint.place.endpoints[0].ipv4.unwrap().address, endpoint.place.endpoints[0].mac), (wanted, mac));
         let again = networks.join(&network::JoinRequest { container: "two".to_owned(), ..wish.clone() });
         assert!(matches!(again, Err(JoinError::AddressTaken)));
         networks.leave("one").unwrap();
@@ -96,7 +94,7 @@ fn privileged_a_port_that_is_taken_is_refused_in_dockers_words() {
         drop(program);
         // Nothing is left of the refusal: neither the other port nor the address.
         let two = networks.join(&request("two", &[publish(None, 9000, 80), publish(None, 8081, 80)])).unwrap();
-        assert_eq!(two.place.endpoints[0].address, Ipv4Addr::new(172, 17, 0, 3));
+        assert_eq!(two.place.endpoints[0].ipv4.unwrap().address, Ipv4Addr::new(172, 17, 0, 3));
         assert!(TcpListener::bind((HOME, 8081)).is_err(), "the port is held");
         let twice = error(networks.join(&request("three", &[publish(None, 7000, 80), publish(None, 7000, 81)])));
         assert!(twice.ends_with("Bind for 0.0.0.0:7000 failed: port is already allocated"), "{twice}");
@@ -153,7 +151,10 @@ fn privileged_the_subnet_is_one_that_nobody_uses() {
         let planned = networks.network().unwrap();
         assert_eq!(planned.subnet.to_string(), "172.20.0.0/16");
         let endpoint = networks.join(&request("one", &[])).unwrap();
-        assert_eq!((endpoint.place.endpoints[0].gateway, networks.network().unwrap()), (planned.gateway, planned));
+        assert_eq!(
+            (endpoint.place.endpoints[0].ipv4.unwrap().gateway, networks.network().unwrap()),
+            (planned.gateway, planned)
+        );
     });
 }
 
@@ -178,10 +179,14 @@ fn privileged_instances_that_start_at_once_get_subnets_of_their_own() {
             let threads: Vec<_> = (0..4).map(|n| scope.spawn(move || inside(own, || instance(n)))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        let mut addresses: Vec<_> = instances.iter().map(|(_, endpoint)| endpoint.place.endpoints[0].address).collect();
+        let mut addresses: Vec<_> =
+            instances.iter().map(|(_, endpoint)| endpoint.place.endpoints[0].ipv4.unwrap().address).collect();
         addresses.sort();
         assert_eq!(addresses, [17, 18, 19, 20].map(|octet| Ipv4Addr::new(172, octet, 0, 2)));
-        assert_eq!(late.join(&request("one", &[])).unwrap().place.endpoints[0].address, Ipv4Addr::new(172, 21, 0, 2));
+        assert_eq!(
+            late.join(&request("one", &[])).unwrap().place.endpoints[0].ipv4.unwrap().address,
+            Ipv4Addr::new(172, 21, 0, 2)
+        );
         assert_eq!(instances[0].0.place("one").as_ref(), Some(&instances[0].1.place));
         assert_eq!(instances[0].0.place("two"), None);
     });
@@ -199,7 +204,7 @@ fn privileged_bip_fixed_cidr_and_mtu() {
         let networks = Networks::open(config).unwrap();
         let endpoint = networks.join(&request("one", &[])).unwrap();
         assert_eq!(
-            (endpoint.place.endpoints[0].gateway, endpoint.place.endpoints[0].address),
+            (endpoint.place.endpoints[0].ipv4.unwrap().gateway, endpoint.place.endpoints[0].ipv4.unwrap().address),
             (Ipv4Addr::new(10, 77, 0, 5), Ipv4Addr::new(10, 77, 0, 64))
         );
         assert!(inside(std::os::fd::AsFd::as_fd(&endpoint.namespace), || run(&["ip", "link"])).contains("mtu 1400"));
@@ -218,7 +223,7 @@ fn privileged_a_bridge_of_the_users() {
         let networks = Networks::open(config).unwrap();
         let endpoint = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
         assert_eq!(
-            (endpoint.place.endpoints[0].gateway, endpoint.place.endpoints[0].address),
+            (endpoint.place.endpoints[0].ipv4.unwrap().gateway, endpoint.place.endpoints[0].ipv4.unwrap().address),
             (Ipv4Addr::new(10, 50, 0, 1), Ipv4Addr::new(10, 50, 0, 2))
         );
         let server = listen(&endpoint, 80);

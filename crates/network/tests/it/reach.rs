@@ -31,17 +31,17 @@ fn privileged_a_published_port_is_reached_from_everywhere() {
         let server = listen(&one, 80);
         let client = inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
         assert_eq!(client.ip(), NEIGHBOUR, "the server sees the client's address");
-        for address in [HOME, Ipv4Addr::new(127, 0, 0, 9), MACHINE, one.place.endpoints[0].gateway] {
+        for address in [HOME, Ipv4Addr::new(127, 0, 0, 9), MACHINE, one.place.endpoints[0].ipv4.unwrap().gateway] {
             reach(&server, address, 8080).unwrap_or_else(|err| panic!("from the machine to {address}: {err}"));
         }
         for (who, endpoint) in [("itself", &one), ("a neighbour", &two)] {
-            for address in [MACHINE, one.place.endpoints[0].gateway] {
+            for address in [MACHINE, one.place.endpoints[0].ipv4.unwrap().gateway] {
                 inside(endpoint.namespace.as_fd(), || reach(&server, address, 8080))
                     .unwrap_or_else(|err| panic!("from {who} to {address}: {err}"));
             }
         }
-        inside(two.namespace.as_fd(), || reach(&server, one.place.endpoints[0].address, 80)).unwrap();
-        reach(&server, one.place.endpoints[0].address, 80).unwrap();
+        inside(two.namespace.as_fd(), || reach(&server, one.place.endpoints[0].ipv4.unwrap().address, 80)).unwrap();
+        reach(&server, one.place.endpoints[0].ipv4.unwrap().address, 80).unwrap();
     });
 }
 
@@ -59,8 +59,8 @@ fn privileged_what_is_not_published_is_not_reached_from_the_link() {
             run(&["ip", "route", "add", "127.0.0.0/8", "via", "10.9.0.1"]);
             setting("conf/eth0/route_localnet", "1");
             let tried = [
-                (one.place.endpoints[0].address, 80),
-                (one.place.endpoints[0].address, 81),
+                (one.place.endpoints[0].ipv4.unwrap().address, 80),
+                (one.place.endpoints[0].ipv4.unwrap().address, 81),
                 (MACHINE, 8081),
                 (HOME, 8081),
                 (HOME, 8080),
@@ -83,9 +83,12 @@ fn privileged_what_comes_from_the_link_to_a_container_is_dropped_before_anybody_
         run(&["nft", "add table ip theirs; add chain ip theirs c { type nat hook prerouting priority -100; }"]);
         run(&[
             "nft",
-            &format!("add rule ip theirs c tcp dport {{ 79, 81 }} dnat to {}:80", one.place.endpoints[0].address),
+            &format!(
+                "add rule ip theirs c tcp dport {{ 79, 81 }} dnat to {}:80",
+                one.place.endpoints[0].ipv4.unwrap().address
+            ),
         ]);
-        assert!(inside(lab.second.as_fd(), || is_unreachable(one.place.endpoints[0].address, 81)));
+        assert!(inside(lab.second.as_fd(), || is_unreachable(one.place.endpoints[0].ipv4.unwrap().address, 81)));
         // To the machine's own address the translation works, so it would have there.
         inside(lab.second.as_fd(), || reach(&server, MACHINE, 79)).unwrap();
     });
@@ -146,7 +149,7 @@ fn privileged_without_icc_containers_are_strangers() {
         let one = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
         let two = networks.join(&request("two", &[])).unwrap();
         let server = listen(&one, 80);
-        assert!(inside(two.namespace.as_fd(), || is_unreachable(one.place.endpoints[0].address, 80)));
+        assert!(inside(two.namespace.as_fd(), || is_unreachable(one.place.endpoints[0].ipv4.unwrap().address, 80)));
         reach(&server, HOME, 8080).unwrap();
         inside(two.namespace.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
     });
@@ -161,12 +164,12 @@ fn privileged_address_and_port_are_free_when_leave_returns() {
         for round in 0..40 {
             let container = format!("c{round}");
             let endpoint = networks.join(&request(&container, &[publish(None, 8080, 80)])).unwrap();
-            assert_eq!(endpoint.place.endpoints[0].address, Ipv4Addr::new(172, 17, 0, 3));
+            assert_eq!(endpoint.place.endpoints[0].ipv4.unwrap().address, Ipv4Addr::new(172, 17, 0, 3));
             let server = listen(&endpoint, 80);
             // The last one's namespace still lives here, with the same address.
             reach(&server, HOME, 8080).unwrap_or_else(|err| panic!("round {round}, from the machine: {err}"));
             inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
-            inside(witness.namespace.as_fd(), || reach(&server, endpoint.place.endpoints[0].address, 80))
+            inside(witness.namespace.as_fd(), || reach(&server, endpoint.place.endpoints[0].ipv4.unwrap().address, 80))
                 .unwrap_or_else(|err| panic!("round {round}, from a neighbour: {err}"));
             networks.leave(&container).unwrap();
             last = Some((endpoint, server));
@@ -186,7 +189,7 @@ fn privileged_a_udp_port_gets_the_packets_of_its_owner_only() {
         for round in 0..4 {
             let container = format!("c{round}");
             let address = Some(Ipv4Addr::new(172, 17, 0, 10 + round));
-            let wanted = EndpointRequest { address, ..EndpointRequest::on(DEFAULT) };
+            let wanted = EndpointRequest { ipv4: address, ..EndpointRequest::on(DEFAULT) };
             let wish = request_on(&container, &[port], vec![wanted]);
             let endpoint = networks.join(&wish).unwrap();
             let server = bind_udp(&endpoint, 53);

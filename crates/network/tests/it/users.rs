@@ -3,12 +3,15 @@
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
-use network::{CreateError, DEFAULT, EndpointRequest, JoinError, Networks, RemoveError, UserNetworkRequest};
+use network::{
+    CreateError, DEFAULT, EndpointRequest, JoinError, Networks, RangeRequest, RemoveError, UserNetworkRequest,
+};
 
 use crate::lab::*;
 
 fn wish(name: &str, subnet: &str) -> UserNetworkRequest {
-    UserNetworkRequest { name: name.to_owned(), subnet: subnet.parse().ok(), ..UserNetworkRequest::default() }
+    let ipv4 = RangeRequest { subnet: subnet.parse().ok(), ..RangeRequest::default() };
+    UserNetworkRequest { name: name.to_owned(), ipv4, ..UserNetworkRequest::default() }
 }
 
 fn routes(joined: &network::Joined) -> String {
@@ -22,14 +25,14 @@ fn privileged_networks_are_made_joined_and_removed() {
         let a = networks.create(wish("a", "10.7.0.0/24")).unwrap();
         let b = networks.create(wish("b", "")).unwrap();
         assert_eq!(
-            (a.bridge.as_str(), b.subnet.to_string().as_str()),
+            (a.bridge.as_str(), b.ipv4.as_ref().unwrap().subnet.to_string().as_str()),
             (&*format!("br-{}", &a.id[..12]), "172.18.0.0/16")
         );
         assert!(matches!(networks.create(wish("a", "")), Err(CreateError::Exists(_))));
         assert!(matches!(networks.create(wish("c", "10.7.0.0/25")), Err(CreateError::Overlap)));
         let both = vec![EndpointRequest::on(&b.id), EndpointRequest::on(&a.id)];
         let one = networks.join(&request_on("one", &[publish(None, 8080, 80)], both)).unwrap();
-        assert_eq!(one.place.on(&a.id).unwrap().address, Ipv4Addr::new(10, 7, 0, 2));
+        assert_eq!(one.place.on(&a.id).unwrap().ipv4.unwrap().address, Ipv4Addr::new(10, 7, 0, 2));
         assert!(routes(&one).contains("via 10.7.0.1"), "the first name has the gateway");
         let links = inside(one.namespace.as_fd(), || run(&["ip", "-o", "addr"]));
         assert!(links.contains("eth0    inet 172.18.0.2/16") && links.contains("eth1    inet 10.7.0.2/24"), "{links}");
@@ -179,7 +182,7 @@ fn privileged_what_fails_leaves_nothing() {
             links,
             networks.connect(&request_on("one", &[], vec![EndpointRequest::on(DEFAULT)]), one.namespace.as_fd()),
         );
-        assert_eq!(address.unwrap().on(DEFAULT).unwrap().address, Ipv4Addr::new(172, 17, 0, 3));
+        assert_eq!(address.unwrap().on(DEFAULT).unwrap().ipv4.unwrap().address, Ipv4Addr::new(172, 17, 0, 3));
         networks.leave("one").unwrap();
         networks.leave("two").unwrap();
     });
@@ -210,7 +213,7 @@ fn privileged_networks_and_bridges_are_there_again_after_a_reboot() {
         assert_eq!(networks.place("one").unwrap(), one.place);
         let two = networks.join(&request_on("two", &[], vec![EndpointRequest::on(&a.id)])).unwrap();
         let server = listen(&one, 80);
-        inside(two.namespace.as_fd(), || reach(&server, one.place.endpoints[0].address, 80)).unwrap();
+        inside(two.namespace.as_fd(), || reach(&server, one.place.endpoints[0].ipv4.unwrap().address, 80)).unwrap();
         // What a connect began that nobody recorded.
         networks.connect(&request_on("one", &[], vec![EndpointRequest::on(DEFAULT)]), one.namespace.as_fd()).unwrap();
         networks.keep_only("one", &[&a.id]).unwrap();

@@ -27,6 +27,7 @@ mod crowd;
 mod death;
 mod devices;
 mod disk_usage;
+mod dual_stack;
 mod every_command;
 mod exec;
 mod exit_order;

@@ -269,7 +269,7 @@ impl Networks {
         let (claimed, unclaimed): (Vec<_>, Vec<_>) =
             links.iter().filter(ours).partition(|link| known.contains_key(&link.name));
         for link in unclaimed {
-            self.remove_link(&link.name)?;
+            remove_link(self, &link.name)?;
         }
         let default = self.wire()?.bridge_index;
         let bridge_of = |link: &Link| match known.get(&link.name)?.as_str() {
@@ -328,10 +328,10 @@ impl Networks {
         }
         lock(&self.firewall).remove()?;
         if self.config.bridge.is_none() {
-            self.remove_link(&self.config.bridge_name())?;
+            remove_link(self, &self.config.bridge_name())?;
         }
         for network in self.users.take_down() {
-            self.remove_link(&network)?;
+            remove_link(self, &network)?;
         }
         self.records.remove_bridge()
     }
@@ -457,12 +457,12 @@ impl Networks {
             endpoints: record.endpoints.iter().filter_map(endpoint).collect(),
         }
     }
+}
 
-    fn remove_link(&self, name: &str) -> Result<(), NetworkError> {
-        match lock(&self.route).apply(vec![link::delete(name)]) {
-            Err(err) if err.errno() == Some(Errno::NODEV) => Ok(()),
-            removed => Ok(removed?),
-        }
+fn remove_link(networks: &Networks, name: &str) -> Result<(), NetworkError> {
+    match lock(&networks.route).apply(vec![link::delete(name)]) {
+        Err(err) if err.errno() == Some(Errno::NODEV) => Ok(()),
+        removed => Ok(removed?),
     }
 }
 

@@ -64,7 +64,7 @@ pub use platform::{PlatformError, Wanted, processor};
 pub use proxy::{Proxies, ProxyError, without_password};
 pub use range::{AddressRange, AddressRangeError};
 pub use search::{Found, SearchError};
-pub use session::{Registry, Session, Settings, Timing};
+pub use session::{Registry, Session, Settings, Timing, origin};
 pub use tls::TlsError;
 pub use transfer::{LayerProgress, Transfer};
 pub use upload::{Source, Tell, Upload, UploadProgress};

@@ -324,6 +324,12 @@ fn host_of(authority: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
+/// Which registry a session is with, and who is asked in its place: another one's bytes may be lies, and its failure says
+/// nothing of this one.
+pub fn origin(session: &Session) -> String {
+    format!("{} {}", session.repository.domain(), session.access.base())
+}
+
 impl Session {
     /// Once the registry has said what it wants.
     fn greeted(
@@ -338,12 +344,6 @@ impl Session {
         let name = format!("{}/{}", reference.domain(), reference.path());
         let repository = name.parse().expect("the repository of a reference is a reference");
         Ok(Arc::new(Session { access, repository, root }))
-    }
-
-    /// Which registry this is, and who is asked in its place: another one's bytes may be lies, and its failure says nothing
-    /// of this one.
-    pub fn origin(&self) -> String {
-        format!("{} {}", self.repository.domain(), self.access.base())
     }
 
     /// The registries that it is one of.

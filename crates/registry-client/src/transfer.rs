@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::download::{self, Download, Hold, Progress, Reader};
 use crate::error::RegistryError;
-use crate::session::Session;
+use crate::session::{Session, origin};
 
 /// How far one layer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Transfer {
     pub fn open(&self, layer: &Descriptor) -> LayerReader {
         let downloads = &self.session.registry().downloads;
         let hold = downloads.hold(&layer.digest);
-        let (download, is_new) = downloads.join(layer, &self.session.origin());
+        let (download, is_new) = downloads.join(layer, &origin(&self.session));
         if is_new {
             self.runtime.spawn(download::run(self.session.clone(), self.content.clone(), download.clone()));
         }

@@ -327,7 +327,7 @@ impl Client {
     async fn store(&self, session: &Arc<Session>, name: &Reference, resolved: Resolved) -> Result<bool, PullError> {
         let names = all_names(name, &resolved.digest)?;
         let id = resolved.manifest.config.digest.clone();
-        let key = Key { origin: session.origin(), manifest: resolved.descriptor.digest.clone() };
+        let key = Key { origin: registry_client::origin(session), manifest: resolved.descriptor.digest.clone() };
         let image = |config| PulledImage {
             config,
             manifest: resolved.manifest.clone(),

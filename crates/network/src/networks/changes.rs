@@ -131,7 +131,7 @@ fn fall_back(
     let moved = entry.record.gateways() != before.gateways();
     for endpoint in entry.record.endpoints.split_off(before.endpoints.len()) {
         if !endpoint.interface.is_empty() {
-            networks.remove_link(&endpoint.interface).unwrap_or_else(failed);
+            super::remove_link(networks, &endpoint.interface).unwrap_or_else(failed);
         }
         networks.state().release_addresses(&endpoint);
     }
@@ -177,7 +177,7 @@ fn take_off(
         // Before the link goes: nothing is sent to an address that is free.
         ports::withdraw(networks, &entry.record.container)?;
     }
-    if let Err(err) = networks.remove_link(&endpoint.interface) {
+    if let Err(err) = super::remove_link(networks, &endpoint.interface) {
         // It is on the network as before.
         if let Err(err) = ports::publish(networks, wired, entry) {
             tracing::warn!(err = errdefs::chain(&err), container = after.container, "published ports are withdrawn");

@@ -187,7 +187,7 @@ fn withdraw(networks: &Networks, store: &Store, network: &UserNetwork) -> Result
         networks.replace_table(&wired.record)?;
     }
     if !network.adopted {
-        networks.remove_link(&network.bridge)?;
+        super::remove_link(networks, &network.bridge)?;
     }
     store.remove(&network.id)
 }

@@ -67,7 +67,8 @@ fn the_plain_container_is_dockerds() {
     expect_test::expect![[r#"{"terminal":false,"user":{"uid":0,"gid":0},"args":["sh"],"env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin","HOSTNAME=edd95cf7a9a2"],"cwd":"/","noNewPrivileges":false,"oomScoreAdj":0}"#]]
     .assert_eq(&serde_json::to_string(&Process { capabilities: None, ..spec.process.clone() }).unwrap());
     expect_test::expect![[r#"{"namespaces":[{"type":"mount"},{"type":"network"},{"type":"uts"},{"type":"pid"},{"type":"ipc"}],"cgroupsPath":"/longshore-0123abcd/edd95cf7a9a22f061b8fc06e632a65556774a3b4d13ca3eb8c61f1e147fc45f0","resources":{"devices":[{"allow":false,"type":"a","access":"rwm"},{"allow":true,"type":"c","major":1,"minor":5,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":3,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":9,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":8,"access":"rwm"},{"allow":true,"type":"c","major":5,"minor":0,"access":"rwm"},{"allow":true,"type":"c","major":5,"minor":1,"access":"rwm"},{"allow":false,"type":"c","major":10,"minor":229,"access":"rwm"}],"memory":{"disableOOMKiller":false}},"sysctl":{"net.ipv4.ip_unprivileged_port_start":"0","net.ipv4.ping_group_range":"0 2147483647"},"maskedPaths":["/proc/asound","/proc/acpi","/proc/interrupts","/proc/kcore","/proc/keys","/proc/latency_stats","/proc/timer_list","/proc/timer_stats","/proc/sched_debug","/proc/scsi","/sys/firmware","/sys/devices/virtual/powercap"],"readonlyPaths":["/proc/bus","/proc/fs","/proc/irq","/proc/sys","/proc/sysrq-trigger"]}"#]]
-    .assert_eq(&serde_json::to_string(&spec.linux).unwrap());
+    .assert_eq(&serde_json::to_string(&Linux { mount_table: false, ..spec.linux.clone() }).unwrap());
+    assert!(spec.linux.mount_table, "dockerd's init layer has it");
     assert_eq!(planned.user, None);
 }
 

@@ -338,7 +338,8 @@ impl Plan<'_> {
         self.state.images.get(id).map(|record| record.references.clone()).unwrap_or_default()
     }
 
-    /// Takes one name away; whether the image has no other, not even for its platform alone. Digests of a repository go with its last tag.
+    /// Takes one name away; whether the image has no other, not even for its platform alone. Digests of a repository go with
+    /// its last tag.
     fn untag_name(&mut self, name: &str, id: &Digest) -> Result<bool, ResolveError> {
         let typed = name.parse::<Reference>()?.with_default_tag();
         let key = lookup_name(&typed);

@@ -2,6 +2,7 @@
 //!
 //! Nothing is copied: the directories of layers are what is mounted, and what a container changed is its upper directory.
 
+use std::ffi::CString;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -9,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use oci::runtime::Mount;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use stdx::tree::Usage;
+use sys::open::openat2;
 
 use crate::chain::ChainId;
 use crate::changes::{Changes, Comparison, Stubs, compare};
@@ -65,9 +68,8 @@ impl Snapshotter for Overlay {
         let own = container.join("fs");
         let mut usage = of_tree(&own, stop)?;
         // Stubs of files are empty; a link is as long as what it says.
-        let is_there =
-            |(link, target): &&(&str, &str)| fs::read_link(own.join(link)).is_ok_and(|to| to == Path::new(target));
-        let links = stubs.links.iter().filter(is_there).map(|(_, target)| target.len() as u64);
+        let links = stubs.links.iter().filter(|(link, target)| says(&own, link, target));
+        let links = links.map(|(_, target)| target.len() as u64);
         usage.bytes = usage.bytes.saturating_sub(links.sum());
         Ok(usage)
     }
@@ -77,6 +79,18 @@ impl Snapshotter for Overlay {
     }
 
     fn discard(&self, _trash: &Path) {}
+}
+
+/// Whether a link among a container's own files says that. Whatever the container has made of its directories, nothing else
+/// is looked at.
+fn says(own: &Path, link: &str, target: &str) -> bool {
+    let (flags, resolve) = (OFlags::PATH | OFlags::CLOEXEC, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS);
+    let read = || {
+        let own = openat2(CWD, own, flags | OFlags::DIRECTORY, Mode::empty(), ResolveFlags::empty())?;
+        let link = openat2(own, link, flags | OFlags::NOFOLLOW, Mode::empty(), resolve)?;
+        rustix::fs::readlinkat(link, "", Vec::new())
+    };
+    read().is_ok_and(|said: CString| said.to_bytes() == target.as_bytes())
 }
 
 fn fill(container: &Path, top: &Path) -> io::Result<()> {

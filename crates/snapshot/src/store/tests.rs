@@ -1,4 +1,4 @@
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 
 use super::*;
 use crate::SweepError;
@@ -150,6 +150,22 @@ fn usage_counts_hard_links_once() {
     fs::write(upper.join("d/x"), "12345").unwrap();
     fs::hard_link(upper.join("d/x"), upper.join("y")).unwrap();
     assert_eq!(overlay.usage(&key("a"), Stubs::default()).unwrap(), Usage { bytes: 5, inodes: 2 });
+}
+
+#[test]
+fn links_that_a_start_makes_are_not_counted_and_nothing_else_is_read_for_them() {
+    let stubs = Stubs { links: &[("etc/mtab", "/proc/mounts")], ..Stubs::default() };
+    let (_dir, overlay) = store();
+    overlay.prepare(&key("a"), &[]).unwrap();
+    let (own, outside) = (overlay.upper(&key("a")), tempfile::tempdir().unwrap());
+    let bytes = |stubs| overlay.usage(&key("a"), stubs).unwrap().bytes;
+    symlink("/proc/mounts", outside.path().join("mtab")).unwrap();
+    symlink(outside.path(), own.join("etc")).unwrap();
+    assert_eq!(bytes(stubs), bytes(Stubs::default()), "a container's link leads out");
+    fs::remove_file(own.join("etc")).unwrap();
+    fs::create_dir(own.join("etc")).unwrap();
+    symlink("/proc/mounts", own.join("etc/mtab")).unwrap();
+    assert_eq!((bytes(stubs), bytes(Stubs::default())), (0, 12));
 }
 
 #[test]

@@ -52,7 +52,7 @@ use state::Store;
 /// musl's allocator gives every small region back at once: of 970 system calls of a `run` 210 were its mappings.
 #[cfg(target_env = "musl")]
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static ALLOCATOR: sys::memory::Heap = sys::memory::Heap::new();
 
 /// Where containers are kept if nothing else is said.
 const ROOT_DEFAULT: &str = "/run/longshore-runtime";

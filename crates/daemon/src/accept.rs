@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::idle::{Idle, Leave};
 use crate::listen::{Listener, SocketFile};
 use crate::reload::Reload;
+use crate::rest::rest;
 use crate::tls;
 
 /// How long accepting pauses when the system has no descriptors left: the next try is of use only when some are closed.
@@ -75,9 +76,10 @@ impl Daemon {
         Ok(Daemon { engine, server, listeners, idle, signals: Signals::new()?, tls })
     }
 
-    /// Prepares in the background what the first client would wait for.
+    /// Prepares in the background what the first client would wait for, and gives back afterwards what nobody needs.
     pub(crate) fn warm_up(&self) {
         self.engine.warm_up();
+        tokio::spawn(rest(self.server.watch_connections()));
     }
 
     /// Serves until it is time to end.

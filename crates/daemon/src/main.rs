@@ -9,7 +9,8 @@
 //! - [`mod@settings`] is the one table of everything that can be set; [`mod@flags`] and [`mod@file`] read it.
 //! - [`mod@config`] decides, purely. [`mod@roots`], [`mod@listen`], [`mod@detach`], [`mod@inherited`] do.
 //! - [`mod@tls`] is what TCP clients speak, [`mod@reload`] the configuration read again.
-//! - [`mod@accept`] is the life of the daemon, and [`mod@idle`] the end of one that was started on demand.
+//! - [`mod@accept`] is the life of the daemon, [`mod@rest`] what it gives back when nobody asks for anything, and [`mod@idle`] the
+//!   end of one that was started on demand.
 //! - [`mod@log`] is its log, [`mod@install`] writes units for systemd.
 //!
 //! Containers outlive the daemon however it ends: it has no children, and holds nothing that they need.
@@ -26,6 +27,7 @@ mod listen;
 mod log;
 mod manual;
 mod reload;
+mod rest;
 mod roots;
 mod settings;
 mod tls;

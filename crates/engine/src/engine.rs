@@ -308,6 +308,16 @@ impl Engine {
     }
 }
 
+/// Gives back what only the last work needed: memory that is free, and the pages of the program, which come back by
+/// themselves, those that are needed again.
+pub async fn give_memory_back() {
+    bridge::blocking(|| {
+        sys::memory::release_free_heap();
+        sys::memory::release_program_pages();
+    })
+    .await;
+}
+
 impl Drop for Departure {
     fn drop(&mut self) {
         let mut last = false;

@@ -89,7 +89,7 @@ mod volumes;
 pub use admission::{AdmissionError, TrustConfig, TrustConfigError};
 pub use changeable::Changeable;
 pub use config::{EngineConfig, ImageBudgetConfig, RegistriesConfig, ResolverConfig, RuntimeConfig, SeccompConfig};
-pub use engine::Engine;
+pub use engine::{Engine, give_memory_back};
 pub use log_target::check_log;
 pub use open::OpenError;
 pub use platforms::PlatformMismatch;

@@ -50,3 +50,24 @@ fn privileged_an_idle_daemon_with_containers_does_not_wake() {
         }
     });
 }
+
+/// Of the files that are mapped, the KiB that are in the process's memory.
+fn mapped_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn privileged_an_idle_daemon_keeps_little_of_its_program_in_memory() {
+    ours(|daemon| {
+        let at = At { daemon, cli: Cli::Longshore };
+        at.ok("run --rm --network none busybox true");
+        let pid = daemon.pid().unwrap();
+        let busy = mapped_kib(pid);
+        let rests = || (mapped_kib(pid) < busy / 2).then_some(());
+        testkit::process::until("it rests", DEADLINE, rests).unwrap();
+        // And everything works as before.
+        at.ok("run --rm --network none busybox true");
+    });
+}

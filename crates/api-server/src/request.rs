@@ -13,7 +13,7 @@ use tracing::debug;
 
 use crate::query::Query;
 use crate::response::{self, Answer, Sink};
-use crate::rewound::Unread;
+use crate::rewound::Note;
 use crate::serve::Closing;
 use crate::status::Failure;
 
@@ -40,7 +40,7 @@ pub(crate) enum RequestBody {
     /// Read already.
     Whole(Bytes),
     /// Still coming, and where its end is noted.
-    Stream(Incoming, Unread),
+    Stream(Incoming, Note),
 }
 
 impl Call {

@@ -14,20 +14,22 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
+use crate::serve::Client;
+
 /// How long a client that is refused may go on sending; Go's server waits as long.
 const LINGER: Duration = Duration::from_millis(500);
 
 /// How much of it is read, in bytes.
 const LINGER_LIMIT: usize = 16 << 20;
 
-/// Whether a client may still be sending what nobody reads; shared by a stream and the bodies of its requests.
+/// Something that a stream has to know of its requests, and they say.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Unread(Arc<AtomicBool>);
+pub(crate) struct Note(Arc<AtomicBool>);
 
-impl Unread {
-    /// Notes whether there is something to come. One task serves a connection, so that nothing is ordered by this.
-    pub(crate) fn set(&self, unread: bool) {
-        self.0.store(unread, Ordering::Relaxed);
+impl Note {
+    /// Says whether it is so. One task serves a connection, so that nothing is ordered by this.
+    pub(crate) fn set(&self, is_so: bool) {
+        self.0.store(is_so, Ordering::Relaxed);
     }
 
     fn get(&self) -> bool {
@@ -40,7 +42,10 @@ pub(crate) struct Rewound<S> {
     bytes: Vec<u8>,
     taken: usize,
     stream: S,
-    unread: Unread,
+    /// The client may still be sending what nobody reads.
+    unread: Note,
+    /// What is written next is the last that hyper writes.
+    last_head: Note,
     /// Exists once our side of the stream has ended.
     linger: Option<Linger>,
 }
@@ -54,12 +59,12 @@ struct Linger {
 impl<S> Rewound<S> {
     /// A stream that begins with `bytes`.
     pub(crate) fn new(bytes: Vec<u8>, stream: S) -> Rewound<S> {
-        Rewound { bytes, taken: 0, stream, unread: Unread::default(), linger: None }
+        Rewound { bytes, taken: 0, stream, unread: Note::default(), last_head: Note::default(), linger: None }
     }
 
-    /// Where it is noted whether a request's body is still to come.
-    pub(crate) fn unread(&self) -> Unread {
-        self.unread.clone()
+    /// Where it is noted whether a request's body is still to come, and whether the head of an answer is the last.
+    pub(crate) fn notes(&self) -> (Note, Note) {
+        (self.unread.clone(), self.last_head.clone())
     }
 
     /// The stream.
@@ -100,9 +105,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
+impl<S: Client> AsyncWrite for Rewound<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+        let this = self.get_mut();
+        match this.last_head.get() {
+            true => this.stream.poll_write_head(cx, bytes),
+            false => Pin::new(&mut this.stream).poll_write(cx, bytes),
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -126,7 +135,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        match slices.iter().find(|slice| this.last_head.get() && !slice.is_empty()) {
+            Some(head) => this.stream.poll_write_head(cx, head),
+            None => Pin::new(&mut this.stream).poll_write_vectored(cx, slices),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -148,5 +161,34 @@ impl Linger {
             }
         }
         Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream as StdUnixStream;
+
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_head_is_read_by_itself() {
+        let (ours, mut theirs) = StdUnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let ours = UnixStream::from_std(ours).unwrap();
+        let mut stream = Rewound::new(Vec::new(), ours);
+        let (_, last_head) = stream.notes();
+        stream.write_all(b"answer").await.unwrap();
+        last_head.set(true);
+        stream.write_all(b" head").await.unwrap();
+        let mut ours = stream.into_stream();
+        ours.write_all(b"output").await.unwrap();
+        let mut bytes = [0; 64];
+        let read = theirs.read(&mut bytes).unwrap();
+        assert_eq!(&bytes[..read], b"answer head");
+        let read = theirs.read(&mut bytes).unwrap();
+        assert_eq!(&bytes[..read], b"output");
     }
 }

@@ -3,12 +3,13 @@
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use engine::Engine;
-use engine::connection::{Connection, Gate};
+use engine::connection::{Connection, Gate, write_head};
 use errdefs::ErrorKind;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE};
 use http::{Request, Response, StatusCode};
@@ -18,7 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tracing::{debug, error};
@@ -29,7 +30,7 @@ use crate::hijack::{Outcome, RAW_STREAM, Takeover};
 use crate::refusal;
 use crate::request::{Call, RequestBody, has_body};
 use crate::response::{self, Answer};
-use crate::rewound::{Rewound, Unread};
+use crate::rewound::{Note, Rewound};
 use crate::router::{self, Handler, Target};
 use crate::status::Failure;
 use crate::websocket::Accepted;
@@ -55,6 +56,11 @@ pub trait Client: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     fn duplicate(&self) -> Option<OwnedFd> {
         None
     }
+
+    /// Writes the head of an answer behind which the connection stops being HTTP, see [`engine::connection::write_head`].
+    fn poll_write_head(&mut self, cx: &mut Context<'_>, head: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self).poll_write(cx, head)
+    }
 }
 
 impl Client for UnixStream {
@@ -64,6 +70,16 @@ impl Client for UnixStream {
 
     fn duplicate(&self) -> Option<OwnedFd> {
         self.as_fd().try_clone_to_owned().ok()
+    }
+
+    fn poll_write_head(&mut self, cx: &mut Context<'_>, head: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            match self.try_io(Interest::WRITABLE, || write_head(self.as_fd(), head)) {
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
     }
 }
 
@@ -127,7 +143,8 @@ impl Server {
 
     /// Serves requests until the client has no more, or the daemon ends.
     async fn http<S: Client>(&self, stream: Rewound<S>) {
-        let wire = Wire { unread: stream.unread(), spare: stream.get_ref().duplicate() };
+        let (unread, last_head) = stream.notes();
+        let wire = Wire { unread, last_head, spare: stream.get_ref().duplicate() };
         let service = service_fn(async |request| Ok::<_, Infallible>(self.answer::<S>(request, &wire).await));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -160,6 +177,7 @@ impl Server {
             Ok(target) => {
                 let mut answer = self.dispatch::<S>(target, request, wire).await;
                 answer.headers_mut().extend(self.common_headers());
+                wire.last_head.set(answer.status() == StatusCode::SWITCHING_PROTOCOLS);
                 answer
             }
             Err(no_way) => no_way.answer(),
@@ -269,7 +287,9 @@ impl Closing {
 
 /// What handlers may need of the connection that hyper has.
 struct Wire {
-    unread: Unread,
+    unread: Note,
+    /// Whether the connection stops being HTTP behind the head that comes.
+    last_head: Note,
     /// Another descriptor of it, where it is no more than one.
     spare: Option<OwnedFd>,
 }

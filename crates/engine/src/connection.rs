@@ -1,6 +1,7 @@
 //! A client's connection on its way from HTTP to a shim.
 
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use tokio::sync::oneshot;
 
@@ -15,6 +16,12 @@ pub struct Connection {
     pub already_read: Vec<u8>,
     /// Somebody else writes the head.
     pub gate: Option<Gate>,
+}
+
+/// Writes the head of an answer, or a part of it, so that no read of the client's gets more than that, where it is connected
+/// by a unix socket; never blocks. A client may read the head with a reader of its own, and lose what that has beyond it.
+pub fn write_head(connection: BorrowedFd<'_>, head: &[u8]) -> io::Result<usize> {
+    sys::socket::send_apart(connection, head)
 }
 
 /// The way past somebody who writes the head of the answer himself.

@@ -1,6 +1,6 @@
 //! An attached client: what it gets, what it sends.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -356,14 +356,21 @@ impl Client {
     }
 
     fn send_now(&mut self, header: &[u8], bytes: &[u8]) -> usize {
-        let parts = [IoSlice::new(header), IoSlice::new(bytes)];
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        match sendmsg(&self.socket, &parts, &mut SendAncillaryBuffer::default(), flags) {
+        let sent = match self.greeting {
+            Greeting::Taken => {
+                let parts = [IoSlice::new(header), IoSlice::new(bytes)];
+                sendmsg(&self.socket, &parts, &mut SendAncillaryBuffer::default(), flags).map_err(io::Error::from)
+            }
+            // The head. What is sent when the client's reading has woken us can be part of the same read; not so behind this.
+            Greeting::Sent | Greeting::Awaited(_) => sys::socket::send_apart(self.socket.as_fd(), bytes),
+        };
+        match sent {
             Ok(sent) => {
                 self.progress_at = Instant::now();
                 sent
             }
-            Err(Errno::AGAIN | Errno::INTR) => 0,
+            Err(err) if matches!(err.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
             Err(_) => {
                 self.phase = Phase::Gone;
                 header.len() + bytes.len()

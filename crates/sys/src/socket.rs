@@ -2,8 +2,10 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::event::EventfdFlags;
+use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
@@ -59,6 +61,28 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io:
     let sent =
         rustix::io::retry_on_intr(|| sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL))?;
     Ok(sent)
+}
+
+/// Sends `bytes` so that no read of the other end gets them together with what is sent later, where it is a unix socket; never
+/// blocks.
+///
+/// A read ends behind bytes with which a descriptor came (unix(7), SCM_RIGHTS: a barrier). Whoever reads without asking for
+/// descriptors never has it; it is good for nothing. What comes later is better sent when these are [read](unread): to a
+/// reader that is told of edges a short read is the end of what is there (epoll(7)).
+pub fn send_apart(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let barrier = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
+    let fds = [barrier.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    // The room is for one.
+    let _ = ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let sent = match rustix::io::retry_on_intr(|| sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, flags)) {
+        // More descriptors of ours are on their way than a process may have.
+        Err(Errno::TOOMANYREFS) => rustix::io::retry_on_intr(|| rustix::net::send(socket, bytes, flags)),
+        sent => sent,
+    };
+    Ok(sent?)
 }
 
 /// Receives bytes into `buffer` and descriptors, close-on-exec, appended to `fds`. 0 is the end of the stream.
@@ -134,7 +158,6 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
     use std::io::{Read, Write};
-    use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -167,6 +190,27 @@ mod tests {
         assert_eq!((received, &bytes[..4]), (Received { bytes: 4, cut: true }, b"take".as_slice()));
         send(left.as_fd(), b"next", &[left.as_fd()]).unwrap();
         assert_eq!(receive_cut(right.as_fd(), &mut bytes, &mut fds).unwrap(), Received { bytes: 4, cut: false });
+    }
+
+    #[test]
+    fn what_is_sent_apart_is_read_apart() {
+        let (left, mut right) = UnixStream::pair().unwrap();
+        let mut bytes = [0; 64];
+        for _ in 0..3 {
+            assert_eq!(send_apart(left.as_fd(), b"head").unwrap(), 4);
+            send(left.as_fd(), b"first", &[]).unwrap();
+            send(left.as_fd(), b"second", &[]).unwrap();
+            let read: Vec<Vec<u8>> =
+                (0..2).map(|_| right.read(&mut bytes).map(|count| bytes[..count].to_vec()).unwrap()).collect();
+            assert_eq!(read, [b"head".to_vec(), b"firstsecond".to_vec()]);
+        }
+        // Over TCP it is sent as anything is.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        assert_eq!(send_apart(client.as_fd(), b"head").unwrap(), 4);
+        server.read_exact(&mut bytes[..4]).unwrap();
+        assert_eq!(&bytes[..4], b"head");
     }
 
     #[test]

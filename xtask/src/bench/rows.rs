@@ -55,6 +55,8 @@ pub(super) enum Work {
     Names { askers: usize },
     /// PSS of our daemon.
     DaemonMemory,
+    /// The same when nobody has asked it for anything for a while.
+    RestMemory,
     /// PSS of our shims divided by their number.
     ShimMemory,
     /// From starting our daemon to its answer.
@@ -187,6 +189,13 @@ pub(super) const ROWS: &[Row] = &[
         scene: Scene::Empty,
         work: Work::DaemonMemory,
         bound: Bound::Kib(12.0 * 1024.0),
+    },
+    Row {
+        name: "daemon-rest",
+        about: "the same two seconds after its last client",
+        scene: Scene::Empty,
+        work: Work::RestMemory,
+        bound: Bound::Kib(4.0 * 1024.0),
     },
     Row {
         name: "ready-200",

@@ -65,6 +65,9 @@ pub(super) const WARM_UP: usize = 2;
 /// How many containers of a scene are made or removed at once: nobody measures it.
 const AT_ONCE: usize = 8;
 
+/// After so long without a client the daemon has given back what it gives back.
+const REST: Duration = Duration::from_secs(2);
+
 impl Runner {
     pub(super) fn start(dist: &Path, options: &Options) -> Result<Runner> {
         // Before we enter an account: its CPU is nobody's.
@@ -194,7 +197,11 @@ impl Runner {
             }
             Work::Save(image) => return self.saves(engines, image),
             Work::Names { askers } => Values::Time(self.ask_names(row.scene, askers)?),
-            Work::DaemonMemory => Values::Kib(vec![pss(self.daemon.pid().context("the daemon is down")?)?]),
+            Work::DaemonMemory => Values::Kib(vec![self.daemon_memory()?]),
+            Work::RestMemory => {
+                std::thread::sleep(REST);
+                Values::Kib(vec![self.daemon_memory()?])
+            }
             Work::ShimMemory => Values::Kib(vec![self.shim_memory()?]),
             Work::Ready => Values::Time(self.ready()?),
             Work::FirstRun(line) => Values::Time(first_run::samples(self.daemon.dist(), line, self.runs)?),
@@ -383,6 +390,10 @@ impl Runner {
         };
         let askers = names.iter().take(askers).map(pid).collect::<Result<Vec<_>>>()?;
         names::samples(&askers, &names, self.runs)
+    }
+
+    fn daemon_memory(&self) -> Result<f64> {
+        pss(self.daemon.pid().context("the daemon is down")?)
     }
 
     fn shim_memory(&self) -> Result<f64> {

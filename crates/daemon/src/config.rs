@@ -3,6 +3,7 @@
 mod api;
 mod bridge;
 mod containers;
+mod pools;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -189,6 +190,8 @@ pub(crate) enum ConfigError {
     #[error("{key}: {value:?} is no absolute path")]
     Relative { key: &'static str, value: String },
     #[error(transparent)]
+    Pool(#[from] pools::PoolError),
+    #[error(transparent)]
     Host(#[from] HostError),
     #[error(transparent)]
     Level(#[from] LevelError),
@@ -324,9 +327,12 @@ fn proxies(given: &Given) -> Result<Proxies, ConfigError> {
 }
 
 impl Config {
-    /// Takes proxies from the daemon's environment where the settings name none, as dockerd does. What is wrong there is told
-    /// when a registry is asked.
+    /// Takes from the daemon's environment what dockerd takes: proxies where the settings name none (what is wrong with them is
+    /// told when a registry is asked), and the storage driver, whatever they name.
     pub(crate) fn add_environment(&mut self, variable: impl Fn(&str) -> Option<String>) {
+        if let Some(name) = variable("DOCKER_DRIVER").filter(|name| !name.is_empty()) {
+            self.storage_driver = Some(name);
+        }
         let proxies = &mut self.changeable.registries.proxies;
         let fields =
             [("HTTP_PROXY", &mut proxies.http), ("HTTPS_PROXY", &mut proxies.https), ("NO_PROXY", &mut proxies.none)];

@@ -98,6 +98,8 @@ fn start(flags: Given) -> Result<()> {
     let given = file::merge(&file.0, file.1, flags.clone())?;
     let mut config = config::plan(&given)?;
     config.add_environment(|name| std::env::var(name).ok());
+    engine::check_storage_driver(config.storage_driver.as_deref())?;
+    roots::refuse_nested(&config.data_root, &config.exec_root)?;
     trust::load(&mut config)?;
     let seccomp = config.seccomp.as_ref().map(read_profile).transpose()?;
     let tls = config.tls.as_ref().map(tls::load).transpose().context("invalid TLS configuration")?;
@@ -115,6 +117,9 @@ fn start(flags: Given) -> Result<()> {
     }
     config.api_warnings.iter().for_each(|warning| warn!("{warning}"));
     trust::idle(&config).iter().for_each(|sentence| warn!("trust policy: {sentence}"));
+    if let Some(driver) = config.storage_driver.as_ref().filter(|_| std::env::var_os("DOCKER_DRIVER").is_some()) {
+        info!("the storage driver is {driver}: the environment's DOCKER_DRIVER counts before the settings");
+    }
     if config.on_demand {
         detach::detach().context("leave the caller's session")?;
     }
@@ -176,7 +181,7 @@ fn engine_config(config: &Config, seccomp: Option<SeccompConfig>, instance_key: 
         cdi_spec_dirs: config.cdi_spec_dirs.clone(),
         runtimes: config.runtimes.clone(),
         default_runtime: config.default_runtime.clone(),
-        storage_driver: storage_driver(config),
+        storage_driver: config.storage_driver.clone(),
         image_budget: config.image_budget.clone(),
         container_size_bytes: config.container_size_bytes,
         default_log: config.log.clone(),
@@ -196,15 +201,6 @@ fn engine_config(config: &Config, seccomp: Option<SeccompConfig>, instance_key: 
             ..network
         }),
     })
-}
-
-/// dockerd's environment counts before its settings.
-fn storage_driver(config: &Config) -> Option<String> {
-    let Some(name) = std::env::var("DOCKER_DRIVER").ok().filter(|name| !name.is_empty()) else {
-        return config.storage_driver.clone();
-    };
-    info!("the storage driver is that of the environment's DOCKER_DRIVER, {name}");
-    Some(name)
 }
 
 /// Reads the profile of system calls that the administrator has chosen.

@@ -97,14 +97,26 @@ fn make(root: &Path) -> Result<(), RootError> {
 }
 
 /// Each root has a lock of its own and names of its own: one lock would be the other, or lie among the engine's files.
-fn refuse_nested(data_root: &Path, exec_root: &Path) -> Result<(), RootError> {
-    // Links may lead from one to the other.
-    let real =
-        |root: &Path| fs::canonicalize(root).map_err(|source| RootError::Prepare { path: root.to_owned(), source });
-    let (data, exec) = (real(data_root)?, real(exec_root)?);
+///
+/// They need not exist: a configuration that is only checked makes nothing.
+pub(crate) fn refuse_nested(data_root: &Path, exec_root: &Path) -> Result<(), RootError> {
+    let failed = |root: &Path| {
+        let path = root.to_owned();
+        move |source| RootError::Prepare { path, source }
+    };
+    let data = real(data_root).map_err(failed(data_root))?;
+    let exec = real(exec_root).map_err(failed(exec_root))?;
     match data.starts_with(&exec) || exec.starts_with(&data) {
         true => Err(RootError::Nested { data_root: data_root.to_owned(), exec_root: exec_root.to_owned() }),
         false => Ok(()),
+    }
+}
+
+/// Where a path leads, as far as it exists: links may lead from one root to the other.
+fn real(path: &Path) -> io::Result<PathBuf> {
+    match (fs::canonicalize(path), path.parent(), path.file_name()) {
+        (Err(err), Some(parent), Some(name)) if err.kind() == io::ErrorKind::NotFound => Ok(real(parent)?.join(name)),
+        (found, ..) => found,
     }
 }
 

@@ -437,12 +437,17 @@ fn load_runtime(name: &str, json: &Json) -> Result<(String, RuntimeConfig), Valu
     Ok((name.to_owned(), RuntimeConfig { path: path.into(), args }))
 }
 
-/// `{"base": "10.0.0.0/8", "size": 24}`, as the flag says it.
+/// `{"base": "10.0.0.0/8", "size": 24}`, as the flag says it. What is left out is left out there, too.
 fn load_pool(json: &Json) -> Result<String, ValueError> {
-    let base = json.get("base").and_then(Json::as_str);
-    let size = json.get("size").and_then(Json::as_i64);
-    let (base, size) = base.zip(size).ok_or(Kind::Pools.wanted())?;
-    Ok(format!("base={base},size={size}"))
+    let wanted = || Kind::Pools.wanted();
+    let members = json.as_object().ok_or_else(wanted)?;
+    let mut fields = Vec::new();
+    if let Some(base) = members.get("base") {
+        fields.push(format!("base={}", base.as_str().ok_or_else(wanted)?));
+    }
+    let size = members.get("size").map_or(Some(0), Json::as_i64).ok_or_else(wanted)?;
+    fields.push(format!("size={size}"));
+    Ok(fields.join(","))
 }
 
 fn load_mirrors(json: &Json) -> Result<Vec<String>, ValueError> {

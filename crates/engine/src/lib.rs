@@ -95,3 +95,4 @@ pub use open::OpenError;
 pub use platforms::PlatformMismatch;
 pub use registry::LookupError;
 pub use registry_client::{AddressRange, MirrorError, Mirrors, Proxies, ProxyError, without_password};
+pub use snapshot::{DriverError, check_name as check_storage_driver};

@@ -221,6 +221,12 @@ impl fmt::Display for Driver {
     }
 }
 
+/// Refuses a name that no machine has a driver for; [`choose`] then sees what this machine can do.
+pub fn check_name(wanted: Option<&str>) -> Result<(), DriverError> {
+    let Some(name) = wanted else { return Ok(()) };
+    Driver::parse(name).map(drop).map_err(|reason| DriverError::Wanted { name: name.to_owned(), reason })
+}
+
 /// Chooses: what is wanted, else the one whose images are here, else the best that works. As dockerd does, vfs is never
 /// found: whoever uses it says so.
 pub fn choose(data_root: &Path, wanted: Option<&str>) -> Result<Choice, DriverError> {

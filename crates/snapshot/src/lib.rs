@@ -50,7 +50,7 @@ mod testsuite;
 
 pub use chain::{ChainId, SnapshotKey, SnapshotKeyError};
 pub use changes::{ChangeKind, Changes, Stubs, is_opaque, is_whiteout};
-pub use driver::{Choice, Driver, DriverError, OwnFiles, Unusable, choose};
+pub use driver::{Choice, Driver, DriverError, OwnFiles, Unusable, check_name, choose};
 pub use part::view_part;
 pub use remove::SweepError;
 pub use stdx::tree::Usage;

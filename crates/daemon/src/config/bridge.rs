@@ -2,9 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use network::{AddressPool, Config, Subnet};
+use network::{Config, Subnet};
 
-use super::{ConfigError, in_range, list, number, switch, text};
+use super::{ConfigError, in_range, list, number, pools, switch, text};
 use crate::settings::Given;
 
 /// Pure; `None` for `--bridge=none`. Key and directory are the caller's to fill in.
@@ -18,7 +18,6 @@ pub(super) fn plan(given: &Given) -> Result<Option<Config>, ConfigError> {
         return Err(ConfigError::BridgeAndBip);
     }
     let defaults = Config::new("", "");
-    let pools = list(given, "default-address-pool").iter().map(|text| pool(text));
     Ok(Some(Config {
         bridge: bridge.map(str::to_owned),
         bip,
@@ -28,7 +27,7 @@ pub(super) fn plan(given: &Given) -> Result<Option<Config>, ConfigError> {
         ip_masq: switch(given, "ip-masq").unwrap_or(defaults.ip_masq),
         icc: switch(given, "icc").unwrap_or(defaults.icc),
         host_address: text(given, "ip").map(address).transpose()?.unwrap_or(defaults.host_address),
-        default_address_pools: pools.collect::<Result<_, _>>()?,
+        default_address_pools: pools::plan(list(given, "default-address-pool"))?,
         ..defaults
     }))
 }
@@ -46,19 +45,4 @@ fn subnet(key: &'static str, text: &str) -> Result<Subnet, ConfigError> {
     let subnet: Option<Subnet> = text.parse().ok();
     let of_ipv4 = subnet.filter(|subnet| subnet.address.is_ipv4());
     of_ipv4.ok_or_else(|| ConfigError::Subnet { key, value: text.to_owned() })
-}
-
-/// `base=172.30.0.0/16,size=24`, dockerd's form.
-fn pool(text: &str) -> Result<AddressPool, ConfigError> {
-    let refused = || ConfigError::Subnet { key: "default-address-pool", value: text.to_owned() };
-    let (mut base, mut size) = (None, None);
-    for field in text.split(',') {
-        match field.split_once('=') {
-            Some(("base", value)) => base = value.parse().ok(),
-            Some(("size", value)) => size = value.parse().ok(),
-            _ => return Err(refused()),
-        }
-    }
-    let (base, size): (Subnet, u8) = base.zip(size).ok_or_else(refused)?;
-    if size < base.prefix || size > base.width() { Err(refused()) } else { Ok(AddressPool { base, size }) }
 }

@@ -102,10 +102,6 @@ fn the_rest_is_refused_by_name() {
             &["--bridge=br0", "--bip=10.1.0.1/16"],
             "You specified -b & --bip, mutually exclusive options. Please specify only one",
         ),
-        (
-            &["--default-address-pool=base=10.0.0.0/16,size=8"],
-            "default-address-pool: \"base=10.0.0.0/16,size=8\" is no range of IPv4 addresses",
-        ),
         (&["--mtu=-1"], "invalid default MTU: -1"),
         (&["--image-budget-low=1g"], "image-budget-low: image-budget-high is not set"),
         (&["--image-pin=debian"], "image-pins: image-budget-high is not set"),
@@ -286,4 +282,56 @@ fn the_environments_proxies_count_where_nothing_is_said() {
     let refused = planned(&["--https-proxy=socks5://u:secret@h"]).unwrap_err();
     let sentence = "invalid proxy address \"socks5://xxxxx:xxxxx@h\": it must be [http://][user:password@]host[:port]";
     assert_eq!(refused, sentence);
+}
+
+/// Tried with dockerd 28.5.2, but for those that are texts of flags.
+#[test]
+fn pools_that_do_not_fit_are_refused_in_dockerds_words() {
+    let space = |pool: &str, fault: &str| {
+        format!(
+            "Error initializing network controller: error obtaining controller instance: could not construct local \
+             address space: network at index 0 (&{{{pool}}}) {fault}"
+        )
+    };
+    let subnetted = "Error initializing network controller: error creating default \"bridge\" network: all predefined \
+                     address pools have been fully subnetted";
+    for (pool, wanted) in [
+        (
+            "base=10.0.0.0/16,size=8",
+            &*space("10.0.0.0/16 8", "has a smaller prefix (/16) than the target size of that pool (/8)"),
+        ),
+        ("base=10.0.0.0/8", &space("10.0.0.0/8 0", "is not in canonical form")),
+        ("size=24", &space("invalid Prefix 24", "is not in canonical form")),
+        ("base=10.0.0.1/8,size=24", &space("10.0.0.1/8 24", "is not in canonical form")),
+        ("base=10.0.0.0/8,size=33", subnetted),
+        ("base=foo,size=24", r#"invalid base prefix "foo": netip.ParsePrefix("foo"): no '/'"#),
+        (
+            "base=x/8,size=24",
+            r#"invalid base prefix "x/8": netip.ParsePrefix("x/8"): ParseAddr("x"): unable to parse IP"#,
+        ),
+        (
+            "base=10.0.0.0/x",
+            r#"invalid base prefix "10.0.0.0/x": netip.ParsePrefix("10.0.0.0/x"): bad bits after slash: "x""#,
+        ),
+        (
+            "base=10.0.0.0/99",
+            r#"invalid base prefix "10.0.0.0/99": netip.ParsePrefix("10.0.0.0/99"): prefix length out of range"#,
+        ),
+        (
+            "base=10.0.0.0/8,size=x",
+            r#"invalid size value: "base=10.0.0.0/8,size=x" (must be integer): strconv.Atoi: parsing "x": invalid syntax"#,
+        ),
+        ("base=10.0.0.0/8,size=24,foo=1", "unexpected key 'foo' in 'foo=1'"),
+        ("base", "invalid field 'base' must be a key=value pair"),
+    ] {
+        assert_eq!(planned(&["--default-address-pool", pool]).unwrap_err(), wanted, "{pool}");
+    }
+    let pool = |base: &str, size| network::AddressPool { base: base.parse().unwrap(), size };
+    // In dockerd's order, and of two that overlap the larger one.
+    let several =
+        ["base=10.2.0.0/16,size=24", "base=10.0.0.0/8,size=16", "BASE=fd00::/48,size=64", "base=9.0.0.0/8,size=9"];
+    let flags: Vec<_> = several.iter().map(|pool| format!("--default-address-pool={pool}")).collect();
+    let config = planned(&flags.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    let pools = config.network.unwrap().default_address_pools;
+    assert_eq!(pools, [pool("9.0.0.0/8", 9), pool("10.0.0.0/8", 16), pool("fd00::/48", 64)]);
 }

@@ -20,6 +20,7 @@ pub(crate) struct Scratch(TempDir);
 pub(crate) struct Daemon(Child);
 
 /// What a program that has ended has said.
+#[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,

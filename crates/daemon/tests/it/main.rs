@@ -42,6 +42,34 @@ fn configurations_are_checked_without_being_used() {
     assert!(unknown.stderr.contains("unknown flag: --foo"), "{}", unknown.stderr);
 }
 
+/// What the start would refuse by the configuration alone.
+#[test]
+fn privileged_what_the_start_refuses_is_no_valid_configuration() {
+    let removed = "[graphdriver] ERROR: the aufs storage-driver has been deprecated and removed; visit \
+                   https://docs.docker.com/go/storage-driver/ for more information: aufs";
+    let pool = "Error initializing network controller: error obtaining controller instance: could not construct local \
+                address space: network at index 0 (&{10.0.0.0/8 4}) has a smaller prefix (/8) than the target size of \
+                that pool (/4)";
+    for (file, sentence) in [
+        (r#"{"storage-driver":"zfs"}"#, "error initializing graphdriver: prerequisites for driver not satisfied"),
+        (r#"{"storage-driver":"aufs"}"#, removed),
+        (r#"{"storage-driver":"nosuch"}"#, "error initializing graphdriver: driver not supported: nosuch"),
+        (r#"{"default-address-pools":[{"base":"10.0.0.0/8","size":4}]}"#, pool),
+        (r#"{"default-runtime":"nosuch"}"#, "specified default runtime 'nosuch' does not exist"),
+    ] {
+        let scratch = Scratch::new();
+        scratch.write("daemon.json", file);
+        let (checked, started) = (output(scratch.longshored(&["--validate"])), output(scratch.longshored(&[])));
+        assert_eq!((checked.code, started.code), (Some(1), Some(1)), "{file}: {checked:?} {started:?}");
+        assert_eq!(checked.stderr, started.stderr, "{file}");
+        assert!(checked.stderr.contains(sentence), "{file}: {}", checked.stderr);
+    }
+    let scratch = Scratch::new();
+    let nested = output(scratch.longshored(&["--validate", "--exec-root", &scratch.path("data/exec")]));
+    assert!(nested.stderr.contains("must be two directories"), "{}", nested.stderr);
+    assert!(!fs::exists(scratch.path("data")).unwrap(), "nothing is made for a check");
+}
+
 #[test]
 fn privileged_it_answers_until_it_is_asked_to_end() {
     let scratch = Scratch::new();

@@ -216,8 +216,8 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
     }
 }
 
-/// Whether a command only waits for a daemon, so that an interruption ends it wherever it is. The others pass signals on,
-/// or read what is typed: that holds the one thread we have, and a signal that is caught would be lost on it.
+/// Whether a command only waits for a daemon or for somebody who types, so that an interruption ends it wherever it is. The
+/// others pass signals on, or read what is typed on the one thread we have: a signal that is caught would be lost on it.
 pub fn ends_at_once(verb: Verb) -> bool {
     matches!(
         verb,
@@ -235,6 +235,18 @@ pub fn ends_at_once(verb: Verb) -> bool {
             | Verb::Diff
             | Verb::Export
             | Verb::Commit
+            | Verb::Copy
+            | Verb::Import
+            | Verb::Load
+            | Verb::Login
+            | Verb::PruneCaches
+            | Verb::PruneContainers
+            | Verb::PruneAll
+            | Verb::PruneImages
+            | Verb::PruneNetworks
+            | Verb::PruneVolumes
+            | Verb::Pull
+            | Verb::Push
             | Verb::Logs
             | Verb::Inspect
             | Verb::InspectContainer

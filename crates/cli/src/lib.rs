@@ -247,6 +247,8 @@ async fn run_command(context: &Context, verb: Verb, parsed: &Parsed) -> Result<(
     }
     let caught = signals::Caught::ending();
     tokio::select! {
+        // A command that has its own answer to a signal comes first.
+        biased;
         outcome = commands::dispatch(context, verb, parsed) => outcome,
         exit = signals::ended(caught) => Err(exit),
     }

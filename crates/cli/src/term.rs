@@ -56,11 +56,26 @@ fn restore_on_panic() {
 }
 
 /// Asks for a line, which is typed in sight.
-pub fn ask(question: &str) -> io::Result<String> {
-    crate::say!("{question}");
-    let mut line = String::new();
-    io::stdin().read_line(&mut line)?;
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+pub async fn ask(question: String) -> io::Result<String> {
+    typed(move || {
+        crate::say!("{question}");
+        let mut line = String::new();
+        io::stdin().read_line(&mut line)?;
+        Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+    })
+    .await
+}
+
+/// Everything that standard input has.
+pub async fn read_all() -> io::Result<String> {
+    typed(|| io::read_to_string(io::stdin())).await
+}
+
+/// Reads on a thread of its own: signals must find us meanwhile. Not one of the runtime's, which would wait for it at the end.
+async fn typed(read: impl FnOnce() -> io::Result<String> + Send + 'static) -> io::Result<String> {
+    let (sender, answer) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || sender.send(read()));
+    answer.await.unwrap_or_else(|_| Ok(String::new()))
 }
 
 /// Asks for a line that nobody may see; `None` if the user has enough of it and presses Ctrl-C.
@@ -72,13 +87,9 @@ pub async fn ask_secret(question: &str) -> io::Result<Option<String>> {
     *ORIGINAL.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
     let restored = RawMode(());
     tcsetattr(io::stdin(), OptionalActions::Now, &hidden)?;
-    let (sender, line) = tokio::sync::oneshot::channel();
-    let question = question.to_owned();
-    // Not a thread of the runtime's, which would wait for it at the end.
-    std::thread::spawn(move || sender.send(ask(&question)));
     let (mut hangup, mut terminate) = (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?);
     let typed = tokio::select! {
-        line = line => line.unwrap_or_else(|_| Ok(String::new())).map(Some),
+        line = ask(question.to_owned()) => line.map(Some),
         _ = tokio::signal::ctrl_c() => Ok(None),
         // A terminal that goes, and who ends us, must not find it without its echo either.
         _ = hangup.recv() => Ok(None),

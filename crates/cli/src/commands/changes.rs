@@ -150,7 +150,7 @@ pub async fn import(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 
 /// `container prune`
 pub async fn prune(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
-    if !parsed.flag("force") && !confirm()? {
+    if !parsed.flag("force") && !confirm().await? {
         return Ok(());
     }
     let given = context.prune_filters(parsed);
@@ -165,6 +165,6 @@ pub async fn prune(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     Ok(())
 }
 
-fn confirm() -> Result<bool, Exit> {
-    super::prune::confirm("WARNING! This will remove all stopped containers.\nAre you sure you want to continue?")
+async fn confirm() -> Result<bool, Exit> {
+    super::prune::confirm("WARNING! This will remove all stopped containers.\nAre you sure you want to continue?").await
 }

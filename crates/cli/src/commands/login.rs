@@ -1,6 +1,6 @@
 //! `login` and `logout`.
 
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 
 use client::{ClientError, system};
 use engine_api::auth::{AuthConfig, AuthResponse};
@@ -14,7 +14,7 @@ use crate::{say_line, term, warn_line};
 
 /// `login`
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
-    let (username, password) = given(parsed)?;
+    let (username, password) = given(parsed).await?;
     let server = match parsed.positionals.first().map_or("", String::as_str) {
         "" | "docker.io" => HUB_KEY.to_owned(),
         address => hosted(address).to_owned(),
@@ -34,7 +34,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     if (username.is_empty() || password.is_empty()) && !io::stdin().is_terminal() {
         return Err(Exit::new(1, "Error: Cannot perform an interactive login from a non TTY device"));
     }
-    let username = if username.is_empty() { ask_name(&known.username)? } else { username };
+    let username = if username.is_empty() { ask_name(&known.username).await? } else { username };
     let password = if password.is_empty() { ask_password().await? } else { password };
     let auth = AuthConfig { username, password, server_address: server, ..AuthConfig::default() };
     let answer = system::login(&context.client, &auth).await?;
@@ -69,7 +69,7 @@ pub fn out(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 }
 
 /// Name and password of the command line; empty where they are to be asked for.
-fn given(parsed: &Parsed) -> Result<(String, String), Exit> {
+async fn given(parsed: &Parsed) -> Result<(String, String), Exit> {
     let refuse = |sentence: &str| Err(Exit::new(1, sentence));
     let (username, password) = (parsed.text("username").to_owned(), parsed.text("password").to_owned());
     let from_stdin = parsed.flag("password-stdin");
@@ -91,8 +91,7 @@ fn given(parsed: &Parsed) -> Result<(String, String), Exit> {
         }
         return Ok((username, password));
     }
-    let mut text = String::new();
-    io::stdin().read_to_string(&mut text).map_err(|err| Exit::new(1, go_error(&err)))?;
+    let text = term::read_all().await.map_err(|err| Exit::new(1, go_error(&err)))?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     Ok((username, line.strip_suffix('\r').unwrap_or(line).to_owned()))
 }
@@ -136,9 +135,9 @@ fn keep(context: &Context, auth: AuthConfig, answer: &AuthResponse) -> Result<()
     Ok(())
 }
 
-fn ask_name(known: &str) -> Result<String, Exit> {
+async fn ask_name(known: &str) -> Result<String, Exit> {
     let question = if known.is_empty() { "Username: ".to_owned() } else { format!("Username ({known}): ") };
-    let typed = term::ask(&question).map_err(|err| Exit::new(1, go_error(&err)))?;
+    let typed = term::ask(question).await.map_err(|err| Exit::new(1, go_error(&err)))?;
     match (typed.trim(), known) {
         ("", "") => Err(Exit::new(1, "Error: Non-null Username Required")),
         ("", known) => Ok(known.to_owned()),

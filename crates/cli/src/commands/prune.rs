@@ -1,7 +1,5 @@
 //! `system prune`, `image prune`, `network prune` and `builder prune`.
 
-use std::io;
-
 use client::{container, image, network, system, volume};
 use engine_api::image::Deleted;
 use engine_api::size;
@@ -11,7 +9,8 @@ use crate::args::Parsed;
 use crate::format::units;
 use crate::plan::filters;
 use crate::report::Exit;
-use crate::{say, say_line};
+use crate::signals::Caught;
+use crate::{say_line, term};
 
 /// What was freed, and what is said of it; nothing where nothing is gone.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -25,7 +24,7 @@ pub async fn images(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let which =
         if parsed.flag("all") { "images without at least one container associated to them" } else { "dangling images" };
     let question = format!("WARNING! This will remove all {which}.\nAre you sure you want to continue?");
-    if !parsed.flag("force") && !confirm(&question)? {
+    if !parsed.flag("force") && !confirm(&question).await? {
         return Ok(());
     }
     let freed = prune_images(context, parsed.flag("all"), &context.prune_filters(parsed)).await?;
@@ -40,7 +39,7 @@ pub async fn images(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 pub async fn networks(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let question = "WARNING! This will remove all custom networks not used by at least one container.\n\
                     Are you sure you want to continue?";
-    if !parsed.flag("force") && !confirm(question)? {
+    if !parsed.flag("force") && !confirm(question).await? {
         return Ok(());
     }
     let report = prune_networks(context, &context.prune_filters(parsed)).await?.report;
@@ -54,7 +53,7 @@ pub async fn networks(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 pub async fn caches(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let which = if parsed.flag("all") { "all build cache" } else { "all dangling build cache" };
     let question = format!("WARNING! This will remove {which}. Are you sure you want to continue?");
-    if !parsed.flag("force") && !confirm(&question)? {
+    if !parsed.flag("force") && !confirm(&question).await? {
         return Ok(());
     }
     // The flag was checked when it was read.
@@ -74,7 +73,7 @@ pub async fn everything(context: &Context, parsed: &Parsed) -> Result<(), Exit> 
     if volumes && given.iter().any(|filter| filter.starts_with("until=")) {
         return Err(Exit::new(1, "ERROR: The \"until\" filter is not supported with \"--volumes\""));
     }
-    if !parsed.flag("force") && !confirm(&question(all, volumes, given))? {
+    if !parsed.flag("force") && !confirm(&question(all, volumes, given)).await? {
         return Ok(());
     }
     let mut freed = vec![prune_containers(context, given).await?, prune_networks(context, given).await?];
@@ -160,12 +159,22 @@ fn say_total(bytes: u64) {
     say_line!("Total reclaimed space: {}", units::human_size(bytes as f64, 4));
 }
 
-/// Asks on standard output; anything but `y` is a no.
-pub(super) fn confirm(question: &str) -> Result<bool, Exit> {
-    say!("{question} [y/N] ");
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(|err| Exit::error(&err))?;
-    Ok(answer.trim().eq_ignore_ascii_case("y"))
+/// Asks on standard output; anything but `y` is a no, and so is a signal that ends us.
+pub(super) async fn confirm(question: &str) -> Result<bool, Exit> {
+    let caught = &mut Caught::ending();
+    let question = format!("{question} [y/N] ");
+    tokio::select! {
+        // A signal counts before the end of the input that it may bring.
+        biased;
+        _ = caught.next() => {
+            say_line!("");
+            Ok(false)
+        }
+        typed = term::ask(question) => {
+            let typed = typed.map_err(|err| Exit::error(&err))?;
+            Ok(typed.trim().eq_ignore_ascii_case("y"))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,11 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
                 return Err(Exit::new(1, "you cannot restore multiple containers at once"));
             };
             // Docker prints no name here.
-            return Ok(container::start_from(&context.client, name, checkpoint, dir).await?);
+            let caught = Caught::ending();
+            return tokio::select! {
+                started = container::start_from(&context.client, name, checkpoint, dir) => Ok(started?),
+                exit = signals::ended(caught) => Err(exit),
+            };
         }
         return start_all(context, names).await;
     }
@@ -41,12 +45,27 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 }
 
 async fn start_all(context: &Context, names: &[String]) -> Result<(), Exit> {
-    let mut failed = Vec::new();
+    let (mut failed, mut is_interrupted, mut caught) = (Vec::new(), false, Caught::ending());
     for name in names {
-        match container::start(&context.client, name).await {
+        let started = tokio::select! {
+            biased;
+            _ = caught.next(), if !is_interrupted => Err(String::new()),
+            started = container::start(&context.client, name), if !is_interrupted => {
+                started.map_err(|err| client_error(&err))
+            }
+            else => Err(String::new()),
+        };
+        match started {
             Ok(()) => say_line!("{name}"),
-            Err(err) => {
-                warn_line!("{}", client_error(&err));
+            // Interrupted: Docker's client goes on to say so of every one.
+            Err(reason) if reason.is_empty() => {
+                is_interrupted = true;
+                let url = context.client.url(&format!("/containers/{name}/start"));
+                warn_line!("error during connect: Post \"{url}\": ");
+                failed.push(name.as_str());
+            }
+            Err(reason) => {
+                warn_line!("{reason}");
                 failed.push(name.as_str());
             }
         }

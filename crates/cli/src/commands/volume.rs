@@ -155,7 +155,7 @@ pub async fn prune(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     }
     given.extend(all.then_some("all=true"));
     let which = if all { "local" } else { "anonymous local" };
-    if !parsed.flag("force") && !confirm(which)? {
+    if !parsed.flag("force") && !confirm(which).await? {
         return Ok(());
     }
     let pruned = volume::prune(&context.client, &filters::encode(given)).await?;
@@ -168,11 +168,12 @@ pub async fn prune(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     Ok(())
 }
 
-fn confirm(which: &str) -> Result<bool, Exit> {
+async fn confirm(which: &str) -> Result<bool, Exit> {
     super::prune::confirm(&format!(
         "WARNING! This will remove {which} volumes not used by at least one container.\n\
          Are you sure you want to continue?"
     ))
+    .await
 }
 
 #[cfg(test)]

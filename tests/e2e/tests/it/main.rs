@@ -46,6 +46,7 @@ mod idle;
 mod image_mounts;
 mod images;
 mod inspect;
+mod interrupted;
 mod isolation;
 mod journald;
 mod leftovers;

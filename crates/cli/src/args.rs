@@ -7,7 +7,7 @@
 //!
 //! Values are checked while they are read, as pflag does, and converted in [`crate::plan`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::plan::values;
 
@@ -213,13 +213,20 @@ pub enum ArgsError {
         wait: Wait,
     },
     /// Docker has it on another system.
-    #[error(
-        "\"--{0}\" is only supported on a Docker daemon running on windows, but the Docker daemon is running on linux"
-    )]
-    Elsewhere(&'static str),
+    #[error("{}", elsewhere(.0))]
+    Elsewhere(Vec<&'static str>),
     /// `--help`, where no flag of that name is asked for anything else.
     #[error("help requested")]
     Help,
+}
+
+fn elsewhere(flags: &[&str]) -> String {
+    let line = |flag: &&str| {
+        format!(
+            "\"--{flag}\" is only supported on a Docker daemon running on windows, but the Docker daemon is running on linux"
+        )
+    };
+    flags.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// A command line, read.
@@ -278,7 +285,7 @@ pub fn parse(
     interspersed: bool,
     args: &[String],
 ) -> Result<Parsed, ArgsError> {
-    let mut parser = Parser { flags, letters, parsed: Parsed::default(), rest: args };
+    let mut parser = Parser { flags, letters, parsed: Parsed::default(), elsewhere: BTreeSet::new(), rest: args };
     while let Some((arg, rest)) = parser.rest.split_first() {
         parser.rest = rest;
         if arg == "--" {
@@ -297,13 +304,18 @@ pub fn parse(
             }
         }
     }
-    Ok(parser.parsed)
+    match parser.elsewhere.is_empty() {
+        true => Ok(parser.parsed),
+        false => Err(ArgsError::Elsewhere(parser.elsewhere.into_iter().collect())),
+    }
 }
 
 struct Parser<'a> {
     flags: &'a dyn Fn(&str) -> Option<&'static Flag>,
     letters: &'a dyn Fn(char) -> Option<&'static Flag>,
     parsed: Parsed,
+    /// Flags of other systems, which are all told, by name, when the line is read.
+    elsewhere: BTreeSet<&'static str>,
     rest: &'a [String],
 }
 
@@ -367,10 +379,11 @@ impl Parser<'_> {
             return Err(ArgsError::Invalid { value, flag: flag.display(), reason });
         }
         if flag.is_refused() && !values::same(flag.kind, &value, flag.default) {
-            return Err(match flag.support {
-                Support::Later(wait) => ArgsError::Later { flag: flag.long, wait },
-                _ => ArgsError::Elsewhere(flag.long),
-            });
+            if let Support::Later(wait) = flag.support {
+                return Err(ArgsError::Later { flag: flag.long, wait });
+            }
+            self.elsewhere.insert(flag.long);
+            return Ok(());
         }
         self.parsed.values.entry(tables::canonical(flag.long)).or_default().push(value);
         Ok(())

@@ -102,10 +102,9 @@ fn default_target(global: &Parsed, options: Options) -> Result<Target, Exit> {
         }
     };
     let endpoint: Endpoint = host.parse().map_err(|err| Exit::error(&err))?;
-    let tls = match (&endpoint, verify) {
-        (Endpoint::Tcp(_), Some(verify)) => Some(read_tls(global, verify)?),
-        _ => None,
-    };
+    // Read for a socket of this machine, too, which has no use for them: what is missing is a mistake everywhere.
+    let tls = verify.map(|verify| read_tls(global, verify)).transpose()?;
+    let tls = tls.filter(|_| matches!(endpoint, Endpoint::Tcp(_)));
     Ok(Target { endpoint, options: Options { tls, ..options } })
 }
 

@@ -1,8 +1,10 @@
 //! How a command ends, and how errors read to people.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use client::ClientError;
+
+use crate::warn_line;
 
 /// How a command ended early: what to say on standard error, and the exit status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,17 @@ impl From<ClientError> for Exit {
     fn from(err: ClientError) -> Exit {
         Exit::new(1, client_error(&err))
     }
+}
+
+/// A line of the log that Docker's client keeps on standard error.
+pub fn warn(message: &str) {
+    if io::stderr().is_terminal() {
+        return warn_line!("WARN[0000] {message} ");
+    }
+    let now = jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
+    // Go writes UTC so.
+    let now = now.strip_suffix("+00:00").map_or(now.clone(), |utc| format!("{utc}Z"));
+    warn_line!("time=\"{now}\" level=warning msg=\"{message}\"");
 }
 
 /// The sentence for a failed call.

@@ -37,6 +37,12 @@ fn mistakes_have_pflags_sentences() {
             "\"--cpu-count\" is only supported on a Docker daemon running on windows, but the Docker daemon is running \
              on linux",
         ),
+        (
+            &["--cpu-percent=20", "--cpu-count", "1"],
+            "\"--cpu-count\" is only supported on a Docker daemon running on windows, but the Docker daemon is running \
+             on linux\n\"--cpu-percent\" is only supported on a Docker daemon running on windows, but the Docker daemon \
+             is running on linux",
+        ),
         (&["--dns", "x"], "invalid argument \"x\" for \"--dns\" flag: IP address is not correctly formatted: x"),
         (&["--dns-search", " a b"], "invalid argument \" a b\" for \"--dns-search\" flag: a b is not a valid domain"),
         (&["--dns-search", "12"], "invalid argument \"12\" for \"--dns-search\" flag: 12 is not a valid domain"),

@@ -13,7 +13,7 @@ use super::progress::{self, Target};
 use super::{Context, api_socket, pull};
 use crate::args::Parsed;
 use crate::plan::{self, Surroundings};
-use crate::report::{Exit, chain, client_error, go_error};
+use crate::report::{self, Exit, chain, client_error, go_error};
 use crate::term;
 use crate::{config, say_line, warn_line};
 
@@ -40,6 +40,9 @@ pub fn request(context: &Context, parsed: &Parsed, verb: &str) -> Result<CreateR
         directory: &directory,
     };
     let mut request = plan::create::request(parsed, &surroundings).map_err(|err| refuse(&err.to_string()))?;
+    for _ in 0..parsed.list("mount").iter().map(|text| plan::mount::outdated(text)).sum() {
+        report::warn("bind-nonrecursive is deprecated, use bind-recursive=disabled instead");
+    }
     let host = context.client.endpoint().to_string();
     let proxies = plan::proxies::variables(&context.config.proxies, &host, parsed.list("env"));
     if !proxies.is_empty() {

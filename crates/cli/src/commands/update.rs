@@ -8,7 +8,7 @@ use crate::args::Parsed;
 use crate::plan::create::restart_policy;
 use crate::plan::values;
 use crate::report::Exit;
-use crate::{say_line, warn_line};
+use crate::say_line;
 
 /// `update`
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
@@ -32,9 +32,6 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 fn request(parsed: &Parsed) -> Result<SentUpdate, Exit> {
     if !parsed.has_flags() {
         return Err(Exit::new(1, "you must provide one or more flags when using this command"));
-    }
-    if parsed.given("kernel-memory") {
-        warn_line!("Flag --kernel-memory has been deprecated, and no longer supported by the kernel");
     }
     let int = |name: &str| parsed.int(name).unwrap_or(0);
     // Checked when read: what does not parse cannot come here.

@@ -33,10 +33,10 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let client = client_part(context);
     match format {
         Some(format) => {
-            let text = format.apply("system.versionInfo", &json!({"Client": client, "Server": server}));
+            let (text, done) = format.apply_in_part("system.versionInfo", &json!({"Client": client, "Server": server}));
             // Docker ends the line that it could not fill.
-            say_line!("{}", text.as_deref().unwrap_or_default());
-            text.map_err(|err| Exit::error(&err))?;
+            say_line!("{text}");
+            done.map_err(|err| Exit::error(&err))?;
         }
         None => say!("{}", pretty(&client, &server)),
     }

@@ -104,6 +104,11 @@ impl Format {
         self.run(Value::typed(type_name, Some(json)), false)
     }
 
+    /// The same; of a template that does not fit, what was written before the mistake.
+    pub fn apply_in_part(&self, type_name: &'static str, json: &Json) -> (String, Result<(), FormatError>) {
+        exec::apply(self, Value::typed(type_name, Some(json)), false)
+    }
+
     /// The same; if the type does not have what is asked for, to what the daemon answered, where a missing key is a
     /// mistake.
     pub fn apply_or_raw(&self, type_name: &'static str, json: &Json) -> Result<String, FormatError> {

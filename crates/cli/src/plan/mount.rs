@@ -57,6 +57,12 @@ pub fn parse(text: &str, absolute: &dyn Fn(&str) -> String) -> Result<Mount, Mou
     Ok(mount)
 }
 
+/// How often a mount is said with a key that Docker's client warns of: with a value alone, as it does.
+pub fn outdated(text: &str) -> usize {
+    let is_outdated = |field: &String| field.to_ascii_lowercase().starts_with("bind-nonrecursive=");
+    fields(text).iter().filter(|field| is_outdated(field)).count()
+}
+
 /// The fields of one line of comma-separated values; a field in double quotes may hold commas, and doubles its quotes.
 pub(super) fn fields(text: &str) -> Vec<String> {
     let (mut fields, mut field, mut quoted) = (Vec::new(), String::new(), false);

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,6 +23,9 @@ const PIECE_BYTES: usize = 128 << 10;
 /// Links that are followed at the end of a destination (moby/go-archive).
 const LINKS_MAX: u32 = 10;
 
+/// Links after which Go takes a path for a loop.
+const EVALUATED_LINKS_MAX: u32 = 255;
+
 fn failed(what: &str, path: &str, err: &io::Error) -> Exit {
     Exit::new(1, format!("{what} {path}: {}", go_error(err)))
 }
@@ -39,7 +42,11 @@ pub(super) fn check_output(path: &str) -> Result<(), Exit> {
     if fs::metadata(&above).is_err_and(|err| err.kind() == io::ErrorKind::NotFound) {
         return Err(Exit::new(1, format!("invalid output path: directory {above:?} does not exist")));
     }
-    let Ok(found) = rustix::fs::stat(path) else { return Ok(()) };
+    let found = match rustix::fs::stat(path) {
+        Ok(found) => found,
+        Err(Errno::NOTDIR) => return Err(failed("stat", path, &Errno::NOTDIR.into())),
+        Err(_) => return Ok(()),
+    };
     let reason = match FileType::from_raw_mode(found.st_mode) {
         FileType::Directory | FileType::RegularFile => return Ok(()),
         FileType::CharacterDevice | FileType::BlockDevice => "got a device",
@@ -50,7 +57,7 @@ pub(super) fn check_output(path: &str) -> Result<(), Exit> {
 
 /// What there is to copy; the links before the last part are followed, that one only if `follow`.
 pub(super) fn source(path: &str, follow: bool) -> Result<Place, Exit> {
-    let resolve = |path: &str| fs::canonicalize(path).map_err(|err| failed("lstat", path, &err));
+    let resolve = |path: &str| fs::canonicalize(path).map_err(|err| dead_end(path, &err));
     let (resolved, asked_name) = match follow {
         true => copy::followed(path, &resolve(path)?.to_string_lossy()),
         false => {
@@ -65,8 +72,34 @@ pub(super) fn source(path: &str, follow: bool) -> Result<Place, Exit> {
             (resolved, asked)
         }
     };
-    let found = fs::symlink_metadata(&resolved).map_err(|err| failed("lstat", &resolved, &err))?;
+    let found = fs::symlink_metadata(&resolved).map_err(|err| match err.kind() {
+        io::ErrorKind::NotADirectory if path.ends_with('/') || path.ends_with("/.") => Exit::new(1, "not a directory"),
+        _ => failed("lstat", &resolved, &err),
+    })?;
     Ok(Place { path: resolved, exists: true, is_directory: found.is_dir(), asked_name })
+}
+
+/// Names what a path of links leads to and is not there, as Go's `filepath.EvalSymlinks` does.
+fn dead_end(path: &str, err: &io::Error) -> Exit {
+    let parts = |path: &Path| path.components().rev().map(|part| part.as_os_str().to_owned()).collect::<Vec<_>>();
+    let (mut at, mut rest, mut links) = (PathBuf::new(), parts(Path::new(path)), 0);
+    while let Some(part) = rest.pop() {
+        if part == ".." {
+            at.pop();
+            continue;
+        }
+        let next = at.join(part);
+        match fs::symlink_metadata(&next) {
+            Err(err) => return failed("lstat", &next.to_string_lossy(), &err),
+            Ok(found) if found.is_symlink() && links < EVALUATED_LINKS_MAX => {
+                links += 1;
+                rest.extend(fs::read_link(&next).iter().flat_map(|link| parts(link)));
+            }
+            Ok(_) => at = next,
+        }
+    }
+    // It came back meanwhile.
+    failed("lstat", path, err)
 }
 
 /// Packs what is at a place.

@@ -23,6 +23,7 @@ use crate::links;
 use crate::log_target;
 use crate::networking::{self, ConnectError};
 use crate::ops::networks;
+use crate::own_files;
 use crate::propagation::{self, PropagationError};
 use crate::runtimes::{self, RuntimeError};
 use crate::sharing::{self, Borrowed, ShareError};
@@ -330,6 +331,7 @@ fn plan(
         make_bind_sources(&points)?;
     }
     propagation::settle(&mut points).map_err(LaunchError::Propagation)?;
+    own_files::refuse_directories(&points, host).map_err(LaunchError::Runtime)?;
     let devices = devices::gather(host, &engine.facts).map_err(LaunchError::Device)?;
     let placement = Placement {
         id: container.id(),

@@ -72,6 +72,7 @@ mod log_target;
 pub mod names;
 pub mod networking;
 mod open;
+mod own_files;
 mod platforms;
 mod programs;
 mod propagation;

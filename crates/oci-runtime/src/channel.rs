@@ -76,6 +76,8 @@ pub(crate) enum Reason {
     Execute,
     /// The subject is the program, a zero and the interpreter.
     Interpreter,
+    /// The subject is what the fields say, a zero, what is mounted, a zero and the place.
+    Sides,
 }
 
 impl Reason {
@@ -93,6 +95,7 @@ impl Reason {
             Reason::Refused => [9, 0],
             Reason::Execute => [10, 0],
             Reason::Interpreter => [11, 0],
+            Reason::Sides => [12, 0],
         }
     }
 }
@@ -115,6 +118,11 @@ impl Failure {
             11 => {
                 let (path, interpreter) = subject.split_once('\0').unwrap_or((&subject, ""));
                 ProcessError::Interpreter { path: path.to_owned(), interpreter: interpreter.to_owned(), source }
+            }
+            12 => {
+                let mut parts = subject.split('\0').map(str::to_owned);
+                let mut part = || parts.next().unwrap_or_default();
+                ProcessError::Sides { text: part(), mounted: part(), place: part(), source }
             }
             _ => ProcessError::Step { step, subject, source },
         }

@@ -159,6 +159,18 @@ pub enum ProcessError {
         /// The kernel's answer.
         source: SystemError,
     },
+    /// A directory was to be mounted over something else, or the other way round.
+    #[error("{text}")]
+    Sides {
+        /// Both fields, and what they are.
+        text: String,
+        /// What was to be mounted: a path of the host's, or a kind of file system.
+        mounted: String,
+        /// Where in the container.
+        place: String,
+        /// The kernel's answer.
+        source: SystemError,
+    },
     /// Any other step between clone and exec.
     #[error("{step}{}{subject}", if subject.is_empty() || step.is_silent() { "" } else { " " })]
     Step {

@@ -152,16 +152,21 @@ impl MountPlan {
         format!("{}.destination: {}", self.field, self.destination.display())
     }
 
-    /// What is a directory and what is none, where both must be one or none.
+    /// What is a directory and what is none, where both must be one or none; see [`Reason::Sides`].
     fn sides(&self, is_directory: bool) -> String {
-        let what = match self.kind {
-            MountKind::Bind => format!("{}.source {}", self.field, self.source.display()),
-            _ => "what is mounted".to_owned(),
+        let (what, mounted) = match &self.kind {
+            MountKind::Bind => {
+                let source = self.source.display().to_string();
+                (format!("{}.source {source}", self.field), source)
+            }
+            MountKind::FileSystem(kind) | MountKind::InChild(kind) => ("what is mounted".to_owned(), kind.clone()),
+            _ => ("what is mounted".to_owned(), "cgroup".to_owned()),
         };
-        match is_directory {
+        let text = match is_directory {
             true => format!("{} is no directory, and {what} is one", self.place()),
             false => format!("{} is a directory, and {what} is none", self.place()),
-        }
+        };
+        format!("{text}\0{mounted}\0{}", self.destination.display())
     }
 
     /// Whether it is a /proc of the container's own.
@@ -454,7 +459,7 @@ fn put(
         // mount(2) said so when a directory and something else were to go over one another; move_mount(2) only that it is
         // invalid. Engines look for the words.
         Ok(target_is) if target_is != is_directory => {
-            Err(Errno::NOTDIR).because(Reason::Refused, &plan.sides(is_directory))
+            Err(Errno::NOTDIR).because(Reason::Sides, &plan.sides(is_directory))
         }
         _ => Err(err).because(Reason::Mount(Step::AttachMount), &plan.place()),
     })

@@ -388,6 +388,12 @@ pub struct Failure {
     pub reason: Reason,
 }
 
+/// Why a directory is not mounted over something else, nor something else over a directory. The words are runc's, and
+/// clients look for them.
+pub fn mount_refusal(mounted: &str, place: &str, reason: &dyn std::fmt::Display) -> String {
+    format!("error mounting \"{mounted}\" to rootfs at \"{place}\": mount src={mounted}, dst={place}: {reason}")
+}
+
 /// What was at fault when a call failed, as far as Docker's sentences differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {

@@ -136,7 +136,15 @@ impl From<CreateError> for CallError {
 
 impl From<CallError> for Failure {
     fn from(err: CallError) -> Failure {
-        Failure { kind: err.kind(), message: errdefs::chain(&err), exit_code: err.exit_code(), reason: err.reason() }
+        let message = match &err {
+            // Whoever wrote `-v` knows no field of config.json, and Docker's clients take words about a directory for a
+            // program that is one.
+            CallError::Create(CreateError::Process(ProcessError::Sides { mounted, place, source, .. })) => {
+                shim_api::mount_refusal(mounted, place, source)
+            }
+            err => errdefs::chain(err),
+        };
+        Failure { kind: err.kind(), message, exit_code: err.exit_code(), reason: err.reason() }
     }
 }
 

@@ -23,7 +23,7 @@ pub enum Protocol {
 /// A port inside a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ContainerPort {
-    /// Its number, never 0.
+    /// Its number. Nobody listens on 0, which dockerd publishes like any other.
     pub number: u16,
     /// Its protocol.
     pub protocol: Protocol,
@@ -50,7 +50,7 @@ impl ContainerPort {
             "sctp" => Protocol::Sctp,
             _ => return None,
         };
-        let number = ports::number(number).ok().filter(|number| *number != 0)?;
+        let number = ports::number(number).ok()?;
         Some(ContainerPort { number, protocol })
     }
 }
@@ -58,7 +58,8 @@ impl ContainerPort {
 /// The ports that a container serves, as far as it or its publications tell.
 pub fn exposed(config: &Config, host: &HostConfig) -> BTreeSet<ContainerPort> {
     let exposed = config.exposed_ports.iter().flatten().map(|(port, _)| port);
-    let bound = host.port_bindings.iter().flatten().map(|(port, _)| port);
+    let is_bound = |bindings: &Option<Vec<PortBinding>>| bindings.as_ref().is_some_and(|bindings| !bindings.is_empty());
+    let bound = host.port_bindings.iter().flatten().filter(|(_, bindings)| is_bound(bindings)).map(|(port, _)| port);
     // What is no port was refused, or comes from an image and is no port anywhere.
     exposed.chain(bound).filter_map(|text| ContainerPort::parse(text)).collect()
 }
@@ -134,11 +135,8 @@ mod tests {
     fn all_ports_are_those_exposed_and_not_bound() {
         let host = r#"{"PublishAllPorts":true,"PortBindings":{"80/tcp":[{"HostPort":"1"}],"9/tcp":[]}}"#;
         let exposed = r#"{"ExposedPorts":{"80/tcp":{},"53/udp":{},"no port":{}}}"#;
-        let expected = [
-            publication_of(80, Protocol::Tcp, None, (1, 1)),
-            publication_of(9, Protocol::Tcp, None, (0, 0)),
-            publication_of(53, Protocol::Udp, None, (0, 0)),
-        ];
+        let expected =
+            [publication_of(80, Protocol::Tcp, None, (1, 1)), publication_of(53, Protocol::Udp, None, (0, 0))];
         assert_eq!(read(host, exposed).unwrap(), expected);
     }
 
@@ -146,7 +144,6 @@ mod tests {
     fn refusals() {
         for (bindings, refusal) in [
             (r#"{"x/tcp":[]}"#, "invalid port specification: \"x\""),
-            (r#"{"0/tcp":[]}"#, "invalid port specification: \"0\""),
             (r#"{"80/tcp":[{"HostPort":"70000"}]}"#, "invalid port specification: \"70000\""),
             (r#"{"80/tcp":[{"HostPort":"+80"}]}"#, "invalid port specification: \"+80\""),
             (r#"{"+80/tcp":[]}"#, "invalid port specification: \"+80\""),

@@ -90,9 +90,11 @@ pub fn compact(text: &[u8]) -> Result<Vec<u8>, CompactError> {
     Ok(syntax::without_blanks(&text[..end]))
 }
 
-/// Turns what was read into its type.
+/// Turns what was read into its type. Of the document itself nulls are read, too: whether a field was named may matter.
 pub(crate) fn typed<T: DeserializeOwned>(mut value: Value) -> Result<T, DecodeError> {
-    drop_nulls(&mut value);
+    if let Value::Object(members) = &mut value {
+        members.retain(|_, member| !member.is_null());
+    }
     Ok(serde_json::from_value(value)?)
 }
 
@@ -111,18 +113,6 @@ where
     &'a C: IntoIterator,
 {
     field.as_ref().is_none_or(|all| all.into_iter().next().is_none())
-}
-
-/// Removes null members of objects at every depth.
-fn drop_nulls(value: &mut Value) {
-    match value {
-        Value::Object(members) => {
-            members.retain(|_, member| !member.is_null());
-            members.values_mut().for_each(drop_nulls);
-        }
-        Value::Array(elements) => elements.iter_mut().for_each(drop_nulls),
-        _ => {}
-    }
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ pub(crate) fn port(err: &ConnectError) -> Option<Wanted> {
             let (protocol, address, port) = (tried.protocol, tried.host_address, tried.host_port);
             taken.then_some(Wanted { protocol, address, port })
         }
-        PortError::Exhausted | PortError::NeedsRelay(_) | PortError::InvalidRange { .. } => None,
+        PortError::Twice(_) | PortError::Exhausted | PortError::NeedsRelay(_) | PortError::InvalidRange { .. } => None,
     }
 }
 

@@ -25,6 +25,9 @@ pub enum PortError {
         /// The port.
         port: u16,
     },
+    /// The container publishes it twice.
+    #[error("failed to listen on {} socket: address already in use", .0.to_string().to_uppercase())]
+    Twice(Protocol),
     /// Every port of the range is another container's.
     #[error("all ports are allocated")]
     Exhausted,

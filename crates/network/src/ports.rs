@@ -83,6 +83,12 @@ impl Group {
         self.host_ports.0 != 0 && self.host_ports.0 == self.host_ports.1
     }
 
+    /// Whether two of its addresses meet, which get the same port: two sockets cannot listen there.
+    fn is_in_its_own_way(&self) -> bool {
+        let meet = |(index, one): (usize, &IpAddr)| self.addresses[index + 1..].iter().any(|other| meets(*one, *other));
+        self.protocol != Protocol::Udp && self.addresses.iter().enumerate().any(meet)
+    }
+
     /// The group's published ports, when it has got this host port.
     pub(crate) fn published(&self, host_port: u16) -> impl Iterator<Item = Published> {
         let (protocol, container_port) = (self.protocol, self.container_port);
@@ -134,7 +140,8 @@ pub(crate) fn groups(requests: &[PortRequest], defaults: &[IpAddr]) -> Vec<Group
             Some(last)
                 if (last.protocol, last.container_port, last.host_ports) == (protocol, container_port, host_ports) =>
             {
-                if last.addresses.last() != Some(&address) {
+                // Sockets of UDP go together, and one of them is as good as two.
+                if protocol != Protocol::Udp || last.addresses.last() != Some(&address) {
                     last.addresses.push(address);
                 }
             }
@@ -175,6 +182,9 @@ impl Ports {
             && (first > last || first == 0 && last != 0)
         {
             return Err(PortError::InvalidRange { first, last });
+        }
+        if group.is_in_its_own_way() {
+            return Err(PortError::Twice(group.protocol));
         }
         if group.is_exact() {
             let port = group.host_ports.0;
@@ -219,12 +229,13 @@ impl Ports {
     /// The address on which the port is taken, if one is in the group's way.
     fn conflict(&self, group: &Group, port: u16) -> Option<IpAddr> {
         let taken = self.taken.get(&(group.protocol, port))?;
-        let meets = |taken: &IpAddr| {
-            let mut same_family = group.addresses.iter().filter(|address| address.is_ipv4() == taken.is_ipv4());
-            same_family.any(|address| taken.is_unspecified() || address.is_unspecified() || address == taken)
-        };
-        taken.iter().copied().find(meets)
+        taken.iter().copied().find(|taken| group.addresses.iter().any(|address| meets(*taken, *address)))
     }
+}
+
+/// Whether what listens on one address is in the way of the other one, at the same port.
+fn meets(one: IpAddr, other: IpAddr) -> bool {
+    one.is_ipv4() == other.is_ipv4() && (one.is_unspecified() || other.is_unspecified() || one == other)
 }
 
 #[cfg(test)]

@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
     fn list(&mut self, element: &Shape) -> Result<Vec<Value>, Misfit> {
         let mut elements = Vec::new();
         self.each(b']', |reader| {
-            let value = reader.value(element).map_err(|misfit| misfit.within(elements.len().to_string()))?;
+            let value = reader.nested(element).map_err(|misfit| misfit.within(elements.len().to_string()))?;
             elements.push(value.unwrap_or_else(|| element.zero()));
             Ok(())
         })?;
@@ -176,7 +176,7 @@ impl<'a> Reader<'a> {
                 reader.skip();
                 return Ok(());
             }
-            let value = reader.value(element).map_err(|misfit| misfit.within(elements.len().to_string()))?;
+            let value = reader.nested(element).map_err(|misfit| misfit.within(elements.len().to_string()))?;
             elements.push(value.unwrap_or_else(|| element.zero()));
             Ok(())
         })?;
@@ -188,7 +188,7 @@ impl<'a> Reader<'a> {
         let mut members = Map::new();
         self.each(b'}', |reader| {
             let name = reader.name();
-            let value = match reader.value(element) {
+            let value = match reader.nested(element) {
                 Ok(value) => value.unwrap_or_else(|| element.zero()),
                 Err(misfit) => return Err(misfit.within(name)),
             };
@@ -196,6 +196,16 @@ impl<'a> Reader<'a> {
             Ok(())
         })?;
         Ok(members.into())
+    }
+
+    /// A value inside another one. A field of it that is null is one that nobody has set; a null of a map stands for something
+    /// there.
+    fn nested(&mut self, shape: &Shape) -> Result<Option<Value>, Misfit> {
+        let mut value = self.value(shape)?;
+        if let (Shape::Object(..), Some(Value::Object(members))) = (shape, &mut value) {
+            members.retain(|_, member| !member.is_null());
+        }
+        Ok(value)
     }
 
     fn object(&mut self, fields: &[Field]) -> Result<Value, Misfit> {
@@ -206,7 +216,7 @@ impl<'a> Reader<'a> {
                 reader.skip();
                 return Ok(());
             };
-            let value = reader.value(shape).map_err(|misfit| misfit.within(name))?;
+            let value = reader.nested(shape).map_err(|misfit| misfit.within(name))?;
             members.insert((*known).to_owned(), value.unwrap_or_default());
             Ok(())
         })?;
@@ -268,7 +278,8 @@ impl Shape {
             Shape::Bool => false.into(),
             Shape::Number(..) => 0.into(),
             Shape::Array(_, length, element) => vec![element.zero(); *length].into(),
-            Shape::Words | Shape::List(..) => Value::Array(Vec::new()),
+            // No list at all, which is not the empty one.
+            Shape::Words | Shape::List(..) => Value::Null,
             Shape::Map(..) | Shape::Object(..) => Map::new().into(),
         }
     }

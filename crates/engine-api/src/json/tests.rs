@@ -40,6 +40,7 @@ fn nulls_among_values_are_zero_and_arrays_have_their_length() {
     let (config, host) = (request.config, request.host_config.unwrap());
     assert_eq!((config.env.unwrap(), config.cmd.unwrap()), (vec![String::new(), "A=b".into()], vec![String::new()]));
     assert_eq!((config.labels.unwrap()["a"].as_str(), config.exposed_ports.unwrap().len()), ("", 1));
+    assert_eq!(host.port_bindings.unwrap()["80/tcp"], None);
     assert_eq!((host.console_size, host.mounts.unwrap().len()), ([7, 8], 1));
     let short: ExecStart = decode(br#"{"ConsoleSize":[7]}"#).unwrap();
     assert_eq!(short.console_size, Some([7, 0]));

@@ -29,6 +29,31 @@ fn a_port_is_given_out_once() {
 }
 
 #[test]
+fn what_one_container_publishes_twice_is_refused() {
+    let (ten, udp) = (IpAddr::from([10, 0, 0, 1]), |request| PortRequest { protocol: Protocol::Udp, ..request });
+    for (requests, wanted) in [
+        (
+            [tcp(ANY, 80, (80, 80)), tcp(ANY, 80, (80, 80))],
+            Err("failed to listen on TCP socket: address already in use"),
+        ),
+        (
+            [tcp(HOME, 80, (80, 80)), tcp(ANY, 80, (80, 80))],
+            Err("failed to listen on TCP socket: address already in use"),
+        ),
+        ([tcp(ANY, 80, (0, 0)), tcp(HOME, 80, (0, 0))], Err("failed to listen on TCP socket: address already in use")),
+        ([tcp(HOME, 80, (80, 80)), tcp(ten, 80, (80, 80))], Ok(2)),
+        ([tcp(ANY, 80, (80, 80)), tcp(ANY_6, 80, (80, 80))], Ok(2)),
+        ([udp(tcp(ANY, 80, (80, 80))), udp(tcp(ANY, 80, (80, 80)))], Ok(1)),
+        ([udp(tcp(HOME, 80, (80, 80))), udp(tcp(ANY, 80, (80, 80)))], Ok(2)),
+    ] {
+        let groups = groups(&requests, &[ANY]);
+        let taken = Ports::new((32768, 32770)).take(&groups[0]);
+        let published = taken.map(|_| groups[0].addresses.len()).map_err(|err| err.to_string());
+        assert_eq!((groups.len(), published), (1, wanted.map_err(str::to_owned)), "{requests:?}");
+    }
+}
+
+#[test]
 fn ranges_go_on_behind_the_last_port() {
     let mut ports = Ports::new((32768, 32770));
     let any = one(ANY, (0, 0));
@@ -58,7 +83,7 @@ fn groups_are_dockers() {
         .map(|group| (group.container_port, group.host_ports.0, group.addresses.len(), group.addresses[0]))
         .collect();
     let ten = IpAddr::from([10, 0, 0, 1]);
-    assert_eq!(found, [(22, 2222, 1, HOME), (443, 8001, 1, ANY), (80, 0, 2, ten), (80, 8000, 1, ANY)]);
+    assert_eq!(found, [(22, 2222, 1, HOME), (443, 8001, 2, ANY), (80, 0, 2, ten), (80, 8000, 1, ANY)]);
     let container = IpAddr::from([172, 17, 0, 2]);
     assert_eq!(one(ANY, (8080, 8080)).text(ANY, container), "0.0.0.0:8080:172.17.0.2:80/tcp");
     assert_eq!(one(ANY, (8080, 8081)).text(ANY, container), "0.0.0.0:8080-8081:172.17.0.2:80/tcp");

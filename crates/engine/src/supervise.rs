@@ -14,7 +14,7 @@ use tracing::{debug, error, warn};
 
 use crate::Engine;
 use crate::container::Container;
-use crate::container::state::{Effect, Input, Phase};
+use crate::container::state::{Effect, Input, Lost, Phase};
 use crate::exec::{self, Exec};
 use crate::health;
 use crate::networking;
@@ -290,8 +290,11 @@ pub fn read_exit(path: &std::path::Path) -> Option<ExitRecord> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
-/// Nobody supervises the container any more: what is left of it is ended, and its end recorded.
+/// Nobody supervises the container any more: what is left of it is ended, and its end recorded, with what can be told of it.
 pub fn lost(engine: &Engine, container: &Arc<Container>) {
+    // Its directory lies where a reboot empties everything.
+    let is_there = engine.recorder.shim_dir(container.id()).exists();
+    container.live().state.lost = Some(if is_there { Lost::Shim } else { Lost::Machine });
     warn!(container = %container.id(), "the container's shim is gone: its processes are killed");
     engine.end_cgroup(container);
     let exit = ExitRecord {

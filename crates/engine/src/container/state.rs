@@ -82,6 +82,12 @@ pub struct State {
     /// The checkpoint with which its last run ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<String>,
+    /// What took its shim in its last run, and with it the run; none if it ended by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Lost>,
+    /// The id of the network that is always there and that it was on last; empty for none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub network_id: String,
     /// It was found unhealthy in this run, and is ended because its policy says so.
     pub found_unhealthy: bool,
     /// It is being written to files; if it is to end with that, its policy waits until it is known what came of it.
@@ -90,6 +96,15 @@ pub struct State {
     /// `restart` stops it to start it again: it is not removed in between.
     #[serde(skip)]
     pub restarted_by_client: bool,
+}
+
+/// What took a container's shim, without which it is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lost {
+    /// The shim ended without a word: somebody killed it, or the kernel did.
+    Shim,
+    /// Nothing of the run is left: the machine went down.
+    Machine,
 }
 
 /// A checkpoint that is being written. In the record, so that a daemon that comes later finds out what became of it.
@@ -364,6 +379,7 @@ impl State {
         self.started_at_nanos = at_nanos;
         (self.exit_code, self.oom_killed, self.paused, self.found_unhealthy) = (0, false, false, false);
         (self.last_signal, self.cause, self.unexecuted, self.checkpoint) = (None, None, None, None);
+        self.lost = None;
         self.cause_facts.clear();
         self.error.clear();
         self.restarted_by_client = false;

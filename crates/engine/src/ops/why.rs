@@ -8,7 +8,7 @@ use errdefs::ErrorKind;
 
 use crate::Engine;
 use crate::clock::rfc3339;
-use crate::container::state::{Cause, Phase, Sender, SentSignal, State};
+use crate::container::state::{Cause, Lost, Phase, Sender, SentSignal, State};
 use crate::registry::LookupError;
 use crate::restart::Policy;
 
@@ -130,6 +130,14 @@ fn ended(state: &State, memory_bytes: i64, facts: &mut Vec<Reason>) -> String {
             let name = state.checkpoint.as_deref().unwrap_or_default();
             facts.push(reason("checkpoint", format!("start --checkpoint {name} lets it go on")));
             format!("It was written to the checkpoint {name}, and ended with that.")
+        }
+        () if state.lost == Some(Lost::Shim) => {
+            facts.push(reason("shim", "longshore-shim, which is beside every container, ended without a word"));
+            "The program beside it was killed, and the engine ended it.".to_owned()
+        }
+        () if state.lost == Some(Lost::Machine) => {
+            facts.push(reason("machine", "nothing of its run was left when the engine looked for it"));
+            "It ended with the machine, which went down.".to_owned()
         }
         () if state.unexecuted.is_some() => "Its program could not be executed.".to_owned(),
         () if state.found_unhealthy => "It was ended because its health check failed.".to_owned(),

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use testkit::process::{DEADLINE, until};
 use testkit::{Cli, Daemon, http};
@@ -36,6 +37,30 @@ fn privileged_who_holds_a_port_is_told() {
         assert!(text.contains(&format!("127.0.0.1:{port}/tcp is published by the container {first}")), "{text}");
         at.remove(&first);
         at.remove(&second);
+    });
+}
+
+#[test]
+fn privileged_a_shim_that_was_killed_is_told() {
+    ours(|daemon| {
+        let at = At { daemon, cli: Cli::Longshore };
+        let name = at.name("killed");
+        at.start(&name, "busybox sleep 1000");
+        let pid = at.inspect(&name, "{{.State.Pid}}");
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let shim = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap().parse().unwrap();
+        kill_process(Pid::from_raw(shim).unwrap(), Signal::KILL).unwrap();
+        assert_eq!(at.ok(&format!("wait {name}")), "255");
+        let text = why(&at, &name);
+        assert!(
+            text.contains(&format!("{name}: The program beside it was killed, and the engine ended it.")),
+            "{text}"
+        );
+        assert!(text.contains("longshore-shim, which is beside every container, ended without a word"), "{text}");
+        at.ok(&format!("start {name}"));
+        at.ok(&format!("stop -t 0 {name}"));
+        assert!(!why(&at, &name).contains("beside"), "it is told of the last run");
+        at.remove(&name);
     });
 }
 

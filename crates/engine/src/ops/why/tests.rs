@@ -44,6 +44,11 @@ fn the_weightiest_fact_makes_the_sentence() {
             State { checkpoint: Some("one".to_owned()), ..ended_with(137) },
             "It was written to the checkpoint one, and ended with that.",
         ),
+        (
+            State { lost: Some(Lost::Shim), ..ended_with(255) },
+            "The program beside it was killed, and the engine ended it.",
+        ),
+        (State { lost: Some(Lost::Machine), ..ended_with(255) }, "It ended with the machine, which went down."),
         (State { found_unhealthy: true, ..ended_with(0) }, "It was ended because its health check failed."),
     ] {
         assert_eq!(summary(&state), sentence, "{state:?}");

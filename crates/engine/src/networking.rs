@@ -35,6 +35,7 @@ use crate::container::Container;
 use crate::container::record::Definition;
 use crate::container::state::Phase;
 use crate::links::{self, LinkError};
+use crate::ops::networks;
 use crate::registry::LookupError;
 
 /// The networks that a container is to be on, and what it wants there, by name.
@@ -270,6 +271,7 @@ pub(crate) fn join(engine: &Engine, container: &Arc<Container>) -> Result<Joined
         joined.lends = resolver::open(engine, container, namespace.as_fd())?;
     }
     let names_gateway = |entry: &String| entry.split_once(':').is_some_and(|(_, address)| address == HOST_GATEWAY);
+    note_predefined(engine, container);
     let asks_gateway = definition.host_config.extra_hosts.iter().flatten().any(names_gateway);
     if asks_gateway && addresses.gateway.is_none() {
         let network = engine.networking.bridge().map(Networks::network).transpose();
@@ -285,6 +287,19 @@ pub(crate) fn join(engine: &Engine, container: &Arc<Container>) -> Result<Joined
         links::tell_parents(engine, container, own);
     }
     Ok(joined)
+}
+
+/// Notes on which of the networks that are always there the container is: what is shown of one that has ended says so.
+fn note_predefined(engine: &Engine, container: &Container) {
+    let definition = &container.definition;
+    let place = container.live().place.clone();
+    let on_default = || Some(place.as_ref()?.on(DEFAULT)?.network_id.clone());
+    let id = match Mode::of(definition) {
+        Mode::Bridge => on_default(),
+        Mode::Host | Mode::None => view::network_name(definition).map(|name| networks::predefined_id(engine, name)),
+        Mode::User(_) | Mode::Container(_) => None,
+    };
+    container.live().state.network_id = id.unwrap_or_default();
 }
 
 /// The host's address on a network.

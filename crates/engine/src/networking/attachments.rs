@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use container_spec::InvalidRequest;
 use container_spec::validate::{EndpointFault, listed, validate_endpoint};
 use engine_api::container::{EndpointSettings, NetworkingConfig};
 use errdefs::ErrorKind;
@@ -117,6 +118,28 @@ pub(crate) fn check(network: Option<&Found>, settings: &EndpointSettings) -> Res
         faults.extend(ipv4.into_iter().chain(ipv6));
     }
     if faults.is_empty() { Ok(()) } else { Err(faults) }
+}
+
+/// What is wrong with an address on the default bridge depends on whether somebody has chosen that one's addresses.
+pub(crate) fn about_bridge(
+    bridge: Option<&network::Config>,
+    networking: Option<&NetworkingConfig>,
+    err: InvalidRequest,
+) -> InvalidRequest {
+    let InvalidRequest::Endpoint { network, mut faults } = err else { return err };
+    let chosen = bridge.filter(|_| network == DEFAULT).and_then(|bridge| bridge.bip.or(bridge.fixed_cidr));
+    let mut endpoints = networking.and_then(|networking| networking.endpoints_config.as_ref()).into_iter().flatten();
+    let settings = endpoints.find(|(name, _)| matches!(name.as_str(), "default" | DEFAULT));
+    let wanted = settings.and_then(|(_, settings)| wanted_ipv4(settings));
+    // That of IPv4 comes first.
+    let at = faults.iter().position(|fault| *fault == EndpointFault::Subnet);
+    if let (Some(chosen), Some(wanted), Some(at)) = (chosen, wanted, at) {
+        match chosen.contains(wanted.into()) {
+            true => _ = faults.remove(at),
+            false => faults[at] = EndpointFault::Outside(wanted.to_string()),
+        }
+    }
+    InvalidRequest::Endpoint { network, faults }
 }
 
 /// Addresses are wanted of subnets that somebody has chosen; that of a family which the network does not have is taken

@@ -19,6 +19,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) name: &'a str,
     pub(crate) networks: Option<Arc<Attachments>>,
     pub(crate) place: Option<Arc<Place>>,
+    /// The id of the network that is always there and that it was on last; empty for none.
+    pub(crate) network_id: &'a str,
 }
 
 /// The name of the network that a container's mode puts it on; none where it shares another container's.
@@ -39,7 +41,11 @@ impl Seen<'_> {
     pub(crate) fn networks(&self) -> BTreeMap<String, EndpointSettings> {
         let Some(networks) = &self.networks else {
             let endpoint = self.place.as_ref().and_then(|place| place.on(DEFAULT));
-            let settings = endpoint.map(|endpoint| filled(EndpointSettings::default(), endpoint)).unwrap_or_default();
+            let last = EndpointSettings { network_id: self.network_id.to_owned(), ..EndpointSettings::default() };
+            let settings = match endpoint {
+                Some(endpoint) => filled(last, endpoint),
+                None => last,
+            };
             return network_name(self.definition).map(|name| (name.to_owned(), settings)).into_iter().collect();
         };
         let shown = |(name, settings): (&String, &EndpointSettings)| {

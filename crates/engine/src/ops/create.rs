@@ -187,7 +187,9 @@ fn plan(
     if config.image.is_empty() && nothing {
         return Err(InvalidRequest::NoCommand.into());
     }
-    let warnings = container_spec::validate(&config, &host, networking_config.as_ref(), &engine.facts)?;
+    let checked = container_spec::validate(&config, &host, networking_config.as_ref(), &engine.facts);
+    let bridge = engine.config.network.as_ref();
+    let warnings = checked.map_err(|err| attachments::about_bridge(bridge, networking_config.as_ref(), err))?;
     let image = named_image(engine, options, &config.image)?;
     let asked = options.platform.as_deref().is_some_and(|platform| !platform.is_empty());
     let foreign = image.as_ref().filter(|_| !asked).and_then(|image| platforms::warning(&image.config.platform));

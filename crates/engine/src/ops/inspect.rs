@@ -11,9 +11,10 @@ use errdefs::ErrorKind;
 use crate::Engine;
 use crate::clock::rfc3339;
 use crate::container::Container;
-use crate::container::record::Definition;
+use crate::container::record::{ContainerDir, Definition};
 use crate::container::state::State;
 use crate::links;
+use crate::networking::Mode;
 use crate::networking::view::Seen;
 use crate::ops::create::snapshot_key;
 use crate::ops::list::sizes;
@@ -67,6 +68,13 @@ fn describe(engine: &Engine, container: &Container) -> Inspect {
         )
     };
     let (id, dir) = (container.id(), engine.recorder.dir(container.id()));
+    let network = if state.started_at_nanos == 0 { None } else { lender(engine, definition) };
+    let files = network.as_ref().map_or_else(|| dir.clone(), |(files, _)| files.clone());
+    let mut config = definition.config.clone();
+    if let Some((_, Some(lender))) = &network {
+        let theirs = &lender.definition.config;
+        (config.hostname, config.domainname) = (theirs.hostname.clone(), theirs.domainname.clone());
+    }
     let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
     // A path is told when something may be there.
     let begun = |path: std::path::PathBuf| if state.started_at_nanos == 0 { String::new() } else { text(path) };
@@ -78,9 +86,9 @@ fn describe(engine: &Engine, container: &Container) -> Inspect {
         args: definition.args.clone(),
         state: wire_state(&state),
         image: definition.image_id.clone(),
-        resolv_conf_path: begun(dir.resolv_conf()),
-        hostname_path: begun(dir.hostname()),
-        hosts_path: begun(dir.hosts()),
+        resolv_conf_path: begun(files.resolv_conf()),
+        hostname_path: begun(files.hostname()),
+        hosts_path: begun(files.hosts()),
         log_path: if logged { begun(dir.log(id)) } else { String::new() },
         name: format!("/{name}"),
         restart_count: state.restart_count.into(),
@@ -93,10 +101,19 @@ fn describe(engine: &Engine, container: &Container) -> Inspect {
         },
         app_armor_profile: apparmor(engine, definition, &state),
         mounts: definition.mounts.iter().map(|point| point.shown.clone()).collect(),
-        config: definition.config.clone(),
-        network_settings: Seen { definition, name: &name, networks, place }.settings(state.pid()),
+        config,
+        network_settings: Seen { definition, name: &name, networks, place, network_id: &state.network_id }
+            .settings(state.pid()),
         ..Inspect::default()
     }
+}
+
+/// Where the files lie that go with the network of a container which shares another one's, and that one, unless it is gone.
+fn lender(engine: &Engine, definition: &Definition) -> Option<(ContainerDir, Option<Arc<Container>>)> {
+    let Mode::Container(name) = Mode::of(definition) else { return None };
+    let lender = engine.containers.find(name).ok();
+    let id = lender.as_ref().map_or_else(|| name.parse().ok(), |lender| Some(lender.id().clone()))?;
+    Some((engine.recorder.dir(&id), lender))
 }
 
 /// The profile of AppArmor. Where the host has none, dockerd shows what was asked for until the first start.

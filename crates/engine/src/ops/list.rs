@@ -245,7 +245,8 @@ impl Candidate {
 
     fn seen(&self) -> Seen<'_> {
         let (networks, place) = (self.networks.clone(), self.place.clone());
-        Seen { definition: &self.container.definition, name: &self.name, networks, place }
+        let network_id = &self.state.network_id;
+        Seen { definition: &self.container.definition, name: &self.name, networks, place, network_id }
     }
 
     /// Those of a container that is not on the bridge are told of nowhere.

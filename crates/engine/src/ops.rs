@@ -10,6 +10,7 @@ pub mod commit;
 pub mod create;
 pub mod disk_usage;
 pub mod distribution;
+pub(crate) mod ended;
 pub mod events;
 pub mod exec;
 pub mod export;

@@ -20,6 +20,7 @@ use crate::detach_keys;
 use crate::exec::{Exec, KEPT};
 use crate::launch::in_dockerds_words;
 use crate::links::{self, LinkError};
+use crate::ops::ended;
 use crate::registry::LookupError;
 use crate::shim::{CallError, Observation, Shim};
 use crate::stream::{self, STDOUT, Sink};
@@ -275,6 +276,9 @@ impl PreparedExec {
             None => ExecStartError::Cwd,
             Some(Ok(Answer::ExecStarted { .. })) => return Ok(()),
             Some(Ok(_)) => ExecStartError::Shim(CallError::Closed),
+            Some(Err(err)) if ended::was_why(&self.engine, &self.container, &err).await => {
+                ExecError::NotRunning(self.container.id().clone()).into()
+            }
             Some(Err(err)) => ExecStartError::of_call(err),
         };
         self.exec.progress().end(err.exit_code());
@@ -377,7 +381,13 @@ pub async fn resize(engine: &Engine, id: &str, height: u16, width: u16) -> Resul
     }
     let shim = container.shim().ok_or_else(|| ExecError::NotRunning(container.id().clone()))?;
     let call = Call::Resize { exec_id: Some(exec.id.clone()), height, width };
-    shim.link.call(call, vec![]).await.map(drop).map_err(ExecError::Shim)
+    match shim.link.call(call, vec![]).await {
+        Ok(_) => Ok(()),
+        Err(err) if ended::was_why(engine, &container, &err).await => {
+            Err(ExecError::NotRunning(container.id().clone()))
+        }
+        Err(err) => Err(ExecError::Shim(err)),
+    }
 }
 
 /// Waits until everything was handled that the shim had said before now.

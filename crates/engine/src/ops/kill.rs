@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 use crate::Engine;
 use crate::container::Container;
 use crate::container::state::{Input, Phase, Sender, SentSignal};
+use crate::ops::ended;
 use crate::ops::wait::ended_within;
 use crate::registry::LookupError;
 use crate::shim::CallError;
@@ -182,7 +183,7 @@ pub(crate) async fn send(engine: &Engine, container: &Arc<Container>, signal: i3
 }
 
 /// Sends a signal, whoever wants it to, and tells of it.
-pub(crate) async fn deliver(engine: &Engine, container: &Container, signal: i32) -> Result<(), SendError> {
+pub(crate) async fn deliver(engine: &Engine, container: &Arc<Container>, signal: i32) -> Result<(), SendError> {
     let id = container.id();
     let shim = container.shim().ok_or_else(|| SendError::NotRunning(id.clone()))?;
     match shim.link.call(Call::Signal { signal }, vec![]).await {
@@ -190,6 +191,7 @@ pub(crate) async fn deliver(engine: &Engine, container: &Container, signal: i32)
         // It has ended just now: its end is on the way.
         Err(CallError::Refused(failure)) if failure.kind == ErrorKind::NotFound => {}
         Err(CallError::Closed) => {}
+        Err(err) if ended::was_why(engine, container, &err).await => return Err(SendError::NotRunning(id.clone())),
         Err(source) => return Err(SendError::Shim { id: id.clone(), source }),
     }
     note(container, signal);

@@ -87,22 +87,27 @@ async fn pause_container(engine: &Engine, container: &Arc<Container>) -> Result<
     // A commit holds its container still under the same lock: neither lets go what the other holds.
     let _operation = container.operate().await?;
     let (id, state) = (container.id().clone(), container.state());
-    match state.phase {
+    let pid = match state.phase {
         Phase::Running { .. } if state.paused => return Err(PauseError::Paused(id)),
-        Phase::Running { .. } => {}
+        Phase::Running { pid } => pid,
         Phase::Restarting => return Err(PauseError::Restarting(id)),
         Phase::Stopped | Phase::Removing => return Err(PauseError::NotRunning(id)),
-    }
+    };
     if let Err(source) = freeze(engine, container, true).await {
         // Those that stand still already go on.
         _ = freeze(engine, container, false).await;
         // Its end, which we may not have been told of yet, may be why its cgroup could not be held.
-        super::exec::catch_up(engine, container).await;
+        let ended = super::ended::has_ended(engine, container).await;
         let exists = engine.cgroup_of(container).map_or(true, |group| group.exists());
-        return Err(match container.state().phase {
-            Phase::Running { .. } if exists => PauseError::Freeze { id, source },
-            _ => PauseError::NotRunning(id),
+        return Err(match ended || !exists {
+            false => PauseError::Freeze { id, source },
+            true => PauseError::NotRunning(id),
         });
+    }
+    if !super::ended::is_alive(pid) {
+        // What stands still is a container that has ended, and that would not be told as long as it did.
+        _ = freeze(engine, container, false).await;
+        return Err(PauseError::NotRunning(id));
     }
     supervise::feed(engine, container, Input::Paused);
     if container.state().paused {

@@ -5,6 +5,7 @@ use oci::ContainerId;
 use shim_api::Call;
 
 use crate::Engine;
+use crate::ops::ended;
 use crate::registry::LookupError;
 use crate::shim::CallError;
 
@@ -42,7 +43,13 @@ pub async fn resize(engine: &Engine, name: &str, height: u16, width: u16) -> Res
     // Without a terminal there is nothing to be set, which dockerd takes for done.
     if container.tty() {
         let call = Call::Resize { exec_id: None, height, width };
-        shim.link.call(call, vec![]).await.map_err(ResizeError::Shim)?;
+        match shim.link.call(call, vec![]).await {
+            Ok(_) => {}
+            Err(err) if ended::was_why(engine, &container, &err).await => {
+                return Err(ResizeError::NotRunning(container.id().clone()));
+            }
+            Err(err) => return Err(ResizeError::Shim(err)),
+        }
     }
     let attributes = [("height", height.to_string()), ("width", width.to_string())];
     engine.events.container(&container, "resize", attributes);

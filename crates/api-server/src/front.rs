@@ -28,8 +28,8 @@ use crate::status::Failure;
 /// Go's limit: a MiB, and 4 KiB that its buffer may hold beyond it. Memory is taken only as bytes come.
 pub(crate) const HEAD_LIMIT: usize = (1 << 20) + (4 << 10);
 
-/// How many headers a request may have. hyper's own limit, too.
-const HEADERS_LIMIT: usize = 100;
+/// How many headers a request may have: as many as Go's server takes.
+pub(crate) const HEADERS_LIMIT: usize = 500;
 
 /// The largest body of a hijacking request: they are a few words of JSON.
 const HIJACK_BODY_LIMIT: usize = 64 << 10;

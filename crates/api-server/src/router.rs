@@ -137,6 +137,13 @@ const ROUTES: &[Route] = routes![
     POST   "/networks/prune"       Plain  networks::prune,
     POST   "/swarm/leave"          Plain  swarm::leave,
     GET    "/plugins"              Plain  later::plugins,
+    GET    "/plugins/{}/json"      Plain  later::plugin,
+    DELETE "/plugins/{}"           Plain  later::plugin,
+    POST   "/plugins/{}/enable"    Plain  later::enabled_plugin,
+    POST   "/plugins/{}/disable"   Plain  later::plugin,
+    POST   "/plugins/{}/push"      Plain  later::plugin,
+    POST   "/plugins/{}/set"       Plain  later::plugin,
+    POST   "/plugins/{}/upgrade"   Plain  later::upgraded_plugin,
     POST   "/session"              Plain  later::session,
     POST   "/networks/create"      Plain  networks::create,
     POST   "/networks/{}/connect"  Plain  networks::connect,
@@ -157,6 +164,8 @@ const WIDE_ROUTES: &[Route] = routes![
 pub(crate) enum NoWay {
     /// Its path is not clean: this one is.
     Moved(String),
+    /// It is about the server, not about anything on it (`OPTIONS *`).
+    Server,
     /// Its path cannot be unescaped.
     BadEscape,
     /// Nobody knows its path.
@@ -169,6 +178,9 @@ pub(crate) enum NoWay {
 
 /// Finds the way of a request.
 pub(crate) fn resolve(method: &Method, uri: &Uri) -> Result<Target, NoWay> {
+    if method == Method::OPTIONS && uri.path() == "*" {
+        return Err(NoWay::Server);
+    }
     let path = unescape(uri.path(), false).map_err(|_| NoWay::BadEscape)?;
     if let Some(clean) = cleaned(&path) {
         return Err(NoWay::Moved(uri.query().map_or(clean.clone(), |query| format!("{clean}?{query}"))));
@@ -185,6 +197,7 @@ impl NoWay {
     pub(crate) fn answer(self) -> Answer {
         let mut answer = match self {
             NoWay::Moved(path) => return moved(&path),
+            NoWay::Server => return response::empty(StatusCode::OK),
             NoWay::Unknown => return page_not_found(),
             NoWay::BadEscape => return refusal::BAD_REQUEST.answer(),
             // Clients older than 1.24 print the body as it is, so they get plain text.

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tracing::{debug, error};
 
 use crate::caught::caught;
-use crate::front::{self, HEAD_DEADLINE, HEAD_LIMIT, Hijack, Opening, wants_upgrade};
+use crate::front::{self, HEAD_DEADLINE, HEAD_LIMIT, HEADERS_LIMIT, Hijack, Opening, wants_upgrade};
 use crate::hijack::{Outcome, RAW_STREAM, Takeover};
 use crate::refusal;
 use crate::request::{Call, RequestBody, has_body};
@@ -150,6 +150,7 @@ impl Server {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_DEADLINE)
             .max_buf_size(HEAD_LIMIT)
+            .max_headers(HEADERS_LIMIT)
             .title_case_headers(true)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();

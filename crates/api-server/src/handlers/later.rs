@@ -17,7 +17,9 @@ const LATER: &[(&str, &str, &str)] = &[
     ("POST", "/build/{}", "building images"),
     ("POST", "/grpc", "building images"),
     ("PUT", "/volumes/{}", "updating cluster volumes"),
-    ("GET POST DELETE", "/plugins/{}", "plugins"),
+    ("GET", "/plugins/privileges", "plugins"),
+    ("POST", "/plugins/pull", "plugins"),
+    ("POST", "/plugins/create", "plugins"),
     ("POST", "/swarm/init", "swarm mode"),
     ("POST", "/swarm/join", "swarm mode"),
     ("GET", "/swarm", CLUSTER),
@@ -57,6 +59,32 @@ pub(crate) fn failure(what: &str) -> Failure {
 /// `GET /plugins`: there is none.
 pub(crate) async fn plugins(_: Call) -> Result<Answer, Failure> {
     Ok(response::json(StatusCode::OK, &[(); 0]))
+}
+
+/// Whatever is asked of a plugin: there is none of any name.
+pub(crate) async fn plugin(call: Call) -> Result<Answer, Failure> {
+    Err(no_plugin(&call.name))
+}
+
+/// `POST /plugins/{}/enable`: the time that it may take is looked at first.
+pub(crate) async fn enabled_plugin(call: Call) -> Result<Answer, Failure> {
+    let timeout = call.query.text("timeout");
+    if timeout.parse::<i64>().is_err() {
+        let message = format!("strconv.Atoi: parsing {timeout:?}: invalid syntax");
+        return Err(Failure::new(ErrorKind::Internal, message));
+    }
+    Err(no_plugin(&call.name))
+}
+
+/// `POST /plugins/{}/upgrade`: what is looked for has a tag.
+pub(crate) async fn upgraded_plugin(call: Call) -> Result<Answer, Failure> {
+    let name = &call.name;
+    let has_tag = name.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
+    Err(no_plugin(&if has_tag { name.clone() } else { format!("{name}:latest") }))
+}
+
+fn no_plugin(name: &str) -> Failure {
+    Failure::new(ErrorKind::NotFound, format!("plugin {name:?} not found"))
 }
 
 /// `POST /session`: what BuildKit's clients open beside a build.

@@ -28,6 +28,7 @@ mod death;
 mod devices;
 mod disk_usage;
 mod dual_stack;
+mod edges;
 mod every_command;
 mod exec;
 mod exit_order;

@@ -161,6 +161,21 @@ const LINES: &[(&str, i32, &str, &str)] = &[
         "@: Error response from daemon: unknown or invalid runtime name: nope\n\nRun '@ run --help' for more information\n",
     ),
     (
+        "version -f 'x{{.Client.Os}}{{.Nope}}'",
+        1,
+        "xlinux\n",
+        "template: version:1:17: executing \"version\" at <.Nope>: can't evaluate field Nope in type system.versionInfo\n",
+    ),
+    ("update --kernel-memory 10m nobody", 1, "", "Error response from daemon: No such container: nobody\n"),
+    (
+        "run --rm --cpu-percent 20 --cpu-count 2 busybox true",
+        1,
+        "",
+        "\"--cpu-count\" is only supported on a Docker daemon running on windows, but the Docker daemon is running on linux\n\
+         \"--cpu-percent\" is only supported on a Docker daemon running on windows, but the Docker daemon is running on \
+         linux\n",
+    ),
+    (
         "ps --filter name=nobody --format '{{.Nope}}'",
         1,
         "",

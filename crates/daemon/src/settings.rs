@@ -149,6 +149,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
     set("fixed-cidr", "fixed-cidr", Text, "Part of the default bridge's network that containers get addresses from"),
     short('G', set("group", "group", Text, "Group of the unix sockets")),
     short('H', set("host", "hosts", List, "Where to listen: unix:///path, tcp://address:port, fd://")),
+    set(
+        "host-firewall",
+        "host-firewall",
+        Switch,
+        "Place no accept rule where the host's firewall drops what is forwarded",
+    ),
     live(set("http-proxy", "http-proxy", Text, "Proxy between the daemon and registries without TLS; $HTTP_PROXY")),
     live(set("https-proxy", "https-proxy", Text, "Proxy between the daemon and registries with TLS; $HTTPS_PROXY")),
     set("icc", "icc", Switch, "Let containers on the default bridge reach each other; on if not said"),

@@ -25,8 +25,9 @@ use container_spec::files::{Addresses, HOST_GATEWAY, hosts_file};
 use container_spec::ports::{Protocol, publications};
 use engine_api::container::EndpointSettings;
 use errdefs::ErrorKind;
-use network::{DEFAULT, EndpointRequest, JoinRequest, Networks, PortRequest};
+use network::{DEFAULT, EndpointRequest, Healer, JoinRequest, Networks, PortRequest};
 use oci::ContainerId;
+use tokio::io::Interest;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
@@ -36,6 +37,7 @@ use crate::container::record::Definition;
 use crate::container::state::Phase;
 use crate::links::{self, LinkError};
 use crate::ops::networks;
+use crate::readiness;
 use crate::registry::LookupError;
 
 /// The networks that a container is to be on, and what it wants there, by name.
@@ -207,6 +209,36 @@ impl Networking {
             }
         }
         self.settled.send_replace(true);
+    }
+
+    /// Makes good what others change in the packet filter, until there is nothing left to listen to.
+    pub(crate) async fn heal(&self, engine: &Engine) {
+        let Some(networks) = &self.networks else { return };
+        let watched = Healer::listen(networks).map_err(|err| std::io::Error::other(errdefs::chain(&err)));
+        let watched = watched.and_then(|healer| {
+            Ok((readiness::register(healer.as_fd().try_clone_to_owned()?, Interest::READABLE)?, healer))
+        });
+        let (readable, mut healer) = match watched {
+            Ok(watched) => watched,
+            Err(err) => {
+                return warn!(%err, "what others flush of the packet filter comes back with the next start alone");
+            }
+        };
+        // What was told until then is looked at afterwards.
+        self.settled().await;
+        while let Ok(mut ready) = readable.readable().await {
+            ready.clear_ready();
+            let engine = engine.clone();
+            let healed = bridge::blocking(move || {
+                let healed = engine.networking.networks.as_ref().map(|networks| healer.heal(networks));
+                (healed.transpose(), healer)
+            });
+            let result;
+            (result, healer) = healed.await;
+            if let Err(err) = result {
+                warn!(err = errdefs::chain(&err), "the packet filter is not as it should be");
+            }
+        }
     }
 
     /// Removes the bridge if nobody is on it. For the end of the daemon. Blocks.

@@ -123,6 +123,11 @@ impl Engine {
             async move { engine.recorder.run().await }
         }));
         tokio::spawn(outlive_panics("sweeper", move || sweeper.clone().sweep()));
+        let healer = engine.clone();
+        tokio::spawn(outlive_panics("healer", move || {
+            let engine = healer.clone();
+            async move { engine.networking.heal(&engine).await }
+        }));
         resume_all(&engine, &with_shim).await;
         let networking = engine.clone();
         bridge::blocking(move || {

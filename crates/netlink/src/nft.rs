@@ -5,8 +5,12 @@
 //!
 //! Rules are lists of [`Expression`]s over the kernel's registers. [`expression`] names the few that packet filters of
 //! ours need, so that a rule reads like a line of nft(8).
+//!
+//! [`guest`] is about single rules in tables of others, [`watch`] about what others change.
 
 pub mod expression;
+pub mod guest;
+pub mod watch;
 
 use crate::error::NetlinkError;
 use crate::family;
@@ -20,7 +24,11 @@ const NEW_TABLE: u16 = SUBSYSTEM;
 const DELETE_TABLE: u16 = SUBSYSTEM | 2;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
+const GET_CHAIN: u16 = SUBSYSTEM | 4;
+const DELETE_CHAIN: u16 = SUBSYSTEM | 5;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
+const GET_RULE: u16 = SUBSYSTEM | 7;
+const DELETE_RULE: u16 = SUBSYSTEM | 8;
 const NEW_SET: u16 = SUBSYSTEM | 9;
 const NEW_ELEMENT: u16 = SUBSYSTEM | 12;
 const GET_ELEMENT: u16 = SUBSYSTEM | 13;
@@ -31,6 +39,9 @@ const BATCH_END: u16 = 0x11;
 /// The frame of a transaction names the subsystem, in network byte order.
 const FRAME: [u8; 4] = [0, 0, 0, 10];
 
+/// NF_DROP and NF_ACCEPT.
+const POLICY_DROP: u32 = 0;
+const POLICY_ACCEPT: u32 = 1;
 const LIST_ELEMENT: u16 = 1;
 const DATA_VALUE: u16 = 1;
 const SET_MAP: u32 = 8;
@@ -158,6 +169,15 @@ impl<'a> Transaction<'a> {
 
     /// Creates a base chain whose policy is to accept.
     pub fn create_chain(&mut self, name: &str, kind: ChainKind, hook: Hook, priority: i32) {
+        self.base_chain(name, kind, (hook, priority), POLICY_ACCEPT);
+    }
+
+    /// Creates a filter whose policy is to drop.
+    pub fn create_dropping_chain(&mut self, name: &str, hook: Hook, priority: i32) {
+        self.base_chain(name, ChainKind::Filter, (hook, priority), POLICY_DROP);
+    }
+
+    fn base_chain(&mut self, name: &str, kind: ChainKind, (hook, priority): (Hook, i32), policy: u32) {
         let kind = match kind {
             ChainKind::Filter => "filter",
             ChainKind::Nat => "nat",
@@ -167,6 +187,7 @@ impl<'a> Transaction<'a> {
             .text(1, self.table)
             .text(3, name)
             .nest(4, |place| place.be32(1, hook as u32).be32(2, priority.cast_unsigned()))
+            .be32(5, policy)
             .text(7, kind);
         self.push(format!("create nft chain {name}"), message);
     }
@@ -177,9 +198,7 @@ impl<'a> Transaction<'a> {
             .fixed(&self.family.header())
             .text(1, self.table)
             .text(2, chain)
-            .nest(4, |list| {
-                expressions.iter().fold(list, |list, one| list.nest(LIST_ELEMENT, |entry| one.encode(entry)))
-            });
+            .nest(4, |list| encode(list, expressions));
         self.push(format!("append rule to nft chain {chain}"), message);
     }
 
@@ -243,6 +262,10 @@ impl<'a> Transaction<'a> {
     fn push(&mut self, what: String, message: Message) {
         self.requests.push(Request { what: what.into(), message });
     }
+}
+
+fn encode(list: Message, expressions: &[Expression]) -> Message {
+    expressions.iter().fold(list, |list, one| list.nest(LIST_ELEMENT, |entry| one.encode(entry)))
 }
 
 /// Whether a table exists.

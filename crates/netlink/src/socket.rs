@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
@@ -63,6 +63,43 @@ impl Socket {
             .map_err(NetlinkError::socket)?;
         sys::network::netlink_options(fd.as_fd()).map_err(|source| NetlinkError::Socket { source })?;
         Ok(Socket { fd, sequence: 0 })
+    }
+
+    /// A socket that the kernel tells of changes which others make, and not those of the socket with the number `but`.
+    pub(crate) fn subscribe(groups: u32, but: u32) -> Result<Socket, NetlinkError> {
+        let socket = Socket::open(Protocol::Netfilter)?;
+        // Before it hears anything.
+        sys::network::ignore_sender(socket.fd.as_fd(), but).map_err(|source| NetlinkError::Socket { source })?;
+        rustix::net::bind(&socket.fd, &SocketAddrNetlink::new(0, groups)).map_err(NetlinkError::socket)?;
+        Ok(socket)
+    }
+
+    /// Reads one datagram of what the kernel tells by itself; EAGAIN where there is none.
+    pub(crate) fn told(&mut self, each: impl FnMut(Answer<'_>)) -> Result<(), Errno> {
+        let mut buffer = vec![0; BUFFER];
+        let length = loop {
+            match recv(&self.fd, &mut buffer[..], RecvFlags::DONTWAIT) {
+                Err(Errno::INTR) => {}
+                received => break received?.1,
+            }
+        };
+        // What is cut off is a change of somebody's all the same, and the part that is there says whose.
+        let bytes = &buffer[..length.min(buffer.len())];
+        message::answers(bytes).map_while(|answer| answer).for_each(each);
+        Ok(())
+    }
+
+    /// The number by which the kernel knows this socket; what it changes is told to others with it.
+    pub fn port(&mut self) -> Result<u32, NetlinkError> {
+        let known = |fd: &OwnedFd| {
+            let address = rustix::net::getsockname(fd).map_err(NetlinkError::socket)?;
+            SocketAddrNetlink::try_from(address).map(|address| address.pid()).map_err(NetlinkError::socket)
+        };
+        match known(&self.fd)? {
+            0 => rustix::net::bind(&self.fd, &SocketAddrNetlink::new(0, 0)).map_err(NetlinkError::socket)?,
+            port => return Ok(port),
+        }
+        known(&self.fd)
     }
 
     /// Sends all requests at once and answers the first that the kernel refused.
@@ -172,6 +209,12 @@ impl Socket {
         let mut buffer = vec![0; BUFFER];
         // EAGAIN is the end that we want; any other error shows again at the next use of the socket.
         while recv(&self.fd, &mut buffer[..], RecvFlags::DONTWAIT) != Err(Errno::AGAIN) {}
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Config {
     pub ip_masq: bool,
     /// `--icc`: whether containers on the bridge reach each other.
     pub icc: bool,
+    /// `--host-firewall`: whether chains of others that drop what is forwarded are left as they are.
+    pub host_firewall: bool,
     /// `--ip`: the host address that ports are published on when the request names none.
     pub host_address: Ipv4Addr,
     /// `--default-address-pool`; none of a family means Docker's.
@@ -59,6 +61,7 @@ impl Config {
             ip_forward: true,
             ip_masq: true,
             icc: true,
+            host_firewall: false,
             host_address: Ipv4Addr::UNSPECIFIED,
             default_address_pools: Vec::new(),
             data_dir: state_dir.clone(),

@@ -6,9 +6,10 @@
 //!                later; nothing from a bridge to or from 127.0.0.0/8 (the guard of route_localnet)
 //!   redirect     prerouting: packets to this machine, to a published port  -> container, except to 127.0.0.0/8
 //!   output       output: the same for this machine's own packets
-//!   forward      what enters or leaves the bridges, and nothing from one to another; where we switched forwarding on,
-//!                nothing else
+//!   forward      what enters or leaves the bridges, and nothing from one to another; before all others
+//!   guard        where we switched forwarding on: nothing else is forwarded
 //!   masquerade   postrouting: containers leave with the host's address, and so does what returns to its bridge
+//!   unmark       postrouting, where `forward` marks what it accepts: see `foreign`
 //!   maps: addresses (protocol . address . port), ports (protocol . port) -> container's address . port
 //! ```
 //! The table `ip6 longshore-<key>` is there while a network has addresses of IPv6, and changes in the same transactions. It is
@@ -16,7 +17,8 @@
 //! were translated. So nothing to ::1 is redirected, and a connection to a published port there is refused (`refuse`, at output) instead of waiting
 //! for ever: clients that try it first, for `localhost`, go on to 127.0.0.1.
 //!
-//! An accept ends only our chain: a firewall of the machine's owner still has its say.
+//! An accept ends only our chain: a firewall of the machine's owner still has its say. What becomes of that where it drops
+//! everything is `foreign`'s.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -25,6 +27,7 @@ use netlink::nft::{self, ChainKind, Element, Expression, Family, Field, Hook, Ma
 use netlink::{NetlinkError, Protocol as Netlink, Socket, conntrack};
 
 use crate::config::Config;
+use crate::foreign::{Due, Foreign, ForeignChain, MARK};
 use crate::ports::{Protocol, Published};
 use crate::record::BridgeRecord;
 use crate::subnet::Subnet;
@@ -35,6 +38,12 @@ const BY_PORT: &str = "ports";
 
 /// Before connection tracking (NF_IP_PRI_RAW).
 const PRIORITY_RAW: i32 = -300;
+/// Before other filters of what is forwarded, which are to find the mark of what is accepted.
+const PRIORITY_FORWARD: i32 = -400;
+/// Where filters usually stand (NF_IP_PRI_FILTER).
+const PRIORITY_GUARD: i32 = 0;
+/// Before anybody behind the routing looks at marks.
+const PRIORITY_UNMARK: i32 = PRIORITY_RAW;
 /// One before the usual priorities of translation, so that the order beside another program's chains is certain.
 const PRIORITY_REDIRECT: i32 = -101;
 const PRIORITY_MASQUERADE: i32 = 99;
@@ -74,6 +83,9 @@ pub(crate) struct Firewall {
     table: String,
     /// Whether there is a table of IPv6, as far as this process knows.
     stands_of_ipv6: Option<bool>,
+    /// Whether what is accepted is marked.
+    marks: bool,
+    foreign: Foreign,
 }
 
 impl BridgeRules {
@@ -101,12 +113,58 @@ impl BridgeRules {
 }
 
 impl Firewall {
-    pub(crate) fn open(table: String) -> Result<Firewall, NetlinkError> {
-        Ok(Firewall { socket: Socket::open(Netlink::Netfilter)?, table, stands_of_ipv6: None })
+    pub(crate) fn open(table: String, host_firewall: bool) -> Result<Firewall, NetlinkError> {
+        let foreign = Foreign::new(table.clone(), host_firewall);
+        Ok(Firewall { socket: Socket::open(Netlink::Netfilter)?, table, stands_of_ipv6: None, marks: false, foreign })
     }
 
-    /// Replaces the whole table of each family in one transaction; packets meet the old ones or the new ones.
+    /// Begins to listen to what others change.
+    pub(crate) fn watch(&mut self) -> Result<nft::watch::Watch, NetlinkError> {
+        nft::watch::Watch::open(self.socket.port()?)
+    }
+
+    /// What others have changed, as far as it concerns us.
+    pub(crate) fn told(&self, watch: &mut nft::watch::Watch) -> Result<Due, NetlinkError> {
+        let mut due = Due::Nothing;
+        watch.read(|change| due = due.max(self.foreign.due(&change)))?;
+        Ok(due)
+    }
+
+    /// Chains of others that drop what is forwarded.
+    pub(crate) fn foreign_chains(&self) -> &[ForeignChain] {
+        self.foreign.chains()
+    }
+
+    /// Makes good what others have changed.
+    pub(crate) fn heal(
+        &mut self,
+        due: Due,
+        rules: &Rules,
+        redirections: impl FnOnce() -> Vec<Redirection>,
+    ) -> Result<(), NetlinkError> {
+        if due == Due::Nothing {
+            return Ok(());
+        }
+        let found = self.foreign.look(&mut self.socket);
+        if due == Due::Rewrite || rules.mark(self.foreign.needs_mark(&found)) != self.marks {
+            return self.replace(rules, &redirections());
+        }
+        self.foreign.settle(&mut self.socket, &found, rules.has_ipv6());
+        Ok(())
+    }
+
+    /// Replaces the whole table of each family in one transaction; packets meet the old ones or the new ones. Then our rules in
+    /// chains of others are placed, or taken out: packets are marked by now.
     pub(crate) fn replace(&mut self, rules: &Rules, redirections: &[Redirection]) -> Result<(), NetlinkError> {
+        let found = self.foreign.look(&mut self.socket);
+        let marks = rules.mark(self.foreign.needs_mark(&found));
+        self.replace_own(rules, redirections, marks)?;
+        self.marks = marks;
+        self.foreign.settle(&mut self.socket, &found, rules.has_ipv6());
+        Ok(())
+    }
+
+    fn replace_own(&mut self, rules: &Rules, redirections: &[Redirection], marks: bool) -> Result<(), NetlinkError> {
         let with_ipv6 = rules.has_ipv6();
         // A kernel without IPv6 would refuse it all.
         let families = if with_ipv6 || self.stands_of_ipv6()? { &FAMILIES[..] } else { &FAMILIES[..1] };
@@ -118,7 +176,7 @@ impl Firewall {
             change.delete_table();
             if *family == Family::Ipv4 || with_ipv6 {
                 change.create_table();
-                rules.write(&mut change, *family);
+                rules.write(&mut change, *family, marks);
             }
         }
         add(&mut change, redirections);
@@ -128,6 +186,11 @@ impl Firewall {
     }
 
     pub(crate) fn remove(&mut self) -> Result<(), NetlinkError> {
+        let guests = self.foreign.remove(&mut self.socket);
+        self.remove_own().and(guests)
+    }
+
+    fn remove_own(&mut self) -> Result<(), NetlinkError> {
         let families = if self.stands_of_ipv6()? { &FAMILIES[..] } else { &FAMILIES[..1] };
         let mut change = Transaction::new(&self.table);
         for family in families {
@@ -186,7 +249,13 @@ impl Rules {
         self.bridges.iter().any(|one| one.gateway(Family::Ipv6).is_some())
     }
 
-    fn write(&self, change: &mut Transaction<'_>, family: Family) {
+    /// Whether what is accepted is marked: for the chains of others, or for our own guard.
+    fn mark(&self, for_others: bool) -> bool {
+        for_others || self.guards_forwarding || self.guards_forwarding_of_ipv6
+    }
+
+    fn write(&self, change: &mut Transaction<'_>, family: Family, marks: bool) {
+        let accept = accept(marks);
         let address = match family {
             Family::Ipv4 => Field::Ipv4Address,
             Family::Ipv6 => Field::Ipv6Address,
@@ -195,27 +264,33 @@ impl Rules {
         change.create_map(&Map { name: BY_ADDRESS, key: &[Field::Protocol, address, Field::Port], value });
         change.create_map(&Map { name: BY_PORT, key: &[Field::Protocol, Field::Port], value });
         change.create_chain("raw", ChainKind::Filter, Hook::Prerouting, PRIORITY_RAW);
-        change.create_chain("forward", ChainKind::Filter, Hook::Forward, 0);
+        change.create_chain("forward", ChainKind::Filter, Hook::Forward, PRIORITY_FORWARD);
         change.create_chain("masquerade", ChainKind::Nat, Hook::Postrouting, PRIORITY_MASQUERADE);
         write_redirections(change, family);
         for one in &self.bridges {
             one.write_raw(change, family);
-            one.write_inward(change);
+            one.write_inward(change, &accept);
             one.write_masquerade(change, family);
         }
         // What enters from one bridge and leaves through another one has met that one's drop above.
         for one in &self.bridges {
             // Nobody there has an address of the family but one that he gave himself.
             let leads_nowhere = one.internal || one.gateway(family).is_none();
-            let verdict = if leads_nowhere { &DROP } else { &ACCEPT };
+            let verdict = if leads_nowhere { &DROP[..] } else { &accept };
             append(change, "forward", &[&rule::interface_in(&one.bridge, true), verdict]);
+        }
+        if marks {
+            change.create_chain("unmark", ChainKind::Filter, Hook::Postrouting, PRIORITY_UNMARK);
+            append(change, "unmark", &[&rule::has_mark(MARK), &rule::clear_mark(MARK)]);
         }
         let guards = match family {
             Family::Ipv4 => self.guards_forwarding,
             Family::Ipv6 => self.guards_forwarding_of_ipv6,
         };
         if guards {
-            append(change, "forward", &[&DROP]);
+            // A policy, by which other instances of ours know that they have to mark what is theirs.
+            change.create_dropping_chain("guard", Hook::Forward, PRIORITY_GUARD);
+            append(change, "guard", &[&rule::has_mark(MARK), &ACCEPT]);
         }
     }
 }
@@ -241,15 +316,15 @@ impl BridgeRules {
     }
 
     /// What leaves through the bridge, to its containers.
-    fn write_inward(&self, change: &mut Transaction<'_>) {
+    fn write_inward(&self, change: &mut Transaction<'_>, accept: &[Expression]) {
         let (entering, leaving) = (rule::interface_in(&self.bridge, true), rule::interface_out(&self.bridge, true));
         if !self.internal {
             let known = rule::connection_state(rule::ESTABLISHED_OR_RELATED);
-            append(change, "forward", &[&leaving, &known, &ACCEPT]);
-            append(change, "forward", &[&leaving, &rule::connection_status(rule::REDIRECTED), &ACCEPT]);
+            append(change, "forward", &[&leaving, &known, accept]);
+            append(change, "forward", &[&leaving, &rule::connection_status(rule::REDIRECTED), accept]);
         }
         if self.icc {
-            append(change, "forward", &[&entering, &leaving, &ACCEPT]);
+            append(change, "forward", &[&entering, &leaving, accept]);
         }
         append(change, "forward", &[&leaving, &DROP]);
     }
@@ -281,6 +356,12 @@ const ACCEPT: [Expression; 1] = [Expression::Verdict(Verdict::Accept)];
 const DROP: [Expression; 1] = [Expression::Verdict(Verdict::Drop)];
 const MASQUERADE: [Expression; 1] = [Expression::Masquerade];
 const RESET: [Expression; 1] = [Expression::Reset];
+
+/// The end of a rule that lets pass.
+fn accept(marks: bool) -> Vec<Expression> {
+    let mark = marks.then(|| rule::set_mark(MARK));
+    mark.into_iter().flatten().chain(ACCEPT).collect()
+}
 
 fn write_redirections(change: &mut Transaction<'_>, family: Family) {
     let local = rule::to_this_machine();

@@ -12,9 +12,10 @@
 //!   running ones, `create` and `remove` of users' networks, `close`.
 //! - [`Config`], [`Subnet`] and the choice of one; [`UserNetwork`] and what a request for one comes to, with its options;
 //!   [`ports`]: which host port a request gets; the addresses; all pure.
-//! - `bridge`, `firewall`, `sandbox`: what is done to the kernel. Namespaces with a veth pair plugged into the bridge
+//! - `bridge`, `firewall`, `foreign`, `sandbox`: what is done to the kernel. Namespaces with a veth pair plugged into the bridge
 //!   are made ahead by a thread of their own; a join only names an address inside and adds map elements outside. For users'
 //!   networks pairs are made when they are asked for.
+//! - [`Healer`]: what others flush is there again.
 //! - `record`: what survives the daemon. `store`: what survives a reboot.
 //!
 //! On disk, in a directory that a reboot empties (tmpfs), nothing synced:
@@ -41,6 +42,7 @@ mod bridge;
 mod config;
 mod error;
 mod firewall;
+mod foreign;
 mod hold;
 mod networks;
 mod options;
@@ -54,9 +56,12 @@ mod user;
 pub mod ports;
 
 pub use config::{AddressPool, Config};
+pub use foreign::{ForeignChain, Passage};
+
 pub use error::{CreateError, JoinError, NetworkError, PortError, RemoveError, SystemReason};
 pub use networks::{
-    DEFAULT, Endpoint, EndpointRequest, InterfaceAddress, JoinRequest, Joined, Network, Networks, Place,
+    DEFAULT, Endpoint, EndpointRequest, Healer, InterfaceAddress, JoinRequest, Joined, Network, Networks, Place,
+    foreign_chains,
 };
 pub use options::OptionError;
 pub use ports::{PortRequest, Protocol, Published};

@@ -2,6 +2,7 @@
 
 mod changes;
 mod endpoints;
+mod healing;
 mod join;
 mod ports;
 mod users;
@@ -25,6 +26,7 @@ use crate::record::{BridgeRecord, EndpointRecord, Records, SandboxRecord};
 use crate::sandbox::{Plan, Pool};
 use crate::subnet::Subnet;
 use endpoints::Endpoints;
+pub use healing::{Healer, foreign_chains};
 use users::Users;
 
 /// The name of the default bridge's network, by which it is told from networks that users made: those go by their ids.
@@ -236,7 +238,7 @@ impl Networks {
         let records = Records::new(&config.state_dir);
         let state = Endpoints::new(bridge::dynamic_ports(), records.endpoints()?);
         Ok(Networks {
-            firewall: Mutex::new(Firewall::open(config.table_name())?),
+            firewall: Mutex::new(Firewall::open(config.table_name(), config.host_firewall)?),
             route: Mutex::new(Socket::open(Protocol::Route)?),
             users: Users::open(config.data_dir.join("networks.redb"))?,
             wired: Mutex::new(None),

@@ -30,6 +30,21 @@ pub fn namespace_of(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as _) })
 }
 
+/// Keeps away from a netlink socket what the kernel tells about changes of the socket with this number.
+pub fn ignore_sender(socket: BorrowedFd<'_>, number: u32) -> io::Result<()> {
+    /// Where the sender's number is in struct nlmsghdr.
+    const SENDER: u32 = 12;
+    let step = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
+    // The filter loads words in network byte order; netlink writes them in the machine's.
+    let mut filter = [
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, SENDER),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, u32::from_be(number)),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+    ];
+    crate::socket::attach_filter(socket, &mut filter)
+}
+
 /// How long an answer of the kernel may take; it is normally there when the request has been sent.
 const NETLINK_TIMEOUT: Duration = Duration::from_secs(10);
 

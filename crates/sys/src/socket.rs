@@ -18,10 +18,14 @@ pub const FDS_MAX: usize = 64;
 /// whoever tries goes on trying. As long as it lives; packets that are there already stay.
 pub fn drop_packets(socket: BorrowedFd<'_>) -> io::Result<()> {
     // The whole program: keep 0 bytes.
-    let mut filter = libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 };
-    let program = libc::sock_fprog { len: 1, filter: &raw mut filter };
+    attach_filter(socket, &mut [libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 }])
+}
+
+/// Has the kernel ask this program how much of each packet to keep.
+pub(crate) fn attach_filter(socket: BorrowedFd<'_>, filter: &mut [libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     let size = size_of_val(&program) as libc::socklen_t;
-    // SAFETY: the kernel copies the program, whose only instruction lives until then, and checks it.
+    // SAFETY: the kernel copies the program, whose instructions live until then, and checks it.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

@@ -10,6 +10,7 @@ use container_spec::log::DRIVERS;
 use container_spec::{CgroupLayout, HostFacts};
 use engine_api::system::{Component, Info, Platform, Version};
 use engine_api::versions;
+use network::{ForeignChain, Passage};
 use serde_json::{Value, json};
 use snapshot::Driver;
 
@@ -32,14 +33,17 @@ pub async fn info(engine: &Engine) -> Info {
     let paused = containers.iter().filter(|container| container.state().paused).count();
     let (config, settings) = (&engine.config, engine.current.settings());
     let (data_root, cdi_dirs) = (config.data_root.clone(), config.cdi_spec_dirs.clone());
-    let (release, backing, devices) = bridge::blocking(move || {
+    let networks = engine.clone();
+    let (release, backing, devices, foreign) = bridge::blocking(move || {
+        let foreign = networks.networking.bridge().map(network::foreign_chains);
         let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-        (release, backing_filesystem(&data_root), cdi::listed(&cdi_dirs))
+        (release, backing_filesystem(&data_root), cdi::listed(&cdi_dirs), foreign)
     })
     .await;
     let machine = machine(facts);
     let mut warnings = config.api_warnings.clone();
     warnings.extend(warnings::of_machine(&machine));
+    warnings.extend(warnings::of_chains(foreign.as_deref().unwrap_or_default()));
     let (mut security_options, unusual) = security_options(facts, config, &settings.cgroupns_mode);
     warnings.extend(unusual);
     let trust = settings.trust.iter().map(|trust| format!("name=trust,profile={}", trust.path.display()));
@@ -80,7 +84,7 @@ pub async fn info(engine: &Engine) -> Info {
         init_commit: json!({"ID": ""}),
         security_options,
         default_address_pools: address_pools(config.network.as_ref()),
-        firewall_backend: engine.networking.bridge().map(|_| json!({"Driver": "nftables"})),
+        firewall_backend: foreign.as_deref().map(firewall_backend),
         warnings: Some(warnings).filter(|warnings| !warnings.is_empty()),
         ..machine
     }
@@ -185,6 +189,13 @@ fn registry_config(registries: &RegistriesConfig) -> Value {
     let all = Some(&mirrors.hub).filter(|hub| !hub.is_empty());
     let ranges = ranges.iter().map(|range| range.as_str()).chain(["127.0.0.0/8", "::1/128"]);
     json!({"IndexConfigs": indexes, "InsecureRegistryCIDRs": ranges.collect::<Vec<_>>(), "Mirrors": all})
+}
+
+/// Whose chains have a rule of ours, as clients print it: one line each.
+fn firewall_backend(foreign: &[ForeignChain]) -> Value {
+    let placed = foreign.iter().filter(|one| one.passage == Passage::Placed);
+    let lines: Vec<_> = placed.map(|one| ["Accept rule in", one.chain.as_str()]).collect();
+    if lines.is_empty() { json!({"Driver": "nftables"}) } else { json!({"Driver": "nftables", "Info": lines}) }
 }
 
 /// Where networks come from, if the administrator has said so.

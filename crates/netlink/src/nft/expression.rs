@@ -13,6 +13,7 @@ use crate::message::Message;
 const REGISTER: u32 = 8;
 const VALUE: u16 = 1;
 
+const META_MARK: u32 = 3;
 const META_INTERFACE_IN: u32 = 6;
 const META_INTERFACE_OUT: u32 = 7;
 const META_PROTOCOL: u32 = 16;
@@ -62,6 +63,19 @@ pub enum Expression {
         /// Where the header's checksum is, which is corrected.
         checksum: u32,
     },
+    /// Writes the first register into a `meta` key.
+    StoreMeta {
+        /// NFT_META_*.
+        key: u32,
+    },
+    /// Counts packets and bytes.
+    Count,
+    /// Leaves the rule unless all these bits of the packet's mark are set: in the form of iptables (`-m mark`), which takes its
+    /// own chains for damaged where it finds another one.
+    IptablesMark {
+        /// The bits.
+        bits: u32,
+    },
     /// Loads a `ct` key into the first register.
     LoadConnection {
         /// NFT_CT_*.
@@ -73,6 +87,13 @@ pub enum Expression {
     Mask {
         /// What is kept.
         mask: Vec<u8>,
+    },
+    /// Keeps what the mask has of the first register, then turns the bits of `flip` round.
+    Bits {
+        /// What is kept.
+        mask: u32,
+        /// What is turned round.
+        flip: u32,
     },
     /// Leaves the rule unless the first register compares.
     Compare {
@@ -196,6 +217,22 @@ pub fn connection_status(bits: u32) -> [Expression; 3] {
     connection(CT_STATUS, bits)
 }
 
+/// `meta mark set meta mark | BITS`.
+pub fn set_mark(bits: u32) -> [Expression; 3] {
+    change_mark(Expression::Bits { mask: !bits, flip: bits })
+}
+
+/// `meta mark set meta mark & ~BITS`.
+pub fn clear_mark(bits: u32) -> [Expression; 3] {
+    change_mark(Expression::Bits { mask: !bits, flip: 0 })
+}
+
+/// `meta mark & BITS == BITS`.
+pub fn has_mark(bits: u32) -> [Expression; 3] {
+    let load = Expression::LoadMeta { key: META_MARK, register: 0 };
+    [load, Expression::Mask { mask: bits.to_ne_bytes().to_vec() }, equals(bits.to_ne_bytes())]
+}
+
 /// `fib daddr type local`.
 pub fn to_this_machine() -> [Expression; 2] {
     const RTN_LOCAL: u32 = 2;
@@ -225,6 +262,12 @@ pub fn find_by_port(map: &str) -> [Expression; 3] {
         Expression::LoadPayload { base: TRANSPORT_HEADER, offset: DESTINATION_PORT, length: 2, register: 1 },
         Expression::Lookup { map: map.to_owned() },
     ]
+}
+
+fn change_mark(change: Expression) -> [Expression; 3] {
+    let (load, store) =
+        (Expression::LoadMeta { key: META_MARK, register: 0 }, Expression::StoreMeta { key: META_MARK });
+    [load, change, store]
 }
 
 fn interface(key: u32, name: &str, equal: bool) -> [Expression; 2] {
@@ -281,6 +324,14 @@ fn equals(value: [u8; 4]) -> Expression {
     Expression::Compare { equal: true, value: value.to_vec() }
 }
 
+fn bitwise(data: Message, mask: &[u8], flip: &[u8]) -> Message {
+    data.be32(1, REGISTER)
+        .be32(2, REGISTER)
+        .be32(3, mask.len() as u32)
+        .nest(4, |value| value.attribute(VALUE, mask))
+        .nest(5, |value| value.attribute(VALUE, flip))
+}
+
 impl Expression {
     /// Writes NFTA_EXPR_NAME and NFTA_EXPR_DATA. Attribute numbers are those of linux/netfilter/nf_tables.h.
     pub(super) fn encode(&self, entry: Message) -> Message {
@@ -307,12 +358,16 @@ impl Expression {
             Expression::LoadConnection { key } => named("ct", &|data| data.be32(1, REGISTER).be32(2, *key)),
             // The result "address type" (3), of the destination address (flag 2).
             Expression::LoadDestinationType => named("fib", &|data| data.be32(1, REGISTER).be32(2, 3).be32(3, 2)),
-            Expression::Mask { mask } => named("bitwise", &|data| {
-                data.be32(1, REGISTER)
-                    .be32(2, REGISTER)
-                    .be32(3, mask.len() as u32)
-                    .nest(4, |value| value.attribute(VALUE, mask))
-                    .nest(5, |value| value.attribute(VALUE, &vec![0; mask.len()]))
+            Expression::Mask { mask } => named("bitwise", &|data| bitwise(data, mask, &vec![0; mask.len()])),
+            Expression::Bits { mask, flip } => {
+                named("bitwise", &|data| bitwise(data, &mask.to_ne_bytes(), &flip.to_ne_bytes()))
+            }
+            Expression::StoreMeta { key } => named("meta", &|data| data.be32(3, REGISTER).be32(2, *key)),
+            Expression::Count => named("counter", &|data| data),
+            Expression::IptablesMark { bits } => named("match", &|data| {
+                // struct xt_mark_mtinfo1 of linux/netfilter/xt_mark.h: mark, mask, not inverted.
+                let info = [bits.to_ne_bytes(), bits.to_ne_bytes(), [0; 4], [0; 4]].concat();
+                data.text(1, "mark").be32(2, 1).attribute(3, &info)
             }),
             Expression::Compare { equal, value } => named("cmp", &|data| {
                 let differs = u32::from(!equal);

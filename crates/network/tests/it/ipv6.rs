@@ -337,3 +337,24 @@ fn privileged_a_machine_that_was_no_router_becomes_none_for_others() {
         inside(lab.second.as_fd(), || reach(&server, target, 80)).unwrap();
     });
 }
+
+#[test]
+fn privileged_a_chain_of_ipv6_that_drops_has_our_rule_while_somebody_has_such_addresses() {
+    on_a_machine_of_both(|lab| {
+        let chain = "ip6 filter FORWARD";
+        run(&["nft", "add table ip6 filter"]);
+        run(&["nft", &format!("add chain {chain} {{ type filter hook forward priority 0; policy drop; }}")]);
+        let ours = || run(&["nft", "list", "ruleset"]).contains("comment \"longshore-0123abcd\"");
+        let networks = lab.networks();
+        networks.prepare().unwrap();
+        assert!(!ours() && network::foreign_chains(&networks).is_empty());
+        let network = networks.create(wish("a", "10.7.0.0/24", "fd07::/64")).unwrap();
+        assert_eq!(network::foreign_chains(&networks)[0].chain, chain);
+        let one = networks.join(&request_on("one", &[publish(None, 8080, 80)], on(&[&network.id]))).unwrap();
+        let server = listen_on_ipv6(&one, 80);
+        inside(lab.second.as_fd(), || reach(&server, MACHINE_6, 8080)).unwrap();
+        networks.leave("one").unwrap();
+        networks.remove(&network.id).unwrap();
+        assert!(!ours());
+    });
+}

@@ -180,20 +180,30 @@ pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// The table of our rules, taken by somebody who lets nobody else change it until this is dropped.
-pub(crate) struct TakenTable(Child);
+/// A table taken by somebody who lets nobody else change it until this is dropped.
+pub(crate) struct OwnedTable(Child);
 
-impl TakenTable {
-    pub(crate) fn new() -> TakenTable {
+impl OwnedTable {
+    /// With the table's name stands what is in it, its owner's flag too.
+    pub(crate) fn new(table: &str) -> OwnedTable {
+        let mut nft = Command::new("nft").arg("-i").stdin(Stdio::piped()).spawn().unwrap();
+        let stdin = nft.stdin.as_mut().unwrap();
+        writeln!(stdin, "add table {table}").unwrap();
+        wait_until("the table is taken", || run(&["nft", "list", "ruleset"]).contains("flags owner"));
+        OwnedTable(nft)
+    }
+
+    /// That of our rules.
+    pub(crate) fn of_ours() -> OwnedTable {
         let mut nft = Command::new("nft").arg("-i").stdin(Stdio::piped()).spawn().unwrap();
         let table = "table ip longshore-0123abcd";
         writeln!(nft.stdin.as_mut().unwrap(), "delete {table}; add {table} {{ flags owner; }}").unwrap();
         wait_until("the table is taken", || run(&["nft", "list", "ruleset"]).contains("flags owner"));
-        TakenTable(nft)
+        OwnedTable(nft)
     }
 }
 
-impl Drop for TakenTable {
+impl Drop for OwnedTable {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
         self.0.wait().unwrap();

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crash;
+mod foreign;
 mod ipv6;
 mod lab;
 mod reach;

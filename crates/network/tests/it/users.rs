@@ -109,7 +109,7 @@ fn privileged_what_the_packet_filter_refuses_is_as_before() {
         let ports = [publish(None, 8080, 80)];
         let one = networks.join(&request_on("one", &ports, on(&b.id))).unwrap();
         let (server, here) = (listen(&one, 80), one.namespace.as_fd());
-        let taken = TakenTable::new();
+        let taken = OwnedTable::of_ours();
         networks.connect(&request_on("one", &ports, on(&a.id)), here).unwrap_err();
         assert!(routes(&one).contains("via 10.8.0.1"), "{}", routes(&one));
         networks.disconnect("one", &b.id, Some(here)).unwrap_err();

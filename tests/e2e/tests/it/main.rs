@@ -35,6 +35,7 @@ mod exit_order;
 mod explained;
 mod files;
 mod flags;
+mod foreign_firewall;
 mod full_disk;
 mod fuzz;
 mod health;

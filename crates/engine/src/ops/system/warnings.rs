@@ -1,6 +1,7 @@
 //! What `info` warns of: limits that this kernel lacks. The sentences are dockerd's (moby daemon/info_unix.go).
 
 use engine_api::system::Info;
+use network::{ForeignChain, Passage};
 
 /// The warnings that follow from what `info` says of the machine.
 pub(super) fn of_machine(info: &Info) -> Vec<String> {
@@ -20,9 +21,30 @@ pub(super) fn of_machine(info: &Info) -> Vec<String> {
     lacks.iter().filter(|(lacking, _)| *lacking).map(|(_, what)| format!("WARNING: {what}")).collect()
 }
 
+/// The warnings about chains of others that drop what containers send and get. These sentences are ours.
+pub(super) fn of_chains(chains: &[ForeignChain]) -> impl Iterator<Item = String> {
+    chains.iter().filter_map(|ForeignChain { chain, passage }| {
+        let what = match passage {
+            Passage::Placed => return None,
+            Passage::Left => "drops what containers send and get, unless it has rules for them (host-firewall)",
+            Passage::Refused => "drops what containers send and get, and lets nobody add a rule",
+        };
+        Some(format!("WARNING: nft chain {chain} {what}"))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chains_that_drop_are_told_unless_our_rule_is_in_them() {
+        let told = |passage| of_chains(&[ForeignChain { chain: "ip filter FORWARD".to_owned(), passage }]).next();
+        assert_eq!(told(Passage::Placed), None);
+        let start = "WARNING: nft chain ip filter FORWARD drops what containers send and get, ";
+        assert!(told(Passage::Left).unwrap().starts_with(start));
+        assert!(told(Passage::Refused).unwrap().starts_with(start));
+    }
 
     #[test]
     fn what_is_missing_is_told_in_dockerds_order() {

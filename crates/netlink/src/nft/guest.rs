@@ -1,0 +1,183 @@
+//! Single rules in tables of others: finding the chains, our rules in them, placing and taking them out.
+//!
+//! A rule of ours is known by its comment, as nft(8) and iptables(8) show it. The rest of such a table is nobody's business
+//! here: nothing else of it is read but names and policies, and nothing changed.
+
+use std::fmt;
+
+use super::{
+    BATCH_BEGIN, BATCH_END, DELETE_RULE, Expression, FRAME, GET_CHAIN, GET_RULE, Hook, NEW_RULE, POLICY_DROP, encode,
+};
+use crate::error::NetlinkError;
+use crate::message::{Answer, CREATE, DUMP, Message, attribute, text};
+use crate::socket::{Request, Socket};
+
+/// NLM_F_DUMP_INTR: somebody changed rules while they were listed.
+const INTERRUPTED: u16 = 0x10;
+/// How often a list is asked for that others keep changing. Whoever watches is told of the last change, too.
+const ATTEMPTS: usize = 8;
+/// NFTNL_UDATA_RULE_COMMENT of libnftnl.
+const COMMENT: u8 = 0;
+
+/// The family of a table that sees forwarded IP packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TableFamily {
+    /// Both families of addresses.
+    Inet = 1,
+    /// IPv4
+    Ip = 2,
+    /// IPv6
+    Ip6 = 10,
+}
+
+impl TableFamily {
+    fn from_number(number: u8) -> Option<TableFamily> {
+        [TableFamily::Inet, TableFamily::Ip, TableFamily::Ip6].into_iter().find(|one| *one as u8 == number)
+    }
+}
+
+impl fmt::Display for TableFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TableFamily::Inet => "inet",
+            TableFamily::Ip => "ip",
+            TableFamily::Ip6 => "ip6",
+        })
+    }
+}
+
+/// A chain that all forwarded packets pass. Its text is nft(8)'s: `ip filter FORWARD`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ForwardChain {
+    /// The family of its table.
+    pub family: TableFamily,
+    /// The name of its table.
+    pub table: String,
+    /// Its own name.
+    pub name: String,
+    /// Whether it drops what none of its rules speaks of.
+    pub drops: bool,
+}
+
+impl fmt::Display for ForwardChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.family, self.table, self.name)
+    }
+}
+
+/// All base chains at the forward hook.
+pub fn forward_chains(socket: &mut Socket) -> Result<Vec<ForwardChain>, NetlinkError> {
+    let request = || Request { what: "list nft chains".into(), message: Message::new(GET_CHAIN, DUMP).fixed(&[0; 4]) };
+    list(socket, request, chain)
+}
+
+/// The handles of the rules with this comment in a chain.
+pub fn rules_with(socket: &mut Socket, chain: &ForwardChain, comment: &str) -> Result<Vec<u64>, NetlinkError> {
+    let request = || Request {
+        what: format!("list rules of nft chain {chain}").into(),
+        message: Message::new(GET_RULE, DUMP).fixed(&header(chain)).text(1, &chain.table).text(2, &chain.name),
+    };
+    let wanted = user_data(comment);
+    list(socket, request, |answer| {
+        let attributes = answer.body.get(4..)?;
+        // Older kernels do not choose by chain.
+        let is_there = text(attribute(attributes, 2)?) == chain.name && text(attribute(attributes, 1)?) == chain.table;
+        let is_ours = is_there && attribute(attributes, 7)? == wanted;
+        is_ours.then(|| attribute(attributes, 3)?.try_into().ok().map(u64::from_be_bytes)).flatten()
+    })
+}
+
+/// Changes to tables of others, applied together.
+#[derive(Debug)]
+pub struct GuestTransaction {
+    requests: Vec<Request>,
+}
+
+impl Default for GuestTransaction {
+    fn default() -> GuestTransaction {
+        let begin = Message::new(BATCH_BEGIN, 0).fixed(&FRAME);
+        GuestTransaction { requests: vec![Request { what: "change nft tables of others".into(), message: begin }] }
+    }
+}
+
+impl GuestTransaction {
+    /// Places a rule before all others of a chain.
+    pub fn insert(&mut self, chain: &ForwardChain, expressions: &[Expression], comment: &str) {
+        let message = Message::new(NEW_RULE, CREATE)
+            .fixed(&header(chain))
+            .text(1, &chain.table)
+            .text(2, &chain.name)
+            .nest(4, |list| encode(list, expressions))
+            .attribute(7, &user_data(comment));
+        self.requests.push(Request { what: format!("insert rule into nft chain {chain}").into(), message });
+    }
+
+    /// Takes a rule out.
+    pub fn delete(&mut self, chain: &ForwardChain, handle: u64) {
+        let message = Message::new(DELETE_RULE, 0)
+            .fixed(&header(chain))
+            .text(1, &chain.table)
+            .text(2, &chain.name)
+            .attribute(3, &handle.to_be_bytes());
+        self.requests.push(Request { what: format!("delete rule of nft chain {chain}").into(), message });
+    }
+
+    /// Applies everything, or nothing. Without changes nothing is sent.
+    pub fn commit(mut self, socket: &mut Socket) -> Result<(), NetlinkError> {
+        if self.requests.len() == 1 {
+            return Ok(());
+        }
+        let what = self.requests[0].what.clone();
+        self.requests.push(Request { what, message: Message::new(BATCH_END, 0).fixed(&FRAME) });
+        socket.transact(self.requests)
+    }
+}
+
+fn header(chain: &ForwardChain) -> [u8; 4] {
+    [chain.family as u8, 0, 0, 0]
+}
+
+/// As libnftnl writes it: type, length, and the text with its NUL.
+fn user_data(comment: &str) -> Vec<u8> {
+    let mut data = vec![COMMENT, comment.len() as u8 + 1];
+    data.extend(comment.as_bytes());
+    data.push(0);
+    data
+}
+
+/// A whole list, as it was at one moment.
+fn list<T>(
+    socket: &mut Socket,
+    request: impl Fn() -> Request,
+    parse: impl Fn(Answer<'_>) -> Option<T>,
+) -> Result<Vec<T>, NetlinkError> {
+    let mut attempts = ATTEMPTS;
+    loop {
+        let (mut found, mut interrupted) = (Vec::new(), false);
+        let listed = socket.dump(request(), |answer| {
+            interrupted |= answer.flags & INTERRUPTED != 0;
+            found.extend(parse(answer));
+        });
+        attempts -= 1;
+        match listed {
+            // The chain went meanwhile, and its rules with it.
+            Err(NetlinkError::Refused { source, .. }) if source.is_missing() => return Ok(Vec::new()),
+            Err(err) => return Err(err),
+            Ok(()) if interrupted && attempts > 0 => {}
+            Ok(()) => return Ok(found),
+        }
+    }
+}
+
+/// A forward chain; `None` for any other one. Names that are no text are nobody's whom we could name in a message.
+fn chain(answer: Answer<'_>) -> Option<ForwardChain> {
+    let family = TableFamily::from_number(*answer.body.first()?)?;
+    let attributes = answer.body.get(4..)?;
+    let number = |value: &[u8]| value.try_into().ok().map(u32::from_be_bytes);
+    let hook = number(attribute(attribute(attributes, 4)?, 1)?)?;
+    if hook != Hook::Forward as u32 {
+        return None;
+    }
+    let drops = number(attribute(attributes, 5)?)? == POLICY_DROP;
+    Some(ForwardChain { family, table: text(attribute(attributes, 1)?), name: text(attribute(attributes, 3)?), drops })
+}

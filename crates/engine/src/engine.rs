@@ -72,7 +72,7 @@ pub struct Core {
     /// Compiled system-call filters.
     pub filters: seccomp::Programs,
     /// Starts shims.
-    pub spawner: Spawner,
+    pub spawner: Arc<Spawner>,
     /// The supervisor's ear.
     pub observations: mpsc::UnboundedSender<Observation>,
     /// Whether containers are being pruned.

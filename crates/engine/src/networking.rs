@@ -39,6 +39,7 @@ use crate::links::{self, LinkError};
 use crate::ops::networks;
 use crate::readiness;
 use crate::registry::LookupError;
+use crate::shim::Spawner;
 
 /// The networks that a container is to be on, and what it wants there, by name.
 pub type Attachments = BTreeMap<String, EndpointSettings>;
@@ -164,12 +165,17 @@ pub(crate) struct Joined {
 
 impl Networking {
     /// Reads the records. Changes nothing.
-    pub(crate) fn open(config: Option<network::Config>) -> Result<Networking, network::NetworkError> {
-        Ok(Networking {
-            networks: config.map(Networks::open).transpose()?,
-            settled: watch::Sender::new(false),
-            prepared: AtomicBool::new(false),
-        })
+    pub(crate) fn open(
+        config: Option<network::Config>,
+        spawner: &Arc<Spawner>,
+    ) -> Result<Networking, network::NetworkError> {
+        let networks = config.map(Networks::open).transpose()?;
+        if let Some(networks) = &networks {
+            let spawner = Arc::clone(spawner);
+            let start = move |dir: &std::path::Path, socket| spawner.spawn_relay(dir, socket);
+            network::start_relays_by(networks, Box::new(start));
+        }
+        Ok(Networking { networks, settled: watch::Sender::new(false), prepared: AtomicBool::new(false) })
     }
 
     /// The default bridge, if there is one.

@@ -184,6 +184,7 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
     let facts = crate::facts::gather(&config, &hierarchies, limits.containers.is_ok());
     let id = engine_id(&config.data_root);
     let network = config.network.clone().map(|network| network::Config { site: site(&id), ..network });
+    let spawner = Arc::new(Spawner::open(&config.shim_path)?);
     let core = Core {
         filters: seccomp::Programs::new(seccomp, (facts.kernel.major, facts.kernel.minor)),
         facts,
@@ -199,10 +200,10 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
         current: Current::new(config.changeable.clone()),
         pulls: crate::pulls::Pulls::default(),
         image_users: tokio::sync::RwLock::default(),
-        networking: Networking::open(network).map_err(OpenError::Network)?,
+        networking: Networking::open(network, &spawner).map_err(OpenError::Network)?,
         names: Default::default(),
         recorder: Recorder::new(containers, config.exec_root.clone()),
-        spawner: Spawner::open(&config.shim_path)?,
+        spawner,
         observations: sender,
         pruning: Default::default(),
         upkeep: Default::default(),

@@ -32,7 +32,7 @@ pub enum PortError {
     #[error("all ports are allocated")]
     Exhausted,
     /// The container has no address of the family, or it is ::1, where no rule leads to a container: it would take a relay.
-    #[error("publishing a port on {0} for this container takes a relay, which is not supported by Longshore yet")]
+    #[error("publishing a port on {0} for this container takes a relay, which there is for TCP and UDP alone")]
     NeedsRelay(IpAddr),
     /// The range ends before it begins.
     #[error("invalid port range: {first}-{last}")]
@@ -273,6 +273,12 @@ pub enum NetworkError {
         /// The system's reason.
         source: io::Error,
     },
+    /// The relay does not start, or does not serve a port.
+    #[error("have a published port relayed")]
+    Relay {
+        /// The reason.
+        source: io::Error,
+    },
     /// A record could not be read, written or removed.
     #[error("record {}", path.display())]
     Record {
@@ -334,6 +340,7 @@ impl NetworkError {
             NetworkError::NoSandbox { .. } => ErrorKind::Unavailable,
             NetworkError::Netlink(_)
             | NetworkError::Setting { .. }
+            | NetworkError::Relay { .. }
             | NetworkError::Record { .. }
             | NetworkError::Store { .. }
             | NetworkError::Namespace { .. }

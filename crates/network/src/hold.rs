@@ -1,7 +1,7 @@
 //! Holding a host port, so that no other program takes it while it is published.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -15,10 +15,25 @@ use crate::ports::{Protocol, Published};
 pub(crate) struct Hold {
     socket: OwnedFd,
     published: Published,
+    /// Whether somebody reads it after all.
+    relayed: bool,
+}
+
+/// Connections that wait to be relayed at most, or as many as the kernel allows.
+const BACKLOG: i32 = 1024;
+
+/// Binds a host port that the relay is to serve.
+pub(crate) fn hold_for_relay(published: &Published) -> Result<Hold, Errno> {
+    // Nobody relays SCTP.
+    bound(published, true)?.ok_or(Errno::PROTONOSUPPORT)
 }
 
 /// Binds the host port. SCTP ports are not held: the kernel may have no such sockets.
 pub(crate) fn hold(published: &Published) -> Result<Option<Hold>, Errno> {
+    bound(published, false)
+}
+
+fn bound(published: &Published, relayed: bool) -> Result<Option<Hold>, Errno> {
     let (kind, protocol) = match published.protocol {
         Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
         Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
@@ -35,15 +50,27 @@ pub(crate) fn hold(published: &Published) -> Result<Option<Hold>, Errno> {
     sockopt::set_socket_reuseaddr(&socket, true)?;
     // While rules are replaced a packet may meet neither the old ones nor the new ones. What comes through must not be
     // taken for a connection, which nobody would ever serve: dropped, it is sent again and finds its way.
-    sys::socket::drop_packets(socket.as_fd()).map_err(|err| Errno::from_io_error(&err).unwrap_or(Errno::IO))?;
+    if !relayed {
+        sys::socket::drop_packets(socket.as_fd()).map_err(|err| Errno::from_io_error(&err).unwrap_or(Errno::IO))?;
+    }
     bind(&socket, &SocketAddr::new(published.host_address, published.host_port))?;
-    Ok(Some(Hold { socket, published: *published }))
+    Ok(Some(Hold { socket, published: *published, relayed }))
 }
 
 impl Hold {
     /// What it holds.
     pub(crate) fn published(&self) -> &Published {
         &self.published
+    }
+
+    /// The socket itself.
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Whether the relay serves it.
+    pub(crate) fn is_relayed(&self) -> bool {
+        self.relayed
     }
 
     /// One more descriptor of the socket, for somebody who outlives this process.
@@ -56,7 +83,7 @@ impl Hold {
     /// With SO_REUSEADDR the kernel refuses a TCP port to others only while somebody listens, a UDP port never.
     pub(crate) fn seal(&self) -> Result<(), Errno> {
         match self.published.protocol {
-            Protocol::Tcp => listen(&self.socket, 0),
+            Protocol::Tcp => listen(&self.socket, if self.relayed { BACKLOG } else { 0 }),
             Protocol::Udp | Protocol::Sctp => sockopt::set_socket_reuseaddr(&self.socket, false),
         }
     }

@@ -16,6 +16,7 @@
 //!   are made ahead by a thread of their own; a join only names an address inside and adds map elements outside. For users'
 //!   networks pairs are made when they are asked for.
 //! - [`Healer`]: what others flush is there again.
+//! - `relays`: ports to which no rule leads, and the process that serves them.
 //! - `record`: what survives the daemon. `store`: what survives a reboot.
 //!
 //! On disk, in a directory that a reboot empties (tmpfs), nothing synced:
@@ -32,7 +33,7 @@
 //! Leaving takes the published ports away at once and shuts the port of the bridge, so that address, name and ports are
 //! free when it returns. The veth pair itself goes some 10 ms later with its namespace: deleting it would take longer.
 //!
-//! Locks: `users.changing`, `wired`, `firewall`, `route`, `state`, in this order, `users.networks` last; none while waiting for a
+//! Locks: `users.changing`, `wired`, `firewall`, `relays`, `route`, `state`, in this order, `users.networks` last; none while waiting for a
 //! sandbox. Everything blocks, for tens of microseconds, or a millisecond where a pair is made.
 //! Users' networks have addresses of IPv4, IPv6 or both, the default bridge of IPv4 alone.
 //! Deliberately not here: names (DNS), files in /etc of containers.
@@ -47,6 +48,7 @@ mod hold;
 mod networks;
 mod options;
 mod record;
+mod relays;
 mod resolver;
 mod sandbox;
 mod store;
@@ -61,10 +63,11 @@ pub use foreign::{ForeignChain, Passage};
 pub use error::{CreateError, JoinError, NetworkError, PortError, RemoveError, SystemReason};
 pub use networks::{
     DEFAULT, Endpoint, EndpointRequest, Healer, InterfaceAddress, JoinRequest, Joined, Network, Networks, Place,
-    foreign_chains,
+    foreign_chains, start_relays_by,
 };
 pub use options::OptionError;
 pub use ports::{PortRequest, Protocol, Published};
+pub use relays::Starter;
 pub use resolver::{RESOLVER, ResolverError, ResolverSockets};
 pub use subnet::Subnet;
 pub use user::{AddressRange, RangeRequest, UserNetwork, UserNetworkRequest};

@@ -5,6 +5,7 @@ mod endpoints;
 mod healing;
 mod join;
 mod ports;
+mod relaying;
 mod users;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -23,10 +24,12 @@ use crate::error::NetworkError;
 use crate::firewall::{BridgeRules, Firewall, Rules};
 use crate::ports::{PortRequest, Published};
 use crate::record::{BridgeRecord, EndpointRecord, Records, SandboxRecord};
+use crate::relays::Relays;
 use crate::sandbox::{Plan, Pool};
 use crate::subnet::Subnet;
 use endpoints::Endpoints;
 pub use healing::{Healer, foreign_chains};
+pub use relaying::start_relays_by;
 use users::Users;
 
 /// The name of the default bridge's network, by which it is told from networks that users made: those go by their ids.
@@ -169,6 +172,8 @@ pub struct Networks {
     wired: Mutex<Option<Arc<Wired>>>,
     /// Taken after `wired` and before `route` and `state`.
     firewall: Mutex<Firewall>,
+    /// Taken after `firewall`.
+    relays: Mutex<Relays>,
     route: Mutex<Socket>,
     state: Mutex<Endpoints>,
     /// As in the record of the bridge; it becomes true with the first network of IPv6.
@@ -240,6 +245,7 @@ impl Networks {
         Ok(Networks {
             firewall: Mutex::new(Firewall::open(config.table_name(), config.host_firewall)?),
             route: Mutex::new(Socket::open(Protocol::Route)?),
+            relays: Mutex::new(Relays::new(config.state_dir.join("relay"))),
             users: Users::open(config.data_dir.join("networks.redb"))?,
             wired: Mutex::new(None),
             state: Mutex::new(state),
@@ -261,6 +267,10 @@ impl Networks {
             self.records.remove_endpoint(&container)?;
         }
         let nothing = self.state().is_empty() && self.records.bridge()?.is_none() && self.users.is_empty();
+        if nothing {
+            // Whose ports a relay serves may have gone with all else.
+            relaying::settle(self);
+        }
         if nothing || lock(&self.wired).is_some() {
             return Ok(());
         }
@@ -286,6 +296,7 @@ impl Networks {
         let unplugged = unplugged.collect();
         lock(&self.route).apply(unplugged)?;
         self.state().hold_again();
+        relaying::settle(self);
         Ok(())
     }
 

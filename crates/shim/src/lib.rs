@@ -58,3 +58,10 @@ mod streams;
 mod unread;
 
 pub use event_loop::{Arguments, ShimError, run};
+
+/// Is the daemon's relay instead of a shim: see crate `relay`.
+pub fn relay(dir: &std::path::Path) -> Result<(), ShimError> {
+    // First of all: whatever opens a descriptor could get the inherited one's number.
+    let first = sys::fd::inherited(3);
+    ::relay::run(dir, first).map_err(ShimError::Process)
+}

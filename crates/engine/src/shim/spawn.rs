@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
@@ -81,22 +81,33 @@ impl Spawner {
         let made = DirBuilder::new().mode(0o700).recursive(true).create(dir);
         made.map_err(|source| SpawnError::Directory { path: dir.to_owned(), source })?;
         let (ours, theirs) = UnixStream::pair().map_err(SpawnError::Process)?;
-        let text = |bytes: &[u8]| CString::new(bytes).map_err(|err| SpawnError::Process(err.into()));
+        let dir = dir.as_os_str().as_bytes();
+        let pidfd = self.start([b"longshore-shim", b"--dir", dir, id.as_str().as_bytes()], theirs.as_fd());
+        Ok((ours, pidfd.map_err(SpawnError::Process)?))
+    }
+
+    /// Starts the relay, which has its directory already and speaks over this socket. Blocks likewise.
+    pub fn spawn_relay(&self, dir: &Path, socket: OwnedFd) -> io::Result<()> {
+        let pidfd = self.start([b"longshore-relay", b"--relay", dir.as_os_str().as_bytes()], socket.as_fd())?;
+        // Nobody else waits for it. The thread is there while a relay is which this daemon has started.
+        let reap = move || {
+            if let Err(err) = sys::wait::wait(pidfd.as_fd()) {
+                tracing::debug!(%err, "wait for the relay");
+            }
+        };
+        std::thread::Builder::new().name("relay".to_owned()).spawn(reap).map(drop)
+    }
+
+    fn start<const N: usize>(&self, argv: [&[u8]; N], socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         let null = self.null.as_fd();
         let command = sys::spawn::Command {
             program: self.program.as_fd(),
-            argv: vec![
-                c"longshore-shim".to_owned(),
-                c"--dir".to_owned(),
-                text(dir.as_os_str().as_bytes())?,
-                text(id.as_str().as_bytes())?,
-            ],
+            argv: argv.into_iter().map(CString::new).collect::<Result<_, _>>()?,
             envp: Vec::new(),
-            fds: vec![null, null, null, theirs.as_fd()],
+            fds: vec![null, null, null, socket],
             cgroups: self.cgroups.iter().map(AsFd::as_fd).collect(),
         };
-        let child = sys::spawn::spawn(&command).map_err(SpawnError::Process)?;
-        Ok((ours, child.pidfd))
+        Ok(sys::spawn::spawn(&command)?.pidfd)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use super::endpoints::Entry;
-use super::{DEFAULT, JoinRequest, Networks, Place, Wired, join, ports};
+use super::{DEFAULT, JoinRequest, Networks, Place, Wired, join, lock, ports, relaying};
 use crate::error::{JoinError, NetworkError};
 use crate::hold::Hold;
 use crate::record::SandboxRecord;
@@ -135,6 +135,7 @@ fn fall_back(
         }
         networks.state().release_addresses(&endpoint);
     }
+    relaying::withdraw(networks, &entry.record.ports[before.ports.len()..]).unwrap_or_else(failed);
     entry.holds.drain(holds..).for_each(Hold::release);
     for published in entry.record.ports.split_off(before.ports.len()) {
         networks.state().ports.release(&published);
@@ -186,7 +187,13 @@ fn take_off(
     }
     entry.record = after;
     if moved {
-        let gone = entry.release_unled();
+        let unled: Vec<_> = {
+            let relays = lock(&networks.relays);
+            let served = entry.record.ports.iter().filter(|one| relays.serves(one));
+            served.copied().collect()
+        };
+        let gone = entry.release_unled(|published| unled.contains(published));
+        relaying::withdraw(networks, &gone)?;
         gone.iter().for_each(|one| networks.state().ports.release(one));
     }
     // It is off the network now, whatever the disk says: the next reconcile reads the record, and finds no link.

@@ -30,14 +30,22 @@ impl Entry {
 
     /// Where its published ports lead.
     pub(super) fn redirections(&self) -> Vec<Redirection> {
-        let to = |published: &Published| Some((*published, self.record.target(published.host_address)?));
+        let is_relayed = |published: &Published| self.record.relay_target(published.host_address).is_some();
+        let to = |published: &Published| {
+            let to = self.record.target(published.host_address).filter(|_| !is_relayed(published));
+            Some((*published, to?))
+        };
         self.record.ports.iter().filter_map(to).collect()
     }
 
     /// Takes the ports out that lead nowhere any more, and releases what holds them.
-    pub(super) fn release_unled(&mut self) -> Vec<Published> {
+    pub(super) fn release_unled(&mut self, is_relayed: impl Fn(&Published) -> bool) -> Vec<Published> {
         let Entry { record, holds } = self;
-        let leads = |published: &Published| record.target(published.host_address).is_some();
+        // What rules led to one family is nothing that a relay could listen to: its socket drops packets.
+        let leads = |published: &Published| match record.relay_target(published.host_address) {
+            Some(_) => is_relayed(published),
+            None => record.target(published.host_address).is_some(),
+        };
         holds.extract_if(.., |hold| !leads(hold.published())).for_each(Hold::release);
         let (kept, gone) = record.ports.iter().copied().partition(leads);
         record.ports = kept;
@@ -151,6 +159,10 @@ impl Endpoints {
         self.entries.values().map(|entry| &entry.record)
     }
 
+    pub(super) fn all(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
     pub(super) fn insert(&mut self, container: String, entry: Entry) {
         self.busy.remove(&container);
         self.entries.insert(container, entry);
@@ -183,7 +195,10 @@ impl Endpoints {
     /// Holds the ports of endpoints from an earlier daemon again, where nobody does.
     pub(super) fn hold_again(&mut self) {
         for entry in self.entries.values_mut().filter(|entry| entry.holds.is_empty()) {
-            for published in &entry.record.ports {
+            let record = &entry.record;
+            // The relay has the sockets of its own.
+            let by_rules = |one: &&Published| record.relay_target(one.host_address).is_none();
+            for published in record.ports.iter().filter(by_rules) {
                 match hold(published).and_then(|held| held.map(|held| held.seal().map(|()| held)).transpose()) {
                     Ok(held) => entry.holds.extend(held),
                     // Whoever stayed beside the container holds it. Or another program was quicker while no daemon ran:

@@ -7,7 +7,7 @@ use netlink::{address, neighbour, route};
 use rustix::io::Errno;
 
 use super::endpoints::Entry;
-use super::{EndpointRequest, JoinRequest, Joined, Lan, Networks, Wired, lock, ports};
+use super::{EndpointRequest, JoinRequest, Joined, Lan, Networks, Wired, lock, ports, relaying};
 use crate::DEFAULT;
 use crate::addresses::NoAddress;
 use crate::bridge;
@@ -225,6 +225,7 @@ fn undo(networks: &Networks, entry: &mut Entry) {
 
 /// Takes a container out of the kernel, then its record.
 fn clean(networks: &Networks, entry: &mut Entry) -> Result<(), NetworkError> {
+    let relayed = relaying::withdraw(networks, &entry.record.ports);
     // Before the rules: a connection that finds our socket instead of the container would wait for ever.
     entry.holds.drain(..).for_each(Hold::release);
     ports::withdraw(networks, &entry.record.container)?;
@@ -236,18 +237,19 @@ fn clean(networks: &Networks, entry: &mut Entry) -> Result<(), NetworkError> {
             disabled => disabled?,
         }
     }
-    networks.records.remove_endpoint(&entry.record.container)
+    // A relay that does not answer will, and has been told.
+    networks.records.remove_endpoint(&entry.record.container).and(relayed)
 }
 
 /// Completes the holds of ports; answers one more descriptor of each, for whoever outlives us.
 pub(super) fn seal(entry: &Entry) -> Vec<std::os::fd::OwnedFd> {
-    for held in &entry.holds {
+    for held in entry.holds.iter().filter(|held| !held.is_relayed()) {
         if let Err(errno) = held.seal() {
             // Another program listens on the very address; it loses to the redirection, as with dockerd.
             tracing::warn!(%errno, container = entry.record.container, "a published port is another program's too");
         }
     }
-    let shared = entry.holds.iter().filter_map(|held| {
+    let shared = entry.holds.iter().filter(|held| !held.is_relayed()).filter_map(|held| {
         // Without descriptors to spare the port is held as long as this process lives.
         held.share().inspect_err(|err| tracing::warn!(%err, "the hold of a port is not shared")).ok()
     });

@@ -1,17 +1,18 @@
 //! Published ports of containers: held, redirected, and given back.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Mutex;
 
 use netlink::{Socket, address};
 use rustix::io::Errno;
 
 use super::endpoints::Entry;
-use super::{JoinRequest, Networks, Wired, lock};
+use super::{JoinRequest, Networks, Wired, lock, relaying};
 use crate::error::{JoinError, NetworkError, PortError, SystemReason};
 use crate::firewall::{Firewall, Redirection};
-use crate::hold::{Hold, hold};
-use crate::ports::{self, Group, PortRequest, Published};
+use crate::hold::{Hold, hold, hold_for_relay};
+use crate::ports::{self, Group, PortRequest, Protocol, Published};
+use crate::record::SandboxRecord;
 
 /// How often a port out of a range is tried when other programs have the ones found, as dockerd does.
 const PORT_ATTEMPTS: usize = 10;
@@ -28,16 +29,34 @@ pub(super) fn hold_all(
     let failed = |source| JoinError::Ports { name: request.name.clone(), id: gateway.endpoint_id.clone(), source };
     let [ipv4, ipv6] = record.gateways();
     let (ipv4, ipv6) = (had[0].is_none() && ipv4.is_some(), had[1].is_none() && ipv6.is_some());
-    let named = request.ports.iter().filter_map(|one| one.host_address);
-    let needs_relay = |host: &IpAddr| *host == Ipv6Addr::LOCALHOST || record.target(*host).is_none();
-    if let Some(host) = named.into_iter().find(needs_relay) {
+    let relay = lock(&networks.relays).is_possible();
+    let needs_relay = |one: &PortRequest| one.host_address.filter(|host| record.relay_target(*host).is_some());
+    let cannot = |one: &PortRequest| needs_relay(one).filter(|_| !relay || one.protocol == Protocol::Sctp);
+    if let Some(host) = request.ports.iter().find_map(cannot) {
         return Err(failed(PortError::NeedsRelay(host)));
     }
-    let is_new = |one: &&PortRequest| one.host_address.is_none_or(|host| if host.is_ipv4() { ipv4 } else { ipv6 });
+    let first = had == [None, None];
+    let is_there = |one: &PortRequest, host: IpAddr| {
+        let same = |port: &&Published| (port.protocol, port.container_port) == (one.protocol, one.container_port);
+        record.ports.iter().filter(same).any(|port| port.host_address == host)
+    };
+    let is_new = |one: &&PortRequest| match one.host_address {
+        None => true,
+        // Relayed so far, or from now on: once, whatever families come.
+        Some(host) if is_there(one, host) => false,
+        Some(_) if needs_relay(one).is_some() => first,
+        Some(host) => {
+            if host.is_ipv4() {
+                ipv4
+            } else {
+                ipv6
+            }
+        }
+    };
     let requests: Vec<PortRequest> = request.ports.iter().filter(is_new).copied().collect();
     let default = networks.users.host_address(&gateway.network).unwrap_or(networks.config.host_address);
     for group in ports::groups(&requests, &ports::defaults(default, ipv4, ipv6)) {
-        let held = hold_group(networks, &group, |host| entry.record.target(host)).map_err(failed)?;
+        let held = hold_group(networks, &group, &entry.record).map_err(failed)?;
         entry.record.ports.extend(held.0);
         entry.holds.extend(held.1);
     }
@@ -48,14 +67,18 @@ pub(super) fn hold_all(
 fn hold_group(
     networks: &Networks,
     group: &Group,
-    container: impl Fn(IpAddr) -> Option<IpAddr>,
+    container: &SandboxRecord,
 ) -> Result<(Vec<Published>, Vec<Hold>), PortError> {
     let mut attempts = if group.is_exact() { 1 } else { PORT_ATTEMPTS };
     loop {
         let port = networks.state().ports.take(group)?;
         let published: Vec<_> = group.published(port).collect();
         let mut holds = Vec::new();
-        let failed = published.iter().find_map(|one| match hold(one) {
+        let hold_one = |one: &Published| match container.relay_target(one.host_address) {
+            Some(_) => hold_for_relay(one).map(Some),
+            None => hold(one),
+        };
+        let failed = published.iter().find_map(|one| match hold_one(one) {
             Ok(held) => {
                 holds.extend(held);
                 None
@@ -67,7 +90,8 @@ fn hold_group(
         published.iter().for_each(|one| networks.state().ports.release(one));
         attempts -= 1;
         if attempts == 0 {
-            let to = container(tried.host_address).unwrap_or(tried.host_address);
+            let host = tried.host_address;
+            let to = container.relay_target(host).or(container.target(host)).unwrap_or(host);
             return Err(bind_error(group, tried, group.text(tried.host_address, to), errno));
         }
     }
@@ -75,6 +99,7 @@ fn hold_group(
 
 /// Redirects a container's ports to it.
 pub(super) fn publish(networks: &Networks, wired: &Wired, entry: &Entry) -> Result<(), NetworkError> {
+    relaying::serve(networks, entry)?;
     let redirections = entry.redirections();
     if redirections.is_empty() {
         return Ok(());

@@ -9,12 +9,12 @@ use network::{
 
 use crate::lab::*;
 
-const MACHINE_6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1);
+pub(crate) const MACHINE_6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1);
 const NEIGHBOUR_6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2);
 const HOME_6: Ipv6Addr = Ipv6Addr::LOCALHOST;
 
 /// As `on_a_machine`, with addresses of IPv6 on the link to the second host.
-fn on_a_machine_of_both(test: impl FnOnce(Lab) + Send + 'static) {
+pub(crate) fn on_a_machine_of_both(test: impl FnOnce(Lab) + Send + 'static) {
     on_a_machine(|lab| {
         let add = |address: Ipv6Addr, link: &str| {
             run(&["ip", "addr", "add", &format!("{address}/64"), "dev", link, "nodad"]);
@@ -32,12 +32,12 @@ fn range(subnet: &str) -> RangeRequest {
     RangeRequest { subnet: subnet.parse().ok(), ..RangeRequest::default() }
 }
 
-fn wish(name: &str, subnet: &str, of_ipv6: &str) -> UserNetworkRequest {
+pub(crate) fn wish(name: &str, subnet: &str, of_ipv6: &str) -> UserNetworkRequest {
     let (ipv4, ipv6) = (range(subnet), range(of_ipv6));
     UserNetworkRequest { name: name.to_owned(), ipv4, with_ipv6: true, ipv6, ..UserNetworkRequest::default() }
 }
 
-fn on(networks: &[&str]) -> Vec<EndpointRequest> {
+pub(crate) fn on(networks: &[&str]) -> Vec<EndpointRequest> {
     networks.iter().map(|network| EndpointRequest::on(*network)).collect()
 }
 
@@ -45,7 +45,7 @@ fn address_of(joined: &network::Joined, network: &str) -> Ipv6Addr {
     joined.place.on(network).unwrap().ipv6.unwrap().address
 }
 
-fn publish_on(address: impl Into<IpAddr>, host_port: u16) -> PortRequest {
+pub(crate) fn publish_on(address: impl Into<IpAddr>, host_port: u16) -> PortRequest {
     PortRequest { host_address: Some(address.into()), ..publish(None, host_port, 80) }
 }
 

@@ -6,6 +6,7 @@ mod foreign;
 mod ipv6;
 mod lab;
 mod reach;
+mod relayed;
 mod users;
 mod wander;
 

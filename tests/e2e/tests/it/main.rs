@@ -69,6 +69,7 @@ mod platforms;
 mod pull;
 mod push;
 mod registry_proxies;
+mod relay;
 mod remote;
 mod restart_policy;
 mod runtimes;

@@ -1,0 +1,88 @@
+//! The daemon's end.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::{Ask, MESSAGE_MAX, Reply, Rule};
+
+/// How long an answer may take, which the relay has at once unless it is stopped.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// A connection to the relay.
+#[derive(Debug)]
+pub struct Client {
+    socket: OwnedFd,
+}
+
+impl Client {
+    /// Speaks over a socket whose other end the relay has ([`Client::pair`]).
+    fn new(socket: OwnedFd) -> io::Result<Client> {
+        set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_WITHIN))?;
+        set_socket_timeout(&socket, Timeout::Send, Some(ANSWER_WITHIN))?;
+        Ok(Client { socket })
+    }
+
+    /// A client, and the end that a relay about to be started gets as descriptor 3.
+    pub fn pair() -> io::Result<(Client, OwnedFd)> {
+        let flags = SocketFlags::CLOEXEC;
+        let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        Ok((Client::new(ours)?, theirs))
+    }
+
+    /// Finds the relay of this directory; none if there is none.
+    pub fn find(dir: &Path) -> io::Result<Option<Client>> {
+        let opened = rustix::fs::open(dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let dir = match opened {
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            opened => opened?,
+        };
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        // The directory may be deeper than a socket's path may be long.
+        let path = crate::socket_path(Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd())));
+        match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED) => Ok(None),
+            connected => {
+                connected?;
+                Client::new(socket).map(Some)
+            }
+        }
+    }
+
+    /// Has a rule served, with a listening socket unless the relay has one for it.
+    pub fn put(&mut self, rule: &Rule, socket: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        self.ask(&Ask::Put(rule.clone()), socket).map(drop)
+    }
+
+    /// Has a rule served no longer, no error if it is not; whether the relay ends now.
+    pub fn remove(&mut self, id: &str) -> io::Result<bool> {
+        Ok(self.ask(&Ask::Remove(id.to_owned()), None)? == Reply::Ends)
+    }
+
+    /// What is served.
+    pub fn list(&mut self) -> io::Result<Vec<Rule>> {
+        match self.ask(&Ask::List, None)? {
+            Reply::Rules(rules) => Ok(rules),
+            reply => Err(io::Error::other(format!("the relay's answer is {reply:?}"))),
+        }
+    }
+
+    fn ask(&mut self, ask: &Ask, socket: Option<BorrowedFd<'_>>) -> io::Result<Reply> {
+        let bytes = serde_json::to_vec(ask)?;
+        sys::socket::send(self.socket.as_fd(), &bytes, socket.as_slice())?;
+        let mut answer = vec![0; MESSAGE_MAX];
+        let length = sys::socket::receive(self.socket.as_fd(), &mut answer, &mut Vec::new())?;
+        if length == 0 {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        match serde_json::from_slice(&answer[..length])? {
+            Reply::Refused(reason) => Err(io::Error::other(reason)),
+            reply => Ok(reply),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Datagrams: each client has a socket of its own to the container, by which answers find back.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, recv, recvfrom, send, sendto, socket_with,
+};
+
+/// How long a client may be silent whose socket is kept, as with Docker's proxy.
+const SILENCE: Duration = Duration::from_secs(90);
+/// How many datagrams of one socket go before others have their turn.
+const TURNS: usize = 64;
+/// No datagram is longer.
+pub(crate) const DATAGRAM_MAX: usize = 64 << 10;
+
+/// What one client sends to one port.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    /// The number of the port's listener.
+    pub(crate) listener: u64,
+    client: SocketAddr,
+    container: OwnedFd,
+    heard: Instant,
+}
+
+/// All flows, by number.
+#[derive(Debug, Default)]
+pub(crate) struct Flows {
+    all: HashMap<u64, Flow>,
+    by_client: HashMap<(u64, SocketAddr), u64>,
+}
+
+impl Flows {
+    pub(crate) fn get(&self, number: u64) -> Option<&Flow> {
+        self.all.get(&number)
+    }
+
+    /// One more flow to the container; the number is new.
+    pub(crate) fn open(
+        &mut self,
+        number: u64,
+        listener: u64,
+        client: SocketAddr,
+        target: SocketAddr,
+    ) -> Result<BorrowedFd<'_>, Errno> {
+        let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let container = socket_with(family, SocketType::DGRAM, flags, Some(ipproto::UDP))?;
+        rustix::net::connect(&container, &target)?;
+        self.by_client.insert((listener, client), number);
+        let flow = Flow { listener, client, container, heard: Instant::now() };
+        Ok(self.all.entry(number).insert_entry(flow).into_mut().container.as_fd())
+    }
+
+    pub(crate) fn of(&self, listener: u64, client: SocketAddr) -> Option<u64> {
+        self.by_client.get(&(listener, client)).copied()
+    }
+
+    /// Sends what a client has sent. What the container does not take is lost, as datagrams are.
+    pub(crate) fn forward(&mut self, number: u64, bytes: &[u8]) {
+        if let Some(flow) = self.all.get_mut(&number) {
+            flow.heard = Instant::now();
+            _ = send(&flow.container, bytes, SendFlags::empty());
+        }
+    }
+
+    /// Sends answers of a container back through the socket that the client has asked.
+    pub(crate) fn answer(&mut self, number: u64, listener: BorrowedFd<'_>, buffer: &mut [u8]) {
+        let Some(flow) = self.all.get_mut(&number) else { return };
+        for _ in 0..TURNS {
+            match recv(&flow.container, &mut *buffer, RecvFlags::empty()) {
+                Ok((_, length)) => {
+                    flow.heard = Instant::now();
+                    _ = sendto(listener, &buffer[..length.min(buffer.len())], SendFlags::empty(), &flow.client);
+                }
+                // Nobody listens there, which the client learns by silence. The error is gone by having been read.
+                Err(Errno::CONNREFUSED | Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    pub(crate) fn close(&mut self, number: u64) {
+        if let Some(flow) = self.all.remove(&number) {
+            self.by_client.remove(&(flow.listener, flow.client));
+        }
+    }
+
+    pub(crate) fn close_of(&mut self, listener: u64) {
+        self.all.retain(|_, flow| flow.listener != listener);
+        self.by_client.retain(|(of, _), _| *of != listener);
+    }
+
+    /// Closes those that have been silent for long; answers when to look again.
+    pub(crate) fn sweep(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let silent: Vec<u64> =
+            self.all.iter().filter(|(_, flow)| flow.heard + SILENCE <= now).map(|(number, _)| *number).collect();
+        silent.into_iter().for_each(|number| self.close(number));
+        self.all.values().map(|flow| flow.heard + SILENCE).min()
+    }
+
+    /// The one that has been silent for longest, where there are as many as there may be.
+    pub(crate) fn surplus(&self) -> Option<u64> {
+        let oldest = || self.all.iter().min_by_key(|(_, flow)| flow.heard).map(|(number, _)| *number);
+        (self.all.len() >= crate::FLOWS_MAX).then(oldest).flatten()
+    }
+}
+
+/// What clients have sent to a port, for as long as it is its turn.
+pub(crate) fn receive(listener: BorrowedFd<'_>, buffer: &mut [u8], mut each: impl FnMut(SocketAddr, &[u8])) {
+    for _ in 0..TURNS {
+        let (length, client) = match recvfrom(listener, &mut *buffer, RecvFlags::empty()) {
+            Ok((_, length, client)) => (length, client),
+            Err(Errno::INTR) => continue,
+            Err(_) => return,
+        };
+        if let Some(client) = client.and_then(|client| SocketAddr::try_from(client).ok()) {
+            each(client, &buffer[..length.min(buffer.len())]);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The relay: one process that serves the published ports to which no rule of the packet filter leads.
+//!
+//! Those are ports on [::1], for packets from there never leave the loopback interface, and ports of one family of addresses
+//! whose container has only the other one. It outlives the daemon, and ends with its last port.
+//!
+//! ```text
+//!   daemon --- Ask, a listening socket --->  [server]   client ==== pipes ==== container      TCP: [stream]
+//!          <-- Reply ---------------------              client ==== datagrams = container     UDP: [datagram]
+//! ```
+//!
+//! The sockets are the daemon's: bound before anything is started, so that a conflict is told as every other one. A message is one
+//! packet of a unix socket of packets, JSON, with at most one descriptor. The first connection is descriptor 3; later daemons find
+//! `relay.sock` in its directory (0700, below `<exec-root>`).
+//!
+//! ```text
+//!   longshore-shim --relay <dir>
+//! ```
+//! It is a mode of the shim's program: static, small, started the same way, from the same sealed file.
+//!
+//! One thread, one epoll. Bytes of TCP go through pipes by splice(2) and are never copied into this process; a direction reads
+//! again when the other end has taken all: memory is bounded by the pipes. At most [`LINKS_MAX`] connections, as far as there are
+//! descriptors, and [`FLOWS_MAX`] flows of datagrams, the oldest of which gives way. A rule that goes takes its connections along: its
+//! container's address may be another's by then.
+//!
+//! Deliberately not here: which ports there are, and where they lead.
+
+mod client;
+mod datagram;
+mod server;
+mod stream;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use client::Client;
+pub use server::run;
+
+/// Connections at once at most.
+pub const LINKS_MAX: usize = 8192;
+/// Flows of datagrams at once at most.
+pub const FLOWS_MAX: usize = 1024;
+/// Rules at most: the list of them is one message, and that has to fit into a socket's buffer.
+pub const RULES_MAX: usize = 1024;
+
+/// A message at most: [`RULES_MAX`] rules of 120 bytes. Below the 208 KiB that the kernel lets a socket send (wmem_default).
+const MESSAGE_MAX: usize = 160 << 10;
+
+/// A port that is served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// The daemon's name for it.
+    pub id: String,
+    /// Whether it is UDP; TCP otherwise.
+    pub udp: bool,
+    /// Where it leads.
+    pub target: SocketAddr,
+}
+
+/// What a daemon asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Ask {
+    /// Serve this; a rule of that id is replaced, and keeps its socket unless one comes along.
+    Put(Rule),
+    /// Serve it no longer, and close its connections.
+    Remove(String),
+    /// Tell what is served.
+    List,
+}
+
+/// The answer to each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Reply {
+    Done,
+    /// It is done, and it was the last rule: this process ends.
+    Ends,
+    Rules(Vec<Rule>),
+    Refused(String),
+}
+
+/// Where a later daemon finds the relay.
+fn socket_path(dir: &Path) -> PathBuf {
+    dir.join("relay.sock")
+}

@@ -1,0 +1,386 @@
+//! The process: rules, and what goes on by them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Instant;
+
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::datagram::{DATAGRAM_MAX, Flows, receive};
+use crate::stream::{Link, Side};
+use crate::{Ask, LINKS_MAX, MESSAGE_MAX, RULES_MAX, Reply, Rule};
+
+/// Events that are taken at a time.
+const EVENTS: usize = 64;
+/// Connections of a listener that are taken before others have their turn.
+const ACCEPTS: usize = 16;
+/// Descriptors that a connection takes, and those that stay for everything else.
+const DESCRIPTORS_OF_LINK: u64 = 6;
+const DESCRIPTORS_OF_OTHERS: u64 = 128 + (crate::FLOWS_MAX + RULES_MAX) as u64;
+
+/// What an event is about.
+#[derive(Clone, Debug)]
+enum Source {
+    /// Where later daemons connect.
+    Door,
+    Daemon,
+    /// A published port; its rule's id.
+    Listener(String),
+    /// One end of a connection; the connection's number.
+    End(u64),
+    Flow,
+}
+
+#[derive(Debug)]
+struct Served {
+    rule: Rule,
+    socket: OwnedFd,
+    /// The socket's number.
+    number: u64,
+}
+
+#[derive(Debug)]
+struct Relayed {
+    link: Link,
+    /// The listener it came by.
+    listener: u64,
+    /// The numbers of both ends, and what is being waited for there.
+    ends: [(u64, EventFlags); 2],
+}
+
+struct Relay {
+    epoll: OwnedFd,
+    sources: HashMap<u64, Source>,
+    count: u64,
+    door: OwnedFd,
+    daemons: HashMap<u64, OwnedFd>,
+    rules: BTreeMap<String, Served>,
+    links: HashMap<u64, Relayed>,
+    links_max: usize,
+    /// Whether listeners wait until a connection has ended.
+    full: bool,
+    flows: Flows,
+    sweep_at: Option<Instant>,
+    buffer: Vec<u8>,
+    ends: bool,
+}
+
+/// Serves until the last rule has gone, or no daemon comes to name the first one.
+pub fn run(dir: &Path, first: Option<OwnedFd>) -> io::Result<()> {
+    let mut relay = Relay::open(dir)?;
+    if let Some(first) = first {
+        rustix::io::ioctl_fionbio(&first, true)?;
+        relay.welcome(first)?;
+    }
+    let mut events = Vec::with_capacity(EVENTS);
+    while !(relay.ends || relay.rules.is_empty() && relay.daemons.is_empty()) {
+        relay.wait(&mut events)?;
+        for event in events.drain(..) {
+            relay.handle(event.data.u64());
+        }
+    }
+    // A daemon that connects now is told that nobody listens, and starts another one.
+    std::fs::remove_file(crate::socket_path(dir))
+}
+
+impl Relay {
+    fn open(dir: &Path) -> io::Result<Relay> {
+        let limit = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit })?;
+        let spare = limit.unwrap_or(u64::MAX).saturating_sub(DESCRIPTORS_OF_OTHERS) / DESCRIPTORS_OF_LINK;
+        let mut relay = Relay {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            sources: HashMap::new(),
+            count: 0,
+            door: open_door(dir)?,
+            daemons: HashMap::new(),
+            rules: BTreeMap::new(),
+            links: HashMap::new(),
+            links_max: LINKS_MAX.min(usize::try_from(spare).unwrap_or(LINKS_MAX)).max(1),
+            full: false,
+            flows: Flows::default(),
+            sweep_at: None,
+            buffer: vec![0; DATAGRAM_MAX],
+            ends: false,
+        };
+        let number = relay.number(Source::Door);
+        watch(&relay.epoll, relay.door.as_fd(), number, EventFlags::IN)?;
+        Ok(relay)
+    }
+
+    fn number(&mut self, source: Source) -> u64 {
+        self.count += 1;
+        self.sources.insert(self.count, source);
+        self.count
+    }
+
+    fn welcome(&mut self, daemon: OwnedFd) -> io::Result<()> {
+        let number = self.number(Source::Daemon);
+        watch(&self.epoll, daemon.as_fd(), number, EventFlags::IN)?;
+        self.daemons.insert(number, daemon);
+        Ok(())
+    }
+
+    fn wait(&mut self, events: &mut Vec<epoll::Event>) -> io::Result<()> {
+        let now = Instant::now();
+        if self.sweep_at.is_some_and(|at| at <= now) {
+            self.sweep_at = self.flows.sweep();
+            self.forget_flows();
+        }
+        let left = self.sweep_at.map(|at| at.saturating_duration_since(now));
+        let timeout = left.map(|left| Timespec { tv_sec: left.as_secs() as i64 + 1, tv_nsec: 0 });
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn handle(&mut self, number: u64) {
+        // What an event before this one has closed is not there any more.
+        let Some(source) = self.sources.get(&number).cloned() else { return };
+        match source {
+            Source::Door => self.open_to_daemon(),
+            Source::Daemon => self.hear(number),
+            Source::Listener(id) => self.serve(&id),
+            Source::End(link) => self.pump(link),
+            Source::Flow => self.answer(number),
+        }
+    }
+
+    fn open_to_daemon(&mut self) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let Ok(daemon) = accept_with(&self.door, flags) else { return };
+        // Root alone, or whoever this process belongs to.
+        let own = rustix::process::geteuid().as_raw();
+        if sys::socket::peer(daemon.as_fd()).is_ok_and(|peer| peer.uid == 0 || peer.uid == own) {
+            // One that cannot be heard is closed, and comes again.
+            _ = self.welcome(daemon);
+        }
+    }
+
+    /// One message of a daemon.
+    fn hear(&mut self, number: u64) {
+        let Some(daemon) = self.daemons.get(&number) else { return };
+        let (mut bytes, mut fds) = (vec![0; 4096], Vec::new());
+        let length = match sys::socket::receive(daemon.as_fd(), &mut bytes, &mut fds) {
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => return,
+            Err(_) | Ok(0) => return self.part(number),
+            Ok(length) => length,
+        };
+        let reply = match serde_json::from_slice(&bytes[..length]) {
+            Ok(ask) => self.obey(ask, fds.pop()),
+            Err(err) => Reply::Refused(err.to_string()),
+        };
+        let text = serde_json::to_vec(&reply).unwrap_or_default();
+        self.ends = reply == Reply::Ends;
+        let sent = self.daemons.get(&number).map(|daemon| sys::socket::send(daemon.as_fd(), &text, &[]));
+        if text.len() > MESSAGE_MAX || !matches!(sent, Some(Ok(_))) {
+            self.part(number);
+        }
+    }
+
+    fn part(&mut self, daemon: u64) {
+        self.sources.remove(&daemon);
+        self.daemons.remove(&daemon);
+    }
+
+    fn obey(&mut self, ask: Ask, socket: Option<OwnedFd>) -> Reply {
+        match ask {
+            Ask::List => Reply::Rules(self.rules.values().map(|served| served.rule.clone()).collect()),
+            Ask::Remove(id) => {
+                if let Some(served) = self.rules.remove(&id) {
+                    self.retire(&served);
+                }
+                if self.rules.is_empty() { Reply::Ends } else { Reply::Done }
+            }
+            Ask::Put(rule) => match self.put(rule, socket) {
+                Ok(()) => Reply::Done,
+                Err(err) => Reply::Refused(err.to_string()),
+            },
+        }
+    }
+
+    fn put(&mut self, rule: Rule, socket: Option<OwnedFd>) -> io::Result<()> {
+        let known = self.rules.remove(&rule.id);
+        if let Some(known) = &known {
+            self.retire(known);
+        }
+        if known.is_none() && self.rules.len() >= RULES_MAX {
+            return Err(io::Error::other(format!("the relay serves {RULES_MAX} ports and no more")));
+        }
+        let missing = || io::Error::other("no socket came with a new port");
+        let socket = match (socket, known) {
+            (Some(socket), _) => socket,
+            (None, Some(known)) => known.socket,
+            (None, None) => return Err(missing()),
+        };
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        let number = self.number(Source::Listener(rule.id.clone()));
+        watch(&self.epoll, socket.as_fd(), number, EventFlags::IN)?;
+        self.rules.insert(rule.id.clone(), Served { rule, socket, number });
+        Ok(())
+    }
+
+    /// Ends what a rule did.
+    fn retire(&mut self, served: &Served) {
+        self.sources.remove(&served.number);
+        // The daemon has the socket, too: closing ours would not end its events.
+        _ = epoll::delete(&self.epoll, &served.socket);
+        self.close_of(served.number);
+    }
+
+    /// Closes what came by a listener.
+    fn close_of(&mut self, listener: u64) {
+        let of = |(number, relayed): (&u64, &Relayed)| (relayed.listener == listener).then_some(*number);
+        let closing: Vec<u64> = self.links.iter().filter_map(of).collect();
+        closing.into_iter().for_each(|link| self.close(link));
+        self.flows.close_of(listener);
+        self.forget_flows();
+    }
+
+    fn forget_flows(&mut self) {
+        let flows = &self.flows;
+        self.sources.retain(|number, source| !matches!(source, Source::Flow) || flows.get(*number).is_some());
+    }
+
+    /// Something has come to a published port.
+    fn serve(&mut self, id: &str) {
+        let Some(served) = self.rules.get(id) else { return };
+        if served.rule.udp {
+            return self.forward(id);
+        }
+        for _ in 0..ACCEPTS {
+            let Some(served) = self.rules.get(id) else { return };
+            if self.links.len() >= self.links_max {
+                return self.set_full(true);
+            }
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let (listener, target) = (served.number, served.rule.target);
+            match accept_with(&served.socket, flags) {
+                Ok(client) => {
+                    // Who cannot be relayed is hung up on: the container does not listen, or there is no room.
+                    if let Ok(link) = Link::begin(client, target) {
+                        self.relay(link, listener);
+                    }
+                }
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(Errno::MFILE | Errno::NFILE) if !self.links.is_empty() => return self.set_full(true),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn relay(&mut self, link: Link, listener: u64) {
+        self.count += 1;
+        let number = self.count;
+        let ends = [(); 2].map(|()| (self.number(Source::End(number)), EventFlags::empty()));
+        self.links.insert(number, Relayed { link, listener, ends });
+        self.pump(number);
+    }
+
+    fn pump(&mut self, number: u64) {
+        let Some(relayed) = self.links.get_mut(&number) else { return };
+        let pumped = relayed.link.pump();
+        if pumped.is_err() || relayed.link.is_over() || expect(&self.epoll, relayed).is_err() {
+            self.close(number);
+        }
+    }
+
+    fn close(&mut self, link: u64) {
+        if let Some(relayed) = self.links.remove(&link) {
+            relayed.ends.iter().for_each(|(number, _)| drop(self.sources.remove(number)));
+            drop(relayed);
+            self.set_full(false);
+        }
+    }
+
+    /// Stops taking connections, or goes on: those that come meanwhile wait at their listeners.
+    fn set_full(&mut self, full: bool) {
+        if self.full == full {
+            return;
+        }
+        self.full = full;
+        let flags = if full { EventFlags::empty() } else { EventFlags::IN };
+        for served in self.rules.values().filter(|served| !served.rule.udp) {
+            // It is watched, and asking for another event takes no memory.
+            _ = epoll::modify(&self.epoll, &served.socket, EventData::new_u64(served.number), flags);
+        }
+    }
+
+    fn forward(&mut self, id: &str) {
+        let Some(served) = self.rules.get(id) else { return };
+        let (listener, target) = (served.number, served.rule.target);
+        let (flows, sources, count) = (&mut self.flows, &mut self.sources, &mut self.count);
+        let epoll = &self.epoll;
+        receive(served.socket.as_fd(), &mut self.buffer, |client, bytes| {
+            let number = flows.of(listener, client).or_else(|| {
+                if let Some(oldest) = flows.surplus() {
+                    flows.close(oldest);
+                    sources.remove(&oldest);
+                }
+                *count += 1;
+                let opened = flows.open(*count, listener, client, target);
+                let watched = opened.and_then(|socket| watch(epoll, socket, *count, EventFlags::IN));
+                if watched.is_err() {
+                    // The datagram is lost, as datagrams are.
+                    flows.close(*count);
+                    return None;
+                }
+                sources.insert(*count, Source::Flow);
+                Some(*count)
+            });
+            number.into_iter().for_each(|number| flows.forward(number, bytes));
+        });
+        self.sweep_at = self.sweep_at.or_else(|| self.flows.sweep());
+    }
+
+    fn answer(&mut self, number: u64) {
+        let Some(listener) = self.flows.get(number).map(|flow| flow.listener) else { return };
+        if let Some(served) = self.rules.values().find(|served| served.number == listener) {
+            self.flows.answer(number, served.socket.as_fd(), &mut self.buffer);
+        }
+    }
+}
+
+/// Waits at both ends for what the connection needs next. An end of which nothing is wanted is not watched: the kernel would tell
+/// of its hanging up again and again.
+fn expect(epoll: &OwnedFd, relayed: &mut Relayed) -> Result<(), Errno> {
+    for (side, (number, had)) in [Side::Client, Side::Container].into_iter().zip(&mut relayed.ends) {
+        let (wanted, end) = (relayed.link.interest(side), relayed.link.end(side));
+        match (had.is_empty(), wanted.is_empty()) {
+            _ if *had == wanted => {}
+            (true, _) => watch(epoll, end, *number, wanted)?,
+            (_, true) => epoll::delete(epoll, end)?,
+            (false, false) => epoll::modify(epoll, end, EventData::new_u64(*number), wanted)?,
+        }
+        *had = wanted;
+    }
+    Ok(())
+}
+
+fn watch(epoll: &OwnedFd, fd: BorrowedFd<'_>, number: u64, flags: EventFlags) -> Result<(), Errno> {
+    epoll::add(epoll, fd, EventData::new_u64(number), flags)
+}
+
+/// Listens for daemons. A socket that an earlier relay left is replaced.
+fn open_door(dir: &Path) -> io::Result<OwnedFd> {
+    match std::fs::remove_file(crate::socket_path(dir)) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+        _ => {}
+    }
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let door = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    let opened = rustix::fs::open(dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    // The directory may be deeper than a socket's path may be long. It is 0700: nobody else gets here.
+    let path = crate::socket_path(Path::new(&format!("/proc/self/fd/{}", opened.as_raw_fd())));
+    rustix::net::bind(&door, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&door, 16)?;
+    Ok(door)
+}

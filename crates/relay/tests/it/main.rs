@@ -1,0 +1,179 @@
+//! A relay on a thread of the test, between sockets of the loopback interface.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use relay::{Client, Rule};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A relay, and the daemon's connection to it.
+fn start(dir: &std::path::Path) -> (Client, JoinHandle<std::io::Result<()>>) {
+    let (client, theirs) = Client::pair().unwrap();
+    let dir = dir.to_owned();
+    (client, std::thread::spawn(move || relay::run(&dir, Some(theirs))))
+}
+
+fn rule(id: &str, target: SocketAddr) -> Rule {
+    Rule { id: id.to_owned(), udp: false, target }
+}
+
+/// The container's server, and a port that is to lead there.
+fn server() -> (TcpListener, SocketAddr) {
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = server.local_addr().unwrap();
+    (server, address)
+}
+
+fn port() -> (TcpListener, SocketAddr) {
+    let port = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+    let address = port.local_addr().unwrap();
+    (port, address)
+}
+
+fn connected(server: &TcpListener, port: SocketAddr) -> (TcpStream, TcpStream) {
+    let client = TcpStream::connect_timeout(&port, DEADLINE).unwrap();
+    let served = server.accept().unwrap().0;
+    for stream in [&client, &served] {
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+    }
+    (client, served)
+}
+
+#[test]
+fn bytes_and_ends_pass_in_both_directions() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, relay) = start(dir.path());
+    let ((server, target), (held, port)) = (server(), port());
+    daemon.put(&rule("a", target), Some(held.as_fd())).unwrap();
+    let (mut client, mut served) = connected(&server, port);
+    client.write_all(b"question").unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut heard = String::new();
+    served.read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, "question");
+    // The other direction is open still.
+    served.write_all(b"answer").unwrap();
+    drop(served);
+    heard.clear();
+    client.read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, "answer");
+    assert!(daemon.remove("a").unwrap(), "the last one");
+    relay.join().unwrap().unwrap();
+    assert!(Client::find(dir.path()).unwrap().is_none());
+}
+
+#[test]
+fn who_does_not_read_holds_up_the_writer_and_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, relay) = start(dir.path());
+    let ((server, target), (held, port)) = (server(), port());
+    daemon.put(&rule("a", target), Some(held.as_fd())).unwrap();
+    let (mut client, served) = connected(&server, port);
+    client.set_nonblocking(true).unwrap();
+    let piece = vec![7; 1 << 20];
+    let mut sent = 0;
+    // Until pipes and sockets are full.
+    let deadline = std::time::Instant::now() + DEADLINE;
+    let mut quiet = 0;
+    while quiet < 200 {
+        match client.write(&piece) {
+            Ok(length) => (sent, quiet) = (sent + length, 0),
+            Err(_) => {
+                quiet += 1;
+                std::thread::yield_now();
+            }
+        }
+        assert!(sent < 64 << 20 && std::time::Instant::now() < deadline, "{sent} bytes are kept by somebody");
+    }
+    let (mut other, mut other_served) = connected(&server, port);
+    other.write_all(b"x").unwrap();
+    other_served.read_exact(&mut [0; 1]).unwrap();
+    // It all comes when it is read.
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut heard = Vec::new();
+    (&served).read_to_end(&mut heard).unwrap();
+    assert_eq!(heard.len(), sent);
+    daemon.remove("a").unwrap();
+    relay.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_rule_that_changes_or_goes_takes_its_connections_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, relay) = start(dir.path());
+    let ((first, to_first), (second, to_second)) = (server(), server());
+    let ((held, port), (other_held, other_port)) = (port(), port());
+    daemon.put(&rule("a", to_first), Some(held.as_fd())).unwrap();
+    daemon.put(&rule("b", to_first), Some(other_held.as_fd())).unwrap();
+    let ((mut client, _served), (mut stays, mut served)) = (connected(&first, port), connected(&first, other_port));
+    // A later daemon finds it, and has no socket.
+    drop(daemon);
+    let mut daemon = Client::find(dir.path()).unwrap().unwrap();
+    assert_eq!(daemon.list().unwrap(), [rule("a", to_first), rule("b", to_first)]);
+    daemon.put(&rule("a", to_second), None).unwrap();
+    assert!(!matches!(client.read(&mut [0; 1]), Ok(1..)), "its connection is closed");
+    connected(&second, port);
+    assert!(daemon.put(&rule("c", to_second), None).is_err(), "no socket");
+    assert!(!daemon.remove("a").unwrap() && !daemon.remove("never was").unwrap());
+    drop(held);
+    assert!(TcpStream::connect_timeout(&port, DEADLINE).is_err());
+    stays.write_all(b"x").unwrap();
+    served.read_exact(&mut [0; 1]).unwrap();
+    assert!(daemon.remove("b").unwrap());
+    relay.join().unwrap().unwrap();
+}
+
+#[test]
+fn who_is_not_there_is_hung_up_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, relay) = start(dir.path());
+    let ((server, target), (held, port)) = (server(), port());
+    drop(server);
+    daemon.put(&rule("a", target), Some(held.as_fd())).unwrap();
+    let mut client = TcpStream::connect_timeout(&port, DEADLINE).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    assert!(!matches!(client.read(&mut [0; 1]), Ok(1..)));
+    daemon.remove("a").unwrap();
+    relay.join().unwrap().unwrap();
+}
+
+#[test]
+fn answers_to_datagrams_find_their_clients() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, relay) = start(dir.path());
+    let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let held = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+    let port = held.local_addr().unwrap();
+    let served = Rule { udp: true, ..rule("a", server.local_addr().unwrap()) };
+    daemon.put(&served, Some(held.as_fd())).unwrap();
+    server.set_read_timeout(Some(DEADLINE)).unwrap();
+    let clients = [(); 3].map(|()| UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).unwrap());
+    for (number, client) in clients.iter().enumerate() {
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        client.send_to(&[number as u8], port).unwrap();
+        let mut byte = [9];
+        let (_, from) = server.recv_from(&mut byte).unwrap();
+        server.send_to(&byte, from).unwrap();
+    }
+    for (number, client) in clients.iter().enumerate() {
+        let mut byte = [9];
+        assert_eq!((client.recv_from(&mut byte).unwrap().1, byte), (port, [number as u8]));
+    }
+    assert!(daemon.remove("a").unwrap());
+    relay.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_relay_that_nobody_asks_for_anything_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let (daemon, relay) = start(dir.path());
+    drop(daemon);
+    relay.join().unwrap().unwrap();
+    assert!(Client::find(&dir.path().join("never")).unwrap().is_none());
+}

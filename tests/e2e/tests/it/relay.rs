@@ -1,0 +1,168 @@
+//! Ports that no rule leads to their container: on [::1], and of the family of addresses that the container does not have.
+
+use std::io::{Read, Write};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use testkit::{Cli, Daemon};
+
+use crate::support::{At, on_both, ours};
+
+/// How long an answer may take on a loaded machine.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// Sends everything back.
+const ECHO: &str = "nc -ll -p 80 -e cat";
+
+fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN)?;
+    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+    Ok(stream)
+}
+
+/// Whether what is sent comes back.
+fn echoes(stream: &mut TcpStream, word: &str) -> bool {
+    let mut heard = vec![0; word.len()];
+    stream.write_all(word.as_bytes()).and_then(|()| stream.read_exact(&mut heard)).is_ok() && heard == word.as_bytes()
+}
+
+/// A connection to a server that may be about to begin.
+fn talk(address: SocketAddr) -> TcpStream {
+    let talks = || connect(address).ok().and_then(|mut stream| echoes(&mut stream, "hello").then_some(stream));
+    testkit::process::until("an echo", ANSWER_WITHIN, talks).unwrap()
+}
+
+fn published(at: &At<'_>, name: &str, port: &str) -> SocketAddr {
+    at.ok(&format!("port {name} {port}")).parse().unwrap()
+}
+
+/// The relays of a daemon: processes with its directory in their arguments.
+fn relays(daemon: &Daemon) -> Vec<i32> {
+    let dir = daemon.scratch().exec_root().join("network/relay");
+    let is_relay = |pid: &i32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = command.split(|byte| *byte == 0);
+        words.next() == Some(b"longshore-relay") && words.nth(1) == Some(dir.as_os_str().as_encoded_bytes())
+    };
+    let names = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    names.filter(is_relay).collect()
+}
+
+fn until_relays(daemon: &Daemon, count: usize) {
+    let are = || (relays(daemon).len() == count).then_some(());
+    testkit::process::until(&format!("{count} relays"), ANSWER_WITHIN, are).unwrap();
+}
+
+#[test]
+fn privileged_ports_of_ipv6_lead_to_containers_of_ipv4() {
+    on_both(|at| {
+        let name = at.name("home");
+        at.ok(&format!("run -d --name {name} -p [::1]::80 -p [::1]::81/udp busybox {ECHO}"));
+        let address = published(at, &name, "80");
+        assert_eq!(address.ip(), Ipv6Addr::LOCALHOST);
+        let shown = at.inspect(&name, "{{json .NetworkSettings.Ports}}");
+        assert!(shown.contains("\"HostIp\":\"::1\""), "{shown}");
+        // Much, both ways at once, and the end of one direction leaves the other one open.
+        let mut stream = talk(address);
+        let mut writer = stream.try_clone().unwrap();
+        let much = std::thread::spawn(move || {
+            writer.write_all(&[b'x'; 3 << 20]).unwrap();
+            writer.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).unwrap();
+        much.join().unwrap();
+        assert_eq!(heard.len(), 3 << 20);
+        // Busybox has no server of datagrams: a thread of ours goes there and opens its socket.
+        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", at.inspect(&name, "{{.State.Pid}}"))).unwrap();
+        let inside = || {
+            let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).unwrap();
+            UdpSocket::bind("0.0.0.0:81").unwrap()
+        };
+        let server = std::thread::scope(|scope| scope.spawn(inside).join().unwrap());
+        let datagrams = published(at, &name, "81/udp");
+        let client = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+        client.connect(datagrams).unwrap();
+        for (from, to) in [(&client, &server), (&server, &client)] {
+            from.send(b"ping").unwrap();
+            to.set_read_timeout(Some(ANSWER_WITHIN)).unwrap();
+            let mut buffer = [0; 16];
+            let (length, sender) = to.recv_from(&mut buffer).unwrap();
+            assert_eq!(&buffer[..length], b"ping");
+            if std::ptr::eq(to, &server) {
+                server.connect(sender).unwrap();
+            }
+        }
+        at.remove(&name);
+        assert!(connect(address).is_err());
+    });
+}
+
+#[test]
+fn privileged_a_relayed_port_that_is_taken_is_refused_before_anything_starts() {
+    on_both(|at| {
+        let name = at.name("late");
+        let taken = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let refused = at.line(&format!("run -d --name {name} -p [::1]:{port}:80 busybox {ECHO}"));
+        assert_eq!(refused.code, 125);
+        assert!(refused.stderr.contains("address already in use"), "{}", refused.stderr);
+        assert_eq!(at.inspect(&name, "{{.State.Status}}"), "created");
+        at.remove(&name);
+    });
+}
+
+#[test]
+fn privileged_one_relay_outlives_the_daemon_and_goes_with_the_last_port() {
+    ours(|daemon| {
+        let at = At { daemon, cli: Cli::Longshore };
+        at.ok(&format!("run -d --name plain -p 127.0.0.1::80 busybox {ECHO}"));
+        assert_eq!(relays(daemon), [0; 0], "nobody needs one");
+        at.ok(&format!("run -d --name one -p [::1]::80 busybox {ECHO}"));
+        at.ok(&format!("run -d --name two -p [::]::80 busybox {ECHO}"));
+        let (first, second) = (published(&at, "one", "80"), published(&at, "two", "80"));
+        let everywhere = SocketAddr::from((Ipv6Addr::LOCALHOST, second.port()));
+        let pids = relays(daemon);
+        assert_eq!(pids.len(), 1, "{pids:?}");
+        let (mut stream, mut other) = (talk(first), talk(everywhere));
+        daemon.kill9().unwrap();
+        assert!(echoes(&mut stream, "alone") && echoes(&mut other, "alone"));
+        drop(talk(first));
+        daemon.restart().unwrap();
+        assert!(echoes(&mut stream, "again"));
+        assert_eq!(relays(daemon), pids, "the same one");
+        let at = At { daemon, cli: Cli::Longshore };
+        at.ok("rm -f one");
+        assert!(!echoes(&mut stream, "gone") && connect(first).is_err());
+        assert!(echoes(&mut other, "still"));
+        // A relay that somebody kills is there again with the next port, and serves all.
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pids[0]).unwrap(), rustix::process::Signal::KILL)
+            .unwrap();
+        until_relays(daemon, 0);
+        at.ok(&format!("run -d --name three -p [::1]::80 busybox {ECHO}"));
+        drop((talk(published(&at, "three", "80")), talk(everywhere)));
+        until_relays(daemon, 1);
+        at.ok("rm -f two three");
+        until_relays(daemon, 0);
+    });
+}
+
+#[test]
+fn privileged_what_a_killed_daemon_published_is_served_until_its_container_is_gone() {
+    ours(|daemon| {
+        let at = At { daemon, cli: Cli::Longshore };
+        at.ok("run -d --name short -p [::1]::80 busybox sh -c 'trap exit TERM; sleep 1000 & wait'");
+        let pid = at.inspect("short", "{{.State.Pid}}").parse().unwrap();
+        assert_eq!(relays(daemon).len(), 1);
+        daemon.kill9().unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL)
+            .unwrap();
+        testkit::process::until("its end", ANSWER_WITHIN, || {
+            (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+        })
+        .unwrap();
+        daemon.restart().unwrap();
+        until_relays(daemon, 0);
+    });
+}

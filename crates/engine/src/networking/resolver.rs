@@ -9,10 +9,12 @@
 //! A container has a name server from its first network of a user on, until it ends. On the default bridge there are none.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use container_spec::files::{InternalResolver, internal_resolver};
@@ -28,6 +30,9 @@ use crate::Engine;
 use crate::container::Container;
 use crate::names::{Membership, Rules};
 use crate::shim::CallError;
+
+/// How much of an old text is overwritten at once; a page, which is far more than anybody writes there.
+const TEXT_MAX: u64 = 4096;
 
 /// Since which version shims keep sockets for later daemons.
 const LENDS_SINCE: u32 = 8;
@@ -120,7 +125,7 @@ pub(crate) fn open(
     }
     let resolver = resolver(engine, container);
     let path = engine.recorder.dir(container.id()).resolv_conf();
-    fs::write(path, &resolver.text).map_err(NameServerError::File)?;
+    write_in_place(&path, resolver.text.as_bytes()).map_err(NameServerError::File)?;
     begin(engine, container, namespace, resolver)
 }
 
@@ -181,7 +186,22 @@ fn lead(engine: &Engine, container: &Container, resolver: &InternalResolver) -> 
         debug!(container = %container.id(), "its resolv.conf was changed, and stays");
         return Ok(());
     }
-    fs::write(path, &resolver.text)
+    write_in_place(&path, resolver.text.as_bytes())
+}
+
+/// Replaces the text of a file that a container has mounted, so that another file of this name would not be seen. At every
+/// instant, also when we are killed at it, the file is the old text, or the new one with empty lines behind it.
+fn write_in_place(path: &Path, text: &[u8]) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    let before = file.metadata()?.len();
+    let mut whole = text.to_vec();
+    // A file that somebody has made very long is cut first: programs do not read so far.
+    whole.resize(text.len().max(before.min(TEXT_MAX) as usize), b'\n');
+    if before > TEXT_MAX {
+        file.set_len(TEXT_MAX)?;
+    }
+    file.write_all_at(&whole, 0)?;
+    file.set_len(text.len() as u64)
 }
 
 /// Serves the containers again that an earlier daemon left, at the sockets that their shims have kept. Their names are
@@ -218,4 +238,26 @@ async fn resume_one(engine: &Engine, container: &Arc<Container>) -> Result<(), N
     let rules = rules(bridge::blocking(move || resolver(&own, &task)).await);
     let served = engine.names.serve(container.id(), ResolverSockets { udp, tcp }, rules);
     served.map_err(NameServerError::Serve)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mounted_file_gets_its_new_text_in_the_same_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("resolv.conf");
+        write_in_place(&path, b"nameserver 10.0.0.1\nsearch example.org\n").unwrap();
+        // What has it mounted holds the file, not the name.
+        let held = fs::File::open(&path).unwrap();
+        for text in ["nameserver 127.0.0.11\n", "nameserver 127.0.0.11\noptions ndots:0 edns0 trust-ad\n", ""] {
+            write_in_place(&path, text.as_bytes()).unwrap();
+            assert_eq!(io::read_to_string(&fs::File::open(&path).unwrap()).unwrap(), text);
+            assert_eq!(held.metadata().unwrap().len(), text.len() as u64);
+        }
+        fs::write(&path, "x".repeat(100_000)).unwrap();
+        write_in_place(&path, b"short\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "short\n");
+    }
 }

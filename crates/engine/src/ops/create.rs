@@ -163,7 +163,9 @@ pub(crate) async fn create_as(
     options: CreateOptions,
     request: CreateRequest,
 ) -> Result<CreateResponse, CreateError> {
-    let plan = plan(engine, &id, &options, request)?;
+    let (task, of, wanted) = (engine.clone(), id.clone(), options.clone());
+    // Networks may be waited for: whoever else in our network namespace is choosing a subnet has ten seconds for it.
+    let plan = bridge::blocking(move || plan(&task, &of, &wanted, request)).await?;
     check_bind_sources(&plan.definition.mounts).await?;
     let name = reserve_name(engine, options.name.as_deref(), &id)?;
     let engine = engine.clone();

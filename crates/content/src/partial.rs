@@ -87,15 +87,36 @@ impl Partial {
     }
 }
 
-/// Removes what nobody took up for too long.
+/// Removes what nobody took up for too long: where nobody can be taking anything up, at a start.
 pub(crate) fn sweep(partials: &Path) -> io::Result<()> {
     for entry in fs::read_dir(partials)? {
         let entry = entry?;
-        // A clock that was set back makes a file of the future, whose age is none: kept until it comes of age.
-        let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
-        if age > KEPT {
+        if is_stale(&entry)? {
             stdx::fs::remove_if_exists(&entry.path())?;
         }
     }
     Ok(())
+}
+
+/// What was not added to for too long. What is no digest is not ours.
+pub(crate) fn stale(partials: &Path) -> io::Result<Vec<Digest>> {
+    let mut stale = Vec::new();
+    for entry in fs::read_dir(partials)? {
+        let entry = entry?;
+        let digest = entry.file_name().to_str().and_then(|hex| format!("sha256:{hex}").parse().ok());
+        match is_stale(&entry) {
+            Ok(true) => stale.extend(digest),
+            Ok(false) => {}
+            // It became a blob, or was thrown away.
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(stale)
+}
+
+fn is_stale(entry: &fs::DirEntry) -> io::Result<bool> {
+    // A clock that was set back makes a file of the future, whose age is none: kept until it comes of age.
+    let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+    Ok(age > KEPT)
 }

@@ -164,9 +164,10 @@ impl Content {
         self.partials()?.into_iter().filter_map(sized).collect()
     }
 
-    /// Removes partial blobs that nobody took up for a day.
-    pub fn sweep(&self) -> Result<(), IngestError> {
-        partial::sweep(&self.partials).map_err(|source| IngestError::Write { path: self.partials.clone(), source })
+    /// Partial blobs to which nothing was added for a day. Some may be whole and wait for what they belong to.
+    pub fn stale_partials(&self) -> Result<Vec<Digest>, IngestError> {
+        let stale = partial::stale(&self.partials);
+        stale.map_err(|source| IngestError::Write { path: self.partials.clone(), source })
     }
 
     /// The partial blob of that digest, which the caller has read whole and hashed to it; `None` if there is none, as when

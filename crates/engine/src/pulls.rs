@@ -303,7 +303,7 @@ async fn bring(
     let transfer = Arc::new(Transfer::new(session, engine.images.content(), reports));
     let (task, teller, source) = (engine.clone(), running.clone(), transfer.clone());
     let storing = bridge::blocking(move || {
-        if let Err(err) = task.images.content().sweep() {
+        if let Err(err) = task.current.registries().discard_stale(task.images.content()) {
             warn!(err = errdefs::chain(&err), "parts of old pulls stay");
         }
         task.images.pull(image, |layer| source.open(layer), &|event| teller.see(event)).map(drop)

@@ -57,11 +57,13 @@ pub(crate) struct Ask<'a> {
     pub(crate) from: u64,
     /// What is sent, with its type; an empty type is not told.
     pub(crate) content: Option<(&'a str, Bytes)>,
+    /// Whether a 404 is an answer, in whatever words.
+    pub(crate) may_lack: bool,
 }
 
 impl Ask<'_> {
     pub(crate) fn get(path: &str) -> Ask<'_> {
-        Ask { method: Method::GET, path, accept: None, from: 0, content: None }
+        Ask { method: Method::GET, path, accept: None, from: 0, content: None, may_lack: false }
     }
 
     /// A request that changes something, without a body.

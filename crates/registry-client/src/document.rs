@@ -15,9 +15,12 @@ use crate::error::{Answer, RegistryError};
 use crate::session::Session;
 
 mod raw;
+mod referrers;
 mod signatures;
 
-pub use raw::{RawManifest, mount};
+pub use raw::{RawManifest, has_manifest, mount, named_manifest};
+pub(crate) use referrers::list_referrer;
+pub use referrers::{Referrer, referrers};
 pub use signatures::Signed;
 
 /// The longest manifest, index or configuration. Registries and containerd refuse longer ones, too.
@@ -128,7 +131,7 @@ impl Session {
         for _ in 0..NESTING_MAX {
             let index = match kind(reference, &document)? {
                 Kind::Image(manifest) => {
-                    check_types(&manifest)?;
+                    check_types(&manifest, &document.media_type)?;
                     let (descriptor, bytes) = (document.descriptor(), document.bytes);
                     return Ok(Resolved { digest, manifest, descriptor, bytes, index: outermost });
                 }
@@ -269,6 +272,9 @@ impl Session {
         limit_bytes: u64,
     ) -> Result<(HeaderMap, Vec<u8>), RegistryError> {
         let reply = self.ask(ask).await.map_err(|source| self.failed(ask, source))?;
+        if ask.may_lack && reply.response.status() == StatusCode::NOT_FOUND {
+            return Err(RegistryError::Status { status: StatusCode::NOT_FOUND });
+        }
         if !reply.response.status().is_success() {
             return Err(self.refused(reply, subject).await);
         }
@@ -403,10 +409,15 @@ fn kind(reference: &Reference, document: &Document) -> Result<Kind, RegistryErro
 }
 
 /// Whether it is an image whose layers we can unpack.
-fn check_types(manifest: &Manifest) -> Result<(), RegistryError> {
+fn check_types(manifest: &Manifest, said: &str) -> Result<(), RegistryError> {
     let config = &manifest.config.media_type;
     match CONFIG_CLASSES.iter().find(|(name, _)| name == config) {
         Some((_, None)) => {}
+        // An artifact (image-spec v1.1 manifest.md, "Guidelines for Artifact Usage"). dockerd looks at classes in its own
+        // manifests alone.
+        None if said == media_type::OCI_MANIFEST => {
+            return Err(RegistryError::LayerType { media_type: config.clone() });
+        }
         other => {
             let class = other.and_then(|(_, class)| *class).unwrap_or("unknown");
             return Err(RegistryError::NotAnImage { media_type: config.clone(), class });

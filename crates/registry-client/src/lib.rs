@@ -4,6 +4,7 @@
 //! Registry::session   which scheme (TLS, or plain HTTP where that is allowed), who we are (basic, token)
 //! Session::resolve    tag or digest -> index -> manifest for a platform; every document verified and bounded
 //! Session::signatures what cosign keeps beside an image; bounded, and nobody's word yet
+//! referrers           what names a manifest as its subject: the registry's list, or that under a tag
 //! Session::raw_manifest  what a name means, as it is; mount, for lists of images
 //! Session::config     the configuration, verified and bounded
 //! Registry::mirrors   who is asked before it, as nobody: Registry::mirror_session
@@ -56,7 +57,7 @@ mod upload;
 mod web;
 
 pub use auth::Credentials;
-pub use document::{RawManifest, Resolved, Signed, mount};
+pub use document::{RawManifest, Referrer, Resolved, Signed, has_manifest, mount, named_manifest, referrers};
 pub use download::Progress;
 pub use error::{DialError, ExchangeError, RegistryError};
 pub use mirror::{Mirror, MirrorError, Mirrors};

@@ -162,6 +162,13 @@ impl Registry {
         Ok(())
     }
 
+    /// The same of what nobody took up for a day. A layer that is whole, and waits for the others of a pull that takes longer,
+    /// stays. Blocks.
+    pub fn discard_stale(&self, content: &Content) -> Result<(), IngestError> {
+        content.stale_partials()?.iter().for_each(|digest| self.downloads.discard(digest, content));
+        Ok(())
+    }
+
     /// Greets the registry of `reference`, over TLS, or without where that is allowed and TLS does not answer.
     pub async fn session(
         self: &Arc<Self>,

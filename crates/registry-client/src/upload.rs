@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::access::{Ask, Reply};
 use crate::connection::{Body, Url};
-use crate::document::digest_of;
+use crate::document::{digest_of, list_referrer};
 use crate::error::RegistryError;
 use crate::fetch::pause;
 use crate::outgoing::{Outgoing, Piece};
@@ -110,7 +110,8 @@ impl Session {
         Sending { session: self, upload, tell, blob: upload.blob.clone(), place: None, begun: false }.run().await
     }
 
-    /// Gives a tag, or a digest, to a manifest whose blobs are there.
+    /// Gives a tag, or a digest, to a manifest whose blobs are there. One that refers to another manifest is listed there, by us
+    /// where the registry does not do it.
     pub async fn put_manifest(&self, name: &str, media_type: &str, manifest: &[u8]) -> Result<Digest, RegistryError> {
         let path = self.manifest_path(name);
         let content = Some((media_type, Bytes::copy_from_slice(manifest)));
@@ -119,10 +120,11 @@ impl Session {
         let digest = digest_of(manifest);
         let told = headers.get("docker-content-digest").and_then(|value| value.to_str().ok()?.parse::<Digest>().ok());
         // One that stored something else would give that to everybody who pulls.
-        match told {
-            Some(told) if told != digest => Err(RegistryError::ManifestDigest { digest }),
-            _ => Ok(digest),
+        if told.is_some_and(|told| told != digest) {
+            return Err(RegistryError::ManifestDigest { digest });
         }
+        list_referrer(self, &headers, media_type, manifest).await?;
+        Ok(digest)
     }
 }
 

@@ -1,10 +1,11 @@
-//! Documents as they are, for whoever puts lists of images together; and blobs from another repository.
+//! Documents as they are, for whoever puts lists of images together or keeps what an index names besides; and blobs from
+//! another repository.
 
 use http::{Method, StatusCode};
 use oci::image::Descriptor;
 use oci::{Digest, Reference};
 
-use super::{Kind, kind};
+use super::{Kind, MANIFEST_TYPES, kind};
 use crate::access::{Ask, Reply};
 use crate::error::RegistryError;
 use crate::session::Session;
@@ -40,6 +41,23 @@ impl Session {
         let ask = Ask::change(Method::POST, &path);
         self.access.with_scope(scope).ask(&ask).await.map_err(|source| self.failed(&ask, source))
     }
+}
+
+/// The bytes of a manifest that an index names, whatever it is of: verified, and as long as the index says.
+pub async fn named_manifest(session: &Session, named: &Descriptor) -> Result<Vec<u8>, RegistryError> {
+    let document = session.manifest(&session.repository, named.digest.as_str(), Some(&named.digest)).await?;
+    match document.bytes.len() as u64 == named.size {
+        true => Ok(document.bytes),
+        false => Err(RegistryError::ManifestDigest { digest: named.digest.clone() }),
+    }
+}
+
+/// Whether the repository has a manifest of that digest; what it does not say, it has not.
+pub async fn has_manifest(session: &Session, digest: &Digest) -> Result<bool, RegistryError> {
+    let path = session.manifest_path(digest.as_str());
+    let ask = Ask { method: Method::HEAD, accept: Some(MANIFEST_TYPES), ..Ask::get(&path) };
+    let reply = session.ask(&ask).await.map_err(|source| session.failed(&ask, source))?;
+    Ok(reply.response.status().is_success())
 }
 
 /// Has the registry take a blob from another of its repositories; whether it did.

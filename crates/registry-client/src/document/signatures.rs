@@ -1,9 +1,11 @@
-//! Signatures that cosign keeps beside an image: a manifest under the tag `sha256-<digits>.sig`, one layer a signature.
+//! Signatures that cosign keeps beside an image: a manifest under the tag `sha256-<digits>.sig`, or manifests that refer to the
+//! image's; one layer a signature.
 
 use http::StatusCode;
 use oci::Digest;
 use oci::image::{Descriptor, Manifest};
 
+use super::referrers::{manifest_of, referrers};
 use super::{Ask, DOCUMENT_MAX, MANIFEST_TYPES, digest_of};
 use crate::error::{ExchangeError, RegistryError};
 use crate::session::Session;
@@ -17,8 +19,14 @@ const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 /// The longest payload that is fetched; they are about 300 bytes.
 const PAYLOAD_MAX: u64 = 64 << 10;
 
-/// How many signatures are fetched of one image.
+/// How many signatures are fetched of one manifest.
 const SIGNATURES_MAX: usize = 64;
+
+/// The type of a manifest of signatures that refers to an image's (cosign specs/SIGNATURE_SPEC.md, cosign pkg/oci/remote).
+const SIGNATURES_TYPE: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
+
+/// How many of these are looked at.
+const REFERRERS_MAX: usize = 16;
 
 /// A signature, of which nothing is known but that it came whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,30 +45,25 @@ impl Session {
     pub async fn signatures(&self, of: &Digest, more: impl FnMut(Signed) -> bool + Send) -> Result<(), RegistryError> {
         let path = self.manifest_path(&format!("{}.sig", of.as_str().replacen(':', "-", 1)));
         let ask = Ask { accept: Some(MANIFEST_TYPES), ..Ask::get(&path) };
-        let all = self.signatures_at(&ask, more);
+        let all = self.all_signatures(of, &ask, more);
         let done = tokio::time::timeout(self.registry().settings.timing.document, all).await;
         done.unwrap_or_else(|_| Err(self.failed(&ask, ExchangeError::Stalled)))
     }
 
-    async fn signatures_at(
+    async fn all_signatures(
         &self,
+        of: &Digest,
         ask: &Ask<'_>,
         mut more: impl FnMut(Signed) -> bool + Send,
     ) -> Result<(), RegistryError> {
-        let bytes = match self.document(ask, Some(&self.repository)).await {
-            Ok((_, bytes)) => bytes,
-            Err(err) if is_absent(&err) => return Ok(()),
+        match self.document(ask, Some(&self.repository)).await {
+            Ok((_, bytes)) if !signatures_in(self, &bytes, &mut more).await? => return Ok(()),
+            Ok(_) => {}
+            Err(err) if is_absent(&err) => {}
             Err(err) => return Err(err),
-        };
-        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|source| RegistryError::Manifest { source })?;
-        let layers: Vec<&Descriptor> =
-            manifest.layers.iter().filter(|layer| layer.media_type == PAYLOAD_TYPE).collect();
-        if layers.len() > SIGNATURES_MAX {
-            return Err(RegistryError::TooLong { limit_bytes: DOCUMENT_MAX });
         }
-        for layer in layers {
-            let Some(signature) = layer.annotations.get(SIGNATURE) else { continue };
-            if !more(Signed { payload: self.payload(layer).await?, signature: signature.clone() }) {
+        for one in referrers(self, of, SIGNATURES_TYPE).await?.iter().take(REFERRERS_MAX) {
+            if !signatures_in(self, &manifest_of(self, one).await?, &mut more).await? {
                 break;
             }
         }
@@ -78,6 +81,26 @@ impl Session {
             false => Err(RegistryError::ManifestDigest { digest: layer.digest.clone() }),
         }
     }
+}
+
+/// Those of one manifest; whether more are wanted.
+async fn signatures_in(
+    session: &Session,
+    manifest: &[u8],
+    more: &mut (impl FnMut(Signed) -> bool + Send),
+) -> Result<bool, RegistryError> {
+    let manifest: Manifest = serde_json::from_slice(manifest).map_err(|source| RegistryError::Manifest { source })?;
+    let layers: Vec<&Descriptor> = manifest.layers.iter().filter(|layer| layer.media_type == PAYLOAD_TYPE).collect();
+    if layers.len() > SIGNATURES_MAX {
+        return Err(RegistryError::TooLong { limit_bytes: DOCUMENT_MAX });
+    }
+    for layer in layers {
+        let Some(signature) = layer.annotations.get(SIGNATURE) else { continue };
+        if !more(Signed { payload: session.payload(layer).await?, signature: signature.clone() }) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether the registry says that there is none: with a code of its own, or the status alone.

@@ -131,7 +131,17 @@ async fn what_is_not_an_image_is_refused() {
         served.manifests = [("1".into(), manifest.clone()), (digest(&manifest).to_string(), manifest)].into();
         Server::start(move |request| served.answer(request))
     };
-    let chart = with("vnd.oci.image.config.v1", "vnd.cncf.helm.config.v1");
+    for artifact in ["vnd.cncf.helm.config.v1", "vnd.oci.empty.v1"] {
+        let chart = with("vnd.oci.image.config.v1", artifact);
+        let err = texts(&resolve(&chart, "r:1").await.unwrap_err());
+        assert_eq!(err, format!("unsupported media type application/{artifact}+json"));
+    }
+    // In Docker's own manifests it looks at classes of configurations.
+    let mut served = Served::new(&[1]).schema_2();
+    let text = String::from_utf8(served.manifest.clone()).unwrap();
+    let manifest = text.replace("vnd.docker.container.image.v1", "vnd.cncf.helm.config.v1").into_bytes();
+    served.manifests = [("1".into(), manifest.clone()), (digest(&manifest).to_string(), manifest)].into();
+    let chart = Server::start(move |request| served.answer(request));
     let err = texts(&resolve(&chart, "r:1").await.unwrap_err());
     assert_eq!(err, "Encountered remote \"application/vnd.cncf.helm.config.v1+json\"(unknown) when fetching");
     let layers = with("application/vnd.oci.image.layer.v1.tar+gzip", "application/vnd.foo+json");

@@ -322,11 +322,18 @@ async fn what_a_pull_has_brought_is_its_own_until_the_pull_is_over() {
     assert!(bridge::blocking(move || read(&mut reader)).await.unwrap() == layer);
     // Somebody prunes, and somebody else, to whom these bytes are no good, throws them away.
     scratch.registry.discard_cut(&scratch.content).unwrap();
+    // Or a day goes by, in which nothing is added to it.
+    let path = std::fs::read_dir(scratch.dir.path().join("partial")).unwrap().next().unwrap().unwrap().path();
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(25 * 60 * 60);
+    let grow_old = || std::fs::File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
+    grow_old();
+    scratch.registry.discard_stale(&scratch.content).unwrap();
     drop(other.open(&resolved.manifest.layers[0]));
     other.discard().await;
     assert!(scratch.content.verified(&digest(&layer)).is_some(), "another layer of the image may still come");
     drop(transfer);
-    scratch.registry.discard_cut(&scratch.content).unwrap();
+    grow_old();
+    scratch.registry.discard_stale(&scratch.content).unwrap();
     assert_eq!(scratch.partials(), 0);
 }
 

@@ -291,3 +291,44 @@ async fn an_upload_that_was_finished_without_a_word_is_found_and_not_finished_ag
         assert_eq!((count("PUT"), count("PATCH")), (1, 1), "sent once");
     }
 }
+
+/// A registry of before the listing of referrers gets the list under a tag; one that says it lists them itself, does not.
+#[tokio::test]
+async fn what_refers_to_another_manifest_is_listed_there_once() {
+    use testkit::registry::served::MANIFEST;
+    let subject = digest(b"image");
+    let manifest = |note: &str| {
+        serde_json::json!({
+            "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": note, "layers": [],
+            "config": { "mediaType": "c", "digest": digest(b"{}"), "size": 2 },
+            "subject": { "mediaType": MANIFEST, "digest": subject, "size": 5 },
+        })
+        .to_string()
+        .into_bytes()
+    };
+    for lists in [false, true] {
+        let received = Arc::new(Received::default());
+        let state = received.clone();
+        let server = Server::start(move |request| match (lists, state.answer(request)) {
+            (true, answer) if request.method == "PUT" => answer.with("OCI-Subject", digest(b"image").to_string()),
+            (_, answer) => answer,
+        });
+        let name = reference(&server.host(), "r");
+        let session = Registry::new(settings()).push_session(&name, Credentials::Anonymous).await.unwrap();
+        session.upload(&upload(b"{}", true), Arc::new(|_| {})).await.unwrap();
+        for note in ["first", "second", "first"] {
+            session.put_manifest("1", MANIFEST, &manifest(note)).await.unwrap();
+        }
+        let there = received.repository("r");
+        let list = there.manifests.get(&subject.to_string().replace(':', "-"));
+        if lists {
+            assert_eq!(list, None);
+            continue;
+        }
+        let list: serde_json::Value = serde_json::from_slice(&list.unwrap().1).unwrap();
+        let listed: Vec<_> =
+            list["manifests"].as_array().unwrap().iter().map(|one| one["artifactType"].clone()).collect();
+        assert_eq!(listed, ["first", "second"]);
+        assert_eq!(list["manifests"][0]["digest"], digest(&manifest("first")).to_string());
+    }
+}

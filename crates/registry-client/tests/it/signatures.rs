@@ -11,8 +11,8 @@ use crate::{digest, reference, settings};
 
 const PAYLOADS: [&str; 3] = ["first payload", "second payload", "third payload"];
 
-/// A registry that has these signatures of everything, each so long as it says, and gives `answer` for one.
-fn serve(size: impl Fn(&str) -> usize, answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Server {
+/// The manifest of these signatures, each so long as it says.
+fn manifest(size: impl Fn(&str) -> usize) -> String {
     let layers = PAYLOADS.map(|payload| {
         json!({
             "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json", "size": size(payload),
@@ -21,7 +21,12 @@ fn serve(size: impl Fn(&str) -> usize, answer: impl Fn(&str) -> Answer + Send + 
         })
     });
     let config = json!({"mediaType": "x", "digest": digest(b"{}").to_string(), "size": 2});
-    let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "layers": layers, "config": config}).to_string();
+    json!({"schemaVersion": 2, "mediaType": MANIFEST, "layers": layers, "config": config}).to_string()
+}
+
+/// A registry that has these signatures of everything, each so long as it says, and gives `answer` for one.
+fn serve(size: impl Fn(&str) -> usize, answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Server {
+    let manifest = manifest(size);
     Server::start(move |request| {
         let asked = |payload: &&&str| request.path.ends_with(digest(payload.as_bytes()).as_str());
         match PAYLOADS.iter().find(asked) {
@@ -71,4 +76,44 @@ async fn all_of_them_together_have_the_time_of_one_document() {
     let timing = Timing { document: Duration::from_millis(300), ..settings().timing };
     let refused = errdefs::chain(&signatures(&server, Settings { timing, ..settings() }, 9).await.unwrap_err());
     assert!(refused.contains("timeout reading the body"), "{refused}");
+}
+
+/// The same signatures in a manifest that refers to the image: the registry's own list, or the list under a tag.
+#[tokio::test]
+async fn signatures_that_refer_to_an_image_are_found_too() {
+    let subject = digest(b"image").to_string().replace(':', "-");
+    for (lists, under) in [(true, "/referrers/".to_owned()), (false, format!("/manifests/{subject}"))] {
+        let signed = serve(str::len, |payload| Answer::new(200, payload));
+        let of_image = digest(b"image").to_string();
+        // What is under the tag of signatures elsewhere is a manifest of its own here.
+        let manifest = manifest(str::len).into_bytes();
+        let refers = digest(&manifest).to_string();
+        let entry = |kind: &str| json!({ "mediaType": MANIFEST, "digest": refers, "size": manifest.len(), "artifactType": kind });
+        let kinds = ["application/vnd.dev.cosign.artifact.sig.v1+json", "application/spdx+json"].map(entry);
+        let list = json!({ "schemaVersion": 2, "manifests": kinds }).to_string();
+        let (of, document) = (refers.clone(), manifest.clone());
+        let server = Server::start(move |request| {
+            let payload = PAYLOADS.iter().find(|payload| request.path.ends_with(digest(payload.as_bytes()).as_str()));
+            if let Some(payload) = payload {
+                return Answer::new(200, *payload);
+            }
+            match &request.path[..] {
+                "/v2/" => Answer::new(200, "{}"),
+                path if path.ends_with(&of) => Answer::new(200, document.clone()).with("Content-Type", MANIFEST),
+                path if path.contains(&under) && path.ends_with(if lists { &of_image } else { &under }) => {
+                    Answer::new(200, list.clone())
+                }
+                path if path.contains("/referrers/") => Answer::new(404, "404 page not found"),
+                _ => Answer::new(
+                    404,
+                    r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{}}]}"#,
+                ),
+            }
+        });
+        assert_eq!(signatures(&server, settings(), 9).await.unwrap().len(), 3, "{lists}");
+        assert_eq!(server.requests(&refers).len(), 1, "what is of another type is not fetched");
+        // Who has enough asks no further.
+        assert_eq!(signatures(&signed, settings(), 1).await.unwrap().len(), 1);
+        assert_eq!(signed.requests("/referrers/").len(), 0);
+    }
 }

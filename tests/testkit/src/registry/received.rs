@@ -115,7 +115,8 @@ impl Contents {
         }
         let (kind, bytes) = (request.header("content-type").unwrap().to_owned(), request.body.clone());
         let document: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
-        let blobs = document["layers"].as_array().unwrap().iter().chain([&document["config"]]);
+        // An index has neither.
+        let blobs = document["layers"].as_array().into_iter().flatten().chain(document.get("config"));
         if blobs.into_iter().any(|blob| !repository.blobs.contains_key(blob["digest"].as_str().unwrap())) {
             let error = r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown to registry"}]}"#;
             return Answer::new(400, error);

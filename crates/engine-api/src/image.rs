@@ -288,6 +288,19 @@ pub struct DistributionInspect {
     pub platforms: Option<Vec<Platform>>,
 }
 
+/// What a push tells programs where one image went in the place of an index (moby api/types/auxprogress).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PushedInstead {
+    /// Always true.
+    #[serde(rename = "manifestPushedInsteadOfIndex")]
+    pub pushed_instead: bool,
+    /// The index.
+    pub original_index: Descriptor,
+    /// The image's manifest.
+    pub selected_manifest: Descriptor,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -55,6 +55,7 @@ pub mod shim;
 pub mod supervise;
 
 mod admission;
+mod attestations;
 mod blame;
 mod cdi;
 mod clock;

@@ -18,10 +18,10 @@ use registry_client::{LayerProgress, Progress, Session, Settings, Transfer};
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, warn};
 
-use crate::Engine;
 use crate::config::RegistriesConfig;
 use crate::ops::pull::PullError;
 use crate::sync::lock;
+use crate::{Engine, attestations};
 
 /// Where a layer is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -300,22 +300,31 @@ async fn bring(
     session: Arc<Session>,
 ) -> Result<(), PullError> {
     let (reports, mut reported) = mpsc::channel(REPORTS);
-    let transfer = Arc::new(Transfer::new(session, engine.images.content(), reports));
+    let transfer = Arc::new(Transfer::new(session.clone(), engine.images.content(), reports));
+    let (beside, coming) = attestations::fetch(&session, engine.images.content(), &image);
     let (task, teller, source) = (engine.clone(), running.clone(), transfer.clone());
     let storing = bridge::blocking(move || {
         if let Err(err) = task.current.registries().discard_stale(task.images.content()) {
             warn!(err = errdefs::chain(&err), "parts of old pulls stay");
         }
-        task.images.pull(image, |layer| source.open(layer), &|event| teller.see(event)).map(drop)
+        let stored = image::pull_with(&task.images, image, |layer| source.open(layer), || coming.wait(), &|event| {
+            teller.see(event)
+        });
+        stored.map(drop)
     });
     tokio::pin!(storing);
     let stored = loop {
         tokio::select! {
             stored = &mut storing => break stored,
             Some(report) = reported.recv() => running.report(report),
-            () = running.abandoned.notified() => transfer.cancel(),
+            () = running.abandoned.notified() => {
+                transfer.cancel();
+                beside.cancel();
+            }
         }
     };
+    // What they brought is recorded, or is nothing.
+    drop(beside);
     if let Err(err) = stored {
         let failure = transfer.failure();
         if !failure.as_ref().is_some_and(|failure| failure.is_outage()) {

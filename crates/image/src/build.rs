@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use snapshot::ChainId;
 
 use crate::load::assemble::assemble;
-use crate::load::plan::{Documents, LAYERS_MAX, PlannedImage, PlannedLayer};
+use crate::load::plan::{LAYERS_MAX, PlannedImage, PlannedLayer};
 use crate::load::spool::{Spool, Spooled};
 use crate::pins::Pins;
 use crate::store::{DOCUMENT_MAX, Store};
@@ -59,12 +59,13 @@ impl Store {
             references: reference.into_iter().collect(),
             manifest: None,
             index: None,
+            attestations: Vec::new(),
             layer_blobs: Vec::new(),
             parent: parent.map(|parent| parent.id.clone()),
         };
         let spooled = vec![Spooled::Unpacked { unpacked, ingest: None }];
         let layers = HashMap::from([(LAYER.to_vec(), 0)]);
-        let spool = Spool { pins, documents: Documents::default(), layers, spooled };
+        let spool = Spool { layers, spooled, ..Spool::new(pins) };
         let assembly = assemble(self, spool, vec![planned], &mut |_| {})?;
         let built = assembly.record(self, &mut |_| {})?;
         Ok(built.into_iter().next().expect("one image was planned"))

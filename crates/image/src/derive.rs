@@ -1,7 +1,5 @@
 //! An image of another one's layers, that says something else.
 
-use std::collections::HashMap;
-
 use oci::image::ImageConfig;
 use oci::{Digest, Reference};
 use sha2::{Digest as _, Sha256};
@@ -9,7 +7,7 @@ use snapshot::ChainId;
 
 use crate::build::document;
 use crate::load::assemble::assemble;
-use crate::load::plan::{Documents, PlannedImage, PlannedLayer};
+use crate::load::plan::{PlannedImage, PlannedLayer};
 use crate::load::spool::Spool;
 use crate::pins::Pins;
 use crate::store::Store;
@@ -45,10 +43,11 @@ pub fn derive(
         references: reference.into_iter().collect(),
         manifest: None,
         index: None,
+        attestations: Vec::new(),
         layer_blobs: Vec::new(),
         parent: parent.map(|parent| parent.id.clone()),
     };
-    let spool = Spool { pins, documents: Documents::default(), layers: HashMap::new(), spooled: Vec::new() };
+    let spool = Spool::new(pins);
     let assembly = assemble(store, spool, vec![planned], &mut |_| {})?;
     let derived = assembly.record(store, &mut |_| {})?;
     Ok(derived.into_iter().next().expect("one image was planned"))

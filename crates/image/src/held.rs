@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use snapshot::ChainId;
 
 use crate::ImageRecord;
+use crate::attestation::Attestation;
 use crate::pins::Pins;
 use crate::record::StoredLayer;
 use crate::store::{RECORDED_MAX, Store};
@@ -77,6 +78,8 @@ pub fn hold<'a>(store: &'a Store, id: &Digest) -> Option<Held<'a>> {
     let record = store.get(id)?;
     record.manifest.iter().for_each(|manifest| pins.hold_blob(&manifest.digest));
     record.layer_blobs.iter().for_each(|blob| pins.hold_blob(blob));
+    record.index.iter().chain(record.came_by.values()).for_each(|index| pins.hold_blob(&index.digest));
+    record.attestations().flat_map(Attestation::contents).for_each(|blob| pins.hold_blob(blob));
     let held = record.chain.iter().map(|chain_id| Some((chain_id.clone(), pins.hold(chain_id)?)));
     let layers = held.collect::<Option<Vec<_>>>()?;
     // Gone while its blobs were pinned: they may be gone, too.

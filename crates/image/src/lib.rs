@@ -32,7 +32,8 @@
 //! **Layers come back.** With every layer the recipe of its tar is kept (crate `layer`), as a blob that the layer's record
 //! names. [`hold`] gives an image whose layers can be had as they were, whatever is removed meanwhile.
 //!
-//! **One name, several images** (`platforms`): images of one index for several platforms are kept side by side.
+//! **One name, several images** (`platforms`): images of one index for several platforms are kept side by side. What the
+//! index names about an image (`attestation`) is kept with it, as blobs.
 //!
 //! **Removing** by a user's word takes names away (`remove`); what removes by itself ([`evict`]) takes whole images or nothing.
 //!
@@ -43,6 +44,7 @@
 //! Deliberately not here: transfers (`registry-client`), containers (the engine says who uses an image), what clients
 //! print (each error's text is Docker's sentence, and no more).
 
+mod attestation;
 mod build;
 mod derive;
 mod evict;
@@ -60,6 +62,10 @@ mod store;
 mod unpacked;
 mod usage;
 
+pub use attestation::{
+    Attestation, PulledAttestation, PushAttestation, attestation_blobs, attestations_of, attestations_room,
+    is_attestation, push_attestations,
+};
 pub use derive::derive;
 pub use evict::evict;
 pub use held::{Held, LayerTarError, hold};
@@ -67,7 +73,7 @@ pub use layer::{COMPRESSOR, Compression, Compressor, Gzip};
 pub use load::plan::host_architecture;
 pub use load::{LoadError, LoadEvent, Loaded, WantedPlatform, load_for};
 pub use platforms::resolve_all;
-pub use pull::{PullError, PullEvent, PulledImage, inflated_max};
+pub use pull::{PullError, PullEvent, PulledImage, inflated_max, pull_with};
 pub use push::{
     CameBy, KeptBlob, PushImage, PushImageError, PushLayer, came_by, index_of, name_pushed, push_image,
     remember_compressed, repositories_with,

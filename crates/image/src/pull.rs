@@ -10,7 +10,7 @@
 //! bytes lie in the content store as partial blobs; they become blobs with the record, so that a pull that fails leaves
 //! nothing that is listed, and the next one goes on with what is there.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
@@ -22,8 +22,9 @@ use oci::image::{Descriptor, ImageConfig, Manifest};
 use oci::{Digest, Reference};
 use snapshot::ChainId;
 
+use crate::attestation::{PlannedAttestation, PulledAttestation, attestation_blobs, attestations_room};
 use crate::load::assemble::assemble;
-use crate::load::plan::{Documents, LAYERS_MAX, PlannedImage, PlannedLayer, blob_path};
+use crate::load::plan::{LAYERS_MAX, PlannedImage, PlannedLayer, blob_path};
 use crate::load::spool::{Spool, Spooled};
 use crate::pins::{Form, Pins};
 use crate::store::Store;
@@ -160,25 +161,10 @@ impl Store {
     pub fn pull<R: Read + Send>(
         &self,
         image: PulledImage,
-        mut fetch: impl FnMut(&Descriptor) -> R,
+        fetch: impl FnMut(&Descriptor) -> R,
         events: &(dyn Fn(PullEvent) + Sync),
     ) -> Result<Loaded, PullError> {
-        let planned = plan(&image)?;
-        let mut pins = Pins::new(self);
-        image.manifest.layers.iter().for_each(|layer| pins.hold_blob(&layer.digest));
-        let mut spool = Spool { pins, documents: Documents::default(), layers: HashMap::new(), spooled: Vec::new() };
-        let wanted = self.known(&image, &planned, &mut spool, events);
-        let missing = wanted.into_iter().map(|descriptor| Missing { source: fetch(&descriptor), descriptor }).collect();
-        for (descriptor, unpacked) in self.unpack(missing, events)? {
-            let ingest = self.content.verified(&descriptor.digest).map(Box::new);
-            let path = blob_path(&descriptor.digest).into_bytes();
-            spool.layers.insert(path, spool.spooled.len());
-            spool.spooled.push(Spooled::Unpacked { unpacked, ingest });
-        }
-        let stored = assemble(self, spool, vec![planned], &mut |_| {})
-            .and_then(|assembly| assembly.record(self, &mut |_| {}))
-            .map_err(refused)?;
-        Ok(stored.into_iter().next().expect("one image was planned"))
+        pull_with(self, image, fetch, Vec::new, events)
     }
 
     /// Finds the layers that are there, at their place or at another one; answers those that are not.
@@ -263,6 +249,46 @@ impl Store {
     }
 }
 
+/// As [`Store::pull`], and `beside` is asked at the end for what the index names about the image: it may block until that
+/// has come. What it leaves out is not kept.
+pub fn pull_with<R: Read + Send>(
+    store: &Store,
+    image: PulledImage,
+    mut fetch: impl FnMut(&Descriptor) -> R,
+    beside: impl FnOnce() -> Vec<PulledAttestation>,
+    events: &(dyn Fn(PullEvent) + Sync),
+) -> Result<Loaded, PullError> {
+    let mut planned = plan(&image)?;
+    let mut pins = Pins::new(store);
+    image.manifest.layers.iter().for_each(|layer| pins.hold_blob(&layer.digest));
+    let mut spool = Spool::new(pins);
+    let wanted = store.known(&image, &planned, &mut spool, events);
+    let missing = wanted.into_iter().map(|descriptor| Missing { source: fetch(&descriptor), descriptor }).collect();
+    for (descriptor, unpacked) in store.unpack(missing, events)? {
+        let ingest = store.content.verified(&descriptor.digest).map(Box::new);
+        let path = blob_path(&descriptor.digest).into_bytes();
+        spool.layers.insert(path, spool.spooled.len());
+        spool.spooled.push(Spooled::Unpacked { unpacked, ingest });
+    }
+    plan_attestations(&mut planned, beside(), &mut spool);
+    let stored = assemble(store, spool, vec![planned], &mut |_| {})
+        .and_then(|assembly| assembly.record(store, &mut |_| {}))
+        .map_err(refused)?;
+    Ok(stored.into_iter().next().expect("one image was planned"))
+}
+
+/// What came about the image, as a load finds it in an archive.
+fn plan_attestations(planned: &mut PlannedImage, came: Vec<PulledAttestation>, spool: &mut Spool<'_>) {
+    let mut room = attestations_room();
+    for one in came {
+        let Some((blobs, left)) = attestation_blobs(&one.manifest, room) else { continue };
+        room = left;
+        spool.blobs.extend(one.blobs.into_iter().map(|ingest| (ingest.digest(), ingest)));
+        let (descriptor, manifest) = (one.descriptor, one.manifest);
+        planned.attestations.push(PlannedAttestation { descriptor, manifest, blobs });
+    }
+}
+
 /// What the documents say, if they go together.
 fn plan(image: &PulledImage) -> Result<PlannedImage, PullError> {
     let digest = &image.manifest.config.digest;
@@ -293,6 +319,7 @@ fn plan(image: &PulledImage) -> Result<PlannedImage, PullError> {
         references: image.references.clone(),
         manifest: Some((image.descriptor.clone(), image.manifest_bytes.clone())),
         index: image.index.clone(),
+        attestations: Vec::new(),
         layer_blobs: Vec::new(),
         parent: None,
     })

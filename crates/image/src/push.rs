@@ -1,8 +1,9 @@
 //! What a registry is given: documents, and each layer in the form in which it is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Seek};
+use std::sync::Arc;
 
 use content::{Blob, ReadError};
 use errdefs::ErrorKind;
@@ -11,6 +12,7 @@ use oci::image::{Descriptor, Index, Manifest, media_type};
 use oci::{Digest, Reference};
 use snapshot::ChainId;
 
+use crate::attestation::PushAttestation;
 use crate::metadata::Change;
 use crate::record::{ImageRecord, StoredCompressed};
 use crate::remove::difference;
@@ -131,7 +133,7 @@ pub fn push_image(store: &Store, id: &Digest) -> Result<PushImage, PushImageErro
     Ok(PushImage { config, manifest, layers: layers.collect::<Result<_, PushImageError>>()? })
 }
 
-fn open_kept(store: &Store, digest: Digest) -> Result<KeptBlob, PushImageError> {
+pub(crate) fn open_kept(store: &Store, digest: Digest) -> Result<KeptBlob, PushImageError> {
     let mut file = store.content.reader(&digest)?;
     let mut start = Vec::new();
     let looked = (&file).take(4).read_to_end(&mut start).and_then(|_| file.rewind()).and_then(|()| file.metadata());
@@ -142,9 +144,22 @@ fn open_kept(store: &Store, digest: Digest) -> Result<KeptBlob, PushImageError> 
 /// An index, as it came and as it is understood.
 #[derive(Debug)]
 pub struct CameBy {
-    kind: String,
-    bytes: Vec<u8>,
-    index: Index,
+    /// Its address, length and type.
+    pub descriptor: Descriptor,
+    /// As it came.
+    pub bytes: Vec<u8>,
+    /// What it says.
+    pub index: Index,
+}
+
+impl CameBy {
+    /// What it names that is neither of these images nor of what is known about them. Pure.
+    pub fn missing(&self, images: &[Arc<ImageRecord>], attestations: &[PushAttestation]) -> Vec<&Descriptor> {
+        let kept = images.iter().filter_map(|image| image.manifest.as_ref());
+        let known = attestations.iter().map(|one| &one.descriptor);
+        let here: HashSet<&Digest> = kept.chain(known).map(|descriptor| &descriptor.digest).collect();
+        self.index.manifests.iter().filter(|entry| !here.contains(&entry.digest)).collect()
+    }
 }
 
 /// The index through which an image has a name, if it has it through one and that is kept. Blocks.
@@ -154,26 +169,13 @@ pub fn came_by(store: &Store, image: &ImageRecord, name: &Reference) -> Result<O
     let bytes = store.content.read(&descriptor.digest, DOCUMENT_MAX)?;
     let failed = |source| PushImageError::Manifest { id: image.id.clone(), source };
     let index = serde_json::from_slice(&bytes).map_err(failed)?;
-    Ok(Some(CameBy { kind: descriptor.media_type.clone(), bytes, index }))
+    Ok(Some(CameBy { descriptor: descriptor.clone(), bytes, index }))
 }
 
-/// The index of images that were pushed, type and bytes: the very one through which they came if these are all that it
-/// names, else one of the same with these alone. Pure.
-pub fn index_of(came: Option<CameBy>, pushed: &[Descriptor]) -> (String, Vec<u8>) {
-    let is_pushed = |entry: &Descriptor| pushed.iter().any(|image| image.digest == entry.digest);
-    let came = match came {
-        Some(came) if came.index.manifests.iter().all(is_pushed) => return (came.kind, came.bytes),
-        came => came.map(|came| (came.kind, came.index)),
-    };
-    let (kind, mut index) = came.unwrap_or_else(|| {
-        let kind = media_type::OCI_INDEX.to_owned();
-        let index =
-            Index { schema_version: 2, media_type: kind.clone(), manifests: Vec::new(), annotations: BTreeMap::new() };
-        (kind, index)
-    });
-    index.manifests.retain(is_pushed);
-    let named: Vec<Digest> = index.manifests.iter().map(|entry| entry.digest.clone()).collect();
-    index.manifests.extend(pushed.iter().filter(|image| !named.contains(&image.digest)).cloned());
+/// An index of images that were pushed, type and bytes, for those that came through none that is kept. Pure.
+pub fn index_of(pushed: Vec<Descriptor>) -> (String, Vec<u8>) {
+    let kind = media_type::OCI_INDEX.to_owned();
+    let index = Index { schema_version: 2, media_type: kind.clone(), manifests: pushed, annotations: BTreeMap::new() };
     (kind, serde_json::to_vec(&index).expect("documents have string keys and no failing serializers"))
 }
 
@@ -187,8 +189,9 @@ pub fn repositories_with(store: &Store, registry: &str, layer: &Digest) -> Vec<R
     };
     let has = |record: &ImageRecord| record.layer_blobs.contains(layer) || record.chain.iter().any(made);
     let images = store.list();
-    let known = images.iter().filter(|record| has(record)).flat_map(|record| &record.references);
-    let there = known.filter(|name| name.digest().is_some() && name.domain() == registry);
+    let names = |record: &Arc<ImageRecord>| [&record.references[..], &record.platform_of[..]].concat();
+    let known: Vec<Reference> = images.iter().filter(|record| has(record)).flat_map(names).collect();
+    let there = known.iter().filter(|name| name.digest().is_some() && name.domain() == registry);
     let mut paths: Vec<&str> = there.map(Reference::path).collect();
     paths.sort_unstable();
     paths.dedup();

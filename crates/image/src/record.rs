@@ -8,6 +8,8 @@ use oci::{Digest, Reference};
 use serde::{Deserialize, Serialize};
 use snapshot::ChainId;
 
+use crate::attestation::Attestation;
+
 /// Everything about one image, shared; a change makes a new one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageRecord {
@@ -31,6 +33,8 @@ pub struct ImageRecord {
     pub index: Option<Descriptor>,
     /// The index through which it came by each of its names, for those that it has from one.
     pub came_by: BTreeMap<String, Descriptor>,
+    /// What is kept about it; [`ImageRecord::attestations`] says what of that counts.
+    pub attested: Vec<Attestation>,
     /// Names that mean another image here, and this one where its platform is asked for. Sorted.
     pub platform_of: Vec<Reference>,
     /// The image it was built from, if that is known and here.
@@ -90,6 +94,9 @@ pub(crate) struct StoredImage {
     pub(crate) index: Option<Descriptor>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) came_by: BTreeMap<String, Descriptor>,
+    /// Versions that do not know it collect the blobs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) attested: Vec<Attestation>,
     /// Versions that do not know it keep one image a name, and see this one without any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) platform_of: Vec<String>,
@@ -208,6 +215,7 @@ pub(crate) fn stored(record: &ImageRecord) -> StoredImage {
         layer_blobs: record.layer_blobs.clone(),
         index: record.index.clone(),
         came_by: record.came_by.clone(),
+        attested: record.attestations().cloned().collect(),
         platform_of: record.platform_of.iter().map(Reference::to_string).collect(),
         parent: record.parent.clone(),
         last_tagged: record.last_tagged.clone(),

@@ -5,6 +5,10 @@
 //! plan      every file of the archive with its length; all but the layers are in memory
 //! write     the files in the order of their names; layers are made again while they are written
 //! ```
+//! A name that came through an index (`index`) is saved as that: the index, and of all images for which it is here the
+//! documents and compressed layers as they came, so that whoever loads it has the digests of the registry. Other images are
+//! saved as Docker's classic store does it, with layers in plain tars.
+//!
 //! The same images under the same names give the same bytes, and whatever is in the archive has one name, its digest.
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,7 +26,11 @@ use sha2::{Digest as _, Sha256};
 use crate::load::plan::blob_path;
 use crate::record::State;
 use crate::store::{Store, lookup_name};
-use crate::{Held, LayerTarError, WantedPlatform, hold};
+use crate::{Held, LayerTarError, PushImageError, WantedPlatform, hold};
+
+mod index;
+
+use index::Indexed;
 
 /// Headers and documents are collected until there are so many bytes.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -51,6 +59,23 @@ pub enum SaveError {
     /// A layer cannot be had.
     #[error(transparent)]
     Layer(#[from] LayerTarError),
+    /// A name's index cannot be read.
+    #[error(transparent)]
+    Index(#[from] PushImageError),
+    /// A blob is not what was stored under its digest.
+    #[error("blob {digest} is not what it was")]
+    Changed {
+        /// Which one.
+        digest: Digest,
+    },
+    /// A blob cannot be read.
+    #[error("read blob {digest}")]
+    Read {
+        /// Which one.
+        digest: Digest,
+        /// Why.
+        source: io::Error,
+    },
     /// Whoever takes the archive takes no more.
     #[error("write the archive")]
     Write(#[source] io::Error),
@@ -68,7 +93,9 @@ impl SaveError {
 
 /// An archive to be written. What it holds stays until it is dropped.
 pub struct Saving<'a> {
+    store: &'a Store,
     images: Vec<Chosen<'a>>,
+    indexed: Vec<Indexed<'a>>,
     files: BTreeMap<String, Content>,
     /// Of `blobs`: when the last of the images was made.
     directories: Option<Time>,
@@ -84,6 +111,7 @@ struct Chosen<'a> {
 enum Content {
     Document { bytes: Vec<u8>, made: Time },
     Layer { image: usize, index: usize, bytes: u64, made: Time },
+    Blob { digest: Digest, bytes: u64, made: Time },
 }
 
 /// Finds the images of these names and all that is to be known of them, so that only reading can fail later.
@@ -93,8 +121,12 @@ pub fn save<'a>(
     platform: Option<&WantedPlatform<'_>>,
 ) -> Result<Saving<'a>, SaveError> {
     let mut wanted: Vec<(Digest, Vec<Reference>)> = Vec::new();
+    let mut indexes = index::Wanted::default();
     for name in names {
         for (id, found) in store.read(|state| find(state, name))? {
+            if platform.is_none() && found.as_ref().is_some_and(|name| indexes.add(store, name)) {
+                continue;
+            }
             let id = store.read(|state| for_platform(state, id, found.as_ref(), platform));
             let tag = found.filter(|found| found.tag().is_some());
             let position = wanted.iter().position(|(other, _)| *other == id).unwrap_or_else(|| {
@@ -113,7 +145,7 @@ pub fn save<'a>(
         }
         images.push(Chosen { held, tags });
     }
-    plan(images)
+    plan(store, images, indexes.hold(store)?)
 }
 
 /// Of the images that a name stands for the one of the wanted platform, if it is here.
@@ -169,7 +201,8 @@ struct Item {
     layers: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<Digest>,
-    layer_sources: BTreeMap<String, LayerSource>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layer_sources: Option<BTreeMap<String, LayerSource>>,
 }
 
 /// A layout's index, which is `null` without images.
@@ -181,7 +214,7 @@ struct LayoutIndex {
     manifests: Option<Vec<Descriptor>>,
 }
 
-fn plan(images: Vec<Chosen<'_>>) -> Result<Saving<'_>, SaveError> {
+fn plan<'a>(store: &'a Store, images: Vec<Chosen<'a>>, indexed: Vec<Indexed<'a>>) -> Result<Saving<'a>, SaveError> {
     let (mut files, mut items, mut manifests) = (BTreeMap::new(), Vec::new(), Vec::new());
     let mut repositories: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     let parents: HashMap<&Digest, usize> =
@@ -199,9 +232,16 @@ fn plan(images: Vec<Chosen<'_>>) -> Result<Saving<'_>, SaveError> {
         let parent = record.parent.clone().filter(|parent| parents.contains_key(parent) && *parent != record.id);
         items.push(item(image, &layers, parent));
         let manifest = manifest(record.id.clone(), config.len() as u64, layers);
-        manifests.extend(entries(&manifest, &image.tags));
+        let bare = descriptor(media_type::OCI_MANIFEST, digest_of(&manifest), manifest.len() as u64);
+        manifests.extend(entries(&bare, &image.tags));
         files.insert(blob_path(&record.id), Content::Document { bytes: config, made });
         document(&mut files, blob_path(&digest_of(&manifest)), manifest);
+        directories = Some(made);
+    }
+    for one in &indexed {
+        let (item, made) = one.plan(store, &mut files)?;
+        items.push(item);
+        manifests.extend(entries(&one.came.descriptor, &one.tags));
         directories = Some(made);
     }
     if !repositories.is_empty() {
@@ -212,7 +252,7 @@ fn plan(images: Vec<Chosen<'_>>) -> Result<Saving<'_>, SaveError> {
     let manifests = (!manifests.is_empty()).then_some(manifests);
     let index = LayoutIndex { schema_version: 2, media_type: media_type::OCI_INDEX, manifests };
     document(&mut files, "index.json".to_owned(), json(&index));
-    Ok(Saving { images, files, directories })
+    Ok(Saving { store, images, indexed, files, directories })
 }
 
 /// Descriptors of the layers of an image, which become files unless an image before has them.
@@ -249,7 +289,7 @@ fn item(image: &Chosen<'_>, layers: &[Descriptor], parent: Option<Digest>) -> It
         repo_tags: Some(image.tags.iter().map(Reference::familiar).collect()).filter(|tags: &Vec<_>| !tags.is_empty()),
         layers: layers.iter().map(|layer| blob_path(&layer.digest)).collect(),
         parent,
-        layer_sources: layers.iter().map(source).collect(),
+        layer_sources: Some(layers.iter().map(source).collect()),
     }
 }
 
@@ -263,9 +303,8 @@ fn manifest(id: Digest, config_bytes: u64, layers: Vec<Descriptor>) -> Vec<u8> {
     })
 }
 
-/// A manifest in the layout's index: once for each tag, or once without a name.
-fn entries(manifest: &[u8], tags: &[Reference]) -> Vec<Descriptor> {
-    let bare = descriptor(media_type::OCI_MANIFEST, digest_of(manifest), manifest.len() as u64);
+/// A manifest or an index in the layout's own: once for each tag, or once without a name.
+fn entries(bare: &Descriptor, tags: &[Reference]) -> Vec<Descriptor> {
     let named = |tag: &Reference| {
         let annotations = [
             ("io.containerd.image.name", tag.to_string()),
@@ -275,7 +314,7 @@ fn entries(manifest: &[u8], tags: &[Reference]) -> Vec<Descriptor> {
         Descriptor { annotations, ..bare.clone() }
     };
     match tags {
-        [] => vec![bare],
+        [] => vec![bare.clone()],
         tags => tags.iter().map(named).collect(),
     }
 }
@@ -309,7 +348,8 @@ fn time_of(created: Option<&str>) -> Time {
 impl Saving<'_> {
     /// The images, in the order in which they were named.
     pub fn ids(&self) -> impl Iterator<Item = &Digest> {
-        self.images.iter().map(|image| &image.held.record().id)
+        let indexed = self.indexed.iter().flat_map(|one| &one.images);
+        self.images.iter().map(|image| &image.held).chain(indexed).map(|held| &held.record().id)
     }
 
     /// Writes the archive. Blocks; an error says that what was written is worth nothing.
@@ -329,6 +369,10 @@ impl Saving<'_> {
                 Content::Layer { image, index, bytes, made } => {
                     tar.begin(&entry(path, Kind::File, *bytes, *made)).map_err(SaveError::Write)?;
                     self.images[*image].held.layer_tar(*index, &mut Data(&mut tar))?;
+                }
+                Content::Blob { digest, bytes, made } => {
+                    tar.begin(&entry(path, Kind::File, *bytes, *made)).map_err(SaveError::Write)?;
+                    index::copy(self.store, digest, *bytes, &mut Data(&mut tar))?;
                 }
             }
         }

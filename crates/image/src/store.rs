@@ -10,6 +10,7 @@ use oci::image::ImageConfig;
 use oci::{Digest, Reference, ReferenceError};
 use snapshot::{ChainId, Driver, Snapshots};
 
+use crate::attestation::Attestation;
 use crate::metadata::{Metadata, Rows};
 use crate::pins::Pinned;
 use crate::platforms::{meant_by, named};
@@ -318,6 +319,8 @@ pub(crate) fn needed_blobs(state: &State) -> HashSet<Digest> {
     let indexes = state.images.values().flat_map(|record| record.index.iter().chain(record.came_by.values()));
     needed.extend(indexes.map(|index| index.digest.clone()));
     needed.extend(state.images.values().flat_map(|record| record.layer_blobs.iter().cloned()));
+    let attestations = state.images.values().flat_map(|record| record.attestations());
+    needed.extend(attestations.flat_map(Attestation::contents).cloned());
     needed.extend(state.layers.values().flat_map(|layer| layer.blobs().cloned()));
     needed
 }
@@ -401,6 +404,7 @@ pub(crate) fn image_record(
         layer_blobs: stored.layer_blobs,
         index: stored.index,
         came_by: stored.came_by,
+        attested: stored.attested,
         platform_of: stored.platform_of.iter().filter_map(|name| name.parse().ok()).collect(),
         parent: stored.parent,
         last_tagged: stored.last_tagged,

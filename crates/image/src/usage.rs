@@ -7,6 +7,7 @@ use content::ReadError;
 use oci::Digest;
 use snapshot::ChainId;
 
+use crate::attestation::Attestation;
 use crate::record::{ImageRecord, State};
 use crate::store::Store;
 
@@ -48,7 +49,8 @@ fn parts(state: &State, image: &ImageRecord, sizes: &HashMap<Digest, u64>) -> Ve
     let documents = [&image.manifest, &image.index].into_iter().flatten().map(|document| &document.digest);
     let layers = image.chain.iter().filter_map(|chain_id| Some((chain_id, state.layers.get(chain_id)?)));
     let kept = layers.clone().flat_map(|(_, layer)| layer.blobs());
-    let blobs = std::iter::once(&image.id).chain(documents).chain(&image.layer_blobs).chain(kept);
+    let beside = image.attestations().flat_map(Attestation::contents);
+    let blobs = std::iter::once(&image.id).chain(documents).chain(&image.layer_blobs).chain(kept).chain(beside);
     // One that was made or removed since is none that counts.
     let blobs = blobs.filter_map(|blob| Some((Part::Blob(blob.clone()), *sizes.get(blob)?)));
     let layers = layers.map(|(chain_id, layer)| (Part::Layer(chain_id.clone()), layer.size_bytes));

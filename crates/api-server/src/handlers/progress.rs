@@ -1,5 +1,6 @@
 //! The lines in which long work is told (moby `pkg/jsonmessage`).
 
+use engine_api::image::PushedInstead;
 use engine_api::progress::{Progress, UNKNOWN_WIDTH};
 use serde::Serialize;
 
@@ -29,6 +30,8 @@ pub(crate) enum Line {
         detail: Progress,
         aux: PushedTag,
     },
+    /// That a push gave one image, for programs.
+    Instead { aux: Box<PushedInstead> },
     /// What is printed as it is.
     Text { stream: String },
     /// What was made, for programs.

@@ -1,6 +1,7 @@
 //! Images to registries.
 
 use engine::ops::push::{self, PushQuery, PushStage, PushStep, UploadProgress};
+use engine_api::image::PushedInstead;
 use engine_api::platform::Platform;
 use engine_api::{auth, platform, versions};
 
@@ -41,6 +42,11 @@ fn line(step: PushStep) -> Line {
     match step {
         PushStep::Said(status) => Line::Status { status, id: None },
         PushStep::Layer { id, stage } => layer(id, stage),
+        PushStep::Instead { index, manifest } => {
+            let (original_index, selected_manifest) = (*index, *manifest);
+            let aux = PushedInstead { pushed_instead: true, original_index, selected_manifest };
+            Line::Instead { aux: aux.into() }
+        }
         PushStep::Pushed { tag, digest, size } => Line::pushed(tag, digest.to_string(), size),
     }
 }

@@ -1,9 +1,11 @@
 //! `push`.
 
 use client::image::{self, PushOptions};
+use engine_api::image::PushedInstead;
 use engine_api::platform::{self, Platform};
 use oci::reference::DEFAULT_TAG;
 use oci::{Reference, ReferenceError};
+use serde_json::Value;
 
 use super::progress::{self, Target};
 use super::{Context, pull};
@@ -46,11 +48,25 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         auth,
     };
     let answer = image::push(&context.client, &options).await?;
-    progress::show(answer, Target::Stdout, quiet).await?;
-    if quiet {
+    let mut notes = Vec::new();
+    let target = if quiet { None } else { Some(Target::Stdout) };
+    let pushed = progress::follow(answer, target, &mut String::new(), &mut |fact| notes.extend(instead(fact))).await;
+    if quiet && pushed.is_ok() {
         say_line!("{reference}");
     }
-    Ok(())
+    notes.iter().for_each(|text| say!("{}", note(text)));
+    pushed
+}
+
+/// What a fact for programs says to people.
+fn instead(fact: Value) -> Option<String> {
+    let fact: PushedInstead = serde_json::from_value(fact).ok().filter(|fact: &PushedInstead| fact.pushed_instead)?;
+    let (index, manifest) = (fact.original_index.digest, fact.selected_manifest.digest);
+    // In these colours whatever it is written to, as Docker's client does.
+    Some(format!(
+        "Not all multiplatform-content is present and only the available single-platform image was pushed\n\
+         \x1b[31m{index}\x1b[0m -> \x1b[32m{manifest}\x1b[0m"
+    ))
 }
 
 /// The platform that is asked for; the environment's default is none here.

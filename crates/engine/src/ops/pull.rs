@@ -7,6 +7,7 @@ use engine_api::auth::AuthConfig;
 use errdefs::ErrorKind;
 use image::{ImageRecord, PulledImage};
 use layer::ApplyError;
+use oci::image::{Descriptor, Index};
 use oci::{Digest, Reference, ReferenceError};
 use registry_client::{Credentials, Registry, RegistryError, Resolved, Session, Wanted};
 use tokio::sync::mpsc;
@@ -336,12 +337,16 @@ impl Client {
             index: resolved.index.clone(),
             references: names.clone(),
         };
+        let parsed =
+            |(index, bytes): &(_, Vec<u8>)| Some((Descriptor::clone(index), serde_json::from_slice(bytes).ok()?));
+        let named: Option<(Descriptor, Index)> = resolved.index.as_ref().and_then(parsed);
         loop {
             let has_all = |image: &ImageRecord| {
                 let index = resolved.index.as_ref().map(|(index, _)| &index.digest);
                 let came_so = |name: &Reference| image.index_of(name).map(|index| &index.digest) == index;
                 let has = |name| image.references.contains(name) || image.platform_of.contains(name);
-                names.iter().all(|name| has(name) && came_so(name))
+                let attested = named.as_ref().is_none_or(|(index, named)| image.is_attested(index, named));
+                attested && names.iter().all(|name| has(name) && came_so(name))
             };
             // With this lock, so that the budget does not take what we call up to date.
             let users = self.engine.image_users.read().await;

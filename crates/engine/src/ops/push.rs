@@ -6,7 +6,8 @@
 //! layers    all at once, as many as the registry client sends at a time: there, mounted, or sent
 //! config, manifest, and the name `repository@digest`
 //! ```
-//! A name of several images (crate `image`, `platforms`) is an index: of each image all that, then the index.
+//! A name that came through an index (crate `image`, `platforms`) is that index: of each image all that, what the index names
+//! about them, then the index as it came (`goods`).
 //!
 //! A layer whose compressed form is kept goes as it is, and so does the manifest that an image came with: what was pulled
 //! has the same digests when it is pushed. Other layers are made again and compressed while they are sent; what comes out is
@@ -20,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use content::Blob;
 use engine_api::auth::AuthConfig;
 use errdefs::ErrorKind;
-use image::{COMPRESSOR, Compression, ImageRecord, KeptBlob, PushImage, PushImageError, PushLayer};
+use image::{COMPRESSOR, Compression, ImageRecord, KeptBlob, PushAttestation, PushImage, PushImageError, PushLayer};
 use oci::image::{Descriptor, media_type};
 use oci::{Digest, Reference, ReferenceError};
 pub use registry_client::UploadProgress;
@@ -36,6 +37,10 @@ use crate::ops::image_budget;
 use crate::ops::login::credentials;
 use crate::ops::pull::tell_event;
 use crate::platforms::{self, PlatformMismatch};
+
+mod goods;
+
+use goods::{Goods, What};
 
 /// How many steps may wait for a client.
 const STEPS: usize = 100;
@@ -90,6 +95,13 @@ pub enum PushStep {
         /// The length of its manifest.
         size: u64,
     },
+    /// A tag has one image of those that it means here, since not all of them are there.
+    Instead {
+        /// What it means here.
+        index: Box<Descriptor>,
+        /// What was pushed.
+        manifest: Box<Descriptor>,
+    },
 }
 
 /// Where a layer is on its way.
@@ -137,6 +149,9 @@ pub enum PushError {
         /// The repository.
         name: String,
     },
+    /// The name means several images, of which none is for this machine, and others that are not here.
+    #[error("multiple matching manifests found but no specific platform requested")]
+    Several,
     /// The registry does not take it.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -157,6 +172,7 @@ impl PushError {
             PushError::Platform(err) => err.kind(),
             PushError::NoImage { .. } | PushError::NoTag { .. } | PushError::NoTags { .. } => ErrorKind::NotFound,
             PushError::Digest => ErrorKind::InvalidArgument,
+            PushError::Several => ErrorKind::Conflict,
             PushError::Registry(err) => err.kind(),
             PushError::Image(err) => err.kind(),
             PushError::Hold(_) => ErrorKind::Internal,
@@ -256,7 +272,8 @@ impl Client {
             if platform.is_some() {
                 images = vec![platforms::choose(&images, &tag.familiar(), platform.as_deref())?];
             }
-            self.push_tag(&session, &tag, &images).await?;
+            let goods = goods::choose(&self.engine, &session, &tag, images, platform.is_some()).await?;
+            self.push_tag(&session, &tag, goods).await?;
         }
         tell_event(&self.engine, &reference, "push");
         image_budget::look_soon(&self.engine, ids);
@@ -281,27 +298,33 @@ impl Client {
         names
     }
 
-    async fn push_tag(
-        &self,
-        session: &Arc<Session>,
-        name: &Reference,
-        images: &[Arc<ImageRecord>],
-    ) -> Result<(), PushError> {
+    async fn push_tag(&self, session: &Arc<Session>, name: &Reference, goods: Goods) -> Result<(), PushError> {
         let tag = name.tag().unwrap_or(oci::reference::DEFAULT_TAG).to_owned();
-        let (kind, bytes) = match images {
-            [image] => self.push_image(session, name, &image.id).await?,
-            images => {
-                // Read before anything is sent: what the name means may be replaced meanwhile.
-                let (engine, first, of) = (self.engine.clone(), Arc::clone(&images[0]), name.clone());
-                let came = bridge::blocking(move || image::came_by(&engine.images, &first, &of)).await?;
-                let mut pushed = Vec::new();
-                for image in images {
-                    let (kind, bytes) = self.push_image(session, name, &image.id).await?;
-                    let digest = Digest::from_sha256(&Sha256::digest(&bytes).into());
-                    session.put_manifest(digest.as_str(), &kind, &bytes).await?;
-                    pushed.push(described(image, kind, digest, bytes.len() as u64));
+        let Goods { images, what } = goods;
+        let mut pushed = Vec::new();
+        for image in &images {
+            let (kind, bytes) = self.push_image(session, name, &image.id).await?;
+            let digest = digest_of(&bytes);
+            if !matches!(what, What::Image { .. }) {
+                session.put_manifest(digest.as_str(), &kind, &bytes).await?;
+            }
+            pushed.push((described(image, kind, digest, bytes.len() as u64), bytes));
+        }
+        let (kind, bytes, instead_of) = match what {
+            What::Index { came, attestations } => {
+                for one in attestations {
+                    self.push_attestation(session, name, one).await?;
                 }
-                image::index_of(came, &pushed)
+                (came.descriptor.media_type, came.bytes, None)
+            }
+            What::NewIndex => {
+                let (kind, bytes) = image::index_of(pushed.into_iter().map(|(descriptor, _)| descriptor).collect());
+                (kind, bytes, None)
+            }
+            What::Image { instead_of } => {
+                let (descriptor, bytes) = pushed.swap_remove(0);
+                let kind = descriptor.media_type.clone();
+                (kind, bytes, instead_of.map(|index| (index, descriptor)))
             }
         };
         let (digest, size) = (session.put_manifest(&tag, &kind, &bytes).await?, bytes.len() as u64);
@@ -310,7 +333,33 @@ impl Client {
         let (engine, ids) = (self.engine.clone(), images.iter().map(|image| image.id.clone()).collect::<Vec<_>>());
         bridge::blocking(move || image::name_pushed(&engine.images, &ids, &digested)).await?;
         self.tell(PushStep::Pushed { tag, digest, size }).await;
+        if let Some((index, manifest)) = instead_of {
+            self.tell(PushStep::Instead { index: Box::new(index), manifest: Box::new(manifest) }).await;
+        }
         Ok(())
+    }
+
+    /// Has the registry hold what is said about an image, as it came.
+    async fn push_attestation(
+        &self,
+        session: &Session,
+        name: &Reference,
+        one: PushAttestation,
+    ) -> Result<(), PushError> {
+        for kept in one.blobs {
+            let mounts = self.mounts(name, &kept.blob.digest);
+            let upload = Upload { blob: Some(kept.blob.clone()), mounts, source: Arc::new(Kept(Arc::new(kept))) };
+            session.upload(&upload, Arc::new(|_| {})).await?;
+        }
+        let Descriptor { digest, media_type, .. } = one.descriptor;
+        session.put_manifest(digest.as_str(), &media_type, &one.manifest).await?;
+        Ok(())
+    }
+
+    /// Other repositories of the registry that may have a blob.
+    fn mounts(&self, name: &Reference, blob: &Digest) -> Vec<Reference> {
+        let known = image::repositories_with(&self.engine.images, name.domain(), blob);
+        known.into_iter().filter(|other| other.path() != name.path()).collect()
     }
 
     /// Has the registry hold all that an image is but its manifest, which is answered.
@@ -407,9 +456,7 @@ impl Client {
                 (layer.compressed.clone(), Arc::new(made), Some(image))
             }
         };
-        let mounts =
-            blob.as_ref().map(|blob| image::repositories_with(&self.engine.images, name.domain(), &blob.digest));
-        let mounts = mounts.into_iter().flatten().filter(|other| other.path() != name.path()).collect();
+        let mounts = blob.as_ref().map(|blob| self.mounts(name, &blob.digest)).unwrap_or_default();
         let upload = Upload { blob, mounts, source };
         let (told, mut heard) = mpsc::channel(NUMBERS + SENTENCES);
         let tell = move |progress: UploadProgress| {
@@ -456,6 +503,10 @@ fn chosen(reference: &Reference, named: Vec<(Reference, Digest)>) -> Result<Vec<
 fn described(image: &ImageRecord, media_type: String, digest: Digest, size: u64) -> Descriptor {
     let platform = Some(image.config.platform.clone());
     Descriptor { media_type, digest, size, annotations: Default::default(), platform }
+}
+
+fn digest_of(bytes: &[u8]) -> Digest {
+    Digest::from_sha256(&Sha256::digest(bytes).into())
 }
 
 fn short(diff_id: &Digest) -> String {

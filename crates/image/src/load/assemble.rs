@@ -1,17 +1,18 @@
 //! Gives every layer its place, then records the images.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use content::{Expected, Ingest, Sync};
 use layer::Applied;
-use oci::image::Manifest;
+use oci::image::{Descriptor, Manifest};
 use oci::{Digest, Reference};
 use snapshot::{ChainId, Stage};
 
 use super::plan::{Documents, PlannedImage, PlannedLayer};
 use super::spool::{Spool, Spooled};
 use super::{LoadError, LoadEvent, Loaded};
+use crate::attestation::Attestation;
 use crate::metadata::Change;
 use crate::pins::Pins;
 use crate::record::{State, StoredImage, StoredLayer, stored};
@@ -79,13 +80,14 @@ pub(crate) fn assemble<'a>(
             }
         });
     }
-    let Spool { documents, layers: by_path, pins, .. } = Spool { spooled: Vec::new(), ..spool };
+    let Spool { documents, layers: by_path, pins, blobs: beside, .. } = Spool { spooled: Vec::new(), ..spool };
     let (layers, staged, recipes) = (HashMap::new(), Vec::new(), Vec::new());
     let mut placing = Placing { store, documents, by_path, pins, slots, layers, staged, recipes };
     for image in &images {
         placing.image(image, events)?;
     }
-    let Placing { pins, mut layers, staged, recipes: mut blobs, .. } = placing;
+    let Placing { documents, pins, mut layers, staged, recipes: mut blobs, .. } = placing;
+    let mut beside = Beside { store, documents, ingests: beside, placed: HashSet::new(), pins };
     for image in &mut images {
         compressed.keep(image, &mut layers, &mut blobs);
         blobs.push(document(store, &image.config)?);
@@ -94,10 +96,11 @@ pub(crate) fn assemble<'a>(
             // Without the manifest nobody reads it.
             if let Some((_, index)) = &image.index {
                 blobs.push(document(store, index)?);
+                beside.keep(image, &mut blobs)?;
             }
         }
     }
-    Ok(Assembly { images, layers, staged, blobs, _pins: pins })
+    Ok(Assembly { images, layers, staged, blobs, _pins: beside.pins })
 }
 
 fn document(store: &Store, bytes: &[u8]) -> Result<Ingest, LoadError> {
@@ -105,6 +108,54 @@ fn document(store: &Store, bytes: &[u8]) -> Result<Ingest, LoadError> {
     ingest.write(bytes)?;
     ingest.rest();
     Ok(ingest)
+}
+
+/// What indexes name about images.
+struct Beside<'a> {
+    store: &'a Store,
+    documents: Documents,
+    ingests: HashMap<Digest, Ingest>,
+    /// Blobs that are among those to be committed.
+    placed: HashSet<Digest>,
+    pins: Pins<'a>,
+}
+
+impl Beside<'_> {
+    /// Keeps each of an image's with all that it names, or not at all.
+    fn keep(&mut self, image: &mut PlannedImage, blobs: &mut Vec<Ingest>) -> Result<(), LoadError> {
+        let all = std::mem::take(&mut image.attestations);
+        for one in all {
+            // Held first: what is here now stays then.
+            one.blobs.iter().for_each(|blob| self.pins.hold_blob(&blob.digest));
+            if one.blobs.iter().all(|blob| self.is_here(blob)) {
+                for blob in &one.blobs {
+                    blobs.extend(self.take(blob)?);
+                }
+                blobs.push(document(self.store, &one.manifest)?);
+                image.attestations.push(one);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_here(&self, blob: &Descriptor) -> bool {
+        let digest = &blob.digest;
+        self.placed.contains(digest)
+            || self.ingests.get(digest).is_some_and(|ingest| ingest.size() == blob.size)
+            || self.documents.blob(blob).is_ok()
+            || self.store.content.contains(digest)
+    }
+
+    fn take(&mut self, blob: &Descriptor) -> Result<Option<Ingest>, LoadError> {
+        if !self.placed.insert(blob.digest.clone()) {
+            return Ok(None);
+        }
+        match (self.ingests.remove(&blob.digest), self.documents.blob(blob)) {
+            (Some(ingest), _) => Ok(Some(ingest)),
+            (None, Ok(bytes)) => document(self.store, bytes).map(Some),
+            (None, Err(_)) => Ok(None),
+        }
+    }
 }
 
 /// Compressed layers of the archive, and those that were there already and are pinned.
@@ -259,18 +310,7 @@ impl Assembly<'_> {
         // An image that was there already may have got another manifest.
         store.drop_blobs(&before);
         drop(metadata);
-        for image in &loaded {
-            for reference in &image.references {
-                match before.references.get(&reference.to_string()) {
-                    // Beside it, the old one keeps the name for its platform.
-                    Some((_, old)) if *old != image.id && !has_name(store, old, reference) => {
-                        events(LoadEvent::Renamed { reference: reference.clone(), old: old.clone() });
-                    }
-                    _ => {}
-                }
-            }
-            events(LoadEvent::Loaded(image.clone()));
-        }
+        tell(store, &before, &loaded, events);
         Ok(loaded)
     }
 
@@ -291,13 +331,14 @@ impl Assembly<'_> {
         let mut loaded = Vec::new();
         for image in self.images {
             let old = next.images.get(&image.id).map(|record| stored(record)).unwrap_or_default();
+            let attested = attested(&image, old.attested);
             let (manifest, layer_blobs) = match image.manifest {
                 Some((descriptor, _)) => (Some(descriptor), image.layer_blobs),
                 None => (old.manifest, old.layer_blobs),
             };
             let came = image.index.map(|(descriptor, _)| descriptor);
             let (index, parent) = (came.clone().or(old.index), image.parent.or(old.parent));
-            let stored = StoredImage { manifest, layer_blobs, index, parent, ..old };
+            let stored = StoredImage { manifest, layer_blobs, index, attested, parent, ..old };
             let record = image_record(&image.id, &image.config, stored, &next.layers);
             let mut record = record.expect("the plan parsed this configuration, and its layers were placed");
             record.references = next.images.get(&image.id).map(|old| old.references.clone()).unwrap_or_default();
@@ -311,6 +352,38 @@ impl Assembly<'_> {
         let change = Change { layers, ..difference(&before, &next) };
         Ok((change, next, loaded))
     }
+}
+
+/// Tells of every name once, though images for several platforms may have it.
+fn tell(store: &Store, before: &State, loaded: &[Loaded], events: &mut dyn FnMut(LoadEvent)) {
+    let mut told: HashSet<&Reference> = HashSet::new();
+    for image in loaded {
+        let references: Vec<&Reference> = image.references.iter().filter(|name| told.insert(name)).collect();
+        for reference in &references {
+            match before.references.get(&reference.to_string()) {
+                // Beside it, the old one keeps the name for its platform.
+                Some((_, old)) if *old != image.id && !has_name(store, old, reference) => {
+                    events(LoadEvent::Renamed { reference: (*reference).clone(), old: old.clone() });
+                }
+                _ => {}
+            }
+        }
+        if image.references.is_empty() || !references.is_empty() {
+            let references = references.into_iter().cloned().collect();
+            events(LoadEvent::Loaded(Loaded { references, id: image.id.clone() }));
+        }
+    }
+}
+
+/// What is kept about an image from now on.
+fn attested(image: &PlannedImage, mut all: Vec<Attestation>) -> Vec<Attestation> {
+    let Some((index, _)) = &image.index else { return all };
+    for one in &image.attestations {
+        let (manifest, index) = (one.descriptor.clone(), index.digest.clone());
+        all.retain(|old| old.index != index || old.manifest.digest != manifest.digest);
+        all.push(Attestation { index, manifest, blobs: one.blobs.iter().map(|blob| blob.digest.clone()).collect() });
+    }
+    all
 }
 
 fn has_name(store: &Store, id: &Digest, reference: &Reference) -> bool {

@@ -8,11 +8,13 @@ use oci::{Digest, Reference};
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
+use super::layout::{as_index, plan_indexes, plan_layout};
 use super::spool::DOCUMENTS_MAX;
 use super::{LoadError, WantedPlatform};
+use crate::attestation::PlannedAttestation;
 
 /// Indexes within indexes: a layout's own, an image's, and one to spare.
-const NESTING_MAX: usize = 4;
+pub(super) const NESTING_MAX: usize = 4;
 
 /// Layers of one image: dockerd's limit (moby layer/layer_store.go, `maxLayerDepth`), below what overlayfs takes.
 pub(crate) const LAYERS_MAX: usize = 125;
@@ -20,13 +22,12 @@ pub(crate) const LAYERS_MAX: usize = 125;
 /// Images of one archive. Each entry of a manifest is one, and a few bytes name it again and again.
 const IMAGES_MAX: usize = 4096;
 
-/// The names that annotate a manifest in a layout's index; the first is containerd's, with the repository.
-const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
-
 /// The documents of an archive, by path.
 #[derive(Debug, Default)]
 pub(crate) struct Documents {
     pub(crate) files: HashMap<Vec<u8>, Vec<u8>>,
+    /// Paths of layers.
+    pub(crate) layers: HashSet<Vec<u8>>,
     /// Symbolic and hard links, with clean targets.
     pub(crate) links: HashMap<Vec<u8>, Vec<u8>>,
     /// Digests of files, computed when they are first wanted: many descriptors may name one blob.
@@ -45,6 +46,8 @@ pub(crate) struct PlannedImage {
     pub(crate) manifest: Option<(Descriptor, Vec<u8>)>,
     /// The index through which it came, and its bytes; kept with the manifest.
     pub(crate) index: Option<(Descriptor, Vec<u8>)>,
+    /// What that index names about it.
+    pub(crate) attestations: Vec<PlannedAttestation>,
     /// The compressed layers that are kept with the manifest; known once they are verified.
     pub(crate) layer_blobs: Vec<Digest>,
     /// The image that it was built from, if it was built here.
@@ -79,7 +82,7 @@ impl Documents {
     }
 
     /// A blob of an OCI layout, verified.
-    fn blob(&self, descriptor: &Descriptor) -> Result<&[u8], LoadError> {
+    pub(crate) fn blob(&self, descriptor: &Descriptor) -> Result<&[u8], LoadError> {
         let path = blob_path(&descriptor.digest);
         let bytes = self.find(&path)?;
         let actual = self.digest(self.follow(path.as_bytes()), bytes);
@@ -99,7 +102,7 @@ pub(crate) fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8], path: &str) -> Result<T, LoadError> {
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8], path: &str) -> Result<T, LoadError> {
     serde_json::from_slice(bytes).map_err(|source| LoadError::Document { path: path.to_owned(), source })
 }
 
@@ -117,11 +120,39 @@ pub(crate) fn plan(
     // Only for the manifests: a layout that is broken does not matter to a docker-archive.
     let index = layout.and_then(|bytes| serde_json::from_slice::<Index>(bytes).ok());
     let manifest = manifest.ok_or(LoadError::NullManifest)?;
-    let manifests = index.map(|index| Manifests::of(documents, &index)).unwrap_or_default();
-    let mut images = bounded(manifest.into_iter().map(|entry| plan_archive(documents, entry, &manifests)))?;
-    images.retain(|image| platform.is_none_or(|platform| (platform.is_wanted)(&image.parsed.platform)));
+    let manifests = index.as_ref().map(|index| Manifests::of(documents, index)).unwrap_or_default();
+    let mut archived = bounded(manifest.into_iter().map(|entry| plan_archive(documents, entry, &manifests)))?;
+    archived.retain(|image| platform.is_none_or(|platform| (platform.is_wanted)(&image.parsed.platform)));
+    let indexed = index.map(|index| plan_indexes(documents, &index, platform)).unwrap_or_default();
+    let mut images = bounded(merge(indexed, archived).into_iter().map(Ok))?;
     check_parents(&mut images)?;
     Ok(images)
+}
+
+/// An image that is in an index of the layout, too, comes with all others of that index, and these get its names: an archive
+/// means what its `manifest.json` says. An index of which that says nothing keeps its own.
+fn merge(mut indexed: Vec<PlannedImage>, archived: Vec<PlannedImage>) -> Vec<PlannedImage> {
+    let index_of = |image: &PlannedImage| image.index.as_ref().map(|(index, _)| index.digest.clone());
+    let (mut named, mut others) = (HashMap::<Digest, Vec<Reference>>::new(), Vec::new());
+    for image in archived {
+        let same = indexed.iter().filter(|other| other.id == image.id);
+        let of: HashSet<Digest> = same.filter_map(index_of).collect();
+        for index in &of {
+            let names = named.entry(index.clone()).or_default();
+            let new = image.references.iter().filter(|name| !names.contains(name)).cloned();
+            let new: Vec<Reference> = new.collect();
+            names.extend(new);
+        }
+        if of.is_empty() {
+            others.push(image);
+        }
+    }
+    for image in &mut indexed {
+        if let Some(names) = index_of(image).and_then(|index| named.get(&index)) {
+            image.references.clone_from(names);
+        }
+    }
+    indexed.into_iter().chain(others).collect()
 }
 
 /// Keeps parents that are in the archive, too, and are what the image could have been built from.
@@ -149,12 +180,15 @@ fn follows(history: &[History], before: &[History]) -> bool {
 }
 
 /// Collects images as long as they are not more than an archive can mean: each has a copy of its documents.
-fn bounded(images: impl Iterator<Item = Result<PlannedImage, LoadError>>) -> Result<Vec<PlannedImage>, LoadError> {
+pub(super) fn bounded(
+    images: impl Iterator<Item = Result<PlannedImage, LoadError>>,
+) -> Result<Vec<PlannedImage>, LoadError> {
     let (mut planned, mut bytes) = (Vec::new(), 0);
     for image in images {
         let image = image?;
         let length = |document: &Option<(Descriptor, Vec<u8>)>| document.as_ref().map_or(0, |(_, bytes)| bytes.len());
-        bytes += (image.config.len() + length(&image.manifest) + length(&image.index)) as u64;
+        let beside: usize = image.attestations.iter().map(|one| one.manifest.len()).sum();
+        bytes += (image.config.len() + length(&image.manifest) + length(&image.index) + beside) as u64;
         if planned.len() == IMAGES_MAX {
             return Err(LoadError::TooMuch { what: "number of images", limit: IMAGES_MAX as u64 });
         }
@@ -188,13 +222,14 @@ fn plan_archive(
         references: references.collect::<Result<_, _>>()?,
         manifest,
         index: None,
+        attestations: Vec::new(),
         layer_blobs: Vec::new(),
         // Something else than an id means nothing, as one that is not in the archive.
         parent: entry.parent.parse().ok(),
     })
 }
 
-fn parse_config(config: &[u8], path: &str, layers: usize) -> Result<ImageConfig, LoadError> {
+pub(super) fn parse_config(config: &[u8], path: &str, layers: usize) -> Result<ImageConfig, LoadError> {
     #[derive(serde::Deserialize)]
     struct Outline {
         #[serde(default)]
@@ -247,85 +282,8 @@ impl<'a> Manifests<'a> {
 }
 
 /// Without what an index says about it, which is not the manifest's.
-fn bare(descriptor: &Descriptor) -> Descriptor {
+pub(super) fn bare(descriptor: &Descriptor) -> Descriptor {
     Descriptor { annotations: Default::default(), platform: None, ..descriptor.clone() }
-}
-
-fn plan_layout(
-    documents: &Documents,
-    index: &Index,
-    platform: Option<&WantedPlatform<'_>>,
-) -> Result<Vec<PlannedImage>, LoadError> {
-    let Some(platform) = platform else {
-        let host = WantedPlatform { text: format!("linux/{}", host_architecture()), is_wanted: &is_host };
-        let for_us = |descriptor: &&Descriptor| descriptor.platform.as_ref().is_none_or(is_host);
-        let mut wanted: Vec<&Descriptor> = index.manifests.iter().filter(for_us).collect();
-        if let ([], [only]) = (&wanted[..], &index.manifests[..]) {
-            // Asked for by whoever made the archive: loaded for another platform, as dockerd would.
-            wanted.push(only);
-        }
-        return bounded(wanted.into_iter().map(|descriptor| plan_manifest(documents, descriptor, &host)));
-    };
-    let is_wanted = platform.is_wanted;
-    let wanted = index.manifests.iter().filter(|one| one.platform.as_ref().is_none_or(is_wanted));
-    let mut images = bounded(wanted.map(|descriptor| plan_manifest(documents, descriptor, platform)))?;
-    // A manifest that stands alone says its platform only in the configuration.
-    images.retain(|image| is_wanted(&image.parsed.platform));
-    match images[..] {
-        [] if !index.manifests.is_empty() => Err(LoadError::Platform { platform: platform.text.clone() }),
-        _ => Ok(images),
-    }
-}
-
-fn plan_manifest(
-    documents: &Documents,
-    named: &Descriptor,
-    platform: &WantedPlatform<'_>,
-) -> Result<PlannedImage, LoadError> {
-    let (mut descriptor, mut index) = (named.clone(), None);
-    for _ in 0..NESTING_MAX {
-        let (path, bytes) = (blob_path(&descriptor.digest), documents.blob(&descriptor)?);
-        let Some(list) = as_index(bytes) else {
-            let manifest: Manifest = decode(bytes, &path)?;
-            let config = documents.blob(&manifest.config)?;
-            let parsed = parse_config(config, &blob_path(&manifest.config.digest), manifest.layers.len())?;
-            let layers = manifest
-                .layers
-                .into_iter()
-                .map(|layer| PlannedLayer { path: blob_path(&layer.digest).into_bytes(), descriptor: Some(layer) });
-            return Ok(PlannedImage {
-                id: manifest.config.digest,
-                config: config.to_vec(),
-                parsed,
-                layers: layers.collect(),
-                references: name(named)?.into_iter().collect(),
-                manifest: Some((bare(&descriptor), bytes.to_vec())),
-                index,
-                layer_blobs: Vec::new(),
-                parent: None,
-            });
-        };
-        let is_wanted = platform.is_wanted;
-        // The outermost one is what the name means.
-        index = index.or_else(|| Some((bare(&descriptor), bytes.to_vec())));
-        let wanted = list.manifests.into_iter().find(|one| one.platform.as_ref().is_none_or(is_wanted));
-        descriptor = wanted.ok_or_else(|| LoadError::Platform { platform: platform.text.clone() })?;
-    }
-    Err(LoadError::Nesting)
-}
-
-/// Told by its fields: media types may be left out of OCI documents.
-fn as_index(bytes: &[u8]) -> Option<Index> {
-    serde_json::from_slice(bytes).ok()
-}
-
-/// `None` for a bare tag such as `latest`, which names no repository.
-fn name(descriptor: &Descriptor) -> Result<Option<Reference>, LoadError> {
-    let annotation = NAME_ANNOTATIONS.iter().find_map(|key| descriptor.annotations.get(*key));
-    match annotation.filter(|name| name.contains(['/', ':'])) {
-        Some(name) => Ok(Some(name.parse::<Reference>()?.with_default_tag())),
-        None => Ok(None),
-    }
 }
 
 pub(crate) fn is_host(platform: &Platform) -> bool {

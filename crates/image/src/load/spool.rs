@@ -34,6 +34,9 @@ const CHUNKS_AHEAD: usize = 32;
 /// The buffer on the archive.
 const BUFFER_BYTES: usize = 256 * 1024;
 
+/// Blobs of one archive that are neither documents nor layers, all together: on the disk, until it is known who wants them.
+const BLOBS_MAX: u64 = 1024 * 1024 * 1024;
+
 /// What tells a layer from a document: one header of a tar.
 const START_BYTES: u64 = 512;
 
@@ -47,6 +50,15 @@ pub(crate) struct Spool<'a> {
     /// Layers by path.
     pub(crate) layers: HashMap<Vec<u8>, usize>,
     pub(crate) spooled: Vec<Spooled>,
+    /// Blobs that are neither, for what an index names beside images.
+    pub(crate) blobs: HashMap<Digest, Ingest>,
+}
+
+impl<'a> Spool<'a> {
+    pub(crate) fn new(pins: Pins<'a>) -> Spool<'a> {
+        let (layers, blobs) = (HashMap::new(), HashMap::new());
+        Spool { pins, documents: Documents::default(), layers, spooled: Vec::new(), blobs }
+    }
 }
 
 /// A layer of the archive.
@@ -73,10 +85,10 @@ struct Job<'scope> {
 pub(crate) fn read<'a>(store: &'a Store, source: impl Read + Send) -> Result<Spool<'a>, LoadError> {
     let (_, source) = layer::decompress(source).map_err(|source| LoadError::Inflate { source })?;
     let mut tar = TarReader::new(BufReader::with_capacity(BUFFER_BYTES, source));
-    let spool =
-        Spool { pins: Pins::new(store), documents: Documents::default(), layers: HashMap::new(), spooled: Vec::new() };
+    let spool = Spool::new(Pins::new(store));
     thread::scope(|scope| {
-        let mut spooling = Spooling { store, scope, jobs: VecDeque::new(), spool, documents_bytes: 0 };
+        let mut spooling =
+            Spooling { store, scope, jobs: VecDeque::new(), spool, documents_bytes: 0, blobs_room: BLOBS_MAX };
         let mut entries = 0;
         while let Some(entry) = tar.next_entry()? {
             entries += 1;
@@ -98,6 +110,8 @@ struct Spooling<'scope, 'env, 'store> {
     jobs: VecDeque<Job<'scope>>,
     spool: Spool<'store>,
     documents_bytes: u64,
+    /// How many bytes of blobs that are neither are still kept.
+    blobs_room: u64,
 }
 
 impl Spooling<'_, '_, '_> {
@@ -142,8 +156,7 @@ impl Spooling<'_, '_, '_> {
             return self.layer(path, size, start, tar);
         }
         if size > DOCUMENT_MAX {
-            // Neither: skipped, and missing if an image wants it.
-            return Ok(());
+            return self.blob(&path, size, &start, tar);
         }
         self.count(size)?;
         let mut document = start;
@@ -152,9 +165,35 @@ impl Spooling<'_, '_, '_> {
         Ok(())
     }
 
+    /// Neither: kept for what may be said about an image, if it is what its name says; else skipped, and missing if an image
+    /// wants it.
+    fn blob(&mut self, path: &[u8], size: u64, start: &[u8], tar: &mut Reader<'_>) -> Result<(), LoadError> {
+        let Some(room) = self.blobs_room.checked_sub(size) else { return Ok(()) };
+        let hex = path.strip_prefix(b"blobs/sha256/").and_then(|hex| std::str::from_utf8(hex).ok());
+        let Some(digest) = hex.and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok()) else { return Ok(()) };
+        self.blobs_room = room;
+        let mut ingest = self.store.content.begin()?;
+        ingest.write(start)?;
+        loop {
+            let chunk = tar.chunk()?;
+            if chunk.is_empty() {
+                break;
+            }
+            ingest.write(chunk)?;
+            let length = chunk.len();
+            tar.consume(length);
+        }
+        ingest.rest();
+        if ingest.digest() == digest {
+            self.spool.blobs.insert(digest, ingest);
+        }
+        Ok(())
+    }
+
     fn layer(&mut self, path: Vec<u8>, size: u64, start: Vec<u8>, tar: &mut Reader<'_>) -> Result<(), LoadError> {
         let index = self.spool.spooled.len();
         self.spool.layers.insert(path.clone(), index);
+        self.spool.documents.layers.insert(path.clone());
         let compressed = Compression::detect(&start) != Compression::Plain;
         let form = if compressed { Form::Compressed } else { Form::Tar };
         if let Some(known) = self.known(&path, form) {

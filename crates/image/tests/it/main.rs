@@ -6,6 +6,7 @@ mod bounds;
 mod build;
 mod crash;
 mod full;
+mod indexes;
 mod load;
 mod manifests;
 mod platforms;

@@ -47,6 +47,7 @@ mod hostile_registries;
 mod idle;
 mod image_mounts;
 mod images;
+mod indexes;
 mod inspect;
 mod interrupted;
 mod isolation;

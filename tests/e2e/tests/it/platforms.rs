@@ -9,14 +9,14 @@ use testkit::{Cli, images};
 use crate::support::{At, ours};
 
 /// busybox with a file of its own, as a registry has it.
-fn busybox() -> Served {
+pub(crate) fn busybox() -> Served {
     let mut image = images::busybox().unwrap();
     image.layers[0].push(Entry::file("platforms", std::thread::current().name().unwrap()));
     Served::of_layout(&write::oci_layout(&image, Compression::Gzip).unwrap()).unwrap()
 }
 
 /// An image that cannot run here.
-fn of_arm64() -> Served {
+pub(crate) fn of_arm64() -> Served {
     let Served { layers, blobs, .. } = Served::new(&[9]);
     let config = blobs.into_values().find(|blob| blob.starts_with(b"{")).unwrap();
     let config = String::from_utf8(config).unwrap().replace("amd64", "arm64");

@@ -130,6 +130,37 @@ impl Served {
         all
     }
 
+    /// The same as [`Served::index`], with a statement about each image as buildx publishes it.
+    pub fn attested(images: &[(&str, &Served)]) -> Served {
+        let describe =
+            |kind: &str, bytes: &[u8]| json!({ "mediaType": kind, "digest": digest(bytes), "size": bytes.len() });
+        let mut all = Served::index(images);
+        let index = all.manifests.remove("1").expect("every index has the tag 1");
+        all.manifests.remove(&digest(&index));
+        let mut index: Value = serde_json::from_slice(&index).expect("an index of ours is JSON");
+        for (architecture, image) in images {
+            let statement = json!({ "_type": "https://in-toto.io/Statement/v0.1", "subject": architecture });
+            let (config, statement) = (b"{}".to_vec(), statement.to_string().into_bytes());
+            let manifest = json!({
+                "schemaVersion": 2, "mediaType": MANIFEST,
+                "config": describe("application/vnd.oci.image.config.v1+json", &config),
+                "layers": [describe("application/vnd.in-toto+json", &statement)],
+            });
+            let manifest = manifest.to_string().into_bytes();
+            let mut entry = describe(MANIFEST, &manifest);
+            entry["platform"] = json!({ "os": "unknown", "architecture": "unknown" });
+            entry["annotations"] = json!({
+                "vnd.docker.reference.type": "attestation-manifest",
+                "vnd.docker.reference.digest": digest(&image.manifest),
+            });
+            index["manifests"].as_array_mut().expect("an index of ours names manifests").push(entry);
+            all.manifests.insert(digest(&manifest), manifest);
+            all.blobs.extend([config, statement].map(|blob| (digest(&blob), blob)));
+        }
+        all.manifests.extend(named(index.to_string().as_bytes()));
+        all
+    }
+
     /// As a registry that has no fault would.
     pub fn answer(&self, request: &Request) -> Answer {
         if request.path == "/v2/" {

@@ -1,9 +1,11 @@
 //! What a name stands for, platform by platform: `manifests=1` of API 1.48.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use engine_api::image::{AttestationData, ImageData, ManifestSize, ManifestSummary, Summary, UnpackedSize};
-use image::ImageRecord;
+use image::{Attestation, ImageRecord};
+use oci::Digest;
 use oci::image::{Descriptor, Index, Manifest};
 use tracing::debug;
 
@@ -15,9 +17,6 @@ const DOCUMENT_MAX: u64 = 4 * 1024 * 1024;
 
 /// How many of an index's entries are told. An index of 4 MiB names more than 20,000, none of which anybody could read.
 const ENTRIES_MAX: usize = 1024;
-
-/// What buildx writes beside an image: where it came from.
-const ATTESTATION: (&str, &str) = ("vnd.docker.reference.type", "attestation-manifest");
 
 /// The image that it is about.
 const ATTESTATION_FOR: &str = "vnd.docker.reference.digest";
@@ -66,6 +65,14 @@ fn look(engine: &Engine, image: &Arc<ImageRecord>) -> Manifests {
         kept.push(kept_image(image, descriptor, content_bytes(engine, image, descriptor), users(image)));
     }
     let index = image.index.as_ref().filter(|_| image.manifest.is_some());
+    let about = images.iter().flat_map(|image| image.attestations());
+    let about: Vec<_> = about.filter(|one| index.is_some_and(|index| one.index == index.digest)).collect();
+    if !about.is_empty() {
+        // What is not there any more has no size, and is told as if it were not.
+        let sizes = engine.images.content().sizes().unwrap_or_default();
+        let whole = about.into_iter().filter(|one| one.blobs.iter().all(|blob| sizes.contains_key(blob)));
+        kept.extend(whole.map(|one| kept_attestation(one, &sizes)));
+    }
     let entries = index.and_then(|index| read::<Index>(engine, index)).map(|index| index.manifests);
     let target = index.or(image.manifest.as_ref()).cloned();
     let manifests = with_entries(kept, entries.unwrap_or_default());
@@ -113,14 +120,29 @@ fn kept_image(
     }
 }
 
+/// What is kept about an image.
+fn kept_attestation(one: &Attestation, sizes: &HashMap<Digest, u64>) -> ManifestSummary {
+    let blobs = one.blobs.iter().filter_map(|blob| sizes.get(blob));
+    let bytes = signed(blobs.fold(one.manifest.size, |sum, bytes| sum.saturating_add(*bytes)));
+    ManifestSummary {
+        id: one.manifest.digest.to_string(),
+        descriptor: one.manifest.clone(),
+        available: true,
+        size: ManifestSize { content: bytes, total: bytes },
+        kind: "attestation".to_owned(),
+        image_data: None,
+        attestation_data: Some(about(&one.manifest)),
+    }
+}
+
+fn about(entry: &Descriptor) -> AttestationData {
+    AttestationData { of: entry.annotations.get(ATTESTATION_FOR).cloned().unwrap_or_default() }
+}
+
 /// What the index names and nobody fetched.
 fn absent(entry: Descriptor) -> ManifestSummary {
-    let attests = entry.annotations.get(ATTESTATION.0).is_some_and(|kind| kind == ATTESTATION.1);
     let (kind, image_data, attestation_data) = match &entry.platform {
-        _ if attests => {
-            let of = entry.annotations.get(ATTESTATION_FOR).cloned().unwrap_or_default();
-            ("attestation", None, Some(AttestationData { of }))
-        }
+        _ if image::is_attestation(&entry) => ("attestation", None, Some(about(&entry))),
         Some(platform) => {
             let platform = platform.clone();
             ("image", Some(ImageData { platform, size: UnpackedSize::default(), containers: Vec::new() }), None)

@@ -127,6 +127,7 @@ fn image(names: &str, label: Option<&str>) -> ImageRecord {
         layer_blobs: Vec::new(),
         index: None,
         came_by: Default::default(),
+        attested: Vec::new(),
         platform_of: parse(beside),
         parent: None,
         last_tagged: None,

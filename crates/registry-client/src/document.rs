@@ -276,7 +276,11 @@ impl Session {
             return Err(RegistryError::Status { status: StatusCode::NOT_FOUND });
         }
         if !reply.response.status().is_success() {
-            return Err(self.refused(reply, subject).await);
+            return Err(match ask.method {
+                // It has no words (RFC 9110, 9.3.2): the status is all that it says.
+                Method::HEAD => busy(retry_after(&reply), RegistryError::Status { status: reply.response.status() }),
+                _ => self.refused(reply, subject).await,
+            });
         }
         let (head, body) = reply.response.into_parts();
         let bytes = body.read(limit_bytes, self.registry().settings.timing.document).await;
@@ -286,11 +290,7 @@ impl Session {
     /// What an answer says that is not what was asked for.
     pub(crate) async fn refused(&self, reply: Reply, subject: Option<&Reference>) -> RegistryError {
         let after = retry_after(&reply);
-        let refusal = self.refusal(reply, subject).await;
-        match after {
-            Some(after) => RegistryError::Busy { after, refusal: Box::new(refusal) },
-            None => refusal,
-        }
+        busy(after, self.refusal(reply, subject).await)
     }
 
     async fn refusal(&self, reply: Reply, subject: Option<&Reference>) -> RegistryError {
@@ -310,6 +310,14 @@ impl Session {
             "MANIFEST_UNKNOWN" => RegistryError::ManifestUnknown { reference: subject.familiar(), answer },
             _ => RegistryError::Refused { answer },
         }
+    }
+}
+
+/// What a registry says, with the time at which it wants to be asked again, if it tells that.
+fn busy(after: Option<Duration>, refusal: RegistryError) -> RegistryError {
+    match after {
+        Some(after) => RegistryError::Busy { after, refusal: Box::new(refusal) },
+        None => refusal,
     }
 }
 

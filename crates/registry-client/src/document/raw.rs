@@ -52,12 +52,15 @@ pub async fn named_manifest(session: &Session, named: &Descriptor) -> Result<Vec
     }
 }
 
-/// Whether the repository has a manifest of that digest; what it does not say, it has not.
+/// Whether the repository has a manifest of that digest. Only a 404 says that it has not: a registry that has too much to do,
+/// or does not let us look, is an error, since whoever asks replaces what seems to lack something.
 pub async fn has_manifest(session: &Session, digest: &Digest) -> Result<bool, RegistryError> {
     let path = session.manifest_path(digest.as_str());
-    let ask = Ask { method: Method::HEAD, accept: Some(MANIFEST_TYPES), ..Ask::get(&path) };
-    let reply = session.ask(&ask).await.map_err(|source| session.failed(&ask, source))?;
-    Ok(reply.response.status().is_success())
+    let ask = Ask { method: Method::HEAD, accept: Some(MANIFEST_TYPES), may_lack: true, ..Ask::get(&path) };
+    match session.document(&ask, None).await {
+        Err(RegistryError::Status { status: StatusCode::NOT_FOUND }) => Ok(false),
+        answered => answered.map(|_| true),
+    }
 }
 
 /// Has the registry take a blob from another of its repositories; whether it did.

@@ -1,7 +1,9 @@
 //! Manifests and configurations.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use oci::image::media_type;
-use registry_client::{RegistryError, Wanted};
+use registry_client::{RegistryError, Wanted, has_manifest};
 use serde_json::json;
 use testkit::registry::served::INDEX;
 use testkit::registry::{Answer, Served, Server};
@@ -158,4 +160,38 @@ async fn tags_come_page_by_page() {
         _ => Answer::new(200, "{}"),
     });
     assert_eq!(session(&server).await.unwrap().tags().await.unwrap(), ["a", "b", "c"]);
+}
+
+/// Whoever asks replaces what lacks something: a registry that only has too much to do must not seem to lack it.
+#[tokio::test]
+async fn only_a_404_says_that_a_manifest_is_not_there() {
+    for (status, there, asked) in [
+        (200, Ok(true), 1),
+        (404, Ok(false), 1),
+        (401, Err("401 Unauthorized"), 1),
+        (403, Err("403 Forbidden"), 1),
+        (429, Err("429 Too Many Requests"), 1),
+        (500, Err("500 Internal Server Error"), 3),
+        (503, Err("503 Service Unavailable"), 3),
+    ] {
+        let server = Server::start(move |request| match request.method == "HEAD" {
+            true => Answer::new(status, r#"{"errors":[]}"#),
+            false => Answer::new(200, "{}"),
+        });
+        let answer = has_manifest(&session(&server).await.unwrap(), &digest(b"x")).await;
+        let expected = there.map_err(|status| format!("received unexpected HTTP status: {status}"));
+        assert_eq!(answer.map_err(|err| texts(&err)), expected);
+        assert_eq!(server.requests("/manifests/").len(), asked, "{status}");
+    }
+    // One that is busy for a while is asked again, as for any document.
+    for busy in [429, 503] {
+        let asked = AtomicUsize::new(0);
+        let server = Server::start(move |request| match request.method == "HEAD" {
+            true if asked.fetch_add(1, Ordering::Relaxed) == 0 => Answer::new(busy, "").with("Retry-After", "0"),
+            true => Answer::new(404, ""),
+            false => Answer::new(200, "{}"),
+        });
+        assert!(!has_manifest(&session(&server).await.unwrap(), &digest(b"x")).await.unwrap());
+        assert_eq!(server.requests("/manifests/").len(), 2);
+    }
 }

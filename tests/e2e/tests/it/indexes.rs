@@ -103,6 +103,31 @@ fn privileged_what_is_here_of_an_index_goes_whole_or_alone_and_that_is_told() {
     });
 }
 
+/// What is not here is asked of the registry, and only its word that it has not got it makes one image of an index.
+#[test]
+fn privileged_a_registry_that_cannot_say_what_it_has_keeps_its_index() {
+    use testkit::registry::{Answer, Request, Server};
+    let served = Served::attested(&[("amd64", &busybox()), ("arm64", &of_arm64())]);
+    let missing = digest(&of_arm64().manifest);
+    ours(|daemon| {
+        let at = At { daemon, cli: testkit::Cli::Longshore };
+        for status in [401, 403, 429, 500, 503] {
+            let (served, missing) = (served.clone(), missing.clone());
+            let is_asked = move |request: &Request| request.method == "HEAD" && request.path.ends_with(&missing);
+            let server = Server::start(move |request| match is_asked(request) {
+                true => Answer::new(status, ""),
+                false => served.answer(request),
+            });
+            let name = format!("{}/r:1", server.host());
+            at.ok(&format!("pull -q {name}"));
+            at.fails(&format!("push {name}"), 1, &format!("received unexpected HTTP status: {status} "));
+            let written: Vec<_> = server.requests("").into_iter().filter(|one| one.method != "GET").collect();
+            assert!(written.iter().all(|one| one.method == "HEAD"), "{status}: {written:?}");
+            at.ok(&format!("rmi {name}"));
+        }
+    });
+}
+
 #[test]
 fn privileged_all_platforms_are_saved_and_come_back_with_their_index() {
     let two = Two::start(&["amd64", "arm64"]);

@@ -4,9 +4,20 @@
 //! service that needs a store calls [`blocking`], and nothing else in the workspace hands work to other threads: so a
 //! search for this name finds every place where the two colours meet.
 //!
+//! Its threads are a bounded pool. Work that ends by itself takes its turn there; work that waits for other work, such as a
+//! reader for bytes that somebody else writes, would hold a thread that the other needs, and as many of them as there are
+//! threads would wait for ever. That is what [`waiting`] is for.
+//!
 //! A crossing costs about 50 us (a wake-up of another thread and one back). What is a handful of system calls on local
 //! files is cheaper done in place; what can take long for a reason outside of our control (a disk, a walk over
 //! somebody's files) is not.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 /// Runs `work` on a thread that may block, and answers what it answers.
 ///
@@ -16,15 +27,48 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         Err(err) => match err.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
+            Ok(panic) => resume_unwind(panic),
             // The runtime is shutting down: whoever waits here is about to be dropped at this very point.
             Err(_) => std::future::pending().await,
         },
     }
 }
 
+/// The same on a thread that is nobody else's, for work that waits for other work: however much of it there is, it keeps no
+/// thread from what it waits for.
+///
+/// Where the system has no thread left it runs in the pool.
+pub async fn waiting<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, outcome) = oneshot::channel();
+    let runtime = Handle::current();
+    let work = move || {
+        let _within = runtime.enter();
+        // Whoever does not wait any more does not want to know.
+        let _ = sender.send(catch_unwind(AssertUnwindSafe(work)));
+    };
+    // A thread that does not start drops what it was given: both ways to run it hold it, and one takes it.
+    let work = Arc::new(Mutex::new(Some(work)));
+    let run = move || {
+        let taken = work.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(work) = taken {
+            work();
+        }
+    };
+    if thread::Builder::new().name("waiting".to_owned()).spawn(run.clone()).is_err() {
+        tokio::task::spawn_blocking(run);
+    }
+    match outcome.await {
+        Ok(Ok(value)) => value,
+        Ok(Err(panic)) => resume_unwind(panic),
+        // As above.
+        Err(_) => std::future::pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     #[tokio::test]
     async fn work_runs_elsewhere_and_its_value_comes_back() {
         let here = std::thread::current().id();
@@ -36,5 +80,32 @@ mod tests {
     #[should_panic(expected = "carried over")]
     async fn a_panic_is_carried_over() {
         super::blocking(|| panic!("carried over")).await;
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "carried over")]
+    async fn a_panic_of_work_that_waits_is_carried_over() {
+        super::waiting(|| panic!("carried over")).await;
+    }
+
+    #[test]
+    fn work_that_waits_for_other_work_keeps_no_thread_from_it() {
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        let values = runtime.block_on(async {
+            let mut waiting = Vec::new();
+            for number in 0..100 {
+                let (sender, comes) = mpsc::channel();
+                let work = move || comes.recv().map(|value: u32| value + number);
+                waiting.push((sender, tokio::spawn(super::waiting(work))));
+            }
+            // All of them wait, and the one thread of the pool is free.
+            let mut values = Vec::new();
+            for (sender, waits) in waiting {
+                super::blocking(move || sender.send(1).unwrap()).await;
+                values.push(waits.await.unwrap().unwrap());
+            }
+            values
+        });
+        assert_eq!(values, (1..=100).collect::<Vec<u32>>());
     }
 }

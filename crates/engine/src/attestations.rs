@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use content::Content;
 use image::{PulledAttestation, PulledImage};
+use oci::Digest;
 use oci::image::{Descriptor, Index};
-use registry_client::{RegistryError, Session, Transfer};
+use registry_client::{LayerReader, RegistryError, Session, Transfer};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::debug;
@@ -33,13 +34,32 @@ pub(crate) struct Fetching {
     transfer: Arc<Transfer>,
 }
 
-/// What came of them, for a thread that may block.
-pub(crate) struct Coming(oneshot::Receiver<Vec<PulledAttestation>>);
+/// What came of them, for a thread that may block. No other one waits for their bytes.
+pub(crate) struct Coming {
+    opened: oneshot::Receiver<Vec<Opened>>,
+    content: Content,
+}
+
+/// One whose manifest is here, and whose blobs come.
+struct Opened {
+    descriptor: Descriptor,
+    manifest: Vec<u8>,
+    blobs: Vec<(LayerReader, Digest)>,
+}
 
 impl Coming {
     /// Blocks until all have come or failed.
     pub(crate) fn wait(self) -> Vec<PulledAttestation> {
-        self.0.blocking_recv().unwrap_or_default()
+        let opened = self.opened.blocking_recv().unwrap_or_default();
+        let mut all = Vec::new();
+        for one in opened {
+            let digest = one.descriptor.digest.clone();
+            match one.read(&self.content) {
+                Ok(one) => all.push(one),
+                Err(err) => leave_out(&digest, &err),
+            }
+        }
+        all
     }
 }
 
@@ -64,45 +84,51 @@ pub(crate) fn fetch(session: &Arc<Session>, content: &Content, image: &PulledIma
     let transfer = Arc::new(Transfer::new(session.clone(), content, reports));
     let index = image.index.as_ref().and_then(|(_, bytes)| serde_json::from_slice::<Index>(bytes).ok());
     let wanted = index.map(|index| image::attestations_of(&index, &image.descriptor.digest)).unwrap_or_default();
-    let (sender, coming) = oneshot::channel();
-    let (session, content, by) = (session.clone(), content.clone(), transfer.clone());
+    let (sender, opened) = oneshot::channel();
+    let (session, by) = (session.clone(), transfer.clone());
     let task = tokio::spawn(async move {
         let (mut room, mut all) = (image::attestations_room(), Vec::new());
         for descriptor in wanted {
-            match one(&session, &content, &by, &descriptor, &mut room).await {
+            let digest = descriptor.digest.clone();
+            match open(&session, &by, descriptor, &mut room).await {
                 Ok(one) => all.push(one),
-                Err(err) => {
-                    debug!(digest = %descriptor.digest, "not kept beside an image: {}", errdefs::chain(&err));
-                }
+                Err(err) => leave_out(&digest, &err),
             }
         }
         // Who waited has gone.
         let _ = sender.send(all);
     });
-    (Fetching { task, transfer }, Coming(coming))
+    (Fetching { task, transfer }, Coming { opened, content: content.clone() })
 }
 
-async fn one(
+fn leave_out(digest: &Digest, err: &FetchError) {
+    debug!(%digest, "not kept beside an image: {}", errdefs::chain(err));
+}
+
+/// Gets the manifest of one, and has its blobs come.
+async fn open(
     session: &Session,
-    content: &Content,
     transfer: &Transfer,
-    descriptor: &Descriptor,
+    descriptor: Descriptor,
     room: &mut u64,
-) -> Result<PulledAttestation, FetchError> {
-    let manifest = registry_client::named_manifest(session, descriptor).await?;
+) -> Result<Opened, FetchError> {
+    let manifest = registry_client::named_manifest(session, &descriptor).await?;
     let (blobs, left) = image::attestation_blobs(&manifest, *room).ok_or(FetchError::Blobs)?;
     *room = left;
-    let readers: Vec<_> = blobs.into_iter().map(|blob| (transfer.open(&blob), blob.digest)).collect();
-    let content = content.clone();
-    let read = move || {
+    let blobs = blobs.into_iter().map(|blob| (transfer.open(&blob), blob.digest)).collect();
+    Ok(Opened { descriptor, manifest, blobs })
+}
+
+impl Opened {
+    /// Blocks until it is whole.
+    fn read(self, content: &Content) -> Result<PulledAttestation, FetchError> {
+        let Opened { descriptor, manifest, blobs } = self;
         let mut whole = Vec::new();
-        for (mut reader, digest) in readers {
+        for (mut reader, digest) in blobs {
             // Its end is verified. Another pull may have recorded it by then: the store looks for it.
-            io::copy(&mut reader, &mut io::sink())?;
+            io::copy(&mut reader, &mut io::sink()).map_err(FetchError::Blob)?;
             whole.extend(content.verified(&digest));
         }
-        Ok(whole)
-    };
-    let blobs = bridge::blocking(read).await.map_err(FetchError::Blob)?;
-    Ok(PulledAttestation { descriptor: descriptor.clone(), manifest, blobs })
+        Ok(PulledAttestation { descriptor, manifest, blobs: whole })
+    }
 }

@@ -303,7 +303,8 @@ async fn bring(
     let transfer = Arc::new(Transfer::new(session.clone(), engine.images.content(), reports));
     let (beside, coming) = attestations::fetch(&session, engine.images.content(), &image);
     let (task, teller, source) = (engine.clone(), running.clone(), transfer.clone());
-    let storing = bridge::blocking(move || {
+    // It waits for transfers, which need threads of the pool: as many pulls as that has would wait for each other.
+    let storing = bridge::waiting(move || {
         if let Err(err) = task.current.registries().discard_stale(task.images.content()) {
             warn!(err = errdefs::chain(&err), "parts of old pulls stay");
         }

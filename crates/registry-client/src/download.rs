@@ -88,7 +88,7 @@ impl Drop for Hold {
 /// One transfer.
 ///
 /// ```text
-///               task (async)                      writer (blocking)             readers (blocking)
+///               task (async)                      writer (waiting)              readers (waiting)
 /// registry ---> body, resumed by Range ---> queue ---> partial blob ---> `readable` ---> file at any position
 /// ```
 #[derive(Debug)]

@@ -117,7 +117,8 @@ impl Fetch<'_> {
         }
         let (pieces, queue) = mpsc::channel(PIECES_AHEAD);
         let download = self.download.clone();
-        let writing = bridge::blocking(move || write(partial, queue, &download, visible));
+        // It waits for the registry, for which somebody may have to look a name up on a thread of the pool.
+        let writing = bridge::waiting(move || write(partial, queue, &download, visible));
         // Owns its end of the queue, so that the writer comes to its own when this is over.
         let reading = async move {
             tokio::select! {

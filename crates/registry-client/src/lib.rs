@@ -67,6 +67,6 @@ pub use range::{AddressRange, AddressRangeError};
 pub use search::{Found, SearchError};
 pub use session::{Registry, Session, Settings, Timing, origin};
 pub use tls::TlsError;
-pub use transfer::{LayerProgress, Transfer};
+pub use transfer::{LayerProgress, LayerReader, Transfer};
 pub use upload::{Source, Tell, Upload, UploadProgress};
 pub use web::{Fetched, WebAddress, WebError};

@@ -288,7 +288,8 @@ impl Sending<'_> {
         let body = Outgoing::Pieces { queue, length, taken: taken.clone() };
         let (source, tell) = (self.upload.source.clone(), self.tell.clone());
         let reader = Reader { source, tell, pieces, report: self.session.registry().settings.timing.report };
-        let reading = bridge::blocking(move || reader.run(blob, from));
+        // It waits for the registry to take what it reads.
+        let reading = bridge::waiting(move || reader.run(blob, from));
         let exchange = async {
             let exchange = self.session.access.stream(&place.url, &headers, body, &taken).await;
             let ask = Ask { method: Method::PATCH, ..Ask::get(&place.url.path) };

@@ -128,6 +128,49 @@ fn privileged_a_registry_that_cannot_say_what_it_has_keeps_its_index() {
     });
 }
 
+/// More images at once than the daemon has threads for work that blocks, each with what is said about it. The registry gives
+/// no layer before it was asked for all of them.
+#[test]
+fn privileged_pulls_do_not_wait_for_each_other_however_many_they_are() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use testkit::registry::Server;
+    const PULLS: usize = 80;
+    let one = |number: usize| Served::attested(&[("amd64", &Served::new(&[1000 + number]))]);
+    let all: Vec<_> = (0..PULLS).map(one).collect();
+    let asked = AtomicUsize::new(0);
+    let server = Server::start(move |request| {
+        let number = request.path.strip_prefix("/v2/r").and_then(|rest| rest.split('/').next()?.parse::<usize>().ok());
+        let served = &all[number.unwrap_or(0)];
+        let is_image = request.path.ends_with(&digest(&served.manifest));
+        asked.fetch_add(usize::from(is_image), Ordering::Relaxed);
+        if served.is_layer(request) {
+            let everybody = || (asked.load(Ordering::Relaxed) >= PULLS).then_some(());
+            // The pull that fails then says so.
+            let _ = testkit::process::until("all pulls", testkit::process::DEADLINE, everybody);
+        }
+        served.answer(request)
+    });
+    ours(|daemon| {
+        let socket = daemon.socket().to_owned();
+        std::thread::scope(|scope| {
+            let pull = |number| {
+                let path = format!("/images/create?fromImage={}/r{number}&tag=1", server.host());
+                let socket = &socket;
+                scope.spawn(move || testkit::http::request(socket, "POST", &path, None).unwrap().text())
+            };
+            let pulls: Vec<_> = (0..PULLS).map(pull).collect();
+            for pull in pulls {
+                let told = pull.join().unwrap();
+                assert!(told.contains("Status: Downloaded newer image"), "{told}");
+            }
+        });
+        let listed = daemon.get("/v1.48/images/json?manifests=1").unwrap().json().unwrap();
+        let is_whole = |one: &serde_json::Value| one["Kind"] == "attestation" && one["Available"] == true;
+        let manifests = listed.as_array().unwrap().iter().filter_map(|image| image["Manifests"].as_array());
+        assert_eq!(manifests.filter(|all| all.iter().any(is_whole)).count(), PULLS);
+    });
+}
+
 #[test]
 fn privileged_all_platforms_are_saved_and_come_back_with_their_index() {
     let two = Two::start(&["amd64", "arm64"]);

@@ -47,6 +47,9 @@ fn null_is_empty<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<String>, D:
 pub struct ManifestStored {
     /// `sha256:...`.
     pub digest: String,
+    /// What did not come of it although it is stored; empty if all did.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub warning: String,
 }
 
 /// Answer to `POST /longshore/registry/mount`.

@@ -68,5 +68,5 @@ pub use search::{Found, SearchError};
 pub use session::{Registry, Session, Settings, Timing, origin};
 pub use tls::TlsError;
 pub use transfer::{LayerProgress, LayerReader, Transfer};
-pub use upload::{Source, Tell, Upload, UploadProgress};
+pub use upload::{Source, Stored, Tell, Upload, UploadProgress};
 pub use web::{Fetched, WebAddress, WebError};

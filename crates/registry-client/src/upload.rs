@@ -96,6 +96,16 @@ pub enum UploadProgress {
 /// Told of progress, on any thread.
 pub type Tell = Arc<dyn Fn(UploadProgress) + Send + Sync>;
 
+/// A manifest that a registry has, under the name that was given.
+#[derive(Debug)]
+pub struct Stored {
+    /// Its address.
+    pub digest: Digest,
+    /// Why whoever looks for what refers to another manifest does not find it, if it refers to one: the list cannot be read or
+    /// written. Told, and no failure of the push (distribution-spec v1.1, "Pushing Manifests with Subject").
+    pub unlisted: Option<RegistryError>,
+}
+
 impl Session {
     /// Brings a blob to the registry, if it is not there; answers what it is.
     pub async fn upload(&self, upload: &Upload, tell: Tell) -> Result<Blob, RegistryError> {
@@ -111,8 +121,8 @@ impl Session {
     }
 
     /// Gives a tag, or a digest, to a manifest whose blobs are there. One that refers to another manifest is listed there, by us
-    /// where the registry does not do it.
-    pub async fn put_manifest(&self, name: &str, media_type: &str, manifest: &[u8]) -> Result<Digest, RegistryError> {
+    /// where the registry does not do it; it is there, and has its name, also where that fails.
+    pub async fn put_manifest(&self, name: &str, media_type: &str, manifest: &[u8]) -> Result<Stored, RegistryError> {
         let path = self.manifest_path(name);
         let content = Some((media_type, Bytes::copy_from_slice(manifest)));
         let ask = Ask { method: Method::PUT, content, ..Ask::get(&path) };
@@ -123,8 +133,8 @@ impl Session {
         if told.is_some_and(|told| told != digest) {
             return Err(RegistryError::ManifestDigest { digest });
         }
-        list_referrer(self, &headers, media_type, manifest).await?;
-        Ok(digest)
+        let unlisted = list_referrer(self, &headers, media_type, manifest).await.err();
+        Ok(Stored { digest, unlisted })
     }
 }
 

@@ -8,7 +8,7 @@ mod store;
 
 use client::registry::{self, RegistryName};
 use client::{Client, ClientError};
-use engine_api::manifest::{ManifestPlatform, RegistryManifest};
+use engine_api::manifest::{ManifestPlatform, ManifestStored, RegistryManifest};
 use oci::{Digest, Reference, ReferenceError};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -19,7 +19,7 @@ use super::{Context, pull};
 use crate::args::{ManifestVerb, Parsed};
 use crate::plan::ipam::strings;
 use crate::report::Exit;
-use crate::{say, say_line};
+use crate::{say, say_line, warn_line};
 
 /// Runs a verb of lists.
 pub async fn run(context: &Context, verb: ManifestVerb, parsed: &Parsed) -> Result<(), Exit> {
@@ -52,6 +52,13 @@ impl From<ListError> for Exit {
 }
 
 /// What Docker's client would have found out itself is told without the daemon.
+/// What the registry has, and did not do with it.
+fn warn_of(stored: &ManifestStored) {
+    if !stored.warning.is_empty() {
+        warn_line!("WARNING: {}", stored.warning);
+    }
+}
+
 fn told(err: ClientError) -> Exit {
     match err {
         ClientError::Api { message, .. } => Exit::new(1, message),
@@ -198,10 +205,13 @@ impl Lists<'_> {
             let name = format!("{}/{}@{}", target.domain(), target.path(), entry.descriptor.digest);
             let to = RegistryName { name: name.clone(), ..to.clone() };
             let stored = registry::put_manifest(self.client(), &to, &entry.descriptor.media_type, document).await;
-            say_line!("Pushed ref {name} with digest: {}", stored.map_err(told)?.digest);
+            let stored = stored.map_err(told)?;
+            warn_of(&stored);
+            say_line!("Pushed ref {name} with digest: {}", stored.digest);
         }
         let document = escaped(&indented(&list, "   ")).into_bytes();
         let stored = registry::put_manifest(self.client(), &to, list.media_type, document).await.map_err(told)?;
+        warn_of(&stored);
         say_line!("{}", stored.digest);
         if parsed.flag("purge") {
             self.store.remove(&target)?;

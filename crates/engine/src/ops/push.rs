@@ -25,7 +25,7 @@ use image::{COMPRESSOR, Compression, ImageRecord, KeptBlob, PushAttestation, Pus
 use oci::image::{Descriptor, media_type};
 use oci::{Digest, Reference, ReferenceError};
 pub use registry_client::UploadProgress;
-use registry_client::{Credentials, RegistryError, Session, Source, Upload};
+use registry_client::{Credentials, RegistryError, Session, Source, Stored, Upload};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
@@ -306,7 +306,7 @@ impl Client {
             let (kind, bytes) = self.push_image(session, name, &image.id).await?;
             let digest = digest_of(&bytes);
             if !matches!(what, What::Image { .. }) {
-                session.put_manifest(digest.as_str(), &kind, &bytes).await?;
+                self.put_manifest(session, digest.as_str(), &kind, &bytes).await?;
             }
             pushed.push((described(image, kind, digest, bytes.len() as u64), bytes));
         }
@@ -327,7 +327,7 @@ impl Client {
                 (kind, bytes, instead_of.map(|index| (index, descriptor)))
             }
         };
-        let (digest, size) = (session.put_manifest(&tag, &kind, &bytes).await?, bytes.len() as u64);
+        let (digest, size) = (self.put_manifest(session, &tag, &kind, &bytes).await?, bytes.len() as u64);
         self.tell(PushStep::Said(format!("{tag}: digest: {digest} size: {size}"))).await;
         let digested: Reference = format!("{}/{}@{digest}", name.domain(), name.path()).parse()?;
         let (engine, ids) = (self.engine.clone(), images.iter().map(|image| image.id.clone()).collect::<Vec<_>>());
@@ -352,8 +352,23 @@ impl Client {
             session.upload(&upload, Arc::new(|_| {})).await?;
         }
         let Descriptor { digest, media_type, .. } = one.descriptor;
-        session.put_manifest(digest.as_str(), &media_type, &one.manifest).await?;
+        self.put_manifest(session, digest.as_str(), &media_type, &one.manifest).await?;
         Ok(())
+    }
+
+    /// Gives a name to a manifest whose blobs are there. What does not undo that is told.
+    async fn put_manifest(
+        &self,
+        session: &Session,
+        name: &str,
+        media_type: &str,
+        manifest: &[u8],
+    ) -> Result<Digest, PushError> {
+        let Stored { digest, unlisted } = session.put_manifest(name, media_type, manifest).await?;
+        if let Some(err) = unlisted {
+            self.tell(PushStep::Said(format!("WARNING: {}", unlisted_warning(&digest, &err)))).await;
+        }
+        Ok(digest)
     }
 
     /// Other repositories of the registry that may have a blob.
@@ -481,6 +496,11 @@ impl Client {
         }
         Ok(blob)
     }
+}
+
+/// What is said of a manifest that is there, and is not in the list of those that refer to another one.
+pub(super) fn unlisted_warning(digest: &Digest, err: &RegistryError) -> String {
+    format!("{digest} was pushed, but is not listed with what it refers to: {}", errdefs::chain(err))
 }
 
 /// The tags that are wanted.

@@ -7,11 +7,12 @@ use engine_api::auth::AuthConfig;
 use engine_api::manifest::{BlobMounted, ManifestPlatform, ManifestStored, RegistryManifest};
 use errdefs::ErrorKind;
 use oci::{Digest, DigestError, Reference, ReferenceError};
-use registry_client::{Registry, RegistryError, Session};
+use registry_client::{Registry, RegistryError, Session, Stored};
 
 use crate::Engine;
 use crate::config::RegistriesConfig;
 use crate::ops::login::credentials;
+use crate::ops::push::unlisted_warning;
 use crate::pulls;
 
 /// Which document of which registry, and who asks.
@@ -126,8 +127,9 @@ pub async fn write(
     let digest = name.digest().map(ToString::to_string);
     let tag = name.tag().map(str::to_owned).or(digest).unwrap_or_default();
     let stored = session.put_manifest(&tag, media_type, document).await;
-    let digest = stored.map_err(|source| ManifestError::Put { name, source })?;
-    Ok(ManifestStored { digest: digest.to_string() })
+    let Stored { digest, unlisted } = stored.map_err(|source| ManifestError::Put { name, source })?;
+    let warning = unlisted.map(|err| unlisted_warning(&digest, &err)).unwrap_or_default();
+    Ok(ManifestStored { digest: digest.to_string(), warning })
 }
 
 /// Has the registry take a blob from another of its repositories.

@@ -332,3 +332,31 @@ async fn what_refers_to_another_manifest_is_listed_there_once() {
         assert_eq!(list["manifests"][0]["digest"], digest(&manifest("first")).to_string());
     }
 }
+
+/// A registry of before the listing of referrers that lets nobody write, or read, the list.
+#[tokio::test]
+async fn what_cannot_be_listed_is_there_all_the_same() {
+    use testkit::registry::served::MANIFEST;
+    let subject = digest(b"image");
+    let list = format!("/manifests/{}", subject.to_string().replace(':', "-"));
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": MANIFEST, "layers": [],
+        "config": { "mediaType": "c", "digest": digest(b"{}"), "size": 2 },
+        "subject": { "mediaType": MANIFEST, "digest": subject, "size": 5 },
+    });
+    let manifest = manifest.to_string().into_bytes();
+    for refused in ["PUT", "GET"] {
+        let of_list = list.clone();
+        let lie = move |request: &Request| {
+            (request.method == refused && request.path.ends_with(&of_list)).then(|| Answer::new(403, "no"))
+        };
+        let (server, received) = registry(|_| Take::All, lie);
+        let name = reference(&server.host(), "r");
+        let session = Registry::new(settings()).push_session(&name, Credentials::Anonymous).await.unwrap();
+        session.upload(&upload(b"{}", true), Arc::new(|_| {})).await.unwrap();
+        let stored = session.put_manifest("1", MANIFEST, &manifest).await.unwrap();
+        assert_eq!(stored.digest, digest(&manifest));
+        assert!(errdefs::chain(&stored.unlisted.unwrap()).ends_with("no"));
+        assert_eq!(received.repository("r").manifests["1"].1, manifest);
+    }
+}

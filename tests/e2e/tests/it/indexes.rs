@@ -234,7 +234,7 @@ fn privileged_a_pull_does_not_fail_for_what_is_said_beside_it() {
 /// What is no image is refused, and what refers to another manifest is known there when it is pushed elsewhere.
 #[test]
 fn privileged_artifacts_are_refused_and_what_refers_to_others_goes_with_its_subject() {
-    use testkit::registry::{Received, Server};
+    use testkit::registry::{Answer, Received, Server};
     let made = |from: &str, to: &str| {
         let mut served = busybox();
         let text = String::from_utf8(served.manifest.clone()).unwrap().replacen(from, to, 1);
@@ -249,7 +249,12 @@ fn privileged_artifacts_are_refused_and_what_refers_to_others_goes_with_its_subj
     let [artifacts, referring] = [first, second].map(|served| Server::start(move |request| served.answer(request)));
     let received = std::sync::Arc::new(Received::default());
     let state = received.clone();
-    let target = Server::start(move |request| state.answer(request));
+    // One repository there lets nobody write the list of what refers to others.
+    let is_list = |path: &str| path.contains("unlisted") && path.contains("/sha256-");
+    let target = Server::start(move |request| match request.method == "PUT" && is_list(&request.path) {
+        true => Answer::new(403, "no list"),
+        false => state.answer(request),
+    });
     ours(|daemon| {
         each(daemon, |at| {
             let refused = format!("pull {}/r:1", artifacts.host());
@@ -261,7 +266,15 @@ fn privileged_artifacts_are_refused_and_what_refers_to_others_goes_with_its_subj
             let there = received.repository(&at.image("r"));
             let (_, list) = &there.manifests[&digest(b"subject").replace(':', "-")];
             assert!(String::from_utf8_lossy(list).contains(&digest(&refers.manifest)));
-            at.ok(&format!("rmi {name} {copy}"));
+            let other = format!("{}/{}:1", target.host(), at.image("unlisted"));
+            at.ok(&format!("tag {name} {other}"));
+            let told = at.ok(&format!("push {other}"));
+            assert!(told.contains("WARNING") && told.contains("not listed") && told.contains("no list"), "{told}");
+            assert_eq!(pushed(&told), digest(&refers.manifest));
+            let recorded = at.inspect(&other, "{{json .RepoDigests}}");
+            let repository = other.strip_suffix(":1").unwrap();
+            assert!(recorded.contains(&format!("{repository}@{}", digest(&refers.manifest))), "{recorded}");
+            at.ok(&format!("rmi {name} {copy} {other}"));
         });
     });
 }

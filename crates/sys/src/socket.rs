@@ -73,13 +73,26 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io:
 /// A read ends behind bytes with which a descriptor came (unix(7), SCM_RIGHTS: a barrier). Whoever reads without asking for
 /// descriptors never has it; it is good for nothing. What comes later is better sent when these are [read](unread): to a
 /// reader that is told of edges a short read is the end of what is there (epoll(7)).
+///
+/// Where there is no descriptor to be had they are sent as anything is: bytes that are read together are better than none.
 pub fn send_apart(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    let barrier = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
-    let fds = [barrier.as_fd()];
+    send_before(socket, bytes, rustix::event::eventfd(0, EventfdFlags::CLOEXEC))
+}
+
+/// With the barrier, if there is one.
+fn send_before(socket: BorrowedFd<'_>, bytes: &[u8], barrier: Result<OwnedFd, Errno>) -> io::Result<usize> {
+    let barrier = match barrier {
+        // This process, or the system, has as many as it may have, or no memory for another (eventfd(2)).
+        Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => None,
+        barrier => Some(barrier?),
+    };
+    let fd = barrier.as_ref().map(AsFd::as_fd);
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    // The room is for one.
-    let _ = ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+    if fd.is_some() {
+        // The room is for one.
+        let _ = ancillary.push(SendAncillaryMessage::ScmRights(fd.as_slice()));
+    }
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     let sent = match rustix::io::retry_on_intr(|| sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, flags)) {
         // More descriptors of ours are on their way than a process may have.
@@ -215,6 +228,22 @@ mod tests {
         assert_eq!(send_apart(client.as_fd(), b"head").unwrap(), 4);
         server.read_exact(&mut bytes[..4]).unwrap();
         assert_eq!(&bytes[..4], b"head");
+    }
+
+    #[test]
+    fn what_cannot_be_sent_apart_is_sent() {
+        let (left, mut right) = UnixStream::pair().unwrap();
+        let mut bytes = [0; 64];
+        for none in [Errno::MFILE, Errno::NFILE, Errno::NOMEM] {
+            assert_eq!(send_before(left.as_fd(), b"head", Err(none)).unwrap(), 4);
+            assert_eq!(send_before(left.as_fd(), b"next", Err(none)).unwrap(), 4);
+            let read = right.read(&mut bytes).unwrap();
+            assert_eq!(&bytes[..read], b"headnext");
+        }
+        drop(right);
+        // A client that has gone is one still.
+        let gone = send_before(left.as_fd(), b"head", Err(Errno::MFILE)).unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]

@@ -35,6 +35,12 @@ pub(crate) enum AnswerBody {
     Archive(mpsc::Receiver<io::Result<Bytes>>),
 }
 
+/// The bytes of an answer, and something that is dropped behind the last of them, or with a client that has gone.
+pub(crate) struct Until<E> {
+    pub(crate) body: AnswerBody,
+    pub(crate) _end: E,
+}
+
 /// Where the maker of a stream puts its bytes; each chunk reaches the client at once.
 #[derive(Clone, Debug)]
 pub(crate) struct Sink(mpsc::Sender<Bytes>);
@@ -210,5 +216,22 @@ impl Body for AnswerBody {
             AnswerBody::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             AnswerBody::Stream(_) | AnswerBody::Archive(_) => SizeHint::default(),
         }
+    }
+}
+
+impl<E: Unpin> Body for Until<E> {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -40,6 +40,7 @@ use crate::websocket::Accepted;
 pub struct Server {
     engine: Engine,
     connections: Arc<watch::Sender<usize>>,
+    activity: Arc<watch::Sender<()>>,
     closing: Arc<watch::Sender<bool>>,
 }
 
@@ -96,15 +97,16 @@ impl Client for TcpStream {
 impl Server {
     /// A front without connections.
     pub fn new(engine: Engine) -> Server {
-        Server { engine, connections: Arc::new(watch::Sender::new(0)), closing: Arc::new(watch::Sender::new(false)) }
+        let (connections, closing) = (Arc::new(watch::Sender::new(0)), Arc::new(watch::Sender::new(false)));
+        Server { engine, connections, activity: Arc::new(watch::Sender::new(())), closing }
     }
 
     /// Serves a connection in a task of its own.
     pub fn accept(&self, client: impl Client) {
-        let (server, open) = (self.clone(), Open::new(&self.connections));
+        let (server, open, busy) = (self.clone(), Open::new(&self.connections), Busy::new(&self.activity));
         tokio::spawn(async move {
             server.connection(client).await;
-            drop(open);
+            drop((open, busy));
         });
     }
 
@@ -116,6 +118,12 @@ impl Server {
     /// Follows [`connections`](Self::connections).
     pub fn watch_connections(&self) -> watch::Receiver<usize> {
         self.connections.subscribe()
+    }
+
+    /// Changes whenever a connection or a request begins or ends. A request ends with the last byte of its answer; one that
+    /// goes on changes nothing meanwhile.
+    pub fn watch_activity(&self) -> watch::Receiver<()> {
+        self.activity.subscribe()
     }
 
     /// Ends streams at once, lets requests end that are being worked on, and answers when all connections are closed,
@@ -145,7 +153,11 @@ impl Server {
     async fn http<S: Client>(&self, stream: Rewound<S>) {
         let (unread, last_head) = stream.notes();
         let wire = Wire { unread, last_head, spare: stream.get_ref().duplicate() };
-        let service = service_fn(async |request| Ok::<_, Infallible>(self.answer::<S>(request, &wire).await));
+        let service = service_fn(async |request| {
+            let busy = Busy::new(&self.activity);
+            let answer = self.answer::<S>(request, &wire).await;
+            Ok::<_, Infallible>(answer.map(|body| response::Until { body, _end: busy }))
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_DEADLINE)
@@ -308,6 +320,22 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+/// A connection or a request, whose begin and end are told.
+struct Busy(Arc<watch::Sender<()>>);
+
+impl Busy {
+    fn new(activity: &Arc<watch::Sender<()>>) -> Busy {
+        activity.send_replace(());
+        Busy(activity.clone())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.send_replace(());
     }
 }
 

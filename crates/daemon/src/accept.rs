@@ -79,7 +79,7 @@ impl Daemon {
     /// Prepares in the background what the first client would wait for, and gives back afterwards what nobody needs.
     pub(crate) fn warm_up(&self) {
         self.engine.warm_up();
-        tokio::spawn(rest(self.server.watch_connections()));
+        tokio::spawn(rest(self.server.watch_activity()));
     }
 
     /// Serves until it is time to end.

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 
 use http::Api;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What dockerd says without a cluster.
 const NO_MANAGER: &str = r#"{"message":"This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again."}"#;
@@ -281,6 +282,32 @@ async fn privileged_connections_are_counted_and_closed() {
     connections.wait_for(|&count| count == 1).await.unwrap();
     tokio::time::timeout(http::DEADLINE, api.server.close(http::DEADLINE * 2)).await.unwrap();
     assert_eq!(api.server.connections(), 0);
+}
+
+#[tokio::test]
+async fn privileged_each_request_of_a_client_that_stays_is_told() {
+    let api = Api::start().await;
+    let mut activity = api.server.watch_activity();
+    let mut client = tokio::net::UnixStream::connect(api.socket()).await.unwrap();
+    let changed = async |activity: &mut tokio::sync::watch::Receiver<()>| {
+        tokio::time::timeout(http::DEADLINE, activity.changed()).await.expect("a change").unwrap();
+    };
+    changed(&mut activity).await;
+    for _ in 0..3 {
+        activity.mark_unchanged();
+        client.write_all(b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n").await.unwrap();
+        changed(&mut activity).await;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\nOK") {
+            assert!(client.read_buf(&mut answer).await.unwrap() > 0, "{answer:?}");
+        }
+    }
+    // A stream is one request, from its begin to its end.
+    client.write_all(b"GET /events HTTP/1.1\r\nHost: d\r\n\r\n").await.unwrap();
+    changed(&mut activity).await;
+    activity.mark_unchanged();
+    drop(client);
+    changed(&mut activity).await;
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! A daemon that has nothing to do does nothing.
 
 use std::fs;
+use std::io::{BufReader, Write};
 use std::time::{Duration, Instant};
 
-use testkit::Cli;
+use testkit::{Cli, http};
 
 use crate::support::{At, ours};
 
@@ -81,5 +82,28 @@ fn privileged_an_idle_daemon_keeps_little_of_its_program_in_memory() {
         // And everything works as before.
         at.ok("run --rm --network none busybox true");
         testkit::process::until("it rests again", DEADLINE, rests).unwrap();
+    });
+}
+
+/// Clients that stay, and ask now and then, and one that is told of all that happens.
+#[test]
+fn privileged_a_daemon_rests_between_the_requests_of_a_client_that_stays() {
+    ours(|daemon| {
+        let pid = daemon.pid().unwrap();
+        let mut follower = http::connect(daemon.socket()).unwrap();
+        follower.write_all(b"GET /events HTTP/1.1\r\nHost: d\r\n\r\n").unwrap();
+        assert_eq!(http::read_head(&mut BufReader::new(&follower)).unwrap().status, 200);
+        let mut client = BufReader::new(http::connect(daemon.socket()).unwrap());
+        let mut ask = || {
+            for path in ["/info", "/images/json", "/containers/json?all=1", "/networks", "/volumes", "/system/df"] {
+                write!(client.get_mut(), "GET {path} HTTP/1.1\r\nHost: d\r\n\r\n").unwrap();
+                assert_eq!(http::read_response(&mut client).unwrap().status, 200, "{path}");
+            }
+        };
+        for _ in 0..2 {
+            let busy = busy_kib(pid, &mut ask);
+            let rests = || (mapped_kib(pid) < busy * 3 / 4).then_some(());
+            testkit::process::until("it rests", DEADLINE, rests).unwrap();
+        }
     });
 }

@@ -84,7 +84,11 @@ fn privileged_whoever_waits_for_a_daemon_ends_with_the_signals_status() {
         ] {
             for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
                 let output = interrupted(at, line, signal);
-                assert_eq!(output.code, code, "{line} {signal:?}: {output:?}");
+                // Docker's client waits for SIGINT twice here, and by what comes first it is a signal or a request that was
+                // cancelled, which is no error (docker/cli cli/command/container/cp.go, `copyFromContainer`).
+                let may_succeed = at.cli == Cli::Docker && line == "cp x:/x FILE" && signal == Signal::INT;
+                let ended = output.code == code || may_succeed && output.code == 0;
+                assert!(ended, "{line} {signal:?}: {output:?}");
                 // Docker's client may log that it could not pack the rest.
                 let may_tell = at.cli == Cli::Docker && line == "cp FILE x:/x";
                 assert!(may_tell || output.stderr.is_empty(), "{line} {signal:?}: {output:?}");

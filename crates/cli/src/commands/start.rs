@@ -1,5 +1,6 @@
 //! `start`.
 
+use client::ClientError;
 use client::container::{self, AttachOptions};
 
 use super::Context;
@@ -44,31 +45,39 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     }
 }
 
+/// What came of one of several that are started.
+enum Outcome {
+    Started,
+    Failed(ClientError),
+    /// The user has ended the command, now or before it came to this one.
+    Interrupted,
+}
+
 async fn start_all(context: &Context, names: &[String]) -> Result<(), Exit> {
     let (mut failed, mut is_interrupted, mut caught) = (Vec::new(), false, Caught::ending());
     for name in names {
-        let started = tokio::select! {
+        let outcome = tokio::select! {
             biased;
-            _ = caught.next(), if !is_interrupted => Err(String::new()),
+            _ = caught.next(), if !is_interrupted => Outcome::Interrupted,
             started = container::start(&context.client, name), if !is_interrupted => {
-                started.map_err(|err| client_error(&err))
+                started.map_or_else(Outcome::Failed, |()| Outcome::Started)
             }
-            else => Err(String::new()),
+            else => Outcome::Interrupted,
         };
-        match started {
-            Ok(()) => say_line!("{name}"),
-            // Interrupted: Docker's client goes on to say so of every one.
-            Err(reason) if reason.is_empty() => {
+        match outcome {
+            Outcome::Started => {
+                say_line!("{name}");
+                continue;
+            }
+            Outcome::Failed(err) => warn_line!("{}", client_error(&err)),
+            // Docker's client goes on to say so of every one.
+            Outcome::Interrupted => {
                 is_interrupted = true;
                 let url = context.client.url(&format!("/containers/{name}/start"));
                 warn_line!("error during connect: Post \"{url}\": ");
-                failed.push(name.as_str());
-            }
-            Err(reason) => {
-                warn_line!("{reason}");
-                failed.push(name.as_str());
             }
         }
+        failed.push(name.as_str());
     }
     if failed.is_empty() {
         return Ok(());

@@ -13,7 +13,8 @@
 //!   end of one that was started on demand.
 //! - [`mod@log`] is its log, [`mod@install`] writes units for systemd.
 //!
-//! Containers outlive the daemon however it ends: it has no children, and holds nothing that they need.
+//! Containers outlive the daemon however it ends: they are no children of its, and it holds nothing that they need. Its one
+//! child is the relay of published ports, which outlives it likewise.
 
 mod accept;
 mod config;

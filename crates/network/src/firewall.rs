@@ -6,10 +6,11 @@
 //!                later; nothing from a bridge to or from 127.0.0.0/8 (the guard of route_localnet)
 //!   redirect     prerouting: packets to this machine, to a published port  -> container, except to 127.0.0.0/8
 //!   output       output: the same for this machine's own packets
+//!   arrive       where `forward` marks what it accepts: nobody else's packet goes on with that mark, see `foreign`
 //!   forward      what enters or leaves the bridges, and nothing from one to another; before all others
 //!   guard        where we switched forwarding on: nothing else is forwarded
 //!   masquerade   postrouting: containers leave with the host's address, and so does what returns to its bridge
-//!   unmark       postrouting, where `forward` marks what it accepts: see `foreign`
+//!   unmark       postrouting, likewise: the mark goes again
 //!   maps: addresses (protocol . address . port), ports (protocol . port) -> container's address . port
 //! ```
 //! The table `ip6 longshore-<key>` is there while a network has addresses of IPv6, and changes in the same transactions. It is
@@ -40,8 +41,10 @@ const BY_PORT: &str = "ports";
 const PRIORITY_RAW: i32 = -300;
 /// Before other filters of what is forwarded, which are to find the mark of what is accepted.
 const PRIORITY_FORWARD: i32 = -400;
-/// Where filters usually stand (NF_IP_PRI_FILTER).
-const PRIORITY_GUARD: i32 = 0;
+/// Before any instance of ours marks: it would else take away what another one has said.
+const PRIORITY_ARRIVE: i32 = PRIORITY_FORWARD - 1;
+/// Behind all instances' marks, and before anybody else may set them anew (NF_IP_PRI_MANGLE, -150, for one).
+const PRIORITY_GUARD: i32 = PRIORITY_FORWARD + 1;
 /// Before anybody behind the routing looks at marks.
 const PRIORITY_UNMARK: i32 = PRIORITY_RAW;
 /// One before the usual priorities of translation, so that the order beside another program's chains is certain.
@@ -280,8 +283,13 @@ impl Rules {
             append(change, "forward", &[&rule::interface_in(&one.bridge, true), verdict]);
         }
         if marks {
-            change.create_chain("unmark", ChainKind::Filter, Hook::Postrouting, PRIORITY_UNMARK);
-            append(change, "unmark", &[&rule::has_mark(MARK), &rule::clear_mark(MARK)]);
+            // Whoever else sets this bit would pass every chain in which a rule of ours is, and the guard.
+            for (chain, hook, priority) in
+                [("arrive", Hook::Forward, PRIORITY_ARRIVE), ("unmark", Hook::Postrouting, PRIORITY_UNMARK)]
+            {
+                change.create_chain(chain, ChainKind::Filter, hook, priority);
+                append(change, chain, &[&rule::has_mark(MARK), &rule::clear_mark(MARK)]);
+            }
         }
         let guards = match family {
             Family::Ipv4 => self.guards_forwarding,

@@ -250,3 +250,50 @@ fn privileged_a_table_that_belongs_to_somebody_is_named_and_holds_up_nothing() {
         assert_eq!(guests(), 0);
     });
 }
+
+#[test]
+fn privileged_the_mark_of_somebody_else_opens_nothing() {
+    for forwarding in ["0", "1"] {
+        on_a_machine(move |lab| {
+            setting("ip_forward", forwarding);
+            drop_what_is_forwarded();
+            run(&[
+                "nft",
+                "add table ip strange; add chain ip strange c { type filter hook prerouting priority -150; }",
+            ]);
+            run(&["nft", "add rule ip strange c meta mark set 0x08000000"]);
+            let networks = lab.networks();
+            let one = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
+            let server = listen(&one, 80);
+            let third = Ipv4Addr::new(10, 8, 0, 2);
+            let behind = host_behind("other", Ipv4Addr::new(10, 8, 0, 1), third);
+            let far = inside(behind.as_fd(), || TcpListener::bind((third, 80)).unwrap());
+            setting("ip_forward", "1");
+            assert!(inside(lab.second.as_fd(), || is_unreachable(third, 80)), "ip_forward was {forwarding}");
+            inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
+            // The way is there but for those who drop: all of them are in it.
+            run(&["nft", "add rule ip filter FORWARD accept; add rule inet strict f accept"]);
+            if forwarding == "1" {
+                inside(lab.second.as_fd(), || reach(&far, third, 80)).unwrap();
+            } else {
+                assert!(inside(lab.second.as_fd(), || is_unreachable(third, 80)), "past the guard");
+            }
+        });
+    }
+}
+
+#[test]
+fn privileged_who_sets_the_whole_mark_does_not_shut_what_we_have_opened() {
+    on_a_machine(|lab| {
+        setting("ip_forward", "0");
+        // As iptables -t mangle -A FORWARD -j MARK --set-mark 1.
+        run(&["nft", "add table ip mangle; add chain ip mangle FORWARD { type filter hook forward priority -150; }"]);
+        run(&["nft", "add rule ip mangle FORWARD meta mark set 0x1"]);
+        let outside = inside(lab.second.as_fd(), || TcpListener::bind((NEIGHBOUR, 7)).unwrap());
+        let networks = lab.networks();
+        let one = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
+        assert!(ruleset().contains("chain guard"));
+        let server = listen(&one, 80);
+        reaches_and_is_reached(&lab, &one, &server, &outside);
+    });
+}

@@ -138,7 +138,7 @@ impl Firewall {
         self.foreign.chains()
     }
 
-    /// Makes good what others have changed.
+    /// Makes good what others have changed. What fails is due again.
     pub(crate) fn heal(
         &mut self,
         due: Due,
@@ -149,22 +149,18 @@ impl Firewall {
             return Ok(());
         }
         let found = self.foreign.look(&mut self.socket);
-        if due == Due::Rewrite || rules.mark(self.foreign.needs_mark(&found)) != self.marks {
-            return self.replace(rules, &redirections());
+        let marks = found.as_ref().map_or(self.marks, |found| rules.mark(self.foreign.needs_mark(found)));
+        if due == Due::Rewrite || marks != self.marks {
+            self.replace_own(rules, &redirections(), marks)?;
         }
-        self.foreign.settle(&mut self.socket, &found, rules.has_ipv6());
-        Ok(())
+        self.foreign.settle(&mut self.socket, &found?, rules.has_ipv6())
     }
 
     /// Replaces the whole table of each family in one transaction; packets meet the old ones or the new ones. Then our rules in
-    /// chains of others are placed, or taken out: packets are marked by now.
+    /// chains of others are placed, or taken out: packets are marked by now. Where the chains of others are not seen, packets are
+    /// marked as they were, and that is an error.
     pub(crate) fn replace(&mut self, rules: &Rules, redirections: &[Redirection]) -> Result<(), NetlinkError> {
-        let found = self.foreign.look(&mut self.socket);
-        let marks = rules.mark(self.foreign.needs_mark(&found));
-        self.replace_own(rules, redirections, marks)?;
-        self.marks = marks;
-        self.foreign.settle(&mut self.socket, &found, rules.has_ipv6());
-        Ok(())
+        self.heal(Due::Rewrite, rules, || redirections.to_vec())
     }
 
     fn replace_own(&mut self, rules: &Rules, redirections: &[Redirection], marks: bool) -> Result<(), NetlinkError> {
@@ -185,6 +181,7 @@ impl Firewall {
         add(&mut change, redirections);
         change.commit(&mut self.socket)?;
         self.stands_of_ipv6 = Some(with_ipv6);
+        self.marks = marks;
         Ok(())
     }
 

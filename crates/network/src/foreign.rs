@@ -1,18 +1,25 @@
 //! Forward chains of others that drop what they do not know: Docker's and ufw's, for two.
 //!
-//! An accept of ours is final in our own chains alone. So where such a chain is, ours mark what they accept, and one rule, the
-//! first of that chain, accepts what has the mark. Neither our bridges nor their addresses are named there: it never has to change.
+//! An accept of ours is final in our own chains alone. So where such a chain is, ours mark what they accept, and one rule of
+//! that chain accepts what has the mark. Neither our bridges nor their addresses are named there: it never has to change.
 //!
 //! ```text
+//!   forward, priority -401   table longshore-<key>: whoever comes with the mark loses it
 //!   forward, priority -400   table longshore-<key>: accept, and mark     (or drop)
+//!   forward, priority -399   table longshore-<key>: marked -> accept     (policy drop; where we switched forwarding on)
 //!   forward, any later one   their chain: marked -> accept;  ...         (policy drop)
 //!   postrouting, -300        table longshore-<key>: the mark goes again
 //! ```
-//! The rule is known by its comment, `longshore-<key>`. Where the mode `host-firewall` is on there is none: the host's rules decide.
-//! Other instances of ours mark likewise and let the mark pass, so nothing is placed in their tables.
+//! The rule stands first, as Docker's do, but behind a jump to `DOCKER-USER`: there stand what the machine's owner wants to have
+//! judged before any container's packet passes. It is known by its comment, `longshore-<key>`; with ` ipv4` behind it the rule
+//! is about IPv4 alone, in a chain of both families while we have no table of IPv6, which would take a strange mark away.
+//!
+//! Where the mode `host-firewall` is on there is no rule: the host's rules decide. Other instances of ours mark likewise and let the
+//! mark pass, so nothing is placed in their tables.
 
+use netlink::nft::Family;
 use netlink::nft::expression::{self as rule, Expression, Verdict};
-use netlink::nft::guest::{self, ForwardChain, GuestTransaction, TableFamily};
+use netlink::nft::guest::{self, ForwardChain, GuestRule, GuestTransaction, TableFamily};
 use netlink::nft::watch::{Change, Changed};
 use netlink::{NetlinkError, Socket};
 
@@ -22,6 +29,11 @@ pub(crate) const MARK: u32 = 1 << 27;
 
 /// How the tables of all instances begin.
 const TABLES_OF_OURS: &str = "longshore-";
+
+/// Where Docker has people write what is to be judged before its own rules.
+const CHAIN_OF_USERS: &str = "DOCKER-USER";
+/// Behind the comment of a rule about IPv4 alone.
+const OF_IPV4: &str = " ipv4";
 
 /// A chain of somebody else's that drops what is forwarded, unless one of its rules accepts it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,11 +77,17 @@ pub(crate) struct Foreign {
 }
 
 /// What is to be done in one chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Step {
-    insert: bool,
+    /// The comment of the rule that is placed.
+    insert: Option<String>,
+    /// The rule behind which it is placed; before all others if there is none.
+    behind: Option<u64>,
     delete: Vec<u64>,
 }
+
+/// The chains in which the kernel refused a step, and why.
+type Refusals<'a> = Vec<(&'a ForwardChain, NetlinkError)>;
 
 impl Foreign {
     pub(crate) fn new(name: String, host_firewall: bool) -> Foreign {
@@ -77,12 +95,9 @@ impl Foreign {
     }
 
     /// All forward chains but our own.
-    pub(crate) fn look(&self, socket: &mut Socket) -> Vec<ForwardChain> {
-        let found = guest::forward_chains(socket).unwrap_or_else(|err| {
-            tracing::warn!(err = errdefs::chain(&err), "forward chains of others are not seen");
-            Vec::new()
-        });
-        found.into_iter().filter(|chain| chain.table != self.name).collect()
+    pub(crate) fn look(&self, socket: &mut Socket) -> Result<Vec<ForwardChain>, NetlinkError> {
+        let found = guest::forward_chains(socket)?;
+        Ok(found.into_iter().filter(|chain| chain.table != self.name).collect())
     }
 
     /// Whether our chains have to mark what they accept.
@@ -90,32 +105,51 @@ impl Foreign {
         found.iter().any(|chain| chain.drops && (!self.host_firewall || is_of_ours(chain)))
     }
 
-    /// Places our rule where it is missing, and takes it out where nobody needs it any more.
-    pub(crate) fn settle(&mut self, socket: &mut Socket, found: &[ForwardChain], ipv6: bool) {
-        let mut steps = Vec::with_capacity(found.len());
-        for chain in found {
-            match guest::rules_with(socket, chain, &self.name) {
-                Ok(handles) => steps.push((chain, plan(self.wants(chain, ipv6), handles))),
-                Err(err) => tracing::warn!(%chain, err = errdefs::chain(&err), "the rules of a chain are not seen"),
-            }
+    /// Places our rule where it is missing, and takes it out where nobody needs it any more. Refusals are told, and shown; an error
+    /// is that the rules of a chain are not seen: the others' are settled all the same.
+    pub(crate) fn settle(
+        &mut self,
+        socket: &mut Socket,
+        found: &[ForwardChain],
+        ipv6: bool,
+    ) -> Result<(), NetlinkError> {
+        let (steps, unseen) = self.steps(socket, found, |chain| self.comment(chain, ipv6));
+        let refusals = apply(socket, &steps);
+        for (chain, err) in &refusals {
+            tracing::warn!(%chain, err = errdefs::chain(err), "packets of containers are dropped by a chain of others");
         }
-        let refused = self.apply(socket, &steps);
+        let is_settled = |chain: &&ForwardChain| !refusals.iter().chain(&unseen).any(|(one, _)| one == chain);
         let shown =
             |chain: &&ForwardChain| chain.drops && !is_of_ours(chain) && (ipv6 || chain.family != TableFamily::Ip6);
-        self.chains = found.iter().filter(shown).map(|chain| self.shown(chain, refused.contains(&chain))).collect();
+        self.chains = found.iter().filter(shown).map(|chain| self.shown(chain, is_settled(&chain))).collect();
         self.tables = found.iter().map(|chain| chain.table.clone()).collect();
+        unseen.into_iter().next().map_or(Ok(()), |(_, err)| Err(err))
     }
 
-    /// Takes our rules out of all chains of others.
+    /// Takes our rules out of all chains of others, or out of all but those whose error it answers.
     pub(crate) fn remove(&mut self, socket: &mut Socket) -> Result<(), NetlinkError> {
-        let mut change = GuestTransaction::default();
-        for chain in self.look(socket) {
-            for handle in guest::rules_with(socket, &chain, &self.name)? {
-                change.delete(&chain, handle);
+        let found = self.look(socket)?;
+        let (steps, unseen) = self.steps(socket, &found, |_| None);
+        let refusals = apply(socket, &steps);
+        self.chains.clear();
+        refusals.into_iter().chain(unseen).next().map_or(Ok(()), |(_, err)| Err(err))
+    }
+
+    /// What is to be done in each chain that is to have the rule with the comment `wanted`, or none.
+    fn steps<'a>(
+        &self,
+        socket: &mut Socket,
+        found: &'a [ForwardChain],
+        wanted: impl Fn(&ForwardChain) -> Option<String>,
+    ) -> (Vec<(&'a ForwardChain, Step)>, Refusals<'a>) {
+        let (mut steps, mut unseen) = (Vec::with_capacity(found.len()), Vec::new());
+        for chain in found {
+            match guest::rules(socket, chain) {
+                Ok(rules) => steps.push((chain, plan(wanted(chain), &self.name, &rules))),
+                Err(err) => unseen.push((chain, err)),
             }
         }
-        self.chains.clear();
-        change.commit(socket)
+        (steps, unseen)
     }
 
     /// The chains of others that drop.
@@ -138,45 +172,55 @@ impl Foreign {
         chain.drops && !self.host_firewall && !is_of_ours(chain) && (ipv6 || chain.family != TableFamily::Ip6)
     }
 
-    fn shown(&self, chain: &ForwardChain, refused: bool) -> ForeignChain {
-        let passage = match (self.host_firewall, refused) {
+    /// The comment of the rule that a chain is to have.
+    fn comment(&self, chain: &ForwardChain, ipv6: bool) -> Option<String> {
+        let of_both = chain.family == TableFamily::Inet && !ipv6;
+        let comment = if of_both { format!("{}{OF_IPV4}", self.name) } else { self.name.clone() };
+        self.wants(chain, ipv6).then_some(comment)
+    }
+
+    fn shown(&self, chain: &ForwardChain, settled: bool) -> ForeignChain {
+        let passage = match (self.host_firewall, settled) {
             (true, _) => Passage::Left,
-            (false, true) => Passage::Refused,
-            (false, false) => Passage::Placed,
+            (false, true) => Passage::Placed,
+            (false, false) => Passage::Refused,
         };
         ForeignChain { chain: chain.to_string(), passage }
     }
-
-    /// All in one transaction; where somebody refuses (a table may have an owner), each chain by itself. Answers who refused.
-    fn apply<'a>(&self, socket: &mut Socket, steps: &[(&'a ForwardChain, Step)]) -> Vec<&'a ForwardChain> {
-        let commit = |socket: &mut Socket, steps: &[(&ForwardChain, Step)]| {
-            let mut change = GuestTransaction::default();
-            for (chain, step) in steps {
-                step.delete.iter().for_each(|handle| change.delete(chain, *handle));
-                if step.insert {
-                    change.insert(chain, &accept_marked(chain), &self.name);
-                }
-            }
-            change.commit(socket)
-        };
-        if commit(socket, steps).is_ok() {
-            return Vec::new();
-        }
-        let mut refused = Vec::new();
-        for one in steps.chunks(1) {
-            if let Err(err) = commit(socket, one) {
-                let chain = one[0].0;
-                tracing::warn!(%chain, err = errdefs::chain(&err), "packets of containers are dropped by a chain of others");
-                refused.push(chain);
-            }
-        }
-        refused
-    }
 }
 
-fn plan(wanted: bool, handles: Vec<u64>) -> Step {
-    let kept = usize::from(wanted).min(handles.len());
-    Step { insert: wanted && handles.is_empty(), delete: handles[kept..].to_vec() }
+/// All in one transaction; where somebody refuses (a table may have an owner), each chain by itself. Answers who refused.
+fn apply<'a>(socket: &mut Socket, steps: &[(&'a ForwardChain, Step)]) -> Refusals<'a> {
+    let commit = |socket: &mut Socket, steps: &[(&ForwardChain, Step)]| {
+        let mut change = GuestTransaction::default();
+        for (chain, step) in steps {
+            if let Some(comment) = &step.insert {
+                change.insert(chain, step.behind, &accept_marked(chain, comment.ends_with(OF_IPV4)), comment);
+            }
+            step.delete.iter().for_each(|handle| change.delete(chain, *handle));
+        }
+        change.commit(socket)
+    };
+    if commit(socket, steps).is_ok() {
+        return Vec::new();
+    }
+    let alone = |one: &[(&'a ForwardChain, Step)]| Some((one[0].0, commit(socket, one).err()?));
+    steps.chunks(1).filter_map(alone).collect()
+}
+
+/// The rule is right wherever it stands, but before the users' chain.
+fn plan(wanted: Option<String>, name: &str, rules: &[GuestRule]) -> Step {
+    let of_users = |rule: &GuestRule| rule.jumps_to.as_deref() == Some(CHAIN_OF_USERS);
+    let behind = rules.iter().rposition(of_users);
+    let is_ours = |comment: &str| matches!(comment.strip_prefix(name), Some("" | OF_IPV4));
+    let ours = || rules.iter().enumerate().filter(|(_, rule)| rule.comment.as_deref().is_some_and(is_ours));
+    let is_right = |at: usize, rule: &GuestRule| rule.comment == wanted && behind.is_none_or(|of_users| of_users < at);
+    let kept = ours().find(|(at, rule)| is_right(*at, rule)).map(|(_, rule)| rule.handle);
+    Step {
+        behind: behind.map(|at| rules[at].handle),
+        delete: ours().map(|(_, rule)| rule.handle).filter(|handle| Some(*handle) != kept).collect(),
+        insert: wanted.filter(|_| kept.is_none()),
+    }
 }
 
 /// They let the mark pass by themselves.
@@ -184,15 +228,16 @@ fn is_of_ours(chain: &ForwardChain) -> bool {
     chain.table.starts_with(TABLES_OF_OURS)
 }
 
-/// `meta mark & MARK == MARK counter accept`; in the chains of iptables in its own form, without which it could neither show nor save
+/// `[meta nfproto ipv4] meta mark & MARK == MARK counter accept`; in the chains of iptables in its own form, without which it could neither show nor save
 /// them rightly.
-fn accept_marked(chain: &ForwardChain) -> Vec<Expression> {
+fn accept_marked(chain: &ForwardChain, of_ipv4: bool) -> Vec<Expression> {
     let is_of_iptables =
         chain.family != TableFamily::Inet && (chain.table.as_str(), chain.name.as_str()) == ("filter", "FORWARD");
-    let mut rule = match is_of_iptables {
-        true => vec![Expression::IptablesMark { bits: MARK }],
-        false => rule::has_mark(MARK).to_vec(),
-    };
+    let mut rule = if of_ipv4 { rule::is_of(Family::Ipv4).to_vec() } else { Vec::new() };
+    match is_of_iptables {
+        true => rule.push(Expression::IptablesMark { bits: MARK }),
+        false => rule.extend(rule::has_mark(MARK)),
+    }
     rule.extend([Expression::Count, Expression::Verdict(Verdict::Accept)]);
     rule
 }
@@ -205,14 +250,40 @@ mod tests {
         ForwardChain { family, table: table.to_owned(), name: "FORWARD".to_owned(), drops }
     }
 
+    fn rule(handle: u64, comment: Option<&str>, jumps_to: Option<&str>) -> GuestRule {
+        GuestRule { handle, comment: comment.map(str::to_owned), jumps_to: jumps_to.map(str::to_owned) }
+    }
+
+    fn step(insert: Option<&str>, behind: Option<u64>, delete: &[u64]) -> Step {
+        Step { insert: insert.map(str::to_owned), behind, delete: delete.to_vec() }
+    }
+
     #[test]
     fn a_chain_has_one_rule_of_ours_or_none() {
-        let step = |insert, delete: &[u64]| Step { insert, delete: delete.to_vec() };
-        assert_eq!(plan(true, vec![]), step(true, &[]));
-        assert_eq!(plan(true, vec![7]), step(false, &[]));
-        assert_eq!(plan(true, vec![7, 8, 9]), step(false, &[8, 9]));
-        assert_eq!(plan(false, vec![]), step(false, &[]));
-        assert_eq!(plan(false, vec![7, 8]), step(false, &[7, 8]));
+        let (all, of_ipv4) = (Some("longshore-1"), Some("longshore-1 ipv4"));
+        let plan = |wanted: Option<&str>, rules: &[(u64, Option<&str>)]| {
+            let rules: Vec<_> = rules.iter().map(|(handle, comment)| rule(*handle, *comment, Some("OTHER"))).collect();
+            super::plan(wanted.map(str::to_owned), "longshore-1", &rules)
+        };
+        assert_eq!(plan(all, &[]), step(all, None, &[]));
+        assert_eq!(plan(all, &[(6, None), (7, all)]), step(None, None, &[]));
+        assert_eq!(plan(all, &[(7, all), (8, all), (9, all)]), step(None, None, &[8, 9]));
+        assert_eq!(plan(None, &[(7, Some("theirs")), (8, Some("longshore-12"))]), step(None, None, &[]));
+        assert_eq!(plan(None, &[(7, all), (8, of_ipv4)]), step(None, None, &[7, 8]));
+        // While we have no table of IPv6, and again when we have one.
+        assert_eq!(plan(of_ipv4, &[(7, all)]), step(of_ipv4, None, &[7]));
+        assert_eq!(plan(all, &[(7, of_ipv4)]), step(all, None, &[7]));
+    }
+
+    #[test]
+    fn the_rule_stands_behind_what_users_have_dockers_chain_for() {
+        let ours = Some("longshore-1");
+        let plan = |rules: &[GuestRule]| super::plan(ours.map(str::to_owned), "longshore-1", rules);
+        let users = |handle| rule(handle, None, Some("DOCKER-USER"));
+        let other = |handle| rule(handle, None, Some("DOCKER-FORWARD"));
+        assert_eq!(plan(&[users(3), other(4)]), step(ours, Some(3), &[]));
+        assert_eq!(plan(&[other(3), users(4), rule(5, ours, None)]), step(None, Some(4), &[]));
+        assert_eq!(plan(&[rule(3, ours, None), users(4)]), step(ours, Some(4), &[3]));
     }
 
     #[test]

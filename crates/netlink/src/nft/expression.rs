@@ -16,6 +16,7 @@ const VALUE: u16 = 1;
 const META_MARK: u32 = 3;
 const META_INTERFACE_IN: u32 = 6;
 const META_INTERFACE_OUT: u32 = 7;
+const META_FAMILY: u32 = 15;
 const META_PROTOCOL: u32 = 16;
 const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
@@ -231,6 +232,12 @@ pub fn clear_mark(bits: u32) -> [Expression; 3] {
 pub fn has_mark(bits: u32) -> [Expression; 3] {
     let load = Expression::LoadMeta { key: META_MARK, register: 0 };
     [load, Expression::Mask { mask: bits.to_ne_bytes().to_vec() }, equals(bits.to_ne_bytes())]
+}
+
+/// `meta nfproto ipv4` or `meta nfproto ipv6`.
+pub fn is_of(family: Family) -> [Expression; 2] {
+    let load = Expression::LoadMeta { key: META_FAMILY, register: 0 };
+    [load, Expression::Compare { equal: true, value: vec![family.header()[0]] }]
 }
 
 /// `fib daddr type local`.

@@ -8,7 +8,7 @@ use network::{Config, ForeignChain, Healer, Networks, Passage, foreign_chains};
 
 use crate::lab::*;
 
-const OURS: &str = "comment \"longshore-0123abcd\"";
+const OURS: &str = "comment \"longshore-0123abcd";
 
 /// As iptables-nft makes it for an installed Docker or ufw, and a chain of nft's own kind.
 fn drop_what_is_forwarded() {
@@ -295,5 +295,45 @@ fn privileged_who_sets_the_whole_mark_does_not_shut_what_we_have_opened() {
         assert!(ruleset().contains("chain guard"));
         let server = listen(&one, 80);
         reaches_and_is_reached(&lab, &one, &server, &outside);
+    });
+}
+
+/// Where these texts stand in the chain of iptables, in its order.
+fn places(texts: &[&str]) -> Vec<usize> {
+    let chain = run(&["nft", "list chain ip filter FORWARD"]);
+    let place = |text: &&str| chain.lines().position(|line| line.contains(*text)).unwrap_or_else(|| panic!("{chain}"));
+    texts.iter().map(place).collect()
+}
+
+#[test]
+fn privileged_what_users_have_dockers_chain_for_is_judged_before_our_rule() {
+    on_a_machine(|lab| {
+        // As an installed Docker leaves it, and what its users write there.
+        run(&[
+            "nft",
+            "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }; \
+             add chain ip filter DOCKER-USER; add chain ip filter DOCKER-FORWARD; \
+             add rule ip filter DOCKER-USER ip saddr 10.9.0.2 counter drop; \
+             add rule ip filter FORWARD counter jump DOCKER-USER; add rule ip filter FORWARD counter jump DOCKER-FORWARD",
+        ]);
+        let networks = lab.networks();
+        let one = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
+        let server = listen(&one, 80);
+        let in_order = ["jump DOCKER-USER", OURS, "jump DOCKER-FORWARD"];
+        assert!(places(&in_order).is_sorted(), "{}", ruleset());
+        assert!(inside(lab.second.as_fd(), || is_unreachable(MACHINE, 8080)));
+        run(&["nft", "flush chain ip filter DOCKER-USER"]);
+        inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
+        // A rule of ours that stands before it moves.
+        std::mem::forget(networks);
+        run(&["nft", "flush chain ip filter FORWARD"]);
+        run(&["nft", &format!("add rule ip filter FORWARD counter {OURS}\"")]);
+        run(&["nft", "add rule ip filter FORWARD counter jump DOCKER-USER"]);
+        run(&["nft", "add rule ip filter FORWARD counter jump DOCKER-FORWARD"]);
+        let networks = Networks::open(lab.config()).unwrap();
+        networks.reconcile(&["one"]).unwrap();
+        assert_eq!(guests(), 1);
+        assert!(places(&in_order).is_sorted(), "{}", ruleset());
+        inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
     });
 }

@@ -356,5 +356,20 @@ fn privileged_a_chain_of_ipv6_that_drops_has_our_rule_while_somebody_has_such_ad
         networks.leave("one").unwrap();
         networks.remove(&network.id).unwrap();
         assert!(!ours());
+        // In a chain of both families it is about those that our chains look at: nobody else's mark passes.
+        run(&["nft", "add table inet f; add chain inet f c { type filter hook forward priority 0; policy drop; }"]);
+        drop(networks);
+        let networks = lab.networks();
+        networks.prepare().unwrap();
+        let of_ipv4 = || {
+            let text = run(&["nft", "list chain inet f c"]);
+            let ours = text.lines().filter(|line| line.contains("longshore-0123abcd"));
+            ours.map(|line| line.contains("nfproto ipv4") && line.contains("abcd ipv4\"")).collect::<Vec<_>>()
+        };
+        assert_eq!(of_ipv4(), [true]);
+        let network = networks.create(wish("a", "10.7.0.0/24", "fd07::/64")).unwrap();
+        assert_eq!(of_ipv4(), [false]);
+        networks.remove(&network.id).unwrap();
+        assert_eq!(of_ipv4(), [true]);
     });
 }

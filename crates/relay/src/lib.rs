@@ -19,9 +19,9 @@
 //!
 //! One thread, one epoll. Bytes of TCP go through pipes by splice(2) and are never copied into this process; a direction reads
 //! again when the other end has taken all: memory is bounded by the pipes. At most [`LINKS_MAX`] connections, as far as there are
-//! descriptors, and [`FLOWS_MAX`] flows of datagrams, the oldest of which gives way. Who is gone without a word is
-//! asked after 15 s, and again (keepalive). A rule that goes takes its connections along: its container's address may be another's by
-//! then.
+//! descriptors, half of them of one port where there are others, and [`FLOWS_MAX`] flows of datagrams, the oldest of which gives way. Who
+//! is gone without a word is asked after 15 s, and again (keepalive). A rule that goes takes its connections along: its container's
+//! address may be another's by then.
 //!
 //! Deliberately not here: which ports there are, and where they lead.
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -21,6 +21,8 @@ use crate::{Ask, LINKS_MAX, MESSAGE_MAX, RULES_MAX, Reply, Rule};
 const EVENTS: usize = 64;
 /// Connections of a listener that are taken before others have their turn.
 const ACCEPTS: usize = 16;
+/// How long nothing is taken where the kernel has no room for one more.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Descriptors that a connection takes, and those that stay for everything else.
 const DESCRIPTORS_OF_LINK: u64 = 6;
 const DESCRIPTORS_OF_OTHERS: u64 = 128 + (crate::FLOWS_MAX + RULES_MAX) as u64;
@@ -44,6 +46,8 @@ struct Served {
     socket: OwnedFd,
     /// The socket's number.
     number: u64,
+    /// Connections that came by it.
+    links: usize,
 }
 
 #[derive(Debug)]
@@ -57,15 +61,19 @@ struct Relayed {
 
 struct Relay {
     epoll: OwnedFd,
+    dir: PathBuf,
     sources: HashMap<u64, Source>,
     count: u64,
     door: OwnedFd,
+    door_number: u64,
     daemons: HashMap<u64, OwnedFd>,
     rules: BTreeMap<String, Served>,
     links: HashMap<u64, Relayed>,
     links_max: usize,
     /// Whether listeners wait until a connection has ended.
     full: bool,
+    /// When what waits for the kernel's room is taken again.
+    resume_at: Option<Instant>,
     flows: Flows,
     sweep_at: Option<Instant>,
     buffer: Vec<u8>,
@@ -83,11 +91,17 @@ pub fn run(dir: &Path, first: Option<OwnedFd>) -> io::Result<()> {
     while !(relay.ends || relay.rules.is_empty() && relay.daemons.is_empty()) {
         relay.wait(&mut events)?;
         for event in events.drain(..) {
-            relay.handle(event.data.u64());
+            if !relay.ends {
+                relay.handle(event.data.u64());
+            }
         }
     }
-    // A daemon that connects now is told that nobody listens, and starts another one.
-    std::fs::remove_file(crate::socket_path(dir))
+    match relay.ends {
+        // It is gone already, and another relay's may be there.
+        true => Ok(()),
+        // A daemon that connects now is told that nobody listens, and starts another one.
+        false => std::fs::remove_file(crate::socket_path(dir)),
+    }
 }
 
 impl Relay {
@@ -97,21 +111,24 @@ impl Relay {
         let spare = limit.unwrap_or(u64::MAX).saturating_sub(DESCRIPTORS_OF_OTHERS) / DESCRIPTORS_OF_LINK;
         let mut relay = Relay {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            dir: dir.to_owned(),
             sources: HashMap::new(),
             count: 0,
             door: open_door(dir)?,
+            door_number: 0,
             daemons: HashMap::new(),
             rules: BTreeMap::new(),
             links: HashMap::new(),
             links_max: LINKS_MAX.min(usize::try_from(spare).unwrap_or(LINKS_MAX)).max(1),
             full: false,
+            resume_at: None,
             flows: Flows::default(),
             sweep_at: None,
             buffer: vec![0; DATAGRAM_MAX],
             ends: false,
         };
-        let number = relay.number(Source::Door);
-        watch(&relay.epoll, relay.door.as_fd(), number, EventFlags::IN)?;
+        relay.door_number = relay.number(Source::Door);
+        watch(&relay.epoll, relay.door.as_fd(), relay.door_number, EventFlags::IN)?;
         Ok(relay)
     }
 
@@ -134,8 +151,12 @@ impl Relay {
             self.sweep_at = self.flows.sweep();
             self.forget_flows();
         }
-        let left = self.sweep_at.map(|at| at.saturating_duration_since(now));
-        let timeout = left.map(|left| Timespec { tv_sec: left.as_secs() as i64 + 1, tv_nsec: 0 });
+        if self.resume_at.is_some_and(|at| at <= now) {
+            self.resume();
+        }
+        let next = self.sweep_at.into_iter().chain(self.resume_at).min();
+        let left = next.map(|at| at.saturating_duration_since(now));
+        let timeout = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno.into()),
@@ -156,7 +177,11 @@ impl Relay {
 
     fn open_to_daemon(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let Ok(daemon) = accept_with(&self.door, flags) else { return };
+        let daemon = match accept_with(&self.door, flags) {
+            Ok(daemon) => daemon,
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return,
+            Err(_) => return self.pause(),
+        };
         // Root alone, or whoever this process belongs to.
         let own = rustix::process::geteuid().as_raw();
         if sys::socket::peer(daemon.as_fd()).is_ok_and(|peer| peer.uid == 0 || peer.uid == own) {
@@ -179,7 +204,7 @@ impl Relay {
             Err(err) => Reply::Refused(err.to_string()),
         };
         let text = serde_json::to_vec(&reply).unwrap_or_default();
-        self.ends = reply == Reply::Ends;
+        self.ends |= reply == Reply::Ends;
         let sent = self.daemons.get(&number).map(|daemon| sys::socket::send(daemon.as_fd(), &text, &[]));
         if text.len() > MESSAGE_MAX || !matches!(sent, Some(Ok(_))) {
             self.part(number);
@@ -198,7 +223,14 @@ impl Relay {
                 if let Some(served) = self.rules.remove(&id) {
                     self.retire(&served);
                 }
-                if self.rules.is_empty() { Reply::Ends } else { Reply::Done }
+                if !self.rules.is_empty() {
+                    // The last one may have all connections.
+                    self.rules.values().for_each(|served| self.await_again(served));
+                    return Reply::Done;
+                }
+                // Before the daemon hears of it, which may start another relay at once: that one's would go instead.
+                _ = std::fs::remove_file(crate::socket_path(&self.dir));
+                Reply::Ends
             }
             Ask::Put(rule) => match self.put(rule, socket) {
                 Ok(()) => Reply::Done,
@@ -223,9 +255,22 @@ impl Relay {
         };
         rustix::io::ioctl_fionbio(&socket, true)?;
         let number = self.number(Source::Listener(rule.id.clone()));
-        watch(&self.epoll, socket.as_fd(), number, EventFlags::IN)?;
-        self.rules.insert(rule.id.clone(), Served { rule, socket, number });
+        let served = Served { rule, socket, number, links: 0 };
+        watch(&self.epoll, served.socket.as_fd(), number, self.awaited(&served))?;
+        self.rules.insert(served.rule.id.clone(), served);
         Ok(())
+    }
+
+    /// What is waited for at a listener. Of one that has all connections that it may have nothing: the kernel would tell of those that
+    /// wait there again and again.
+    fn awaited(&self, served: &Served) -> EventFlags {
+        let share = if self.rules.len() > 1 { self.links_max.div_ceil(2) } else { self.links_max };
+        let waits = !served.rule.udp && (self.full || served.links >= share);
+        if waits { EventFlags::empty() } else { EventFlags::IN }
+    }
+
+    fn await_again(&self, served: &Served) {
+        watch_for(&self.epoll, &served.socket, served.number, self.awaited(served));
     }
 
     /// Ends what a rule did.
@@ -261,6 +306,9 @@ impl Relay {
             if self.links.len() >= self.links_max {
                 return self.set_full(true);
             }
+            if self.awaited(served).is_empty() {
+                return self.await_again(served);
+            }
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let (listener, target) = (served.number, served.rule.target);
             match accept_with(&served.socket, flags) {
@@ -270,11 +318,30 @@ impl Relay {
                         self.relay(link, listener);
                     }
                 }
-                Err(Errno::INTR | Errno::CONNABORTED) => {}
-                Err(Errno::MFILE | Errno::NFILE) if !self.links.is_empty() => return self.set_full(true),
-                Err(_) => return,
+                Err(Errno::AGAIN) => return,
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return self.pause(),
+                // Nobody listens there any more.
+                Err(Errno::INVAL) => {
+                    _ = epoll::delete(&self.epoll, &served.socket);
+                    return;
+                }
+                // accept(2): a connection that has failed is told as an error, and is gone by that.
+                Err(_) => {}
             }
         }
+    }
+
+    /// Takes nothing for a while: the kernel has no room, also where no end of a connection of ours would make some.
+    fn pause(&mut self) {
+        self.resume_at = Some(Instant::now() + PAUSE);
+        watch_for(&self.epoll, &self.door, self.door_number, EventFlags::empty());
+        self.set_full(true);
+    }
+
+    fn resume(&mut self) {
+        self.resume_at = None;
+        watch_for(&self.epoll, &self.door, self.door_number, EventFlags::IN);
+        self.set_full(false);
     }
 
     fn relay(&mut self, link: Link, listener: u64) {
@@ -282,6 +349,7 @@ impl Relay {
         let number = self.count;
         let ends = [(); 2].map(|()| (self.number(Source::End(number)), EventFlags::empty()));
         self.links.insert(number, Relayed { link, listener, ends });
+        self.count_link(listener, 1);
         self.pump(number);
     }
 
@@ -296,8 +364,21 @@ impl Relay {
     fn close(&mut self, link: u64) {
         if let Some(relayed) = self.links.remove(&link) {
             relayed.ends.iter().for_each(|(number, _)| drop(self.sources.remove(number)));
+            let listener = relayed.listener;
             drop(relayed);
+            self.count_link(listener, -1);
             self.set_full(false);
+        }
+    }
+
+    /// One connection more or less of a listener, if it is there still.
+    fn count_link(&mut self, listener: u64, change: isize) {
+        let Some(Source::Listener(id)) = self.sources.get(&listener) else { return };
+        let Some(served) = self.rules.get_mut(id) else { return };
+        served.links = served.links.saturating_add_signed(change);
+        if change < 0 && !self.full {
+            let served = &self.rules[id];
+            self.await_again(served);
         }
     }
 
@@ -307,11 +388,7 @@ impl Relay {
             return;
         }
         self.full = full;
-        let flags = if full { EventFlags::empty() } else { EventFlags::IN };
-        for served in self.rules.values().filter(|served| !served.rule.udp) {
-            // It is watched, and asking for another event takes no memory.
-            _ = epoll::modify(&self.epoll, &served.socket, EventData::new_u64(served.number), flags);
-        }
+        self.rules.values().filter(|served| !served.rule.udp).for_each(|served| self.await_again(served));
     }
 
     fn forward(&mut self, id: &str) {
@@ -369,6 +446,12 @@ fn watch(epoll: &OwnedFd, fd: BorrowedFd<'_>, number: u64, flags: EventFlags) ->
     epoll::add(epoll, fd, EventData::new_u64(number), flags)
 }
 
+/// Waits for something else at what is watched.
+fn watch_for(epoll: &OwnedFd, fd: &OwnedFd, number: u64, flags: EventFlags) {
+    // It takes no memory, and what is not watched any more tells nothing.
+    _ = epoll::modify(epoll, fd, EventData::new_u64(number), flags);
+}
+
 /// Listens for daemons. A socket that an earlier relay left is replaced.
 fn open_door(dir: &Path) -> io::Result<OwnedFd> {
     match std::fs::remove_file(crate::socket_path(dir)) {
@@ -384,3 +467,6 @@ fn open_door(dir: &Path) -> io::Result<OwnedFd> {
     rustix::net::listen(&door, 16)?;
     Ok(door)
 }
+
+#[cfg(test)]
+mod tests;

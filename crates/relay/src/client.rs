@@ -21,7 +21,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Speaks over a socket whose other end the relay has ([`Client::pair`]).
+    /// Speaks, or is about to connect: that, too, waits only as long as sending may take.
     fn new(socket: OwnedFd) -> io::Result<Client> {
         set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_WITHIN))?;
         set_socket_timeout(&socket, Timeout::Send, Some(ANSWER_WITHIN))?;
@@ -43,14 +43,12 @@ impl Client {
             opened => opened?,
         };
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let client = Client::new(socket)?;
         // The directory may be deeper than a socket's path may be long.
         let path = crate::socket_path(Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd())));
-        match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        match rustix::net::connect(&client.socket, &SocketAddrUnix::new(path)?) {
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED) => Ok(None),
-            connected => {
-                connected?;
-                Client::new(socket).map(Some)
-            }
+            connected => Ok(connected.map(|()| Some(client))?),
         }
     }
 
@@ -67,16 +65,26 @@ impl Client {
     /// What is served.
     pub fn list(&mut self) -> io::Result<Vec<Rule>> {
         match self.ask(&Ask::List, None)? {
-            Reply::Rules(rules) => Ok(rules),
+            // All versions so far say the same.
+            Reply::Rules { rules, .. } => Ok(rules),
             reply => Err(io::Error::other(format!("the relay's answer is {reply:?}"))),
         }
     }
 
     fn ask(&mut self, ask: &Ask, socket: Option<BorrowedFd<'_>>) -> io::Result<Reply> {
         let bytes = serde_json::to_vec(ask)?;
-        sys::socket::send(self.socket.as_fd(), &bytes, socket.as_slice())?;
+        // One that has ended may have said why: the kernel tells of its end first.
+        let ended = |err: &io::Error| matches!(err.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+        match sys::socket::send(self.socket.as_fd(), &bytes, socket.as_slice()) {
+            Err(err) if ended(&err) => {}
+            sent => drop(sent?),
+        }
         let mut answer = vec![0; MESSAGE_MAX];
-        let length = sys::socket::receive(self.socket.as_fd(), &mut answer, &mut Vec::new())?;
+        let mut receive = || sys::socket::receive(self.socket.as_fd(), &mut answer, &mut Vec::new());
+        let length = match receive() {
+            Err(err) if ended(&err) => receive()?,
+            received => received?,
+        };
         if length == 0 {
             return Err(io::ErrorKind::BrokenPipe.into());
         }

@@ -23,6 +23,9 @@
 //! is gone without a word is asked after 15 s, and again (keepalive). A rule that goes takes its connections along: its container's
 //! address may be another's by then.
 //!
+//! The two ends may be of different builds. [`VERSION`] grows with every change of the messages; a daemon speaks all earlier versions.
+//! A relay that cannot begin answers why instead of obeying.
+//!
 //! Deliberately not here: which ports there are, and where they lead.
 
 mod client;
@@ -37,6 +40,9 @@ use serde::{Deserialize, Serialize};
 
 pub use client::Client;
 pub use server::run;
+
+/// The version of the messages that this build speaks.
+pub const VERSION: u32 = 1;
 
 /// Connections at once at most.
 pub const LINKS_MAX: usize = 8192;
@@ -76,11 +82,41 @@ enum Reply {
     Done,
     /// It is done, and it was the last rule: this process ends.
     Ends,
-    Rules(Vec<Rule>),
+    Rules {
+        /// The relay's [`VERSION`].
+        version: u32,
+        rules: Vec<Rule>,
+    },
     Refused(String),
 }
 
 /// Where a later daemon finds the relay.
 fn socket_path(dir: &Path) -> PathBuf {
     dir.join("relay.sock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_of_version_1_are_read_as_they_were_written() {
+        let rule = Rule { id: "tcp [::1]:80".to_owned(), udp: false, target: "172.17.0.2:80".parse().unwrap() };
+        let text = r#"{"id":"tcp [::1]:80","udp":false,"target":"172.17.0.2:80"}"#;
+        let ask = |text: &str| serde_json::from_str::<Ask>(text).unwrap();
+        assert_eq!(ask(&format!(r#"{{"Put":{text}}}"#)), Ask::Put(rule.clone()));
+        assert_eq!(ask(r#"{"Remove":"a"}"#), Ask::Remove("a".to_owned()));
+        assert_eq!(ask(r#""List""#), Ask::List);
+        let reply = |text: &str| serde_json::from_str::<Reply>(text).unwrap();
+        let rules = Reply::Rules { version: 1, rules: vec![rule] };
+        // What later versions add is passed over.
+        assert_eq!(reply(&format!(r#"{{"Rules":{{"version":1,"rules":[{text}],"more":0}}}}"#)), rules);
+        assert_eq!(reply(r#"{"Refused":"why"}"#), Reply::Refused("why".to_owned()));
+        assert_eq!((reply(r#""Done""#), reply(r#""Ends""#)), (Reply::Done, Reply::Ends));
+        // And so it is written: a change of this line is another version.
+        assert_eq!(
+            serde_json::to_string(&rules).unwrap(),
+            format!(r#"{{"Rules":{{"version":{VERSION},"rules":[{text}]}}}}"#)
+        );
+    }
 }

@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::datagram::{DATAGRAM_MAX, Flows, receive};
 use crate::stream::{Link, Side};
-use crate::{Ask, LINKS_MAX, MESSAGE_MAX, RULES_MAX, Reply, Rule};
+use crate::{Ask, LINKS_MAX, MESSAGE_MAX, RULES_MAX, Reply, Rule, VERSION};
 
 /// Events that are taken at a time.
 const EVENTS: usize = 64;
@@ -82,7 +82,14 @@ struct Relay {
 
 /// Serves until the last rule has gone, or no daemon comes to name the first one.
 pub fn run(dir: &Path, first: Option<OwnedFd>) -> io::Result<()> {
-    let mut relay = Relay::open(dir)?;
+    let mut relay = match Relay::open(dir) {
+        Ok(relay) => relay,
+        Err(err) => {
+            // Nobody else hears of it: this process has no log.
+            first.as_ref().into_iter().for_each(|first| refuse(first.as_fd(), &err));
+            return Err(err);
+        }
+    };
     if let Some(first) = first {
         rustix::io::ioctl_fionbio(&first, true)?;
         relay.welcome(first)?;
@@ -102,6 +109,13 @@ pub fn run(dir: &Path, first: Option<OwnedFd>) -> io::Result<()> {
         // A daemon that connects now is told that nobody listens, and starts another one.
         false => std::fs::remove_file(crate::socket_path(dir)),
     }
+}
+
+/// Answers whatever is asked with the reason why it cannot be done.
+fn refuse(daemon: BorrowedFd<'_>, err: &io::Error) {
+    let text = serde_json::to_vec(&Reply::Refused(format!("the relay cannot begin: {err}"))).unwrap_or_default();
+    // A daemon that has gone needs no answer.
+    _ = sys::socket::send(daemon, &text, &[]);
 }
 
 impl Relay {
@@ -218,7 +232,10 @@ impl Relay {
 
     fn obey(&mut self, ask: Ask, socket: Option<OwnedFd>) -> Reply {
         match ask {
-            Ask::List => Reply::Rules(self.rules.values().map(|served| served.rule.clone()).collect()),
+            Ask::List => {
+                let rules = self.rules.values().map(|served| served.rule.clone()).collect();
+                Reply::Rules { version: VERSION, rules }
+            }
             Ask::Remove(id) => {
                 if let Some(served) = self.rules.remove(&id) {
                     self.retire(&served);

@@ -170,6 +170,17 @@ fn answers_to_datagrams_find_their_clients() {
 }
 
 #[test]
+fn a_relay_that_cannot_begin_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let ((_server, target), (held, _)) = (server(), port());
+    let (mut daemon, relay) = start(&dir.path().join("missing"));
+    let refused = daemon.put(&rule("a", target), Some(held.as_fd())).unwrap_err();
+    assert!(refused.to_string().starts_with("the relay cannot begin: No such file"), "{refused}");
+    assert!(relay.join().unwrap().is_err());
+    assert_eq!(daemon.list().unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+}
+
+#[test]
 fn a_relay_that_nobody_asks_for_anything_ends() {
     let dir = tempfile::tempdir().unwrap();
     let (daemon, relay) = start(dir.path());

@@ -261,9 +261,11 @@ impl Networks {
     /// holds the published ports again. Does nothing where nothing of ours is.
     pub fn reconcile(&self, alive: &[&str]) -> Result<(), NetworkError> {
         let gone: Vec<_> = self.state().containers().into_iter().filter(|one| !alive.contains(&one.as_str())).collect();
+        // Their rules go when the table is replaced below, which the record of the bridge makes certain.
+        gone.iter().for_each(|container| self.state().forget(container));
+        // Where what follows fails the relay is settled with the next port.
+        relaying::expect(self);
         for container in gone {
-            // Their rules go when the table is replaced below, which the record of the bridge makes certain.
-            self.state().forget(&container);
             self.records.remove_endpoint(&container)?;
         }
         let nothing = self.state().is_empty() && self.records.bridge()?.is_none() && self.users.is_empty();

@@ -21,7 +21,12 @@ pub(crate) struct Relays {
     /// Nobody is started without it: such ports are refused then.
     starter: Option<Starter>,
     client: Option<Client>,
+    /// What it serves, as far as it has told.
     served: BTreeSet<String>,
+    /// What it is to serve, whatever it tells.
+    expected: BTreeSet<String>,
+    /// Whether it may serve something else: it has not answered. A relay that was stopped goes on with what it had.
+    unsettled: bool,
 }
 
 impl fmt::Debug for Relays {
@@ -32,7 +37,8 @@ impl fmt::Debug for Relays {
 
 impl Relays {
     pub(crate) fn new(dir: PathBuf) -> Relays {
-        Relays { dir, starter: None, client: None, served: BTreeSet::new() }
+        let (served, expected) = (BTreeSet::new(), BTreeSet::new());
+        Relays { dir, starter: None, client: None, served, expected, unsettled: false }
     }
 
     pub(crate) fn start_by(&mut self, starter: Starter) {
@@ -44,21 +50,50 @@ impl Relays {
         self.starter.is_some()
     }
 
+    /// Whether a port is the relay's.
     pub(crate) fn serves(&self, published: &Published) -> bool {
-        self.served.contains(&id(published))
+        self.expected.contains(&id(published))
+    }
+
+    /// Says what is to be served at the daemon's start: an earlier one's relay may serve more, or less.
+    pub(crate) fn expect(&mut self, ids: impl IntoIterator<Item = String>) {
+        self.expected = ids.into_iter().collect();
+        self.unsettled = true;
+    }
+
+    /// Whether [`Relays::begin_to_settle`] is due, and what belongs to it.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.unsettled
+    }
+
+    /// What is served, to which the caller adds what is missing. [`Relays::end_unexpected`] follows. Settled unless it fails.
+    pub(crate) fn begin_to_settle(&mut self) -> io::Result<Vec<Rule>> {
+        let served = self.list()?;
+        self.unsettled = false;
+        Ok(served)
+    }
+
+    /// Ends the serving of what nobody expects. Behind whatever is put: a relay ends with its last port.
+    pub(crate) fn end_unexpected(&mut self) -> io::Result<()> {
+        let unexpected: Vec<String> = self.served.difference(&self.expected).cloned().collect();
+        unexpected.iter().try_for_each(|id| self.remove_id(id))
     }
 
     /// What an earlier daemon's relay serves, or the one that we have; without one nothing.
-    pub(crate) fn list(&mut self) -> io::Result<Vec<Rule>> {
+    fn list(&mut self) -> io::Result<Vec<Rule>> {
+        let listed = self.ask_for_list();
+        match &listed {
+            Ok(rules) => self.served = rules.iter().map(|rule| rule.id.clone()).collect(),
+            Err(_) => self.lose_track(),
+        }
+        listed
+    }
+
+    fn ask_for_list(&mut self) -> io::Result<Vec<Rule>> {
         if self.client.is_none() {
             self.client = Client::find(&self.dir)?;
         }
-        let listed = self.client.as_mut().map_or(Ok(Vec::new()), Client::list);
-        match &listed {
-            Ok(rules) => self.served = rules.iter().map(|rule| rule.id.clone()).collect(),
-            Err(_) => self.lose(),
-        }
-        listed
+        self.client.as_mut().map_or(Ok(Vec::new()), Client::list)
     }
 
     /// Has a port served, by a new relay if there is none. One that serves it already keeps its socket unless one comes along.
@@ -69,6 +104,7 @@ impl Relays {
         socket: Option<BorrowedFd<'_>>,
     ) -> io::Result<()> {
         let rule = rule(published, target);
+        self.expected.insert(rule.id.clone());
         let mut client = match self.client.take() {
             Some(client) => client,
             None => self.find_or_start()?,
@@ -76,9 +112,12 @@ impl Relays {
         let put = client.put(&rule, socket);
         match &put {
             Ok(()) => drop(self.served.insert(rule.id)),
-            Err(err) if is_refusal(err) => {}
+            Err(err) if is_refusal(err) => {
+                self.served.remove(&rule.id);
+                self.expected.remove(&rule.id);
+            }
             Err(_) => {
-                self.lose();
+                self.lose_track();
                 return put;
             }
         }
@@ -86,12 +125,16 @@ impl Relays {
         put
     }
 
-    /// Ends the serving of a port, if it is served.
+    /// Ends the serving of a port, if it is served. After an error it ends as soon as the relay answers.
     pub(crate) fn remove(&mut self, published: &Published) -> io::Result<()> {
-        self.remove_id(&id(published))
+        let id = id(published);
+        if self.expected.remove(&id) && self.unsettled {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the relay does not answer"));
+        }
+        self.remove_id(&id)
     }
 
-    pub(crate) fn remove_id(&mut self, id: &str) -> io::Result<()> {
+    fn remove_id(&mut self, id: &str) -> io::Result<()> {
         let (true, Some(client)) = (self.served.remove(id), &mut self.client) else { return Ok(()) };
         match client.remove(id) {
             Ok(false) => Ok(()),
@@ -100,18 +143,27 @@ impl Relays {
                 self.lose();
                 Ok(())
             }
-            // It serves nothing any more, whyever.
+            // It serves nothing any more, whyever: neither this one nor what else it had.
             Err(err) if err.kind() == io::ErrorKind::BrokenPipe || err.kind() == io::ErrorKind::ConnectionReset => {
-                self.lose();
+                self.lose_track();
                 Ok(())
             }
-            Err(err) => Err(err),
+            // Its answer may come yet, and would be taken for the one to the next question.
+            Err(err) => {
+                self.lose_track();
+                Err(err)
+            }
         }
     }
 
     fn lose(&mut self) {
         self.client = None;
         self.served.clear();
+    }
+
+    fn lose_track(&mut self) {
+        self.lose();
+        self.unsettled = true;
     }
 
     fn find_or_start(&mut self) -> io::Result<Client> {
@@ -143,3 +195,6 @@ fn id(published: &Published) -> String {
     let host = SocketAddr::new(published.host_address, published.host_port);
     format!("{} {host}", published.protocol)
 }
+
+#[cfg(test)]
+mod tests;

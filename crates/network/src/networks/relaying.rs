@@ -1,9 +1,8 @@
 //! Ports that the relay serves: when a container joins or leaves, and what an earlier daemon has left.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-
-use relay::Rule;
 
 use super::endpoints::Entry;
 use super::{Networks, lock};
@@ -23,54 +22,71 @@ pub(super) fn serve(networks: &Networks, entry: &Entry) -> Result<(), NetworkErr
     let mut relays = lock(&networks.relays);
     for published in &entry.record.ports {
         let Some(target) = entry.record.relay_target(published.host_address) else { continue };
-        let target = SocketAddr::new(target, published.container_port);
-        let held = entry.holds.iter().find(|held| held.published() == published);
-        let put = |relays: &mut Relays| relays.put(published, target, held.map(Hold::socket));
-        if let Some(held) = held {
-            held.seal().map_err(|errno| NetworkError::Relay { source: errno.into() })?;
-        }
-        match put(&mut relays) {
-            Ok(()) => {}
-            Err(source) if relays::is_refusal(&source) => return Err(NetworkError::Relay { source }),
-            Err(err) => {
-                // Somebody killed it. What else it served is due again, too.
-                tracing::warn!(%err, "the relay is gone, or does not answer: it is looked for again");
-                put(&mut relays).map_err(|source| NetworkError::Relay { source })?;
-                put_missing(networks, &mut relays);
-            }
-        }
+        serve_one(networks, &mut relays, entry, published, target).map_err(|source| NetworkError::Relay { source })?;
     }
     Ok(())
+}
+
+fn serve_one(
+    networks: &Networks,
+    relays: &mut Relays,
+    entry: &Entry,
+    published: &Published,
+    target: IpAddr,
+) -> io::Result<()> {
+    let target = SocketAddr::new(target, published.container_port);
+    let held = entry.holds.iter().find(|held| held.published() == published);
+    let put = |relays: &mut Relays| relays.put(published, target, held.map(Hold::socket));
+    if let Some(held) = held {
+        held.seal()?;
+    }
+    if relays.is_unsettled() {
+        bring_in_line(networks, relays)?;
+    }
+    match put(relays) {
+        Err(err) if !relays::is_refusal(&err) => {
+            // Somebody killed it. What else it served is due again, too.
+            tracing::warn!(%err, "the relay is gone, or does not answer: it is looked for again");
+            put(relays)?;
+            bring_in_line(networks, relays)
+        }
+        put => put,
+    }
 }
 
 /// Has the relay serve these ports no longer. Before their sockets and their container's address are given back.
 pub(super) fn withdraw(networks: &Networks, ports: &[Published]) -> Result<(), NetworkError> {
     let mut relays = lock(&networks.relays);
+    if relays.is_unsettled() && ports.iter().any(|published| relays.serves(published)) {
+        try_to_bring_in_line(networks, &mut relays);
+    }
+    // One that does not answer is asked once; of the others it is told when it does.
     let removed: Vec<_> = ports.iter().map(|published| relays.remove(published)).collect();
     removed.into_iter().collect::<Result<(), _>>().map_err(|source| NetworkError::Relay { source })
 }
 
+/// Says what the relay is to serve from now on: the ports of the containers that are there. Before anybody joins.
+pub(super) fn expect(networks: &Networks) {
+    let ids =
+        wanted(networks).iter().map(|(published, target, _)| relays::rule(published, *target).id).collect::<Vec<_>>();
+    lock(&networks.relays).expect(ids);
+}
+
 /// Brings the relay in line with the containers that are there.
 pub(super) fn settle(networks: &Networks) {
-    let mut relays = lock(&networks.relays);
-    let (served, wanted) = put_missing(networks, &mut relays);
-    // Behind what is put: a relay ends with its last port.
-    for rule in served.iter().filter(|rule| !wanted.contains(&rule.id)) {
-        if let Err(err) = relays.remove_id(&rule.id) {
-            tracing::warn!(%err, id = rule.id, "a port that nobody publishes any more is still relayed");
-        }
+    try_to_bring_in_line(networks, &mut lock(&networks.relays));
+}
+
+fn try_to_bring_in_line(networks: &Networks, relays: &mut Relays) {
+    if let Err(err) = bring_in_line(networks, relays) {
+        tracing::warn!(%err, "the relay does not answer: it may serve what nobody publishes, until it is needed again");
     }
 }
 
-/// Has the ports of all containers that are there served; answers what was served before, and the names of those ports.
-fn put_missing(networks: &Networks, relays: &mut Relays) -> (Vec<Rule>, Vec<String>) {
-    let served = relays.list().unwrap_or_else(|err| {
-        tracing::warn!(%err, "the relay does not answer");
-        Vec::new()
-    });
-    let wanted = wanted(networks);
-    let ids = wanted.iter().map(|(published, target, _)| relays::rule(published, *target).id).collect();
-    for (published, target, socket) in &wanted {
+/// Has the ports of all containers that are there served, and nothing that nobody expects.
+fn bring_in_line(networks: &Networks, relays: &mut Relays) -> io::Result<()> {
+    let served = relays.begin_to_settle()?;
+    for (published, target, socket) in &wanted(networks) {
         let rule = relays::rule(published, *target);
         if served.contains(&rule) {
             continue;
@@ -83,15 +99,18 @@ fn put_missing(networks: &Networks, relays: &mut Relays) -> (Vec<Rule>, Vec<Stri
                 hold_again(published).and_then(|socket| relays.put(published, *target, Some(socket.as_fd())))
             }
         };
-        if let Err(err) = put {
-            tracing::warn!(%err, ?published, "a published port is not relayed");
+        match put {
+            // It does not answer any more.
+            Err(err) if relays.is_unsettled() => return Err(err),
+            Err(err) => tracing::warn!(%err, ?published, "a published port is not relayed"),
+            Ok(()) => {}
         }
     }
-    (served, ids)
+    relays.end_unexpected()
 }
 
 /// The socket is the relay's from now on.
-fn hold_again(published: &Published) -> std::io::Result<OwnedFd> {
+fn hold_again(published: &Published) -> io::Result<OwnedFd> {
     let held = hold_for_relay(published)?;
     held.seal()?;
     held.share()

@@ -1,0 +1,86 @@
+//! What is known of a relay that does not answer. The relay is a thread here, behind somebody who passes on what it is asked.
+
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::os::fd::AsFd;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use super::*;
+
+fn pair() -> (OwnedFd, OwnedFd) {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
+}
+
+/// Starts a relay, and passes on all but removals: whoever asks for one gets no sensible answer.
+fn start(dir: &Path, daemon: OwnedFd) -> io::Result<()> {
+    let ((ours, theirs), dir) = (pair(), dir.to_owned());
+    std::thread::spawn(move || relay::run(&dir, Some(theirs)).unwrap());
+    std::thread::spawn(move || {
+        let (mut bytes, mut fds) = (vec![0; 1 << 18], Vec::new());
+        while let Ok(length @ 1..) = sys::socket::receive(daemon.as_fd(), &mut bytes, &mut fds) {
+            if bytes[..length].starts_with(b"{\"Remove\"") {
+                sys::socket::send(daemon.as_fd(), b"what?", &[]).unwrap();
+                continue;
+            }
+            let passed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+            sys::socket::send(ours.as_fd(), &bytes[..length], &passed).unwrap();
+            fds.clear();
+            let length = sys::socket::receive(ours.as_fd(), &mut bytes, &mut Vec::new()).unwrap();
+            sys::socket::send(daemon.as_fd(), &bytes[..length], &[]).unwrap();
+        }
+    });
+    Ok(())
+}
+
+fn listen() -> (Published, OwnedFd) {
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let (host_address, host_port) = (IpAddr::from(Ipv4Addr::LOCALHOST), socket.local_addr().unwrap().port());
+    (Published { protocol: Protocol::Tcp, container_port: 80, host_address, host_port }, socket.into())
+}
+
+#[test]
+fn what_could_not_be_removed_goes_as_soon_as_the_relay_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut relays = Relays::new(dir.path().to_owned());
+    relays.start_by(Box::new(start));
+    let ports = [(); 3].map(|()| listen());
+    let target = (Ipv4Addr::new(10, 0, 0, 2), 80).into();
+    for (published, socket) in &ports[..2] {
+        relays.put(published, target, Some(socket.as_fd())).unwrap();
+    }
+    let [first, second, third] = ports.each_ref().map(|(published, _)| published);
+    assert!(!relays.is_unsettled() && relays.remove(first).is_err());
+    assert!(relays.is_unsettled() && relays.remove(first).is_ok(), "nobody expects it any more");
+    assert!(relays.serves(second) && !relays.serves(first));
+    // What is put meanwhile stays, and so does what nobody has spoken of.
+    relays.put(third, target, Some(ports[2].1.as_fd())).unwrap();
+    let ids = |rules: Vec<Rule>| rules.into_iter().map(|rule| rule.id).collect::<BTreeSet<_>>();
+    assert_eq!(ids(relays.begin_to_settle().unwrap()), [first, second, third].map(id).into());
+    relays.end_unexpected().unwrap();
+    assert!(!relays.is_unsettled());
+    assert_eq!(ids(relays.list().unwrap()), [second, third].map(id).into());
+    for published in [second, third] {
+        relays.remove(published).unwrap();
+    }
+    assert!(!relays.is_unsettled() && Client::find(dir.path()).unwrap().is_none());
+}
+
+#[test]
+fn at_the_start_everything_else_that_is_served_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = (Ipv4Addr::new(10, 0, 0, 2), 80).into();
+    let ports = [(); 2].map(|()| listen());
+    let mut relays = Relays::new(dir.path().to_owned());
+    relays.start_by(Box::new(start));
+    for (published, socket) in &ports {
+        relays.put(published, target, Some(socket.as_fd())).unwrap();
+    }
+    // The next daemon, whose first questions are not answered.
+    let mut relays = Relays::new(dir.path().to_owned());
+    relays.expect([id(&ports[0].0)]);
+    assert!(relays.is_unsettled() && relays.remove(&ports[1].0).is_ok());
+    assert_eq!(relays.begin_to_settle().unwrap().len(), 2);
+    relays.end_unexpected().unwrap();
+    assert_eq!(relays.list().unwrap(), [rule(&ports[0].0, target)]);
+    relays.remove(&ports[0].0).unwrap();
+}

@@ -20,6 +20,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use container_spec::files::{Addresses, HOST_GATEWAY, hosts_file};
 use container_spec::ports::{Protocol, publications};
@@ -28,6 +29,7 @@ use errdefs::ErrorKind;
 use network::{DEFAULT, EndpointRequest, Healer, JoinRequest, Networks, PortRequest};
 use oci::ContainerId;
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
@@ -46,6 +48,11 @@ pub type Attachments = BTreeMap<String, EndpointSettings>;
 
 /// How many sockets the shim gets at most: half of a message (`sys::socket::FDS_MAX`), which clients' streams share.
 const HOLDS_MAX: usize = 32;
+
+/// How long changes of others are gathered before they are looked at: a firewall that is loaded rule by rule costs one look.
+const GATHER: Duration = Duration::from_millis(50);
+/// When what could not be made good is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a container cannot be connected. The texts are dockerd's.
 #[derive(Debug, thiserror::Error)]
@@ -219,21 +226,24 @@ impl Networking {
 
     /// Makes good what others change in the packet filter, until there is nothing left to listen to.
     pub(crate) async fn heal(&self, engine: &Engine) {
-        let Some(networks) = &self.networks else { return };
-        let watched = Healer::listen(networks).map_err(|err| std::io::Error::other(errdefs::chain(&err)));
-        let watched = watched.and_then(|healer| {
-            Ok((readiness::register(healer.as_fd().try_clone_to_owned()?, Interest::READABLE)?, healer))
-        });
-        let (readable, mut healer) = match watched {
-            Ok(watched) => watched,
+        let (readable, mut healer) = match listen(engine).await {
+            Ok(Some(listening)) => listening,
+            Ok(None) => return,
             Err(err) => {
                 return warn!(%err, "what others flush of the packet filter comes back with the next start alone");
             }
         };
         // What was told until then is looked at afterwards.
         self.settled().await;
-        while let Ok(mut ready) = readable.readable().await {
-            ready.clear_ready();
+        let mut failed = false;
+        loop {
+            if failed {
+                tokio::time::sleep(AGAIN).await;
+            } else {
+                let Ok(mut ready) = readable.readable().await else { return };
+                tokio::time::sleep(GATHER).await;
+                ready.clear_ready();
+            }
             let engine = engine.clone();
             let healed = bridge::blocking(move || {
                 let healed = engine.networking.networks.as_ref().map(|networks| healer.heal(networks));
@@ -241,6 +251,7 @@ impl Networking {
             });
             let result;
             (result, healer) = healed.await;
+            failed = result.is_err();
             if let Err(err) = result {
                 warn!(err = errdefs::chain(&err), "the packet filter is not as it should be");
             }
@@ -255,6 +266,17 @@ impl Networking {
             warn!(err = errdefs::chain(&err), "the bridge stays behind");
         }
     }
+}
+
+/// Who hears what others change in the packet filter, and what is readable then; nobody without networks.
+async fn listen(engine: &Engine) -> std::io::Result<Option<(AsyncFd<OwnedFd>, Healer)>> {
+    let networks = engine.clone();
+    let listening =
+        bridge::blocking(move || networks.networking.networks.as_ref().map(Healer::listen).transpose()).await;
+    let listening = listening.map_err(|err| std::io::Error::other(errdefs::chain(&err)))?;
+    let register =
+        |healer: Healer| Ok((readiness::register(healer.as_fd().try_clone_to_owned()?, Interest::READABLE)?, healer));
+    listening.map(register).transpose()
 }
 
 /// Sets the bridge up in the background, once, because a container that was created will ask for it soon.

@@ -6,28 +6,37 @@ use netlink::nft::watch::Watch;
 
 use super::{Networks, lock};
 use crate::error::NetworkError;
-use crate::foreign::ForeignChain;
+use crate::foreign::{Due, ForeignChain};
 
 /// Who hears what others change in the packet filter. Its descriptor is readable when [`Healer::heal`] is due.
 #[derive(Debug)]
 pub struct Healer {
     watch: Watch,
+    /// What was told and is not made good yet.
+    due: Due,
 }
 
 impl Healer {
-    /// Begins to listen, in the calling thread's network namespace.
+    /// Begins to listen, in the calling thread's network namespace. Blocks while somebody changes the packet filter.
     pub fn listen(networks: &Networks) -> Result<Healer, NetworkError> {
-        Ok(Healer { watch: lock(&networks.firewall).watch()? })
+        Ok(Healer { watch: lock(&networks.firewall).watch()?, due: Due::Nothing })
     }
 
-    /// Reads what has been told, and makes good what others have changed of ours. Blocks only as long as the kernel works.
+    /// Reads what has been told, and makes good what others have changed of ours. After an error the same is due still: call it
+    /// again, although nothing is readable. Blocks only as long as the kernel works.
     pub fn heal(&mut self, networks: &Networks) -> Result<(), NetworkError> {
         let wired = lock(&networks.wired).clone();
         let mut firewall = lock(&networks.firewall);
-        let due = firewall.told(&mut self.watch)?;
+        // Where that fails everything may be different.
+        let told = firewall.told(&mut self.watch);
+        self.due = self.due.max(*told.as_ref().unwrap_or(&Due::Rewrite));
         // Without it nothing of ours is there; whoever needs it first writes everything.
-        let Some(wired) = wired else { return Ok(()) };
-        Ok(firewall.heal(due, &networks.rules(&wired.record), || networks.state().redirections())?)
+        if let Some(wired) = wired {
+            firewall.heal(self.due, &networks.rules(&wired.record), || networks.state().redirections())?;
+        }
+        self.due = Due::Nothing;
+        told?;
+        Ok(())
     }
 }
 

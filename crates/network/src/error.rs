@@ -32,7 +32,10 @@ pub enum PortError {
     #[error("all ports are allocated")]
     Exhausted,
     /// The container has no address of the family, or it is ::1, where no rule leads to a container: it would take a relay.
-    #[error("publishing a port on {0} for this container takes a relay, which there is for TCP and UDP alone")]
+    #[error(
+        "publishing a port on {0} for this container takes a relay, which there is for TCP and UDP alone: publish SCTP on an address \
+         of a family that the container has, and not on [::1]"
+    )]
     NeedsRelay(IpAddr),
     /// The range ends before it begins.
     #[error("invalid port range: {first}-{last}")]

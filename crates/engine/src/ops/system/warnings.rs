@@ -26,10 +26,16 @@ pub(super) fn of_chains(chains: &[ForeignChain]) -> impl Iterator<Item = String>
     chains.iter().filter_map(|ForeignChain { chain, passage }| {
         let what = match passage {
             Passage::Placed => return None,
-            Passage::Left => "drops what containers send and get, unless it has rules for them (host-firewall)",
-            Passage::Refused => "drops what containers send and get, and lets nobody add a rule",
+            Passage::Left => format!(
+                "unless it has rules for them (host-firewall): for each bridge `nft insert rule {chain} iifname BRIDGE accept` and \
+                 `nft insert rule {chain} oifname BRIDGE accept`, or switch host-firewall off"
+            ),
+            // Whoever owns the table adds it himself.
+            Passage::Refused => "and lets nobody add a rule: have its owner add `meta mark & 0x08000000 == 0x08000000 accept`, \
+                                 or make its policy accept"
+                .to_owned(),
         };
-        Some(format!("WARNING: nft chain {chain} {what}"))
+        Some(format!("WARNING: nft chain {chain} drops what containers send and get, {what}"))
     })
 }
 
@@ -42,8 +48,13 @@ mod tests {
         let told = |passage| of_chains(&[ForeignChain { chain: "ip filter FORWARD".to_owned(), passage }]).next();
         assert_eq!(told(Passage::Placed), None);
         let start = "WARNING: nft chain ip filter FORWARD drops what containers send and get, ";
-        assert!(told(Passage::Left).unwrap().starts_with(start));
-        assert!(told(Passage::Refused).unwrap().starts_with(start));
+        let says = |passage, what: &str| {
+            let told = told(passage).unwrap();
+            assert!(told.starts_with(start) && told.contains(what), "{told}");
+        };
+        says(Passage::Left, "`nft insert rule ip filter FORWARD iifname BRIDGE accept`");
+        says(Passage::Left, "or switch host-firewall off");
+        says(Passage::Refused, "`meta mark & 0x08000000 == 0x08000000 accept`");
     }
 
     #[test]

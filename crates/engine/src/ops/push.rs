@@ -241,6 +241,13 @@ pub fn start(engine: &Engine, plan: Plan) -> Pushing {
     Pushing { steps, task: Some(tokio::spawn(client.push(plan))) }
 }
 
+/// The images of these names, those for other platforms, too.
+fn all_of(engine: &Engine, names: &[(Reference, Digest)]) -> Vec<Digest> {
+    let of_name = |(name, _): &(Reference, Digest)| image::resolve_all(&engine.images, &name.to_string());
+    let images = names.iter().filter_map(|name| of_name(name).ok()).flatten();
+    images.map(|image| image.id.clone()).collect()
+}
+
 /// Whom a push is for.
 #[derive(Clone)]
 struct Client {
@@ -264,7 +271,7 @@ impl Client {
         }
         let session = self.engine.current.registries().push_session(&reference, credentials).await?;
         let chosen = chosen(&reference, named)?;
-        let ids = self.all_of(&chosen);
+        let ids = all_of(&self.engine, &chosen);
         // Without this the budget may take them when the first of their tags is there.
         let _held = image_budget::hold(&self.engine, ids.clone()).await;
         for (tag, _) in chosen {
@@ -278,13 +285,6 @@ impl Client {
         tell_event(&self.engine, &reference, "push");
         image_budget::look_soon(&self.engine, ids);
         Ok(())
-    }
-
-    /// The images of these names, those for other platforms, too.
-    fn all_of(&self, names: &[(Reference, Digest)]) -> Vec<Digest> {
-        let of_name = |(name, _): &(Reference, Digest)| image::resolve_all(&self.engine.images, &name.to_string());
-        let images = names.iter().filter_map(|name| of_name(name).ok()).flatten();
-        images.map(|image| image.id.clone()).collect()
     }
 
     /// The names of a repository and what they mean, sorted.

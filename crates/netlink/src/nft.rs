@@ -139,6 +139,16 @@ pub struct Transaction<'a> {
     requests: Vec<Request>,
 }
 
+/// Ends a batch, and applies everything or nothing. One that was only begun is not sent.
+fn commit(mut requests: Vec<Request>, socket: &mut Socket) -> Result<(), NetlinkError> {
+    if requests.len() == 1 {
+        return Ok(());
+    }
+    let what = requests[0].what.clone();
+    requests.push(Request { what, message: Message::new(BATCH_END, 0).fixed(&FRAME) });
+    socket.transact(requests)
+}
+
 impl<'a> Transaction<'a> {
     /// An empty transaction on `table`, first that of family `ip`.
     pub fn new(table: &'a str) -> Transaction<'a> {
@@ -232,13 +242,8 @@ impl<'a> Transaction<'a> {
     }
 
     /// Applies everything, or nothing. Without changes nothing is sent.
-    pub fn commit(mut self, socket: &mut Socket) -> Result<(), NetlinkError> {
-        if self.requests.len() == 1 {
-            return Ok(());
-        }
-        let what = self.requests[0].what.clone();
-        self.requests.push(Request { what, message: Message::new(BATCH_END, 0).fixed(&FRAME) });
-        socket.transact(self.requests)
+    pub fn commit(self, socket: &mut Socket) -> Result<(), NetlinkError> {
+        commit(self.requests, socket)
     }
 
     fn elements(&mut self, kind: u16, flags: u16, map: &str, elements: &[Element], verb: &str) {

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::{
-    BATCH_BEGIN, BATCH_END, DELETE_RULE, Expression, FRAME, GET_CHAIN, GET_RULE, Hook, NEW_RULE, POLICY_DROP, encode,
+    BATCH_BEGIN, DELETE_RULE, Expression, FRAME, GET_CHAIN, GET_RULE, Hook, NEW_RULE, POLICY_DROP, commit, encode,
 };
 use crate::error::NetlinkError;
 use crate::message::{APPEND, Answer, CREATE, DUMP, Message, attribute, attributes, text};
@@ -141,13 +141,8 @@ impl GuestTransaction {
     }
 
     /// Applies everything, or nothing. Without changes nothing is sent.
-    pub fn commit(mut self, socket: &mut Socket) -> Result<(), NetlinkError> {
-        if self.requests.len() == 1 {
-            return Ok(());
-        }
-        let what = self.requests[0].what.clone();
-        self.requests.push(Request { what, message: Message::new(BATCH_END, 0).fixed(&FRAME) });
-        socket.transact(self.requests)
+    pub fn commit(self, socket: &mut Socket) -> Result<(), NetlinkError> {
+        commit(self.requests, socket)
     }
 }
 

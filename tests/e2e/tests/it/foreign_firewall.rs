@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::UnshareFlags;
 use testkit::{Cli, Daemon};
 
-use crate::support::At;
+use crate::support::{self, At};
 
 /// The address of the machine on the link.
 const MACHINE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
@@ -64,14 +64,7 @@ impl Host {
     }
 
     fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                let kind = Some(rustix::thread::LinkNameSpaceType::Network);
-                rustix::thread::move_into_link_name_space(self.namespace.as_fd(), kind).unwrap();
-                act()
-            });
-            thread.join().unwrap()
-        })
+        support::inside(self.namespace.as_fd(), act)
     }
 
     /// What it is told at a port of the machine.

@@ -2,28 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, TYPE};
 
-use crate::support::{At, on_both, ours};
+use crate::support::{At, on_both, ours, within};
 
 /// How long an answer may take: other name servers may be silent.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::new(127, 0, 0, 11), 53);
-
-/// Runs `inside` in a container's network.
-fn within<T: Send>(at: &At<'_>, container: &str, inside: impl FnOnce() -> T + Send) -> T {
-    let namespace = std::fs::File::open(format!("/proc/{}/ns/net", at.inspect(container, "{{.State.Pid}}"))).unwrap();
-    let visit = || {
-        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
-        rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).unwrap();
-        inside()
-    };
-    std::thread::scope(|scope| scope.spawn(visit).join().unwrap())
-}
 
 /// A container's way to ask.
 struct Asker(UdpSocket);

@@ -2,13 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use testkit::Daemon;
 
-use crate::support::{At, on_both, ours};
+use crate::support::{At, datagram_server, exchange_datagrams, on_both, ours};
 
 /// Serves its own host name over HTTP on port 80.
 const SERVER: &str = "sh -c 'mkdir /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www'";
@@ -127,26 +126,10 @@ fn privileged_all_ports_ranges_and_datagrams() {
         let count = |start: &str| ports.lines().filter(|line| line.starts_with(start)).count();
         // Docker publishes them on IPv6, too.
         assert!(count("70/tcp -> 0.0.0.0:") == 1 && count("71/tcp -> 0.0.0.0:") == 1, "{ports}");
-        // Busybox has no server of datagrams: a thread of ours goes there and opens its socket.
-        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", at.inspect(&name, "{{.State.Pid}}"))).unwrap();
-        let inside = || {
-            let kind = Some(rustix::thread::LinkNameSpaceType::Network);
-            rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).unwrap();
-            UdpSocket::bind("0.0.0.0:53").unwrap()
-        };
-        let server = std::thread::scope(|scope| scope.spawn(inside).join().unwrap());
+        let server = datagram_server(at, &name, 53);
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.connect(at.ok(&format!("port {name} 53/udp"))).unwrap();
-        for (from, to) in [(&client, &server), (&server, &client)] {
-            from.send(b"ping").unwrap();
-            to.set_read_timeout(Some(ANSWER_WITHIN)).unwrap();
-            let mut buffer = [0; 16];
-            let (length, sender) = to.recv_from(&mut buffer).unwrap();
-            assert_eq!(&buffer[..length], b"ping");
-            if std::ptr::eq(to, &server) {
-                server.connect(sender).unwrap();
-            }
-        }
+        exchange_datagrams(&client, &server, ANSWER_WITHIN);
         at.remove(&name);
     });
 }

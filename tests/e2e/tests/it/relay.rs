@@ -2,12 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use testkit::{Cli, Daemon};
 
-use crate::support::{At, on_both, ours};
+use crate::support::{At, datagram_server, exchange_datagrams, on_both, ours};
 
 /// How long an answer may take on a loaded machine.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
@@ -81,27 +80,11 @@ fn privileged_ports_of_ipv6_lead_to_containers_of_ipv4() {
         stream.read_to_end(&mut heard).unwrap();
         much.join().unwrap();
         assert_eq!(heard.len(), 3 << 20);
-        // Busybox has no server of datagrams: a thread of ours goes there and opens its socket.
-        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", at.inspect(&name, "{{.State.Pid}}"))).unwrap();
-        let inside = || {
-            let kind = Some(rustix::thread::LinkNameSpaceType::Network);
-            rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).unwrap();
-            UdpSocket::bind("0.0.0.0:81").unwrap()
-        };
-        let server = std::thread::scope(|scope| scope.spawn(inside).join().unwrap());
+        let server = datagram_server(at, &name, 81);
         let datagrams = published(at, &name, "81/udp");
         let client = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
         client.connect(datagrams).unwrap();
-        for (from, to) in [(&client, &server), (&server, &client)] {
-            from.send(b"ping").unwrap();
-            to.set_read_timeout(Some(ANSWER_WITHIN)).unwrap();
-            let mut buffer = [0; 16];
-            let (length, sender) = to.recv_from(&mut buffer).unwrap();
-            assert_eq!(&buffer[..length], b"ping");
-            if std::ptr::eq(to, &server) {
-                server.connect(sender).unwrap();
-            }
-        }
+        exchange_datagrams(&client, &server, ANSWER_WITHIN);
         at.remove(&name);
         assert!(connect(address).is_err());
     });

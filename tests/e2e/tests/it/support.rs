@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::io::{BufReader, Read, Write};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use testkit::{Cli, Daemon, Events, Output, Piped, Pty, http};
 
@@ -178,6 +181,41 @@ pub(crate) fn attach(at: &At<'_>, name: &str) -> BufReader<UnixStream> {
     let mut reader = BufReader::new(stream);
     assert_eq!(http::read_head(&mut reader).unwrap().status, 101);
     reader
+}
+
+/// Runs `act` in a network namespace.
+pub(crate) fn inside<T: Send>(namespace: BorrowedFd<'_>, act: impl FnOnce() -> T + Send) -> T {
+    let visit = || {
+        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(namespace, kind).unwrap();
+        act()
+    };
+    std::thread::scope(|scope| scope.spawn(visit).join().unwrap())
+}
+
+/// Runs `act` in a container's network.
+pub(crate) fn within<T: Send>(at: &At<'_>, container: &str, act: impl FnOnce() -> T + Send) -> T {
+    let namespace = fs::File::open(format!("/proc/{}/ns/net", at.inspect(container, "{{.State.Pid}}"))).unwrap();
+    inside(namespace.as_fd(), act)
+}
+
+/// Opens a socket for datagrams in a container, for busybox has no server of them.
+pub(crate) fn datagram_server(at: &At<'_>, container: &str, port: u16) -> UdpSocket {
+    within(at, container, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap())
+}
+
+/// Sends a datagram to the server, and one back to whom it came from.
+pub(crate) fn exchange_datagrams(client: &UdpSocket, server: &UdpSocket, time: Duration) {
+    for (from, to) in [(client, server), (server, client)] {
+        from.send(b"ping").unwrap();
+        to.set_read_timeout(Some(time)).unwrap();
+        let mut buffer = [0; 16];
+        let (length, sender) = to.recv_from(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"ping");
+        if std::ptr::eq(to, server) {
+            server.connect(sender).unwrap();
+        }
+    }
 }
 
 /// Reads a stream of Docker's frames to its end, both outputs together.

@@ -260,7 +260,7 @@ fn privileged_networks_of_ipv6_outlive_the_daemon_and_leave_nothing() {
         let server = listen_on_ipv6(&one, 80);
         let address = address_of(&one, &a.id);
         // Killed; somebody flushes the rules and the bridge's addresses.
-        std::mem::forget(networks);
+        kill(networks, 1);
         reach(&server, MACHINE_6, 8080).unwrap();
         run(&["nft", "flush", "ruleset"]);
         run(&["ip", "addr", "flush", "dev", &a.bridge]);
@@ -272,7 +272,7 @@ fn privileged_networks_of_ipv6_outlive_the_daemon_and_leave_nothing() {
         assert_ne!(address_of(&two, &a.id), address);
         inside(two.namespace.as_fd(), || reach(&server, address, 80)).unwrap();
         // Killed again, and now the container has ended.
-        std::mem::forget(networks);
+        kill(networks, 2);
         drop((one, server));
         let networks = Networks::open(config.clone()).unwrap();
         networks.reconcile(&["two"]).unwrap();

@@ -166,7 +166,16 @@ pub(crate) fn is_unreachable(address: impl Into<IpAddr>, port: u16) -> bool {
     TcpStream::connect_timeout(&(address.into(), port).into(), GLIMPSE).is_err()
 }
 
-/// Waits until no veth pair of ours is left but those that are ready for containers to come.
+/// As if the daemon were killed, which has this many veth pairs of containers: nothing is closed or removed.
+///
+/// Its thread lives on here, and would make pairs behind the back of whoever comes next, until it has those that it keeps ready.
+pub(crate) fn kill(networks: Networks, joined: usize) {
+    const READY: usize = 4;
+    wait_until_links(joined + READY);
+    std::mem::forget(networks);
+}
+
+/// Waits until so many veth pairs of ours are there.
 pub(crate) fn wait_until_links(count: usize) {
     let found = || run(&["ip", "-o", "link"]).lines().filter(|line| line.contains(": v0123abcd")).count();
     wait_until(&format!("there are {count} links"), || found() == count);

@@ -44,6 +44,8 @@ const VM_TOOLS: &[Tool] = &[
     Tool { package: "qemu-system-x86", present: || paths::program("qemu-system-x86_64").is_some() },
     // Its `ip` and `rdma` make devices that limits are for.
     Tool { package: "iproute2", present: || paths::program("rdma").is_some() },
+    // Compiles the policy of SELinux that tests put in force there.
+    Tool { package: "secilc", present: || paths::program("secilc").is_some() },
     // Started by tests as a user's, in a cgroup of its own, and as the first process there; the machine need not run it.
     Tool { package: "systemd", present: || Path::new("/lib/systemd/systemd").exists() },
 ];

@@ -2,8 +2,8 @@
 //!
 //! How cgroups are mounted is the machine's business: a test cannot choose, and no more is there a systemd to talk to on a
 //! machine that was started without one. This one has a kernel of Debian's, below qemu without KVM, started for the run, and
-//! comes up in three ways ([`boot::Boot`]): with version 2 of cgroups alone, with systemd and version 2, and with systemd and
-//! its hybrid of both.
+//! comes up in four ways ([`boot::Boot`]): with version 2 of cgroups alone, with systemd and version 2, with systemd and its
+//! hybrid of both, and with version 1 alone.
 //!
 //! ```text
 //! host                                                     guest
@@ -69,8 +69,9 @@ const RUNTIME_GROUPS: [Group; 3] = [
         tests: &[
             "counting::",
             "criu::",
+            "criu_killed::",
             "delegation::",
-            "every_limit::",
+            "every_limit::privileged_vm_every_limit_of_version_2",
             "exec::",
             "fields::",
             "labels::",
@@ -85,7 +86,7 @@ const RUNTIME_GROUPS: [Group; 3] = [
             "user_namespace::",
         ],
         // Frozen processes of version 2 die: nothing keeps a container there.
-        except: &["limits::privileged_a_failed_create_that_cannot_end"],
+        except: &["limits::privileged_a_failed_create_that_cannot_end", "labels::privileged_vm"],
     },
 ];
 
@@ -141,8 +142,34 @@ const SYSTEMD_GROUPS: [Group; 1] = [Group { package: "runtime", tests: &["system
 /// What a hybrid has besides: marks on packets, and labels of SELinux.
 const HYBRID_GROUPS: [Group; 1] = [Group {
     package: "runtime",
-    tests: &["labels::", "limits::"],
+    tests: &["every_limit::privileged_vm_every_limit_of_version_1", "labels::", "limits::"],
     except: &["labels::privileged_a_profile_of_apparmor"],
+}];
+
+/// Where there is nothing of version 2: a container's life, its limits and what is left of it.
+const LEGACY_GROUPS: [Group; 3] = [
+    // Processes of version 1 are where they like.
+    Group { package: "cgroup", tests: &["group::", "devices::"], except: &["group::tests::privileged_vm"] },
+    Group { package: "oci-runtime", tests: &["confinement::", "lifecycle::"], except: &[] },
+    Group {
+        package: "runtime",
+        tests: &[
+            "counting::",
+            "every_limit::privileged_vm_every_limit_of_version_1",
+            "exec::",
+            "leaks::",
+            "lifecycle::",
+            "limits::",
+        ],
+        except: &[],
+    },
+];
+
+/// The engine there: a first container, and one that stands still.
+const LEGACY_ENGINE_GROUPS: [Group; 1] = [Group {
+    package: "e2e",
+    tests: &["load_and_run::privileged_run_prints", "load_and_run::privileged_rm_leaves", "pause::"],
+    except: &[],
 }];
 
 /// What of the OCI runtime runs in a machine that has come up so.
@@ -151,6 +178,16 @@ fn runtime_groups(boot: Boot) -> Vec<Group> {
         Boot::Bare => RUNTIME_GROUPS.to_vec(),
         Boot::Systemd => SYSTEMD_GROUPS.to_vec(),
         Boot::Hybrid => SYSTEMD_GROUPS.into_iter().chain(HYBRID_GROUPS).collect(),
+        Boot::Legacy => LEGACY_GROUPS.to_vec(),
+    }
+}
+
+/// What else runs there.
+fn engine_groups(boot: Boot) -> Vec<Group> {
+    match boot {
+        Boot::Bare => ENGINE_GROUPS.to_vec(),
+        Boot::Systemd | Boot::Hybrid => Vec::new(),
+        Boot::Legacy => LEGACY_ENGINE_GROUPS.to_vec(),
     }
 }
 
@@ -175,7 +212,7 @@ pub(crate) fn command(words: &[&str]) -> Result<()> {
     let wish = Wish::parse(words)?;
     wish.fulfil(&prepare()?, |boot| {
         let mut groups = runtime_groups(boot);
-        groups.extend(ENGINE_GROUPS.into_iter().filter(|_| boot == Boot::Bare));
+        groups.extend(engine_groups(boot));
         groups
     })
 }

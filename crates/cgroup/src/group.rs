@@ -17,7 +17,7 @@ use crate::error::CgroupError;
 use crate::events::wait_for;
 use crate::facts::{Controller, Hierarchies, Version};
 use crate::freeze;
-use crate::plan::plan;
+use crate::plan::{plan, taken_back};
 use crate::tree::{collect_procs, remove_tree, thaw};
 use crate::undo::Before;
 
@@ -302,11 +302,12 @@ impl Cgroup {
 /// [`Cgroup::update`] for those who may have to take it back: what the files said before is the answer.
 pub fn change(group: &mut Cgroup, hierarchies: &Hierarchies, resources: &Resources) -> Result<Before, CgroupError> {
     let resources = Resources { devices: Vec::new(), ..resources.clone() };
-    let writes = plan(&resources, hierarchies).map_err(|source| CgroupError::Plan { source })?;
+    let mut writes = plan(&resources, hierarchies).map_err(|source| CgroupError::Plan { source })?;
     if let (Version::V2, Some(memory)) = (group.version, &resources.memory) {
         check_usage(group, memory)?;
     }
     extend(group, hierarchies, &writes)?;
+    writes.extend(taken_back(&resources, group.version).filter(|_| group.directory(Controller::Memory).is_ok()));
     let before = Before::read(group, &writes);
     apply(group, &writes).inspect_err(|_| before.put_back())?;
     Ok(before)

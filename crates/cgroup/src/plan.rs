@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use errdefs::ErrorKind;
 use oci::runtime::Resources;
 
-use crate::facts::{Controller, Hierarchies};
+use crate::facts::{Controller, Hierarchies, Version};
 use crate::field::Field;
 
 pub use cpu::cpu_weight;
@@ -166,6 +166,11 @@ pub fn plan(resources: &Resources, hierarchies: &Hierarchies) -> Result<Vec<Writ
     // Last: they are the more precise word on the same limits.
     writes.extend(rest::unified(&resources.unified, hierarchies)?);
     Ok(writes)
+}
+
+/// What a change of a living cgroup takes back besides: a new one has no such thing. For who has the controller.
+pub(crate) fn taken_back(resources: &Resources, version: Version) -> Option<Write> {
+    memory::oom_killer_again(resources.memory.as_ref()?, version)
 }
 
 impl Write {

@@ -13,6 +13,7 @@ use sys::mount::{Attributes, set_attributes};
 use sys::overlay;
 
 use crate::fault::{Fault, Part, kernel_words};
+use crate::labels::label_root;
 use crate::mounts::MountPlan;
 use crate::overlay_options;
 
@@ -99,7 +100,12 @@ fn configure(plan: &MountPlan, kind: &str, joined_lower: Option<&str>) -> Result
     };
     fsconfig_create(context).map_err(failed)?;
     let attributes = MountAttrFlags::from_bits_retain(plan.options.attributes.set as u32);
-    fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(failed)
+    let mount = fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(failed)?;
+    if let Some(label) = &plan.root_label {
+        let labelled = || Part::Whole.fault(plan, format!("label the {kind} on {}", plan.destination.display()));
+        label_root(mount.as_fd(), label).map_err(labelled())?;
+    }
+    Ok(mount)
 }
 
 /// What is wrong with an overlay that the kernel does not make.

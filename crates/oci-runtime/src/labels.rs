@@ -3,14 +3,16 @@
 //! A process can label only itself, for its next execve, by writing to its own /proc/self/attr. Children inherit what is
 //! written there, so it may be done before the last clone, but not before hooks are executed.
 
-use std::fs;
 use std::os::fd::BorrowedFd;
+use std::{fs, io};
 
 use oci::runtime::{Process, Spec};
+use rustix::fs::{Mode, OFlags, XattrFlags, fsetxattr, openat};
 
 use crate::channel::{At, Failure};
 use crate::error::{PlanError, Step};
 use crate::field::FieldError;
+use crate::mount_options::MountOptions;
 use crate::mounts::{MountKind, MountPlan};
 use crate::process::write_proc;
 
@@ -78,12 +80,26 @@ pub(crate) fn label_mounts(mounts: &mut [MountPlan], label: &str) {
     if label.is_empty() {
         return;
     }
-    for mount in mounts.iter_mut().filter(|mount| matches!(mount.kind, MountKind::FileSystem(_))) {
-        let data = &mut mount.options.data;
-        if !data.iter().any(|(key, _)| key.ends_with("context")) {
-            data.push(("context".into(), Some(label.to_owned())));
+    for mount in mounts {
+        match &mount.kind {
+            MountKind::FileSystem(_) => add_context(&mut mount.options, label),
+            // It takes no such option.
+            MountKind::InChild(kind) if kind == "mqueue" => mount.root_label = Some(label.to_owned()),
+            _ => {}
         }
     }
+}
+
+fn add_context(options: &mut MountOptions, label: &str) {
+    if !options.data.iter().any(|(key, _)| key.ends_with("context")) {
+        options.data.push(("context".into(), Some(label.to_owned())));
+    }
+}
+
+/// Labels the root of a file system that is mounted nowhere yet.
+pub(crate) fn label_root(mount: BorrowedFd<'_>, label: &str) -> io::Result<()> {
+    let root = openat(mount, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(fsetxattr(root, "security.selinux", label.as_bytes(), XattrFlags::empty())?)
 }
 
 fn has_apparmor() -> bool {
@@ -124,6 +140,7 @@ mod tests {
             mount("bind", "rbind"),
             mount("sysfs", "ro"),
             mount("cgroup", "ro"),
+            mount("mqueue", "rw"),
         ];
         label_mounts(&mut mounts, "");
         assert!(mounts[0].options.data.is_empty());
@@ -132,5 +149,8 @@ mod tests {
         assert_eq!(mounts[0].options.data, [label]);
         assert_eq!(mounts[1].options.data.len(), 1);
         assert!(mounts[2..].iter().all(|mount| mount.options.data.is_empty()));
+        let roots: Vec<_> = mounts.iter().filter_map(|mount| mount.root_label.as_deref()).collect();
+        assert_eq!(roots, ["system_u:object_r:container_file_t:s0"]);
+        assert!(mounts[5].root_label.is_some());
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct MountPlan {
     pub(crate) id_map: Option<IdMap>,
     /// The source is a detached mount's descriptor: that mount itself.
     pub(crate) prepared: bool,
+    /// SELinux's label for its root, once it is mounted.
+    pub(crate) root_label: Option<String>,
 }
 
 /// Where a mount is made, and how.
@@ -98,7 +100,8 @@ impl MountPlan {
             kind => MountKind::FileSystem(kind.to_owned()),
         };
         let (source, subpath) = (mount.source.clone(), mount.subpath.clone());
-        let plan = MountPlan { field, destination, kind, source, subpath, options, id_map, prepared: mount.prepared };
+        let prepared = mount.prepared;
+        let plan = MountPlan { field, destination, kind, source, subpath, options, id_map, prepared, root_label: None };
         plan.check_options(&mount.kind)?;
         Ok(plan)
     }
@@ -254,6 +257,7 @@ pub(crate) fn build_root(root: &Root, propagation: Option<(u64, bool)>) -> Resul
             },
             id_map: None,
             prepared: false,
+            root_label: None,
         },
         [mount] => MountPlan::new("root.mounts[0]".into(), mount)?,
         _ => return Err(PlanError::Unsupported { what: "a root of several mounts".into() }.into()),

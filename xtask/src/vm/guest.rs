@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::mount::{MountFlags, mount};
 use testkit::process;
 
+use super::boot::{Boot, HIERARCHIES};
 use super::event::{Case, Event, Outcome, Plan};
 
 /// The second serial port: the first is the kernel's.
@@ -68,25 +69,34 @@ fn tell(port: &Mutex<File>, event: &Event) -> Result<()> {
     Ok(port.lock().expect("nobody panics with it").write_all(line.as_bytes())?)
 }
 
-/// What systemd mounts, too, where it is the first process.
-const MOUNTS: [(&str, &str, &str); 6] = [
+/// What systemd mounts, too, where it is the first process; it mounts cgroups besides.
+const MOUNTS: [(&str, &str, &str); 5] = [
     ("proc", "/proc", ""),
     ("sysfs", "/sys", ""),
     ("tmpfs", "/run", "mode=755"),
     ("devpts", "/dev/pts", "gid=5,mode=620,ptmxmode=666"),
     ("tmpfs", "/dev/shm", "mode=1777"),
-    ("cgroup2", "/sys/fs/cgroup", ""),
 ];
+
+/// Where cgroups are mounted, of either version.
+const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Mounts what a started system has, and lets the kernel find its modules.
 fn furnish(plan: &Plan) -> Result<()> {
-    let of_a_system = if plan.boot.has_systemd() { &[][..] } else { &MOUNTS };
-    for (kind, point, options) in of_a_system.iter().copied().chain([("tmpfs", SCRATCH, "mode=1777")]) {
-        fs::create_dir_all(point).with_context(|| format!("make {point}"))?;
-        let options = std::ffi::CString::new(options)?;
-        mount(kind, point, kind, MountFlags::empty(), Some(options.as_c_str()))
-            .with_context(|| format!("mount {kind} on {point}"))?;
+    if !plan.boot.has_systemd() {
+        MOUNTS.iter().try_for_each(|(kind, point, options)| mount_new(kind, point, options))?;
     }
+    match plan.boot {
+        Boot::Systemd | Boot::Hybrid => {}
+        Boot::Bare => mount_new("cgroup2", CGROUPS, "")?,
+        Boot::Legacy => {
+            mount_new("tmpfs", CGROUPS, "mode=755")?;
+            for controllers in HIERARCHIES {
+                mount_new("cgroup", &format!("{CGROUPS}/{controllers}"), controllers)?;
+            }
+        }
+    }
+    mount_new("tmpfs", SCRATCH, "mode=1777")?;
     let release = plan.modules.file_name().context("modules have a release")?;
     let modules = Path::new("/lib/modules");
     fs::create_dir_all(modules)?;
@@ -100,6 +110,13 @@ fn furnish(plan: &Plan) -> Result<()> {
     let up = Command::new(&plan.busybox).args(["ip", "link", "set", "lo", "up"]).status()?;
     ensure!(up.success(), "the loopback device: {up}");
     Ok(())
+}
+
+fn mount_new(kind: &str, point: &str, options: &str) -> Result<()> {
+    fs::create_dir_all(point).with_context(|| format!("make {point}"))?;
+    let options = std::ffi::CString::new(options)?;
+    mount(kind, point, kind, MountFlags::empty(), Some(options.as_c_str()))
+        .with_context(|| format!("mount {kind} on {point}"))
 }
 
 /// Mounts of cgroups, of either version, as `type point`.

@@ -100,9 +100,11 @@ fn every_boot_has_the_cgroups_that_it_is_for() {
     let hybrid = mounts(
         "cgroup2 /sys/fs/cgroup/unified, cgroup /sys/fs/cgroup/systemd, cgroup /sys/fs/cgroup/pids, cgroup /sys/fs/cgroup/memory",
     );
+    let legacy = boot::HIERARCHIES.map(|controllers| format!("cgroup /sys/fs/cgroup/{controllers}"));
     for boot in Boot::ALL {
-        assert_eq!((boot.expects(&unified), boot.expects(&hybrid)), (boot != Boot::Hybrid, boot == Boot::Hybrid));
-        assert!(!boot.expects(&hybrid[..3]) && !boot.expects(&[]));
+        let expected = [&unified[..], &hybrid, &legacy].map(|mounts| boot.expects(mounts));
+        assert_eq!(expected, [boot == Boot::Bare || boot == Boot::Systemd, boot == Boot::Hybrid, boot == Boot::Legacy]);
+        assert!(!boot.expects(&hybrid[..3]) && !boot.expects(&legacy[1..]) && !boot.expects(&[]));
         assert_eq!(Boot::parse(&boot.to_string()), Some(boot));
     }
 }

@@ -69,6 +69,12 @@ fn version_1(memory: &MemoryLimits) -> Result<Vec<Write>, PlanError> {
     Ok(writes)
 }
 
+/// Brings the OOM killer back.
+pub(super) fn oom_killer_again(memory: &MemoryLimits, version: Version) -> Option<Write> {
+    let wanted = version == Version::V1 && memory.disable_oom_killer == Some(false);
+    wanted.then(|| write(OOM_KILLER, "memory.oom_control", 0))
+}
+
 fn version_2(memory: &MemoryLimits) -> Result<Vec<Write>, PlanError> {
     if memory.disable_oom_killer == Some(true) {
         return Err(PlanError::OnlyVersion1 { field: OOM_KILLER.into() });

@@ -1,5 +1,5 @@
-//! Every limit of version 2 there is, given and changed: block devices with a scheduler that weighs, and an RDMA device, are
-//! what the virtual machine of `cargo xtask vm-test` has.
+//! Every limit that there is with either version, given and changed: block devices with a scheduler that weighs, marks on
+//! packets, and an RDMA device, are what the virtual machine of `cargo xtask vm-test` has.
 
 use std::fs;
 use std::path::Path;
@@ -67,6 +67,81 @@ fn resources(disk: (u64, u64), times: u64) -> Value {
         "rdma": {Rdma::NAME: {"hcaHandles": 3 * times, "hcaObjects": 40 * times}},
         "unified": {"memory.high": (50_331_648 * times).to_string(), "cgroup.max.depth": (5 * times).to_string()},
     })
+}
+
+/// What only version 1 has, and what it has besides.
+fn resources_of_version_1(disk: (u64, u64), times: u64) -> Value {
+    let mut all = resources(disk, times);
+    all.as_object_mut().unwrap().remove("unified");
+    all["memory"]["swappiness"] = json!(10 * times);
+    all["memory"]["disableOOMKiller"] = json!(times == 1);
+    all["network"] = json!({"classID": 0x10_0000 + times, "priorities": [{"name": "lo", "priority": 3 * times}]});
+    all
+}
+
+/// What the files should have then.
+fn expected_of_version_1(disk: (u64, u64), times: u64) -> Vec<(&'static str, String)> {
+    let (major, minor) = disk;
+    let n = |number: u64| (number * times).to_string();
+    let device = |number: u64| format!("{major}:{minor} {}", n(number));
+    vec![
+        ("memory.limit_in_bytes", n(67_108_864)),
+        ("memory.memsw.limit_in_bytes", n(100_663_296)),
+        ("memory.soft_limit_in_bytes", n(33_554_432)),
+        ("memory.swappiness", n(10)),
+        ("memory.oom_control", format!("oom_kill_disable {}\nunder_oom 0\noom_kill 0", u32::from(times == 1))),
+        ("cpu.shares", n(512)),
+        ("cpu.cfs_quota_us", n(20_000)),
+        ("cpu.cfs_period_us", "100000".into()),
+        ("cpu.cfs_burst_us", n(1000)),
+        ("cpuset.cpus", "0".into()),
+        ("cpuset.mems", "0".into()),
+        ("pids.max", n(30)),
+        ("blkio.bfq.weight", n(200)),
+        ("blkio.bfq.weight_device", format!("default {}\n{}", n(200), device(300))),
+        ("blkio.throttle.read_bps_device", device(1_048_576)),
+        ("blkio.throttle.write_bps_device", device(2_097_152)),
+        ("blkio.throttle.read_iops_device", device(100)),
+        ("blkio.throttle.write_iops_device", device(200)),
+        ("hugetlb.2MB.limit_in_bytes", n(2_097_152)),
+        ("net_cls.classid", (0x10_0000 + times).to_string()),
+        ("net_prio.ifpriomap", format!("lo {}", n(3))),
+        ("rdma.max", format!("{} hca_handle={} hca_object={}", Rdma::NAME, n(3), n(40))),
+    ]
+}
+
+#[test]
+fn privileged_vm_every_limit_of_version_1_is_kept_and_changed() {
+    assert_eq!(Hierarchies::detect().unwrap().version(), Version::V1, "run `cargo xtask vm-test`");
+    let _rdma = Rdma::new();
+    let disk = disk();
+    let mut bundle = Bundle::new(&["sleep", "1000"]);
+    bundle.config["linux"]["resources"] = resources_of_version_1(disk, 1);
+    bundle.ok(&["run", "-d"]);
+    let check = |expected: &[(&str, String)]| {
+        let group = bundle.cgroup();
+        for (file, value) in expected {
+            let directory = group.directories.iter().map(|(_, directory)| directory.join(file));
+            let path = directory.into_iter().find(|path| path.exists()).unwrap_or_else(|| panic!("no {file}"));
+            let found = fs::read_to_string(path).unwrap();
+            // Of the interfaces there may be more than were asked for.
+            let found = if *file == "net_prio.ifpriomap" { found.lines().next().unwrap() } else { found.trim() };
+            assert_eq!(found, value, "{file}");
+        }
+    };
+    check(&expected_of_version_1(disk, 1));
+    fs::write(bundle.path("r.json"), resources_of_version_1(disk, 2).to_string()).unwrap();
+    bundle.ok(&["update", "-r", "r.json"]);
+    check(&expected_of_version_1(disk, 2));
+    bundle.ok(&["update", "--memory=96m", "--memory-swap=128m", "--pids-limit=-1", "--cpu-quota=-1", "--cpu-burst=0"]);
+    check(&[
+        ("memory.limit_in_bytes", "100663296".into()),
+        ("memory.memsw.limit_in_bytes", "134217728".into()),
+        ("pids.max", "max".into()),
+        ("cpu.cfs_quota_us", "-1".into()),
+    ]);
+    bundle.ok(&["delete", "-f"]);
+    bundle.assert_gone();
 }
 
 /// What the files should have then.

@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use cgroup::Controller;
 use serde_json::{Value, json};
 
 use super::fixture::Bundle;
+use super::limits::limit;
 
 /// What a command of the container's shell prints.
 fn printed(changes: &[(&str, Value)], script: &str) -> String {
@@ -59,6 +61,31 @@ fn privileged_real_time_is_had_where_the_cgroup_has_some() {
     } else {
         assert_eq!(done.stdout, "0 9 1 none: prio 0\n");
     }
+    bundle.assert_gone();
+}
+
+#[test]
+fn privileged_real_time_is_kept_and_changed_where_cgroups_have_some() {
+    let kept = Path::new("/sys/fs/cgroup/cpu");
+    if !kept.join("cpu.rt_runtime_us").exists() {
+        return testkit::skip::report("needs a kernel with CONFIG_RT_GROUP_SCHED, and version 1 of cgroups");
+    }
+    let mut bundle = Bundle::new(&["sh", "-c", &format!("{SCHEDULING}; exec sleep 1000")]);
+    bundle.config["process"]["scheduler"] = json!({"policy": "SCHED_FIFO", "priority": 9});
+    bundle.config["linux"]["resources"]["cpu"] = json!({"realtimeRuntime": 2000, "realtimePeriod": 500_000});
+    bundle.ok(&["run", "-d"]);
+    let limit = |file: &str| limit(&bundle, Controller::Cpu, file, "");
+    assert_eq!((limit("cpu.rt_runtime_us"), limit("cpu.rt_period_us")), ("2000".to_owned(), "500000".to_owned()));
+    let status = fs::read_to_string(format!("/proc/{}/sched", bundle.state()["pid"])).unwrap();
+    let policy = status.lines().find(|line| line.starts_with("policy")).unwrap();
+    assert!(policy.ends_with(" 1"), "{policy}");
+    bundle.ok(&["update", "--cpu-rt-runtime=3000", "--cpu-rt-period=600000"]);
+    assert_eq!((limit("cpu.rt_runtime_us"), limit("cpu.rt_period_us")), ("3000".to_owned(), "600000".to_owned()));
+    // More than there is.
+    let text = bundle.err(&["update", "--cpu-rt-runtime=700000"]);
+    assert!(text.contains("linux.resources.cpu.realtimeRuntime"), "{text}");
+    assert_eq!(limit("cpu.rt_runtime_us"), "3000");
+    bundle.ok(&["delete", "-f"]);
     bundle.assert_gone();
 }
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::json;
+use rustix::fs::{XattrFlags, getxattr, setxattr};
+use serde_json::{Value, json};
 
 use super::fields::set;
 use super::fixture::Bundle;
@@ -100,5 +101,91 @@ fn privileged_a_profile_of_apparmor_is_the_processs_where_the_host_has_it() {
     let text = "longshore-runtime create failed: unable to start container process: error during container init: \
                 process.apparmorProfile: set nosuch: no such file or directory";
     assert_eq!(bundle.err(&["create"]), text);
+    bundle.assert_gone();
+}
+
+const SELINUX: &str = "/sys/fs/selinux";
+/// What a file's label is kept as.
+const ATTRIBUTE: &str = "security.selinux";
+
+/// The policy beside this file, which holds containers to it and nobody else, as long as this lives.
+struct Enforced;
+
+impl Enforced {
+    fn new() -> Enforced {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("labels.cil");
+        fs::write(&source, include_str!("labels.cil")).unwrap();
+        let compiled = Command::new("secilc")
+            .args(["--policyvers=33", "--output=policy", "--filecontext=/dev/null"])
+            .arg(&source)
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+        fs::write(format!("{SELINUX}/load"), fs::read(dir.path().join("policy")).unwrap()).unwrap();
+        fs::write(format!("{SELINUX}/enforce"), "1").unwrap();
+        Enforced
+    }
+}
+
+impl Drop for Enforced {
+    fn drop(&mut self) {
+        let _ = fs::write(format!("{SELINUX}/enforce"), "0");
+    }
+}
+
+fn label_of(path: &Path) -> String {
+    let mut label = [0; 256];
+    let length = getxattr(path, ATTRIBUTE, &mut label[..]).unwrap_or_else(|err| panic!("{}: {err}", path.display()));
+    String::from_utf8_lossy(&label[..length]).trim_end_matches('\0').to_owned()
+}
+
+#[test]
+fn privileged_vm_labels_of_selinux_confine_processes_and_are_those_of_mounts() {
+    let _enforced = Enforced::new();
+    let process = "system_u:system_r:container_t:s0:c1,c2";
+    let content = "system_u:object_r:content_t:s0:c1,c2";
+    let mut bundle = Bundle::new(&["sleep", "1000"]);
+    for (file, kind) in [("shown", "content_t"), ("secret", "secret_t")] {
+        let path = bundle.path("rootfs").join(file);
+        fs::write(&path, file).unwrap();
+        let label = format!("system_u:object_r:{kind}:s0");
+        setxattr(&path, ATTRIBUTE, label.as_bytes(), XattrFlags::empty()).unwrap();
+    }
+    let queues = json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue"});
+    bundle.config["mounts"].as_array_mut().unwrap().push(queues);
+    bundle.config["process"]["selinuxLabel"] = json!(process);
+    bundle.config["linux"]["mountLabel"] = json!(content);
+    bundle.config["linux"]["maskedPaths"].as_array_mut().unwrap().push(json!("/proc/fs"));
+    bundle.ok(&["run", "-d"]);
+    let current = |pid: &Value| {
+        let label = fs::read_to_string(format!("/proc/{pid}/attr/current")).unwrap();
+        label.trim_end_matches('\0').to_owned()
+    };
+    let pid = bundle.state()["pid"].clone();
+    assert_eq!(current(&pid), process);
+    for place in ["dev", "dev/null", "dev/pts", "dev/mqueue", "proc/fs"] {
+        assert_eq!(label_of(&PathBuf::from(format!("/proc/{pid}/root/{place}"))), content, "{place}");
+    }
+    let read = |flags: &[&str], file: &str| bundle.run(&[&["exec"], flags, &[&bundle.id, "cat", file]].concat());
+    assert_eq!(read(&[], "/shown").stdout, "shown");
+    let refused = read(&[], "/secret");
+    assert_eq!((refused.code, refused.stderr.as_str()), (Some(1), "cat: can't open '/secret': Permission denied\n"));
+    // Whoever is not confined reads it.
+    let unconfined = read(&["--process-label=system_u:system_r:kernel_t:s0"], "/secret");
+    assert_eq!((unconfined.code, unconfined.stdout.as_str()), (Some(0), "secret"));
+    let narrow = "system_u:system_r:container_t:s0:c1";
+    assert_eq!(current(&json!(added(&bundle, &["--process-label", narrow]).trim().parse::<u32>().unwrap())), narrow);
+    bundle.ok(&["delete", "-f"]);
+    bundle.config["process"]["selinuxLabel"] = json!("system_u:system_r:nosuch_t:s0");
+    let text = "longshore-runtime create failed: unable to start container process: error during container init: \
+                process.selinuxLabel: set system_u:system_r:nosuch_t:s0: invalid argument";
+    assert_eq!(bundle.err(&["create"]), text);
+    bundle.assert_gone();
+    bundle.config["process"]["selinuxLabel"] = json!(process);
+    bundle.config["linux"]["mountLabel"] = json!("system_u:object_r:nosuch_t:s0");
+    let text = bundle.err(&["create"]);
+    assert!(text.contains("mounts[1]") && text.contains("context=system_u:object_r:nosuch_t:s0"), "{text}");
     bundle.assert_gone();
 }

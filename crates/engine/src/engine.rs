@@ -218,8 +218,9 @@ impl Engine {
             {
                 debug!(err = errdefs::chain(&err), "prepare the default system-call filter");
             }
-            // Compiling takes megabytes, once.
+            // Compiling takes megabytes, and so does starting, once.
             sys::memory::release_free_heap();
+            sys::memory::release_program_pages();
         }));
     }
 

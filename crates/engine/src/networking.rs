@@ -258,6 +258,32 @@ impl Networking {
         }
     }
 
+    /// Replaces a relay that somebody ended, as long as the daemon lives. One that ends at once is replaced once in a second.
+    pub(crate) async fn keep_relay(&self, engine: &Engine) {
+        let Some(networks) = &self.networks else { return };
+        let registered = network::relay_end(networks).and_then(|end| readiness::register(end, Interest::READABLE));
+        let ended = match registered {
+            Ok(ended) => ended,
+            Err(err) => return warn!(%err, "a relay that is killed comes back with the next port alone"),
+        };
+        self.settled().await;
+        let mut failed = false;
+        loop {
+            if !failed {
+                let Ok(mut ready) = ended.readable().await else { return };
+                ready.clear_ready();
+            }
+            let engine = engine.clone();
+            let replaced =
+                bridge::blocking(move || engine.networking.networks.as_ref().map(network::replace_relay)).await;
+            failed = matches!(replaced, Some(Err(_)));
+            if let Some(Err(err)) = replaced {
+                warn!(err = errdefs::chain(&err), "published ports without a relay");
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
     /// Removes the bridge if nobody is on it. For the end of the daemon. Blocks.
     pub(crate) fn close(&self) {
         if let Some(networks) = &self.networks

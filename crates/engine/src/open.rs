@@ -128,6 +128,11 @@ impl Engine {
             let engine = healer.clone();
             async move { engine.networking.heal(&engine).await }
         }));
+        let keeper = engine.clone();
+        tokio::spawn(outlive_panics("relay keeper", move || {
+            let engine = keeper.clone();
+            async move { engine.networking.keep_relay(&engine).await }
+        }));
         resume_all(&engine, &with_shim).await;
         let networking = engine.clone();
         bridge::blocking(move || {

@@ -280,7 +280,7 @@ pub enum NetworkError {
     #[error("have a published port relayed")]
     Relay {
         /// The reason.
-        source: io::Error,
+        source: relay::AskError,
     },
     /// A record could not be read, written or removed.
     #[error("record {}", path.display())]

@@ -63,7 +63,7 @@ pub use foreign::{ForeignChain, Passage};
 pub use error::{CreateError, JoinError, NetworkError, PortError, RemoveError, SystemReason};
 pub use networks::{
     DEFAULT, Endpoint, EndpointRequest, Healer, InterfaceAddress, JoinRequest, Joined, Network, Networks, Place,
-    foreign_chains, start_relays_by,
+    foreign_chains, relay_end, replace_relay, start_relays_by,
 };
 pub use options::OptionError;
 pub use ports::{PortRequest, Protocol, Published};

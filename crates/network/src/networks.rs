@@ -29,7 +29,7 @@ use crate::sandbox::{Plan, Pool};
 use crate::subnet::Subnet;
 use endpoints::Endpoints;
 pub use healing::{Healer, foreign_chains};
-pub use relaying::start_relays_by;
+pub use relaying::{relay_end, replace_relay, start_relays_by};
 use users::Users;
 
 /// The name of the default bridge's network, by which it is told from networks that users made: those go by their ids.
@@ -242,10 +242,12 @@ impl Networks {
     pub fn open(config: Config) -> Result<Networks, NetworkError> {
         let records = Records::new(&config.state_dir);
         let state = Endpoints::new(bridge::dynamic_ports(), records.endpoints()?);
+        let relays = Relays::new(config.state_dir.join("relay"))
+            .map_err(|source| NetworkError::Relay { source: source.into() })?;
         Ok(Networks {
             firewall: Mutex::new(Firewall::open(config.table_name(), config.host_firewall)?),
             route: Mutex::new(Socket::open(Protocol::Route)?),
-            relays: Mutex::new(Relays::new(config.state_dir.join("relay"))),
+            relays: Mutex::new(relays),
             users: Users::open(config.data_dir.join("networks.redb"))?,
             wired: Mutex::new(None),
             state: Mutex::new(state),

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use relay::{Client, Rule};
+use relay::{AskError, Client, Rule};
+use rustix::event::epoll::{self, EventData, EventFlags};
 
 use crate::ports::{Protocol, Published};
 
@@ -21,6 +22,8 @@ pub(crate) struct Relays {
     /// Nobody is started without it: such ports are refused then.
     starter: Option<Starter>,
     client: Option<Client>,
+    /// Readable when whoever was asked last has ended.
+    end: OwnedFd,
     /// What it serves, as far as it has told.
     served: BTreeSet<String>,
     /// What it is to serve, whatever it tells.
@@ -36,9 +39,10 @@ impl fmt::Debug for Relays {
 }
 
 impl Relays {
-    pub(crate) fn new(dir: PathBuf) -> Relays {
+    pub(crate) fn new(dir: PathBuf) -> io::Result<Relays> {
+        let end = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let (served, expected) = (BTreeSet::new(), BTreeSet::new());
-        Relays { dir, starter: None, client: None, served, expected, unsettled: false }
+        Ok(Relays { dir, starter: None, client: None, end, served, expected, unsettled: false })
     }
 
     pub(crate) fn start_by(&mut self, starter: Starter) {
@@ -55,6 +59,21 @@ impl Relays {
         self.expected.contains(&id(published))
     }
 
+    /// Readable when the relay has ended, unless it was asked to: [`Relays::forget_ended`] is due.
+    pub(crate) fn end(&self) -> BorrowedFd<'_> {
+        self.end.as_fd()
+    }
+
+    /// Whether the relay has ended, which is forgotten then; what it is to serve is not.
+    pub(crate) fn forget_ended(&mut self) -> io::Result<bool> {
+        let mut events = Vec::with_capacity(1);
+        epoll::wait(&self.end, rustix::buffer::spare_capacity(&mut events), Some(&rustix::event::Timespec::default()))?;
+        if !events.is_empty() {
+            self.lose_track();
+        }
+        Ok(!events.is_empty())
+    }
+
     /// Says what is to be served at the daemon's start: an earlier one's relay may serve more, or less.
     pub(crate) fn expect(&mut self, ids: impl IntoIterator<Item = String>) {
         self.expected = ids.into_iter().collect();
@@ -67,20 +86,20 @@ impl Relays {
     }
 
     /// What is served, to which the caller adds what is missing. [`Relays::end_unexpected`] follows. Settled unless it fails.
-    pub(crate) fn begin_to_settle(&mut self) -> io::Result<Vec<Rule>> {
+    pub(crate) fn begin_to_settle(&mut self) -> Result<Vec<Rule>, AskError> {
         let served = self.list()?;
         self.unsettled = false;
         Ok(served)
     }
 
     /// Ends the serving of what nobody expects. Behind whatever is put: a relay ends with its last port.
-    pub(crate) fn end_unexpected(&mut self) -> io::Result<()> {
+    pub(crate) fn end_unexpected(&mut self) -> Result<(), AskError> {
         let unexpected: Vec<String> = self.served.difference(&self.expected).cloned().collect();
         unexpected.iter().try_for_each(|id| self.remove_id(id))
     }
 
     /// What an earlier daemon's relay serves, or the one that we have; without one nothing.
-    fn list(&mut self) -> io::Result<Vec<Rule>> {
+    fn list(&mut self) -> Result<Vec<Rule>, AskError> {
         let listed = self.ask_for_list();
         match &listed {
             Ok(rules) => self.served = rules.iter().map(|rule| rule.id.clone()).collect(),
@@ -89,9 +108,9 @@ impl Relays {
         listed
     }
 
-    fn ask_for_list(&mut self) -> io::Result<Vec<Rule>> {
+    fn ask_for_list(&mut self) -> Result<Vec<Rule>, AskError> {
         if self.client.is_none() {
-            self.client = Client::find(&self.dir)?;
+            self.client = Client::find(&self.dir)?.map(|client| self.watched(client)).transpose()?;
         }
         self.client.as_mut().map_or(Ok(Vec::new()), Client::list)
     }
@@ -102,7 +121,7 @@ impl Relays {
         published: &Published,
         target: SocketAddr,
         socket: Option<BorrowedFd<'_>>,
-    ) -> io::Result<()> {
+    ) -> Result<(), AskError> {
         let rule = rule(published, target);
         self.expected.insert(rule.id.clone());
         let mut client = match self.client.take() {
@@ -112,11 +131,11 @@ impl Relays {
         let put = client.put(&rule, socket);
         match &put {
             Ok(()) => drop(self.served.insert(rule.id)),
-            Err(err) if is_refusal(err) => {
+            Err(AskError::Refused(_)) => {
                 self.served.remove(&rule.id);
                 self.expected.remove(&rule.id);
             }
-            Err(_) => {
+            Err(AskError::Io(_)) => {
                 self.lose_track();
                 return put;
             }
@@ -126,15 +145,15 @@ impl Relays {
     }
 
     /// Ends the serving of a port, if it is served. After an error it ends as soon as the relay answers.
-    pub(crate) fn remove(&mut self, published: &Published) -> io::Result<()> {
+    pub(crate) fn remove(&mut self, published: &Published) -> Result<(), AskError> {
         let id = id(published);
         if self.expected.remove(&id) && self.unsettled {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the relay does not answer"));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the relay does not answer").into());
         }
         self.remove_id(&id)
     }
 
-    fn remove_id(&mut self, id: &str) -> io::Result<()> {
+    fn remove_id(&mut self, id: &str) -> Result<(), AskError> {
         let (true, Some(client)) = (self.served.remove(id), &mut self.client) else { return Ok(()) };
         match client.remove(id) {
             Ok(false) => Ok(()),
@@ -144,7 +163,9 @@ impl Relays {
                 Ok(())
             }
             // It serves nothing any more, whyever: neither this one nor what else it had.
-            Err(err) if err.kind() == io::ErrorKind::BrokenPipe || err.kind() == io::ErrorKind::ConnectionReset => {
+            Err(AskError::Io(err))
+                if matches!(err.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+            {
                 self.lose_track();
                 Ok(())
             }
@@ -166,24 +187,25 @@ impl Relays {
         self.unsettled = true;
     }
 
-    fn find_or_start(&mut self) -> io::Result<Client> {
+    fn find_or_start(&mut self) -> Result<Client, AskError> {
         // For what it serves already.
         self.list()?;
         if let Some(client) = self.client.take() {
             return Ok(client);
         }
-        let starter = self.starter.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        let starter = self.starter.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
         use std::os::unix::fs::DirBuilderExt;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         let (client, theirs) = Client::pair()?;
         starter(&self.dir, theirs)?;
+        Ok(self.watched(client)?)
+    }
+
+    /// The end of a relay is told until its client is dropped.
+    fn watched(&self, client: Client) -> io::Result<Client> {
+        epoll::add(&self.end, &client, EventData::new_u64(0), EventFlags::RDHUP)?;
         Ok(client)
     }
-}
-
-/// Whether the relay has answered that it will not, and goes on.
-pub(crate) fn is_refusal(err: &io::Error) -> bool {
-    err.kind() == io::ErrorKind::Other
 }
 
 /// What the relay is told of a port.

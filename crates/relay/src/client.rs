@@ -14,10 +14,27 @@ use crate::{Ask, MESSAGE_MAX, Reply, Rule};
 /// How long an answer may take, which the relay has at once unless it is stopped.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// A connection to the relay.
+/// Why a relay did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// It says so, and goes on.
+    #[error("{0}")]
+    Refused(String),
+    /// It is gone, or does not answer.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A connection to the relay. Its descriptor tells of the relay's end (`EPOLLRDHUP`).
 #[derive(Debug)]
 pub struct Client {
     socket: OwnedFd,
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 impl Client {
@@ -53,26 +70,26 @@ impl Client {
     }
 
     /// Has a rule served, with a listening socket unless the relay has one for it.
-    pub fn put(&mut self, rule: &Rule, socket: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    pub fn put(&mut self, rule: &Rule, socket: Option<BorrowedFd<'_>>) -> Result<(), AskError> {
         self.ask(&Ask::Put(rule.clone()), socket).map(drop)
     }
 
     /// Has a rule served no longer, no error if it is not; whether the relay ends now.
-    pub fn remove(&mut self, id: &str) -> io::Result<bool> {
+    pub fn remove(&mut self, id: &str) -> Result<bool, AskError> {
         Ok(self.ask(&Ask::Remove(id.to_owned()), None)? == Reply::Ends)
     }
 
     /// What is served.
-    pub fn list(&mut self) -> io::Result<Vec<Rule>> {
+    pub fn list(&mut self) -> Result<Vec<Rule>, AskError> {
         match self.ask(&Ask::List, None)? {
             // All versions so far say the same.
             Reply::Rules { rules, .. } => Ok(rules),
-            reply => Err(io::Error::other(format!("the relay's answer is {reply:?}"))),
+            reply => Err(io::Error::other(format!("the relay's answer is {reply:?}")).into()),
         }
     }
 
-    fn ask(&mut self, ask: &Ask, socket: Option<BorrowedFd<'_>>) -> io::Result<Reply> {
-        let bytes = serde_json::to_vec(ask)?;
+    fn ask(&mut self, ask: &Ask, socket: Option<BorrowedFd<'_>>) -> Result<Reply, AskError> {
+        let bytes = serde_json::to_vec(ask).map_err(io::Error::from)?;
         // One that has ended may have said why: the kernel tells of its end first.
         let ended = |err: &io::Error| matches!(err.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
         match sys::socket::send(self.socket.as_fd(), &bytes, socket.as_slice()) {
@@ -86,10 +103,10 @@ impl Client {
             received => received?,
         };
         if length == 0 {
-            return Err(io::ErrorKind::BrokenPipe.into());
+            return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
         }
-        match serde_json::from_slice(&answer[..length])? {
-            Reply::Refused(reason) => Err(io::Error::other(reason)),
+        match serde_json::from_slice(&answer[..length]).map_err(io::Error::from)? {
+            Reply::Refused(reason) => Err(AskError::Refused(reason)),
             reply => Ok(reply),
         }
     }

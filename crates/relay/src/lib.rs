@@ -38,7 +38,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use client::Client;
+pub use client::{AskError, Client};
 pub use server::run;
 
 /// The version of the messages that this build speaks.

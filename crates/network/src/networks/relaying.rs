@@ -4,6 +4,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
+use relay::AskError;
+
 use super::endpoints::Entry;
 use super::{Networks, lock};
 use crate::error::NetworkError;
@@ -15,6 +17,24 @@ use crate::relays::{self, Relays, Starter};
 /// Says who starts the relay, which nobody does otherwise. Before the first join.
 pub fn start_relays_by(networks: &Networks, starter: Starter) {
     lock(&networks.relays).start_by(starter);
+}
+
+/// What is readable when somebody has ended the relay: [`replace_relay`] is due.
+pub fn relay_end(networks: &Networks) -> io::Result<OwnedFd> {
+    lock(&networks.relays).end().try_clone_to_owned()
+}
+
+/// Starts another relay where somebody has ended the one that there was, for all that it is to serve. After an error the same is
+/// due still.
+pub fn replace_relay(networks: &Networks) -> Result<(), NetworkError> {
+    let mut relays = lock(&networks.relays);
+    let settled = relays.forget_ended().map_err(AskError::Io).and_then(|ended| {
+        if ended {
+            tracing::warn!("the relay is gone: another one serves its ports");
+        }
+        if relays.is_unsettled() { bring_in_line(networks, &mut relays) } else { Ok(()) }
+    });
+    settled.map_err(|source| NetworkError::Relay { source })
 }
 
 /// Has the relay serve those of a container's ports to which no rule leads.
@@ -33,18 +53,18 @@ fn serve_one(
     entry: &Entry,
     published: &Published,
     target: IpAddr,
-) -> io::Result<()> {
+) -> Result<(), AskError> {
     let target = SocketAddr::new(target, published.container_port);
     let held = entry.holds.iter().find(|held| held.published() == published);
     let put = |relays: &mut Relays| relays.put(published, target, held.map(Hold::socket));
     if let Some(held) = held {
-        held.seal()?;
+        held.seal().map_err(io::Error::from)?;
     }
     if relays.is_unsettled() {
         bring_in_line(networks, relays)?;
     }
     match put(relays) {
-        Err(err) if !relays::is_refusal(&err) => {
+        Err(AskError::Io(err)) => {
             // Somebody killed it. What else it served is due again, too.
             tracing::warn!(%err, "the relay is gone, or does not answer: it is looked for again");
             put(relays)?;
@@ -84,7 +104,7 @@ fn try_to_bring_in_line(networks: &Networks, relays: &mut Relays) {
 }
 
 /// Has the ports of all containers that are there served, and nothing that nobody expects.
-fn bring_in_line(networks: &Networks, relays: &mut Relays) -> io::Result<()> {
+fn bring_in_line(networks: &Networks, relays: &mut Relays) -> Result<(), AskError> {
     let served = relays.begin_to_settle()?;
     for (published, target, socket) in &wanted(networks) {
         let rule = relays::rule(published, *target);
@@ -95,9 +115,9 @@ fn bring_in_line(networks: &Networks, relays: &mut Relays) -> io::Result<()> {
         let put = match (known, socket) {
             (true, _) => relays.put(published, *target, None),
             (false, Some(socket)) => relays.put(published, *target, Some(socket.as_fd())),
-            (false, None) => {
-                hold_again(published).and_then(|socket| relays.put(published, *target, Some(socket.as_fd())))
-            }
+            (false, None) => hold_again(published)
+                .map_err(AskError::Io)
+                .and_then(|socket| relays.put(published, *target, Some(socket.as_fd()))),
         };
         match put {
             // It does not answer any more.

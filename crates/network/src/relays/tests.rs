@@ -41,7 +41,7 @@ fn listen() -> (Published, OwnedFd) {
 #[test]
 fn what_could_not_be_removed_goes_as_soon_as_the_relay_answers() {
     let dir = tempfile::tempdir().unwrap();
-    let mut relays = Relays::new(dir.path().to_owned());
+    let mut relays = Relays::new(dir.path().to_owned()).unwrap();
     relays.start_by(Box::new(start));
     let ports = [(); 3].map(|()| listen());
     let target = (Ipv4Addr::new(10, 0, 0, 2), 80).into();
@@ -70,13 +70,13 @@ fn at_the_start_everything_else_that_is_served_ends() {
     let dir = tempfile::tempdir().unwrap();
     let target = (Ipv4Addr::new(10, 0, 0, 2), 80).into();
     let ports = [(); 2].map(|()| listen());
-    let mut relays = Relays::new(dir.path().to_owned());
+    let mut relays = Relays::new(dir.path().to_owned()).unwrap();
     relays.start_by(Box::new(start));
     for (published, socket) in &ports {
         relays.put(published, target, Some(socket.as_fd())).unwrap();
     }
     // The next daemon, whose first questions are not answered.
-    let mut relays = Relays::new(dir.path().to_owned());
+    let mut relays = Relays::new(dir.path().to_owned()).unwrap();
     relays.expect([id(&ports[0].0)]);
     assert!(relays.is_unsettled() && relays.remove(&ports[1].0).is_ok());
     assert_eq!(relays.begin_to_settle().unwrap().len(), 2);

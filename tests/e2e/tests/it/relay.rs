@@ -55,6 +55,11 @@ fn relays(daemon: &Daemon) -> Vec<i32> {
     names.filter(is_relay).collect()
 }
 
+fn end_relay(pid: i32) -> bool {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok()
+}
+
 fn until_relays(daemon: &Daemon, count: usize) {
     let are = || (relays(daemon).len() == count).then_some(());
     testkit::process::until(&format!("{count} relays"), ANSWER_WITHIN, are).unwrap();
@@ -127,13 +132,20 @@ fn privileged_one_relay_outlives_the_daemon_and_goes_with_the_last_port() {
         at.ok("rm -f one");
         assert!(is_closed(&mut stream) && connect(first).is_err());
         assert!(echoes(&mut other, "still"));
-        // A relay that somebody kills is there again with the next port, and serves all.
-        rustix::process::kill_process(rustix::process::Pid::from_raw(pids[0]).unwrap(), rustix::process::Signal::KILL)
-            .unwrap();
-        until_relays(daemon, 0);
+        // One that somebody kills is replaced, and its successor serves all, also what comes later.
+        assert!(relays(daemon) == pids && end_relay(pids[0]));
+        assert!(is_closed(&mut other));
+        drop(talk(everywhere));
         at.ok(&format!("run -d --name three -p [::1]::80 busybox {ECHO}"));
         drop((talk(published(&at, "three", "80")), talk(everywhere)));
-        until_relays(daemon, 1);
+        let successors = relays(daemon);
+        assert!(successors.len() == 1 && successors != pids, "{successors:?}");
+        // And again, beside a daemon that is being killed.
+        daemon.kill9().unwrap();
+        assert!(end_relay(successors[0]));
+        daemon.restart().unwrap();
+        drop(talk(everywhere));
+        let at = At { daemon, cli: Cli::Longshore };
         at.ok("rm -f two three");
         until_relays(daemon, 0);
     });

@@ -24,7 +24,8 @@
 //! directory the row is left out.
 //!
 //! **Archives** are loaded from `--archive FILE`, a docker-archive with `big10:latest` in it, and saved beside it: peers in
-//! a file system of their own must see it under the same name. Without it those rows are left out.
+//! a file system of their own must see it under the same name. Without it those rows are left out. What is pushed is loaded from
+//! it, too; each push has an empty registry, for peers in the network namespace `--peer-netns FILE`.
 
 mod archives;
 mod cpu;
@@ -59,6 +60,8 @@ struct Options {
     registry: Option<PathBuf>,
     /// `address:port` of the registry of the peers, when they do not see ours.
     peer_registry: Option<String>,
+    /// The network namespace of the peers, when they do not see our loopback.
+    peer_netns: Option<PathBuf>,
     /// A docker-archive that has the image to load and save.
     archive: Option<PathBuf>,
     /// OCI runtimes.
@@ -133,7 +136,9 @@ fn chosen(options: &Options) -> Result<Vec<&'static rows::Row>> {
     let named = |row: &rows::Row| options.only.iter().any(|only| only == row.name);
     let lacks = |row: &rows::Row| match row.work {
         rows::Work::Pull(_) if options.registry.is_none() => Some("--registry"),
-        rows::Work::Load(_) | rows::Work::Save(_) if options.archive.is_none() => Some("--archive"),
+        rows::Work::Load(_) | rows::Work::Save(_) | rows::Work::Push(_) if options.archive.is_none() => {
+            Some("--archive")
+        }
         _ => None,
     };
     if let Some((row, option)) = rows::ROWS.iter().filter(|row| named(row)).find_map(|row| Some((row, lacks(row)?))) {
@@ -160,6 +165,7 @@ fn parse(arguments: &[&str]) -> Result<Options> {
             "--dist" => options.dist = Some(std::path::absolute(value)?),
             "--registry" => options.registry = Some(std::path::absolute(value)?),
             "--archive" => options.archive = Some(std::path::absolute(value)?),
+            "--peer-netns" => options.peer_netns = Some(std::path::absolute(value)?),
             "--peer-registry" => options.peer_registry = Some(value.to_owned()),
             "--only" if row_names().any(|name| name == value) => options.only.push(value.to_owned()),
             "--only" => bail!("no row {value}: see --list"),

@@ -1,9 +1,11 @@
-//! Archives of images: loaded where nothing of them is, and saved to a file.
+//! Archives of images: loaded where nothing of them is, saved to a file, and pushed to a registry that has nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use testkit::registry::Debian;
 
 use super::engine::{Engine, Sample};
 use super::pull;
@@ -23,6 +25,38 @@ pub(super) fn save(engine: &Engine, archive: &Path, image: &str) -> Result<Sampl
     let sample = sample?;
     removed?;
     Ok(sample)
+}
+
+/// Loads the archive, pushes `image` of it to a registry of its own, and removes it again: who has pushed an image before keeps
+/// the compressed layers, or knows where they are. The registry is where the engine reaches it, in `netns`.
+pub(super) fn push(
+    engine: &Engine,
+    archive: &Path,
+    image: &str,
+    netns: Option<&Path>,
+    store: Option<&Path>,
+) -> Result<Sample> {
+    let registry = empty_registry(netns)?;
+    let name = format!("{}/{image}", registry.host());
+    pull::removed(engine, image, store, || {
+        engine.run(&["load".into(), "-q".into(), "-i".into(), archive.display().to_string()])?;
+        engine.run(&["tag".into(), image.into(), name.clone()])?;
+        rustix::fs::sync();
+        let sample = engine.sample(&["push".into(), "-q".into(), name.clone()]);
+        pull::forget(engine, &name);
+        sample
+    })
+}
+
+fn empty_registry(netns: Option<&Path>) -> Result<Debian> {
+    let Some(netns) = netns else { return Debian::start() };
+    let file = fs::File::open(netns).with_context(|| format!("open {}", netns.display()))?;
+    let start = || {
+        move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(LinkNameSpaceType::Network))?;
+        Debian::start()
+    };
+    // The namespace of the thread is what its children are born in.
+    std::thread::scope(|scope| scope.spawn(start).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
 }
 
 fn output(archive: &Path) -> PathBuf {

@@ -51,6 +51,8 @@ pub(super) enum Work {
     Load(&'static str),
     /// Save of an image to a file.
     Save(&'static str),
+    /// Push of an image of that archive to a registry that has nothing.
+    Push(&'static str),
     /// Questions for the names of the scene, asked by its first containers.
     Names { askers: usize },
     /// PSS of our daemon.
@@ -296,7 +298,7 @@ pub(super) const ROWS: &[Row] = &[
         about: "pull of 10 layers, 1 GB, from a registry on loopback (needs --registry)",
         scene: Scene::Empty,
         work: Work::Pull(BIG),
-        bound: wall_of_docker(2.0),
+        bound: Bound::OfDocker { wall: 0.35, cpu: None },
     },
     Row {
         name: "load",
@@ -311,6 +313,13 @@ pub(super) const ROWS: &[Row] = &[
         scene: Scene::Empty,
         work: Work::Save(BIG),
         bound: Bound::OfDocker { wall: 0.35, cpu: None },
+    },
+    Row {
+        name: "push",
+        about: "push of 10 layers, 1 GB, to an empty registry on loopback, whose CPU counts (needs --archive)",
+        scene: Scene::Empty,
+        work: Work::Push(BIG),
+        bound: Bound::OfDocker { wall: 0.6, cpu: None },
     },
     Row {
         name: "log-write",

@@ -53,6 +53,7 @@ pub(super) struct Runner {
     /// Our data root.
     data: TempDir,
     archive: Option<PathBuf>,
+    peer_netns: Option<PathBuf>,
     /// Ends with us.
     _registry: Option<Debian>,
     // Last: dropped when nobody is in its cgroups any more.
@@ -106,8 +107,9 @@ impl Runner {
         let peers = options.peers.iter().map(engine).collect();
         let mark = format!("bench{}", std::process::id());
         let (runs, fresh) = (options.runs, 0);
-        let archive = options.archive.clone();
-        Ok(Runner { daemon, ours, peers, runs, mark, fresh, kept, data, archive, _registry: registry, accounts })
+        let (archive, peer_netns) = (options.archive.clone(), options.peer_netns.clone());
+        let _registry = registry;
+        Ok(Runner { daemon, ours, peers, runs, mark, fresh, kept, data, archive, peer_netns, _registry, accounts })
     }
 
     /// What of the figures of peers is the way into their namespaces.
@@ -146,7 +148,8 @@ impl Runner {
     fn engines(&self, work: Work) -> Result<Vec<Engine>> {
         let all = || std::iter::once(&self.ours).chain(&self.peers).cloned().collect();
         Ok(match work {
-            Work::Line { .. } | Work::Burst { .. } | Work::Once { .. } | Work::RemoveScene | Work::Pull(_) => all(),
+            Work::Line { .. } | Work::Burst { .. } | Work::Once { .. } | Work::RemoveScene => all(),
+            Work::Pull(_) | Work::Load(_) | Work::Save(_) | Work::Push(_) => all(),
             Work::DockerLine(_) => {
                 let docker = self.peers.iter().find(|peer| peer.name == "docker");
                 let ours = Engine {
@@ -196,6 +199,10 @@ impl Runner {
                 return self.interleaved(engines, self.runs, |runner, engine| runner.load(engine, image));
             }
             Work::Save(image) => return self.saves(engines, image),
+            Work::Push(image) => {
+                engines.iter().for_each(|engine| pull::forget(engine, image));
+                return self.interleaved(engines, self.runs, |runner, engine| runner.push(engine, image));
+            }
             Work::Names { askers } => Values::Time(self.ask_names(row.scene, askers)?),
             Work::DaemonMemory => Values::Kib(vec![self.daemon_memory()?]),
             Work::RestMemory => {
@@ -284,6 +291,12 @@ impl Runner {
     fn load(&self, engine: &Engine, image: &str) -> Result<Sample> {
         let ours = engine.name == self.ours.name;
         archives::load(engine, self.archive()?, image, ours.then_some(self.data.path()))
+    }
+
+    fn push(&self, engine: &Engine, image: &str) -> Result<Sample> {
+        let ours = engine.name == self.ours.name;
+        let netns = self.peer_netns.as_deref().filter(|_| !ours);
+        archives::push(engine, self.archive()?, image, netns, ours.then_some(self.data.path()))
     }
 
     /// Each engine has the image for so long.

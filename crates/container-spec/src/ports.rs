@@ -55,27 +55,30 @@ impl ContainerPort {
     }
 }
 
-/// The ports that a container serves, as far as it or its publications tell.
-pub fn exposed(config: &Config, host: &HostConfig) -> BTreeSet<ContainerPort> {
-    let exposed = config.exposed_ports.iter().flatten().map(|(port, _)| port);
-    let is_bound = |bindings: &Option<Vec<PortBinding>>| bindings.as_ref().is_some_and(|bindings| !bindings.is_empty());
-    let bound = host.port_bindings.iter().flatten().filter(|(_, bindings)| is_bound(bindings)).map(|(port, _)| port);
+/// The ports that a container serves.
+pub fn exposed(config: &Config) -> BTreeSet<ContainerPort> {
     // What is no port was refused, or comes from an image and is no port anywhere.
-    exposed.chain(bound).filter_map(|text| ContainerPort::parse(text)).collect()
+    config.exposed_ports.iter().flatten().filter_map(|(text, _)| ContainerPort::parse(text)).collect()
 }
 
 /// What is to be published on the host.
+///
+/// dockerd asks for each port that is exposed which bindings there are of the very same text, so that bindings of others lead
+/// nowhere (moby `daemon/network.go`, `buildPortsRelatedCreateEndpointOptions`). Clients expose what they bind.
 pub fn publications(config: &Config, host: &HostConfig) -> Result<Vec<Publication>, InvalidRequest> {
     let mut publications = Vec::new();
     for (text, bindings) in host.port_bindings.iter().flatten() {
         let invalid = || InvalidRequest::Port { text: text.split('/').next().unwrap_or(text).to_owned() };
         let port = ContainerPort::parse(text).ok_or_else(invalid)?;
+        let is_exposed = config.exposed_ports.iter().flatten().any(|(exposed, _)| exposed == text);
+        // All of them are read: a wrong one is refused, whether it leads anywhere or not.
         for binding in bindings.iter().flatten() {
-            publications.push(publication(port, binding)?);
+            let publication = publication(port, binding)?;
+            publications.extend(is_exposed.then_some(publication));
         }
     }
     if host.publish_all_ports {
-        for port in exposed(config, host) {
+        for port in exposed(config) {
             if !publications.iter().any(|one| one.port == port) {
                 publications.push(Publication { port, host_address: None, host_ports: (0, 0) });
             }
@@ -128,7 +131,27 @@ mod tests {
             publication_of(80, Protocol::Tcp, Some("::1"), (8080, 8080)),
             publication_of(81, Protocol::Udp, Some("0.0.0.0"), (81, 81)),
         ];
-        assert_eq!(read(bindings, "{}").unwrap(), expected);
+        let exposed = r#"{"ExposedPorts":{"80/tcp":{},"81/UDP":{},"82":{}}}"#;
+        assert_eq!(read(bindings, exposed).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_not_exposed_in_the_same_words_is_not_published() {
+        let host = |key: &str| format!(r#"{{"PortBindings":{{"{key}":[{{"HostPort":"1"}}]}}}}"#);
+        for (exposed, bound, wanted) in [
+            ("80/tcp", "80/tcp", 1),
+            ("80", "80", 1),
+            ("80/TCP", "80/TCP", 1),
+            ("80/tcp", "80", 0),
+            ("80", "80/tcp", 0),
+            ("80/TCP", "80/tcp", 0),
+            ("080/tcp", "80/tcp", 0),
+            ("81/tcp", "80/tcp", 0),
+        ] {
+            let found = read(&host(bound), &format!(r#"{{"ExposedPorts":{{"{exposed}":{{}}}}}}"#)).unwrap();
+            assert_eq!(found.len(), wanted, "{exposed} {bound}");
+        }
+        assert_eq!(read(&host("80/tcp"), "{}").unwrap(), []);
     }
 
     #[test]

@@ -122,7 +122,7 @@ pub(crate) fn ports(definition: &Definition, place: &Place) -> Vec<Port> {
         kind: one.protocol.to_string(),
     });
     let mut ports: Vec<Port> = published.collect();
-    for port in exposed(&definition.config, &definition.host_config) {
+    for port in exposed(&definition.config) {
         if !ports.iter().any(|one| one.private_port == port.number && one.kind == protocol(port)) {
             let kind = protocol(port).to_owned();
             ports.push(Port { private_port: port.number, kind, ..Port::default() });
@@ -133,7 +133,7 @@ pub(crate) fn ports(definition: &Definition, place: &Place) -> Vec<Port> {
 }
 
 fn bindings(definition: &Definition, place: &Place) -> BTreeMap<String, Option<Vec<PortBinding>>> {
-    let ports = exposed(&definition.config, &definition.host_config);
+    let ports = exposed(&definition.config);
     let key = |port: ContainerPort| format!("{}/{}", port.number, protocol(port));
     let mut bindings: BTreeMap<_, Option<Vec<_>>> = ports.into_iter().map(|port| (key(port), None)).collect();
     for one in &place.ports {

@@ -135,6 +135,36 @@ fn privileged_all_ports_ranges_and_datagrams() {
 }
 
 #[test]
+fn privileged_bindings_of_ports_that_are_not_exposed_lead_nowhere() {
+    on_both(|at| {
+        let (name, home) = (at.name("bound"), home());
+        let bound = format!(r#"[{{"HostIp":"{home}","HostPort":"45321"}}]"#);
+        let shown = "{{json .HostConfig.PortBindings}} {{json .NetworkSettings.Ports}}";
+        for (exposed, key, all, wanted) in [
+            ("{}", "80/tcp", false, "{}".to_owned()),
+            (r#"{"80/tcp":{}}"#, "80/tcp", false, format!(r#"{{"80/tcp":{bound}}}"#)),
+            (r#"{"80":{}}"#, "80", false, format!(r#"{{"80/tcp":{bound}}}"#)),
+            (r#"{"80/tcp":{}}"#, "80", false, r#"{"80/tcp":null}"#.to_owned()),
+            (r#"{"81/tcp":{}}"#, "80/tcp", false, r#"{"81/tcp":null}"#.to_owned()),
+            ("{}", "80/tcp", true, "{}".to_owned()),
+        ] {
+            let body = format!(
+                r#"{{"Image":"busybox","Cmd":["sleep","1000"],"ExposedPorts":{exposed},
+                    "HostConfig":{{"PublishAllPorts":{all},"PortBindings":{{"{key}":{bound}}}}}}}"#
+            );
+            let made = at.daemon.post(&format!("/containers/create?name={name}"), &body).unwrap();
+            assert_eq!(made.status, 201, "{}", made.text());
+            assert_eq!(at.inspect(&name, shown), format!(r#"{{"{key}":{bound}}} {{}}"#));
+            at.ok(&format!("start {name}"));
+            assert_eq!(at.inspect(&name, shown), format!(r#"{{"{key}":{bound}}} {wanted}"#), "{exposed} {key}");
+            let listed = at.ok(&format!("ps --filter name={name} --format {{{{.Ports}}}}"));
+            assert_eq!(listed.contains("->"), wanted.contains("HostPort"), "{exposed} {key}: {listed}");
+            at.remove(&name);
+        }
+    });
+}
+
+#[test]
 fn privileged_a_port_belongs_to_one() {
     on_both(|at| {
         let (first, second, home) = (at.name("first"), at.name("second"), home());

@@ -15,11 +15,12 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat};
 use rustix::io::Errno;
 use sys::open::openat2;
 use tracing::{error, warn};
-use volume::{RemoveError, Volume, Wanted};
+use volume::{FillError, RemoveError, Volume, Wanted};
 
 use crate::Engine;
 use crate::container::Container;
 use crate::image_mounts;
+use crate::ops::changes::STUBS;
 
 /// Why a container's volumes are not ready. The texts are dockerd's.
 #[derive(Debug, thiserror::Error)]
@@ -132,13 +133,24 @@ fn fill(engine: &Engine, points: &[Point], ready: &[Ready], mounts: &[Mount]) ->
             refuse_file(root.as_fd(), path)?;
         }
         if wish.fill {
+            if is_stub(path) {
+                return Err(FillError::NotDirectory { path: path.to_owned() }.into());
+            }
             engine.volumes.fill(&point.shown.name, root.as_fd(), path)?;
         }
     }
     Ok(())
 }
 
+/// Whether a start will make a file there, which dockerd has in its layer already when volumes are filled.
+fn is_stub(path: &Path) -> bool {
+    path.strip_prefix("/").is_ok_and(|path| STUBS.files.iter().any(|file| Path::new(file) == path))
+}
+
 fn refuse_file(root: std::os::fd::BorrowedFd<'_>, path: &Path) -> Result<(), ClaimError> {
+    if is_stub(path) {
+        return Err(ClaimError::File { path: path.to_owned() });
+    }
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let opened = openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
     let stat = match opened.and_then(fstat) {

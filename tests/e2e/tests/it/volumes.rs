@@ -141,6 +141,28 @@ fn privileged_volumes_of_an_image_are_honoured() {
 }
 
 #[test]
+fn privileged_files_that_every_container_has_are_no_places_for_volumes() {
+    on_both(|at| {
+        let (name, data) = (at.name("c"), at.name("data"));
+        for place in ["/etc/hosts", "/etc//./hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/console", "/.dockerenv"]
+        {
+            let file = place.replace("//./", "/");
+            for (flag, sentence) in [
+                (format!("-v {data}:{place}"), format!("{file} is not directory")),
+                (format!("--mount type=volume,src={data},dst={place}"), format!("{file} is not directory")),
+                (format!("-v {place}"), "cannot mount volume over existing file, file exists".to_owned()),
+            ] {
+                at.fails(&format!("create --network none --name {name} {flag} busybox true"), 1, &sentence);
+            }
+            // What is not filled is seen by the start alone.
+            at.ok(&format!("create --network none --name {name} -v {data}:{place}:nocopy busybox true"));
+            at.remove(&name);
+        }
+        at.ok(&format!("volume rm {data}"));
+    });
+}
+
+#[test]
 fn privileged_mounts_of_the_long_form_make_volumes_too() {
     on_both(|at| {
         let (name, data) = (at.name("c"), at.name("data"));

@@ -168,9 +168,10 @@ fn process(config: &Config, host: &HostConfig, facts: &HostFacts) -> Result<Proc
     })
 }
 
-/// Height and width; 0 means unknown.
-fn console_size([height, width]: [u16; 2]) -> Option<ConsoleSize> {
-    (height != 0 && width != 0).then_some(ConsoleSize { height: height.into(), width: width.into() })
+/// Height and width; 0 means unknown. The kernel's numbers have 16 bits, and runc takes the lower ones of those asked for.
+fn console_size(size: [u64; 2]) -> Option<ConsoleSize> {
+    let [height, width] = size.map(|number| number & u64::from(u16::MAX));
+    (height != 0 && width != 0).then_some(ConsoleSize { height, width })
 }
 
 /// Docker's variables, then the container's, which win. `HOME` follows when the user is known.

@@ -12,9 +12,9 @@ pub struct ExecCreate {
     pub privileged: bool,
     /// Whether it gets a terminal.
     pub tty: bool,
-    /// The terminal's first size: height, width.
+    /// The terminal's first size: height, width. Numbers above 65535 are no error.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub console_size: Option<[u16; 2]>,
+    pub console_size: Option<[u64; 2]>,
     /// Whether its standard input is open.
     pub attach_stdin: bool,
     /// Whether its standard error is wanted.
@@ -41,9 +41,9 @@ pub struct ExecStart {
     pub detach: bool,
     /// Must equal what the exec was created with.
     pub tty: bool,
-    /// The terminal's first size: height, width.
+    /// The terminal's first size: height, width. Numbers above 65535 are no error.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub console_size: Option<[u16; 2]>,
+    pub console_size: Option<[u64; 2]>,
 }
 
 /// Body of `GET /exec/{id}/json`.

@@ -29,8 +29,8 @@ pub struct HostConfig {
     pub volume_driver: String,
     /// Containers whose volumes it shares.
     pub volumes_from: Option<Vec<String>>,
-    /// The terminal's first size: height, width.
-    pub console_size: [u16; 2],
+    /// The terminal's first size: height, width. Numbers above 65535 are no error.
+    pub console_size: [u64; 2],
     /// Free-form metadata, given to the runtime.
     #[serde(skip_serializing_if = "json::is_unset")]
     pub annotations: Option<BTreeMap<String, String>>,

@@ -50,7 +50,7 @@ pub fn request(context: &Context, parsed: &Parsed, verb: &str) -> Result<CreateR
     }
     if let (Some(host), Some((height, width))) = (&mut request.host_config, term::size()) {
         // A program may ask for the size before the resize that follows the start has arrived.
-        host.console_size = [height, width];
+        host.console_size = [height.into(), width.into()];
     }
     Ok(request)
 }

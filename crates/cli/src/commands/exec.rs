@@ -69,7 +69,7 @@ fn request(context: &Context, parsed: &Parsed, command: &[String]) -> Result<Exe
         user: parsed.text("user").to_owned(),
         privileged: parsed.flag("privileged"),
         tty,
-        console_size: term::size().filter(|_| tty).map(|(height, width)| [height, width]),
+        console_size: term::size().filter(|_| tty).map(|(height, width)| [height.into(), width.into()]),
         attach_stdin: attached && parsed.flag("interactive"),
         attach_stderr: attached,
         attach_stdout: attached,

@@ -135,6 +135,19 @@ fn a_privileged_container_on_the_host_network_is_dockerds() {
 }
 
 #[test]
+fn a_terminals_size_has_16_bits() {
+    for (size, wanted) in [
+        ([24, 80], Some((24, 80))),
+        ([70_000, 65_535], Some((4464, 65_535))),
+        ([u64::MAX, 1], Some((65_535, 1))),
+        ([65_536, 80], None),
+        ([24, 0], None),
+    ] {
+        assert_eq!(console_size(size), wanted.map(|(height, width)| ConsoleSize { height, width }), "{size:?}");
+    }
+}
+
+#[test]
 fn a_mount_of_the_users_replaces_ours() {
     let paths = |host: &str| {
         let request = format!(r#"{{"Image":"busybox","HostConfig":{{"NetworkMode":"none",{host}}}}}"#);

@@ -129,9 +129,35 @@ fn privileged_exec_on_a_terminal_has_its_size_and_its_own_end() {
         pty.read_until("up").unwrap();
         pty.send(b"\x10\x11").unwrap();
         let (printed, code) = pty.wait().unwrap();
-        assert!(code == 0 || printed.contains("read escape sequence"), "{code} {printed}");
+        assert!(code == 1 && printed.ends_with("read escape sequence\r\n"), "{code} {printed}");
         assert!(at.ok(&format!("exec {name} ps")).contains("sleep 777"));
         at.fails(&format!("exec -it {name} true"), 1, "the input device is not a TTY");
+        at.remove(&name);
+    });
+}
+
+#[test]
+fn privileged_sizes_of_a_terminal_are_cut_to_what_the_kernel_takes() {
+    on_both(|at| {
+        let name = at.name("size");
+        let body = r#"{"Image":"busybox","Tty":true,"Cmd":["sh","-c","stty size; exec sleep 1000"],
+                       "HostConfig":{"NetworkMode":"none","ConsoleSize":[70000,65617]}}"#;
+        assert_eq!(at.daemon.post(&format!("/containers/create?name={name}"), body).unwrap().status, 201);
+        let mut events = at.events(&name);
+        at.ok(&format!("start {name}"));
+        for (created, started) in [("[70000,65617]", "null"), ("null", "[70000,65617]")] {
+            let body = format!(
+                r#"{{"Tty":true,"ConsoleSize":{created},"Cmd":["sh","-c","test \"$(stty size)\" = '4464 81'"]}}"#
+            );
+            let made = at.daemon.post(&format!("/containers/{name}/exec"), &body).unwrap();
+            assert_eq!(made.status, 201, "{}", made.text());
+            let id = made.json().unwrap()["Id"].as_str().unwrap().to_owned();
+            let body = format!(r#"{{"Detach":true,"Tty":true,"ConsoleSize":{started}}}"#);
+            let started = at.daemon.post(&format!("/exec/{id}/start"), &body).unwrap();
+            assert_eq!(started.status, 200, "{}", started.text());
+            assert_eq!(events.until("exec_die").unwrap()["Actor"]["Attributes"]["exitCode"], "0");
+        }
+        assert_eq!(at.ok(&format!("logs {name}")), "4464 81");
         at.remove(&name);
     });
 }

@@ -201,7 +201,7 @@ impl Runner {
             Work::Save(image) => return self.saves(engines, image),
             Work::Push(image) => {
                 engines.iter().for_each(|engine| pull::forget(engine, image));
-                return self.interleaved(engines, self.runs, |runner, engine| runner.push(engine, image));
+                return self.interleaved(engines, self.runs, |runner, engine| push(runner, engine, image));
             }
             Work::Names { askers } => Values::Time(self.ask_names(row.scene, askers)?),
             Work::DaemonMemory => Values::Kib(vec![self.daemon_memory()?]),
@@ -291,12 +291,6 @@ impl Runner {
     fn load(&self, engine: &Engine, image: &str) -> Result<Sample> {
         let ours = engine.name == self.ours.name;
         archives::load(engine, self.archive()?, image, ours.then_some(self.data.path()))
-    }
-
-    fn push(&self, engine: &Engine, image: &str) -> Result<Sample> {
-        let ours = engine.name == self.ours.name;
-        let netns = self.peer_netns.as_deref().filter(|_| !ours);
-        archives::push(engine, self.archive()?, image, netns, ours.then_some(self.data.path()))
     }
 
     /// Each engine has the image for so long.
@@ -451,6 +445,12 @@ fn start_as_installed(dist: &Path) -> Result<(Daemon, TempDir)> {
 }
 
 const NO_NETWORK: [&str; 2] = ["--network", "none"];
+
+fn push(runner: &Runner, engine: &Engine, image: &str) -> Result<Sample> {
+    let ours = engine.name == runner.ours.name;
+    let netns = runner.peer_netns.as_deref().filter(|_| !ours);
+    archives::push(engine, runner.archive()?, image, netns, ours.then_some(runner.data.path()))
+}
 
 fn image_name(engine: &Engine, image: &str) -> Result<String> {
     let registry = engine.registry.as_deref().with_context(|| format!("{}: no registry", engine.name))?;

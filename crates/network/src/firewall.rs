@@ -29,6 +29,7 @@ use netlink::{NetlinkError, Protocol as Netlink, Socket, conntrack};
 
 use crate::config::Config;
 use crate::foreign::{Due, Foreign, ForeignChain, MARK};
+use crate::options;
 use crate::ports::{Protocol, Published};
 use crate::record::BridgeRecord;
 use crate::subnet::Subnet;
@@ -74,6 +75,8 @@ pub(crate) struct BridgeRules {
     pub(crate) masquerade: bool,
     /// Nothing comes in, nothing goes out.
     pub(crate) internal: bool,
+    /// Everything comes in, by IPv4 and by IPv6.
+    pub(crate) unprotected: [bool; 2],
 }
 
 /// A published port and where it leads, which is of the same family.
@@ -100,6 +103,7 @@ impl BridgeRules {
             icc: config.icc,
             masquerade: config.ip_masq,
             internal: false,
+            unprotected: [false; 2],
         }
     }
 
@@ -111,6 +115,7 @@ impl BridgeRules {
             icc: network.icc,
             masquerade: network.masquerade && !network.internal,
             internal: network.internal,
+            unprotected: options::unprotected(&network.options).map(|wanted| wanted && !network.internal),
         }
     }
 }
@@ -267,17 +272,22 @@ impl Rules {
         change.create_chain("forward", ChainKind::Filter, Hook::Forward, PRIORITY_FORWARD);
         change.create_chain("masquerade", ChainKind::Nat, Hook::Postrouting, PRIORITY_MASQUERADE);
         write_redirections(change, family);
+        // Nobody there has an address of the family but one that he gave himself.
+        let leads_nowhere = |one: &&BridgeRules| one.internal || one.gateway(family).is_none();
+        // Before anybody lets everything in.
+        for one in self.bridges.iter().filter(leads_nowhere) {
+            let (entering, elsewhere) =
+                (rule::interface_in(&one.bridge, true), rule::interface_out(&one.bridge, false));
+            append(change, "forward", &[&entering, &elsewhere, &DROP]);
+        }
         for one in &self.bridges {
             one.write_raw(change, family);
-            one.write_inward(change, &accept);
+            one.write_inward(change, family, &accept);
             one.write_masquerade(change, family);
         }
-        // What enters from one bridge and leaves through another one has met that one's drop above.
-        for one in &self.bridges {
-            // Nobody there has an address of the family but one that he gave himself.
-            let leads_nowhere = one.internal || one.gateway(family).is_none();
-            let verdict = if leads_nowhere { &DROP[..] } else { &accept };
-            append(change, "forward", &[&rule::interface_in(&one.bridge, true), verdict]);
+        // What enters from one bridge and leaves through another one has met that one's verdict above.
+        for one in self.bridges.iter().filter(|one| !leads_nowhere(one)) {
+            append(change, "forward", &[&rule::interface_in(&one.bridge, true), &accept]);
         }
         if marks {
             // Whoever else sets this bit would pass every chain in which a rule of ours is, and the guard.
@@ -306,6 +316,11 @@ impl BridgeRules {
         self.gateways.iter().copied().find(|gateway| gateway.address.is_ipv4() == (family == Family::Ipv4))
     }
 
+    fn is_unprotected(&self, family: Family) -> bool {
+        let [ipv4, ipv6] = self.unprotected;
+        if family == Family::Ipv4 { ipv4 } else { ipv6 }
+    }
+
     fn write_raw(&self, change: &mut Transaction<'_>, family: Family) {
         let (entering, other) = (rule::interface_in(&self.bridge, true), rule::interface_in(&self.bridge, false));
         if family == Family::Ipv4 {
@@ -314,6 +329,9 @@ impl BridgeRules {
             append(change, "raw", &[&entering, &rule::source_in(LOOPBACK.0, LOOPBACK.1), &DROP]);
         }
         let Some(gateway) = self.gateway(family).filter(|gateway| !is_link_local(gateway.address)) else { return };
+        if self.is_unprotected(family) {
+            return;
+        }
         let network = gateway.network();
         let to_container = rule::destination_in(network.address, network.prefix, true);
         let not_gateway = rule::destination_in(gateway.address, gateway.width(), false);
@@ -321,17 +339,17 @@ impl BridgeRules {
     }
 
     /// What leaves through the bridge, to its containers.
-    fn write_inward(&self, change: &mut Transaction<'_>, accept: &[Expression]) {
+    fn write_inward(&self, change: &mut Transaction<'_>, family: Family, accept: &[Expression]) {
         let (entering, leaving) = (rule::interface_in(&self.bridge, true), rule::interface_out(&self.bridge, true));
         if !self.internal {
             let known = rule::connection_state(rule::ESTABLISHED_OR_RELATED);
             append(change, "forward", &[&leaving, &known, accept]);
             append(change, "forward", &[&leaving, &rule::connection_status(rule::REDIRECTED), accept]);
         }
-        if self.icc {
-            append(change, "forward", &[&entering, &leaving, accept]);
-        }
-        append(change, "forward", &[&leaving, &DROP]);
+        let neighbours = if self.icc { accept } else { &DROP };
+        append(change, "forward", &[&entering, &leaving, neighbours]);
+        let others = if self.is_unprotected(family) { accept } else { &DROP };
+        append(change, "forward", &[&leaving, others]);
     }
 
     fn write_masquerade(&self, change: &mut Transaction<'_>, family: Family) {

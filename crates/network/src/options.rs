@@ -11,6 +11,8 @@ const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 const GATEWAY_MODES: [&str; 2] =
     ["com.docker.network.bridge.gateway_mode_ipv4", "com.docker.network.bridge.gateway_mode_ipv6"];
+/// The mode in which others reach the containers by their own addresses, at every port.
+const UNPROTECTED: &str = "nat-unprotected";
 const MTU: &str = "com.docker.network.driver.mtu";
 const PREFIX: &str = "com.docker.network.container_iface_prefix";
 /// What would change a network and does nothing here.
@@ -89,8 +91,8 @@ impl OptionError {
 pub(crate) fn parse(given: &BTreeMap<String, String>) -> Result<Options, OptionError> {
     for option in GATEWAY_MODES {
         match given.get(option).map_or("", String::as_str) {
-            "" | "nat" => {}
-            mode @ ("nat-unprotected" | "routed" | "isolated") => {
+            "" | "nat" | UNPROTECTED => {}
+            mode @ ("routed" | "isolated") => {
                 return Err(OptionError::NotOffered { option: option.to_owned(), value: mode.to_owned() });
             }
             mode => return Err(OptionError::GatewayMode { option, mode: mode.to_owned() }),
@@ -112,6 +114,11 @@ pub(crate) fn parse(given: &BTreeMap<String, String>) -> Result<Options, OptionE
         host_address: host_address(given)?,
         prefix: text(PREFIX),
     })
+}
+
+/// Whether whoever has a route to the containers reaches all their ports, by IPv4 and by IPv6.
+pub(crate) fn unprotected(given: &BTreeMap<String, String>) -> [bool; 2] {
+    GATEWAY_MODES.map(|option| given.get(option).is_some_and(|mode| mode == UNPROTECTED))
 }
 
 fn mtu(given: &BTreeMap<String, String>) -> Result<Option<u32>, OptionError> {
@@ -155,6 +162,11 @@ mod tests {
         assert!(!told(MASQUERADE, "0").unwrap().masquerade);
         assert_eq!(told(MTU, "1400").unwrap().mtu, Some(1400));
         assert_eq!(told(NAME, "lab0").unwrap().bridge.as_deref(), Some("lab0"));
+        for (at, option) in GATEWAY_MODES.into_iter().enumerate() {
+            assert_eq!(told(option, UNPROTECTED), Ok(plain.clone()));
+            let modes = unprotected(&[(option.to_owned(), UNPROTECTED.to_owned())].into());
+            assert_eq!(modes, [at == 0, at == 1]);
+        }
         assert_eq!(told(HOST_BINDING, "127.0.0.1").unwrap().host_address, Some(Ipv4Addr::LOCALHOST));
         for (option, value, text) in [
             (

@@ -189,6 +189,57 @@ fn privileged_what_fails_leaves_nothing() {
 }
 
 #[test]
+fn privileged_containers_of_an_unprotected_network_are_reached_by_their_own_addresses() {
+    on_a_machine(|lab| {
+        let networks = lab.networks();
+        let unprotected = |name: &str, subnet: &str, more: &[(&str, &str)]| {
+            let mode = ("com.docker.network.bridge.gateway_mode_ipv4", "nat-unprotected");
+            let options = more.iter().chain([&mode]).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            networks.create(UserNetworkRequest { options: options.collect(), ..wish(name, subnet) }).unwrap()
+        };
+        let open = unprotected("open", "10.7.0.0/24", &[]);
+        let apart = unprotected("apart", "10.8.0.0/24", &[("com.docker.network.bridge.enable_icc", "false")]);
+        let plain = networks.create(wish("plain", "10.6.0.0/24")).unwrap();
+        let join = |name: &str, network: &str| {
+            let joined = networks.join(&request_on(name, &[], vec![EndpointRequest::on(network)])).unwrap();
+            let address = joined.place.endpoints[0].ipv4.unwrap().address;
+            let server = listen(&joined, 80);
+            (joined, address, server)
+        };
+        let (of_open, of_apart, of_plain) = (join("o", &open.id), join("a", &apart.id), join("p", &plain.id));
+        // Nothing is published.
+        for (_, address, server) in [&of_open, &of_apart] {
+            let client = inside(lab.second.as_fd(), || reach(server, *address, 80)).unwrap();
+            assert_eq!(client.ip(), NEIGHBOUR);
+        }
+        assert!(inside(lab.second.as_fd(), || is_unreachable(of_plain.1, 80)));
+        // From other networks, too, and not to them.
+        inside(of_plain.0.namespace.as_fd(), || reach(&of_open.2, of_open.1, 80)).unwrap();
+        assert!(inside(of_open.0.namespace.as_fd(), || is_unreachable(of_plain.1, 80)));
+        let internal = UserNetworkRequest { internal: true, ..wish("internal", "10.5.0.0/24") };
+        let of_internal = join("i", &networks.create(internal).unwrap().id);
+        // One that makes itself a way out. Answers would not come back in any case.
+        let datagrams = bind_udp(&of_open.0, 53);
+        inside(of_internal.0.namespace.as_fd(), || {
+            run(&["ip", "route", "add", "default", "via", "10.5.0.1"]);
+            assert!(is_unreachable(of_open.1, 80));
+            std::net::UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"out", (of_open.1, 53)).unwrap();
+        });
+        let from_elsewhere = inside(lab.second.as_fd(), || std::net::UdpSocket::bind((NEIGHBOUR, 0)).unwrap());
+        from_elsewhere.send_to(b"in", (of_open.1, 53)).unwrap();
+        let mut first = [0; 8];
+        let length = datagrams.recv(&mut first).unwrap();
+        assert_eq!(&first[..length], b"in");
+        // What neighbours may do is another matter.
+        let neighbour = join("b", &apart.id);
+        assert!(inside(neighbour.0.namespace.as_fd(), || is_unreachable(of_apart.1, 80)));
+        // The way out is the one of other networks.
+        let outside = inside(lab.second.as_fd(), || std::net::TcpListener::bind((NEIGHBOUR, 80)).unwrap());
+        assert_eq!(inside(of_open.0.namespace.as_fd(), || reach(&outside, NEIGHBOUR, 80)).unwrap().ip(), MACHINE);
+    });
+}
+
+#[test]
 fn privileged_networks_and_bridges_are_there_again_after_a_reboot() {
     on_a_machine(|lab| {
         let mut config = lab.config();

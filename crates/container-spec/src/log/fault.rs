@@ -55,7 +55,7 @@ pub enum LogFault {
         /// As given.
         address: String,
         /// In Go's words.
-        reason: &'static str,
+        reason: String,
     },
     /// An address of a kind that nobody speaks.
     #[error("unsupported scheme: '{scheme}'")]

@@ -78,16 +78,16 @@ fn address(options: &Options<'_>) -> Result<(String, String), LogFault> {
         "unix" | "unixgram" => Ok((scheme.to_owned(), rest.to_owned())),
         "udp" | "tcp" => {
             let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-            let fault = |reason| LogFault::SyslogAddress { address: given.to_owned(), reason };
+            let fault = |reason: String| LogFault::SyslogAddress { address: given.to_owned(), reason };
             if host.starts_with('[') && !host.contains(']') {
-                return Err(fault("missing ']' in host"));
+                return Err(fault("missing ']' in host".to_owned()));
             }
             let port = host.rsplit_once(':').filter(|(before, _)| !before.contains(':') || before.ends_with(']'));
             Ok((
                 scheme.to_owned(),
                 match port {
                     Some((_, port)) if !port.bytes().all(|byte| byte.is_ascii_digit()) => {
-                        return Err(fault("invalid port after host"));
+                        return Err(fault(format!("invalid port \":{port}\" after host")));
                     }
                     Some(_) => host.to_owned(),
                     None => format!("{host}:{PORT}"),

@@ -48,6 +48,7 @@ fn names_of_options_are_checked_as_docker_checks_them() {
     check("syslog", &[("syslog-address", "foo://x")], "unsupported scheme: 'foo'");
     check("syslog", &[("syslog-address", "/dev/log")], "unsupported scheme: ''");
     check("syslog", &[("syslog-address", "udp://[::1")], "parse \"udp://[::1\": missing ']' in host");
+    check("syslog", &[("syslog-address", "tcp://h:x")], "parse \"tcp://h:x\": invalid port \":x\" after host");
     check("syslog", &[("syslog-facility", "zz")], "invalid syslog facility");
     check("syslog", &[("syslog-format", "zz")], "Invalid syslog format");
     check("nope", &[], "error looking up logging plugin nope: plugin \"nope\" not found");

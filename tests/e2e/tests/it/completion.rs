@@ -30,26 +30,48 @@ const SHELLS: [Shell; 3] = [
 
 const READY: &str = "ready> ";
 
-/// A program that completes as ours does, and otherwise says what it was given.
-fn wrapper(directory: &Path, program: &Path) {
+/// Docker's own scripts. That for bash needs the package bash-completion, which does not come with it.
+const DOCKERS_SHELLS: [Shell; 2] = [
+    Shell {
+        name: "zsh",
+        arguments: SHELLS[1].arguments,
+        prepare: "autoload -U compinit; compinit -u -D; source <(docker completion zsh)",
+    },
+    Shell { name: "fish", arguments: SHELLS[2].arguments, prepare: "docker completion fish | source" },
+];
+
+/// A program `name` that completes as ours does, by the scripts of `scripts`, and otherwise says what it was given.
+fn wrapper(directory: &Path, name: &str, scripts: &Path) {
     let script = format!(
-        "#!/bin/sh\ncase $1 in __complete*|completion) exec {} \"$@\";; esac\necho \"ran: $*;\"\n",
-        program.display()
+        "#!/bin/sh\ncase $1 in __complete*) exec {} \"$@\";; completion) exec {} \"$@\";; esac\necho \"ran: $*;\"\n",
+        paths::dist().join("longshore").display(),
+        scripts.display()
     );
-    let path = directory.join("longshore");
+    let path = directory.join(name);
     fs::write(&path, script).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// Types lines into each shell, `\t` being the tabulator; each is run as it became.
 fn type_in_shells(command: impl Fn(&str) -> Command, lines: &[(String, String)]) {
-    for shell in &SHELLS {
+    type_in(&SHELLS, "longshore", &paths::dist().join("longshore"), command, lines);
+}
+
+/// The same, in these shells, with the scripts of a program of this name.
+fn type_in(
+    shells: &[Shell],
+    name: &str,
+    scripts: &Path,
+    command: impl Fn(&str) -> Command,
+    lines: &[(String, String)],
+) {
+    for shell in shells {
         if paths::program(shell.name).is_none() {
             testkit::skip::report(&format!("{} is not on this machine", shell.name));
             continue;
         }
         let directory = tempfile::tempdir().unwrap();
-        wrapper(directory.path(), &paths::dist().join("longshore"));
+        wrapper(directory.path(), name, scripts);
         let mut command = command(shell.name);
         let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
         command.args(shell.arguments).env("PATH", path).env("PS1", READY).env("TERM", "xterm");
@@ -59,7 +81,7 @@ fn type_in_shells(command: impl Fn(&str) -> Command, lines: &[(String, String)])
         command.current_dir(directory.path());
         let mut pty = Pty::spawn(&command, 40, 200).unwrap();
         println!("{}: {}", shell.name, pty.read_until(READY).unwrap());
-        pty.send(format!("{}; longshore it is\n", shell.prepare).as_bytes()).unwrap();
+        pty.send(format!("{}; {name} it is\n", shell.prepare).as_bytes()).unwrap();
         println!("{}", pty.read_until("ran: it is;").unwrap());
         for (line, ran) in lines {
             println!("{}", pty.read_until(READY).unwrap());
@@ -128,20 +150,57 @@ fn privileged_names_of_live_objects_are_completed() {
             pair("longshore context use ctx\t", "context use ctx-one"),
             pair("longshore inspect vol-\t", "inspect vol-one"),
         ];
-        let command = |shell: &str| {
-            let ours = at.command("");
-            let mut command = Command::new(shell);
-            for (name, value) in ours.get_envs() {
-                match value {
-                    Some(value) => command.env(name, value),
-                    None => command.env_remove(name),
-                };
-            }
-            command
-        };
-        type_in_shells(command, &lines);
+        type_in_shells(|shell| surrounded(&at, shell), &lines);
         at.remove("up-one");
         at.ok("rm down-one down-two");
+    });
+}
+
+/// A shell that asks the daemon of `at`.
+fn surrounded(at: &At<'_>, shell: &str) -> Command {
+    let ours = at.command("");
+    let mut command = Command::new(shell);
+    for (name, value) in ours.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
+#[test]
+fn privileged_dockers_own_scripts_complete_by_ours() {
+    ours(|daemon| {
+        let Some(docker) = paths::program("docker") else {
+            testkit::skip::report("the scripts of Docker's client are needed");
+            return;
+        };
+        let at = At { daemon, cli: Cli::Longshore };
+        at.start("up-one", "busybox sleep 1000");
+        at.ok("create --name down-one --network none busybox true");
+        at.ok("volume create vol-one");
+        let lines = [
+            pair("docker inf\t", "info"),
+            pair("docker container restar\t", "container restart"),
+            pair("docker run --entryp\tx", "run --entrypoint x"),
+            pair("docker run --restart unl\tx", "run --restart unless-stopped x"),
+            pair("docker run --restart=unl\tx", "run --restart=unless-stopped x"),
+            pair("docker ps --filter stat\trunn\t", "ps --filter status=running"),
+            pair("docker stop u\t", "stop up-one"),
+            pair("docker start u\t", "start u"),
+            pair("docker start d\t", "start down-one"),
+            pair("docker volume rm vo\t", "volume rm vol-one"),
+            pair("docker run -v vol\t/x", "run -v vol-one:/x"),
+            pair("docker run --network ho\tx", "run --network host x"),
+            pair("docker run busyb\tx", "run busybox:latest x"),
+            pair("docker --context def\t", "--context default"),
+            pair("docker rm nob\t", "rm nob"),
+        ];
+        type_in(&DOCKERS_SHELLS, "docker", &docker, |shell| surrounded(&at, shell), &lines);
+        at.remove("up-one");
+        at.ok("rm down-one");
+        at.ok("volume rm vol-one");
     });
 }
 

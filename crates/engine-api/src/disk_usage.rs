@@ -29,6 +29,9 @@ pub struct CacheRecord {
     /// Its id.
     #[serde(rename = "ID")]
     pub id: String,
+    /// The records that it was made of. The blank is dockerd's.
+    #[serde(rename = " Parents", skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<String>,
     /// What it is of: `regular`, `source.local`.
     #[serde(rename = "Type")]
     pub kind: String,
@@ -40,6 +43,12 @@ pub struct CacheRecord {
     pub shared: bool,
     /// Bytes.
     pub size: i64,
+    /// When it was made: RFC 3339.
+    pub created_at: String,
+    /// When it was used last, where that is known: RFC 3339.
+    pub last_used_at: Option<String>,
+    /// How often it was used, as far as that is counted.
+    pub usage_count: i64,
 }
 
 /// Which parts of the disk usage are wanted.

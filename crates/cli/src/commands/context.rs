@@ -21,13 +21,8 @@ use crate::plan::values;
 use crate::report::{Exit, chain, go_error};
 use crate::{connection, say, say_line, warn_line};
 
-const TITLES: &[(&str, &str)] = &[
-    ("Current", ""),
-    ("Description", "DESCRIPTION"),
-    ("DockerEndpoint", "DOCKER ENDPOINT"),
-    ("Error", "ERROR"),
-    ("Name", "NAME"),
-];
+const TITLES: &[(&str, &str)] =
+    &[("Description", "DESCRIPTION"), ("DockerEndpoint", "DOCKER ENDPOINT"), ("Error", "ERROR"), ("Name", "NAME")];
 
 /// Docker's default table: the one in use has an asterisk.
 const TABLE: &str = "table {{.Name}}{{if .Current}} *{{end}}\t{{.Description}}\t{{.DockerEndpoint}}\t{{.Error}}";
@@ -249,8 +244,10 @@ fn inspect(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
             });
             return super::inspect::print_formatted(format, found.map(Ok).chain(failures.into_iter().map(Err)));
         }
-        None if parsed.text("format") == "json" => say_line!("{}", Value::Array(found)),
-        None => say_line!("{}", printed::indented(&Value::Array(found))),
+        None if parsed.text("format") == "json" => {
+            say_line!("{}", printed::escaped(&Value::Array(found).to_string()));
+        }
+        None => say_line!("{}", printed::escaped(&printed::indented(&Value::Array(found)))),
     }
     if failures.is_empty() { Ok(()) } else { Err(Exit::new(1, failures.join("\n"))) }
 }

@@ -7,9 +7,10 @@ use engine_api::container;
 use engine_api::disk_usage::{CacheRecord, DiskUsage};
 use engine_api::image;
 use engine_api::volume::{UsageData, Volume};
-use serde_json::{Value, json};
+use jiff::Timestamp;
 
 use super::list::View;
+use super::network::go_time;
 use super::{Context, images, list, volume};
 use crate::args::Parsed;
 use crate::format::listing::{Listing, Row, Shape};
@@ -39,6 +40,18 @@ const CACHE_TITLES: &[(&str, &str)] = &[
 /// Docker's format `raw` of the summary.
 const RAW: &str =
     "type: {{.Type}}\ntotal: {{.TotalCount}}\nactive: {{.Active}}\nsize: {{.Size}}\nreclaimable: {{.Reclaimable}}\n";
+
+/// Docker's format `raw` of the details.
+const RAW_DETAILS: &str = "\
+{{range .Images}}type: Image\nrepository: {{.Repository}}\ntag: {{.Tag}}\ndigest: {{.Digest}}\nimage_id: {{.ID}}\n\
+created_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n\n{{end}}\
+{{range .Containers}}type: Container\ncontainer_id: {{.ID}}\nimage: {{.Image}}\ncommand: {{.Command}}\n\
+created_at: {{.CreatedAt}}\nstate: {{.State}}\nstatus: {{.Status}}\nnames: {{.Names}}\nlabels:{{pad .Labels 1 0}}\n\
+ports:{{pad .Ports 1 0}}\nsize:{{pad .Size 1 0}}\n\n{{end}}\
+{{range .Volumes}}type: Volume\nname: {{.Name}}\ndriver: {{.Driver}}\n\n{{end}}\
+{{range .BuildCache}}type: Build Cache\nbuild_cache_id: {{.ID}}\nparent_id: {{.Parent}}\nbuild_cache_type: {{.CacheType}}\n\
+description: {{.Description}}\ncreated_at: {{.CreatedAt}}\ncreated_since: {{.CreatedSince}}\nlast_used_at: {{.LastUsedAt}}\n\
+last_used_since: {{.LastUsedSince}}\nusage_count: {{.UsageCount}}\nin_use: {{.InUse}}\nshared: {{.Shared}}\n\n{{end}}";
 
 /// `system df`
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
@@ -163,13 +176,14 @@ fn verbose(usage: DiskUsage, format: &str) -> Result<(), Exit> {
         say!("{}", details.json());
         return Ok(());
     }
-    // Docker ends no line that the template does not end.
-    let refused = |err| Exit::new(1, format!("{err}"));
-    let text = format.replace("\\t", "\t").replace("\\n", "\n");
-    let format = Format::parse(&text).map_err(refused)?;
-    let details = details.value();
-    let fields = details.as_object().cloned().unwrap_or_default();
-    say!("{}", format.apply_fields("*formatter.diskUsageContext", &fields).map_err(refused)?);
+    // Docker has no titles for lists, and ends no line that the template does not end.
+    let text = match format {
+        "raw" => RAW_DETAILS.to_owned(),
+        text => text.strip_prefix("table").unwrap_or(text).trim_matches(' ').replace("\\t", "\t").replace("\\n", "\n"),
+    };
+    let format = Format::parse(&text).map_err(|err| Exit::new(1, format!("template parsing error: {err}")))?;
+    let filled = format.apply_lists("*formatter.diskUsageContext", &details.parts());
+    say!("{}", filled.map_err(|err| Exit::new(1, err.to_string()))?);
     Ok(())
 }
 
@@ -187,7 +201,7 @@ impl Details {
             containers: containers.map(|container| list::row(&container, view, &everything)).collect(),
             volumes: usage.volumes.unwrap_or_default().iter().map(volume::row).collect(),
             cache_bytes: cache_bytes(&caches),
-            caches: caches.iter().map(|cache| cache_row(cache, full)).collect(),
+            caches: caches.iter().map(|cache| cache_row(cache, now, full)).collect(),
         }
     }
 
@@ -225,26 +239,24 @@ impl Details {
         ))
     }
 
-    fn parts(&self) -> [(&'static str, &[Row]); 4] {
+    /// Their names, and Go's names of the rows' types.
+    fn parts(&self) -> [(&'static str, &'static str, &[Row]); 4] {
         let Details { images, containers, volumes, caches, .. } = self;
-        [("Images", images), ("Containers", containers), ("Volumes", volumes), ("BuildCache", caches)]
+        [
+            ("Images", "*formatter.imageContext", images),
+            ("Containers", "*formatter.ContainerContext", containers),
+            ("Volumes", "*formatter.volumeContext", volumes),
+            ("BuildCache", "*formatter.buildCacheContext", caches),
+        ]
     }
 
     /// In Docker's order, which is no map's.
     fn json(&self) -> String {
-        let part = |(name, rows): (&str, &[Row])| {
+        let part = |(name, _, rows): (&str, &str, &[Row])| {
             let rows: Vec<String> = rows.iter().map(Row::json).collect();
             format!("{name:?}:[{}]", rows.join(","))
         };
         format!("{{{}}}", self.parts().map(part).join(","))
-    }
-
-    fn value(&self) -> Value {
-        let part = |(name, rows): (&str, &[Row])| {
-            let rows = rows.iter().map(|row| Value::Object(row.object())).collect();
-            (name.to_owned(), Value::Array(rows))
-        };
-        Value::Object(self.parts().into_iter().map(part).collect())
     }
 }
 
@@ -259,19 +271,29 @@ fn image_row(image: &image::Summary, now: i64, full: bool) -> Row {
     images::row(image, now, full, [&repository, &tag, &String::new()])
 }
 
-fn cache_row(cache: &CacheRecord, full: bool) -> Row {
+fn cache_row(cache: &CacheRecord, now: i64, full: bool) -> Row {
     let id = if full { cache.id.as_str() } else { short_id(&cache.id) };
+    let last_used = cache.last_used_at.as_deref().unwrap_or_default();
     Row::of([
         ("CacheType", cache.kind.clone()),
-        ("CreatedSince", String::new()),
+        ("CreatedAt", go_time(&cache.created_at)),
+        ("CreatedSince", since(&cache.created_at, now)),
         ("Description", cache.description.clone()),
         ("ID", id.to_owned()),
         ("InUse", cache.in_use.to_string()),
-        ("LastUsedSince", String::new()),
+        ("LastUsedAt", go_time(last_used)),
+        ("LastUsedSince", since(last_used, now)),
+        ("Parent", cache.parents.join(", ")),
         ("Shared", cache.shared.to_string()),
         ("Size", units::human_size(cache.size as f64, 4)),
-        ("UsageCount", json!(0).to_string()),
+        ("UsageCount", cache.usage_count.to_string()),
     ])
+}
+
+/// How long ago a time was, if it is one.
+fn since(text: &str, now: i64) -> String {
+    let Ok(time) = text.parse::<Timestamp>() else { return String::new() };
+    format!("{} ago", units::human_duration(now - time.as_second()))
 }
 
 #[cfg(test)]
@@ -314,17 +336,40 @@ mod tests {
     }
 
     #[test]
+    fn records_of_the_build_cache_have_their_times() {
+        let created_at = "2026-11-22T04:22:27.5Z".to_owned();
+        let now = 1_795_321_347 + 7 * 3600;
+        let cache =
+            CacheRecord { created_at, usage_count: 2, parents: vec!["a".into(), "b".into()], ..Default::default() };
+        let row = cache_row(&cache, now, true).object();
+        for (field, text) in [
+            ("CreatedAt", "2026-11-22 04:22:27.5 +0000 UTC"),
+            ("CreatedSince", "7 hours ago"),
+            ("LastUsedAt", ""),
+            ("LastUsedSince", ""),
+            ("Parent", "a, b"),
+            ("UsageCount", "2"),
+        ] {
+            assert_eq!(row[field], text, "{field}");
+        }
+    }
+
+    #[test]
     fn details_show_what_is_a_containers_own() {
         let details = Details::of(usage(), true);
-        assert_eq!(details.value()["Containers"][0]["Size"], "5B");
-        assert_eq!(details.value()["Volumes"][1]["Links"], "2");
-        assert_eq!(details.value()["Volumes"][2]["Size"], "N/A");
-        assert_eq!(details.value()["Images"][0]["UniqueSize"], "500B");
+        let filled = |text: &str| {
+            Format::parse(text).unwrap().apply_lists("*formatter.diskUsageContext", &details.parts()).unwrap()
+        };
+        assert_eq!(filled("{{(index .Containers 0).Size}} {{(index .Images 0).UniqueSize}}"), "5B 500B");
+        assert_eq!(filled("{{range .Volumes}}{{.Links}} {{.Size}},{{end}}"), "0 10B,2 30B,0 N/A,");
         let text = details.json();
         assert!(
             text.starts_with("{\"Images\":[{\"Containers\":\"1\"") && text.ends_with(",\"BuildCache\":[]}"),
             "{text}"
         );
+        // Rows are escaped wherever they are, texts are not.
+        assert!(filled("{{json .Images}}").contains(r#""Tag":"\u003cnone\u003e""#));
+        assert_eq!(filled("{{json (index .Images 0).Tag}}"), r#""<none>""#);
         let Ok(tables) = details.tables() else { panic!("tables have no template") };
         assert!(
             tables.ends_with(

@@ -13,10 +13,11 @@ use oci::{Digest, Reference, ReferenceError};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use self::document::{ListError, escaped, indented, list, list_to_push, name_of};
+use self::document::{ListError, indented, list, list_to_push, name_of};
 use self::store::{Entry, Store, StoreError};
 use super::{Context, pull};
 use crate::args::{ManifestVerb, Parsed};
+use crate::format::json::escaped;
 use crate::plan::ipam::strings;
 use crate::report::Exit;
 use crate::{say, say_line, warn_line};

@@ -144,7 +144,7 @@ async fn remove(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
 fn row(network: &Network, full: bool) -> Row {
     let labels = network.labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
     let fields = [
-        ("CreatedAt", created(&network.created)),
+        ("CreatedAt", go_time(&network.created)),
         ("Driver", network.driver.clone()),
         ("ID", if full { network.id.clone() } else { short_id(&network.id).to_owned() }),
         ("IPv4", network.enable_ipv4.to_string()),
@@ -158,8 +158,8 @@ fn row(network: &Network, full: bool) -> Row {
     Row { fields: fields.collect(), labels: network.labels.clone() }
 }
 
-/// Go's `time.Time.String`.
-fn created(text: &str) -> String {
+/// Go's `time.Time.String` of an RFC 3339 time; another text stays.
+pub(super) fn go_time(text: &str) -> String {
     let Ok(timestamp) = text.parse::<Timestamp>() else { return text.to_owned() };
     let zoned = timestamp.to_zoned(TimeZone::UTC);
     zoned.strftime("%Y-%m-%d %H:%M:%S%.f %z %Z").to_string()
@@ -175,7 +175,7 @@ mod tests {
             ("2026-11-21T11:56:51.84062344Z", "2026-11-21 11:56:51.84062344 +0000 UTC"),
             ("2026-11-21T11:56:51Z", "2026-11-21 11:56:51 +0000 UTC"),
         ] {
-            assert_eq!(created(text), shown);
+            assert_eq!(go_time(text), shown);
         }
     }
 }

@@ -113,7 +113,8 @@ async fn names(context: &Context, parsed: &Parsed) -> Result<Vec<String>, Exit> 
     if parsed.positionals.is_empty() {
         let options = ListOptions { all: parsed.flag("all"), ..ListOptions::default() };
         let containers: Vec<Summary> = container::list(&context.client, &options).await?;
-        return Ok(containers.into_iter().map(|container| container.id).collect());
+        // Docker's column `Container` has what was asked for: of containers that nobody named, ids that are cut.
+        return Ok(containers.iter().map(|container| short_id(&container.id).to_owned()).collect());
     }
     let mut names: Vec<String> = Vec::new();
     for name in &parsed.positionals {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::json;
 use super::tabwriter;
 use super::template::{Format, FormatError};
 use crate::report::Exit;
@@ -46,6 +47,11 @@ impl Row {
         format.apply_row(type_name, &self.object(), labels)
     }
 
+    /// Its labels, if rows of this type in Go have `{{.Label "name"}}`.
+    pub fn labels_of(&self, type_name: &str) -> Option<BTreeMap<String, String>> {
+        WITH_LABELS.contains(&type_name).then(|| self.labels.clone())
+    }
+
     /// Its fields as an object.
     pub fn object(&self) -> Map<String, Value> {
         self.fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
@@ -53,8 +59,7 @@ impl Row {
 
     /// As Go's encoder prints it, which escapes what HTML would take for markup.
     pub fn json(&self) -> String {
-        let text = Value::Object(self.object()).to_string();
-        text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+        json::escaped(&Value::Object(self.object()).to_string())
     }
 }
 

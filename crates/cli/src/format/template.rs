@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json};
 
+use super::listing;
 use value::{Row, Value};
 
 /// A template that does not parse, or does not fit what it is applied to.
@@ -130,10 +131,29 @@ impl Format {
         self.run(Value::row(row(fields, labels.cloned(), false), type_name), false)
     }
 
+    /// Applies it to lists of rows, each with its name and its rows' type in Go.
+    pub fn apply_lists(
+        &self,
+        type_name: &'static str,
+        lists: &[(&str, &'static str, &[listing::Row])],
+    ) -> Result<String, FormatError> {
+        let one =
+            |own: &listing::Row, type_name| Value::row(row(&own.object(), own.labels_of(type_name), false), type_name);
+        let list = |(name, type_name, rows): &(&str, &'static str, &[listing::Row])| {
+            let rows = rows.iter().map(|own| one(own, type_name)).collect();
+            ((*name).to_owned(), Value::list(rows, "[]interface {}"))
+        };
+        let columns = lists.iter().map(list).collect();
+        self.run(Value::row(Row { columns, labels: None, is_head: false }, type_name), false)
+    }
+
     /// Applies it to the titles of a listing's columns, which Docker's functions leave as they are. As in Docker, no
     /// mistake is one here: what has no title is `<no value>`, and what was written before a mistake stays.
     pub fn apply_head(&self, titles: &[(&str, &str)]) -> String {
-        let columns = titles.iter().map(|(field, title)| ((*field).to_owned(), Value::string(title))).collect();
+        let mut columns: Vec<_> =
+            titles.iter().map(|(field, title)| ((*field).to_owned(), Value::string(title))).collect();
+        // Titles are a map in Go, which prints in the order of names.
+        columns.sort_by(|(a, _), (b, _)| a.cmp(b));
         let head = Row { columns, labels: Some(BTreeMap::new()), is_head: true };
         exec::apply(self, Value::row(head, "formatter.SubHeaderContext"), false).0
     }

@@ -7,7 +7,7 @@ use engine_api::disk_usage::{CacheRecord, CachesPruned};
 use errdefs::ErrorKind;
 
 use crate::Engine;
-use crate::clock::now_nanos;
+use crate::clock::{self, now_nanos};
 use crate::filters::{FilterError, Filters};
 use crate::ops::build;
 use crate::time_query;
@@ -55,6 +55,7 @@ pub(crate) async fn list(engine: &Engine) -> Vec<CacheRecord> {
         id: id_of(&step.key).to_owned(),
         kind: "regular".to_owned(),
         description: step.about,
+        created_at: clock::rfc3339(step.created_at_nanos),
         ..CacheRecord::default()
     };
     all.into_iter().map(record).collect()

@@ -102,13 +102,6 @@ pub(super) fn indented<T: Serialize>(value: &T, indent: &str) -> String {
     String::from_utf8(text).expect("JSON is UTF-8")
 }
 
-/// JSON with Go's escapes. These letters are in its strings alone.
-pub(super) fn escaped(json: &str) -> String {
-    let escapes =
-        [('<', "\\u003c"), ('>', "\\u003e"), ('&', "\\u0026"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")];
-    escapes.iter().fold(json.to_owned(), |text, (letter, escape)| text.replace(*letter, escape))
-}
-
 /// Processors and operating systems that Go knows together (docker/cli command/manifest/util.go).
 pub(super) fn is_known(os: &str, architecture: &str) -> bool {
     let known = match os {
@@ -152,7 +145,6 @@ mod tests {
             list(&target, &[entry("h:1/b:1", media_type::OCI_MANIFEST, "")]).unwrap().media_type,
             media_type::OCI_INDEX
         );
-        assert_eq!(escaped("{\"a<b>\":\"&\u{2028}\"}"), r#"{"a\u003cb\u003e":"\u0026\u2028"}"#);
     }
 
     #[test]

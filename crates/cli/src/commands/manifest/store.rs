@@ -158,7 +158,8 @@ impl Store {
         let made = fs::create_dir_all(&directory);
         made.map_err(|source| StoreError::File { what: "create", path: directory.clone(), source })?;
         let path = directory.join(file_name(image));
-        let text = super::document::escaped(&serde_json::to_string(entry).expect("texts and numbers are always JSON"));
+        let text =
+            crate::format::json::escaped(&serde_json::to_string(entry).expect("texts and numbers are always JSON"));
         // Nothing beside it: whatever is in the directory is an image of the list, also to Docker's client.
         fs::write(&path, text).map_err(|source| StoreError::File { what: "write", path, source })
     }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::printing;
 use super::types;
 use super::value::{Data, Value};
+use crate::format::json as printed;
 
 /// What a function takes at a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,7 @@ pub(super) fn signature(name: &str, is_head: bool) -> Signature {
         "join" if is_head => (&[Text, Text], None),
         "join" => (&[Texts, Text], None),
         "title" | "lower" | "upper" => (&[Text], None),
+        "json" if is_head => (&[Text], None),
         "pad" => (&[Text, Number, Number], None),
         "truncate" => (&[Text, Number], None),
         _ => (&[Any], None),
@@ -111,11 +113,13 @@ fn not_callable(value: &Value, word: &str) -> String {
     }
 }
 
-/// Rows of listings are escaped, as Go's encoder does by itself; other things are not.
+/// Rows of listings are escaped, as Go's encoder does by itself, also in lists; other things are not.
 fn json(value: &Value) -> String {
     let text = value.json().to_string();
-    match value.data {
-        Data::Row(_) => text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026"),
+    let is_row = |value: &Value| matches!(value.data, Data::Row(_));
+    match &value.data {
+        Data::Row(_) => printed::escaped(&text),
+        Data::List(Some(items)) if items.iter().any(is_row) => printed::escaped(&text),
         _ => text,
     }
 }
@@ -275,7 +279,8 @@ fn length(item: &Value) -> Result<Value, String> {
         Data::String(text) => text.len(),
         Data::List(items) => items.as_ref().map_or(0, |items| items.len()),
         Data::Map(members) => members.as_ref().map_or(0, |members| members.len()),
-        _ => return Err(format!("len of type {}", item.type_name)),
+        // Go looks behind pointers first.
+        _ => return Err(format!("len of type {}", item.type_name.trim_start_matches('*'))),
     } as i64))
 }
 

@@ -92,6 +92,10 @@ impl Value {
         Value::of(Data::Row(Rc::new(row)), type_name)
     }
 
+    pub(super) fn list(items: Vec<Value>, type_name: &'static str) -> Value {
+        Value::of(Data::List(Some(Rc::new(items))), type_name)
+    }
+
     /// A value of the type `type_name`, from the daemon's JSON; what is missing or does not fit is the type's zero.
     pub(super) fn typed(type_name: &'static str, json: Option<&Json>) -> Value {
         let json = json.unwrap_or(&Json::Null);

@@ -6,27 +6,15 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{VerifierBuilderError, WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::ring;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tls_verifier::Verifier;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::transport::Stream;
-
-/// Where distributions keep their bundle; the first one that exists counts (Go crypto/x509/root_linux.go).
-const BUNDLES: [&str; 6] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/pki/tls/cacert.pem",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// What is needed to speak TLS with a daemon; the contents of files, in PEM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,9 +55,6 @@ pub enum TlsError {
     /// The address names no host.
     #[error("{0:?} is no name of a host")]
     Name(String),
-    /// There is nobody to believe.
-    #[error("set up TLS")]
-    Roots(#[source] VerifierBuilderError),
     /// The library refuses its own defaults.
     #[error("set up TLS")]
     Setup(#[source] rustls::Error),
@@ -81,11 +66,11 @@ impl Tls {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone());
         let builder = builder.with_safe_default_protocol_versions().map_err(TlsError::Setup)?;
-        let verifier: Arc<dyn ServerCertVerifier> = match self.skip_verify {
-            true => Arc::new(Anyone { provider }),
-            false => Arc::new(Known::new(self.roots()?, provider).map_err(TlsError::Roots)?),
+        let verifier = match self.skip_verify {
+            true => Verifier::of_anyone(provider),
+            false => Verifier::of(self.roots()?, provider),
         };
-        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
         let config = match (&self.certificate, &self.key) {
             (Some(certificate), Some(key)) => {
                 let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>();
@@ -108,9 +93,7 @@ impl Tls {
                 }
             }
             None => {
-                let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-                let bundle = named.or_else(|| BUNDLES.iter().map(PathBuf::from).find(|path| path.exists()));
-                let Some(path) = bundle else { return Ok(roots) };
+                let Some(path) = tls_verifier::bundle() else { return Ok(roots) };
                 let certificates =
                     CertificateDer::pem_file_iter(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
                 // A bundle may hold old forms that nobody parses any more; the others count.
@@ -135,158 +118,9 @@ fn invalid(err: TlsError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, err)
 }
 
-/// Believes what authorities have signed, and the authorities themselves.
-///
-/// `openssl req -x509` makes a certificate of an authority unless told otherwise, and people give such a one to a server and to its
-/// clients. The library refuses it from a server; Go takes what is among the roots (crypto/x509, `Certificate.Verify`).
-#[derive(Debug)]
-struct Known {
-    roots: Arc<RootCertStore>,
-    signed: Arc<WebPkiServerVerifier>,
-}
-
-impl Known {
-    fn new(roots: RootCertStore, provider: Arc<CryptoProvider>) -> Result<Known, VerifierBuilderError> {
-        let roots = Arc::new(roots);
-        let signed = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider).build()?;
-        Ok(Known { roots, signed })
-    }
-
-    /// Whether a certificate is an authority's own: its name and key are among the roots.
-    fn is_root(&self, certificate: &CertificateDer<'_>) -> bool {
-        let mut own = RootCertStore::empty();
-        own.add(certificate.clone().into_owned()).is_ok() && own.roots.iter().any(|own| self.roots.roots.contains(own))
-    }
-}
-
-impl ServerCertVerifier for Known {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let refused = match self.signed.verify_server_cert(certificate, intermediates, name, ocsp, now) {
-            Err(rustls::Error::InvalidCertificate(refused)) => refused,
-            verified => return verified,
-        };
-        // That an authority stands for a server is among the other ones. What is out of date was refused as such before.
-        if !matches!(refused, CertificateError::UnknownIssuer | CertificateError::Other(_))
-            || !self.is_root(certificate)
-        {
-            return Err(refused.into());
-        }
-        verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.signed.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.signed.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.signed.supported_verify_schemes()
-    }
-}
-
-/// Believes every certificate, and checks only that the connection belongs to it.
-#[derive(Debug)]
-struct Anyone {
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _certificate: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    /// Of 127.0.0.1 and `localhost`, signed by itself as `openssl req -x509` does, from November 2026 on for a hundred years.
-    const SELF_SIGNED: &[u8] = include_bytes!("tls/self-signed.pem");
-
-    /// The same with another key.
-    const STRANGER: &[u8] = include_bytes!("tls/stranger.pem");
-
-    #[test]
-    fn a_certificate_that_is_its_own_authority_is_believed_as_by_docker() {
-        let tls = Tls { ca: Some(SELF_SIGNED.to_vec()), ..Tls::default() };
-        let known = Known::new(tls.roots().unwrap(), Arc::new(ring::default_provider())).unwrap();
-        let (in_2027, in_2226) = (1_800_000_000, 8_100_000_000);
-        for (certificate, name, now, wanted) in [
-            (SELF_SIGNED, "localhost", in_2027, "believed"),
-            (SELF_SIGNED, "127.0.0.1", in_2027, "believed"),
-            (SELF_SIGNED, "elsewhere", in_2027, "another name"),
-            (SELF_SIGNED, "localhost", in_2226, "expired"),
-            (STRANGER, "localhost", in_2027, "refused"),
-        ] {
-            let shown = CertificateDer::from_pem_slice(certificate).unwrap();
-            let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
-            let name = ServerName::try_from(name).unwrap();
-            let outcome = match known.verify_server_cert(&shown, &[], &name, &[], now) {
-                Ok(_) => "believed",
-                Err(rustls::Error::InvalidCertificate(refused)) => match refused {
-                    CertificateError::NotValidForNameContext { .. } | CertificateError::NotValidForName => {
-                        "another name"
-                    }
-                    CertificateError::ExpiredContext { .. } | CertificateError::Expired => "expired",
-                    _ => "refused",
-                },
-                Err(err) => panic!("{err}"),
-            };
-            assert_eq!(outcome, wanted, "{name:?}");
-        }
-    }
 
     #[test]
     fn what_is_no_certificate_is_refused() {

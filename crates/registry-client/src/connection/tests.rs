@@ -15,6 +15,10 @@ use super::*;
 const CERTIFICATE: &[u8] = include_bytes!("tests/certificate.pem");
 const KEY: &[u8] = include_bytes!("tests/key.pem");
 
+/// The same, but of an authority, as `openssl req -x509` makes it and Docker's manual says to.
+const AUTHORITY: &[u8] = include_bytes!("tests/authority.pem");
+const AUTHORITY_KEY: &[u8] = include_bytes!("tests/authority-key.pem");
+
 /// Answers one request per connection, over TLS, until the last one that is expected.
 fn serve(connections: usize) -> SocketAddr {
     let builder = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
@@ -32,10 +36,19 @@ fn serve_known(connections: usize, authority: &Path) -> SocketAddr {
 }
 
 fn serve_with(connections: usize, builder: ConfigBuilder<ServerConfig, WantsServerCert>) -> SocketAddr {
+    serve_as(connections, builder, CERTIFICATE, KEY)
+}
+
+fn serve_as(
+    connections: usize,
+    builder: ConfigBuilder<ServerConfig, WantsServerCert>,
+    certificate: &[u8],
+    key: &[u8],
+) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let certificate = CertificateDer::from_pem_slice(CERTIFICATE).unwrap();
-    let config = builder.with_single_cert(vec![certificate], PrivateKeyDer::from_pem_slice(KEY).unwrap());
+    let certificate = CertificateDer::from_pem_slice(certificate).unwrap();
+    let config = builder.with_single_cert(vec![certificate], PrivateKeyDer::from_pem_slice(key).unwrap());
     let config = Arc::new(config.unwrap());
     std::thread::spawn(move || {
         for _ in 0..connections {
@@ -82,6 +95,19 @@ async fn certificates_are_verified_unless_the_host_needs_none() {
     std::fs::write(directory.join("ca.crt"), "-----BEGIN CERTIFICATE-----\nnone").unwrap();
     let err = ask(filled.path(), address, true).await.unwrap_err();
     assert!(matches!(err, ExchangeError::Tls(_)), "{err:?}");
+}
+
+#[tokio::test]
+async fn a_registry_that_shows_its_own_authority_is_believed_where_that_is_known() {
+    let (empty, filled) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let builder = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let address = serve_as(2, builder, AUTHORITY, AUTHORITY_KEY);
+    let directory = filled.path().join(address.to_string());
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("ca.crt"), AUTHORITY).unwrap();
+    assert!(ask(empty.path(), address, true).await.is_err());
+    assert_eq!(ask(filled.path(), address, true).await.unwrap(), StatusCode::OK);
 }
 
 #[test]

@@ -29,6 +29,10 @@ pub(crate) fn for_tests() -> Result<()> {
         unpack("libyajl2")?;
         step("unpack crun", || download("crun", &paths::unpacked("crun"), wrap_crun))?;
     }
+    if paths::program_of("fuse-overlayfs", "fuse-overlayfs").is_err() {
+        unpack("libfuse3-3")?;
+        step("unpack fuse-overlayfs", || download("fuse-overlayfs", &paths::unpacked("fuse-overlayfs"), wrap_fuse))?;
+    }
     if paths::program_of("xfsprogs", "mkfs.xfs").is_err() {
         XFS_LIBRARIES.iter().try_for_each(|library| unpack(library))?;
         step("unpack xfsprogs", || download("xfsprogs", &paths::unpacked("xfsprogs"), wrap_xfs))?;
@@ -113,6 +117,23 @@ here=${0%/crun}
 for library in \"$here\"/../../../libyajl2/usr/lib/*-linux-gnu; do
     LD_LIBRARY_PATH=$library exec \"$here/crun.real\" \"$@\"
 done
+";
+
+/// Puts a script in the place of fuse-overlayfs that runs it with the library which few machines have.
+fn wrap_fuse(files: &Path) -> Result<()> {
+    let program = files.join("usr/bin/fuse-overlayfs");
+    fs::rename(&program, files.join("usr/bin/fuse-overlayfs.real"))?;
+    fs::write(&program, FUSE_SCRIPT)?;
+    Ok(fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?)
+}
+
+const FUSE_SCRIPT: &str = "\
+#!/bin/sh
+here=${0%/fuse-overlayfs}
+for library in \"$here\"/../../../libfuse3-3/lib/*-linux-gnu \"$here\"/../../../libfuse3-3/usr/lib/*-linux-gnu; do
+    libraries=$libraries:$library
+done
+LD_LIBRARY_PATH=$libraries exec \"$here/fuse-overlayfs.real\" \"$@\"
 ";
 
 /// What mkfs.xfs is linked with that few machines have.

@@ -200,7 +200,15 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Who is asked before another registry: host=http(s)://host[:port][/path]",
     )),
     set("seccomp-profile", "seccomp-profile", Text, "Profile of system calls: a file, unconfined or builtin"),
-    short('s', set("storage-driver", "storage-driver", Text, "What puts layers together: overlay2, btrfs or vfs")),
+    short(
+        's',
+        set(
+            "storage-driver",
+            "storage-driver",
+            Text,
+            "What puts layers together: overlay2, fuse-overlayfs, btrfs or vfs",
+        ),
+    ),
     set("storage-opt", "storage-opts", List, "overlay2.size=SIZE: how much containers may write that do not say"),
     set("tls", "tls", Switch, "Speak TLS on TCP; false, and said, for TCP without it"),
     set("tlscacert", "tlscacert", Text, "Certificate authority whose clients may connect"),

@@ -29,6 +29,9 @@ pub(crate) fn new_file_system(plan: &MountPlan, kind: &str) -> Result<OwnedFd, F
 
 /// A new file system, as a detached mount.
 pub(crate) fn file_system(plan: &MountPlan, kind: &str) -> Result<OwnedFd, Fault> {
+    if kind == sys::fuse::KIND {
+        return served(plan).map_err(Part::Whole.fault(plan, format!("mount with {}", plan.source.display())));
+    }
     let layers = || plan.options.data.iter().filter(|(key, _)| key == overlay::LAYER);
     let mount = if layers().next().is_none() || !overlay::joins_layers() {
         configure(plan, kind, None)?
@@ -44,6 +47,13 @@ pub(crate) fn file_system(plan: &MountPlan, kind: &str) -> Result<OwnedFd, Fault
     let flags = plan.options.apply_rest(mount.as_fd());
     flags.map_err(Part::Options.fault(plan, format!("set flags of the {kind} on {}", plan.destination.display())))?;
     writable_as_asked(plan, mount).map_err(Part::Options.fault(plan, "mount an overlay for writing"))
+}
+
+/// An overlay by a program, which ends with the mount. As any child of ours it is reaped by whoever keeps the container.
+fn served(plan: &MountPlan) -> io::Result<OwnedFd> {
+    let mount = sys::fuse::mount(&plan.source, &plan.options.data)?.mount;
+    set_attributes(mount.as_fd(), plan.options.attributes, false)?;
+    Ok(mount)
 }
 
 /// The longest string that fsconfig(2) takes (fs/fsopen.c).

@@ -21,6 +21,9 @@ const DEPTH_MAX: usize = 256;
 /// give fine times.
 const SAME_MOMENT_NANOS: i128 = 10_000_000;
 
+/// How names of fuse-overlayfs' own begin.
+const FUSE_MARKS: &[u8] = b".wh.";
+
 /// What happened to a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
@@ -75,11 +78,22 @@ enum Failure {
     System(Vec<u8>, Errno),
 }
 
+/// What a container's directory has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Own {
+    /// Its own files, as overlayfs keeps them.
+    Overlay,
+    /// Its own files, as fuse-overlayfs keeps them.
+    Fuse,
+    /// All files: what it has like the layers is no change, what it lacks is gone.
+    Whole,
+}
+
 /// How a comparison is made.
 #[derive(Clone, Copy)]
 pub(crate) struct Comparison<'a> {
-    /// The container has all files, not its own alone: what it has like the layers is no change, what it lacks is gone.
-    pub(crate) whole: bool,
+    /// What is in the container's directory.
+    pub(crate) own: Own,
     /// Ends it soon.
     pub(crate) stop: &'a AtomicBool,
 }
@@ -116,7 +130,8 @@ impl Comparing<'_> {
         let (mut visible, mut last_stub) = (false, None);
         for entry in Dir::read_from(&level.upper).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name().to_owned();
-            if matches!(name.to_bytes(), b"." | b"..") {
+            let is_mark = self.how.own == Own::Fuse && name.to_bytes().starts_with(FUSE_MARKS);
+            if matches!(name.to_bytes(), b"." | b"..") || is_mark {
                 continue;
             }
             if self.how.stop.load(Ordering::Relaxed) {
@@ -134,7 +149,7 @@ impl Comparing<'_> {
             }
             visible |= self.one(level, &name, path, &stat)?;
         }
-        if self.how.whole {
+        if self.how.own == Own::Whole {
             visible |= self.gone(level).map_err(failed)?;
         }
         Ok((visible, last_stub))
@@ -180,13 +195,16 @@ impl Comparing<'_> {
     /// Compares one path; answers whether it, or anything in it, is more than a stub.
     fn one(&mut self, level: &Level, name: &CString, path: Vec<u8>, stat: &Stat) -> Result<bool, Failure> {
         let failed = |err: Errno| Failure::System(path.clone(), err);
+        let below = find(&level.lowers, name).map_err(failed)?;
         if is_whiteout(stat) {
+            if self.how.own == Own::Fuse && below.is_none() {
+                return Ok(false);
+            }
             self.note(&level.path, path, ChangeKind::Deleted);
             return Ok(true);
         }
-        let below = find(&level.lowers, name).map_err(failed)?;
         if !is_directory(stat) {
-            if self.how.whole && below.as_ref().is_some_and(|below| is_same(level, name, stat, below)) {
+            if self.how.own == Own::Whole && below.as_ref().is_some_and(|below| is_same(level, name, stat, below)) {
                 return Ok(false);
             }
             self.count(stat);
@@ -312,6 +330,9 @@ pub(crate) fn is_directory(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
+/// The mark of a directory that hides what the layers below have in it.
+pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
+
 /// Whether overlayfs means by it that there is nothing.
 pub fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
@@ -320,7 +341,7 @@ pub fn is_whiteout(stat: &Stat) -> bool {
 /// Whether a directory hides what the layers below have in it.
 pub fn is_opaque(directory: impl AsFd) -> bool {
     let mut value = [0; 1];
-    matches!(rustix::fs::fgetxattr(directory, "trusted.overlay.opaque", &mut value), Ok(1) if value == *b"y")
+    matches!(rustix::fs::fgetxattr(directory, OPAQUE, &mut value), Ok(1) if value == *b"y")
 }
 
 #[cfg(test)]

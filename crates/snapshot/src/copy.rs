@@ -14,7 +14,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::changes::{is_directory, is_opaque, is_whiteout, open_below};
+use crate::changes::{OPAQUE, is_directory, is_opaque, is_whiteout, open_below};
 
 /// Levels of directories, each with open descriptors: as many as a layer may have, and a comparison looks at.
 const DEPTH_MAX: usize = 256;
@@ -22,8 +22,8 @@ const DEPTH_MAX: usize = 256;
 /// The kernel gives at most 64 KiB of names, and 64 KiB of one value (xattr(7), "VFS limits").
 const XATTR_BYTES: usize = 64 * 1024;
 
-/// Overlayfs' own marks: they belong to a layer, and mean nothing in a whole tree.
-const MARKS: &[u8] = b"trusted.overlay.";
+/// Overlayfs' and fuse-overlayfs' own marks: they belong to a layer, and mean nothing in a whole tree.
+const MARKS: [&[u8]; 2] = [b"trusted.overlay.", b"user.fuseoverlayfs."];
 
 /// How files get into the copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub(crate) struct CopyError {
 pub(crate) struct Copying {
     root: OwnedFd,
     files: Files,
+    /// Whether opaque directories are picked as such.
+    keeps_opaque: bool,
     /// Whether it is worth asking for reflinks.
     reflinks: bool,
     /// The first name of files that have several.
@@ -65,7 +67,13 @@ impl Copying {
     pub(crate) fn new(to: &Path, files: Files) -> Result<Copying, CopyError> {
         let root = open(to).map_err(|source| CopyError { path: to.to_owned(), source })?;
         let (names, value) = (vec![0; XATTR_BYTES], vec![0; XATTR_BYTES]);
-        Ok(Copying { root, files, reflinks: true, links: HashMap::new(), names, value })
+        Ok(Copying { root, files, keeps_opaque: false, reflinks: true, links: HashMap::new(), names, value })
+    }
+
+    /// For a tree with overlayfs' marks.
+    pub(crate) fn keep_opaque(&mut self) -> &mut Copying {
+        self.keeps_opaque = true;
+        self
     }
 
     /// Puts a layer, or a whole tree, above what is there: whiteouts remove, opaque directories begin empty.
@@ -98,7 +106,7 @@ impl Copying {
             }
         }
         for path in directories.keys().rev() {
-            let described = find(&from, path).and_then(|of| self.describe(&of, &find(&self.root, path)?));
+            let described = find(&from, path).and_then(|of| self.describe_picked(&of, &find(&self.root, path)?));
             match described {
                 Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(err) => return Err(Failure(path.clone(), err).below(tree)),
@@ -138,6 +146,14 @@ impl Copying {
             None => rustix::fs::mkdirat(&target, &*name, Mode::RWXU),
             Some(()) => Ok(()),
         }
+    }
+
+    fn describe_picked(&mut self, from: &OwnedFd, to: &OwnedFd) -> Result<()> {
+        self.describe(from, to)?;
+        if !self.keeps_opaque || !is_opaque(from) {
+            return Ok(());
+        }
+        rustix::fs::fsetxattr(to, OPAQUE, b"y", XattrFlags::empty())
     }
 
     fn own_root(&self) -> Result<OwnedFd> {
@@ -358,7 +374,8 @@ fn list_xattrs(of: impl AsFd, names: &mut [u8]) -> Result<Vec<Vec<u8>>> {
         Err(Errno::OPNOTSUPP) => 0,
         listed => listed?,
     };
-    let listed = names[..length].split(|b| *b == 0).filter(|name| !name.is_empty() && !name.starts_with(MARKS));
+    let is_mark = |name: &[u8]| MARKS.iter().any(|mark| name.starts_with(mark));
+    let listed = names[..length].split(|b| *b == 0).filter(|name| !name.is_empty() && !is_mark(name));
     Ok(listed.map(<[u8]>::to_vec).collect())
 }
 

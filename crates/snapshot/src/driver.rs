@@ -10,12 +10,12 @@ use std::sync::atomic::AtomicBool;
 
 use errdefs::ErrorKind;
 use oci::runtime::Mount;
-use rustix::fs::{FileType, Mode, XattrFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use stdx::tree::Usage;
 
 use crate::chain::ChainId;
 use crate::changes::{Changes, Stubs};
+use crate::fuse;
 use crate::store::{Limit, Place, SnapshotError, Stage};
 
 /// How the directories of layers become the root of a container.
@@ -34,6 +34,9 @@ pub(crate) trait Snapshotter: fmt::Debug + Send + Sync {
 
     /// How a container's root is mounted.
     fn mount(&self, container: &Path, stack: &[PathBuf]) -> Mount;
+
+    /// How directories, uppermost first, are mounted on top of each other and read-only; or a single file.
+    fn view(&self, stack: &[PathBuf]) -> Vec<Mount>;
 
     /// What a container changed; `stop` ends it soon.
     fn changes(
@@ -82,6 +85,8 @@ pub enum Driver {
     /// Overlayfs puts layers and the container's own files on top of each other.
     #[default]
     Overlay2,
+    /// The same by a program, where the kernel cannot.
+    FuseOverlayfs,
     /// Each container has a copy of its image's files.
     Vfs,
     /// The same in subvolumes, which share what nobody changed.
@@ -89,7 +94,7 @@ pub enum Driver {
 }
 
 /// All of them, the best first: dockerd's order (moby daemon/graphdriver/driver_linux.go, `priority`).
-const DRIVERS: [Driver; 3] = [Driver::Overlay2, Driver::Btrfs, Driver::Vfs];
+const DRIVERS: [Driver; 4] = [Driver::Overlay2, Driver::FuseOverlayfs, Driver::Btrfs, Driver::Vfs];
 
 /// The driver that was chosen, and where its images and containers are.
 #[derive(Debug)]
@@ -116,9 +121,18 @@ pub enum Unusable {
     /// Nobody knows it.
     #[error("driver not supported")]
     Unknown,
-    /// It is for daemons without privileges.
-    #[error("driver not supported yet: it comes with daemons that are not root's")]
-    Rootless,
+    /// The program that it needs is missing.
+    #[error("driver not supported (there is no program {0} in PATH)")]
+    Program(&'static str),
+    /// A device that it needs cannot be used.
+    #[error("driver not supported (cannot use {path})")]
+    Device {
+        /// Which one.
+        path: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The file system is another one.
     #[error("prerequisites for driver not satisfied (wrong filesystem?)")]
     FileSystem,
@@ -174,6 +188,7 @@ impl Driver {
     pub fn name(self) -> &'static str {
         match self {
             Driver::Overlay2 => "overlay2",
+            Driver::FuseOverlayfs => "fuse-overlayfs",
             Driver::Vfs => "vfs",
             Driver::Btrfs => "btrfs",
         }
@@ -192,7 +207,6 @@ impl Driver {
             // zfs has no programs here: dockerd says the same where they are missing.
             "zfs" => Err(Unusable::FileSystem),
             "aufs" | "devicemapper" | "overlay" => Err(Unusable::Removed(name.to_owned())),
-            "fuse-overlayfs" => Err(Unusable::Rootless),
             name => DRIVERS.into_iter().find(|driver| driver.name() == name).ok_or(Unusable::Unknown),
         }
     }
@@ -201,10 +215,16 @@ impl Driver {
     fn check(self, data_root: &Path) -> Result<(), Unusable> {
         match self {
             Driver::Overlay2 => mounts_overlays(data_root).map_err(Unusable::Overlay),
+            Driver::FuseOverlayfs => fuse::check(data_root),
             Driver::Vfs => Ok(()),
             Driver::Btrfs if is_btrfs(&self.root(data_root)) || is_btrfs(data_root) => Ok(()),
             Driver::Btrfs => Err(Unusable::FileSystem),
         }
+    }
+
+    /// Whether it mounts layers on top of each other, and does not put all of a chain into one tree.
+    pub fn stacks(self) -> bool {
+        matches!(self, Driver::Overlay2 | Driver::FuseOverlayfs)
     }
 
     /// Whether it has images or containers below a data root.
@@ -237,8 +257,8 @@ pub fn choose(data_root: &Path, wanted: Option<&str>) -> Result<Choice, DriverEr
     if let Some(name) = wanted {
         let failed = |reason| DriverError::Wanted { name: name.to_owned(), reason };
         let driver = Driver::parse(name).map_err(failed)?;
-        // What has images here has worked.
-        if !driver.is_prior(data_root) {
+        // What has images here has worked; but a program may have been removed.
+        if driver == Driver::FuseOverlayfs || !driver.is_prior(data_root) {
             driver.check(data_root).map_err(failed)?;
         }
         return Ok(chosen(driver, Vec::new()));
@@ -282,12 +302,10 @@ fn mounts_overlays(directory: &Path) -> io::Result<()> {
 }
 
 fn try_overlay(probe: &Path) -> io::Result<()> {
-    for name in ["", "lower", "upper", "work"] {
+    for name in ["", "lower", "work"] {
         DirBuilder::new().mode(0o700).create(probe.join(name))?;
     }
-    let (upper, whiteout) = (probe.join("upper"), probe.join("lower/whiteout"));
-    rustix::fs::setxattr(&upper, "trusted.overlay.opaque", b"y", XattrFlags::empty())?;
-    rustix::fs::mknodat(rustix::fs::CWD, &whiteout, FileType::CharacterDevice, Mode::empty(), 0)?;
+    fuse::try_marks(&probe.join("upper"))?;
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     // By descriptor: these options end at 255 bytes.
     let opened = fs::File::open(probe)?;

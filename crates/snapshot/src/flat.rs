@@ -28,7 +28,7 @@ use rustix::io::Errno;
 use stdx::tree::Usage;
 
 use crate::chain::ChainId;
-use crate::changes::{ChangeKind, Changes, Comparison, Stubs, compare};
+use crate::changes::{ChangeKind, Changes, Comparison, Own, Stubs, compare};
 use crate::copy::{CopyError, Copying, Files};
 use crate::driver::{OwnFiles, Snapshotter};
 use crate::overlay::bind;
@@ -133,6 +133,11 @@ impl Snapshotter for Flat {
         bind(&container.join("fs"), "rw")
     }
 
+    fn view(&self, stack: &[PathBuf]) -> Vec<Mount> {
+        // All layers are in one directory; a part of an image is one, too.
+        stack.iter().map(|tree| bind(tree, "ro")).collect()
+    }
+
     fn changes(
         &self,
         container: &Path,
@@ -140,7 +145,7 @@ impl Snapshotter for Flat {
         stubs: Stubs<'_>,
         stop: &AtomicBool,
     ) -> Result<Changes, SnapshotError> {
-        compare(&container.join("fs"), stack, stubs, Comparison { whole: true, stop }).map(|(changes, _)| changes)
+        compare(&container.join("fs"), stack, stubs, Comparison { own: Own::Whole, stop }).map(|(changes, _)| changes)
     }
 
     fn usage(
@@ -152,7 +157,7 @@ impl Snapshotter for Flat {
         stop: &AtomicBool,
     ) -> Result<Usage, SnapshotError> {
         let stack = self.stack(place, &chain()?)?;
-        let how = Comparison { whole: true, stop };
+        let how = Comparison { own: Own::Whole, stop };
         compare(&container.join("fs"), &stack, stubs, how).map(|(_, usage)| usage)
     }
 

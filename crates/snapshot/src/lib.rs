@@ -5,7 +5,7 @@
 //! <root>/c/<key>/lower        ChainIds of a container's layers, lowest first, one a line
 //! <root>/c/<key>/kept         further ChainIds, of images that it mounts; mostly there is none
 //! <root>/c/<key>/fs           the container's own files (upperdir); vfs and btrfs: all its files
-//! <root>/c/<key>/work         overlay2: overlayfs' scratch directory (workdir)
+//! <root>/c/<key>/work         overlay2 and fuse-overlayfs: a scratch directory (workdir)
 //! <root>/m/<32 hex>           vfs and btrfs: all layers of a chain in one tree
 //! <root>/new/<random>         being made; nobody else looks at it
 //! <root>/trash/<random>       removed, waiting for `sweep`
@@ -19,7 +19,7 @@
 //! removed by force, or is only mounted).
 //!
 //! **Drivers.** A [`Driver`] is chosen once ([`choose`]) and is behind one trait, `driver::Snapshotter`: overlay2 mounts the
-//! directories of layers on top of each other; vfs and btrfs (module `flat`) copy. Layers themselves are the same for all,
+//! directories of layers on top of each other, and where the kernel cannot fuse-overlayfs does; vfs and btrfs (module `flat`) copy. Layers themselves are the same for all,
 //! in overlayfs' own form, so that whatever makes and reads layers knows nothing of drivers; what a container changed is
 //! given in that form, too ([`Snapshots::own_files`]). Every driver passes the tests of `testsuite`.
 //!
@@ -41,6 +41,7 @@ mod changes;
 mod copy;
 mod driver;
 mod flat;
+mod fuse;
 mod overlay;
 mod part;
 mod remove;

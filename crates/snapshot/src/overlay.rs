@@ -15,7 +15,7 @@ use stdx::tree::Usage;
 use sys::open::openat2;
 
 use crate::chain::ChainId;
-use crate::changes::{Changes, Comparison, Stubs, compare};
+use crate::changes::{Changes, Comparison, Own, Stubs, compare};
 use crate::driver::{OwnFiles, Snapshotter};
 use crate::store::{Limit, Place, SnapshotError, of_tree};
 
@@ -43,8 +43,13 @@ impl Snapshotter for Overlay {
     }
 
     fn mount(&self, container: &Path, stack: &[PathBuf]) -> Mount {
-        let option = |name, directory| format!("{name}={}", container.join(directory).display());
-        overlay(stack, vec![option("upperdir", "fs"), option("workdir", "work")])
+        overlay(stack, own_options(container))
+    }
+
+    fn view(&self, stack: &[PathBuf]) -> Vec<Mount> {
+        // Overlayfs refuses a single lower directory without an upper one.
+        let [only] = stack else { return vec![overlay(stack, vec!["ro".to_owned()])] };
+        vec![bind(only, "ro")]
     }
 
     fn changes(
@@ -54,7 +59,7 @@ impl Snapshotter for Overlay {
         stubs: Stubs<'_>,
         stop: &AtomicBool,
     ) -> Result<Changes, SnapshotError> {
-        compare(&container.join("fs"), stack, stubs, Comparison { whole: false, stop }).map(|(changes, _)| changes)
+        compare(&container.join("fs"), stack, stubs, Comparison { own: Own::Overlay, stop }).map(|(changes, _)| changes)
     }
 
     fn usage(
@@ -103,11 +108,10 @@ fn fill(container: &Path, top: &Path) -> io::Result<()> {
     fs::set_permissions(&upper, PermissionsExt::from_mode(root.mode() & 0o7777))
 }
 
-/// Directories, uppermost first, on top of each other; or a single file.
-pub(crate) fn read_only(lowers: &[PathBuf]) -> Vec<Mount> {
-    // Overlayfs refuses a single lower directory without an upper one.
-    let [only] = lowers else { return vec![overlay(lowers, vec!["ro".to_owned()])] };
-    vec![bind(only, "ro")]
+/// The options that name a container's own directories.
+pub(crate) fn own_options(container: &Path) -> Vec<String> {
+    let option = |name, directory| format!("{name}={}", container.join(directory).display());
+    vec![option("upperdir", "fs"), option("workdir", "work")]
 }
 
 /// A directory or file as it is, `ro` or `rw`.

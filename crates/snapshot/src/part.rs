@@ -25,7 +25,6 @@ use rustix::io::Errno;
 
 use crate::chain::ChainId;
 use crate::changes::{is_opaque, is_whiteout};
-use crate::overlay::read_only;
 use crate::store::{SnapshotError, Snapshots};
 
 /// As many links as the kernel follows (path_resolution(7)).
@@ -56,7 +55,7 @@ pub fn view_part(snapshots: &Snapshots, chain: &[ChainId], part: &Path) -> Resul
                 walked.push(name);
                 here = below;
             }
-            Found::File(file) if rest.is_empty() => return Ok(read_only(&[file])),
+            Found::File(file) if rest.is_empty() => return Ok(snapshots.snapshotter.view(&[file])),
             Found::Link(target) if links < LINKS_MAX => {
                 links += 1;
                 let target = walked.iter().collect::<PathBuf>().join(target);
@@ -66,7 +65,7 @@ pub fn view_part(snapshots: &Snapshots, chain: &[ChainId], part: &Path) -> Resul
             Found::File(_) | Found::Link(_) | Found::Nothing => return Err(missing()),
         }
     }
-    Ok(read_only(&here))
+    Ok(snapshots.snapshotter.view(&here))
 }
 
 fn look(stacked: &[PathBuf], name: &OsString) -> io::Result<Found> {

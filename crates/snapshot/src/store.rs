@@ -14,9 +14,10 @@ use stdx::tree::Usage;
 
 use crate::chain::{ChainId, SnapshotKey};
 use crate::changes::{Changes, Stubs};
-use crate::driver::{Driver, OwnFiles, Snapshotter};
+use crate::driver::{Driver, OwnFiles, Snapshotter, Unusable};
 use crate::flat::Flat;
-use crate::overlay::{Overlay, read_only};
+use crate::fuse::Fuse;
+use crate::overlay::Overlay;
 
 /// The mode of a container's root if no layer says otherwise.
 pub(crate) const ROOT_MODE: u32 = 0o755;
@@ -63,6 +64,9 @@ pub enum OpenError {
         /// Why.
         source: io::Error,
     },
+    /// The driver has lost something that it needs.
+    #[error(transparent)]
+    Driver(#[from] Unusable),
     /// What a dead process left half-made cannot be set aside.
     #[error("set aside unfinished snapshots in {}", path.display())]
     SetAside {
@@ -157,28 +161,11 @@ impl Snapshots {
     pub fn open(root: &Path, driver: Driver) -> Result<Snapshots, OpenError> {
         let snapshotter: Box<dyn Snapshotter> = match driver {
             Driver::Overlay2 => Box::new(Overlay),
+            Driver::FuseOverlayfs => Box::new(Fuse::new()?),
             Driver::Vfs => Box::new(Flat::copies()),
             Driver::Btrfs => Box::new(Flat::subvolumes()),
         };
-        let merged = (driver != Driver::Overlay2).then_some("m");
-        for name in ["", "l", "c", "new", "trash"].into_iter().chain(merged) {
-            let path = root.join(name);
-            let mut builder = DirBuilder::new();
-            let made = builder.recursive(true).mode(0o700).create(&path);
-            made.map_err(|source| OpenError::Create { path, source })?;
-        }
-        let empty = root.join("empty");
-        // An image without layers shows this directory itself, so it must be as open as any root.
-        let made = match fs::symlink_metadata(&empty) {
-            Ok(_) => Ok(()),
-            Err(_) => {
-                fs::create_dir(&empty).and_then(|()| fs::set_permissions(&empty, PermissionsExt::from_mode(ROOT_MODE)))
-            }
-        };
-        made.map_err(|source| OpenError::Create { path: empty, source })?;
-        let place = Place { root: root.to_owned() };
-        place.set_aside_unfinished().map_err(|source| OpenError::SetAside { path: root.join("new"), source })?;
-        Ok(Snapshots { place, driver, snapshotter, collecting: RwLock::new(()) })
+        open_with(root, driver, snapshotter)
     }
 
     /// Which driver puts layers together.
@@ -233,7 +220,7 @@ impl Snapshots {
                 Err(err) => return Err(err),
             }
         }
-        if self.driver != Driver::Overlay2 {
+        if !self.driver.stacks() {
             self.set_aside("m", |name| names.contains(name) || name == EMPTY)?;
         }
         self.set_aside("l", |name| names.contains(name))
@@ -296,7 +283,7 @@ impl Snapshots {
 
     /// How to mount `chain` (lowest first) read-only, with nothing above it.
     pub fn view(&self, chain: &[ChainId]) -> Result<Vec<Mount>, SnapshotError> {
-        Ok(read_only(&self.stack(chain)?))
+        Ok(self.snapshotter.view(&self.stack(chain)?))
     }
 
     /// The layers below a container, lowest first.
@@ -379,6 +366,33 @@ impl Snapshots {
         }
         Ok(moved)
     }
+}
+
+/// Opens or creates a store with a driver that is at hand.
+pub(crate) fn open_with(
+    root: &Path,
+    driver: Driver,
+    snapshotter: Box<dyn Snapshotter>,
+) -> Result<Snapshots, OpenError> {
+    let merged = (!driver.stacks()).then_some("m");
+    for name in ["", "l", "c", "new", "trash"].into_iter().chain(merged) {
+        let path = root.join(name);
+        let mut builder = DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(&path);
+        made.map_err(|source| OpenError::Create { path, source })?;
+    }
+    let empty = root.join("empty");
+    // An image without layers shows this directory itself, so it must be as open as any root.
+    let made = match fs::symlink_metadata(&empty) {
+        Ok(_) => Ok(()),
+        Err(_) => {
+            fs::create_dir(&empty).and_then(|()| fs::set_permissions(&empty, PermissionsExt::from_mode(ROOT_MODE)))
+        }
+    };
+    made.map_err(|source| OpenError::Create { path: empty, source })?;
+    let place = Place { root: root.to_owned() };
+    place.set_aside_unfinished().map_err(|source| OpenError::SetAside { path: root.join("new"), source })?;
+    Ok(Snapshots { place, driver, snapshotter, collecting: RwLock::new(()) })
 }
 
 impl Place {

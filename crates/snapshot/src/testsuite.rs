@@ -9,12 +9,15 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Child;
 
 use oci::runtime::Mount;
-use rustix::fs::{CWD, FileType, Mode, XattrFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, XattrFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag};
 use testkit::disk::SmallDisk;
 
+use crate::fuse::Fuse;
+use crate::store::open_with;
 use crate::{ChainId, ChangeKind, Driver, SnapshotError, SnapshotKey, Snapshots, Stubs, view_part};
 
 const NO_STUBS: Stubs<'static> = Stubs { files: &[], links: &[], directories: &[] };
@@ -22,6 +25,8 @@ const NO_STUBS: Stubs<'static> = Stubs { files: &[], links: &[], directories: &[
 struct Scene {
     store: Snapshots,
     root: PathBuf,
+    /// The program.
+    fuse: Option<PathBuf>,
 }
 
 /// Runs a test over every driver that this machine has; what it lacks is told.
@@ -33,13 +38,29 @@ fn each(test: impl Fn(&Scene)) {
     let disk = SmallDisk::btrfs().unwrap();
     let on_disk = disk.as_ref().map(SmallDisk::path);
     let here = Some(here.path().to_owned());
-    for (driver, place) in
-        [(Driver::Overlay2, &here), (Driver::Vfs, &here), (Driver::Vfs, &on_disk), (Driver::Btrfs, &on_disk)]
-    {
+    let fuse = testkit::skip::unless_fuse_overlayfs();
+    let by_program = fuse.as_ref().and(here.as_ref()).cloned();
+    for (driver, place) in [
+        (Driver::Overlay2, &here),
+        (Driver::FuseOverlayfs, &by_program),
+        (Driver::Vfs, &here),
+        (Driver::Vfs, &on_disk),
+        (Driver::Btrfs, &on_disk),
+    ] {
         let Some(place) = place else { continue };
         println!("{driver} in {}", place.display());
         let root = place.join(driver.name());
-        test(&Scene { store: Snapshots::open(&root, driver).unwrap(), root });
+        test(&Scene { store: open(&root, driver, fuse.as_ref()), root, fuse: fuse.clone() });
+    }
+}
+
+/// Opens a store; fuse-overlayfs mostly is no program of `PATH`.
+fn open(root: &Path, driver: Driver, fuse: Option<&PathBuf>) -> Snapshots {
+    match (driver, fuse) {
+        (Driver::FuseOverlayfs, Some(program)) => {
+            open_with(root, driver, Box::new(Fuse { program: program.clone() })).unwrap()
+        }
+        _ => Snapshots::open(root, driver).unwrap(),
     }
 }
 
@@ -52,8 +73,20 @@ fn chain(count: usize) -> Vec<ChainId> {
     ChainId::chain(&(0..count).map(digest).collect::<Vec<_>>())
 }
 
-/// A mounted root, attached nowhere.
-struct Root(OwnedFd);
+/// A mounted root, attached nowhere, and the program that serves it.
+struct Root(OwnedFd, Option<Child>);
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        // It ends when the mount is gone.
+        let place = rustix::fs::open("/", OFlags::PATH, Mode::empty()).unwrap();
+        drop(std::mem::replace(&mut self.0, place));
+        if let Some(server) = &mut self.1 {
+            let ended = server.wait().unwrap();
+            assert!(ended.success() || std::thread::panicking(), "{ended}");
+        }
+    }
+}
 
 impl Root {
     /// As the runtime mounts it.
@@ -61,7 +94,16 @@ impl Root {
         let [mount] = mounts else { panic!("{mounts:?}") };
         if mount.kind == "bind" {
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-            return Root(rustix::mount::open_tree(CWD, &mount.source, flags).unwrap());
+            return Root(rustix::mount::open_tree(CWD, &mount.source, flags).unwrap(), None);
+        }
+        if mount.kind == sys::fuse::KIND {
+            let option = |option: &String| match option.split_once('=') {
+                Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+                None => (option.clone(), None),
+            };
+            let options: Vec<_> = mount.options.iter().map(option).collect();
+            let served = sys::fuse::mount(&mount.source, &options).unwrap();
+            return Root(served.mount, Some(served.server));
         }
         let context = rustix::mount::fsopen(&mount.kind[..], FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
         for option in &mount.options {
@@ -72,7 +114,7 @@ impl Root {
         }
         fsconfig_create(&context).unwrap();
         let flags = FsMountFlags::FSMOUNT_CLOEXEC;
-        Root(rustix::mount::fsmount(&context, flags, MountAttrFlags::empty()).unwrap())
+        Root(rustix::mount::fsmount(&context, flags, MountAttrFlags::empty()).unwrap(), None)
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -237,8 +279,10 @@ fn privileged_changes_are_told_alike_and_make_a_layer_that_shows_them() {
         fs::set_permissions(root.at("etc/d/two"), PermissionsExt::from_mode(0o600)).unwrap();
         fs::remove_dir_all(root.at("was-file")).unwrap();
         fs::write(root.at("was-file"), "again").unwrap();
-        // A file for a program alone, whose times stay.
-        rustix::fs::setxattr(root.at("etc/one"), "security.capability", &CAPABILITY, XattrFlags::empty()).unwrap();
+        // A file for a program alone, whose times stay. fuse-overlayfs copies files of several names by any of them.
+        let by_program = scene.store.driver() == Driver::FuseOverlayfs;
+        let capable = if by_program { "mixed/low" } else { "etc/one" };
+        rustix::fs::setxattr(root.at(capable), "security.capability", &CAPABILITY, XattrFlags::empty()).unwrap();
         let mut expected = vec![
             "C deep/er",
             "D deep/er/x",
@@ -254,7 +298,12 @@ fn privileged_changes_are_told_alike_and_make_a_layer_that_shows_them() {
             "A new/y",
             "C was-file",
         ];
-        if scene.store.driver() != Driver::Overlay2 {
+        if by_program {
+            // What it copies for what is in it has the time of the copy: as dockerd, who tells of all directories above.
+            expected.retain(|told| !matches!(*told, "C etc/one"));
+            expected.extend(["C deep", "C etc", "C etc/d", "C mixed", "C mixed/low"]);
+            expected.sort_by_key(|told| told[2..].to_owned());
+        } else if scene.store.driver() != Driver::Overlay2 {
             // There it is still one file of two names.
             expected.insert(5, "C etc/same");
         }
@@ -267,8 +316,34 @@ fn privileged_changes_are_told_alike_and_make_a_layer_that_shows_them() {
         let view = Root::of(&scene.store.view(&chain).unwrap());
         assert_eq!(seen(&view.at("")), seen(&root.at("")));
         let usage = scene.store.usage(&key("a"), NO_STUBS).unwrap().bytes;
-        let least = ["twelve bytes", "new", "y", "etc/d", "etc/d/two", "again", "etc/one"].concat().len() as u64;
+        let capable = if by_program { "changed" } else { "etc/one" };
+        let least = ["twelve bytes", "new", "y", "etc/d", "etc/d/two", "again", capable].concat().len() as u64;
         assert_eq!(usage, least);
+    });
+}
+
+#[test]
+fn privileged_a_directory_made_anew_has_nothing_of_the_old_one() {
+    each(|scene| {
+        let chain = [scene.image(), chain(4)[3..].to_vec()].concat();
+        let root = Root::of(&scene.store.prepare(&key("a"), &chain[..3]).unwrap());
+        fs::remove_dir_all(root.at("mixed")).unwrap();
+        fs::create_dir(root.at("mixed")).unwrap();
+        fs::write(root.at("mixed/own"), "own").unwrap();
+        // What came and went leaves no word.
+        fs::create_dir(root.at("passing")).unwrap();
+        fs::remove_dir(root.at("passing")).unwrap();
+        let mut told = scene.changes(&key("a"));
+        told.retain(|change| !change.starts_with("D mixed/"));
+        assert_eq!(told, ["C mixed", "A mixed/own"]);
+        let changes = scene.store.changes(&key("a"), NO_STUBS).unwrap();
+        let own = scene.store.own_files(&key("a"), &changes).unwrap();
+        scene.layer(&chain[3], |stage| copy(own.path(), stage));
+        drop(own);
+        let names = |root: &Root| seen(&root.at("")).into_keys().collect::<Vec<_>>();
+        let view = Root::of(&scene.store.view(&chain).unwrap());
+        assert_eq!((names(&view), seen(&view.at(""))), (names(&root), seen(&root.at(""))));
+        assert_eq!(fs::read_dir(view.at("mixed")).unwrap().count(), 1);
     });
 }
 
@@ -360,7 +435,7 @@ fn privileged_what_a_death_leaves_is_set_aside_by_the_next_start() {
         scene.store.prepare(&key("half"), &chain).unwrap();
         // As if it had come to the last step, but one.
         fs::rename(scene.root.join("c/half"), scene.root.join("new/half")).unwrap();
-        let again = Snapshots::open(&scene.root, scene.store.driver()).unwrap();
+        let again = open(&scene.root, scene.store.driver(), scene.fuse.as_ref());
         assert!(again.containers().unwrap().is_empty());
         again.sweep().unwrap();
         assert_eq!(["new", "trash"].map(|name| scene.entries(name)), [0; 2]);

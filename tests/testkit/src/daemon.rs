@@ -83,9 +83,10 @@ impl Daemon {
         start_here(dist, options, None)
     }
 
-    /// Starts one that has the busybox image and looks for programs in this directory first; never a foreign daemon.
-    pub fn start_finding(directory: &Path) -> Result<Daemon> {
-        let daemon = start_here(&paths::dist(), &[], Some(directory.to_owned()))?;
+    /// Starts one that has the busybox image and looks for programs in this directory first, with more options for
+    /// `longshored`; never a foreign daemon.
+    pub fn start_finding(directory: &Path, options: &[&str]) -> Result<Daemon> {
+        let daemon = start_here(&paths::dist(), options, Some(directory.to_owned()))?;
         daemon.load(Archive::Busybox)?;
         Ok(daemon)
     }

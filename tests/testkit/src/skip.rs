@@ -5,6 +5,9 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::paths;
 
 /// Records that the running test is skipped, and why.
 pub fn report(why: &str) {
@@ -26,4 +29,14 @@ pub fn without_root() -> bool {
         report("needs root");
     }
     skipped
+}
+
+/// The program fuse-overlayfs; where it or its device is missing, the running test is told to be skipped in part, and why.
+pub fn unless_fuse_overlayfs() -> Option<PathBuf> {
+    if !Path::new("/dev/fuse").exists() {
+        report("this machine has no /dev/fuse");
+        return None;
+    }
+    let program = paths::program_of("fuse-overlayfs", "fuse-overlayfs");
+    program.inspect_err(|err| report(&err.to_string())).ok()
 }

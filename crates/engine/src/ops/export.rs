@@ -92,5 +92,6 @@ fn no_root(err: rustix::io::Errno) -> ArchiveError {
 
 /// Everything but what belongs to a place in overlayfs, or to this machine.
 pub(crate) fn is_exported(xattr: &[u8]) -> bool {
-    !xattr.starts_with(b"trusted.overlay.") && !xattr.starts_with(b"user.overlay.") && xattr != b"security.selinux"
+    let of_overlays: [&[u8]; 3] = [b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs."];
+    !of_overlays.iter().any(|mark| xattr.starts_with(mark)) && xattr != b"security.selinux"
 }

@@ -203,7 +203,7 @@ fn inspected(engine: &Engine, image: &ImageRecord) -> Inspect {
 /// The uppermost layer is shown as the upper directory, as dockerd does.
 fn graph_driver(engine: &Engine, image: &ImageRecord) -> GraphDriver {
     let driver = engine.images.snapshots().driver();
-    if driver != snapshot::Driver::Overlay2 {
+    if !driver.stacks() {
         return GraphDriver { name: driver.name().to_owned(), data: None };
     }
     let mounts = engine.images.snapshots().view(&image.chain).unwrap_or_default();

@@ -144,7 +144,7 @@ fn wire_state(state: &State) -> WireState {
 /// Where its layers lie. `MergedDir` is empty: nothing of a container is mounted on the host.
 async fn graph_driver(engine: &Engine, container: &Arc<Container>) -> GraphDriver {
     let driver = engine.images.snapshots().driver();
-    if driver != snapshot::Driver::Overlay2 {
+    if !driver.stacks() {
         return GraphDriver { name: driver.name().to_owned(), data: None };
     }
     let (task, key) = (engine.clone(), snapshot_key(container.id()));

@@ -126,10 +126,11 @@ fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// dockerd's words; of vfs it has none.
+/// dockerd's words; of vfs it has none, and of fuse-overlayfs an empty list.
 fn driver_status(driver: Driver, backing: &str) -> Option<Vec<[String; 2]>> {
     let told: &[(&str, &str)] = match driver {
         Driver::Vfs => return None,
+        Driver::FuseOverlayfs => &[],
         Driver::Btrfs => &[("Btrfs", "")],
         Driver::Overlay2 => &[
             ("Backing Filesystem", backing),

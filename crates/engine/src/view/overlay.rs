@@ -4,6 +4,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::mpsc;
 
 use oci::runtime::Mount;
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -13,7 +15,8 @@ use rustix::mount::{
     fsmount, fsopen, open_tree,
 };
 use sys::mount::Attributes;
-use sys::overlay;
+use sys::{fuse, overlay};
+use tracing::warn;
 
 /// The root that `mounts` describe. Blocks.
 pub(crate) fn mount_detached(mounts: &[Mount]) -> io::Result<OwnedFd> {
@@ -36,10 +39,30 @@ pub(crate) fn mount_detached(mounts: &[Mount]) -> io::Result<OwnedFd> {
         None => (option.clone(), None),
     };
     let options: Vec<(String, Option<String>)> = mount.options.iter().map(option).collect();
+    if mount.kind == fuse::KIND {
+        return serve(mount.source.clone(), options);
+    }
     if options.iter().any(|(name, _)| name == overlay::LAYER) && overlay::joins_layers() {
         return overlay::mount_joined(&options);
     }
     Ok(configure(mount, &options)?)
+}
+
+/// The program ends when the mount is gone; a thread waits for that.
+fn serve(program: PathBuf, options: Vec<(String, Option<String>)>) -> io::Result<OwnedFd> {
+    let (tell, told) = mpsc::channel();
+    let serve = move || match fuse::mount(&program, &options) {
+        Ok(fuse::Served { mount, mut server }) => {
+            // Nobody waits for it who has given up.
+            let _ = tell.send(Ok(mount));
+            if let Err(err) = server.wait() {
+                warn!(%err, "wait for fuse-overlayfs");
+            }
+        }
+        Err(err) => drop(tell.send(Err(err))),
+    };
+    std::thread::Builder::new().name("fuse-overlayfs".into()).spawn(serve)?;
+    told.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
 }
 
 fn configure(mount: &Mount, options: &[(String, Option<String>)]) -> Result<OwnedFd, Errno> {

@@ -46,11 +46,13 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> BundleError {
 
 /// Makes the bundle; answers the specification as the runtime gets it.
 pub(crate) fn make(dir: &Path, task: &CreateTask) -> Result<Spec, BundleError> {
+    // In the host's mount namespace: what a program serves would keep one in which it is attached, and that the program.
+    let root = oci_runtime::detached_root(&task.spec.root).map_err(BundleError::Root)?;
+    let served = task.spec.mounts.iter().map(served_tree).collect::<Result<Vec<_>, _>>()?;
     leave_host().map_err(system("separate the mounts of the runtime"))?;
     let rootfs = dir.join("rootfs");
     let made = DirBuilder::new().mode(0o711).recursive(true).create(&rootfs);
     made.map_err(system("make the bundle's directory"))?;
-    let root = oci_runtime::detached_root(&task.spec.root).map_err(BundleError::Root)?;
     let user = resolve(root.as_fd(), task)?;
     check_directory(root.as_fd(), &task.spec.process.cwd)?;
     attach(&root, &rootfs)?;
@@ -66,8 +68,13 @@ pub(crate) fn make(dir: &Path, task: &CreateTask) -> Result<Spec, BundleError> {
     for namespace in &mut spec.linux.namespaces {
         namespace.path = namespace.path.as_deref().map(of_ours);
     }
-    for (index, mount) in spec.mounts.iter_mut().enumerate().filter(|(_, mount)| is_ours(mount)) {
-        stand_in(mount, &dir.join("mounts").join(index.to_string()))?;
+    for (index, (mount, served)) in spec.mounts.iter_mut().zip(served).enumerate() {
+        let place = dir.join("mounts").join(index.to_string());
+        match served {
+            Some(tree) => stand_in_for(as_bind(mount), &place, tree)?,
+            None if is_ours(mount) => stand_in(mount, &place)?,
+            None => {}
+        }
     }
     let text = serde_json::to_vec(&spec).map_err(io::Error::from);
     let written = text.and_then(|text| fs::write(dir.join("config.json"), text));
@@ -119,16 +126,31 @@ fn stand_in(mount: &mut Mount, place: &Path) -> Result<(), BundleError> {
     let opened = if mount.prepared {
         openat(CWD, &mount.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(io::Error::from)
     } else if mount.kind == "overlay" {
-        let layers = Mount { destination: PathBuf::new(), ..mount.clone() };
-        (mount.kind, mount.options) = ("bind".to_owned(), ["rbind", "ro", "rprivate"].map(str::to_owned).into());
-        let root = Root { mounts: vec![layers], ..Root::default() };
-        return stand_in_for(mount, place, oci_runtime::detached_root(&root).map_err(BundleError::Root)?);
+        let tree = layers_of(mount)?;
+        return stand_in_for(as_bind(mount), place, tree);
     } else {
         oci_runtime::clone_part(&mount.source, mount.subpath.as_deref().unwrap_or(Path::new(".")))
     };
     let failed = |source| BundleError::Mount { place: mount.destination.clone(), source };
     let tree = opened.map_err(failed)?;
     stand_in_for(mount, place, tree)
+}
+
+/// What a program serves for a mount, if it is such a one.
+fn served_tree(mount: &Mount) -> Result<Option<OwnedFd>, BundleError> {
+    (mount.kind == sys::fuse::KIND).then(|| layers_of(mount)).transpose()
+}
+
+fn layers_of(mount: &Mount) -> Result<OwnedFd, BundleError> {
+    let layers = Mount { destination: PathBuf::new(), ..mount.clone() };
+    let root = Root { mounts: vec![layers], ..Root::default() };
+    oci_runtime::detached_root(&root).map_err(BundleError::Root)
+}
+
+/// Makes it one of a tree that is there.
+fn as_bind(mount: &mut Mount) -> &mut Mount {
+    (mount.kind, mount.options) = ("bind".to_owned(), ["rbind", "ro", "rprivate"].map(str::to_owned).into());
+    mount
 }
 
 fn stand_in_for(mount: &mut Mount, place: &Path, tree: OwnedFd) -> Result<(), BundleError> {

@@ -19,7 +19,7 @@ fn changes(upper: &[&str], lower: &[&str], lower2: &[&str]) -> Vec<String> {
         }
     }
     let lowers = vec![root.path().join("lower"), root.path().join("lower2")];
-    let how = Comparison { whole: false, stop: &AtomicBool::new(false) };
+    let how = Comparison { own: Own::Overlay, stop: &AtomicBool::new(false) };
     let (changes, _) = compare(&root.path().join("upper"), &lowers, STUBS, how).unwrap();
     let letter = |kind: &ChangeKind| match kind {
         ChangeKind::Modified => "C",

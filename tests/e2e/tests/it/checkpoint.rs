@@ -29,7 +29,7 @@ fn with_criu(test: impl Fn(&At<'_>)) {
     if std::env::var_os(testkit::daemon::HOST_VARIABLE).is_some() {
         return skip::report("dockerd has checkpoints in its experimental mode alone");
     }
-    let daemon = Daemon::start_finding(&directory).unwrap();
+    let daemon = Daemon::start_finding(&directory, &[]).unwrap();
     each(&daemon, test);
     daemon.finish().unwrap();
 }
@@ -139,7 +139,7 @@ fn privileged_checkpoints_survive_the_daemon_and_go_with_their_container() {
         return;
     }
     let Some(directory) = criu() else { return };
-    let mut daemon = Daemon::start_finding(&directory).unwrap();
+    let mut daemon = Daemon::start_finding(&directory, &[]).unwrap();
     if daemon.is_foreign() {
         return skip::report("needs a daemon that can be killed");
     }
@@ -307,7 +307,7 @@ fn with_slow_criu(test: impl FnOnce(&mut Daemon, &str, &Path)) {
     let Some(real) = criu() else { return };
     let place = tempfile::tempdir().unwrap();
     slow_criu(&real, place.path());
-    let mut daemon = Daemon::start_finding(place.path()).unwrap();
+    let mut daemon = Daemon::start_finding(place.path(), &[]).unwrap();
     if daemon.is_foreign() {
         return;
     }

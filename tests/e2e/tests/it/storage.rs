@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::mount::UnmountFlags;
 use testkit::disk::SmallDisk;
@@ -19,19 +19,29 @@ fn on_each(test: impl Fn(Daemon, &str, &Path)) {
         return;
     }
     let disk = SmallDisk::btrfs().unwrap();
-    for driver in ["vfs", "btrfs"] {
+    let fuse = testkit::skip::unless_fuse_overlayfs();
+    for driver in ["vfs", "fuse-overlayfs", "btrfs"] {
         let place = match (driver, &disk) {
+            ("fuse-overlayfs", _) if fuse.is_none() => continue,
             ("btrfs", None) => continue,
             ("btrfs", Some(disk)) => tempfile::tempdir_in(disk.path()).unwrap(),
             _ => tempfile::tempdir().unwrap(),
         };
         println!("on {driver}");
         let root = place.path().join("data");
-        let daemon = Daemon::start_with(&["--data-root", &root.display().to_string(), "-s", driver]).unwrap();
+        let data_root = root.display().to_string();
+        let own = format!("own={}", testkit::paths::dist().join("longshore-runtime").display());
+        let options = ["--data-root", &data_root, "-s", driver, "--add-runtime", &own];
+        let daemon = match fuse.as_deref().and_then(Path::parent).filter(|_| driver == "fuse-overlayfs") {
+            Some(programs) => Daemon::start_finding(programs, &options).unwrap(),
+            None => Daemon::start_with(&options).unwrap(),
+        };
         if daemon.is_foreign() {
             return testkit::skip::report("this is about a daemon of the test's own");
         }
-        daemon.load(Archive::Busybox).unwrap();
+        if driver != "fuse-overlayfs" {
+            daemon.load(Archive::Busybox).unwrap();
+        }
         test(daemon, driver, &root.join("drivers").join(driver));
     }
 }
@@ -40,7 +50,11 @@ fn on_each(test: impl Fn(Daemon, &str, &Path)) {
 fn privileged_containers_and_images_are_as_ever_on_every_driver() {
     on_each(|daemon, driver, _| {
         each(&daemon, |at| {
-            let status = if driver == "vfs" { "null" } else { r#"[["Btrfs",""]]"# };
+            let status = match driver {
+                "vfs" => "null",
+                "btrfs" => r#"[["Btrfs",""]]"#,
+                _ => "[]",
+            };
             assert_eq!(at.ok("info -f '{{.Driver}} {{json .DriverStatus}}'"), format!("{driver} {status}"));
             containers(at, driver);
             committed(at);
@@ -57,10 +71,14 @@ fn containers(at: &At<'_>, driver: &str) {
     let script =
         "echo mine >/mine; mkdir /d; echo x >/d/y; echo more >>/etc/passwd; while ! test -e /end; do sleep 0.1; done";
     at.start(&name, &format!("-v {name}:/bin busybox sh -c '{script}'"));
-    let graph = at.inspect(&name, "{{.Driver}} {{.GraphDriver.Name}} {{json .GraphDriver.Data}}");
-    assert_eq!(graph, format!("{driver} {driver} null"));
+    assert_eq!(at.inspect(&name, "{{.Driver}} {{.GraphDriver.Name}}"), format!("{driver} {driver}"));
+    let data = at.inspect(&name, "{{json .GraphDriver.Data}}");
     let image = at.ok("image inspect -f '{{json .GraphDriver}}' busybox");
-    assert_eq!(image, format!(r#"{{"Data":null,"Name":"{driver}"}}"#));
+    if driver == "fuse-overlayfs" {
+        assert!(data.contains(r#""UpperDir":"/"#) && image.contains(r#""UpperDir":"/"#), "{data} {image}");
+    } else {
+        assert_eq!((data.as_str(), image), ("null", format!(r#"{{"Data":null,"Name":"{driver}"}}"#)));
+    }
     let changed = || at.ok(&format!("diff {name}"));
     until("the container has written", DEADLINE, || changed().contains("/etc/passwd").then_some(())).unwrap();
     // Whether the directory itself is told depends on how soon after the files of the start it was changed.
@@ -147,7 +165,7 @@ fn privileged_nothing_stays_of_what_is_removed_on_any_driver() {
         assert_eq!(at.ok("diff kept"), "A /mine");
         at.ok("rm kept");
         at.ok("rmi busybox");
-        let count = |name| fs::read_dir(root.join("snapshots").join(name)).unwrap().count();
+        let count = |name| fs::read_dir(root.join("snapshots").join(name)).map_or(0, Iterator::count);
         let empty = || (["l", "m", "c", "new", "trash"].map(count) == [0; 5]).then_some(());
         until("nothing of the image is left", DEADLINE, empty).unwrap();
         daemon.finish().unwrap();
@@ -164,12 +182,62 @@ fn plant(root: &Path) -> Vec<std::path::PathBuf> {
         "new/0123456789abcdef/file".to_owned(),
         "trash/0123456789abcdef/deep/file".to_owned(),
     ];
-    let planted = files.map(|file| root.join(file));
+    // Not every driver puts trees together.
+    let merged = root.join("m");
+    let is_of_driver = |file: &std::path::PathBuf| merged.exists() || !file.starts_with(&merged);
+    let planted: Vec<_> = files.iter().map(|file| root.join(file)).filter(is_of_driver).collect();
     for file in &planted {
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, "left").unwrap();
     }
-    planted.into()
+    planted
+}
+
+/// The processes that serve roots below a directory.
+fn servers(below: &Path) -> Vec<i32> {
+    let is_one = |pid: &i32| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).into_owned();
+        words.contains("fuse-overlayfs") && words.contains(&format!("{}/", below.display()))
+    };
+    let numbers = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    numbers.filter(is_one).collect()
+}
+
+#[test]
+fn privileged_what_serves_a_root_outlives_the_daemon_and_goes_with_its_container() {
+    on_each(|mut daemon, driver, root| {
+        if driver != "fuse-overlayfs" {
+            return daemon.finish().unwrap();
+        }
+        let at = At { daemon: &daemon, cli: Cli::Longshore };
+        at.start("runs", "busybox sh -c 'while ! test -e /end; do sleep 0.1; done; cat /end'");
+        at.ok("run --network none --name stopped busybox dd if=/dev/zero of=/big bs=1M count=64");
+        let gone = |count| move || (servers(root).len() == count).then_some(());
+        until("the root of what ended is served no more", DEADLINE, gone(1)).unwrap();
+        let running = servers(root);
+        // One that the daemon has started for itself: nobody reads what it sends.
+        let mut export = at.command("export stopped").stdout(Stdio::piped()).spawn().unwrap();
+        until("the stopped one is looked at", DEADLINE, gone(2)).unwrap();
+        daemon.kill9().unwrap();
+        export.kill().unwrap();
+        export.wait().unwrap();
+        until("what a dead daemon looked at is served no more", DEADLINE, gone(1)).unwrap();
+        assert_eq!(servers(root), running);
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(&root.display().to_string()), "{mounts}");
+        daemon.restart().unwrap();
+        let at = At { daemon: &daemon, cli: Cli::Longshore };
+        assert_eq!(at.ok("diff stopped"), "A /big");
+        at.ok("exec runs sh -c 'echo done >/half; mv /half /end'");
+        assert_eq!(at.ok("wait runs"), "0");
+        assert_eq!(at.ok("logs runs"), "done");
+        assert_eq!(at.ok("diff runs"), "A /end");
+        // Another runtime finds its root attached in a mount namespace.
+        assert_eq!(at.run("--runtime own busybox echo hi"), "hi");
+        until("nothing is served", DEADLINE, gone(0)).unwrap();
+        daemon.finish().unwrap();
+    });
 }
 
 #[test]
@@ -240,6 +308,10 @@ fn privileged_drivers_that_cannot_be_are_refused_in_docker_s_words() {
             let sentence = format!("error initializing graphdriver: {sentence}");
             assert!(output.code == 1 && output.stderr.contains(&sentence), "{driver}: {output:?}");
         }
+        let nowhere = |other: &mut Command| _ = other.env("PATH", &data).args(["-s", "fuse-overlayfs"]);
+        let output = refused(daemon, &data, nowhere);
+        let sentence = "driver not supported (there is no program fuse-overlayfs in PATH): fuse-overlayfs";
+        assert!(output.code == 1 && output.stderr.contains(sentence), "{output:?}");
         let by_environment = |other: &mut Command| _ = other.env("DOCKER_DRIVER", "devicemapper").args(["-s", "vfs"]);
         let output = refused(daemon, &data, by_environment);
         assert!(output.code == 1 && output.stderr.contains("the devicemapper storage-driver"), "{output:?}");

@@ -45,6 +45,44 @@ pub fn image_parts(store: &Store) -> Result<Vec<ImageParts>, ReadError> {
     }))
 }
 
+/// What is kept beside the layers of an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// Bytes of it.
+    pub bytes: u64,
+    /// Of these, bytes that other images have, too.
+    pub shared_bytes: u64,
+}
+
+/// What is kept beside the layers, by image. Blocks as [`image_parts`] does.
+pub fn beside_layers(store: &Store) -> Result<HashMap<Digest, Beside>, ReadError> {
+    Ok(add_up(&image_parts(store)?))
+}
+
+fn add_up(all: &[ImageParts]) -> HashMap<Digest, Beside> {
+    let blobs = |image: &ImageParts| {
+        let blob = |(part, bytes): &(Part, u64)| match part {
+            Part::Blob(digest) => Some((digest.clone(), *bytes)),
+            Part::Layer(_) => None,
+        };
+        image.parts.iter().filter_map(blob).collect::<Vec<_>>()
+    };
+    let mut users: HashMap<Digest, usize> = HashMap::new();
+    for (digest, _) in all.iter().flat_map(blobs) {
+        *users.entry(digest).or_default() += 1;
+    }
+    let sum = |blobs: &[(Digest, u64)], counts: &dyn Fn(usize) -> bool| {
+        let counted = blobs.iter().filter(|(digest, _)| users.get(digest).is_some_and(|users| counts(*users)));
+        counted.fold(0, |sum: u64, (_, bytes)| sum.saturating_add(*bytes))
+    };
+    let one = |image: &ImageParts| {
+        let blobs = blobs(image);
+        let beside = Beside { bytes: sum(&blobs, &|_| true), shared_bytes: sum(&blobs, &|users| users > 1) };
+        (image.image.id.clone(), beside)
+    };
+    all.iter().map(one).collect()
+}
+
 fn parts(state: &State, image: &ImageRecord, sizes: &HashMap<Digest, u64>) -> Vec<(Part, u64)> {
     let documents = [&image.manifest, &image.index].into_iter().flatten().map(|document| &document.digest);
     let layers = image.chain.iter().filter_map(|chain_id| Some((chain_id, state.layers.get(chain_id)?)));

@@ -1,6 +1,6 @@
 //! `GET /system/df`
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 
 use engine_api::container;
@@ -8,7 +8,8 @@ use engine_api::disk_usage::{DiskUsage, UsageParts};
 use engine_api::image::Summary;
 use engine_api::volume::{UsageData, Volume};
 use errdefs::ErrorKind;
-use image::LayerUsage;
+use image::{Beside, LayerUsage};
+use oci::Digest;
 use tracing::debug;
 
 use crate::Engine;
@@ -65,13 +66,25 @@ pub async fn disk_usage(engine: &Engine, parts: UsageParts) -> Result<DiskUsage,
 async fn images_and_layers(engine: &Engine) -> Result<(Vec<Summary>, i64), UsageError> {
     let usage = engine.images.layer_usage();
     let query = ImageQuery { shared_size: true, ..ImageQuery::default() };
-    let images = images::list(engine, query).await?;
+    let mut images = images::list(engine, query).await?;
+    let task = engine.clone();
+    let beside = bridge::blocking(move || image::beside_layers(&task.images)).await.map_err(UsageError::Blobs)?;
+    images.iter_mut().for_each(|image| count_beside(image, &beside));
     let other = engine.upkeep.layers.get(async || {
         let (task, known) = (engine.clone(), usage.clone());
         unless_left(move |stop| other_bytes(&task, &known, stop)).await
     });
     let all = usage.total_bytes().saturating_add(other.await?);
     Ok((images, i64::try_from(all).unwrap_or(i64::MAX)))
+}
+
+/// Clients take what a prune would free for the total without what images in use have for themselves. To that belongs what
+/// is kept beside their layers, as with dockerd's containerd store.
+fn count_beside(image: &mut Summary, beside: &HashMap<Digest, Beside>) {
+    let Some(beside) = image.id.parse().ok().and_then(|id: Digest| beside.get(&id)) else { return };
+    let add = |to: &mut i64, bytes: u64| *to = to.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX));
+    add(&mut image.size, beside.bytes);
+    add(&mut image.shared_size, beside.shared_bytes);
 }
 
 /// Bytes of layers that belong to no image but to containers whose image was removed, of partial blobs, and of what is

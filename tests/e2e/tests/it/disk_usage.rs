@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use serde_json::Value;
+use testkit::Cli;
 use testkit::process::{DEADLINE, run, until};
+use testkit::registry::Debian;
 
 use crate::support::{At, on_both, ours};
 
@@ -40,7 +42,8 @@ fn privileged_df_says_what_du_says() {
         assert_eq!(container["SizeRw"], 7000);
         let images = told["Images"].as_array().unwrap();
         let image = images.iter().find(|one| one["RepoTags"].to_string().contains("\"busybox:latest\"")).unwrap();
-        assert_eq!(container["SizeRootFs"].as_i64().unwrap(), 7000 + image["Size"].as_i64().unwrap());
+        let unpacked: i64 = at.ok("image inspect -f '{{.Size}}' busybox").parse().unwrap();
+        assert_eq!(container["SizeRootFs"].as_i64().unwrap(), 7000 + unpacked);
         assert!(image["Containers"].as_i64().unwrap() > 0, "{image}");
         assert_eq!(told["BuildCache"], Value::Array(vec![]));
         let table = at.ok("system df -v");
@@ -63,7 +66,16 @@ fn privileged_layers_take_what_du_says_and_are_counted_once() {
             let told = usage(at, "?type=image");
             let child = told["Images"].as_array().unwrap().iter();
             let child = child.clone().find(|one| one["RepoTags"][0] == format!("{image}:latest")).unwrap().clone();
-            assert_eq!(child["Size"].as_i64().unwrap() - child["SharedSize"].as_i64().unwrap(), 9000);
+            let own: i64 = at
+                .ok(&format!("history --human=false --format '{{{{.Size}}}}' {image}"))
+                .lines()
+                .next()
+                .unwrap()
+                .parse()
+                .unwrap();
+            assert_eq!(own, 9000);
+            // And its configuration and what gives its layer's tar back, which nobody else has.
+            assert!(child["Size"].as_i64().unwrap() - child["SharedSize"].as_i64().unwrap() > own, "{child}");
             let below = |part: &str| du(&at.daemon.scratch().data_root().join(part));
             // With the layers what is kept beside them: above all, what gives their very tars back.
             let on_disk = || below("snapshots/l") + below("content");
@@ -82,6 +94,45 @@ fn privileged_layers_take_what_du_says_and_are_counted_once() {
             until("the end of the layer", DEADLINE, gone).unwrap();
             assert_eq!(usage(at, "?type=image")["LayersSize"], on_disk());
         });
+    });
+}
+
+#[test]
+fn privileged_what_images_in_use_have_beside_their_layers_is_not_to_be_freed() {
+    ours(|daemon| {
+        let at = &At { daemon, cli: Cli::Longshore };
+        // Pulled: its compressed layer or the recipe of that is kept.
+        let registry = Debian::start().unwrap();
+        let (pulled, made) = (format!("{}/kept", registry.host()), at.image("made"));
+        at.ok(&format!("tag busybox {pulled}"));
+        at.ok(&format!("push -q {pulled}"));
+        at.ok(&format!("rmi busybox {pulled}"));
+        at.ok(&format!("pull -q {pulled}"));
+        let row = || at.ok("system df --format '{{if eq .Type \"Images\"}}{{.Reclaimable}}{{end}}'").trim().to_owned();
+        let total = usage(at, "")["LayersSize"].as_i64().unwrap();
+        let unpacked: i64 = at.inspect(&pulled, "{{.Size}}").parse().unwrap();
+        assert!(total > unpacked, "{total} {unpacked}");
+        let free = || {
+            let told = usage(at, "");
+            let images = told["Images"].as_array().unwrap().iter().filter(|image| image["Containers"] != 0);
+            let used = images.map(|image| image["Size"].as_i64().unwrap() - image["SharedSize"].as_i64().unwrap());
+            told["LayersSize"].as_i64().unwrap() - used.sum::<i64>()
+        };
+        assert_eq!(free(), total);
+        at.ok(&format!("create --name user {pulled}"));
+        assert_eq!((free(), row()), (0, "0B (0%)".to_owned()));
+        // What two have is no one's own; the layer below is counted so by Docker, too.
+        at.ok(&format!("commit -c 'LABEL a=b' user {made}"));
+        let images = usage(at, "")["Images"].as_array().unwrap().clone();
+        let size = |key: &str| images.iter().map(|image| image[key].as_i64().unwrap()).collect::<Vec<_>>();
+        assert!(size("SharedSize").iter().all(|shared| *shared >= unpacked), "{images:?}");
+        assert!(size("Size").iter().zip(size("SharedSize")).all(|(size, shared)| *size > shared), "{images:?}");
+        at.ok(&format!("rmi {made}"));
+        assert_eq!(free(), 0);
+        at.remove("user");
+        assert_eq!(free(), usage(at, "")["LayersSize"].as_i64().unwrap());
+        at.ok("image prune -af");
+        assert_eq!(usage(at, "")["LayersSize"], 0);
     });
 }
 

@@ -351,8 +351,14 @@ fn answer(status: StatusCode, body: &[u8]) -> Option<Answer> {
     }
     let short = |text: &str| text.chars().filter(|c| !c.is_control()).take(512).collect::<String>();
     let Ok(errors) = serde_json::from_slice::<Errors>(body) else {
-        let (code, message) = ("UNKNOWN".to_owned(), short(&String::from_utf8_lossy(body)));
-        return Some(Answer { code, message, status: 500, specific: true });
+        let message = short(&String::from_utf8_lossy(body));
+        let (code, status) = match status.as_u16() {
+            401 => ("UNAUTHORIZED", 401),
+            403 => ("DENIED", 403),
+            429 => ("TOOMANYREQUESTS", 429),
+            _ => ("UNKNOWN", 500),
+        };
+        return Some(Answer { code: code.to_owned(), message, status, specific: true });
     };
     let one = errors.errors.into_iter().next()?;
     let usual = usual_message(&one.code);

@@ -58,6 +58,10 @@ fn errors_of_registries_read_as_in_docker() {
             "toomanyrequests: slow down",
         ),
         (404, "nothing here", "unknown: nothing here"),
+        // What stands before a registry mostly speaks no JSON.
+        (401, "who are you?", "unauthorized: who are you?"),
+        (403, "<html>no</html>", "denied: <html>no</html>"),
+        (429, "slow down", "toomanyrequests: slow down"),
     ] {
         let answer = answer(StatusCode::from_u16(status).unwrap(), body.as_bytes()).unwrap();
         assert_eq!(answer.to_string(), expected);

@@ -97,6 +97,26 @@ async fn hostile_layers_end_with_an_error_and_leave_nothing() {
 }
 
 #[tokio::test]
+async fn a_registry_that_has_too_much_to_do_is_asked_again_when_it_says() {
+    for (busy, wait, tries) in [(429, "0", 3), (503, "0", 3), (429, "3600", 1)] {
+        let served = Served::new(&[100_000]);
+        let expected = served.layers.clone();
+        let asked = AtomicUsize::new(0);
+        let server = Server::start(move |request| match served.is_layer(request) {
+            true if asked.fetch_add(1, Ordering::Relaxed) < 2 => Answer::new(busy, "").with("Retry-After", wait),
+            _ => served.answer(request),
+        });
+        let pulled = Scratch::new().layers(&server).await;
+        assert_eq!(server.requests("/blobs/").len(), tries, "{busy} {wait}");
+        match pulled {
+            // Nobody waits for an hour.
+            Err(err) => assert_eq!((errdefs::chain(&*err).as_str(), wait), ("toomanyrequests: ", "3600")),
+            Ok(layers) => assert!(layers == expected && wait == "0"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_range_that_was_not_asked_for_is_refused() {
     let served = Served::new(&[100_000]);
     let server = Server::start(move |request| match (served.is_layer(request), request.from()) {

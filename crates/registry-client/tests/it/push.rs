@@ -203,6 +203,22 @@ async fn refusals_are_told_and_outages_are_sat_out() {
 }
 
 #[tokio::test]
+async fn a_registry_that_has_too_much_to_do_gets_the_bytes_later() {
+    for method in ["PATCH", "PUT"] {
+        let refused = AtomicUsize::new(0);
+        let lie = move |request: &Request| {
+            let busy = request.method == method && refused.fetch_add(1, Ordering::Relaxed) < 2;
+            busy.then(|| Answer::new(429, r#"{"errors":[{"code":"TOOMANYREQUESTS"}]}"#).with("Retry-After", "0"))
+        };
+        let (server, received) = registry(|_| Take::All, lie);
+        let bytes = layer(300_000);
+        let (sent, _) = send(&server, patient(), &upload(&bytes, true)).await;
+        sent.unwrap_or_else(|err| panic!("{method}: {}", errdefs::chain(&err)));
+        assert_eq!(received.repository("r").blobs[digest(&bytes).as_str()], bytes, "{method}");
+    }
+}
+
+#[tokio::test]
 async fn a_registry_that_reads_nothing_is_given_up() {
     let take = |request: &Request| if request.method == "PATCH" { Take::Nothing } else { Take::All };
     let (server, _) = registry(take, |_| None);

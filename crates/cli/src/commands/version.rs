@@ -31,16 +31,21 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         Err(err) => (Value::Null, Some(err)),
     };
     let client = client_part(context);
+    let mut filled = Ok(());
     match format {
         Some(format) => {
             let (text, done) = format.apply_in_part("system.versionInfo", &json!({"Client": client, "Server": server}));
             // Docker ends the line that it could not fill.
             say_line!("{text}");
-            done.map_err(|err| Exit::error(&err))?;
+            filled = done;
         }
         None => say!("{}", pretty(&client, &server)),
     }
-    failure.map_or(Ok(()), |err| Err(err.into()))
+    // Why there is no server is why a template that asks for it cannot be filled.
+    match failure {
+        Some(err) => Err(err.into()),
+        None => filled.map_err(|err| Exit::error(&err)),
+    }
 }
 
 /// The days of builds as Docker's client writes them.

@@ -58,6 +58,14 @@ fn privileged_version_shows_the_client_even_without_a_daemon() {
             assert_eq!(output.code, 1, "{cli:?}");
             assert!(output.stdout.starts_with("Client:") && !output.stdout.contains("Server:"), "{}", output.stdout);
             assert!(output.stderr.contains("Cannot connect to the "), "{}", output.stderr);
+            // Nor is the reason lost in what a template cannot find then.
+            for (template, shown) in
+                [("{{.Server.Version}}", "\n"), ("{{.Client.Os}}", "linux\n"), ("{{.Client.No}}", "\n")]
+            {
+                let output = At { daemon, cli }.line(&format!("version --format {template}"));
+                assert_eq!((output.code, &output.stdout[..]), (1, shown), "{cli:?} {template}");
+                assert!(output.stderr.starts_with("Cannot connect to the "), "{}", output.stderr);
+            }
         }
         daemon.restart().unwrap();
     });

@@ -19,7 +19,6 @@ use oci::{Digest, Reference, ReferenceError};
 use crate::store::Store;
 
 pub(crate) mod assemble;
-mod inflate;
 mod layout;
 pub(crate) mod plan;
 pub(crate) mod spool;

@@ -12,7 +12,6 @@ use sha2::{Digest as _, Sha256};
 use snapshot::ChainId;
 
 use super::LoadError;
-use super::inflate::inflate;
 use super::plan::Documents;
 use crate::pins::{Form, Pins};
 use crate::pull::inflated_max;
@@ -84,7 +83,8 @@ struct Job<'scope> {
 }
 
 pub(crate) fn read<'a>(store: &'a Store, source: impl Read + Send) -> Result<Spool<'a>, LoadError> {
-    let mut tar = TarReader::new(BufReader::with_capacity(BUFFER_BYTES, inflate(source)?));
+    let (_, source) = layer::decompress(source).map_err(|source| LoadError::Inflate { source })?;
+    let mut tar = TarReader::new(BufReader::with_capacity(BUFFER_BYTES, source));
     let spool = Spool::new(Pins::new(store));
     thread::scope(|scope| {
         let mut spooling =

@@ -61,20 +61,3 @@ fn links_without_end_are_refused() {
     let files: Files = (0..30_000).map(|index| (format!("l{index}"), target.clone().into_bytes())).collect();
     assert!(refused(&files).starts_with("invalid archive: size of all documents exceeds"));
 }
-
-/// The layer is one that may be as long; what is around it is a few thousand bytes.
-#[test]
-fn privileged_an_archive_that_inflates_without_end_is_refused_and_leaves_nothing() {
-    let zeros = "\0".repeat(80 << 20);
-    let layers = vec![layer(&[("zeros", zeros.as_str())])];
-    let files = docker_with(Some("a:1"), &layers, &config(&layers, ""));
-    let archive = crate::archive::tar(&files);
-    let scratch = Scratch::new();
-    let err = scratch.store.load(&crate::archive::zstd(&archive)[..], &mut |_| {}).unwrap_err();
-    let told = errdefs::chain(&err);
-    assert!(told.contains("it inflates to more than any archive of its size"), "{told}");
-    assert!(leftovers(scratch.dir.path()).is_empty());
-    // As it is, and in a compression that does no better than that of a layer, it is an image.
-    Scratch::new().store.load(&archive[..], &mut |_| {}).unwrap();
-    Scratch::new().store.load(&crate::archive::gzip(&archive)[..], &mut |_| {}).unwrap();
-}

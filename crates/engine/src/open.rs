@@ -437,7 +437,10 @@ pub(crate) fn without_shim(engine: &Engine, container: &Arc<Container>, exit: Op
             supervise::perform(engine, container, vec![Effect::SettleCheckpoint]);
         }
         (None, Phase::Stopped) if wants_start(container) => restart(engine, container),
-        (None, Phase::Stopped) if container.rules().auto_remove && state.started_at_nanos != 0 => {
+        // Not one that somebody has just made, and is about to start.
+        (None, Phase::Stopped)
+            if container.rules().auto_remove && (state.started_at_nanos != 0 || !state.error.is_empty()) =>
+        {
             supervise::perform(engine, container, vec![Effect::Remove]);
         }
         (None, Phase::Stopped | Phase::Removing) => {}

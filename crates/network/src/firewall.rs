@@ -348,7 +348,8 @@ impl BridgeRules {
         }
         let neighbours = if self.icc { accept } else { &DROP };
         append(change, "forward", &[&entering, &leaving, neighbours]);
-        let others = if self.is_unprotected(family) { accept } else { &DROP };
+        let open = self.is_unprotected(family) && self.gateway(family).is_some();
+        let others = if open { accept } else { &DROP };
         append(change, "forward", &[&leaving, others]);
     }
 

@@ -92,10 +92,13 @@ impl Relays {
         Ok(served)
     }
 
-    /// Ends the serving of what nobody expects. Behind whatever is put: a relay ends with its last port.
+    /// Ends the serving of what nobody expects. Behind whatever is put: a relay ends with its last port. What is expected and not
+    /// served is due again.
     pub(crate) fn end_unexpected(&mut self) -> Result<(), AskError> {
         let unexpected: Vec<String> = self.served.difference(&self.expected).cloned().collect();
-        unexpected.iter().try_for_each(|id| self.remove_id(id))
+        let ended = unexpected.iter().try_for_each(|id| self.remove_id(id));
+        self.unsettled |= !self.expected.is_subset(&self.served);
+        ended
     }
 
     /// What an earlier daemon's relay serves, or the one that we have; without one nothing.
@@ -126,7 +129,8 @@ impl Relays {
         self.expected.insert(rule.id.clone());
         let mut client = match self.client.take() {
             Some(client) => client,
-            None => self.find_or_start()?,
+            // It is to be served all the same.
+            None => self.find_or_start().inspect_err(|_| self.unsettled = true)?,
         };
         let put = client.put(&rule, socket);
         match &put {
@@ -142,6 +146,11 @@ impl Relays {
         }
         self.client = Some(client);
         put
+    }
+
+    /// Takes it that a port cannot be served: somebody else has it.
+    pub(crate) fn give_up(&mut self, published: &Published) {
+        self.expected.remove(&id(published));
     }
 
     /// Ends the serving of a port, if it is served. After an error it ends as soon as the relay answers.

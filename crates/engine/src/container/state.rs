@@ -317,7 +317,8 @@ impl State {
             (Phase::Stopped, Input::StartFailed { exit_code, error }) => {
                 (self.exit_code, self.error) = (exit_code, error);
                 self.restarted_by_client = false;
-                ended(rules, vec![Effect::Record])
+                // Whoever wanted the start removes it, if it is to be removed, and answers then.
+                vec![Effect::Record]
             }
             (Phase::Restarting, Input::StartFailed { error, .. }) => {
                 // The exit code stays that of the last run, as with dockerd.

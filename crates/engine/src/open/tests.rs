@@ -182,14 +182,16 @@ async fn privileged_what_removes_itself_is_collected() {
     scratch.exit(&ended, 7);
     let recorded = scratch.container("recorded", exited(4), |host| host.auto_remove = true);
     let created = scratch.container("created", State::default(), |host| host.auto_remove = true);
+    let unstartable = State { exit_code: 127, error: "no such program".into(), ..State::default() };
+    let failed = scratch.container("failed", unstartable, |host| host.auto_remove = true);
     let engine = scratch.open().await;
-    for id in [&ended, &recorded] {
+    for id in [&ended, &recorded, &failed] {
         until("it was not removed", || engine.containers.get(id).is_none() && !scratch.shim_dir(id).exists()).await;
         assert!(!scratch.dir(id).path().exists());
     }
     assert!(engine.containers.get(&created).is_some(), "it has not run yet");
     // Whose client lost its daemon asks the next one, by the whole id.
-    for (id, exit_code) in [(&ended, 7), (&recorded, 4)] {
+    for (id, exit_code) in [(&ended, 7), (&recorded, 4), (&failed, 127)] {
         for condition in [Condition::NotRunning, Condition::NextExit, Condition::Removed] {
             let answer = ops::wait::wait(&engine, id.as_str(), condition).await.unwrap().finish().await;
             assert_eq!((answer.status_code, answer.error), (exit_code, None));

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use errdefs::ErrorKind;
+use tracing::error;
 
 use crate::Engine;
 use crate::container::Container;
 use crate::container::state::{Input, Phase, State};
 use crate::launch::{LaunchError, launch};
 use crate::ops::checkpoint::{self, CheckpointError, CheckpointName};
+use crate::ops::remove;
 use crate::registry::LookupError;
 use crate::supervise;
 
@@ -60,11 +62,24 @@ pub(crate) async fn requested(engine: &Engine, container: &Arc<Container>) -> Re
     requested_from(engine, container, None).await
 }
 
+/// One that is to be removed after its end, and has none because it does not start, is gone before the answer, as with dockerd:
+/// who hears of the failure looks after it no more, and these may be our last moments.
 async fn requested_from(
     engine: &Engine,
     container: &Arc<Container>,
     from: Option<CheckpointName>,
 ) -> Result<(), StartError> {
+    let started = begin(engine, container, from).await;
+    if matches!(started, Err(StartError::Launch(_)))
+        && container.rules().auto_remove
+        && let Err(err) = remove::ended(engine, container).await
+    {
+        error!(container = %container.id(), err = errdefs::chain(&err), "cannot remove the container");
+    }
+    started
+}
+
+async fn begin(engine: &Engine, container: &Arc<Container>, from: Option<CheckpointName>) -> Result<(), StartError> {
     let _operation = container.operate().await?;
     check(&container.state())?;
     let from = match from {

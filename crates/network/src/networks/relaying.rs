@@ -34,14 +34,24 @@ pub fn replace_relay(networks: &Networks) -> Result<(), NetworkError> {
         }
         if relays.is_unsettled() { bring_in_line(networks, &mut relays) } else { Ok(()) }
     });
+    let settled = settled.and_then(|()| match relays.is_unsettled() {
+        // A relay did not start, or somebody joins or leaves at this moment.
+        true => Err(io::Error::other("not all published ports are served").into()),
+        false => Ok(()),
+    });
     settled.map_err(|source| NetworkError::Relay { source })
 }
 
 /// Has the relay serve those of a container's ports to which no rule leads.
 pub(super) fn serve(networks: &Networks, entry: &Entry) -> Result<(), NetworkError> {
+    let target = |published: &&Published| entry.record.relay_target(published.host_address);
+    if !entry.record.ports.iter().any(|published| target(&published).is_some()) {
+        // A relay that does not answer holds up nobody else.
+        return Ok(());
+    }
     let mut relays = lock(&networks.relays);
     for published in &entry.record.ports {
-        let Some(target) = entry.record.relay_target(published.host_address) else { continue };
+        let Some(target) = target(&published) else { continue };
         serve_one(networks, &mut relays, entry, published, target).map_err(|source| NetworkError::Relay { source })?;
     }
     Ok(())
@@ -76,6 +86,9 @@ fn serve_one(
 
 /// Has the relay serve these ports no longer. Before their sockets and their container's address are given back.
 pub(super) fn withdraw(networks: &Networks, ports: &[Published]) -> Result<(), NetworkError> {
+    if ports.is_empty() {
+        return Ok(());
+    }
     let mut relays = lock(&networks.relays);
     if relays.is_unsettled() && ports.iter().any(|published| relays.serves(published)) {
         try_to_bring_in_line(networks, &mut relays);
@@ -115,12 +128,16 @@ fn bring_in_line(networks: &Networks, relays: &mut Relays) -> Result<(), AskErro
         let put = match (known, socket) {
             (true, _) => relays.put(published, *target, None),
             (false, Some(socket)) => relays.put(published, *target, Some(socket.as_fd())),
-            (false, None) => hold_again(published)
-                .map_err(AskError::Io)
-                .and_then(|socket| relays.put(published, *target, Some(socket.as_fd()))),
+            (false, None) => match hold_again(published) {
+                Ok(socket) => relays.put(published, *target, Some(socket.as_fd())),
+                Err(err) => {
+                    relays.give_up(published);
+                    Err(err.into())
+                }
+            },
         };
         match put {
-            // It does not answer any more.
+            // It does not answer any more, or none is to be had.
             Err(err) if relays.is_unsettled() => return Err(err),
             Err(err) => tracing::warn!(%err, ?published, "a published port is not relayed"),
             Ok(()) => {}

@@ -84,3 +84,39 @@ fn at_the_start_everything_else_that_is_served_ends() {
     assert_eq!(relays.list().unwrap(), [rule(&ports[0].0, target)]);
     relays.remove(&ports[0].0).unwrap();
 }
+
+#[test]
+fn what_nobody_serves_after_a_relays_end_is_due_until_one_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = (Ipv4Addr::new(10, 0, 0, 2), 80).into();
+    let (published, socket) = listen();
+    let mut relays = Relays::new(dir.path().to_owned()).unwrap();
+    relays.start_by(Box::new(start));
+    assert!(!relays.forget_ended().unwrap(), "there has been none");
+    let (client, theirs) = Client::pair().unwrap();
+    relays.client = Some(relays.watched(client).unwrap());
+    relays.expected.insert(id(&published));
+    drop(theirs);
+    assert!(relays.forget_ended().unwrap() && relays.is_unsettled());
+    assert!(!relays.forget_ended().unwrap(), "once");
+    // No process is to be had.
+    relays.start_by(Box::new(|_, _| Err(io::ErrorKind::WouldBlock.into())));
+    assert!(relays.begin_to_settle().unwrap().is_empty() && !relays.is_unsettled());
+    relays.put(&published, target, Some(socket.as_fd())).unwrap_err();
+    assert!(relays.is_unsettled());
+    // A container that is between two states, so that nobody asks for its port.
+    relays.begin_to_settle().unwrap();
+    relays.end_unexpected().unwrap();
+    assert!(relays.is_unsettled());
+    relays.start_by(Box::new(|dir, daemon| {
+        let dir = dir.to_owned();
+        std::thread::spawn(move || relay::run(&dir, Some(daemon)).unwrap());
+        Ok(())
+    }));
+    relays.begin_to_settle().unwrap();
+    relays.put(&published, target, Some(socket.as_fd())).unwrap();
+    relays.end_unexpected().unwrap();
+    assert!(!relays.is_unsettled());
+    relays.give_up(&published);
+    relays.end_unexpected().unwrap();
+}

@@ -35,6 +35,19 @@ fn privileged_a_container_goes_through_its_states() {
 }
 
 #[test]
+fn privileged_what_removes_itself_and_does_not_start_is_gone_when_that_is_told() {
+    on_both(|at| {
+        let name = at.name("gone");
+        for _ in 0..8 {
+            at.ok(&format!("create --rm --network none --name {name} busybox /no/such"));
+            assert_eq!(at.line(&format!("start {name}")).code, 1);
+            // The name would be taken else.
+            at.fails(&format!("inspect {name}"), 1, &format!("Error: No such object: {name}\n"));
+        }
+    });
+}
+
+#[test]
 fn privileged_signals_end_a_container_with_128_and_their_number() {
     on_both(|at| {
         let name = at.name("signals");

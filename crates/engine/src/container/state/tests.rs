@@ -34,7 +34,7 @@ fn the_end_of_a_container_that_is_to_be_removed_removes_it() {
     assert_eq!(effects.last(), Some(&Effect::Remove));
     let failed = Input::StartFailed { exit_code: 127, error: "no".into() };
     let (state, effects) = State::default().step(failed, RM);
-    assert_eq!(effects, [Effect::Record, Effect::Remove]);
+    assert_eq!(effects, [Effect::Record], "whoever wanted the start removes it");
     assert_eq!((state.name(), state.exit_code, state.error.as_str()), ("created", 127, "no"));
     // ... but not in the middle of `restart`.
     let (_, effects) = running().step(Input::RestartRequested, RM).0.step(exit(0, 0), RM);

@@ -40,6 +40,8 @@ use std::path::{Path, PathBuf};
 
 use oci::runtime::{NamespaceKind, Spec};
 
+use crate::container::Stdio;
+
 pub use dump::{Checkpoint, checkpoint};
 pub use error::CriuError;
 pub use request::CgroupMode;
@@ -171,11 +173,19 @@ fn outside(spec: &Spec, kind: NamespaceKind) -> Option<&Path> {
     spec.linux.namespaces.iter().find(|namespace| namespace.kind == kind)?.path.as_deref()
 }
 
-/// What `/proc/PID/fd` shows of the standard streams of `process`; what is closed is empty.
-pub fn descriptors(process: &str) -> Vec<String> {
-    let link = |number| std::fs::read_link(format!("/proc/{process}/fd/{number}"));
-    let text = |number| link(number).map_or_else(|_| String::new(), |path| path.to_string_lossy().into_owned());
-    (0..3).map(text).collect()
+/// What `/proc/PID/fd` shows of the standard streams of a process; what is closed is empty.
+pub fn descriptors(process: i32) -> Vec<String> {
+    (0..3).map(|number| shown(&format!("/proc/{process}/fd/{number}"))).collect()
+}
+
+/// Likewise of those that a process is given; nothing of a terminal, which is the container's own.
+pub fn descriptors_given(stdio: &Stdio) -> Vec<String> {
+    let Stdio::Fds(fds) = stdio else { return Vec::new() };
+    fds.iter().map(|fd| shown(&format!("/proc/self/fd/{}", fd.as_raw_fd()))).collect()
+}
+
+fn shown(link: &str) -> String {
+    std::fs::read_link(link).map_or_else(|_| String::new(), |path| path.to_string_lossy().into_owned())
 }
 
 fn bytes(path: &Path) -> Vec<u8> {

@@ -20,7 +20,7 @@ use crate::error::Step;
 use crate::file_system::empty_directory;
 use crate::hooks::run_all;
 use crate::mounts::{Built, MountPlan, attach, clone_tree, move_to};
-use crate::plan::{Joined, Plan, device_type, is_node};
+use crate::plan::{Joined, Plan, device_type, is_node, is_root};
 use crate::process::{ProcessPlan, Streams, is_null, write_proc};
 use crate::supply::Order;
 use crate::sysctl::{self, Parameter};
@@ -304,7 +304,8 @@ impl Birth<'_> {
 
     /// Masked and read-only paths. What the root does not have needs no hiding.
     pub(crate) fn hide(&self) -> Result<(), Failure> {
-        for (index, path) in self.plan.read_only.iter().enumerate() {
+        // The root is no place below itself that something could be put over.
+        for (index, path) in self.plan.read_only.iter().enumerate().filter(|(_, path)| !is_root(path)) {
             let cover = || -> io::Result<()> {
                 let Some(target) = self.existing(path)? else { return Ok(()) };
                 let clone = clone_tree(target.as_fd(), true)?;

@@ -53,6 +53,7 @@ pub(crate) fn file_system(plan: &MountPlan, kind: &str) -> Result<OwnedFd, Fault
 fn served(plan: &MountPlan) -> io::Result<OwnedFd> {
     let mount = sys::fuse::mount(&plan.source, &plan.options.data)?.mount;
     set_attributes(mount.as_fd(), plan.options.attributes, false)?;
+    plan.options.apply_rest(mount.as_fd())?;
     Ok(mount)
 }
 

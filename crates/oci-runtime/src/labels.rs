@@ -82,6 +82,8 @@ pub(crate) fn label_mounts(mounts: &mut [MountPlan], label: &str) {
     }
     for mount in mounts {
         match &mount.kind {
+            // A program's options are its own.
+            MountKind::FileSystem(kind) if kind == sys::fuse::KIND => {}
             MountKind::FileSystem(_) => add_context(&mut mount.options, label),
             // It takes no such option.
             MountKind::InChild(kind) if kind == "mqueue" => mount.root_label = Some(label.to_owned()),

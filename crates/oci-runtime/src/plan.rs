@@ -96,20 +96,21 @@ impl Plan {
         made_in_order(&mut mounts);
         remount::plan(&mut mounts);
         id_map::check(&mounts, user.as_ref())?;
+        let read_only = paths("linux.readonlyPaths", &linux.readonly_paths)?;
         let host_dev = |mount: &MountPlan| mount.destination == Path::new("/dev") && mount.kind == MountKind::Bind;
         spec.hooks.iter().try_for_each(crate::hooks::check)?;
         Ok(Plan {
             set_up_dev: !mounts.iter().any(host_dev),
             mounts,
             devices: devices(&linux.devices)?,
-            root_readonly: spec.root.readonly,
+            root_readonly: spec.root.readonly || read_only.iter().any(|path| is_root(path)),
             root_propagation: root_propagation(&linux.rootfs_propagation)?,
             hostname: spec.hostname.clone(),
             domainname: spec.domainname.clone(),
             sysctl: sysctl::plan(linux, &namespaces)?,
             mount_table: linux.mount_table,
             masked: masked(&linux.masked_paths)?,
-            read_only: paths("linux.readonlyPaths", &linux.readonly_paths)?,
+            read_only,
             machine: Machine::plan(linux)?,
             mount_label: linux.mount_label.clone(),
             net_devices: net_devices::plan(linux, namespaces.all)?,
@@ -301,7 +302,7 @@ fn masked(masked: &[String]) -> Result<Vec<PathBuf>, PlanError> {
 }
 
 /// Whether the words alone tell that it is the root.
-fn is_root(path: &Path) -> bool {
+pub(crate) fn is_root(path: &Path) -> bool {
     path.components().all(|part| matches!(part, Component::RootDir | Component::CurDir))
 }
 

@@ -338,6 +338,12 @@ fn plan(config: &Value, directory: &Path, id: &str) -> Result<Plan, BundleError>
     if let Some(field) = needed::missing(config, &spec) {
         return Err(BundleError::Missing { field });
     }
+    // Its source is a program, which would run on the host: that is for the engine, whose mounts these are.
+    let served = |mounts: &[oci::runtime::Mount]| mounts.iter().position(|mount| mount.kind == sys::fuse::KIND);
+    let served = [("mounts", served(&spec.mounts)), ("root.mounts", served(&spec.root.mounts))];
+    if let Some((list, index)) = served.into_iter().find_map(|(list, index)| Some((list, index?))) {
+        return Err(BundleError::Refused { field: format!("{list}[{index}].type: {}", sys::fuse::KIND) });
+    }
     if spec.root.mounts.is_empty() {
         if spec.root.path.as_os_str().is_empty() {
             return Err(BundleError::NoRoot);
@@ -536,6 +542,10 @@ mod tests {
             (
                 json!({"mounts": [{"destination": "/x", "type": "bind", "source": "/y", "options": ["rbind", "idmap"]}]}),
                 "mounts[0].options: needs uidMappings and gidMappings, or a user namespace",
+            ),
+            (
+                json!({"mounts": [{"destination": "/x", "type": "fuse.fuse-overlayfs", "source": "/y"}]}),
+                "mounts[0].type: fuse.fuse-overlayfs is not supported",
             ),
             (
                 json!({"hooks": {"prestart": [{"path": "relative"}]}}),

@@ -21,8 +21,11 @@ use std::sync::OnceLock;
 
 use cgroup::{Cgroup, Hierarchies};
 use oci::runtime::{Namespace, Process, State};
+use oci_runtime::Stdio;
 
 use crate::error::CommandError;
+use crate::foreground::Foreground;
+use crate::given::{Given, GivenError};
 use crate::log::Log;
 use crate::rootless::Rootless;
 use crate::state::{Record, Store};
@@ -68,6 +71,14 @@ pub(crate) fn some_cgroup(
 ) -> Result<Cgroup, CommandError> {
     let found = cgroup(record, hierarchies)?;
     if found.directories.is_empty() { Err(CommandError::NoCgroup { id: record.id.clone(), what }) } else { Ok(found) }
+}
+
+/// The streams of a new process: carried in the foreground, else ours.
+fn streams(foreground: Option<&mut Foreground>, given: &Given, terminal: bool) -> Result<Stdio, GivenError> {
+    match foreground {
+        Some(foreground) => foreground.stdio(given),
+        None => given.stdio(terminal),
+    }
 }
 
 /// What no kernel knows, or the host has not, is no error, but to be told (runtime-spec config.md, "capabilities"); runc's

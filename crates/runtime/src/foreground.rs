@@ -1,15 +1,19 @@
-//! Waiting for a process in its stead: signals go on to it, its terminal is shown on ours, and its status becomes ours.
+//! Waiting for a process in its stead: signals go on to it, its terminal is shown on ours or its streams are carried, and its
+//! status becomes ours.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use oci::runtime::Process;
+use oci_runtime::{Stdio, SystemError};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
 use sys::signal::{SignalFd, SignalSet, set_mask};
 use sys::wait::Exit;
 
 use crate::error::CommandError;
+use crate::given::{Given, GivenError};
+use crate::streams::Streams;
 use crate::terminal::{Own, Terminal};
 
 /// Signals on their way to a process.
@@ -18,8 +22,8 @@ struct Forwarding(SignalFd);
 
 /// Not forwarded: the news of our own children; those that a program's own mistakes raise; and those of a terminal's
 /// background, which concern this process alone (signal(7)).
-const OWN: [Signal; 7] =
-    [Signal::CHILD, Signal::ILL, Signal::BUS, Signal::FPE, Signal::SEGV, Signal::TTIN, Signal::TTOU];
+const OWN: [Signal; 8] =
+    [Signal::CHILD, Signal::PIPE, Signal::ILL, Signal::BUS, Signal::FPE, Signal::SEGV, Signal::TTIN, Signal::TTOU];
 
 /// Of our own terminal; the container's makes its own of it.
 const WINDOW_CHANGED: i32 = Signal::WINCH.as_raw();
@@ -31,6 +35,15 @@ pub(crate) struct Foreground {
     own: Option<Own>,
     /// Whether it has a terminal that we show.
     shown: bool,
+    /// Without one.
+    streams: Streams,
+}
+
+/// What goes between a process and us.
+#[derive(Debug)]
+enum Between {
+    Terminal(Terminal),
+    Streams(Streams),
 }
 
 impl Foreground {
@@ -40,14 +53,49 @@ impl Foreground {
         let shown = process.terminal;
         let own = shown.then(Own::take).transpose()?;
         process.console_size = own.as_ref().and_then(Own::size).or(process.console_size);
-        Ok(Foreground { signals, own, shown })
+        Ok(Foreground { signals, own, shown, streams: Streams::default() })
+    }
+
+    /// The process's streams.
+    pub(crate) fn stdio(&mut self, given: &Given) -> Result<Stdio, GivenError> {
+        if self.shown {
+            return Ok(Stdio::Terminal);
+        }
+        let split = Streams::split(given.first_free()).map_err(SystemError);
+        let (streams, theirs) = split.map_err(|source| GivenError::Streams { source })?;
+        self.streams = streams;
+        Ok(Stdio::Fds(theirs))
     }
 
     /// Carries everything between the process and us until its end.
     pub(crate) fn wait(self, process: BorrowedFd<'_>, master: Option<OwnedFd>) -> Result<Exit, CommandError> {
         let terminal = master.filter(|_| self.shown).map(|master| Terminal::begin(master, self.own)).transpose();
         let terminal = terminal.map_err(CommandError::system("show the terminal"))?;
-        self.signals.wait(process, terminal).map_err(CommandError::system("wait for the process"))
+        let between = terminal.map_or(Between::Streams(self.streams), Between::Terminal);
+        self.signals.wait(process, between).map_err(CommandError::system("wait for the process"))
+    }
+}
+
+impl Between {
+    fn interest(&self) -> Vec<PollFd<'_>> {
+        match self {
+            Between::Terminal(terminal) => terminal.interest(),
+            Between::Streams(streams) => streams.interest(),
+        }
+    }
+
+    fn carry(&mut self) -> io::Result<()> {
+        match self {
+            Between::Terminal(terminal) => terminal.carry(),
+            Between::Streams(streams) => streams.carry(),
+        }
+    }
+
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Between::Terminal(terminal) => terminal.finish(),
+            Between::Streams(streams) => streams.finish(),
+        }
     }
 }
 
@@ -60,21 +108,19 @@ impl Forwarding {
     }
 
     /// Passes signals on, and what is typed and shown, until the process, a child of ours, has ended.
-    fn wait(&self, process: BorrowedFd<'_>, mut terminal: Option<Terminal>) -> io::Result<Exit> {
+    fn wait(&self, process: BorrowedFd<'_>, mut between: Between) -> io::Result<Exit> {
         loop {
             let mut fds = vec![PollFd::from_borrowed_fd(process, PollFlags::IN), PollFd::new(&self.0, PollFlags::IN)];
-            fds.extend(terminal.iter().flat_map(Terminal::interest));
+            fds.extend(between.interest());
             rustix::io::retry_on_intr(|| poll(&mut fds, None))?;
             if let Some(exit) = sys::wait::try_wait(process)? {
-                terminal.map_or(Ok(()), Terminal::finish)?;
+                between.finish()?;
                 return Ok(exit);
             }
-            if let Some(terminal) = &mut terminal {
-                terminal.carry()?;
-            }
+            between.carry()?;
             while let Some(signal) = self.0.read()? {
-                match &terminal {
-                    Some(terminal) if signal == WINDOW_CHANGED => terminal.resize(),
+                match &between {
+                    Between::Terminal(terminal) if signal == WINDOW_CHANGED => terminal.resize(),
                     // If it has ended, the next turn tells.
                     _ => drop(sys::signal::send(process, signal)),
                 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use oci::runtime::Process;
 use oci_runtime::{Kept, Stdio, SystemError};
 use rustix::process::Pid;
-use stdx::fs::{Durability, write_atomic};
+use stdx::fs::{Durability, write_atomic_with_mode};
 
 use crate::arguments::{Parsed, UsageError};
 
@@ -149,11 +149,14 @@ impl Given {
             return Ok(Stdio::Terminal);
         }
         let own = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
-        // Above what is kept, which must stay what it is.
-        let first = 3 + self.kept.descriptors as i32;
-        let [input, output, error] = own.map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, first));
+        let [input, output, error] = own.map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, self.first_free()));
         let taken = || -> io::Result<[OwnedFd; 3]> { Ok([input?, output?, error?]) };
         taken().map(Stdio::Fds).map_err(|source| GivenError::Streams { source: SystemError(source) })
+    }
+
+    /// Above what is kept, which must stay what it is.
+    pub(crate) fn first_free(&self) -> i32 {
+        3 + self.kept.descriptors as i32
     }
 
     /// Gives the caller what it wants of the new process.
@@ -175,7 +178,8 @@ impl Given {
         }
         let Some(path) = &self.pid_file else { return Ok(()) };
         let number = pid.as_raw_nonzero().to_string();
-        let written = write_atomic(path, number.as_bytes(), Durability::ProcessDeath);
+        // Monitors that are not root's read it, as with runc.
+        let written = write_atomic_with_mode(path, number.as_bytes(), Durability::ProcessDeath, 0o666);
         written.map_err(|source| GivenError::PidFile { path: path.clone(), source: SystemError(source) })
     }
 }

@@ -33,6 +33,7 @@ mod rootless;
 mod scope;
 mod seal;
 mod state;
+mod streams;
 mod terminal;
 mod typed;
 

@@ -186,6 +186,8 @@ impl Store {
         let path = self.path(id)?;
         match fs::symlink_metadata(&path) {
             Ok(meta) if meta.is_dir() => Ok(Place { path }),
+            // Nobody may take one that he may not see for one that is gone.
+            Err(err) if err.kind() != io::ErrorKind::NotFound => Err(StateError::io("look at", &path)(err)),
             _ => Err(StateError::Missing),
         }
     }

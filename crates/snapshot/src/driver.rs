@@ -296,7 +296,7 @@ fn is_btrfs(path: &Path) -> bool {
 fn mounts_overlays(directory: &Path) -> io::Result<()> {
     let probe = directory.join(format!(".overlay-{}", stdx::id::random_hex::<8>()));
     let tried = try_overlay(&probe);
-    // What a death leaves behind is three empty directories.
+    // What a death leaves behind is a few directories and a marked node.
     let removed = fs::remove_dir_all(&probe);
     tried.and(removed)
 }

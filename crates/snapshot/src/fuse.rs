@@ -11,7 +11,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -40,7 +40,9 @@ impl Fuse {
     /// With the program that `PATH` has.
     pub(crate) fn new() -> Result<Fuse, Unusable> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let found = std::env::split_paths(&path).map(|directory| directory.join(PROGRAM)).find(|file| file.is_file());
+        // It is started from another directory than ours.
+        let candidates = std::env::split_paths(&path).filter(|directory| directory.is_absolute());
+        let found = candidates.map(|directory| directory.join(PROGRAM)).find(|file| is_program(file));
         Ok(Fuse { program: found.ok_or(Unusable::Program(PROGRAM))? })
     }
 
@@ -116,6 +118,10 @@ impl Snapshotter for Fuse {
     fn discard(&self, _trash: &Path) {}
 }
 
+fn is_program(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
 /// Whether the program is there, and can do its work below a directory.
 pub(crate) fn check(directory: &Path) -> Result<(), Unusable> {
     Fuse::new()?;
@@ -123,7 +129,7 @@ pub(crate) fn check(directory: &Path) -> Result<(), Unusable> {
     device.map_err(|err| Unusable::Device { path: sys::fuse::DEVICE, source: err.into() })?;
     let probe = directory.join(format!(".marks-{}", stdx::id::random_hex::<8>()));
     let tried = try_marks(&probe);
-    // What a death leaves behind is an empty directory.
+    // What a death leaves behind is a directory with a marked node.
     let removed = fs::remove_dir_all(&probe);
     tried.and(removed).map_err(Unusable::Overlay)
 }

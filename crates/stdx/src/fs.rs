@@ -19,13 +19,20 @@ pub enum Durability {
 ///
 /// Blocks. The directory must exist. A crash can leave `path` with the suffix `.tmp`, which the next write replaces.
 pub fn write_atomic(path: &Path, bytes: &[u8], durability: Durability) -> io::Result<()> {
+    write_atomic_with_mode(path, bytes, durability, 0o600)
+}
+
+/// The same; a new file has this mode, without what the umask takes.
+pub fn write_atomic_with_mode(path: &Path, bytes: &[u8], durability: Durability, mode: u32) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
-    options.mode(0o600);
+    options.mode(mode);
+    #[cfg(not(unix))]
+    let _ = mode;
     let mut file = options.open(&temporary)?;
     let written = file.write_all(bytes).and_then(|()| match durability {
         Durability::PowerCut => file.sync_data(),

@@ -5,7 +5,8 @@
 //! - [`fork`]: clone3 with namespaces, a pidfd and a cgroup, for single-threaded callers.
 //! - [`spawn`]: starting a program from a process with many threads (the daemon), vfork-like.
 //! - [`exec`]: execve and execveat; [`binary`]: a program that its container cannot overwrite.
-//! - [`mount`]: mount_setattr. [`overlay`]: many layers on older kernels. [`fuse`]: overlays by a program. [`namespace`]: unshare, and cloning into another PID namespace.
+//! - [`mount`]: mount_setattr. [`overlay`]: many layers on older kernels. [`fuse`]: overlays by a program.
+//! - [`namespace`]: unshare, and cloning into another PID namespace.
 //! - [`scheduling`]: policies, priorities, processors, memory nodes, the execution domain.
 //! - [`seccomp`], [`capability`], [`keyring`], [`bpf`] (devices): what limits a process.
 //! - [`fd`]: close_range, descriptors at given numbers. [`socket`]: descriptors over a unix socket, the peer's identity.

@@ -89,7 +89,7 @@ fn cgroup_mode(text: &str) -> Result<CgroupMode, UsageError> {
 /// What the first process's streams were at first; for a container whose record does not say so, what they are.
 fn streams(record: &Record) -> Vec<String> {
     match record.process {
-        Some(process) if record.descriptors.is_empty() => descriptors(&process.pid.to_string()),
+        Some(process) if record.descriptors.is_empty() => descriptors(process.pid),
         _ => record.descriptors.clone(),
     }
 }

@@ -4,13 +4,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use cgroup::{Cgroup, Hierarchies};
-use oci_runtime::checkpoint::descriptors;
-use oci_runtime::{CgroupNeed, Container, CreateOptions, Handover, SystemError};
+use oci_runtime::checkpoint::descriptors_given;
+use oci_runtime::{CgroupNeed, Container, CreateOptions, Handover, Stdio, SystemError};
 use rustix::process::Signal;
 use seccomp::{Findings, PassedOver};
 use stdx::time::Rfc3339;
 
-use super::{Context, delete, hierarchies, hook_state, start, warn_of_capabilities};
+use super::{Context, delete, hierarchies, hook_state, start, streams, warn_of_capabilities};
 use crate::arguments::Parsed;
 use crate::bundle::{self, BundleError, Plan};
 use crate::error::CommandError;
@@ -89,7 +89,8 @@ fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result
     warn_of_capabilities(context, &plan.spec.process, &plan.spec.linux.namespaces);
     given.check(plan.spec.process.terminal, detach)?;
     given.announce(&mut plan.spec.process);
-    let foreground = if detach { None } else { Some(Foreground::begin(&mut plan.spec.process)?) };
+    let mut foreground = if detach { None } else { Some(Foreground::begin(&mut plan.spec.process)?) };
+    let stdio = streams(foreground.as_mut(), &given, plan.spec.process.terminal)?;
     plan.warnings.iter().for_each(|text| context.log.warning(text));
     let hierarchies = hierarchies()?;
     let mut coming = scope::prepare(context, id, &mut plan)?;
@@ -97,12 +98,12 @@ fn make(context: &Context<'_>, flags: &Parsed, id: &str, detach: bool) -> Result
     let need = context.rootless.cgroup(plan.asks_for_cgroup);
     let made = check_cgroup(&plan, hierarchies).and_then(|()| {
         let mut record = new_record(id, &directory, plan, context)?;
-        record.descriptors = if record.spec.process.terminal { Vec::new() } else { descriptors("self") };
+        record.descriptors = descriptors_given(&stdio);
         record.scope = coming.as_ref().map(|coming| coming.scope.clone());
         // Before anything is made: whoever comes after our death finds it from here.
         locked.save(&record)?;
         let _held = coming.as_mut().map(|coming| coming.start(&record)).transpose()?;
-        let container = birth(&locked, &mut record, &given, hierarchies, need)?;
+        let container = birth(&locked, &mut record, &given, stdio, hierarchies, need)?;
         Ok((record, container))
     });
     match made {
@@ -203,6 +204,7 @@ fn birth(
     locked: &Locked,
     record: &mut Record,
     given: &Given,
+    stdio: Stdio,
     hierarchies: &Hierarchies,
     cgroup: CgroupNeed,
 ) -> Result<Container, CommandError> {
@@ -212,7 +214,7 @@ fn birth(
         id: &record.id,
         spec: &record.spec,
         user: None,
-        stdio: given.stdio(record.spec.process.terminal)?,
+        stdio,
         hierarchies,
         kept: given.kept,
         handover: Some(Handover { gate: gate.as_fd(), state: &state, cgroup, no_pivot: given.no_pivot }),

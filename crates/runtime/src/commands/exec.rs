@@ -10,7 +10,7 @@ use oci::runtime::{Capabilities, Process, User};
 use oci_runtime::{Container, ExecOptions, Living};
 use rustix::process::Pid;
 
-use super::{Context, hierarchies, warn_of_capabilities};
+use super::{Context, hierarchies, streams, warn_of_capabilities};
 use crate::arguments::{Parsed, UsageError};
 use crate::bundle::{self, BundleError};
 use crate::error::CommandError;
@@ -57,7 +57,7 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
         Status::Paused => wait_for_resume(&place, &record, hierarchies)?,
         _ => {}
     }
-    let foreground = if detach { None } else { Some(Foreground::begin(&mut process)?) };
+    let mut foreground = if detach { None } else { Some(Foreground::begin(&mut process)?) };
     let mut container = open(context, &record, hierarchies)?;
     let below = subgroups(flags.values("cgroup"))?;
     if !below.is_empty() {
@@ -65,7 +65,7 @@ pub(crate) fn exec(context: &Context<'_>, flags: &Parsed) -> Result<u8, CommandE
     }
     container.state = super::hook_state(&record, "running");
     container.names_interpreter = true;
-    let stdio = given.stdio(process.terminal)?;
+    let stdio = streams(foreground.as_mut(), &given, process.terminal)?;
     let executed = container.exec(ExecOptions { process: &process, user: None, stdio, kept: given.kept });
     let mut executed = executed.map_err(|err| if_living(&record, blame::blame(err, flags)))?;
     if let Err(err) = given.hand_out(Role::Added, executed.pid, executed.pidfd.as_fd(), executed.console.as_ref()) {

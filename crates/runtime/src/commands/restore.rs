@@ -3,12 +3,12 @@
 use std::os::fd::AsFd;
 
 use oci::runtime::{Namespace, NamespaceKind};
-use oci_runtime::checkpoint::{Restore, Restored, Restoring, descriptors};
+use oci_runtime::checkpoint::{Restore, Restored, Restoring, descriptors_given};
 use stdx::time::Rfc3339;
 
 use super::checkpoint::options;
 use super::create::{Made, check_cgroup, enter_bundle, is_left, load, new_record};
-use super::{Context, hierarchies, hook_state};
+use super::{Context, hierarchies, hook_state, streams};
 use crate::arguments::Parsed;
 use crate::error::CommandError;
 use crate::foreground::Foreground;
@@ -27,7 +27,7 @@ pub(crate) fn restore(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comma
     let mut plan = load(flags, &directory, id)?;
     given.check(plan.spec.process.terminal, detach)?;
     let hierarchies = hierarchies()?;
-    let foreground = if detach { None } else { Some(Foreground::begin(&mut plan.spec.process)?) };
+    let mut foreground = if detach { None } else { Some(Foreground::begin(&mut plan.spec.process)?) };
     let mut coming = scope::prepare(context, id, &mut plan)?;
     let locked = context.store.create(id)?;
     let made = check_cgroup(&plan, hierarchies).and_then(|()| {
@@ -37,11 +37,13 @@ pub(crate) fn restore(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comma
         locked.save(&record)?;
         let _held = coming.as_mut().map(|coming| coming.start(&record)).transpose()?;
         let place = locked.make_criu_root()?;
+        let stdio = streams(foreground.as_mut(), &given, record.spec.process.terminal)?;
+        record.descriptors = descriptors_given(&stdio);
         let restoring = Restoring::begin(Restore {
             id,
             spec: &record.spec,
             hierarchies,
-            stdio: given.stdio(record.spec.process.terminal)?,
+            stdio,
             state: &hook_state(&record, "creating"),
             options: &options,
             place: &place,
@@ -80,7 +82,6 @@ pub(crate) fn restore(context: &Context<'_>, flags: &Parsed) -> Result<u8, Comma
 fn take_over(locked: &Locked, record: &mut Record, restored: &Restored) -> Result<(), CommandError> {
     record.process = FirstProcess::new(restored.pid);
     record.created = Rfc3339::now().to_string();
-    record.descriptors = if record.spec.process.terminal { Vec::new() } else { descriptors("self") };
     let namespaces = &mut record.spec.linux.namespaces;
     if restored.own_time && !namespaces.iter().any(|namespace| namespace.kind == NamespaceKind::Time) {
         // Processes that are added have the same clocks.

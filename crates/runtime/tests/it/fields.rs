@@ -49,6 +49,13 @@ fn privileged_processes_are_scheduled_as_asked() {
 }
 
 #[test]
+fn privileged_the_root_may_be_among_the_paths_that_are_read_only() {
+    let paths = [("linux.readonlyPaths", json!(["/proc/sys", "/"]))];
+    let said = printed(&paths, "touch /x 2>&1; touch /dev/x && echo made");
+    assert_eq!(said, "touch: /x: Read-only file system\nmade\n");
+}
+
+#[test]
 fn privileged_real_time_is_had_where_the_cgroup_has_some() {
     let mut bundle = Bundle::new(&["sh", "-c", SCHEDULING]);
     bundle.config["process"]["scheduler"] = json!({"policy": "SCHED_FIFO", "priority": 9});

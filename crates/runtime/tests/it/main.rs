@@ -29,6 +29,7 @@ mod rootless;
 mod scope;
 mod seccomp;
 mod silent;
+mod streams;
 mod systemd;
 mod terminal;
 mod user_namespace;

@@ -50,6 +50,18 @@ fn run(bundle: &Bundle, words: &[&str]) -> (String, String, Option<i32>) {
 }
 
 #[test]
+fn privileged_what_an_ordinary_user_may_not_see_is_not_told_to_be_gone() {
+    let bundle = bundle(&["true"], &json!([]));
+    let closed = bundle.path("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    for command in ["state", "kill"] {
+        let (_, said, code) = run(&bundle, &["--root", closed.to_str().unwrap(), command, "one"]);
+        assert!(code == Some(1) && said.contains("one: permission denied"), "{said}");
+    }
+}
+
+#[test]
 fn privileged_an_ordinary_user_has_containers_of_one_id() {
     let own = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
     let script = "id; cat /proc/self/uid_map /proc/self/setgroups; stat -c '%n %u %t,%T' /dev /dev/null; echo > /dev/null && echo null";

@@ -161,7 +161,7 @@ impl Task {
 
     /// What the standard streams are called: by our ends of them, because the first process may have replaced its own.
     fn stream_names(&self) -> Vec<String> {
-        let shown = descriptors(&self.run_state.pid.to_string());
+        let shown = descriptors(self.run_state.pid);
         let ours = names(&self.streams);
         ours.into_iter().zip(shown).map(|(ours, shown)| ours.unwrap_or(shown)).collect()
     }

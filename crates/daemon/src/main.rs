@@ -13,8 +13,9 @@
 //!   end of one that was started on demand.
 //! - [`mod@log`] is its log, [`mod@install`] writes units for systemd.
 //!
-//! Containers outlive the daemon however it ends: they are no children of its, and it holds nothing that they need. Its one
-//! child is the relay of published ports, which outlives it likewise.
+//! Containers outlive the daemon however it ends: they are no children of its, and it holds nothing that they need. Its
+//! children are the relay of published ports, which outlives it likewise, and with the storage driver fuse-overlayfs whoever
+//! serves what it looks at.
 
 mod accept;
 mod config;

@@ -101,19 +101,20 @@ impl Carried {
         }
     }
 
+    /// No more than is there now: whoever still has the other end may go on writing for ever.
     fn drain(&mut self) -> io::Result<()> {
-        while let Some(pipe) = &self.pipe {
+        let Some(pipe) = &self.pipe else { return Ok(()) };
+        let mut left = usize::try_from(rustix::io::ioctl_fionread(pipe)?).unwrap_or(usize::MAX);
+        while self.pipe.is_some() && (left > 0 || !self.buffer.is_empty()) {
             if self.buffer.is_empty() {
-                let before = PollFd::new(pipe, PollFlags::IN);
-                if rustix::event::poll(&mut [before], Some(&rustix::event::Timespec::default()))? == 0 {
-                    return Ok(());
-                }
+                self.step();
+                left = left.saturating_sub(self.buffer.len());
             } else {
                 // Where our own stream does not block, its reader is waited for here.
                 let mut wanted = [PollFd::from_borrowed_fd(self.own, PollFlags::OUT)];
                 rustix::io::retry_on_intr(|| rustix::event::poll(&mut wanted, None))?;
+                self.step();
             }
-            self.step();
         }
         Ok(())
     }

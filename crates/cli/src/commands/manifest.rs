@@ -52,7 +52,6 @@ impl From<ListError> for Exit {
     }
 }
 
-/// What Docker's client would have found out itself is told without the daemon.
 /// What the registry has, and did not do with it.
 fn warn_of(stored: &ManifestStored) {
     if !stored.warning.is_empty() {
@@ -60,6 +59,7 @@ fn warn_of(stored: &ManifestStored) {
     }
 }
 
+/// What Docker's client would have found out itself is told without the daemon.
 fn told(err: ClientError) -> Exit {
     match err {
         ClientError::Api { message, .. } => Exit::new(1, message),

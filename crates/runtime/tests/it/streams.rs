@@ -131,6 +131,22 @@ fn privileged_pipes_go_on_as_they_are() {
 }
 
 #[test]
+fn privileged_who_goes_on_writing_holds_nobody_up() {
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    bundle.ok(&["run", "-d"]);
+    let log = bundle.path("log-of-exec");
+    // Several, so that there is always something to read.
+    let script = "echo first; for i in 1 2 3 4 5 6 7 8; do busybox yes & done; sleep 0.2";
+    let mut command = bundle.command(&["exec", &bundle.id, "sh", "-c", script]);
+    let status = command.stdout(File::create(&log).unwrap()).status().unwrap();
+    assert!(status.success());
+    let mut first = [0; 8];
+    File::open(&log).unwrap().read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"first\ny\n");
+    bundle.ok(&["delete", "-f"]);
+}
+
+#[test]
 fn privileged_a_program_that_nobody_listens_to_ends() {
     let bundle = bundle(&["sh", "-c", "while echo more; do :; done; exit 3"]);
     // A file system that is full: what cannot be written is told by the end of the pipe. No signal ends a process 1.

@@ -13,8 +13,8 @@ use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -384,7 +384,7 @@ fn http_error(method: &Method, path: &str, source: hyper::Error) -> ClientError 
     ClientError::Http { method: method.clone(), path: path.to_owned(), source }
 }
 
-pub(crate) fn decode<T: DeserializeOwned>(path: &str, bytes: &[u8]) -> Result<T, ClientError> {
+pub(crate) fn decode<'a, T: Deserialize<'a>>(path: &str, bytes: &'a [u8]) -> Result<T, ClientError> {
     serde_json::from_slice(bytes).map_err(|source| ClientError::Decode { path: path.to_owned(), source })
 }
 

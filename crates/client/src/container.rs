@@ -6,9 +6,9 @@ use engine_api::changes::{Change, ContainersPruned};
 use engine_api::container::{CreateRequest, CreateResponse, Inspect, WaitResponse};
 use engine_api::path_stat::{self, PathStat};
 use http::Method;
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 
-use crate::call::{Answer, Client, Payload, Upload};
+use crate::call::{Answer, Client, Payload, Upload, decode};
 use crate::error::ClientError;
 use crate::hijack::Hijacked;
 use crate::query::{Query, segment};
@@ -152,11 +152,27 @@ pub async fn remove(client: &Client, id: &str, options: RemoveOptions) -> Result
     client.call(Method::DELETE, &query.build(), Payload::Empty).await.map(drop)
 }
 
-/// Lists containers: each as a [`Summary`](engine_api::container::Summary), or as a part of it, which is read faster.
-pub async fn list<T: DeserializeOwned>(client: &Client, options: &ListOptions) -> Result<Vec<T>, ClientError> {
+/// A list of containers as the daemon wrote it.
+pub struct List {
+    path: String,
+    bytes: Bytes,
+}
+
+impl List {
+    /// The containers: each as a [`Summary`](engine_api::container::Summary), or as a part of it, which is read faster, the
+    /// more so if it borrows its texts.
+    pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<Vec<T>, ClientError> {
+        decode(&self.path, &self.bytes)
+    }
+}
+
+/// Lists containers.
+pub async fn list(client: &Client, options: &ListOptions) -> Result<List, ClientError> {
     let limit = if options.limit > 0 { options.limit.to_string() } else { String::new() };
     let query = Query::new("/containers/json").with_flag("all", options.all).with_text("limit", &limit);
-    client.get(&query.with_flag("size", options.size).with_text("filters", &options.filters).build()).await
+    let path = query.with_flag("size", options.size).with_text("filters", &options.filters).build();
+    let bytes = client.call(Method::GET, &path, Payload::Empty).await?;
+    Ok(List { path, bytes })
 }
 
 /// Shows a container.

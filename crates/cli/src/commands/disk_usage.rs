@@ -191,14 +191,13 @@ impl Details {
     fn of(usage: DiskUsage, full: bool) -> Details {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
         let view = View { now, full };
-        let everything = Shape::Template(String::new());
         // The image's part of a container is not the container's.
         let own = |container| container::Summary { size_root_fs: 0, ..container };
         let containers = usage.containers.unwrap_or_default().into_iter().map(own);
         let caches = usage.build_cache.unwrap_or_default();
         Details {
             images: usage.images.unwrap_or_default().iter().map(|image| image_row(image, now, full)).collect(),
-            containers: containers.map(|container| list::row(&container, view, &everything)).collect(),
+            containers: containers.map(|container| list::row(&container, view)).collect(),
             volumes: usage.volumes.unwrap_or_default().iter().map(volume::row).collect(),
             cache_bytes: cache_bytes(&caches),
             caches: caches.iter().map(|cache| cache_row(cache, now, full)).collect(),

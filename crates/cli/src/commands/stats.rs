@@ -112,7 +112,7 @@ async fn refresh(context: &Context, parsed: &Parsed, before: Vec<Entry>) -> Resu
 async fn names(context: &Context, parsed: &Parsed) -> Result<Vec<String>, Exit> {
     if parsed.positionals.is_empty() {
         let options = ListOptions { all: parsed.flag("all"), ..ListOptions::default() };
-        let containers: Vec<Summary> = container::list(&context.client, &options).await?;
+        let containers: Vec<Summary> = container::list(&context.client, &options).await?.read()?;
         // Docker's column `Container` has what was asked for: of containers that nobody named, ids that are cut.
         return Ok(containers.iter().map(|container| short_id(&container.id).to_owned()).collect());
     }

@@ -170,7 +170,7 @@ struct Container {
 
 async fn containers(context: &Context, states: &[&str]) -> Option<Vec<String>> {
     let options = ListOptions { all: states != RUNNING, ..ListOptions::default() };
-    let found: Vec<Container> = container::list(&context.client, &options).await.ok()?;
+    let found: Vec<Container> = container::list(&context.client, &options).await.ok()?.read().ok()?;
     // Docker's own variable.
     let with_ids = std::env::var_os("DOCKER_COMPLETION_SHOW_CONTAINER_IDS").is_some_and(|text| text == "yes");
     let found = found.into_iter().filter(|it| states.is_empty() || states.contains(&it.state.as_str()));

@@ -1,5 +1,6 @@
 //! Lists: tables by default, templates and JSON on demand.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
@@ -129,15 +130,7 @@ impl Listing {
     }
 
     fn table(&self, columns: &[&'static str]) -> String {
-        let title = |field: &str| self.titles.iter().find(|(name, _)| *name == field).map_or("", |(_, title)| title);
-        let mut text = columns.iter().map(|field| title(field)).collect::<Vec<_>>().join("\t");
-        text.push('\n');
-        for row in &self.rows {
-            let cells: Vec<&str> = columns.iter().map(|field| row.text(field)).collect();
-            text.push_str(&cells.join("\t"));
-            text.push('\n');
-        }
-        tabwriter::align(&text)
+        table(self.titles, columns, self.rows.iter().map(|row| columns.iter().map(|field| row.text(field).into())))
     }
 
     fn lines(&self, line: impl Fn(&Row) -> String) -> String {
@@ -156,6 +149,24 @@ impl Listing {
         }
         Ok(out)
     }
+}
+
+/// A table whose cells are asked for one after another: hundreds of rows of `ps` need not be kept for it.
+pub fn table<'a, R>(titles: &[(&str, &str)], columns: &[&str], rows: impl Iterator<Item = R>) -> String
+where
+    R: Iterator<Item = Cow<'a, str>>,
+{
+    let title = |field: &&str| titles.iter().find(|(name, _)| name == field).map_or("", |(_, title)| title);
+    let mut text = columns.iter().map(title).collect::<Vec<_>>().join("\t");
+    text.push('\n');
+    for row in rows {
+        for (at, cell) in row.enumerate() {
+            text.push_str(if at == 0 { "" } else { "\t" });
+            text.push_str(&cell);
+        }
+        text.push('\n');
+    }
+    tabwriter::align(&text)
 }
 
 fn refused(err: FormatError) -> Exit {

@@ -4,6 +4,8 @@
 //! column is a run of consecutive lines that have a cell there; its width is that of its widest cell and the padding,
 //! but at least the minimum.
 
+use std::ops::Range;
+
 /// Narrowest column.
 const MIN_WIDTH: usize = 10;
 /// Blanks behind the widest cell.
@@ -14,29 +16,42 @@ pub fn align(text: &str) -> String {
     align_with(text, MIN_WIDTH, PADDING)
 }
 
+/// A cell, or what follows the last tab of a line.
+struct Cell<'a> {
+    text: &'a str,
+    /// Its own.
+    width: usize,
+    /// Its column's; 0 for what is no cell.
+    column_width: usize,
+}
+
 /// Aligns with another minimum and padding.
 pub fn align_with(text: &str, min_width: usize, padding: usize) -> String {
-    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
-    let mut widths: Vec<Vec<usize>> = lines.iter().map(|cells| vec![0; cells.len() - 1]).collect();
-    let columns = widths.iter().map(Vec::len).max().unwrap_or(0);
+    // Flat: a `Vec` for each of a thousand lines takes longer than all the rest.
+    let (mut cells, mut lines) = (Vec::new(), Vec::<Range<usize>>::new());
+    for line in text.lines() {
+        let start = cells.len();
+        cells.extend(line.split('\t').map(|text| Cell { text, width: display_width(text), column_width: 0 }));
+        lines.push(start..cells.len());
+    }
+    let columns = lines.iter().map(|line| line.len() - 1).max().unwrap_or(0);
     for column in 0..columns {
         let mut start = 0;
         while start < lines.len() {
-            let end = start + lines[start..].iter().take_while(|cells| cells.len() - 1 > column).count();
-            let widest = lines[start..end].iter().map(|cells| display_width(cells[column])).max().unwrap_or(0);
-            for width in &mut widths[start..end] {
-                width[column] = (widest + padding).max(min_width);
+            let run = lines[start..].iter().take_while(|line| line.len() - 1 > column).count();
+            let run_lines = &lines[start..start + run];
+            let widest = run_lines.iter().map(|line| cells[line.start + column].width).max().unwrap_or(0);
+            for line in run_lines {
+                cells[line.start + column].column_width = (widest + padding).max(min_width);
             }
-            start = end.max(start + 1);
+            start += run.max(1);
         }
     }
     let mut out = String::with_capacity(text.len() * 2);
-    for (cells, widths) in lines.iter().zip(&widths) {
-        for (at, cell) in cells.iter().enumerate() {
-            out.push_str(cell);
-            if let Some(width) = widths.get(at) {
-                pad(&mut out, width - display_width(cell));
-            }
+    for line in lines {
+        for cell in &cells[line] {
+            out.push_str(cell.text);
+            pad(&mut out, cell.column_width.saturating_sub(cell.width));
         }
         out.push('\n');
     }

@@ -107,16 +107,17 @@ impl BridgeRules {
         }
     }
 
-    /// Those of a user's network.
-    pub(crate) fn of(network: &UserNetwork) -> BridgeRules {
-        BridgeRules {
-            bridge: network.bridge.clone(),
+    /// Those of a user's network; none where it has no bridge.
+    pub(crate) fn of(network: &UserNetwork) -> Option<BridgeRules> {
+        let bridge = network.driver.bridge()?;
+        Some(BridgeRules {
+            bridge: bridge.bridge.clone(),
             gateways: network.gateways(),
-            icc: network.icc,
-            masquerade: network.masquerade && !network.internal,
+            icc: bridge.icc,
+            masquerade: bridge.masquerade && !network.internal,
             internal: network.internal,
             unprotected: options::unprotected(&network.options).map(|wanted| wanted && !network.internal),
-        }
+        })
     }
 }
 

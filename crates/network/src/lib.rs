@@ -41,6 +41,7 @@
 mod addresses;
 mod bridge;
 mod config;
+mod driver;
 mod error;
 mod firewall;
 mod foreign;
@@ -58,6 +59,7 @@ mod user;
 pub mod ports;
 
 pub use config::{AddressPool, Config};
+pub use driver::{BridgeDriver, Driver};
 pub use foreign::{ForeignChain, Passage};
 
 pub use error::{CreateError, JoinError, NetworkError, PortError, RemoveError, SystemReason};

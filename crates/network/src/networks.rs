@@ -198,42 +198,67 @@ struct Lan {
     name: String,
     /// 64 hex digits.
     id: String,
-    bridge: String,
-    bridge_index: u32,
-    /// The bridge's addresses.
-    gateways: Vec<Subnet>,
-    mtu: u32,
-    icc: bool,
+    /// Its addresses of each family that it has.
+    ranges: Vec<LanRange>,
+    /// It leads nowhere.
     internal: bool,
     interface_prefix: String,
+    footing: Footing,
+}
+
+/// The addresses of one family of a network.
+#[derive(Clone, Copy, Debug)]
+struct LanRange {
+    subnet: Subnet,
+    /// Where packets go that have no route of their own.
+    gateway: IpAddr,
+}
+
+/// What of this machine the interfaces of a network's containers stand on.
+#[derive(Clone, Debug)]
+enum Footing {
+    Bridge(BridgeFooting),
+}
+
+/// A bridge: each interface is one end of a veth pair, whose other end is a port.
+#[derive(Clone, Debug)]
+struct BridgeFooting {
+    bridge: String,
+    index: u32,
+    mtu: u32,
+    icc: bool,
 }
 
 impl Lan {
-    fn ipv4(&self) -> Option<(Ipv4Addr, u8)> {
-        self.gateways.iter().find_map(|one| match one.address {
-            IpAddr::V4(address) => Some((address, one.prefix)),
-            IpAddr::V6(_) => None,
-        })
+    fn has_ipv6(&self) -> bool {
+        self.ranges.iter().any(|range| range.subnet.address.is_ipv6())
     }
 
-    fn ipv6(&self) -> Option<(Ipv6Addr, u8)> {
-        self.gateways.iter().find_map(|one| match one.address {
-            IpAddr::V6(address) => Some((address, one.prefix)),
-            IpAddr::V4(_) => None,
-        })
+    /// The range that an address is of.
+    fn range(&self, address: IpAddr) -> Option<LanRange> {
+        self.ranges.iter().copied().find(|range| range.subnet.address.is_ipv4() == address.is_ipv4())
+    }
+
+    fn ipv4(&self, address: Ipv4Addr) -> Option<InterfaceAddress<Ipv4Addr>> {
+        let LanRange { subnet, gateway: IpAddr::V4(gateway) } = self.range(address.into())? else { return None };
+        Some(InterfaceAddress { address, prefix: subnet.prefix, gateway })
+    }
+
+    fn ipv6(&self, address: Ipv6Addr) -> Option<InterfaceAddress<Ipv6Addr>> {
+        let LanRange { subnet, gateway: IpAddr::V6(gateway) } = self.range(address.into())? else { return None };
+        Some(InterfaceAddress { address, prefix: subnet.prefix, gateway })
     }
 
     /// An address of it, with the length of its prefix.
     fn own(&self, address: IpAddr) -> Option<Subnet> {
-        let gateway = self.gateways.iter().find(|gateway| gateway.address.is_ipv4() == address.is_ipv4())?;
-        Some(Subnet { address, prefix: gateway.prefix })
+        Some(Subnet { address, prefix: self.range(address)?.subnet.prefix })
     }
 }
 
 impl Wired {
     /// Whether no frame that stays on a bridge goes past the packet filter.
     fn filters_all_bridged(&self, lan: &Lan) -> bool {
-        self.filters_bridged && (self.filters_bridged_of_ipv6 || lan.ipv6().is_none())
+        self.filters_bridged && (self.filters_bridged_of_ipv6 || !lan.has_ipv6())
     }
 }
 
@@ -427,7 +452,7 @@ impl Networks {
     }
 
     fn rules(&self, default: &BridgeRecord) -> Rules {
-        let users = self.users.all().into_iter().map(|network| BridgeRules::of(&network));
+        let users = self.users.all().into_iter().filter_map(|network| BridgeRules::of(&network));
         Rules {
             bridges: std::iter::once(BridgeRules::new(&self.config, default)).chain(users).collect(),
             guards_forwarding: default.guards_forwarding,
@@ -440,16 +465,19 @@ impl Networks {
         if network != DEFAULT {
             return self.users.lan(network);
         }
+        let subnet = Subnet::new(wired.record.gateway, wired.record.prefix).network();
         Some(Lan {
             name: DEFAULT.to_owned(),
             id: wired.record.id.clone(),
-            bridge: self.config.bridge_name(),
-            bridge_index: wired.bridge_index,
-            gateways: vec![Subnet::new(wired.record.gateway, wired.record.prefix)],
-            mtu: self.config.mtu(),
-            icc: self.config.icc,
+            ranges: vec![LanRange { subnet, gateway: wired.record.gateway.into() }],
             internal: false,
             interface_prefix: "eth".to_owned(),
+            footing: Footing::Bridge(BridgeFooting {
+                bridge: self.config.bridge_name(),
+                index: wired.bridge_index,
+                mtu: self.config.mtu(),
+                icc: self.config.icc,
+            }),
         })
     }
 
@@ -457,13 +485,12 @@ impl Networks {
         let wired = lock(&self.wired).clone();
         let endpoint = |endpoint: &EndpointRecord| {
             let lan = self.lan(wired.as_deref()?, &endpoint.network)?;
-            let (ipv4, ipv6) = (endpoint.ipv4.zip(lan.ipv4()), endpoint.ipv6.zip(lan.ipv6()));
             Some(Endpoint {
                 network: endpoint.network.clone(),
-                network_id: lan.id,
+                network_id: lan.id.clone(),
                 endpoint_id: endpoint.endpoint_id.clone(),
-                ipv4: ipv4.map(|(address, (gateway, prefix))| InterfaceAddress { address, prefix, gateway }),
-                ipv6: ipv6.map(|(address, (gateway, prefix))| InterfaceAddress { address, prefix, gateway }),
+                ipv4: endpoint.ipv4.and_then(|address| lan.ipv4(address)),
+                ipv6: endpoint.ipv6.and_then(|address| lan.ipv6(address)),
                 internal: lan.internal,
                 mac: endpoint.mac,
             })

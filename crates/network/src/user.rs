@@ -1,11 +1,12 @@
 //! Networks that users make: what is recorded of one, and what a request for one comes to. Pure.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::addresses::Addresses;
+use crate::driver::{BridgeDriver, Driver};
 use crate::error::CreateError;
 use crate::options::{self, Options};
 use crate::subnet::Subnet;
@@ -100,20 +101,9 @@ pub struct UserNetwork {
     pub options: BTreeMap<String, String>,
     /// As given.
     pub labels: BTreeMap<String, String>,
-    /// The bridge's name.
-    pub bridge: String,
-    /// Whether the bridge was there before, and stays when the network goes.
-    pub adopted: bool,
-    /// The largest packet in bytes.
-    pub mtu: u32,
-    /// Whether containers on it reach each other.
-    pub icc: bool,
-    /// Whether they reach other networks with the host's address.
-    pub masquerade: bool,
-    /// The host address that ports are published on when nobody names one.
-    pub host_address: Option<Ipv4Addr>,
-    /// What the names of interfaces in containers begin with.
-    pub interface_prefix: String,
+    /// What its containers are connected by.
+    #[serde(flatten)]
+    pub driver: Driver,
 }
 
 /// What a request must be told of the machine and of other networks.
@@ -137,8 +127,7 @@ pub(crate) struct Surroundings<'a> {
 impl UserNetwork {
     /// Decides everything about a new network.
     pub(crate) fn plan(request: UserNetworkRequest, around: Surroundings<'_>) -> Result<UserNetwork, CreateError> {
-        let options = options::parse(&request.options)?;
-        let bridge = bridge_name(&options, &around)?;
+        let driver = Driver::Bridge(plan_bridge(&request, &around)?);
         let (mut families, mut idle) = ([None, None], Vec::new());
         let wanted = [(!request.without_ipv4, request.ipv4), (request.with_ipv6, request.ipv6)];
         for (at, (enabled, range)) in wanted.into_iter().enumerate() {
@@ -162,13 +151,7 @@ impl UserNetwork {
             attachable: request.attachable,
             options: request.options,
             labels: request.labels,
-            bridge,
-            adopted: false,
-            mtu: options.mtu.unwrap_or(around.mtu),
-            icc: options.icc,
-            masquerade: options.masquerade,
-            host_address: options.host_address,
-            interface_prefix: options.prefix.unwrap_or_else(|| "eth".to_owned()),
+            driver,
         })
     }
 
@@ -237,6 +220,19 @@ impl AddressRange {
         }
         addresses
     }
+}
+
+fn plan_bridge(request: &UserNetworkRequest, around: &Surroundings<'_>) -> Result<BridgeDriver, CreateError> {
+    let options = options::parse(&request.options)?;
+    Ok(BridgeDriver {
+        bridge: bridge_name(&options, around)?,
+        adopted: false,
+        mtu: options.mtu.unwrap_or(around.mtu),
+        icc: options.icc,
+        masquerade: options.masquerade,
+        host_address: options.host_address,
+        interface_prefix: options.prefix.unwrap_or_else(|| "eth".to_owned()),
+    })
 }
 
 fn bridge_name(options: &Options, around: &Surroundings<'_>) -> Result<String, CreateError> {

@@ -7,7 +7,9 @@ use netlink::{address, neighbour, route};
 use rustix::io::Errno;
 
 use super::endpoints::Entry;
-use super::{EndpointRequest, JoinRequest, Joined, Lan, Networks, Wired, lock, ports, relaying};
+use super::{
+    BridgeFooting, EndpointRequest, Footing, JoinRequest, Joined, Lan, Networks, Wired, lock, ports, relaying,
+};
 use crate::DEFAULT;
 use crate::addresses::NoAddress;
 use crate::bridge;
@@ -157,16 +159,17 @@ fn furnish(
     let mut inside: Vec<_> =
         addresses(endpoint, request, lan).into_iter().map(|one| address::add(address(one))).collect();
     if entry.record.endpoints.len() == 1 {
-        inside.extend(lan.gateways.iter().map(|gateway| route::set_default(gateway.address)));
+        inside.extend(lan.ranges.iter().map(|range| route::set_default(range.gateway)));
     }
     // The Ethernet address last: the kernel announces the IPv4 address when it changes.
     inside.push(link::set_mac(index, endpoint.mac));
     sandbox.socket.apply(inside)?;
-    lock(&networks.route).apply(known(endpoint, lan))?;
+    let Footing::Bridge(footing) = &lan.footing;
+    lock(&networks.route).apply(known(endpoint, footing))?;
     Ok(Room { namespace: sandbox.namespace, socket: sandbox.socket })
 }
 
-/// Makes the veth pair of an endpoint whose record is written.
+/// Makes the link of an endpoint whose record is written.
 pub(super) fn plug(
     networks: &Networks,
     wired: &Wired,
@@ -175,26 +178,40 @@ pub(super) fn plug(
     request: &EndpointRequest,
     lan: &Lan,
 ) -> Result<(), JoinError> {
+    match &lan.footing {
+        Footing::Bridge(footing) => plug_into_bridge(networks, wired, room, endpoint, request, (lan, footing)),
+    }
+}
+
+/// Makes a veth pair.
+fn plug_into_bridge(
+    networks: &Networks,
+    wired: &Wired,
+    room: &mut Room,
+    endpoint: &mut EndpointRecord,
+    request: &EndpointRequest,
+    (lan, footing): (&Lan, &BridgeFooting),
+) -> Result<(), JoinError> {
     let plug = Plug {
         interface: endpoint.interface.clone(),
         inner: endpoint.inner.clone(),
-        bridge_index: lan.bridge_index,
-        mtu: lan.mtu,
+        bridge_index: footing.index,
+        mtu: footing.mtu,
         mac: endpoint.mac,
         addresses: addresses(endpoint, request, lan),
-        ipv6: lan.ipv6().is_some(),
+        ipv6: lan.has_ipv6(),
         hairpin: wired.filters_bridged || wired.filters_bridged_of_ipv6,
-        isolated: !lan.icc && !wired.filters_all_bridged(lan),
+        isolated: !footing.icc && !wired.filters_all_bridged(lan),
     };
     let mut host = lock(&networks.route);
     endpoint.interface_index = room.plug(&mut host, &plug).map_err(|err| bridge_full(err, lan))?;
-    host.apply(known(endpoint, lan)).map_err(NetworkError::from)?;
+    host.apply(known(endpoint, footing)).map_err(NetworkError::from)?;
     Ok(())
 }
 
 /// Tells this machine who has the addresses of an endpoint: it need not ask.
-fn known(endpoint: &EndpointRecord, lan: &Lan) -> Vec<netlink::Request> {
-    endpoint.addresses().map(|address| neighbour::set(lan.bridge_index, address, endpoint.mac)).collect()
+fn known(endpoint: &EndpointRecord, footing: &BridgeFooting) -> Vec<netlink::Request> {
+    endpoint.addresses().map(|address| neighbour::set(footing.index, address, endpoint.mac)).collect()
 }
 
 /// Sends what has no route of its own to the gateways that count.
@@ -204,9 +221,11 @@ pub(super) fn route_outward(
     room: &mut Room,
     entry: &Entry,
 ) -> Result<(), NetworkError> {
-    let lan = |endpoint: Option<&EndpointRecord>| networks.lan(wired, &endpoint?.network);
-    let ipv4 = lan(entry.record.gateway()).and_then(|lan| lan.ipv4()).map(|(gateway, _)| IpAddr::V4(gateway));
-    let ipv6 = lan(entry.record.gateway_of_ipv6()).and_then(|lan| lan.ipv6()).map(|(gateway, _)| IpAddr::V6(gateway));
+    let gateway = |endpoint: &EndpointRecord, own: Option<IpAddr>| {
+        Some(networks.lan(wired, &endpoint.network)?.range(own?)?.gateway)
+    };
+    let ipv4 = entry.record.gateway().and_then(|one| gateway(one, one.ipv4.map(IpAddr::V4)));
+    let ipv6 = entry.record.gateway_of_ipv6().and_then(|one| gateway(one, one.ipv6.map(IpAddr::V6)));
     Ok(room.socket.apply(ipv4.into_iter().chain(ipv6).map(route::set_default).collect())?)
 }
 
@@ -273,7 +292,8 @@ fn addresses(endpoint: &EndpointRecord, request: &EndpointRequest, lan: &Lan) ->
 fn bridge_full(err: NetworkError, lan: &Lan) -> JoinError {
     match err {
         NetworkError::Netlink(err) if err.errno() == Some(Errno::XFULL) => {
-            JoinError::BridgeFull { bridge: lan.bridge.clone() }
+            let Footing::Bridge(footing) = &lan.footing;
+            JoinError::BridgeFull { bridge: footing.bridge.clone() }
         }
         err => JoinError::Network(err),
     }

@@ -8,8 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use netlink::{Socket, link};
 
-use super::{DEFAULT, Lan, Networks, lock};
+use super::{BridgeFooting, DEFAULT, Footing, Lan, LanRange, Networks, lock};
 use crate::bridge;
+use crate::driver::Driver;
 use crate::error::{CreateError, NetworkError, RemoveError};
 use crate::store::Store;
 use crate::subnet::{self, Subnet};
@@ -65,30 +66,35 @@ impl Users {
 
     /// The host address that ports are published on when nobody names one, if the network has one of its own.
     pub(super) fn host_address(&self, id: &str) -> Option<Ipv4Addr> {
-        lock(&self.networks).get(id)?.network.host_address
+        lock(&self.networks).get(id)?.network.driver.bridge()?.host_address
     }
 
     /// None where there is no such network or its bridge could not be made.
     pub(super) fn lan(&self, id: &str) -> Option<Lan> {
         let User { network, bridge_index } = lock(&self.networks).get(id)?.clone();
+        let footing = match &network.driver {
+            Driver::Bridge(driver) => Footing::Bridge(BridgeFooting {
+                bridge: driver.bridge.clone(),
+                index: bridge_index?,
+                mtu: driver.mtu,
+                icc: driver.icc,
+            }),
+        };
         Some(Lan {
             name: network.name.clone(),
             id: network.id.clone(),
-            bridge: network.bridge.clone(),
-            bridge_index: bridge_index?,
-            gateways: network.gateways(),
-            mtu: network.mtu,
-            icc: network.icc,
+            ranges: network.ranges().map(|one| LanRange { subnet: one.subnet, gateway: one.gateway }).collect(),
             internal: network.internal,
-            interface_prefix: network.interface_prefix.clone(),
+            interface_prefix: network.driver.interface_prefix().to_owned(),
+            footing,
         })
     }
 
     /// Makes their bridges. One that cannot be made keeps its network from being joined, and nothing else.
     pub(super) fn set_up(&self, route: &mut Socket) {
         for network in self.all() {
-            match make_bridge(&network, route) {
-                Ok(index) => self.insert(network, Some(index)),
+            match make(&network, route) {
+                Ok(index) => self.insert(network, index),
                 Err(err) => {
                     tracing::warn!(network = network.name, err = errdefs::chain(&err), "a network cannot be set up");
                 }
@@ -96,16 +102,15 @@ impl Users {
         }
     }
 
-    /// The bridges that are to go, as far as they are ours: they come back with the next daemon.
+    /// The links that are to go, as far as they are ours: they come back with the next daemon.
     pub(super) fn take_down(&self) -> Vec<String> {
         let mut networks = lock(&self.networks);
-        let mut bridges = Vec::new();
+        let mut links = Vec::new();
         for user in networks.values_mut() {
-            if user.bridge_index.take().is_some() && !user.network.adopted {
-                bridges.push(user.network.bridge.clone());
-            }
+            let was_there = user.bridge_index.take().is_some();
+            links.extend(user.network.driver.own_link().filter(|_| was_there).map(str::to_owned));
         }
-        bridges
+        links
     }
 
     fn insert(&self, network: Arc<UserNetwork>, bridge_index: Option<u32>) {
@@ -131,13 +136,13 @@ impl Networks {
         let choosing = bridge::lock_choice()?;
         let mut route = lock(&self.route);
         let mut network = plan(self, request, &wired.record, &others, &mut route)?;
-        network.adopted = link::by_name(&mut route, &network.bridge).map_err(NetworkError::from)?.is_some();
+        claim(&mut network.driver, &mut route)?;
         let network = Arc::new(network);
         store.put(&network)?;
-        let made = make_bridge(&network, &mut route);
+        let made = make(&network, &mut route);
         drop((route, choosing));
         let made = made.and_then(|index| {
-            self.users.insert(Arc::clone(&network), Some(index));
+            self.users.insert(Arc::clone(&network), index);
             self.state().set_network(&network.id, network.addresses());
             self.guard_ipv6(&wired.record)?;
             self.replace_table(&wired.record)?;
@@ -167,13 +172,13 @@ impl Networks {
 
     /// A network that could not be removed.
     fn put_back(&self, network: &Arc<UserNetwork>) {
-        let made = make_bridge(network, &mut lock(&self.route));
-        let index = made.as_ref().ok().copied();
+        let made = make(network, &mut lock(&self.route));
+        let index = made.as_ref().ok().copied().flatten();
         self.users.insert(Arc::clone(network), index);
         self.state().set_network(&network.id, network.addresses());
         let wired = lock(&self.wired).clone();
         let again = wired.map_or(Ok(()), |wired| self.replace_table(&wired.record));
-        if let Err(err) = made.and(again) {
+        if let Err(err) = made.map(drop).and(again) {
             tracing::warn!(network = network.name, err = errdefs::chain(&err), "a network is only half there");
         }
     }
@@ -186,8 +191,8 @@ fn withdraw(networks: &Networks, store: &Store, network: &UserNetwork) -> Result
     if let Some(wired) = lock(&networks.wired).clone() {
         networks.replace_table(&wired.record)?;
     }
-    if !network.adopted {
-        super::remove_link(networks, &network.bridge)?;
+    if let Some(link) = network.driver.own_link() {
+        super::remove_link(networks, link)?;
     }
     store.remove(&network.id)
 }
@@ -203,7 +208,7 @@ fn plan(
     let of_others = others.iter().flat_map(|network| network.ranges().map(|range| range.subnet));
     let subnets: Vec<Subnet> = of_others.chain([default_subnet]).collect();
     let name = networks.config.bridge_name();
-    let bridges = others.iter().map(|network| (network.bridge.as_str(), network.id.as_str()));
+    let bridges = others.iter().filter_map(|network| Some((network.driver.bridge()?.bridge.as_str(), &*network.id)));
     let needs_ipv4 = !request.without_ipv4 && request.ipv4.subnet.is_none();
     let needs_ipv6 = request.with_ipv6 && request.ipv6.subnet.is_none();
     let mut used = Vec::new();
@@ -232,8 +237,21 @@ fn plan(
     }
 }
 
-fn make_bridge(network: &UserNetwork, route: &mut Socket) -> Result<u32, NetworkError> {
-    let made = bridge::make(&network.bridge, &network.gateways(), network.mtu, route)?;
-    bridge::open_loopback(&network.bridge)?;
-    Ok(made.index)
+/// Notes what of a new network is there already, and stays when the network goes.
+fn claim(driver: &mut Driver, route: &mut Socket) -> Result<(), NetworkError> {
+    match driver {
+        Driver::Bridge(driver) => driver.adopted = link::by_name(route, &driver.bridge)?.is_some(),
+    }
+    Ok(())
+}
+
+/// Makes what a network has on this machine; answers the number of its bridge.
+fn make(network: &UserNetwork, route: &mut Socket) -> Result<Option<u32>, NetworkError> {
+    match &network.driver {
+        Driver::Bridge(driver) => {
+            let made = bridge::make(&driver.bridge, &network.gateways(), driver.mtu, route)?;
+            bridge::open_loopback(&driver.bridge)?;
+            Ok(Some(made.index))
+        }
+    }
 }

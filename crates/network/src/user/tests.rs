@@ -76,11 +76,13 @@ fn what_cannot_be_planned_is_refused_in_dockerds_words() {
 #[test]
 fn bridges_are_named_after_the_network_or_as_wanted() {
     let planned = UserNetwork::plan(request("", "", "", ""), around(Some("172.18.0.0/16"))).unwrap();
-    assert_eq!((planned.bridge.as_str(), planned.interface_prefix.as_str()), ("br-0123456789ab", "eth"));
+    let bridge = planned.driver.bridge().unwrap();
+    assert_eq!((bridge.bridge.as_str(), bridge.interface_prefix.as_str()), ("br-0123456789ab", "eth"));
     let named = |name: &str| {
         let options = [("com.docker.network.bridge.name".to_owned(), name.to_owned())].into();
         let request = UserNetworkRequest { options, ..request("", "", "", "") };
-        UserNetwork::plan(request, around(Some("172.18.0.0/16"))).map(|planned| planned.bridge)
+        UserNetwork::plan(request, around(Some("172.18.0.0/16")))
+            .map(|planned| planned.driver.bridge().unwrap().bridge.clone())
     };
     assert_eq!(named("lab0").unwrap(), "lab0");
     let text = named("docker0").unwrap_err().to_string();

@@ -58,7 +58,7 @@ fn privileged_endpoints_have_addresses_of_both_families_at_once() {
     on_a_machine_of_both(|lab| {
         let networks = lab.networks();
         let network = networks.create(wish("a", "10.7.0.0/24", "fd07::/64")).unwrap();
-        let shown = run(&["ip", "-6", "addr", "show", "dev", &network.bridge]);
+        let shown = run(&["ip", "-6", "addr", "show", "dev", &network.driver.bridge().unwrap().bridge]);
         assert!(shown.contains("fd07::1/64") && shown.contains("fe80::1/64"), "{shown}");
         let one = networks.join(&request_on("one", &[], on(&[&network.id]))).unwrap();
         let endpoint = &one.place.endpoints[0];
@@ -263,7 +263,7 @@ fn privileged_networks_of_ipv6_outlive_the_daemon_and_leave_nothing() {
         kill(networks, 1);
         reach(&server, MACHINE_6, 8080).unwrap();
         run(&["nft", "flush", "ruleset"]);
-        run(&["ip", "addr", "flush", "dev", &a.bridge]);
+        run(&["ip", "addr", "flush", "dev", &a.driver.bridge().unwrap().bridge]);
         let networks = Networks::open(config.clone()).unwrap();
         networks.reconcile(&["one"]).unwrap();
         assert_eq!(networks.place("one").unwrap(), one.place);

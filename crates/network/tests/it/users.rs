@@ -25,7 +25,7 @@ fn privileged_networks_are_made_joined_and_removed() {
         let a = networks.create(wish("a", "10.7.0.0/24")).unwrap();
         let b = networks.create(wish("b", "")).unwrap();
         assert_eq!(
-            (a.bridge.as_str(), b.ipv4.as_ref().unwrap().subnet.to_string().as_str()),
+            (a.driver.bridge().unwrap().bridge.as_str(), b.ipv4.as_ref().unwrap().subnet.to_string().as_str()),
             (&*format!("br-{}", &a.id[..12]), "172.18.0.0/16")
         );
         assert!(matches!(networks.create(wish("a", "")), Err(CreateError::Exists(_))));
@@ -52,7 +52,7 @@ fn privileged_networks_are_made_joined_and_removed() {
         }
         networks.remove(&a.id).unwrap();
         networks.remove(&b.id).unwrap();
-        assert!(!run(&["ip", "-o", "link"]).contains(&a.bridge));
+        assert!(!run(&["ip", "-o", "link"]).contains(&a.driver.bridge().unwrap().bridge));
         assert!(networks.user_networks().is_empty());
     });
 }
@@ -249,7 +249,7 @@ fn privileged_networks_and_bridges_are_there_again_after_a_reboot() {
         let a = networks.create(wish("a", "10.7.0.0/24")).unwrap();
         networks.close().unwrap();
         drop(networks);
-        assert!(!run(&["ip", "-o", "link"]).contains(&a.bridge));
+        assert!(!run(&["ip", "-o", "link"]).contains(&a.driver.bridge().unwrap().bridge));
         std::fs::remove_dir_all(&config.state_dir).unwrap();
         let networks = Networks::open(config.clone()).unwrap();
         networks.reconcile(&[]).unwrap();
@@ -258,7 +258,7 @@ fn privileged_networks_and_bridges_are_there_again_after_a_reboot() {
         let one = networks.join(&request_on("one", &[], vec![EndpointRequest::on(&a.id)])).unwrap();
         // Killed: the next one finds the container, and the link that somebody unplugged is plugged again.
         std::mem::forget(networks);
-        run(&["ip", "link", "delete", &a.bridge]);
+        run(&["ip", "link", "delete", &a.driver.bridge().unwrap().bridge]);
         let networks = Networks::open(config).unwrap();
         networks.reconcile(&["one"]).unwrap();
         assert_eq!(networks.place("one").unwrap(), one.place);

@@ -187,6 +187,10 @@ pub(crate) enum ConfigError {
     Address(String),
     #[error("{key}: {value:?} is no range of IPv4 addresses")]
     Subnet { key: &'static str, value: String },
+    #[error("{key}: {value:?} is no range of IPv6 addresses")]
+    SubnetOfIpv6 { key: &'static str, value: String },
+    #[error("{key}: {value:?} is no address of its family")]
+    DefaultGateway { key: &'static str, value: String },
     #[error("{key}: {value:?} is no absolute path")]
     Relative { key: &'static str, value: String },
     #[error(transparent)]

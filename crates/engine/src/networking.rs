@@ -345,7 +345,7 @@ pub(crate) fn join(engine: &Engine, container: &Arc<Container>) -> Result<Joined
         let made = networks.join(&request(container, endpoints)?).map_err(ConnectError::Join)?;
         joined.undo = Some((engine.clone(), container.clone()));
         addresses.own = made.place.endpoints.iter().flat_map(network::Endpoint::addresses).collect();
-        addresses.gateway = made.place.endpoints.first().and_then(gateway_of);
+        addresses.gateway = made.place.endpoints.first().filter(|first| first.network != DEFAULT).and_then(gateway_of);
         on_default = made.place.on(DEFAULT).and_then(|endpoint| endpoint.ipv4).map(|own| own.address);
         let namespace = joined.namespace.insert(made.namespace);
         joined.holds = made.holds;
@@ -360,8 +360,9 @@ pub(crate) fn join(engine: &Engine, container: &Arc<Container>) -> Result<Joined
     note_predefined(engine, container);
     let asks_gateway = definition.host_config.extra_hosts.iter().flatten().any(names_gateway);
     if asks_gateway && addresses.gateway.is_none() {
+        // The gateway of the default bridge's containers may be another machine.
         let network = engine.networking.bridge().map(Networks::network).transpose();
-        addresses.gateway = network.ok().flatten().map(|network| network.gateway.into());
+        addresses.gateway = network.ok().flatten().map(|network| network.bridge_address);
     }
     if asks_gateway || !addresses.own.is_empty() {
         // Nobody on the host's network is here without names of its own, which replace the host's.

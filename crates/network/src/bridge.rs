@@ -11,7 +11,7 @@ use netlink::{Socket, address, route};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use crate::config::Config;
+use crate::config::{AddressPool, Config};
 use crate::error::NetworkError;
 use crate::record::BridgeRecord;
 use crate::subnet::{self, Subnet};
@@ -64,17 +64,41 @@ pub(crate) fn plan(
     others: &[Subnet],
     route: &mut Socket,
 ) -> Result<BridgeRecord, NetworkError> {
-    let fixed = match (&config.bridge, config.bip) {
-        (Some(name), _) => Some(address_of(name, route)?),
-        (None, bip) => bip,
+    let of_link = match &config.bridge {
+        Some(name) => addresses_of(name, route)?,
+        None => vec![],
+    };
+    let of_family = |ipv6: bool| of_link.iter().find(|one| one.address.is_ipv6() == ipv6).copied();
+    let missing = || NetworkError::NoBridge { bridge: config.bridge_name() };
+    let fixed = match &config.bridge {
+        Some(_) => Some(of_family(false).ok_or_else(missing)?),
+        None => config.bip,
     };
     let known = record.as_ref().map(|record| Subnet::new(record.gateway, record.prefix));
-    let gateway: Subnet = match (fixed, known) {
-        (Some(gateway), _) => gateway,
-        (None, Some(known)) if joined || link::by_name(route, &config.bridge_name())?.is_some() => known,
-        (None, Some(known)) if !used(route)?.iter().any(|one| one.overlaps(known.network())) => known,
-        (None, _) => choose(config, others, route)?,
+    let stays = joined || link::by_name(route, &config.bridge_name())?.is_some();
+    let mut decide = |fixed: Option<Subnet>, known: Option<Subnet>, pools: Vec<AddressPool>| match (fixed, known) {
+        (Some(gateway), _) => Ok(gateway),
+        (None, Some(known)) if stays => Ok(known),
+        (None, Some(known)) if !used(route)?.iter().any(|one| one.overlaps(known.network())) => Ok(known),
+        (None, _) => choose(&pools, others, route),
     };
+    let gateway = decide(fixed, known, config.pools())?;
+    let of_ipv6 = match config.ipv6 {
+        true => {
+            let fixed = of_family(true).or(config.bip6).or(config.fixed_cidr_v6).map(first_host);
+            let known = record.as_ref().and_then(|record| record.of_ipv6);
+            Some(decide(fixed, known, config.pools_of_ipv6())?)
+        }
+        false => None,
+    };
+    for network in std::iter::once(gateway).chain(of_ipv6).map(Subnet::network) {
+        let mut named = config.within(network);
+        if let Some((key, value)) =
+            named.find(|(_, value)| !network.contains(value.address) || value.prefix < network.prefix)
+        {
+            return Err(NetworkError::Stray { key, value, network });
+        }
+    }
     let IpAddr::V4(address) = gateway.address else { return Err(NetworkError::NoSubnet) };
     let guarded = record.as_ref().is_some_and(|record| record.guards_forwarding);
     let guarded_of_ipv6 = record.as_ref().is_some_and(|record| record.guards_forwarding_of_ipv6);
@@ -82,6 +106,7 @@ pub(crate) fn plan(
         id: record.as_ref().map_or_else(stdx::id::random_hex::<32>, |record| record.id.clone()),
         gateway: address,
         prefix: gateway.prefix,
+        of_ipv6,
         guards_forwarding: guarded || config.ip_forward && !is_on(FORWARDING)?,
         guards_forwarding_of_ipv6: guarded_of_ipv6,
     })
@@ -93,7 +118,7 @@ pub(crate) fn ensure(config: &Config, record: &BridgeRecord, socket: &mut Socket
     if config.bridge.is_some() {
         return link::by_name(socket, &name)?.ok_or(NetworkError::NoBridge { bridge: name });
     }
-    make(&name, &[Subnet::new(record.gateway, record.prefix)], config.mtu(), socket)
+    make(&name, &record.gateways(), config.mtu(), socket)
 }
 
 /// A bridge of this name and these addresses, created where it is missing, and up.
@@ -193,21 +218,26 @@ fn is_on(path: &str) -> Result<bool, NetworkError> {
     Ok(text.trim() != "0")
 }
 
-fn address_of(bridge: &str, socket: &mut Socket) -> Result<Subnet, NetworkError> {
+/// The addresses of a bridge that is there, but those of the link.
+fn addresses_of(bridge: &str, socket: &mut Socket) -> Result<Vec<Subnet>, NetworkError> {
     let missing = || NetworkError::NoBridge { bridge: bridge.to_owned() };
     let link = link::by_name(socket, bridge)?.ok_or_else(missing)?;
-    let is_its = |one: &address::Address| one.index == link.index && one.address.is_ipv4();
-    let found = address::list(socket)?.into_iter().find(is_its).ok_or_else(missing)?;
-    Ok(Subnet { address: found.address, prefix: found.prefix })
+    let is_of_link = |address: IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+    let found = address::list(socket)?.into_iter().filter(|one| one.index == link.index && !is_of_link(one.address));
+    Ok(found.map(|one| Subnet { address: one.address, prefix: one.prefix }).collect())
+}
+
+/// A network that somebody named without an address of it means the first one behind its own.
+fn first_host(named: Subnet) -> Subnet {
+    let first = named.addresses().nth(1).filter(|_| named == named.network());
+    Subnet { address: first.unwrap_or(named.address), prefix: named.prefix }
 }
 
 /// The first network that this machine neither has an address in, nor a route to, nor a name server.
-fn choose(config: &Config, others: &[Subnet], socket: &mut Socket) -> Result<Subnet, NetworkError> {
+fn choose(pools: &[AddressPool], others: &[Subnet], socket: &mut Socket) -> Result<Subnet, NetworkError> {
     let used = [used(socket)?, others.to_vec()].concat();
-    let network = subnet::choose(&config.pools(), &used).ok_or(NetworkError::NoSubnet)?;
-    // The first behind the network's own; of a network that has but one address, that.
-    let gateway = network.addresses().nth(1).unwrap_or(network.address);
-    Ok(Subnet { address: gateway, prefix: network.prefix })
+    // Of a network that has but one address, that.
+    Ok(first_host(subnet::choose(pools, &used).ok_or(NetworkError::NoSubnet)?))
 }
 
 /// The networks that this machine has an address in, a route to, or a name server.

@@ -1,6 +1,6 @@
 //! What the daemon's configuration says about networks.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use crate::subnet::{self, Subnet};
@@ -25,6 +25,15 @@ pub struct Config {
     pub bip: Option<Subnet>,
     /// `--fixed-cidr`: the part of the network that containers get addresses from.
     pub fixed_cidr: Option<Subnet>,
+    /// `--ipv6`: whether the bridge has addresses of IPv6, too; unless somebody names some, from the pools.
+    pub ipv6: bool,
+    /// `--bip6`: the bridge's address and network of IPv6.
+    pub bip6: Option<Subnet>,
+    /// `--fixed-cidr-v6`: likewise of IPv6; without `bip6` it is the bridge's network.
+    pub fixed_cidr_v6: Option<Subnet>,
+    /// `--default-gateway` and `--default-gateway-v6`: where containers on the bridge send what leaves its network, where
+    /// that is not the bridge. One of each family at most.
+    pub default_gateways: Vec<IpAddr>,
     /// `--mtu`: the largest packet in bytes; 0 means 1500.
     pub mtu: u32,
     /// `--ip-forward`: whether to switch forwarding on where it is off.
@@ -57,6 +66,10 @@ impl Config {
             bridge: None,
             bip: None,
             fixed_cidr: None,
+            ipv6: false,
+            bip6: None,
+            fixed_cidr_v6: None,
+            default_gateways: Vec::new(),
             mtu: 0,
             ip_forward: true,
             ip_masq: true,
@@ -80,6 +93,26 @@ impl Config {
     /// The beginning of the names of all veth pairs of this instance; six more characters make one unique.
     pub(crate) fn link_prefix(&self) -> String {
         format!("v{}", self.instance_key)
+    }
+
+    /// Where the containers of the default bridge send what leaves a network of it, whose bridge has this address.
+    pub(crate) fn default_gateway(&self, bridge: Subnet) -> IpAddr {
+        let of_family = |gateway: &&IpAddr| gateway.is_ipv4() == bridge.address.is_ipv4();
+        self.default_gateways.iter().find(of_family).copied().unwrap_or(bridge.address)
+    }
+
+    /// What has to be part of a network of the default bridge, by its key.
+    pub(crate) fn within(&self, network: Subnet) -> impl Iterator<Item = (&'static str, Subnet)> {
+        let keys = if network.address.is_ipv4() {
+            ["fixed-cidr", "default-gateway"]
+        } else {
+            ["fixed-cidr-v6", "default-gateway-v6"]
+        };
+        let range = if network.address.is_ipv4() { self.fixed_cidr } else { self.fixed_cidr_v6 };
+        let of_family = |gateway: &&IpAddr| gateway.is_ipv4() == network.address.is_ipv4();
+        let gateway =
+            self.default_gateways.iter().find(of_family).map(|gateway| Subnet::new(*gateway, network.width()));
+        keys.into_iter().zip([range, gateway]).filter_map(|(key, value)| Some((key, value?)))
     }
 
     /// The pools of IPv4.

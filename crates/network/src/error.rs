@@ -282,6 +282,17 @@ pub enum NetworkError {
         /// The reason.
         source: relay::AskError,
     },
+    /// The configuration says of the default bridge what cannot be of its network: its containers could not reach a gateway
+    /// there, or have an address.
+    #[error("{key} {value} is not in the default bridge's network {network}")]
+    Stray {
+        /// The key of daemon.json.
+        key: &'static str,
+        /// Its value.
+        value: Subnet,
+        /// The network.
+        network: Subnet,
+    },
     /// A record could not be read, written or removed.
     #[error("record {}", path.display())]
     Record {
@@ -339,7 +350,9 @@ impl NetworkError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            NetworkError::NoBridge { .. } | NetworkError::NotABridge { .. } => ErrorKind::InvalidArgument,
+            NetworkError::NoBridge { .. } | NetworkError::NotABridge { .. } | NetworkError::Stray { .. } => {
+                ErrorKind::InvalidArgument
+            }
             NetworkError::NoSandbox { .. } => ErrorKind::Unavailable,
             NetworkError::Netlink(_)
             | NetworkError::Setting { .. }

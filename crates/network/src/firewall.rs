@@ -99,7 +99,7 @@ impl BridgeRules {
     pub(crate) fn new(config: &Config, record: &BridgeRecord) -> BridgeRules {
         BridgeRules {
             bridge: config.bridge_name(),
-            gateways: vec![Subnet::new(record.gateway, record.prefix)],
+            gateways: record.gateways(),
             icc: config.icc,
             masquerade: config.ip_masq,
             internal: false,

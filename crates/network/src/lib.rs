@@ -35,7 +35,7 @@
 //!
 //! Locks: `users.changing`, `wired`, `firewall`, `relays`, `route`, `state`, in this order, `users.networks` last; none while waiting for a
 //! sandbox. Everything blocks, for tens of microseconds, or a millisecond where a pair is made.
-//! Users' networks have addresses of IPv4, IPv6 or both, the default bridge of IPv4 alone.
+//! Users' networks have addresses of IPv4, IPv6 or both, the default bridge of IPv4 or both.
 //! Deliberately not here: names (DNS), files in /etc of containers.
 
 mod addresses;

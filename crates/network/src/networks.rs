@@ -151,8 +151,12 @@ pub struct Network {
     pub bridge: String,
     /// The network's addresses.
     pub subnet: Subnet,
+    /// Where its containers send what leaves it.
+    pub gateway: IpAddr,
     /// The bridge's address.
-    pub gateway: Ipv4Addr,
+    pub bridge_address: IpAddr,
+    /// Both of IPv6, if it has such addresses.
+    pub of_ipv6: Option<(Subnet, IpAddr)>,
     /// The largest packet in bytes.
     pub mtu: u32,
     /// Whether containers on it reach each other.
@@ -341,11 +345,14 @@ impl Networks {
             Some(wired) => wired.record.clone(),
             None => self.plan_default(&mut lock(&self.route))?,
         };
+        let bridge = Subnet::new(record.gateway, record.prefix);
         Ok(Network {
-            subnet: Subnet::new(record.gateway, record.prefix).network(),
+            subnet: bridge.network(),
+            bridge_address: bridge.address,
+            gateway: self.config.default_gateway(bridge),
+            of_ipv6: record.of_ipv6.map(|bridge| (bridge.network(), self.config.default_gateway(bridge))),
             id: record.id,
             bridge: self.config.bridge_name(),
-            gateway: record.gateway,
             mtu: self.config.mtu(),
             icc: self.config.icc,
             masquerade: self.config.ip_masq,
@@ -392,12 +399,25 @@ impl Networks {
 
     /// Where IPv6 is about to be forwarded for the first time, nothing but ours shall be. Before the table is written.
     fn guard_ipv6(&self, default: &BridgeRecord) -> Result<(), NetworkError> {
-        if self.users.have_ipv6() && bridge::needs_forwarding_of_ipv6(&self.config)? {
+        if self.have_ipv6(default) && bridge::needs_forwarding_of_ipv6(&self.config)? {
             let record = BridgeRecord { guards_forwarding_of_ipv6: true, ..default.clone() };
             self.records.write_bridge(&record)?;
             self.guards_forwarding_of_ipv6.store(true, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    fn have_ipv6(&self, default: &BridgeRecord) -> bool {
+        default.of_ipv6.is_some() || self.users.have_ipv6()
+    }
+
+    /// The addresses of a network of the default bridge, to be given out.
+    fn addresses(&self, bridge: Subnet) -> Addresses {
+        let range = if bridge.address.is_ipv4() { self.config.fixed_cidr } else { self.config.fixed_cidr_v6 };
+        let mut addresses = Addresses::new(bridge, range, bridge.address);
+        // Where it is the bridge's it is not given out anyway.
+        let _ = addresses.set_aside(self.config.default_gateway(bridge));
+        addresses
     }
 
     /// What stands in the kernel; sets it up for the first who needs it.
@@ -413,15 +433,14 @@ impl Networks {
         let bridge = bridge::ensure(&self.config, &record, &mut route)?;
         self.users.set_up(&mut route);
         drop((route, choosing));
-        let gateway = Subnet::new(record.gateway, record.prefix);
-        self.state().set_network(DEFAULT, vec![Addresses::new(gateway, self.config.fixed_cidr, gateway.address)]);
+        self.state().set_network(DEFAULT, record.gateways().into_iter().map(|bridge| self.addresses(bridge)).collect());
         for network in self.users.all() {
             self.state().set_network(&network.id, network.addresses());
         }
         self.guard_ipv6(&record)?;
         self.replace_table(&record)?;
         bridge::open_settings(&self.config)?;
-        if self.users.have_ipv6() {
+        if self.have_ipv6(&record) {
             bridge::open_settings_of_ipv6(&self.config)?;
         }
         let filters_bridged = bridge::filters_bridged();
@@ -429,6 +448,7 @@ impl Networks {
             bridge_index: bridge.index,
             link_prefix: self.config.link_prefix(),
             mtu: self.config.mtu(),
+            ipv6: record.of_ipv6.is_some(),
             hairpin: filters_bridged,
             isolated: !self.config.icc && !filters_bridged,
         })?;
@@ -465,11 +485,12 @@ impl Networks {
         if network != DEFAULT {
             return self.users.lan(network);
         }
-        let subnet = Subnet::new(wired.record.gateway, wired.record.prefix).network();
+        let range =
+            |bridge: Subnet| LanRange { subnet: bridge.network(), gateway: self.config.default_gateway(bridge) };
         Some(Lan {
             name: DEFAULT.to_owned(),
             id: wired.record.id.clone(),
-            ranges: vec![LanRange { subnet, gateway: wired.record.gateway.into() }],
+            ranges: wired.record.gateways().into_iter().map(range).collect(),
             internal: false,
             interface_prefix: "eth".to_owned(),
             footing: Footing::Bridge(BridgeFooting {

@@ -12,6 +12,7 @@ use stdx::fs::{Durability, remove_if_exists, write_atomic};
 
 use crate::error::NetworkError;
 use crate::ports::Published;
+use crate::subnet::Subnet;
 
 /// A container's endpoints, as far as they must be known to go on with them or to remove them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,11 +141,21 @@ pub(crate) struct BridgeRecord {
     /// The gateway's address, on the bridge.
     pub(crate) gateway: Ipv4Addr,
     pub(crate) prefix: u8,
+    /// Likewise of IPv6, where the bridge has such addresses.
+    #[serde(default)]
+    pub(crate) of_ipv6: Option<Subnet>,
     /// Whether forwarding was off until we switched it on, so that we keep this machine from routing for others.
     pub(crate) guards_forwarding: bool,
     /// Likewise of IPv6, which we switch on for the first network with such addresses.
     #[serde(default)]
     pub(crate) guards_forwarding_of_ipv6: bool,
+}
+
+impl BridgeRecord {
+    /// The bridge's addresses.
+    pub(crate) fn gateways(&self) -> Vec<Subnet> {
+        std::iter::once(Subnet::new(self.gateway, self.prefix)).chain(self.of_ipv6).collect()
+    }
 }
 
 /// The directory of the records.

@@ -46,6 +46,9 @@ pub(crate) struct Plan {
     pub(crate) bridge_index: u32,
     pub(crate) link_prefix: String,
     pub(crate) mtu: u32,
+    /// Whether the bridge has addresses of IPv6. An interface is up then only with its Ethernet address, of which the link's
+    /// own address is made.
+    pub(crate) ipv6: bool,
     /// Whether the bridge passes a frame back through its port: a container that uses its own published port needs it
     /// where redirected packets stay on the bridge.
     pub(crate) hairpin: bool,
@@ -186,11 +189,11 @@ impl Maker {
             .map_err(|source| NetworkError::Namespace { source })?;
         let mut socket = Socket::open(Protocol::Route)?;
         let interface = self.create_pair(&namespace)?;
-        prepare_interface(INTERFACE, false)?;
-        let inner = {
+        prepare_interface(INTERFACE, self.plan.ipv6)?;
+        if !self.plan.ipv6 {
             socket.apply(vec![link::set_up(INTERFACE)])?;
-            link::by_name(&mut socket, INTERFACE)?
-        };
+        }
+        let inner = link::by_name(&mut socket, INTERFACE)?;
         let outer = link::by_name(&mut self.host, &interface)?;
         let (Some(inner), Some(outer)) = (inner, outer) else {
             return Err(NetworkError::Namespace { source: io::ErrorKind::NotFound.into() });

@@ -1,6 +1,6 @@
 //! What the settings say about the default bridge.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use network::{Config, Subnet};
 
@@ -22,6 +22,10 @@ pub(super) fn plan(given: &Given) -> Result<Option<Config>, ConfigError> {
         bridge: bridge.map(str::to_owned),
         bip,
         fixed_cidr: text(given, "fixed-cidr").map(|text| subnet("fixed-cidr", text)).transpose()?,
+        ipv6: switch(given, "ipv6").unwrap_or(defaults.ipv6),
+        bip6: text(given, "bip6").map(|text| subnet_of_ipv6("bip6", text)).transpose()?,
+        fixed_cidr_v6: text(given, "fixed-cidr-v6").map(|text| subnet_of_ipv6("fixed-cidr-v6", text)).transpose()?,
+        default_gateways: default_gateways(given)?,
         mtu: number(given, "mtu").map(mtu).transpose()?.unwrap_or(defaults.mtu),
         ip_forward: switch(given, "ip-forward").unwrap_or(defaults.ip_forward),
         ip_masq: switch(given, "ip-masq").unwrap_or(defaults.ip_masq),
@@ -31,6 +35,16 @@ pub(super) fn plan(given: &Given) -> Result<Option<Config>, ConfigError> {
         default_address_pools: pools::plan(list(given, "default-address-pool"))?,
         ..defaults
     }))
+}
+
+fn default_gateways(given: &Given) -> Result<Vec<IpAddr>, ConfigError> {
+    let mut gateways = Vec::new();
+    for (key, ipv6) in [("default-gateway", false), ("default-gateway-v6", true)] {
+        let Some(value) = text(given, key) else { continue };
+        let gateway = value.parse().ok().filter(|address: &IpAddr| address.is_ipv6() == ipv6);
+        gateways.push(gateway.ok_or_else(|| ConfigError::DefaultGateway { key, value: value.to_owned() })?);
+    }
+    Ok(gateways)
 }
 
 fn mtu(mtu: i64) -> Result<u32, ConfigError> {
@@ -46,4 +60,11 @@ fn subnet(key: &'static str, text: &str) -> Result<Subnet, ConfigError> {
     let subnet: Option<Subnet> = text.parse().ok();
     let of_ipv4 = subnet.filter(|subnet| subnet.address.is_ipv4());
     of_ipv4.ok_or_else(|| ConfigError::Subnet { key, value: text.to_owned() })
+}
+
+/// Likewise of IPv6.
+fn subnet_of_ipv6(key: &'static str, text: &str) -> Result<Subnet, ConfigError> {
+    let subnet: Option<Subnet> = text.parse().ok();
+    let of_ipv6 = subnet.filter(|subnet| subnet.address.is_ipv6());
+    of_ipv6.ok_or_else(|| ConfigError::SubnetOfIpv6 { key, value: text.to_owned() })
 }

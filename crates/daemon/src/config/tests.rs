@@ -71,6 +71,11 @@ fn the_bridge_is_what_the_settings_say() {
     let network = planned(&[
         "--bip=10.1.0.1/16",
         "--fixed-cidr=10.1.4.0/24",
+        "--ipv6",
+        "--bip6=fd01::1/48",
+        "--fixed-cidr-v6=fd01::/64",
+        "--default-gateway=10.1.0.2",
+        "--default-gateway-v6=fd01::2",
         "--mtu=1400",
         "--icc=false",
         "--host-firewall",
@@ -82,6 +87,10 @@ fn the_bridge_is_what_the_settings_say() {
     let expected = network::Config {
         bip: Some("10.1.0.1/16".parse().unwrap()),
         fixed_cidr: Some("10.1.4.0/24".parse().unwrap()),
+        ipv6: true,
+        bip6: Some("fd01::1/48".parse().unwrap()),
+        fixed_cidr_v6: Some("fd01::/64".parse().unwrap()),
+        default_gateways: vec!["10.1.0.2".parse().unwrap(), "fd01::2".parse().unwrap()],
         mtu: 1400,
         icc: false,
         host_firewall: true,
@@ -99,6 +108,8 @@ fn the_rest_is_refused_by_name() {
     for (flags, wanted) in [
         (&["--bip=10.1.0.1"][..], "bip: \"10.1.0.1\" is no range of IPv4 addresses"),
         (&["--fixed-cidr=x"], "fixed-cidr: \"x\" is no range of IPv4 addresses"),
+        (&["--fixed-cidr-v6=10.1.0.0/16"], "fixed-cidr-v6: \"10.1.0.0/16\" is no range of IPv6 addresses"),
+        (&["--default-gateway=fd01::2"], "default-gateway: \"fd01::2\" is no address of its family"),
         (&["--ip=::1"], "ip: \"::1\" is no IPv4 address"),
         (
             &["--bridge=br0", "--bip=10.1.0.1/16"],

@@ -81,11 +81,15 @@ impl Seen<'_> {
         let Some(endpoint) = place.on(DEFAULT) else { return settings };
         let mut settings =
             NetworkSettings { endpoint_id: endpoint.endpoint_id.clone(), mac_address: mac(endpoint), ..settings };
-        // The default bridge has no other addresses.
         if let Some(own) = endpoint.ipv4 {
             settings.gateway = own.gateway.to_string();
             settings.ip_address = own.address.to_string();
             settings.ip_prefix_len = own.prefix.into();
+        }
+        if let Some(own) = endpoint.ipv6 {
+            settings.ipv6_gateway = own.gateway.to_string();
+            settings.global_ipv6_address = own.address.to_string();
+            settings.global_ipv6_prefix_len = own.prefix.into();
         }
         settings
     }

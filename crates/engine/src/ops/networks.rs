@@ -2,13 +2,14 @@
 //! those that users made. How these are made: `network_create`; how containers join and leave them: `network_connect`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use engine_api::disk_usage::NetworksPruned;
 use engine_api::network::{Ipam, IpamConfig, Member, Network};
 use errdefs::ErrorKind;
-use network::{AddressRange, DEFAULT, UserNetwork};
+use network::{AddressRange, DEFAULT, Subnet, UserNetwork};
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
@@ -282,11 +283,16 @@ fn of_bridge(plain: Network, found: &network::Network) -> Network {
         ("com.docker.network.bridge.name", found.bridge.clone()),
         ("com.docker.network.driver.mtu", found.mtu.to_string()),
     ];
-    let range =
-        IpamConfig { subnet: found.subnet.to_string(), gateway: found.gateway.to_string(), ..IpamConfig::default() };
+    let range = |(subnet, gateway): (Subnet, IpAddr)| IpamConfig {
+        subnet: subnet.to_string(),
+        gateway: gateway.to_string(),
+        ..IpamConfig::default()
+    };
+    let ranges = std::iter::once((found.subnet, found.gateway)).chain(found.of_ipv6);
     Network {
         id: found.id.clone(),
-        ipam: Ipam { config: Some(vec![range]), ..plain.ipam },
+        enable_ipv6: found.of_ipv6.is_some(),
+        ipam: Ipam { config: Some(ranges.map(range).collect()), ..plain.ipam },
         options: options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         ..plain
     }

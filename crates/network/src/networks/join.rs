@@ -156,12 +156,16 @@ fn furnish(
     let endpoint = &entry.record.endpoints[0];
     let index = sandbox.inner_index;
     let address = |one: Subnet| address::Address { index, address: one.address, prefix: one.prefix };
-    let mut inside: Vec<_> =
-        addresses(endpoint, request, lan).into_iter().map(|one| address::add(address(one))).collect();
+    let mut inside = Vec::new();
+    if lan.has_ipv6() {
+        // It is down so far.
+        inside.extend([link::set_mac(index, endpoint.mac), link::set_up(INTERFACE)]);
+    }
+    inside.extend(addresses(endpoint, request, lan).into_iter().map(|one| address::add(address(one))));
     if entry.record.endpoints.len() == 1 {
         inside.extend(lan.ranges.iter().map(|range| route::set_default(range.gateway)));
     }
-    // The Ethernet address last: the kernel announces the IPv4 address when it changes.
+    // The Ethernet address last: the kernel announces the addresses when it changes.
     inside.push(link::set_mac(index, endpoint.mac));
     sandbox.socket.apply(inside)?;
     let Footing::Bridge(footing) = &lan.footing;

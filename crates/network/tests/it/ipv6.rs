@@ -10,7 +10,7 @@ use network::{
 use crate::lab::*;
 
 pub(crate) const MACHINE_6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1);
-const NEIGHBOUR_6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2);
+pub(crate) const NEIGHBOUR_6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2);
 const HOME_6: Ipv6Addr = Ipv6Addr::LOCALHOST;
 
 /// As `on_a_machine`, with addresses of IPv6 on the link to the second host.

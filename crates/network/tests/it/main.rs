@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crash;
+mod default_ipv6;
 mod foreign;
 mod ipv6;
 mod lab;
@@ -10,7 +11,7 @@ mod relayed;
 mod users;
 mod wander;
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 
 use lab::*;
 use network::{Config, JoinError, Networks, PortRequest};
@@ -154,7 +155,7 @@ fn privileged_the_subnet_is_one_that_nobody_uses() {
         assert_eq!(planned.subnet.to_string(), "172.20.0.0/16");
         let endpoint = networks.join(&request("one", &[])).unwrap();
         assert_eq!(
-            (endpoint.place.endpoints[0].ipv4.unwrap().gateway, networks.network().unwrap()),
+            (IpAddr::V4(endpoint.place.endpoints[0].ipv4.unwrap().gateway), networks.network().unwrap()),
             (planned.gateway, planned)
         );
     });

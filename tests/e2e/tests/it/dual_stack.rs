@@ -225,3 +225,37 @@ fn privileged_addresses_of_ipv6_outlive_the_daemon() {
         });
     });
 }
+
+#[test]
+fn privileged_the_default_bridge_has_the_ipv6_of_daemon_json() {
+    ours(|daemon| {
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let prefix = format!("fd5f:{high:x}:{low:x}:");
+        let text = format!(r#"{{"ipv6": true, "fixed-cidr-v6": "{prefix}:/64"}}"#);
+        daemon.scratch().write("daemon.json", &text).unwrap();
+        daemon.restart().unwrap();
+        crate::support::each(daemon, |at| {
+            let bridge = shown(at, "bridge");
+            let range = json!({"Subnet": format!("{prefix}:/64"), "Gateway": format!("{prefix}:1")});
+            assert_eq!((&bridge["EnableIPv6"], &bridge["IPAM"]["Config"][1]), (&json!(true), &range));
+            let name = at.name("server");
+            at.ok(&format!("run -d --name {name} -p 80 busybox {SERVER}"));
+            let on = settings(at, &name, "bridge");
+            assert_eq!(on["IPv6Gateway"], json!(format!("{prefix}:1")));
+            let address = on["GlobalIPv6Address"].as_str().unwrap();
+            assert!(address.starts_with(&prefix), "{address}");
+            let top: Value = serde_json::from_str(&at.inspect(&name, "{{json .NetworkSettings}}")).unwrap();
+            assert_eq!(
+                (&top["GlobalIPv6Address"], &top["GlobalIPv6PrefixLen"], &top["IPv6Gateway"]),
+                (&on["GlobalIPv6Address"], &json!(64), &on["IPv6Gateway"])
+            );
+            let hosts = at.ok(&format!("exec {name} cat /etc/hosts"));
+            assert!(hosts.contains(&format!("\n{address}\t")), "{hosts}");
+            let port = at.ok(&format!("port {name} 80"));
+            let number = port.lines().find_map(|line| line.strip_prefix("[::]:")).unwrap();
+            answers(format!("[{prefix}:1]:{number}").parse().unwrap());
+            answers(format!("[{address}]:80").parse().unwrap());
+            at.remove(&name);
+        });
+    });
+}

@@ -9,6 +9,7 @@ use engine_api::image;
 use engine_api::volume::{UsageData, Volume};
 use jiff::Timestamp;
 
+use super::images::Named;
 use super::list::View;
 use super::network::go_time;
 use super::{Context, images, list, volume};
@@ -191,13 +192,14 @@ impl Details {
     fn of(usage: DiskUsage, full: bool) -> Details {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
         let view = View { now, full };
+        let everything = Shape::Template(String::new());
         // The image's part of a container is not the container's.
         let own = |container| container::Summary { size_root_fs: 0, ..container };
         let containers = usage.containers.unwrap_or_default().into_iter().map(own);
         let caches = usage.build_cache.unwrap_or_default();
         Details {
-            images: usage.images.unwrap_or_default().iter().map(|image| image_row(image, now, full)).collect(),
-            containers: containers.map(|container| list::row(&container, view)).collect(),
+            images: usage.images.unwrap_or_default().iter().map(|image| image_row(image, view, &everything)).collect(),
+            containers: containers.map(|container| list::row(&container, view, &everything)).collect(),
             volumes: usage.volumes.unwrap_or_default().iter().map(volume::row).collect(),
             cache_bytes: cache_bytes(&caches),
             caches: caches.iter().map(|cache| cache_row(cache, now, full)).collect(),
@@ -260,14 +262,15 @@ impl Details {
 }
 
 /// One row an image, under its first tag.
-fn image_row(image: &image::Summary, now: i64, full: bool) -> Row {
+fn image_row(image: &image::Summary, view: View, shape: &Shape) -> Row {
     let none = "<none>".to_owned();
     let first = image.repo_tags.first().and_then(|name| name.parse::<oci::Reference>().ok());
     let (repository, tag) = match &first {
         Some(name) => (name.familiar_name(), name.tag().unwrap_or("<none>").to_owned()),
         None => (none.clone(), none),
     };
-    images::row(image, now, full, [&repository, &tag, &String::new()])
+    let named = Named { image, repository: &repository, tag: &tag, digest: "" };
+    images::row(&named, view, shape)
 }
 
 fn cache_row(cache: &CacheRecord, now: i64, full: bool) -> Row {

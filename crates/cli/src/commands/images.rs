@@ -9,7 +9,9 @@ use engine_api::platform;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use oci::Reference;
+use serde_json::Value;
 
+use super::list::View;
 use super::{Context, image_tree};
 use crate::args::Parsed;
 use crate::format::listing::{Listing, Row, Shape};
@@ -63,17 +65,18 @@ pub async fn list(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         return Ok(());
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
-    let (digests, full) = (parsed.flag("digests") || shape.shows("Digest"), parsed.flag("no-trunc"));
-    let rows = images.iter().flat_map(|image| rows(image, now, digests, full)).collect();
+    let view = View { now, full: parsed.flag("no-trunc") };
+    let digests = parsed.flag("digests") || shape.shows("Digest");
+    let rows = images.iter().flat_map(|image| rows(image, view, digests, &shape)).collect();
     let listing = Listing { titles: TITLES, rows, type_name: "*formatter.imageContext" };
     say!("{}", listing.render(&shape)?);
     Ok(())
 }
 
 /// One row for each name of an image.
-fn rows(image: &Summary, now: i64, digests: bool, full: bool) -> Vec<Row> {
+fn rows(image: &Summary, view: View, digests: bool, shape: &Shape) -> Vec<Row> {
     let names = names(image, digests);
-    names.iter().map(|[repository, tag, digest]| row(image, now, full, [repository, tag, digest])).collect()
+    names.iter().map(|[repository, tag, digest]| row(&Named { image, repository, tag, digest }, view, shape)).collect()
 }
 
 /// Repository, tag and digest of each row.
@@ -110,25 +113,45 @@ fn names(image: &Summary, digests: bool) -> Vec<[String; 3]> {
     rows
 }
 
-pub(super) fn row(image: &Summary, now: i64, full: bool, [repository, tag, digest]: [&String; 3]) -> Row {
-    let count = |count: i64| if count == -1 { "N/A".to_owned() } else { count.to_string() };
-    let size = |bytes: i64, precision| units::human_size(bytes as f64, precision);
-    let shared = |bytes: i64| if image.shared_size == -1 { "N/A".to_owned() } else { size(bytes, 4) };
-    let id = if full { image.id.as_str() } else { short_id(&image.id) };
-    let fields = [
-        ("Containers", count(image.containers)),
-        ("CreatedAt", local_time(image.created)),
-        ("CreatedSince", created_since(image.created, now)),
-        ("Digest", digest.clone()),
-        ("ID", id.to_owned()),
-        ("Repository", repository.clone()),
-        ("SharedSize", shared(image.shared_size)),
-        ("Size", size(image.size, 3)),
-        ("Tag", tag.clone()),
-        ("UniqueSize", shared(image.size - image.shared_size)),
-        ("VirtualSize", size(image.size, 4)),
-    ];
-    Row::of(fields)
+/// An image under one of its names.
+pub(super) struct Named<'a> {
+    /// Which one.
+    pub(super) image: &'a Summary,
+    /// The name's repository.
+    pub(super) repository: &'a str,
+    /// Its tag.
+    pub(super) tag: &'a str,
+    /// Its digest, if that is shown.
+    pub(super) digest: &'a str,
+}
+
+/// Writes one field.
+type Text = fn(&Named<'_>, View) -> String;
+
+/// All fields, in the order of JSON.
+const FIELDS: [(&str, Text); 11] = [
+    ("Containers", |it, _| if it.image.containers == -1 { "N/A".to_owned() } else { it.image.containers.to_string() }),
+    ("CreatedAt", |it, _| local_time(it.image.created)),
+    ("CreatedSince", |it, view| created_since(it.image.created, view.now)),
+    ("Digest", |it, _| it.digest.to_owned()),
+    ("ID", |it, view| if view.full { it.image.id.clone() } else { short_id(&it.image.id).to_owned() }),
+    ("Repository", |it, _| it.repository.to_owned()),
+    ("SharedSize", |it, _| of_shared(it.image, it.image.shared_size)),
+    ("Size", |it, _| units::human_size(it.image.size as f64, 3)),
+    ("Tag", |it, _| it.tag.to_owned()),
+    ("UniqueSize", |it, _| of_shared(it.image, it.image.size - it.image.shared_size)),
+    ("VirtualSize", |it, _| units::human_size(it.image.size as f64, 4)),
+];
+
+/// Only what the shape can show: a table of thousands of images is a few columns of them.
+pub(super) fn row(named: &Named<'_>, view: View, shape: &Shape) -> Row {
+    let fields = FIELDS.iter().filter(|(name, _)| shape.needs(name));
+    let fields = fields.map(|(name, text)| (*name, Value::String(text(named, view))));
+    Row { fields: fields.collect(), labels: BTreeMap::new() }
+}
+
+fn of_shared(image: &Summary, bytes: i64) -> String {
+    if image.shared_size == -1 { "N/A".to_owned() } else { units::human_size(bytes as f64, 4) }
 }
 
 /// Year 1, in seconds since 1970.

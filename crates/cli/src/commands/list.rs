@@ -65,7 +65,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
     let view = View { now, full: parsed.flag("no-trunc") };
     if !format.is_empty() {
-        try_format(format, view)?;
+        try_format(format, view, &shape)?;
     }
     let limit = if parsed.flag("latest") { 1 } else { parsed.int("last").unwrap_or(-1) };
     let options = ListOptions {
@@ -80,7 +80,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         return Ok(());
     }
     let containers: Vec<Summary> = list.read()?;
-    let rows = containers.iter().map(|container| row(container, view)).collect();
+    let rows = containers.iter().map(|container| row(container, view, &shape)).collect();
     let listing = Listing { titles: TITLES, rows, type_name: TYPE_NAME };
     say!("{}", listing.render(&shape)?);
     Ok(())
@@ -94,10 +94,10 @@ fn table(containers: &[Shown<'_>], columns: &[&str], view: View) -> String {
 }
 
 /// Tries a format, as it was given, with a container of which nothing is known. Docker does so before it asks the daemon.
-fn try_format(text: &str, view: View) -> Result<(), Exit> {
+fn try_format(text: &str, view: View, shape: &Shape) -> Result<(), Exit> {
     let format = Format::parse(text);
     let format = format.map_err(|err| Exit::new(1, format!("failed to parse template: {err}")))?;
-    let tried = row(&Summary::default(), view).apply(&format, TYPE_NAME);
+    let tried = row(&Summary::default(), view, shape).apply(&format, TYPE_NAME);
     tried.map(drop).map_err(|err| Exit::new(1, format!("failed to execute template: {err}")))
 }
 
@@ -181,14 +181,17 @@ const FIELDS: [(&str, Text); 14] = [
     ("Status", |it, _| (&*it.status).into()),
 ];
 
-/// All that a template may ask for.
-pub(super) fn row(container: &Summary, view: View) -> Row {
+/// Only what the shape can show: `-q` is one field of hundreds of containers.
+pub(super) fn row(container: &Summary, view: View, shape: &Shape) -> Row {
     let shown = Shown::from(container);
-    let fields = FIELDS.iter().map(|(name, text)| (*name, Value::String(text(&shown, view).into_owned())));
+    let fields = FIELDS.iter().filter(|(name, _)| shape.needs(name));
+    let fields = fields.map(|(name, text)| (*name, Value::String(text(&shown, view).into_owned())));
     let mut fields: Vec<_> = fields.collect();
-    // Only engines with a containerd image store know it.
-    let place = fields.partition_point(|(name, _)| *name < "Platform");
-    fields.insert(place, ("Platform", Value::Null));
+    if shape.needs("Platform") {
+        // Only engines with a containerd image store know it.
+        let place = fields.partition_point(|(name, _)| *name < "Platform");
+        fields.insert(place, ("Platform", Value::Null));
+    }
     Row { fields, labels: container.labels.clone() }
 }
 

@@ -67,6 +67,9 @@ impl Row {
 /// Types of rows that have `{{.Label "name"}}`.
 const WITH_LABELS: [&str; 3] = ["*formatter.ContainerContext", "*formatter.volumeContext", "*network.networkContext"];
 
+/// What `-q` prints of each row.
+const ID_ALONE: &str = "{{.ID}}";
+
 /// What is printed of a listing.
 #[derive(Clone, Debug)]
 pub enum Shape {
@@ -83,7 +86,7 @@ impl Shape {
     pub fn parse(format: &str, quiet: bool, columns: Vec<&'static str>) -> Shape {
         let unescaped = |text: &str| text.trim_matches(' ').replace("\\t", "\t").replace("\\n", "\n");
         match format {
-            _ if quiet => Shape::Template("{{.ID}}".to_owned()),
+            _ if quiet => Shape::Template(ID_ALONE.to_owned()),
             "" | "table" => Shape::Table(columns),
             "json" => Shape::Template("{{json .}}".to_owned()),
             text => match text.strip_prefix("table") {
@@ -103,6 +106,15 @@ impl Shape {
         matches!(self, Shape::Template(text) | Shape::TableTemplate(text) if text.contains("json ."))
     }
 
+    /// Whether a field must be there: always, unless it is known which ones are shown.
+    pub fn needs(&self, field: &str) -> bool {
+        match self {
+            Shape::Table(columns) => columns.contains(&field),
+            Shape::Template(text) if text == ID_ALONE => field == "ID",
+            Shape::TableTemplate(_) | Shape::Template(_) => true,
+        }
+    }
+
     /// Whether it shows a field.
     pub fn shows(&self, field: &str) -> bool {
         match self {
@@ -118,7 +130,7 @@ impl Listing {
         match shape {
             Shape::Table(columns) => Ok(self.table(columns)),
             // `-q`, of which scripts make many calls, does not need the engine.
-            Shape::Template(text) if text == "{{.ID}}" => Ok(self.lines(|row| row.text("ID").to_owned())),
+            Shape::Template(text) if text == ID_ALONE => Ok(self.lines(|row| row.text("ID").to_owned())),
             Shape::Template(text) if text == "{{json .}}" => Ok(self.lines(Row::json)),
             Shape::Template(text) => self.rows(&self.parse(text)?),
             Shape::TableTemplate(text) => {

@@ -1,6 +1,9 @@
 //! Which images a list shows.
 
+use std::collections::HashSet;
+
 use image::ImageRecord;
+use oci::{Digest, Reference};
 
 use crate::Engine;
 use crate::filters::Filters;
@@ -17,7 +20,7 @@ pub(super) struct Wanted {
     before: Option<i64>,
     since: Option<i64>,
     /// Images that others are made of.
-    parents: Vec<oci::Digest>,
+    parents: HashSet<Digest>,
 }
 
 impl Wanted {
@@ -40,11 +43,10 @@ impl Wanted {
     }
 
     pub(super) fn matches(&self, image: &ImageRecord) -> bool {
-        let created = created_nanos(image);
         let no_labels = Default::default();
         let labels = image.config.config.labels.as_ref().unwrap_or(&no_labels);
-        self.before.is_none_or(|before| created < before)
-            && self.since.is_none_or(|since| created > since)
+        self.before.is_none_or(|before| created_nanos(image) < before)
+            && self.since.is_none_or(|since| created_nanos(image) > since)
             && self.filters.labels("label", labels)
             && self.matches_names(image)
     }
@@ -59,16 +61,18 @@ impl Wanted {
             let shown = self.all || !is_parent;
             return shown && self.dangling != Some(false) && !self.filters.has("reference");
         }
-        let (tags, digests) = (image.repo_tags(), image.repo_digests());
-        (self.dangling != Some(true) || (tags.is_empty() && !is_parent))
-            && tags.iter().chain(&digests).any(|name| self.matches_name(name))
+        let has_tag = image.references.iter().any(|name| name.tag().is_some());
+        (self.dangling != Some(true) || (!has_tag && !is_parent))
+            && image.references.iter().any(|name| self.matches_name(name))
     }
 
-    /// Whether a familiar name matches one of the wanted patterns, with or without its tag, or none is given.
-    pub(super) fn matches_name(&self, name: &str) -> bool {
-        let without = name.parse::<oci::Reference>().map_or_else(|_| name.to_owned(), |name| name.familiar_name());
-        !self.filters.has("reference")
-            || self.filters.get("reference").any(|pattern| glob(pattern, name) || glob(pattern, &without))
+    /// Whether a name as users see it matches one of the wanted patterns, with or without its tag, or none is given.
+    pub(super) fn matches_name(&self, name: &Reference) -> bool {
+        if !self.filters.has("reference") {
+            return true;
+        }
+        let (with, without) = (name.familiar(), name.familiar_name());
+        self.filters.get("reference").any(|pattern| glob(pattern, &with) || glob(pattern, &without))
     }
 }
 

@@ -1,6 +1,5 @@
 //! The directory of blobs.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
@@ -237,28 +236,13 @@ impl Content {
         Ok(digests)
     }
 
-    /// What all blobs take together.
-    pub fn bytes(&self) -> Result<u64, ReadError> {
-        Ok(self.sizes()?.values().fold(0, |sum, bytes| sum.saturating_add(*bytes)))
-    }
-
-    /// All blobs and their lengths.
-    pub fn sizes(&self) -> Result<HashMap<Digest, u64>, ReadError> {
-        let failed = |source| ReadError::List { path: self.blobs.clone(), source };
-        let mut sizes = HashMap::new();
-        for entry in fs::read_dir(&self.blobs).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let digest = entry.file_name().to_str().and_then(|hex| format!("sha256:{hex}").parse().ok());
-            match (digest, entry.metadata()) {
-                (Some(digest), Ok(metadata)) => drop(sizes.insert(digest, metadata.len())),
-                // No name of ours.
-                (None, _) => {}
-                // Removed meanwhile.
-                (_, Err(err)) if err.kind() == io::ErrorKind::NotFound => {}
-                (_, Err(source)) => return Err(failed(source)),
-            }
+    /// How long a blob is; `None` if there is none of that digest.
+    pub fn size(&self, digest: &Digest) -> Result<Option<u64>, ReadError> {
+        match fs::metadata(self.path(digest)) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(ReadError::Read { digest: digest.clone(), source }),
         }
-        Ok(sizes)
     }
 
     /// Removes a blob; that it is absent already is success. Readers that have it open keep it.

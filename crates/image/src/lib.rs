@@ -82,4 +82,4 @@ pub use record::ImageRecord;
 pub use remove::{ImageUser, RemoveError, RemoveOptions, Removed, remove_platform};
 pub use save::{SaveError, Saving, save};
 pub use store::{OpenError, ResolveError, Store, SweepError, TagError, open_on};
-pub use usage::{Beside, ImageParts, LayerUsage, Part, beside_layers, image_parts};
+pub use usage::{Beside, ImageParts, LayerUsage, Part, beside_layers, blob_bytes, image_parts};

@@ -32,6 +32,8 @@ pub struct Store {
     pub(crate) state: RwLock<State>,
     /// What loads count on.
     pub(crate) pins: Mutex<Pinned>,
+    /// How long blobs are, as far as somebody asked.
+    pub(crate) lengths: Mutex<Arc<HashMap<Digest, u64>>>,
     root: PathBuf,
     torn: Vec<String>,
 }
@@ -301,6 +303,7 @@ pub fn open_on(root: &Path, driver: Driver) -> Result<Store, OpenError> {
         metadata: Mutex::new(metadata),
         state: RwLock::new(state),
         pins: Mutex::default(),
+        lengths: Mutex::default(),
         root: root.to_owned(),
         torn,
     };

@@ -1,7 +1,7 @@
 //! What images take: layers from records, which are not measured again, and blobs by their lengths.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use content::ReadError;
 use oci::Digest;
@@ -9,7 +9,7 @@ use snapshot::ChainId;
 
 use crate::attestation::Attestation;
 use crate::record::{ImageRecord, State};
-use crate::store::Store;
+use crate::store::{Store, needed_blobs};
 
 /// The layers of all images at one moment.
 #[derive(Clone, Debug, Default)]
@@ -36,13 +36,31 @@ pub struct ImageParts {
     pub parts: Vec<(Part, u64)>,
 }
 
-/// All images with what they take, by id. Blocks: how long blobs are is read from the disk.
+/// All images with what they take, by id. Blocks: how long a blob is is read from the disk, once.
 pub fn image_parts(store: &Store) -> Result<Vec<ImageParts>, ReadError> {
-    let sizes = store.content.sizes()?;
+    let sizes = lengths(store)?;
     Ok(store.read(|state| {
         let images = state.images.values();
         images.map(|image| ImageParts { image: Arc::clone(image), parts: parts(state, image, &sizes) }).collect()
     }))
+}
+
+/// What all blobs that images need take together. Blocks as [`image_parts`] does.
+pub fn blob_bytes(store: &Store) -> Result<u64, ReadError> {
+    Ok(lengths(store)?.values().fold(0, |sum, bytes| sum.saturating_add(*bytes)))
+}
+
+/// How long the blobs are that images need: a blob never changes, so that each is looked at once. What is gone is left out.
+fn lengths(store: &Store) -> Result<Arc<HashMap<Digest, u64>>, ReadError> {
+    let known = || store.lengths.lock().unwrap_or_else(PoisonError::into_inner);
+    let (needed, measured) = (store.read(needed_blobs), Arc::clone(&known()));
+    let length = |digest: Digest| match measured.get(&digest) {
+        Some(bytes) => Some(Ok((digest, *bytes))),
+        None => store.content.size(&digest).transpose().map(|bytes| Ok((digest, bytes?))),
+    };
+    let lengths = Arc::new(needed.into_iter().filter_map(length).collect::<Result<HashMap<_, _>, _>>()?);
+    *known() = Arc::clone(&lengths);
+    Ok(lengths)
 }
 
 /// What is kept beside the layers of an image.

@@ -20,6 +20,7 @@ fn what_goes_in_comes_out_under_its_digest() {
         let blob = content.ingest(bytes, &Expected::default(), Sync::Now).unwrap();
         assert_eq!((blob.digest.as_str(), blob.size), (digest, bytes.len() as u64));
         assert_eq!(content.read(&blob.digest, 3).unwrap(), bytes);
+        assert_eq!(content.size(&blob.digest).unwrap(), Some(bytes.len() as u64));
     }
     let mut all: Vec<String> = content.list().unwrap().iter().map(ToString::to_string).collect();
     all.sort();
@@ -28,6 +29,7 @@ fn what_goes_in_comes_out_under_its_digest() {
     let abc: Digest = ABC.parse().unwrap();
     assert!(matches!(content.read(&abc, 2), Err(ReadError::TooLarge { .. })));
     content.remove(&abc).unwrap();
+    assert_eq!(content.size(&abc).unwrap(), None);
     content.remove(&abc).unwrap();
     assert!(matches!(content.reader(&abc), Err(ReadError::NotFound { .. })));
 }

@@ -93,7 +93,7 @@ fn other_bytes(engine: &Engine, known: &LayerUsage, stop: &AtomicBool) -> Result
     let content = engine.images.content();
     let partials = content.partial_sizes().map_err(UsageError::Partials)?;
     let mut bytes: u64 = partials.iter().map(|(_, bytes)| bytes).sum();
-    bytes = bytes.saturating_add(content.bytes().map_err(UsageError::Blobs)?);
+    bytes = bytes.saturating_add(image::blob_bytes(&engine.images).map_err(UsageError::Blobs)?);
     let imageless = |container: &Container| {
         let id = container.definition.image_id.parse();
         !id.is_ok_and(|id| engine.images.get(&id).is_some())

@@ -1,6 +1,5 @@
 //! What a name stands for, platform by platform: `manifests=1` of API 1.48.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use engine_api::image::{AttestationData, ImageData, ManifestSize, ManifestSummary, Summary, UnpackedSize};
@@ -67,12 +66,13 @@ fn look(engine: &Engine, image: &Arc<ImageRecord>) -> Manifests {
     let index = image.index.as_ref().filter(|_| image.manifest.is_some());
     let about = images.iter().flat_map(|image| image.attestations());
     let about: Vec<_> = about.filter(|one| index.is_some_and(|index| one.index == index.digest)).collect();
-    if !about.is_empty() {
-        // What is not there any more has no size, and is told as if it were not.
-        let sizes = engine.images.content().sizes().unwrap_or_default();
-        let whole = about.into_iter().filter(|one| one.blobs.iter().all(|blob| sizes.contains_key(blob)));
-        kept.extend(whole.map(|one| kept_attestation(one, &sizes)));
-    }
+    // What is not there any more has no size, and is told as if it were not.
+    let size = |blob: &Digest| engine.images.content().size(blob).ok().flatten();
+    kept.extend(about.into_iter().filter_map(|one| {
+        let mut sizes = one.blobs.iter().map(size);
+        let bytes = sizes.try_fold(one.manifest.size, |sum, bytes| Some(sum.saturating_add(bytes?)))?;
+        Some(kept_attestation(one, signed(bytes)))
+    }));
     let entries = index.and_then(|index| read::<Index>(engine, index)).map(|index| index.manifests);
     let target = index.or(image.manifest.as_ref()).cloned();
     let manifests = with_entries(kept, entries.unwrap_or_default());
@@ -121,9 +121,7 @@ fn kept_image(
 }
 
 /// What is kept about an image.
-fn kept_attestation(one: &Attestation, sizes: &HashMap<Digest, u64>) -> ManifestSummary {
-    let blobs = one.blobs.iter().filter_map(|blob| sizes.get(blob));
-    let bytes = signed(blobs.fold(one.manifest.size, |sum, bytes| sum.saturating_add(*bytes)));
+fn kept_attestation(one: &Attestation, bytes: i64) -> ManifestSummary {
     ManifestSummary {
         id: one.manifest.digest.to_string(),
         descriptor: one.manifest.clone(),

@@ -6,11 +6,12 @@
 //! transfers ------- LayerProgress ---+
 //! ```
 //! A pull belongs to its followers: when the last one leaves, its transfers end, and what they brought so far is kept for
-//! the next pull. Whoever reads slowly gets every stage of a layer, but not every number in it.
+//! the next pull, as are the layers that were unpacked. Whoever reads slowly gets every stage of a layer, but not every number in it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem::discriminant;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use image::{PullEvent, PulledImage};
 use oci::Digest;
@@ -123,6 +124,14 @@ pub(crate) fn forget_cut(engine: &Engine) {
     if let Err(err) = engine.current.registries().discard_cut(engine.images.content()) {
         warn!(err = errdefs::chain(&err), "parts of old pulls stay");
     }
+    discard_cut_layers(engine, |_, _| true);
+}
+
+/// Removes layers that cut pulls have unpacked, and says how many bytes that frees soon. Blocks.
+pub(crate) fn discard_cut_layers(engine: &Engine, is_unwanted: impl FnMut(&Digest, Duration) -> bool) -> u64 {
+    let bytes = image::discard_cut(&engine.images, is_unwanted);
+    engine.sweep_soon();
+    bytes
 }
 
 /// How a pull ended.
@@ -301,6 +310,7 @@ async fn bring(
 ) -> Result<(), PullError> {
     let (reports, mut reported) = mpsc::channel(REPORTS);
     let transfer = Arc::new(Transfer::new(session.clone(), engine.images.content(), reports));
+    let layers: Vec<Digest> = image.manifest.layers.iter().map(|layer| layer.digest.clone()).collect();
     let (beside, coming) = attestations::fetch(&session, engine.images.content(), &image);
     let (task, teller, source) = (engine.clone(), running.clone(), transfer.clone());
     // It waits for transfers, which need threads of the pool: as many pulls as that has would wait for each other.
@@ -308,6 +318,7 @@ async fn bring(
         if let Err(err) = task.current.registries().discard_stale(task.images.content()) {
             warn!(err = errdefs::chain(&err), "parts of old pulls stay");
         }
+        discard_cut_layers(&task, |_, age| age > image::CUT_KEPT);
         let stored = image::pull_with(&task.images, image, |layer| source.open(layer), || coming.wait(), &|event| {
             teller.see(event)
         });
@@ -330,6 +341,9 @@ async fn bring(
         let failure = transfer.failure();
         if !failure.as_ref().is_some_and(|failure| failure.is_outage()) {
             transfer.discard().await;
+            let task = engine.clone();
+            let is_ours = move |blob: &Digest, _| layers.contains(blob);
+            bridge::blocking(move || discard_cut_layers(&task, is_ours)).await;
         }
         // What the store saw of a transfer that failed is a reader that failed.
         return Err(failure.map_or(PullError::Store(err), PullError::Registry));

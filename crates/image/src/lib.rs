@@ -25,6 +25,8 @@
 //! **Pulling** ([`Store::pull`]) is a load whose layers come from outside, one reader each, and whose compressed layers are
 //! partial blobs of the content store already; layers that are there, at any place, are not asked for.
 //!
+//! What a pull unpacks that is cut waits for the next one ([`discard_cut`]).
+//!
 //! **Saving** ([`save`]) writes images as an archive, from what is held.
 //!
 //! **Building** ([`Store::build`]) is a load of one layer above those of an image that is here.
@@ -46,6 +48,7 @@
 
 mod attestation;
 mod build;
+mod cut;
 mod derive;
 mod evict;
 mod held;
@@ -66,6 +69,7 @@ pub use attestation::{
     Attestation, PulledAttestation, PushAttestation, attestation_blobs, attestations_of, attestations_room,
     is_attestation, push_attestations,
 };
+pub use cut::{CUT_KEPT, cut_bytes, discard_cut};
 pub use derive::derive;
 pub use evict::evict;
 pub use held::{Held, LayerTarError, hold};

@@ -8,21 +8,24 @@
 //! ```
 //! Whoever calls gives a reader per layer, which blocks until bytes arrive: transfers run ahead of the unpacking. The
 //! bytes lie in the content store as partial blobs; they become blobs with the record, so that a pull that fails leaves
-//! nothing that is listed, and the next one goes on with what is there.
+//! nothing that is listed, and the next one goes on with what is there: with partial blobs, and with the layers that were
+//! unpacked (`cut`), of which it reads the blob, and no more.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use errdefs::ErrorKind;
-use layer::ApplyError;
+use layer::{ApplyError, TarError};
 use oci::image::{Descriptor, ImageConfig, Manifest};
 use oci::{Digest, Reference};
 use snapshot::ChainId;
 
 use crate::attestation::{PlannedAttestation, PulledAttestation, attestation_blobs, attestations_room};
+use crate::cut;
 use crate::load::assemble::assemble;
 use crate::load::plan::{LAYERS_MAX, PlannedImage, PlannedLayer, blob_path};
 use crate::load::spool::{Spool, Spooled};
@@ -204,41 +207,55 @@ impl Store {
         events: &(dyn Fn(PullEvent) + Sync),
     ) -> Result<Vec<(Descriptor, Box<Unpacked>)>, PullError> {
         let workers = missing.len().min(LAYERS_AT_ONCE);
-        let (queue, failure) = (Mutex::new(missing), OnceLock::new());
+        let (queue, ending) = (Mutex::new(missing), Ending::default());
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let work = || {
             let mut done = Vec::new();
             while let Some(layer) = next() {
-                match self.unpack_one(layer, &failure, events) {
+                match self.unpack_one(layer, &ending, events) {
                     Ok(unpacked) => done.push(unpacked),
                     Err(err) => {
                         // Whoever feeds the others learns that nobody waits for them. Their failures come later, and say
                         // nothing: the first stays.
-                        let _ = failure.set(err);
+                        let _ = ending.failure.set(err);
                         queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
                     }
                 }
             }
             done
         };
-        let unpacked = thread::scope(|scope| {
+        let unpacked: Vec<(Descriptor, Box<Unpacked>)> = thread::scope(|scope| {
             let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
             let joined = threads.into_iter().map(|thread| thread.join().expect("unpacking has no invariant to break"));
             joined.flatten().collect()
         });
-        failure.into_inner().map_or(Ok(unpacked), Err)
+        let Some(err) = ending.failure.into_inner() else { return Ok(unpacked) };
+        if ending.cut.into_inner() {
+            cut::keep(self, unpacked.into_iter().map(|(_, unpacked)| unpacked));
+        }
+        Err(err)
     }
 
     fn unpack_one<R: Read + Send>(
         &self,
         layer: Missing<R>,
-        failure: &OnceLock<PullError>,
+        ending: &Ending,
         events: &(dyn Fn(PullEvent) + Sync),
     ) -> Result<(Descriptor, Box<Unpacked>), PullError> {
         let Missing { descriptor, source } = layer;
+        if let Some(unpacked) = cut::take(self, &descriptor) {
+            let mut rest = Watched { source, ending };
+            if let Err(source) = io::copy(&mut rest, &mut io::sink()) {
+                cut::keep(self, [unpacked]);
+                return Err(PullError::Unpack { source: ApplyError::Archive { source: TarError::Read { source } } });
+            }
+            events(PullEvent::Complete(descriptor.digest.clone()));
+            return Ok((descriptor, unpacked));
+        }
         let staging = Staging::begin(self).map_err(|source| PullError::Stage { source })?;
         let limit = inflated_max(descriptor.size);
-        let counted = Counted { source, descriptor: &descriptor, current: 0, told: None, failure, events };
+        let source = Watched { source, ending };
+        let counted = Counted { source, descriptor: &descriptor, current: 0, told: None, events };
         let unpacked = staging.fill(counted, limit).map_err(|source| PullError::Unpack { source })?;
         let applied = &unpacked.applied;
         if applied.digest != descriptor.digest || applied.size != descriptor.size {
@@ -274,6 +291,8 @@ pub fn pull_with<R: Read + Send>(
     let stored = assemble(store, spool, vec![planned], &mut |_| {})
         .and_then(|assembly| assembly.record(store, &mut |_| {}))
         .map_err(refused)?;
+    let is_ours = |blob: &Digest| image.manifest.layers.iter().any(|layer| layer.digest == *blob);
+    cut::discard_cut(store, |blob, _| is_ours(blob));
     Ok(stored.into_iter().next().expect("one image was planned"))
 }
 
@@ -332,6 +351,35 @@ fn refused(err: LoadError) -> PullError {
     }
 }
 
+/// How the unpacking of all layers ends, if not well.
+#[derive(Debug, Default)]
+struct Ending {
+    /// The first one's.
+    failure: OnceLock<PullError>,
+    /// Whether the bytes of some layer did not come, which says nothing against those that did.
+    cut: AtomicBool,
+}
+
+/// Ends with the first layer that fails.
+struct Watched<'a, R> {
+    source: R,
+    ending: &'a Ending,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer).inspect_err(|err| {
+            if err.kind() != io::ErrorKind::Interrupted && self.ending.failure.get().is_none() {
+                self.ending.cut.store(true, Ordering::Release);
+            }
+        })?;
+        match self.ending.failure.get() {
+            Some(_) => Err(io::Error::other("another layer failed")),
+            None => Ok(count),
+        }
+    }
+}
+
 /// Tells how far the unpacking is.
 struct Counted<'a, R> {
     source: R,
@@ -339,17 +387,12 @@ struct Counted<'a, R> {
     current: u64,
     /// When it was told last.
     told: Option<Instant>,
-    /// Another layer's.
-    failure: &'a OnceLock<PullError>,
     events: &'a (dyn Fn(PullEvent) + Sync),
 }
 
 impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.source.read(buffer)?;
-        if self.failure.get().is_some() {
-            return Err(io::Error::other("another layer failed"));
-        }
         if count > 0 {
             self.current += count as u64;
             let now = Instant::now();

@@ -11,6 +11,7 @@ use oci::{Digest, Reference, ReferenceError};
 use snapshot::{ChainId, Driver, Snapshots};
 
 use crate::attestation::Attestation;
+use crate::cut::CutLayers;
 use crate::metadata::{Metadata, Rows};
 use crate::pins::Pinned;
 use crate::platforms::{meant_by, named};
@@ -34,6 +35,8 @@ pub struct Store {
     pub(crate) pins: Mutex<Pinned>,
     /// How long blobs are, as far as somebody asked.
     pub(crate) lengths: Mutex<Arc<HashMap<Digest, u64>>>,
+    /// What cut pulls have unpacked.
+    pub(crate) cut: Mutex<CutLayers>,
     root: PathBuf,
     torn: Vec<String>,
 }
@@ -304,6 +307,7 @@ pub fn open_on(root: &Path, driver: Driver) -> Result<Store, OpenError> {
         state: RwLock::new(state),
         pins: Mutex::default(),
         lengths: Mutex::default(),
+        cut: Mutex::default(),
         root: root.to_owned(),
         torn,
     };

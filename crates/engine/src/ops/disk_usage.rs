@@ -87,12 +87,13 @@ fn count_beside(image: &mut Summary, beside: &HashMap<Digest, Beside>) {
     add(&mut image.shared_size, beside.shared_bytes);
 }
 
-/// Bytes of layers that belong to no image but to containers whose image was removed, of partial blobs, and of what is
-/// kept beside the layers: configurations, manifests, compressed layers, and the recipes that give their tars back.
+/// Bytes of layers that belong to no image but to containers whose image was removed, of what cut pulls have brought, and of
+/// what is kept beside the layers: configurations, manifests, compressed layers, and the recipes that give their tars back.
 fn other_bytes(engine: &Engine, known: &LayerUsage, stop: &AtomicBool) -> Result<u64, UsageError> {
     let content = engine.images.content();
     let partials = content.partial_sizes().map_err(UsageError::Partials)?;
     let mut bytes: u64 = partials.iter().map(|(_, bytes)| bytes).sum();
+    bytes = bytes.saturating_add(image::cut_bytes(&engine.images));
     bytes = bytes.saturating_add(image::blob_bytes(&engine.images).map_err(UsageError::Blobs)?);
     let imageless = |container: &Container| {
         let id = container.definition.image_id.parse();

@@ -117,6 +117,10 @@ async fn remove_all(engine: &Engine, wanted: &Wanted) -> Result<ImagesPruned, Im
             reclaimed_bytes = reclaimed_bytes.saturating_add(bytes);
             deleted.push(Deleted::Deleted(digest.to_string()));
         }
+        // Of the same pulls: their blobs are told already.
+        let task = engine.clone();
+        let unpacked = bridge::blocking(move || crate::pulls::discard_cut_layers(&task, |_, _| true)).await;
+        reclaimed_bytes = reclaimed_bytes.saturating_add(unpacked);
     }
     engine.events.images_pruned(reclaimed_bytes);
     Ok(ImagesPruned {

@@ -12,7 +12,7 @@ use oci::image::{Descriptor, Manifest};
 use serde_json::json;
 
 use crate::archive::{config, digest, docker, gzip, layer, tar, zstd};
-use crate::{Scratch, leftovers};
+use crate::{Scratch, leftovers, names};
 
 /// An image as a registry has it.
 struct Remote {
@@ -262,6 +262,119 @@ fn privileged_the_failure_that_is_told_is_the_first_not_that_of_the_layers_that_
     let err = scratch.store.pull(remote.image.clone(), fetch, &|_| {}).unwrap_err();
     let text = errdefs::chain(&err);
     assert!(text.starts_with("failed to register layer: ") && !text.contains("another layer"), "{text}");
+}
+
+/// Never comes: fails when so many others have told that they are whole.
+struct Late(mpsc::Receiver<()>, usize);
+
+impl Read for Late {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        for _ in 0..self.1 {
+            self.0.recv().unwrap();
+        }
+        Err(io::Error::other("cut"))
+    }
+}
+
+/// Pulls until all layers but the last are unpacked, and is cut then.
+fn cut_pull(scratch: &Scratch, remote: &Remote) -> PullError {
+    let (whole, others) = mpsc::channel();
+    let (whole, mut others) = (Mutex::new(whole), Some(others));
+    let (last, before) = remote.blobs.split_last().unwrap();
+    let fetch = |layer: &Descriptor| -> Box<dyn Read + Send> {
+        if layer.digest == digest(last) {
+            return Box::new(Late(others.take().unwrap(), before.len()));
+        }
+        let blob = remote.blob(&layer.digest);
+        arrive(&scratch.store, &blob);
+        Box::new(Cursor::new(blob))
+    };
+    let tell = |event| {
+        if let PullEvent::Complete(_) = event {
+            whole.lock().unwrap().send(()).unwrap();
+        }
+    };
+    scratch.store.pull(remote.image.clone(), fetch, &tell).unwrap_err()
+}
+
+fn unpacked(events: &[PullEvent]) -> Vec<&Digest> {
+    let mut layers: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            PullEvent::Extracting { layer, .. } => Some(layer),
+            _ => None,
+        })
+        .collect();
+    layers.dedup();
+    layers
+}
+
+#[test]
+fn privileged_layers_of_a_cut_pull_are_not_unpacked_again() {
+    let scratch = Scratch::new();
+    let remote = remote(&three());
+    let err = cut_pull(&scratch, &remote);
+    assert!(errdefs::chain(&err).ends_with("cut"), "{err:?}");
+    assert_eq!(image::cut_bytes(&scratch.store), 2, "of two files; the second layer has none");
+    let blobs: Vec<Digest> = remote.blobs.iter().map(|blob| digest(blob)).collect();
+    let (pulled, events) = remote.pull(&scratch.store);
+    assert_eq!((unpacked(&events), complete(&events)), (vec![&blobs[2]], 3));
+    assert_eq!(image::cut_bytes(&scratch.store), 0);
+    let record = scratch.store.get(&pulled.unwrap().id).unwrap();
+    assert_eq!(record.layer_blobs, blobs, "what it came in is kept as ever");
+    let roots: Vec<_> = record.chain.iter().map(|layer| scratch.store.snapshots().layer(layer)).collect();
+    assert_eq!(names(&roots[0].join("d")).len(), 1);
+    // Its recipes are its own: the tars come back.
+    let held = image::hold(&scratch.store, &record.id).unwrap();
+    for (index, tar) in three().iter().enumerate() {
+        let mut again = Vec::new();
+        held.layer_tar(index, &mut again).unwrap();
+        assert_eq!(&again, tar);
+    }
+    drop(held);
+    scratch.store.remove("h:1/r:1", image::RemoveOptions { force: false, prune_parents: true }, &[]).unwrap();
+    assert!(leftovers(scratch.dir.path()).is_empty());
+}
+
+#[test]
+fn privileged_a_layer_of_a_cut_pull_waits_until_its_blob_is_read_to_its_end() {
+    let scratch = Scratch::new();
+    let remote = remote(&three()[..2]);
+    cut_pull(&scratch, &remote);
+    let cut = |layer: &Descriptor| Cut(Cursor::new(remote.blob(&layer.digest)[..20].to_vec()));
+    for _ in 0..2 {
+        let err = scratch.store.pull(remote.image.clone(), cut, &|_| {}).unwrap_err();
+        assert!(errdefs::chain(&err).ends_with("cut"), "{err:?}");
+        assert_eq!(image::cut_bytes(&scratch.store), 2);
+    }
+    assert_eq!(unpacked(&remote.pull(&scratch.store).1), [&digest(&remote.blobs[1])]);
+}
+
+#[test]
+fn privileged_layers_of_a_cut_pull_go_when_nobody_wants_them() {
+    let scratch = Scratch::new();
+    let remote = remote(&three());
+    cut_pull(&scratch, &remote);
+    let first = digest(&remote.blobs[0]);
+    assert_eq!(image::discard_cut(&scratch.store, |_, age| age > image::CUT_KEPT), 0);
+    assert_eq!(image::discard_cut(&scratch.store, |blob, _| *blob == first), 2);
+    assert_eq!(leftovers(scratch.dir.path()).len(), 2, "the other one's directory and recipe");
+    image::discard_cut(&scratch.store, |_, _| true);
+    assert!(leftovers(scratch.dir.path()).is_empty());
+    // Those of a dead process are nobody's.
+    cut_pull(&scratch, &remote);
+    let scratch = scratch.reopened();
+    assert!(leftovers(scratch.dir.path()).is_empty());
+    assert_eq!(unpacked(&remote.pull(&scratch.store).1).len(), 3);
+}
+
+#[test]
+fn privileged_a_layer_that_is_made_to_fill_the_disk_does_not_wait() {
+    let scratch = Scratch::new();
+    let bomb = layer(&[("zeros", &"0".repeat(5_000_000))]);
+    cut_pull(&scratch, &remote(&[bomb, layer(&[("a", "1")])]));
+    assert_eq!(image::cut_bytes(&scratch.store), 0);
+    assert!(leftovers(scratch.dir.path()).is_empty());
 }
 
 const ROOT: &str = "LONGSHORE_TEST_PULL_INTO";

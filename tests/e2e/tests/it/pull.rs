@@ -7,7 +7,7 @@ use std::sync::{Arc, RwLock};
 use testkit::images::plan::Entry;
 use testkit::images::write::{self, Compression};
 use testkit::registry::{Answer, Debian, Request, Served, Server, digest};
-use testkit::{Cli, Events, images};
+use testkit::{Cli, Daemon, Events, images};
 
 use crate::support::{At, on_both, ours};
 
@@ -427,5 +427,85 @@ fn privileged_what_a_cut_pull_has_brought_is_shown_and_pruned() {
         let gone = at.ok("image prune -f");
         assert_eq!(gone, format!("Deleted Images:\ndeleted: {}\n\nTotal reclaimed space: 2.5MB", digest(&cut.layer)));
         assert!(!cut.partial.exists());
+    });
+}
+
+fn layers_size(daemon: &Daemon) -> i64 {
+    let told = daemon.get("/v1.51/system/df?type=image").unwrap().json().unwrap();
+    told["LayersSize"].as_i64().unwrap()
+}
+
+/// The length of the file in the layer that comes.
+const FILE_BYTES: usize = 3_000_000;
+
+/// A pull of two layers that was interrupted when one of them was unpacked; the other one did not come, and does when it may.
+fn interrupted_pull(daemon: &Daemon) -> (Server, Served, Arc<AtomicBool>) {
+    let served = Served::new(&[FILE_BYTES, 500_000]);
+    let (held, answers) = (Arc::new(AtomicBool::new(true)), served.clone());
+    let (hold, last) = (held.clone(), digest(&served.layers[1]));
+    let server = Server::start(move |request| {
+        let whole = answers.answer(request);
+        match request.path.ends_with(&last) && hold.load(Ordering::Acquire) {
+            true => Answer { length: Some(whole.body.len() as u64), body: Vec::new(), hang: true, ..whole },
+            false => whole,
+        }
+    });
+    let before = layers_size(daemon);
+    let mut pulling = At { daemon, cli: Cli::Longshore }.spawn(&format!("pull {}/r:1", server.host()));
+    pulling.read_until("Pull complete").unwrap();
+    pulling.signal(rustix::process::Signal::INT).unwrap();
+    assert_eq!(pulling.wait().unwrap().code, 130);
+    let left = before + (served.layers[0].len() + FILE_BYTES) as i64;
+    testkit::process::until("what it left is counted", testkit::process::DEADLINE, || {
+        (layers_size(daemon) == left).then_some(())
+    })
+    .unwrap();
+    (server, served, held)
+}
+
+#[test]
+fn privileged_layers_of_an_interrupted_pull_are_neither_fetched_nor_unpacked_again() {
+    ours(|daemon| {
+        let (server, served, held) = interrupted_pull(daemon);
+        held.store(false, Ordering::Release);
+        let path = format!("/v1.51/images/create?fromImage={}/r&tag=1", server.host());
+        let told = daemon.post(&path, "").unwrap().text();
+        let said = |layer: &[u8], status: &str| {
+            let id = format!("\"id\":\"{}\"", &digest(layer)[7..19]);
+            told.lines().filter(|line| line.contains(&id) && line.contains(status)).count()
+        };
+        let [first, second] = &served.layers[..] else { panic!("two layers") };
+        for (layer, requests, unpacked) in [(first, 1, false), (second, 2, true)] {
+            assert_eq!(server.requests(&digest(layer)).len(), requests, "{told}");
+            assert_eq!(said(layer, "Extracting") > 0, unpacked, "{told}");
+            assert_eq!((said(layer, "Download complete"), said(layer, "Pull complete")), (1, 1), "{told}");
+        }
+        let at = At { daemon, cli: Cli::Longshore };
+        let (name, container) = (format!("{}/r:1", server.host()), at.name("made"));
+        at.ok(&format!("create --name {container} {name}"));
+        let copied = daemon.scratch().home().join("f0");
+        at.ok(&format!("cp {container}:/f0 {}", copied.display()));
+        assert_eq!(fs::metadata(&copied).unwrap().len(), FILE_BYTES as u64);
+        at.ok(&format!("rm {container}"));
+        at.ok(&format!("rmi {name}"));
+    });
+}
+
+#[test]
+fn privileged_layers_of_an_interrupted_pull_are_pruned() {
+    ours(|daemon| {
+        let before = layers_size(daemon);
+        let (_server, served, _) = interrupted_pull(daemon);
+        let pruned = daemon.post("/v1.51/images/prune", "").unwrap().json().unwrap();
+        assert_eq!(pruned["SpaceReclaimed"], served.layers[0].len() + FILE_BYTES);
+        assert_eq!(pruned["ImagesDeleted"], serde_json::json!([{ "Deleted": digest(&served.layers[0]) }]));
+        assert_eq!(layers_size(daemon), before);
+        let directories = ["new", "trash"].map(|name| daemon.scratch().data_root().join("snapshots").join(name));
+        testkit::process::until("their directories are gone", testkit::process::DEADLINE, || {
+            let empty =
+                |path: &std::path::PathBuf| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+            directories.iter().all(empty).then_some(())
+        })
+        .unwrap();
     });
 }

@@ -9,7 +9,7 @@
 //! | `images` | [`images`] | the archives that tests load |
 //! | `vm`, `vm-test` | [`vm`] | tests in a virtual machine, with version 2 of cgroups and with systemd: all that see it, or the runtime's |
 //! | `validate` | [`validate`] | OCI runtimes side by side under the validation suite of runtime-tools |
-//! | `peers` | [`peers`] | podman, containerd and dockerd on our OCI runtime, side by side with runc |
+//! | `peers` | [`peers`] | podman, containerd and dockerd on our OCI runtime, side by side with runc; images that go round |
 //! | `sdk` | [`sdk`] | the integration tests of Docker's SDKs, against ours and beside Docker's |
 //! | `bench` | [`bench`] | the promised figures, side by side with other engines |
 //!
@@ -52,7 +52,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                        run the validation suite of opencontainers/runtime-tools, or the programs with a word in
                        their name, with OCI runtimes side by side; fails if the first passes and another does not
   soak [SECONDS]       random verbs by eight clients, the daemon killed again and again: half an hour if not said
-  peers [PEER]...      run podman, containerd and docker on the OCI runtime, each step side by side with runc
+  peers [PEER]...      run podman, containerd and docker on the OCI runtime, each step side by side with runc; and images that go
+                       round among longshored, dockerd, podman, skopeo and a registry (`peers images`)
   sdk [--docker unix:///SOCKET[@NETNS]] [SUITE]...
                        run the integration tests of docker-py, dockerode and bollard; fails if one fails that is not in
                        xtask/src/sdk/expected.toml; docker: run them against this daemon, too, from that network namespace

@@ -10,7 +10,7 @@ use testkit::paths;
 use crate::step::{quiet, step};
 
 /// The peers, and what their steps use. Of CRIU and podman only sid has versions that know kernels of these days.
-const PACKAGES: [&str; 21] = [
+const PACKAGES: [&str; 23] = [
     "aardvark-dns",
     "ca-certificates",
     "catatonit",
@@ -21,6 +21,7 @@ const PACKAGES: [&str; 21] = [
     "curl",
     "docker-buildx",
     "docker-cli",
+    "docker-registry",
     "docker.io",
     "iproute2",
     "iptables",
@@ -31,11 +32,15 @@ const PACKAGES: [&str; 21] = [
     "procps",
     "protobuf-compiler",
     "runc",
+    "skopeo",
     "uidmap",
 ];
 
 /// Whose versions are told.
-const PEERS: [&str; 5] = ["podman", "containerd", "docker.io", "runc", "criu"];
+const PEERS: [&str; 7] = ["podman", "containerd", "docker.io", "runc", "criu", "skopeo", "docker-registry"];
+
+/// What dpkg has installed, below the chroot.
+const STATUS: &str = "var/lib/dpkg/status";
 
 /// Where CRI's messages are described, below the chroot.
 const CRI: &str = "usr/share/cri/api.proto";
@@ -50,13 +55,15 @@ dpkg-deb --fsys-tarfile "$1"/tmp/cri/*.deb | tar -x -O ./usr/share/gocode/src/k8
 test -s "$1/usr/share/cri/api.proto"
 rm -r "$1/tmp/cri" "$1"/var/cache/apt/archives/*.deb"#;
 
-/// The chroot, made now if it is not there. Removing the directory makes it anew.
+/// The chroot, made now if it is not there or lacks a package. Removing the directory makes it anew.
 pub(super) fn get() -> Result<PathBuf> {
     let place = paths::target().join("peers/sid");
-    if place.join(CRI).exists() {
+    let status = fs::read_to_string(place.join(STATUS)).unwrap_or_default();
+    let has = |package: &&str| status.contains(&format!("Package: {package}\n"));
+    if place.join(CRI).exists() && PACKAGES.iter().all(has) {
         return Ok(place);
     }
-    step("make a Debian sid with podman, containerd and docker", || make(&place))?;
+    step("make a Debian sid with podman, containerd, docker and skopeo", || make(&place))?;
     Ok(place)
 }
 
@@ -76,12 +83,16 @@ fn make(place: &Path) -> Result<()> {
     }
     command.arg(format!("--customize-hook={FETCH_CRI}")).arg("sid").arg(&files).arg(source);
     quiet(&mut command)?;
+    // That of an earlier version.
+    if place.exists() {
+        fs::remove_dir_all(place).with_context(|| format!("remove {}", place.display()))?;
+    }
     fs::rename(&files, place).with_context(|| format!("create {}", place.display()))
 }
 
 /// A line with the peers' versions.
 pub(super) fn versions(chroot: &Path) -> Result<String> {
-    let status = fs::read_to_string(chroot.join("var/lib/dpkg/status"))?;
+    let status = fs::read_to_string(chroot.join(STATUS))?;
     let version = |package: &&str| {
         let entry = status.split("\n\n").find(|entry| entry.starts_with(&format!("Package: {package}\n")))?;
         let version = entry.lines().find_map(|line| line.strip_prefix("Version: "))?;

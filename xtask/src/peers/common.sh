@@ -38,3 +38,11 @@ end_daemon() {
 
 gone() { ! kill -0 "$1" 2>/dev/null; }
 
+# What podman and skopeo trust, and where podman has its images.
+containers_conf() {
+    mkdir -p /etc/containers
+    printf 'unqualified-search-registries = []\n' >/etc/containers/registries.conf
+    printf '{"default": [{"type": "insecureAcceptAnything"}]}\n' >/etc/containers/policy.json
+    printf '[storage]\ndriver = "overlay"\ngraphroot = "/var/lib/containers/storage"\nrunroot = "/run/containers/storage"\n' \
+        >/etc/containers/storage.conf
+}

@@ -1,4 +1,4 @@
-//! What two runtimes said.
+//! What two runtimes or engines said.
 
 use std::sync::LazyLock;
 
@@ -63,6 +63,17 @@ pub(super) fn verdict(peer: &str, step: &str, right: &Said, ours: &Said, known: 
     match known.iter().find(|known| known.peer == peer && known.step == step) {
         Some(known) => Verdict::Known { reason: known.reason.clone() },
         None => Verdict::Different { lines },
+    }
+}
+
+/// The same of a step that fails by itself when something is wrong: two that fail alike are not right.
+pub(super) fn of_success(verdict: Verdict, ours: &Said) -> Verdict {
+    let said = |text: &str| text.lines().map(|line| format!("+ {line}")).collect::<Vec<_>>();
+    match ours.code.as_str() {
+        "0" => verdict,
+        code => Verdict::Different {
+            lines: [vec![format!("exit code {code}:")], said(&ours.out), said(&ours.err)].concat(),
+        },
     }
 }
 

@@ -1,11 +1,12 @@
 #!/bin/bash
-# furnish.sh CHROOT SHARED RUNTIME IMAGES: the first process in the namespaces; makes them a machine and goes on as run.sh.
+# furnish.sh CHROOT SHARED PROGRAM IMAGES: the first process in the namespaces; makes them a machine and goes on as run.sh.
 #
 #   /                  CHROOT below an overlay; what is written is in memory
 #   /lab               SHARED: scripts, steps, what they said; /lab/images: IMAGES, read-only
-#   /usr/local/bin/oci-runtime
+#   /usr/local/bin/oci-runtime    PROGRAM, a runtime; or
+#   /lab/engine                   PROGRAM, a directory, read-only
 set -eu
-chroot=$1 shared=$2 runtime=$3 images=$4
+chroot=$1 shared=$2 program=$3 images=$4
 hierarchies=$(awk '$3 == "cgroup" || $3 == "cgroup2" { print $2, $3, $4 }' /proc/mounts)
 
 mount -t tmpfs -o mode=755 tmpfs /mnt
@@ -16,8 +17,13 @@ mkdir -p $root/lab $root/old
 mount --bind "$shared" $root/lab
 mkdir -p $root/lab/images
 mount --bind -o ro "$images" $root/lab/images
-# Not bound: runc runs from an overlay of its directory, which has no binds.
-cp "$runtime" $root/usr/local/bin/oci-runtime
+if [ -d "$program" ]; then
+    mkdir -p $root/lab/engine
+    mount --bind -o ro "$program" $root/lab/engine
+else
+    # Not bound: runc runs from an overlay of its directory, which has no binds.
+    cp "$program" $root/usr/local/bin/oci-runtime
+fi
 
 mount -t proc proc $root/proc
 mount -t sysfs sysfs $root/sys

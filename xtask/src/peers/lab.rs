@@ -1,4 +1,4 @@
-//! One machine of its own with one runtime: prepared as files, run by the scripts beside this file.
+//! One machine of its own with one runtime, or with one engine: prepared as files, run by the scripts beside this file.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -25,6 +25,7 @@ pub(super) struct Lab {
     chroot: PathBuf,
     /// What it shares with us: scripts and steps, and what they said.
     shared: PathBuf,
+    /// A runtime, or the directory of the programs of an engine.
     program: PathBuf,
     images: PathBuf,
 }
@@ -37,27 +38,27 @@ pub(super) struct Progress {
 }
 
 impl Lab {
-    /// Writes what it needs to `target/peers/PEER/RUNTIME`, instead of what was there.
+    /// Writes what it needs to `target/peers/PEER/NAME`, instead of what was there.
     pub(super) fn prepare(
         peer: &str,
-        runtime: &str,
+        name: &str,
         chroot: &Path,
         program: &Path,
         images: &Path,
         steps: &[Step],
     ) -> Result<Lab> {
-        let shared = paths::target().join("peers").join(peer).join(runtime);
+        let shared = paths::target().join("peers").join(peer).join(name);
         if shared.exists() {
             fs::remove_dir_all(&shared).with_context(|| format!("remove {}", shared.display()))?;
         }
         fs::create_dir_all(shared.join("steps"))?;
-        for (script, name) in [("run.sh", "run.sh"), ("common.sh", "common.sh"), (&format!("{peer}.sh"), "peer.sh")] {
-            fs::copy(source(script), shared.join(name)).with_context(|| format!("copy {script}"))?;
+        for (script, copy) in [("run.sh", "run.sh"), ("common.sh", "common.sh"), (&format!("{peer}.sh"), "peer.sh")] {
+            fs::copy(source(script), shared.join(copy)).with_context(|| format!("copy {script}"))?;
         }
         for (index, step) in steps.iter().enumerate() {
             fs::write(shared.join("steps").join(steps::file_name(index, step)), &step.script)?;
         }
-        let name = format!("longshore-peers-{}-{runtime}", std::process::id());
+        let name = format!("longshore-peers-{}-{name}", std::process::id());
         let [chroot, program, images] = [chroot, program, images].map(Path::to_owned);
         Ok(Lab { name, chroot, shared, program, images })
     }

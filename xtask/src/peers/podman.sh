@@ -4,7 +4,7 @@ export PODMAN_IGNORE_CGROUPSV1_WARNING=1
 N="--network none"
 
 up() {
-    mkdir -p /etc/containers
+    containers_conf
     cat >/etc/containers/containers.conf <<'END'
 [engine]
 cgroup_manager = "cgroupfs"
@@ -15,10 +15,6 @@ runtime_supports_json = ["crun", "runc", "oci-runtime"]
 [engine.runtimes]
 oci-runtime = ["/usr/local/bin/oci-runtime"]
 END
-    printf 'unqualified-search-registries = []\n' >/etc/containers/registries.conf
-    printf '{"default": [{"type": "insecureAcceptAnything"}]}\n' >/etc/containers/policy.json
-    printf '[storage]\ndriver = "overlay"\ngraphroot = "/var/lib/containers/storage"\nrunroot = "/run/containers/storage"\n' \
-        >/etc/containers/storage.conf
     useradd --system containers
     echo containers:2000000:1000000 | tee -a /etc/subuid >>/etc/subgid
     podman load --quiet --input /lab/images/busybox.tar

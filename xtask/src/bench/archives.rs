@@ -1,10 +1,12 @@
-//! Archives of images: loaded where nothing of them is, saved to a file, and pushed to a registry that has nothing.
+//! Archives of images: loaded where nothing of them is, saved to a file, and pushed to a registry that has nothing. One of many
+//! images is made here: to list them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use testkit::images::{plan, write};
 use testkit::registry::Debian;
 
 use super::engine::{Engine, Sample};
@@ -14,6 +16,15 @@ use super::pull;
 pub(super) fn load(engine: &Engine, archive: &Path, image: &str, store: Option<&Path>) -> Result<Sample> {
     let line = ["load".into(), "-q".into(), "-i".into(), archive.display().to_string()];
     pull::removed(engine, image, store, || engine.sample(&line))
+}
+
+/// Loads images of these names, with one small layer for all of them. Nothing is measured.
+pub(super) fn load_many(engine: &Engine, names: &[String]) -> Result<()> {
+    let layer = vec![plan::Entry::file("one", "file")];
+    let command = vec!["/one".to_owned()];
+    let image = plan::Image { tag: String::new(), layers: vec![layer], command, volumes: Vec::new() };
+    // Not by name: a peer in a file system of its own does not see our files.
+    engine.run_fed(&["load".into(), "-q".into()], &write::many(&image, names)?)
 }
 
 /// Saves `image`, which is there, beside the archive: where every engine sees that, it may write.

@@ -1,6 +1,6 @@
 //! Who is measured.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -123,6 +123,22 @@ impl Engine {
         let complaint = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{}: {line:?}: {}: {}", self.name, output.status, complaint.trim());
         Ok(())
+    }
+
+    /// The same with something to read on standard input.
+    pub(super) fn run_fed(&self, line: &[String], input: &[u8]) -> Result<()> {
+        let mut child = self.command(line)?.stdin(Stdio::piped()).spawn()?;
+        let mut pipe = child.stdin.take().context("stdin is piped")?;
+        let (fed, output) = std::thread::scope(|scope| {
+            // What it says fills its pipe while we write.
+            let feeding = scope.spawn(move || pipe.write_all(input));
+            let output = child.wait_with_output();
+            (feeding.join().expect("writing has no invariant to break"), output)
+        });
+        let output = output?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}: {line:?}: {}: {}", self.name, output.status, complaint.trim());
+        Ok(fed?)
     }
 
     fn used(&self) -> Duration {

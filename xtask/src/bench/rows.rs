@@ -28,6 +28,8 @@ pub(super) enum Scene {
     Stopped(usize),
     /// A container that wrote so many lines, and ended.
     Logged(usize),
+    /// Images over one layer, called `{scene}image:0` and so on.
+    Images(usize),
 }
 
 /// What is done for one sample. In command lines `{scene}` is the beginning of the scene's names, `{fresh}` a new name.
@@ -320,6 +322,20 @@ pub(super) const ROWS: &[Row] = &[
         scene: Scene::Empty,
         work: Work::Push(BIG),
         bound: Bound::OfDocker { wall: 0.6, cpu: None },
+    },
+    Row {
+        name: "images",
+        about: "images with 1,000 images",
+        scene: Scene::Images(1000),
+        work: Work::Line { line: &["images"], cleanup: &[] },
+        bound: Bound::WallMs(30.0),
+    },
+    Row {
+        name: "images-q",
+        about: "images -q with 1,000 images",
+        scene: Scene::Images(1000),
+        work: Work::Line { line: &["images", "-q"], cleanup: &[] },
+        bound: Bound::WallMs(30.0),
     },
     Row {
         name: "log-write",

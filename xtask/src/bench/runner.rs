@@ -348,6 +348,9 @@ impl Runner {
                 engine.run(&self.names(engine, &line))?;
                 return engine.run(&self.names(engine, &["wait", "{scene}0"]));
             }
+            Scene::Images(count) => {
+                return archives::load_many(engine, &image_names(&self.scene_name(engine), count).collect::<Vec<_>>());
+            }
         };
         let line = |number: usize| {
             let name = format!("{}{number}", self.scene_name(engine));
@@ -376,6 +379,13 @@ impl Runner {
     /// The line that removes a scene.
     fn removal(&self, scene: Scene, engine: &Engine) -> Vec<String> {
         let count = match scene {
+            Scene::Images(count) => {
+                return ["rmi", "-f"]
+                    .map(str::to_owned)
+                    .into_iter()
+                    .chain(image_names(&self.scene_name(engine), count))
+                    .collect();
+            }
             Scene::Empty => 0,
             Scene::Logged(_) | Scene::Networked => 1,
             Scene::Running(count) | Scene::Bridged(count) | Scene::Named(count) | Scene::Stopped(count) => count,
@@ -442,6 +452,11 @@ fn start_as_installed(dist: &Path) -> Result<(Daemon, TempDir)> {
     let _ = tempfile::env::override_temp_dir(Path::new(ON_TMPFS));
     let daemon = Daemon::start_from(dist, &["--data-root", root])?;
     Ok((daemon, data))
+}
+
+/// They are an engine's own, as those of containers.
+fn image_names(scene: &str, count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(move |number| format!("{scene}image:{number}"))
 }
 
 const NO_NETWORK: [&str; 2] = ["--network", "none"];

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 use super::plan::{Entry, Image, Kind, SparseFormat};
-use super::write::{Compression, docker_archive, layer_tar, oci_layout, sha256};
+use super::write::{Compression, docker_archive, layer_tar, many, oci_layout, sha256};
 
 fn small() -> Image {
     super::plan::busybox(b"binary".to_vec(), &["sh", "busybox", "echo", "sh"])
@@ -31,6 +31,15 @@ fn an_archive_is_the_same_every_time_and_its_names_are_its_digests() {
     assert_eq!(layer, format!("{}/layer.tar", sha256(&members[layer])));
     let parsed: serde_json::Value = serde_json::from_slice(&members[config]).unwrap();
     assert_eq!(parsed["rootfs"]["diff_ids"][0], format!("sha256:{}", sha256(&members[layer])));
+}
+
+#[test]
+fn many_images_have_one_layer_and_differ() {
+    let members = members(&many(&small(), &["a:0".to_owned(), "a:1".to_owned()]).unwrap());
+    let manifest: serde_json::Value = serde_json::from_slice(&members["manifest.json"]).unwrap();
+    assert_eq!((&manifest[0]["RepoTags"][0], &manifest[1]["RepoTags"][0]), (&"a:0".into(), &"a:1".into()));
+    assert_eq!(manifest[0]["Layers"], manifest[1]["Layers"]);
+    assert_eq!(members.len(), 4, "two configurations, a layer and the manifest");
 }
 
 #[test]

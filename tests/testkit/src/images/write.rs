@@ -43,6 +43,31 @@ pub fn docker_archive(image: &Image) -> Result<Vec<u8>> {
     Ok(archive.into_inner()?)
 }
 
+/// A docker-archive of many images over the same layers: each has one of `tags`, a configuration that differs by a label,
+/// and an age of its own, the first being the oldest. At most 86,400.
+pub fn many(image: &Image, tags: &[String]) -> Result<Vec<u8>> {
+    let layers = image.layers.iter().map(|layer| layer_tar(layer)).collect::<Result<Vec<_>>>()?;
+    let diff_ids: Vec<String> = layers.iter().map(|layer| sha256(layer)).collect();
+    let layer_names: Vec<String> = diff_ids.iter().map(|id| format!("{id}/layer.tar")).collect();
+    let mut archive = Builder::new(Vec::new());
+    for (name, layer) in layer_names.iter().zip(&layers) {
+        add(&mut archive, name, layer)?;
+    }
+    let mut manifest = Vec::new();
+    for (number, tag) in tags.iter().enumerate() {
+        let mut config = config(image, &diff_ids);
+        config["config"]["Labels"] = json!({ "number": number.to_string() });
+        config["created"] =
+            json!(format!("2026-01-01T{:02}:{:02}:{:02}Z", number / 3600, number / 60 % 60, number % 60));
+        let config = serde_json::to_vec(&config)?;
+        let name = format!("{}.json", sha256(&config));
+        add(&mut archive, &name, &config)?;
+        manifest.push(json!({ "Config": name, "RepoTags": [tag], "Layers": layer_names }));
+    }
+    add(&mut archive, "manifest.json", &serde_json::to_vec(&manifest)?)?;
+    Ok(archive.into_inner()?)
+}
+
 /// An OCI image layout in a tar (image-spec v1.1 image-layout.md), as skopeo and buildx write it.
 pub fn oci_layout(image: &Image, compression: Compression) -> Result<Vec<u8>> {
     let mut blobs: Vec<Vec<u8>> = Vec::new();

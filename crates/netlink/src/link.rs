@@ -1,6 +1,8 @@
-//! Links: bridges, veth pairs, and their attributes.
+//! Links: bridges, veth pairs, links on top of others, and their attributes.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
 
 use crate::error::NetlinkError;
 use crate::message::{self, CREATE, DUMP, EXCLUSIVE, Message};
@@ -8,6 +10,11 @@ use crate::socket::{Request, Socket};
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];
+
+/// An Ethernet address as users write it: `02:42:ac:11:00:02`.
+pub fn text(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
 
 /// The longest name of an interface in bytes (IFNAMSIZ without the NUL).
 pub const NAME_MAX: usize = 15;
@@ -24,6 +31,7 @@ const IFF_UP: u32 = 1;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
@@ -32,6 +40,10 @@ const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_MACVLAN_MODE: u16 = 1;
+const IFLA_IPVLAN_MODE: u16 = 1;
+const IFLA_IPVLAN_FLAGS: u16 = 2;
+const IFLA_VLAN_ID: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFLA_BRPORT_STATE: u16 = 1;
@@ -83,6 +95,100 @@ pub struct VethPair<'a> {
     pub peer_name: &'a str,
     /// The network namespace of the other end.
     pub peer_namespace: BorrowedFd<'a>,
+}
+
+/// What a link on top of another one is; numbers as the kernel's linux/if_link.h has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upper {
+    /// One with an Ethernet address of its own.
+    Macvlan {
+        /// MACVLAN_MODE_*.
+        mode: u32,
+    },
+    /// One with the Ethernet address of the link below.
+    Ipvlan {
+        /// IPVLAN_MODE_*.
+        mode: u16,
+        /// IPVLAN_F_*.
+        flags: u16,
+    },
+}
+
+impl Upper {
+    /// The kernel's word for it.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Upper::Macvlan { .. } => "macvlan",
+            Upper::Ipvlan { .. } => "ipvlan",
+        }
+    }
+}
+
+/// Creates a link on top of the one with the number `lower` here, in another network namespace; it is down. Nothing of it is
+/// here at any moment.
+pub fn create_upper(name: &str, lower: u32, namespace: BorrowedFd<'_>, upper: Upper) -> Request {
+    let data = |data: Message| match upper {
+        Upper::Macvlan { mode } => data.u32(IFLA_MACVLAN_MODE, mode),
+        Upper::Ipvlan { mode, flags } => {
+            data.attribute(IFLA_IPVLAN_MODE, &mode.to_ne_bytes()).attribute(IFLA_IPVLAN_FLAGS, &flags.to_ne_bytes())
+        }
+    };
+    let message = Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE)
+        .fixed(&header(0, 0, false))
+        .text(IFLA_IFNAME, name)
+        .u32(IFLA_LINK, lower)
+        .u32(IFLA_NET_NS_FD, namespace.as_raw_fd().cast_unsigned())
+        .nest(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, upper.kind()).nest(IFLA_INFO_DATA, data));
+    Request { what: format!("create {} link {name}", upper.kind()).into(), message }
+}
+
+/// Creates a link whose frames have this tag (IEEE 802.1Q) on the link with the number `lower`; it is down.
+pub fn create_vlan(name: &str, lower: u32, id: u16) -> Request {
+    let message = Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE)
+        .fixed(&header(0, 0, false))
+        .text(IFLA_IFNAME, name)
+        .u32(IFLA_LINK, lower)
+        .nest(IFLA_LINKINFO, |info| {
+            info.text(IFLA_INFO_KIND, "vlan")
+                .nest(IFLA_INFO_DATA, |data| data.attribute(IFLA_VLAN_ID, &id.to_ne_bytes()))
+        });
+    Request { what: format!("create vlan link {name}").into(), message }
+}
+
+/// Creates a link that leads nowhere; it is down.
+pub fn create_dummy(name: &str) -> Request {
+    let message = Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE)
+        .fixed(&header(0, 0, false))
+        .text(IFLA_IFNAME, name)
+        .nest(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, "dummy"));
+    Request { what: format!("create dummy link {name}").into(), message }
+}
+
+/// Creates two links that lead to each other and nowhere else; they are down.
+pub fn create_loose_pair(name: &str, other: &str) -> Request {
+    let message = Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE)
+        .fixed(&header(0, 0, false))
+        .text(IFLA_IFNAME, name)
+        .nest(IFLA_LINKINFO, |info| {
+            info.text(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |data| {
+                data.nest(VETH_INFO_PEER, |peer| peer.fixed(&header(0, 0, false)).text(IFLA_IFNAME, other))
+            })
+        });
+    Request { what: format!("create veth pair {name}").into(), message }
+}
+
+/// Whether the kernel has links of this kind; it loads a module for it where there is one.
+pub fn is_known(socket: &mut Socket, upper: Upper) -> Result<bool, NetlinkError> {
+    // Without a link below none is made: a kernel that knows the kind misses it, and another one says that it does not.
+    let message = Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE)
+        .fixed(&header(0, 0, false))
+        .nest(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, upper.kind()));
+    let what = format!("ask for links of the kind {}", upper.kind());
+    match socket.apply(vec![Request { what: what.into(), message }]) {
+        Err(NetlinkError::Refused { source, .. }) if source.errno == Errno::OPNOTSUPP => Ok(false),
+        Err(NetlinkError::Refused { .. }) | Ok(()) => Ok(true),
+        Err(err) => Err(err),
+    }
 }
 
 /// Creates a bridge, which is down.
@@ -151,6 +257,12 @@ pub fn set_mac(index: u32, mac: Mac) -> Request {
 pub fn delete(name: &str) -> Request {
     let message = Message::new(RTM_DELLINK, 0).fixed(&header(0, 0, false)).text(IFLA_IFNAME, name);
     Request { what: format!("delete link {name}").into(), message }
+}
+
+/// Deletes the link with this number.
+pub fn delete_number(index: u32) -> Request {
+    let message = Message::new(RTM_DELLINK, 0).fixed(&header(0, index, false));
+    Request { what: format!("delete link number {index}").into(), message }
 }
 
 /// Makes a bridge pass nothing through a port any more, at once and cheaply.

@@ -12,8 +12,10 @@ const RTM_GETROUTE: u16 = 26;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_BOOT: u8 = 3;
 const RT_SCOPE_UNIVERSE: u8 = 0;
+const RT_SCOPE_LINK: u8 = 253;
 const RTN_UNICAST: u8 = 1;
 const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 
 /// A destination that the main table has a route to.
@@ -27,23 +29,34 @@ pub struct Destination {
 
 /// Sends everything of the family without a route of its own to `gateway`.
 pub fn set_default(gateway: IpAddr) -> Request {
-    let message = Message::new(RTM_NEWROUTE, CREATE | REPLACE)
-        .fixed(&[
-            family::number(gateway),
-            0,
-            0,
-            0,
-            RT_TABLE_MAIN,
-            RTPROT_BOOT,
-            RT_SCOPE_UNIVERSE,
-            RTN_UNICAST,
-            0,
-            0,
-            0,
-            0,
-        ])
-        .attribute(RTA_GATEWAY, &family::octets(gateway));
+    let message = default_route(gateway, RT_SCOPE_UNIVERSE).attribute(RTA_GATEWAY, &family::octets(gateway));
     Request { what: format!("set default route via {gateway}").into(), message }
+}
+
+/// Sends everything of the family of `own` without a route of its own out through the link with this number, as if everybody were
+/// a neighbour there.
+pub fn set_default_through(index: u32, own: IpAddr) -> Request {
+    let message = default_route(own, RT_SCOPE_LINK).u32(RTA_OIF, index);
+    Request { what: format!("set default route through link number {index}").into(), message }
+}
+
+/// A default route of the family of an address.
+fn default_route(of: IpAddr, scope: u8) -> Message {
+    let table = RT_TABLE_MAIN;
+    Message::new(RTM_NEWROUTE, CREATE | REPLACE).fixed(&[
+        family::number(of),
+        0,
+        0,
+        0,
+        table,
+        RTPROT_BOOT,
+        scope,
+        RTN_UNICAST,
+        0,
+        0,
+        0,
+        0,
+    ])
 }
 
 /// The destinations of the main table, of both families.

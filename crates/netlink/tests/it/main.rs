@@ -357,3 +357,33 @@ fn privileged_a_table_of_ipv6_changes_with_that_of_ipv4() {
         }
     });
 }
+
+#[test]
+fn privileged_a_link_on_top_of_another_one_is_in_its_namespace_alone() {
+    in_scratch_namespace(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        socket.apply(vec![link::create_loose_pair("a", "b"), link::set_up("a"), link::set_up("b")]).unwrap();
+        let macvlan = link::Upper::Macvlan { mode: 1 };
+        assert!(link::is_known(&mut socket, macvlan).unwrap());
+        let lower = link::by_name(&mut socket, "a").unwrap().unwrap().index;
+        let (namespace, mut inside) = std::thread::spawn(|| {
+            sys::namespace::unshare(UnshareFlags::NEWNET).unwrap();
+            (own_namespace(), Socket::open(Protocol::Route).unwrap())
+        })
+        .join()
+        .unwrap();
+        let before = link::list(&mut socket, None).unwrap();
+        socket.apply(vec![link::create_upper("eth0", lower, namespace.as_fd(), macvlan)]).unwrap();
+        assert_eq!(link::list(&mut socket, None).unwrap(), before);
+        let found = link::by_name(&mut inside, "eth0").unwrap().unwrap();
+        assert_eq!((found.kind.as_str(), found.up), ("macvlan", false));
+        let mac = [2, 0, 0, 0, 0, 9];
+        inside.apply(vec![link::set_mac(found.index, mac), link::set_up("eth0")]).unwrap();
+        let found = link::by_name(&mut inside, "eth0").unwrap().unwrap();
+        assert_eq!((found.mac.map(link::text).as_deref(), found.up), (Some("02:00:00:00:00:09"), true));
+        inside.apply(vec![route::set_default_through(found.index, Ipv4Addr::new(10, 0, 0, 1).into())]).unwrap();
+        assert!(route::list(&mut inside).unwrap().iter().any(|to| to.prefix == 0 && to.address.is_ipv4()));
+        inside.apply(vec![link::delete_number(found.index)]).unwrap();
+        assert_eq!(link::by_name(&mut inside, "eth0").unwrap(), None);
+    });
+}

@@ -26,7 +26,7 @@ use container_spec::files::{Addresses, HOST_GATEWAY, hosts_file};
 use container_spec::ports::{Protocol, publications};
 use engine_api::container::EndpointSettings;
 use errdefs::ErrorKind;
-use network::{DEFAULT, EndpointRequest, Healer, JoinRequest, Networks, PortRequest};
+use network::{DEFAULT, DriverKind, EndpointRequest, Healer, JoinRequest, Networks, PortRequest};
 use oci::ContainerId;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -205,6 +205,7 @@ impl Networking {
                 warn!(err = errdefs::chain(&err), "the network is not as it should be");
             }
             for container in containers.iter().filter(|one| alive.contains(&one.id().as_str())) {
+                enter(networks, container);
                 if let Some(wanted) = attachments::known(networks, container)
                     && let Err(err) = networks.keep_only(container.id().as_str(), &wanted)
                 {
@@ -389,10 +390,13 @@ fn note_predefined(engine: &Engine, container: &Container) {
     container.live().state.network_id = id.unwrap_or_default();
 }
 
-/// The host's address on a network.
+/// The host's address on a network, if it has one there.
 fn gateway_of(endpoint: &network::Endpoint) -> Option<IpAddr> {
-    let ipv4 = endpoint.ipv4.map(|own| IpAddr::V4(own.gateway));
-    ipv4.or(endpoint.ipv6.map(|own| IpAddr::V6(own.gateway)))
+    if endpoint.driver != DriverKind::Bridge {
+        return None;
+    }
+    let ipv4 = endpoint.ipv4.and_then(|own| own.gateway).map(IpAddr::V4);
+    ipv4.or(endpoint.ipv6.and_then(|own| own.gateway).map(IpAddr::V6))
 }
 
 /// What crate `network` is to be asked for.
@@ -446,6 +450,17 @@ pub(crate) fn namespace_of(donor: &Container) -> Result<OwnedFd, ConnectError> {
     }
     let namespace = file.map_err(|source| ConnectError::Namespace(donor.id().clone(), source))?;
     Ok(namespace.into())
+}
+
+/// Says where a container lives that an earlier daemon has connected: what it has there alone can be taken from it again.
+fn enter(networks: &Networks, container: &Container) {
+    let entered = namespace_of(container).map_err(|err| errdefs::chain(&err)).and_then(|namespace| {
+        networks.enter(container.id().as_str(), namespace.as_fd()).map_err(|err| errdefs::chain(&err))
+    });
+    if let Err(err) = entered {
+        // It has ended meanwhile, for one: its links go with it.
+        debug!(container = %container.id(), err, "look into the container's network");
+    }
 }
 
 /// Takes a container off its network if it is on one; for a start that failed.

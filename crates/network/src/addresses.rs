@@ -23,16 +23,16 @@ pub(crate) enum NoAddress {
 pub(crate) struct Addresses {
     network: Subnet,
     range: Subnet,
-    gateway: IpAddr,
+    gateway: Option<IpAddr>,
     taken: BTreeSet<IpAddr>,
     /// How many of these are nobody's endpoint.
     set_aside: usize,
 }
 
 impl Addresses {
-    /// All addresses of `network` are free but its first, in IPv4 its last, and the gateway's; unasked, only those of
+    /// All addresses of `network` are free but its first, in IPv4 its last, and the gateway's if it has one; unasked, only those of
     /// `range` are given out.
-    pub(crate) fn new(network: Subnet, range: Option<Subnet>, gateway: IpAddr) -> Addresses {
+    pub(crate) fn new(network: Subnet, range: Option<Subnet>, gateway: Option<IpAddr>) -> Addresses {
         let network = network.network();
         Addresses {
             network,
@@ -84,7 +84,7 @@ impl Addresses {
     }
 
     fn is_reserved(&self, address: IpAddr) -> bool {
-        address == self.gateway
+        Some(address) == self.gateway
             || address == self.network.address
             // IPv6 has no broadcasts.
             || address.is_ipv4() && address == self.network.last()
@@ -98,7 +98,7 @@ mod tests {
 
     fn addresses(network: &str, range: Option<&str>) -> Addresses {
         let network: Subnet = network.parse().unwrap();
-        Addresses::new(network, range.map(|range| range.parse().unwrap()), network.address)
+        Addresses::new(network, range.map(|range| range.parse().unwrap()), Some(network.address))
     }
 
     fn last_octet(address: IpAddr) -> u8 {

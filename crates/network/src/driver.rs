@@ -1,8 +1,33 @@
 //! What the containers of a user's network are connected by. Pure.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::parent::{Origin, ParentDriver};
+
+/// Which driver a network wants, by Docker's name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DriverKind {
+    /// A bridge of this machine's.
+    #[default]
+    Bridge,
+    /// Links with Ethernet addresses of their own on top of one of this machine's.
+    Macvlan,
+    /// Links with the Ethernet address of the one below.
+    Ipvlan,
+}
+
+impl fmt::Display for DriverKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DriverKind::Bridge => "bridge",
+            DriverKind::Macvlan => "macvlan",
+            DriverKind::Ipvlan => "ipvlan",
+        })
+    }
+}
 
 /// What the containers of a network are connected by. Its fields stand among those of the network's record, as they did
 /// before there was a choice.
@@ -11,6 +36,9 @@ use serde::{Deserialize, Serialize};
 pub enum Driver {
     /// A bridge of this machine's, which leads them out and their ports in.
     Bridge(BridgeDriver),
+    /// A link of this machine's, on top of which they have links: what is on the other side of it is their neighbour, and
+    /// this machine is not.
+    Parent(ParentDriver),
 }
 
 /// A bridge, and the rules about it.
@@ -33,10 +61,27 @@ pub struct BridgeDriver {
 }
 
 impl Driver {
+    /// Which one it is.
+    pub fn kind(&self) -> DriverKind {
+        match self {
+            Driver::Bridge(_) => DriverKind::Bridge,
+            Driver::Parent(parent) => parent.kind(),
+        }
+    }
+
     /// The bridge, of a network that has one.
     pub fn bridge(&self) -> Option<&BridgeDriver> {
         match self {
             Driver::Bridge(bridge) => Some(bridge),
+            Driver::Parent(_) => None,
+        }
+    }
+
+    /// The link of this machine's on which containers stand, of a network that has one.
+    pub fn parent(&self) -> Option<&ParentDriver> {
+        match self {
+            Driver::Bridge(_) => None,
+            Driver::Parent(parent) => Some(parent),
         }
     }
 
@@ -44,13 +89,20 @@ impl Driver {
     pub(crate) fn own_link(&self) -> Option<&str> {
         match self {
             Driver::Bridge(bridge) => (!bridge.adopted).then_some(&bridge.bridge),
+            Driver::Parent(parent) => (parent.origin != Origin::Machine).then_some(&parent.parent),
         }
+    }
+
+    /// Whether nobody but the network's containers is on it, whatever was asked for.
+    pub(crate) fn leads_nowhere(&self) -> bool {
+        self.parent().is_some_and(|parent| parent.origin == Origin::Nowhere)
     }
 
     /// What the names of interfaces in containers begin with.
     pub(crate) fn interface_prefix(&self) -> &str {
         match self {
             Driver::Bridge(bridge) => &bridge.interface_prefix,
+            Driver::Parent(_) => "eth",
         }
     }
 }

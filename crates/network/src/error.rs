@@ -7,8 +7,10 @@ use std::path::PathBuf;
 
 use errdefs::ErrorKind;
 use netlink::NetlinkError;
+use rustix::io::Errno;
 
 use crate::options::OptionError;
+use crate::parent::ParentError;
 use crate::ports::{Protocol, Published};
 use crate::subnet::Subnet;
 
@@ -75,13 +77,21 @@ pub struct SystemReason(pub io::Error);
 
 impl fmt::Display for SystemReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.kind() {
+        let words = match Errno::from_io_error(&self.0) {
             // glibc says it with "already", musl without; clients look for the sentence.
-            io::ErrorKind::AddrInUse => f.write_str("address already in use"),
-            io::ErrorKind::AddrNotAvailable => f.write_str("cannot assign requested address"),
-            io::ErrorKind::PermissionDenied => f.write_str("permission denied"),
-            _ => self.0.fmt(f),
-        }
+            Some(Errno::ADDRINUSE) => "address already in use",
+            Some(Errno::ADDRNOTAVAIL) => "cannot assign requested address",
+            Some(Errno::ACCESS) => "permission denied",
+            Some(Errno::BUSY) => "device or resource busy",
+            Some(Errno::EXIST) => "file exists",
+            Some(Errno::INVAL) => "invalid argument",
+            Some(Errno::NETDOWN) => "network is down",
+            Some(Errno::NODEV) => "no such device",
+            Some(Errno::OPNOTSUPP) => "operation not supported",
+            Some(Errno::RANGE) => "numerical result out of range",
+            _ => return self.0.fmt(f),
+        };
+        f.write_str(words)
     }
 }
 
@@ -136,6 +146,9 @@ pub enum JoinError {
         /// The bridge's name.
         bridge: String,
     },
+    /// The network's parent is gone, or the kernel puts nothing on top of it.
+    #[error(transparent)]
+    Parent(ParentError),
     /// The network could not be set up.
     #[error("set up the bridge network")]
     Network(#[source] NetworkError),
@@ -148,6 +161,7 @@ impl JoinError {
             JoinError::AddressOutside { .. } => ErrorKind::InvalidArgument,
             JoinError::NoNetwork(_) => ErrorKind::NotFound,
             JoinError::Joined { .. } | JoinError::AddressTaken => ErrorKind::Forbidden,
+            JoinError::Parent(err) => err.kind(),
             JoinError::Ports { .. }
             | JoinError::AddressesExhausted { .. }
             | JoinError::BridgeFull { .. }
@@ -158,7 +172,10 @@ impl JoinError {
 
 impl From<NetworkError> for JoinError {
     fn from(err: NetworkError) -> JoinError {
-        JoinError::Network(err)
+        match err {
+            NetworkError::Parent(err) => JoinError::Parent(err),
+            err => JoinError::Network(err),
+        }
     }
 }
 
@@ -206,9 +223,21 @@ pub enum CreateError {
     /// An option says nothing.
     #[error(transparent)]
     Option(#[from] OptionError),
+    /// It cannot have its parent.
+    #[error(transparent)]
+    Parent(#[from] ParentError),
     /// The network could not be set up or recorded.
     #[error("set up the network")]
-    Network(#[from] NetworkError),
+    Network(#[source] NetworkError),
+}
+
+impl From<NetworkError> for CreateError {
+    fn from(err: NetworkError) -> CreateError {
+        match err {
+            NetworkError::Parent(err) => CreateError::Parent(err),
+            err => CreateError::Network(err),
+        }
+    }
 }
 
 fn obstacle(found: &Option<(Subnet, Subnet)>) -> String {
@@ -227,6 +256,7 @@ impl CreateError {
                 ErrorKind::Internal
             }
             CreateError::Option(err) => err.kind(),
+            CreateError::Parent(err) => err.kind(),
             CreateError::Network(err) => err.kind(),
         }
     }
@@ -268,6 +298,9 @@ pub enum NetworkError {
     /// The kernel refused it.
     #[error("configure the kernel's network")]
     Netlink(#[from] NetlinkError),
+    /// A link on top of which containers are to stand is not what it should be.
+    #[error(transparent)]
+    Parent(#[from] ParentError),
     /// A kernel setting could not be read or written.
     #[error("kernel setting {}", path.display())]
     Setting {
@@ -354,6 +387,7 @@ impl NetworkError {
                 ErrorKind::InvalidArgument
             }
             NetworkError::NoSandbox { .. } => ErrorKind::Unavailable,
+            NetworkError::Parent(err) => err.kind(),
             NetworkError::Netlink(_)
             | NetworkError::Setting { .. }
             | NetworkError::Relay { .. }

@@ -48,6 +48,7 @@ mod foreign;
 mod hold;
 mod networks;
 mod options;
+mod parent;
 mod record;
 mod relays;
 mod resolver;
@@ -59,7 +60,7 @@ mod user;
 pub mod ports;
 
 pub use config::{AddressPool, Config};
-pub use driver::{BridgeDriver, Driver};
+pub use driver::{BridgeDriver, Driver, DriverKind};
 pub use foreign::{ForeignChain, Passage};
 
 pub use error::{CreateError, JoinError, NetworkError, PortError, RemoveError, SystemReason};
@@ -68,6 +69,7 @@ pub use networks::{
     foreign_chains, relay_end, replace_relay, start_relays_by,
 };
 pub use options::OptionError;
+pub use parent::{IpvlanFlag, IpvlanMode, MacvlanMode, Origin, ParentDriver, ParentError, UpperMode};
 pub use ports::{PortRequest, Protocol, Published};
 pub use relays::Starter;
 pub use resolver::{RESOLVER, ResolverError, ResolverSockets};

@@ -9,7 +9,7 @@ mod relaying;
 mod users;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,12 +20,14 @@ use rustix::io::Errno;
 use crate::addresses::Addresses;
 use crate::bridge;
 use crate::config::Config;
+use crate::driver::DriverKind;
 use crate::error::NetworkError;
 use crate::firewall::{BridgeRules, Firewall, Rules};
+use crate::parent::ParentDriver;
 use crate::ports::{PortRequest, Published};
 use crate::record::{BridgeRecord, EndpointRecord, Records, SandboxRecord};
 use crate::relays::Relays;
-use crate::sandbox::{Plan, Pool};
+use crate::sandbox::{Plan, Pool, Room};
 use crate::subnet::Subnet;
 use endpoints::Endpoints;
 pub use healing::{Healer, foreign_chains};
@@ -93,6 +95,8 @@ pub struct Place {
     pub sandbox_id: String,
     /// The ports that are published, in dockerd's order.
     pub ports: Vec<Published>,
+    /// Whether there is a network on which ports could be published, and those are to be shown that are not.
+    pub exposes: bool,
     /// Its endpoints, in the order of its interfaces.
     pub endpoints: Vec<Endpoint>,
 }
@@ -104,8 +108,8 @@ pub struct InterfaceAddress<A> {
     pub address: A,
     /// The length of the network's prefix in bits.
     pub prefix: u8,
-    /// The bridge's address.
-    pub gateway: A,
+    /// The bridge's address, or that of whoever leads outward; none where nobody does.
+    pub gateway: Option<A>,
 }
 
 /// A container's place on one network, as users see it.
@@ -123,8 +127,10 @@ pub struct Endpoint {
     pub ipv6: Option<InterfaceAddress<Ipv6Addr>>,
     /// Whether the network leads nowhere, so that nobody uses its gateway.
     pub internal: bool,
-    /// The container's Ethernet address.
-    pub mac: Mac,
+    /// What it is connected by.
+    pub driver: DriverKind,
+    /// The container's Ethernet address, unless it is that of a link which others have, too.
+    pub mac: Option<Mac>,
 }
 
 impl Place {
@@ -215,13 +221,14 @@ struct Lan {
 struct LanRange {
     subnet: Subnet,
     /// Where packets go that have no route of their own.
-    gateway: IpAddr,
+    gateway: Option<IpAddr>,
 }
 
 /// What of this machine the interfaces of a network's containers stand on.
 #[derive(Clone, Debug)]
 enum Footing {
     Bridge(BridgeFooting),
+    Parent(ParentDriver),
 }
 
 /// A bridge: each interface is one end of a veth pair, whose other end is a port.
@@ -233,9 +240,38 @@ struct BridgeFooting {
     icc: bool,
 }
 
+impl Footing {
+    fn kind(&self) -> DriverKind {
+        match self {
+            Footing::Bridge(_) => DriverKind::Bridge,
+            Footing::Parent(parent) => parent.kind(),
+        }
+    }
+
+    /// Whether interfaces have Ethernet addresses of their own.
+    fn has_macs(&self) -> bool {
+        match self {
+            Footing::Bridge(_) => true,
+            Footing::Parent(parent) => parent.has_macs(),
+        }
+    }
+
+    fn bridge(&self) -> Option<&BridgeFooting> {
+        match self {
+            Footing::Bridge(footing) => Some(footing),
+            Footing::Parent(_) => None,
+        }
+    }
+}
+
 impl Lan {
     fn has_ipv6(&self) -> bool {
         self.ranges.iter().any(|range| range.subnet.address.is_ipv6())
+    }
+
+    /// Whether packets are led by their addresses alone, without a gateway.
+    fn is_routed(&self) -> bool {
+        matches!(&self.footing, Footing::Parent(parent) if parent.is_routed())
     }
 
     /// The range that an address is of.
@@ -244,12 +280,14 @@ impl Lan {
     }
 
     fn ipv4(&self, address: Ipv4Addr) -> Option<InterfaceAddress<Ipv4Addr>> {
-        let LanRange { subnet, gateway: IpAddr::V4(gateway) } = self.range(address.into())? else { return None };
+        let LanRange { subnet, gateway } = self.range(address.into())?;
+        let gateway = gateway.and_then(|gateway| if let IpAddr::V4(gateway) = gateway { Some(gateway) } else { None });
         Some(InterfaceAddress { address, prefix: subnet.prefix, gateway })
     }
 
     fn ipv6(&self, address: Ipv6Addr) -> Option<InterfaceAddress<Ipv6Addr>> {
-        let LanRange { subnet, gateway: IpAddr::V6(gateway) } = self.range(address.into())? else { return None };
+        let LanRange { subnet, gateway } = self.range(address.into())?;
+        let gateway = gateway.and_then(|gateway| if let IpAddr::V6(gateway) = gateway { Some(gateway) } else { None });
         Some(InterfaceAddress { address, prefix: subnet.prefix, gateway })
     }
 
@@ -360,6 +398,15 @@ impl Networks {
         })
     }
 
+    /// Says where a container lives that joined its networks when an earlier daemon was there, if that is of any use.
+    pub fn enter(&self, container: &str, namespace: BorrowedFd<'_>) -> Result<(), NetworkError> {
+        if self.state().record(container).is_some_and(SandboxRecord::has_inside) {
+            let room = Room::of(namespace)?;
+            self.state().enter(container, room.socket);
+        }
+        Ok(())
+    }
+
     /// Where a container is; `None` if it is on no network. After a restart to be asked behind [`Networks::reconcile`].
     pub fn place(&self, container: &str) -> Option<Place> {
         let record = self.state().record(container)?.clone();
@@ -414,7 +461,7 @@ impl Networks {
     /// The addresses of a network of the default bridge, to be given out.
     fn addresses(&self, bridge: Subnet) -> Addresses {
         let range = if bridge.address.is_ipv4() { self.config.fixed_cidr } else { self.config.fixed_cidr_v6 };
-        let mut addresses = Addresses::new(bridge, range, bridge.address);
+        let mut addresses = Addresses::new(bridge, range, Some(bridge.address));
         // Where it is the bridge's it is not given out anyway.
         let _ = addresses.set_aside(self.config.default_gateway(bridge));
         addresses
@@ -486,7 +533,7 @@ impl Networks {
             return self.users.lan(network);
         }
         let range =
-            |bridge: Subnet| LanRange { subnet: bridge.network(), gateway: self.config.default_gateway(bridge) };
+            |bridge: Subnet| LanRange { subnet: bridge.network(), gateway: Some(self.config.default_gateway(bridge)) };
         Some(Lan {
             name: DEFAULT.to_owned(),
             id: wired.record.id.clone(),
@@ -513,12 +560,14 @@ impl Networks {
                 ipv4: endpoint.ipv4.and_then(|address| lan.ipv4(address)),
                 ipv6: endpoint.ipv6.and_then(|address| lan.ipv6(address)),
                 internal: lan.internal,
+                driver: lan.footing.kind(),
                 mac: endpoint.mac,
             })
         };
         Place {
             sandbox_id: record.sandbox_id.clone(),
             ports: record.ports.clone(),
+            exposes: record.exposes(),
             endpoints: record.endpoints.iter().filter_map(endpoint).collect(),
         }
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use stdx::fs::{Durability, remove_if_exists, write_atomic};
 
 use crate::error::NetworkError;
-use crate::ports::Published;
+use crate::ports::{PortRequest, Published};
 use crate::subnet::Subnet;
 
 /// A container's endpoints, as far as they must be known to go on with them or to remove them.
@@ -23,6 +23,9 @@ pub(crate) struct SandboxRecord {
     pub(crate) ports: Vec<Published>,
     /// In the order of joining.
     pub(crate) endpoints: Vec<EndpointRecord>,
+    /// Ports to publish as soon as a network has the gateway on which that is possible; of who is on one where it is not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) wanted: Vec<PortRequest>,
 }
 
 /// A container's endpoint on one network.
@@ -39,13 +42,17 @@ pub(crate) struct EndpointRecord {
     pub(crate) ipv4: Option<Ipv4Addr>,
     #[serde(default)]
     pub(crate) ipv6: Option<Ipv6Addr>,
-    pub(crate) mac: Mac,
-    /// The end of the veth pair on the host.
+    /// None where it is not its own.
+    pub(crate) mac: Option<Mac>,
+    /// The end of the veth pair on the host; empty where there is none.
     pub(crate) interface: String,
-    /// That one's number, which unlike its name nobody can change.
+    /// That one's number, which unlike its name nobody can change; where there is none, that of the link in the container.
     pub(crate) interface_index: u32,
-    /// The other end's name.
+    /// The name of the link in the container.
     pub(crate) inner: String,
+    /// Whether all of it is in the container: no rule of this machine leads there.
+    #[serde(default)]
+    pub(crate) inside: bool,
     /// Of all networks the one of the highest priority has the gateway.
     pub(crate) gateway_priority: i64,
 }
@@ -72,12 +79,31 @@ impl SandboxRecord {
         [self.gateway(), self.gateway_of_ipv6()].map(|endpoint| endpoint.map(|one| one.network.as_str()))
     }
 
+    /// Of these the ones to which published ports lead: where others than this machine lead outward, none do.
+    pub(crate) fn publishers(&self) -> [Option<&EndpointRecord>; 2] {
+        [self.gateway(), self.gateway_of_ipv6()].map(|endpoint| endpoint.filter(|one| !one.inside))
+    }
+
     /// Where a port leads that is published on this address: IPv4 stays IPv4.
     pub(crate) fn target(&self, host: IpAddr) -> Option<IpAddr> {
+        let [ipv4, ipv6] = self.publishers();
         match host {
-            IpAddr::V4(_) => self.gateway()?.ipv4.map(IpAddr::V4),
-            IpAddr::V6(_) => self.gateway_of_ipv6()?.ipv6.map(IpAddr::V6),
+            IpAddr::V4(_) => ipv4?.ipv4.map(IpAddr::V4),
+            IpAddr::V6(_) => ipv6?.ipv6.map(IpAddr::V6),
         }
+    }
+
+    /// Whether ports are shown that it exposes.
+    pub(crate) fn exposes(&self) -> bool {
+        match (self.gateway(), self.gateway_of_ipv6()) {
+            (None, None) => self.endpoints.is_empty() || self.endpoints.iter().any(|one| !one.inside),
+            (ipv4, ipv6) => ipv4.into_iter().chain(ipv6).any(|one| !one.inside),
+        }
+    }
+
+    /// Whether any of its links is in the container alone.
+    pub(crate) fn has_inside(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.inside)
     }
 
     /// The endpoint on a network.
@@ -101,6 +127,8 @@ struct Written {
     ports: Vec<Published>,
     #[serde(default)]
     endpoints: Vec<EndpointRecord>,
+    #[serde(default)]
+    wanted: Vec<PortRequest>,
     #[serde(flatten)]
     only: Option<OnlyEndpoint>,
 }
@@ -116,7 +144,7 @@ struct OnlyEndpoint {
 
 impl From<Written> for SandboxRecord {
     fn from(written: Written) -> SandboxRecord {
-        let Written { container, sandbox_id, ports, mut endpoints, only } = written;
+        let Written { container, sandbox_id, ports, mut endpoints, wanted, only } = written;
         endpoints.extend(only.map(|one| EndpointRecord {
             network: crate::DEFAULT.to_owned(),
             network_name: crate::DEFAULT.to_owned(),
@@ -124,13 +152,14 @@ impl From<Written> for SandboxRecord {
             endpoint_id: one.endpoint_id,
             ipv4: Some(one.address),
             ipv6: None,
-            mac: one.mac,
+            mac: Some(one.mac),
             interface: one.interface,
             interface_index: one.interface_index,
             inner: crate::sandbox::INTERFACE.to_owned(),
+            inside: false,
             gateway_priority: 0,
         }));
-        SandboxRecord { container, sandbox_id, ports, endpoints }
+        SandboxRecord { container, sandbox_id, ports, endpoints, wanted }
     }
 }
 
@@ -270,10 +299,11 @@ mod tests {
             endpoint_id: String::new(),
             ipv4: Some(Ipv4Addr::LOCALHOST),
             ipv6: None,
-            mac: [0; 6],
+            mac: None,
             interface: String::new(),
             interface_index: 0,
             inner: "eth0".to_owned(),
+            inside: false,
             gateway_priority,
         }
     }
@@ -286,6 +316,7 @@ mod tests {
                 sandbox_id: String::new(),
                 ports: Vec::new(),
                 endpoints: endpoints.to_vec(),
+                wanted: Vec::new(),
             };
             record.gateway().map(|endpoint| endpoint.network_name.clone())
         };
@@ -305,6 +336,7 @@ mod tests {
             sandbox_id: String::new(),
             ports: Vec::new(),
             endpoints: endpoints.to_vec(),
+            wanted: Vec::new(),
         };
         assert_eq!(record(&[a.clone(), b.clone()]).gateways(), [Some("id of a"), Some("id of b")]);
         a.ipv4 = None;

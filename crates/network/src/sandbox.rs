@@ -18,6 +18,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 
 use crate::bridge;
 use crate::error::NetworkError;
+use crate::parent::{ParentError, refused};
 use crate::subnet::Subnet;
 
 /// The name of a container's interface.
@@ -250,6 +251,22 @@ pub(crate) struct Plug {
     pub(crate) isolated: bool,
 }
 
+/// A link to make in a namespace, on top of one of the host's.
+#[derive(Clone, Debug)]
+pub(crate) struct Stack {
+    /// Its name there.
+    pub(crate) inner: String,
+    /// The number of the link below, on the host.
+    pub(crate) lower: u32,
+    pub(crate) upper: link::Upper,
+    /// None where it is that of the link below.
+    pub(crate) mac: Option<link::Mac>,
+    /// With the lengths of their prefixes.
+    pub(crate) addresses: Vec<Subnet>,
+    /// Whether the network has IPv6.
+    pub(crate) ipv6: bool,
+}
+
 /// A namespace of a container, and a socket inside.
 #[derive(Debug)]
 pub(crate) struct Room {
@@ -304,6 +321,40 @@ impl Room {
         let hairpin = plug.hairpin.then(|| link::hairpin_port(&plug.interface, outer.index));
         host.apply(isolate.into_iter().chain(hairpin).collect())?;
         Ok(outer.index)
+    }
+
+    /// Makes a link on top of one of the host's; answers its number in the namespace. On an error there is none.
+    pub(crate) fn stack(&mut self, host: &mut Socket, stack: &Stack) -> Result<u32, NetworkError> {
+        let create = link::create_upper(&stack.inner, stack.lower, self.namespace.as_fd(), stack.upper);
+        let port = |source| ParentError::Port { driver: stack.upper.kind(), source };
+        host.apply(vec![create]).map_err(|err| refused(err, port))?;
+        let furnished = self.furnish_upper(stack);
+        if furnished.is_err()
+            && let Err(err) = self.socket.apply(vec![link::delete(&stack.inner)])
+        {
+            // It goes with the namespace.
+            tracing::warn!(%err, "a link that could not be set up stays in its container");
+        }
+        furnished
+    }
+
+    fn furnish_upper(&mut self, stack: &Stack) -> Result<u32, NetworkError> {
+        let gone = || NetworkError::Namespace { source: io::ErrorKind::NotFound.into() };
+        inside(self.namespace.as_fd(), || prepare_interface(&stack.inner, stack.ipv6))?;
+        let index = link::by_name(&mut self.socket, &stack.inner)?.ok_or_else(gone)?.index;
+        if let Some(mac) = stack.mac {
+            let taken = |source| ParentError::Mac { interface: stack.inner.clone(), mac: link::text(mac), source };
+            self.socket.apply(vec![link::set_mac(index, mac)]).map_err(|err| refused(err, taken))?;
+        }
+        let add = |one: &Subnet| address::add(address::Address { index, address: one.address, prefix: one.prefix });
+        // Those of IPv6 get their routes only on a link that is up.
+        let (ipv4, ipv6): (Vec<_>, Vec<_>) = stack.addresses.iter().partition(|one| one.address.is_ipv4());
+        // The kernel announces an address when a link comes up, or when its Ethernet address is set.
+        let requests = ipv4.into_iter().map(add).chain([link::set_up(&stack.inner)]);
+        let requests = requests.chain(ipv6.into_iter().map(add));
+        let announce = stack.mac.map(|mac| link::set_mac(index, mac));
+        self.socket.apply(requests.chain(announce).collect())?;
+        Ok(index)
     }
 }
 

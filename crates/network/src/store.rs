@@ -128,6 +128,7 @@ mod tests {
             free_ipv6: None,
             subnets: Vec::new(),
             bridges: Vec::new(),
+            parents: Vec::new(),
             mtu: 1500,
         };
         let request = UserNetworkRequest { name: format!("n{id}"), ..UserNetworkRequest::default() };

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::addresses::Addresses;
-use crate::driver::{BridgeDriver, Driver};
+use crate::driver::{BridgeDriver, Driver, DriverKind};
 use crate::error::CreateError;
 use crate::options::{self, Options};
+use crate::parent::ParentDriver;
 use crate::subnet::Subnet;
 
 /// How many characters of a network's id its bridge is named by, as with dockerd.
@@ -19,7 +20,7 @@ const ID_IN_NAME: usize = 12;
 pub struct RangeRequest {
     /// All of them; from the pools if none are wanted.
     pub subnet: Option<Subnet>,
-    /// The bridge's address; the first free one if none is wanted.
+    /// The gateway's address; the first free one if none is wanted, and if there is to be a gateway.
     pub gateway: Option<IpAddr>,
     /// The part of the addresses that are given out unasked.
     pub range: Option<Subnet>,
@@ -48,6 +49,8 @@ pub struct UserNetworkRequest {
     pub internal: bool,
     /// For whoever looks: what it means concerns clusters.
     pub attachable: bool,
+    /// What its containers are to be connected by.
+    pub driver: DriverKind,
     /// Options of the driver.
     pub options: BTreeMap<String, String>,
     /// Free-form metadata.
@@ -61,8 +64,8 @@ pub struct AddressRange {
     pub subnet: Subnet,
     /// Whether they came from the pools, and with them the gateway.
     pub from_pools: bool,
-    /// The bridge's address.
-    pub gateway: IpAddr,
+    /// The bridge's address, or that of whoever leads outward from a parent; none where nobody does.
+    pub gateway: Option<IpAddr>,
     /// Whether somebody wanted that one.
     pub gateway_wanted: bool,
     /// The part of the addresses that are given out unasked.
@@ -120,6 +123,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) subnets: Vec<Subnet>,
     /// Bridges of other networks: name and the network's id.
     pub(crate) bridges: Vec<(&'a str, &'a str)>,
+    /// Other networks with a parent: the network's id, and that.
+    pub(crate) parents: Vec<(&'a str, &'a ParentDriver)>,
     /// The largest packet unless an option says otherwise.
     pub(crate) mtu: u32,
 }
@@ -127,15 +132,30 @@ pub(crate) struct Surroundings<'a> {
 impl UserNetwork {
     /// Decides everything about a new network.
     pub(crate) fn plan(request: UserNetworkRequest, around: Surroundings<'_>) -> Result<UserNetwork, CreateError> {
-        let driver = Driver::Bridge(plan_bridge(&request, &around)?);
+        let driver = match request.driver {
+            DriverKind::Bridge => Driver::Bridge(plan_bridge(&request, &around)?),
+            kind => Driver::Parent(ParentDriver::plan(kind, &request.options, &around.id)?),
+        };
+        let gateway = match &driver {
+            Driver::Bridge(_) => Gateway::Always,
+            // Nobody asks it for anything, or there is nobody.
+            Driver::Parent(parent) if request.internal || driver.leads_nowhere() || parent.is_routed() => {
+                Gateway::Wanted
+            }
+            Driver::Parent(_) => Gateway::Always,
+        };
         let (mut families, mut idle) = ([None, None], Vec::new());
         let wanted = [(!request.without_ipv4, request.ipv4), (request.with_ipv6, request.ipv6)];
         for (at, (enabled, range)) in wanted.into_iter().enumerate() {
             let free = if at == 0 { around.free } else { around.free_ipv6 };
             match enabled {
-                true => families[at] = Some(AddressRange::plan(range, free, &around.subnets)?),
+                true => families[at] = Some(AddressRange::plan(range, free, &around.subnets, gateway)?),
                 false => idle.extend(AddressRange::of_nobody(range)),
             }
+        }
+        // dockerd's order: a network of which both are wrong is refused for its addresses.
+        if let Some(parent) = driver.parent() {
+            parent.check(around.parents.iter().copied())?;
         }
         let [ipv4, ipv6] = families;
         Ok(UserNetwork {
@@ -160,9 +180,14 @@ impl UserNetwork {
         self.ipv4.iter().chain(&self.ipv6)
     }
 
-    /// Its bridge's addresses, with the lengths of their prefixes.
+    /// Whether its containers reach nobody but each other, whatever was asked for.
+    pub fn leads_nowhere(&self) -> bool {
+        self.internal || self.driver.leads_nowhere()
+    }
+
+    /// The addresses of its gateways, with the lengths of their prefixes.
     pub(crate) fn gateways(&self) -> Vec<Subnet> {
-        self.ranges().map(AddressRange::gateway).collect()
+        self.ranges().filter_map(AddressRange::gateway).collect()
     }
 
     /// Its addresses, of which none are taken but those that nobody gets.
@@ -171,14 +196,30 @@ impl UserNetwork {
     }
 }
 
+/// Whether a network has a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gateway {
+    Always,
+    /// Only where somebody names one.
+    Wanted,
+}
+
 impl AddressRange {
-    fn plan(request: RangeRequest, free: Option<Subnet>, others: &[Subnet]) -> Result<AddressRange, CreateError> {
+    fn plan(
+        request: RangeRequest,
+        free: Option<Subnet>,
+        others: &[Subnet],
+        gateway: Gateway,
+    ) -> Result<AddressRange, CreateError> {
         let subnet = match request.subnet {
             Some(wanted) if others.iter().any(|one| one.overlaps(wanted)) => return Err(CreateError::Overlap),
             Some(wanted) => wanted,
             None => free.ok_or(CreateError::Exhausted { in_the_way: None })?,
         };
-        let gateway = plan_gateway(&request, subnet)?;
+        let gateway = match gateway {
+            Gateway::Wanted if request.gateway.is_none() => None,
+            _ => Some(plan_gateway(&request, subnet)?),
+        };
         let mut addresses = Addresses::new(subnet, request.range, gateway);
         for (name, address) in &request.auxiliary {
             addresses
@@ -201,15 +242,15 @@ impl AddressRange {
         Some(AddressRange {
             subnet,
             from_pools: false,
-            gateway: request.gateway.unwrap_or(subnet.address),
+            gateway: Some(request.gateway.unwrap_or(subnet.address)),
             gateway_wanted: request.gateway.is_some(),
             range: request.range,
             auxiliary: request.auxiliary,
         })
     }
 
-    fn gateway(&self) -> Subnet {
-        Subnet { address: self.gateway, prefix: self.subnet.prefix }
+    fn gateway(&self) -> Option<Subnet> {
+        Some(Subnet { address: self.gateway?, prefix: self.subnet.prefix })
     }
 
     fn addresses(&self) -> Addresses {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use container_spec::validate::listed;
 use engine_api::network::{Ipam, IpamConfig, NetworkCreate};
 use errdefs::ErrorKind;
-use network::{RangeRequest, Subnet, UserNetworkRequest};
+use network::{DriverKind, RangeRequest, Subnet, UserNetworkRequest};
 
 /// Why a request for a network is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,8 +75,12 @@ pub(crate) fn plan(request: NetworkCreate) -> Result<UserNetworkRequest, Request
         return Err(RequestError::Addresses(faults));
     }
     let (ipv6, ipv4): (Vec<_>, Vec<_>) = ranges.iter().cloned().partition(|range| range.subnet.contains(':'));
+    let driver = driver(&request.driver);
     if ipv4.len() > 1 || ipv6.len() > 1 {
-        return Err(RequestError::ManySubnets);
+        return Err(match driver {
+            DriverKind::Bridge => RequestError::ManySubnets,
+            kind => RequestError::NotOffered(format!("a network of {kind} with several subnets of one family")),
+        });
     }
     let of_family = |ranges: Vec<IpamConfig>| ranges.into_iter().next().map(range).unwrap_or_default();
     Ok(UserNetworkRequest {
@@ -89,12 +93,22 @@ pub(crate) fn plan(request: NetworkCreate) -> Result<UserNetworkRequest, Request
         ipam_options: ipam.options,
         internal: request.internal,
         attachable: request.attachable,
+        driver,
         options: request.options,
         labels: request.labels,
     })
 }
 
 /// One that has been looked at.
+fn driver(name: &str) -> DriverKind {
+    match name {
+        "macvlan" => DriverKind::Macvlan,
+        "ipvlan" => DriverKind::Ipvlan,
+        _ => DriverKind::Bridge,
+    }
+}
+
+/// Likewise.
 fn range(config: IpamConfig) -> RangeRequest {
     let address = |(name, text): (String, String)| Some((name, text.parse::<IpAddr>().ok()?));
     RangeRequest {
@@ -124,7 +138,7 @@ fn refuse(request: &NetworkCreate) -> Result<(), RequestError> {
         "" | "default" | "bridge" => {}
         "host" | "null" => return Err(RequestError::OnlyOne(request.driver.clone())),
         "overlay" => return Err(RequestError::NotInSwarm),
-        driver @ ("macvlan" | "ipvlan") => return not_offered(&format!("network driver {driver}")),
+        "macvlan" | "ipvlan" => {}
         driver => return Err(RequestError::Driver(driver.to_owned())),
     }
     if request.config_only {
@@ -213,7 +227,11 @@ mod tests {
             ("{'Name':'n','Ingress':true}", "Ingress network can only be global scope network"),
             ("{'Name':'n','EnableIPv4':false}", "IPv4 or IPv6 must be enabled"),
             ("{'Name':'n','IPAM':{'Driver':'zz'}}", "plugin \"zz\" not found"),
-            ("{'Name':'n','Driver':'macvlan'}", "network driver macvlan is not supported by Longshore yet"),
+            ("{'Name':'n','Driver':'macvlan'}", "None"),
+            (
+                "{'Name':'n','Driver':'overlay'}",
+                "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+            ),
             ("{'Name':'n','EnableIPv4':false,'EnableIPv6':false}", "IPv4 or IPv6 must be enabled"),
             ("{'Name':'n','EnableIPv6':true}", "None"),
             ("{'Name':'n','IPAM':{'Config':null,'Options':null}}", "None"),

@@ -82,7 +82,7 @@ impl Seen<'_> {
         let mut settings =
             NetworkSettings { endpoint_id: endpoint.endpoint_id.clone(), mac_address: mac(endpoint), ..settings };
         if let Some(own) = endpoint.ipv4 {
-            settings.gateway = own.gateway.to_string();
+            settings.gateway = text(own.gateway);
             settings.ip_address = own.address.to_string();
             settings.ip_prefix_len = own.prefix.into();
         }
@@ -103,18 +103,21 @@ fn filled(settings: EndpointSettings, endpoint: &Endpoint) -> EndpointSettings {
         endpoint_id: endpoint.endpoint_id.clone(),
         ..settings
     };
-    let led = |gateway: &dyn ToString| if endpoint.internal { String::new() } else { gateway.to_string() };
     if let Some(own) = endpoint.ipv4 {
-        filled.gateway = led(&own.gateway);
+        filled.gateway = text(own.gateway.filter(|_| !endpoint.internal));
         filled.ip_address = own.address.to_string();
         filled.ip_prefix_len = own.prefix.into();
     }
     if let Some(own) = endpoint.ipv6 {
-        filled.ipv6_gateway = led(&own.gateway);
+        filled.ipv6_gateway = text(own.gateway.filter(|_| !endpoint.internal));
         filled.global_ipv6_address = own.address.to_string();
         filled.global_ipv6_prefix_len = own.prefix.into();
     }
     filled
+}
+
+fn text(gateway: Option<impl ToString>) -> String {
+    gateway.map(|gateway| gateway.to_string()).unwrap_or_default()
 }
 
 /// The ports, as `ps` shows them: published ones, and those that are only exposed.
@@ -126,7 +129,7 @@ pub(crate) fn ports(definition: &Definition, place: &Place) -> Vec<Port> {
         kind: one.protocol.to_string(),
     });
     let mut ports: Vec<Port> = published.collect();
-    for port in exposed(&definition.config) {
+    for port in exposed_on(definition, place) {
         if !ports.iter().any(|one| one.private_port == port.number && one.kind == protocol(port)) {
             let kind = protocol(port).to_owned();
             ports.push(Port { private_port: port.number, kind, ..Port::default() });
@@ -137,7 +140,7 @@ pub(crate) fn ports(definition: &Definition, place: &Place) -> Vec<Port> {
 }
 
 fn bindings(definition: &Definition, place: &Place) -> BTreeMap<String, Option<Vec<PortBinding>>> {
-    let ports = exposed(&definition.config);
+    let ports = exposed_on(definition, place);
     let key = |port: ContainerPort| format!("{}/{}", port.number, protocol(port));
     let mut bindings: BTreeMap<_, Option<Vec<_>>> = ports.into_iter().map(|port| (key(port), None)).collect();
     for one in &place.ports {
@@ -146,6 +149,12 @@ fn bindings(definition: &Definition, place: &Place) -> BTreeMap<String, Option<V
         bindings.entry(key).or_default().get_or_insert_default().push(binding);
     }
     bindings
+}
+
+/// The ports that a container exposes; on networks where ports are none of this machine's business, as with dockerd, none.
+fn exposed_on(definition: &Definition, place: &Place) -> Vec<ContainerPort> {
+    let ports = exposed(&definition.config);
+    ports.into_iter().filter(|_| place.exposes).collect()
 }
 
 fn protocol(port: ContainerPort) -> &'static str {
@@ -161,8 +170,8 @@ pub(crate) fn with_prefix<A: std::fmt::Display>(own: Option<InterfaceAddress<A>>
     own.map(|own| format!("{}/{}", own.address, own.prefix)).unwrap_or_default()
 }
 
-/// An Ethernet address as text.
+/// An endpoint's Ethernet address as text; empty where it has none of its own.
 pub(crate) fn mac(endpoint: &Endpoint) -> String {
-    let [a, b, c, d, e, f] = endpoint.mac;
-    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    let text = |[a, b, c, d, e, f]: [u8; 6]| format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+    endpoint.mac.map(text).unwrap_or_default()
 }

@@ -44,7 +44,8 @@ pub async fn create(engine: &Engine, request: NetworkCreate) -> Result<NetworkCr
             Ok::<_, NetworkCreateError>(networks.create(planned)?)
         });
         let network = made.await?;
-        networks::tell_network(&task, &network.id, &network.name, "create");
+        let driver = network.driver.kind().to_string();
+        networks::tell_network(&task, (&network.id, &network.name), &driver, "create");
         Ok(NetworkCreated { id: network.id.clone(), warning: String::new() })
     };
     engine.detached(work).await

@@ -17,7 +17,7 @@ use crate::Engine;
 use crate::clock::{now_nanos, rfc3339};
 use crate::container::Container;
 use crate::filters::{FilterError, Filters};
-use crate::networking::view;
+use crate::networking::{find, view};
 use crate::time_query;
 
 /// Why a request about networks failed. The texts are dockerd's.
@@ -121,7 +121,7 @@ pub async fn remove(engine: &Engine, name: &str) -> Result<(), NetworksError> {
         }
         removed => removed?,
     }
-    tell_network(engine, &network.id, &network.name, "destroy");
+    tell_network(engine, (&network.id, &network.name), &network.driver, "destroy");
     Ok(())
 }
 
@@ -183,19 +183,21 @@ pub(crate) fn tell(engine: &Engine, container: &Container, action: &str) {
 pub(crate) fn tell_endpoint(engine: &Engine, container: &Container, (name, id): (&str, &str), action: &str) {
     let (id, driver) = match name {
         // Known to whoever has joined, without a look at the disk.
-        DEFAULT => (engine.networking.bridge().and_then(|bridge| Some(bridge.network().ok()?.id)), "bridge"),
-        "none" => (Some(own_id(engine, name)), "null"),
-        "host" => (Some(own_id(engine, name)), "host"),
-        _ => (Some(id.to_owned()), "bridge"),
+        DEFAULT => (engine.networking.bridge().and_then(|bridge| Some(bridge.network().ok()?.id)), "bridge".to_owned()),
+        "none" => (Some(own_id(engine, name)), "null".to_owned()),
+        "host" => (Some(own_id(engine, name)), "host".to_owned()),
+        _ => {
+            let found = engine.networking.bridge().and_then(|networks| find::user(networks, id));
+            (Some(id.to_owned()), found.map(|network| network.driver.kind()).unwrap_or_default().to_string())
+        }
     };
-    let attributes =
-        [("container", container.id().to_string()), ("name", name.to_owned()), ("type", driver.to_owned())];
+    let attributes = [("container", container.id().to_string()), ("name", name.to_owned()), ("type", driver)];
     engine.events.network(&id.unwrap_or_default(), action, attributes);
 }
 
 /// Tells that a user's network was made or removed.
-pub(crate) fn tell_network(engine: &Engine, id: &str, name: &str, action: &str) {
-    engine.events.network(id, action, [("name", name.to_owned()), ("type", "bridge".to_owned())]);
+pub(crate) fn tell_network(engine: &Engine, (id, name): (&str, &str), driver: &str, action: &str) {
+    engine.events.network(id, action, [("name", name.to_owned()), ("type", driver.to_owned())]);
 }
 
 /// The networks that are always there.
@@ -248,7 +250,7 @@ fn of_user(network: &UserNetwork, containers: BTreeMap<String, Member>) -> Netwo
         id: network.id.clone(),
         created: rfc3339(network.created_at_nanos),
         scope: network.scope.clone(),
-        driver: "bridge".to_owned(),
+        driver: network.driver.kind().to_string(),
         enable_ipv4: network.ipv4.is_some(),
         enable_ipv6: network.ipv6.is_some(),
         ipam: Ipam {
@@ -266,10 +268,11 @@ fn of_user(network: &UserNetwork, containers: BTreeMap<String, Member>) -> Netwo
 }
 
 fn of_range(range: &AddressRange) -> IpamConfig {
+    let shown = range.gateway.filter(|_| range.from_pools || range.gateway_wanted);
     IpamConfig {
         subnet: range.subnet.to_string(),
         ip_range: range.range.map(|range| range.to_string()).unwrap_or_default(),
-        gateway: if range.from_pools || range.gateway_wanted { range.gateway.to_string() } else { String::new() },
+        gateway: shown.map(|gateway| gateway.to_string()).unwrap_or_default(),
         auxiliary_addresses: range.auxiliary.iter().map(|(name, one)| (name.clone(), one.to_string())).collect(),
     }
 }

@@ -2,11 +2,13 @@
 
 use std::os::fd::BorrowedFd;
 
+use netlink::Socket;
+
 use super::endpoints::Entry;
 use super::{DEFAULT, JoinRequest, Networks, Place, Wired, join, lock, ports, relaying};
 use crate::error::{JoinError, NetworkError};
 use crate::hold::Hold;
-use crate::record::SandboxRecord;
+use crate::record::{EndpointRecord, SandboxRecord};
 use crate::sandbox::Room;
 
 impl Networks {
@@ -92,17 +94,23 @@ fn add(
     let had = entry.record.clone();
     let held = entry.holds.len();
     for one in &request.endpoints {
-        let lan = networks.plan_endpoint(one, wired, entry)?;
+        let lan = networks.plan_endpoint(one, &request.name, wired, entry)?;
         let at = entry.record.endpoints.len() - 1;
-        entry.record.endpoints[at].interface = join::new_interface(networks);
+        if !entry.record.endpoints[at].inside {
+            entry.record.endpoints[at].interface = join::new_interface(networks);
+        }
         networks.records.write_endpoint(&entry.record)?;
         let mut room = Room::of(namespace)?;
         join::plug(networks, wired, &mut room, &mut entry.record.endpoints[at], one, &lan)?;
         if entry.record.gateways() != had.gateways() {
             join::route_outward(networks, wired, &mut room, entry)?;
         }
+        if entry.record.has_inside() {
+            entry.inside.get_or_insert(room.socket);
+            entry.record.wanted.clone_from(&request.ports);
+        }
     }
-    ports::hold_all(networks, request, entry, had.gateways())?;
+    ports::hold_all(networks, (&request.name, &request.ports), entry, publishers(&had))?;
     networks.records.write_endpoint(&entry.record)?;
     if entry.record.gateways() != had.gateways() {
         ports::withdraw(networks, &entry.record.container)?;
@@ -112,7 +120,58 @@ fn add(
         // Nobody who outlives us takes them: the next daemon holds these ports again.
         drop(join::seal(entry));
     }
+    if let Err(err) = release_unled(networks, entry).and_then(|()| networks.records.write_endpoint(&entry.record)) {
+        // It is on the network; the relay is told when it answers, and the record says too much.
+        tracing::warn!(err = errdefs::chain(&err), container = had.container, "ports that lead nowhere are kept");
+    }
     Ok(())
+}
+
+/// The families in which published ports lead to a container.
+fn publishers(record: &SandboxRecord) -> [bool; 2] {
+    record.publishers().map(|endpoint| endpoint.is_some())
+}
+
+/// Gives ports back that lead nowhere since the gateway is another one.
+fn release_unled(networks: &Networks, entry: &mut Entry) -> Result<(), NetworkError> {
+    let unled: Vec<_> = {
+        let relays = lock(&networks.relays);
+        let served = entry.record.ports.iter().filter(|one| relays.serves(one));
+        served.copied().collect()
+    };
+    let gone = entry.release_unled(|published| unled.contains(published));
+    let withdrawn = relaying::withdraw(networks, &gone);
+    gone.iter().for_each(|one| networks.state().ports.release(one));
+    withdrawn
+}
+
+/// Takes the link of an endpoint away, wherever it is. Without a namespace nothing is done in one that is not known.
+fn unplug(
+    networks: &Networks,
+    inside: &mut Option<Socket>,
+    endpoint: &EndpointRecord,
+    namespace: Option<BorrowedFd<'_>>,
+) -> Result<(), NetworkError> {
+    if !endpoint.inside {
+        return if endpoint.interface.is_empty() { Ok(()) } else { super::remove_link(networks, &endpoint.interface) };
+    }
+    if endpoint.interface_index == 0 {
+        return Ok(());
+    }
+    if let (None, Some(namespace)) = (&inside, namespace) {
+        *inside = Some(Room::of(namespace)?.socket);
+    }
+    inside.as_mut().map_or(Ok(()), |socket| join::unstack(socket, endpoint))
+}
+
+/// Takes ports that lead to a container from now on, as far as they are free: it has left the other network in any case.
+fn hold_wanted(networks: &Networks, entry: &mut Entry, had: [bool; 2]) {
+    let wanted = entry.record.wanted.clone();
+    let container = entry.record.container.clone();
+    if let Err(err) = ports::hold_all(networks, (&container, &wanted), entry, had) {
+        tracing::warn!(err = errdefs::chain(&err), container, "ports stay unpublished");
+    }
+    drop(join::seal(entry));
 }
 
 /// Back to what a container had.
@@ -130,9 +189,7 @@ fn fall_back(
     };
     let moved = entry.record.gateways() != before.gateways();
     for endpoint in entry.record.endpoints.split_off(before.endpoints.len()) {
-        if !endpoint.interface.is_empty() {
-            super::remove_link(networks, &endpoint.interface).unwrap_or_else(failed);
-        }
+        unplug(networks, &mut entry.inside, &endpoint, Some(namespace)).unwrap_or_else(failed);
         networks.state().release_addresses(&endpoint);
     }
     relaying::withdraw(networks, &entry.record.ports[before.ports.len()..]).unwrap_or_else(failed);
@@ -140,6 +197,7 @@ fn fall_back(
     for published in entry.record.ports.split_off(before.ports.len()) {
         networks.state().ports.release(&published);
     }
+    entry.record.wanted.clone_from(&before.wanted);
     networks.records.write_endpoint(&entry.record).unwrap_or_else(failed);
     if moved {
         lead(networks, wired, Some(namespace), entry).unwrap_or_else(failed);
@@ -178,23 +236,18 @@ fn take_off(
         // Before the link goes: nothing is sent to an address that is free.
         ports::withdraw(networks, &entry.record.container)?;
     }
-    if let Err(err) = super::remove_link(networks, &endpoint.interface) {
+    if let Err(err) = unplug(networks, &mut entry.inside, &endpoint, namespace) {
         // It is on the network as before.
         if let Err(err) = ports::publish(networks, wired, entry) {
             tracing::warn!(err = errdefs::chain(&err), container = after.container, "published ports are withdrawn");
         }
         return Err(err);
     }
+    let had = publishers(&entry.record);
     entry.record = after;
     if moved {
-        let unled: Vec<_> = {
-            let relays = lock(&networks.relays);
-            let served = entry.record.ports.iter().filter(|one| relays.serves(one));
-            served.copied().collect()
-        };
-        let gone = entry.release_unled(|published| unled.contains(published));
-        relaying::withdraw(networks, &gone)?;
-        gone.iter().for_each(|one| networks.state().ports.release(one));
+        release_unled(networks, entry)?;
+        hold_wanted(networks, entry, had);
     }
     // It is off the network now, whatever the disk says: the next reconcile reads the record, and finds no link.
     let written = networks.records.write_endpoint(&entry.record);

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use netlink::Socket;
+
 use crate::addresses::{Addresses, NoAddress};
 use crate::firewall::Redirection;
 use crate::hold::{Hold, hold};
@@ -14,6 +16,8 @@ use crate::record::{EndpointRecord, SandboxRecord};
 pub(super) struct Entry {
     pub(super) record: SandboxRecord,
     pub(super) holds: Vec<Hold>,
+    /// A socket in the container's namespace, of one that has links there which nothing on this machine belongs to.
+    pub(super) inside: Option<Socket>,
 }
 
 impl Entry {
@@ -24,8 +28,9 @@ impl Entry {
             sandbox_id: stdx::id::random_hex::<32>(),
             ports: Vec::new(),
             endpoints: Vec::new(),
+            wanted: Vec::new(),
         };
-        Entry { record, holds: Vec::new() }
+        Entry { record, holds: Vec::new(), inside: None }
     }
 
     /// Where its published ports lead.
@@ -40,7 +45,7 @@ impl Entry {
 
     /// Takes the ports out that lead nowhere any more, and releases what holds them.
     pub(super) fn release_unled(&mut self, is_relayed: impl Fn(&Published) -> bool) -> Vec<Published> {
-        let Entry { record, holds } = self;
+        let Entry { record, holds, .. } = self;
         // What rules led to one family is nothing that a relay could listen to: its socket drops packets.
         let leads = |published: &Published| match record.relay_target(published.host_address) {
             Some(_) => is_relayed(published),
@@ -76,7 +81,8 @@ impl Endpoints {
     pub(super) fn new(any_ports: (u16, u16), records: Vec<SandboxRecord>) -> Endpoints {
         let mut ports = Ports::new(any_ports);
         records.iter().flat_map(|record| &record.ports).for_each(|published| ports.note(published));
-        let entry = |record: SandboxRecord| (record.container.clone(), Entry { record, holds: Vec::new() });
+        let entry =
+            |record: SandboxRecord| (record.container.clone(), Entry { record, holds: Vec::new(), inside: None });
         let entries: HashMap<_, _> = records.into_iter().map(entry).collect();
         let redirections = |(container, entry): (&String, &Entry)| (container.clone(), entry.redirections());
         let published = entries.iter().map(redirections).filter(|(_, list)| !list.is_empty()).collect();
@@ -155,6 +161,13 @@ impl Endpoints {
         self.entries.get(container).map(|entry| &entry.record)
     }
 
+    /// Keeps a socket in the namespace of a container, if that one needs it.
+    pub(super) fn enter(&mut self, container: &str, socket: Socket) {
+        if let Some(entry) = self.entries.get_mut(container) {
+            entry.inside = Some(socket);
+        }
+    }
+
     pub(super) fn records(&self) -> impl Iterator<Item = &SandboxRecord> {
         self.entries.values().map(|entry| &entry.record)
     }
@@ -220,7 +233,10 @@ impl Endpoints {
     /// The network of each interface on the host.
     pub(super) fn interfaces(&self) -> HashMap<String, String> {
         let endpoints = self.entries.values().flat_map(|entry| &entry.record.endpoints);
-        endpoints.map(|endpoint| (endpoint.interface.clone(), endpoint.network.clone())).collect()
+        endpoints
+            .filter(|endpoint| !endpoint.inside)
+            .map(|endpoint| (endpoint.interface.clone(), endpoint.network.clone()))
+            .collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -241,10 +257,11 @@ mod tests {
             endpoint_id: String::new(),
             ipv4: Some(Ipv4Addr::new(10, 0, 0, 2)),
             ipv6: None,
-            mac: [0; 6],
+            mac: None,
             interface: String::new(),
             interface_index: 0,
             inner: "eth0".to_owned(),
+            inside: false,
             gateway_priority: 0,
         };
         let record = SandboxRecord { endpoints: vec![endpoint], ..Entry::new("c").record };
@@ -260,7 +277,7 @@ mod tests {
         let mut state = Endpoints::new((49153, 65535), Vec::new());
         let family = |text: &str| {
             let gateway: crate::Subnet = text.parse().unwrap();
-            Addresses::new(gateway, None, gateway.address)
+            Addresses::new(gateway, None, Some(gateway.address))
         };
         state.set_network("n", vec![family("10.0.0.1/24"), family("fd00::1/127")]);
         let first = state.take_addresses("n", (None, None));

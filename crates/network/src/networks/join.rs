@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use netlink::link;
-use netlink::{address, neighbour, route};
+use netlink::link::{self, Mac};
+use netlink::{Socket, address, neighbour, route};
 use rustix::io::Errno;
 
 use super::endpoints::Entry;
@@ -15,8 +15,9 @@ use crate::addresses::NoAddress;
 use crate::bridge;
 use crate::error::{JoinError, NetworkError};
 use crate::hold::Hold;
+use crate::parent::ParentError;
 use crate::record::EndpointRecord;
-use crate::sandbox::{INTERFACE, Plug, Room, Sandbox};
+use crate::sandbox::{INTERFACE, Plug, Room, Sandbox, Stack};
 use crate::subnet::Subnet;
 
 /// The length of the prefix of addresses that are nobody's to give (RFC 3927, RFC 4291).
@@ -33,7 +34,10 @@ impl Networks {
         }
         let mut entry = Entry::new(&request.container);
         let joined = self.plan(request, &wired, &mut entry).and_then(|lans| {
-            ports::hold_all(self, request, &mut entry, [None, None])?;
+            if entry.record.has_inside() {
+                entry.record.wanted.clone_from(&request.ports);
+            }
+            ports::hold_all(self, (&request.name, &request.ports), &mut entry, [false; 2])?;
             apply(self, &wired, request, &lans, &mut entry)
         });
         let joined = joined.inspect_err(|_| undo(self, &mut entry))?;
@@ -57,7 +61,7 @@ impl Networks {
     fn plan(&self, request: &JoinRequest, wired: &Wired, entry: &mut Entry) -> Result<Vec<Lan>, JoinError> {
         let mut lans = Vec::with_capacity(request.endpoints.len());
         for one in &request.endpoints {
-            lans.push(self.plan_endpoint(one, wired, entry)?);
+            lans.push(self.plan_endpoint(one, &request.name, wired, entry)?);
         }
         Ok(lans)
     }
@@ -66,11 +70,16 @@ impl Networks {
     pub(super) fn plan_endpoint(
         &self,
         request: &EndpointRequest,
+        endpoint_name: &str,
         wired: &Wired,
         entry: &mut Entry,
     ) -> Result<Lan, JoinError> {
         let missing = || JoinError::NoNetwork(request.network.clone());
         let lan = self.lan(wired, &request.network).ok_or_else(missing)?;
+        if request.mac.is_some() && !lan.footing.has_macs() {
+            let (endpoint, network) = (endpoint_name.to_owned(), lan.name.clone());
+            return Err(JoinError::Parent(ParentError::OwnMac { endpoint, network }));
+        }
         let taken = self.state().take_addresses(&request.network, (request.ipv4, request.ipv6));
         let (ipv4, ipv6) = taken.map_err(|(reason, family)| match reason {
             NoAddress::Exhausted => {
@@ -89,6 +98,7 @@ impl Networks {
             names.into_iter().find(|name| !taken(name)).unwrap_or_else(|| INTERFACE.to_owned())
         };
         let inner = request.interface.clone().unwrap_or_else(numbered);
+        let is_free = |mac: Mac| Some(mac).filter(|_| lan.footing.has_macs());
         entry.record.endpoints.push(EndpointRecord {
             network: request.network.clone(),
             network_name: lan.name.clone(),
@@ -96,10 +106,11 @@ impl Networks {
             endpoint_id: stdx::id::random_hex::<32>(),
             ipv4,
             ipv6,
-            mac: request.mac.unwrap_or_else(bridge::random_mac),
+            mac: is_free(request.mac.unwrap_or_else(bridge::random_mac)),
             interface: String::new(),
             interface_index: 0,
             inner,
+            inside: lan.footing.bridge().is_none(),
             gateway_priority: request.gateway_priority,
         });
         Ok(lan)
@@ -124,7 +135,7 @@ fn apply(
         _ => None,
     };
     let ahead = usize::from(ready.is_some());
-    for endpoint in &mut entry.record.endpoints[ahead..] {
+    for endpoint in entry.record.endpoints[ahead..].iter_mut().filter(|endpoint| !endpoint.inside) {
         endpoint.interface = new_interface(networks);
     }
     networks.records.write_endpoint(&entry.record)?;
@@ -132,17 +143,34 @@ fn apply(
         Some(sandbox) => furnish(networks, sandbox, &request.endpoints[0], &lans[0], entry)?,
         None => Room::new()?,
     };
+    let plugged = plug_all(networks, wired, request, lans, ahead, (&mut room, entry));
+    let Room { namespace, socket } = room;
+    // Whoever undoes this needs it, too.
+    entry.inside = Some(socket).filter(|_| entry.record.has_inside());
+    plugged?;
+    ports::publish(networks, wired, entry)?;
+    let holds = seal(entry);
+    Ok(Joined { namespace, holds, place: networks.place_of(&entry.record) })
+}
+
+/// Makes the links of all endpoints but those made `ahead`, and the way outward.
+fn plug_all(
+    networks: &Networks,
+    wired: &Wired,
+    request: &JoinRequest,
+    lans: &[Lan],
+    ahead: usize,
+    (room, entry): (&mut Room, &mut Entry),
+) -> Result<(), JoinError> {
     for ((endpoint, one), lan) in entry.record.endpoints.iter_mut().zip(&request.endpoints).zip(lans).skip(ahead) {
-        plug(networks, wired, &mut room, endpoint, one, lan)?;
+        plug(networks, wired, room, endpoint, one, lan)?;
     }
     if entry.record.endpoints.len() > ahead {
         // The numbers of the interfaces, for whoever cleans up.
         networks.records.write_endpoint(&entry.record)?;
-        route_outward(networks, wired, &mut room, entry)?;
+        route_outward(networks, wired, room, entry)?;
     }
-    ports::publish(networks, wired, entry)?;
-    let holds = seal(entry);
-    Ok(Joined { namespace: room.namespace, holds, place: networks.place_of(&entry.record) })
+    Ok(())
 }
 
 /// Names the one address in a namespace that was made ahead for the default bridge.
@@ -159,17 +187,18 @@ fn furnish(
     let mut inside = Vec::new();
     if lan.has_ipv6() {
         // It is down so far.
-        inside.extend([link::set_mac(index, endpoint.mac), link::set_up(INTERFACE)]);
+        inside.extend(endpoint.mac.map(|mac| link::set_mac(index, mac)));
+        inside.push(link::set_up(INTERFACE));
     }
     inside.extend(addresses(endpoint, request, lan).into_iter().map(|one| address::add(address(one))));
     if entry.record.endpoints.len() == 1 {
-        inside.extend(lan.ranges.iter().map(|range| route::set_default(range.gateway)));
+        inside.extend(lan.ranges.iter().filter_map(|range| range.gateway).map(route::set_default));
     }
     // The Ethernet address last: the kernel announces the addresses when it changes.
-    inside.push(link::set_mac(index, endpoint.mac));
+    inside.extend(endpoint.mac.map(|mac| link::set_mac(index, mac)));
     sandbox.socket.apply(inside)?;
-    let Footing::Bridge(footing) = &lan.footing;
-    lock(&networks.route).apply(known(endpoint, footing))?;
+    let known = lan.footing.bridge().map(|footing| known(endpoint, footing));
+    lock(&networks.route).apply(known.unwrap_or_default())?;
     Ok(Room { namespace: sandbox.namespace, socket: sandbox.socket })
 }
 
@@ -184,6 +213,19 @@ pub(super) fn plug(
 ) -> Result<(), JoinError> {
     match &lan.footing {
         Footing::Bridge(footing) => plug_into_bridge(networks, wired, room, endpoint, request, (lan, footing)),
+        Footing::Parent(parent) => {
+            let mut host = lock(&networks.route);
+            let stack = Stack {
+                inner: endpoint.inner.clone(),
+                lower: parent.ensure(&mut host)?,
+                upper: parent.upper(),
+                mac: endpoint.mac,
+                addresses: addresses(endpoint, request, lan),
+                ipv6: lan.has_ipv6(),
+            };
+            endpoint.interface_index = room.stack(&mut host, &stack)?;
+            Ok(())
+        }
     }
 }
 
@@ -201,7 +243,7 @@ fn plug_into_bridge(
         inner: endpoint.inner.clone(),
         bridge_index: footing.index,
         mtu: footing.mtu,
-        mac: endpoint.mac,
+        mac: endpoint.mac.unwrap_or_else(bridge::random_mac),
         addresses: addresses(endpoint, request, lan),
         ipv6: lan.has_ipv6(),
         hairpin: wired.filters_bridged || wired.filters_bridged_of_ipv6,
@@ -215,7 +257,8 @@ fn plug_into_bridge(
 
 /// Tells this machine who has the addresses of an endpoint: it need not ask.
 fn known(endpoint: &EndpointRecord, footing: &BridgeFooting) -> Vec<netlink::Request> {
-    endpoint.addresses().map(|address| neighbour::set(footing.index, address, endpoint.mac)).collect()
+    let Some(mac) = endpoint.mac else { return Vec::new() };
+    endpoint.addresses().map(|address| neighbour::set(footing.index, address, mac)).collect()
 }
 
 /// Sends what has no route of its own to the gateways that count.
@@ -225,12 +268,17 @@ pub(super) fn route_outward(
     room: &mut Room,
     entry: &Entry,
 ) -> Result<(), NetworkError> {
-    let gateway = |endpoint: &EndpointRecord, own: Option<IpAddr>| {
-        Some(networks.lan(wired, &endpoint.network)?.range(own?)?.gateway)
+    let route = |endpoint: &EndpointRecord, own: Option<IpAddr>| {
+        let lan = networks.lan(wired, &endpoint.network)?;
+        match lan.range(own?)?.gateway {
+            Some(gateway) => Some(route::set_default(gateway)),
+            None if lan.is_routed() => Some(route::set_default_through(endpoint.interface_index, own?)),
+            None => None,
+        }
     };
-    let ipv4 = entry.record.gateway().and_then(|one| gateway(one, one.ipv4.map(IpAddr::V4)));
-    let ipv6 = entry.record.gateway_of_ipv6().and_then(|one| gateway(one, one.ipv6.map(IpAddr::V6)));
-    Ok(room.socket.apply(ipv4.into_iter().chain(ipv6).map(route::set_default).collect())?)
+    let ipv4 = entry.record.gateway().and_then(|one| route(one, one.ipv4.map(IpAddr::V4)));
+    let ipv6 = entry.record.gateway_of_ipv6().and_then(|one| route(one, one.ipv6.map(IpAddr::V6)));
+    Ok(room.socket.apply(ipv4.into_iter().chain(ipv6).collect())?)
 }
 
 /// A name for an interface on the host.
@@ -252,7 +300,17 @@ fn clean(networks: &Networks, entry: &mut Entry) -> Result<(), NetworkError> {
     // Before the rules: a connection that finds our socket instead of the container would wait for ever.
     entry.holds.drain(..).for_each(Hold::release);
     ports::withdraw(networks, &entry.record.container)?;
-    for endpoint in entry.record.endpoints.iter().filter(|endpoint| endpoint.interface_index != 0) {
+    let (inside, outside): (Vec<_>, Vec<_>) = entry
+        .record
+        .endpoints
+        .iter()
+        .filter(|endpoint| endpoint.interface_index != 0)
+        .partition(|endpoint| endpoint.inside);
+    for endpoint in inside {
+        // Without the socket it goes with its namespace.
+        entry.inside.as_mut().map_or(Ok(()), |socket| unstack(socket, endpoint))?;
+    }
+    for endpoint in outside {
         let port = link::disable_port(&endpoint.interface, endpoint.interface_index);
         match lock(&networks.route).apply(vec![port]) {
             // Gone with its namespace, the normal case after a container's end; or no port of a bridge any more.
@@ -262,6 +320,16 @@ fn clean(networks: &Networks, entry: &mut Entry) -> Result<(), NetworkError> {
     }
     // A relay that does not answer will, and has been told.
     networks.records.remove_endpoint(&entry.record.container).and(relayed)
+}
+
+/// Removes a link that is in a container alone. At once: its parent may give its Ethernet address, or its only place, to nobody
+/// else before.
+pub(super) fn unstack(socket: &mut Socket, endpoint: &EndpointRecord) -> Result<(), NetworkError> {
+    match socket.apply(vec![link::delete_number(endpoint.interface_index)]) {
+        // The container may do so, too.
+        Err(err) if err.errno() == Some(Errno::NODEV) => Ok(()),
+        removed => Ok(removed?),
+    }
 }
 
 /// Completes the holds of ports; answers one more descriptor of each, for whoever outlives us.
@@ -296,9 +364,9 @@ fn addresses(endpoint: &EndpointRecord, request: &EndpointRequest, lan: &Lan) ->
 fn bridge_full(err: NetworkError, lan: &Lan) -> JoinError {
     match err {
         NetworkError::Netlink(err) if err.errno() == Some(Errno::XFULL) => {
-            let Footing::Bridge(footing) = &lan.footing;
-            JoinError::BridgeFull { bridge: footing.bridge.clone() }
+            let bridge = lan.footing.bridge().map(|footing| footing.bridge.clone()).unwrap_or_default();
+            JoinError::BridgeFull { bridge }
         }
-        err => JoinError::Network(err),
+        err => err.into(),
     }
 }

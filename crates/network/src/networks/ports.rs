@@ -7,7 +7,7 @@ use netlink::{Socket, address};
 use rustix::io::Errno;
 
 use super::endpoints::Entry;
-use super::{JoinRequest, Networks, Wired, lock, relaying};
+use super::{Networks, Wired, lock, relaying};
 use crate::error::{JoinError, NetworkError, PortError, SystemReason};
 use crate::firewall::{Firewall, Redirection};
 use crate::hold::{Hold, hold, hold_for_relay};
@@ -17,25 +17,26 @@ use crate::record::SandboxRecord;
 /// How often a port out of a range is tried when other programs have the ones found, as dockerd does.
 const PORT_ATTEMPTS: usize = 10;
 
-/// Takes and holds all ports that a container wants, of the families in which it leads anywhere and `had` no gateway before.
+/// Takes and holds all ports that a container of this name wants, of the families in which they lead anywhere and `had` led
+/// nowhere before.
 pub(super) fn hold_all(
     networks: &Networks,
-    request: &JoinRequest,
+    (name, wanted): (&str, &[PortRequest]),
     entry: &mut Entry,
-    had: [Option<&str>; 2],
+    had: [bool; 2],
 ) -> Result<(), JoinError> {
     let record = &entry.record;
-    let Some(gateway) = record.gateway().or(record.gateway_of_ipv6()).cloned() else { return Ok(()) };
-    let failed = |source| JoinError::Ports { name: request.name.clone(), id: gateway.endpoint_id.clone(), source };
-    let [ipv4, ipv6] = record.gateways();
-    let (ipv4, ipv6) = (had[0].is_none() && ipv4.is_some(), had[1].is_none() && ipv6.is_some());
+    let [ipv4, ipv6] = record.publishers();
+    let Some(gateway) = ipv4.or(ipv6).cloned() else { return Ok(()) };
+    let failed = |source| JoinError::Ports { name: name.to_owned(), id: gateway.endpoint_id.clone(), source };
+    let (ipv4, ipv6) = (!had[0] && ipv4.is_some(), !had[1] && ipv6.is_some());
     let relay = lock(&networks.relays).is_possible();
     let needs_relay = |one: &PortRequest| one.host_address.filter(|host| record.relay_target(*host).is_some());
     let cannot = |one: &PortRequest| needs_relay(one).filter(|_| !relay || one.protocol == Protocol::Sctp);
-    if let Some(host) = request.ports.iter().find_map(cannot) {
+    if let Some(host) = wanted.iter().find_map(cannot) {
         return Err(failed(PortError::NeedsRelay(host)));
     }
-    let first = had == [None, None];
+    let first = had == [false; 2];
     let is_there = |one: &PortRequest, host: IpAddr| {
         let same = |port: &&Published| (port.protocol, port.container_port) == (one.protocol, one.container_port);
         record.ports.iter().filter(same).any(|port| port.host_address == host)
@@ -53,7 +54,7 @@ pub(super) fn hold_all(
             }
         }
     };
-    let requests: Vec<PortRequest> = request.ports.iter().filter(is_new).copied().collect();
+    let requests: Vec<PortRequest> = wanted.iter().filter(is_new).copied().collect();
     let default = networks.users.host_address(&gateway.network).unwrap_or(networks.config.host_address);
     for group in ports::groups(&requests, &ports::defaults(default, ipv4, ipv6)) {
         let held = hold_group(networks, &group, &entry.record).map_err(failed)?;

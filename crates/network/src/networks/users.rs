@@ -12,9 +12,10 @@ use super::{BridgeFooting, DEFAULT, Footing, Lan, LanRange, Networks, lock};
 use crate::bridge;
 use crate::driver::Driver;
 use crate::error::{CreateError, NetworkError, RemoveError};
+use crate::parent::{ParentDriver, ParentError};
 use crate::store::Store;
 use crate::subnet::{self, Subnet};
-use crate::user::{Surroundings, UserNetwork, UserNetworkRequest};
+use crate::user::{AddressRange, Surroundings, UserNetwork, UserNetworkRequest};
 
 /// The networks that users made, by id.
 #[derive(Debug)]
@@ -56,8 +57,9 @@ impl Users {
         networks.values().flat_map(|user| user.network.ranges().map(|range| range.subnet)).collect()
     }
 
+    /// Whether rules are about addresses of IPv6.
     pub(super) fn have_ipv6(&self) -> bool {
-        lock(&self.networks).values().any(|user| user.network.ipv6.is_some())
+        lock(&self.networks).values().any(|user| user.network.ipv6.is_some() && user.network.driver.bridge().is_some())
     }
 
     pub(super) fn bridge_index(&self, id: &str) -> Option<u32> {
@@ -79,12 +81,17 @@ impl Users {
                 mtu: driver.mtu,
                 icc: driver.icc,
             }),
+            // It is looked for when somebody stands on it: it may come and go.
+            Driver::Parent(driver) => Footing::Parent(driver.clone()),
         };
+        // Where packets are led by their addresses, one that somebody named is shown, and asked for nothing.
+        let routed = network.driver.parent().is_some_and(ParentDriver::is_routed);
+        let range = |one: &AddressRange| LanRange { subnet: one.subnet, gateway: one.gateway.filter(|_| !routed) };
         Some(Lan {
             name: network.name.clone(),
             id: network.id.clone(),
-            ranges: network.ranges().map(|one| LanRange { subnet: one.subnet, gateway: one.gateway }).collect(),
-            internal: network.internal,
+            ranges: network.ranges().map(range).collect(),
+            internal: network.leads_nowhere(),
             interface_prefix: network.driver.interface_prefix().to_owned(),
             footing,
         })
@@ -107,7 +114,7 @@ impl Users {
         let mut networks = lock(&self.networks);
         let mut links = Vec::new();
         for user in networks.values_mut() {
-            let was_there = user.bridge_index.take().is_some();
+            let was_there = user.bridge_index.take().is_some() || user.network.driver.parent().is_some();
             links.extend(user.network.driver.own_link().filter(|_| was_there).map(str::to_owned));
         }
         links
@@ -136,7 +143,7 @@ impl Networks {
         let choosing = bridge::lock_choice()?;
         let mut route = lock(&self.route);
         let mut network = plan(self, request, &wired.record, &others, &mut route)?;
-        claim(&mut network.driver, &mut route)?;
+        claim(&mut network.driver, &others, &mut route)?;
         let network = Arc::new(network);
         store.put(&network)?;
         let made = make(&network, &mut route);
@@ -147,7 +154,7 @@ impl Networks {
             self.guard_ipv6(&wired.record)?;
             self.replace_table(&wired.record)?;
             // The table guards what this lets through.
-            if network.ipv6.is_some() { bridge::open_settings_of_ipv6(&self.config) } else { Ok(()) }
+            if self.users.have_ipv6() { bridge::open_settings_of_ipv6(&self.config) } else { Ok(()) }
         });
         if let Err(err) = made {
             if let Err(err) = withdraw(self, &store, &network) {
@@ -191,7 +198,8 @@ fn withdraw(networks: &Networks, store: &Store, network: &UserNetwork) -> Result
     if let Some(wired) = lock(&networks.wired).clone() {
         networks.replace_table(&wired.record)?;
     }
-    if let Some(link) = network.driver.own_link() {
+    let shared = |link: &str| networks.users.all().iter().any(|other| other.driver.own_link() == Some(link));
+    if let Some(link) = network.driver.own_link().filter(|link| !shared(link)) {
         super::remove_link(networks, link)?;
     }
     store.remove(&network.id)
@@ -226,6 +234,7 @@ fn plan(
         free_ipv6: if needs_ipv6 { subnet::choose(&pools_of_ipv6, &used) } else { None },
         subnets,
         bridges: bridges.chain([(name.as_str(), default.id.as_str())]).collect(),
+        parents: others.iter().filter_map(|network| Some((&*network.id, network.driver.parent()?))).collect(),
         mtu: networks.config.mtu(),
     };
     match UserNetwork::plan(request, around) {
@@ -238,9 +247,13 @@ fn plan(
 }
 
 /// Notes what of a new network is there already, and stays when the network goes.
-fn claim(driver: &mut Driver, route: &mut Socket) -> Result<(), NetworkError> {
+fn claim(driver: &mut Driver, others: &[Arc<UserNetwork>], route: &mut Socket) -> Result<(), NetworkError> {
     match driver {
         Driver::Bridge(driver) => driver.adopted = link::by_name(route, &driver.bridge)?.is_some(),
+        Driver::Parent(driver) => {
+            let made = others.iter().any(|other| other.driver.own_link() == Some(&driver.parent));
+            driver.claim(made, route)?;
+        }
     }
     Ok(())
 }
@@ -253,5 +266,10 @@ fn make(network: &UserNetwork, route: &mut Socket) -> Result<Option<u32>, Networ
             bridge::open_loopback(&driver.bridge)?;
             Ok(Some(made.index))
         }
+        Driver::Parent(driver) => match driver.ensure(route) {
+            // It may come yet: whoever needs it looks for it again.
+            Err(NetworkError::Parent(ParentError::Missing(_))) => Ok(None),
+            made => made.map(|_| None),
+        },
     }
 }

@@ -8,6 +8,7 @@ fn around(free: Option<&str>) -> Surroundings<'static> {
         free_ipv6: Some("fd00:9::/64".parse().unwrap()),
         subnets: vec!["172.17.0.0/16".parse().unwrap(), "fd00:17::/64".parse().unwrap()],
         bridges: vec![("docker0", "f00")],
+        parents: Vec::new(),
         mtu: 1500,
     }
 }
@@ -32,7 +33,8 @@ fn told(request: UserNetworkRequest) -> Result<String, String> {
     let mut told = Vec::new();
     for (range, mut addresses) in planned.ranges().zip(planned.addresses()) {
         let first = addresses.take(None).map_or_else(|reason| format!("{reason:?}"), |first| first.to_string());
-        told.push(format!("{} {} {first}", range.subnet, range.gateway));
+        let gateway = range.gateway.map_or_else(|| "-".to_owned(), |gateway| gateway.to_string());
+        told.push(format!("{} {gateway} {first}", range.subnet));
     }
     Ok(told.join(", "))
 }
@@ -110,7 +112,7 @@ fn records_from_before_ipv6_are_read_and_new_ones_too() {
         "adopted":false,"mtu":1500,"icc":true,"masquerade":true,"host_address":"127.0.0.1","interface_prefix":"eth"}"#;
     let record: UserNetwork = serde_json::from_str(old).unwrap();
     let range = record.ipv4.as_ref().unwrap();
-    assert_eq!((range.gateway.to_string().as_str(), range.auxiliary.len()), ("10.9.0.1", 1));
+    assert_eq!((range.gateway.unwrap().to_string().as_str(), range.auxiliary.len()), ("10.9.0.1", 1));
     assert_eq!(record.ipv6, None);
     let mut networks = vec![record];
     for without_ipv4 in [false, true] {

@@ -108,7 +108,8 @@ fn privileged_containers_outlive_the_daemon() {
         run(&["nft", "flush", "ruleset"]);
         networks.reconcile(&["one", "unknown"]).unwrap();
         inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
-        inside(lab.second.as_fd(), || reach(&server, one.place.endpoints[0].ipv4.unwrap().gateway, 8080)).unwrap();
+        inside(lab.second.as_fd(), || reach(&server, one.place.endpoints[0].ipv4.unwrap().gateway.unwrap(), 8080))
+            .unwrap();
         reach(&server, HOME, 8080).unwrap();
         let ruleset = run(&["nft", "list", "ruleset"]);
         assert!(ruleset.contains("8080") && !ruleset.contains("8081"), "two is not alive: {ruleset}");

@@ -37,7 +37,7 @@ fn privileged_the_default_bridge_has_ipv6_where_that_is_asked_for() {
         let endpoint = one.place.on(DEFAULT).unwrap();
         assert_eq!((own(&one).to_string().as_str(), endpoint.ipv6.unwrap().prefix), ("fd07::2", 64));
         assert!(routes(&one, "-6").contains("default via fd07::1"), "{}", routes(&one, "-6"));
-        let [a, b, c, d, e, f] = endpoint.mac.map(u16::from);
+        let [a, b, c, d, e, f] = endpoint.mac.unwrap().map(u16::from);
         let of_link = Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 2) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f);
         // Of the Ethernet address that it has now; the kernel makes it once it has heard that the link is up.
         let shown = || inside(one.namespace.as_fd(), || run(&["ip", "-6", "addr", "show", "dev", "eth0"]));
@@ -113,10 +113,10 @@ fn privileged_containers_of_the_default_bridge_go_by_the_gateways_that_are_named
         let endpoint = one.place.on(DEFAULT).unwrap();
         let (ipv4, ipv6) = (endpoint.ipv4.unwrap(), endpoint.ipv6.unwrap());
         assert_eq!(
-            (ipv4.address.to_string().as_str(), ipv4.gateway.to_string().as_str()),
+            (ipv4.address.to_string().as_str(), ipv4.gateway.unwrap().to_string().as_str()),
             ("172.17.0.3", "172.17.0.2")
         );
-        assert_eq!((ipv6.address.to_string().as_str(), ipv6.gateway.to_string().as_str()), ("fd07::3", "fd07::2"));
+        assert_eq!((ipv6.address.to_string().as_str(), ipv6.gateway.unwrap().to_string().as_str()), ("fd07::3", "fd07::2"));
         let shown = networks.network().unwrap();
         assert_eq!([shown.gateway, shown.bridge_address].map(|one| one.to_string()), ["172.17.0.2", "172.17.0.1"]);
         networks.leave("one").unwrap();

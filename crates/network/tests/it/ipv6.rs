@@ -65,12 +65,12 @@ fn privileged_endpoints_have_addresses_of_both_families_at_once() {
         assert_eq!(endpoint.ipv4.unwrap().address.to_string(), "10.7.0.2");
         let own = endpoint.ipv6.unwrap();
         assert_eq!((own.address.to_string().as_str(), own.prefix), ("fd07::2", 64));
-        assert_eq!(own.gateway.to_string(), "fd07::1");
+        assert_eq!(own.gateway.unwrap().to_string(), "fd07::1");
         let shown =
             inside(one.namespace.as_fd(), || run(&["ip", "-6", "addr", "show", "dev", "eth0", "scope", "global"]));
         assert!(shown.contains("inet6 fd07::2/64 scope global nodad") && !shown.contains("tentative"), "{shown}");
         assert!(routes(&one).contains("default via fd07::1"), "{}", routes(&one));
-        let mac = endpoint.mac;
+        let mac = endpoint.mac.unwrap();
         let of_link = format!(
             "fe80::{:x}:{:x}ff:fe{:02x}:{:x}",
             u16::from(mac[0] ^ 2) << 8 | u16::from(mac[1]),

@@ -6,6 +6,7 @@ mod default_ipv6;
 mod foreign;
 mod ipv6;
 mod lab;
+mod parents;
 mod reach;
 mod relayed;
 mod users;
@@ -38,11 +39,11 @@ fn privileged_an_endpoint_is_dockers() {
             (endpoint.place.endpoints[0].ipv4.unwrap().address, endpoint.place.endpoints[0].ipv4.unwrap().prefix),
             (Ipv4Addr::new(172, 17, 0, 2), 16)
         );
-        assert_eq!(endpoint.place.endpoints[0].ipv4.unwrap().gateway, Ipv4Addr::new(172, 17, 0, 1));
+        assert_eq!(endpoint.place.endpoints[0].ipv4.unwrap().gateway, Some(Ipv4Addr::new(172, 17, 0, 1)));
         assert_eq!((endpoint.place.endpoints[0].endpoint_id.len(), endpoint.place.sandbox_id.len()), (64, 64));
-        assert_eq!(endpoint.place.endpoints[0].mac[0] & 3, 2, "locally administered, for one receiver");
+        assert_eq!(endpoint.place.endpoints[0].mac.unwrap()[0] & 3, 2, "locally administered, for one receiver");
         let shown = inside(std::os::fd::AsFd::as_fd(&endpoint.namespace), || run(&["ip", "addr"]));
-        let mac = endpoint.place.endpoints[0].mac.map(|byte| format!("{byte:02x}")).join(":");
+        let mac = netlink::link::text(endpoint.place.endpoints[0].mac.unwrap());
         for part in ["inet 127.0.0.1/8", "inet 172.17.0.2/16 brd 172.17.255.255 scope global eth0", &mac, "mtu 1500"] {
             assert!(shown.contains(part), "{part}\n in\n{shown}");
         }
@@ -65,7 +66,10 @@ fn privileged_a_wanted_address_and_mac() {
             network::EndpointRequest { mac: Some(mac), ipv4: Some(wanted), ..network::EndpointRequest::on("bridge") };
         let wish = request_on("one", &[], vec![wanted_place]);
         let endpoint = networks.join(&wish).unwrap();
-        assert_eq!((endpoint.place.endpoints[0].ipv4.unwrap().address, endpoint.place.endpoints[0].mac), (wanted, mac));
+        assert_eq!(
+            (endpoint.place.endpoints[0].ipv4.unwrap().address, endpoint.place.endpoints[0].mac),
+            (wanted, Some(mac))
+        );
         let again = networks.join(&network::JoinRequest { container: "two".to_owned(), ..wish.clone() });
         assert!(matches!(again, Err(JoinError::AddressTaken)));
         networks.leave("one").unwrap();
@@ -155,8 +159,8 @@ fn privileged_the_subnet_is_one_that_nobody_uses() {
         assert_eq!(planned.subnet.to_string(), "172.20.0.0/16");
         let endpoint = networks.join(&request("one", &[])).unwrap();
         assert_eq!(
-            (IpAddr::V4(endpoint.place.endpoints[0].ipv4.unwrap().gateway), networks.network().unwrap()),
-            (planned.gateway, planned)
+            (endpoint.place.endpoints[0].ipv4.unwrap().gateway.map(IpAddr::V4), networks.network().unwrap()),
+            (Some(planned.gateway), planned)
         );
     });
 }
@@ -208,7 +212,7 @@ fn privileged_bip_fixed_cidr_and_mtu() {
         let endpoint = networks.join(&request("one", &[])).unwrap();
         assert_eq!(
             (endpoint.place.endpoints[0].ipv4.unwrap().gateway, endpoint.place.endpoints[0].ipv4.unwrap().address),
-            (Ipv4Addr::new(10, 77, 0, 5), Ipv4Addr::new(10, 77, 0, 64))
+            (Some(Ipv4Addr::new(10, 77, 0, 5)), Ipv4Addr::new(10, 77, 0, 64))
         );
         assert!(inside(std::os::fd::AsFd::as_fd(&endpoint.namespace), || run(&["ip", "link"])).contains("mtu 1400"));
     });
@@ -227,7 +231,7 @@ fn privileged_a_bridge_of_the_users() {
         let endpoint = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
         assert_eq!(
             (endpoint.place.endpoints[0].ipv4.unwrap().gateway, endpoint.place.endpoints[0].ipv4.unwrap().address),
-            (Ipv4Addr::new(10, 50, 0, 1), Ipv4Addr::new(10, 50, 0, 2))
+            (Some(Ipv4Addr::new(10, 50, 0, 1)), Ipv4Addr::new(10, 50, 0, 2))
         );
         let server = listen(&endpoint, 80);
         reach(&server, HOME, 8080).unwrap();

@@ -31,11 +31,13 @@ fn privileged_a_published_port_is_reached_from_everywhere() {
         let server = listen(&one, 80);
         let client = inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
         assert_eq!(client.ip(), NEIGHBOUR, "the server sees the client's address");
-        for address in [HOME, Ipv4Addr::new(127, 0, 0, 9), MACHINE, one.place.endpoints[0].ipv4.unwrap().gateway] {
+        for address in
+            [HOME, Ipv4Addr::new(127, 0, 0, 9), MACHINE, one.place.endpoints[0].ipv4.unwrap().gateway.unwrap()]
+        {
             reach(&server, address, 8080).unwrap_or_else(|err| panic!("from the machine to {address}: {err}"));
         }
         for (who, endpoint) in [("itself", &one), ("a neighbour", &two)] {
-            for address in [MACHINE, one.place.endpoints[0].ipv4.unwrap().gateway] {
+            for address in [MACHINE, one.place.endpoints[0].ipv4.unwrap().gateway.unwrap()] {
                 inside(endpoint.namespace.as_fd(), || reach(&server, address, 8080))
                     .unwrap_or_else(|err| panic!("from {who} to {address}: {err}"));
             }

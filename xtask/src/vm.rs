@@ -96,7 +96,7 @@ const RUNTIME_GROUPS: [Group; 3] = [
 
 /// What else runs in the machine: all that reads, writes or mounts cgroups, and what depends on how processes are stopped,
 /// killed and counted. The rest is the same on either version, but for what an older kernel lacks.
-const ENGINE_GROUPS: [Group; 12] = [
+const ENGINE_GROUPS: [Group; 13] = [
     Group { package: "shim", tests: &["exec::", "orphans::"], except: &[] },
     Group { package: "engine", tests: &["open::tests::privileged_cgroups"], except: &[] },
     // What only version 2 has.
@@ -128,6 +128,8 @@ const ENGINE_GROUPS: [Group; 12] = [
     // A later daemon finds what the earlier one made. Not where twenty containers write all the time: they need minutes.
     Group { package: "e2e", tests: &["death::"], except: &["death::privileged_heavy", "death::privileged_quick"] },
     Group { package: "testkit", tests: &["leaks::"], except: &[] },
+    // Links that this kernel was built without.
+    Group { package: "network", tests: &["parents::"], except: &[] },
     // File systems with quotas for projects.
     Group { package: "quota", tests: &["limits::"], except: &[] },
     Group { package: "e2e", tests: &["sizes::"], except: &["sizes::privileged_sizes", "sizes::privileged_a_daemon"] },

@@ -65,6 +65,7 @@ mod mirrors;
 mod names;
 mod network;
 mod on_demand;
+mod parents;
 mod pause;
 mod platforms;
 mod pull;

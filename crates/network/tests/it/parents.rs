@@ -166,7 +166,7 @@ fn privileged_the_way_out_and_published_ports_change_between_drivers() {
         let wanted = EndpointRequest { ipv4: Some(OUTWARD), ..EndpointRequest::on(&lan.id) };
         let refused = networks.connect(&request_on("one", &ports, vec![wanted]), here);
         assert!(matches!(refused, Err(JoinError::AddressTaken)));
-        run(&["ip", "link", "set", "up0", "name", "up1"]);
+        run(&["ip", "link", "delete", "up0"]);
         let refused = refusal(networks.connect(&request_on("one", &ports, on(&lan.id)), here));
         assert_eq!(refused, "the requested parent interface up0 was not found on the Docker host");
         assert_eq!(inside(here, || run(&["ip", "-o", "link"])).lines().count(), 2);
@@ -265,7 +265,8 @@ fn privileged_a_kernel_that_lacks_a_driver_is_named_when_the_network_is_made() {
     on_a_machine(|lab| {
         let networks = lab.networks();
         let made = networks.create(wish("lan", DriverKind::Ipvlan, &["parent=up0"]));
-        let known = run(&["sh", "-c", "ip link add t link up0 type ipvlan 2>/dev/null && echo yes || echo no"]);
+        let known =
+            run(&["sh", "-c", "ip link add link up0 name upper0 type ipvlan 2>/dev/null && echo yes || echo no"]);
         match made {
             Ok(_) => assert_eq!(known, "yes\n"),
             Err(err) => {

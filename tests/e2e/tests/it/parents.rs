@@ -258,9 +258,12 @@ fn privileged_networks_of_macvlan_outlive_the_daemon_and_their_containers_it() {
 #[test]
 fn privileged_a_kernel_without_ipvlan_is_named_at_once() {
     with_a_neighbour(|daemon, _| {
-        let known = Command::new("ip").args(["link", "add", "t", "link", "up0", "type", "ipvlan"]).output().unwrap();
+        let known = Command::new("ip")
+            .args(["link", "add", "link", "up0", "name", "upper0", "type", "ipvlan"])
+            .output()
+            .unwrap();
         if known.status.success() {
-            ip("link del t");
+            ip("link del upper0");
             return testkit::skip::report("this kernel has ipvlan");
         }
         support::each(daemon, |at| {

@@ -118,7 +118,7 @@ fn privileged_a_network_of_macvlan_is_dockers() {
             ] {
                 assert_eq!(network[field], value, "{field}");
             }
-            assert_eq!(at.ok(&format!("network ls --filter driver=macvlan --format {{{{.Name}}}}")), lan);
+            assert_eq!(at.ok("network ls --filter driver=macvlan --format {{.Name}}"), lan);
             let mac = "02:42:0a:07:00:4d";
             at.ok(&format!(
                 "run -d --name {name} --network {lan} --mac-address {mac} -p 8080:80 --add-host gw:host-gateway \

@@ -455,7 +455,7 @@ pub(crate) fn namespace_of(donor: &Container) -> Result<OwnedFd, ConnectError> {
 /// Says where a container lives that an earlier daemon has connected: what it has there alone can be taken from it again.
 fn enter(networks: &Networks, container: &Container) {
     let entered = namespace_of(container).map_err(|err| errdefs::chain(&err)).and_then(|namespace| {
-        networks.enter(container.id().as_str(), namespace.as_fd()).map_err(|err| errdefs::chain(&err))
+        network::enter(networks, container.id().as_str(), namespace.as_fd()).map_err(|err| errdefs::chain(&err))
     });
     if let Err(err) = entered {
         // It has ended meanwhile, for one: its links go with it.

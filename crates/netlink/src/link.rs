@@ -259,6 +259,15 @@ pub fn delete(name: &str) -> Request {
     Request { what: format!("delete link {name}").into(), message }
 }
 
+/// Moves a link into another network namespace, where it has this name, is down and has no addresses.
+pub fn send(index: u32, namespace: BorrowedFd<'_>, name: &str) -> Request {
+    let message = Message::new(RTM_SETLINK, 0)
+        .fixed(&header(0, index, false))
+        .text(IFLA_IFNAME, name)
+        .u32(IFLA_NET_NS_FD, namespace.as_raw_fd().cast_unsigned());
+    Request { what: format!("move link {name}").into(), message }
+}
+
 /// Deletes the link with this number.
 pub fn delete_number(index: u32) -> Request {
     let message = Message::new(RTM_DELLINK, 0).fixed(&header(0, index, false));

@@ -17,6 +17,8 @@ pub enum DriverKind {
     Macvlan,
     /// Links with the Ethernet address of the one below.
     Ipvlan,
+    /// The link itself, which one container has at a time. No driver of Docker's.
+    HostInterface,
 }
 
 impl fmt::Display for DriverKind {
@@ -25,6 +27,7 @@ impl fmt::Display for DriverKind {
             DriverKind::Bridge => "bridge",
             DriverKind::Macvlan => "macvlan",
             DriverKind::Ipvlan => "ipvlan",
+            DriverKind::HostInterface => "host-interface",
         })
     }
 }

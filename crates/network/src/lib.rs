@@ -16,6 +16,7 @@
 //!   are made ahead by a thread of their own; a join only names an address inside and adds map elements outside. For users'
 //!   networks pairs are made when they are asked for.
 //! - [`Healer`]: what others flush is there again.
+//! - [`ParentDriver`]: networks on top of a link of the machine's, of which nothing but that is here.
 //! - `relays`: ports to which no rule leads, and the process that serves them.
 //! - `record`: what survives the daemon. `store`: what survives a reboot.
 //!
@@ -65,7 +66,7 @@ pub use foreign::{ForeignChain, Passage};
 
 pub use error::{CreateError, JoinError, NetworkError, PortError, RemoveError, SystemReason};
 pub use networks::{
-    DEFAULT, Endpoint, EndpointRequest, Healer, InterfaceAddress, JoinRequest, Joined, Network, Networks, Place,
+    DEFAULT, Endpoint, EndpointRequest, Healer, InterfaceAddress, JoinRequest, Joined, Network, Networks, Place, enter,
     foreign_chains, relay_end, replace_relay, start_relays_by,
 };
 pub use options::OptionError;

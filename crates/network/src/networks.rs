@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::driver::DriverKind;
 use crate::error::NetworkError;
 use crate::firewall::{BridgeRules, Firewall, Rules};
-use crate::parent::ParentDriver;
+use crate::parent::{Lent, ParentDriver};
 use crate::ports::{PortRequest, Published};
 use crate::record::{BridgeRecord, EndpointRecord, Records, SandboxRecord};
 use crate::relays::Relays;
@@ -330,10 +330,12 @@ impl Networks {
     /// holds the published ports again. Does nothing where nothing of ours is.
     pub fn reconcile(&self, alive: &[&str]) -> Result<(), NetworkError> {
         let gone: Vec<_> = self.state().containers().into_iter().filter(|one| !alive.contains(&one.as_str())).collect();
+        let lent = self.state().lent(&gone);
         // Their rules go when the table is replaced below, which the record of the bridge makes certain.
         gone.iter().for_each(|container| self.state().forget(container));
         // Where what follows fails the relay is settled with the next port.
         relaying::expect(self);
+        lent.iter().for_each(|lent| take_back(self, lent));
         for container in gone {
             self.records.remove_endpoint(&container)?;
         }
@@ -396,15 +398,6 @@ impl Networks {
             masquerade: self.config.ip_masq,
             host_address: self.config.host_address,
         })
-    }
-
-    /// Says where a container lives that joined its networks when an earlier daemon was there, if that is of any use.
-    pub fn enter(&self, container: &str, namespace: BorrowedFd<'_>) -> Result<(), NetworkError> {
-        if self.state().record(container).is_some_and(SandboxRecord::has_inside) {
-            let room = Room::of(namespace)?;
-            self.state().enter(container, room.socket);
-        }
-        Ok(())
     }
 
     /// Where a container is; `None` if it is on no network. After a restart to be asked behind [`Networks::reconcile`].
@@ -570,6 +563,22 @@ impl Networks {
             exposes: record.exposes(),
             endpoints: record.endpoints.iter().filter_map(endpoint).collect(),
         }
+    }
+}
+
+/// Says where a container lives that joined its networks when an earlier daemon was there, if that is of any use.
+pub fn enter(networks: &Networks, container: &str, namespace: BorrowedFd<'_>) -> Result<(), NetworkError> {
+    if networks.state().record(container).is_some_and(SandboxRecord::has_inside) {
+        let room = Room::of(namespace)?;
+        networks.state().enter(container, room.socket);
+    }
+    Ok(())
+}
+
+/// What a container had of this machine's comes back with the end of its namespace, if it is hardware.
+fn take_back(networks: &Networks, lent: &Lent) {
+    if let Err(err) = lent.restore(&mut lock(&networks.route)) {
+        tracing::warn!(err = errdefs::chain(&err), link = lent.name, "a link does not have its addresses again");
     }
 }
 

@@ -1,4 +1,5 @@
-//! Networks whose containers have links on top of one of this machine's: macvlan and ipvlan.
+//! Networks whose containers have links on top of one of this machine's: macvlan and ipvlan. And those whose container has that
+//! link itself, which moves into its namespace under the name that it has, and comes back.
 //!
 //! ```text
 //!  the machine's switch === eth0 --- eth0.50 (802.1Q) --+-- eth0 of a container    (nothing of it on this machine)
@@ -11,15 +12,17 @@
 //! first network that names it, and goes with the last. Where none is named a link that leads nowhere is made.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use errdefs::ErrorKind;
 use netlink::link::{self, Upper};
-use netlink::{NetlinkError, Socket};
+use netlink::{NetlinkError, Socket, address};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::driver::DriverKind;
 use crate::error::{NetworkError, SystemReason};
+use crate::subnet::Subnet;
 
 const PARENT: &str = "parent";
 const MACVLAN_MODE: &str = "macvlan_mode";
@@ -62,6 +65,8 @@ pub enum UpperMode {
     Macvlan(MacvlanMode),
     /// A link with the parent's Ethernet address.
     Ipvlan(IpvlanMode, IpvlanFlag),
+    /// The parent itself.
+    Whole,
 }
 
 /// Who sees whom among links on top of one parent (linux/if_link.h, `macvlan_mode`).
@@ -146,6 +151,25 @@ pub enum ParentError {
         /// The parent.
         parent: String,
     },
+    /// The link itself is wanted, and none is named.
+    #[error("the network driver host-interface takes the name of a link: -o parent=eth1")]
+    NoParent,
+    /// One network has it.
+    #[error("network {other} has the interface {parent}")]
+    Had {
+        /// The id of that network.
+        other: String,
+        /// The link.
+        parent: String,
+    },
+    /// It cannot leave.
+    #[error("move the interface {parent} into the container")]
+    Move {
+        /// The link.
+        parent: String,
+        /// The kernel's reason.
+        source: SystemReason,
+    },
     /// There is no such link, and its name does not say how to make it.
     #[error("invalid subinterface vlan name {0}, example formatting is eth0.10")]
     NoVlanName(String),
@@ -196,12 +220,14 @@ pub enum ParentError {
         /// The kernel's reason.
         source: SystemReason,
     },
-    /// Links of ipvlan have their parent's.
+    /// Links of ipvlan have their parent's, and the parent has its own.
     #[error(
-        "failed to create endpoint {endpoint} on network {network}: ipvlan interfaces do not support custom mac address \
+        "failed to create endpoint {endpoint} on network {network}: {driver} interfaces do not support custom mac address \
          assignment"
     )]
     OwnMac {
+        /// Which driver.
+        driver: DriverKind,
         /// The container's name.
         endpoint: String,
         /// The network's name.
@@ -230,9 +256,11 @@ impl ParentDriver {
         let mode = match kind {
             DriverKind::Ipvlan => ipvlan(text(IPVLAN_MODE), text(IPVLAN_FLAG))?,
             DriverKind::Macvlan | DriverKind::Bridge => macvlan(text(MACVLAN_MODE))?,
+            DriverKind::HostInterface => UpperMode::Whole,
         };
         match text(PARENT) {
             "lo" => Err(ParentError::Loopback(kind)),
+            "" if kind == DriverKind::HostInterface => Err(ParentError::NoParent),
             "" => {
                 let parent = format!("{}-{}", own_prefix(kind), &id[..ID_IN_NAME]);
                 Ok(ParentDriver { parent, origin: Origin::Nowhere, mode })
@@ -245,6 +273,7 @@ impl ParentDriver {
         match self.mode {
             UpperMode::Macvlan(_) => DriverKind::Macvlan,
             UpperMode::Ipvlan(..) => DriverKind::Ipvlan,
+            UpperMode::Whole => DriverKind::HostInterface,
         }
     }
 
@@ -257,6 +286,7 @@ impl ParentDriver {
         for (id, other) in others.filter(|other| same(&other)) {
             let (other, mode, parent) = (id.to_owned(), other.mode, self.parent.clone());
             match (self.mode, mode) {
+                (UpperMode::Whole, _) => return Err(ParentError::Had { other, parent }),
                 (UpperMode::Ipvlan(..), _) => return Err(ParentError::Taken { other, parent }),
                 (UpperMode::Macvlan(MacvlanMode::Passthru), _) => {
                     return Err(ParentError::PassthruOfOthers { other, parent });
@@ -275,14 +305,20 @@ impl ParentDriver {
         matches!(self.mode, UpperMode::Ipvlan(IpvlanMode::L3 | IpvlanMode::L3s, _))
     }
 
+    /// Whether somebody leads outward unless it is said that nobody does.
+    pub(crate) fn has_gateway(&self) -> bool {
+        !self.is_routed() && self.mode != UpperMode::Whole
+    }
+
     /// Whether containers choose their Ethernet addresses.
     pub(crate) fn has_macs(&self) -> bool {
         matches!(self.mode, UpperMode::Macvlan(_))
     }
 
-    /// What the kernel is to be asked for.
-    pub(crate) fn upper(&self) -> Upper {
-        match self.mode {
+    /// What the kernel is to be asked for, unless it is for the parent itself.
+    pub(crate) fn upper(&self) -> Option<Upper> {
+        Some(match self.mode {
+            UpperMode::Whole => return None,
             UpperMode::Macvlan(mode) => Upper::Macvlan {
                 mode: match mode {
                     MacvlanMode::Private => 1,
@@ -303,13 +339,25 @@ impl ParentDriver {
                     IpvlanFlag::Vepa => 2,
                 },
             },
-        }
+        })
+    }
+
+    /// The parent as it is, and what it is to get back when a container has had it.
+    pub(crate) fn lend(&self, route: &mut Socket) -> Result<(link::Link, Lent), NetworkError> {
+        let found = find(route, &self.parent)?.ok_or_else(|| ParentError::Missing(self.parent.clone()))?;
+        let own = address::list(route)?.into_iter().filter(|one| one.index == found.index);
+        // What the kernel has made for the link, it makes again.
+        let given = own.filter(|one| !matches!(one.address, IpAddr::V6(one) if one.is_unicast_link_local()));
+        let addresses = given.map(|one| Subnet { address: one.address, prefix: one.prefix }).collect();
+        let lent = Lent { name: found.name.clone(), addresses, up: found.up };
+        Ok((found, lent))
     }
 
     /// Notes whether the parent is the machine's, or that of another network which `made` it, or is to be made; refuses what
     /// cannot be.
     pub(crate) fn claim(&mut self, made: bool, route: &mut Socket) -> Result<(), NetworkError> {
-        if !link::is_known(route, self.upper())? {
+        let Some(upper) = self.upper() else { return self.lend(route).map(drop) };
+        if !link::is_known(route, upper)? {
             return Err(ParentError::NotInKernel { driver: self.kind() }.into());
         }
         if self.origin == Origin::Nowhere {
@@ -340,6 +388,28 @@ impl ParentDriver {
         }
         let made = find(route, &self.parent)?.ok_or_else(|| ParentError::Missing(self.parent.clone()))?;
         Ok(made.index)
+    }
+}
+
+/// A link of the machine's while a container has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Lent {
+    /// Its name on the machine.
+    pub(crate) name: String,
+    /// Its addresses there, with the lengths of their prefixes.
+    pub(crate) addresses: Vec<Subnet>,
+    /// Whether it was up.
+    pub(crate) up: bool,
+}
+
+impl Lent {
+    /// Gives it back what it had, once it is there again; nothing where it is not.
+    pub(crate) fn restore(&self, route: &mut Socket) -> Result<(), NetworkError> {
+        let Some(found) = find(route, &self.name)? else { return Ok(()) };
+        let up = self.up.then(|| link::set_up(&self.name));
+        let index = found.index;
+        let add = |one: &Subnet| address::add(address::Address { index, address: one.address, prefix: one.prefix });
+        Ok(route.apply(up.into_iter().chain(self.addresses.iter().map(add)).collect())?)
     }
 }
 

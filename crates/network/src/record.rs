@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use stdx::fs::{Durability, remove_if_exists, write_atomic};
 
 use crate::error::NetworkError;
+use crate::parent::Lent;
 use crate::ports::{PortRequest, Published};
 use crate::subnet::Subnet;
 
@@ -53,6 +54,9 @@ pub(crate) struct EndpointRecord {
     /// Whether all of it is in the container: no rule of this machine leads there.
     #[serde(default)]
     pub(crate) inside: bool,
+    /// What the link has on this machine, of one that comes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lent: Option<Lent>,
     /// Of all networks the one of the highest priority has the gateway.
     pub(crate) gateway_priority: i64,
 }
@@ -157,6 +161,7 @@ impl From<Written> for SandboxRecord {
             interface_index: one.interface_index,
             inner: crate::sandbox::INTERFACE.to_owned(),
             inside: false,
+            lent: None,
             gateway_priority: 0,
         }));
         SandboxRecord { container, sandbox_id, ports, endpoints, wanted }
@@ -304,6 +309,7 @@ mod tests {
             interface_index: 0,
             inner: "eth0".to_owned(),
             inside: false,
+            lent: None,
             gateway_priority,
         }
     }

@@ -18,7 +18,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 
 use crate::bridge;
 use crate::error::NetworkError;
-use crate::parent::{ParentError, refused};
+use crate::parent::{Lent, ParentError, refused};
 use crate::subnet::Subnet;
 
 /// The name of a container's interface.
@@ -251,15 +251,18 @@ pub(crate) struct Plug {
     pub(crate) isolated: bool,
 }
 
-/// A link to make in a namespace, on top of one of the host's.
+/// A link to make in a namespace, on top of one of the host's; or that one itself, which moves.
 #[derive(Clone, Debug)]
 pub(crate) struct Stack {
     /// Its name there.
     pub(crate) inner: String,
     /// The number of the link below, on the host.
     pub(crate) lower: u32,
-    pub(crate) upper: link::Upper,
-    /// None where it is that of the link below.
+    /// None where it is that link itself.
+    pub(crate) upper: Option<link::Upper>,
+    /// What that one gets back in the end.
+    pub(crate) lent: Option<Lent>,
+    /// None where nobody changes it.
     pub(crate) mac: Option<link::Mac>,
     /// With the lengths of their prefixes.
     pub(crate) addresses: Vec<Subnet>,
@@ -323,10 +326,16 @@ impl Room {
         Ok(outer.index)
     }
 
-    /// Makes a link on top of one of the host's; answers its number in the namespace. On an error there is none.
+    /// Makes a link on top of one of the host's, or moves that one; answers its number in the namespace. On an error there is
+    /// none, and the host's is as it was.
     pub(crate) fn stack(&mut self, host: &mut Socket, stack: &Stack) -> Result<u32, NetworkError> {
-        let create = link::create_upper(&stack.inner, stack.lower, self.namespace.as_fd(), stack.upper);
-        let port = |source| ParentError::Port { driver: stack.upper.kind(), source };
+        let upper = match (stack.upper, &stack.lent) {
+            (Some(upper), _) => upper,
+            (None, Some(lent)) => return self.take_in(host, stack, lent),
+            (None, None) => return Err(ParentError::NoParent.into()),
+        };
+        let create = link::create_upper(&stack.inner, stack.lower, self.namespace.as_fd(), upper);
+        let port = |source| ParentError::Port { driver: upper.kind(), source };
         host.apply(vec![create]).map_err(|err| refused(err, port))?;
         let furnished = self.furnish_upper(stack);
         if furnished.is_err()
@@ -334,6 +343,21 @@ impl Room {
         {
             // It goes with the namespace.
             tracing::warn!(%err, "a link that could not be set up stays in its container");
+        }
+        furnished
+    }
+
+    fn take_in(&mut self, host: &mut Socket, stack: &Stack, lent: &Lent) -> Result<u32, NetworkError> {
+        let home = own_namespace().map_err(|source| NetworkError::Namespace { source })?;
+        let failed = |source| ParentError::Move { parent: lent.name.clone(), source };
+        let send = link::send(stack.lower, self.namespace.as_fd(), &stack.inner);
+        host.apply(vec![send]).map_err(|err| refused(err, failed))?;
+        let furnished = self.furnish_upper(stack);
+        if furnished.is_err()
+            && let Some(found) = link::by_name(&mut self.socket, &stack.inner)?
+        {
+            self.socket.apply(vec![link::send(found.index, home.as_fd(), &lent.name)])?;
+            lent.restore(host)?;
         }
         furnished
     }
@@ -394,6 +418,6 @@ fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T, NetworkError> + Send) -
     })
 }
 
-fn own_namespace() -> io::Result<File> {
+pub(crate) fn own_namespace() -> io::Result<File> {
     File::open("/proc/thread-self/ns/net")
 }

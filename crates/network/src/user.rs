@@ -139,14 +139,17 @@ impl UserNetwork {
         let gateway = match &driver {
             Driver::Bridge(_) => Gateway::Always,
             // Nobody asks it for anything, or there is nobody.
-            Driver::Parent(parent) if request.internal || driver.leads_nowhere() || parent.is_routed() => {
+            Driver::Parent(parent) if request.internal || driver.leads_nowhere() || !parent.has_gateway() => {
                 Gateway::Wanted
             }
             Driver::Parent(_) => Gateway::Always,
         };
         let (mut families, mut idle) = ([None, None], Vec::new());
         let wanted = [(!request.without_ipv4, request.ipv4), (request.with_ipv6, request.ipv6)];
+        // A link that moves as a whole has addresses of its own.
+        let brings = |range: &RangeRequest| request.driver == DriverKind::HostInterface && range.subnet.is_none();
         for (at, (enabled, range)) in wanted.into_iter().enumerate() {
+            let enabled = enabled && !brings(&range);
             let free = if at == 0 { around.free } else { around.free_ipv6 };
             match enabled {
                 true => families[at] = Some(AddressRange::plan(range, free, &around.subnets, gateway)?),
@@ -182,7 +185,8 @@ impl UserNetwork {
 
     /// Whether its containers reach nobody but each other, whatever was asked for.
     pub fn leads_nowhere(&self) -> bool {
-        self.internal || self.driver.leads_nowhere()
+        let unled = || self.driver.kind() == DriverKind::HostInterface && self.gateways().is_empty();
+        self.internal || self.driver.leads_nowhere() || unled()
     }
 
     /// The addresses of its gateways, with the lengths of their prefixes.

@@ -104,6 +104,7 @@ fn driver(name: &str) -> DriverKind {
     match name {
         "macvlan" => DriverKind::Macvlan,
         "ipvlan" => DriverKind::Ipvlan,
+        "host-interface" => DriverKind::HostInterface,
         _ => DriverKind::Bridge,
     }
 }
@@ -138,7 +139,7 @@ fn refuse(request: &NetworkCreate) -> Result<(), RequestError> {
         "" | "default" | "bridge" => {}
         "host" | "null" => return Err(RequestError::OnlyOne(request.driver.clone())),
         "overlay" => return Err(RequestError::NotInSwarm),
-        "macvlan" | "ipvlan" => {}
+        "macvlan" | "ipvlan" | "host-interface" => {}
         driver => return Err(RequestError::Driver(driver.to_owned())),
     }
     if request.config_only {

@@ -254,7 +254,8 @@ fn of_user(network: &UserNetwork, containers: BTreeMap<String, Member>) -> Netwo
         enable_ipv4: network.ipv4.is_some(),
         enable_ipv6: network.ipv6.is_some(),
         ipam: Ipam {
-            driver: "default".to_owned(),
+            // Docker's word for nobody who gives addresses.
+            driver: if ranges.is_empty() { "null" } else { "default" }.to_owned(),
             options: network.ipam_options.clone(),
             config: Some(ranges.into_iter().map(of_range).collect()),
         },

@@ -163,7 +163,8 @@ fn backing_filesystem(data_root: &Path) -> String {
 }
 
 fn plugins(bridge: bool) -> Value {
-    let networks: &[&str] = if bridge { &["bridge", "host", "ipvlan", "macvlan", "null"] } else { &["host", "null"] };
+    let networks: &[&str] =
+        if bridge { &["bridge", "host", "host-interface", "ipvlan", "macvlan", "null"] } else { &["host", "null"] };
     let has_journal = log_target::has_journal();
     let logs: Vec<&str> = DRIVERS.into_iter().filter(|driver| has_journal || *driver != "journald").collect();
     json!({

@@ -161,7 +161,7 @@ fn unplug(
     if let (None, Some(namespace)) = (&inside, namespace) {
         *inside = Some(Room::of(namespace)?.socket);
     }
-    inside.as_mut().map_or(Ok(()), |socket| join::unstack(socket, endpoint))
+    inside.as_mut().map_or(Ok(()), |socket| join::unstack(networks, socket, endpoint))
 }
 
 /// Takes ports that lead to a container from now on, as far as they are free: it has left the other network in any case.

@@ -8,6 +8,7 @@ use netlink::Socket;
 use crate::addresses::{Addresses, NoAddress};
 use crate::firewall::Redirection;
 use crate::hold::{Hold, hold};
+use crate::parent::Lent;
 use crate::ports::{Ports, Published};
 use crate::record::{EndpointRecord, SandboxRecord};
 
@@ -168,6 +169,12 @@ impl Endpoints {
         }
     }
 
+    /// What these containers have of the machine's.
+    pub(super) fn lent(&self, containers: &[String]) -> Vec<Lent> {
+        let records = containers.iter().filter_map(|container| self.record(container));
+        records.flat_map(|record| &record.endpoints).filter_map(|endpoint| endpoint.lent.clone()).collect()
+    }
+
     pub(super) fn records(&self) -> impl Iterator<Item = &SandboxRecord> {
         self.entries.values().map(|entry| &entry.record)
     }
@@ -262,6 +269,7 @@ mod tests {
             interface_index: 0,
             inner: "eth0".to_owned(),
             inside: false,
+            lent: None,
             gateway_priority: 0,
         };
         let record = SandboxRecord { endpoints: vec![endpoint], ..Entry::new("c").record };

@@ -1,9 +1,10 @@
 //! Joining and leaving: plan, apply, record, and the way back.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd;
 
 use netlink::link::{self, Mac};
-use netlink::{Socket, address, neighbour, route};
+use netlink::{NetlinkError, Socket, address, neighbour, route};
 use rustix::io::Errno;
 
 use super::endpoints::Entry;
@@ -17,7 +18,7 @@ use crate::error::{JoinError, NetworkError};
 use crate::hold::Hold;
 use crate::parent::ParentError;
 use crate::record::EndpointRecord;
-use crate::sandbox::{INTERFACE, Plug, Room, Sandbox, Stack};
+use crate::sandbox::{INTERFACE, Plug, Room, Sandbox, Stack, own_namespace};
 use crate::subnet::Subnet;
 
 /// The length of the prefix of addresses that are nobody's to give (RFC 3927, RFC 4291).
@@ -77,9 +78,14 @@ impl Networks {
         let missing = || JoinError::NoNetwork(request.network.clone());
         let lan = self.lan(wired, &request.network).ok_or_else(missing)?;
         if request.mac.is_some() && !lan.footing.has_macs() {
-            let (endpoint, network) = (endpoint_name.to_owned(), lan.name.clone());
-            return Err(JoinError::Parent(ParentError::OwnMac { endpoint, network }));
+            let (driver, endpoint, network) = (lan.footing.kind(), endpoint_name.to_owned(), lan.name.clone());
+            return Err(JoinError::Parent(ParentError::OwnMac { driver, endpoint, network }));
         }
+        let lent = match &lan.footing {
+            Footing::Parent(parent) if parent.upper().is_none() => Some(parent.lend(&mut lock(&self.route))?),
+            _ => None,
+        };
+        let (lent, own_mac) = lent.map_or((None, None), |(link, lent)| (Some(lent), link.mac));
         let taken = self.state().take_addresses(&request.network, (request.ipv4, request.ipv6));
         let (ipv4, ipv6) = taken.map_err(|(reason, family)| match reason {
             NoAddress::Exhausted => {
@@ -97,7 +103,8 @@ impl Networks {
             let names = (0..=entry.record.endpoints.len()).map(|number| format!("{}{number}", lan.interface_prefix));
             names.into_iter().find(|name| !taken(name)).unwrap_or_else(|| INTERFACE.to_owned())
         };
-        let inner = request.interface.clone().unwrap_or_else(numbered);
+        let own_name = lent.as_ref().map(|lent| lent.name.clone());
+        let inner = request.interface.clone().or(own_name).unwrap_or_else(numbered);
         let is_free = |mac: Mac| Some(mac).filter(|_| lan.footing.has_macs());
         entry.record.endpoints.push(EndpointRecord {
             network: request.network.clone(),
@@ -106,11 +113,12 @@ impl Networks {
             endpoint_id: stdx::id::random_hex::<32>(),
             ipv4,
             ipv6,
-            mac: is_free(request.mac.unwrap_or_else(bridge::random_mac)),
+            mac: own_mac.or_else(|| is_free(request.mac.unwrap_or_else(bridge::random_mac))),
             interface: String::new(),
             interface_index: 0,
             inner,
             inside: lan.footing.bridge().is_none(),
+            lent,
             gateway_priority: request.gateway_priority,
         });
         Ok(lan)
@@ -219,9 +227,13 @@ pub(super) fn plug(
                 inner: endpoint.inner.clone(),
                 lower: parent.ensure(&mut host)?,
                 upper: parent.upper(),
-                mac: endpoint.mac,
-                addresses: addresses(endpoint, request, lan),
-                ipv6: lan.has_ipv6(),
+                lent: endpoint.lent.clone(),
+                mac: endpoint.mac.filter(|_| lan.footing.has_macs()),
+                addresses: match &endpoint.lent {
+                    Some(lent) if lan.ranges.is_empty() => lent.addresses.clone(),
+                    _ => addresses(endpoint, request, lan),
+                },
+                ipv6: lan.has_ipv6() || lan.ranges.is_empty(),
             };
             endpoint.interface_index = room.stack(&mut host, &stack)?;
             Ok(())
@@ -308,7 +320,7 @@ fn clean(networks: &Networks, entry: &mut Entry) -> Result<(), NetworkError> {
         .partition(|endpoint| endpoint.inside);
     for endpoint in inside {
         // Without the socket it goes with its namespace.
-        entry.inside.as_mut().map_or(Ok(()), |socket| unstack(socket, endpoint))?;
+        entry.inside.as_mut().map_or(Ok(()), |socket| unstack(networks, socket, endpoint))?;
     }
     for endpoint in outside {
         let port = link::disable_port(&endpoint.interface, endpoint.interface_index);
@@ -324,12 +336,30 @@ fn clean(networks: &Networks, entry: &mut Entry) -> Result<(), NetworkError> {
 
 /// Removes a link that is in a container alone. At once: its parent may give its Ethernet address, or its only place, to nobody
 /// else before.
-pub(super) fn unstack(socket: &mut Socket, endpoint: &EndpointRecord) -> Result<(), NetworkError> {
-    match socket.apply(vec![link::delete_number(endpoint.interface_index)]) {
+pub(super) fn unstack(networks: &Networks, socket: &mut Socket, endpoint: &EndpointRecord) -> Result<(), NetworkError> {
+    let index = endpoint.interface_index;
+    let removed = match &endpoint.lent {
+        Some(lent) => send_home(socket, index, &lent.name)?,
+        None => socket.apply(vec![link::delete_number(index)]),
+    };
+    match removed {
         // The container may do so, too.
         Err(err) if err.errno() == Some(Errno::NODEV) => Ok(()),
-        removed => Ok(removed?),
+        removed => {
+            removed?;
+            endpoint.lent.as_ref().map_or(Ok(()), |lent| lent.restore(&mut lock(&networks.route)))
+        }
     }
+}
+
+/// Moves a link out of a container. Where somebody has its name meanwhile, it gets one of the kernel's choice.
+fn send_home(socket: &mut Socket, index: u32, name: &str) -> Result<Result<(), NetlinkError>, NetworkError> {
+    let home = own_namespace().map_err(|source| NetworkError::Namespace { source })?;
+    let send = |name: &str| vec![link::send(index, home.as_fd(), name)];
+    Ok(match socket.apply(send(name)) {
+        Err(err) if err.errno() == Some(Errno::EXIST) => socket.apply(send("dev%d")),
+        sent => sent,
+    })
 }
 
 /// Completes the holds of ports; answers one more descriptor of each, for whoever outlives us.

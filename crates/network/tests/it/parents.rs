@@ -242,7 +242,7 @@ fn privileged_containers_of_macvlan_outlive_the_daemon_which_leaves_nothing() {
         inside(lab.second.as_fd(), || reach(&server, address(&one), 80)).unwrap();
         let networks = Networks::open(lab.config()).unwrap();
         networks.reconcile(&["one"]).unwrap();
-        networks.enter("one", one.namespace.as_fd()).unwrap();
+        network::enter(&networks, "one", one.namespace.as_fd()).unwrap();
         assert_eq!(networks.place("one").as_ref(), Some(&one.place));
         inside(lab.second.as_fd(), || reach(&server, address(&one), 80)).unwrap();
         // The later daemon takes it away, also where it is not told the namespace.
@@ -277,6 +277,71 @@ fn privileged_a_kernel_that_lacks_a_driver_is_named_when_the_network_is_made() {
                 assert!(networks.user_networks().is_empty());
             }
         }
+    });
+}
+
+#[test]
+fn privileged_a_link_moves_into_its_container_and_comes_back() {
+    on_a_machine(|lab| {
+        let (here, there) = (Ipv4Addr::new(10, 5, 0, 1), Ipv4Addr::new(10, 5, 0, 2));
+        let other = host_behind("nic0", here, there);
+        let networks = lab.networks();
+        let whole = |name: &str, option: &str| UserNetworkRequest {
+            ipv4: RangeRequest::default(),
+            ..wish(name, DriverKind::HostInterface, &[option])
+        };
+        for (options, sentence) in [
+            ("parent=", "the network driver host-interface takes the name of a link: -o parent=eth1"),
+            ("parent=lo", "loopback interface is not a valid host-interface parent link"),
+            ("parent=nic7", "the requested parent interface nic7 was not found on the Docker host"),
+        ] {
+            assert_eq!(errdefs::chain(&networks.create(whole("nic", options)).unwrap_err()), sentence);
+        }
+        let nic = networks.create(whole("nic", "parent=nic0")).unwrap();
+        let taken = networks.create(whole("more", "parent=nic0")).unwrap_err();
+        assert_eq!(errdefs::chain(&taken), format!("network {} has the interface nic0", nic.id));
+        let before = run(&["ip", "-o", "addr", "show", "dev", "nic0"]);
+        let link = run(&["ip", "-o", "link", "show", "nic0"]);
+        let one = join(&networks, "one", &nic.id);
+        let shown = inside(one.namespace.as_fd(), || run(&["ip", "-o", "addr", "show", "dev", "nic0"]));
+        assert!(shown.contains("inet 10.5.0.1/24"), "{shown}");
+        assert!(!links().contains(&"nic0".to_owned()));
+        assert_eq!(one.place.endpoints[0].ipv4, None, "its addresses are not ours to give");
+        assert!(link.contains(&netlink::link::text(one.place.endpoints[0].mac.unwrap())), "{link}");
+        let server = listen(&one, 80);
+        inside(other.as_fd(), || reach(&server, here, 80)).unwrap();
+        let gone = "the requested parent interface nic0 was not found on the Docker host";
+        assert_eq!(refusal(networks.join(&request_on("two", &[], vec![EndpointRequest::on(&nic.id)]))), gone);
+        networks.leave("one").unwrap();
+        let scope = |shown: &str| shown.split("scope global").next().unwrap().to_owned();
+        let after = run(&["ip", "-o", "-4", "addr", "show", "dev", "nic0"]);
+        assert!(after.contains("inet 10.5.0.1/24") && scope(&before).contains("10.5.0.1/24"), "{after}");
+        // A running container, which has other names and a way out; the later daemon gives the link back.
+        let two = networks.join(&request("two", &[])).unwrap();
+        let wanted = EndpointRequest { interface: Some("lan0".to_owned()), ..EndpointRequest::on(&nic.id) };
+        networks.connect(&request_on("two", &[], vec![wanted]), two.namespace.as_fd()).unwrap();
+        assert!(routes(two.namespace.as_fd()).contains("via 172.17.0.1 dev eth0"));
+        let server = listen(&two, 80);
+        inside(other.as_fd(), || reach(&server, here, 80)).unwrap();
+        kill(networks, 1);
+        let networks = Networks::open(lab.config()).unwrap();
+        networks.reconcile(&["two"]).unwrap();
+        network::enter(&networks, "two", two.namespace.as_fd()).unwrap();
+        inside(other.as_fd(), || reach(&server, here, 80)).unwrap();
+        networks.disconnect("two", &nic.id, Some(two.namespace.as_fd())).unwrap().unwrap();
+        let server = std::net::TcpListener::bind((here, 80)).unwrap();
+        inside(other.as_fd(), || reach(&server, here, 80)).unwrap();
+        drop(server);
+        networks.remove(&nic.id).unwrap();
+        // With a subnet, it has addresses of that one, and its own ones again when it is back.
+        let given = elsewhere("10.4.0.0/24", whole("given", "parent=nic0"));
+        let given = networks.create(given).unwrap();
+        let wanted = EndpointRequest { ipv4: Some(Ipv4Addr::new(10, 4, 0, 9)), ..EndpointRequest::on(&given.id) };
+        let three = networks.join(&request_on("three", &[], vec![wanted])).unwrap();
+        let shown = inside(three.namespace.as_fd(), || run(&["ip", "-o", "addr", "show", "dev", "nic0"]));
+        assert!(shown.contains("inet 10.4.0.9/24") && !shown.contains("10.5.0.1"), "{shown}");
+        networks.leave("three").unwrap();
+        assert_eq!(run(&["ip", "-o", "-4", "addr", "show", "dev", "nic0"]), after);
     });
 }
 
@@ -345,11 +410,10 @@ fn privileged_vm_containers_of_ipvlan_share_their_parents_ethernet_address() {
         let server = listen(&one, 80);
         inside(lab.second.as_fd(), || reach(&server, address(&one), 80)).unwrap();
         inside(two.namespace.as_fd(), || reach(&server, address(&one), 80)).unwrap();
-        let mac = |link: &str| run(&["cat", &format!("/sys/class/net/{link}/address")]);
         let shown = run(&["ip", "-o", "link", "show", "up0"]);
         let known = inside(lab.second.as_fd(), || run(&["ip", "neigh", "show", &address(&one).to_string()]));
         let seen = known.split_whitespace().skip_while(|word| *word != "lladdr").nth(1).unwrap();
-        assert!(shown.contains(seen), "{shown} {seen} {}", mac("lo"));
+        assert!(shown.contains(seen), "{shown} {seen}");
         assert_eq!(one.place.endpoints[0].mac, None);
         assert!(routes(one.namespace.as_fd()).contains("via 10.7.0.254 dev eth0"));
         let own = EndpointRequest { mac: Some(MAC), ..EndpointRequest::on(&lan.id) };

@@ -256,6 +256,52 @@ fn privileged_networks_of_macvlan_outlive_the_daemon_and_their_containers_it() {
 }
 
 #[test]
+fn privileged_a_container_has_a_link_of_the_hosts_and_gives_it_back() {
+    with_a_neighbour(|daemon, host| {
+        ip("addr add 10.5.0.1/24 dev up0");
+        support::inside(host.as_fd(), || ip("addr add 10.5.0.2/24 dev eth0"));
+        let before = ip("-o addr show dev up0 scope global");
+        let is_back = || ip("-o addr show dev up0 scope global") == before;
+        support::each(daemon, |at| {
+            let (nic, name) = (at.image("nic"), at.name("web"));
+            at.ok(&format!("network create -d host-interface -o parent=up0 {nic}"));
+            let network = shown(at, &nic);
+            assert_eq!((&network["Driver"], &network["IPAM"]["Config"]), (&json!("host-interface"), &json!([])));
+            at.ok(&format!("run -d --name {name} --network {nic} busybox {SERVER}"));
+            hears_soon(host, [10, 5, 0, 1]);
+            assert!(!links().contains(&"up0".to_owned()));
+            assert_eq!(on(at, &name, &nic)["IPAddress"], json!(""));
+            at.fails(
+                &format!("run --rm --network {nic} busybox true"),
+                125,
+                "failed to set up container networking: the requested parent interface up0 was not found on the Docker host",
+            );
+            at.ok(&format!("kill {name}"));
+            at.ok(&format!("wait {name}"));
+            assert!(is_back(), "{}", ip("-o addr"));
+            at.ok(&format!("start {name}"));
+            hears_soon(host, [10, 5, 0, 1]);
+            at.ok(&format!("network disconnect {nic} {name}"));
+            assert!(is_back(), "{}", ip("-o addr"));
+            at.remove(&name);
+            at.ok(&format!("network rm {nic}"));
+        });
+        // The next daemon gives back what this one has lent.
+        let at = At { daemon, cli: testkit::Cli::Longshore };
+        at.ok("network create -d host-interface -o parent=up0 nic");
+        at.ok(&format!("run -d --name web --network nic busybox {SERVER}"));
+        daemon.kill9().unwrap();
+        hears_soon(host, [10, 5, 0, 1]);
+        daemon.restart().unwrap();
+        hears_soon(host, [10, 5, 0, 1]);
+        let at = At { daemon, cli: testkit::Cli::Longshore };
+        at.remove("web");
+        assert!(is_back(), "{}", ip("-o addr"));
+        at.ok("network rm nic");
+    });
+}
+
+#[test]
 fn privileged_a_kernel_without_ipvlan_is_named_at_once() {
     with_a_neighbour(|daemon, _| {
         let known = Command::new("ip")

@@ -276,7 +276,9 @@ impl Lan {
 
     /// The range that an address is of.
     fn range(&self, address: IpAddr) -> Option<LanRange> {
-        self.ranges.iter().copied().find(|range| range.subnet.address.is_ipv4() == address.is_ipv4())
+        let of_family = |range: &LanRange| range.subnet.address.is_ipv4() == address.is_ipv4();
+        let ranges = || self.ranges.iter().copied();
+        ranges().find(|range| range.subnet.contains(address)).or_else(|| ranges().find(of_family))
     }
 
     fn ipv4(&self, address: Ipv4Addr) -> Option<InterfaceAddress<Ipv4Addr>> {

@@ -43,6 +43,8 @@ pub struct UserNetworkRequest {
     pub with_ipv6: bool,
     /// These.
     pub ipv6: RangeRequest,
+    /// More of either family, each with a subnet; of networks with a parent, which has no address of its own in any.
+    pub more: Vec<RangeRequest>,
     /// Options of the address management, for whoever looks.
     pub ipam_options: Option<BTreeMap<String, String>>,
     /// It leads nowhere.
@@ -91,6 +93,9 @@ pub struct UserNetwork {
     /// Its addresses of IPv6.
     #[serde(default)]
     pub ipv6: Option<AddressRange>,
+    /// More of a family that it has; its containers have an address of one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<AddressRange>,
     /// What somebody wanted of a family that it does not have: it is shown, and means nothing.
     #[serde(default)]
     pub idle: Vec<AddressRange>,
@@ -156,6 +161,17 @@ impl UserNetwork {
                 false => idle.extend(AddressRange::of_nobody(range)),
             }
         }
+        let mut more: Vec<AddressRange> = Vec::new();
+        for range in request.more {
+            let ipv6 = range.subnet.is_some_and(|subnet| subnet.address.is_ipv6());
+            if families[usize::from(ipv6)].is_none() {
+                idle.extend(AddressRange::of_nobody(range));
+                continue;
+            }
+            let own = families.iter().flatten().chain(&more).map(|one| one.subnet);
+            let others: Vec<Subnet> = around.subnets.iter().copied().chain(own).collect();
+            more.push(AddressRange::plan(range, None, &others, gateway)?);
+        }
         // dockerd's order: a network of which both are wrong is refused for its addresses.
         if let Some(parent) = driver.parent() {
             parent.check(around.parents.iter().copied())?;
@@ -168,6 +184,7 @@ impl UserNetwork {
             scope: if request.scope.is_empty() { "local".to_owned() } else { request.scope },
             ipv4,
             ipv6,
+            more,
             idle,
             ipam_options: request.ipam_options,
             internal: request.internal,
@@ -178,9 +195,9 @@ impl UserNetwork {
         })
     }
 
-    /// Its addresses of each family that it has.
+    /// Its addresses of each family that it has, of some more than once.
     pub fn ranges(&self) -> impl Iterator<Item = &AddressRange> {
-        self.ipv4.iter().chain(&self.ipv6)
+        self.ipv4.iter().chain(&self.ipv6).chain(&self.more)
     }
 
     /// Whether its containers reach nobody but each other, whatever was asked for.

@@ -76,20 +76,19 @@ pub(crate) fn plan(request: NetworkCreate) -> Result<UserNetworkRequest, Request
     }
     let (ipv6, ipv4): (Vec<_>, Vec<_>) = ranges.iter().cloned().partition(|range| range.subnet.contains(':'));
     let driver = driver(&request.driver);
-    if ipv4.len() > 1 || ipv6.len() > 1 {
-        return Err(match driver {
-            DriverKind::Bridge => RequestError::ManySubnets,
-            kind => RequestError::NotOffered(format!("a network of {kind} with several subnets of one family")),
-        });
+    if driver == DriverKind::Bridge && (ipv4.len() > 1 || ipv6.len() > 1) {
+        return Err(RequestError::ManySubnets);
     }
-    let of_family = |ranges: Vec<IpamConfig>| ranges.into_iter().next().map(range).unwrap_or_default();
+    let (mut ipv4, mut ipv6) = (ipv4.into_iter().map(range), ipv6.into_iter().map(range));
+    let (first, first_of_ipv6) = (ipv4.next().unwrap_or_default(), ipv6.next().unwrap_or_default());
     Ok(UserNetworkRequest {
         name: request.name,
         scope: request.scope,
         without_ipv4: request.enable_ipv4 == Some(false),
-        ipv4: of_family(ipv4),
+        ipv4: first,
         with_ipv6: request.enable_ipv6 == Some(true),
-        ipv6: of_family(ipv6),
+        ipv6: first_of_ipv6,
+        more: ipv4.chain(ipv6).collect(),
         ipam_options: ipam.options,
         internal: request.internal,
         attachable: request.attachable,
@@ -228,6 +227,10 @@ mod tests {
             ("{'Name':'n','Ingress':true}", "Ingress network can only be global scope network"),
             ("{'Name':'n','EnableIPv4':false}", "IPv4 or IPv6 must be enabled"),
             ("{'Name':'n','IPAM':{'Driver':'zz'}}", "plugin \"zz\" not found"),
+            (
+                "{'Name':'n','Driver':'macvlan','IPAM':{'Config':[{'Subnet':'10.9.0.0/24'},{'Subnet':'10.8.0.0/24'}]}}",
+                "Some(\"10.9.0.0/24\")",
+            ),
             ("{'Name':'n','Driver':'macvlan'}", "None"),
             (
                 "{'Name':'n','Driver':'overlay'}",

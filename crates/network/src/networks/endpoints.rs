@@ -126,21 +126,21 @@ impl Endpoints {
     /// Takes an address of each family that a network has; on an error none.
     pub(super) fn take_addresses(&mut self, network: &str, wanted: Pair) -> Result<Pair, NoPair> {
         let Some(families) = self.addresses.get_mut(network) else { return Err((NoAddress::Exhausted, "IPv4")) };
-        let (mut pair, mut taken): (Pair, Vec<IpAddr>) = ((None, None), Vec::new());
-        for at in 0..families.len() {
-            let wanted = match families[at].is_ipv6() {
-                true => wanted.1.map(IpAddr::V6),
-                false => wanted.0.map(IpAddr::V4),
-            };
-            match families[at].take(wanted) {
-                Ok(address) => taken.push(address),
-                Err(reason) => {
-                    let named = if families[at].is_ipv6() { "IPv6" } else { "IPv4" };
-                    families.iter_mut().zip(&taken).for_each(|(family, address)| family.release(*address));
+        let mut taken: Vec<IpAddr> = Vec::new();
+        for (ipv6, named) in [(false, "IPv4"), (true, "IPv6")] {
+            let wanted = if ipv6 { wanted.1.map(IpAddr::V6) } else { wanted.0.map(IpAddr::V4) };
+            match take_one(families.iter_mut().filter(|family| family.is_ipv6() == ipv6), wanted) {
+                Some(Ok(address)) => taken.push(address),
+                // The network has no such addresses.
+                None => {}
+                Some(Err(reason)) => {
+                    // Those of another range know nothing of it.
+                    families.iter_mut().for_each(|family| taken.iter().for_each(|address| family.release(*address)));
                     return Err((reason, named));
                 }
             }
         }
+        let mut pair: Pair = (None, None);
         for address in taken {
             match address {
                 IpAddr::V4(address) => pair.0 = Some(address),
@@ -251,6 +251,24 @@ impl Endpoints {
     }
 }
 
+/// Takes an address of one of these ranges: the wanted one where it belongs to one, or one of the first that has any. `None`
+/// where there are no ranges.
+fn take_one<'a>(
+    ranges: impl Iterator<Item = &'a mut Addresses>,
+    wanted: Option<IpAddr>,
+) -> Option<Result<IpAddr, NoAddress>> {
+    let mut refused = None;
+    for range in ranges {
+        match range.take(wanted) {
+            Ok(address) => return Some(Ok(address)),
+            // Of the range that it belongs to.
+            Err(NoAddress::Taken) => return Some(Err(NoAddress::Taken)),
+            Err(reason) => refused = Some(Err(reason)),
+        }
+    }
+    refused
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,5 +316,22 @@ mod tests {
         assert_eq!(state.take_addresses("n", (Some(ipv4), None)), Err((NoAddress::Taken, "IPv4")));
         let third = Ipv4Addr::new(10, 0, 0, 3);
         assert_eq!(state.take_addresses("n", (None, None)).unwrap().0, Some(third), "nothing stayed taken");
+    }
+
+    #[test]
+    fn of_several_ranges_the_first_that_has_an_address_counts() {
+        let mut state = Endpoints::new((49153, 65535), Vec::new());
+        let range = |text: &str| {
+            let gateway: crate::Subnet = text.parse().unwrap();
+            Addresses::new(gateway, None, Some(gateway.address))
+        };
+        state.set_network("n", vec![range("10.0.0.1/30"), range("10.0.1.1/30")]);
+        let mut take = |wanted: Option<[u8; 4]>| state.take_addresses("n", (wanted.map(Ipv4Addr::from), None));
+        let at = |address: [u8; 4]| Ok((Some(Ipv4Addr::from(address)), None));
+        assert_eq!(take(Some([10, 0, 1, 2])), at([10, 0, 1, 2]));
+        assert_eq!(take(Some([10, 0, 1, 2])), Err((NoAddress::Taken, "IPv4")));
+        assert_eq!(take(Some([10, 0, 2, 2])), Err((NoAddress::Outside, "IPv4")));
+        assert_eq!(take(None), at([10, 0, 0, 2]));
+        assert_eq!(take(None), Err((NoAddress::Exhausted, "IPv4")));
     }
 }

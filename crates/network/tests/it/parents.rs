@@ -211,6 +211,31 @@ fn privileged_networks_without_a_parent_lead_nowhere() {
 }
 
 #[test]
+fn privileged_a_network_of_macvlan_has_several_subnets() {
+    on_a_machine(|lab| {
+        let second = Ipv4Addr::new(10, 8, 0, 254);
+        neighbour(&lab, "eth0", second);
+        let networks = lab.networks();
+        let range = |subnet: &str| RangeRequest { subnet: subnet.parse().ok(), ..RangeRequest::default() };
+        let more = vec![RangeRequest { gateway: Some(second.into()), ..range("10.8.0.0/24") }];
+        let twice =
+            UserNetworkRequest { more: [more.clone(), more.clone()].concat(), ..macvlan("lan", &["parent=up0"]) };
+        assert!(matches!(networks.create(twice), Err(CreateError::Overlap)));
+        let lan = networks.create(UserNetworkRequest { more, ..macvlan("lan", &["parent=up0"]) }).unwrap();
+        let one = join(&networks, "one", &lan.id);
+        assert!(routes(one.namespace.as_fd()).contains("via 10.7.0.254"));
+        let wanted = EndpointRequest { ipv4: Some(Ipv4Addr::new(10, 8, 0, 7)), ..EndpointRequest::on(&lan.id) };
+        let two = networks.join(&request_on("two", &[], vec![wanted])).unwrap();
+        assert_eq!(two.place.endpoints[0].ipv4.unwrap().gateway, Some(second));
+        assert!(routes(two.namespace.as_fd()).contains("via 10.8.0.254"));
+        let server = listen(&two, 80);
+        inside(lab.second.as_fd(), || reach(&server, address(&two), 80)).unwrap();
+        networks.close().unwrap();
+        assert_eq!(Networks::open(lab.config()).unwrap().user_networks(), [lan]);
+    });
+}
+
+#[test]
 fn privileged_addresses_of_ipv6_are_on_the_parents_link_too() {
     on_a_machine(|lab| {
         inside(lab.second.as_fd(), || run(&["ip", "-6", "addr", "add", "fd07::fe/64", "dev", "eth0", "nodad"]));

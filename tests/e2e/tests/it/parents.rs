@@ -205,6 +205,15 @@ fn privileged_what_is_no_parent_is_refused_in_dockers_words() {
                     &format!("Error response from daemon: {sentence}"),
                 );
             }
+            // Several subnets are as many networks on one wire.
+            at.ok(&format!(
+                "network create -d macvlan --subnet 10.8.0.0/24 --subnet 10.9.0.0/24 -o parent=up0 {other}"
+            ));
+            let ranges = json!([{"Subnet": "10.8.0.0/24"}, {"Subnet": "10.9.0.0/24"}]);
+            assert_eq!(shown(at, &other)["IPAM"]["Config"], ranges);
+            let told = at.ok(&format!("run --rm --network {other} --ip 10.9.0.7 busybox ip route"));
+            assert!(told.contains("default via 10.9.0.1 dev eth0"), "{told}");
+            at.ok(&format!("network rm {other}"));
             // Two that share it are none too many.
             at.ok(&format!("network create -d macvlan --subnet 10.8.0.0/24 -o parent=up0 {other}"));
             at.ok(&format!("network rm {lan} {other}"));
@@ -258,7 +267,7 @@ fn privileged_networks_of_macvlan_outlive_the_daemon_and_their_containers_it() {
 #[test]
 fn privileged_a_container_has_a_link_of_the_hosts_and_gives_it_back() {
     with_a_neighbour(|daemon, host| {
-        ip("addr add 10.5.0.1/24 dev up0");
+        ip("addr add 10.5.0.1/24 brd + dev up0");
         support::inside(host.as_fd(), || ip("addr add 10.5.0.2/24 dev eth0"));
         let before = ip("-o addr show dev up0 scope global");
         let is_back = || ip("-o addr show dev up0 scope global") == before;

@@ -33,6 +33,8 @@
 //!
 //! Leaving takes the published ports away at once and shuts the port of the bridge, so that address, name and ports are
 //! free when it returns. The veth pair itself goes some 10 ms later with its namespace: deleting it would take longer.
+//! A link on top of a parent is taken out of its namespace before that, through a socket which the container's entry has there:
+//! its parent may have room for nobody else.
 //!
 //! Locks: `users.changing`, `wired`, `firewall`, `relays`, `route`, `state`, in this order, `users.networks` last; none while waiting for a
 //! sandbox. Everything blocks, for tens of microseconds, or a millisecond where a pair is made.

@@ -87,7 +87,7 @@ impl Seen<'_> {
             settings.ip_prefix_len = own.prefix.into();
         }
         if let Some(own) = endpoint.ipv6 {
-            settings.ipv6_gateway = own.gateway.to_string();
+            settings.ipv6_gateway = text(own.gateway);
             settings.global_ipv6_address = own.address.to_string();
             settings.global_ipv6_prefix_len = own.prefix.into();
         }

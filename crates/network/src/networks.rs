@@ -441,25 +441,12 @@ impl Networks {
 
     /// Where IPv6 is about to be forwarded for the first time, nothing but ours shall be. Before the table is written.
     fn guard_ipv6(&self, default: &BridgeRecord) -> Result<(), NetworkError> {
-        if self.have_ipv6(default) && bridge::needs_forwarding_of_ipv6(&self.config)? {
+        if have_ipv6(self, default) && bridge::needs_forwarding_of_ipv6(&self.config)? {
             let record = BridgeRecord { guards_forwarding_of_ipv6: true, ..default.clone() };
             self.records.write_bridge(&record)?;
             self.guards_forwarding_of_ipv6.store(true, Ordering::Relaxed);
         }
         Ok(())
-    }
-
-    fn have_ipv6(&self, default: &BridgeRecord) -> bool {
-        default.of_ipv6.is_some() || self.users.have_ipv6()
-    }
-
-    /// The addresses of a network of the default bridge, to be given out.
-    fn addresses(&self, bridge: Subnet) -> Addresses {
-        let range = if bridge.address.is_ipv4() { self.config.fixed_cidr } else { self.config.fixed_cidr_v6 };
-        let mut addresses = Addresses::new(bridge, range, Some(bridge.address));
-        // Where it is the bridge's it is not given out anyway.
-        let _ = addresses.set_aside(self.config.default_gateway(bridge));
-        addresses
     }
 
     /// What stands in the kernel; sets it up for the first who needs it.
@@ -475,14 +462,17 @@ impl Networks {
         let bridge = bridge::ensure(&self.config, &record, &mut route)?;
         self.users.set_up(&mut route);
         drop((route, choosing));
-        self.state().set_network(DEFAULT, record.gateways().into_iter().map(|bridge| self.addresses(bridge)).collect());
+        self.state().set_network(
+            DEFAULT,
+            record.gateways().into_iter().map(|bridge| addresses(&self.config, bridge)).collect(),
+        );
         for network in self.users.all() {
             self.state().set_network(&network.id, network.addresses());
         }
         self.guard_ipv6(&record)?;
         self.replace_table(&record)?;
         bridge::open_settings(&self.config)?;
-        if self.have_ipv6(&record) {
+        if have_ipv6(self, &record) {
             bridge::open_settings_of_ipv6(&self.config)?;
         }
         let filters_bridged = bridge::filters_bridged();
@@ -582,6 +572,19 @@ fn take_back(networks: &Networks, lent: &Lent) {
     if let Err(err) = lent.restore(&mut lock(&networks.route)) {
         tracing::warn!(err = errdefs::chain(&err), link = lent.name, "a link does not have its addresses again");
     }
+}
+
+fn have_ipv6(networks: &Networks, default: &BridgeRecord) -> bool {
+    default.of_ipv6.is_some() || networks.users.have_ipv6()
+}
+
+/// The addresses of a network of the default bridge, to be given out.
+fn addresses(config: &Config, bridge: Subnet) -> Addresses {
+    let range = if bridge.address.is_ipv4() { config.fixed_cidr } else { config.fixed_cidr_v6 };
+    let mut addresses = Addresses::new(bridge, range, Some(bridge.address));
+    // Where it is the bridge's it is not given out anyway.
+    let _ = addresses.set_aside(config.default_gateway(bridge));
+    addresses
 }
 
 fn remove_link(networks: &Networks, name: &str) -> Result<(), NetworkError> {

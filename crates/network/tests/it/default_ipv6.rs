@@ -116,7 +116,10 @@ fn privileged_containers_of_the_default_bridge_go_by_the_gateways_that_are_named
             (ipv4.address.to_string().as_str(), ipv4.gateway.unwrap().to_string().as_str()),
             ("172.17.0.3", "172.17.0.2")
         );
-        assert_eq!((ipv6.address.to_string().as_str(), ipv6.gateway.unwrap().to_string().as_str()), ("fd07::3", "fd07::2"));
+        assert_eq!(
+            (ipv6.address.to_string().as_str(), ipv6.gateway.unwrap().to_string().as_str()),
+            ("fd07::3", "fd07::2")
+        );
         let shown = networks.network().unwrap();
         assert_eq!([shown.gateway, shown.bridge_address].map(|one| one.to_string()), ["172.17.0.2", "172.17.0.1"]);
         networks.leave("one").unwrap();

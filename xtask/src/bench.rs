@@ -136,7 +136,9 @@ fn chosen(options: &Options) -> Result<Vec<&'static rows::Row>> {
     let named = |row: &rows::Row| options.only.iter().any(|only| only == row.name);
     let lacks = |row: &rows::Row| match row.work {
         rows::Work::Pull(_) if options.registry.is_none() => Some("--registry"),
-        rows::Work::Load(_) | rows::Work::Save(_) | rows::Work::Push(_) if options.archive.is_none() => {
+        rows::Work::Load(_) | rows::Work::Save(_) | rows::Work::Push(_) | rows::Work::PeakMemory
+            if options.archive.is_none() =>
+        {
             Some("--archive")
         }
         _ => None,

@@ -97,7 +97,7 @@ pub(super) fn left_out(results: &[Measured], options: &Options) -> String {
 fn needs(row: &Row) -> &'static str {
     match row.work {
         Work::Oci(_) => "--runtime",
-        Work::Load(_) | Work::Save(_) | Work::Push(_) => "--archive",
+        Work::Load(_) | Work::Save(_) | Work::Push(_) | Work::PeakMemory => "--archive",
         _ => "--registry",
     }
 }

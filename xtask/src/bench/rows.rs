@@ -57,6 +57,8 @@ pub(super) enum Work {
     Push(&'static str),
     /// Questions for the names of the scene, asked by its first containers.
     Names { askers: usize },
+    /// The most that our daemon ever had in memory (VmHWM).
+    PeakMemory,
     /// PSS of our daemon.
     DaemonMemory,
     /// The same when nobody has asked it for anything for a while.
@@ -322,6 +324,13 @@ pub(super) const ROWS: &[Row] = &[
         scene: Scene::Empty,
         work: Work::Push(BIG),
         bound: Bound::OfDocker { wall: 0.6, cpu: None },
+    },
+    Row {
+        name: "daemon-peak",
+        about: "the most that the daemon had in memory, after the rows above that were measured (needs --archive)",
+        scene: Scene::Empty,
+        work: Work::PeakMemory,
+        bound: Bound::Kib(100.0 * 1024.0),
     },
     Row {
         name: "images",

@@ -205,6 +205,7 @@ impl Runner {
             }
             Work::Names { askers } => Values::Time(self.ask_names(row.scene, askers)?),
             Work::DaemonMemory => Values::Kib(vec![self.daemon_memory()?]),
+            Work::PeakMemory => Values::Kib(vec![peak(self.daemon.pid().context("the daemon is down")?)?]),
             Work::RestMemory => {
                 std::thread::sleep(REST);
                 Values::Kib(vec![self.daemon_memory()?])
@@ -481,6 +482,13 @@ fn environment(daemon: &Daemon) -> Vec<(String, PathBuf)> {
 fn docker_client(daemon: &Daemon) -> Result<String> {
     let command = daemon.command(Cli::Docker)?;
     Ok(command.get_program().to_string_lossy().into_owned())
+}
+
+/// The largest resident set so far in KiB, shared pages in whole (proc_pid_status(5), VmHWM).
+fn peak(pid: u32) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("memory of {pid}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM in status")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }
 
 /// Proportional set size in KiB: shared pages are counted in parts. Read at once, with what the last work left behind.

@@ -76,12 +76,12 @@ fn a_row_that_needs_a_registry_is_left_out_without_one() {
         Ok(chosen(&parse(arguments)?)?.iter().map(|row| row.name).collect())
     };
     let of_runtimes = names(&[]).map(|_| ROWS.iter().filter(|row| row.name.starts_with("oci-")).count()).unwrap();
-    assert_eq!(names(&[]).unwrap().len(), ROWS.len() - of_runtimes - 4);
+    assert_eq!(names(&[]).unwrap().len(), ROWS.len() - of_runtimes - 5);
     assert_eq!(names(&["--registry", "/r", "--archive", "/a", "--runtime", "crun=crun"]).unwrap().len(), ROWS.len());
     assert_eq!(names(&["--only", "oci-run"]).unwrap(), ["oci-run"]);
     assert_eq!(names(&["--registry", "/r", "--only", "pull"]).unwrap(), ["pull"]);
     assert_eq!(names(&["--only", "pull"]).unwrap_err().to_string(), "pull needs --registry");
-    for row in ["load", "save", "push"] {
+    for row in ["load", "save", "push", "daemon-peak"] {
         assert_eq!(names(&["--only", row]).unwrap_err().to_string(), format!("{row} needs --archive"));
     }
     assert_eq!(left_out(&[], &parse(&["--only", "exec"]).unwrap()), "");

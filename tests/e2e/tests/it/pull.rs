@@ -340,6 +340,34 @@ fn privileged_pulls_at_the_same_time_fetch_a_layer_once() {
 }
 
 #[test]
+fn privileged_a_pull_that_shares_nine_of_ten_layers_fetches_the_tenth() {
+    on_both(|at| {
+        let lengths: Vec<usize> = (0..9).map(|number| 20_000 + number).collect();
+        let (first, second) =
+            (Served::new(&[&lengths[..], &[30_000]].concat()), Served::new(&[&lengths[..], &[40_000]].concat()));
+        assert_eq!(first.layers[..9], second.layers[..9]);
+        assert_ne!(first.layers[9], second.layers[9]);
+        let (one, two) = (first.clone(), second.clone());
+        let server =
+            Server::start(
+                move |request| if request.path.contains("/two/") { two.answer(request) } else { one.answer(request) },
+            );
+        let names = ["one", "two"].map(|path| format!("{}/{path}:1", server.host()));
+        at.ok(&format!("pull {}", names[0]));
+        let told = at.ok(&format!("pull {}", names[1]));
+        assert_eq!(
+            (told.matches(": Already exists").count(), told.matches(": Pull complete").count()),
+            (9, 1),
+            "{told}"
+        );
+        for layer in &second.layers {
+            assert_eq!(server.requests(&digest(layer)).len(), 1);
+        }
+        at.ok(&format!("rmi {} {}", names[0], names[1]));
+    });
+}
+
+#[test]
 fn privileged_an_interrupted_pull_ends_with_130_and_leaves_no_image() {
     on_both(|at| {
         let served = Served::new(&[100_000]);

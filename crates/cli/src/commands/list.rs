@@ -65,7 +65,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
     let view = View { now, full: parsed.flag("no-trunc") };
     if !format.is_empty() {
-        try_format(format, view, &shape)?;
+        try_format(format, view)?;
     }
     let limit = if parsed.flag("latest") { 1 } else { parsed.int("last").unwrap_or(-1) };
     let options = ListOptions {
@@ -94,10 +94,12 @@ fn table(containers: &[Shown<'_>], columns: &[&str], view: View) -> String {
 }
 
 /// Tries a format, as it was given, with a container of which nothing is known. Docker does so before it asks the daemon.
-fn try_format(text: &str, view: View, shape: &Shape) -> Result<(), Exit> {
+fn try_format(text: &str, view: View) -> Result<(), Exit> {
     let format = Format::parse(text);
     let format = format.map_err(|err| Exit::new(1, format!("failed to parse template: {err}")))?;
-    let tried = row(&Summary::default(), view, shape).apply(&format, TYPE_NAME);
+    // Also where `--quiet` shows none of its fields.
+    let everything = Shape::Template(text.to_owned());
+    let tried = row(&Summary::default(), view, &everything).apply(&format, TYPE_NAME);
     tried.map(drop).map_err(|err| Exit::new(1, format!("failed to execute template: {err}")))
 }
 

@@ -181,8 +181,8 @@ pub(crate) enum ConfigError {
     ConcurrentDownloads(i64),
     #[error("invalid max download attempts: {0}")]
     DownloadAttempts(i64),
-    #[error("You specified -b & --bip, mutually exclusive options. Please specify only one")]
-    BridgeAndBip,
+    #[error("You specified -b & --{0}, mutually exclusive options. Please specify only one")]
+    BridgeAnd(&'static str),
     #[error("ip: {0:?} is no IPv4 address")]
     Address(String),
     #[error("{key}: {value:?} is no range of IPv4 addresses")]

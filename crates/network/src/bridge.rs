@@ -85,7 +85,11 @@ pub(crate) fn plan(
     let gateway = decide(fixed, known, config.pools())?;
     let of_ipv6 = match config.ipv6 {
         true => {
-            let fixed = of_family(true).or(config.bip6).or(config.fixed_cidr_v6).map(first_host);
+            let missing = |bridge: &String| NetworkError::NoIpv6 { bridge: bridge.clone() };
+            let fixed = match &config.bridge {
+                Some(name) => Some(of_family(true).ok_or_else(|| missing(name))?),
+                None => config.bip6.or(config.fixed_cidr_v6).map(first_host),
+            };
             let known = record.as_ref().and_then(|record| record.of_ipv6);
             Some(decide(fixed, known, config.pools_of_ipv6())?)
         }

@@ -366,6 +366,12 @@ pub enum NetworkError {
         /// Its name.
         bridge: String,
     },
+    /// IPv6 is asked for on the bridge that `--bridge` names, which has no such address.
+    #[error("bridge {bridge} has no IPv6 address")]
+    NoIpv6 {
+        /// Its name.
+        bridge: String,
+    },
     /// Every network of the pools overlaps a route or address of this machine.
     #[error(
         "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network"
@@ -383,9 +389,10 @@ impl NetworkError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            NetworkError::NoBridge { .. } | NetworkError::NotABridge { .. } | NetworkError::Stray { .. } => {
-                ErrorKind::InvalidArgument
-            }
+            NetworkError::NoBridge { .. }
+            | NetworkError::NoIpv6 { .. }
+            | NetworkError::NotABridge { .. }
+            | NetworkError::Stray { .. } => ErrorKind::InvalidArgument,
             NetworkError::NoSandbox { .. } => ErrorKind::Unavailable,
             NetworkError::Parent(err) => err.kind(),
             NetworkError::Netlink(_)

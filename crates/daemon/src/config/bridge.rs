@@ -11,11 +11,15 @@ use crate::settings::Given;
 pub(super) fn plan(given: &Given) -> Result<Option<Config>, ConfigError> {
     let bridge = text(given, "bridge");
     let bip = text(given, "bip").map(|text| subnet("bip", text)).transpose()?;
+    let bip6 = text(given, "bip6").map(|text| subnet_of_ipv6("bip6", text)).transpose()?;
     if bridge == Some("none") {
         return Ok(None);
     }
     if bridge.is_some() && bip.is_some() {
-        return Err(ConfigError::BridgeAndBip);
+        return Err(ConfigError::BridgeAnd("bip"));
+    }
+    if bridge.is_some() && bip6.is_some() {
+        return Err(ConfigError::BridgeAnd("bip6"));
     }
     let defaults = Config::new("", "");
     Ok(Some(Config {
@@ -23,7 +27,7 @@ pub(super) fn plan(given: &Given) -> Result<Option<Config>, ConfigError> {
         bip,
         fixed_cidr: text(given, "fixed-cidr").map(|text| subnet("fixed-cidr", text)).transpose()?,
         ipv6: switch(given, "ipv6").unwrap_or(defaults.ipv6),
-        bip6: text(given, "bip6").map(|text| subnet_of_ipv6("bip6", text)).transpose()?,
+        bip6,
         fixed_cidr_v6: text(given, "fixed-cidr-v6").map(|text| subnet_of_ipv6("fixed-cidr-v6", text)).transpose()?,
         default_gateways: default_gateways(given)?,
         mtu: number(given, "mtu").map(mtu).transpose()?.unwrap_or(defaults.mtu),

@@ -115,6 +115,10 @@ fn the_rest_is_refused_by_name() {
             &["--bridge=br0", "--bip=10.1.0.1/16"],
             "You specified -b & --bip, mutually exclusive options. Please specify only one",
         ),
+        (
+            &["--bridge=br0", "--bip6=fd01::1/64"],
+            "You specified -b & --bip6, mutually exclusive options. Please specify only one",
+        ),
         (&["--mtu=-1"], "invalid default MTU: -1"),
         (&["--image-budget-low=1g"], "image-budget-low: image-budget-high is not set"),
         (&["--image-pin=debian"], "image-pins: image-budget-high is not set"),

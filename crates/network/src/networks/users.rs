@@ -212,9 +212,9 @@ fn plan(
     others: &[Arc<UserNetwork>],
     route: &mut Socket,
 ) -> Result<UserNetwork, CreateError> {
-    let default_subnet = Subnet::new(default.gateway, default.prefix).network();
+    let of_default = default.gateways().into_iter().map(Subnet::network);
     let of_others = others.iter().flat_map(|network| network.ranges().map(|range| range.subnet));
-    let subnets: Vec<Subnet> = of_others.chain([default_subnet]).collect();
+    let subnets: Vec<Subnet> = of_others.chain(of_default).collect();
     let name = networks.config.bridge_name();
     let bridges = others.iter().filter_map(|network| Some((network.driver.bridge()?.bridge.as_str(), &*network.id)));
     let needs_ipv4 = !request.without_ipv4 && request.ipv4.subnet.is_none();

@@ -3,9 +3,9 @@
 use std::net::Ipv6Addr;
 use std::os::fd::AsFd;
 
-use network::{Config, DEFAULT, Joined, Networks};
+use network::{Config, CreateError, DEFAULT, Joined, Networks};
 
-use crate::ipv6::{MACHINE_6, NEIGHBOUR_6, on_a_machine_of_both};
+use crate::ipv6::{MACHINE_6, NEIGHBOUR_6, on_a_machine_of_both, wish};
 use crate::lab::*;
 
 /// A bridge with that network of IPv6.
@@ -50,6 +50,8 @@ fn privileged_the_default_bridge_has_ipv6_where_that_is_asked_for() {
         let server = listen_on_ipv6(&one, 80);
         let client = inside(lab.second.as_fd(), || reach(&server, MACHINE_6, 8080)).unwrap();
         assert_eq!(client.ip(), NEIGHBOUR_6);
+        let overlap = networks.create(wish("a", "10.7.0.0/24", "fd07::/80"));
+        assert!(matches!(overlap, Err(CreateError::Overlap)), "{overlap:?}");
         let two = networks.join(&request("two", &[])).unwrap();
         inside(two.namespace.as_fd(), || reach(&server, own(&one), 80)).unwrap();
         inside(two.namespace.as_fd(), || reach(&server, MACHINE_6, 8080)).unwrap();
@@ -139,9 +141,13 @@ fn privileged_a_bridge_of_somebody_elses_has_the_ipv6_that_it_has() {
     on_a_machine_of_both(|lab| {
         run(&["ip", "link", "add", "br9", "type", "bridge"]);
         run(&["ip", "addr", "add", "10.9.9.1/24", "dev", "br9"]);
-        run(&["ip", "addr", "add", "fd0c::1/64", "dev", "br9", "nodad"]);
         run(&["ip", "link", "set", "br9", "up"]);
-        let networks = open(&Config { bridge: Some("br9".to_owned()), ipv6: true, ..lab.config() }, &[]);
+        let config = Config { bridge: Some("br9".to_owned()), ..config(&lab) };
+        // It gets no address from us, and no container a gateway that nobody is.
+        let refused = Networks::open(config.clone()).unwrap().prepare().unwrap_err();
+        assert_eq!(refused.to_string(), "bridge br9 has no IPv6 address");
+        run(&["ip", "addr", "add", "fd0c::1/64", "dev", "br9", "nodad"]);
+        let networks = open(&Config { fixed_cidr_v6: None, ..config }, &[]);
         let one = networks.join(&request("one", &[])).unwrap();
         assert_eq!(own(&one).to_string(), "fd0c::2");
         let server = listen_on_ipv6(&one, 80);

@@ -129,10 +129,10 @@ pub(super) fn write(results: &[Measured], path: &Path) -> Result<()> {
 fn promise(measured: &Measured) -> String {
     let bound = match measured.bound {
         Bound::OfDocker { wall, cpu: Some(part) } if part != wall => {
-            format!("at most 1/{:.0} of docker's wall, 1/{:.0} of its CPU", 1.0 / wall, 1.0 / part)
+            format!("at most {} of docker's wall, {} of its CPU", fraction(wall), fraction(part))
         }
-        Bound::OfDocker { wall, cpu: Some(_) } => format!("at most 1/{:.0} of docker", 1.0 / wall),
-        Bound::OfDocker { wall, cpu: None } => format!("at most 1/{:.0} of docker's wall", 1.0 / wall),
+        Bound::OfDocker { wall, cpu: Some(_) } => format!("at most {} of docker", fraction(wall)),
+        Bound::OfDocker { wall, cpu: None } => format!("at most {} of docker's wall", fraction(wall)),
         Bound::OfCrun { wall, cpu: Some(part) } => format!("at most {wall} of crun's wall, {part} of its CPU"),
         Bound::OfCrun { wall, cpu: None } => format!("at most {wall} of crun's wall"),
         Bound::KibOfCrun => "at most crun's".to_owned(),
@@ -145,6 +145,12 @@ fn promise(measured: &Measured) -> String {
         Verdict::Broken => format!("{bound}: BROKEN"),
         Verdict::Unknown => format!("{bound}: not compared"),
     }
+}
+
+/// `1/12`, or a decimal where the part is no such fraction.
+fn fraction(part: f64) -> String {
+    let divisor = 1.0 / part;
+    if (divisor - divisor.round()).abs() < 1e-6 { format!("1/{divisor:.0}") } else { format!("{part}") }
 }
 
 /// How many times as much as ours the peer takes.

@@ -139,7 +139,9 @@ fn privileged_an_interrupted_command_ends_with_a_status() {
                 BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
                 rustix::process::kill_process(Pid::from_child(&child), signal).unwrap();
                 let status = testkit::process::wait(&mut child, DEADLINE).unwrap();
-                assert_eq!(status.code(), Some(code), "{line} {signal:?}");
+                // Between two events docker's own client takes the signal for the end of them, and ends well.
+                let between = at.cli == Cli::Docker && line.starts_with("events") && status.code() == Some(0);
+                assert!(between || status.code() == Some(code), "{line} {signal:?}: {status}");
             }
         }
         at.remove(&name);

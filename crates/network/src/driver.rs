@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use crate::parent::{Origin, ParentDriver};
+use crate::template::Template;
 
 /// Which driver a network wants, by Docker's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub enum DriverKind {
     Ipvlan,
     /// The link itself, which one container has at a time. No driver of Docker's.
     HostInterface,
+    /// None: the network is a configuration for others.
+    Template,
 }
 
 impl fmt::Display for DriverKind {
@@ -28,6 +31,7 @@ impl fmt::Display for DriverKind {
             DriverKind::Macvlan => "macvlan",
             DriverKind::Ipvlan => "ipvlan",
             DriverKind::HostInterface => "host-interface",
+            DriverKind::Template => "null",
         })
     }
 }
@@ -42,6 +46,8 @@ pub enum Driver {
     /// A link of this machine's, on top of which they have links: what is on the other side of it is their neighbour, and
     /// this machine is not.
     Parent(ParentDriver),
+    /// Nothing: nobody joins a configuration.
+    Template(Template),
 }
 
 /// A bridge, and the rules about it.
@@ -69,6 +75,7 @@ impl Driver {
         match self {
             Driver::Bridge(_) => DriverKind::Bridge,
             Driver::Parent(parent) => parent.kind(),
+            Driver::Template(_) => DriverKind::Template,
         }
     }
 
@@ -76,15 +83,15 @@ impl Driver {
     pub fn bridge(&self) -> Option<&BridgeDriver> {
         match self {
             Driver::Bridge(bridge) => Some(bridge),
-            Driver::Parent(_) => None,
+            Driver::Parent(_) | Driver::Template(_) => None,
         }
     }
 
     /// The link of this machine's on which containers stand, of a network that has one.
     pub fn parent(&self) -> Option<&ParentDriver> {
         match self {
-            Driver::Bridge(_) => None,
             Driver::Parent(parent) => Some(parent),
+            Driver::Bridge(_) | Driver::Template(_) => None,
         }
     }
 
@@ -93,6 +100,7 @@ impl Driver {
         match self {
             Driver::Bridge(bridge) => (!bridge.adopted).then_some(&bridge.bridge),
             Driver::Parent(parent) => (parent.origin != Origin::Machine).then_some(&parent.parent),
+            Driver::Template(_) => None,
         }
     }
 
@@ -105,7 +113,7 @@ impl Driver {
     pub(crate) fn interface_prefix(&self) -> &str {
         match self {
             Driver::Bridge(bridge) => &bridge.interface_prefix,
-            Driver::Parent(_) => "eth",
+            Driver::Parent(_) | Driver::Template(_) => "eth",
         }
     }
 }

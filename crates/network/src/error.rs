@@ -140,6 +140,9 @@ pub enum JoinError {
     /// There is no such network, or no longer.
     #[error("network {0} not found")]
     NoNetwork(String),
+    /// The network is a configuration for others.
+    #[error("cannot create endpoint on configuration-only network")]
+    Configuration,
     /// The kernel allows a bridge 1,023 ports.
     #[error("bridge {bridge} is full: it has the 1023 ports that the kernel allows")]
     BridgeFull {
@@ -160,7 +163,7 @@ impl JoinError {
         match self {
             JoinError::AddressOutside { .. } => ErrorKind::InvalidArgument,
             JoinError::NoNetwork(_) => ErrorKind::NotFound,
-            JoinError::Joined { .. } | JoinError::AddressTaken => ErrorKind::Forbidden,
+            JoinError::Joined { .. } | JoinError::AddressTaken | JoinError::Configuration => ErrorKind::Forbidden,
             JoinError::Parent(err) => err.kind(),
             JoinError::Ports { .. }
             | JoinError::AddressesExhausted { .. }
@@ -220,6 +223,12 @@ pub enum CreateError {
         /// The other network's id.
         other: String,
     },
+    /// There is no configuration of this name.
+    #[error("configuration network {0:?} does not exist")]
+    NoConfiguration(String),
+    /// A bridge has one range of addresses of a family, its configuration more.
+    #[error("bridge driver doesn't support multiple subnets")]
+    ManySubnets,
     /// An option says nothing.
     #[error(transparent)]
     Option(#[from] OptionError),
@@ -250,7 +259,8 @@ impl CreateError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             CreateError::Exists(_) => ErrorKind::Conflict,
-            CreateError::Overlap | CreateError::BridgeTaken { .. } => ErrorKind::Forbidden,
+            CreateError::NoConfiguration(_) => ErrorKind::NotFound,
+            CreateError::Overlap | CreateError::BridgeTaken { .. } | CreateError::ManySubnets => ErrorKind::Forbidden,
             CreateError::Exhausted { .. } => ErrorKind::InvalidArgument,
             CreateError::GatewayTaken(_) | CreateError::NoGateway | CreateError::AuxiliaryTaken { .. } => {
                 ErrorKind::Internal
@@ -276,6 +286,9 @@ pub enum RemoveError {
         /// The endpoints, by name and id.
         endpoints: Vec<String>,
     },
+    /// It is a configuration, of which a network was made that is there.
+    #[error("error while removing network: configuration network {0:?} is in use")]
+    Configures(String),
     /// What it has could not be taken away.
     #[error("remove the network")]
     Network(#[from] NetworkError),
@@ -286,7 +299,7 @@ impl RemoveError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             RemoveError::Missing(_) => ErrorKind::NotFound,
-            RemoveError::InUse { .. } => ErrorKind::Forbidden,
+            RemoveError::InUse { .. } | RemoveError::Configures(_) => ErrorKind::Forbidden,
             RemoveError::Network(err) => err.kind(),
         }
     }

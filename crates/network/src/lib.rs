@@ -58,6 +58,7 @@ mod resolver;
 mod sandbox;
 mod store;
 mod subnet;
+mod template;
 mod user;
 
 pub mod ports;
@@ -77,4 +78,5 @@ pub use ports::{PortRequest, Protocol, Published};
 pub use relays::Starter;
 pub use resolver::{RESOLVER, ResolverError, ResolverSockets};
 pub use subnet::Subnet;
+pub use template::Template;
 pub use user::{AddressRange, RangeRequest, UserNetwork, UserNetworkRequest};

@@ -246,7 +246,7 @@ impl ParentError {
 }
 
 impl ParentDriver {
-    /// Reads the options of a new network with this id. Of bridges there is nothing here to read.
+    /// Reads the options of a new network with this id. Of bridges and configurations there is nothing here to read.
     pub(crate) fn plan(
         kind: DriverKind,
         given: &BTreeMap<String, String>,
@@ -255,7 +255,7 @@ impl ParentDriver {
         let text = |option| given.get(option).map_or("", String::as_str);
         let mode = match kind {
             DriverKind::Ipvlan => ipvlan(text(IPVLAN_MODE), text(IPVLAN_FLAG))?,
-            DriverKind::Macvlan | DriverKind::Bridge => macvlan(text(MACVLAN_MODE))?,
+            DriverKind::Macvlan | DriverKind::Bridge | DriverKind::Template => macvlan(text(MACVLAN_MODE))?,
             DriverKind::HostInterface => UpperMode::Whole,
         };
         match text(PARENT) {

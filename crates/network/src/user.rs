@@ -11,6 +11,7 @@ use crate::error::CreateError;
 use crate::options::{self, Options};
 use crate::parent::ParentDriver;
 use crate::subnet::Subnet;
+use crate::template::Template;
 
 /// How many characters of a network's id its bridge is named by, as with dockerd.
 const ID_IN_NAME: usize = 12;
@@ -51,6 +52,8 @@ pub struct UserNetworkRequest {
     pub internal: bool,
     /// For whoever looks: what it means concerns clusters.
     pub attachable: bool,
+    /// The network that is a configuration for it, by name.
+    pub config_from: Option<String>,
     /// What its containers are to be connected by.
     pub driver: DriverKind,
     /// Options of the driver.
@@ -109,6 +112,9 @@ pub struct UserNetwork {
     pub options: BTreeMap<String, String>,
     /// As given.
     pub labels: BTreeMap<String, String>,
+    /// The network that was a configuration for it, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_from: Option<String>,
     /// What its containers are connected by.
     #[serde(flatten)]
     pub driver: Driver,
@@ -139,10 +145,11 @@ impl UserNetwork {
     pub(crate) fn plan(request: UserNetworkRequest, around: Surroundings<'_>) -> Result<UserNetwork, CreateError> {
         let driver = match request.driver {
             DriverKind::Bridge => Driver::Bridge(plan_bridge(&request, &around)?),
+            DriverKind::Template => Driver::Template(Template::of(&request)),
             kind => Driver::Parent(ParentDriver::plan(kind, &request.options, &around.id)?),
         };
         let gateway = match &driver {
-            Driver::Bridge(_) => Gateway::Always,
+            Driver::Bridge(_) | Driver::Template(_) => Gateway::Always,
             // Nobody asks it for anything, or there is nobody.
             Driver::Parent(parent) if request.internal || driver.leads_nowhere() || !parent.has_gateway() => {
                 Gateway::Wanted
@@ -154,7 +161,7 @@ impl UserNetwork {
         // A link that moves as a whole has addresses of its own.
         let brings = |range: &RangeRequest| request.driver == DriverKind::HostInterface && range.subnet.is_none();
         for (at, (enabled, range)) in wanted.into_iter().enumerate() {
-            let enabled = enabled && !brings(&range);
+            let enabled = enabled && request.driver != DriverKind::Template && !brings(&range);
             let free = if at == 0 { around.free } else { around.free_ipv6 };
             match enabled {
                 true => families[at] = Some(AddressRange::plan(range, free, &around.subnets, gateway)?),
@@ -191,6 +198,7 @@ impl UserNetwork {
             attachable: request.attachable,
             options: request.options,
             labels: request.labels,
+            config_from: request.config_from,
             driver,
         })
     }

@@ -1,5 +1,6 @@
 //! What a request for a network comes to, and what is refused of it, in dockerd's words. Pure.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use container_spec::validate::listed;
@@ -40,12 +41,24 @@ pub enum RequestError {
     /// Its addresses do not go together.
     #[error("invalid network config:\n{}", listed(.0))]
     Addresses(Vec<String>),
+    /// A configuration says nothing of how its networks are used.
+    #[error(
+        "configuration network can only contain network specific fields. Network operator fields like [ ingress | internal | \
+         attachable | scope ] are not supported."
+    )]
+    OperatorFields,
+    /// A configuration is whole.
+    #[error("a configuration network cannot depend on another configuration network")]
+    ConfigurationOfAnother,
+    /// Whoever takes a configuration says nothing of his own.
+    #[error("user specified configurations are not supported if the network depends on a configuration network")]
+    OwnConfiguration,
+    /// Likewise.
+    #[error("network driver options are not supported if the network depends on a configuration network")]
+    OwnOptions,
     /// A bridge has one range of addresses.
     #[error("bridge driver doesn't support multiple subnets")]
     ManySubnets,
-    /// Longshore does not do this.
-    #[error("{0} is not supported by Longshore yet")]
-    NotOffered(String),
 }
 
 impl RequestError {
@@ -54,12 +67,15 @@ impl RequestError {
         match self {
             RequestError::NoName | RequestError::NoFamily | RequestError::Addresses(_) => ErrorKind::InvalidArgument,
             RequestError::Driver(_) => ErrorKind::NotFound,
-            RequestError::NotOffered(_) => ErrorKind::NotImplemented,
             RequestError::Predefined(_)
             | RequestError::OnlyOne(_)
             | RequestError::NotInSwarm
             | RequestError::SwarmScope
             | RequestError::Ingress
+            | RequestError::OperatorFields
+            | RequestError::ConfigurationOfAnother
+            | RequestError::OwnConfiguration
+            | RequestError::OwnOptions
             | RequestError::ManySubnets => ErrorKind::Forbidden,
         }
     }
@@ -68,6 +84,7 @@ impl RequestError {
 /// Reads a request.
 pub(crate) fn plan(request: NetworkCreate) -> Result<UserNetworkRequest, RequestError> {
     refuse(&request)?;
+    let config_from = config_from(&request).map(str::to_owned);
     let ipam = request.ipam.unwrap_or_default();
     let ranges = ipam.config.as_deref().unwrap_or_default();
     let faults: Vec<String> = ranges.iter().flat_map(faults).collect();
@@ -75,7 +92,7 @@ pub(crate) fn plan(request: NetworkCreate) -> Result<UserNetworkRequest, Request
         return Err(RequestError::Addresses(faults));
     }
     let (ipv6, ipv4): (Vec<_>, Vec<_>) = ranges.iter().cloned().partition(|range| range.subnet.contains(':'));
-    let driver = driver(&request.driver);
+    let driver = if request.config_only { DriverKind::Template } else { driver(&request.driver) };
     if driver == DriverKind::Bridge && (ipv4.len() > 1 || ipv6.len() > 1) {
         return Err(RequestError::ManySubnets);
     }
@@ -92,6 +109,7 @@ pub(crate) fn plan(request: NetworkCreate) -> Result<UserNetworkRequest, Request
         ipam_options: ipam.options,
         internal: request.internal,
         attachable: request.attachable,
+        config_from,
         driver,
         options: request.options,
         labels: request.labels,
@@ -121,13 +139,13 @@ fn range(config: IpamConfig) -> RangeRequest {
 
 /// What is refused as a whole, in dockerd's order.
 fn refuse(request: &NetworkCreate) -> Result<(), RequestError> {
-    let not_offered = |what: &str| Err(RequestError::NotOffered(what.to_owned()));
     if request.name.trim().is_empty() {
         return Err(RequestError::NoName);
     }
     if matches!(request.name.as_str(), "bridge" | "host" | "none" | "default") {
         return Err(RequestError::Predefined(request.name.clone()));
     }
+    refuse_configuration(request)?;
     if request.ingress {
         return Err(RequestError::Ingress);
     }
@@ -135,19 +153,15 @@ fn refuse(request: &NetworkCreate) -> Result<(), RequestError> {
         return Err(RequestError::SwarmScope);
     }
     match request.driver.as_str() {
+        "overlay" => return Err(RequestError::NotInSwarm),
+        // It has none, whatever was asked for.
+        _ if request.config_only => {}
         "" | "default" | "bridge" => {}
         "host" | "null" => return Err(RequestError::OnlyOne(request.driver.clone())),
-        "overlay" => return Err(RequestError::NotInSwarm),
         "macvlan" | "ipvlan" | "host-interface" => {}
         driver => return Err(RequestError::Driver(driver.to_owned())),
     }
-    if request.config_only {
-        return not_offered("a network that is only a configuration (--config-only)");
-    }
-    if request.config_from.as_ref().is_some_and(|from| !from.network.is_empty()) {
-        return not_offered("a network's configuration from another one (--config-from)");
-    }
-    if request.enable_ipv4 == Some(false) && request.enable_ipv6 != Some(true) {
+    if !request.config_only && request.enable_ipv4 == Some(false) && request.enable_ipv6 != Some(true) {
         return Err(RequestError::NoFamily);
     }
     match request.ipam.as_ref() {
@@ -156,6 +170,33 @@ fn refuse(request: &NetworkCreate) -> Result<(), RequestError> {
         }
         _ => Ok(()),
     }
+}
+
+/// The configuration that a network is to have, by its name.
+fn config_from(request: &NetworkCreate) -> Option<&str> {
+    request.config_from.as_ref().map(|from| from.network.as_str()).filter(|name| !name.is_empty())
+}
+
+/// What a configuration cannot say, nor whoever takes one.
+fn refuse_configuration(request: &NetworkCreate) -> Result<(), RequestError> {
+    if request.config_only && (request.ingress || request.internal || request.attachable || !request.scope.is_empty()) {
+        return Err(RequestError::OperatorFields);
+    }
+    if config_from(request).is_none() {
+        return Ok(());
+    }
+    if request.config_only {
+        return Err(RequestError::ConfigurationOfAnother);
+    }
+    let of_ipam = request.ipam.as_ref().is_some_and(|ipam| {
+        let has = |map: &Option<BTreeMap<String, String>>| map.as_ref().is_some_and(|map| !map.is_empty());
+        has(&ipam.options) || ipam.config.as_ref().is_some_and(|ranges| !ranges.is_empty())
+    });
+    if of_ipam || request.enable_ipv4 == Some(false) || request.enable_ipv6 == Some(true) || !request.labels.is_empty()
+    {
+        return Err(RequestError::OwnConfiguration);
+    }
+    if request.options.is_empty() { Ok(()) } else { Err(RequestError::OwnOptions) }
 }
 
 /// What is wrong with a range of addresses.
@@ -226,6 +267,24 @@ mod tests {
             ("{'Name':'n','Scope':'swarm'}", "cannot create a swarm scoped network when swarm is not active"),
             ("{'Name':'n','Ingress':true}", "Ingress network can only be global scope network"),
             ("{'Name':'n','EnableIPv4':false}", "IPv4 or IPv6 must be enabled"),
+            ("{'Name':'n','ConfigOnly':true,'EnableIPv4':false,'Driver':'nosuch'}", "None"),
+            (
+                "{'Name':'n','ConfigOnly':true,'Scope':'local'}",
+                "configuration network can only contain network specific fields. Network operator fields like [ ingress | internal | attachable | scope ] are not supported.",
+            ),
+            (
+                "{'Name':'n','ConfigOnly':true,'ConfigFrom':{'Network':'c'}}",
+                "a configuration network cannot depend on another configuration network",
+            ),
+            ("{'Name':'n','ConfigFrom':{'Network':'c'},'Options':{}}", "None"),
+            (
+                "{'Name':'n','ConfigFrom':{'Network':'c'},'EnableIPv6':true}",
+                "user specified configurations are not supported if the network depends on a configuration network",
+            ),
+            (
+                "{'Name':'n','ConfigFrom':{'Network':'c'},'Options':{'a':'b'}}",
+                "network driver options are not supported if the network depends on a configuration network",
+            ),
             ("{'Name':'n','IPAM':{'Driver':'zz'}}", "plugin \"zz\" not found"),
             (
                 "{'Name':'n','Driver':'macvlan','IPAM':{'Config':[{'Subnet':'10.9.0.0/24'},{'Subnet':'10.8.0.0/24'}]}}",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use engine_api::disk_usage::NetworksPruned;
-use engine_api::network::{Ipam, IpamConfig, Member, Network};
+use engine_api::network::{ConfigFrom, Ipam, IpamConfig, Member, Network};
 use errdefs::ErrorKind;
 use network::{AddressRange, DEFAULT, Subnet, UserNetwork};
 use sha2::{Digest, Sha256};
@@ -121,7 +121,9 @@ pub async fn remove(engine: &Engine, name: &str) -> Result<(), NetworksError> {
         }
         removed => removed?,
     }
-    tell_network(engine, (&network.id, &network.name), &network.driver, "destroy");
+    if !network.config_only {
+        tell_network(engine, (&network.id, &network.name), &network.driver, "destroy");
+    }
     Ok(())
 }
 
@@ -139,7 +141,8 @@ pub async fn prune(engine: &Engine, filters: &Filters) -> Result<NetworksPruned,
         let old_enough = || until.is_none_or(|until| created_before(&network, until));
         let wanted = filters.labels("label", &network.labels)
             && (!filters.has("label!") || !filters.labels("label!", &network.labels));
-        if is_predefined(&network.name) || !network.containers.is_empty() || !wanted || !old_enough() {
+        let kept = is_predefined(&network.name) || network.config_only || !network.containers.is_empty();
+        if kept || !wanted || !old_enough() {
             continue;
         }
         match remove(engine, &network.id).await {
@@ -251,16 +254,18 @@ fn of_user(network: &UserNetwork, containers: BTreeMap<String, Member>) -> Netwo
         created: rfc3339(network.created_at_nanos),
         scope: network.scope.clone(),
         driver: network.driver.kind().to_string(),
-        enable_ipv4: network.ipv4.is_some(),
-        enable_ipv6: network.ipv6.is_some(),
+        enable_ipv4: network.with_ipv4(),
+        enable_ipv6: network.with_ipv6(),
         ipam: Ipam {
             // Docker's word for nobody who gives addresses.
-            driver: if ranges.is_empty() { "null" } else { "default" }.to_owned(),
+            driver: if ranges.is_empty() && network.template().is_none() { "null" } else { "default" }.to_owned(),
             options: network.ipam_options.clone(),
             config: Some(ranges.into_iter().map(of_range).collect()),
         },
         internal: network.internal,
         attachable: network.attachable,
+        config_from: ConfigFrom { network: network.config_from.clone().unwrap_or_default() },
+        config_only: network.template().is_some(),
         containers,
         options: network.options.clone(),
         labels: network.labels.clone(),

@@ -75,7 +75,10 @@ impl Networks {
         wired: &Wired,
         entry: &mut Entry,
     ) -> Result<Lan, JoinError> {
-        let missing = || JoinError::NoNetwork(request.network.clone());
+        let missing = || match self.users.is_template(&request.network) {
+            true => JoinError::Configuration,
+            false => JoinError::NoNetwork(request.network.clone()),
+        };
         let lan = self.lan(wired, &request.network).ok_or_else(missing)?;
         if request.mac.is_some() && !lan.footing.has_macs() {
             let (driver, endpoint, network) = (lan.footing.kind(), endpoint_name.to_owned(), lan.name.clone());

@@ -10,11 +10,12 @@ use netlink::{Socket, link};
 
 use super::{BridgeFooting, DEFAULT, Footing, Lan, LanRange, Networks, lock};
 use crate::bridge;
-use crate::driver::Driver;
+use crate::driver::{Driver, DriverKind};
 use crate::error::{CreateError, NetworkError, RemoveError};
 use crate::parent::{ParentDriver, ParentError};
 use crate::store::Store;
 use crate::subnet::{self, Subnet};
+use crate::template;
 use crate::user::{AddressRange, Surroundings, UserNetwork, UserNetworkRequest};
 
 /// The networks that users made, by id.
@@ -66,6 +67,11 @@ impl Users {
         lock(&self.networks).get(id)?.bridge_index
     }
 
+    /// Whether it is a configuration for others, on which nobody can be.
+    pub(super) fn is_template(&self, id: &str) -> bool {
+        lock(&self.networks).get(id).is_some_and(|user| user.network.template().is_some())
+    }
+
     /// The host address that ports are published on when nobody names one, if the network has one of its own.
     pub(super) fn host_address(&self, id: &str) -> Option<Ipv4Addr> {
         lock(&self.networks).get(id)?.network.driver.bridge()?.host_address
@@ -83,6 +89,7 @@ impl Users {
             }),
             // It is looked for when somebody stands on it: it may come and go.
             Driver::Parent(driver) => Footing::Parent(driver.clone()),
+            Driver::Template(_) => return None,
         };
         // Where packets are led by their addresses, one that somebody named is shown, and asked for nothing.
         let routed = network.driver.parent().is_some_and(ParentDriver::is_routed);
@@ -170,6 +177,10 @@ impl Networks {
         let store = lock(&self.users.changing);
         let network = self.users.all().into_iter().find(|network| network.id == id);
         let network = network.ok_or_else(|| RemoveError::Missing(id.to_owned()))?;
+        let named = |other: &Arc<UserNetwork>| other.config_from.as_deref() == Some(&network.name);
+        if network.template().is_some() && self.users.all().iter().any(named) {
+            return Err(RemoveError::Configures(network.name.clone()));
+        }
         if !self.state().forget_unused(id) {
             return Err(RemoveError::InUse { name: network.name.clone(), endpoints: Vec::new() });
         }
@@ -212,13 +223,15 @@ fn plan(
     others: &[Arc<UserNetwork>],
     route: &mut Socket,
 ) -> Result<UserNetwork, CreateError> {
+    let request = template::configured(request, others)?;
     let of_default = default.gateways().into_iter().map(Subnet::network);
     let of_others = others.iter().flat_map(|network| network.ranges().map(|range| range.subnet));
     let subnets: Vec<Subnet> = of_others.chain(of_default).collect();
     let name = networks.config.bridge_name();
     let bridges = others.iter().filter_map(|network| Some((network.driver.bridge()?.bridge.as_str(), &*network.id)));
-    let needs_ipv4 = !request.without_ipv4 && request.ipv4.subnet.is_none();
-    let needs_ipv6 = request.with_ipv6 && request.ipv6.subnet.is_none();
+    let has_addresses = request.driver != DriverKind::Template;
+    let needs_ipv4 = has_addresses && !request.without_ipv4 && request.ipv4.subnet.is_none();
+    let needs_ipv6 = has_addresses && request.with_ipv6 && request.ipv6.subnet.is_none();
     let mut used = Vec::new();
     if needs_ipv4 || needs_ipv6 {
         used = bridge::used(route)?;
@@ -254,6 +267,7 @@ fn claim(driver: &mut Driver, others: &[Arc<UserNetwork>], route: &mut Socket) -
             let made = others.iter().any(|other| other.driver.own_link() == Some(&driver.parent));
             driver.claim(made, route)?;
         }
+        Driver::Template(_) => {}
     }
     Ok(())
 }
@@ -271,5 +285,6 @@ fn make(network: &UserNetwork, route: &mut Socket) -> Result<Option<u32>, Networ
             Err(NetworkError::Parent(ParentError::Missing(_))) => Ok(None),
             made => made.map(|_| None),
         },
+        Driver::Template(_) => Ok(None),
     }
 }

@@ -100,6 +100,72 @@ fn privileged_what_is_no_network_is_refused() {
 }
 
 #[test]
+fn privileged_a_configuration_makes_networks_and_is_none() {
+    on_both(|at| {
+        let (configuration, name, base) = (at.image("template"), at.image("of-template"), subnet(at, 4));
+        let icc = "com.docker.network.bridge.enable_icc";
+        at.ok(&format!(
+            "network create --config-only -d nosuch --subnet {base}.0/24 --ip-range {base}.128/25 --label a=b -o {icc}=false {configuration}"
+        ));
+        let ranges = json!([{"Subnet": format!("{base}.0/24"), "IPRange": format!("{base}.128/25")}]);
+        let network = shown(at, &configuration);
+        let fields = ["Driver", "ConfigOnly", "Scope", "EnableIPv4", "EnableIPv6"];
+        assert_eq!(
+            fields.map(|field| network[field].clone()),
+            [json!("null"), json!(true), json!("local"), json!(true), json!(false)]
+        );
+        let used = |network: &Value| ["IPAM", "Options", "Labels"].map(|field| network[field].clone());
+        let told =
+            [json!({"Driver": "default", "Options": {}, "Config": ranges}), json!({icc: "false"}), json!({"a": "b"})];
+        assert_eq!(used(&network), told);
+        let joined = "cannot create endpoint on configuration-only network";
+        let output = at.line(&format!("run --rm --network {configuration} busybox true"));
+        assert!(output.code == 125 && output.stderr.contains(joined), "{output:?}");
+        // Networks of it say how they are used, and nothing else.
+        at.ok(&format!("network create --internal --config-from {configuration} {name}"));
+        let network = shown(at, &name);
+        assert_eq!(used(&network), told);
+        assert_eq!((&network["ConfigFrom"], &network["Internal"]), (&json!({"Network": configuration}), &json!(true)));
+        let address = at.ok(&format!("run --rm --network {name} busybox hostname -i"));
+        assert!(address.starts_with(&format!("{base}.12")) || address.starts_with(&format!("{base}.13")), "{address}");
+        at.fails(
+            &format!("network create --config-from {configuration} {name}-2"),
+            1,
+            "Pool overlaps with other one on this address space",
+        );
+        for (flags, sentence) in [
+            ("--config-from nosuch", "configuration network \"nosuch\" does not exist".to_owned()),
+            (
+                &*format!("--config-from {configuration} --label x=y"),
+                "user specified configurations are not supported if the network depends on a configuration network".to_owned(),
+            ),
+            (
+                &*format!("--config-from {configuration} -o x=y"),
+                "network driver options are not supported if the network depends on a configuration network".to_owned(),
+            ),
+            (
+                &*format!("--config-from {configuration} --config-only"),
+                "a configuration network cannot depend on another configuration network".to_owned(),
+            ),
+            (
+                "--config-only --internal",
+                "configuration network can only contain network specific fields. Network operator fields like [ ingress \
+                 | internal | attachable | scope ] are not supported."
+                    .to_owned(),
+            ),
+        ] {
+            at.fails(&format!("network create {flags} {name}-2"), 1, &sentence);
+        }
+        let in_use = format!("error while removing network: configuration network {configuration:?} is in use");
+        at.fails(&format!("network rm {configuration}"), 1, &in_use);
+        at.ok(&format!("network rm {name}"));
+        // Whoever prunes keeps configurations: it is their use to wait.
+        at.ok("network prune -f --filter label=a=b");
+        at.ok(&format!("network rm {configuration}"));
+    });
+}
+
+#[test]
 fn privileged_containers_live_on_several_networks() {
     on_both(|at| {
         // The long form of the flag knows no capital letters.

@@ -84,6 +84,7 @@ const ROUTES: &[Route] = routes![
     GET    "/containers/{}/top"    Plain   live::top,
     GET    "/containers/{}/stats"  Plain   live::stats,
     GET    "/containers/{}/why"    Plain   live::why,
+    POST   "/containers/{}/ports"  Plain   live::ports,
     GET    "/containers/{}/checkpoints" Plain checkpoints::list,
     POST   "/containers/{}/checkpoints" Plain checkpoints::create,
     DELETE "/containers/{}/checkpoints/{}" Plain checkpoints::remove,

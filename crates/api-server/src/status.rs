@@ -101,6 +101,7 @@ failures! {
     ops::stats::StatsError,
     ops::stop::StopError,
     ops::top::TopError,
+    ops::published_ports::PortsError,
     ops::update::UpdateError,
     ops::volume_copies::VolumeCopyError,
     ops::volumes::VolumeError,

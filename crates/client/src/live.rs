@@ -1,11 +1,13 @@
 //! Calls about containers that run: what they use, what they may, and which processes they have.
 
 use engine_api::container::Top;
+use engine_api::published_ports::PortsUpdate;
 use engine_api::stats::Stats;
 use engine_api::update::{SentUpdate, UpdateResponse};
 use engine_api::why::Why;
+use http::Method;
 
-use crate::call::Client;
+use crate::call::{Client, Payload};
 use crate::container::path;
 use crate::error::ClientError;
 use crate::query::Query;
@@ -19,6 +21,11 @@ pub async fn stats(client: &Client, id: &str, pair: bool) -> Result<Stats, Clien
 /// Changes the limits of a container, and its restart policy.
 pub async fn update(client: &Client, id: &str, update: &SentUpdate) -> Result<UpdateResponse, ClientError> {
     client.post(&path(id, "/update")?, update).await
+}
+
+/// Publishes ports of a container and gives others up. Only our own daemon does that.
+pub async fn update_ports(client: &Client, id: &str, update: &PortsUpdate) -> Result<(), ClientError> {
+    client.call(Method::POST, &path(id, "/ports")?, Payload::json(update)).await.map(drop)
 }
 
 /// The processes of a container; `arguments` are for the host's `ps`.

@@ -40,6 +40,7 @@ pub mod namespaces;
 pub mod normalize;
 pub mod plan;
 pub mod points;
+pub mod port_change;
 pub mod ports;
 pub mod security;
 pub mod signal;

@@ -36,6 +36,7 @@ pub mod paths;
 pub mod platform;
 pub mod ports;
 pub mod progress;
+pub mod published_ports;
 pub mod size;
 pub mod stats;
 pub mod system;

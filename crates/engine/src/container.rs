@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use engine_api::container::Config;
 use engine_api::host_config::HostConfig;
 use oci::ContainerId;
 use tokio::sync::watch;
@@ -54,6 +55,9 @@ impl Drop for CgroupSweeper {
     }
 }
 
+/// `80/tcp`, for each port that a container serves.
+pub type ExposedPorts = std::collections::BTreeMap<String, oci::image::Empty>;
+
 /// What changes.
 pub struct Live {
     /// The name, without a slash.
@@ -64,6 +68,8 @@ pub struct Live {
     pub rules: Rules,
     /// How the host runs it, if that was changed since this daemon has known it: what counts instead of the definition's.
     pub updated: Option<Arc<HostConfig>>,
+    /// The ports that it exposes, likewise.
+    pub exposed: Option<Arc<ExposedPorts>>,
     /// The networks that it is to be on, by name; where nobody said anything, that of its network mode.
     pub networks: Option<Arc<Attachments>>,
     /// The shim, from its start until its process is gone.
@@ -122,6 +128,7 @@ impl Container {
                 state: record.state,
                 rules,
                 updated: None,
+                exposed: None,
                 networks,
                 shim: None,
                 place: None,
@@ -171,15 +178,27 @@ impl Container {
         }
     }
 
+    /// What runs in it, as of now.
+    pub fn config(&self) -> Cow<'_, Config> {
+        match self.live().exposed.clone() {
+            Some(exposed) => Cow::Owned(Config {
+                exposed_ports: Some(ExposedPorts::clone(&exposed)),
+                ..self.definition.config.clone()
+            }),
+            None => Cow::Borrowed(&self.definition.config),
+        }
+    }
+
     /// What is known of it, as of now, for its record.
     pub fn definition_now(&self) -> Cow<'_, Definition> {
         let networks = self.live().networks.clone();
-        match self.host_config() {
-            Cow::Borrowed(_) if networks.as_deref() == self.definition.networks.as_ref() => {
+        match (self.host_config(), self.config()) {
+            (Cow::Borrowed(_), Cow::Borrowed(_)) if networks.as_deref() == self.definition.networks.as_ref() => {
                 Cow::Borrowed(&self.definition)
             }
-            host_config => Cow::Owned(Definition {
+            (host_config, config) => Cow::Owned(Definition {
                 host_config: host_config.into_owned(),
+                config: config.into_owned(),
                 networks: networks.as_deref().cloned(),
                 ..self.definition.clone()
             }),
@@ -191,6 +210,12 @@ impl Container {
         let mut live = self.live();
         live.rules = Rules::of(&host);
         live.updated = Some(Arc::new(host));
+    }
+
+    /// Has it publish ports like this from its next start on.
+    pub fn republish(&self, host: HostConfig, exposed: Option<ExposedPorts>) {
+        self.update(host);
+        self.live().exposed = Some(Arc::new(exposed.unwrap_or_default()));
     }
 
     /// Whether it has a terminal.

@@ -401,9 +401,18 @@ fn gateway_of(endpoint: &network::Endpoint) -> Option<IpAddr> {
 
 /// What crate `network` is to be asked for.
 pub(crate) fn request(container: &Container, endpoints: Vec<EndpointRequest>) -> Result<JoinRequest, ConnectError> {
-    let Definition { config, host_config, .. } = &container.definition;
-    let ports = publications(config, host_config).map_err(ConnectError::Ports)?;
-    let port = |one: container_spec::ports::Publication| PortRequest {
+    let ports = publications(&container.config(), &container.host_config()).map_err(ConnectError::Ports)?;
+    Ok(JoinRequest {
+        container: container.id().to_string(),
+        name: container.name(),
+        ports: ports.into_iter().map(port_request).collect(),
+        endpoints,
+    })
+}
+
+/// A port to publish, as crate `network` takes it.
+pub(crate) fn port_request(one: container_spec::ports::Publication) -> PortRequest {
+    PortRequest {
         protocol: match one.port.protocol {
             Protocol::Tcp => network::Protocol::Tcp,
             Protocol::Udp => network::Protocol::Udp,
@@ -412,13 +421,7 @@ pub(crate) fn request(container: &Container, endpoints: Vec<EndpointRequest>) ->
         container_port: one.port.number,
         host_address: one.host_address,
         host_ports: one.host_ports,
-    };
-    Ok(JoinRequest {
-        container: container.id().to_string(),
-        name: container.name(),
-        ports: ports.into_iter().map(port).collect(),
-        endpoints,
-    })
+    }
 }
 
 fn donor_namespace(

@@ -29,6 +29,7 @@ pub mod network_create;
 pub mod networks;
 pub mod pause;
 pub mod prune;
+pub mod published_ports;
 pub mod pull;
 pub mod push;
 pub mod registry_manifest;

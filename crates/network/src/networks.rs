@@ -6,6 +6,7 @@ mod healing;
 mod join;
 mod ports;
 mod relaying;
+mod republish;
 mod users;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -32,6 +33,7 @@ use crate::subnet::Subnet;
 use endpoints::Endpoints;
 pub use healing::{Healer, foreign_chains};
 pub use relaying::{relay_end, replace_relay, start_relays_by};
+pub use republish::{PortChange, republish};
 use users::Users;
 
 /// The name of the default bridge's network, by which it is told from networks that users made: those go by their ids.

@@ -1,6 +1,7 @@
 //! Containers that run: what holds them still, changes, counts and watches them.
 
 use engine::ops;
+use engine_api::published_ports::PortsUpdate;
 use engine_api::update::{UpdateRequest, UpdateResponse};
 use engine_api::versions;
 use http::StatusCode;
@@ -53,6 +54,13 @@ pub(crate) async fn stats(call: Call) -> Result<Answer, Failure> {
             }
         }
     }))
+}
+
+/// `POST /containers/{}/ports`, which Docker does not have.
+pub(crate) async fn ports(mut call: Call) -> Result<Answer, Failure> {
+    let update: PortsUpdate = call.json().await?.unwrap_or_default();
+    ops::published_ports::update(&call.engine, &call.name, update).await?;
+    Ok(response::empty(StatusCode::NO_CONTENT))
 }
 
 /// `GET /containers/{}/why`, which Docker does not have.

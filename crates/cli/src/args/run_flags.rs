@@ -54,6 +54,8 @@ pub static UPDATE: &[Flag] = &[
     bytes("memory-reservation", "Memory it is left with when memory is short"),
     Flag::value("memory-swap", Kind::SwapBytes, "bytes", "Memory and swap it may use; -1 for any amount").default("0"),
     int("pids-limit", "Number of its tasks; -1 for any number"),
+    list("publish-add", "Publish a port, as --publish of run does, while it runs, too"),
+    list("publish-rm", "Publish a port no longer: PORT[/PROTOCOL], or as it was published"),
     text("restart", "When to start it again: no, always, unless-stopped, on-failure[:N], on-unhealthy[:N]"),
 ];
 

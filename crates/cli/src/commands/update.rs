@@ -1,22 +1,28 @@
 //! `update`.
 
-use client::live;
-use engine_api::update::SentUpdate;
+use client::{ClientError, live};
+use engine_api::published_ports::PortsUpdate;
+use engine_api::update::{SentUpdate, UpdateResponse};
 
 use super::{Context, Outcomes};
 use crate::args::Parsed;
 use crate::plan::create::restart_policy;
-use crate::plan::values;
+use crate::plan::{ports, values};
 use crate::report::Exit;
 use crate::say_line;
 
 /// `update`
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let update = request(parsed)?;
+    let bindings = |flag: &str| ports::parse(parsed.list(flag), &[]).map(|ports| ports.bindings);
+    let ports = PortsUpdate {
+        add: bindings("publish-add").map_err(|err| Exit::error(&err))?,
+        remove: bindings("publish-rm").map_err(|err| Exit::error(&err))?,
+    };
     let mut outcomes = Outcomes::default();
     let mut warnings = Vec::new();
     for name in &parsed.positionals {
-        let outcome = live::update(&context.client, name, &update).await;
+        let outcome = change(context, name, &update, &ports).await;
         outcomes.note(outcome.map(|response| {
             warnings.extend(response.warnings.unwrap_or_default());
             name.clone()
@@ -26,6 +32,22 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         say_line!("{}", warnings.join("\n"));
     }
     outcomes.finish()
+}
+
+/// Changes one container: its ports first, which can be had or not. Limits are asked of any daemon, ports of ours.
+async fn change(
+    context: &Context,
+    name: &str,
+    update: &SentUpdate,
+    ports: &PortsUpdate,
+) -> Result<UpdateResponse, ClientError> {
+    if *ports != PortsUpdate::default() {
+        live::update_ports(&context.client, name, ports).await?;
+        if *update == SentUpdate::default() {
+            return Ok(UpdateResponse::default());
+        }
+    }
+    live::update(&context.client, name, update).await
 }
 
 /// What flags ask for.

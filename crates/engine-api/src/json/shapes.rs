@@ -6,6 +6,7 @@ use crate::checkpoint::CheckpointCreate;
 use crate::container::CreateRequest;
 use crate::exec::{ExecCreate, ExecStart};
 use crate::network::{NetworkConnect, NetworkCreate, NetworkDisconnect};
+use crate::published_ports::PortsUpdate;
 use crate::update::UpdateRequest;
 use crate::volume::VolumeCreate;
 use Shape::{Array, Bool, List, Map, Number, Object, Text, Words};
@@ -53,6 +54,11 @@ impl Document for NetworkDisconnect {
 impl Document for UpdateRequest {
     const PREFIX: &'static str = "UpdateConfig";
     const SHAPE: Shape = Object("container.UpdateConfig", UPDATE);
+}
+
+impl Document for PortsUpdate {
+    const PREFIX: &'static str = "PortsUpdate";
+    const SHAPE: Shape = Object("container.PortsUpdate", &[("Add", PORT_MAP), ("Remove", PORT_MAP)]);
 }
 
 impl Document for VolumeCreate {
@@ -123,7 +129,7 @@ const HOST_CONFIG: &[Field] = &[
     ("ContainerIDFile", TEXT),
     ("LogConfig", Object("container.LogConfig", &[("Type", TEXT), ("Config", TEXT_BY_NAME)])),
     ("NetworkMode", Text("container.NetworkMode")),
-    ("PortBindings", Map("nat.PortMap", &List("[]nat.PortBinding", &PORT_BINDING))),
+    ("PortBindings", PORT_MAP),
     ("RestartPolicy", Object("container.RestartPolicy", RESTART_POLICY)),
     ("AutoRemove", Bool),
     ("VolumeDriver", TEXT),
@@ -212,6 +218,8 @@ const UPDATE: &[Field] = &[
     ("PidsLimit", INT64),
     ("RestartPolicy", Object("container.RestartPolicy", RESTART_POLICY)),
 ];
+
+const PORT_MAP: Shape = Map("nat.PortMap", &List("[]nat.PortBinding", &PORT_BINDING));
 
 const PORT_BINDING: Shape = Object("nat.PortBinding", &[("HostIp", TEXT), ("HostPort", TEXT)]);
 const WEIGHT_DEVICE: Shape = Object("blkiodev.WeightDevice", &[("Path", TEXT), ("Weight", UINT16)]);

@@ -1,10 +1,11 @@
 //! What users see of a container's network.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use container_spec::ports::{ContainerPort, Protocol, exposed};
-use engine_api::container::{EndpointSettings, NetworkSettings, Port};
+use engine_api::container::{Config, EndpointSettings, NetworkSettings, Port};
 use engine_api::host_config::PortBinding;
 use network::{DEFAULT, Endpoint, InterfaceAddress, Place};
 
@@ -15,6 +16,8 @@ use crate::container::record::Definition;
 #[derive(Clone)]
 pub(crate) struct Seen<'a> {
     pub(crate) definition: &'a Definition,
+    /// With the ports that it exposes as of now.
+    pub(crate) config: Cow<'a, Config>,
     /// The container's name.
     pub(crate) name: &'a str,
     pub(crate) networks: Option<Arc<Attachments>>,
@@ -74,7 +77,7 @@ impl Seen<'_> {
             sandbox_id: place.sandbox_id.clone(),
             // Nothing is mounted for it: the process has it.
             sandbox_key: if pid > 0 { format!("/proc/{pid}/ns/net") } else { String::new() },
-            ports: bindings(self.definition, place),
+            ports: bindings(&self.config, place),
             networks,
             ..NetworkSettings::default()
         };
@@ -121,7 +124,7 @@ fn text(gateway: Option<impl ToString>) -> String {
 }
 
 /// The ports, as `ps` shows them: published ones, and those that are only exposed.
-pub(crate) fn ports(definition: &Definition, place: &Place) -> Vec<Port> {
+pub(crate) fn ports(config: &Config, place: &Place) -> Vec<Port> {
     let published = place.ports.iter().map(|one| Port {
         ip: one.host_address.to_string(),
         private_port: one.container_port,
@@ -129,7 +132,7 @@ pub(crate) fn ports(definition: &Definition, place: &Place) -> Vec<Port> {
         kind: one.protocol.to_string(),
     });
     let mut ports: Vec<Port> = published.collect();
-    for port in exposed_on(definition, place) {
+    for port in exposed_on(config, place) {
         if !ports.iter().any(|one| one.private_port == port.number && one.kind == protocol(port)) {
             let kind = protocol(port).to_owned();
             ports.push(Port { private_port: port.number, kind, ..Port::default() });
@@ -139,8 +142,8 @@ pub(crate) fn ports(definition: &Definition, place: &Place) -> Vec<Port> {
     ports
 }
 
-fn bindings(definition: &Definition, place: &Place) -> BTreeMap<String, Option<Vec<PortBinding>>> {
-    let ports = exposed_on(definition, place);
+fn bindings(config: &Config, place: &Place) -> BTreeMap<String, Option<Vec<PortBinding>>> {
+    let ports = exposed_on(config, place);
     let key = |port: ContainerPort| format!("{}/{}", port.number, protocol(port));
     let mut bindings: BTreeMap<_, Option<Vec<_>>> = ports.into_iter().map(|port| (key(port), None)).collect();
     for one in &place.ports {
@@ -152,8 +155,8 @@ fn bindings(definition: &Definition, place: &Place) -> BTreeMap<String, Option<V
 }
 
 /// The ports that a container exposes; on networks where ports are none of this machine's business, as with dockerd, none.
-fn exposed_on(definition: &Definition, place: &Place) -> Vec<ContainerPort> {
-    let ports = exposed(&definition.config);
+fn exposed_on(config: &Config, place: &Place) -> Vec<ContainerPort> {
+    let ports = exposed(config);
     ports.into_iter().filter(|_| place.exposes).collect()
 }
 

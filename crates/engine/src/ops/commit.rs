@@ -112,8 +112,8 @@ pub async fn commit(engine: &Engine, name: &str, options: CommitOptions) -> Resu
     if container.state().phase == Phase::Removing {
         return Err(CommitError::Removing(container.id().to_string()));
     }
-    let own = &container.definition.config;
-    let mut config = options.config.clone().unwrap_or_else(|| own.clone());
+    let own = &container.config();
+    let mut config = options.config.clone().unwrap_or_else(|| own.clone().into_owned());
     instructions::apply(&options.changes, &mut config)?;
     // That there is nothing to run is no matter here, nor is what warnings say of a start.
     let _ = container_spec::merge_image(&mut config, &exec_config(own));

@@ -70,7 +70,7 @@ fn describe(engine: &Engine, container: &Container) -> Inspect {
     let (id, dir) = (container.id(), engine.recorder.dir(container.id()));
     let network = if state.started_at_nanos == 0 { None } else { lender(engine, definition) };
     let files = network.as_ref().map_or_else(|| dir.clone(), |(files, _)| files.clone());
-    let mut config = definition.config.clone();
+    let mut config = container.config().into_owned();
     if let Some((_, Some(lender))) = &network {
         let theirs = &lender.definition.config;
         (config.hostname, config.domainname) = (theirs.hostname.clone(), theirs.domainname.clone());
@@ -102,8 +102,15 @@ fn describe(engine: &Engine, container: &Container) -> Inspect {
         app_armor_profile: apparmor(engine, definition, &state),
         mounts: definition.mounts.iter().map(|point| point.shown.clone()).collect(),
         config,
-        network_settings: Seen { definition, name: &name, networks, place, network_id: &state.network_id }
-            .settings(state.pid()),
+        network_settings: Seen {
+            definition,
+            config: container.config(),
+            name: &name,
+            networks,
+            place,
+            network_id: &state.network_id,
+        }
+        .settings(state.pid()),
         ..Inspect::default()
     }
 }

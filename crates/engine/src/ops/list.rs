@@ -246,12 +246,19 @@ impl Candidate {
     fn seen(&self) -> Seen<'_> {
         let (networks, place) = (self.networks.clone(), self.place.clone());
         let network_id = &self.state.network_id;
-        Seen { definition: &self.container.definition, name: &self.name, networks, place, network_id }
+        Seen {
+            definition: &self.container.definition,
+            config: self.container.config(),
+            name: &self.name,
+            networks,
+            place,
+            network_id,
+        }
     }
 
     /// Those of a container that is not on the bridge are told of nowhere.
     fn ports(&self) -> Vec<Port> {
-        self.place.as_ref().map_or_else(Vec::new, |place| view::ports(&self.container.definition, place))
+        self.place.as_ref().map_or_else(Vec::new, |place| view::ports(&self.container.config(), place))
     }
 
     fn summary(&self, image: String, now_nanos: i64) -> Summary {

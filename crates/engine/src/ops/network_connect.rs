@@ -300,7 +300,7 @@ async fn namespace(container: &Arc<Container>) -> Result<OwnedFd, NetworkConnect
 }
 
 /// Keeps the place of a container; of one that ended meanwhile nothing stays on any network.
-async fn keep(engine: &Engine, container: &Arc<Container>, place: Place) {
+pub(super) async fn keep(engine: &Engine, container: &Arc<Container>, place: Place) {
     if let Some(networks) = engine.networking.bridge() {
         attachments::note(networks, container, &place);
     }
@@ -320,7 +320,7 @@ async fn keep(engine: &Engine, container: &Arc<Container>, place: Place) {
 
 /// A container that ends while a change of its networks is under way finds none to leave: who changed them leaves them
 /// for it, or its next start would find its places taken.
-async fn leave_if_ended(engine: &Engine, container: &Arc<Container>) {
+pub(super) async fn leave_if_ended(engine: &Engine, container: &Arc<Container>) {
     let ended = {
         let live = container.live();
         !live.state.is_running() || live.leaving

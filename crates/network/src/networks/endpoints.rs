@@ -36,12 +36,17 @@ impl Entry {
 
     /// Where its published ports lead.
     pub(super) fn redirections(&self) -> Vec<Redirection> {
+        self.redirections_of(&self.record.ports)
+    }
+
+    /// Where these ports would lead if it published them.
+    pub(super) fn redirections_of(&self, ports: &[Published]) -> Vec<Redirection> {
         let is_relayed = |published: &Published| self.record.relay_target(published.host_address).is_some();
         let to = |published: &Published| {
             let to = self.record.target(published.host_address).filter(|_| !is_relayed(published));
             Some((*published, to?))
         };
-        self.record.ports.iter().filter_map(to).collect()
+        ports.iter().filter_map(to).collect()
     }
 
     /// Takes the ports out that lead nowhere any more, and releases what holds them.

@@ -27,15 +27,8 @@ pub(super) fn hold_all(
 ) -> Result<(), JoinError> {
     let record = &entry.record;
     let [ipv4, ipv6] = record.publishers();
-    let Some(gateway) = ipv4.or(ipv6).cloned() else { return Ok(()) };
-    let failed = |source| JoinError::Ports { name: name.to_owned(), id: gateway.endpoint_id.clone(), source };
     let (ipv4, ipv6) = (!had[0] && ipv4.is_some(), !had[1] && ipv6.is_some());
-    let relay = lock(&networks.relays).is_possible();
     let needs_relay = |one: &PortRequest| one.host_address.filter(|host| record.relay_target(*host).is_some());
-    let cannot = |one: &PortRequest| needs_relay(one).filter(|_| !relay || one.protocol == Protocol::Sctp);
-    if let Some(host) = wanted.iter().find_map(cannot) {
-        return Err(failed(PortError::NeedsRelay(host)));
-    }
     let first = had == [false; 2];
     let is_there = |one: &PortRequest, host: IpAddr| {
         let same = |port: &&Published| (port.protocol, port.container_port) == (one.protocol, one.container_port);
@@ -55,8 +48,28 @@ pub(super) fn hold_all(
         }
     };
     let requests: Vec<PortRequest> = wanted.iter().filter(is_new).copied().collect();
+    hold_each(networks, (name, &requests), entry, [ipv4, ipv6])
+}
+
+/// Takes and holds all of these; who names no address means all of the families. On an error those that were held until then
+/// are the entry's.
+pub(super) fn hold_each(
+    networks: &Networks,
+    (name, requests): (&str, &[PortRequest]),
+    entry: &mut Entry,
+    [ipv4, ipv6]: [bool; 2],
+) -> Result<(), JoinError> {
+    let record = &entry.record;
+    let Some(gateway) = record.publishers().into_iter().flatten().next().cloned() else { return Ok(()) };
+    let failed = |source| JoinError::Ports { name: name.to_owned(), id: gateway.endpoint_id.clone(), source };
+    let relay = lock(&networks.relays).is_possible();
+    let needs_relay = |one: &PortRequest| one.host_address.filter(|host| record.relay_target(*host).is_some());
+    let cannot = |one: &PortRequest| needs_relay(one).filter(|_| !relay || one.protocol == Protocol::Sctp);
+    if let Some(host) = requests.iter().find_map(cannot) {
+        return Err(failed(PortError::NeedsRelay(host)));
+    }
     let default = networks.users.host_address(&gateway.network).unwrap_or(networks.config.host_address);
-    for group in ports::groups(&requests, &ports::defaults(default, ipv4, ipv6)) {
+    for group in ports::groups(requests, &ports::defaults(default, ipv4, ipv6)) {
         let held = hold_group(networks, &group, &entry.record).map_err(failed)?;
         entry.record.ports.extend(held.0);
         entry.holds.extend(held.1);
@@ -100,28 +113,54 @@ fn hold_group(
 
 /// Redirects a container's ports to it.
 pub(super) fn publish(networks: &Networks, wired: &Wired, entry: &Entry) -> Result<(), NetworkError> {
+    publish_some(networks, wired, entry, &entry.redirections())
+}
+
+/// Redirects these, where the others of the container are redirected already.
+pub(super) fn publish_some(
+    networks: &Networks,
+    wired: &Wired,
+    entry: &Entry,
+    redirections: &[Redirection],
+) -> Result<(), NetworkError> {
     relaying::serve(networks, entry)?;
-    let redirections = entry.redirections();
     if redirections.is_empty() {
         return Ok(());
     }
     let mut firewall = lock(&networks.firewall);
-    networks.state().published.insert(entry.record.container.clone(), redirections.clone());
-    if let Err(err) = firewall.publish(&redirections) {
+    networks.state().published.insert(entry.record.container.clone(), entry.redirections());
+    if let Err(err) = firewall.publish(redirections) {
         // Somebody flushed the packet filter; all of it is due again.
         tracing::warn!(%err, "the packet filter is not what it was and is written anew");
         let all = networks.state().redirections();
         firewall.replace(&networks.rules(&wired.record), &all)?;
     }
-    forget(&mut firewall, &redirections, &networks.route)
+    forget(&mut firewall, redirections, &networks.route)
 }
 
-/// Redirects them no longer. On an error they are redirected as before.
+/// Redirects a container's ports no longer. On an error they are redirected as before.
 pub(super) fn withdraw(networks: &Networks, container: &str) -> Result<(), NetworkError> {
+    let all = networks.state().published.get(container).cloned();
+    all.map_or(Ok(()), |all| withdraw_some(networks, container, &all))
+}
+
+/// Likewise some of them.
+pub(super) fn withdraw_some(
+    networks: &Networks,
+    container: &str,
+    redirections: &[Redirection],
+) -> Result<(), NetworkError> {
+    if redirections.is_empty() {
+        return Ok(());
+    }
     let wired = lock(&networks.wired).clone();
     let mut firewall = lock(&networks.firewall);
-    let Some(redirections) = networks.state().published.remove(container) else { return Ok(()) };
-    let withdrawn = match firewall.withdraw(&redirections) {
+    let Some(before) = networks.state().published.remove(container) else { return Ok(()) };
+    let rest: Vec<_> = before.iter().filter(|one| !redirections.contains(one)).copied().collect();
+    if !rest.is_empty() {
+        networks.state().published.insert(container.to_owned(), rest);
+    }
+    let withdrawn = match firewall.withdraw(redirections) {
         // Somebody flushed the packet filter. If this process has the network, what is due is written anew.
         Err(err) if err.errno() == Some(Errno::NOENT) => wired.map_or(Ok(()), |wired| {
             let all = networks.state().redirections();
@@ -130,10 +169,10 @@ pub(super) fn withdraw(networks: &Networks, container: &str) -> Result<(), Netwo
         withdrawn => withdrawn,
     };
     if let Err(err) = withdrawn {
-        networks.state().published.insert(container.to_owned(), redirections);
+        networks.state().published.insert(container.to_owned(), before);
         return Err(err.into());
     }
-    forget(&mut firewall, &redirections, &networks.route)
+    forget(&mut firewall, redirections, &networks.route)
 }
 
 /// Forgets UDP connections, if UDP is concerned at all.

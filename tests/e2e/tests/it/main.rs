@@ -73,6 +73,7 @@ mod push;
 mod registry_proxies;
 mod relay;
 mod remote;
+mod republish;
 mod restart_policy;
 mod runtimes;
 mod save;

@@ -1,0 +1,186 @@
+//! What a change of published ports makes of a container's configuration. Pure.
+
+use std::collections::BTreeMap;
+
+use engine_api::container::Config;
+use engine_api::host_config::{HostConfig, PortBinding};
+use engine_api::published_ports::{Bindings, PortsUpdate};
+use oci::image::Empty;
+
+use crate::ports::ContainerPort;
+use crate::validate::InvalidRequest;
+
+/// Why ports cannot be published or given up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortChangeError {
+    /// Nothing is to change.
+    #[error("no port to publish and none to give up")]
+    Nothing,
+    /// One is no port, or a binding none.
+    #[error(transparent)]
+    Invalid(#[from] InvalidRequest),
+    /// It is not published there.
+    #[error("{port} is not published{}", at(.binding))]
+    NotPublished {
+        /// Of the container.
+        port: String,
+        /// Where it was looked for.
+        binding: PortBinding,
+    },
+    /// It would be published again at once.
+    #[error("{0} is published because the container publishes all ports that it exposes (--publish-all)")]
+    All(String),
+    /// It is published there.
+    #[error("{port} is published already{}", at(.binding))]
+    Published {
+        /// Of the container.
+        port: String,
+        /// Where.
+        binding: PortBinding,
+    },
+}
+
+fn at(binding: &PortBinding) -> String {
+    match (binding.host_ip.as_str(), binding.host_port.as_str()) {
+        ("", "") => String::new(),
+        ("", port) => format!(" at port {port}"),
+        (address, "") => format!(" at {address}"),
+        (address, port) => format!(" at {address}, port {port}"),
+    }
+}
+
+/// A container's configuration as far as it says which ports are published.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortsOf {
+    /// `ExposedPorts`
+    pub exposed: BTreeMap<String, Empty>,
+    /// `PortBindings`
+    pub bindings: Bindings,
+}
+
+/// The configuration with the change. A port that is given up stays exposed.
+pub fn change_ports(config: &Config, host: &HostConfig, update: &PortsUpdate) -> Result<PortsOf, PortChangeError> {
+    if update.add.is_empty() && update.remove.is_empty() {
+        return Err(PortChangeError::Nothing);
+    }
+    let mut ports = PortsOf {
+        exposed: config.exposed_ports.clone().unwrap_or_default(),
+        bindings: host.port_bindings.clone().unwrap_or_default(),
+    };
+    for (text, bindings) in &update.remove {
+        let any = [PortBinding::default()];
+        let wanted = bindings.as_deref().filter(|bindings| !bindings.is_empty()).unwrap_or(&any);
+        for binding in wanted {
+            remove(&mut ports, text, binding, host.publish_all_ports)?;
+        }
+    }
+    for (text, bindings) in &update.add {
+        for binding in bindings.iter().flatten() {
+            add(&mut ports, text, binding)?;
+        }
+    }
+    Ok(ports)
+}
+
+fn remove(ports: &mut PortsOf, text: &str, wanted: &PortBinding, all: bool) -> Result<(), PortChangeError> {
+    let port = port(text)?;
+    let goes = |one: &PortBinding| {
+        (wanted.host_ip.is_empty() || one.host_ip == wanted.host_ip)
+            && (wanted.host_port.is_empty() || one.host_port == wanted.host_port)
+    };
+    let mut found = false;
+    for bindings in keys(&mut ports.bindings, port).filter_map(|(_, bindings)| bindings.as_mut()) {
+        found |= bindings.extract_if(.., |one| goes(one)).count() > 0;
+    }
+    ports.bindings.retain(|_, bindings| bindings.as_ref().is_some_and(|bindings| !bindings.is_empty()));
+    let exposed = || ports.exposed.keys().any(|key| ContainerPort::parse(key) == Some(port));
+    let none_left = keys(&mut ports.bindings, port).next().is_none();
+    if all && none_left && exposed() {
+        return Err(PortChangeError::All(text.to_owned()));
+    }
+    let missing = || PortChangeError::NotPublished { port: text.to_owned(), binding: wanted.clone() };
+    if found { Ok(()) } else { Err(missing()) }
+}
+
+fn add(ports: &mut PortsOf, text: &str, binding: &PortBinding) -> Result<(), PortChangeError> {
+    let port = port(text)?;
+    let known = keys(&mut ports.bindings, port).next().map(|(key, _)| key.clone());
+    let key = known.unwrap_or_else(|| text.to_owned());
+    let bindings = ports.bindings.entry(key.clone()).or_default().get_or_insert_default();
+    // Of those that leave the port to us there may be as many as somebody wants.
+    if !binding.host_port.is_empty() && bindings.contains(binding) {
+        return Err(PortChangeError::Published { port: text.to_owned(), binding: binding.clone() });
+    }
+    bindings.push(binding.clone());
+    ports.exposed.insert(key, Empty {});
+    Ok(())
+}
+
+fn port(text: &str) -> Result<ContainerPort, PortChangeError> {
+    let invalid = || InvalidRequest::Port { text: text.split('/').next().unwrap_or(text).to_owned() };
+    ContainerPort::parse(text).ok_or_else(|| invalid().into())
+}
+
+/// The bindings of a port, in whatever words it is named.
+fn keys(
+    bindings: &mut Bindings,
+    port: ContainerPort,
+) -> impl Iterator<Item = (&String, &mut Option<Vec<PortBinding>>)> {
+    bindings.iter_mut().filter(move |(key, _)| ContainerPort::parse(key) == Some(port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed(host: &str, update: &str) -> Result<String, String> {
+        let json = |text: &str| text.replace('\'', "\"");
+        let host: HostConfig = serde_json::from_str(&json(host)).unwrap();
+        let exposed = host.port_bindings.iter().flatten().map(|(key, _)| (key.clone(), Empty {})).collect();
+        let config = Config { exposed_ports: Some(exposed), ..Config::default() };
+        let update: PortsUpdate = serde_json::from_str(&json(update)).unwrap();
+        let ports = change_ports(&config, &host, &update).map_err(|err| err.to_string())?;
+        let told = |(key, bindings): (&String, &Option<Vec<PortBinding>>)| {
+            let bindings = bindings.iter().flatten().map(|one| format!("{}:{}", one.host_ip, one.host_port));
+            format!("{key}={}", bindings.collect::<Vec<_>>().join("+"))
+        };
+        let exposed: Vec<_> = ports.exposed.keys().cloned().collect();
+        Ok(format!("{} [{}]", ports.bindings.iter().map(told).collect::<Vec<_>>().join(","), exposed.join(",")))
+    }
+
+    #[test]
+    fn ports_come_and_go() {
+        let one = "{'PortBindings':{'80/tcp':[{'HostPort':'8080'},{'HostIp':'127.0.0.1','HostPort':'8081'}]}}";
+        for (host, update, told) in [
+            ("{}", "{'Add':{'80/tcp':[{'HostPort':'8080'}]}}", Ok("80/tcp=:8080 [80/tcp]")),
+            (one, "{'Remove':{'80':[{'HostPort':'8080'}]}}", Ok("80/tcp=127.0.0.1:8081 [80/tcp]")),
+            (one, "{'Remove':{'80/tcp':null}}", Ok(" [80/tcp]")),
+            (
+                one,
+                "{'Remove':{'80/tcp':[{'HostIp':'127.0.0.1'}]},'Add':{'80':[{'HostPort':'1'}]}}",
+                Ok("80/tcp=:8080+:1 [80/tcp]"),
+            ),
+            (
+                one,
+                "{'Remove':{'80/tcp':[{'HostPort':'8080'}]},'Add':{'81/udp':[{'HostPort':'8080'}]}}",
+                Ok("80/tcp=127.0.0.1:8081,81/udp=:8080 [80/tcp,81/udp]"),
+            ),
+            (one, "{'Remove':{'81/tcp':[]}}", Err("81/tcp is not published")),
+            (
+                one,
+                "{'Remove':{'80/tcp':[{'HostIp':'::1','HostPort':'1'}]}}",
+                Err("80/tcp is not published at ::1, port 1"),
+            ),
+            (one, "{'Add':{'80/tcp':[{'HostPort':'8080'}]}}", Err("80/tcp is published already at port 8080")),
+            (one, "{'Add':{'eighty':[{'HostPort':'8080'}]}}", Err("invalid port specification: \"eighty\"")),
+            (one, "{}", Err("no port to publish and none to give up")),
+            (
+                "{'PublishAllPorts':true,'PortBindings':{'80/tcp':[{'HostPort':'8080'}]}}",
+                "{'Remove':{'80/tcp':null}}",
+                Err("80/tcp is published because the container publishes all ports that it exposes (--publish-all)"),
+            ),
+        ] {
+            assert_eq!(changed(host, update), told.map(str::to_owned).map_err(str::to_owned), "{host} {update}");
+        }
+    }
+}

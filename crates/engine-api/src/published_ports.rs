@@ -1,0 +1,23 @@
+//! Bodies of `POST /containers/{id}/ports`, which Docker does not have.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::host_config::PortBinding;
+use crate::json::null_as_default;
+
+/// Where ports are published, in the shape of a host configuration's `PortBindings`: `80/tcp` and what leads there.
+pub type Bindings = BTreeMap<String, Option<Vec<PortBinding>>>;
+
+/// Which published ports a container is to have from now on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PortsUpdate {
+    /// Those that come.
+    #[serde(deserialize_with = "null_as_default")]
+    pub add: Bindings,
+    /// Those that go: a binding without a port of the host means all of that port.
+    #[serde(deserialize_with = "null_as_default")]
+    pub remove: Bindings,
+}

@@ -1,0 +1,208 @@
+//! A running container's published ports change; those that stay are published at every moment.
+
+use super::endpoints::Entry;
+use super::{Networks, Place, Wired, ports, relaying};
+use crate::error::{JoinError, NetworkError};
+use crate::firewall::Redirection;
+use crate::hold::{Hold, hold, hold_for_relay};
+use crate::ports::{PortRequest, Published};
+
+/// What a container has published, and what it is to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortChange {
+    /// The container's id.
+    pub container: String,
+    /// Its name, for errors.
+    pub name: String,
+    /// All that was asked for so far.
+    pub before: Vec<PortRequest>,
+    /// All that is asked for from now on.
+    pub after: Vec<PortRequest>,
+}
+
+/// Publishes other ports of a container that is on a network. On an error it publishes what it did. Connections that were made
+/// through a port of TCP go on when it is published no longer.
+pub fn republish(networks: &Networks, change: &PortChange) -> Result<Place, JoinError> {
+    let wired = networks.wire()?;
+    let missing = || JoinError::NoNetwork(change.container.clone());
+    let mut entry = networks.state().remove(&change.container).ok_or_else(missing)?;
+    let changed = apply(networks, &wired, change, &mut entry);
+    let place = networks.place_of(&entry.record);
+    networks.state().insert(change.container.clone(), entry);
+    changed.map(|()| place)
+}
+
+fn apply(networks: &Networks, wired: &Wired, change: &PortChange, entry: &mut Entry) -> Result<(), JoinError> {
+    let Plan { gone, added } = plan(&entry.record.ports, change);
+    let stays = |one: &Redirection| !gone.contains(&one.0);
+    let (kept, leaving): (Vec<_>, Vec<_>) = entry.redirections().into_iter().partition(stays);
+    // Before others come: these may want the same ports of the host.
+    ports::withdraw_some(networks, &entry.record.container, &leaving)?;
+    let taken_back = release(networks, entry, &gone);
+    let count = (entry.record.ports.len(), entry.holds.len());
+    let published = taken_back.map_err(JoinError::from).and_then(|()| {
+        ports::hold_each(networks, (&change.name, &added), entry, entry.record.publishers().map(|one| one.is_some()))?;
+        networks.records.write_endpoint(&entry.record)?;
+        let fresh: Vec<_> = entry.redirections().into_iter().filter(|one| !kept.contains(one)).collect();
+        Ok(ports::publish_some(networks, wired, entry, &fresh)?)
+    });
+    if let Err(err) = published {
+        fall_back(networks, wired, entry, count, &gone);
+        return Err(err);
+    }
+    if entry.record.has_inside() {
+        entry.record.wanted.clone_from(&change.after);
+        networks.records.write_endpoint(&entry.record)?;
+    }
+    // Nobody who outlives us takes them: the next daemon holds these ports again.
+    drop(super::join::seal(entry));
+    Ok(())
+}
+
+/// What changes.
+#[derive(Debug, PartialEq, Eq)]
+struct Plan {
+    gone: Vec<Published>,
+    added: Vec<PortRequest>,
+}
+
+/// Of what is published goes what came of a request that is made no longer. Where several requests would have led to the same
+/// port, it came of the one that leaves the least choice. Pure.
+fn plan(published: &[Published], change: &PortChange) -> Plan {
+    let mut removed = change.before.clone();
+    let mut added = change.after.clone();
+    // A request may be made twice.
+    removed.retain(|one| match added.iter().position(|other| other == one) {
+        Some(at) => {
+            added.remove(at);
+            false
+        }
+        None => true,
+    });
+    let goes = |port: &&Published| {
+        let causes = change.before.iter().filter(|one| leads_to(one, port));
+        causes.min_by_key(|one| (choice(one), one.host_address.is_none())).is_some_and(|cause| removed.contains(cause))
+    };
+    Plan { gone: published.iter().filter(goes).copied().collect(), added }
+}
+
+fn leads_to(request: &PortRequest, port: &Published) -> bool {
+    let (first, last) = request.host_ports;
+    (request.protocol, request.container_port) == (port.protocol, port.container_port)
+        && request.host_address.is_none_or(|host| host == port.host_address)
+        && (first == 0 || (first..=last).contains(&port.host_port))
+}
+
+/// How many ports of the host a request leaves the choice of.
+fn choice(request: &PortRequest) -> u16 {
+    match request.host_ports {
+        (0, _) => u16::MAX,
+        (first, last) => last - first,
+    }
+}
+
+/// Gives ports back, to which nothing leads any more.
+fn release(networks: &Networks, entry: &mut Entry, gone: &[Published]) -> Result<(), NetworkError> {
+    relaying::withdraw(networks, gone)?;
+    let Entry { record, holds, .. } = entry;
+    holds.extract_if(.., |hold| gone.contains(hold.published())).for_each(Hold::release);
+    record.ports.retain(|port| !gone.contains(port));
+    gone.iter().for_each(|port| networks.state().ports.release(port));
+    Ok(())
+}
+
+/// Back to what was published; `count` are the ports and holds of what stayed.
+fn fall_back(networks: &Networks, wired: &Wired, entry: &mut Entry, count: (usize, usize), gone: &[Published]) {
+    let failed = |err: NetworkError| {
+        // The error of the change is the one that matters.
+        tracing::warn!(err = errdefs::chain(&err), "published ports could not be put back");
+    };
+    let added = entry.record.ports.split_off(count.0);
+    let new: Vec<_> = entry.redirections_of(&added);
+    ports::withdraw_some(networks, &entry.record.container, &new).unwrap_or_else(failed);
+    relaying::withdraw(networks, &added).unwrap_or_else(failed);
+    entry.holds.drain(count.1..).for_each(Hold::release);
+    added.iter().for_each(|port| networks.state().ports.release(port));
+    for port in gone.iter().filter(|port| !entry.record.ports.contains(port)).copied().collect::<Vec<_>>() {
+        let held = match entry.record.relay_target(port.host_address) {
+            Some(_) => hold_for_relay(&port).map(Some),
+            None => hold(&port),
+        };
+        match held {
+            Ok(held) => {
+                networks.state().ports.note(&port);
+                entry.record.ports.push(port);
+                entry.holds.extend(held);
+            }
+            Err(errno) => tracing::warn!(%errno, ?port, "somebody else has taken a port meanwhile"),
+        }
+    }
+    let back = entry.redirections_of(gone);
+    let published = ports::publish_some(networks, wired, entry, &back);
+    published.and_then(|()| networks.records.write_endpoint(&entry.record)).unwrap_or_else(failed);
+    drop(super::join::seal(entry));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::Protocol;
+
+    /// `8080:80`, `127.0.0.1 8000-8010:80`, `:80`.
+    fn request(text: &str) -> PortRequest {
+        let (host, ports) = text.split_once(' ').map_or((None, text), |(host, ports)| (host.parse().ok(), ports));
+        let (range, container) = ports.split_once(':').unwrap();
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        PortRequest {
+            protocol: Protocol::Tcp,
+            container_port: container.parse().unwrap(),
+            host_address: host,
+            host_ports: (first.parse().unwrap_or(0), last.parse().unwrap_or(0)),
+        }
+    }
+
+    fn planned(published: &[(&str, u16, u16)], before: &[&str], after: &[&str]) -> (Vec<u16>, Vec<PortRequest>) {
+        let port = |(host, host_port, container_port): &(&str, u16, u16)| Published {
+            protocol: Protocol::Tcp,
+            container_port: *container_port,
+            host_address: host.parse().unwrap(),
+            host_port: *host_port,
+        };
+        let requests = |texts: &[&str]| texts.iter().map(|text| request(text)).collect::<Vec<_>>();
+        let change = PortChange {
+            container: String::new(),
+            name: String::new(),
+            before: requests(before),
+            after: requests(after),
+        };
+        let published: Vec<_> = published.iter().map(port).collect();
+        let Plan { gone, added } = plan(&published, &change);
+        (gone.iter().map(|port| port.host_port).collect(), added)
+    }
+
+    #[test]
+    fn what_is_asked_for_no_longer_goes_and_the_rest_stays() {
+        let any = "0.0.0.0";
+        for (published, before, after, gone, added) in [
+            (&[(any, 8080, 80), ("::", 8080, 80)][..], &["8080:80"][..], &[][..], &[8080, 8080][..], &[][..]),
+            (&[(any, 8080, 80)], &["8080:80"], &["8080:80", "8081:81"], &[], &["8081:81"]),
+            (&[(any, 8080, 80), (any, 8081, 80)], &["8080:80", "8081:80"], &["8081:80"], &[8080], &[]),
+            (&[(any, 8080, 80)], &["8080:80"], &["8080:81"], &[8080], &["8080:81"]),
+            // What could have come of either came of the one without a choice.
+            (&[(any, 8000, 80), (any, 8005, 80)], &["8000-8010:80", "8005:80"], &["8000-8010:80"], &[8005], &[]),
+            (&[(any, 8000, 80), (any, 8005, 80)], &["8000-8010:80", "8005:80"], &["8005:80"], &[8000], &[]),
+            (&[(any, 32768, 80), (any, 8005, 80)], &[":80", "8005:80"], &["8005:80"], &[32768], &[]),
+            (
+                &[(any, 8080, 80), ("127.0.0.1", 8081, 80)],
+                &["8080:80", "127.0.0.1 8081:80"],
+                &["8080:80"],
+                &[8081],
+                &[],
+            ),
+            (&[(any, 1, 80), (any, 2, 80)], &[":80", ":80"], &[":80", ":80"], &[], &[]),
+        ] {
+            let added: Vec<_> = added.iter().map(|text| request(text)).collect();
+            assert_eq!(planned(published, before, after), (gone.to_vec(), added), "{before:?} {after:?}");
+        }
+    }
+}

@@ -169,12 +169,13 @@ impl Content {
         stale.map_err(|source| IngestError::Write { path: self.partials.clone(), source })
     }
 
-    /// The partial blob of that digest, which the caller has read whole and hashed to it; `None` if there is none, as when
-    /// it became a blob meanwhile.
-    pub fn verified(&self, digest: &Digest) -> Option<Ingest> {
+    /// The partial blob of that digest and length, which the caller has read whole and hashed to it; `None` if there is none, as
+    /// when it became a blob meanwhile. Where there is a blob the caller has read that: a partial one beside it is what a
+    /// transfer that was cut has left.
+    pub fn verified(&self, digest: &Digest, size: u64) -> Option<Ingest> {
         let path = self.partials.join(digest.hex());
-        let size = fs::metadata(&path).ok()?.len();
-        Some(Ingest::verified(path, &self.blobs, digest.clone(), size))
+        let whole = fs::metadata(&path).is_ok_and(|metadata| metadata.len() == size) && !self.contains(digest);
+        whole.then(|| Ingest::verified(path, &self.blobs, digest.clone(), size))
     }
 
     /// Starts a blob whose digest need not be known yet.

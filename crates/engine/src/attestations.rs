@@ -44,7 +44,7 @@ pub(crate) struct Coming {
 struct Opened {
     descriptor: Descriptor,
     manifest: Vec<u8>,
-    blobs: Vec<(LayerReader, Digest)>,
+    blobs: Vec<(LayerReader, Descriptor)>,
 }
 
 impl Coming {
@@ -115,7 +115,7 @@ async fn open(
     let manifest = registry_client::named_manifest(session, &descriptor).await?;
     let (blobs, left) = image::attestation_blobs(&manifest, *room).ok_or(FetchError::Blobs)?;
     *room = left;
-    let blobs = blobs.into_iter().map(|blob| (transfer.open(&blob), blob.digest)).collect();
+    let blobs = blobs.into_iter().map(|blob| (transfer.open(&blob), blob)).collect();
     Ok(Opened { descriptor, manifest, blobs })
 }
 
@@ -124,10 +124,10 @@ impl Opened {
     fn read(self, content: &Content) -> Result<PulledAttestation, FetchError> {
         let Opened { descriptor, manifest, blobs } = self;
         let mut whole = Vec::new();
-        for (mut reader, digest) in blobs {
+        for (mut reader, blob) in blobs {
             // Its end is verified. Another pull may have recorded it by then: the store looks for it.
             io::copy(&mut reader, &mut io::sink()).map_err(FetchError::Blob)?;
-            whole.extend(content.verified(&digest));
+            whole.extend(content.verified(&blob.digest, blob.size));
         }
         Ok(PulledAttestation { descriptor, manifest, blobs: whole })
     }

@@ -140,6 +140,9 @@ impl Engine {
             networking.networking.reconcile(&containers);
             containers.iter().for_each(|container| resolver::announce(&networking, container));
             crate::volumes::settle_mounts(&networking);
+            if crate::pulls::something_waits(&networking) {
+                crate::pulls::expire_later(&networking);
+            }
         })
         .await;
         // All names are known: nobody is told that there is no such container.

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem::discriminant;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -99,7 +100,11 @@ pub(crate) struct Key {
 
 /// All pulls that go on.
 #[derive(Debug, Default)]
-pub(crate) struct Pulls(Mutex<HashMap<Key, Entry>>);
+pub(crate) struct Pulls {
+    running: Mutex<HashMap<Key, Entry>>,
+    /// Somebody looks after what cut pulls have brought.
+    expiring: AtomicBool,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -118,7 +123,7 @@ pub(crate) struct Running {
 /// Where no image is left and none is on its way, what cut pulls have brought goes, too: an empty store holds nothing.
 /// Blocks.
 pub(crate) fn forget_cut(engine: &Engine) {
-    if !engine.images.list().is_empty() || !lock(&engine.pulls.0).is_empty() {
+    if !engine.images.list().is_empty() || !lock(&engine.pulls.running).is_empty() {
         return;
     }
     if let Err(err) = engine.current.registries().discard_cut(engine.images.content()) {
@@ -132,6 +137,45 @@ pub(crate) fn discard_cut_layers(engine: &Engine, is_unwanted: impl FnMut(&Diges
     let bytes = image::discard_cut(&engine.images, is_unwanted);
     engine.sweep_soon();
     bytes
+}
+
+/// How often what cut pulls have brought is looked at while something waits: it goes after a day, and this at most.
+const EXPIRY_LOOKS: Duration = Duration::from_secs(60 * 60);
+
+/// Removes what cut pulls have brought and nobody has taken for a day. Blocks.
+fn discard_old(engine: &Engine) {
+    if let Err(err) = engine.current.registries().discard_stale(engine.images.content()) {
+        warn!(err = errdefs::chain(&err), "parts of old pulls stay");
+    }
+    discard_cut_layers(engine, |_, age| age > image::CUT_KEPT);
+}
+
+/// Has what cut pulls have brought go in time, as long as something waits.
+pub(crate) fn expire_later(engine: &Engine) {
+    if engine.pulls.expiring.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let engine = engine.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(EXPIRY_LOOKS).await;
+            // Before the look: what comes after it has somebody else look.
+            engine.pulls.expiring.store(false, Ordering::Relaxed);
+            let task = engine.clone();
+            let waits = bridge::blocking(move || {
+                discard_old(&task);
+                something_waits(&task)
+            });
+            if !waits.await || engine.pulls.expiring.swap(true, Ordering::Relaxed) {
+                return;
+            }
+        }
+    });
+}
+
+/// Whether cut pulls have brought anything. Blocks.
+pub(crate) fn something_waits(engine: &Engine) -> bool {
+    image::cut_bytes(&engine.images) > 0 || engine.images.content().partials().is_ok_and(|found| !found.is_empty())
 }
 
 /// How a pull ended.
@@ -231,7 +275,7 @@ impl Follower {
         key: Key,
         begin: impl FnOnce() -> (PulledImage, Arc<Session>),
     ) -> (Follower, bool) {
-        let mut pulls = lock(&engine.pulls.0);
+        let mut pulls = lock(&engine.pulls.running);
         let is_new = !pulls.contains_key(&key);
         let entry = pulls.entry(key.clone()).or_insert_with(|| Entry { running: Arc::default(), followers: 0 });
         entry.followers += 1;
@@ -269,7 +313,7 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        let mut pulls = lock(&self.engine.pulls.0);
+        let mut pulls = lock(&self.engine.pulls.running);
         let Some(entry) = pulls.get_mut(&self.key).filter(|entry| Arc::ptr_eq(&entry.running, &self.running)) else {
             return;
         };
@@ -287,10 +331,11 @@ async fn lead(engine: Engine, key: Key, running: Arc<Running>, image: PulledImag
     let outcome = bring(&engine, &running, image, session).await;
     if let Err(err) = &outcome {
         debug!(manifest = %key.manifest, err = errdefs::chain(err), "an image was not pulled");
-        // Layers that were unpacked before the error are in the trash.
-        engine.sweep_soon();
+        expire_later(&engine);
     }
-    let mut pulls = lock(&engine.pulls.0);
+    // What was unpacked before an error is in the trash, and what another pull was quicker with.
+    engine.sweep_soon();
+    let mut pulls = lock(&engine.pulls.running);
     if pulls.get(&key).is_some_and(|entry| Arc::ptr_eq(&entry.running, &running)) {
         pulls.remove(&key);
     }
@@ -315,10 +360,7 @@ async fn bring(
     let (task, teller, source) = (engine.clone(), running.clone(), transfer.clone());
     // It waits for transfers, which need threads of the pool: as many pulls as that has would wait for each other.
     let storing = bridge::waiting(move || {
-        if let Err(err) = task.current.registries().discard_stale(task.images.content()) {
-            warn!(err = errdefs::chain(&err), "parts of old pulls stay");
-        }
-        discard_cut_layers(&task, |_, age| age > image::CUT_KEPT);
+        discard_old(&task);
         let stored = image::pull_with(&task.images, image, |layer| source.open(layer), || coming.wait(), &|event| {
             teller.see(event)
         });

@@ -12,7 +12,7 @@ use snapshot::ChainId;
 
 use crate::load::assemble::assemble;
 use crate::load::plan::{LAYERS_MAX, PlannedImage, PlannedLayer};
-use crate::load::spool::{Spool, Spooled};
+use crate::load::spool::{LayerBlob, Spool, Spooled};
 use crate::pins::Pins;
 use crate::store::{DOCUMENT_MAX, Store};
 use crate::unpacked::Staging;
@@ -63,7 +63,7 @@ impl Store {
             layer_blobs: Vec::new(),
             parent: parent.map(|parent| parent.id.clone()),
         };
-        let spooled = vec![Spooled::Unpacked { unpacked, ingest: None }];
+        let spooled = vec![Spooled::Unpacked { unpacked, blob: LayerBlob::None }];
         let layers = HashMap::from([(LAYER.to_vec(), 0)]);
         let spool = Spool { layers, spooled, ..Spool::new(pins) };
         let assembly = assemble(self, spool, vec![planned], &mut |_| {})?;

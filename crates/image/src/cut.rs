@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use layer::Applied;
 use oci::Digest;
 use oci::image::Descriptor;
 
@@ -28,6 +29,15 @@ const INFLATION_KEPT: u64 = 20;
 /// What every layer may be long that is kept: a tar is blocks of 512 bytes, and an empty file's compresses to a few.
 const KEPT_ALWAYS: u64 = 4 * 1024 * 1024;
 
+/// What a directory takes on a disk, which a tar may imply with a few letters.
+const DIRECTORY_BYTES: u64 = 4096;
+
+/// What all that wait may take in memory: lists of directories and of what is deleted, which are long in no real image.
+const LISTS_KEPT: usize = 16 * 1024 * 1024;
+
+/// How many may wait: the layers of some images.
+const LAYERS_KEPT: usize = 512;
+
 /// A layer that waits.
 #[derive(Debug)]
 pub(crate) struct Kept {
@@ -40,14 +50,37 @@ pub(crate) type CutLayers = HashMap<Digest, Kept>;
 
 /// Keeps what a pull has unpacked that did not end.
 pub(crate) fn keep(store: &Store, layers: impl IntoIterator<Item = Box<Unpacked>>) {
-    for unpacked in layers {
-        let applied = &unpacked.applied;
-        if applied.tar_bytes <= applied.size.saturating_mul(INFLATION_KEPT).max(KEPT_ALWAYS) {
-            let kept = Kept { since: Instant::now(), unpacked };
-            let replaced = cut(store).insert(kept.unpacked.applied.digest.clone(), kept);
-            // Outside of the lock: its directory is renamed.
-            drop(replaced);
-        }
+    for unpacked in layers.into_iter().filter(|unpacked| is_kept(&unpacked.applied)) {
+        let kept = Kept { since: Instant::now(), unpacked };
+        let mut waiting = cut(store);
+        let lists = waiting.values().map(Kept::lists).sum::<usize>() + kept.lists();
+        let fits = waiting.len() < LAYERS_KEPT && lists <= LISTS_KEPT;
+        let gone = match fits {
+            true => waiting.insert(kept.unpacked.applied.digest.clone(), kept),
+            false => Some(kept),
+        };
+        drop(waiting);
+        // Outside of the lock: its directory is renamed.
+        drop(gone);
+    }
+}
+
+/// Whether a layer may wait: not one that is made to fill the disk.
+fn is_kept(applied: &Applied) -> bool {
+    let disk = applied.directories.saturating_mul(DIRECTORY_BYTES).saturating_add(applied.tar_bytes);
+    disk <= applied.size.saturating_mul(INFLATION_KEPT).max(KEPT_ALWAYS)
+}
+
+impl Kept {
+    /// Bytes of its files, and of the recipe of its tar.
+    fn bytes(&self) -> u64 {
+        self.unpacked.applied.content_bytes.saturating_add(self.unpacked.recipe.size())
+    }
+
+    /// Bytes of memory of its lists.
+    fn lists(&self) -> usize {
+        let Applied { implied, whiteouts, .. } = &self.unpacked.applied;
+        implied.iter().chain(whiteouts).map(|path| path.len() + size_of::<Vec<u8>>()).sum()
     }
 }
 
@@ -62,16 +95,12 @@ pub(crate) fn take(store: &Store, blob: &Descriptor) -> Option<Box<Unpacked>> {
 pub fn discard_cut(store: &Store, mut is_unwanted: impl FnMut(&Digest, Duration) -> bool) -> u64 {
     let unwanted: Vec<Kept> =
         cut(store).extract_if(|blob, kept| is_unwanted(blob, kept.since.elapsed())).map(|(_, kept)| kept).collect();
-    unwanted.iter().map(bytes).sum()
+    unwanted.iter().map(Kept::bytes).fold(0, u64::saturating_add)
 }
 
-/// Bytes of the files of all layers that wait.
+/// Bytes of all layers that wait: of their files, and of the recipes of their tars.
 pub fn cut_bytes(store: &Store) -> u64 {
-    cut(store).values().map(bytes).sum()
-}
-
-fn bytes(kept: &Kept) -> u64 {
-    kept.unpacked.applied.content_bytes
+    cut(store).values().map(Kept::bytes).fold(0, u64::saturating_add)
 }
 
 fn cut(store: &Store) -> MutexGuard<'_, CutLayers> {

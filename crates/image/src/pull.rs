@@ -28,7 +28,7 @@ use crate::attestation::{PlannedAttestation, PulledAttestation, attestation_blob
 use crate::cut;
 use crate::load::assemble::assemble;
 use crate::load::plan::{LAYERS_MAX, PlannedImage, PlannedLayer, blob_path};
-use crate::load::spool::{Spool, Spooled};
+use crate::load::spool::{LayerBlob, Spool, Spooled};
 use crate::pins::{Form, Pins};
 use crate::store::Store;
 use crate::unpacked::{Staging, Unpacked};
@@ -282,10 +282,15 @@ pub fn pull_with<R: Read + Send>(
     let wanted = store.known(&image, &planned, &mut spool, events);
     let missing = wanted.into_iter().map(|descriptor| Missing { source: fetch(&descriptor), descriptor }).collect();
     for (descriptor, unpacked) in store.unpack(missing, events)? {
-        let ingest = store.content.verified(&descriptor.digest).map(Box::new);
+        let blob = match store.content.verified(&descriptor.digest, descriptor.size) {
+            Some(ingest) => LayerBlob::New(Box::new(ingest)),
+            // Another pull has recorded it meanwhile, for a layer at another place.
+            None if store.content.contains(&descriptor.digest) => LayerBlob::Here,
+            None => LayerBlob::None,
+        };
         let path = blob_path(&descriptor.digest).into_bytes();
         spool.layers.insert(path, spool.spooled.len());
-        spool.spooled.push(Spooled::Unpacked { unpacked, ingest });
+        spool.spooled.push(Spooled::Unpacked { unpacked, blob });
     }
     plan_attestations(&mut planned, beside(), &mut spool);
     let stored = assemble(store, spool, vec![planned], &mut |_| {})

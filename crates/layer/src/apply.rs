@@ -47,6 +47,8 @@ pub struct Applied {
     pub tar_bytes: u64,
     /// Lengths of all regular files: what images show as their size.
     pub content_bytes: u64,
+    /// How many directories it has, the root among them.
+    pub directories: u64,
     /// Directories that no entry describes, parents first; the empty path is the root. For [`crate::inherit`].
     pub implied: Vec<Vec<u8>>,
     /// Paths that it deletes from the layers below. For [`crate::inherit`].
@@ -158,11 +160,11 @@ fn run(
         let unpacked = unpack(TarReader::new(ChunkReader::new(received, recorder)), root);
         let fed = feeding.join().expect("feeding has no invariant to break");
         let (diff_id, tar_bytes) = hashing.join().expect("hashing has no invariant to break");
-        let Unpacked { content_bytes, implied, whiteouts } = unpacked?;
+        let Unpacked { content_bytes, directories, implied, whiteouts } = unpacked?;
         let fed = fed.expect("who was fed to the end was fed");
         let digest = fed.digest.unwrap_or_else(|| diff_id.clone());
         let Fed { size, compression, .. } = fed;
-        Ok(Applied { diff_id, digest, size, compression, tar_bytes, content_bytes, implied, whiteouts })
+        Ok(Applied { diff_id, digest, size, compression, tar_bytes, content_bytes, directories, implied, whiteouts })
     })
 }
 
@@ -222,6 +224,7 @@ struct Unpacking {
 
 struct Unpacked {
     content_bytes: u64,
+    directories: u64,
     implied: Vec<Vec<u8>>,
     whiteouts: Vec<Vec<u8>>,
 }
@@ -449,7 +452,8 @@ impl Unpacking {
         if implied.iter().chain(&whiteouts).map(Vec::len).sum::<usize>() > LISTED_BYTES_MAX {
             return Err(ApplyError::TooMuch { what: "directories without description, or whiteouts" });
         }
-        Ok(Unpacked { content_bytes: self.content_bytes, implied, whiteouts })
+        let directories = self.tree.directories.len() as u64;
+        Ok(Unpacked { content_bytes: self.content_bytes, directories, implied, whiteouts })
     }
 
     /// Whether a whiteout still stands and has something to hide; below an opaque directory it goes.

@@ -100,6 +100,9 @@ impl Fetch<'_> {
         let opened = bridge::blocking(move || content.reader(&digest).map(|file| (file.metadata(), file)).ok());
         match opened.await {
             Some((Ok(metadata), file)) if metadata.len() == self.download.descriptor.size => {
+                // What a transfer that was cut has left: nobody goes on with it, and only we write there.
+                let (content, digest) = (self.content.clone(), self.download.descriptor.digest.clone());
+                bridge::blocking(move || content.discard(&digest)).await.map_err(|err| self.unwritten(err))?;
                 self.download.set_file(Arc::new(file));
                 self.download.set_readable(self.download.descriptor.size);
                 Ok(true)

@@ -100,11 +100,14 @@ fn a_partial_blob_goes_on_in_the_next_process_and_becomes_a_blob_once_verified()
     assert!(content.list().unwrap().is_empty() && !content.contains(&abc));
     // Two pulls that shared the transfer both make a blob of it.
     let expected = Expected { digest: Some(abc.clone()), size: Some(3) };
-    let (one, two) = (content.verified(&abc).unwrap(), content.verified(&abc).unwrap());
+    let (one, two) = (content.verified(&abc, 3).unwrap(), content.verified(&abc, 3).unwrap());
     assert_eq!(one.commit(&expected, Sync::Now).unwrap().size, 3);
     two.commit(&expected, Sync::Later).unwrap();
     assert_eq!(content.read(&abc, 3).unwrap(), b"abc");
-    assert!(content.verified(&abc).is_none());
+    assert!(content.verified(&abc, 3).is_none());
+    // What a transfer that was cut has left beside the blob is not the blob.
+    content.partial(&abc).unwrap().write(b"a").unwrap();
+    assert!(content.verified(&abc, 3).is_none() && content.verified(&abc, 1).is_none());
     let mut bytes = Vec::new();
     reader.read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes, b"abc");
@@ -130,17 +133,17 @@ fn partial_blobs_that_nobody_took_up_for_a_day_are_removed() {
     let stale = content.stale_partials().unwrap();
     assert_eq!(stale, [ABC.parse().unwrap()]);
     content.discard(&stale[0]).unwrap();
-    assert!(content.verified(&ABC.parse().unwrap()).is_none());
+    assert!(content.verified(&ABC.parse().unwrap(), 1).is_none());
     content.partial(&ABC.parse().unwrap()).unwrap().write(b"x").unwrap();
     let mut partials = content.partials().unwrap();
     partials.sort();
     assert_eq!(partials, [ABC, EMPTY].map(|digest| digest.parse().unwrap()));
     content.discard(&ABC.parse().unwrap()).unwrap();
     content.discard(&ABC.parse().unwrap()).unwrap();
-    assert!(content.verified(&ABC.parse().unwrap()).is_none());
+    assert!(content.verified(&ABC.parse().unwrap(), 1).is_none());
     let mut partial = content.partial(&EMPTY.parse().unwrap()).unwrap();
     partial.restart().unwrap();
     assert_eq!((partial.size(), partial.digest().as_str()), (0, EMPTY));
     partial.discard().unwrap();
-    assert!(content.verified(&EMPTY.parse().unwrap()).is_none());
+    assert!(content.verified(&EMPTY.parse().unwrap(), 0).is_none());
 }

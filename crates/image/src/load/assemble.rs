@@ -10,7 +10,7 @@ use oci::{Digest, Reference};
 use snapshot::{ChainId, Stage};
 
 use super::plan::{Documents, PlannedImage, PlannedLayer};
-use super::spool::{Spool, Spooled};
+use super::spool::{LayerBlob, Spool, Spooled};
 use super::{LoadError, LoadEvent, Loaded};
 use crate::attestation::Attestation;
 use crate::metadata::Change;
@@ -65,10 +65,12 @@ pub(crate) fn assemble<'a>(
     let (mut slots, mut compressed) = (Vec::new(), Compressed::default());
     for spooled in spool.spooled {
         slots.push(match spooled {
-            Spooled::Unpacked { unpacked, ingest } => {
+            Spooled::Unpacked { unpacked, blob } => {
                 let applied = &unpacked.applied;
-                if let Some(ingest) = ingest {
+                if !matches!(blob, LayerBlob::None) {
                     compressed.of.insert(applied.digest.clone(), applied.diff_id.clone());
+                }
+                if let LayerBlob::New(ingest) = blob {
                     compressed.ingests.insert(applied.digest.clone(), *ingest);
                 }
                 Slot::Unpacked(unpacked)

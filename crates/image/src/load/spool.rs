@@ -64,15 +64,21 @@ impl<'a> Spool<'a> {
 /// A layer of the archive.
 pub(crate) enum Spooled {
     /// It lies in a staged directory.
-    Unpacked {
-        unpacked: Box<Unpacked>,
-        /// Its compressed bytes, if it is compressed.
-        ingest: Option<Box<Ingest>>,
-    },
+    Unpacked { unpacked: Box<Unpacked>, blob: LayerBlob },
     /// It is broken; that matters only if an image wants it.
     Failed(LoadError),
     /// It is there already at some place, so that it was only verified.
     Known { chain_id: ChainId, layer: StoredLayer, bytes: u64 },
+}
+
+/// Where the compressed bytes of a layer are.
+pub(crate) enum LayerBlob {
+    /// It is not compressed, or nobody keeps them.
+    None,
+    /// On their way into the store.
+    New(Box<Ingest>),
+    /// There already, and pinned: somebody else was quicker.
+    Here,
 }
 
 /// A layer on its way.
@@ -231,7 +237,9 @@ impl Spooling<'_, '_, '_> {
             job.ingest.iter_mut().for_each(|ingest| ingest.rest());
             let unpacked = job.thread.join().expect("applying has no invariant to break");
             self.spool.spooled[job.index] = match unpacked {
-                Ok(unpacked) => Spooled::Unpacked { unpacked, ingest: job.ingest },
+                Ok(unpacked) => {
+                    Spooled::Unpacked { unpacked, blob: job.ingest.map_or(LayerBlob::None, LayerBlob::New) }
+                }
                 Err(err) => Spooled::Failed(err.into()),
             };
         }

@@ -20,7 +20,7 @@ async fn layers_are_read_while_they_come_and_become_blobs() {
     let scratch = Scratch::new();
     assert!(scratch.layers(&server).await.unwrap() == expected);
     for layer in &expected {
-        let whole = scratch.content.verified(&digest(layer)).unwrap();
+        let whole = scratch.content.verified(&digest(layer), layer.len() as u64).unwrap();
         let expected = Expected { digest: Some(digest(layer)), size: Some(layer.len() as u64) };
         whole.commit(&expected, Sync::Later).unwrap();
     }
@@ -350,7 +350,10 @@ async fn what_a_pull_has_brought_is_its_own_until_the_pull_is_over() {
     scratch.registry.discard_stale(&scratch.content).unwrap();
     drop(other.open(&resolved.manifest.layers[0]));
     other.discard().await;
-    assert!(scratch.content.verified(&digest(&layer)).is_some(), "another layer of the image may still come");
+    assert!(
+        scratch.content.verified(&digest(&layer), layer.len() as u64).is_some(),
+        "another layer of the image may still come"
+    );
     drop(transfer);
     grow_old();
     scratch.registry.discard_stale(&scratch.content).unwrap();
@@ -380,7 +383,7 @@ async fn a_wrong_length_spoils_nothing_that_another_pull_has_brought() {
         wrong.discard().await;
     }
     let expected = Expected { digest: Some(digest(&layer)), size: Some(layer.len() as u64) };
-    scratch.content.verified(&digest(&layer)).unwrap().commit(&expected, Sync::Later).unwrap();
+    scratch.content.verified(&digest(&layer), layer.len() as u64).unwrap().commit(&expected, Sync::Later).unwrap();
     assert!(scratch.content.read(&digest(&layer), 1 << 20).unwrap() == layer);
 }
 

@@ -107,8 +107,7 @@ fn add(ports: &mut PortsOf, text: &str, binding: &PortBinding) -> Result<(), Por
     let known = keys(&mut ports.bindings, port).next().map(|(key, _)| key.clone());
     let key = known.unwrap_or_else(|| text.to_owned());
     let bindings = ports.bindings.entry(key.clone()).or_default().get_or_insert_default();
-    // Of those that leave the port to us there may be as many as somebody wants.
-    if !binding.host_port.is_empty() && bindings.contains(binding) {
+    if bindings.contains(binding) {
         return Err(PortChangeError::Published { port: text.to_owned(), binding: binding.clone() });
     }
     bindings.push(binding.clone());
@@ -172,6 +171,11 @@ mod tests {
                 Err("80/tcp is not published at ::1, port 1"),
             ),
             (one, "{'Add':{'80/tcp':[{'HostPort':'8080'}]}}", Err("80/tcp is published already at port 8080")),
+            (
+                "{'PortBindings':{'80/tcp':[{'HostIp':'127.0.0.1'}]}}",
+                "{'Add':{'80/tcp':[{'HostIp':'127.0.0.1'}]}}",
+                Err("80/tcp is published already at 127.0.0.1"),
+            ),
             (one, "{'Add':{'eighty':[{'HostPort':'8080'}]}}", Err("invalid port specification: \"eighty\"")),
             (one, "{}", Err("no port to publish and none to give up")),
             (

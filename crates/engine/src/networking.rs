@@ -206,9 +206,8 @@ impl Networking {
             }
             for container in containers.iter().filter(|one| alive.contains(&one.id().as_str())) {
                 enter(networks, container);
-                if let Some(wanted) = attachments::known(networks, container)
-                    && let Err(err) = networks.keep_only(container.id().as_str(), &wanted)
-                {
+                let wanted = attachments::known(networks, container);
+                if let Err(err) = networks.keep_only(container.id().as_str(), &wanted) {
                     warn!(err = errdefs::chain(&err), "a container stays on a network that it has left");
                 }
                 let Some(place) = networks.place(container.id().as_str()) else { continue };

@@ -84,7 +84,7 @@ impl Group {
     }
 
     /// Whether two of its addresses meet, which get the same port: two sockets cannot listen there.
-    fn is_in_its_own_way(&self) -> bool {
+    pub(crate) fn is_in_its_own_way(&self) -> bool {
         let meet = |(index, one): (usize, &IpAddr)| self.addresses[index + 1..].iter().any(|other| meets(*one, *other));
         self.protocol != Protocol::Udp && self.addresses.iter().enumerate().any(meet)
     }

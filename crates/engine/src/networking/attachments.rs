@@ -13,7 +13,7 @@ use errdefs::ErrorKind;
 use network::{AddressRange, DEFAULT, EndpointRequest, Networks, UserNetwork};
 
 use super::find::{self, Found, find};
-use super::{Attachments, ConnectError, Mode};
+use super::{Attachments, ConnectError, Mode, view};
 use crate::Engine;
 use crate::container::Container;
 use crate::container::record::Definition;
@@ -223,14 +223,14 @@ pub(crate) fn requests(engine: &Engine, container: &Container) -> Result<Vec<End
     Ok(requests)
 }
 
-/// By which the networks go that a container is on, unless it is its mode's alone.
-pub(crate) fn known(networks: &Networks, container: &Container) -> Option<Vec<String>> {
-    let wanted = container.live().networks.clone()?;
-    let known = |(name, settings): (&String, &EndpointSettings)| {
-        let key = key(name, settings);
-        find::user(networks, key).map_or_else(|| key.to_owned(), |network| network.id.clone())
-    };
-    Some(wanted.iter().map(known).collect())
+/// By which the networks go that a container is on; where nobody said anything, that of its mode.
+pub(crate) fn known(networks: &Networks, container: &Container) -> Vec<String> {
+    let known = |key: &str| find::user(networks, key).map_or_else(|| key.to_owned(), |network| network.id.clone());
+    let wanted = container.live().networks.clone();
+    match wanted {
+        Some(wanted) => wanted.iter().map(|(name, settings)| known(key(name, settings))).collect(),
+        None => view::network_name(&container.definition).into_iter().map(known).collect(),
+    }
 }
 
 /// Notes in the container's record on which networks it is now.

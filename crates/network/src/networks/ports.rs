@@ -51,6 +51,26 @@ pub(super) fn hold_all(
     hold_each(networks, (name, &requests), entry, [ipv4, ipv6])
 }
 
+/// Refuses ports of which two would be one.
+pub(super) fn check_together(
+    networks: &Networks,
+    (name, requests): (&str, &[PortRequest]),
+    record: &SandboxRecord,
+) -> Result<(), JoinError> {
+    let [ipv4, ipv6] = record.publishers();
+    let Some(gateway) = ipv4.or(ipv6) else { return Ok(()) };
+    let default = networks.users.host_address(&gateway.network).unwrap_or(networks.config.host_address);
+    let groups = ports::groups(requests, &ports::defaults(default, ipv4.is_some(), ipv6.is_some()));
+    match groups.iter().find(|group| group.is_in_its_own_way()) {
+        Some(group) => Err(JoinError::Ports {
+            name: name.to_owned(),
+            id: gateway.endpoint_id.clone(),
+            source: PortError::Twice(group.protocol),
+        }),
+        None => Ok(()),
+    }
+}
+
 /// Takes and holds all of these; who names no address means all of the families. On an error those that were held until then
 /// are the entry's.
 pub(super) fn hold_each(

@@ -33,6 +33,8 @@ pub fn republish(networks: &Networks, change: &PortChange) -> Result<Place, Join
 }
 
 fn apply(networks: &Networks, wired: &Wired, change: &PortChange, entry: &mut Entry) -> Result<(), JoinError> {
+    // Of those that come one by one the container's next start would find out that they do not go together.
+    ports::check_together(networks, (&change.name, &change.after), &entry.record)?;
     let Plan { gone, added } = plan(&entry.record.ports, change);
     let stays = |one: &Redirection| !gone.contains(&one.0);
     let (kept, leaving): (Vec<_>, Vec<_>) = entry.redirections().into_iter().partition(stays);

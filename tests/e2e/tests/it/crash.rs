@@ -304,7 +304,7 @@ fn check_whole(at: &At<'_>, operation: &Operation, client: usize, state: &str, s
 
 /// What an instance consists of, seen from outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Remains {
+pub(crate) struct Remains {
     files: BTreeSet<PathBuf>,
     cgroups: BTreeSet<PathBuf>,
     shims: usize,
@@ -314,7 +314,15 @@ struct Remains {
     tables: Vec<String>,
 }
 
-fn remains(daemon: &Daemon) -> Remains {
+impl Remains {
+    /// Those of two instances can be compared: of a table, which bears names and addresses, only how long it is.
+    pub(crate) fn without_names(self) -> Remains {
+        let tables = self.tables.iter().map(|table| format!("{} lines", table.lines().count())).collect();
+        Remains { tables, ..self }
+    }
+}
+
+pub(crate) fn remains(daemon: &Daemon) -> Remains {
     let scratch = daemon.scratch();
     let found = leaks::find(scratch.path(), scratch.key().as_deref()).unwrap();
     let mut remains = Remains { mounts: found.mounts, ..Remains::default() };
@@ -395,7 +403,7 @@ fn clean(daemon: &Daemon, before: &Remains, sources: &Sources) {
 }
 
 /// What there is more, and what there is no more.
-fn difference(now: &Remains, then: &Remains) -> String {
+pub(crate) fn difference(now: &Remains, then: &Remains) -> String {
     let files =
         |one: &Remains, other: &Remains| format!("{:#?}", one.files.difference(&other.files).collect::<Vec<_>>());
     let rest = |remains: &Remains| Remains { files: BTreeSet::new(), ..remains.clone() };

@@ -64,6 +64,7 @@ mod manifests;
 mod mirrors;
 mod names;
 mod network;
+mod network_crash;
 mod on_demand;
 mod parents;
 mod pause;

@@ -15,7 +15,7 @@ const SERVER: &str = "sh -c 'mkdir /1 /2; echo one > /1/index.html; echo two > /
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// A loopback address for this process: other tests, whose daemons give out the same ports, have another one.
-fn home() -> String {
+pub(crate) fn home() -> String {
     let id = std::process::id().to_be_bytes();
     format!("127.{}.{}.{}", 8 + id[1], id[2], id[3])
 }
@@ -32,7 +32,7 @@ fn fetch(address: &str) -> std::io::Result<String> {
 }
 
 /// Asks until the server has begun to listen.
-fn fetch_soon(address: &str) -> String {
+pub(crate) fn fetch_soon(address: &str) -> String {
     let answer = || fetch(address).ok().filter(|answer| !answer.is_empty());
     testkit::process::until("an answer of the server", ANSWER_WITHIN, answer).unwrap()
 }
@@ -101,6 +101,10 @@ fn privileged_ports_of_running_containers_come_and_go() {
         assert_eq!((fetch(&address).unwrap(), fetch(&other).unwrap()), ("two".to_owned(), "two".to_owned()));
         for (flags, sentence) in [
             ("--publish-rm 80", "80/tcp is not published".to_owned()),
+            (
+                &format!("--publish-rm 81 --publish-add {home}::80 --publish-add 0.0.0.0::80"),
+                "failed to listen on TCP socket: address already in use".to_owned(),
+            ),
             (
                 &format!("--publish-add {address}:81"),
                 format!("81/tcp is published already at {home}, port {}", port(&address)),

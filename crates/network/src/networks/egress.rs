@@ -30,6 +30,11 @@ pub struct EgressGate {
 }
 
 impl EgressGate {
+    /// Of the policies of each network that leads outward, and the addresses of all networks.
+    pub fn new(outward: Vec<Vec<EgressPolicy>>, near: Vec<Subnet>) -> EgressGate {
+        EgressGate { outward, near }
+    }
+
     /// Whether a name may be looked up: on one of its networks all policies have to allow it. In small letters.
     pub fn allows_name(&self, name: &str) -> bool {
         self.outward.iter().any(|policies| policies.iter().all(|policy| policy.allows_name(name)))
@@ -135,10 +140,8 @@ pub fn egress_gate(networks: &Networks, container: &str) -> Option<EgressGate> {
         let lan = networks.lan(wired.as_deref()?, &endpoint.network)?;
         Some(lan.ranges.iter().map(|range| range.subnet).collect::<Vec<_>>())
     };
-    Some(EgressGate {
-        outward: record.endpoints.iter().filter(|endpoint| !endpoint.internal).map(of).collect(),
-        near: record.endpoints.iter().filter_map(near).flatten().collect(),
-    })
+    let outward = record.endpoints.iter().filter(|endpoint| !endpoint.internal).map(of).collect();
+    Some(EgressGate::new(outward, record.endpoints.iter().filter_map(near).flatten().collect()))
 }
 
 /// Opens what a name has led to, at the ports that a container's policies allow it, for as long as each answer says (and a

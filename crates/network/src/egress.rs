@@ -175,8 +175,8 @@ impl Egress {
                 }
             }
         }
-        for (key, left) in found {
-            let Some((way, left)) = Way::of_key(&key).zip(left) else { continue };
+        for element in found {
+            let Some((way, left)) = Way::of_key(&element.key).zip(element.timeout) else { continue };
             let owner = self.owner(way.from).map(|(container, _)| container.to_owned());
             if let Some(container) = owner {
                 self.ways.entry(container).or_default().note(&[(way, left)], now);

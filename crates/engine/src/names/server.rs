@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{FLIGHTS_PER_CONTAINER, Rules, Shared, WAITING_PER_CONTAINER, upstream};
+use super::{FLIGHTS_PER_CONTAINER, Rules, Shared, WAITING_PER_CONTAINER, upstream, warden};
 use crate::sync::read;
 
 /// How long a query over UDP may be. One that is longer is cut by the kernel, and then no query: those of programs have one
@@ -121,7 +121,7 @@ impl Server {
         match self.client.answer(bytes, Transport::Udp) {
             Verdict::Reply(reply) => send(&self.udp, &reply, from),
             Verdict::Ignore => {}
-            Verdict::Forward(query) => match self.client.ask_leave(&query).ok().zip(self.client.queue()) {
+            Verdict::Forward(query) => match warden::ask_leave(&self.client, &query).ok().zip(self.client.queue()) {
                 None => send(&self.udp, &query.refuse(Refusal::Refused), from),
                 Some((allowed, place)) => {
                     let (exchange, client) = (exchange(&query), self.client.clone());
@@ -179,7 +179,7 @@ impl Client {
             let reply = match self.answer(&query, Transport::Tcp) {
                 Verdict::Reply(reply) => reply,
                 Verdict::Ignore => return Ok(()),
-                Verdict::Forward(query) => match self.ask_leave(&query).ok().zip(self.queue()) {
+                Verdict::Forward(query) => match warden::ask_leave(self, &query).ok().zip(self.queue()) {
                     None => query.refuse(Refusal::Refused),
                     Some((allowed, _place)) => upstream::ask(self, exchange(&query), Transport::Tcp, allowed).await,
                 },
@@ -206,7 +206,7 @@ impl Client {
 
     /// The container's network namespace, if a server is asked from there.
     pub(super) fn namespace(&self, server: SocketAddr) -> io::Result<Option<OwnedFd>> {
-        if self.rules.servers.is_none() || self.asks_for(server) {
+        if self.rules.servers.is_none() || warden::asks_for(self, server) {
             return Ok(None);
         }
         let socket = self.socket.upgrade().ok_or(io::ErrorKind::NotConnected)?;

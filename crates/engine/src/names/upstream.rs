@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use super::server::{Client, receive, transmit};
-use super::warden::Allowed;
+use super::warden::{self, Allowed};
 
 /// How long all of it may take: a second less than clients wait (resolv.conf(5), `timeout`).
 const DEADLINE: Duration = Duration::from_secs(4);
@@ -39,7 +39,7 @@ pub(super) async fn ask(
     };
     let asked = tokio::time::timeout(DEADLINE, asked).await;
     match asked.ok().flatten() {
-        Some(reply) if client.open(allowed, &reply).await => exchange.finish(reply),
+        Some(reply) if warden::open(client, allowed, &reply).await => exchange.finish(reply),
         _ => exchange.refuse(Refusal::ServerFailure),
     }
 }

@@ -61,47 +61,45 @@ impl Names {
     }
 }
 
-impl Client {
-    /// Whether a name that is none of ours may be asked of others: an error if not; nothing to be watched without a policy.
-    pub(super) fn ask_leave(&self, query: &Query<'_>) -> Result<Option<Allowed>, ()> {
-        let Some(gate) = self.gate() else { return Ok(None) };
-        match query.name() {
-            Some(name) if gate.allows_name(name) => Ok(Some(Allowed(name.to_owned()))),
-            name => {
-                if let Some(warden) = self.shared.warden.get() {
-                    warden.refused(&self.container, name.unwrap_or("?"));
-                }
-                Err(())
+/// Whether a name that is none of ours may be asked of others: an error if not; nothing to be watched without a policy.
+pub(super) fn ask_leave(client: &Client, query: &Query<'_>) -> Result<Option<Allowed>, ()> {
+    let Some(gate) = gate(client) else { return Ok(None) };
+    match query.name() {
+        Some(name) if gate.allows_name(name) => Ok(Some(Allowed(name.to_owned()))),
+        name => {
+            if let Some(warden) = client.shared.warden.get() {
+                warden.refused(&client.container, name.unwrap_or("?"));
             }
+            Err(())
         }
     }
+}
 
-    /// Opens what an answer leads to; false if that cannot be done, so that the client shall not see it.
-    pub(super) async fn open(&self, allowed: Option<Allowed>, reply: &[u8]) -> bool {
-        let Some(Allowed(name)) = allowed else { return true };
-        let leads = dns::leads(reply);
-        if leads.is_empty() {
-            return true;
-        }
-        let Some(warden) = self.shared.warden.get().cloned() else { return false };
-        let addresses: Vec<(IpAddr, Duration)> =
-            leads.iter().map(|lead| (lead.address, Duration::from_secs(lead.ttl_seconds.into()))).collect();
-        let container = self.container.clone();
-        let opened = bridge::blocking(move || warden.open(&container, &name, &addresses)).await;
-        if let Err(err) = &opened {
-            warn!(container = %self.container, err = errdefs::chain(err), "an answer is kept back");
-        }
-        opened.is_ok()
+/// Opens what an answer leads to; false if that cannot be done, so that the client shall not see it.
+pub(super) async fn open(client: &Client, allowed: Option<Allowed>, reply: &[u8]) -> bool {
+    let Some(Allowed(name)) = allowed else { return true };
+    let leads = dns::leads(reply);
+    if leads.is_empty() {
+        return true;
     }
+    let Some(warden) = client.shared.warden.get().cloned() else { return false };
+    let addresses: Vec<(IpAddr, Duration)> =
+        leads.iter().map(|lead| (lead.address, Duration::from_secs(lead.ttl_seconds.into()))).collect();
+    let container = client.container.clone();
+    let opened = bridge::blocking(move || warden.open(&container, &name, &addresses)).await;
+    if let Err(err) = &opened {
+        warn!(container = %client.container, err = errdefs::chain(err), "an answer is kept back");
+    }
+    opened.is_ok()
+}
 
-    /// Whether a server of the container's own choice is asked from the host's network all the same: it is outside, where the
-    /// container itself may not be able to go. Behind an internal network nobody shall reach out through us.
-    pub(super) fn asks_for(&self, server: SocketAddr) -> bool {
-        self.gate().is_some_and(|gate| !gate.is_near(server.ip()))
-            && read(&self.shared.zone).leads_out(self.container.as_str())
-    }
+/// Whether a server of the container's own choice is asked from the host's network all the same: it is outside, where the
+/// container itself may not be able to go. Behind an internal network nobody shall reach out through us.
+pub(super) fn asks_for(client: &Client, server: SocketAddr) -> bool {
+    gate(client).is_some_and(|gate| !gate.is_near(server.ip()))
+        && read(&client.shared.zone).leads_out(client.container.as_str())
+}
 
-    fn gate(&self) -> Option<Arc<EgressGate>> {
-        read(&self.shared.gates).get(&self.container).cloned()
-    }
+fn gate(client: &Client) -> Option<Arc<EgressGate>> {
+    read(&client.shared.gates).get(&client.container).cloned()
 }

@@ -182,13 +182,8 @@ impl SetElement {
     }
 }
 
-/// The keys of a set and when each goes, if it does.
-pub fn set_keys(
-    socket: &mut Socket,
-    family: Family,
-    table: &str,
-    set: &str,
-) -> Result<Vec<(Vec<u8>, Option<Duration>)>, NetlinkError> {
+/// The keys of a set, each with what is left of its time.
+pub fn set_keys(socket: &mut Socket, family: Family, table: &str, set: &str) -> Result<Vec<SetElement>, NetlinkError> {
     let message = Message::new(GET_ELEMENT, DUMP).fixed(&family.header()).text(1, table).text(2, set);
     let mut keys = Vec::new();
     socket.dump(Request { what: format!("list elements of nft set {set}").into(), message }, |answer| {
@@ -196,7 +191,8 @@ pub fn set_keys(
         keys.extend(attributes(list).filter_map(|(_, entry)| {
             let key = attribute(attribute(entry, ELEMENT_KEY)?, DATA_VALUE)?;
             let left = attribute(entry, ELEMENT_EXPIRATION).and_then(|left| left.try_into().ok());
-            Some((key.to_vec(), left.map(|left| Duration::from_millis(u64::from_be_bytes(left)))))
+            let timeout = left.map(|left| Duration::from_millis(u64::from_be_bytes(left)));
+            Some(SetElement { timeout, ..SetElement::new(key.to_vec()) })
         }));
     })?;
     Ok(keys)

@@ -36,9 +36,9 @@ fn privileged_keys_go_by_themselves() {
         change.commit(&mut socket).unwrap();
         let mut keys = || set_keys(&mut socket, Family::Ipv4, "t", "s").unwrap();
         wait_until("one of two keys is gone", || keys().len() == 1);
-        let (key, left) = keys().remove(0);
-        assert_eq!(key, [10, 0, 0, 2]);
-        assert!(left.is_some_and(|left| left <= hour && left > hour - DEADLINE), "{left:?}");
+        let last = keys().remove(0);
+        assert_eq!(last.key, [10, 0, 0, 2]);
+        assert!(last.timeout.is_some_and(|left| left <= hour && left > hour - DEADLINE), "{last:?}");
         // The new time counts where a key is added, taken out and added again: one that is there, and one that is not.
         let again = [expiring([10, 0, 0, 1], 2 * hour), expiring([10, 0, 0, 2], 2 * hour)];
         let mut change = Transaction::new("t");
@@ -47,7 +47,7 @@ fn privileged_keys_go_by_themselves() {
         change.add_to_set("s", &again);
         change.commit(&mut socket).unwrap();
         let left = set_keys(&mut socket, Family::Ipv4, "t", "s").unwrap();
-        assert!(left.len() == 2 && left.iter().all(|(_, left)| left.is_some_and(|left| left > hour)), "{left:?}");
+        assert!(left.len() == 2 && left.iter().all(|one| one.timeout.is_some_and(|left| left > hour)), "{left:?}");
     });
 }
 

@@ -295,11 +295,14 @@ mod tests {
         assert_eq!(link_local([0x02, 0x42, 0xac, 0x11, 0, 9]).to_string(), "fe80::42:acff:fe11:9");
     }
 
-    fn item() -> impl Strategy<Value = (u8, u8, Option<(bool, u8, u8)>)> {
+    /// The last byte of an address, a prefix, and ports: whether of UDP, the first, and how many more.
+    type Wish = (u8, u8, Option<(bool, u8, u8)>);
+
+    fn item() -> impl Strategy<Value = Wish> {
         (any::<u8>(), 24_u8..=32, proptest::option::of((any::<bool>(), 1_u8..20, 0_u8..20)))
     }
 
-    fn policy(items: &[(u8, u8, Option<(bool, u8, u8)>)]) -> EgressPolicy {
+    fn policy(items: &[Wish]) -> EgressPolicy {
         let text = items.iter().map(|(last, prefix, ports)| {
             let ports = ports.map(|(udp, first, more)| {
                 format!(":{first}-{}/{}", u16::from(first) + u16::from(more), if udp { "udp" } else { "tcp" })

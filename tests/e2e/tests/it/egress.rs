@@ -107,7 +107,11 @@ fn denials(at: &At<'_>, container: &str) -> Vec<Value> {
 /// The ways to say a container's and a network's policy: of our command line, and of Docker's.
 fn flags(at: &At<'_>, policy: &str) -> (String, String) {
     match at.cli {
-        Cli::Longshore => (format!("--egress {policy}"), format!("--egress {policy}")),
+        Cli::Longshore => {
+            // In one word or in several.
+            let words: String = policy.split(',').map(|item| format!("--egress {item} ")).collect();
+            (words.trim_end().to_owned(), format!("--egress {policy}"))
+        }
         Cli::Docker => (format!("--label longshore.egress={policy}"), format!("--opt longshore.egress={policy}")),
     }
 }

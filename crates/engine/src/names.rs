@@ -12,7 +12,8 @@
 //!
 //! A container with an egress policy asks for the names that it allows, and no others (`warden`).
 //!
-//! Locks: the zone's for an answer or a change, nothing waits under it; the servers' before the zone's where both are needed.
+//! Locks: the zone's for an answer or a change, nothing waits under it; the servers' before the zone's, and the
+//! gates' last, where several are needed.
 
 mod host;
 mod server;

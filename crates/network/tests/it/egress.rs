@@ -1,6 +1,6 @@
 //! What containers with a policy reach, and what they do not.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -181,6 +181,44 @@ fn privileged_a_source_of_somebody_elses_gets_nowhere() {
 }
 
 #[test]
+fn privileged_what_goes_to_everybody_is_not_for_the_host() {
+    on_a_machine(|lab| {
+        let networks = lab.networks();
+        let free = networks.join(&request("free", &[])).unwrap();
+        let one = networks.join(&with_policy(request("one", &[]), "deny")).unwrap();
+        let here = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 5353)).unwrap();
+        here.join_multicast_v4(&Ipv4Addr::new(224, 0, 0, 251), &Ipv4Addr::new(172, 17, 0, 1)).unwrap();
+        let shout = |joined: &Joined, word: &[u8]| {
+            let socket = inside(joined.namespace.as_fd(), || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
+            socket.set_broadcast(true).unwrap();
+            for everybody in [[172, 17, 255, 255], [255, 255, 255, 255], [224, 0, 0, 251]] {
+                socket.send_to(word, (Ipv4Addr::from(everybody), 5353)).unwrap();
+            }
+        };
+        let neighbour = bind_udp(&free, 5353);
+        let deadline = std::time::Instant::now() + DEADLINE;
+        let mut buffer = [0; 8];
+        // The host hears whoever has no policy, and so would have heard the other one before.
+        loop {
+            shout(&one, b"one");
+            shout(&free, b"free");
+            here.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            let heard = here.recv(&mut buffer).ok();
+            assert!(heard.is_none_or(|count| &buffer[..count] == b"free"), "{:?}", &buffer);
+            if heard.is_some() {
+                break;
+            }
+            assert!(std::time::Instant::now() < deadline);
+        }
+        let words = std::iter::from_fn(|| here.recv(&mut buffer).ok().map(|count| buffer[..count].to_vec()));
+        assert!(words.take(20).all(|word| word == b"free"));
+        // Its neighbours hear it.
+        let mut word = [0; 8];
+        while neighbour.recv(&mut word).map(|count| word[..count].to_vec()).unwrap() != b"one" {}
+    });
+}
+
+#[test]
 fn privileged_names_open_what_they_lead_to() {
     on_a_machine(|lab| {
         go_public(&lab);
@@ -332,6 +370,18 @@ fn privileged_policies_are_of_both_families() {
         ] {
             assert!(is_so(&one, address, port, reached), "{address} {port}");
         }
+        // This machine by the address of the link, which is no neighbour's.
+        let reaches_the_link = |joined: &Joined, time: Duration| {
+            inside(joined.namespace.as_fd(), || {
+                let index = run(&["ip", "-o", "link", "show", "eth0"]);
+                let index = index.split(':').next().unwrap().parse().unwrap();
+                let to = SocketAddrV6::new("fe80::1".parse().unwrap(), 80, 0, index);
+                TcpStream::connect_timeout(&to.into(), time).is_ok()
+            })
+        };
+        let free = networks.create(crate::ipv6::wish("free", "10.8.0.0/24", "fd08::/64")).unwrap();
+        let free = networks.join(&request_on("free", &[], on(&[&free.id]))).unwrap();
+        assert!(reaches_the_link(&free, DEADLINE) && !reaches_the_link(&one, Duration::from_millis(400)));
         open_egress(&networks, "one", "a.org", &[(public, TTL)]).unwrap();
         assert!(reaches(&one, public, 81) && denied(&one, public, 80) && denied(&two, public, 81));
         let server = listen_on_ipv6(&one, 80);

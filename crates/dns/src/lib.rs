@@ -11,6 +11,7 @@
 //!   older than the last change.
 //! - [`Query`], [`Refusal`]: the messages of RFC 1035, as far as a server needs them that forwards what it does not know.
 //! - [`Exchange`]: one forwarded query, and what is believed of what comes back.
+//! - [`leads`]: the addresses that an answer gives, for who has to know before the client does.
 //! - [`HostServers`], [`NameServer`]: the name servers of the host, read again when its file changes.
 //!
 //! What is answered and how is Docker's way, to the letter: a time to live of 600 seconds, "recursion available" and never
@@ -22,12 +23,14 @@
 //! every loop is bounded by the message's own length, which is below 64 KiB.
 
 mod answer;
+mod lead;
 mod servers;
 mod upstream;
 mod wire;
 mod zone;
 
 pub use answer::Verdict;
+pub use lead::{Lead, leads};
 pub use servers::{HostServers, NameServer, SERVERS_MAX, name_servers};
 pub use upstream::{Exchange, Judgement};
 pub use wire::{Query, Refusal, Transport};

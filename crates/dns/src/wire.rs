@@ -9,7 +9,7 @@ const UDP_BYTES: usize = 512;
 /// What a message over TCP may have: its length has 16 bits.
 const TCP_BYTES: usize = 65535;
 /// How long a name is at most (RFC 1035, 2.3.4).
-const NAME_BYTES: usize = 255;
+pub(crate) const NAME_BYTES: usize = 255;
 /// How long clients may keep an answer. dockerd's.
 const TTL_SECONDS: u32 = 600;
 
@@ -116,6 +116,11 @@ impl<'a> Query<'a> {
         }
         let Question { name, kind, class, end: question_end } = question;
         Ok(Query { bytes, question_end, name, kind, class, limit })
+    }
+
+    /// The name asked for, in small letters, without the last dot; none where it is no text.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     /// Whether it is of the class that our records are of.
@@ -232,14 +237,17 @@ fn plain_name(bytes: &[u8], start: usize) -> Option<(Option<String>, usize)> {
     }
 }
 
-struct RecordHead {
-    kind: u16,
-    class: u16,
-    end: usize,
+pub(crate) struct RecordHead {
+    pub(crate) kind: u16,
+    pub(crate) class: u16,
+    pub(crate) ttl_seconds: u32,
+    /// Where its value begins.
+    pub(crate) value: usize,
+    pub(crate) end: usize,
 }
 
 /// The record at `start`, whose name may end in a pointer.
-fn record(bytes: &[u8], start: usize) -> Option<RecordHead> {
+pub(crate) fn record(bytes: &[u8], start: usize) -> Option<RecordHead> {
     let mut at = start;
     loop {
         let length = *bytes.get(at)?;
@@ -256,8 +264,9 @@ fn record(bytes: &[u8], start: usize) -> Option<RecordHead> {
     }
     let fields = bytes.get(at..)?.first_chunk::<10>()?;
     let field = |at: usize| u16::from_be_bytes([fields[at], fields[at + 1]]);
-    let end = at + 10 + usize::from(field(8));
-    (end <= bytes.len()).then_some(RecordHead { kind: field(0), class: field(2), end })
+    let (value, ttl_seconds) = (at + 10, u32::from(field(4)) << 16 | u32::from(field(6)));
+    let end = value + usize::from(field(8));
+    (end <= bytes.len()).then_some(RecordHead { kind: field(0), class: field(2), ttl_seconds, value, end })
 }
 
 /// A name as labels. One that does not go into a message comes out as the root: names of containers and networks are

@@ -90,7 +90,11 @@ impl Events {
 
     /// Tells that `action` happened to a network.
     pub fn network<const N: usize>(&self, id: &str, action: &str, attributes: [(&str, String); N]) {
-        let attributes = attributes.map(|(attribute, value)| (attribute.to_owned(), value)).into();
+        self.of_network(id, action, attributes.map(|(attribute, value)| (attribute.to_owned(), value)).into());
+    }
+
+    /// Tells that `action` happened to a network, with any attributes.
+    pub fn of_network(&self, id: &str, action: &str, attributes: BTreeMap<String, String>) {
         self.publish(Event {
             kind: "network".to_owned(),
             action: action.to_owned(),

@@ -10,25 +10,31 @@
 //! there are [`WAITING_PER_CONTAINER`] at most for one container; so many as [`FLIGHTS_PER_CONTAINER`] have been sent at a time,
 //! so that no container takes the others' share.
 //!
-//! Locks: the zone's for an answer or a change, nothing waits under it; the servers' before the zone's where both are needed.
+//! A container with an egress policy asks for the names that it allows, and no others (`warden`).
+//!
+//! Locks: the zone's for an answer or a change, nothing waits under it; the servers' before the zone's, and the
+//! gates' last, where several are needed.
 
 mod host;
 mod server;
 mod upstream;
+mod warden;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use dns::{Endpoint, Zone};
-use network::ResolverSockets;
+use network::{EgressGate, ResolverSockets};
 use oci::ContainerId;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use self::host::Host;
 use crate::sync::{lock, read, write};
+
+pub use self::warden::Warden;
 
 /// How many forwarded queries of one container wait for an answer at most, as with dockerd; one more is refused.
 const WAITING_PER_CONTAINER: usize = 1024;
@@ -76,6 +82,9 @@ pub struct Membership {
 struct Shared {
     zone: RwLock<Zone>,
     serving: Mutex<HashMap<ContainerId, Serving>>,
+    /// Of the containers that have a policy of egress.
+    gates: RwLock<HashMap<ContainerId, Arc<EgressGate>>>,
+    warden: OnceLock<Arc<dyn Warden>>,
     host: Arc<Host>,
     /// Where upstreams listen.
     port: u16,
@@ -97,6 +106,8 @@ impl Names {
         Names(Arc::new(Shared {
             zone: RwLock::default(),
             serving: Mutex::default(),
+            gates: RwLock::default(),
+            warden: OnceLock::new(),
             host: Arc::new(Host::new(resolv_conf, port)),
             port,
             flights: Semaphore::new(FLIGHTS),
@@ -120,6 +131,7 @@ impl Names {
         if read(&self.0.zone).knows(container.as_str()) {
             write(&self.0.zone).forget(container.as_str());
         }
+        self.guard(container, None);
         // It ends without the lock.
         drop(serving);
         drop(served);

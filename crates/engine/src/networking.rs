@@ -9,6 +9,7 @@
 //! first join.
 
 pub mod attachments;
+pub mod egress;
 pub(crate) mod find;
 pub mod ipam;
 pub(crate) mod resolver;
@@ -72,6 +73,9 @@ pub enum ConnectError {
     /// What it asks to publish is no port.
     #[error(transparent)]
     Ports(container_spec::InvalidRequest),
+    /// Its egress policy is none.
+    #[error(transparent)]
+    Egress(#[from] network::EgressPolicyError),
     /// The container whose network it is to share is not there.
     #[error("joining network namespace of container")]
     Donor(#[source] LookupError),
@@ -109,6 +113,7 @@ impl ConnectError {
             ConnectError::Endpoint(err) => err.kind(),
             ConnectError::DonorEnded { .. } => ErrorKind::Conflict,
             ConnectError::Ports(err) => err.kind(),
+            ConnectError::Egress(err) => err.kind(),
             ConnectError::Link(err) => err.kind(),
             ConnectError::Names(err) => err.kind(),
             ConnectError::Donor(_) | ConnectError::Own | ConnectError::Namespace(..) | ConnectError::Hosts(_) => {
@@ -155,6 +160,8 @@ pub struct Networking {
     settled: watch::Sender<bool>,
     /// Whether somebody has had the bridge set up.
     prepared: AtomicBool,
+    /// What is told of what egress policies deny.
+    pub(crate) denials: egress::Teller,
 }
 
 /// A container that is connected, and taken off again unless it is kept.
@@ -182,7 +189,12 @@ impl Networking {
             let start = move |dir: &std::path::Path, socket| spawner.spawn_relay(dir, socket);
             network::start_relays_by(networks, Box::new(start));
         }
-        Ok(Networking { networks, settled: watch::Sender::new(false), prepared: AtomicBool::new(false) })
+        Ok(Networking {
+            networks,
+            settled: watch::Sender::new(false),
+            prepared: AtomicBool::new(false),
+            denials: egress::Teller::default(),
+        })
     }
 
     /// The default bridge, if there is one.
@@ -406,6 +418,7 @@ pub(crate) fn request(container: &Container, endpoints: Vec<EndpointRequest>) ->
         name: container.name(),
         ports: ports.into_iter().map(port_request).collect(),
         endpoints,
+        egress: egress::of(&container.definition.config)?,
     })
 }
 

@@ -24,7 +24,7 @@ use crate::engine::Core;
 use crate::events::Events;
 use crate::farewells::Farewells;
 use crate::limits::Limits;
-use crate::networking::{Networking, resolver};
+use crate::networking::{Networking, egress, resolver};
 use crate::recorder::Recorder;
 use crate::registry::Registry;
 use crate::shim::{self, CallError, Observation, Shim, SpawnError, Spawner};
@@ -127,6 +127,12 @@ impl Engine {
         tokio::spawn(outlive_panics("healer", move || {
             let engine = healer.clone();
             async move { engine.networking.heal(&engine).await }
+        }));
+        egress::appoint_warden(&engine);
+        let teller = engine.clone();
+        tokio::spawn(outlive_panics("teller of denials", move || {
+            let engine = teller.clone();
+            async move { egress::tell_denials(&engine).await }
         }));
         let keeper = engine.clone();
         tokio::spawn(outlive_panics("relay keeper", move || {

@@ -1,7 +1,8 @@
-//! Forgetting tracked UDP connections.
+//! Forgetting tracked connections.
 //!
 //! The kernel translates addresses by what it decided at the first packet of a connection, and a UDP "connection" lives
 //! as long as packets come: without this, a new owner of an address or port would get the packets meant for the old one.
+//! And a new owner of an address would have the old one's connections, which nobody asks any more whether they may be.
 
 use std::net::IpAddr;
 
@@ -38,11 +39,21 @@ pub struct Connection {
 
 /// Forgets the UDP connections that `chosen` picks; answers how many. Reads all tracked connections.
 pub fn forget_udp(socket: &mut Socket, chosen: impl Fn(&Connection) -> bool) -> Result<usize, NetlinkError> {
+    forget(socket, |attributes| parse(attributes).is_some_and(|connection| chosen(&connection)))
+}
+
+/// Forgets all connections that these addresses have begun; answers how many. Reads all tracked connections.
+pub fn forget_begun_by(socket: &mut Socket, addresses: &[IpAddr]) -> Result<usize, NetlinkError> {
+    let source = |attributes: &[u8]| address(message::attribute(attributes, CTA_TUPLE_ORIG)?, CTA_IP_SRC);
+    forget(socket, |attributes| source(attributes).is_some_and(|source| addresses.contains(&source)))
+}
+
+fn forget(socket: &mut Socket, chosen: impl Fn(&[u8]) -> bool) -> Result<usize, NetlinkError> {
     let message = Message::new(CT_GET, DUMP).fixed(&header(family::ANY));
     let mut deletions = Vec::new();
     socket.dump(Request { what: "list tracked connections".into(), message }, |answer| {
         let (Some(family), Some(attributes)) = (answer.body.first(), answer.body.get(4..)) else { return };
-        if parse(attributes).is_some_and(|connection| chosen(&connection)) {
+        if chosen(attributes) {
             deletions.extend(deletion(*family, attributes));
         }
     })?;

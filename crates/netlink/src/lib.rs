@@ -5,6 +5,7 @@
 //! - [`link`], [`address`], [`route`], [`neighbour`]: requests and dumps of rtnetlink(7).
 //! - [`nft`]: one transaction of nf_tables, which is applied whole or not at all.
 //! - [`conntrack`]: forgetting tracked connections.
+//! - [`log`]: packets that rules have told of.
 //! - [`message`]: the encoder and the decoder under all of them.
 //!
 //! rtnetlink batches are **not** transactions: the kernel goes on after a refused request. [`Socket::apply`] answers the
@@ -20,6 +21,7 @@ mod socket;
 pub mod address;
 pub mod conntrack;
 pub mod link;
+pub mod log;
 pub mod message;
 pub mod neighbour;
 pub mod nft;

@@ -13,6 +13,9 @@ use crate::message::{self, Answer, DONE, DUMP, ERROR, Message};
 
 /// The largest part of a dump that the kernel sends at once: it looks at the buffer of the last `recvmsg`.
 const BUFFER: usize = 32 << 10;
+/// How long a transaction of nf_tables may be, in bytes: it is one message, and thousands of elements may be in it. Nothing is
+/// taken of the memory before it is needed.
+const SEND_BUFFER: usize = 64 << 20;
 /// The number in an error's flags that says that attributes follow (NLM_F_ACK_TLVS), and the one of the text among them.
 const ERROR_HAS_ATTRIBUTES: u16 = 0x200;
 const ERROR_TEXT: u16 = 1;
@@ -62,6 +65,10 @@ impl Socket {
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
             .map_err(NetlinkError::socket)?;
         sys::network::netlink_options(fd.as_fd()).map_err(|source| NetlinkError::Socket { source })?;
+        if protocol.is_some() {
+            // Root of a user namespace of its own may not, and has what the machine gives everybody.
+            let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(&fd, SEND_BUFFER);
+        }
         Ok(Socket { fd, sequence: 0 })
     }
 

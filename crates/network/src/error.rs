@@ -9,6 +9,7 @@ use errdefs::ErrorKind;
 use netlink::NetlinkError;
 use rustix::io::Errno;
 
+use crate::egress::{EgressError, EgressPolicyError};
 use crate::options::OptionError;
 use crate::parent::ParentError;
 use crate::ports::{Protocol, Published};
@@ -152,6 +153,9 @@ pub enum JoinError {
     /// The network's parent is gone, or the kernel puts nothing on top of it.
     #[error(transparent)]
     Parent(ParentError),
+    /// Its policy cannot be kept.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
     /// The network could not be set up.
     #[error("set up the bridge network")]
     Network(#[source] NetworkError),
@@ -165,6 +169,7 @@ impl JoinError {
             JoinError::NoNetwork(_) => ErrorKind::NotFound,
             JoinError::Joined { .. } | JoinError::AddressTaken | JoinError::Configuration => ErrorKind::Forbidden,
             JoinError::Parent(err) => err.kind(),
+            JoinError::Egress(err) => err.kind(),
             JoinError::Ports { .. }
             | JoinError::AddressesExhausted { .. }
             | JoinError::BridgeFull { .. }
@@ -235,6 +240,12 @@ pub enum CreateError {
     /// It cannot have its parent.
     #[error(transparent)]
     Parent(#[from] ParentError),
+    /// Its policy is none.
+    #[error(transparent)]
+    Egress(#[from] EgressPolicyError),
+    /// It cannot be kept.
+    #[error(transparent)]
+    EgressKept(EgressError),
     /// The network could not be set up or recorded.
     #[error("set up the network")]
     Network(#[source] NetworkError),
@@ -267,6 +278,8 @@ impl CreateError {
             }
             CreateError::Option(err) => err.kind(),
             CreateError::Parent(err) => err.kind(),
+            CreateError::Egress(err) => err.kind(),
+            CreateError::EgressKept(err) => err.kind(),
             CreateError::Network(err) => err.kind(),
         }
     }

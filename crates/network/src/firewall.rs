@@ -28,12 +28,15 @@ use netlink::nft::{self, ChainKind, Element, Expression, Family, Field, Hook, Ma
 use netlink::{NetlinkError, Protocol as Netlink, Socket, conntrack};
 
 use crate::config::Config;
+use crate::egress::Egress;
 use crate::foreign::{Due, Foreign, ForeignChain, MARK};
 use crate::options;
 use crate::ports::{Protocol, Published};
 use crate::record::BridgeRecord;
 use crate::subnet::Subnet;
 use crate::user::UserNetwork;
+
+mod egress;
 
 const BY_ADDRESS: &str = "addresses";
 const BY_PORT: &str = "ports";
@@ -92,6 +95,7 @@ pub(crate) struct Firewall {
     /// Whether what is accepted is marked.
     marks: bool,
     foreign: Foreign,
+    egress: Egress,
 }
 
 impl BridgeRules {
@@ -124,7 +128,8 @@ impl BridgeRules {
 impl Firewall {
     pub(crate) fn open(table: String, host_firewall: bool) -> Result<Firewall, NetlinkError> {
         let foreign = Foreign::new(table.clone(), host_firewall);
-        Ok(Firewall { socket: Socket::open(Netlink::Netfilter)?, table, stands_of_ipv6: None, marks: false, foreign })
+        let (socket, egress) = (Socket::open(Netlink::Netfilter)?, Egress::new(&table));
+        Ok(Firewall { socket, table, stands_of_ipv6: None, marks: false, foreign, egress })
     }
 
     /// Begins to listen to what others change.
@@ -193,7 +198,8 @@ impl Firewall {
 
     pub(crate) fn remove(&mut self) -> Result<(), NetlinkError> {
         let guests = self.foreign.remove(&mut self.socket);
-        self.remove_own().and(guests)
+        let egress = self.egress.remove(&mut self.socket);
+        self.remove_own().and(guests).and(egress)
     }
 
     fn remove_own(&mut self) -> Result<(), NetlinkError> {

@@ -161,7 +161,7 @@ impl Foreign {
     pub(crate) fn due(&self, change: &Change) -> Due {
         match change {
             Change::Lost => Due::Rewrite,
-            Change::Of { table, .. } if *table == self.name => Due::Rewrite,
+            Change::Of { table, .. } if table.starts_with(&self.name) => Due::Rewrite,
             Change::Of { what: Changed::Table | Changed::BaseChain, .. } => Due::Look,
             Change::Of { table, what: Changed::Removed } if self.tables.contains(table) => Due::Look,
             Change::Of { .. } => Due::Nothing,

@@ -16,6 +16,7 @@
 //!   are made ahead by a thread of their own; a join only names an address inside and adds map elements outside. For users'
 //!   networks pairs are made when they are asked for.
 //! - [`Healer`]: what others flush is there again.
+//! - `egress`, [`EgressPolicy`]: what containers may begin connections to; [`Denials`]: what they wanted and did not get.
 //! - [`ParentDriver`]: networks on top of a link of the machine's, of which nothing but that is here.
 //! - `relays`: ports to which no rule leads, and the process that serves them.
 //! - `record`: what survives the daemon. `store`: what survives a reboot.
@@ -45,6 +46,7 @@ mod addresses;
 mod bridge;
 mod config;
 mod driver;
+mod egress;
 mod error;
 mod firewall;
 mod foreign;
@@ -67,10 +69,12 @@ pub use config::{AddressPool, Config};
 pub use driver::{BridgeDriver, Driver, DriverKind};
 pub use foreign::{ForeignChain, Passage};
 
+pub use egress::{EGRESS, EgressError, EgressFault, EgressPolicy, EgressPolicyError};
 pub use error::{CreateError, JoinError, NetworkError, PortError, RemoveError, SystemReason};
 pub use networks::{
-    DEFAULT, Endpoint, EndpointRequest, Healer, InterfaceAddress, JoinRequest, Joined, Network, Networks, Place,
-    PortChange, enter, foreign_chains, relay_end, replace_relay, republish, start_relays_by,
+    DEFAULT, Denial, Denials, EgressGate, Endpoint, EndpointRequest, Healer, InterfaceAddress, JoinRequest, Joined,
+    Network, Networks, Place, PortChange, egress_gate, enter, foreign_chains, open_egress, relay_end, replace_relay,
+    republish, start_relays_by,
 };
 pub use options::OptionError;
 pub use parent::{IpvlanFlag, IpvlanMode, MacvlanMode, Origin, ParentDriver, ParentError, UpperMode};

@@ -1,6 +1,7 @@
 //! The networks of one instance: what stands in the kernel, and who is where.
 
 mod changes;
+mod egress;
 mod endpoints;
 mod healing;
 mod join;
@@ -22,6 +23,7 @@ use crate::addresses::Addresses;
 use crate::bridge;
 use crate::config::Config;
 use crate::driver::DriverKind;
+use crate::egress::EgressPolicy;
 use crate::error::NetworkError;
 use crate::firewall::{BridgeRules, Firewall, Rules};
 use crate::parent::{Lent, ParentDriver};
@@ -30,6 +32,7 @@ use crate::record::{BridgeRecord, EndpointRecord, Records, SandboxRecord};
 use crate::relays::Relays;
 use crate::sandbox::{Plan, Pool, Room};
 use crate::subnet::Subnet;
+pub use egress::{Denial, Denials, EgressGate, egress_gate, open_egress};
 use endpoints::Endpoints;
 pub use healing::{Healer, foreign_chains};
 pub use relaying::{relay_end, replace_relay, start_relays_by};
@@ -50,6 +53,8 @@ pub struct JoinRequest {
     pub ports: Vec<PortRequest>,
     /// The networks, in the order of its interfaces.
     pub endpoints: Vec<EndpointRequest>,
+    /// What it may begin connections to, beside what its networks' own policies say.
+    pub egress: Option<EgressPolicy>,
 }
 
 /// What a container wants of one network.
@@ -493,6 +498,7 @@ impl Networks {
             filters_bridged_of_ipv6: bridge::filters_bridged_of_ipv6(),
             pool,
         });
+        egress::restore(self, &wired)?;
         *slot = Some(Arc::clone(&wired));
         Ok(wired)
     }

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use stdx::fs::{Durability, remove_if_exists, write_atomic};
 
+use crate::egress::EgressPolicy;
 use crate::error::NetworkError;
 use crate::parent::Lent;
 use crate::ports::{PortRequest, Published};
@@ -27,6 +28,9 @@ pub(crate) struct SandboxRecord {
     /// Ports to publish as soon as a network has the gateway on which that is possible; of who is on one where it is not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) wanted: Vec<PortRequest>,
+    /// Its own policy, beside those of its networks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) egress: Option<EgressPolicy>,
 }
 
 /// A container's endpoint on one network.
@@ -133,6 +137,8 @@ struct Written {
     endpoints: Vec<EndpointRecord>,
     #[serde(default)]
     wanted: Vec<PortRequest>,
+    #[serde(default)]
+    egress: Option<EgressPolicy>,
     #[serde(flatten)]
     only: Option<OnlyEndpoint>,
 }
@@ -148,7 +154,7 @@ struct OnlyEndpoint {
 
 impl From<Written> for SandboxRecord {
     fn from(written: Written) -> SandboxRecord {
-        let Written { container, sandbox_id, ports, mut endpoints, wanted, only } = written;
+        let Written { container, sandbox_id, ports, mut endpoints, wanted, egress, only } = written;
         endpoints.extend(only.map(|one| EndpointRecord {
             network: crate::DEFAULT.to_owned(),
             network_name: crate::DEFAULT.to_owned(),
@@ -164,7 +170,7 @@ impl From<Written> for SandboxRecord {
             lent: None,
             gateway_priority: 0,
         }));
-        SandboxRecord { container, sandbox_id, ports, endpoints, wanted }
+        SandboxRecord { container, sandbox_id, ports, endpoints, wanted, egress }
     }
 }
 
@@ -323,6 +329,7 @@ mod tests {
                 ports: Vec::new(),
                 endpoints: endpoints.to_vec(),
                 wanted: Vec::new(),
+                egress: None,
             };
             record.gateway().map(|endpoint| endpoint.network_name.clone())
         };
@@ -343,6 +350,7 @@ mod tests {
             ports: Vec::new(),
             endpoints: endpoints.to_vec(),
             wanted: Vec::new(),
+            egress: None,
         };
         assert_eq!(record(&[a.clone(), b.clone()]).gateways(), [Some("id of a"), Some("id of b")]);
         a.ipv4 = None;

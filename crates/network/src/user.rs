@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::addresses::Addresses;
 use crate::driver::{BridgeDriver, Driver, DriverKind};
+use crate::egress::{EGRESS, EgressError, EgressPolicy};
 use crate::error::CreateError;
 use crate::options::{self, Options};
 use crate::parent::ParentDriver;
@@ -143,6 +144,7 @@ pub(crate) struct Surroundings<'a> {
 impl UserNetwork {
     /// Decides everything about a new network.
     pub(crate) fn plan(request: UserNetworkRequest, around: Surroundings<'_>) -> Result<UserNetwork, CreateError> {
+        check_egress(&request)?;
         let driver = match request.driver {
             DriverKind::Bridge => Driver::Bridge(plan_bridge(&request, &around)?),
             DriverKind::Template => Driver::Template(Template::of(&request)),
@@ -212,6 +214,12 @@ impl UserNetwork {
     pub fn leads_nowhere(&self) -> bool {
         let unled = || self.driver.kind() == DriverKind::HostInterface && self.gateways().is_empty();
         self.internal || self.driver.leads_nowhere() || unled()
+    }
+
+    /// What its containers may begin connections to, beside what their own policies say.
+    pub fn egress(&self) -> Option<EgressPolicy> {
+        // It was read when the network was made; those of earlier daemons had another meaning, which was none.
+        self.options.get(EGRESS)?.parse().ok()
     }
 
     /// The addresses of its gateways, with the lengths of their prefixes.
@@ -289,6 +297,17 @@ impl AddressRange {
             let _ = addresses.set_aside(*address);
         }
         addresses
+    }
+}
+
+/// Refuses a policy that is none, or that nobody could keep.
+fn check_egress(request: &UserNetworkRequest) -> Result<(), CreateError> {
+    let Some(text) = request.options.get(EGRESS) else { return Ok(()) };
+    let policy: EgressPolicy = text.parse()?;
+    match request.driver {
+        DriverKind::Bridge => Ok(()),
+        _ if !policy.restricts() => Ok(()),
+        driver => Err(CreateError::EgressKept(EgressError::NoBridge { network: request.name.clone(), driver })),
     }
 }
 

@@ -9,6 +9,12 @@ pub const CREATE: &[Flag] = &[
     Flag::value("config-from", Kind::Text, "string", "Network whose configuration it takes"),
     Flag::bool("config-only", "It is only a configuration"),
     Flag::value("driver", Kind::Text, "string", "Driver that makes it").short('d').default("bridge"),
+    Flag::value(
+        "egress",
+        Kind::List,
+        "list",
+        "What its containers may connect to: deny, allow=NAME:PORT, allow=ADDRESS",
+    ),
     Flag::value("gateway", Kind::Strings, "strings", "Address of its bridge"),
     Flag::bool("ingress", "It is a cluster's entrance"),
     Flag::bool("internal", "It leads nowhere"),

@@ -95,6 +95,7 @@ pub static CREATE: &[Flag] = &[
     list("dns-option", "Option of resolv.conf"),
     Flag::value("dns-search", Kind::Domain, "list", "Search domain"),
     text("domainname", "NIS domain name"),
+    list("egress", "What it may connect to: deny, allow=NAME:PORT[/udp], allow=ADDRESS[/PREFIX][:PORT]"),
     text("entrypoint", "Program to run instead of the image's"),
     Flag::value("env", Kind::Env, "list", "Set an environment variable").short('e'),
     list("env-file", "Read environment variables from a file"),

@@ -13,7 +13,7 @@ use super::{Context, Outcomes};
 use crate::args::{NetworkVerb, Parsed};
 use crate::format::listing::{Listing, Row, Shape};
 use crate::format::short_id;
-use crate::plan::{filters, ipam};
+use crate::plan::{environment, filters, ipam};
 use crate::report::Exit;
 use crate::{say, say_line};
 
@@ -80,7 +80,7 @@ async fn create(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         ingress: parsed.flag("ingress"),
         config_only: parsed.flag("config-only"),
         config_from: (!config_from.is_empty()).then(|| ConfigFrom { network: config_from.to_owned() }),
-        options: ipam::pairs(parsed, "opt"),
+        options: ipam::pairs(parsed, "opt").into_iter().chain(environment::egress(parsed.list("egress"))).collect(),
         labels: ipam::pairs(parsed, "label"),
     };
     say_line!("{}", network::create(&context.client, &request).await?.id);

@@ -101,6 +101,8 @@ fn config(
     let stdin = parsed.flag("interactive");
     let attach_stdin = attached("stdin") || stdin;
     let env = environment::variables(parsed.list("env-file"), parsed.list("env"), surroundings)?;
+    let mut labels = environment::labels(parsed.list("label-file"), parsed.list("label"), surroundings)?;
+    labels.extend(environment::egress(parsed.list("egress")));
     let (image, command) = parsed.positionals.split_first().unzip();
     Ok(Config {
         hostname: text("hostname"),
@@ -119,7 +121,7 @@ fn config(
         healthcheck: health::check(parsed)?,
         working_dir: text("workdir"),
         entrypoint: parsed.given("entrypoint").then(|| vec![text("entrypoint")]),
-        labels: Some(environment::labels(parsed.list("label-file"), parsed.list("label"), surroundings)?),
+        labels: Some(labels),
         stop_signal: text("stop-signal"),
         stop_timeout: parsed.int("stop-timeout"),
         ..Config::default()

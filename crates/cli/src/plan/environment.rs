@@ -111,6 +111,14 @@ pub fn labels(
     Ok(all.iter().map(|text| pair(text)).collect())
 }
 
+/// The label and the network's option that an egress policy goes by.
+pub const EGRESS: &str = "longshore.egress";
+
+/// The values of `--egress` as one policy; nothing where none is given.
+pub fn egress(given: &[String]) -> Option<(String, String)> {
+    (!given.is_empty()).then(|| (EGRESS.to_owned(), given.join(",")))
+}
+
 /// `name=value`; without `=` the value is empty.
 pub fn pair(text: &str) -> (String, String) {
     let (name, value) = text.split_once('=').unwrap_or((text, ""));

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{FLIGHTS_PER_CONTAINER, Rules, Shared, WAITING_PER_CONTAINER, upstream};
+use super::{FLIGHTS_PER_CONTAINER, Rules, Shared, WAITING_PER_CONTAINER, upstream, warden};
 use crate::sync::read;
 
 /// How long a query over UDP may be. One that is longer is cut by the kernel, and then no query: those of programs have one
@@ -121,12 +121,12 @@ impl Server {
         match self.client.answer(bytes, Transport::Udp) {
             Verdict::Reply(reply) => send(&self.udp, &reply, from),
             Verdict::Ignore => {}
-            Verdict::Forward(query) => match self.client.queue() {
+            Verdict::Forward(query) => match warden::ask_leave(&self.client, &query).ok().zip(self.client.queue()) {
                 None => send(&self.udp, &query.refuse(Refusal::Refused), from),
-                Some(place) => {
+                Some((allowed, place)) => {
                     let (exchange, client) = (exchange(&query), self.client.clone());
                     self.tasks.spawn(async move {
-                        let reply = upstream::ask(&client, exchange, Transport::Udp).await;
+                        let reply = upstream::ask(&client, exchange, Transport::Udp, allowed).await;
                         drop(place);
                         client.socket.upgrade().iter().for_each(|socket| send(socket, &reply, from));
                     });
@@ -179,9 +179,9 @@ impl Client {
             let reply = match self.answer(&query, Transport::Tcp) {
                 Verdict::Reply(reply) => reply,
                 Verdict::Ignore => return Ok(()),
-                Verdict::Forward(query) => match self.queue() {
+                Verdict::Forward(query) => match warden::ask_leave(self, &query).ok().zip(self.queue()) {
                     None => query.refuse(Refusal::Refused),
-                    Some(_place) => upstream::ask(self, exchange(&query), Transport::Tcp).await,
+                    Some((allowed, _place)) => upstream::ask(self, exchange(&query), Transport::Tcp, allowed).await,
                 },
             };
             let Ok(sent) = tokio::time::timeout(CONNECTION_QUIET, transmit(&mut stream, &reply)).await else { break };
@@ -204,9 +204,9 @@ impl Client {
         self.shared.host.servers().await.to_vec()
     }
 
-    /// The container's network namespace, if servers are asked from there.
-    pub(super) fn namespace(&self) -> io::Result<Option<OwnedFd>> {
-        if self.rules.servers.is_none() {
+    /// The container's network namespace, if a server is asked from there.
+    pub(super) fn namespace(&self, server: SocketAddr) -> io::Result<Option<OwnedFd>> {
+        if self.rules.servers.is_none() || warden::asks_for(self, server) {
             return Ok(None);
         }
         let socket = self.socket.upgrade().ok_or(io::ErrorKind::NotConnected)?;

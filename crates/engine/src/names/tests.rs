@@ -439,6 +439,77 @@ async fn names_are_answered_while_connections_cannot_be_accepted() {
     assert_eq!(last(&ask_over_tcp(fixture.server, "web").await), (NO_ERROR, Some(2)));
 }
 
+/// Notes what it is told; opens nothing while it `fails`.
+#[derive(Default)]
+struct Notes {
+    opened: Mutex<Vec<String>>,
+    refused: Mutex<Vec<String>>,
+    fails: std::sync::atomic::AtomicBool,
+}
+
+impl Warden for Arc<Notes> {
+    fn open(&self, _: &ContainerId, name: &str, addresses: &[(IpAddr, Duration)]) -> Result<(), network::EgressError> {
+        let text = addresses.iter().map(|(address, time)| format!(" {address} {}", time.as_secs()));
+        lock(&self.opened).push(format!("{name}{}", text.collect::<String>()));
+        let fails = self.fails.load(std::sync::atomic::Ordering::Relaxed);
+        if fails { Err(network::EgressError::Full) } else { Ok(()) }
+    }
+
+    fn refused(&self, _: &ContainerId, name: &str) {
+        lock(&self.refused).push(name.to_owned());
+    }
+}
+
+/// The fixture's container may ask for names as this policy says, and is on 172.18.0.0/16.
+fn watch(fixture: &Fixture, policy: &str) -> Arc<Notes> {
+    let notes = Arc::new(Notes::default());
+    fixture.names.appoint(Arc::new(notes.clone()));
+    let near = network::Subnet::new([172, 18, 0, 0], 16);
+    let gate = EgressGate::new(vec![vec![policy.parse().unwrap()]], vec![near]);
+    fixture.names.guard(&fixture.container, Some(gate));
+    notes
+}
+
+#[tokio::test]
+async fn names_that_no_policy_allows_are_refused_here() {
+    let fixture = Fixture::new(&["127.0.0.2"], false).await;
+    let notes = watch(&fixture, "allow=*.example.org:443");
+    let mut world = fixture.upstream("127.0.0.2", |query| vec![answer(query, 5)]).await;
+    assert_eq!(fixture.ask("Evil.example.com").await, (REFUSED, vec![]));
+    assert_eq!(ask_over_tcp(fixture.server, "example.org").await, (REFUSED, vec![]));
+    assert_eq!(*lock(&notes.refused), ["evil.example.com", "example.org"]);
+    assert!(world.0.try_recv().is_err(), "nobody outside has heard of them");
+    assert_eq!(last(&fixture.ask("web").await), (NO_ERROR, Some(2)), "our own names are everybody's");
+    // Without a policy everything is asked again.
+    fixture.names.guard(&fixture.container, None);
+    assert_eq!(last(&fixture.ask("evil.example.com").await), (NO_ERROR, Some(5)));
+    assert_eq!(*lock(&notes.opened), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_a_name_leads_to_is_opened_before_it_is_answered() {
+    let fixture = Fixture::new(&["127.0.0.2"], false).await;
+    let notes = watch(&fixture, "allow=*.example.org:443");
+    let _world = fixture.upstream("127.0.0.2", |query| vec![answer(query, 5)]).await;
+    assert_eq!(last(&fixture.ask("www.Example.org").await), (NO_ERROR, Some(5)));
+    assert_eq!(*lock(&notes.opened), ["www.example.org 9.9.9.5 60"]);
+    // What could not be opened is not told.
+    notes.fails.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(fixture.ask("www.example.org").await, (SERVER_FAILURE, vec![]));
+    // Who is gone has no policy that would be the next one's.
+    fixture.names.forget(&fixture.container);
+    assert!(read(&fixture.names.0.gates).is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_without_anybody_to_open_it_is_kept_back() {
+    let fixture = Fixture::new(&["127.0.0.2"], false).await;
+    let gate = EgressGate::new(vec![vec!["allow=a.org:1".parse().unwrap()]], Vec::new());
+    fixture.names.guard(&fixture.container, Some(gate));
+    let _world = fixture.upstream("127.0.0.2", |query| vec![answer(query, 5)]).await;
+    assert_eq!(fixture.ask("a.org").await, (SERVER_FAILURE, vec![]));
+}
+
 #[test]
 fn privileged_own_servers_are_asked_from_the_containers_network() {
     let (sender, receiver) = std::sync::mpsc::channel();

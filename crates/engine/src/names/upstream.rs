@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use super::server::{Client, receive, transmit};
+use super::warden::{self, Allowed};
 
 /// How long all of it may take: a second less than clients wait (resolv.conf(5), `timeout`).
 const DEADLINE: Duration = Duration::from_secs(4);
@@ -25,7 +26,12 @@ const PATIENCE: Duration = Duration::from_millis(400);
 const DATAGRAM_BYTES: usize = 65535;
 
 /// An answer of the client's servers, or the word that there is none.
-pub(super) async fn ask(client: &Client, exchange: Exchange, transport: Transport) -> Vec<u8> {
+pub(super) async fn ask(
+    client: &Client,
+    exchange: Exchange,
+    transport: Transport,
+    allowed: Option<Allowed>,
+) -> Vec<u8> {
     let exchange = Arc::new(exchange);
     let asked = async {
         let _turn = client.take_off().await;
@@ -33,8 +39,8 @@ pub(super) async fn ask(client: &Client, exchange: Exchange, transport: Transpor
     };
     let asked = tokio::time::timeout(DEADLINE, asked).await;
     match asked.ok().flatten() {
-        Some(reply) => exchange.finish(reply),
-        None => exchange.refuse(Refusal::ServerFailure),
+        Some(reply) if warden::open(client, allowed, &reply).await => exchange.finish(reply),
+        _ => exchange.refuse(Refusal::ServerFailure),
     }
 }
 
@@ -44,7 +50,7 @@ async fn race(client: &Client, exchange: &Arc<Exchange>, transport: Transport) -
     loop {
         if let Some(server) = servers.next() {
             // A name server's network is found anew for each: the container may have gone.
-            let (exchange, namespace) = (exchange.clone(), client.namespace().ok()?.map(Arc::new));
+            let (exchange, namespace) = (exchange.clone(), client.namespace(server).ok()?.map(Arc::new));
             let container = client.container.clone();
             asked.spawn(async move {
                 let question = Question { exchange: &exchange, server, namespace };

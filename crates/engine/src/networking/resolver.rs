@@ -71,6 +71,8 @@ pub(crate) fn announce(engine: &Engine, container: &Container) {
     let id = container.id();
     let named = place.endpoints.iter().any(|endpoint| endpoint.network != network::DEFAULT);
     if named || engine.names.knows(id) || engine.names.serves(id) {
+        // Before anything is answered.
+        engine.names.guard(id, network::egress_gate(networks, id.as_str()));
         engine.names.place(id, memberships(networks, container, &place));
         // It may have ended meanwhile: whoever took its place took its names after that.
         if container.live().place.is_none() {

@@ -96,6 +96,9 @@ pub enum CreateError {
     /// It wants of a network what that one does not have.
     #[error(transparent)]
     Network(#[from] EndpointError),
+    /// Its egress policy cannot be kept.
+    #[error(transparent)]
+    Egress(#[from] networking::egress::EgressRequestError),
     /// Its volumes cannot be made ready.
     #[error(transparent)]
     Volumes(#[from] ClaimError),
@@ -124,6 +127,7 @@ impl CreateError {
             CreateError::Share(err) => err.kind(),
             CreateError::Link(err) => err.kind(),
             CreateError::Network(err) => err.kind(),
+            CreateError::Egress(err) => err.kind(),
             CreateError::Volumes(err) => err.kind(),
             CreateError::Snapshot(_) | CreateError::Files { .. } => ErrorKind::Internal,
         }
@@ -207,6 +211,7 @@ fn plan(
     networking::resolve_mode(engine, &mut host.network_mode);
     sharing::resolve(engine, &mut host)?;
     let networks = attachments::plan(engine, &host.network_mode, networking_config)?;
+    networking::egress::check(&config, &host, networks.as_ref())?;
     let links = links::resolve(engine, &host)?;
     if config.hostname.is_empty() {
         config.hostname =

@@ -6,13 +6,15 @@
 use std::net::IpAddr;
 
 use super::Family;
+use super::set::Ask;
 use crate::family;
 use crate::message::Message;
 
 /// NFT_REG32_00, the first register of four bytes.
-const REGISTER: u32 = 8;
+pub(super) const REGISTER: u32 = 8;
 const VALUE: u16 = 1;
 
+const META_ETHERTYPE: u32 = 1;
 const META_MARK: u32 = 3;
 const META_INTERFACE_IN: u32 = 6;
 const META_INTERFACE_OUT: u32 = 7;
@@ -20,6 +22,7 @@ const META_FAMILY: u32 = 15;
 const META_PROTOCOL: u32 = 16;
 const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
+const RTN_LOCAL: u32 = 2;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 /// Offsets of the ports in TCP's, UDP's and SCTP's headers.
@@ -107,6 +110,17 @@ pub enum Expression {
     Lookup {
         /// The map's name.
         map: String,
+    },
+    /// Asks a set.
+    Ask(Ask),
+    /// Sends the beginning of the packet to whoever has bound the group.
+    Log {
+        /// Which one.
+        group: u16,
+        /// What goes with it, 127 bytes at most.
+        prefix: String,
+        /// How many bytes of the packet.
+        bytes: u32,
     },
     /// Redirects to the address in the first registers and the port in the one behind it.
     Redirect {
@@ -242,7 +256,6 @@ pub fn is_of(family: Family) -> [Expression; 2] {
 
 /// `fib daddr type local`.
 pub fn to_this_machine() -> [Expression; 2] {
-    const RTN_LOCAL: u32 = 2;
     [Expression::LoadDestinationType, equals(RTN_LOCAL.to_ne_bytes())]
 }
 
@@ -268,6 +281,75 @@ pub fn find_by_port(map: &str) -> [Expression; 3] {
         Expression::LoadMeta { key: META_PROTOCOL, register: 0 },
         Expression::LoadPayload { base: TRANSPORT_HEADER, offset: DESTINATION_PORT, length: 2, register: 1 },
         Expression::Lookup { map: map.to_owned() },
+    ]
+}
+
+/// Loads the name of the interface through which a packet came into four registers; one it leaves through if not `entering`.
+pub fn load_interface(entering: bool, register: u32) -> Expression {
+    Expression::LoadMeta { key: if entering { META_INTERFACE_IN } else { META_INTERFACE_OUT }, register }
+}
+
+/// Loads the number of the protocol.
+pub fn load_protocol(register: u32) -> Expression {
+    Expression::LoadMeta { key: META_PROTOCOL, register }
+}
+
+/// Loads the port that a packet goes to; of other protocols whatever is there.
+pub fn load_port(register: u32) -> Expression {
+    Expression::LoadPayload { base: TRANSPORT_HEADER, offset: DESTINATION_PORT, length: 2, register }
+}
+
+/// Loads the source address.
+pub fn load_source(family: Family, register: u32) -> Expression {
+    Expression::LoadPayload {
+        base: NETWORK_HEADER,
+        offset: source_offset(family),
+        length: address_length(family),
+        register,
+    }
+}
+
+/// Loads the destination address.
+pub fn load_destination(family: Family, register: u32) -> Expression {
+    let (offset, length) = (destination_offset(family), address_length(family));
+    Expression::LoadPayload { base: NETWORK_HEADER, offset, length, register }
+}
+
+/// `fib daddr type != local`.
+pub fn to_others() -> [Expression; 2] {
+    let [load, _] = to_this_machine();
+    [load, Expression::Compare { equal: false, value: RTN_LOCAL.to_ne_bytes().to_vec() }]
+}
+
+/// `fib daddr type broadcast`.
+pub fn to_all() -> [Expression; 2] {
+    const RTN_BROADCAST: u32 = 3;
+    [Expression::LoadDestinationType, equals(RTN_BROADCAST.to_ne_bytes())]
+}
+
+/// `ether type TYPE`.
+pub fn ethertype(number: u16) -> [Expression; 2] {
+    let load = Expression::LoadMeta { key: META_ETHERTYPE, register: 0 };
+    [load, Expression::Compare { equal: true, value: number.to_be_bytes().to_vec() }]
+}
+
+/// `icmpv6 type TYPE`.
+pub fn icmpv6_type(number: u8) -> [Expression; 4] {
+    [
+        load_protocol(0),
+        Expression::Compare { equal: true, value: vec![58] },
+        Expression::LoadPayload { base: TRANSPORT_HEADER, offset: 0, length: 1, register: 0 },
+        Expression::Compare { equal: true, value: vec![number] },
+    ]
+}
+
+/// `ip6 saddr :: ip6 nexthdr icmpv6`.
+pub fn unspecified_icmpv6() -> [Expression; 4] {
+    [
+        load_source(Family::Ipv6, 0),
+        Expression::Compare { equal: true, value: vec![0; 16] },
+        Expression::LoadPayload { base: NETWORK_HEADER, offset: 6, length: 1, register: 0 },
+        Expression::Compare { equal: true, value: vec![58] },
     ]
 }
 
@@ -382,6 +464,10 @@ impl Expression {
             }),
             Expression::Lookup { map } => {
                 named("lookup", &|data| data.text(1, map).be32(2, REGISTER).be32(3, REGISTER))
+            }
+            Expression::Ask(ask) => named(ask.name(), &|data| ask.encode(data)),
+            Expression::Log { group, prefix, bytes } => {
+                named("log", &|data| data.attribute(1, &group.to_be_bytes()).text(2, prefix).be32(3, *bytes))
             }
             // Type DNAT (1).
             Expression::Redirect { family } => named("nat", &|data| {

@@ -1,6 +1,8 @@
 //! Netlink against the kernel, in scratch network namespaces; nft(8) reads back what our encoder wrote.
 #![allow(clippy::unwrap_used)]
 
+mod sets;
+
 use std::fs::File;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;

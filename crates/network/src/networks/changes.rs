@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use netlink::Socket;
 
 use super::endpoints::Entry;
-use super::{DEFAULT, JoinRequest, Networks, Place, Wired, join, lock, ports, relaying};
+use super::{DEFAULT, JoinRequest, Networks, Place, Wired, egress, join, lock, ports, relaying};
 use crate::error::{JoinError, NetworkError};
 use crate::hold::Hold;
 use crate::record::{EndpointRecord, SandboxRecord};
@@ -93,6 +93,9 @@ fn add(
 ) -> Result<(), JoinError> {
     let had = entry.record.clone();
     let held = entry.holds.len();
+    if had.endpoints.is_empty() {
+        entry.record.egress.clone_from(&request.egress);
+    }
     for one in &request.endpoints {
         let lan = networks.plan_endpoint(one, &request.name, wired, entry)?;
         let at = entry.record.endpoints.len() - 1;
@@ -100,6 +103,8 @@ fn add(
             entry.record.endpoints[at].interface = join::new_interface(networks);
         }
         networks.records.write_endpoint(&entry.record)?;
+        // Before its link is there: the container runs.
+        egress::guard(networks, wired, entry)?;
         let mut room = Room::of(namespace)?;
         join::plug(networks, wired, &mut room, &mut entry.record.endpoints[at], one, &lan)?;
         if entry.record.gateways() != had.gateways() {
@@ -198,6 +203,9 @@ fn fall_back(
         networks.state().ports.release(&published);
     }
     entry.record.wanted.clone_from(&before.wanted);
+    if let Err(err) = egress::guard(networks, wired, entry) {
+        tracing::warn!(err = errdefs::chain(&err), container = before.container, "a policy is kept too long");
+    }
     networks.records.write_endpoint(&entry.record).unwrap_or_else(failed);
     if moved {
         lead(networks, wired, Some(namespace), entry).unwrap_or_else(failed);
@@ -245,6 +253,10 @@ fn take_off(
     }
     let had = publishers(&entry.record);
     entry.record = after;
+    if let Err(err) = egress::guard(networks, wired, entry) {
+        // It denies what nobody sends any more.
+        tracing::warn!(err = errdefs::chain(&err), container = entry.record.container, "a policy is kept too long");
+    }
     if moved {
         release_unled(networks, entry)?;
         hold_wanted(networks, entry, had);

@@ -30,6 +30,7 @@ impl Entry {
             ports: Vec::new(),
             endpoints: Vec::new(),
             wanted: Vec::new(),
+            egress: None,
         };
         Entry { record, holds: Vec::new(), inside: None }
     }

@@ -33,6 +33,9 @@ impl Healer {
         // Without it nothing of ours is there; whoever needs it first writes everything.
         if let Some(wired) = wired {
             firewall.heal(self.due, &networks.rules(&wired.record), || networks.state().redirections())?;
+            if self.due == Due::Rewrite {
+                firewall.replace_egress()?;
+            }
         }
         self.due = Due::Nothing;
         told?;

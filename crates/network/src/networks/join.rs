@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::endpoints::Entry;
 use super::{
-    BridgeFooting, EndpointRequest, Footing, JoinRequest, Joined, Lan, Networks, Wired, lock, ports, relaying,
+    BridgeFooting, EndpointRequest, Footing, JoinRequest, Joined, Lan, Networks, Wired, egress, lock, ports, relaying,
 };
 use crate::DEFAULT;
 use crate::addresses::NoAddress;
@@ -60,10 +60,12 @@ impl Networks {
 
     /// Takes addresses and ids; the ports follow.
     fn plan(&self, request: &JoinRequest, wired: &Wired, entry: &mut Entry) -> Result<Vec<Lan>, JoinError> {
+        entry.record.egress.clone_from(&request.egress);
         let mut lans = Vec::with_capacity(request.endpoints.len());
         for one in &request.endpoints {
             lans.push(self.plan_endpoint(one, &request.name, wired, entry)?);
         }
+        egress::check_names(&entry.record)?;
         Ok(lans)
     }
 
@@ -150,6 +152,7 @@ fn apply(
         endpoint.interface = new_interface(networks);
     }
     networks.records.write_endpoint(&entry.record)?;
+    egress::guard(networks, wired, entry)?;
     let mut room = match ready {
         Some(sandbox) => furnish(networks, sandbox, &request.endpoints[0], &lans[0], entry)?,
         None => Room::new()?,
@@ -333,6 +336,8 @@ fn clean(networks: &Networks, entry: &mut Entry) -> Result<(), NetworkError> {
             disabled => disabled?,
         }
     }
+    // Nothing enters by its ports any more.
+    egress::release(networks, &entry.record.container)?;
     // A relay that does not answer will, and has been told.
     networks.records.remove_endpoint(&entry.record.container).and(relayed)
 }

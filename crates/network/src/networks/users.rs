@@ -11,6 +11,7 @@ use netlink::{Socket, link};
 use super::{BridgeFooting, DEFAULT, Footing, Lan, LanRange, Networks, lock};
 use crate::bridge;
 use crate::driver::{Driver, DriverKind};
+use crate::egress::EgressPolicy;
 use crate::error::{CreateError, NetworkError, RemoveError};
 use crate::parent::{ParentDriver, ParentError};
 use crate::store::Store;
@@ -75,6 +76,12 @@ impl Users {
     /// The host address that ports are published on when nobody names one, if the network has one of its own.
     pub(super) fn host_address(&self, id: &str) -> Option<Ipv4Addr> {
         lock(&self.networks).get(id)?.network.driver.bridge()?.host_address
+    }
+
+    /// The policy that all its containers have.
+    pub(super) fn egress(&self, id: &str) -> Option<EgressPolicy> {
+        let network = Arc::clone(&lock(&self.networks).get(id)?.network);
+        network.egress()
     }
 
     /// None where there is no such network or its bridge could not be made.

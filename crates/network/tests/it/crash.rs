@@ -41,7 +41,9 @@ fn victim(state: PathBuf) -> ! {
             None => {
                 let ports = [publish(None, 8000 + number as u16, 80), publish(Some(HOME), 9000 + number as u16, 80)];
                 let count = random.below(3) as usize;
-                joined[number as usize] = Some(networks.join(&request(&container, &ports[..count])).unwrap());
+                let egress = (number % 2 == 1).then(|| "deny,allow=10.9.0.0/16:80".parse().unwrap());
+                let wish = network::JoinRequest { egress, ..request(&container, &ports[..count]) };
+                joined[number as usize] = Some(networks.join(&wish).unwrap());
             }
         }
     }
@@ -175,7 +177,9 @@ fn privileged_a_thousand_joins_and_leaves_leave_nothing() {
                     for round in 0..125 {
                         let container = format!("c{thread}x{round}");
                         let ports = [publish(None, 0, 80), publish(None, 8000 + thread, 81)];
-                        let endpoint = networks.join(&request(&container, &ports)).unwrap();
+                        let egress = (thread % 2 == 1).then(|| "deny,allow=10.9.0.0/16:80".parse().unwrap());
+                        let wish = network::JoinRequest { egress, ..request(&container, &ports) };
+                        let endpoint = networks.join(&wish).unwrap();
                         assert_eq!(endpoint.place.ports.len(), 2);
                         networks.leave(&container).unwrap();
                     }

@@ -103,6 +103,7 @@ pub(crate) fn request_on(container: &str, ports: &[PortRequest], endpoints: Vec<
         name: format!("name-of-{container}"),
         ports: ports.to_vec(),
         endpoints,
+        egress: None,
     }
 }
 

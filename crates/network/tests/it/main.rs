@@ -3,6 +3,7 @@
 
 mod crash;
 mod default_ipv6;
+mod egress;
 mod foreign;
 mod ipv6;
 mod lab;

@@ -13,7 +13,7 @@ use crate::support::{self, At};
 
 /// The address of the machine on the link.
 const MACHINE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
-const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+pub(crate) const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 const OURS: &str = "comment \"longshore-";
 
 /// Runs `test` on a thread whose network namespace has a firewall and a second host, at this namespace.
@@ -39,12 +39,12 @@ fn behind_a_firewall(options: &'static [&'static str], test: impl FnOnce(&mut Da
 }
 
 /// Another network namespace at the other end of a link.
-struct Host {
+pub(crate) struct Host {
     namespace: std::fs::File,
 }
 
 impl Host {
-    fn new() -> Host {
+    pub(crate) fn new() -> Host {
         ip("link set lo up");
         let namespace = std::thread::spawn(|| {
             sys::namespace::unshare(UnshareFlags::NEWNET).unwrap();
@@ -63,7 +63,7 @@ impl Host {
         host
     }
 
-    fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         support::inside(self.namespace.as_fd(), act)
     }
 
@@ -81,11 +81,11 @@ fn hears(address: Ipv4Addr, port: u16, within: Duration) -> Option<String> {
     Some(heard)
 }
 
-fn ip(line: &str) {
+pub(crate) fn ip(line: &str) {
     assert!(Command::new("ip").args(line.split(' ')).status().unwrap().success(), "ip {line}");
 }
 
-fn nft(line: &str) -> String {
+pub(crate) fn nft(line: &str) -> String {
     let output = Command::new("nft").arg(line).output().unwrap();
     assert!(output.status.success(), "nft {line}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()

@@ -29,6 +29,7 @@ mod devices;
 mod disk_usage;
 mod dual_stack;
 mod edges;
+mod egress;
 mod every_command;
 mod exec;
 mod exit_order;

@@ -51,7 +51,7 @@ impl Asker {
     }
 }
 
-fn query(name: &str, kind: TYPE) -> Vec<u8> {
+pub(crate) fn query(name: &str, kind: TYPE) -> Vec<u8> {
     let mut packet = Packet::new_query(7);
     packet.set_flags(PacketFlag::RECURSION_DESIRED);
     let (kind, class) = (QTYPE::TYPE(kind), QCLASS::CLASS(CLASS::IN));

@@ -71,7 +71,7 @@ pub use networks::{
     DEFAULT, Endpoint, EndpointRequest, Healer, InterfaceAddress, JoinRequest, Joined, Network, Networks, Place, enter,
     foreign_chains, relay_end, replace_relay, start_relays_by,
 };
-pub use options::OptionError;
+pub use options::{GatewayMode, OptionError};
 pub use parent::{IpvlanFlag, IpvlanMode, MacvlanMode, Origin, ParentDriver, ParentError, UpperMode};
 pub use ports::{PortRequest, Protocol, Published};
 pub use relays::Starter;

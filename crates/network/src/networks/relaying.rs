@@ -44,7 +44,7 @@ pub fn replace_relay(networks: &Networks) -> Result<(), NetworkError> {
 
 /// Has the relay serve those of a container's ports to which no rule leads.
 pub(super) fn serve(networks: &Networks, entry: &Entry) -> Result<(), NetworkError> {
-    let target = |published: &&Published| entry.record.relay_target(published.host_address);
+    let target = |published: &&Published| entry.record.relayed_target(published);
     if !entry.record.ports.iter().any(|published| target(&published).is_some()) {
         // A relay that does not answer holds up nobody else.
         return Ok(());
@@ -158,7 +158,7 @@ fn wanted(networks: &Networks) -> Vec<(Published, SocketAddr, Option<OwnedFd>)> 
     let state = networks.state();
     let of = |entry: &Entry| {
         let relayed = |published: &Published| {
-            let target = entry.record.relay_target(published.host_address)?;
+            let target = entry.record.relayed_target(published)?;
             let held = entry.holds.iter().find(|held| held.published() == published);
             Some((
                 *published,
@@ -175,7 +175,7 @@ impl SandboxRecord {
     /// Where the relay leads from a host address; none where rules do. No rule leads from ::1, nor to the other family.
     pub(crate) fn relay_target(&self, host: IpAddr) -> Option<IpAddr> {
         let own = self.target(host);
-        if own.is_some() && host != IpAddr::V6(std::net::Ipv6Addr::LOCALHOST) {
+        if self.is_routed(host) || own.is_some() && host != IpAddr::V6(std::net::Ipv6Addr::LOCALHOST) {
             return None;
         }
         let other = match host {

@@ -38,6 +38,7 @@ mod flags;
 mod foreign_firewall;
 mod full_disk;
 mod fuzz;
+mod gateway_modes;
 mod health;
 mod help;
 mod history;

@@ -68,8 +68,8 @@ pub use foreign::{ForeignChain, Passage};
 
 pub use error::{CreateError, JoinError, NetworkError, PortError, RemoveError, SystemReason};
 pub use networks::{
-    DEFAULT, Endpoint, EndpointRequest, Healer, InterfaceAddress, JoinRequest, Joined, Network, Networks, Place, enter,
-    foreign_chains, relay_end, replace_relay, start_relays_by,
+    DEFAULT, Endpoint, EndpointRequest, Healer, InterfaceAddress, JoinRequest, Joined, Network, Networks, Place,
+    PortAccess, enter, foreign_chains, host_addresses, port_accesses, relay_end, replace_relay, start_relays_by,
 };
 pub use options::{GatewayMode, OptionError};
 pub use parent::{IpvlanFlag, IpvlanMode, MacvlanMode, Origin, ParentDriver, ParentError, UpperMode};

@@ -2,6 +2,7 @@
 
 mod changes;
 mod endpoints;
+mod exposure;
 mod healing;
 mod join;
 mod ports;
@@ -31,6 +32,7 @@ use crate::relays::Relays;
 use crate::sandbox::{Plan, Pool, Room};
 use crate::subnet::Subnet;
 use endpoints::Endpoints;
+pub use exposure::{PortAccess, host_addresses, port_accesses};
 pub use healing::{Healer, foreign_chains};
 pub use relaying::{relay_end, replace_relay, start_relays_by};
 use users::Users;

@@ -33,6 +33,7 @@ mod every_command;
 mod exec;
 mod exit_order;
 mod explained;
+mod exposure;
 mod files;
 mod flags;
 mod foreign_firewall;

@@ -226,6 +226,14 @@ fn privileged_all_of_ipv6_is_whose_network_has_it() {
             led_to(&server, Ipv6Addr::LOCALHOST, 8080);
         }
         networks.leave("one").unwrap();
+        // One that had it from the beginning, whose shim still has what held the port for rules.
+        let two = networks.join(&request_on("two", &ports[..1], on(&[&both.id, &old.id]))).unwrap();
+        let server = listen(&two, 80);
+        let place = networks.disconnect("two", &both.id, Some(two.namespace.as_fd())).unwrap().unwrap();
+        assert_eq!((shown(&place), two.holds.len()), (before[..2].to_vec(), 2));
+        assert_eq!(from_outside(&server), IpAddr::from(place.endpoints[0].ipv4.unwrap().address));
+        led_to(&server, Ipv6Addr::LOCALHOST, 8080);
+        networks.leave("two").unwrap();
         wait_until("the relay has ended", || !is_relayed(&lab));
     });
 }

@@ -276,11 +276,9 @@ fn privileged_this_machine_is_not_on_an_isolated_network() {
             inside(two.namespace.as_fd(), || reach(server, target, 80)).unwrap();
             assert!(is_unreachable(target, 80), "{target}");
         }
-        // Nor does who knows the way reach it.
-        let here = [
-            std::net::TcpListener::bind((MACHINE, 80)).unwrap().into(),
-            std::net::TcpListener::bind((MACHINE_6, 80)).map(std::os::fd::OwnedFd::from).unwrap(),
-        ];
+        // Nor does who knows the way reach it, not even with what needs no answer.
+        let here = [IpAddr::from(MACHINE), MACHINE_6.into()].map(|address| (address, 53));
+        let heard = here.map(|address| UdpSocket::bind(address).unwrap());
         let mac = std::fs::read_to_string(format!("/sys/class/net/{bridge}/address"));
         let mac = mac.unwrap_or_else(|_| {
             let link = run(&["ip", "-o", "link", "show", bridge]);
@@ -291,9 +289,23 @@ fn privileged_this_machine_is_not_on_an_isolated_network() {
                 run(&["ip", family, "route", "add", &address, "dev", "eth0"]);
                 run(&["ip", family, "neigh", "replace", &address, "lladdr", mac.trim(), "dev", "eth0"]);
             }
-            assert!(is_unreachable(MACHINE, 80) && is_unreachable(MACHINE_6, 80));
+            let sockets = ["0.0.0.0:0", "[::]:0"].map(|any| UdpSocket::bind(any).unwrap());
+            for (socket, address) in sockets.iter().zip(here) {
+                socket.send_to(b"inside", address).unwrap();
+            }
         });
-        drop::<[std::os::fd::OwnedFd; 2]>(here);
+        inside(lab.second.as_fd(), || {
+            let sockets = ["0.0.0.0:0", "[::]:0"].map(|any| UdpSocket::bind(any).unwrap());
+            for (socket, address) in sockets.iter().zip(here) {
+                socket.send_to(b"outside", address).unwrap();
+            }
+        });
+        for socket in heard {
+            socket.set_read_timeout(Some(DEADLINE)).unwrap();
+            let mut first = [0; 16];
+            let length = socket.recv(&mut first).unwrap();
+            assert_eq!(&first[..length], b"outside");
+        }
         // Nor does the next daemon give it an address.
         kill(networks, 2);
         let networks = lab.networks_with(&["one", "two"]);

@@ -250,3 +250,40 @@ fn a_relay_without_ports_waits_for_the_next_one() {
     assert!(matches!(daemon.list(), Err(AskError::Io(_))));
     assert!(Client::find(dir.path()).unwrap().is_none());
 }
+
+/// What a relay of version 1 answers, which knows no message about several rules; and what it was asked.
+fn answer_as_version_1(door: &std::os::fd::OwnedFd) -> Vec<String> {
+    let daemon = rustix::net::accept(door).unwrap();
+    let (mut bytes, mut asked) = (vec![0; 4096], Vec::new());
+    while let Ok(length @ 1..) = sys::socket::receive(daemon.as_fd(), &mut bytes, &mut Vec::new()) {
+        let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+        let word = text.trim_start_matches(['{', '"']).split('"').next().unwrap().to_owned();
+        let reply = match word.as_str() {
+            "List" => r#"{"Rules":{"version":1,"rules":[]}}"#,
+            "Put" => r#""Done""#,
+            "Remove" => r#""Ends""#,
+            _ => r#"{"Refused":"unknown variant"}"#,
+        };
+        sys::socket::send(daemon.as_fd(), reply.as_bytes(), &[]).unwrap();
+        asked.push(word);
+    }
+    asked
+}
+
+#[test]
+fn a_relay_of_an_earlier_build_is_spoken_to_in_its_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let kind = rustix::net::SocketType::SEQPACKET;
+    let door = rustix::net::socket(rustix::net::AddressFamily::UNIX, kind, None).unwrap();
+    rustix::net::bind(&door, &rustix::net::SocketAddrUnix::new(dir.path().join("relay.sock")).unwrap()).unwrap();
+    rustix::net::listen(&door, 1).unwrap();
+    let relay = std::thread::spawn(move || answer_as_version_1(&door));
+    let mut daemon = Client::find(dir.path()).unwrap().unwrap();
+    assert!(daemon.list().unwrap().is_empty());
+    let ((_, target), (held, _)) = (server(), port());
+    let ports = ["a", "b"].map(|id| (rule(id, target), held.as_fd()));
+    daemon.put_all(&ports).unwrap();
+    assert!(daemon.remove_all(&["a".to_owned(), "b".to_owned()]).unwrap(), "it ends at once");
+    drop(daemon);
+    assert_eq!(relay.join().unwrap(), ["List", "Put", "Put", "Remove", "Remove"]);
+}

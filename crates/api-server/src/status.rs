@@ -76,6 +76,7 @@ failures! {
     ops::exec::ExecError,
     ops::exec::ExecStartError,
     ops::export::ExportError,
+    ops::exposure::ExposureError,
     ops::image_prune::ImagePruneError,
     ops::images::ImageError,
     ops::import::ImportError,

@@ -165,7 +165,7 @@ fn understand_command(
         Err(err @ ArgsError::Elsewhere(_)) => return Err(Exit::new(1, err.to_string())),
         Err(err) => return Err(Exit::new(125, format!("{err}{}", help::hint(program, &path, Some(command))))),
     };
-    if let Some(complaint) = help::arity_complaint(program, &path, command, parsed.positionals.len()) {
+    if let Some(complaint) = help::arity_complaint(program, &path, command, &parsed) {
         return Err(Exit::new(1, complaint));
     }
     Ok(Asked::Run { global, path, command, parsed })

@@ -1,6 +1,7 @@
 //! Calls about containers that run: what they use, what they may, and which processes they have.
 
 use engine_api::container::Top;
+use engine_api::exposure::ExposedPort;
 use engine_api::published_ports::PortsUpdate;
 use engine_api::stats::Stats;
 use engine_api::update::{SentUpdate, UpdateResponse};
@@ -31,6 +32,11 @@ pub async fn update_ports(client: &Client, id: &str, update: &PortsUpdate) -> Re
 /// The processes of a container; `arguments` are for the host's `ps`.
 pub async fn top(client: &Client, id: &str, arguments: &str) -> Result<Top, ClientError> {
     client.get(&Query::new(path(id, "/top")?).with_text("ps_args", arguments).build()).await
+}
+
+/// Who reaches which port of a running container, or of all without a name. Only our own daemon knows.
+pub async fn exposure(client: &Client, id: &str) -> Result<Vec<ExposedPort>, ClientError> {
+    client.get(&Query::new("/longshore/exposure").with_text("container", id).build()).await
 }
 
 /// Why a container is as it is. Only our own daemon knows.

@@ -231,6 +231,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Text,
         "Policy file: whose images may come in, and who must have signed them",
     )),
+    set(
+        "userland-proxy",
+        "userland-proxy",
+        Switch,
+        "Publish ports on [::] for containers without IPv6; on if not said",
+    ),
     set("validate", "", Switch, "Check the configuration and end"),
     // Only at the values at which they change nothing.
     only("allow-direct-routing", "allow-direct-routing", Switch, &["false"]),
@@ -261,7 +267,6 @@ pub(crate) const SETTINGS: &[Setting] = &[
     only("rootless", "rootless", Switch, &["false"]),
     only("selinux-enabled", "selinux-enabled", Switch, &["false"]),
     only("swarm-default-advertise-addr", "swarm-default-advertise-addr", Text, &[""]),
-    only("userland-proxy", "userland-proxy", Switch, &["true", "false"]),
     only("userland-proxy-path", "userland-proxy-path", Text, &[""]),
     only("userns-remap", "userns-remap", Text, &[""]),
 ];

@@ -26,6 +26,7 @@ pub mod container;
 pub mod disk_usage;
 pub mod events;
 pub mod exec;
+pub mod exposure;
 pub mod host_config;
 pub mod image;
 pub mod json;

@@ -14,6 +14,7 @@ pub(crate) mod ended;
 pub mod events;
 pub mod exec;
 pub mod export;
+pub mod exposure;
 pub mod image_budget;
 pub mod image_prune;
 pub mod images;

@@ -149,6 +149,11 @@ pub(crate) fn make(name: &str, gateways: &[Subnet], mtu: u32, socket: &mut Socke
     Ok(bridge)
 }
 
+/// Has this machine take no packet of IPv6 from a bridge, nor have an address there; containers on it are not concerned.
+pub(crate) fn shut_to_ipv6(bridge: &str) -> Result<(), NetworkError> {
+    set(&format!("/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6"))
+}
+
 /// The settings that let packets through. To be called when the packet filter guards them already.
 pub(crate) fn open_settings(config: &Config) -> Result<(), NetworkError> {
     open_loopback(&config.bridge_name())?;

@@ -44,6 +44,8 @@ pub struct Config {
     pub icc: bool,
     /// `--host-firewall`: whether chains of others that drop what is forwarded are left as they are.
     pub host_firewall: bool,
+    /// `--userland-proxy`: whether ports are published for containers that have no address of the host address's family.
+    pub userland_proxy: bool,
     /// `--ip`: the host address that ports are published on when the request names none.
     pub host_address: Ipv4Addr,
     /// `--default-address-pool`; none of a family means Docker's.
@@ -75,6 +77,7 @@ impl Config {
             ip_masq: true,
             icc: true,
             host_firewall: false,
+            userland_proxy: true,
             host_address: Ipv4Addr::UNSPECIFIED,
             default_address_pools: Vec::new(),
             data_dir: state_dir.clone(),

@@ -12,6 +12,7 @@
 //!   masquerade   postrouting: containers leave with the host's address, and so does what returns to its bridge
 //!   unmark       postrouting, likewise: the mark goes again
 //!   maps: addresses (protocol . address . port), ports (protocol . port) -> container's address . port
+//!         opened (protocol . container's address . port) -> itself: what passes to networks of the mode `routed`
 //! ```
 //! The table `ip6 longshore-<key>` is there while a network has addresses of IPv6, and changes in the same transactions. It is
 //! the same but for the loopback addresses: packets from and to ::1 enter by no link, the kernel sees to that, not even answers that
@@ -21,6 +22,7 @@
 //! An accept ends only our chain: a firewall of the machine's owner still has its say. What becomes of that where it drops
 //! everything is `foreign`'s.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink::nft::expression::{self as rule, Verdict};
@@ -30,7 +32,7 @@ use netlink::{NetlinkError, Protocol as Netlink, Socket, conntrack};
 use crate::config::Config;
 use crate::egress::Egress;
 use crate::foreign::{Due, Foreign, ForeignChain, MARK};
-use crate::options;
+use crate::options::GatewayMode;
 use crate::ports::{Protocol, Published};
 use crate::record::BridgeRecord;
 use crate::subnet::Subnet;
@@ -40,6 +42,8 @@ mod egress;
 
 const BY_ADDRESS: &str = "addresses";
 const BY_PORT: &str = "ports";
+/// A map only because rules find things in maps.
+const OPENED: &str = "opened";
 
 /// Before connection tracking (NF_IP_PRI_RAW).
 const PRIORITY_RAW: i32 = -300;
@@ -78,11 +82,11 @@ pub(crate) struct BridgeRules {
     pub(crate) masquerade: bool,
     /// Nothing comes in, nothing goes out.
     pub(crate) internal: bool,
-    /// Everything comes in, by IPv4 and by IPv6.
-    pub(crate) unprotected: [bool; 2],
+    /// How containers and everybody else reach each other, by IPv4 and by IPv6.
+    pub(crate) modes: [GatewayMode; 2],
 }
 
-/// A published port and where it leads, which is of the same family.
+/// A published port and where it leads, which is of the same family; of one that is opened the address at which.
 pub(crate) type Redirection = (Published, IpAddr);
 
 /// The table, and the socket to change it through.
@@ -107,7 +111,7 @@ impl BridgeRules {
             icc: config.icc,
             masquerade: config.ip_masq,
             internal: false,
-            unprotected: [false; 2],
+            modes: [GatewayMode::Nat; 2],
         }
     }
 
@@ -120,7 +124,7 @@ impl BridgeRules {
             icc: bridge.icc,
             masquerade: bridge.masquerade && !network.internal,
             internal: network.internal,
-            unprotected: options::unprotected(&network.options).map(|wanted| wanted && !network.internal),
+            modes: network.gateway_modes(),
         })
     }
 }
@@ -241,6 +245,11 @@ impl Firewall {
     /// Forgets the UDP connections that the kernel would go on treating as before these ports came or went.
     pub(crate) fn forget(&mut self, redirections: &[Redirection], local: &[IpAddr]) -> Result<(), NetlinkError> {
         let concerns = |connection: &conntrack::Connection, (published, container): &Redirection| {
+            if published.is_opened() {
+                // Else the container that has the address next would hear what goes on.
+                let port = connection.port == published.container_port;
+                return published.protocol == Protocol::Udp && port && connection.destination == *container;
+            }
             published.protocol == Protocol::Udp
                 && connection.port == published.host_port
                 && container.is_ipv4() == connection.destination.is_ipv4()
@@ -275,6 +284,7 @@ impl Rules {
         let value = &[address, Field::Port];
         change.create_map(&Map { name: BY_ADDRESS, key: &[Field::Protocol, address, Field::Port], value });
         change.create_map(&Map { name: BY_PORT, key: &[Field::Protocol, Field::Port], value });
+        change.create_map(&Map { name: OPENED, key: &[Field::Protocol, address, Field::Port], value });
         change.create_chain("raw", ChainKind::Filter, Hook::Prerouting, PRIORITY_RAW);
         change.create_chain("forward", ChainKind::Filter, Hook::Forward, PRIORITY_FORWARD);
         change.create_chain("masquerade", ChainKind::Nat, Hook::Postrouting, PRIORITY_MASQUERADE);
@@ -323,9 +333,10 @@ impl BridgeRules {
         self.gateways.iter().copied().find(|gateway| gateway.address.is_ipv4() == (family == Family::Ipv4))
     }
 
-    fn is_unprotected(&self, family: Family) -> bool {
-        let [ipv4, ipv6] = self.unprotected;
-        if family == Family::Ipv4 { ipv4 } else { ipv6 }
+    /// Of an internal network that leads nobody in says nothing.
+    fn is(&self, mode: GatewayMode, family: Family) -> bool {
+        let [ipv4, ipv6] = self.modes;
+        (mode == GatewayMode::Isolated || !self.internal) && mode == if family == Family::Ipv4 { ipv4 } else { ipv6 }
     }
 
     fn write_raw(&self, change: &mut Transaction<'_>, family: Family) {
@@ -335,8 +346,12 @@ impl BridgeRules {
             append(change, "raw", &[&entering, &rule::destination_in(LOOPBACK.0, LOOPBACK.1, true), &DROP]);
             append(change, "raw", &[&entering, &rule::source_in(LOOPBACK.0, LOOPBACK.1), &DROP]);
         }
+        if self.is(GatewayMode::Isolated, family) {
+            // The bridge has no address, but takes packets for any other one of this machine.
+            append(change, "raw", &[&entering, &rule::to_this_machine(), &DROP]);
+        }
         let Some(gateway) = self.gateway(family).filter(|gateway| !is_link_local(gateway.address)) else { return };
-        if self.is_unprotected(family) {
+        if self.is(GatewayMode::NatUnprotected, family) || self.is(GatewayMode::Routed, family) {
             return;
         }
         let network = gateway.network();
@@ -355,7 +370,12 @@ impl BridgeRules {
         }
         let neighbours = if self.icc { accept } else { &DROP };
         append(change, "forward", &[&entering, &leaving, neighbours]);
-        let open = self.is_unprotected(family) && self.gateway(family).is_some();
+        if self.is(GatewayMode::Routed, family) {
+            append(change, "forward", &[&leaving, &rule::find_by_address(OPENED, family), accept]);
+            // Errors on the way to a container, and whether it is there, as with Docker.
+            append(change, "forward", &[&leaving, &rule::is_icmp(family), accept]);
+        }
+        let open = self.is(GatewayMode::NatUnprotected, family) && self.gateway(family).is_some();
         let others = if open { accept } else { &DROP };
         append(change, "forward", &[&leaving, others]);
     }
@@ -365,7 +385,7 @@ impl BridgeRules {
         let leaving = rule::interface_out(&self.bridge, true);
         let network = gateway.network();
         let containers = rule::source_in(network.address, network.prefix);
-        if self.masquerade {
+        if self.masquerade && !self.is(GatewayMode::Routed, family) {
             let elsewhere = rule::interface_out(&self.bridge, false);
             append(change, "masquerade", &[&containers, &elsewhere, &MASQUERADE]);
         }
@@ -431,14 +451,23 @@ fn add(change: &mut Transaction<'_>, redirections: &[Redirection]) {
 
 /// The elements for each map.
 fn elements(redirections: &[Redirection]) -> Vec<(Family, &'static str, Vec<Element>)> {
-    let mut maps = Vec::with_capacity(4);
+    let mut maps = Vec::with_capacity(6);
     for family in FAMILIES {
-        let of_family = redirections.iter().filter(|(_, to)| to.is_ipv4() == (family == Family::Ipv4));
-        let (any, one): (Vec<_>, Vec<_>) = of_family.partition(|(one, _)| one.host_address.is_unspecified());
-        let encode = |list: Vec<&Redirection>| list.into_iter().map(element).collect();
+        let of_family = redirections.iter().copied().filter(|(_, to)| to.is_ipv4() == (family == Family::Ipv4));
+        let (opened, led): (Vec<Redirection>, Vec<Redirection>) = of_family.partition(|(one, _)| one.is_opened());
+        let (any, one): (Vec<_>, Vec<_>) = led.into_iter().partition(|(one, _)| one.host_address.is_unspecified());
+        let encode = |list: Vec<Redirection>| list.iter().map(element).collect();
+        // Published at several ports of the host, a port is opened once.
+        let opened: HashSet<Redirection> = opened.iter().map(opening).collect();
         maps.extend([(family, BY_ADDRESS, encode(one)), (family, BY_PORT, encode(any))]);
+        maps.push((family, OPENED, opened.iter().map(element).collect()));
     }
     maps
+}
+
+/// A port that is opened as if it were published on the container's own address.
+fn opening((published, container): &Redirection) -> Redirection {
+    (Published { host_address: *container, host_port: published.container_port, ..*published }, *container)
 }
 
 fn element((published, container): &Redirection) -> Element {

@@ -73,10 +73,10 @@ pub use egress::{EGRESS, EgressError, EgressFault, EgressPolicy, EgressPolicyErr
 pub use error::{CreateError, JoinError, NetworkError, PortError, RemoveError, SystemReason};
 pub use networks::{
     DEFAULT, Denial, Denials, EgressGate, Endpoint, EndpointRequest, Healer, InterfaceAddress, JoinRequest, Joined,
-    Network, Networks, Place, PortChange, egress_gate, enter, foreign_chains, open_egress, relay_end, replace_relay,
-    republish, start_relays_by,
+    Network, Networks, Place, PortAccess, PortChange, egress_gate, enter, foreign_chains, host_addresses, open_egress,
+    port_accesses, relay_end, replace_relay, republish, start_relays_by,
 };
-pub use options::OptionError;
+pub use options::{GatewayMode, OptionError};
 pub use parent::{IpvlanFlag, IpvlanMode, MacvlanMode, Origin, ParentDriver, ParentError, UpperMode};
 pub use ports::{PortRequest, Protocol, Published};
 pub use relays::Starter;

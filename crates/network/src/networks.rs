@@ -3,6 +3,7 @@
 mod changes;
 mod egress;
 mod endpoints;
+mod exposure;
 mod healing;
 mod join;
 mod ports;
@@ -13,7 +14,7 @@ mod users;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use netlink::link::{self, Link, Mac};
 use netlink::{Protocol, Socket};
@@ -26,6 +27,7 @@ use crate::driver::DriverKind;
 use crate::egress::EgressPolicy;
 use crate::error::NetworkError;
 use crate::firewall::{BridgeRules, Firewall, Rules};
+use crate::options::GatewayMode;
 use crate::parent::{Lent, ParentDriver};
 use crate::ports::{PortRequest, Published};
 use crate::record::{BridgeRecord, EndpointRecord, Records, SandboxRecord};
@@ -34,6 +36,7 @@ use crate::sandbox::{Plan, Pool, Room};
 use crate::subnet::Subnet;
 pub use egress::{Denial, Denials, EgressGate, egress_gate, open_egress};
 use endpoints::Endpoints;
+pub use exposure::{PortAccess, host_addresses, port_accesses};
 pub use healing::{Healer, foreign_chains};
 pub use relaying::{relay_end, replace_relay, start_relays_by};
 pub use republish::{PortChange, republish};
@@ -193,6 +196,8 @@ pub struct Networks {
     relays: Mutex<Relays>,
     route: Mutex<Socket>,
     state: Mutex<Endpoints>,
+    /// Whether this machine has IPv6 at all, once somebody asked.
+    ipv6: OnceLock<bool>,
     /// As in the record of the bridge; it becomes true with the first network of IPv6.
     guards_forwarding_of_ipv6: AtomicBool,
 }
@@ -220,6 +225,8 @@ struct Lan {
     /// It leads nowhere.
     internal: bool,
     interface_prefix: String,
+    /// How its containers and everybody else reach each other, by IPv4 and by IPv6.
+    modes: [GatewayMode; 2],
     footing: Footing,
 }
 
@@ -327,6 +334,7 @@ impl Networks {
             users: Users::open(config.data_dir.join("networks.redb"))?,
             wired: Mutex::new(None),
             state: Mutex::new(state),
+            ipv6: OnceLock::new(),
             guards_forwarding_of_ipv6: AtomicBool::new(false),
             records,
             config,
@@ -533,6 +541,7 @@ impl Networks {
             ranges: wired.record.gateways().into_iter().map(range).collect(),
             internal: false,
             interface_prefix: "eth".to_owned(),
+            modes: [GatewayMode::Nat; 2],
             footing: Footing::Bridge(BridgeFooting {
                 bridge: self.config.bridge_name(),
                 index: wired.bridge_index,

@@ -11,16 +11,50 @@ const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 const GATEWAY_MODES: [&str; 2] =
     ["com.docker.network.bridge.gateway_mode_ipv4", "com.docker.network.bridge.gateway_mode_ipv6"];
-/// The mode in which others reach the containers by their own addresses, at every port.
-const UNPROTECTED: &str = "nat-unprotected";
+const INHIBIT: &str = "com.docker.network.bridge.inhibit_ipv4";
 const MTU: &str = "com.docker.network.driver.mtu";
 const PREFIX: &str = "com.docker.network.container_iface_prefix";
 /// What would change a network and does nothing here.
-const NOT_OFFERED: [&str; 3] = [
-    "com.docker.network.bridge.inhibit_ipv4",
-    "com.docker.network.bridge.trusted_host_interfaces",
-    "com.docker.network.host_ipv4",
-];
+const NOT_OFFERED: [&str; 2] = ["com.docker.network.bridge.trusted_host_interfaces", "com.docker.network.host_ipv4"];
+
+/// How the containers of a bridge network and everybody else reach each other, by one family of addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GatewayMode {
+    /// Containers leave with the host's address, and are reached by ports of the host.
+    #[default]
+    Nat,
+    /// Likewise, and whoever has a route to them reaches all their ports.
+    NatUnprotected,
+    /// Containers have their own addresses everywhere; whoever has a route to them reaches the published ports.
+    Routed,
+    /// The bridge has no address: this machine is not on the network. Of internal networks alone.
+    Isolated,
+}
+
+impl std::str::FromStr for GatewayMode {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<GatewayMode, ()> {
+        match text {
+            "" | "nat" => Ok(GatewayMode::Nat),
+            "nat-unprotected" => Ok(GatewayMode::NatUnprotected),
+            "routed" => Ok(GatewayMode::Routed),
+            "isolated" => Ok(GatewayMode::Isolated),
+            _ => Err(()),
+        }
+    }
+}
+
+impl std::fmt::Display for GatewayMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            GatewayMode::Nat => "nat",
+            GatewayMode::NatUnprotected => "nat-unprotected",
+            GatewayMode::Routed => "routed",
+            GatewayMode::Isolated => "isolated",
+        })
+    }
+}
 
 /// What the options come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +97,9 @@ pub enum OptionError {
         /// As given.
         mode: String,
     },
+    /// Somebody else than the network's containers is to be on it.
+    #[error("gateway mode 'isolated' can only be used for an internal network")]
+    NotInternal,
     /// The kernel takes no interface of such a name.
     #[error("numerical result out of range")]
     LongName,
@@ -80,7 +117,7 @@ impl OptionError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            OptionError::LongName => ErrorKind::Internal,
+            OptionError::LongName | OptionError::NotInternal => ErrorKind::Internal,
             OptionError::NotOffered { .. } => ErrorKind::NotImplemented,
             _ => ErrorKind::InvalidArgument,
         }
@@ -90,14 +127,13 @@ impl OptionError {
 /// Reads options. Those that nobody knows are kept for whoever looks at the network, as with dockerd.
 pub(crate) fn parse(given: &BTreeMap<String, String>) -> Result<Options, OptionError> {
     for option in GATEWAY_MODES {
-        match given.get(option).map_or("", String::as_str) {
-            "" | "nat" | UNPROTECTED => {}
-            mode @ ("routed" | "isolated") => {
-                return Err(OptionError::NotOffered { option: option.to_owned(), value: mode.to_owned() });
-            }
-            mode => return Err(OptionError::GatewayMode { option, mode: mode.to_owned() }),
+        let mode = given.get(option).map_or("", String::as_str);
+        if mode.parse::<GatewayMode>().is_err() {
+            return Err(OptionError::GatewayMode { option, mode: mode.to_owned() });
         }
     }
+    // Read where it counts.
+    truth_or(given, INHIBIT, "false")?;
     if let Some((option, value)) = given.iter().find(|(name, _)| NOT_OFFERED.contains(&name.as_str())) {
         return Err(OptionError::NotOffered { option: option.clone(), value: value.clone() });
     }
@@ -116,9 +152,14 @@ pub(crate) fn parse(given: &BTreeMap<String, String>) -> Result<Options, OptionE
     })
 }
 
-/// Whether whoever has a route to the containers reaches all their ports, by IPv4 and by IPv6.
-pub(crate) fn unprotected(given: &BTreeMap<String, String>) -> [bool; 2] {
-    GATEWAY_MODES.map(|option| given.get(option).is_some_and(|mode| mode == UNPROTECTED))
+/// How containers and everybody else reach each other, by IPv4 and by IPv6.
+pub(crate) fn gateway_modes(given: &BTreeMap<String, String>) -> [GatewayMode; 2] {
+    GATEWAY_MODES.map(|option| given.get(option).and_then(|mode| mode.parse().ok()).unwrap_or_default())
+}
+
+/// Whether somebody else than the bridge has the gateway's address of IPv4.
+pub(crate) fn inhibits_ipv4(given: &BTreeMap<String, String>) -> bool {
+    truth_or(given, INHIBIT, "false").unwrap_or_default()
 }
 
 fn mtu(given: &BTreeMap<String, String>) -> Result<Option<u32>, OptionError> {
@@ -133,7 +174,11 @@ fn mtu(given: &BTreeMap<String, String>) -> Result<Option<u32>, OptionError> {
 }
 
 fn truth(given: &BTreeMap<String, String>, option: &'static str) -> Result<bool, OptionError> {
-    match given.get(option).map_or("true", String::as_str) {
+    truth_or(given, option, "true")
+}
+
+fn truth_or(given: &BTreeMap<String, String>, option: &'static str, default: &str) -> Result<bool, OptionError> {
+    match given.get(option).map_or(default, String::as_str) {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         value => Err(OptionError::Syntax { option, value: value.to_owned(), parser: "ParseBool" }),
@@ -162,11 +207,15 @@ mod tests {
         assert!(!told(MASQUERADE, "0").unwrap().masquerade);
         assert_eq!(told(MTU, "1400").unwrap().mtu, Some(1400));
         assert_eq!(told(NAME, "lab0").unwrap().bridge.as_deref(), Some("lab0"));
+        let modes = [GatewayMode::Nat, GatewayMode::NatUnprotected, GatewayMode::Routed, GatewayMode::Isolated];
         for (at, option) in GATEWAY_MODES.into_iter().enumerate() {
-            assert_eq!(told(option, UNPROTECTED), Ok(plain.clone()));
-            let modes = unprotected(&[(option.to_owned(), UNPROTECTED.to_owned())].into());
-            assert_eq!(modes, [at == 0, at == 1]);
+            for mode in modes {
+                assert_eq!(told(option, &mode.to_string()), Ok(plain.clone()));
+                let read = gateway_modes(&[(option.to_owned(), mode.to_string())].into());
+                assert_eq!((read[at], read[1 - at]), (mode, GatewayMode::Nat));
+            }
         }
+        assert!(inhibits_ipv4(&[(INHIBIT.to_owned(), "1".to_owned())].into()) && !inhibits_ipv4(&BTreeMap::new()));
         assert_eq!(told(HOST_BINDING, "127.0.0.1").unwrap().host_address, Some(Ipv4Addr::LOCALHOST));
         for (option, value, text) in [
             (
@@ -189,9 +238,15 @@ mod tests {
             ),
             (NAME, "waytoolongbridgename", "numerical result out of range"),
             (
-                GATEWAY_MODES[0],
-                "routed",
-                "network option com.docker.network.bridge.gateway_mode_ipv4=routed is not supported by Longshore yet",
+                INHIBIT,
+                "x",
+                "failed to parse com.docker.network.bridge.inhibit_ipv4 value: x (strconv.ParseBool: parsing \"x\": \
+                 invalid syntax)",
+            ),
+            (
+                NOT_OFFERED[0],
+                "eth0",
+                "network option com.docker.network.bridge.trusted_host_interfaces=eth0 is not supported by Longshore yet",
             ),
         ] {
             assert_eq!(told(option, value), Err(text.to_owned()), "{option}={value}");

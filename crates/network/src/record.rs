@@ -25,7 +25,7 @@ pub(crate) struct SandboxRecord {
     pub(crate) ports: Vec<Published>,
     /// In the order of joining.
     pub(crate) endpoints: Vec<EndpointRecord>,
-    /// Ports to publish as soon as a network has the gateway on which that is possible; of who is on one where it is not.
+    /// All ports that are to be published, of who may have to have others when another network has the gateway.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) wanted: Vec<PortRequest>,
     /// Its own policy, beside those of its networks.
@@ -63,6 +63,9 @@ pub(crate) struct EndpointRecord {
     pub(crate) lent: Option<Lent>,
     /// Of all networks the one of the highest priority has the gateway.
     pub(crate) gateway_priority: i64,
+    /// Whether published ports are opened at its own address instead of published on this machine's, by IPv4 and by IPv6.
+    #[serde(default)]
+    pub(crate) routed: [bool; 2],
 }
 
 impl SandboxRecord {
@@ -101,12 +104,42 @@ impl SandboxRecord {
         }
     }
 
+    /// Whether ports that are published on addresses of this one's family are opened at the container's own address instead.
+    pub(crate) fn is_routed(&self, host: IpAddr) -> bool {
+        let at = usize::from(host.is_ipv6());
+        self.publishers()[at].is_some_and(|endpoint| endpoint.routed[at])
+    }
+
+    /// Where rules lead from a published port, or the address at which they open it; none where they do not.
+    pub(crate) fn ruled_target(&self, published: &Published) -> Option<IpAddr> {
+        let host = published.host_address;
+        let by_rules = published.is_opened() == self.is_routed(host) && self.relayed_target(published).is_none();
+        self.target(host).filter(|_| by_rules)
+    }
+
+    /// Where the relay leads from a published port; none where it does not.
+    pub(crate) fn relayed_target(&self, published: &Published) -> Option<IpAddr> {
+        self.relay_target(published.host_address).filter(|_| !published.is_opened())
+    }
+
     /// Whether ports are shown that it exposes.
     pub(crate) fn exposes(&self) -> bool {
         match (self.gateway(), self.gateway_of_ipv6()) {
             (None, None) => self.endpoints.is_empty() || self.endpoints.iter().any(|one| !one.inside),
             (ipv4, ipv6) => ipv4.into_iter().chain(ipv6).any(|one| !one.inside),
         }
+    }
+
+    /// Keeps the ports that are to be published, if other networks may decide on them.
+    pub(crate) fn note_wanted(&mut self, ports: &[PortRequest]) {
+        if self.endpoints.len() > 1 || self.has_inside() {
+            ports.clone_into(&mut self.wanted);
+        }
+    }
+
+    /// Puts ports that came later where they would have been: each port's addresses of IPv4 first.
+    pub(crate) fn sort_ports(&mut self) {
+        self.ports.sort_by_key(|one| (one.container_port, one.protocol, one.host_address.is_ipv6()));
     }
 
     /// Whether any of its links is in the container alone.
@@ -169,6 +202,7 @@ impl From<Written> for SandboxRecord {
             inside: false,
             lent: None,
             gateway_priority: 0,
+            routed: [false; 2],
         }));
         SandboxRecord { container, sandbox_id, ports, endpoints, wanted, egress }
     }
@@ -317,6 +351,7 @@ mod tests {
             inside: false,
             lent: None,
             gateway_priority,
+            routed: [false; 2],
         }
     }
 

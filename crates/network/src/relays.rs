@@ -54,6 +54,11 @@ impl Relays {
         self.starter.is_some()
     }
 
+    /// Whether anything is to be served.
+    pub(crate) fn is_needed(&self) -> bool {
+        !self.expected.is_empty()
+    }
+
     /// Whether a port is the relay's.
     pub(crate) fn serves(&self, published: &Published) -> bool {
         self.expected.contains(&id(published))
@@ -96,7 +101,7 @@ impl Relays {
     /// served is due again.
     pub(crate) fn end_unexpected(&mut self) -> Result<(), AskError> {
         let unexpected: Vec<String> = self.served.difference(&self.expected).cloned().collect();
-        let ended = unexpected.iter().try_for_each(|id| self.remove_id(id));
+        let ended = self.remove_ids(unexpected);
         self.unsettled |= !self.expected.is_subset(&self.served);
         ended
     }
@@ -127,11 +132,7 @@ impl Relays {
     ) -> Result<(), AskError> {
         let rule = rule(published, target);
         self.expected.insert(rule.id.clone());
-        let mut client = match self.client.take() {
-            Some(client) => client,
-            // It is to be served all the same.
-            None => self.find_or_start().inspect_err(|_| self.unsettled = true)?,
-        };
+        let mut client = self.take_client()?;
         let put = client.put(&rule, socket);
         match &put {
             Ok(()) => drop(self.served.insert(rule.id)),
@@ -148,23 +149,55 @@ impl Relays {
         put
     }
 
+    /// [`Relays::put`] of many, each with its socket. One that is refused is told for none of them: each is to be put by itself then.
+    pub(crate) fn put_all(&mut self, ports: &[(Rule, BorrowedFd<'_>)]) -> Result<(), AskError> {
+        let ids = || ports.iter().map(|(rule, _)| rule.id.clone());
+        self.expected.extend(ids());
+        let mut client = self.take_client()?;
+        let put = client.put_all(ports);
+        if let Err(AskError::Io(_)) = &put {
+            self.lose_track();
+            return put;
+        }
+        if put.is_ok() {
+            self.served.extend(ids());
+        }
+        self.client = Some(client);
+        put
+    }
+
+    fn take_client(&mut self) -> Result<Client, AskError> {
+        match self.client.take() {
+            Some(client) => Ok(client),
+            // What is asked for is to be served all the same.
+            None => self.find_or_start().inspect_err(|_| self.unsettled = true),
+        }
+    }
+
     /// Takes it that a port cannot be served: somebody else has it.
     pub(crate) fn give_up(&mut self, published: &Published) {
         self.expected.remove(&id(published));
     }
 
-    /// Ends the serving of a port, if it is served. After an error it ends as soon as the relay answers.
-    pub(crate) fn remove(&mut self, published: &Published) -> Result<(), AskError> {
-        let id = id(published);
-        if self.expected.remove(&id) && self.unsettled {
+    /// Ends the serving of ports, as far as they are served. After an error it ends as soon as the relay answers.
+    pub(crate) fn remove(&mut self, ports: &[Published]) -> Result<(), AskError> {
+        let ids: Vec<String> = ports.iter().filter(|one| !one.is_opened()).map(id).collect();
+        let expected = ids.iter().filter(|id| self.expected.remove(*id)).count();
+        if expected > 0 && self.unsettled {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the relay does not answer").into());
         }
-        self.remove_id(&id)
+        self.remove_ids(ids)
     }
 
-    fn remove_id(&mut self, id: &str) -> Result<(), AskError> {
-        let (true, Some(client)) = (self.served.remove(id), &mut self.client) else { return Ok(()) };
-        match client.remove(id) {
+    fn remove_ids(&mut self, mut ids: Vec<String>) -> Result<(), AskError> {
+        ids.retain(|id| self.served.remove(id));
+        let Some(client) = &mut self.client else { return Ok(()) };
+        let removed = match ids.as_slice() {
+            [] => return Ok(()),
+            [id] => client.remove(id),
+            ids => client.remove_all(ids),
+        };
+        match removed {
             Ok(false) => Ok(()),
             // The last one: the relay ends.
             Ok(true) => {

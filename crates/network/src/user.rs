@@ -9,7 +9,7 @@ use crate::addresses::Addresses;
 use crate::driver::{BridgeDriver, Driver, DriverKind};
 use crate::egress::{EGRESS, EgressError, EgressPolicy};
 use crate::error::CreateError;
-use crate::options::{self, Options};
+use crate::options::{self, GatewayMode, OptionError, Options};
 use crate::parent::ParentDriver;
 use crate::subnet::Subnet;
 use crate::template::Template;
@@ -150,7 +150,13 @@ impl UserNetwork {
             DriverKind::Template => Driver::Template(Template::of(&request)),
             kind => Driver::Parent(ParentDriver::plan(kind, &request.options, &around.id)?),
         };
-        let gateway = match &driver {
+        let modes = options::gateway_modes(&request.options);
+        let inhibited = request.internal && options::inhibits_ipv4(&request.options);
+        let gateway = |ipv6: bool| match &driver {
+            // This machine is not there, and somebody else leads nowhere.
+            Driver::Bridge(_) if modes[usize::from(ipv6)] == GatewayMode::Isolated || inhibited && !ipv6 => {
+                Gateway::Wanted
+            }
             Driver::Bridge(_) | Driver::Template(_) => Gateway::Always,
             // Nobody asks it for anything, or there is nobody.
             Driver::Parent(parent) if request.internal || driver.leads_nowhere() || !parent.has_gateway() => {
@@ -166,7 +172,7 @@ impl UserNetwork {
             let enabled = enabled && request.driver != DriverKind::Template && !brings(&range);
             let free = if at == 0 { around.free } else { around.free_ipv6 };
             match enabled {
-                true => families[at] = Some(AddressRange::plan(range, free, &around.subnets, gateway)?),
+                true => families[at] = Some(AddressRange::plan(range, free, &around.subnets, gateway(at == 1))?),
                 false => idle.extend(AddressRange::of_nobody(range)),
             }
         }
@@ -179,7 +185,7 @@ impl UserNetwork {
             }
             let own = families.iter().flatten().chain(&more).map(|one| one.subnet);
             let others: Vec<Subnet> = around.subnets.iter().copied().chain(own).collect();
-            more.push(AddressRange::plan(range, None, &others, gateway)?);
+            more.push(AddressRange::plan(range, None, &others, gateway(ipv6))?);
         }
         // dockerd's order: a network of which both are wrong is refused for its addresses.
         if let Some(parent) = driver.parent() {
@@ -222,9 +228,30 @@ impl UserNetwork {
         self.options.get(EGRESS)?.parse().ok()
     }
 
-    /// The addresses of its gateways, with the lengths of their prefixes.
+    /// How its containers and everybody else reach each other, by IPv4 and by IPv6; of one without a bridge that says nothing.
+    pub fn gateway_modes(&self) -> [GatewayMode; 2] {
+        match self.driver.bridge() {
+            Some(_) => options::gateway_modes(&self.options),
+            None => [GatewayMode::Nat; 2],
+        }
+    }
+
+    /// Whether this machine is not on it by a family of addresses that it has.
+    pub(crate) fn is_isolated(&self, ipv6: bool) -> bool {
+        let range = if ipv6 { &self.ipv6 } else { &self.ipv4 };
+        range.is_some() && self.gateway_modes()[usize::from(ipv6)] == GatewayMode::Isolated
+    }
+
+    /// The addresses of its gateways, with the lengths of their prefixes; none of a family by which this machine is not there.
     pub(crate) fn gateways(&self) -> Vec<Subnet> {
-        self.ranges().filter_map(AddressRange::gateway).collect()
+        let is_there = |gateway: &Subnet| !self.is_isolated(gateway.address.is_ipv6());
+        self.ranges().filter_map(AddressRange::gateway).filter(is_there).collect()
+    }
+
+    /// Those of them that the bridge has.
+    pub(crate) fn bridge_addresses(&self) -> Vec<Subnet> {
+        let somebody_else = self.driver.bridge().is_some() && options::inhibits_ipv4(&self.options);
+        self.gateways().into_iter().filter(|gateway| gateway.address.is_ipv6() || !somebody_else).collect()
     }
 
     /// Its addresses, of which none are taken but those that nobody gets.
@@ -313,6 +340,9 @@ fn check_egress(request: &UserNetworkRequest) -> Result<(), CreateError> {
 
 fn plan_bridge(request: &UserNetworkRequest, around: &Surroundings<'_>) -> Result<BridgeDriver, CreateError> {
     let options = options::parse(&request.options)?;
+    if !request.internal && options::gateway_modes(&request.options).contains(&GatewayMode::Isolated) {
+        return Err(OptionError::NotInternal.into());
+    }
     Ok(BridgeDriver {
         bridge: bridge_name(&options, around)?,
         adopted: false,

@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::{Ask, MESSAGE_MAX, Reply, Rule};
+use crate::{Ask, LIST_MAX, MESSAGE_MAX, RULES_AT_ONCE, Reply, Rule, VERSION};
 
 /// How long an answer may take, which the relay has at once unless it is stopped.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -29,6 +29,8 @@ pub enum AskError {
 #[derive(Debug)]
 pub struct Client {
     socket: OwnedFd,
+    /// The relay's version, as far as it has told.
+    version: u32,
 }
 
 impl AsFd for Client {
@@ -42,14 +44,14 @@ impl Client {
     fn new(socket: OwnedFd) -> io::Result<Client> {
         set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_WITHIN))?;
         set_socket_timeout(&socket, Timeout::Send, Some(ANSWER_WITHIN))?;
-        Ok(Client { socket })
+        Ok(Client { socket, version: 1 })
     }
 
-    /// A client, and the end that a relay about to be started gets as descriptor 3.
+    /// A client, and the end that a relay of this build about to be started gets as descriptor 3.
     pub fn pair() -> io::Result<(Client, OwnedFd)> {
         let flags = SocketFlags::CLOEXEC;
         let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        Ok((Client::new(ours)?, theirs))
+        Ok((Client { version: VERSION, ..Client::new(ours)? }, theirs))
     }
 
     /// Finds the relay of this directory; none if there is none.
@@ -71,28 +73,66 @@ impl Client {
 
     /// Has a rule served, with a listening socket unless the relay has one for it.
     pub fn put(&mut self, rule: &Rule, socket: Option<BorrowedFd<'_>>) -> Result<(), AskError> {
-        self.ask(&Ask::Put(rule.clone()), socket).map(drop)
+        self.ask(&Ask::Put(rule.clone()), socket.as_slice()).map(drop)
     }
 
     /// Has a rule served no longer, no error if it is not; whether the relay ends now.
     pub fn remove(&mut self, id: &str) -> Result<bool, AskError> {
-        Ok(self.ask(&Ask::Remove(id.to_owned()), None)? == Reply::Ends)
+        Ok(self.ask(&Ask::Remove(id.to_owned()), &[])? == Reply::Ends)
+    }
+
+    /// [`Client::put`] of many, each with a socket. After an error some are served, perhaps.
+    pub fn put_all(&mut self, rules: &[(Rule, BorrowedFd<'_>)]) -> Result<(), AskError> {
+        if self.version < 2 {
+            return rules.iter().try_for_each(|(rule, socket)| self.put(rule, Some(*socket)));
+        }
+        for some in rules.chunks(RULES_AT_ONCE) {
+            let (rules, sockets): (Vec<_>, Vec<_>) = some.iter().cloned().unzip();
+            self.ask(&Ask::PutAll(rules), &sockets)?;
+        }
+        Ok(())
+    }
+
+    /// [`Client::remove`] of many.
+    pub fn remove_all(&mut self, ids: &[String]) -> Result<bool, AskError> {
+        let mut ends = false;
+        if self.version < 2 {
+            for id in ids {
+                ends = self.remove(id)?;
+            }
+            return Ok(ends);
+        }
+        for some in ids.chunks(RULES_AT_ONCE) {
+            ends = self.ask(&Ask::RemoveAll(some.to_vec()), &[])? == Reply::Ends;
+        }
+        Ok(ends)
     }
 
     /// What is served.
     pub fn list(&mut self) -> Result<Vec<Rule>, AskError> {
-        match self.ask(&Ask::List, None)? {
-            // All versions so far say the same.
-            Reply::Rules { rules, .. } => Ok(rules),
-            reply => Err(io::Error::other(format!("the relay's answer is {reply:?}")).into()),
+        let mut all = Vec::new();
+        let mut ask = Ask::List;
+        loop {
+            let (version, rules) = match self.ask(&ask, &[])? {
+                Reply::Rules { version, rules } => (version, rules),
+                reply => return Err(io::Error::other(format!("the relay's answer is {reply:?}")).into()),
+            };
+            self.version = version;
+            let count = rules.len();
+            all.extend(rules);
+            match all.last() {
+                // The first version has no more.
+                Some(last) if version > 1 && count >= LIST_MAX => ask = Ask::ListBehind(last.id.clone()),
+                _ => return Ok(all),
+            }
         }
     }
 
-    fn ask(&mut self, ask: &Ask, socket: Option<BorrowedFd<'_>>) -> Result<Reply, AskError> {
+    fn ask(&mut self, ask: &Ask, sockets: &[BorrowedFd<'_>]) -> Result<Reply, AskError> {
         let bytes = serde_json::to_vec(ask).map_err(io::Error::from)?;
         // One that has ended may have said why: the kernel tells of its end first.
         let ended = |err: &io::Error| matches!(err.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
-        match sys::socket::send(self.socket.as_fd(), &bytes, socket.as_slice()) {
+        match sys::socket::send(self.socket.as_fd(), &bytes, sockets) {
             Err(err) if ended(&err) => {}
             sent => drop(sent?),
         }

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The sockets are the daemon's: bound before anything is started, so that a conflict is told as every other one. A message is one
-//! packet of a unix socket of packets, JSON, with at most one descriptor. The first connection is descriptor 3; later daemons find
+//! packet of a unix socket of packets, JSON, with a descriptor for each new port. The first connection is descriptor 3; later daemons find
 //! `relay.sock` in its directory (0700, below `<exec-root>`).
 //!
 //! ```text
@@ -23,6 +23,8 @@
 //! is gone without a word is asked after 15 s, and again (keepalive). A rule that goes takes its connections along: its container's
 //! address may be another's by then.
 //!
+//! With its last port gone it waits for [`LINGER`], as long as a daemon is there: the next port would need another process.
+//!
 //! The two ends may be of different builds. [`VERSION`] grows with every change of the messages; a daemon speaks all earlier versions.
 //! A relay that cannot begin answers why instead of obeying.
 //!
@@ -35,24 +37,37 @@ mod stream;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use client::{AskError, Client};
 pub use server::run;
 
-/// The version of the messages that this build speaks.
-pub const VERSION: u32 = 1;
+/// The version of the messages that this build speaks. 2 has those about several rules.
+pub const VERSION: u32 = 2;
+
+/// How long a relay without ports stays beside a daemon.
+///
+/// Containers that come one after the other, each with a port, share one process then, whose start takes as long as all else that a
+/// port costs. Well below the second within which everything of a removed container is gone.
+pub const LINGER: Duration = Duration::from_millis(250);
 
 /// Connections at once at most.
 pub const LINKS_MAX: usize = 8192;
 /// Flows of datagrams at once at most.
 pub const FLOWS_MAX: usize = 1024;
-/// Rules at most: the list of them is one message, and that has to fit into a socket's buffer.
-pub const RULES_MAX: usize = 1024;
+/// Rules at most, or a quarter of as many descriptors as a process may have: each takes some 600 bytes here, and a socket.
+pub const RULES_MAX: usize = 32768;
 
-/// A message at most: [`RULES_MAX`] rules of 120 bytes. Below the 208 KiB that the kernel lets a socket send (wmem_default).
+/// Rules in one answer at most: who gets as many asks for those behind them.
+const LIST_MAX: usize = 1024;
+/// An answer at most: [`LIST_MAX`] rules of 120 bytes. Below the 208 KiB that the kernel lets a socket send (wmem_default).
 const MESSAGE_MAX: usize = 160 << 10;
+/// Rules in one question at most: each has a descriptor.
+const RULES_AT_ONCE: usize = sys::socket::FDS_MAX;
+/// A question at most.
+const QUESTION_MAX: usize = 64 << 10;
 
 /// A port that is served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,17 +89,24 @@ enum Ask {
     Remove(String),
     /// Tell what is served.
     List,
+    /// Tell what is served behind the rule of this id.
+    ListBehind(String),
+    /// Serve these, whose sockets come along in the same order.
+    PutAll(Vec<Rule>),
+    /// As [`Ask::Remove`], these.
+    RemoveAll(Vec<String>),
 }
 
 /// The answer to each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Reply {
     Done,
-    /// It is done, and it was the last rule: this process ends.
+    /// It is done, and it was the last rule: this process ends. From version 2 on it does so without a word, later.
     Ends,
     Rules {
         /// The relay's [`VERSION`].
         version: u32,
+        /// In the order of their ids.
         rules: Vec<Rule>,
     },
     Refused(String),
@@ -100,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_of_version_1_are_read_as_they_were_written() {
+    fn messages_are_read_as_they_were_written() {
         let rule = Rule { id: "tcp [::1]:80".to_owned(), udp: false, target: "172.17.0.2:80".parse().unwrap() };
         let text = r#"{"id":"tcp [::1]:80","udp":false,"target":"172.17.0.2:80"}"#;
         let ask = |text: &str| serde_json::from_str::<Ask>(text).unwrap();
@@ -113,10 +135,23 @@ mod tests {
         assert_eq!(reply(&format!(r#"{{"Rules":{{"version":1,"rules":[{text}],"more":0}}}}"#)), rules);
         assert_eq!(reply(r#"{"Refused":"why"}"#), Reply::Refused("why".to_owned()));
         assert_eq!((reply(r#""Done""#), reply(r#""Ends""#)), (Reply::Done, Reply::Ends));
+        // Since version 2.
+        assert_eq!(ask(&format!(r#"{{"PutAll":[{text}]}}"#)), Ask::PutAll(rules_of(&rules)));
+        assert_eq!(ask(r#"{"RemoveAll":["a"]}"#), Ask::RemoveAll(vec!["a".to_owned()]));
+        assert_eq!(ask(r#"{"ListBehind":"a"}"#), Ask::ListBehind("a".to_owned()));
         // And so it is written: a change of this line is another version.
-        assert_eq!(
-            serde_json::to_string(&rules).unwrap(),
-            format!(r#"{{"Rules":{{"version":{VERSION},"rules":[{text}]}}}}"#)
-        );
+        assert_eq!(serde_json::to_string(&rules).unwrap(), format!(r#"{{"Rules":{{"version":1,"rules":[{text}]}}}}"#));
+        let longest = Rule {
+            id: "x".repeat(70),
+            target: "[fd00:1111:2222:3333:4444:5555:6666:7777]:65535".parse().unwrap(),
+            ..rules_of(&rules).remove(0)
+        };
+        let length = |rules: usize| serde_json::to_vec(&vec![longest.clone(); rules]).unwrap().len();
+        assert!(length(LIST_MAX) < MESSAGE_MAX + (32 << 10) && length(RULES_AT_ONCE) < QUESTION_MAX);
+    }
+
+    fn rules_of(reply: &Reply) -> Vec<Rule> {
+        let Reply::Rules { rules, .. } = reply else { panic!("{reply:?}") };
+        rules.clone()
     }
 }

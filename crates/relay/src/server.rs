@@ -1,5 +1,7 @@
 //! The process: rules, and what goes on by them.
 
+mod orders;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -15,7 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::datagram::{DATAGRAM_MAX, Flows, receive};
 use crate::stream::{Link, Side};
-use crate::{Ask, LINKS_MAX, MESSAGE_MAX, RULES_MAX, Reply, Rule, VERSION};
+use crate::{LINKS_MAX, MESSAGE_MAX, QUESTION_MAX, RULES_MAX, Reply, Rule};
 
 /// Events that are taken at a time.
 const EVENTS: usize = 64;
@@ -23,9 +25,9 @@ const EVENTS: usize = 64;
 const ACCEPTS: usize = 16;
 /// How long nothing is taken where the kernel has no room for one more.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Descriptors that a connection takes, and those that stay for everything else.
+/// Descriptors that a connection takes, and those that stay for everything else but rules.
 const DESCRIPTORS_OF_LINK: u64 = 6;
-const DESCRIPTORS_OF_OTHERS: u64 = 128 + (crate::FLOWS_MAX + RULES_MAX) as u64;
+const DESCRIPTORS_OF_OTHERS: u64 = 128 + crate::FLOWS_MAX as u64;
 
 /// What an event is about.
 #[derive(Clone, Debug)]
@@ -68,6 +70,10 @@ struct Relay {
     door_number: u64,
     daemons: HashMap<u64, OwnedFd>,
     rules: BTreeMap<String, Served>,
+    rules_max: usize,
+    /// Since when it serves nothing, of one that has served something.
+    idle_since: Option<Instant>,
+    linger: Duration,
     links: HashMap<u64, Relayed>,
     links_max: usize,
     /// Whether listeners wait until a connection has ended.
@@ -80,10 +86,10 @@ struct Relay {
     ends: bool,
 }
 
-/// Serves until the last rule has gone, or no daemon comes to name the first one.
-pub fn run(dir: &Path, first: Option<OwnedFd>) -> io::Result<()> {
+/// Serves until the last rule has gone `linger` ago, or with all daemons, or no daemon comes to name the first one.
+pub fn run(dir: &Path, first: Option<OwnedFd>, linger: Duration) -> io::Result<()> {
     let mut relay = match Relay::open(dir) {
-        Ok(relay) => relay,
+        Ok(relay) => Relay { linger, ..relay },
         Err(err) => {
             // Nobody else hears of it: this process has no log.
             first.as_ref().into_iter().for_each(|first| refuse(first.as_fd(), &err));
@@ -95,7 +101,8 @@ pub fn run(dir: &Path, first: Option<OwnedFd>) -> io::Result<()> {
         relay.welcome(first)?;
     }
     let mut events = Vec::with_capacity(EVENTS);
-    while !(relay.ends || relay.rules.is_empty() && relay.daemons.is_empty()) {
+    let is_over = |relay: &Relay| relay.idle_since.is_some_and(|since| since.elapsed() >= relay.linger);
+    while !(relay.ends || relay.rules.is_empty() && (relay.daemons.is_empty() || is_over(&relay))) {
         relay.wait(&mut events)?;
         for event in events.drain(..) {
             if !relay.ends {
@@ -122,7 +129,9 @@ impl Relay {
     fn open(dir: &Path) -> io::Result<Relay> {
         let limit = getrlimit(Resource::Nofile).maximum;
         setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit })?;
-        let spare = limit.unwrap_or(u64::MAX).saturating_sub(DESCRIPTORS_OF_OTHERS) / DESCRIPTORS_OF_LINK;
+        let limit = limit.unwrap_or(u64::MAX);
+        let rules_max = RULES_MAX.min(usize::try_from(limit / 4).unwrap_or(RULES_MAX));
+        let spare = limit.saturating_sub(DESCRIPTORS_OF_OTHERS + rules_max as u64) / DESCRIPTORS_OF_LINK;
         let mut relay = Relay {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             dir: dir.to_owned(),
@@ -132,6 +141,9 @@ impl Relay {
             door_number: 0,
             daemons: HashMap::new(),
             rules: BTreeMap::new(),
+            rules_max,
+            idle_since: None,
+            linger: Duration::ZERO,
             links: HashMap::new(),
             links_max: LINKS_MAX.min(usize::try_from(spare).unwrap_or(LINKS_MAX)).max(1),
             full: false,
@@ -168,7 +180,8 @@ impl Relay {
         if self.resume_at.is_some_and(|at| at <= now) {
             self.resume();
         }
-        let next = self.sweep_at.into_iter().chain(self.resume_at).min();
+        let over_at = self.idle_since.map(|since| since + self.linger);
+        let next = self.sweep_at.into_iter().chain(self.resume_at).chain(over_at).min();
         let left = next.map(|at| at.saturating_duration_since(now));
         let timeout = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), timeout.as_ref()) {
@@ -207,14 +220,14 @@ impl Relay {
     /// One message of a daemon.
     fn hear(&mut self, number: u64) {
         let Some(daemon) = self.daemons.get(&number) else { return };
-        let (mut bytes, mut fds) = (vec![0; 4096], Vec::new());
-        let length = match sys::socket::receive(daemon.as_fd(), &mut bytes, &mut fds) {
+        let (bytes, mut fds) = (&mut self.buffer[..QUESTION_MAX], Vec::new());
+        let length = match sys::socket::receive(daemon.as_fd(), bytes, &mut fds) {
             Err(err) if err.kind() == io::ErrorKind::WouldBlock => return,
             Err(_) | Ok(0) => return self.part(number),
             Ok(length) => length,
         };
         let reply = match serde_json::from_slice(&bytes[..length]) {
-            Ok(ask) => self.obey(ask, fds.pop()),
+            Ok(ask) => orders::obey(self, ask, fds),
             Err(err) => Reply::Refused(err.to_string()),
         };
         let text = serde_json::to_vec(&reply).unwrap_or_default();
@@ -230,39 +243,14 @@ impl Relay {
         self.daemons.remove(&daemon);
     }
 
-    fn obey(&mut self, ask: Ask, socket: Option<OwnedFd>) -> Reply {
-        match ask {
-            Ask::List => {
-                let rules = self.rules.values().map(|served| served.rule.clone()).collect();
-                Reply::Rules { version: VERSION, rules }
-            }
-            Ask::Remove(id) => {
-                if let Some(served) = self.rules.remove(&id) {
-                    self.retire(&served);
-                }
-                if !self.rules.is_empty() {
-                    // The last one may have all connections.
-                    self.rules.values().for_each(|served| self.await_again(served));
-                    return Reply::Done;
-                }
-                // Before the daemon hears of it, which may start another relay at once: that one's would go instead.
-                _ = std::fs::remove_file(crate::socket_path(&self.dir));
-                Reply::Ends
-            }
-            Ask::Put(rule) => match self.put(rule, socket) {
-                Ok(()) => Reply::Done,
-                Err(err) => Reply::Refused(err.to_string()),
-            },
-        }
-    }
-
     fn put(&mut self, rule: Rule, socket: Option<OwnedFd>) -> io::Result<()> {
         let known = self.rules.remove(&rule.id);
         if let Some(known) = &known {
             self.retire(known);
+            self.forget_flows();
         }
-        if known.is_none() && self.rules.len() >= RULES_MAX {
-            return Err(io::Error::other(format!("the relay serves {RULES_MAX} ports and no more")));
+        if known.is_none() && self.rules.len() >= self.rules_max {
+            return Err(io::Error::other(format!("the relay serves {} ports and no more", self.rules_max)));
         }
         let missing = || io::Error::other("no socket came with a new port");
         let socket = match (socket, known) {
@@ -275,6 +263,7 @@ impl Relay {
         let served = Served { rule, socket, number, links: 0 };
         watch(&self.epoll, served.socket.as_fd(), number, self.awaited(&served))?;
         self.rules.insert(served.rule.id.clone(), served);
+        self.idle_since = None;
         Ok(())
     }
 
@@ -290,7 +279,7 @@ impl Relay {
         watch_for(&self.epoll, &served.socket, served.number, self.awaited(served));
     }
 
-    /// Ends what a rule did.
+    /// Ends what a rule did, whose flows are then to be forgotten.
     fn retire(&mut self, served: &Served) {
         self.sources.remove(&served.number);
         // The daemon has the socket, too: closing ours would not end its events.
@@ -304,7 +293,6 @@ impl Relay {
         let closing: Vec<u64> = self.links.iter().filter_map(of).collect();
         closing.into_iter().for_each(|link| self.close(link));
         self.flows.close_of(listener);
-        self.forget_flows();
     }
 
     fn forget_flows(&mut self) {
@@ -437,7 +425,8 @@ impl Relay {
 
     fn answer(&mut self, number: u64) {
         let Some(listener) = self.flows.get(number).map(|flow| flow.listener) else { return };
-        if let Some(served) = self.rules.values().find(|served| served.number == listener) {
+        let Some(Source::Listener(id)) = self.sources.get(&listener) else { return };
+        if let Some(served) = self.rules.get(id) {
             self.flows.answer(number, served.socket.as_fd(), &mut self.buffer);
         }
     }

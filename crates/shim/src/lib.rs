@@ -63,5 +63,5 @@ pub use event_loop::{Arguments, ShimError, run};
 pub fn relay(dir: &std::path::Path) -> Result<(), ShimError> {
     // First of all: whatever opens a descriptor could get the inherited one's number.
     let first = sys::fd::inherited(3);
-    ::relay::run(dir, first).map_err(ShimError::Process)
+    ::relay::run(dir, first, ::relay::LINGER).map_err(ShimError::Process)
 }

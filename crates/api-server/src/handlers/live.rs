@@ -63,6 +63,12 @@ pub(crate) async fn ports(mut call: Call) -> Result<Answer, Failure> {
     Ok(response::empty(StatusCode::NO_CONTENT))
 }
 
+/// `GET /longshore/exposure?container=NAME`, which Docker does not have; of all containers without a name.
+pub(crate) async fn exposure(call: Call) -> Result<Answer, Failure> {
+    let exposed = ops::exposure::exposure(&call.engine, call.query.given("container")).await?;
+    Ok(response::json(StatusCode::OK, &exposed))
+}
+
 /// `GET /containers/{}/why`, which Docker does not have.
 pub(crate) async fn why(call: Call) -> Result<Answer, Failure> {
     Ok(response::json(StatusCode::OK, &ops::why::why(&call.engine, &call.name)?))

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::later::{LATER, Later};
 use super::tables::{Arity, COMMANDS, COMMON, Command, GLOBAL, GROUPS, Group, Section};
-use super::{Flag, Kind, Support};
+use super::{Flag, Kind, Parsed, Support};
 
 /// Width of what is wrapped: a terminal's at its smallest.
 const COLUMNS: usize = 80;
@@ -108,9 +108,11 @@ pub fn group_hint(program: &str, group: &str) -> String {
 }
 
 /// The sentence about a wrong number of positionals, and its usage; `None` if the number is right.
-pub fn arity_complaint(program: &str, path: &str, command: &Command, count: usize) -> Option<String> {
+pub fn arity_complaint(program: &str, path: &str, command: &Command, parsed: &Parsed) -> Option<String> {
     let plural = |n: usize| if n == 1 { "argument" } else { "arguments" };
-    let (complaint, verb) = match command.arity {
+    let count = parsed.positionals.len();
+    let other = command.arity_with.filter(|(flag, _)| parsed.flag(flag)).map(|(_, arity)| arity);
+    let (complaint, verb) = match other.unwrap_or(command.arity) {
         Arity::None if count > 0 => ("accepts no arguments".to_owned(), "Run"),
         Arity::Between(least, most) if !(least..=most).contains(&count) => {
             (format!("requires at least {least} and at most {most} arguments"), "Run")

@@ -10,6 +10,7 @@ mod build;
 mod contexts;
 mod image_upkeep;
 mod manifests;
+mod ports;
 mod registries;
 
 /// What a command does; one variant, one file of `commands`.
@@ -233,6 +234,8 @@ pub struct Command {
     pub flags: &'static [&'static [Flag]],
     /// Its positionals.
     pub arity: Arity,
+    /// A flag with which they are others.
+    pub arity_with: Option<(&'static str, Arity)>,
     /// Whether flags may follow positionals.
     pub interspersed: bool,
     /// What runs.
@@ -259,7 +262,8 @@ pub(super) fn canonical(long: &'static str) -> &'static str {
 }
 
 const fn command(paths: &'static [&'static str], usage: &'static str, about: &'static str, verb: Verb) -> Command {
-    Command { paths, usage, about, flags: &[], arity: Arity::None, interspersed: true, verb, hidden: false }
+    let (arity, arity_with) = (Arity::None, None);
+    Command { paths, usage, about, flags: &[], arity, arity_with, interspersed: true, verb, hidden: false }
 }
 
 impl Command {
@@ -270,6 +274,11 @@ impl Command {
 
     const fn arity(mut self, arity: Arity) -> Command {
         self.arity = arity;
+        self
+    }
+
+    const fn arity_with(mut self, flag: &'static str, arity: Arity) -> Command {
+        self.arity_with = Some((flag, arity));
         self
     }
 
@@ -557,13 +566,7 @@ pub static COMMANDS: &[Command] = &[
         Verb::Pause,
     )
     .arity(Arity::Min(1)),
-    command(
-        &["port", "container port"],
-        "CONTAINER [PRIVATE_PORT[/PROTO]]",
-        "Show the ports that a container has on the host",
-        Verb::Port,
-    )
-    .arity(Arity::Between(1, 2)),
+    ports::PORT,
     command(&["rename", "container rename"], "CONTAINER NEW_NAME", "Give a container another name", Verb::Rename)
         .arity(Arity::Exactly(2)),
     command(

@@ -1,5 +1,7 @@
 //! `port`.
 
+mod exposure;
+
 use client::container;
 
 use super::Context;
@@ -9,6 +11,9 @@ use crate::say_line;
 
 /// `port CONTAINER [PORT[/PROTOCOL]]`
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
+    if parsed.flag("exposure") {
+        return exposure::run(context, parsed).await;
+    }
     let Some(name) = parsed.positionals.first() else { return Ok(()) };
     let ports = container::inspect(&context.client, name).await?.network_settings.ports;
     let address = |binding: &engine_api::host_config::PortBinding| match binding.host_ip.contains(':') {

@@ -35,6 +35,7 @@ pub(super) fn plan(given: &Given) -> Result<Option<Config>, ConfigError> {
         ip_masq: switch(given, "ip-masq").unwrap_or(defaults.ip_masq),
         icc: switch(given, "icc").unwrap_or(defaults.icc),
         host_firewall: switch(given, "host-firewall").unwrap_or(defaults.host_firewall),
+        userland_proxy: switch(given, "userland-proxy").unwrap_or(defaults.userland_proxy),
         host_address: text(given, "ip").map(address).transpose()?.unwrap_or(defaults.host_address),
         default_address_pools: pools::plan(list(given, "default-address-pool"))?,
         ..defaults

@@ -81,6 +81,7 @@ fn the_bridge_is_what_the_settings_say() {
         "--host-firewall",
         "--ip-masq=false",
         "--ip-forward=false",
+        "--userland-proxy=false",
         "--ip=127.0.0.1",
         "--default-address-pool=base=10.2.0.0/16,size=24",
     ]);
@@ -96,6 +97,7 @@ fn the_bridge_is_what_the_settings_say() {
         host_firewall: true,
         ip_masq: false,
         ip_forward: false,
+        userland_proxy: false,
         host_address: std::net::Ipv4Addr::LOCALHOST,
         default_address_pools: vec![network::AddressPool { base: "10.2.0.0/16".parse().unwrap(), size: 24 }],
         ..network::Config::new("", "")

@@ -128,7 +128,7 @@ pub(crate) fn ports(config: &Config, place: &Place) -> Vec<Port> {
     let published = place.ports.iter().map(|one| Port {
         ip: one.host_address.to_string(),
         private_port: one.container_port,
-        public_port: Some(one.host_port),
+        public_port: Some(one.host_port).filter(|_| !one.is_opened()),
         kind: one.protocol.to_string(),
     });
     let mut ports: Vec<Port> = published.collect();
@@ -148,7 +148,8 @@ fn bindings(config: &Config, place: &Place) -> BTreeMap<String, Option<Vec<PortB
     let mut bindings: BTreeMap<_, Option<Vec<_>>> = ports.into_iter().map(|port| (key(port), None)).collect();
     for one in &place.ports {
         let key = format!("{}/{}", one.container_port, one.protocol);
-        let binding = PortBinding { host_ip: one.host_address.to_string(), host_port: one.host_port.to_string() };
+        let host_port = if one.is_opened() { String::new() } else { one.host_port.to_string() };
+        let binding = PortBinding { host_ip: one.host_address.to_string(), host_port };
         bindings.entry(key).or_default().get_or_insert_default().push(binding);
     }
     bindings

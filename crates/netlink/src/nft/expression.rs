@@ -201,6 +201,15 @@ pub fn is_tcp() -> [Expression; 2] {
     [Expression::LoadMeta { key: META_PROTOCOL, register: 0 }, Expression::Compare { equal: true, value: vec![6] }]
 }
 
+/// `meta l4proto icmp`, or `icmpv6`.
+pub fn is_icmp(family: Family) -> [Expression; 2] {
+    let number = match family {
+        Family::Ipv4 => 1,
+        Family::Ipv6 => 58,
+    };
+    [Expression::LoadMeta { key: META_PROTOCOL, register: 0 }, Expression::Compare { equal: true, value: vec![number] }]
+}
+
 /// `tcp dport set PORT` and its like: no connection is tracked for it.
 pub fn set_port(protocol: Ported, end: End, port: u16) -> [Expression; 2] {
     let checksum = match protocol {

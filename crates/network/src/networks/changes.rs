@@ -112,10 +112,12 @@ fn add(
         }
         if entry.record.has_inside() {
             entry.inside.get_or_insert(room.socket);
-            entry.record.wanted.clone_from(&request.ports);
         }
     }
-    ports::hold_all(networks, (&request.name, &request.ports), entry, publishers(&had))?;
+    entry.record.note_wanted(&request.ports);
+    if ports::leads(networks, &entry.record) != ports::leads(networks, &had) {
+        ports::hold_all(networks, (&request.name, &request.ports), entry)?;
+    }
     networks.records.write_endpoint(&entry.record)?;
     if entry.record.gateways() != had.gateways() {
         ports::withdraw(networks, &entry.record.container)?;
@@ -125,16 +127,13 @@ fn add(
         // Nobody who outlives us takes them: the next daemon holds these ports again.
         drop(join::seal(entry));
     }
-    if let Err(err) = release_unled(networks, entry).and_then(|()| networks.records.write_endpoint(&entry.record)) {
+    let released = release_unled(networks, entry);
+    entry.record.sort_ports();
+    if let Err(err) = released.and_then(|()| networks.records.write_endpoint(&entry.record)) {
         // It is on the network; the relay is told when it answers, and the record says too much.
         tracing::warn!(err = errdefs::chain(&err), container = had.container, "ports that lead nowhere are kept");
     }
     Ok(())
-}
-
-/// The families in which published ports lead to a container.
-fn publishers(record: &SandboxRecord) -> [bool; 2] {
-    record.publishers().map(|endpoint| endpoint.is_some())
 }
 
 /// Gives ports back that lead nowhere since the gateway is another one.
@@ -170,12 +169,13 @@ fn unplug(
 }
 
 /// Takes ports that lead to a container from now on, as far as they are free: it has left the other network in any case.
-fn hold_wanted(networks: &Networks, entry: &mut Entry, had: [bool; 2]) {
+fn hold_wanted(networks: &Networks, entry: &mut Entry) {
     let wanted = entry.record.wanted.clone();
     let container = entry.record.container.clone();
-    if let Err(err) = ports::hold_all(networks, (&container, &wanted), entry, had) {
+    if let Err(err) = ports::hold_all(networks, (&container, &wanted), entry) {
         tracing::warn!(err = errdefs::chain(&err), container, "ports stay unpublished");
     }
+    entry.record.sort_ports();
     drop(join::seal(entry));
 }
 
@@ -251,7 +251,7 @@ fn take_off(
         }
         return Err(err);
     }
-    let had = publishers(&entry.record);
+    let had = ports::leads(networks, &entry.record);
     entry.record = after;
     if let Err(err) = egress::guard(networks, wired, entry) {
         // It denies what nobody sends any more.
@@ -259,7 +259,9 @@ fn take_off(
     }
     if moved {
         release_unled(networks, entry)?;
-        hold_wanted(networks, entry, had);
+        if ports::leads(networks, &entry.record) != had {
+            hold_wanted(networks, entry);
+        }
     }
     // It is off the network now, whatever the disk says: the next reconcile reads the record, and finds no link.
     let written = networks.records.write_endpoint(&entry.record);

@@ -42,11 +42,7 @@ impl Entry {
 
     /// Where these ports would lead if it published them.
     pub(super) fn redirections_of(&self, ports: &[Published]) -> Vec<Redirection> {
-        let is_relayed = |published: &Published| self.record.relay_target(published.host_address).is_some();
-        let to = |published: &Published| {
-            let to = self.record.target(published.host_address).filter(|_| !is_relayed(published));
-            Some((*published, to?))
-        };
+        let to = |published: &Published| Some((*published, self.record.ruled_target(published)?));
         ports.iter().filter_map(to).collect()
     }
 
@@ -54,9 +50,9 @@ impl Entry {
     pub(super) fn release_unled(&mut self, is_relayed: impl Fn(&Published) -> bool) -> Vec<Published> {
         let Entry { record, holds, .. } = self;
         // What rules led to one family is nothing that a relay could listen to: its socket drops packets.
-        let leads = |published: &Published| match record.relay_target(published.host_address) {
+        let leads = |published: &Published| match record.relayed_target(published) {
             Some(_) => is_relayed(published),
-            None => record.target(published.host_address).is_some(),
+            None => record.ruled_target(published).is_some(),
         };
         holds.extract_if(.., |hold| !leads(hold.published())).for_each(Hold::release);
         let (kept, gone) = record.ports.iter().copied().partition(leads);
@@ -223,7 +219,7 @@ impl Endpoints {
         for entry in self.entries.values_mut().filter(|entry| entry.holds.is_empty()) {
             let record = &entry.record;
             // The relay has the sockets of its own.
-            let by_rules = |one: &&Published| record.relay_target(one.host_address).is_none();
+            let by_rules = |one: &&Published| !one.is_opened() && record.relayed_target(one).is_none();
             for published in record.ports.iter().filter(by_rules) {
                 match hold(published).and_then(|held| held.map(|held| held.seal().map(|()| held)).transpose()) {
                     Ok(held) => entry.holds.extend(held),
@@ -295,6 +291,7 @@ mod tests {
             inside: false,
             lent: None,
             gateway_priority: 0,
+            routed: [false; 2],
         };
         let record = SandboxRecord { endpoints: vec![endpoint], ..Entry::new("c").record };
         let mut state = Endpoints::new((49153, 65535), vec![record]);

@@ -16,6 +16,7 @@ use crate::addresses::NoAddress;
 use crate::bridge;
 use crate::error::{JoinError, NetworkError};
 use crate::hold::Hold;
+use crate::options::GatewayMode;
 use crate::parent::ParentError;
 use crate::record::EndpointRecord;
 use crate::sandbox::{INTERFACE, Plug, Room, Sandbox, Stack, own_namespace};
@@ -35,10 +36,8 @@ impl Networks {
         }
         let mut entry = Entry::new(&request.container);
         let joined = self.plan(request, &wired, &mut entry).and_then(|lans| {
-            if entry.record.has_inside() {
-                entry.record.wanted.clone_from(&request.ports);
-            }
-            ports::hold_all(self, (&request.name, &request.ports), &mut entry, [false; 2])?;
+            entry.record.note_wanted(&request.ports);
+            ports::hold_all(self, (&request.name, &request.ports), &mut entry)?;
             apply(self, &wired, request, &lans, &mut entry)
         });
         let joined = joined.inspect_err(|_| undo(self, &mut entry))?;
@@ -125,6 +124,7 @@ impl Networks {
             inside: lan.footing.bridge().is_none(),
             lent,
             gateway_priority: request.gateway_priority,
+            routed: lan.modes.map(|mode| mode == GatewayMode::Routed && !lan.internal),
         });
         Ok(lan)
     }
@@ -211,8 +211,7 @@ fn furnish(
     // The Ethernet address last: the kernel announces the addresses when it changes.
     inside.extend(endpoint.mac.map(|mac| link::set_mac(index, mac)));
     sandbox.socket.apply(inside)?;
-    let known = lan.footing.bridge().map(|footing| known(endpoint, footing));
-    lock(&networks.route).apply(known.unwrap_or_default())?;
+    lock(&networks.route).apply(known(endpoint, lan))?;
     Ok(Room { namespace: sandbox.namespace, socket: sandbox.socket })
 }
 
@@ -269,14 +268,15 @@ fn plug_into_bridge(
     };
     let mut host = lock(&networks.route);
     endpoint.interface_index = room.plug(&mut host, &plug).map_err(|err| bridge_full(err, lan))?;
-    host.apply(known(endpoint, footing)).map_err(NetworkError::from)?;
+    host.apply(known(endpoint, lan)).map_err(NetworkError::from)?;
     Ok(())
 }
 
-/// Tells this machine who has the addresses of an endpoint: it need not ask.
-fn known(endpoint: &EndpointRecord, footing: &BridgeFooting) -> Vec<netlink::Request> {
-    let Some(mac) = endpoint.mac else { return Vec::new() };
-    endpoint.addresses().map(|address| neighbour::set(footing.index, address, mac)).collect()
+/// Tells this machine who has the addresses of an endpoint: it need not ask, where it is there.
+fn known(endpoint: &EndpointRecord, lan: &Lan) -> Vec<netlink::Request> {
+    let (Some(mac), Some(footing)) = (endpoint.mac, lan.footing.bridge()) else { return Vec::new() };
+    let is_there = |address: &IpAddr| lan.modes[usize::from(address.is_ipv6())] != GatewayMode::Isolated;
+    endpoint.addresses().filter(is_there).map(|address| neighbour::set(footing.index, address, mac)).collect()
 }
 
 /// Sends what has no route of its own to the gateways that count.

@@ -1,6 +1,6 @@
 //! Published ports of containers: held, redirected, and given back.
 
-use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::sync::Mutex;
 
 use netlink::{Socket, address};
@@ -11,44 +11,48 @@ use super::{Networks, Wired, lock, relaying};
 use crate::error::{JoinError, NetworkError, PortError, SystemReason};
 use crate::firewall::{Firewall, Redirection};
 use crate::hold::{Hold, hold, hold_for_relay};
-use crate::ports::{self, Group, PortRequest, Protocol, Published};
-use crate::record::SandboxRecord;
+use crate::ports::{self, Group, Leads, Led, PortRequest, Protocol, Published, Way};
+use crate::record::{EndpointRecord, SandboxRecord};
 
 /// How often a port out of a range is tried when other programs have the ones found, as dockerd does.
 const PORT_ATTEMPTS: usize = 10;
 
-/// Takes and holds all ports that a container of this name wants, of the families in which they lead anywhere and `had` led
-/// nowhere before.
+/// What decides where the ports of a container are published that is where its record says.
+pub(super) fn leads(networks: &Networks, record: &SandboxRecord) -> Leads {
+    let [ipv4, ipv6] = record.publishers();
+    let led = |endpoint: &EndpointRecord, at: usize| if endpoint.routed[at] { Led::Opened } else { Led::Translated };
+    let relay = lock(&networks.relays).is_possible();
+    // Where IPv6 leads out by another network, it does so by that one alone, as with dockerd.
+    let all_of_ipv6 = relay && record.gateway_of_ipv6().is_none() && ipv4.is_some_and(|one| !one.routed[1]);
+    Leads {
+        families: [ipv4.map(|endpoint| led(endpoint, 0)), ipv6.map(|endpoint| led(endpoint, 1))],
+        across: networks.config.userland_proxy,
+        all_of_ipv6: all_of_ipv6 && listens_to_ipv6(networks),
+    }
+}
+
+/// Whether somebody can listen to IPv6 on this machine, which is found out once, as dockerd does.
+fn listens_to_ipv6(networks: &Networks) -> bool {
+    *networks.ipv6.get_or_init(|| std::net::TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, 0)).is_ok())
+}
+
+/// Takes and holds all ports that a container of this name wants and does not have, where anything leads to it.
 pub(super) fn hold_all(
     networks: &Networks,
-    (name, wanted): (&str, &[PortRequest]),
+    wanted: (&str, &[PortRequest]),
     entry: &mut Entry,
-    had: [bool; 2],
 ) -> Result<(), JoinError> {
-    let record = &entry.record;
-    let [ipv4, ipv6] = record.publishers();
-    let (ipv4, ipv6) = (!had[0] && ipv4.is_some(), !had[1] && ipv6.is_some());
-    let needs_relay = |one: &PortRequest| one.host_address.filter(|host| record.relay_target(*host).is_some());
-    let first = had == [false; 2];
-    let is_there = |one: &PortRequest, host: IpAddr| {
-        let same = |port: &&Published| (port.protocol, port.container_port) == (one.protocol, one.container_port);
-        record.ports.iter().filter(same).any(|port| port.host_address == host)
-    };
-    let is_new = |one: &&PortRequest| match one.host_address {
-        None => true,
-        // Relayed so far, or from now on: once, whatever families come.
-        Some(host) if is_there(one, host) => false,
-        Some(_) if needs_relay(one).is_some() => first,
-        Some(host) => {
-            if host.is_ipv4() {
-                ipv4
-            } else {
-                ipv6
-            }
-        }
-    };
-    let requests: Vec<PortRequest> = wanted.iter().filter(is_new).copied().collect();
-    hold_each(networks, (name, &requests), entry, [ipv4, ipv6])
+    let before = entry.record.ports.clone();
+    hold_beside(networks, wanted, entry, &before)
+}
+
+/// Takes and holds all of these, whatever it has. On an error those that were held until then are the entry's.
+pub(super) fn hold_each(
+    networks: &Networks,
+    requests: (&str, &[PortRequest]),
+    entry: &mut Entry,
+) -> Result<(), JoinError> {
+    hold_beside(networks, requests, entry, &[])
 }
 
 /// Refuses ports of which two would be one.
@@ -57,10 +61,9 @@ pub(super) fn check_together(
     (name, requests): (&str, &[PortRequest]),
     record: &SandboxRecord,
 ) -> Result<(), JoinError> {
-    let [ipv4, ipv6] = record.publishers();
-    let Some(gateway) = ipv4.or(ipv6) else { return Ok(()) };
-    let default = networks.users.host_address(&gateway.network).unwrap_or(networks.config.host_address);
-    let groups = ports::groups(requests, &ports::defaults(default, ipv4.is_some(), ipv6.is_some()));
+    let Some(gateway) = record.publishers().into_iter().flatten().next() else { return Ok(()) };
+    let (leads, default) = (leads(networks, record), default_address(networks, gateway));
+    let groups = ports::groups(requests, |one| leads.ways(one, default));
     match groups.iter().find(|group| group.is_in_its_own_way()) {
         Some(group) => Err(JoinError::Ports {
             name: name.to_owned(),
@@ -71,26 +74,41 @@ pub(super) fn check_together(
     }
 }
 
-/// Takes and holds all of these; who names no address means all of the families. On an error those that were held until then
-/// are the entry's.
-pub(super) fn hold_each(
+/// The host's address for ports that name none.
+fn default_address(networks: &Networks, gateway: &EndpointRecord) -> Ipv4Addr {
+    networks.users.host_address(&gateway.network).unwrap_or(networks.config.host_address)
+}
+
+/// Takes and holds what of these is not among the ports `before`.
+fn hold_beside(
     networks: &Networks,
-    (name, requests): (&str, &[PortRequest]),
+    (name, wanted): (&str, &[PortRequest]),
     entry: &mut Entry,
-    [ipv4, ipv6]: [bool; 2],
+    before: &[Published],
 ) -> Result<(), JoinError> {
     let record = &entry.record;
     let Some(gateway) = record.publishers().into_iter().flatten().next().cloned() else { return Ok(()) };
     let failed = |source| JoinError::Ports { name: name.to_owned(), id: gateway.endpoint_id.clone(), source };
     let relay = lock(&networks.relays).is_possible();
-    let needs_relay = |one: &PortRequest| one.host_address.filter(|host| record.relay_target(*host).is_some());
-    let cannot = |one: &PortRequest| needs_relay(one).filter(|_| !relay || one.protocol == Protocol::Sctp);
-    if let Some(host) = requests.iter().find_map(cannot) {
+    let (leads, default) = (leads(networks, record), default_address(networks, &gateway));
+    let missing = |one: &PortRequest| {
+        let ways = leads.ways(one, default).into_iter();
+        ways.filter(|way| !ports::is_met(one, *way, before)).collect::<Vec<_>>()
+    };
+    let needs_relay = |way: Way| match way {
+        Way::Bound(host) => record.relay_target(host).map(|_| host),
+        Way::Opened(_) => None,
+    };
+    let cannot = |one: &&PortRequest| !relay || one.protocol == Protocol::Sctp;
+    let mut ways = wanted.iter().filter(cannot).flat_map(&missing);
+    if let Some(host) = ways.find_map(needs_relay) {
         return Err(failed(PortError::NeedsRelay(host)));
     }
-    let default = networks.users.host_address(&gateway.network).unwrap_or(networks.config.host_address);
-    for group in ports::groups(requests, &ports::defaults(default, ipv4, ipv6)) {
-        let held = hold_group(networks, &group, &entry.record).map_err(failed)?;
+    for group in ports::groups(wanted, missing) {
+        // One that comes later with another family has the port of the first one, if that is free.
+        let beside = before.iter().find_map(|port| group.at(port.host_port).filter(|_| group.is_beside(port)));
+        let same = beside.and_then(|group| hold_group(networks, &group, &entry.record).ok());
+        let held = same.map_or_else(|| hold_group(networks, &group, &entry.record), Ok).map_err(failed)?;
         entry.record.ports.extend(held.0);
         entry.holds.extend(held.1);
     }
@@ -106,10 +124,11 @@ fn hold_group(
     let mut attempts = if group.is_exact() { 1 } else { PORT_ATTEMPTS };
     loop {
         let port = networks.state().ports.take(group)?;
-        let published: Vec<_> = group.published(port).collect();
+        let published = group.published(port);
         let mut holds = Vec::new();
-        let hold_one = |one: &Published| match container.relay_target(one.host_address) {
+        let hold_one = |one: &Published| match container.relayed_target(one) {
             Some(_) => hold_for_relay(one).map(Some),
+            None if one.is_opened() => Ok(None),
             None => hold(one),
         };
         let failed = published.iter().find_map(|one| match hold_one(one) {
@@ -133,29 +152,30 @@ fn hold_group(
 
 /// Redirects a container's ports to it.
 pub(super) fn publish(networks: &Networks, wired: &Wired, entry: &Entry) -> Result<(), NetworkError> {
-    publish_some(networks, wired, entry, &entry.redirections())
+    publish_some(networks, wired, entry, &entry.record.ports)
 }
 
-/// Redirects these, where the others of the container are redirected already.
+/// Redirects these, and has them served, where the others of the container are already.
 pub(super) fn publish_some(
     networks: &Networks,
     wired: &Wired,
     entry: &Entry,
-    redirections: &[Redirection],
+    fresh: &[Published],
 ) -> Result<(), NetworkError> {
-    relaying::serve(networks, entry)?;
+    relaying::serve(networks, entry, fresh)?;
+    let redirections = entry.redirections_of(fresh);
     if redirections.is_empty() {
         return Ok(());
     }
     let mut firewall = lock(&networks.firewall);
     networks.state().published.insert(entry.record.container.clone(), entry.redirections());
-    if let Err(err) = firewall.publish(redirections) {
+    if let Err(err) = firewall.publish(&redirections) {
         // Somebody flushed the packet filter; all of it is due again.
         tracing::warn!(%err, "the packet filter is not what it was and is written anew");
         let all = networks.state().redirections();
         firewall.replace(&networks.rules(&wired.record), &all)?;
     }
-    forget(&mut firewall, redirections, &networks.route)
+    forget(&mut firewall, &redirections, &networks.route)
 }
 
 /// Redirects a container's ports no longer. On an error they are redirected as before.

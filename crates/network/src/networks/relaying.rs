@@ -1,5 +1,6 @@
 //! Ports that the relay serves: when a container joins or leaves, and what an earlier daemon has left.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,7 +30,8 @@ pub fn relay_end(networks: &Networks) -> io::Result<OwnedFd> {
 pub fn replace_relay(networks: &Networks) -> Result<(), NetworkError> {
     let mut relays = lock(&networks.relays);
     let settled = relays.forget_ended().map_err(AskError::Io).and_then(|ended| {
-        if ended {
+        // One that nobody needs ends by itself.
+        if ended && relays.is_needed() {
             tracing::warn!("the relay is gone: another one serves its ports");
         }
         if relays.is_unsettled() { bring_in_line(networks, &mut relays) } else { Ok(()) }
@@ -42,45 +44,73 @@ pub fn replace_relay(networks: &Networks) -> Result<(), NetworkError> {
     settled.map_err(|source| NetworkError::Relay { source })
 }
 
-/// Has the relay serve those of a container's ports to which no rule leads.
-pub(super) fn serve(networks: &Networks, entry: &Entry) -> Result<(), NetworkError> {
-    let target = |published: &&Published| entry.record.relay_target(published.host_address);
-    if !entry.record.ports.iter().any(|published| target(&published).is_some()) {
+/// Has the relay serve those of these ports of a container's to which no rule leads. Connections through one that it serves
+/// already end.
+pub(super) fn serve(networks: &Networks, entry: &Entry, ports: &[Published]) -> Result<(), NetworkError> {
+    let target = |published: &&Published| entry.record.relayed_target(published);
+    if !ports.iter().any(|published| target(&published).is_some()) {
         // A relay that does not answer holds up nobody else.
         return Ok(());
     }
-    let mut relays = lock(&networks.relays);
-    for published in &entry.record.ports {
+    let held: HashMap<&Published, &Hold> = entry.holds.iter().map(|held| (held.published(), held)).collect();
+    let (mut with_socket, mut known) = (Vec::new(), Vec::new());
+    for published in ports {
         let Some(target) = target(&published) else { continue };
-        serve_one(networks, &mut relays, entry, published, target).map_err(|source| NetworkError::Relay { source })?;
+        let target = SocketAddr::new(target, published.container_port);
+        match held.get(published) {
+            Some(held) => with_socket.push((published, target, *held)),
+            None => known.push((published, target)),
+        }
     }
-    Ok(())
+    let mut relays = lock(&networks.relays);
+    let served = put_all(networks, &mut relays, &with_socket).and_then(|()| {
+        known.iter().try_for_each(|(published, target)| {
+            insist(networks, &mut relays, |relays| relays.put(published, *target, None))
+        })
+    });
+    served.map_err(|source| NetworkError::Relay { source })
 }
 
-fn serve_one(
+/// Has ports served whose sockets we have.
+fn put_all(
     networks: &Networks,
     relays: &mut Relays,
-    entry: &Entry,
-    published: &Published,
-    target: IpAddr,
+    ports: &[(&Published, SocketAddr, &Hold)],
 ) -> Result<(), AskError> {
-    let target = SocketAddr::new(target, published.container_port);
-    let held = entry.holds.iter().find(|held| held.published() == published);
-    let put = |relays: &mut Relays| relays.put(published, target, held.map(Hold::socket));
-    if let Some(held) = held {
-        held.seal().map_err(io::Error::from)?;
+    if ports.is_empty() {
+        return Ok(());
     }
+    let mut rules = Vec::with_capacity(ports.len());
+    for (published, target, held) in ports {
+        held.seal().map_err(io::Error::from)?;
+        rules.push((relays::rule(published, *target), held.socket()));
+    }
+    match insist(networks, relays, |relays| relays.put_all(&rules)) {
+        // Which of them, and why, it says when it is asked for each.
+        Err(AskError::Refused(_)) => ports.iter().try_for_each(|(published, target, held)| {
+            insist(networks, relays, |relays| relays.put(published, *target, Some(held.socket())))
+        }),
+        put => put,
+    }
+}
+
+/// Asks the relay for something, which is there and in line by then, or another one.
+fn insist(
+    networks: &Networks,
+    relays: &mut Relays,
+    ask: impl Fn(&mut Relays) -> Result<(), AskError>,
+) -> Result<(), AskError> {
     if relays.is_unsettled() {
         bring_in_line(networks, relays)?;
     }
-    match put(relays) {
+    match ask(relays) {
         Err(AskError::Io(err)) => {
-            // Somebody killed it. What else it served is due again, too.
-            tracing::warn!(%err, "the relay is gone, or does not answer: it is looked for again");
-            put(relays)?;
+            // Somebody killed it, or it was about to end. What else it served is due again, too.
+            tracing::debug!(%err, "the relay is gone, or does not answer: it is looked for again");
+            ask(relays)?;
             bring_in_line(networks, relays)
         }
-        put => put,
+        asked => asked,
     }
 }
 
@@ -93,9 +123,7 @@ pub(super) fn withdraw(networks: &Networks, ports: &[Published]) -> Result<(), N
     if relays.is_unsettled() && ports.iter().any(|published| relays.serves(published)) {
         try_to_bring_in_line(networks, &mut relays);
     }
-    // One that does not answer is asked once; of the others it is told when it does.
-    let removed: Vec<_> = ports.iter().map(|published| relays.remove(published)).collect();
-    removed.into_iter().collect::<Result<(), _>>().map_err(|source| NetworkError::Relay { source })
+    relays.remove(ports).map_err(|source| NetworkError::Relay { source })
 }
 
 /// Says what the relay is to serve from now on: the ports of the containers that are there. Before anybody joins.
@@ -118,17 +146,18 @@ fn try_to_bring_in_line(networks: &Networks, relays: &mut Relays) {
 
 /// Has the ports of all containers that are there served, and nothing that nobody expects.
 fn bring_in_line(networks: &Networks, relays: &mut Relays) -> Result<(), AskError> {
-    let served = relays.begin_to_settle()?;
+    let served: HashMap<String, _> =
+        relays.begin_to_settle()?.into_iter().map(|rule| (rule.id.clone(), rule)).collect();
     for (published, target, socket) in &wanted(networks) {
         let rule = relays::rule(published, *target);
-        if served.contains(&rule) {
+        let known = served.get(&rule.id);
+        if known == Some(&rule) {
             continue;
         }
-        let known = served.iter().any(|one| one.id == rule.id);
         let put = match (known, socket) {
-            (true, _) => relays.put(published, *target, None),
-            (false, Some(socket)) => relays.put(published, *target, Some(socket.as_fd())),
-            (false, None) => match hold_again(published) {
+            (Some(_), _) => relays.put(published, *target, None),
+            (None, Some(socket)) => relays.put(published, *target, Some(socket.as_fd())),
+            (None, None) => match hold_again(published) {
                 Ok(socket) => relays.put(published, *target, Some(socket.as_fd())),
                 Err(err) => {
                     relays.give_up(published);
@@ -157,14 +186,10 @@ fn hold_again(published: &Published) -> io::Result<OwnedFd> {
 fn wanted(networks: &Networks) -> Vec<(Published, SocketAddr, Option<OwnedFd>)> {
     let state = networks.state();
     let of = |entry: &Entry| {
+        let held: HashMap<&Published, &Hold> = entry.holds.iter().map(|held| (held.published(), held)).collect();
         let relayed = |published: &Published| {
-            let target = entry.record.relay_target(published.host_address)?;
-            let held = entry.holds.iter().find(|held| held.published() == published);
-            Some((
-                *published,
-                SocketAddr::new(target, published.container_port),
-                held.and_then(|held| held.share().ok()),
-            ))
+            let target = SocketAddr::new(entry.record.relayed_target(published)?, published.container_port);
+            Some((*published, target, held.get(published).and_then(|held| held.share().ok())))
         };
         entry.record.ports.iter().filter_map(relayed).collect::<Vec<_>>()
     };
@@ -175,7 +200,7 @@ impl SandboxRecord {
     /// Where the relay leads from a host address; none where rules do. No rule leads from ::1, nor to the other family.
     pub(crate) fn relay_target(&self, host: IpAddr) -> Option<IpAddr> {
         let own = self.target(host);
-        if own.is_some() && host != IpAddr::V6(std::net::Ipv6Addr::LOCALHOST) {
+        if self.is_routed(host) || own.is_some() && host != IpAddr::V6(std::net::Ipv6Addr::LOCALHOST) {
             return None;
         }
         let other = match host {

@@ -1,9 +1,10 @@
 //! A running container's published ports change; those that stay are published at every moment.
 
+use std::net::IpAddr;
+
 use super::endpoints::Entry;
 use super::{Networks, Place, Wired, ports, relaying};
 use crate::error::{JoinError, NetworkError};
-use crate::firewall::Redirection;
 use crate::hold::{Hold, hold, hold_for_relay};
 use crate::ports::{PortRequest, Published};
 
@@ -36,26 +37,22 @@ fn apply(networks: &Networks, wired: &Wired, change: &PortChange, entry: &mut En
     // Of those that come one by one the container's next start would find out that they do not go together.
     ports::check_together(networks, (&change.name, &change.after), &entry.record)?;
     let Plan { gone, added } = plan(&entry.record.ports, change);
-    let stays = |one: &Redirection| !gone.contains(&one.0);
-    let (kept, leaving): (Vec<_>, Vec<_>) = entry.redirections().into_iter().partition(stays);
     // Before others come: these may want the same ports of the host.
-    ports::withdraw_some(networks, &entry.record.container, &leaving)?;
+    ports::withdraw_some(networks, &entry.record.container, &entry.redirections_of(&gone))?;
     let taken_back = release(networks, entry, &gone);
     let count = (entry.record.ports.len(), entry.holds.len());
     let published = taken_back.map_err(JoinError::from).and_then(|()| {
-        ports::hold_each(networks, (&change.name, &added), entry, entry.record.publishers().map(|one| one.is_some()))?;
+        ports::hold_each(networks, (&change.name, &added), entry)?;
         networks.records.write_endpoint(&entry.record)?;
-        let fresh: Vec<_> = entry.redirections().into_iter().filter(|one| !kept.contains(one)).collect();
-        Ok(ports::publish_some(networks, wired, entry, &fresh)?)
+        Ok(ports::publish_some(networks, wired, entry, &entry.record.ports[count.0..])?)
     });
     if let Err(err) = published {
         fall_back(networks, wired, entry, count, &gone);
         return Err(err);
     }
-    if entry.record.has_inside() {
-        entry.record.wanted.clone_from(&change.after);
-        networks.records.write_endpoint(&entry.record)?;
-    }
+    entry.record.note_wanted(&change.after);
+    entry.record.sort_ports();
+    networks.records.write_endpoint(&entry.record)?;
     // Nobody who outlives us takes them: the next daemon holds these ports again.
     drop(super::join::seal(entry));
     Ok(())
@@ -90,9 +87,14 @@ fn plan(published: &[Published], change: &PortChange) -> Plan {
 
 fn leads_to(request: &PortRequest, port: &Published) -> bool {
     let (first, last) = request.host_ports;
+    let here = |host: IpAddr| match port.is_opened() {
+        // At the container's own address, whichever of this machine's was named.
+        true => host.is_ipv4() == port.host_address.is_ipv4(),
+        false => host == port.host_address,
+    };
     (request.protocol, request.container_port) == (port.protocol, port.container_port)
-        && request.host_address.is_none_or(|host| host == port.host_address)
-        && (first == 0 || (first..=last).contains(&port.host_port))
+        && request.host_address.is_none_or(here)
+        && (port.is_opened() || first == 0 || (first..=last).contains(&port.host_port))
 }
 
 /// How many ports of the host a request leaves the choice of.
@@ -126,8 +128,9 @@ fn fall_back(networks: &Networks, wired: &Wired, entry: &mut Entry, count: (usiz
     entry.holds.drain(count.1..).for_each(Hold::release);
     added.iter().for_each(|port| networks.state().ports.release(port));
     for port in gone.iter().filter(|port| !entry.record.ports.contains(port)).copied().collect::<Vec<_>>() {
-        let held = match entry.record.relay_target(port.host_address) {
+        let held = match entry.record.relayed_target(&port) {
             Some(_) => hold_for_relay(&port).map(Some),
+            None if port.is_opened() => Ok(None),
             None => hold(&port),
         };
         match held {
@@ -139,8 +142,7 @@ fn fall_back(networks: &Networks, wired: &Wired, entry: &mut Entry, count: (usiz
             Err(errno) => tracing::warn!(%errno, ?port, "somebody else has taken a port meanwhile"),
         }
     }
-    let back = entry.redirections_of(gone);
-    let published = ports::publish_some(networks, wired, entry, &back);
+    let published = ports::publish_some(networks, wired, entry, gone);
     published.and_then(|()| networks.records.write_endpoint(&entry.record)).unwrap_or_else(failed);
     drop(super::join::seal(entry));
 }

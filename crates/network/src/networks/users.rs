@@ -107,6 +107,7 @@ impl Users {
             ranges: network.ranges().map(range).collect(),
             internal: network.leads_nowhere(),
             interface_prefix: network.driver.interface_prefix().to_owned(),
+            modes: network.gateway_modes(),
             footing,
         })
     }
@@ -283,7 +284,11 @@ fn claim(driver: &mut Driver, others: &[Arc<UserNetwork>], route: &mut Socket) -
 fn make(network: &UserNetwork, route: &mut Socket) -> Result<Option<u32>, NetworkError> {
     match &network.driver {
         Driver::Bridge(driver) => {
-            let made = bridge::make(&driver.bridge, &network.gateways(), driver.mtu, route)?;
+            let made = bridge::make(&driver.bridge, &network.bridge_addresses(), driver.mtu, route)?;
+            if network.is_isolated(true) {
+                // Whoever knows the bridge's Ethernet address would else reach this machine by its other addresses.
+                bridge::shut_to_ipv6(&driver.bridge)?;
+            }
             bridge::open_loopback(&driver.bridge)?;
             Ok(Some(made.index))
         }

@@ -14,7 +14,7 @@ fn pair() -> (OwnedFd, OwnedFd) {
 /// Starts a relay, and passes on all but removals: whoever asks for one gets no sensible answer.
 fn start(dir: &Path, daemon: OwnedFd) -> io::Result<()> {
     let ((ours, theirs), dir) = (pair(), dir.to_owned());
-    std::thread::spawn(move || relay::run(&dir, Some(theirs)).unwrap());
+    std::thread::spawn(move || relay::run(&dir, Some(theirs), std::time::Duration::ZERO).unwrap());
     std::thread::spawn(move || {
         let (mut bytes, mut fds) = (vec![0; 1 << 18], Vec::new());
         while let Ok(length @ 1..) = sys::socket::receive(daemon.as_fd(), &mut bytes, &mut fds) {
@@ -49,8 +49,8 @@ fn what_could_not_be_removed_goes_as_soon_as_the_relay_answers() {
         relays.put(published, target, Some(socket.as_fd())).unwrap();
     }
     let [first, second, third] = ports.each_ref().map(|(published, _)| published);
-    assert!(!relays.is_unsettled() && relays.remove(first).is_err());
-    assert!(relays.is_unsettled() && relays.remove(first).is_ok(), "nobody expects it any more");
+    assert!(!relays.is_unsettled() && relays.remove(std::slice::from_ref(first)).is_err());
+    assert!(relays.is_unsettled() && relays.remove(std::slice::from_ref(first)).is_ok(), "nobody expects it any more");
     assert!(relays.serves(second) && !relays.serves(first));
     // What is put meanwhile stays, and so does what nobody has spoken of.
     relays.put(third, target, Some(ports[2].1.as_fd())).unwrap();
@@ -60,7 +60,7 @@ fn what_could_not_be_removed_goes_as_soon_as_the_relay_answers() {
     assert!(!relays.is_unsettled());
     assert_eq!(ids(relays.list().unwrap()), [second, third].map(id).into());
     for published in [second, third] {
-        relays.remove(published).unwrap();
+        relays.remove(std::slice::from_ref(published)).unwrap();
     }
     assert!(!relays.is_unsettled() && Client::find(dir.path()).unwrap().is_none());
 }
@@ -78,11 +78,11 @@ fn at_the_start_everything_else_that_is_served_ends() {
     // The next daemon, whose first questions are not answered.
     let mut relays = Relays::new(dir.path().to_owned()).unwrap();
     relays.expect([id(&ports[0].0)]);
-    assert!(relays.is_unsettled() && relays.remove(&ports[1].0).is_ok());
+    assert!(relays.is_unsettled() && relays.remove(&[ports[1].0]).is_ok());
     assert_eq!(relays.begin_to_settle().unwrap().len(), 2);
     relays.end_unexpected().unwrap();
     assert_eq!(relays.list().unwrap(), [rule(&ports[0].0, target)]);
-    relays.remove(&ports[0].0).unwrap();
+    relays.remove(&[ports[0].0]).unwrap();
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn what_nobody_serves_after_a_relays_end_is_due_until_one_does() {
     assert!(relays.is_unsettled());
     relays.start_by(Box::new(|dir, daemon| {
         let dir = dir.to_owned();
-        std::thread::spawn(move || relay::run(&dir, Some(daemon)).unwrap());
+        std::thread::spawn(move || relay::run(&dir, Some(daemon), std::time::Duration::ZERO).unwrap());
         Ok(())
     }));
     relays.begin_to_settle().unwrap();

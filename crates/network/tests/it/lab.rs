@@ -44,8 +44,13 @@ impl Lab {
     }
 
     pub(crate) fn networks(&self) -> Networks {
+        self.networks_with(&[])
+    }
+
+    /// Those of the next daemon, which finds these containers alive.
+    pub(crate) fn networks_with(&self, alive: &[&str]) -> Networks {
         let networks = Networks::open(self.config()).unwrap();
-        networks.reconcile(&[]).unwrap();
+        networks.reconcile(alive).unwrap();
         networks
     }
 }

@@ -5,6 +5,7 @@ mod crash;
 mod default_ipv6;
 mod egress;
 mod foreign;
+mod gateway_modes;
 mod ipv6;
 mod lab;
 mod parents;

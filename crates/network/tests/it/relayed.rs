@@ -1,19 +1,26 @@
 //! Ports that no rule leads to their container. The relay is a thread here.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
-use network::{EndpointRequest, Networks, UserNetworkRequest};
+use network::{Config, EndpointRequest, Joined, Networks, PortRequest, Protocol, UserNetworkRequest};
 
 use crate::ipv6::{MACHINE_6, on, on_a_machine_of_both, publish_on, wish};
 use crate::lab::*;
 
 /// Networks whose relays are threads of the calling thread's machine.
 fn with_relays(lab: &Lab) -> Networks {
-    let networks = Networks::open(lab.config()).unwrap();
+    with_relays_and(lab.config())
+}
+
+fn with_relays_and(config: Config) -> Networks {
+    let networks = Networks::open(config).unwrap();
     let start = |dir: &std::path::Path, socket| {
         let dir = dir.to_owned();
-        std::thread::Builder::new().spawn(move || relay::run(&dir, Some(socket)).unwrap()).map(drop)
+        std::thread::Builder::new()
+            .spawn(move || relay::run(&dir, Some(socket), std::time::Duration::ZERO).unwrap())
+            .map(drop)
     };
     network::start_relays_by(&networks, Box::new(start));
     networks
@@ -94,6 +101,192 @@ fn privileged_relayed_ports_follow_the_network_that_leads_outward() {
         let place = networks.disconnect("one", &a.id, Some(one.namespace.as_fd())).unwrap().unwrap();
         assert_eq!(reached(), of(&place, &b.id));
         networks.leave("one").unwrap();
+        wait_until("the relay has ended", || !is_relayed(&lab));
+    });
+}
+
+fn shown(place: &network::Place) -> Vec<String> {
+    place.ports.iter().map(|one| SocketAddr::new(one.host_address, one.host_port).to_string()).collect()
+}
+
+/// Connects from the calling thread's network, and answers by which of its addresses the container is reached.
+fn led_to(server: &TcpListener, address: impl Into<IpAddr>, port: u16) -> IpAddr {
+    let _client = TcpStream::connect_timeout(&(address.into(), port).into(), DEADLINE).unwrap();
+    server.accept().unwrap().0.local_addr().unwrap().ip()
+}
+
+#[test]
+fn privileged_containers_of_ipv4_alone_are_published_on_all_of_ipv6() {
+    on_a_machine_of_both(|lab| {
+        let networks = with_relays(&lab);
+        networks.reconcile(&[]).unwrap();
+        let ports = [publish(None, 8080, 80), publish(None, 0, 81), publish(Some(HOME), 8082, 82)];
+        let datagrams = PortRequest { protocol: Protocol::Udp, ..publish(None, 8053, 53) };
+        let sctp = PortRequest { protocol: Protocol::Sctp, ..publish(None, 8054, 54) };
+        let all = [ports.as_slice(), &[datagrams, sctp]].concat();
+        let one = networks.join(&request("one", &all)).unwrap();
+        let any = one.place.ports.iter().find(|port| port.container_port == 81).unwrap().host_port;
+        let mut expected =
+            ["0.0.0.0:8053", "[::]:8053", "0.0.0.0:8054", "0.0.0.0:8080", "[::]:8080"].map(str::to_owned).to_vec();
+        expected.extend(["127.0.0.1:8082".to_owned(), format!("0.0.0.0:{any}"), format!("[::]:{any}")]);
+        assert_eq!(shown(&one.place), expected, "both at one port, IPv4 first; nobody relays SCTP");
+        let server = listen(&one, 80);
+        let own = IpAddr::from(one.place.endpoints[0].ipv4.unwrap().address);
+        for address in [IpAddr::from(Ipv6Addr::LOCALHOST), MACHINE_6.into(), HOME.into(), MACHINE.into()] {
+            assert_eq!(led_to(&server, address, 8080), own, "{address}");
+        }
+        for address in [IpAddr::from(MACHINE_6), MACHINE.into()] {
+            assert_eq!(inside(lab.second.as_fd(), || led_to(&server, address, 8080)), own, "{address}");
+        }
+        // Not what is published on one address.
+        assert!(TcpStream::connect((Ipv6Addr::LOCALHOST, 8082)).is_err());
+        let answerer = bind_udp(&one, 53);
+        let client = inside(lab.second.as_fd(), || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap());
+        client.connect((MACHINE_6, 8053)).unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        client.send(b"question").unwrap();
+        let (_, from) = answerer.recv_from(&mut [0; 16]).unwrap();
+        answerer.send_to(b"answer", from).unwrap();
+        assert_eq!(client.recv(&mut [0; 16]).unwrap(), 6);
+        // What somebody has is told before anything is there.
+        let taken = networks.join(&request("two", &[publish(None, 8080, 80)])).unwrap_err();
+        assert!(errdefs::chain(&taken).ends_with("Bind for 0.0.0.0:8080 failed: port is already allocated"));
+        let held = TcpListener::bind((MACHINE_6, 8090)).unwrap();
+        let taken = networks.join(&request("two", &[publish(None, 8090, 80)])).unwrap_err();
+        let own = "failed to bind host port for [::]:8090:172.17.0.3:80/tcp: address already in use";
+        assert!(errdefs::chain(&taken).ends_with(own), "{}", errdefs::chain(&taken));
+        drop((held, TcpListener::bind((MACHINE, 8090)).unwrap()));
+        // The next daemon changes nothing, and what ends goes.
+        drop(networks);
+        let networks = with_relays(&lab);
+        networks.reconcile(&["one"]).unwrap();
+        assert_eq!(shown(&networks.place("one").unwrap()), expected);
+        led_to(&server, Ipv6Addr::LOCALHOST, 8080);
+        networks.leave("one").unwrap();
+        TcpListener::bind((MACHINE_6, 8080)).unwrap();
+        wait_until("the relay has ended", || !is_relayed(&lab));
+    });
+}
+
+#[test]
+fn privileged_who_wants_no_proxy_or_another_address_has_no_port_of_ipv6() {
+    on_a_machine_of_both(|lab| {
+        for (config, address) in [
+            (Config { userland_proxy: false, ..lab.config() }, "0.0.0.0:8080"),
+            (Config { host_address: HOME, ..lab.config() }, "127.0.0.1:8080"),
+        ] {
+            let networks = with_relays_and(config.clone());
+            let joined = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
+            assert_eq!(shown(&joined.place), [address]);
+            networks.leave("one").unwrap();
+            let named = networks.join(&request("one", &[publish_on(Ipv6Addr::UNSPECIFIED, 8080)])).unwrap();
+            // As dockerd: nothing, without a word.
+            let wanted: &[&str] = if config.userland_proxy { &["[::]:8080"] } else { &[] };
+            assert_eq!(shown(&named.place), wanted);
+            networks.leave("one").unwrap();
+            let binding = "com.docker.network.bridge.host_binding_ipv4".to_owned();
+            let bound = UserNetworkRequest {
+                name: "n".to_owned(),
+                options: [(binding, MACHINE.to_string())].into(),
+                ..UserNetworkRequest::default()
+            };
+            let bound = networks.create(bound).unwrap();
+            let joined = networks.join(&request_on("one", &[publish(None, 8080, 80)], on(&[&bound.id]))).unwrap();
+            assert_eq!(shown(&joined.place), [format!("{MACHINE}:8080")]);
+            networks.leave("one").unwrap();
+            networks.remove(&bound.id).unwrap();
+            networks.close().unwrap();
+        }
+    });
+}
+
+#[test]
+fn privileged_all_of_ipv6_is_whose_network_has_it() {
+    on_a_machine_of_both(|lab| {
+        let networks = with_relays(&lab);
+        let old = UserNetworkRequest { with_ipv6: false, ..wish("b", "10.8.0.0/24", "") };
+        let old = networks.create(old).unwrap();
+        let both = networks.create(wish("a", "10.7.0.0/24", "fd07::/64")).unwrap();
+        let ports = [publish(None, 8080, 80), publish(None, 0, 81)];
+        let one = networks.join(&request_on("one", &ports, on(&[&old.id]))).unwrap();
+        let here = one.namespace.as_fd();
+        let (server, server_6) = (listen(&one, 80), listen_on_ipv6(&one, 80));
+        let before = shown(&one.place);
+        assert_eq!((before.len(), &before[..2]), (4, &["0.0.0.0:8080".to_owned(), "[::]:8080".to_owned()][..]));
+        let from_outside = |server: &TcpListener| inside(lab.second.as_fd(), || led_to(server, MACHINE_6, 8080));
+        assert_eq!(from_outside(&server).to_string(), "10.8.0.2");
+        // By rules as soon as they can, at the same ports, and by the relay again.
+        for _ in 0..2 {
+            let place = networks.connect(&request_on("one", &ports, on(&[&both.id])), here).unwrap();
+            assert_eq!(shown(&place), before);
+            assert_eq!(from_outside(&server_6).to_string(), "fd07::2");
+            let place = networks.disconnect("one", &both.id, Some(here)).unwrap().unwrap();
+            assert_eq!(shown(&place), before);
+            assert_eq!(from_outside(&server).to_string(), "10.8.0.2");
+            led_to(&server, Ipv6Addr::LOCALHOST, 8080);
+        }
+        networks.leave("one").unwrap();
+        // One that had it from the beginning, whose shim still has what held the port for rules.
+        let two = networks.join(&request_on("two", &ports[..1], on(&[&both.id, &old.id]))).unwrap();
+        let server = listen(&two, 80);
+        let place = networks.disconnect("two", &both.id, Some(two.namespace.as_fd())).unwrap().unwrap();
+        assert_eq!((shown(&place), two.holds.len()), (before[..2].to_vec(), 2));
+        assert_eq!(from_outside(&server), IpAddr::from(place.endpoints[0].ipv4.unwrap().address));
+        led_to(&server, Ipv6Addr::LOCALHOST, 8080);
+        networks.leave("two").unwrap();
+        wait_until("the relay has ended", || !is_relayed(&lab));
+    });
+}
+
+fn range(first: u16, last: u16) -> Vec<PortRequest> {
+    (first..=last).map(|port| publish(None, port, port)).collect()
+}
+
+fn join_timed(networks: &Networks, container: &str, ports: &[PortRequest]) -> (Joined, Duration) {
+    let begun = std::time::Instant::now();
+    let joined = networks.join(&request(container, ports)).unwrap();
+    (joined, begun.elapsed())
+}
+
+#[test]
+fn privileged_a_thousand_ports_are_published_on_both_families_at_once() {
+    on_a_machine_of_both(|lab| {
+        // Two sockets each.
+        rustix::process::setrlimit(
+            rustix::process::Resource::Nofile,
+            rustix::process::Rlimit { current: Some(16384), maximum: Some(16384) },
+        )
+        .unwrap();
+        let ports = range(20_000, 20_999);
+        for (userland_proxy, published) in [(false, 1000), (true, 2000)] {
+            let networks = with_relays_and(Config { userland_proxy, ..lab.config() });
+            for _ in 0..2 {
+                let (joined, took) = join_timed(&networks, "many", &ports);
+                assert_eq!(joined.place.ports.len(), published);
+                let begun = std::time::Instant::now();
+                networks.leave("many").unwrap();
+                println!("{published}: {took:?} to join, {:?} to leave", begun.elapsed());
+            }
+            networks.close().unwrap();
+        }
+        let networks = with_relays(&lab);
+        let (many, _) = join_timed(&networks, "many", &ports);
+        let (more, _) = join_timed(&networks, "more", &range(21_000, 21_499));
+        for (joined, port) in [(&many, 20_000), (&many, 20_999), (&more, 21_499)] {
+            let server = listen(joined, port);
+            led_to(&server, Ipv6Addr::LOCALHOST, port);
+            inside(lab.second.as_fd(), || led_to(&server, MACHINE_6, port));
+        }
+        // All of them are the next daemon's.
+        drop(networks);
+        let networks = with_relays(&lab);
+        networks.reconcile(&["many"]).unwrap();
+        let mut client = relay::Client::find(&lab.config().state_dir.join("relay")).unwrap().unwrap();
+        assert_eq!(client.list().unwrap().len(), 1000);
+        TcpListener::bind((MACHINE_6, 21_000)).unwrap();
+        networks.leave("many").unwrap();
+        TcpListener::bind((MACHINE_6, 20_500)).unwrap();
+        drop(client);
         wait_until("the relay has ended", || !is_relayed(&lab));
     });
 }

@@ -13,9 +13,13 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A relay, and the daemon's connection to it.
 fn start(dir: &std::path::Path) -> (Client, JoinHandle<std::io::Result<()>>) {
+    start_lingering(dir, Duration::ZERO)
+}
+
+fn start_lingering(dir: &std::path::Path, linger: Duration) -> (Client, JoinHandle<std::io::Result<()>>) {
     let (client, theirs) = Client::pair().unwrap();
     let dir = dir.to_owned();
-    (client, std::thread::spawn(move || relay::run(&dir, Some(theirs))))
+    (client, std::thread::spawn(move || relay::run(&dir, Some(theirs), linger)))
 }
 
 fn rule(id: &str, target: SocketAddr) -> Rule {
@@ -196,4 +200,90 @@ fn a_relay_that_nobody_asks_for_anything_ends() {
     drop(daemon);
     relay.join().unwrap().unwrap();
     assert!(Client::find(&dir.path().join("never")).unwrap().is_none());
+}
+
+#[test]
+fn many_ports_come_and_go_in_few_messages() {
+    // More than one answer lists.
+    const PORTS: usize = 1500;
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, relay) = start(dir.path());
+    let ((server, target), (held, port)) = (server(), port());
+    let rules: Vec<Rule> = (0..PORTS).map(|number| rule(&format!("{number:04}"), target)).collect();
+    // One socket for all of them, which is as good: the kernel tells one of those who wait.
+    let ports: Vec<_> = rules.iter().map(|rule| (rule.clone(), held.as_fd())).collect();
+    daemon.put_all(&ports).unwrap();
+    let (mut later, ids) = (Client::find(dir.path()).unwrap().unwrap(), |rules: &[Rule]| {
+        rules.iter().map(|rule| rule.id.clone()).collect::<Vec<_>>()
+    });
+    assert_eq!(ids(&later.list().unwrap()), ids(&rules));
+    let (mut client, mut served) = connected(&server, port);
+    client.write_all(b"x").unwrap();
+    served.read_exact(&mut [0; 1]).unwrap();
+    assert!(!later.remove_all(&ids(&rules[..PORTS - 1])).unwrap());
+    assert_eq!(later.list().unwrap(), rules[PORTS - 1..]);
+    later.put_all(&ports[..2]).unwrap();
+    assert!(daemon.remove_all(&ids(&rules)).unwrap(), "all of them, served or not");
+    assert!(is_closed(&mut client));
+    relay.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_relay_without_ports_waits_for_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let ((server, target), (held, port)) = (server(), port());
+    let (mut daemon, relay) = start_lingering(dir.path(), Duration::from_secs(3600));
+    for _ in 0..2 {
+        daemon.put(&rule("a", target), Some(held.as_fd())).unwrap();
+        drop(connected(&server, port));
+        assert!(!daemon.remove("a").unwrap(), "it does not end");
+    }
+    // With its last daemon it does.
+    drop(daemon);
+    relay.join().unwrap().unwrap();
+    assert!(Client::find(dir.path()).unwrap().is_none());
+    // And beside one that needs nothing for long.
+    let (mut daemon, relay) = start_lingering(dir.path(), Duration::from_millis(1));
+    daemon.put(&rule("a", target), Some(held.as_fd())).unwrap();
+    assert!(!daemon.remove("a").unwrap());
+    relay.join().unwrap().unwrap();
+    assert!(matches!(daemon.list(), Err(AskError::Io(_))));
+    assert!(Client::find(dir.path()).unwrap().is_none());
+}
+
+/// What a relay of version 1 answers, which knows no message about several rules; and what it was asked.
+fn answer_as_version_1(door: &std::os::fd::OwnedFd) -> Vec<String> {
+    let daemon = rustix::net::accept(door).unwrap();
+    let (mut bytes, mut asked) = (vec![0; 4096], Vec::new());
+    while let Ok(length @ 1..) = sys::socket::receive(daemon.as_fd(), &mut bytes, &mut Vec::new()) {
+        let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+        let word = text.trim_start_matches(['{', '"']).split('"').next().unwrap().to_owned();
+        let reply = match word.as_str() {
+            "List" => r#"{"Rules":{"version":1,"rules":[]}}"#,
+            "Put" => r#""Done""#,
+            "Remove" => r#""Ends""#,
+            _ => r#"{"Refused":"unknown variant"}"#,
+        };
+        sys::socket::send(daemon.as_fd(), reply.as_bytes(), &[]).unwrap();
+        asked.push(word);
+    }
+    asked
+}
+
+#[test]
+fn a_relay_of_an_earlier_build_is_spoken_to_in_its_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let kind = rustix::net::SocketType::SEQPACKET;
+    let door = rustix::net::socket(rustix::net::AddressFamily::UNIX, kind, None).unwrap();
+    rustix::net::bind(&door, &rustix::net::SocketAddrUnix::new(dir.path().join("relay.sock")).unwrap()).unwrap();
+    rustix::net::listen(&door, 1).unwrap();
+    let relay = std::thread::spawn(move || answer_as_version_1(&door));
+    let mut daemon = Client::find(dir.path()).unwrap().unwrap();
+    assert!(daemon.list().unwrap().is_empty());
+    let ((_, target), (held, _)) = (server(), port());
+    let ports = ["a", "b"].map(|id| (rule(id, target), held.as_fd()));
+    daemon.put_all(&ports).unwrap();
+    assert!(daemon.remove_all(&["a".to_owned(), "b".to_owned()]).unwrap(), "it ends at once");
+    drop(daemon);
+    assert_eq!(relay.join().unwrap(), ["List", "Put", "Put", "Remove", "Remove"]);
 }

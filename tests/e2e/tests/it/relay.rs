@@ -169,3 +169,53 @@ fn privileged_what_a_killed_daemon_published_is_served_until_its_container_is_go
         until_relays(daemon, 0);
     });
 }
+
+#[test]
+fn privileged_containers_of_ipv4_alone_are_published_on_all_of_ipv6() {
+    on_both(|at| {
+        let name = at.name("everywhere");
+        at.ok(&format!("run -d --name {name} -p 80 -p 81/udp -p 127.0.0.1::82 busybox {ECHO}"));
+        let shown = at.ok(&format!("port {name} 80"));
+        let number: u16 = shown.rsplit(':').next().unwrap().parse().unwrap();
+        assert_eq!(shown, format!("0.0.0.0:{number}\n[::]:{number}"));
+        let bindings = at.inspect(&name, "{{json (index .NetworkSettings.Ports \"80/tcp\")}}");
+        let binding = |address: &str| format!("{{\"HostIp\":\"{address}\",\"HostPort\":\"{number}\"}}");
+        assert_eq!(bindings, format!("[{},{}]", binding("0.0.0.0"), binding("::")));
+        let listed = at.ok(&format!("ps --filter name={name} --format '{{{{.Ports}}}}'"));
+        assert!(listed.starts_with(&format!("0.0.0.0:{number}->80/tcp, [::]:{number}->80/tcp, ")), "{listed}");
+        assert_eq!(at.ok(&format!("port {name} 82")).lines().count(), 1, "one address was named");
+        for address in [SocketAddr::from((Ipv6Addr::LOCALHOST, number)), ([127, 0, 0, 1], number).into()] {
+            drop(talk(address));
+        }
+        let server = datagram_server(at, &name, 81);
+        let port = at.ok(&format!("port {name} 81/udp"));
+        let port: u16 = port.rsplit(':').next().unwrap().parse().unwrap();
+        let client = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+        client.connect((Ipv6Addr::LOCALHOST, port)).unwrap();
+        exchange_datagrams(&client, &server, ANSWER_WITHIN);
+        at.remove(&name);
+        assert!(connect((Ipv6Addr::LOCALHOST, number).into()).is_err());
+        // Who has the port on IPv6 alone is in the way, and that is told.
+        let taken = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+        let number = taken.local_addr().unwrap().port();
+        let refused = at.line(&format!("run -d --name {name} -p {number}:80 busybox {ECHO}"));
+        let sentence = format!("failed to bind host port for [::]:{number}:");
+        assert!(refused.code == 125 && refused.stderr.contains(&sentence), "{}", refused.stderr);
+        assert!(refused.stderr.contains(":80/tcp: address already in use"), "{}", refused.stderr);
+        at.remove(&name);
+    });
+}
+
+#[test]
+fn privileged_without_a_userland_proxy_there_is_no_relay() {
+    ours(|daemon| {
+        daemon.scratch().write("daemon.json", r#"{"userland-proxy": false}"#).unwrap();
+        daemon.restart().unwrap();
+        let at = At { daemon, cli: Cli::Longshore };
+        at.ok(&format!("run -d --name one -p 80 -p [::]::81 busybox {ECHO}"));
+        assert_eq!(at.ok("port one 80").lines().count(), 1);
+        let exposed = at.inspect("one", "{{json (index .NetworkSettings.Ports \"81/tcp\")}}");
+        assert_eq!(exposed, "null", "no family of its own");
+        assert_eq!(relays(daemon), [0; 0]);
+    });
+}

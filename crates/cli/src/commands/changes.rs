@@ -1,9 +1,9 @@
 //! `diff`, `export`, `commit`, `import` and `container prune`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 #[cfg(unix)]
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use client::container::{self, CommitOptions};
@@ -45,6 +45,29 @@ pub async fn export(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     output.map_or(Ok(()), Output::end)
 }
 
+/// What no file takes the place of, in the words of Docker's client.
+fn never_replaced(kind: FileType) -> Option<&'static str> {
+    if kind.is_dir() {
+        return Some("directory");
+    }
+    if kind.is_symlink() {
+        return Some("symbolic link directly");
+    }
+    #[cfg(unix)]
+    {
+        let special = [
+            (kind.is_fifo(), "named pipe (FIFO)"),
+            (kind.is_socket(), "socket"),
+            (kind.is_char_device(), "character device file"),
+            (kind.is_block_device(), "block device file"),
+        ];
+        if let Some((_, name)) = special.into_iter().find(|(is_it, _)| *is_it) {
+            return Some(name);
+        }
+    }
+    None
+}
+
 /// A file that appears when it is whole.
 pub(super) struct Output {
     path: String,
@@ -55,8 +78,9 @@ pub(super) struct Output {
 impl Output {
     pub(super) fn begin(path: &str, what: &str) -> Result<Output, Exit> {
         let failed = |err: &io::Error| Exit::new(1, format!("failed to {what}: {path}: {}", go_error(err)));
-        if std::fs::metadata(path).is_ok_and(|found| found.is_dir()) {
-            return Err(Exit::new(1, format!("failed to {what}: cannot write to a directory")));
+        // Not what a symlink leads to: the file takes the place of the name.
+        if let Some(kind) = std::fs::symlink_metadata(path).ok().and_then(|found| never_replaced(found.file_type())) {
+            return Err(Exit::new(1, format!("failed to {what}: cannot write to a {kind}")));
         }
         let directory = Path::new(path).parent().filter(|path| !path.as_os_str().is_empty());
         if let Some((directory, err)) = directory.and_then(|path| Some((path, std::fs::metadata(path).err()?))) {

@@ -118,7 +118,28 @@ fn privileged_what_cannot_be_saved_is_said() {
             &format!("-o {path} --platform lin%ux busybox"),
             "invalid platform: \"lin%ux\" is an invalid OS component",
         );
-        fails(&format!("-o {} busybox", dir.path().display()), "failed to save image: cannot write to a directory\n");
+        // Neither device nor link is replaced by a file.
+        let made = |name: &str, program: &str, rest: &[&str]| {
+            let special = dir.path().join(name);
+            let made = std::process::Command::new(program)
+                .args(rest.iter().map(|word| word.replace("PATH", special.to_str().unwrap())))
+                .status();
+            assert!(made.unwrap().success(), "{name}");
+            special
+        };
+        for (special, kind) in [
+            (dir.path().to_owned(), "a directory"),
+            (made("null", "mknod", &["PATH", "c", "1", "3"]), "a character device file"),
+            (made("fifo", "mkfifo", &["PATH"]), "a named pipe (FIFO)"),
+            (made("link", "ln", &["-s", "/", "PATH"]), "a symbolic link directly"),
+        ] {
+            let before = std::fs::symlink_metadata(&special).unwrap();
+            fails(
+                &format!("-o {} busybox", special.display()),
+                &format!("failed to save image: cannot write to {kind}\n"),
+            );
+            assert_eq!(std::fs::symlink_metadata(&special).unwrap().file_type(), before.file_type());
+        }
         let nowhere = "failed to save image: invalid output path: stat /nowhere: no such file or directory\n";
         fails("-o /nowhere/a busybox", nowhere);
         fails("", "requires at least 1 argument");

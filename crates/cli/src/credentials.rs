@@ -166,7 +166,7 @@ pub fn keep(config: &ConfigFile, directory: &Path, auth: &AuthConfig) -> Result<
     if config.auths.get(key).map(|known| serde_json::json!(known)) == Some(entry.clone()) {
         return Ok(None);
     }
-    config::edit(directory, |members| {
+    let edited = config::edit(directory, |members| {
         // What was chosen because it was there has to be found the next time, by others, too.
         if let Some(name) = chosen {
             members.insert("credsStore".to_owned(), name.into());
@@ -176,15 +176,25 @@ pub fn keep(config: &ConfigFile, directory: &Path, auth: &AuthConfig) -> Result<
             *auths = serde_json::json!({});
         }
         auths[key.as_str()] = entry;
-    })?;
+    });
+    if let (Err(_), Some(program)) = (&edited, &helper) {
+        // Else it would be shown to the registry all the same. The error that is told is the first one.
+        _ = told(program, "erase", key);
+    }
+    edited?;
     let open = helper.is_none() && !auth.password.is_empty();
     Ok(open.then(|| directory.join("config.json")))
 }
 
 /// Forgets the login that is kept as `key`, if there is one.
 pub fn forget(config: &ConfigFile, directory: &Path, key: &str) -> Result<(), CredentialsError> {
-    if let Some(program) = helper(config, key) {
-        told(&program, "erase", key).map_err(|(reason, output)| CredentialsError::Forget { reason, output })?;
+    match helper(config, key) {
+        Some(program) => {
+            told(&program, "erase", key).map_err(|(reason, output)| CredentialsError::Forget { reason, output })?;
+        }
+        // The file keeps it. What our own store has from a time before would come to light with the file's entry gone.
+        None if config.is_the_users && is_on_path(own::PROGRAM) => _ = told(own::PROGRAM, "erase", key),
+        None => {}
     }
     if !config.auths.contains_key(key) {
         return Ok(());

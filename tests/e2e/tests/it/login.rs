@@ -197,6 +197,17 @@ fn privileged_where_our_helper_is_found_no_login_is_in_clear_text() {
             output
         };
         let host = server.host();
+        // What cannot be written down is not kept either.
+        fs::create_dir_all(config(at).parent().unwrap()).unwrap();
+        fs::write(config(at), "{bad").unwrap();
+        let mut command = at.daemon.command(testkit::Cli::Longshore).unwrap();
+        command.env("PATH", &path).env_remove("XDG_DATA_HOME").env_remove("XDG_CONFIG_HOME");
+        let failed = process::run(command.args(["login", "-u", "user", "-p", "secret", &host]), b"").unwrap();
+        assert_eq!(failed.code, 1, "{}", failed.stderr);
+        fs::remove_file(config(at)).unwrap();
+        let mut helper = std::process::Command::new(at.daemon.dist().join("docker-credential-longshore"));
+        helper.env("HOME", &home).env_remove("XDG_DATA_HOME").env_remove("XDG_CONFIG_HOME").arg("list");
+        assert_eq!(process::run(&mut helper, b"").unwrap().stdout.trim(), "{}");
         let output = run(testkit::Cli::Longshore, &format!("login -u user -p secret {host}"));
         assert!(!output.stderr.contains(OPEN), "{}", output.stderr);
         let text = fs::read(config(at)).unwrap();

@@ -4,7 +4,7 @@
 //! write --> block of 1 MiB --> a member of gzip (threads) --> in order
 //! ```
 //! Each block is a member of its own (RFC 1952, 2.2: a file is a series of them), so that the number of threads changes
-//! nothing; that costs less than a hundredth of the size. Engines inflate all members: eStargz and pigz rely on it, too.
+//! nothing; that costs less than a hundredth of the size. Engines inflate all members: eStargz and bgzip rely on it, too.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};

@@ -1,5 +1,6 @@
 //! Images whose layers come one by one.
 
+use std::collections::BTreeSet;
 use std::io::{self, Cursor, Read};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, mpsc};
@@ -297,16 +298,15 @@ fn cut_pull(scratch: &Scratch, remote: &Remote) -> PullError {
     scratch.store.pull(remote.image.clone(), fetch, &tell).unwrap_err()
 }
 
-fn unpacked(events: &[PullEvent]) -> Vec<&Digest> {
-    let mut layers: Vec<_> = events
+/// Which layers were unpacked, each once: several are at the same time, and tell of it in turns.
+fn unpacked(events: &[PullEvent]) -> BTreeSet<&Digest> {
+    events
         .iter()
         .filter_map(|event| match event {
             PullEvent::Extracting { layer, .. } => Some(layer),
             _ => None,
         })
-        .collect();
-    layers.dedup();
-    layers
+        .collect()
 }
 
 #[test]
@@ -319,7 +319,7 @@ fn privileged_layers_of_a_cut_pull_are_not_unpacked_again() {
     assert!(recipes > 0, "of two files, in the first layer, and of the recipes of both");
     let blobs: Vec<Digest> = remote.blobs.iter().map(|blob| digest(blob)).collect();
     let (pulled, events) = remote.pull(&scratch.store);
-    assert_eq!((unpacked(&events), complete(&events)), (vec![&blobs[2]], 3));
+    assert_eq!((unpacked(&events), complete(&events)), (BTreeSet::from([&blobs[2]]), 3));
     assert_eq!(image::cut_bytes(&scratch.store), 0);
     let record = scratch.store.get(&pulled.unwrap().id).unwrap();
     assert_eq!(record.layer_blobs, blobs, "what it came in is kept as ever");
@@ -350,7 +350,7 @@ fn privileged_a_layer_of_a_cut_pull_waits_until_its_blob_is_read_to_its_end() {
         assert!(errdefs::chain(&err).ends_with("cut"), "{err:?}");
         assert_eq!(image::cut_bytes(&scratch.store), bytes);
     }
-    assert_eq!(unpacked(&remote.pull(&scratch.store).1), [&digest(&remote.blobs[1])]);
+    assert_eq!(unpacked(&remote.pull(&scratch.store).1), BTreeSet::from([&digest(&remote.blobs[1])]));
 }
 
 #[test]
@@ -362,7 +362,8 @@ fn privileged_layers_of_a_cut_pull_go_when_nobody_wants_them() {
     assert_eq!(image::discard_cut(&scratch.store, |_, age| age > image::CUT_KEPT), 0);
     let bytes = image::cut_bytes(&scratch.store);
     let gone = image::discard_cut(&scratch.store, |blob, _| *blob == first);
-    assert!(gone > 2 && image::cut_bytes(&scratch.store) == bytes - gone, "{gone} of {bytes}");
+    assert!(gone > 2, "a file and a recipe");
+    assert_eq!(image::cut_bytes(&scratch.store), bytes - gone);
     assert_eq!(leftovers(scratch.dir.path()).len(), 2, "the other one's directory and recipe");
     image::discard_cut(&scratch.store, |_, _| true);
     assert!(leftovers(scratch.dir.path()).is_empty());

@@ -11,6 +11,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING};
 use hyper::body::{Body, Bytes, Incoming};
 use tracing::debug;
 
+use crate::handlers::progress::Line;
 use crate::query::Query;
 use crate::response::{self, Answer, Sink};
 use crate::rewound::Note;
@@ -51,7 +52,19 @@ impl Call {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        response::stream(content_type, self.closing.clone(), work)
+        response::stream(content_type, self.closing.clone(), "", work)
+    }
+
+    /// As [`stream`](Self::stream), of lines that tell how something gets on: where the daemon ends before it is done, the
+    /// last one says so. An end alone would be taken for success.
+    pub(crate) fn progress<F>(&self, work: impl FnOnce(Sink) -> F) -> Answer
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut farewell =
+            serde_json::to_vec(&Line::failed("the daemon is shutting down".to_owned())).unwrap_or_default();
+        farewell.push(b'\n');
+        response::stream("application/json", self.closing.clone(), farewell, work)
     }
 
     /// Decodes the JSON body; a request without one is `None`.

@@ -117,17 +117,26 @@ pub(crate) fn failure(failure: Failure) -> Answer {
 
 /// An answer whose head is sent now and whose bytes are made by `work`.
 ///
-/// `work` is dropped where it stands when the client goes away or the daemon ends.
-pub(crate) fn stream<F>(content_type: &'static str, closing: Closing, work: impl FnOnce(Sink) -> F) -> Answer
+/// `work` is dropped where it stands when the client goes away or the daemon ends; then `farewell` is the last that is told.
+pub(crate) fn stream<F>(
+    content_type: &'static str,
+    closing: Closing,
+    farewell: impl Into<Bytes>,
+    work: impl FnOnce(Sink) -> F,
+) -> Answer
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let (sender, receiver) = mpsc::channel(STREAM_DEPTH);
     let work = work(Sink(sender.clone()));
+    let farewell = farewell.into();
     tokio::spawn(async move {
         tokio::select! {
             () = sender.closed() => {}
-            () = closing.wait() => {}
+            () = closing.wait() => if !farewell.is_empty() {
+                // Nobody is left to hear it, or somebody does.
+                _ = sender.send(farewell).await;
+            },
             () = work => {}
         }
     });

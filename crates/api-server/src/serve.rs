@@ -257,7 +257,7 @@ impl Server {
         } else {
             tokio::spawn(run);
         }
-        Ok(response::stream(RAW_STREAM, self.closing(), async move |sink| {
+        Ok(response::stream(RAW_STREAM, self.closing(), "", async move |sink| {
             let mut buffer = vec![0; 16 << 10];
             if ours.shutdown().await.is_err() {
                 return;

@@ -43,7 +43,7 @@ pub(crate) async fn build(mut call: Call) -> Result<Answer, Failure> {
     let Some(first) = building.next().await.transpose()? else {
         return Ok(response::empty(StatusCode::OK));
     };
-    Ok(call.stream("application/json", async move |sink| match quiet {
+    Ok(call.progress(async move |sink| match quiet {
         true => tell_outcome(building, first, sink).await,
         false => tell_all(building, first, names_images, sink).await,
     }))

@@ -124,7 +124,7 @@ pub(crate) async fn load(mut call: Call) -> Result<Answer, Failure> {
     let (upload, archive) = upload::channel();
     let body = std::mem::replace(&mut call.body, RequestBody::Whole(Default::default()));
     let engine = call.engine.clone();
-    Ok(call.stream("application/json", async move |sink| {
+    Ok(call.progress(async move |sink| {
         let progress = sink.clone();
         let tell = move |step| {
             if quiet && matches!(step, LoadProgress::Layer { .. }) {

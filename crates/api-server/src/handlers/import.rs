@@ -35,7 +35,7 @@ async fn of_body(mut call: Call, plan: ImportPlan) -> Result<Answer, Failure> {
     let (upload, tar) = upload::channel();
     let body = std::mem::replace(&mut call.body, RequestBody::Whole(Default::default()));
     let engine = call.engine.clone();
-    Ok(call.stream("application/json", async move |sink| {
+    Ok(call.progress(async move |sink| {
         let (imported, ()) = tokio::join!(import::import(&engine, plan, tar), feed(first, body, upload));
         let line = match imported {
             Ok(id) => Line::Status { status: id, id: None },
@@ -51,7 +51,7 @@ async fn of_web(call: Call, plan: ImportPlan, address: WebAddress) -> Result<Ans
     let fetched = import::fetch(&call.engine, &address).await?;
     let (upload, tar) = upload::channel();
     let engine = call.engine.clone();
-    Ok(call.stream("application/json", async move |sink| {
+    Ok(call.progress(async move |sink| {
         let begun = Line::Status { status: format!("Downloading from {address}"), id: None };
         // Dropped with us when the client has gone, the download ends, and with it the import.
         if sink.line(&begun).await.is_err() {

@@ -25,9 +25,9 @@ pub(crate) async fn create(call: Call) -> Result<Answer, Failure> {
     let mut pulling = pull::start(&call.engine, plan);
     // What fails before there is anything to tell has a status of its own.
     let Some(first) = pulling.next().await.transpose()? else {
-        return Ok(call.stream("application/json", async |_| ()));
+        return Ok(call.progress(async |_| ()));
     };
-    Ok(call.stream("application/json", async move |sink| {
+    Ok(call.progress(async move |sink| {
         let mut next = Some(Ok(first));
         while let Some(step) = next {
             let line = step.map_or_else(|err| Line::failed(errdefs::chain(&err)), line);

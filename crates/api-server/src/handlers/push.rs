@@ -27,7 +27,7 @@ pub(crate) async fn push(call: Call) -> Result<Answer, Failure> {
         },
     )?;
     let mut pushing = push::start(&call.engine, plan);
-    Ok(call.stream("application/json", async move |sink| {
+    Ok(call.progress(async move |sink| {
         while let Some(step) = pushing.next().await {
             let line = step.map_or_else(|err| Line::failed(errdefs::chain(&err)), line);
             // Dropped with us, the push ends.

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use rustix::process::Signal;
+use testkit::images::plan::{Entry, Image, Kind};
+use testkit::images::write::docker_archive;
 use testkit::process::{DEADLINE, until};
 use testkit::{Cli, Output, Piped};
 
@@ -121,6 +123,31 @@ fn privileged_a_question_that_is_interrupted_is_answered_with_no() {
                 assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{line} {signal:?}: {output:?}");
                 assert!(output.stdout.ends_with('\n'), "{line} {signal:?}: {output:?}");
             }
+        }
+    });
+}
+
+/// An end of the answer alone would be taken for success.
+#[test]
+fn privileged_a_daemon_that_ends_amid_a_load_says_so() {
+    let layer = vec![Entry::new("big", 0o644, Kind::File(vec![b'x'; 4_000_000]))];
+    let image = Image { tag: "cut:1".into(), layers: vec![layer], command: vec!["/big".into()], volumes: vec![] };
+    let archive = docker_archive(&image).unwrap();
+    crate::support::ours(|daemon| {
+        for cli in daemon.clis() {
+            let mut load = At { daemon, cli }.spawn("load");
+            load.send(&archive[..archive.len() / 2]).unwrap();
+            // It has been heard of when the daemon reads it.
+            until("a layer on its way", DEADLINE, || {
+                let ingests = fs::read_dir(daemon.scratch().data_root().join("content/ingest")).ok()?;
+                ingests.flatten().next().map(drop)
+            })
+            .unwrap();
+            daemon.stop().unwrap();
+            load.close_input();
+            let output = load.wait().unwrap();
+            assert_eq!((output.code, output.stderr.trim()), (1, "the daemon is shutting down"), "{cli:?}");
+            daemon.restart().unwrap();
         }
     });
 }

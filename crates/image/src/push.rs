@@ -36,8 +36,10 @@ pub struct PushLayer {
     pub diff_id: Digest,
     /// A compressed form that is kept.
     pub kept: Option<KeptBlob>,
-    /// Without one: what [`COMPRESSOR`] makes of it, if it did that before.
+    /// Without one: what its `compressor` makes of it, if it did that before.
     pub compressed: Option<Blob>,
+    /// What compresses it: [`COMPRESSOR`], or what did so before, so that it has one digest for ever.
+    pub compressor: Compressor,
     /// The length of its tar; 0 if that is not known.
     pub tar_bytes: u64,
 }
@@ -126,9 +128,10 @@ pub fn push_image(store: &Store, id: &Digest) -> Result<PushImage, PushImageErro
         // Registries have no name for other compressions; a manifest that came from one may have.
         let kept = kept.filter(|kept| is_named || !matches!(kept.compression, Compression::Bzip2 | Compression::Xz));
         let tar_bytes = layer.as_ref().and_then(|layer| layer.recipe.as_ref()).map_or(0, |recipe| recipe.tar_bytes);
-        let compressed =
-            layer.and_then(|layer| layer.compressed).filter(is_present).map(|compressed| compressed.blob());
-        Ok(PushLayer { diff_id: diff_id.clone(), kept, compressed, tar_bytes })
+        let compressed = layer.and_then(|layer| layer.compressed).filter(StoredCompressed::comes_again);
+        let compressor = compressed.as_ref().map_or(COMPRESSOR, StoredCompressed::compressor);
+        let compressed = compressed.map(StoredCompressed::blob);
+        Ok(PushLayer { diff_id: diff_id.clone(), kept, compressed, compressor, tar_bytes })
     });
     Ok(PushImage { config, manifest, layers: layers.collect::<Result<_, PushImageError>>()? })
 }
@@ -222,13 +225,16 @@ pub fn remember_compressed(
     Ok(())
 }
 
-/// Whether our compressor would make the same bytes again.
-fn is_present(compressed: &StoredCompressed) -> bool {
-    let StoredCompressed { version, level, block_bytes, .. } = *compressed;
-    Compressor { version, level, block_bytes } == COMPRESSOR
-}
-
 impl StoredCompressed {
+    fn compressor(&self) -> Compressor {
+        Compressor { version: self.version, level: self.level, block_bytes: self.block_bytes }
+    }
+
+    /// Whether this build makes the same bytes again: any level of its version does.
+    fn comes_again(&self) -> bool {
+        self.version == COMPRESSOR.version
+    }
+
     fn blob(self) -> Blob {
         Blob { digest: self.digest, size: self.bytes }
     }

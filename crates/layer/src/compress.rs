@@ -25,9 +25,9 @@ pub struct Compressor {
     pub block_bytes: u32,
 }
 
-/// What layers are compressed with. At level 4 libdeflate's blobs are shorter than zlib's at 6, everybody's default, for
-/// half of the time.
-pub const COMPRESSOR: Compressor = Compressor { version: 2, level: 4, block_bytes: 1024 * 1024 };
+/// What layers are compressed with. At level 2 libdeflate's blobs are within 3 % of zlib's at 6, everybody's default, for
+/// a quarter of the time; level 4 saves 1.4 % more and takes a third longer.
+pub const COMPRESSOR: Compressor = Compressor { version: 2, level: 2, block_bytes: 1024 * 1024 };
 
 /// Several layers are compressed at a time: more threads for each are not worth their memory, which is 4 MiB.
 const THREADS_MAX: usize = 4;
@@ -189,12 +189,15 @@ mod tests {
     /// Fails when a library writes other bytes: raise [`COMPRESSOR`]'s version then, and write the new digest here.
     #[test]
     fn the_version_says_which_bytes_come_out() {
-        let gzip = compress(&sample(3_000_000), 100_000, COMPRESSOR);
-        let digest = Digest::from_sha256(&Sha256::digest(&gzip).into());
-        assert_eq!(
-            (COMPRESSOR.version, digest.as_str()),
-            (2, "sha256:4188efb89f3d87f14bbc5974dffe68b6ec5d6b3967d77c767780b4768d1fe11f")
-        );
+        // What was compressed by 4, the level before, is made again by it.
+        for (level, expected) in [
+            (COMPRESSOR.level, "sha256:79ad4b1f39381570d4d056651e5831226e326f74c10a56f79957b44ecd70bca6"),
+            (4, "sha256:4188efb89f3d87f14bbc5974dffe68b6ec5d6b3967d77c767780b4768d1fe11f"),
+        ] {
+            let gzip = compress(&sample(3_000_000), 100_000, Compressor { level, ..COMPRESSOR });
+            let digest = Digest::from_sha256(&Sha256::digest(&gzip).into());
+            assert_eq!((COMPRESSOR.version, digest.as_str()), (2, expected));
+        }
     }
 
     #[test]

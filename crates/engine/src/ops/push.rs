@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use content::Blob;
 use engine_api::auth::AuthConfig;
 use errdefs::ErrorKind;
-use image::{COMPRESSOR, Compression, ImageRecord, KeptBlob, PushAttestation, PushImage, PushImageError, PushLayer};
+use image::{Compression, Compressor, ImageRecord, KeptBlob, PushAttestation, PushImage, PushImageError, PushLayer};
 use oci::image::{Descriptor, media_type};
 use oci::{Digest, Reference, ReferenceError};
 pub use registry_client::UploadProgress;
@@ -467,7 +467,8 @@ impl Client {
             (None, held) => {
                 let making = held.expect("held are the layers of an image of which one is not kept");
                 let image = making.image.clone();
-                let made = Made { making, index, total: layer.tar_bytes, done: Arc::default() };
+                let (total, compressor) = (layer.tar_bytes, layer.compressor);
+                let made = Made { making, index, compressor, total, done: Arc::default() };
                 (layer.compressed.clone(), Arc::new(made), Some(image))
             }
         };
@@ -490,8 +491,8 @@ impl Client {
         let (uploaded, ()) = tokio::join!(session.upload(&upload, Arc::new(tell)), hear);
         let blob = uploaded?;
         if let Some(image) = made.filter(|_| layer.compressed.is_none()) {
-            let (engine, known) = (self.engine.clone(), blob.clone());
-            let remember = move || image::remember_compressed(&engine.images, &image, index, &known, COMPRESSOR);
+            let (engine, known, compressor) = (self.engine.clone(), blob.clone(), layer.compressor);
+            let remember = move || image::remember_compressed(&engine.images, &image, index, &known, compressor);
             bridge::blocking(remember).await?;
         }
         Ok(blob)
@@ -571,6 +572,7 @@ struct Making {
 struct Made {
     making: Arc<Making>,
     index: usize,
+    compressor: Compressor,
     /// The length of its tar.
     total: u64,
     /// What of it was compressed.
@@ -579,7 +581,7 @@ struct Made {
 
 impl Source for Made {
     fn open(&self, from: u64) -> io::Result<Box<dyn Read + Send>> {
-        let mut reader = self.making.layers.gzip(self.index, COMPRESSOR, self.done.clone());
+        let mut reader = self.making.layers.gzip(self.index, self.compressor, self.done.clone());
         // It is the same every time: what was sent already is passed over.
         io::copy(&mut reader.by_ref().take(from), &mut io::sink())?;
         Ok(Box::new(reader))

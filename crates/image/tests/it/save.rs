@@ -293,3 +293,21 @@ fn privileged_parents_come_back_with_their_images() {
     let refused = parent_in(&tar(&files)).unwrap_err().to_string();
     assert_eq!(refused, format!("image {child} is not a valid parent for {}", parent.id));
 }
+
+/// A later build's other choice changes no digest that a registry has.
+#[test]
+fn privileged_a_layer_is_compressed_again_as_it_was_before() {
+    let scratch = Scratch::new();
+    let id = scratch.load(&docker(Some("a:1"), &layers(), "")).unwrap()[0].id.clone();
+    let pushed = || image::push_image(&scratch.store, &id).unwrap().layers;
+    assert_eq!(pushed().iter().map(|layer| layer.compressor).collect::<Vec<_>>(), [image::COMPRESSOR; 2]);
+    let (blob, before) =
+        (content::Blob { digest: digest(b"x"), size: 1 }, image::Compressor { level: 4, ..image::COMPRESSOR });
+    image::remember_compressed(&scratch.store, &id, 1, &blob, before).unwrap();
+    assert_eq!(pushed()[1].compressor, before);
+    assert_eq!(pushed()[1].compressed, Some(blob.clone()));
+    // Nobody makes the bytes of another version again.
+    let earlier = image::Compressor { version: 1, ..before };
+    image::remember_compressed(&scratch.store, &id, 1, &blob, earlier).unwrap();
+    assert_eq!((pushed()[1].compressor, pushed()[1].compressed.clone()), (image::COMPRESSOR, None));
+}

@@ -26,11 +26,15 @@
 //! **Archives** are loaded from `--archive FILE`, a docker-archive with `big10:latest` in it, and saved beside it: peers in
 //! a file system of their own must see it under the same name. Without it those rows are left out. What is pushed is loaded from
 //! it, too; each push has an empty registry, for peers in the network namespace `--peer-netns FILE`.
+//!
+//! **Requests** go to the web server of `--net-archive FILE`, a docker-archive of `netlab:latest` with nginx, wrk and their
+//! libraries, `/etc/ng.conf` that says port 80, and a page `k1`; those of peers from `--peer-netns FILE`. Ask for 9 `--runs`.
 
 mod archives;
 mod cpu;
 mod engine;
 mod first_run;
+mod http;
 mod names;
 mod oci;
 mod pull;
@@ -64,6 +68,8 @@ struct Options {
     peer_netns: Option<PathBuf>,
     /// A docker-archive that has the image to load and save.
     archive: Option<PathBuf>,
+    /// A docker-archive of a web server.
+    net_archive: Option<PathBuf>,
     /// OCI runtimes.
     runtimes: Vec<Peer>,
 }
@@ -141,6 +147,7 @@ fn chosen(options: &Options) -> Result<Vec<&'static rows::Row>> {
         {
             Some("--archive")
         }
+        rows::Work::Requests { .. } if options.net_archive.is_none() => Some("--net-archive"),
         _ => None,
     };
     if let Some((row, option)) = rows::ROWS.iter().filter(|row| named(row)).find_map(|row| Some((row, lacks(row)?))) {
@@ -167,6 +174,7 @@ fn parse(arguments: &[&str]) -> Result<Options> {
             "--dist" => options.dist = Some(std::path::absolute(value)?),
             "--registry" => options.registry = Some(std::path::absolute(value)?),
             "--archive" => options.archive = Some(std::path::absolute(value)?),
+            "--net-archive" => options.net_archive = Some(std::path::absolute(value)?),
             "--peer-netns" => options.peer_netns = Some(std::path::absolute(value)?),
             "--peer-registry" => options.peer_registry = Some(value.to_owned()),
             "--only" if row_names().any(|name| name == value) => options.only.push(value.to_owned()),

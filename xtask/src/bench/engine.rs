@@ -119,10 +119,15 @@ impl Engine {
 
     /// Runs a line without measuring it.
     pub(super) fn run(&self, line: &[String]) -> Result<()> {
-        let output = self.command(line)?.output()?;
+        self.told(line).map(drop)
+    }
+
+    /// Likewise, and what it printed.
+    pub(super) fn told(&self, line: &[String]) -> Result<String> {
+        let output = self.command(line)?.stdout(Stdio::piped()).output()?;
         let complaint = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{}: {line:?}: {}: {}", self.name, output.status, complaint.trim());
-        Ok(())
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
     /// The same with something to read on standard input.

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::Options;
 use super::engine::Sample;
+use super::http::VETH;
 use super::rows::{Bound, ROWS, Row, Work};
 use super::runner::{Measured, Series, Values};
 
@@ -45,6 +46,16 @@ pub(super) fn verdict(measured: &Measured) -> Verdict {
             };
             first(ours).median / first(peer).median <= wall
                 && part.is_none_or(|part| cpu(ours).median / cpu(peer).median <= part)
+        }
+        Bound::OfVeth { wall, cpu: part } => {
+            let Some(veth) = measured.series.iter().find(|series| series.engine == VETH) else {
+                return Verdict::Unknown;
+            };
+            // What has no engine at all is no peer.
+            let peers = measured.series.iter().skip(1).take_while(|series| series.engine != VETH);
+            first(ours).median / first(veth).median <= wall
+                && cpu(ours).median / cpu(veth).median <= part
+                && peers.map(first).all(|peer| first(ours).median <= peer.median)
         }
         Bound::Part => return Verdict::Unknown,
     };
@@ -135,6 +146,9 @@ fn promise(measured: &Measured) -> String {
         Bound::OfDocker { wall, cpu: None } => format!("at most {} of docker's wall", fraction(wall)),
         Bound::OfCrun { wall, cpu: Some(part) } => format!("at most {wall} of crun's wall, {part} of its CPU"),
         Bound::OfCrun { wall, cpu: None } => format!("at most {wall} of crun's wall"),
+        Bound::OfVeth { wall, cpu } => {
+            format!("at most {wall:.2} of a plain bridge's wall, {cpu} of its CPU, and every peer's wall")
+        }
         Bound::KibOfCrun => "at most crun's".to_owned(),
         Bound::WallMs(limit) => format!("at most {limit} ms"),
         Bound::Kib(limit) => format!("at most {limit} KiB"),

@@ -1,5 +1,7 @@
 //! What is measured, and what is promised of it.
 
+use super::http::Way;
+
 /// One line of the table.
 #[derive(Debug, PartialEq)]
 pub(super) struct Row {
@@ -28,6 +30,8 @@ pub(super) enum Scene {
     Stopped(usize),
     /// A container that wrote so many lines, and ended.
     Logged(usize),
+    /// A web server with a published port, and a container beside it.
+    Served,
     /// Images over one layer, called `{scene}image:0` and so on.
     Images(usize),
 }
@@ -57,6 +61,8 @@ pub(super) enum Work {
     Push(&'static str),
     /// Questions for the names of the scene, asked by its first containers.
     Names { askers: usize },
+    /// A thousand requests to the scene's server, on so many connections at a time.
+    Requests { way: Way, connections: usize },
     /// The most that our daemon ever had in memory (VmHWM).
     PeakMemory,
     /// PSS of our daemon.
@@ -97,6 +103,8 @@ pub(super) enum Bound {
     Kib(f64),
     /// Our medians are at most these parts of the peer crun's.
     OfCrun { wall: f64, cpu: Option<f64> },
+    /// At most what any peer takes, and at most these parts of a plain bridge's.
+    OfVeth { wall: f64, cpu: f64 },
     /// At most as much memory as the peer crun.
     KibOfCrun,
     /// Nothing is promised: it is a part of the engine's other figures.
@@ -128,6 +136,13 @@ const OCI_KILL: &[&str] = &["kill", "{id}", "KILL"];
 
 const fn verb(before: &'static [&'static [&'static str]], line: &'static [&'static str]) -> Work {
     Work::Oci(Oci::Verb { before, line })
+}
+
+/// 0.9 of the throughput of a plain bridge, 5 % more CPU for each request, and no peer is faster.
+const AS_PLAIN: Bound = Bound::OfVeth { wall: 1.0 / 0.9, cpu: 1.05 };
+
+const fn requests(way: Way, connections: usize) -> Work {
+    Work::Requests { way, connections }
 }
 
 /// 10 layers, 1 GB.
@@ -366,6 +381,48 @@ pub(super) const ROWS: &[Row] = &[
         scene: Scene::Named(500),
         work: Work::Names { askers: 8 },
         bound: Bound::WallMs(2.0),
+    },
+    Row {
+        name: "http-bridge",
+        about: "1,000 requests from the host to a port published on the bridge's address, on 32 connections (needs --net-archive)",
+        scene: Scene::Served,
+        work: requests(Way::Bridge, 32),
+        bound: AS_PLAIN,
+    },
+    Row {
+        name: "http-bridge-1",
+        about: "1,000 requests from the host to a port published on the bridge's address, on one connection (needs --net-archive)",
+        scene: Scene::Served,
+        work: requests(Way::Bridge, 1),
+        bound: AS_PLAIN,
+    },
+    Row {
+        name: "http-loopback",
+        about: "1,000 requests from the host to a port published on 127.0.0.1, on 32 connections (needs --net-archive)",
+        scene: Scene::Served,
+        work: requests(Way::Loopback, 32),
+        bound: AS_PLAIN,
+    },
+    Row {
+        name: "http-loopback-1",
+        about: "1,000 requests from the host to a port published on 127.0.0.1, on one connection (needs --net-archive)",
+        scene: Scene::Served,
+        work: requests(Way::Loopback, 1),
+        bound: AS_PLAIN,
+    },
+    Row {
+        name: "http-link",
+        about: "1,000 requests from a container to another one, on 32 connections (needs --net-archive)",
+        scene: Scene::Served,
+        work: requests(Way::Link, 32),
+        bound: AS_PLAIN,
+    },
+    Row {
+        name: "http-link-1",
+        about: "1,000 requests from a container to another one, on one connection (needs --net-archive)",
+        scene: Scene::Served,
+        work: requests(Way::Link, 1),
+        bound: AS_PLAIN,
     },
     Row {
         name: "oci-run",

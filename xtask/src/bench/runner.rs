@@ -13,7 +13,7 @@ use testkit::{Cli, Daemon, leaks};
 use super::cpu::Accounts;
 use super::engine::{Engine, Peer, Sample};
 use super::rows::{Bound, KILLED, Row, Scene, Work};
-use super::{Options, archives, first_run, names, pull};
+use super::{Options, archives, first_run, http, names, pull};
 
 /// Samples of one engine for one row.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +53,7 @@ pub(super) struct Runner {
     /// Our data root.
     data: TempDir,
     archive: Option<PathBuf>,
+    net_archive: Option<PathBuf>,
     peer_netns: Option<PathBuf>,
     /// Ends with us.
     _registry: Option<Debian>,
@@ -107,9 +108,23 @@ impl Runner {
         let peers = options.peers.iter().map(engine).collect();
         let mark = format!("bench{}", std::process::id());
         let (runs, fresh) = (options.runs, 0);
-        let (archive, peer_netns) = (options.archive.clone(), options.peer_netns.clone());
-        let _registry = registry;
-        Ok(Runner { daemon, ours, peers, runs, mark, fresh, kept, data, archive, peer_netns, _registry, accounts })
+        let (archive, net_archive) = (options.archive.clone(), options.net_archive.clone());
+        let (peer_netns, _registry) = (options.peer_netns.clone(), registry);
+        Ok(Runner {
+            daemon,
+            ours,
+            peers,
+            runs,
+            mark,
+            fresh,
+            kept,
+            data,
+            archive,
+            net_archive,
+            peer_netns,
+            _registry,
+            accounts,
+        })
     }
 
     /// What of the figures of peers is the way into their namespaces.
@@ -149,7 +164,7 @@ impl Runner {
         let all = || std::iter::once(&self.ours).chain(&self.peers).cloned().collect();
         Ok(match work {
             Work::Line { .. } | Work::Burst { .. } | Work::Once { .. } | Work::RemoveScene => all(),
-            Work::Pull(_) | Work::Load(_) | Work::Save(_) | Work::Push(_) => all(),
+            Work::Pull(_) | Work::Load(_) | Work::Save(_) | Work::Push(_) | Work::Requests { .. } => all(),
             Work::DockerLine(_) => {
                 let docker = self.peers.iter().find(|peer| peer.name == "docker");
                 let ours = Engine {
@@ -203,6 +218,7 @@ impl Runner {
                 engines.iter().for_each(|engine| pull::forget(engine, image));
                 return self.interleaved(engines, self.runs, |runner, engine| push(runner, engine, image));
             }
+            Work::Requests { way, connections } => return requests(self, engines, way, connections),
             Work::Names { askers } => Values::Time(self.ask_names(row.scene, askers)?),
             Work::DaemonMemory => Values::Kib(vec![self.daemon_memory()?]),
             Work::PeakMemory => Values::Kib(vec![peak(self.daemon.pid().context("the daemon is down")?)?]),
@@ -349,6 +365,7 @@ impl Runner {
                 engine.run(&self.names(engine, &line))?;
                 return engine.run(&self.names(engine, &["wait", "{scene}0"]));
             }
+            Scene::Served => return http::set(engine, net_archive(self)?, &self.scene_name(engine)),
             Scene::Images(count) => {
                 return archives::load_many(engine, &image_names(&self.scene_name(engine), count).collect::<Vec<_>>());
             }
@@ -367,8 +384,10 @@ impl Runner {
     }
 
     fn clear(&self, scene: Scene, engine: &Engine) -> Result<()> {
-        if scene == Scene::Empty {
-            return Ok(());
+        match scene {
+            Scene::Empty => return Ok(()),
+            Scene::Served => return http::clear(engine, &self.scene_name(engine)),
+            _ => {}
         }
         engine.run(&self.removal(scene, engine))?;
         match scene {
@@ -387,7 +406,7 @@ impl Runner {
                     .chain(image_names(&self.scene_name(engine), count))
                     .collect();
             }
-            Scene::Empty => 0,
+            Scene::Empty | Scene::Served => 0,
             Scene::Logged(_) | Scene::Networked => 1,
             Scene::Running(count) | Scene::Bridged(count) | Scene::Named(count) | Scene::Stopped(count) => count,
         };
@@ -466,6 +485,18 @@ fn push(runner: &Runner, engine: &Engine, image: &str) -> Result<Sample> {
     let ours = engine.name == runner.ours.name;
     let netns = runner.peer_netns.as_deref().filter(|_| !ours);
     archives::push(engine, runner.archive()?, image, netns, ours.then_some(runner.data.path()))
+}
+
+fn net_archive(runner: &Runner) -> Result<&Path> {
+    runner.net_archive.as_deref().context("no --net-archive")
+}
+
+fn requests(runner: &Runner, engines: &[Engine], way: http::Way, connections: usize) -> Result<Vec<Series>> {
+    let elsewhere = |engine: &Engine| runner.peer_netns.as_deref().filter(|_| engine.name != runner.ours.name);
+    let servers: Vec<http::Server<'_>> =
+        engines.iter().map(|engine| (engine, runner.scene_name(engine), elsewhere(engine))).collect();
+    let samples = http::samples(net_archive(runner)?, &servers, way, connections, runner.runs)?;
+    Ok(samples.into_iter().map(|(engine, samples)| Series { engine, values: Values::Time(samples) }).collect())
 }
 
 fn image_name(engine: &Engine, image: &str) -> Result<String> {

@@ -64,6 +64,16 @@ fn a_promise_is_kept_only_in_wall_and_cpu() {
     for (ours, expected) in [(3700.0, Verdict::Kept), (3701.0, Verdict::Broken)] {
         assert_eq!(verdict(&measured(Bound::KibOfCrun, vec![kib("longshore", ours), kib("crun", 3700.0)])), expected);
     }
+    for (ours, cpu, expected) in [(110, 21, Verdict::Kept), (110, 22, Verdict::Broken), (113, 20, Verdict::Broken)] {
+        let bound = Bound::OfVeth { wall: 1.0 / 0.9, cpu: 1.05 };
+        let plain = |engine, wall| times(engine, &[wall], 20);
+        let rest = [plain("docker", 112), plain("veth", 100), plain("bare", 50)];
+        let series = [&[times("longshore", &[ours], cpu)][..], &rest].concat();
+        assert_eq!(verdict(&measured(bound, series.clone())), expected);
+        // One peer that is faster is one too many.
+        let faster = [&series[..1], &[plain("podman", 109)], &rest].concat();
+        assert_eq!(verdict(&measured(bound, faster)), Verdict::Broken);
+    }
     let alone = measured(both(0.5), vec![times("longshore", &[1], 1)]);
     assert_eq!(verdict(&alone), Verdict::Unknown);
     let memory = Series { engine: "longshore".into(), values: Values::Kib(vec![300.0]) };
@@ -76,8 +86,9 @@ fn a_row_that_needs_a_registry_is_left_out_without_one() {
         Ok(chosen(&parse(arguments)?)?.iter().map(|row| row.name).collect())
     };
     let of_runtimes = names(&[]).map(|_| ROWS.iter().filter(|row| row.name.starts_with("oci-")).count()).unwrap();
-    assert_eq!(names(&[]).unwrap().len(), ROWS.len() - of_runtimes - 5);
-    assert_eq!(names(&["--registry", "/r", "--archive", "/a", "--runtime", "crun=crun"]).unwrap().len(), ROWS.len());
+    assert_eq!(names(&[]).unwrap().len(), ROWS.len() - of_runtimes - 5 - 6);
+    let whole = ["--registry", "/r", "--archive", "/a", "--net-archive", "/n", "--runtime", "crun=crun"];
+    assert_eq!(names(&whole).unwrap().len(), ROWS.len());
     assert_eq!(names(&["--only", "oci-run"]).unwrap(), ["oci-run"]);
     assert_eq!(names(&["--registry", "/r", "--only", "pull"]).unwrap(), ["pull"]);
     assert_eq!(names(&["--only", "pull"]).unwrap_err().to_string(), "pull needs --registry");

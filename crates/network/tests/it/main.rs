@@ -11,6 +11,7 @@ mod lab;
 mod parents;
 mod reach;
 mod relayed;
+mod sctp;
 mod users;
 mod wander;
 

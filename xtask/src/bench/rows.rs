@@ -46,7 +46,8 @@ pub(super) enum Work {
     /// A command line typed `times`, one after the other, in a single round: it takes minutes.
     Once { line: &'static [&'static str], cleanup: &'static [&'static str], times: usize },
     /// A command line of our client against us alone: nobody waits until a peer has set such a scene.
-    OurLine(&'static [&'static str]),
+    /// Or no peer has such a command.
+    OurLine { line: &'static [&'static str], cleanup: &'static [&'static str] },
     /// `rm -f` of the whole scene, which is set again for each sample.
     RemoveScene,
     /// A command line, typed with the client of the peer `docker` against that peer and against us.
@@ -271,6 +272,16 @@ pub(super) const ROWS: &[Row] = &[
         bound: wall_of_docker(18.0),
     },
     Row {
+        name: "publish-1000",
+        about: "update --publish-add of a range of 1,000 ports on both families, of a running container",
+        scene: Scene::Bridged(1),
+        work: Work::OurLine {
+            line: &["update", "--publish-add", "20000-20999:20000-20999", "{scene}0"],
+            cleanup: &["update", "--publish-rm", "20000-20999:20000-20999", "{scene}0"],
+        },
+        bound: Bound::WallMs(10.0),
+    },
+    Row {
         name: "run-d",
         about: "run -d busybox sleep, on the default bridge",
         scene: Scene::Empty,
@@ -302,7 +313,7 @@ pub(super) const ROWS: &[Row] = &[
         name: "ps-1000",
         about: "ps with 1,000 running containers",
         scene: Scene::Bridged(1000),
-        work: Work::OurLine(&["ps"]),
+        work: Work::OurLine { line: &["ps"], cleanup: &[] },
         bound: Bound::WallMs(15.0),
     },
     Row {

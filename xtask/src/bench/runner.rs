@@ -197,8 +197,8 @@ impl Runner {
             Work::Once { line, cleanup, times } => {
                 return self.rounds(engines, 0, 1, |runner, engine| runner.burst(engine, line, cleanup, times, 1));
             }
-            Work::OurLine(line) => {
-                return self.interleaved(engines, self.runs, |runner, engine| runner.line(engine, line, &[]));
+            Work::OurLine { line, cleanup } => {
+                return self.interleaved(engines, self.runs, |runner, engine| runner.line(engine, line, cleanup));
             }
             Work::RemoveScene => {
                 return self.interleaved(engines, self.runs, |runner, engine| runner.remove_scene(engine, row.scene));

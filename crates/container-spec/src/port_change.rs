@@ -1,13 +1,13 @@
 //! What a change of published ports makes of a container's configuration. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use engine_api::container::Config;
 use engine_api::host_config::{HostConfig, PortBinding};
 use engine_api::published_ports::{Bindings, PortsUpdate};
 use oci::image::Empty;
 
-use crate::ports::ContainerPort;
+use crate::ports::{self, ContainerPort};
 use crate::validate::InvalidRequest;
 
 /// Why ports cannot be published or given up.
@@ -63,69 +63,76 @@ pub fn change_ports(config: &Config, host: &HostConfig, update: &PortsUpdate) ->
     if update.add.is_empty() && update.remove.is_empty() {
         return Err(PortChangeError::Nothing);
     }
-    let mut ports = PortsOf {
-        exposed: config.exposed_ports.clone().unwrap_or_default(),
-        bindings: host.port_bindings.clone().unwrap_or_default(),
-    };
+    let mut change = Change::of(config, host);
     for (text, bindings) in &update.remove {
         let any = [PortBinding::default()];
         let wanted = bindings.as_deref().filter(|bindings| !bindings.is_empty()).unwrap_or(&any);
-        for binding in wanted {
-            remove(&mut ports, text, binding, host.publish_all_ports)?;
-        }
+        wanted.iter().try_for_each(|binding| change.remove(text, binding))?;
     }
     for (text, bindings) in &update.add {
-        for binding in bindings.iter().flatten() {
-            add(&mut ports, text, binding)?;
+        bindings.iter().flatten().try_for_each(|binding| change.add(text, binding))?;
+    }
+    let bindings = change.bindings.into_values().flatten().collect();
+    Ok(PortsOf { exposed: change.exposed, bindings })
+}
+
+/// A configuration that is being changed, by ports: they may be named in several words, and a range has thousands.
+struct Change {
+    exposed: BTreeMap<String, Empty>,
+    serves: BTreeSet<ContainerPort>,
+    bindings: BTreeMap<ContainerPort, Bindings>,
+    /// Whether all ports are published that are exposed.
+    all: bool,
+}
+
+impl Change {
+    fn of(config: &Config, host: &HostConfig) -> Change {
+        let mut bindings = BTreeMap::<_, Bindings>::new();
+        for (key, bound) in host.port_bindings.iter().flatten() {
+            // Others were refused.
+            if let Some(port) = ContainerPort::parse(key) {
+                bindings.entry(port).or_default().insert(key.clone(), bound.clone());
+            }
         }
+        let exposed = config.exposed_ports.clone().unwrap_or_default();
+        Change { exposed, serves: ports::exposed(config), bindings, all: host.publish_all_ports }
     }
-    Ok(ports)
-}
 
-fn remove(ports: &mut PortsOf, text: &str, wanted: &PortBinding, all: bool) -> Result<(), PortChangeError> {
-    let port = port(text)?;
-    let goes = |one: &PortBinding| {
-        (wanted.host_ip.is_empty() || one.host_ip == wanted.host_ip)
-            && (wanted.host_port.is_empty() || one.host_port == wanted.host_port)
-    };
-    let mut found = false;
-    for bindings in keys(&mut ports.bindings, port).filter_map(|(_, bindings)| bindings.as_mut()) {
-        found |= bindings.extract_if(.., |one| goes(one)).count() > 0;
+    fn remove(&mut self, text: &str, wanted: &PortBinding) -> Result<(), PortChangeError> {
+        let port = port(text)?;
+        let goes = |one: &PortBinding| {
+            (wanted.host_ip.is_empty() || one.host_ip == wanted.host_ip)
+                && (wanted.host_port.is_empty() || one.host_port == wanted.host_port)
+        };
+        let missing = || PortChangeError::NotPublished { port: text.to_owned(), binding: wanted.clone() };
+        let keys = self.bindings.entry(port).or_default();
+        let mut found = false;
+        for bindings in keys.values_mut().flatten() {
+            found |= bindings.extract_if(.., |one| goes(one)).count() > 0;
+        }
+        keys.retain(|_, bindings| bindings.as_ref().is_some_and(|bindings| !bindings.is_empty()));
+        if self.all && keys.is_empty() && self.serves.contains(&port) {
+            return Err(PortChangeError::All(text.to_owned()));
+        }
+        if found { Ok(()) } else { Err(missing()) }
     }
-    ports.bindings.retain(|_, bindings| bindings.as_ref().is_some_and(|bindings| !bindings.is_empty()));
-    let exposed = || ports.exposed.keys().any(|key| ContainerPort::parse(key) == Some(port));
-    let none_left = keys(&mut ports.bindings, port).next().is_none();
-    if all && none_left && exposed() {
-        return Err(PortChangeError::All(text.to_owned()));
-    }
-    let missing = || PortChangeError::NotPublished { port: text.to_owned(), binding: wanted.clone() };
-    if found { Ok(()) } else { Err(missing()) }
-}
 
-fn add(ports: &mut PortsOf, text: &str, binding: &PortBinding) -> Result<(), PortChangeError> {
-    let port = port(text)?;
-    let known = keys(&mut ports.bindings, port).next().map(|(key, _)| key.clone());
-    let key = known.unwrap_or_else(|| text.to_owned());
-    let bindings = ports.bindings.entry(key.clone()).or_default().get_or_insert_default();
-    if bindings.contains(binding) {
-        return Err(PortChangeError::Published { port: text.to_owned(), binding: binding.clone() });
+    fn add(&mut self, text: &str, binding: &PortBinding) -> Result<(), PortChangeError> {
+        let keys = self.bindings.entry(port(text)?).or_default();
+        let key = keys.keys().next().cloned().unwrap_or_else(|| text.to_owned());
+        let bindings = keys.entry(key.clone()).or_default().get_or_insert_default();
+        if bindings.contains(binding) {
+            return Err(PortChangeError::Published { port: text.to_owned(), binding: binding.clone() });
+        }
+        bindings.push(binding.clone());
+        self.exposed.insert(key, Empty {});
+        Ok(())
     }
-    bindings.push(binding.clone());
-    ports.exposed.insert(key, Empty {});
-    Ok(())
 }
 
 fn port(text: &str) -> Result<ContainerPort, PortChangeError> {
     let invalid = || InvalidRequest::Port { text: text.split('/').next().unwrap_or(text).to_owned() };
     ContainerPort::parse(text).ok_or_else(|| invalid().into())
-}
-
-/// The bindings of a port, in whatever words it is named.
-fn keys(
-    bindings: &mut Bindings,
-    port: ContainerPort,
-) -> impl Iterator<Item = (&String, &mut Option<Vec<PortBinding>>)> {
-    bindings.iter_mut().filter(move |(key, _)| ContainerPort::parse(key) == Some(port))
 }
 
 #[cfg(test)]

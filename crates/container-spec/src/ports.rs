@@ -70,7 +70,7 @@ pub fn publications(config: &Config, host: &HostConfig) -> Result<Vec<Publicatio
     for (text, bindings) in host.port_bindings.iter().flatten() {
         let invalid = || InvalidRequest::Port { text: text.split('/').next().unwrap_or(text).to_owned() };
         let port = ContainerPort::parse(text).ok_or_else(invalid)?;
-        let is_exposed = config.exposed_ports.iter().flatten().any(|(exposed, _)| exposed == text);
+        let is_exposed = config.exposed_ports.as_ref().is_some_and(|exposed| exposed.contains_key(text));
         // All of them are read: a wrong one is refused, whether it leads anywhere or not.
         for binding in bindings.iter().flatten() {
             let publication = publication(port, binding)?;
@@ -78,11 +78,9 @@ pub fn publications(config: &Config, host: &HostConfig) -> Result<Vec<Publicatio
         }
     }
     if host.publish_all_ports {
-        for port in exposed(config) {
-            if !publications.iter().any(|one| one.port == port) {
-                publications.push(Publication { port, host_address: None, host_ports: (0, 0) });
-            }
-        }
+        let bound: BTreeSet<ContainerPort> = publications.iter().map(|one| one.port).collect();
+        let others = exposed(config).into_iter().filter(|port| !bound.contains(port));
+        publications.extend(others.map(|port| Publication { port, host_address: None, host_ports: (0, 0) }));
     }
     Ok(publications)
 }

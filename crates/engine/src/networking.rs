@@ -422,14 +422,18 @@ pub(crate) fn request(container: &Container, endpoints: Vec<EndpointRequest>) ->
     })
 }
 
+fn protocol(protocol: Protocol) -> network::Protocol {
+    match protocol {
+        Protocol::Tcp => network::Protocol::Tcp,
+        Protocol::Udp => network::Protocol::Udp,
+        Protocol::Sctp => network::Protocol::Sctp,
+    }
+}
+
 /// A port to publish, as crate `network` takes it.
 pub(crate) fn port_request(one: container_spec::ports::Publication) -> PortRequest {
     PortRequest {
-        protocol: match one.port.protocol {
-            Protocol::Tcp => network::Protocol::Tcp,
-            Protocol::Udp => network::Protocol::Udp,
-            Protocol::Sctp => network::Protocol::Sctp,
-        },
+        protocol: protocol(one.port.protocol),
         container_port: one.port.number,
         host_address: one.host_address,
         host_ports: one.host_ports,

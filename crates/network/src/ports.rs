@@ -43,7 +43,7 @@ impl fmt::Display for Protocol {
 }
 
 /// A port to publish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PortRequest {
     /// The protocol.
     pub protocol: Protocol,

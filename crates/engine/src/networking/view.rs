@@ -1,7 +1,7 @@
 //! What users see of a container's network.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use container_spec::ports::{ContainerPort, Protocol, exposed};
@@ -131,13 +131,13 @@ pub(crate) fn ports(config: &Config, place: &Place) -> Vec<Port> {
         public_port: Some(one.host_port).filter(|_| !one.is_opened()),
         kind: one.protocol.to_string(),
     });
-    let mut ports: Vec<Port> = published.collect();
-    for port in exposed_on(config, place) {
-        if !ports.iter().any(|one| one.private_port == port.number && one.kind == protocol(port)) {
-            let kind = protocol(port).to_owned();
-            ports.push(Port { private_port: port.number, kind, ..Port::default() });
-        }
-    }
+    let is_published: HashSet<_> = place.ports.iter().map(|one| (one.container_port, one.protocol)).collect();
+    let unpublished = exposed_on(config, place)
+        .into_iter()
+        .filter(|port| !is_published.contains(&(port.number, super::protocol(port.protocol))));
+    let unpublished =
+        unpublished.map(|port| Port { private_port: port.number, kind: protocol(port).to_owned(), ..Port::default() });
+    let mut ports: Vec<Port> = published.chain(unpublished).collect();
     ports.sort_by(|a, b| (a.private_port, &a.kind, &a.ip).cmp(&(b.private_port, &b.kind, &b.ip)));
     ports
 }

@@ -125,7 +125,7 @@ fn add(
     }
     if entry.holds.len() > held {
         // Nobody who outlives us takes them: the next daemon holds these ports again.
-        drop(join::seal(entry));
+        join::seal(entry);
     }
     let released = release_unled(networks, entry);
     entry.record.sort_ports();
@@ -176,7 +176,7 @@ fn hold_wanted(networks: &Networks, entry: &mut Entry) {
         tracing::warn!(err = errdefs::chain(&err), container, "ports stay unpublished");
     }
     entry.record.sort_ports();
-    drop(join::seal(entry));
+    join::seal(entry);
 }
 
 /// Back to what a container had.

@@ -163,7 +163,8 @@ fn apply(
     entry.inside = Some(socket).filter(|_| entry.record.has_inside());
     plugged?;
     ports::publish(networks, wired, entry)?;
-    let holds = seal(entry);
+    seal(entry);
+    let holds = shared(entry);
     Ok(Joined { namespace, holds, place: networks.place_of(&entry.record) })
 }
 
@@ -371,13 +372,17 @@ fn send_home(socket: &mut Socket, index: u32, name: &str) -> Result<Result<(), N
 }
 
 /// Completes the holds of ports; answers one more descriptor of each, for whoever outlives us.
-pub(super) fn seal(entry: &Entry) -> Vec<std::os::fd::OwnedFd> {
+pub(super) fn seal(entry: &Entry) {
     for held in entry.holds.iter().filter(|held| !held.is_relayed()) {
         if let Err(errno) = held.seal() {
             // Another program listens on the very address; it loses to the redirection, as with dockerd.
             tracing::warn!(%errno, container = entry.record.container, "a published port is another program's too");
         }
     }
+}
+
+/// What holds the ports that the relay does not hold, for somebody who outlives this process.
+fn shared(entry: &Entry) -> Vec<std::os::fd::OwnedFd> {
     let shared = entry.holds.iter().filter(|held| !held.is_relayed()).filter_map(|held| {
         // Without descriptors to spare the port is held as long as this process lives.
         held.share().inspect_err(|err| tracing::warn!(%err, "the hold of a port is not shared")).ok()

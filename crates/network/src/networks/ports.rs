@@ -1,5 +1,6 @@
 //! Published ports of containers: held, redirected, and given back.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
 
@@ -196,7 +197,8 @@ pub(super) fn withdraw_some(
     let wired = lock(&networks.wired).clone();
     let mut firewall = lock(&networks.firewall);
     let Some(before) = networks.state().published.remove(container) else { return Ok(()) };
-    let rest: Vec<_> = before.iter().filter(|one| !redirections.contains(one)).copied().collect();
+    let gone: HashSet<&Redirection> = redirections.iter().collect();
+    let rest: Vec<_> = before.iter().filter(|one| !gone.contains(one)).copied().collect();
     if !rest.is_empty() {
         networks.state().published.insert(container.to_owned(), rest);
     }

@@ -1,5 +1,6 @@
 //! A running container's published ports change; those that stay are published at every moment.
 
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::endpoints::Entry;
@@ -54,7 +55,7 @@ fn apply(networks: &Networks, wired: &Wired, change: &PortChange, entry: &mut En
     entry.record.sort_ports();
     networks.records.write_endpoint(&entry.record)?;
     // Nobody who outlives us takes them: the next daemon holds these ports again.
-    drop(super::join::seal(entry));
+    super::join::seal(entry);
     Ok(())
 }
 
@@ -68,21 +69,31 @@ struct Plan {
 /// Of what is published goes what came of a request that is made no longer. Where several requests would have led to the same
 /// port, it came of the one that leaves the least choice. Pure.
 fn plan(published: &[Published], change: &PortChange) -> Plan {
-    let mut removed = change.before.clone();
-    let mut added = change.after.clone();
-    // A request may be made twice.
-    removed.retain(|one| match added.iter().position(|other| other == one) {
-        Some(at) => {
-            added.remove(at);
+    let removed: HashSet<&PortRequest> = beyond(&change.before, &change.after).collect();
+    let mut before = HashMap::<_, Vec<&PortRequest>>::new();
+    for one in &change.before {
+        before.entry((one.protocol, one.container_port)).or_default().push(one);
+    }
+    let goes = |port: &&Published| {
+        let same = before.get(&(port.protocol, port.container_port)).into_iter().flatten();
+        let cause = same.filter(|one| leads_to(one, port)).min_by_key(|one| (choice(one), one.host_address.is_none()));
+        cause.is_some_and(|cause| removed.contains(cause))
+    };
+    let gone = published.iter().filter(goes).copied().collect();
+    Plan { gone, added: beyond(&change.after, &change.before).copied().collect() }
+}
+
+/// What is in a list more often than in the other one: a request may be made twice.
+fn beyond<'a>(list: &'a [PortRequest], other: &[PortRequest]) -> impl Iterator<Item = &'a PortRequest> {
+    let mut counts = HashMap::<PortRequest, usize>::with_capacity(other.len());
+    other.iter().for_each(|one| *counts.entry(*one).or_default() += 1);
+    list.iter().filter(move |one| match counts.get_mut(*one) {
+        Some(count) if *count > 0 => {
+            *count -= 1;
             false
         }
-        None => true,
-    });
-    let goes = |port: &&Published| {
-        let causes = change.before.iter().filter(|one| leads_to(one, port));
-        causes.min_by_key(|one| (choice(one), one.host_address.is_none())).is_some_and(|cause| removed.contains(cause))
-    };
-    Plan { gone: published.iter().filter(goes).copied().collect(), added }
+        _ => true,
+    })
 }
 
 fn leads_to(request: &PortRequest, port: &Published) -> bool {
@@ -109,6 +120,7 @@ fn choice(request: &PortRequest) -> u16 {
 fn release(networks: &Networks, entry: &mut Entry, gone: &[Published]) -> Result<(), NetworkError> {
     relaying::withdraw(networks, gone)?;
     let Entry { record, holds, .. } = entry;
+    let gone: HashSet<&Published> = gone.iter().collect();
     holds.extract_if(.., |hold| gone.contains(hold.published())).for_each(Hold::release);
     record.ports.retain(|port| !gone.contains(port));
     gone.iter().for_each(|port| networks.state().ports.release(port));
@@ -144,7 +156,7 @@ fn fall_back(networks: &Networks, wired: &Wired, entry: &mut Entry, count: (usiz
     }
     let published = ports::publish_some(networks, wired, entry, gone);
     published.and_then(|()| networks.records.write_endpoint(&entry.record)).unwrap_or_else(failed);
-    drop(super::join::seal(entry));
+    super::join::seal(entry);
 }
 
 #[cfg(test)]

@@ -61,8 +61,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 
 /// A socket that sees all packets of SCTP that come to this network namespace.
 fn listener(wait: Duration) -> OwnedFd {
-    let socket =
-        socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::SCTP)).unwrap();
+    let socket = socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::SCTP)).unwrap();
     set_socket_timeout(&socket, Timeout::Recv, Some(wait)).unwrap();
     socket
 }
@@ -98,7 +97,11 @@ fn privileged_an_association_is_made_through_a_published_port_of_sctp() {
         for (port, inner) in [(8080, 80), (8081, 81)] {
             let begin = Packet { from: 5000, to: port, tag: 0, kind: INIT };
             send(&client, begin, MACHINE);
-            assert_eq!(next(&server, INIT), Some((NEIGHBOUR, Packet { to: inner, ..begin })), "with the client's address");
+            assert_eq!(
+                next(&server, INIT),
+                Some((NEIGHBOUR, Packet { to: inner, ..begin })),
+                "with the client's address"
+            );
             let answer = Packet { from: inner, to: 5000, tag: TAG, kind: INIT_ACK };
             send(&server, answer, NEIGHBOUR);
             assert_eq!(next(&client, INIT_ACK), Some((MACHINE, Packet { from: port, ..answer })));

@@ -1,12 +1,8 @@
-//! D-Bus messages as bytes (D-Bus specification, "Type System" and "Message Protocol"): the part of it that talking to
-//! systemd takes. Pure.
-//!
-//! Written by hand because the crates for it are asynchronous or bring threads, and the runtime has one thread and starts
-//! in a millisecond: what is needed are nine types, calls, and reading an answer's texts.
+//! Messages as bytes (D-Bus specification, "Type System" and "Message Protocol"): the part of it that we need. Pure.
 
-/// A value of a message.
+/// A value of a message (D-Bus specification, "Type System").
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Value {
+pub enum Value {
     /// `y`
     Byte(u8),
     /// `b`
@@ -37,17 +33,17 @@ pub(crate) enum Value {
 
 impl Value {
     /// An array of texts.
-    #[cfg(test)]
-    pub(crate) fn texts(texts: &[&str]) -> Value {
+    pub fn texts(texts: &[&str]) -> Value {
         Value::Array("s".to_owned(), texts.iter().map(|text| Value::Text((*text).to_owned())).collect())
     }
 
     /// An array of bytes.
-    pub(crate) fn bytes(bytes: &[u8]) -> Value {
+    pub fn bytes(bytes: &[u8]) -> Value {
         Value::Array("y".to_owned(), bytes.iter().map(|byte| Value::Byte(*byte)).collect())
     }
 
-    pub(crate) fn signature(&self) -> String {
+    /// Its type, as the specification writes it.
+    pub fn signature(&self) -> String {
         match self {
             Value::Byte(_) => "y".to_owned(),
             Value::Bool(_) => "b".to_owned(),
@@ -79,12 +75,17 @@ fn alignment(signature: &str) -> usize {
 
 /// A call that is answered.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Call<'a> {
-    pub(crate) destination: &'a str,
-    pub(crate) path: &'a str,
-    pub(crate) interface: &'a str,
-    pub(crate) member: &'a str,
-    pub(crate) body: &'a [Value],
+pub struct Call<'a> {
+    /// The name of who is called.
+    pub destination: &'a str,
+    /// Which of his objects.
+    pub path: &'a str,
+    /// Which of the object's interfaces.
+    pub interface: &'a str,
+    /// The method.
+    pub member: &'a str,
+    /// Its arguments.
+    pub body: &'a [Value],
 }
 
 /// Codes of fields of a message's head.
@@ -217,14 +218,14 @@ pub(crate) enum Kind {
 /// Bytes of the fixed part of a head, with the length of the fields.
 pub(crate) const HEAD_BYTES: usize = 16;
 
-/// The most that a message may have; nothing that systemd answers us comes near.
+/// The most that a message may have; nothing that we are answered comes near.
 const MESSAGE_MAX: usize = 1 << 20;
 
 /// The length of a message of which the first [`HEAD_BYTES`] are there; nothing if it is none that we read.
 pub(crate) fn length(head: &[u8; HEAD_BYTES]) -> Option<usize> {
     let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]) as usize;
     let length = HEAD_BYTES.checked_add(number(12))?.checked_next_multiple_of(8)?.checked_add(number(4))?;
-    // systemd writes in the order of its machine, which is ours.
+    // Who answers writes in the order of its machine, which is ours.
     (head[0] == b'l' && head[3] == 1 && length <= MESSAGE_MAX).then_some(length)
 }
 

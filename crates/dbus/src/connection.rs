@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::wire::{Call, HEAD_BYTES, Kind, Received, length};
+use crate::wire::{Body, Call, HEAD_BYTES, Kind, Received, Value, length};
 
 /// Why a call was not answered, or with no.
 #[derive(Debug, thiserror::Error)]
@@ -109,28 +109,28 @@ impl Connection {
 
     /// Asks a bus for the signals that a rule is about (D-Bus specification, "Match Rules").
     pub fn subscribe(&mut self, rule: String) -> Result<(), BusError> {
-        self.bus("AddMatch", &[crate::Value::Text(rule)]).map(drop)
+        self.bus("AddMatch", &[Value::Text(rule)]).map(drop)
     }
 
     /// A method of the bus itself (D-Bus specification, "Message Bus Messages").
-    pub fn bus(&mut self, member: &str, body: &[crate::Value]) -> Result<Vec<String>, BusError> {
+    pub fn bus(&mut self, member: &str, body: &[Value]) -> Result<Body, BusError> {
         self.call(&Call { destination: BUS, path: "/org/freedesktop/DBus", interface: BUS, member, body })
     }
 
-    /// Calls a method, and answers the texts that come back.
-    pub fn call(&mut self, call: &Call<'_>) -> Result<Vec<String>, BusError> {
+    /// Calls a method, and answers what comes back.
+    pub fn call(&mut self, call: &Call<'_>) -> Result<Body, BusError> {
         self.serial += 1;
         let serial = self.serial;
         self.send(&call.message(serial)).map_err(BusError::Call)?;
         loop {
             let received = self.next()?;
             match received.kind {
-                Kind::Answer(to) if to == serial => return Ok(received.texts),
+                Kind::Answer(to) if to == serial => return Ok(received.body),
                 Kind::Error(to, name) if to == serial => {
-                    let text = received.texts.into_iter().next().unwrap_or_default();
+                    let text = received.body.texts.into_iter().next().unwrap_or_default();
                     return Err(BusError::Refused { member: call.member.to_owned(), name, text });
                 }
-                Kind::Signal(member) => self.signals.push_back(Signal { member, texts: received.texts }),
+                Kind::Signal(member) => self.signals.push_back(Signal { member, texts: received.body.texts }),
                 _ => {}
             }
         }
@@ -145,7 +145,7 @@ impl Connection {
     pub fn read(&mut self) -> Result<Option<Signal>, BusError> {
         let received = self.next()?;
         Ok(match received.kind {
-            Kind::Signal(member) => Some(Signal { member, texts: received.texts }),
+            Kind::Signal(member) => Some(Signal { member, texts: received.body.texts }),
             _ => None,
         })
     }

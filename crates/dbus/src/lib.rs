@@ -6,9 +6,9 @@
 //!   read               one message, which may be a signal; those that were kept are had by kept_signals
 //! ```
 //! Written by hand because the crates for it are asynchronous or bring threads, and those who use it have one thread and start
-//! in a millisecond: what is needed are nine types, calls, and reading an answer's texts.
+//! in a millisecond: what is needed are nine types, calls, and reading an answer's texts and numbers.
 //!
-//! Deliberately not here: objects of our own, descriptors in messages, values of an answer that are no texts.
+//! Deliberately not here: objects of our own, descriptors in messages, values of an answer that are neither texts nor numbers.
 //!
 //! Nothing is locked, nothing is on disk, no thread is started.
 
@@ -18,4 +18,4 @@ mod wire;
 
 pub use address::{system_bus, unix_path};
 pub use connection::{BusError, Connection, Signal};
-pub use wire::{Call, Value};
+pub use wire::{Body, Call, Value};

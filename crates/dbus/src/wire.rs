@@ -198,8 +198,16 @@ impl Writer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Received {
     pub(crate) kind: Kind,
-    /// The texts of its body, in order, also of a variant; other values are passed over as far as they are known.
-    pub(crate) texts: Vec<String>,
+    pub(crate) body: Body,
+}
+
+/// What a message brings, as far as we read it: what comes behind a structure, or an array of anything but texts, is not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Body {
+    /// Its texts, in order, also those of an array and of a variant.
+    pub texts: Vec<String>,
+    /// Its numbers of type `u`, in order.
+    pub numbers: Vec<u32>,
 }
 
 /// What came.
@@ -257,7 +265,9 @@ impl Received {
             SIGNAL => Kind::Signal(member),
             _ => Kind::Other,
         };
-        Some(Received { kind, texts: reader.texts(&signature)? })
+        let mut body = Body::default();
+        reader.body(&signature, &mut body)?;
+        Some(Received { kind, body })
     }
 }
 
@@ -302,23 +312,34 @@ impl Reader<'_> {
         (self.byte()? == 0).then_some(text)
     }
 
-    /// The texts of a body of single values. What comes behind an array or a structure is not read.
-    fn texts(&mut self, signature: &str) -> Option<Vec<String>> {
-        let mut texts = Vec::new();
-        for kind in signature.bytes() {
+    /// Reads values as far as we know them.
+    fn body(&mut self, signature: &str, body: &mut Body) -> Option<()> {
+        let mut kinds = signature.bytes();
+        while let Some(kind) = kinds.next() {
             match kind {
-                b's' | b'o' => texts.push(self.text()?),
-                b'g' => texts.push(self.signature()?),
-                b'u' | b'i' | b'b' => drop(self.u32()?),
+                b's' | b'o' => body.texts.push(self.text()?),
+                b'g' => body.texts.push(self.signature()?),
+                b'u' => body.numbers.push(self.u32()?),
+                b'i' | b'b' => drop(self.u32()?),
                 b'v' => {
                     // Of a plain value: what is nested could be nested as deep as the message is long.
                     let inner = self.signature().filter(|inner| !inner.contains('v'))?;
-                    texts.extend(self.texts(&inner)?);
+                    self.body(&inner, body)?;
                 }
+                b'a' if matches!(kinds.next(), Some(b's' | b'o')) => self.array(&mut body.texts)?,
                 _ => break,
             }
         }
-        Some(texts)
+        Some(())
+    }
+
+    /// The texts of an array of nothing else.
+    fn array(&mut self, texts: &mut Vec<String>) -> Option<()> {
+        let end = (self.u32()? as usize).checked_add(self.at)?;
+        while self.at < end {
+            texts.push(self.text()?);
+        }
+        (self.at == end).then_some(())
     }
 }
 
@@ -361,23 +382,31 @@ mod tests {
             path: "/a",
             interface: "org.example.I",
             member: "Do",
-            body: &[Value::Text("x".into()), Value::U32(7), Value::Variant(Box::new(Value::Text("y".into())))],
+            body: &[
+                Value::Text("x".into()),
+                Value::U32(7),
+                Value::Variant(Box::new(Value::Text("y".into()))),
+                Value::texts(&["a", "bc"]),
+                Value::bytes(&[1]),
+                Value::Text("not read".into()),
+            ],
         };
         let message = call.message(5);
         let head: [u8; HEAD_BYTES] = message[..HEAD_BYTES].try_into().unwrap();
         assert_eq!(length(&head), Some(message.len()));
-        assert_eq!(
-            Received::parse(&message),
-            Some(Received { kind: Kind::Other, texts: vec!["x".into(), "y".into()] })
-        );
+        let body = Body { texts: ["x", "y", "a", "bc"].map(str::to_owned).to_vec(), numbers: vec![7] };
+        assert_eq!(Received::parse(&message), Some(Received { kind: Kind::Other, body }));
         let mut signal = message.clone();
         signal[1] = SIGNAL;
         assert_eq!(Received::parse(&signal).unwrap().kind, Kind::Signal("Do".into()));
         let nested = Value::Variant(Box::new(Value::Variant(Box::new(Value::Byte(1)))));
         assert_eq!(Received::parse(&Call { body: &[nested], ..call }.message(6)), None);
+        let empty = Call { body: &[Value::texts(&[]), Value::U32(1)], ..call }.message(7);
+        assert_eq!(Received::parse(&empty).unwrap().body, Body { texts: Vec::new(), numbers: vec![1] });
         // Whatever is cut off or wrong is an error and no panic.
-        for end in 0..message.len() {
-            assert_eq!(Received::parse(&message[..end]), None, "{end}");
+        let whole = Call { body: &call.body[..4], ..call }.message(8);
+        for end in 0..whole.len() {
+            assert_eq!(Received::parse(&whole[..end]), None, "{end}");
         }
         for at in 0..message.len() {
             for byte in [0, 1, 127, 255] {

@@ -99,7 +99,7 @@ impl Bus {
     fn call(&mut self, call: &Call<'_>) -> Result<Vec<String>, SystemdError> {
         let answer = self.connection.call(call);
         self.done.extend(self.connection.kept_signals().filter_map(end_of_job));
-        Ok(answer?)
+        Ok(answer?.texts)
     }
 }
 

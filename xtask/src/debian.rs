@@ -37,6 +37,10 @@ pub(crate) fn for_tests() -> Result<()> {
         XFS_LIBRARIES.iter().try_for_each(|library| unpack(library))?;
         step("unpack xfsprogs", || download("xfsprogs", &paths::unpacked("xfsprogs"), wrap_xfs))?;
     }
+    // Always these: one that is installed is the machine's own.
+    for package in ["firewalld", "python3-firewall", "python3-nftables"] {
+        unpack(package)?;
+    }
     if paths::program_of("criu", "criu").is_err() {
         step("unpack criu", || fetch_criu(&paths::unpacked("criu")))?;
     }

@@ -6,6 +6,7 @@ use netlink::nft::watch::Watch;
 
 use super::{Networks, lock};
 use crate::error::NetworkError;
+use crate::firewalld::FirewalldState;
 use crate::foreign::{Due, ForeignChain};
 
 /// Who hears what others change in the packet filter. Its descriptor is readable when [`Healer::heal`] is due.
@@ -37,6 +38,9 @@ impl Healer {
                 firewall.replace_egress()?;
             }
         }
+        if self.due != Due::Nothing {
+            networks.firewalld.look();
+        }
         self.due = Due::Nothing;
         told?;
         Ok(())
@@ -52,4 +56,9 @@ impl AsFd for Healer {
 /// Chains of others that drop what is forwarded, as they were when somebody last changed something.
 pub fn foreign_chains(networks: &Networks) -> Vec<ForeignChain> {
     lock(&networks.firewall).foreign_chains().to_vec()
+}
+
+/// What is known of the machine's firewalld.
+pub fn firewalld_state(networks: &Networks) -> FirewalldState {
+    networks.firewalld.state()
 }

@@ -33,7 +33,7 @@ fn guests() -> usize {
 }
 
 /// Answers the kernel's news until the networks are dropped.
-fn with_a_healer(networks: &Networks, act: impl FnOnce()) {
+pub(crate) fn with_a_healer(networks: &Networks, act: impl FnOnce()) {
     let mut healer = Healer::listen(networks).unwrap();
     let (done, told) = rustix::pipe::pipe().unwrap();
     std::thread::scope(|scope| {
@@ -55,7 +55,7 @@ fn with_a_healer(networks: &Networks, act: impl FnOnce()) {
     });
 }
 
-fn within_a_second(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) fn within_a_second(what: &str, is_so: impl Fn() -> bool) {
     let begun = Instant::now();
     wait_until(what, is_so);
     assert!(begun.elapsed() < Duration::from_secs(1), "{what}: after {:?}", begun.elapsed());

@@ -52,6 +52,7 @@ mod firewall;
 mod firewalld;
 mod foreign;
 mod hold;
+mod legacy;
 mod networks;
 mod options;
 mod parent;
@@ -71,13 +72,14 @@ pub use dbus::system_bus;
 pub use driver::{BridgeDriver, Driver, DriverKind};
 pub use firewalld::FirewalldState;
 pub use foreign::{ForeignChain, Passage};
+pub use legacy::LegacyChain;
 
 pub use egress::{EGRESS, EgressError, EgressFault, EgressPolicy, EgressPolicyError};
 pub use error::{CreateError, JoinError, NetworkError, PortError, RemoveError, SystemReason};
 pub use networks::{
     DEFAULT, Denial, Denials, EgressGate, Endpoint, EndpointRequest, Healer, InterfaceAddress, JoinRequest, Joined,
     Network, Networks, Place, PortAccess, PortChange, egress_gate, enter, firewalld_state, foreign_chains,
-    host_addresses, open_egress, port_accesses, relay_end, replace_relay, republish, start_relays_by,
+    host_addresses, legacy_chains, open_egress, port_accesses, relay_end, replace_relay, republish, start_relays_by,
 };
 pub use options::{GatewayMode, OptionError};
 pub use parent::{IpvlanFlag, IpvlanMode, MacvlanMode, Origin, ParentDriver, ParentError, UpperMode};

@@ -38,7 +38,7 @@ use crate::subnet::Subnet;
 pub use egress::{Denial, Denials, EgressGate, egress_gate, open_egress};
 use endpoints::Endpoints;
 pub use exposure::{PortAccess, host_addresses, port_accesses};
-pub use healing::{Healer, firewalld_state, foreign_chains};
+pub use healing::{Healer, firewalld_state, foreign_chains, legacy_chains};
 pub use relaying::{relay_end, replace_relay, start_relays_by};
 pub use republish::{PortChange, republish};
 use users::Users;

@@ -11,7 +11,7 @@ use container_spec::log::DRIVERS;
 use container_spec::{CgroupLayout, HostFacts};
 use engine_api::system::{Component, Info, Platform, Version};
 use engine_api::versions;
-use network::{FirewalldState, ForeignChain, Passage};
+use network::{FirewalldState, ForeignChain, LegacyChain, Passage};
 use serde_json::{Value, json};
 use snapshot::Driver;
 
@@ -47,6 +47,7 @@ pub async fn info(engine: &Engine) -> Info {
     if let Some(firewall) = &firewall {
         warnings.extend(warnings::of_chains(&firewall.foreign));
         warnings.extend(warnings::of_firewalld(&firewall.firewalld));
+        warnings.extend(firewall.legacy.iter().map(warnings::of_legacy));
     }
     let (mut security_options, unusual) = security_options(facts, config, &settings.cgroupns_mode);
     warnings.extend(unusual);
@@ -201,11 +202,16 @@ fn registry_config(registries: &RegistriesConfig) -> Value {
 struct Firewall {
     foreign: Vec<ForeignChain>,
     firewalld: FirewalldState,
+    legacy: Vec<LegacyChain>,
 }
 
 impl Firewall {
     fn look(networks: &network::Networks) -> Firewall {
-        Firewall { foreign: network::foreign_chains(networks), firewalld: network::firewalld_state(networks) }
+        Firewall {
+            foreign: network::foreign_chains(networks),
+            firewalld: network::firewalld_state(networks),
+            legacy: network::legacy_chains(networks),
+        }
     }
 
     /// In dockerd's words, and whose chains have a rule of ours, as clients print it: one line each.
@@ -320,7 +326,7 @@ mod tests {
 
     #[test]
     fn firewalld_is_shown_as_dockerd_shows_it() {
-        let shown = |firewalld| Firewall { foreign: Vec::new(), firewalld }.shown();
+        let shown = |firewalld| Firewall { foreign: Vec::new(), firewalld, legacy: Vec::new() }.shown();
         assert_eq!(shown(FirewalldState::default()), json!({"Driver": "nftables"}));
         let running = FirewalldState { running: true, ..FirewalldState::default() };
         assert_eq!(shown(running.clone()), json!({"Driver": "nftables+firewalld"}));

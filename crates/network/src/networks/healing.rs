@@ -8,6 +8,7 @@ use super::{Networks, lock};
 use crate::error::NetworkError;
 use crate::firewalld::FirewalldState;
 use crate::foreign::{Due, ForeignChain};
+use crate::legacy::{self, LegacyChain};
 
 /// Who hears what others change in the packet filter. Its descriptor is readable when [`Healer::heal`] is due.
 #[derive(Debug)]
@@ -61,4 +62,12 @@ pub fn foreign_chains(networks: &Networks) -> Vec<ForeignChain> {
 /// What is known of the machine's firewalld.
 pub fn firewalld_state(networks: &Networks) -> FirewalldState {
     networks.firewalld.state()
+}
+
+/// Chains of iptables-legacy that drop what containers send or get, as they are now. Nobody tells of their changes.
+pub fn legacy_chains(networks: &Networks) -> Vec<LegacyChain> {
+    let Some(wired) = lock(&networks.wired).clone() else { return Vec::new() };
+    let rules = networks.rules(&wired.record);
+    let bridges: Vec<_> = rules.bridges.iter().filter(|one| !one.internal).map(|one| one.bridge.clone()).collect();
+    legacy::chains(&bridges, rules.has_ipv6())
 }

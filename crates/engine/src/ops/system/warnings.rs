@@ -1,7 +1,7 @@
 //! What `info` warns of: limits that this kernel lacks. The sentences are dockerd's (moby daemon/info_unix.go).
 
 use engine_api::system::Info;
-use network::{FirewalldState, ForeignChain, Passage};
+use network::{FirewalldState, ForeignChain, LegacyChain, Passage};
 
 /// The warnings that follow from what `info` says of the machine.
 pub(super) fn of_machine(info: &Info) -> Vec<String> {
@@ -53,9 +53,29 @@ pub(super) fn of_firewalld(state: &FirewalldState) -> impl Iterator<Item = Strin
     fault.into_iter().chain(elsewhere)
 }
 
+/// The warning about a chain of iptables-legacy, in which no rule of ours can be placed.
+pub(super) fn of_legacy(chain: &LegacyChain) -> String {
+    let (program, bridges) = (chain.program, chain.bridges.join(", "));
+    format!(
+        "WARNING: chain FORWARD of {program} drops what containers on {bridges} send and get, unless it jumps to a rule that \
+         accepts it: for each bridge `{program} -I FORWARD -i BRIDGE -j ACCEPT` and `{program} -I FORWARD -o BRIDGE -j ACCEPT`"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_iptables_legacy_drops_is_told_with_what_to_do() {
+        let bridges = ["br-1", "br-2"].map(str::to_owned).to_vec();
+        let told = of_legacy(&LegacyChain { program: "ip6tables-legacy", bridges });
+        assert!(
+            told.starts_with("WARNING: chain FORWARD of ip6tables-legacy drops what containers on br-1, br-2 "),
+            "{told}"
+        );
+        assert!(told.contains("`ip6tables-legacy -I FORWARD -o BRIDGE -j ACCEPT`"), "{told}");
+    }
 
     #[test]
     fn what_keeps_bridges_out_of_our_zone_is_told() {

@@ -37,6 +37,14 @@ pub(crate) fn for_tests() -> Result<()> {
         XFS_LIBRARIES.iter().try_for_each(|library| unpack(library))?;
         step("unpack xfsprogs", || download("xfsprogs", &paths::unpacked("xfsprogs"), wrap_xfs))?;
     }
+    // Always these: one that is installed is the machine's own.
+    for package in ["firewalld", "python3-firewall", "python3-nftables"] {
+        unpack(package)?;
+    }
+    if paths::program_of("iptables", "iptables-legacy").is_err() {
+        ["libip4tc2", "libip6tc2", "libxtables12"].iter().try_for_each(|library| unpack(library))?;
+        step("unpack iptables", || download("iptables", &paths::unpacked("iptables"), wrap_iptables))?;
+    }
     if paths::program_of("criu", "criu").is_err() {
         step("unpack criu", || fetch_criu(&paths::unpacked("criu")))?;
     }
@@ -155,6 +163,25 @@ for library in \"$here\"/../libinih1/usr/lib/*-linux-gnu \"$here\"/../liburcu8/u
     libraries=$libraries:$library
 done
 LD_LIBRARY_PATH=$libraries exec \"$here/sbin/mkfs.xfs\" \"$@\"
+";
+
+/// Puts a script in the place of iptables-legacy that runs it with its libraries, and a lock of its own.
+fn wrap_iptables(files: &Path) -> Result<()> {
+    let program = files.join("usr/sbin/iptables-legacy");
+    fs::remove_file(&program)?;
+    fs::write(&program, IPTABLES_SCRIPT)?;
+    Ok(fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?)
+}
+
+const IPTABLES_SCRIPT: &str = "\
+#!/bin/sh
+here=${0%/usr/sbin/iptables-legacy}
+for library in \"$here\"/../libip4tc2/usr/lib/*-linux-gnu \"$here\"/../libip6tc2/usr/lib/*-linux-gnu \\
+    \"$here\"/../libxtables12/usr/lib/*-linux-gnu; do
+    libraries=$libraries:$library
+done
+export LD_LIBRARY_PATH=$libraries XTABLES_LOCKFILE=$0 XTABLES_LIBDIR=$here/usr/lib/${library##*/}/xtables
+exec \"$here/usr/sbin/xtables-legacy-multi\" iptables \"$@\"
 ";
 
 /// Has the files of `package` in [`paths::unpacked`].

@@ -30,6 +30,10 @@ const TOOLS: &[Tool] = &[
     Tool { package: "nftables", present: || paths::program("nft").is_some() },
     // Gives ordinary users more ids of a user namespace.
     Tool { package: "uidmap", present: || paths::program("newuidmap").is_some() },
+    // What firewalld is run with, which is unpacked itself; none of these starts anything.
+    Tool { package: "dbus-daemon", present: || paths::program("dbus-daemon").is_some() },
+    Tool { package: "python3-dbus", present: || has_python("dbus") },
+    Tool { package: "python3-gi", present: || has_python("gi") },
     Tool { package: "procps", present: || paths::program("ps").is_some() },
     // Its musl-gcc links the static programs where the linker of the machine cannot.
     Tool { package: "musl-tools", present: || paths::program("musl-gcc").is_some() },

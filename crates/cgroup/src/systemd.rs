@@ -15,12 +15,12 @@
 mod bus;
 mod properties;
 mod text;
-mod wire;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use dbus::{BusError, Value};
 use errdefs::ErrorKind;
 use oci::runtime::Resources;
 use sys::fork::{Child, fork};
@@ -29,7 +29,6 @@ use crate::facts::Version;
 use bus::Bus;
 pub use bus::Manager;
 use properties::Property;
-use wire::Value;
 
 /// Why systemd did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +118,16 @@ impl SystemdError {
 
     fn is(&self, error: &str) -> bool {
         matches!(self, SystemdError::Refused { name, .. } if name.rsplit('.').next() == Some(error))
+    }
+}
+
+impl From<BusError> for SystemdError {
+    fn from(err: BusError) -> SystemdError {
+        match err {
+            BusError::Connect(source) | BusError::Greet(source) | BusError::Call(source) => SystemdError::Call(source),
+            BusError::Protocol => SystemdError::Protocol,
+            BusError::Refused { member, name, text } => SystemdError::Refused { member, name, text },
+        }
     }
 }
 

@@ -29,13 +29,14 @@ pub(crate) fn install(dir: &Path, program: &Path, group: &str) -> Result<[PathBu
     Ok([service?, socket?])
 }
 
-/// `KillMode=process`: containers outlive the daemon. `Delegate=yes`: systemd leaves our cgroups alone.
+/// `KillMode=process`: containers outlive the daemon. `Delegate=yes`: systemd leaves our cgroups alone. Behind firewalld, where
+/// there is one: our bridges are in its zone before a container starts.
 fn service(program: &Path) -> String {
     format!(
         "\
 [Unit]
 Description=Longshore container engine
-After=network-online.target local-fs.target longshored.socket
+After=network-online.target local-fs.target firewalld.service longshored.socket
 Wants=network-online.target
 Requires=longshored.socket
 

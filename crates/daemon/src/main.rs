@@ -200,6 +200,7 @@ fn engine_config(config: &Config, seccomp: Option<SeccompConfig>, instance_key: 
             instance_key: instance_key.to_owned(),
             state_dir: config.exec_root.join("network"),
             data_dir: config.data_root.clone(),
+            system_bus: Some(network::system_bus(|name| std::env::var(name).ok())),
             ..network
         }),
     })

@@ -42,8 +42,10 @@ pub struct Config {
     pub ip_masq: bool,
     /// `--icc`: whether containers on the bridge reach each other.
     pub icc: bool,
-    /// `--host-firewall`: whether chains of others that drop what is forwarded are left as they are.
+    /// `--host-firewall`: whether chains of others that drop what is forwarded are left as they are, and firewalld's zones.
     pub host_firewall: bool,
+    /// The socket of the machine's D-Bus, on which firewalld may be; none if it is not to be asked for anything.
+    pub system_bus: Option<PathBuf>,
     /// `--userland-proxy`: whether ports are published for containers that have no address of the host address's family.
     pub userland_proxy: bool,
     /// `--ip`: the host address that ports are published on when the request names none.
@@ -77,6 +79,7 @@ impl Config {
             ip_masq: true,
             icc: true,
             host_firewall: false,
+            system_bus: None,
             userland_proxy: true,
             host_address: Ipv4Addr::UNSPECIFIED,
             default_address_pools: Vec::new(),

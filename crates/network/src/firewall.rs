@@ -266,7 +266,7 @@ impl Firewall {
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
 impl Rules {
-    fn has_ipv6(&self) -> bool {
+    pub(crate) fn has_ipv6(&self) -> bool {
         self.bridges.iter().any(|one| one.gateway(Family::Ipv6).is_some())
     }
 

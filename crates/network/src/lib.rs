@@ -15,7 +15,7 @@
 //! - `bridge`, `firewall`, `foreign`, `sandbox`: what is done to the kernel. Namespaces with a veth pair plugged into the bridge
 //!   are made ahead by a thread of their own; a join only names an address inside and adds map elements outside. For users'
 //!   networks pairs are made when they are asked for.
-//! - [`Healer`]: what others flush is there again.
+//! - [`Healer`]: what others flush is there again. `firewalld`: our bridges in a zone of it, where it is the machine's firewall.
 //! - `egress`, [`EgressPolicy`]: what containers may begin connections to; [`Denials`]: what they wanted and did not get.
 //! - [`ParentDriver`]: networks on top of a link of the machine's, of which nothing but that is here.
 //! - `relays`: ports to which no rule leads, and the process that serves them.
@@ -38,7 +38,7 @@
 //! its parent may have room for nobody else.
 //!
 //! Locks: `users.changing`, `wired`, `firewall`, `relays`, `route`, `state`, in this order, `users.networks` last; none while waiting for a
-//! sandbox. Everything blocks, for tens of microseconds, or a millisecond where a pair is made.
+//! sandbox or for firewalld. Everything blocks, for tens of microseconds, or a millisecond where a pair is made.
 //! Users' networks have addresses of IPv4, IPv6 or both, the default bridge of IPv4 or both.
 //! Deliberately not here: names (DNS), files in /etc of containers.
 
@@ -49,8 +49,10 @@ mod driver;
 mod egress;
 mod error;
 mod firewall;
+mod firewalld;
 mod foreign;
 mod hold;
+mod legacy;
 mod networks;
 mod options;
 mod parent;
@@ -66,15 +68,18 @@ mod user;
 pub mod ports;
 
 pub use config::{AddressPool, Config};
+pub use dbus::system_bus;
 pub use driver::{BridgeDriver, Driver, DriverKind};
+pub use firewalld::FirewalldState;
 pub use foreign::{ForeignChain, Passage};
+pub use legacy::LegacyChain;
 
 pub use egress::{EGRESS, EgressError, EgressFault, EgressPolicy, EgressPolicyError};
 pub use error::{CreateError, JoinError, NetworkError, PortError, RemoveError, SystemReason};
 pub use networks::{
     DEFAULT, Denial, Denials, EgressGate, Endpoint, EndpointRequest, Healer, InterfaceAddress, JoinRequest, Joined,
-    Network, Networks, Place, PortAccess, PortChange, egress_gate, enter, foreign_chains, host_addresses, open_egress,
-    port_accesses, relay_end, replace_relay, republish, start_relays_by,
+    Network, Networks, Place, PortAccess, PortChange, egress_gate, enter, firewalld_state, foreign_chains,
+    host_addresses, legacy_chains, open_egress, port_accesses, relay_end, replace_relay, republish, start_relays_by,
 };
 pub use options::{GatewayMode, OptionError};
 pub use parent::{IpvlanFlag, IpvlanMode, MacvlanMode, Origin, ParentDriver, ParentError, UpperMode};

@@ -27,6 +27,7 @@ use crate::driver::DriverKind;
 use crate::egress::EgressPolicy;
 use crate::error::NetworkError;
 use crate::firewall::{BridgeRules, Firewall, Rules};
+use crate::firewalld::Firewalld;
 use crate::options::GatewayMode;
 use crate::parent::{Lent, ParentDriver};
 use crate::ports::{PortRequest, Published};
@@ -37,7 +38,7 @@ use crate::subnet::Subnet;
 pub use egress::{Denial, Denials, EgressGate, egress_gate, open_egress};
 use endpoints::Endpoints;
 pub use exposure::{PortAccess, host_addresses, port_accesses};
-pub use healing::{Healer, foreign_chains};
+pub use healing::{Healer, firewalld_state, foreign_chains, legacy_chains};
 pub use relaying::{relay_end, replace_relay, start_relays_by};
 pub use republish::{PortChange, republish};
 use users::Users;
@@ -192,6 +193,8 @@ pub struct Networks {
     wired: Mutex<Option<Arc<Wired>>>,
     /// Taken after `wired` and before `route` and `state`.
     firewall: Mutex<Firewall>,
+    /// Has a lock of its own, and takes no other one.
+    firewalld: Firewalld,
     /// Taken after `firewall`.
     relays: Mutex<Relays>,
     route: Mutex<Socket>,
@@ -329,6 +332,7 @@ impl Networks {
             .map_err(|source| NetworkError::Relay { source: source.into() })?;
         Ok(Networks {
             firewall: Mutex::new(Firewall::open(config.table_name(), config.host_firewall)?),
+            firewalld: Firewalld::new(config.system_bus.clone().filter(|_| !config.host_firewall)),
             route: Mutex::new(Socket::open(Protocol::Route)?),
             relays: Mutex::new(relays),
             users: Users::open(config.data_dir.join("networks.redb"))?,
@@ -430,8 +434,12 @@ impl Networks {
         // Ends the thread, and with it the last owner of namespaces without a container.
         drop(wired);
         if !self.state().is_empty() || self.records.bridge()?.is_none() {
+            self.firewalld.stop();
             return Ok(());
         }
+        self.firewalld.want([]);
+        self.firewalld.settle();
+        self.firewalld.stop();
         lock(&self.firewall).remove()?;
         if self.config.bridge.is_none() {
             remove_link(self, &self.config.bridge_name())?;
@@ -516,7 +524,9 @@ impl Networks {
         let mut firewall = lock(&self.firewall);
         let rules = self.rules(default);
         let redirections = self.state().redirections();
-        Ok(firewall.replace(&rules, &redirections)?)
+        firewall.replace(&rules, &redirections)?;
+        self.firewalld.want(rules.bridges.into_iter().map(|one| one.bridge));
+        Ok(())
     }
 
     fn rules(&self, default: &BridgeRecord) -> Rules {

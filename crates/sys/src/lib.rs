@@ -12,7 +12,7 @@
 //! - [`fd`]: close_range, descriptors at given numbers. [`socket`]: descriptors over a unix socket, the peer's identity.
 //! - [`signal`]: masks, dispositions, signalfd. [`wait`]: exit statuses. [`terminal`]: pseudo-terminals.
 //! - [`quota`]: project ids of directories, and limits on them. [`btrfs`]: its subvolumes.
-//! - [`network`]: the loopback interface, netlink sockets. [`memory`]: giving pages back. `fortified`, `copy`: for musl.
+//! - [`network`]: the loopback interface, netlink sockets. [`iptables`]: tables of iptables-legacy. [`memory`]: giving pages back. `fortified`, `copy`: for musl.
 //!
 //! Whatever rustix covers safely is used from there directly, by every crate: no function here repeats one of its.
 //! Nothing here decides anything or keeps state.
@@ -31,6 +31,7 @@ pub mod fd;
 pub mod fork;
 mod fortified;
 pub mod fuse;
+pub mod iptables;
 pub mod keyring;
 pub mod memory;
 pub mod mount;

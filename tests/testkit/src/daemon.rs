@@ -17,6 +17,7 @@ mod ready;
 mod remove;
 mod scratch;
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -39,8 +40,8 @@ pub struct Daemon {
     socket: PathBuf,
     dist: PathBuf,
     options: Vec<String>,
-    /// Where the daemon looks for programs before it looks elsewhere.
-    search_first: Option<PathBuf>,
+    /// What its environment has beside ours.
+    variable: Option<(&'static str, OsString)>,
     /// None while it is down, and for a daemon that somebody else runs.
     process: Option<Child>,
     foreign: bool,
@@ -71,7 +72,7 @@ impl Daemon {
             socket: socket.into(),
             dist: paths::dist(),
             options: Vec::new(),
-            search_first: None,
+            variable: None,
             process: None,
             foreign: true,
             torn_down: false,
@@ -86,7 +87,9 @@ impl Daemon {
     /// Starts one that has the busybox image and looks for programs in this directory first, with more options for
     /// `longshored`; never a foreign daemon.
     pub fn start_finding(directory: &Path, options: &[&str]) -> Result<Daemon> {
-        let daemon = start_here(&paths::dist(), options, Some(directory.to_owned()))?;
+        let rest = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths([directory.to_owned()].into_iter().chain(std::env::split_paths(&rest)))?;
+        let daemon = start_here(&paths::dist(), options, Some(("PATH", path)))?;
         daemon.load(Archive::Busybox)?;
         Ok(daemon)
     }
@@ -183,12 +186,7 @@ impl Daemon {
             self.stop()?;
         }
         let mut command = self.scratch.longshored(&self.dist, &self.socket)?;
-        if let Some(first) = &self.search_first {
-            let rest = std::env::var_os("PATH").unwrap_or_default();
-            let path = std::env::join_paths([first.clone()].into_iter().chain(std::env::split_paths(&rest)))?;
-            command.env("PATH", path);
-        }
-        let child = command.args(&self.options).spawn().context("start longshored")?;
+        let child = command.envs(self.variable.clone()).args(&self.options).spawn().context("start longshored")?;
         let child = self.process.insert(child);
         ready::wait(self.scratch.path(), &self.socket, child, DEADLINE)
             .with_context(|| format!("longshored printed:\n{}", self.scratch.log()))
@@ -236,14 +234,19 @@ impl Daemon {
     }
 }
 
-fn start_here(dist: &Path, options: &[&str], search_first: Option<PathBuf>) -> Result<Daemon> {
+/// Starts a daemon with this variable in its environment; never a foreign one.
+pub fn start_under(variable: &'static str, value: impl Into<OsString>, options: &[&str]) -> Result<Daemon> {
+    start_here(&paths::dist(), options, Some((variable, value.into())))
+}
+
+fn start_here(dist: &Path, options: &[&str], variable: Option<(&'static str, OsString)>) -> Result<Daemon> {
     let scratch = Scratch::new()?;
     let mut daemon = Daemon {
         socket: scratch.path().join("d.sock"),
         scratch,
         dist: dist.to_owned(),
         options: options.iter().map(|&option| option.to_owned()).collect(),
-        search_first,
+        variable,
         process: None,
         foreign: false,
         torn_down: false,

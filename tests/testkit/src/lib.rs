@@ -7,6 +7,7 @@
 //! - [`Cli`]: both command lines, ours and Docker's; every test runs its lines through each that is there.
 //! - [`Pty`]: a program with a terminal that the test types on; [`Piped`]: one with pipes.
 //! - [`Events`]: the daemon's events, to wait for.
+//! - [`firewalld`]: one on a bus of its own.
 //! - [`http`]: requests written by hand, for what no client would send.
 //! - [`images`]: archives to load, made from Debian's busybox.
 //! - [`certificates`]: an authority, a server and clients.
@@ -24,6 +25,7 @@ pub mod certificates;
 pub mod daemon;
 pub mod disk;
 pub mod events;
+pub mod firewalld;
 pub mod http;
 pub mod images;
 pub mod leaks;
@@ -39,6 +41,7 @@ pub mod ssh;
 pub use certificates::Certificates;
 pub use daemon::{Cli, Daemon, OnDemand};
 pub use events::Events;
+pub use firewalld::Firewalld;
 pub use piped::Piped;
 pub use process::Output;
 pub use pty::Pty;

@@ -1,12 +1,11 @@
 //! A connection to systemd: its own socket, or a bus. Blocking, with a deadline.
 
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use dbus::{BusError, Call, Connection, Signal, Value};
+
 use super::SystemdError;
-use super::wire::{Call, HEAD_BYTES, Kind, Received, Value, length};
 
 /// How long systemd may take for everything that it is asked in one go; runc's.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,9 +26,7 @@ pub enum Manager {
 /// A connection, ready for calls.
 #[derive(Debug)]
 pub(crate) struct Bus {
-    socket: UnixStream,
-    serial: u32,
-    deadline: Instant,
+    connection: Connection,
     /// Jobs that are done, with their results: the signal may come before the answer that names the job.
     done: Vec<(String, String)>,
 }
@@ -48,16 +45,17 @@ impl Bus {
         let deadline = Instant::now() + TIMEOUT;
         let mut first = None;
         for address in addresses(manager, variable) {
-            match UnixStream::connect(&address.path) {
-                Ok(socket) => {
-                    let mut bus = Bus { socket, serial: 0, deadline, done: Vec::new() };
-                    bus.greet(address.is_bus).map_err(SystemdError::io("greet", &address.path))?;
+            match Connection::open(&address.path, address.is_bus, deadline) {
+                Ok(connection) => {
+                    let mut bus = Bus { connection, done: Vec::new() };
                     if address.is_bus {
                         bus.subscribe()?;
                     }
                     return Ok(bus);
                 }
-                Err(err) => drop(first.get_or_insert((address.path, err))),
+                Err(BusError::Connect(err)) => drop(first.get_or_insert((address.path, err))),
+                Err(BusError::Greet(err)) => return Err(SystemdError::io("greet", &address.path)(err)),
+                Err(err) => return Err(err.into()),
             }
         }
         match first {
@@ -66,40 +64,10 @@ impl Bus {
         }
     }
 
-    /// Proves who we are (D-Bus specification, "Authentication Protocol", EXTERNAL: the socket knows).
-    fn greet(&mut self, is_bus: bool) -> io::Result<()> {
-        let uid = rustix::process::geteuid().as_raw().to_string();
-        let hex: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect();
-        // All at once, as systemd's own clients do: a message that comes to its socket together with BEGIN is looked at
-        // only when something else happens there (seen with 252).
-        self.send(format!("\0AUTH EXTERNAL {hex}\r\nBEGIN\r\n").as_bytes())?;
-        let mut line = Vec::new();
-        while !line.ends_with(b"\r\n") {
-            let mut byte = [0];
-            self.receive(&mut byte)?;
-            line.push(byte[0]);
-            if line.len() > LINE_MAX {
-                return Err(io::ErrorKind::InvalidData.into());
-            }
-        }
-        if !line.starts_with(b"OK ") {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        if is_bus {
-            let bus = "org.freedesktop.DBus";
-            let call =
-                Call { destination: bus, path: "/org/freedesktop/DBus", interface: bus, member: "Hello", body: &[] };
-            self.call(&call).map_err(io::Error::other)?;
-        }
-        Ok(())
-    }
-
     /// Asks a bus for the signals that say how jobs ended.
     fn subscribe(&mut self) -> Result<(), SystemdError> {
-        let bus = "org.freedesktop.DBus";
         let rule = format!("type='signal',sender='{SYSTEMD}',interface='{MANAGER}',member='JobRemoved'");
-        let body = &[Value::Text(rule)];
-        self.call(&Call { destination: bus, path: "/org/freedesktop/DBus", interface: bus, member: "AddMatch", body })?;
+        self.connection.subscribe(rule)?;
         self.manager("Subscribe", &[]).map(drop)
     }
 
@@ -122,62 +90,26 @@ impl Bus {
             if let Some((_, result)) = self.done.iter().find(|(known, _)| known == job) {
                 return Ok(result.clone());
             }
-            self.next()?;
+            let signal = self.connection.read()?;
+            self.done.extend(signal.and_then(end_of_job));
         }
     }
 
+    /// Ends of jobs are kept.
     fn call(&mut self, call: &Call<'_>) -> Result<Vec<String>, SystemdError> {
-        self.serial += 1;
-        let serial = self.serial;
-        self.send(&call.message(serial)).map_err(SystemdError::Call)?;
-        loop {
-            let received = self.next()?;
-            match received.kind {
-                Kind::Answer(to) if to == serial => return Ok(received.texts),
-                Kind::Error(to, name) if to == serial => {
-                    let text = received.texts.into_iter().next().unwrap_or_default();
-                    return Err(SystemdError::Refused { member: call.member.to_owned(), name, text });
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// The next message; ends of jobs are kept.
-    fn next(&mut self) -> Result<Received, SystemdError> {
-        let mut head = [0; HEAD_BYTES];
-        self.receive(&mut head).map_err(SystemdError::Call)?;
-        let length = length(&head).ok_or(SystemdError::Protocol)?;
-        let mut message = head.to_vec();
-        message.resize(length, 0);
-        self.receive(&mut message[HEAD_BYTES..]).map_err(SystemdError::Call)?;
-        let received = Received::parse(&message).ok_or(SystemdError::Protocol)?;
-        if received.kind == Kind::Signal("JobRemoved".to_owned())
-            && let [job, _unit, result] = received.texts.as_slice()
-        {
-            self.done.push((job.clone(), result.clone()));
-        }
-        Ok(received)
-    }
-
-    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.socket.set_write_timeout(Some(self.left()?))?;
-        self.socket.write_all(bytes)
-    }
-
-    fn receive(&mut self, bytes: &mut [u8]) -> io::Result<()> {
-        self.socket.set_read_timeout(Some(self.left()?))?;
-        self.socket.read_exact(bytes)
-    }
-
-    fn left(&self) -> io::Result<Duration> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+        let answer = self.connection.call(call);
+        self.done.extend(self.connection.kept_signals().filter_map(end_of_job));
+        Ok(answer?.texts)
     }
 }
 
-/// More than a line of the greeting ever is.
-const LINE_MAX: usize = 1024;
+/// The job, and how it ended.
+fn end_of_job(signal: Signal) -> Option<(String, String)> {
+    match (signal.member.as_str(), signal.texts.as_slice()) {
+        ("JobRemoved", [job, _unit, result]) => Some((job.clone(), result.clone())),
+        _ => None,
+    }
+}
 
 /// Where systemd may be, the nearest first.
 fn addresses(manager: Manager, variable: impl Fn(&str) -> Option<String>) -> Vec<Address> {
@@ -185,36 +117,16 @@ fn addresses(manager: Manager, variable: impl Fn(&str) -> Option<String>) -> Vec
     let bus = |path: PathBuf| Address { path, is_bus: true };
     match manager {
         Manager::System => {
-            let said = variable("DBUS_SYSTEM_BUS_ADDRESS").as_deref().and_then(unix_path).map(bus);
-            let usual = || bus(PathBuf::from("/run/dbus/system_bus_socket"));
-            vec![direct(PathBuf::from("/run/systemd/private")), said.unwrap_or_else(usual)]
+            vec![direct(PathBuf::from("/run/systemd/private")), bus(dbus::system_bus(variable))]
         }
         Manager::User => {
             let runtime = variable("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty()).map(PathBuf::from);
             let own = runtime.iter().map(|directory| direct(directory.join("systemd/private")));
-            let said = variable("DBUS_SESSION_BUS_ADDRESS").as_deref().and_then(unix_path);
+            let said = variable("DBUS_SESSION_BUS_ADDRESS").as_deref().and_then(dbus::unix_path);
             let usual = runtime.as_deref().map(|directory| directory.join("bus"));
             own.chain(said.or(usual).map(bus)).collect()
         }
     }
-}
-
-/// The path of the first address of a list that has one (D-Bus specification, "Server Addresses").
-fn unix_path(addresses: &str) -> Option<PathBuf> {
-    let options = addresses.split(';').find_map(|address| address.strip_prefix("unix:"))?;
-    let path = options.split(',').find_map(|option| option.strip_prefix("path="))?;
-    let mut bytes = Vec::new();
-    let mut rest = path.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let digits = [rest.next()?, rest.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).ok().map(|path| Path::new(&path).to_owned())
 }
 
 #[cfg(test)]

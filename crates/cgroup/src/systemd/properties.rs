@@ -3,9 +3,9 @@
 //!
 //! What systemd has no property for is kept by the cgroup's files alone, which are written in any case.
 
+use dbus::Value;
 use oci::runtime::{CpuLimits, DeviceRule, Resources};
 
-use super::wire::Value;
 use crate::facts::Version;
 use crate::plan::{cpu_weight, swap_alone};
 

@@ -1,9 +1,10 @@
 //! Properties in annotations (`org.systemd.property.NAME`), whose values are written in GVariant's text form
 //! (docs.gtk.org/glib/gvariant-text-format.html), as runc has it. Pure.
 
+use dbus::Value;
+
 use super::SystemdError;
 use super::properties::Property;
-use super::wire::Value;
 
 const PREFIX: &str = "org.systemd.property.";
 

@@ -155,10 +155,15 @@ fn host(page: &mut Page, info: &Value) {
     page.list("Insecure Registries", &insecure);
     page.list("Registry Mirrors", &texts(&registries["Mirrors"]));
     page.line("Live Restore Enabled", &info["LiveRestoreEnabled"]);
-    let pairs = info["FirewallBackend"]["Info"].as_array().into_iter().flatten();
-    let pair = |pair: &Value| Some(format!("{}: {}", pair[0].as_str()?, pair[1].as_str()?));
-    // As Docker's later clients title it; without anything to say about it there is no line, as with earlier ones.
-    page.list("Firewall Backend", &pairs.filter_map(pair).collect::<Vec<String>>());
+    let backend = &info["FirewallBackend"];
+    let pairs = backend["Info"].as_array().into_iter().flatten();
+    let pairs: Vec<String> =
+        pairs.filter_map(|pair| Some(format!("  {}: {}\n", pair[0].as_str()?, pair[1].as_str()?))).collect();
+    // As Docker's later clients print it; without anything to say about it there is no line, as with earlier ones.
+    if let Some(driver) = backend["Driver"].as_str().filter(|driver| *driver != "nftables" || !pairs.is_empty()) {
+        page.line("Firewall Backend", driver);
+        page.text.extend(pairs);
+    }
 }
 
 fn texts(value: &Value) -> Vec<String> {

@@ -5,12 +5,13 @@ mod warnings;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use container_spec::log::DRIVERS;
 use container_spec::{CgroupLayout, HostFacts};
 use engine_api::system::{Component, Info, Platform, Version};
 use engine_api::versions;
-use network::{ForeignChain, Passage};
+use network::{FirewalldState, ForeignChain, LegacyChain, Passage};
 use serde_json::{Value, json};
 use snapshot::Driver;
 
@@ -34,16 +35,20 @@ pub async fn info(engine: &Engine) -> Info {
     let (config, settings) = (&engine.config, engine.current.settings());
     let (data_root, cdi_dirs) = (config.data_root.clone(), config.cdi_spec_dirs.clone());
     let networks = engine.clone();
-    let (release, backing, devices, foreign) = bridge::blocking(move || {
-        let foreign = networks.networking.bridge().map(network::foreign_chains);
+    let (release, backing, devices, firewall) = bridge::blocking(move || {
+        let firewall = networks.networking.bridge().map(Firewall::look);
         let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-        (release, backing_filesystem(&data_root), cdi::listed(&cdi_dirs), foreign)
+        (release, backing_filesystem(&data_root), cdi::listed(&cdi_dirs), firewall)
     })
     .await;
     let machine = machine(facts);
     let mut warnings = config.api_warnings.clone();
     warnings.extend(warnings::of_machine(&machine));
-    warnings.extend(warnings::of_chains(foreign.as_deref().unwrap_or_default()));
+    if let Some(firewall) = &firewall {
+        warnings.extend(warnings::of_chains(&firewall.foreign));
+        warnings.extend(warnings::of_firewalld(&firewall.firewalld));
+        warnings.extend(firewall.legacy.iter().map(warnings::of_legacy));
+    }
     let (mut security_options, unusual) = security_options(facts, config, &settings.cgroupns_mode);
     warnings.extend(unusual);
     let trust = settings.trust.iter().map(|trust| format!("name=trust,profile={}", trust.path.display()));
@@ -84,7 +89,7 @@ pub async fn info(engine: &Engine) -> Info {
         init_commit: json!({"ID": ""}),
         security_options,
         default_address_pools: address_pools(config.network.as_ref()),
-        firewall_backend: foreign.as_deref().map(firewall_backend),
+        firewall_backend: firewall.map(|firewall| firewall.shown()),
         warnings: Some(warnings).filter(|warnings| !warnings.is_empty()),
         ..machine
     }
@@ -193,11 +198,37 @@ fn registry_config(registries: &RegistriesConfig) -> Value {
     json!({"IndexConfigs": indexes, "InsecureRegistryCIDRs": ranges.collect::<Vec<_>>(), "Mirrors": all})
 }
 
-/// Whose chains have a rule of ours, as clients print it: one line each.
-fn firewall_backend(foreign: &[ForeignChain]) -> Value {
-    let placed = foreign.iter().filter(|one| one.passage == Passage::Placed);
-    let lines: Vec<_> = placed.map(|one| ["Accept rule in", one.chain.as_str()]).collect();
-    if lines.is_empty() { json!({"Driver": "nftables"}) } else { json!({"Driver": "nftables", "Info": lines}) }
+/// What the machine's own firewall has to do with our networks.
+struct Firewall {
+    foreign: Vec<ForeignChain>,
+    firewalld: FirewalldState,
+    legacy: Vec<LegacyChain>,
+}
+
+impl Firewall {
+    fn look(networks: &network::Networks) -> Firewall {
+        Firewall {
+            foreign: network::foreign_chains(networks),
+            firewalld: network::firewalld_state(networks),
+            legacy: network::legacy_chains(networks),
+        }
+    }
+
+    /// In dockerd's words, and whose chains have a rule of ours, as clients print it: one line each.
+    fn shown(&self) -> Value {
+        let driver = if self.firewalld.running { "nftables+firewalld" } else { "nftables" };
+        let reloaded = self.firewalld.reloaded_at.map(|at| ["ReloadedAt".to_owned(), whole_seconds(at)]);
+        let placed = self.foreign.iter().filter(|one| one.passage == Passage::Placed);
+        let placed = placed.map(|one| ["Accept rule in".to_owned(), one.chain.clone()]);
+        let lines: Vec<_> = reloaded.into_iter().chain(placed).collect();
+        if lines.is_empty() { json!({"Driver": driver}) } else { json!({"Driver": driver, "Info": lines}) }
+    }
+}
+
+/// As dockerd shows such a time.
+fn whole_seconds(time: SystemTime) -> String {
+    let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    stdx::time::Rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }
 
 /// Where networks come from, if the administrator has said so.
@@ -292,6 +323,18 @@ pub(crate) fn architecture() -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn firewalld_is_shown_as_dockerd_shows_it() {
+        let shown = |firewalld| Firewall { foreign: Vec::new(), firewalld, legacy: Vec::new() }.shown();
+        assert_eq!(shown(FirewalldState::default()), json!({"Driver": "nftables"}));
+        let running = FirewalldState { running: true, ..FirewalldState::default() };
+        assert_eq!(shown(running.clone()), json!({"Driver": "nftables+firewalld"}));
+        let reloaded_at = Some(UNIX_EPOCH + Duration::from_millis(1_700_000_000_500));
+        let info = json!([["ReloadedAt", "2023-11-14T22:13:20Z"]]);
+        let reloaded = FirewalldState { reloaded_at, ..running };
+        assert_eq!(shown(reloaded), json!({"Driver": "nftables+firewalld", "Info": info}));
+    }
 
     #[test]
     fn filesystems_have_dockers_names() {

@@ -6,7 +6,9 @@ use netlink::nft::watch::Watch;
 
 use super::{Networks, lock};
 use crate::error::NetworkError;
+use crate::firewalld::FirewalldState;
 use crate::foreign::{Due, ForeignChain};
+use crate::legacy::{self, LegacyChain};
 
 /// Who hears what others change in the packet filter. Its descriptor is readable when [`Healer::heal`] is due.
 #[derive(Debug)]
@@ -37,6 +39,9 @@ impl Healer {
                 firewall.replace_egress()?;
             }
         }
+        if self.due != Due::Nothing {
+            networks.firewalld.look();
+        }
         self.due = Due::Nothing;
         told?;
         Ok(())
@@ -52,4 +57,17 @@ impl AsFd for Healer {
 /// Chains of others that drop what is forwarded, as they were when somebody last changed something.
 pub fn foreign_chains(networks: &Networks) -> Vec<ForeignChain> {
     lock(&networks.firewall).foreign_chains().to_vec()
+}
+
+/// What is known of the machine's firewalld.
+pub fn firewalld_state(networks: &Networks) -> FirewalldState {
+    networks.firewalld.state()
+}
+
+/// Chains of iptables-legacy that drop what containers send or get, as they are now. Nobody tells of their changes.
+pub fn legacy_chains(networks: &Networks) -> Vec<LegacyChain> {
+    let Some(wired) = lock(&networks.wired).clone() else { return Vec::new() };
+    let rules = networks.rules(&wired.record);
+    let bridges: Vec<_> = rules.bridges.iter().filter(|one| !one.internal).map(|one| one.bridge.clone()).collect();
+    legacy::chains(&bridges, rules.has_ipv6())
 }

@@ -42,6 +42,8 @@ impl Networks {
         });
         let joined = joined.inspect_err(|_| undo(self, &mut entry))?;
         self.state().insert(request.container.clone(), entry);
+        // Its first packet is to pass.
+        self.firewalld.settle();
         Ok(joined)
     }
 

@@ -177,6 +177,8 @@ impl Networks {
             }
             return Err(err.into());
         }
+        drop(store);
+        self.firewalld.settle();
         Ok(network)
     }
 
@@ -193,6 +195,8 @@ impl Networks {
             return Err(RemoveError::InUse { name: network.name.clone(), endpoints: Vec::new() });
         }
         withdraw(self, &store, &network).inspect_err(|_| self.put_back(&network))?;
+        drop(store);
+        self.firewalld.settle();
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use network::{Config, ForeignChain, Healer, Networks, Passage, foreign_chains};
+use network::{Config, ForeignChain, Healer, LegacyChain, Networks, Passage, foreign_chains, legacy_chains};
 
 use crate::lab::*;
 
@@ -33,7 +33,7 @@ fn guests() -> usize {
 }
 
 /// Answers the kernel's news until the networks are dropped.
-fn with_a_healer(networks: &Networks, act: impl FnOnce()) {
+pub(crate) fn with_a_healer(networks: &Networks, act: impl FnOnce()) {
     let mut healer = Healer::listen(networks).unwrap();
     let (done, told) = rustix::pipe::pipe().unwrap();
     std::thread::scope(|scope| {
@@ -55,7 +55,7 @@ fn with_a_healer(networks: &Networks, act: impl FnOnce()) {
     });
 }
 
-fn within_a_second(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) fn within_a_second(what: &str, is_so: impl Fn() -> bool) {
     let begun = Instant::now();
     wait_until(what, is_so);
     assert!(begun.elapsed() < Duration::from_secs(1), "{what}: after {:?}", begun.elapsed());
@@ -335,6 +335,32 @@ fn privileged_what_users_have_dockers_chain_for_is_judged_before_our_rule() {
         networks.reconcile(&["one"]).unwrap();
         assert_eq!(guests(), 1);
         assert!(places(&in_order).is_sorted(), "{}", ruleset());
+        inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
+    });
+}
+
+#[test]
+fn privileged_a_chain_of_iptables_legacy_that_drops_is_told() {
+    on_a_machine(|lab| {
+        let iptables = testkit::paths::program_of("iptables", "iptables-legacy").unwrap();
+        let iptables = |line: &str| {
+            let words: Vec<_> = [iptables.to_str().unwrap()].into_iter().chain(line.split(' ')).collect();
+            run(&words)
+        };
+        let networks = lab.networks();
+        let one = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
+        let server = listen(&one, 80);
+        assert_eq!(legacy_chains(&networks), []);
+        assert_eq!(run(&["cat", "/proc/thread-self/net/ip_tables_names"]), "", "nobody makes a table by looking");
+        iptables("-P FORWARD DROP");
+        assert!(inside(lab.second.as_fd(), || is_unreachable(MACHINE, 8080)));
+        let bridges = vec!["ls0123abcd".to_owned()];
+        assert_eq!(legacy_chains(&networks), [LegacyChain { program: "iptables-legacy", bridges }]);
+        // What the warning says to do.
+        iptables("-I FORWARD -i ls0123abcd -j ACCEPT");
+        assert_eq!(legacy_chains(&networks).len(), 1);
+        iptables("-I FORWARD -o ls0123abcd -j ACCEPT");
+        assert_eq!(legacy_chains(&networks), []);
         inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
     });
 }

@@ -4,6 +4,7 @@
 mod crash;
 mod default_ipv6;
 mod egress;
+mod firewalld;
 mod foreign;
 mod gateway_modes;
 mod ipv6;

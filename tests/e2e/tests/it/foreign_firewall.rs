@@ -68,7 +68,7 @@ impl Host {
     }
 
     /// What it is told at a port of the machine.
-    fn hears(&self, port: u16, within: Duration) -> Option<String> {
+    pub(crate) fn hears(&self, port: u16, within: Duration) -> Option<String> {
         self.inside(|| hears(MACHINE, port, within))
     }
 }
@@ -119,7 +119,7 @@ fn privileged_ports_and_the_outside_are_reached_past_a_firewall_that_drops() {
         answer.join().unwrap().unwrap();
         assert_eq!(guests(), 1);
         let shown = at.ok("info");
-        assert!(shown.contains("\n Firewall Backend:\n  Accept rule in: ip filter FORWARD"), "{shown}");
+        assert!(shown.contains("\n Firewall Backend: nftables\n  Accept rule in: ip filter FORWARD"), "{shown}");
         // Somebody flushes the chain, then everything.
         nft("flush chain ip filter FORWARD");
         let took = soon("the rule is back", || guests() == 1);

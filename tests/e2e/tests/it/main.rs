@@ -36,6 +36,7 @@ mod exit_order;
 mod explained;
 mod exposure;
 mod files;
+mod firewalld;
 mod flags;
 mod foreign_firewall;
 mod full_disk;

@@ -1,7 +1,7 @@
 //! What `info` warns of: limits that this kernel lacks. The sentences are dockerd's (moby daemon/info_unix.go).
 
 use engine_api::system::Info;
-use network::{ForeignChain, Passage};
+use network::{FirewalldState, ForeignChain, LegacyChain, Passage};
 
 /// The warnings that follow from what `info` says of the machine.
 pub(super) fn of_machine(info: &Info) -> Vec<String> {
@@ -39,9 +39,55 @@ pub(super) fn of_chains(chains: &[ForeignChain]) -> impl Iterator<Item = String>
     })
 }
 
+/// The warnings about bridges that are not in our zone of firewalld. These sentences are ours, too.
+pub(super) fn of_firewalld(state: &FirewalldState) -> impl Iterator<Item = String> {
+    let fault = state.fault.as_ref().map(|fault| {
+        format!("WARNING: firewalld may refuse what containers send and get: bridges cannot be put into its zone docker: {fault}")
+    });
+    let elsewhere = state.elsewhere.iter().map(|(bridge, zone)| {
+        format!(
+            "WARNING: firewalld has bridge {bridge} in the zone {zone}, which decides what its containers send and get: \
+             `firewall-cmd --permanent --zone={zone} --remove-interface={bridge}` and `firewall-cmd --reload` leave it to the zone docker"
+        )
+    });
+    fault.into_iter().chain(elsewhere)
+}
+
+/// The warning about a chain of iptables-legacy, in which no rule of ours can be placed.
+pub(super) fn of_legacy(chain: &LegacyChain) -> String {
+    let (program, bridges) = (chain.program, chain.bridges.join(", "));
+    format!(
+        "WARNING: chain FORWARD of {program} drops what containers on {bridges} send and get, unless it jumps to a rule that \
+         accepts it: for each bridge `{program} -I FORWARD -i BRIDGE -j ACCEPT` and `{program} -I FORWARD -o BRIDGE -j ACCEPT`"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_iptables_legacy_drops_is_told_with_what_to_do() {
+        let bridges = ["br-1", "br-2"].map(str::to_owned).to_vec();
+        let told = of_legacy(&LegacyChain { program: "ip6tables-legacy", bridges });
+        assert!(
+            told.starts_with("WARNING: chain FORWARD of ip6tables-legacy drops what containers on br-1, br-2 "),
+            "{told}"
+        );
+        assert!(told.contains("`ip6tables-legacy -I FORWARD -o BRIDGE -j ACCEPT`"), "{told}");
+    }
+
+    #[test]
+    fn what_keeps_bridges_out_of_our_zone_is_told() {
+        let told = |state| of_firewalld(&state).collect::<Vec<_>>();
+        assert_eq!(told(FirewalldState { running: true, ..FirewalldState::default() }), [""; 0]);
+        let fault = FirewalldState { fault: Some("it does not answer".to_owned()), ..FirewalldState::default() };
+        assert!(told(fault)[0].ends_with("into its zone docker: it does not answer"));
+        let elsewhere = vec![("br0".to_owned(), "trusted".to_owned())];
+        let told = told(FirewalldState { elsewhere, ..FirewalldState::default() });
+        assert!(told[0].starts_with("WARNING: firewalld has bridge br0 in the zone trusted, "), "{told:?}");
+        assert!(told[0].contains("`firewall-cmd --permanent --zone=trusted --remove-interface=br0`"), "{told:?}");
+    }
 
     #[test]
     fn chains_that_drop_are_told_unless_our_rule_is_in_them() {

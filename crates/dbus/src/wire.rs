@@ -1,12 +1,8 @@
-//! D-Bus messages as bytes (D-Bus specification, "Type System" and "Message Protocol"): the part of it that talking to
-//! systemd takes. Pure.
-//!
-//! Written by hand because the crates for it are asynchronous or bring threads, and the runtime has one thread and starts
-//! in a millisecond: what is needed are nine types, calls, and reading an answer's texts.
+//! Messages as bytes (D-Bus specification, "Type System" and "Message Protocol"): the part of it that we need. Pure.
 
-/// A value of a message.
+/// A value of a message (D-Bus specification, "Type System").
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Value {
+pub enum Value {
     /// `y`
     Byte(u8),
     /// `b`
@@ -37,17 +33,17 @@ pub(crate) enum Value {
 
 impl Value {
     /// An array of texts.
-    #[cfg(test)]
-    pub(crate) fn texts(texts: &[&str]) -> Value {
+    pub fn texts(texts: &[&str]) -> Value {
         Value::Array("s".to_owned(), texts.iter().map(|text| Value::Text((*text).to_owned())).collect())
     }
 
     /// An array of bytes.
-    pub(crate) fn bytes(bytes: &[u8]) -> Value {
+    pub fn bytes(bytes: &[u8]) -> Value {
         Value::Array("y".to_owned(), bytes.iter().map(|byte| Value::Byte(*byte)).collect())
     }
 
-    pub(crate) fn signature(&self) -> String {
+    /// Its type, as the specification writes it.
+    pub fn signature(&self) -> String {
         match self {
             Value::Byte(_) => "y".to_owned(),
             Value::Bool(_) => "b".to_owned(),
@@ -79,12 +75,17 @@ fn alignment(signature: &str) -> usize {
 
 /// A call that is answered.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Call<'a> {
-    pub(crate) destination: &'a str,
-    pub(crate) path: &'a str,
-    pub(crate) interface: &'a str,
-    pub(crate) member: &'a str,
-    pub(crate) body: &'a [Value],
+pub struct Call<'a> {
+    /// The name of who is called.
+    pub destination: &'a str,
+    /// Which of his objects.
+    pub path: &'a str,
+    /// Which of the object's interfaces.
+    pub interface: &'a str,
+    /// The method.
+    pub member: &'a str,
+    /// Its arguments.
+    pub body: &'a [Value],
 }
 
 /// Codes of fields of a message's head.
@@ -197,8 +198,16 @@ impl Writer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Received {
     pub(crate) kind: Kind,
-    /// The texts of its body, in order, also of a variant; other values are passed over as far as they are known.
-    pub(crate) texts: Vec<String>,
+    pub(crate) body: Body,
+}
+
+/// What a message brings, as far as we read it: what comes behind a structure, or an array of anything but texts, is not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Body {
+    /// Its texts, in order, also those of an array and of a variant.
+    pub texts: Vec<String>,
+    /// Its numbers of type `u`, in order.
+    pub numbers: Vec<u32>,
 }
 
 /// What came.
@@ -217,14 +226,14 @@ pub(crate) enum Kind {
 /// Bytes of the fixed part of a head, with the length of the fields.
 pub(crate) const HEAD_BYTES: usize = 16;
 
-/// The most that a message may have; nothing that systemd answers us comes near.
+/// The most that a message may have; nothing that we are answered comes near.
 const MESSAGE_MAX: usize = 1 << 20;
 
 /// The length of a message of which the first [`HEAD_BYTES`] are there; nothing if it is none that we read.
 pub(crate) fn length(head: &[u8; HEAD_BYTES]) -> Option<usize> {
     let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]) as usize;
     let length = HEAD_BYTES.checked_add(number(12))?.checked_next_multiple_of(8)?.checked_add(number(4))?;
-    // systemd writes in the order of its machine, which is ours.
+    // Who answers writes in the order of its machine, which is ours.
     (head[0] == b'l' && head[3] == 1 && length <= MESSAGE_MAX).then_some(length)
 }
 
@@ -256,7 +265,9 @@ impl Received {
             SIGNAL => Kind::Signal(member),
             _ => Kind::Other,
         };
-        Some(Received { kind, texts: reader.texts(&signature)? })
+        let mut body = Body::default();
+        reader.body(&signature, &mut body)?;
+        Some(Received { kind, body })
     }
 }
 
@@ -301,23 +312,34 @@ impl Reader<'_> {
         (self.byte()? == 0).then_some(text)
     }
 
-    /// The texts of a body of single values. What comes behind an array or a structure is not read.
-    fn texts(&mut self, signature: &str) -> Option<Vec<String>> {
-        let mut texts = Vec::new();
-        for kind in signature.bytes() {
+    /// Reads values as far as we know them.
+    fn body(&mut self, signature: &str, body: &mut Body) -> Option<()> {
+        let mut kinds = signature.bytes();
+        while let Some(kind) = kinds.next() {
             match kind {
-                b's' | b'o' => texts.push(self.text()?),
-                b'g' => texts.push(self.signature()?),
-                b'u' | b'i' | b'b' => drop(self.u32()?),
+                b's' | b'o' => body.texts.push(self.text()?),
+                b'g' => body.texts.push(self.signature()?),
+                b'u' => body.numbers.push(self.u32()?),
+                b'i' | b'b' => drop(self.u32()?),
                 b'v' => {
                     // Of a plain value: what is nested could be nested as deep as the message is long.
                     let inner = self.signature().filter(|inner| !inner.contains('v'))?;
-                    texts.extend(self.texts(&inner)?);
+                    self.body(&inner, body)?;
                 }
+                b'a' if matches!(kinds.next(), Some(b's' | b'o')) => self.array(&mut body.texts)?,
                 _ => break,
             }
         }
-        Some(texts)
+        Some(())
+    }
+
+    /// The texts of an array of nothing else.
+    fn array(&mut self, texts: &mut Vec<String>) -> Option<()> {
+        let end = (self.u32()? as usize).checked_add(self.at)?;
+        while self.at < end {
+            texts.push(self.text()?);
+        }
+        (self.at == end).then_some(())
     }
 }
 
@@ -360,23 +382,31 @@ mod tests {
             path: "/a",
             interface: "org.example.I",
             member: "Do",
-            body: &[Value::Text("x".into()), Value::U32(7), Value::Variant(Box::new(Value::Text("y".into())))],
+            body: &[
+                Value::Text("x".into()),
+                Value::U32(7),
+                Value::Variant(Box::new(Value::Text("y".into()))),
+                Value::texts(&["a", "bc"]),
+                Value::bytes(&[1]),
+                Value::Text("not read".into()),
+            ],
         };
         let message = call.message(5);
         let head: [u8; HEAD_BYTES] = message[..HEAD_BYTES].try_into().unwrap();
         assert_eq!(length(&head), Some(message.len()));
-        assert_eq!(
-            Received::parse(&message),
-            Some(Received { kind: Kind::Other, texts: vec!["x".into(), "y".into()] })
-        );
+        let body = Body { texts: ["x", "y", "a", "bc"].map(str::to_owned).to_vec(), numbers: vec![7] };
+        assert_eq!(Received::parse(&message), Some(Received { kind: Kind::Other, body }));
         let mut signal = message.clone();
         signal[1] = SIGNAL;
         assert_eq!(Received::parse(&signal).unwrap().kind, Kind::Signal("Do".into()));
         let nested = Value::Variant(Box::new(Value::Variant(Box::new(Value::Byte(1)))));
         assert_eq!(Received::parse(&Call { body: &[nested], ..call }.message(6)), None);
+        let empty = Call { body: &[Value::texts(&[]), Value::U32(1)], ..call }.message(7);
+        assert_eq!(Received::parse(&empty).unwrap().body, Body { texts: Vec::new(), numbers: vec![1] });
         // Whatever is cut off or wrong is an error and no panic.
-        for end in 0..message.len() {
-            assert_eq!(Received::parse(&message[..end]), None, "{end}");
+        let whole = Call { body: &call.body[..4], ..call }.message(8);
+        for end in 0..whole.len() {
+            assert_eq!(Received::parse(&whole[..end]), None, "{end}");
         }
         for at in 0..message.len() {
             for byte in [0, 1, 127, 255] {

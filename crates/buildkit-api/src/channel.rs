@@ -9,7 +9,7 @@ use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::frame::{self, Incoming, framed};
-use crate::server::WINDOW_BYTES;
+use crate::server::{SMALL_FRAMES_BYTES, WINDOW_BYTES};
 use crate::status::{Code, Status};
 
 /// Somebody who answers calls; cheap to clone.
@@ -26,7 +26,11 @@ impl Channel {
         io: impl AsyncRead + AsyncWrite + Unpin,
     ) -> Result<(Channel, impl Future<Output = Result<(), h2::Error>>), Status> {
         let mut builder = client::Builder::new();
-        builder.enable_push(false).initial_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
+        builder
+            .enable_push(false)
+            .data_frame_budget(SMALL_FRAMES_BYTES)
+            .initial_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES);
         let (sender, connection) = builder.handshake(io).await.map_err(|err| Status::broken(&err))?;
         Ok((Channel(sender), connection))
     }

@@ -28,6 +28,10 @@ const HEADERS_MAX: u32 = 64 << 10;
 /// How much may be on its way to us, in bytes: of a call, and of all.
 pub(crate) const WINDOW_BYTES: u32 = 1 << 20;
 
+/// What small frames may cost that wait to be read, in bytes: h2 counts each as 256. A window of messages of sixteen bytes is
+/// as much; what h2 allows by itself, a directory of some thousand files exceeds.
+pub(crate) const SMALL_FRAMES_BYTES: usize = 16 << 20;
+
 /// A call: its name, and its one message.
 #[derive(Debug)]
 pub struct Call {
@@ -79,6 +83,7 @@ pub async fn serve<S: Service>(io: impl AsyncRead + AsyncWrite + Unpin, service:
     builder
         .max_concurrent_streams(CALLS_MAX)
         .max_header_list_size(HEADERS_MAX)
+        .data_frame_budget(SMALL_FRAMES_BYTES)
         .initial_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES);
     let mut connection = builder.handshake::<_, Bytes>(io).await.map_err(|err| Status::broken(&err))?;

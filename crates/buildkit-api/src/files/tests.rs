@@ -28,9 +28,9 @@ impl Client {
 
     /// Answers the one call of a session; what is answered are the headers of it.
     async fn serve(self, io: tokio::io::DuplexStream) -> HeaderMap {
-        let mut connection = h2::server::handshake(io).await.unwrap();
+        let mut connection = h2::server::Builder::new().data_frame_budget(usize::MAX).handshake(io).await.unwrap();
         let (request, mut respond) = connection.accept().await.unwrap().unwrap();
-        let driving = tokio::spawn(async move { while connection.accept().await.is_some() {} });
+        let driving = tokio::spawn(async move { while let Some(Ok(_)) = connection.accept().await {} });
         let (parts, body) = request.into_parts();
         let mut incoming = Incoming::of_request(body);
         let mut stream = respond.send_response(http::Response::new(()), false).unwrap();
@@ -115,6 +115,17 @@ async fn files_come_in_the_order_in_which_they_were_told() {
     assert_eq!(told[..5], ["d 0", "d/empty 0", "d/small 3 3 bytes", "d/to 0", "e 3145728 3145728 bytes"]);
     let rest: BTreeSet<&str> = told[5..].iter().filter_map(|line| line.split_once(' ')).map(|(_, rest)| rest).collect();
     assert_eq!((told.len(), rest), (605, BTreeSet::from(["20000 20000 bytes"])));
+}
+
+/// Each entry comes in a frame of its own, as fast as the client can: the library takes a flood of small ones for an attack.
+#[tokio::test]
+async fn directories_of_many_entries_come() {
+    let mut client = Client::default();
+    for index in 0..30_000 {
+        client = client.other(&format!("{index}"), 1 << 31 | 0o755, "");
+    }
+    let (told, _) = received(client, Wanted::default()).await;
+    assert_eq!(told.map(|told| told.len()), Ok(30_000));
 }
 
 #[tokio::test]

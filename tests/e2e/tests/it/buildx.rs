@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -10,6 +9,7 @@ use tempfile::TempDir;
 use testkit::process::{DEADLINE, until};
 use testkit::{Cli, Daemon, Output, Piped, paths};
 
+use crate::build::{context, path};
 use crate::support::{At, split};
 
 /// Docker's command line with its plugins.
@@ -51,32 +51,17 @@ impl Plugged<'_> {
 
     /// Builds; answers what was told of it.
     fn build(&self, image: &str, directory: &TempDir, flags: &str) -> String {
-        let output = self.line(&format!("buildx build --progress plain -t {image} {flags} {}", show(directory)));
+        let output = self.line(&format!("buildx build --progress plain -t {image} {flags} {}", path(directory)));
         assert_eq!(output.code, 0, "{output:?}");
         output.stderr
     }
 
     /// Fails to build; answers what was told of it.
     fn fails(&self, directory: &TempDir, flags: &str) -> String {
-        let output = self.line(&format!("buildx build --progress plain {flags} {}", show(directory)));
+        let output = self.line(&format!("buildx build --progress plain {flags} {}", path(directory)));
         assert_eq!(output.code, 1, "{output:?}");
         output.stderr
     }
-}
-
-/// A context of these files.
-fn context(files: &[(&str, &str)]) -> TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    for (name, text) in files {
-        let path = directory.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-    directory
-}
-
-fn show(directory: &TempDir) -> String {
-    directory.path().display().to_string()
 }
 
 /// What was told without what differs from time to time: numbers of parts, durations, sizes, digests, and what was done
@@ -244,7 +229,7 @@ fn privileged_buildx_that_is_interrupted_leaves_nothing() {
         let text = format!("FROM busybox\nRUN echo {own} && echo begun && sleep 1000\n");
         let directory = context(&[("Dockerfile", &text)]);
         for signal in [Signal::INT, Signal::KILL] {
-            let line = format!("buildx build --progress plain {}", show(&directory));
+            let line = format!("buildx build --progress plain {}", path(&directory));
             // What is told of a build goes to standard error.
             let mut command = Command::new("/bin/sh");
             let inner = plugged.command(&line);
@@ -298,9 +283,9 @@ fn privileged_compose_builds_what_its_services_need() {
             ("Dockerfile", "FROM busybox\nARG WORD\nCOPY file /file\nRUN echo $WORD >> /file\n"),
             ("file", "f\n"),
         ]);
-        let path = directory.path().join("compose.yaml");
+        let compose = directory.path().join("compose.yaml");
         for builder in ["1", "0"] {
-            let mut command = plugged.command(&format!("compose -f {} build --no-cache", Path::display(&path)));
+            let mut command = plugged.command(&format!("compose -f {} build --no-cache", compose.display()));
             let output = testkit::process::run(command.env("COMPOSE_BAKE", builder), b"").unwrap();
             assert_eq!(output.code, 0, "{output:?}");
             assert_eq!(plugged.at.run(&format!("{image} cat /file")), "f\nsaid");

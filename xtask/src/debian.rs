@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -48,53 +48,93 @@ pub(crate) fn for_tests() -> Result<()> {
     if paths::program_of("criu", "criu").is_err() {
         step("unpack criu", || fetch_criu(&paths::unpacked("criu")))?;
     }
+    for plugin in PLUGINS {
+        if paths::docker_plugin(plugin).is_err() {
+            step(&format!("unpack {plugin}"), || fetch_plugin(plugin, &paths::unpacked(plugin)))?;
+        }
+    }
     Ok(())
+}
+
+/// Plugins of docker's command line, which Debian 12 has not, or not as plugins.
+const PLUGINS: [&str; 2] = ["docker-buildx", "docker-compose"];
+
+/// A plugin alone: those of [`SID`] run with the C library of Debian 12, and need no other.
+fn fetch_plugin(package: &str, place: &Path) -> Result<()> {
+    let sid = Sid::new(place)?;
+    sid.apt(&["download", package])?;
+    let files = sid.path("files");
+    sid.extract(sid.scratch.path(), &files)?;
+    settle(&files, place)
 }
 
 /// The release whose CRIU is taken: that of Debian 12 (3.17) does not know the vDSO of newer kernels, that of Debian 13 (4.1)
 /// cannot write TCP sockets on kernels from 6.16 on, where SO_PASSCRED is refused for them.
-const CRIU_RELEASE: &str = "sid";
+const SID: &str = "sid";
 
-/// CRIU and every library that it needs, with a script that runs it among these. Beside this machine's packages: apt is given
-/// lists and a status of its own.
-fn fetch_criu(place: &Path) -> Result<()> {
-    let parent = place.parent().context("a place below the target directory")?;
-    fs::create_dir_all(parent)?;
-    let scratch = tempfile::tempdir_in(parent)?;
-    let path = |name: &str| scratch.path().join(name);
-    for directory in ["lists/partial", "cache/archives/partial"] {
-        fs::create_dir_all(path(directory))?;
-    }
-    let source = format!(
-        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian {CRIU_RELEASE} main\n"
-    );
-    fs::write(path("sources.list"), source)?;
-    fs::write(path("status"), "")?;
-    let options = [
-        ("Dir::Etc::sourcelist", path("sources.list")),
-        ("Dir::Etc::sourceparts", "/dev/null".into()),
-        ("Dir::Etc::preferencesparts", "/dev/null".into()),
-        ("Dir::State::lists", path("lists")),
-        ("Dir::State::status", path("status")),
-        ("Dir::Cache", path("cache")),
-        // The directory is closed to the user that apt would fetch as.
-        ("APT::Sandbox::User", "root".into()),
-    ];
-    let run = |words: &[&str]| {
-        let mut command = apt();
-        command.args(options.iter().map(|(name, value)| format!("-o{name}={}", value.display())));
-        quiet(command.args(words))
-    };
-    run(&["update"])?;
-    run(&["install", "--yes", "--download-only", "--no-install-recommends", "criu"])?;
-    let files = path("files");
-    fs::create_dir_all(files.join(CRIU_RELEASE))?;
-    for entry in fs::read_dir(path("cache/archives"))? {
-        let archive = entry?.path();
-        if archive.extension().is_some_and(|extension| extension == "deb") {
-            quiet(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(files.join(CRIU_RELEASE)))?;
+/// Packages of [`SID`], beside this machine's: apt is given lists and a status of its own. Gone when it is dropped.
+struct Sid {
+    scratch: tempfile::TempDir,
+}
+
+impl Sid {
+    /// With fresh lists, beside a place to which files are to come.
+    fn new(place: &Path) -> Result<Sid> {
+        let parent = place.parent().context("a place below the target directory")?;
+        fs::create_dir_all(parent)?;
+        let sid = Sid { scratch: tempfile::tempdir_in(parent)? };
+        for directory in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(sid.path(directory))?;
         }
+        let source = format!(
+            "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian {SID} main\n"
+        );
+        fs::write(sid.path("sources.list"), source)?;
+        fs::write(sid.path("status"), "")?;
+        sid.apt(&["update"])?;
+        Ok(sid)
     }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    fn apt(&self, words: &[&str]) -> Result<()> {
+        let options = [
+            ("Dir::Etc::sourcelist", self.path("sources.list")),
+            ("Dir::Etc::sourceparts", "/dev/null".into()),
+            ("Dir::Etc::preferencesparts", "/dev/null".into()),
+            ("Dir::State::lists", self.path("lists")),
+            ("Dir::State::status", self.path("status")),
+            ("Dir::Cache", self.path("cache")),
+            // The directory is closed to the user that apt would fetch as.
+            ("APT::Sandbox::User", "root".into()),
+        ];
+        let mut command = apt();
+        command.current_dir(self.scratch.path());
+        command.args(options.iter().map(|(name, value)| format!("-o{name}={}", value.display())));
+        quiet(command.args(words)).map(drop)
+    }
+
+    /// Unpacks all packages of a directory into another one.
+    fn extract(&self, packages: &Path, into: &Path) -> Result<()> {
+        fs::create_dir_all(into)?;
+        for entry in fs::read_dir(packages)? {
+            let archive = entry?.path();
+            if archive.extension().is_some_and(|extension| extension == "deb") {
+                quiet(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(into))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// CRIU and every library that it needs, with a script that runs it among these.
+fn fetch_criu(place: &Path) -> Result<()> {
+    let sid = Sid::new(place)?;
+    sid.apt(&["install", "--yes", "--download-only", "--no-install-recommends", "criu"])?;
+    let files = sid.path("files");
+    sid.extract(&sid.path("cache/archives"), &files.join(SID))?;
     fs::create_dir_all(files.join("usr/bin"))?;
     let script = files.join("usr/bin/criu");
     fs::write(&script, CRIU_SCRIPT)?;

@@ -1,4 +1,4 @@
-//! Connections that stop being HTTP: attach and exec.
+//! Connections that stop being HTTP: attach, exec, and BuildKit's.
 //!
 //! ```text
 //! client  POST /containers/x/attach?stream=1&stdin=1   Upgrade: tcp
@@ -13,11 +13,14 @@
 //!
 //! A client that speaks [`crate::websocket`] is served by the daemon, and by it alone: it ends with the daemon.
 
+use std::pin::Pin;
+
 use engine::connection::Connection;
 use engine::ops::attach::Attachment;
 use engine::ops::exec::PreparedExec;
 use engine_api::versions::ApiVersion;
 use http::HeaderMap;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
 use crate::response::{Answer, write_headers};
@@ -29,6 +32,47 @@ pub(crate) enum Outcome {
     Answer(Answer),
     /// It does not.
     Takeover(Box<Takeover>),
+    /// It becomes another protocol, which the daemon itself speaks.
+    Upgrade(Upgrade),
+}
+
+/// A connection whose bytes are another protocol's from here on.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// Who speaks that protocol.
+type Speak = Box<dyn FnOnce(Box<dyn Duplex>) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send>;
+
+/// What a connection becomes. It ends with the daemon.
+pub(crate) struct Upgrade {
+    /// As the client calls it.
+    pub(crate) protocol: &'static str,
+    speak: Speak,
+}
+
+impl Upgrade {
+    /// A protocol, and who speaks it to the end of the connection.
+    pub(crate) fn new<F>(protocol: &'static str, speak: impl FnOnce(Box<dyn Duplex>) -> F + Send + 'static) -> Upgrade
+    where
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        Upgrade { protocol, speak: Box::new(move |io| Box::pin(speak(io))) }
+    }
+
+    /// The head of the answer: dockerd's says no more.
+    pub(crate) fn head(&self) -> Vec<u8> {
+        let protocol = self.protocol;
+        format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n").into_bytes()
+    }
+
+    /// Speaks it.
+    pub(crate) async fn run(self, io: impl Duplex + 'static) {
+        // A client that goes away in the middle of something is no event.
+        if let Err(err) = (self.speak)(Box::new(io)).await {
+            debug!("{}: {err}", self.protocol);
+        }
+    }
 }
 
 /// Who gets the connection.

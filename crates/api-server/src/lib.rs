@@ -14,6 +14,7 @@
 //! - [`mod@handlers`] decode, call one operation, encode: nothing is decided there.
 //! - [`mod@hijack`], [`mod@upload`], [`mod@response`] are the three ways of bytes: both directions, in, and out;
 //!   [`mod@download`] is the way out for threads that block.
+//! - [`mod@buildkit`] is gRPC on connections that were taken over, for builds.
 //! - [`mod@websocket`] is a fourth, for browsers that attach.
 //! - [`mod@metrics`] is a server of its own, for Prometheus.
 //! - [`mod@status`] is the one table from an error's kind to an HTTP status.
@@ -24,6 +25,7 @@
 //! Not here: listeners and their files (`daemon`), API versions (`engine-api::versions`), sentences of operations (the
 //! `Display` of their errors in `engine`).
 
+mod buildkit;
 mod caught;
 mod chunked;
 mod download;

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use engine::Engine;
 use engine_api::json::Document;
@@ -11,6 +12,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING};
 use hyper::body::{Body, Bytes, Incoming};
 use tracing::debug;
 
+use crate::buildkit::BuildKit;
 use crate::handlers::progress::Line;
 use crate::query::Query;
 use crate::response::{self, Answer, Sink};
@@ -34,6 +36,8 @@ pub(crate) struct Call {
     pub(crate) headers: HeaderMap,
     pub(crate) body: RequestBody,
     pub(crate) closing: Closing,
+    /// What clients of BuildKit's have open.
+    pub(crate) buildkit: Arc<BuildKit>,
 }
 
 /// The bytes of a request.

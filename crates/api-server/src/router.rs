@@ -9,6 +9,7 @@ use engine_api::versions::{self, ApiVersion, VersionError};
 use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, StatusCode, Uri};
 
+use crate::buildkit;
 use crate::handlers::{
     archive, build, checkpoints, commit, containers, disk, events, exec, images, later, live, login, logs, networks,
     pull, push, registry_manifest, save, swarm, system, volume_copies, volumes,
@@ -146,7 +147,8 @@ const ROUTES: &[Route] = routes![
     POST   "/plugins/{}/push"      Plain  later::plugin,
     POST   "/plugins/{}/set"       Plain  later::plugin,
     POST   "/plugins/{}/upgrade"   Plain  later::upgraded_plugin,
-    POST   "/session"              Plain  later::session,
+    POST   "/session"              Hijack buildkit::session,
+    POST   "/grpc"                 Hijack buildkit::grpc,
     POST   "/networks/create"      Plain  networks::create,
     POST   "/networks/{}/connect"  Plain  networks::connect,
     POST   "/networks/{}/disconnect" Plain networks::disconnect,

@@ -24,9 +24,10 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tracing::{debug, error};
 
+use crate::buildkit::BuildKit;
 use crate::caught::caught;
 use crate::front::{self, HEAD_DEADLINE, HEAD_LIMIT, HEADERS_LIMIT, Hijack, Opening, wants_upgrade};
-use crate::hijack::{Outcome, RAW_STREAM, Takeover};
+use crate::hijack::{Outcome, RAW_STREAM, Takeover, Upgrade};
 use crate::refusal;
 use crate::request::{Call, RequestBody, has_body};
 use crate::response::{self, Answer};
@@ -42,6 +43,7 @@ pub struct Server {
     connections: Arc<watch::Sender<usize>>,
     activity: Arc<watch::Sender<()>>,
     closing: Arc<watch::Sender<bool>>,
+    buildkit: Arc<BuildKit>,
 }
 
 /// Tells that the daemon ends.
@@ -98,7 +100,8 @@ impl Server {
     /// A front without connections.
     pub fn new(engine: Engine) -> Server {
         let (connections, closing) = (Arc::new(watch::Sender::new(0)), Arc::new(watch::Sender::new(false)));
-        Server { engine, connections, activity: Arc::new(watch::Sender::new(())), closing }
+        let (activity, buildkit) = (Arc::new(watch::Sender::new(())), Arc::default());
+        Server { engine, connections, activity, closing, buildkit }
     }
 
     /// Serves a connection in a task of its own.
@@ -207,6 +210,7 @@ impl Server {
             Handler::Later(what) => Err(crate::handlers::later::failure(what)),
             Handler::Hijack(handler) => match caught(handler(call)).await {
                 Ok(Outcome::Answer(answer)) => Ok(answer),
+                Ok(Outcome::Upgrade(becomes)) => Ok(self.spoken::<S>(becomes, upgrade)),
                 Ok(Outcome::Takeover(takeover)) if upgrades => {
                     if let Some(accepted) = takeover.websocket.clone() {
                         return websocket::<S>(*takeover, accepted, upgrade).await.unwrap_or_else(failed);
@@ -235,6 +239,7 @@ impl Server {
                 let head = takeover.head(upgrades, &self.common_headers());
                 take_over(stream, *takeover, head, read_ahead).await
             }
+            Ok(Outcome::Upgrade(becomes)) => self.speak(stream, becomes, read_ahead).await,
             Ok(Outcome::Answer(answer)) => answer_and_close(&mut stream, answer).await,
             Err(failure) => answer_and_close(&mut stream, failed(failure)).await,
         };
@@ -242,6 +247,29 @@ impl Server {
         if let Err(err) = written {
             debug!("hijacked connection: {err}");
         }
+    }
+
+    /// Answers a request by which a connection becomes another protocol, and speaks it.
+    async fn speak<S: Client>(&self, mut stream: S, becomes: Upgrade, read_ahead: Vec<u8>) -> io::Result<()> {
+        stream.write_all(&becomes.head()).await?;
+        tokio::select! {
+            () = becomes.run(Rewound::new(read_ahead, stream)) => {}
+            () = self.closing().wait() => {}
+        }
+        Ok(())
+    }
+
+    /// The same by a later request of a connection, which hyper answers.
+    fn spoken<S: Client>(&self, becomes: Upgrade, upgrade: OnUpgrade) -> Answer {
+        let (answer, closing) = (switching(b"Switching Protocols", "", becomes.protocol), self.closing());
+        tokio::spawn(async move {
+            let Some((client, already_read)) = taken_back::<S>(upgrade).await else { return };
+            tokio::select! {
+                () = becomes.run(Rewound::new(already_read, client)) => {}
+                () = closing.wait() => {}
+            }
+        });
+        answer
     }
 
     /// A hijack without an upgrade, by a later request of a connection, which hyper keeps: what the container prints is
@@ -272,7 +300,8 @@ impl Server {
 
     fn call(&self, target: Target, headers: HeaderMap, body: RequestBody) -> Call {
         let Target { version, name, query, .. } = target;
-        Call { engine: self.engine.clone(), version, name, query, headers, body, closing: self.closing() }
+        let (engine, buildkit) = (self.engine.clone(), self.buildkit.clone());
+        Call { engine, version, name, query, headers, body, closing: self.closing(), buildkit }
     }
 
     /// What every answer says of us.

@@ -213,7 +213,8 @@ impl Stage {
         if env > VALUES_MAX { Err(Fault::TooLong) } else { Ok(()) }
     }
 
-    fn value(&self, name: &str) -> Option<String> {
+    /// What a variable is in the next instruction.
+    pub fn value(&self, name: &str) -> Option<String> {
         let own = self.config.env.iter().flatten().rev().find_map(|entry| {
             let (own, value) = entry.split_once('=').unwrap_or((entry, ""));
             (own == name).then(|| value.to_owned())

@@ -28,13 +28,7 @@ struct Pattern {
 impl Patterns {
     /// Reads a `.dockerignore`: a pattern a line, `#` in front of comments.
     pub fn read(text: &str) -> Result<Patterns, PatternError> {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let lines = text.lines().filter(|line| !line.starts_with('#')).map(str::trim).filter(|line| !line.is_empty());
-        let patterns = lines.map(|line| match line.strip_prefix('!') {
-            Some(rest) => format!("!{}", from_root(rest.trim())),
-            None => from_root(line),
-        });
-        Patterns::new(patterns)
+        Patterns::new(ignored(text))
     }
 
     /// Takes patterns as they are.
@@ -86,6 +80,17 @@ impl Patterns {
         let inside = format!("{directory}/");
         self.0.iter().any(|pattern| pattern.exception && format!("{}/", pattern.text).starts_with(&inside))
     }
+}
+
+/// The patterns of a `.dockerignore` as texts, from the root of the context, an exception with its `!`.
+pub fn ignored(text: &str) -> Vec<String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines = text.lines().filter(|line| !line.starts_with('#')).map(str::trim).filter(|line| !line.is_empty());
+    let pattern = |line: &str| match line.strip_prefix('!') {
+        Some(rest) => format!("!{}", from_root(rest.trim())),
+        None => from_root(line),
+    };
+    lines.map(pattern).collect()
 }
 
 fn from_root(pattern: &str) -> String {
@@ -173,6 +178,7 @@ mod tests {
         ] {
             assert_eq!(patterns.exclude(path), wanted, "{path}");
         }
+        assert_eq!(ignored("#no\n /a/../b \n!/c\n\n"), ["b", "!c"]);
         assert!(patterns.may_hold_exceptions("target") && !patterns.may_hold_exceptions("tar"));
         assert_eq!(Patterns::new(["!"]), Err(PatternError::Nothing));
         assert_eq!(Patterns::new(["a["]), Err(PatternError::Syntax));

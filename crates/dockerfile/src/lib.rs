@@ -30,7 +30,7 @@ mod words;
 pub use expand::{Escape, Lookup, expand, expand_words};
 pub use fault::{Fault, ParseError};
 pub use glob::glob_match;
-pub use ignore::{PatternError, Patterns};
+pub use ignore::{PatternError, Patterns, ignored};
 pub use instruction::{
     Arg, CommandLine, Files, HealthCheck, InlineFile, Instruction, Kind, Pair, Run, RunNetwork, parse_trigger,
 };

@@ -44,6 +44,14 @@ pub fn unpacked(package: &str) -> PathBuf {
     target().join("debian").join(package)
 }
 
+/// The directory of a plugin of docker's command line, of a package that is installed or [`unpacked`].
+pub fn docker_plugin(package: &str) -> Result<PathBuf> {
+    const PLUGINS: &str = "usr/libexec/docker/cli-plugins";
+    let places = [Path::new("/").join(PLUGINS), unpacked(package).join(PLUGINS)];
+    let found = places.into_iter().find(|place| place.join(package).is_file());
+    found.with_context(|| format!("no {package} on this machine: `cargo xtask test` unpacks Debian's package"))
+}
+
 /// A program of a package that is installed or [`unpacked`].
 pub fn program_of(package: &str, name: &str) -> Result<PathBuf> {
     let unpacked = ["usr/bin", "usr/sbin"].map(|dir| unpacked(package).join(dir).join(name));

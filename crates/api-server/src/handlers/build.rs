@@ -4,7 +4,7 @@ mod tail;
 
 use std::collections::BTreeMap;
 
-use engine::ops::build::{self, BuildError, BuildLine, BuildOptions, Building};
+use engine::ops::build::{self, BuildError, BuildLine, BuildOptions, Building, Input};
 use engine_api::auth::AuthConfig;
 use engine_api::exec::ExecCreate;
 use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
@@ -36,7 +36,7 @@ pub(crate) async fn build(mut call: Call) -> Result<Answer, Failure> {
     let first = call.body.chunk().await?;
     let (upload, archive) = upload::channel();
     let body = std::mem::replace(&mut call.body, RequestBody::Whole(Default::default()));
-    let mut building = build::start(&call.engine, options, archive)?;
+    let mut building = build::start(&call.engine, options, Input::archive(archive))?;
     // Ends with the body, or when nobody reads it any more.
     tokio::spawn(feed(first, body, upload));
     // What fails before there is anything to tell has a status of its own.
@@ -91,6 +91,8 @@ fn told(line: BuildLine) -> Line {
         BuildLine::Text(stream) => Line::Text { stream },
         BuildLine::Image(id) => Line::made(id),
         BuildLine::Pull(step) => pull::line(step),
+        // Those of a graph, which no build of ours is.
+        BuildLine::At(_) | BuildLine::Part(_) => Line::Text { stream: String::new() },
     }
 }
 

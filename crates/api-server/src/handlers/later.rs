@@ -1,7 +1,6 @@
 //! What Docker has and we do not have yet: refused by name, so that nobody takes it for a mistake of theirs.
 
 use errdefs::ErrorKind;
-use http::header::UPGRADE;
 use http::{Method, StatusCode};
 
 use super::swarm;
@@ -15,7 +14,6 @@ const LATER: &[(&str, &str, &str)] = &[
     ("GET", "/images/get", "saving images"),
     ("GET", "/images/{}/get", "saving images"),
     ("POST", "/build/{}", "building images"),
-    ("POST", "/grpc", "building images"),
     ("PUT", "/volumes/{}", "updating cluster volumes"),
     ("GET", "/plugins/privileges", "plugins"),
     ("POST", "/plugins/pull", "plugins"),
@@ -85,12 +83,4 @@ pub(crate) async fn upgraded_plugin(call: Call) -> Result<Answer, Failure> {
 
 fn no_plugin(name: &str) -> Failure {
     Failure::new(ErrorKind::NotFound, format!("plugin {name:?} not found"))
-}
-
-/// `POST /session`: what BuildKit's clients open beside a build.
-pub(crate) async fn session(call: Call) -> Result<Answer, Failure> {
-    if !call.headers.contains_key(UPGRADE) {
-        return Err(Failure::new(ErrorKind::InvalidArgument, "no upgrade proto in request".to_owned()));
-    }
-    Err(failure("building images"))
 }

@@ -16,6 +16,8 @@ pub(crate) async fn ping(_call: Call) -> Result<Answer, Failure> {
     let headers = answer.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
     headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
+    // Which builder clients prefer: BuildKit.
+    headers.insert(HeaderName::from_static("builder-version"), HeaderValue::from_static("2"));
     headers.insert(HeaderName::from_static("swarm"), HeaderValue::from_static("inactive"));
     Ok(answer)
 }

@@ -8,9 +8,14 @@
 //! As with dockerd's own builder each step is an image, the child of the one before; who asks for a list of all sees them,
 //! and they go with the image whose last name goes. What is told is what dockerd tells, but that nothing is said to be run
 //! where nothing is.
+//!
+//! BuildKit's clients ([`Input::Local`]) give a Dockerfile, and files when they are asked for; the steps are the same, and
+//! are told as parts of a graph ([`PartEvent`]) instead of lines.
 
 mod cache;
 mod copy;
+mod graph;
+mod input;
 mod receive;
 mod run;
 mod solve;
@@ -19,7 +24,8 @@ mod tree;
 mod work;
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
@@ -31,12 +37,17 @@ use crate::Engine;
 use crate::ops::attach::AttachError;
 use crate::ops::commit::CommitError;
 use crate::ops::create::CreateError;
-use crate::ops::images::ImageError;
+use crate::ops::images::{self, ImageError};
 use crate::ops::pull::{PullError, PullStep};
 use crate::ops::start::StartError;
 use crate::ops::wait::WaitError;
+pub use builder::StepError;
+pub use builder::go::quote as quoted;
 pub(crate) use cache::{Remembered, forget, remembered};
 pub use copy::{CopyError, OwnerError};
+pub use dockerfile::ignored;
+pub use graph::Needed;
+pub use input::{AskLogin, ContextSource, Input, Local};
 pub use receive::ContextError;
 pub(crate) use receive::discard_left_over;
 pub(crate) use run::remove_left_over;
@@ -86,6 +97,35 @@ pub enum BuildLine {
     Image(String),
     /// An image that is pulled.
     Pull(PullStep),
+    /// Of a graph: the line of the Dockerfile, from 1, of what comes next.
+    At(usize),
+    /// Of a graph: what a part of it does.
+    Part(PartEvent),
+}
+
+/// What a part of a build does. One that has begun ends before the next one begins, or with the build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PartEvent {
+    /// It begins.
+    Begun {
+        /// Its number, from 1.
+        number: usize,
+        /// In BuildKit's words.
+        name: String,
+        /// The one that it follows.
+        after: Option<usize>,
+    },
+    /// It was done before.
+    Cached,
+    /// It prints something.
+    Output {
+        /// Whether that is an error.
+        is_error: bool,
+        /// As it is.
+        bytes: Vec<u8>,
+    },
+    /// It has ended well.
+    Ended,
 }
 
 /// Why nothing was built. The texts are dockerd's.
@@ -115,6 +155,14 @@ pub enum BuildError {
     /// A base image does not come.
     #[error(transparent)]
     Pull(#[from] PullError),
+    /// An image that a stage begins with is not to be had. BuildKit's sentence.
+    #[error("{name}: failed to resolve source metadata for {}", full_name(name))]
+    Metadata {
+        /// As it was named.
+        name: String,
+        /// Why.
+        source: Box<BuildError>,
+    },
     /// A base image is not here.
     #[error(transparent)]
     Image(#[from] image::ResolveError),
@@ -202,18 +250,47 @@ impl BuildError {
     }
 }
 
-/// Whom lines are told.
-#[derive(Clone, Debug)]
-struct Lines(mpsc::Sender<BuildLine>);
+/// Whom lines are told, or the parts of a graph.
+#[derive(Debug)]
+struct Lines {
+    sender: mpsc::Sender<BuildLine>,
+    is_graph: bool,
+    /// How many parts have begun.
+    parts: AtomicUsize,
+}
 
 impl Lines {
     async fn tell(&self, line: BuildLine) {
         // A client that has gone ends us soon.
-        let _ = self.0.send(line).await;
+        let _ = self.sender.send(line).await;
     }
 
+    /// Tells something to read, but of a graph.
     async fn text(&self, text: impl Into<String>) {
-        self.tell(BuildLine::Text(text.into())).await;
+        if !self.is_graph {
+            self.tell(BuildLine::Text(text.into())).await;
+        }
+    }
+
+    /// Tells what a part of a graph does.
+    async fn part(&self, event: PartEvent) {
+        if self.is_graph {
+            self.tell(BuildLine::Part(event)).await;
+        }
+    }
+
+    /// Begins a part; answers its number.
+    async fn begin(&self, name: String, after: Option<usize>) -> Option<usize> {
+        let number = self.parts.fetch_add(1, Ordering::Relaxed) + 1;
+        self.part(PartEvent::Begun { number, name, after }).await;
+        self.is_graph.then_some(number)
+    }
+
+    /// Tells which line of the Dockerfile comes next.
+    async fn at(&self, line: usize) {
+        if self.is_graph {
+            self.tell(BuildLine::At(line)).await;
+        }
     }
 }
 
@@ -254,15 +331,42 @@ impl Drop for Building {
 }
 
 /// Begins a build. Reads the context on a thread that may block.
-pub fn start(
-    engine: &Engine,
-    options: BuildOptions,
-    archive: impl Read + Send + 'static,
-) -> Result<Building, BuildError> {
+pub fn start(engine: &Engine, options: BuildOptions, input: Input) -> Result<Building, BuildError> {
     let names = options.names.iter().map(|name| new_name(name)).collect::<Result<Vec<_>, _>>()?;
-    let (sender, lines) = mpsc::channel(LINES);
-    let task = tokio::spawn(solve::build(engine.clone(), options, names, archive, Lines(sender)));
-    Ok(Building { lines, task: Some(task), image: None })
+    let (sender, receiver) = mpsc::channel(LINES);
+    let lines = Lines { sender, is_graph: matches!(input, Input::Local(_)), parts: AtomicUsize::new(0) };
+    let task = tokio::spawn(solve::build(engine.clone(), options, names, input, Arc::new(lines)));
+    Ok(Building { lines: receiver, task: Some(task), image: None })
+}
+
+/// Gives an image that was built a name, and the name in full.
+pub async fn name(engine: &Engine, image: &str, name: &str) -> Result<(), BuildError> {
+    let name = new_name(name)?;
+    let (repository, tag) = (name.familiar_name(), name.tag().unwrap_or_default().to_owned());
+    images::tag(engine, image, &repository, &tag).await.map_err(BuildError::Tag)
+}
+
+/// What a part of a build is known by, of the name of the build and its number: a digest, as clients expect it.
+pub fn part_digest(build: &str, number: usize) -> String {
+    use sha2::Digest as _;
+    let hash = sha2::Sha256::digest(format!("{number} {build}"));
+    oci::Digest::from_sha256(&hash.into()).to_string()
+}
+
+/// What is built on: operating system, architecture, variant.
+pub fn host_platform() -> [String; 3] {
+    let host = crate::ops::import::host_platform();
+    [host.os, host.architecture, host.variant]
+}
+
+/// A name with its registry, as BuildKit tells that an image gets it; what is none as it is.
+pub fn with_registry(text: &str) -> String {
+    text.parse::<Reference>().map_or_else(|_| text.to_owned(), |name| name.to_string())
+}
+
+/// A name in full, as BuildKit tells what an image is built on; what is none as it is.
+fn full_name(text: &str) -> String {
+    text.parse::<Reference>().map_or_else(|_| text.to_owned(), |name| name.with_default_tag().to_string())
 }
 
 fn new_name(text: &str) -> Result<Reference, BuildError> {

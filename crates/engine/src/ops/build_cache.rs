@@ -48,7 +48,7 @@ fn id_of(key: &str) -> &str {
 }
 
 /// All records.
-pub(crate) async fn list(engine: &Engine) -> Vec<CacheRecord> {
+pub async fn list(engine: &Engine) -> Vec<CacheRecord> {
     let task = engine.clone();
     let all = bridge::blocking(move || build::remembered(&task)).await;
     let record = |step: build::Remembered| CacheRecord {

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::support::{At, on_both, ours};
 
 /// A context of these files.
-fn context(files: &[(&str, &str)]) -> TempDir {
+pub(crate) fn context(files: &[(&str, &str)]) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     for (name, text) in files {
         let path = directory.path().join(name);
@@ -20,7 +20,7 @@ fn context(files: &[(&str, &str)]) -> TempDir {
     directory
 }
 
-fn path(directory: &TempDir) -> String {
+pub(crate) fn path(directory: &TempDir) -> String {
     directory.path().display().to_string()
 }
 

@@ -16,6 +16,7 @@ mod bootstrap;
 mod budget;
 mod build;
 mod build_ends;
+mod buildx;
 mod cgroup2;
 mod checkpoint;
 mod client_certificates;

@@ -79,6 +79,13 @@ impl Place {
         Ok(Place { engine: engine.clone(), path })
     }
 
+    /// Where the context's files are.
+    fn root(&self) -> Result<OwnedFd, ContextError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, self.join("context"), flags, Mode::empty());
+        root.map_err(|err| ContextError::Place(err.into()))
+    }
+
     /// A path in it.
     pub(super) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
@@ -121,9 +128,7 @@ fn marked(builds: &Path) -> Vec<ContainerId> {
 /// Takes the context and reads its Dockerfile. Blocks.
 pub(super) fn receive(engine: &Engine, archive: impl Read + Send, name: &str) -> Result<Context, ContextError> {
     let place = Place::new(engine).map_err(ContextError::Place)?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = openat(CWD, place.join("context"), flags, Mode::empty());
-    let root = root.map_err(|err| ContextError::Place(err.into()))?;
+    let root = place.root()?;
     unpack(&root, archive)?;
     let tree = Tree::new(root).map_err(ContextError::Place)?;
     let name = if name.is_empty() { DOCKERFILE } else { name };
@@ -131,6 +136,19 @@ pub(super) fn receive(engine: &Engine, archive: impl Read + Send, name: &str) ->
     let dockerfile = parse(&name, &text)?;
     leave_out(&tree, &name);
     Ok(Context { tree, dockerfile, place })
+}
+
+/// A context of a Dockerfile alone, the files of which come later. Blocks.
+pub(super) fn of_text(engine: &Engine, name: &str, text: &[u8]) -> Result<Context, ContextError> {
+    let dockerfile = parse(name, text)?;
+    let place = Place::new(engine).map_err(ContextError::Place)?;
+    let tree = Tree::new(place.root()?).map_err(ContextError::Place)?;
+    Ok(Context { tree, dockerfile, place })
+}
+
+/// Takes the files of such a context. Blocks.
+pub(super) fn fill(context: &Context, archive: impl Read + Send) -> Result<(), ContextError> {
+    unpack(&context.place.root()?, archive)
 }
 
 fn unpack(root: &OwnedFd, mut archive: impl Read + Send) -> Result<(), ContextError> {

@@ -21,7 +21,7 @@ use tokio::net::UnixStream;
 use tracing::{debug, warn};
 
 use super::receive::Place;
-use super::{BuildError, BuildLine, Lines};
+use super::{BuildError, Lines, PartEvent};
 use crate::Engine;
 use crate::connection::Connection;
 use crate::ops::attach::{self, AttachError, AttachQuery};
@@ -215,9 +215,10 @@ async fn follow(mut stream: UnixStream, lines: &Lines) {
             let wanted = left.min(piece.len());
             let Ok(count @ 1..) = stream.read(&mut piece[..wanted]).await else { return };
             left -= count;
+            lines.part(PartEvent::Output { is_error: head[0] == STDERR, bytes: piece[..count].to_vec() }).await;
             let text = String::from_utf8_lossy(&piece[..count]);
             let text = if head[0] == STDERR { format!("\u{1b}[91m{text}\u{1b}[0m") } else { text.into_owned() };
-            lines.tell(BuildLine::Text(text)).await;
+            lines.text(text).await;
         }
     }
 }

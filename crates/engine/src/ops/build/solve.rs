@@ -1,7 +1,6 @@
 //! One step after the other.
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::sync::Arc;
 
 use builder::cache::{Key, key};
@@ -14,11 +13,13 @@ use oci::{Digest, Reference};
 use snapshot::Stubs;
 
 use super::copy::Copying;
+use super::graph::{self, Names, Needed};
+use super::input::{AskLogin, ContextSource, Input};
 use super::receive::{self, Context};
 use super::run::Whose;
 use super::sources::{self, Source};
 use super::work::{ImageTree, Work, tree_of};
-use super::{BuildError, BuildLine, BuildOptions, Lines, cache, run};
+use super::{BuildError, BuildLine, BuildOptions, Lines, PartEvent, cache, full_name, run};
 use crate::Engine;
 use crate::clock::{now_nanos, rfc3339};
 use crate::ops::changes::STUBS;
@@ -38,8 +39,10 @@ const SHORT: usize = 12;
 struct Solver {
     engine: Engine,
     options: BuildOptions,
-    lines: Lines,
+    lines: Arc<Lines>,
     context: Arc<Context>,
+    /// Who knows logins that were not given.
+    ask: Option<AskLogin>,
     /// The steps begun so far, and all of them.
     at: usize,
     steps: usize,
@@ -50,6 +53,10 @@ struct Solver {
     trees: HashMap<Digest, Arc<ImageTree>>,
     /// Images that the budget leaves alone until the build has ended.
     held: Vec<Holding>,
+    /// Images that were looked up already, by name and platform.
+    found: HashMap<(String, String), Arc<ImageRecord>>,
+    /// The parts that such images are, of a graph.
+    begun: HashMap<(String, String), usize>,
 }
 
 /// A stage that is being solved.
@@ -60,6 +67,11 @@ struct Solving {
     platform: Platform,
     /// Whether nothing behind this is known any more.
     missed: bool,
+    /// What its parts are called, and the number of the last one.
+    names: Names,
+    part: Option<usize>,
+    /// Whether a part is going on.
+    in_part: bool,
 }
 
 impl Solving {
@@ -78,30 +90,39 @@ pub(super) async fn build(
     engine: Engine,
     options: BuildOptions,
     names: Vec<Reference>,
-    archive: impl Read + Send + 'static,
-    lines: Lines,
+    input: Input,
+    lines: Arc<Lines>,
 ) -> Result<String, BuildError> {
     let task = engine.clone();
     // What a Dockerfile makes of its variables takes as long as its author likes, within bounds.
     let planned = bridge::blocking(move || {
-        let context = receive::receive(&task, archive, &options.dockerfile)?;
+        let (context, files, ask) = match input {
+            Input::Archive(archive) => (receive::receive(&task, archive.0, &options.dockerfile)?, None, None),
+            Input::Local(local) => {
+                let context = receive::of_text(&task, &local.name, &local.text)?;
+                (context, Some(local.context), Some(local.login))
+            }
+        };
         let (plan, arguments) = plan(&context.dockerfile, &options)?;
-        Ok::<_, BuildError>((context, plan, arguments, options))
+        Ok::<_, BuildError>((context, files, ask, plan, arguments, options))
     });
-    let (context, plan, arguments, options) = planned.await?;
+    let (context, files, ask, plan, arguments, options) = planned.await?;
     let mut solver = Solver {
         engine,
         options,
         lines,
         context: Arc::new(context),
+        ask,
         at: 0,
         steps: plan.steps,
         outcomes: HashMap::new(),
         names: HashMap::new(),
         trees: HashMap::new(),
         held: Vec::new(),
+        found: HashMap::new(),
+        begun: HashMap::new(),
     };
-    solver.all(plan, arguments, names).await
+    solver.all(plan, arguments, names, files).await
 }
 
 /// The stages that are built, and the arguments that they begin with.
@@ -158,11 +179,20 @@ fn short(image: Option<&Digest>) -> &str {
 }
 
 impl Solver {
-    async fn all(&mut self, plan: Plan, mut arguments: Arguments, names: Vec<Reference>) -> Result<String, BuildError> {
+    async fn all(
+        &mut self,
+        plan: Plan,
+        mut arguments: Arguments,
+        names: Vec<Reference>,
+        files: Option<ContextSource>,
+    ) -> Result<String, BuildError> {
         self.warn().await;
         let context = self.context.clone();
         for instruction in &context.dockerfile.arguments {
             self.announce(&instruction.original).await;
+        }
+        if let Some(files) = files {
+            self.prepare(&plan, files).await?;
         }
         let mut last = None;
         for planned in &plan.stages {
@@ -182,6 +212,34 @@ impl Solver {
         }
         image_budget::look_soon(&self.engine, [image.clone()]);
         Ok(image.to_string())
+    }
+
+    /// Looks up the images that stages begin with, and has the files that are needed sent.
+    async fn prepare(&mut self, plan: &Plan, files: ContextSource) -> Result<(), BuildError> {
+        let mut needed = graph::needed(plan);
+        for (name, platform) in graph::images(plan) {
+            let line = plan.stages.iter().find(|stage| stage.base == Base::Image(name.clone()));
+            self.lines.at(line.and_then(|stage| self.line_of(stage)).unwrap_or_default()).await;
+            self.lines.begin(format!("[internal] load metadata for {}", full_name(&name)), None).await;
+            let platform = if platform.is_empty() { self.options.platform.clone() } else { platform };
+            let image = self.image(&name, &platform).await;
+            let image = image.map_err(|err| BuildError::Metadata { name: name.clone(), source: Box::new(err) })?;
+            // What it asks for is not looked into.
+            if image.config.config.on_build.as_ref().is_some_and(|triggers| !triggers.is_empty()) {
+                needed = Needed::All;
+            }
+            self.found.insert((name, platform), image);
+            self.lines.part(PartEvent::Ended).await;
+        }
+        let (context, archive) = (self.context.clone(), files(needed));
+        // Its bytes come from a task that may itself wait for a thread.
+        bridge::waiting(move || receive::fill(&context, archive)).await?;
+        Ok(())
+    }
+
+    /// The line of a stage's `FROM`.
+    fn line_of(&self, planned: &PlannedStage) -> Option<usize> {
+        Some(self.context.dockerfile.stages.get(planned.index)?.line)
     }
 
     async fn warn(&self) {
@@ -207,14 +265,33 @@ impl Solver {
 
     async fn stage(&mut self, planned: &PlannedStage, arguments: &mut Arguments) -> Result<Option<Digest>, BuildError> {
         self.announce(&planned.original).await;
+        self.lines.at(self.line_of(planned).unwrap_or_default()).await;
+        let mut names = Names::new(planned, self.context.dockerfile.stages.len());
+        let mut part = None;
+        if let Base::Image(name) = &planned.base {
+            let words = names.next(&format!("FROM {}", full_name(name)));
+            // Stages that begin with the same image have that part in common.
+            part = match self.begun.get(&(name.clone(), planned.platform.clone())) {
+                Some(number) => Some(*number),
+                None => self.lines.begin(words, None).await,
+            };
+        }
         let base = self.base(planned).await?;
+        if let (Some(number), Base::Image(name)) = (part, &planned.base)
+            && self.begun.insert((name.clone(), planned.platform.clone()), number).is_none()
+        {
+            self.lines.part(PartEvent::Ended).await;
+        }
         let empty = ExecConfig::default();
         let config = base.as_ref().map_or(&empty, |base| &base.config.config);
         let escape = self.context.dockerfile.escape;
         let (stage, triggers) = Stage::begin(config, "", arguments.for_stage(), escape);
         let image = base.map(|base| base.id.clone());
         let wanted = if planned.platform.is_empty() { &self.options.platform } else { &planned.platform };
-        let mut solving = Solving { stage, image, platform: platform(wanted)?, missed: self.options.no_cache };
+        names.add(triggers.len());
+        let platform = platform(wanted)?;
+        let missed = self.options.no_cache;
+        let mut solving = Solving { stage, image, platform, missed, names, part, in_part: false };
         self.triggers(&mut solving, &triggers).await?;
         self.lines.text(format!(" ---> {}\n", short(solving.image.as_ref()))).await;
         let literal_from = planned.instructions.len() - planned.added;
@@ -242,7 +319,8 @@ impl Solver {
         let plural = if triggers.len() == 1 { "" } else { "s" };
         self.lines.text(format!("# Executing {} build trigger{plural}\n", triggers.len())).await;
         for trigger in triggers {
-            let instruction = dockerfile::parse_trigger(trigger)?;
+            // It stands in no line of this Dockerfile.
+            let instruction = Instruction { line: 0, ..dockerfile::parse_trigger(trigger)? };
             self.instruction(solving, &instruction, false).await?;
         }
         Ok(())
@@ -264,6 +342,9 @@ impl Solver {
 
     /// An image by name, from its registry if it is not here.
     async fn image(&mut self, name: &str, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {
+        if let Some(image) = self.found.get(&(name.to_owned(), platform.to_owned())) {
+            return Ok(image.clone());
+        }
         let here = image::resolve_all(&self.engine.images, name);
         if let Ok(images) = here
             && !self.options.pull
@@ -278,7 +359,10 @@ impl Solver {
             platform: platform.to_owned(),
             authorization: String::new(),
         };
-        let login = name.parse::<Reference>().ok().and_then(|name| self.login(name.domain()));
+        let login = match name.parse::<Reference>() {
+            Ok(name) => self.login(name.domain()).await,
+            Err(_) => None,
+        };
         let mut pulling = pull::start(&self.engine, pull::plan_with(&query, login)?);
         while let Some(step) = pulling.next().await {
             self.lines.tell(BuildLine::Pull(step?)).await;
@@ -304,7 +388,10 @@ impl Solver {
     }
 
     /// The user's login at a registry; Docker's hub is known by its old address.
-    fn login(&self, domain: &str) -> Option<AuthConfig> {
+    async fn login(&self, domain: &str) -> Option<AuthConfig> {
+        if let Some(ask) = &self.ask {
+            return ask(domain.to_owned()).await;
+        }
         let own = self.options.logins.get(domain);
         let hub = (domain == "docker.io").then(|| self.options.logins.get("https://index.docker.io/v1/")).flatten();
         own.or(hub).cloned()
@@ -316,16 +403,28 @@ impl Solver {
         instruction: &Instruction,
         literal: bool,
     ) -> Result<(), BuildError> {
+        if instruction.line > 0 {
+            self.lines.at(instruction.line).await;
+        }
         let step = step(solving, instruction, literal).await?;
         if let Some(note) = &step.note {
             self.lines.text(note.clone()).await;
         }
-        match step.operation.clone() {
-            Operation::None => self.configure(solving, step, None).await,
-            Operation::MakeDirectory(path) => self.configure(solving, step, Some(path)).await,
-            Operation::Run(run) => self.run(solving, step, run).await,
-            Operation::Copy { files, add } => self.copy(solving, step, files, add).await,
+        solving.in_part = step.operation != Operation::None;
+        if !solving.in_part {
+            return self.configure(solving, step, None).await;
         }
+        let words = graph::shown(&instruction.original, &|name| solving.stage.value(name));
+        let name = solving.names.next(&words);
+        solving.part = self.lines.begin(name, solving.part).await;
+        match step.operation.clone() {
+            Operation::None => {}
+            Operation::MakeDirectory(path) => self.configure(solving, step, Some(path)).await?,
+            Operation::Run(run) => self.run(solving, step, run).await?,
+            Operation::Copy { files, add } => self.copy(solving, step, files, add).await?,
+        }
+        self.lines.part(PartEvent::Ended).await;
+        Ok(())
     }
 
     /// Goes on from what a step came to before, if that is known.
@@ -338,6 +437,9 @@ impl Solver {
         match found {
             Some(image) => {
                 self.lines.text(" ---> Using cache\n").await;
+                if solving.in_part {
+                    self.lines.part(PartEvent::Cached).await;
+                }
                 solving.image = Some(image);
                 true
             }

@@ -1,0 +1,74 @@
+//! BuildKit's API, as `docker buildx` and `docker compose build` speak it to dockerd.
+//!
+//! ```text
+//! POST /session  sessions: the client's files and logins, by the session's id
+//! POST /grpc     service: Control, and LLBBridge by which the client reads a Dockerfile "itself"
+//!     Control.Solve(ref, session, exporters) ----- waits ----------------------+--> export: the image gets its names
+//!     Control.Status(ref) <-- progress of the build, to its end                |
+//!     LLBBridge.Solve(ref, dockerfile.v0, options) --> frontend, local, engine |
+//!     LLBBridge.Return(ref, outcome or failure) -------------------------------+
+//! ```
+//! - [`service`] knows the calls, [`build`] what builds there are and what becomes of one.
+//! - [`attributes`] reads what a client wants of a Dockerfile: pure. [`local`] has its files sent.
+//! - [`progress`] is what a client sees of a build; [`failure`] what it reads where one fails.
+//!
+//! A call that its client gives up is dropped where it stands, and with it the build that it waits for. Of a build nothing
+//! is kept when its client has heard how it ended. Locks are held for a look into a map.
+
+mod attributes;
+mod build;
+mod failure;
+mod local;
+mod progress;
+mod service;
+
+use std::sync::Arc;
+
+use buildkit_api::session::{Announced, Sessions};
+use errdefs::ErrorKind;
+use http::header::UPGRADE;
+
+use self::build::Builds;
+use self::service::BuildService;
+use crate::hijack::{Outcome, Upgrade};
+use crate::request::Call;
+use crate::status::Failure;
+
+/// The protocol that connections are upgraded to: HTTP/2 without TLS of its own.
+const PROTOCOL: &str = "h2c";
+
+/// What clients of BuildKit's have open.
+#[derive(Debug, Default)]
+pub(crate) struct BuildKit {
+    sessions: Sessions,
+    builds: Builds,
+}
+
+/// `POST /grpc`.
+pub(crate) async fn grpc(call: Call) -> Result<Outcome, Failure> {
+    check_protocol(&call, ErrorKind::Internal)?;
+    let service = BuildService::new(call.engine, call.buildkit);
+    Ok(Outcome::Upgrade(Upgrade::new(PROTOCOL, async move |io| {
+        buildkit_api::server::serve(io, service).await.map_err(|err| errdefs::chain(&err))
+    })))
+}
+
+/// `POST /session`.
+pub(crate) async fn session(call: Call) -> Result<Outcome, Failure> {
+    check_protocol(&call, ErrorKind::InvalidArgument)?;
+    let failed = |err| Failure::from_error(ErrorKind::InvalidArgument, &err);
+    let announced = Announced::of_headers(&call.headers).map_err(failed)?;
+    call.buildkit.sessions.check(&announced).map_err(failed)?;
+    let buildkit: Arc<BuildKit> = call.buildkit;
+    Ok(Outcome::Upgrade(Upgrade::new(PROTOCOL, async move |io| {
+        buildkit.sessions.serve(announced, io).await.map_err(|err| errdefs::chain(&err))
+    })))
+}
+
+fn check_protocol(call: &Call, kind: ErrorKind) -> Result<(), Failure> {
+    match call.headers.get(UPGRADE).map(|value| value.to_str().unwrap_or_default()) {
+        None => Err(Failure::new(kind, "no upgrade proto in request")),
+        Some(PROTOCOL) => Ok(()),
+        Some(other) => Err(Failure::new(kind, format!("protocol {other} not supported"))),
+    }
+}

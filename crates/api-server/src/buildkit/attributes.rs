@@ -1,0 +1,176 @@
+//! What a client wants of a Dockerfile: attributes of the frontend (buildkit frontend/dockerui, config.go and attr.go).
+
+use std::collections::BTreeMap;
+
+use buildkit_api::status::Status;
+use engine::ops::build::BuildOptions;
+use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
+
+use super::failure::{not_yet, said};
+
+/// Attributes, understood.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Attributes {
+    /// The Dockerfile's name in its directory.
+    pub(super) dockerfile: String,
+    /// The client's name of the directory that has the Dockerfile, and its session if that is another one.
+    pub(super) dockerfile_in: (String, Option<String>),
+    /// The same of the context.
+    pub(super) context_in: (String, Option<String>),
+    pub(super) options: BuildOptions,
+}
+
+/// Attributes by which the client asks for something that is not there, and what that is.
+const REFUSED: &[(&str, &str)] = &[
+    ("context", "a build context of a URL"),
+    ("requestid", "asking a Dockerfile instead of building it"),
+    ("attest:sbom", "an attestation of what an image is made of"),
+    ("device", "a device for a build"),
+];
+
+/// Reads attributes. `host_network` is whether the client allows that network.
+pub(super) fn read(given: &BTreeMap<String, String>, host_network: bool) -> Result<Attributes, Status> {
+    let text = |name: &str| given.get(name).map(String::as_str).unwrap_or_default();
+    for (name, what) in REFUSED {
+        if !text(name).is_empty() {
+            return Err(not_yet(what));
+        }
+    }
+    if let Some(name) = given.keys().find_map(|name| name.strip_prefix("context:")) {
+        return Err(not_yet(&format!("the named context {name}")));
+    }
+    if text("platform").contains(',') {
+        return Err(not_yet("an image of several platforms"));
+    }
+    let named = |prefix: &str| -> BTreeMap<String, String> {
+        let own = given.iter().filter_map(|(name, value)| Some((name.strip_prefix(prefix)?.to_owned(), value.clone())));
+        own.collect()
+    };
+    let directory = |key: &str, usual: &str| {
+        let name = given.get(key).map_or(usual, String::as_str).to_owned();
+        let session = given.get(&format!("local-sessionid:{name}")).cloned();
+        (name, session)
+    };
+    let arguments = named("build-arg:").into_iter().filter(|(name, _)| !name.starts_with("BUILDKIT_"));
+    Ok(Attributes {
+        dockerfile: given.get("filename").map_or("Dockerfile", String::as_str).to_owned(),
+        dockerfile_in: directory("dockerfilekey", "dockerfile"),
+        context_in: ("context".to_owned(), given.get("local-sessionid:context").cloned()),
+        options: BuildOptions {
+            arguments: arguments.map(|(name, value)| (name, Some(value))).collect(),
+            labels: named("label:"),
+            target: text("target").to_owned(),
+            platform: text("platform").to_owned(),
+            // Without names it means all stages; with some we do more again than was asked for.
+            no_cache: given.contains_key("no-cache"),
+            pull: text("image-resolve-mode") == "pull",
+            remove: true,
+            force_remove: true,
+            host: host(&text, host_network)?,
+            ..BuildOptions::default()
+        },
+    })
+}
+
+/// How commands are run.
+fn host<'a>(text: &impl Fn(&str) -> &'a str, host_network: bool) -> Result<HostConfig, Status> {
+    let network_mode = match text("force-network-mode") {
+        "" | "sandbox" | "default" => "default",
+        "none" => "none",
+        "host" if host_network => "host",
+        "host" => return Err(said("granting entitlement network.host is not allowed by build daemon configuration")),
+        other => return Err(said(format!("invalid netmode {other}"))),
+    };
+    let number = |name: &str| match text(name) {
+        "" => Ok(0),
+        value => value.parse::<i64>().map_err(|_| said(format!("invalid {name} value: {value}"))),
+    };
+    let hosts = fields(text("add-hosts")).map(|field| match field.split_once('=') {
+        Some((name, address)) => Ok(format!("{name}:{address}")),
+        None => Err(said(format!("failed to parse additional hosts: invalid key-value pair {field}"))),
+    });
+    let ulimits = fields(text("ulimit")).map(ulimit);
+    Ok(HostConfig {
+        log_config: LogConfig { kind: "none".to_owned(), ..LogConfig::default() },
+        network_mode: network_mode.to_owned(),
+        extra_hosts: Some(hosts.collect::<Result<Vec<_>, _>>()?).filter(|hosts| !hosts.is_empty()),
+        shm_size: number("shm-size")?,
+        cpu_shares: number("cpushares")?,
+        cpu_period: number("cpuperiod")?,
+        cpu_quota: number("cpuquota")?,
+        cpuset_cpus: text("cpusetcpus").to_owned(),
+        cpuset_mems: text("cpusetmems").to_owned(),
+        memory: number("memory")?,
+        memory_swap: number("memswap")?,
+        cgroup_parent: text("cgroup-parent").to_owned(),
+        ulimits: Some(ulimits.collect::<Result<Vec<_>, _>>()?).filter(|ulimits| !ulimits.is_empty()),
+        ..HostConfig::default()
+    })
+}
+
+/// Fields between commas; clients write no commas into any.
+fn fields(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(|field| field.trim_matches('"')).filter(|field| !field.is_empty())
+}
+
+/// `nofile=1024:2048`
+fn ulimit(field: &str) -> Result<Ulimit, Status> {
+    let wrong = || said(format!("failed to parse ulimit: invalid ulimit argument: {field}"));
+    let (name, limits) = field.split_once('=').ok_or_else(wrong)?;
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    let number = |text: &str| text.parse().map_err(|_| wrong());
+    Ok(Ulimit { name: name.to_owned(), soft: number(soft)?, hard: number(hard)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(given: &[(&str, &str)]) -> Result<Attributes, Status> {
+        let given = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        read(&given, false)
+    }
+
+    #[test]
+    fn attributes_are_options_of_a_build() {
+        let all = of(&[
+            ("filename", "Other"),
+            ("build-arg:A", "b"),
+            ("build-arg:BUILDKIT_SYNTAX", "x"),
+            ("label:l", "m"),
+            ("target", "t"),
+            ("no-cache", ""),
+            ("image-resolve-mode", "pull"),
+            ("add-hosts", "h=1.2.3.4,i=::1"),
+            ("ulimit", "nofile=1:2"),
+            ("shm-size", "65536"),
+            ("local-sessionid:context", "s"),
+        ])
+        .unwrap();
+        assert_eq!((all.dockerfile.as_str(), all.options.target.as_str()), ("Other", "t"));
+        assert_eq!(all.options.arguments, BTreeMap::from([("A".to_owned(), Some("b".to_owned()))]));
+        assert_eq!(all.options.labels, BTreeMap::from([("l".to_owned(), "m".to_owned())]));
+        assert!(all.options.no_cache && all.options.pull);
+        assert_eq!(all.options.host.extra_hosts, Some(vec!["h:1.2.3.4".to_owned(), "i:::1".to_owned()]));
+        assert_eq!((all.options.host.shm_size, all.options.host.network_mode.as_str()), (65536, "default"));
+        assert_eq!(all.context_in, ("context".to_owned(), Some("s".to_owned())));
+        let plain = of(&[]).unwrap();
+        assert_eq!((plain.dockerfile.as_str(), plain.options.no_cache), ("Dockerfile", false));
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused_by_name() {
+        for (name, value, wanted) in [
+            ("context", "https://x/y.git", "a build context of a URL is not supported yet"),
+            ("context:base", "docker-image://x", "the named context base is not supported yet"),
+            ("platform", "linux/amd64,linux/arm64", "an image of several platforms is not supported yet"),
+            ("requestid", "frontend.lint", "asking a Dockerfile instead of building it is not supported yet"),
+            ("force-network-mode", "own", "invalid netmode own"),
+            ("ulimit", "nofile", "failed to parse ulimit: invalid ulimit argument: nofile"),
+            ("add-hosts", "h", "failed to parse additional hosts: invalid key-value pair h"),
+            ("shm-size", "x", "invalid shm-size value: x"),
+        ] {
+            assert_eq!(of(&[(name, value)]).unwrap_err().message, wanted, "{name}");
+        }
+    }
+}

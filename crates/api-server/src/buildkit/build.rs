@@ -1,0 +1,160 @@
+//! Builds under way: what the calls of one client have in common.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use buildkit_api::messages::{Exporter, ReturnRequest, SolveRequest};
+use buildkit_api::status::{Code, Status};
+use tokio::sync::{oneshot, watch};
+
+use super::progress::Progress;
+
+/// How long a build is waited for that a call names; clients make all calls of one at the same time.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a client may take to ask how a build went that has ended already.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// The longest name of a build, in bytes: clients' have some sixty.
+const REFERENCE_MAX: usize = 512;
+
+/// A build.
+#[derive(Debug)]
+pub(crate) struct Build {
+    /// The client's name for it.
+    pub(crate) reference: String,
+    /// The session of the client's files.
+    pub(crate) session: String,
+    /// Where its outcome goes.
+    pub(crate) exporters: Vec<Exporter>,
+    /// Whether the client lets commands have the host's network.
+    pub(crate) allows_host_network: bool,
+    pub(crate) progress: Progress,
+    /// Images, by the names under which the client knows them.
+    outcomes: Mutex<BTreeMap<String, String>>,
+    /// Why the last one did not come.
+    failure: Mutex<Option<Status>>,
+    returned: Mutex<Option<oneshot::Sender<ReturnRequest>>>,
+    ended: watch::Sender<bool>,
+}
+
+/// All builds, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Builds(Arc<watch::Sender<BTreeMap<String, Arc<Build>>>>);
+
+/// A build on the list, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    list: Arc<watch::Sender<BTreeMap<String, Arc<Build>>>>,
+    pub(crate) build: Arc<Build>,
+}
+
+impl Build {
+    /// A build, and what its client comes to.
+    pub(crate) fn new(request: SolveRequest) -> (Build, oneshot::Receiver<ReturnRequest>) {
+        let (sender, returned) = oneshot::channel();
+        let mut exporters = request.exporters;
+        if exporters.is_empty() && !request.exporter.is_empty() {
+            exporters.push(Exporter { kind: request.exporter, attributes: request.exporter_attributes });
+        }
+        let build = Build {
+            progress: Progress::new(&request.reference),
+            reference: request.reference,
+            session: request.session,
+            exporters,
+            allows_host_network: request.entitlements.iter().any(|name| name == "network.host"),
+            outcomes: Mutex::default(),
+            failure: Mutex::default(),
+            returned: Mutex::new(Some(sender)),
+            ended: watch::Sender::new(false),
+        };
+        (build, returned)
+    }
+
+    /// Waits until nobody wants it any more.
+    pub(crate) async fn ended(&self) {
+        // The sender is ours.
+        let _ = self.ended.subscribe().wait_for(|&ended| ended).await;
+    }
+
+    /// Keeps an image; answers its name.
+    pub(crate) fn keep(&self, image: String) -> String {
+        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = format!("outcome-{}", outcomes.len());
+        outcomes.insert(name.clone(), image);
+        name
+    }
+
+    /// The image of a name.
+    pub(crate) fn outcome(&self, name: &str) -> Option<String> {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Keeps why something failed: a client tells it again in its own words.
+    pub(crate) fn has_failed(&self, status: &Status) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(status.clone());
+    }
+
+    /// Why something failed.
+    pub(crate) fn failure(&self) -> Option<Status> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the client came to. It says so once.
+    pub(crate) fn give_back(&self, request: ReturnRequest) {
+        let sender = self.returned.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sender) = sender {
+            // Whoever waited may have gone.
+            let _ = sender.send(request);
+        }
+    }
+}
+
+impl Builds {
+    /// Puts a build on the list.
+    pub(crate) fn list(&self, build: Build) -> Result<Listed, Status> {
+        let build = Arc::new(build);
+        let name = &build.reference;
+        if name.is_empty() || name.len() > REFERENCE_MAX {
+            return Err(Status::new(Code::InvalidArgument, "invalid build reference"));
+        }
+        let added = self.0.send_if_modified(|all| {
+            let is_new = !all.contains_key(name);
+            if is_new {
+                all.insert(name.clone(), build.clone());
+            }
+            is_new
+        });
+        match added {
+            // The sentence is BuildKit's.
+            false => Err(Status::new(Code::Unknown, format!("job ID {name} exists"))),
+            true => Ok(Listed { list: self.0.clone(), build }),
+        }
+    }
+
+    /// The build of a name, as soon as it is there.
+    pub(crate) async fn find(&self, name: &str) -> Result<Arc<Build>, Status> {
+        let mut builds = self.0.subscribe();
+        let found = tokio::time::timeout(PATIENCE, builds.wait_for(|all| all.contains_key(name))).await;
+        let found = found.ok().and_then(Result::ok).and_then(|all| all.get(name).cloned());
+        found.ok_or_else(|| Status::new(Code::NotFound, format!("no such job {name}")))
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.build.progress.close();
+        self.build.ended.send_replace(true);
+        let (list, name) = (self.list.clone(), self.build.reference.clone());
+        let remove = move || list.send_modify(|all| drop(all.remove(&name)));
+        if self.build.progress.is_read() {
+            return remove();
+        }
+        // One that failed at once ends before the client has asked how it goes.
+        tokio::spawn(async move {
+            tokio::time::sleep(LINGER).await;
+            remove();
+        });
+    }
+}

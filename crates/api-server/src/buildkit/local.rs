@@ -1,0 +1,309 @@
+//! The client's files: the Dockerfile and what stands beside it whole, the context as an archive.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use archive::{Entry, Kind, TarWriter, Time};
+use buildkit_api::files::{self, FilesError, Sink, Wanted};
+use buildkit_api::messages::Stat;
+use buildkit_api::session::Session;
+use buildkit_api::status::Status;
+use engine::ops::build::Needed;
+use hyper::body::Bytes;
+
+use super::build::Build;
+use super::failure::said;
+use super::progress::Part;
+use crate::upload::{self, Upload};
+
+/// The longest Dockerfile, and what stands beside it, in bytes.
+const TEXT_MAX: usize = 16 << 20;
+
+/// How many bytes of an archive go at once.
+const PIECE_BYTES: usize = 128 << 10;
+
+/// What leaves files out of a context.
+const IGNORE: &str = ".dockerignore";
+
+/// Bits of Go's modes (io/fs, FileMode).
+const GO_DIRECTORY: u32 = 1 << 31;
+const GO_SYMLINK: u32 = 1 << 27;
+const GO_DEVICE: u32 = 1 << 26;
+const GO_FIFO: u32 = 1 << 25;
+const GO_SOCKET: u32 = 1 << 24;
+const GO_SETUID: u32 = 1 << 23;
+const GO_SETGID: u32 = 1 << 22;
+const GO_CHARACTERS: u32 = 1 << 21;
+const GO_STICKY: u32 = 1 << 20;
+
+/// A Dockerfile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Definition {
+    /// By which name it was found.
+    pub(super) name: String,
+    pub(super) text: Vec<u8>,
+    /// What stands in its own `.dockerignore`.
+    pub(super) ignore: Option<Vec<u8>>,
+}
+
+/// Has a Dockerfile sent.
+pub(super) async fn definition(
+    build: &Build,
+    session: &Session,
+    directory: &str,
+    name: &str,
+) -> Result<Definition, Status> {
+    let part = build.progress.begin(&format!("[internal] load build definition from {name}"), None).await;
+    let lower = lower(name);
+    let ignore = format!("{name}{IGNORE}");
+    let follow = [Some(name.to_owned()), Some(ignore.clone()), lower.clone()].into_iter().flatten().collect();
+    let sent = texts(build, session, &part, ("dockerfile", directory), follow).await;
+    build.progress.end(&part, sent.as_ref().err().map(|err| err.message.as_str())).await;
+    let mut texts = sent?;
+    let mut names = [Some(name.to_owned()), lower].into_iter().flatten();
+    let found = names.find_map(|name| Some((texts.remove(&name)?, name)));
+    let missing = || said(format!("failed to read dockerfile: open {name}: no such file or directory"));
+    let (text, found) = found.ok_or_else(missing)?;
+    Ok(Definition { name: found, text, ignore: texts.remove(&ignore) })
+}
+
+/// `Dockerfile` may be written in small letters.
+fn lower(name: &str) -> Option<String> {
+    let (above, last) = name.rsplit_once('/').map_or(("", name), |(above, last)| (above, last));
+    let slash = if above.is_empty() { "" } else { "/" };
+    (last == "Dockerfile").then(|| format!("{above}{slash}dockerfile"))
+}
+
+/// Has a few files sent whole.
+async fn texts(
+    build: &Build,
+    session: &Session,
+    part: &Part,
+    (told, directory): (&str, &str),
+    follow: Vec<String>,
+) -> Result<BTreeMap<String, Vec<u8>>, Status> {
+    let status = build.progress.goes_on(part, &format!("transferring {told}:")).await;
+    let wanted = Wanted { directory: directory.to_owned(), exclude: Vec::new(), follow };
+    let mut texts = Texts::default();
+    let bytes = files::receive(session, &wanted, &mut texts).await.map_err(of_files)?;
+    build.progress.has_ended(status, bytes).await;
+    Ok(texts.all)
+}
+
+fn of_files(err: FilesError) -> Status {
+    match err {
+        FilesError::Refused(status) => status,
+        err => said(errdefs::chain(&err)),
+    }
+}
+
+/// Files that are kept in memory.
+#[derive(Default)]
+struct Texts {
+    all: BTreeMap<String, Vec<u8>>,
+    last: String,
+    bytes: usize,
+}
+
+impl Sink for Texts {
+    async fn entry(&mut self, stat: &Stat) -> bool {
+        self.last.clone_from(&stat.path);
+        if files::is_file(stat) {
+            self.all.insert(stat.path.clone(), Vec::new());
+        }
+        true
+    }
+
+    async fn data(&mut self, bytes: Bytes) -> bool {
+        self.bytes += bytes.len();
+        if let Some(text) = self.all.get_mut(&self.last) {
+            text.extend_from_slice(&bytes);
+        }
+        self.bytes <= TEXT_MAX
+    }
+}
+
+/// The context of a build.
+pub(super) struct Context {
+    pub(super) build: Arc<Build>,
+    pub(super) session: Arc<Session>,
+    /// The client's name of its directory.
+    pub(super) directory: String,
+    /// What leaves files out, if that is known already.
+    pub(super) ignore: Option<Vec<u8>>,
+}
+
+impl Context {
+    /// Has the files sent that are needed; answers their archive.
+    pub(super) fn open(self, needed: Needed) -> Box<dyn Read + Send> {
+        let (upload, reader) = upload::channel();
+        tokio::spawn(async move {
+            let mut archive = Archive::new(upload);
+            match self.send(needed, &mut archive).await {
+                Ok(()) => archive.end().await,
+                Err(err) => archive.upload.fail(err.message).await,
+            }
+        });
+        Box::new(reader)
+    }
+
+    async fn send(self, needed: Needed, archive: &mut Archive) -> Result<(), Status> {
+        let progress = &self.build.progress;
+        let ignore = match &self.ignore {
+            Some(text) => text.clone(),
+            None => self.ignore().await?,
+        };
+        let follow = match needed {
+            Needed::Nothing => return Ok(()),
+            Needed::Paths(paths) => paths,
+            Needed::All => Vec::new(),
+        };
+        let part = progress.begin("[internal] load build context", None).await;
+        let status = progress.goes_on(&part, "transferring context:").await;
+        let exclude = engine::ops::build::ignored(&String::from_utf8_lossy(&ignore));
+        let wanted = Wanted { directory: self.directory.clone(), exclude, follow };
+        let sent = files::receive(&self.session, &wanted, archive).await.map_err(of_files);
+        let told = sent.as_ref().err().map(|err| err.message.as_str());
+        if let Ok(bytes) = sent {
+            progress.has_ended(status, bytes).await;
+        }
+        progress.end(&part, told).await;
+        sent.map(drop)
+    }
+
+    /// Has what leaves files out sent; there may be nothing.
+    async fn ignore(&self) -> Result<Vec<u8>, Status> {
+        let part = self.build.progress.begin(&format!("[internal] load {IGNORE}"), None).await;
+        let follow = vec![IGNORE.to_owned()];
+        let texts = texts(&self.build, &self.session, &part, ("context", &self.directory), follow).await;
+        let told = texts.as_ref().err().map(|err| err.message.as_str());
+        self.build.progress.end(&part, told).await;
+        Ok(texts?.remove(IGNORE).unwrap_or_default())
+    }
+}
+
+/// Files as an archive on its way to a thread that unpacks it.
+struct Archive {
+    tar: TarWriter<Buffer>,
+    written: Buffer,
+    upload: Upload,
+}
+
+/// What was written and not sent yet.
+#[derive(Clone, Default)]
+struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Archive {
+    fn new(upload: Upload) -> Archive {
+        let written = Buffer::default();
+        Archive { tar: TarWriter::new(written.clone()), written, upload }
+    }
+
+    /// Sends what was written, once there is enough of it.
+    async fn pass_on(&mut self, least: usize) -> bool {
+        let piece = {
+            let mut written = self.written.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if written.len() < least {
+                return true;
+            }
+            std::mem::take(&mut *written)
+        };
+        piece.is_empty() || self.upload.send(piece.into()).await
+    }
+
+    async fn end(self) {
+        let Archive { tar, written, upload } = self;
+        if let Err(err) = tar.finish() {
+            return upload.fail(err.to_string()).await;
+        }
+        let rest = std::mem::take(&mut *written.0.lock().unwrap_or_else(PoisonError::into_inner));
+        if upload.send(rest.into()).await {
+            upload.end().await;
+        }
+    }
+}
+
+impl Sink for Archive {
+    async fn entry(&mut self, stat: &Stat) -> bool {
+        // A socket is nothing without who listens.
+        let Some(entry) = entry(stat) else { return true };
+        self.tar.begin(&entry).is_ok() && self.pass_on(PIECE_BYTES).await
+    }
+
+    async fn data(&mut self, bytes: Bytes) -> bool {
+        self.tar.data(&bytes).is_ok() && self.pass_on(PIECE_BYTES).await
+    }
+}
+
+/// An entry as archives have it.
+fn entry(stat: &Stat) -> Option<Entry> {
+    let is = |bit: u32| stat.mode & bit != 0;
+    let kind = match () {
+        () if is(GO_DIRECTORY) => Kind::Directory,
+        () if is(GO_SYMLINK) => Kind::Symlink,
+        () if is(GO_SOCKET) => return None,
+        () if is(GO_FIFO) => Kind::Fifo,
+        () if is(GO_DEVICE) && is(GO_CHARACTERS) => Kind::CharDevice,
+        () if is(GO_DEVICE) => Kind::BlockDevice,
+        () if !stat.link.is_empty() => Kind::HardLink,
+        () => Kind::File,
+    };
+    let special = [(GO_SETUID, 0o4000), (GO_SETGID, 0o2000), (GO_STICKY, 0o1000)];
+    let special = special.into_iter().filter(|(bit, _)| is(*bit)).map(|(_, mode)| mode).sum::<u32>();
+    const SECOND: i64 = 1_000_000_000;
+    Some(Entry {
+        path: stat.path.clone().into_bytes(),
+        kind,
+        link: stat.link.clone().into_bytes(),
+        mode: stat.mode & 0o777 | special,
+        uid: stat.uid,
+        gid: stat.gid,
+        mtime: Time {
+            secs: stat.modified_nanos.div_euclid(SECOND),
+            nanos: u32::try_from(stat.modified_nanos.rem_euclid(SECOND)).unwrap_or_default(),
+        },
+        size: if kind == Kind::File { stat.size.unsigned_abs() } else { 0 },
+        device: (u32::try_from(stat.major).unwrap_or_default(), u32::try_from(stat.minor).unwrap_or_default()),
+        xattrs: stat.xattrs.iter().map(|(name, value)| (name.clone().into_bytes(), value.clone())).collect(),
+        segments: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_of_go_are_kinds_of_archives() {
+        let kind = |mode, link: &str| {
+            let stat = Stat { path: "a".to_owned(), mode, link: link.to_owned(), size: 3, ..Stat::default() };
+            entry(&stat).map(|entry| (entry.kind, entry.mode, entry.size))
+        };
+        assert_eq!(kind(0o644, ""), Some((Kind::File, 0o644, 3)));
+        assert_eq!(kind(0o644, "b"), Some((Kind::HardLink, 0o644, 0)));
+        assert_eq!(kind(GO_DIRECTORY | GO_STICKY | 0o777, ""), Some((Kind::Directory, 0o1777, 0)));
+        assert_eq!(kind(GO_SYMLINK | 0o777, "b"), Some((Kind::Symlink, 0o777, 0)));
+        assert_eq!(kind(GO_SETUID | GO_SETGID | 0o755, ""), Some((Kind::File, 0o6755, 3)));
+        assert_eq!(kind(GO_DEVICE | GO_CHARACTERS | 0o600, ""), Some((Kind::CharDevice, 0o600, 0)));
+        assert_eq!(kind(GO_SOCKET | 0o600, ""), None);
+    }
+
+    #[test]
+    fn a_dockerfile_may_be_written_small() {
+        assert_eq!(lower("Dockerfile").as_deref(), Some("dockerfile"));
+        assert_eq!(lower("a/Dockerfile").as_deref(), Some("a/dockerfile"));
+        assert_eq!(lower("Other"), None);
+    }
+}

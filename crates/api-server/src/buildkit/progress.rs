@@ -1,0 +1,141 @@
+//! What a client sees of a build: its parts, what goes on in them, what they print.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use buildkit_api::messages::{StatusResponse, Timestamp, Vertex, VertexLog, VertexStatus};
+use buildkit_api::status::Status;
+use engine::ops::build::part_digest;
+use prost::Message;
+use tokio::sync::mpsc;
+
+/// How many messages may wait for a client that reads slowly. As many are kept for one that does not read yet.
+const DEPTH: usize = 1024;
+
+/// A message on its way to the client.
+pub(crate) type Told = Result<Vec<u8>, Status>;
+
+/// What happens in a build.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    reference: String,
+    sender: Mutex<Option<mpsc::Sender<Told>>>,
+    receiver: Mutex<Option<mpsc::Receiver<Told>>>,
+    is_read: AtomicBool,
+    /// How many parts have begun.
+    parts: AtomicUsize,
+}
+
+/// A part of a build that goes on.
+#[derive(Clone, Debug)]
+pub(crate) struct Part(Vertex);
+
+impl Part {
+    /// It was done before; told when it ends.
+    pub(crate) fn is_cached(&mut self) {
+        self.0.cached = true;
+    }
+
+    /// What it is known by.
+    pub(crate) fn digest(&self) -> &str {
+        &self.0.digest
+    }
+}
+
+impl Progress {
+    /// That of a build of a name.
+    pub(crate) fn new(reference: &str) -> Progress {
+        let (sender, receiver) = mpsc::channel(DEPTH);
+        Progress {
+            reference: reference.to_owned(),
+            sender: Mutex::new(Some(sender)),
+            receiver: Mutex::new(Some(receiver)),
+            is_read: AtomicBool::new(false),
+            parts: AtomicUsize::new(0),
+        }
+    }
+
+    /// All of it, for the first who asks.
+    pub(crate) fn read(&self) -> Option<mpsc::Receiver<Told>> {
+        self.is_read.store(true, Ordering::Relaxed);
+        self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether somebody reads it.
+    pub(crate) fn is_read(&self) -> bool {
+        self.is_read.load(Ordering::Relaxed)
+    }
+
+    /// Nothing more happens.
+    pub(crate) fn close(&self) {
+        self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    async fn tell(&self, message: StatusResponse) {
+        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(sender) = sender else { return };
+        let told = Ok(message.encode_to_vec());
+        // Who does not read at all misses what there is no place for; who has stopped reading needs nothing.
+        match self.is_read() {
+            true => drop(sender.send(told).await),
+            false => drop(sender.try_send(told)),
+        }
+    }
+
+    async fn vertex(&self, vertex: Vertex) {
+        self.tell(StatusResponse { vertexes: vec![vertex], ..StatusResponse::default() }).await;
+    }
+
+    /// A part begins, behind another one.
+    pub(crate) async fn begin(&self, name: &str, after: Option<&Part>) -> Part {
+        let number = self.parts.fetch_add(1, Ordering::Relaxed);
+        let vertex = Vertex {
+            digest: part_digest(&self.reference, number),
+            inputs: after.map(|part| part.0.digest.clone()).into_iter().collect(),
+            name: name.to_owned(),
+            started: Some(now()),
+            ..Vertex::default()
+        };
+        self.vertex(vertex.clone()).await;
+        Part(vertex)
+    }
+
+    /// A part has ended.
+    pub(crate) async fn end(&self, part: &Part, error: Option<&str>) {
+        let error = error.unwrap_or_default().to_owned();
+        self.vertex(Vertex { completed: Some(now()), error, ..part.0.clone() }).await;
+    }
+
+    /// A part prints something.
+    pub(crate) async fn log(&self, part: &Part, is_error: bool, bytes: Vec<u8>) {
+        let vertex = part.0.digest.clone();
+        let log = VertexLog { vertex, timestamp: Some(now()), stream: 1 + i64::from(is_error), message: bytes };
+        self.tell(StatusResponse { logs: vec![log], ..StatusResponse::default() }).await;
+    }
+
+    /// Something begins in a part; what is answered ends it.
+    pub(crate) async fn goes_on(&self, part: &Part, id: &str) -> VertexStatus {
+        let (vertex, now) = (part.0.digest.clone(), Some(now()));
+        let status =
+            VertexStatus { id: id.to_owned(), vertex, timestamp: now, started: now, ..VertexStatus::default() };
+        self.status(status.clone()).await;
+        status
+    }
+
+    /// Something in a part has ended, after so many bytes.
+    pub(crate) async fn has_ended(&self, status: VertexStatus, bytes: u64) {
+        let now = Some(now());
+        let current = bytes.cast_signed();
+        self.status(VertexStatus { current, timestamp: now, completed: now, ..status }).await;
+    }
+
+    async fn status(&self, status: VertexStatus) {
+        self.tell(StatusResponse { statuses: vec![status], ..StatusResponse::default() }).await;
+    }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::of_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,367 @@
+//! The calls of BuildKit's clients.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use buildkit_api::messages::{
+    ApiCap, BridgeResult, BridgeSolveRequest, BridgeSolveResponse, BuildkitVersion, DiskUsageResponse, Empty,
+    EvaluateRequest, InfoResponse, ListWorkersResponse, Platform, PongResponse, PruneRequest, Ref, ReturnRequest,
+    SolveRequest, SolveResponse, StatusRequest, UsageRecord, WorkerRecord,
+};
+use buildkit_api::server::{Call, Reply, Service};
+use buildkit_api::session::Session;
+use buildkit_api::status::{Code, Status};
+use engine::Engine;
+use engine::filters::Filters;
+use engine::ops::build::{self, AskLogin, BuildLine, Building, Input, Local, PartEvent};
+use engine::ops::build_cache;
+use engine_api::auth::AuthConfig;
+use tokio::sync::{mpsc, oneshot};
+
+use super::BuildKit;
+use super::attributes;
+use super::attributes::Attributes;
+use super::build::{Build, Listed};
+use super::failure::{self, Place, not_yet, said};
+use super::local::{self, Context};
+use super::progress::Part;
+
+/// By which a call says which build it is of.
+const BUILD_ID: &str = "buildkit-controlapi-buildid";
+
+/// Who reads Dockerfiles.
+const DOCKERFILE: &str = "dockerfile.v0";
+
+/// The call for a login.
+const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
+
+/// What is remembered: steps, and nothing else.
+const REGULAR: &str = "regular";
+
+/// By which name Docker's hub asks for logins.
+const HUB: &str = "registry-1.docker.io";
+
+/// What clients may ask of the bridge (frontend/gateway/pb, caps.go).
+const CAPS: [&str; 10] = [
+    "solve.base",
+    "solve.inlinereturn",
+    "return",
+    "returnmap",
+    "proto.refarray",
+    "reference.output",
+    "frontend.caps",
+    "gateway.solve.metadata",
+    "gateway.solve.evaluate",
+    "gateway.evaluate",
+];
+
+/// A login that is asked for.
+type Asked = Pin<Box<dyn Future<Output = Option<AuthConfig>> + Send>>;
+
+/// Answers calls.
+#[derive(Clone)]
+pub(super) struct BuildService {
+    engine: Engine,
+    kit: Arc<BuildKit>,
+}
+
+impl Service for BuildService {
+    async fn call(&self, call: Call) -> Result<Reply, Status> {
+        let (service, method) = call.path.trim_start_matches('/').split_once('/').unwrap_or_default();
+        match (service, method) {
+            ("moby.buildkit.v1.Control", "Info") => Ok(Reply::message(&InfoResponse { version: Some(version()) })),
+            ("moby.buildkit.v1.Control", "ListWorkers") => {
+                Ok(Reply::message(&ListWorkersResponse { records: vec![self.worker()] }))
+            }
+            ("moby.buildkit.v1.Control", "Solve") => self.solve(call.message()?).await,
+            ("moby.buildkit.v1.Control", "Status") => self.status(call.message()?).await,
+            ("moby.buildkit.v1.Control", "DiskUsage") => self.disk_usage().await,
+            ("moby.buildkit.v1.Control", "Prune") => self.prune(call.message()?).await,
+            ("moby.buildkit.v1.frontend.LLBBridge", "Ping") => Ok(Reply::message(&self.pong())),
+            ("moby.buildkit.v1.frontend.LLBBridge", "Solve") => {
+                let build = self.build(&call).await?;
+                self.bridge_solve(&build, call.message()?).await
+            }
+            ("moby.buildkit.v1.frontend.LLBBridge", "Evaluate") => {
+                let (build, request) = (self.build(&call).await?, call.message::<EvaluateRequest>()?);
+                // What has an outcome was built.
+                match build.outcome(&request.reference) {
+                    Some(_) => Ok(Reply::message(&Empty {})),
+                    None => Err(said(format!("no such ref: {}", request.reference))),
+                }
+            }
+            ("moby.buildkit.v1.frontend.LLBBridge", "Return") => {
+                self.build(&call).await?.give_back(call.message()?);
+                Ok(Reply::message(&Empty {}))
+            }
+            _ => Err(Status::new(Code::Unimplemented, format!("unknown method {method} for service {service}"))),
+        }
+    }
+}
+
+/// What we say we are: not BuildKit.
+fn version() -> BuildkitVersion {
+    BuildkitVersion {
+        package: "longshore".to_owned(),
+        version: concat!("v", env!("CARGO_PKG_VERSION"), "+longshore").to_owned(),
+        revision: String::new(),
+    }
+}
+
+impl BuildService {
+    pub(super) fn new(engine: Engine, kit: Arc<BuildKit>) -> BuildService {
+        BuildService { engine, kit }
+    }
+
+    fn worker(&self) -> WorkerRecord {
+        let [os, architecture, variant] = build::host_platform();
+        WorkerRecord {
+            id: "longshore".to_owned(),
+            labels: BTreeMap::from([("org.mobyproject.buildkit.worker.executor".to_owned(), "oci".to_owned())]),
+            platforms: vec![Platform { architecture, os, variant }],
+            version: Some(version()),
+        }
+    }
+
+    fn pong(&self) -> PongResponse {
+        let cap = |id: &str| ApiCap { id: id.to_owned(), enabled: true };
+        PongResponse { frontend: CAPS.map(cap).into(), graphs: Vec::new(), workers: vec![self.worker()] }
+    }
+
+    /// The build that a call is of.
+    async fn build(&self, call: &Call) -> Result<Arc<Build>, Status> {
+        self.kit.builds.find(call.header(BUILD_ID).unwrap_or_default()).await
+    }
+
+    /// Waits for what a build comes to, and puts it where the client wants it.
+    async fn solve(&self, request: SolveRequest) -> Result<Reply, Status> {
+        let (frontend, attributes) = (request.frontend.clone(), request.frontend_attributes.clone());
+        let has_definition = request.definition.is_some();
+        let (build, returned) = Build::new(request);
+        // From here on a client that asks how it goes is told, whatever becomes of it.
+        let listed = self.kit.builds.list(build)?;
+        if has_definition {
+            return Err(not_yet("a definition of operations (LLB)"));
+        }
+        if let Some(exporter) = listed.build.exporters.iter().find(|exporter| !is_store(&exporter.kind)) {
+            return Err(not_yet(&format!("the output {:?} of a build", exporter.kind)));
+        }
+        let image = match frontend.as_str() {
+            "" => from_client(&listed, returned).await?,
+            name => Some(self.frontend(&listed.build, name, &attributes).await?),
+        };
+        let exporter = match image {
+            Some(image) => self.export(&listed.build, &image).await?,
+            // A client that only asked what there is.
+            None => BTreeMap::new(),
+        };
+        Ok(Reply::message(&SolveResponse { exporter }))
+    }
+
+    /// What a build tells, to its end.
+    async fn status(&self, request: StatusRequest) -> Result<Reply, Status> {
+        let build = self.kit.builds.find(&request.reference).await?;
+        let told = build.progress.read();
+        // Who asks a second time hears that it is over.
+        Ok(Reply::Stream(told.unwrap_or_else(|| mpsc::channel(1).1)))
+    }
+
+    async fn bridge_solve(&self, build: &Arc<Build>, request: BridgeSolveRequest) -> Result<Reply, Status> {
+        if request.definition.is_some() {
+            return Err(not_yet("a definition of operations (LLB)"));
+        }
+        let solved = tokio::select! {
+            solved = self.frontend(build, &request.frontend, &request.options) => solved,
+            // The call that waits for the outcome was given up or refused.
+            () = build.ended() => Err(Status::new(Code::Cancelled, "context canceled")),
+        };
+        let image = solved.inspect_err(|err| build.has_failed(err))?;
+        let reference = Some(Ref { id: build.keep(image) });
+        let result = Some(BridgeResult { reference, metadata: BTreeMap::new() });
+        Ok(Reply::message(&BridgeSolveResponse { result }))
+    }
+
+    /// Builds a Dockerfile of the client's; answers the image.
+    async fn frontend(
+        &self,
+        build: &Arc<Build>,
+        name: &str,
+        attributes: &BTreeMap<String, String>,
+    ) -> Result<String, Status> {
+        if name != DOCKERFILE {
+            return Err(said(format!("invalid frontend: {name}")));
+        }
+        let Attributes { dockerfile, dockerfile_in, context_in, options } =
+            attributes::read(attributes, build.allows_host_network)?;
+        let session = self.session(build, dockerfile_in.1).await?;
+        let definition = local::definition(build, &session, &dockerfile_in.0, &dockerfile).await?;
+        let (directory, other) = context_in;
+        let session = self.session(build, other).await?;
+        let ask: AskLogin = {
+            let session = session.clone();
+            Arc::new(move |domain| -> Asked { Box::pin(login(session.clone(), domain)) })
+        };
+        let context = Context { build: build.clone(), session, directory, ignore: definition.ignore };
+        let place = Place { name: definition.name.clone(), text: definition.text.clone(), line: 0 };
+        let input = Input::Local(Local {
+            name: definition.name,
+            text: definition.text,
+            context: Box::new(move |needed| context.open(needed)),
+            login: ask,
+        });
+        let failed = |err: &_| failure::of_build(err, &place, None);
+        let building = build::start(&self.engine, options, input).map_err(|err| failed(&err))?;
+        follow(build, building, place).await
+    }
+
+    /// A session of the client's: its own, or the build's.
+    async fn session(&self, build: &Build, own: Option<String>) -> Result<Arc<Session>, Status> {
+        let id = own.unwrap_or_else(|| build.session.clone());
+        let found = self.kit.sessions.find(&id).await;
+        found.ok_or_else(|| said(format!("no active session for {id}: context deadline exceeded")))
+    }
+
+    /// Gives the image its names.
+    async fn export(&self, build: &Build, image: &str) -> Result<BTreeMap<String, String>, Status> {
+        let Some(exporter) = build.exporters.first() else { return Ok(BTreeMap::new()) };
+        let part = build.progress.begin("exporting to image", None).await;
+        for what in ["exporting layers".to_owned(), format!("writing image {image}")] {
+            let status = build.progress.goes_on(&part, &what).await;
+            build.progress.has_ended(status, 0).await;
+        }
+        let names = exporter.attributes.get("name").map(String::as_str).unwrap_or_default();
+        let mut full = Vec::new();
+        for name in names.split(',').filter(|name| !name.is_empty()) {
+            let status = build.progress.goes_on(&part, &format!("naming to {}", build::with_registry(name))).await;
+            full.push(build::with_registry(name));
+            if let Err(err) = build::name(&self.engine, image, name).await {
+                let status = said(errdefs::chain(&err));
+                build.progress.end(&part, Some(&status.message)).await;
+                return Err(status);
+            }
+            build.progress.has_ended(status, 0).await;
+        }
+        build.progress.end(&part, None).await;
+        let mut told = BTreeMap::from([
+            ("containerimage.config.digest".to_owned(), image.to_owned()),
+            ("containerimage.digest".to_owned(), image.to_owned()),
+        ]);
+        if !full.is_empty() {
+            told.insert("image.name".to_owned(), full.join(","));
+        }
+        Ok(told)
+    }
+
+    async fn disk_usage(&self) -> Result<Reply, Status> {
+        let records = build_cache::list(&self.engine).await.into_iter();
+        let records = records.map(|record| usage(record.id, record.description)).collect();
+        Ok(Reply::message(&DiskUsageResponse { records }))
+    }
+
+    async fn prune(&self, request: PruneRequest) -> Result<Reply, Status> {
+        if let Some(filter) = request.filter.iter().find(|filter| !takes_all(filter)) {
+            return Err(not_yet(&format!("the filter {filter:?} of what is pruned")));
+        }
+        let mut filters = Filters::default();
+        if request.keep_nanos > 0 {
+            let age = format!("{}s", request.keep_nanos / 1_000_000_000);
+            filters.0.insert("unused-for".to_owned(), [age].into());
+        }
+        let pruned = build_cache::prune(&self.engine, &filters).await;
+        let pruned = pruned.map_err(|err| said(errdefs::chain(&err)))?;
+        let (sender, receiver) = mpsc::channel(16);
+        tokio::spawn(async move {
+            for id in pruned.caches_deleted.into_iter().flatten() {
+                let told = prost::Message::encode_to_vec(&usage(id, String::new()));
+                if sender.send(Ok(told)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Reply::Stream(receiver))
+    }
+}
+
+/// Whether all that we remember passes a filter: clients leave out kinds that we have none of.
+fn takes_all(filter: &str) -> bool {
+    let takes = |clause: &str| clause.strip_prefix("type!=").is_some_and(|kind| kind != REGULAR);
+    filter.is_empty() || filter.split(',').all(takes)
+}
+
+fn usage(id: String, description: String) -> UsageRecord {
+    UsageRecord { id, description, kind: REGULAR.to_owned(), ..UsageRecord::default() }
+}
+
+/// Whether an output is the image store: dockerd's own name for it, and those that mean it there.
+fn is_store(kind: &str) -> bool {
+    matches!(kind, "moby" | "image")
+}
+
+/// The image that a client came to; `None` if it built nothing.
+async fn from_client(listed: &Listed, returned: oneshot::Receiver<ReturnRequest>) -> Result<Option<String>, Status> {
+    let build = &listed.build;
+    let returned = returned.await.map_err(|_| Status::new(Code::Cancelled, "context canceled"))?;
+    if let Some(error) = returned.error {
+        // In our words, if they were ours.
+        return Err(build.failure().unwrap_or_else(|| Status::of_message(error)));
+    }
+    let name = returned.result.and_then(|result| result.reference).unwrap_or_default().id;
+    if name.is_empty() {
+        return Ok(None);
+    }
+    build.outcome(&name).map(Some).ok_or_else(|| said(format!("no such ref: {name}")))
+}
+
+/// Tells how a build gets on, to its end.
+async fn follow(build: &Build, mut building: Building, mut place: Place) -> Result<String, Status> {
+    let progress = &build.progress;
+    let (mut parts, mut now): (BTreeMap<usize, Part>, Option<Part>) = (BTreeMap::new(), None);
+    while let Some(line) = building.next().await {
+        match line {
+            Ok(BuildLine::At(line)) => place.line = line,
+            Ok(BuildLine::Part(event)) => match event {
+                PartEvent::Begun { number, name, after } => {
+                    let part = progress.begin(&name, after.and_then(|after| parts.get(&after))).await;
+                    parts.insert(number, part.clone());
+                    now = Some(part);
+                }
+                PartEvent::Cached => now.iter_mut().for_each(Part::is_cached),
+                PartEvent::Output { is_error, bytes } => {
+                    if let Some(part) = &now {
+                        progress.log(part, is_error, bytes).await;
+                    }
+                }
+                PartEvent::Ended => {
+                    if let Some(part) = now.take() {
+                        progress.end(&part, None).await;
+                    }
+                }
+            },
+            // Those of a build that is told in lines.
+            Ok(BuildLine::Text(_) | BuildLine::Image(_) | BuildLine::Pull(_)) => {}
+            Err(err) => {
+                if let Some(part) = &now {
+                    progress.end(part, Some(&failure::sentence_of_part(&err))).await;
+                }
+                return Err(failure::of_build(&err, &place, now.as_ref().map(Part::digest)));
+            }
+        }
+    }
+    building.image.take().ok_or_else(|| said("no image was built"))
+}
+
+/// The client's login at a registry.
+async fn login(session: Arc<Session>, domain: String) -> Option<AuthConfig> {
+    use buildkit_api::messages::{CredentialsRequest, CredentialsResponse};
+    if !session.answers(CREDENTIALS) {
+        return None;
+    }
+    let host = if domain == "docker.io" { HUB.to_owned() } else { domain };
+    let asked = session.channel.call::<CredentialsResponse>(CREDENTIALS, &CredentialsRequest { host }).await;
+    let CredentialsResponse { username, secret } = asked.ok().filter(|login| !login.secret.is_empty())?;
+    Some(match username.is_empty() {
+        true => AuthConfig { identity_token: secret, ..AuthConfig::default() },
+        false => AuthConfig { username, password: secret, ..AuthConfig::default() },
+    })
+}

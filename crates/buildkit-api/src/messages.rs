@@ -1,0 +1,21 @@
+//! The messages of which we read or write something: the fields that we know, by BuildKit's names (api/services/control,
+//! frontend/gateway/pb, session, fsutil). What else a message has is skipped.
+
+mod build;
+mod common;
+mod control;
+mod gateway;
+mod sessions;
+
+pub use build::{SourceError, VertexError};
+pub use common::{Any, Empty, Platform, RpcStatus, Timestamp};
+pub use control::{
+    BuildkitVersion, DiskUsageResponse, Exporter, InfoResponse, ListWorkersResponse, PruneRequest, SolveRequest,
+    SolveResponse, StatusRequest, StatusResponse, UsageRecord, Vertex, VertexLog, VertexStatus, WorkerRecord,
+};
+pub use gateway::{
+    ApiCap, BridgeResult, BridgeSolveRequest, BridgeSolveResponse, EvaluateRequest, PongResponse, Ref, ReturnRequest,
+};
+pub use sessions::{
+    CredentialsRequest, CredentialsResponse, GetSecretRequest, GetSecretResponse, Packet, PacketKind, Stat,
+};

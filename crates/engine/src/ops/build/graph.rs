@@ -1,0 +1,198 @@
+//! A build as a graph: what its parts are called, and which files it needs. Pure.
+
+use builder::{Base, Plan, PlannedStage};
+use dockerfile::{Files, Instruction, Kind};
+
+/// Which files of the context a build needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Needed {
+    /// None.
+    Nothing,
+    /// These paths and patterns, from the top, in order.
+    Paths(Vec<String>),
+    /// All, or nobody knows yet.
+    All,
+}
+
+/// The names of a stage's parts: `[build 2/3] RUN make`.
+#[derive(Debug)]
+pub(super) struct Names {
+    label: String,
+    at: usize,
+    total: usize,
+}
+
+impl Names {
+    /// Those of a stage, of which the Dockerfile has so many.
+    pub(super) fn new(planned: &PlannedStage, stages: usize) -> Names {
+        let label = match (stages, planned.name.as_str()) {
+            (1, _) => String::new(),
+            (_, "") => format!("stage-{} ", planned.index),
+            (_, name) => format!("{name} "),
+        };
+        let base = usize::from(matches!(planned.base, Base::Image(_)));
+        let total = base + planned.instructions.iter().filter(|instruction| is_part(instruction)).count();
+        Names { label, at: 0, total }
+    }
+
+    /// What an image asks for comes to the stage, too.
+    pub(super) fn add(&mut self, triggers: usize) {
+        self.total += triggers;
+    }
+
+    /// The next part's.
+    pub(super) fn next(&mut self, words: &str) -> String {
+        self.at += 1;
+        let width = self.total.checked_ilog10().unwrap_or(0) as usize + 1;
+        let (name, rest) = words.split_at(words.find(char::is_whitespace).unwrap_or(words.len()));
+        format!("[{}{:>width$}/{}] {}{rest}", self.label, self.at, self.total, name.to_uppercase())
+    }
+}
+
+/// An instruction with its variables as far as they are known: what people read, not what is done. As a shell reads
+/// them, but with the quotes.
+pub(super) fn shown(text: &str, value: &dyn Fn(&str) -> Option<String>) -> String {
+    let (mut shown, mut rest, mut quoted) = (String::new(), text, false);
+    while let Some(letter) = rest.chars().next() {
+        let mut length = letter.len_utf8();
+        match letter {
+            '\\' if !quoted => length += rest[1..].chars().next().map_or(0, char::len_utf8),
+            '\'' => quoted = !quoted,
+            '$' if !quoted => {
+                let braced = rest[1..].starts_with('{');
+                let begin = 1 + usize::from(braced);
+                let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+                let end = begin + rest[begin..].find(|letter| !is_name(letter)).unwrap_or(rest.len() - begin);
+                let is_closed = !braced || rest[end..].starts_with('}');
+                if let Some(value) = value(&rest[begin..end]).filter(|_| end > begin && is_closed) {
+                    shown.push_str(&value);
+                    rest = &rest[end + usize::from(braced)..];
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        shown.push_str(&rest[..length]);
+        rest = &rest[length..];
+    }
+    shown
+}
+
+/// Whether something is done with files.
+fn is_part(instruction: &Instruction) -> bool {
+    matches!(instruction.kind, Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_))
+}
+
+/// The images that stages begin with, each once, with their platforms.
+pub(super) fn images(plan: &Plan) -> Vec<(String, String)> {
+    let mut images = Vec::new();
+    for stage in &plan.stages {
+        if let Base::Image(name) = &stage.base {
+            let image = (name.clone(), stage.platform.clone());
+            if !images.contains(&image) {
+                images.push(image);
+            }
+        }
+    }
+    images
+}
+
+/// What is copied from the context.
+pub(super) fn needed(plan: &Plan) -> Needed {
+    let mut paths = Vec::new();
+    for instruction in plan.stages.iter().flat_map(|stage| &stage.instructions) {
+        match &instruction.kind {
+            Kind::Copy(files) | Kind::Add(files) if files.from.is_empty() => paths.extend(sources(files)),
+            // What else a mount says may have variables in it.
+            Kind::Run(run) if run.mounts.iter().any(|mount| mount.from.is_empty()) => return Needed::All,
+            // Nobody knows what an image asks for, until it is there.
+            _ => {}
+        }
+    }
+    paths.sort();
+    paths.dedup();
+    match &paths[..] {
+        [] => Needed::Nothing,
+        paths if paths.iter().any(|path| path.is_empty() || path.contains('$')) => Needed::All,
+        paths => Needed::Paths(paths.to_vec()),
+    }
+}
+
+fn sources(files: &Files) -> impl Iterator<Item = String> {
+    let is_remote = |source: &&String| source.contains("://") || source.starts_with("git@");
+    let paths = files.sources.iter().filter(move |source| !is_remote(source));
+    paths.map(|source| engine_api::paths::clean(&format!("/{source}"))[1..].to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use builder::{Arguments, Wanted};
+
+    use super::*;
+
+    fn plan(text: &str) -> Plan {
+        let dockerfile = dockerfile::parse(text).unwrap();
+        builder::plan(&dockerfile, &Wanted::default(), &Arguments::default()).unwrap()
+    }
+
+    #[test]
+    fn only_files_that_are_copied_are_needed() {
+        let paths = |paths: &[&str]| Needed::Paths(paths.iter().map(|path| (*path).to_owned()).collect());
+        for (text, wanted) in [
+            ("FROM a\nRUN b\n", Needed::Nothing),
+            ("FROM a\nCOPY x ./y/../z /to/\nADD *.c /\n", paths(&["*.c", "x", "z"])),
+            ("FROM a AS b\nFROM c\nCOPY --from=b x y\n", Needed::Nothing),
+            ("FROM a\nCOPY . .\n", Needed::All),
+            ("FROM a\nCOPY x /\nCOPY $X /\n", Needed::All),
+            ("FROM a\nADD https://x/y /\n", Needed::Nothing),
+            ("FROM a AS unused\nCOPY . .\nFROM b\nCOPY x /\n", paths(&["x"])),
+            ("FROM a\nRUN --mount=target=/x b\n", Needed::All),
+        ] {
+            assert_eq!(needed(&plan(text)), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn parts_are_named_as_buildkit_does() {
+        let names = |text: &str| {
+            let (plan, stages) = (plan(text), dockerfile::parse(text).unwrap().stages.len());
+            let mut all = Vec::new();
+            for stage in &plan.stages {
+                let mut names = Names::new(stage, stages);
+                if let Base::Image(image) = &stage.base {
+                    all.push(names.next(&format!("from {image}")));
+                }
+                let parts = stage.instructions.iter().filter(|instruction| is_part(instruction));
+                all.extend(parts.map(|instruction| names.next(&instruction.original)));
+            }
+            all.join("\n")
+        };
+        assert_eq!(names("FROM a\nENV x=y\nrun b\nWORKDIR /c\n"), "[1/3] FROM a\n[2/3] RUN b\n[3/3] WORKDIR /c");
+        let text = "FROM a AS one\nRUN b\nFROM one\nCOPY --from=one x y\nFROM scratch\nCOPY --from=1 x y\n";
+        let wanted =
+            "[one 1/2] FROM a\n[one 2/2] RUN b\n[stage-1 1/1] COPY --from=one x y\n[stage-2 1/1] COPY --from=1 x y";
+        assert_eq!(names(text), wanted);
+        let long = format!("FROM a\n{}", "RUN b\n".repeat(10));
+        assert!(names(&long).starts_with("[ 1/11] FROM a\n[ 2/11] RUN b\n") && names(&long).ends_with("[11/11] RUN b"));
+    }
+
+    #[test]
+    fn variables_that_are_known_are_shown() {
+        let value = |name: &str| (name == "A").then(|| "x".to_owned());
+        for (text, wanted) in [
+            ("RUN echo $A ${A}b \"$A\" $Ab", "RUN echo x xb \"x\" $Ab"),
+            ("RUN '$A' \\$A $B ${B} ${A:-c} $", "RUN '$A' \\$A $B ${B} ${A:-c} $"),
+            ("RUN ä$A\\ä", "RUN äx\\ä"),
+        ] {
+            assert_eq!(shown(text, &value), wanted);
+        }
+    }
+
+    #[test]
+    fn images_are_looked_up_once() {
+        let images =
+            images(&plan("FROM a AS b\nFROM a AS d\nCOPY --from=b x y\nFROM --platform=p c\nCOPY --from=d x y\n"));
+        let name = |name: &str, platform: &str| (name.to_owned(), platform.to_owned());
+        assert_eq!(images, [name("a", ""), name("c", "p")]);
+    }
+}

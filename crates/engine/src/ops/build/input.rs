@@ -1,0 +1,59 @@
+//! What is built from.
+
+use std::fmt;
+use std::io::Read;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use engine_api::auth::AuthConfig;
+
+use super::graph::Needed;
+
+/// What is built from.
+#[derive(Debug)]
+pub enum Input {
+    /// An archive of the context, which the Dockerfile is in.
+    Archive(Archive),
+    /// A Dockerfile, and files when they are needed.
+    Local(Local),
+}
+
+/// An archive on its way.
+pub struct Archive(pub(super) Box<dyn Read + Send>);
+
+/// Gives the archive of the files that are needed: an empty one where none are. Asked once.
+pub type ContextSource = Box<dyn FnOnce(Needed) -> Box<dyn Read + Send> + Send>;
+
+/// Gives the user's login at a registry, if there is one.
+pub type AskLogin = Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = Option<AuthConfig>> + Send>> + Send + Sync>;
+
+/// A Dockerfile, and who has the rest.
+pub struct Local {
+    /// The Dockerfile's name.
+    pub name: String,
+    /// What is in it.
+    pub text: Vec<u8>,
+    /// Who has the files.
+    pub context: ContextSource,
+    /// Who knows logins.
+    pub login: AskLogin,
+}
+
+impl Input {
+    /// An archive.
+    pub fn archive(archive: impl Read + Send + 'static) -> Input {
+        Input::Archive(Archive(Box::new(archive)))
+    }
+}
+
+impl fmt::Debug for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Archive")
+    }
+}
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Local").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -212,7 +212,10 @@ fn privileged_buildx_tells_what_failed_and_where() {
             printed.trim_end().ends_with("failed to read dockerfile: open Dockerfile: no such file or directory"),
             "{printed}"
         );
-        assert_eq!(plugged.at.ok("ps -aq"), "");
+        // One that is not the test's own may have containers of others.
+        if !plugged.at.daemon.is_foreign() {
+            assert_eq!(plugged.at.ok("ps -aq"), "");
+        }
     });
 }
 

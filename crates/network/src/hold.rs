@@ -22,10 +22,14 @@ pub(crate) struct Hold {
 /// Connections that wait to be relayed at most, or as many as the kernel allows.
 const BACKLOG: i32 = 1024;
 
-/// Binds a host port that the relay is to serve.
+/// Binds a host port that the relay is to serve. The hold is complete: whoever connects now waits for the relay.
+///
+/// Others bind the same port as long as nobody listens, and one of them would fail only then, when no other port can be chosen.
 pub(crate) fn hold_for_relay(published: &Published) -> Result<Hold, Errno> {
     // Nobody relays SCTP.
-    bound(published, true)?.ok_or(Errno::PROTONOSUPPORT)
+    let held = bound(published, true)?.ok_or(Errno::PROTONOSUPPORT)?;
+    held.seal()?;
+    Ok(held)
 }
 
 /// Binds the host port. SCTP ports are not held: the kernel may have no such sockets.
@@ -78,7 +82,7 @@ impl Hold {
         self.socket.try_clone()
     }
 
-    /// Makes the hold complete. To be called when packets are redirected already: whoever came before would wait.
+    /// Makes the hold complete. To be called when packets are redirected already: whoever came before would wait, for nobody.
     ///
     /// With SO_REUSEADDR the kernel refuses a TCP port to others only while somebody listens, a UDP port never.
     pub(crate) fn seal(&self) -> Result<(), Errno> {
@@ -123,5 +127,20 @@ mod tests {
         held.seal().unwrap();
         let err = TcpStream::connect_timeout(&port.into(), Duration::from_millis(300)).unwrap_err();
         assert_eq!(err.kind(), std::io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_port_of_the_relay_is_nobody_elses_at_once() {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let free = match protocol {
+                Protocol::Udp => std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr(),
+                _ => std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr(),
+            };
+            let host_address = Ipv4Addr::LOCALHOST.into();
+            let published = Published { protocol, container_port: 80, host_address, host_port: free.unwrap().port() };
+            let held = hold_for_relay(&published).unwrap();
+            assert_eq!(hold_for_relay(&published).unwrap_err(), Errno::ADDRINUSE);
+            held.release();
+        }
     }
 }

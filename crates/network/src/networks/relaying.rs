@@ -80,11 +80,8 @@ fn put_all(
     if ports.is_empty() {
         return Ok(());
     }
-    let mut rules = Vec::with_capacity(ports.len());
-    for (published, target, held) in ports {
-        held.seal().map_err(io::Error::from)?;
-        rules.push((relays::rule(published, *target), held.socket()));
-    }
+    let rules: Vec<_> =
+        ports.iter().map(|(published, target, held)| (relays::rule(published, *target), held.socket())).collect();
     match insist(networks, relays, |relays| relays.put_all(&rules)) {
         // Which of them, and why, it says when it is asked for each.
         Err(AskError::Refused(_)) => ports.iter().try_for_each(|(published, target, held)| {
@@ -177,9 +174,7 @@ fn bring_in_line(networks: &Networks, relays: &mut Relays) -> Result<(), AskErro
 
 /// The socket is the relay's from now on.
 fn hold_again(published: &Published) -> io::Result<OwnedFd> {
-    let held = hold_for_relay(published)?;
-    held.seal()?;
-    held.share()
+    hold_for_relay(published)?.share()
 }
 
 /// All ports that are to be relayed, where they lead, and their sockets as far as this process has them.

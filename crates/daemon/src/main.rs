@@ -58,6 +58,9 @@ const BLOCKING_THREADS: usize = 64;
 /// How long such a thread waits for more work. Short, because its stack is a good part of the idle daemon's memory.
 const BLOCKING_KEEP_ALIVE: Duration = Duration::from_millis(500);
 
+/// Descriptors for which there is room from the start: 32 KiB of the kernel's.
+const DESCRIPTORS: i32 = 4096;
+
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -235,6 +238,15 @@ fn raise_descriptor_limit() {
     if let Err(err) = rustix::process::setrlimit(Resource::Nofile, raised) {
         warn!("raise the limit of descriptors: {err}");
     }
+    make_room_for_descriptors();
+}
+
+/// Has the kernel make the table of descriptors as long as a range of 1,000 published ports needs it, while there is one thread.
+/// Later it doubles with each power of two, and waits for all processors each time (fs/file.c, `expand_fdtable`): some
+/// milliseconds for every one of the first ranges.
+fn make_room_for_descriptors() {
+    // It never gets shorter. Where so many may not be had it gets longer later.
+    _ = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), DESCRIPTORS - 1);
 }
 
 fn install(dir: &str) -> Result<()> {

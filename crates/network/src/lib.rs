@@ -63,6 +63,7 @@ mod sandbox;
 mod store;
 mod subnet;
 mod template;
+mod together;
 mod user;
 
 pub mod ports;

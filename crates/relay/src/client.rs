@@ -14,6 +14,9 @@ use crate::{Ask, LIST_MAX, MESSAGE_MAX, RULES_AT_ONCE, Reply, Rule, VERSION};
 /// How long an answer may take, which the relay has at once unless it is stopped.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// How many messages it may have before it has answered the first: it works on one while the next is written.
+const AHEAD: usize = 4;
+
 /// Why a relay did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
@@ -86,11 +89,20 @@ impl Client {
         if self.version < 2 {
             return rules.iter().try_for_each(|(rule, socket)| self.put(rule, Some(*socket)));
         }
+        let mut put = Ok(());
+        let mut unanswered = 0;
         for some in rules.chunks(RULES_AT_ONCE) {
             let (rules, sockets): (Vec<_>, Vec<_>) = some.iter().cloned().unzip();
-            self.ask(&Ask::PutAll(rules), &sockets)?;
+            self.send(&Ask::PutAll(rules), &sockets)?;
+            unanswered += 1;
+            if unanswered == AHEAD {
+                first_refusal(&mut put, self.hear())?;
+                unanswered -= 1;
+            }
         }
-        Ok(())
+        // Of one that is refused, too, all answers are heard: the next question's would be taken for one of them.
+        (0..unanswered).try_for_each(|_| first_refusal(&mut put, self.hear()))?;
+        put
     }
 
     /// [`Client::remove`] of many.
@@ -129,13 +141,20 @@ impl Client {
     }
 
     fn ask(&mut self, ask: &Ask, sockets: &[BorrowedFd<'_>]) -> Result<Reply, AskError> {
-        let bytes = serde_json::to_vec(ask).map_err(io::Error::from)?;
-        // One that has ended may have said why: the kernel tells of its end first.
-        let ended = |err: &io::Error| matches!(err.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+        self.send(ask, sockets)?;
+        self.hear()
+    }
+
+    fn send(&mut self, ask: &Ask, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let bytes = serde_json::to_vec(ask)?;
         match sys::socket::send(self.socket.as_fd(), &bytes, sockets) {
-            Err(err) if ended(&err) => {}
-            sent => drop(sent?),
+            // One that has ended may have said why: the kernel tells of its end first.
+            Err(err) if ended(&err) => Ok(()),
+            sent => sent.map(drop),
         }
+    }
+
+    fn hear(&mut self) -> Result<Reply, AskError> {
         let mut answer = vec![0; MESSAGE_MAX];
         let mut receive = || sys::socket::receive(self.socket.as_fd(), &mut answer, &mut Vec::new());
         let length = match receive() {
@@ -150,4 +169,18 @@ impl Client {
             reply => Ok(reply),
         }
     }
+}
+
+fn ended(err: &io::Error) -> bool {
+    matches!(err.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
+/// Keeps what was refused first; fails with what tells of no refusal.
+fn first_refusal(kept: &mut Result<(), AskError>, answer: Result<Reply, AskError>) -> Result<(), AskError> {
+    match answer {
+        Err(AskError::Refused(reason)) if kept.is_ok() => *kept = Err(AskError::Refused(reason)),
+        Err(AskError::Io(err)) => return Err(AskError::Io(err)),
+        Ok(_) | Err(AskError::Refused(_)) => {}
+    }
+    Ok(())
 }

@@ -125,7 +125,7 @@ fn add(
     }
     if entry.holds.len() > held {
         // Nobody who outlives us takes them: the next daemon holds these ports again.
-        join::seal(entry);
+        join::seal(&entry.record.container, &entry.holds);
     }
     let released = release_unled(networks, entry);
     entry.record.sort_ports();
@@ -176,7 +176,7 @@ fn hold_wanted(networks: &Networks, entry: &mut Entry) {
         tracing::warn!(err = errdefs::chain(&err), container, "ports stay unpublished");
     }
     entry.record.sort_ports();
-    join::seal(entry);
+    join::seal(&entry.record.container, &entry.holds);
 }
 
 /// Back to what a container had.

@@ -165,7 +165,7 @@ fn apply(
     entry.inside = Some(socket).filter(|_| entry.record.has_inside());
     plugged?;
     ports::publish(networks, wired, entry)?;
-    seal(entry);
+    seal(&entry.record.container, &entry.holds);
     let holds = shared(entry);
     Ok(Joined { namespace, holds, place: networks.place_of(&entry.record) })
 }
@@ -374,11 +374,11 @@ fn send_home(socket: &mut Socket, index: u32, name: &str) -> Result<Result<(), N
 }
 
 /// Completes the holds of ports; answers one more descriptor of each, for whoever outlives us.
-pub(super) fn seal(entry: &Entry) {
-    for held in entry.holds.iter().filter(|held| !held.is_relayed()) {
+pub(super) fn seal(container: &str, holds: &[Hold]) {
+    for held in holds.iter().filter(|held| !held.is_relayed()) {
         if let Err(errno) = held.seal() {
             // Another program listens on the very address; it loses to the redirection, as with dockerd.
-            tracing::warn!(%errno, container = entry.record.container, "a published port is another program's too");
+            tracing::warn!(%errno, container, "a published port is another program's too");
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::firewall::{Firewall, Redirection};
 use crate::hold::{Hold, hold, hold_for_relay};
 use crate::ports::{self, Group, Leads, Led, PortRequest, Protocol, Published, Way};
 use crate::record::{EndpointRecord, SandboxRecord};
+use crate::together::{MANY, together};
 
 /// How often a port out of a range is tried when other programs have the ones found, as dockerd does.
 const PORT_ATTEMPTS: usize = 10;
@@ -105,15 +106,52 @@ fn hold_beside(
     if let Some(host) = ways.find_map(needs_relay) {
         return Err(failed(PortError::NeedsRelay(host)));
     }
-    for group in ports::groups(wanted, missing) {
+    let groups = ports::groups(wanted, missing);
+    // A range of the host's ports must not take one that another group names; those come first.
+    let (exact, ranges) = groups.split_at(groups.iter().take_while(|group| group.is_exact()).count());
+    let (first, second) = exact.split_at(exact.len() / 2);
+    let some = |groups: &[Group]| hold_some(networks, groups, record, before);
+    let (first, second) = together(exact.len() >= MANY, || some(first), || some(second));
+    let mut taken = vec![first, second];
+    if taken.iter().all(|one| one.failed.is_none()) {
+        taken.push(some(ranges));
+    }
+    let mut error = None;
+    for one in taken {
+        entry.record.ports.extend(one.ports);
+        entry.holds.extend(one.holds);
+        error = error.or(one.failed);
+    }
+    error.map_or(Ok(()), |err| Err(failed(err)))
+}
+
+/// Ports of some groups, up to the one that could not be had.
+#[derive(Default)]
+struct Taken {
+    ports: Vec<Published>,
+    holds: Vec<Hold>,
+    failed: Option<PortError>,
+}
+
+/// Takes and holds a port for each group, in their order.
+fn hold_some(networks: &Networks, groups: &[Group], record: &SandboxRecord, before: &[Published]) -> Taken {
+    let mut taken = Taken::default();
+    for group in groups {
         // One that comes later with another family has the port of the first one, if that is free.
         let beside = before.iter().find_map(|port| group.at(port.host_port).filter(|_| group.is_beside(port)));
-        let same = beside.and_then(|group| hold_group(networks, &group, &entry.record).ok());
-        let held = same.map_or_else(|| hold_group(networks, &group, &entry.record), Ok).map_err(failed)?;
-        entry.record.ports.extend(held.0);
-        entry.holds.extend(held.1);
+        let same = beside.and_then(|group| hold_group(networks, &group, record).ok());
+        match same.map_or_else(|| hold_group(networks, group, record), Ok) {
+            Ok((ports, holds)) => {
+                taken.ports.extend(ports);
+                taken.holds.extend(holds);
+            }
+            Err(err) => {
+                taken.failed = Some(err);
+                break;
+            }
+        }
     }
-    Ok(())
+    taken
 }
 
 /// Takes a port for the group and holds it; from a range another one where other programs have those found.
@@ -163,7 +201,12 @@ pub(super) fn publish_some(
     entry: &Entry,
     fresh: &[Published],
 ) -> Result<(), NetworkError> {
-    relaying::serve(networks, entry, fresh)?;
+    let serve = || relaying::serve(networks, entry, fresh);
+    let (served, redirected) = together(fresh.len() >= MANY, serve, || redirect(networks, wired, entry, fresh));
+    served.and(redirected)
+}
+
+fn redirect(networks: &Networks, wired: &Wired, entry: &Entry, fresh: &[Published]) -> Result<(), NetworkError> {
     let redirections = entry.redirections_of(fresh);
     if redirections.is_empty() {
         return Ok(());

@@ -41,21 +41,21 @@ fn apply(networks: &Networks, wired: &Wired, change: &PortChange, entry: &mut En
     // Before others come: these may want the same ports of the host.
     ports::withdraw_some(networks, &entry.record.container, &entry.redirections_of(&gone))?;
     let taken_back = release(networks, entry, &gone);
-    let count = (entry.record.ports.len(), entry.holds.len());
+    let stay = (entry.record.ports.clone(), entry.holds.len());
     let published = taken_back.map_err(JoinError::from).and_then(|()| {
         ports::hold_each(networks, (&change.name, &added), entry)?;
+        let fresh = entry.record.ports[stay.0.len()..].to_vec();
+        entry.record.note_wanted(&change.after);
+        entry.record.sort_ports();
         networks.records.write_endpoint(&entry.record)?;
-        Ok(ports::publish_some(networks, wired, entry, &entry.record.ports[count.0..])?)
+        Ok(ports::publish_some(networks, wired, entry, &fresh)?)
     });
     if let Err(err) = published {
-        fall_back(networks, wired, entry, count, &gone);
+        fall_back(networks, wired, (entry, &change.before), stay, &gone);
         return Err(err);
     }
-    entry.record.note_wanted(&change.after);
-    entry.record.sort_ports();
-    networks.records.write_endpoint(&entry.record)?;
     // Nobody who outlives us takes them: the next daemon holds these ports again.
-    super::join::seal(entry);
+    super::join::seal(&entry.record.container, &entry.holds[stay.1..]);
     Ok(())
 }
 
@@ -127,17 +127,24 @@ fn release(networks: &Networks, entry: &mut Entry, gone: &[Published]) -> Result
     Ok(())
 }
 
-/// Back to what was published; `count` are the ports and holds of what stayed.
-fn fall_back(networks: &Networks, wired: &Wired, entry: &mut Entry, count: (usize, usize), gone: &[Published]) {
+/// Back to what was published: to the ports that stayed, whose holds are the first ones, and those that had gone.
+fn fall_back(
+    networks: &Networks,
+    wired: &Wired,
+    (entry, before): (&mut Entry, &[PortRequest]),
+    stay: (Vec<Published>, usize),
+    gone: &[Published],
+) {
     let failed = |err: NetworkError| {
         // The error of the change is the one that matters.
         tracing::warn!(err = errdefs::chain(&err), "published ports could not be put back");
     };
-    let added = entry.record.ports.split_off(count.0);
+    let stayed: HashSet<&Published> = stay.0.iter().collect();
+    let added: Vec<_> = entry.record.ports.extract_if(.., |port| !stayed.contains(port)).collect();
     let new: Vec<_> = entry.redirections_of(&added);
     ports::withdraw_some(networks, &entry.record.container, &new).unwrap_or_else(failed);
     relaying::withdraw(networks, &added).unwrap_or_else(failed);
-    entry.holds.drain(count.1..).for_each(Hold::release);
+    entry.holds.drain(stay.1..).for_each(Hold::release);
     added.iter().for_each(|port| networks.state().ports.release(port));
     for port in gone.iter().filter(|port| !entry.record.ports.contains(port)).copied().collect::<Vec<_>>() {
         let held = match entry.record.relayed_target(&port) {
@@ -154,9 +161,11 @@ fn fall_back(networks: &Networks, wired: &Wired, entry: &mut Entry, count: (usiz
             Err(errno) => tracing::warn!(%errno, ?port, "somebody else has taken a port meanwhile"),
         }
     }
+    entry.record.note_wanted(before);
+    entry.record.sort_ports();
     let published = ports::publish_some(networks, wired, entry, gone);
     published.and_then(|()| networks.records.write_endpoint(&entry.record)).unwrap_or_else(failed);
-    super::join::seal(entry);
+    super::join::seal(&entry.record.container, &entry.holds[stay.1..]);
 }
 
 #[cfg(test)]

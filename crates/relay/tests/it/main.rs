@@ -229,6 +229,25 @@ fn many_ports_come_and_go_in_few_messages() {
 }
 
 #[test]
+fn one_of_many_that_is_refused_leaves_no_answer_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, relay) = start(dir.path());
+    let ((_server, target), (held, _)) = (server(), port());
+    // Nobody waits for a file (epoll_ctl(2), EPERM).
+    let file = tempfile::tempfile().unwrap();
+    let rules: Vec<Rule> = (0..1000).map(|number| rule(&format!("{number:04}"), target)).collect();
+    let socket = |at: usize| if at == 100 { file.as_fd() } else { held.as_fd() };
+    let ports: Vec<_> = rules.iter().enumerate().map(|(at, rule)| (rule.clone(), socket(at))).collect();
+    assert!(matches!(daemon.put_all(&ports), Err(AskError::Refused(_))));
+    // The answers to what was sent meanwhile are not taken for this one.
+    let served = daemon.list().unwrap();
+    assert!(!served.contains(&rules[100]) && served.contains(&rules[99]), "{} are served", served.len());
+    let ids: Vec<_> = rules.iter().map(|rule| rule.id.clone()).collect();
+    assert!(daemon.remove_all(&ids).unwrap());
+    relay.join().unwrap().unwrap();
+}
+
+#[test]
 fn a_relay_without_ports_waits_for_the_next_one() {
     let dir = tempfile::tempdir().unwrap();
     let ((server, target), (held, port)) = (server(), port());

@@ -59,7 +59,7 @@ pub struct PortsOf {
 }
 
 /// The configuration with the change. A port that is given up stays exposed.
-pub fn change_ports(config: &Config, host: &HostConfig, update: &PortsUpdate) -> Result<PortsOf, PortChangeError> {
+pub fn change_ports(config: &Config, host: &HostConfig, update: PortsUpdate) -> Result<PortsOf, PortChangeError> {
     if update.add.is_empty() && update.remove.is_empty() {
         return Err(PortChangeError::Nothing);
     }
@@ -69,10 +69,11 @@ pub fn change_ports(config: &Config, host: &HostConfig, update: &PortsUpdate) ->
         let wanted = bindings.as_deref().filter(|bindings| !bindings.is_empty()).unwrap_or(&any);
         wanted.iter().try_for_each(|binding| change.remove(text, binding))?;
     }
-    for (text, bindings) in &update.add {
-        bindings.iter().flatten().try_for_each(|binding| change.add(text, binding))?;
+    for (text, bindings) in update.add {
+        bindings.into_iter().flatten().try_for_each(|binding| change.add(&text, binding))?;
     }
-    let bindings = change.bindings.into_values().flatten().collect();
+    let named = change.bindings.into_values().flatten();
+    let bindings = named.map(|(text, bindings)| (text, Some(bindings))).collect();
     Ok(PortsOf { exposed: change.exposed, bindings })
 }
 
@@ -80,18 +81,18 @@ pub fn change_ports(config: &Config, host: &HostConfig, update: &PortsUpdate) ->
 struct Change {
     exposed: BTreeMap<String, Empty>,
     serves: BTreeSet<ContainerPort>,
-    bindings: BTreeMap<ContainerPort, Bindings>,
+    bindings: BTreeMap<ContainerPort, Vec<(String, Vec<PortBinding>)>>,
     /// Whether all ports are published that are exposed.
     all: bool,
 }
 
 impl Change {
     fn of(config: &Config, host: &HostConfig) -> Change {
-        let mut bindings = BTreeMap::<_, Bindings>::new();
+        let mut bindings = BTreeMap::<_, Vec<_>>::new();
         for (key, bound) in host.port_bindings.iter().flatten() {
             // Others were refused.
             if let Some(port) = ContainerPort::parse(key) {
-                bindings.entry(port).or_default().insert(key.clone(), bound.clone());
+                bindings.entry(port).or_default().push((key.clone(), bound.clone().unwrap_or_default()));
             }
         }
         let exposed = config.exposed_ports.clone().unwrap_or_default();
@@ -107,25 +108,29 @@ impl Change {
         let missing = || PortChangeError::NotPublished { port: text.to_owned(), binding: wanted.clone() };
         let keys = self.bindings.entry(port).or_default();
         let mut found = false;
-        for bindings in keys.values_mut().flatten() {
+        for (_, bindings) in keys.iter_mut() {
             found |= bindings.extract_if(.., |one| goes(one)).count() > 0;
         }
-        keys.retain(|_, bindings| bindings.as_ref().is_some_and(|bindings| !bindings.is_empty()));
+        keys.retain(|(_, bindings)| !bindings.is_empty());
         if self.all && keys.is_empty() && self.serves.contains(&port) {
             return Err(PortChangeError::All(text.to_owned()));
         }
         if found { Ok(()) } else { Err(missing()) }
     }
 
-    fn add(&mut self, text: &str, binding: &PortBinding) -> Result<(), PortChangeError> {
+    fn add(&mut self, text: &str, binding: PortBinding) -> Result<(), PortChangeError> {
         let keys = self.bindings.entry(port(text)?).or_default();
-        let key = keys.keys().next().cloned().unwrap_or_else(|| text.to_owned());
-        let bindings = keys.entry(key.clone()).or_default().get_or_insert_default();
-        if bindings.contains(binding) {
-            return Err(PortChangeError::Published { port: text.to_owned(), binding: binding.clone() });
+        if keys.is_empty() {
+            keys.push((text.to_owned(), Vec::new()));
         }
-        bindings.push(binding.clone());
-        self.exposed.insert(key, Empty {});
+        let (key, bindings) = &mut keys[0];
+        if bindings.contains(&binding) {
+            return Err(PortChangeError::Published { port: text.to_owned(), binding });
+        }
+        bindings.push(binding);
+        if !self.exposed.contains_key(key) {
+            self.exposed.insert(key.clone(), Empty {});
+        }
         Ok(())
     }
 }
@@ -145,7 +150,7 @@ mod tests {
         let exposed = host.port_bindings.iter().flatten().map(|(key, _)| (key.clone(), Empty {})).collect();
         let config = Config { exposed_ports: Some(exposed), ..Config::default() };
         let update: PortsUpdate = serde_json::from_str(&json(update)).unwrap();
-        let ports = change_ports(&config, &host, &update).map_err(|err| err.to_string())?;
+        let ports = change_ports(&config, &host, update).map_err(|err| err.to_string())?;
         let told = |(key, bindings): (&String, &Option<Vec<PortBinding>>)| {
             let bindings = bindings.iter().flatten().map(|one| format!("{}:{}", one.host_ip, one.host_port));
             format!("{key}={}", bindings.collect::<Vec<_>>().join("+"))

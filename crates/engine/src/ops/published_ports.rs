@@ -67,10 +67,10 @@ impl PortsError {
 pub async fn update(engine: &Engine, name: &str, update: PortsUpdate) -> Result<(), PortsError> {
     let container = engine.containers.find(name)?;
     let engine = engine.clone();
-    engine.clone().detached(async move { change(&engine, &container, &update).await }).await
+    engine.clone().detached(async move { change(&engine, &container, update).await }).await
 }
 
-async fn change(engine: &Engine, container: &Arc<Container>, update: &PortsUpdate) -> Result<(), PortsError> {
+async fn change(engine: &Engine, container: &Arc<Container>, update: PortsUpdate) -> Result<(), PortsError> {
     // A start finds either all of it or nothing.
     let _operation = container.operate().await?;
     let phase = container.state().phase;

@@ -34,6 +34,10 @@ const PAGE: &str = "k1";
 pub(super) const VETH: &str = "veth";
 /// How long each sample asks.
 const ASKING: &str = "1s";
+/// What the machine's own host may take away of its CPUs during a sample; one that lost more is taken again, and of those the
+/// one that lost least counts. On a busy host a server seems to stand still for whole seconds, whoever's it is.
+const STOLEN_MAX: Duration = Duration::from_millis(20);
+const TRIES: usize = 15;
 /// CPU time in /proc/stat: USER_HZ.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -58,19 +62,33 @@ struct Place {
 }
 
 impl Place {
-    /// Asks for about a second on so many connections.
-    fn sample(&self, connections: usize) -> Result<Sample> {
+    /// Asks for about a second on so many connections, while the machine has its CPUs for itself if that comes to pass.
+    fn quiet_sample(&self, connections: usize) -> Result<Sample> {
+        let mut best = self.sample(connections)?;
+        for _ in 1..TRIES {
+            if best.1 <= STOLEN_MAX {
+                break;
+            }
+            let next = self.sample(connections)?;
+            best = if next.1 < best.1 { next } else { best };
+        }
+        Ok(best.0)
+    }
+
+    /// A sample, and how much of the CPUs others had meanwhile.
+    fn sample(&self, connections: usize) -> Result<(Sample, Duration)> {
         let threads = connections.min(2).to_string();
         let connections = connections.to_string();
         let mut words = self.asker.clone();
         words.extend(["wrk", "-t", &threads, "-c", &connections, "-d", ASKING, &self.url].map(str::to_owned));
         let before = busy()?;
         let told = spawn(&words, self.netns.as_ref(), Stdio::piped())?.wait_with_output()?;
-        let cpu = busy()?.saturating_sub(before);
+        let after = busy()?;
+        let (cpu, stolen) = (after.0.saturating_sub(before.0), after.1.saturating_sub(before.1));
         let text = String::from_utf8_lossy(&told.stdout);
         ensure!(told.status.success(), "{words:?}: {}: {text}", told.status);
         let (requests, wall) = told_of(&text).with_context(|| format!("{words:?} said: {text}"))?;
-        Ok(Sample { wall: wall * 1000 / requests, cpu: cpu * 1000 / requests })
+        Ok((Sample { wall: wall * 1000 / requests, cpu: cpu * 1000 / requests }, stolen))
     }
 }
 
@@ -87,14 +105,14 @@ fn told_of(text: &str) -> Option<(u32, Duration)> {
     Some((requests, Duration::try_from_secs_f64(seconds).ok()?))
 }
 
-/// What the machine's CPUs have done so far, for whomever (proc_stat(5)).
-fn busy() -> Result<Duration> {
+/// What the machine's CPUs have done so far, for whomever, and for how long its host had them (proc_stat(5)).
+fn busy() -> Result<(Duration, Duration)> {
     let stat = fs::read_to_string("/proc/stat")?;
     let line = stat.lines().next().context("no CPU in /proc/stat")?;
     let ticks: Vec<u32> = line.split_whitespace().skip(1).map_while(|field| field.parse().ok()).collect();
-    // user, nice, system, -, -, irq, softirq
-    ensure!(ticks.len() >= 7, "{line}");
-    Ok([0, 1, 2, 5, 6].iter().map(|field| TICK * ticks[*field]).sum())
+    // user, nice, system, -, -, irq, softirq, stolen
+    ensure!(ticks.len() >= 8, "{line}");
+    Ok(([0, 1, 2, 5, 6].iter().map(|field| TICK * ticks[*field]).sum(), TICK * ticks[7]))
 }
 
 /// Starts a program in a network namespace.
@@ -134,7 +152,7 @@ pub(super) fn samples(
     let mut samples: Vec<_> = places.iter().map(|(name, _)| (name.clone(), Vec::with_capacity(runs))).collect();
     for _ in 0..runs {
         for ((_, place), (_, samples)) in places.iter().zip(&mut samples) {
-            samples.push(place.sample(connections)?);
+            samples.push(place.quiet_sample(connections)?);
         }
     }
     Ok(samples)

@@ -136,10 +136,8 @@ impl Relays {
         let put = client.put(&rule, socket);
         match &put {
             Ok(()) => drop(self.served.insert(rule.id)),
-            Err(AskError::Refused(_)) => {
-                self.served.remove(&rule.id);
-                self.expected.remove(&rule.id);
-            }
+            // What it served by this id it serves still.
+            Err(AskError::Refused(_)) => drop(self.expected.remove(&rule.id)),
             Err(AskError::Io(_)) => {
                 self.lose_track();
                 return put;
@@ -159,9 +157,8 @@ impl Relays {
             self.lose_track();
             return put;
         }
-        if put.is_ok() {
-            self.served.extend(ids());
-        }
+        // Of those of which one is refused it serves some.
+        self.served.extend(ids());
         self.client = Some(client);
         put
     }

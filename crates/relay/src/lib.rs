@@ -65,7 +65,7 @@ const LIST_MAX: usize = 1024;
 /// An answer at most: [`LIST_MAX`] rules of 120 bytes. Below the 208 KiB that the kernel lets a socket send (wmem_default).
 const MESSAGE_MAX: usize = 160 << 10;
 /// Rules in one question at most: each has a descriptor.
-const RULES_AT_ONCE: usize = sys::socket::FDS_MAX;
+pub const RULES_AT_ONCE: usize = sys::socket::FDS_MAX;
 /// A question at most.
 const QUESTION_MAX: usize = 64 << 10;
 

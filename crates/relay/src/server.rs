@@ -243,26 +243,28 @@ impl Relay {
         self.daemons.remove(&daemon);
     }
 
+    /// Serves a port from now on. On an error what was served by its id is served as before.
     fn put(&mut self, rule: Rule, socket: Option<OwnedFd>) -> io::Result<()> {
-        let known = self.rules.remove(&rule.id);
-        if let Some(known) = &known {
-            self.retire(known);
-            self.forget_flows();
-        }
+        let known = self.rules.get(&rule.id);
         if known.is_none() && self.rules.len() >= self.rules_max {
             return Err(io::Error::other(format!("the relay serves {} ports and no more", self.rules_max)));
         }
-        let missing = || io::Error::other("no socket came with a new port");
         let socket = match (socket, known) {
             (Some(socket), _) => socket,
-            (None, Some(known)) => known.socket,
-            (None, None) => return Err(missing()),
+            (None, Some(known)) => known.socket.try_clone()?,
+            (None, None) => return Err(io::Error::other("no socket came with a new port")),
         };
         rustix::io::ioctl_fionbio(&socket, true)?;
         let number = self.number(Source::Listener(rule.id.clone()));
         let served = Served { rule, socket, number, links: 0 };
-        watch(&self.epoll, served.socket.as_fd(), number, self.awaited(&served))?;
-        self.rules.insert(served.rule.id.clone(), served);
+        if let Err(errno) = watch(&self.epoll, served.socket.as_fd(), number, self.awaited(&served)) {
+            self.sources.remove(&number);
+            return Err(errno.into());
+        }
+        if let Some(known) = self.rules.insert(served.rule.id.clone(), served) {
+            self.retire(&known);
+            self.forget_flows();
+        }
         self.idle_since = None;
         Ok(())
     }

@@ -120,3 +120,25 @@ fn what_nobody_serves_after_a_relays_end_is_due_until_one_does() {
     relays.give_up(&published);
     relays.end_unexpected().unwrap();
 }
+
+#[test]
+fn of_many_of_which_one_is_refused_nothing_stays_that_is_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = (Ipv4Addr::new(10, 0, 0, 2), 80).into();
+    let mut relays = Relays::new(dir.path().to_owned()).unwrap();
+    relays.start_by(Box::new(|dir, daemon| {
+        let dir = dir.to_owned();
+        std::thread::spawn(move || relay::run(&dir, Some(daemon), std::time::Duration::ZERO).unwrap());
+        Ok(())
+    }));
+    let (kept, socket) = listen();
+    relays.put(&kept, target, Some(socket.as_fd())).unwrap();
+    // In three messages, of which the first has one that is refused: epoll(7) watches no regular file.
+    let mut ports: Vec<_> = (0..2 * relay::RULES_AT_ONCE + 1).map(|_| listen()).collect();
+    ports[3].1 = tempfile::tempfile().unwrap().into();
+    let rules: Vec<_> = ports.iter().map(|(published, socket)| (rule(published, target), socket.as_fd())).collect();
+    assert!(matches!(relays.put_all(&rules), Err(AskError::Refused(_))));
+    relays.remove(&ports.iter().map(|(published, _)| *published).collect::<Vec<_>>()).unwrap();
+    assert_eq!(relays.list().unwrap(), [rule(&kept, target)]);
+    relays.remove(&[kept]).unwrap();
+}

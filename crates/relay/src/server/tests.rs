@@ -93,3 +93,24 @@ fn where_the_kernel_has_no_room_nothing_is_asked_for_a_while() {
     relay.wait(&mut events).unwrap();
     assert_eq!((events.len(), relay.resume_at), (2, None));
 }
+
+#[test]
+fn a_port_that_cannot_be_put_anew_is_served_as_before() {
+    let (_dir, mut relay) = open(4);
+    let (server, address) = port(&mut relay, "a");
+    let elsewhere = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let rule = Rule { id: "a".to_owned(), udp: false, target: elsewhere };
+    // epoll(7) watches no regular file.
+    let file = tempfile::tempfile().unwrap();
+    relay.put(rule, Some(file.into())).unwrap_err();
+    let _client = TcpStream::connect(address).unwrap();
+    rest(&mut relay);
+    server.set_nonblocking(true).unwrap();
+    server.accept().unwrap();
+    assert_eq!(relay.rules["a"].rule.target, server.local_addr().unwrap());
+    // Nor is anything left of one that was never served.
+    let rule = Rule { id: "b".to_owned(), udp: false, target: elsewhere };
+    let numbers = relay.sources.len();
+    relay.put(rule, Some(tempfile::tempfile().unwrap().into())).unwrap_err();
+    assert_eq!((relay.rules.len(), relay.sources.len()), (1, numbers));
+}

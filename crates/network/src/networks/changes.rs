@@ -75,10 +75,11 @@ fn take_out(networks: &Networks, request: &JoinRequest, wired: &Wired) -> Result
         let name = networks.lan(wired, &wanted.network).map_or_else(|| DEFAULT.to_owned(), |lan| lan.name);
         return Err(join::joined_already(request, name));
     }
-    if let Some(entry) = state.remove(&request.container) {
+    let networks = || request.endpoints.iter().map(|one| one.network.as_str());
+    if let Some(entry) = state.take_out(&request.container, networks()) {
         return Ok(entry);
     }
-    match state.begin(&request.container) {
+    match state.begin(&request.container, networks()) {
         true => Ok(Entry::new(&request.container)),
         false => Err(join::joined_already(request, DEFAULT.to_owned())),
     }

@@ -1,6 +1,6 @@
 //! Who is on which network, in memory.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink::Socket;
@@ -19,6 +19,8 @@ pub(super) struct Entry {
     pub(super) holds: Vec<Hold>,
     /// A socket in the container's namespace, of one that has links there which nothing on this machine belongs to.
     pub(super) inside: Option<Socket>,
+    /// It has left, and the kernel has something of it still: what it had is nobody else's until that is gone.
+    pub(super) left: bool,
 }
 
 impl Entry {
@@ -32,7 +34,7 @@ impl Entry {
             wanted: Vec::new(),
             egress: None,
         };
-        Entry { record, holds: Vec::new(), inside: None }
+        Entry { record, holds: Vec::new(), inside: None, left: false }
     }
 
     /// Where its published ports lead.
@@ -71,9 +73,9 @@ pub(super) type NoPair = (NoAddress, &'static str);
 #[derive(Debug)]
 pub(super) struct Endpoints {
     entries: HashMap<String, Entry>,
-    /// Containers whose join or leave is under way.
-    busy: HashSet<String>,
-    /// What the packet filter has, or is about to have, of each container.
+    /// Containers whose join or leave is under way, and their networks.
+    busy: HashMap<String, Vec<String>>,
+    /// What the packet filter has, or is about to have, of each container that has any of it.
     pub(super) published: HashMap<String, Vec<Redirection>>,
     /// Of each network that is known.
     addresses: HashMap<String, Vec<Addresses>>,
@@ -84,12 +86,13 @@ impl Endpoints {
     pub(super) fn new(any_ports: (u16, u16), records: Vec<SandboxRecord>) -> Endpoints {
         let mut ports = Ports::new(any_ports);
         records.iter().flat_map(|record| &record.ports).for_each(|published| ports.note(published));
-        let entry =
-            |record: SandboxRecord| (record.container.clone(), Entry { record, holds: Vec::new(), inside: None });
+        let entry = |record: SandboxRecord| {
+            (record.container.clone(), Entry { record, holds: Vec::new(), inside: None, left: false })
+        };
         let entries: HashMap<_, _> = records.into_iter().map(entry).collect();
         let redirections = |(container, entry): (&String, &Entry)| (container.clone(), entry.redirections());
         let published = entries.iter().map(redirections).filter(|(_, list)| !list.is_empty()).collect();
-        Endpoints { entries, busy: HashSet::new(), published, addresses: HashMap::new(), ports }
+        Endpoints { entries, busy: HashMap::new(), published, addresses: HashMap::new(), ports }
     }
 
     /// Says which addresses a network has; those of its endpoints are taken.
@@ -108,7 +111,8 @@ impl Endpoints {
     pub(super) fn forget_unused(&mut self, network: &str) -> bool {
         // Before the bridges are set up no addresses are known, but the records are.
         let unused = self.addresses.get(network).is_none_or(|addresses| addresses.iter().all(Addresses::is_unused))
-            && self.entries.values().all(|entry| entry.record.on(network).is_none());
+            && self.entries.values().all(|entry| entry.record.on(network).is_none())
+            && !self.busy.values().flatten().any(|one| one == network);
         if unused {
             self.addresses.remove(network);
         }
@@ -120,9 +124,13 @@ impl Endpoints {
         self.addresses.remove(network);
     }
 
-    /// Begins the join of a container that is on no network and not about to be.
-    pub(super) fn begin(&mut self, container: &str) -> bool {
-        !self.entries.contains_key(container) && self.busy.insert(container.to_owned())
+    /// Begins the join of a container that is on no network and not about to be, to these networks.
+    pub(super) fn begin<'a>(&mut self, container: &str, networks: impl Iterator<Item = &'a str>) -> bool {
+        let free = !self.entries.contains_key(container) && !self.busy.contains_key(container);
+        if free {
+            self.busy.insert(container.to_owned(), networks.map(str::to_owned).collect());
+        }
+        free
     }
 
     /// Takes an address of each family that a network has; on an error none.
@@ -160,8 +168,15 @@ impl Endpoints {
         }
     }
 
+    /// Of a container that is on its networks.
     pub(super) fn record(&self, container: &str) -> Option<&SandboxRecord> {
-        self.entries.get(container).map(|entry| &entry.record)
+        self.entries.get(container).filter(|entry| !entry.left).map(|entry| &entry.record)
+    }
+
+    /// Containers that have left, and of which the kernel has something still.
+    pub(super) fn left(&self) -> Vec<String> {
+        let left = self.entries.iter().filter(|(_, entry)| entry.left);
+        left.map(|(container, _)| container.clone()).collect()
     }
 
     /// Keeps a socket in the namespace of a container, if that one needs it.
@@ -173,7 +188,7 @@ impl Endpoints {
 
     /// What these containers have of the machine's.
     pub(super) fn lent(&self, containers: &[String]) -> Vec<Lent> {
-        let records = containers.iter().filter_map(|container| self.record(container));
+        let records = containers.iter().filter_map(|container| Some(&self.entries.get(container)?.record));
         records.flat_map(|record| &record.endpoints).filter_map(|endpoint| endpoint.lent.clone()).collect()
     }
 
@@ -192,9 +207,25 @@ impl Endpoints {
 
     /// Takes a container out. What it had stays taken until [`Endpoints::release`].
     pub(super) fn remove(&mut self, container: &str) -> Option<Entry> {
+        self.take_out(container, std::iter::empty())
+    }
+
+    /// Likewise of one that is about to be on these networks, too.
+    pub(super) fn take_out<'a>(&mut self, container: &str, more: impl Iterator<Item = &'a str>) -> Option<Entry> {
         let entry = self.entries.remove(container)?;
-        self.busy.insert(container.to_owned());
+        let on = entry.record.endpoints.iter().map(|endpoint| endpoint.network.clone());
+        let networks = on.chain(more.map(str::to_owned)).collect();
+        self.busy.insert(container.to_owned(), networks);
         Some(entry)
+    }
+
+    /// Says what the packet filter has of a container, or is about to have; answers what it had.
+    pub(super) fn set_published(&mut self, container: &str, now: Vec<Redirection>) -> Vec<Redirection> {
+        let before = match now.is_empty() {
+            true => self.published.remove(container),
+            false => self.published.insert(container.to_owned(), now),
+        };
+        before.unwrap_or_default()
     }
 
     /// Takes a container out with all that it had.

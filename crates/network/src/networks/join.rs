@@ -30,7 +30,8 @@ impl Networks {
     /// Gives a container its places, in a namespace of its own. On an error nothing is left of it.
     pub fn join(&self, request: &JoinRequest) -> Result<Joined, JoinError> {
         let wired = self.wire()?;
-        if !self.state().begin(&request.container) {
+        self.finish_leaving();
+        if !self.state().begin(&request.container, request.endpoints.iter().map(|one| one.network.as_str())) {
             let network = request.endpoints.first().and_then(|first| self.lan(&wired, &first.network));
             return Err(joined_already(request, network.map_or_else(|| DEFAULT.to_owned(), |lan| lan.name)));
         }
@@ -40,7 +41,13 @@ impl Networks {
             ports::hold_all(self, (&request.name, &request.ports), &mut entry)?;
             apply(self, &wired, request, &lans, &mut entry)
         });
-        let joined = joined.inspect_err(|_| undo(self, &mut entry))?;
+        let joined = match joined {
+            Ok(joined) => joined,
+            Err(err) => {
+                undo(self, entry);
+                return Err(err);
+            }
+        };
         self.state().insert(request.container.clone(), entry);
         // Its first packet is to pass.
         self.firewalld.settle();
@@ -53,10 +60,19 @@ impl Networks {
     /// holder of the namespace.
     pub fn leave(&self, container: &str) -> Result<(), NetworkError> {
         let Some(mut entry) = self.state().remove(container) else { return Ok(()) };
-        // What fails is tried again by the next reconcile, for which the record stays.
         let cleaned = clean(self, &mut entry);
-        self.state().release(&entry.record);
+        give_back(self, entry, cleaned.is_ok());
         cleaned
+    }
+
+    /// Tries again what did not go when containers left.
+    pub(super) fn finish_leaving(&self) {
+        let left = self.state().left();
+        for container in left {
+            if let Err(err) = self.leave(&container) {
+                tracing::warn!(err = errdefs::chain(&err), container, "what a container had is kept still");
+            }
+        }
     }
 
     /// Takes addresses and ids; the ports follow.
@@ -307,42 +323,57 @@ pub(super) fn new_interface(networks: &Networks) -> String {
     format!("{}{}", networks.config.link_prefix(), stdx::id::random_hex::<3>())
 }
 
-fn undo(networks: &Networks, entry: &mut Entry) {
-    if let Err(err) = clean(networks, entry) {
-        // The error of the join is the one that matters; the record stays, so that reconcile tries again.
+fn undo(networks: &Networks, mut entry: Entry) {
+    let cleaned = clean(networks, &mut entry);
+    if let Err(err) = &cleaned {
+        // The error of the join is the one that matters.
         tracing::warn!(%err, container = entry.record.container, "an endpoint could not be undone");
     }
-    networks.state().release(&entry.record);
+    give_back(networks, entry, cleaned.is_ok());
 }
 
-/// Takes a container out of the kernel, then its record.
+/// Gives back what a container had that has left, unless the kernel has something of it: that is tried again before somebody else
+/// joins, and by the next daemon, for which the record stays.
+fn give_back(networks: &Networks, mut entry: Entry, cleaned: bool) {
+    let mut state = networks.state();
+    if cleaned {
+        state.release(&entry.record);
+    } else {
+        entry.left = true;
+        state.insert(entry.record.container.clone(), entry);
+    }
+}
+
+/// Takes a container out of the kernel, as far as that goes; then its record, if nothing is left. Answers the first error.
 fn clean(networks: &Networks, entry: &mut Entry) -> Result<(), NetworkError> {
     let relayed = relaying::withdraw(networks, &entry.record.ports);
     // Before the rules: a connection that finds our socket instead of the container would wait for ever.
     entry.holds.drain(..).for_each(Hold::release);
-    ports::withdraw(networks, &entry.record.container)?;
-    let (inside, outside): (Vec<_>, Vec<_>) = entry
-        .record
-        .endpoints
-        .iter()
-        .filter(|endpoint| endpoint.interface_index != 0)
-        .partition(|endpoint| endpoint.inside);
-    for endpoint in inside {
-        // Without the socket it goes with its namespace.
-        entry.inside.as_mut().map_or(Ok(()), |socket| unstack(networks, socket, endpoint))?;
-    }
-    for endpoint in outside {
-        let port = link::disable_port(&endpoint.interface, endpoint.interface_index);
-        match lock(&networks.route).apply(vec![port]) {
-            // Gone with its namespace, the normal case after a container's end; or no port of a bridge any more.
-            Err(err) if matches!(err.errno(), Some(Errno::NODEV | Errno::OPNOTSUPP | Errno::INVAL)) => {}
-            disabled => disabled?,
+    let withdrawn = ports::withdraw(networks, &entry.record.container);
+    let unplugged = entry.record.endpoints.iter().filter(|endpoint| endpoint.interface_index != 0).map(|endpoint| {
+        match (&mut entry.inside, endpoint.inside) {
+            (Some(socket), true) => unstack(networks, socket, endpoint),
+            // It goes with its namespace.
+            (None, true) => Ok(()),
+            (_, false) => shut(networks, endpoint),
         }
-    }
+    });
+    let unplugged = unplugged.fold(Ok(()), Result::and);
     // Nothing enters by its ports any more.
-    egress::release(networks, &entry.record.container)?;
+    let released = if unplugged.is_ok() { egress::release(networks, &entry.record.container) } else { Ok(()) };
+    withdrawn.and(unplugged).and(released)?;
     // A relay that does not answer will, and has been told.
     networks.records.remove_endpoint(&entry.record.container).and(relayed)
+}
+
+/// Has nothing enter by a container's port of its bridge any more.
+fn shut(networks: &Networks, endpoint: &EndpointRecord) -> Result<(), NetworkError> {
+    let port = link::disable_port(&endpoint.interface, endpoint.interface_index);
+    match lock(&networks.route).apply(vec![port]) {
+        // Gone with its namespace, the normal case after a container's end; or no port of a bridge any more.
+        Err(err) if matches!(err.errno(), Some(Errno::NODEV | Errno::OPNOTSUPP | Errno::INVAL)) => Ok(()),
+        disabled => Ok(disabled?),
+    }
 }
 
 /// Removes a link that is in a container alone. At once: its parent may give its Ethernet address, or its only place, to nobody

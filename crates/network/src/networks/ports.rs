@@ -212,12 +212,16 @@ fn redirect(networks: &Networks, wired: &Wired, entry: &Entry, fresh: &[Publishe
         return Ok(());
     }
     let mut firewall = lock(&networks.firewall);
-    networks.state().published.insert(entry.record.container.clone(), entry.redirections());
-    if let Err(err) = firewall.publish(&redirections) {
+    let before = networks.state().set_published(&entry.record.container, entry.redirections());
+    let written = firewall.publish(&redirections).or_else(|err| {
         // Somebody flushed the packet filter; all of it is due again.
         tracing::warn!(%err, "the packet filter is not what it was and is written anew");
         let all = networks.state().redirections();
-        firewall.replace(&networks.rules(&wired.record), &all)?;
+        firewall.replace(&networks.rules(&wired.record), &all)
+    });
+    if let Err(err) = written {
+        networks.state().set_published(&entry.record.container, before);
+        return Err(err.into());
     }
     forget(&mut firewall, &redirections, &networks.route)
 }
@@ -234,18 +238,17 @@ pub(super) fn withdraw_some(
     container: &str,
     redirections: &[Redirection],
 ) -> Result<(), NetworkError> {
+    let gone: HashSet<&Redirection> = redirections.iter().collect();
+    let wired = lock(&networks.wired).clone();
+    let mut firewall = lock(&networks.firewall);
+    let before = networks.state().published.get(container).cloned().unwrap_or_default();
+    // The kernel refuses to remove what is not there.
+    let (redirections, rest): (Vec<_>, Vec<_>) = before.iter().copied().partition(|one| gone.contains(one));
     if redirections.is_empty() {
         return Ok(());
     }
-    let wired = lock(&networks.wired).clone();
-    let mut firewall = lock(&networks.firewall);
-    let Some(before) = networks.state().published.remove(container) else { return Ok(()) };
-    let gone: HashSet<&Redirection> = redirections.iter().collect();
-    let rest: Vec<_> = before.iter().filter(|one| !gone.contains(one)).copied().collect();
-    if !rest.is_empty() {
-        networks.state().published.insert(container.to_owned(), rest);
-    }
-    let withdrawn = match firewall.withdraw(redirections) {
+    networks.state().set_published(container, rest);
+    let withdrawn = match firewall.withdraw(&redirections) {
         // Somebody flushed the packet filter. If this process has the network, what is due is written anew.
         Err(err) if err.errno() == Some(Errno::NOENT) => wired.map_or(Ok(()), |wired| {
             let all = networks.state().redirections();
@@ -254,10 +257,10 @@ pub(super) fn withdraw_some(
         withdrawn => withdrawn,
     };
     if let Err(err) = withdrawn {
-        networks.state().published.insert(container.to_owned(), before);
+        networks.state().set_published(container, before);
         return Err(err.into());
     }
-    forget(&mut firewall, redirections, &networks.route)
+    forget(&mut firewall, &redirections, &networks.route)
 }
 
 /// Forgets UDP connections, if UDP is concerned at all.

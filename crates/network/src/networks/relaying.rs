@@ -157,7 +157,10 @@ fn bring_in_line(networks: &Networks, relays: &mut Relays) -> Result<(), AskErro
             (None, None) => match hold_again(published) {
                 Ok(socket) => relays.put(published, *target, Some(socket.as_fd())),
                 Err(err) => {
-                    relays.give_up(published);
+                    // Anything else passes, perhaps, as a lack of descriptors does.
+                    if err.kind() == io::ErrorKind::AddrInUse {
+                        relays.give_up(published);
+                    }
                     Err(err.into())
                 }
             },

@@ -163,8 +163,9 @@ fn fall_back(
     }
     entry.record.note_wanted(before);
     entry.record.sort_ports();
-    let published = ports::publish_some(networks, wired, entry, gone);
-    published.and_then(|()| networks.records.write_endpoint(&entry.record)).unwrap_or_else(failed);
+    // What cannot be published again now is so when the relay answers, or the packet filter is written anew: the record says it.
+    networks.records.write_endpoint(&entry.record).unwrap_or_else(failed);
+    ports::publish_some(networks, wired, entry, gone).unwrap_or_else(failed);
     super::join::seal(&entry.record.container, &entry.holds[stay.1..]);
 }
 

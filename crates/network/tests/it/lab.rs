@@ -187,7 +187,7 @@ pub(crate) fn wait_until_links(count: usize) {
     wait_until(&format!("there are {count} links"), || found() == count);
 }
 
-pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !is_so() {
         assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}\n{}", run(&["ip", "-o", "link"]));

@@ -13,6 +13,7 @@ mod parents;
 mod reach;
 mod relayed;
 mod sctp;
+mod undone;
 mod users;
 mod wander;
 

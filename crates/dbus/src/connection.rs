@@ -7,6 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
 use crate::wire::{Body, Call, HEAD_BYTES, Kind, Received, Value, length};
 
 /// Why a call was not answered, or with no.
@@ -71,7 +74,10 @@ impl Connection {
     /// Connects to a bus, or to somebody who listens himself, and who wants no greeting but the proof of who we are.
     /// All that is asked for has to be answered by the deadline.
     pub fn open(path: &Path, is_bus: bool, deadline: Instant) -> Result<Connection, BusError> {
-        let socket = UnixStream::connect(path).map_err(BusError::Connect)?;
+        let socket = connect(path, deadline).map_err(|err| match err.kind() {
+            io::ErrorKind::WouldBlock => BusError::Greet(io::ErrorKind::TimedOut.into()),
+            _ => BusError::Connect(err),
+        })?;
         let mut connection = Connection { socket, serial: 0, deadline, signals: VecDeque::new() };
         connection.authenticate().map_err(BusError::Greet)?;
         if is_bus {
@@ -161,13 +167,28 @@ impl Connection {
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.socket.set_write_timeout(Some(self.left()?))?;
-        self.socket.write_all(bytes)
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            self.socket.set_write_timeout(Some(self.left()?))?;
+            match self.socket.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                sent => rest = &rest[unless_interrupted(sent)?..],
+            }
+        }
+        Ok(())
     }
 
+    /// Until the deadline, however little comes at a time.
     fn receive(&mut self, bytes: &mut [u8]) -> io::Result<()> {
-        self.socket.set_read_timeout(Some(self.left()?))?;
-        self.socket.read_exact(bytes)
+        let mut had = 0;
+        while had < bytes.len() {
+            self.socket.set_read_timeout(Some(self.left()?))?;
+            match self.socket.read(&mut bytes[had..]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => had += unless_interrupted(read)?,
+            }
+        }
+        Ok(())
     }
 
     fn left(&self) -> io::Result<Duration> {
@@ -176,8 +197,68 @@ impl Connection {
     }
 }
 
+/// A signal handler is no reason to give up.
+fn unless_interrupted(moved: io::Result<usize>) -> io::Result<usize> {
+    match moved {
+        Err(err) if err.kind() == io::ErrorKind::Interrupted => Ok(0),
+        moved => moved,
+    }
+}
+
+/// Connects by the deadline: whoever listens and does not take anybody in lets others wait once some are waiting.
+fn connect(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // connect(2) of such sockets waits as long as sending may take.
+    set_socket_timeout(&socket, Timeout::Send, Some(deadline.saturating_duration_since(Instant::now())))?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
+}
+
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_millis(300);
+    const FAR: Duration = Duration::from_secs(10);
+
+    fn open(path: &Path) -> (BusError, Duration) {
+        let begun = Instant::now();
+        let err = Connection::open(path, true, begun + DEADLINE).unwrap_err();
+        (err, begun.elapsed())
+    }
+
+    #[test]
+    fn who_answers_byte_by_byte_is_given_up_at_the_deadline() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bus");
+        let listener = UnixListener::bind(&path).unwrap();
+        std::thread::spawn(move || {
+            let mut client = listener.accept().unwrap().0;
+            while client.write_all(b"O").is_ok() {
+                std::thread::sleep(DEADLINE / 10);
+            }
+        });
+        let (err, took) = open(&path);
+        assert!(matches!(err, BusError::Greet(_)) && took < FAR, "{err:?} {took:?}");
+    }
+
+    #[test]
+    fn who_takes_nobody_in_is_given_up_at_the_deadline() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bus");
+        let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let _first_in_line = UnixStream::connect(&path).unwrap();
+        let (err, took) = open(&path);
+        assert!(matches!(err, BusError::Greet(_)) && took < FAR, "{err:?} {took:?}");
     }
 }

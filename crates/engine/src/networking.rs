@@ -222,6 +222,7 @@ impl Networking {
                 if let Err(err) = networks.keep_only(container.id().as_str(), &wanted) {
                     warn!(err = errdefs::chain(&err), "a container stays on a network that it has left");
                 }
+                keep_ports(networks, container);
                 let Some(place) = networks.place(container.id().as_str()) else { continue };
                 attachments::note(networks, container, &place);
                 let mut live = container.live();
@@ -431,6 +432,19 @@ fn protocol(protocol: Protocol) -> network::Protocol {
 }
 
 /// A port to publish, as crate `network` takes it.
+/// Has a container publish what its record says: a daemon that was killed in the middle of a change may have done either.
+fn keep_ports(networks: &Networks, container: &Container) {
+    let requests = match publications(&container.config(), &container.host_config()) {
+        Ok(wanted) => wanted.into_iter().map(port_request).collect::<Vec<_>>(),
+        Err(err) => return warn!(%err, "the ports of a container's record are none"),
+    };
+    let (container, name) = (container.id().to_string(), container.name());
+    let kept = network::PortChange { container, name, before: requests.clone(), after: requests };
+    if let Err(err) = network::keep_ports(networks, &kept) {
+        warn!(err = errdefs::chain(&err), container = kept.name, "a container does not publish what it is to");
+    }
+}
+
 pub(crate) fn port_request(one: container_spec::ports::Publication) -> PortRequest {
     PortRequest {
         protocol: protocol(one.port.protocol),

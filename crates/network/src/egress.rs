@@ -235,14 +235,20 @@ impl Egress {
         if due.is_empty() {
             return Ok(());
         }
+        let before = ways.clone();
         ways.note(&due, now);
         let mut change = Transaction::new(&self.table);
         table::learned(&mut change, &due, Learned::Open);
-        match change.commit(socket) {
+        let opened = match change.commit(socket) {
             // Somebody flushed the packet filter.
-            Err(err) if err.errno() == Some(Errno::NOENT) => Ok(self.replace(socket)?),
-            opened => Ok(opened?),
+            Err(err) if err.errno() == Some(Errno::NOENT) => self.replace(socket),
+            opened => opened,
+        };
+        if opened.is_err() {
+            // The next question opens them.
+            self.ways.insert(container.to_owned(), before);
         }
+        Ok(opened?)
     }
 
     /// Denials are told to a group from now on.

@@ -40,7 +40,7 @@ use endpoints::Endpoints;
 pub use exposure::{PortAccess, host_addresses, port_accesses};
 pub use healing::{Healer, firewalld_state, foreign_chains, legacy_chains};
 pub use relaying::{relay_end, replace_relay, start_relays_by};
-pub use republish::{PortChange, republish};
+pub use republish::{PortChange, keep_ports, republish};
 use users::Users;
 
 /// The name of the default bridge's network, by which it is told from networks that users made: those go by their ids.

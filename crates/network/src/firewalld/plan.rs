@@ -25,6 +25,7 @@ pub(super) enum Presence {
 pub(super) struct Founding {
     pub(super) add_zone: bool,
     pub(super) add_policy: bool,
+    /// What is kept on disk is to be put in force.
     pub(super) reload: bool,
 }
 
@@ -34,7 +35,13 @@ impl Founding {
         let add_zone = zone == Presence::Missing;
         let add_policy = policy == Presence::Missing;
         let kept = zone == Presence::Kept || policy == Presence::Kept;
-        Founding { add_zone, add_policy, reload: add_zone || add_policy || kept && !reloaded }
+        Founding { add_zone, add_policy, reload: kept && !reloaded }
+    }
+
+    /// Whether firewalld is to be reloaded, once the zone has been added where that was due, and the policy perhaps. One that refuses
+    /// the policy, and is asked for it again and again, is not: each reload writes all rules of the machine anew.
+    pub(super) fn needs_reload(&self, policy_added: bool) -> bool {
+        self.add_zone || self.add_policy && policy_added || self.reload
     }
 }
 
@@ -77,7 +84,8 @@ mod tests {
     fn zone_and_policy_are_made_once_and_a_reload_puts_them_in_force() {
         let check = |zone, policy, reloaded, add_zone, add_policy, reload| {
             let planned = Founding::plan(zone, policy, reloaded);
-            assert_eq!(planned, Founding { add_zone, add_policy, reload }, "{zone:?} {policy:?} {reloaded}");
+            let is = (planned.add_zone, planned.add_policy, planned.needs_reload(planned.add_policy));
+            assert_eq!(is, (add_zone, add_policy, reload), "{zone:?} {policy:?} {reloaded}");
         };
         check(InForce, InForce, false, false, false, false);
         check(Missing, Missing, false, true, true, true);
@@ -88,6 +96,8 @@ mod tests {
         check(Kept, Kept, true, false, false, false);
         // Somebody has taken it away meanwhile.
         check(Missing, Kept, true, true, false, true);
+        assert!(!Founding::plan(InForce, Missing, false).needs_reload(false), "the policy is refused each time");
+        assert!(Founding::plan(Missing, Missing, false).needs_reload(false), "the zone is new");
     }
 
     #[test]

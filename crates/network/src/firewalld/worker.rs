@@ -178,7 +178,7 @@ fn found(client: &mut Client, reloaded: &mut bool) -> Result<Result<(), BusError
         client.add_zone()?;
     }
     let policy = if planned.add_policy { client.add_policy() } else { Ok(()) };
-    if planned.reload {
+    if planned.needs_reload(policy.is_ok()) {
         *reloaded = true;
         client.reload()?;
     }

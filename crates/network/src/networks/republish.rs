@@ -34,10 +34,32 @@ pub fn republish(networks: &Networks, change: &PortChange) -> Result<Place, Join
     changed.map(|()| place)
 }
 
+/// Publishes what is asked for now, whatever a daemon that was killed had made of a change. `None` if that is so already.
+pub fn keep_ports(networks: &Networks, kept: &PortChange) -> Result<Option<Place>, JoinError> {
+    let published = networks.state().record(&kept.container).map(|record| record.ports.clone());
+    let planned = published.map(|published| keep(&published, &kept.after)).filter(|plan| *plan != Plan::default());
+    let Some(planned) = planned else { return Ok(None) };
+    let wired = networks.wire()?;
+    let Some(mut entry) = networks.state().remove(&kept.container) else { return Ok(None) };
+    let changed = carry_out(networks, &wired, planned, kept, &mut entry);
+    let place = networks.place_of(&entry.record);
+    networks.state().insert(kept.container.clone(), entry);
+    changed.map(|()| Some(place))
+}
+
 fn apply(networks: &Networks, wired: &Wired, change: &PortChange, entry: &mut Entry) -> Result<(), JoinError> {
     // Of those that come one by one the container's next start would find out that they do not go together.
     ports::check_together(networks, (&change.name, &change.after), &entry.record)?;
-    let Plan { gone, added } = plan(&entry.record.ports, change);
+    carry_out(networks, wired, plan(&entry.record.ports, change), change, entry)
+}
+
+fn carry_out(
+    networks: &Networks,
+    wired: &Wired,
+    Plan { gone, added }: Plan,
+    change: &PortChange,
+    entry: &mut Entry,
+) -> Result<(), JoinError> {
     // Before others come: these may want the same ports of the host.
     ports::withdraw_some(networks, &entry.record.container, &entry.redirections_of(&gone))?;
     let taken_back = release(networks, entry, &gone);
@@ -60,7 +82,7 @@ fn apply(networks: &Networks, wired: &Wired, change: &PortChange, entry: &mut En
 }
 
 /// What changes.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Plan {
     gone: Vec<Published>,
     added: Vec<PortRequest>,
@@ -81,6 +103,23 @@ fn plan(published: &[Published], change: &PortChange) -> Plan {
     };
     let gone = published.iter().filter(goes).copied().collect();
     Plan { gone, added: beyond(&change.after, &change.before).copied().collect() }
+}
+
+/// What is due where nobody knows what was asked for before: what no request leads to goes, and what leads to nothing comes. Pure.
+fn keep(published: &[Published], wanted: &[PortRequest]) -> Plan {
+    let mut of_port = HashMap::<_, (Vec<&Published>, Vec<&PortRequest>)>::new();
+    published.iter().for_each(|port| of_port.entry((port.protocol, port.container_port)).or_default().0.push(port));
+    wanted.iter().for_each(|one| of_port.entry((one.protocol, one.container_port)).or_default().1.push(one));
+    let is_left = |port: &&Published| {
+        !of_port[&(port.protocol, port.container_port)].1.iter().any(|request| leads_to(request, port))
+    };
+    let is_missing = |request: &&PortRequest| {
+        !of_port[&(request.protocol, request.container_port)].0.iter().any(|port| leads_to(request, port))
+    };
+    Plan {
+        gone: published.iter().filter(is_left).copied().collect(),
+        added: wanted.iter().filter(is_missing).copied().collect(),
+    }
 }
 
 /// What is in a list more often than in the other one: a request may be made twice.
@@ -187,13 +226,16 @@ mod tests {
         }
     }
 
-    fn planned(published: &[(&str, u16, u16)], before: &[&str], after: &[&str]) -> (Vec<u16>, Vec<PortRequest>) {
-        let port = |(host, host_port, container_port): &(&str, u16, u16)| Published {
+    fn port((host, host_port, container_port): &(&str, u16, u16)) -> Published {
+        Published {
             protocol: Protocol::Tcp,
             container_port: *container_port,
             host_address: host.parse().unwrap(),
             host_port: *host_port,
-        };
+        }
+    }
+
+    fn planned(published: &[(&str, u16, u16)], before: &[&str], after: &[&str]) -> (Vec<u16>, Vec<PortRequest>) {
         let requests = |texts: &[&str]| texts.iter().map(|text| request(text)).collect::<Vec<_>>();
         let change = PortChange {
             container: String::new(),
@@ -229,6 +271,26 @@ mod tests {
         ] {
             let added: Vec<_> = added.iter().map(|text| request(text)).collect();
             assert_eq!(planned(published, before, after), (gone.to_vec(), added), "{before:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_killed_daemon_had_begun_to_change_comes_to_what_is_asked_for() {
+        let any = "0.0.0.0";
+        for (published, wanted, gone, added) in [
+            (&[(any, 8080, 80), ("::", 8080, 80)][..], &["8080:80"][..], &[][..], &[][..]),
+            (&[(any, 8080, 80), (any, 8081, 81)], &["8080:80"], &[8081], &[]),
+            (&[(any, 8080, 80)], &["8080:80", "8081:81"], &[], &["8081:81"]),
+            (&[(any, 32768, 80)], &[":80"], &[], &[]),
+            (&[("127.0.0.1", 8080, 80)], &["8080:80"], &[], &[]),
+            (&[(any, 8080, 80)], &["127.0.0.1 8080:80"], &[8080], &["127.0.0.1 8080:80"]),
+        ] {
+            let published: Vec<_> = published.iter().map(port).collect();
+            let wanted: Vec<_> = wanted.iter().map(|text| request(text)).collect();
+            let Plan { gone: left, added: missing } = keep(&published, &wanted);
+            let left: Vec<u16> = left.iter().map(|port| port.host_port).collect();
+            let added: Vec<_> = added.iter().map(|text| request(text)).collect();
+            assert_eq!((left, missing), (gone.to_vec(), added), "{published:?}");
         }
     }
 }

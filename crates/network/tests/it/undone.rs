@@ -103,3 +103,25 @@ fn privileged_what_a_container_had_is_nobodys_until_the_kernel_has_nothing_of_it
         assert_eq!(place.endpoints[0].ipv4.unwrap().address, Ipv4Addr::new(172, 17, 0, 3));
     });
 }
+
+#[test]
+fn privileged_a_change_of_ports_that_a_kill_cut_comes_to_what_the_container_is_to_publish() {
+    on_a_machine(|lab| {
+        let (first, second) = (publish(Some(HOME), 8080, 80), publish(Some(HOME), 8081, 81));
+        let networks = lab.networks();
+        let _one = networks.join(&request("one", &[first])).unwrap();
+        republish(&networks, &change(&[first], &[second])).unwrap();
+        drop(networks);
+        // The container's own record did not hear of it.
+        let networks = lab.networks_with(&["one"]);
+        network::keep_ports(&networks, &change(&[first], &[first])).unwrap().unwrap();
+        assert_eq!(host_ports(&networks), [8080]);
+        let rules = run(&["nft", "list", "ruleset"]);
+        assert!(rules.contains("8080") && !rules.contains("8081"), "{rules}");
+        assert_eq!(network::keep_ports(&networks, &change(&[first], &[first])).unwrap(), None);
+        assert_eq!(
+            network::keep_ports(&networks, &PortChange { container: "two".to_owned(), ..change(&[], &[]) }).unwrap(),
+            None
+        );
+    });
+}

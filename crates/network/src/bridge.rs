@@ -178,6 +178,15 @@ pub(crate) fn open_loopback(bridge: &str) -> Result<(), NetworkError> {
     set(&format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet"))
 }
 
+/// Has this machine answer on a bridge of ours for neighbours whom the bridge keeps apart, so that they send to each other by this
+/// machine, whose packet filter decides (ip-sysctl.rst, `proxy_arp_pvlan`: RFC 3069).
+pub(crate) fn stand_between(bridge: &str) -> Result<(), NetworkError> {
+    // At once: else it waits for up to 0.8 s, in case somebody else answers.
+    write(&format!("/proc/sys/net/ipv4/neigh/{bridge}/proxy_delay"), "0")?;
+    write(&format!("/proc/sys/net/ipv4/conf/{bridge}/send_redirects"), "0")?;
+    set(&format!("/proc/sys/net/ipv4/conf/{bridge}/proxy_arp_pvlan"))
+}
+
 /// An Ethernet address of nobody: locally administered, for one receiver.
 pub(crate) fn random_mac() -> link::Mac {
     let text = stdx::id::random_hex::<6>();

@@ -12,6 +12,7 @@
 //!   masquerade   postrouting: containers leave with the host's address, and so does what returns to its bridge
 //!   unmark       postrouting, likewise: the mark goes again
 //!   maps: addresses (protocol . address . port), ports (protocol . port) -> container's address . port
+//!         links (who links . whom . protocol . port) -> itself: what passes between neighbours who are else strangers
 //!         opened (protocol . container's address . port) -> itself: what passes to networks of the mode `routed`
 //! ```
 //! The table `ip6 longshore-<key>` is there while a network has addresses of IPv6, and changes in the same transactions. It is
@@ -44,6 +45,8 @@ const BY_ADDRESS: &str = "addresses";
 const BY_PORT: &str = "ports";
 /// A map only because rules find things in maps.
 const OPENED: &str = "opened";
+/// Likewise.
+const LINKS: &str = "links";
 
 /// Before connection tracking (NF_IP_PRI_RAW).
 const PRIORITY_RAW: i32 = -300;
@@ -68,6 +71,8 @@ const PRIORITY_REFUSE: i32 = 0;
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) bridges: Vec<BridgeRules>,
+    /// What is open between neighbours on a bridge that keeps them apart.
+    pub(crate) links: Vec<LinkedPort>,
     pub(crate) guards_forwarding: bool,
     pub(crate) guards_forwarding_of_ipv6: bool,
 }
@@ -79,11 +84,25 @@ pub(crate) struct BridgeRules {
     /// The bridge's addresses.
     pub(crate) gateways: Vec<Subnet>,
     pub(crate) icc: bool,
+    /// Whether links open ports between neighbours who do not reach each other.
+    pub(crate) links: bool,
     pub(crate) masquerade: bool,
     /// Nothing comes in, nothing goes out.
     pub(crate) internal: bool,
     /// How containers and everybody else reach each other, by IPv4 and by IPv6.
     pub(crate) modes: [GatewayMode; 2],
+}
+
+/// A port of a container that is open to one that links to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct LinkedPort {
+    /// Who links.
+    pub(crate) from: Ipv4Addr,
+    /// Who is linked.
+    pub(crate) to: Ipv4Addr,
+    pub(crate) protocol: Protocol,
+    /// That one's port.
+    pub(crate) port: u16,
 }
 
 /// A published port and where it leads, which is of the same family; of one that is opened the address at which.
@@ -100,6 +119,8 @@ pub(crate) struct Firewall {
     marks: bool,
     foreign: Foreign,
     egress: Egress,
+    /// The links that are open.
+    links: HashSet<LinkedPort>,
 }
 
 impl BridgeRules {
@@ -109,6 +130,7 @@ impl BridgeRules {
             bridge: config.bridge_name(),
             gateways: record.gateways(),
             icc: config.icc,
+            links: !config.icc,
             masquerade: config.ip_masq,
             internal: false,
             modes: [GatewayMode::Nat; 2],
@@ -122,6 +144,8 @@ impl BridgeRules {
             bridge: bridge.bridge.clone(),
             gateways: network.gateways(),
             icc: bridge.icc,
+            // They are names there, and open nothing, as with dockerd.
+            links: false,
             masquerade: bridge.masquerade && !network.internal,
             internal: network.internal,
             modes: network.gateway_modes(),
@@ -133,7 +157,8 @@ impl Firewall {
     pub(crate) fn open(table: String, host_firewall: bool) -> Result<Firewall, NetlinkError> {
         let foreign = Foreign::new(table.clone(), host_firewall);
         let (socket, egress) = (Socket::open(Netlink::Netfilter)?, Egress::new(&table));
-        Ok(Firewall { socket, table, stands_of_ipv6: None, marks: false, foreign, egress })
+        let links = HashSet::new();
+        Ok(Firewall { socket, table, stands_of_ipv6: None, marks: false, foreign, egress, links })
     }
 
     /// Begins to listen to what others change.
@@ -194,7 +219,10 @@ impl Firewall {
             }
         }
         add(&mut change, redirections);
+        change.on(Family::Ipv4);
+        change.add_elements(LINKS, &rules.links.iter().map(LinkedPort::element).collect::<Vec<_>>());
         change.commit(&mut self.socket)?;
+        self.links = rules.links.iter().copied().collect();
         self.stands_of_ipv6 = Some(with_ipv6);
         self.marks = marks;
         Ok(())
@@ -231,6 +259,21 @@ impl Firewall {
         let mut change = Transaction::new(&self.table);
         add(&mut change, redirections);
         change.commit(&mut self.socket)
+    }
+
+    /// These links are open, and no others.
+    pub(crate) fn link(&mut self, wanted: &[LinkedPort]) -> Result<(), NetlinkError> {
+        let wanted: HashSet<LinkedPort> = wanted.iter().copied().collect();
+        let elements = |links: &HashSet<LinkedPort>, others: &HashSet<LinkedPort>| {
+            links.difference(others).map(LinkedPort::element).collect::<Vec<_>>()
+        };
+        let mut change = Transaction::new(&self.table);
+        change.on(Family::Ipv4);
+        change.delete_elements(LINKS, &elements(&self.links, &wanted));
+        change.add_elements(LINKS, &elements(&wanted, &self.links));
+        change.commit(&mut self.socket)?;
+        self.links = wanted;
+        Ok(())
     }
 
     pub(crate) fn withdraw(&mut self, redirections: &[Redirection]) -> Result<(), NetlinkError> {
@@ -285,6 +328,10 @@ impl Rules {
         change.create_map(&Map { name: BY_ADDRESS, key: &[Field::Protocol, address, Field::Port], value });
         change.create_map(&Map { name: BY_PORT, key: &[Field::Protocol, Field::Port], value });
         change.create_map(&Map { name: OPENED, key: &[Field::Protocol, address, Field::Port], value });
+        if family == Family::Ipv4 {
+            let key = &[address, address, Field::Protocol, Field::Port];
+            change.create_map(&Map { name: LINKS, key, value: &[address, Field::Port] });
+        }
         change.create_chain("raw", ChainKind::Filter, Hook::Prerouting, PRIORITY_RAW);
         change.create_chain("forward", ChainKind::Filter, Hook::Forward, PRIORITY_FORWARD);
         change.create_chain("masquerade", ChainKind::Nat, Hook::Postrouting, PRIORITY_MASQUERADE);
@@ -367,6 +414,11 @@ impl BridgeRules {
             let known = rule::connection_state(rule::ESTABLISHED_OR_RELATED);
             append(change, "forward", &[&leaving, &known, accept]);
             append(change, "forward", &[&leaving, &rule::connection_status(rule::REDIRECTED), accept]);
+        }
+        if self.links && family == Family::Ipv4 {
+            for answers in [false, true] {
+                append(change, "forward", &[&entering, &leaving, &rule::find_link(LINKS, family, answers), accept]);
+            }
         }
         let neighbours = if self.icc { accept } else { &DROP };
         append(change, "forward", &[&entering, &leaving, neighbours]);
@@ -463,6 +515,15 @@ fn elements(redirections: &[Redirection]) -> Vec<(Family, &'static str, Vec<Elem
         maps.push((family, OPENED, opened.iter().map(element).collect()));
     }
     maps
+}
+
+impl LinkedPort {
+    fn element(&self) -> Element {
+        let port = [self.port.to_be_bytes(), [0; 2]].concat();
+        let to = self.to.octets();
+        let protocol = [self.protocol.number(), 0, 0, 0];
+        Element { key: [&self.from.octets()[..], &to, &protocol, &port].concat(), value: [&to[..], &port].concat() }
+    }
 }
 
 /// A port that is opened as if it were published on the container's own address.

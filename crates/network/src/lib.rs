@@ -80,7 +80,8 @@ pub use error::{CreateError, JoinError, NetworkError, PortError, RemoveError, Sy
 pub use networks::{
     DEFAULT, Denial, Denials, EgressGate, Endpoint, EndpointRequest, Healer, InterfaceAddress, JoinRequest, Joined,
     Network, Networks, Place, PortAccess, PortChange, egress_gate, enter, firewalld_state, foreign_chains,
-    host_addresses, legacy_chains, open_egress, port_accesses, relay_end, replace_relay, republish, start_relays_by,
+    host_addresses, legacy_chains, open_egress, port_accesses, relay_end, replace_relay, republish, set_links,
+    start_relays_by,
 };
 pub use options::{GatewayMode, OptionError};
 pub use parent::{IpvlanFlag, IpvlanMode, MacvlanMode, Origin, ParentDriver, ParentError, UpperMode};

@@ -6,6 +6,7 @@ mod endpoints;
 mod exposure;
 mod healing;
 mod join;
+mod links;
 mod ports;
 mod relaying;
 mod republish;
@@ -30,7 +31,7 @@ use crate::firewall::{BridgeRules, Firewall, Rules};
 use crate::firewalld::Firewalld;
 use crate::options::GatewayMode;
 use crate::parent::{Lent, ParentDriver};
-use crate::ports::{PortRequest, Published};
+use crate::ports::{PortRequest, Protocol as Transport, Published};
 use crate::record::{BridgeRecord, EndpointRecord, Records, SandboxRecord};
 use crate::relays::Relays;
 use crate::sandbox::{Plan, Pool, Room};
@@ -39,6 +40,7 @@ pub use egress::{Denial, Denials, EgressGate, egress_gate, open_egress};
 use endpoints::Endpoints;
 pub use exposure::{PortAccess, host_addresses, port_accesses};
 pub use healing::{Healer, firewalld_state, foreign_chains, legacy_chains};
+pub use links::set_links;
 pub use relaying::{relay_end, replace_relay, start_relays_by};
 pub use republish::{PortChange, republish};
 use users::Users;
@@ -59,6 +61,10 @@ pub struct JoinRequest {
     pub endpoints: Vec<EndpointRequest>,
     /// What it may begin connections to, beside what its networks' own policies say.
     pub egress: Option<EgressPolicy>,
+    /// The ports that are open to who links to it on the default bridge, where neighbours do not reach each other.
+    pub exposed: Vec<(Transport, u16)>,
+    /// The ids of the containers that it links to there.
+    pub links: Vec<String>,
 }
 
 /// What a container wants of one network.
@@ -533,6 +539,7 @@ impl Networks {
         let users = self.users.all().into_iter().filter_map(|network| BridgeRules::of(&network));
         Rules {
             bridges: std::iter::once(BridgeRules::new(&self.config, default)).chain(users).collect(),
+            links: links::open(self),
             guards_forwarding: default.guards_forwarding,
             guards_forwarding_of_ipv6: self.guards_forwarding_of_ipv6.load(Ordering::Relaxed),
         }

@@ -142,7 +142,7 @@ async fn connect_container(
         return write(engine, container).await;
     };
     let key = found.key().map(str::to_owned).unwrap_or_default();
-    let request = networking::request(container, vec![attachments::request(&key, &settings)]);
+    let request = networking::request(engine, container, vec![attachments::request(&key, &settings)]);
     let request = request.map_err(NetworkConnectError::Container)?;
     let namespace = namespace(container).await?;
     let task = engine.clone();

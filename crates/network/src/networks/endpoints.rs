@@ -31,6 +31,8 @@ impl Entry {
             endpoints: Vec::new(),
             wanted: Vec::new(),
             egress: None,
+            exposed: Vec::new(),
+            links: Vec::new(),
         };
         Entry { record, holds: Vec::new(), inside: None }
     }

@@ -9,7 +9,8 @@ use rustix::io::Errno;
 
 use super::endpoints::Entry;
 use super::{
-    BridgeFooting, EndpointRequest, Footing, JoinRequest, Joined, Lan, Networks, Wired, egress, lock, ports, relaying,
+    BridgeFooting, EndpointRequest, Footing, JoinRequest, Joined, Lan, Networks, Wired, egress, links, lock, ports,
+    relaying,
 };
 use crate::DEFAULT;
 use crate::addresses::NoAddress;
@@ -42,6 +43,7 @@ impl Networks {
         });
         let joined = joined.inspect_err(|_| undo(self, &mut entry))?;
         self.state().insert(request.container.clone(), entry);
+        links::settle(self).map_err(|err| abandon(self, &request.container, err))?;
         // Its first packet is to pass.
         self.firewalld.settle();
         Ok(joined)
@@ -53,15 +55,18 @@ impl Networks {
     /// holder of the namespace.
     pub fn leave(&self, container: &str) -> Result<(), NetworkError> {
         let Some(mut entry) = self.state().remove(container) else { return Ok(()) };
+        // Before somebody else has its address.
+        let closed = links::settle(self);
         // What fails is tried again by the next reconcile, for which the record stays.
         let cleaned = clean(self, &mut entry);
         self.state().release(&entry.record);
-        cleaned
+        cleaned.and(closed)
     }
 
     /// Takes addresses and ids; the ports follow.
     fn plan(&self, request: &JoinRequest, wired: &Wired, entry: &mut Entry) -> Result<Vec<Lan>, JoinError> {
         entry.record.egress.clone_from(&request.egress);
+        links::note(self, request, &mut entry.record);
         let mut lans = Vec::with_capacity(request.endpoints.len());
         for one in &request.endpoints {
             lans.push(self.plan_endpoint(one, &request.name, wired, entry)?);
@@ -305,6 +310,15 @@ pub(super) fn route_outward(
 /// A name for an interface on the host.
 pub(super) fn new_interface(networks: &Networks) -> String {
     format!("{}{}", networks.config.link_prefix(), stdx::id::random_hex::<3>())
+}
+
+/// A container that has joined all but its links leaves again.
+fn abandon(networks: &Networks, container: &str, err: NetworkError) -> JoinError {
+    if let Err(err) = networks.leave(container) {
+        // The error of the join is the one that matters; the record stays, so that reconcile tries again.
+        tracing::warn!(err = errdefs::chain(&err), container, "an endpoint could not be undone");
+    }
+    err.into()
 }
 
 fn undo(networks: &Networks, entry: &mut Entry) {

@@ -9,6 +9,7 @@ mod foreign;
 mod gateway_modes;
 mod ipv6;
 mod lab;
+mod links;
 mod parents;
 mod reach;
 mod relayed;

@@ -131,7 +131,8 @@ impl SandboxRecord {
     /// Whether ports are shown that it exposes.
     pub(crate) fn exposes(&self) -> bool {
         match (self.gateway(), self.gateway_of_ipv6()) {
-            (None, None) => self.endpoints.is_empty() || self.endpoints.iter().any(|one| !one.inside),
+            // Networks that lead nowhere publish nothing.
+            (None, None) => self.endpoints.is_empty(),
             (ipv4, ipv6) => ipv4.into_iter().chain(ipv6).any(|one| !one.inside),
         }
     }

@@ -261,3 +261,31 @@ fn privileged_name_servers_and_hosts_are_those_that_were_asked_for() {
         assert!(hosts.contains("10.1.2.5\tone\n10.1.2.6\ttwo\n"), "{hosts}");
     });
 }
+
+#[test]
+fn privileged_ports_are_shown_as_often_as_they_are_bound_and_where_they_could_be_published() {
+    on_both(|at| {
+        let (name, inside) = (at.name("twice"), at.name("inside"));
+        let home = home();
+        let port = UdpSocket::bind((home.as_str(), 0)).unwrap().local_addr().unwrap().port();
+        let twice = format!("-p {home}:{port}:53/udp -p {home}:{port}:53/udp");
+        at.ok(&format!("run -d --name {name} {twice} -p [::1]:{port}:{port} busybox sleep 1000"));
+        let listed = at.ok(&format!("ps --filter name={name} --format '{{{{.Ports}}}}'"));
+        let datagrams = format!("{home}:{port}->53/udp");
+        let mut shown: Vec<&str> = listed.split(", ").collect();
+        shown.sort_unstable();
+        let mut expected = [datagrams.clone(), datagrams, format!("[::1]:{port}->{port}/tcp")];
+        expected.sort_unstable();
+        assert_eq!(shown, expected);
+        let ports: serde_json::Value =
+            serde_json::from_str(&at.inspect(&name, "{{json .NetworkSettings.Ports}}")).unwrap();
+        assert_eq!(ports["53/udp"].as_array().unwrap().len(), 2);
+        at.remove(&name);
+        at.ok(&format!("network create --internal {inside}"));
+        at.ok(&format!("run -d --name {name} --network {inside} --expose 80 -p 81 busybox sleep 1000"));
+        assert_eq!(at.ok(&format!("ps --filter name={name} --format '{{{{.Ports}}}}'")), "");
+        assert_eq!(at.inspect(&name, "{{json .NetworkSettings.Ports}}"), "{}");
+        at.remove(&name);
+        at.ok(&format!("network rm {inside}"));
+    });
+}

@@ -53,6 +53,9 @@ pub(crate) struct EndpointRecord {
     pub(crate) ipv4: Option<Ipv4Addr>,
     #[serde(default)]
     pub(crate) ipv6: Option<Ipv6Addr>,
+    /// More addresses of the interface, which are nobody's to give.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) link_local: Vec<IpAddr>,
     /// None where it is not its own.
     pub(crate) mac: Option<Mac>,
     /// The end of the veth pair on the host; empty where there is none.
@@ -206,6 +209,7 @@ impl From<Written> for SandboxRecord {
             endpoint_id: one.endpoint_id,
             ipv4: Some(one.address),
             ipv6: None,
+            link_local: Vec::new(),
             mac: Some(one.mac),
             interface: one.interface,
             interface_index: one.interface_index,
@@ -355,6 +359,7 @@ mod tests {
             endpoint_id: String::new(),
             ipv4: Some(Ipv4Addr::LOCALHOST),
             ipv6: None,
+            link_local: Vec::new(),
             mac: None,
             interface: String::new(),
             interface_index: 0,

@@ -286,6 +286,7 @@ mod tests {
             endpoint_id: String::new(),
             ipv4: Some(Ipv4Addr::new(10, 0, 0, 2)),
             ipv6: None,
+            link_local: Vec::new(),
             mac: None,
             interface: String::new(),
             interface_index: 0,

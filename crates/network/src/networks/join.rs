@@ -124,6 +124,7 @@ impl Networks {
             endpoint_id: stdx::id::random_hex::<32>(),
             ipv4,
             ipv6,
+            link_local: request.link_local.clone(),
             mac: own_mac.or_else(|| is_free(request.mac.unwrap_or_else(bridge::random_mac))),
             interface: String::new(),
             interface_index: 0,

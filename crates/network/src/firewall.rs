@@ -91,6 +91,8 @@ pub(crate) struct BridgeRules {
     pub(crate) internal: bool,
     /// How containers and everybody else reach each other, by IPv4 and by IPv6.
     pub(crate) modes: [GatewayMode; 2],
+    /// The links whose neighbours reach published ports at the containers' own addresses.
+    pub(crate) trusted: Vec<String>,
 }
 
 /// A port of a container that is open to one that links to it.
@@ -121,6 +123,8 @@ pub(crate) struct Firewall {
     egress: Egress,
     /// The links that are open.
     links: HashSet<LinkedPort>,
+    /// The networks whose published ports are also reached at the containers' own addresses.
+    trusting: Vec<Subnet>,
 }
 
 impl BridgeRules {
@@ -134,6 +138,7 @@ impl BridgeRules {
             masquerade: config.ip_masq,
             internal: false,
             modes: [GatewayMode::Nat; 2],
+            trusted: Vec::new(),
         }
     }
 
@@ -149,6 +154,7 @@ impl BridgeRules {
             masquerade: bridge.masquerade && !network.internal,
             internal: network.internal,
             modes: network.gateway_modes(),
+            trusted: if network.internal { Vec::new() } else { network.trusted_interfaces() },
         })
     }
 }
@@ -157,8 +163,8 @@ impl Firewall {
     pub(crate) fn open(table: String, host_firewall: bool) -> Result<Firewall, NetlinkError> {
         let foreign = Foreign::new(table.clone(), host_firewall);
         let (socket, egress) = (Socket::open(Netlink::Netfilter)?, Egress::new(&table));
-        let links = HashSet::new();
-        Ok(Firewall { socket, table, stands_of_ipv6: None, marks: false, foreign, egress, links })
+        let (links, trusting) = (HashSet::new(), Vec::new());
+        Ok(Firewall { socket, table, stands_of_ipv6: None, marks: false, foreign, egress, links, trusting })
     }
 
     /// Begins to listen to what others change.
@@ -218,10 +224,12 @@ impl Firewall {
                 rules.write(&mut change, *family, marks);
             }
         }
-        add(&mut change, redirections);
+        let trusting = rules.trusting();
+        add(&mut change, redirections, &trusting);
         change.on(Family::Ipv4);
         change.add_elements(LINKS, &rules.links.iter().map(LinkedPort::element).collect::<Vec<_>>());
         change.commit(&mut self.socket)?;
+        self.trusting = trusting;
         self.links = rules.links.iter().copied().collect();
         self.stands_of_ipv6 = Some(with_ipv6);
         self.marks = marks;
@@ -257,7 +265,7 @@ impl Firewall {
 
     pub(crate) fn publish(&mut self, redirections: &[Redirection]) -> Result<(), NetlinkError> {
         let mut change = Transaction::new(&self.table);
-        add(&mut change, redirections);
+        add(&mut change, redirections, &self.trusting);
         change.commit(&mut self.socket)
     }
 
@@ -276,11 +284,15 @@ impl Firewall {
         Ok(())
     }
 
-    pub(crate) fn withdraw(&mut self, redirections: &[Redirection]) -> Result<(), NetlinkError> {
+    /// Takes redirections away; what others of the same containers have opened as well stays.
+    pub(crate) fn withdraw(&mut self, redirections: &[Redirection], rest: &[Redirection]) -> Result<(), NetlinkError> {
         let mut change = Transaction::new(&self.table);
-        for (family, map, elements) in elements(redirections) {
+        for (family, map, elements) in elements(redirections, &self.trusting) {
             change.on(family);
             change.delete_elements(map, &elements);
+        }
+        if !self.trusting.is_empty() {
+            add(&mut change, rest, &self.trusting);
         }
         change.commit(&mut self.socket)
     }
@@ -311,6 +323,12 @@ const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 impl Rules {
     pub(crate) fn has_ipv6(&self) -> bool {
         self.bridges.iter().any(|one| one.gateway(Family::Ipv6).is_some())
+    }
+
+    /// The networks whose published ports are also reached at the containers' own addresses.
+    fn trusting(&self) -> Vec<Subnet> {
+        let trusting = self.bridges.iter().filter(|one| !one.trusted.is_empty());
+        trusting.flat_map(|one| one.gateways.iter().map(|gateway| gateway.network())).collect()
     }
 
     /// Whether what is accepted is marked: for the chains of others, or for our own guard.
@@ -404,7 +422,9 @@ impl BridgeRules {
         let network = gateway.network();
         let to_container = rule::destination_in(network.address, network.prefix, true);
         let not_gateway = rule::destination_in(gateway.address, gateway.width(), false);
-        append(change, "raw", &[&other, &to_container, &not_gateway, &DROP]);
+        // One rule: whoever came by none of them.
+        let trusted = self.trusted.iter().flat_map(|name| rule::interface_in(name, false)).collect::<Vec<_>>();
+        append(change, "raw", &[&other, &trusted, &to_container, &not_gateway, &DROP]);
     }
 
     /// What leaves through the bridge, to its containers.
@@ -426,6 +446,10 @@ impl BridgeRules {
             append(change, "forward", &[&leaving, &rule::find_by_address(OPENED, family), accept]);
             // Errors on the way to a container, and whether it is there, as with Docker.
             append(change, "forward", &[&leaving, &rule::is_icmp(family), accept]);
+        }
+        for name in &self.trusted {
+            let (trusted, opened) = (rule::interface_in(name, true), rule::find_by_address(OPENED, family));
+            append(change, "forward", &[&trusted, &leaving, &opened, accept]);
         }
         let open = self.is(GatewayMode::NatUnprotected, family) && self.gateway(family).is_some();
         let others = if open { accept } else { &DROP };
@@ -494,23 +518,25 @@ fn append(change: &mut Transaction<'_>, chain: &str, parts: &[&[Expression]]) {
     change.append_rule(chain, &parts.concat());
 }
 
-fn add(change: &mut Transaction<'_>, redirections: &[Redirection]) {
-    for (family, map, elements) in elements(redirections) {
+fn add(change: &mut Transaction<'_>, redirections: &[Redirection], trusting: &[Subnet]) {
+    for (family, map, elements) in elements(redirections, trusting) {
         change.on(family);
         change.add_elements(map, &elements);
     }
 }
 
 /// The elements for each map.
-fn elements(redirections: &[Redirection]) -> Vec<(Family, &'static str, Vec<Element>)> {
+fn elements(redirections: &[Redirection], trusting: &[Subnet]) -> Vec<(Family, &'static str, Vec<Element>)> {
     let mut maps = Vec::with_capacity(6);
     for family in FAMILIES {
         let of_family = redirections.iter().copied().filter(|(_, to)| to.is_ipv4() == (family == Family::Ipv4));
         let (opened, led): (Vec<Redirection>, Vec<Redirection>) = of_family.partition(|(one, _)| one.is_opened());
+        let trusted = |(_, to): &&Redirection| trusting.iter().any(|network| network.contains(*to));
+        let also = led.iter().filter(trusted).map(opening).collect::<Vec<_>>();
         let (any, one): (Vec<_>, Vec<_>) = led.into_iter().partition(|(one, _)| one.host_address.is_unspecified());
         let encode = |list: Vec<Redirection>| list.iter().map(element).collect();
         // Published at several ports of the host, a port is opened once.
-        let opened: HashSet<Redirection> = opened.iter().map(opening).collect();
+        let opened: HashSet<Redirection> = opened.iter().map(opening).chain(also).collect();
         maps.extend([(family, BY_ADDRESS, encode(one)), (family, BY_PORT, encode(any))]);
         maps.push((family, OPENED, opened.iter().map(element).collect()));
     }

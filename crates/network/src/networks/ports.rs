@@ -243,9 +243,9 @@ pub(super) fn withdraw_some(
     let gone: HashSet<&Redirection> = redirections.iter().collect();
     let rest: Vec<_> = before.iter().filter(|one| !gone.contains(one)).copied().collect();
     if !rest.is_empty() {
-        networks.state().published.insert(container.to_owned(), rest);
+        networks.state().published.insert(container.to_owned(), rest.clone());
     }
-    let withdrawn = match firewall.withdraw(redirections) {
+    let withdrawn = match firewall.withdraw(redirections, &rest) {
         // Somebody flushed the packet filter. If this process has the network, what is due is written anew.
         Err(err) if err.errno() == Some(Errno::NOENT) => wired.map_or(Ok(()), |wired| {
             let all = networks.state().redirections();

@@ -88,6 +88,6 @@ pub use parent::{IpvlanFlag, IpvlanMode, MacvlanMode, Origin, ParentDriver, Pare
 pub use ports::{PortRequest, Protocol, Published};
 pub use relays::Starter;
 pub use resolver::{RESOLVER, ResolverError, ResolverSockets};
-pub use subnet::Subnet;
+pub use subnet::{Obstacle, Subnet};
 pub use template::Template;
 pub use user::{AddressRange, RangeRequest, UserNetwork, UserNetworkRequest};

@@ -178,8 +178,12 @@ pub struct Network {
     pub gateway: IpAddr,
     /// The bridge's address.
     pub bridge_address: IpAddr,
-    /// Both of IPv6, if it has such addresses.
+    /// The network of IPv6 and the bridge's address in it, if it has such addresses.
     pub of_ipv6: Option<(Subnet, IpAddr)>,
+    /// The parts of the networks that containers get addresses from, where somebody named them.
+    pub parts: Vec<Subnet>,
+    /// Where containers send what leaves the network, where somebody named that.
+    pub default_gateways: Vec<IpAddr>,
     /// The largest packet in bytes.
     pub mtu: u32,
     /// Whether containers on it reach each other.
@@ -334,12 +338,14 @@ impl Networks {
     pub fn open(config: Config) -> Result<Networks, NetworkError> {
         let records = Records::new(&config.state_dir);
         let state = Endpoints::new(bridge::dynamic_ports(), records.endpoints()?);
+        let mut route = Socket::open(Protocol::Route)?;
+        let config = bridge::heed(config, &mut route)?;
         let relays = Relays::new(config.state_dir.join("relay"))
             .map_err(|source| NetworkError::Relay { source: source.into() })?;
         Ok(Networks {
             firewall: Mutex::new(Firewall::open(config.table_name(), config.host_firewall)?),
             firewalld: Firewalld::new(config.system_bus.clone().filter(|_| !config.host_firewall)),
-            route: Mutex::new(Socket::open(Protocol::Route)?),
+            route: Mutex::new(route),
             relays: Mutex::new(relays),
             users: Users::open(config.data_dir.join("networks.redb"))?,
             wired: Mutex::new(None),
@@ -417,7 +423,13 @@ impl Networks {
             subnet: bridge.network(),
             bridge_address: bridge.address,
             gateway: self.config.default_gateway(bridge),
-            of_ipv6: record.of_ipv6.map(|bridge| (bridge.network(), self.config.default_gateway(bridge))),
+            of_ipv6: record.of_ipv6.map(|bridge| (bridge.network(), bridge.address)),
+            parts: [self.config.fixed_cidr, self.config.fixed_cidr_v6]
+                .into_iter()
+                .flatten()
+                .map(Subnet::network)
+                .collect(),
+            default_gateways: self.config.default_gateways.clone(),
             id: record.id,
             bridge: self.config.bridge_name(),
             mtu: self.config.mtu(),

@@ -289,3 +289,39 @@ fn privileged_ports_are_shown_as_often_as_they_are_bound_and_where_they_could_be
         at.ok(&format!("network rm {inside}"));
     });
 }
+
+#[test]
+fn privileged_the_bridge_is_shown_as_it_was_configured_and_a_wrong_one_is_found_at_the_start() {
+    ours(|daemon| {
+        let write = |daemon: &Daemon, text: &str| drop(daemon.scratch().write("daemon.json", text).unwrap());
+        let [_, high, low, _] = std::process::id().to_be_bytes();
+        let network = format!("10.{}.{}", 64 + high % 64, low);
+        write(
+            daemon,
+            &format!(r#"{{"bip":"{network}.1/24","fixed-cidr":"{network}.64/26","default-gateway":"{network}.9"}}"#),
+        );
+        daemon.restart().unwrap();
+        let at = At { daemon, cli: testkit::Cli::Longshore };
+        let shown = at.ok("network inspect bridge --format '{{json .IPAM.Config}}'");
+        let expected = format!(
+            r#"[{{"Subnet":"{network}.0/24","IPRange":"{network}.64/26","Gateway":"{network}.1","AuxiliaryAddresses":{{"DefaultGatewayIPv4":"{network}.9"}}}}]"#
+        );
+        assert_eq!(shown, expected);
+        for (text, sentence) in [
+            (
+                format!(r#"{{"bip":"{network}.1/24","fixed-cidr":"192.0.2.0/26"}}"#),
+                format!("fixed-cidr 192.0.2.0/26 is not in the default bridge's network {network}.0/24"),
+            ),
+            (
+                r#"{"bridge":"nosuch0"}"#.to_owned(),
+                "bridge device with non default name nosuch0 must be created manually".to_owned(),
+            ),
+        ] {
+            write(daemon, &text);
+            let refused = format!("{:?}", daemon.restart().unwrap_err());
+            assert!(refused.contains(&sentence), "{refused}");
+        }
+        write(daemon, "{}");
+        daemon.restart().unwrap();
+    });
+}

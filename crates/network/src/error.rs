@@ -14,6 +14,7 @@ use crate::options::OptionError;
 use crate::parent::ParentError;
 use crate::ports::{Protocol, Published};
 use crate::subnet::{Obstacle, Subnet};
+use crate::sysctl::InterfaceError;
 
 /// Why a published port cannot be had. The sentences are dockerd's.
 #[derive(Debug, thiserror::Error)]
@@ -156,6 +157,9 @@ pub enum JoinError {
     /// Its policy cannot be kept.
     #[error(transparent)]
     Egress(#[from] EgressError),
+    /// Its interface has settings that the kernel does not have, or not take.
+    #[error(transparent)]
+    Interface(InterfaceError),
     /// The network could not be set up.
     #[error("set up the bridge network")]
     Network(#[source] NetworkError),
@@ -173,6 +177,7 @@ impl JoinError {
             JoinError::Ports { .. }
             | JoinError::AddressesExhausted { .. }
             | JoinError::BridgeFull { .. }
+            | JoinError::Interface(_)
             | JoinError::Network(_) => ErrorKind::Internal,
         }
     }
@@ -182,6 +187,7 @@ impl From<NetworkError> for JoinError {
     fn from(err: NetworkError) -> JoinError {
         match err {
             NetworkError::Parent(err) => JoinError::Parent(err),
+            NetworkError::Interface(err) => JoinError::Interface(err),
             err => JoinError::Network(err),
         }
     }
@@ -327,6 +333,9 @@ pub enum NetworkError {
     /// A link on top of which containers are to stand is not what it should be.
     #[error(transparent)]
     Parent(#[from] ParentError),
+    /// An interface of a container's cannot be as it was asked for.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
     /// A kernel setting could not be read or written.
     #[error("kernel setting {}", path.display())]
     Setting {
@@ -435,6 +444,7 @@ impl NetworkError {
             NetworkError::NoSandbox { .. } => ErrorKind::Unavailable,
             NetworkError::Parent(err) => err.kind(),
             NetworkError::Netlink(_)
+            | NetworkError::Interface(_)
             | NetworkError::Setting { .. }
             | NetworkError::Relay { .. }
             | NetworkError::Record { .. }

@@ -82,6 +82,8 @@ pub struct EndpointRequest {
     pub link_local: Vec<IpAddr>,
     /// The interface's name in the container; the next number if none is wanted.
     pub interface: Option<String>,
+    /// Settings of the kernel's for the interface: `net.ipv4.conf.IFNAME.forwarding=1`.
+    pub sysctls: Vec<String>,
     /// Of all networks the one of the highest priority has the gateway.
     pub gateway_priority: i64,
 }

@@ -221,7 +221,9 @@ fn furnish(
     inside.extend(endpoint.mac.map(|mac| link::set_mac(index, mac)));
     sandbox.socket.apply(inside)?;
     lock(&networks.route).apply(known(endpoint, lan))?;
-    Ok(Room { namespace: sandbox.namespace, socket: sandbox.socket })
+    let room = Room { namespace: sandbox.namespace, socket: sandbox.socket };
+    room.tune(INTERFACE, &request.sysctls)?;
+    Ok(room)
 }
 
 /// Makes the link of an endpoint whose record is written.
@@ -234,7 +236,7 @@ pub(super) fn plug(
     lan: &Lan,
 ) -> Result<(), JoinError> {
     match &lan.footing {
-        Footing::Bridge(footing) => plug_into_bridge(networks, wired, room, endpoint, request, (lan, footing)),
+        Footing::Bridge(footing) => plug_into_bridge(networks, wired, room, endpoint, request, (lan, footing))?,
         Footing::Parent(parent) => {
             let mut host = lock(&networks.route);
             let stack = Stack {
@@ -250,9 +252,9 @@ pub(super) fn plug(
                 ipv6: lan.has_ipv6() || lan.ranges.is_empty(),
             };
             endpoint.interface_index = room.stack(&mut host, &stack)?;
-            Ok(())
         }
     }
+    Ok(room.tune(&endpoint.inner, &request.sysctls)?)
 }
 
 /// Makes a veth pair.

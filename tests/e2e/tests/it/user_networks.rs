@@ -304,16 +304,16 @@ fn seen(daemon: &testkit::Daemon) -> Vec<Value> {
 #[test]
 fn privileged_interfaces_have_the_settings_that_were_asked_for() {
     on_both(|at| {
-        let (network, name) = (at.name("tuned"), at.name("tuned-one"));
+        let (network, name) = (at.image("tuned"), at.name("tuned-one"));
         at.ok(&format!("network create --subnet {}.0/24 {network}", subnet(at, 9)));
         let option = |sysctls: &str| format!("com.docker.network.endpoint.sysctls={sysctls}");
         let network_flag =
             |name: &str, sysctls: &str| format!("--network '\"name={name}\",\"driver-opt={}\"'", option(sysctls));
         let martians = |interface: &str| format!("cat /proc/sys/net/ipv4/conf/{interface}/log_martians");
-        let both = "net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.neigh.IFNAME.proxy_delay=7";
+        let both = "net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.neigh.IFNAME.mcast_solicit=7";
         for on in [network.as_str(), "bridge"] {
             let shown = at.ok(&format!(
-                "run --rm {} busybox sh -c '{}; cat /proc/sys/net/ipv4/neigh/eth0/proxy_delay'",
+                "run --rm {} busybox sh -c '{}; cat /proc/sys/net/ipv4/neigh/eth0/mcast_solicit'",
                 network_flag(on, both),
                 martians("eth0")
             ));

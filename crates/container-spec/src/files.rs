@@ -96,9 +96,26 @@ struct Resolver<'a> {
     other: Vec<&'a str>,
 }
 
+/// The file of the host's that says which name servers it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostFile<'a> {
+    /// Where it is.
+    pub path: &'a str,
+    /// What is in it; nothing if it is not there.
+    pub text: &'a str,
+}
+
+impl<'a> From<&'a str> for HostFile<'a> {
+    /// That is what /etc/resolv.conf says.
+    fn from(text: &'a str) -> HostFile<'a> {
+        HostFile { path: "/etc/resolv.conf", text }
+    }
+}
+
 /// /etc/resolv.conf. `host_file` is the host's own; what the request says replaces it, kind by kind.
-pub fn resolv_conf(host: &HostConfig, host_file: &str) -> String {
-    let mut resolver = parse(host_file);
+pub fn resolv_conf<'a>(host: &HostConfig, host_file: impl Into<HostFile<'a>>) -> String {
+    let host_file = host_file.into();
+    let mut resolver = parse(host_file.text);
     let on_host = host.network_mode == "host";
     let mut overrides = Vec::new();
     let mut replace = |name: &'static str, own: &Option<Vec<String>>| {
@@ -123,7 +140,7 @@ pub fn resolv_conf(host: &HostConfig, host_file: &str) -> String {
     resolver.options = borrow(&options).unwrap_or(resolver.options);
     let mut text = print(&resolver);
     let transform = if on_host { "" } else { " (legacy)" };
-    let _ = writeln!(text, "\n# Based on host file: '/etc/resolv.conf'{transform}");
+    let _ = writeln!(text, "\n# Based on host file: '{}'{transform}", host_file.path);
     if warning {
         text.push_str("# Used default nameservers.\n");
     }

@@ -16,8 +16,7 @@ use crate::{bind, capability, device, files, log, mounts, points, ports, securit
 pub(crate) use resources::validate as limits;
 
 pub use error::{EndpointFault, InvalidRequest, MountFault, NetworksFault, listed};
-pub use networks::validate_endpoint;
-pub use offered::validate_endpoint as validate_offered;
+pub use networks::{ENDPOINT_SYSCTLS, validate_endpoint};
 
 mod error;
 
@@ -100,7 +99,7 @@ pub fn validate(
     }
     let endpoints = networking.and_then(|networking| networking.endpoints_config.as_ref());
     endpoints.map_or(Ok(()), |endpoints| networks::validate_endpoints(&host.network_mode, endpoints))?;
-    offered::validate(host, networking, facts)?;
+    offered::validate(host, facts)?;
     endpoints.map_or(Ok(()), |endpoints| networks::validate_together(&host.network_mode, endpoints))?;
     log::validate(&host.log_config)?;
     security::parse(host, facts)?;

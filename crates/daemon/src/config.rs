@@ -124,6 +124,11 @@ pub(crate) enum ConfigError {
     #[error("live-restore cannot be switched off: containers always outlive the daemon")]
     LiveRestore,
     #[error(
+        "{0} cannot be switched off: rules of a table of its own are what keeps containers apart and leads to them. Set host-firewall to \
+         leave all other rules of this machine as they are, or bridge to none for no networks at all"
+    )]
+    OwnRules(&'static str),
+    #[error(
         "{0}: whoever can connect to TCP without TLS is root on this machine. Set tlsverify, or say --tls=false if that is what you want"
     )]
     InsecureTcp(String),
@@ -263,6 +268,12 @@ pub(crate) fn only_validate(flags: &Given) -> bool {
 fn refuse_unsupported(given: &Given) -> Result<(), ConfigError> {
     if switch(given, "live-restore") == Some(false) {
         return Err(ConfigError::LiveRestore);
+    }
+    // Without networks there are no rules.
+    let has_rules = text(given, "bridge") != Some("none");
+    if let Some(key) = ["iptables", "ip6tables"].into_iter().find(|key| has_rules && switch(given, key) == Some(false))
+    {
+        return Err(ConfigError::OwnRules(key));
     }
     for setting in SETTINGS {
         let (Support::OnlyAt(harmless), Some(value)) = (setting.support, given.get(setting.flag)) else { continue };

@@ -31,7 +31,7 @@ mod zone;
 
 pub use answer::Verdict;
 pub use lead::{Lead, leads};
-pub use servers::{HostServers, NameServer, SERVERS_MAX, name_servers};
+pub use servers::{HostServers, NameServer, RESOLV_CONF, SERVERS_MAX, host_file, name_servers};
 pub use upstream::{Exchange, Judgement};
 pub use wire::{Query, Refusal, Transport};
 pub use zone::{Endpoint, Zone};

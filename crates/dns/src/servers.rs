@@ -2,12 +2,21 @@
 
 use std::fs::{self, Metadata};
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How many servers are asked at most: what the C library (resolv.conf(5), MAXNS) and dockerd ask.
 pub const SERVERS_MAX: usize = 3;
+
+/// Where the host says which name servers it has.
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Where systemd-resolved says which servers it asks itself (systemd-resolved.service(8)).
+const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
+
+/// The address at which systemd-resolved listens, as the only one in the file that programs read.
+const RESOLVED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53));
 
 /// How much of a resolv.conf is read.
 const FILE_BYTES_MAX: u64 = 64 << 10;
@@ -15,8 +24,16 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 /// The servers in the host's file, read again when that has changed.
 #[derive(Debug)]
 pub struct HostServers {
+    file: ReadFile,
+    /// That of systemd-resolved, which counts where the other one names nobody else.
+    resolved: ReadFile,
+}
+
+/// A resolv.conf, as it was when it was read.
+#[derive(Debug)]
+struct ReadFile {
     path: PathBuf,
-    /// What the file looked like when it was read.
+    /// What the file looked like.
     seen: Option<Stamp>,
     servers: Vec<NameServer>,
 }
@@ -40,26 +57,58 @@ struct Stamp {
 }
 
 impl HostServers {
-    /// Of the file at `path`, which need not be there. Reads nothing yet.
+    /// Of the file at `path`, which need not be there, or of systemd-resolved's where that one names nobody else. Reads nothing yet.
     pub fn new(path: PathBuf) -> HostServers {
-        HostServers { path, seen: None, servers: Vec::new() }
+        HostServers::of(path, RESOLVED_CONF.into())
+    }
+
+    fn of(path: PathBuf, resolved: PathBuf) -> HostServers {
+        let file = |path| ReadFile { path, seen: None, servers: Vec::new() };
+        HostServers { file: file(path), resolved: file(resolved) }
     }
 
     /// The servers of now. Costs one look at the file's times where nothing has changed; none where it cannot be read.
     pub fn current(&mut self) -> &[NameServer] {
+        self.file.look();
+        if is_resolved_alone(&self.file.servers) {
+            self.resolved.look();
+            if self.resolved.seen.is_some() {
+                return &self.resolved.servers;
+            }
+        }
+        &self.file.servers
+    }
+}
+
+impl ReadFile {
+    fn look(&mut self) {
         let stamp = fs::metadata(&self.path).ok().map(|metadata| Stamp::of(&metadata));
         if stamp.is_none() || stamp != self.seen {
-            self.servers = self.read().map(|text| name_servers(&text)).unwrap_or_default();
+            self.servers = read(&self.path).map(|text| name_servers(&text)).unwrap_or_default();
             self.seen = stamp;
         }
-        &self.servers
     }
+}
 
-    fn read(&self) -> io::Result<String> {
-        let mut text = Vec::new();
-        io::Read::read_to_end(&mut io::Read::take(fs::File::open(&self.path)?, FILE_BYTES_MAX), &mut text)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
+/// The file that says which servers the host has, and what is in it: systemd-resolved's own where /etc/resolv.conf names nobody but
+/// that, as with dockerd. Containers cannot ask there. Blocks.
+pub fn host_file() -> (&'static str, String) {
+    let text = read(Path::new(RESOLV_CONF)).unwrap_or_default();
+    let resolved = is_resolved_alone(&name_servers(&text)).then(|| read(Path::new(RESOLVED_CONF)));
+    match resolved {
+        Some(Ok(resolved)) => (RESOLVED_CONF, resolved),
+        _ => (RESOLV_CONF, text),
     }
+}
+
+fn is_resolved_alone(servers: &[NameServer]) -> bool {
+    matches!(servers, [only] if only.address == RESOLVED)
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(fs::File::open(path)?, FILE_BYTES_MAX), &mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 impl Stamp {
@@ -132,5 +181,21 @@ mod tests {
         }
         fs::remove_file(&path).unwrap();
         assert_eq!(servers.current(), []);
+    }
+
+    #[test]
+    fn where_systemd_resolved_answers_alone_its_own_servers_are_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, resolved) = (dir.path().join("resolv.conf"), dir.path().join("resolved"));
+        let mut servers = HostServers::of(file.clone(), resolved.clone());
+        let mut current = |text: &str| {
+            fs::write(&file, text).unwrap();
+            servers.current().iter().map(|one| one.address.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(current("nameserver 127.0.0.53\n"), ["127.0.0.53"], "it says nothing of its own");
+        fs::write(&resolved, "nameserver 10.0.0.1\nnameserver 10.0.0.2\n").unwrap();
+        assert_eq!(current("nameserver 127.0.0.53\noptions edns0\n"), ["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(current("nameserver 127.0.0.53\nnameserver 10.0.0.9\n"), ["127.0.0.53", "10.0.0.9"]);
+        assert_eq!(current("nameserver 127.0.0.1\n"), ["127.0.0.1"]);
     }
 }

@@ -19,6 +19,7 @@ use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
 use oci::ContainerId;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::Engine;
 use crate::container::Container;
@@ -192,6 +193,11 @@ fn rewrite(engine: &Engine, id: &ContainerId, change: impl FnOnce(&str) -> Optio
     }
 }
 
+/// The containers to which one links on the default bridge, by their ids.
+pub(crate) fn linked(engine: &Engine, parent: &ContainerId) -> Vec<String> {
+    engine.containers.links().children(parent).values().map(|child| child.id().to_string()).collect()
+}
+
 /// As `inspect` shows the links of a container; nothing if it has none.
 pub(crate) fn shown(engine: &Engine, container: &Container, name: &str) -> Option<Vec<String>> {
     if container.definition.links.is_empty() {
@@ -214,5 +220,10 @@ pub(crate) fn remove(engine: &Engine, name: &str) -> bool {
     let Ok(parent) = engine.containers.find(parent) else { return false };
     engine.containers.links().unlink(parent.id(), alias);
     rewrite(engine, parent.id(), |hosts| remove_alias(hosts, alias));
+    let left = linked(engine, parent.id());
+    let shut = engine.networking.bridge().map(|networks| network::set_links(networks, parent.id().as_str(), left));
+    if let Some(Err(err)) = shut {
+        warn!(err = errdefs::chain(&err), "a link that was taken away is open until its container ends");
+    }
     true
 }

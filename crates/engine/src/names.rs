@@ -45,9 +45,6 @@ const FLIGHTS_PER_CONTAINER: usize = 256;
 /// Likewise of all containers: each has a socket or more, of which a process has some thousands.
 const FLIGHTS: usize = 2048;
 
-/// The host's own servers.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
-
 /// Port 53, but in tests.
 const DNS_PORT: u16 = 53;
 
@@ -97,7 +94,7 @@ struct Serving(AbortHandle);
 
 impl Default for Names {
     fn default() -> Names {
-        Names::new(RESOLV_CONF.into(), DNS_PORT)
+        Names::new(dns::RESOLV_CONF.into(), DNS_PORT)
     }
 }
 

@@ -15,7 +15,7 @@ pub mod ipam;
 pub(crate) mod resolver;
 pub(crate) mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use container_spec::files::{Addresses, HOST_GATEWAY, hosts_file};
-use container_spec::ports::{Protocol, publications};
+use container_spec::ports::{ContainerPort, Protocol, publications};
 use engine_api::container::EndpointSettings;
 use errdefs::ErrorKind;
 use network::{DEFAULT, DriverKind, EndpointRequest, Healer, JoinRequest, Networks, PortRequest};
@@ -355,7 +355,7 @@ pub(crate) fn join(engine: &Engine, container: &Arc<Container>) -> Result<Joined
     let mut on_default = None;
     if !endpoints.is_empty() {
         let networks = engine.networking.bridge().ok_or(ConnectError::NoBridge)?;
-        let made = networks.join(&request(container, endpoints)?).map_err(ConnectError::Join)?;
+        let made = networks.join(&request(engine, container, endpoints)?).map_err(ConnectError::Join)?;
         joined.undo = Some((engine.clone(), container.clone()));
         addresses.own = made.place.endpoints.iter().flat_map(network::Endpoint::addresses).collect();
         addresses.gateway = made.place.endpoints.first().filter(|first| first.network != DEFAULT).and_then(gateway_of);
@@ -412,7 +412,11 @@ fn gateway_of(endpoint: &network::Endpoint) -> Option<IpAddr> {
 }
 
 /// What crate `network` is to be asked for.
-pub(crate) fn request(container: &Container, endpoints: Vec<EndpointRequest>) -> Result<JoinRequest, ConnectError> {
+pub(crate) fn request(
+    engine: &Engine,
+    container: &Container,
+    endpoints: Vec<EndpointRequest>,
+) -> Result<JoinRequest, ConnectError> {
     let ports = publications(&container.config(), &container.host_config()).map_err(ConnectError::Ports)?;
     Ok(JoinRequest {
         container: container.id().to_string(),
@@ -420,7 +424,21 @@ pub(crate) fn request(container: &Container, endpoints: Vec<EndpointRequest>) ->
         ports: ports.into_iter().map(port_request).collect(),
         endpoints,
         egress: egress::of(&container.definition.config)?,
+        exposed: exposed(container),
+        links: links::linked(engine, container.id()),
     })
+}
+
+/// The ports that who links to it reaches, whatever else is shut: those that it exposes, and those that are published.
+fn exposed(container: &Container) -> Vec<(network::Protocol, u16)> {
+    let (config, host) = (container.config(), container.host_config());
+    let of_config = config.exposed_ports.iter().flatten().map(|(port, _)| port);
+    let ports = of_config.chain(host.port_bindings.iter().flatten().map(|(port, _)| port));
+    let ports: BTreeSet<_> = ports
+        .filter_map(|port| ContainerPort::parse(port))
+        .map(|port| (port.number, protocol(port.protocol)))
+        .collect();
+    ports.into_iter().map(|(number, protocol)| (protocol, number)).collect()
 }
 
 fn protocol(protocol: Protocol) -> network::Protocol {

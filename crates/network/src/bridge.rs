@@ -61,19 +61,10 @@ pub(crate) fn plan(
     config: &Config,
     record: Option<BridgeRecord>,
     joined: bool,
-    others: &[Subnet],
+    others: &[(String, Subnet)],
     route: &mut Socket,
 ) -> Result<BridgeRecord, NetworkError> {
-    let of_link = match &config.bridge {
-        Some(name) => addresses_of(name, route)?,
-        None => vec![],
-    };
-    let of_family = |ipv6: bool| of_link.iter().find(|one| one.address.is_ipv6() == ipv6).copied();
-    let missing = || NetworkError::NoBridge { bridge: config.bridge_name() };
-    let fixed = match &config.bridge {
-        Some(_) => Some(of_family(false).ok_or_else(missing)?),
-        None => config.bip,
-    };
+    let [fixed, fixed_of_ipv6] = fixed(config, route)?;
     let known = record.as_ref().map(|record| Subnet::new(record.gateway, record.prefix));
     let stays = joined || link::by_name(route, &config.bridge_name())?.is_some();
     let mut decide = |fixed: Option<Subnet>, known: Option<Subnet>, pools: Vec<AddressPool>| match (fixed, known) {
@@ -85,25 +76,15 @@ pub(crate) fn plan(
     let gateway = decide(fixed, known, config.pools())?;
     let of_ipv6 = match config.ipv6 {
         true => {
-            let missing = |bridge: &String| NetworkError::NoIpv6 { bridge: bridge.clone() };
-            let fixed = match &config.bridge {
-                Some(name) => Some(of_family(true).ok_or_else(|| missing(name))?),
-                None => config.bip6.or(config.fixed_cidr_v6).map(first_host),
-            };
             let known = record.as_ref().and_then(|record| record.of_ipv6);
-            Some(decide(fixed, known, config.pools_of_ipv6())?)
+            Some(decide(fixed_of_ipv6, known, config.pools_of_ipv6())?)
         }
         false => None,
     };
-    for network in std::iter::once(gateway).chain(of_ipv6).map(Subnet::network) {
-        let mut named = config.within(network);
-        if let Some((key, value)) =
-            named.find(|(_, value)| !network.contains(value.address) || value.prefix < network.prefix)
-        {
-            return Err(NetworkError::Stray { key, value, network });
-        }
-    }
-    let IpAddr::V4(address) = gateway.address else { return Err(NetworkError::NoSubnet) };
+    check_within(config, std::iter::once(gateway).chain(of_ipv6))?;
+    let IpAddr::V4(address) = gateway.address else {
+        return Err(NetworkError::NoSubnet { family: "IPv4", in_the_way: None });
+    };
     let guarded = record.as_ref().is_some_and(|record| record.guards_forwarding);
     let guarded_of_ipv6 = record.as_ref().is_some_and(|record| record.guards_forwarding_of_ipv6);
     Ok(BridgeRecord {
@@ -114,6 +95,49 @@ pub(crate) fn plan(
         guards_forwarding: guarded || config.ip_forward && !is_on(FORWARDING)?,
         guards_forwarding_of_ipv6: guarded_of_ipv6,
     })
+}
+
+/// Refuses what the default bridge could not be, as far as that is known before anybody needs it: nothing where all of it is left to us.
+/// On a bridge of the user's a part of IPv4 that is not of its network means nothing, as with dockerd; answers the rest.
+pub(crate) fn heed(mut config: Config, route: &mut Socket) -> Result<Config, NetworkError> {
+    let bridges: Vec<Subnet> = fixed(&config, route)?.into_iter().flatten().collect();
+    if let (Some(name), Some(range)) = (&config.bridge, config.fixed_cidr)
+        && bridges
+            .iter()
+            .any(|bridge| range.address.is_ipv4() == bridge.address.is_ipv4() && !range.is_part_of(bridge.network()))
+    {
+        tracing::warn!(bridge = name, %range, "fixed-cidr is not in the bridge's network, and means nothing");
+        config.fixed_cidr = None;
+    }
+    check_within(&config, bridges)?;
+    Ok(config)
+}
+
+/// The addresses of either family that the default bridge has because somebody says so.
+fn fixed(config: &Config, route: &mut Socket) -> Result<[Option<Subnet>; 2], NetworkError> {
+    let Some(name) = &config.bridge else {
+        let of_ipv6 = config.bip6.or(config.fixed_cidr_v6).filter(|_| config.ipv6);
+        return Ok([config.bip.or(config.fixed_cidr.map(Subnet::network)).map(first_host), of_ipv6.map(first_host)]);
+    };
+    let of_link = addresses_of(name, route)?;
+    let of_family = |ipv6: bool| of_link.iter().find(|one| one.address.is_ipv6() == ipv6).copied();
+    let ipv4 = of_family(false).ok_or_else(|| NetworkError::NoIpv4 { bridge: name.clone() })?;
+    let of_ipv6 = match config.ipv6 {
+        true => Some(of_family(true).ok_or_else(|| NetworkError::NoIpv6 { bridge: name.clone() })?),
+        false => None,
+    };
+    Ok([Some(ipv4), of_ipv6])
+}
+
+/// Refuses parts of these bridges' networks, and gateways there, that are not of them.
+fn check_within(config: &Config, bridges: impl IntoIterator<Item = Subnet>) -> Result<(), NetworkError> {
+    for network in bridges.into_iter().map(Subnet::network) {
+        let mut named = config.within(network);
+        if let Some((key, value)) = named.find(|(_, value)| !value.is_part_of(network)) {
+            return Err(NetworkError::Stray { key, value, network });
+        }
+    }
+    Ok(())
 }
 
 /// Makes the default bridge what it should be; creates it unless it is the user's.
@@ -176,6 +200,15 @@ pub(crate) fn needs_forwarding_of_ipv6(config: &Config) -> Result<bool, NetworkE
 /// Redirected packets from 127.0.0.1 leave through a bridge, which the kernel else takes for a mistake.
 pub(crate) fn open_loopback(bridge: &str) -> Result<(), NetworkError> {
     set(&format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet"))
+}
+
+/// Has this machine answer on a bridge of ours for neighbours whom the bridge keeps apart, so that they send to each other by this
+/// machine, whose packet filter decides (ip-sysctl.rst, `proxy_arp_pvlan`: RFC 3069).
+pub(crate) fn stand_between(bridge: &str) -> Result<(), NetworkError> {
+    // At once: else it waits for up to 0.8 s, in case somebody else answers.
+    write(&format!("/proc/sys/net/ipv4/neigh/{bridge}/proxy_delay"), "0")?;
+    write(&format!("/proc/sys/net/ipv4/conf/{bridge}/send_redirects"), "0")?;
+    set(&format!("/proc/sys/net/ipv4/conf/{bridge}/proxy_arp_pvlan"))
 }
 
 /// An Ethernet address of nobody: locally administered, for one receiver.
@@ -243,10 +276,16 @@ fn first_host(named: Subnet) -> Subnet {
 }
 
 /// The first network that this machine neither has an address in, nor a route to, nor a name server.
-fn choose(pools: &[AddressPool], others: &[Subnet], socket: &mut Socket) -> Result<Subnet, NetworkError> {
-    let used = [used(socket)?, others.to_vec()].concat();
+fn choose(pools: &[AddressPool], others: &[(String, Subnet)], socket: &mut Socket) -> Result<Subnet, NetworkError> {
+    let mut used = used(socket)?;
+    used.extend(others.iter().map(|(_, subnet)| *subnet));
+    let is_ipv4 = pools.first().is_some_and(|pool| pool.base.address.is_ipv4());
+    let none = || NetworkError::NoSubnet {
+        family: if is_ipv4 { "IPv4" } else { "IPv6" },
+        in_the_way: subnet::obstacle(pools, &used, others),
+    };
     // Of a network that has but one address, that.
-    Ok(first_host(subnet::choose(pools, &used).ok_or(NetworkError::NoSubnet)?))
+    Ok(first_host(subnet::choose(pools, &used).ok_or_else(none)?))
 }
 
 /// The networks that this machine has an address in, a route to, or a name server.

@@ -113,7 +113,7 @@ impl Egress {
         if let Some(ways) = self.ways.get_mut(container) {
             ways.retain_from(|from| !is_gone(from));
         }
-        let own: Vec<IpAddr> = new.iter().flat_map(|one| one.own.iter().copied()).collect();
+        let own: Vec<IpAddr> = new.iter().flat_map(|one| one.own.iter().chain(&one.aside).copied()).collect();
         if !own.is_empty() {
             // What an earlier owner of the addresses began would go on without a question.
             conntrack::forget_begun_by(socket, &own)?;
@@ -149,6 +149,8 @@ impl Egress {
         let closed: Vec<_> = open.into_iter().filter(|(way, _)| is_gone(way)).collect();
         table::learned(&mut change, &closed, Learned::Close);
         gone.iter().for_each(|one| table::endpoint(&mut change, one, false));
+        let shared = self.endpoints.values().flatten().filter(|one| gone.iter().any(|gone| gone.shares(one)));
+        shared.for_each(|one| table::again(&mut change, one));
         new.iter().for_each(|one| table::endpoint(&mut change, one, true));
         match change.commit(socket) {
             // Somebody flushed the packet filter.

@@ -13,7 +13,8 @@ use crate::egress::{EgressError, EgressPolicyError};
 use crate::options::OptionError;
 use crate::parent::ParentError;
 use crate::ports::{Protocol, Published};
-use crate::subnet::Subnet;
+use crate::subnet::{Obstacle, Subnet};
+use crate::sysctl::InterfaceError;
 
 /// Why a published port cannot be had. The sentences are dockerd's.
 #[derive(Debug, thiserror::Error)]
@@ -156,6 +157,9 @@ pub enum JoinError {
     /// Its policy cannot be kept.
     #[error(transparent)]
     Egress(#[from] EgressError),
+    /// Its interface has settings that the kernel does not have, or not take.
+    #[error(transparent)]
+    Interface(InterfaceError),
     /// The network could not be set up.
     #[error("set up the bridge network")]
     Network(#[source] NetworkError),
@@ -173,6 +177,7 @@ impl JoinError {
             JoinError::Ports { .. }
             | JoinError::AddressesExhausted { .. }
             | JoinError::BridgeFull { .. }
+            | JoinError::Interface(_)
             | JoinError::Network(_) => ErrorKind::Internal,
         }
     }
@@ -182,6 +187,7 @@ impl From<NetworkError> for JoinError {
     fn from(err: NetworkError) -> JoinError {
         match err {
             NetworkError::Parent(err) => JoinError::Parent(err),
+            NetworkError::Interface(err) => JoinError::Interface(err),
             err => JoinError::Network(err),
         }
     }
@@ -197,10 +203,10 @@ pub enum CreateError {
     #[error("invalid pool request: Pool overlaps with other one on this address space")]
     Overlap,
     /// The pools have nothing that is free.
-    #[error("all predefined address pools have been fully subnetted{}", obstacle(in_the_way))]
+    #[error("all predefined address pools have been fully subnetted{}", aside(in_the_way))]
     Exhausted {
-        /// The last subnet of the pools, and the network of this machine that is in its way.
-        in_the_way: Option<(Subnet, Subnet)>,
+        /// What is.
+        in_the_way: Option<Obstacle>,
     },
     /// The gateway cannot have this address.
     #[error("failed to allocate gateway ({0}): Address already in use")]
@@ -260,9 +266,9 @@ impl From<NetworkError> for CreateError {
     }
 }
 
-fn obstacle(found: &Option<(Subnet, Subnet)>) -> String {
-    let text = |(wanted, other): &(Subnet, Subnet)| format!(" ({wanted} overlaps the route to {other})");
-    found.as_ref().map(text).unwrap_or_default()
+/// Behind dockerd's sentence.
+fn aside(found: &Option<Obstacle>) -> String {
+    found.as_ref().map(|obstacle| format!(" ({obstacle})")).unwrap_or_default()
 }
 
 impl CreateError {
@@ -327,6 +333,9 @@ pub enum NetworkError {
     /// A link on top of which containers are to stand is not what it should be.
     #[error(transparent)]
     Parent(#[from] ParentError),
+    /// An interface of a container's cannot be as it was asked for.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
     /// A kernel setting could not be read or written.
     #[error("kernel setting {}", path.display())]
     Setting {
@@ -386,9 +395,15 @@ pub enum NetworkError {
         /// How long was waited.
         seconds: u64,
     },
-    /// `--bridge` names a bridge that is not there, or has no IPv4 address.
-    #[error("bridge {bridge} does not exist or has no IPv4 address")]
+    /// `--bridge` names a bridge that is not there. The sentence is dockerd's.
+    #[error("bridge device with non default name {bridge} must be created manually")]
     NoBridge {
+        /// Its name.
+        bridge: String,
+    },
+    /// Likewise one that has no IPv4 address.
+    #[error("bridge {bridge} has no IPv4 address")]
+    NoIpv4 {
         /// Its name.
         bridge: String,
     },
@@ -400,9 +415,15 @@ pub enum NetworkError {
     },
     /// Every network of the pools overlaps a route or address of this machine.
     #[error(
-        "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network"
+        "could not find an available, non-overlapping {family} address pool among the defaults to assign to the network{}",
+        aside(in_the_way)
     )]
-    NoSubnet,
+    NoSubnet {
+        /// IPv4 or IPv6.
+        family: &'static str,
+        /// What is in the way.
+        in_the_way: Option<Obstacle>,
+    },
     /// A link of the bridge's name is there and is no bridge.
     #[error("link {name} exists and is no bridge")]
     NotABridge {
@@ -416,19 +437,21 @@ impl NetworkError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             NetworkError::NoBridge { .. }
+            | NetworkError::NoIpv4 { .. }
             | NetworkError::NoIpv6 { .. }
             | NetworkError::NotABridge { .. }
             | NetworkError::Stray { .. } => ErrorKind::InvalidArgument,
             NetworkError::NoSandbox { .. } => ErrorKind::Unavailable,
             NetworkError::Parent(err) => err.kind(),
             NetworkError::Netlink(_)
+            | NetworkError::Interface(_)
             | NetworkError::Setting { .. }
             | NetworkError::Relay { .. }
             | NetworkError::Record { .. }
             | NetworkError::Store { .. }
             | NetworkError::Namespace { .. }
             | NetworkError::Choosing { .. }
-            | NetworkError::NoSubnet => ErrorKind::Internal,
+            | NetworkError::NoSubnet { .. } => ErrorKind::Internal,
         }
     }
 }

@@ -12,6 +12,7 @@
 //!   masquerade   postrouting: containers leave with the host's address, and so does what returns to its bridge
 //!   unmark       postrouting, likewise: the mark goes again
 //!   maps: addresses (protocol . address . port), ports (protocol . port) -> container's address . port
+//!         links (who links . whom . protocol . port) -> itself: what passes between neighbours who are else strangers
 //!         opened (protocol . container's address . port) -> itself: what passes to networks of the mode `routed`
 //! ```
 //! The table `ip6 longshore-<key>` is there while a network has addresses of IPv6, and changes in the same transactions. It is
@@ -44,6 +45,8 @@ const BY_ADDRESS: &str = "addresses";
 const BY_PORT: &str = "ports";
 /// A map only because rules find things in maps.
 const OPENED: &str = "opened";
+/// Likewise.
+const LINKS: &str = "links";
 
 /// Before connection tracking (NF_IP_PRI_RAW).
 const PRIORITY_RAW: i32 = -300;
@@ -68,6 +71,8 @@ const PRIORITY_REFUSE: i32 = 0;
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) bridges: Vec<BridgeRules>,
+    /// What is open between neighbours on a bridge that keeps them apart.
+    pub(crate) links: Vec<LinkedPort>,
     pub(crate) guards_forwarding: bool,
     pub(crate) guards_forwarding_of_ipv6: bool,
 }
@@ -79,11 +84,27 @@ pub(crate) struct BridgeRules {
     /// The bridge's addresses.
     pub(crate) gateways: Vec<Subnet>,
     pub(crate) icc: bool,
+    /// Whether links open ports between neighbours who do not reach each other.
+    pub(crate) links: bool,
     pub(crate) masquerade: bool,
     /// Nothing comes in, nothing goes out.
     pub(crate) internal: bool,
     /// How containers and everybody else reach each other, by IPv4 and by IPv6.
     pub(crate) modes: [GatewayMode; 2],
+    /// The links whose neighbours reach published ports at the containers' own addresses.
+    pub(crate) trusted: Vec<String>,
+}
+
+/// A port of a container that is open to one that links to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct LinkedPort {
+    /// Who links.
+    pub(crate) from: Ipv4Addr,
+    /// Who is linked.
+    pub(crate) to: Ipv4Addr,
+    pub(crate) protocol: Protocol,
+    /// That one's port.
+    pub(crate) port: u16,
 }
 
 /// A published port and where it leads, which is of the same family; of one that is opened the address at which.
@@ -100,6 +121,10 @@ pub(crate) struct Firewall {
     marks: bool,
     foreign: Foreign,
     egress: Egress,
+    /// The links that are open.
+    links: HashSet<LinkedPort>,
+    /// The networks whose published ports are also reached at the containers' own addresses.
+    trusting: Vec<Subnet>,
 }
 
 impl BridgeRules {
@@ -109,9 +134,11 @@ impl BridgeRules {
             bridge: config.bridge_name(),
             gateways: record.gateways(),
             icc: config.icc,
+            links: !config.icc,
             masquerade: config.ip_masq,
             internal: false,
             modes: [GatewayMode::Nat; 2],
+            trusted: Vec::new(),
         }
     }
 
@@ -122,9 +149,12 @@ impl BridgeRules {
             bridge: bridge.bridge.clone(),
             gateways: network.gateways(),
             icc: bridge.icc,
+            // They are names there, and open nothing, as with dockerd.
+            links: false,
             masquerade: bridge.masquerade && !network.internal,
             internal: network.internal,
             modes: network.gateway_modes(),
+            trusted: if network.internal { Vec::new() } else { network.trusted_interfaces() },
         })
     }
 }
@@ -133,7 +163,8 @@ impl Firewall {
     pub(crate) fn open(table: String, host_firewall: bool) -> Result<Firewall, NetlinkError> {
         let foreign = Foreign::new(table.clone(), host_firewall);
         let (socket, egress) = (Socket::open(Netlink::Netfilter)?, Egress::new(&table));
-        Ok(Firewall { socket, table, stands_of_ipv6: None, marks: false, foreign, egress })
+        let (links, trusting) = (HashSet::new(), Vec::new());
+        Ok(Firewall { socket, table, stands_of_ipv6: None, marks: false, foreign, egress, links, trusting })
     }
 
     /// Begins to listen to what others change.
@@ -193,8 +224,13 @@ impl Firewall {
                 rules.write(&mut change, *family, marks);
             }
         }
-        add(&mut change, redirections);
+        let trusting = rules.trusting();
+        add(&mut change, redirections, &trusting);
+        change.on(Family::Ipv4);
+        change.add_elements(LINKS, &rules.links.iter().map(LinkedPort::element).collect::<Vec<_>>());
         change.commit(&mut self.socket)?;
+        self.trusting = trusting;
+        self.links = rules.links.iter().copied().collect();
         self.stands_of_ipv6 = Some(with_ipv6);
         self.marks = marks;
         Ok(())
@@ -229,15 +265,34 @@ impl Firewall {
 
     pub(crate) fn publish(&mut self, redirections: &[Redirection]) -> Result<(), NetlinkError> {
         let mut change = Transaction::new(&self.table);
-        add(&mut change, redirections);
+        add(&mut change, redirections, &self.trusting);
         change.commit(&mut self.socket)
     }
 
-    pub(crate) fn withdraw(&mut self, redirections: &[Redirection]) -> Result<(), NetlinkError> {
+    /// These links are open, and no others.
+    pub(crate) fn link(&mut self, wanted: &[LinkedPort]) -> Result<(), NetlinkError> {
+        let wanted: HashSet<LinkedPort> = wanted.iter().copied().collect();
+        let elements = |links: &HashSet<LinkedPort>, others: &HashSet<LinkedPort>| {
+            links.difference(others).map(LinkedPort::element).collect::<Vec<_>>()
+        };
         let mut change = Transaction::new(&self.table);
-        for (family, map, elements) in elements(redirections) {
+        change.on(Family::Ipv4);
+        change.delete_elements(LINKS, &elements(&self.links, &wanted));
+        change.add_elements(LINKS, &elements(&wanted, &self.links));
+        change.commit(&mut self.socket)?;
+        self.links = wanted;
+        Ok(())
+    }
+
+    /// Takes redirections away; what others of the same containers have opened as well stays.
+    pub(crate) fn withdraw(&mut self, redirections: &[Redirection], rest: &[Redirection]) -> Result<(), NetlinkError> {
+        let mut change = Transaction::new(&self.table);
+        for (family, map, elements) in elements(redirections, &self.trusting) {
             change.on(family);
             change.delete_elements(map, &elements);
+        }
+        if !self.trusting.is_empty() {
+            add(&mut change, rest, &self.trusting);
         }
         change.commit(&mut self.socket)
     }
@@ -270,6 +325,12 @@ impl Rules {
         self.bridges.iter().any(|one| one.gateway(Family::Ipv6).is_some())
     }
 
+    /// The networks whose published ports are also reached at the containers' own addresses.
+    fn trusting(&self) -> Vec<Subnet> {
+        let trusting = self.bridges.iter().filter(|one| !one.trusted.is_empty());
+        trusting.flat_map(|one| one.gateways.iter().map(|gateway| gateway.network())).collect()
+    }
+
     /// Whether what is accepted is marked: for the chains of others, or for our own guard.
     fn mark(&self, for_others: bool) -> bool {
         for_others || self.guards_forwarding || self.guards_forwarding_of_ipv6
@@ -285,6 +346,10 @@ impl Rules {
         change.create_map(&Map { name: BY_ADDRESS, key: &[Field::Protocol, address, Field::Port], value });
         change.create_map(&Map { name: BY_PORT, key: &[Field::Protocol, Field::Port], value });
         change.create_map(&Map { name: OPENED, key: &[Field::Protocol, address, Field::Port], value });
+        if family == Family::Ipv4 {
+            let key = &[address, address, Field::Protocol, Field::Port];
+            change.create_map(&Map { name: LINKS, key, value: &[address, Field::Port] });
+        }
         change.create_chain("raw", ChainKind::Filter, Hook::Prerouting, PRIORITY_RAW);
         change.create_chain("forward", ChainKind::Filter, Hook::Forward, PRIORITY_FORWARD);
         change.create_chain("masquerade", ChainKind::Nat, Hook::Postrouting, PRIORITY_MASQUERADE);
@@ -357,7 +422,9 @@ impl BridgeRules {
         let network = gateway.network();
         let to_container = rule::destination_in(network.address, network.prefix, true);
         let not_gateway = rule::destination_in(gateway.address, gateway.width(), false);
-        append(change, "raw", &[&other, &to_container, &not_gateway, &DROP]);
+        // One rule: whoever came by none of them.
+        let trusted = self.trusted.iter().flat_map(|name| rule::interface_in(name, false)).collect::<Vec<_>>();
+        append(change, "raw", &[&other, &trusted, &to_container, &not_gateway, &DROP]);
     }
 
     /// What leaves through the bridge, to its containers.
@@ -368,12 +435,21 @@ impl BridgeRules {
             append(change, "forward", &[&leaving, &known, accept]);
             append(change, "forward", &[&leaving, &rule::connection_status(rule::REDIRECTED), accept]);
         }
+        if self.links && family == Family::Ipv4 {
+            for answers in [false, true] {
+                append(change, "forward", &[&entering, &leaving, &rule::find_link(LINKS, family, answers), accept]);
+            }
+        }
         let neighbours = if self.icc { accept } else { &DROP };
         append(change, "forward", &[&entering, &leaving, neighbours]);
         if self.is(GatewayMode::Routed, family) {
             append(change, "forward", &[&leaving, &rule::find_by_address(OPENED, family), accept]);
             // Errors on the way to a container, and whether it is there, as with Docker.
             append(change, "forward", &[&leaving, &rule::is_icmp(family), accept]);
+        }
+        for name in &self.trusted {
+            let (trusted, opened) = (rule::interface_in(name, true), rule::find_by_address(OPENED, family));
+            append(change, "forward", &[&trusted, &leaving, &opened, accept]);
         }
         let open = self.is(GatewayMode::NatUnprotected, family) && self.gateway(family).is_some();
         let others = if open { accept } else { &DROP };
@@ -442,27 +518,38 @@ fn append(change: &mut Transaction<'_>, chain: &str, parts: &[&[Expression]]) {
     change.append_rule(chain, &parts.concat());
 }
 
-fn add(change: &mut Transaction<'_>, redirections: &[Redirection]) {
-    for (family, map, elements) in elements(redirections) {
+fn add(change: &mut Transaction<'_>, redirections: &[Redirection], trusting: &[Subnet]) {
+    for (family, map, elements) in elements(redirections, trusting) {
         change.on(family);
         change.add_elements(map, &elements);
     }
 }
 
 /// The elements for each map.
-fn elements(redirections: &[Redirection]) -> Vec<(Family, &'static str, Vec<Element>)> {
+fn elements(redirections: &[Redirection], trusting: &[Subnet]) -> Vec<(Family, &'static str, Vec<Element>)> {
     let mut maps = Vec::with_capacity(6);
     for family in FAMILIES {
         let of_family = redirections.iter().copied().filter(|(_, to)| to.is_ipv4() == (family == Family::Ipv4));
         let (opened, led): (Vec<Redirection>, Vec<Redirection>) = of_family.partition(|(one, _)| one.is_opened());
+        let trusted = |(_, to): &&Redirection| trusting.iter().any(|network| network.contains(*to));
+        let also = led.iter().filter(trusted).map(opening).collect::<Vec<_>>();
         let (any, one): (Vec<_>, Vec<_>) = led.into_iter().partition(|(one, _)| one.host_address.is_unspecified());
         let encode = |list: Vec<Redirection>| list.iter().map(element).collect();
         // Published at several ports of the host, a port is opened once.
-        let opened: HashSet<Redirection> = opened.iter().map(opening).collect();
+        let opened: HashSet<Redirection> = opened.iter().map(opening).chain(also).collect();
         maps.extend([(family, BY_ADDRESS, encode(one)), (family, BY_PORT, encode(any))]);
         maps.push((family, OPENED, opened.iter().map(element).collect()));
     }
     maps
+}
+
+impl LinkedPort {
+    fn element(&self) -> Element {
+        let port = [self.port.to_be_bytes(), [0; 2]].concat();
+        let to = self.to.octets();
+        let protocol = [self.protocol.number(), 0, 0, 0];
+        Element { key: [&self.from.octets()[..], &to, &protocol, &port].concat(), value: [&to[..], &port].concat() }
+    }
 }
 
 /// A port that is opened as if it were published on the container's own address.

@@ -62,6 +62,7 @@ mod resolver;
 mod sandbox;
 mod store;
 mod subnet;
+mod sysctl;
 mod template;
 mod together;
 mod user;
@@ -81,13 +82,14 @@ pub use networks::{
     DEFAULT, Denial, Denials, EgressGate, Endpoint, EndpointRequest, Healer, InterfaceAddress, JoinRequest, Joined,
     Network, Networks, Place, PortAccess, PortChange, egress_gate, enter, firewalld_state, foreign_chains,
     host_addresses, keep_ports, legacy_chains, open_egress, port_accesses, relay_end, replace_relay, republish,
-    start_relays_by,
+    set_links, start_relays_by,
 };
 pub use options::{GatewayMode, OptionError};
 pub use parent::{IpvlanFlag, IpvlanMode, MacvlanMode, Origin, ParentDriver, ParentError, UpperMode};
 pub use ports::{PortRequest, Protocol, Published};
 pub use relays::Starter;
 pub use resolver::{RESOLVER, ResolverError, ResolverSockets};
-pub use subnet::Subnet;
+pub use subnet::{Obstacle, Subnet};
+pub use sysctl::{InterfaceError, SysctlError};
 pub use template::Template;
 pub use user::{AddressRange, RangeRequest, UserNetwork, UserNetworkRequest};

@@ -6,6 +6,7 @@ mod endpoints;
 mod exposure;
 mod healing;
 mod join;
+mod links;
 mod ports;
 mod relaying;
 mod republish;
@@ -30,7 +31,7 @@ use crate::firewall::{BridgeRules, Firewall, Rules};
 use crate::firewalld::Firewalld;
 use crate::options::GatewayMode;
 use crate::parent::{Lent, ParentDriver};
-use crate::ports::{PortRequest, Published};
+use crate::ports::{PortRequest, Protocol as Transport, Published};
 use crate::record::{BridgeRecord, EndpointRecord, Records, SandboxRecord};
 use crate::relays::Relays;
 use crate::sandbox::{Plan, Pool, Room};
@@ -39,6 +40,7 @@ pub use egress::{Denial, Denials, EgressGate, egress_gate, open_egress};
 use endpoints::Endpoints;
 pub use exposure::{PortAccess, host_addresses, port_accesses};
 pub use healing::{Healer, firewalld_state, foreign_chains, legacy_chains};
+pub use links::set_links;
 pub use relaying::{relay_end, replace_relay, start_relays_by};
 pub use republish::{PortChange, keep_ports, republish};
 use users::Users;
@@ -59,6 +61,10 @@ pub struct JoinRequest {
     pub endpoints: Vec<EndpointRequest>,
     /// What it may begin connections to, beside what its networks' own policies say.
     pub egress: Option<EgressPolicy>,
+    /// The ports that are open to who links to it on the default bridge, where neighbours do not reach each other.
+    pub exposed: Vec<(Transport, u16)>,
+    /// The ids of the containers that it links to there.
+    pub links: Vec<String>,
 }
 
 /// What a container wants of one network.
@@ -76,6 +82,8 @@ pub struct EndpointRequest {
     pub link_local: Vec<IpAddr>,
     /// The interface's name in the container; the next number if none is wanted.
     pub interface: Option<String>,
+    /// Settings of the kernel's for the interface: `net.ipv4.conf.IFNAME.forwarding=1`.
+    pub sysctls: Vec<String>,
     /// Of all networks the one of the highest priority has the gateway.
     pub gateway_priority: i64,
 }
@@ -172,8 +180,12 @@ pub struct Network {
     pub gateway: IpAddr,
     /// The bridge's address.
     pub bridge_address: IpAddr,
-    /// Both of IPv6, if it has such addresses.
+    /// The network of IPv6 and the bridge's address in it, if it has such addresses.
     pub of_ipv6: Option<(Subnet, IpAddr)>,
+    /// The parts of the networks that containers get addresses from, where somebody named them.
+    pub parts: Vec<Subnet>,
+    /// Where containers send what leaves the network, where somebody named that.
+    pub default_gateways: Vec<IpAddr>,
     /// The largest packet in bytes.
     pub mtu: u32,
     /// Whether containers on it reach each other.
@@ -328,12 +340,14 @@ impl Networks {
     pub fn open(config: Config) -> Result<Networks, NetworkError> {
         let records = Records::new(&config.state_dir);
         let state = Endpoints::new(bridge::dynamic_ports(), records.endpoints()?);
+        let mut route = Socket::open(Protocol::Route)?;
+        let config = bridge::heed(config, &mut route)?;
         let relays = Relays::new(config.state_dir.join("relay"))
             .map_err(|source| NetworkError::Relay { source: source.into() })?;
         Ok(Networks {
             firewall: Mutex::new(Firewall::open(config.table_name(), config.host_firewall)?),
             firewalld: Firewalld::new(config.system_bus.clone().filter(|_| !config.host_firewall)),
-            route: Mutex::new(Socket::open(Protocol::Route)?),
+            route: Mutex::new(route),
             relays: Mutex::new(relays),
             users: Users::open(config.data_dir.join("networks.redb"))?,
             wired: Mutex::new(None),
@@ -411,7 +425,13 @@ impl Networks {
             subnet: bridge.network(),
             bridge_address: bridge.address,
             gateway: self.config.default_gateway(bridge),
-            of_ipv6: record.of_ipv6.map(|bridge| (bridge.network(), self.config.default_gateway(bridge))),
+            of_ipv6: record.of_ipv6.map(|bridge| (bridge.network(), bridge.address)),
+            parts: [self.config.fixed_cidr, self.config.fixed_cidr_v6]
+                .into_iter()
+                .flatten()
+                .map(Subnet::network)
+                .collect(),
+            default_gateways: self.config.default_gateways.clone(),
             id: record.id,
             bridge: self.config.bridge_name(),
             mtu: self.config.mtu(),
@@ -533,6 +553,7 @@ impl Networks {
         let users = self.users.all().into_iter().filter_map(|network| BridgeRules::of(&network));
         Rules {
             bridges: std::iter::once(BridgeRules::new(&self.config, default)).chain(users).collect(),
+            links: links::open(self),
             guards_forwarding: default.guards_forwarding,
             guards_forwarding_of_ipv6: self.guards_forwarding_of_ipv6.load(Ordering::Relaxed),
         }

@@ -14,8 +14,9 @@ const GATEWAY_MODES: [&str; 2] =
 const INHIBIT: &str = "com.docker.network.bridge.inhibit_ipv4";
 const MTU: &str = "com.docker.network.driver.mtu";
 const PREFIX: &str = "com.docker.network.container_iface_prefix";
+const TRUSTED: &str = "com.docker.network.bridge.trusted_host_interfaces";
 /// What would change a network and does nothing here.
-const NOT_OFFERED: [&str; 2] = ["com.docker.network.bridge.trusted_host_interfaces", "com.docker.network.host_ipv4"];
+const NOT_OFFERED: [&str; 1] = ["com.docker.network.host_ipv4"];
 
 /// How the containers of a bridge network and everybody else reach each other, by one family of addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -162,6 +163,14 @@ pub(crate) fn inhibits_ipv4(given: &BTreeMap<String, String>) -> bool {
     truth_or(given, INHIBIT, "false").unwrap_or_default()
 }
 
+/// The links of this machine whose neighbours reach published ports at the containers' own addresses. What no link can be called is
+/// none.
+pub(crate) fn trusted_interfaces(given: &BTreeMap<String, String>) -> Vec<String> {
+    let names = given.get(TRUSTED).map_or("", String::as_str).split(':');
+    let could_be = |name: &&str| !name.is_empty() && name.len() <= netlink::link::NAME_MAX;
+    names.filter(could_be).map(str::to_owned).collect()
+}
+
 fn mtu(given: &BTreeMap<String, String>) -> Result<Option<u32>, OptionError> {
     let Some(value) = given.get(MTU) else { return Ok(None) };
     let syntax = || OptionError::Syntax { option: MTU, value: value.clone(), parser: "Atoi" };
@@ -215,6 +224,8 @@ mod tests {
                 assert_eq!((read[at], read[1 - at]), (mode, GatewayMode::Nat));
             }
         }
+        let named = [(TRUSTED.to_owned(), ":eth0::eth1:a-name-that-no-link-has".to_owned())].into();
+        assert_eq!(trusted_interfaces(&named), ["eth0", "eth1"]);
         assert!(inhibits_ipv4(&[(INHIBIT.to_owned(), "1".to_owned())].into()) && !inhibits_ipv4(&BTreeMap::new()));
         assert_eq!(told(HOST_BINDING, "127.0.0.1").unwrap().host_address, Some(Ipv4Addr::LOCALHOST));
         for (option, value, text) in [
@@ -245,8 +256,8 @@ mod tests {
             ),
             (
                 NOT_OFFERED[0],
-                "eth0",
-                "network option com.docker.network.bridge.trusted_host_interfaces=eth0 is not supported by Longshore yet",
+                "10.0.0.1",
+                "network option com.docker.network.host_ipv4=10.0.0.1 is not supported by Longshore yet",
             ),
         ] {
             assert_eq!(told(option, value), Err(text.to_owned()), "{option}={value}");

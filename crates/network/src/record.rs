@@ -13,7 +13,7 @@ use stdx::fs::{Durability, remove_if_exists, write_atomic};
 use crate::egress::EgressPolicy;
 use crate::error::NetworkError;
 use crate::parent::Lent;
-use crate::ports::{PortRequest, Published};
+use crate::ports::{PortRequest, Protocol, Published};
 use crate::subnet::Subnet;
 
 /// A container's endpoints, as far as they must be known to go on with them or to remove them.
@@ -31,6 +31,12 @@ pub(crate) struct SandboxRecord {
     /// Its own policy, beside those of its networks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) egress: Option<EgressPolicy>,
+    /// The ports that are open to who links to it, where neighbours do not reach each other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) exposed: Vec<(Protocol, u16)>,
+    /// The ids of the containers that it links to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) links: Vec<String>,
 }
 
 /// A container's endpoint on one network.
@@ -47,6 +53,9 @@ pub(crate) struct EndpointRecord {
     pub(crate) ipv4: Option<Ipv4Addr>,
     #[serde(default)]
     pub(crate) ipv6: Option<Ipv6Addr>,
+    /// More addresses of the interface, which are nobody's to give.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) link_local: Vec<IpAddr>,
     /// None where it is not its own.
     pub(crate) mac: Option<Mac>,
     /// The end of the veth pair on the host; empty where there is none.
@@ -125,7 +134,8 @@ impl SandboxRecord {
     /// Whether ports are shown that it exposes.
     pub(crate) fn exposes(&self) -> bool {
         match (self.gateway(), self.gateway_of_ipv6()) {
-            (None, None) => self.endpoints.is_empty() || self.endpoints.iter().any(|one| !one.inside),
+            // Networks that lead nowhere publish nothing.
+            (None, None) => self.endpoints.is_empty(),
             (ipv4, ipv6) => ipv4.into_iter().chain(ipv6).any(|one| !one.inside),
         }
     }
@@ -172,6 +182,10 @@ struct Written {
     wanted: Vec<PortRequest>,
     #[serde(default)]
     egress: Option<EgressPolicy>,
+    #[serde(default)]
+    exposed: Vec<(Protocol, u16)>,
+    #[serde(default)]
+    links: Vec<String>,
     #[serde(flatten)]
     only: Option<OnlyEndpoint>,
 }
@@ -187,7 +201,7 @@ struct OnlyEndpoint {
 
 impl From<Written> for SandboxRecord {
     fn from(written: Written) -> SandboxRecord {
-        let Written { container, sandbox_id, ports, mut endpoints, wanted, egress, only } = written;
+        let Written { container, sandbox_id, ports, mut endpoints, wanted, egress, exposed, links, only } = written;
         endpoints.extend(only.map(|one| EndpointRecord {
             network: crate::DEFAULT.to_owned(),
             network_name: crate::DEFAULT.to_owned(),
@@ -195,6 +209,7 @@ impl From<Written> for SandboxRecord {
             endpoint_id: one.endpoint_id,
             ipv4: Some(one.address),
             ipv6: None,
+            link_local: Vec::new(),
             mac: Some(one.mac),
             interface: one.interface,
             interface_index: one.interface_index,
@@ -204,7 +219,7 @@ impl From<Written> for SandboxRecord {
             gateway_priority: 0,
             routed: [false; 2],
         }));
-        SandboxRecord { container, sandbox_id, ports, endpoints, wanted, egress }
+        SandboxRecord { container, sandbox_id, ports, endpoints, wanted, egress, exposed, links }
     }
 }
 
@@ -344,6 +359,7 @@ mod tests {
             endpoint_id: String::new(),
             ipv4: Some(Ipv4Addr::LOCALHOST),
             ipv6: None,
+            link_local: Vec::new(),
             mac: None,
             interface: String::new(),
             interface_index: 0,
@@ -365,6 +381,8 @@ mod tests {
                 endpoints: endpoints.to_vec(),
                 wanted: Vec::new(),
                 egress: None,
+                exposed: Vec::new(),
+                links: Vec::new(),
             };
             record.gateway().map(|endpoint| endpoint.network_name.clone())
         };
@@ -386,6 +404,8 @@ mod tests {
             endpoints: endpoints.to_vec(),
             wanted: Vec::new(),
             egress: None,
+            exposed: Vec::new(),
+            links: Vec::new(),
         };
         assert_eq!(record(&[a.clone(), b.clone()]).gateways(), [Some("id of a"), Some("id of b")]);
         a.ipv4 = None;

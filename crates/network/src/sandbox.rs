@@ -20,6 +20,7 @@ use crate::bridge;
 use crate::error::NetworkError;
 use crate::parent::{Lent, ParentError, refused};
 use crate::subnet::Subnet;
+use crate::sysctl;
 
 /// The name of a container's interface.
 pub(crate) const INTERFACE: &str = "eth0";
@@ -296,6 +297,14 @@ impl Room {
         let kept = namespace.try_clone_to_owned().map_err(failed)?;
         let socket = inside(namespace, || Ok(Socket::open(Protocol::Route)?))?;
         Ok(Room { namespace: kept, socket })
+    }
+
+    /// Makes settings of an interface that is there.
+    pub(crate) fn tune(&self, interface: &str, sysctls: &[String]) -> Result<(), NetworkError> {
+        if sysctls.is_empty() {
+            return Ok(());
+        }
+        inside(self.namespace.as_fd(), || Ok(sysctl::apply(interface, sysctls)?))
     }
 
     /// Makes the pair; answers the number of the end on the host. What fails half-way is the caller's to remove.

@@ -40,6 +40,11 @@ impl Subnet {
             || other.contains(self.address) && other.prefix <= self.prefix
     }
 
+    /// Whether all of its addresses are of this network.
+    pub(crate) fn is_part_of(self, network: Subnet) -> bool {
+        network.contains(self.address) && self.prefix >= network.prefix
+    }
+
     /// The last address, which in IPv4 is the broadcast address.
     pub fn last(self) -> IpAddr {
         self.at(to_bits(self.address) | self.host_bits())
@@ -139,11 +144,53 @@ fn choose_from(pool: &AddressPool, used: &[Subnet]) -> Option<Subnet> {
     Some(candidate)
 }
 
-/// The last network of the pools, and what of those in use is in its way.
-pub(crate) fn last_obstacle(pools: &[AddressPool], used: &[Subnet]) -> Option<(Subnet, Subnet)> {
+/// Why the pools have nothing that is free.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// A route or address of this machine that is nobody's network here.
+    Route {
+        /// The last network of the pools.
+        wanted: Subnet,
+        /// What is in its way.
+        route: Subnet,
+    },
+    /// The networks that have these addresses, by name, in the order of their making.
+    Networks(Vec<(String, Subnet)>),
+}
+
+/// How many networks are named; who has more than these looks at the list of them.
+const NAMED: usize = 8;
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Obstacle::Route { wanted, route } => write!(f, "{wanted} overlaps the route to {route}"),
+            Obstacle::Networks(networks) => {
+                let named: Vec<_> =
+                    networks.iter().take(NAMED).map(|(name, subnet)| format!("{name} {subnet}")).collect();
+                write!(f, "in use by {}", named.join(", "))?;
+                match networks.len().saturating_sub(NAMED) {
+                    0 => Ok(()),
+                    more => write!(f, " and {more} more"),
+                }
+            }
+        }
+    }
+}
+
+/// What is in the way of the last network of the pools: what this machine uses, unless it is one of our networks', or these. A bridge
+/// of ours has addresses and routes, too, which nobody would find by them.
+pub(crate) fn obstacle(pools: &[AddressPool], used: &[Subnet], networks: &[(String, Subnet)]) -> Option<Obstacle> {
     let pool = pools.iter().rfind(|pool| pool.is_sound())?;
-    let last = Subnet { address: pool.base.last(), prefix: pool.size }.network();
-    used.iter().find(|one| one.overlaps(last)).map(|one| (last, one.network()))
+    let wanted = Subnet { address: pool.base.last(), prefix: pool.size }.network();
+    let is_ours = |one: &Subnet| networks.iter().any(|(_, own)| own.prefix <= one.prefix && own.contains(one.address));
+    let in_the_way = used.iter().filter(|one| one.overlaps(wanted) && !is_ours(one)).map(|one| one.network()).next();
+    if let Some(route) = in_the_way {
+        return Some(Obstacle::Route { wanted, route });
+    }
+    let of_pools = |(_, own): &&(String, Subnet)| pools.iter().any(|pool| pool.base.overlaps(*own));
+    Some(Obstacle::Networks(networks.iter().filter(of_pools).cloned().collect()))
+        .filter(|obstacle| *obstacle != Obstacle::Networks(Vec::new()))
 }
 
 impl AddressPool {
@@ -215,7 +262,29 @@ mod tests {
         let everything = AddressPool { base: subnet("8000::/1"), size: 128 };
         assert_eq!(choose(&[everything], &[subnet("8000::/2")]), Some(subnet("c000::/128")));
         assert_eq!(choose(&[everything], &[subnet("8000::/2"), subnet("c000::/2")]), None);
-        let (last, obstacle) = last_obstacle(&pools, &[subnet("fd00::1/8")]).unwrap();
-        assert_eq!((last.to_string().as_str(), obstacle), ("fd01:203:405:ffff::/64", subnet("fd00::/8")));
+        let found = obstacle(&pools, &[subnet("fd00::1/8")], &[]).unwrap();
+        assert_eq!(found.to_string(), "fd01:203:405:ffff::/64 overlaps the route to fd00::/8");
+    }
+
+    #[test]
+    fn who_uses_the_pools_is_told_and_no_route_of_a_bridge_of_ours() {
+        let pools = [AddressPool { base: subnet("10.5.0.0/22"), size: 24 }];
+        let own: Vec<_> = (0..4).map(|part| (format!("n{part}"), subnet(&format!("10.5.{part}.0/24")))).collect();
+        let told = |used: &[&str], own: &[(String, Subnet)]| {
+            let used: Vec<_> = used.iter().map(|text| subnet(text)).collect();
+            obstacle(&pools, &used, own).map(|found| found.to_string())
+        };
+        let bridges = ["10.5.3.1/24", "10.5.3.0/24", "10.5.3.255/32"];
+        let all = "in use by n0 10.5.0.0/24, n1 10.5.1.0/24, n2 10.5.2.0/24, n3 10.5.3.0/24";
+        assert_eq!(told(&bridges, &own).as_deref(), Some(all));
+        let route = "10.5.3.0/24 overlaps the route to 10.5.0.0/16";
+        assert_eq!(told(&["10.5.0.0/16", bridges[0]], &own).as_deref(), Some(route), "it holds more than ours");
+        assert_eq!(
+            told(&["10.5.3.128/25"], &own[..3]).as_deref(),
+            Some("10.5.3.0/24 overlaps the route to 10.5.3.128/25")
+        );
+        assert_eq!(told(&[], &[]), None);
+        let many: Vec<_> = (0..10).map(|one| (format!("n{one}"), subnet("10.5.0.0/24"))).collect();
+        assert!(told(&[], &many).unwrap().ends_with("n7 10.5.0.0/24 and 2 more"));
     }
 }

@@ -236,6 +236,11 @@ impl UserNetwork {
         }
     }
 
+    /// The links of this machine whose neighbours reach published ports at its containers' own addresses.
+    pub(crate) fn trusted_interfaces(&self) -> Vec<String> {
+        self.driver.bridge().map_or_else(Vec::new, |_| options::trusted_interfaces(&self.options))
+    }
+
     /// Whether this machine is not on it by a family of addresses that it has.
     pub(crate) fn is_isolated(&self, ipv6: bool) -> bool {
         let range = if ipv6 { &self.ipv6 } else { &self.ipv4 };

@@ -6,9 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, recv, recvfrom, send, sendto, socket_with,
-};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, recv, send, socket_with};
+use sys::datagram::{self, Local};
 
 /// How long a client may be silent whose socket is kept, as with Docker's proxy.
 const SILENCE: Duration = Duration::from_secs(90);
@@ -17,12 +16,19 @@ const TURNS: usize = 64;
 /// No datagram is longer.
 pub(crate) const DATAGRAM_MAX: usize = 64 << 10;
 
+/// Who asks, and at which of this machine's addresses: who has asked at two of them knows each answer by the one that it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Asker {
+    pub(crate) client: SocketAddr,
+    at: Option<Local>,
+}
+
 /// What one client sends to one port.
 #[derive(Debug)]
 pub(crate) struct Flow {
     /// The number of the port's listener.
     pub(crate) listener: u64,
-    client: SocketAddr,
+    asker: Asker,
     container: OwnedFd,
     heard: Instant,
 }
@@ -31,7 +37,7 @@ pub(crate) struct Flow {
 #[derive(Debug, Default)]
 pub(crate) struct Flows {
     all: HashMap<u64, Flow>,
-    by_client: HashMap<(u64, SocketAddr), u64>,
+    by_client: HashMap<(u64, Asker), u64>,
 }
 
 impl Flows {
@@ -44,20 +50,20 @@ impl Flows {
         &mut self,
         number: u64,
         listener: u64,
-        client: SocketAddr,
+        asker: Asker,
         target: SocketAddr,
     ) -> Result<BorrowedFd<'_>, Errno> {
         let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let container = socket_with(family, SocketType::DGRAM, flags, Some(ipproto::UDP))?;
         rustix::net::connect(&container, &target)?;
-        self.by_client.insert((listener, client), number);
-        let flow = Flow { listener, client, container, heard: Instant::now() };
+        self.by_client.insert((listener, asker), number);
+        let flow = Flow { listener, asker, container, heard: Instant::now() };
         Ok(self.all.entry(number).insert_entry(flow).into_mut().container.as_fd())
     }
 
-    pub(crate) fn of(&self, listener: u64, client: SocketAddr) -> Option<u64> {
-        self.by_client.get(&(listener, client)).copied()
+    pub(crate) fn of(&self, listener: u64, asker: Asker) -> Option<u64> {
+        self.by_client.get(&(listener, asker)).copied()
     }
 
     /// Sends what a client has sent. What the container does not take is lost, as datagrams are.
@@ -68,14 +74,16 @@ impl Flows {
         }
     }
 
-    /// Sends answers of a container back through the socket that the client has asked.
+    /// Sends answers of a container back through the socket that the client has asked, from the address that it has asked.
     pub(crate) fn answer(&mut self, number: u64, listener: BorrowedFd<'_>, buffer: &mut [u8]) {
         let Some(flow) = self.all.get_mut(&number) else { return };
         for _ in 0..TURNS {
             match recv(&flow.container, &mut *buffer, RecvFlags::empty()) {
                 Ok((_, length)) => {
                     flow.heard = Instant::now();
-                    _ = sendto(listener, &buffer[..length.min(buffer.len())], SendFlags::empty(), &flow.client);
+                    let answer = &buffer[..length.min(buffer.len())];
+                    // An address that this machine has no more answers nobody.
+                    _ = datagram::send(listener, answer, flow.asker.client, flow.asker.at);
                 }
                 // Nobody listens there, which the client learns by silence. The error is gone by having been read.
                 Err(Errno::CONNREFUSED | Errno::INTR) => {}
@@ -86,7 +94,7 @@ impl Flows {
 
     pub(crate) fn close(&mut self, number: u64) {
         if let Some(flow) = self.all.remove(&number) {
-            self.by_client.remove(&(flow.listener, flow.client));
+            self.by_client.remove(&(flow.listener, flow.asker));
         }
     }
 
@@ -112,15 +120,12 @@ impl Flows {
 }
 
 /// What clients have sent to a port, for as long as it is its turn.
-pub(crate) fn receive(listener: BorrowedFd<'_>, buffer: &mut [u8], mut each: impl FnMut(SocketAddr, &[u8])) {
+pub(crate) fn receive(listener: BorrowedFd<'_>, buffer: &mut [u8], mut each: impl FnMut(Asker, &[u8])) {
     for _ in 0..TURNS {
-        let (length, client) = match recvfrom(listener, &mut *buffer, RecvFlags::empty()) {
-            Ok((_, length, client)) => (length, client),
-            Err(Errno::INTR) => continue,
+        match datagram::receive(listener, buffer) {
+            Ok(arrived) => each(Asker { client: arrived.from, at: arrived.at }, &buffer[..arrived.bytes]),
+            Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
             Err(_) => return,
-        };
-        if let Some(client) = client.and_then(|client| SocketAddr::try_from(client).ok()) {
-            each(client, &buffer[..length.min(buffer.len())]);
         }
     }
 }

@@ -255,6 +255,9 @@ impl Relay {
             (None, None) => return Err(io::Error::other("no socket came with a new port")),
         };
         rustix::io::ioctl_fionbio(&socket, true)?;
+        if rule.udp {
+            sys::datagram::tell_addresses(socket.as_fd())?;
+        }
         let number = self.number(Source::Listener(rule.id.clone()));
         let served = Served { rule, socket, number, links: 0 };
         if let Err(errno) = watch(&self.epoll, served.socket.as_fd(), number, self.awaited(&served)) {
@@ -403,14 +406,14 @@ impl Relay {
         let (listener, target) = (served.number, served.rule.target);
         let (flows, sources, count) = (&mut self.flows, &mut self.sources, &mut self.count);
         let epoll = &self.epoll;
-        receive(served.socket.as_fd(), &mut self.buffer, |client, bytes| {
-            let number = flows.of(listener, client).or_else(|| {
+        receive(served.socket.as_fd(), &mut self.buffer, |asker, bytes| {
+            let number = flows.of(listener, asker).or_else(|| {
                 if let Some(oldest) = flows.surplus() {
                     flows.close(oldest);
                     sources.remove(&oldest);
                 }
                 *count += 1;
-                let opened = flows.open(*count, listener, client, target);
+                let opened = flows.open(*count, listener, asker, target);
                 let watched = opened.and_then(|socket| watch(epoll, socket, *count, EventFlags::IN));
                 if watched.is_err() {
                     // The datagram is lost, as datagrams are.

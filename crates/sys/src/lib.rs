@@ -10,6 +10,7 @@
 //! - [`scheduling`]: policies, priorities, processors, memory nodes, the execution domain.
 //! - [`seccomp`], [`capability`], [`keyring`], [`bpf`] (devices): what limits a process.
 //! - [`fd`]: close_range, descriptors at given numbers. [`socket`]: descriptors over a unix socket, the peer's identity.
+//! - [`datagram`]: where a datagram arrived, and where it leaves from.
 //! - [`signal`]: masks, dispositions, signalfd. [`wait`]: exit statuses. [`terminal`]: pseudo-terminals.
 //! - [`quota`]: project ids of directories, and limits on them. [`btrfs`]: its subvolumes.
 //! - [`network`]: the loopback interface, netlink sockets. [`iptables`]: tables of iptables-legacy. [`memory`]: giving pages back. `fortified`, `copy`: for musl.
@@ -25,6 +26,7 @@ pub mod capability;
 // Other targets have better functions, and tests look at these.
 #[cfg(all(target_arch = "x86_64", any(target_env = "musl", test)))]
 mod copy;
+pub mod datagram;
 mod end;
 pub mod exec;
 pub mod fd;

@@ -14,8 +14,7 @@ pub fn display(ports: &[Port]) -> String {
     for port in ports {
         let (private, public) = (port.private_port, port.public_port.unwrap_or(0));
         if !port.ip.is_empty() && public != private {
-            let host = if port.ip.contains(':') { format!("[{}]", port.ip) } else { port.ip.clone() };
-            mapped.push(format!("{host}:{public}->{private}/{}", port.kind));
+            mapped.push(format!("{}:{public}->{private}/{}", bracketed(&port.ip), port.kind));
             continue;
         }
         let key = if port.ip.is_empty() { port.kind.clone() } else { format!("{}/{}", port.ip, port.kind) };
@@ -39,9 +38,14 @@ pub fn display(ports: &[Port]) -> String {
 fn range_text(key: &str, (first, last): (u16, u16)) -> String {
     let range = if first == last { first.to_string() } else { format!("{first}-{last}") };
     match key.rsplit_once('/') {
-        Some((ip, kind)) => format!("{ip}:{range}->{range}/{kind}"),
+        Some((ip, kind)) => format!("{}:{range}->{range}/{kind}", bracketed(ip)),
         None => format!("{range}/{key}"),
     }
+}
+
+/// As it stands before a port.
+fn bracketed(ip: &str) -> String {
+    if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() }
 }
 
 #[cfg(test)]
@@ -59,5 +63,9 @@ mod tests {
         let ports = [port("", 81, None), port("", 80, None), port("0.0.0.0", 90, Some(8090)), port("", 443, None)];
         assert_eq!(display(&ports), "80-81/tcp, 443/tcp, 0.0.0.0:8090->90/tcp");
         assert_eq!(display(&[port("1.2.3.4", 5, Some(5))]), "1.2.3.4:5->5/tcp");
+        assert_eq!(
+            display(&[port("::", 8490, Some(8490)), port("::1", 5, Some(6))]),
+            "[::]:8490->8490/tcp, [::1]:6->5/tcp"
+        );
     }
 }

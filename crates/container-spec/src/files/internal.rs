@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use engine_api::host_config::HostConfig;
 
-use super::{parse, print};
+use super::{HostFile, parse, print};
 
 /// A resolv.conf that leads to the container's name server, and what that one goes by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +20,13 @@ pub struct InternalResolver {
 
 /// /etc/resolv.conf that names `server` alone. What the request says replaces what `host_file` says, kind by kind; the
 /// servers of either are asked by `server`.
-pub fn internal_resolver(host: &HostConfig, host_file: &str, server: IpAddr) -> InternalResolver {
-    let of_host = parse(host_file);
+pub fn internal_resolver<'a>(
+    host: &HostConfig,
+    host_file: impl Into<HostFile<'a>>,
+    server: IpAddr,
+) -> InternalResolver {
+    let host_file = host_file.into();
+    let of_host = parse(host_file.text);
     let own = |wanted: &Option<Vec<String>>| wanted.clone().filter(|wanted| !wanted.is_empty());
     let (dns, search, options) = (own(&host.dns), own(&host.dns_search), own(&host.dns_options));
     let overrides = [("nameservers", dns.is_some()), ("search", search.is_some()), ("options", options.is_some())];
@@ -58,7 +63,7 @@ pub fn internal_resolver(host: &HostConfig, host_file: &str, server: IpAddr) -> 
         other: of_host.other,
     });
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "\n# Based on host file: '/etc/resolv.conf' (internal resolver)");
+    let _ = writeln!(text, "\n# Based on host file: '{}' (internal resolver)", host_file.path);
     let _ = match external.is_empty() {
         true => writeln!(text, "# NO EXTERNAL NAMESERVERS DEFINED"),
         false => writeln!(text, "# ExtServers: [{}]", external.join(" ")),

@@ -414,6 +414,12 @@ pub enum EndpointFault {
     /// It is no address.
     #[error("invalid link-local IP address: {0}")]
     LinkLocal(String),
+    /// It is no setting of an interface.
+    #[error(
+        "unrecognised network interface sysctl '{0}'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or \
+         'mpls'"
+    )]
+    Sysctl(String),
     /// The network's addresses do not have it.
     #[error("no configured subnet or ip-range contain the IP address {0}")]
     Outside(String),

@@ -10,6 +10,9 @@ use engine_api::container::EndpointSettings;
 
 use super::{EndpointFault, InvalidRequest, NetworksFault};
 
+/// The option with an endpoint's settings of the kernel's, with commas between.
+pub const ENDPOINT_SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
+
 type Endpoints = BTreeMap<String, EndpointSettings>;
 
 /// Refuses what the networks that are always there offer nobody.
@@ -74,7 +77,20 @@ pub fn validate_endpoint(endpoint: &EndpointSettings, user_defined: bool) -> Vec
             faults.push(EndpointFault::LinkLocal(text.to_owned()));
         }
     }
+    let sysctls = endpoint.driver_opts.as_ref().and_then(|options| options.get(ENDPOINT_SYSCTLS));
+    let unknown = sysctls.into_iter().flat_map(|all| all.split(',')).filter(|one| !is_of_interface(one));
+    faults.extend(unknown.map(|one| EndpointFault::Sysctl(one.to_owned())));
     faults
+}
+
+/// Whether a text could be `net.ipv4.conf.IFNAME.forwarding=1`. Docker's command line writes options in small letters.
+fn is_of_interface(sysctl: &str) -> bool {
+    match sysctl.splitn(5, '.').collect::<Vec<_>>()[..] {
+        [_, family, _, interface, _] => {
+            matches!(family, "ipv4" | "ipv6" | "mpls") && matches!(interface, "IFNAME" | "ifname")
+        }
+        _ => false,
+    }
 }
 
 /// Refuses networks that exclude each other or the mode. dockerd does so when the container starts.
@@ -152,5 +168,18 @@ mod tests {
         assert_eq!(told("{\"Aliases\":[\"a\"]}"), Err(format!("{prefix}{alias}")));
         let addressed = told("{\"IPAMConfig\":{\"IPv4Address\":\"1.2.3.4\"}}");
         assert_eq!(addressed, Err(format!("{prefix}* {address}\n* {subnet}")));
+    }
+
+    #[test]
+    fn settings_of_interfaces_are_told_from_others() {
+        let settings = |text: &str| EndpointSettings {
+            driver_opts: Some([(ENDPOINT_SYSCTLS.to_owned(), text.to_owned())].into()),
+            ..EndpointSettings::default()
+        };
+        let faults = |text: &str| validate_endpoint(&settings(text), true);
+        assert_eq!(faults("net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.ifname.forwarding=0"), []);
+        let unknown = ["net.ipv4.conf.eth0.forwarding=1", "a=b", "", "net.core.conf.IFNAME.x=1"];
+        let expected: Vec<_> = unknown.iter().map(|one| EndpointFault::Sysctl((*one).to_owned())).collect();
+        assert_eq!(faults(&unknown.join(",")), expected);
     }
 }

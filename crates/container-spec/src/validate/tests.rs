@@ -125,12 +125,8 @@ fn configurations_are_refused_in_dockers_words() {
 
 #[test]
 fn what_is_not_offered_is_refused_by_name() {
-    let options = r#"{"com.docker.network.endpoint.sysctls":"a=b"}"#;
-    let request =
-        format!(r#"{{"Image":"a","NetworkingConfig":{{"EndpointsConfig":{{"mine":{{"DriverOpts":{options}}}}}}}}}"#);
-    let refused = judged(&request).unwrap_err();
-    let option = "--network driver-opt com.docker.network.endpoint.sysctls";
-    assert_eq!(refused, InvalidRequest::NotOffered { option });
+    let refused = judged(r#"{"Image":"a","HostConfig":{"Cgroup":"x"}}"#).unwrap_err();
+    assert_eq!(refused, InvalidRequest::NotOffered { option: "HostConfig.Cgroup" });
     assert_eq!(refused.kind(), ErrorKind::NotImplemented);
 }
 

@@ -46,7 +46,8 @@ fn what_changes_nothing_is_accepted() {
         &["-s", "overlay2"],
         &["--bridge=none"],
         &["-b", ""],
-        &["--iptables=false", "--ip6tables=false"],
+        &["--iptables=true", "--ip6tables"],
+        &["--iptables=false", "--ip6tables=false", "--bridge=none"],
         &["--live-restore"],
         &["--tls=false", "-H", "tcp://127.0.0.1:0"],
         &["--exec-opt", "native.cgroupdriver=cgroupfs"],
@@ -272,6 +273,16 @@ fn the_size_of_containers_is_the_last_one_that_is_said() {
         (&["--storage-opt=overlay2.size=1g", "--storage-opt= Overlay2.Size = 20m "], Some(20 << 20)),
     ] {
         assert_eq!(planned(flags).unwrap().container_size_bytes, size, "{flags:?}");
+    }
+}
+
+#[test]
+fn a_daemon_with_networks_and_without_rules_does_not_start() {
+    for (flags, key) in [(&["--iptables=false"][..], "iptables"), (&["--ip6tables=false", "--bridge=br0"], "ip6tables")]
+    {
+        let refused = planned(flags).err().unwrap_or_default();
+        let sentence = format!("{key} cannot be switched off: rules of a table of its own");
+        assert!(refused.starts_with(&sentence) && refused.contains("host-firewall"), "{flags:?}: {refused}");
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use container_spec::InvalidRequest;
-use container_spec::validate::{EndpointFault, listed, validate_endpoint};
+use container_spec::validate::{ENDPOINT_SYSCTLS, EndpointFault, listed, validate_endpoint};
 use engine_api::container::{EndpointSettings, NetworkingConfig};
 use errdefs::ErrorKind;
 use network::{AddressRange, DEFAULT, EndpointRequest, Networks, UserNetwork};
@@ -191,6 +191,7 @@ pub(crate) fn request(key: &str, settings: &EndpointSettings) -> EndpointRequest
         ipv6: wanted_ipv6(settings),
         link_local: link_local.collect(),
         interface: option(INTERFACE).filter(|name| !name.is_empty()),
+        sysctls: option(ENDPOINT_SYSCTLS).map(|all| all.split(',').map(str::to_owned).collect()).unwrap_or_default(),
         gateway_priority: settings.gw_priority,
         ..EndpointRequest::on(key)
     }

@@ -17,7 +17,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use container_spec::files::{InternalResolver, internal_resolver};
+use container_spec::files::{HostFile, InternalResolver, internal_resolver};
 use engine_api::container::EndpointSettings;
 use errdefs::ErrorKind;
 use network::{Networks, Place, RESOLVER, ResolverError, ResolverSockets};
@@ -152,8 +152,8 @@ fn rules(resolver: InternalResolver) -> Rules {
 /// What its /etc/resolv.conf says now, and its name server goes by.
 fn resolver(engine: &Engine, container: &Container) -> InternalResolver {
     let host = container.host_config();
-    let host_file = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    internal_resolver(&engine.config.resolver.complete(&host), &host_file, IpAddr::V4(RESOLVER))
+    let (path, text) = dns::host_file();
+    internal_resolver(&engine.config.resolver.complete(&host), HostFile { path, text: &text }, IpAddr::V4(RESOLVER))
 }
 
 /// Gives a running container its name server if it has none and is on a network with names.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use container_spec::ports::{ContainerPort, Protocol, exposed};
 use engine_api::container::{Config, EndpointSettings, NetworkSettings, Port};
-use engine_api::host_config::PortBinding;
-use network::{DEFAULT, Endpoint, InterfaceAddress, Place};
+use engine_api::host_config::{HostConfig, PortBinding};
+use network::{DEFAULT, Endpoint, InterfaceAddress, Place, Published};
 
 use super::{Attachments, Mode, attachments};
 use crate::container::record::Definition;
@@ -18,6 +18,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) definition: &'a Definition,
     /// With the ports that it exposes as of now.
     pub(crate) config: Cow<'a, Config>,
+    /// With the ports that it binds as of now.
+    pub(crate) host: Cow<'a, HostConfig>,
     /// The container's name.
     pub(crate) name: &'a str,
     pub(crate) networks: Option<Arc<Attachments>>,
@@ -77,7 +79,7 @@ impl Seen<'_> {
             sandbox_id: place.sandbox_id.clone(),
             // Nothing is mounted for it: the process has it.
             sandbox_key: if pid > 0 { format!("/proc/{pid}/ns/net") } else { String::new() },
-            ports: bindings(&self.config, place),
+            ports: bindings(&self.config, &self.host, place),
             networks,
             ..NetworkSettings::default()
         };
@@ -124,8 +126,9 @@ fn text(gateway: Option<impl ToString>) -> String {
 }
 
 /// The ports, as `ps` shows them: published ones, and those that are only exposed.
-pub(crate) fn ports(config: &Config, place: &Place) -> Vec<Port> {
-    let published = place.ports.iter().map(|one| Port {
+pub(crate) fn ports(config: &Config, host: &HostConfig, place: &Place) -> Vec<Port> {
+    let published = published(host, place);
+    let published = published.iter().map(|one| Port {
         ip: one.host_address.to_string(),
         private_port: one.container_port,
         public_port: Some(one.host_port).filter(|_| !one.is_opened()),
@@ -142,11 +145,27 @@ pub(crate) fn ports(config: &Config, place: &Place) -> Vec<Port> {
     ports
 }
 
-fn bindings(config: &Config, place: &Place) -> BTreeMap<String, Option<Vec<PortBinding>>> {
+/// The published ports, each as often as it is bound: datagrams are received by any number of sockets at once, and dockerd has one for
+/// each binding, where we have one for all.
+fn published(host: &HostConfig, place: &Place) -> Vec<Published> {
+    let is_bound = |one: &Published, binding: &PortBinding| {
+        let address = binding.host_ip.parse().ok();
+        binding.host_port.parse() == Ok(one.host_port)
+            && (binding.host_ip.is_empty() || address == Some(one.host_address))
+    };
+    let times = |one: &Published| {
+        let of_port = host.port_bindings.as_ref().and_then(|all| all.get(&format!("{}/udp", one.container_port)));
+        let bound = of_port.into_iter().flatten().flatten().filter(|binding| is_bound(one, binding)).count();
+        if one.protocol == network::Protocol::Udp { bound.max(1) } else { 1 }
+    };
+    place.ports.iter().flat_map(|one| std::iter::repeat_n(*one, times(one))).collect()
+}
+
+fn bindings(config: &Config, host: &HostConfig, place: &Place) -> BTreeMap<String, Option<Vec<PortBinding>>> {
     let ports = exposed_on(config, place);
     let key = |port: ContainerPort| format!("{}/{}", port.number, protocol(port));
     let mut bindings: BTreeMap<_, Option<Vec<_>>> = ports.into_iter().map(|port| (key(port), None)).collect();
-    for one in &place.ports {
+    for one in published(host, place) {
         let key = format!("{}/{}", one.container_port, one.protocol);
         let host_port = if one.is_opened() { String::new() } else { one.host_port.to_string() };
         let binding = PortBinding { host_ip: one.host_address.to_string(), host_port };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use container_spec::files::{Addresses, hosts_file};
+use container_spec::files::{Addresses, HostFile, hosts_file};
 use container_spec::{InvalidRequest, Point, Ready, Shared};
 use engine_api::container::{Config, CreateRequest, CreateResponse};
 use engine_api::host_config::HostConfig;
@@ -405,12 +405,18 @@ fn write_files(engine: &Engine, record: &Record) -> Result<(), CreateError> {
     let host = &definition.host_config;
     let resolving = engine.config.resolver.complete(host);
     let of_host = |path| std::fs::read_to_string(path).unwrap_or_default();
+    // A container of the host's network asks as the host does.
+    let (path, text) = match host.network_mode.as_str() {
+        "host" => (dns::RESOLV_CONF, of_host(dns::RESOLV_CONF)),
+        _ => dns::host_file(),
+    };
+    let host_file = HostFile { path, text: &text };
     // With addresses at the start.
     let hosts = hosts_file(&definition.config, host, &Addresses::default(), &[], &of_host("/etc/hosts"));
     for (path, text) in [
         (dir.hostname(), container_spec::files::hostname_file(&definition.config)),
         (dir.hosts(), hosts),
-        (dir.resolv_conf(), container_spec::files::resolv_conf(&resolving, &of_host("/etc/resolv.conf"))),
+        (dir.resolv_conf(), container_spec::files::resolv_conf(&resolving, host_file)),
     ] {
         std::fs::write(&path, text).map_err(failed(path))?;
     }

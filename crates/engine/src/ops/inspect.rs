@@ -105,6 +105,7 @@ fn describe(engine: &Engine, container: &Container) -> Inspect {
         network_settings: Seen {
             definition,
             config: container.config(),
+            host: container.host_config(),
             name: &name,
             networks,
             place,

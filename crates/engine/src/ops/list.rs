@@ -249,6 +249,7 @@ impl Candidate {
         Seen {
             definition: &self.container.definition,
             config: self.container.config(),
+            host: self.container.host_config(),
             name: &self.name,
             networks,
             place,
@@ -258,7 +259,8 @@ impl Candidate {
 
     /// Those of a container that is not on the bridge are told of nowhere.
     fn ports(&self) -> Vec<Port> {
-        self.place.as_ref().map_or_else(Vec::new, |place| view::ports(&self.container.config(), place))
+        let (config, host) = (self.container.config(), self.container.host_config());
+        self.place.as_ref().map_or_else(Vec::new, |place| view::ports(&config, &host, place))
     }
 
     fn summary(&self, image: String, now_nanos: i64) -> Summary {

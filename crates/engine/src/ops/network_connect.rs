@@ -44,9 +44,6 @@ pub enum NetworkConnectError {
     /// It wants what the network does not have.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
-    /// What it wants is not offered.
-    #[error(transparent)]
-    Offered(container_spec::InvalidRequest),
     /// There is no place for it.
     #[error(transparent)]
     Join(network::JoinError),
@@ -82,7 +79,6 @@ impl NetworkConnectError {
             NetworkConnectError::NoNetwork(_) | NetworkConnectError::NoEndpoint(_) => ErrorKind::NotFound,
             NetworkConnectError::Together(_) | NetworkConnectError::Host => ErrorKind::InvalidArgument,
             NetworkConnectError::Endpoint(err) => err.kind(),
-            NetworkConnectError::Offered(err) => err.kind(),
             NetworkConnectError::Join(err) => err.kind(),
             NetworkConnectError::Container(err) => err.kind(),
             // dockerd does not mark it as the caller's mistake.
@@ -97,7 +93,6 @@ impl NetworkConnectError {
 pub async fn connect(engine: &Engine, network: &str, request: NetworkConnect) -> Result<(), NetworkConnectError> {
     let container = engine.containers.find(&request.container)?;
     let settings = attachments::wish(request.endpoint_config.unwrap_or_default());
-    container_spec::validate::validate_offered(&settings).map_err(NetworkConnectError::Offered)?;
     let (task, network) = (engine.clone(), network.to_owned());
     engine.detached(async move { connect_container(&task, &container, &network, settings).await }).await
 }
@@ -142,7 +137,7 @@ async fn connect_container(
         return write(engine, container).await;
     };
     let key = found.key().map(str::to_owned).unwrap_or_default();
-    let request = networking::request(container, vec![attachments::request(&key, &settings)]);
+    let request = networking::request(engine, container, vec![attachments::request(&key, &settings)]);
     let request = request.map_err(NetworkConnectError::Container)?;
     let namespace = namespace(container).await?;
     let task = engine.clone();

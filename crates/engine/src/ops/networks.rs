@@ -292,12 +292,19 @@ fn of_bridge(plain: Network, found: &network::Network) -> Network {
         ("com.docker.network.bridge.name", found.bridge.clone()),
         ("com.docker.network.driver.mtu", found.mtu.to_string()),
     ];
-    let range = |(subnet, gateway): (Subnet, IpAddr)| IpamConfig {
-        subnet: subnet.to_string(),
-        gateway: gateway.to_string(),
-        ..IpamConfig::default()
+    let range = |(subnet, gateway): (Subnet, IpAddr)| {
+        let ipv4 = gateway.is_ipv4();
+        let part = found.parts.iter().find(|part| part.address.is_ipv4() == ipv4);
+        let aside = found.default_gateways.iter().find(|one| one.is_ipv4() == ipv4);
+        let key = if ipv4 { "DefaultGatewayIPv4" } else { "DefaultGatewayIPv6" };
+        IpamConfig {
+            subnet: subnet.to_string(),
+            ip_range: part.map(|part| part.to_string()).unwrap_or_default(),
+            gateway: gateway.to_string(),
+            auxiliary_addresses: aside.map(|aside| (key.to_owned(), aside.to_string())).into_iter().collect(),
+        }
     };
-    let ranges = std::iter::once((found.subnet, found.gateway)).chain(found.of_ipv6);
+    let ranges = std::iter::once((found.subnet, found.bridge_address)).chain(found.of_ipv6);
     Network {
         id: found.id.clone(),
         enable_ipv6: found.of_ipv6.is_some(),

@@ -293,6 +293,22 @@ pub fn find_by_port(map: &str) -> [Expression; 3] {
     ]
 }
 
+/// `ip saddr . ip daddr . meta l4proto . th dport map @MAP`; of what is sent `back`, `ip daddr . ip saddr . meta l4proto . th sport`.
+pub fn find_link(map: &str, family: Family, back: bool) -> [Expression; 5] {
+    let words = address_length(family) / 4;
+    let (from, to, port) = match back {
+        false => (load_source(family, 0), load_destination(family, words), DESTINATION_PORT),
+        true => (load_destination(family, 0), load_source(family, words), SOURCE_PORT),
+    };
+    [
+        from,
+        to,
+        load_protocol(2 * words),
+        Expression::LoadPayload { base: TRANSPORT_HEADER, offset: port, length: 2, register: 2 * words + 1 },
+        Expression::Lookup { map: map.to_owned() },
+    ]
+}
+
 /// Loads the name of the interface through which a packet came into four registers; one it leaves through if not `entering`.
 pub fn load_interface(entering: bool, register: u32) -> Expression {
     Expression::LoadMeta { key: if entering { META_INTERFACE_IN } else { META_INTERFACE_OUT }, register }

@@ -18,6 +18,8 @@ pub(crate) struct Guarded {
     pub(crate) bridge: String,
     /// The addresses that it may send from.
     pub(crate) own: Vec<IpAddr>,
+    /// Likewise, to its neighbours on the link alone: addresses of the link that somebody gave it, which may be others', too.
+    pub(crate) aside: Vec<IpAddr>,
     /// Its neighbours' addresses, and this machine's among them.
     pub(crate) near: Vec<Subnet>,
     pub(crate) openings: Vec<Opening>,
@@ -53,6 +55,11 @@ impl Guarded {
         self.policies.iter().map(of).reduce(|one, other| &one & &other).unwrap_or_default()
     }
 
+    /// Whether both have an address of the link in common.
+    pub(crate) fn shares(&self, other: &Guarded) -> bool {
+        self.aside.iter().any(|aside| other.aside.contains(aside))
+    }
+
     pub(crate) fn has_ipv6(&self) -> bool {
         self.own.iter().any(IpAddr::is_ipv6)
     }
@@ -62,6 +69,14 @@ impl Guarded {
 pub(crate) fn link_local(mac: Mac) -> IpAddr {
     let [a, b, c, d, e, f] = mac;
     Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]).into()
+}
+
+/// The addresses that are of the link, of the family of one of them.
+pub(crate) fn of_link(address: IpAddr) -> Subnet {
+    match address {
+        IpAddr::V4(_) => Subnet::new([169, 254, 0, 0], 16),
+        IpAddr::V6(_) => Subnet::new(Ipv6Addr::from([0xfe80, 0, 0, 0, 0, 0, 0, 0]), 10),
+    }
 }
 
 /// Whether a name may lead to an address: names of others must not lead to what only this machine, its networks or its
@@ -245,6 +260,7 @@ mod tests {
             interface: String::new(),
             bridge: String::new(),
             own: Vec::new(),
+            aside: Vec::new(),
             near: Vec::new(),
             openings: Vec::new(),
             policies,

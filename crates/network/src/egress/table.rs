@@ -24,7 +24,7 @@ use netlink::nft::expression::{self as rule, Verdict};
 use netlink::nft::set::{Ask, Set, SetElement, SetKind};
 use netlink::nft::{ChainKind, Expression, Family, Field, Hook, Transaction};
 
-use super::plan::{Guarded, Opening};
+use super::plan::{Guarded, Opening, of_link};
 use super::ways::Way;
 
 /// Behind connection tracking (NF_IP_PRI_CONNTRACK, -200), before redirections: what counts is where a container sends to.
@@ -99,6 +99,16 @@ pub(crate) fn endpoint(change: &mut Transaction<'_>, guarded: &Guarded, added: b
             (false, true) => change.add_to_set(set, &elements),
             (false, false) => change.delete_from_set(set, &elements),
         }
+    }
+}
+
+/// Adds again what an endpoint has in common with one that goes.
+pub(crate) fn again(change: &mut Transaction<'_>, guarded: &Guarded) {
+    let common = elements(&Guarded { own: Vec::new(), ..guarded.clone() });
+    for (table, set, elements) in common.into_iter().filter(|(table, _, elements)| *table != 2 && !elements.is_empty())
+    {
+        turn(change, table);
+        change.add_to_set(set, &elements);
     }
 }
 
@@ -182,6 +192,12 @@ fn write_to_everybody(change: &mut Transaction<'_>, family: Family) {
             change.append_rule("local", &[&rule::icmpv6_type(kind)[..], &ACCEPT].concat());
         }
     }
+    if family == Family::Ipv4 {
+        // No router passes on what is from an address of the link (RFC 3927, 2.7); of IPv6 the kernel does not.
+        let of_link = of_link(IpAddr::from([0; 4]));
+        let (source, elsewhere) = (rule::source_in(of_link.address, of_link.prefix), policed(family, false, false));
+        change.append_rule("beyond", &[&source, &policed(family, true, true)[..], &elsewhere, &DROP].concat());
+    }
     for everybody in to_everybody(family) {
         change.append_rule("local", &[&everybody, &policed(family, true, true)[..], &DROP].concat());
         // Frames that stay on the bridge come by here, too (br_netfilter).
@@ -261,18 +277,24 @@ fn elements(guarded: &Guarded) -> Vec<(usize, &'static str, Vec<SetElement>)> {
     for (table, sources) in [(0, "sources"), (1, "sources6")] {
         let own = || guarded.own.iter().filter(|own| own.is_ipv6() == (table == 1));
         let of_table = |address: IpAddr| address.is_ipv6() == (table == 1);
+        let aside = || guarded.aside.iter().filter(|aside| of_table(**aside));
         let near = || guarded.near.iter().filter(|near| of_table(near.address));
         let openings = || guarded.openings.iter().filter(|opening| of_table(opening.first));
         let key = |parts: &[&[u8]]| SetElement::new(parts.concat());
         let bridge = interface(&guarded.bridge);
         all.extend([
-            (2, sources, own().map(|own| key(&[&port, &octets(*own)])).collect()),
-            (table, "policed", own().map(|own| key(&[&bridge, &octets(*own)])).collect()),
+            (2, sources, own().chain(aside()).map(|own| key(&[&port, &octets(*own)])).collect()),
+            (table, "policed", own().chain(aside()).map(|own| key(&[&bridge, &octets(*own)])).collect()),
             (
                 table,
                 "near",
                 own()
                     .flat_map(|own| near().map(|near| range(*own, near.network().address, near.last(), &[], &[])))
+                    .chain(
+                        aside()
+                            .map(|own| (of_link(*own), own))
+                            .map(|(near, own)| range(*own, near.address, near.last(), &[], &[])),
+                    )
                     .collect(),
             ),
             (table, "allowed", own().flat_map(|own| openings().map(|opening| opened(*own, opening))).collect()),
@@ -324,6 +346,7 @@ mod tests {
             interface: "v0".to_owned(),
             bridge: "br0".to_owned(),
             own: own.iter().map(|one| one.parse().unwrap()).collect(),
+            aside: Vec::new(),
             near: vec!["172.18.0.1/16".parse().unwrap(), "fd01::1/64".parse().unwrap()],
             openings: super::super::plan::openings(&policies),
             policies,

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use netlink::Socket;
 
 use super::endpoints::Entry;
-use super::{DEFAULT, JoinRequest, Networks, Place, Wired, egress, join, lock, ports, relaying};
+use super::{DEFAULT, JoinRequest, Networks, Place, Wired, egress, join, links, lock, ports, relaying};
 use crate::error::{JoinError, NetworkError};
 use crate::hold::Hold;
 use crate::record::{EndpointRecord, SandboxRecord};
@@ -31,6 +31,7 @@ impl Networks {
         } else {
             self.state().insert(request.container.clone(), entry);
         }
+        links::settle_or_warn(self);
         connected.map(|()| place)
     }
 
@@ -46,9 +47,12 @@ impl Networks {
             return Ok(None);
         }
         let Some(mut entry) = self.state().remove(container) else { return Ok(None) };
+        // Before somebody else has its address.
+        links::settle_or_warn(self);
         let taken_off = take_off(self, &wired, &mut entry, network, namespace);
         let place = self.place_of(&entry.record);
         self.state().insert(container.to_owned(), entry);
+        links::settle_or_warn(self);
         taken_off.map(|()| Some(place))
     }
 
@@ -96,6 +100,7 @@ fn add(
     let held = entry.holds.len();
     if had.endpoints.is_empty() {
         entry.record.egress.clone_from(&request.egress);
+        links::note(networks, request, &mut entry.record);
     }
     for one in &request.endpoints {
         let lan = networks.plan_endpoint(one, &request.name, wired, entry)?;

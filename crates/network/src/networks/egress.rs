@@ -208,6 +208,7 @@ fn guarded(networks: &Networks, wired: &Wired, record: &SandboxRecord) -> Result
             interface: endpoint.interface.clone(),
             bridge: footing.bridge.clone(),
             own: own(endpoint).collect(),
+            aside: aside(endpoint),
             near: lan.ranges.iter().map(|range| range.subnet).chain(of_link).collect(),
             openings: egress::openings(&policies),
             policies,
@@ -220,4 +221,15 @@ fn guarded(networks: &Networks, wired: &Wired, record: &SandboxRecord) -> Result
 fn own(endpoint: &EndpointRecord) -> impl Iterator<Item = IpAddr> {
     let of_link = endpoint.mac.filter(|_| endpoint.ipv6.is_some()).map(egress::link_local);
     endpoint.addresses().chain(of_link)
+}
+
+/// The addresses of the link that somebody gave it, besides.
+fn aside(endpoint: &EndpointRecord) -> Vec<IpAddr> {
+    let of_family =
+        |address: &IpAddr| if address.is_ipv4() { endpoint.ipv4.is_some() } else { endpoint.ipv6.is_some() };
+    let is_of_link = |address: &IpAddr| match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    endpoint.link_local.iter().copied().filter(of_family).filter(is_of_link).collect()
 }

@@ -33,6 +33,8 @@ impl Entry {
             endpoints: Vec::new(),
             wanted: Vec::new(),
             egress: None,
+            exposed: Vec::new(),
+            links: Vec::new(),
         };
         Entry { record, holds: Vec::new(), inside: None, left: false }
     }
@@ -193,11 +195,12 @@ impl Endpoints {
     }
 
     pub(super) fn records(&self) -> impl Iterator<Item = &SandboxRecord> {
-        self.entries.values().map(|entry| &entry.record)
+        self.all().map(|entry| &entry.record)
     }
 
+    /// Of containers that are on their networks.
     pub(super) fn all(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values()
+        self.entries.values().filter(|entry| !entry.left)
     }
 
     pub(super) fn insert(&mut self, container: String, entry: Entry) {
@@ -315,6 +318,7 @@ mod tests {
             endpoint_id: String::new(),
             ipv4: Some(Ipv4Addr::new(10, 0, 0, 2)),
             ipv6: None,
+            link_local: Vec::new(),
             mac: None,
             interface: String::new(),
             interface_index: 0,

@@ -9,7 +9,8 @@ use rustix::io::Errno;
 
 use super::endpoints::Entry;
 use super::{
-    BridgeFooting, EndpointRequest, Footing, JoinRequest, Joined, Lan, Networks, Wired, egress, lock, ports, relaying,
+    BridgeFooting, EndpointRequest, Footing, JoinRequest, Joined, Lan, Networks, Wired, egress, links, lock, ports,
+    relaying,
 };
 use crate::DEFAULT;
 use crate::addresses::NoAddress;
@@ -49,6 +50,7 @@ impl Networks {
             }
         };
         self.state().insert(request.container.clone(), entry);
+        links::settle(self).map_err(|err| abandon(self, &request.container, err))?;
         // Its first packet is to pass.
         self.firewalld.settle();
         Ok(joined)
@@ -60,7 +62,9 @@ impl Networks {
     /// holder of the namespace.
     pub fn leave(&self, container: &str) -> Result<(), NetworkError> {
         let Some(mut entry) = self.state().remove(container) else { return Ok(()) };
-        let cleaned = clean(self, &mut entry);
+        // Before somebody else has its address.
+        let closed = links::settle(self);
+        let cleaned = clean(self, &mut entry).and(closed);
         give_back(self, entry, cleaned.is_ok());
         cleaned
     }
@@ -78,6 +82,7 @@ impl Networks {
     /// Takes addresses and ids; the ports follow.
     fn plan(&self, request: &JoinRequest, wired: &Wired, entry: &mut Entry) -> Result<Vec<Lan>, JoinError> {
         entry.record.egress.clone_from(&request.egress);
+        links::note(self, request, &mut entry.record);
         let mut lans = Vec::with_capacity(request.endpoints.len());
         for one in &request.endpoints {
             lans.push(self.plan_endpoint(one, &request.name, wired, entry)?);
@@ -135,6 +140,7 @@ impl Networks {
             endpoint_id: stdx::id::random_hex::<32>(),
             ipv4,
             ipv6,
+            link_local: request.link_local.clone(),
             mac: own_mac.or_else(|| is_free(request.mac.unwrap_or_else(bridge::random_mac))),
             interface: String::new(),
             interface_index: 0,
@@ -231,7 +237,9 @@ fn furnish(
     inside.extend(endpoint.mac.map(|mac| link::set_mac(index, mac)));
     sandbox.socket.apply(inside)?;
     lock(&networks.route).apply(known(endpoint, lan))?;
-    Ok(Room { namespace: sandbox.namespace, socket: sandbox.socket })
+    let room = Room { namespace: sandbox.namespace, socket: sandbox.socket };
+    room.tune(INTERFACE, &request.sysctls)?;
+    Ok(room)
 }
 
 /// Makes the link of an endpoint whose record is written.
@@ -244,7 +252,7 @@ pub(super) fn plug(
     lan: &Lan,
 ) -> Result<(), JoinError> {
     match &lan.footing {
-        Footing::Bridge(footing) => plug_into_bridge(networks, wired, room, endpoint, request, (lan, footing)),
+        Footing::Bridge(footing) => plug_into_bridge(networks, wired, room, endpoint, request, (lan, footing))?,
         Footing::Parent(parent) => {
             let mut host = lock(&networks.route);
             let stack = Stack {
@@ -260,9 +268,9 @@ pub(super) fn plug(
                 ipv6: lan.has_ipv6() || lan.ranges.is_empty(),
             };
             endpoint.interface_index = room.stack(&mut host, &stack)?;
-            Ok(())
         }
     }
+    Ok(room.tune(&endpoint.inner, &request.sysctls)?)
 }
 
 /// Makes a veth pair.
@@ -321,6 +329,15 @@ pub(super) fn route_outward(
 /// A name for an interface on the host.
 pub(super) fn new_interface(networks: &Networks) -> String {
     format!("{}{}", networks.config.link_prefix(), stdx::id::random_hex::<3>())
+}
+
+/// A container that has joined all but its links leaves again.
+fn abandon(networks: &Networks, container: &str, err: NetworkError) -> JoinError {
+    if let Err(err) = networks.leave(container) {
+        // The error of the join is the one that matters.
+        tracing::warn!(err = errdefs::chain(&err), container, "an endpoint could not be undone");
+    }
+    err.into()
 }
 
 fn undo(networks: &Networks, mut entry: Entry) {

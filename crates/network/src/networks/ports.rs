@@ -247,8 +247,8 @@ pub(super) fn withdraw_some(
     if redirections.is_empty() {
         return Ok(());
     }
-    networks.state().set_published(container, rest);
-    let withdrawn = match firewall.withdraw(&redirections) {
+    networks.state().set_published(container, rest.clone());
+    let withdrawn = match firewall.withdraw(&redirections, &rest) {
         // Somebody flushed the packet filter. If this process has the network, what is due is written anew.
         Err(err) if err.errno() == Some(Errno::NOENT) => wired.map_or(Ok(()), |wired| {
             let all = networks.state().redirections();

@@ -54,9 +54,9 @@ impl Users {
         all
     }
 
-    pub(super) fn subnets(&self) -> Vec<Subnet> {
-        let networks = lock(&self.networks);
-        networks.values().flat_map(|user| user.network.ranges().map(|range| range.subnet)).collect()
+    /// Their subnets, each with its network's name.
+    pub(super) fn subnets(&self) -> Vec<(String, Subnet)> {
+        self.all().iter().flat_map(|network| named(network)).collect()
     }
 
     /// Whether rules are about addresses of IPv6.
@@ -237,9 +237,9 @@ fn plan(
     route: &mut Socket,
 ) -> Result<UserNetwork, CreateError> {
     let request = template::configured(request, others)?;
-    let of_default = default.gateways().into_iter().map(Subnet::network);
-    let of_others = others.iter().flat_map(|network| network.ranges().map(|range| range.subnet));
-    let subnets: Vec<Subnet> = of_others.chain(of_default).collect();
+    let of_default = default.gateways().into_iter().map(|bridge| (DEFAULT.to_owned(), bridge.network()));
+    let named: Vec<_> = of_default.chain(others.iter().flat_map(|network| named(network))).collect();
+    let subnets: Vec<Subnet> = named.iter().map(|(_, subnet)| *subnet).collect();
     let name = networks.config.bridge_name();
     let bridges = others.iter().filter_map(|network| Some((network.driver.bridge()?.bridge.as_str(), &*network.id)));
     let has_addresses = request.driver != DriverKind::Template;
@@ -266,10 +266,14 @@ fn plan(
     match UserNetwork::plan(request, around) {
         Err(CreateError::Exhausted { .. }) => {
             let exhausted = if needs_ipv4 && free.is_none() { &pools } else { &pools_of_ipv6 };
-            Err(CreateError::Exhausted { in_the_way: subnet::last_obstacle(exhausted, &used) })
+            Err(CreateError::Exhausted { in_the_way: subnet::obstacle(exhausted, &used, &named) })
         }
         planned => planned,
     }
+}
+
+fn named(network: &UserNetwork) -> Vec<(String, Subnet)> {
+    network.ranges().map(|range| (network.name.clone(), range.subnet)).collect()
 }
 
 /// Notes what of a new network is there already, and stays when the network goes.

@@ -131,7 +131,7 @@ fn privileged_containers_of_the_default_bridge_go_by_the_gateways_that_are_named
         let sentence = "default-gateway 10.1.1.1/32 is not in the default bridge's network 172.17.0.0/16";
         assert_eq!(refused.to_string(), sentence);
         let bip6 = "fd0b::1/64".parse().ok();
-        let refused = Networks::open(Config { bip6, ..config(&lab) }).unwrap().prepare().unwrap_err();
+        let refused = Networks::open(Config { bip6, ..config(&lab) }).unwrap_err();
         assert_eq!(refused.to_string(), "fixed-cidr-v6 fd07::/64 is not in the default bridge's network fd0b::/64");
     });
 }
@@ -144,7 +144,7 @@ fn privileged_a_bridge_of_somebody_elses_has_the_ipv6_that_it_has() {
         run(&["ip", "link", "set", "br9", "up"]);
         let config = Config { bridge: Some("br9".to_owned()), ..config(&lab) };
         // It gets no address from us, and no container a gateway that nobody is.
-        let refused = Networks::open(config.clone()).unwrap().prepare().unwrap_err();
+        let refused = Networks::open(config.clone()).unwrap_err();
         assert_eq!(refused.to_string(), "bridge br9 has no IPv6 address");
         run(&["ip", "addr", "add", "fd0c::1/64", "dev", "br9", "nodad"]);
         let networks = open(&Config { fixed_cidr_v6: None, ..config }, &[]);

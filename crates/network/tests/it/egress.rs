@@ -454,3 +454,62 @@ fn privileged_what_cannot_be_kept_is_refused() {
         assert_eq!(tables(), "");
     });
 }
+
+#[test]
+fn privileged_addresses_of_the_link_reach_neighbours_and_nobody_else() {
+    on_a_machine_of_both(|lab| {
+        let networks = lab.networks();
+        let mut wanted = crate::ipv6::wish("a", "10.7.0.0/24", "fd07::/64");
+        wanted.options.insert(EGRESS.to_owned(), format!("deny,allow={NEIGHBOUR}:53/udp"));
+        let network = networks.create(wanted).unwrap();
+        let with = |address: &str, of_ipv6: &str| network::EndpointRequest {
+            link_local: vec![address.parse().unwrap(), of_ipv6.parse().unwrap()],
+            ..network::EndpointRequest::on(&network.id)
+        };
+        let join = |name: &str, address: &str, of_ipv6: &str| {
+            networks.join(&request_on(name, &[], vec![with(address, of_ipv6)])).unwrap()
+        };
+        let one = join("one", "169.254.7.1", "fe80::71");
+        let two = join("two", "169.254.7.2", "fe80::72");
+        let third = join("third", "169.254.7.1", "fe80::73");
+        // Who has an address in common with one that goes keeps it.
+        networks.leave("third").unwrap();
+        drop(third);
+        let server = serve(two.namespace.as_fd(), 80);
+        let of = |address: &str| -> SocketAddr { (address.parse::<Ipv4Addr>().unwrap(), 0).into() };
+        let reached = inside(one.namespace.as_fd(), || {
+            use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+            let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+            bind(&socket, &of("169.254.7.1")).unwrap();
+            connect(&socket, &SocketAddr::from((Ipv4Addr::new(169, 254, 7, 2), 80))).is_ok()
+        });
+        assert!(reached && server.accept().unwrap().1.ip() == Ipv4Addr::new(169, 254, 7, 1));
+        // What the policy allows it may do from its own address, from the other one nothing that leaves the link.
+        assert!(arrives(&lab, &one, None, 53));
+        assert!(is_lost(&lab, &one, Some("169.254.7.1"), 53) && is_lost(&lab, &one, Some("169.254.7.1"), 54));
+        inside(lab.second.as_fd(), || run(&["ip", "addr", "add", "169.254.169.254/32", "dev", "lo"]));
+        run(&["ip", "route", "add", "169.254.169.254/32", "via", &NEIGHBOUR.to_string()]);
+        inside(one.namespace.as_fd(), || run(&["ip", "route", "add", "169.254.169.254/32", "via", "10.7.0.1"]));
+        let metadata = (Ipv4Addr::new(169, 254, 169, 254), 80).into();
+        assert!(
+            datagrams(&lab, &one, Some("169.254.7.1"), metadata, false) && datagrams(&lab, &one, None, metadata, false)
+        );
+        // Neighbours of IPv6 are found from there, too.
+        let index: u32 = inside(one.namespace.as_fd(), || run(&["ip", "-o", "link", "show", "eth0"]))
+            .split(':')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let hears = inside(two.namespace.as_fd(), || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 90)).unwrap());
+        hears.set_read_timeout(Some(DEADLINE)).unwrap();
+        inside(one.namespace.as_fd(), || {
+            let client = UdpSocket::bind(SocketAddrV6::new("fe80::71".parse().unwrap(), 0, 0, index)).unwrap();
+            client.send_to(b"hello", SocketAddrV6::new("fe80::72".parse().unwrap(), 90, 0, index)).unwrap();
+        });
+        assert_eq!(hears.recv(&mut [0; 16]).unwrap(), 5);
+        networks.leave("one").unwrap();
+        networks.leave("two").unwrap();
+        assert_eq!(tables(), "");
+    });
+}

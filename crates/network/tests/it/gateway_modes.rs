@@ -339,3 +339,37 @@ fn privileged_a_gateway_of_somebody_elses_is_not_the_bridges() {
         assert!(internal.ipv6.as_ref().unwrap().gateway.is_some());
     });
 }
+
+#[test]
+fn privileged_trusted_links_lead_to_published_ports_of_containers() {
+    on_a_machine_of_both(|lab| {
+        let networks = lab.networks();
+        let option = ("com.docker.network.bridge.trusted_host_interfaces".to_owned(), "nosuch:up0".to_owned());
+        let trusting = UserNetworkRequest { options: [option].into(), ..wish("a", "10.7.0.0/24", "fd07::/64") };
+        let (a, b) =
+            (networks.create(trusting).unwrap(), networks.create(wish("b", "10.8.0.0/24", "fd08::/64")).unwrap());
+        let ports = [publish(Some(HOME), 8080, 80), publish(Some(HOME), 8081, 80)];
+        let one = networks.join(&request_on("one", &ports, on(&[&a.id]))).unwrap();
+        let two = networks.join(&request_on("two", &[publish(None, 8090, 80)], on(&[&b.id]))).unwrap();
+        let servers = [listen(&one, 80), listen(&one, 81), listen(&two, 80)];
+        let [own, other] = [&one, &two].map(|joined| joined.place.endpoints[0].ipv4.unwrap().address);
+        let from_outside = |port: u16| inside(lab.second.as_fd(), || reach(&servers[0], own, port));
+        assert_eq!(from_outside(80).unwrap().ip(), NEIGHBOUR);
+        inside(lab.second.as_fd(), || {
+            assert!(is_unreachable(own, 81), "what is not published");
+            assert!(is_unreachable(other, 80), "a network that trusts nobody");
+        });
+        assert!(inside(two.namespace.as_fd(), || is_unreachable(own, 80)), "by another link");
+        // As long as one port of the host leads there.
+        let change = |before: &[network::PortRequest], after: &[network::PortRequest]| network::PortChange {
+            container: "one".to_owned(),
+            name: "one".to_owned(),
+            before: before.to_vec(),
+            after: after.to_vec(),
+        };
+        network::republish(&networks, &change(&ports, &ports[..1])).unwrap();
+        from_outside(80).unwrap();
+        network::republish(&networks, &change(&ports[..1], &[])).unwrap();
+        assert!(inside(lab.second.as_fd(), || is_unreachable(own, 80)));
+    });
+}

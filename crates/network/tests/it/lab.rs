@@ -109,6 +109,8 @@ pub(crate) fn request_on(container: &str, ports: &[PortRequest], endpoints: Vec<
         ports: ports.to_vec(),
         endpoints,
         egress: None,
+        exposed: Vec::new(),
+        links: Vec::new(),
     }
 }
 

@@ -9,6 +9,7 @@ mod foreign;
 mod gateway_modes;
 mod ipv6;
 mod lab;
+mod links;
 mod parents;
 mod reach;
 mod relayed;
@@ -224,14 +225,32 @@ fn privileged_bip_fixed_cidr_and_mtu() {
 }
 
 #[test]
+fn privileged_a_part_that_is_not_of_the_bridges_network_is_refused_at_once() {
+    on_a_machine(|lab| {
+        let config = Config { fixed_cidr: "10.78.0.0/16".parse().ok(), ..lab.config() };
+        let refused = Networks::open(Config { bip: "10.77.0.5/24".parse().ok(), ..config.clone() }).unwrap_err();
+        assert_eq!(refused.to_string(), "fixed-cidr 10.78.0.0/16 is not in the default bridge's network 10.77.0.0/24");
+        // Without another one it is the network, as with dockerd.
+        let networks = Networks::open(config).unwrap();
+        let endpoint = networks.join(&request("one", &[])).unwrap();
+        assert_eq!(endpoint.place.endpoints[0].ipv4.unwrap().address, Ipv4Addr::new(10, 78, 0, 2));
+        let shown = networks.network().unwrap();
+        assert_eq!((shown.subnet.to_string().as_str(), shown.parts), ("10.78.0.0/16", vec![shown.subnet]));
+    });
+}
+
+#[test]
 fn privileged_a_bridge_of_the_users() {
     on_a_machine(|lab| {
-        run(&["ip", "link", "add", "mine", "type", "bridge"]);
         let config = Config { bridge: Some("mine".to_owned()), ..lab.config() };
-        let refused = Networks::open(config.clone()).unwrap().join(&request("one", &[]));
-        assert!(error(refused).contains("bridge mine does not exist or has no IPv4 address"));
+        let refused = || Networks::open(config.clone()).unwrap_err().to_string();
+        assert_eq!(refused(), "bridge device with non default name mine must be created manually");
+        run(&["ip", "link", "add", "mine", "type", "bridge"]);
+        assert_eq!(refused(), "bridge mine has no IPv4 address");
         run(&["ip", "addr", "add", "10.50.0.1/24", "dev", "mine"]);
         run(&["ip", "link", "set", "mine", "up"]);
+        // A part that is not of its network means nothing, as with dockerd.
+        let config = Config { fixed_cidr: "10.51.0.0/28".parse().ok(), ..config };
         let networks = Networks::open(config).unwrap();
         let endpoint = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
         assert_eq!(

@@ -10,7 +10,7 @@ use network::{Config, DEFAULT, EndpointRequest, Networks, PortRequest, Protocol}
 use crate::lab::*;
 
 /// Whether frames on bridges pass the packet filter changes the way of packets that return to their bridge.
-fn on_machines_with_and_without_bridge_filter(test: fn(Lab)) {
+pub(crate) fn on_machines_with_and_without_bridge_filter(test: fn(Lab)) {
     for filter in ["0", "1"] {
         on_a_machine(move |lab| {
             let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";

@@ -306,3 +306,30 @@ fn a_relay_of_an_earlier_build_is_spoken_to_in_its_words() {
     drop(daemon);
     assert_eq!(relay.join().unwrap(), ["List", "Put", "Put", "Remove", "Remove"]);
 }
+
+#[test]
+fn answers_come_from_the_address_that_was_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, relay) = start(dir.path());
+    let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let held = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let port = held.local_addr().unwrap().port();
+    let datagrams = Rule { udp: true, ..rule("a", server.local_addr().unwrap()) };
+    daemon.put(&datagrams, Some(held.as_fd())).unwrap();
+    let client = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    for socket in [&client, &server] {
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    }
+    // One socket asks at two addresses, and has each answer from where it asked.
+    let asked = [[127, 0, 0, 8], [127, 0, 0, 9]].map(|address| SocketAddr::from((address, port)));
+    let flows = asked.map(|address| {
+        client.send_to(b"?", address).unwrap();
+        server.recv_from(&mut [0; 8]).unwrap().1
+    });
+    for (flow, address) in flows.into_iter().zip(asked).rev() {
+        server.send_to(b"!", flow).unwrap();
+        assert_eq!(client.recv_from(&mut [0; 8]).unwrap(), (1, address));
+    }
+    daemon.remove("a").unwrap();
+    relay.join().unwrap().unwrap();
+}

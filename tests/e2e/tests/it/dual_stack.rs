@@ -236,7 +236,8 @@ fn privileged_the_default_bridge_has_the_ipv6_of_daemon_json() {
         daemon.restart().unwrap();
         crate::support::each(daemon, |at| {
             let bridge = shown(at, "bridge");
-            let range = json!({"Subnet": format!("{prefix}:/64"), "Gateway": format!("{prefix}:1")});
+            let range = json!({"Subnet": format!("{prefix}:/64"), "IPRange": format!("{prefix}:/64"),
+                "Gateway": format!("{prefix}:1")});
             assert_eq!((&bridge["EnableIPv6"], &bridge["IPAM"]["Config"][1]), (&json!(true), &range));
             let name = at.name("server");
             at.ok(&format!("run -d --name {name} -p 80 busybox {SERVER}"));

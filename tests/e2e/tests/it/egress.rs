@@ -13,7 +13,7 @@ use crate::names::query;
 use crate::support::{self, At, within};
 
 /// An address of the second host that names may lead to.
-const PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
+pub(crate) const PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 const RESOLVER: (Ipv4Addr, u16) = (Ipv4Addr::new(127, 0, 0, 11), 53);
 /// How long something that must happen may take on a loaded machine; and how long we look whether something happens that must not.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -56,7 +56,7 @@ fn beside_a_host(test: impl FnOnce(&mut Daemon) + Send + 'static) {
 }
 
 /// Answers every question with the one address, until an empty one comes.
-fn lead_all_names(socket: &UdpSocket) {
+pub(crate) fn lead_all_names(socket: &UdpSocket) {
     let mut buffer = [0; 512];
     loop {
         let (count, from) = socket.recv_from(&mut buffer).unwrap();
@@ -72,7 +72,7 @@ fn lead_all_names(socket: &UdpSocket) {
 }
 
 /// The code of the answer to a container's question, and the address that it ends with.
-fn ask(at: &At<'_>, container: &str, name: &str) -> (u8, Ipv4Addr) {
+pub(crate) fn ask(at: &At<'_>, container: &str, name: &str) -> (u8, Ipv4Addr) {
     let socket = within(at, container, || UdpSocket::bind("127.0.0.1:0").unwrap());
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
     socket.send_to(&query(name, TYPE::A), RESOLVER).unwrap();

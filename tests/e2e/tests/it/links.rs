@@ -1,6 +1,10 @@
 //! `--link` on the default bridge.
 
-use crate::support::{At, on_both};
+use std::time::Duration;
+
+use testkit::Cli;
+
+use crate::support::{At, on_both, ours};
 
 fn address(at: &At<'_>, name: &str) -> String {
     at.inspect(name, "{{.NetworkSettings.IPAddress}}")
@@ -106,5 +110,24 @@ fn privileged_links_are_refused_in_dockers_words() {
         at.fails(&format!("run --name {web} --link {db}:al busybox true"), 125, &sentence);
         at.remove(&web);
         at.remove(&db);
+    });
+}
+
+#[test]
+fn privileged_a_link_opens_ports_between_strangers() {
+    ours(|daemon| {
+        daemon.scratch().write("daemon.json", r#"{"icc":false}"#).unwrap();
+        daemon.restart().unwrap();
+        let at = At { daemon, cli: Cli::Longshore };
+        let server = "sh -c 'nc -ll -p 81 -e echo hidden & exec nc -ll -p 80 -e echo hello'";
+        at.ok(&format!("run -d --name db --expose 80 busybox {server}"));
+        at.ok("run -d --name web --link db:al busybox sleep 1000");
+        at.ok("run -d --name other busybox sleep 1000");
+        let ip = address(&at, "db");
+        let hears = |who: &str, port: u16| at.line(&format!("exec {who} nc -w 1 {ip} {port}")).stdout.contains("hello");
+        testkit::process::until("an answer", Duration::from_secs(20), || hears("web", 80).then_some(())).unwrap();
+        assert!(!hears("other", 80) && !hears("web", 81));
+        at.ok("rm --link web/al");
+        assert!(!hears("web", 80));
     });
 }

@@ -46,6 +46,7 @@ mod gateway_modes;
 mod health;
 mod help;
 mod history;
+mod host_names;
 mod hostile;
 mod hostile_images;
 mod hostile_registries;

@@ -261,3 +261,67 @@ fn privileged_name_servers_and_hosts_are_those_that_were_asked_for() {
         assert!(hosts.contains("10.1.2.5\tone\n10.1.2.6\ttwo\n"), "{hosts}");
     });
 }
+
+#[test]
+fn privileged_ports_are_shown_as_often_as_they_are_bound_and_where_they_could_be_published() {
+    on_both(|at| {
+        let (name, inside) = (at.name("twice"), at.name("inside"));
+        let home = home();
+        let port = UdpSocket::bind((home.as_str(), 0)).unwrap().local_addr().unwrap().port();
+        let twice = format!("-p {home}:{port}:53/udp -p {home}:{port}:53/udp");
+        at.ok(&format!("run -d --name {name} {twice} -p [::1]:{port}:{port} busybox sleep 1000"));
+        let listed = at.ok(&format!("ps --filter name={name} --format '{{{{.Ports}}}}'"));
+        let datagrams = format!("{home}:{port}->53/udp");
+        let mut shown: Vec<&str> = listed.split(", ").collect();
+        shown.sort_unstable();
+        let mut expected = [datagrams.clone(), datagrams, format!("[::1]:{port}->{port}/tcp")];
+        expected.sort_unstable();
+        assert_eq!(shown, expected);
+        let ports: serde_json::Value =
+            serde_json::from_str(&at.inspect(&name, "{{json .NetworkSettings.Ports}}")).unwrap();
+        assert_eq!(ports["53/udp"].as_array().unwrap().len(), 2);
+        at.remove(&name);
+        at.ok(&format!("network create --internal {inside}"));
+        at.ok(&format!("run -d --name {name} --network {inside} --expose 80 -p 81 busybox sleep 1000"));
+        assert_eq!(at.ok(&format!("ps --filter name={name} --format '{{{{.Ports}}}}'")), "");
+        assert_eq!(at.inspect(&name, "{{json .NetworkSettings.Ports}}"), "{}");
+        at.remove(&name);
+        at.ok(&format!("network rm {inside}"));
+    });
+}
+
+#[test]
+fn privileged_the_bridge_is_shown_as_it_was_configured_and_a_wrong_one_is_found_at_the_start() {
+    ours(|daemon| {
+        let write = |daemon: &Daemon, text: &str| drop(daemon.scratch().write("daemon.json", text).unwrap());
+        let [_, high, low, _] = std::process::id().to_be_bytes();
+        let network = format!("10.{}.{}", 64 + high % 64, low);
+        write(
+            daemon,
+            &format!(r#"{{"bip":"{network}.1/24","fixed-cidr":"{network}.64/26","default-gateway":"{network}.9"}}"#),
+        );
+        daemon.restart().unwrap();
+        let at = At { daemon, cli: testkit::Cli::Longshore };
+        let shown = at.ok("network inspect bridge --format '{{json .IPAM.Config}}'");
+        let expected = format!(
+            r#"[{{"Subnet":"{network}.0/24","IPRange":"{network}.64/26","Gateway":"{network}.1","AuxiliaryAddresses":{{"DefaultGatewayIPv4":"{network}.9"}}}}]"#
+        );
+        assert_eq!(shown, expected);
+        for (text, sentence) in [
+            (
+                format!(r#"{{"bip":"{network}.1/24","fixed-cidr":"192.0.2.0/26"}}"#),
+                format!("fixed-cidr 192.0.2.0/26 is not in the default bridge's network {network}.0/24"),
+            ),
+            (
+                r#"{"bridge":"nosuch0"}"#.to_owned(),
+                "bridge device with non default name nosuch0 must be created manually".to_owned(),
+            ),
+        ] {
+            write(daemon, &text);
+            let refused = format!("{:?}", daemon.restart().unwrap_err());
+            assert!(refused.contains(&sentence), "{refused}");
+        }
+        write(daemon, "{}");
+        daemon.restart().unwrap();
+    });
+}

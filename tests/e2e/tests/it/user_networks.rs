@@ -300,3 +300,43 @@ fn seen(daemon: &testkit::Daemon) -> Vec<Value> {
     });
     seen.into_inner()
 }
+
+#[test]
+fn privileged_interfaces_have_the_settings_that_were_asked_for() {
+    on_both(|at| {
+        let (network, name) = (at.image("tuned"), at.name("tuned-one"));
+        at.ok(&format!("network create --subnet {}.0/24 {network}", subnet(at, 9)));
+        let option = |sysctls: &str| format!("com.docker.network.endpoint.sysctls={sysctls}");
+        let network_flag =
+            |name: &str, sysctls: &str| format!("--network '\"name={name}\",\"driver-opt={}\"'", option(sysctls));
+        let martians = |interface: &str| format!("cat /proc/sys/net/ipv4/conf/{interface}/log_martians");
+        let both = "net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.neigh.IFNAME.mcast_solicit=7";
+        for on in [network.as_str(), "bridge"] {
+            let shown = at.ok(&format!(
+                "run --rm {} busybox sh -c '{}; cat /proc/sys/net/ipv4/neigh/eth0/mcast_solicit'",
+                network_flag(on, both),
+                martians("eth0")
+            ));
+            assert_eq!(shown, "1\n7", "{on}");
+        }
+        at.ok(&format!("run -d --name {name} busybox sleep 1000"));
+        at.ok(&format!(
+            "network connect --driver-opt {} {network} {name}",
+            option("net.ipv4.conf.IFNAME.log_martians=1")
+        ));
+        assert_eq!(at.ok(&format!("exec {name} {}", martians("eth1"))), "1");
+        at.remove(&name);
+        for (sysctls, sentence) in [
+            (
+                "net.ipv4.conf.eth0.log_martians=1",
+                "represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'",
+            ),
+            ("net.ipv4.conf.IFNAME.nosuch=1", "/proc/sys/net/ipv4/conf/eth0/nosuch is not a sysctl file"),
+            ("net.ipv4.conf.IFNAME.log_martians=x", "unable to write to '/proc/sys/net/ipv4/conf/eth0/log_martians'"),
+        ] {
+            at.fails(&format!("run --name {name} {} busybox true", network_flag(&network, sysctls)), 125, sentence);
+            at.line(&format!("rm -f {name}"));
+        }
+        at.ok(&format!("network rm {network}"));
+    });
+}

@@ -311,6 +311,12 @@ mod tests {
         "#]],
         );
         check(
+            "--mount=type=secret,id=a,sharing=locked",
+            &expect![[r#"
+            error: secret mount should not define sharing
+        "#]],
+        );
+        check(
             "--mount=type=secret,id=a,env=A=B",
             &expect![[r#"
             error: invalid environment name "A=B" of a secret

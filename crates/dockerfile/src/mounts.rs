@@ -242,6 +242,7 @@ impl Mount {
         if self.kind == MountKind::Secret {
             match () {
                 () if !self.from.is_empty() => return Err(Fault::SecretFrom),
+                () if self.sharing.is_some() => return Err(Fault::SecretSharing),
                 () if self.source.is_empty() && self.target.is_empty() && self.id.is_empty() => {
                     return Err(Fault::SecretPlace);
                 }

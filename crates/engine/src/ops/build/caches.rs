@@ -218,7 +218,8 @@ impl Lease {
         let now = now_nanos();
         let known = read(whole);
         let record = Record {
-            about: self.wish.about.clone(),
+            // Whoever had it made is told of, as with BuildKit.
+            about: known.as_ref().map_or_else(|| self.wish.about.clone(), |known| known.about.clone()),
             created_at_nanos: known.as_ref().map_or(now, |known| known.created_at_nanos),
             used_at_nanos: now,
             usage_count: known.map_or(0, |known| known.usage_count) + 1,

@@ -67,24 +67,7 @@ struct Head {
 impl Client {
     /// Posts `body` (JSON, may be empty) and turns the connection into a raw stream.
     pub async fn hijack(&self, path: &str, body: &[u8]) -> Result<Hijacked, ClientError> {
-        self.upgrade(path, RAW, &[], body).await
-    }
-
-    /// The same, with another protocol on the connection, and headers of this request alone.
-    pub(crate) async fn upgrade(
-        &self,
-        path: &str,
-        protocol: &str,
-        headers: &[(&str, &str)],
-        body: &[u8],
-    ) -> Result<Hijacked, ClientError> {
-        let more: Vec<(&str, &str)> = [("Upgrade", protocol)].iter().chain(headers).copied().collect();
-        match self.hijack_once(path, &more, body).await {
-            Err(ClientError::Api { status: 400, message }) if self.adopt(&message) => {
-                self.hijack_once(path, &more, body).await
-            }
-            other => other,
-        }
+        upgrade(self, path, RAW, &[], body).await
     }
 
     async fn hijack_once(&self, path: &str, more: &[(&str, &str)], body: &[u8]) -> Result<Hijacked, ClientError> {
@@ -122,6 +105,23 @@ impl Client {
         let mut bytes = head.into_bytes();
         bytes.extend_from_slice(body);
         bytes
+    }
+}
+
+/// Turns a connection into a stream of another protocol; `headers` are of this request alone.
+pub(crate) async fn upgrade(
+    client: &Client,
+    path: &str,
+    protocol: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<Hijacked, ClientError> {
+    let more: Vec<(&str, &str)> = [("Upgrade", protocol)].iter().chain(headers).copied().collect();
+    match client.hijack_once(path, &more, body).await {
+        Err(ClientError::Api { status: 400, message }) if client.adopt(&message) => {
+            client.hijack_once(path, &more, body).await
+        }
+        other => other,
     }
 }
 

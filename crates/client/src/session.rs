@@ -18,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::call::Client;
 use crate::error::ClientError;
+use crate::hijack::upgrade;
 use crate::transport::unix;
 
 /// The protocol that the connection is upgraded to.
@@ -70,7 +71,7 @@ pub async fn open(
 ) -> Result<impl Future<Output = Result<(), Status>>, ClientError> {
     let mut headers = vec![("X-Docker-Expose-Session-Uuid", id), ("X-Docker-Expose-Session-Name", "longshore")];
     headers.extend([SECRET, CHECK_AGENT, FORWARD_AGENT].map(|call| ("X-Docker-Expose-Session-Grpc-Method", call)));
-    let hijacked = client.upgrade("/session", PROTOCOL, &headers, b"").await?;
+    let hijacked = upgrade(client, "/session", PROTOCOL, &headers, b"").await?;
     let io = tokio::io::join(hijacked.reader, hijacked.writer);
     Ok(server::serve(io, Answers(Arc::new(offers))))
 }

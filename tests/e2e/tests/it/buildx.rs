@@ -13,14 +13,15 @@ use crate::build::{context, path};
 use crate::support::{At, split};
 
 /// Docker's command line with its plugins.
-struct Plugged<'a> {
-    at: At<'a>,
+pub(crate) struct Plugged<'a> {
+    /// Where it is pointed.
+    pub(crate) at: At<'a>,
     /// Its configuration, where the plugins are.
     config: TempDir,
 }
 
 /// Runs `test` with docker's command line and its plugins; reports a skip where there is none.
-fn plugged(test: impl Fn(&Plugged<'_>)) {
+pub(crate) fn plugged(test: impl Fn(&Plugged<'_>)) {
     if testkit::skip::without_root() {
         return;
     }
@@ -38,7 +39,7 @@ fn plugged(test: impl Fn(&Plugged<'_>)) {
 }
 
 impl Plugged<'_> {
-    fn command(&self, line: &str) -> Command {
+    pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = self.at.daemon.command(Cli::Docker).unwrap();
         command.args(split(line)).env("DOCKER_CONFIG", self.config.path());
         command

@@ -299,6 +299,35 @@ fn privileged_compose_builds_what_its_services_need() {
 }
 
 #[test]
+fn privileged_compose_gives_builds_secrets() {
+    plugged(|plugged| {
+        let (image, project) = (plugged.at.image("secret"), plugged.at.image("secrets"));
+        let file = format!(
+            "name: {project}\nservices:\n  one:\n    image: {image}\n    build:\n      context: .\n      secrets: [tok, var]\n\
+             secrets:\n  tok:\n    file: ./token\n  var:\n    environment: OWN_TOKEN\n"
+        );
+        let directory = context(&[
+            ("compose.yaml", &file),
+            (
+                "Dockerfile",
+                "FROM busybox\nRUN --mount=type=secret,id=tok,required --mount=type=secret,id=var,env=V,required \
+                 wc -c < /run/secrets/tok > /got && echo ${#V} >> /got\n",
+            ),
+            ("token", "four"),
+        ]);
+        let compose = directory.path().join("compose.yaml");
+        for builder in ["1", "0"] {
+            let mut command = plugged.command(&format!("compose -f {} build --no-cache", compose.display()));
+            let command = command.env("COMPOSE_BAKE", builder).env("OWN_TOKEN", "sixsix");
+            let output = testkit::process::run(command, b"").unwrap();
+            assert_eq!(output.code, 0, "{output:?}");
+            assert_eq!(plugged.at.run(&format!("{image} cat /got")), "4\n6");
+            plugged.at.ok(&format!("rmi {image}"));
+        }
+    });
+}
+
+#[test]
 fn privileged_buildx_shows_what_there_is() {
     plugged(|plugged| {
         let shown = plugged.line("buildx inspect");

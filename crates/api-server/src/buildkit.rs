@@ -15,6 +15,7 @@
 //! A call that its client gives up is dropped where it stands, and with it the build that it waits for. Of a build nothing
 //! is kept when its client has heard how it ended. Locks are held for a look into a map.
 
+mod asks;
 mod attributes;
 mod build;
 mod failure;
@@ -25,6 +26,7 @@ mod service;
 use std::sync::Arc;
 
 use buildkit_api::session::{Announced, Sessions};
+use engine::ops::build::Client;
 use errdefs::ErrorKind;
 use http::header::UPGRADE;
 
@@ -42,6 +44,15 @@ const PROTOCOL: &str = "h2c";
 pub(crate) struct BuildKit {
     sessions: Sessions,
     builds: Builds,
+}
+
+impl BuildKit {
+    /// Who opened a session; `None` where nobody does.
+    pub(crate) async fn client(&self, session: &str) -> Client {
+        // Nobody calls one so: it is not waited for.
+        let session = if session.is_empty() { return None } else { self.sessions.find(session).await? };
+        Some(Arc::new(asks::SessionAsks(session)))
+    }
 }
 
 /// `POST /grpc`.

@@ -12,13 +12,14 @@
 //! which do not need each other may be solved in any order.
 //!
 //! Semantics, sentences and the words of the history are those of dockerd's own builder (moby builder/dockerfile); what
-//! that leaves to BuildKit and we do is BuildKit's: heredocs, `--chmod`, `--exclude`, `--parents`, `--link`, the network of
-//! a `RUN`, arguments that tell the platform, stages that nothing needs.
+//! that leaves to BuildKit and we do is BuildKit's: heredocs, `--chmod`, `--exclude`, `--parents`, `--link`, the network and
+//! the mounts of a `RUN`, arguments that tell the platform, stages that nothing needs.
 //!
 //! Deliberately not here: files, images, containers (all `engine`), the language (`dockerfile`).
 
 pub mod cache;
 pub mod go;
+pub mod mounts;
 pub mod plan;
 pub mod ports;
 pub mod stage;

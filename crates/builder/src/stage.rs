@@ -11,6 +11,7 @@ use oci::image::{Empty, ExecConfig, Healthcheck};
 
 use crate::args::{Arguments, VALUES_MAX};
 use crate::go;
+use crate::mounts::{self, MountError, RunMount};
 use crate::ports::{PortError, exposed};
 
 /// What commands find programs in where an image does not say (moby oci/defaults).
@@ -34,6 +35,9 @@ pub enum StepError {
          with BuildKit enabled"
     )]
     Option(&'static str),
+    /// Something cannot be mounted.
+    #[error(transparent)]
+    Mount(#[from] MountError),
     /// A port is none.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -112,6 +116,8 @@ pub struct RunStep {
     pub network: RunNetwork,
     /// A file that has to be at [`SCRIPTS`] meanwhile.
     pub script: Option<InlineFile>,
+    /// What is mounted meanwhile.
+    pub mounts: Vec<RunMount>,
 }
 
 impl Stage {
@@ -328,9 +334,7 @@ impl Stage {
     }
 
     fn run(&self, run: Run) -> Result<Step, StepError> {
-        if !run.mounts.is_empty() {
-            return Err(StepError::Option("mount"));
-        }
+        let (mounts, variables) = mounts::plan(&run.mounts, &self.config.working_dir)?;
         for flag in ["security", "device"] {
             if run.flags.iter().any(|own| own == flag) && (run.insecure || flag == "device") {
                 return Err(StepError::Option(flag));
@@ -345,8 +349,8 @@ impl Stage {
             let told: Vec<String> = arguments.iter().filter(|entry| self.arguments.counts(entry)).cloned().collect();
             words = [format!("|{}", told.len())].into_iter().chain(told).chain(words).collect();
         }
-        let env = env.into_iter().chain(arguments).collect();
-        let operation = Operation::Run(RunStep { command, env, network: run.network, script });
+        let env = env.into_iter().chain(arguments).chain(variables).collect();
+        let operation = Operation::Run(RunStep { command, env, network: run.network, script, mounts });
         Ok(Step { words, operation, note: None })
     }
 

@@ -17,5 +17,6 @@ pub use gateway::{
     ApiCap, BridgeResult, BridgeSolveRequest, BridgeSolveResponse, EvaluateRequest, PongResponse, Ref, ReturnRequest,
 };
 pub use sessions::{
-    CredentialsRequest, CredentialsResponse, GetSecretRequest, GetSecretResponse, Packet, PacketKind, Stat,
+    AgentBytes, CheckAgentRequest, CredentialsRequest, CredentialsResponse, GetSecretRequest, GetSecretResponse,
+    Packet, PacketKind, Stat,
 };

@@ -25,6 +25,9 @@ const CALLS_MAX: u32 = 128;
 /// The longest headers of a call, in bytes.
 const HEADERS_MAX: u32 = 64 << 10;
 
+/// Messages of a call that may wait to be sent.
+const MESSAGES: usize = 16;
+
 /// How much may be on its way to us, in bytes: of a call, and of all.
 pub(crate) const WINDOW_BYTES: u32 = 1 << 20;
 
@@ -42,6 +45,19 @@ pub struct Call {
     message: Bytes,
 }
 
+/// A call of messages both ways.
+#[derive(Debug)]
+pub struct Streaming {
+    /// `/moby.sshforward.v1.SSH/ForwardAgent`
+    pub path: String,
+    /// What stands beside the messages.
+    pub headers: HeaderMap,
+    /// What comes.
+    pub incoming: Incoming,
+    /// What goes.
+    pub outgoing: mpsc::Sender<Result<Vec<u8>, Status>>,
+}
+
 /// What a call is answered.
 #[derive(Debug)]
 pub enum Reply {
@@ -55,6 +71,16 @@ pub enum Reply {
 pub trait Service: Clone + Send + Sync + 'static {
     /// Answers a call. Dropped where it stands when the client does not wait for it any more.
     fn call(&self, call: Call) -> impl Future<Output = Result<Reply, Status>> + Send;
+
+    /// Whether calls of that name have messages both ways, and are answered by [`Service::stream`].
+    fn streams(&self, _path: &str) -> bool {
+        false
+    }
+
+    /// Answers such a call, to whose end `outgoing` has to be dropped.
+    fn stream(&self, _call: Streaming) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 }
 
 impl Call {
@@ -107,6 +133,9 @@ pub async fn serve<S: Service>(io: impl AsyncRead + AsyncWrite + Unpin, service:
 async fn answer<S: Service>(service: S, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
+    if service.streams(&path) {
+        return stream(service, path, parts.headers, Incoming::of_request(body), respond).await;
+    }
     let work = async {
         let message = Incoming::of_request(body).next_bytes().await?;
         let message = message.ok_or_else(|| Status::new(Code::Internal, "a call without a message"))?;
@@ -119,6 +148,29 @@ async fn answer<S: Service>(service: S, request: Request<RecvStream>, mut respon
     // A client that has gone needs no answer.
     if let Err(err) = tell(reply, respond).await {
         debug!(path, %err, "a call is not answered");
+    }
+}
+
+async fn stream<S: Service>(
+    service: S,
+    path: String,
+    headers: HeaderMap,
+    incoming: Incoming,
+    respond: SendResponse<Bytes>,
+) {
+    let (outgoing, messages) = mpsc::channel(MESSAGES);
+    let streaming = async {
+        service.stream(Streaming { path: path.clone(), headers, incoming, outgoing }).await;
+        std::future::pending::<()>().await;
+    };
+    // The call ends when all that was to be told was, or when nobody listens any more.
+    tokio::select! {
+        told = tell(Ok(Reply::Stream(messages)), respond) => {
+            if let Err(err) = told {
+                debug!(path, %err, "a call breaks off");
+            }
+        }
+        () = streaming => {}
     }
 }
 

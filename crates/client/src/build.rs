@@ -58,6 +58,8 @@ pub struct BuildOptions {
     pub numbers: Vec<(&'static str, i64)>,
     /// Resource limits.
     pub ulimits: Vec<Ulimit>,
+    /// The session on which the daemon asks for secrets and agents; empty for none.
+    pub session: String,
     /// What is shown to registries.
     pub logins: BTreeMap<String, AuthConfig>,
 }
@@ -79,6 +81,7 @@ impl BuildOptions {
             .with_text("cgroupparent", &self.cgroup_parent)
             .with_text("cpusetcpus", &self.cpuset_cpus)
             .with_text("cpusetmems", &self.cpuset_mems)
+            .with_text("session", &self.session)
             .with_flag("q", self.quiet)
             .with_flag("nocache", self.no_cache)
             .with_flag("pull", self.pull)

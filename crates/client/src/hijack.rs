@@ -14,6 +14,9 @@ use crate::call::{Client, api_error};
 use crate::error::ClientError;
 use crate::transport::Stream;
 
+/// The protocol of raw bytes.
+const RAW: &str = "tcp";
+
 /// The longest head of an answer that we take.
 const HEAD_MAX_BYTES: usize = 64 << 10;
 /// The longest error body that we read.
@@ -64,18 +67,13 @@ struct Head {
 impl Client {
     /// Posts `body` (JSON, may be empty) and turns the connection into a raw stream.
     pub async fn hijack(&self, path: &str, body: &[u8]) -> Result<Hijacked, ClientError> {
-        match self.hijack_once(path, body).await {
-            Err(ClientError::Api { status: 400, message }) if self.adopt(&message) => {
-                self.hijack_once(path, body).await
-            }
-            other => other,
-        }
+        upgrade(self, path, RAW, &[], body).await
     }
 
-    async fn hijack_once(&self, path: &str, body: &[u8]) -> Result<Hijacked, ClientError> {
+    async fn hijack_once(&self, path: &str, more: &[(&str, &str)], body: &[u8]) -> Result<Hijacked, ClientError> {
         let broken = |source| ClientError::Stream { path: path.to_owned(), source };
         let mut stream = self.connect().await?;
-        stream.write_all(&self.hijack_head(path, body)).await.map_err(broken)?;
+        stream.write_all(&self.hijack_head(path, more, body)).await.map_err(broken)?;
         let head = read_head(&mut stream).await.map_err(broken)?;
         if !matches!(head.status, 101 | 200) {
             let status = head.status;
@@ -90,10 +88,13 @@ impl Client {
         Ok(Hijacked { reader: Reader { early: head.body, early_used: 0, half }, writer, multiplexed })
     }
 
-    fn hijack_head(&self, path: &str, body: &[u8]) -> Vec<u8> {
+    fn hijack_head(&self, path: &str, more: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
         let method = Method::POST;
         let mut head = format!("{method} {} HTTP/1.1\r\nHost: api.moby.localhost\r\n", self.versioned(path));
-        head.push_str("Connection: Upgrade\r\nUpgrade: tcp\r\n");
+        head.push_str("Connection: Upgrade\r\n");
+        for (name, value) in more {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
         for (name, value) in self.headers() {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -104,6 +105,23 @@ impl Client {
         let mut bytes = head.into_bytes();
         bytes.extend_from_slice(body);
         bytes
+    }
+}
+
+/// Turns a connection into a stream of another protocol; `headers` are of this request alone.
+pub(crate) async fn upgrade(
+    client: &Client,
+    path: &str,
+    protocol: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<Hijacked, ClientError> {
+    let more: Vec<(&str, &str)> = [("Upgrade", protocol)].iter().chain(headers).copied().collect();
+    match client.hijack_once(path, &more, body).await {
+        Err(ClientError::Api { status: 400, message }) if client.adopt(&message) => {
+            client.hijack_once(path, &more, body).await
+        }
+        other => other,
     }
 }
 

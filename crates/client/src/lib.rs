@@ -17,6 +17,7 @@
 //! - [`on_demand`]: starts the daemon when nothing listens on the default local socket.
 //! - [`container`], [`checkpoint`], [`exec`], [`image`], [`volume`], [`network`], [`registry`],
 //!   [`system`]: the calls, one function each.
+//! - [`session`]: what the daemon asks while it builds, in BuildKit's protocol (crate `buildkit-api`).
 //! - [`frame`], [`lines`]: the two encodings of streams.
 //!
 //! Version negotiation costs no round trip: paths carry our newest version, and a daemon that calls it too new says in
@@ -38,6 +39,7 @@ pub mod network;
 pub mod on_demand;
 pub mod query;
 pub mod registry;
+pub mod session;
 pub mod ssh;
 pub mod system;
 pub mod tls;

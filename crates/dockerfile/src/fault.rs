@@ -199,6 +199,9 @@ pub enum Fault {
     /// A secret comes from nowhere else.
     #[error("secret mount should not have a from")]
     SecretFrom,
+    /// Secrets are nobody's alone.
+    #[error("secret mount should not define sharing")]
+    SecretSharing,
     /// A secret has neither name nor place.
     #[error("invalid secret mount. one of source, target required")]
     SecretPlace,

@@ -102,7 +102,7 @@ const KEYS: [&str; 20] = [
 /// Replaces the variables of a value.
 pub(crate) type Expander<'a> = dyn Fn(&str) -> Result<String, Fault> + 'a;
 
-/// Reads a mount. Without an expander only what does not wait for variables is looked at.
+/// Reads a mount. Without an expander only what does not wait for variables is looked at: whose files it shows, and which.
 pub(crate) fn parse(text: &str, expander: Option<&Expander<'_>>) -> Result<Mount, Fault> {
     let (mut mount, mut read_only) = (Mount::default(), None);
     for field in fields(text) {
@@ -120,9 +120,7 @@ pub(crate) fn parse(text: &str, expander: Option<&Expander<'_>>) -> Result<Mount
                 if key == "from" && value.find('$').is_some_and(|at| at + 1 != value.len()) {
                     return Err(Fault::MountFrom);
                 }
-                if key == "from" {
-                    mount.from = value;
-                }
+                mount.guess(&key, value);
                 continue;
             }
             (Some(value), Some(expand)) => expand(&value)?,
@@ -181,6 +179,16 @@ impl Mount {
         matches!(self.kind, MountKind::Secret | MountKind::Ssh)
     }
 
+    /// Notes what a value may mean that still has its variables, which may become anything.
+    fn guess(&mut self, key: &str, value: String) {
+        match key {
+            "from" => self.from = value,
+            "source" | "src" => self.source = value,
+            "type" => self.kind = kind(value).unwrap_or_default(),
+            _ => {}
+        }
+    }
+
     /// A key without a value.
     fn switch(&mut self, key: &str, field: &str, read_only: &mut Option<bool>) -> Result<(), Fault> {
         match key {
@@ -234,6 +242,7 @@ impl Mount {
         if self.kind == MountKind::Secret {
             match () {
                 () if !self.from.is_empty() => return Err(Fault::SecretFrom),
+                () if self.sharing.is_some() => return Err(Fault::SecretSharing),
                 () if self.source.is_empty() && self.target.is_empty() && self.id.is_empty() => {
                     return Err(Fault::SecretPlace);
                 }

@@ -58,6 +58,15 @@ impl Drop for CgroupSweeper {
 /// `80/tcp`, for each port that a container serves.
 pub type ExposedPorts = std::collections::BTreeMap<String, oci::image::Empty>;
 
+/// What a start adds that is on no record: files and variables of a command of a build.
+#[derive(Default)]
+pub struct Unrecorded {
+    /// Mounts, above all others, in this order.
+    pub mounts: Vec<oci::runtime::Mount>,
+    /// Variables: `NAME=VALUE`.
+    pub env: Vec<String>,
+}
+
 /// What changes.
 pub struct Live {
     /// The name, without a slash.
@@ -84,6 +93,8 @@ pub struct Live {
     pub being_written: bool,
     /// Clients that attached before the start.
     pub held_clients: Vec<HeldClient>,
+    /// What this daemon alone knows of its next start.
+    pub unrecorded: Arc<Unrecorded>,
     /// Processes added to it, by id.
     pub execs: BTreeMap<String, Arc<Exec>>,
     /// Dropped, it stops the asking how well it is.
@@ -136,6 +147,7 @@ impl Container {
                 starting: false,
                 being_written: false,
                 held_clients: Vec::new(),
+                unrecorded: Arc::default(),
                 execs: BTreeMap::new(),
                 health_watch: None,
                 restart_timer: None,

@@ -56,6 +56,8 @@ pub struct Core {
     /// What may change: defaults, and registries as this daemon reaches them.
     pub current: Current,
     pub(crate) pulls: crate::pulls::Pulls,
+    /// Directories that builds keep for their commands.
+    pub(crate) caches: crate::ops::build::Caches,
     /// What containers keep beside themselves.
     pub volumes: volume::Volumes,
     /// How much containers and volumes may hold.

@@ -355,6 +355,9 @@ fn plan(
         None => config,
     };
     let mut planned = container_spec::plan(config, host, &engine.facts, &placement).map_err(LaunchError::Plan)?;
+    let unrecorded = container.live().unrecorded.clone();
+    planned.spec.mounts.extend(unrecorded.mounts.iter().cloned());
+    planned.spec.process.env.extend(unrecorded.env.iter().cloned());
     cdi::inject(&engine.config.cdi_spec_dirs, host, &mut planned.spec).map_err(LaunchError::Cdi)?;
     let runtime = runtimes::of(engine, container).map_err(LaunchError::Runtimes)?;
     if runtime.is_some() {

@@ -11,6 +11,7 @@
 //! <data-root>/trash/<random>                  directories of removed containers, until the sweep
 //! <data-root>/seccomp/                        compiled system-call filters
 //! <data-root>/engine-id                       what `info` shows as ID
+//! <data-root>/build-cache-mounts/<name>/      what commands of builds find again (`ops::build::caches`)
 //! <data-root>/volumes/                        crate `volume`
 //! <data-root>/{images.redb,content,snapshots} crate `image`
 //! <exec-root>/containers/<id>/                a shim's files, until its end is recorded (crate `shim-api`)

@@ -181,6 +181,7 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(|source| OpenError::Directory { path: dir.clone(), source })?;
     }
+    crate::ops::build::discard_secrets(&config);
     let of_builds = crate::ops::build::discard_left_over(&config.data_root, &config.data_root.join("trash"));
     let choice = choose_driver(&config)?;
     let images = image::open_on(&choice.root, choice.driver).map_err(OpenError::Images)?;
@@ -213,6 +214,7 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
         limits,
         current: Current::new(config.changeable.clone()),
         pulls: crate::pulls::Pulls::default(),
+        caches: Default::default(),
         image_users: tokio::sync::RwLock::default(),
         networking: Networking::open(network, &spawner).map_err(OpenError::Network)?,
         names: Default::default(),

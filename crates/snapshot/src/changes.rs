@@ -17,8 +17,8 @@ use crate::store::SnapshotError;
 /// Levels that are compared, each with an open descriptor for itself and for every layer that has it.
 const DEPTH_MAX: usize = 256;
 
-/// How much later than its last mount point a directory may have been changed by the making of that: kernels since 6.13
-/// give fine times.
+/// How long before or behind its last mount point a directory may have been changed by the making of that: kernels since
+/// 6.13 give fine times, and a mount point that is a directory has the time of what was made in it.
 const SAME_MOMENT_NANOS: i128 = 10_000_000;
 
 /// How names of fuse-overlayfs' own begin.
@@ -147,7 +147,11 @@ impl Comparing<'_> {
                 self.changes.hidden.insert(path);
                 continue;
             }
-            visible |= self.one(level, &name, path, &stat)?;
+            let shown = self.one(level, &name, path.clone(), &stat)?;
+            if !shown && is_directory(&stat) && self.changes.hidden.contains(&path) {
+                last_stub = last_stub.max(Some(mtime(&stat)));
+            }
+            visible |= shown;
         }
         if self.how.own == Own::Whole {
             visible |= self.gone(level).map_err(failed)?;
@@ -217,7 +221,8 @@ impl Comparing<'_> {
         let is_stub = self.stubs.directories.iter().any(|stub| stub.as_bytes() == path);
         let below = below.filter(is_directory);
         let moved = |below: &Stat| {
-            let by_stub = last_stub.is_some_and(|stub| (0..SAME_MOMENT_NANOS).contains(&(mtime(stat) - stub)));
+            let by_stub =
+                last_stub.is_some_and(|stub| (-SAME_MOMENT_NANOS..SAME_MOMENT_NANOS).contains(&(mtime(stat) - stub)));
             mtime(stat) != mtime(below) && !by_stub
         };
         match below {

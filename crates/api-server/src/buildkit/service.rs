@@ -1,6 +1,6 @@
 //! The calls of BuildKit's clients.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use engine::filters::Filters;
 use engine::ops::build::{self, AskLogin, BuildLine, Building, Input, Local, PartEvent};
 use engine::ops::build_cache;
 use engine_api::auth::AuthConfig;
+use engine_api::disk_usage::CacheRecord;
 use tokio::sync::{mpsc, oneshot};
 
 use super::BuildKit;
@@ -35,9 +36,6 @@ const DOCKERFILE: &str = "dockerfile.v0";
 
 /// The call for a login.
 const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
-
-/// What is remembered: steps, and nothing else.
-const REGULAR: &str = "regular";
 
 /// By which name Docker's hub asks for logins.
 const HUB: &str = "registry-1.docker.io";
@@ -211,7 +209,8 @@ impl BuildService {
             login: ask,
         });
         let failed = |err: &_| failure::of_build(err, &place, None);
-        let building = build::start(&self.engine, options, input).map_err(|err| failed(&err))?;
+        let client = self.kit.client(&build.session).await;
+        let building = build::start(&self.engine, options, input, client).map_err(|err| failed(&err))?;
         follow(build, building, place).await
     }
 
@@ -255,25 +254,29 @@ impl BuildService {
 
     async fn disk_usage(&self) -> Result<Reply, Status> {
         let records = build_cache::list(&self.engine).await.into_iter();
-        let records = records.map(|record| usage(record.id, record.description)).collect();
+        let records = records.map(usage_of).collect();
         Ok(Reply::message(&DiskUsageResponse { records }))
     }
 
     async fn prune(&self, request: PruneRequest) -> Result<Reply, Status> {
-        if let Some(filter) = request.filter.iter().find(|filter| !takes_all(filter)) {
-            return Err(not_yet(&format!("the filter {filter:?} of what is pruned")));
-        }
+        let kinds = kinds(&request.filter)?;
         let mut filters = Filters::default();
         if request.keep_nanos > 0 {
             let age = format!("{}s", request.keep_nanos / 1_000_000_000);
             filters.0.insert("unused-for".to_owned(), [age].into());
         }
+        let all = if kinds.is_empty() { Vec::new() } else { build_cache::list(&self.engine).await };
+        filters.0.insert("type".to_owned(), kinds.into_iter().map(str::to_owned).collect());
+        if all.is_empty() {
+            return Ok(Reply::Stream(mpsc::channel(1).1));
+        }
         let pruned = build_cache::prune(&self.engine, &filters).await;
         let pruned = pruned.map_err(|err| said(errdefs::chain(&err)))?;
         let (sender, receiver) = mpsc::channel(16);
         tokio::spawn(async move {
-            for id in pruned.caches_deleted.into_iter().flatten() {
-                let told = prost::Message::encode_to_vec(&usage(id, String::new()));
+            let gone: BTreeSet<String> = pruned.caches_deleted.into_iter().flatten().collect();
+            for record in all.into_iter().filter(|record| gone.contains(&record.id)) {
+                let told = prost::Message::encode_to_vec(&usage_of(record));
                 if sender.send(Ok(told)).await.is_err() {
                     return;
                 }
@@ -283,14 +286,31 @@ impl BuildService {
     }
 }
 
-/// Whether all that we remember passes a filter: clients leave out kinds that we have none of.
-fn takes_all(filter: &str) -> bool {
-    let takes = |clause: &str| clause.strip_prefix("type!=").is_some_and(|kind| kind != REGULAR);
-    filter.is_empty() || filter.split(',').all(takes)
+/// The kinds of what we remember that pass any of these filters, each of clauses that all hold; without one all do.
+fn kinds(filters: &[String]) -> Result<Vec<&'static str>, Status> {
+    let passes = |kind: &str, filter: &str| {
+        filter.split(',').filter(|clause| !clause.is_empty()).try_fold(true, |passes, clause| {
+            let clause_passes = match (clause.strip_prefix("type!="), clause.strip_prefix("type==")) {
+                (Some(other), _) => kind != other,
+                (_, Some(own)) => kind == own,
+                _ => return Err(not_yet(&format!("the filter {filter:?} of what is pruned"))),
+            };
+            Ok(passes && clause_passes)
+        })
+    };
+    let mut kinds = Vec::new();
+    for kind in [build_cache::STEP, build_cache::CACHE_MOUNT] {
+        let passing = filters.iter().map(|filter| passes(kind, filter)).collect::<Result<Vec<_>, _>>()?;
+        if passing.is_empty() || passing.contains(&true) {
+            kinds.push(kind);
+        }
+    }
+    Ok(kinds)
 }
 
-fn usage(id: String, description: String) -> UsageRecord {
-    UsageRecord { id, description, kind: REGULAR.to_owned(), ..UsageRecord::default() }
+fn usage_of(record: CacheRecord) -> UsageRecord {
+    let CacheRecord { id, kind, description, in_use, size, usage_count, .. } = record;
+    UsageRecord { id, in_use, size, usage_count, description, kind, ..UsageRecord::default() }
 }
 
 /// Whether an output is the image store: dockerd's own name for it, and those that mean it there.

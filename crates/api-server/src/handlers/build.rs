@@ -3,8 +3,9 @@
 mod tail;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use engine::ops::build::{self, BuildError, BuildLine, BuildOptions, Building, Input};
+use engine::ops::build::{self, Asks, BuildError, BuildLine, BuildOptions, Building, Input};
 use engine_api::auth::AuthConfig;
 use engine_api::exec::ExecCreate;
 use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
@@ -33,10 +34,14 @@ pub(crate) async fn build(mut call: Call) -> Result<Answer, Failure> {
     options.logins = AuthConfig::all_from_header(logins);
     let quiet = call.query.flag("q");
     let names_images = !call.version.before(30);
+    let client = match call.query.text("session") {
+        "" => None,
+        session => Some(session_of(&call, session).await?),
+    };
     let first = call.body.chunk().await?;
     let (upload, archive) = upload::channel();
     let body = std::mem::replace(&mut call.body, RequestBody::Whole(Default::default()));
-    let mut building = build::start(&call.engine, options, Input::archive(archive))?;
+    let mut building = build::start(&call.engine, options, Input::archive(archive), client)?;
     // Ends with the body, or when nobody reads it any more.
     tokio::spawn(feed(first, body, upload));
     // What fails before there is anything to tell has a status of its own.
@@ -47,6 +52,12 @@ pub(crate) async fn build(mut call: Call) -> Result<Answer, Failure> {
         true => tell_outcome(building, first, sink).await,
         false => tell_all(building, first, names_images, sink).await,
     }))
+}
+
+/// The client of a session that it has opened beside the request: it is asked for secrets and agents.
+async fn session_of(call: &Call, session: &str) -> Result<Arc<dyn Asks>, Failure> {
+    let client = call.buildkit.client(session).await;
+    client.ok_or_else(|| Failure::invalid(format!("no active session for {session}: context deadline exceeded")))
 }
 
 async fn tell_all(mut building: Building, first: BuildLine, names_images: bool, sink: Sink) {

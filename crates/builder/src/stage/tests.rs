@@ -51,7 +51,7 @@ fn histories_are_dockers() {
             /bin/sh -c #(nop)  ARG FOO=1 => None
             /bin/sh -c #(nop)  ENV A=b C=d e => None
             /bin/sh -c #(nop)  LABEL x=y => None
-            |1 FOO=2 /bin/sh -c echo $FOO > /f => Run(RunStep { command: ["/bin/sh", "-c", "echo $FOO > /f"], env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "A=b", "C=d e", "FOO=2"], network: Default, script: None })
+            |1 FOO=2 /bin/sh -c echo $FOO > /f => Run(RunStep { command: ["/bin/sh", "-c", "echo $FOO > /f"], env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "A=b", "C=d e", "FOO=2"], network: Default, script: None, mounts: [] })
             /bin/sh -c #(nop) WORKDIR /w => MakeDirectory("/w")
             /bin/sh -c #(nop) WORKDIR /w/y => MakeDirectory("/w/y")
             /bin/sh -c #(nop)  USER 1:1 => None
@@ -87,19 +87,19 @@ fn files_are_copied_where_they_belong() {
 fn heredocs_are_run() {
     check(
         "RUN <<E\none\ntwo\nE\nRUN cat <<-A <<B\n\tone\n\tA\ntwo\nB\nRUN <<S\n#!/bin/python3\nprint()\nS\n\
-         RUN --network=none x\nRUN --mount=type=cache,target=/x y\nRUN --security=insecure x",
+         RUN --network=none x\nRUN --mount=type=tmpfs,target=/x y\nRUN --security=insecure x",
         expect![[r##"
             /bin/sh -c one
             two
-             => Run(RunStep { command: ["/bin/sh", "-c", "one\ntwo\n"], env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], network: Default, script: None })
+             => Run(RunStep { command: ["/bin/sh", "-c", "one\ntwo\n"], env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], network: Default, script: None, mounts: [] })
             /bin/sh -c cat <<-A <<B
             	one
             A
             two
-            B => Run(RunStep { command: ["/bin/sh", "-c", "cat <<-A <<B\n\tone\nA\ntwo\nB"], env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], network: Default, script: None })
-            /dev/pipes/S => Run(RunStep { command: ["/dev/pipes/S"], env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], network: Default, script: Some(InlineFile { name: "S", text: "#!/bin/python3\nprint()\n", expand: true, raw: "#!/bin/python3\nprint()\n" }) })
-            /bin/sh -c x => Run(RunStep { command: ["/bin/sh", "-c", "x"], env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], network: None, script: None })
-            error: the --mount option requires BuildKit. Refer to https://docs.docker.com/go/buildkit/ to learn how to build images with BuildKit enabled
+            B => Run(RunStep { command: ["/bin/sh", "-c", "cat <<-A <<B\n\tone\nA\ntwo\nB"], env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], network: Default, script: None, mounts: [] })
+            /dev/pipes/S => Run(RunStep { command: ["/dev/pipes/S"], env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], network: Default, script: Some(InlineFile { name: "S", text: "#!/bin/python3\nprint()\n", expand: true, raw: "#!/bin/python3\nprint()\n" }), mounts: [] })
+            /bin/sh -c x => Run(RunStep { command: ["/bin/sh", "-c", "x"], env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], network: None, script: None, mounts: [] })
+            /bin/sh -c y => Run(RunStep { command: ["/bin/sh", "-c", "y"], env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], network: Default, script: None, mounts: [RunMount { target: "/x", read_only: false, what: Tmpfs(0) }] })
             error: the --security option requires BuildKit. Refer to https://docs.docker.com/go/buildkit/ to learn how to build images with BuildKit enabled
             {}"##]],
     );

@@ -224,12 +224,18 @@ pub struct UsageRecord {
     /// Its name.
     #[prost(string, tag = "1")]
     pub id: String,
+    /// Whether a build uses it.
+    #[prost(bool, tag = "3")]
+    pub in_use: bool,
     /// How many bytes it takes.
     #[prost(int64, tag = "4")]
     pub size: i64,
     /// Since when it is there.
     #[prost(message, optional, tag = "6")]
     pub created_at: Option<Timestamp>,
+    /// How often it was used, as far as that is counted.
+    #[prost(int64, tag = "8")]
+    pub usage_count: i64,
     /// What it is.
     #[prost(string, tag = "9")]
     pub description: String,

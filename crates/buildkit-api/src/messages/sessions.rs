@@ -104,3 +104,19 @@ pub struct GetSecretResponse {
     #[prost(bytes = "vec", tag = "1")]
     pub data: Vec<u8>,
 }
+
+/// Which agent is asked for.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CheckAgentRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub id: String,
+}
+
+/// What is said to an agent, or by one.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AgentBytes {
+    /// As it is.
+    #[prost(bytes = "vec", tag = "1")]
+    pub data: Vec<u8>,
+}

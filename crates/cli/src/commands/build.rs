@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use client::build::{self, BuildOptions};
+use client::session::{Offers, SecretSource};
 
 use super::progress::{self, Target};
 use super::{Context, load};
@@ -13,6 +14,9 @@ use crate::args::Parsed;
 use crate::report::{Exit, go_error};
 use crate::{config, context_tar, credentials, plan, say, warn_line};
 use context_tar::{Sent, Source};
+
+/// The longest secret, in bytes: BuildKit's (session/secrets/secretsprovider).
+const SECRET_MAX: u64 = 500 * 1024;
 
 /// `build`
 pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
@@ -28,10 +32,44 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let mut options = plan::build::options(parsed, arguments(context, parsed)).map_err(|err| Exit::error(&err))?;
     options.platform = config::platform(parsed);
     options.logins = credentials::all(&context.config).map_err(|err| Exit::error(&err))?;
+    let offers = plan::build::offers(parsed, &|name| std::env::var(name).ok()).map_err(|err| Exit::error(&err))?;
+    check(&offers)?;
     let (source, name) = source(place, parsed.text("file"))?;
     options.dockerfile = name;
     let quiet = parsed.flag("quiet");
-    send(context, &options, source, quiet, id_file).await
+    if offers.is_empty() {
+        return send(context, &options, source, quiet, id_file).await;
+    }
+    options.session = stdx::id::random_hex::<12>();
+    let session = client::session::open(&context.client, &options.session, offers).await?;
+    tokio::select! {
+        sent = send(context, &options, source, quiet, id_file) => sent,
+        ended = session => match ended {
+            Ok(()) => Err(Exit::new(1, "the daemon has closed the build's session")),
+            Err(status) => Err(Exit::error(&status)),
+        },
+    }
+}
+
+/// Refuses secrets that are not there, or longer than any.
+fn check(offers: &Offers) -> Result<(), Exit> {
+    for (id, source) in &offers.secrets {
+        let SecretSource::File(path) = source else { continue };
+        let found = fs::metadata(path);
+        let found = found.map_err(|err| {
+            Exit::new(1, format!("failed to stat {0}: stat {0}: {1}", path.display(), go_error(&err)))
+        })?;
+        if found.len() > SECRET_MAX {
+            return Err(Exit::new(1, format!("secret {id} too big. max size 500KB")));
+        }
+    }
+    for path in offers.agents.values() {
+        if path.is_file() {
+            let sentence = format!("{} is a key: keys are not supported yet, add it to an agent", path.display());
+            return Err(Exit::new(1, sentence));
+        }
+    }
+    Ok(())
 }
 
 async fn send(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use client::build::BuildOptions;
+use client::session::{Offers, SecretSource};
 
 use super::values;
 use crate::args::Parsed;
@@ -13,6 +14,82 @@ pub enum BuildError {
     /// The size is none.
     #[error("invalid size: '{0}'")]
     Size(String),
+    /// A field has no value.
+    #[error("invalid field '{0}' must be a key=value pair")]
+    Field(String),
+    /// A field is none.
+    #[error("unexpected key '{key}' in '{field}'")]
+    Key {
+        /// Its name.
+        key: String,
+        /// All of it.
+        field: String,
+    },
+    /// A secret is neither in a file nor in a variable.
+    #[error("unsupported secret type {0:?}")]
+    SecretType(String),
+    /// A secret has no name.
+    #[error("secret missing ID")]
+    NoSecret,
+    /// There is no agent.
+    #[error("invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set")]
+    NoAgent,
+    /// Several sockets, which only keys would be.
+    #[error("agent {0} has several sockets: keys are not supported yet, add them to an agent")]
+    Keys(String),
+}
+
+/// The variable that says where the user's agent is.
+const AGENT: &str = "SSH_AUTH_SOCK";
+
+/// What the daemon may ask for while it builds; `variable` reads the environment.
+pub fn offers(parsed: &Parsed, variable: &dyn Fn(&str) -> Option<String>) -> Result<Offers, BuildError> {
+    let mut offers = Offers::default();
+    for text in parsed.list("secret") {
+        let (id, source) = secret(text, variable)?;
+        offers.secrets.insert(id, source);
+    }
+    for text in parsed.list("ssh") {
+        let (id, socket) = match text.split_once('=') {
+            Some((id, socket)) => (id, socket.to_owned()),
+            None => (text.as_str(), variable(AGENT).unwrap_or_default()),
+        };
+        match socket.as_str() {
+            "" => return Err(BuildError::NoAgent),
+            several if several.contains(',') => return Err(BuildError::Keys(id.to_owned())),
+            socket => drop(offers.agents.insert(id.to_owned(), socket.into())),
+        }
+    }
+    Ok(offers)
+}
+
+/// `id=NAME,src=FILE`
+fn secret(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<(String, SecretSource), BuildError> {
+    let (mut id, mut file, mut env, mut kind) = ("", "", "", "");
+    for field in text.split(',') {
+        let (key, value) = field.split_once('=').ok_or_else(|| BuildError::Field(field.to_owned()))?;
+        match (key.to_lowercase().as_str(), value) {
+            ("type", "file" | "env") => kind = value,
+            ("type", other) => return Err(BuildError::SecretType(other.to_owned())),
+            ("id", _) => id = value,
+            ("source" | "src", _) => file = value,
+            ("env", _) => env = value,
+            (key, _) => return Err(BuildError::Key { key: key.to_owned(), field: field.to_owned() }),
+        }
+    }
+    if kind == "env" && env.is_empty() {
+        (env, file) = (file, "");
+    }
+    if id.is_empty() {
+        return Err(BuildError::NoSecret);
+    }
+    let source = match (env, file) {
+        ("", "") if variable(id).is_some() => SecretSource::Variable(id.to_owned()),
+        ("", "") => SecretSource::File(id.into()),
+        ("", file) => SecretSource::File(file.into()),
+        (env, _) => SecretSource::Variable(env.to_owned()),
+    };
+    Ok((id.to_owned(), source))
 }
 
 /// The request, without what comes of the surroundings: its platform, logins and Dockerfile.
@@ -56,4 +133,32 @@ pub fn options(parsed: &Parsed, arguments: BTreeMap<String, Option<String>>) -> 
         ulimits: ulimits.into_values().collect(),
         ..BuildOptions::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_files_or_variables() {
+        let variable = |name: &str| (name == "IN_ENV").then(|| "x".to_owned());
+        let told = |text: &str| match secret(text, &variable) {
+            Ok((id, source)) => format!("{id} {source:?}"),
+            Err(err) => err.to_string(),
+        };
+        for (text, wanted) in [
+            ("id=a,src=/f", "a File(\"/f\")"),
+            ("id=a,source=f,type=file", "a File(\"f\")"),
+            ("id=a,env=V", "a Variable(\"V\")"),
+            ("type=env,id=a,src=V", "a Variable(\"V\")"),
+            ("id=IN_ENV", "IN_ENV Variable(\"IN_ENV\")"),
+            ("id=other", "other File(\"other\")"),
+            ("src=f", "secret missing ID"),
+            ("id", "invalid field 'id' must be a key=value pair"),
+            ("id=a,foo=b", "unexpected key 'foo' in 'foo=b'"),
+            ("id=a,type=x", "unsupported secret type \"x\""),
+        ] {
+            assert_eq!(told(text), wanted, "{text}");
+        }
+    }
 }

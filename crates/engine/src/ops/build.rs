@@ -12,14 +12,20 @@
 //! BuildKit's clients ([`Input::Local`]) give a Dockerfile, and files when they are asked for; the steps are the same, and
 //! are told as parts of a graph ([`PartEvent`]) instead of lines.
 
+mod asks;
 mod cache;
+mod caches;
+mod client_files;
 mod copy;
 mod graph;
 mod input;
+mod leaks;
+mod mounts;
 mod receive;
 mod run;
 mod solve;
 mod sources;
+mod transfer;
 mod tree;
 mod work;
 
@@ -41,17 +47,24 @@ use crate::ops::images::{self, ImageError};
 use crate::ops::pull::{PullError, PullStep};
 use crate::ops::start::StartError;
 use crate::ops::wait::WaitError;
+pub use asks::{Answer, AskError, Asks, Client};
 pub use builder::StepError;
 pub use builder::go::quote as quoted;
 pub(crate) use cache::{Remembered, forget, remembered};
+pub(crate) use caches::{Cache, Caches, all as cache_mounts, bytes as cache_mount_bytes, remove as remove_cache_mount};
+pub use client_files::ClientFileError;
+pub(crate) use client_files::discard_secrets;
 pub use copy::{CopyError, OwnerError};
 pub use dockerfile::ignored;
 pub use graph::Needed;
 pub use input::{AskLogin, ContextSource, Input, Local};
+pub use leaks::LeakError;
+pub use mounts::RunMountError;
 pub use receive::ContextError;
 pub(crate) use receive::discard_left_over;
 pub(crate) use run::remove_left_over;
 pub use sources::SourceError;
+pub use transfer::TransferError;
 pub use work::WorkError;
 
 /// How many lines may wait for a client.
@@ -172,11 +185,31 @@ pub enum BuildError {
     /// Files are not there.
     #[error("{instruction} failed")]
     Source {
-        /// `COPY` or `ADD`.
+        /// `COPY`, `ADD` or `RUN`.
         instruction: &'static str,
         /// Why.
         source: SourceError,
     },
+    /// It does not get what only the client has.
+    #[error(transparent)]
+    Client(#[from] ClientFileError),
+    /// Nobody knows whether secrets are in what it wrote.
+    #[error(transparent)]
+    LookForLeaks(#[from] LeakError),
+    /// A secret would be in the image.
+    #[error(
+        "the secret {id} would be in the image: the command wrote it to {path}. Have it read where it is needed, or remove \
+         the file in the same command"
+    )]
+    Leak {
+        /// Its name.
+        id: String,
+        /// The file, from the root.
+        path: String,
+    },
+    /// A command does not get its mounts.
+    #[error(transparent)]
+    Mount(#[from] RunMountError),
     /// What files are to be copied from is not there.
     #[error("invalid from flag value {from}")]
     From {
@@ -330,12 +363,12 @@ impl Drop for Building {
     }
 }
 
-/// Begins a build. Reads the context on a thread that may block.
-pub fn start(engine: &Engine, options: BuildOptions, input: Input) -> Result<Building, BuildError> {
+/// Begins a build for a client. Reads the context on a thread that may block.
+pub fn start(engine: &Engine, options: BuildOptions, input: Input, client: Client) -> Result<Building, BuildError> {
     let names = options.names.iter().map(|name| new_name(name)).collect::<Result<Vec<_>, _>>()?;
     let (sender, receiver) = mpsc::channel(LINES);
     let lines = Lines { sender, is_graph: matches!(input, Input::Local(_)), parts: AtomicUsize::new(0) };
-    let task = tokio::spawn(solve::build(engine.clone(), options, names, input, Arc::new(lines)));
+    let task = tokio::spawn(solve::build(engine.clone(), options, names, input, client, Arc::new(lines)));
     Ok(Building { lines: receiver, task: Some(task), image: None })
 }
 

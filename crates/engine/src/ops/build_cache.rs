@@ -1,7 +1,8 @@
 //! What builds remember: `POST /build/prune`, and its part of `GET /system/df`.
 //!
-//! A record is a file of some hundred bytes; what takes space are the images of the steps, which go as images do. Without
-//! its record a step is done again.
+//! The record of a step is a file of some hundred bytes; what takes space are the images of the steps, which go as images
+//! do. Without its record a step is done again. Directories that commands keep (`RUN --mount=type=cache`) take what is in
+//! them.
 
 use engine_api::disk_usage::{CacheRecord, CachesPruned};
 use errdefs::ErrorKind;
@@ -40,6 +41,11 @@ impl CachePruneError {
     }
 }
 
+/// What records are of.
+pub const STEP: &str = "regular";
+/// Likewise: a directory that commands keep.
+pub const CACHE_MOUNT: &str = "exec.cachemount";
+
 /// Digits of a record's id.
 const ID_DIGITS: usize = 25;
 
@@ -50,15 +56,30 @@ fn id_of(key: &str) -> &str {
 /// All records.
 pub async fn list(engine: &Engine) -> Vec<CacheRecord> {
     let task = engine.clone();
-    let all = bridge::blocking(move || build::remembered(&task)).await;
+    let (all, mounts) = bridge::blocking(move || (build::remembered(&task), cache_mounts(&task))).await;
     let record = |step: build::Remembered| CacheRecord {
         id: id_of(&step.key).to_owned(),
-        kind: "regular".to_owned(),
+        kind: STEP.to_owned(),
         description: step.about,
         created_at: clock::rfc3339(step.created_at_nanos),
         ..CacheRecord::default()
     };
-    all.into_iter().map(record).collect()
+    all.into_iter().map(record).chain(mounts).collect()
+}
+
+fn cache_mounts(engine: &Engine) -> Vec<CacheRecord> {
+    let record = |cache: build::Cache| CacheRecord {
+        id: id_of(&cache.name).to_owned(),
+        kind: CACHE_MOUNT.to_owned(),
+        size: i64::try_from(build::cache_mount_bytes(engine, &cache.name)).unwrap_or(i64::MAX),
+        description: cache.about,
+        in_use: cache.in_use,
+        created_at: clock::rfc3339(cache.created_at_nanos),
+        last_used_at: Some(clock::rfc3339(cache.used_at_nanos)),
+        usage_count: cache.usage_count,
+        ..CacheRecord::default()
+    };
+    build::cache_mounts(engine).into_iter().map(record).collect()
 }
 
 /// Forgets what the filters say, all without them.
@@ -73,19 +94,30 @@ pub async fn prune(engine: &Engine, filters: &Filters) -> Result<CachesPruned, C
         before = before.min(time.unwrap_or(i64::MAX));
     }
     let (task, filters) = (engine.clone(), filters.clone());
-    let forgotten = bridge::blocking(move || {
-        let wanted = |step: &build::Remembered| {
-            step.created_at_nanos < before
-                && (!filters.has("id") || filters.get("id").any(|id| id == id_of(&step.key)))
-                && (!filters.has("type") || filters.get("type").any(|kind| kind == "regular"))
+    let (forgotten, freed) = bridge::blocking(move || {
+        let wanted = |name: &str, kind: &str, time: i64| {
+            time < before
+                && (!filters.has("id") || filters.get("id").any(|id| id == id_of(name)))
+                && (!filters.has("type") || filters.get("type").any(|wanted| wanted == kind))
                 // Nothing of ours is any of these.
                 && ["parent", "description"].iter().all(|name| !filters.has(name))
         };
-        let steps = build::remembered(&task).into_iter().filter(wanted);
+        let steps = build::remembered(&task).into_iter();
+        let steps = steps.filter(|step| wanted(&step.key, STEP, step.created_at_nanos));
         let gone = steps.filter(|step| build::forget(&task, &step.key).is_ok());
-        gone.map(|step| id_of(&step.key).to_owned()).collect::<Vec<_>>()
+        let mut forgotten: Vec<String> = gone.map(|step| id_of(&step.key).to_owned()).collect();
+        let mut freed = 0;
+        let mounts = build::cache_mounts(&task).into_iter();
+        for cache in mounts.filter(|cache| wanted(&cache.name, CACHE_MOUNT, cache.used_at_nanos)) {
+            let bytes = build::cache_mount_bytes(&task, &cache.name);
+            if build::remove_cache_mount(&task, &cache.name) {
+                forgotten.push(id_of(&cache.name).to_owned());
+                freed += bytes;
+            }
+        }
+        (forgotten, freed)
     })
     .await;
-    engine.events.caches_pruned(0);
-    Ok(CachesPruned { caches_deleted: Some(forgotten).filter(|ids| !ids.is_empty()), space_reclaimed: 0 })
+    engine.events.caches_pruned(freed);
+    Ok(CachesPruned { caches_deleted: Some(forgotten).filter(|ids| !ids.is_empty()), space_reclaimed: freed })
 }

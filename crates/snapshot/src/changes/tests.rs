@@ -4,8 +4,11 @@ use rustix::fs::XattrFlags;
 
 use super::*;
 
-const STUBS: Stubs<'static> =
-    Stubs { files: &[".mark", "etc/hosts"], links: &[("etc/mtab", "/mounts")], directories: &["etc", "dev"] };
+const STUBS: Stubs<'static> = Stubs {
+    files: &[".mark", "etc/hosts"],
+    links: &[("etc/mtab", "/mounts")],
+    directories: &["etc", "dev", "m", "m/stub"],
+};
 
 /// `lower`, `lower2` (below it) and `upper`, each with these files; a name that ends in a slash is a directory, one that
 /// begins with `-` a whiteout, and `!` stands behind an opaque directory.
@@ -97,6 +100,11 @@ fn privileged_what_a_start_makes_is_hidden() {
         (&["dev+", "dev/x"], &[], &["A dev", "A dev/x"]),
         (&["etc+", "etc/mtab->/mounts"], &["etc/"], &["- etc", "- etc/mtab"]),
         (&["etc+", "etc/mtab->/other"], &["etc/"], &["C etc", "A etc/mtab"]),
+        // A directory in which another one was made, and nothing else; and one that was changed at another time.
+        (&["m/stub+"], &["m/"], &["- m", "- m/stub"]),
+        (&["m/stub+"], &[], &["- m", "- m/stub"]),
+        (&["m/stub+", "m/f"], &["m/"], &["C m", "A m/f", "- m/stub"]),
+        (&["m+", "m/stub/"], &["m/"], &["C m", "- m/stub"]),
     ] {
         assert_eq!(changes(upper, lower, &[]), wanted, "{upper:?} {lower:?}");
     }

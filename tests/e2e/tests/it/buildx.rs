@@ -13,14 +13,15 @@ use crate::build::{context, path};
 use crate::support::{At, split};
 
 /// Docker's command line with its plugins.
-struct Plugged<'a> {
-    at: At<'a>,
+pub(crate) struct Plugged<'a> {
+    /// Where it is pointed.
+    pub(crate) at: At<'a>,
     /// Its configuration, where the plugins are.
     config: TempDir,
 }
 
 /// Runs `test` with docker's command line and its plugins; reports a skip where there is none.
-fn plugged(test: impl Fn(&Plugged<'_>)) {
+pub(crate) fn plugged(test: impl Fn(&Plugged<'_>)) {
     if testkit::skip::without_root() {
         return;
     }
@@ -38,7 +39,7 @@ fn plugged(test: impl Fn(&Plugged<'_>)) {
 }
 
 impl Plugged<'_> {
-    fn command(&self, line: &str) -> Command {
+    pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = self.at.daemon.command(Cli::Docker).unwrap();
         command.args(split(line)).env("DOCKER_CONFIG", self.config.path());
         command
@@ -292,6 +293,35 @@ fn privileged_compose_builds_what_its_services_need() {
             let output = testkit::process::run(command.env("COMPOSE_BAKE", builder), b"").unwrap();
             assert_eq!(output.code, 0, "{output:?}");
             assert_eq!(plugged.at.run(&format!("{image} cat /file")), "f\nsaid");
+            plugged.at.ok(&format!("rmi {image}"));
+        }
+    });
+}
+
+#[test]
+fn privileged_compose_gives_builds_secrets() {
+    plugged(|plugged| {
+        let (image, project) = (plugged.at.image("secret"), plugged.at.image("secrets"));
+        let file = format!(
+            "name: {project}\nservices:\n  one:\n    image: {image}\n    build:\n      context: .\n      secrets: [tok, var]\n\
+             secrets:\n  tok:\n    file: ./token\n  var:\n    environment: OWN_TOKEN\n"
+        );
+        let directory = context(&[
+            ("compose.yaml", &file),
+            (
+                "Dockerfile",
+                "FROM busybox\nRUN --mount=type=secret,id=tok,required --mount=type=secret,id=var,env=V,required \
+                 wc -c < /run/secrets/tok > /got && echo ${#V} >> /got\n",
+            ),
+            ("token", "four"),
+        ]);
+        let compose = directory.path().join("compose.yaml");
+        for builder in ["1", "0"] {
+            let mut command = plugged.command(&format!("compose -f {} build --no-cache", compose.display()));
+            let command = command.env("COMPOSE_BAKE", builder).env("OWN_TOKEN", "sixsix");
+            let output = testkit::process::run(command, b"").unwrap();
+            assert_eq!(output.code, 0, "{output:?}");
+            assert_eq!(plugged.at.run(&format!("{image} cat /got")), "4\n6");
             plugged.at.ok(&format!("rmi {image}"));
         }
     });

@@ -16,6 +16,7 @@ mod bootstrap;
 mod budget;
 mod build;
 mod build_ends;
+mod build_mounts;
 mod buildx;
 mod cgroup2;
 mod checkpoint;

@@ -59,6 +59,7 @@ fn privileged_containers_and_images_are_as_ever_on_every_driver() {
             containers(at, driver);
             committed(at);
             built(at);
+            built_with_mounts(at);
             saved(at);
         });
         daemon.finish().unwrap();
@@ -128,6 +129,22 @@ fn built(at: &At<'_>) {
     let built = at.with_input(&format!("build -q -t {image} -"), file.as_bytes());
     assert_eq!(built.code, 0, "{built:?}");
     assert_eq!(at.run(&image), "two");
+    at.ok(&format!("rmi {image}"));
+}
+
+fn built_with_mounts(at: &At<'_>) {
+    let image = at.image("mounted");
+    let file = "FROM busybox\nRUN mkdir -p /s/t && echo one >/s/t/f\nRUN echo two >>/s/t/f\n\
+                FROM busybox\n\
+                RUN --mount=from=0,source=/s,target=/ro --mount=from=0,source=/s,target=/made/rw,rw \
+                --mount=from=0,source=/s/t/f,target=/file,rw --mount=type=cache,from=0,source=/s/t,target=/c \
+                --mount=type=tmpfs,target=/t ! touch /ro/x 2>/dev/null && cat /ro/t/f /c/f >/got && \
+                rm /made/rw/t/f && echo new >/file && cat /file >>/got && ls -A /made/rw/t >>/got\n\
+                RUN --mount=from=0,target=/all cat /all/s/t/f >>/got\n\
+                CMD cat /got; ls -d /ro /made /file /c /t /all 2>/dev/null; true";
+    let built = at.with_input(&format!("build -q --no-cache -t {image} -"), file.as_bytes());
+    assert_eq!(built.code, 0, "{built:?}");
+    assert_eq!(at.run(&image), "one\ntwo\none\ntwo\nnew\none\ntwo");
     at.ok(&format!("rmi {image}"));
 }
 

@@ -1,7 +1,7 @@
 //! A build as a graph: what its parts are called, and which files it needs. Pure.
 
 use builder::{Base, Plan, PlannedStage};
-use dockerfile::{Files, Instruction, Kind};
+use dockerfile::{Files, Instruction, Kind, Mount, MountKind};
 
 /// Which files of the context a build needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,8 +103,7 @@ pub(super) fn needed(plan: &Plan) -> Needed {
     for instruction in plan.stages.iter().flat_map(|stage| &stage.instructions) {
         match &instruction.kind {
             Kind::Copy(files) | Kind::Add(files) if files.from.is_empty() => paths.extend(sources(files)),
-            // What else a mount says may have variables in it.
-            Kind::Run(run) if run.mounts.iter().any(|mount| mount.from.is_empty()) => return Needed::All,
+            Kind::Run(run) => paths.extend(run.mounts.iter().filter(|mount| shows_context(mount)).map(shown_path)),
             // Nobody knows what an image asks for, until it is there.
             _ => {}
         }
@@ -116,6 +115,15 @@ pub(super) fn needed(plan: &Plan) -> Needed {
         paths if paths.iter().any(|path| path.is_empty() || path.contains('$')) => Needed::All,
         paths => Needed::Paths(paths.to_vec()),
     }
+}
+
+/// Whether a mount, whose variables are not known yet, may show files of the context.
+fn shows_context(mount: &Mount) -> bool {
+    mount.kind == MountKind::Bind && mount.from.is_empty()
+}
+
+fn shown_path(mount: &Mount) -> String {
+    engine_api::paths::clean(&format!("/{}", mount.source))[1..].to_owned()
 }
 
 fn sources(files: &Files) -> impl Iterator<Item = String> {
@@ -147,6 +155,11 @@ mod tests {
             ("FROM a\nADD https://x/y /\n", Needed::Nothing),
             ("FROM a AS unused\nCOPY . .\nFROM b\nCOPY x /\n", paths(&["x"])),
             ("FROM a\nRUN --mount=target=/x b\n", Needed::All),
+            ("FROM a\nRUN --mount=target=/x,source=y/./z b\n", paths(&["y/z"])),
+            ("FROM a\nRUN --mount=target=/x,src=$Y b\n", Needed::All),
+            ("FROM a\nRUN --mount=type=$Y,target=/x,src=z b\n", paths(&["z"])),
+            ("FROM a\nRUN --mount=type=cache,target=/x --mount=type=secret,id=y --mount=type=ssh b\n", Needed::Nothing),
+            ("FROM a AS c\nFROM a\nRUN --mount=from=c,target=/x b\n", Needed::Nothing),
         ] {
             assert_eq!(needed(&plan(text)), wanted, "{text}");
         }

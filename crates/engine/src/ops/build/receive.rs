@@ -3,7 +3,7 @@
 use std::fs::DirBuilder;
 use std::io::{self, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use archive::{Overwrite, Owner, Resolution, TarReader, Unpack, UnpackError};
@@ -75,7 +75,11 @@ pub(super) struct Context {
 impl Place {
     fn new(engine: &Engine) -> io::Result<Place> {
         let path = engine.config.data_root.join("builds").join(stdx::id::random_hex::<8>());
-        DirBuilder::new().recursive(true).mode(0o700).create(path.join("context"))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+        // Commands may see it, as whichever user.
+        let context = path.join("context");
+        DirBuilder::new().create(&context)?;
+        std::fs::set_permissions(&context, PermissionsExt::from_mode(0o755))?;
         Ok(Place { engine: engine.clone(), path })
     }
 

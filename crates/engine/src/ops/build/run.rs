@@ -6,6 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use builder::stage::SCRIPTS;
@@ -20,6 +21,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tracing::{debug, warn};
 
+use super::mounts::Ready;
 use super::receive::Place;
 use super::{BuildError, Lines, PartEvent};
 use crate::Engine;
@@ -43,6 +45,8 @@ pub(super) struct Running {
     id: ContainerId,
     /// The file that names it.
     mark: PathBuf,
+    /// What it is mounted, as long as it may run.
+    mounted: Ready,
     kept: bool,
 }
 
@@ -86,8 +90,11 @@ impl Drop for Running {
         if self.kept {
             return;
         }
-        let (engine, id) = (self.engine.clone(), self.id.clone());
-        tokio::spawn(async move { give_up(&engine, &id).await });
+        let (engine, id, mounted) = (self.engine.clone(), self.id.clone(), std::mem::take(&mut self.mounted));
+        tokio::spawn(async move {
+            give_up(&engine, &id).await;
+            drop(mounted);
+        });
     }
 }
 
@@ -145,6 +152,7 @@ pub(super) async fn run(
     step: &RunStep,
     mut host: HostConfig,
     script: Option<PathBuf>,
+    mut mounted: Ready,
 ) -> Result<(Running, Result<i64, StartError>), BuildError> {
     if let (Some(path), Some(file)) = (script, &step.script) {
         host.binds = Some(vec![format!("{}:{SCRIPTS}/{}:ro", path.display(), file.name)]);
@@ -160,8 +168,12 @@ pub(super) async fn run(
         ..stage.config.clone()
     };
     let request = CreateRequest { config, host_config: Some(host), networking_config: None };
-    let (running, warnings) = make(engine, place, request).await?;
+    let unrecorded = std::mem::take(&mut mounted.unrecorded);
+    let (running, warnings) = make(engine, place, request, mounted).await?;
     let id = running.id().clone();
+    if let Some(container) = engine.containers.get(&id) {
+        container.live().unrecorded = Arc::new(unrecorded);
+    }
     for warning in warnings {
         lines.text(format!(" ---> [Warning] {warning}\n")).await;
     }
@@ -177,14 +189,19 @@ pub(super) async fn run(
 }
 
 /// Makes a container that goes when nobody waits for it any more, and tells what the user should know of it.
-async fn make(engine: &Engine, place: &Place, request: CreateRequest) -> Result<(Running, Vec<String>), BuildError> {
+async fn make(
+    engine: &Engine,
+    place: &Place,
+    request: CreateRequest,
+    mounted: Ready,
+) -> Result<(Running, Vec<String>), BuildError> {
     let id = create::random_id();
     let mark = place.join(&format!("{MARK}{id}"));
     std::fs::write(&mark, "").map_err(BuildError::Script)?;
     let own = engine.clone();
     let work = async move {
         let engine = own;
-        let running = Running { engine: engine.clone(), id: id.clone(), mark, kept: false };
+        let running = Running { engine: engine.clone(), id: id.clone(), mark, mounted, kept: false };
         let created = create::create_as(&engine, id, CreateOptions::default(), request).await;
         created.map(|created| (running, created.warnings)).map_err(BuildError::Create)
     };

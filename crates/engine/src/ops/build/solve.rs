@@ -1,10 +1,12 @@
 //! One step after the other.
 
+mod command;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use builder::cache::{Key, key};
-use builder::{Arguments, Base, Operation, Plan, PlannedStage, Platforms, RunStep, Stage, Step, StepError, Wanted};
+use builder::{Arguments, Base, Operation, Plan, PlannedStage, Platforms, Stage, Step, StepError, Wanted};
 use dockerfile::{Dockerfile, Files, Instruction, Kind};
 use engine_api::auth::AuthConfig;
 use image::ImageRecord;
@@ -12,18 +14,16 @@ use oci::image::{ExecConfig, History, Platform};
 use oci::{Digest, Reference};
 use snapshot::Stubs;
 
+use super::asks::Client;
 use super::copy::Copying;
 use super::graph::{self, Names, Needed};
 use super::input::{AskLogin, ContextSource, Input};
 use super::receive::{self, Context};
-use super::run::Whose;
 use super::sources::{self, Source};
 use super::work::{ImageTree, Work, tree_of};
-use super::{BuildError, BuildLine, BuildOptions, Lines, PartEvent, cache, full_name, run};
+use super::{BuildError, BuildLine, BuildOptions, Lines, PartEvent, cache, caches, full_name};
 use crate::Engine;
 use crate::clock::{now_nanos, rfc3339};
-use crate::ops::changes::STUBS;
-use crate::ops::create::snapshot_key;
 use crate::ops::image_budget::{self, Holding};
 use crate::ops::pull::{self, PullQuery};
 use crate::ops::{commit, images, import};
@@ -43,6 +43,8 @@ struct Solver {
     context: Arc<Context>,
     /// Who knows logins that were not given.
     ask: Option<AskLogin>,
+    /// Who has secrets and agents.
+    client: Client,
     /// The steps begun so far, and all of them.
     at: usize,
     steps: usize,
@@ -91,6 +93,7 @@ pub(super) async fn build(
     options: BuildOptions,
     names: Vec<Reference>,
     input: Input,
+    client: Client,
     lines: Arc<Lines>,
 ) -> Result<String, BuildError> {
     let task = engine.clone();
@@ -113,6 +116,7 @@ pub(super) async fn build(
         lines,
         context: Arc::new(context),
         ask,
+        client,
         at: 0,
         steps: plan.steps,
         outcomes: HashMap::new(),
@@ -211,6 +215,9 @@ impl Solver {
             self.lines.text(format!("Successfully tagged {}\n", name.familiar())).await;
         }
         image_budget::look_soon(&self.engine, [image.clone()]);
+        // Nobody waits for what is only tidied up.
+        let engine = self.engine.clone();
+        tokio::spawn(bridge::blocking(move || caches::collect(&engine)));
         Ok(image.to_string())
     }
 
@@ -490,59 +497,6 @@ impl Solver {
     fn parent(&self, solving: &Solving) -> Result<Option<Arc<ImageRecord>>, BuildError> {
         let resolved = solving.image.as_ref().map(|image| self.engine.images.resolve(image.as_str()));
         Ok(resolved.transpose()?)
-    }
-
-    async fn run(&self, solving: &mut Solving, step: Step, run: RunStep) -> Result<(), BuildError> {
-        let mut host = self.options.host.clone();
-        host.network_mode = run::network(&host.network_mode, run.network)?.to_owned();
-        let more = [format!("network={:?}", run.network), format!("script={:?}", run.script)];
-        let key = solving.key(&step.words, &more);
-        if self.known(solving, &key).await {
-            return Ok(());
-        }
-        let script = match &run.script {
-            Some(file) => Some(self.script(&file.text).await.map_err(BuildError::Script)?),
-            None => None,
-        };
-        let whose = Whose { engine: &self.engine, lines: &self.lines, place: &self.context.place };
-        let ran = run::run(whose, &solving.stage, solving.image.as_ref(), &run, host, script).await;
-        let (running, ended) = ran?;
-        let force = self.options.force_remove;
-        if !matches!(ended, Ok(0)) {
-            match force {
-                true => running.remove(&self.lines).await,
-                false => running.keep(),
-            }
-            let code = ended.map_err(BuildError::Start)?;
-            return Err(BuildError::NonZero { command: run.command.join(" "), code });
-        }
-        let (engine, config, parent) = (self.engine.clone(), solving.stage.config.clone(), self.parent(solving)?);
-        let (container, history) = (snapshot_key(running.id()), history(&solving.stage, &step.words));
-        let platform = solving.platform.clone();
-        let recorded = bridge::blocking(move || {
-            let work = Some((&container, STUBS));
-            let image = commit::build_step(&engine, work, parent.as_deref(), (&config, platform), history)?;
-            cache::remember(&engine, &key, &image, &step.words);
-            Ok::<_, BuildError>(image)
-        });
-        solving.image = Some(recorded.await?);
-        match self.options.remove || force {
-            true => running.remove(&self.lines).await,
-            false => running.keep(),
-        }
-        Ok(())
-    }
-
-    /// Writes a command's own file.
-    async fn script(&self, text: &str) -> std::io::Result<std::path::PathBuf> {
-        use std::os::unix::fs::PermissionsExt;
-        let (path, text) = (self.context.place.join(&format!("script-{}", self.at)), text.to_owned());
-        bridge::blocking(move || {
-            std::fs::write(&path, text)?;
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
-            Ok(path)
-        })
-        .await
     }
 
     async fn copy(

@@ -102,6 +102,11 @@ fn all(kind: &str, sums: &[String]) -> String {
     format!("{kind}:{}", hex(hash))
 }
 
+/// All that whoever sees a part of a tree depends on. Reads all of it.
+pub(super) fn exact(tree: &Tree, path: &str, context: bool) -> Result<String, SourceError> {
+    one(tree, path, context).map(|source| source.exact)
+}
+
 fn one(tree: &Tree, path: &str, context: bool) -> Result<Source, SourceError> {
     let failed = |source: io::Error| SourceError::Read { path: path.to_owned(), source };
     let found = match tree.find(path) {

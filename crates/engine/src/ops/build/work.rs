@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use image::ImageRecord;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
-use snapshot::SnapshotKey;
+use snapshot::{ChainId, SnapshotKey};
 use tracing::debug;
 
 use super::tree::{self, Tree};
@@ -101,6 +101,8 @@ impl Drop for Work {
 pub(super) struct ImageTree {
     // Unmounted before what holds the layers goes.
     pub(super) tree: Tree,
+    /// Its layers, lowest first.
+    pub(super) chain: Vec<ChainId>,
     _held: Work,
 }
 
@@ -108,5 +110,5 @@ pub(super) struct ImageTree {
 pub(super) fn tree_of(engine: &Engine, image: &ImageRecord) -> Result<ImageTree, WorkError> {
     let mut held = Work::above(engine, Some(image))?;
     let root = held.root.take().expect("it has just been mounted");
-    Ok(ImageTree { tree: Tree::new(root).map_err(WorkError::Mount)?, _held: held })
+    Ok(ImageTree { tree: Tree::new(root).map_err(WorkError::Mount)?, chain: image.chain.clone(), _held: held })
 }

@@ -1,0 +1,179 @@
+//! Sessions: what the daemon asks the client while it builds (BuildKit's API, crate `buildkit-api`).
+//!
+//! ```text
+//! POST /session  --> daemon: who we are, and which calls we answer
+//! calls          <-- GetSecret, CheckAgent, ForwardAgent
+//! ```
+//! A session lives as long as what [`open`] answers is polled.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use buildkit_api::messages::{AgentBytes, CheckAgentRequest, Empty, GetSecretRequest, GetSecretResponse};
+use buildkit_api::server::{self, Call, Reply, Service, Streaming};
+use buildkit_api::status::{Code, Status};
+use prost::Message;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::call::Client;
+use crate::error::ClientError;
+use crate::hijack::upgrade;
+use crate::transport::unix;
+
+/// The protocol that the connection is upgraded to.
+const PROTOCOL: &str = "h2c";
+
+/// The calls that are answered.
+const SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
+const CHECK_AGENT: &str = "/moby.sshforward.v1.SSH/CheckAgent";
+const FORWARD_AGENT: &str = "/moby.sshforward.v1.SSH/ForwardAgent";
+
+/// Which agent a call is of.
+const AGENT_ID: &str = "buildkit.ssh.id";
+
+/// The agent that a call means which says nothing of it.
+const AGENT_DEFAULT: &str = "default";
+
+/// How many bytes of an agent go at once.
+const PIECE_BYTES: usize = 32 << 10;
+
+/// What a build may ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offers {
+    /// Secrets by name.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Sockets of agents by name.
+    pub agents: BTreeMap<String, PathBuf>,
+}
+
+/// Where a secret is; it is read when it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// In a file.
+    File(PathBuf),
+    /// In a variable of ours.
+    Variable(String),
+}
+
+impl Offers {
+    /// Whether there is nothing to ask for.
+    pub fn is_empty(&self) -> bool {
+        self.secrets.is_empty() && self.agents.is_empty()
+    }
+}
+
+/// Opens a session of that id; what is answered answers its calls, to the end of the connection.
+pub async fn open(
+    client: &Client,
+    id: &str,
+    offers: Offers,
+) -> Result<impl Future<Output = Result<(), Status>>, ClientError> {
+    let mut headers = vec![("X-Docker-Expose-Session-Uuid", id), ("X-Docker-Expose-Session-Name", "longshore")];
+    headers.extend([SECRET, CHECK_AGENT, FORWARD_AGENT].map(|call| ("X-Docker-Expose-Session-Grpc-Method", call)));
+    let hijacked = upgrade(client, "/session", PROTOCOL, &headers, b"").await?;
+    let io = tokio::io::join(hijacked.reader, hijacked.writer);
+    Ok(server::serve(io, Answers(Arc::new(offers))))
+}
+
+/// Who answers.
+#[derive(Clone)]
+struct Answers(Arc<Offers>);
+
+impl Service for Answers {
+    async fn call(&self, call: Call) -> Result<Reply, Status> {
+        match call.path.as_str() {
+            SECRET => {
+                let id = call.message::<GetSecretRequest>()?.id;
+                let data = self.secret(&id)?;
+                Ok(Reply::message(&GetSecretResponse { data }))
+            }
+            CHECK_AGENT => {
+                let id = call.message::<CheckAgentRequest>()?.id;
+                self.agent(&id).map(|_| Reply::message(&Empty {}))
+            }
+            other => Err(Status::new(Code::Unimplemented, format!("unknown method {other}"))),
+        }
+    }
+
+    fn streams(&self, path: &str) -> bool {
+        path == FORWARD_AGENT
+    }
+
+    async fn stream(&self, call: Streaming) {
+        let id = call.headers.get(AGENT_ID).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let failed = match self.agent(id) {
+            Ok(path) => match unix::connect(path).await {
+                Ok(stream) => return carry(stream, call).await,
+                Err(err) => Status::new(Code::Unknown, format!("failed to connect to agent: {err}")),
+            },
+            Err(status) => status,
+        };
+        // A caller that has gone needs no answer.
+        let _ = call.outgoing.send(Err(failed)).await;
+    }
+}
+
+impl Answers {
+    fn secret(&self, id: &str) -> Result<Vec<u8>, Status> {
+        let missing = || Status::new(Code::NotFound, format!("secret {id} not found"));
+        match self.0.secrets.get(id).ok_or_else(missing)? {
+            SecretSource::Variable(name) => std::env::var(name).map(String::into_bytes).map_err(|_| missing()),
+            SecretSource::File(path) => std::fs::read(path)
+                .map_err(|err| Status::new(Code::Unknown, format!("failed to read {}: {err}", path.display()))),
+        }
+    }
+
+    fn agent(&self, id: &str) -> Result<&PathBuf, Status> {
+        let id = if id.is_empty() { AGENT_DEFAULT } else { id };
+        self.0.agents.get(id).ok_or_else(|| Status::new(Code::NotFound, format!("unset ssh forward key {id}")))
+    }
+}
+
+/// Carries bytes both ways until one side has said all.
+async fn carry(stream: Box<dyn crate::transport::Stream>, mut call: Streaming) {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let ask = async {
+        while let Ok(Some(AgentBytes { data })) = call.incoming.next().await {
+            if writer.write_all(&data).await.is_err() {
+                return;
+            }
+        }
+        // The agent closes when it has answered; it need not hear of it.
+        let _ = writer.shutdown().await;
+        std::future::pending().await
+    };
+    let answer = async {
+        let mut piece = vec![0; PIECE_BYTES];
+        while let Ok(count @ 1..) = reader.read(&mut piece).await {
+            let message = AgentBytes { data: piece[..count].to_vec() }.encode_to_vec();
+            if call.outgoing.send(Ok(message)).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = ask => {}
+        () = answer => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_read_when_they_are_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let secrets = [("file", SecretSource::File(path.clone())), ("home", SecretSource::Variable("PATH".into()))];
+        let secrets = secrets.map(|(name, source)| (name.to_owned(), source)).into();
+        let answers = Answers(Arc::new(Offers { secrets, agents: BTreeMap::new() }));
+        assert_eq!(answers.secret("file").unwrap_err().code, Code::Unknown as i32);
+        std::fs::write(&path, "said").unwrap();
+        assert_eq!(answers.secret("file").unwrap(), b"said");
+        assert_eq!(answers.secret("home").unwrap(), std::env::var("PATH").unwrap().into_bytes());
+        assert_eq!(answers.secret("other").unwrap_err().code, Code::NotFound as i32);
+        assert_eq!(answers.agent("").unwrap_err().message, "unset ssh forward key default");
+    }
+}

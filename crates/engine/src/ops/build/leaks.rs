@@ -1,0 +1,167 @@
+//! Secrets that a command has written into its image.
+
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, SeekFrom as Place};
+use rustix::io::Errno;
+use snapshot::{ChangeKind, SnapshotError, SnapshotKey, Stubs};
+use sys::open::openat2;
+
+use super::client_files::Secret;
+use crate::Engine;
+
+/// The shortest secret that is looked for, in bytes: shorter ones are in many files by chance.
+const SECRET_MIN: usize = 8;
+
+/// How much of a file is looked at at once.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// A secret in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Leak {
+    pub(super) id: String,
+    /// From the root.
+    pub(super) path: String,
+}
+
+/// Why nobody knows.
+#[derive(Debug, thiserror::Error)]
+pub enum LeakError {
+    /// What the command changed cannot be told.
+    #[error("compare the command's files with its image's")]
+    Changes(#[from] SnapshotError),
+    /// A file cannot be read.
+    #[error("look for secrets in {path}")]
+    Read {
+        /// From the root.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Looks for secrets in all that a command has written. Blocks.
+pub(super) fn find(
+    engine: &Engine,
+    container: &SnapshotKey,
+    stubs: Stubs<'_>,
+    secrets: &[Secret],
+) -> Result<Option<Leak>, LeakError> {
+    let wanted: Vec<(&str, &[u8])> = secrets
+        .iter()
+        // A file of one ends with a line's end, which what is made of it need not have.
+        .map(|secret| (secret.id.as_str(), secret.value.trim_ascii_end()))
+        .filter(|(_, value)| value.len() >= SECRET_MIN)
+        .collect();
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    let snapshots = engine.images.snapshots();
+    let changes = snapshots.changes(container, stubs)?;
+    let own = snapshots.own_files(container, &changes)?;
+    for (path, _) in changes.paths.iter().filter(|(_, kind)| **kind != ChangeKind::Deleted) {
+        let told = format!("/{}", String::from_utf8_lossy(path));
+        let found = search(own.path(), path, &wanted);
+        let found = found.map_err(|source| LeakError::Read { path: told.clone(), source })?;
+        if let Some(id) = found {
+            return Ok(Some(Leak { id: id.to_owned(), path: told }));
+        }
+    }
+    Ok(None)
+}
+
+/// The first secret that is in a file; what is no file has none.
+fn search<'a>(own: &Path, path: &[u8], wanted: &[(&'a str, &[u8])]) -> io::Result<Option<&'a str>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(CWD, own, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    // Devices are not opened: what one does then is its own affair.
+    let place = match openat2(&root, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        Err(Errno::NOENT | Errno::LOOP) => return Ok(None),
+        place => place?,
+    };
+    let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode);
+    if kind != rustix::fs::FileType::RegularFile {
+        return Ok(None);
+    }
+    let mut file = std::fs::File::from(openat2(&root, path, flags, Mode::empty(), resolve)?);
+    let longest = wanted.iter().map(|(_, value)| value.len()).max().unwrap_or(1);
+    let mut from = 0;
+    loop {
+        // Holes of a file may be longer than any disk.
+        let begin = match rustix::fs::seek(&file, Place::Data(from)) {
+            Err(Errno::NXIO) => return Ok(None),
+            begin => begin?,
+        };
+        let end = rustix::fs::seek(&file, Place::Hole(begin))?;
+        file.seek(SeekFrom::Start(begin))?;
+        if let Some(id) = search_in(&mut (&file).take(end - begin), wanted, longest)? {
+            return Ok(Some(id));
+        }
+        from = end;
+    }
+}
+
+fn search_in<'a>(bytes: &mut impl Read, wanted: &[(&'a str, &[u8])], longest: usize) -> io::Result<Option<&'a str>> {
+    let mut piece = Vec::with_capacity(PIECE_BYTES + longest);
+    loop {
+        let read = bytes.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
+        if let Some((id, _)) = wanted.iter().find(|(_, value)| contains(&piece, value)) {
+            return Ok(Some(id));
+        }
+        if read == 0 {
+            return Ok(None);
+        }
+        // One may begin at the end of a piece.
+        piece.drain(..piece.len().saturating_sub(longest - 1));
+    }
+}
+
+fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+    let Some(first) = wanted.first() else { return false };
+    let mut rest = bytes;
+    while let Some(at) = rest.iter().position(|byte| byte == first) {
+        if rest[at..].starts_with(wanted) {
+            return true;
+        }
+        rest = &rest[at + 1..];
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(bytes: &[u8]) -> Option<String> {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("f"), bytes).unwrap();
+        let wanted: [(&str, &[u8]); 2] = [("one", b"first secret"), ("two", b"second secret")];
+        search(directory.path(), b"f", &wanted).unwrap().map(str::to_owned)
+    }
+
+    #[test]
+    fn secrets_are_found_wherever_they_are() {
+        for at in [0, 1, PIECE_BYTES - 5, PIECE_BYTES - 12, PIECE_BYTES, 2 * PIECE_BYTES - 1] {
+            let mut bytes = vec![b'f'; at];
+            bytes.extend(b"second secret, and more");
+            assert_eq!(found(&bytes).as_deref(), Some("two"), "{at}");
+        }
+        assert_eq!(found(b"first second"), None);
+        assert_eq!(found(b""), None);
+    }
+
+    #[test]
+    fn holes_and_links_are_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create(directory.path().join("f")).unwrap();
+        file.set_len(1 << 40).unwrap();
+        std::os::unix::fs::FileExt::write_at(&file, b"first secret", (1 << 40) - 100).unwrap();
+        std::os::unix::fs::symlink("f", directory.path().join("link")).unwrap();
+        let wanted: [(&str, &[u8]); 1] = [("one", b"first secret")];
+        assert_eq!(search(directory.path(), b"f", &wanted).unwrap(), Some("one"));
+        assert_eq!(search(directory.path(), b"link", &wanted).unwrap(), None);
+        assert_eq!(search(directory.path(), b"none", &wanted).unwrap(), None);
+    }
+}

@@ -264,6 +264,8 @@ pub enum ParseError {
     Syntax {
         /// The first line concerned; the first one of the text is 1.
         line: usize,
+        /// The last one.
+        end: usize,
         /// What is wrong.
         fault: Fault,
     },
@@ -272,6 +274,8 @@ pub enum ParseError {
     Instruction {
         /// Its first line.
         line: usize,
+        /// The last one.
+        end: usize,
         /// What is wrong.
         fault: Fault,
     },
@@ -280,6 +284,8 @@ pub enum ParseError {
     Misplaced {
         /// Its first line.
         line: usize,
+        /// The last one.
+        end: usize,
         /// What is wrong.
         fault: Fault,
     },
@@ -292,6 +298,15 @@ impl ParseError {
             ParseError::Syntax { line, .. }
             | ParseError::Instruction { line, .. }
             | ParseError::Misplaced { line, .. } => *line,
+        }
+    }
+
+    /// The last line concerned.
+    pub fn end(&self) -> usize {
+        match self {
+            ParseError::Syntax { end, .. }
+            | ParseError::Instruction { end, .. }
+            | ParseError::Misplaced { end, .. } => *end,
         }
     }
 }

@@ -46,6 +46,8 @@ pub(super) fn of_build(err: &BuildError, place: &Place, part: Option<&str>) -> S
     let line = match err {
         BuildError::Context(ContextError::Syntax { why, .. }) => why.line(),
         BuildError::Context(ContextError::Instruction(why)) => why.line(),
+        // It says itself where.
+        BuildError::Checks(_) => 0,
         _ => place.line,
     };
     status.details.extend(place.source(line).map(|source| source.to_detail()));

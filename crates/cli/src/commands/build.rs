@@ -1,5 +1,7 @@
 //! `build`.
 
+mod checks;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, IsTerminal, Read};
@@ -30,8 +32,40 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     options.logins = credentials::all(&context.config).map_err(|err| Exit::error(&err))?;
     let (source, name) = source(place, parsed.text("file"))?;
     options.dockerfile = name;
+    let shown = shown_name(place, parsed.text("file"));
+    // It is none of the Dockerfile's.
+    let check = options.arguments.remove("BUILDKIT_DOCKERFILE_CHECK").flatten();
+    let subject = checks::Subject::of(&source, shown, check)?;
+    if let Some(call) = checks::Call::parse(parsed)? {
+        let subject =
+            subject.ok_or_else(|| Exit::new(1, "a Dockerfile in an archive cannot be asked before it is sent"))?;
+        return checks::answer(context, &options, &subject, &call).await;
+    }
     let quiet = parsed.flag("quiet");
-    send(context, &options, source, quiet, id_file).await
+    let Some(subject) = subject else { return send(context, &options, source, quiet, id_file).await };
+    let checking = subject.begin(context, &options, false).await?;
+    if checking.may_fail_builds() {
+        let findings = checks::finish(context, &options, checking, true).await;
+        checks::warn(context, &subject, &findings, quiet);
+        return match findings.violation {
+            Some(sentence) => Err(Exit::new(1, sentence)),
+            None => send(context, &options, source, quiet, id_file).await,
+        };
+    }
+    let sent = send(context, &options, source, quiet, id_file).await;
+    // By now the images are here that it begins with.
+    checks::warn(context, &subject, &checks::finish(context, &options, checking, false).await, quiet);
+    sent
+}
+
+/// What the Dockerfile is called where its lines are shown.
+fn shown_name(place: &str, file: &str) -> String {
+    match (place, file) {
+        (_, "-") | ("-", "") => "Dockerfile".to_owned(),
+        (".", "") => "Dockerfile".to_owned(),
+        (place, "") => Path::new(place).join("Dockerfile").to_string_lossy().into_owned(),
+        (_, file) => file.to_owned(),
+    }
 }
 
 async fn send(

@@ -19,6 +19,7 @@ mod graph;
 mod input;
 mod lookup;
 mod receive;
+mod remote;
 mod run;
 mod solve;
 mod sources;
@@ -53,6 +54,7 @@ pub use graph::Needed;
 pub use input::{AskLogin, ContextSource, Input, Local};
 pub use receive::ContextError;
 pub(crate) use receive::discard_left_over;
+pub use registry_client::WebError;
 pub(crate) use run::remove_left_over;
 pub use sources::SourceError;
 pub use work::WorkError;
@@ -198,6 +200,9 @@ pub enum BuildError {
     /// Files are not copied.
     #[error(transparent)]
     Copy(#[from] CopyError),
+    /// What was fetched cannot be looked at.
+    #[error("open what was fetched")]
+    Remote(#[source] std::io::Error),
     /// There is no tree to write to.
     #[error(transparent)]
     Work(#[from] WorkError),

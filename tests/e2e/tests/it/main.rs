@@ -17,6 +17,7 @@ mod budget;
 mod build;
 mod build_checks;
 mod build_ends;
+mod build_remote;
 mod buildx;
 mod cgroup2;
 mod checkpoint;

@@ -18,8 +18,9 @@ use super::graph::{self, Names, Needed};
 use super::input::{ContextSource, Input};
 use super::lookup::Lookup;
 use super::receive::{self, Context};
+use super::remote::{self, Remote};
 use super::run::Whose;
-use super::sources::{self, Source};
+use super::sources::{self, Source, SourceError};
 use super::work::{ImageTree, Work, tree_of};
 use super::{BuildError, BuildLine, BuildOptions, Lines, PartEvent, cache, full_name, run};
 use crate::Engine;
@@ -45,6 +46,8 @@ struct Solver {
     /// The steps begun so far, and all of them.
     at: usize,
     steps: usize,
+    /// How many things were fetched from the web.
+    fetched: usize,
     /// What stages came to, by their place in the Dockerfile.
     outcomes: HashMap<usize, Option<Digest>>,
     names: HashMap<String, usize>,
@@ -112,6 +115,7 @@ pub(super) async fn build(
         lookup,
         at: 0,
         steps: plan.steps,
+        fetched: 0,
         outcomes: HashMap::new(),
         names: HashMap::new(),
         trees: HashMap::new(),
@@ -494,31 +498,54 @@ impl Solver {
         let name = if add { "ADD" } else { "COPY" };
         let from = self.tree(&files.from).await;
         let from = from.map_err(|err| BuildError::From { from: files.from.clone(), source: Box::new(err) })?;
-        let (context, wanted) = (self.context.clone(), files.clone());
-        let (from, found) = bridge::blocking(move || {
-            let tree = from.as_ref().map_or(&context.tree, |from| &from.tree);
-            let found = sources::select(tree, &wanted, add);
-            (from, found)
-        })
-        .await;
-        let found: Vec<Source> = found.map_err(|source| BuildError::Source { instruction: name, source })?;
-        let words = copy_words(step.words, &found, &files);
-        let mut more = vec![files.chmod.clone(), format!("{:?} {} {:?}", files.exclude, files.parents, files.unpack)];
-        // Files of an image keep their owners.
-        more.push(format!("from={}", !files.from.is_empty()));
-        more.extend(found.iter().map(|source| source.exact.clone()));
-        let key = solving.key(&words, &more);
-        if self.known(solving, &key).await {
-            return Ok(());
-        }
+        let failed = |source| BuildError::Source { instruction: name, source };
+        let mut fetches = false;
+        let (from, found, words, key) = loop {
+            let remotes = if add { self.remotes(&files, fetches).await.map_err(failed)? } else { Vec::new() };
+            let (context, wanted, from) = (self.context.clone(), files.clone(), from.clone());
+            let remote = remotes.iter().map(Remote::source).collect();
+            let (from, found) = bridge::blocking(move || {
+                let tree = from.as_ref().map_or(&context.tree, |from| &from.tree);
+                let found = sources::select(tree, &wanted, remote);
+                (from, found)
+            })
+            .await;
+            let found: Vec<Source> = found.map_err(failed)?;
+            let words = copy_words(step.words.clone(), &found, &files);
+            let key = solving.key(&words, &copy_key(&found, &files));
+            if self.known(solving, &key).await {
+                return Ok(());
+            }
+            // What was only asked about has to come now, and may be something else by now.
+            match fetches || remotes.iter().all(|remote| remote.is_here) {
+                true => break (from, found, words, key),
+                false => fetches = true,
+            }
+        };
         let context = self.context.clone();
         self.record(solving, key, words, move |engine, parent| {
             let work = Work::above(engine, parent)?;
             let tree = from.as_ref().map_or(&context.tree, |from| &from.tree);
-            Copying::new(tree, &work, &files, add)?.run(&found)?;
+            let remote = remote::tree(&context.place).map_err(BuildError::Remote)?;
+            Copying::new(tree, &work, &files, add)?.with_remote(remote.as_ref()).run(&found)?;
             Ok(Some(work))
         })
         .await
+    }
+
+    /// What an `ADD` has from the web; all of it comes where `fetches`.
+    async fn remotes(&mut self, files: &Files, fetches: bool) -> Result<Vec<Remote>, SourceError> {
+        let mut remotes = Vec::new();
+        if let Some(git) = files.sources.iter().find(|source| sources::is_git(source)) {
+            return Err(SourceError::Git(git.clone()));
+        }
+        for url in files.sources.iter().filter(|source| sources::is_url(source)) {
+            self.fetched += 1;
+            let remote = Remote::look(&self.engine, url, &self.context.place, self.fetched, fetches).await?;
+            remote.check(&files.checksum)?;
+            remotes.push(remote);
+        }
+        Ok(remotes)
     }
 
     /// The tree of what `--from` names; `None` for the context.
@@ -541,6 +568,15 @@ impl Solver {
         self.trees.insert(id, tree.clone());
         Ok(Some(tree))
     }
+}
+
+/// What else a copy depends on.
+fn copy_key(found: &[Source], files: &Files) -> Vec<String> {
+    let mut more = vec![files.chmod.clone(), format!("{:?} {} {:?}", files.exclude, files.parents, files.unpack)];
+    // Files of an image keep their owners.
+    more.push(format!("from={}", !files.from.is_empty()));
+    more.extend(found.iter().map(|source| source.exact.clone()));
+    more
 }
 
 /// What history says of a copy: dockerd's words, with what the files are.

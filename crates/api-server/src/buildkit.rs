@@ -10,7 +10,8 @@
 //! ```
 //! - [`service`] knows the calls, [`build`] what builds there are and what becomes of one.
 //! - [`attributes`] reads what a client wants of a Dockerfile: pure. [`local`] has its files sent.
-//! - [`progress`] is what a client sees of a build; [`failure`] what it reads where one fails.
+//! - [`progress`] is what a client sees of a build, [`follow`] what makes it so; [`failure`] what it reads where one fails.
+//! - [`questions`] are what a client asks of a Dockerfile instead of building it.
 //!
 //! A call that its client gives up is dropped where it stands, and with it the build that it waits for. Of a build nothing
 //! is kept when its client has heard how it ended. Locks are held for a look into a map.
@@ -19,8 +20,10 @@ mod asks;
 mod attributes;
 mod build;
 mod failure;
+mod follow;
 mod local;
 mod progress;
+mod questions;
 mod service;
 
 use std::sync::Arc;

@@ -188,8 +188,9 @@ fn reached(target: usize, needs: &[BTreeSet<usize>]) -> BTreeSet<usize> {
 
 /// `--label`.
 fn label(name: &str, value: &str) -> Instruction {
-    let pair = Pair { name: name.to_owned(), value: value.to_owned() };
-    Instruction { original: format!("LABEL {name}={value}"), line: 0, kind: Kind::Label(vec![pair]) }
+    let pair = Pair { name: name.to_owned(), value: value.to_owned(), is_legacy: false };
+    let (original, name) = (format!("LABEL {name}={value}"), "LABEL".to_owned());
+    Instruction { original, line: 0, end: 0, name, comments: Vec::new(), kind: Kind::Label(vec![pair]) }
 }
 
 #[cfg(test)]

@@ -47,6 +47,9 @@ pub enum StepError {
     /// Permission bits are none.
     #[error("invalid chmod parameter: '{0}'. it should be octal string and between 0 and 07777")]
     Mode(String),
+    /// What a download must be is said wrongly, or of no download. BuildKit's sentences.
+    #[error("{0}")]
+    Checksum(&'static str),
     /// There is no working directory.
     #[error("cannot normalize nothing")]
     NoDirectory,
@@ -356,7 +359,7 @@ impl Stage {
 
     fn copy(&self, mut files: Files, add: bool) -> Result<Step, StepError> {
         if !files.checksum.is_empty() {
-            return Err(StepError::Option("checksum"));
+            check_checksum(&files)?;
         }
         if files.keep_git_dir.is_some() {
             return Err(StepError::Option("keep-git-dir"));
@@ -380,6 +383,21 @@ impl Stage {
             false => clean(&format!("/{}/{place}", self.config.working_dir)),
         };
         if is_directory && whole != "/" { whole + "/" } else { whole }
+    }
+}
+
+/// Whether what is said of a download can be.
+fn check_checksum(files: &Files) -> Result<(), StepError> {
+    let is_url = |source: &String| source.starts_with("http://") || source.starts_with("https://");
+    match &files.sources[..] {
+        [source] if is_url(source) => {}
+        [_] => return Err(StepError::Checksum("checksum requires HTTP(S) or Git sources")),
+        _ => return Err(StepError::Checksum("checksum can't be specified for multiple sources")),
+    }
+    match files.checksum.parse::<oci::Digest>() {
+        Ok(_) if files.checksum.starts_with("sha256:") => Ok(()),
+        Ok(_) => Err(StepError::Checksum("unsupported digest algorithm")),
+        Err(_) => Err(StepError::Checksum("invalid checksum digest format")),
     }
 }
 

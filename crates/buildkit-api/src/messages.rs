@@ -10,8 +10,9 @@ mod sessions;
 pub use build::{SourceError, VertexError};
 pub use common::{Any, Empty, Platform, RpcStatus, Timestamp};
 pub use control::{
-    BuildkitVersion, DiskUsageResponse, Exporter, InfoResponse, ListWorkersResponse, PruneRequest, SolveRequest,
-    SolveResponse, StatusRequest, StatusResponse, UsageRecord, Vertex, VertexLog, VertexStatus, WorkerRecord,
+    BuildkitVersion, DiskUsageResponse, Exporter, InfoResponse, ListWorkersResponse, Position, PruneRequest, Range,
+    SolveRequest, SolveResponse, SourceInfo, StatusRequest, StatusResponse, UsageRecord, Vertex, VertexLog,
+    VertexStatus, VertexWarning, WorkerRecord,
 };
 pub use gateway::{
     ApiCap, BridgeResult, BridgeSolveRequest, BridgeSolveResponse, EvaluateRequest, PongResponse, Ref, ReturnRequest,

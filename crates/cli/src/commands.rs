@@ -69,6 +69,8 @@ pub struct Context {
     pub client: Client,
     /// The user's configuration.
     pub config: ConfigFile,
+    /// Whether the user wants to read more.
+    pub debug: bool,
     /// The name of the context in use.
     name: String,
     contexts: Store,
@@ -96,7 +98,8 @@ impl Context {
             Err(reason) => return Err(Exit::new(1, format!("Failed to initialize: {reason}"))),
         };
         let client = Client::new(target.endpoint, target.options);
-        Ok(Context { program, path, client, config, name: connection.context, contexts, directory })
+        let debug = global.flag("debug");
+        Ok(Context { program, path, client, config, debug, name: connection.context, contexts, directory })
     }
 
     /// For a press of the tabulator: a daemon is never started for it, and what is wrong is no matter.
@@ -109,7 +112,8 @@ impl Context {
         let target = connection.target.unwrap_or_else(|_| connection::Target::unused());
         let options = client::Options { on_demand: None, ..target.options };
         let client = Client::new(target.endpoint, options);
-        Some(Context { program, path: String::new(), client, config, name: connection.context, contexts, directory })
+        let (path, debug) = (String::new(), false);
+        Some(Context { program, path, client, config, debug, name: connection.context, contexts, directory })
     }
 
     /// The name of the context in use.

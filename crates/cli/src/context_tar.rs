@@ -120,19 +120,24 @@ impl Source {
 
 /// What is left out: what belongs to the build itself is sent in any case.
 fn patterns(directory: &Path, name: &str, inside: bool) -> Result<Patterns, ContextError> {
-    let own = directory.join(format!("{name}.dockerignore"));
-    let path = if inside && own.exists() { own } else { directory.join(".dockerignore") };
-    let text = match fs::read(&path) {
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Patterns::default()),
-        text => text.map_err(|source| ContextError::Open { path, source })?,
-    };
-    let mut patterns = Patterns::read(&String::from_utf8_lossy(&text))?;
+    let mut patterns = ignored(directory, name, inside)?;
     for file in [".dockerignore", name] {
         if patterns.exclude(file) {
             patterns.add(&format!("!{file}"))?;
         }
     }
     Ok(patterns)
+}
+
+/// What `.dockerignore` leaves out, or that of a Dockerfile `inside` of the directory.
+pub fn ignored(directory: &Path, name: &str, inside: bool) -> Result<Patterns, ContextError> {
+    let own = directory.join(format!("{name}.dockerignore"));
+    let path = if inside && own.exists() { own } else { directory.join(".dockerignore") };
+    let text = match fs::read(&path) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Patterns::default()),
+        text => text.map_err(|source| ContextError::Open { path, source })?,
+    };
+    Ok(Patterns::read(&String::from_utf8_lossy(&text))?)
 }
 
 fn pack(

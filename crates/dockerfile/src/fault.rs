@@ -267,6 +267,8 @@ pub enum ParseError {
     Syntax {
         /// The first line concerned; the first one of the text is 1.
         line: usize,
+        /// The last one.
+        end: usize,
         /// What is wrong.
         fault: Fault,
     },
@@ -275,6 +277,8 @@ pub enum ParseError {
     Instruction {
         /// Its first line.
         line: usize,
+        /// The last one.
+        end: usize,
         /// What is wrong.
         fault: Fault,
     },
@@ -283,6 +287,8 @@ pub enum ParseError {
     Misplaced {
         /// Its first line.
         line: usize,
+        /// The last one.
+        end: usize,
         /// What is wrong.
         fault: Fault,
     },
@@ -295,6 +301,15 @@ impl ParseError {
             ParseError::Syntax { line, .. }
             | ParseError::Instruction { line, .. }
             | ParseError::Misplaced { line, .. } => *line,
+        }
+    }
+
+    /// The last line concerned.
+    pub fn end(&self) -> usize {
+        match self {
+            ParseError::Syntax { end, .. }
+            | ParseError::Instruction { end, .. }
+            | ParseError::Misplaced { end, .. } => *end,
         }
     }
 }

@@ -38,6 +38,12 @@ pub struct Instruction {
     pub original: String,
     /// Its first line in the text, from 1.
     pub line: usize,
+    /// The last one, with its heredocs.
+    pub end: usize,
+    /// Its name, as written.
+    pub name: String,
+    /// The comments above it, without their `#`; of an `ARG` alone.
+    pub comments: Vec<String>,
     /// What it says.
     pub kind: Kind,
 }
@@ -88,6 +94,8 @@ pub struct Pair {
     pub name: String,
     /// The value.
     pub value: String,
+    /// Whether a blank stands between them, as it did long ago.
+    pub is_legacy: bool,
 }
 
 /// A build argument.
@@ -201,9 +209,9 @@ pub struct HealthCheck {
 pub fn parse_trigger(text: &str) -> Result<Instruction, ParseError> {
     let tree = lines::parse(text)?;
     let [node] = &tree.nodes[..] else {
-        return Err(ParseError::Syntax { line: 1, fault: Fault::TriggerLines });
+        return Err(ParseError::Syntax { line: 1, end: 1, fault: Fault::TriggerLines });
     };
-    parse(node).map_err(|fault| ParseError::Instruction { line: node.line, fault })
+    parse(node).map_err(|fault| ParseError::Instruction { line: node.line, end: node.end, fault })
 }
 
 /// What a line that is not `FROM` says.
@@ -232,7 +240,9 @@ pub(crate) fn parse(node: &Node) -> Result<Instruction, Fault> {
             return Err(Fault::UnknownInstruction { name: node.name.clone(), meant });
         }
     };
-    Ok(Instruction { original: node.original.trim().to_owned(), line: node.line, kind })
+    let comments = if matches!(kind, Kind::Arg(_)) { node.comments.clone() } else { Vec::new() };
+    let (original, name) = (node.original.trim().to_owned(), node.name.clone());
+    Ok(Instruction { original, line: node.line, end: node.end, name, comments, kind })
 }
 
 fn single(node: &Node, what: &'static str) -> Result<String, Fault> {
@@ -250,7 +260,7 @@ fn pairs(node: &Node, what: &'static str) -> Result<Vec<Pair>, Fault> {
     }
     let pair = |(name, value): &(String, String)| match name.is_empty() {
         true => Err(Fault::BlankName(what)),
-        false => Ok(Pair { name: name.clone(), value: value.clone() }),
+        false => Ok(Pair { name: name.clone(), value: value.clone(), is_legacy: node.is_legacy }),
     };
     node.pairs.iter().map(pair).collect()
 }
@@ -453,8 +463,17 @@ fn health_check(node: &Node) -> Result<HealthCheck, Fault> {
 impl Instruction {
     /// The same with its variables replaced. `EXPOSE` is left to [`crate::expand_words`].
     pub fn expand(&self, escape: Escape, lookup: &Lookup<'_>) -> Result<Instruction, Fault> {
+        self.expand_watched(escape, lookup, &|| ())
+    }
+
+    /// The same for one who wants to know where a word ends: `behind` is called after each one.
+    pub fn expand_watched(&self, escape: Escape, lookup: &Lookup<'_>, behind: &dyn Fn()) -> Result<Instruction, Fault> {
         let (mut own, budget) = (self.clone(), Budget::new());
-        let expand = |text: &str| expand_within(text, escape, lookup, &budget);
+        let expand = |text: &str| {
+            let expanded = expand_within(text, escape, lookup, &budget);
+            behind();
+            expanded
+        };
         let word = |text: &mut String| -> Result<(), Fault> {
             *text = expand(text)?;
             Ok(())

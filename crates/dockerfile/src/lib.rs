@@ -34,5 +34,7 @@ pub use ignore::{PatternError, Patterns, ignored};
 pub use instruction::{
     Arg, CommandLine, Files, HealthCheck, InlineFile, Instruction, Kind, Pair, Run, RunNetwork, parse_trigger,
 };
+pub use lines::EmptyContinuation;
 pub use mounts::{Mount, MountKind, Sharing};
-pub use stages::{Dockerfile, Stage, parse};
+pub use stages::{Dockerfile, Stage, parse, parse_partly};
+pub use suggest::meant;

@@ -32,12 +32,27 @@ pub(crate) struct Node {
     pub(crate) args: Vec<String>,
     /// Names and values of `ENV` and `LABEL`.
     pub(crate) pairs: Vec<(String, String)>,
+    /// Whether there is a blank between the name and the value.
+    pub(crate) is_legacy: bool,
     /// Whether the arguments are a list in JSON.
     pub(crate) json: bool,
     pub(crate) heredocs: Vec<Heredoc>,
     /// The first line, from 1.
     pub(crate) line: usize,
+    /// The last one, with its heredocs.
+    pub(crate) end: usize,
+    /// The comments above it, without their `#`.
+    pub(crate) comments: Vec<String>,
     takes_heredocs: bool,
+}
+
+/// An instruction that goes on behind an empty line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmptyContinuation {
+    /// The whole logical line.
+    pub text: String,
+    /// The line in which it ends, from 1.
+    pub line: usize,
 }
 
 /// All instructions of a text.
@@ -48,7 +63,7 @@ pub(crate) struct Tree {
     pub(crate) syntax: Option<String>,
     pub(crate) check: Option<String>,
     /// Lines that end in a continuation before an empty one.
-    pub(crate) empty_continuations: Vec<String>,
+    pub(crate) empty_continuations: Vec<EmptyContinuation>,
 }
 
 /// Reads a text.
@@ -60,7 +75,7 @@ pub(crate) fn parse(text: &str) -> Result<Tree, ParseError> {
     }
     let Reading { tree, line, .. } = reading;
     if tree.nodes.is_empty() {
-        return Err(ParseError::Syntax { line, fault: Fault::Empty });
+        return Err(ParseError::Syntax { line, end: line, fault: Fault::Empty });
     }
     Ok(tree)
 }
@@ -73,12 +88,15 @@ struct Reading<'a> {
     /// Directives stand in front of everything.
     directives: bool,
     escape_said: bool,
+    /// The comments since the last instruction.
+    comments: Vec<String>,
 }
 
 impl<'a> Reading<'a> {
     fn new(text: &'a str) -> Reading<'a> {
         let tree = Tree { nodes: Vec::new(), escape: '\\', syntax: None, check: None, empty_continuations: Vec::new() };
-        Reading { lines: text.split_inclusive('\n'), line: 0, tree, directives: true, escape_said: false }
+        let lines = text.split_inclusive('\n');
+        Reading { lines, line: 0, tree, directives: true, escape_said: false, comments: Vec::new() }
     }
 
     fn next_line(&mut self) -> Result<Option<&'a str>, ParseError> {
@@ -90,14 +108,19 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// Something is wrong from a line on.
     fn failed(&self, line: usize, fault: Fault) -> ParseError {
-        ParseError::Syntax { line, fault }
+        ParseError::Syntax { line, end: self.line.max(line), fault }
     }
 
     /// A logical line that begins with `first`, with the heredocs that follow it.
     fn statement(&mut self, first: &str) -> Result<(), ParseError> {
+        let raw = first;
         let first = without_end(first).trim_start();
-        self.directive(first).map_err(|fault| self.failed(self.line, fault))?;
+        let is_directive = self.directive(first).map_err(|fault| self.failed(self.line, fault))?;
+        if first.starts_with('#') && !is_directive {
+            self.comment(raw);
+        }
         let first = if first.starts_with('#') { "" } else { first };
         let start = self.line;
         let (part, mut goes_on) = continued(first, self.tree.escape);
@@ -120,44 +143,56 @@ impl<'a> Reading<'a> {
             goes_on = more;
         }
         if has_empty {
-            self.tree.empty_continuations.push(whole.clone());
+            self.tree.empty_continuations.push(EmptyContinuation { text: whole.clone(), line: self.line });
         }
         let node = node(&whole, self.tree.escape, start, 1);
         let mut node = node.map_err(|fault| self.failed(start, fault))?;
         if node.takes_heredocs && whole.contains("<<") {
             node.heredocs = self.heredocs(&whole, start)?;
         }
+        (node.end, node.comments) = (self.line, std::mem::take(&mut self.comments));
         self.tree.nodes.push(node);
         Ok(())
     }
 
-    fn directive(&mut self, line: &str) -> Result<(), Fault> {
+    /// A comment; an empty one ends what was said before.
+    fn comment(&mut self, line: &str) {
+        let mut letters = line.chars();
+        letters.next();
+        match letters.as_str().trim() {
+            "" => self.comments.clear(),
+            text => self.comments.push(text.to_owned()),
+        }
+    }
+
+    /// Takes a directive; answers whether it is one.
+    fn directive(&mut self, line: &str) -> Result<bool, Fault> {
         if !self.directives {
-            return Ok(());
+            return Ok(false);
         }
         let Some((name, value)) = directive(line) else {
             self.directives = false;
-            return Ok(());
+            return Ok(false);
         };
         let place = match name.as_str() {
             "escape" => {
                 if std::mem::replace(&mut self.escape_said, true) {
                     return Err(Fault::DirectiveTwice(name));
                 }
-                return self.tree.set_escape(value);
+                return self.tree.set_escape(value).map(|()| true);
             }
             "syntax" => &mut self.tree.syntax,
             "check" => &mut self.tree.check,
             _ => {
                 self.directives = false;
-                return Ok(());
+                return Ok(false);
             }
         };
         if place.is_some() {
             return Err(Fault::DirectiveTwice(name));
         }
         *place = Some(value.to_owned());
-        Ok(())
+        Ok(true)
     }
 
     fn heredocs(&mut self, line: &str, start: usize) -> Result<Vec<Heredoc>, ParseError> {
@@ -244,16 +279,19 @@ fn node(line: &str, escape: char, number: usize, depth: usize) -> Result<Node, F
         flags,
         args: Vec::new(),
         pairs: Vec::new(),
+        is_legacy: false,
         json: false,
         heredocs: Vec::new(),
         line: number,
+        end: number,
+        comments: Vec::new(),
         takes_heredocs: false,
     };
     match name.to_lowercase().as_str() {
         "add" | "copy" | "volume" => node.list(rest, simple)?,
         "cmd" | "entrypoint" | "run" | "shell" => node.list(rest, whole)?,
-        "env" => node.pairs = pairs(rest, "ENV", escape)?,
-        "label" => node.pairs = pairs(rest, "LABEL", escape)?,
+        "env" => (node.pairs, node.is_legacy) = pairs(rest, "ENV", escape)?,
+        "label" => (node.pairs, node.is_legacy) = pairs(rest, "LABEL", escape)?,
         "arg" => node.args = quoted(rest, escape),
         "expose" | "from" => node.args = simple(rest),
         "maintainer" | "stopsignal" | "user" | "workdir" => node.args = whole(rest),
@@ -297,18 +335,21 @@ impl Node {
     }
 }
 
+/// Names and values, and whether there is a blank between them.
+type Pairs = (Vec<(String, String)>, bool);
+
 /// `name=value ...`, or `name value` for all that is left of the line.
-fn pairs(rest: &str, what: &'static str, escape: char) -> Result<Vec<(String, String)>, Fault> {
+fn pairs(rest: &str, what: &'static str, escape: char) -> Result<Pairs, Fault> {
     let words = quoted(rest, escape);
-    let Some(first) = words.first() else { return Ok(Vec::new()) };
+    let Some(first) = words.first() else { return Ok((Vec::new(), false)) };
     if !first.contains('=') {
         let (name, value) = cut(rest);
         let value = value.ok_or(Fault::TwoArguments(what))?;
-        return Ok(vec![(name.to_owned(), value.to_owned())]);
+        return Ok((vec![(name.to_owned(), value.to_owned())], true));
     }
     let pair = |word: &String| match word.split_once('=') {
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
         None => Err(Fault::NoPair(word.clone())),
     };
-    words.iter().map(pair).collect()
+    Ok((words.iter().map(pair).collect::<Result<_, _>>()?, false))
 }

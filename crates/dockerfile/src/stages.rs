@@ -3,10 +3,10 @@
 use crate::fault::{Fault, ParseError};
 use crate::flags::{Flags, Takes};
 use crate::instruction::{self, Arg, Instruction, Kind};
-use crate::lines::{self, Node};
+use crate::lines::{self, EmptyContinuation, Node};
 
 /// A Dockerfile.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dockerfile {
     /// `# escape=`.
     pub escape: char,
@@ -19,7 +19,7 @@ pub struct Dockerfile {
     /// The stages, in order.
     pub stages: Vec<Stage>,
     /// Lines that go on behind an empty one, which will be an error one day.
-    pub empty_continuations: Vec<String>,
+    pub empty_continuations: Vec<EmptyContinuation>,
 }
 
 /// What is between one `FROM` and the next.
@@ -35,6 +35,14 @@ pub struct Stage {
     pub original: String,
     /// Its line in the text, from 1.
     pub line: usize,
+    /// The last one of its `FROM`.
+    pub end: usize,
+    /// `FROM`, as written.
+    pub keyword: String,
+    /// `AS` and the name, as written.
+    pub alias: Option<(String, String)>,
+    /// The comments above it, without their `#`.
+    pub comments: Vec<String>,
     /// Its instructions.
     pub instructions: Vec<Instruction>,
 }
@@ -48,6 +56,22 @@ impl Dockerfile {
         })
     }
 
+    fn add(&mut self, node: &Node) -> Result<(), ParseError> {
+        let (line, end) = (node.line, node.end);
+        let wrong = |fault| ParseError::Instruction { line, end, fault };
+        if node.name.eq_ignore_ascii_case("from") {
+            self.stages.push(from(node).map_err(wrong)?);
+            return Ok(());
+        }
+        let instruction = instruction::parse(node).map_err(wrong)?;
+        match self.stages.last_mut() {
+            Some(stage) => stage.instructions.push(instruction),
+            None if matches!(instruction.kind, Kind::Arg(_)) => self.arguments.push(instruction),
+            None => return Err(ParseError::Misplaced { line, end, fault: Fault::NoStage }),
+        }
+        Ok(())
+    }
+
     /// The stage of a name, whatever its case.
     pub fn stage(&self, name: &str) -> Option<usize> {
         self.stages.iter().position(|stage| stage.name.eq_ignore_ascii_case(name))
@@ -56,29 +80,25 @@ impl Dockerfile {
 
 /// Reads a Dockerfile.
 pub fn parse(text: &str) -> Result<Dockerfile, ParseError> {
-    let tree = lines::parse(text)?;
-    let (mut arguments, mut stages) = (Vec::new(), Vec::<Stage>::new());
-    for node in &tree.nodes {
-        let wrong = |fault| ParseError::Instruction { line: node.line, fault };
-        if node.name.eq_ignore_ascii_case("from") {
-            stages.push(from(node).map_err(wrong)?);
-            continue;
-        }
-        let instruction = instruction::parse(node).map_err(wrong)?;
-        match stages.last_mut() {
-            Some(stage) => stage.instructions.push(instruction),
-            None if matches!(instruction.kind, Kind::Arg(_)) => arguments.push(instruction),
-            None => return Err(ParseError::Misplaced { line: node.line, fault: Fault::NoStage }),
-        }
+    match parse_partly(text)? {
+        (dockerfile, None) => Ok(dockerfile),
+        (_, Some(err)) => Err(err),
     }
-    Ok(Dockerfile {
+}
+
+/// Reads a Dockerfile as far as it is one: up to the first instruction that is none, and what about that.
+pub fn parse_partly(text: &str) -> Result<(Dockerfile, Option<ParseError>), ParseError> {
+    let tree = lines::parse(text)?;
+    let mut dockerfile = Dockerfile {
         escape: tree.escape,
         syntax: tree.syntax,
         check: tree.check,
-        arguments,
-        stages,
+        arguments: Vec::new(),
+        stages: Vec::new(),
         empty_continuations: tree.empty_continuations,
-    })
+    };
+    let wrong = tree.nodes.iter().find_map(|node| dockerfile.add(node).err());
+    Ok((dockerfile, wrong))
 }
 
 fn from(node: &Node) -> Result<Stage, Fault> {
@@ -94,6 +114,13 @@ fn from(node: &Node) -> Result<Stage, Fault> {
         platform: flags.text("platform"),
         original: node.original.trim().to_owned(),
         line: node.line,
+        end: node.end,
+        keyword: node.name.clone(),
+        alias: match &node.args[..] {
+            [_, word, name] => Some((word.clone(), name.clone())),
+            _ => None,
+        },
+        comments: node.comments.clone(),
         instructions: Vec::new(),
     })
 }

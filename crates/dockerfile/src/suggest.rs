@@ -8,7 +8,7 @@ const LONGEST: usize = 64;
 
 /// The word that is most like `word`, unless it is one of them itself. Case counts only where `exact`; else the answer is
 /// written as the word is.
-pub(crate) fn meant(word: &str, options: &[&str], exact: bool) -> Option<String> {
+pub fn meant(word: &str, options: &[&str], exact: bool) -> Option<String> {
     if word.len() > LONGEST {
         return None;
     }

@@ -69,4 +69,4 @@ pub use session::{Registry, Session, Settings, Timing, origin};
 pub use tls::TlsError;
 pub use transfer::{LayerProgress, LayerReader, Transfer};
 pub use upload::{Source, Stored, Tell, Upload, UploadProgress};
-pub use web::{Fetched, WebAddress, WebError};
+pub use web::{Fetched, Known, WebAddress, WebError};

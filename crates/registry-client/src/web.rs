@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use errdefs::ErrorKind;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, LOCATION, USER_AGENT};
+use http::header::{
+    AUTHORIZATION, CONTENT_LENGTH, ETAG, HOST, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION,
+    USER_AGENT,
+};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::ext::ReasonPhrase;
 
@@ -17,7 +20,7 @@ use crate::auth::{self, escaped};
 use crate::connection::{Body, Terms, Url};
 use crate::error::{DialError, ExchangeError};
 use crate::outgoing::Outgoing;
-use crate::session::{AGENT, Registry};
+use crate::session::{AGENT, Registry, Timing};
 
 /// How often a request may be sent on; Go's and so dockerd's bound.
 const REDIRECTS_MAX: usize = 10;
@@ -170,11 +173,33 @@ fn escape(path: &str) -> String {
     escaped
 }
 
+/// What a server said of what it sent before: it need not send it again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Its `ETag`; empty for none.
+    pub etag: String,
+    /// Its `Last-Modified`; empty for none.
+    pub last_modified: String,
+}
+
+impl Known {
+    /// The header that asks for something else.
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        let (name, value) = match (self.etag.as_str(), self.last_modified.as_str()) {
+            ("", "") => return None,
+            ("", date) => (IF_MODIFIED_SINCE, date),
+            (etag, _) => (IF_NONE_MATCH, etag),
+        };
+        Some((name, HeaderValue::from_str(value).ok()?))
+    }
+}
+
 /// What comes from there.
 pub struct Fetched {
     body: Body,
     /// How long it will be, if the server says so.
     length: Option<u64>,
+    known: Known,
     pace: Pace,
 }
 
@@ -213,6 +238,11 @@ impl Fetched {
         self.length
     }
 
+    /// What the server says of it, by which it may be asked for again.
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+
     /// The next bytes, or `None` at the end. Dropped, it ends the connection.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ExchangeError> {
         let begun = Instant::now();
@@ -228,24 +258,33 @@ impl Fetched {
 impl Registry {
     /// Asks for what lies there, and goes where the server sends us.
     pub async fn fetch(self: &Arc<Self>, address: &WebAddress) -> Result<Fetched, WebError> {
-        let failed = |source| WebError::Request { address: address.to_string(), source };
-        let response = self.follow_web(address).await.map_err(failed)?;
-        if response.status().is_client_error() || response.status().is_server_error() {
-            return Err(self.refusal(address, response).await);
-        }
-        let length = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let timing = &self.settings.timing;
-        let pace = Pace { window: timing.trickle, least_bytes: timing.trickle_bytes, waited: Duration::ZERO, bytes: 0 };
-        Ok(Fetched { body: response.into_body(), length, pace })
+        let fetched = self.fetch_unless(address, &Known::default()).await?;
+        Ok(fetched.expect("only what is known is not sent"))
     }
 
-    async fn follow_web(&self, address: &WebAddress) -> Result<Response<Body>, ExchangeError> {
+    /// Asks for what lies there unless it is what is known; `None` if it is.
+    pub async fn fetch_unless(
+        self: &Arc<Self>,
+        address: &WebAddress,
+        known: &Known,
+    ) -> Result<Option<Fetched>, WebError> {
+        let failed = |source| WebError::Request { address: address.to_string(), source };
+        let response = self.follow_web(address, known).await.map_err(failed)?;
+        let status = response.status();
+        if status.is_client_error() || status.is_server_error() {
+            return Err(self.refusal(address, response).await);
+        }
+        let is_known = status == StatusCode::NOT_MODIFIED && known.header().is_some();
+        Ok((!is_known).then(|| fetched(response, &self.settings.timing)))
+    }
+
+    async fn follow_web(&self, address: &WebAddress, known: &Known) -> Result<Response<Body>, ExchangeError> {
         let (mut url, mut elsewhere) = (address.url.clone(), false);
         for _ in 0..=REDIRECTS_MAX {
             // A password is for the host that it was typed for alone, and a way back to it is the other host's idea.
             elsewhere |= (url.scheme, &url.authority) != (address.url.scheme, &address.url.authority);
             let authorization = address.authorization.as_ref().filter(|_| !elsewhere);
-            let response = self.connector.send(&url, WEB, || request(&url, authorization)).await?;
+            let response = self.connector.send(&url, WEB, || request(&url, authorization, known)).await?;
             let moved = matches!(response.status().as_u16(), 301..=303 | 307 | 308);
             match response.headers().get(LOCATION) {
                 Some(location) if moved => url = follow(&url, &String::from_utf8_lossy(location.as_bytes()))?,
@@ -277,6 +316,14 @@ impl Registry {
         let words = String::from_utf8_lossy(&words).trim().to_owned();
         WebError::Refused { address: address.to_string(), status, code, words }
     }
+}
+
+fn fetched(response: Response<Body>, timing: &Timing) -> Fetched {
+    let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let length = text(CONTENT_LENGTH).parse().ok();
+    let known = Known { etag: text(ETAG).to_owned(), last_modified: text(LAST_MODIFIED).to_owned() };
+    let pace = Pace { window: timing.trickle, least_bytes: timing.trickle_bytes, waited: Duration::ZERO, bytes: 0 };
+    Fetched { body: response.into_body(), length, known, pace }
 }
 
 /// Where `location` leads from `here` (RFC 3986, 5.2). A registry's locations are whole, the web's need not be.
@@ -316,13 +363,14 @@ fn without_dots(text: &str) -> String {
     format!("/{}{query}", kept.join("/"))
 }
 
-fn request(url: &Url, authorization: Option<&HeaderValue>) -> Request<Outgoing> {
+fn request(url: &Url, authorization: Option<&HeaderValue>, known: &Known) -> Request<Outgoing> {
     let mut request = Request::new(Outgoing::Whole(Bytes::new()));
     *request.uri_mut() = url.path.parse().unwrap_or_default();
     let headers = request.headers_mut();
     headers.extend(HeaderValue::from_str(&url.authority).ok().map(|host| (HOST, host)));
     headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     headers.extend(authorization.map(|value| (AUTHORIZATION, value.clone())));
+    headers.extend(known.header());
     request
 }
 

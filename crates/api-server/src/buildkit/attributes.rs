@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use buildkit_api::status::Status;
+use dockerfile_checks::{CheckOptions, Question};
 use engine::ops::build::BuildOptions;
 use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
 
@@ -18,12 +19,16 @@ pub(super) struct Attributes {
     /// The same of the context.
     pub(super) context_in: (String, Option<String>),
     pub(super) options: BuildOptions,
+    /// What is asked of the Dockerfile instead of building it.
+    pub(super) question: Option<Question>,
 }
+
+/// The build argument that says which checks count.
+const CHECK: &str = "build-arg:BUILDKIT_DOCKERFILE_CHECK";
 
 /// Attributes by which the client asks for something that is not there, and what that is.
 const REFUSED: &[(&str, &str)] = &[
     ("context", "a build context of a URL"),
-    ("requestid", "asking a Dockerfile instead of building it"),
     ("attest:sbom", "an attestation of what an image is made of"),
     ("device", "a device for a build"),
 ];
@@ -51,6 +56,14 @@ pub(super) fn read(given: &BTreeMap<String, String>, host_network: bool) -> Resu
         let session = given.get(&format!("local-sessionid:{name}")).cloned();
         (name, session)
     };
+    let question = match text("requestid") {
+        "" => None,
+        name => Some(Question::parse(name).map_err(|err| said(err.to_string()))?),
+    };
+    let check = given.get(CHECK).cloned();
+    if let Err(err) = CheckOptions::parse(check.as_deref().unwrap_or_default()) {
+        return Err(said(format!("failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK: {err}")));
+    }
     let arguments = named("build-arg:").into_iter().filter(|(name, _)| !name.starts_with("BUILDKIT_"));
     Ok(Attributes {
         dockerfile: given.get("filename").map_or("Dockerfile", String::as_str).to_owned(),
@@ -66,9 +79,11 @@ pub(super) fn read(given: &BTreeMap<String, String>, host_network: bool) -> Resu
             pull: text("image-resolve-mode") == "pull",
             remove: true,
             force_remove: true,
+            check,
             host: host(&text, host_network)?,
             ..BuildOptions::default()
         },
+        question,
     })
 }
 
@@ -164,7 +179,8 @@ mod tests {
             ("context", "https://x/y.git", "a build context of a URL is not supported yet"),
             ("context:base", "docker-image://x", "the named context base is not supported yet"),
             ("platform", "linux/amd64,linux/arm64", "an image of several platforms is not supported yet"),
-            ("requestid", "frontend.lint", "asking a Dockerfile instead of building it is not supported yet"),
+            ("requestid", "frontend.other", "unsupported request frontend.other"),
+            (CHECK, "no", "failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK: invalid check option \"no\""),
             ("force-network-mode", "own", "invalid netmode own"),
             ("ulimit", "nofile", "failed to parse ulimit: invalid ulimit argument: nofile"),
             ("add-hosts", "h", "failed to parse additional hosts: invalid key-value pair h"),

@@ -2,7 +2,7 @@
 
 use buildkit_api::messages::{SourceError, VertexError};
 use buildkit_api::status::{Code, Status};
-use engine::ops::build::{self, BuildError, ContextError, StepError};
+use engine::ops::build::{self, BuildError, ContextError, StepError, WebError};
 
 /// What stands in front where files that are copied are not there.
 const CACHE_KEY: &str = "failed to compute cache key: ";
@@ -46,6 +46,8 @@ pub(super) fn of_build(err: &BuildError, place: &Place, part: Option<&str>) -> S
     let line = match err {
         BuildError::Context(ContextError::Syntax { why, .. }) => why.line(),
         BuildError::Context(ContextError::Instruction(why)) => why.line(),
+        // It says itself where.
+        BuildError::Checks(_) => 0,
         _ => place.line,
     };
     status.details.extend(place.source(line).map(|source| source.to_detail()));
@@ -72,6 +74,10 @@ pub(super) fn sentence(err: &BuildError) -> String {
             let path = build::quoted(&format!("/{}", path.trim_start_matches('/')));
             format!("{CACHE_KEY}failed to calculate checksum of ref context: {path}: not found")
         }
+        BuildError::Source { source: build::SourceError::Web(WebError::Refused { code, .. }), .. } => {
+            format!("failed to load cache key: invalid response status {}", code.as_u16())
+        }
+        BuildError::Source { source: err @ build::SourceError::Checksum { .. }, .. } => err.to_string(),
         // Whoever asks already uses BuildKit, as which dockerd's sentence tells them to.
         BuildError::Step(StepError::Option(name)) => format!("the option --{name} is not supported yet"),
         err => errdefs::chain(err),

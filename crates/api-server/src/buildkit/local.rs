@@ -45,6 +45,8 @@ pub(super) struct Definition {
     pub(super) text: Vec<u8>,
     /// What stands in its own `.dockerignore`.
     pub(super) ignore: Option<Vec<u8>>,
+    /// The part of the build that has loaded it.
+    pub(super) part: String,
 }
 
 /// Has a Dockerfile sent.
@@ -65,7 +67,7 @@ pub(super) async fn definition(
     let found = names.find_map(|name| Some((texts.remove(&name)?, name)));
     let missing = || said(format!("failed to read dockerfile: open {name}: no such file or directory"));
     let (text, found) = found.ok_or_else(missing)?;
-    Ok(Definition { name: found, text, ignore: texts.remove(&ignore) })
+    Ok(Definition { name: found, text, ignore: texts.remove(&ignore), part: part.digest().to_owned() })
 }
 
 /// `Dockerfile` may be written in small letters.
@@ -124,14 +126,23 @@ impl Sink for Texts {
     }
 }
 
+/// Has what leaves files of a context out sent; there may be nothing.
+pub(super) async fn ignore(build: &Build, session: &Session, directory: &str) -> Result<Vec<u8>, Status> {
+    let part = build.progress.begin(&format!("[internal] load {IGNORE}"), None).await;
+    let texts = texts(build, session, &part, ("context", directory), vec![IGNORE.to_owned()]).await;
+    let told = texts.as_ref().err().map(|err| err.message.as_str());
+    build.progress.end(&part, told).await;
+    Ok(texts?.remove(IGNORE).unwrap_or_default())
+}
+
 /// The context of a build.
 pub(super) struct Context {
     pub(super) build: Arc<Build>,
     pub(super) session: Arc<Session>,
     /// The client's name of its directory.
     pub(super) directory: String,
-    /// What leaves files out, if that is known already.
-    pub(super) ignore: Option<Vec<u8>>,
+    /// What leaves files out.
+    pub(super) ignore: Vec<u8>,
 }
 
 impl Context {
@@ -150,10 +161,6 @@ impl Context {
 
     async fn send(self, needed: Needed, archive: &mut Archive) -> Result<(), Status> {
         let progress = &self.build.progress;
-        let ignore = match &self.ignore {
-            Some(text) => text.clone(),
-            None => self.ignore().await?,
-        };
         let follow = match needed {
             Needed::Nothing => return Ok(()),
             Needed::Paths(paths) => paths,
@@ -161,7 +168,7 @@ impl Context {
         };
         let part = progress.begin("[internal] load build context", None).await;
         let status = progress.goes_on(&part, "transferring context:").await;
-        let exclude = engine::ops::build::ignored(&String::from_utf8_lossy(&ignore));
+        let exclude = engine::ops::build::ignored(&String::from_utf8_lossy(&self.ignore));
         let wanted = Wanted { directory: self.directory.clone(), exclude, follow };
         let sent = files::receive(&self.session, &wanted, archive).await.map_err(of_files);
         let told = sent.as_ref().err().map(|err| err.message.as_str());
@@ -170,16 +177,6 @@ impl Context {
         }
         progress.end(&part, told).await;
         sent.map(drop)
-    }
-
-    /// Has what leaves files out sent; there may be nothing.
-    async fn ignore(&self) -> Result<Vec<u8>, Status> {
-        let part = self.build.progress.begin(&format!("[internal] load {IGNORE}"), None).await;
-        let follow = vec![IGNORE.to_owned()];
-        let texts = texts(&self.build, &self.session, &part, ("context", &self.directory), follow).await;
-        let told = texts.as_ref().err().map(|err| err.message.as_str());
-        self.build.progress.end(&part, told).await;
-        Ok(texts?.remove(IGNORE).unwrap_or_default())
     }
 }
 

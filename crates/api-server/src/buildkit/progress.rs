@@ -4,14 +4,21 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use buildkit_api::messages::{StatusResponse, Timestamp, Vertex, VertexLog, VertexStatus};
+use buildkit_api::messages::{
+    Range, SourceInfo, StatusResponse, Timestamp, Vertex, VertexLog, VertexStatus, VertexWarning,
+};
 use buildkit_api::status::Status;
-use engine::ops::build::part_digest;
+use engine::ops::build::{Findings, part_digest};
 use prost::Message;
 use tokio::sync::mpsc;
 
+use super::failure::Place;
+
 /// How many messages may wait for a client that reads slowly. As many are kept for one that does not read yet.
 const DEPTH: usize = 1024;
+
+/// How much of a Dockerfile is told with its warnings in all, in bytes: each of them has all of it.
+const SOURCES_MAX: usize = 16 << 20;
 
 /// A message on its way to the client.
 pub(crate) type Told = Result<Vec<u8>, Status>;
@@ -112,6 +119,29 @@ impl Progress {
         let vertex = part.0.digest.clone();
         let log = VertexLog { vertex, timestamp: Some(now()), stream: 1 + i64::from(is_error), message: bytes };
         self.tell(StatusResponse { logs: vec![log], ..StatusResponse::default() }).await;
+    }
+
+    /// Checks find something in the Dockerfile that a part of the build has loaded.
+    pub(crate) async fn warn(&self, vertex: &str, place: &Place, findings: &Findings) {
+        let mut bytes = 0;
+        for warning in &findings.warnings {
+            bytes += place.text.len();
+            let info = (bytes <= SOURCES_MAX).then(|| SourceInfo {
+                filename: place.name.clone(),
+                data: place.text.clone(),
+                language: "Dockerfile".to_owned(),
+            });
+            let told = VertexWarning {
+                vertex: vertex.to_owned(),
+                level: 1,
+                short: warning.short().into_bytes(),
+                detail: vec![warning.rule.description.as_bytes().to_vec()],
+                url: warning.rule.url.to_owned(),
+                info,
+                ranges: warning.ranges().into_iter().map(Range::of_lines).collect(),
+            };
+            self.tell(StatusResponse { warnings: vec![told], ..StatusResponse::default() }).await;
+        }
     }
 
     /// Something begins in a part; what is answered ends it.

@@ -12,9 +12,10 @@ use buildkit_api::messages::{
 use buildkit_api::server::{Call, Reply, Service};
 use buildkit_api::session::Session;
 use buildkit_api::status::{Code, Status};
+use dockerfile_checks::{Answer, Question};
 use engine::Engine;
 use engine::filters::Filters;
-use engine::ops::build::{self, AskLogin, BuildLine, Building, Input, Local, PartEvent};
+use engine::ops::build::{self, AskLogin, Input, Local};
 use engine::ops::build_cache;
 use engine_api::auth::AuthConfig;
 use engine_api::disk_usage::CacheRecord;
@@ -25,8 +26,9 @@ use super::attributes;
 use super::attributes::Attributes;
 use super::build::{Build, Listed};
 use super::failure::{self, Place, not_yet, said};
+use super::follow::follow;
 use super::local::{self, Context};
-use super::progress::Part;
+use super::questions;
 
 /// By which a call says which build it is of.
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
@@ -56,6 +58,14 @@ const CAPS: [&str; 10] = [
 
 /// A login that is asked for.
 type Asked = Pin<Box<dyn Future<Output = Option<AuthConfig>> + Send>>;
+
+/// What becomes of a Dockerfile.
+enum Outcome {
+    /// Its image.
+    Image(String),
+    /// What was asked of it.
+    Answer(Answer),
+}
 
 /// Answers calls.
 #[derive(Clone)]
@@ -147,7 +157,10 @@ impl BuildService {
         }
         let image = match frontend.as_str() {
             "" => from_client(&listed, returned).await?,
-            name => Some(self.frontend(&listed.build, name, &attributes).await?),
+            name => match self.frontend(&listed.build, name, &attributes).await? {
+                Outcome::Image(image) => Some(image),
+                Outcome::Answer(_) => None,
+            },
         };
         let exporter = match image {
             Some(image) => self.export(&listed.build, &image).await?,
@@ -174,44 +187,67 @@ impl BuildService {
             // The call that waits for the outcome was given up or refused.
             () = build.ended() => Err(Status::new(Code::Cancelled, "context canceled")),
         };
-        let image = solved.inspect_err(|err| build.has_failed(err))?;
-        let reference = Some(Ref { id: build.keep(image) });
-        let result = Some(BridgeResult { reference, metadata: BTreeMap::new() });
-        Ok(Reply::message(&BridgeSolveResponse { result }))
+        let result = match solved.inspect_err(|err| build.has_failed(err))? {
+            Outcome::Image(image) => {
+                BridgeResult { reference: Some(Ref { id: build.keep(image) }), metadata: BTreeMap::new() }
+            }
+            Outcome::Answer(answer) => {
+                let metadata = answer.metadata().into_iter().map(|(name, text)| (name.to_owned(), text.into_bytes()));
+                BridgeResult { reference: None, metadata: metadata.collect() }
+            }
+        };
+        Ok(Reply::message(&BridgeSolveResponse { result: Some(result) }))
     }
 
-    /// Builds a Dockerfile of the client's; answers the image.
+    /// Builds a Dockerfile of the client's, or answers what is asked of it.
     async fn frontend(
         &self,
         build: &Arc<Build>,
         name: &str,
         attributes: &BTreeMap<String, String>,
-    ) -> Result<String, Status> {
+    ) -> Result<Outcome, Status> {
         if name != DOCKERFILE {
             return Err(said(format!("invalid frontend: {name}")));
         }
-        let Attributes { dockerfile, dockerfile_in, context_in, options } =
+        let Attributes { dockerfile, dockerfile_in, context_in, options, question } =
             attributes::read(attributes, build.allows_host_network)?;
         let session = self.session(build, dockerfile_in.1).await?;
         let definition = local::definition(build, &session, &dockerfile_in.0, &dockerfile).await?;
+        let place = Place { name: definition.name.clone(), text: definition.text.clone(), line: 0 };
+        if let Some(question @ (Question::Targets | Question::Describe)) = question {
+            return questions::of_text(question, &place).map(Outcome::Answer);
+        }
         let (directory, other) = context_in;
         let session = self.session(build, other).await?;
         let ask: AskLogin = {
             let session = session.clone();
             Arc::new(move |domain| -> Asked { Box::pin(login(session.clone(), domain)) })
         };
-        let context = Context { build: build.clone(), session, directory, ignore: definition.ignore };
-        let place = Place { name: definition.name.clone(), text: definition.text.clone(), line: 0 };
-        let input = Input::Local(Local {
+        let ignore = match definition.ignore {
+            Some(own) => own,
+            None => local::ignore(build, &session, &directory).await?,
+        };
+        let context = Context { build: build.clone(), session, directory, ignore: ignore.clone() };
+        let local = Local {
             name: definition.name,
             text: definition.text,
+            ignore,
             context: Box::new(move |needed| context.open(needed)),
             login: ask,
-        });
+        };
+        if let Some(question) = question {
+            // Without a target checks look at all stages.
+            let all_stages = question == Question::Lint && options.target.is_empty();
+            let asking = build::ask(&self.engine, options, local, all_stages);
+            let warned = (question == Question::Outline).then_some(definition.part.as_str());
+            let findings = follow(build, asking, place.clone(), warned).await?.findings;
+            return questions::of_findings(question, &findings, &place).map(Outcome::Answer);
+        }
         let failed = |err: &_| failure::of_build(err, &place, None);
         let client = self.kit.client(&build.session).await;
-        let building = build::start(&self.engine, options, input, client).map_err(|err| failed(&err))?;
-        follow(build, building, place).await
+        let building = build::start(&self.engine, options, Input::Local(local), client).map_err(|err| failed(&err))?;
+        let followed = follow(build, building, place, Some(&definition.part)).await?;
+        followed.image.map(Outcome::Image).ok_or_else(|| said("no image was built"))
     }
 
     /// A session of the client's: its own, or the build's.
@@ -331,44 +367,6 @@ async fn from_client(listed: &Listed, returned: oneshot::Receiver<ReturnRequest>
         return Ok(None);
     }
     build.outcome(&name).map(Some).ok_or_else(|| said(format!("no such ref: {name}")))
-}
-
-/// Tells how a build gets on, to its end.
-async fn follow(build: &Build, mut building: Building, mut place: Place) -> Result<String, Status> {
-    let progress = &build.progress;
-    let (mut parts, mut now): (BTreeMap<usize, Part>, Option<Part>) = (BTreeMap::new(), None);
-    while let Some(line) = building.next().await {
-        match line {
-            Ok(BuildLine::At(line)) => place.line = line,
-            Ok(BuildLine::Part(event)) => match event {
-                PartEvent::Begun { number, name, after } => {
-                    let part = progress.begin(&name, after.and_then(|after| parts.get(&after))).await;
-                    parts.insert(number, part.clone());
-                    now = Some(part);
-                }
-                PartEvent::Cached => now.iter_mut().for_each(Part::is_cached),
-                PartEvent::Output { is_error, bytes } => {
-                    if let Some(part) = &now {
-                        progress.log(part, is_error, bytes).await;
-                    }
-                }
-                PartEvent::Ended => {
-                    if let Some(part) = now.take() {
-                        progress.end(&part, None).await;
-                    }
-                }
-            },
-            // Those of a build that is told in lines.
-            Ok(BuildLine::Text(_) | BuildLine::Image(_) | BuildLine::Pull(_)) => {}
-            Err(err) => {
-                if let Some(part) = &now {
-                    progress.end(part, Some(&failure::sentence_of_part(&err))).await;
-                }
-                return Err(failure::of_build(&err, &place, now.as_ref().map(Part::digest)));
-            }
-        }
-    }
-    building.image.take().ok_or_else(|| said("no image was built"))
 }
 
 /// The client's login at a registry.

@@ -103,7 +103,7 @@ fn told(line: BuildLine) -> Line {
         BuildLine::Image(id) => Line::made(id),
         BuildLine::Pull(step) => pull::line(step),
         // Those of a graph, which no build of ours is.
-        BuildLine::At(_) | BuildLine::Part(_) => Line::Text { stream: String::new() },
+        BuildLine::At(_) | BuildLine::Part(_) | BuildLine::Findings(_) => Line::Text { stream: String::new() },
     }
 }
 
@@ -161,6 +161,7 @@ fn options(call: &Call) -> Result<BuildOptions, Failure> {
         pull: query.flag("pull"),
         remove: force_remove || query.given("rm").is_none() || query.flag("rm"),
         force_remove,
+        check: None,
         cache_from: json(query, "cachefrom", "error reading cache-from")?,
         host: host(query)?,
         logins: BTreeMap::new(),

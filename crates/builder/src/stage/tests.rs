@@ -78,7 +78,7 @@ fn files_are_copied_where_they_belong() {
             /bin/sh -c #(nop) COPY   in b/  => Copy { files: Files { sources: ["a"], inline: [], destination: "/w/b/", from: "", chown: "1:2", chmod: "755", link: false, parents: false, exclude: [], checksum: "", keep_git_dir: None, unpack: None }, add: false }
             /bin/sh -c #(nop) ADD   in /c  => Copy { files: Files { sources: ["a"], inline: [], destination: "/c", from: "", chown: "", chmod: "", link: false, parents: false, exclude: [], checksum: "", keep_git_dir: None, unpack: None }, add: true }
             error: invalid chmod parameter: '9'. it should be octal string and between 0 and 07777
-            error: the --checksum option requires BuildKit. Refer to https://docs.docker.com/go/buildkit/ to learn how to build images with BuildKit enabled
+            error: checksum requires HTTP(S) or Git sources
             {"WorkingDir":"/w"}"#]],
     );
 }

@@ -75,6 +75,9 @@ pub struct StatusResponse {
     /// What parts print.
     #[prost(message, repeated, tag = "3")]
     pub logs: Vec<VertexLog>,
+    /// What people should know.
+    #[prost(message, repeated, tag = "4")]
+    pub warnings: Vec<VertexWarning>,
 }
 
 /// A part of a build.
@@ -147,6 +150,76 @@ pub struct VertexLog {
     /// The bytes.
     #[prost(bytes = "vec", tag = "4")]
     pub message: Vec<u8>,
+}
+
+/// What people should know of a part.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct VertexWarning {
+    /// The part.
+    #[prost(string, tag = "1")]
+    pub vertex: String,
+    /// How much it matters; 1 for what everybody is shown.
+    #[prost(int64, tag = "2")]
+    pub level: i64,
+    /// A line.
+    #[prost(bytes = "vec", tag = "3")]
+    pub short: Vec<u8>,
+    /// More lines.
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub detail: Vec<Vec<u8>>,
+    /// Where more is said.
+    #[prost(string, tag = "5")]
+    pub url: String,
+    /// The file that it is about.
+    #[prost(message, optional, tag = "6")]
+    pub info: Option<SourceInfo>,
+    /// Where in it.
+    #[prost(message, repeated, tag = "7")]
+    pub ranges: Vec<Range>,
+}
+
+/// A file (solver/pb/ops.proto).
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SourceInfo {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub filename: String,
+    /// What is in it.
+    #[prost(bytes = "vec", tag = "2")]
+    pub data: Vec<u8>,
+    /// What it is written in.
+    #[prost(string, tag = "4")]
+    pub language: String,
+}
+
+/// A part of a file.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Range {
+    /// Where it begins.
+    #[prost(message, optional, tag = "1")]
+    pub start: Option<Position>,
+    /// Where it ends.
+    #[prost(message, optional, tag = "2")]
+    pub end: Option<Position>,
+}
+
+/// A place in a file.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Position {
+    /// The line, from 1.
+    #[prost(int32, tag = "1")]
+    pub line: i32,
+    /// The letter, from 0.
+    #[prost(int32, tag = "2")]
+    pub character: i32,
+}
+
+impl Range {
+    /// Whole lines, from 1.
+    pub fn of_lines((first, last): (usize, usize)) -> Range {
+        let position = |line| Some(Position { line: i32::try_from(line).unwrap_or(i32::MAX), character: 0 });
+        Range { start: position(first), end: position(last) }
+    }
 }
 
 /// Who builds here.

@@ -1,5 +1,7 @@
 //! `build`.
 
+mod checks;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, IsTerminal, Read};
@@ -36,14 +38,47 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     check(&offers)?;
     let (source, name) = source(place, parsed.text("file"))?;
     options.dockerfile = name;
+    let shown = shown_name(place, parsed.text("file"));
+    // It is none of the Dockerfile's.
+    let check = options.arguments.remove("BUILDKIT_DOCKERFILE_CHECK").flatten();
+    let subject = checks::Subject::of(&source, shown, check)?;
+    if let Some(call) = checks::Call::parse(parsed)? {
+        let subject =
+            subject.ok_or_else(|| Exit::new(1, "a Dockerfile in an archive cannot be asked before it is sent"))?;
+        return checks::answer(context, &options, &subject, &call).await;
+    }
     let quiet = parsed.flag("quiet");
+    let Some(subject) = subject else { return offering(context, &mut options, source, (quiet, id_file), offers).await };
+    let checking = subject.begin(context, &options, false).await?;
+    if checking.may_fail_builds() {
+        let findings = checks::finish(context, &options, checking, true).await;
+        checks::warn(context, &subject, &findings, quiet);
+        return match findings.violation {
+            Some(sentence) => Err(Exit::new(1, sentence)),
+            None => offering(context, &mut options, source, (quiet, id_file), offers).await,
+        };
+    }
+    let sent = offering(context, &mut options, source, (quiet, id_file), offers).await;
+    // By now the images are here that it begins with.
+    checks::warn(context, &subject, &checks::finish(context, &options, checking, false).await, quiet);
+    sent
+}
+
+/// Sends a build, and serves what it asks for of secrets and agents meanwhile.
+async fn offering(
+    context: &Context,
+    options: &mut BuildOptions,
+    source: Source,
+    (quiet, id_file): (bool, &str),
+    offers: Offers,
+) -> Result<(), Exit> {
     if offers.is_empty() {
-        return send(context, &options, source, quiet, id_file).await;
+        return send(context, options, source, quiet, id_file).await;
     }
     options.session = stdx::id::random_hex::<12>();
     let session = client::session::open(&context.client, &options.session, offers).await?;
     tokio::select! {
-        sent = send(context, &options, source, quiet, id_file) => sent,
+        sent = send(context, options, source, quiet, id_file) => sent,
         ended = session => match ended {
             Ok(()) => Err(Exit::new(1, "the daemon has closed the build's session")),
             Err(status) => Err(Exit::error(&status)),
@@ -70,6 +105,16 @@ fn check(offers: &Offers) -> Result<(), Exit> {
         }
     }
     Ok(())
+}
+
+/// What the Dockerfile is called where its lines are shown.
+fn shown_name(place: &str, file: &str) -> String {
+    match (place, file) {
+        (_, "-") | ("-", "") => "Dockerfile".to_owned(),
+        (".", "") => "Dockerfile".to_owned(),
+        (place, "") => Path::new(place).join("Dockerfile").to_string_lossy().into_owned(),
+        (_, file) => file.to_owned(),
+    }
 }
 
 async fn send(

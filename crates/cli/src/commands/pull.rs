@@ -53,6 +53,11 @@ fn without_login(err: &CredentialsError) -> AuthConfig {
 
 /// The request for an image: of one tag or digest, or of all tags if the reference names none.
 pub fn options(parsed: &Parsed, reference: &Reference, auth: AuthConfig) -> PullOptions {
+    request(reference, config::platform(parsed), auth)
+}
+
+/// The same for a platform; empty for the daemon's.
+pub fn request(reference: &Reference, platform: String, auth: AuthConfig) -> PullOptions {
     let tag = match (reference.digest(), reference.tag()) {
         // Of both, the digest says more.
         (Some(digest), _) => digest.as_str(),
@@ -61,7 +66,7 @@ pub fn options(parsed: &Parsed, reference: &Reference, auth: AuthConfig) -> Pull
     PullOptions {
         repository: format!("{}/{}", reference.domain(), reference.path()),
         tag: tag.to_owned(),
-        platform: config::platform(parsed),
+        platform,
         auth,
     }
 }

@@ -9,7 +9,7 @@ fn kinds(text: &str) -> Vec<Kind> {
 }
 
 fn pair(name: &str, value: &str) -> Pair {
-    Pair { name: name.into(), value: value.into() }
+    Pair { name: name.into(), value: value.into(), is_legacy: false }
 }
 
 fn texts(words: &[&str]) -> Vec<String> {
@@ -44,7 +44,8 @@ fn lines_go_on_and_comments_do_not_count() {
     // Directives stand in front of everything.
     assert_eq!(parse("# no\n# escape=`\nFROM a\n").unwrap().escape, '\\');
     assert_eq!(parse("\u{feff}FROM a\r\nRUN b\\\r\n c\r\n").unwrap().stages[0].instructions[0].original, "RUN b c");
-    assert_eq!(parse("FROM a\nRUN b\\\n\nc\n").unwrap().empty_continuations, ["RUN bc"]);
+    let empty = parse("FROM a\nRUN b\\\n\nc\n").unwrap().empty_continuations;
+    assert_eq!(empty, [crate::EmptyContinuation { text: "RUN bc".into(), line: 4 }]);
 }
 
 #[test]
@@ -66,7 +67,7 @@ fn heredocs_are_files() {
 fn instructions_are_understood() {
     for (text, wanted) in [
         ("ENV a=b c=\"d e\"", Kind::Env(vec![pair("a", "b"), pair("c", "\"d e\"")])),
-        ("ENV a b  c", Kind::Env(vec![pair("a", "b  c")])),
+        ("ENV a b  c", Kind::Env(vec![Pair { is_legacy: true, ..pair("a", "b  c") }])),
         ("LABEL \"x y\"=1", Kind::Label(vec![pair("\"x y\"", "1")])),
         ("EXPOSE 81 80/udp", Kind::Expose(texts(&["80/udp", "81"]))),
         ("VOLUME [\"/a\", \"/b c\"]", Kind::Volume(texts(&["/a", "/b c"]))),

@@ -15,13 +15,16 @@
 mod asks;
 mod cache;
 mod caches;
+mod checks;
 mod client_files;
 mod copy;
 mod graph;
 mod input;
 mod leaks;
+mod lookup;
 mod mounts;
 mod receive;
+mod remote;
 mod run;
 mod solve;
 mod sources;
@@ -56,12 +59,14 @@ pub use client_files::ClientFileError;
 pub(crate) use client_files::discard_secrets;
 pub use copy::{CopyError, OwnerError};
 pub use dockerfile::ignored;
+pub use dockerfile_checks::{Findings, Warning};
 pub use graph::Needed;
 pub use input::{AskLogin, ContextSource, Input, Local};
 pub use leaks::LeakError;
 pub use mounts::RunMountError;
 pub use receive::ContextError;
 pub(crate) use receive::discard_left_over;
+pub use registry_client::WebError;
 pub(crate) use run::remove_left_over;
 pub use sources::SourceError;
 pub use transfer::TransferError;
@@ -93,6 +98,8 @@ pub struct BuildOptions {
     pub remove: bool,
     /// Whether those go that did not, too.
     pub force_remove: bool,
+    /// `BUILDKIT_DOCKERFILE_CHECK`: which checks count, instead of what the Dockerfile says.
+    pub check: Option<String>,
     /// Images that were to be cached from.
     pub cache_from: Vec<String>,
     /// How commands are run.
@@ -102,7 +109,7 @@ pub struct BuildOptions {
 }
 
 /// Something to tell the client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum BuildLine {
     /// What is printed as it is.
     Text(String),
@@ -114,6 +121,8 @@ pub enum BuildLine {
     At(usize),
     /// Of a graph: what a part of it does.
     Part(PartEvent),
+    /// Of a graph: what checks find in its Dockerfile.
+    Findings(Box<Findings>),
 }
 
 /// What a part of a build does. One that has begun ends before the next one begins, or with the build.
@@ -156,6 +165,9 @@ pub enum BuildError {
     /// The Dockerfile cannot be planned.
     #[error(transparent)]
     Plan(#[from] builder::PlanError),
+    /// Checks do not like the Dockerfile, and that counts. BuildKit's sentence.
+    #[error("{0}")]
+    Checks(String),
     /// An instruction cannot be carried out.
     #[error(transparent)]
     Step(#[from] builder::StepError),
@@ -221,6 +233,9 @@ pub enum BuildError {
     /// Files are not copied.
     #[error(transparent)]
     Copy(#[from] CopyError),
+    /// What was fetched cannot be looked at.
+    #[error("open what was fetched")]
+    Remote(#[source] std::io::Error),
     /// There is no tree to write to.
     #[error(transparent)]
     Work(#[from] WorkError),
@@ -370,6 +385,15 @@ pub fn start(engine: &Engine, options: BuildOptions, input: Input, client: Clien
     let lines = Lines { sender, is_graph: matches!(input, Input::Local(_)), parts: AtomicUsize::new(0) };
     let task = tokio::spawn(solve::build(engine.clone(), options, names, input, client, Arc::new(lines)));
     Ok(Building { lines: receiver, task: Some(task), image: None })
+}
+
+/// Looks at a Dockerfile instead of building it: at the end its [`BuildLine::Findings`] are told, and the image is nothing.
+/// `all_stages` is whether those count that the target does not need.
+pub fn ask(engine: &Engine, options: BuildOptions, local: Local, all_stages: bool) -> Building {
+    let (sender, receiver) = mpsc::channel(LINES);
+    let lines = Arc::new(Lines { sender, is_graph: true, parts: AtomicUsize::new(0) });
+    let task = tokio::spawn(checks::ask(engine.clone(), options, local, all_stages, lines));
+    Building { lines: receiver, task: Some(task), image: None }
 }
 
 /// Gives an image that was built a name, and the name in full.

@@ -13,7 +13,7 @@ use crate::lab::*;
 /// What the packet filter and links refuse this thread meanwhile.
 fn powerless<T>(act: impl FnOnce() -> T) -> T {
     let all = capabilities(None).unwrap();
-    let mut some = all.clone();
+    let mut some = all;
     some.effective.remove(CapabilitySet::NET_ADMIN);
     set_capabilities(None, some).unwrap();
     let acted = act();

@@ -25,7 +25,10 @@ const FLAGS: &[Flag] = &[
     Flag::value("add-host", Kind::List, "list", "Add a host to /etc/hosts of its commands (host:ip)"),
     Flag::value("build-arg", Kind::List, "list", "Value of an ARG of the Dockerfile (name=value)"),
     Flag::value("cache-from", Kind::Strings, "strings", "Images that may hold steps already"),
+    Flag::value("call", Kind::Text, "string", "Ask the Dockerfile (check, outline, targets) instead of building it")
+        .default("build"),
     text("cgroup-parent", "Cgroup above those of its commands"),
+    Flag::bool("check", "Short for --call=check"),
     Flag::bool("compress", "Send the context compressed").later(Wait::Builds),
     int("cpu-period", "Length of a scheduler period, in microseconds"),
     int("cpu-quota", "Processor time in a scheduler period, in microseconds"),

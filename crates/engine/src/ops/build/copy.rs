@@ -70,6 +70,8 @@ pub enum OwnerError {
 pub(super) struct Copying<'a> {
     pub(super) tree: &'a Tree,
     pub(super) work: &'a Work,
+    /// What comes from the web.
+    remote: Option<&'a Tree>,
     files: &'a Files,
     add: bool,
     owner: Option<(u32, u32)>,
@@ -88,7 +90,12 @@ impl<'a> Copying<'a> {
         };
         let mode = u32::from_str_radix(&files.chmod, 8).ok();
         let exclude = Patterns::new(&files.exclude)?;
-        Ok(Copying { tree, work, files, add, owner, mode, exclude })
+        Ok(Copying { tree, work, remote: None, files, add, owner, mode, exclude })
+    }
+
+    /// The same with what comes from the web.
+    pub(super) fn with_remote(self, remote: Option<&'a Tree>) -> Copying<'a> {
+        Copying { remote, ..self }
     }
 
     /// Copies everything. Blocks.
@@ -109,7 +116,8 @@ impl<'a> Copying<'a> {
     }
 
     fn one(&self, source: &Source, destination: &str) -> Result<(), CopyError> {
-        let found = self.tree.find(&source.path).map_err(|err| CopyError::Source(err.into()))?;
+        let tree = self.remote.filter(|_| source.is_remote).unwrap_or(self.tree);
+        let found = tree.find(&source.path).map_err(|err| CopyError::Source(err.into()))?;
         let name = source.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
         if found.is_directory() {
             let whole = match self.files.parents {
@@ -119,7 +127,9 @@ impl<'a> Copying<'a> {
             self.work.make_directories(&whole, self.new_owner())?;
             return self.pack(found, b"", &whole);
         }
-        if self.add && self.files.unpack != Some(false) && self.unpack(&found, destination)? {
+        // What comes from the web stays as it is unless somebody says otherwise.
+        let unpacks = self.files.unpack.unwrap_or(self.add && !source.is_remote);
+        if unpacks && self.unpack(&found, destination)? {
             return Ok(());
         }
         let (directory, name) = self.place(destination, name);

@@ -33,6 +33,8 @@ pub struct Local {
     pub name: String,
     /// What is in it.
     pub text: Vec<u8>,
+    /// What leaves files of the context out.
+    pub ignore: Vec<u8>,
     /// Who has the files.
     pub context: ContextSource,
     /// Who knows logins.

@@ -8,26 +8,27 @@ use std::sync::Arc;
 use builder::cache::{Key, key};
 use builder::{Arguments, Base, Operation, Plan, PlannedStage, Platforms, Stage, Step, StepError, Wanted};
 use dockerfile::{Dockerfile, Files, Instruction, Kind};
-use engine_api::auth::AuthConfig;
+use dockerfile_checks::Checking;
 use image::ImageRecord;
 use oci::image::{ExecConfig, History, Platform};
 use oci::{Digest, Reference};
 use snapshot::Stubs;
 
 use super::asks::Client;
+use super::checks;
 use super::copy::Copying;
 use super::graph::{self, Names, Needed};
-use super::input::{AskLogin, ContextSource, Input};
+use super::input::{ContextSource, Input};
+use super::lookup::Lookup;
 use super::receive::{self, Context};
-use super::sources::{self, Source};
+use super::remote::{self, Remote};
+use super::sources::{self, Source, SourceError};
 use super::work::{ImageTree, Work, tree_of};
 use super::{BuildError, BuildLine, BuildOptions, Lines, PartEvent, cache, caches, full_name};
 use crate::Engine;
 use crate::clock::{now_nanos, rfc3339};
-use crate::ops::image_budget::{self, Holding};
-use crate::ops::pull::{self, PullQuery};
+use crate::ops::image_budget;
 use crate::ops::{commit, images, import};
-use crate::platforms;
 
 /// Nobody but us writes to the tree of a copy.
 const NO_STUBS: Stubs<'static> = Stubs { files: &[], links: &[], directories: &[] };
@@ -41,23 +42,20 @@ struct Solver {
     options: BuildOptions,
     lines: Arc<Lines>,
     context: Arc<Context>,
-    /// Who knows logins that were not given.
-    ask: Option<AskLogin>,
     /// Who has secrets and agents.
     client: Client,
+    lookup: Lookup,
     /// The steps begun so far, and all of them.
     at: usize,
     steps: usize,
+    /// How many things were fetched from the web.
+    fetched: usize,
     /// What stages came to, by their place in the Dockerfile.
     outcomes: HashMap<usize, Option<Digest>>,
     names: HashMap<String, usize>,
     /// Trees of images that something was copied from.
     trees: HashMap<Digest, Arc<ImageTree>>,
-    /// Images that the budget leaves alone until the build has ended.
-    held: Vec<Holding>,
-    /// Images that were looked up already, by name and platform.
-    found: HashMap<(String, String), Arc<ImageRecord>>,
-    /// The parts that such images are, of a graph.
+    /// The parts that images are that stages begin with, by name and platform, of a graph.
     begun: HashMap<(String, String), usize>,
 }
 
@@ -103,27 +101,28 @@ pub(super) async fn build(
             Input::Archive(archive) => (receive::receive(&task, archive.0, &options.dockerfile)?, None, None),
             Input::Local(local) => {
                 let context = receive::of_text(&task, &local.name, &local.text)?;
-                (context, Some(local.context), Some(local.login))
+                let checking = checks::begin(&options, &local.text, &local.ignore, false)?;
+                (context, Some((checking, local.context)), Some(local.login))
             }
         };
         let (plan, arguments) = plan(&context.dockerfile, &options)?;
         Ok::<_, BuildError>((context, files, ask, plan, arguments, options))
     });
     let (context, files, ask, plan, arguments, options) = planned.await?;
+    let lookup = Lookup::new(&engine, &options, ask, lines.clone());
     let mut solver = Solver {
         engine,
         options,
         lines,
         context: Arc::new(context),
-        ask,
         client,
+        lookup,
         at: 0,
         steps: plan.steps,
+        fetched: 0,
         outcomes: HashMap::new(),
         names: HashMap::new(),
         trees: HashMap::new(),
-        held: Vec::new(),
-        found: HashMap::new(),
         begun: HashMap::new(),
     };
     solver.all(plan, arguments, names, files).await
@@ -159,7 +158,7 @@ async fn step(solving: &mut Solving, instruction: &Instruction, literal: bool) -
 }
 
 /// This machine, and what is built for.
-fn platforms(wanted: &str) -> Result<Platforms, BuildError> {
+pub(super) fn platforms(wanted: &str) -> Result<Platforms, BuildError> {
     let host = import::host_platform();
     let build = [host.os, host.architecture, host.variant];
     if wanted.is_empty() {
@@ -188,15 +187,15 @@ impl Solver {
         plan: Plan,
         mut arguments: Arguments,
         names: Vec<Reference>,
-        files: Option<ContextSource>,
+        files: Option<(Checking, ContextSource)>,
     ) -> Result<String, BuildError> {
         self.warn().await;
         let context = self.context.clone();
         for instruction in &context.dockerfile.arguments {
             self.announce(&instruction.original).await;
         }
-        if let Some(files) = files {
-            self.prepare(&plan, files).await?;
+        if let Some((checking, files)) = files {
+            self.prepare(&plan, checking, files).await?;
         }
         let mut last = None;
         for planned in &plan.stages {
@@ -221,23 +220,24 @@ impl Solver {
         Ok(image.to_string())
     }
 
-    /// Looks up the images that stages begin with, and has the files that are needed sent.
-    async fn prepare(&mut self, plan: &Plan, files: ContextSource) -> Result<(), BuildError> {
+    /// Looks up the images that stages begin with, tells what checks find, and has the files that are needed sent.
+    async fn prepare(&mut self, plan: &Plan, checking: Checking, files: ContextSource) -> Result<(), BuildError> {
         let mut needed = graph::needed(plan);
         for (name, platform) in graph::images(plan) {
             let line = plan.stages.iter().find(|stage| stage.base == Base::Image(name.clone()));
             self.lines.at(line.and_then(|stage| self.line_of(stage)).unwrap_or_default()).await;
             self.lines.begin(format!("[internal] load metadata for {}", full_name(&name)), None).await;
             let platform = if platform.is_empty() { self.options.platform.clone() } else { platform };
-            let image = self.image(&name, &platform).await;
+            let image = self.lookup.image(&name, &platform).await;
             let image = image.map_err(|err| BuildError::Metadata { name: name.clone(), source: Box::new(err) })?;
             // What it asks for is not looked into.
             if image.config.config.on_build.as_ref().is_some_and(|triggers| !triggers.is_empty()) {
                 needed = Needed::All;
             }
-            self.found.insert((name, platform), image);
+            self.lookup.found.insert((name, platform), image);
             self.lines.part(PartEvent::Ended).await;
         }
+        checks::in_build(checking, &self.lookup, &self.lines).await?;
         let (context, archive) = (self.context.clone(), files(needed));
         // Its bytes come from a task that may itself wait for a thread.
         bridge::waiting(move || receive::fill(&context, archive)).await?;
@@ -252,7 +252,7 @@ impl Solver {
     async fn warn(&self) {
         let empty = &self.context.dockerfile.empty_continuations;
         for line in empty {
-            self.lines.text(format!("[WARNING]: Empty continuation line found in: {line}\n")).await;
+            self.lines.text(format!("[WARNING]: Empty continuation line found in: {}\n", line.text)).await;
         }
         if !empty.is_empty() {
             let told = "[WARNING]: Empty continuation lines will become errors in a future release.\n";
@@ -327,7 +327,7 @@ impl Solver {
         self.lines.text(format!("# Executing {} build trigger{plural}\n", triggers.len())).await;
         for trigger in triggers {
             // It stands in no line of this Dockerfile.
-            let instruction = Instruction { line: 0, ..dockerfile::parse_trigger(trigger)? };
+            let instruction = Instruction { line: 0, end: 0, ..dockerfile::parse_trigger(trigger)? };
             self.instruction(solving, &instruction, false).await?;
         }
         Ok(())
@@ -344,64 +344,7 @@ impl Solver {
             Base::Image(name) => name,
         };
         let platform = if planned.platform.is_empty() { &self.options.platform } else { &planned.platform }.clone();
-        self.image(name, &platform).await.map(Some)
-    }
-
-    /// An image by name, from its registry if it is not here.
-    async fn image(&mut self, name: &str, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {
-        if let Some(image) = self.found.get(&(name.to_owned(), platform.to_owned())) {
-            return Ok(image.clone());
-        }
-        let here = image::resolve_all(&self.engine.images, name);
-        if let Ok(images) = here
-            && !self.options.pull
-            && let Ok(image) = platforms::choose(&images, name, Some(platform))
-            && self.hold(&image).await
-        {
-            return Ok(image);
-        }
-        let query = PullQuery {
-            image: name.to_owned(),
-            tag: self.default_tag(name),
-            platform: platform.to_owned(),
-            authorization: String::new(),
-        };
-        let login = match name.parse::<Reference>() {
-            Ok(name) => self.login(name.domain()).await,
-            Err(_) => None,
-        };
-        let mut pulling = pull::start(&self.engine, pull::plan_with(&query, login)?);
-        while let Some(step) = pulling.next().await {
-            self.lines.tell(BuildLine::Pull(step?)).await;
-        }
-        let images = image::resolve_all(&self.engine.images, name)?;
-        let image = platforms::choose(&images, name, Some(platform)).map_err(|err| BuildError::Base(err.into()))?;
-        // Who removes it now does so by a user's word.
-        self.hold(&image).await;
-        Ok(image)
-    }
-
-    /// Whether it is here still; then the budget leaves it here.
-    async fn hold(&mut self, image: &ImageRecord) -> bool {
-        let holding = image_budget::hold(&self.engine, vec![image.id.clone()]).await;
-        let is_here = holding.is_some();
-        self.held.extend(holding);
-        is_here
-    }
-
-    fn default_tag(&self, name: &str) -> String {
-        let bare = name.parse::<Reference>().is_ok_and(|name| name.tag().is_none() && name.digest().is_none());
-        if bare { "latest".to_owned() } else { String::new() }
-    }
-
-    /// The user's login at a registry; Docker's hub is known by its old address.
-    async fn login(&self, domain: &str) -> Option<AuthConfig> {
-        if let Some(ask) = &self.ask {
-            return ask(domain.to_owned()).await;
-        }
-        let own = self.options.logins.get(domain);
-        let hub = (domain == "docker.io").then(|| self.options.logins.get("https://index.docker.io/v1/")).flatten();
-        own.or(hub).cloned()
+        self.lookup.image(name, &platform).await.map(Some)
     }
 
     async fn instruction(
@@ -509,31 +452,54 @@ impl Solver {
         let name = if add { "ADD" } else { "COPY" };
         let from = self.tree(&files.from).await;
         let from = from.map_err(|err| BuildError::From { from: files.from.clone(), source: Box::new(err) })?;
-        let (context, wanted) = (self.context.clone(), files.clone());
-        let (from, found) = bridge::blocking(move || {
-            let tree = from.as_ref().map_or(&context.tree, |from| &from.tree);
-            let found = sources::select(tree, &wanted, add);
-            (from, found)
-        })
-        .await;
-        let found: Vec<Source> = found.map_err(|source| BuildError::Source { instruction: name, source })?;
-        let words = copy_words(step.words, &found, &files);
-        let mut more = vec![files.chmod.clone(), format!("{:?} {} {:?}", files.exclude, files.parents, files.unpack)];
-        // Files of an image keep their owners.
-        more.push(format!("from={}", !files.from.is_empty()));
-        more.extend(found.iter().map(|source| source.exact.clone()));
-        let key = solving.key(&words, &more);
-        if self.known(solving, &key).await {
-            return Ok(());
-        }
+        let failed = |source| BuildError::Source { instruction: name, source };
+        let mut fetches = false;
+        let (from, found, words, key) = loop {
+            let remotes = if add { self.remotes(&files, fetches).await.map_err(failed)? } else { Vec::new() };
+            let (context, wanted, from) = (self.context.clone(), files.clone(), from.clone());
+            let remote = remotes.iter().map(Remote::source).collect();
+            let (from, found) = bridge::blocking(move || {
+                let tree = from.as_ref().map_or(&context.tree, |from| &from.tree);
+                let found = sources::select(tree, &wanted, remote);
+                (from, found)
+            })
+            .await;
+            let found: Vec<Source> = found.map_err(failed)?;
+            let words = copy_words(step.words.clone(), &found, &files);
+            let key = solving.key(&words, &copy_key(&found, &files));
+            if self.known(solving, &key).await {
+                return Ok(());
+            }
+            // What was only asked about has to come now, and may be something else by now.
+            match fetches || remotes.iter().all(|remote| remote.is_here) {
+                true => break (from, found, words, key),
+                false => fetches = true,
+            }
+        };
         let context = self.context.clone();
         self.record(solving, key, words, move |engine, parent| {
             let work = Work::above(engine, parent)?;
             let tree = from.as_ref().map_or(&context.tree, |from| &from.tree);
-            Copying::new(tree, &work, &files, add)?.run(&found)?;
+            let remote = remote::tree(&context.place).map_err(BuildError::Remote)?;
+            Copying::new(tree, &work, &files, add)?.with_remote(remote.as_ref()).run(&found)?;
             Ok(Some(work))
         })
         .await
+    }
+
+    /// What an `ADD` has from the web; all of it comes where `fetches`.
+    async fn remotes(&mut self, files: &Files, fetches: bool) -> Result<Vec<Remote>, SourceError> {
+        let mut remotes = Vec::new();
+        if let Some(git) = files.sources.iter().find(|source| sources::is_git(source)) {
+            return Err(SourceError::Git(git.clone()));
+        }
+        for url in files.sources.iter().filter(|source| sources::is_url(source)) {
+            self.fetched += 1;
+            let remote = Remote::look(&self.engine, url, &self.context.place, self.fetched, fetches).await?;
+            remote.check(&files.checksum)?;
+            remotes.push(remote);
+        }
+        Ok(remotes)
     }
 
     /// The tree of what `--from` names; `None` for the context.
@@ -546,7 +512,7 @@ impl Solver {
         let image = match stage.and_then(|index| self.outcomes.get(&index)) {
             Some(Some(image)) => self.engine.images.resolve(image.as_str())?,
             Some(None) => return Err(BuildError::Nothing),
-            None => self.image(from, &platform).await?,
+            None => self.lookup.image(from, &platform).await?,
         };
         if let Some(tree) = self.trees.get(&image.id) {
             return Ok(Some(tree.clone()));
@@ -556,6 +522,15 @@ impl Solver {
         self.trees.insert(id, tree.clone());
         Ok(Some(tree))
     }
+}
+
+/// What else a copy depends on.
+fn copy_key(found: &[Source], files: &Files) -> Vec<String> {
+    let mut more = vec![files.chmod.clone(), format!("{:?} {} {:?}", files.exclude, files.parents, files.unpack)];
+    // Files of an image keep their owners.
+    more.push(format!("from={}", !files.from.is_empty()));
+    more.extend(found.iter().map(|source| source.exact.clone()));
+    more
 }
 
 /// What history says of a copy: dockerd's words, with what the files are.

@@ -3,6 +3,7 @@
 use std::io;
 
 use dockerfile::{Files, glob_match};
+use registry_client::WebError;
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
@@ -17,6 +18,8 @@ pub(super) struct Source {
     pub(super) sum: String,
     /// All that a copy of it depends on: dockerd's sum knows neither links nor the names that a copy has.
     pub(super) exact: String,
+    /// Whether it is from the web, and not of the tree.
+    pub(super) is_remote: bool,
 }
 
 /// Why there are none. The sentences are dockerd's.
@@ -37,9 +40,23 @@ pub enum SourceError {
     /// Only `ADD` downloads.
     #[error("source can't be a URL for COPY")]
     Url,
-    /// We do not download yet.
-    #[error("downloading {0} is not supported yet")]
-    Download(String),
+    /// It does not come from the web.
+    #[error(transparent)]
+    Web(#[from] WebError),
+    /// A server says that something is as it was, which nobody asked.
+    #[error("invalid response status 304")]
+    NotModified,
+    /// It is a repository, and not a file.
+    #[error("the Git repository {0} as a source of ADD is not supported yet")]
+    Git(String),
+    /// What comes from the web is something else. BuildKit's sentence.
+    #[error("digest mismatch {found}: {wanted}")]
+    Checksum {
+        /// What it is.
+        found: String,
+        /// What it should be.
+        wanted: String,
+    },
     /// There is no context.
     #[error("missing build context")]
     NoContext,
@@ -53,12 +70,13 @@ pub enum SourceError {
     },
 }
 
-/// What is copied, in order. Reads all of it.
-pub(super) fn select(tree: &Tree, files: &Files, add: bool) -> Result<Vec<Source>, SourceError> {
-    let mut found = Vec::new();
+/// What is copied, in order; `remote` is what comes from the web. Reads all of the rest.
+pub(super) fn select(tree: &Tree, files: &Files, remote: Vec<Source>) -> Result<Vec<Source>, SourceError> {
+    let (mut found, mut remote) = (Vec::new(), remote.into_iter());
     for named in &files.sources {
         if is_url(named) {
-            return Err(if add { SourceError::Download(named.clone()) } else { SourceError::Url });
+            found.push(remote.next().ok_or(SourceError::Url)?);
+            continue;
         }
         let path = named.strip_prefix('/').unwrap_or(named);
         let path = path.strip_prefix("./").unwrap_or(path);
@@ -131,7 +149,7 @@ fn one(tree: &Tree, path: &str, context: bool) -> Result<Source, SourceError> {
         exact.add(b"", &Looked { stat: found.stat, link: Vec::new() }, &sum);
         format!("file:{sum}")
     };
-    Ok(Source { path: path.to_owned(), sum, exact: exact.finish() })
+    Ok(Source { path: path.to_owned(), sum, exact: exact.finish(), is_remote: false })
 }
 
 /// A hash of all that a copy depends on.
@@ -170,6 +188,13 @@ impl Exact {
 /// Whether an argument is a place on the network (moby builder/remotecontext/urlutil).
 pub(super) fn is_url(path: &str) -> bool {
     path.starts_with("http://") || path.starts_with("https://")
+}
+
+/// Whether an argument is a Git repository (buildkit frontend/dockerfile/dfgitutil).
+pub(super) fn is_git(path: &str) -> bool {
+    let whole = path.split(['#', '?']).next().unwrap_or_default();
+    let is_ssh = path.starts_with("git@") || path.starts_with("git://") || path.starts_with("ssh://");
+    is_ssh || (is_url(path) && whole.ends_with(".git"))
 }
 
 /// Whether a path leads out of where it begins.
@@ -225,7 +250,7 @@ mod tests {
     #[test]
     fn what_is_named_is_found() {
         let (_directory, tree) = tree();
-        let paths = |sources: &[&str]| match select(&tree, &files(sources), false) {
+        let paths = |sources: &[&str]| match select(&tree, &files(sources), Vec::new()) {
             Ok(found) => found.into_iter().map(|source| source.path).collect::<Vec<_>>().join(" "),
             Err(err) => err.to_string(),
         };
@@ -247,7 +272,7 @@ mod tests {
     #[test]
     fn sums_tell_what_is_in_a_file() {
         let (directory, tree) = tree();
-        let sum = |path: &str| select(&tree, &files(&[path]), false).unwrap()[0].sum.clone();
+        let sum = |path: &str| select(&tree, &files(&[path]), Vec::new()).unwrap()[0].sum.clone();
         let (file, link, all) = (sum("file.txt"), sum("link"), sum("sub"));
         assert!(file.starts_with("file:") && all.starts_with("dir:"));
         // A link is what it leads to.
@@ -265,7 +290,7 @@ mod tests {
         symlink("a", root.join("one")).unwrap();
         symlink("deep/b", root.join("two")).unwrap();
         fs::write(root.join(odd(1)), "odd").unwrap();
-        let of = || select(&tree, &files(&["sub"]), false).unwrap().remove(0);
+        let of = || select(&tree, &files(&["sub"]), Vec::new()).unwrap().remove(0);
         let before = of();
         assert_eq!(before, of());
         change(&root);
@@ -312,7 +337,7 @@ mod tests {
     fn a_file_is_copied_as_it_is_named() {
         let (directory, tree) = tree();
         symlink("sub/a", directory.path().join("another")).unwrap();
-        let exact = |path: &str| select(&tree, &files(&[path]), false).unwrap().remove(0).exact;
+        let exact = |path: &str| select(&tree, &files(&[path]), Vec::new()).unwrap().remove(0).exact;
         assert_ne!(exact("link"), exact("another"));
         assert_eq!(exact("link"), exact("link"));
     }

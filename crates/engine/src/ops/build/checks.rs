@@ -1,0 +1,93 @@
+//! What the checks of a Dockerfile find, with the images that are here or come.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dockerfile::Patterns;
+use dockerfile_checks::{BaseImage, Checking, Images, Request, WantedImage};
+use image::ImageRecord;
+
+use super::input::Local;
+use super::lookup::Lookup;
+use super::solve::platforms;
+use super::{BuildError, BuildLine, BuildOptions, Lines, PartEvent, full_name};
+use crate::Engine;
+
+/// Looks at a Dockerfile. Takes as long as its author likes, within bounds.
+pub(super) fn begin(
+    options: &BuildOptions,
+    text: &[u8],
+    ignore: &[u8],
+    all_stages: bool,
+) -> Result<Checking, BuildError> {
+    let platforms = platforms(&options.platform)?;
+    let given = options.arguments.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
+    Ok(Checking::begin(Request {
+        text: String::from_utf8_lossy(text).into_owned(),
+        arguments: given.collect::<BTreeMap<_, _>>(),
+        check: options.check.clone(),
+        target: options.target.clone(),
+        build_platform: platforms.build,
+        target_platform: platforms.target,
+        // A broken one is told where files are asked for.
+        ignore: Patterns::read(&String::from_utf8_lossy(ignore)).unwrap_or_default(),
+        all_stages,
+    }))
+}
+
+/// Tells what checks find in a Dockerfile that is being built, of whose images some were looked up.
+pub(super) async fn in_build(checking: Checking, lookup: &Lookup, lines: &Lines) -> Result<(), BuildError> {
+    let mut images = Images::new();
+    for wanted in checking.images() {
+        if let Some(image) = lookup.found.get(&(wanted.name.clone(), wanted.platform.clone())) {
+            images.insert(wanted, Ok(base_image(image)));
+        } else if let Some((_, image)) = lookup.found.iter().find(|((name, _), _)| *name == wanted.name) {
+            images.insert(wanted, Ok(base_image(image)));
+        }
+    }
+    let findings = bridge::blocking(move || checking.finish(&images)).await;
+    let violation = findings.violation.clone();
+    lines.tell(BuildLine::Findings(Box::new(findings))).await;
+    violation.map_or(Ok(()), |sentence| Err(BuildError::Checks(sentence)))
+}
+
+/// Looks at a Dockerfile that is not built, and tells what was found.
+pub(super) async fn ask(
+    engine: Engine,
+    options: BuildOptions,
+    local: Local,
+    all_stages: bool,
+    lines: Arc<Lines>,
+) -> Result<String, BuildError> {
+    let mut lookup = Lookup::new(&engine, &options, Some(local.login), lines.clone());
+    let platform = options.platform.clone();
+    let checking = bridge::blocking(move || begin(&options, &local.text, &local.ignore, all_stages)).await?;
+    let mut images = Images::new();
+    for wanted in checking.images() {
+        lines.begin(format!("[internal] load metadata for {}", full_name(&wanted.name)), None).await;
+        let outcome = look_up(&mut lookup, &wanted, &platform).await;
+        lines.part(PartEvent::Ended).await;
+        images.insert(wanted, outcome);
+    }
+    let findings = bridge::blocking(move || checking.finish(&images)).await;
+    lines.tell(BuildLine::Findings(Box::new(findings))).await;
+    Ok(String::new())
+}
+
+async fn look_up(lookup: &mut Lookup, wanted: &WantedImage, usual: &str) -> Result<BaseImage, String> {
+    let platform = if wanted.platform.is_empty() { usual } else { &wanted.platform };
+    let image = lookup.image(&wanted.name, platform).await;
+    let failed = |err| BuildError::Metadata { name: wanted.name.clone(), source: Box::new(err) };
+    image.map(|image| base_image(&image)).map_err(|err| errdefs::chain(&failed(err)))
+}
+
+/// What an image says.
+fn base_image(image: &ImageRecord) -> BaseImage {
+    let (platform, config) = (&image.config.platform, &image.config.config);
+    BaseImage {
+        env: config.env.clone().unwrap_or_default(),
+        has_shell: config.shell.as_ref().is_some_and(|shell| !shell.is_empty()),
+        on_build: config.on_build.clone().unwrap_or_default(),
+        platform: [platform.os.clone(), platform.architecture.clone(), platform.variant.clone()],
+    }
+}

@@ -46,7 +46,7 @@ use crate::ops::start::StartError;
 use crate::ops::wait::WaitError;
 pub use builder::StepError;
 pub use builder::go::quote as quoted;
-pub(crate) use cache::{Remembered, forget, remembered};
+pub(crate) use cache::{Remembered, forget, forget_web, remembered};
 pub use copy::{CopyError, OwnerError};
 pub use dockerfile::ignored;
 pub use dockerfile_checks::{Findings, Warning};

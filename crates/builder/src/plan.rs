@@ -14,6 +14,8 @@ pub struct Wanted {
     pub target: String,
     /// Labels of the outcome.
     pub labels: BTreeMap<String, String>,
+    /// Whether several stages may have one name, of which the last one counts: as with BuildKit, which only warns.
+    pub same_names: bool,
 }
 
 /// What is to be done.
@@ -96,7 +98,7 @@ const BASE_MAX: usize = 4096;
 
 /// The stages that the target needs.
 pub fn plan(dockerfile: &Dockerfile, wanted: &Wanted, arguments: &Arguments) -> Result<Plan, PlanError> {
-    let target = target(dockerfile, &wanted.target)?;
+    let target = target(dockerfile, wanted)?;
     let mut names: BTreeMap<&str, usize> = BTreeMap::new();
     let (mut stages, mut needs) = (Vec::new(), Vec::new());
     for (index, stage) in dockerfile.stages[..=target].iter().enumerate() {
@@ -117,7 +119,7 @@ pub fn plan(dockerfile: &Dockerfile, wanted: &Wanted, arguments: &Arguments) -> 
         if let Base::Stage(other) = base {
             needed.insert(other);
         }
-        if !stage.name.is_empty() && names.insert(&stage.name, index).is_some() {
+        if !stage.name.is_empty() && names.insert(&stage.name, index).is_some() && !wanted.same_names {
             return Err(PlanError::NameTaken(stage.name.clone()));
         }
         needs.push(needed);
@@ -141,13 +143,19 @@ pub fn plan(dockerfile: &Dockerfile, wanted: &Wanted, arguments: &Arguments) -> 
     Ok(Plan { steps: steps + dockerfile.arguments.len(), stages })
 }
 
-fn target(dockerfile: &Dockerfile, name: &str) -> Result<usize, PlanError> {
+fn target(dockerfile: &Dockerfile, wanted: &Wanted) -> Result<usize, PlanError> {
+    let name = wanted.target.as_str();
     let last = dockerfile.stages.len().checked_sub(1);
     if name.is_empty() {
         return last.ok_or(PlanError::NoStage);
     }
     let number = name.parse().ok().filter(|index| last.is_some_and(|last| *index <= last));
-    dockerfile.stage(name).or(number).ok_or_else(|| PlanError::Target(name.to_owned()))
+    let is_named = |stage: &dockerfile::Stage| stage.name.eq_ignore_ascii_case(name);
+    let named = match wanted.same_names {
+        true => dockerfile.stages.iter().rposition(is_named),
+        false => dockerfile.stages.iter().position(is_named),
+    };
+    named.or(number).ok_or_else(|| PlanError::Target(name.to_owned()))
 }
 
 /// The stages whose files are copied or mounted.
@@ -217,6 +225,17 @@ mod tests {
         assert_eq!(planned(text, "3"), Ok((10, all)));
         assert_eq!(planned(text, "TWO"), Ok((3, vec![(1, image("b"))])));
         assert_eq!(planned("FROM a AS x\nFROM b\n", ""), Ok((1, vec![(1, image("b"))])));
+    }
+
+    #[test]
+    fn of_stages_with_one_name_the_last_one_counts_where_there_may_be_several() {
+        let dockerfile = dockerfile::parse("FROM a AS x\nFROM x AS X\nFROM b\nCOPY --from=x / /\n").unwrap();
+        let of = |target: &str| {
+            let wanted = Wanted { target: target.to_owned(), same_names: true, ..Wanted::default() };
+            let plan = plan(&dockerfile, &wanted, &Arguments::default()).unwrap();
+            plan.stages.into_iter().map(|stage| stage.index).collect::<Vec<_>>()
+        };
+        assert_eq!((of("x"), of("")), (vec![0, 1], vec![0, 1, 2]));
     }
 
     #[test]

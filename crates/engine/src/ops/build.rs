@@ -53,7 +53,7 @@ use crate::ops::wait::WaitError;
 pub use asks::{Answer, AskError, Asks, Client};
 pub use builder::StepError;
 pub use builder::go::quote as quoted;
-pub(crate) use cache::{Remembered, forget, remembered};
+pub(crate) use cache::{Remembered, forget, forget_web, remembered};
 pub(crate) use caches::{Cache, Caches, all as cache_mounts, bytes as cache_mount_bytes, remove as remove_cache_mount};
 pub use client_files::ClientFileError;
 pub(crate) use client_files::discard_secrets;

@@ -102,6 +102,13 @@ pub async fn prune(engine: &Engine, filters: &Filters) -> Result<CachesPruned, C
                 // Nothing of ours is any of these.
                 && ["parent", "description"].iter().all(|name| !filters.has(name))
         };
+        // Who forgets all steps forgets these, too; what stays is asked about again.
+        if before == i64::MAX
+            && !["id", "type", "parent", "description"].iter().any(|name| filters.has(name))
+            && let Err(err) = build::forget_web(&task)
+        {
+            tracing::debug!(%err, "what servers of the web said is not forgotten");
+        }
         let steps = build::remembered(&task).into_iter();
         let steps = steps.filter(|step| wanted(&step.key, STEP, step.created_at_nanos));
         let gone = steps.filter(|step| build::forget(&task, &step.key).is_ok());

@@ -32,6 +32,14 @@ fn privileged_buildx_tells_what_checks_find() {
             assert!(told.contains(&format!(" - {line}\n")), "{told}");
         }
         assert!(told.contains("2 warnings found (use docker --debug to expand):"), "{told}");
+        let twice = context(&[("Dockerfile", "FROM busybox AS a\nRUN echo 1 > n\nFROM a AS a\nRUN echo 2 >> n\n")]);
+        let image = plugged.at.image("twice");
+        let told = plugged.build(&image, &twice, "--target a");
+        assert!(
+            told.contains("DuplicateStageName: Duplicate stage name \"a\", stage names should be unique (line 3)\n"),
+            "{told}"
+        );
+        assert_eq!(plugged.at.run(&format!("{image} cat n")), "1\n2");
         // What is skipped is not told.
         let told =
             plugged.build(&plugged.at.image("skipped"), &directory, "--build-arg BUILDKIT_DOCKERFILE_CHECK=skip=all");

@@ -84,6 +84,11 @@ fn privileged_what_a_server_knows_again_is_not_sent_again() {
         let other = build(at, &image, &text.replace("known /\n", "known /other\n"));
         assert_eq!((other.code, asked("/a/known")), (0, 4), "{other:?}");
         assert_eq!(at.run(&format!("{image} cat /other")), "known");
+        // Who forgets the steps forgets what the server said.
+        at.ok("builder prune -f");
+        assert_eq!(build(at, &image, &text).code, 0);
+        let asked = server.requests("/dated");
+        assert!(asked.last().is_some_and(|request| request.header("if-modified-since").is_none()));
         at.ok(&format!("rmi {image}"));
     });
 }

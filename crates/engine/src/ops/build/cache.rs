@@ -21,6 +21,14 @@ struct Entry {
     created_at_nanos: i64,
 }
 
+/// Where it is remembered what servers of the web said.
+const WEB: &str = "web";
+
+/// What is remembered of an address of the web, by its sum.
+pub(super) fn of_web(engine: &Engine, sum: &str) -> PathBuf {
+    directory(engine).join(WEB).join(sum)
+}
+
 fn directory(engine: &Engine) -> PathBuf {
     engine.config.data_root.join("build-cache")
 }
@@ -72,6 +80,14 @@ pub(crate) fn remembered(engine: &Engine) -> Vec<Remembered> {
         .collect();
     all.sort_by(|a, b| (a.created_at_nanos, &a.key).cmp(&(b.created_at_nanos, &b.key)));
     all
+}
+
+/// Forgets what servers of the web said. Blocks shortly.
+pub(crate) fn forget_web(engine: &Engine) -> io::Result<()> {
+    match std::fs::remove_dir_all(directory(engine).join(WEB)) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// Forgets a step. Blocks shortly.

@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use stdx::fs::Durability;
 use tracing::debug;
 
+use super::cache;
 use super::receive::Place;
 use super::sources::{Source, SourceError};
 use super::tree::{Tree, hex};
@@ -148,7 +149,7 @@ fn unescaped(text: &str) -> String {
 fn memory(engine: &Engine, url: &str) -> PathBuf {
     let mut hash = Sha256::new();
     hash.update(url);
-    engine.config.data_root.join("build-cache").join("web").join(hex(hash))
+    cache::of_web(engine, &hex(hash))
 }
 
 /// What is remembered; what is lost or torn is fetched again. Blocks shortly.

@@ -105,7 +105,8 @@ pub(super) async fn build(
                 (context, Some((checking, local.context)), Some(local.login))
             }
         };
-        let (plan, arguments) = plan(&context.dockerfile, &options)?;
+        // Who is told what checks find is told of these.
+        let (plan, arguments) = plan(&context.dockerfile, &options, files.is_some())?;
         Ok::<_, BuildError>((context, files, ask, plan, arguments, options))
     });
     let (context, files, ask, plan, arguments, options) = planned.await?;
@@ -129,7 +130,7 @@ pub(super) async fn build(
 }
 
 /// The stages that are built, and the arguments that they begin with.
-fn plan(dockerfile: &Dockerfile, options: &BuildOptions) -> Result<(Plan, Arguments), BuildError> {
+fn plan(dockerfile: &Dockerfile, options: &BuildOptions, same_names: bool) -> Result<(Plan, Arguments), BuildError> {
     let mut arguments = Arguments::new(options.arguments.clone(), &platforms(&options.platform)?);
     for instruction in &dockerfile.arguments {
         let expanded = instruction.expand(dockerfile.escape, &|name| arguments.get(name));
@@ -138,7 +139,7 @@ fn plan(dockerfile: &Dockerfile, options: &BuildOptions) -> Result<(Plan, Argume
         }
         arguments.check().map_err(builder::PlanError::Expand)?;
     }
-    let wanted = Wanted { target: options.target.clone(), labels: options.labels.clone() };
+    let wanted = Wanted { target: options.target.clone(), labels: options.labels.clone(), same_names };
     Ok((builder::plan(dockerfile, &wanted, &arguments)?, arguments))
 }
 

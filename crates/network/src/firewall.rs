@@ -17,8 +17,8 @@
 //! ```
 //! The table `ip6 longshore-<key>` is there while a network has addresses of IPv6, and changes in the same transactions. It is
 //! the same but for the loopback addresses: packets from and to ::1 enter by no link, the kernel sees to that, not even answers that
-//! were translated. So nothing to ::1 is redirected, and a connection to a published port there is refused (`refuse`, at output) instead of waiting
-//! for ever: clients that try it first, for `localhost`, go on to 127.0.0.1.
+//! were translated. So nothing to ::1 is redirected: the relay serves it, or a connection to a published port there is refused (`refuse`, at
+//! output) instead of waiting for ever: clients that try it first, for `localhost`, go on to 127.0.0.1.
 //!
 //! An accept ends only our chain: a firewall of the machine's owner still has its say. What becomes of that where it drops
 //! everything is `foreign`'s.
@@ -73,6 +73,8 @@ pub(crate) struct Rules {
     pub(crate) bridges: Vec<BridgeRules>,
     /// What is open between neighbours on a bridge that keeps them apart.
     pub(crate) links: Vec<LinkedPort>,
+    /// Whether nobody serves [::1].
+    pub(crate) refuses_loopback: bool,
     pub(crate) guards_forwarding: bool,
     pub(crate) guards_forwarding_of_ipv6: bool,
 }
@@ -353,7 +355,7 @@ impl Rules {
         change.create_chain("raw", ChainKind::Filter, Hook::Prerouting, PRIORITY_RAW);
         change.create_chain("forward", ChainKind::Filter, Hook::Forward, PRIORITY_FORWARD);
         change.create_chain("masquerade", ChainKind::Nat, Hook::Postrouting, PRIORITY_MASQUERADE);
-        write_redirections(change, family);
+        write_redirections(change, family, self.refuses_loopback);
         // Nobody there has an address of the family but one that he gave himself.
         let leads_nowhere = |one: &&BridgeRules| one.internal || one.gateway(family).is_none();
         // Before anybody lets everything in.
@@ -490,7 +492,7 @@ fn accept(marks: bool) -> Vec<Expression> {
     mark.into_iter().flatten().chain(ACCEPT).collect()
 }
 
-fn write_redirections(change: &mut Transaction<'_>, family: Family) {
+fn write_redirections(change: &mut Transaction<'_>, family: Family, refuses_loopback: bool) {
     let local = rule::to_this_machine();
     let (by_address, redirect) = (rule::find_by_address(BY_ADDRESS, family), [Expression::Redirect { family }]);
     for (chain, hook) in [("redirect", Hook::Prerouting), ("output", Hook::Output)] {
@@ -506,8 +508,10 @@ fn write_redirections(change: &mut Transaction<'_>, family: Family) {
         if hook == Hook::Output && family == Family::Ipv6 {
             let loopback = rule::destination_in(LOOPBACK_OF_IPV6.0, LOOPBACK_OF_IPV6.1, true);
             append(change, chain, &[&loopback, &ACCEPT]);
-            change.create_chain("refuse", ChainKind::Filter, Hook::Output, PRIORITY_REFUSE);
-            append(change, "refuse", &[&loopback, &rule::is_tcp(), &rule::find_by_port(BY_PORT), &RESET]);
+            if refuses_loopback {
+                change.create_chain("refuse", ChainKind::Filter, Hook::Output, PRIORITY_REFUSE);
+                append(change, "refuse", &[&loopback, &rule::is_tcp(), &rule::find_by_port(BY_PORT), &RESET]);
+            }
         }
         append(change, chain, &[&local, &by_address, &redirect]);
         append(change, chain, &[&local, &rule::find_by_port(BY_PORT), &redirect]);

@@ -554,6 +554,7 @@ impl Networks {
         Rules {
             bridges: std::iter::once(BridgeRules::new(&self.config, default)).chain(users).collect(),
             links: links::open(self),
+            refuses_loopback: !relaying::leads_from_loopback(self),
             guards_forwarding: default.guards_forwarding,
             guards_forwarding_of_ipv6: self.guards_forwarding_of_ipv6.load(Ordering::Relaxed),
         }

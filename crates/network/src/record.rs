@@ -37,6 +37,9 @@ pub(crate) struct SandboxRecord {
     /// The ids of the containers that it links to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) links: Vec<String>,
+    /// Whether the relay leads from ::1 what rules lead from all other addresses of IPv6, so that it has the sockets of such ports.
+    #[serde(default)]
+    pub(crate) relays_loopback: bool,
 }
 
 /// A container's endpoint on one network.
@@ -122,13 +125,20 @@ impl SandboxRecord {
     /// Where rules lead from a published port, or the address at which they open it; none where they do not.
     pub(crate) fn ruled_target(&self, published: &Published) -> Option<IpAddr> {
         let host = published.host_address;
-        let by_rules = published.is_opened() == self.is_routed(host) && self.relayed_target(published).is_none();
+        // Packets to ::1 meet no rule.
+        let by_rules = published.is_opened() == self.is_routed(host) && self.relay_target(host).is_none();
         self.target(host).filter(|_| by_rules)
     }
 
-    /// Where the relay leads from a published port; none where it does not.
+    /// Where the relay leads from a published port, perhaps beside rules; none where it does not.
     pub(crate) fn relayed_target(&self, published: &Published) -> Option<IpAddr> {
-        self.relay_target(published.host_address).filter(|_| !published.is_opened())
+        let host = published.host_address;
+        let loopback = self.relays_loopback
+            && host == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+            && published.protocol != Protocol::Sctp
+            && !self.is_routed(host);
+        let beside = || self.target(host).filter(|_| loopback);
+        self.relay_target(host).or_else(beside).filter(|_| !published.is_opened())
     }
 
     /// Whether ports are shown that it exposes.
@@ -186,6 +196,8 @@ struct Written {
     exposed: Vec<(Protocol, u16)>,
     #[serde(default)]
     links: Vec<String>,
+    #[serde(default)]
+    relays_loopback: bool,
     #[serde(flatten)]
     only: Option<OnlyEndpoint>,
 }
@@ -201,7 +213,18 @@ struct OnlyEndpoint {
 
 impl From<Written> for SandboxRecord {
     fn from(written: Written) -> SandboxRecord {
-        let Written { container, sandbox_id, ports, mut endpoints, wanted, egress, exposed, links, only } = written;
+        let Written {
+            container,
+            sandbox_id,
+            ports,
+            mut endpoints,
+            wanted,
+            egress,
+            exposed,
+            links,
+            relays_loopback,
+            only,
+        } = written;
         endpoints.extend(only.map(|one| EndpointRecord {
             network: crate::DEFAULT.to_owned(),
             network_name: crate::DEFAULT.to_owned(),
@@ -219,7 +242,7 @@ impl From<Written> for SandboxRecord {
             gateway_priority: 0,
             routed: [false; 2],
         }));
-        SandboxRecord { container, sandbox_id, ports, endpoints, wanted, egress, exposed, links }
+        SandboxRecord { container, sandbox_id, ports, endpoints, wanted, egress, exposed, links, relays_loopback }
     }
 }
 
@@ -383,6 +406,7 @@ mod tests {
                 egress: None,
                 exposed: Vec::new(),
                 links: Vec::new(),
+                relays_loopback: false,
             };
             record.gateway().map(|endpoint| endpoint.network_name.clone())
         };
@@ -406,6 +430,7 @@ mod tests {
             egress: None,
             exposed: Vec::new(),
             links: Vec::new(),
+            relays_loopback: false,
         };
         assert_eq!(record(&[a.clone(), b.clone()]).gateways(), [Some("id of a"), Some("id of b")]);
         a.ipv4 = None;

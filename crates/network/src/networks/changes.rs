@@ -101,6 +101,7 @@ fn add(
     if had.endpoints.is_empty() {
         entry.record.egress.clone_from(&request.egress);
         links::note(networks, request, &mut entry.record);
+        entry.record.relays_loopback = relaying::leads_from_loopback(networks);
     }
     for one in &request.endpoints {
         let lan = networks.plan_endpoint(one, &request.name, wired, entry)?;

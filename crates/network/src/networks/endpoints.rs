@@ -35,6 +35,7 @@ impl Entry {
             egress: None,
             exposed: Vec::new(),
             links: Vec::new(),
+            relays_loopback: false,
         };
         Entry { record, holds: Vec::new(), inside: None, left: false }
     }

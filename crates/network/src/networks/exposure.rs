@@ -25,9 +25,10 @@ pub fn port_accesses(networks: &Networks, container: &str) -> Vec<PortAccess> {
     let state = networks.state();
     let Some(record) = state.record(container) else { return Vec::new() };
     let access = |published: &Published| {
-        let relayed = record.relayed_target(published);
-        let to = relayed.or_else(|| record.ruled_target(published))?;
-        Some(PortAccess { published: *published, to, relayed: relayed.is_some() })
+        // What both lead to comes by rules from everywhere but ::1.
+        let ruled = record.ruled_target(published);
+        let to = ruled.or_else(|| record.relayed_target(published))?;
+        Some(PortAccess { published: *published, to, relayed: ruled.is_none() })
     };
     record.ports.iter().filter_map(access).collect()
 }

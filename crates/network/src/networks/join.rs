@@ -83,6 +83,7 @@ impl Networks {
     fn plan(&self, request: &JoinRequest, wired: &Wired, entry: &mut Entry) -> Result<Vec<Lan>, JoinError> {
         entry.record.egress.clone_from(&request.egress);
         links::note(self, request, &mut entry.record);
+        entry.record.relays_loopback = relaying::leads_from_loopback(self);
         let mut lans = Vec::with_capacity(request.endpoints.len());
         for one in &request.endpoints {
             lans.push(self.plan_endpoint(one, &request.name, wired, entry)?);

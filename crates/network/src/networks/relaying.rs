@@ -44,6 +44,11 @@ pub fn replace_relay(networks: &Networks) -> Result<(), NetworkError> {
     settled.map_err(|source| NetworkError::Relay { source })
 }
 
+/// Whether the relay leads from ::1, to which no rule applies, what is published on all addresses of IPv6.
+pub(super) fn leads_from_loopback(networks: &Networks) -> bool {
+    networks.config.userland_proxy && lock(&networks.relays).is_possible()
+}
+
 /// Has the relay serve those of these ports of a container's to which no rule leads. Connections through one that it serves
 /// already end.
 pub(super) fn serve(networks: &Networks, entry: &Entry, ports: &[Published]) -> Result<(), NetworkError> {

@@ -226,11 +226,11 @@ fn privileged_all_of_ipv6_is_whose_network_has_it() {
             led_to(&server, Ipv6Addr::LOCALHOST, 8080);
         }
         networks.leave("one").unwrap();
-        // One that had it from the beginning, whose shim still has what held the port for rules.
+        // One that had it from the beginning, whose port of IPv6 is the relay's all along.
         let two = networks.join(&request_on("two", &ports[..1], on(&[&both.id, &old.id]))).unwrap();
         let server = listen(&two, 80);
         let place = networks.disconnect("two", &both.id, Some(two.namespace.as_fd())).unwrap().unwrap();
-        assert_eq!((shown(&place), two.holds.len()), (before[..2].to_vec(), 2));
+        assert_eq!((shown(&place), two.holds.len()), (before[..2].to_vec(), 1));
         assert_eq!(from_outside(&server), IpAddr::from(place.endpoints[0].ipv4.unwrap().address));
         led_to(&server, Ipv6Addr::LOCALHOST, 8080);
         networks.leave("two").unwrap();
@@ -288,5 +288,52 @@ fn privileged_a_thousand_ports_are_published_on_both_families_at_once() {
         TcpListener::bind((MACHINE_6, 20_500)).unwrap();
         drop(client);
         wait_until("the relay has ended", || !is_relayed(&lab));
+    });
+}
+
+#[test]
+fn privileged_loopback_leads_to_containers_that_have_ipv6_themselves() {
+    on_a_machine_of_both(|lab| {
+        let networks = with_relays(&lab);
+        networks.reconcile(&[]).unwrap();
+        let both = networks.create(wish("a", "10.7.0.0/24", "fd07::/64")).unwrap();
+        let datagrams = PortRequest { protocol: Protocol::Udp, ..publish(None, 8053, 53) };
+        let sctp = PortRequest { protocol: Protocol::Sctp, ..publish(None, 8054, 54) };
+        let ports = [publish(None, 8080, 80), datagrams, sctp];
+        let one = networks.join(&request_on("one", &ports, on(&[&both.id]))).unwrap();
+        let server = listen_on_ipv6(&one, 80);
+        let own = IpAddr::V6(one.place.endpoints[0].ipv6.unwrap().address);
+        assert_eq!(led_to(&server, Ipv6Addr::LOCALHOST, 8080), own);
+        // From elsewhere by rules: the client is seen.
+        let client = inside(lab.second.as_fd(), || reach(&server, MACHINE_6, 8080)).unwrap();
+        assert_eq!(client.ip(), IpAddr::V6(crate::ipv6::NEIGHBOUR_6));
+        reach(&server, MACHINE_6, 8080).unwrap();
+        let by_rules = network::port_accesses(&networks, "one");
+        assert!(by_rules.iter().all(|access| !access.relayed), "{by_rules:?}");
+        let answerer = inside(one.namespace.as_fd(), || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 53)).unwrap());
+        answerer.set_read_timeout(Some(DEADLINE)).unwrap();
+        let client = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+        client.connect((Ipv6Addr::LOCALHOST, 8053)).unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        client.send(b"question").unwrap();
+        let (_, from) = answerer.recv_from(&mut [0; 16]).unwrap();
+        answerer.send_to(b"answer", from).unwrap();
+        assert_eq!(client.recv(&mut [0; 16]).unwrap(), 6);
+        // The next daemon has it so, too.
+        drop(networks);
+        let networks = with_relays(&lab);
+        networks.reconcile(&["one"]).unwrap();
+        reach(&server, Ipv6Addr::LOCALHOST, 8080).unwrap();
+        networks.leave("one").unwrap();
+        TcpListener::bind((MACHINE_6, 8080)).unwrap();
+        wait_until("the relay has ended", || !is_relayed(&lab));
+        networks.close().unwrap();
+        // Without a relay whoever tries it first goes on at once.
+        let networks = with_relays_and(Config { userland_proxy: false, ..lab.config() });
+        let one = networks.join(&request_on("one", &[publish(None, 8081, 80)], on(&[&both.id]))).unwrap();
+        let server = listen_on_ipv6(&one, 80);
+        let refused = TcpStream::connect((Ipv6Addr::LOCALHOST, 8081)).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        reach(&server, MACHINE_6, 8081).unwrap();
     });
 }

@@ -1,7 +1,7 @@
 //! Networks with addresses of IPv6, alone or beside those of IPv4, as with dockerd.
 
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -144,6 +144,7 @@ fn privileged_containers_have_addresses_names_and_ports_of_both_families() {
         let listed = at.ok(&format!("ps --filter name={name} --format '{{{{.Ports}}}}'"));
         assert_eq!(listed, format!("0.0.0.0:{number}->80/tcp, [::]:{number}->80/tcp"));
         answers((Ipv4Addr::LOCALHOST, number).into());
+        answers((Ipv6Addr::LOCALHOST, number).into());
         // The host's own address on that network is one of its addresses like others.
         answers(format!("[{ipv6}:1]:{number}").parse().unwrap());
         answers(format!("[{ipv6}:55]:80").parse().unwrap());

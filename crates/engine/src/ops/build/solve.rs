@@ -2,7 +2,7 @@
 
 mod command;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use builder::cache::{Key, key};
@@ -57,6 +57,8 @@ struct Solver {
     held: Vec<Holding>,
     /// Images that were looked up already, by name and platform.
     found: HashMap<(String, String), Arc<ImageRecord>>,
+    /// Caches of commands with which it has begun anew.
+    renewed: caches::Renewed,
     /// The parts that such images are, of a graph.
     begun: HashMap<(String, String), usize>,
 }
@@ -124,6 +126,7 @@ pub(super) async fn build(
         trees: HashMap::new(),
         held: Vec::new(),
         found: HashMap::new(),
+        renewed: HashSet::new(),
         begun: HashMap::new(),
     };
     solver.all(plan, arguments, names, files).await

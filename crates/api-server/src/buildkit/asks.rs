@@ -46,11 +46,17 @@ impl Asks for SessionAsks {
         })
     }
 
-    fn has_agent(&self, id: String) -> Answer<bool> {
+    fn has_agent(&self, id: String) -> Answer<Result<bool, AskError>> {
         let session = self.0.clone();
         Box::pin(async move {
-            let question = CheckAgentRequest { id };
-            session.answers(CHECK_AGENT) && session.channel.call::<Empty>(CHECK_AGENT, &question).await.is_ok()
+            if !session.answers(CHECK_AGENT) {
+                return Ok(false);
+            }
+            match session.channel.call::<Empty>(CHECK_AGENT, &CheckAgentRequest { id }).await {
+                Ok(_) => Ok(true),
+                Err(status) if status.code == Code::Unimplemented as i32 => Ok(false),
+                Err(status) => Err(AskError(status.message)),
+            }
         })
     }
 

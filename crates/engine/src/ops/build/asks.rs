@@ -13,8 +13,8 @@ pub trait Asks: Send + Sync {
     /// A secret; `None` where there is none of that name.
     fn secret(&self, id: String) -> Answer<Result<Option<Vec<u8>>, AskError>>;
 
-    /// Whether there is an agent of that name.
-    fn has_agent(&self, id: String) -> Answer<bool>;
+    /// Whether there is an agent of that name; or why not, in the client's words.
+    fn has_agent(&self, id: String) -> Answer<Result<bool, AskError>>;
 
     /// Carries a connection to an agent to its end.
     fn forward(&self, id: String, stream: UnixStream) -> Answer<()>;

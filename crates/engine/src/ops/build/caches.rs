@@ -8,7 +8,7 @@
 //! known in memory alone, behind one lock that is held over a few looks at names; with the daemon the users go. A new one is
 //! made in the directory of its build and appears whole, by one rename.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -48,6 +48,9 @@ pub(super) struct Wish {
     /// What it is, in BuildKit's words.
     pub(super) about: String,
 }
+
+/// The keys of caches with which a build has begun anew.
+pub(super) type Renewed = HashSet<String>;
 
 /// Who uses which caches.
 #[derive(Debug, Default)]
@@ -110,7 +113,14 @@ fn name(key: &str, number: u32) -> String {
 
 /// Waits for the caches that a command wants, each once; those that are locked by others until they are free. Always in the
 /// same order, so that commands that want the same do not wait for each other for ever.
-pub(super) async fn acquire(engine: &Engine, wishes: Vec<Option<Wish>>) -> Vec<Option<Lease>> {
+///
+/// A build that does all again (`renewed`) begins with new ones, as with BuildKit: what is there under their names goes, and
+/// of those that others use it gets others.
+pub(super) async fn acquire(
+    engine: &Engine,
+    wishes: Vec<Option<Wish>>,
+    mut renewed: Option<&mut Renewed>,
+) -> Vec<Option<Lease>> {
     let mut order: Vec<usize> = (0..wishes.len()).filter(|index| wishes[*index].is_some()).collect();
     order.sort_by(|a, b| wishes[*a].as_ref().map(|wish| &wish.key).cmp(&wishes[*b].as_ref().map(|wish| &wish.key)));
     let mut leases: Vec<Option<Lease>> = wishes.iter().map(|_| None).collect();
@@ -121,11 +131,37 @@ pub(super) async fn acquire(engine: &Engine, wishes: Vec<Option<Wish>>) -> Vec<O
         // What a command mounts at two places it has once.
         leases[index] = Some(match own {
             Some(own) => own.again(),
-            None => one(engine, wish).await,
+            None => match renewed.as_deref_mut().and_then(|renewed| renew(engine, wish, renewed)) {
+                Some(new) => new,
+                None => one(engine, wish).await,
+            },
         });
         last = Some(index);
     }
     leases
+}
+
+/// Begins with a new cache, where the build has none of that key yet.
+fn renew(engine: &Engine, wish: &Wish, renewed: &mut Renewed) -> Option<Lease> {
+    if !renewed.insert(wish.key.clone()) {
+        return None;
+    }
+    let mut used = lock(&engine.caches.used);
+    let name = (0..NUMBERS).map(|number| name(&wish.key, number)).find(|name| !used.contains_key(name))?;
+    let gone = fs::rename(root(engine).join(&name), engine.trash().join(stdx::id::random_hex::<8>()));
+    if gone.is_ok() {
+        engine.sweep_soon();
+    }
+    Some(hold(&mut used, engine, wish, name))
+}
+
+/// Uses a cache.
+fn hold(used: &mut HashMap<String, Use>, engine: &Engine, wish: &Wish, name: String) -> Lease {
+    let (is_shared, making) = (wish.sharing == Sharing::Shared, Arc::default());
+    let user = used.entry(name.clone()).or_insert(Use { key: wish.key.clone(), users: 0, is_shared, making });
+    user.users += 1;
+    let directory = root(engine).join(&name).join("fs");
+    Lease { engine: engine.clone(), making: user.making.clone(), wish: wish.clone(), name, directory }
 }
 
 async fn one(engine: &Engine, wish: &Wish) -> Lease {
@@ -151,11 +187,7 @@ impl Caches {
             Some(name) => name,
             None => free(&used, &root(engine), wish)?,
         };
-        let making = Arc::default();
-        let user = used.entry(name.clone()).or_insert(Use { key: wish.key.clone(), users: 0, is_shared, making });
-        user.users += 1;
-        let directory = root(engine).join(&name).join("fs");
-        Some(Lease { engine: engine.clone(), making: user.making.clone(), wish: wish.clone(), name, directory })
+        Some(hold(&mut used, engine, wish, name))
     }
 }
 

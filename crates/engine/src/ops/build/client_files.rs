@@ -43,6 +43,9 @@ pub enum ClientFileError {
     /// There is no such agent. BuildKit's sentence.
     #[error("no SSH key {0:?} forwarded from the client")]
     NoAgent(String),
+    /// The client says that there is no such agent.
+    #[error(transparent)]
+    Agent(AskError),
     /// The client does not answer.
     #[error("ask for the secret {id}")]
     Ask {
@@ -106,12 +109,13 @@ pub(super) async fn add(
             Mounted::Ssh { id, required, owner } => {
                 let has_agent = match client {
                     Some(client) => client.has_agent(id.clone()).await,
-                    None => false,
+                    None => Ok(false),
                 };
                 match has_agent {
-                    true => agent(engine, client, mount, (index, *owner), id, ready)?,
-                    false if *required => return Err(ClientFileError::NoAgent(id.clone())),
-                    false => {}
+                    Ok(true) => agent(engine, client, mount, (index, *owner), id, ready)?,
+                    Ok(false) if *required => return Err(ClientFileError::NoAgent(id.clone())),
+                    Err(err) if *required => return Err(ClientFileError::Agent(err)),
+                    Ok(false) | Err(_) => {}
                 }
             }
             Mounted::Bind(_) | Mounted::Cache { .. } | Mounted::Tmpfs(_) => {}

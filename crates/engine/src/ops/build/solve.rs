@@ -2,7 +2,7 @@
 
 mod command;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use builder::cache::{Key, key};
@@ -55,6 +55,8 @@ struct Solver {
     names: HashMap<String, usize>,
     /// Trees of images that something was copied from.
     trees: HashMap<Digest, Arc<ImageTree>>,
+    /// Caches of commands with which it has begun anew.
+    renewed: caches::Renewed,
     /// The parts that images are that stages begin with, by name and platform, of a graph.
     begun: HashMap<(String, String), usize>,
 }
@@ -124,6 +126,7 @@ pub(super) async fn build(
         outcomes: HashMap::new(),
         names: HashMap::new(),
         trees: HashMap::new(),
+        renewed: HashSet::new(),
         begun: HashMap::new(),
     };
     solver.all(plan, arguments, names, files).await

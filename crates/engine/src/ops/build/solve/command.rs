@@ -91,11 +91,12 @@ impl Solver {
     }
 
     /// Makes ready what a command mounts.
-    async fn ready(&self, run: &RunStep, seen: Vec<Seen>) -> Result<Ready, BuildError> {
+    async fn ready(&mut self, run: &RunStep, seen: Vec<Seen>) -> Result<Ready, BuildError> {
         if run.mounts.is_empty() {
             return Ok(Ready::default());
         }
-        let leases = caches::acquire(&self.engine, mounts::caches(&run.mounts, &seen, &run.command)).await;
+        let renewed = if self.options.no_cache { Some(&mut self.renewed) } else { None };
+        let leases = caches::acquire(&self.engine, mounts::caches(&run.mounts, &seen, &run.command), renewed).await;
         let (engine, context) = (self.engine.clone(), self.context.clone());
         let (wanted, name) = (run.mounts.clone(), format!("mount-{}", self.at));
         let prepared = move || mounts::prepare(&engine, &context, &wanted, seen, leases, &name);

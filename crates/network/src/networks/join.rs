@@ -31,7 +31,7 @@ impl Networks {
     /// Gives a container its places, in a namespace of its own. On an error nothing is left of it.
     pub fn join(&self, request: &JoinRequest) -> Result<Joined, JoinError> {
         let wired = self.wire()?;
-        self.finish_leaving();
+        finish_leaving(self);
         if !self.state().begin(&request.container, request.endpoints.iter().map(|one| one.network.as_str())) {
             let network = request.endpoints.first().and_then(|first| self.lan(&wired, &first.network));
             return Err(joined_already(request, network.map_or_else(|| DEFAULT.to_owned(), |lan| lan.name)));
@@ -67,16 +67,6 @@ impl Networks {
         let cleaned = clean(self, &mut entry).and(closed);
         give_back(self, entry, cleaned.is_ok());
         cleaned
-    }
-
-    /// Tries again what did not go when containers left.
-    pub(super) fn finish_leaving(&self) {
-        let left = self.state().left();
-        for container in left {
-            if let Err(err) = self.leave(&container) {
-                tracing::warn!(err = errdefs::chain(&err), container, "what a container had is kept still");
-            }
-        }
     }
 
     /// Takes addresses and ids; the ports follow.
@@ -152,6 +142,16 @@ impl Networks {
             routed: lan.modes.map(|mode| mode == GatewayMode::Routed && !lan.internal),
         });
         Ok(lan)
+    }
+}
+
+/// Tries again what did not go when containers left.
+pub(super) fn finish_leaving(networks: &Networks) {
+    let left = networks.state().left();
+    for container in left {
+        if let Err(err) = networks.leave(&container) {
+            tracing::warn!(err = errdefs::chain(&err), container, "what a container had is kept still");
+        }
     }
 }
 

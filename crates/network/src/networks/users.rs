@@ -185,7 +185,7 @@ impl Networks {
     /// Removes a network that nobody is on. On an error it is there as before.
     pub fn remove(&self, id: &str) -> Result<(), RemoveError> {
         let store = lock(&self.users.changing);
-        self.finish_leaving();
+        super::join::finish_leaving(self);
         let network = self.users.all().into_iter().find(|network| network.id == id);
         let network = network.ok_or_else(|| RemoveError::Missing(id.to_owned()))?;
         let named = |other: &Arc<UserNetwork>| other.config_from.as_deref() == Some(&network.name);

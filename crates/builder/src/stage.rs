@@ -2,7 +2,7 @@
 
 use container_spec::signal::parse_signal;
 use dockerfile::{
-    CommandLine, Fault, Files, HealthCheck, InlineFile, Instruction, Kind, Run, RunNetwork, expand_words,
+    CommandLine, Fault, Files, GitAddress, HealthCheck, InlineFile, Instruction, Kind, Run, RunNetwork, expand_words,
 };
 use engine_api::container::Config;
 use engine_api::paths::clean;
@@ -361,9 +361,6 @@ impl Stage {
         if !files.checksum.is_empty() {
             check_checksum(&files)?;
         }
-        if files.keep_git_dir.is_some() {
-            return Err(StepError::Option("keep-git-dir"));
-        }
         if !files.chmod.is_empty() {
             let mode = u32::from_str_radix(&files.chmod, 8).ok().filter(|mode| *mode <= 0o7777);
             mode.ok_or_else(|| StepError::Mode(files.chmod.clone()))?;
@@ -390,6 +387,8 @@ impl Stage {
 fn check_checksum(files: &Files) -> Result<(), StepError> {
     let is_url = |source: &String| source.starts_with("http://") || source.starts_with("https://");
     match &files.sources[..] {
+        // Of a repository it is the name of a commit, which is looked at where that is known.
+        [source] if !matches!(GitAddress::parse(source), Ok(None)) => return Ok(()),
         [source] if is_url(source) => {}
         [_] => return Err(StepError::Checksum("checksum requires HTTP(S) or Git sources")),
         _ => return Err(StepError::Checksum("checksum can't be specified for multiple sources")),

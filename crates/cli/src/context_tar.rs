@@ -66,6 +66,8 @@ pub enum Source {
     },
     /// An archive on standard input, and what was read of it.
     Input(Vec<u8>),
+    /// An address, from which the daemon fetches it.
+    Remote(String),
 }
 
 /// What standard input is: an archive, or a Dockerfile alone.
@@ -95,6 +97,7 @@ impl Source {
     /// The archive.
     pub fn open(self) -> Result<Box<dyn Read + Send>, ContextError> {
         match self {
+            Source::Remote(_) => Ok(Box::new(io::empty())),
             Source::Input(start) => Ok(Box::new(Cursor::new(start).chain(io::stdin()))),
             Source::Dockerfile { name, text } => {
                 let mut tar = TarWriter::new(Vec::new());

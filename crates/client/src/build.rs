@@ -16,6 +16,8 @@ const LOGINS: &str = "X-Registry-Config";
 /// What is built, and how.
 #[derive(Clone, Debug, Default)]
 pub struct BuildOptions {
+    /// Where the daemon fetches the context; empty for the archive that is sent.
+    pub remote: String,
     /// The names of the image.
     pub names: Vec<String>,
     /// Where the Dockerfile is in the context.
@@ -74,6 +76,7 @@ impl BuildOptions {
             .with("labels", &json(serde_json::to_string(&self.labels)))
             .with("ulimits", &json(serde_json::to_string(&self.ulimits)))
             .with_text("dockerfile", &self.dockerfile)
+            .with_text("remote", &self.remote)
             .with_text("target", &self.target)
             .with_text("platform", &self.platform.to_lowercase())
             .with_text("networkmode", &self.network)

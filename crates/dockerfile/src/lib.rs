@@ -16,6 +16,7 @@ mod budget;
 mod expand;
 mod fault;
 mod flags;
+mod git;
 mod glob;
 mod ignore;
 mod instruction;
@@ -29,6 +30,7 @@ mod words;
 
 pub use expand::{Escape, Lookup, expand, expand_words};
 pub use fault::{Fault, ParseError};
+pub use git::{GitAddress, GitAddressError};
 pub use glob::glob_match;
 pub use ignore::{PatternError, Patterns, ignored};
 pub use instruction::{

@@ -48,6 +48,7 @@ pub mod signal;
 pub mod socket;
 pub mod spawn;
 pub mod terminal;
+pub mod tied;
 pub mod wait;
 
 use std::io;

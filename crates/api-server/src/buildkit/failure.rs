@@ -78,6 +78,9 @@ pub(super) fn sentence(err: &BuildError) -> String {
             format!("failed to load cache key: invalid response status {}", code.as_u16())
         }
         BuildError::Source { source: err @ build::SourceError::Checksum { .. }, .. } => err.to_string(),
+        BuildError::Source { source: build::SourceError::Git(err), .. } => {
+            format!("failed to load cache key: {}", errdefs::chain(err))
+        }
         // Whoever asks already uses BuildKit, as which dockerd's sentence tells them to.
         BuildError::Step(StepError::Option(name)) => format!("the option --{name} is not supported yet"),
         err => errdefs::chain(err),

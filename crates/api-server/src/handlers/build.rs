@@ -39,11 +39,17 @@ pub(crate) async fn build(mut call: Call) -> Result<Answer, Failure> {
         session => Some(session_of(&call, session).await?),
     };
     let first = call.body.chunk().await?;
-    let (upload, archive) = upload::channel();
-    let body = std::mem::replace(&mut call.body, RequestBody::Whole(Default::default()));
-    let mut building = build::start(&call.engine, options, Input::archive(archive), client)?;
-    // Ends with the body, or when nobody reads it any more.
-    tokio::spawn(feed(first, body, upload));
+    let mut building = match call.query.text("remote") {
+        "" => {
+            let (upload, archive) = upload::channel();
+            let body = std::mem::replace(&mut call.body, RequestBody::Whole(Default::default()));
+            let building = build::start(&call.engine, options, Input::archive(archive), client)?;
+            // Ends with the body, or when nobody reads it any more.
+            tokio::spawn(feed(first, body, upload));
+            building
+        }
+        url => build::start(&call.engine, options, Input::Remote(url.to_owned()), client)?,
+    };
     // What fails before there is anything to tell has a status of its own.
     let Some(first) = building.next().await.transpose()? else {
         return Ok(response::empty(StatusCode::OK));
@@ -128,17 +134,10 @@ fn check(query: &Query) -> Result<(), Failure> {
         return Err(not_yet("another output of a build than an image"));
     }
     match query.text("remote") {
-        "" => Ok(()),
         "client-session" => Err(Failure::invalid(
             "experimental session with v1 builder is no longer supported, use builder version v2 (BuildKit) instead",
         )),
-        url if url.contains("://") || url.starts_with("git@") || url.starts_with("github.com/") => {
-            Err(not_yet("a build context of a URL"))
-        }
-        other => {
-            let sentence = format!("remoteURL ({other}) could not be recognized as URL");
-            Err(Failure::new(ErrorKind::Internal, sentence))
-        }
+        _ => Ok(()),
     }
 }
 

@@ -38,6 +38,9 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     check(&offers)?;
     let (source, name) = source(place, parsed.text("file"))?;
     options.dockerfile = name;
+    if let Source::Remote(url) = &source {
+        options.remote.clone_from(url);
+    }
     let shown = shown_name(place, parsed.text("file"));
     // It is none of the Dockerfile's.
     let check = options.arguments.remove("BUILDKIT_DOCKERFILE_CHECK").flatten();
@@ -125,7 +128,8 @@ async fn send(
     id_file: &str,
 ) -> Result<(), Exit> {
     let archive = source.open().map_err(|err| Exit::error(&err))?;
-    let sent = Sent::new(archive, !quiet, io::stdout().is_terminal());
+    let shows = !quiet && options.remote.is_empty();
+    let sent = Sent::new(archive, shows, io::stdout().is_terminal());
     let answer = build::build(&context.client, load::upload(Box::new(sent)), options).await?;
     let mut image = String::new();
     let mut told = String::new();
@@ -181,12 +185,12 @@ fn source(place: &str, file: &str) -> Result<(Source, String), Exit> {
     }
     let directory = Path::new(place);
     if fs::metadata(directory).is_err() {
-        let is_url =
-            ["http://", "https://", "git://", "git@", "github.com/"].iter().any(|start| place.starts_with(start));
-        return Err(match is_url {
-            true => Exit::new(1, "a build context of a URL is not supported yet: fetch it, and give the directory"),
-            false => Exit::new(1, format!("unable to prepare context: path {place:?} not found")),
-        });
+        let starts = ["http://", "https://", "git://", "ssh://", "git@", "github.com/"];
+        return match (starts.iter().any(|start| place.starts_with(start)), file) {
+            (true, "-") => Err(Exit::new(1, "a Dockerfile on standard input has no context of a URL")),
+            (true, file) => Ok((Source::Remote(place.to_owned()), file.to_owned())),
+            (false, _) => Err(Exit::new(1, format!("unable to prepare context: path {place:?} not found"))),
+        };
     }
     let directory = fs::canonicalize(directory).map_err(|err| refused(go_error(&err)))?;
     if !directory.is_dir() {

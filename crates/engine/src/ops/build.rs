@@ -18,6 +18,7 @@ mod caches;
 mod checks;
 mod client_files;
 mod copy;
+mod git;
 mod graph;
 mod input;
 mod leaks;
@@ -25,6 +26,7 @@ mod lookup;
 mod mounts;
 mod receive;
 mod remote;
+mod remote_context;
 mod run;
 mod solve;
 mod sources;
@@ -60,6 +62,7 @@ pub(crate) use client_files::discard_secrets;
 pub use copy::{CopyError, OwnerError};
 pub use dockerfile::ignored;
 pub use dockerfile_checks::{Findings, Warning};
+pub use git::GitError;
 pub use graph::Needed;
 pub use input::{AskLogin, ContextSource, Input, Local};
 pub use leaks::LeakError;
@@ -67,6 +70,7 @@ pub use mounts::RunMountError;
 pub use receive::ContextError;
 pub(crate) use receive::discard_left_over;
 pub use registry_client::WebError;
+pub use remote_context::RemoteContextError;
 pub(crate) use run::remove_left_over;
 pub use sources::SourceError;
 pub use transfer::TransferError;
@@ -162,6 +166,9 @@ pub enum BuildError {
     /// The context is none.
     #[error(transparent)]
     Context(#[from] ContextError),
+    /// The context does not come.
+    #[error(transparent)]
+    RemoteContext(#[from] RemoteContextError),
     /// The Dockerfile cannot be planned.
     #[error(transparent)]
     Plan(#[from] builder::PlanError),

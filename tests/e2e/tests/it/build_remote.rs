@@ -39,7 +39,7 @@ fn build(at: &At<'_>, image: &str, text: &str) -> Output {
 }
 
 /// Runs a test against our own daemon, which shares the network with the test.
-fn on_ours(test: impl Fn(&At<'_>)) {
+pub(crate) fn on_ours(test: impl Fn(&At<'_>)) {
     on_both(|at| match at.daemon.is_foreign() {
         true => testkit::skip::report("a foreign daemon may be in a network of its own"),
         false => test(at),
@@ -110,7 +110,7 @@ fn privileged_what_does_not_come_or_is_something_else_is_told() {
                 "checksum can't be specified for multiple sources",
             ),
             ("COPY WEB/plain /", "COPY failed: source can't be a URL for COPY"),
-            ("ADD WEB/x.git#main /", "the Git repository WEB/x.git#main as a source of ADD is not supported yet"),
+            ("ADD WEB/x.git#main /", "ADD failed: failed to fetch remote WEB/x.git: git stderr:"),
         ] {
             let output = build(at, &image, &dockerfile(&server, &format!("{line}\n")));
             let wanted = wanted.replace("WEB", &format!("http://{}", server.host()));

@@ -17,6 +17,7 @@ mod budget;
 mod build;
 mod build_checks;
 mod build_ends;
+mod build_git;
 mod build_mounts;
 mod build_remote;
 mod buildx;

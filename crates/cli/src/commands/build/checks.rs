@@ -71,7 +71,7 @@ impl Subject {
     /// What is built from, unless it is an archive that nobody has looked into.
     pub(super) fn of(source: &Source, shown: String, check: Option<String>) -> Result<Option<Subject>, Exit> {
         let (text, ignore) = match source {
-            Source::Input(_) => return Ok(None),
+            Source::Input(_) | Source::Remote(_) => return Ok(None),
             Source::Dockerfile { text, .. } => (text.clone(), Patterns::default()),
             Source::Directory { directory, name, text } => {
                 let ignore = context_tar::ignored(directory, name, text.is_none()).map_err(|err| Exit::error(&err))?;

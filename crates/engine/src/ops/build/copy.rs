@@ -125,7 +125,9 @@ impl<'a> Copying<'a> {
                 false => destination.to_owned(),
             };
             self.work.make_directories(&whole, self.new_owner())?;
-            return self.pack(found, b"", &whole);
+            // What is left out of a repository is named from its own root.
+            let path = if source.is_remote { String::new() } else { found.path };
+            return self.pack(Found { path, ..found }, b"", &whole);
         }
         // What comes from the web stays as it is unless somebody says otherwise.
         let unpacks = self.files.unpack.unwrap_or(self.add && !source.is_remote);

@@ -16,6 +16,8 @@ pub enum Input {
     Archive(Archive),
     /// A Dockerfile, and files when they are needed.
     Local(Local),
+    /// The address of a repository, of an archive or of a Dockerfile.
+    Remote(String),
 }
 
 /// An archive on its way.

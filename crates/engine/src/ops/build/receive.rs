@@ -20,7 +20,7 @@ use crate::Engine;
 const PIECE_BYTES: usize = 128 * 1024;
 
 /// The longest Dockerfile and `.dockerignore`.
-const TEXT_MAX: u64 = 16 * 1024 * 1024;
+pub(super) const TEXT_MAX: u64 = 16 * 1024 * 1024;
 
 /// What it is called if nobody says otherwise.
 const DOCKERFILE: &str = "Dockerfile";
@@ -73,7 +73,8 @@ pub(super) struct Context {
 }
 
 impl Place {
-    fn new(engine: &Engine) -> io::Result<Place> {
+    /// Makes one. Blocks shortly.
+    pub(super) fn new(engine: &Engine) -> io::Result<Place> {
         let path = engine.config.data_root.join("builds").join(stdx::id::random_hex::<8>());
         DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
         // Commands may see it, as whichever user.
@@ -132,9 +133,18 @@ fn marked(builds: &Path) -> Vec<ContainerId> {
 /// Takes the context and reads its Dockerfile. Blocks.
 pub(super) fn receive(engine: &Engine, archive: impl Read + Send, name: &str) -> Result<Context, ContextError> {
     let place = Place::new(engine).map_err(ContextError::Place)?;
-    let root = place.root()?;
-    unpack(&root, archive)?;
-    let tree = Tree::new(root).map_err(ContextError::Place)?;
+    unpack(&place.root()?, archive)?;
+    in_place(place, name)
+}
+
+/// Unpacks a context into its place. Blocks.
+pub(super) fn unpack_in(place: &Place, archive: impl Read + Send) -> Result<(), ContextError> {
+    unpack(&place.root()?, archive)
+}
+
+/// A context whose files are in their place. Blocks.
+pub(super) fn in_place(place: Place, name: &str) -> Result<Context, ContextError> {
+    let tree = Tree::new(place.root()?).map_err(ContextError::Place)?;
     let name = if name.is_empty() { DOCKERFILE } else { name };
     let (name, text) = text(&tree, name)?;
     let dockerfile = parse(&name, &text)?;
@@ -144,15 +154,19 @@ pub(super) fn receive(engine: &Engine, archive: impl Read + Send, name: &str) ->
 
 /// A context of a Dockerfile alone, the files of which come later. Blocks.
 pub(super) fn of_text(engine: &Engine, name: &str, text: &[u8]) -> Result<Context, ContextError> {
+    of_text_in(Place::new(engine).map_err(ContextError::Place)?, name, text)
+}
+
+/// The same in a place that is there.
+pub(super) fn of_text_in(place: Place, name: &str, text: &[u8]) -> Result<Context, ContextError> {
     let dockerfile = parse(name, text)?;
-    let place = Place::new(engine).map_err(ContextError::Place)?;
     let tree = Tree::new(place.root()?).map_err(ContextError::Place)?;
     Ok(Context { tree, dockerfile, place })
 }
 
 /// Takes the files of such a context. Blocks.
 pub(super) fn fill(context: &Context, archive: impl Read + Send) -> Result<(), ContextError> {
-    unpack(&context.place.root()?, archive)
+    unpack_in(&context.place, archive)
 }
 
 /// All of an archive, as it is, below a directory.

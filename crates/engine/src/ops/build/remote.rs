@@ -13,6 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use dockerfile::{Files, GitAddress};
 use registry_client::{Fetched, Known, WebAddress, WebError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -20,6 +21,7 @@ use stdx::fs::Durability;
 use tracing::debug;
 
 use super::cache;
+use super::git::Repository;
 use super::receive::Place;
 use super::sources::{Source, SourceError};
 use super::tree::{Tree, hex};
@@ -29,7 +31,7 @@ use crate::Engine;
 const BYTES_MAX: u64 = 64 << 30;
 
 /// Where what is fetched lies in a build's place.
-const WEB: &str = "web";
+pub(super) const WEB: &str = "web";
 
 /// What something is called whose address ends without a name (buildkit dockerfile2llb, convert.go).
 const UNNAMED: &str = "__unnamed__";
@@ -50,6 +52,8 @@ pub(super) struct Remote {
     name: String,
     last_modified: String,
     sum: String,
+    /// Of a repository what else a copy depends on; nothing of a file.
+    repository: Option<String>,
     /// Whether it is here.
     pub(super) is_here: bool,
 }
@@ -75,14 +79,41 @@ impl Remote {
         let fetched = engine.current.registries().fetch_unless(&address, &known).await?;
         let Some(fetched) = fetched else {
             let Remembered { last_modified, sum, .. } = remembered.ok_or(SourceError::NotModified)?;
-            return Ok(Remote { number, name, last_modified, sum, is_here: false });
+            return Ok(Remote { number, name, last_modified, sum, repository: None, is_here: false });
         };
         let path = directory.join(&name);
         let Known { etag, last_modified } = fetched.known().clone();
         let sum = receive(fetched, &address, &directory, &path, &last_modified).await?;
         let remembered = Remembered { etag, last_modified: last_modified.clone(), sum: sum.clone() };
         bridge::blocking(move || remember(&memory, &remembered)).await;
-        Ok(Remote { number, name, last_modified, sum, is_here: true })
+        Ok(Remote { number, name, last_modified, sum, repository: None, is_here: true })
+    }
+
+    /// Looks which commit of a repository is meant; has its files come where `fetches`.
+    pub(super) async fn look_at_repository(
+        mut address: GitAddress,
+        files: &Files,
+        place: &Place,
+        number: usize,
+        fetches: bool,
+    ) -> Result<Remote, SourceError> {
+        let keep = match (files.keep_git_dir, address.keep_git_dir) {
+            (Some(own), Some(other)) if own != other => return Err(SourceError::KeepGitDir),
+            (own, other) => other.or(own).unwrap_or(false),
+        };
+        match (files.checksum.as_str(), address.checksum.as_str()) {
+            ("", _) => {}
+            (own, "") => address.checksum = own.to_owned(),
+            (own, other) if own == other => {}
+            (own, other) => return Err(SourceError::Checksums(own.to_owned(), other.to_owned())),
+        }
+        let directory = address.directory().to_owned();
+        let exact = format!("keep {keep} submodules {} {directory}", address.submodules.unwrap_or(true));
+        let name = format!("tree/{directory}").trim_end_matches('/').to_owned();
+        let place = place.join(WEB).join(number.to_string());
+        let commit = Repository { address, keep_git_dir: keep, place }.look(fetches).await?;
+        let (sum, repository) = (commit.name, Some(exact));
+        Ok(Remote { number, name, last_modified: String::new(), sum, repository, is_here: fetches })
     }
 
     /// Refuses other bytes than those of a sum.
@@ -97,6 +128,10 @@ impl Remote {
     /// As something that is copied, from the path that it has in the tree of all of them.
     pub(super) fn source(&self) -> Source {
         let path = format!("{}/{}", self.number, self.name);
+        if let Some(more) = &self.repository {
+            let (sum, exact) = (format!("git:{}", self.sum), format!("git {} {more}", self.sum));
+            return Source { path, sum, exact, is_remote: true };
+        }
         let mut hash = Sha256::new();
         for part in [&self.name, &self.sum, &self.last_modified] {
             hash.update((part.len() as u64).to_be_bytes());
@@ -173,7 +208,7 @@ fn remember(memory: &Path, remembered: &Remembered) {
 }
 
 /// Writes what comes into a file that only root may read; answers its sum.
-async fn receive(
+pub(super) async fn receive(
     mut fetched: Fetched,
     address: &WebAddress,
     directory: &Path,

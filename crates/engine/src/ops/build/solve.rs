@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use builder::cache::{Key, key};
 use builder::{Arguments, Base, Operation, Plan, PlannedStage, Platforms, Stage, Step, StepError, Wanted};
-use dockerfile::{Dockerfile, Files, Instruction, Kind};
+use dockerfile::{Dockerfile, Files, GitAddress, Instruction, Kind};
 use dockerfile_checks::Checking;
 use image::ImageRecord;
 use oci::image::{ExecConfig, History, Platform};
@@ -18,10 +18,11 @@ use super::asks::Client;
 use super::checks;
 use super::copy::Copying;
 use super::graph::{self, Names, Needed};
-use super::input::{ContextSource, Input};
+use super::input::{Archive, ContextSource, Input, Local};
 use super::lookup::Lookup;
 use super::receive::{self, Context};
 use super::remote::{self, Remote};
+use super::remote_context::{self, FetchedContext};
 use super::sources::{self, Source, SourceError};
 use super::work::{ImageTree, Work, tree_of};
 use super::{BuildError, BuildLine, BuildOptions, Lines, PartEvent, cache, caches, full_name};
@@ -87,6 +88,13 @@ impl Solving {
     }
 }
 
+/// What is built from, where it need not be waited for any more, or comes while it is read.
+enum Ready {
+    Archive(Archive),
+    Local(Local),
+    Fetched(FetchedContext),
+}
+
 /// Builds; answers the image's id.
 pub(super) async fn build(
     engine: Engine,
@@ -97,11 +105,17 @@ pub(super) async fn build(
     lines: Arc<Lines>,
 ) -> Result<String, BuildError> {
     let task = engine.clone();
+    let input = match input {
+        Input::Archive(archive) => Ready::Archive(archive),
+        Input::Local(local) => Ready::Local(local),
+        Input::Remote(url) => Ready::Fetched(remote_context::fetch(&engine, &url).await?),
+    };
     // What a Dockerfile makes of its variables takes as long as its author likes, within bounds.
     let planned = bridge::blocking(move || {
         let (context, files, ask) = match input {
-            Input::Archive(archive) => (receive::receive(&task, archive.0, &options.dockerfile)?, None, None),
-            Input::Local(local) => {
+            Ready::Archive(archive) => (receive::receive(&task, archive.0, &options.dockerfile)?, None, None),
+            Ready::Fetched(fetched) => (fetched.open(&options.dockerfile)?, None, None),
+            Ready::Local(local) => {
                 let context = receive::of_text(&task, &local.name, &local.text)?;
                 let checking = checks::begin(&options, &local.text, &local.ignore, false)?;
                 (context, Some((checking, local.context)), Some(local.login))
@@ -494,11 +508,13 @@ impl Solver {
     /// What an `ADD` has from the web; all of it comes where `fetches`.
     async fn remotes(&mut self, files: &Files, fetches: bool) -> Result<Vec<Remote>, SourceError> {
         let mut remotes = Vec::new();
-        if let Some(git) = files.sources.iter().find(|source| sources::is_git(source)) {
-            return Err(SourceError::Git(git.clone()));
-        }
-        for url in files.sources.iter().filter(|source| sources::is_url(source)) {
+        for url in files.sources.iter().filter(|source| sources::is_url(source) || sources::is_git(source)) {
             self.fetched += 1;
+            if let Some(address) = GitAddress::parse(url)? {
+                let place = &self.context.place;
+                remotes.push(Remote::look_at_repository(address, files, place, self.fetched, fetches).await?);
+                continue;
+            }
             let remote = Remote::look(&self.engine, url, &self.context.place, self.fetched, fetches).await?;
             remote.check(&files.checksum)?;
             remotes.push(remote);

@@ -2,11 +2,12 @@
 
 use std::io;
 
-use dockerfile::{Files, glob_match};
+use dockerfile::{Files, GitAddress, GitAddressError, glob_match};
 use registry_client::WebError;
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
+use super::git::GitError;
 use super::tree::{Looked, Tree, hex};
 
 /// Something that is copied.
@@ -46,9 +47,21 @@ pub enum SourceError {
     /// A server says that something is as it was, which nobody asked.
     #[error("invalid response status 304")]
     NotModified,
-    /// It is a repository, and not a file.
-    #[error("the Git repository {0} as a source of ADD is not supported yet")]
-    Git(String),
+    /// Only `ADD` fetches repositories.
+    #[error("source can't be a git ref for COPY")]
+    GitReference,
+    /// The address of a repository is wrong.
+    #[error(transparent)]
+    GitAddress(#[from] GitAddressError),
+    /// The instruction and the address say different things.
+    #[error("inconsistent keep-git-dir configuration")]
+    KeepGitDir,
+    /// The same of what the commit should be.
+    #[error("checksum mismatch {0:?} != {1:?}")]
+    Checksums(String, String),
+    /// It does not come from a repository.
+    #[error(transparent)]
+    Git(#[from] GitError),
     /// What comes from the web is something else. BuildKit's sentence.
     #[error("digest mismatch {found}: {wanted}")]
     Checksum {
@@ -74,6 +87,10 @@ pub enum SourceError {
 pub(super) fn select(tree: &Tree, files: &Files, remote: Vec<Source>) -> Result<Vec<Source>, SourceError> {
     let (mut found, mut remote) = (Vec::new(), remote.into_iter());
     for named in &files.sources {
+        if is_git(named) {
+            found.push(remote.next().ok_or(SourceError::GitReference)?);
+            continue;
+        }
         if is_url(named) {
             found.push(remote.next().ok_or(SourceError::Url)?);
             continue;
@@ -190,11 +207,9 @@ pub(super) fn is_url(path: &str) -> bool {
     path.starts_with("http://") || path.starts_with("https://")
 }
 
-/// Whether an argument is a Git repository (buildkit frontend/dockerfile/dfgitutil).
+/// Whether an argument is a Git repository, and be it one whose address is wrong.
 pub(super) fn is_git(path: &str) -> bool {
-    let whole = path.split(['#', '?']).next().unwrap_or_default();
-    let is_ssh = path.starts_with("git@") || path.starts_with("git://") || path.starts_with("ssh://");
-    is_ssh || (is_url(path) && whole.ends_with(".git"))
+    !matches!(GitAddress::parse(path), Ok(None))
 }
 
 /// Whether a path leads out of where it begins.
@@ -264,6 +279,7 @@ mod tests {
             (&["../x"], "forbidden path outside the build context: ../x ()"),
             (&["a/../../x"], "forbidden path outside the build context: a/../../x ()"),
             (&["http://a/b"], "source can't be a URL for COPY"),
+            (&["git@a:b"], "source can't be a git ref for COPY"),
         ] {
             assert_eq!(paths(sources), wanted, "{sources:?}");
         }

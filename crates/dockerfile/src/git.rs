@@ -103,16 +103,28 @@ impl GitAddress {
         }
     }
 
-    /// The remote without a password, as it may be told.
+    /// The remote without passwords and tokens, as it may be told.
     pub fn shown(&self) -> String {
-        let Some((scheme, rest)) = self.remote.split_once("://") else { return self.remote.clone() };
-        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        self.without_credentials(&self.remote)
+    }
+
+    /// A text without them: addresses of submodules have them from the one above.
+    pub fn without_credentials(&self, text: &str) -> String {
+        let credentials = self.credentials();
+        match credentials {
+            "" => text.to_owned(),
+            user if user.contains(':') => text.replace(&format!("{user}@"), "xxxxx:xxxxx@"),
+            user => text.replace(&format!("{user}@"), "xxxxx@"),
+        }
+    }
+
+    /// What stands before the host, if it is more than the name of a user of ssh.
+    fn credentials(&self) -> &str {
+        let Some((scheme, rest)) = self.remote.split_once("://") else { return "" };
+        let authority = rest.split('/').next().unwrap_or_default();
         match authority.rsplit_once('@') {
-            Some((user, host)) => match user.split_once(':') {
-                Some(_) => format!("{scheme}://xxxxx:xxxxx@{host}{path}"),
-                None => format!("{scheme}://{user}@{host}{path}"),
-            },
-            None => self.remote.clone(),
+            Some((user, _)) if matches!(scheme, "http" | "https") || user.contains(':') => user,
+            _ => "",
         }
     }
 
@@ -271,7 +283,8 @@ mod tests {
     fn passwords_are_not_shown() {
         for (text, wanted) in [
             ("https://me:secret@h/x.git", "https://xxxxx:xxxxx@h/x.git"),
-            ("https://me@h/x.git", "https://me@h/x.git"),
+            ("https://token@h/x.git", "https://xxxxx@h/x.git"),
+            ("ssh://git@h/x.git", "ssh://git@h/x.git"),
             ("git@h:x", "git@h:x"),
         ] {
             assert_eq!(GitAddress::parse(text).unwrap().unwrap().shown(), wanted);

@@ -160,6 +160,12 @@ fn privileged_submodules_come_from_servers_alone() {
             at.run(&format!("{image} ls -A /with/inner /without/inner")),
             "/with/inner:\nDockerfile\nfile\nsub\n\n/without/inner:"
         );
+        // What a submodule's address has from the one above is nobody's who gets the image.
+        let secret = above.replace("http://", "http://me:secret@");
+        let output = build(at, &image, &format!("ADD {secret}?keep-git-dir /kept"));
+        assert_eq!(output.code, 0, "{output:?}");
+        let found = at.run(&format!("{image} sh -c 'cat /kept/inner/file; grep -r secret /kept || true'"));
+        assert_eq!(found, "two");
         let refused = build(at, &image, &format!("ADD {local} /x"));
         assert!(refused.code == 1 && refused.stderr.contains("transport 'file' not allowed"), "{refused:?}");
         at.ok(&format!("rmi {image}"));

@@ -31,6 +31,9 @@ const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// How much is read of what git says.
 const SAID_MAX: u64 = 64 * 1024;
 
+/// The longest of git's own files of configuration that is looked into, in bytes.
+const CONFIGURATION_MAX: u64 = 16 * 1024 * 1024;
+
 /// Of all that git could read of a configuration only this is there; submodules are fetched with it, too.
 const CONFIGURATION: [(&str, &str); 11] = [
     ("core.hooksPath", "/dev/null"),
@@ -204,6 +207,7 @@ impl Git<'_> {
             self.must("set remote origin to", &["remote", "set-url", "origin", &self.repository.address.shown()])?;
             self.must("expire reflog for", &["reflog", "expire", "--all", "--expire=now"])?;
             self.forget(".git/FETCH_HEAD")?;
+            self.clean_configuration(&self.tree.join(".git")).map_err(GitError::Run)?;
         } else {
             remove_git(&self.tree).map_err(GitError::Run)?;
         }
@@ -286,6 +290,26 @@ impl Git<'_> {
         }
     }
 
+    /// Takes passwords out of what git has written down of addresses: submodules have them from the one above.
+    fn clean_configuration(&self, place: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(place)? {
+            let (entry, kind) = entry.and_then(|entry| entry.file_type().map(|kind| (entry, kind)))?;
+            if kind.is_dir() {
+                self.clean_configuration(&entry.path())?;
+            } else if kind.is_file() && matches!(entry.file_name().to_str(), Some("config" | "FETCH_HEAD")) {
+                if entry.metadata()?.len() > CONFIGURATION_MAX {
+                    return Err(io::ErrorKind::FileTooLarge.into());
+                }
+                let text = String::from_utf8_lossy(&fs::read(entry.path())?).into_owned();
+                let clean = self.repository.address.without_credentials(&text);
+                if clean != text {
+                    fs::write(entry.path(), clean)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn must(&self, what: &'static str, arguments: &[&str]) -> Result<String, GitError> {
         let (status, output, said) = self.run(arguments)?;
         if status.success() {
@@ -293,7 +317,7 @@ impl Git<'_> {
         }
         let remote = self.repository.address.shown();
         // git tells addresses as it was given them.
-        let said = said.replace(&self.repository.address.remote, &remote);
+        let said = self.repository.address.without_credentials(&said);
         let status = status.to_string().replace("exit status: ", "exit status ");
         Err(GitError::Failed { what, remote, said, status })
     }

@@ -156,6 +156,12 @@ fn owner(mount: &Mount, mode: u32) -> Owner {
     Owner { uid, gid, mode: mount.mode.unwrap_or(mode) & 0o7777 }
 }
 
+/// Of what is the client's: without set-user-ID and its like, as with BuildKit.
+fn plain_owner(mount: &Mount, mode: u32) -> Owner {
+    let owner = owner(mount, mode);
+    Owner { mode: owner.mode & 0o777, ..owner }
+}
+
 fn files(mount: &Mount, directory: &str) -> Result<RunMount, MountError> {
     let from = match (mount.kind, mount.from.as_str()) {
         (MountKind::Cache, "") | (_, NOTHING) => From::Nothing,
@@ -197,7 +203,7 @@ fn secret(mount: &Mount, directory: &str) -> Result<RunMount, MountError> {
         return Err(MountError::Variable(name.clone()));
     }
     let (id, env, required) = (id.to_owned(), mount.env.clone(), mount.required);
-    let what = Mounted::Secret { id, env, required, owner: owner(mount, SECRET_MODE) };
+    let what = Mounted::Secret { id, env, required, owner: plain_owner(mount, SECRET_MODE) };
     Ok(RunMount { target, read_only: true, what })
 }
 
@@ -210,7 +216,7 @@ fn agent(mount: &Mount, directory: &str, number: usize) -> Result<RunMount, Moun
         "" => format!("{AGENTS}{number}"),
         target => place(target, directory)?,
     };
-    let what = Mounted::Ssh { id, required: mount.required, owner: owner(mount, AGENT_MODE) };
+    let what = Mounted::Ssh { id, required: mount.required, owner: plain_owner(mount, AGENT_MODE) };
     Ok(RunMount { target, read_only: false, what })
 }
 

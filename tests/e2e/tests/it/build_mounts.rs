@@ -368,6 +368,9 @@ fn privileged_commands_see_secrets_that_images_have_not() {
              RUN --mount=type=secret,id=tok,target=/deep/er/t,uid=5,gid=6,mode=0440 stat -c %a:%u:%g /deep/er/t >> /got\n\
              RUN --mount=type=secret,id=var,env=TOKEN echo ${#TOKEN} >> /got; ls -d /run/secrets 2>/dev/null || true\n\
              RUN --mount=type=secret,id=tok,env=BOTH,target=/both [ \"$(echo \"$BOTH\")\" = \"$(cat /both)\" ]\n\
+             RUN --mount=type=secret,id=tok,mode=7777,target=/m [ $(stat -c %a /m) = 777 ] && \
+             grep -q ' /m tmpfs ro,nosuid,nodev' /proc/mounts\n\
+             RUN --mount=type=secret,id=none,env=NONE env | grep -qx NONE=\n\
              RUN --mount=type=secret,id=none [ ! -e /run/secrets/none ]\n");
         let directory = context(&[("Dockerfile", &text)]);
         let elsewhere = context(&[("token", &format!("{SECRET}\n"))]);
@@ -380,7 +383,7 @@ fn privileged_commands_see_secrets_that_images_have_not() {
         assert_eq!(built.code, 0, "{built:?}");
         assert!(!(built.stdout + &built.stderr).contains(SECRET));
         assert_eq!(way.at().run(&format!("{image} cat /got")), "400:0:0\n23\ntmpfs\n440:5:6\n22");
-        let left = way.there(&image, "/run/secrets /deep /both");
+        let left = way.there(&image, "/run/secrets /deep /both /m");
         assert_eq!(left, "");
         for line in [format!("history --no-trunc {image}"), format!("inspect {image}")] {
             assert!(!way.at().ok(&line).contains(SECRET), "{line}");

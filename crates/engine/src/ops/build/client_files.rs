@@ -104,7 +104,8 @@ pub(super) async fn add(
                     secret(engine, mount, (index, *owner), Secret { id: id.clone(), value }, env.as_deref(), ready)?;
                 }
                 None if *required => return Err(ClientFileError::NoSecret(id.clone())),
-                None => {}
+                // It is there all the same, also where the image has one.
+                None => ready.unrecorded.env.extend(env.iter().map(|name| format!("{name}="))),
             },
             Mounted::Ssh { id, required, owner } => {
                 let has_agent = match client {
@@ -152,7 +153,10 @@ fn secret(
         let file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&path);
         let written = file.and_then(|mut file| file.write_all(&secret.value));
         written.and_then(|()| give(&path, (owner.uid, owner.gid, owner.mode))).map_err(failed("write a secret"))?;
-        ready.add(mount, bound(&path, true), false);
+        let mut made = bound(&path, true);
+        // Whoever gives a build its secrets would else give its commands the rights of any user.
+        made.options.extend(["nosuid", "nodev"].map(str::to_owned));
+        ready.add(mount, made, false);
     }
     ready.secrets.push(secret);
     Ok(())

@@ -192,6 +192,8 @@ pub(crate) enum ConfigError {
     Address(String),
     #[error("{key}: {value:?} is no range of IPv4 addresses")]
     Subnet { key: &'static str, value: String },
+    #[error("bip: {0:?} is no address that a bridge with containers can have")]
+    Bip(String),
     #[error("{key}: {value:?} is no range of IPv6 addresses")]
     SubnetOfIpv6 { key: &'static str, value: String },
     #[error("{key}: {value:?} is no address of its family")]

@@ -7,10 +7,13 @@ use network::{Config, Subnet};
 use super::{ConfigError, in_range, list, number, pools, switch, text};
 use crate::settings::Given;
 
+/// The longest prefix whose network has addresses for a bridge and a container.
+const BIP_PREFIX_MAX: u8 = 30;
+
 /// Pure; `None` for `--bridge=none`. Key and directory are the caller's to fill in.
 pub(super) fn plan(given: &Given) -> Result<Option<Config>, ConfigError> {
     let bridge = text(given, "bridge");
-    let bip = text(given, "bip").map(|text| subnet("bip", text)).transpose()?;
+    let bip = text(given, "bip").map(bip).transpose()?;
     let bip6 = text(given, "bip6").map(|text| subnet_of_ipv6("bip6", text)).transpose()?;
     if bridge == Some("none") {
         return Ok(None);
@@ -58,6 +61,17 @@ fn mtu(mtu: i64) -> Result<u32, ConfigError> {
 
 fn address(text: &str) -> Result<Ipv4Addr, ConfigError> {
     text.parse().map_err(|_| ConfigError::Address(text.to_owned()))
+}
+
+/// The bridge's address, beside which its network has room for others.
+fn bip(text: &str) -> Result<Subnet, ConfigError> {
+    let bip = subnet("bip", text)?;
+    let is_hosts = match bip.address {
+        IpAddr::V4(address) => !address.is_unspecified() && !address.is_loopback() && !address.is_multicast(),
+        IpAddr::V6(_) => false,
+    };
+    let has_room = bip.prefix <= BIP_PREFIX_MAX && bip.address != bip.last();
+    if is_hosts && has_room { Ok(bip) } else { Err(ConfigError::Bip(text.to_owned())) }
 }
 
 /// One of IPv4.

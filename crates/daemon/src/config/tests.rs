@@ -110,6 +110,11 @@ fn the_bridge_is_what_the_settings_say() {
 fn the_rest_is_refused_by_name() {
     for (flags, wanted) in [
         (&["--bip=10.1.0.1"][..], "bip: \"10.1.0.1\" is no range of IPv4 addresses"),
+        (&["--bip=127.0.0.1/8"], "bip: \"127.0.0.1/8\" is no address that a bridge with containers can have"),
+        (&["--bip=0.0.0.0/0"], "bip: \"0.0.0.0/0\" is no address that a bridge with containers can have"),
+        (&["--bip=224.0.0.1/24"], "bip: \"224.0.0.1/24\" is no address that a bridge with containers can have"),
+        (&["--bip=10.77.0.255/24"], "bip: \"10.77.0.255/24\" is no address that a bridge with containers can have"),
+        (&["--bip=10.77.0.1/32"], "bip: \"10.77.0.1/32\" is no address that a bridge with containers can have"),
         (&["--fixed-cidr=x"], "fixed-cidr: \"x\" is no range of IPv4 addresses"),
         (&["--fixed-cidr-v6=10.1.0.0/16"], "fixed-cidr-v6: \"10.1.0.0/16\" is no range of IPv6 addresses"),
         (&["--default-gateway=fd01::2"], "default-gateway: \"fd01::2\" is no address of its family"),

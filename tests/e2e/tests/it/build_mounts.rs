@@ -482,7 +482,8 @@ fn privileged_commands_speak_with_the_clients_agent() {
     assert!(made.status().unwrap().success());
     let mut agent = Command::new("ssh-agent");
     let _agent = Ended(agent.args(["-D", "-a"]).arg(&socket).stdout(Stdio::null()).spawn().unwrap());
-    until("the agent listens", DEADLINE, || socket.exists().then_some(())).unwrap();
+    // Its socket is there a moment before it listens.
+    until("the agent listens", DEADLINE, || std::os::unix::net::UnixStream::connect(&socket).ok()).unwrap();
     let added = Command::new("ssh-add").arg("-q").arg(&key).env("SSH_AUTH_SOCK", &socket).output().unwrap();
     assert!(added.status.success(), "{added:?}");
     let tools = tempfile::tempdir().unwrap();

@@ -210,7 +210,8 @@ fn connect(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // connect(2) of such sockets waits as long as sending may take.
     set_socket_timeout(&socket, Timeout::Send, Some(deadline.saturating_duration_since(Instant::now())))?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let address = SocketAddrUnix::new(path)?;
+    rustix::io::retry_on_intr(|| rustix::net::connect(&socket, &address))?;
     Ok(socket.into())
 }
 

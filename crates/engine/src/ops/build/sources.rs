@@ -70,9 +70,6 @@ pub enum SourceError {
         /// What it should be.
         wanted: String,
     },
-    /// There is no context.
-    #[error("missing build context")]
-    NoContext,
     /// It cannot be read.
     #[error("read {path}")]
     Read {

@@ -14,6 +14,7 @@
 //! - [`disk`]: a file system small enough to be filled.
 //! - [`leaks`]: what an instance has on the machine, found from outside.
 //! - [`mutate`]: hostile input made from good input, for a bounded time, with a seed.
+//! - [`Passage`]: somebody between a client and the daemon, who tells how far a client has come.
 //! - [`registry`]: registries to pull from, good ones and others.
 //! - [`ssh`]: a host behind ssh.
 //! - [`skip`]: tests that cannot run here are counted as skipped, never as passed.
@@ -30,6 +31,7 @@ pub mod http;
 pub mod images;
 pub mod leaks;
 pub mod mutate;
+pub mod passage;
 pub mod paths;
 pub mod piped;
 pub mod process;
@@ -42,6 +44,7 @@ pub use certificates::Certificates;
 pub use daemon::{Cli, Daemon, OnDemand};
 pub use events::Events;
 pub use firewalld::Firewalld;
+pub use passage::Passage;
 pub use piped::Piped;
 pub use process::Output;
 pub use pty::Pty;

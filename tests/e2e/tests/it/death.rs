@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use testkit::{Cli, Daemon, Events, Pty};
+use testkit::{Cli, Daemon, Events, Passage, Piped, Pty};
 
 use crate::support::{At, ours};
 
@@ -288,7 +288,14 @@ fn privileged_wait_asks_the_next_daemon() {
         let names = ["stays", "gone"];
         us.start("stays", &format!("-v {}:/s busybox sh -c '{script}'", shared.path().display()));
         us.start("gone", &format!("--rm -v {}:/s busybox sh -c '{script}'", shared.path().display()));
-        let clients = names.map(|name| us.spawn(&format!("wait {name}")));
+        // A client that finds no daemon when it begins fails.
+        let passage = Passage::to(daemon.socket()).unwrap();
+        let clients = names.map(|name| {
+            let mut command = us.command(&format!("wait {name}"));
+            Piped::spawn(command.env("DOCKER_HOST", format!("unix://{}", passage.socket().display()))).unwrap()
+        });
+        // Each asks how the wait ends and, beside that, for the id.
+        passage.until_answered(4).unwrap();
         let pids = names.map(|name| us.inspect(name, "{{.State.Pid}}"));
         daemon.kill9().unwrap();
         fs::write(shared.path().join("end"), "").unwrap();

@@ -8,6 +8,7 @@ use image::ImageRecord;
 use oci::Reference;
 
 use super::input::AskLogin;
+use super::named::Named;
 use super::{BuildError, BuildLine, BuildOptions, Lines};
 use crate::Engine;
 use crate::ops::image_budget::{self, Holding};
@@ -16,13 +17,15 @@ use crate::platforms;
 
 /// Looks up images, each once.
 pub(super) struct Lookup {
-    engine: Engine,
+    pub(super) engine: Engine,
     /// Whether registries are asked even for what is here.
     pull: bool,
     logins: BTreeMap<String, AuthConfig>,
     /// Who knows logins that were not given.
     ask: Option<AskLogin>,
-    lines: Arc<Lines>,
+    pub(super) lines: Arc<Lines>,
+    /// What is taken by names that are no image's.
+    pub(super) named: Named,
     /// Images that the budget leaves alone until the build has ended.
     held: Vec<Holding>,
     /// Images that were looked up already, by name and platform.
@@ -30,20 +33,35 @@ pub(super) struct Lookup {
 }
 
 impl Lookup {
-    pub(super) fn new(engine: &Engine, options: &BuildOptions, ask: Option<AskLogin>, lines: Arc<Lines>) -> Lookup {
+    pub(super) fn new(
+        engine: &Engine,
+        options: &BuildOptions,
+        ask: Option<AskLogin>,
+        named: Named,
+        lines: Arc<Lines>,
+    ) -> Lookup {
         Lookup {
             engine: engine.clone(),
             pull: options.pull,
             logins: options.logins.clone(),
             ask,
             lines,
+            named,
             held: Vec::new(),
             found: HashMap::new(),
         }
     }
 
-    /// An image by name, from its registry if it is not here.
+    /// What is taken by a name: a context, else an image, from its registry if it is not here.
     pub(super) async fn image(&mut self, name: &str, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {
+        match self.named_image(name, platform).await? {
+            Some(image) => Ok(image),
+            None => self.own_image(name, platform).await,
+        }
+    }
+
+    /// An image by name, whatever contexts there are.
+    pub(super) async fn own_image(&mut self, name: &str, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {
         if let Some(image) = self.found.get(&(name.to_owned(), platform.to_owned())) {
             return Ok(image.clone());
         }
@@ -77,7 +95,7 @@ impl Lookup {
     }
 
     /// Whether it is here still; then the budget leaves it here.
-    async fn hold(&mut self, image: &ImageRecord) -> bool {
+    pub(super) async fn hold(&mut self, image: &ImageRecord) -> bool {
         let holding = image_budget::hold(&self.engine, vec![image.id.clone()]).await;
         let is_here = holding.is_some();
         self.held.extend(holding);

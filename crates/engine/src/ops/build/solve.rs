@@ -20,6 +20,7 @@ use super::copy::Copying;
 use super::graph::{self, Names, Needed};
 use super::input::{Archive, ContextSource, Input, Local};
 use super::lookup::Lookup;
+use super::named::{BaseWords, Named, NamedContext};
 use super::receive::{self, Context};
 use super::remote::{self, Remote};
 use super::remote_context::{self, FetchedContext};
@@ -100,33 +101,35 @@ pub(super) async fn build(
     engine: Engine,
     options: BuildOptions,
     names: Vec<Reference>,
-    input: Input,
+    (input, named): (Input, Vec<NamedContext>),
     client: Client,
     lines: Arc<Lines>,
 ) -> Result<String, BuildError> {
-    let task = engine.clone();
+    let named = Named::new(named);
+    let (task, told) = (engine.clone(), lines.clone());
     let input = match input {
         Input::Archive(archive) => Ready::Archive(archive),
         Input::Local(local) => Ready::Local(local),
-        Input::Remote(url) => Ready::Fetched(remote_context::fetch(&engine, &url).await?),
+        Input::Remote(url) => Ready::Fetched(remote_context::fetch(&engine, &url, false, &client).await?),
     };
     // What a Dockerfile makes of its variables takes as long as its author likes, within bounds.
     let planned = bridge::blocking(move || {
-        let (context, files, ask) = match input {
+        let (mut context, files, ask) = match input {
             Ready::Archive(archive) => (receive::receive(&task, archive.0, &options.dockerfile)?, None, None),
             Ready::Fetched(fetched) => (fetched.open(&options.dockerfile)?, None, None),
             Ready::Local(local) => {
-                let context = receive::of_text(&task, &local.name, &local.text)?;
+                let (context, files) = local.context.open(&task, &local.name, &local.text)?;
                 let checking = checks::begin(&options, &local.text, &local.ignore, false)?;
-                (context, Some((checking, local.context)), Some(local.login))
+                (context, Some((checking, files)), Some(local.login))
             }
         };
+        named.replace(&mut context.dockerfile, &options.platform);
         // Who is told what checks find is told of these.
         let (plan, arguments) = plan(&context.dockerfile, &options, files.is_some())?;
-        Ok::<_, BuildError>((context, files, ask, plan, arguments, options))
+        let lookup = Lookup::new(&task, &options, ask, named, told);
+        Ok::<_, BuildError>((context, files, lookup, plan, arguments, options))
     });
-    let (context, files, ask, plan, arguments, options) = planned.await?;
-    let lookup = Lookup::new(&engine, &options, ask, lines.clone());
+    let (context, files, lookup, plan, arguments, options) = planned.await?;
     let mut solver = Solver {
         engine,
         options,
@@ -189,7 +192,7 @@ pub(super) fn platforms(wanted: &str) -> Result<Platforms, BuildError> {
 }
 
 /// What an image is for that begins with nothing.
-fn platform(wanted: &str) -> Result<Platform, BuildError> {
+pub(super) fn platform(wanted: &str) -> Result<Platform, BuildError> {
     let [os, architecture, variant] = platforms(wanted)?.target;
     let architecture = if architecture.is_empty() { import::host_platform().architecture } else { architecture };
     Ok(Platform { os, architecture, variant, ..Platform::default() })
@@ -212,6 +215,7 @@ impl Solver {
         for instruction in &context.dockerfile.arguments {
             self.announce(&instruction.original).await;
         }
+        self.lookup.begin_named(&plan, (&context.place, &self.client), &self.options.platform).await?;
         if let Some((checking, files)) = files {
             self.prepare(&plan, checking, files).await?;
         }
@@ -244,8 +248,11 @@ impl Solver {
         for (name, platform) in graph::images(plan) {
             let line = plan.stages.iter().find(|stage| stage.base == Base::Image(name.clone()));
             self.lines.at(line.and_then(|stage| self.line_of(stage)).unwrap_or_default()).await;
-            self.lines.begin(format!("[internal] load metadata for {}", full_name(&name)), None).await;
             let platform = if platform.is_empty() { self.options.platform.clone() } else { platform };
+            let is_named = self.lookup.is_named(&name, &platform);
+            if !is_named {
+                self.lines.begin(format!("[internal] load metadata for {}", full_name(&name)), None).await;
+            }
             let image = self.lookup.image(&name, &platform).await;
             let image = image.map_err(|err| BuildError::Metadata { name: name.clone(), source: Box::new(err) })?;
             // What it asks for is not looked into.
@@ -253,7 +260,9 @@ impl Solver {
                 needed = Needed::All;
             }
             self.lookup.found.insert((name, platform), image);
-            self.lines.part(PartEvent::Ended).await;
+            if !is_named {
+                self.lines.part(PartEvent::Ended).await;
+            }
         }
         checks::in_build(checking, &self.lookup, &self.lines).await?;
         let (context, archive) = (self.context.clone(), files(needed));
@@ -294,11 +303,17 @@ impl Solver {
         let mut names = Names::new(planned, self.context.dockerfile.stages.len());
         let mut part = None;
         if let Base::Image(name) = &planned.base {
-            let words = names.next(&format!("FROM {}", full_name(name)));
+            let platform = if planned.platform.is_empty() { &self.options.platform } else { &planned.platform };
+            let words = match self.lookup.named.base_words(name, platform) {
+                BaseWords::Usual => Some(names.next(&format!("FROM {}", full_name(name)))),
+                BaseWords::Context(words) => Some(words),
+                BaseWords::Own => None,
+            };
             // Stages that begin with the same image have that part in common.
-            part = match self.begun.get(&(name.clone(), planned.platform.clone())) {
-                Some(number) => Some(*number),
-                None => self.lines.begin(words, None).await,
+            part = match (self.begun.get(&(name.clone(), planned.platform.clone())), words) {
+                (Some(number), _) => Some(*number),
+                (None, Some(words)) => self.lines.begin(words, None).await,
+                (None, None) => None,
             };
         }
         let base = self.base(planned).await?;
@@ -511,8 +526,8 @@ impl Solver {
         for url in files.sources.iter().filter(|source| sources::is_url(source) || sources::is_git(source)) {
             self.fetched += 1;
             if let Some(address) = GitAddress::parse(url)? {
-                let place = &self.context.place;
-                remotes.push(Remote::look_at_repository(address, files, place, self.fetched, fetches).await?);
+                let (place, whose) = (&self.context.place, (&self.engine, &self.client));
+                remotes.push(Remote::look_at_repository(whose, address, files, place, self.fetched, fetches).await?);
                 continue;
             }
             let remote = Remote::look(&self.engine, url, &self.context.place, self.fetched, fetches).await?;
@@ -529,6 +544,9 @@ impl Solver {
         }
         let stage = self.names.get(&from.to_lowercase()).copied().or_else(|| from.parse().ok());
         let platform = self.options.platform.clone();
+        if let Some(files) = self.lookup.named_files(from, &platform) {
+            return Ok(Some(files));
+        }
         let image = match stage.and_then(|index| self.outcomes.get(&index)) {
             Some(Some(image)) => self.engine.images.resolve(image.as_str())?,
             Some(None) => return Err(BuildError::Nothing),

@@ -10,8 +10,9 @@
 //! ```
 //! - [`service`] knows the calls, [`build`] what builds there are and what becomes of one.
 //! - [`attributes`] reads what a client wants of a Dockerfile: pure. [`inputs`] has it come with what it is built from:
-//!   [`local`] has the client send its files, [`remote`] has a context whole.
+//!   [`local`] has the client send its files, [`layout`] its images, [`remote`] has a context whole.
 //! - [`progress`] is what a client sees of a build, [`follow`] what makes it so; [`failure`] what it reads where one fails.
+//! - [`tunnel`] is a session that is opened by a call, not by a request of its own.
 //! - [`questions`] are what a client asks of a Dockerfile instead of building it.
 //!
 //! A call that its client gives up is dropped where it stands, and with it the build that it waits for. Of a build nothing
@@ -23,19 +24,24 @@ mod build;
 mod failure;
 mod follow;
 mod inputs;
+mod layout;
 mod local;
 mod progress;
 mod questions;
 mod remote;
 mod service;
+mod tunnel;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use buildkit_api::session::{Announced, Sessions};
-use engine::ops::build::Client;
+use buildkit_api::status::Status;
+use engine::ops::build::{Client, NamedContext, NamedSource};
 use errdefs::ErrorKind;
 use http::header::UPGRADE;
 
+use self::attributes::NamedPlace;
 use self::build::Builds;
 use self::service::BuildService;
 use crate::hijack::{Outcome, Upgrade};
@@ -59,6 +65,33 @@ impl BuildKit {
         let session = if session.is_empty() { return None } else { self.sessions.find(session).await? };
         Some(Arc::new(asks::SessionAsks(session)))
     }
+}
+
+/// The named contexts of a classic build; directories are what its session uploads.
+pub(crate) async fn contexts(
+    buildkit: &BuildKit,
+    session: &str,
+    given: &BTreeMap<String, String>,
+) -> Result<Vec<NamedContext>, Failure> {
+    let failed = |status: Status| Failure::invalid(status.message);
+    let mut named = Vec::new();
+    for (name, place) in attributes::contexts(given, &|_| None).map_err(failed)? {
+        let source = match place {
+            NamedPlace::Image(image) => NamedSource::Image(image),
+            NamedPlace::Url(url) => NamedSource::Url(url),
+            NamedPlace::Directory(directory, _) => {
+                let found = if session.is_empty() { None } else { buildkit.sessions.find(session).await };
+                let session = found.ok_or_else(|| Failure::invalid(format!("no active session for {name}")))?;
+                NamedSource::Files(Box::new(move |_| Box::new(remote::uploaded(session, &directory))))
+            }
+            NamedPlace::Layout(..) => {
+                return Err(Failure::invalid(format!("the context {name} of an OCI layout needs BuildKit's API")));
+            }
+            NamedPlace::Input(input) => return Err(Failure::invalid(format!("invalid input {input} for {name}"))),
+        };
+        named.push(NamedContext { name, source });
+    }
+    Ok(named)
 }
 
 /// `POST /grpc`.

@@ -21,5 +21,5 @@ pub use gateway::{
 };
 pub use sessions::{
     AgentBytes, CheckAgentRequest, CredentialsRequest, CredentialsResponse, GetSecretRequest, GetSecretResponse,
-    Packet, PacketKind, Stat,
+    Packet, PacketKind, ReadContentRequest, ReadContentResponse, Stat,
 };

@@ -106,19 +106,33 @@ impl Source {
             }
             Source::Directory { directory, name, text } => {
                 let patterns = patterns(&directory, &name, text.is_none())?;
-                let opened = File::open(&directory);
-                let top = opened.map_err(|source| ContextError::Open { path: directory, source })?;
-                let (reader, writer) = io::pipe().map_err(ContextError::Pipe)?;
-                let (done, outcome) = mpsc::channel();
-                thread::spawn(move || {
-                    let packed = pack(top, writer, &patterns, text.map(|text| (name, text)));
-                    // Whoever reads has given up.
-                    let _ = done.send(packed);
-                });
-                Ok(Box::new(Packed { reader, outcome }))
+                packed(directory, patterns, text.map(|text| (name, text)))
             }
         }
     }
+}
+
+/// The archive of a context that has a name: without a Dockerfile of its own.
+pub fn files_of(directory: &Path) -> Result<Box<dyn Read + Send>, ContextError> {
+    packed(directory.to_owned(), ignored(directory, "", false)?, None)
+}
+
+/// An archive that is made while it is read, with a file more.
+fn packed(
+    directory: PathBuf,
+    patterns: Patterns,
+    more: Option<(String, Vec<u8>)>,
+) -> Result<Box<dyn Read + Send>, ContextError> {
+    let opened = File::open(&directory);
+    let top = opened.map_err(|source| ContextError::Open { path: directory, source })?;
+    let (reader, writer) = io::pipe().map_err(ContextError::Pipe)?;
+    let (done, outcome) = mpsc::channel();
+    thread::spawn(move || {
+        let packed = pack(top, writer, &patterns, more);
+        // Whoever reads has given up.
+        let _ = done.send(packed);
+    });
+    Ok(Box::new(Packed { reader, outcome }))
 }
 
 /// What is left out: what belongs to the build itself is sent in any case.

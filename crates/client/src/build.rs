@@ -60,6 +60,8 @@ pub struct BuildOptions {
     pub numbers: Vec<(&'static str, i64)>,
     /// Resource limits.
     pub ulimits: Vec<Ulimit>,
+    /// What is taken by names: `docker-image://IMAGE`, addresses, and `local:NAME`, which the session has.
+    pub contexts: BTreeMap<String, String>,
     /// The session on which the daemon asks for secrets and agents; empty for none.
     pub session: String,
     /// What is shown to registries.
@@ -91,6 +93,9 @@ impl BuildOptions {
             .with("rm", if self.remove { "1" } else { "0" })
             .with_flag("forcerm", self.force_remove)
             .with("version", "1");
+        if !self.contexts.is_empty() {
+            query = query.with("buildcontexts", &json(serde_json::to_string(&self.contexts)));
+        }
         for (name, number) in &self.numbers {
             query = query.with(name, &number.to_string());
         }

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! POST /session  --> daemon: who we are, and which calls we answer
-//! calls          <-- GetSecret, CheckAgent, ForwardAgent
+//! calls          <-- GetSecret, CheckAgent, ForwardAgent, Pull
 //! ```
 //! A session lives as long as what [`open`] answers is polled.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use buildkit_api::messages::{AgentBytes, CheckAgentRequest, Empty, GetSecretRequest, GetSecretResponse};
@@ -15,6 +16,7 @@ use buildkit_api::server::{self, Call, Reply, Service, Streaming};
 use buildkit_api::status::{Code, Status};
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
 
 use crate::call::Client;
 use crate::error::ClientError;
@@ -27,10 +29,17 @@ const PROTOCOL: &str = "h2c";
 /// The calls that are answered.
 const SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
 const CHECK_AGENT: &str = "/moby.sshforward.v1.SSH/CheckAgent";
+const PULL: &str = "/moby.upload.v1.Upload/Pull";
 const FORWARD_AGENT: &str = "/moby.sshforward.v1.SSH/ForwardAgent";
 
 /// Which agent a call is of.
 const AGENT_ID: &str = "buildkit.ssh.id";
+
+/// Which directory a call is of, behind a slash.
+const PULLED: &str = "urlpath";
+
+/// Makes an archive of a directory.
+pub type Packer = fn(&Path) -> io::Result<Box<dyn Read + Send>>;
 
 /// The agent that a call means which says nothing of it.
 const AGENT_DEFAULT: &str = "default";
@@ -45,6 +54,8 @@ pub struct Offers {
     pub secrets: BTreeMap<String, SecretSource>,
     /// Sockets of agents by name.
     pub agents: BTreeMap<String, PathBuf>,
+    /// Directories by name, of which archives are sent.
+    pub directories: BTreeMap<String, PathBuf>,
 }
 
 /// Where a secret is; it is read when it is asked for.
@@ -59,7 +70,7 @@ pub enum SecretSource {
 impl Offers {
     /// Whether there is nothing to ask for.
     pub fn is_empty(&self) -> bool {
-        self.secrets.is_empty() && self.agents.is_empty()
+        self.secrets.is_empty() && self.agents.is_empty() && self.directories.is_empty()
     }
 }
 
@@ -68,17 +79,22 @@ pub async fn open(
     client: &Client,
     id: &str,
     offers: Offers,
+    pack: Packer,
 ) -> Result<impl Future<Output = Result<(), Status>>, ClientError> {
     let mut headers = vec![("X-Docker-Expose-Session-Uuid", id), ("X-Docker-Expose-Session-Name", "longshore")];
-    headers.extend([SECRET, CHECK_AGENT, FORWARD_AGENT].map(|call| ("X-Docker-Expose-Session-Grpc-Method", call)));
+    headers
+        .extend([SECRET, CHECK_AGENT, FORWARD_AGENT, PULL].map(|call| ("X-Docker-Expose-Session-Grpc-Method", call)));
     let hijacked = upgrade(client, "/session", PROTOCOL, &headers, b"").await?;
     let io = tokio::io::join(hijacked.reader, hijacked.writer);
-    Ok(server::serve(io, Answers(Arc::new(offers))))
+    Ok(server::serve(io, Answers { offers: Arc::new(offers), pack }))
 }
 
 /// Who answers.
 #[derive(Clone)]
-struct Answers(Arc<Offers>);
+struct Answers {
+    offers: Arc<Offers>,
+    pack: Packer,
+}
 
 impl Service for Answers {
     async fn call(&self, call: Call) -> Result<Reply, Status> {
@@ -97,11 +113,15 @@ impl Service for Answers {
     }
 
     fn streams(&self, path: &str) -> bool {
-        path == FORWARD_AGENT
+        matches!(path, FORWARD_AGENT | PULL)
     }
 
     async fn stream(&self, call: Streaming) {
-        let id = call.headers.get(AGENT_ID).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let header = |name| call.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if call.path == PULL {
+            return self.upload(header(PULLED).to_owned(), call.outgoing);
+        }
+        let id = header(AGENT_ID);
         let failed = match self.agent(id) {
             Ok(path) => match unix::connect(path).await {
                 Ok(stream) => return carry(stream, call).await,
@@ -117,7 +137,7 @@ impl Service for Answers {
 impl Answers {
     fn secret(&self, id: &str) -> Result<Vec<u8>, Status> {
         let missing = || Status::new(Code::NotFound, format!("secret {id} not found"));
-        match self.0.secrets.get(id).ok_or_else(missing)? {
+        match self.offers.secrets.get(id).ok_or_else(missing)? {
             SecretSource::Variable(name) => std::env::var(name).map(String::into_bytes).map_err(|_| missing()),
             SecretSource::File(path) => std::fs::read(path)
                 .map_err(|err| Status::new(Code::Unknown, format!("failed to read {}: {err}", path.display()))),
@@ -126,7 +146,39 @@ impl Answers {
 
     fn agent(&self, id: &str) -> Result<&PathBuf, Status> {
         let id = if id.is_empty() { AGENT_DEFAULT } else { id };
-        self.0.agents.get(id).ok_or_else(|| Status::new(Code::NotFound, format!("unset ssh forward key {id}")))
+        self.offers.agents.get(id).ok_or_else(|| Status::new(Code::NotFound, format!("unset ssh forward key {id}")))
+    }
+}
+
+impl Answers {
+    /// Sends the archive of a directory, from a thread of its own: reading files blocks.
+    fn upload(&self, path: String, outgoing: mpsc::Sender<Result<Vec<u8>, Status>>) {
+        let name = path.trim_start_matches('/').to_owned();
+        let (offers, pack) = (self.offers.clone(), self.pack);
+        std::thread::spawn(move || {
+            let failed =
+                |err: io::Error| Status::new(Code::Unknown, format!("failed to read the context {name}: {err}"));
+            let sent = match offers.directories.get(&name) {
+                Some(directory) => pack(directory).and_then(|archive| send(archive, &outgoing)).map_err(failed),
+                None => Err(Status::new(Code::NotFound, format!("no context {name}"))),
+            };
+            if let Err(status) = sent {
+                // A caller that has gone needs no answer.
+                let _ = outgoing.blocking_send(Err(status));
+            }
+        });
+    }
+}
+
+fn send(mut archive: impl Read, outgoing: &mpsc::Sender<Result<Vec<u8>, Status>>) -> io::Result<()> {
+    loop {
+        let mut data = vec![0; PIECE_BYTES];
+        let count = archive.read(&mut data)?;
+        data.truncate(count);
+        // What is behind the end of an archive is nobody's.
+        if count == 0 || outgoing.blocking_send(Ok(AgentBytes { data }.encode_to_vec())).is_err() {
+            return Ok(());
+        }
     }
 }
 
@@ -168,7 +220,8 @@ mod tests {
         let path = directory.path().join("file");
         let secrets = [("file", SecretSource::File(path.clone())), ("home", SecretSource::Variable("PATH".into()))];
         let secrets = secrets.map(|(name, source)| (name.to_owned(), source)).into();
-        let answers = Answers(Arc::new(Offers { secrets, agents: BTreeMap::new() }));
+        let answers =
+            Answers { offers: Arc::new(Offers { secrets, ..Offers::default() }), pack: |_| Ok(Box::new(io::empty())) };
         assert_eq!(answers.secret("file").unwrap_err().code, Code::Unknown as i32);
         std::fs::write(&path, "said").unwrap();
         assert_eq!(answers.secret("file").unwrap(), b"said");

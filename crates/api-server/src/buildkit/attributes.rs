@@ -8,6 +8,7 @@ use engine::ops::build::{BuildOptions, shown_repository};
 use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
 
 use super::failure::{not_yet, said};
+use super::layout::BlobDigest;
 
 /// Attributes, understood.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +45,8 @@ pub(super) enum NamedPlace {
     Image(String),
     /// An address.
     Url(String),
+    /// An image of a layout of the client's: the layout's name, and the digest.
+    Layout(String, BlobDigest),
     /// An input of the request.
     Input(String),
     /// A directory of the client's, and its session if that is another one.
@@ -94,7 +97,7 @@ pub(super) fn read(given: &BTreeMap<String, String>, host_network: bool) -> Resu
         dockerfile_in: directory("dockerfilekey", "dockerfile"),
         dockerfile_is_local: given.contains_key("dockerfilekey"),
         remote: remote(&text),
-        named: contexts(given)?,
+        named: contexts(&named("context:"), &|directory| given.get(&format!("local-sessionid:{directory}")).cloned())?,
         context_in: ("context".to_owned(), given.get("local-sessionid:context").cloned()),
         options: BuildOptions {
             arguments: arguments.map(|(name, value)| (name, Some(value))).collect(),
@@ -125,26 +128,39 @@ fn remote<'a>(text: &impl Fn(&str) -> &'a str) -> Option<Remote> {
 }
 
 /// What names stand for (frontend/dockerui, namedcontext.go, whose sentences these are).
-fn contexts(given: &BTreeMap<String, String>) -> Result<BTreeMap<String, NamedPlace>, Status> {
+pub(super) fn contexts(
+    given: &BTreeMap<String, String>,
+    session: &dyn Fn(&str) -> Option<String>,
+) -> Result<BTreeMap<String, NamedPlace>, Status> {
     let mut contexts = BTreeMap::new();
-    for (name, value) in given.iter().filter_map(|(name, value)| Some((name.strip_prefix("context:")?, value))) {
+    for (name, value) in given {
         let split = value.split_once(':');
         let (kind, rest) = split.ok_or_else(|| said(format!("invalid context specifier {value} for {name}")))?;
         let place = match kind {
             "docker-image" => NamedPlace::Image(rest.strip_prefix("//").unwrap_or(rest).to_owned()),
-            "local" => NamedPlace::Directory(rest.to_owned(), given.get(&format!("local-sessionid:{rest}")).cloned()),
+            "local" => NamedPlace::Directory(rest.to_owned(), session(rest)),
             "input" => NamedPlace::Input(rest.to_owned()),
             "http" | "https" => NamedPlace::Url(value.clone()),
             kind if kind == "git" || kind.starts_with("git@") => match shown_repository(value) {
                 Some(_) => NamedPlace::Url(value.clone()),
                 None => return Err(said(format!("invalid git context {value}"))),
             },
-            "oci-layout" => return Err(not_yet(&format!("the named context {name} of an OCI layout"))),
+            "oci-layout" => layout(rest.strip_prefix("//").unwrap_or(rest))?,
             kind => return Err(said(format!("unsupported context source {kind} for {name}"))),
         };
         contexts.insert(name.to_owned(), place);
     }
     Ok(contexts)
+}
+
+/// `STORE:TAG@DIGEST`.
+fn layout(text: &str) -> Result<NamedPlace, Status> {
+    let (name, digest) =
+        text.split_once('@').ok_or_else(|| said(format!("oci-layout reference {text:?} has no digest")))?;
+    let digest = BlobDigest::parse(digest);
+    let digest = digest.ok_or_else(|| said(format!("could not parse oci-layout reference {text:?}")))?;
+    let store = name.rsplit_once(':').map_or(name, |(store, _)| store);
+    Ok(NamedPlace::Layout(store.to_owned(), digest))
 }
 
 /// How commands are run.
@@ -259,7 +275,8 @@ mod tests {
     #[test]
     fn what_is_not_there_is_refused_by_name() {
         for (name, value, wanted) in [
-            ("context:base", "oci-layout://x", "the named context base of an OCI layout is not supported yet"),
+            ("context:base", "oci-layout://x", "oci-layout reference \"x\" has no digest"),
+            ("context:base", "oci-layout://x@y", "could not parse oci-layout reference \"x@y\""),
             ("context:base", "x", "invalid context specifier x for base"),
             ("context:base", "file:///etc", "unsupported context source file for base"),
             ("context:base", "git:x", "invalid git context git:x"),

@@ -13,6 +13,7 @@ use engine_api::auth::AuthConfig;
 use super::attributes::{Attributes, NamedPlace};
 use super::build::Build;
 use super::failure::{not_yet, said};
+use super::layout::Layout;
 use super::local::{self, Context};
 use super::remote;
 use super::service::BuildService;
@@ -95,6 +96,11 @@ impl BuildService {
                     let outcome = outcome.ok_or_else(|| said(format!("invalid input {input} for {name}")))?;
                     // Whoever may build may have every image that is here.
                     NamedSource::Outcome(outcome.ok_or_else(|| not_yet("an input that no other build came to"))?)
+                }
+                NamedPlace::Layout(store, digest) => {
+                    let (build, session) = (build.clone(), self.session(build, None).await?);
+                    let layout = Layout { build, session, name: name.clone(), store, digest };
+                    NamedSource::Layout(Box::new(move |platform| layout.open(platform)))
                 }
                 NamedPlace::Directory(directory, other) => {
                     let (build, session) = (build.clone(), self.session(build, other).await?);

@@ -162,7 +162,7 @@ impl Context {
             let mut archive = Archive::new(upload);
             match self.send(needed, &mut archive).await {
                 Ok(()) => archive.end().await,
-                Err(err) => archive.upload.fail(err.message).await,
+                Err(err) => archive.fail(err.message).await,
             }
         });
         Box::new(reader)
@@ -202,7 +202,7 @@ impl Context {
 }
 
 /// Files as an archive on its way to a thread that unpacks it.
-struct Archive {
+pub(super) struct Archive {
     tar: TarWriter<Buffer>,
     written: Buffer,
     upload: Upload,
@@ -224,7 +224,7 @@ impl Write for Buffer {
 }
 
 impl Archive {
-    fn new(upload: Upload) -> Archive {
+    pub(super) fn new(upload: Upload) -> Archive {
         let written = Buffer::default();
         Archive { tar: TarWriter::new(written.clone()), written, upload }
     }
@@ -241,7 +241,11 @@ impl Archive {
         piece.is_empty() || self.upload.send(piece.into()).await
     }
 
-    async fn end(self) {
+    pub(super) async fn fail(self, message: String) {
+        self.upload.fail(message).await;
+    }
+
+    pub(super) async fn end(self) {
         let Archive { tar, written, upload } = self;
         if let Err(err) = tar.finish() {
             return upload.fail(err.to_string()).await;

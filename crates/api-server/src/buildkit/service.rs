@@ -8,7 +8,7 @@ use buildkit_api::messages::{
     Empty, EvaluateRequest, InfoResponse, ListWorkersResponse, Platform, PongResponse, PruneRequest, Ref,
     ReturnRequest, SolveRequest, SolveResponse, StatusRequest, UsageRecord, WorkerRecord,
 };
-use buildkit_api::server::{Call, Reply, Service};
+use buildkit_api::server::{Call, Reply, Service, Streaming};
 use buildkit_api::session::Session;
 use buildkit_api::status::{Code, Status};
 use dockerfile_checks::{Answer, Question};
@@ -26,6 +26,7 @@ use super::build::{Build, Listed};
 use super::failure::{self, not_yet, said};
 use super::follow::follow;
 use super::questions;
+use super::tunnel;
 
 /// By which a call says which build it is of.
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
@@ -95,7 +96,18 @@ impl Service for BuildService {
             _ => Err(Status::new(Code::Unimplemented, format!("unknown method {method} for service {service}"))),
         }
     }
+
+    fn streams(&self, path: &str) -> bool {
+        path == SESSION
+    }
+
+    async fn stream(&self, call: Streaming) {
+        tunnel::serve(self.kit.clone(), call).await;
+    }
 }
+
+/// The call whose messages are a session.
+const SESSION: &str = "/moby.buildkit.v1.Control/Session";
 
 /// What we say we are: not BuildKit.
 fn version() -> BuildkitVersion {

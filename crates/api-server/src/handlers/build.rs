@@ -15,6 +15,7 @@ use http::StatusCode;
 use serde::de::DeserializeOwned;
 
 use self::tail::Tail;
+use crate::buildkit;
 use crate::handlers::progress::Line;
 use crate::handlers::pull;
 use crate::query::Query;
@@ -38,17 +39,19 @@ pub(crate) async fn build(mut call: Call) -> Result<Answer, Failure> {
         "" => None,
         session => Some(session_of(&call, session).await?),
     };
+    let given: BTreeMap<String, String> = json(&call.query, "buildcontexts", "error reading build contexts")?;
+    let named = buildkit::contexts(&call.buildkit, call.query.text("session"), &given).await?;
     let first = call.body.chunk().await?;
     let mut building = match call.query.text("remote") {
         "" => {
             let (upload, archive) = upload::channel();
             let body = std::mem::replace(&mut call.body, RequestBody::Whole(Default::default()));
-            let building = build::start(&call.engine, options, Input::archive(archive), Vec::new(), client)?;
+            let building = build::start(&call.engine, options, Input::archive(archive), named, client)?;
             // Ends with the body, or when nobody reads it any more.
             tokio::spawn(feed(first, body, upload));
             building
         }
-        url => build::start(&call.engine, options, Input::Remote(url.to_owned()), Vec::new(), client)?,
+        url => build::start(&call.engine, options, Input::Remote(url.to_owned()), named, client)?,
     };
     // What fails before there is anything to tell has a status of its own.
     let Some(first) = building.next().await.transpose()? else {

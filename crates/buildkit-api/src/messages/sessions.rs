@@ -105,6 +105,25 @@ pub struct GetSecretResponse {
     pub data: Vec<u8>,
 }
 
+/// Which blob of a store is wanted (containerd's services.content.v1).
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ReadContentRequest {
+    /// Its digest.
+    #[prost(string, tag = "1")]
+    pub digest: String,
+}
+
+/// Bytes of a blob.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ReadContentResponse {
+    /// How many there were before.
+    #[prost(int64, tag = "1")]
+    pub offset: i64,
+    /// These.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub data: bytes::Bytes,
+}
+
 /// Which agent is asked for.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct CheckAgentRequest {

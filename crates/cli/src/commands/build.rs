@@ -34,6 +34,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let mut options = plan::build::options(parsed, arguments(context, parsed)).map_err(|err| Exit::error(&err))?;
     options.platform = config::platform(parsed);
     options.logins = credentials::all(&context.config).map_err(|err| Exit::error(&err))?;
+    options.contexts = plan::build::told_contexts(parsed).map_err(|err| Exit::error(&err))?;
     let offers = plan::build::offers(parsed, &|name| std::env::var(name).ok()).map_err(|err| Exit::error(&err))?;
     check(&offers)?;
     let (source, name) = source(place, parsed.text("file"))?;
@@ -79,7 +80,7 @@ async fn offering(
         return send(context, options, source, quiet, id_file).await;
     }
     options.session = stdx::id::random_hex::<12>();
-    let session = client::session::open(&context.client, &options.session, offers).await?;
+    let session = client::session::open(&context.client, &options.session, offers, packed).await?;
     tokio::select! {
         sent = send(context, options, source, quiet, id_file) => sent,
         ended = session => match ended {
@@ -89,8 +90,26 @@ async fn offering(
     }
 }
 
-/// Refuses secrets that are not there, or longer than any.
+/// The archive of a named context.
+fn packed(directory: &Path) -> io::Result<Box<dyn Read + Send>> {
+    context_tar::files_of(directory).map_err(|err| io::Error::other(errdefs::chain(&err)))
+}
+
+/// Refuses contexts that are no directories, and secrets that are not there, or longer than any.
 fn check(offers: &Offers) -> Result<(), Exit> {
+    for (name, directory) in &offers.directories {
+        let shown = directory.display();
+        match fs::metadata(directory) {
+            Err(err) => {
+                let why = go_error(&err);
+                return Err(Exit::new(1, format!("failed to get build context {name}: stat {shown}: {why}")));
+            }
+            Ok(found) if !found.is_dir() => {
+                return Err(Exit::new(1, format!("failed to get build context path {shown}: not a directory")));
+            }
+            Ok(_) => {}
+        }
+    }
     for (id, source) in &offers.secrets {
         let SecretSource::File(path) = source else { continue };
         let found = fs::metadata(path);

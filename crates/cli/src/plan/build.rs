@@ -34,6 +34,15 @@ pub enum BuildError {
     /// There is no agent.
     #[error("invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set")]
     NoAgent,
+    /// A context without a name or a place. The sentence is buildx's.
+    #[error("invalid context value: {0}, expected key=value")]
+    ContextValue(String),
+    /// A context has no name that one can have. The sentence is buildx's.
+    #[error("invalid context name {0}")]
+    ContextName(String),
+    /// A context in a layout that is not read.
+    #[error("the context {0} of an OCI layout is not supported yet")]
+    Layout(String),
     /// Several sockets, which only keys would be.
     #[error("agent {0} has several sockets: keys are not supported yet, add them to an agent")]
     Keys(String),
@@ -60,7 +69,41 @@ pub fn offers(parsed: &Parsed, variable: &dyn Fn(&str) -> Option<String>) -> Res
             socket => drop(offers.agents.insert(id.to_owned(), socket.into())),
         }
     }
+    for (name, value) in contexts(parsed)? {
+        if let Some(directory) = directory(&value) {
+            offers.directories.insert(name, directory.into());
+        }
+    }
     Ok(offers)
+}
+
+/// `--build-context`: places by names, as the daemon is told.
+pub fn told_contexts(parsed: &Parsed) -> Result<BTreeMap<String, String>, BuildError> {
+    let told = |(name, value): (String, String)| match directory(&value) {
+        Some(_) => (name.clone(), format!("local:{name}")),
+        None => (name, value),
+    };
+    Ok(contexts(parsed)?.into_iter().map(told).collect())
+}
+
+fn contexts(parsed: &Parsed) -> Result<BTreeMap<String, String>, BuildError> {
+    let mut contexts = BTreeMap::new();
+    for text in parsed.list("build-context") {
+        let (name, value) = text.split_once('=').ok_or_else(|| BuildError::ContextValue(text.clone()))?;
+        let reference: oci::Reference = name.parse().map_err(|_| BuildError::ContextName(name.to_owned()))?;
+        if value.starts_with("oci-layout://") {
+            return Err(BuildError::Layout(name.to_owned()));
+        }
+        let familiar = reference.familiar();
+        contexts.insert(familiar.strip_suffix(":latest").unwrap_or(&familiar).to_owned(), value.to_owned());
+    }
+    Ok(contexts)
+}
+
+/// The directory that a context is, if it is one of ours.
+fn directory(value: &str) -> Option<&str> {
+    let elsewhere = ["docker-image://", "http://", "https://", "git://", "git@"];
+    (!elsewhere.iter().any(|start| value.starts_with(start))).then_some(value)
 }
 
 /// `id=NAME,src=FILE`

@@ -69,7 +69,7 @@ pub use graph::Needed;
 pub use input::{AskLogin, ContextSource, Input, Local, LocalFiles};
 pub use leaks::LeakError;
 pub use mounts::RunMountError;
-pub use named::{NamedContext, NamedSource};
+pub use named::{LayoutSource, NamedContext, NamedSource};
 pub use receive::ContextError;
 pub(crate) use receive::discard_left_over;
 pub use registry_client::WebError;
@@ -201,6 +201,9 @@ pub enum BuildError {
         /// Why.
         source: Box<BuildError>,
     },
+    /// The image of a layout cannot be loaded.
+    #[error(transparent)]
+    Load(ImageError),
     /// A context that is taken as an image is none.
     #[error("the context {0} is no image")]
     NoNamedImage(String),

@@ -406,8 +406,18 @@ pub async fn load(
     engine: &Engine,
     platform: Option<Platform>,
     archive: impl Read + Send + 'static,
-    mut progress: impl FnMut(LoadProgress) + Send + 'static,
+    progress: impl FnMut(LoadProgress) + Send + 'static,
 ) -> Result<(), ImageError> {
+    load_images(engine, platform, archive, progress).await.map(drop)
+}
+
+/// The same; answers the ids of what was loaded.
+pub(crate) async fn load_images(
+    engine: &Engine,
+    platform: Option<Platform>,
+    archive: impl Read + Send + 'static,
+    mut progress: impl FnMut(LoadProgress) + Send + 'static,
+) -> Result<Vec<Digest>, ImageError> {
     admission::archive(engine)?;
     let (task, sweeper) = (engine.clone(), engine.clone());
     let run = async move {
@@ -428,11 +438,11 @@ pub async fn load(
     };
     let loaded = engine.detached(run).await?;
     image_budget::look_soon(engine, loaded.iter().map(|image| image.id.clone()));
-    for image in loaded {
+    for image in &loaded {
         let name = image.references.first().map_or_else(|| image.id.to_string(), Reference::familiar);
         engine.events.image(image.id.as_str(), "load", BTreeMap::from([("name".to_owned(), name)]));
     }
-    Ok(())
+    Ok(loaded.into_iter().map(|image| image.id.clone()).collect())
 }
 
 fn steps(event: LoadEvent) -> Vec<LoadProgress> {

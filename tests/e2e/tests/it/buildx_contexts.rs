@@ -194,3 +194,78 @@ fn privileged_buildx_takes_named_contexts_of_the_web() {
         plugged.at.ok(&format!("rmi {image}"));
     });
 }
+
+#[test]
+fn privileged_bake_builds_targets_of_its_files() {
+    plugged(|plugged| {
+        let image = |name: &str| plugged.at.image(name);
+        let (base, app, json, composed) =
+            (image("bakebase"), image("bakeapp"), image("bakejson"), image("bakecompose"));
+        let hcl = format!(
+            "variable \"WORD\" {{ default = \"hcl\" }}\ngroup \"default\" {{ targets = [\"app\", \"base\"] }}\n\
+             target \"base\" {{\n  dockerfile-inline = \"FROM busybox\\nARG WORD\\nRUN echo $WORD {base} > /x\\nENV MADE=base\\n\"\n  \
+             args = {{ WORD = WORD }}\n  tags = [\"{base}\"]\n}}\n\
+             target \"app\" {{\n  dockerfile = \"App\"\n  contexts = {{ baked = \"target:base\", other = \"other\" }}\n  \
+             tags = [\"{app}\"]\n}}\n"
+        );
+        let bake_json = format!("{{\"target\":{{\"default\":{{\"dockerfile\":\"Json\",\"tags\":[\"{json}\"]}}}}}}");
+        let compose = format!(
+            "services:\n  one:\n    image: {composed}\n    build:\n      context: .\n      dockerfile: Compose\n      \
+             additional_contexts:\n        other: ./other\n"
+        );
+        let directory = context(&[
+            ("docker-bake.hcl", &hcl),
+            ("own.json", &bake_json),
+            ("compose.yaml", &compose),
+            ("App", "FROM baked\nCOPY --from=other file /file\nRUN echo $MADE >> /x\n"),
+            ("Json", "FROM busybox\nRUN echo json > /x\n"),
+            ("Compose", "FROM busybox\nCOPY --from=other file /x\n"),
+            ("other/file", "other\n"),
+        ]);
+        let bake = |line: &str| {
+            let mut command = plugged.command(&format!("buildx bake --progress plain {line}"));
+            let output = testkit::process::run(command.current_dir(directory.path()), b"").unwrap();
+            assert_eq!(output.code, 0, "{output:?}");
+        };
+        let allow = format!("--allow fs.read={}", path(&directory));
+        bake(&format!("{allow} -f docker-bake.hcl"));
+        assert_eq!(built(plugged, &base), format!("hcl {base}"));
+        assert_eq!(plugged.at.run(&format!("{app} cat /x /file")), format!("hcl {base}\nbase\nother"));
+        bake(&format!("{allow} -f own.json"));
+        assert_eq!(built(plugged, &json), "json");
+        bake(&format!("{allow} -f compose.yaml"));
+        assert_eq!(built(plugged, &composed), "other");
+        plugged.at.ok(&format!("rmi {app} {base} {json} {composed}"));
+    });
+}
+
+#[test]
+fn privileged_buildx_takes_images_of_layouts() {
+    plugged(|plugged| {
+        let (image, saved) = (plugged.at.image("layoutx"), plugged.at.image("saved"));
+        plugged.build(&saved, &context(&[("Dockerfile", "FROM busybox\nRUN echo saved > /x\nENV OF=layout\n")]), "");
+        let layout = tempfile::tempdir().unwrap();
+        let archive = layout.path().join("archive.tar");
+        plugged.at.ok(&format!("save -o {} {saved}", archive.display()));
+        let mut unpack = std::process::Command::new("tar");
+        unpack.arg("-xf").arg(&archive).arg("-C").arg(layout.path());
+        assert_eq!(testkit::process::run(&mut unpack, b"").unwrap().code, 0);
+        plugged.at.ok(&format!("rmi {saved}"));
+        let index = std::fs::read_to_string(layout.path().join("index.json")).unwrap();
+        let index: serde_json::Value = serde_json::from_str(&index).unwrap();
+        let digest = index["manifests"][0]["digest"].as_str().unwrap();
+        let text = "FROM packed\nRUN echo $OF >> /x\nCOPY --from=packed /x /copied\n";
+        let directory = context(&[("Dockerfile", text)]);
+        let place = format!("oci-layout://{}@{digest}", layout.path().display());
+        plugged.build(&image, &directory, &format!("--build-context packed={place}"));
+        assert_eq!(plugged.at.run(&format!("{image} cat /x /copied")), "saved\nlayout\nsaved");
+        plugged.at.ok(&format!("rmi {image}"));
+        // What is not what its digest says is no image.
+        let blob = layout.path().join("blobs/sha256").join(digest.strip_prefix("sha256:").unwrap());
+        let other = std::fs::read_to_string(&blob).unwrap().replacen('{', "{ ", 1);
+        std::fs::write(&blob, other).unwrap();
+        let other = directory.path().join("Dockerfile");
+        std::fs::write(other, format!("{text}RUN true\n")).unwrap();
+        plugged.fails(&directory, &format!("--no-cache --build-context packed={place}"));
+    });
+}

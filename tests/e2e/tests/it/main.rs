@@ -16,6 +16,7 @@ mod bootstrap;
 mod budget;
 mod build;
 mod build_checks;
+mod build_contexts;
 mod build_ends;
 mod build_git;
 mod build_git_access;

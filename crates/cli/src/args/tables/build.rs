@@ -24,6 +24,12 @@ const fn int(long: &'static str, help: &'static str) -> Flag {
 const FLAGS: &[Flag] = &[
     Flag::value("add-host", Kind::List, "list", "Add a host to /etc/hosts of its commands (host:ip)"),
     Flag::value("build-arg", Kind::List, "list", "Value of an ARG of the Dockerfile (name=value)"),
+    Flag::value(
+        "build-context",
+        Kind::List,
+        "list",
+        "Another context by a name (NAME=DIRECTORY|ADDRESS|docker-image://IMAGE)",
+    ),
     Flag::value("cache-from", Kind::Strings, "strings", "Images that may hold steps already"),
     Flag::value("call", Kind::Text, "string", "Ask the Dockerfile (check, outline, targets) instead of building it")
         .default("build"),

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ use super::work::{ImageTree, Work};
 use super::{BuildError, PartEvent, cache, remote, sources};
 use crate::Engine;
 use crate::clock::{now_nanos, rfc3339};
-use crate::ops::commit;
+use crate::ops::{commit, images};
 
 /// The name of no image, which stages may begin with.
 const SCRATCH: &str = "scratch";
@@ -58,11 +58,16 @@ pub enum NamedSource {
     Image(String),
     /// What another build came to: an image, by its id.
     Outcome(String),
+    /// An image of a layout of OCI's, which comes as an archive of that image alone.
+    Layout(LayoutSource),
     /// What lies at an address: a repository, else a file called [`ALONE`].
     Url(String),
     /// Files of the client's.
     Files(ContextSource),
 }
+
+/// Gives the archive of an image for a platform: operating system, architecture, variant.
+pub type LayoutSource = Box<dyn FnOnce([String; 3]) -> Box<dyn Read + Send> + Send + Sync>;
 
 /// The named contexts of a build.
 #[derive(Default)]
@@ -210,7 +215,15 @@ impl Lookup {
                 }
                 _ => continue,
             };
-            let Some(source) = waiting else { continue };
+            let source = match waiting {
+                None => continue,
+                Some(NamedSource::Layout(layout)) => {
+                    let id = self.load(layout, &platform).await?;
+                    self.named.all.insert(name, Has::Outcome(id));
+                    continue;
+                }
+                Some(source) => source,
+            };
             let own = place.join(&format!("named-{number}"));
             let tree = self.come(&name, (source, client), needed, &own).await?;
             let image = match is_base {
@@ -220,6 +233,13 @@ impl Lookup {
             self.named.all.insert(name, Has::Files { tree, image });
         }
         Ok(())
+    }
+
+    /// Loads the image of a layout; answers its id.
+    async fn load(&self, layout: LayoutSource, platform: &str) -> Result<String, BuildError> {
+        let archive = layout(super::solve::platforms(platform)?.target);
+        let loaded = images::load_images(&self.engine, None, archive, |_| {}).await.map_err(BuildError::Load)?;
+        loaded.first().map(ToString::to_string).ok_or(BuildError::Nothing)
     }
 
     /// Looks up the image that a context is.
@@ -280,7 +300,7 @@ impl Lookup {
                 }
             },
             // These are images.
-            NamedSource::Image(_) | NamedSource::Outcome(_) => tree,
+            NamedSource::Image(_) | NamedSource::Outcome(_) | NamedSource::Layout(_) => tree,
         };
         let opened = bridge::blocking(move || ImageTree::of_files(receive::open(&root)?).map_err(ContextError::Place));
         Ok(Arc::new(opened.await?))

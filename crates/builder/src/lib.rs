@@ -22,6 +22,7 @@ pub mod go;
 pub mod mounts;
 pub mod plan;
 pub mod ports;
+pub mod shared;
 pub mod stage;
 
 mod args;

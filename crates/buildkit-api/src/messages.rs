@@ -10,9 +10,9 @@ mod sessions;
 pub use build::{SourceError, VertexError};
 pub use common::{Any, Empty, Platform, RpcStatus, Timestamp};
 pub use control::{
-    BuildkitVersion, DiskUsageResponse, Exporter, InfoResponse, ListWorkersResponse, Position, PruneRequest, Range,
-    SolveRequest, SolveResponse, SourceInfo, StatusRequest, StatusResponse, UsageRecord, Vertex, VertexLog,
-    VertexStatus, VertexWarning, WorkerRecord,
+    BuildkitVersion, CacheEntry, CacheOptions, DiskUsageResponse, Exporter, InfoResponse, ListWorkersResponse,
+    Position, PruneRequest, Range, SolveRequest, SolveResponse, SourceInfo, StatusRequest, StatusResponse, UsageRecord,
+    Vertex, VertexLog, VertexStatus, VertexWarning, WorkerRecord,
 };
 pub use gateway::{
     ApiCap, BridgeResult, BridgeSolveRequest, BridgeSolveResponse, EvaluateRequest, PongResponse, Ref, ReturnRequest,

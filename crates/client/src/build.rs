@@ -42,6 +42,8 @@ pub struct BuildOptions {
     pub force_remove: bool,
     /// Images to be cached from.
     pub cache_from: Vec<String>,
+    /// Where it is left what steps came to.
+    pub cache_to: Vec<String>,
     /// `NAME:ADDRESS`.
     pub extra_hosts: Vec<String>,
     /// Security options.
@@ -70,9 +72,15 @@ impl BuildOptions {
     /// The request's path.
     pub fn path(&self) -> String {
         let json = |value: Result<String, serde_json::Error>| value.expect("texts and numbers are always JSON");
+        // Ours alone: dockerd's own builder knows no such thing.
+        let cache_to = match self.cache_to.is_empty() {
+            true => String::new(),
+            false => json(serde_json::to_string(&self.cache_to)),
+        };
         let mut query = Query::new("/build")
             .with("buildargs", &json(serde_json::to_string(&self.arguments)))
             .with("cachefrom", &json(serde_json::to_string(&self.cache_from)))
+            .with_text("cacheto", &cache_to)
             .with("labels", &json(serde_json::to_string(&self.labels)))
             .with("ulimits", &json(serde_json::to_string(&self.ulimits)))
             .with_text("dockerfile", &self.dockerfile)

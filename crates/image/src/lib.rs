@@ -70,7 +70,7 @@ pub use attestation::{
     is_attestation, push_attestations,
 };
 pub use cut::{CUT_KEPT, cut_bytes, discard_cut};
-pub use derive::derive;
+pub use derive::{compose, derive};
 pub use evict::evict;
 pub use held::{Held, LayerTarError, hold};
 pub use layer::{COMPRESSOR, Compression, Compressor, Gzip};

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use buildkit_api::messages::{Exporter, ReturnRequest, SolveRequest};
+use buildkit_api::messages::{CacheOptions, Exporter, ReturnRequest, SolveRequest};
 use buildkit_api::status::{Code, Status};
+use engine::ops::build::{CacheFrom, CacheOptionError, CacheTo};
 use tokio::sync::{oneshot, watch};
 
 use super::progress::Progress;
@@ -30,6 +31,8 @@ pub(crate) struct Build {
     pub(crate) exporters: Vec<Exporter>,
     /// Whether the client lets commands have the host's network.
     pub(crate) allows_host_network: bool,
+    /// Where steps are known, and where it is left what they came to.
+    pub(crate) caches: Result<(Vec<CacheFrom>, Vec<CacheTo>), CacheOptionError>,
     pub(crate) progress: Progress,
     /// Images, by the names under which the client knows them.
     outcomes: Mutex<BTreeMap<String, String>>,
@@ -62,6 +65,7 @@ impl Build {
             progress: Progress::new(&request.reference),
             reference: request.reference,
             session: request.session,
+            caches: caches(&request.cache.unwrap_or_default()),
             exporters,
             allows_host_network: request.entitlements.iter().any(|name| name == "network.host"),
             outcomes: Mutex::default(),
@@ -109,6 +113,13 @@ impl Build {
             let _ = sender.send(request);
         }
     }
+}
+
+fn caches(options: &CacheOptions) -> Result<(Vec<CacheFrom>, Vec<CacheTo>), CacheOptionError> {
+    let from = options.imports.iter().map(|entry| CacheFrom::of(&entry.kind, &entry.attributes));
+    let to = options.exports.iter().map(|entry| CacheTo::of(&entry.kind, &entry.attributes));
+    let to = to.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+    Ok((from.collect::<Result<_, _>>()?, to))
 }
 
 impl Builds {

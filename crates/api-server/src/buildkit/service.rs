@@ -209,8 +209,9 @@ impl BuildService {
         if name != DOCKERFILE {
             return Err(said(format!("invalid frontend: {name}")));
         }
-        let Attributes { dockerfile, dockerfile_in, context_in, options, question } =
+        let Attributes { dockerfile, dockerfile_in, context_in, mut options, question } =
             attributes::read(attributes, build.allows_host_network)?;
+        (options.cache_from, options.cache_to) = build.caches.clone().map_err(|err| said(err.to_string()))?;
         let session = self.session(build, dockerfile_in.1).await?;
         let definition = local::definition(build, &session, &dockerfile_in.0, &dockerfile).await?;
         let place = Place { name: definition.name.clone(), text: definition.text.clone(), line: 0 };

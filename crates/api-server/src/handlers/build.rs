@@ -5,7 +5,9 @@ mod tail;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use engine::ops::build::{self, Asks, BuildError, BuildLine, BuildOptions, Building, Input};
+use engine::ops::build::{
+    self, Asks, BuildError, BuildLine, BuildOptions, Building, CacheFrom, CacheOptionError, CacheTo, Input,
+};
 use engine_api::auth::AuthConfig;
 use engine_api::exec::ExecCreate;
 use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
@@ -161,10 +163,20 @@ fn options(call: &Call) -> Result<BuildOptions, Failure> {
         remove: force_remove || query.given("rm").is_none() || query.flag("rm"),
         force_remove,
         check: None,
-        cache_from: json(query, "cachefrom", "error reading cache-from")?,
+        cache_from: parsed(json(query, "cachefrom", "error reading cache-from")?, CacheFrom::parse)?,
+        // Ours alone.
+        cache_to: parsed(json(query, "cacheto", "error reading cache-to")?, CacheTo::parse)?
+            .into_iter()
+            .flatten()
+            .collect(),
         host: host(query)?,
         logins: BTreeMap::new(),
     })
+}
+
+fn parsed<T>(texts: Vec<String>, parse: impl Fn(&str) -> Result<T, CacheOptionError>) -> Result<Vec<T>, Failure> {
+    let parsed = texts.iter().map(|text| parse(text)).collect::<Result<_, _>>();
+    parsed.map_err(|err| Failure::new(err.kind(), err.to_string()))
 }
 
 /// How commands are run.

@@ -92,6 +92,14 @@ fn secret(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<(Stri
     Ok((id.to_owned(), source))
 }
 
+/// Several names between commas, or one cache by keys and values.
+fn names_of(text: &str) -> Vec<String> {
+    match text.contains('=') {
+        true => vec![text.to_owned()],
+        false => text.split(',').map(str::to_owned).collect(),
+    }
+}
+
 /// The request, without what comes of the surroundings: its platform, logins and Dockerfile.
 pub fn options(parsed: &Parsed, arguments: BTreeMap<String, Option<String>>) -> Result<BuildOptions, BuildError> {
     let bytes = |name: &str| match parsed.text(name) {
@@ -114,7 +122,8 @@ pub fn options(parsed: &Parsed, arguments: BTreeMap<String, Option<String>>) -> 
         pull: parsed.flag("pull"),
         remove: parsed.flag_or("rm", true),
         force_remove: parsed.flag("force-rm"),
-        cache_from: parsed.list("cache-from").to_vec(),
+        cache_from: parsed.list("cache-from").iter().flat_map(|text| names_of(text)).collect(),
+        cache_to: parsed.list("cache-to").to_vec(),
         extra_hosts: parsed.list("add-host").to_vec(),
         security: parsed.list("security-opt").to_vec(),
         network: parsed.text("network").to_owned(),

@@ -14,12 +14,15 @@
 
 mod asks;
 mod cache;
+mod cache_options;
 mod caches;
 mod checks;
 mod client_files;
 mod copy;
+mod exports;
 mod git;
 mod graph;
+mod imports;
 mod input;
 mod leaks;
 mod lookup;
@@ -56,12 +59,14 @@ pub use asks::{Answer, AskError, Asks, Client};
 pub use builder::StepError;
 pub use builder::go::quote as quoted;
 pub(crate) use cache::{Remembered, forget, forget_web, remembered};
+pub use cache_options::{CacheFrom, CacheOptionError, CacheTo};
 pub(crate) use caches::{Cache, Caches, all as cache_mounts, bytes as cache_mount_bytes, remove as remove_cache_mount};
 pub use client_files::ClientFileError;
 pub(crate) use client_files::discard_secrets;
 pub use copy::{CopyError, OwnerError};
 pub use dockerfile::ignored;
 pub use dockerfile_checks::{Findings, Warning};
+pub use exports::ExportError;
 pub use git::GitError;
 pub use graph::Needed;
 pub use input::{AskLogin, ContextSource, Input, Local};
@@ -104,8 +109,10 @@ pub struct BuildOptions {
     pub force_remove: bool,
     /// `BUILDKIT_DOCKERFILE_CHECK`: which checks count, instead of what the Dockerfile says.
     pub check: Option<String>,
-    /// Images that were to be cached from.
-    pub cache_from: Vec<String>,
+    /// Where steps may be known already.
+    pub cache_from: Vec<CacheFrom>,
+    /// Where it is left what steps came to.
+    pub cache_to: Vec<CacheTo>,
     /// How commands are run.
     pub host: HostConfig,
     /// `X-Registry-Config`: logins by registry, in JSON.
@@ -275,6 +282,9 @@ pub enum BuildError {
     /// An image cannot be made.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// What steps came to is not left where it should be.
+    #[error("error writing cache")]
+    Export(#[from] ExportError),
     /// There is nothing to name.
     #[error("No image was generated. Is your Dockerfile empty?")]
     Nothing,

@@ -24,7 +24,18 @@ const fn int(long: &'static str, help: &'static str) -> Flag {
 const FLAGS: &[Flag] = &[
     Flag::value("add-host", Kind::List, "list", "Add a host to /etc/hosts of its commands (host:ip)"),
     Flag::value("build-arg", Kind::List, "list", "Value of an ARG of the Dockerfile (name=value)"),
-    Flag::value("cache-from", Kind::Strings, "strings", "Images that may hold steps already"),
+    Flag::value(
+        "cache-from",
+        Kind::List,
+        "strings",
+        "Images or caches that may hold steps already (NAME, type=registry,ref=NAME)",
+    ),
+    Flag::value(
+        "cache-to",
+        Kind::List,
+        "list",
+        "Leave what steps came to in a registry (NAME, type=registry,ref=NAME[,mode=max])",
+    ),
     Flag::value("call", Kind::Text, "string", "Ask the Dockerfile (check, outline, targets) instead of building it")
         .default("build"),
     text("cgroup-parent", "Cgroup above those of its commands"),

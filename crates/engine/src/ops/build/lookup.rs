@@ -85,7 +85,7 @@ impl Lookup {
     }
 
     /// The user's login at a registry; Docker's hub is known by its old address.
-    async fn login(&self, domain: &str) -> Option<AuthConfig> {
+    pub(super) async fn login(&self, domain: &str) -> Option<AuthConfig> {
         if let Some(ask) = &self.ask {
             return ask(domain.to_owned()).await;
         }

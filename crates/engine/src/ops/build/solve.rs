@@ -17,7 +17,9 @@ use snapshot::Stubs;
 use super::asks::Client;
 use super::checks;
 use super::copy::Copying;
+use super::exports::{self, Done};
 use super::graph::{self, Names, Needed};
+use super::imports::{Imports, Sought};
 use super::input::{Archive, ContextSource, Input, Local};
 use super::lookup::Lookup;
 use super::receive::{self, Context};
@@ -58,6 +60,10 @@ struct Solver {
     trees: HashMap<Digest, Arc<ImageTree>>,
     /// Caches of commands with which it has begun anew.
     renewed: caches::Renewed,
+    /// What is known elsewhere.
+    imports: Imports,
+    /// What the steps of stages came to.
+    done: Vec<Vec<Done>>,
     /// The parts that images are that stages begin with, by name and platform, of a graph.
     begun: HashMap<(String, String), usize>,
 }
@@ -75,9 +81,17 @@ struct Solving {
     part: Option<usize>,
     /// Whether a part is going on.
     in_part: bool,
+    /// What its steps came to.
+    done: Vec<Done>,
 }
 
 impl Solving {
+    /// Goes on from what a step came to.
+    fn came_to(&mut self, key: &Key, image: Digest) {
+        self.done.push(Done { key: key.clone(), parent: self.image.take(), image: image.clone() });
+        self.image = Some(image);
+    }
+
     /// What a step is known by.
     fn key(&self, words: &[String], more: &[String]) -> Key {
         let platform = match &self.image {
@@ -127,6 +141,11 @@ pub(super) async fn build(
     });
     let (context, files, ask, plan, arguments, options) = planned.await?;
     let lookup = Lookup::new(&engine, &options, ask, lines.clone());
+    let imports = match options.no_cache {
+        true => &[][..],
+        false => &options.cache_from,
+    };
+    let imports = Imports::open(&engine, imports, &platform(&options.platform)?, &lookup, &lines).await;
     let mut solver = Solver {
         engine,
         options,
@@ -141,6 +160,8 @@ pub(super) async fn build(
         names: HashMap::new(),
         trees: HashMap::new(),
         renewed: HashSet::new(),
+        imports,
+        done: Vec::new(),
         begun: HashMap::new(),
     };
     solver.all(plan, arguments, names, files).await
@@ -225,6 +246,7 @@ impl Solver {
             self.lines.text(format!("[Warning] One or more build-args {told} were not consumed\n")).await;
         }
         let image = last.ok_or(BuildError::Nothing)?;
+        exports::leave(&self.engine, &self.options.cache_to, &self.done, &self.lookup, &self.lines).await?;
         self.lines.text(format!("Successfully built {}\n", short(Some(&image)))).await;
         for name in names {
             let (repository, tag) = (name.familiar_name(), name.tag().unwrap_or_default().to_owned());
@@ -276,10 +298,6 @@ impl Solver {
             let told = "[WARNING]: Empty continuation lines will become errors in a future release.\n";
             self.lines.text(told).await;
         }
-        if !self.options.cache_from.is_empty() {
-            let told = "[Warning] cache-from is not supported yet: only what was built here is known\n";
-            self.lines.text(told).await;
-        }
     }
 
     async fn announce(&mut self, original: &str) {
@@ -316,7 +334,7 @@ impl Solver {
         names.add(triggers.len());
         let platform = platform(wanted)?;
         let missed = self.options.no_cache;
-        let mut solving = Solving { stage, image, platform, missed, names, part, in_part: false };
+        let mut solving = Solving { stage, image, platform, missed, names, part, in_part: false, done: Vec::new() };
         self.triggers(&mut solving, &triggers).await?;
         self.lines.text(format!(" ---> {}\n", short(solving.image.as_ref()))).await;
         let literal_from = planned.instructions.len() - planned.added;
@@ -329,6 +347,7 @@ impl Solver {
             self.lines.tell(BuildLine::Image(image.to_string())).await;
         }
         arguments.merge(&solving.stage.arguments);
+        self.done.push(solving.done);
         self.outcomes.insert(planned.index, solving.image.clone());
         if !planned.name.is_empty() {
             self.names.insert(planned.name.clone(), planned.index);
@@ -396,19 +415,24 @@ impl Solver {
     }
 
     /// Goes on from what a step came to before, if that is known.
-    async fn known(&self, solving: &mut Solving, key: &Key) -> bool {
+    /// `words` are what history says of it, and `tell_all` is whether these are all that it depends on.
+    async fn known(&self, solving: &mut Solving, key: &Key, words: &[String], tell_all: bool) -> bool {
         if solving.missed {
             return false;
         }
-        let (engine, key, parent) = (self.engine.clone(), key.clone(), solving.image.clone());
-        let found = bridge::blocking(move || cache::look_up(&engine, &key, parent.as_ref())).await;
+        let (engine, known, parent) = (self.engine.clone(), key.clone(), solving.image.clone());
+        let found = bridge::blocking(move || cache::look_up(&engine, &known, parent.as_ref())).await;
+        let found = match found {
+            None => self.imported(solving, key, words, tell_all).await,
+            found => found,
+        };
         match found {
             Some(image) => {
                 self.lines.text(" ---> Using cache\n").await;
                 if solving.in_part {
                     self.lines.part(PartEvent::Cached).await;
                 }
-                solving.image = Some(image);
+                solving.came_to(key, image);
                 true
             }
             None => {
@@ -418,10 +442,26 @@ impl Solver {
         }
     }
 
+    /// What a step came to elsewhere; it is known here then.
+    async fn imported(&self, solving: &Solving, key: &Key, words: &[String], tell_all: bool) -> Option<Digest> {
+        let parent = self.parent(solving).ok()?;
+        let sought = Sought {
+            key,
+            words: tell_all.then(|| words.join(" ")),
+            parent: parent.as_deref(),
+            config: &solving.stage.config,
+            platform: &solving.platform,
+        };
+        let image = self.imports.find(&sought).await?;
+        let (engine, key, known, words) = (self.engine.clone(), key.clone(), image.clone(), words.to_vec());
+        bridge::blocking(move || cache::remember(&engine, &key, &known, &words)).await;
+        Some(image)
+    }
+
     /// A step that leaves files as they are, or makes a directory.
     async fn configure(&self, solving: &mut Solving, step: Step, path: Option<String>) -> Result<(), BuildError> {
         let key = solving.key(&step.words, &[]);
-        if self.known(solving, &key).await {
+        if self.known(solving, &key, &step.words, true).await {
             return Ok(());
         }
         self.record(solving, key, step.words, move |engine, parent| {
@@ -449,9 +489,10 @@ impl Solver {
             let key_of_work = work.as_ref().map(|work| (&work.key, NO_STUBS));
             let image = commit::build_step(&engine, key_of_work, parent.as_deref(), (&config, platform), step)?;
             cache::remember(&engine, &key, &image, &words);
-            Ok::<_, BuildError>(image)
+            Ok::<_, BuildError>((key, image))
         });
-        solving.image = Some(recorded.await?);
+        let (key, image) = recorded.await?;
+        solving.came_to(&key, image);
         Ok(())
     }
 
@@ -485,7 +526,7 @@ impl Solver {
             let found: Vec<Source> = found.map_err(failed)?;
             let words = copy_words(step.words.clone(), &found, &files);
             let key = solving.key(&words, &copy_key(&found, &files));
-            if self.known(solving, &key).await {
+            if self.known(solving, &key, &words, is_told_whole(&files)).await {
                 return Ok(());
             }
             // What was only asked about has to come now, and may be something else by now.
@@ -542,6 +583,15 @@ impl Solver {
         self.trees.insert(id, tree.clone());
         Ok(Some(tree))
     }
+}
+
+/// Whether history says all that a copy depends on.
+fn is_told_whole(files: &Files) -> bool {
+    files.chmod.is_empty()
+        && files.from.is_empty()
+        && files.exclude.is_empty()
+        && !files.parents
+        && files.unpack.is_none()
 }
 
 /// What else a copy depends on.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use builder::mounts::{From, RunMount};
 use builder::{RunStep, Step};
+use dockerfile::RunNetwork;
 
 use super::{Solver, Solving, history};
 use crate::ops::build::client_files::Secret;
@@ -25,7 +26,8 @@ impl Solver {
         let mut more = vec![format!("network={:?}", run.network), format!("script={:?}", run.script)];
         more.extend(run.mounts.iter().zip(&seen).map(|(mount, seen)| mounts::words(mount, seen)));
         let key = solving.key(&step.words, &more);
-        if self.known(solving, &key).await {
+        let is_told_whole = run.mounts.is_empty() && run.script.is_none() && run.network == RunNetwork::Default;
+        if self.known(solving, &key, &step.words, is_told_whole).await {
             return Ok(());
         }
         let script = match &run.script {
@@ -60,9 +62,10 @@ impl Solver {
                 commit::build_step(&engine, work, parent.as_deref(), (&config, platform), history)
             })?;
             cache::remember(&engine, &key, &image, &step.words);
-            Ok::<_, BuildError>(image)
+            Ok::<_, BuildError>((key, image))
         });
-        solving.image = Some(recorded.await?);
+        let (key, image) = recorded.await?;
+        solving.came_to(&key, image);
         match self.options.remove || force {
             true => running.remove(&self.lines).await,
             false => running.keep(),

@@ -18,6 +18,7 @@
 //! Deliberately not here: files, images, containers (all `engine`), the language (`dockerfile`).
 
 pub mod cache;
+pub mod early;
 pub mod go;
 pub mod mounts;
 pub mod plan;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dockerfile::{Dockerfile, Instruction, Kind, Pair, expand};
 use errdefs::ErrorKind;
+use oci::{Reference, ReferenceError};
 
 use crate::args::Arguments;
 
@@ -14,7 +15,8 @@ pub struct Wanted {
     pub target: String,
     /// Labels of the outcome.
     pub labels: BTreeMap<String, String>,
-    /// Whether several stages may have one name, of which the last one counts: as with BuildKit, which only warns.
+    /// Whether names are BuildKit's. Several stages may have one, of which the last one counts: it only warns. A `FROM`
+    /// means a stage in lower case alone, and what is no stage has to be the name of an image.
     pub same_names: bool,
 }
 
@@ -72,6 +74,14 @@ pub enum PlanError {
     /// Nothing is left of a base's name.
     #[error("base name ({0}) should not be blank")]
     BlankBase(String),
+    /// The name of a base can be that of no image. BuildKit's sentence.
+    #[error("failed to parse stage name {name:?}: {source}")]
+    BaseName {
+        /// As it is named.
+        name: String,
+        /// Why.
+        source: ReferenceError,
+    },
     /// A stage copies from itself.
     #[error("invalid from flag value {0}: refers to current build stage")]
     FromItself(String),
@@ -109,7 +119,8 @@ pub fn plan(dockerfile: &Dockerfile, wanted: &Wanted, arguments: &Arguments) -> 
         if base.len().max(platform.len()) > BASE_MAX {
             return Err(PlanError::Expand(dockerfile::Fault::TooLong));
         }
-        let base = match names.get(base.to_lowercase().as_str()) {
+        let known = if wanted.same_names { base.clone() } else { base.to_lowercase() };
+        let base = match names.get(known.as_str()) {
             Some(stage) => Base::Stage(*stage),
             None if base.is_empty() => return Err(PlanError::BlankBase(stage.base.clone())),
             None if base == "scratch" => Base::Scratch,
@@ -135,12 +146,22 @@ pub fn plan(dockerfile: &Dockerfile, wanted: &Wanted, arguments: &Arguments) -> 
     }
     let reached = reached(target, &needs);
     stages.retain(|stage| reached.contains(&stage.index));
+    if wanted.same_names {
+        stages.iter().try_for_each(check_base)?;
+    }
     if let Some(last) = stages.last_mut() {
         last.added = wanted.labels.len();
         last.instructions.extend(wanted.labels.iter().map(|(name, value)| label(name, value)));
     }
     let steps = stages.iter().map(|stage| 1 + stage.instructions.len()).sum::<usize>();
     Ok(Plan { steps: steps + dockerfile.arguments.len(), stages })
+}
+
+/// Refuses the name of an image that can be none.
+fn check_base(stage: &PlannedStage) -> Result<(), PlanError> {
+    let Base::Image(name) = &stage.base else { return Ok(()) };
+    let checked = name.parse::<Reference>();
+    checked.map(drop).map_err(|source| PlanError::BaseName { name: name.clone(), source })
 }
 
 fn target(dockerfile: &Dockerfile, wanted: &Wanted) -> Result<usize, PlanError> {
@@ -236,6 +257,15 @@ mod tests {
             plan.stages.into_iter().map(|stage| stage.index).collect::<Vec<_>>()
         };
         assert_eq!((of("x"), of("")), (vec![0, 1], vec![0, 1, 2]));
+    }
+
+    #[test]
+    fn capitals_mean_no_stage_where_names_are_buildkits() {
+        let dockerfile = dockerfile::parse("FROM a AS Base\nFROM Base\n").unwrap();
+        let of = |same_names| plan(&dockerfile, &Wanted { same_names, ..Wanted::default() }, &Arguments::default());
+        assert_eq!(of(false).unwrap().stages[1].base, Base::Stage(0));
+        let wanted = "failed to parse stage name \"Base\": invalid reference format: repository name (library/Base) must be lowercase";
+        assert_eq!(of(true).unwrap_err().to_string(), wanted);
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct BuildOptions {
     pub quiet: bool,
     /// Whether what is known is done again.
     pub no_cache: bool,
+    /// Stages of which that is done again, by name. Only our daemon knows that.
+    pub no_cache_stages: Vec<String>,
     /// Whether base images are looked for in registries even if they are there.
     pub pull: bool,
     /// Whether containers go that ended well.
@@ -99,6 +101,9 @@ impl BuildOptions {
             .with("rm", if self.remove { "1" } else { "0" })
             .with_flag("forcerm", self.force_remove)
             .with("version", "1");
+        if !self.no_cache_stages.is_empty() {
+            query = query.with("nocachefilter", &json(serde_json::to_string(&self.no_cache_stages)));
+        }
         for (name, number) in &self.numbers {
             query = query.with(name, &number.to_string());
         }

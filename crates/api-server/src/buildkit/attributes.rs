@@ -74,8 +74,9 @@ pub(super) fn read(given: &BTreeMap<String, String>, host_network: bool) -> Resu
             labels: named("label:"),
             target: text("target").to_owned(),
             platform: text("platform").to_owned(),
-            // Without names it means all stages; with some we do more again than was asked for.
-            no_cache: given.contains_key("no-cache"),
+            // Without names it means all stages.
+            no_cache: given.get("no-cache").is_some_and(String::is_empty),
+            no_cache_stages: fields(text("no-cache")).map(str::to_owned).collect(),
             pull: text("image-resolve-mode") == "pull",
             remove: true,
             force_remove: true,
@@ -169,6 +170,8 @@ mod tests {
         assert_eq!(all.options.host.extra_hosts, Some(vec!["h:1.2.3.4".to_owned(), "i:::1".to_owned()]));
         assert_eq!((all.options.host.shm_size, all.options.host.network_mode.as_str()), (65536, "default"));
         assert_eq!(all.context_in, ("context".to_owned(), Some("s".to_owned())));
+        let some = of(&[("no-cache", "one,Two")]).unwrap().options;
+        assert_eq!((some.no_cache, some.no_cache_stages.join(" ")), (false, "one Two".to_owned()));
         let plain = of(&[]).unwrap();
         assert_eq!((plain.dockerfile.as_str(), plain.options.no_cache), ("Dockerfile", false));
     }

@@ -119,6 +119,12 @@ pub fn options(parsed: &Parsed, arguments: BTreeMap<String, Option<String>>) -> 
         target: parsed.text("target").to_owned(),
         quiet: parsed.flag("quiet"),
         no_cache: parsed.flag("no-cache"),
+        no_cache_stages: parsed
+            .list("no-cache-filter")
+            .iter()
+            .flat_map(|text| text.split(','))
+            .map(str::to_owned)
+            .collect(),
         pull: parsed.flag("pull"),
         remove: parsed.flag_or("rm", true),
         force_remove: parsed.flag("force-rm"),

@@ -25,6 +25,7 @@ mod graph;
 mod imports;
 mod input;
 mod leaks;
+mod lines;
 mod lookup;
 mod mounts;
 mod receive;
@@ -35,11 +36,11 @@ mod solve;
 mod sources;
 mod transfer;
 mod tree;
+mod turns;
 mod work;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
@@ -71,6 +72,7 @@ pub use git::GitError;
 pub use graph::Needed;
 pub use input::{AskLogin, ContextSource, Input, Local};
 pub use leaks::LeakError;
+use lines::Lines;
 pub use mounts::RunMountError;
 pub use receive::ContextError;
 pub(crate) use receive::discard_left_over;
@@ -101,6 +103,8 @@ pub struct BuildOptions {
     pub platform: String,
     /// Whether what is known is done again.
     pub no_cache: bool,
+    /// Stages of which that is done again, by name.
+    pub no_cache_stages: Vec<String>,
     /// Whether base images are looked for in registries even if they are here.
     pub pull: bool,
     /// Whether containers go that ended well.
@@ -128,21 +132,30 @@ pub enum BuildLine {
     Image(String),
     /// An image that is pulled.
     Pull(PullStep),
-    /// Of a graph: the line of the Dockerfile, from 1, of what comes next.
-    At(usize),
     /// Of a graph: what a part of it does.
-    Part(PartEvent),
+    Part {
+        /// Its number, from 1.
+        number: usize,
+        /// What it does.
+        event: PartEvent,
+    },
+    /// Of a graph: where it has failed; why comes next.
+    Failed {
+        /// The line of the Dockerfile, from 1; 0 for none.
+        line: usize,
+        /// The part, if one was going on there.
+        part: Option<usize>,
+    },
     /// Of a graph: what checks find in its Dockerfile.
     Findings(Box<Findings>),
 }
 
-/// What a part of a build does. One that has begun ends before the next one begins, or with the build.
+/// What a part of a build does. Those of several stages go on side by side; what has not ended when the build fails was
+/// given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PartEvent {
     /// It begins.
     Begun {
-        /// Its number, from 1.
-        number: usize,
         /// In BuildKit's words.
         name: String,
         /// The one that it follows.
@@ -315,50 +328,6 @@ impl BuildError {
     }
 }
 
-/// Whom lines are told, or the parts of a graph.
-#[derive(Debug)]
-struct Lines {
-    sender: mpsc::Sender<BuildLine>,
-    is_graph: bool,
-    /// How many parts have begun.
-    parts: AtomicUsize,
-}
-
-impl Lines {
-    async fn tell(&self, line: BuildLine) {
-        // A client that has gone ends us soon.
-        let _ = self.sender.send(line).await;
-    }
-
-    /// Tells something to read, but of a graph.
-    async fn text(&self, text: impl Into<String>) {
-        if !self.is_graph {
-            self.tell(BuildLine::Text(text.into())).await;
-        }
-    }
-
-    /// Tells what a part of a graph does.
-    async fn part(&self, event: PartEvent) {
-        if self.is_graph {
-            self.tell(BuildLine::Part(event)).await;
-        }
-    }
-
-    /// Begins a part; answers its number.
-    async fn begin(&self, name: String, after: Option<usize>) -> Option<usize> {
-        let number = self.parts.fetch_add(1, Ordering::Relaxed) + 1;
-        self.part(PartEvent::Begun { number, name, after }).await;
-        self.is_graph.then_some(number)
-    }
-
-    /// Tells which line of the Dockerfile comes next.
-    async fn at(&self, line: usize) {
-        if self.is_graph {
-            self.tell(BuildLine::At(line)).await;
-        }
-    }
-}
-
 /// A build that goes on; dropped, it ends.
 #[derive(Debug)]
 pub struct Building {
@@ -399,7 +368,7 @@ impl Drop for Building {
 pub fn start(engine: &Engine, options: BuildOptions, input: Input, client: Client) -> Result<Building, BuildError> {
     let names = options.names.iter().map(|name| new_name(name)).collect::<Result<Vec<_>, _>>()?;
     let (sender, receiver) = mpsc::channel(LINES);
-    let lines = Lines { sender, is_graph: matches!(input, Input::Local(_)), parts: AtomicUsize::new(0) };
+    let lines = Lines::new(sender, matches!(input, Input::Local(_)));
     let task = tokio::spawn(solve::build(engine.clone(), options, names, input, client, Arc::new(lines)));
     Ok(Building { lines: receiver, task: Some(task), image: None })
 }
@@ -408,7 +377,7 @@ pub fn start(engine: &Engine, options: BuildOptions, input: Input, client: Clien
 /// `all_stages` is whether those count that the target does not need.
 pub fn ask(engine: &Engine, options: BuildOptions, local: Local, all_stages: bool) -> Building {
     let (sender, receiver) = mpsc::channel(LINES);
-    let lines = Arc::new(Lines { sender, is_graph: true, parts: AtomicUsize::new(0) });
+    let lines = Arc::new(Lines::new(sender, true));
     let task = tokio::spawn(checks::ask(engine.clone(), options, local, all_stages, lines));
     Building { lines: receiver, task: Some(task), image: None }
 }

@@ -82,7 +82,7 @@ fn told(printed: &str) -> Vec<String> {
         });
         let words = words.collect::<Vec<_>>().join(" ");
         let words = words.strip_suffix(" done").unwrap_or(&words);
-        (!matches!(words, "" | "DONE" | "CACHED")).then(|| words.to_owned())
+        (!matches!(words, "" | "DONE" | "CACHED" | "...")).then(|| words.to_owned())
     };
     let mut lines: Vec<String> = printed.lines().filter_map(line).collect();
     lines.sort();

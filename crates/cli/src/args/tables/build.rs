@@ -57,6 +57,7 @@ const FLAGS: &[Flag] = &[
         .default("0"),
     Flag::value("network", Kind::Text, "string", "Network of its commands").default("default"),
     Flag::bool("no-cache", "Do everything again"),
+    Flag::value("no-cache-filter", Kind::Strings, "strings", "Do these stages again"),
     text("platform", "Platform to build for"),
     Flag::bool("pull", "Look for newer base images"),
     Flag::bool("quiet", "Only print the image's ID").short('q'),

@@ -9,9 +9,10 @@ use image::ImageRecord;
 use oci::{Digest, Reference, ReferenceError};
 use registry_client::{RegistryError, Session};
 
+use super::PartEvent;
 use super::cache_options::CacheTo;
+use super::lines::Lines;
 use super::lookup::Lookup;
-use super::{Lines, PartEvent};
 use crate::Engine;
 use crate::ops::login::credentials;
 use crate::ops::push::{self, PushError};
@@ -71,7 +72,10 @@ pub(super) async fn leave(
                 lines.part(PartEvent::Output { is_error: true, bytes: told.clone().into_bytes() }).await;
                 lines.text(format!("[Warning] {told}")).await;
             }
-            Err(err) => return Err(err),
+            Err(err) => {
+                lines.failed().await;
+                return Err(err);
+            }
         }
         lines.part(PartEvent::Ended).await;
     }

@@ -18,8 +18,9 @@ use sha2::{Digest as _, Sha256};
 use tracing::debug;
 
 use super::cache_options::CacheFrom;
+use super::lines::Lines;
 use super::lookup::Lookup;
-use super::{Lines, PartEvent};
+use super::{BuildOptions, PartEvent};
 use crate::ops::commit;
 use crate::ops::login::credentials;
 use crate::pulls::{Follower, Key as PullKey, News};
@@ -73,13 +74,15 @@ impl Imports {
     /// Looks at what is named; who cannot be reached has nothing.
     pub(super) async fn open(
         engine: &Engine,
-        from: &[CacheFrom],
+        options: &BuildOptions,
         platform: &Platform,
         lookup: &Lookup,
         lines: &Lines,
     ) -> Imports {
         let mut sources = Vec::new();
-        for from in from {
+        // Nothing is looked for where all is done again.
+        let wanted = if options.no_cache { &[][..] } else { &options.cache_from };
+        for from in wanted {
             if let CacheFrom::Any(name) = from
                 && let Ok(images) = image::resolve_all(&engine.images, name)
             {

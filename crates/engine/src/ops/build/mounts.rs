@@ -128,6 +128,14 @@ pub(super) fn part(mount: &RunMount) -> Option<&Part> {
     }
 }
 
+/// The stage or image that a mount shows a part of.
+pub(super) fn named(mount: &RunMount) -> Option<&str> {
+    match part(mount) {
+        Some(Part { from: From::Named(name), .. }) => Some(name),
+        _ => None,
+    }
+}
+
 /// What of a mount the step's key has.
 pub(super) fn words(mount: &RunMount, seen: &Seen) -> String {
     let what = match &mount.what {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use builder::mounts::{From, RunMount};
 use builder::{RunStep, Step};
 
-use super::stage::StageSolver;
+use super::stage::{Facts, StageSolver};
 use crate::ops::build::caches::Lease;
 use crate::ops::build::client_files::Secret;
 use crate::ops::build::leaks::Leak;
@@ -28,8 +28,9 @@ impl StageSolver {
         let seen = see(&run.mounts, whose).await?;
         let mut more = vec![format!("network={:?}", run.network), format!("script={:?}", run.script)];
         more.extend(run.mounts.iter().zip(&seen).map(|(mount, seen)| mounts::words(mount, seen)));
-        let key = self.key(&step.words, &more);
-        if self.known(&key).await {
+        let facts = facts(&step, &run, &seen);
+        let step = self.keyed(step.words, &more, facts);
+        if self.known(&step).await {
             return Ok(());
         }
         let script = match &run.script {
@@ -67,7 +68,7 @@ impl StageSolver {
                 let work = Some((&container, stubs));
                 commit::build_step(&engine, work, parent.as_deref(), (&config, platform), history)
             })?;
-            cache::remember(&engine, &key, &image, &step.words);
+            cache::remember(&engine, &image, step);
             Ok::<_, BuildError>(image)
         });
         self.image = Some(recorded.await?);
@@ -146,6 +147,17 @@ impl StageSolver {
         })
         .await
     }
+}
+
+/// What a command depends on.
+fn facts(step: &Step, run: &RunStep, seen: &[Seen]) -> Facts {
+    let does = format!("{} {:?}", run.command.join(" "), run.script);
+    let arguments = step.words[..step.words.len().saturating_sub(run.command.len())].to_vec();
+    let shown = run.mounts.iter().zip(seen).filter(|(_, seen)| !seen.exact.is_empty());
+    let files: Vec<_> =
+        shown.map(|(mount, seen)| (format!("mounted at {}", mount.target), seen.exact.clone())).collect();
+    let options = [format!("{:?}", run.network)].into_iter().chain(run.mounts.iter().map(mounts::wanted)).collect();
+    Facts { does, arguments, exact: format!("{files:?}"), files, options }
 }
 
 /// Looks at what mounts show.

@@ -34,6 +34,8 @@ pub struct BuildOptions {
     pub quiet: bool,
     /// Whether what is known is done again.
     pub no_cache: bool,
+    /// Whether of each step is told why it was done again. Only our daemon knows that.
+    pub explain: bool,
     /// Stages of which that is done again, by name. Only our daemon knows that.
     pub no_cache_stages: Vec<String>,
     /// Whether base images are looked for in registries even if they are there.
@@ -97,6 +99,7 @@ impl BuildOptions {
             .with_text("session", &self.session)
             .with_flag("q", self.quiet)
             .with_flag("nocache", self.no_cache)
+            .with_flag("explain", self.explain)
             .with_flag("pull", self.pull)
             .with("rm", if self.remove { "1" } else { "0" })
             .with_flag("forcerm", self.force_remove)

@@ -1,5 +1,6 @@
 //! The lines in which long work is told (moby `pkg/jsonmessage`).
 
+use engine::ops::build::Explanation;
 use engine_api::image::PushedInstead;
 use engine_api::progress::{Progress, UNKNOWN_WIDTH};
 use serde::Serialize;
@@ -36,6 +37,8 @@ pub(crate) enum Line {
     Text { stream: String },
     /// What was made, for programs.
     Made { aux: Made },
+    /// What became of a step of a build, and why, for programs.
+    Explained { aux: Explained },
     /// The end of what failed.
     Failed {
         #[serde(rename = "errorDetail")]
@@ -58,6 +61,13 @@ pub(crate) struct PushedTag {
 pub(crate) struct Made {
     #[serde(rename = "ID")]
     id: String,
+}
+
+/// What became of a step.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Explained {
+    explained: Box<Explanation>,
 }
 
 /// Why it failed.
@@ -85,6 +95,11 @@ impl Line {
     pub(crate) fn retrying(id: String, seconds: u64) -> Line {
         let plural = if seconds == 1 { "" } else { "s" };
         Line::part(id, format!("Retrying in {seconds} second{plural}"), 0, 0)
+    }
+
+    /// What became of a step of a build.
+    pub(crate) fn explained(explained: Box<Explanation>) -> Line {
+        Line::Explained { aux: Explained { explained } }
     }
 
     /// A tag that is there.

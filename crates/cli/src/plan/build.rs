@@ -119,6 +119,7 @@ pub fn options(parsed: &Parsed, arguments: BTreeMap<String, Option<String>>) -> 
         target: parsed.text("target").to_owned(),
         quiet: parsed.flag("quiet"),
         no_cache: parsed.flag("no-cache"),
+        explain: parsed.flag("explain"),
         no_cache_stages: parsed
             .list("no-cache-filter")
             .iter()

@@ -19,6 +19,7 @@ mod caches;
 mod checks;
 mod client_files;
 mod copy;
+mod explain;
 mod exports;
 mod git;
 mod graph;
@@ -67,6 +68,7 @@ pub(crate) use client_files::discard_secrets;
 pub use copy::{CopyError, OwnerError};
 pub use dockerfile::ignored;
 pub use dockerfile_checks::{Findings, Warning};
+pub use explain::{Explanation, Reason};
 pub use exports::ExportError;
 pub use git::GitError;
 pub use graph::Needed;
@@ -103,6 +105,8 @@ pub struct BuildOptions {
     pub platform: String,
     /// Whether what is known is done again.
     pub no_cache: bool,
+    /// Whether of each step is told why it was done again.
+    pub explain: bool,
     /// Stages of which that is done again, by name.
     pub no_cache_stages: Vec<String>,
     /// Whether base images are looked for in registries even if they are here.
@@ -130,6 +134,8 @@ pub enum BuildLine {
     Text(String),
     /// The image that a stage came to.
     Image(String),
+    /// What became of a step, and why.
+    Explained(Box<Explanation>),
     /// An image that is pulled.
     Pull(PullStep),
     /// Of a graph: what a part of it does.

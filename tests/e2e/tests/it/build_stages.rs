@@ -1,5 +1,6 @@
 //! Stages that go on side by side, with each way of building.
 
+use std::fs;
 use std::process::Stdio;
 
 use rustix::process::Signal;
@@ -261,5 +262,59 @@ fn privileged_variables_of_secrets_are_not_shown() {
         let directory = context(&[("Dockerfile", text), ("t", "0123456789")]);
         let printed = way.build(&format!("--secret id=t,src={}/t", directory.path().display()), &directory);
         assert!(printed.contains("echo **** too > /dev/null"), "{printed}");
+    });
+}
+
+/// Of each step is told why it was done again.
+#[test]
+fn privileged_why_a_step_is_done_again_is_told() {
+    each_way(|way| {
+        if way.cli != Some(Cli::Longshore) {
+            return;
+        }
+        let (image, base) = (way.name("why"), way.name("why-base"));
+        let base_of = |word: &str| {
+            let directory = context(&[("Dockerfile", &format!("FROM busybox\nRUN echo {word} > /base\n"))]);
+            way.build(&format!("-t {base}"), &directory);
+        };
+        base_of("first");
+        let text = |word: &str| format!("FROM {base}\nARG A=1\nRUN echo $A > /a\nCOPY d /d\nRUN echo {word} > /one\n");
+        let directory = context(&[("Dockerfile", &text("one")), ("d/x", "1"), ("d/y", "1")]);
+        let build = |flags: &str, wanted: &[(&str, &str)]| {
+            let printed = way.build(&format!("--explain -t {image} {flags}"), &directory);
+            assert_eq!(printed.matches(" ---> Not known: ").count(), wanted.len(), "{printed}");
+            for (step, why) in wanted {
+                let line = format!("{step}\n ---> Not known: {why}\n");
+                assert!(printed.contains(&line), "{line:?} in {printed}");
+            }
+        };
+        let before = "a step before it was done";
+        let all = |why| {
+            [("ARG A=1", why), ("RUN echo $A > /a", before), ("COPY d /d", before), ("RUN echo one > /one", before)]
+        };
+        build("", &all("nothing like it was built here"));
+        build("", &[]);
+        let behind = [("COPY d /d", before), ("RUN echo one > /one", before)];
+        let argument = ("RUN echo $A > /a", "arguments changed: A: \"1\" -> \"2\"");
+        build("--build-arg A=2", &[&[argument][..], &behind].concat());
+        fs::write(directory.path().join("d/x"), "2").unwrap();
+        fs::rename(directory.path().join("d/y"), directory.path().join("d/z")).unwrap();
+        build("", &[("COPY d /d", "files changed: d/x; new: d/z; gone: d/y"), behind[1]]);
+        fs::write(directory.path().join("Dockerfile"), text("two")).unwrap();
+        let words = "its words changed from \"RUN echo one > /one\" to \"RUN echo two > /one\"";
+        build("", &[("RUN echo two > /one", words)]);
+        fs::write(directory.path().join("Dockerfile"), text("one")).unwrap();
+        build("", &[]);
+        let again = "everything is done again (--no-cache)";
+        build("--no-cache", &all(again).map(|(step, _)| (step, again)));
+        way.at().ok("builder prune -f");
+        build("", &all("it was forgotten (builder prune)"));
+        let id = |name: &str| way.at().inspect(name, "{{.Id}}")[7..19].to_owned();
+        let first = id(&base);
+        base_of("second");
+        build("", &all(&format!("the image below changed from {first} to {}", id(&base))));
+        // Nobody asked: nothing is told.
+        assert!(!way.build("--no-cache", &directory).contains("Not known"));
+        way.at().ok(&format!("rmi {image} {base}"));
     });
 }

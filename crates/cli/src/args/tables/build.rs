@@ -47,6 +47,7 @@ const FLAGS: &[Flag] = &[
     text("cpuset-cpus", "Processors that its commands may use (0-3, 0,1)"),
     text("cpuset-mems", "Memory nodes that its commands may use (0-3, 0,1)"),
     DISABLE_CONTENT_TRUST,
+    Flag::bool("explain", "Tell of each step why it was done again"),
     text("file", "The Dockerfile, if it is not PATH/Dockerfile").short('f'),
     Flag::bool("force-rm", "Remove containers of commands that fail, too"),
     text("iidfile", "Write the image's ID into this file"),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
 use super::turns::Turns;
-use super::{BuildLine, PartEvent};
+use super::{BuildLine, Explanation, PartEvent};
 
 /// Where lines go: of the whole build, or of one of its stages. Only one task tells lines of one.
 #[derive(Debug)]
@@ -68,6 +68,17 @@ impl Lines {
         if !self.is_graph {
             self.tell(BuildLine::Text(text.into())).await;
         }
+    }
+
+    /// Tells what became of a step, but of a graph.
+    pub(super) async fn explain(&self, explanation: Explanation) {
+        if self.is_graph {
+            return;
+        }
+        if let Some(line) = explanation.line() {
+            self.text(line).await;
+        }
+        self.tell(BuildLine::Explained(Box::new(explanation))).await;
     }
 
     /// Tells what the part of a graph does that is going on.

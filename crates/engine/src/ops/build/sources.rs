@@ -7,6 +7,7 @@ use registry_client::WebError;
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
+use super::explain::FILES_MAX;
 use super::git::GitError;
 use super::tree::{Looked, Tree, hex};
 
@@ -19,6 +20,8 @@ pub(super) struct Source {
     pub(super) sum: String,
     /// All that a copy of it depends on: dockerd's sum knows neither links nor the names that a copy has.
     pub(super) exact: String,
+    /// Sums of some of its files, by their paths, to tell which have changed.
+    pub(super) files: Vec<(String, String)>,
     /// Whether it is from the web, and not of the tree.
     pub(super) is_remote: bool,
 }
@@ -146,12 +149,15 @@ fn one(tree: &Tree, path: &str, context: bool) -> Result<Source, SourceError> {
         Err(Errno::NOENT | Errno::NOTDIR) => return Err(SourceError::NotFound(path.to_owned())),
         found => found.map_err(|err| failed(err.into()))?,
     };
-    let mut exact = Exact::new(path);
+    let (mut exact, mut files) = (Exact::new(path), Vec::new());
     let sum = if found.is_directory() {
         let paths = tree.walk(&found.path, usize::MAX).map_err(|err| failed(err.into()))?;
         let sums = paths.iter().map(|path| {
             let sum = tree.sum(path)?;
             exact.add(path, &tree.look(path)?, &sum);
+            if files.len() < FILES_MAX {
+                files.push((String::from_utf8_lossy(path).into_owned(), sum.clone()));
+            }
             Ok(sum)
         });
         let mut sums = sums.collect::<io::Result<Vec<_>>>().map_err(failed)?;
@@ -161,9 +167,10 @@ fn one(tree: &Tree, path: &str, context: bool) -> Result<Source, SourceError> {
         // A link that is named itself is what it leads to.
         let sum = tree.sum(path.as_bytes()).map_err(failed)?;
         exact.add(b"", &Looked { stat: found.stat, link: Vec::new() }, &sum);
+        files.push((path.to_owned(), sum.clone()));
         format!("file:{sum}")
     };
-    Ok(Source { path: path.to_owned(), sum, exact: exact.finish(), is_remote: false })
+    Ok(Source { path: path.to_owned(), sum, exact: exact.finish(), files, is_remote: false })
 }
 
 /// A hash of all that a copy depends on.

@@ -8,7 +8,7 @@ use builder::mounts::{From, RunMount};
 use builder::{RunStep, Step};
 use dockerfile::RunNetwork;
 
-use super::stage::StageSolver;
+use super::stage::{Facts, StageSolver};
 use crate::ops::build::caches::Lease;
 use crate::ops::build::client_files::Secret;
 use crate::ops::build::leaks::Leak;
@@ -29,9 +29,9 @@ impl StageSolver {
         let seen = see(&run.mounts, whose).await?;
         let mut more = vec![format!("network={:?}", run.network), format!("script={:?}", run.script)];
         more.extend(run.mounts.iter().zip(&seen).map(|(mount, seen)| mounts::words(mount, seen)));
-        let key = self.key(&step.words, &more);
-        let is_told_whole = run.mounts.is_empty() && run.script.is_none() && run.network == RunNetwork::Default;
-        if self.known(&key, &step.words, is_told_whole).await {
+        let facts = facts(&step, &run, &seen);
+        let step = self.keyed(step.words, &more, facts);
+        if self.known(&step).await {
             return Ok(());
         }
         let script = match &run.script {
@@ -64,15 +64,16 @@ impl StageSolver {
         let (engine, config, parent) = (self.common.engine.clone(), self.stage.config.clone(), self.parent()?);
         let (container, history) = (snapshot_key(running.id()), self.history(&step.words));
         let platform = self.platform.clone();
+        let key = step.key.clone();
         let recorded = bridge::blocking(move || {
             let image = made.with_all(|stubs| {
                 let work = Some((&container, stubs));
                 commit::build_step(&engine, work, parent.as_deref(), (&config, platform), history)
             })?;
-            cache::remember(&engine, &key, &image, &step.words);
-            Ok::<_, BuildError>((key, image))
+            cache::remember(&engine, &image, step);
+            Ok::<_, BuildError>(image)
         });
-        let (key, image) = recorded.await?;
+        let image = recorded.await?;
         self.came_to(key, image);
         match common.options.remove || force {
             true => running.remove(&self.lines).await,
@@ -149,6 +150,18 @@ impl StageSolver {
         })
         .await
     }
+}
+
+/// What a command depends on.
+fn facts(step: &Step, run: &RunStep, seen: &[Seen]) -> Facts {
+    let does = format!("{} {:?}", run.command.join(" "), run.script);
+    let arguments = step.words[..step.words.len().saturating_sub(run.command.len())].to_vec();
+    let shown = run.mounts.iter().zip(seen).filter(|(_, seen)| !seen.exact.is_empty());
+    let files: Vec<_> =
+        shown.map(|(mount, seen)| (format!("mounted at {}", mount.target), seen.exact.clone())).collect();
+    let options = [format!("{:?}", run.network)].into_iter().chain(run.mounts.iter().map(mounts::wanted)).collect();
+    let is_told_whole = run.mounts.is_empty() && run.script.is_none() && run.network == RunNetwork::Default;
+    Facts { does, arguments, exact: format!("{files:?}"), files, options, is_told_whole }
 }
 
 /// Looks at what mounts show.

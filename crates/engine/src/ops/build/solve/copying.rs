@@ -8,7 +8,7 @@ use super::super::copy::Copying;
 use super::super::remote::{self, Remote};
 use super::super::sources::{self, Source, SourceError};
 use super::super::work::Work;
-use super::stage::StageSolver;
+use super::stage::{Facts, StageSolver};
 
 impl StageSolver {
     pub(super) async fn copy(&mut self, step: Step, files: Box<Files>, add: bool) -> Result<(), BuildError> {
@@ -19,7 +19,7 @@ impl StageSolver {
         let _begun = common.begin_step().await;
         let failed = |source| BuildError::Source { instruction: name, source };
         let mut fetches = false;
-        let (from, found, words, key) = loop {
+        let (from, found, keyed) = loop {
             let remotes = if add { self.remotes(&files, fetches).await.map_err(failed)? } else { Vec::new() };
             let (context, wanted, from) = (common.context.clone(), files.clone(), from.clone());
             let remote = remotes.iter().map(Remote::source).collect();
@@ -31,18 +31,27 @@ impl StageSolver {
             .await;
             let found: Vec<Source> = found.map_err(failed)?;
             let words = copy_words(step.words.clone(), &found, &files);
-            let key = self.key(&words, &copy_key(&found, &files));
-            if self.known(&key, &words, is_told_whole(&files)).await {
+            let facts = Facts {
+                does: step.words.join(" "),
+                arguments: Vec::new(),
+                files: found.iter().flat_map(|source| source.files.iter().cloned()).collect(),
+                exact: words.last().cloned().unwrap_or_default() + &exacts(&found).join(" "),
+                options: copy_options(&files),
+                is_told_whole: is_told_whole(&files),
+            };
+            let keyed = self.keyed(words, &copy_key(&found, &files), facts);
+            // What was not known when it was asked about is not either when it has come.
+            if !fetches && self.known(&keyed).await {
                 return Ok(());
             }
             // What was only asked about has to come now, and may be something else by now.
             match fetches || remotes.iter().all(|remote| remote.is_here) {
-                true => break (from, found, words, key),
+                true => break (from, found, keyed),
                 false => fetches = true,
             }
         };
         let context = common.context.clone();
-        self.record(key, words, move |engine, parent| {
+        self.record(keyed, move |engine, parent| {
             let work = Work::above(engine, parent)?;
             let tree = from.as_ref().map_or(&context.tree, |from| &from.tree);
             let remote = remote::tree(&context.place).map_err(BuildError::Remote)?;
@@ -78,11 +87,17 @@ fn is_told_whole(files: &Files) -> bool {
 
 /// What else a copy depends on.
 fn copy_key(found: &[Source], files: &Files) -> Vec<String> {
-    let mut more = vec![files.chmod.clone(), format!("{:?} {} {:?}", files.exclude, files.parents, files.unpack)];
+    [copy_options(files), exacts(found)].concat()
+}
+
+fn copy_options(files: &Files) -> Vec<String> {
+    let options = format!("{:?} {} {:?}", files.exclude, files.parents, files.unpack);
     // Files of an image keep their owners.
-    more.push(format!("from={}", !files.from.is_empty()));
-    more.extend(found.iter().map(|source| source.exact.clone()));
-    more
+    vec![files.chmod.clone(), options, format!("from={}", !files.from.is_empty())]
+}
+
+fn exacts(found: &[Source]) -> Vec<String> {
+    found.iter().map(|source| source.exact.clone()).collect()
 }
 
 /// What history says of a copy: dockerd's words, with what the files are.

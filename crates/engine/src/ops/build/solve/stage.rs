@@ -11,6 +11,8 @@ use oci::Digest;
 use oci::image::{ExecConfig, History, Platform};
 use snapshot::Stubs;
 
+use super::super::cache::Keyed;
+use super::super::explain::{self, Explanation, Ingredients, Reason};
 use super::super::exports::Done;
 use super::super::graph::{self, Names, StageBase};
 use super::super::imports::Sought;
@@ -49,8 +51,27 @@ pub(super) struct StageSolver {
     part: Option<usize>,
     /// Whether a part is going on.
     in_part: bool,
+    /// How many instructions have begun, and the last of them, to read.
+    at: usize,
+    shown: String,
     /// What its steps came to.
     done: Vec<Done>,
+}
+
+/// What a step depends on, as people are told; its image and its words come to that.
+#[derive(Default)]
+pub(super) struct Facts {
+    /// What it does, whatever it does that with.
+    pub(super) does: String,
+    /// Arguments that it sees.
+    pub(super) arguments: Vec<String>,
+    /// Sums of files that it sees, and a word that changes with any of them.
+    pub(super) files: Vec<(String, String)>,
+    pub(super) exact: String,
+    /// What else was asked for.
+    pub(super) options: Vec<String>,
+    /// Whether history says all of it.
+    pub(super) is_told_whole: bool,
 }
 
 impl StageSolver {
@@ -100,10 +121,23 @@ impl StageSolver {
         names.add(triggers.len());
         let image = base.map(|base| base.id.clone());
         let platform = platform(wanted_platform(&common, planned))?;
-        let (renews, in_part) = (renews(&common.options, planned), false);
-        let (missed, done) = (renews, Vec::new());
-        let mut solver =
-            StageSolver { place, lines, stage, image, platform, renews, missed, names, part, in_part, common, done };
+        let renews = renews(&common.options, planned);
+        let mut solver = StageSolver {
+            place,
+            lines,
+            stage,
+            image,
+            platform,
+            renews,
+            missed: renews,
+            names,
+            part,
+            in_part: false,
+            at: 0,
+            shown: String::new(),
+            done: Vec::new(),
+            common,
+        };
         solver.triggers(&triggers).await?;
         Ok(solver)
     }
@@ -131,8 +165,11 @@ impl StageSolver {
         if let Some(note) = &step.note {
             self.lines.text(note.clone()).await;
         }
+        self.at += 1;
         self.in_part = step.operation != Operation::None;
         if !self.in_part {
+            self.shown =
+                step.words.last().map(|word| word.trim_start_matches("#(nop)").trim().to_owned()).unwrap_or_default();
             return self.configure(step, None).await;
         }
         let secrets = secrets(&step.operation);
@@ -143,6 +180,7 @@ impl StageSolver {
         // A part begins when what it needs is there.
         self.await_stages(&step.operation).await;
         let name = self.names.next(&words);
+        self.shown = words;
         self.part = self.lines.begin(name, self.part).await;
         match step.operation.clone() {
             Operation::None => {}
@@ -181,35 +219,65 @@ impl StageSolver {
         step
     }
 
-    /// What a step is known by.
-    pub(super) fn key(&self, words: &[String], more: &[String]) -> Key {
+    /// What a step is known by, and what that is made of.
+    pub(super) fn keyed(&self, words: Vec<String>, more: &[String], facts: Facts) -> Keyed {
         let platform = match &self.image {
             Some(_) => String::new(),
             None => format!("{:?}", self.platform),
         };
-        key(self.image.as_ref(), &self.stage.config, words, &[&[platform], more].concat())
+        let key = key(self.image.as_ref(), &self.stage.config, &words, &[&[platform], more].concat());
+        let planned = &self.common.plan.stages[self.place];
+        let stage = if planned.name.is_empty() { planned.index.to_string() } else { planned.name.clone() };
+        let made_of = Ingredients {
+            place: explain::cut(&format!("{stage} {}", self.at)),
+            step: explain::cut(&self.shown),
+            step_sum: explain::sum_of(&facts.does),
+            parent: self.image.as_ref().map(Digest::to_string).unwrap_or_default(),
+            variables: explain::variables(&facts.arguments),
+            files: explain::files(facts.files),
+            files_sum: explain::sum_of(&facts.exact),
+            options: facts.options.iter().map(|option| explain::sum_of(option)).collect(),
+        };
+        Keyed { key, words, is_told_whole: facts.is_told_whole, made_of }
+    }
+
+    /// Tells why a step is done, or that it is not.
+    async fn explain(&self, step: &Keyed, known: bool) {
+        if !self.common.options.explain {
+            return;
+        }
+        let reasons = match (known, self.renews, self.missed) {
+            (true, ..) => Vec::new(),
+            (_, true, _) => vec![Reason::NoCache],
+            (_, _, true) => vec![Reason::StepBefore],
+            _ => {
+                let (engine, step) = (self.common.engine.clone(), step.clone());
+                bridge::blocking(move || cache::why(&engine, &step)).await
+            }
+        };
+        let Ingredients { place, step, .. } = step.made_of.clone();
+        self.lines.explain(Explanation { place, step, known, reasons }).await;
     }
 
     /// Goes on from what a step came to before, if that is known.
-    ///
-    /// `words` are what history says of it, and `tell_all` is whether these are all that it depends on.
-    pub(super) async fn known(&mut self, key: &Key, words: &[String], tell_all: bool) -> bool {
+    pub(super) async fn known(&mut self, step: &Keyed) -> bool {
         if self.missed {
+            self.explain(step, false).await;
             return false;
         }
-        let (engine, known, parent) = (self.common.engine.clone(), key.clone(), self.image.clone());
-        let found = bridge::blocking(move || cache::look_up(&engine, &known, parent.as_ref())).await;
-        let found = match found {
-            None => self.imported(key, words, tell_all).await,
+        let (engine, key, parent) = (self.common.engine.clone(), step.key.clone(), self.image.clone());
+        let found = match bridge::blocking(move || cache::look_up(&engine, &key, parent.as_ref())).await {
+            None => self.imported(step).await,
             found => found,
         };
+        self.explain(step, found.is_some()).await;
         match found {
             Some(image) => {
                 self.lines.text(" ---> Using cache\n").await;
                 if self.in_part {
                     self.lines.part(PartEvent::Cached).await;
                 }
-                self.came_to(key.clone(), image);
+                self.came_to(step.key.clone(), image);
                 true
             }
             None => {
@@ -220,19 +288,18 @@ impl StageSolver {
     }
 
     /// What a step came to elsewhere; it is known here then.
-    async fn imported(&self, key: &Key, words: &[String], tell_all: bool) -> Option<Digest> {
+    async fn imported(&self, step: &Keyed) -> Option<Digest> {
         let parent = self.parent().ok()?;
         let sought = Sought {
-            key,
-            words: tell_all.then(|| words.join(" ")),
+            key: &step.key,
+            words: step.is_told_whole.then(|| step.words.join(" ")),
             parent: parent.as_deref(),
             config: &self.stage.config,
             platform: &self.platform,
         };
         let image = self.common.imports.find(&sought).await?;
-        let (engine, key, known) = (self.common.engine.clone(), key.clone(), image.clone());
-        let words = words.to_vec();
-        bridge::blocking(move || cache::remember(&engine, &key, &known, &words)).await;
+        let (engine, step, known) = (self.common.engine.clone(), step.clone(), image.clone());
+        bridge::blocking(move || cache::remember(&engine, &known, step)).await;
         Some(image)
     }
 
@@ -246,11 +313,12 @@ impl StageSolver {
     async fn configure(&mut self, step: Step, path: Option<String>) -> Result<(), BuildError> {
         let common = self.common.clone();
         let _begun = common.begin_step().await;
-        let key = self.key(&step.words, &[]);
-        if self.known(&key, &step.words, true).await {
+        let facts = Facts { does: step.words.join(" "), is_told_whole: true, ..Facts::default() };
+        let step = self.keyed(step.words, &[], facts);
+        if self.known(&step).await {
             return Ok(());
         }
-        self.record(key, step.words, move |engine, parent| {
+        self.record(step, move |engine, parent| {
             let Some(path) = path else { return Ok(None) };
             let work = Work::above(engine, parent)?;
             work.make_directories(&path, (0, 0))?;
@@ -262,21 +330,20 @@ impl StageSolver {
     /// Has files made by `make`, and records the image.
     pub(super) async fn record(
         &mut self,
-        key: Key,
-        words: Vec<String>,
+        keyed: Keyed,
         make: impl FnOnce(&Engine, Option<&ImageRecord>) -> Result<Option<Work>, BuildError> + Send + 'static,
     ) -> Result<(), BuildError> {
         let (engine, config) = (self.common.engine.clone(), self.stage.config.clone());
         let (parent, platform) = (self.parent()?, self.platform.clone());
-        let step = self.history(&words);
+        let (step, key) = (self.history(&keyed.words), keyed.key.clone());
         let recorded = bridge::blocking(move || {
             let work = make(&engine, parent.as_deref())?;
             let key_of_work = work.as_ref().map(|work| (&work.key, NO_STUBS));
             let image = commit::build_step(&engine, key_of_work, parent.as_deref(), (&config, platform), step)?;
-            cache::remember(&engine, &key, &image, &words);
-            Ok::<_, BuildError>((key, image))
+            cache::remember(&engine, &image, keyed);
+            Ok::<_, BuildError>(image)
         });
-        let (key, image) = recorded.await?;
+        let image = recorded.await?;
         self.came_to(key, image);
         Ok(())
     }

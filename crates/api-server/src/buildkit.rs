@@ -9,7 +9,8 @@
 //!     LLBBridge.Return(ref, outcome or failure) -------------------------------+
 //! ```
 //! - [`service`] knows the calls, [`build`] what builds there are and what becomes of one.
-//! - [`attributes`] reads what a client wants of a Dockerfile: pure. [`local`] has its files sent.
+//! - [`attributes`] reads what a client wants of a Dockerfile: pure. [`inputs`] has it come with what it is built from:
+//!   [`local`] has the client send its files, [`remote`] has a context whole.
 //! - [`progress`] is what a client sees of a build, [`follow`] what makes it so; [`failure`] what it reads where one fails.
 //! - [`questions`] are what a client asks of a Dockerfile instead of building it.
 //!
@@ -21,9 +22,11 @@ mod attributes;
 mod build;
 mod failure;
 mod follow;
+mod inputs;
 mod local;
 mod progress;
 mod questions;
+mod remote;
 mod service;
 
 use std::sync::Arc;

@@ -4,6 +4,7 @@
 mod build;
 mod common;
 mod control;
+mod definition;
 mod gateway;
 mod sessions;
 
@@ -14,6 +15,7 @@ pub use control::{
     Position, PruneRequest, Range, SolveRequest, SolveResponse, SourceInfo, StatusRequest, StatusResponse, UsageRecord,
     Vertex, VertexLog, VertexStatus, VertexWarning, WorkerRecord,
 };
+pub use definition::Definition;
 pub use gateway::{
     ApiCap, BridgeResult, BridgeSolveRequest, BridgeSolveResponse, EvaluateRequest, PongResponse, Ref, ReturnRequest,
 };

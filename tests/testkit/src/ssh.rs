@@ -92,3 +92,69 @@ impl SshHost {
         self.0.path().join(name)
     }
 }
+
+/// A host of repositories: sshd at a port of its own, of 127.0.0.1.
+#[derive(Debug)]
+pub struct GitHost {
+    directory: TempDir,
+    port: u16,
+    sshd: std::process::Child,
+}
+
+impl GitHost {
+    /// Starts one that gives what is below `served` to the key `key`.
+    pub fn start(served: &Path) -> Result<GitHost> {
+        let directory = tempfile::Builder::new().prefix("git-ssh-").tempdir()?;
+        let path = |name: &str| directory.path().join(name);
+        for key in ["key", "host"] {
+            let mut keygen = Command::new("ssh-keygen");
+            keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path(key));
+            process::run(&mut keygen, b"")?.success().context("ssh-keygen")?;
+        }
+        fs::copy(path("key.pub"), path("authorized"))?;
+        let users = fs::read_to_string("/etc/passwd")?;
+        fs::write(path("passwd"), format!("{users}sshd:x:65533:65534::/run/sshd:/usr/sbin/nologin\n"))?;
+        fs::write(path("gitconfig"), "[safe]\n\tdirectory = *\n")?;
+        // Bound and let go: nobody else is given it soon.
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let dir = directory.path().display();
+        let config = format!(
+            "Port {port}\nListenAddress 127.0.0.1\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized\nStrictModes no\n\
+             UsePAM no\nPermitRootLogin yes\nPidFile none\nSetEnv PATH=/usr/bin:/bin GIT_CONFIG_GLOBAL={dir}/gitconfig\n"
+        );
+        fs::write(path("sshd_config"), config)?;
+        let program = paths::program_of("openssh-server", "sshd")?;
+        let libraries = paths::unpacked("libwrap0").join("usr/lib");
+        let libraries =
+            ["x86_64-linux-gnu", "aarch64-linux-gnu"].map(|name| libraries.join(name).display().to_string());
+        let own = format!("mount -t tmpfs run /run && mkdir /run/sshd && mount --bind {dir}/passwd /etc/passwd");
+        let start = format!("exec {} -D -e -f {dir}/sshd_config 2>{dir}/log", program.display());
+        anyhow::ensure!(!served.starts_with("/run"), "nobody sees {} there", served.display());
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "sh", "-c", &format!("{own} && {start}")]);
+        let sshd = unshare.env("LD_LIBRARY_PATH", libraries.join(":")).spawn()?;
+        let host = GitHost { directory, port, sshd };
+        process::until("sshd listens", process::DEADLINE, || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok().then_some(())
+        })?;
+        Ok(host)
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A file of its own: `key`.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+impl Drop for GitHost {
+    fn drop(&mut self) {
+        // One that has ended already is no loss.
+        let _ = self.sshd.kill();
+        let _ = self.sshd.wait();
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use buildkit_api::status::Status;
 use dockerfile_checks::{CheckOptions, Question};
-use engine::ops::build::BuildOptions;
+use engine::ops::build::{BuildOptions, shown_repository};
 use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
 
 use super::failure::{not_yet, said};
@@ -16,22 +16,49 @@ pub(super) struct Attributes {
     pub(super) dockerfile: String,
     /// The client's name of the directory that has the Dockerfile, and its session if that is another one.
     pub(super) dockerfile_in: (String, Option<String>),
+    /// Whether it is there even where the context has one of its own.
+    pub(super) dockerfile_is_local: bool,
     /// The same of the context.
     pub(super) context_in: (String, Option<String>),
+    /// Where the context is instead, if it is none of the client's directories.
+    pub(super) remote: Option<Remote>,
+    /// What is taken by names: names, as they are given with platforms, and what they stand for.
+    pub(super) named: BTreeMap<String, NamedPlace>,
     pub(super) options: BuildOptions,
     /// What is asked of the Dockerfile instead of building it.
     pub(super) question: Option<Question>,
 }
 
+/// A context that is no directory of the client's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Remote {
+    pub(super) url: String,
+    /// Whether `.git` of a repository stays, whatever the address says.
+    pub(super) keep_git_dir: bool,
+}
+
+/// Where a named context is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NamedPlace {
+    /// An image.
+    Image(String),
+    /// An address.
+    Url(String),
+    /// An input of the request.
+    Input(String),
+    /// A directory of the client's, and its session if that is another one.
+    Directory(String, Option<String>),
+}
+
+/// The build argument that says whether `.git` of a context stays.
+const KEEP_GIT_DIR: &str = "build-arg:BUILDKIT_CONTEXT_KEEP_GIT_DIR";
+
 /// The build argument that says which checks count.
 const CHECK: &str = "build-arg:BUILDKIT_DOCKERFILE_CHECK";
 
 /// Attributes by which the client asks for something that is not there, and what that is.
-const REFUSED: &[(&str, &str)] = &[
-    ("context", "a build context of a URL"),
-    ("attest:sbom", "an attestation of what an image is made of"),
-    ("device", "a device for a build"),
-];
+const REFUSED: &[(&str, &str)] =
+    &[("attest:sbom", "an attestation of what an image is made of"), ("device", "a device for a build")];
 
 /// Reads attributes. `host_network` is whether the client allows that network.
 pub(super) fn read(given: &BTreeMap<String, String>, host_network: bool) -> Result<Attributes, Status> {
@@ -40,9 +67,6 @@ pub(super) fn read(given: &BTreeMap<String, String>, host_network: bool) -> Resu
         if !text(name).is_empty() {
             return Err(not_yet(what));
         }
-    }
-    if let Some(name) = given.keys().find_map(|name| name.strip_prefix("context:")) {
-        return Err(not_yet(&format!("the named context {name}")));
     }
     if text("platform").contains(',') {
         return Err(not_yet("an image of several platforms"));
@@ -68,6 +92,9 @@ pub(super) fn read(given: &BTreeMap<String, String>, host_network: bool) -> Resu
     Ok(Attributes {
         dockerfile: given.get("filename").map_or("Dockerfile", String::as_str).to_owned(),
         dockerfile_in: directory("dockerfilekey", "dockerfile"),
+        dockerfile_is_local: given.contains_key("dockerfilekey"),
+        remote: remote(&text),
+        named: contexts(given)?,
         context_in: ("context".to_owned(), given.get("local-sessionid:context").cloned()),
         options: BuildOptions {
             arguments: arguments.map(|(name, value)| (name, Some(value))).collect(),
@@ -86,6 +113,39 @@ pub(super) fn read(given: &BTreeMap<String, String>, host_network: bool) -> Resu
         },
         question,
     })
+}
+
+/// Where the context is, if that is an address; what is none means the client's directory, as with BuildKit.
+fn remote<'a>(text: &impl Fn(&str) -> &'a str) -> Option<Remote> {
+    let key = Some(text("contextkey")).filter(|key| !key.is_empty()).unwrap_or("context");
+    let url = text(key);
+    let is_address = url.starts_with("http://") || url.starts_with("https://") || shown_repository(url).is_some();
+    // As Go's ParseBool reads it.
+    let keep_git_dir = matches!(text(KEEP_GIT_DIR), "1" | "t" | "T" | "true" | "TRUE" | "True");
+    is_address.then(|| Remote { url: url.to_owned(), keep_git_dir })
+}
+
+/// What names stand for (frontend/dockerui, namedcontext.go, whose sentences these are).
+fn contexts(given: &BTreeMap<String, String>) -> Result<BTreeMap<String, NamedPlace>, Status> {
+    let mut contexts = BTreeMap::new();
+    for (name, value) in given.iter().filter_map(|(name, value)| Some((name.strip_prefix("context:")?, value))) {
+        let split = value.split_once(':');
+        let (kind, rest) = split.ok_or_else(|| said(format!("invalid context specifier {value} for {name}")))?;
+        let place = match kind {
+            "docker-image" => NamedPlace::Image(rest.strip_prefix("//").unwrap_or(rest).to_owned()),
+            "local" => NamedPlace::Directory(rest.to_owned(), given.get(&format!("local-sessionid:{rest}")).cloned()),
+            "input" => NamedPlace::Input(rest.to_owned()),
+            "http" | "https" => NamedPlace::Url(value.clone()),
+            kind if kind == "git" || kind.starts_with("git@") => match shown_repository(value) {
+                Some(_) => NamedPlace::Url(value.clone()),
+                None => return Err(said(format!("invalid git context {value}"))),
+            },
+            "oci-layout" => return Err(not_yet(&format!("the named context {name} of an OCI layout"))),
+            kind => return Err(said(format!("unsupported context source {kind} for {name}"))),
+        };
+        contexts.insert(name.to_owned(), place);
+    }
+    Ok(contexts)
 }
 
 /// How commands are run.
@@ -173,14 +233,39 @@ mod tests {
         let some = of(&[("no-cache", "one,Two")]).unwrap().options;
         assert_eq!((some.no_cache, some.no_cache_stages.join(" ")), (false, "one Two".to_owned()));
         let plain = of(&[]).unwrap();
+        assert_eq!((plain.remote, plain.dockerfile_is_local), (None, false));
+        let remote = |given: &[(&str, &str)]| {
+            of(given).unwrap().remote.map(|remote| format!("{} {}", remote.url, remote.keep_git_dir))
+        };
+        assert_eq!(remote(&[("context", "http://h/x.tar")]).as_deref(), Some("http://h/x.tar false"));
+        assert_eq!(remote(&[("context", "git@h:x"), (KEEP_GIT_DIR, "1")]).as_deref(), Some("git@h:x true"));
+        assert_eq!(
+            remote(&[("contextkey", "c"), ("c", "https://h/x.git#a:b")]).as_deref(),
+            Some("https://h/x.git#a:b false")
+        );
+        assert_eq!(remote(&[("context", "file:///etc")]), None);
+        let plain = of(&[]).unwrap();
         assert_eq!((plain.dockerfile.as_str(), plain.options.no_cache), ("Dockerfile", false));
+    }
+
+    #[test]
+    fn names_stand_for_contexts() {
+        let place = |value: &str| of(&[("context:n", value), ("local-sessionid:d", "s")]).unwrap().named.remove("n");
+        assert_eq!(place("docker-image://x:1"), Some(NamedPlace::Image("x:1".to_owned())));
+        assert_eq!(place("local:d"), Some(NamedPlace::Directory("d".to_owned(), Some("s".to_owned()))));
+        assert_eq!(place("input:t"), Some(NamedPlace::Input("t".to_owned())));
+        for url in ["http://h/x.tar", "https://h/x.git#a:b", "git@h:x", "git://h/x"] {
+            assert_eq!(place(url), Some(NamedPlace::Url(url.to_owned())));
+        }
     }
 
     #[test]
     fn what_is_not_there_is_refused_by_name() {
         for (name, value, wanted) in [
-            ("context", "https://x/y.git", "a build context of a URL is not supported yet"),
-            ("context:base", "docker-image://x", "the named context base is not supported yet"),
+            ("context:base", "oci-layout://x", "the named context base of an OCI layout is not supported yet"),
+            ("context:base", "x", "invalid context specifier x for base"),
+            ("context:base", "file:///etc", "unsupported context source file for base"),
+            ("context:base", "git:x", "invalid git context git:x"),
             ("platform", "linux/amd64,linux/arm64", "an image of several platforms is not supported yet"),
             ("requestid", "frontend.other", "unsupported request frontend.other"),
             (CHECK, "no", "failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK: invalid check option \"no\""),

@@ -2,10 +2,15 @@
 
 use buildkit_api::messages::{SourceError, VertexError};
 use buildkit_api::status::{Code, Status};
-use engine::ops::build::{self, BuildError, ContextError, StepError, WebError};
+use engine::ops::build::{
+    self, BuildError, ContextError, RemoteContextError, SourceError as BuildSource, StepError, WebError,
+};
 
 /// What stands in front where files that are copied are not there.
 const CACHE_KEY: &str = "failed to compute cache key: ";
+
+/// What stands in front where something does not come from elsewhere.
+const LOAD: &str = "failed to load cache key: ";
 
 /// The Dockerfile, and where in it a build is.
 #[derive(Clone, Debug, Default)]
@@ -70,16 +75,26 @@ pub(super) fn sentence(err: &BuildError) -> String {
         }
         BuildError::Context(ContextError::Syntax { why, .. }) => errdefs::chain(why),
         BuildError::Context(ContextError::Empty(_)) => "file with no instructions".to_owned(),
-        BuildError::Source { source: build::SourceError::NotInContext(path), .. } => {
+        BuildError::Source { source: BuildSource::NotInContext(path), .. } => {
             let path = build::quoted(&format!("/{}", path.trim_start_matches('/')));
             format!("{CACHE_KEY}failed to calculate checksum of ref context: {path}: not found")
         }
-        BuildError::Source { source: build::SourceError::Web(WebError::Refused { code, .. }), .. } => {
-            format!("failed to load cache key: invalid response status {}", code.as_u16())
+        BuildError::Source { source: BuildSource::Web(WebError::Refused { code, .. }), .. } => {
+            format!("{LOAD}invalid response status {}", code.as_u16())
         }
-        BuildError::Source { source: err @ build::SourceError::Checksum { .. }, .. } => err.to_string(),
-        BuildError::Source { source: build::SourceError::Git(err), .. } => {
-            format!("failed to load cache key: {}", errdefs::chain(err))
+        BuildError::RemoteContext(RemoteContextError::Web { source, .. }) => {
+            let why = match source {
+                BuildSource::Web(WebError::Refused { code, .. }) => {
+                    format!("invalid response status {}", code.as_u16())
+                }
+                source => errdefs::chain(source),
+            };
+            format!("failed to read downloaded context: {LOAD}{why}")
+        }
+        BuildError::Source { source: err @ BuildSource::Checksum { .. }, .. } => err.to_string(),
+        BuildError::Source { source: BuildSource::Git(err), .. }
+        | BuildError::RemoteContext(RemoteContextError::Git(err)) => {
+            format!("{LOAD}{}", errdefs::chain(err))
         }
         // Whoever asks already uses BuildKit, as which dockerd's sentence tells them to.
         BuildError::Step(StepError::Option(name)) => format!("the option --{name} is not supported yet"),

@@ -13,7 +13,7 @@ use engine::ops::build::Needed;
 use hyper::body::Bytes;
 
 use super::build::Build;
-use super::failure::said;
+use super::failure::{Place, said};
 use super::progress::Part;
 use crate::upload::{self, Upload};
 
@@ -49,6 +49,13 @@ pub(super) struct Definition {
     pub(super) part: String,
 }
 
+impl Definition {
+    /// It as where failures are, before any of it was done.
+    pub(super) fn place(&self) -> Place {
+        Place { name: self.name.clone(), text: self.text.clone(), line: 0 }
+    }
+}
+
 /// Has a Dockerfile sent.
 pub(super) async fn definition(
     build: &Build,
@@ -71,7 +78,7 @@ pub(super) async fn definition(
 }
 
 /// `Dockerfile` may be written in small letters.
-fn lower(name: &str) -> Option<String> {
+pub(super) fn lower(name: &str) -> Option<String> {
     let (above, last) = name.rsplit_once('/').map_or(("", name), |(above, last)| (above, last));
     let slash = if above.is_empty() { "" } else { "/" };
     (last == "Dockerfile").then(|| format!("{above}{slash}dockerfile"))
@@ -126,10 +133,10 @@ impl Sink for Texts {
     }
 }
 
-/// Has what leaves files of a context out sent; there may be nothing.
-pub(super) async fn ignore(build: &Build, session: &Session, directory: &str) -> Result<Vec<u8>, Status> {
-    let part = build.progress.begin(&format!("[internal] load {IGNORE}"), None).await;
-    let texts = texts(build, session, &part, ("context", directory), vec![IGNORE.to_owned()]).await;
+/// Has what leaves files of a context out sent; there may be nothing. `label` is whose part of the build it is.
+pub(super) async fn ignore(build: &Build, session: &Session, label: &str, directory: &str) -> Result<Vec<u8>, Status> {
+    let part = build.progress.begin(&format!("[{label}] load {IGNORE}"), None).await;
+    let texts = texts(build, session, &part, (directory, directory), vec![IGNORE.to_owned()]).await;
     let told = texts.as_ref().err().map(|err| err.message.as_str());
     build.progress.end(&part, told).await;
     Ok(texts?.remove(IGNORE).unwrap_or_default())
@@ -141,8 +148,10 @@ pub(super) struct Context {
     pub(super) session: Arc<Session>,
     /// The client's name of its directory.
     pub(super) directory: String,
-    /// What leaves files out.
-    pub(super) ignore: Vec<u8>,
+    /// What leaves files out; nobody has asked for that yet of one that has a name.
+    pub(super) ignore: Option<Vec<u8>>,
+    /// What its name is; nothing of the main one.
+    pub(super) name: Option<String>,
 }
 
 impl Context {
@@ -166,9 +175,21 @@ impl Context {
             Needed::Paths(paths) => paths,
             Needed::All => Vec::new(),
         };
-        let part = progress.begin("[internal] load build context", None).await;
-        let status = progress.goes_on(&part, "transferring context:").await;
-        let exclude = engine::ops::build::ignored(&String::from_utf8_lossy(&self.ignore));
+        let label = self.name.as_ref().map(|name| format!("context {name}"));
+        let ignore = match self.ignore {
+            Some(ignore) => ignore,
+            None => {
+                let label = label.as_deref().unwrap_or("internal");
+                ignore(&self.build, &self.session, label, &self.directory).await?
+            }
+        };
+        let (part, told) = match &label {
+            Some(label) => (format!("[{label}] load from client"), self.directory.as_str()),
+            None => ("[internal] load build context".to_owned(), "context"),
+        };
+        let part = progress.begin(&part, None).await;
+        let status = progress.goes_on(&part, &format!("transferring {told}:")).await;
+        let exclude = engine::ops::build::ignored(&String::from_utf8_lossy(&ignore));
         let wanted = Wanted { directory: self.directory.clone(), exclude, follow };
         let sent = files::receive(&self.session, &wanted, archive).await.map_err(of_files);
         let told = sent.as_ref().err().map(|err| err.message.as_str());

@@ -1,13 +1,12 @@
 //! The calls of BuildKit's clients.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::pin::Pin;
 use std::sync::Arc;
 
 use buildkit_api::messages::{
-    ApiCap, BridgeResult, BridgeSolveRequest, BridgeSolveResponse, BuildkitVersion, DiskUsageResponse, Empty,
-    EvaluateRequest, InfoResponse, ListWorkersResponse, Platform, PongResponse, PruneRequest, Ref, ReturnRequest,
-    SolveRequest, SolveResponse, StatusRequest, UsageRecord, WorkerRecord,
+    ApiCap, BridgeResult, BridgeSolveRequest, BridgeSolveResponse, BuildkitVersion, Definition, DiskUsageResponse,
+    Empty, EvaluateRequest, InfoResponse, ListWorkersResponse, Platform, PongResponse, PruneRequest, Ref,
+    ReturnRequest, SolveRequest, SolveResponse, StatusRequest, UsageRecord, WorkerRecord,
 };
 use buildkit_api::server::{Call, Reply, Service};
 use buildkit_api::session::Session;
@@ -15,9 +14,8 @@ use buildkit_api::status::{Code, Status};
 use dockerfile_checks::{Answer, Question};
 use engine::Engine;
 use engine::filters::Filters;
-use engine::ops::build::{self, AskLogin, Input, Local};
+use engine::ops::build::{self, Input};
 use engine::ops::build_cache;
-use engine_api::auth::AuthConfig;
 use engine_api::disk_usage::CacheRecord;
 use tokio::sync::{mpsc, oneshot};
 
@@ -25,9 +23,8 @@ use super::BuildKit;
 use super::attributes;
 use super::attributes::Attributes;
 use super::build::{Build, Listed};
-use super::failure::{self, Place, not_yet, said};
+use super::failure::{self, not_yet, said};
 use super::follow::follow;
-use super::local::{self, Context};
 use super::questions;
 
 /// By which a call says which build it is of.
@@ -36,14 +33,8 @@ const BUILD_ID: &str = "buildkit-controlapi-buildid";
 /// Who reads Dockerfiles.
 const DOCKERFILE: &str = "dockerfile.v0";
 
-/// The call for a login.
-const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
-
-/// By which name Docker's hub asks for logins.
-const HUB: &str = "registry-1.docker.io";
-
 /// What clients may ask of the bridge (frontend/gateway/pb, caps.go).
-const CAPS: [&str; 10] = [
+const CAPS: [&str; 11] = [
     "solve.base",
     "solve.inlinereturn",
     "return",
@@ -51,13 +42,11 @@ const CAPS: [&str; 10] = [
     "proto.refarray",
     "reference.output",
     "frontend.caps",
+    "frontend.inputs",
     "gateway.solve.metadata",
     "gateway.solve.evaluate",
     "gateway.evaluate",
 ];
-
-/// A login that is asked for.
-type Asked = Pin<Box<dyn Future<Output = Option<AuthConfig>> + Send>>;
 
 /// What becomes of a Dockerfile.
 enum Outcome {
@@ -70,7 +59,7 @@ enum Outcome {
 /// Answers calls.
 #[derive(Clone)]
 pub(super) struct BuildService {
-    engine: Engine,
+    pub(super) engine: Engine,
     kit: Arc<BuildKit>,
 }
 
@@ -157,7 +146,7 @@ impl BuildService {
         }
         let image = match frontend.as_str() {
             "" => from_client(&listed, returned).await?,
-            name => match self.frontend(&listed.build, name, &attributes).await? {
+            name => match self.frontend(&listed.build, name, &attributes, &BTreeMap::new()).await? {
                 Outcome::Image(image) => Some(image),
                 Outcome::Answer(_) => None,
             },
@@ -183,13 +172,14 @@ impl BuildService {
             return Err(not_yet("a definition of operations (LLB)"));
         }
         let solved = tokio::select! {
-            solved = self.frontend(build, &request.frontend, &request.options) => solved,
+            solved = self.frontend(build, &request.frontend, &request.options, &request.inputs) => solved,
             // The call that waits for the outcome was given up or refused.
             () = build.ended() => Err(Status::new(Code::Cancelled, "context canceled")),
         };
         let result = match solved.inspect_err(|err| build.has_failed(err))? {
             Outcome::Image(image) => {
-                BridgeResult { reference: Some(Ref { id: build.keep(image) }), metadata: BTreeMap::new() }
+                let definition = Some(Definition::of_outcome(&image));
+                BridgeResult { reference: Some(Ref { id: build.keep(image), definition }), metadata: BTreeMap::new() }
             }
             Outcome::Answer(answer) => {
                 let metadata = answer.metadata().into_iter().map(|(name, text)| (name.to_owned(), text.into_bytes()));
@@ -205,54 +195,41 @@ impl BuildService {
         build: &Arc<Build>,
         name: &str,
         attributes: &BTreeMap<String, String>,
+        inputs: &BTreeMap<String, Definition>,
     ) -> Result<Outcome, Status> {
         if name != DOCKERFILE {
             return Err(said(format!("invalid frontend: {name}")));
         }
-        let Attributes { dockerfile, dockerfile_in, context_in, mut options, question } =
-            attributes::read(attributes, build.allows_host_network)?;
-        (options.cache_from, options.cache_to) = build.caches.clone().map_err(|err| said(err.to_string()))?;
-        let session = self.session(build, dockerfile_in.1).await?;
-        let definition = local::definition(build, &session, &dockerfile_in.0, &dockerfile).await?;
-        let place = Place { name: definition.name.clone(), text: definition.text.clone(), line: 0 };
-        if let Some(question @ (Question::Targets | Question::Describe)) = question {
+        let mut wanted = attributes::read(attributes, build.allows_host_network)?;
+        let caches = build.caches.clone().map_err(|err| said(err.to_string()))?;
+        (wanted.options.cache_from, wanted.options.cache_to) = caches;
+        let loaded = self.load(build, &wanted).await?;
+        let definition = &loaded.definition;
+        let (part, place) = (definition.part.clone(), definition.place());
+        if let Some(question @ (Question::Targets | Question::Describe)) = wanted.question {
             return questions::of_text(question, &place).map(Outcome::Answer);
         }
-        let (directory, other) = context_in;
-        let session = self.session(build, other).await?;
-        let ask: AskLogin = {
-            let session = session.clone();
-            Arc::new(move |domain| -> Asked { Box::pin(login(session.clone(), domain)) })
-        };
-        let ignore = match definition.ignore {
-            Some(own) => own,
-            None => local::ignore(build, &session, &directory).await?,
-        };
-        let context = Context { build: build.clone(), session, directory, ignore: ignore.clone() };
-        let local = Local {
-            name: definition.name,
-            text: definition.text,
-            ignore,
-            context: Box::new(move |needed| context.open(needed)),
-            login: ask,
-        };
+        let Attributes { context_in, named, options, question, .. } = wanted;
+        let named = self.named(build, named, inputs).await?;
+        let local = self.local(build, context_in, loaded).await?;
         if let Some(question) = question {
             // Without a target checks look at all stages.
             let all_stages = question == Question::Lint && options.target.is_empty();
-            let asking = build::ask(&self.engine, options, local, all_stages);
-            let warned = (question == Question::Outline).then_some(definition.part.as_str());
+            let asking = build::ask(&self.engine, options, local, named, all_stages);
+            let warned = (question == Question::Outline).then_some(part.as_str());
             let findings = follow(build, asking, place.clone(), warned).await?.findings;
             return questions::of_findings(question, &findings, &place).map(Outcome::Answer);
         }
         let failed = |err: &_| failure::of_build(err, &place, None);
         let client = self.kit.client(&build.session).await;
-        let building = build::start(&self.engine, options, Input::Local(local), client).map_err(|err| failed(&err))?;
-        let followed = follow(build, building, place, Some(&definition.part)).await?;
+        let building =
+            build::start(&self.engine, options, Input::Local(local), named, client).map_err(|err| failed(&err))?;
+        let followed = follow(build, building, place, Some(&part)).await?;
         followed.image.map(Outcome::Image).ok_or_else(|| said("no image was built"))
     }
 
     /// A session of the client's: its own, or the build's.
-    async fn session(&self, build: &Build, own: Option<String>) -> Result<Arc<Session>, Status> {
+    pub(super) async fn session(&self, build: &Build, own: Option<String>) -> Result<Arc<Session>, Status> {
         let id = own.unwrap_or_else(|| build.session.clone());
         let found = self.kit.sessions.find(&id).await;
         found.ok_or_else(|| said(format!("no active session for {id}: context deadline exceeded")))
@@ -368,19 +345,4 @@ async fn from_client(listed: &Listed, returned: oneshot::Receiver<ReturnRequest>
         return Ok(None);
     }
     build.outcome(&name).map(Some).ok_or_else(|| said(format!("no such ref: {name}")))
-}
-
-/// The client's login at a registry.
-async fn login(session: Arc<Session>, domain: String) -> Option<AuthConfig> {
-    use buildkit_api::messages::{CredentialsRequest, CredentialsResponse};
-    if !session.answers(CREDENTIALS) {
-        return None;
-    }
-    let host = if domain == "docker.io" { HUB.to_owned() } else { domain };
-    let asked = session.channel.call::<CredentialsResponse>(CREDENTIALS, &CredentialsRequest { host }).await;
-    let CredentialsResponse { username, secret } = asked.ok().filter(|login| !login.secret.is_empty())?;
-    Some(match username.is_empty() {
-        true => AuthConfig { identity_token: secret, ..AuthConfig::default() },
-        false => AuthConfig { username, password: secret, ..AuthConfig::default() },
-    })
 }

@@ -45,12 +45,12 @@ pub(crate) async fn build(mut call: Call) -> Result<Answer, Failure> {
         "" => {
             let (upload, archive) = upload::channel();
             let body = std::mem::replace(&mut call.body, RequestBody::Whole(Default::default()));
-            let building = build::start(&call.engine, options, Input::archive(archive), client)?;
+            let building = build::start(&call.engine, options, Input::archive(archive), Vec::new(), client)?;
             // Ends with the body, or when nobody reads it any more.
             tokio::spawn(feed(first, body, upload));
             building
         }
-        url => build::start(&call.engine, options, Input::Remote(url.to_owned()), client)?,
+        url => build::start(&call.engine, options, Input::Remote(url.to_owned()), Vec::new(), client)?,
     };
     // What fails before there is anything to tell has a status of its own.
     let Some(first) = building.next().await.transpose()? else {

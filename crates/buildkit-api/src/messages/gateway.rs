@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::common::{Empty, RpcStatus};
 use super::control::WorkerRecord;
+use super::definition::Definition;
 
 /// What we can do.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -42,6 +43,9 @@ pub struct BridgeSolveRequest {
     /// What that is told.
     #[prost(btree_map = "string, string", tag = "3")]
     pub options: BTreeMap<String, String>,
+    /// What other builds came to, by the names that the options have for it.
+    #[prost(btree_map = "string, message", tag = "13")]
+    pub inputs: BTreeMap<String, Definition>,
 }
 
 /// What it came to.
@@ -69,6 +73,9 @@ pub struct Ref {
     /// Ours; empty for nothing.
     #[prost(string, tag = "1")]
     pub id: String,
+    /// By which another build can have it as an input.
+    #[prost(message, optional, tag = "2")]
+    pub definition: Option<Definition>,
 }
 
 /// What the client came to.

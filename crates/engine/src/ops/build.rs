@@ -22,6 +22,7 @@ mod copy;
 mod explain;
 mod exports;
 mod git;
+mod git_access;
 mod graph;
 mod imports;
 mod input;
@@ -29,6 +30,7 @@ mod leaks;
 mod lines;
 mod lookup;
 mod mounts;
+mod named;
 mod receive;
 mod remote;
 mod remote_context;
@@ -72,14 +74,18 @@ pub use explain::{Explanation, Reason};
 pub use exports::ExportError;
 pub use git::GitError;
 pub use graph::Needed;
-pub use input::{AskLogin, ContextSource, Input, Local};
+pub use input::{AskLogin, ContextSource, Input, Local, LocalFiles};
 pub use leaks::LeakError;
 use lines::Lines;
 pub use mounts::RunMountError;
+pub use named::{NamedContext, NamedSource};
 pub use receive::ContextError;
 pub(crate) use receive::discard_left_over;
 pub use registry_client::WebError;
-pub use remote_context::RemoteContextError;
+pub use remote_context::{
+    ALONE, FetchedContext, RemoteContextError, RemoteFiles, fetch as fetch_context, keep as keep_context,
+    shown_repository,
+};
 pub(crate) use run::remove_left_over;
 pub use sources::SourceError;
 pub use transfer::TransferError;
@@ -221,6 +227,9 @@ pub enum BuildError {
         /// Why.
         source: Box<BuildError>,
     },
+    /// A context that is taken as an image is none.
+    #[error("the context {0} is no image")]
+    NoNamedImage(String),
     /// A base image is not here.
     #[error(transparent)]
     Image(#[from] image::ResolveError),
@@ -371,20 +380,32 @@ impl Drop for Building {
 }
 
 /// Begins a build for a client. Reads the context on a thread that may block.
-pub fn start(engine: &Engine, options: BuildOptions, input: Input, client: Client) -> Result<Building, BuildError> {
+pub fn start(
+    engine: &Engine,
+    options: BuildOptions,
+    input: Input,
+    named: Vec<NamedContext>,
+    client: Client,
+) -> Result<Building, BuildError> {
     let names = options.names.iter().map(|name| new_name(name)).collect::<Result<Vec<_>, _>>()?;
     let (sender, receiver) = mpsc::channel(LINES);
     let lines = Lines::new(sender, matches!(input, Input::Local(_)));
-    let task = tokio::spawn(solve::build(engine.clone(), options, names, input, client, Arc::new(lines)));
+    let task = tokio::spawn(solve::build(engine.clone(), options, names, (input, named), client, Arc::new(lines)));
     Ok(Building { lines: receiver, task: Some(task), image: None })
 }
 
 /// Looks at a Dockerfile instead of building it: at the end its [`BuildLine::Findings`] are told, and the image is nothing.
 /// `all_stages` is whether those count that the target does not need.
-pub fn ask(engine: &Engine, options: BuildOptions, local: Local, all_stages: bool) -> Building {
+pub fn ask(
+    engine: &Engine,
+    options: BuildOptions,
+    local: Local,
+    named: Vec<NamedContext>,
+    all_stages: bool,
+) -> Building {
     let (sender, receiver) = mpsc::channel(LINES);
     let lines = Arc::new(Lines::new(sender, true));
-    let task = tokio::spawn(checks::ask(engine.clone(), options, local, all_stages, lines));
+    let task = tokio::spawn(checks::ask(engine.clone(), options, local, named, all_stages, lines));
     Building { lines: receiver, task: Some(task), image: None }
 }
 

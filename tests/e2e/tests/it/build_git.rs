@@ -41,6 +41,11 @@ impl Repositories {
         repositories
     }
 
+    /// Where the bare ones are.
+    pub(crate) fn served(&self) -> std::path::PathBuf {
+        self.root.path().join("served")
+    }
+
     pub(crate) fn url(&self, name: &str) -> String {
         format!("http://{}/{name}.git", self.server.host())
     }

@@ -10,6 +10,7 @@ use image::ImageRecord;
 use super::input::Local;
 use super::lines::Lines;
 use super::lookup::Lookup;
+use super::named::{Named, NamedContext};
 use super::solve::platforms;
 use super::{BuildError, BuildLine, BuildOptions, PartEvent, full_name};
 use crate::Engine;
@@ -55,10 +56,11 @@ pub(super) async fn ask(
     engine: Engine,
     options: BuildOptions,
     local: Local,
+    named: Vec<NamedContext>,
     all_stages: bool,
     lines: Arc<Lines>,
 ) -> Result<String, BuildError> {
-    let lookup = Lookup::new(&engine, &options, Some(local.login), lines.clone());
+    let lookup = Lookup::new(&engine, &options, Some(local.login), Named::new(named), lines.clone());
     let platform = options.platform.clone();
     let checking = bridge::blocking(move || begin(&options, &local.text, &local.ignore, all_stages)).await?;
     let mut images = Images::new();
@@ -75,9 +77,19 @@ pub(super) async fn ask(
 
 async fn look_up(lookup: &Lookup, wanted: &WantedImage, usual: &str) -> Result<BaseImage, String> {
     let platform = if wanted.platform.is_empty() { usual } else { &wanted.platform };
+    if lookup.named.is_files(&wanted.name, platform) {
+        // Nothing is said of them.
+        return Ok(of_files(platform));
+    }
     let image = lookup.image(&wanted.name, platform).await;
     let failed = |err| BuildError::Metadata { name: wanted.name.clone(), source: Box::new(err) };
     image.map(|image| base_image(&image)).map_err(|err| errdefs::chain(&failed(err)))
+}
+
+/// What files say that are no image.
+fn of_files(platform: &str) -> BaseImage {
+    let target = platforms(platform).map(|platforms| platforms.target).unwrap_or_default();
+    BaseImage { env: Vec::new(), has_shell: false, on_build: Vec::new(), platform: target }
 }
 
 /// What an image says.

@@ -11,13 +11,14 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use builder::mounts::{Mounted, Owner, RunMount};
 use tokio::net::UnixListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::debug;
 
-use super::asks::{AskError, Client};
+use super::asks::{AskError, Asks, Client};
 use super::mounts::{Ready, bound, give};
 use crate::Engine;
 use crate::config::EngineConfig;
@@ -171,24 +172,7 @@ fn agent(
     ready: &mut Ready,
 ) -> Result<(), ClientFileError> {
     let Some(client) = client.clone() else { return Ok(()) };
-    let kept = ready.kept(engine)?;
-    let path = kept.directory.join(format!("agent-{index}"));
-    let listener = UnixListener::bind(&path).map_err(failed("listen for an agent"))?;
-    give(&path, (owner.uid, owner.gid, owner.mode)).map_err(failed("give an agent's socket away"))?;
-    let id = id.to_owned();
-    kept.agents.push(tokio::spawn(async move {
-        // With it whatever is being carried ends.
-        let mut carried = JoinSet::new();
-        loop {
-            tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => drop(carried.spawn(client.forward(id.clone(), stream))),
-                    Err(err) => return debug!(%err, "an agent's socket accepts nothing any more"),
-                },
-                Some(_) = carried.join_next() => {}
-            }
-        }
-    }));
+    let path = ready.kept(engine)?.agent(&client, id, &format!("agent-{index}"), owner)?;
     ready.add(mount, bound(&path, false), false);
     Ok(())
 }
@@ -204,6 +188,34 @@ impl Kept {
         };
         DirBuilder::new().mode(0o700).create(&directory).map_err(failed("make a place for secrets"))?;
         Ok(Kept { directory, agents: Vec::new() })
+    }
+
+    /// Makes a socket that leads to a client's agent; answers where it is.
+    pub(super) fn agent(
+        &mut self,
+        client: &Arc<dyn Asks>,
+        id: &str,
+        name: &str,
+        owner: Owner,
+    ) -> Result<PathBuf, ClientFileError> {
+        let path = self.directory.join(name);
+        let listener = UnixListener::bind(&path).map_err(failed("listen for an agent"))?;
+        give(&path, (owner.uid, owner.gid, owner.mode)).map_err(failed("give an agent's socket away"))?;
+        let (client, id) = (client.clone(), id.to_owned());
+        self.agents.push(tokio::spawn(async move {
+            // With it whatever is being carried ends.
+            let mut carried = JoinSet::new();
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => match accepted {
+                        Ok((stream, _)) => drop(carried.spawn(client.forward(id.clone(), stream))),
+                        Err(err) => return debug!(%err, "an agent's socket accepts nothing any more"),
+                    },
+                    Some(_) = carried.join_next() => {}
+                }
+            }
+        }));
+        Ok(path)
     }
 }
 

@@ -19,6 +19,8 @@ use dockerfile::GitAddress;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
+use super::git_access::Access;
+
 /// How long everything that is asked of one repository may take.
 const TIME_MAX: Duration = Duration::from_secs(60 * 60);
 
@@ -125,6 +127,8 @@ pub enum GitError {
 pub(super) struct Repository {
     pub(super) address: GitAddress,
     pub(super) keep_git_dir: bool,
+    /// What its server is shown.
+    pub(super) access: Access,
     /// Its own directory, which need not be there.
     pub(super) place: PathBuf,
 }
@@ -327,7 +331,7 @@ impl Git<'_> {
         let place = &self.repository.place;
         let (out, err) = (place.join("out"), place.join("err"));
         let mut command = Command::new("git");
-        command.args(arguments).current_dir(&self.tree).env_clear().envs(environment());
+        command.args(arguments).current_dir(&self.tree).env_clear().envs(environment(&self.repository.access));
         command.env("GIT_CEILING_DIRECTORIES", place).stdin(Stdio::null());
         command.stdout(File::create(&out).map_err(GitError::Run)?);
         command.stderr(File::create(&err).map_err(GitError::Run)?);
@@ -382,7 +386,7 @@ impl Git<'_> {
 }
 
 /// All that git sees of variables.
-fn environment() -> Vec<(String, String)> {
+fn environment(access: &Access) -> Vec<(String, String)> {
     let handed_on = HANDED_ON.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
     let fixed = [
         ("GIT_TERMINAL_PROMPT", "0"),
@@ -395,14 +399,17 @@ fn environment() -> Vec<(String, String)> {
         ("LC_ALL", "C"),
     ];
     let fixed = fixed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    let configured = CONFIGURATION.iter().enumerate().flat_map(|(number, (name, value))| {
+    let login = access.header.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let all: Vec<(&str, &str)> = CONFIGURATION.iter().copied().chain(login).collect();
+    let count = ("GIT_CONFIG_COUNT".to_owned(), all.len().to_string());
+    let configured = all.into_iter().enumerate().flat_map(|(number, (name, value))| {
         [
-            (format!("GIT_CONFIG_KEY_{number}"), (*name).to_owned()),
-            (format!("GIT_CONFIG_VALUE_{number}"), (*value).to_owned()),
+            (format!("GIT_CONFIG_KEY_{number}"), name.to_owned()),
+            (format!("GIT_CONFIG_VALUE_{number}"), value.to_owned()),
         ]
     });
-    let count = ("GIT_CONFIG_COUNT".to_owned(), CONFIGURATION.len().to_string());
-    handed_on.chain(fixed).chain(configured).chain([count]).collect()
+    let agent = access.agent().map(|path| ("SSH_AUTH_SOCK".to_owned(), path.display().to_string()));
+    handed_on.chain(fixed).chain(configured).chain([count]).chain(agent).collect()
 }
 
 /// Whether a text is a commit's whole name.

@@ -179,6 +179,10 @@ pub(super) fn needed(plan: &Plan) -> Needed {
             _ => {}
         }
     }
+    of_paths(paths)
+}
+
+fn of_paths(mut paths: Vec<String>) -> Needed {
     paths.sort();
     paths.dedup();
     match &paths[..] {
@@ -186,6 +190,61 @@ pub(super) fn needed(plan: &Plan) -> Needed {
         paths if paths.iter().any(|path| path.is_empty() || path.contains('$')) => Needed::All,
         paths => Needed::Paths(paths.to_vec()),
     }
+}
+
+/// A named context that a plan takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct UsedContext {
+    /// Its whole name.
+    pub(super) name: String,
+    pub(super) platform: String,
+    /// Which files of it are taken.
+    pub(super) needed: Needed,
+    /// Whether a stage begins with it.
+    pub(super) is_base: bool,
+}
+
+/// The named contexts that a plan takes, each once; `find` answers the whole name of one by its name and platform.
+pub(super) fn named(plan: &Plan, platform: &str, find: impl Fn(&str, &str) -> Option<String>) -> Vec<UsedContext> {
+    let mut all: Vec<UsedContext> = Vec::new();
+    let mut take = |name: &str, own: &str, paths: Option<Vec<String>>| {
+        let platform = if own.is_empty() { platform } else { own };
+        let Some(name) = find(name, platform) else { return };
+        let used = match all.iter_mut().position(|used| used.name == name) {
+            Some(place) => &mut all[place],
+            None => {
+                let (platform, needed) = (platform.to_owned(), Needed::Paths(Vec::new()));
+                all.push(UsedContext { name, platform, needed, is_base: false });
+                all.last_mut().expect("it has just been pushed")
+            }
+        };
+        used.is_base |= paths.is_none();
+        match (&mut used.needed, paths) {
+            (Needed::Paths(known), Some(more)) => known.extend(more),
+            (needed, _) => *needed = Needed::All,
+        }
+    };
+    for stage in &plan.stages {
+        if let Base::Image(name) = &stage.base {
+            take(name, &stage.platform, None);
+        }
+        for instruction in &stage.instructions {
+            match &instruction.kind {
+                Kind::Copy(files) => take(&files.from, "", Some(sources(files).collect())),
+                Kind::Run(run) => {
+                    run.mounts.iter().for_each(|mount| take(&mount.from, "", Some(vec![shown_path(mount)])));
+                }
+                _ => {}
+            }
+        }
+    }
+    for used in &mut all {
+        used.needed = match std::mem::replace(&mut used.needed, Needed::All) {
+            Needed::Paths(paths) => of_paths(paths),
+            needed => needed,
+        };
+    }
+    all
 }
 
 /// Whether a mount, whose variables are not known yet, may show files of the context.
@@ -234,6 +293,17 @@ mod tests {
         ] {
             assert_eq!(needed(&plan(text)), wanted, "{text}");
         }
+    }
+
+    #[test]
+    fn of_named_contexts_what_is_taken_is_needed() {
+        let text = "FROM a AS one\nCOPY --from=n x y /\nRUN --mount=from=n,source=z,target=/m b\nFROM m\n\
+                    COPY --from=one x /\nCOPY --from=k . /\nCOPY w /\nCOPY --from=m w /\n";
+        let used = named(&plan(text), "p", |name, _| ["n", "m", "k"].contains(&name).then(|| name.to_owned()));
+        let told =
+            used.iter().map(|used| format!("{} {} {:?} {}", used.name, used.platform, used.needed, used.is_base));
+        let wanted = ["n p Paths([\"x\", \"y\", \"z\"]) false", "m p All true", "k p All false"];
+        assert_eq!(told.collect::<Vec<_>>(), wanted);
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! What is built from.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{self, Read};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use engine_api::auth::AuthConfig;
 
 use super::graph::Needed;
+use super::receive::{self, Context, ContextError};
+use super::remote_context::RemoteFiles;
+use crate::Engine;
 
 /// What is built from.
 #[derive(Debug)]
@@ -24,7 +27,7 @@ pub enum Input {
 pub struct Archive(pub(super) Box<dyn Read + Send>);
 
 /// Gives the archive of the files that are needed: an empty one where none are. Asked once.
-pub type ContextSource = Box<dyn FnOnce(Needed) -> Box<dyn Read + Send> + Send>;
+pub type ContextSource = Box<dyn FnOnce(Needed) -> Box<dyn Read + Send> + Send + Sync>;
 
 /// Gives the user's login at a registry, if there is one.
 pub type AskLogin = Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = Option<AuthConfig>> + Send>> + Send + Sync>;
@@ -38,9 +41,35 @@ pub struct Local {
     /// What leaves files of the context out.
     pub ignore: Vec<u8>,
     /// Who has the files.
-    pub context: ContextSource,
+    pub context: LocalFiles,
     /// Who knows logins.
     pub login: AskLogin,
+}
+
+/// Who has the files of a [`Local`].
+pub enum LocalFiles {
+    /// The client, who sends them when it is known which ones are needed.
+    Sent(ContextSource),
+    /// We, who have fetched them.
+    Fetched(RemoteFiles),
+}
+
+impl LocalFiles {
+    /// A context of a Dockerfile, and who sends what is not in it yet. Blocks.
+    pub(super) fn open(
+        self,
+        engine: &Engine,
+        name: &str,
+        text: &[u8],
+    ) -> Result<(Context, ContextSource), ContextError> {
+        match self {
+            LocalFiles::Sent(source) => Ok((receive::of_text(engine, name, text)?, source)),
+            LocalFiles::Fetched(files) => {
+                let nothing: ContextSource = Box::new(|_| Box::new(io::empty()));
+                Ok((receive::of_text_in(files.place, name, text)?, nothing))
+            }
+        }
+    }
 }
 
 impl Input {

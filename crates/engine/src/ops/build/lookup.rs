@@ -9,6 +9,7 @@ use oci::Reference;
 
 use super::input::AskLogin;
 use super::lines::Lines;
+use super::named::Named;
 use super::{BuildError, BuildLine, BuildOptions};
 use crate::Engine;
 use crate::ops::image_budget::{self, Holding};
@@ -19,13 +20,15 @@ use crate::sync::lock;
 /// Looks up images, each once.
 #[derive(Clone)]
 pub(super) struct Lookup {
-    engine: Engine,
+    pub(super) engine: Engine,
     /// Whether registries are asked even for what is here.
     pull: bool,
     logins: BTreeMap<String, AuthConfig>,
     /// Who knows logins that were not given.
     logins_of: Option<AskLogin>,
-    lines: Arc<Lines>,
+    pub(super) lines: Arc<Lines>,
+    /// What is taken by names that are no image's.
+    pub(super) named: Arc<Named>,
     known: Arc<Known>,
 }
 
@@ -44,13 +47,20 @@ struct Known {
 }
 
 impl Lookup {
-    pub(super) fn new(engine: &Engine, options: &BuildOptions, ask: Option<AskLogin>, lines: Arc<Lines>) -> Lookup {
+    pub(super) fn new(
+        engine: &Engine,
+        options: &BuildOptions,
+        ask: Option<AskLogin>,
+        named: Named,
+        lines: Arc<Lines>,
+    ) -> Lookup {
         Lookup {
             engine: engine.clone(),
             pull: options.pull,
             logins: options.logins.clone(),
             logins_of: ask,
             lines,
+            named: Arc::new(named),
             known: Arc::default(),
         }
     }
@@ -72,8 +82,16 @@ impl Lookup {
         exact.or_else(|| found.iter().find(|((own, _), _)| own == name).map(|(_, image)| image)).cloned()
     }
 
-    /// An image by name, from its registry if it is not here.
+    /// What is taken by a name: a context, else an image, from its registry if it is not here.
     pub(super) async fn image(&self, name: &str, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {
+        match self.named_image(name, platform).await? {
+            Some(image) => Ok(image),
+            None => self.own_image(name, platform).await,
+        }
+    }
+
+    /// An image by name, whatever contexts there are.
+    pub(super) async fn own_image(&self, name: &str, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {
         let wanted = (name.to_owned(), platform.to_owned());
         let turn = lock(&self.known.asking).entry(wanted.clone()).or_default().clone();
         let _turn = turn.lock().await;
@@ -117,7 +135,7 @@ impl Lookup {
     }
 
     /// Whether it is here still; then the budget leaves it here.
-    async fn hold(&self, image: &ImageRecord) -> bool {
+    pub(super) async fn hold(&self, image: &ImageRecord) -> bool {
         let holding = image_budget::hold(&self.engine, vec![image.id.clone()]).await;
         let is_here = holding.is_some();
         lock(&self.known.held).extend(holding);

@@ -110,7 +110,9 @@ pub(super) fn see(mounts: &[RunMount], whose: Vec<Whose>) -> Result<Vec<Seen>, S
             return Ok(Seen { whose: Whose::Nothing, part, exact: String::new() });
         };
         let exact = match (&mount.what, &whose) {
-            (Mounted::Bind(_), Whose::Image(image)) if part.source == "/" => format!("{:?}", image.chain),
+            (Mounted::Bind(_), Whose::Image(image)) if part.source == "/" && !image.is_files() => {
+                format!("{:?}", image.chain)
+            }
             (Mounted::Bind(_), Whose::Context(context)) => sources::exact(&context.tree, &part.source[1..], true)?,
             (Mounted::Bind(_), Whose::Image(image)) => sources::exact(&image.tree, &part.source[1..], false)?,
             _ => String::new(),
@@ -162,6 +164,7 @@ pub(super) fn caches(mounts: &[RunMount], seen: &[Seen], command: &[String]) -> 
         let begins_with = match &seen.whose {
             Whose::Nothing => String::new(),
             Whose::Context(_) => format!("context {}", from.source),
+            Whose::Image(image) if image.is_files() => format!("context of a name {}", from.source),
             Whose::Image(image) => format!("{:?} {}", image.chain, from.source),
         };
         let about = format!(
@@ -320,6 +323,10 @@ fn bind(engine: &Engine, mount: &RunMount, seen: &Seen, scratch: &Path) -> Resul
         }
         Whose::Context(context) => {
             let found = find(&context.tree, seen, mount)?;
+            bound(&path_of(&found).map_err(place)?, true)
+        }
+        Whose::Image(image) if image.is_files() => {
+            let found = find(&image.tree, seen, mount)?;
             bound(&path_of(&found).map_err(place)?, true)
         }
         Whose::Image(image) => {

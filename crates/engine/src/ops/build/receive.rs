@@ -85,10 +85,8 @@ impl Place {
     }
 
     /// Where the context's files are.
-    fn root(&self) -> Result<OwnedFd, ContextError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(CWD, self.join("context"), flags, Mode::empty());
-        root.map_err(|err| ContextError::Place(err.into()))
+    pub(super) fn root(&self) -> Result<OwnedFd, ContextError> {
+        open(&self.join("context"))
     }
 
     /// A path in it.
@@ -182,7 +180,14 @@ pub(super) fn into(root: &OwnedFd) -> Unpack<'_> {
     }
 }
 
-fn unpack(root: &OwnedFd, mut archive: impl Read + Send) -> Result<(), ContextError> {
+/// A directory in which files are, and which is no link. Blocks shortly.
+pub(super) fn open(directory: &Path) -> Result<OwnedFd, ContextError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(CWD, directory, flags, Mode::empty()).map_err(|err| ContextError::Place(err.into()))
+}
+
+/// Unpacks an archive below a directory. Blocks.
+pub(super) fn unpack(root: &OwnedFd, mut archive: impl Read + Send) -> Result<(), ContextError> {
     let (_, plain) = layer::decompress(&mut archive).map_err(ContextError::Decompress)?;
     let mut tar = TarReader::new(BufReader::with_capacity(PIECE_BYTES, plain));
     archive::unpack(&mut tar, &into(root))?;

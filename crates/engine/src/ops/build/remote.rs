@@ -20,15 +20,17 @@ use sha2::{Digest as _, Sha256};
 use stdx::fs::Durability;
 use tracing::debug;
 
+use super::asks::Client;
 use super::cache;
 use super::git::Repository;
+use super::git_access::Access;
 use super::receive::Place;
 use super::sources::{Source, SourceError};
 use super::tree::{Tree, hex};
 use crate::Engine;
 
 /// The largest thing that is fetched, in bytes: larger than any image that people make.
-const BYTES_MAX: u64 = 64 << 30;
+pub(super) const BYTES_MAX: u64 = 64 << 30;
 
 /// Where what is fetched lies in a build's place.
 pub(super) const WEB: &str = "web";
@@ -91,6 +93,7 @@ impl Remote {
 
     /// Looks which commit of a repository is meant; has its files come where `fetches`.
     pub(super) async fn look_at_repository(
+        (engine, client): (&Engine, &Client),
         mut address: GitAddress,
         files: &Files,
         place: &Place,
@@ -111,7 +114,8 @@ impl Remote {
         let exact = format!("keep {keep} submodules {} {directory}", address.submodules.unwrap_or(true));
         let name = format!("tree/{directory}").trim_end_matches('/').to_owned();
         let place = place.join(WEB).join(number.to_string());
-        let commit = Repository { address, keep_git_dir: keep, place }.look(fetches).await?;
+        let access = Access::obtain(engine, client, &address).await?;
+        let commit = Repository { address, keep_git_dir: keep, access, place }.look(fetches).await?;
         let (sum, repository) = (commit.name, Some(exact));
         Ok(Remote { number, name, last_modified: String::new(), sum, repository, is_here: fetches })
     }

@@ -33,6 +33,7 @@ use super::imports::Imports;
 use super::input::{Archive, ContextSource, Input, Local};
 use super::lines::Lines;
 use super::lookup::Lookup;
+use super::named::{Named, NamedContext};
 use super::receive;
 use super::remote_context::{self, FetchedContext};
 use super::turns::Turns;
@@ -59,38 +60,44 @@ pub(super) async fn build(
     engine: Engine,
     options: BuildOptions,
     names: Vec<Reference>,
-    input: Input,
+    (input, named): (Input, Vec<NamedContext>),
     client: Client,
     lines: Arc<Lines>,
 ) -> Result<String, BuildError> {
-    let task = engine.clone();
+    let named = Named::new(named);
+    let (task, told) = (engine.clone(), lines.clone());
     let input = match input {
         Input::Archive(archive) => Ready::Archive(archive),
         Input::Local(local) => Ready::Local(local),
-        Input::Remote(url) => Ready::Fetched(remote_context::fetch(&engine, &url).await?),
+        Input::Remote(url) => Ready::Fetched(remote_context::fetch(&engine, &url, false, &client).await?),
     };
     // What a Dockerfile makes of its variables takes as long as its author likes, within bounds.
     let planned = bridge::blocking(move || {
-        let (context, files, ask) = match input {
+        let (mut context, files, ask) = match input {
             Ready::Archive(archive) => (receive::receive(&task, archive.0, &options.dockerfile)?, None, None),
             Ready::Fetched(fetched) => (fetched.open(&options.dockerfile)?, None, None),
             Ready::Local(local) => {
-                let context = receive::of_text(&task, &local.name, &local.text)?;
+                let (context, files) = local.context.open(&task, &local.name, &local.text)?;
                 let checking = checks::begin(&options, &local.text, &local.ignore, false)?;
-                (context, Some((checking, local.context)), Some(local.login))
+                (context, Some((checking, files)), Some(local.login))
             }
         };
+        named.replace(&mut context.dockerfile, &options.platform);
         // Who is told what checks find is told of these.
         let (plan, arguments) = plan(&context.dockerfile, &options, files.is_some())?;
-        Ok::<_, BuildError>((context, files, ask, plan, arguments, options))
+        let lookup = Lookup::new(&task, &options, ask, named, told);
+        Ok::<_, BuildError>((context, files, lookup, plan, arguments, options))
     });
-    let (context, files, ask, plan, arguments, options) = planned.await?;
+    let (context, files, lookup, plan, arguments, options) = planned.await?;
     if let Some((line, why)) = builder::early::refused(&plan, context.dockerfile.escape) {
         lines.at(line);
         lines.failed().await;
         return Err(why.into());
     }
-    let lookup = Lookup::new(&engine, &options, ask, lines.clone());
+    if let Err(err) = lookup.begin_named(&plan, (&context.place, &client), &options.platform).await {
+        lines.failed().await;
+        return Err(err);
+    }
     let imports = Imports::open(&engine, &options, &platform(&options.platform)?, &lookup, &lines).await;
     let beginning = Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports };
     let common = Arc::new(Common::new(beginning));
@@ -134,7 +141,7 @@ pub(super) fn platforms(wanted: &str) -> Result<Platforms, BuildError> {
 }
 
 /// What an image is for that begins with nothing.
-fn platform(wanted: &str) -> Result<Platform, BuildError> {
+pub(super) fn platform(wanted: &str) -> Result<Platform, BuildError> {
     let [os, architecture, variant] = platforms(wanted)?.target;
     let architecture = if architecture.is_empty() { import::host_platform().architecture } else { architecture };
     Ok(Platform { os, architecture, variant, ..Platform::default() })
@@ -189,9 +196,12 @@ async fn metadata(common: &Arc<Common>) -> Result<bool, BuildError> {
         let lines = Arc::new(common.lines.beside());
         let stage = common.plan.stages.iter().find(|stage| stage.base == Base::Image(name.clone()));
         lines.at(stage.map_or(0, |stage| common.line_of(stage)));
-        lines.begin(format!("[internal] load metadata for {}", full_name(&name)), None).await;
+        let is_named = common.lookup.is_named(&name, wanted_platform(common, &platform));
+        if !is_named {
+            lines.begin(format!("[internal] load metadata for {}", full_name(&name)), None).await;
+        }
         let common = common.clone();
-        looking.spawn(async move { one_image(&common, lines, name, platform).await });
+        looking.spawn(async move { one_image(&common, (!is_named).then_some(lines), name, platform).await });
     }
     while let Some(found) = first(&mut looking).await {
         has_triggers |= found?;
@@ -199,20 +209,36 @@ async fn metadata(common: &Arc<Common>) -> Result<bool, BuildError> {
     Ok(has_triggers)
 }
 
-async fn one_image(common: &Common, lines: Arc<Lines>, name: String, platform: String) -> Result<bool, BuildError> {
-    let wanted = if platform.is_empty() { &common.options.platform } else { &platform };
-    match common.lookup.telling(lines.clone()).image(&name, wanted).await {
+/// `lines` are told of it, unless others are.
+async fn one_image(
+    common: &Common,
+    lines: Option<Arc<Lines>>,
+    name: String,
+    platform: String,
+) -> Result<bool, BuildError> {
+    let wanted = wanted_platform(common, &platform);
+    let lookup = lines.as_ref().map_or_else(|| common.lookup.clone(), |lines| common.lookup.telling(lines.clone()));
+    match lookup.image(&name, wanted).await {
         Ok(image) => {
             let has_triggers = image.config.config.on_build.as_ref().is_some_and(|triggers| !triggers.is_empty());
             common.lookup.note(&name, &platform, image);
-            lines.part(PartEvent::Ended).await;
+            if let Some(lines) = lines {
+                lines.part(PartEvent::Ended).await;
+            }
             Ok(has_triggers)
         }
         Err(source) => {
-            lines.failed().await;
+            if let Some(lines) = lines {
+                lines.failed().await;
+            }
             Err(BuildError::Metadata { name, source: Box::new(source) })
         }
     }
+}
+
+/// A stage's platform, or the build's.
+fn wanted_platform<'a>(common: &'a Common, platform: &'a str) -> &'a str {
+    if platform.is_empty() { &common.options.platform } else { platform }
 }
 
 /// What the first of some tasks comes to. With the first one that fails all others have ended.

@@ -7,6 +7,7 @@ use registry_client::WebError;
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
+use super::client_files::ClientFileError;
 use super::explain::FILES_MAX;
 use super::git::GitError;
 use super::tree::{Looked, Tree, hex};
@@ -65,6 +66,9 @@ pub enum SourceError {
     /// It does not come from a repository.
     #[error(transparent)]
     Git(#[from] GitError),
+    /// The client's agent cannot be had for one.
+    #[error(transparent)]
+    Agent(#[from] ClientFileError),
     /// What comes from the web is something else. BuildKit's sentence.
     #[error("digest mismatch {found}: {wanted}")]
     Checksum {

@@ -97,18 +97,31 @@ impl Drop for Work {
     }
 }
 
-/// The files of an image, to be read. However the image ends meanwhile, its layers stay.
+/// The files of an image, to be read, or those of a context that has a name. However an image ends meanwhile, its layers
+/// stay.
 pub(super) struct ImageTree {
     // Unmounted before what holds the layers goes.
     pub(super) tree: Tree,
-    /// Its layers, lowest first.
+    /// Its layers, lowest first; none of a context.
     pub(super) chain: Vec<ChainId>,
-    _held: Work,
+    held: Option<Work>,
+}
+
+impl ImageTree {
+    /// Files that are in a directory of the build's own.
+    pub(super) fn of_files(root: OwnedFd) -> io::Result<ImageTree> {
+        Ok(ImageTree { tree: Tree::new(root)?, chain: Vec::new(), held: None })
+    }
+
+    /// Whether there are no layers.
+    pub(super) fn is_files(&self) -> bool {
+        self.held.is_none()
+    }
 }
 
 /// Opens the files of an image. Blocks.
 pub(super) fn tree_of(engine: &Engine, image: &ImageRecord) -> Result<ImageTree, WorkError> {
     let mut held = Work::above(engine, Some(image))?;
     let root = held.root.take().expect("it has just been mounted");
-    Ok(ImageTree { tree: Tree::new(root).map_err(WorkError::Mount)?, chain: image.chain.clone(), _held: held })
+    Ok(ImageTree { tree: Tree::new(root).map_err(WorkError::Mount)?, chain: image.chain.clone(), held: Some(held) })
 }

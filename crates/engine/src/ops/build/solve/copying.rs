@@ -67,8 +67,8 @@ impl StageSolver {
         for url in files.sources.iter().filter(|source| sources::is_url(source) || sources::is_git(source)) {
             let number = common.number();
             if let Some(address) = GitAddress::parse(url)? {
-                let place = &common.context.place;
-                remotes.push(Remote::look_at_repository(address, files, place, number, fetches).await?);
+                let (place, whose) = (&common.context.place, (&common.engine, &common.client));
+                remotes.push(Remote::look_at_repository(whose, address, files, place, number, fetches).await?);
                 continue;
             }
             let remote = Remote::look(&common.engine, url, &common.context.place, number, fetches).await?;

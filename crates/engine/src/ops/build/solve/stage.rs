@@ -17,6 +17,7 @@ use super::super::exports::Done;
 use super::super::graph::{self, Names, StageBase};
 use super::super::imports::Sought;
 use super::super::lines::Lines;
+use super::super::named::BaseWords;
 use super::super::turns::Turns;
 use super::super::work::{ImageTree, Work};
 use super::super::{BuildError, BuildLine, BuildOptions, PartEvent, cache, full_name, mounts};
@@ -360,6 +361,9 @@ impl StageSolver {
             return Ok(None);
         }
         let common = &self.common;
+        if let Some(files) = common.lookup.named_files(from, &common.options.platform) {
+            return Ok(Some(files));
+        }
         let image = match common.graph.named(self.place, from) {
             Some(stage) => match common.outcome(stage).await {
                 Some(image) => common.engine.images.resolve(image.as_str())?,
@@ -413,8 +417,12 @@ async fn base(
 ) -> Result<(Option<Arc<ImageRecord>>, Option<usize>), BuildError> {
     let planned = &common.plan.stages[place];
     let words = match &planned.base {
-        Base::Image(name) => names.next(&format!("FROM {}", full_name(name))),
-        _ => String::new(),
+        Base::Image(name) => match common.lookup.named.base_words(name, wanted_platform(common, planned)) {
+            BaseWords::Usual => Some(names.next(&format!("FROM {}", full_name(name)))),
+            BaseWords::Context(words) => Some(words),
+            BaseWords::Own => None,
+        },
+        _ => None,
     };
     match (common.graph.base(place), &planned.base) {
         (StageBase::Stage(stage), _) => match common.outcome(stage).await {
@@ -427,10 +435,16 @@ async fn base(
             Ok((Some(image), part))
         }
         (StageBase::Image, Base::Image(name)) => {
-            let part = lines.begin(words, None).await;
+            let is_told = words.is_some();
+            let part = match words {
+                Some(words) => lines.begin(words, None).await,
+                None => None,
+            };
             let lookup = common.lookup.telling(lines.clone());
             let image = lookup.image(name, wanted_platform(common, planned)).await?;
-            lines.part(PartEvent::Ended).await;
+            if is_told {
+                lines.part(PartEvent::Ended).await;
+            }
             common.begin_with(place, StageImage { image: image.clone(), part });
             Ok((Some(image), part))
         }

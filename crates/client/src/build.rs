@@ -34,6 +34,8 @@ pub struct BuildOptions {
     pub quiet: bool,
     /// Whether what is known is done again.
     pub no_cache: bool,
+    /// Whether the container of a command that fails is left to us, who are told of it. Only our daemon knows that.
+    pub keep_failed: bool,
     /// Whether of each step is told why it was done again. Only our daemon knows that.
     pub explain: bool,
     /// Stages of which that is done again, by name. Only our daemon knows that.
@@ -100,6 +102,7 @@ impl BuildOptions {
             .with_flag("q", self.quiet)
             .with_flag("nocache", self.no_cache)
             .with_flag("explain", self.explain)
+            .with_flag("keepfailed", self.keep_failed)
             .with_flag("pull", self.pull)
             .with("rm", if self.remove { "1" } else { "0" })
             .with_flag("forcerm", self.force_remove)

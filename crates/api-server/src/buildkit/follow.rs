@@ -46,7 +46,13 @@ pub(super) async fn follow(
                 followed.findings = *findings;
             }
             // Those of a build that is told in lines.
-            Ok(BuildLine::Text(_) | BuildLine::Image(_) | BuildLine::Pull(_) | BuildLine::Explained(_)) => {}
+            Ok(
+                BuildLine::Text(_)
+                | BuildLine::Image(_)
+                | BuildLine::Pull(_)
+                | BuildLine::Explained(_)
+                | BuildLine::Kept(_),
+            ) => {}
             Err(err) => {
                 parts.end(progress, &failure::sentence_of_part(&err)).await;
                 return Err(failure::of_build(&err, &place, parts.failed().map(Part::digest)));

@@ -111,6 +111,7 @@ fn told(line: BuildLine) -> Line {
         BuildLine::Image(id) => Line::made(id),
         BuildLine::Pull(step) => pull::line(step),
         BuildLine::Explained(explanation) => Line::explained(explanation),
+        BuildLine::Kept(id) => Line::kept(id),
         // Those of a graph, which no build of ours is.
         BuildLine::Failed { .. } | BuildLine::Part { .. } | BuildLine::Findings(_) => {
             Line::Text { stream: String::new() }
@@ -163,6 +164,7 @@ fn options(call: &Call) -> Result<BuildOptions, Failure> {
         platform: query.text("platform").to_owned(),
         no_cache: query.flag("nocache"),
         explain: query.flag("explain"),
+        keep_failed: query.flag("keepfailed"),
         no_cache_stages: json(query, "nocachefilter", "error reading nocachefilter")?,
         pull: query.flag("pull"),
         remove: force_remove || query.given("rm").is_none() || query.flag("rm"),

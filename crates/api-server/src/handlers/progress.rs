@@ -39,6 +39,8 @@ pub(crate) enum Line {
     Made { aux: Made },
     /// What became of a step of a build, and why, for programs.
     Explained { aux: Explained },
+    /// The container of a command that failed, for the client.
+    Kept { aux: Kept },
     /// The end of what failed.
     Failed {
         #[serde(rename = "errorDetail")]
@@ -70,6 +72,13 @@ pub(crate) struct Explained {
     explained: Box<Explanation>,
 }
 
+/// A container that the client keeps.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Kept {
+    failed_container: String,
+}
+
 /// Why it failed.
 #[derive(Serialize)]
 pub(crate) struct Detail {
@@ -95,6 +104,11 @@ impl Line {
     pub(crate) fn retrying(id: String, seconds: u64) -> Line {
         let plural = if seconds == 1 { "" } else { "s" };
         Line::part(id, format!("Retrying in {seconds} second{plural}"), 0, 0)
+    }
+
+    /// The container of a command that failed.
+    pub(crate) fn kept(failed_container: String) -> Line {
+        Line::Kept { aux: Kept { failed_container } }
     }
 
     /// What became of a step of a build.

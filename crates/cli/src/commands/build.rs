@@ -1,6 +1,7 @@
 //! `build`.
 
 mod checks;
+mod on_error;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,6 +33,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     }
     config::check_content_trust(parsed)?;
     let mut options = plan::build::options(parsed, arguments(context, parsed)).map_err(|err| Exit::error(&err))?;
+    options.keep_failed = on_error::is_wanted(parsed)?;
     options.platform = config::platform(parsed);
     options.logins = credentials::all(&context.config).map_err(|err| Exit::error(&err))?;
     let offers = plan::build::offers(parsed, &|name| std::env::var(name).ok()).map_err(|err| Exit::error(&err))?;
@@ -131,11 +133,14 @@ async fn send(
     let shows = !quiet && options.remote.is_empty();
     let sent = Sent::new(archive, shows, io::stdout().is_terminal());
     let answer = build::build(&context.client, load::upload(Box::new(sent)), options).await?;
-    let mut image = String::new();
+    let (mut image, mut failed) = (String::new(), None);
     let mut told = String::new();
     let shown = progress::follow(answer, if quiet { None } else { Some(Target::Stdout) }, &mut told, &mut |aux| {
         if let Some(id) = aux.get("ID").and_then(|id| id.as_str()) {
             id.clone_into(&mut image);
+        }
+        if let Some(id) = aux.get("FailedContainer").and_then(|id| id.as_str()) {
+            failed = Some(id.to_owned());
         }
     })
     .await;
@@ -143,7 +148,10 @@ async fn send(
         if quiet {
             warn_line!("{}", told.trim_end());
         }
-        return Err(exit);
+        return Err(match failed {
+            Some(id) => on_error::shell(context, &id, exit).await,
+            None => exit,
+        });
     }
     if quiet {
         image.clone_from(&told);

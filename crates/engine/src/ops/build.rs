@@ -113,6 +113,8 @@ pub struct BuildOptions {
     pub no_cache: bool,
     /// Whether of each step is told why it was done again.
     pub explain: bool,
+    /// Whether the container of a command that fails is left to the client, which is told of it.
+    pub keep_failed: bool,
     /// Stages of which that is done again, by name.
     pub no_cache_stages: Vec<String>,
     /// Whether base images are looked for in registries even if they are here.
@@ -142,6 +144,8 @@ pub enum BuildLine {
     Image(String),
     /// What became of a step, and why.
     Explained(Box<Explanation>),
+    /// The container of a command that failed, which the client keeps.
+    Kept(String),
     /// An image that is pulled.
     Pull(PullStep),
     /// Of a graph: what a part of it does.

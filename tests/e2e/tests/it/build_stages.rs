@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Stdio;
 
 use rustix::process::Signal;
-use testkit::{Cli, Piped};
+use testkit::{Cli, Piped, Pty};
 
 use crate::build::context;
 use crate::build_ends::await_nothing;
@@ -316,5 +316,31 @@ fn privileged_why_a_step_is_done_again_is_told() {
         // Nobody asked: nothing is told.
         assert!(!way.build("--no-cache", &directory).contains("Not known"));
         way.at().ok(&format!("rmi {image} {base}"));
+    });
+}
+
+#[test]
+fn privileged_a_shell_opens_where_a_command_failed() {
+    each_way(|way| {
+        if way.cli != Some(Cli::Longshore) {
+            return;
+        }
+        let text = "FROM busybox\nENV WORD=env\nWORKDIR /w\nRUN echo left-here > file; exit 5\n";
+        let directory = context(&[("Dockerfile", text)]);
+        let sentence = "--on-error=shell needs a terminal on standard input and output";
+        way.fails("--on-error=shell", &directory, sentence);
+        way.fails("--on-error=debug", &directory, "invalid value \"debug\" for --on-error");
+        way.build("", &context(&[("Dockerfile", "FROM busybox\nENV WORD=env\nWORKDIR /w\n")]));
+        let images = way.at().ok("images -aq --no-trunc");
+        for flags in ["--on-error=shell", "--on-error=shell --force-rm"] {
+            let mut pty = Pty::spawn(&way.command(flags, &directory), 40, 200).unwrap();
+            pty.read_until("returned a non-zero code: 5").unwrap();
+            pty.read_until("/w # ").unwrap();
+            pty.send(b"echo $WORD-$(cat file); exit 3\n").unwrap();
+            pty.read_until("env-left-here").unwrap();
+            assert_eq!(pty.wait().unwrap().1, 5);
+            await_nothing(way.at());
+            assert_eq!(way.at().ok("images -aq --no-trunc"), images);
+        }
     });
 }

@@ -59,6 +59,7 @@ const FLAGS: &[Flag] = &[
     Flag::value("network", Kind::Text, "string", "Network of its commands").default("default"),
     Flag::bool("no-cache", "Do everything again"),
     Flag::value("no-cache-filter", Kind::Strings, "strings", "Do these stages again"),
+    text("on-error", "What to do when a command fails: a shell in what it left (shell)"),
     text("platform", "Platform to build for"),
     Flag::bool("pull", "Look for newer base images"),
     Flag::bool("quiet", "Only print the image's ID").short('q'),

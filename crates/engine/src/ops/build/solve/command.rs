@@ -15,7 +15,7 @@ use crate::ops::build::leaks::Leak;
 use crate::ops::build::mounts::{self, Made, Ready, Seen};
 use crate::ops::build::run::{self, Running, Whose};
 use crate::ops::build::work::tree_of;
-use crate::ops::build::{BuildError, cache, caches, client_files, leaks};
+use crate::ops::build::{BuildError, BuildLine, cache, caches, client_files, leaks};
 use crate::ops::commit;
 use crate::ops::create::snapshot_key;
 
@@ -50,10 +50,7 @@ impl StageSolver {
         // What it was mounted is not there any more: nobody could start it again.
         let force = common.options.force_remove || !run.mounts.is_empty();
         if !matches!(ended, Ok(0)) {
-            match force {
-                true => running.remove(&self.lines).await,
-                false => running.keep(),
-            }
+            self.leave(running, force).await;
             let code = ended.map_err(BuildError::Start)?;
             return Err(BuildError::NonZero { command: run.command.join(" "), code });
         }
@@ -80,6 +77,18 @@ impl StageSolver {
             false => running.keep(),
         }
         Ok(())
+    }
+
+    /// Leaves the container of a command that has failed to the user, or to the client, or removes it.
+    async fn leave(&self, running: Running, force: bool) {
+        match (self.common.options.keep_failed, force) {
+            (true, _) => {
+                self.lines.tell(BuildLine::Kept(running.id().to_string())).await;
+                running.keep();
+            }
+            (false, true) => running.remove(&self.lines).await,
+            (false, false) => running.keep(),
+        }
     }
 
     /// Whose files a command's mounts show; waits for stages.

@@ -10,6 +10,7 @@
 //! ```
 //! - [`service`] knows the calls, [`build`] what builds there are and what becomes of one.
 //! - [`attributes`] reads what a client wants of a Dockerfile: pure. [`local`] has its files sent.
+//! - [`outputs`] brings what was built to where the client wants it.
 //! - [`progress`] is what a client sees of a build, [`follow`] what makes it so; [`failure`] what it reads where one fails.
 //! - [`questions`] are what a client asks of a Dockerfile instead of building it.
 //!
@@ -22,6 +23,8 @@ mod build;
 mod failure;
 mod follow;
 mod local;
+mod modes;
+mod outputs;
 mod progress;
 mod questions;
 mod service;

@@ -5,7 +5,7 @@ mod tail;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use engine::ops::build::{self, Asks, BuildError, BuildLine, BuildOptions, Building, Input};
+use engine::ops::build::{self, Asks, BuildError, BuildLine, BuildOptions, Building, Input, Reproduce};
 use engine_api::auth::AuthConfig;
 use engine_api::exec::ExecCreate;
 use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
@@ -164,7 +164,15 @@ fn options(call: &Call) -> Result<BuildOptions, Failure> {
         cache_from: json(query, "cachefrom", "error reading cache-from")?,
         host: host(query)?,
         logins: BTreeMap::new(),
+        reproduce: reproduce(query)?,
     })
+}
+
+/// Ours: the time that nothing in the image may be later than, and whether that is said of files, too.
+fn reproduce(query: &Query) -> Result<Option<Reproduce>, Failure> {
+    let Some(text) = query.given("source-date-epoch") else { return Ok(None) };
+    let secs = crate::query::decimal(text).map_err(|cause| crate::query::not_a_number("ParseInt", text, cause))?;
+    Ok(Some(Reproduce { secs, files: query.flag("rewrite-timestamp") }))
 }
 
 /// How commands are run.

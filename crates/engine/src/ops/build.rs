@@ -24,9 +24,11 @@ mod input;
 mod leaks;
 mod lookup;
 mod mounts;
+pub mod outputs;
 mod receive;
 mod remote;
 mod remote_context;
+mod reproduce;
 mod run;
 mod solve;
 mod sources;
@@ -110,6 +112,17 @@ pub struct BuildOptions {
     pub host: HostConfig,
     /// `X-Registry-Config`: logins by registry, in JSON.
     pub logins: BTreeMap<String, engine_api::auth::AuthConfig>,
+    /// What time it is for the image.
+    pub reproduce: Option<Reproduce>,
+}
+
+/// An image in which nothing is later than a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reproduce {
+    /// The time, in seconds since 1970: `SOURCE_DATE_EPOCH`.
+    pub secs: i64,
+    /// Whether that is said of its files, too, not of its configuration alone.
+    pub files: bool,
 }
 
 /// Something to tell the client.
@@ -275,6 +288,9 @@ pub enum BuildError {
     /// An image cannot be made.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// It cannot be made again with other times.
+    #[error(transparent)]
+    Reproduce(#[from] image::ClampError),
     /// There is nothing to name.
     #[error("No image was generated. Is your Dockerfile empty?")]
     Nothing,
@@ -389,8 +405,15 @@ impl Drop for Building {
 pub fn start(engine: &Engine, options: BuildOptions, input: Input, client: Client) -> Result<Building, BuildError> {
     let names = options.names.iter().map(|name| new_name(name)).collect::<Result<Vec<_>, _>>()?;
     let (sender, receiver) = mpsc::channel(LINES);
-    let lines = Lines { sender, is_graph: matches!(input, Input::Local(_)), parts: AtomicUsize::new(0) };
-    let task = tokio::spawn(solve::build(engine.clone(), options, names, input, client, Arc::new(lines)));
+    let lines = Arc::new(Lines { sender, is_graph: matches!(input, Input::Local(_)), parts: AtomicUsize::new(0) });
+    let task = match options.reproduce {
+        None => tokio::spawn(solve::build(engine.clone(), options, names, input, client, lines)),
+        Some(wanted) => {
+            let engine = engine.clone();
+            let solving = solve::build(engine.clone(), options, Vec::new(), input, client, lines.clone());
+            tokio::spawn(async move { reproduce::reproduce(engine, lines, solving.await?, names, wanted).await })
+        }
+    };
     Ok(Building { lines: receiver, task: Some(task), image: None })
 }
 
@@ -421,6 +444,17 @@ pub fn part_digest(build: &str, number: usize) -> String {
 pub fn host_platform() -> [String; 3] {
     let host = crate::ops::import::host_platform();
     [host.os, host.architecture, host.variant]
+}
+
+/// What is built for, as clients write it: `linux/arm64`.
+pub fn platform_of(options: &BuildOptions) -> String {
+    let [os, architecture, variant] = match solve::platforms(&options.platform) {
+        Ok(platforms) if !platforms.target[1].is_empty() => platforms.target,
+        // One that is none is refused where it is built.
+        _ => host_platform(),
+    };
+    let variant = if variant.is_empty() { variant } else { format!("/{variant}") };
+    format!("{os}/{architecture}{variant}")
 }
 
 /// A name with its registry, as BuildKit tells that an image gets it; what is none as it is.

@@ -19,6 +19,7 @@ mod build_checks;
 mod build_ends;
 mod build_git;
 mod build_mounts;
+mod build_outputs;
 mod build_remote;
 mod buildx;
 mod cgroup2;

@@ -46,9 +46,12 @@ const FLAGS: &[Flag] = &[
         .default("0"),
     Flag::value("network", Kind::Text, "string", "Network of its commands").default("default"),
     Flag::bool("no-cache", "Do everything again"),
+    Flag::value("output", Kind::List, "stringArray", "Where what was built goes, too (DIRECTORY, type=...,dest=...)")
+        .short('o'),
     text("platform", "Platform to build for"),
     Flag::bool("pull", "Look for newer base images"),
     Flag::bool("quiet", "Only print the image's ID").short('q'),
+    Flag::bool("reproducible", "Clamp times in the image to SOURCE_DATE_EPOCH, or to 1970"),
     Flag::bool("rm", "Remove containers of commands that end well").default("true"),
     Flag::value("secret", Kind::List, "list", "Secret for RUN --mount=type=secret (id=NAME[,src=FILE|,env=VARIABLE])"),
     Flag::value("security-opt", Kind::Strings, "strings", "Security options"),

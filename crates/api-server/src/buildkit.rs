@@ -11,6 +11,7 @@
 //! - [`service`] knows the calls, [`build`] what builds there are and what becomes of one.
 //! - [`attributes`] reads what a client wants of a Dockerfile: pure. [`inputs`] has it come with what it is built from:
 //!   [`local`] has the client send its files, [`remote`] has a context whole.
+//! - [`outputs`] brings what was built to where the client wants it.
 //! - [`progress`] is what a client sees of a build, [`follow`] what makes it so; [`failure`] what it reads where one fails.
 //! - [`questions`] are what a client asks of a Dockerfile instead of building it.
 //!
@@ -24,6 +25,8 @@ mod failure;
 mod follow;
 mod inputs;
 mod local;
+mod modes;
+mod outputs;
 mod progress;
 mod questions;
 mod remote;

@@ -20,6 +20,6 @@ pub use gateway::{
     ApiCap, BridgeResult, BridgeSolveRequest, BridgeSolveResponse, EvaluateRequest, PongResponse, Ref, ReturnRequest,
 };
 pub use sessions::{
-    AgentBytes, CheckAgentRequest, CredentialsRequest, CredentialsResponse, GetSecretRequest, GetSecretResponse,
-    Packet, PacketKind, Stat,
+    AgentBytes, CheckAgentRequest, CredentialsRequest, CredentialsResponse, FileBytes, GetSecretRequest,
+    GetSecretResponse, Packet, PacketKind, Stat,
 };

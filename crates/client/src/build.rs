@@ -70,6 +70,8 @@ pub struct BuildOptions {
     pub ulimits: Vec<Ulimit>,
     /// The session on which the daemon asks for secrets and agents; empty for none.
     pub session: String,
+    /// Ours: the time that nothing in the image may be later than, in seconds since 1970.
+    pub reproducible: Option<i64>,
     /// What is shown to registries.
     pub logins: BTreeMap<String, AuthConfig>,
 }
@@ -109,6 +111,9 @@ impl BuildOptions {
             .with("version", "1");
         if !self.no_cache_stages.is_empty() {
             query = query.with("nocachefilter", &json(serde_json::to_string(&self.no_cache_stages)));
+        }
+        if let Some(secs) = self.reproducible {
+            query = query.with("source-date-epoch", &secs.to_string()).with("rewrite-timestamp", "1");
         }
         for (name, number) in &self.numbers {
             query = query.with(name, &number.to_string());

@@ -31,6 +31,8 @@
 //!
 //! **Building** ([`Store::build`]) is a load of one layer above those of an image that is here.
 //!
+//! **Reproducing** ([`clamp`]) makes an image of another one without times that are later than a given one.
+//!
 //! **Layers come back.** With every layer the recipe of its tar is kept (crate `layer`), as a blob that the layer's record
 //! names. [`hold`] gives an image whose layers can be had as they were, whatever is removed meanwhile.
 //!
@@ -48,6 +50,7 @@
 
 mod attestation;
 mod build;
+mod clamp;
 mod cut;
 mod derive;
 mod evict;
@@ -69,6 +72,7 @@ pub use attestation::{
     Attestation, PulledAttestation, PushAttestation, attestation_blobs, attestations_of, attestations_room,
     is_attestation, push_attestations,
 };
+pub use clamp::{ClampError, clamp};
 pub use cut::{CUT_KEPT, cut_bytes, discard_cut};
 pub use derive::{compose, derive};
 pub use evict::evict;

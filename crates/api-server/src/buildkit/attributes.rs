@@ -8,6 +8,7 @@ use engine::ops::build::{BuildOptions, shown_repository};
 use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
 
 use super::failure::{not_yet, said};
+use super::outputs::{not_a_number, seconds};
 
 /// Attributes, understood.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +28,8 @@ pub(super) struct Attributes {
     pub(super) options: BuildOptions,
     /// What is asked of the Dockerfile instead of building it.
     pub(super) question: Option<Question>,
+    /// `SOURCE_DATE_EPOCH`, in seconds since 1970.
+    pub(super) time: Option<i64>,
 }
 
 /// A context that is no directory of the client's.
@@ -55,6 +58,9 @@ const KEEP_GIT_DIR: &str = "build-arg:BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 
 /// The build argument that says which checks count.
 const CHECK: &str = "build-arg:BUILDKIT_DOCKERFILE_CHECK";
+
+/// The build argument that says what time it is, in seconds since 1970.
+const TIME: &str = "build-arg:SOURCE_DATE_EPOCH";
 
 /// Attributes by which the client asks for something that is not there, and what that is.
 const REFUSED: &[(&str, &str)] =
@@ -88,6 +94,13 @@ pub(super) fn read(given: &BTreeMap<String, String>, host_network: bool) -> Resu
     if let Err(err) = CheckOptions::parse(check.as_deref().unwrap_or_default()) {
         return Err(said(format!("failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK: {err}")));
     }
+    let time = match text(TIME) {
+        "" => None,
+        value => Some(
+            seconds(value)
+                .ok_or_else(|| said(format!("invalid SOURCE_DATE_EPOCH: {value}: {}", not_a_number(value))))?,
+        ),
+    };
     let arguments = named("build-arg:").into_iter().filter(|(name, _)| !name.starts_with("BUILDKIT_"));
     Ok(Attributes {
         dockerfile: given.get("filename").map_or("Dockerfile", String::as_str).to_owned(),
@@ -112,6 +125,7 @@ pub(super) fn read(given: &BTreeMap<String, String>, host_network: bool) -> Resu
             ..BuildOptions::default()
         },
         question,
+        time,
     })
 }
 
@@ -273,6 +287,7 @@ mod tests {
             ("ulimit", "nofile", "failed to parse ulimit: invalid ulimit argument: nofile"),
             ("add-hosts", "h", "failed to parse additional hosts: invalid key-value pair h"),
             ("shm-size", "x", "invalid shm-size value: x"),
+            (TIME, "x", "invalid SOURCE_DATE_EPOCH: x: strconv.ParseInt: parsing \"x\": invalid syntax"),
         ] {
             assert_eq!(of(&[(name, value)]).unwrap_err().message, wanted, "{name}");
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::ops::build::{
-    self, Asks, BuildError, BuildLine, BuildOptions, Building, CacheFrom, CacheOptionError, CacheTo, Input,
+    self, Asks, BuildError, BuildLine, BuildOptions, Building, CacheFrom, CacheOptionError, CacheTo, Input, Reproduce,
 };
 use engine_api::auth::AuthConfig;
 use engine_api::exec::ExecCreate;
@@ -178,12 +178,20 @@ fn options(call: &Call) -> Result<BuildOptions, Failure> {
             .collect(),
         host: host(query)?,
         logins: BTreeMap::new(),
+        reproduce: reproduce(query)?,
     })
 }
 
 fn parsed<T>(texts: Vec<String>, parse: impl Fn(&str) -> Result<T, CacheOptionError>) -> Result<Vec<T>, Failure> {
     let parsed = texts.iter().map(|text| parse(text)).collect::<Result<_, _>>();
     parsed.map_err(|err| Failure::new(err.kind(), err.to_string()))
+}
+
+/// Ours: the time that nothing in the image may be later than, and whether that is said of files, too.
+fn reproduce(query: &Query) -> Result<Option<Reproduce>, Failure> {
+    let Some(text) = query.given("source-date-epoch") else { return Ok(None) };
+    let secs = crate::query::decimal(text).map_err(|cause| crate::query::not_a_number("ParseInt", text, cause))?;
+    Ok(Some(Reproduce { secs, files: query.flag("rewrite-timestamp") }))
 }
 
 /// How commands are run.

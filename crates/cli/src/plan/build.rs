@@ -14,6 +14,9 @@ pub enum BuildError {
     /// The size is none.
     #[error("invalid size: '{0}'")]
     Size(String),
+    /// The time is none.
+    #[error("invalid SOURCE_DATE_EPOCH: {0:?} are no seconds since 1970")]
+    Time(String),
     /// A field has no value.
     #[error("invalid field '{0}' must be a key=value pair")]
     Field(String),
@@ -97,6 +100,14 @@ fn names_of(text: &str) -> Vec<String> {
     match text.contains('=') {
         true => vec![text.to_owned()],
         false => text.split(',').map(str::to_owned).collect(),
+    }
+}
+
+/// What nothing may be later than: without a value 1970.
+pub fn time(text: &str) -> Result<i64, BuildError> {
+    match text {
+        "" => Ok(0),
+        text => text.parse().ok().filter(|secs| *secs >= 0).ok_or_else(|| BuildError::Time(text.to_owned())),
     }
 }
 

@@ -31,9 +31,11 @@ mod lines;
 mod lookup;
 mod mounts;
 mod named;
+pub mod outputs;
 mod receive;
 mod remote;
 mod remote_context;
+mod reproduce;
 mod run;
 mod solve;
 mod sources;
@@ -133,6 +135,17 @@ pub struct BuildOptions {
     pub host: HostConfig,
     /// `X-Registry-Config`: logins by registry, in JSON.
     pub logins: BTreeMap<String, engine_api::auth::AuthConfig>,
+    /// What time it is for the image.
+    pub reproduce: Option<Reproduce>,
+}
+
+/// An image in which nothing is later than a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reproduce {
+    /// The time, in seconds since 1970: `SOURCE_DATE_EPOCH`.
+    pub secs: i64,
+    /// Whether that is said of its files, too, not of its configuration alone.
+    pub files: bool,
 }
 
 /// Something to tell the client.
@@ -317,6 +330,9 @@ pub enum BuildError {
     /// What steps came to is not left where it should be.
     #[error("error writing cache")]
     Export(#[from] ExportError),
+    /// It cannot be made again with other times.
+    #[error(transparent)]
+    Reproduce(#[from] image::ClampError),
     /// There is nothing to name.
     #[error("No image was generated. Is your Dockerfile empty?")]
     Nothing,
@@ -393,8 +409,16 @@ pub fn start(
 ) -> Result<Building, BuildError> {
     let names = options.names.iter().map(|name| new_name(name)).collect::<Result<Vec<_>, _>>()?;
     let (sender, receiver) = mpsc::channel(LINES);
-    let lines = Lines::new(sender, matches!(input, Input::Local(_)));
-    let task = tokio::spawn(solve::build(engine.clone(), options, names, (input, named), client, Arc::new(lines)));
+    let lines = Arc::new(Lines::new(sender, matches!(input, Input::Local(_))));
+    let input = (input, named);
+    let task = match options.reproduce {
+        None => tokio::spawn(solve::build(engine.clone(), options, names, input, client, lines)),
+        Some(wanted) => {
+            let engine = engine.clone();
+            let solving = solve::build(engine.clone(), options, Vec::new(), input, client, lines.clone());
+            tokio::spawn(async move { reproduce::reproduce(engine, lines, solving.await?, names, wanted).await })
+        }
+    };
     Ok(Building { lines: receiver, task: Some(task), image: None })
 }
 
@@ -431,6 +455,17 @@ pub fn part_digest(build: &str, number: usize) -> String {
 pub fn host_platform() -> [String; 3] {
     let host = crate::ops::import::host_platform();
     [host.os, host.architecture, host.variant]
+}
+
+/// What is built for, as clients write it: `linux/arm64`.
+pub fn platform_of(options: &BuildOptions) -> String {
+    let [os, architecture, variant] = match solve::platforms(&options.platform) {
+        Ok(platforms) if !platforms.target[1].is_empty() => platforms.target,
+        // One that is none is refused where it is built.
+        _ => host_platform(),
+    };
+    let variant = if variant.is_empty() { variant } else { format!("/{variant}") };
+    format!("{os}/{architecture}{variant}")
 }
 
 /// A name with its registry, as BuildKit tells that an image gets it; what is none as it is.

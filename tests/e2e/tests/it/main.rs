@@ -21,6 +21,7 @@ mod build_ends;
 mod build_git;
 mod build_git_access;
 mod build_mounts;
+mod build_outputs;
 mod build_remote;
 mod build_stages;
 mod buildx;

@@ -60,9 +60,12 @@ const FLAGS: &[Flag] = &[
     Flag::bool("no-cache", "Do everything again"),
     Flag::value("no-cache-filter", Kind::Strings, "strings", "Do these stages again"),
     text("on-error", "What to do when a command fails: a shell in what it left (shell)"),
+    Flag::value("output", Kind::List, "stringArray", "Where what was built goes, too (DIRECTORY, type=...,dest=...)")
+        .short('o'),
     text("platform", "Platform to build for"),
     Flag::bool("pull", "Look for newer base images"),
     Flag::bool("quiet", "Only print the image's ID").short('q'),
+    Flag::bool("reproducible", "Clamp times in the image to SOURCE_DATE_EPOCH, or to 1970"),
     Flag::bool("rm", "Remove containers of commands that end well").default("true"),
     Flag::value("secret", Kind::List, "list", "Secret for RUN --mount=type=secret (id=NAME[,src=FILE|,env=VARIABLE])"),
     Flag::value("security-opt", Kind::Strings, "strings", "Security options"),

@@ -70,6 +70,13 @@ impl Lines {
         }
     }
 
+    /// Tells an image, but of a graph.
+    pub(super) async fn image(&self, image: &str) {
+        if !self.is_graph {
+            self.tell(BuildLine::Image(image.to_owned())).await;
+        }
+    }
+
     /// Tells what became of a step, but of a graph.
     pub(super) async fn explain(&self, explanation: Explanation) {
         if self.is_graph {

@@ -24,7 +24,7 @@ use oci::{Digest, Reference};
 use tokio::task::{JoinError, JoinSet};
 
 use self::common::{Beginning, Common};
-use self::stage::StageSolver;
+use self::stage::{Failed, StageSolver};
 use super::asks::Client;
 use super::checks;
 use super::graph::{self, Needed};
@@ -89,7 +89,10 @@ pub(super) async fn build(
         return Err(why.into());
     }
     let lookup = Lookup::new(&engine, &options, ask, lines.clone());
-    let common = Arc::new(Common::new(Beginning { engine, options, context, client, lookup, lines, plan, arguments }));
+    // Who has the files sent is BuildKit's client.
+    let inherits = files.is_some();
+    let common =
+        Arc::new(Common::new(Beginning { engine, options, context, client, lookup, lines, plan, arguments, inherits }));
     let begun = match files {
         Some((checking, files)) => prepare(&common, checking, files).await,
         None => {
@@ -184,7 +187,8 @@ async fn metadata(common: &Arc<Common>) -> Result<bool, BuildError> {
     let mut has_triggers = false;
     for (name, platform) in graph::images(&common.plan) {
         if looking.len() >= STAGES_MAX {
-            has_triggers |= first(&mut looking).await.transpose()?.unwrap_or_default();
+            let found = first(&mut looking).await.transpose().map_err(|failed| *failed.why)?;
+            has_triggers |= found.unwrap_or_default();
         }
         let lines = Arc::new(common.lines.beside());
         let stage = common.plan.stages.iter().find(|stage| stage.base == Base::Image(name.clone()));
@@ -194,12 +198,12 @@ async fn metadata(common: &Arc<Common>) -> Result<bool, BuildError> {
         looking.spawn(async move { one_image(&common, lines, name, platform).await });
     }
     while let Some(found) = first(&mut looking).await {
-        has_triggers |= found?;
+        has_triggers |= found.map_err(|failed| *failed.why)?;
     }
     Ok(has_triggers)
 }
 
-async fn one_image(common: &Common, lines: Arc<Lines>, name: String, platform: String) -> Result<bool, BuildError> {
+async fn one_image(common: &Common, lines: Arc<Lines>, name: String, platform: String) -> Result<bool, Failed> {
     let wanted = if platform.is_empty() { &common.options.platform } else { &platform };
     match common.lookup.telling(lines.clone()).image(&name, wanted).await {
         Ok(image) => {
@@ -209,22 +213,24 @@ async fn one_image(common: &Common, lines: Arc<Lines>, name: String, platform: S
             Ok(has_triggers)
         }
         Err(source) => {
-            lines.failed().await;
-            Err(BuildError::Metadata { name, source: Box::new(source) })
+            let why = BuildError::Metadata { name, source: Box::new(source) };
+            Err(Failed { place: 0, lines, why: Box::new(why) })
         }
     }
 }
 
 /// What the first of some tasks comes to. With the first one that fails all others have ended.
-async fn first<T: 'static, E: 'static>(tasks: &mut JoinSet<Result<T, E>>) -> Option<Result<T, E>> {
+async fn first<T: 'static>(tasks: &mut JoinSet<Result<T, Failed>>) -> Option<Result<T, Failed>> {
     let ended = match tasks.join_next().await?.map_err(JoinError::try_into_panic) {
         Ok(ended) => ended,
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
         // The runtime is shutting down: whoever waits here is about to be dropped, too.
         Err(Err(_)) => std::future::pending().await,
     };
-    if ended.is_err() {
+    if let Err(failed) = &ended {
         tasks.shutdown().await;
+        // From here on nobody else tells anything.
+        failed.lines.failed().await;
     }
     Some(ended)
 }
@@ -247,9 +253,9 @@ async fn stages(common: &Arc<Common>) -> Result<Option<Digest>, BuildError> {
         Ok(())
     };
     let told = common.lines.tell_turns(&turns);
-    let solving = async { solving.await.inspect_err(|(stage, _): &(usize, BuildError)| turns.fail(*stage)) };
+    let solving = async { solving.await.inspect_err(|failed: &Failed| turns.fail(failed.place)) };
     let (solved, ()) = tokio::join!(solving, told);
-    solved.map_err(|(_, err)| err)?;
+    solved.map_err(|failed| *failed.why)?;
     match count.checked_sub(1) {
         Some(last) => Ok(common.outcome(last).await),
         None => Ok(None),

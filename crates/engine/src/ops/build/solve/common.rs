@@ -4,13 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use builder::{Arguments, Plan, PlannedStage};
+use builder::{Arguments, Plan, PlannedStage, StepError};
+use dockerfile::Fault;
 use image::ImageRecord;
 use oci::Digest;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::super::asks::Client;
-use super::super::graph::StageGraph;
+use super::super::graph::{StageBase, StageGraph};
 use super::super::lines::Lines;
 use super::super::lookup::Lookup;
 use super::super::receive::Context;
@@ -21,6 +22,10 @@ use crate::sync::lock;
 
 /// How many steps are done at the same time at least: what waits for a disk or a network leaves a processor idle.
 const STEPS_MIN: usize = 2;
+
+/// How many bytes the arguments of stages may have together that others begin with: as many as sixteen stages at their
+/// bound, which no Dockerfile comes near that people write.
+const INHERITED_MAX: usize = 64 * 1024 * 1024;
 
 /// What all stages of a build have in common. Nothing of it changes but behind locks.
 pub(super) struct Common {
@@ -37,6 +42,9 @@ pub(super) struct Common {
     pub(super) arguments: Arguments,
     /// The same, with the names that stages know.
     merged: Mutex<Arguments>,
+    /// Whether a stage knows the arguments of the one that it begins with: with BuildKit it does.
+    inherits: bool,
+    inherited: Mutex<HashMap<usize, Arc<Arguments>>>,
     /// Caches of commands with which the build has begun anew.
     pub(super) renewed: Mutex<caches::Renewed>,
     /// What stages came to, by their place in the plan.
@@ -72,11 +80,12 @@ pub(super) struct Beginning {
     pub(super) lines: Arc<Lines>,
     pub(super) plan: Plan,
     pub(super) arguments: Arguments,
+    pub(super) inherits: bool,
 }
 
 impl Common {
     pub(super) fn new(beginning: Beginning) -> Common {
-        let Beginning { engine, options, context, client, lookup, lines, plan, arguments } = beginning;
+        let Beginning { engine, options, context, client, lookup, lines, plan, arguments, inherits } = beginning;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Common {
             graph: StageGraph::new(&plan, context.dockerfile.arguments.len()),
@@ -94,6 +103,8 @@ impl Common {
             lines,
             plan,
             merged: Mutex::new(arguments.clone()),
+            inherits,
+            inherited: Mutex::default(),
             arguments,
         }
     }
@@ -109,9 +120,27 @@ impl Common {
     }
 
     /// Notes what a stage came to, and which arguments it knows.
-    pub(super) fn finish(&self, stage: usize, outcome: StageOutcome, arguments: &Arguments) {
-        lock(&self.merged).merge(arguments);
+    pub(super) fn finish(&self, stage: usize, outcome: StageOutcome, arguments: Arguments) -> Result<(), BuildError> {
+        lock(&self.merged).merge(&arguments);
+        if self.inherits && self.graph.is_base(stage) {
+            let mut inherited = lock(&self.inherited);
+            let bytes: usize = inherited.values().map(|arguments| arguments.stage_bytes()).sum();
+            if bytes + arguments.stage_bytes() > INHERITED_MAX {
+                return Err(StepError::Fault(Fault::TooLong).into());
+            }
+            inherited.insert(stage, Arc::new(arguments));
+        }
         self.outcomes[stage].send_replace(Some(outcome));
+        Ok(())
+    }
+
+    /// The arguments that a stage begins with, whose base has come.
+    pub(super) fn arguments_of(&self, stage: usize) -> Arguments {
+        let base = match self.graph.base(stage) {
+            StageBase::Stage(base) => lock(&self.inherited).get(&base).cloned(),
+            _ => None,
+        };
+        base.map_or_else(|| self.arguments.for_stage(), |base| base.for_child())
     }
 
     /// What a stage came to, as soon as that is known. Of one that fails the build has ended before.

@@ -89,6 +89,16 @@ impl Arguments {
         Arguments { given: self.given.clone(), global: self.global.clone(), ..Arguments::default() }
     }
 
+    /// The same for a stage that begins with this one: as with BuildKit it knows what this one knows.
+    pub fn for_child(&self) -> Arguments {
+        Arguments { known: self.known.clone(), ..self.for_stage() }
+    }
+
+    /// What those of a stage take, in bytes.
+    pub fn stage_bytes(&self) -> usize {
+        self.known.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, String::len)).sum()
+    }
+
     /// What a stage has named.
     pub fn merge(&mut self, stage: &Arguments) {
         self.named.extend(stage.named.iter().cloned());
@@ -166,6 +176,8 @@ mod tests {
         stage.add(&arg("NONE", None));
         assert_eq!(stage.environment(&["B=env".into()]), ["G=global", "HTTP_PROXY=p", "TARGETARCH=amd64"]);
         assert!(!stage.counts("HTTP_PROXY=p") && stage.counts("G=global"));
+        assert_eq!(stage.for_child().get("B").as_deref(), Some("b"));
+        assert_eq!(stage.stage_bytes(), "GBbTARGETARCHNONE".len());
         all.merge(&stage);
         assert_eq!(all.unused(), ["LOST", "NIL"]);
     }

@@ -344,3 +344,21 @@ fn privileged_a_shell_opens_where_a_command_failed() {
         }
     });
 }
+
+/// As BuildKit 0.23 and dockerd's own builder do it.
+#[test]
+fn privileged_arguments_go_to_stages_that_begin_there() {
+    each_way(|way| {
+        let image = way.name("inherited");
+        let text = "FROM busybox AS base\nARG NAME=joe\nFROM busybox AS other\nRUN echo \"<$NAME>\" > /other\n\
+                    FROM base\nRUN echo \"<$NAME>\" > /out\nCOPY --from=other /other /\n";
+        let directory = context(&[("Dockerfile", text)]);
+        let built = |flags: &str| {
+            way.build(&format!("-t {image} {flags}"), &directory);
+            way.at().run(&format!("{image} cat /out /other"))
+        };
+        let wanted = if way.cli.is_some() { ["<>\n<>", "<>\n<>"] } else { ["<joe>\n<>", "<ann>\n<>"] };
+        assert_eq!([built(""), built("--build-arg NAME=ann")], wanted);
+        way.at().ok(&format!("rmi {image}"));
+    });
+}

@@ -1,5 +1,8 @@
 //! A build as a graph: which stage needs which, what its parts are called, and which files it needs. Pure.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use builder::{Base, Plan, PlannedStage};
 use dockerfile::{Files, Instruction, Kind, Mount, MountKind};
 
@@ -109,6 +112,8 @@ struct Node {
     index: usize,
     name: String,
     base: StageBase,
+    /// Whether another one begins with it.
+    is_base: bool,
     first_step: usize,
 }
 
@@ -129,20 +134,29 @@ impl StageGraph {
     /// That of a plan whose first steps, so many, are of no stage.
     pub(super) fn new(plan: &Plan, steps: usize) -> StageGraph {
         let (mut nodes, mut next): (Vec<Node>, usize) = (Vec::new(), steps + 1);
+        // There may be a hundred thousand stages.
+        let (mut places, mut images): (HashMap<usize, usize>, HashMap<_, usize>) = Default::default();
         for (place, stage) in plan.stages.iter().enumerate() {
-            let earlier = &plan.stages[..place];
             let base = match &stage.base {
                 Base::Scratch => StageBase::Scratch,
-                Base::Image(_) => {
-                    let same = |other: &PlannedStage| other.base == stage.base && other.platform == stage.platform;
-                    earlier.iter().position(same).map_or(StageBase::Image, StageBase::ImageOf)
-                }
-                Base::Stage(index) => {
-                    let base = earlier.iter().position(|other| other.index == *index);
-                    base.map_or(StageBase::Scratch, StageBase::Stage)
-                }
+                Base::Image(name) => match images.entry((name.as_str(), stage.platform.as_str())) {
+                    Entry::Occupied(first) => StageBase::ImageOf(*first.get()),
+                    Entry::Vacant(none) => {
+                        none.insert(place);
+                        StageBase::Image
+                    }
+                },
+                Base::Stage(index) => match places.get(index) {
+                    Some(base) => {
+                        nodes[*base].is_base = true;
+                        StageBase::Stage(*base)
+                    }
+                    None => StageBase::Scratch,
+                },
             };
-            nodes.push(Node { index: stage.index, name: stage.name.clone(), base, first_step: next });
+            places.insert(stage.index, place);
+            let (index, name) = (stage.index, stage.name.clone());
+            nodes.push(Node { index, name, base, is_base: false, first_step: next });
             next += 1 + stage.instructions.len();
         }
         StageGraph { nodes }
@@ -151,6 +165,11 @@ impl StageGraph {
     /// What a stage begins with.
     pub(super) fn base(&self, stage: usize) -> StageBase {
         self.nodes[stage].base
+    }
+
+    /// Whether another stage begins with this one.
+    pub(super) fn is_base(&self, stage: usize) -> bool {
+        self.nodes[stage].is_base
     }
 
     /// The number of a stage's `FROM` among the steps, from 1.
@@ -351,6 +370,7 @@ mod tests {
         let bases: Vec<StageBase> = (0..plan.stages.len()).map(|stage| graph.base(stage)).collect();
         let (image, other) = (StageBase::Image, StageBase::ImageOf(0));
         assert_eq!(bases, [image, StageBase::Scratch, other, StageBase::Stage(0), image]);
+        assert_eq!([graph.is_base(0), graph.is_base(3)], [true, false]);
         let steps: Vec<usize> = (0..plan.stages.len()).map(|stage| graph.first_step(stage)).collect();
         assert_eq!(steps, [2, 4, 5, 6, 8]);
         assert_eq!([graph.named(4, "Y"), graph.named(4, "3"), graph.named(4, "4")], [Some(3), Some(3), None]);

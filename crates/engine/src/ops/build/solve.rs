@@ -24,7 +24,7 @@ use oci::{Digest, Reference};
 use tokio::task::{JoinError, JoinSet};
 
 use self::common::{Beginning, Common};
-use self::stage::StageSolver;
+use self::stage::{Failed, StageSolver};
 use super::asks::Client;
 use super::checks;
 use super::exports;
@@ -99,7 +99,9 @@ pub(super) async fn build(
         return Err(err);
     }
     let imports = Imports::open(&engine, &options, &platform(&options.platform)?, &lookup, &lines).await;
-    let beginning = Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports };
+    // Who has the files sent is BuildKit's client.
+    let inherits = files.is_some();
+    let beginning = Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports, inherits };
     let common = Arc::new(Common::new(beginning));
     let begun = match files {
         Some((checking, files)) => prepare(&common, checking, files).await,
@@ -191,7 +193,8 @@ async fn metadata(common: &Arc<Common>) -> Result<bool, BuildError> {
     let mut has_triggers = false;
     for (name, platform) in graph::images(&common.plan) {
         if looking.len() >= STAGES_MAX {
-            has_triggers |= first(&mut looking).await.transpose()?.unwrap_or_default();
+            let found = first(&mut looking).await.transpose().map_err(|failed| *failed.why)?;
+            has_triggers |= found.unwrap_or_default();
         }
         let lines = Arc::new(common.lines.beside());
         let stage = common.plan.stages.iter().find(|stage| stage.base == Base::Image(name.clone()));
@@ -201,37 +204,34 @@ async fn metadata(common: &Arc<Common>) -> Result<bool, BuildError> {
             lines.begin(format!("[internal] load metadata for {}", full_name(&name)), None).await;
         }
         let common = common.clone();
-        looking.spawn(async move { one_image(&common, (!is_named).then_some(lines), name, platform).await });
+        looking.spawn(async move { one_image(&common, (lines, !is_named), name, platform).await });
     }
     while let Some(found) = first(&mut looking).await {
-        has_triggers |= found?;
+        has_triggers |= found.map_err(|failed| *failed.why)?;
     }
     Ok(has_triggers)
 }
 
-/// `lines` are told of it, unless others are.
+/// `is_told` is whether its lines are told of it; else others are.
 async fn one_image(
     common: &Common,
-    lines: Option<Arc<Lines>>,
+    (lines, is_told): (Arc<Lines>, bool),
     name: String,
     platform: String,
-) -> Result<bool, BuildError> {
+) -> Result<bool, Failed> {
     let wanted = wanted_platform(common, &platform);
-    let lookup = lines.as_ref().map_or_else(|| common.lookup.clone(), |lines| common.lookup.telling(lines.clone()));
-    match lookup.image(&name, wanted).await {
+    match common.lookup.telling(lines.clone()).image(&name, wanted).await {
         Ok(image) => {
             let has_triggers = image.config.config.on_build.as_ref().is_some_and(|triggers| !triggers.is_empty());
             common.lookup.note(&name, &platform, image);
-            if let Some(lines) = lines {
+            if is_told {
                 lines.part(PartEvent::Ended).await;
             }
             Ok(has_triggers)
         }
         Err(source) => {
-            if let Some(lines) = lines {
-                lines.failed().await;
-            }
-            Err(BuildError::Metadata { name, source: Box::new(source) })
+            let why = BuildError::Metadata { name, source: Box::new(source) };
+            Err(Failed { place: 0, lines, why: Box::new(why) })
         }
     }
 }
@@ -242,15 +242,17 @@ fn wanted_platform<'a>(common: &'a Common, platform: &'a str) -> &'a str {
 }
 
 /// What the first of some tasks comes to. With the first one that fails all others have ended.
-async fn first<T: 'static, E: 'static>(tasks: &mut JoinSet<Result<T, E>>) -> Option<Result<T, E>> {
+async fn first<T: 'static>(tasks: &mut JoinSet<Result<T, Failed>>) -> Option<Result<T, Failed>> {
     let ended = match tasks.join_next().await?.map_err(JoinError::try_into_panic) {
         Ok(ended) => ended,
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
         // The runtime is shutting down: whoever waits here is about to be dropped, too.
         Err(Err(_)) => std::future::pending().await,
     };
-    if ended.is_err() {
+    if let Err(failed) = &ended {
         tasks.shutdown().await;
+        // From here on nobody else tells anything.
+        failed.lines.failed().await;
     }
     Some(ended)
 }
@@ -273,9 +275,9 @@ async fn stages(common: &Arc<Common>) -> Result<Option<Digest>, BuildError> {
         Ok(())
     };
     let told = common.lines.tell_turns(&turns);
-    let solving = async { solving.await.inspect_err(|(stage, _): &(usize, BuildError)| turns.fail(*stage)) };
+    let solving = async { solving.await.inspect_err(|failed: &Failed| turns.fail(failed.place)) };
     let (solved, ()) = tokio::join!(solving, told);
-    solved.map_err(|(_, err)| err)?;
+    solved.map_err(|failed| *failed.why)?;
     match count.checked_sub(1) {
         Some(last) => Ok(common.outcome(last).await),
         None => Ok(None),

@@ -4,14 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use builder::{Arguments, Plan, PlannedStage};
+use builder::{Arguments, Plan, PlannedStage, StepError};
+use dockerfile::Fault;
 use image::ImageRecord;
 use oci::Digest;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::super::asks::Client;
 use super::super::exports::Done;
-use super::super::graph::StageGraph;
+use super::super::graph::{StageBase, StageGraph};
 use super::super::imports::Imports;
 use super::super::lines::Lines;
 use super::super::lookup::Lookup;
@@ -23,6 +24,10 @@ use crate::sync::lock;
 
 /// How many steps are done at the same time at least: what waits for a disk or a network leaves a processor idle.
 const STEPS_MIN: usize = 2;
+
+/// How many bytes the arguments of stages may have together that others begin with: as many as sixteen stages at their
+/// bound, which no Dockerfile comes near that people write.
+const INHERITED_MAX: usize = 64 * 1024 * 1024;
 
 /// What all stages of a build have in common. Nothing of it changes but behind locks.
 pub(super) struct Common {
@@ -41,6 +46,9 @@ pub(super) struct Common {
     pub(super) arguments: Arguments,
     /// The same, with the names that stages know.
     merged: Mutex<Arguments>,
+    /// Whether a stage knows the arguments of the one that it begins with: with BuildKit it does.
+    inherits: bool,
+    inherited: Mutex<HashMap<usize, Arc<Arguments>>>,
     /// Caches of commands with which the build has begun anew.
     pub(super) renewed: Mutex<caches::Renewed>,
     /// What stages came to, by their place in the plan.
@@ -79,11 +87,13 @@ pub(super) struct Beginning {
     pub(super) plan: Plan,
     pub(super) arguments: Arguments,
     pub(super) imports: Imports,
+    pub(super) inherits: bool,
 }
 
 impl Common {
     pub(super) fn new(beginning: Beginning) -> Common {
-        let Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports } = beginning;
+        let Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports, inherits } =
+            beginning;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Common {
             graph: StageGraph::new(&plan, context.dockerfile.arguments.len()),
@@ -103,6 +113,8 @@ impl Common {
             lines,
             plan,
             merged: Mutex::new(arguments.clone()),
+            inherits,
+            inherited: Mutex::default(),
             arguments,
         }
     }
@@ -118,9 +130,27 @@ impl Common {
     }
 
     /// Notes what a stage came to, and which arguments it knows.
-    pub(super) fn finish(&self, stage: usize, outcome: StageOutcome, arguments: &Arguments) {
-        lock(&self.merged).merge(arguments);
+    pub(super) fn finish(&self, stage: usize, outcome: StageOutcome, arguments: Arguments) -> Result<(), BuildError> {
+        lock(&self.merged).merge(&arguments);
+        if self.inherits && self.graph.is_base(stage) {
+            let mut inherited = lock(&self.inherited);
+            let bytes: usize = inherited.values().map(|arguments| arguments.stage_bytes()).sum();
+            if bytes + arguments.stage_bytes() > INHERITED_MAX {
+                return Err(StepError::Fault(Fault::TooLong).into());
+            }
+            inherited.insert(stage, Arc::new(arguments));
+        }
         self.outcomes[stage].send_replace(Some(outcome));
+        Ok(())
+    }
+
+    /// The arguments that a stage begins with, whose base has come.
+    pub(super) fn arguments_of(&self, stage: usize) -> Arguments {
+        let base = match self.graph.base(stage) {
+            StageBase::Stage(base) => lock(&self.inherited).get(&base).cloned(),
+            _ => None,
+        };
+        base.map_or_else(|| self.arguments.for_stage(), |base| base.for_child())
     }
 
     /// What a stage came to, as soon as that is known. Of one that fails the build has ended before.

@@ -59,6 +59,15 @@ pub(super) struct StageSolver {
     done: Vec<Done>,
 }
 
+/// Something that goes on beside others and has failed.
+pub(super) struct Failed {
+    /// Of a stage its place in the plan.
+    pub(super) place: usize,
+    /// Who knows where.
+    pub(super) lines: Arc<Lines>,
+    pub(super) why: Box<BuildError>,
+}
+
 /// What a step depends on, as people are told; its image and its words come to that.
 #[derive(Default)]
 pub(super) struct Facts {
@@ -76,16 +85,12 @@ pub(super) struct Facts {
 }
 
 impl StageSolver {
-    /// Solves the stage of a place in the plan; with an error comes its place.
-    pub(super) async fn solve(common: Arc<Common>, place: usize, turns: Arc<Turns>) -> Result<(), (usize, BuildError)> {
+    /// Solves the stage of a place in the plan.
+    pub(super) async fn solve(common: Arc<Common>, place: usize, turns: Arc<Turns>) -> Result<(), Failed> {
         let lines = Arc::new(common.lines.in_turn(&turns, place));
-        match StageSolver::steps(common, place, lines.clone()).await {
-            Ok(()) => turns.end(place),
-            Err(err) => {
-                lines.failed().await;
-                return Err((place, err));
-            }
-        }
+        let solved = StageSolver::steps(common, place, lines.clone()).await;
+        solved.map_err(|why| Failed { place, lines, why: Box::new(why) })?;
+        turns.end(place);
         Ok(())
     }
 
@@ -106,8 +111,7 @@ impl StageSolver {
             lines.tell(BuildLine::Image(image.to_string())).await;
         }
         common.note_done(place, solver.done);
-        common.finish(place, solver.image, &solver.stage.arguments);
-        Ok(())
+        common.finish(place, solver.image, solver.stage.arguments)
     }
 
     /// What the stage begins with, and what that asks for.
@@ -118,7 +122,7 @@ impl StageSolver {
         let empty = ExecConfig::default();
         let config = base.as_ref().map_or(&empty, |base| &base.config.config);
         let escape = common.context.dockerfile.escape;
-        let (stage, triggers) = Stage::begin(config, "", common.arguments.for_stage(), escape);
+        let (stage, triggers) = Stage::begin(config, "", common.arguments_of(place), escape);
         names.add(triggers.len());
         let image = base.map(|base| base.id.clone());
         let platform = platform(wanted_platform(&common, planned))?;

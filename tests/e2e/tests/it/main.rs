@@ -63,6 +63,7 @@ mod interrupted;
 mod isolation;
 mod journald;
 mod leftovers;
+mod library;
 mod lifecycle;
 mod links;
 mod live;

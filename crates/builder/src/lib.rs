@@ -19,6 +19,7 @@
 
 pub mod cache;
 pub mod go;
+pub mod modes;
 pub mod mounts;
 pub mod plan;
 pub mod ports;

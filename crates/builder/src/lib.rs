@@ -20,6 +20,7 @@
 pub mod cache;
 pub mod early;
 pub mod go;
+pub mod modes;
 pub mod mounts;
 pub mod plan;
 pub mod ports;

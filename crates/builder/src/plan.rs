@@ -170,13 +170,12 @@ fn target(dockerfile: &Dockerfile, wanted: &Wanted) -> Result<usize, PlanError> 
     if name.is_empty() {
         return last.ok_or(PlanError::NoStage);
     }
-    let number = name.parse().ok().filter(|index| last.is_some_and(|last| *index <= last));
     let is_named = |stage: &dockerfile::Stage| stage.name.eq_ignore_ascii_case(name);
     let named = match wanted.same_names {
         true => dockerfile.stages.iter().rposition(is_named),
         false => dockerfile.stages.iter().position(is_named),
     };
-    named.or(number).ok_or_else(|| PlanError::Target(name.to_owned()))
+    named.ok_or_else(|| PlanError::Target(name.to_owned()))
 }
 
 /// The stages whose files are copied or mounted.
@@ -242,8 +241,7 @@ mod tests {
         let image = |name: &str| Base::Image(name.to_owned());
         assert_eq!(planned(text, "one"), Ok((3, vec![(0, image("a:1"))])));
         let all = vec![(0, image("a:1")), (1, image("b")), (2, Base::Stage(0)), (3, Base::Scratch)];
-        assert_eq!(planned(text, ""), Ok((10, all.clone())));
-        assert_eq!(planned(text, "3"), Ok((10, all)));
+        assert_eq!(planned(text, ""), Ok((10, all)));
         assert_eq!(planned(text, "TWO"), Ok((3, vec![(1, image("b"))])));
         assert_eq!(planned("FROM a AS x\nFROM b\n", ""), Ok((1, vec![(1, image("b"))])));
     }
@@ -272,6 +270,8 @@ mod tests {
     fn what_cannot_be_planned_is_told() {
         for (text, target, wanted) in [
             ("FROM a\n", "b", "target stage \"b\" could not be found"),
+            // Docker's flag takes no numbers, other than `--from`.
+            ("FROM a\n", "0", "target stage \"0\" could not be found"),
             ("FROM a AS b\nFROM c AS b\n", "", "b stage name already used"),
             ("FROM $NONE\n", "", "base name ($NONE) should not be blank"),
             ("FROM a\nCOPY --from=0 a b\n", "", "invalid from flag value 0: refers to current build stage"),

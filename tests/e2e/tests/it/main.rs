@@ -68,6 +68,7 @@ mod interrupted;
 mod isolation;
 mod journald;
 mod leftovers;
+mod library;
 mod lifecycle;
 mod links;
 mod live;

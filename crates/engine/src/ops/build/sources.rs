@@ -104,6 +104,10 @@ pub(super) fn select(tree: &Tree, files: &Files, remote: Vec<Source>) -> Result<
         if climbs(path) {
             return Err(SourceError::Forbidden(path.to_owned()));
         }
+        let cleaned = engine_api::paths::clean(&format!("/{path}"));
+        // A client that is asked for single files has not sent the directories that a path only passes through.
+        let passes = path.split('/').any(|part| matches!(part, "." | "..")) && cleaned != "/";
+        let path = if passes { &cleaned[1..] } else { path };
         if !has_wildcards(path) {
             found.push(one(tree, path, files.from.is_empty())?);
             continue;
@@ -280,6 +284,7 @@ mod tests {
         for (sources, wanted) in [
             (&["file.txt", "/sub"][..], "file.txt sub"),
             (&["./link"], "link"),
+            (&["././none/../sub/./a"], "sub/a"),
             (&["*.txt", "s?b"], "file.txt sub"),
             (&["*/a", "sub/*/b"], "sub/a sub/deep/b"),
             (&["*"], "file not found in build context or excluded by .dockerignore: stat out: file does not exist"),

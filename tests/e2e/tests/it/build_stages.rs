@@ -345,7 +345,7 @@ fn privileged_a_shell_opens_where_a_command_failed() {
     });
 }
 
-/// As BuildKit 0.23 and dockerd's own builder do it.
+/// As dockerd 28.5.2 does it, with BuildKit and with its own builder.
 #[test]
 fn privileged_arguments_go_to_stages_that_begin_there() {
     each_way(|way| {

@@ -43,6 +43,11 @@ const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
 /// By which name Docker's hub asks for logins.
 const HUB: &str = "registry-1.docker.io";
 
+/// What is said of who builds. By the second one buildx knows that outputs of `oci` and `docker` are had, annotations, and pushes
+/// by the daemon itself (driver/docker, Features).
+const LABELS: [(&str, &str); 2] =
+    [("org.mobyproject.buildkit.worker.executor", "oci"), ("org.mobyproject.buildkit.worker.snapshotter", "overlayfs")];
+
 /// What clients may ask of the bridge (frontend/gateway/pb, caps.go).
 const CAPS: [&str; 10] = [
     "solve.base",
@@ -130,7 +135,7 @@ impl BuildService {
         let [os, architecture, variant] = build::host_platform();
         WorkerRecord {
             id: "longshore".to_owned(),
-            labels: BTreeMap::from([("org.mobyproject.buildkit.worker.executor".to_owned(), "oci".to_owned())]),
+            labels: LABELS.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             platforms: vec![Platform { architecture, os, variant }],
             version: Some(version()),
         }
@@ -358,7 +363,7 @@ async fn from_client(listed: &Listed, returned: oneshot::Receiver<ReturnRequest>
 }
 
 /// The client's login at a registry.
-async fn login(session: Arc<Session>, domain: String) -> Option<AuthConfig> {
+pub(super) async fn login(session: Arc<Session>, domain: String) -> Option<AuthConfig> {
     use buildkit_api::messages::{CredentialsRequest, CredentialsResponse};
     if !session.answers(CREDENTIALS) {
         return None;

@@ -29,6 +29,8 @@
 //!
 //! **Saving** ([`save`]) writes images as an archive, from what is held.
 //!
+//! **Giving away** ([`layout()`]) writes an image as a registry would have it.
+//!
 //! **Building** ([`Store::build`]) is a load of one layer above those of an image that is here.
 //!
 //! **Reproducing** ([`clamp`]) makes an image of another one without times that are later than a given one.
@@ -55,6 +57,7 @@ mod cut;
 mod derive;
 mod evict;
 mod held;
+mod layout;
 mod load;
 mod metadata;
 mod pins;
@@ -78,6 +81,7 @@ pub use derive::{compose, derive};
 pub use evict::evict;
 pub use held::{Held, LayerTarError, hold};
 pub use layer::{COMPRESSOR, Compression, Compressor, Gzip};
+pub use layout::{Layout, LayoutError, LayoutOptions, layout};
 pub use load::plan::host_architecture;
 pub use load::{LoadError, LoadEvent, Loaded, WantedPlatform, load_for};
 pub use platforms::resolve_all;

@@ -4,21 +4,24 @@ mod directory;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use buildkit_api::messages::Exporter;
 use buildkit_api::outputs;
 use buildkit_api::session::Session;
-use buildkit_api::status::Status;
+use buildkit_api::status::{Status, base64_padded};
 use engine::Engine;
-use engine::ops::build::outputs::with_files;
+use engine::ops::build::outputs::{LaidOut, OutputError, lay_out, with_files};
 use engine::ops::build::{self, quoted};
+use engine::ops::push::{self, PushQuery, PushStep};
 use hyper::body::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::build::{Build, Outcome};
-use super::failure::said;
+use super::failure::{not_yet, said};
+use super::inputs::login;
 use super::progress::Part;
 
 /// How many pieces of an archive may wait for the client.
@@ -27,12 +30,14 @@ const DEPTH: usize = 2;
 /// Where an outcome goes, and how. Attributes that are no output's are passed over, as dockerd does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Output {
-    /// The image store, under these names.
-    Store { names: Vec<String> },
+    /// The image store, under these names; from there to their registries, if that is wanted.
+    Store { names: Vec<String>, push: bool },
     /// The client's directory: each file.
     Directory { split: bool, time: Option<i64> },
     /// A file of the client's: all files in an archive.
     Archive { time: Option<i64> },
+    /// A file of the client's: the image as a layout.
+    Layout(LaidOut),
 }
 
 /// Reads what a client wants. Sentences are BuildKit's.
@@ -55,7 +60,7 @@ fn one(exporter: &Exporter) -> Result<Output, Status> {
         "moby" | "image" => {
             truth("rewrite-timestamp", text("rewrite-timestamp"))?;
             let names = text("name").split(',').filter(|name| !name.is_empty()).map(str::to_owned);
-            Ok(Output::Store { names: names.collect() })
+            Ok(Output::Store { names: names.collect(), push: truth("push", text("push"))? })
         }
         "local" => Ok(Output::Directory { split: truth("platform-split", text("platform-split"))?, time }),
         "tar" => {
@@ -63,7 +68,45 @@ fn one(exporter: &Exporter) -> Result<Output, Status> {
             truth("platform-split", text("platform-split"))?;
             Ok(Output::Archive { time })
         }
+        "oci" | "docker" => layout(exporter).map(Output::Layout),
         other => Err(said(format!("exporter {} could not be found", quoted(other)))),
+    }
+}
+
+/// An image that is given away (buildkit exporter/oci, exporter/containerimage/opts.go).
+fn layout(exporter: &Exporter) -> Result<LaidOut, Status> {
+    let text = |name: &str| exporter.attributes.get(name).map(String::as_str).unwrap_or_default();
+    let docker = exporter.kind == "docker";
+    if !text("tar").is_empty() && !truth("tar", text("tar"))? {
+        return Err(not_yet("an output of tar=false"));
+    }
+    let uncompressed = match text("compression") {
+        "" | "gzip" => false,
+        "uncompressed" => true,
+        other => return Err(not_yet(&format!("the compression {} of an output", quoted(other)))),
+    };
+    let (mut annotations, mut entry_annotations) = (BTreeMap::new(), BTreeMap::new());
+    for (name, value) in &exporter.attributes {
+        let Some((kind, key)) = annotation(name) else { continue };
+        let all = match kind {
+            "" | "manifest" => &mut annotations,
+            "manifest-descriptor" => &mut entry_annotations,
+            // There is one image.
+            _ => return Err(said("index annotations not supported for single platform export")),
+        };
+        all.insert(key.to_owned(), value.clone());
+    }
+    let names = text("name").split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    Ok(LaidOut { names, docker, uncompressed, annotations, entry_annotations })
+}
+
+/// What an attribute annotates, and by which name: `annotation-manifest[linux/amd64].NAME` (exptypes, annotations.go).
+fn annotation(attribute: &str) -> Option<(&str, &str)> {
+    let (what, key) = attribute.strip_prefix("annotation")?.split_once('.')?;
+    let what = what.split_once('[').map_or(what, |(what, _)| what);
+    match what {
+        "" => Some(("", key)),
+        what => Some((what.strip_prefix('-')?, key)),
     }
 }
 
@@ -107,9 +150,9 @@ pub(super) fn rewrites(exporters: &[Exporter]) -> bool {
     exporters.iter().any(wants)
 }
 
-/// Whether an output is sent to the client.
+/// Whether the client is needed for an output: it is sent there, or the client has the login.
 pub(super) fn is_sent(output: &Output) -> bool {
-    !matches!(output, Output::Store { .. })
+    !matches!(output, Output::Store { push: false, .. })
 }
 
 impl Exporting<'_> {
@@ -122,6 +165,8 @@ impl Exporting<'_> {
                 Output::Store { .. } => "exporting to image",
                 Output::Directory { .. } => "exporting to client directory",
                 Output::Archive { .. } => "exporting to client tarball",
+                Output::Layout(LaidOut { docker: true, .. }) => "exporting to docker image format",
+                Output::Layout(_) => "exporting to oci image format",
             };
             let part = self.build.progress.begin(name, None).await;
             let exported = self.one(&part, index, output).await;
@@ -133,7 +178,14 @@ impl Exporting<'_> {
 
     async fn one(&self, part: &Part, index: usize, output: &Output) -> Result<BTreeMap<String, String>, Status> {
         match output {
-            Output::Store { names } => self.store(part, names).await,
+            Output::Store { names, push } => {
+                let mut told = self.store(part, names).await?;
+                if *push {
+                    self.push(part, names, &mut told).await?;
+                }
+                Ok(told)
+            }
+            Output::Layout(wanted) => self.layout(part, index, wanted).await,
             Output::Directory { split, time } => {
                 self.directory(part, index, *split, time.or(self.outcome.time)).await.map(|()| BTreeMap::new())
             }
@@ -192,6 +244,54 @@ impl Exporting<'_> {
         outcome(read.map_err(|err| errdefs::chain(&err)), sent)
     }
 
+    /// Sends the image itself.
+    async fn layout(&self, part: &Part, index: usize, wanted: &LaidOut) -> Result<BTreeMap<String, String>, Status> {
+        let names: Vec<String> = wanted.names.iter().map(|name| build::with_registry(name)).collect();
+        let wanted = wanted.clone();
+        let status = self.build.progress.goes_on(part, "exporting layers").await;
+        self.build.progress.has_ended(status, 0).await;
+        let made = self.stream(part, index, "sending tarball", move |engine, image, out| {
+            Box::pin(lay_out(engine, image, wanted, out))
+        });
+        let made = made.await?;
+        let mut told = BTreeMap::from([
+            ("containerimage.config.digest".to_owned(), self.outcome.image.clone()),
+            ("containerimage.descriptor".to_owned(), base64_padded(made.descriptor.as_bytes())),
+            ("containerimage.digest".to_owned(), made.digest),
+        ]);
+        if !names.is_empty() {
+            told.insert("image.name".to_owned(), names.join(","));
+        }
+        Ok(told)
+    }
+
+    /// Pushes the names that the image has got, with the client's logins.
+    async fn push(&self, part: &Part, names: &[String], told: &mut BTreeMap<String, String>) -> Result<(), Status> {
+        if names.is_empty() {
+            return Err(said("tag is needed when pushing image"));
+        }
+        for name in names {
+            let full = build::with_registry(name);
+            let domain = full.split('/').next().unwrap_or_default().to_owned();
+            let login = match &self.session {
+                Some(session) => login(session.clone(), domain).await,
+                None => None,
+            };
+            let authorization = login.map(|login| login.to_header()).unwrap_or_default();
+            let status = self.build.progress.goes_on(part, &format!("pushing {full}")).await;
+            let query = PushQuery { name: name.clone(), authorization, ..PushQuery::default() };
+            let plan = push::plan(self.engine, &query).map_err(|err| said(errdefs::chain(&err)))?;
+            let mut pushing = push::start(self.engine, plan);
+            while let Some(step) = pushing.next().await {
+                if let PushStep::Pushed { digest, .. } = step.map_err(|err| said(errdefs::chain(&err)))? {
+                    told.insert("containerimage.digest".to_owned(), digest.to_string());
+                }
+            }
+            self.build.progress.has_ended(status, 0).await;
+        }
+        Ok(())
+    }
+
     async fn archive(&self, part: &Part, index: usize, time: Option<i64>) -> Result<(), Status> {
         self.stream(part, index, "sending tarball", move |engine, image, out| {
             Box::pin(with_files(engine, image, time, move |files| files.pack(out)))
@@ -200,17 +300,13 @@ impl Exporting<'_> {
     }
 
     /// Sends the client what is written.
-    async fn stream<'a, E: std::error::Error + 'a>(
+    async fn stream<'a, T>(
         &'a self,
         part: &Part,
         index: usize,
         words: &str,
-        write: impl FnOnce(
-            &'a Engine,
-            &'a str,
-            Pieces,
-        ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), E>> + Send + 'a>>,
-    ) -> Result<(), Status> {
+        write: impl FnOnce(&'a Engine, &'a str, Pieces) -> Pin<Box<dyn Future<Output = Result<T, OutputError>> + Send + 'a>>,
+    ) -> Result<T, Status> {
         let session = self.session()?;
         let status = self.build.progress.goes_on(part, words).await;
         let (pieces, receiver) = mpsc::channel(DEPTH);
@@ -232,7 +328,7 @@ impl Exporting<'_> {
 }
 
 /// What became of something that was read and sent: who reads fails, too, where the client takes no more.
-fn outcome(read: Result<(), String>, sent: Result<(), outputs::OutputError>) -> Result<(), Status> {
+fn outcome<T>(read: Result<T, String>, sent: Result<(), outputs::OutputError>) -> Result<T, Status> {
     match (read, sent) {
         (Err(sentence), Err(outputs::OutputError::Source)) => Err(said(sentence)),
         (_, Err(err)) => Err(err.status()),
@@ -251,5 +347,58 @@ impl Write for Pieces {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(kind: &str, attributes: &[(&str, &str)]) -> Result<Output, String> {
+        let attributes = attributes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        one(&Exporter { kind: kind.to_owned(), attributes }).map_err(|err| err.message)
+    }
+
+    #[test]
+    fn outputs_are_what_clients_say() {
+        let names = vec!["a".to_owned(), "b:c".to_owned()];
+        assert_eq!(
+            of("moby", &[("name", "a,b:c"), ("x", "y")]),
+            Ok(Output::Store { names: names.clone(), push: false })
+        );
+        assert_eq!(of("image", &[("name", "a,b:c"), ("push", "true")]), Ok(Output::Store { names, push: true }));
+        assert_eq!(of("local", &[("platform-split", "1")]), Ok(Output::Directory { split: true, time: None }));
+        assert_eq!(of("tar", &[("source-date-epoch", "5")]), Ok(Output::Archive { time: Some(5) }));
+        let annotated = [
+            ("annotation.a", "1"),
+            ("annotation-manifest[linux/amd64].b.c", "2"),
+            ("annotation-manifest-descriptor.d", "3"),
+            ("annotations", "4"),
+        ];
+        let pairs = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let wanted = LaidOut {
+            annotations: pairs(&[("a", "1"), ("b.c", "2")]),
+            entry_annotations: pairs(&[("d", "3")]),
+            ..LaidOut::default()
+        };
+        assert_eq!(of("oci", &annotated), Ok(Output::Layout(wanted)));
+        let plain = LaidOut { docker: true, uncompressed: true, ..LaidOut::default() };
+        assert_eq!(of("docker", &[("compression", "uncompressed")]), Ok(Output::Layout(plain)));
+        for (kind, attribute, wanted) in [
+            ("other", ("", ""), "exporter \"other\" could not be found"),
+            ("oci", ("tar", "false"), "an output of tar=false is not supported yet"),
+            ("oci", ("compression", "zstd"), "the compression \"zstd\" of an output is not supported yet"),
+            ("oci", ("annotation-index.a", "b"), "index annotations not supported for single platform export"),
+            (
+                "tar",
+                ("source-date-epoch", "x"),
+                "invalid source-date-epoch: strconv.ParseInt: parsing \"x\": invalid syntax: strconv.ParseInt: parsing \
+                 \"x\": invalid syntax",
+            ),
+        ] {
+            assert_eq!(of(kind, &[attribute]), Err(wanted.to_owned()));
+        }
     }
 }

@@ -34,6 +34,11 @@ const BUILD_ID: &str = "buildkit-controlapi-buildid";
 /// Who reads Dockerfiles.
 const DOCKERFILE: &str = "dockerfile.v0";
 
+/// What is said of who builds. By the second one buildx knows that outputs of `oci` and `docker` are had, annotations, and pushes
+/// by the daemon itself (driver/docker, Features).
+const LABELS: [(&str, &str); 2] =
+    [("org.mobyproject.buildkit.worker.executor", "oci"), ("org.mobyproject.buildkit.worker.snapshotter", "overlayfs")];
+
 /// What clients may ask of the bridge (frontend/gateway/pb, caps.go).
 const CAPS: [&str; 11] = [
     "solve.base",
@@ -119,7 +124,7 @@ impl BuildService {
         let [os, architecture, variant] = build::host_platform();
         WorkerRecord {
             id: "longshore".to_owned(),
-            labels: BTreeMap::from([("org.mobyproject.buildkit.worker.executor".to_owned(), "oci".to_owned())]),
+            labels: LABELS.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             platforms: vec![Platform { architecture, os, variant }],
             version: Some(version()),
         }

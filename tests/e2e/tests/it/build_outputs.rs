@@ -212,11 +212,12 @@ fn privileged_buildx_brings_an_outcome_to_several_places() {
 #[test]
 fn privileged_buildx_says_why_an_output_is_none() {
     plugged(|plugged| {
+        let to = tempfile::tempdir().unwrap();
         let directory = context(&[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", "f")]);
         for (flags, wanted) in [
             ("-o type=other", "failed to solve: exporter \"other\" could not be found"),
             (
-                "-o type=local,platform-split=x,dest=/tmp/none",
+                "-o type=local,platform-split=x,dest=NONE",
                 "non-bool value for platform-split: x: strconv.ParseBool: parsing \"x\": invalid syntax",
             ),
             (
@@ -224,7 +225,7 @@ fn privileged_buildx_says_why_an_output_is_none() {
                 "failed to solve: invalid SOURCE_DATE_EPOCH: x: strconv.ParseInt: parsing \"x\": invalid syntax",
             ),
             (
-                "-o type=local,dest=/tmp/none,source-date-epoch=x",
+                "-o type=local,dest=NONE,source-date-epoch=x",
                 "invalid source-date-epoch: strconv.ParseInt: parsing \"x\": invalid syntax: strconv.ParseInt: parsing \
                  \"x\": invalid syntax",
             ),
@@ -239,6 +240,7 @@ fn privileged_buildx_says_why_an_output_is_none() {
                  /proc/none: no such file or directory",
             ),
         ] {
+            let flags = flags.replace("NONE", &format!("{}/none", path(&to)));
             let output = plugged.line(&format!("buildx build --progress plain {flags} {}", path(&directory)));
             // buildx tells the failure's kind in its code.
             assert_ne!(output.code, 0, "{output:?}");
@@ -346,5 +348,84 @@ fn privileged_our_own_build_gives_files_and_archives() {
         assert_eq!(at.ok("ps -aq"), "");
         at.fails(&format!("build -o type=local,dest=/proc/none {}", path(&directory)), 1, "mkdir /proc/none");
         at.fails(&format!("build -o type=x,dest=f {}", path(&directory)), 1, "exporter \"x\" could not be found");
+    });
+}
+
+/// A document in an archive.
+fn document(archive: &Path, name: &str) -> serde_json::Value {
+    let mut tar = std::process::Command::new("tar");
+    let output = testkit::process::run(tar.arg("-xOf").arg(archive).arg(name), b"").unwrap();
+    assert_eq!(output.code, 0, "{output:?}");
+    serde_json::from_str(&output.stdout).unwrap()
+}
+
+/// Where a descriptor's blob is in an archive.
+fn blob(descriptor: &serde_json::Value) -> String {
+    format!("blobs/sha256/{}", descriptor["digest"].as_str().unwrap().trim_start_matches("sha256:"))
+}
+
+#[test]
+fn privileged_buildx_gives_images_away_as_layouts_with_annotations() {
+    plugged(|plugged| {
+        if plugged.at.daemon.is_foreign() {
+            return testkit::skip::report("buildx asks dockerd for no layouts without containerd's store");
+        }
+        let (directory, to) = (kinds(), tempfile::tempdir().unwrap());
+        let image = plugged.at.image("laid-out");
+        let (oci, docker) = (to.path().join("oci.tar"), to.path().join("docker.tar"));
+        let metadata = to.path().join("metadata.json");
+        let flags = format!(
+            "-t {image} --annotation a=b --annotation manifest-descriptor:c=d --metadata-file {} -o type=image -o \
+             type=docker,dest={} -o type=oci,dest={}",
+            metadata.display(),
+            docker.display(),
+            oci.display()
+        );
+        let printed = build(plugged, &directory, &flags);
+        for wanted in ["exporting to oci image format", "exporting to docker image format", "sending tarball"] {
+            assert!(printed.contains(wanted), "{wanted:?} in {printed}");
+        }
+        let id = plugged.at.inspect(&image, "{{.Id}}");
+        let index = document(&oci, "index.json");
+        let entry = &index["manifests"][0];
+        assert_eq!(entry["annotations"]["io.containerd.image.name"], format!("docker.io/library/{image}:latest"));
+        assert_eq!((&entry["annotations"]["c"], &index["manifests"][1]), (&"d".into(), &serde_json::Value::Null));
+        let manifest = document(&oci, &blob(entry));
+        assert_eq!(manifest["annotations"], serde_json::json!({"a": "b"}));
+        assert_eq!(manifest["config"]["digest"], id);
+        assert_eq!(manifest["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
+        assert_eq!(document(&docker, "manifest.json")[0]["RepoTags"][0], format!("{image}:latest"));
+        let metadata = fs::read_to_string(metadata).unwrap();
+        let wanted = format!("\"containerimage.digest\": {}", entry["digest"]);
+        assert!(metadata.contains(&wanted), "{wanted} in {metadata}");
+        // The same again: layers are compressed to the same bytes.
+        let before = fs::read(&oci).unwrap();
+        let flags = format!(
+            "-t {image} --annotation a=b --annotation manifest-descriptor:c=d -o type=oci,dest={}",
+            oci.display()
+        );
+        build(plugged, &directory, &flags);
+        assert!(fs::read(&oci).unwrap() == before);
+        for archive in [&oci, &docker] {
+            plugged.at.ok(&format!("rmi -f {image}"));
+            plugged.at.ok(&format!("load -i {}", archive.display()));
+            assert_eq!(plugged.at.inspect(&image, "{{.Id}}"), id);
+        }
+        let plain = format!("-o type=oci,compression=uncompressed,dest={}", oci.display());
+        build(plugged, &directory, &plain);
+        let manifest = document(&oci, &blob(&document(&oci, "index.json")["manifests"][0]));
+        assert_eq!(manifest["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar");
+        for (flags, wanted) in [
+            ("-o type=oci,compression=zstd,dest=NONE", "the compression \"zstd\" of an output is not supported yet"),
+            (
+                "--annotation index:a=b -o type=oci,dest=NONE",
+                "index annotations not supported for single platform export",
+            ),
+        ] {
+            let flags = flags.replace("NONE", &format!("{}/none", path(&to)));
+            let output = plugged.line(&format!("buildx build --progress plain {flags} {}", path(&directory)));
+            assert!(output.code != 0 && output.stderr.contains(wanted), "{wanted:?} in {output:?}");
+        }
+        plugged.at.ok(&format!("rmi {image}"));
     });
 }

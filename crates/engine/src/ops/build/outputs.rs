@@ -3,11 +3,13 @@
 //! All of it blocks, and is written while it is read: of an image nothing is in memory but what its author wrote of it.
 //! A held tree keeps its layers, however the image ends meanwhile.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 
 use archive::{Entry, Kind, Pack, PackError, Seen, TarWriter, Time};
 use errdefs::ErrorKind;
+use oci::{Reference, ReferenceError};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use tokio::sync::oneshot;
@@ -37,6 +39,12 @@ pub enum OutputError {
     /// Its files cannot be read, or nobody takes them.
     #[error(transparent)]
     Pack(#[from] PackError),
+    /// A name is none.
+    #[error(transparent)]
+    Name(#[from] ReferenceError),
+    /// It is not laid out.
+    #[error(transparent)]
+    Layout(#[from] image::LayoutError),
     /// The daemon ends.
     #[error("the daemon is ending")]
     Ending,
@@ -167,4 +175,50 @@ pub async fn archive(
         }
     }));
     told.await.unwrap_or(Err(OutputError::Ending))
+}
+
+/// How an image is given away in an archive.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LaidOut {
+    /// The names that it has there.
+    pub names: Vec<String>,
+    /// Whether any Docker can load it.
+    pub docker: bool,
+    /// Whether its layers are plain tars.
+    pub uncompressed: bool,
+    /// Annotations of its manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// Annotations of its manifest where the index names it.
+    pub entry_annotations: BTreeMap<String, String>,
+}
+
+/// What a registry would know an image by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestOf {
+    /// The manifest's digest.
+    pub digest: String,
+    /// Its descriptor, in JSON.
+    pub descriptor: String,
+}
+
+/// Writes an image as a layout of OCI in an archive, on a thread that may wait for whoever takes it.
+pub async fn lay_out(
+    engine: &Engine,
+    image: &str,
+    wanted: LaidOut,
+    mut out: impl Write + Send + 'static,
+) -> Result<ManifestOf, OutputError> {
+    let (engine, image) = (engine.clone(), image.to_owned());
+    let LaidOut { names, docker, uncompressed, annotations, entry_annotations } = wanted;
+    let names = names.iter().map(|name| Ok(name.parse::<Reference>()?.with_default_tag()));
+    let names = names.collect::<Result<Vec<_>, OutputError>>()?;
+    let options = image::LayoutOptions { names, docker, uncompressed, annotations, entry_annotations };
+    bridge::waiting(move || {
+        let id = engine.images.resolve(&image)?.id.clone();
+        let layout = image::layout(&engine.images, &id, &options)?;
+        layout.write(&mut out)?;
+        let descriptor = serde_json::to_string(&layout.manifest).expect("texts and numbers are always JSON");
+        Ok(ManifestOf { digest: layout.manifest.digest.to_string(), descriptor })
+    })
+    .await
 }

@@ -8,7 +8,7 @@ use builder::mounts::{From, RunMount};
 use builder::{RunStep, Step};
 use dockerfile::RunNetwork;
 
-use super::stage::{Facts, StageSolver};
+use super::stage::{Facts, StageSolver, history};
 use crate::ops::build::caches::Lease;
 use crate::ops::build::client_files::Secret;
 use crate::ops::build::leaks::Leak;
@@ -59,7 +59,7 @@ impl StageSolver {
             return Err(BuildError::Leak { id: leak.id, path: leak.path });
         }
         let (engine, config, parent) = (self.common.engine.clone(), self.stage.config.clone(), self.parent()?);
-        let (container, history) = (snapshot_key(running.id()), self.history(&step.words));
+        let (container, history) = (snapshot_key(running.id()), history(&self.stage, &step.words));
         let platform = self.platform.clone();
         let key = step.key.clone();
         let recorded = bridge::blocking(move || {

@@ -272,7 +272,7 @@ impl StageSolver {
         }
         let (engine, key, parent) = (self.common.engine.clone(), step.key.clone(), self.image.clone());
         let found = match bridge::blocking(move || cache::look_up(&engine, &key, parent.as_ref())).await {
-            None => self.imported(step).await,
+            None => imported(self, step).await,
             found => found,
         };
         self.explain(step, found.is_some()).await;
@@ -290,22 +290,6 @@ impl StageSolver {
                 false
             }
         }
-    }
-
-    /// What a step came to elsewhere; it is known here then.
-    async fn imported(&self, step: &Keyed) -> Option<Digest> {
-        let parent = self.parent().ok()?;
-        let sought = Sought {
-            key: &step.key,
-            words: step.is_told_whole.then(|| step.words.join(" ")),
-            parent: parent.as_deref(),
-            config: &self.stage.config,
-            platform: &self.platform,
-        };
-        let image = self.common.imports.find(&sought).await?;
-        let (engine, step, known) = (self.common.engine.clone(), step.clone(), image.clone());
-        bridge::blocking(move || cache::remember(&engine, &known, step)).await;
-        Some(image)
     }
 
     /// Goes on from what a step came to.
@@ -340,7 +324,7 @@ impl StageSolver {
     ) -> Result<(), BuildError> {
         let (engine, config) = (self.common.engine.clone(), self.stage.config.clone());
         let (parent, platform) = (self.parent()?, self.platform.clone());
-        let (step, key) = (self.history(&keyed.words), keyed.key.clone());
+        let (step, key) = (history(&self.stage, &keyed.words), keyed.key.clone());
         let recorded = bridge::blocking(move || {
             let work = make(&engine, parent.as_deref())?;
             let key_of_work = work.as_ref().map(|work| (&work.key, NO_STUBS));
@@ -380,16 +364,32 @@ impl StageSolver {
         };
         common.tree(image).await.map(Some)
     }
+}
 
-    /// What history says of a step.
-    pub(super) fn history(&self, words: &[String]) -> History {
-        History {
-            created: Some(rfc3339(now_nanos())),
-            created_by: words.join(" "),
-            author: self.stage.author.clone(),
-            comment: String::new(),
-            empty_layer: false,
-        }
+/// What a step came to elsewhere; it is known here then.
+async fn imported(solver: &StageSolver, step: &Keyed) -> Option<Digest> {
+    let parent = solver.parent().ok()?;
+    let sought = Sought {
+        key: &step.key,
+        words: step.is_told_whole.then(|| step.words.join(" ")),
+        parent: parent.as_deref(),
+        config: &solver.stage.config,
+        platform: &solver.platform,
+    };
+    let image = solver.common.imports.find(&sought).await?;
+    let (engine, step, known) = (solver.common.engine.clone(), step.clone(), image.clone());
+    bridge::blocking(move || cache::remember(&engine, &known, step)).await;
+    Some(image)
+}
+
+/// What history says of a step.
+pub(super) fn history(stage: &Stage, words: &[String]) -> History {
+    History {
+        created: Some(rfc3339(now_nanos())),
+        created_by: words.join(" "),
+        author: stage.author.clone(),
+        comment: String::new(),
+        empty_layer: false,
     }
 }
 

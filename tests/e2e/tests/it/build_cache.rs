@@ -129,7 +129,7 @@ fn privileged_a_cache_that_is_not_there_is_told_and_one_that_cannot_be_left_fail
 }
 
 #[test]
-fn privileged_buildx_takes_steps_from_a_registry() {
+fn privileged_buildx_takes_steps_from_a_registry_and_leaves_them_there() {
     let registry = Debian::start().unwrap();
     let directory = context(&[("Dockerfile", TEXT), ("file", "1")]);
     let name = format!("{}/cache:1", registry.host());
@@ -148,5 +148,13 @@ fn privileged_buildx_takes_steps_from_a_registry() {
         assert!(told.contains("importing cache manifest from 127.0.0.1:1/none"), "{told}");
         let told = plugged.build("inline", &directory, "--cache-to type=inline");
         assert!(told.contains(" CACHED\n"), "{told}");
+        // And it leaves them in one.
+        std::fs::write(directory.path().join("file"), "2").unwrap();
+        let left = format!("{}/cache:2", registry.host());
+        let told = plugged.build("left", &directory, &format!("--cache-to type=registry,ref={left},mode=max"));
+        assert!(told.contains(&format!("exporting cache to registry {left}")), "{told}");
+        us.ok("builder prune -af");
+        us.ok("rmi built");
+        assert!(!build(&us, &directory, &format!("--cache-from {left}")).contains("Running in"));
     });
 }
